@@ -35,7 +35,14 @@ class Small(nn.Module):
 
 def extract(module, data, cache, **options):
     encoder = Encoder('small', module, to_tensor, 'ab')
-    return extract_features(encoder, data, cache, show_progress=False, batch_size=8, **options)
+    return extract_features(encoder, data, cache, **options)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def small_batches():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('lm4ve.probing.features.BATCH', 8)
+        yield
 
 
 @pytest.fixture(scope='module')
@@ -79,7 +86,7 @@ def test_a_killed_run_loses_one_batch(data, whole, tmp_path):
 
 def test_views_beside_the_first_are_of_training_pictures(data, tmp_path):
     found = extract(Small(), data, tmp_path, views=3)
-    train, test = found.splits['train'], found.splits['test']
+    train, test = found.data.splits['train'], found.data.splits['test']
     assert np.isfinite(found.tokens[:, train]).all() and np.isfinite(found.tokens[0]).all()
     assert np.isnan(found.tokens[1:, test]).all()
     assert not np.array_equal(found.tokens[1, train], found.tokens[2, train])
@@ -106,7 +113,8 @@ def test_pictures_found_damaged_later_leave_their_split(tmp_path):
     raw[60:80] = bytes(20)  # both ends of the file are whole
     path.write_bytes(raw)
     data = read_data(str(folder))
-    (lost,) = {*data.splits['train']} - {*extract(Small(), data, tmp_path).splits['train']}
+    kept = extract(Small(), data, tmp_path).data.splits
+    (lost,) = {*data.splits['train']} - {*kept['train']}
     assert data.items[lost] == path
     (folder / 'test/a/0.png').write_bytes(raw)
     with pytest.raises(UserError, match='damaged pictures in val or test: .*a/0.png'):

@@ -12,16 +12,10 @@ from transformers import LlamaConfig, LlamaModel
 
 from lm4ve.errors import UserError
 from lm4ve.probing import training
+from lm4ve.probing.data import ProbeData
 from lm4ve.probing.features import Features
 from lm4ve.probing.training import Job, Trainer, start_workers
-from lm4ve.probing.variants import (
-    BATCH,
-    Variant,
-    build_head,
-    count_operations,
-    count_trainable,
-    list_controls,
-)
+from lm4ve.probing.variants import BATCH, Variant, build_head, count, list_controls
 
 command = import_module('lm4ve.commands.try')  # a statement cannot name it
 TOKENS, CHANNELS = 2, 4
@@ -48,12 +42,13 @@ def make_features(folder, labels=None, count=900, views=1, classes=2) -> Feature
     shape = (views, count, TOKENS, CHANNELS)
     tokens = np.memmap(folder / 'tokens.f16', np.float16, 'w+', shape=shape)
     tokens[:] = rng.normal(size=shape)
+    tokens[1:] = 1000.0
     found = labels(torch.from_numpy(tokens[0]).float()) if labels else rng.integers(2, size=count)
     parts = np.split(rng.permutation(count), [count // 3, count // 2])
     splits = dict(zip(('train', 'val', 'test'), parts, strict=True))
     names = tuple(f'<{i}>' for i in range(classes))
-    labels = np.asarray(found, np.int64)
-    return Features(tokens, labels, splits, names, 'f00d', folder, '<encoder>', 'data')
+    data = ProbeData('data', np.asarray(found, np.int64), splits, names, 'f00d', ())
+    return Features(shape, data, 'f00d', folder, '<encoder>')
 
 
 def study(features, checkpoint, *words, monkeypatch):
@@ -160,15 +155,13 @@ def test_controls_have_the_size_they_are_named_for():
         if control.width:
             head = build_head(control, channels, 10, 0)
             named = control.name.partition('(')[2][:-1]
-            size, target = count_trainable(head[0]), 2 * channels * width
-            if named == 'operations':
-                size, target = count_operations(head[0], tokens, channels, 'cpu'), operations
+            target = dict(parameters=2 * channels * width, operations=operations)[named]
+            size = count(head[0], tokens, channels, 'cpu')[named]
             assert size == pytest.approx(target, rel=0.06), control.name
 
 
 def test_only_pictures_to_train_have_views(tmp_path):
     features = make_features(tmp_path, views=2)
-    features.tokens[1] = 1000.0
     trainer = Trainer(features)
     seen = set()
     for x, _ in itertools.islice(trainer.batches(('train', 'val'), 0), 40):
@@ -183,10 +176,10 @@ def test_only_pictures_to_train_have_views(tmp_path):
 def test_processes_train_what_one_does(tmp_path, checkpoint):
     features = make_features(tmp_path)
     variant = Variant('frozen', 'frozen', '', dict(checkpoint=checkpoint))
-    jobs = [Job(variant, '', 1e-2, seed, 20, 'test') for seed in range(3)]
+    jobs = [Job(variant, 1e-2, seed, 20, 'test') for seed in range(3)]
     found = []
-    for count in (0, 2):
-        with start_workers(features, count) as run:
+    for processes in (0, 2):
+        with start_workers(features, processes) as run:
             assert len([*run('run', jobs)]) == 3
         found.append([training.read_result(features, job)[0] for job in jobs])
     assert np.array_equal(*found)

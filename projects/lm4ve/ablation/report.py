@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from lm4ve.ablation.grid import Grid, Trial
@@ -53,11 +54,7 @@ def report(
         for name, by_seed in results.items()
     ]
     caption = _caption(grid, scores, list(summaries.values()))
-    table = Table(*rows[0], title=grid.title, caption=caption)
-    for row in rows:
-        table.add_row(*row.values())
-    # Wide enough for every column where there is no terminal.
-    Console(file=console.file, width=max(console.width, 170)).print(table)
+    print_table(console, rows, grid.title, caption)
     if summaries:
         cells = [list(rows[0]), ['---'] * len(rows[0]), *([*row.values()] for row in rows)]
         lines = [f'| {" | ".join(line)} |' for line in cells]
@@ -95,6 +92,16 @@ def csv_tables(grid: Grid, done: Done, selected: dict[str, Any]) -> dict[str, pd
 
 
 # ---------------------------------------------------------------------------- table
+def print_table(
+    console: Console, rows: list[dict[str, str]], title: str, caption: str | None = None
+) -> None:
+    """Print rows of cells by column, wide enough for all of them where there is no terminal."""
+    table = Table(*rows[0], title=escape(title), caption=caption and escape(caption))
+    for row in rows:
+        table.add_row(*map(escape, row.values()))
+    Console(file=console.file, width=max(console.width, 170)).print(table)
+
+
 def _better(grid: Grid) -> str:
     return 'higher' if grid.greater_is_better else 'lower'
 

@@ -10,10 +10,10 @@ from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from textwrap import wrap
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from jinja2 import Environment
+from jinja2 import Environment, FileSystemLoader
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
@@ -174,7 +174,19 @@ def write_page(path: str | Path, title: str, facts: dict[str, str], entries: lis
         facts (dict[str, str]): Facts of the run: its command, its config, ...
         entries (list[Entry]): The samples. Names and facts are escaped.
     """
-    environment = Environment(autoescape=True)
+    template = Path(__file__).with_name('activations.html')
+    render_page(template, path, title=title, facts=facts, entries=entries)
+
+
+def render_page(template: Path, path: str | Path, **values: Any) -> None:
+    """Write a page from a template that extends this folder's ``page.html``.
+
+    Args:
+        template (Path): Of Jinja. What it names is escaped; ``base64`` embeds a file.
+        path (str | Path): The HTML file.
+        **values: What the template names.
+    """
+    loader = FileSystemLoader([template.parent, Path(__file__).parent])
+    environment = Environment(autoescape=True, loader=loader)
     environment.filters['base64'] = lambda file: base64.b64encode(file.read_bytes()).decode()
-    template = environment.from_string(Path(__file__).with_name('page.html').read_text())
-    write_text(template.render(title=title, facts=facts, entries=entries), path)
+    write_text(environment.get_template(template.name).render(values), path)

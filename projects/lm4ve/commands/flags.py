@@ -17,40 +17,31 @@ _TTA = "test-time augmentation by the config's tta_model and tta_pipeline; for i
 _HALF = 'store frozen fp32 tensors in 16 bits where that loses nothing'
 _SBATCH = 'options of sbatch, for example partition=gpu time=120 gpus_per_node=1 (minutes)'
 _MEASURES = ('magnitude', 'frequency')
-_FORMATS = ('onnx', 'torch-export', 'safetensors')
-_VARIANTS = ('linear', 'attentive', 'frozen', 'random', 'formal', 'attention', 'mlp')
-_RATES = 'learning rates; default: a ladder'
-_VIEWS = 'of a picture to train: itself, and augmented ones'
 _FORMAL = 'weights of a formal language, from tools/pretrain_block.py'
 _AGAIN = 'use what was trained before (default), or train all again'
-_CACHE = Path('work_dirs/try/cache')
+_FORMATS = ('onnx', 'torch-export', 'safetensors')
+_VARIANTS = ('linear', 'attentive', 'frozen', 'random', 'formal', 'attention', 'mlp')
 #: Command -> its flags.
 FLAGS: dict[str, Flags] = {
     'try': {
         'encoder': dict(help='timm/NAME, transformers/ID, package:NAME, a folder or a config'),
         'data': dict(help='a folder of class folders, a CSV file or a config'),
-        '--block': dict(
-            required=True, metavar='CHECKPOINT', help='package:NAME, a folder or a hub id'
-        ),
-        '--layers': dict(
-            type=int, nargs='+', default=[-1], help='a frozen variant each; default: last'
-        ),
+        '--block': dict(required=True, metavar='CHECKPOINT', help='package:NAME, folder or hub id'),
+        '--layers': dict(type=int, nargs='+', default=[-1], help='each in turn; default: the last'),
         '--formal': dict(nargs='+', default=[], metavar='[NAME=]FOLDER', help=_FORMAL),
         '--variants': dict(nargs='+', default=[*_VARIANTS], choices=_VARIANTS, help='default: all'),
         '--seeds': dict(type=int, help='default: 8; 6 or 5 where the minutes are few'),
         '--minutes': dict(type=float, default=10.0, help='for all of it; the steps follow'),
         '--steps': dict(type=int, help='of each training, whatever they take'),
-        '--rates': dict(type=float, nargs='+', default=[], help=_RATES),
-        '--margin': dict(
-            type=float, default=1.0, help='the smallest difference that matters, points'
-        ),
+        '--rates': dict(type=float, nargs='+', default=[], help='of learning; default: a ladder'),
+        '--margin': dict(type=float, default=1.0, help='smallest difference that matters, points'),
         '--tokens': dict(type=int, default=16, help='average-pool to so many tokens; 0 keeps all'),
-        '--views': dict(type=int, default=1, help=_VIEWS),
+        '--views': dict(type=int, default=1, help='of a picture to train: itself, and cuts of it'),
         '--dtype': dict(choices=['float32', 'bfloat16'], default='float32', help="the block's"),
         '--encoder-checkpoint': dict(help='weights of an encoder that a config names'),
         '--size': dict(type=int, help="side of the pictures; default: the encoder's"),
         '--limit': dict(type=int, help='take about so many pictures'),
-        '--cache': dict(type=Path, default=_CACHE, help='of tokens and trainings'),
+        '--cache': dict(type=Path, default=Path('work_dirs/try/cache'), help='of what is computed'),
         '--work-dir': dict(type=Path, help='of the report; default: work_dirs/try/ENCODER-DATA'),
         '--workers': dict(type=int, help='processes; default: one for each core, or for a GPU'),
         '--resume': dict(action=argparse.BooleanOptionalAction, default=True, help=_AGAIN),

@@ -15,13 +15,11 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from filelock import FileLock, Timeout
 from mmengine.logging import MessageHub, MMLogger
-from rich.console import Console
 
 from lm4ve.commands.flags import parser_of
 from lm4ve.errors import UserError, check
@@ -31,7 +29,7 @@ from lm4ve.probing.features import Features, extract_features
 from lm4ve.probing.report import write_report
 from lm4ve.probing.study import Study
 from lm4ve.probing.training import DEVICE, start_workers
-from lm4ve.probing.verdict import compare, decide
+from lm4ve.probing.verdict import decide
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -39,11 +37,16 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     check('the number of --rates', len({*args.rates}) or 3, least=3)
     for name, least in (('seeds', 2), ('steps', 10), ('workers', 0)):
         check(f'--{name}', getattr(args, name) or least, least=least)
-    for name in ('margin', 'minutes', 'rates'):
-        for value in np.ravel(getattr(args, name)).tolist():
+    positive = dict(margin=[args.margin], minutes=[args.minutes], rates=args.rates)
+    for name, values in positive.items():
+        for value in values:
             check(f'--{name}', value, above=0)
     if 'frozen' not in args.variants or len({*args.variants}) < 2:
         raise UserError("--variants needs 'frozen', and one to compare it with.")
+    named = (word.rpartition('=')[::2] for word in args.formal)
+    args.formal = {name or Path(folder).name: folder for name, folder in named}
+    if args.workers is None:
+        args.workers = 1 if DEVICE == 'cuda' else len(os.sched_getaffinity(0))
     return args
 
 
@@ -52,9 +55,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     MMLogger.get_instance('lm4ve-try', log_level='WARNING')
     encoder = load_encoder(args.encoder, args.encoder_checkpoint, args.size)
     data = read_data(args.data, limit=args.limit)
-    sizes = dict(views=args.views, tokens=args.tokens)
     try:
-        features = extract_features(encoder, data, args.cache, **sizes)
+        features = extract_features(encoder, data, args.cache, args.views, args.tokens)
         # What a stop says is saved.
         MessageHub.get_instance('lm4ve-try').update_info('last_ckpt', str(features.folder))
         with FileLock(features.folder / 'study.lock', timeout=0):
@@ -63,28 +65,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"Another run works on these features: '{e.lock_file}'.") from e
 
 
-def run(features: Features, args: argparse.Namespace, started: float) -> str:
-    """Run a study and write its report; return the sentence."""
-    named = (word.rpartition('=')[::2] for word in args.formal)
-    formal: Mapping[str, str] = {name or Path(folder).name: folder for name, folder in named}
-    cores = 1 if DEVICE == 'cuda' else len(os.sched_getaffinity(0))
-    workers = cores if args.workers is None else args.workers
-    with start_workers(features, workers) as call:
-        study = Study(features, args, formal, call, workers, started)
-        blocks = study.names('frozen')
-        count = len(blocks) * (len(study.variants) - len(blocks))
+def run(features: Features, args: argparse.Namespace, started: float) -> None:
+    """Run a study and write its report."""
+    with start_workers(features, args.workers) as call:
+        study = Study(features, args, call, started)
+        count = len(study.blocks) * (len(study.variants) - len(study.blocks))
         about = (
             f'{study.plan["steps"]} steps, {study.plan["seeds"]} seeds, margin {args.margin:g}, '
-            f'{len(features.splits["test"]):,} test pictures, {count} comparison(s).'
+            f'{len(features.data.splits["test"]):,} test pictures, {count} comparison(s).'
         )
         rule = f'{inspect.getdoc(decide)}\n\nHere: {about}'
         print(f'{rule}\n')
         study.train()
-    comparisons = compare(study.correct, blocks, args.margin)
-    name = re.sub(r'[^\w.-]+', '-', f'{features.encoder}-{features.data}').strip('-')
-    out = args.work_dir or Path('work_dirs/try') / name
-    facts = dict(rule=rule, command=shlex.join(['lm4ve', 'try', *sys.argv[1:]]))
-    return write_report(study, comparisons, out, facts, Console())
+    name = re.sub(r'[^\w.-]+', '-', f'{features.encoder}-{features.data.name}').strip('-')
+    command = shlex.join(['lm4ve', 'try', *sys.argv[1:]])
+    write_report(study, args.work_dir or Path('work_dirs/try', name), rule, command)
 
 
 if __name__ == '__main__':

@@ -5,10 +5,9 @@ score too high, so that files of equal content count as one where splits are mad
 """
 
 import hashlib
-import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from glob import glob
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from mmengine.config import Config
-from mmengine.logging import print_log
+from mmengine.logging import MMLogger
 from mmengine.registry import DATASETS
 from PIL import Image, ImageOps
 from sklearn.model_selection import StratifiedGroupKFold
@@ -76,6 +75,26 @@ class ProbeData:
             return Image.fromarray(info['img'][..., ::-1])  # mmcv's order is BGR
         return read_picture(info['img_path']) if 'img_path' in info else info
 
+    def without_damaged(self, indices: np.ndarray) -> 'ProbeData':
+        """Return the data whose training split lacks damaged pictures; a warning names them.
+
+        Raises:
+            UserError: One is of val or test, or a class has no other training picture.
+        """
+        lost = {name: np.intersect1d(indices, own) for name, own in self.splits.items()}
+        if wrong := [self.items[i] for i in (*lost['val'], *lost['test'])]:
+            raise UserError(
+                f"'{self.name}': {len(wrong)} damaged pictures in val or test: {listing(wrong)}. "
+                'Fix: repair or remove them.'
+            )
+        if left := [self.items[i] for i in lost['train']]:
+            _warn(f"'{self.name}': {len(left)} damaged pictures left out: {listing(left)}.")
+        train = np.setdiff1d(self.splits['train'], indices)
+        if unknown := sorted({*range(len(self.classes))} - {*self.labels[train]}):
+            names = listing([self.classes[i] for i in unknown])
+            raise UserError(f"'{self.name}': classes without a training picture: {names}.")
+        return replace(self, splits=dict(self.splits, train=train))
+
 
 def read_picture(path: str | Path) -> Image.Image:
     """Read a picture of any format of Pillow, in 8-bit RGB.
@@ -128,7 +147,7 @@ def read_data(path: str, *, seed: int = 0, limit: int | None = None) -> ProbeDat
         rows = _rows_of_folder(Path(path))
     else:
         rows = _rows_of_csv(Path(path))
-    if not len(rows):
+    if rows.empty:
         raise UserError(f"'{path}' has no pictures. A folder needs them in folders of classes.")
     if limit is not None:
         check('--limit', limit, least=1)
@@ -138,12 +157,7 @@ def read_data(path: str, *, seed: int = 0, limit: int | None = None) -> ProbeDat
         with ThreadPoolExecutor() as pool:
             rows['digest'] = [*pool.map(_digest, map(str, rows['item']))]
             rows['defect'] = [*pool.map(partial(find_defect, opencv=False), map(str, rows['item']))]
-    rows = _with_splits(rows.reset_index(drop=True), path, seed)
-    train, damaged = rows['split'] == 'train', rows['defect'].notna()
-    report_damaged(path, [*zip(rows['item'][damaged], train[damaged], strict=True)])
-    if unknown := sorted(set(rows['label']) - set(rows['label'][train & ~damaged])):
-        raise UserError(f"'{path}': classes without a training picture: {listing(unknown)}.")
-    rows = rows[~damaged].reset_index(drop=True)
+    rows = _with_splits(rows.reset_index(drop=True), path, seed).reset_index(drop=True)
     labels, classes = pd.factorize(rows['label'], sort=True)
     check(f"The number of classes in '{path}'", len(classes), least=2)
     splits = {name: np.flatnonzero(rows['split'] == name) for name in ('train', 'val', 'test')}
@@ -152,15 +166,15 @@ def read_data(path: str, *, seed: int = 0, limit: int | None = None) -> ProbeDat
         check(f"The number of pictures for {name} in '{path}'", len(indices), least=least)
     facts = rows[['digest', 'label', 'split']].to_json()
     fingerprint = hashlib.sha256(facts.encode()).hexdigest()
-    return ProbeData(path, labels, splits, tuple(classes), fingerprint, rows['item'].tolist())
+    data = ProbeData(path, labels, splits, tuple(classes), fingerprint, rows['item'].tolist())
+    return data.without_damaged(np.flatnonzero(rows['defect'].notna()))
 
 
 def _rows_of_folder(root: Path) -> pd.DataFrame:
     """List the pictures of class folders; a row has item, label, split and group."""
-    Image.init()
-    endings = {end for end, name in Image.EXTENSION.items() if name in Image.OPEN}
+    read = {end for end, name in Image.registered_extensions().items() if name in Image.OPEN}
     names = sorted(glob('**/*.*', root_dir=root, recursive=True))  # none that is hidden
-    paths = [p.parts for p in map(Path, names) if p.suffix.lower() in endings]
+    paths = [p.parts for p in map(Path, names) if p.suffix.lower() in read]
     tops = {parts[0] for parts in paths if len(parts) > 1}
     at = int('train' in tops and tops <= {*SPLITS})  # where the class stands
     rows = [
@@ -182,9 +196,9 @@ def _rows_of_csv(path: Path) -> pd.DataFrame:
         raise UserError(f"'{path}' has a row without a label.")
     for value in table.get('split', ()):
         check(f"A split of '{path}'", value, choices=SPLITS)
-    columns = dict(item=[path.parent / p for p in table['path']], label=table['label'])
-    split = table['split'].map(SPLITS) if 'split' in table else ''
-    return pd.DataFrame(dict(columns, split=split, group=table.get('group', '')))
+    columns = ['item', 'label', 'split', 'group']
+    rows = table.replace(dict(split=SPLITS)).reindex(columns=columns, fill_value='')
+    return rows.assign(item=[path.parent / p for p in table['path']])
 
 
 def _rows_of_config(cfg: Config) -> pd.DataFrame:
@@ -199,9 +213,8 @@ def _rows_of_config(cfg: Config) -> pd.DataFrame:
             if not isinstance(label, (int, np.integer)):
                 raise UserError(f'{settings.type} gives no single label: {label!r}.')
             digest = ''.join(_digest(info[k]) for k in sorted(info) if k != 'sample_idx')
-            rows.append(
-                ((dataset, i), str(names[label] if names else label), split, '', digest, None)
-            )
+            name = str(names[label] if names else label)
+            rows.append(((dataset, i), name, split, '', digest, None))
     return pd.DataFrame(rows, columns=['item', 'label', 'split', 'group', 'digest', 'defect'])
 
 
@@ -262,25 +275,5 @@ def _folds(labels: pd.Series, groups: pd.Series, seed: int) -> pd.Series:
     return folds
 
 
-def report_damaged(name: str, damaged: Sequence[tuple[Any, bool]]) -> None:
-    """Warn of damaged pictures of the training split; refuse those of val and test.
-
-    Args:
-        name (str): Messages name the data so.
-        damaged (Sequence[tuple[Any, bool]]): Files, and whether they are for training.
-
-    Raises:
-        UserError: It names those of val and test.
-    """
-    if wrong := [item for item, is_trained in damaged if not is_trained]:
-        raise UserError(
-            f"'{name}': {len(wrong)} damaged pictures in val or test: {listing(wrong)}. "
-            'Fix: repair or remove them.'
-        )
-    if damaged:
-        names = listing([item for item, _ in damaged])
-        _warn(f"'{name}': {len(damaged)} damaged pictures left out: {names}.")
-
-
 def _warn(text: str) -> None:
-    print_log(text, logger='current', level=logging.WARNING)
+    MMLogger.get_current_instance().warning(text)

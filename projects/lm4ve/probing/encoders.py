@@ -85,29 +85,28 @@ def load_encoder(name: str, checkpoint: str | None = None, size: int | None = No
         UserError: There is no such encoder, or it cannot be downloaded.
         CheckpointError: The checkpoint is missing, damaged, unsafe, or of another model.
     """
-    library, _, rest = name.partition('/')
-    is_folder = (Path(name) / 'config.json').is_file()
-    build = _timm if name.startswith('package:') else _LIBRARIES.get(library)
-    build, source = (_transformers, name) if is_folder else (build, rest or name)
-    if build:
-        try:
-            model, run, transform, prefix = build(source, checkpoint is None, size)
-        except UserError:
-            raise
-        except Exception as e:  # a library's own words: no such model, no network
-            cause = ' '.join(str(e).split())[:200] or type(e).__name__
-            raise UserError(
-                f"The encoder '{name}' cannot be loaded ({cause}). Without a network: "
-                '--encoder-checkpoint, or none for untrained weights.'
-            ) from e
-        if checkpoint is not None and checkpoint not in UNTRAINED:
-            load_strictly(model, read_state(checkpoint), f"'{checkpoint}'")
-        found = Encoder(name, _Frozen(model, run), transform, repr(transform), prefix)
-    else:
-        found = _of_config(name, checkpoint, size)
+    library, _, rest = name.replace('package:', 'package/', 1).partition('/')
+    if (Path(name) / 'config.json').is_file():
+        library, rest = 'transformers', name
+    try:
+        if library in _LIBRARIES:
+            found = _LIBRARIES[library](rest, checkpoint is None, size)
+            if checkpoint is not None and checkpoint not in UNTRAINED:
+                model = found.module.get_submodule('model')
+                load_strictly(model, read_state(checkpoint), f"'{checkpoint}'")
+        else:
+            found = _of_config(name, checkpoint, size)
+    except UserError:
+        raise
+    except Exception as e:  # a library's own words: no such model, no network
+        cause = ' '.join(str(e).split())[:200] or type(e).__name__
+        raise UserError(
+            f"The encoder '{name}' cannot be loaded ({cause}). Without a network: "
+            '--encoder-checkpoint, or none for untrained weights.'
+        ) from e
     module = found.module.eval().requires_grad_(False)
     facts = f'{fingerprint(module.state_dict().items())}{module!r}{found.fingerprint}'
-    return replace(found, fingerprint=hashlib.sha256(facts.encode()).hexdigest())
+    return replace(found, name=name, fingerprint=hashlib.sha256(facts.encode()).hexdigest())
 
 
 class _Frozen(nn.Module):
@@ -122,33 +121,18 @@ class _Frozen(nn.Module):
 
 
 # ------------------------------------------------------------------------- libraries
-# Each returns a model, with published weights or without, the function that runs it, its transform
-# and the number of its class and register tokens.
-def _timm(name: str, is_published: bool, size: int | None) -> tuple:
-    """Build an encoder of timm, or of a package, of which nothing is imported.
-
-    The weights of EfficientNet-Lite0 were converted from TensorFlow. So they belong into timm's
-    ``tf_efficientnet_lite0``, which pads as TensorFlow does and scales pixels to -1 to 1, and not
-    into ``efficientnet_lite0``, which has the same tensors: in the latter, pictures do not have
-    the statistics that the batch norms hold.
-    """
+# Each returns an encoder, with published weights or without, whose fingerprint is its transform's.
+def _timm(name: str, is_published: bool, size: int | None) -> Encoder:
     import timm
     from timm.data import create_transform, resolve_data_config
 
-    if package := name.partition('package:')[2]:
-        path = locate_packaged(package, PACKAGED_ENCODERS, 'ENCODER')
-        make = partial(timm.create_model, 'tf_efficientnet_lite0')
-    elif is_published and not timm.is_model_pretrained(name):
+    if is_published and not timm.is_model_pretrained(name):
         raise UserError(f"timm has no model '{name}' with weights.")
-    else:
-        make = partial(timm.create_model, name, pretrained=is_published)
+    make = partial(timm.create_model, name, pretrained=is_published)
     try:  # transformers have tokens for one size, and resample their places for another
-        model = make(img_size=size) if size else make()
+        model = make(img_size=size)
     except TypeError:
         model = make()
-    if package and is_published:  # the names differ, the order does not
-        tensors = zip(model.state_dict(), read_checkpoint(path).values(), strict=True)
-        load_strictly(model, dict(tensors), f"'{name}'")
 
     def run(model: Any, pictures: Tensor) -> Any:
         features = model.forward_features(pictures)
@@ -156,10 +140,28 @@ def _timm(name: str, is_published: bool, size: int | None) -> tuple:
         return features.permute(0, 3, 1, 2) if is_last else features
 
     transform = create_transform(**resolve_data_config({'img_size': size}, model=model))
-    return model, run, transform, getattr(model, 'num_prefix_tokens', 0)
+    prefix = getattr(model, 'num_prefix_tokens', 0)
+    return Encoder(name, _Frozen(model, run), transform, repr(transform), prefix)
 
 
-def _transformers(name: str, is_published: bool, size: int | None) -> tuple:
+def _package(name: str, is_published: bool, size: int | None) -> Encoder:
+    """Build an encoder of a package, of which nothing is imported.
+
+    The weights of EfficientNet-Lite0 were converted from TensorFlow. So they belong into timm's
+    ``tf_efficientnet_lite0``, which pads as TensorFlow does and scales pixels to -1 to 1, and not
+    into ``efficientnet_lite0``, which has the same tensors: in the latter, pictures do not have
+    the statistics that the batch norms hold.
+    """
+    path = locate_packaged(name, PACKAGED_ENCODERS, 'ENCODER')
+    found = _timm('tf_efficientnet_lite0', False, size)
+    if is_published:  # the names differ, the order does not
+        model = found.module.get_submodule('model')
+        tensors = zip(model.state_dict(), read_checkpoint(path).values(), strict=True)
+        load_strictly(model, dict(tensors), f"'{name}'")
+    return found
+
+
+def _transformers(name: str, is_published: bool, size: int | None) -> Encoder:
     from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
     if is_published:
@@ -173,37 +175,37 @@ def _transformers(name: str, is_published: bool, size: int | None) -> tuple:
     sizes = dict(size=size, crop_size=size) if size else {}
     process = partial(AutoImageProcessor.from_pretrained(name), return_tensors='pt', **sizes)
     transform = transforms.Compose([process, itemgetter('pixel_values'), itemgetter(0)])
-
-    def run(_: Any, pictures: Tensor) -> Any:
-        return part(pixel_values=pictures, **options).last_hidden_state
-
+    module = _Frozen(model, lambda _, x: part(pixel_values=x, **options).last_hidden_state)
     blank = transform(Image.new('RGB', (256, 256)))[None]
     with torch.no_grad():
-        features = run(model, blank)
+        features = module(blank)
     prefix, patch = 0, getattr(part.config, 'patch_size', None)
     if features.dim() == 3 and isinstance(patch, int):  # fewer tokens: layers merge patches
         prefix = max(features.shape[1] - math.prod(s // patch for s in blank.shape[2:]), 0)
-    return model, run, transform, prefix
+    return Encoder(name, module, transform, repr(transform), prefix)
 
 
-def _torchvision(name: str, is_published: bool, size: int | None) -> tuple:
+def _torchvision(name: str, is_published: bool, size: int | None) -> Encoder:
     from torchvision.models import get_model, get_model_weights
     from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
     weights = get_model_weights(name).DEFAULT
     model = get_model(name, weights=None).eval()
     if is_published:
-        load = partial(torch.hub.load_state_dict_from_url, map_location='cpu', check_hash=True)
-        load_strictly(model, load(weights.url, weights_only=True), f"'{name}'")
+        content = weights.get_state_dict(map_location='cpu', check_hash=True, weights_only=True)
+        load_strictly(model, content, f"'{name}'")
     names = get_graph_node_names(model)[1]
     pools = [i for i, name in enumerate(names) if name in ('avgpool', 'adaptive_avg_pool2d')]
     node = names[pools[0] - 1] if pools else 'encoder.ln'  # ViT has none
     part = create_feature_extractor(model, {node: 'features'})  # of the same tensors
     transform = weights.transforms(**(dict(crop_size=size, resize_size=size) if size else {}))
-    return model, lambda _, x: part(x)['features'], transform, int(hasattr(model, 'class_token'))
+    module = _Frozen(model, lambda _, x: part(x)['features'])
+    return Encoder(name, module, transform, repr(transform), int(hasattr(model, 'class_token')))
 
 
-_LIBRARIES = dict(timm=_timm, transformers=_transformers, torchvision=_torchvision)
+_LIBRARIES: dict[str, Callable[[str, bool, int | None], Encoder]] = dict(
+    timm=_timm, package=_package, transformers=_transformers, torchvision=_torchvision
+)
 
 
 # ------------------------------------------------------------------------- configs
@@ -215,7 +217,7 @@ def _of_config(name: str, checkpoint: str | None, size: int | None) -> Encoder:
         raise UserError(f"The encoder '{name}' is a config. Fix: --encoder-checkpoint (or none).")
     task = task_of_config(cfg)
     check(f"The task of '{name}'", task.name, choices=('image', 'video', 'pointcloud'))
-    model, _ = load_model(cfg, checkpoint, device='cpu')
+    model: Any = load_model(cfg, checkpoint, device='cpu')[0]
     for field, value in (('out_type', 'raw'), ('return_feat_map', True)):
         if hasattr(model.backbone, field):  # else the class token alone, or the mean
             setattr(model.backbone, field, value)
@@ -238,10 +240,8 @@ def _of_config(name: str, checkpoint: str | None, size: int | None) -> Encoder:
             return task.analysis.read_input(cfg, pixels, pipeline)
         return Compose(pipeline)(copy.deepcopy(source))
 
-    backbone: Any = model.backbone
-    preprocessor: Any = model.data_preprocessor
-    parts = nn.ModuleDict(dict(preprocessor=preprocessor, backbone=backbone))
+    parts = dict(preprocessor=model.data_preprocessor, backbone=model.backbone)
     facts = json.dumps([cfg.model.to_dict(), pipeline_of(cfg, False)], default=str)
     # Video models of several views lose the place of their class tokens.
-    prefix = prefix_of(backbone, -1)
-    return Encoder(name, _Frozen(parts, run), transform, facts, prefix, task.name)
+    prefix = prefix_of(model.backbone, -1)
+    return Encoder(name, _Frozen(nn.ModuleDict(parts), run), transform, facts, prefix, task.name)

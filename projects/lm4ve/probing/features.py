@@ -11,12 +11,12 @@ counts is compared with its checksums whenever the file is opened.
 import hashlib
 import json
 import math
-import os
 import shutil
 import zlib
-from collections.abc import Callable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import distributions
 from pathlib import Path
@@ -32,12 +32,14 @@ from tqdm import tqdm
 
 from lm4ve.errors import UserError, check
 from lm4ve.files import write_json
-from lm4ve.probing.data import DamagedPictureError, ProbeData, report_damaged
+from lm4ve.probing.data import DamagedPictureError, ProbeData
 from lm4ve.probing.encoders import Encoder
 from lm4ve.runner.devices import find_device
 from lm4ve.tasks.base.analysis import proportional_grid
 
 TOKENS, RECORD = 'tokens.f16', 'progress.json'
+#: Inputs that the encoder gets at a time.
+BATCH = 64
 #: Packages whose version may change pixels or tokens.
 LIBRARIES = ('numpy', 'pillow', 'torch', 'torchvision', 'timm', 'transformers', 'opencv-python')
 
@@ -47,36 +49,31 @@ class Features:
     """An encoder's tokens over labelled data.
 
     Attributes:
-        tokens (np.ndarray): float16 ``[V, n, N, C]``, memory-mapped. View 0 is the plain
-            transform; the others are fixed augmentations. NaN: other views than the first of
-            val and test, and damaged pictures, which are in no split.
-        labels (np.ndarray): int64 ``[n]``.
-        splits (dict[str, np.ndarray]): 'train', 'val' and 'test' -> int64 indices; disjoint.
-        classes (tuple[str, ...]): The names of the labels.
+        shape (tuple[int, ...]): V, n, N, C.
+        data (ProbeData): Labels and splits, without its items.
         fingerprint (str): Hex; of encoder, data, views, tokens and the libraries.
         folder (Path): Where they lie. Studies store their trainings in it.
-        encoder, data (str): How a report names them.
+        encoder (str): How a report names it.
     """
 
-    tokens: np.ndarray
-    labels: np.ndarray
-    splits: dict[str, np.ndarray]
-    classes: tuple[str, ...]
+    shape: tuple[int, ...]
+    data: ProbeData
     fingerprint: str
     folder: Path
     encoder: str
-    data: str
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """Map the tokens, float16 ``[V, n, N, C]``.
+
+        View 0 is the plain transform; the others are fixed augmentations. NaN: other views than
+        the first of val and test, and damaged pictures, which are in no split.
+        """
+        return np.memmap(self.folder / TOKENS, np.float16, 'r', shape=self.shape)
 
 
 def extract_features(
-    encoder: Encoder,
-    data: ProbeData,
-    cache: Path,
-    *,
-    views: int = 1,
-    tokens: int = 16,
-    batch_size: int = 64,
-    show_progress: bool = True,
+    encoder: Encoder, data: ProbeData, cache: Path, views: int = 1, tokens: int = 16
 ) -> Features:
     """Run a frozen encoder once over data, on a GPU if there is one.
 
@@ -89,8 +86,6 @@ def extract_features(
         views (int): V. From the second on, a picture of the training split is cut at random:
             half to all of it, never mirrored, since a mirrored digit is none.
         tokens (int): N, at most, without class and register tokens; see :func:`pool_tokens`.
-        batch_size (int): Inputs at a time.
-        show_progress (bool): Show a bar.
 
     Raises:
         UserError: The encoder does not take such data or gives no tokens, values are not finite
@@ -104,15 +99,11 @@ def extract_features(
     fingerprint = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     folder = Path(cache) / fingerprint[:16]
     folder.mkdir(parents=True, exist_ok=True)
-    load, encode = partial(_load, encoder, data), partial(_encode, encoder, tokens)
     with FileLock(folder / 'lock', timeout=0):
-        shape = _fill(folder, views * len(data), load, encode, batch_size, show_progress)
-    found = np.memmap(folder / TOKENS, np.float16, 'r', shape=(views, len(data), *shape))
-    damaged = np.flatnonzero(np.isnan(found[0, :, 0, 0]))
-    report_damaged(data.name, [(data.items[i], i in data.splits['train']) for i in damaged])
-    splits = {name: np.setdiff1d(indices, damaged) for name, indices in data.splits.items()}
-    names = encoder.name, data.name
-    return Features(found, data.labels, splits, data.classes, fingerprint, folder, *names)
+        shape = _fill(folder, encoder, data, views * len(data), tokens)
+    found = Features((views, len(data), *shape), data, fingerprint, folder, encoder.name)
+    damaged = np.flatnonzero(np.isnan(found.tokens[0, :, 0, 0]))
+    return replace(found, data=replace(data.without_damaged(damaged), items=()))
 
 
 def _load(encoder: Encoder, data: ProbeData, row: int) -> Any:
@@ -121,7 +112,8 @@ def _load(encoder: Encoder, data: ProbeData, row: int) -> Any:
     Rows are all items in the first view, then all in the second, ...
     """
     view, index = divmod(row, len(data))
-    if view and index not in data.splits['train']:
+    wanted = ['train'] if view else [*data.splits]
+    if not any(index in data.splits[split] for split in wanted):
         return None
     try:
         item = data[index]
@@ -157,60 +149,52 @@ def _encode(encoder: Encoder, limit: int, inputs: list[Any]) -> np.ndarray:
     return half.cpu().numpy()
 
 
-def _fill(
-    folder: Path,
-    total: int,
-    load: Callable[[int], Any],
-    encode: Callable[[list[Any]], np.ndarray],
-    batch_size: int,
-    show_progress: bool,
-) -> list[int]:
+def _fill(folder: Path, encoder: Encoder, data: ProbeData, total: int, limit: int) -> list[int]:
     """Compute and write the rows that are not on the disk; return the shape ``[N, C]`` of one."""
     shape, batches = _verified(folder)
     done = sum(rows for rows, _ in batches)
     if done == total:
         return shape
+    load = partial(_load, encoder, data)
     first = next((x for x in map(load, range(total)) if x is not None), None)
     if first is None:
         raise UserError('All pictures are damaged.')
-    shape = [*encode([first]).shape[1:]]
+    shape = [*_encode(encoder, limit, [first]).shape[1:]]
     size = 2 * math.prod(shape)
     needed, free = (total - done) * size / 1e6, shutil.disk_usage(folder).free / 1e6
     print(f'Features: {total} x {shape} in float16; {needed:.0f} MB for {folder}.', flush=True)
     if free < needed:
         raise UserError(f"'{folder}' has {free:.0f} MB free, {needed:.0f} MB are needed.")
-    bar = tqdm(total=total, initial=done, disable=not show_progress, desc='features')
-    pool = ThreadPoolExecutor(min(os.cpu_count() or 1, 8) if isinstance(first, Tensor) else 1)
+    pool = ThreadPoolExecutor(None if isinstance(first, Tensor) else 1)
+    bar = tqdm(total=total, initial=done, desc='features')
     with open(folder / TOKENS, 'ab') as file, pool, bar:
         file.truncate(done * size)
-        while done < total:
-            inputs = list(pool.map(load, range(done, min(done + batch_size, total))))
+        for start in range(done, total, BATCH):
+            inputs = [*pool.map(load, range(start, min(start + BATCH, total)))]
             good = [k for k, x in enumerate(inputs) if x is not None]
             batch = np.full((len(inputs), *shape), np.nan, np.float16)
             if good:
-                batch[good] = encode([inputs[k] for k in good])
-            file.write(data := batch.tobytes())
+                batch[good] = _encode(encoder, limit, [inputs[k] for k in good])
+            file.write(raw := batch.tobytes())
             file.flush()
-            batches.append([len(batch), zlib.crc32(data)])
+            batches.append([len(batch), zlib.crc32(raw)])
             write_json(dict(shape=shape, batches=batches), folder / RECORD)
-            done += len(batch)
             bar.update(len(batch))
     return shape
 
 
 def _verified(folder: Path) -> tuple[list[int], list[list[int]]]:
     """Return the shape of a row, and rows and checksum of each batch that is on the disk."""
+    shape: list[int] = []
     batches: list[list[int]] = []
-    try:
+    with suppress(OSError, ValueError, KeyError, TypeError), open(folder / TOKENS, 'rb') as file:
         record = json.loads((folder / RECORD).read_text())
-        with open(folder / TOKENS, 'rb') as file:
-            for rows, checksum in record['batches']:
-                if zlib.crc32(file.read(2 * rows * math.prod(record['shape']))) != checksum:
-                    break
-                batches.append([rows, checksum])
-        return record['shape'], batches
-    except (OSError, ValueError, KeyError, TypeError):
-        return [], []
+        shape = record['shape']
+        for rows, checksum in record['batches']:
+            if zlib.crc32(file.read(2 * rows * math.prod(shape))) != checksum:
+                break
+            batches.append([rows, checksum])
+    return shape, batches
 
 
 def _cut(picture: Image.Image, view: int, index: int) -> Image.Image:
@@ -224,7 +208,7 @@ def _cut(picture: Image.Image, view: int, index: int) -> Image.Image:
 
 
 def pool_tokens(
-    features: Tensor, limit: int, prefix: int = 0, grid: tuple[int, int] | None = None
+    features: Tensor, limit: int, prefix: int = 0, grid: Sequence[int] | None = None
 ) -> Tensor:
     """Average an encoder's output to few tokens.
 
@@ -234,14 +218,13 @@ def pool_tokens(
         limit (int): A map or grid is averaged to at most s x s places, where s is the root of
             ``limit``; a sequence (clips, clouds) along its order. 0 keeps all.
         prefix (int): So many tokens come first and are kept as they are.
-        grid (tuple[int, int], optional): Rows and columns of the others, if they have places.
+        grid (Sequence[int], optional): Rows and columns of the others, if they have places.
 
     Returns:
         Tensor: Tokens ``[B, N', C]``.
     """
     if features.dim() > 3:  # class tokens are of sequences
-        rows, *columns = features.shape[2:]
-        prefix, grid = 0, ((rows, columns[0]) if features.dim() == 4 else None)
+        prefix, grid = 0, (features.shape[2:] if features.dim() == 4 else None)
         features = features.flatten(2).transpose(1, 2)
     first, places = features[:, :prefix], features[:, prefix:].transpose(1, 2)
     if limit and grid and math.prod(grid) == places.shape[2]:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from lm4ve.blocks import LLMBlock, MLPBlock
+from lm4ve.blocks import LLMBlock, MLPBlock, count_parameters
 from lm4ve.blocks.controls import AttentionBlock
 from lm4ve.necks import LLMBlockNeck
 
@@ -44,6 +44,12 @@ class Variant:
         words (str): In sentences.
         block (Mapping): Arguments of :class:`lm4ve.blocks.LLMBlock`, if it has one.
         width (int): The layer that trains in the block's place is as wide.
+        identity (str): Hex; of the computation and the frozen weights. This and what follows is
+            known of a variant that was built: see :meth:`lm4ve.probing.training.Trainer.profile`.
+        embed_dims (int): D of a block; 0 without one.
+        trainable (int): Parameters that train, those of norm and classifier included.
+        operations (int): Floating-point operations up to the norm, for one sample.
+        step_seconds, fixed_seconds (float): A training takes these here; 0 was not measured.
     """
 
     name: str
@@ -51,6 +57,12 @@ class Variant:
     words: str
     block: Mapping[str, Any] = field(default_factory=dict)
     width: int = 0
+    identity: str = ''
+    embed_dims: int = 0
+    trainable: int = 0
+    operations: int = 0
+    step_seconds: float = 0.0
+    fixed_seconds: float = 0.0
 
 
 class AttentiveMean(nn.Module):
@@ -97,24 +109,20 @@ def _build_neck(block: nn.Module, channels: int) -> LLMBlockNeck:
     return LLMBlockNeck(channels, block, None, residual, out_type='avg_featmap')
 
 
-def count_operations(module: nn.Module, tokens: int, channels: int, device: str) -> int:
-    """Count the floating-point operations of a forward pass, for one sample of a batch."""
+def count(pool: nn.Module, tokens: int, channels: int, device: str) -> dict[str, int]:
+    """Count trainable 'parameters', and floating-point 'operations' for one sample of a batch."""
     x = torch.zeros(BATCH, tokens, channels, device=device)
     # The counter does not know the CPU's fused attention.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        module(x)
-    return counter.get_total_flops() // BATCH
-
-
-def count_trainable(module: nn.Module) -> int:
-    """Count the parameters that train."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+        pool(x)
+    operations = counter.get_total_flops() // BATCH
+    return dict(parameters=count_parameters(pool)[0], operations=operations)
 
 
 def list_blocks(
     checkpoint: str, layers: Sequence[int], formal: Mapping[str, str], dtype: str
 ) -> list[Variant]:
-    """Return the variants with layers of a language model's shape.
+    """Return the variants with layers of a language model's shape, the frozen ones first.
 
     Args:
         checkpoint (str): As :class:`lm4ve.blocks.LLMBlock` takes it.
@@ -122,20 +130,16 @@ def list_blocks(
         formal (Mapping[str, str]): Name -> folder of weights pre-trained on a formal language.
         dtype (str): Of the block.
     """
-    own = dict(checkpoint=checkpoint, dtype=dtype)
-    several = {i: f' (layer {i})' if len(layers) > 1 else '' for i in layers}
+    found, own = [], dict(checkpoint=checkpoint, dtype=dtype)
+    for i in dict.fromkeys(layers):
+        text, block = f' (layer {i})' if len(layers) > 1 else '', dict(own, layers=(i,))
+        found.append(Variant(f'frozen{text}', 'frozen', f'the frozen block{text}', block))
     random = dict(own, layers=layers[-1:], pretrained=False)
-    return [
-        *(
-            Variant(f'frozen{text}', 'frozen', f'the frozen block{text}', dict(own, layers=(i,)))
-            for i, text in several.items()
-        ),
-        Variant('random', 'random', 'a frozen random block', random),
-        *(
-            Variant(f'formal ({k})', 'formal', f"a frozen block of '{k}'", dict(own, checkpoint=v))
-            for k, v in formal.items()
-        ),
-    ]
+    found.append(Variant('random', 'random', 'a frozen random block', random))
+    for name, folder in formal.items():
+        words, block = f"a frozen block of '{name}'", dict(own, checkpoint=folder)
+        found.append(Variant(f'formal ({name})', 'formal', words, block))
+    return found
 
 
 def list_controls(channels: int, tokens: int, width: int, operations: int) -> list[Variant]:
@@ -147,27 +151,23 @@ def list_controls(channels: int, tokens: int, width: int, operations: int) -> li
         operations (int): Of the frozen block with its mappers, for one sample.
     """
     found = [Variant(name, name, f'the {name} probe') for name in ('linear', 'attentive')]
-    sizes: dict[str, tuple[int, Callable[[nn.Module], int]]] = {
-        'parameters': (2 * channels * width, count_trainable),
-        'operations': (operations, lambda m: count_operations(m, tokens, channels, 'meta')),
-    }
+    targets = dict(parameters=2 * channels * width, operations=operations)
     for family, noun in (('attention', 'attention layer'), ('mlp', 'MLP')):
-        for size, (target, count) in sizes.items():
-            fitting = _matching_width(_LAYERS[family], channels, target, count)
+        for size, target in targets.items():
+            fitting = _matching_width(family, size, target, tokens, channels)
             words = f'a trained {noun} with as many {size}'
             found.append(Variant(f'{family} ({size})', family, words, width=fitting))
     return found
 
 
-def _matching_width(
-    build: Callable[[int], nn.Module], channels: int, target: int, count: Callable[[nn.Module], int]
-) -> int:
+def _matching_width(family: str, size: str, target: int, tokens: int, channels: int) -> int:
     """Return the width at which a layer between its mappers comes nearest to a target."""
 
-    def size(width: int) -> int:
+    def excess(width: int) -> int:
         with torch.device('meta'):
-            return count(_build_neck(build(width), channels))
+            pool = _build_neck(_LAYERS[family](width), channels)
+            return count(pool, tokens, channels, 'meta')[size] - target
 
     widths = range(_HEADS, 1 << 24, _HEADS)
-    above = bisect_left(widths, target, key=size)
-    return min(widths[max(above - 1, 0) : above + 1], key=lambda w: abs(size(w) - target))
+    above = bisect_left(widths, 0, key=excess)
+    return min(widths[max(above - 1, 0) : above + 1], key=lambda width: abs(excess(width)))

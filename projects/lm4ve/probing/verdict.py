@@ -20,6 +20,8 @@ from lm4ve.probing.variants import Variant
 
 ALPHA = 0.05
 POWER = 0.8
+#: Verdicts in the order of sentences.
+_ORDER = 'better', 'worse', 'equal', 'few seeds', 'few test pictures', 'few seeds and test pictures'
 
 
 @dataclass(frozen=True)
@@ -54,15 +56,11 @@ def points(value: float) -> str:
     return f'{text} point{"s" * (text != "1")}'
 
 
-def interval(values: np.ndarray, confidence: float) -> tuple[float, float]:
-    """Return the interval of a mean by Student's t; equal values have one of no width."""
-    if len(values) < 2:
-        return math.nan, math.nan
-    mean, error = float(values.mean()), float(stats.sem(values))
-    if not error > 0:
-        return mean, mean
-    low, high = stats.t.interval(confidence, len(values) - 1, mean, error)
-    return float(low), float(high)
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """Return the 95 % interval of a mean by Student's t; equal values have one of no width."""
+    from statsmodels.stats.weightstats import DescrStatsW  # it takes seconds to import
+
+    return DescrStatsW(values).tconfint_mean()
 
 
 def compare(
@@ -79,18 +77,14 @@ def compare(
     Returns:
         list[Comparison]: For each block in turn; Holm's correction is for all of them.
     """
-    found, gains = [], []
+    found = []
     for block, against in itertools.product(blocks, [n for n in correct if n not in blocks]):
         gain = 100.0 * (correct[block].astype(float) - correct[against].astype(float))
         (seeds, p), (both, q) = (_test(gain, kinds) for kinds in (1, 2))
         ends = seeds, (min(seeds[0], both[0]), max(seeds[1], both[1]))
-        found.append(Comparison(block, against, float(gain.mean()), *ends, max(p, q)))
-        gains.append(gain)
-    corrected = holm([c.p for c in found])
-    return [
-        decide(replace(c, holm=p), gain, margin, len(found))
-        for c, p, gain in zip(found, corrected, gains, strict=True)
-    ]
+        found.append((Comparison(block, against, float(gain.mean()), *ends, max(p, q)), gain))
+    corrected = zip(found, holm([c.p for c, _ in found]), strict=True)
+    return [decide(replace(c, holm=p), gain, margin, len(found)) for (c, gain), p in corrected]
 
 
 def decide(c: Comparison, gain: np.ndarray, margin: float, comparisons: int) -> Comparison:
@@ -174,47 +168,45 @@ def conclude(
         variants (Mapping[str, Variant]): By name.
         margin (float): In points.
     """
-    groups: dict[str, list[str]] = {}
-    verdicts: dict[str, set[str]] = {}
-    for c in comparisons:
-        other = variants[c.against]
-        verdicts.setdefault(other.family, set()).add(c.verdict)
-        low, high = sorted(map(abs, c.both))
-        size = f' by {points(abs(c.difference))} (95 %: {low:.1f} to {high:.1f})'
-        is_clear = c.verdict in ('better', 'worse')
-        groups.setdefault(c.verdict, []).append(f'{other.words}{size if is_clear else ""}')
-    before = {
-        'better': 'is better than {}',
-        'worse': 'is worse than {}',
-        'equal': f'does not differ by more than {points(margin)} on these test pictures from {{}}',
-    }
-    for few in ('seeds', 'test pictures', 'seeds and test pictures'):
-        before[f'few {few}'] = f'needs more {few} to be told from {{}}'
-    parts = [text.format(_join(groups[v])) for v, text in before.items() if v in groups]
+    parts = []
+    for verdict in _ORDER:
+        if others := [_words(c, variants[c.against]) for c in comparisons if c.verdict == verdict]:
+            joined = ' and '.join(filter(None, (', '.join(others[:-1]), others[-1])))
+            parts.append(f'{_relation(verdict, margin)} {joined}')
     block = variants[comparisons[0].block].words
-    return f'On this data {block} {"; it ".join(parts)}. {_meaning(verdicts)}'.strip()
+    meaning = _meaning([(variants[c.against].family, c.verdict) for c in comparisons])
+    return f'On this data {block} {"; it ".join(parts)}. {meaning}'
 
 
-def _join(words: Sequence[str]) -> str:
-    *first, last = words
-    return f'{", ".join(first)} and {last}' if first else last
+def _words(c: Comparison, other: Variant) -> str:
+    if c.verdict not in ('better', 'worse'):
+        return other.words
+    low, high = sorted(map(abs, c.both))
+    return f'{other.words} by {points(abs(c.difference))} (95 %: {low:.1f} to {high:.1f})'
 
 
-def _meaning(verdicts: Mapping[str, set[str]]) -> str:
-    """Return what follows from the verdicts by family."""
-    is_better = {family: found == {'better'} for family, found in verdicts.items()}
-    is_not = {family: bool(found & {'equal', 'worse'}) for family, found in verdicts.items()}
-    if not is_better.get('linear'):
-        return 'So it does not help here.' if is_not.get('linear') else 'Whether it helps is open.'
-    if is_not.get('random'):
+def _relation(verdict: str, margin: float) -> str:
+    if verdict == 'equal':
+        return f'does not differ by more than {points(margin)} on these test pictures from'
+    few = verdict.removeprefix('few ')
+    return f'is {verdict} than' if few == verdict else f'needs more {few} to be told from'
+
+
+def _meaning(found: Sequence[tuple[str, str]]) -> str:
+    """Return what follows from families and verdicts; several ones of a family have to agree."""
+    is_better = {family for family, _ in found} - {f for f, verdict in found if verdict != 'better'}
+    is_not = {family for family, verdict in found if verdict in ('equal', 'worse')}
+    if 'linear' not in is_better:
+        return 'So it does not help here.' if 'linear' in is_not else 'Whether it helps is open.'
+    if 'random' in is_not:
         text = 'it helps, but not by its pre-training'
-    elif not is_better.get('random'):
+    elif 'random' not in is_better:
         text = 'it helps; whether by its pre-training is open'
-    elif is_not.get('formal'):
+    elif 'formal' in is_not:
         text = 'its pre-training helps, but it is not the language'
-    elif is_better.get('formal'):
+    elif 'formal' in is_better:
         text = 'its pre-training helps, more than that on a formal language'
     else:
         text = 'its pre-training helps; whether it is the language is open'
-    trained = any(is_not.get(family) for family in ('attentive', 'attention', 'mlp'))
+    trained = is_not & {'attentive', 'attention', 'mlp'}
     return f'So {text}{", and a trained control does at least as well" if trained else ""}.'
