@@ -1,10 +1,8 @@
 """``LLMBlock``: layers of a language model as one module ``[B, N, D] -> [B, N, D]``.
 
-Frozen, bidirectional and without rotary by default, as in the paper (arXiv
-2310.12973, section 3). This file owns what the block *is*: which layers, what
-of it trains, what runs. What a layer computes is in ``layer.py`` and ``low_rank.py``,
-how it gets its weights in ``language_model.py``, what a saved state records of them in
-``provenance.py``. The paper's control without a language model, ``MLPBlock``, stands at the end.
+Frozen, bidirectional and without rotary by default, as in the paper (arXiv 2310.12973, section 3).
+This file owns what the block is; what a layer computes is in ``layer.py`` and ``low_rank.py``, how
+it gets its weights in ``language_model.py``, what a state records of them in ``provenance.py``.
 """
 
 from collections.abc import Callable, Sequence
@@ -53,10 +51,8 @@ class LLMBlock(ProvenanceMixin):
         lora (dict, optional): With 'lora' the fields of :class:`lm4ve.blocks.adapters.LoRA`.
             ``targets`` are parts of a layer: 'q_proj' and 'v_proj' by default, 'k_proj',
             'o_proj', and the layers of its MLP.
-        causal (bool | dict): Keep the language model's causal mask. The code of LLM4Seg
-            (arXiv 2506.18034) has it too, since a layer of ``transformers`` without a mask is
-            causal. dict(soft=0.2) lets training begin without it
-            (:class:`lm4ve.blocks.variants.SoftMask`).
+        causal (bool | dict): Keep the language model's causal mask, as LLM4Seg (arXiv 2506.18034)
+            does. dict(soft=0.2) closes it in training: :class:`lm4ve.blocks.variants.SoftMask`.
         causal_suffix (int): Only the last so many tokens are causal: they read all tokens before
             them, which read one another (DeepSeek-OCR 2's learned queries).
         window (bool): Keep its sliding or chunked window too, where it has one: with ``causal``,
@@ -275,10 +271,9 @@ class LLMBlock(ProvenanceMixin):
                 if self.causal or self.causal_suffix or window:
                     prefix = 0 if self.causal else x.shape[1] - self.causal_suffix
                     seen = _seen(x, wanted, prefix, window)
+                    mask = seen if real is None else seen & real
                     if self.soft_mask is not None:
                         mask = self.soft_mask(seen, real, self.training)
-                    else:
-                        mask = seen if real is None else seen & real
                 rotary = self._rotary and self._rotary(self.layer_indices[i], x.shape[1], x.device)
                 if i == 0 and mapper is not None:
                     if isinstance(mapper, Tensor):
@@ -339,11 +334,8 @@ class LLMBlock(ProvenanceMixin):
         if method not in self._logged and not torch.compiler.is_compiling():
             self._logged.add(method)
             counts = ', '.join(f'{name} {macs / 1e9:.2f}' for name, macs in costs.items())
-            print_log(
-                f"LLMBlock: low_rank='auto' chose '{method}' for {list(x.shape)} (GMAC up to the "
-                f'heads: {counts})',
-                logger='current',
-            )
+            text = f"LLMBlock: low_rank='auto' chose '{method}' for {list(x.shape)}"
+            print_log(f'{text} (GMAC up to the heads: {counts})', logger='current')
         return method
 
 
