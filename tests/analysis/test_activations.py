@@ -43,21 +43,6 @@ def test_measures_equal_numpy(channels):
         np.testing.assert_allclose(frequency(x, wrap=wrap).numpy(), expected, rtol=0, atol=1e-6)
 
 
-def test_angles_wrap_around_pi():
-    """Two phases of +-(pi - 0.1): 0.1 from their mean, not pi - 0.1."""
-    count, phase = 8, np.pi - 0.1
-    spectra = np.zeros((2, count), complex)
-    for row, sign in enumerate((1, -1)):
-        spectra[row] = 1.0
-        spectra[row, 1] = np.exp(1j * sign * phase)
-        spectra[row, -1] = np.conj(spectra[row, 1])
-    x = torch.from_numpy(np.fft.ifft(spectra).real)[None]
-    expected = np.sqrt(2 * 0.1**2)
-    np.testing.assert_allclose(frequency(x)[0].numpy(), expected, atol=1e-9)
-    plain = np.sqrt(2 * phase**2)
-    np.testing.assert_allclose(frequency(x, wrap=False)[0].numpy(), plain, atol=1e-9)
-
-
 def test_padding_does_not_count():
     x = tokens(2, 9, 6)
     mask = torch.zeros(2, 9, dtype=torch.bool)

@@ -145,6 +145,3 @@ def test_a_drawing_error_does_not_end_training(tmp_path, monkeypatch):
     digits_runner(tmp_path, epochs=1, enable=True).train()
     log = next(tmp_path.glob('*/*.log')).read_text()
     assert log.count('ActivationVisHook draws no activations: not finite') == 1
-
-
-# -------------------------------------------------------------------- small parts

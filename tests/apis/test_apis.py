@@ -114,22 +114,3 @@ def test_get_model_applies_overrides(tmp_path):
     path = FOLDERS['image'] / 'vit-demo_none_digits.py'
     assert type(lm4ve.apis.get_model(path)).__name__ == 'ImageClassifier'
     assert task_of_config(read_config(path)).name == 'image'
-
-
-def test_inference_accepts_questions_and_captions(tmp_path):
-    from tests.tasks.vqa.files import write_image
-    from tests.tasks.vqa.tiny import ANSWERS, write_config, write_tokenizer
-
-    tokenizer, image = write_tokenizer(tmp_path / 'tokenizer'), tmp_path / 'cat.png'
-    head = dict(type='lm4ve.VQAHead', vocabulary=ANSWERS, in_channels=32)
-    ask = write_config(tmp_path / 'ask.py', tokenizer, head=head)
-    head = dict(type='lm4ve.RetrievalHead', in_channels=32)
-    rank = write_config(tmp_path / 'rank.py', tokenizer, head=head)
-    write_image(image, seed=0, size=(32, 32))
-    options = dict(device='cpu', out_dir=tmp_path / 'out')
-    (found,) = lm4ve.apis.inference(ask, None, image, question='what color is the cat', **options)
-    assert found['pred_answer'] in ANSWERS and len(found['answers']) == len(ANSWERS)
-    captions = ['a red cat', 'a blue dog']
-    (found,) = lm4ve.apis.inference(rank, None, image, caption=captions, rank='captions', **options)
-    assert {c['text'] for c in found['captions']} == set(captions)
-    assert len(list((tmp_path / 'out').glob('*.png'))) >= 1

@@ -25,7 +25,10 @@ ARGUMENTS = [
     *((dict(checkpoint=p), 'block.checkpoint') for p in ('/no/such', './nowhere', 'a/b/c', '')),
     (dict(arch=LLAMA, trainable='some'), "trainable='some'.*none, norms, all"),
     (dict(arch=LLAMA, dtype='int4'), "='int4'.*float32, bfloat16"),
-    (dict(arch=LLAMA, trainable='all', dtype='bfloat16'), 'block.dtype.*float32'),
+    *(
+        (dict(arch=LLAMA, trainable='all', dtype=dtype), 'block.dtype.*float32')
+        for dtype in ('bfloat16', 'int8')
+    ),
     *(
         (dict(arch=LLAMA, layers=x), 'block.layers')
         for x in ((2,), (0, -3), (1, -1), (), 1, ('a',), None)

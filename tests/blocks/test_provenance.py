@@ -13,7 +13,7 @@ from lm4ve.blocks.provenance import SOURCE_KEY
 from lm4ve.errors import CheckpointError
 from lm4ve.release.release import trained_state
 from tests.blocks.test_families import tokens
-from tests.helpers.families import FAMILIES, write_huggingface, write_meta
+from tests.helpers.families import FAMILIES
 
 KEY = f'block.{SOURCE_KEY}'
 
@@ -75,14 +75,6 @@ def test_another_language_model_is_an_error_that_names_both(checkpoints, options
             for text in (s['source'], f'layers {s["layers"]}', s['fingerprint'][:12]):
                 assert text in str(e.value)
     assert host.block.source == before
-
-
-def test_the_path_of_the_same_model_does_not_matter(checkpoints, tmp_path):
-    write_huggingface(tmp_path / 'half', 'llama', dtype=torch.float16)
-    write_meta(tmp_path / 'meta')
-    state = Host(checkpoints('llama')).state_dict()
-    for folder in ('half', 'meta'):
-        Host(str(tmp_path / folder)).load_state_dict(state, strict=True)
 
 
 def test_a_state_without_a_record_is_missing_a_key(checkpoints):

@@ -107,17 +107,6 @@ def test_hooks_of_block_and_layer_fire(place):
     assert_same((plain, low), tokens(), queries=QUERIES)
 
 
-@pytest.mark.parametrize('trainable', ['none', 'all'])
-def test_dynamic_quantization_is_used(trainable):
-    plain, low = (make(m, trainable=trainable).eval() for m in ('off', 'fold'))
-    expected, found = (
-        torch.ao.quantization.quantize_dynamic(n, {nn.Linear}, dtype=torch.qint8)(tokens())
-        for n in (plain, low)
-    )
-    torch.testing.assert_close(found, expected)
-    assert not torch.allclose(found, low(tokens()), atol=1e-6)
-
-
 # ----------------------------------------------------- changed weights, threads, replicas, traces
 WRITES = [
     lambda p: p.data.mul_(1.5),
@@ -256,11 +245,3 @@ def test_several_necks_of_a_model_are_fused():
     kinds = [type(m.mapper_in) for m in fused.modules() if isinstance(m, LLMBlockNeck)]
     assert sorted(map(str, kinds)) == sorted(map(str, [nn.Identity] * 3 + [nn.Linear]))
     torch.testing.assert_close(fused(tokens()), model(tokens()), rtol=1e-5, atol=1e-5)
-
-
-def test_a_fused_model_is_exported_for_every_size():
-    fused = lm4ve.fuse(make('auto', family='llama-gqa'))
-    dims = {0: torch.export.Dim('batch'), 1: torch.export.Dim('tokens')}
-    program = torch.export.export(fused, (tokens(),), dynamic_shapes=dict(feats=dims))
-    x = torch.randn(3, 9, C)
-    torch.testing.assert_close(program.module()(x), fused(x), rtol=1e-5, atol=1e-5)

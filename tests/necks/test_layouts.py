@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from lm4ve.errors import UserError
 from tests.necks.test_llm_block_neck import C, make
@@ -26,20 +25,6 @@ REFUSED = [
 def test_other_features_are_refused_by_field(shape, options, message):
     with pytest.raises(UserError, match=message):
         make(**options)(torch.randn(shape))
-
-
-@pytest.mark.parametrize('low_rank', ['off', 'fold', 'auto'])
-def test_the_mean_leaves_extra_tokens_out_and_attends_to_them(low_rank):
-    neck = make(out_type='avg_featmap', num_extra_tokens=2, low_rank=low_rank)
-    x = torch.randn(2, 7, C)
-    expected = F.layer_norm(make(norm_cfg=None)(x)[:, 2:].mean(1), (C,), eps=1e-6)
-    torch.testing.assert_close(neck(x), expected)
-    with neck.observe():
-        torch.testing.assert_close(neck(x), expected)
-    other = torch.cat([torch.randn(2, 1, C), x[:, 1:]], dim=1)
-    assert not torch.allclose(neck(other), neck(x))
-    padding = torch.tensor([[False] * 4 + [True] * 3] * 2)
-    torch.testing.assert_close(neck(x, padding_mask=padding), neck(x[:, :4]))
 
 
 @pytest.mark.parametrize('index', [-1, 0, 1])

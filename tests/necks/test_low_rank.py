@@ -143,27 +143,6 @@ def test_the_cheapest_method_of_a_batch(queries, batch, grad, may_absorb, expect
     assert min(allowed, key=allowed.get) == expected
 
 
-def test_counts_equal_hand_computed_ones():
-    layer, x = shape_of(5, batch=2, channels=3, width=8, heads=4)
-    layer.k_proj = nn.Linear(8, 4, device='meta')
-    # Once where the weights alone decide, per token, per query; by name.
-    mapper, keys_values, query = 10 * 3 * 8, 10 * 8 * 8, 2 * 8 * 8
-    attention, scale, gram = 2 * 2 * 5 * 8, 10 * 9, 3 * 3 * 8
-    mapped, fold, folded = 2 * 3 * 8, 8 * 8 * 3, 10 * 3 * 8
-    moved, turned, pooled = 2 * 2 * 8 * 8, 2 * 2 * 4 * 3 * 8, 2 * 2 * 4 * 3 * 5
-    with torch.no_grad():
-        assert count_macs(layer, x, slice(0, 1)) == dict(
-            off=mapper + keys_values + query + attention,
-            fold=mapped + fold + folded + scale + gram + query + attention,
-            absorb=mapped + scale + gram + query + moved + turned + pooled,
-        )
-    assert count_macs(layer, x, slice(0, 1)) == dict(
-        off=3 * (mapper + attention) + 2 * (keys_values + query),
-        fold=3 * (mapped + folded + scale + gram + attention) + 2 * (fold + query),
-        absorb=3 * (mapped + scale + gram + turned + pooled) + 2 * (query + moved),
-    )
-
-
 def test_auto_logs_once_its_choice(checkpoints, monkeypatch):
     texts = []
     _, neck = necks(checkpoints('llama'), 'auto')

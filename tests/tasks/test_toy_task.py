@@ -65,14 +65,6 @@ def test_toy_task_is_visualized(checkpoint, tmp_path, monkeypatch, capsys):
     assert "cat.png' does not fit: the config takes a wave" in capsys.readouterr().err
 
 
-@pytest.mark.slow
-def test_toy_task_is_ablated(tmp_path, monkeypatch):
-    args = (TOY / 'grid.py', '--work-dir', tmp_path, '--workers', 2)
-    tool(monkeypatch, 'analysis/ablate.py', *args)
-    table = (tmp_path / 'toy_task/table.md').read_text()
-    assert '| block | 1 |' in table and '| MLP (reference) | 1 |' in table
-
-
 def test_task_name_is_unique():
     register_task('toy', 'tests.tasks.toy')
     assert get_task('toy') in all_tasks()

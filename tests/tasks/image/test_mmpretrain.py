@@ -2,12 +2,10 @@
 
 import pytest
 import torch
-from mmengine.config import Config
 
 import lm4ve  # noqa: F401
 from lm4ve.errors import UserError
 from tests.helpers import models
-from tests.helpers.tasks import FOLDERS
 
 pytest.importorskip('mmpretrain')
 from mmengine.runner import load_checkpoint  # noqa: E402
@@ -15,13 +13,6 @@ from mmpretrain.registry import MODELS  # noqa: E402
 
 ARCH = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
 VIT = dict(type='VisionTransformer', arch=ARCH, img_size=32, patch_size=16)
-
-
-def evaluate(cfg: dict) -> torch.nn.Module:
-    torch.manual_seed(0)
-    model = MODELS.build(cfg)
-    model.eval()
-    return model
 
 
 @pytest.mark.parametrize('way', ['load', 'backbone'])
@@ -54,13 +45,3 @@ UNFIT = [
 def test_a_host_without_neck_or_class_token_is_refused(cfg):
     with pytest.raises(UserError, match='model.neck|class token'):
         MODELS.build(cfg)
-
-
-def test_inserted_neck_keeps_layer_depths():
-    cfg = Config.fromfile(FOLDERS['image'] / 'vit-s_llama-middle_in1k.py')
-    sizes = dict(hidden_size=24, num_attention_heads=4, num_hidden_layers=1, intermediate_size=32)
-    arch = dict(sizes, model_type='llama', vocab_size=8)
-    cfg.model.backbone.neck.block = dict(type='LLMBlock', arch=arch)
-    model = evaluate(cfg.model)
-    depth, total = model.get_layer_depth('backbone.layers.5.ln1.weight')
-    assert (depth, total) == (6, 14)

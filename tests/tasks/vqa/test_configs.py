@@ -9,7 +9,6 @@ import torch
 from mmengine.config import Config
 
 from lm4ve.runner.command_line import build_runner
-from lm4ve.runner.config import read_config
 from lm4ve.tasks.vqa.converters import convert_meter
 from lm4ve.tasks.vqa.demo import easy_vqa
 from tests.helpers.config_runs import train_and_resume
@@ -74,12 +73,3 @@ def test_configs_have_the_papers_sizes(name):
     multipliers = dict(head=50 if answers else 5, cross_modal=5, neck=10)
     assert cfg.optim_wrapper.paramwise_cfg == multipliers
     assert model.data_preprocessor.max_length == (50 if answers else 40)
-
-
-@pytest.mark.parametrize('size', [288, 384])
-def test_another_size_of_images_is_one_override(size):
-    cfg = read_config(FOLDERS['vqa'] / 'meter_vqav2.py', dict(image_size=size))
-    assert cfg.model.image_encoder.image_size == size
-    for split in ('train', 'val', 'test'):
-        text = str(cfg[f'{split}_dataloader'])
-        assert str(size) in text and '224' not in text
