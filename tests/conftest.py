@@ -14,6 +14,8 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 import torch  # noqa: E402
 
+import lm4ve  # noqa: E402, F401  (registers its types, in every test)
+
 torch.set_num_threads(1)
 
 

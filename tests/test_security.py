@@ -2,21 +2,19 @@
 
 import re
 
+import pytest
+
 from tests.helpers.tasks import ROOT
 
+#: Page -> how a row of a promise begins, the folder of its tests, and how many there are.
+PAGES = {'SECURITY.md': (r'\| \*\*.*', '', 8), 'docs/guides/trust.md': (r'\| (?!promise).*', 'tests', 20)}
 
-def test_every_promise_names_its_tests():
-    promises = re.findall(r'^\| \*\*.*', (ROOT / 'SECURITY.md').read_text('utf-8'), re.MULTILINE)
-    assert promises
+
+@pytest.mark.parametrize('page', PAGES)
+def test_every_promise_names_tests_that_are_there(page):
+    begin, folder, count = PAGES[page]
+    promises = re.findall(f'(?m)^{begin}', (ROOT / page).read_text('utf-8'))
+    assert len(promises) >= count
     for promise in promises:
-        files = re.findall(r'`(tests/\S+\.py)`', promise)
-        assert files and all((ROOT / f).is_file() for f in files), promise
-
-
-def test_the_guide_names_tests_that_are_there():
-    rows = re.findall(r'(?m)^\| .* \|$', (ROOT / 'docs/guides/trust.md').read_text('utf-8'))
-    promises = [row.rpartition(' | ')[2] for row in rows if not row.startswith('| promise')]
-    assert len(promises) > 20
-    for promise in promises:
-        files = re.findall(r'`([\w/]+\.py)`', promise)
-        assert files and all((ROOT / 'tests' / f).is_file() for f in files), promise
+        files = re.findall(r'`([\w/]+\.py)`', promise.rpartition(' | ')[2])
+        assert files and all((ROOT / folder / f).is_file() for f in files), promise

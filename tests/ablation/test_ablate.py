@@ -15,7 +15,6 @@ import pytest
 from filelock import Timeout
 from scipy import stats
 
-import lm4ve  # noqa: F401
 from lm4ve.ablation import Store, load_grid
 from lm4ve.ablation import store as stores
 from lm4ve.ablation.trial import run_trial, write_spec

@@ -13,7 +13,6 @@ from mmengine.model import MMDistributedDataParallel
 pytest.importorskip('mmpretrain')
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: E402
 
-import lm4ve  # noqa: E402, F401
 from lm4ve.analysis import visualizer_hook as hook_module  # noqa: E402
 from lm4ve.analysis.visualizer_hook import ActivationVisHook  # noqa: E402
 from lm4ve.errors import UserError  # noqa: E402

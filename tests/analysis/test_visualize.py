@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-import lm4ve  # noqa: F401  (before mmpretrain)
-
 pytest.importorskip('mmpretrain')
 pytest.importorskip('mmaction')
 import av  # noqa: E402

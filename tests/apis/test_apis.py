@@ -1,6 +1,5 @@
 """``lm4ve.apis``: one call for the models of every task, by the names of the zoo."""
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -13,6 +12,8 @@ from lm4ve.tasks import task_of_config
 from tests.helpers.families import write_huggingface
 from tests.helpers.tasks import FOLDERS, configs_of
 from tests.helpers.tiny_runs import enlarged
+from tests.tasks.pointcloud.clouds import cloud, write_cloud
+from tests.tasks.vqa.files import write_image
 
 #: Task -> a small model of the zoo.
 DEMOS = dict(
@@ -25,7 +26,6 @@ DEMOS = dict(
 
 def write_inputs(task: str, folder) -> list:
     """Write three inputs that a task reads."""
-    rng = np.random.default_rng(0)
     if task == 'motion':
         from lm4ve.tasks.motion.demo.traffic_files import write_argoverse1
 
@@ -35,13 +35,9 @@ def write_inputs(task: str, folder) -> list:
         from tests.tasks.video.videos import write_noise
 
         return [write_noise(folder / f'{i}.mp4', seed=i) for i in range(3)]
-    files = [folder / f'{i}{".png" if task == "image" else ".npy"}' for i in range(3)]
-    for file in files:
-        if task == 'image':
-            cv2.imwrite(str(file), rng.integers(0, 255, (8, 8, 3), np.uint8))
-        else:
-            np.save(file, rng.normal(size=(1100, 3)).astype('f4'))
-    return files
+    if task == 'image':
+        return [write_image(folder / f'{i}.png', i, (8, 8)) for i in range(3)]
+    return [write_cloud(folder / f'{i}.npy', cloud(1100, i)) for i in range(3)]
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from mmengine.model import BaseModel
 from mmengine.runner import FlexibleRunner, Runner
 from mmengine.runner.checkpoint import CheckpointLoader
 
-import lm4ve  # noqa: F401
 from lm4ve.errors import CheckpointError, UserError
 from tests.helpers.hostile import Payload
 from tests.runner.toy import make_runner

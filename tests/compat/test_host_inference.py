@@ -8,7 +8,6 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-import lm4ve  # noqa: F401
 from lm4ve.errors import CheckpointError, UserError
 from tests.helpers.tiny_runs import PLACE, WRONG, state_of, without, write_runs
 from tests.helpers.tools import run_command

@@ -1,6 +1,5 @@
 """The checks that every config of every task has to pass: it trains, saves and resumes."""
 
-import itertools
 from pathlib import Path
 
 import torch
@@ -19,10 +18,30 @@ def train_and_resume(shrinker: Shrinker, name: str, work_dir: Path) -> Runner:
         Runner: The resumed one, after its last validation.
     """
     runner = build_runner(shrinker.load(name, work_dir))
-    model = runner.model
-    has_block = any(isinstance(m, LLMBlock) for m in model.modules())
+    has_block = any(isinstance(m, LLMBlock) for m in runner.model.modules())
     words = ('llama', 'minilm', 'smollm2', 'randinit', 'qwen')
     assert has_block == any(word in name for word in words)
+    train(runner)
+    assert f'val/{shrinker.metric}' in runner.message_hub.log_scalars
+
+    state = torch.load(work_dir / 'epoch_1.pth', weights_only=True)['state_dict']
+    saved = [v for k, v in state.items() if SOURCE_KEY not in k and v.is_floating_point()]
+    # The block's frozen tensors are no parameters; an encoder that does not train has some.
+    own = sum(v.numel() for v in (*runner.model.parameters(), *runner.model.buffers()))
+    assert sum(v.numel() for v in saved) <= own
+
+    cfg = shrinker.load(name, work_dir, epochs=2)
+    cfg.resume = True
+    resumed = build_runner(cfg)
+    resumed.train()
+    assert resumed.epoch == 2
+    assert (work_dir / 'epoch_2.pth').is_file()
+    return resumed
+
+
+def train(runner: Runner) -> None:
+    """Train; everything that trains has a gradient and moves, and the block stays as it is."""
+    model = runner.model
     frozen = {k: v.clone() for k, v in frozen_tensors(model).items()}
     before = {k: v.clone() for k, v in model.named_parameters() if v.requires_grad}
     reached = set()
@@ -40,18 +59,3 @@ def train_and_resume(shrinker: Shrinker, name: str, work_dir: Path) -> Runner:
     assert {k for k in before if k.endswith('mapper_in.weight')} <= moved
     for key, value in frozen_tensors(model).items():
         assert torch.equal(value, frozen[key]), key
-    assert f'val/{shrinker.metric}' in runner.message_hub.log_scalars
-
-    state = torch.load(work_dir / 'epoch_1.pth', weights_only=True)['state_dict']
-    saved = [v for k, v in state.items() if SOURCE_KEY not in k and v.is_floating_point()]
-    # The block's frozen tensors are no parameters; an encoder that does not train has some.
-    own = sum(v.numel() for v in itertools.chain(model.parameters(), model.buffers()))
-    assert sum(v.numel() for v in saved) <= own
-
-    cfg = shrinker.load(name, work_dir, epochs=2)
-    cfg.resume = True
-    resumed = build_runner(cfg)
-    resumed.train()
-    assert resumed.epoch == 2
-    assert (work_dir / 'epoch_2.pth').is_file()
-    return resumed

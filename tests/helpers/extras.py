@@ -12,7 +12,6 @@ import atexit
 import functools
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.helpers import quick_python
 from tests.helpers.tasks import ROOT
@@ -61,11 +61,6 @@ sys.meta_path[:] = [Finder if f is PathFinder else f for f in sys.meta_path]
 """
 
 
-def normalized(name: str) -> str:
-    """Return a distribution's name as the packaging standard writes it."""
-    return re.sub(r'[-_.]+', '-', name).lower()
-
-
 def needed_by(extras: tuple[str, ...]) -> set[str]:
     """Return the distributions that lm4ve with these extras brings.
 
@@ -79,7 +74,7 @@ def needed_by(extras: tuple[str, ...]) -> set[str]:
     seen = set()
     while asked:
         requirement = asked.pop()
-        key = normalized(requirement.name), frozenset(requirement.extras)
+        key = canonicalize_name(requirement.name), frozenset(requirement.extras)
         if key not in seen:
             seen.add(key)
             for needed in map(Requirement, _requires(requirement.name)):
@@ -118,9 +113,9 @@ def _hidden_from(extras: tuple[str, ...]) -> str:
         module
         for module, names in owners.items()
         # Some distributions install a `tests`; here it is ours.
-        if module != 'tests' and not kept & {normalized(name) for name in names}
+        if module != 'tests' and not kept & {canonicalize_name(name) for name in names}
     ]
-    names = [name for name in installed if normalized(name) not in kept]
+    names = [name for name in installed if canonicalize_name(name) not in kept]
     return json.dumps(dict(modules=modules, distributions=names))
 
 

@@ -6,8 +6,6 @@ import tempfile
 import torch
 from mmengine.registry import MODELS, init_default_scope
 
-import lm4ve  # noqa: F401
-
 D = 24
 SIZES = dict(hidden_size=D, intermediate_size=32, num_hidden_layers=2, vocab_size=8)
 HEADS = dict(num_attention_heads=4, num_key_value_heads=2)

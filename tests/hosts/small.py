@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
 
-from lm4ve.blocks import frozen_tensors
 from lm4ve.runner.command_line import build_runner, finish_config
+from tests.helpers.config_runs import train
 from tests.helpers.models import BLOCK
 from tests.helpers.tasks import CONFIGS
 
@@ -43,10 +43,10 @@ def write_coco(folder: Path, split: str, count: int, classes: tuple[str, ...]) -
     file.write_text(json.dumps(dict(images=images, annotations=boxes, categories=categories)))
 
 
-def shrink(cfg: Config, work_dir: Path, data: Path, width: int, **train) -> None:
+def shrink(cfg: Config, work_dir: Path, data: Path, width: int, **steps) -> None:
     """Everything but the model's own parts and the picture sizes."""
-    cfg.train_cfg.update(train)
-    cfg.default_hooks.checkpoint.interval = train['val_interval']
+    cfg.train_cfg.update(steps)
+    cfg.default_hooks.checkpoint.interval = steps['val_interval']
     cfg.update(work_dir=str(work_dir), load_from=None, log_level='WARNING', launcher='none')
     cfg.visualizer.vis_backends = []
     cfg.model.backbone.neck.in_channels = width
@@ -62,18 +62,9 @@ def shrink(cfg: Config, work_dir: Path, data: Path, width: int, **train) -> None
 
 
 def train_and_test(cfg: Config, metric: str) -> None:
-    """Train, validate, save and test; the block's mappers learn, its weights stay outside."""
+    """Train, validate, save and test; the block's weights stay outside."""
     runner = build_runner(finish_config(cfg, Namespace(no_pin_memory=True, cfg_options=None)))
-    model = runner.model
-    frozen = {k: v.clone() for k, v in frozen_tensors(model).items()}
-    before = model.backbone.llm_neck.mapper_in.weight.detach().clone()
-    missed = {k: v for k, v in model.named_parameters() if v.requires_grad}
-    for key, value in [*missed.items()]:
-        value.register_post_accumulate_grad_hook(lambda _, k=key: missed.pop(k, None))
-    runner.train()
-    assert not missed
-    assert not torch.equal(model.backbone.llm_neck.mapper_in.weight, before)
-    assert frozen and all(torch.equal(v, frozen[k]) for k, v in frozen_tensors(model).items())
+    train(runner)
     (file,) = Path(runner.work_dir).glob('*_[12].pth')
     state = torch.load(file, weights_only=True)['state_dict']
     assert [k for k in state if '.block.' in k] == ['backbone.llm_neck.block.llm_source']

@@ -15,6 +15,7 @@ from tests.helpers.models import BLOCK
 from tests.helpers.tasks import ROOT
 from tests.helpers.tools import run_command
 from tests.necks.encoder import step
+from tests.necks.test_current_weights import replicate
 
 PIXELS = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 
@@ -86,15 +87,10 @@ def test_peft_trains_what_it_puts_on_a_neck(options):
 
 def test_a_replica_of_data_parallel_runs_its_own_neck():
     model = lm4ve.wrap(timm_vit(), 'blocks.1', BLOCK).eval()
-    replicas = {m: m._replicate_for_data_parallel() for m in model.modules()}
-    for module, replica in replicas.items():
-        replica._modules.update({n: replicas[m] for n, m in module._modules.items()})
-        for name, p in module._parameters.items():
-            setattr(replica, name, p if p is None else p.detach().clone())
-    expected = model(PIXELS)
-    torch.testing.assert_close(replicas[model](PIXELS), expected)
-    replicas[model].llm_neck.mapper_out.weight.zero_()
-    assert not torch.allclose(replicas[model](PIXELS), expected)
+    replica, expected = replicate(model), model(PIXELS)
+    torch.testing.assert_close(replica(PIXELS), expected)
+    replica.llm_neck.mapper_out.weight.data.zero_()
+    assert not torch.allclose(replica(PIXELS), expected)
     assert torch.equal(model(PIXELS), expected)
 
 

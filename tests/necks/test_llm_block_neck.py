@@ -5,7 +5,6 @@ import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
 
-import lm4ve  # noqa: F401
 from lm4ve.blocks import MLPBlock
 from lm4ve.errors import UserError
 from lm4ve.necks import LLMBlockNeck

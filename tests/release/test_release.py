@@ -9,7 +9,6 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import load_checkpoint
 
-import lm4ve  # noqa: F401
 from lm4ve.blocks import LLMBlock, frozen_tensors
 from lm4ve.blocks.language_model import LanguageModel
 from lm4ve.blocks.provenance import SOURCE_KEY

@@ -10,7 +10,6 @@ import torch
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
-import lm4ve  # noqa: F401
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.llm.torch_files import open_torch
 from lm4ve.runner import checkpoint_files as files

@@ -15,31 +15,25 @@ from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
 
-import lm4ve  # noqa: F401
 from lm4ve.blocks import frozen_tensors
 from lm4ve.blocks.provenance import SOURCE_KEY
 from lm4ve.errors import UserError
 from lm4ve.runner.hooks import PlainCheckpointHook
+from tests.helpers.models import neck
 from tests.runner import toy
 from tests.runner.toy import CHECKPOINT
-
-SIZES = dict(hidden_size=16, num_attention_heads=2, num_hidden_layers=2, intermediate_size=24)
-ARCH = dict(model_type='llama', vocab_size=8, **SIZES)
 
 
 class Toy(BaseModel):
     """Any MMEngine model with the neck in it: no host framework needed."""
 
     def __init__(self) -> None:
+        layers = {'Linear': 0.5, 'LlamaRMSNorm': 9.0}
         super().__init__(
-            init_cfg=[
-                dict(type='Constant', layer='Linear', val=0.5),
-                dict(type='Constant', layer='LlamaRMSNorm', val=9.0),
-            ]
+            init_cfg=[dict(type='Constant', layer=k, val=v) for k, v in layers.items()]
         )
         self.stem = torch.nn.Linear(4, 8)
-        neck = dict(type='LLMBlockNeck', in_channels=8, out_type='avg_featmap')
-        self.neck = MODELS.build(dict(neck, block=dict(type='LLMBlock', arch=ARCH)))
+        self.neck = MODELS.build(neck(8, out_type='avg_featmap'))
 
     def forward(self, inputs, mode='tensor'):
         out = self.neck(self.stem(torch.stack(list(inputs))))

@@ -15,7 +15,6 @@ from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, HOOKS, MODELS
 from torch import nn
 
-import lm4ve  # noqa: F401
 from lm4ve.errors import UserError
 from lm4ve.runner.command_line import build_runner
 from lm4ve.runner.console import FOREIGN

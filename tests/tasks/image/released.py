@@ -11,41 +11,24 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from tests.helpers.released import linear, norm, random, tensor
+
 #: A tiny stand-in of ViT-S and LLaMA-7B.
 WIDTH, DEPTH, HEADS, CLASSES, PATCH, SIZE = 24, 2, 3, 7, 4, 16
 DIM, LLM_HEADS, LLM_LAYERS, HIDDEN, EPS = 32, 4, 3, 48, 1e-5
 
 
-def random(*shape: int, scale: float = 0.2, offset: float = 0.0) -> torch.Tensor:
-    return torch.randn(*shape) * scale + offset
-
-
 def vit_state() -> dict:
     """A plain ViT by its released names, random everywhere."""
-    tokens = (SIZE // PATCH) ** 2 + 1
-    state = {
-        'cls_token': random(1, 1, WIDTH),
-        'pos_embed': random(1, tokens, WIDTH),
-        'patch_embed.proj.weight': random(WIDTH, 3, PATCH, PATCH),
-        'patch_embed.proj.bias': random(WIDTH),
-        'norm.weight': random(WIDTH, offset=1.0),
-        'norm.bias': random(WIDTH),
-        'head.weight': random(CLASSES, WIDTH),
-        'head.bias': random(CLASSES),
-    }
-    return state | blocks()
+    state = {}
+    logits(state, torch.zeros(1, 3, SIZE, SIZE))
+    return state
 
 
 def blocks() -> dict:
     """The layers of a ViT."""
-    state, linears = {}, {'attn.qkv': (3, 1), 'attn.proj': (1, 1), 'mlp.fc1': (4, 1)}
-    for at in (f'blocks.{i}' for i in range(DEPTH)):
-        for name, (rows, columns) in dict(linears, **{'mlp.fc2': (1, 4)}).items():
-            state[f'{at}.{name}.weight'] = random(rows * WIDTH, columns * WIDTH)
-            state[f'{at}.{name}.bias'] = random(rows * WIDTH)
-        for name in ('norm1', 'norm2'):
-            state[f'{at}.{name}.weight'] = random(WIDTH, offset=1.0)
-            state[f'{at}.{name}.bias'] = random(WIDTH)
+    state = {}
+    encode(state, torch.zeros(1, 2, WIDTH))
     return state
 
 
@@ -102,47 +85,42 @@ def rms(x, weight=None):
     return x if weight is None else x * weight
 
 
-def linear(state, x, name):
-    return F.linear(x, state[f'{name}.weight'], state.get(f'{name}.bias'))
-
-
-def norm(state, x, name):
-    return F.layer_norm(x, x.shape[-1:], state[f'{name}.weight'], state[f'{name}.bias'], 1e-6)
-
-
 def llama(state, x):
     """Both mappers and the layers between them; x as it is without them."""
     if 'llama_dim_mapper1.weight' not in state:
         return x
-    x = linear(state, x, 'llama_dim_mapper1')
+    x = linear(state, 'llama_dim_mapper1', x, bias=False)
     for i in range(sum(k.endswith('.ffn_norm.weight') for k in state)):
         at = f'llama.layers.{i}'
         h = rms(x, state[f'{at}.attention_norm.weight'])
         q, k, v = (
-            linear(state, h, f'{at}.attention.w{n}').unflatten(-1, (LLM_HEADS, -1)).transpose(1, 2)
+            linear(state, f'{at}.attention.w{n}', h, bias=False)
+            .unflatten(-1, (LLM_HEADS, -1))
+            .transpose(1, 2)
             for n in 'qkv'
         )
-        x = x + linear(state, attend(q, k, v), f'{at}.attention.wo')
+        x = x + linear(state, f'{at}.attention.wo', attend(q, k, v), bias=False)
         h = rms(x, state[f'{at}.ffn_norm.weight'])
-        gate, up = (linear(state, h, f'{at}.feed_forward.w{n}') for n in (1, 3))
-        x = x + linear(state, F.silu(gate) * up, f'{at}.feed_forward.w2')
-    return linear(state, rms(x), 'llama_dim_mapper2')
+        gate, up = (linear(state, f'{at}.feed_forward.w{n}', h, bias=False) for n in (1, 3))
+        x = x + linear(state, f'{at}.feed_forward.w2', F.silu(gate) * up, bias=False)
+    return linear(state, 'llama_dim_mapper2', rms(x), bias=False)
 
 
 def encode(state, x):
     for at in (f'blocks.{i}' for i in range(DEPTH)):
-        qkv = linear(state, norm(state, x, f'{at}.norm1'), f'{at}.attn.qkv')
+        qkv = linear(state, f'{at}.attn.qkv', norm(state, f'{at}.norm1', x, 1e-6), 3 * WIDTH)
         qkv = qkv.unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
-        x = x + linear(state, attend(*qkv), f'{at}.attn.proj')
-        h = F.gelu(linear(state, norm(state, x, f'{at}.norm2'), f'{at}.mlp.fc1'))
-        x = x + linear(state, h, f'{at}.mlp.fc2')
+        x = x + linear(state, f'{at}.attn.proj', attend(*qkv), WIDTH)
+        h = F.gelu(linear(state, f'{at}.mlp.fc1', norm(state, f'{at}.norm2', x, 1e-6), 4 * WIDTH))
+        x = x + linear(state, f'{at}.mlp.fc2', h, WIDTH)
     return x
 
 
 def logits(state: dict, images: torch.Tensor) -> torch.Tensor:
     """Compute the released model: ``[B, 3, SIZE, SIZE] -> [B, CLASSES]``."""
-    weight, bias = (state[f'patch_embed.proj.{n}'] for n in ('weight', 'bias'))
+    weight = tensor(state, 'patch_embed.proj.weight', WIDTH, 3, PATCH, PATCH)
+    bias = tensor(state, 'patch_embed.proj.bias', WIDTH)
     x = F.conv2d(images, weight, bias, stride=PATCH).flatten(2).transpose(1, 2)
-    x = torch.cat((state['cls_token'].expand(len(x), -1, -1), x), dim=1) + state['pos_embed']
-    x = encode(state, x)
-    return linear(state, norm(state, llama(state, x), 'norm')[:, 0], 'head')
+    x = torch.cat((tensor(state, 'cls_token', 1, 1, WIDTH).expand(len(x), -1, -1), x), dim=1)
+    x = encode(state, x + tensor(state, 'pos_embed', *x[:1].shape))
+    return linear(state, 'head', norm(state, 'norm', llama(state, x), 1e-6)[:, 0], CLASSES)

@@ -6,8 +6,6 @@ import pytest
 import torch
 import yaml
 
-import lm4ve  # noqa: F401
-
 pytest.importorskip('mmpretrain')
 from mmengine.registry import MODELS, DefaultScope  # noqa: E402
 from mmpretrain.models import backbones as host_backbones  # noqa: E402

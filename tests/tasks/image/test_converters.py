@@ -6,7 +6,6 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 
-import lm4ve  # noqa: F401
 from lm4ve.errors import CheckpointError, UserError
 from tests.helpers.tools import run_tool_here
 from tests.tasks.image import released as r

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-import lm4ve  # noqa: F401
 from lm4ve.errors import UserError
 from tests.helpers import models
 

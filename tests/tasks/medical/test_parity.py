@@ -85,7 +85,7 @@ def test_medvisionllama_gives_the_released_logits(meta):
         state[f'llm_dim_mapper{n}.lora_B'] = llama.random(out, 4)
     theirs.mapped.forward = lambda x: (
         llama.llama(block, x)
-        + llama.linear(block, x, 'llama_dim_mapper1') @ block['llama_dim_mapper2.weight'].mT
+        + llama.linear(block, 'llama_dim_mapper1', x) @ block['llama_dim_mapper2.weight'].mT
     )
     lora = dict(lora=dict(r=4, alpha=1, bias='lora_only'), mapper=dict(bias=True))
     neck = neck_of(llm, r.WIDTH, residual='inner', **lora)

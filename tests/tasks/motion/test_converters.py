@@ -1,7 +1,7 @@
 """The released mmTransformer is computed here in plain tensors, from its own names."""
 
-import itertools
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from lm4ve.errors import CheckpointError
 from lm4ve.registry import MODELS
 from lm4ve.tasks.motion.converters import convert_mmtransformer
+from tests.helpers.released import linear, norm, tensor
 
 K, C, HIDDEN, STEPS, LANE = 3, 16, 24, 30, 8
 S = 'stacked_transformer.'
@@ -17,50 +18,12 @@ S = 'stacked_transformer.'
 
 def released_state() -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
-    state = {}
-
-    def linear(name, inputs, outputs):
-        state[f'{name}.weight'] = torch.randn(outputs, inputs) / inputs**0.5
-        state[f'{name}.bias'] = torch.randn(outputs) * 0.3
-
-    def norm(name, size):
-        state[f'{name}.weight'], state[f'{name}.bias'] = 0.3 * torch.randn(2, size)
-        state[f'{name}.weight'] += 1
-
-    def mlp(name, inputs, hidden, outputs):
-        linear(f'{name}.0', inputs, hidden)
-        norm(f'{name}.1', hidden)
-        linear(f'{name}.3', hidden, outputs)
-
-    for name in 'hist_tf.encoder hist_tf.decoder lane_enc lane_dec social_enc social_dec'.split():
-        attentions = ['self_attn'] + ['src_attn'] * ('dec' in name.rpartition('.')[2])
-        norm(f'{S}{name}.norm', C)
-        for at in (f'{S}{name}.layers.{i}' for i in range(2)):
-            for attention, j in itertools.product(attentions, range(4)):
-                linear(f'{at}.{attention}.linears.{j}', C, C)
-            linear(f'{at}.feed_forward.w_1', C, HIDDEN)
-            linear(f'{at}.feed_forward.w_2', HIDDEN, C)
-            for j in range(len(attentions) + 1):
-                norm(f'{at}.sublayer.{j}.norm', C)
-    linear(f'{S}hist_tf.src_embed.0.lut', 4, C)
-    state[f'{S}hist_tf.src_embed.1.pe'] = sines(50)
-    linear(f'{S}lane_emb.lut', LANE, C)
-    mlp(f'{S}pos_emb', 2, C // 2, C // 2)
-    mlp(f'{S}dist_emb', K * C, C, C)
-    mlp(f'{S}fusion1', C + C // 2, C, C)
-    mlp(f'{S}fusion2', C + C // 2, C, C)
-    state[f'{S}query_embed.weight'] = torch.randn(K, C)
-    head = f'{S}prediction_header'
-    mlp(f'{head}.reg_mlp', 2 * C, 2 * C, C)
-    linear(f'{head}.reg_mlp.4', C, 2 * STEPS)
-    linear(f'{head}.dis_emb', 2, C)
-    linear(f'{head}.cls_FFN.w_1', 2 * C, 4 * C)
-    linear(f'{head}.cls_FFN.w_2', 4 * C, 2 * C)
-    linear(f'{head}.classification_layer.0', 2 * C, C)
-    linear(f'{head}.classification_layer.1', C, 1)
-    for i, inputs in enumerate((7, LANE)):
-        linear(f'subgraph.layer_seq.lmlp_{i}.mlp.0', inputs, LANE // 2)
-        norm(f'subgraph.layer_seq.lmlp_{i}.mlp.1', LANE // 2)
+    state = {f'{S}hist_tf.src_embed.1.pe': sines(50)}
+    model, x = Released(state), torch.randn(2, K, C)
+    model(torch.randn(2, 20, 2), torch.randn(2, 10, 5))
+    # What the release never calls.
+    model.decode('social_dec', x, x)
+    model.linear(f'{S}prediction_header.dis_emb', x[..., :2], C)
     return state
 
 
@@ -77,27 +40,23 @@ class Released:
 
     def __init__(self, state):
         self.state = state
+        self.linear, self.norm = partial(linear, state), partial(norm, state)
 
-    def linear(self, name, x):
-        return F.linear(x, self.state[f'{name}.weight'], self.state[f'{name}.bias'])
-
-    def norm(self, name, x):
-        weight, bias = self.state[f'{name}.weight'], self.state[f'{name}.bias']
-        return F.layer_norm(x, x.shape[-1:], weight, bias)
-
-    def mlp(self, name, x):
-        return self.linear(f'{name}.3', F.relu(self.norm(f'{name}.1', self.linear(f'{name}.0', x))))
+    def mlp(self, name, x, hidden=C, out=C):
+        x = F.relu(self.norm(f'{name}.1', self.linear(f'{name}.0', x, hidden)))
+        return self.linear(f'{name}.3', x, out)
 
     def attention(self, name, *inputs):
         q, k, v = (
-            self.linear(f'{name}.linears.{i}', x).unflatten(-1, (2, C // 2)).transpose(-3, -2)
+            self.linear(f'{name}.linears.{i}', x, C).unflatten(-1, (2, C // 2)).transpose(-3, -2)
             for i, x in enumerate(inputs)
         )
         weights = (q @ k.transpose(-2, -1) / math.sqrt(C // 2)).softmax(-1)
-        return self.linear(f'{name}.linears.3', (weights @ v).transpose(-3, -2).flatten(-2))
+        return self.linear(f'{name}.linears.3', (weights @ v).transpose(-3, -2).flatten(-2), C)
 
-    def feed(self, name, x):
-        return self.linear(f'{name}.w_2', F.relu(self.linear(f'{name}.w_1', x)))
+    def feed(self, name, x, hidden=HIDDEN):
+        inner = F.relu(self.linear(f'{name}.w_1', x, hidden))
+        return self.linear(f'{name}.w_2', inner, x.shape[-1])
 
     def encode(self, name, x):
         for at in (f'{S}{name}.layers.{i}' for i in range(2)):
@@ -120,17 +79,17 @@ class Released:
         times = torch.arange(20) * 0.1
         middles = ((times[1:] + times[:-1]) / 2)[None, :, None].expand(count, -1, 1)
         history = torch.cat([agents.diff(dim=1), middles, torch.ones(count, 19, 1)], dim=-1)
-        x = self.linear(f'{S}hist_tf.src_embed.0.lut', history) * math.sqrt(C) + sines(19)
-        queries = self.state[f'{S}query_embed.weight'].expand(count, -1, -1)
+        x = self.linear(f'{S}hist_tf.src_embed.0.lut', history, C) * math.sqrt(C) + sines(19)
+        queries = tensor(self.state, f'{S}query_embed.weight', K, C).expand(count, -1, -1)
         x = self.decode('hist_tf.decoder', queries, self.encode('hist_tf.encoder', x))
-        place = self.mlp(f'{S}pos_emb', agents[:, -1])
+        place = self.mlp(f'{S}pos_emb', agents[:, -1], C // 2, C // 2)
         x = self.mlp(f'{S}fusion1', torch.cat([place[:, None].expand(-1, K, -1), x], dim=-1))
         y = torch.cat([lanes[:, :-1, :2], lanes[:, 1:, :2], lanes[:, 1:, 2:]], dim=-1)
         for i in range(2):
             at = f'subgraph.layer_seq.lmlp_{i}.mlp'
-            y = F.relu(self.norm(f'{at}.1', self.linear(f'{at}.0', y)))
+            y = F.relu(self.norm(f'{at}.1', self.linear(f'{at}.0', y, LANE // 2)))
             y = torch.cat([y, y.amax(1, keepdim=True).expand_as(y)], dim=-1)
-        y = self.linear(f'{S}lane_emb.lut', y.amax(1)) * math.sqrt(C)
+        y = self.linear(f'{S}lane_emb.lut', y.amax(1), C) * math.sqrt(C)
         memory = self.encode('lane_enc', y[None])
         x = self.decode('lane_dec', x, memory.expand(count, -1, -1))
         summary = self.mlp(f'{S}dist_emb', x.flatten(1))
@@ -138,9 +97,10 @@ class Released:
         social = self.encode('social_enc', social[None])[0]
         x = torch.cat([social[:, None].expand(-1, K, -1), x], dim=-1)
         head = f'{S}prediction_header'
-        steps = self.linear(f'{head}.reg_mlp.4', self.mlp(f'{head}.reg_mlp', x))
-        scores = self.linear(f'{head}.classification_layer.0', self.feed(f'{head}.cls_FFN', x))
-        scores = self.linear(f'{head}.classification_layer.1', scores)[..., 0]
+        steps = self.linear(f'{head}.reg_mlp.4', self.mlp(f'{head}.reg_mlp', x, 2 * C), 2 * STEPS)
+        scores = self.feed(f'{head}.cls_FFN', x, 4 * C)
+        scores = self.linear(f'{head}.classification_layer.0', scores, C)
+        scores = self.linear(f'{head}.classification_layer.1', scores, 1)[..., 0]
         return steps.unflatten(-1, (STEPS, 2)).cumsum(-2), scores.softmax(-1)
 
 

@@ -14,12 +14,11 @@ from lm4ve.tasks.motion import VectorizeScene, collate_scenes
 from lm4ve.tasks.motion.models import losses as losses_of
 from lm4ve.tasks.motion.models.regions import Regions, select_apart
 from lm4ve.tasks.motion.scene import rotation
+from tests.helpers.models import neck
 from tests.tasks.motion.moving import moved
 from tools.motion.make_regions import equal_clusters
 
-ARCH = dict(model_type='llama', hidden_size=32, intermediate_size=48, vocab_size=8)
-ARCH.update(num_hidden_layers=1, num_attention_heads=4)
-NECK = dict(type='LLMBlockNeck', in_channels=16, block=dict(type='LLMBlock', arch=ARCH))
+NECK = neck(16)
 VECTORNET = dict(encoder=dict(type='lm4ve.VectorNet', channels=(4, 8)))
 VECTORNET['decoder'] = dict(type='lm4ve.TrajectoryDecoder', in_channels=16, future_steps=30)
 SIZES = dict(channels=16, feedforward=24)
@@ -44,9 +43,9 @@ MODELS_OF = {
 
 @pytest.fixture(scope='module', params=MODELS_OF)
 def model(request):
-    parts, neck = MODELS_OF[request.param]
+    parts, block = MODELS_OF[request.param]
     torch.manual_seed(0)
-    model = MODELS.build(dict(type='lm4ve.MotionForecaster', neck=neck, **parts))
+    model = MODELS.build(dict(type='lm4ve.MotionForecaster', neck=block, **parts))
     model.init_weights()
     return model.eval()
 

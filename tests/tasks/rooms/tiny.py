@@ -3,7 +3,6 @@
 import torch
 from mmengine.registry import MODELS
 
-import lm4ve  # noqa: F401
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
 from tests.tasks.vqa.tiny import BLOCK
 

@@ -1,7 +1,7 @@
 """A whole task in a few dozen lines: slow and fast waves, told apart from their samples.
 
 It shows what a task consists of (docs/extend/add_a_task.md), and
-``tests/tasks/test_toy_task.py`` trains, tests, visualizes and ablates it.
+``tests/tasks/test_toy_task.py`` trains, tests, visualizes and exports it.
 """
 
 from lm4ve.tasks import register_task

@@ -77,5 +77,5 @@ def logits(state: dict, clips: torch.Tensor) -> torch.Tensor:
         bias = state[f'{at}.q_bias'], torch.zeros(WIDTH), state[f'{at}.v_bias']
         state = state | {f'{at}.qkv.bias': torch.cat(bias)}
     x = image.encode(state, x)
-    x = image.norm(state, image.llama(state, x).mean(1), 'fc_norm')
-    return image.linear(state, x, 'head')
+    x = image.norm(state, 'fc_norm', image.llama(state, x).mean(1), 1e-6)
+    return image.linear(state, 'head', x)

@@ -7,8 +7,6 @@ import pytest
 import torch
 import yaml
 
-import lm4ve  # noqa: F401
-
 pytest.importorskip('mmaction')
 from mmaction.models import backbones as host_backbones  # noqa: E402
 from mmaction.models.backbones import ResNet  # noqa: E402

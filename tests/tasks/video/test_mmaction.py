@@ -10,16 +10,8 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 
 from lm4ve.errors import UserError
+from tests.helpers.models import BLOCK, neck
 from tests.helpers.tasks import FOLDERS
-
-ARCH = dict(model_type='llama', hidden_size=24, intermediate_size=32, vocab_size=8)
-ARCH.update(num_attention_heads=4, num_hidden_layers=1)
-
-
-def neck(channels: int, **kwargs) -> dict:
-    block = dict(type='LLMBlock', arch=ARCH)
-    return dict(type='LLMBlockNeck', in_channels=channels, block=block, **kwargs)
-
 
 VIT = dict(type='VisionTransformer', img_size=32, patch_size=16, embed_dims=16, depth=2)
 VIT.update(num_heads=2, num_frames=4, return_feat_map=True)
@@ -118,7 +110,7 @@ def test_hosts_2d_recognizer_equals_ours():
 # ------------------------------------------------------------------ layer decay
 def test_layer_decay_gives_mappers_the_heads_rate():
     cfg = Config.fromfile(FOLDERS['video'] / 'videomae-s_llama_ssv2.py')
-    cfg.model.neck.block = dict(type='LLMBlock', arch=ARCH)
+    cfg.model.neck.block = BLOCK
     # The depth stays: the groups are of its layers.
     cfg.model.backbone.update(embed_dims=24, num_heads=2, img_size=32, init_cfg=None)
     cfg.model.neck.in_channels = cfg.model.cls_head.in_channels = 24

@@ -7,7 +7,6 @@ pytest.importorskip('mmaction')
 from mmengine.registry import MODELS  # noqa: E402
 from mmengine.runner.checkpoint import _load_checkpoint_to_model  # noqa: E402
 
-import lm4ve  # noqa: E402, F401
 from lm4ve.errors import CheckpointError, UserError  # noqa: E402
 from tests.helpers.tools import run_tool_here  # noqa: E402
 from tests.tasks.video import released as r  # noqa: E402

@@ -15,7 +15,6 @@ from mmengine.dist import get_rank
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
-import lm4ve  # noqa: F401
 from lm4ve.runner.command_line import finish_config
 from tests.tasks.vqa import files, tiny
 
@@ -35,7 +34,7 @@ def write(folder: Path) -> Path:
             rows.append(dict(image=f'{image}.png', caption=' '.join([*words, tiny.WORDS[-1]])))
             number += 3
     files.write_csv(folder / 'captions.csv', rows)
-    head = dict(type='lm4ve.RetrievalHead', in_channels=32, contrastive=dict(channels=8))
+    head = tiny.HEADS['retrieval'] | dict(contrastive=dict(channels=8))
     tiny.write_config(folder / 'c.py', tiny.write_tokenizer(folder / 'tokenizer'), head=head)
     return folder
 

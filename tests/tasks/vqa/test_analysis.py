@@ -14,7 +14,7 @@ from lm4ve.runner.config import read_config
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
 from lm4ve.tasks.vqa import VisionLanguageVisualizationHook, VisionLanguageVisualizer
 from tests.tasks.vqa.files import write_image
-from tests.tasks.vqa.tiny import batch, build, write_config, write_tokenizer
+from tests.tasks.vqa.tiny import HEADS, batch, build, write_config, write_tokenizer
 
 SHORT, LONG = 'what color is the cat', 'what color is the dog that sits on red mat'
 
@@ -86,7 +86,7 @@ def test_word_attention_equals_the_plain_kernel(tokenizer):
 
 
 def test_the_first_caption_of_an_image_is_shown(tokenizer):
-    model = model_of(tokenizer, head=dict(type='lm4ve.RetrievalHead', in_channels=32))
+    model = model_of(tokenizer, head=HEADS['retrieval'])
     data = batch([[LONG, SHORT, 'cat'], [SHORT, 'dog']])
     seen = analyse(model, data)
     alone = analyse(model, batch([[LONG], [SHORT]]))

@@ -11,21 +11,17 @@ from lm4ve.errors import UserError
 from lm4ve.tasks.vqa.converters import convert_meter, to_meter
 from tests.helpers.tools import run_tool_here
 from tests.tasks.vqa import released
-from tests.tasks.vqa.tiny import ANSWERS, IMAGE, build
+from tests.tasks.vqa.tiny import ANSWERS, HEADS, IMAGE, build
 
 #: Four stages, 24 wide at the end.
 SWIN = dict(model_name='swin_tiny_patch4_window7_224', img_size=64, window_size=2)
 SWIN |= dict(embed_dim=3, depths=(2, 1, 1, 1), num_heads=(1, 1, 2, 2))
 INDEX = 'attn.relative_position_index'
-HEADS = dict(
-    vqa=dict(type='lm4ve.VQAHead', vocabulary=ANSWERS, in_channels=32),
-    retrieval=dict(type='lm4ve.RetrievalHead', in_channels=32, itm=dict()),
-    matching=dict(type='lm4ve.MatchingHead', in_channels=32),
-)
+WITH_ITM = HEADS | dict(retrieval=HEADS['retrieval'] | dict(itm=dict()))
 
 
 def model_of(task, **changes):
-    return build(head=HEADS[task], **changes).eval()
+    return build(head=WITH_ITM[task], **changes).eval()
 
 
 def inputs(size=32):

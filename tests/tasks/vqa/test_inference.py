@@ -4,34 +4,21 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.registry import MODELS
 
 from lm4ve.errors import UserError
-from lm4ve.runner.config import read_config
 from lm4ve.tasks.vqa import RetrievalInferencer, VQAInferencer
-from tests.helpers.tiny_runs import enlarged
 from tests.helpers.tools import run_tool_here
 from tests.tasks.vqa.files import write_image
-from tests.tasks.vqa.tiny import ANSWERS, write_config, write_tokenizer
+from tests.tasks.vqa.tiny import ANSWERS, write_models
 
 QUESTION = 'what color is the cat'
-HEADS = dict(
-    vqa=dict(type='lm4ve.VQAHead', vocabulary=ANSWERS, in_channels=32),
-    rank=dict(type='lm4ve.RetrievalHead', in_channels=32),
-    match=dict(type='lm4ve.MatchingHead', in_channels=32),
-)
 
 
 @pytest.fixture(scope='module')
 def made(tmp_path_factory):
     """Configs, checkpoints with large weights, and a folder of three images."""
     folder = tmp_path_factory.mktemp('made')
-    tokenizer = write_tokenizer(folder / 'tokenizer')
-    for name, head in HEADS.items():
-        config = write_config(folder / f'{name}.py', tokenizer, head=head)
-        torch.manual_seed(3)
-        model = enlarged(MODELS.build(read_config(config).model))
-        torch.save(dict(state_dict=model.state_dict()), folder / f'{name}.pth')
+    write_models(folder, 'vqa', 'retrieval', 'matching')
     for i in range(3):
         write_image(folder / f'images/{i}.png', seed=i, size=(32, 32))
     (folder / 'images/notes.txt').write_text('no image')
@@ -81,7 +68,7 @@ def test_batches_arrays_and_files_agree(made):
     assert sample.pred_scores.shape == (len(ANSWERS),)
 
 
-@pytest.mark.parametrize('head', ['rank', 'match'])
+@pytest.mark.parametrize('head', ['retrieval', 'matching'])
 def test_pairs_are_ranked_by_their_score(made, head, tmp_path):
     found = inferencer(made, head)
     texts = ['a red cat', 'two dogs on the mat']
@@ -114,7 +101,7 @@ def test_unusable_inputs_and_models_are_refused(made, tmp_path, monkeypatch):
     for images, questions in (*((x, ['a'] * 3) for x in wrong), ('good.png', ' ')):
         with pytest.raises(UserError):
             asked(images, questions)
-    for kind, name in ((VQAInferencer, 'rank'), (RetrievalInferencer, 'vqa')):
+    for kind, name in ((VQAInferencer, 'retrieval'), (RetrievalInferencer, 'vqa')):
         with pytest.raises(UserError):
             kind(made / f'{name}.py', made / f'{name}.pth', device='cpu')
 
@@ -122,7 +109,7 @@ def test_unusable_inputs_and_models_are_refused(made, tmp_path, monkeypatch):
 def test_demo_prints_results_and_draws(made, tmp_path, capsys):
     for name, images, printed, pictures in (
         ('vqa', 'images/0.png', ANSWERS[:1], ['00000_0.png', '0_activations.png']),
-        ('rank', 'images', ['0.png', '1.png', '2.png'], ['00000.png']),
+        ('retrieval', 'images', ['0.png', '1.png', '2.png'], ['00000.png']),
     ):
         options = ('--config', made / f'{name}.py', '--checkpoint', made / f'{name}.pth')
         more = ('--device', 'cpu', '--out-dir', tmp_path / name)

@@ -8,11 +8,21 @@ from lm4ve.errors import CheckpointError, UserError
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
 from lm4ve.tasks.vqa.models.heads import VQAHead
 from lm4ve.tasks.vqa.optim import group_of
-from tests.tasks.vqa.tiny import ANSWERS, IMAGE, SPECIAL, TEXT, WORDS, batch, build, write_tokenizer
+from tests.tasks.vqa.tiny import (
+    ANSWERS,
+    HEADS,
+    IMAGE,
+    SPECIAL,
+    TEXT,
+    WORDS,
+    batch,
+    build,
+    write_tokenizer,
+)
 
 QUESTIONS = [['what color is the cat'], ['is the dog black']]
 CAPTIONS = [['a cat sits on the mat', 'a dog runs', 'two cat'], ['a dog runs', 'a cat', 'red mat']]
-RETRIEVAL = dict(type='lm4ve.RetrievalHead', in_channels=32)
+RETRIEVAL = HEADS['retrieval']
 
 
 @pytest.fixture(scope='module')
@@ -133,7 +143,7 @@ def test_tokenizer_of_another_encoder_is_refused(
 
 def test_checkpoint_of_another_vocabulary_is_refused(tokenizer):
     state = build(tokenizer).state_dict()
-    head = dict(type='lm4ve.VQAHead', vocabulary=ANSWERS[::-1], in_channels=32)
+    head = HEADS['vqa'] | dict(vocabulary=ANSWERS[::-1])
     with pytest.raises(CheckpointError, match='another vocabulary'):
         build(tokenizer, head=head).load_state_dict(state, strict=False)
 

@@ -1,9 +1,6 @@
 """A METER of a few thousand parameters, with a tokenizer of a few words."""
 
-import itertools
 import json
-import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -14,9 +11,10 @@ from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-import lm4ve  # noqa: F401
+from lm4ve.runner.config import read_config
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
 from tests.helpers.families import FAMILIES
+from tests.helpers.tiny_runs import enlarged
 
 WORDS = 'what color is the cat dog a red blue two black white sits on mat runs'.split()
 #: As RoBERTa's: padding is 1, and positions begin behind it.
@@ -25,6 +23,11 @@ ANSWERS = ['yes', 'no', 'red', 'blue', '2']
 SIZE = 32
 BLOCK = dict(type='LLMBlock', pretrained=False, arch=FAMILIES['llama'])
 NECK = dict(type='LLMBlockNeck', in_channels=16, block=BLOCK, norm_cfg=None)
+HEADS = dict(
+    vqa=dict(type='lm4ve.VQAHead', vocabulary=ANSWERS, in_channels=32),
+    retrieval=dict(type='lm4ve.RetrievalHead', in_channels=32),
+    matching=dict(type='lm4ve.MatchingHead', in_channels=32),
+)
 
 
 def _sizes(*sizes: int) -> dict[str, int]:
@@ -35,11 +38,6 @@ def _sizes(*sizes: int) -> dict[str, int]:
 IMAGE = dict(_sizes(24, 32, 3, 2), model_type='clip_vision_model', image_size=SIZE, patch_size=8)
 TEXT = dict(_sizes(20, 28, 2, 2), model_type='roberta', vocab_size=len(SPECIAL) + len(WORDS))
 TEXT.update(max_position_embeddings=40, pad_token_id=1, layer_norm_eps=1e-5)
-
-
-def named(template: str) -> Iterator[str]:
-    """Yield the names of a template with alternatives in braces, 'layer.{0,1}.{weight,bias}'."""
-    return map(''.join, itertools.product(*(x.split(',') for x in re.split('[{}]', template))))
 
 
 def write_tokenizer(folder: Path, words=WORDS, special=SPECIAL, model_type=None) -> str:
@@ -65,7 +63,7 @@ def meter_config(tokenizer: str | None = None, neck: bool = False, **changes) ->
         text_encoder=dict(type='lm4ve.TransformersTextEncoder', config=TEXT),
         fusion=dict(type='lm4ve.CoAttentionFusion', embed_dims=16, num_layers=2, num_heads=2),
         neck=dict(NECK) if neck else None,
-        head=dict(type='lm4ve.VQAHead', vocabulary=ANSWERS, in_channels=32),
+        head=HEADS['vqa'],
     )
     if tokenizer is not None:
         kind = dict(type='lm4ve.VisionLanguagePreprocessor', max_length=12)
@@ -105,3 +103,13 @@ def write_config(path: Path, tokenizer: str, **changes) -> Path:
         f'test_dataloader = dict(dataset={dataset!r})\n'
     )
     return path
+
+
+def write_models(folder: Path, *heads: str) -> None:
+    """Write the config of a model with each head, and a checkpoint of large weights."""
+    tokenizer = write_tokenizer(folder / 'tokenizer')
+    for name in heads:
+        config = write_config(folder / f'{name}.py', tokenizer, head=HEADS[name])
+        torch.manual_seed(3)
+        model = enlarged(MODELS.build(read_config(config).model))
+        torch.save(dict(state_dict=model.state_dict()), folder / f'{name}.pth')

@@ -1,0 +1,39 @@
+"""Parts of released models in plain torch, on states by the released names.
+
+They draw the weights that a state lacks: a computation on an empty state leaves a random one
+of every tensor that it reads.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def random(*shape: int, scale: float = 0.3, offset: float = 0.0) -> Tensor:
+    return torch.randn(*shape) * scale + offset
+
+
+def tensor(state: dict[str, Tensor], name: str, *shape: int, offset: float = 0.0) -> Tensor:
+    if name not in state:
+        state[name] = random(*shape, offset=offset)
+    return state[name]
+
+
+def linear(
+    state: dict[str, Tensor], name: str, x: Tensor, out: int = 0, bias: bool = True, ones: int = 0
+) -> Tensor:
+    """Apply a linear layer, or a convolution over one place.
+
+    ``out``, ``bias`` and ``ones``, the dimensions behind the inputs, are those of a new one.
+    """
+    weight = tensor(state, f'{name}.weight', out, x.shape[-1], *[1] * ones)
+    if bias:
+        tensor(state, f'{name}.bias', out)
+    return F.linear(x, weight.flatten(1), state.get(f'{name}.bias'))
+
+
+def norm(state: dict[str, Tensor], name: str, x: Tensor, eps: float = 1e-5) -> Tensor:
+    """Apply a layer norm."""
+    weight = tensor(state, f'{name}.weight', x.shape[-1], offset=1.0)
+    bias = tensor(state, f'{name}.bias', x.shape[-1])
+    return F.layer_norm(x, x.shape[-1:], weight, bias, eps)
