@@ -7,7 +7,10 @@ import pytest
 from tests.helpers.tasks import ROOT
 
 #: Page -> how a row of a promise begins, the folder of its tests, and how many there are.
-PAGES = {'SECURITY.md': (r'\| \*\*.*', '', 8), 'docs/guides/trust.md': (r'\| (?!promise).*', 'tests', 20)}
+PAGES = {
+    'SECURITY.md': (r'\| \*\*.*', '', 8),
+    'docs/guides/trust.md': (r'\| (?!promise).*', 'tests', 20),
+}
 
 
 @pytest.mark.parametrize('page', PAGES)

@@ -12,7 +12,7 @@ from tests.helpers.tasks import configs_of  # noqa: E402
 
 #: MMEngine's FSDP needs an accelerator to run.
 FSDP = 'vit-b_llama_fsdp_in1k.py'
-#: The robustness configs test what others train: `test_runs.py` runs them.
+#: The robustness configs test what others train: `test_imagenet_variants.py` does.
 STAGES = 'mae-vit-b_llama-lora_in1k.py', 'vit-b_llama-lora_in1k.py'
 TRAINED = {*configs_of('image')} - {FSDP, *STAGES}
 TRAINED = sorted(c for c in TRAINED if not c.startswith('robustness/'))

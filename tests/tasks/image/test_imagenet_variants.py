@@ -1,4 +1,4 @@
-"""Variants of ImageNet: folders become indices among the 1,000 classes."""
+"""Variants of ImageNet: their labels, their metrics, and the configs that test models on them."""
 
 from importlib import resources
 
@@ -7,12 +7,21 @@ import pytest
 pytest.importorskip('mmpretrain')
 pytest.importorskip('timm')
 
+import torch
+from mmengine.config import Config
+from mmengine.evaluator import Evaluator
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
+from mmpretrain.structures import DataSample
+from torch import nn
 
 from lm4ve.errors import UserError
-from lm4ve.tasks.image import ImageNetC, ImageNetVariant
+from lm4ve.runner.command_line import build_runner
+from lm4ve.tasks.image import CorruptionAccuracy, ImageNetC, ImageNetVariant, SubsetAccuracy
+from lm4ve.tasks.image.datasets.imagenet_variants import CORRUPTIONS, SEVERITIES
 from lm4ve.tasks.image.datasets.synsets import class_indices
-from tests.tasks.image.images import fill_once, write
+from lm4ve.tasks.image.metrics import ALEXNET_ERRORS
+from tests.helpers.tasks import FOLDERS
+from tests.tasks.image.images import broken_files, fill_once, write
 
 META_KEYS = ('img_path', 'corruption', 'severity')
 PIPELINE = [dict(type='LoadImageFromFile'), dict(type='PackInputs', meta_keys=META_KEYS)]
@@ -91,3 +100,141 @@ def test_imagenet_c_samples_have_their_group(thousand, tmp_path):
     assert dataset.metainfo['corruptions'] == ('fog', 'snow')
     with pytest.raises(FileNotFoundError, match='fog/3'):
         ImageNetC(str(tmp_path), severities=[2, 3], **options)
+
+
+def scored(label: int, scores, **meta) -> DataSample:
+    sample = DataSample(metainfo=meta).set_gt_label(label)
+    return sample.set_pred_score(torch.tensor(scores))
+
+
+def answered(corruption: str, severity: int, right: bool) -> DataSample:
+    return scored(1, [0.1, 0.9] if right else [0.9, 0.1], corruption=corruption, severity=severity)
+
+
+def evaluate(metric, samples, meta=None, batch: int = 2) -> dict:
+    evaluator = Evaluator([metric])
+    evaluator.dataset_meta = meta or {}
+    for i in range(0, len(samples), batch):
+        evaluator.process(samples[i : i + batch])
+    return evaluator.evaluate(len(samples))
+
+
+# --------------------------------------------------------------------- subset
+# Classes 1, 3 and 4 of six.
+SUBSET = [
+    scored(1, [0.50, 0.20, 0.20, 0.05, 0.04, 0.01]),  # 0 is best, 1 of the subset
+    scored(3, [0.00, 0.30, 0.10, 0.25, 0.05, 0.30]),  # second of the subset
+    scored(4, [0.40, 0.20, 0.30, 0.06, 0.04, 0.00]),  # last of the subset
+    scored(3, [0.00, 1e-9, 0.50, 3e-9, 2e-9, 0.50]),  # best of tiny scores
+]
+
+
+def test_subset_excludes_other_classes():
+    metrics = evaluate(SubsetAccuracy(topk=(1, 2)), SUBSET, dict(subset=[1, 3, 4]))
+    assert metrics['accuracy/top1'] == pytest.approx(50.0)
+    assert metrics['accuracy/top2'] == pytest.approx(75.0)
+
+
+@pytest.mark.parametrize(
+    'indices, error', [(None, UserError), ([1, 3, 4, 9], IndexError), ([0, 2], UserError)]
+)
+def test_unsuitable_subset_raises(indices, error):
+    with pytest.raises(error):
+        evaluate(SubsetAccuracy(indices=indices), SUBSET)
+
+
+# ----------------------------------------------------------------- corruption
+def test_groups_have_equal_weight():
+    samples = (
+        # fog: 100 % of one image and 25 % of four; snow: 50 % of two, 0 of one.
+        [answered('fog', 1, True)]
+        + [answered('fog', 2, i == 0) for i in range(4)]
+        + [answered('snow', 1, i == 0) for i in range(2)]
+        + [answered('snow', 2, False)]
+    )
+    meta = dict(corruptions=('fog', 'snow'), severities=(1, 2))
+    metrics = evaluate(CorruptionAccuracy(), samples, meta)
+    with pytest.raises(UserError, match='snow/2'):
+        evaluate(CorruptionAccuracy(), samples[:-1], meta)
+    assert metrics == {
+        'accuracy/fog': pytest.approx((100 + 25) / 2),
+        'accuracy/snow': pytest.approx((50 + 0) / 2),
+        'accuracy/top1': pytest.approx((100 + 25 + 50 + 0) / 4),
+    }
+
+
+def test_mce_needs_the_whole_benchmark():
+    # Severities 1 to 4 are right, 5 is wrong: an error of 20 % everywhere.
+    samples = [answered(c, s, s < 5) for c in CORRUPTIONS for s in SEVERITIES]
+    metrics = evaluate(CorruptionAccuracy(), samples)
+    assert metrics['accuracy/top1'] == pytest.approx(80.0)
+    expected = sum(20 / e for e in ALEXNET_ERRORS.values()) / 15 * 100
+    assert metrics['accuracy/mCE'] == pytest.approx(expected)
+    assert 'accuracy/mCE' not in evaluate(CorruptionAccuracy(), samples[1:])
+
+
+ARCH = dict(embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32)
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    """All variants in the layouts of their archives, one image a class."""
+    root = tmp_path_factory.mktemp('data')
+    fill_once(root / 'imagenet-a', class_indices('a'))
+    fill_once(root / 'imagenet-r', class_indices('r'))
+    fill_once(root / 'imagenet-sketch' / 'sketch', class_indices('sketch'))
+    (root / 'imagenet-c/fog').mkdir(parents=True)
+    for severity in '12':
+        (root / 'imagenet-c/fog' / severity).symlink_to(root / 'imagenet-sketch/sketch')
+    write(root / 'imagenet-a' / 'n01498041' / 'half.jpg', broken_files()['half.jpg'])
+    return root
+
+
+def load(name: str, data, work_dir) -> Config:
+    cfg = Config.fromfile(FOLDERS['image'] / name)
+    for transform in cfg.test_dataloader.dataset.pipeline:
+        for key in {'scale', 'crop_size'} & {*transform}:
+            transform[key] //= 7
+    folder = cfg.test_dataloader.dataset.data_root.rpartition('/')[2]
+    cfg.work_dir = str(work_dir)
+    cfg.model.backbone.update(arch=ARCH, img_size=32)
+    cfg.model.head.in_channels = 16
+    cfg.test_dataloader.update(num_workers=0, batch_size=250)
+    cfg.test_dataloader.dataset.data_root = str(data / folder)
+    cfg.optim_wrapper.update(type='OptimWrapper', loss_scale=None)
+    if name.endswith('imagenet-c.py'):
+        cfg.test_dataloader.dataset.update(corruptions=['fog'], severities=[1, 2])
+    return cfg
+
+
+VARIANTS = [
+    ('a', 200, 'SubsetAccuracy'),
+    ('r', 200, 'SubsetAccuracy'),
+    ('sketch', 1000, 'Accuracy'),
+    ('c', 2000, 'CorruptionAccuracy'),
+]
+
+
+@pytest.mark.parametrize('variant, count, evaluator', VARIANTS)
+def test_config_tests_a_model(variant, count, evaluator, data, tmp_path):
+    cfg = load(f'robustness/vit-t_imagenet-{variant}.py', data, tmp_path)
+    runner = build_runner(cfg)
+    # Always the same answer, class 6, which is of ImageNet-A but not of -R:
+    # there another class, the first of the subset, is left to be the best.
+    fc = runner.model.head.layers.head
+    nn.init.zeros_(fc.weight)
+    with torch.no_grad():
+        fc.bias.copy_(-torch.arange(1000.0) / 100)
+        fc.bias[6] = 5.0
+    metrics = runner.test()
+    dataset = runner.test_loop.dataloader.dataset
+    assert len(dataset) == count
+    assert dataset.num_corrupt == (variant == 'a')
+    assert type(runner.test_evaluator.metrics[0]).__name__ == evaluator
+    expected = 100 / (200 if variant in 'ar' else 1000)
+    assert metrics['accuracy/top1'] == pytest.approx(expected)
+    if variant == 'c':
+        assert metrics['accuracy/fog'] == pytest.approx(expected)
+        assert 'accuracy/mCE' not in metrics
+    else:
+        assert metrics['accuracy/top5'] == pytest.approx(5 * expected)

@@ -1,11 +1,17 @@
-"""Files for the servers of Argoverse 1 and 2."""
+"""Files for the servers of Argoverse 1 and 2, and the tools that lead to them."""
 
 import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from mmengine.config import Config
 
+from lm4ve.registry import MODELS
+from lm4ve.tasks.motion import SceneCache
 from lm4ve.tasks.motion.metrics import write_submission
+from tests.helpers.tasks import ROOT
+from tests.helpers.tools import run_tool_here
 
 
 def forecast(steps, scene_id='17'):
@@ -45,3 +51,33 @@ def test_forecasts_of_another_data_set_are_refused(name, form, scene_id, tmp_pat
     with pytest.raises(ValueError):
         write_submission(tmp_path / name, [forecast(30, scene_id)], form)
     assert not list(tmp_path.iterdir())
+
+
+def tool(name, *args):
+    run_tool_here(f'motion/{name}.py', *args)
+
+
+@pytest.fixture(scope='module')
+def folder(argoverse1, tmp_path_factory):
+    """Caches, and a config that reads them."""
+    root = tmp_path_factory.mktemp('tools')
+    for split in ('val', 'test'):
+        files = argoverse1 / split / 'data', root / f'{split}.cache'
+        tool('preprocess', 'argoverse1', *files, '--map-dir', argoverse1 / 'map_files')
+    cfg = Config.fromfile(ROOT / 'configs/motion/vectornet_argoverse1.py')
+    for split in ('train', 'val', 'test'):
+        loader = cfg[f'{split}_dataloader']
+        loader.num_workers, loader.dataset.cache = 0, str(root / 'val.cache')
+    cfg.vis_backends = cfg.visualizer.vis_backends = []
+    cfg.dump(root / 'config.py')
+    return root
+
+
+def test_test_set_is_submitted(folder):
+    state = MODELS.build(Config.fromfile(folder / 'config.py').model).state_dict()
+    torch.save(dict(state_dict=state), folder / 'model.pth')
+    out = folder / 'model.pth', folder / 'x.h5'
+    places = '--cache', folder / 'test.cache', '--work-dir', folder / 'w'
+    tool('submit', folder / 'config.py', *out, *places)
+    with h5py.File(folder / 'x.h5') as h:
+        assert len(h['argoverse_forecasting']) == len(SceneCache(folder / 'test.cache')) * 6 * 30

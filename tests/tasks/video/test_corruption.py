@@ -1,4 +1,4 @@
-"""Broken videos are found, skipped and counted, or refused."""
+"""Broken videos are found, skipped and counted, or refused; shards hold the same videos."""
 
 import re
 
@@ -7,11 +7,13 @@ import pytest
 
 pytest.importorskip('mmaction')
 import av
+import pytest
 from mmengine.registry import DATASETS, DefaultScope
 
 from lm4ve.errors import UserError
 from lm4ve.tasks.video.corruption import find_defect
 from tests.tasks.video.videos import pipeline, write_broken, write_list, write_noise
+from tools.dataset_converters.shards import Entry, write_shards
 
 DEFECTS = dict(empty='is empty', truncated_late='is truncated', audio='has no video stream')
 DEFECTS |= dict(text='cannot be read', truncated='cannot be read', one_frame=r'has 1 frame\(s\)')
@@ -33,8 +35,8 @@ def scope():
 
 def dataset(ann_file, decoder='Decord', type='lm4ve.CheckedVideoDataset', **kwargs):
     # MMEngine collects garbage when it serializes: slow beside torch.
-    kwargs.update(ann_file=ann_file, pipeline=pipeline(decoder), serialize_data=False)
-    return DATASETS.build(dict(type=type, **kwargs))
+    fields = dict(type=type, ann_file=ann_file, pipeline=pipeline(decoder), serialize_data=False)
+    return DATASETS.build(fields | kwargs)
 
 
 @pytest.mark.parametrize('kind', DEFECTS)
@@ -131,3 +133,34 @@ def test_playlist_is_no_video(videos, tmp_path, ending):
         text = '#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5.0,\nwhole.mp4\n#EXT-X-ENDLIST\n'
     (tmp_path / f'a.{ending}').write_text(text)
     assert 'a list of other files' in find_defect(str(tmp_path / f'a.{ending}'))
+
+
+@pytest.fixture(scope='module')
+def lists(videos, tmp_path_factory):
+    """A list of three videos, and shards of them."""
+    root = tmp_path_factory.mktemp('shards')
+    entries = [Entry(str(p), p.name, i) for i, p in enumerate(videos[1])]
+    write_shards(entries, root, 'val', 2, find_defect)
+    return write_list(root / 'list.txt', videos[1]), str(root / 'val.index.json')
+
+
+@pytest.mark.parametrize('decoder', ['Decord', 'PyAV'])
+def test_clips_of_shards_are_those_of_the_list(lists, decoder):
+    options = dict(test_mode=True, pipeline=pipeline(decoder, test_mode=True))
+    single = dataset(lists[0], **options)
+    # The prefix of a config that is overridden plays no part.
+    data = dataset(lists[1], type='lm4ve.VideoShards', data_prefix=dict(video='x'), **options)
+    assert len(data) == len(single) == 3 and data.is_scanned()
+    for one, other in zip(data, single, strict=True):
+        assert np.array_equal(one['inputs'], other['inputs'])
+        assert one['data_samples'].gt_label == other['data_samples'].gt_label
+
+
+def test_repeated_sampling_reads_shards(lists):
+    kinds, options = ('CheckedRepeatAugDataset', 'RepeatAugVideoShards'), dict(num_repeats=2)
+    options['pipeline'] = pipeline(test_mode=True)
+    other, one = (
+        dataset(path, type=f'lm4ve.{kind}', **options)[1]
+        for path, kind in zip(lists, kinds, strict=True)
+    )
+    assert len(one) == 2 and np.array_equal(one[1]['inputs'], other[1]['inputs'])
