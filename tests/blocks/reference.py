@@ -64,27 +64,18 @@ def rotary_tables(model, index: int, x: Tensor, rotary: bool):
 
 
 def reference_layer(
-    model,
-    index: int,
-    x: Tensor,
-    causal: bool = False,
-    rotary: bool = False,
-    padding: Tensor | None = None,
+    model, index: int, x: Tensor, causal=False, rotary=False, padding: Tensor | None = None
 ) -> Tensor:
     """Output of layer ``index`` of a ``random_model``."""
-    layer = decoder_layers(model)[index]
+    layer, count = decoder_layers(model)[index], x.shape[1]
     takes = inspect.signature(layer.forward).parameters
-    options = dict(attention_mask=mask_of(model, index, x, causal, padding))
+    options = dict(alibi=None, shared_kv_states={})
+    options['position_ids'] = torch.arange(count)[None]  # ministral3 scales far queries
     if 'position_embeddings' in takes:
-        options.update(position_embeddings=rotary_tables(model, index, x, rotary))
-    if 'alibi' in takes:
-        options.update(alibi=None)
-    if 'position_ids' in takes:  # ministral3 scales far queries
-        options.update(position_ids=torch.arange(x.shape[1])[None])
+        options['position_embeddings'] = rotary_tables(model, index, x, rotary)
     if 'position_bias' in takes:  # t5: left out, as rotary embedding is
-        heads = model.config.num_attention_heads
-        options.update(position_bias=torch.zeros(1, heads, x.shape[1], x.shape[1]))
-    if 'shared_kv_states' in takes:
-        options.update(shared_kv_states={})
+        options['position_bias'] = torch.zeros(1, model.config.num_attention_heads, count, count)
+    options = {name: value for name, value in options.items() if name in takes}
+    options['attention_mask'] = mask_of(model, index, x, causal, padding)
     out = layer(x, **options)
     return out[0] if isinstance(out, tuple) else out

@@ -14,7 +14,6 @@ with unit gains would not notice a norm that was left out.
 """
 
 import json
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -209,11 +208,11 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
 def write_huggingface(
     folder: Path,
     family: str,
-    layout: str = 'safetensors',
-    seed: int = 0,
-    dtype: torch.dtype = torch.float32,
-    rename: Callable[[str], str] | None = None,
-    extra: dict[str, Tensor] | None = None,
+    layout='safetensors',
+    seed=0,
+    dtype=torch.float32,
+    rename=str,
+    extra=(),
     **changes,
 ) -> Path:
     """Write a random tiny model as a Hugging Face checkpoint folder.
@@ -235,15 +234,15 @@ def write_huggingface(
     """
     folder.mkdir(parents=True, exist_ok=True)
     model = random_model(family, seed, **changes)
-    if layout == 'safetensors' and not (rename or extra):
+    if layout == 'safetensors' and rename is str and not extra:
         # A copy, since a dtype is for the whole model.
         copy = type(model)(model.config)
         copy.load_state_dict(model.state_dict())
         copy.to(dtype).save_pretrained(folder)
         return folder
     model.config.save_pretrained(folder)
-    state = {(rename or str)(k): v.to(dtype).contiguous() for k, v in model.state_dict().items()}
-    state.update(extra or {})
+    state = {rename(k): v.to(dtype).contiguous() for k, v in model.state_dict().items()}
+    state.update(extra)
     safe = layout.endswith('safetensors')
     stem, suffix = ('model', 'safetensors') if safe else ('pytorch_model', 'bin')
 

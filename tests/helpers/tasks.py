@@ -22,8 +22,8 @@ BEGIN = dict(vqa='meter', rooms='sqa3d')
 HOSTS = ('detection', 'segmentation')
 
 
-def configs_of(task: str) -> list[str]:
-    """Return the config files of a task, relative to its folder."""
-    folder = FOLDERS[task]
-    pattern = f'{BEGIN.get(task, "")}*.py'
+def configs_of(name: str) -> list[str]:
+    """Return the config files of a task or host, relative to its folder."""
+    folder = FOLDERS.get(name, CONFIGS / name)
+    pattern = f'{BEGIN.get(name, "")}*.py'
     return sorted(str(p.relative_to(folder)) for p in folder.rglob(pattern))

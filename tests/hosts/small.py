@@ -12,13 +12,8 @@ from mmengine.config import Config, ConfigDict
 from lm4ve.runner.command_line import build_runner, finish_config
 from tests.helpers.config_runs import train
 from tests.helpers.models import BLOCK
-from tests.helpers.tasks import CONFIGS
 
 SIDE = 64
-
-
-def configs_of(host: str) -> list[str]:
-    return sorted(p.name for p in (CONFIGS / host).glob('*.py'))
 
 
 def write_picture(path: Path, seed: int, most: int = 255, channels: tuple = (3,)) -> None:

@@ -6,8 +6,8 @@ import torch
 pytest.importorskip('mmdet')
 from lm4ve.errors import UserError  # noqa: E402
 from lm4ve.runner.config import read_config  # noqa: E402
-from tests.helpers.tasks import CONFIGS  # noqa: E402
-from tests.hosts.small import configs_of, shrink, train_and_test, write_coco  # noqa: E402
+from tests.helpers.tasks import CONFIGS, configs_of  # noqa: E402
+from tests.hosts.small import shrink, train_and_test, write_coco  # noqa: E402
 
 RESNET = dict(depth=18, base_channels=4, stem_channels=4, frozen_stages=-1, init_cfg=None)
 

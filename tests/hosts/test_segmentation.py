@@ -3,15 +3,12 @@
 import itertools
 
 import pytest
-import torch
 
 pytest.importorskip('mmseg')
-from mmengine.registry import MODELS, DefaultScope  # noqa: E402
 
 from lm4ve.runner.config import read_config  # noqa: E402
-from tests.helpers.models import BLOCK  # noqa: E402
-from tests.helpers.tasks import CONFIGS  # noqa: E402
-from tests.hosts.small import SIDE, configs_of, shrink, train_and_test, write_picture  # noqa: E402
+from tests.helpers.tasks import CONFIGS, configs_of  # noqa: E402
+from tests.hosts.small import SIDE, shrink, train_and_test, write_picture  # noqa: E402
 
 SWIN = dict(embed_dims=8, depths=[1] * 4, num_heads=[1, 1, 2, 2], window_size=2, init_cfg=None)
 BN = dict(type='BN', requires_grad=True)
@@ -48,23 +45,3 @@ def test_config_trains_validates_saves_and_tests(name, tmp_path):
         write_picture(data / 'images' / split / f'{i}.jpg', i)
         write_picture(data / masks / split / f'{i}.png', i, most=2 if own else 151, channels=())
     train_and_test(small(name, tmp_path / 'run', data), 'mIoU')
-
-
-def test_the_neck_gives_upernet_all_maps():
-    """The other way, as the guide has it: in the host's place for necks, with keep_others."""
-    from mmengine.structures import PixelData
-    from mmseg.structures import SegDataSample
-
-    config = CONFIGS / 'segmentation/upernet_swin-t_llama_ade20k.py'
-    cfg = read_config(config, set_scope=False).model
-    cfg.backbone = dict(cfg.backbone.backbone, **SWIN, pretrain_img_size=SIDE)
-    neck = dict(type='LLMBlockNeck', in_channels=64, norm_cfg=None, keep_others=True)
-    cfg.neck = dict(neck, block=BLOCK)
-    cfg.decode_head.update(in_channels=[8, 16, 32, 64], channels=8, norm_cfg=BN)
-    cfg.auxiliary_head.update(in_channels=32, channels=8, norm_cfg=BN)
-    with DefaultScope.overwrite_default_scope('mmseg'):
-        model = MODELS.build(cfg)
-    samples = [SegDataSample(gt_sem_seg=PixelData(data=torch.ones(1, SIDE, SIDE).long()))] * 2
-    losses = model(torch.randn(2, 3, SIDE, SIDE), samples, mode='loss')
-    sum(v for k, v in losses.items() if 'loss' in k).backward()
-    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)

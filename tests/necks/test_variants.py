@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
-from mmengine.runner import save_checkpoint
 from torch import nn
 
 import lm4ve
@@ -289,32 +288,3 @@ def test_queries_are_refused_where_an_encoder_goes_on():
         LLMBlockInsert(Encoder(), neck=neck)
     with pytest.raises(UserError, match='as a last layer'):
         LLMBlockInsert(nn.Sequential(nn.Linear(C, C)), '0', neck)
-
-
-# -------------------------------------------------------------------------------- two stages
-def test_a_second_stage_starts_from_a_masked_autoencoder(tmp_path):
-    backbones = pytest.importorskip('mmpretrain.models').BACKBONES
-    sizes = dict(embed_dims=C, num_layers=2, num_heads=2, feedforward_channels=12)
-    vit = dict(arch=sizes, img_size=16, patch_size=4)
-    block = dict(BLOCK, trainable='lora', lora=dict(r=2))
-
-    def encoder(kind: str, seed: int, block=block, **options) -> nn.Module:
-        torch.manual_seed(seed)
-        built = backbones.build(dict(vit, type=f'mmpretrain.{kind}', **options))
-        return LLMBlockInsert(
-            built, 'layers.1', dict(type='LLMBlockNeck', in_channels=C, block=block)
-        )
-
-    first, file = encoder('MAEViT', 0, mask_ratio=0.5), str(tmp_path / 'stage_one.pth')
-    first(torch.randn(2, 3, 16, 16))[0].square().sum().backward()
-    assert first.llm_neck.block.layers[0].q_proj.lora_B.default.weight.grad.any()
-    save_checkpoint(
-        dict(state_dict={f'backbone.{k}': v for k, v in first.state_dict().items()}), file
-    )
-    start = dict(init_cfg=dict(type='Pretrained', checkpoint=file, prefix='backbone.'))
-    second = encoder('VisionTransformer', 1, **start)
-    second.init_weights()
-    for name, tensor in first.state_dict().items():
-        assert torch.equal(second.state_dict()[name], tensor), name
-    with pytest.raises(CheckpointError, match='block.lora'):
-        encoder('VisionTransformer', 1, BLOCK, **start).init_weights()

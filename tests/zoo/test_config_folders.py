@@ -17,10 +17,6 @@ def models_of(folder: Path) -> list[dict]:
     return yaml.safe_load((folder / 'metafile.yml').read_text())['Models']
 
 
-def is_of(task: str, config: str) -> bool:
-    return Path(config).name.startswith(BEGIN.get(task, ''))
-
-
 def test_every_folder_of_configs_belongs_to_a_task_or_a_host():
     folders = {p.name for p in CONFIGS.iterdir() if p.is_dir()}
     own = {folder.name for folder in FOLDERS.values()}
@@ -40,16 +36,17 @@ def test_every_config_is_a_parameter_of_a_test_of_its_task(task):
     assert {c for c in configs_of(task) if not c.startswith('robustness/')} <= tested
 
 
-@pytest.mark.parametrize('task', FOLDERS)
-def test_the_metafile_lists_every_config_of_its_folder_once(task):
-    folder = FOLDERS[task]
-    listed = [m['Config'] for m in models_of(folder) if is_of(task, m['Config'])]
+@pytest.mark.parametrize('name', [*FOLDERS, *HOSTS])
+def test_metafile_and_readme_list_every_config_of_a_folder(name):
+    folder, begin = FOLDERS.get(name, CONFIGS / name), BEGIN.get(name, '')
+    models = [m for m in models_of(folder) if Path(m['Config']).name.startswith(begin)]
     # Those below robustness/ test models that others train.
-    own = [c for c in configs_of(task) if not c.startswith('robustness/')]
-    assert sorted(listed) == [f'configs/{folder.name}/{c}' for c in own]
-    for model in models_of(folder):
+    own = [c for c in configs_of(name) if not c.startswith('robustness/')]
+    assert sorted(m['Config'] for m in models) == [f'configs/{folder.name}/{c}' for c in own]
+    for model in models:
         assert model['Name'] == Path(model['Config']).stem
-        assert model['Results'][0]['Dataset']
+        assert name in HOSTS or model['Results'][0]['Dataset']
+    assert set(own) <= set(links_of(folder / 'README.md'))
 
 
 def test_the_model_index_imports_every_metafile():
@@ -57,20 +54,6 @@ def test_the_model_index_imports_every_metafile():
     assert index == sorted(str(p.relative_to(ROOT)) for p in CONFIGS.glob('*/*.yml'))
     names = [m['Name'] for p in index for m in models_of((ROOT / p).parent)]
     assert len(names) == len(set(names))
-
-
-@pytest.mark.parametrize('task', FOLDERS)
-def test_the_readme_links_every_config_of_its_folder(task):
-    own = [c for c in configs_of(task) if not c.startswith('robustness/')]
-    assert set(own) <= set(links_of(FOLDERS[task] / 'README.md'))
-
-
-@pytest.mark.parametrize('host', HOSTS)
-def test_a_host_s_folder_lists_each_of_its_configs(host):
-    folder = CONFIGS / host
-    own = sorted(p.name for p in folder.glob('*.py'))
-    assert sorted(m['Config'] for m in models_of(folder)) == [f'configs/{host}/{n}' for n in own]
-    assert set(own) <= set(links_of(folder / 'README.md'))
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda p: p.parent.name)

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from lm4ve.errors import UserError
-from lm4ve.tasks.base.integrity import EXAMPLES, IntegrityMixin, SkippedFiles
+from lm4ve.tasks.base.integrity import IntegrityMixin
 
 
 class Notes(IntegrityMixin):
@@ -100,18 +100,3 @@ def test_unscanned_corrupt_test_file_is_an_error(write, log):
         Notes(paths, test_mode=True)[0]
     with pytest.raises(UserError, match="1.txt' is bad.*verify="):
         Notes(paths, test_mode=True, verify=False)[1]
-
-
-# --------------------------------------------------------- tools and their files
-def test_skipped_files_are_counted_by_kind(log):
-    skipped = SkippedFiles()
-    for i in range(EXAMPLES + 2):
-        skipped.add('truncated', OSError(f'file {i}'))
-    part = SkippedFiles(counts=skipped.counts, examples=skipped.examples)
-    part.merge({'empty': 1, 'truncated': 1}, ['later'])
-    assert part.counts == {'truncated': EXAMPLES + 3, 'empty': 1}
-    assert part.examples == [f'file {i}' for i in range(EXAMPLES)]
-    part.warn('preprocess', 100)
-    ((level, message),) = log
-    assert level == logging.WARNING
-    assert 'left out 14 of 100 files (truncated: 13, empty: 1)' in message

@@ -34,11 +34,23 @@ def timm_indices(variant: str) -> list:
 
 
 @pytest.fixture(scope='module')
-def thousand(tmp_path_factory):
-    """A folder with one image for each of the 1,000 wnids."""
-    root = tmp_path_factory.mktemp('thousand')
-    fill_once(root, class_indices('c'))
+def data(tmp_path_factory):
+    """All variants in the layouts of their archives, one image a class."""
+    root = tmp_path_factory.mktemp('data')
+    fill_once(root / 'imagenet-a', class_indices('a'))
+    fill_once(root / 'imagenet-r', class_indices('r'))
+    fill_once(root / 'imagenet-sketch' / 'sketch', class_indices('sketch'))
+    (root / 'imagenet-c/fog').mkdir(parents=True)
+    for severity in '12':
+        (root / 'imagenet-c/fog' / severity).symlink_to(root / 'imagenet-sketch/sketch')
+    write(root / 'imagenet-a' / 'n01498041' / 'half.jpg', broken_files()['half.jpg'])
     return root
+
+
+@pytest.fixture
+def thousand(data):
+    """A folder with one image for each of the 1,000 wnids."""
+    return data / 'imagenet-sketch/sketch'
 
 
 def test_class_order_is_mmpretrains():
@@ -174,20 +186,6 @@ def test_mce_needs_the_whole_benchmark():
 
 
 ARCH = dict(embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32)
-
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    """All variants in the layouts of their archives, one image a class."""
-    root = tmp_path_factory.mktemp('data')
-    fill_once(root / 'imagenet-a', class_indices('a'))
-    fill_once(root / 'imagenet-r', class_indices('r'))
-    fill_once(root / 'imagenet-sketch' / 'sketch', class_indices('sketch'))
-    (root / 'imagenet-c/fog').mkdir(parents=True)
-    for severity in '12':
-        (root / 'imagenet-c/fog' / severity).symlink_to(root / 'imagenet-sketch/sketch')
-    write(root / 'imagenet-a' / 'n01498041' / 'half.jpg', broken_files()['half.jpg'])
-    return root
 
 
 def load(name: str, data, work_dir) -> Config:
