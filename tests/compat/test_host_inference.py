@@ -14,6 +14,9 @@ from tests.helpers.tools import run_command
 
 for package in ('mmpretrain', 'mmaction'):
     pytest.importorskip(package)
+from mmaction.apis import init_recognizer  # noqa: E402
+from mmaction.apis.inferencers import ActionRecogInferencer  # noqa: E402
+from mmpretrain import ImageClassificationInferencer, get_model  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -26,38 +29,17 @@ def project(tmp_path, monkeypatch):
 
 
 def image_inferencer(cfg: Config):
-    from mmpretrain import ImageClassificationInferencer
-
     return ImageClassificationInferencer(cfg, pretrained='given.pth', device='cpu')
 
 
-def image_inferencer_of_a_model(cfg: Config):
-    from mmpretrain import get_model
-
-    return image_inferencer(get_model(cfg))
-
-
-def image_model(cfg: Config):
-    from mmpretrain import get_model
-
-    return get_model(cfg, pretrained='given.pth')
-
-
-def video_inferencer(cfg: Config):
-    from mmaction.apis.inferencers import ActionRecogInferencer
-
-    return ActionRecogInferencer(cfg, 'given.pth', device='cpu')
-
-
-def recognizer(cfg: Config):
-    from mmaction.apis import init_recognizer
-
-    return init_recognizer(cfg, 'given.pth', device='cpu')
-
-
 #: What loads a checkpoint, and the model whose config it gets.
-LOADERS = [(f, 'vit_frozen') for f in (image_inferencer, image_inferencer_of_a_model, image_model)]
-LOADERS += [(video_inferencer, 'videomae'), (recognizer, 'videomae')]
+LOADERS = [
+    (image_inferencer, 'vit_frozen'),
+    (lambda cfg: image_inferencer(get_model(cfg)), 'vit_frozen'),
+    (lambda cfg: get_model(cfg, pretrained='given.pth'), 'vit_frozen'),
+    (lambda cfg: ActionRecogInferencer(cfg, 'given.pth', device='cpu'), 'videomae'),
+    (lambda cfg: init_recognizer(cfg, 'given.pth', device='cpu'), 'videomae'),
+]
 
 
 @pytest.mark.parametrize('change', [change for change, _ in WRONG.values()], ids=WRONG)

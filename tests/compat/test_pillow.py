@@ -102,11 +102,7 @@ def test_clips_are_augmented_as_frame_by_frame(config):
         for frame in clip:
             seed(i)
             frames += [np.asarray(rand_augment_transform(config, options)(Image.fromarray(frame)))]
-        there = (
-            ours.crop(dict(imgs=frames, img_shape=(40, 52))),
-            random.random(),
-            np.random.rand(),
-        )
+        there = ours.crop(dict(imgs=frames, img_shape=(40, 52))), random.random(), np.random.rand()
         seed(i)
         here = ours(dict(imgs=[*clip], img_shape=(40, 52))), random.random(), np.random.rand()
         assert here[1:] == there[1:] and here[0].keys() == there[0].keys()

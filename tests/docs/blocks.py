@@ -80,12 +80,8 @@ class Block:
             script, _, words = addition.partition(' ')
             if script.endswith(('.py', '.sh')):
                 call = rf'(?:/{re.escape(script)}|lm4ve {Path(script).stem}\b)'
-                code = re.sub(
-                    rf'^([^#\n]*{call}[^#\n]*?)( *#.*)?$',
-                    lambda m, words=words: f'{m[1]} {words}',
-                    code,
-                    flags=re.M,
-                )
+                longer = lambda m, words=words: f'{m[1]} {words}'  # noqa: E731
+                code = re.sub(rf'(?m)^([^#\n]*{call}[^#\n]*?)( *#.*)?$', longer, code)
             elif '=' in addition:
                 name, _, value = addition.partition('=')
                 code = code.replace(name, value)

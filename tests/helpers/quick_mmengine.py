@@ -37,15 +37,13 @@ def _read_once(read: Callable) -> Callable:
     ours = f'{Path(__file__).parents[2]}/configs/'
 
     @functools.wraps(read)
-    def file2dict(
-        filename, use_predefined_variables=True, use_environment_variables=True, lazy_import=None
-    ):
+    def file2dict(filename, *args, **options):
         path = os.path.abspath(os.path.expanduser(filename))
-        key = path, use_predefined_variables, use_environment_variables, lazy_import
         if not path.startswith(ours) and '/.mim/configs/' not in path:
-            return read(*key)
+            return read(path, *args, **options)
+        key = path, args, *options.items()
         if key not in known:
-            known[key] = read(*key)
+            known[key] = read(path, *args, **options)
         return copy.deepcopy(known[key])
 
     return file2dict

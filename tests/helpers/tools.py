@@ -7,6 +7,9 @@ from unittest.mock import patch
 
 from tests.helpers.tasks import ROOT
 
+#: Options of a process of which the errors are read.
+ERRORS_ONLY = dict(text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
 
 def run_tool_here(path: str, *args) -> None:
     """Run ``main`` of a tool that takes its arguments.

@@ -29,21 +29,18 @@ def write(path, variant, kind='F32', fields=(), tensors=(), **changes):
     gemma3 = config.model_type == 'gemma3_text'
     arch = config.model_type.removesuffix('_text')
     writer = gguf.GGUFWriter(path, arch)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    rope = config.rope_parameters
-    writer.add_rope_freq_base((rope['full_attention'] if gemma3 else rope)['rope_theta'])
-    if gemma3:
-        writer.add_sliding_window(config.sliding_window)
-    if config.model_type in ('qwen3', 'gemma3_text'):
-        writer.add_key_length(config.head_dim)
-    else:
-        writer.add_rope_dimension_count(8)
-    writer.add_token_list(['a', 'b'])
+    rope = config.rope_parameters['full_attention'] if gemma3 else config.rope_parameters
+    sized = config.model_type in ('qwen3', 'gemma3_text')
+    values = dict(
+        **dict(block_count=config.num_hidden_layers, embedding_length=config.hidden_size),
+        **dict(feed_forward_length=config.intermediate_size, token_list=['a', 'b']),
+        **dict(head_count=config.num_attention_heads, head_count_kv=config.num_key_value_heads),
+        **dict(layer_norm_rms_eps=config.rms_norm_eps, rope_freq_base=rope['rope_theta']),
+        **(dict(key_length=config.head_dim) if sized else dict(rope_dimension_count=8)),
+        **(dict(sliding_window=config.sliding_window) if gemma3 else {}),
+    )
+    for key, value in values.items():
+        getattr(writer, f'add_{key}')(value)
     for name in tensors:
         writer.add_tensor(name, np.ones(48, np.float32))
     for key, value in dict(fields).items():

@@ -142,12 +142,9 @@ def test_hosts_that_need_certain_tokens_are_refused(x, options):
 
 def test_our_runners_set_the_progress_of_training(tmp_path, monkeypatch):
     pytest.importorskip('mmpretrain')
-    steps = []
-    monkeypatch.setattr(
-        LLMBlockNeck,
-        'set_progress',
-        lambda self, p, real=LLMBlockNeck.set_progress: (steps.append(p), real(self, p)),
-    )
+    steps, real = [], LLMBlockNeck.set_progress
+    record = lambda self, p: (steps.append(p), real(self, p))  # noqa: E731
+    monkeypatch.setattr(LLMBlockNeck, 'set_progress', record)
     config = ROOT / 'configs/lm4ve/vit-demo_minilm_digits.py'
     options = 'model.neck.branch=True', 'model.neck.out_type=avg_featmap', 'train_cfg.max_epochs=3'
     short = 'train_dataloader.dataset.indices=128', 'model.head.in_channels=64'

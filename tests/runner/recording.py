@@ -7,7 +7,6 @@ import signal
 import time
 from pathlib import Path
 
-import torch
 from mmengine.dist import all_reduce, get_rank
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
@@ -47,11 +46,8 @@ class RecordHook(Hook):
         tensors = dict(trained=dict(model.named_parameters()), frozen=frozen_tensors(model))
         found = dict(losses=self.losses)
         for kind, named in tensors.items():
-            sha = hashlib.sha256()
-            for name, tensor in sorted(named.items()):
-                sha.update(name.encode())
-                sha.update(tensor.detach().contiguous().view(torch.uint8).numpy())
-            found[kind] = sha.hexdigest()
+            data = b''.join(t.detach().numpy().tobytes() for _, t in sorted(named.items()))
+            found[kind] = hashlib.sha256(data).hexdigest()
         (self.out / f'rank{get_rank()}.json').write_text(json.dumps(found))
 
 

@@ -15,16 +15,10 @@ pytestmark = pytest.mark.usefixtures('quick_mmengine')
 
 
 def train(folder: Path, model, optim: dict | None = None, **fields) -> Runner:
-    runner = make_runner(
-        folder,
-        model,
-        [dict(inputs=torch.randn(5, 16)) for _ in range(4)],
-        2,
-        collate_fn=dict(type='default_collate'),
-        optim_wrapper={'optimizer': dict(type='SGD', lr=0.01), **(optim or {})},
-        custom_hooks=[dict(type='lm4ve.BlockInUseHook')],
-        **fields,
-    )
+    data = [dict(inputs=torch.randn(5, 16)) for _ in range(4)]
+    fields['optim_wrapper'] = {'optimizer': dict(type='SGD', lr=0.01), **(optim or {})}
+    fields['custom_hooks'] = [dict(type='lm4ve.BlockInUseHook')]
+    runner = make_runner(folder, model, data, 2, collate_fn=dict(type='default_collate'), **fields)
     runner.train()
     return runner
 

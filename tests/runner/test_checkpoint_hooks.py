@@ -49,17 +49,10 @@ def make_runner(work_dir: Path, epochs=2, plain=True, model=None, hooks=(), **kw
     if plain:
         default_hooks['plain'] = dict(type='lm4ve.PlainCheckpointHook')
     steps = dict(total_steps=epochs, convert_to_iter_based=True)
-    return toy.make_runner(
-        work_dir,
-        model or Toy(),
-        DATA,
-        4,
-        train_cfg=dict(by_epoch=True, max_epochs=epochs),
-        param_scheduler=dict(type='OneCycleLR', eta_max=1e-3, **steps),
-        default_hooks=default_hooks,
-        custom_hooks=list(hooks),
-        **kwargs,
-    )
+    kwargs |= dict(default_hooks=default_hooks, custom_hooks=list(hooks))
+    kwargs['train_cfg'] = dict(by_epoch=True, max_epochs=epochs)
+    kwargs['param_scheduler'] = dict(type='OneCycleLR', eta_max=1e-3, **steps)
+    return toy.make_runner(work_dir, model or Toy(), DATA, 4, **kwargs)
 
 
 def load(path: Path) -> dict:

@@ -110,15 +110,10 @@ def test_all_configs_and_their_dumps_pass(tmp_path):
 def test_transforms_and_model_follow_image_size():
     crop = dict(type='CenterCrop', crop_size=224)
     resize = dict(type='Resize', scale=(224, 224))
-    cfg = Config(
-        dict(
-            image_size=224,
-            model=dict(encoder=dict(image_size=224, depth=224)),
-            train_dataloader=dict(dataset=dict(datasets=[dict(pipeline=[crop])])),
-            test_pipeline=[dict(crop, crop_size=256), resize],
-            val_cfg=dict(scale=224),
-        )
-    )
+    fields = dict(model=dict(encoder=dict(image_size=224, depth=224)), val_cfg=dict(scale=224))
+    fields['train_dataloader'] = dict(dataset=dict(datasets=[dict(pipeline=[crop])]))
+    fields['test_pipeline'] = [dict(crop, crop_size=256), resize]
+    cfg = Config(dict(fields, image_size=224))
     merge_options(cfg, dict(image_size=384))
     assert cfg.model.encoder == dict(image_size=384, depth=224)
     assert cfg.train_dataloader.dataset.datasets[0].pipeline[0].crop_size == 384

@@ -16,7 +16,7 @@ from lm4ve.errors import UserError
 from lm4ve.runner.command_line import run_tool
 from tests.helpers import quick_python
 from tests.helpers.tasks import ROOT
-from tests.helpers.tools import run_tool_here
+from tests.helpers.tools import ERRORS_ONLY, run_tool_here
 
 pytest.importorskip('mmpretrain')
 
@@ -57,13 +57,9 @@ def environment(real: bool = False) -> dict:
 
 def script(name: str, *args, real: bool = False) -> dict[str, float]:
     """Run one of our shell scripts; return its lines of errors, and when each came."""
-    job = subprocess.Popen(
-        ['bash', ROOT / 'tools' / name, *map(str, args)],
-        env={**environment(real), 'PAUSE': '0', 'RESTARTS': '1'},
-        text=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
+    env = environment(real) | dict(PAUSE='0', RESTARTS='1')
+    words = ['bash', ROOT / 'tools' / name, *map(str, args)]
+    job = subprocess.Popen(words, env=env, **ERRORS_ONLY)
     lines = {line: time.time() for line in job.stderr}
     assert job.wait(300) == 0, ''.join(lines)[-3000:]
     return lines

@@ -16,7 +16,7 @@ from lm4ve.runner.command_line import build_runner, run_tool
 from lm4ve.runner.resume import check_whole
 from tests.helpers import quick_python
 from tests.helpers.tasks import ROOT
-from tests.helpers.tools import run_command
+from tests.helpers.tools import ERRORS_ONLY, run_command
 from tests.runner.test_console import DEMO, SHORT
 from tests.runner.test_distributed import environment
 from tests.runner.test_resume import config
@@ -138,9 +138,7 @@ def test_stopped_training_names_last_checkpoint(tmp_path, number):
     words = 'train', DEMO, '--work-dir', tmp_path, '--cfg-options', *SHORT, *every
     process = subprocess.Popen(
         [quick_python.folder() / 'lm4ve', *map(str, words)],
-        text=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+        **ERRORS_ONLY,
         # A shell's background job ignores SIGINT, and so would this process.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )

@@ -19,7 +19,7 @@ from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElas
 
 from lm4ve.commands.launch import Agent, rendezvous, with_resume
 from tests.helpers.tasks import ROOT
-from tests.helpers.tools import run_tool_here
+from tests.helpers.tools import ERRORS_ONLY, run_tool_here
 from tests.runner.test_distributed import config, environment, free_port, recorded
 
 ADDRESSES, CABLE = ('10.77.3.1', '10.77.3.2'), 'lm4ve0'
@@ -62,10 +62,7 @@ def train_on_two_hosts(path: Path, **more: str) -> None:
         jobs = [
             subprocess.Popen(
                 ['ip', 'netns', 'exec', name, *command],
-                env={**env, 'NODE_RANK': str(rank)},
-                text=True,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
+                **dict(ERRORS_ONLY, env={**env, 'NODE_RANK': str(rank)}),
             )
             for rank, name in enumerate(names)
         ]

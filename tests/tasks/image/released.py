@@ -93,12 +93,8 @@ def llama(state, x):
     for i in range(sum(k.endswith('.ffn_norm.weight') for k in state)):
         at = f'llama.layers.{i}'
         h = rms(x, state[f'{at}.attention_norm.weight'])
-        q, k, v = (
-            linear(state, f'{at}.attention.w{n}', h, bias=False)
-            .unflatten(-1, (LLM_HEADS, -1))
-            .transpose(1, 2)
-            for n in 'qkv'
-        )
+        q, k, v = (linear(state, f'{at}.attention.w{n}', h, bias=False) for n in 'qkv')
+        q, k, v = (y.unflatten(-1, (LLM_HEADS, -1)).transpose(1, 2) for y in (q, k, v))
         x = x + linear(state, f'{at}.attention.wo', attend(q, k, v), bias=False)
         h = rms(x, state[f'{at}.ffn_norm.weight'])
         gate, up = (linear(state, f'{at}.feed_forward.w{n}', h, bias=False) for n in (1, 3))

@@ -10,14 +10,8 @@ from lm4ve.tasks.base.meshes import sample_surface
 from lm4ve.tasks.pointcloud.datasets.readers import read_points
 from tests.tasks.pointcloud import clouds as c
 
-MESHES = [
-    ('ply', True),
-    ('ply', False),
-    ('stl', True),
-    ('stl', False),
-    ('off', True),
-    ('obj', True),
-]
+MESHES = [(kind, text) for kind in ('ply', 'stl') for text in (True, False)]
+MESHES += [('off', True), ('obj', True)]
 CLOUDS = [('ply', True, False), ('ply', False, False), ('pcd', True, False)]
 CLOUDS += [('pcd', False, False), ('pcd', False, True)]
 

@@ -43,13 +43,9 @@ def pretrained_state() -> dict:
 
 def finetuned_state() -> dict:
     """What its fine-tuning writes."""
-    return {
-        **trunk(),
-        'fc_norm.weight': random(WIDTH, offset=1.0),
-        'fc_norm.bias': random(WIDTH),
-        'head.weight': random(CLASSES, WIDTH),
-        'head.bias': random(CLASSES),
-    }
+    state = trunk()
+    image.linear(state, 'head', image.norm(state, 'fc_norm', torch.zeros(WIDTH)), CLASSES)
+    return state
 
 
 def llama_state(layers: list) -> dict:
