@@ -10,10 +10,8 @@ def test_digits_fit_and_val_are_the_training_split():
     def images(split):
         data = DigitsDataset(split=split)
         infos = [data.get_data_info(i) for i in range(len(data))]
-        return (
-            [i['img'].tobytes() for i in infos],
-            np.bincount([i['gt_label'] for i in infos], minlength=10),
-        )
+        counts = np.bincount([i['gt_label'] for i in infos], minlength=10)
+        return [i['img'].tobytes() for i in infos], counts
 
     (train, of_train), (fit, _), (val, of_val) = map(images, ('train', 'fit', 'val'))
     assert sorted(fit + val) == sorted(train) and (len(fit), len(val)) == (1005, 252)

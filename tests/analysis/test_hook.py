@@ -123,10 +123,8 @@ def test_the_average_is_drawn_where_it_is_evaluated(tmp_path, monkeypatch):
 
     monkeypatch.setattr(hook_module, 'analyse', record)
     cfg = shrinker_of('image', tmp_path).load(DIGITS, tmp_path, 1)
-    cfg.custom_hooks = [
-        dict(type='EMAHook', momentum=0.5),
-        dict(type='lm4ve.ActivationVisHook', **SMALL),
-    ]
+    hook = dict(type='lm4ve.ActivationVisHook', **SMALL)
+    cfg.custom_hooks = [dict(type='EMAHook', momentum=0.5), hook]
     runner = build_runner(cfg)
     runner.train()
     ema = next(h for h in runner.hooks if type(h).__name__ == 'EMAHook')

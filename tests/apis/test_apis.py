@@ -1,5 +1,6 @@
 """``lm4ve.apis``: one call for the models of every task, by the names of the zoo."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -7,11 +8,14 @@ from mmengine.registry import DefaultScope
 
 import lm4ve
 from lm4ve.errors import CheckpointError, UserError
+from lm4ve.necks.fusing import FusedBlock
 from lm4ve.runner.config import read_config
 from lm4ve.tasks import task_of_config
+from lm4ve.tasks.base.building import build_model, collate, samples_of_files
+from lm4ve.tasks.base.inferencer import FileInferencer
 from tests.helpers.families import write_huggingface
 from tests.helpers.tasks import FOLDERS, configs_of
-from tests.helpers.tiny_runs import enlarged
+from tests.helpers.tiny_runs import PLACE, enlarged, write_runs
 from tests.tasks.pointcloud.clouds import cloud, write_cloud
 from tests.tasks.vqa.files import write_image
 
@@ -110,3 +114,33 @@ def test_get_model_applies_overrides(tmp_path):
     path = FOLDERS['image'] / 'vit-demo_none_digits.py'
     assert type(lm4ve.apis.get_model(path)).__name__ == 'ImageClassifier'
     assert task_of_config(read_config(path)).name == 'image'
+
+
+RNG = np.random.default_rng(0)
+INPUTS = dict(
+    vit_frozen=('mmpretrain', 'a.png', RNG.integers(0, 255, (8, 8, 3), np.uint8)),
+    pointbert=('torch', 'a.npy', RNG.normal(size=(64, 3))),
+)
+
+
+@pytest.mark.parametrize('name', INPUTS)
+def test_fused_scores_equal_the_model(name, tmp_path, monkeypatch):
+    host, file, content = INPUTS[name]
+    pytest.importorskip(host)
+    monkeypatch.chdir(tmp_path)
+    write_runs(tmp_path, name)
+    write = np.save if file.endswith('.npy') else cv2.imwrite
+    write(file, content)
+    config, checkpoint = f'{PLACE}/{name}.py', f'{PLACE}/{name}.pth'
+    inferencer = FileInferencer(config, checkpoint, device='cpu')
+    assert any(isinstance(m, FusedBlock) for m in inferencer.model.modules())
+    (found,) = inferencer(file)
+    if host == 'mmpretrain':
+        assert np.array_equal(inferencer(content)[0]['pred_scores'], found['pred_scores'])
+    cfg = read_config(config)
+    model, _ = build_model(cfg, checkpoint)
+    model.eval()
+    samples = [s.data for s in samples_of_files(cfg, [file])]
+    (output,) = model.test_step(collate(cfg, samples))
+    expected = task_of_config(cfg).analysis.result(output, None)['pred_scores']
+    assert np.abs(found['pred_scores'] - expected).max() <= 1e-6 * np.abs(expected).max()

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lm4ve.blocks import FAMILIES as SPECS
-from lm4ve.blocks import LLMBlock, frozen_tensors
+from lm4ve.blocks import LLMBlock, MLPBlock, frozen_tensors
 from lm4ve.blocks.families import REFUSED, WRAPPERS
 from lm4ve.errors import CheckpointError, UnsupportedModelError, UserError
 from tests.blocks.reference import reference_layer, takes_rotary
@@ -101,11 +101,11 @@ def test_final_norm_is_the_models_with_unit_gain(checkpoints, variant):
     path = checkpoints(variant)
     plain = LLMBlock(path, final_norm=False)
     block = LLMBlock(path, final_norm=True)
-    if variant in WITHOUT_FINAL_NORM:
-        assert block.final_norm is None
-        return
     names = dict(random_model(variant).named_modules())
-    source = next(names[n] for n in _FINAL_NORMS if n in names)
+    source = next((names[n] for n in _FINAL_NORMS if n in names), None)
+    assert (block.final_norm is None) == (source is None)
+    if source is None:
+        return
     eps = getattr(source, 'variance_epsilon', getattr(source, 'eps', 1e-5))
     x = tokens()
     out = plain(x)
@@ -115,11 +115,6 @@ def test_final_norm_is_the_models_with_unit_gain(checkpoints, variant):
     torch.testing.assert_close(block(x), expected, atol=1e-5, rtol=1e-5)
 
 
-WITHOUT_FINAL_NORM = (
-    *('bert', 'roberta', 'xlm-roberta', 'camembert', 'electra', 'ernie', 'data2vec-text'),
-    *('distilbert', 'albert', 'albert-shared', 'opt-350m'),
-    *('bert-generation', 'rembert', 'roc_bert', 'layoutlm'),
-)
 _FINAL_NORMS = (
     *('norm', 'final_layernorm', 'final_layer_norm', 'decoder.final_layer_norm', 'ln_f'),
     *('layer_norm', 'final_norm', 'LayerNorm', 'encoder.ln', 'encoder.final_layer_norm'),
@@ -232,3 +227,66 @@ def test_damaged_experts_are_refused(tmp_path, damage):
     save_file({k: v.contiguous() for k, v in state.items()}, file)
     with pytest.raises(CheckpointError, match='expert'):
         LLMBlock(str(tmp_path))
+
+
+def test_only_the_queried_tokens_pass_the_last_layer(checkpoints):
+    block = LLMBlock(checkpoints('llama'), layers=(0, 1))
+    sizes = []
+    for layer in block.layers:
+        for part in (layer.q_proj, layer.mlp):
+            part.register_forward_hook(lambda module, args, out: sizes.append(out.shape[1]))
+    block(tokens(), queries=slice(0, 1))
+    assert sizes == [6, 6, 1, 1]
+
+
+def test_layers_run_in_the_given_order(checkpoints):
+    path, x = checkpoints('llama'), tokens()
+    first, second = (LLMBlock(path, layers=(i,), final_norm=False) for i in (0, 1))
+    for layers, expected in (
+        *(((0, 1), second(first(x))), ((1, 0), first(second(x)))),
+        *(((-2, -1), second(first(x))), ((-1,), second(x))),
+    ):
+        block = LLMBlock(path, layers=layers, final_norm=False)
+        assert torch.equal(block(x), expected)
+        assert block.source['layers'] == [i % 2 for i in layers]
+
+
+@pytest.mark.parametrize('variant', ['llama', 'gemma2', 'gpt2', 'bert'])
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
+def test_16_bit_blocks_are_close_and_keep_the_input_type(checkpoints, variant, dtype):
+    options = dict(rotary=variant in ('llama', 'gemma2'))
+    block = LLMBlock(checkpoints(variant), dtype=dtype, **options)
+    x, padding = tokens(), right_padding()
+    out, full = block(x, padding), LLMBlock(checkpoints(variant), **options)(x, padding)
+    assert (out - full)[~padding].abs().max() / full.abs().max() < 3e-2
+    for other in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
+        assert block(x.to(other)).dtype == other
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'float16'])
+def test_autocast_does_not_reach_into_the_block(checkpoints, dtype):
+    block = LLMBlock(checkpoints('llama'), dtype=dtype)
+    types = set()
+    for name, module in block.named_modules():
+        if name.endswith('_proj'):
+            module.register_forward_hook(lambda module, args, out: types.add(out.dtype))
+    with torch.autocast('cpu', torch.bfloat16):
+        inside = block(tokens())
+    assert types == {getattr(torch, dtype)}
+    assert torch.equal(inside, block(tokens()))
+
+
+def test_rotary_tables_stay_fp32_in_a_cast_block(checkpoints):
+    block = LLMBlock(checkpoints('llama'), rotary=True)
+    # Weights like these survive bf16, positions beyond 256 would not.
+    block.to(torch.bfloat16).to(torch.float32)
+    x = torch.randn(1, 400, 32)
+    assert torch.equal(block(x), LLMBlock(checkpoints('llama'), rotary=True)(x))
+
+
+def test_the_mlp_control_has_the_interface_of_a_block():
+    control = MLPBlock(32)
+    x = tokens()
+    assert control.embed_dims == 32 and sum(p.numel() for p in control.parameters()) == 64
+    out = control(x, padding_mask=right_padding(), queries=slice(0, 1))
+    torch.testing.assert_close(out, control(x)[:, :1])

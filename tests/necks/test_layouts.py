@@ -1,10 +1,88 @@
-"""Layouts, class tokens and several maps: named, honored, or refused with the field."""
+"""The neck against a plain recomputation; layouts, class tokens and several maps."""
 
 import pytest
 import torch
+import torch.nn.functional as F
+from mmengine.registry import MODELS
 
+from lm4ve.blocks import MLPBlock
 from lm4ve.errors import UserError
-from tests.necks.test_llm_block_neck import C, make
+from lm4ve.necks import LLMBlockNeck
+from tests.helpers.families import FAMILIES
+
+C, D = 12, 32
+BLOCK = dict(type='LLMBlock', arch=FAMILIES['llama-gqa'])
+
+
+def make(**kwargs) -> LLMBlockNeck:
+    torch.manual_seed(0)
+    neck = LLMBlockNeck(in_channels=C, **{'block': BLOCK, **kwargs})
+    neck.init_weights()
+    # Mappers of ordinary size, so that a missing residual shows.
+    for mapper in (neck.mapper_in, neck.mapper_out):
+        torch.nn.init.normal_(mapper.weight, std=0.3)
+    return neck
+
+
+NORMS = [
+    (dict(type='BN1d'), torch.nn.BatchNorm1d(C)),
+    (dict(type='GN', num_groups=3), torch.nn.GroupNorm(3, C)),
+    (dict(type='LN2d', eps=0.1), lambda x: F.layer_norm(x.mT, (C,), eps=0.1).mT),
+    (dict(type='RMSNorm'), lambda x: F.rms_norm(x.mT, (C,)).mT),
+]
+
+
+@pytest.mark.parametrize('cfg, norm', NORMS)
+def test_norms_act_on_channels_in_every_layout(cfg, norm):
+    x = torch.randn(2, C, 3, 4)
+    expected = norm(make(norm_cfg=None)(x).flatten(2))
+    torch.testing.assert_close(make(norm_cfg=cfg)(x).flatten(2), expected)
+    torch.testing.assert_close(make(norm_cfg=cfg)(x.flatten(2).mT), expected.mT)
+    with pytest.raises(UserError, match='neck.norm_cfg.type=.IN'):
+        make(norm_cfg=dict(type='IN'))
+
+
+def test_class_token_computes_one_query_only():
+    neck = make(out_type='cls_token')
+    sizes = []
+    for part in (neck.block.layers[0].q_proj, neck.block.layers[0].mlp):
+        part.register_forward_hook(lambda m, args, out: sizes.append(args[0].shape[1]))
+    neck(torch.randn(2, 5, C))
+    assert sizes == [1, 1]
+
+
+def test_mlp_block_is_gelu_and_layer_norm():
+    neck = make(block=dict(type='MLPBlock', embed_dims=D), norm_cfg=None)
+    assert isinstance(neck.block, MLPBlock)
+    x = torch.randn(2, 5, C)
+    hidden = F.layer_norm(F.gelu(F.linear(x, neck.mapper_in.weight)), (D,))
+    torch.testing.assert_close(neck(x), F.linear(hidden, neck.mapper_out.weight))
+
+
+@pytest.mark.parametrize('scope', ['mmpretrain', 'mmengine'])
+def test_every_scope_builds_it_by_its_plain_name(scope):
+    pytest.importorskip('mmpretrain')
+    from mmpretrain.registry import MODELS as HOST
+
+    registry = HOST if scope == 'mmpretrain' else MODELS
+    neck = registry.build(dict(type='LLMBlockNeck', in_channels=C, block=BLOCK))
+    assert type(neck) is LLMBlockNeck
+    neck.init_weights()
+    assert 0.01 < neck.mapper_in.weight.std() < 0.03
+
+
+@pytest.mark.parametrize('shape, options', [((2, C, 3, 4), {}), ((2, 5, C), 'avg_featmap')])
+def test_queries_need_tokens_and_raw_output(shape, options):
+    neck = make(out_type=options or 'raw')
+    with pytest.raises(UserError, match='queries'):
+        neck(torch.randn(shape), queries=slice(0, 1))
+
+
+@pytest.mark.parametrize('field', ['residual', 'out_type', 'low_rank'])
+def test_wrong_words_list_the_right_ones(field):
+    with pytest.raises(UserError, match=f'neck.{field}=.wrong. must be one of'):
+        make(**{field: 'wrong'})
+
 
 REFUSED = [
     # The advice names the layout before the number of channels.

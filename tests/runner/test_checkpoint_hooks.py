@@ -136,10 +136,7 @@ def test_old_checkpoints_are_deleted_last(tmp_path, monkeypatch):
     monkeypatch.setattr(os, 'remove', spy)
     make_runner(tmp_path, epochs=2).train()
     make_runner(tmp_path, epochs=4, resume=True).train()
-    assert seen == [
-        ['epoch_1.pth', 'epoch_2.pth', 'epoch_3.pth'],
-        ['epoch_2.pth', 'epoch_3.pth', 'epoch_4.pth'],
-    ]
+    assert seen == [[f'epoch_{i}.pth' for i in three] for three in ((1, 2, 3), (2, 3, 4))]
     assert sorted(p.name for p in tmp_path.glob('*.pth')) == ['epoch_3.pth', 'epoch_4.pth']
 
 

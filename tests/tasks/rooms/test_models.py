@@ -50,11 +50,8 @@ def test_proposals_ignore_order_and_move_with_the_scene(motion):
 
     They rotate where directions are not read: offsets are learned in the room's axes.
     """
-    encoder, points = (
-        MODELS.build(VOTENET | dict(samples=(POINTS,) * 4, proposal_samples=12)),
-        room(),
-    )
-    encoder.eval()
+    encoder = MODELS.build(VOTENET | dict(samples=(POINTS,) * 4, proposal_samples=12)).eval()
+    points = room()
     turn, shift, places = torch.eye(3), torch.zeros(3), ['seeds', 'votes', 'clusters', 'centers']
     if motion == 'shift':
         shift = torch.tensor([2.0, -1.0, 0.5])

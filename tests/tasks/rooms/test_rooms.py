@@ -79,10 +79,8 @@ def test_every_answer_follows_from_points_and_pose(folder):
 
 
 def test_splits_share_no_room_and_more_begin_alike(folder, tmp_path):
-    more, name = (
-        r.write_rooms(tmp_path / 'rooms', dict(train=7)),
-        'scannet_data/scene0003_00_vert.npy',
-    )
+    more = r.write_rooms(tmp_path / 'rooms', dict(train=7))
+    name = 'scannet_data/scene0003_00_vert.npy'
     assert (folder / name).read_bytes() == (more / name).read_bytes()
     splits = [read(folder, split) for split in SMALL]
     scenes = [{d.get_data_info(i)['scene_id'] for i in range(len(d))} for d in splits]

@@ -48,10 +48,8 @@ def runner_of(folder: Path, work_dir: Path, launcher: str = 'none', **loop) -> R
     )  # fmt: skip
     sampler = dict(type='DefaultSampler', shuffle=False)
     loader = dict(batch_size=2, num_workers=0, dataset=dataset, sampler=sampler)
-    loop, evaluator = (
-        dict(pairs_per_batch=9) | loop,
-        dict(type='lm4ve.RetrievalRecall', ks=(1, 2, 3)),
-    )
+    loop = dict(pairs_per_batch=9) | loop
+    evaluator = dict(type='lm4ve.RetrievalRecall', ks=(1, 2, 3))
     for split in ('val', 'test'):
         cfg[f'{split}_dataloader'], cfg[f'{split}_evaluator'] = loader, evaluator
         cfg[f'{split}_cfg'] = dict(type=f'lm4ve.Retrieval{split.title()}Loop', **loop)
