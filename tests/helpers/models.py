@@ -33,37 +33,31 @@ def image(block=True, **options):
     return model, dict(inputs=torch.randn(2, 3, 16, 24), data_samples=samples)
 
 
-def video(block=True, **options):
+def video(**options):
     """A VideoMAE ViT on 2 x 4 x 4 tubes; two views a clip."""
     init_default_scope('mmaction')
     from mmaction.structures import ActionDataSample
 
     sizes = dict(img_size=16, patch_size=4, embed_dims=16, depth=2, num_heads=2, mlp_ratio=2.0)
-    sizes |= dict(num_frames=4, tubelet_size=2, return_feat_map=block)
+    sizes |= dict(num_frames=4, tubelet_size=2, return_feat_map=True)
     head = dict(type='TimeSformerHead', num_classes=3, in_channels=16, average_clips='prob')
     parts = dict(backbone=dict(type='VisionTransformer', **sizes), cls_head=head)
     parts['data_preprocessor'] = dict(type='ActionDataPreprocessor', format_shape='NCTHW')
-    parts['neck'] = neck(16, **{'out_type': 'avg_featmap', **options}) if block else None
+    parts['neck'] = neck(16, **{'out_type': 'avg_featmap', **options})
     model = MODELS.build(dict(type='mmaction.Recognizer3D', **parts))
     samples = [ActionDataSample().set_gt_label(i) for i in range(2)]
     clips = [torch.randn(2, 3, 4, 16, 16) for _ in range(2)]
     return model, dict(inputs=clips, data_samples=samples)
 
 
-def pointcloud(block=True, **options):
+def pointcloud(**options):
     """A Point-BERT with six groups."""
     from lm4ve.tasks.pointcloud import PointCloudDataSample
+    from tests.tasks.pointcloud.test_models import build
 
-    sizes = dict(embed_dims=16, depth=2, num_heads=2, num_groups=6, group_size=5)
-    sizes |= dict(encoder_dims=8, encoder_channels=(4, 6, 8), final_norm=not block)
-    head = dict(type='lm4ve.PointClsHead', in_channels=16, num_classes=3)
-    parts = dict(backbone=dict(type='lm4ve.PointBERT', **sizes), head=head)
-    parts['neck'] = neck(16, **options) if block else None
-    model = MODELS.build(dict(type='lm4ve.PointCloudClassifier', **parts))
-    samples = [PointCloudDataSample() for _ in range(2)]
-    for i, sample in enumerate(samples):
-        sample.gt_label = torch.tensor([i])
-    return model, dict(inputs=[torch.randn(40, 3) for _ in range(2)], data_samples=samples)
+    samples = [PointCloudDataSample(gt_label=torch.tensor([i])) for i in range(2)]
+    data = dict(inputs=[torch.randn(40, 3) for _ in range(2)], data_samples=samples)
+    return build(neck=neck(12, **options)), data
 
 
 @functools.cache
@@ -81,22 +75,15 @@ def scenes() -> list:
         return [reader.read(f) for f in reader.files()]
 
 
-def motion(block=True, encoder='VectorNet', **options):
-    """A VectorNet or mmTransformer on two scenes of unequal size."""
+def motion(**options):
+    """A VectorNet on two scenes of unequal size."""
     from lm4ve.tasks.motion import VectorizeScene, collate_scenes
 
-    if encoder == 'VectorNet':
-        sizes = dict(channels=(4, 8), final_norm=not block)
-        decoder = dict(type='lm4ve.TrajectoryDecoder', in_channels=16)
-    else:
-        sizes = dict(channels=16, feedforward=24)
-        decoder = dict(type='lm4ve.ProposalDecoder', **sizes)
-    parts = dict(encoder=dict(type=f'lm4ve.{encoder}', **sizes))
-    parts |= dict(decoder=dict(decoder, future_steps=30))
-    parts['neck'] = neck(16, **options) if block else None
+    encoder = dict(type='lm4ve.VectorNet', channels=(4, 8), final_norm=False)
+    decoder = dict(type='lm4ve.TrajectoryDecoder', in_channels=16, future_steps=30)
+    parts = dict(encoder=encoder, neck=neck(16, **options), decoder=decoder)
     model = MODELS.build(dict(type='lm4ve.MotionForecaster', **parts))
-    vectorize = VectorizeScene()
-    return model, collate_scenes([vectorize(dict(scene=s)) for s in scenes()])
+    return model, collate_scenes([VectorizeScene()(dict(scene=s)) for s in scenes()])
 
 
 def build(task: str, **options):

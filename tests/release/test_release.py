@@ -110,11 +110,9 @@ CASES = {
     **{f'in {place}': dict(family='llama-gqa', place=place) for place in PLACES},
     'two layers': dict(layers=(0, -1)),
     'causal': dict(rotary=True, causal=True),
-    'no final norm': dict(final_norm=False),
-    'bfloat16': dict(dtype='bfloat16'),
+    'bfloat16': dict(dtype='bfloat16', final_norm=False),
     'float16': dict(dtype='float16'),
-    'trained norms': dict(trainable='norms'),
-    'trained': dict(trainable='all'),
+    **{f'trained {kind}': dict(trainable=kind) for kind in ('norms', 'all')},
     'random': dict(pretrained=False, seed=3),
     # Fused and transposed projections, norms after, nested rotary fields.
     **{name: dict(family=name, layers=(0, 1)) for name in ('gpt2', 'opt', 'bert')},

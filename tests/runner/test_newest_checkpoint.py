@@ -1,4 +1,4 @@
-"""Resuming finds the newest whole checkpoint, and reports when it is not the last one."""
+"""Files are whole or as they were; resuming finds the newest whole checkpoint."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ import torch
 from mmengine.config import Config
 
 from lm4ve.errors import UserError
-from lm4ve.files import clear_left_behind
+from lm4ve.files import clear_left_behind, replacing, write_atomically
 from lm4ve.runner.resume import newest_checkpoint, resume_newest
 from tests.runner.test_checkpoint_hooks import make_runner
 
@@ -104,3 +104,27 @@ def test_only_abandoned_temporary_files_are_deleted(tmp_path):
     dead.touch()
     make_runner(tmp_path, epochs=1).train()
     assert not dead.exists() and (tmp_path / 'epoch_1.pth').exists()
+
+
+@pytest.mark.parametrize('error, raised', [(OSError(5, 'I/O'), UserError), (KeyError(), KeyError)])
+def test_failed_writing_leaves_the_old_file(tmp_path, monkeypatch, error, raised):
+    path = tmp_path / 'file'
+    write_atomically(b'old', path)
+
+    def broken(*args):
+        raise error
+
+    monkeypatch.setattr(os, 'replace', broken)
+    with pytest.raises(raised):
+        write_atomically(b'new', path)
+    assert path.read_bytes() == b'old' and [*tmp_path.iterdir()] == [path]
+
+
+def test_writers_have_temporary_names_of_their_own(tmp_path):
+    path = tmp_path / 'new' / 'picture.png'
+    with replacing(path) as one, replacing(path) as two:
+        assert one != two and {one.parent, two.parent} == {path.parent}
+        assert one.suffix == '.png' and not path.exists()
+        one.write_text('first')
+        two.write_text('second')
+    assert path.read_text() == 'first' and [*path.parent.iterdir()] == [path]

@@ -19,7 +19,6 @@ from tests.helpers.tasks import ROOT
 pytest.importorskip('mmpretrain')
 from pathlib import Path
 
-import pytest
 from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 from mmpretrain.models.classifiers.base import BaseClassifier  # noqa: E402

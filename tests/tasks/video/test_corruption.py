@@ -7,7 +7,6 @@ import pytest
 
 pytest.importorskip('mmaction')
 import av
-import pytest
 from mmengine.registry import DATASETS, DefaultScope
 
 from lm4ve.errors import UserError
