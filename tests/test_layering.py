@@ -1,8 +1,12 @@
-"""Imports go one way: a folder of the package uses those below it, never those above."""
+"""Imports go one way, and tables and stubs say what the modules of a task register."""
 
 import ast
+import importlib
+import pkgutil
 import re
-from collections import Counter
+import subprocess
+import sys
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -10,7 +14,8 @@ from pathlib import Path
 import pytest
 
 import lm4ve
-from lm4ve.tasks import TASKS
+from lm4ve import registry
+from lm4ve.tasks import TASKS, all_tasks, get_task
 from tests.helpers.tasks import ROOT
 
 PACKAGE = Path(lm4ve.__file__).parent
@@ -116,3 +121,92 @@ def test_the_table_of_tasks_imports_nothing_of_a_task():
 def test_a_file_has_at_most_400_lines(folder):
     files = [p for end in ('py', 'sh') for p in (ROOT / folder).rglob(f'*.{end}')]
     assert not [p for p in files if len(p.read_text(encoding='utf-8').splitlines()) > 400]
+
+
+#: Registering modules lie in these, for every task, each a module or a package.
+PLACES = {
+    *('datasets', 'demo', 'loops', 'metrics', 'models', 'optim', 'transforms', 'visualization')
+}
+#: Task -> a package without which its modules do not import.
+NEEDS = {'image': 'mmpretrain', 'video': 'mmaction', 'vqa': 'mmpretrain', 'rooms': 'mmpretrain'}
+REGISTRIES = [r for r in vars(registry).values() if isinstance(r, registry.LazyRegistry)]
+
+
+def modules_of(package: str) -> list[str]:
+    """Return the names of all modules below a package, without importing them."""
+    folder = Path(importlib.import_module(package).__file__).parent
+    found = pkgutil.walk_packages([str(folder)], f'{package}.', onerror=lambda name: None)
+    return [module.name for module in found]
+
+
+@pytest.mark.parametrize('name', TASKS)
+def test_the_table_is_what_importing_the_tasks_modules_registers(name):
+    pytest.importorskip(NEEDS.get(name, 'torch'))
+    task = get_task(name)
+    for module in modules_of(task.package):
+        importlib.import_module(module)
+    registered = defaultdict(set)
+    for r in REGISTRIES:
+        for key, value in r.module_dict.items():
+            place = value.__module__.removeprefix(f'{task.package}.')
+            if place != value.__module__:
+                registered[place].add(key)
+    assert registered == {module: set(names) for module, names in task.registers.items()}
+    assert {module.partition('.')[0] for module in registered} <= PLACES
+    package = importlib.import_module(task.package)
+    assert all(getattr(package, n) is not None for names in task.exports.values() for n in names)
+
+
+@pytest.mark.parametrize('name', TASKS)
+def test_only_the_demo_imports_the_demo(name):
+    """What production code uses must not lie in a demo."""
+    package = get_task(name).package
+    folder = Path(importlib.import_module(package).__file__).parent
+    for file in folder.rglob('*.py'):
+        if 'demo' not in file.relative_to(folder).parts:
+            assert f'{package}.demo' not in file.read_text(), file.name
+
+
+#: A line of a user's script -> what it is, or how it is wrong.
+SCRIPT = {
+    'reveal_type(lm4ve.wrap)': 'def (model',
+    'reveal_type(lm4ve.tasks.vqa.VQAInferencer)': 'def (',
+    "reveal_type(lm4ve.apis.list_models('*digits'))": 'list[str]',
+    'lm4ve.warp_model': 'Module has no attribute "warp_model"',
+    'from lm4ve.tasks.image import Digits': 'has no attribute "Digits"',
+    'lm4ve.wrap()': 'Missing positional',
+}
+#: Without the inside of other libraries, which takes minutes the first time.
+CONFIG = '[mypy]\nignore_missing_imports = True\n[mypy-{}.*]\nfollow_imports = skip\n'.format(
+    '.*,'.join(('torch', 'transformers', 'numpy', 'mmengine', 'wrapt', 'matplotlib'))
+)
+
+
+@pytest.mark.slow
+def test_mypy_checks_a_script_of_a_user(tmp_path):
+    pytest.importorskip('mypy')
+    lines = ['import lm4ve', 'import lm4ve.tasks.vqa', *SCRIPT]
+    (tmp_path / 'script.py').write_text('\n'.join(lines))
+    (tmp_path / 'mypy.ini').write_text(CONFIG)
+    words = '-m mypy --no-error-summary --follow-imports silent script.py'.split()
+    env = dict(MYPYPATH=str(Path(lm4ve.__file__).parents[1]))
+    run = dict(text=True, capture_output=True, cwd=tmp_path, env=env)
+    found = subprocess.run([sys.executable, *words], **run).stdout.splitlines()
+    for line, (code, words) in zip(found, SCRIPT.items(), strict=True):
+        assert words in line and 'is "Any"' not in line, f'{code}: {line}'
+
+
+def test_dir_star_and_stubs_give_what_is_public():
+    names: dict = {}
+    exec('from lm4ve import *', names)
+    assert names.keys() - {'__builtins__'} == {*lm4ve.__all__} < {*dir(lm4ve)}
+    assert all(getattr(lm4ve, name) is not None for name in dir(lm4ve))
+    for task in all_tasks():
+        package = sys.modules[task.package]
+        stub = ast.parse(Path(package.__file__).with_suffix('.pyi').read_text())
+        imports = [n for n in stub.body if isinstance(n, ast.ImportFrom)]
+        found = {(n.module, alias.asname) for n in imports for alias in n.names}
+        tables = [*task.registers.items(), *task.exports.items()]
+        wanted = {(f'{task.package}.{module}', name) for module, names in tables for name in names}
+        assert found == wanted | {('lm4ve.tasks.base.task', 'Task')}
+        assert dir(package) == package.__all__ == sorted(name for _, name in wanted)

@@ -1,7 +1,8 @@
-"""SQA3D's files become the rooms, questions and poses that are in them."""
+"""SQA3D's files become the rooms and questions in them; what is wrong is one message."""
 
 import copy
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,10 +10,11 @@ import torch
 from mmengine.dataset import pseudo_collate
 from scipy.spatial.transform import Rotation
 
+from lm4ve.errors import UserError
 from lm4ve.tasks.rooms import SQA3DDataset, transforms
 from lm4ve.tasks.rooms.datasets.scene_files import read_scene
 from lm4ve.tasks.rooms.scannet import CLASSES, NYU40_IDS, classes_of
-from tests.tasks.rooms.scenes import ALIGNMENT, ANSWERS, entries, write_scene, write_sqa3d
+from tests.tasks.rooms.scenes import ALIGNMENT, ANSWERS, entries, official, write_scene, write_sqa3d
 from tests.tasks.rooms.tiny import build, run
 
 OFFICIAL = dict(
@@ -212,3 +214,140 @@ def test_a_room_without_alignment_or_objects_is_trained(tmp_path):
     sample.set_metainfo(dict(gt_answers=['chair']))
     losses = run(build(), pseudo_collate(data), 'loss')
     assert all(torch.isfinite(value) for value in losses.values())
+
+
+FIRST, SECOND = 'scene0000_00', 'scene0001_00'
+LIST = 'qa/SQA_train.json'
+QUESTIONS, ANNOTATIONS = (
+    f'qa/v1_balanced_{name}_train_scannetv2.json' for name in ('questions', 'sqa_annotations')
+)
+
+
+@pytest.fixture
+def copied(root, tmp_path):
+    read_scene.cache_clear()
+    return shutil.copytree(root, tmp_path / 'scannet')
+
+
+@pytest.fixture
+def lines(monkeypatch):
+    found = []
+    for module in ('lm4ve.tasks.base.integrity', 'lm4ve.tasks.base.language.text_entries'):
+        monkeypatch.setattr(f'{module}.print_log', lambda message, **_: found.append(message))
+    return found
+
+
+def array(copied, end):
+    folder, suffix = ('objects', '') if end == 'objects' else ('scannet_data', f'_{end}')
+    return copied / folder / f'{FIRST}{suffix}.npy'
+
+
+#: Kind of damage -> the array, and what becomes of its content or its file's bytes.
+DAMAGES = {
+    'cut points': ('aligned_vert', lambda data: data[:-7]),
+    'a pickle': ('aligned_vert', lambda x: x.astype(object)),
+    'nan': ('aligned_vert', lambda x: np.where(np.arange(9) == 1, np.nan, x)),
+    'bright colors': ('aligned_vert', lambda x: x * 300),
+    'other points': ('vert', lambda x: x[:50]),
+    'moved points': ('vert', lambda x: x + [1, 1, 1, *[0] * 6]),
+    'fewer labels': ('sem_label', lambda x: x[:9]),
+    'large labels': ('ins_label', lambda x: x + np.uint32(2**31)),
+    'no objects': ('objects', lambda x: x[:0]),
+    'no rotation': ('txt', 'axisAlignment = 2 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1\n'),
+    'another scan': ('txt', 'axisAlignment = 1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1\n'),
+}
+
+
+@pytest.mark.parametrize('kind', DAMAGES)
+def test_damaged_scene_is_refused_or_left_out(kind, copied, lines):
+    end, edit = DAMAGES[kind]
+    if end == 'txt':
+        (copied / f'scans/{FIRST}/{FIRST}.txt').write_text(edit)
+    elif kind == 'cut points':
+        array(copied, end).write_bytes(edit(array(copied, end).read_bytes()))
+    else:
+        np.save(array(copied, end), edit(np.load(array(copied, end))), allow_pickle=True)
+    load = dict(type='lm4ve.LoadObjects') if end == 'objects' else LOAD
+    with pytest.raises(UserError, match=FIRST):
+        dataset(copied, load=load, on_corrupt='refuse')[0]
+    data = dataset(copied, load=load, max_refetch=200)
+    assert {data[i]['data_samples'].scene_id for i in range(6)} == {SECOND}
+    assert data.num_corrupt == 1 and sum('another sample' in x for x in lines) == 1
+    lines.clear()
+    tested = dataset(copied, load=load, test_mode=True)
+    assert {tested[i]['data_samples'].scene_id for i in range(len(tested))} == {SECOND}
+    assert sum('1 of 2 scenes are corrupt' in line for line in lines) == 1
+
+
+@pytest.mark.parametrize('end', ['vert', 'aligned_vert', 'ins_label', 'aligned_bbox', None])
+def test_questions_about_missing_scenes_are_counted(end, copied, lines):
+    file = array(copied, end) if end else copied / f'scans/{FIRST}/{FIRST}.txt'
+    file.unlink()
+    assert len(dataset(copied)) == 3
+    (line,) = [x for x in lines if 'lack files' in x]
+    assert '3 of 6 entries are about scenes that lack files' in line and file.name in line
+    with pytest.raises(UserError, match=file.name):
+        dataset(copied, on_corrupt='refuse')
+
+
+def edited(edit):
+    """Return what edits the first question of the list."""
+
+    def write(copied):
+        content = entries([FIRST, SECOND])
+        edit(content[0])
+        (copied / LIST).write_text(json.dumps(content))
+
+    return write
+
+
+def official_edited(edit):
+    """Return what edits the first question and annotation of the official files."""
+
+    def write(copied):
+        found = official(entries([FIRST, SECOND]))
+        edit(found[0]['questions'][0], found[1]['annotations'][0])
+        for name, content in zip((QUESTIONS, ANNOTATIONS), found, strict=True):
+            (copied / name).write_text(json.dumps(content))
+        return dict(ann_file=ANNOTATIONS, question_file=QUESTIONS)
+
+    return write
+
+
+def w_first(copied):
+    content = entries([FIRST, SECOND])
+    for e in content:
+        e['position'] = [*e['position'][:3], e['position'][6], *e['position'][3:6]]
+    (copied / LIST).write_text(json.dumps(content))
+
+
+BAD_QUESTIONS = [
+    official_edited(lambda q, a: a.update(rotation=dict(_x=0, _y=0, _z=0))),
+    official_edited(lambda q, a: a.update(scene_id='s')),
+    edited(lambda e: e.update(question_id=220602000001)),
+    edited(lambda e: e.update(scene_id='../scene')),
+    edited(lambda e: e.update(question='\ud800')),
+    edited(lambda e: e.update(answers='text')),
+    edited(lambda e: e.update(position=[0, 0, float('inf'), 0, 0, 0, 1])),
+    w_first,
+    lambda r: (r / LIST).write_text((r / LIST).read_text()[:90]),
+    lambda r: (r / LIST).write_text((r / ANNOTATIONS).read_text()),
+    lambda r: shutil.rmtree(r / 'scannet_data'),
+    lambda r: dict(answers=[]),
+]
+
+
+@pytest.mark.parametrize('damage', BAD_QUESTIONS, ids=range(12))
+def test_damaged_questions_are_refused_before_training(damage, copied):
+    changes = damage(copied)
+    with pytest.raises(UserError):
+        dataset(copied, **(changes if isinstance(changes, dict) else {}))
+
+
+@pytest.mark.parametrize('name', ['question', 'situation'])
+def test_questions_with_an_empty_text_are_left_out(name, copied, lines):
+    edited(lambda e: e.update({name: ' '}))(copied)
+    assert len(dataset(copied)) == 5
+    assert '1 of 6 entries have an empty situation or question' in lines[0]
+    with pytest.raises(UserError, match="on_corrupt='skip'"):
+        dataset(copied, on_corrupt='refuse')
