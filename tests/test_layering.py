@@ -6,7 +6,7 @@ import pkgutil
 import re
 import subprocess
 import sys
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -103,13 +103,6 @@ def test_only_tables_name_modules_above_them():
         if is_upward(unit_of(module), unit_of(other))
     }
     assert upward <= TABLES
-
-
-def test_no_room_holds_over_a_fifth_of_the_package():
-    lines = Counter()
-    for module, path in FILES.items():
-        lines[unit_of(module)] += len(path.read_text(encoding='utf-8').splitlines())
-    assert max(lines.values()) <= sum(lines.values()) / 5, lines.most_common(1)
 
 
 def test_the_table_of_tasks_imports_nothing_of_a_task():

@@ -59,7 +59,9 @@ def test_mlp_block_is_gelu_and_layer_norm():
     assert isinstance(neck.block, MLPBlock)
     x = torch.randn(2, 5, C)
     hidden = F.layer_norm(F.gelu(F.linear(x, neck.mapper_in.weight)), (D,))
-    torch.testing.assert_close(neck(x), F.linear(hidden, neck.mapper_out.weight))
+    expected = F.linear(hidden, neck.mapper_out.weight)
+    torch.testing.assert_close(neck(x), expected)
+    torch.testing.assert_close(neck(x, queries=slice(0, 1)), expected[:, :1])
 
 
 @pytest.mark.parametrize('scope', ['mmpretrain', 'mmengine'])

@@ -132,10 +132,11 @@ GCN = dict(
 HOSTS = [
     (GCN, 'RecognizerGCN never calls its neck'),
     (dict(type='mmpretrain.HuggingFaceClassifier', model_name='a'), 'Classifier builds no neck'),
+    (dict(type='mmpretrain.TimmClassifier', model_name='resnet18'), 'Classifier builds no neck'),
 ]
 
 
-@pytest.mark.parametrize('host, words', HOSTS, ids=['RecognizerGCN', 'HuggingFaceClassifier'])
+@pytest.mark.parametrize('host, words', HOSTS)
 def test_hosts_that_never_call_a_neck_are_refused(host, words):
     pytest.importorskip(host['type'].partition('.')[0])
     with pytest.raises(UserError, match=words):

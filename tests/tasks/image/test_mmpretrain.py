@@ -30,17 +30,8 @@ def test_a_plain_encoders_final_norm_becomes_the_necks(way, tmp_path):
     assert torch.equal(model.backbone.layers[0].ln1.bias, plain.backbone.layers[0].ln1.bias)
 
 
-UNFIT = [
-    dict(type='mmpretrain.TimmClassifier', model_name='resnet18', neck=models.neck(16)),
-    dict(
-        type='mmpretrain.ImageClassifier',
-        backbone=dict(VIT, with_cls_token=False, out_type='raw', final_norm=False),
-        neck=models.neck(16, out_type='cls_token'),
-    ),
-]
-
-
-@pytest.mark.parametrize('cfg', UNFIT)
-def test_a_host_without_neck_or_class_token_is_refused(cfg):
-    with pytest.raises(UserError, match='model.neck|class token'):
-        MODELS.build(cfg)
+def test_a_host_without_class_token_is_refused():
+    backbone = dict(VIT, with_cls_token=False, out_type='raw', final_norm=False)
+    neck = models.neck(16, out_type='cls_token')
+    with pytest.raises(UserError, match='class token'):
+        MODELS.build(dict(type='mmpretrain.ImageClassifier', backbone=backbone, neck=neck))

@@ -56,17 +56,6 @@ def test_picture_shows_forecasts_truth_and_history(scenes, tmp_path):
     assert (np.array(grid.shape[:2]) > 1.8 * np.array(full.shape[:2])).all()
 
 
-def test_lanes_of_city_join_up():
-    lanes = build_city('PIT')
-    assert {j for lane in lanes for j in lane.successors} == set(range(len(lanes)))
-    for lane in lanes:
-        assert lane.successors
-        for j in lane.successors:
-            np.testing.assert_allclose(lane.line[-1], lanes[j].line[0], atol=1e-6)
-    assert {lane.turn for lane in lanes} == {'NONE', 'LEFT', 'RIGHT'}
-    assert max(len(lane.successors) for lane in lanes) >= 3
-
-
 def test_traffic_keeps_to_lanes_and_repeats_by_seed():
     first, second = (windows('PIT', 5, 4, 50, 20) for _ in range(2))
     lines = np.concatenate([lane.line for lane in build_city('PIT')])

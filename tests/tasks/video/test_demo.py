@@ -3,7 +3,6 @@
 import av
 import numpy as np
 import pytest
-from sklearn.ensemble import ExtraTreesClassifier
 
 pytest.importorskip('mmaction')
 
@@ -42,18 +41,3 @@ def test_directions_are_those_of_their_names():
         elif name in ('growing', 'shrinking'):
             # Of eight frames one or two jumps lead back into the range.
             assert np.median(np.diff(mass)) * (1 if name == 'growing' else -1) > 0
-
-
-def single_frame_accuracy(clips) -> float:
-    """Train on one random frame a clip, test on the frames of other clips."""
-    rng = np.random.default_rng(0)
-    frames = np.stack([c[rng.integers(len(c))].ravel() for c, _ in clips])
-    labels = np.array([label for _, label in clips])
-    half = len(clips) // 2
-    trees = ExtraTreesClassifier(50, random_state=0)
-    trees.fit(frames[:half], labels[:half])
-    return (trees.predict(frames[half:]) == labels[half:]).mean()
-
-
-def test_single_frame_does_not_reveal_the_class():
-    assert single_frame_accuracy(list(md.clips('train', 2000))) < 0.4
