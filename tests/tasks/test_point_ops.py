@@ -92,14 +92,6 @@ def test_padding_is_in_no_ball_and_is_never_picked():
         assert torch.equal(picks[i : i + 1], alone)
 
 
-def test_points_in_their_order_of_picking_are_picked_in_that_order():
-    """So that a later layer of PointNet++ takes the first points without a search."""
-    points = clouds(2, 200)
-    ordered = point_ops.take_points(points, point_ops.farthest_point_sample(points, 50))
-    again = point_ops.farthest_point_sample(ordered, 20)
-    torch.testing.assert_close(point_ops.take_points(ordered, again), ordered[:, :20])
-
-
 @pytest.mark.parametrize('count', [1, 2, 7])
 def test_features_are_interpolated_by_inverse_distance(count):
     targets, sources = clouds(2, 9) + 0.5, clouds(2, count)

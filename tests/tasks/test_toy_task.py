@@ -1,7 +1,6 @@
 """The tools serve a task of another project: one folder and one row of the table."""
 
 import json
-import runpy
 import sys
 
 import numpy as np
@@ -13,6 +12,7 @@ import lm4ve.apis
 from lm4ve.errors import UserError
 from lm4ve.tasks import TASKS, all_tasks, get_task, register_task
 from tests.helpers.tasks import ROOT
+from tests.helpers.tools import run_tool_here
 
 TOY = ROOT / 'tests/tasks/toy'
 
@@ -26,43 +26,34 @@ def no_row_left_over():
     TASKS.pop('toy', None)
 
 
-def tool(monkeypatch, name: str, *args) -> None:
-    """Run a tool here, as the command line would."""
-    path = str(ROOT / 'tools' / name)
-    monkeypatch.setattr(sys, 'argv', [path, *map(str, args)])
-    runpy.run_path(path, run_name='__main__')
-
-
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp('toy')
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        tool(monkeypatch, 'train.py', TOY / 'config.py', '--work-dir', folder)
+    run_tool_here('train.py', TOY / 'config.py', '--work-dir', folder)
     return folder / 'epoch_10.pth'
 
 
-def test_toy_task_trains_and_tests(checkpoint, tmp_path, monkeypatch):
+def test_toy_task_trains_and_tests(checkpoint, tmp_path):
     out = tmp_path / 'metrics.json'
     args = (TOY / 'config.py', checkpoint, '--work-dir', tmp_path)
-    tool(monkeypatch, 'test.py', *args, '--out', out, '--out-item', 'metrics')
+    run_tool_here('test.py', *args, '--out', out, '--out-item', 'metrics')
     assert json.loads(out.read_text())['wave/accuracy'] > 0.9
 
 
-def test_toy_task_is_visualized(checkpoint, tmp_path, monkeypatch, capsys):
+def test_toy_task_is_visualized(checkpoint, tmp_path, monkeypatch, fails):
     # As in a new process: the config's imports add the row.
     monkeypatch.delitem(sys.modules, 'tests.tasks.toy', raising=False)
     TASKS.pop('toy', None)
     np.savetxt(tmp_path / 'mine.wave', np.sin(6.28 * 8 * np.arange(32) / 32))
     args = (TOY / 'config.py', checkpoint, tmp_path / 'mine.wave', '--indices', 1)
     options = ('--gain', 2, '--device', 'cpu', '--out-dir', tmp_path)
-    tool(monkeypatch, 'analysis/visualize_activations.py', *args, *options)
+    run_tool_here('analysis/visualize_activations.py', *args, *options)
     assert np.asarray(Image.open(tmp_path / 'mine.png').convert('L')).std() > 20
     page = (tmp_path / 'index.html').read_text()
     assert 'prediction: <b>fast' in page and 'test_00001' in page
     (tmp_path / 'cat.png').touch()
-    with pytest.raises(SystemExit):
-        tool(monkeypatch, 'analysis/visualize_activations.py', *args[:2], tmp_path / 'cat.png')
-    assert "cat.png' does not fit: the config takes a wave" in capsys.readouterr().err
+    said = fails('analysis/visualize_activations.py', *args[:2], tmp_path / 'cat.png')
+    assert "cat.png' does not fit: the config takes a wave" in said
 
 
 def test_task_name_is_unique():
@@ -75,14 +66,14 @@ def test_task_name_is_unique():
 def test_task_without_analysis_shows_test_samples(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'tests.tasks.toy.analysis', None)
     args = (TOY / 'config.py', checkpoint, '--indices', 0, '--device', 'cpu')
-    tool(monkeypatch, 'analysis/visualize_activations.py', *args, '--out-dir', tmp_path)
+    run_tool_here('analysis/visualize_activations.py', *args, '--out-dir', tmp_path)
     assert 'test_00000' in (tmp_path / 'index.html').read_text()
 
 
-def test_toy_task_is_exported(checkpoint, tmp_path, monkeypatch):
+def test_toy_task_is_exported(checkpoint, tmp_path):
     out = tmp_path / 'wave.pt2'
     args = (TOY / 'config.py', checkpoint, '--format', 'torch-export', '--out', out)
-    tool(monkeypatch, 'export.py', *args)
+    run_tool_here('export.py', *args)
     waves = torch.randn(5, 32)
     program = torch.export.load(out).module()
     model = lm4ve.apis.get_model(TOY / 'config.py', checkpoint)

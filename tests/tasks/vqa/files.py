@@ -32,9 +32,9 @@ def write_json(path: Path, content: object) -> Path:
     return path
 
 
-def ten(answer: str, other: str = 'maybe', agreed: int = 8) -> list[dict]:
-    """Ten annotators' answers, ``agreed`` of them the same."""
-    given = [answer] * agreed + [other] * (10 - agreed)
+def ten(answer: str) -> list[dict]:
+    """Ten annotators' answers, eight of them the same."""
+    given = [answer] * 8 + ['maybe'] * 2
     return [dict(answer=a, answer_confidence='yes', answer_id=i) for i, a in enumerate(given, 1)]
 
 
@@ -95,36 +95,31 @@ def caption(seed: int, words: int = 5) -> str:
     return f'{" ".join(chosen)} {seed}.'
 
 
-def _karpathy(splits: dict[str, int], captions: int) -> dict:
+def write_karpathy(root: Path, splits: dict[str, int], coco: bool) -> Path:
+    """Write COCO or Flickr30k with Karpathy's splits, five captions an image."""
     images = []
     for number, split in enumerate(s for s, count in splits.items() for _ in range(count)):
-        ids = [number * captions + i for i in range(captions)]
+        ids = range(5 * number, 5 * number + 5)
         sentences = [dict(raw=caption(i), imgid=number, sentid=i) for i in ids]
-        images.append(dict(sentids=ids, imgid=number, split=split, sentences=sentences))
-    return dict(images=images)
-
-
-def write_flickr30k(root: Path, splits: dict[str, int] | None = None, captions: int = 5) -> Path:
-    """Write Flickr30k with Karpathy's splits."""
-    content = _karpathy(splits or dict(train=6, val=3, test=3), captions)
-    for image in content['images']:
-        image['filename'] = f'{1000 + image["imgid"]}.jpg'
-        write_image(root / 'flickr30k-images' / image['filename'], seed=image['imgid'])
-    write_json(root / 'dataset_flickr30k.json', content)
+        image = dict(sentids=[*ids], imgid=number, split=split, sentences=sentences)
+        image['filename'] = f'{1000 + number}.jpg'
+        if coco:  # 'restval' are images of val2014
+            place = 'train2014' if split == 'train' else 'val2014'
+            image.update(cocoid=5000 + number, filepath=place)
+            image['filename'] = f'COCO_{image["filepath"]}_{5000 + number:012d}.jpg'
+        folder = image['filepath'] if coco else 'flickr30k-images'
+        write_image(root / folder / image['filename'], seed=number)
+        images.append(image)
+    write_json(root / f'dataset_{"coco" if coco else "flickr30k"}.json', dict(images=images))
     return root
 
 
-def write_coco(root: Path, splits: dict[str, int] | None = None, captions: int = 5) -> Path:
-    """Write COCO with Karpathy's splits: 'restval' are images of val2014."""
-    folders = dict(train='train2014', restval='val2014', val='val2014', test='val2014')
-    content = _karpathy(splits or dict(train=4, restval=2, val=3, test=3), captions)
-    for image in content['images']:
-        number = 5000 + image['imgid']
-        image.update(cocoid=number, filepath=folders[image['split']])
-        image['filename'] = f'COCO_{image["filepath"]}_{number:012d}.jpg'
-        write_image(root / image['filepath'] / image['filename'], seed=number)
-    write_json(root / 'dataset_coco.json', content)
-    return root
+def write_flickr30k(root: Path) -> Path:
+    return write_karpathy(root, dict(train=6, val=3, test=3), coco=False)
+
+
+def write_coco(root: Path) -> Path:
+    return write_karpathy(root, dict(train=4, restval=2, val=3, test=3), coco=True)
 
 
 def write_csv(path: Path, rows: list[dict]) -> Path:
