@@ -39,27 +39,17 @@ def test_weights_are_read_when_training_starts(clip):
         assert torch.equal(value, stored[f'vision_model.{key}']), key
 
 
-@pytest.mark.parametrize('kind', ['missing', 'shape', 'quantized', 'pickle'])
-def test_wrong_weights_are_refused_and_change_nothing(clip, kind):
+@pytest.mark.parametrize('change', [None, lambda w: w[:3], lambda w: w.to(torch.int8)])
+def test_wrong_weights_are_refused(clip, change):
     file, name = clip / 'model.safetensors', 'vision_model.post_layernorm.weight'
     stored = load_file(file)
-    if kind == 'missing':
-        del stored[name]
-    elif kind == 'shape':
-        stored[name] = torch.zeros(3)
-    elif kind == 'quantized':
-        stored[name] = stored[name].to(torch.int8)
-    if kind == 'pickle':
-        file.unlink()
-        torch.save(dict(x=object()), clip / 'pytorch_model.bin')
-    else:
-        save_file(stored, file)
+    weight = stored.pop(name)
+    save_file(stored if change is None else {**stored, name: change(weight)}, file)
     encoder = TransformersImageEncoder(checkpoint=str(clip))
-    before = {k: v.clone() for k, v in encoder.state_dict().items()}
-    with pytest.raises((CheckpointError, RuntimeError)):
+    before = encoder.model.post_layernorm.weight.clone()
+    with pytest.raises((CheckpointError, RuntimeError), match='post_layernorm'):
         encoder.init_weights()
-    if kind != 'shape':
-        assert all(torch.equal(v, before[k]) for k, v in encoder.state_dict().items())
+    assert torch.equal(encoder.model.post_layernorm.weight, before)
 
 
 @pytest.mark.parametrize('old_names', [False, True])

@@ -1,38 +1,16 @@
 """Damaged checkpoints and tokenizers change nothing, run nothing and raise."""
 
-import contextlib
 import json
 import pickle
 from pathlib import Path
 
 import pytest
-import torch
 
 from lm4ve.errors import UserError
-from lm4ve.runner.checkpoint_files import load_partly, load_strictly
 from lm4ve.tasks.vqa import CaptionFiles, VisionLanguagePreprocessor, VQAFiles
 from tests.helpers.hostile import Payload, edit
 from tests.tasks.vqa.files import write_image
 from tests.tasks.vqa.tiny import build, write_tokenizer
-
-KEYS = (
-    'image_encoder.model.embeddings.position_embedding.weight',
-    *('head.vocabulary_fingerprint', 'head.layers.3.bias'),
-)
-
-
-@pytest.mark.parametrize('key', KEYS)
-@pytest.mark.parametrize('change', [lambda v: v.flatten()[:3], lambda v: v[..., None], torch.isnan])
-def test_damaged_tensors_are_not_loaded(key, change):
-    model = build()
-    state = dict(model.state_dict())
-    before = state[key].clone()
-    state[key] = change(state[key])
-    with pytest.raises(UserError):
-        load_strictly(model, state, "'a.pth'")
-    with contextlib.suppress(UserError):
-        load_partly(model, state, "'a.pth'")
-    assert torch.equal(model.state_dict()[key], before)
 
 
 @pytest.mark.parametrize('name', ['../b.png', '/etc/b.png', 'http://localhost:9/b.png', ' '])
