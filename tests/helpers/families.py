@@ -318,6 +318,7 @@ def write_meta(
     }
     heads = dict(q_proj=config.num_attention_heads, k_proj=config.num_key_value_heads)
     for i, layer in enumerate(model.layers):
+        state[f'layers.{i}.attention.inner_attention.rope.freqs'] = state['rope.freqs']
         for name, (meta, dim) in _META_LAYER.items():
             weight = layer.get_submodule(name).weight
             count = heads.get(name.rpartition('.')[2])

@@ -5,17 +5,17 @@ mmpretrain or transformers, so that equal logits are evidence.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
+from tests.helpers.families import write_meta
 from tests.helpers.released import linear, norm, random, tensor
 
 #: A tiny stand-in of ViT-S and LLaMA-7B.
 WIDTH, DEPTH, HEADS, CLASSES, PATCH, SIZE = 24, 2, 3, 7, 4, 16
-DIM, LLM_HEADS, LLM_LAYERS, HIDDEN, EPS = 32, 4, 3, 48, 1e-5
+DIM, LLM_HEADS, HIDDEN, EPS = 32, 4, 48, 1e-5
 
 
 def vit_state() -> dict:
@@ -32,28 +32,14 @@ def blocks() -> dict:
     return state
 
 
-def llama_layer() -> dict:
-    """One layer by Meta's names, in fp16 as Meta publishes it."""
-    layer = {f'attention.{n}.weight': random(DIM, DIM) for n in ('wq', 'wk', 'wv', 'wo')}
-    for n, shape in enumerate(((HIDDEN, DIM), (DIM, HIDDEN), (HIDDEN, DIM)), 1):
-        layer[f'feed_forward.w{n}.weight'] = random(*shape)
-    layer |= {f'{n}_norm.weight': random(DIM, offset=1.0) for n in ('attention', 'ffn')}
-    return {k: v.half() for k, v in layer.items()}
-
-
-def write_meta(folder: Path, layers: list) -> str:
-    """Write a language model as Meta publishes it; return the folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    shape = dict(dim=DIM, n_heads=LLM_HEADS, n_layers=len(layers), norm_eps=EPS)
-    (folder / 'params.json').write_text(json.dumps(dict(shape, multiple_of=16, vocab_size=-1)))
-    state = {f'layers.{i}.{k}': v for i, layer in enumerate(layers) for k, v in layer.items()}
-    for i in range(len(layers)):
-        state[f'layers.{i}.attention.inner_attention.rope.freqs'] = random(4)
-    state['norm.weight'] = random(DIM, offset=1.0)
-    state['tok_embeddings.weight'] = random(11, DIM)
-    state['output.weight'] = random(11, DIM)
-    torch.save(state, folder / 'consolidated.00.pth')
-    return str(folder)
+def write_llm(folder: Path, seed: int = 0) -> tuple[str, list[dict]]:
+    """Write a language model in fp16 as Meta does; return the folder and its three layers."""
+    write_meta(folder, seed=seed, dtype=torch.float16, sizes=dict(num_hidden_layers=3))
+    state, layers = torch.load(folder / 'consolidated.00.pth', weights_only=True), [{}, {}, {}]
+    for name, weight in state.items():
+        if name.startswith('layers.') and 'rope' not in name:
+            layers[int(name[7])][name[9:]] = weight
+    return str(folder), layers
 
 
 def llama_state(layers: list, plain=vit_state) -> dict:

@@ -46,13 +46,8 @@ def assert_same_logits(model, path, state) -> None:
 
 
 @pytest.fixture
-def layers():
-    return [r.llama_layer() for _ in range(r.LLM_LAYERS)]
-
-
-@pytest.fixture
-def llm(layers, tmp_path):
-    return r.write_meta(tmp_path / 'llama', layers)
+def llm(tmp_path):
+    return r.write_llm(tmp_path / 'llama')
 
 
 @pytest.fixture
@@ -80,7 +75,8 @@ def test_plain_vit_gives_the_released_logits(run, tmp_path):
 
 
 @pytest.mark.parametrize('chosen, half', [((-1,), True), ((1,), False), ((-2, -1), False)])
-def test_vit_llama_gives_the_released_logits(chosen, half, layers, llm, run, capsys):
+def test_vit_llama_gives_the_released_logits(chosen, half, llm, run, capsys):
+    llm, layers = llm
     state = r.llama_state([layers[i] for i in chosen])
     if half:
         state = {k: v.half() for k, v in state.items()}
@@ -108,7 +104,8 @@ UNLIKE = [
 
 
 @pytest.mark.parametrize('key, change, message', UNLIKE)
-def test_states_unlike_the_release_are_refused(key, change, message, layers, llm, run):
+def test_states_unlike_the_release_are_refused(key, change, message, llm, run):
+    llm, layers = llm
     state = r.llama_state([layers[-1]])
     if change == 'add':
         state[key] = torch.zeros(3)
@@ -120,8 +117,9 @@ def test_states_unlike_the_release_are_refused(key, change, message, layers, llm
         run(state, '--llm', llm)
 
 
-def test_block_of_another_language_model_is_refused(layers, llm, checkpoints, tmp_path, run):
-    other = r.write_meta(tmp_path / 'other', [r.llama_layer() for _ in range(3)])
+def test_block_of_another_language_model_is_refused(llm, checkpoints, tmp_path, run):
+    llm, layers = llm
+    other, _ = r.write_llm(tmp_path / 'other', seed=1)
     state = r.llama_state([layers[1]])
     with pytest.raises(CheckpointError, match='llama.layers.0.*largest difference'):
         run(state, '--llm', other)

@@ -30,8 +30,8 @@ def neck_of(llm, channels, **fields):
 @pytest.fixture
 def meta(tmp_path):
     """A language model in Meta's layout; its layer and two mappers by released names."""
-    layers = [llama.llama_layer()]
-    return llama.write_meta(tmp_path / 'llama', layers), llama.llama_state(layers, plain=dict)
+    llm, layers = llama.write_llm(tmp_path / 'llama')
+    return llm, llama.llama_state(layers[-1:], plain=dict)
 
 
 CMUNEXT = dict(type='lm4ve.CMUNeXt', dims=r.DIMS, depths=(1,) * 5)

@@ -70,8 +70,7 @@ def test_pretraining_gives_the_encoder(prefix, others, model, tmp_path):
 
 
 def test_block_is_compared_and_left_out(model, tmp_path):
-    layers = [r.llama_layer() for _ in range(2)]
-    llm = r.write_meta(tmp_path / 'llm', layers)
+    llm, layers = r.write_llm(tmp_path / 'llm')
     state = published(model)
     state['llama_dim_mapper1.weight'] = torch.randn(r.DIM, 12)
     state['llama_dim_mapper2.weight'] = torch.randn(12, r.DIM)

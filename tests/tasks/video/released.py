@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.tasks.image import released as image
-from tests.tasks.image.released import llama_layer, random, write_meta  # noqa: F401
+from tests.tasks.image.released import random, write_llm  # noqa: F401
 
 #: A tiny stand-in of ViT-S: 32 x 32 pixels, 16 frames, tubes of 2 x 16 x 16.
 WIDTH, DEPTH, HEADS, CLASSES = image.WIDTH, image.DEPTH, image.HEADS, 6

@@ -175,8 +175,7 @@ def assert_same_logits(model, state) -> None:
 
 @pytest.fixture
 def llm(tmp_path):
-    layers = [r.llama_layer() for _ in range(3)]
-    return r.write_meta(tmp_path / 'llama', layers), layers
+    return r.write_llm(tmp_path / 'llama')
 
 
 def test_pretrained_loads_all_but_the_head(tmp_path):
