@@ -208,16 +208,13 @@ LLAMA3 = dict(rope_type='llama3', rope_theta=1e4, factor=8.0, low_freq_factor=1.
 LLAMA3.update(high_freq_factor=4.0, original_max_position_embeddings=32)
 FUNCTIONS = [
     ('llama', dict(num_attention_heads=8, num_key_value_heads=8, head_dim=4), {}),
-    ('llama', dict(hidden_act='gelu'), {}),
     ('llama', dict(rms_norm_eps=1e-3), {}),
     ('llama', dict(rope_parameters=dict(rope_type='default', rope_theta=5e5)), dict(rotary=True)),
     ('llama', dict(rope_parameters=LLAMA3), dict(rotary=True)),
     ('granite', dict(residual_multiplier=1.0), {}),
-    ('gemma2', dict(query_pre_attn_scalar=16), {}),
     ('gemma2', dict(attn_logit_softcapping=None), {}),
     ('mistral', dict(sliding_window=3), dict(causal=True)),
     ('gpt2-scaled', dict(scale_attn_by_inverse_layer_idx=False), {}),
-    ('mixtral', dict(num_experts_per_tok=1), {}),
 ]
 NO_FUNCTION = dict(vocab_size=64, attention_dropout=0.1, max_position_embeddings=32)
 NO_FUNCTION.update(rope_parameters=LLAMA3, pad_token_id=3, num_hidden_layers=3)

@@ -211,7 +211,6 @@ LOST = ('attention.wq', 'attention.wk', 'attention.wo', 'feed_forward.w1', 'ffn_
 
 META_DAMAGE = [
     *(lambda f, t=t: (f / 'params.json').write_text(t) for t in ('{', '[]', '{"dim": 32}')),
-    lambda f: (f / 'params.json').write_text(DEEP),
     *(
         partial(edit, name='params.json', changes={field: value})
         for field in PARAMS
@@ -225,12 +224,10 @@ META_DAMAGE = [
     ),
     lambda f: [p.unlink() for p in f.glob('*.pth')],
     lambda f: f.joinpath('consolidated.01.pth').unlink(),
-    lambda f: f.joinpath('consolidated.00.pth').unlink(),
     lambda f: truncate(f / 'consolidated.01.pth'),
     lambda f: edit_last(f / 'consolidated.01.pth', 'w2.weight', lambda w: w[:, :3]),
     lambda f: both(f, torch.sum),
     lambda f: torch.save({}, f / 'consolidated.01.pth'),
-    lambda f: torch.save({}, f / 'consolidated.00.pth'),
     lambda f: families.write_meta(f, 2, moe=dict(num_experts=8)),
 ]
 

@@ -100,23 +100,17 @@ def name(text: str) -> bytes:
 DAMAGED = [
     b'',
     b'GGML' + bytes(60),
-    b'GGUF' + bytes(2),
     b'GGUF' + bytes(60),
     header(tensors=2**60),
-    header(fields=2**63),
     header(struct.pack('<Q', 2**62), bytes(40), fields=1),
     header(name('a'), struct.pack('<I', 99), bytes(40), fields=1),
     header(name('a'), struct.pack('<IIQ', 9, 8, 2**61), bytes(40), fields=1),
-    header(name('a'), struct.pack('<IIQ', 9, 0, 2**61), bytes(40), fields=1),
-    header(name('a'), struct.pack('<I', 2**31), bytes(40), tensors=1),
     header(name('a'), struct.pack('<IQIQ', 1, 2**39, 0, 0), bytes(40), tensors=1),
-    header(name('a'), struct.pack('<IQQIQ', 2, 2**63, 2, 0, 0), bytes(40), tensors=1),
     header(name('a'), struct.pack('<IQIQ', 1, 32, 99, 0), bytes(40), tensors=1),
-    header(bytes(40)),
 ]
 
 
-@pytest.mark.parametrize('content', DAMAGED, ids=range(15))
+@pytest.mark.parametrize('content', DAMAGED, ids=range(9))
 def test_damaged_and_hostile_files_are_refused(tmp_path, content):
     path = tmp_path / 'm.gguf'
     path.write_bytes(content)

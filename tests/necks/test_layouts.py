@@ -93,10 +93,8 @@ REFUSED = [
     # The advice names the layout before the number of channels.
     ((2, C, 5), {}, f"layout='BCN'.*in_channels={5}"),
     ((2, 3, 4, C), {}, f"layout='BHWC'.*in_channels={3}"),
-    ((2, 2, 3, 4, C), {}, f"layout='BTHWC'.*in_channels={2}"),
     ((2, 5, 16), {}, r'in_channels=12.*gives .*16.*Fix: set .*in_channels=16'),
     ((2, C), {}, "BNC.*out_type='raw'"),
-    ((2, C, 1, 1, 1, 1), {}, "BNC.*out_type='raw'"),
     ((2, 5, C), dict(layout='BHWC'), "layout='BHWC'.*gives"),
     ((2, C, 3, 4), dict(out_type='cls_token'), 'cls_token.*a map'),
     ((2, C, 3, 4), dict(out_type='avg_featmap', num_extra_tokens=1), 'tokens=1.*a map'),

@@ -81,7 +81,6 @@ UNSAFE = {
     'an array': lambda: np.ones(2),
     'a number of objects': lambda: np.dtype('O'),
     'a structure': lambda: np.void((1, 2), np.dtype('i4,i4')),
-    'a text': lambda: np.str_('a'),
     'a date': lambda: np.datetime64('2020-01-01'),
     'a function of numpy': lambda: np.load,
     'a stand-in as a function': lambda: Pickled(np.dtype, 'f8,f8'),
@@ -147,7 +146,6 @@ def test_misfit_state_names_tensors(name):
 KINDS = {
     'complex': lambda w: w.to(torch.complex64),
     'of whole numbers': lambda w: w.to(torch.int64),
-    'of truth values': lambda w: w > 0,
     'sparse': lambda w: w.to_sparse(),
     'without values': lambda w: w.to('meta'),
     'quantized': lambda w: torch.quantize_per_tensor(w, 0.1, 0, torch.qint8),

@@ -46,7 +46,6 @@ def test_misspelled_key_is_named_with_suggestion(field):
 
 TYPES = [
     ('model.backbone', 'VisonTransformer', 'VisionTransformer'),
-    ('optim_wrapper.optimizer', 'AdmW', 'AdamW'),
     ('default_hooks.checkpoint', 'lm4ve.AtomicCheckpointHok', 'AtomicCheckpointHook'),
     ('train_dataloader.collate_fn', 'default_colate', 'default_collate'),
 ]

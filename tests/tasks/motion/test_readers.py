@@ -117,8 +117,8 @@ BAD2 = {
     'NaN': lambda t: t.assign(position_y=t.position_y.where(t.index != 3)),
     'no heading': lambda t: t.assign(heading=np.nan),
     'no focal agent': lambda t: t.assign(focal_track_id='9'),
-    'late steps': lambda t: t.assign(timestep=t.timestep + 5),
     'early steps': lambda t: t.assign(timestep=t.timestep - 5),
+    'late steps': lambda t: t.assign(timestep=t.timestep + 5),
 }
 
 

@@ -107,10 +107,8 @@ def test_list_is_parsed_from_the_right(videos, tmp_path):
 
 WRONG_LINES = [
     ('../secret.mp4 0', 'line 2 leads outside'),
-    ('/secret.mp4 0', 'line 2 leads outside'),
     ('a/../../secret.mp4 0', 'line 2 leads outside'),
     ('0.mp4', 'line 2 is no path and label'),
-    ('0.mp4 one', 'line 2 is no path and label'),
     (f'0.mp4 {10**19}', 'line 2 is no path and label'),
     ('gone.mp4 1', 'gone.mp4. does not exist'),
 ]
