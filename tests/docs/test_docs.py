@@ -1,4 +1,4 @@
-"""The documentation is right: links lead somewhere, and what can run does run."""
+"""The documentation is right: links lead somewhere, tests are there, and what can run does run."""
 
 import ast
 import os
@@ -106,3 +106,20 @@ def test_commands_and_examples_run_in_the_order_of_the_page(page, tmp_path):
             )
         where = f'{page}:{block.line}\n{block.code}\n'
         assert done.returncode == 0, where + log.read_text()[-3000:]
+
+
+#: Page -> how a row of a promise begins, the folder of its tests, and how many there are.
+PROMISES = {
+    'SECURITY.md': (r'\| \*\*.*', '', 8),
+    'docs/guides/trust.md': (r'\| (?!promise).*', 'tests', 20),
+}
+
+
+@pytest.mark.parametrize('page', PROMISES)
+def test_every_promise_names_tests_that_are_there(page):
+    begin, folder, count = PROMISES[page]
+    promises = re.findall(f'(?m)^{begin}', (ROOT / page).read_text('utf-8'))
+    assert len(promises) >= count
+    for promise in promises:
+        files = re.findall(r'`([\w/]+\.py)`', promise.rpartition(' | ')[2])
+        assert files and all((ROOT / folder / f).is_file() for f in files), promise

@@ -83,15 +83,6 @@ def test_search_leads_to_a_page_with_the_word(page):
     assert page.errors == []
 
 
-def test_pages_show_readme_repository_previous_and_next(page):
-    page.goto(SITE)
-    assert 'lm4ve try' in page.locator('article').inner_text()
-    page.goto(SITE + 'get_started/first_run/')
-    assert page.locator('a.md-source').first.get_attribute('href') == 'https://example.org/lm4ve'
-    for side in ('prev', 'next'):
-        page.locator(f'.md-footer__link--{side}').wait_for()
-
-
 def test_reference_has_links_for_roles_and_one_row_of_returns(folder):
     texts = {f: f.read_text() for f in folder.rglob('*.html')}
     role = re.compile(r':(?:class|func|meth|mod|attr|data|obj|exc):')

@@ -1,4 +1,4 @@
-"""The commands' boundary: any exception becomes one line, and its traceback goes to the log."""
+"""The commands' boundary: any exception becomes one line; the console is short, the log whole."""
 
 import os
 import signal
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
 from torch.utils.data import DataLoader, Dataset
 
 from lm4ve.errors import UserError
@@ -16,8 +17,7 @@ from lm4ve.runner.command_line import build_runner, run_tool
 from lm4ve.runner.resume import check_whole
 from tests.helpers import quick_python
 from tests.helpers.tasks import ROOT
-from tests.helpers.tools import ERRORS_ONLY, run_command
-from tests.runner.test_console import DEMO, SHORT
+from tests.helpers.tools import ERRORS_ONLY, run_command, run_tool_here
 from tests.runner.test_distributed import environment
 from tests.runner.test_resume import config
 
@@ -144,3 +144,43 @@ def test_stopped_training_names_last_checkpoint(tmp_path, number):
     assert process.returncode == 128 + number and 'Traceback' not in said
     last = said.strip().splitlines()[-1]
     assert last.startswith(f'Stopped by {number.name}. Saved: ') and '--resume' in last
+
+
+DEMO = ROOT / 'configs/lm4ve/vit-demo_minilm_digits.py'
+SHORT = 'train_cfg.max_epochs=2 train_cfg.val_interval=2 param_scheduler.total_steps=2'
+SHORT = *SHORT.split(), 'train_dataloader.batch_size=256'
+
+
+def test_training_prints_short_start_and_epoch_lines(tmp_path, capsys):
+    run_tool_here('train.py', DEMO, '--work-dir', tmp_path, '--cfg-options', *SHORT)
+    shown = capsys.readouterr().out.strip().splitlines()
+    start = [i for i, line in enumerate(shown) if line.startswith('epoch ')][0]
+    assert start <= 6
+    said = '\n'.join(shown[:start])
+    for words in ('vit-demo_minilm_digits', '1,257 to train', '540 to validate', 'trained', 'log '):
+        assert words in said
+    first, second, saved = shown[start:]
+    assert first.startswith('epoch 1/2  loss ') and 'accuracy' not in first
+    assert second.startswith('epoch 2/2  loss ') and 'accuracy/top1 ' in second
+    assert saved.split() == ['saved', str(tmp_path / 'epoch_2.pth')]
+
+    (log,) = tmp_path.glob('*/*.log')
+    text = log.read_text()
+    for words in ('System environment', 'Config:', 'after_train_iter', 'Epoch(train) [2]'):
+        assert words in text
+    assert str(log) in said
+
+    run_tool_here('test.py', DEMO, tmp_path / 'epoch_2.pth', '--work-dir', tmp_path)
+    *start, last = capsys.readouterr().out.strip().splitlines()
+    assert last.startswith('test  accuracy/top1 ') and len(start) <= 5
+
+
+def test_console_shows_warnings_without_framework_noise(capsys):
+    from lm4ve.runner.console import shorten
+
+    logger = MMLogger('test_console')
+    shorten(logger)
+    logger.warning('the loss is large')
+    logger.warning('"HardDiskBackend" is the alias of "LocalBackend" and so on.')
+    logger.info('paramwise_options -- a.bias:weight_decay=0.0')
+    assert capsys.readouterr().out.splitlines() == ['warning: the loss is large']

@@ -1,12 +1,14 @@
-"""The released image checkpoints give the same logits after conversion."""
+"""The same logits from released checkpoints; mmpretrain's encoders without their final norm."""
 
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.registry import MODELS
+from mmengine.runner import load_checkpoint
 
 from lm4ve.errors import CheckpointError, UserError
+from tests.helpers import models
 from tests.helpers.tools import run_tool_here
 from tests.tasks.image import released as r
 
@@ -130,3 +132,30 @@ def test_block_of_another_language_model_is_refused(llm, checkpoints, tmp_path, 
     with pytest.raises(UserError, match='--llm'):
         run(r.vit_state(), '--llm', llm)
     assert not (tmp_path / 'new/dst.pth').exists()
+
+
+ARCH = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
+VIT = dict(type='VisionTransformer', arch=ARCH, img_size=32, patch_size=16)
+
+
+@pytest.mark.parametrize('way', ['load', 'backbone'])
+def test_a_plain_encoders_final_norm_becomes_the_necks(way, tmp_path):
+    plain = models.image(block=False)[0]
+    plain.backbone.ln1.weight.data.fill_(3)
+    torch.save(plain.state_dict(), tmp_path / 'plain.pth')
+    model = models.image()[0]
+    if way == 'load':
+        load_checkpoint(model, str(tmp_path / 'plain.pth'))
+    else:
+        init = dict(type='Pretrained', checkpoint=str(tmp_path / 'plain.pth'), prefix='backbone.')
+        model.backbone.init_cfg = init
+        model.init_weights()
+    assert model.neck.norm.weight.eq(3).all()
+    assert torch.equal(model.backbone.layers[0].ln1.bias, plain.backbone.layers[0].ln1.bias)
+
+
+def test_a_host_without_class_token_is_refused():
+    backbone = dict(VIT, with_cls_token=False, out_type='raw', final_norm=False)
+    neck = models.neck(16, out_type='cls_token')
+    with pytest.raises(UserError, match='class token'):
+        MODELS.build(dict(type='mmpretrain.ImageClassifier', backbone=backbone, neck=neck))
