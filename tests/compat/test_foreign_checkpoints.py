@@ -1,6 +1,7 @@
 """Nothing of a checkpoint is executed, and nothing that it names is deleted."""
 
 import pickle
+from functools import reduce
 from pathlib import Path
 
 import pytest
@@ -56,10 +57,7 @@ def change(path: Path, **fields) -> None:
     content = torch.load(path, weights_only=True)
     for name, value in fields.items():
         *keys, last = name.split('__')
-        place = content
-        for key in keys:
-            place = place[key]
-        place[last] = value
+        reduce(dict.__getitem__, keys, content)[last] = value
     torch.save(content, path)
 
 

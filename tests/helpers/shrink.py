@@ -10,13 +10,12 @@ The steps here are the same for every task. Each adds its own in
 
 import argparse
 import importlib
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 
 from lm4ve.errors import CheckpointError
 from lm4ve.llm.sources import locate_packaged
@@ -30,8 +29,12 @@ IMAGE_SIZES = {224: 32, 256: 36}
 LLM_WIDTH = 32
 
 
-class Shrinker(ABC):
+class Shrinker:
     """Shrinks the configs of one task; writes each stand-in once.
+
+    A task adds ``model(model)``, which shrinks the model except for its LLM block and returns
+    the tokens' width, and ``data(loader, split)``, which points a dataloader ('train', 'val' or
+    'test') at few and small samples.
 
     Args:
         folder (Path): Where the stand-ins for models and data are written.
@@ -43,14 +46,6 @@ class Shrinker(ABC):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-
-    @abstractmethod
-    def model(self, model: ConfigDict) -> int:
-        """Shrink the model except for its LLM block; return the tokens' width."""
-
-    @abstractmethod
-    def data(self, loader: ConfigDict, split: str) -> None:
-        """Point a dataloader ('train', 'val' or 'test') at few and small samples."""
 
     def load(self, name: str, work_dir: Path, epochs: int = 1, launcher: str = 'none') -> Config:
         """Load a config, shrunk, as the command line tools would see it.
