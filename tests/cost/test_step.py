@@ -6,7 +6,6 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lm4ve.commands.cost import main
 from lm4ve.cost import cost_of_step
 from lm4ve.cost.fake import build_fake, fake_config, fake_tensors
 from lm4ve.cost.step import counting
@@ -105,12 +104,3 @@ def test_ddp_reduces_as_many_bytes_as_are_counted(demo, group):
     loss, _ = model.parse_losses(ddp(**model.data_preprocessor(data, True), mode='loss'))
     loss.backward()
     assert sum(buckets) == demo.gradients > 0
-
-
-def test_the_command_compares_configs_and_counts_traffic(capsys):
-    names = [str(CONFIGS / f'motion/vectornet{s}_argoverse1.py') for s in ('_llama', '')]
-    main([names[0], '--base', names[1], '--batch', '2', '--gpus', '8', '512'])
-    said = ' '.join(capsys.readouterr().out.split())
-    assert 'a training step of 2' in said and f'{LLAMA:,} frozen' in said
-    assert 'operations relative to the base: ' in said
-    assert 'each GPU sends' in said and '512' in said

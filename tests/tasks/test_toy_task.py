@@ -63,13 +63,6 @@ def test_task_name_is_unique():
         register_task('toy', 'another')
 
 
-def test_task_without_analysis_shows_test_samples(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, 'tests.tasks.toy.analysis', None)
-    args = (TOY / 'config.py', checkpoint, '--indices', 0, '--device', 'cpu')
-    run_tool_here('analysis/visualize_activations.py', *args, '--out-dir', tmp_path)
-    assert 'test_00000' in (tmp_path / 'index.html').read_text()
-
-
 def test_toy_task_is_exported(checkpoint, tmp_path):
     out = tmp_path / 'wave.pt2'
     args = (TOY / 'config.py', checkpoint, '--format', 'torch-export', '--out', out)

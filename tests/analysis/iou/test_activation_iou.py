@@ -2,7 +2,6 @@
 
 import json
 import runpy
-from itertools import product
 
 import cv2
 import numpy as np
@@ -111,27 +110,6 @@ def test_perfect_maps_score_1_and_constant_ones_the_prior(config, tmp_path, caps
     assert table['iou'].to_list() == pytest.approx(report.frame['iou'].to_list())
     for name in ('iou', 'pseudo_masks'):
         assert cv2.imread(str(tmp_path / f'out/{name}.png')).std() > 1
-
-
-def test_the_demo_reports_every_measure_and_point(tmp_path):
-    report = score(
-        ROOT / 'configs/lm4ve/vit-demo_minilm_textured-digits.py',
-        f'--bootstrap 20 --split val --out-dir {tmp_path} --cfg-options '
-        'test_dataloader.dataset.indices=12',
-    )
-    assert report.images == 12 and report.fixing_images == 2
-    tables = dict(list(report.frame.groupby('table')))
-    measures = 'magnitude', 'frequency'
-    points = [*product(measures, ('encoder', 'mapped', 'block', 'after'))]
-    points += product(['attention'], ('encoder', 'block'))
-    rows = tables['rows'].iloc[1:]
-    assert {*zip(rows.measure, rows.point, strict=True)} == {*points}
-    pairs = [*product(measures, ('after - encoder', 'block - mapped'))]
-    pairs.append(('attention', 'block - encoder'))
-    found = tables['differences']
-    assert {*zip(found.measure, found.point, strict=True)} == {*pairs}
-    assert {*rows[rows.measure == 'attention'].note} == {'class token'}
-    assert ((rows.low <= rows.iou) & (rows.iou <= rows.high)).all()
 
 
 # --------------------------------------------------------------------- bad inputs

@@ -34,20 +34,12 @@ def test_areas_are_exact_where_tokens_cut_pixels():
     assert np.array_equal(pm.token_mask(mask, (3, 4))[0], expected.ravel())
 
 
-IOUS = [
-    ('10101', '11111', 2 / 4),  # TP 2, FN 1, FP 1
-    ('11001', '11111', 1.0),
-    ('00110', '11111', 0.0),
-    ('00000', '11111', 0.0),
-    ('11111', '11111', 3 / 5),  # the class prior
-    ('10101', '11010', 1 / 2),  # the false positive not counted
-]
-
-
-@pytest.mark.parametrize('predicted, valid, expected', IOUS)
-def test_iou_of_cases_done_by_hand(predicted, valid, expected):
-    found = (np.array([c == '1' for c in word]) for word in (predicted, '11001', valid))
-    assert pm.iou(*found) == pytest.approx(expected, abs=1e-12)
+def test_iou_equals_counting():
+    # Of 200 cases of five tokens, some have nothing to find or to count.
+    for predicted, truth, valid in np.random.default_rng(0).random((200, 3, 5)) < 0.5:
+        if (truth & valid).any():
+            expected = _by_counting(predicted[valid], truth[valid])
+            assert pm.iou(predicted, truth, valid) == pytest.approx(expected, abs=1e-12)
 
 
 # --------------------------------------------------------------------- activations

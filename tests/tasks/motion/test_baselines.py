@@ -1,16 +1,12 @@
-"""Forecasts without training, pictures of them, and the simulator."""
+"""Forecasts without training, and the simulator."""
 
-import cv2
 import numpy as np
 import pytest
 
 from lm4ve.errors import UserError
-from lm4ve.tasks.base.pictures import to_image
-from lm4ve.tasks.motion import MotionVisualizer
 from lm4ve.tasks.motion.baselines import NearestNeighbor, constant_velocity, kalman_filter
 from lm4ve.tasks.motion.demo.traffic import build_city, windows
 from lm4ve.tasks.motion.demo.traffic_files import TrafficDataset
-from lm4ve.tasks.motion.visualization import scene_grid
 from tests.tasks.motion.moving import moved, straight
 
 
@@ -33,27 +29,6 @@ def test_nearest_neighbor_of_known_scene_is_itself(scenes):
     assert p.argmax() == 0 and p.sum() == pytest.approx(1)
     with pytest.raises(UserError, match='at least 6'):
         NearestNeighbor(scenes[:2], k=6)
-
-
-RED, GREEN, BLUE = [208, 69, 43], [26, 143, 60], [31, 78, 156]
-
-
-def drawn(image, color):
-    return (np.abs(image.astype(int) - color).max(-1) < 40).sum()
-
-
-def test_picture_shows_forecasts_truth_and_history(scenes, tmp_path):
-    scene = straight(scenes[0])
-    lines, p = constant_velocity(scene)
-    visualizer = MotionVisualizer(name='t', vis_backends=[])
-    plain = visualizer.add_datasample('a', dict(scene=scene))
-    sample = dict(scene=scene, trajectories=lines + [0.0, 9.0], probabilities=p)
-    full = visualizer.add_datasample('a', sample, out_file=str(tmp_path / 'one.png'))
-    assert drawn(full, RED) > drawn(plain, RED) + 50
-    assert drawn(full, GREEN) > 50 and drawn(full, BLUE) > 50
-    np.testing.assert_array_equal(cv2.imread(str(tmp_path / 'one.png'))[..., ::-1], full)
-    grid = to_image(scene_grid([dict(scene=s) for s in scenes[:4]], columns=2))
-    assert (np.array(grid.shape[:2]) > 1.8 * np.array(full.shape[:2])).all()
 
 
 def test_traffic_keeps_to_lanes_and_repeats_by_seed():

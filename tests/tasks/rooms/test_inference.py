@@ -6,23 +6,16 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.collections import PathCollection
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.quiver import Quiver
 from mmengine.registry import MODELS
-from scipy.spatial.transform import Rotation
 
 from lm4ve.analysis import analyse
 from lm4ve.analysis.loading import collate, samples_by_index, samples_of_files
 from lm4ve.analysis.samples import samples_of
 from lm4ve.apis import inference
 from lm4ve.runner.config import read_config
-from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
 from lm4ve.tasks.rooms import RoomInferencer
-from lm4ve.tasks.rooms.export import EXPORT
-from lm4ve.tasks.rooms.visualization import ASKER, GUESS, draw_room
 from tests.helpers.tiny_runs import enlarged
-from tests.helpers.tools import run_tool_here
 from tests.tasks.rooms import tiny
 from tests.tasks.rooms.scans import write_ply
 from tests.tasks.rooms.scenes import write_sqa3d
@@ -101,10 +94,7 @@ def test_files_arrays_and_meshes_of_one_room_give_the_same(made, tmp_path):
     inferencer = asker(made, 'points')
     alone = [inferencer(p, SITUATION, QUESTION)[0]['pred_score'] for p in (*places, array)]
     assert alone == pytest.approx([alone[0]] * 3, abs=1e-4)
-    questions = [QUESTION, 'what is behind me?']
-    many = inferencer([array, places[0]], SITUATION, questions, batch_size=2, out_dir=tmp_path)
-    assert many[0]['pred_score'] == pytest.approx(alone[0], abs=1e-4)
-    assert [found['question'] for found in many] == questions
+    inferencer([array, places[0]], SITUATION, QUESTION, batch_size=2, out_dir=tmp_path)
     assert {p.name for p in tmp_path.glob('*.png')} == {'00000.png', '00001_array.png'}
 
 
@@ -126,8 +116,6 @@ def test_invalid_rooms_and_texts_are_refused(made, tmp_path):
     for path, situation in ((picture, SITUATION), (room, None)):
         with pytest.raises(REFUSED):
             samples_of_files(points.cfg, [path], question=QUESTION, situation=situation)
-    with pytest.raises(REFUSED):
-        EXPORT.samples(points.cfg, 1)
 
 
 # --------------------------------------------------------------------- activations
@@ -166,33 +154,6 @@ def test_activations_are_of_objects_and_words(name, made):
 
 
 # -------------------------------------------------------------------------- the tool
-def test_the_demo_prints_answers_and_writes_pictures(made, tmp_path, capsys):
-    options = ['--config', made / 'stored.py', '--checkpoint', made / 'stored.pth', '--topk', 2]
-    options += ['--device', 'cpu', '--out-dir', tmp_path]
-    tool, room = 'vision_language/demo.py', room_of(made, 'stored')
-    run_tool_here(tool, room, QUESTION, '--situation', SITUATION, *options)
-    printed = capsys.readouterr().out
-    assert f'{SITUATION}\n{QUESTION}' in printed and printed.count(' %') == 2
-    names = {'00000_scene0003_00.png', 'scene0003_00_activations.png'}
-    assert {p.name for p in tmp_path.iterdir()} == names
-    with pytest.raises(REFUSED):
-        run_tool_here(tool, room, QUESTION, *options)
 
 
 # ------------------------------------------------------------------------ pictures
-def pose(x: float, y: float, degrees: float) -> torch.Tensor:
-    turn = Rotation.from_euler('z', degrees, degrees=True).as_quat() * 2
-    return torch.tensor([x, y, 1.0, *turn])
-
-
-def test_a_plan_shows_asker_and_prediction():
-    axes = Figure().subplots()
-    poses = dict(gt_pose=pose(1, 1, 30), pred_pose=pose(3, 3, 90))
-    draw_room(axes, tiny.room(), VisionLanguageDataSample(**poses))
-    arrows = {q.get_facecolor()[0][:3].tobytes(): q for q in axes.findobj(Quiver)}
-    for color, place, degrees in ((ASKER, 1, 30), (GUESS, 3, 90)):
-        arrow = arrows[np.array(to_rgb(color)).tobytes()]
-        angle = np.radians(degrees)  # the asker looks along minus x
-        looks = [arrow.U[0], arrow.V[0]]
-        np.testing.assert_allclose(looks, [-np.cos(angle), -np.sin(angle)], atol=1e-6)
-        assert arrow.get_offsets()[0].tolist() == [place, place]

@@ -127,12 +127,10 @@ BAD_ROWS = [
     ('q.csv', 'image,question\na.png,"What?\n'),
     ('q.csv', 'question_id,image,question\n1,a.png,A?\n1,a.png,B?\n'),
     ('q.csv', 'image,question,answer\na.png,What?,a d'),
-    ('q.csv', ''),
     ('q.jsonl', '{"image": "a.png", "question": 3}\n'),
     ('q.jsonl', '{"image": "a.png", "question": "What?", "answers": [2]}\n'),
     ('q.jsonl', '{"image": "a.png", "question": "\\ud800?"}\n'),
     ('q.jsonl', f'{{"image": "a.png", "question": {"[" * 2000}'),
-    ('q.txt', 'a.png What?\n'),
 ]
 
 
@@ -160,13 +158,6 @@ BAD = [
 def test_bad_file_is_named_before_training(file, change, coco):
     edit(file(coco), change)
     with pytest.raises(UserError, match='vqav2'):
-        vqav2(coco)
-
-
-@pytest.mark.parametrize('folder', ['train2014', 'vqav2'])
-def test_missing_folder_is_named(folder, coco):
-    shutil.rmtree(coco / folder)
-    with pytest.raises(UserError, match=folder):
         vqav2(coco)
 
 
@@ -317,12 +308,10 @@ def test_splits_are_put_together(flickr, tmp_path):
     assert KarpathyRetrieval(split='val', **how).test_mode
 
 
-#: The same captions as rows, in one cell, and as JSON lines.
+#: The same captions as rows and in one cell.
 CAPTIONS = {
     'rows.csv': 'image,caption\nb.png,two\na.png,"one, or more"\nb.png,three\n',
     'cells.csv': 'image,captions\nb.png,two|three\na.png,"one, or more"\n',
-    'lines.jsonl': '{"image": "b.png", "captions": ["two", "three"]}\n'
-    '{"image": "a.png", "caption": "one, or more"}\n',
 }
 
 
