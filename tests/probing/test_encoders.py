@@ -104,7 +104,7 @@ def test_configs_give_data_and_encoders(task, name, fields, shape, tmp_path, mon
 @pytest.mark.parametrize(
     'name, match',
     [
-        ('timm/vit_tiny_patch16_224', 'Without a network: --encoder-checkpoint'),
+        ('timm/vit_tiny_patch16_224', 'Without a network: package:eff.*--encoder-checkpoint'),
         ('timm/vit_tinny', "timm has no model 'vit_tinny'"),
         ('transformers/google/vit-base-patch16-224', 'Without a network'),
         ('torchvision/resnet19', 'Unknown model resnet19'),

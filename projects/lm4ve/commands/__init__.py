@@ -54,11 +54,17 @@ def main() -> None:
             parser_of(name).parse_args()
     # Among what imports make there is no garbage, and looking for it takes a third of their time.
     gc.disable()
-    run = import_module(f'lm4ve.commands.{name}').main
-    if name != 'list':
-        from lm4ve.runner.command_line import run_tool
+    try:
+        run = import_module(f'lm4ve.commands.{name}').main
+        if name != 'list':
+            from lm4ve.runner.command_line import run_tool
 
-        run = functools.partial(run_tool, run)
+            run = functools.partial(run_tool, run)
+    except ImportError as e:
+        if not str(e).startswith('lib'):  # of the system, such as libGL.so.1
+            raise
+        fix = 'on Debian or Ubuntu: apt-get install libgl1 libglib2.0-0 (for OpenCV)'
+        sys.exit(f'error: {e}. Fix, {fix}')
     gc.freeze()
     gc.enable()
     run()

@@ -31,7 +31,11 @@ FLAGS: dict[str, Flags] = {
         '--formal': dict(nargs='+', default=[], metavar='[NAME=]FOLDER', help=_FORMAL),
         '--variants': dict(nargs='+', default=[*_VARIANTS], choices=_VARIANTS, help='default: all'),
         '--seeds': dict(type=int, help='default: 8; 6 or 5 where the minutes are few'),
-        '--minutes': dict(type=float, default=10.0, help='for all of it; the steps follow'),
+        '--minutes': dict(
+            type=float,
+            default=10.0,
+            help='for all of it on free cores, default: 10; the steps follow',
+        ),
         '--steps': dict(type=int, help='of each training, whatever they take'),
         '--rates': dict(type=float, nargs='+', default=[], help='of learning; default: a ladder'),
         '--margin': dict(type=float, default=1.0, help='smallest difference that matters, points'),

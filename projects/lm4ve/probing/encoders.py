@@ -102,7 +102,7 @@ def load_encoder(name: str, checkpoint: str | None = None, size: int | None = No
         cause = ' '.join(str(e).split())[:200] or type(e).__name__
         raise UserError(
             f"The encoder '{name}' cannot be loaded ({cause}). Without a network: "
-            '--encoder-checkpoint, or none for untrained weights.'
+            'package:efficientnet-lite0, or --encoder-checkpoint, which may be none: untrained.'
         ) from e
     module = found.module.eval().requires_grad_(False)
     facts = f'{fingerprint(module.state_dict().items())}{module!r}{found.fingerprint}'
