@@ -135,7 +135,7 @@ def write_videos() -> None:
 def write_questions() -> None:
     vqa.write_vqav2(HERE, dict(train2014=2))
     vqa.write_visual_genome(HERE, 3)
-    vqa.write_coco(HERE, dict(train=3), captions=1)
+    vqa.write_karpathy(HERE, dict(train=3), coco=True)
     image = 'train2014/COCO_train2014_000000000001.jpg'
     rows = [dict(image=image, question=f'What is {i}?', answers='a|b') for i in range(4)]
     vqa.write_csv(Path('q.csv'), rows)
