@@ -20,7 +20,7 @@ demo-llm: $(STAMP)
 	$(BIN)/python tools/demo.py --llm $(ARGS)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slurm" $(ARGS)
 
 # On a real Slurm of one node, which the tests start: as root, after
 # apt-get install slurm-wlm munge.
