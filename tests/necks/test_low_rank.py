@@ -125,7 +125,7 @@ CHEAPEST = [
 
 @pytest.mark.parametrize('queries, batch, grad, may_absorb, expected', CHEAPEST)
 def test_the_cheapest_method_of_a_batch(queries, batch, grad, may_absorb, expected):
-    """Of a layer of LLaMA-7B's shape, without memory."""
+    """Build a layer of LLaMA-7B's shape, which takes no memory."""
     linear = nn.Linear(4096, 4096, device='meta')
     layer = SimpleNamespace(q_proj=linear, k_proj=linear, norm_form=1, head_dim=128)
     with torch.set_grad_enabled(grad):

@@ -51,7 +51,7 @@ def start(task: str, name: str, *flags: str) -> subprocess.Popen:
 
     Args:
         task (str): Key of :data:`DEMOS`.
-        name (str): Of its folder and of its log, below the current folder.
+        name (str): Its folder and its log have this name, below the current folder.
         *flags (str): For the tool.
     """
     config, fields, schedule = DEMOS[task]

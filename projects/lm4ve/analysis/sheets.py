@@ -182,7 +182,7 @@ def render_page(template: Path, path: str | Path, **values: Any) -> None:
     """Write a page from a template that extends this folder's ``page.html``.
 
     Args:
-        template (Path): Of Jinja. What it names is escaped; ``base64`` embeds a file.
+        template (Path): Jinja escapes what it names; the filter ``base64`` embeds a file.
         path (str | Path): The HTML file.
         **values: What the template names.
     """

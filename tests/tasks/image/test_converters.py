@@ -1,4 +1,4 @@
-"""The same logits from released checkpoints; mmpretrain's encoders without their final norm."""
+"""Released checkpoints give their logits; mmpretrain's encoders run without their final norm."""
 
 from pathlib import Path
 

@@ -207,7 +207,7 @@ def test_finetuned_and_llama_give_the_published_logits(llm, tmp_path, capsys):
 
 
 def test_plain_final_norm_becomes_the_necks(llm, tmp_path):
-    """As it must when a fine-tuned VideoMAE is the start of one with a block."""
+    """A fine-tuned VideoMAE may be the start of one with a block."""
     state, model = r.finetuned_state(), build(llm[0])
     converted = convert(state, tmp_path)
     # By torch's loading and by MMEngine's own, which is another function.
