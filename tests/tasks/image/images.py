@@ -38,15 +38,8 @@ def broken_files() -> dict:
 
 
 def fill(root: Path, names, count: int = 3) -> None:
-    """Write ``count`` images into each of the named class folders."""
+    """Write ``count`` images, all different, into each of the named class folders."""
     for c, name in enumerate(names):
         for i in range(count):
             suffix = ('.JPEG', '.png')[i % 2]
-            write(root / name / f'{i}{suffix}', encode(seed=c, suffix=suffix))
-
-
-def fill_once(root: Path, names) -> None:
-    """Write one and the same small image into each of many class folders."""
-    data = encode(8)
-    for name in names:
-        write(root / name / f'{name}_0.JPEG', data)
+            write(root / name / f'{i}{suffix}', encode(seed=c * count + i, suffix=suffix))

@@ -20,8 +20,9 @@ from lm4ve.tasks.image import CorruptionAccuracy, ImageNetC, ImageNetVariant, Su
 from lm4ve.tasks.image.datasets.imagenet_variants import CORRUPTIONS, SEVERITIES
 from lm4ve.tasks.image.datasets.synsets import class_indices
 from lm4ve.tasks.image.metrics import ALEXNET_ERRORS
+from tests.helpers.shrink import shrink_images
 from tests.helpers.tasks import FOLDERS
-from tests.tasks.image.images import broken_files, fill_once, write
+from tests.tasks.image.images import fill, write
 
 META_KEYS = ('img_path', 'corruption', 'severity')
 PIPELINE = [dict(type='LoadImageFromFile'), dict(type='PackInputs', meta_keys=META_KEYS)]
@@ -37,20 +38,17 @@ def timm_indices(variant: str) -> list:
 def data(tmp_path_factory):
     """All variants in the layouts of their archives, one image a class."""
     root = tmp_path_factory.mktemp('data')
-    fill_once(root / 'imagenet-a', class_indices('a'))
-    fill_once(root / 'imagenet-r', class_indices('r'))
-    fill_once(root / 'imagenet-sketch' / 'sketch', class_indices('sketch'))
+    for variant in 'ar':
+        folder, wnids = root / f'imagenet-{variant}', [*class_indices(variant)]
+        fill(folder, wnids, 1)
+        (folder / '__MACOSX').mkdir()
+        write(folder / 'README.txt', b'read me')
+        write(folder / wnids[3] / 'zero.jpg', b'')
+    fill(root / 'imagenet-sketch/sketch', class_indices('sketch'), 1)
     (root / 'imagenet-c/fog').mkdir(parents=True)
     for severity in '12':
         (root / 'imagenet-c/fog' / severity).symlink_to(root / 'imagenet-sketch/sketch')
-    write(root / 'imagenet-a' / 'n01498041' / 'half.jpg', broken_files()['half.jpg'])
     return root
-
-
-@pytest.fixture
-def thousand(data):
-    """A folder with one image for each of the 1,000 wnids."""
-    return data / 'imagenet-sketch/sketch'
 
 
 def test_class_order_is_mmpretrains():
@@ -68,13 +66,9 @@ def test_class_order_is_mmpretrains():
 
 
 @pytest.mark.parametrize('variant', ['a', 'r'])
-def test_labels_are_indices_among_1000_classes(variant, tmp_path):
+def test_labels_are_indices_among_1000_classes(variant, data):
     wnids = class_indices(variant)
-    fill_once(tmp_path, wnids)
-    write(tmp_path / 'README.txt', b'read me')
-    (tmp_path / '__MACOSX').mkdir()
-    write(tmp_path / list(wnids)[3] / 'zero.jpg', b'')
-    dataset = ImageNetVariant(variant, data_root=str(tmp_path))
+    dataset = ImageNetVariant(variant, data_root=str(data / f'imagenet-{variant}'))
     assert len(dataset) == 200 and dataset.num_corrupt == 1
     assert dataset.get_gt_labels().tolist() == timm_indices(variant)
     for i in (0, 77, 199):
@@ -84,11 +78,11 @@ def test_labels_are_indices_among_1000_classes(variant, tmp_path):
     assert len(dataset.metainfo['classes']) == 1000
 
 
-def test_wrong_class_folders_are_refused(thousand, tmp_path):
+def test_wrong_class_folders_are_refused(data, tmp_path):
     with pytest.raises(UserError, match='not ImageNet-A: .* 800 are of other classes'):
-        ImageNetVariant('a', data_root=str(thousand))
+        ImageNetVariant('a', data_root=str(data / 'imagenet-sketch/sketch'))
     wnids = list(class_indices('r'))
-    fill_once(tmp_path, wnids[1:])
+    fill(tmp_path, wnids[1:], 1)
     with pytest.raises(UserError, match=f'1 are missing .{wnids[0]}'):
         ImageNetVariant('r', data_root=str(tmp_path))
     (tmp_path / wnids[0]).mkdir()
@@ -96,11 +90,11 @@ def test_wrong_class_folders_are_refused(thousand, tmp_path):
         ImageNetVariant('r', data_root=str(tmp_path))
 
 
-def test_imagenet_c_samples_have_their_group(thousand, tmp_path):
+def test_imagenet_c_samples_have_their_group(data, tmp_path):
     groups = [('fog', 2), ('fog', 5), ('snow', 2), ('snow', 5)]
     for corruption, severity in groups:
         (tmp_path / corruption).mkdir(exist_ok=True)
-        (tmp_path / corruption / str(severity)).symlink_to(thousand)
+        (tmp_path / corruption / str(severity)).symlink_to(data / 'imagenet-sketch/sketch')
     options = dict(corruptions=['fog', 'snow'], pipeline=PIPELINE, verify=False)
     dataset = ImageNetC(str(tmp_path), severities=[2, 5], **options)
     assert len(dataset) == 4000
@@ -123,12 +117,10 @@ def answered(corruption: str, severity: int, right: bool) -> DataSample:
     return scored(1, [0.1, 0.9] if right else [0.9, 0.1], corruption=corruption, severity=severity)
 
 
-def evaluate(metric, samples, meta=None, batch: int = 2) -> dict:
+def evaluate(metric, samples, meta=None) -> dict:
     evaluator = Evaluator([metric])
     evaluator.dataset_meta = meta or {}
-    for i in range(0, len(samples), batch):
-        evaluator.process(samples[i : i + batch])
-    return evaluator.evaluate(len(samples))
+    return evaluator.offline_evaluate(samples, chunk_size=2)
 
 
 # --------------------------------------------------------------------- subset
@@ -157,13 +149,9 @@ def test_unsuitable_subset_raises(indices, error):
 
 # ----------------------------------------------------------------- corruption
 def test_groups_have_equal_weight():
-    samples = (
-        # fog: 100 % of one image and 25 % of four; snow: 50 % of two, 0 of one.
-        [answered('fog', 1, True)]
-        + [answered('fog', 2, i == 0) for i in range(4)]
-        + [answered('snow', 1, i == 0) for i in range(2)]
-        + [answered('snow', 2, False)]
-    )
+    # fog: 100 % of one image and 25 % of four; snow: 50 % of two, 0 of one.
+    right = {('fog', 1): [1], ('fog', 2): [1, 0, 0, 0], ('snow', 1): [1, 0], ('snow', 2): [0]}
+    samples = [answered(*group, bool(x)) for group, images in right.items() for x in images]
     meta = dict(corruptions=('fog', 'snow'), severities=(1, 2))
     metrics = evaluate(CorruptionAccuracy(), samples, meta)
     with pytest.raises(UserError, match='snow/2'):
@@ -190,9 +178,7 @@ ARCH = dict(embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32)
 
 def load(name: str, data, work_dir) -> Config:
     cfg = Config.fromfile(FOLDERS['image'] / name)
-    for transform in cfg.test_dataloader.dataset.pipeline:
-        for key in {'scale', 'crop_size'} & {*transform}:
-            transform[key] //= 7
+    shrink_images(cfg.test_dataloader.dataset.pipeline)
     folder = cfg.test_dataloader.dataset.data_root.rpartition('/')[2]
     cfg.work_dir = str(work_dir)
     cfg.model.backbone.update(arch=ARCH, img_size=32)
@@ -227,7 +213,7 @@ def test_config_tests_a_model(variant, count, evaluator, data, tmp_path):
     metrics = runner.test()
     dataset = runner.test_loop.dataloader.dataset
     assert len(dataset) == count
-    assert dataset.num_corrupt == (variant == 'a')
+    assert dataset.num_corrupt == (variant in 'ar')
     assert type(runner.test_evaluator.metrics[0]).__name__ == evaluator
     expected = 100 / (200 if variant in 'ar' else 1000)
     assert metrics['accuracy/top1'] == pytest.approx(expected)
