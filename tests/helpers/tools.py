@@ -3,7 +3,10 @@
 import runpy
 import subprocess
 import sys
+from pathlib import Path
 from unittest.mock import patch
+
+import torch
 
 from tests.helpers.tasks import ROOT
 
@@ -21,6 +24,22 @@ def run_tool_here(path: str, *args) -> None:
     file = ROOT / 'tools' / path
     with patch.object(sys, 'path', [str(file.parent), *sys.path]):
         runpy.run_path(str(file))['main']([str(a) for a in args])
+
+
+def convert_here(task: str, folder: Path, content: dict, *args, **save) -> dict:
+    """Save a checkpoint, convert it by the tool and return the state that this writes.
+
+    Args:
+        task (str): The tool's word for the format.
+        folder (Path): The result is written to ``new/dst.pth`` below it.
+        content (dict): The checkpoint.
+        *args: Further arguments of the tool.
+        **save: Options of ``torch.save``.
+    """
+    files = folder / 'src.pth', folder / 'new/dst.pth'
+    torch.save(content, files[0], **save)
+    run_tool_here('convert_checkpoint.py', task, *files, *args)
+    return torch.load(files[1], weights_only=True)['state_dict']
 
 
 def run_command(*words, **options) -> subprocess.CompletedProcess:

@@ -42,23 +42,22 @@ def write_llm(folder: Path, seed: int = 0) -> tuple[str, list[dict]]:
     return str(folder), layers
 
 
-def llama_state(layers: list, plain=vit_state) -> dict:
+def llama_state(layers: list, plain=vit_state, width: int = WIDTH) -> dict:
     """A ViT-LLaMA by its released names; the block is an fp32 copy."""
     state = plain()
-    state['llama_dim_mapper1.weight'] = random(DIM, WIDTH)
-    state['llama_dim_mapper2.weight'] = random(WIDTH, DIM)
+    state['llama_dim_mapper1.weight'] = random(DIM, width)
+    state['llama_dim_mapper2.weight'] = random(width, DIM)
     for i, layer in enumerate(layers):
         state.update({f'llama.layers.{i}.{k}': v.float() for k, v in layer.items()})
     state['llama.norm.weight'] = torch.ones(DIM)
     return state
 
 
-def write_released(path: Path, state: dict, **extra) -> str:
-    """Write it as DeiT's training script does."""
+def released(state: dict, **extra) -> dict:
+    """Return the content of the files that DeiT's training script writes."""
     args = argparse.Namespace(model='vit_tiny', lr=1e-3, opt_betas=None)
     optimizer = dict(state={}, param_groups=[dict(lr=1e-5)])
-    torch.save(dict(model=state, epoch=299, optimizer=optimizer, args=args, **extra), path)
-    return str(path)
+    return dict(model=state, epoch=299, optimizer=optimizer, args=args, **extra)
 
 
 def attend(q, k, v):

@@ -1,10 +1,12 @@
 """Published names become ours; every key is accounted for."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from lm4ve.errors import CheckpointError, UserError
-from tests.helpers.tools import run_tool_here
+from tests.helpers.tools import convert_here
 from tests.tasks.image import released as r
 from tests.tasks.pointcloud.test_models import build
 
@@ -27,11 +29,9 @@ def model():
     return model
 
 
-def convert(tmp_path, state, *args):
-    files = tmp_path / 'src.pth', tmp_path / 'dst.pth'
-    torch.save(dict(base_model=state, epoch=3, metrics=dict(acc=1.0)), files[0])
-    run_tool_here('convert_checkpoint.py', 'pointcloud', *files, *args)
-    return torch.load(files[1], weights_only=True)['state_dict']
+def convert(tmp_path, state, *args) -> dict:
+    content = dict(base_model=state, epoch=3, metrics=dict(acc=1.0))
+    return convert_here('pointcloud', tmp_path, content, *args)
 
 
 @pytest.mark.parametrize('prefix', ['', 'module.', 'base_model.'])
@@ -71,11 +71,7 @@ def test_pretraining_gives_the_encoder(prefix, others, model, tmp_path):
 
 def test_block_is_compared_and_left_out(model, tmp_path):
     llm, layers = r.write_llm(tmp_path / 'llm')
-    state = published(model)
-    state['llama_dim_mapper1.weight'] = torch.randn(r.DIM, 12)
-    state['llama_dim_mapper2.weight'] = torch.randn(12, r.DIM)
-    state.update({f'llama.layers.0.{k}': v.float() for k, v in layers[-1].items()})
-    state['llama.norm.weight'] = torch.ones(r.DIM)
+    state = r.llama_state([layers[-1]], partial(published, model), 12)
     block = dict(type='LLMBlock', checkpoint=llm)
     neck = dict(type='LLMBlockNeck', in_channels=12, norm_cfg=dict(type='LN'), block=block)
     ours = build(neck=neck).eval()

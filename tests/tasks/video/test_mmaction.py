@@ -10,18 +10,16 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner.checkpoint import _load_checkpoint_to_model  # noqa: E402
 
-from lm4ve.errors import (
-    CheckpointError,  # noqa: E402
-    UserError,
-)
+from lm4ve.errors import CheckpointError, UserError
 from tests.helpers.models import BLOCK, neck
 from tests.helpers.tasks import FOLDERS
-from tests.helpers.tools import run_tool_here  # noqa: E402
+from tests.helpers.tools import convert_here  # noqa: E402
 from tests.tasks.video import released as r  # noqa: E402
 
-VIT = dict(type='VisionTransformer', img_size=32, patch_size=16, embed_dims=16, depth=2)
-VIT.update(num_heads=2, num_frames=4, return_feat_map=True)
-VIT_HEAD = dict(type='TimeSformerHead', num_classes=5, in_channels=16)
+VIT = dict(type='VisionTransformer', img_size=r.SIZE, patch_size=r.PATCH, embed_dims=r.WIDTH)
+VIT.update(depth=r.DEPTH, num_heads=r.HEADS, num_frames=4, return_feat_map=True)
+VIT_NECK = neck(r.WIDTH, out_type='avg_featmap')
+VIT_HEAD = dict(type='TimeSformerHead', num_classes=r.CLASSES, in_channels=r.WIDTH)
 SWIN = dict(type='lm4ve.RawSwinTransformer3D', window_size=(2, 2, 2), pretrained2d=False)
 SWIN['arch'] = dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2])
 R3D = dict(type='ResNet3d', depth=18, base_channels=4, conv1_kernel=(1, 3, 3))
@@ -30,7 +28,7 @@ I3D_HEAD = dict(type='I3DHead', num_classes=5, average_clips='prob')
 RESNET = dict(type='mmpretrain.ResNet', depth=18, base_channels=4, stem_channels=4)
 TSN_HEAD = dict(type='TSNHead', num_classes=5, in_channels=32, average_clips='prob')
 HOSTS = dict(
-    vit=(VIT, neck(16, out_type='avg_featmap'), VIT_HEAD),
+    vit=(VIT, VIT_NECK, VIT_HEAD),
     swin=(SWIN, neck(64), dict(I3D_HEAD, in_channels=64)),
     resnet3d=(R3D, neck(32, norm_cfg=None), dict(I3D_HEAD, in_channels=32)),
 )
@@ -42,15 +40,14 @@ def recognizer(backbone, neck, head, type='mmaction.Recognizer3D', **kwargs):
     return model.eval()
 
 
-def clips(views: int = 1, batch: int = 2) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(1)
-    return torch.randn(batch, views, 3, 4, 32, 32, generator=generator)
+def noise(*shape) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize('host', HOSTS)
 def test_views_in_parts_equal_all_at_once(host):
     """max_testing_views, of which the last part is smaller."""
-    x = clips(views=5, batch=1)
+    x = noise(1, 5, 3, 4, 32, 32)
     whole, parts = (
         recognizer(*HOSTS[host], test_cfg=cfg).extract_feat(x, test_mode=True)[0]
         for cfg in (None, dict(max_testing_views=2))
@@ -65,17 +62,12 @@ def test_raw_video_swin_omits_only_the_final_norm():
     torch.nn.init.normal_(plain.norm3.weight)
     own = plain.state_dict()
     bare.load_state_dict({k: own[k] for k in bare.state_dict()})
-    x = clips()[:, 0]
+    x = noise(2, 3, 4, 32, 32)
     normed = plain.norm3(bare(x).permute(0, 2, 3, 4, 1))
     torch.testing.assert_close(normed.permute(0, 4, 1, 2, 3), plain(x))
 
 
 # ---------------------------------------------------------------- Recognizer2D
-def frames(views: int, batch: int = 2) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(1)
-    return torch.randn(batch, views, 3, 32, 32, generator=generator)
-
-
 def tsn(frames_per_clip: int = 4, **kwargs):
     sizes = dict(type='lm4ve.Recognizer2D', frames_per_clip=frames_per_clip)
     return recognizer(RESNET, neck(32, norm_cfg=None), TSN_HEAD, **sizes, **kwargs)
@@ -88,7 +80,7 @@ def logits2d(model, x):
 
 def test_recognizer2d_equals_the_computation_by_hand():
     model = tsn(2)
-    x = frames(4)
+    x = noise(2, 4, 3, 32, 32)
     maps = model.backbone(x.flatten(0, 1))[-1]
     tokens = maps.unflatten(0, (4, 2)).permute(0, 1, 3, 4, 2).flatten(1, 3)
     out = model.neck.mapper_out(model.neck.block(model.neck.mapper_in(tokens)))
@@ -100,17 +92,17 @@ def test_recognizer2d_equals_the_computation_by_hand():
 
 def test_incomplete_clips_are_refused():
     with pytest.raises(UserError, match='frames_per_clip=4'):
-        tsn(4).extract_feat(frames(6))
+        tsn(4).extract_feat(noise(2, 6, 3, 32, 32))
     with pytest.raises(UserError, match='max_testing_views'):
-        logits2d(tsn(4, test_cfg=dict(max_testing_views=2)), frames(8))
+        logits2d(tsn(4, test_cfg=dict(max_testing_views=2)), noise(2, 8, 3, 32, 32))
 
 
 def test_hosts_2d_recognizer_equals_ours():
-    ours = recognizer(RESNET, neck(32), TSN_HEAD, 'lm4ve.Recognizer2D')
+    ours, x = recognizer(RESNET, neck(32), TSN_HEAD, 'lm4ve.Recognizer2D'), noise(2, 6, 3, 32, 32)
     for test_cfg in (None, dict(max_testing_views=2)):
         host = dict(type='mmaction.Recognizer2D', test_cfg=test_cfg)
         theirs = recognizer(RESNET, neck(32), TSN_HEAD, **host)
-        torch.testing.assert_close(logits2d(theirs, frames(6)), logits2d(ours, frames(6)))
+        torch.testing.assert_close(logits2d(theirs, x), logits2d(ours, x))
 
 
 # ------------------------------------------------------------------ layer decay
@@ -140,26 +132,16 @@ SIZES = ('--img-size', r.SIZE, '--num-frames', r.FRAMES)
 
 
 def build(llm=None, layers=(-1,)):
-    backbone = dict(type='VisionTransformer', img_size=r.SIZE, patch_size=r.PATCH, depth=r.DEPTH)
-    backbone.update(embed_dims=r.WIDTH, num_heads=r.HEADS, num_frames=r.FRAMES)
-    head = dict(type='TimeSformerHead', num_classes=r.CLASSES, in_channels=r.WIDTH)
-    cfg = dict(type='mmaction.Recognizer3D', backbone=backbone, cls_head=head)
-    if llm is not None:
-        backbone['return_feat_map'] = True
-        block = dict(type='LLMBlock', checkpoint=llm, layers=layers)
-        cfg['neck'] = dict(type='LLMBlockNeck', in_channels=r.WIDTH, block=block)
-        cfg['neck']['out_type'] = 'avg_featmap'
-    model = MODELS.build(cfg)
+    """Our model of the published one's shape, with other random weights."""
+    block = dict(type='LLMBlock', checkpoint=llm, layers=layers)
+    backbone = dict(VIT, num_frames=r.FRAMES, return_feat_map=llm is not None)
+    model = recognizer(backbone, dict(VIT_NECK, block=block) if llm else None, VIT_HEAD)
     model.init_weights()
-    return model.eval()
+    return model
 
 
 def convert(state, tmp_path, *args) -> dict:
-    torch.save(dict(model=state), tmp_path / 'src.pth')
-    run_tool_here(
-        'convert_checkpoint.py', 'video', tmp_path / 'src.pth', tmp_path / 'dst.pth', *SIZES, *args
-    )
-    return torch.load(tmp_path / 'dst.pth', weights_only=True)['state_dict']
+    return convert_here('video', tmp_path, dict(model=state), *SIZES, *args)
 
 
 def logits(model, clips):
