@@ -21,7 +21,8 @@ def write_noise(path: Path, frames: int = 20, size: tuple = (40, 44), seed: int 
 
 def write_broken(folder: Path) -> dict:
     """Write one of each kind; return what is wrong -> path."""
-    whole = write_noise(folder / 'whole.mp4').read_bytes()
+    source = write_noise(folder / 'whole.mp4')
+    whole = source.read_bytes()
     kinds = 'empty', 'truncated', 'truncated_late', 'audio', 'one_frame', 'text'
     broken = {kind: folder / f'{kind}.mp4' for kind in kinds}
     broken['empty'].write_bytes(b'')
@@ -32,20 +33,14 @@ def write_broken(folder: Path) -> dict:
         sound.writeframes(bytes(1600))
     write_noise(broken['one_frame'], frames=1)
     # With its index in front, as web servers have it, a cut file opens well.
-    fast = folder / 'fast.mp4'
-    with (
-        av.open(str(fast), 'w', options=dict(movflags='faststart')) as out,
-        av.open(str(folder / 'whole.mp4')) as source,
-    ):
-        stream = source.streams.video[0]
-        copy = out.add_stream_from_template(stream)
-        for packet in source.demux(stream):
+    cut, fast = broken['truncated_late'], dict(movflags='faststart')
+    with av.open(str(source)) as video, av.open(str(cut), 'w', options=fast) as out:
+        stream = out.add_stream_from_template(video.streams.video[0])
+        for packet in video.demux(video=0):
             if packet.dts is not None:
-                packet.stream = copy
+                packet.stream = stream
                 out.mux(packet)
-    data = fast.read_bytes()
-    fast.unlink()
-    broken['truncated_late'].write_bytes(data[: len(data) * 2 // 3])
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size * 2 // 3])
     return broken
 
 
