@@ -15,17 +15,13 @@ def clouds(*shape):
 
 
 def balls_by_hand(points, centers, radius, num, counts):
-    found = []
+    rows = []
     for cloud, some, count in zip(points, centers, counts, strict=True):
-        rows = []
         for center in some:
-            inside = [
-                i for i in range(count) if float((cloud[i] - center).square().sum()) < radius**2
-            ]
-            first = inside[:num] or [0]
+            squares = [float((p - center).square().sum()) for p in cloud[:count]]
+            first = [i for i in range(count) if squares[i] < radius**2][:num] or [0]
             rows.append(first + first[:1] * (num - len(first)))
-        found.append(rows)
-    return torch.tensor(found)
+    return torch.tensor(rows).view(*centers.shape[:2], num)
 
 
 # Whole numbers: distances are exact, so that ties are ties.
@@ -94,18 +90,14 @@ def test_padding_is_in_no_ball_and_is_never_picked():
 
 @pytest.mark.parametrize('count', [1, 2, 7])
 def test_features_are_interpolated_by_inverse_distance(count):
-    targets, sources = clouds(2, 9) + 0.5, clouds(2, count)
+    targets, sources = torch.randn(2, 9, 3), torch.randn(2, count, 3)
     features = torch.randn(2, count, 5, requires_grad=True)
     found = point_ops.interpolate_features(targets, sources, features)
-    for b in range(2):
-        for n in range(9):
-            distances = [float((targets[b, n] - s).norm()) for s in sources[b]]
-            nearest = sorted(range(count), key=lambda i: (distances[i], i))[:3]
-            if len({distances[i] for i in range(count)}) < count:
-                continue  # of equally near sources any may be taken
-            weights = [1 / (distances[i] + 1e-8) for i in nearest]
-            mean = sum(w * features[b, i] for w, i in zip(weights, nearest, strict=True))
-            torch.testing.assert_close(found[b, n], mean / sum(weights), rtol=1e-5, atol=1e-5)
+    distances = (targets[:, :, None] - sources[:, None]).norm(dim=-1)
+    near = distances <= distances.sort(dim=-1).values[..., :3].amax(-1, keepdim=True)
+    weights = near / (distances + 1e-8)
+    expected = weights @ features / weights.sum(-1, keepdim=True)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     found.sum().backward()
     assert features.grad.sum() == pytest.approx(2 * 9 * 5, rel=1e-4)
 
