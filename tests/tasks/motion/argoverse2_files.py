@@ -40,16 +40,15 @@ def argoverse2_table(window: Window, name: str) -> pd.DataFrame:
     """Return the rows of a scenario, in av2-api's columns."""
     agents, steps = np.nonzero(window.valid)
     h, count, start = Argoverse2Reader.history_steps, window.valid.shape[1], 315968000 * 10**9
-    # Tracks of 1 are whole and unscored, fragments are 0, the focal one is 3.
-    category = np.where(window.valid.all(axis=1), 1, 0)
-    category[window.focal] = 3
     x, y, heading, speed = window.tracks[agents, steps].T
     ids = ['AV' if a == window.sensor else str(1000 + a) for a in agents]
     return pd.DataFrame(
         dict(
             observed=steps < h,
             track_id=ids,
-            **dict(object_type='vehicle', object_category=category[agents], timestep=steps),
+            # The focal track is 3, unscored ones are 1.
+            object_category=np.where(agents == window.focal, 3, 1),
+            **dict(object_type='vehicle', timestep=steps),
             **dict(position_x=x, position_y=y, heading=heading, city=CITY_NAMES[window.city]),
             **dict(velocity_x=speed * np.cos(heading), velocity_y=speed * np.sin(heading)),
             **dict(scenario_id=name, focal_track_id=str(1000 + window.focal), num_timestamps=count),
@@ -71,10 +70,6 @@ def argoverse2_map(window: Window) -> dict:
             [dict(x=x, y=y, z=0.0) for x, y in line.round(4).tolist()]
             for line in (lane.line - right, lane.line + right)
         )
-        segments[str(i)] = dict(
-            **dict(id=i, is_intersection=lane.junction, lane_type='VEHICLE'),
-            **dict(left_lane_boundary=left, right_lane_boundary=right, successors=lane.successors),
-            **dict(left_lane_mark_type='DASHED_YELLOW', right_lane_mark_type='SOLID_WHITE'),
-            **dict(left_neighbor_id=None, right_neighbor_id=None),
-        )
+        lines = dict(left_lane_boundary=left, right_lane_boundary=right)
+        segments[str(i)] = dict(id=i, is_intersection=lane.junction, lane_type='VEHICLE', **lines)
     return dict(lane_segments=segments, pedestrian_crossings={}, drivable_areas={})

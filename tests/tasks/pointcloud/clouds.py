@@ -17,11 +17,6 @@ def cloud(count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(count, 3)).astype('f4')
 
 
-def whole_cloud(seed: int = 0) -> np.ndarray:
-    """Points with whole coordinates, whose distances are exact."""
-    return np.random.default_rng(seed).integers(-999, 999, (40, 3)).astype('f4')
-
-
 def write_cloud(path: Path, points: np.ndarray, text: bool = False, packed: bool = False) -> Path:
     """A .ply, .pcd, .npy, .xyz or .txt file of points ``[N, 3]``."""
     if path.suffix == '.ply':
