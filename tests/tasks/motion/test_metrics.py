@@ -14,7 +14,7 @@ from lm4ve.errors import UserError
 from lm4ve.registry import MODELS
 from lm4ve.tasks.motion import MotionMetric, SceneCache, forecast_metrics
 from lm4ve.tasks.motion.metrics import write_submission
-from tests.helpers.tasks import ROOT
+from tests.helpers.tasks import CONFIGS
 from tests.helpers.tools import run_tool_here
 
 TRUTH = np.array([[1.0, 0.0], [2.0, 0.0]])
@@ -134,31 +134,16 @@ def test_forecasts_of_another_data_set_are_refused(name, form, scene_id, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
-def tool(name, *args):
-    run_tool_here(f'motion/{name}.py', *args)
-
-
-@pytest.fixture(scope='module')
-def folder(argoverse1, tmp_path_factory):
-    """Caches, and a config that reads them."""
-    root = tmp_path_factory.mktemp('tools')
-    for split in ('val', 'test'):
-        files = argoverse1 / split / 'data', root / f'{split}.cache'
-        tool('preprocess', 'argoverse1', *files, '--map-dir', argoverse1 / 'map_files')
-    cfg = Config.fromfile(ROOT / 'configs/motion/vectornet_argoverse1.py')
-    for split in ('train', 'val', 'test'):
-        loader = cfg[f'{split}_dataloader']
-        loader.num_workers, loader.dataset.cache = 0, str(root / 'val.cache')
-    cfg.vis_backends = cfg.visualizer.vis_backends = []
-    cfg.dump(root / 'config.py')
-    return root
-
-
-def test_test_set_is_submitted(folder):
-    state = MODELS.build(Config.fromfile(folder / 'config.py').model).state_dict()
-    torch.save(dict(state_dict=state), folder / 'model.pth')
-    out = folder / 'model.pth', folder / 'x.h5'
-    places = '--cache', folder / 'test.cache', '--work-dir', folder / 'w'
-    tool('submit', folder / 'config.py', *out, *places)
-    with h5py.File(folder / 'x.h5') as h:
-        assert len(h['argoverse_forecasting']) == len(SceneCache(folder / 'test.cache')) * 6 * 30
+def test_test_set_is_submitted(argoverse1, tmp_path):
+    config = CONFIGS / 'motion/vectornet_argoverse1.py'
+    model, out = tmp_path / 'model.pth', tmp_path / 'x.h5'
+    data, cache = argoverse1 / 'test/data', tmp_path / 'test.cache'
+    maps = '--map-dir', argoverse1 / 'map_files'
+    run_tool_here('motion/preprocess.py', 'argoverse1', data, cache, *maps)
+    state = MODELS.build(Config.fromfile(config).model).state_dict()
+    torch.save(dict(state_dict=state), model)
+    options = '--cfg-options', 'test_dataloader.num_workers=0'
+    places = '--cache', cache, '--work-dir', tmp_path, *options
+    run_tool_here('motion/submit.py', config, model, out, *places)
+    with h5py.File(out) as h:
+        assert len(h['argoverse_forecasting']) == len(SceneCache(cache)) * 6 * 30
