@@ -110,10 +110,10 @@ def test_gpu_gives_the_same():
 
     def results(points, features, padding):
         some = points[:, :50]
-        yield point_ops.ball_query(points, some, 0.2, 16, padding)
-        yield point_ops.nearest_neighbors(points, some[:, :5], 3)
-        yield point_ops.interpolate_features(points, some, features)
+        yield point_ops.ball_query(points, some, 0.2, 16, padding).cpu()
+        yield point_ops.nearest_neighbors(points, some[:, :5], 3).cpu()
+        yield point_ops.interpolate_features(points, some, features).cpu()
 
-    found = results(points.cuda(), features.cuda(), padding.cuda())
-    for one, other in zip(results(points, features, padding), found, strict=True):
-        torch.testing.assert_close(other.cpu(), one, rtol=1e-4, atol=1e-4)
+    found = [*results(points.cuda(), features.cuda(), padding.cuda())]
+    expected = [*results(points, features, padding)]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)

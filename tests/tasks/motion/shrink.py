@@ -1,5 +1,6 @@
 """What :mod:`tests.helpers.shrink` makes small in a motion config."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -46,15 +47,10 @@ class Shrinker(shrink.Shrinker):
         """Preprocess a split by its real reader; return the cache's path."""
         write = dict(argoverse1=write_argoverse1, argoverse2=write_argoverse2)[name]
         root = Path(self.written(name, lambda path: write(path, SCENES)))
-
-        def preprocessed(out: Path) -> None:
-            if name == 'argoverse1':
-                reader = Argoverse1Reader(root / split / 'data', root / 'map_files')
-            else:
-                reader = Argoverse2Reader(root / split)
-            preprocess_split(reader, out)
-
-        return self.written(f'{name}-{split}.cache', preprocessed)
+        reader = Argoverse2Reader(root / split)
+        if name == 'argoverse1':
+            reader = Argoverse1Reader(root / split / 'data', root / 'map_files')
+        return self.written(f'{name}-{split}.cache', partial(preprocess_split, reader))
 
     def _write_regions(self, out: Path) -> None:
         scenes = SceneCache(self.cache('argoverse1', 'train'))

@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 
 from lm4ve.errors import UserError
-from lm4ve.tasks import motion
 from lm4ve.tasks.motion import (
     Argoverse1Reader,
     Argoverse2Reader,
@@ -162,10 +161,10 @@ def test_bad_argoverse1_map_stops(damaged, tmp_path):
 
 
 @pytest.fixture
-def data(argoverse1, tmp_path):
-    """A copy of the training files, which a test may spoil."""
+def reader(argoverse1, tmp_path):
+    """A reader of a copy of the training files, which a test may spoil."""
     shutil.copytree(argoverse1 / 'train/data', tmp_path / 'data')
-    return tmp_path / 'data'
+    return Argoverse1Reader(tmp_path / 'data', argoverse1 / 'map_files')
 
 
 @pytest.fixture
@@ -192,7 +191,7 @@ def test_cache_holds_all_files_in_order(scenes, reader1, tmp_path):
         assert_same(a, b)
 
 
-def test_killed_run_resumes(data, argoverse1, tmp_path):
+def test_killed_run_resumes(reader, tmp_path):
     class Killed(Argoverse1Reader):
         left = 5
 
@@ -202,41 +201,40 @@ def test_killed_run_resumes(data, argoverse1, tmp_path):
                 raise KeyboardInterrupt
             return super().read(path)
 
+    killed = Killed(reader.data_dir, reader.map_dir)
     with pytest.raises(KeyboardInterrupt):
-        preprocess_split(Killed(data, argoverse1 / 'map_files'), tmp_path / 'c', chunk_size=2)
+        preprocess_split(killed, tmp_path / 'c', chunk_size=2)
     assert not (tmp_path / 'c').exists()
     Killed.left = 4  # of eight files: two chunks of two are there
-    footer = preprocess_split(Killed(data, argoverse1 / 'map_files'), tmp_path / 'c', chunk_size=2)
+    footer = preprocess_split(killed, tmp_path / 'c', chunk_size=2)
     assert footer['count'] == 8 and not (tmp_path / 'c.parts').exists()
-    whole = Argoverse1Reader(data, argoverse1 / 'map_files')
-    assert preprocess_split(whole, tmp_path / 'd')['sha256'] == footer['sha256']
+    assert preprocess_split(reader, tmp_path / 'd')['sha256'] == footer['sha256']
 
 
-def test_finished_cache_is_kept_unless_files_changed(data, argoverse1, tmp_path):
-    reader = Argoverse1Reader(data, argoverse1 / 'map_files')
+def test_finished_cache_is_kept_unless_files_changed(reader, tmp_path):
     footer = preprocess_split(reader, tmp_path / 'c')
     time = (tmp_path / 'c').stat().st_mtime_ns
     with filelock.FileLock(tmp_path / '.c.lock'), pytest.raises(filelock.Timeout):
         preprocess_split(reader, tmp_path / 'c')
     assert preprocess_split(reader, tmp_path / 'c') == footer
     assert (tmp_path / 'c').stat().st_mtime_ns == time
-    (data / '1.csv').unlink()
+    (reader.data_dir / '1.csv').unlink()
     with pytest.raises(UserError, match='cache of other files'):
         preprocess_split(reader, tmp_path / 'c')
 
 
-def test_corrupt_files_are_skipped_and_counted(data, argoverse1, tmp_path):
+def test_corrupt_files_are_skipped_and_counted(reader, tmp_path):
+    data = reader.data_dir
     text = (data / '1.csv').read_text()
     (data / '1.csv').write_text(text.replace('CITY_NAME', 'city'))
     (data / '2.csv').write_text(text.replace('AGENT', 'OTHERS'))
     (data / '3.csv').write_text(text.replace(',PIT', ',NYC').replace(',MIA', ',NYC'))
     (data / '4.csv').write_bytes(b'\xff\x00')
-    reader = Argoverse1Reader(data, argoverse1 / 'map_files')
     footer = preprocess_split(reader, tmp_path / 'c', chunk_size=3)
     assert footer['count'] == 4 and sum(footer['skipped'].values()) == 4
     assert footer['skipped']['no focal agent'] == footer['skipped']['unknown city'] == 1
     assert len(footer['examples']) == 4 and '1.csv' in footer['examples'][0]
-    with pytest.raises(motion.SceneError, match='1.csv.*CITY_NAME'):
+    with pytest.raises(SceneError, match='1.csv.*CITY_NAME'):
         preprocess_split(reader, tmp_path / 'd', on_corrupt='refuse')
 
 

@@ -31,9 +31,8 @@ class Shrinker(shrink.Shrinker):
             model.backbone.encoder_dims = 8
         model.head.in_channels = 12
         if model.get('checkpoint'):
-            model.checkpoint = self.written(
-                Path(model.checkpoint).name, lambda path: _write_pretrained(model, path)
-            )
+            name = Path(model.checkpoint).name
+            model.checkpoint = self.written(name, lambda path: _write_pretrained(model, path))
         return 12
 
     def data(self, loader: ConfigDict, split: str) -> None:
@@ -49,9 +48,8 @@ class Shrinker(shrink.Shrinker):
             dataset.update(num_points=POINTS, num_samples=100)
             loader.batch_size = 2
         else:
-            dataset.update(
-                per_class=2, num_points=POINTS, cache_dir=str(self.folder / 'primitives')
-            )
+            dataset.cache_dir = str(self.folder / 'primitives')
+            dataset.update(per_class=2, num_points=POINTS)
         self._points(dataset.pipeline)
 
     def _points(self, pipeline: list) -> None:

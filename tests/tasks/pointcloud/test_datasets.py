@@ -11,7 +11,6 @@ from lm4ve.errors import UserError
 from lm4ve.tasks import pointcloud as pc
 from lm4ve.tasks.pointcloud.demo import primitives as p
 from tests.tasks.pointcloud import clouds as c
-from tests.tasks.pointcloud.clouds import brute_force_picks, cloud
 
 
 def test_scanobjectnn_by_variant(tmp_path):
@@ -142,7 +141,7 @@ def run(transform, points):
 
 
 def test_unit_sphere():
-    out = run(pc.NormalizeToUnitSphere(), cloud(50) * 7 + 3)
+    out = run(pc.NormalizeToUnitSphere(), c.cloud(50) * 7 + 3)
     assert np.allclose(out.mean(0), 0, atol=1e-5)
     assert np.linalg.norm(out, axis=1).max() == pytest.approx(1, abs=1e-5)
     same = np.full((9, 3), 4, 'f4')
@@ -153,7 +152,7 @@ def test_sampling_takes_points_of_the_cloud():
     # Whole coordinates: distances are exact.
     points = np.random.default_rng(0).integers(-999, 999, (40, 3)).astype('f4')
     picks = run(pc.SamplePoints(12, 'fps'), points)
-    assert np.array_equal(picks, points[brute_force_picks(points, 12)])
+    assert np.array_equal(picks, points[c.brute_force_picks(points, 12)])
     assert np.array_equal(run(pc.SamplePoints(12, 'first'), points), points[:12])
     drawn = run(pc.SamplePoints(12, 'random'), points)
     assert len({tuple(p) for p in drawn}) == 12
@@ -163,7 +162,7 @@ def test_sampling_takes_points_of_the_cloud():
 
 @pytest.mark.parametrize('method', ['fps', 'random', 'first'])
 def test_small_clouds_are_filled_up_evenly_or_kept(method):
-    points = cloud(5)
+    points = c.cloud(5)
     out = run(pc.SamplePoints(12, method), points)
     counts = [(out == p).all(1).sum() for p in points]
     assert sorted(counts) == [2, 2, 2, 3, 3]
@@ -182,14 +181,14 @@ def test_scale_and_shift_stay_in_range():
 
 @pytest.mark.parametrize('group', ['z', 'so3'])
 def test_rotations_about_z_keep_z_and_so3_does_not(group):
-    points = cloud(30)
+    points = c.cloud(30)
     out = run(pc.RandomRotate(group), points)
     assert np.allclose(out @ out.T, points @ points.T, atol=1e-4)
     assert np.allclose(out[:, 2], points[:, 2]) == (group == 'z')
 
 
 def test_dropout_keeps_the_number_of_points():
-    points = cloud(200)
+    points = c.cloud(200)
     out = run(pc.RandomPointDropout(0.9), points)
     assert 0 < (out == points).all(1).sum() < 200 == len(out)
 
@@ -205,7 +204,7 @@ def test_draws_of_a_vote_differ_and_repeat():
         np.random.seed(index)  # whatever a worker's generator is at
         before = np.random.get_state()[1].tolist()
         out = pc.RepeatDraws(steps, num=4, seed=seed)(
-            dict(points=cloud(30), gt_label=1, sample_idx=index)
+            dict(points=c.cloud(30), gt_label=1, sample_idx=index)
         )
         assert np.random.get_state()[1].tolist() == before
         return torch.stack(out['inputs'])

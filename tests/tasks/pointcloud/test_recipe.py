@@ -2,8 +2,8 @@
 
 import pytest
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS
-from mmengine.runner import Runner
 
 from tests.helpers.tasks import CONFIGS
 
@@ -15,8 +15,7 @@ def groups_of(cfg: Config) -> dict:
     """Return the learning rate and decay of each parameter of a config's model."""
     cfg.model.checkpoint = None
     model = MODELS.build(cfg.model)
-    build = Runner.build_optim_wrapper
-    wrapper = build(type('Host', (), dict(model=model))(), cfg.optim_wrapper)
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     found = {id(g['params'][0]): g for g in wrapper.optimizer.param_groups}
     return {n: (found[id(p)], p) for n, p in model.named_parameters() if p.requires_grad}
 

@@ -8,7 +8,7 @@ from mmengine.config import ConfigDict
 from tests.helpers import shrink
 from tests.helpers.tools import run_tool_here
 from tests.tasks.video import released
-from tests.tasks.video.videos import write_broken, write_noise
+from tests.tasks.video.videos import write_broken, write_list, write_noise
 
 CLASSES = 6  # more than five: top-5 is reported
 
@@ -74,10 +74,7 @@ def _write_videos(root: Path) -> None:
         names = [f'{split}{i}.mp4' for i in range(4)]
         for i, name in enumerate(names):
             write_noise(root / name, seed=i)
-        names.append(f'broken/{broken.name}')
-        (root / f'{split}.txt').write_text(
-            ''.join(f'{name} {i % CLASSES}\n' for i, name in enumerate(names))
-        )
+        write_list(root / f'{split}.txt', [*names, f'broken/{broken.name}'])
 
 
 def _write_pretrained(out: Path) -> None:

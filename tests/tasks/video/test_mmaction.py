@@ -144,15 +144,12 @@ def convert(state, tmp_path, *args) -> dict:
     return convert_here('video', tmp_path, dict(model=state), *SIZES, *args)
 
 
-def logits(model, clips):
-    with torch.no_grad():
-        feats, arguments = model.extract_feat(clips[:, None], test_mode=True)
-        return model.cls_head(feats, **arguments)
-
-
+@torch.no_grad()
 def assert_same_logits(model, state) -> None:
     clips = torch.randn(2, 3, r.FRAMES, r.SIZE, r.SIZE)
-    torch.testing.assert_close(logits(model, clips), r.logits(state, clips), atol=1e-5, rtol=1e-5)
+    feats, arguments = model.extract_feat(clips[:, None], test_mode=True)
+    found = model.cls_head(feats, **arguments)
+    torch.testing.assert_close(found, r.logits(state, clips), atol=1e-5, rtol=1e-5)
 
 
 @pytest.fixture
