@@ -56,7 +56,6 @@ def folder(tmp_path_factory):
         write_csv(data / f'mine/captions_{split}.csv', rows)
     for i, suffix in enumerate(('.ply', '.xyz', '.npy') * 4):
         path = data / f'scans/{("train", "test")[i // 8]}/{("bolt", "nut")[i % 2]}/{i}{suffix}'
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_cloud(path, 1000 * cloud(900 + 200 * i, i))  # millimeters, of several sizes
     write_argoverse2(data / 'traffic', dict(train=4, val=2))
     write_sqa3d(data / 'office')

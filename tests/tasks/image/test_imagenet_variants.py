@@ -1,6 +1,7 @@
 """Variants of ImageNet: their labels, their metrics, and the configs that test models on them."""
 
 from importlib import resources
+from pathlib import Path
 
 import pytest
 
@@ -176,21 +177,6 @@ def test_mce_needs_the_whole_benchmark():
 ARCH = dict(embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32)
 
 
-def load(name: str, data, work_dir) -> Config:
-    cfg = Config.fromfile(FOLDERS['image'] / name)
-    shrink_images(cfg.test_dataloader.dataset.pipeline)
-    folder = cfg.test_dataloader.dataset.data_root.rpartition('/')[2]
-    cfg.work_dir = str(work_dir)
-    cfg.model.backbone.update(arch=ARCH, img_size=32)
-    cfg.model.head.in_channels = 16
-    cfg.test_dataloader.update(num_workers=0, batch_size=250)
-    cfg.test_dataloader.dataset.data_root = str(data / folder)
-    cfg.optim_wrapper.update(type='OptimWrapper', loss_scale=None)
-    if name.endswith('imagenet-c.py'):
-        cfg.test_dataloader.dataset.update(corruptions=['fog'], severities=[1, 2])
-    return cfg
-
-
 VARIANTS = [
     ('a', 200, 'SubsetAccuracy'),
     ('r', 200, 'SubsetAccuracy'),
@@ -201,7 +187,17 @@ VARIANTS = [
 
 @pytest.mark.parametrize('variant, count, evaluator', VARIANTS)
 def test_config_tests_a_model(variant, count, evaluator, data, tmp_path):
-    cfg = load(f'robustness/vit-t_imagenet-{variant}.py', data, tmp_path)
+    cfg = Config.fromfile(FOLDERS['image'] / f'robustness/vit-t_imagenet-{variant}.py')
+    cfg.work_dir = str(tmp_path)
+    cfg.model.backbone.update(arch=ARCH, img_size=32)
+    cfg.model.head.in_channels = 16
+    cfg.test_dataloader.update(num_workers=0, batch_size=250)
+    tested = cfg.test_dataloader.dataset
+    shrink_images(tested.pipeline)
+    tested.data_root = str(data / Path(tested.data_root).name)
+    if variant == 'c':
+        tested.update(corruptions=['fog'], severities=[1, 2])
+    cfg.optim_wrapper.update(type='OptimWrapper', loss_scale=None)
     runner = build_runner(cfg)
     # Always the same answer, class 6, which is of ImageNet-A but not of -R:
     # there another class, the first of the subset, is left to be the best.

@@ -104,17 +104,12 @@ class Released:
         return steps.unflatten(-1, (STEPS, 2)).cumsum(-2), scores.softmax(-1)
 
 
-def forecaster():
-    sizes = dict(channels=C, feedforward=HIDDEN)
+def test_converted_weights_equal_the_release():
+    state, sizes = released_state(), dict(channels=C, feedforward=HIDDEN)
     encoder = dict(type='lm4ve.MMTransformer', num_proposals=K, **sizes)
     decoder = dict(type='lm4ve.ProposalDecoder', future_steps=STEPS, learned_weights=False, **sizes)
     parts = dict(type='lm4ve.MotionForecaster', encoder=encoder, decoder=decoder)
-    return MODELS.build(parts).eval()
-
-
-def test_converted_weights_equal_the_release():
-    state = released_state()
-    model = forecaster()
+    model = MODELS.build(parts).eval()
     model.load_state_dict(convert_mmtransformer(state))
     torch.manual_seed(1)
     agents, lanes = torch.randn(4, 20, 2).cumsum(1), torch.randn(5, 10, 2) * 9

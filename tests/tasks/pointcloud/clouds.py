@@ -19,6 +19,7 @@ def cloud(count: int, seed: int = 0) -> np.ndarray:
 
 def write_cloud(path: Path, points: np.ndarray, text: bool = False, packed: bool = False) -> Path:
     """A .ply, .pcd, .npy, .xyz or .txt file of points ``[N, 3]``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == '.ply':
         rows = np.rec.fromarrays(points.T, names='x,y,z')
         PlyData([PlyElement.describe(rows, 'vertex')], text=text).write(path)
@@ -39,10 +40,8 @@ def write_mesh(path: Path, text: bool = True) -> tuple[np.ndarray, np.ndarray]:
     if path.suffix == '.ply':
         corners = np.empty(len(triangles), [('vertex_indices', object)])
         corners['vertex_indices'] = list(triangles.astype('i4'))
-        elements = [
-            PlyElement.describe(np.rec.fromarrays(vertices.T, names='x,y,z'), 'vertex'),
-            PlyElement.describe(corners, 'face'),
-        ]
+        points = np.rec.fromarrays(vertices.T, names='x,y,z')
+        elements = [PlyElement.describe(points, 'vertex'), PlyElement.describe(corners, 'face')]
         PlyData(elements, text=text).write(path)
     elif path.suffix == '.stl' and not text:
         facets = np.zeros(len(triangles), [('n', '<f4', 3), ('v', '<f4', (3, 3)), ('a', '<u2')])

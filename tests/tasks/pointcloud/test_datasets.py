@@ -69,9 +69,7 @@ def test_shapenet_labels_agree_between_splits(layout, tmp_path):
     models = [('02691156', 'a-1'), ('03001627', 'b'), ('02691156', 'c')]
     for synset, name in models:
         if layout == 'arrays':
-            path = tmp_path / f'shapenet_pc/{synset}-{name}.npy'
-            path.parent.mkdir(exist_ok=True)
-            np.save(path, c.cloud(30))
+            c.write_cloud(tmp_path / f'shapenet_pc/{synset}-{name}.npy', c.cloud(30))
         else:
             path = tmp_path / synset / name / 'models/model_normalized.off'
             path.parent.mkdir(parents=True)
@@ -87,7 +85,7 @@ def test_shapenet_labels_agree_between_splits(layout, tmp_path):
 
 def test_a_folder_of_every_format(tmp_path):
     bird, car = tmp_path / 'train/bird', tmp_path / 'train/car'
-    bird.mkdir(parents=True), car.mkdir()
+    car.mkdir(parents=True)
     for ending in ('npy', 'pcd', 'ply', 'xyz'):
         c.write_cloud(bird / f'a.{ending}', c.cloud(40))
     for ending in ('ply', 'off', 'obj', 'stl'):
@@ -104,11 +102,9 @@ def test_a_folder_of_every_format(tmp_path):
 
 
 def test_nonfinite_points_are_dropped_or_refused(tmp_path):
-    path = tmp_path / 'train/x/a.npy'
-    path.parent.mkdir(parents=True)
     points = c.cloud(10)
     points[[3, 7], [1, 0]] = np.nan, np.inf
-    np.save(path, points)
+    c.write_cloud(tmp_path / 'train/x/a.npy', points)
     kept = pc.PointCloudFolder(str(tmp_path))[0]['points']
     assert np.array_equal(kept, np.delete(points, (3, 7), axis=0))
     with pytest.raises(UserError, match='a.npy.*2 of 10 points'):
@@ -194,18 +190,14 @@ def test_dropout_keeps_the_number_of_points():
 
 
 def test_draws_of_a_vote_differ_and_repeat():
-    steps = [
-        dict(type='lm4ve.SamplePoints', num=8),
-        dict(type='lm4ve.RandomScaleTranslate'),
-        dict(type='lm4ve.PackPointCloud'),
-    ]
+    steps = [dict(type='lm4ve.SamplePoints', num=8), dict(type='lm4ve.RandomScaleTranslate')]
+    steps.append(dict(type='lm4ve.PackPointCloud'))
 
     def draws(index, seed=0):
         np.random.seed(index)  # whatever a worker's generator is at
         before = np.random.get_state()[1].tolist()
-        out = pc.RepeatDraws(steps, num=4, seed=seed)(
-            dict(points=c.cloud(30), gt_label=1, sample_idx=index)
-        )
+        sample = dict(points=c.cloud(30), gt_label=1, sample_idx=index)
+        out = pc.RepeatDraws(steps, num=4, seed=seed)(sample)
         assert np.random.get_state()[1].tolist() == before
         return torch.stack(out['inputs'])
 
