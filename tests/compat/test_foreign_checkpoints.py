@@ -1,12 +1,13 @@
 """Nothing of a checkpoint is executed, and nothing that it names is deleted."""
 
+import itertools
 import pickle
 from functools import reduce
 from pathlib import Path
 
 import pytest
 import torch
-from mmengine.evaluator import BaseMetric, Evaluator
+from mmengine.evaluator import Evaluator
 from mmengine.infer import BaseInferencer
 from mmengine.model import BaseModel
 from mmengine.runner import FlexibleRunner, Runner
@@ -14,7 +15,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 
 from lm4ve.errors import CheckpointError, UserError
 from tests.helpers.hostile import Payload
-from tests.runner.toy import make_runner
+from tests.runner.toy import Score, make_runner
 
 HOOKS = ('CheckpointHook', 'lm4ve.AtomicCheckpointHook')
 
@@ -29,17 +30,8 @@ class Tiny(BaseModel):
         return dict(loss=out.square().mean()) if mode == 'loss' else list(out)
 
 
-class Score(BaseMetric):
-    """Better each time."""
-
-    count = 0
-
-    def process(self, data_batch, data_samples) -> None:
-        self.results.append(0)
-
-    def compute_metrics(self, results) -> dict:
-        Score.count += 1
-        return dict(score=Score.count)
+#: Each evaluation is better than the one before, in a resumed training too.
+BETTER = itertools.count(1)
 
 
 def train(work_dir: Path, epochs: int, runner=Runner, hook=HOOKS[0], **kwargs) -> None:
@@ -47,7 +39,7 @@ def train(work_dir: Path, epochs: int, runner=Runner, hook=HOOKS[0], **kwargs) -
     loader = dict(dataset=data, batch_size=2, sampler=dict(type='DefaultSampler', shuffle=False))
     checkpoint = dict(type=hook, save_best='score', rule='greater', max_keep_ckpts=2)
     hooks = dict(checkpoint=checkpoint, plain=dict(type='lm4ve.PlainCheckpointHook'))
-    kwargs |= dict(val_dataloader=loader, val_cfg={}, val_evaluator=Evaluator(Score()))
+    kwargs |= dict(val_dataloader=loader, val_cfg={}, val_evaluator=Evaluator(Score(BETTER)))
     kwargs |= dict(train_cfg=dict(by_epoch=True, max_epochs=epochs), default_hooks=hooks)
     make_runner(work_dir, Tiny(), data, 2, runner=runner, **kwargs).train()
 

@@ -9,6 +9,7 @@ from mmengine.registry import MODELS
 from mmengine.runner import Runner
 
 from lm4ve.errors import UserError
+from tests.helpers.logs import record_logs
 from tests.necks.test_usage import NECK, Host
 from tests.runner.toy import make_runner
 
@@ -27,10 +28,7 @@ def train(folder: Path, model, optim: dict | None = None, **fields) -> Runner:
 @pytest.fixture
 def warnings(monkeypatch):
     """The warnings of the hook and of what watches the necks."""
-    texts = []
-    for module in ('lm4ve.runner.hooks', 'lm4ve.necks.usage'):
-        monkeypatch.setattr(f'{module}.print_log', lambda text, **_: texts.append(text))
-    return texts
+    return record_logs(monkeypatch, 'lm4ve.runner.hooks', 'lm4ve.necks.usage')
 
 
 @pytest.mark.parametrize('uses, said', [('never', 'did not run'), ('drops', 'not reach the loss')])

@@ -10,7 +10,7 @@ import pytest
 from filelock import FileLock
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from lm4ve.errors import UserError
 from lm4ve.runner.command_line import build_runner, run_tool
@@ -97,19 +97,12 @@ def test_error_without_log_writes_temporary_file(monkeypatch, capsys):
     log.unlink()
 
 
-class Damaged(Dataset):
-    """A data set that raises an error of ours."""
-
-    def __len__(self) -> int:
-        return 1
-
-    def __getitem__(self, i: int) -> None:
+def test_error_of_worker_prints_its_words_only(capsys):
+    def fail(samples: list) -> None:
         raise UserError("'a.jpg' is empty.")
 
-
-def test_error_of_worker_prints_its_words_only(capsys):
     with pytest.raises(SystemExit):
-        run_tool(lambda: list(DataLoader(Damaged(), num_workers=1)))
+        run_tool(lambda: list(DataLoader([1], num_workers=1, collate_fn=fail)))
     assert capsys.readouterr().err.strip() == "error: 'a.jpg' is empty."
 
 

@@ -100,6 +100,14 @@ def train(work_dir: Path, **kwargs):
     return runner
 
 
+def cut_and_resume(folder: Path, kill=8, **options) -> None:
+    """Train 'whole', and 'cut', which saves more often and goes on after a kill."""
+    train(folder / 'whole', interval=STEPS, **options)
+    train(folder / 'cut', kill=kill, **options)
+    READ.clear()
+    train(folder / 'cut', resume=True, **options)
+
+
 def assert_equal_runs(folder: Path, steps=STEPS * EPOCHS) -> dict:
     """Compare weights, average, optimizer and schedule at the end of 'cut' and 'whole'."""
     cut, whole = (state_of(folder / f'{name}/iter_{steps}.pth') for name in ('cut', 'whole'))
@@ -133,11 +141,8 @@ def test_resume_skips_trained_batches_unread(tmp_path):
     ('sampler', 'workers'), [('DefaultSampler', 0), ('InfiniteSampler', 0), ('InfiniteSampler', 1)]
 )
 def test_iteration_loop_resumes_bit_equal(tmp_path, sampler, workers):
-    options = dict(workers=workers, sampler=sampler, loop=dict(by_epoch=False, max_iters=13))
-    train(tmp_path / 'whole', **options)
-    train(tmp_path / 'cut', kill=8, **options)
-    READ.clear()
-    train(tmp_path / 'cut', resume=True, **options)
+    loop = dict(by_epoch=False, max_iters=13)
+    cut_and_resume(tmp_path, workers=workers, sampler=sampler, loop=loop)
     assert len(READ) <= 4 * 5
     assert_equal_runs(tmp_path, 13)
 
@@ -199,9 +204,7 @@ def test_training_beyond_a_schedule_is_refused(tmp_path):
 
 def test_accumulated_gradients_survive_resume(tmp_path):
     optim = dict(optimizer=dict(type='AdamW', lr=1e-2), accumulative_counts=4)
-    train(tmp_path / 'whole', interval=STEPS, optim_wrapper=optim)
-    train(tmp_path / 'cut', kill=7, interval=2, optim_wrapper=optim)
-    train(tmp_path / 'cut', resume=True, interval=STEPS, optim_wrapper=optim)
+    cut_and_resume(tmp_path, kill=7, optim_wrapper=optim)
     assert_equal_runs(tmp_path)
 
 
@@ -211,7 +214,5 @@ def test_flexible_runner_resumes_bit_equal(tmp_path, hook):
     hooks = [dict(type=hook, momentum=0.1)] if hook else []
     strategy = dict(type='SingleDeviceStrategy')
     options = dict(runner_type='FlexibleRunner', strategy=strategy, env_cfg=dict(), hooks=hooks)
-    train(tmp_path / 'whole', interval=STEPS, **options)
-    train(tmp_path / 'cut', kill=8, **options)
-    train(tmp_path / 'cut', resume=True, interval=STEPS, **options)
+    cut_and_resume(tmp_path, **options)
     assert ('ema_state_dict' in assert_equal_runs(tmp_path)) == bool(hook)

@@ -4,7 +4,6 @@ import contextlib
 
 import pytest
 import torch
-from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from torch import nn
@@ -46,19 +45,8 @@ class Classifier(BaseModel):
         return data_samples
 
 
-class Score(BaseMetric):
-    value = 0.0
-
-    def process(self, data_batch, data_samples):
-        self.results += data_samples
-
-    def compute_metrics(self, results):
-        return dict(score=self.value)
-
-
 def runner_of(folder, trained=None, tested=None, score=0.0, **changes):
-    metric = Score()
-    metric.value = score
+    metric = toy.Score([score])
     loader = dict(batch_size=2, collate_fn=dict(type='pseudo_collate'), dataset=tested)
     loader |= dict(sampler=dict(type='DefaultSampler', shuffle=False))
     kinds = 'lm4ve.PlainCheckpointHook', 'lm4ve.WholeCheckpointHook'
