@@ -1,6 +1,7 @@
 """No command evaluates, resumes or writes anything from a checkpoint of another model."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,6 @@ import torch
 from mmengine.runner import Runner
 
 from lm4ve.analysis.loading import load_model
-from lm4ve.commands import release, visualize
 from lm4ve.errors import UserError
 from lm4ve.runner.config import read_config
 from tests.helpers.tiny_runs import PLACE, WRONG, write_runs
@@ -16,46 +16,21 @@ from tests.helpers.tools import run_tool_here
 
 for package in ('mmpretrain', 'mmaction', 'pandas'):
     pytest.importorskip(package)
+from tests.tasks.video.videos import write_noise  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
 def project(tmp_path, monkeypatch):
-    """A copy of small trained models, in the place that their configs name."""
+    """A copy of small trained models, in the place that their configs name, and a video."""
     write_runs(tmp_path, 'vit_frozen', 'vit_mlp', 'videomae', 'pointmae', 'vectornet')
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('LM4VE_CACHE', str(tmp_path / 'cache'))
-
-
-def draw(config: str) -> None:
-    run_tool_here('motion/draw.py', config, 'made.png', '--checkpoint', 'given.pth')
-
-
-def video_demo(config: str) -> None:
-    from tests.tasks.video.videos import write_noise
-
     write_noise(Path('in.mp4'), frames=6)
-    run_tool_here('video/demo.py', 'in.mp4', config, 'given.pth', 'made.mp4', '--device', 'cpu')
 
 
-def visualized(config: str) -> None:
-    visualize.main([config, 'given.pth', '--indices', '0', '--out-dir', 'made'])
-
-
-def released(config: str) -> None:
-    release.main([config, 'given.pth', 'made'])
-
-
-def resumed(config: str) -> None:
-    run_tool_here('train.py', config, '--resume', 'given.pth', '--work-dir', 'made')
-
-
-def evaluated(config: str, *flags: str) -> None:
-    out = '--out', 'made.json', '--out-item', 'metrics'
-    run_tool_here('test.py', config, 'given.pth', '--work-dir', 'work', *out, *flags)
-
-
-def analysed(config: str) -> None:
-    load_model(read_config(config), 'given.pth')
+def tool(path: str, words: str) -> Callable:
+    """Return what runs a tool with some words, of which one is the config, and with flags."""
+    return lambda config, *flags: run_tool_here(path, *words.format(config).split(), *flags)
 
 
 def runner_of(config: str) -> Runner:
@@ -66,21 +41,21 @@ def runner_of(config: str) -> Runner:
     return Runner.from_cfg(cfg)
 
 
-def validated(config: str) -> None:
-    runner_of(config).val()
-
-
-#: What uses a checkpoint -> the model whose config it gets.
-USES = {
-    draw: 'vectornet',
-    video_demo: 'videomae',
-    visualized: 'vit_frozen',
-    released: 'vit_frozen',
-    resumed: 'vit_frozen',
-    evaluated: 'vit_frozen',
-    analysed: 'vit_frozen',
-    validated: 'vit_frozen',
-}
+DRAW = 'analysis/visualize_activations.py', '{} given.pth --indices 0 --out-dir made'
+EVALUATE = 'test.py', '{} given.pth --work-dir work --out made.json --out-item metrics'
+#: What uses a checkpoint, given a config.
+USES = dict(
+    draw_scenes=tool('motion/draw.py', '{} made.png --checkpoint given.pth'),
+    label_video=tool('video/demo.py', 'in.mp4 {} given.pth made.mp4 --device cpu'),
+    visualize=tool(*DRAW),
+    release=tool('make_release.py', '{} given.pth made'),
+    resume=tool('train.py', '{} --resume given.pth --work-dir made'),
+    evaluate=tool(*EVALUATE),
+    load=lambda config: load_model(read_config(config), 'given.pth'),
+    validate=lambda config: runner_of(config).val(),
+)
+#: The model whose config it gets, if it is another one than 'vit_frozen'.
+MODELS = dict(draw_scenes='vectornet', label_video='videomae')
 
 
 def give(model: str, change=lambda state: state) -> None:
@@ -95,16 +70,16 @@ PAIRS = [
     (use, change)
     for use in USES
     for change in WRONG
-    if use in (evaluated, resumed) or change in ('of another task', 'with an MLP')
+    if use in ('evaluate', 'resume') or change in ('of another task', 'with an MLP')
 ]
 
 
 @pytest.mark.parametrize('use, change', PAIRS)
 def test_wrong_checkpoint_is_refused_without_output(use, change):
-    change, named = WRONG[change]
-    give(USES[use], change)
+    model, (change, named) = MODELS.get(use, 'vit_frozen'), WRONG[change]
+    give(model, change)
     with pytest.raises(UserError, match=named):
-        use(f'{PLACE}/{USES[use]}.py')
+        USES[use](f'{PLACE}/{model}.py')
     endings = ('.h5', '.html', '.mp4', '.png', '.pth')
     made = {p.name for p in Path().rglob('*') if p.suffix in endings and PLACE not in str(p)}
     assert made <= {'given.pth', 'in.mp4'} and not Path('made.json').exists()
@@ -113,18 +88,18 @@ def test_wrong_checkpoint_is_refused_without_output(use, change):
 @pytest.mark.parametrize(
     'model, change', [('vit_mlp', WRONG['of another task'][0]), ('vit_frozen', dict)]
 )
-@pytest.mark.parametrize('use', [released, evaluated])
+@pytest.mark.parametrize('use', ['release', 'evaluate'])
 def test_mlp_control_refuses_other_checkpoints(use, model, change):
     """The same for a config with an MLP block, for which a block with a record is wrong."""
     give(model, change)
     with pytest.raises(UserError, match='is a MLPBlock|backbone'):
-        use(f'{PLACE}/vit_mlp.py')
+        USES[use](f'{PLACE}/vit_mlp.py')
 
 
 @pytest.mark.parametrize('change', [change for change, _ in [*WRONG.values()][:-1]])
 def test_allow_partial_evaluates_anyway(change):
     give('vit_frozen', change)
-    evaluated(f'{PLACE}/vit_frozen.py', '--allow-partial')
+    USES['evaluate'](f'{PLACE}/vit_frozen.py', '--allow-partial')
     assert json.loads(Path('made.json').read_text())
     load_model(read_config(f'{PLACE}/vit_frozen.py'), 'given.pth', allow_partial=True)
 
