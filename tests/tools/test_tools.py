@@ -1,14 +1,20 @@
 """The command line tools, run as a user runs them."""
 
+import json
 import os
 
 import pytest
+import torch
+from mmengine.registry import MODELS
 
+from lm4ve.errors import UserError
+from lm4ve.runner.config import read_config
 from tests.helpers.tasks import CONFIGS, ROOT
 from tests.helpers.tools import run_command, run_tool_here
 
 pytest.importorskip('mmpretrain')
 DEMO = CONFIGS / 'lm4ve/vit-demo_minilm_digits.py'
+PLAIN = CONFIGS / 'lm4ve/vit-demo_none_digits.py'
 TRAFFIC = CONFIGS / 'motion/vectornet-demo_none_sim.py'
 CLOUDS = CONFIGS / 'pointcloud/pointbert-demo_none_primitives.py'
 SHORT = 'train_cfg.max_epochs=2 train_cfg.val_interval=2 param_scheduler.total_steps=2'.split()
@@ -45,3 +51,27 @@ def test_slurm_script_passes_its_arguments_on(tmp_path):
     done = run_command('bash', ROOT / 'tools/slurm_train.sh', *words, env=env)
     wanted = 'part --gres=gpu:8 --ntasks=16 --ntasks-per-node=8 cfg.py --work-dir=work'
     assert {*wanted.split(), '--launcher=slurm', '--amp'} <= {*done.stdout.splitlines()}
+
+
+#: A config without augmentation for tests, and one of a task that offers some.
+REFUSED = [
+    (CONFIGS / 'video/videomae-demo_none_moving-digits.py', '--tta needs .* action recognition'),
+    (PLAIN, r"none.pth' does not exist"),
+]
+
+
+@pytest.mark.parametrize('config, words', REFUSED)
+def test_only_tasks_with_augmentation_take_it(config, words, tmp_path):
+    pytest.importorskip('mmaction')
+    with pytest.raises(UserError, match=words):
+        run_tool_here('test.py', config, tmp_path / 'none.pth', '--tta', '--work-dir', tmp_path)
+
+
+def test_overrides_reach_the_model_below_the_wrapper_of_augmentation(tmp_path):
+    checkpoint, out = tmp_path / 'a.pth', tmp_path / 'o.json'
+    torch.save(dict(state_dict=MODELS.build(read_config(PLAIN).model).state_dict()), checkpoint)
+    few = 'test_dataloader.dataset.indices=8', 'test_dataloader.num_workers=0'
+    words = '--tta', '--work-dir', tmp_path, '--out', out, '--out-item', 'metrics'
+    options = '--cfg-options', *few, 'model.head.cal_acc=True'
+    run_tool_here('test.py', PLAIN, checkpoint, *words, *options)
+    assert 0 <= json.loads(out.read_text())['accuracy/top1'] <= 100
