@@ -14,16 +14,21 @@ from tests.helpers.tasks import ROOT
 ERRORS_ONLY = dict(text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
-def run_tool_here(path: str, *args) -> None:
-    """Run ``main`` of a tool that takes its arguments.
+def load_tool(path: str) -> dict:
+    """Return what a tool defines, by name; its path is below ``tools``."""
+    return runpy.run_path(str(ROOT / 'tools' / path))
+
+
+def run_tool_here(path: str, *args):
+    """Run ``main`` of a tool that takes its arguments, and return what it returns.
 
     Args:
         path (str): Below ``tools``, for example 'video/demo.py'.
         *args: As on a command line.
     """
-    file = ROOT / 'tools' / path
-    with patch.object(sys, 'path', [str(file.parent), *sys.path]):
-        runpy.run_path(str(file))['main']([str(a) for a in args])
+    folder = (ROOT / 'tools' / path).parent
+    with patch.object(sys, 'path', [str(folder), *sys.path]):
+        return load_tool(path)['main']([str(a) for a in args])
 
 
 def convert_here(task: str, folder: Path, content: dict, *args, **save) -> dict:

@@ -1,7 +1,6 @@
 """A distilled model loads without the language model and keeps all weights but its neck's."""
 
 import json
-import runpy
 
 import pytest
 import torch
@@ -10,8 +9,8 @@ from lm4ve.errors import UserError
 from lm4ve.necks import LLMBlockNeck
 from lm4ve.runner.checkpoint_files import read_state
 from lm4ve.zoo import WEIGHTS
-from tests.helpers.tasks import CONFIGS, ROOT
-from tests.helpers.tools import run_tool_here
+from tests.helpers.tasks import CONFIGS
+from tests.helpers.tools import load_tool, run_tool_here
 
 pytest.importorskip('mmpretrain')
 DEMO = CONFIGS / 'lm4ve/vit-demo_minilm_digits.py'
@@ -48,7 +47,7 @@ def test_distilled_model_ships_without_the_language_model(tmp_path):
 
 
 def test_padding_is_not_imitated():
-    tokens_of = runpy.run_path(str(ROOT / 'tools/distil_block.py'))['tokens_of']
+    tokens_of = load_tool('distil_block.py')['tokens_of']
     neck, out = LLMBlockNeck(3, dict(type='MLPBlock', embed_dims=4)), torch.randn(2, 4, 3)
     mask = torch.tensor([[False] * 4, [False, True, True, False]])
     expected = torch.cat([out[0], out[1, [0, 3]]])

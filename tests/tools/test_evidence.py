@@ -1,17 +1,15 @@
 """The evidence's runner: what it starts, and the test of the probes' prediction."""
 
 import json
-import runpy
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
-from tests.helpers.tasks import ROOT
-from tests.helpers.tools import run_tool_here
+from tests.helpers.tools import load_tool, run_tool_here
 
-TOOL = runpy.run_path(str(ROOT / 'tools/analysis/evidence.py'))
+TOOL = load_tool('analysis/evidence.py')
 
 
 def test_studies_have_names_of_their_own(capsys):

@@ -1,14 +1,14 @@
 """What of the check on a GPU can be checked without one."""
 
-import runpy
 import sys
 
 import pytest
 import torch
 
 from tests.helpers.tasks import ROOT
+from tests.helpers.tools import load_tool
 
-TOOL = runpy.run_path(str(ROOT / 'tools/dev/gpu_check.py'))
+TOOL = load_tool('dev/gpu_check.py')
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')

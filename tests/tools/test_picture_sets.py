@@ -1,17 +1,14 @@
 """Variants of one drawing stand on one side of a split, and a set is written as its table says."""
 
-import runpy
-
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from tests.helpers.tasks import ROOT
-from tests.helpers.tools import run_tool_here
+from tests.helpers.tools import load_tool, run_tool_here
 
 pytest.importorskip('sklearn')
-TOOL = runpy.run_path(str(ROOT / 'tools/image/picture_sets.py'))
+TOOL = load_tool('image/picture_sets.py')
 
 
 def test_variants_of_an_emoji_are_one_drawing():

@@ -1,7 +1,6 @@
 """A block of a formal language learns it, is the same for a seed, and loads as a block."""
 
 import json
-import runpy
 from argparse import Namespace
 
 import numpy as np
@@ -10,10 +9,9 @@ import torch
 
 from lm4ve.blocks import LLMBlock
 from lm4ve.errors import UserError
-from tests.helpers.tasks import ROOT
-from tests.helpers.tools import run_tool_here
+from tests.helpers.tools import load_tool, run_tool_here
 
-TOOL = runpy.run_path(str(ROOT / 'tools/pretrain_block.py'))
+TOOL = load_tool('pretrain_block.py')
 MINILM = 'package:all-MiniLM-L6-v2'
 
 

@@ -1,18 +1,17 @@
 """Similarity and coherence against plain computations, and the command on a demo."""
 
 import json
-import runpy
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from lm4ve.errors import UserError
-from tests.helpers.tasks import ROOT
-from tests.helpers.tools import run_tool_here
+from tests.helpers.tasks import CONFIGS
+from tests.helpers.tools import load_tool, run_tool_here
 
-CONFIGS = ROOT / 'configs/lm4ve'
-TOOL = runpy.run_path(str(ROOT / 'tools/analysis/probe.py'))
+DEMOS = CONFIGS / 'lm4ve'
+TOOL = load_tool('analysis/probe.py')
 
 
 def test_linear_cka_equals_that_of_gram_matrices():
@@ -36,7 +35,7 @@ def test_coherence_is_the_mean_cosine_of_pairs():
 
 
 def probe(config: str, *words) -> None:
-    run_tool_here('analysis/probe.py', CONFIGS / f'vit-demo_{config}_digits.py', *words)
+    run_tool_here('analysis/probe.py', DEMOS / f'vit-demo_{config}_digits.py', *words)
 
 
 def test_layers_are_probed_and_compared_with_scores(tmp_path, capsys):
@@ -44,7 +43,7 @@ def test_layers_are_probed_and_compared_with_scores(tmp_path, capsys):
     scores, out = tmp_path / 'results.csv', tmp_path / 'probe.json'
     scores.write_text('variant,accuracy/top1\nlayer 4,4\nlayer 4,5\nlayer 5,5\nlayer 5,6\n')
     few = '--samples', 3, '--steps', 2, '--out', out
-    base = '--base', CONFIGS / 'vit-demo_none_digits.py'
+    base = '--base', DEMOS / 'vit-demo_none_digits.py'
     probe('minilm', *base, '--layers', 4, 5, *few, '--scores', scores, '--seeds', 3, 8)
     probes = json.loads(out.read_text())
     order = [(s, n) for s in (3, 8) for n in (None, 4, 5)]

@@ -1,7 +1,6 @@
 """The tool: from images, masks and a checkpoint to tables, files and pictures."""
 
 import json
-import runpy
 
 import cv2
 import numpy as np
@@ -13,7 +12,7 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from lm4ve.errors import UserError
-from tests.helpers.tasks import ROOT
+from tests.helpers.tools import run_tool_here
 
 pytest.importorskip('mmpretrain')
 from pathlib import Path
@@ -26,12 +25,10 @@ from PIL import Image
 from lm4ve.analysis.iou.mask_datasets import IMAGENET_S_50, folder, follow, imagenet_s
 from lm4ve.analysis.iou.pseudo_masks import IGNORED
 
-TOOL = runpy.run_path(str(ROOT / 'tools/analysis/activation_iou.py'))
-
 
 def score(config, options: str):
     """Run the tool on an untrained model; return its report."""
-    return TOOL['main']([str(config), 'none', *options.split()])
+    return run_tool_here('analysis/activation_iou.py', config, 'none', *options.split())
 
 
 # ------------------------------------------------------------------------- models
@@ -140,29 +137,25 @@ def write_folder(root: Path, count=10) -> list:
     """White rectangles on black, and they are the masks too; returns the masks."""
     rng = np.random.default_rng(0)
     masks = []
-    for name in ('images', 'masks'):
-        (root / name).mkdir(parents=True)
     for i in range(count):
         mask = np.zeros((16, 16), np.uint8)
         y, x = rng.integers(0, 8, 2)
         mask[y : y + rng.integers(4, 8), x : x + rng.integers(4, 8)] = 255
-        cv2.imwrite(str(root / f'images/{i}.png'), mask)
-        cv2.imwrite(str(root / f'masks/{i}.png'), mask)
+        for name in ('images', 'masks'):
+            (root / name).mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(root / name / f'{i}.png'), mask)
         masks.append(mask)
     return masks
 
 
-def write_imagenet_s(root: Path, ids: np.ndarray, name=IMAGENET_S_50[2]) -> Path:
-    for part, suffix in (('validation', 'JPEG'), ('validation-segmentation', 'png')):
-        (root / part / name).mkdir(parents=True, exist_ok=True)
-        rgb = np.stack([ids % 256, ids // 256, 0 * ids], -1).astype(np.uint8)
-        Image.fromarray(rgb).save(root / part / name / f'a.{suffix}')
-    return root
-
-
 def test_imagenet_s_foreground_is_the_images_own_class(tmp_path):
     ids = np.array([[3, 0, 1000], [3, 7, 256 + 3], [0, 3, 1000]])
-    (read,) = imagenet_s(write_imagenet_s(tmp_path, ids))
+    rgb = Image.fromarray(np.stack([ids % 256, ids // 256, 0 * ids], -1).astype(np.uint8))
+    for part, suffix in (('validation', 'JPEG'), ('validation-segmentation', 'png')):
+        path = tmp_path / part / IMAGENET_S_50[2] / f'a.{suffix}'
+        path.parent.mkdir(parents=True)
+        rgb.save(path)
+    (read,) = imagenet_s(tmp_path)
     name, sample, mask = read()
     assert name == sample['img_path'] and name.endswith('n01531178/a.JPEG')
     i = IGNORED

@@ -88,20 +88,18 @@ def some_scores(truth: np.ndarray, **maps: np.ndarray) -> pm.Scores:
     return scores
 
 
-def random_scores(count=12, seed=0):
-    rng = np.random.default_rng(seed)
+def random_scores(count=12):
+    rng = np.random.default_rng(0)
     maps = rng.random((count, 4))
     truth = rng.random((count, 4)) < 0.5
     truth[:, 0] = True
     return maps, truth
 
 
-def rows_of(report, table='rows', **fields):
-    """Rows of a report by their fields."""
-    frame = report.frame[report.frame['table'] == table]
-    for name, value in fields.items():
-        frame = frame[frame[name] == value]
-    return frame
+def row_of(report, variant: str, choice: str):
+    """The first row of a variant and of a way to choose the threshold."""
+    rows = report.frame.query("table == 'rows' and variant == @variant")
+    return rows[rows['threshold_choice'] == choice].iloc[0]
 
 
 def test_each_image_has_its_best_threshold_inverted_too():
@@ -112,7 +110,7 @@ def test_each_image_has_its_best_threshold_inverted_too():
         best = [
             max(_by_counting(x > t, y) for t in thresholds) for x, y in zip(m, truth, strict=True)
         ]
-        row = rows_of(report, variant=variant, threshold_choice='best per image').iloc[0]
+        row = row_of(report, variant, 'best per image')
         assert row.iou == pytest.approx(np.mean(best), abs=1e-12) and row.images == 12
     assert report.prior['iou'] == pytest.approx(truth.mean(), abs=1e-12)
 
@@ -132,7 +130,7 @@ def test_the_fixed_threshold_comes_from_its_split_alone():
     def fixed(maps):
         report = summarize(some_scores(truth, encoder=maps), 0.3, 50, seed=4)
         assert report.fixing_images == 9
-        return rows_of(report, variant='as is', threshold_choice='fixed').iloc[0]
+        return row_of(report, 'as is', 'fixed')
 
     row = fixed(maps)
 
