@@ -1,8 +1,11 @@
 """Grids: what they expand to, each mistake in one message, and splits that tuning may see."""
 
+from operator import attrgetter
+
 import numpy as np
 import pytest
 
+from lm4ve import tasks
 from lm4ve.ablation import load_grid
 from lm4ve.errors import UserError
 from tests.ablation.toy import GRID, TUNE, write_grid
@@ -106,32 +109,25 @@ def test_options_may_import_the_classes_that_they_name(tmp_path, monkeypatch):
     )
 
 
-def test_digits_fit_and_val_are_the_training_split():
-    from lm4ve.tasks.image import DigitsDataset
-
-    def images(split):
-        data = DigitsDataset(split=split)
-        infos = [data.get_data_info(i) for i in range(len(data))]
-        counts = np.bincount([i['gt_label'] for i in infos], minlength=10)
-        return [i['img'].tobytes() for i in infos], counts
-
-    (train, of_train), (fit, _), (val, of_val) = map(images, ('train', 'fit', 'val'))
-    assert sorted(fit + val) == sorted(train) and (len(fit), len(val)) == (1005, 252)
-    assert np.abs(of_val - 0.2 * of_train).max() <= 1
-    assert val == images('val')[0]
+SETS = {
+    'image.DigitsDataset': ({}, 'img', (1005, 252)),
+    'pointcloud.PrimitivesDataset': (dict(per_class=5, num_points=16), 'points', (40, 10)),
+}
 
 
-def test_primitives_fit_and_val_are_the_training_split(tmp_path):
-    from lm4ve.tasks.pointcloud import PrimitivesDataset
+@pytest.mark.parametrize('name', SETS)
+def test_fit_and_val_are_the_training_split(name, tmp_path, monkeypatch):
+    monkeypatch.setenv('LM4VE_CACHE', str(tmp_path))
+    fields, content, sizes = SETS[name]
 
-    def clouds(split):
-        data = PrimitivesDataset(split=split, per_class=5, num_points=16, cache_dir=str(tmp_path))
-        samples = [data[i] for i in range(len(data))]
-        return {(s['points'].tobytes(), s['gt_label']) for s in samples}
+    def samples(split):
+        data = attrgetter(name)(tasks)(split=split, **fields)
+        return [(data[i]['gt_label'], data[i][content].tobytes()) for i in range(len(data))]
 
-    train, fit, val = map(clouds, ('train', 'fit', 'val'))
-    assert fit | val == train and not fit & val
-    assert sorted(label for _, label in val) == list(range(10))
+    train, fit, val = map(samples, ('train', 'fit', 'val'))
+    assert sorted(fit + val) == sorted(train) and (len(fit), len(val)) == sizes
+    of_train, of_val = (np.bincount([label for label, _ in part]) for part in (train, val))
+    assert np.abs(of_val - 0.2 * of_train).max() < 1 and val == samples('val')
 
 
 def test_traffic_parts_share_no_simulation(tmp_path, monkeypatch):
