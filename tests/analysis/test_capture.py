@@ -10,6 +10,18 @@ from lm4ve.analysis.capture import necks_of
 from lm4ve.errors import UserError
 from tests.helpers.models import TASKS, D, build
 
+
+def call_of(model, data, module) -> tuple:
+    """The first input of a module and its named arguments, computed without the analysis."""
+    calls = []
+    handle = module.register_forward_pre_hook(lambda m, *call: calls.append(call), with_kwargs=True)
+    with torch.no_grad():
+        model.test_step(data)
+    handle.remove()
+    args, named = calls[0]
+    return args[0], named
+
+
 PLACES = dict(image=(1, (4, 6)), video=(0, (2, 4, 4)), pointcloud=(1, (6,)))
 
 
@@ -20,12 +32,9 @@ def test_points_are_the_inputs_and_outputs_of_neck_parts(task):
     assert seen.kind == task
     assert list(seen.points) == ['encoder', 'mapped', 'block', 'after']
     neck = necks_of(model)[0][1]
-    calls = []
-    neck.register_forward_pre_hook(lambda m, *args: calls.append(args), with_kwargs=True)
+    x, kwargs = call_of(model, data, neck)
     with torch.no_grad():
-        model.test_step(data)
-        args, kwargs = calls[0]
-        x = args[0][-1] if isinstance(args[0], (tuple, list)) else args[0]
+        x = x[-1] if isinstance(x, (tuple, list)) else x
         x = x if x.dim() == 3 else x.flatten(2).transpose(1, 2)
         mapped = F.linear(x, neck.mapper_in.weight)
         block = neck.block(mapped, padding_mask=kwargs.get('padding_mask'))
@@ -93,16 +102,6 @@ def test_unfit_modules_are_refused(name, message):
 
 
 # ------------------------------------------------------------------ attention
-def seen_by(model, data, module) -> torch.Tensor:
-    """The input of a module, computed without the analysis."""
-    kept = []
-    handle = module.register_forward_pre_hook(lambda m, a: kept.append(a[0]))
-    with torch.no_grad():
-        model.test_step(data)
-    handle.remove()
-    return kept[0]
-
-
 def softmax_row(q, k, row):
     """``[N, H, d]`` each: the attention of one row, ``[H, N]``."""
     scores = torch.einsum('hd,nhd->hn', q[row], k) / q.shape[-1] ** 0.5
@@ -115,7 +114,7 @@ def test_encoder_attention_is_the_class_tokens_row():
     model, data = build('image')
     got = analyse(model, data).attention['encoder']
     attention = model.backbone.layers[-1].attn
-    x = seen_by(model, data, attention)[1]
+    x = call_of(model, data, attention)[0][1]
     q, k, _ = attention.qkv(x).view(25, 3, 2, 8).unbind(1)
     assert got.row == 'class token' and got.name == 'backbone.layers.1.attn'
     torch.testing.assert_close(got.weights[1], softmax_row(q, k, 0)[:, 1:])
@@ -128,7 +127,7 @@ def test_videomaes_attention_is_the_mean_over_rows():
     for p in (attention.q_bias, attention.v_bias):
         p.normal_()
     got = analyse(model, data).attention['encoder']
-    x = seen_by(model, data, attention)[3]
+    x = call_of(model, data, attention)[0][3]
     q, k, _ = attention.qkv(x).view(32, 3, 2, 8).unbind(1)
     q = q + attention.q_bias.view(2, 8)
     expected = torch.stack([softmax_row(q, k, i) for i in range(32)]).mean(0)
@@ -142,7 +141,7 @@ def test_block_attention_has_grouped_keys():
     seen = analyse(model, data)
     layer = model.neck.block.layers[-1]
     with model.neck.observe():
-        normed = layer.attention_norm(seen_by(model, data, layer)[0])
+        normed = layer.attention_norm(call_of(model, data, layer)[0][0])
     q = layer.q_proj(normed).view(25, 4, 6)
     k = layer.k_proj(normed).view(25, 2, 6).repeat_interleave(2, dim=1)
     torch.testing.assert_close(seen.attention['block'].weights[0], softmax_row(q, k, 0)[:, 1:])
@@ -160,15 +159,6 @@ def test_scene_attention_is_the_focal_agents_row():
         )
 
 
-def tokens(*shape) -> torch.Tensor:
-    return torch.from_numpy(np.random.default_rng(0).normal(size=shape)).float()
-
-
-def numpy_magnitude(x: np.ndarray) -> np.ndarray:
-    x = x.astype(np.float64)
-    return np.sqrt(((x - x.mean(0)) ** 2).sum(1))
-
-
 def numpy_frequency(x: np.ndarray, wrap: bool) -> np.ndarray:
     # The transform as a matrix, not as an FFT.
     n = np.arange(x.shape[1])
@@ -176,19 +166,17 @@ def numpy_frequency(x: np.ndarray, wrap: bool) -> np.ndarray:
     # The sums that are real but for rounding: their angle is 0 or pi.
     for k in {0, len(n) // 2} if len(n) % 2 == 0 else {0}:
         spectrum[:, k] = spectrum[:, k].real
-    angles = np.arctan2(spectrum.imag, spectrum.real)
-    if not wrap:
-        return np.sqrt(((angles - angles.mean(0)) ** 2).sum(1))
-    mean = np.arctan2(np.sin(angles).mean(0), np.cos(angles).mean(0))
-    apart = angles - mean
-    apart = np.arctan2(np.sin(apart), np.cos(apart))
-    return np.sqrt((apart**2).sum(1))
+    angles = np.angle(spectrum)
+    apart = angles - angles.mean(0)
+    if wrap:
+        apart = np.angle(np.exp(1j * (angles - np.angle(np.exp(1j * angles).mean(0)))))
+    return np.linalg.norm(apart, axis=1)
 
 
 @pytest.mark.parametrize('channels', [7, 16])
 def test_measures_equal_numpy(channels):
-    x = tokens(3, 11, channels)
-    expected = [numpy_magnitude(s) for s in x.numpy()]
+    x = torch.randn(3, 11, channels)
+    expected = np.linalg.norm(x.double() - x.double().mean(1, keepdim=True), axis=2)
     np.testing.assert_allclose(magnitude(x).numpy(), expected, rtol=0, atol=1e-6)
     for wrap in (True, False):
         expected = [numpy_frequency(s, wrap) for s in x.numpy()]
@@ -196,7 +184,7 @@ def test_measures_equal_numpy(channels):
 
 
 def test_padding_does_not_count():
-    x = tokens(2, 9, 6)
+    x = torch.randn(2, 9, 6)
     mask = torch.zeros(2, 9, dtype=torch.bool)
     mask[1, 5:] = True
     changed = torch.where(mask[..., None], torch.tensor(float('nan')), x)
@@ -215,7 +203,7 @@ def test_normalize_spans_0_to_1_for_each_sample():
 
 
 def test_values_that_are_not_finite_are_refused():
-    broken = tokens(2, 4, 5)
+    broken = torch.randn(2, 4, 5)
     broken[1, 2, 3] = float('inf')
     for measure in (magnitude, frequency):
         with pytest.raises(UserError, match='not finite'):
