@@ -1,21 +1,33 @@
 """An exported file computes what a test of the model does, at batch sizes of its own."""
 
+import functools
 import json
 from unittest.mock import ANY
 
 import pytest
 import torch
 
+from lm4ve.analysis.loading import load_model
 from lm4ve.blocks.provenance import EMBEDDED_PREFIX, SOURCE_KEY
 from lm4ve.commands import export, visualize
 from lm4ve.errors import CheckpointError
+from lm4ve.runner.config import read_config
 from lm4ve.version import __version__
+from tests.helpers.tiny_runs import PLACE, write_runs
 from tests.helpers.tools import run_tool_here
-from tests.release.models import loaded, paths_of, write_models
+from tests.tasks.vqa import tiny
 
 for package in ('mmpretrain', 'mmaction', 'pandas', 'onnxscript', 'onnxruntime'):
     pytest.importorskip(package)
 import onnxruntime  # noqa: E402
+
+HEADS = ('vqa', 'retrieval')
+
+
+def paths_of(name: str) -> tuple[str, str]:
+    """Return a model's config and checkpoint."""
+    stem = name if name in HEADS else f'{PLACE}/{name}'
+    return f'{stem}.py', f'{stem}.pth'
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -24,29 +36,24 @@ def project(tmp_path_factory):
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(folder)
         monkeypatch.setenv('LM4VE_CACHE', str(folder / 'cache'))
-        write_models(folder)
+        write_runs(folder, 'vit_frozen', 'vit_mlp', 'videomae', 'pointbert', 'vectornet')
+        tiny.write_models(folder, *HEADS)
         yield folder
 
 
-@pytest.fixture(scope='module')
-def made():
-    """Each file is made once: name and format to path."""
-    files: dict[tuple[str, str], str] = {}
-
-    def make(name: str, format: str, ending: str) -> str:
-        if (name, format) not in files:
-            files[name, format] = f'made/{name}{ending}'
-            export.main([*paths_of(name), '--format', format, '--out', files[name, format]])
-        return files[name, format]
-
-    return make
+@functools.cache
+def made(name: str, format: str, ending: str) -> str:
+    """Export a model to a file, once; return its path."""
+    export.main([*paths_of(name), '--format', format, '--out', f'made/{name}{ending}'])
+    return f'made/{name}{ending}'
 
 
-def test_onnxruntime_computes_the_same_at_other_batch_sizes(made):
+def test_onnxruntime_computes_the_same_at_other_batch_sizes():
     from mmpretrain.structures import DataSample
 
     session = onnxruntime.InferenceSession(made('vit_frozen', 'onnx', '.onnx'))
-    model = loaded('vit_frozen')
+    config, checkpoint = paths_of('vit_frozen')
+    model, _ = load_model(read_config(config), checkpoint, 'cpu')
     for count in (1, 5):
         pixels = torch.randint(256, (count, 3, 8, 8), dtype=torch.uint8)
         samples = [DataSample() for _ in range(count)]
@@ -65,14 +72,14 @@ def test_onnxruntime_computes_the_same_at_other_batch_sizes(made):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['videomae', 'pointbert', 'vectornet', 'vqa', 'retrieval'])
-def test_every_task_exports_a_file_equal_to_its_model(name, made):
+def test_every_task_exports_a_file_equal_to_its_model(name):
     """The command compares the file with the path of a test, at batch sizes of its own."""
     program = torch.export.load(made(name, 'torch-export', '.pt2'))
     assert len(program.graph_signature.user_inputs) >= 1
 
 
 @pytest.mark.slow
-def test_what_is_said_of_inputs_and_answers(made):
+def test_what_is_said_of_inputs_and_answers():
     import onnx
 
     def told(name):
