@@ -59,18 +59,6 @@ def test_a_wheel_trains_configs_that_others_inherit(tmp_path):
     assert {p.parent.name for p in tmp_path.glob('*/epoch_1.pth')} == {*TASKS}
 
 
-def set_up(tmp_path: Path, **python: str):
-    """Run the set-up script with stand-ins for Pythons; nothing else is found."""
-    for name, body in python.items():
-        path = tmp_path / name.replace('_', '.')
-        path.write_text(f'#!/bin/sh\n{body}\n')
-        path.chmod(0o755)
-    for name in ('bash', 'dirname', 'tail', 'sh'):
-        (tmp_path / name).symlink_to(shutil.which(name))
-    script = ROOT / 'tools/setup_venv.sh'
-    return run_command('bash', script, tmp_path / 'venv', env={'PATH': str(tmp_path)})
-
-
 #: A Python that cannot make virtual environments, as Debian's without its -venv.
 BARE = 'case "$2" in *ensurepip*) exit 1;; *print*) echo 3.13;; esac'
 #: One that can, and prints what it is asked to make.
@@ -82,12 +70,19 @@ PYTHONS = {
     'none': ({}, ['needs Python']),
     'unsupported': (dict(python3=OLD), ['needs Python 3.11, 3.12, 3.13 or 3.14', '3.10.12']),
     'without venv': (dict(python3=BARE), ['apt-get install python3.13-venv']),
-    'another one': (dict(python3=BARE, python3_11=WHOLE), ['python3.11 -m venv --clear']),
+    'another one': ({'python3': BARE, 'python3.11': WHOLE}, ['python3.11 -m venv --clear']),
 }
 
 
 @pytest.mark.parametrize('pythons, words', PYTHONS.values(), ids=PYTHONS)
 def test_the_set_up_answers_in_one_line(pythons, words, tmp_path):
-    done = set_up(tmp_path, **pythons)
+    """With stand-ins for Pythons; nothing else is found."""
+    for name, body in pythons.items():
+        (tmp_path / name).write_text(f'#!/bin/sh\n{body}\n')
+        (tmp_path / name).chmod(0o755)
+    for name in ('bash', 'dirname', 'tail', 'sh'):
+        (tmp_path / name).symlink_to(shutil.which(name))
+    script = ROOT / 'tools/setup_venv.sh'
+    done = run_command('bash', script, tmp_path / 'venv', env={'PATH': str(tmp_path)})
     (line,) = done.stderr.strip().splitlines()
     assert done.returncode == 1 and all(word in line for word in words)

@@ -66,11 +66,10 @@ def _is_registered(name: str) -> bool:
 
     import lm4ve.registry
 
-    for package in (lm4ve.registry, mmpretrain.registry, mmaction.registry, root):
-        for kind in ('MODELS', 'DATASETS', 'HOOKS', 'TRANSFORMS', 'METRICS', 'VISUALIZERS'):
-            if getattr(package, kind).get(name) is not None:
-                return True
-    return root.VISBACKENDS.get(name) is not None
+    kinds = ('MODELS', 'DATASETS', 'HOOKS', 'TRANSFORMS', 'METRICS', 'VISUALIZERS')
+    packages = lm4ve.registry, mmpretrain.registry, mmaction.registry, root
+    registries = [getattr(package, kind) for package in packages for kind in kinds]
+    return any(registry.get(name) for registry in (*registries, root.VISBACKENDS))
 
 
 @pytest.mark.parametrize('page', PAGES)

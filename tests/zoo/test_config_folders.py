@@ -44,7 +44,7 @@ def test_metafile_and_readme_list_every_config_of_a_folder(name):
     for model in models:
         assert model['Name'] == Path(model['Config']).stem
         assert name in HOSTS or model['Results'][0]['Dataset']
-    assert set(own) <= set(links_of(folder / 'README.md'))
+    assert {*own} <= {*re.findall(r'\]\(([^)#]+)', (folder / 'README.md').read_text())}
 
 
 def test_the_model_index_imports_every_metafile():
@@ -52,12 +52,6 @@ def test_the_model_index_imports_every_metafile():
     assert index == sorted(str(p.relative_to(ROOT)) for p in CONFIGS.glob('*/*.yml'))
     names = [m['Name'] for p in index for m in models_of((ROOT / p).parent)]
     assert len(names) == len(set(names))
-
-
-def links_of(page: Path) -> list[str]:
-    """Return the targets of a page's links to files, without their anchors."""
-    targets = re.findall(r'\]\(([^)#]+)(?:#[^)]*)?\)', page.read_text())
-    return [t for t in targets if '://' not in t]
 
 
 def test_get_model_builds_ours_by_name():
