@@ -57,8 +57,8 @@ def results(folder) -> list:
     return list(folder.glob('trials/*/result.json'))
 
 
-def wait_for(condition, seconds: float = 120.0) -> None:
-    end = time.monotonic() + seconds
+def wait_for(condition) -> None:
+    end = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)

@@ -205,13 +205,13 @@ DIGITS = 'vit-demo_minilm_digits.py'
 SMALL = dict(enable=True, measures=['frequency'], attention=False)
 
 
-def digits_runner(work_dir: Path, epochs: int = 2, backends=(), **hook):
+def digits_runner(work_dir: Path, epochs: int = 2, backends=(), before=(), **hook):
     """16 images to train with, 16 to validate with, in batches of 8."""
     cfg = shrinker_of('image', work_dir).load(DIGITS, work_dir, epochs)
     cfg.visualizer.vis_backends = [dict(type=b) for b in backends]
     cfg.default_hooks.checkpoint.interval = -1
     if hook:
-        cfg.custom_hooks = [dict(type='lm4ve.ActivationVisHook', **hook)]
+        cfg.custom_hooks = [*before, dict(type='lm4ve.ActivationVisHook', **hook)]
     return build_runner(cfg)
 
 
@@ -264,8 +264,7 @@ def one_batch(runner, hook, mode: str = 'val', model=None) -> list:
         outputs = runner.model.val_step(batch)
     visualizer = SimpleNamespace(dataset_meta=None, add_image=lambda n, *_, **__: names.append(n))
     model = runner.model if model is None else model
-    stub = SimpleNamespace(model=model, visualizer=visualizer, iter=5)
-    stub.experiment_name = 'experiment'
+    stub = SimpleNamespace(model=model, visualizer=visualizer, iter=5, experiment_name='a')
     hook.before_run(stub)
     getattr(hook, f'before_{mode}_epoch')(stub)
     getattr(hook, f'after_{mode}_iter')(stub, 0, batch, outputs)
@@ -303,10 +302,7 @@ def test_the_average_is_drawn_where_it_is_evaluated(tmp_path, monkeypatch):
         return analyse(model, *args)
 
     monkeypatch.setattr(hook_module, 'analyse', record)
-    cfg = shrinker_of('image', tmp_path).load(DIGITS, tmp_path, 1)
-    hook = dict(type='lm4ve.ActivationVisHook', **SMALL)
-    cfg.custom_hooks = [dict(type='EMAHook', momentum=0.5), hook]
-    runner = build_runner(cfg)
+    runner = digits_runner(tmp_path, 1, before=[dict(type='EMAHook', momentum=0.5)], **SMALL)
     runner.train()
     ema = next(h for h in runner.hooks if type(h).__name__ == 'EMAHook')
     average = ema.ema_model.module.neck.mapper_in.weight

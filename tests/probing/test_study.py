@@ -35,7 +35,7 @@ def checkpoint(tmp_path_factory):
     return str(folder)
 
 
-def make_features(folder, labels=None, count=900, views=1, classes=2) -> Features:
+def make_features(folder, labels=None, count=900, views=1) -> Features:
     """Noise as tokens; labels are noise too, or a function of the tokens ``[n, N, C]``."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
@@ -46,8 +46,7 @@ def make_features(folder, labels=None, count=900, views=1, classes=2) -> Feature
     found = labels(torch.from_numpy(tokens[0]).float()) if labels else rng.integers(2, size=count)
     parts = np.split(rng.permutation(count), [count // 3, count // 2])
     splits = dict(zip(('train', 'val', 'test'), parts, strict=True))
-    names = tuple(f'<{i}>' for i in range(classes))
-    data = ProbeData('data', np.asarray(found, np.int64), splits, names, 'f00d', ())
+    data = ProbeData('data', np.asarray(found, np.int64), splits, ('<0>', '<1>'), 'f00d', ())
     return Features(shape, data, 'f00d', folder, '<encoder>')
 
 

@@ -21,17 +21,17 @@ def quick_correction(monkeypatch):
     monkeypatch.setattr(gc, 'collect', lambda *args: 0)
 
 
-def simulate(rng, gain: float, seeds: int = 6, pictures: int = 200):
-    """Trainings that are right with a probability which varies by picture, variant and seed.
+def simulate(rng, gain: float):
+    """Six trainings, right on 200 pictures with a probability that varies by all three.
 
     Over all pictures and seeds that there could be, its mean is 0.7 for 'frozen', and ``gain``
     points less for controls; the test pictures are a draw of them.
     """
-    ease, found = rng.uniform(-0.1, 0.1, pictures), {}
+    ease, found = rng.uniform(-0.1, 0.1, 200), {}
     for name in ('frozen', *CONTROLS):
         mean = 0.7 - 0.01 * gain * (name != 'frozen')
-        p = mean + ease + rng.uniform(-0.2, 0.2, pictures)
-        found[name] = rng.random((seeds, pictures)) < p + rng.normal(0, 0.03, (seeds, 1))
+        p = mean + ease + rng.uniform(-0.2, 0.2, 200)
+        found[name] = rng.random((6, 200)) < p + rng.normal(0, 0.03, (6, 1))
     return found
 
 

@@ -28,22 +28,6 @@ def test_damaged_files_are_read_or_refused(fuzz):
     assert all(len(results) == 8 for results in found.values()) and len(found) >= 30
 
 
-def toy(fuzz, monkeypatch, read, mutated, whole=bytes(64), counted=True) -> list[str]:
-    """Return the outcomes of a reader of one file, whose mutations are given."""
-    mutations = iter(mutated)
-
-    def make(name):
-        path = fuzz.fuzz_readers.HERE / name
-        path.write_bytes(whole)
-        return path, lambda: read(path.read_bytes())
-
-    monkeypatch.setitem(fuzz.fuzz_readers.READERS, 'toy', make)
-    monkeypatch.setattr(fuzz.fuzz_readers, 'UNCOUNTED', set() if counted else {'toy'})
-    monkeypatch.setattr(fuzz, 'PATIENCE', 1)
-    monkeypatch.setattr(fuzz, 'mutate', lambda data, rng: ('flip', next(mutations)))
-    return [outcome for _, outcome in fuzz.fuzz('toy', len(mutated), 0)]
-
-
 def refuse(data):
     raise LookupError
 
@@ -58,7 +42,12 @@ ACTS = [
 
 @pytest.mark.parametrize('act, outcome', ACTS, ids=['crash', 'hang', 'refused', 'other'])
 def test_crashes_and_hangs_are_counted(act, outcome, fuzz, monkeypatch):
-    def read(data):
-        return act(data) if any(data) else 0
+    def make(name):
+        path = fuzz.fuzz_readers.HERE / name
+        path.write_bytes(bytes(64))
+        return path, lambda: act(data) if any(data := path.read_bytes()) else 0
 
-    assert toy(fuzz, monkeypatch, read, [bytes([1]) * 64]) == [outcome]
+    monkeypatch.setitem(fuzz.fuzz_readers.READERS, 'toy', make)
+    monkeypatch.setattr(fuzz, 'PATIENCE', 1)
+    monkeypatch.setattr(fuzz, 'mutate', lambda data, rng: ('flip', bytes([1]) * 64))
+    assert [found for _, found in fuzz.fuzz('toy', 1, 0)] == [outcome]
