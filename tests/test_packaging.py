@@ -5,14 +5,13 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 
 import pytest
 
 from lm4ve.tasks import TASKS
+from tests.helpers.tasks import ROOT
 from tests.helpers.tools import run_command
 
-ROOT = Path(__file__).resolve().parent.parent
 #: What runs with the wheel: the first config with a block of each task trains an epoch.
 SCRIPT = """
 import sys
