@@ -26,7 +26,7 @@ def refused(source, kind=CheckpointError, match: str = '', **options) -> None:
 
 
 def edit(folder: Path, name: str, changes: dict) -> None:
-    hostile.edit(next(folder.glob(name)), lambda content: content.update(changes))
+    hostile.edit(folder / name, lambda content: content.update(changes))
 
 
 def edit_last(path: Path, ending: str, change) -> None:

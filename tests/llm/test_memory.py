@@ -1,6 +1,5 @@
 """Reading one layer of many costs the memory of that layer."""
 
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -8,15 +7,12 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.families import write_huggingface, write_meta
+from tests.helpers.tools import run_command
 
 WIDTH, LAYERS = 512, 16
 SIZES = dict(hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=LAYERS)
 LAYER_BYTES = 4 * (16 * WIDTH**2 + 2 * WIDTH)  # q, k, v, o, an MLP of 4 x WIDTH and two norms
-WRITE = {
-    'sharded-safetensors': lambda f: write_huggingface(f, 'llama', f.name, **SIZES),
-    'bin': lambda f: write_huggingface(f, 'llama', f.name, **SIZES),
-    'meta': lambda f: write_meta(f, sizes=SIZES),
-}
+LAYOUTS = ('sharded-safetensors', 'bin')
 
 SCRIPT = """
 import sys
@@ -46,11 +42,11 @@ for folder in sys.argv[1:]:
 )
 def test_one_layer_costs_the_memory_of_one_layer():
     with tempfile.TemporaryDirectory() as root:  # pytest keeps its folders
-        folders = [write(Path(root) / layout) for layout, write in WRITE.items()]
-        command = [sys.executable, '-c', SCRIPT, *map(str, folders)]
-        out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+        folders = [write_huggingface(Path(root, n), 'llama', n, **SIZES) for n in LAYOUTS]
+        folders.append(write_meta(Path(root, 'meta'), sizes=SIZES))
+        out = run_command(sys.executable, '-c', SCRIPT, *folders, check=True).stdout
     raised = [int(line.split()[1]) for line in out.splitlines() if line.startswith('RAISED')]
     allowed = 1.5 * LAYER_BYTES + 40e6
     assert LAYER_BYTES * LAYERS > 4 * allowed  # reading all of it would show
-    for layout, found in zip(WRITE, raised, strict=True):
+    for layout, found in zip((*LAYOUTS, 'meta'), raised, strict=True):
         assert found < allowed, f'{layout}: {found / 1e6:.0f} MB'

@@ -1,6 +1,7 @@
 """The same weights give the same block, in whatever files they come."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,7 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 def assert_equal_blocks(block: LLMBlock, expected: LLMBlock) -> None:
     assert block.source['fingerprint'] == expected.source['fingerprint']
-    mine, theirs = frozen_tensors(block), frozen_tensors(expected)
-    assert mine.keys() == theirs.keys()
-    assert all(torch.equal(value, theirs[name]) for name, value in mine.items())
+    torch.testing.assert_close(frozen_tensors(block), frozen_tensors(expected), rtol=0, atol=0)
     x = tokens()
     assert torch.equal(block(x, right_padding()), expected(x, right_padding()))
 
@@ -99,9 +98,8 @@ def test_names_in_the_files_do_not_matter(checkpoints, tmp_path, variant, option
 
 def without_other_shards(folder: Path, layout: str) -> Path:
     write_huggingface(folder, 'llama', layout)
-    for shard in folder.glob('*-of-00003.*'):
-        if '00003-of' not in shard.name:
-            shard.unlink()
+    for shard in folder.glob('*-0000[12]-of-00003.*'):
+        shard.unlink()
     return folder
 
 
@@ -110,17 +108,15 @@ def beside_a_pickle(folder: Path) -> Path:
     return folder
 
 
-PLACES = {
-    'index': ('sharded-safetensors', 'model.safetensors.index.json'),
-    'safetensors': ('safetensors', 'model.safetensors'),
-    'bin': ('bin', 'pytorch_model.bin'),
-    'shard': ('sharded-bin', 'pytorch_model-00003-of-00003.bin'),
-}
+def one_of(layout: str, file: str) -> Callable[[Path], Path]:
+    return lambda folder: write_huggingface(folder, 'llama', layout) / file
+
+
 SOURCES = {
-    **{
-        name: lambda f, place=place: write_huggingface(f, 'llama', place[0]) / place[1]
-        for name, place in PLACES.items()
-    },
+    'index': one_of('sharded-safetensors', 'model.safetensors.index.json'),
+    'safetensors': one_of('safetensors', 'model.safetensors'),
+    'bin': one_of('bin', 'pytorch_model.bin'),
+    'shard': one_of('sharded-bin', 'pytorch_model-00003-of-00003.bin'),
     'a file of Meta': lambda f: write_meta(f, shards=2) / 'consolidated.00.pth',
     'safetensors before pickles': beside_a_pickle,
     'safe shards': lambda f: without_other_shards(f, 'sharded-safetensors'),
@@ -149,30 +145,26 @@ def test_a_block_does_not_depend_on_its_files_any_more(checkpoints, tmp_path, la
 
 # ------------------------------------------------------------------- the hub
 @pytest.fixture
-def hub(monkeypatch):
-    """``hub(folder)`` serves a folder as a repository and records requests."""
+def requests(monkeypatch, tmp_path) -> list:
+    """Serves ``tmp_path`` as a repository and records requests."""
     import huggingface_hub
     from huggingface_hub.errors import EntryNotFoundError
 
-    def serve(folder: Path) -> list:
-        requests = []
+    asked = []
 
-        def download(repo_id, filename, revision=None, **kwargs):
-            requests.append((repo_id, filename, revision))
-            if not (folder / filename).is_file():
-                raise EntryNotFoundError(f'404: {filename}')
-            return str(folder / filename)
+    def download(repo_id, filename, revision=None, **kwargs):
+        asked.append((repo_id, filename, revision))
+        if not (tmp_path / filename).is_file():
+            raise EntryNotFoundError(f'404: {filename}')
+        return str(tmp_path / filename)
 
-        monkeypatch.setattr(huggingface_hub, 'hf_hub_download', download)
-        return requests
-
-    return serve
+    monkeypatch.setattr(huggingface_hub, 'hf_hub_download', download)
+    return asked
 
 
 @pytest.mark.parametrize('layout', ['sharded-safetensors', 'sharded-bin'])
-def test_a_hub_id_fetches_only_the_shards_of_the_layer(checkpoints, tmp_path, hub, layout):
+def test_a_hub_id_fetches_only_the_shards_of_the_layer(checkpoints, tmp_path, requests, layout):
     write_huggingface(tmp_path, 'llama', layout)
-    requests = hub(tmp_path)
     block = LLMBlock('org/tiny-llama', layers=(0,))
     fetched = {f for _, f, _ in requests if (tmp_path / f).is_file()}
     shards = {f for f in fetched if re.search(r'-of-\d+\.', f)}
@@ -183,16 +175,14 @@ def test_a_hub_id_fetches_only_the_shards_of_the_layer(checkpoints, tmp_path, hu
 
 
 @pytest.mark.parametrize('shards', [1, 2])
-def test_metas_files_on_the_hub(checkpoints, tmp_path, hub, shards):
+def test_metas_files_on_the_hub(checkpoints, tmp_path, requests, shards):
     write_meta(tmp_path, shards)
-    requests = hub(tmp_path)
     assert_equal_blocks(LLMBlock('org/llama@v1.0'), LLMBlock(checkpoints('llama')))
     assert {(name, revision) for name, _, revision in requests} == {('org/llama', 'v1.0')}
 
 
-def test_a_random_block_from_the_hub_fetches_the_config_only(tmp_path, hub):
+def test_a_random_block_from_the_hub_fetches_the_config_only(tmp_path, requests):
     write_huggingface(tmp_path, 'llama')
-    requests = hub(tmp_path)
     LLMBlock('org/tiny-llama', pretrained=False)
     assert [f for _, f, _ in requests] == ['config.json']
 
