@@ -1,7 +1,5 @@
 """Each family's layer equals ``transformers``' own, however it is used, or is refused."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -12,6 +10,7 @@ from lm4ve.blocks.families import REFUSED, WRAPPERS
 from lm4ve.errors import CheckpointError, UnsupportedModelError, UserError
 from tests.blocks.reference import reference_layer, takes_rotary
 from tests.helpers.families import FAMILIES, random_model, write_huggingface
+from tests.helpers.tasks import ROOT
 from tools.dev.write_tables import with_tables
 
 NO_ROTARY = [v for v in FAMILIES if not takes_rotary(random_model(v))]
@@ -123,11 +122,8 @@ def test_text_part_of_a_nested_config(tmp_path):
     torch.testing.assert_close(block(x), reference_layer(text, 0, x), atol=1e-5, rtol=1e-5)
 
 
-GUIDE = Path(__file__).resolve().parents[2] / 'docs/guides/language_models.md'
-
-
 def test_the_guide_has_the_tables_that_the_specs_make():
-    page = GUIDE.read_text()
+    page = (ROOT / 'docs/guides/language_models.md').read_text()
     assert f'{len(SPECS)} families' in page, 'python tools/dev/write_tables.py'
     assert with_tables(page) == page, 'python tools/dev/write_tables.py'
     assert with_tables(page.replace('apertus', '')) == page

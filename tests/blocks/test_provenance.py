@@ -1,6 +1,7 @@
 """A saved model remembers its language model and settings; others are refused by the field."""
 
 import copy
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -20,28 +21,21 @@ from tests.helpers.families import FAMILIES
 KEY = f'block.{SOURCE_KEY}'
 
 
-class Host(nn.Module):
+def host_of(*args, **kwargs) -> nn.Sequential:
     """A mapper and a block, as a neck has them."""
-
-    def __init__(self, *args, **kwargs) -> None:
-        super().__init__()
-        self.mapper = nn.Linear(32, 32)
-        self.block = LLMBlock(*args, **kwargs)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.block(self.mapper(x))
+    return nn.Sequential(OrderedDict(mapper=nn.Linear(32, 32), block=LLMBlock(*args, **kwargs)))
 
 
-def embedded(host: Host, prefix: str = 'block.') -> dict:
+def embedded(host: nn.Module) -> dict:
     """The state of a self-contained release."""
     frozen = host.block.frozen_state()
-    return {**host.state_dict(), **{prefix + k: v for k, v in frozen.items()}}
+    return {**host.state_dict(), **{f'block.{k}': v for k, v in frozen.items()}}
 
 
 @pytest.mark.parametrize('trainable', ['none', 'norms', 'all'])
 def test_states_load_strictly_and_through_mmengine(checkpoints, trainable, tmp_path):
     path, file = checkpoints('llama'), str(tmp_path / 'model.pth')
-    host = Host(path, trainable=trainable)
+    host = host_of(path, trainable=trainable)
     with torch.no_grad():
         for param in host.block.parameters():
             param.add_(torch.randn(param.shape))
@@ -49,15 +43,15 @@ def test_states_load_strictly_and_through_mmengine(checkpoints, trainable, tmp_p
     assert trainable != 'none' or sorted(state) == [KEY, 'mapper.bias', 'mapper.weight']
     save_checkpoint(dict(state_dict=state), file)
     torch.load(file, weights_only=True)
-    plain, through_file = Host(path, trainable=trainable), Host(path, trainable=trainable)
+    plain, through_file = host_of(path, trainable=trainable), host_of(path, trainable=trainable)
     plain.load_state_dict(host.state_dict(), strict=True)
     load_checkpoint(through_file, file, map_location='cpu', strict=True)
     for other in (plain, through_file):
         assert torch.equal(host(tokens()), other(tokens()))
 
 
-def build(checkpoints, layers=(1,), seed=0, **options) -> Host:
-    return Host(checkpoints('llama', seed=seed), layers=layers, **options)
+def build(checkpoints, layers=(1,), seed=0, **options) -> nn.Module:
+    return host_of(checkpoints('llama', seed=seed), layers=layers, **options)
 
 
 @pytest.mark.parametrize('options', [dict(layers=(0,)), dict(seed=1), dict(pretrained=False)])
@@ -80,7 +74,7 @@ def test_another_language_model_is_an_error_that_names_both(checkpoints, options
 
 
 def test_a_state_without_a_record_is_missing_a_key(checkpoints):
-    host = Host(checkpoints('llama'))
+    host = host_of(checkpoints('llama'))
     state = host.state_dict()
     del state[KEY]
     with pytest.raises(RuntimeError, match=KEY):
@@ -102,7 +96,7 @@ DAMAGED = [
 
 @pytest.mark.parametrize('record', DAMAGED)
 def test_a_damaged_record_is_named(checkpoints, record):
-    host = Host(checkpoints('llama'))
+    host = host_of(checkpoints('llama'))
     with pytest.raises(CheckpointError, match=f'{KEY}.*damaged'):
         host.load_state_dict({**host.state_dict(), KEY: record})
 
@@ -110,20 +104,18 @@ def test_a_damaged_record_is_named(checkpoints, record):
 def test_a_fully_trained_block_takes_any_record(checkpoints):
     # All of its weights are in the state; where they came from is history.
     path = checkpoints('llama')
-    state = Host(path, layers=(0,), trainable='all').state_dict()
-    host = Host(path, layers=(1,), trainable='all')
+    state = host_of(path, layers=(0,), trainable='all').state_dict()
+    host = host_of(path, layers=(1,), trainable='all')
     host.load_state_dict(state, strict=True)
 
 
 @pytest.mark.parametrize('trainable', ['none', 'norms'])
 def test_embedded_weights_need_no_language_model(checkpoints, trainable, tmp_path):
-    host = Host(checkpoints('llama'), trainable=trainable)
-    options = dict(arch=FAMILIES['llama'], trainable=trainable)
-    state = embedded(host)
-    other = Host(**options)
+    host = host_of(checkpoints('llama'), trainable=trainable)
+    other = host_of(arch=FAMILIES['llama'], trainable=trainable)
     twin = copy.deepcopy(other)
     file = str(tmp_path / 'release.pth')
-    torch.save(dict(state_dict=state), file)
+    torch.save(dict(state_dict=embedded(host)), file)
     load_checkpoint(other, file, strict=True)
     assert torch.equal(other(tokens()), host(tokens()))
     assert other.block.source == host.block.source
@@ -135,14 +127,14 @@ def test_embedded_weights_need_no_language_model(checkpoints, trainable, tmp_pat
 
 @pytest.mark.parametrize('by', ['arch', 'checkpoint'])
 def test_embedded_weights_are_those_of_their_fingerprint(checkpoints, by):
-    host = Host(checkpoints('llama'))
+    host = host_of(checkpoints('llama'))
     state = {**embedded(host), **trained_state(host)}
-    other = host if by == 'checkpoint' else Host(arch=FAMILIES['llama'])
+    other = host if by == 'checkpoint' else host_of(arch=FAMILIES['llama'])
     other.load_state_dict(state)
     name = next(k for k in state if 'q_proj' in k)
     state[name] = state[name] + 1e-3
     with pytest.raises(CheckpointError, match='embedded weights are damaged'):
-        Host(arch=FAMILIES['llama']).load_state_dict(state)
+        host_of(arch=FAMILIES['llama']).load_state_dict(state)
 
 
 def test_embedded_weights_do_not_replace_another_checkpoint(checkpoints):
@@ -153,18 +145,13 @@ def test_embedded_weights_do_not_replace_another_checkpoint(checkpoints):
 
 
 def test_embedded_weights_of_another_shape_are_refused(checkpoints):
-    state = embedded(Host(checkpoints('llama')))
+    state = embedded(host_of(checkpoints('llama')))
     for arch in (FAMILIES['bert'], FAMILIES['llama-gqa']):
-        host = Host(arch=arch)
+        host = host_of(arch=arch)
         before = host.block.frozen_state()
         with pytest.raises(CheckpointError, match='self-contained.*block.arch'):
             host.load_state_dict(state)
-        for name, value in host.block.frozen_state().items():
-            assert torch.equal(value, before[name])
-
-
-def neck(checkpoints, residual='none', **options) -> LLMBlockNeck:
-    return LLMBlockNeck(8, LLMBlock(checkpoints('llama'), **options), residual=residual)
+        torch.testing.assert_close(host.block.frozen_state(), before, rtol=0, atol=0)
 
 
 FEATURES = (
@@ -197,7 +184,7 @@ def test_a_state_of_other_settings_is_refused_by_field(checkpoints, kind, other)
     field = field.removesuffix('_cfg')
     with pytest.raises(CheckpointError, match=f'made with {provenance.SETTINGS[field]}='):
         make(**other).load_state_dict(state, strict=False)
-    key = provenance.NECK_KEY if kind == 'mlp' else f'block.{provenance.SOURCE_KEY}'
+    key = provenance.NECK_KEY if kind == 'mlp' else KEY
     record = provenance.decode_source(state[key], key)
     old = {k: v for k, v in record.items() if k not in (field, 'dtype', 'config')}
     state[key] = provenance.encode_source(old)
@@ -249,7 +236,7 @@ def test_a_checkpoint_from_before_windows_is_used_without(variant, causal):
     with pytest.raises(CheckpointError, match='neck.block.window=False'):
         block.load_state_dict(without.state_dict())
     old = {k: v for k, v in without.source.items() if k not in ('window', 'config')}
-    block.load_state_dict({provenance.SOURCE_KEY: provenance.encode_source(old)})
+    block.load_state_dict({SOURCE_KEY: provenance.encode_source(old)})
     assert torch.equal(block(tokens()), expected) and block.source['window'] is False
 
 
@@ -292,7 +279,7 @@ def test_another_dtype_is_a_warning(checkpoints, monkeypatch):
 
 
 def test_the_neck_of_another_kind_of_block_is_refused_though_loading_is_not_strict(checkpoints):
-    llm, mlp = neck(checkpoints), LLMBlockNeck(8, MLPBlock(32))
+    llm, mlp = (LLMBlockNeck(8, b) for b in (LLMBlock(checkpoints('llama')), MLPBlock(32)))
     with pytest.raises(CheckpointError, match='lacks .*llm_source'):
         llm.load_state_dict(mlp.state_dict(), strict=False)
     with pytest.raises(CheckpointError, match='has .*llm_source.* is a MLPBlock'):
