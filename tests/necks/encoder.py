@@ -20,12 +20,8 @@ class Pair(nn.Module):
         return self.linear(x), x.shape[1]
 
 
-class Named(nn.Module):
+class Named(Pair):
     """Returns its features in a dict."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(C, C)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         return dict(features=self.linear(x), mean=x.mean())
@@ -59,12 +55,19 @@ class Encoder(nn.Module):
         return self.head(self.norm(run('named', run('pair', x))).mean(dim=1))
 
 
+def loud(neck: nn.Module, std: float = 0.4) -> nn.Module:
+    """Give mappers a size that shows where attention changes, or a residual is missing."""
+    for mapper in (neck.mapper_in, neck.mapper_out):
+        nn.init.normal_(mapper.weight, std=std)
+    return neck
+
+
 def batch() -> Tensor:
     return torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(1))
 
 
-def wrapped(after: str = 'blocks.0', block=BLOCK, **options) -> Encoder:
-    model = Encoder()
+def wrapped(after: str = 'blocks.0', block=BLOCK, dtype=None, **options) -> Encoder:
+    model = Encoder().to(dtype)
     torch.manual_seed(2)
     lm4ve.wrap(model, after, block, **options)
     return model

@@ -13,25 +13,18 @@ from lm4ve.blocks import Frozen, LLMBlock, frozen_tensors
 from lm4ve.errors import UserError
 from lm4ve.necks import LLMBlockNeck
 from tests.helpers.families import FAMILIES
-from tests.necks.encoder import Encoder
-from tests.necks.test_low_rank import assert_same
+from tests.necks.encoder import Encoder, loud
+from tests.necks.test_low_rank import C, assert_same, tokens
 
-C, D = 8, 32
+D = 32
 QUERIES = slice(0, 2)
-
-
-def tokens(seed: int = 2) -> torch.Tensor:
-    return torch.randn(2, 5, C, generator=torch.Generator().manual_seed(seed))
 
 
 def make(low_rank: str, block=None, family: str = 'gpt2', **options) -> LLMBlockNeck:
     torch.manual_seed(0)
     # Of a size that shows where attention changes.
     block = block or LLMBlock(arch=dict(FAMILIES[family], initializer_range=0.3), **options)
-    neck = LLMBlockNeck(C, block, low_rank=low_rank)
-    for mapper in (neck.mapper_in, neck.mapper_out):
-        nn.init.normal_(mapper.weight, std=0.4)
-    return neck
+    return loud(LLMBlockNeck(C, block, low_rank=low_rank))
 
 
 # -------------------------------------------------------------------------- intrusions
@@ -42,7 +35,7 @@ class Adapter(nn.Module):
         super().__init__()
         self.base, self.weight = base, hidden(base).weight
         self.a = nn.Linear(self.weight.shape[-1], 2, bias=False)
-        self.b = nn.Linear(2, D, bias=False)
+        self.b = nn.Linear(2, len(self.weight), bias=False)
 
     def forward(self, x):
         return self.base(x) + self.b(self.a(x))
