@@ -29,6 +29,7 @@ _GQA = dict(_SIZES, num_key_value_heads=2)
 # A head width that does not follow from the others, as real ones of gemma.
 _GEMMA = dict(_GQA, head_dim=16)
 _GEMMA2 = dict(_GEMMA, query_pre_attn_scalar=24, sliding_window=3, layer_types=None)
+_GEMMA3 = dict(_GEMMA2, sliding_window_pattern=2)
 # Head widths of t5 do not follow from the others either.
 _T5 = dict(_SIZES, d_kv=16, d_ff=48, num_layers=2, num_heads=4)
 _MOE = dict(_GEMMA, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=24)
@@ -73,12 +74,11 @@ FAMILIES: dict[str, dict] = {
     **{f'{n}-sliding': _of(n, _GEMMA, **_SLIDING_LAST) for n in ('qwen2', 'qwen3')},
     'phi3': _of('phi3', _GQA, sliding_window=3),
     'cwm': _of('cwm', _GEMMA, **_SLIDING),
-    'granite_swa': _of('granite_swa', _GQA, **_SLIDING),
+    **_each(dict(_GQA, **_SLIDING), 'granite_swa olmo3 exaone4 cohere2'),
     'mistral': _of('mistral', _GQA, sliding_window=2),
     'ministral': _of('ministral', _GEMMA, sliding_window=2),
     'ministral3': _of('ministral3', _GEMMA, **_SCALED),
-    'qwen2_vl_text': _of('qwen2_vl_text', _GQA, **_mrope(1, 2, 1)),
-    'qwen2_5_vl_text': _of('qwen2_5_vl_text', _GQA, **_mrope(1, 2, 1)),
+    **_each(dict(_GQA, **_mrope(1, 2, 1)), 'qwen2_vl_text qwen2_5_vl_text'),
     'qwen3_vl_text': _of('qwen3_vl_text', _GEMMA, **_mrope(4, 2, 2)),
     'arcee': _of('arcee', _GQA, mlp_bias=True),
     'granite': _of('granite', _GQA, residual_multiplier=0.22, attention_multiplier=0.1),
@@ -89,15 +89,10 @@ FAMILIES: dict[str, dict] = {
     'ernie4_5': _of('ernie4_5', _GEMMA, use_bias=True),
     'helium': _of('helium', _GQA, head_dim=8),
     'gemma2': _of('gemma2', _GEMMA2, **_CAP),
-    'gemma3_text': _of('gemma3_text', _GEMMA2, sliding_window_pattern=2, **_CAP),
-    'gemma3-both-ways': _of(
-        'gemma3_text', _GEMMA2, sliding_window_pattern=2, use_bidirectional_attention=True
-    ),
-    'olmo3': _of('olmo3', _GQA, **_SLIDING),
-    'exaone4': _of('exaone4', _GQA, **_SLIDING),
+    'gemma3_text': _of('gemma3_text', _GEMMA3, **_CAP),
+    'gemma3-both-ways': _of('gemma3_text', _GEMMA3, use_bidirectional_attention=True),
     # Branches side by side.
     'cohere-qk-norm': _of('cohere', _GQA, use_qk_norm=True),
-    'cohere2': _of('cohere2', _GQA, **_SLIDING),
     'phi': _of('phi', _GQA, partial_rotary_factor=0.5),
     'phi-qk-norm': _of('phi', partial_rotary_factor=0.5, qk_layernorm=True),
     'stablelm': _of('stablelm', _GQA, use_qkv_bias=True),
@@ -108,8 +103,7 @@ FAMILIES: dict[str, dict] = {
     'falcon-7b': _of('falcon', multi_query=True, alibi=False),
     'falcon-40b': _of('falcon', **_FALCON),
     'falcon-11b': _of('falcon', num_ln_in_parallel_attn=1, **_FALCON),
-    'gptj': _of('gptj', rotary_dim=4),
-    'codegen': _of('codegen', rotary_dim=4),
+    **_each(dict(_SIZES, rotary_dim=4), 'gptj codegen'),
     # The line of GPT-2, and encoders.
     **_each(_SIZES, 'gpt2 persimmon biogpt bert roberta xlm-roberta camembert ernie megatron-bert'),
     **_each(_SIZES, 'data2vec-text roberta-prelayernorm bert-generation rembert roc_bert layoutlm'),
