@@ -13,6 +13,7 @@ from lm4ve.errors import UserError
 from lm4ve.release.exporting import export_model
 from lm4ve.tasks import medical as m
 from lm4ve.tasks.base.inferencer import FileInferencer
+from lm4ve.tasks.medical.models.volume_vit import VolumeDataSample
 from tests.hosts.small import write_picture
 from tests.tasks.medical import files
 from tests.tasks.medical.shrink import Shrinker
@@ -60,6 +61,16 @@ def test_each_volume_is_in_one_part(tmp_path):
     parts = [m.Decathlon(str(tmp_path), split, (0.5, 0.25, 0.25)) for split in SPLITS]
     paths = [part.get_data_info(i)['img_path'] for part in parts for i in range(len(part))]
     assert len(paths) == len({*paths}) == 6
+
+
+@pytest.mark.parametrize('mode', ['loss', 'predict'])
+def test_labels_beyond_the_classes_of_a_model_are_refused(mode):
+    vit = dict(type='lm4ve.VolumeViT', image_size=(8, 8, 4), patch_size=(4, 4, 2), depth=1)
+    model, sample = m.VolumeSegmentor(vit, num_classes=3), VolumeDataSample()
+    sample.gt_seg = torch.full((8, 8, 4), 2)
+    model(torch.zeros(1, 1, 8, 8, 4), [sample], mode)
+    with pytest.raises(UserError, match='model.num_classes=2'):
+        m.VolumeSegmentor(vit, num_classes=2)(torch.zeros(1, 1, 8, 8, 4), [sample], mode)
 
 
 def volume_scores(found, truth):
@@ -117,6 +128,8 @@ def test_medmnist_is_scored_by_its_own_evaluator(flag, labels, tmp_path):
     auc, acc = Evaluator(flag, 'test', root=str(tmp_path)).evaluate(scores.double().numpy())
     found = metric.compute_metrics(metric.results)
     assert found == dict(AUC=pytest.approx(100 * auc), ACC=pytest.approx(100 * acc))
+    with pytest.raises(UserError, match='num_classes=15'):  # a head of another set
+        metric.process(None, [{truth: label, 'pred_score': torch.rand(15)}])
 
 
 VOLUME, VIVIT = 'vit3d_llama-3.1-8b_brain-tumour.py', 'vivit_llama-inner_fracturemnist3d.py'

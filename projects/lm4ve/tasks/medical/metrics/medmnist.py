@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from mmengine.evaluator import BaseMetric
 
+from lm4ve.errors import check
 from lm4ve.registry import METRICS
 
 
@@ -21,7 +22,9 @@ class MedMNISTMetric(BaseMetric):
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         """Keep label and scores of each sample."""
+        classes = (len(self.dataset_meta['classes']),)
         for sample in data_samples:
+            check('model.head.num_classes', sample['pred_score'].shape[-1], choices=classes)
             several = self.dataset_meta['medmnist_task'].startswith('multi-label')
             truth = sample['gt_score' if several else 'gt_label']
             scores = sample['pred_score'].double().cpu().numpy()
