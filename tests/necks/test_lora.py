@@ -147,6 +147,16 @@ def test_a_saved_model_of_peft_keeps_mappers_and_adapters(tmp_path):
     assert torch.equal(again(batch()), model(batch()))
 
 
+def test_peft_unmerges_without_touching_copies():
+    model = peft.get_peft_model(make(), peft.LoraConfig(r=2, target_modules=['q_proj', 'o_proj']))
+    expected = grown(model).eval()(tokens())
+    model.merge_adapter()
+    copies = copy.deepcopy(model), lm4ve.fuse(model)
+    model.unmerge_adapter()
+    for each in (model, *copies):
+        torch.testing.assert_close(each(tokens()), expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize('bias', ['all', 'lora_only'])
 def test_peft_trains_no_frozen_bias(bias):
     arch = dict(FAMILIES['llama-bias'])

@@ -81,6 +81,12 @@ class LoRALinear(_Linear):
         """Add the update to the weight; never in place, since copies share frozen values."""
         super().merge(True, adapter_names)
 
+    def unmerge(self) -> None:
+        """Take the update out of the weight, which a copy of the merged layer shares."""
+        for tensor in self.get_base_layer().parameters():
+            tensor.data = tensor.data.clone()
+        super().unmerge()
+
     def init_weights(self) -> None:
         """Initialize A and B as ``peft`` does; hosts have initialized them as any Linear."""
         generator = torch.Generator().manual_seed(self.seed)
