@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.model import BaseModel, BaseModule
 from mmengine.registry import MODELS
 from torch import nn
 
@@ -170,6 +171,42 @@ def test_several_places_train_save_and_load(places, share, tmp_path):
         wrapped(**options, residual='inner').load_state_dict(model.state_dict(), strict=False)
 
 
+PLACES, NECK = ['blocks.0', 'pair'], dict(type='LLMBlockNeck', in_channels=16, block=BLOCK)
+
+
+@pytest.mark.parametrize('places', [PLACES[:1], PLACES])
+def test_a_runner_initializes_necks_at_any_number_of_places(places):
+    class Host(BaseModel):
+        forward = None
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = BaseModule()
+            self.encoder.stem = Encoder()
+            LLMBlockInsert(self.encoder, [f'stem.{p}' for p in places], NECK)
+
+    host = Host()
+    host.init_weights()
+    for neck in host.encoder.llm_neck:
+        assert neck.mapper_in.weight.std() < 0.03 > neck.mapper_out.weight.std()
+
+
+@pytest.mark.parametrize('share', [False, True])
+def test_a_checkpoint_of_other_places_is_refused(share):
+    def build(neck=NECK, **places) -> nn.Module:
+        return LLMBlockInsert(Encoder(), neck=neck, share_block=share, **places)
+
+    state = build(after=PLACES).state_dict()
+    build(after=PLACES).load_state_dict(dict(state))
+    for other in (dict(after=PLACES[::-1]), dict(before=PLACES), dict(after=['act', 'pair'])):
+        with pytest.raises(CheckpointError, match='place'):
+            build(**other).load_state_dict(dict(state), strict=False)
+    necks = [NECK, dict(NECK, block=dict(BLOCK, causal=True))]
+    if share:
+        with pytest.raises(UserError, match='name one block'):
+            build(necks, after=PLACES)
+
+
 # --------------------------------------------------------------------------------- controls
 def test_attention_block_is_plain_attention():
     block, x = AttentionBlock(32, num_heads=4), torch.randn(2, 5, 32)
@@ -232,6 +269,27 @@ def test_llm4seg_is_causal_with_swapped_rotary_of_one_frequency(checkpoints):
 
 
 # ----------------------------------------------------------------------- records and refusals
+def control(heads: int) -> LLMBlockNeck:
+    return LLMBlockNeck(C, AttentionBlock(32, heads), mapper=dict(depth=2), norm_cfg=None)
+
+
+def of_queries(extra: int) -> LLMBlockNeck:
+    return make(out_type='query', queries=dict(mean=True), num_extra_tokens=extra)
+
+
+@pytest.mark.parametrize(
+    'theirs, mine, text',
+    [
+        (control(4), control(8), 'num_heads=4'),
+        (of_queries(1), of_queries(0), 'num_extra_tokens=1'),
+        (make(mapper=dict(depth=2)), control(4), 'AttentionBlock'),
+    ],
+)
+def test_checkpoints_of_what_no_tensor_shows_are_refused(theirs, mine, text):
+    with pytest.raises(CheckpointError, match=text):
+        mine.load_state_dict(theirs.state_dict(), strict=False)
+
+
 VARIANTS = [
     (dict(mapper=dict(bias=True)), {}),
     (dict(gate=True, residual='inner'), {}),

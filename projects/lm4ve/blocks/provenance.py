@@ -49,6 +49,8 @@ SETTINGS = dict(
     queries='model.neck.queries',
     gate='model.neck.gate',
     shuffle_tokens='model.neck.shuffle_tokens',
+    heads='model.neck.block.num_heads',
+    place="LLMBlockInsert's place",
 )
 
 

@@ -9,9 +9,11 @@ learning rate decay work as before.
 from collections.abc import Sequence
 from typing import Any
 
+from mmengine.model import ModuleList
 from mmengine.registry import MODELS
 from torch import nn
 
+from lm4ve.blocks.provenance import ProvenanceMixin
 from lm4ve.errors import UserError, check, did_you_mean, listing
 from lm4ve.necks.llm_block_neck import LLMBlockNeck, save_settings
 
@@ -62,7 +64,7 @@ def LLMBlockInsert(
     given = [*neck] if isinstance(neck, (Sequence, nn.ModuleList)) else [neck] * len(places)
     check('backbone.neck: number of necks', len(given), choices=(len(places),))
     necks: list[Any] = []
-    for (_, name, _), fields in zip(places, given, strict=True):
+    for (_, name, at_input), fields in zip(places, given, strict=True):
         built: Any = fields
         if not isinstance(fields, nn.Module):
             check('backbone.neck', fields, kind=dict)
@@ -70,14 +72,22 @@ def LLMBlockInsert(
             if str(cfg.get('type')).rpartition('.')[2] == 'LLMBlockNeck':
                 cfg['type'] = LLMBlockNeck  # in mmaction2's scope the name means one of its own
             if necks and share_block:
+                own = given[0].get('block') if isinstance(given[0], dict) else None
+                same = cfg.get('block') == own
+                check('whether necks with share_block name one block', same, choices=(True,))
                 cfg['block'] = necks[0].block
             built = MODELS.build(cfg)
         # Inside an encoder the neck must give all tokens.
         check('backbone.neck.out_type', getattr(built, 'out_type', 'raw'), choices=('raw',))
+        if isinstance(built, LLMBlockNeck):
+            where = 'before' if at_input else 'after'
+            built.variants['place'] = f"{where}='{name}', index={index!r}"
+            if isinstance(built.block, ProvenanceMixin):
+                built.block.source.update(built.settings())
         necks.append(built)
     record_each(necks)
     several = not has_one_place(after, before)
-    encoder.llm_neck = nn.ModuleList(necks) if several else necks[0]
+    encoder.llm_neck = ModuleList(necks) if several else necks[0]
     from lm4ve.necks.neck_hook import ThroughNeck
 
     names = {m: n for n, m in encoder.named_modules()}

@@ -186,20 +186,18 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         """Run the neck.
 
         Args:
-            feats (Tensor | Sequence[Tensor]): Features, or a sequence of which
-                :attr:`index` is used: tokens ``[B, N, C]``, an image map
-                ``[B, C, H, W]`` or a clip map ``[B, C, T, H, W]``, or as
-                :attr:`layout` says.
+            feats (Tensor | Sequence[Tensor]): Features, or a sequence of which :attr:`index` is
+                used: tokens ``[B, N, C]``, an image map ``[B, C, H, W]`` or a clip map
+                ``[B, C, T, H, W]``, or as :attr:`layout` says.
             padding_mask (Tensor, optional): Bool ``[B, N]``, True = padding.
             queries (slice | Tensor, optional): The tokens to compute (see
                 :class:`lm4ve.blocks.LLMBlock`); only for token features with
                 ``out_type='raw'``.
 
         Returns:
-            Tensor | tuple[Tensor]: A tuple if ``feats`` was a sequence, of one entry
-            unless :attr:`keep_others`. For
-            'raw' in the layout of the input (``[B, Q, C]`` with queries), else
-            ``[B, C]``.
+            Tensor | tuple[Tensor]: A tuple if ``feats`` was a sequence, of one entry unless
+            :attr:`keep_others`. For 'raw' in the layout of the input (``[B, Q, C]`` with
+            queries), else ``[B, C]``.
 
         Raises:
             UserError: The features have another width or an unknown layout.
@@ -286,8 +284,7 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         return out
 
     def __getstate__(self) -> dict[str, Any]:
-        # A compiled method belongs to the module it was made of: copies (EMA)
-        # compile their own.
+        # A compiled method belongs to its module: copies (EMA) compile their own.
         return {**super().__getstate__(), '_compiled': None}
 
     @contextmanager
@@ -350,18 +347,20 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         """
         named = self.layout is not None and self.layout not in DEFAULTS.values()
         averages = self.out_type == 'avg_featmap'
+        reads_extra = averages or self.query is not None or self.shuffle_tokens
         branch = getattr(self.train_only, 'branch', None)
         norm, eps = type(self.norm).__name__, getattr(self.norm, 'eps', None)
         return dict(
             residual=self.residual,
             layout=self.layout if named else 'by dimensions',
-            num_extra_tokens=self.num_extra_tokens if averages else None,
+            num_extra_tokens=self.num_extra_tokens if reads_extra else None,
             norm_first=self.norm_first if averages else None,
             index=self.index,
             keep_others=self.keep_others,
             branch='left out in evaluation' if branch else 'none',
             out_type=self.out_type,
             norm='none' if self.norm is None else f'{norm}(eps={eps})',
+            heads=getattr(self.block, 'num_heads', None),  # of a control
             **{**_PLAIN, **self.variants},
         )
 
@@ -378,7 +377,8 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
             compare_settings(decode_source(record, prefix + NECK_KEY), self.settings())
         key = f'{prefix}block.{SOURCE_KEY}'
         expected = isinstance(self.block, ProvenanceMixin)
-        if f'{prefix}mapper_in.weight' in state_dict and (key in state_dict) != expected:
+        mapped = any(k.startswith(f'{prefix}mapper_in.') for k in state_dict)
+        if mapped and (key in state_dict) != expected:
             raise CheckpointError(
                 f"The checkpoint {'lacks' if expected else 'has'} '{key}', the record of frozen "
                 f'weights, but model.neck.block of the config is a {type(self.block).__name__}.'
