@@ -6,9 +6,11 @@ import torch
 import torch.nn.functional as F
 
 from lm4ve.analysis import analyse, frequency, magnitude, normalize
+from lm4ve.analysis.attention import llm_attention_row
 from lm4ve.analysis.capture import necks_of
+from lm4ve.blocks import LLMBlock
 from lm4ve.errors import UserError
-from tests.helpers.models import TASKS, D, build
+from tests.helpers.models import BLOCK, TASKS, D, build
 
 
 def call_of(model, data, module) -> tuple:
@@ -208,3 +210,15 @@ def test_values_that_are_not_finite_are_refused():
     for measure in (magnitude, frequency):
         with pytest.raises(UserError, match='not finite'):
             measure(broken)
+
+
+def test_attention_behind_a_soft_mask_is_what_the_layer_uses():
+    block, x = LLMBlock(arch=BLOCK['arch'], causal=dict(soft=0.5)).eval(), torch.randn(2, 5, 24)
+    calls = []
+    block.layers[0].register_forward_pre_hook(lambda _, args: calls.append(args))
+    block(x)
+    ((seen, mask, *_),) = calls
+    for row in (None, 3):
+        weights = llm_attention_row(block.layers[0], seen, mask, None, row)
+        expected = torch.ones(5, 5).tril()[3] if row else torch.ones(5)
+        assert torch.equal(weights[0, 0] > 0, expected > 0)

@@ -83,11 +83,22 @@ class WithBackbone(Host):
         return super().forward(self.backbone(inputs))
 
 
+POOLS = dict(out_type='avg_featmap'), dict(out_type='query', queries=dict(max=True))
+
+
+@pytest.mark.parametrize('pools', POOLS, ids=str)
 @pytest.mark.parametrize('extra, count', [(0, 1), (1, 0)])
-def test_a_mean_over_class_tokens_is_a_warning(tmp_path, warnings, extra, count):
-    options = dict(out_type='avg_featmap', num_extra_tokens=extra)
+def test_a_mean_over_class_tokens_is_a_warning(tmp_path, warnings, extra, count, pools):
+    options = dict(pools, num_extra_tokens=extra)
     train(tmp_path, WithBackbone(TokensFirst(16, 16), **options))
     assert len(warnings) == count and all('neck.num_extra_tokens=1' in s for s in warnings)
+
+
+def test_a_host_that_needs_a_map_takes_no_queries(tmp_path):
+    model = Host(**POOLS[1])
+    model.decode_head = torch.nn.Identity()
+    with pytest.raises(UserError, match="model.neck.out_type of Host='query' must be one of raw"):
+        train(tmp_path, model)
 
 
 def test_class_tokens_are_not_drawn(tmp_path):

@@ -1,6 +1,7 @@
 # Task01_BrainTumour of MSD, tumour against the rest on the first of four kinds of MR, at 128 voxels
 # a side, much as MedVisionLlama's code prepares it. Another task: data_root, and of LoadVolume
-# channels, num_classes and use (None keeps all channels; then also in_channels of the backbone).
+# channels, num_classes and use (None keeps all channels; then also in_channels of the backbone);
+# without binary=True model.num_classes is that of LoadVolume.
 data_root = 'data/msd/Task01_BrainTumour'
 size = (128, 128, 128)
 load = dict(type='lm4ve.LoadVolume', channels=4, num_classes=4, use=0, binary=True)

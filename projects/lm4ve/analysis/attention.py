@@ -80,7 +80,7 @@ def llm_attention_row(
     Args:
         layer (LLMLayer): The layer.
         x (Tensor): Its input, ``[B, N, D]``.
-        mask (Tensor, optional): The layer's mask, bool, True = may look.
+        mask (Tensor, optional): The layer's: bool, True = may look, or factors after softmax.
         rotary (tuple[Tensor, Tensor], optional): The layer's rotary tables.
         row, padding_mask: See :func:`attention_row`.
 
@@ -114,9 +114,11 @@ def _row(
     scores = q.float() @ k.float().transpose(-2, -1) * scale
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
-    if mask is not None:
+    soft = mask is not None and mask.is_floating_point()
+    if mask is not None and not soft:
         scores = scores.masked_fill(~mask, -torch.inf)
     weights = torch.softmax(scores, dim=-1)
+    weights = weights * mask if soft else weights
     if padding_mask is None or row is not None:
         return weights.mean(dim=2)
     asked = (~padding_mask)[:, None, :, None].to(weights.dtype)

@@ -27,7 +27,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 
 from lm4ve.blocks.provenance import accept_records
 from lm4ve.compat.for_mmengine import SavesBeforeDeleting, source_of, starts_training
-from lm4ve.errors import UserError, listing
+from lm4ve.errors import UserError, check, listing
 from lm4ve.files import clear_left_behind, write_atomically
 from lm4ve.necks import LLMBlockNeck
 from lm4ve.necks.usage import ADVICE, NeckUsage, inspect_usage, watch_necks
@@ -321,17 +321,21 @@ def _check_class_tokens(host: Any) -> None:
     """Warn where a neck's mean would have the class tokens of its encoder in it.
 
     Raises:
-        UserError: The neck would draw from the class tokens, which the head expects first.
+        UserError: The neck would draw from the class tokens, which the head expects first, or gives
+            a vector where segmentation and detection need a map.
     """
     neck, encoder = (getattr(host, n, None) for n in ('neck', 'backbone'))
+    if isinstance(neck, LLMBlockNeck) and ({'decode_head', 'bbox_head', 'rpn_head'} & {*dir(host)}):
+        check(f'model.neck.out_type of {type(host).__name__}', neck.out_type, choices=('raw',))
     extra = getattr(encoder, 'num_extra_tokens', 0)
     is_raw = getattr(encoder, 'out_type', 'raw') == 'raw'
     if not (extra and is_raw and isinstance(neck, LLMBlockNeck) and neck.num_extra_tokens != extra):
         return
     text = f'the first {extra} tokens of {type(encoder).__name__}, which are no patches. Fix: '
     text += f'model.neck.num_extra_tokens={extra}'
-    if neck.out_type == 'avg_featmap':
-        text = f"model.neck.out_type='avg_featmap' averages {text}, if that is not meant."
+    pools = neck.query is not None and (neck.query.fields.mean or neck.query.fields.max)
+    if neck.out_type == 'avg_featmap' or pools:
+        text = f"model.neck.out_type='{neck.out_type}' pools {text}, if that is not meant."
         print_log(text, logger='current', level=logging.WARNING)
     elif neck.train_only is not None and neck.train_only.queries:
         raise UserError(f'model.neck.train_queries draws from {text}.')
