@@ -193,11 +193,12 @@ def test_a_runner_initializes_necks_at_any_number_of_places(places):
 
 @pytest.mark.parametrize('share', [False, True])
 def test_a_checkpoint_of_other_places_is_refused(share):
-    def build(neck=NECK, **places) -> nn.Module:
+    def build(neck=NECK, share=share, **places) -> nn.Module:
         return LLMBlockInsert(Encoder(), neck=neck, share_block=share, **places)
 
     state = build(after=PLACES).state_dict()
     build(after=PLACES).load_state_dict(dict(state))
+    build(after=PLACES, share=not share).load_state_dict(dict(state), strict=False)
     for other in (dict(after=PLACES[::-1]), dict(before=PLACES), dict(after=['act', 'pair'])):
         with pytest.raises(CheckpointError, match='place'):
             build(**other).load_state_dict(dict(state), strict=False)

@@ -82,8 +82,6 @@ def LLMBlockInsert(
         if isinstance(built, LLMBlockNeck):
             where = 'before' if at_input else 'after'
             built.variants['place'] = f"{where}='{name}', index={index!r}"
-            if isinstance(built.block, ProvenanceMixin):
-                built.block.source.update(built.settings())
         necks.append(built)
     record_each(necks)
     several = not has_one_place(after, before)
@@ -104,10 +102,14 @@ def LLMBlockInsert(
 
 
 def record_each(necks: Sequence[Any]) -> None:
-    """Let necks that share a block record their own settings: its record has room for one's."""
+    """Record the settings of necks; a shared block's record has no room for those of several."""
     if len({id(getattr(neck, 'block', neck)) for neck in necks}) < len(necks):
         for neck in necks:
             neck.register_state_dict_post_hook(save_settings)
+        return
+    for neck in necks:
+        if isinstance(neck, LLMBlockNeck) and isinstance(neck.block, ProvenanceMixin):
+            neck.block.source.update(neck.settings())
 
 
 def has_one_place(after: Any, before: Any) -> bool:
