@@ -32,6 +32,15 @@ def linear(
     return F.linear(x, weight.flatten(1), state.get(f'{name}.bias'))
 
 
+def attention(q: Tensor, k: Tensor, v: Tensor, heads: int, masked: Tensor | None = None) -> Tensor:
+    """Attend over ``[B, N, C]`` in plain tensors; ``masked`` keys ``[B, N]`` are hidden."""
+    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    if masked is not None:
+        scores = scores.masked_fill(masked[..., None, None, :], -1e9)
+    return (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
+
+
 def norm(state: dict[str, Tensor], name: str, x: Tensor, eps: float = 1e-5) -> Tensor:
     """Apply a layer norm."""
     weight = tensor(state, f'{name}.weight', x.shape[-1], offset=1.0)

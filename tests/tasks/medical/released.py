@@ -6,6 +6,8 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
+from tests.helpers.released import attention
+
 DIMS, KERNELS = (4, 6, 8, 10, 16), (3, 3, 7, 7, 7)
 WIDTH, DEPTH, PATCH, SIZE = 24, 2, (4, 4, 2), (8, 8, 4)
 
@@ -127,8 +129,7 @@ def transformer() -> nn.Module:
 
 def encode(part, x):
     for (norm, to_qkv, to_out), net in part.layers:
-        q, k, v = (t.unflatten(-1, (2, 8)).transpose(1, 2) for t in to_qkv(norm(x)).chunk(3, -1))
-        x = to_out(((q @ k.mT * 8**-0.5).softmax(-1) @ v).transpose(1, 2).flatten(2)) + x
+        x = to_out(attention(*to_qkv(norm(x)).chunk(3, -1), heads=2)) + x
         x = net(x) + x
     return part.norm(x)
 

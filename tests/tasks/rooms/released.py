@@ -8,7 +8,7 @@ of lm4ve takes part. Dropout is off, batch norms use their running statistics.
 import torch
 import torch.nn.functional as F
 
-from tests.helpers.released import linear, random, tensor
+from tests.helpers.released import attention, linear, random, tensor
 from tests.tasks.rooms.tiny import VOTENET
 
 HEADS, HIDDEN = 2, 16
@@ -139,25 +139,16 @@ def _norm(state, name, x):
 
 
 def _attention(state, name, x, others, masked=None):
-    heads = []
-    q, k, v = (
-        linear(state, f'{name}.linear_{part}', y, HIDDEN)
-        for part, y in (('q', x), ('k', others), ('v', others))
-    )
-    width = HIDDEN // HEADS
-    for h in range(HEADS):
-        cut = slice(h * width, (h + 1) * width)
-        weights = q[:, cut] @ k[:, cut].T / width**0.5
-        if masked is not None:
-            weights = weights.masked_fill(masked, -1e9)
-        heads.append(weights.softmax(-1) @ v[:, cut])
-    return linear(state, f'{name}.linear_merge', torch.cat(heads, dim=-1), HIDDEN)
+    inputs = dict(q=x, k=others, v=others).items()
+    projected = (linear(state, f'{name}.linear_{part}', y, HIDDEN)[None] for part, y in inputs)
+    found = attention(*projected, HEADS, masked)[0]
+    return linear(state, f'{name}.linear_merge', found, HIDDEN)
 
 
 def _layer(state, name, attentions, x, masked=None, guide=None):
-    for n, attention in enumerate(attentions, 1):
+    for n, kind in enumerate(attentions, 1):
         others, hidden = (x, masked) if n == 1 else (guide, None)
-        found = _attention(state, f'{name}.{attention}', x, others, hidden)
+        found = _attention(state, f'{name}.{kind}', x, others, hidden)
         x = _norm(state, f'{name}.norm{n}', x + found)
     inner = F.gelu(linear(state, f'{name}.ffn.mlp.fc.linear', x, 64))
     inner = linear(state, f'{name}.ffn.mlp.linear', inner, HIDDEN)
