@@ -61,5 +61,4 @@ class Shrinker(shrink.Shrinker):
             dataset.count = 4
         shrink.shrink_images(dataset.pipeline)
         for transform in dataset.pipeline:
-            if transform.get('name', transform['type']) in SIZES:
-                transform.update(SIZES[transform.get('name', transform['type'])])
+            transform.update(SIZES.get(transform.get('name', transform['type']), {}))

@@ -16,12 +16,8 @@ from lm4ve.tasks.base.inferencer import FileInferencer
 from lm4ve.tasks.medical.models.volume_vit import VolumeDataSample
 from tests.hosts.small import write_picture
 from tests.tasks.medical import files
-from tests.tasks.medical.shrink import Shrinker
 
-SPLITS = ('train', 'val', 'test')
 VOXELS = np.zeros((6, 5, 4), np.float32)
-
-
 SAME = (1.0, 1.0, 2.0)
 #: What the message has, the image, the label and the sides of its voxels.
 WRONG_VOLUMES = [
@@ -58,7 +54,8 @@ def test_damaged_files_are_refused(tmp_path):
 
 def test_each_volume_is_in_one_part(tmp_path):
     files.write_decathlon(tmp_path)
-    parts = [m.Decathlon(str(tmp_path), split, (0.5, 0.25, 0.25)) for split in SPLITS]
+    ratios, splits = (0.5, 0.25, 0.25), ('train', 'val', 'test')
+    parts = [m.Decathlon(str(tmp_path), split, ratios) for split in splits]
     paths = [part.get_data_info(i)['img_path'] for part in parts for i in range(len(part))]
     assert len(paths) == len({*paths}) == 6
 
@@ -135,22 +132,16 @@ def test_medmnist_is_scored_by_its_own_evaluator(flag, labels, tmp_path):
 VOLUME, VIVIT = 'vit3d_llama-3.1-8b_brain-tumour.py', 'vivit_llama-inner_fracturemnist3d.py'
 
 
-@pytest.fixture
-def load(tmp_path):
-    shrinker = Shrinker(tmp_path)
-    return lambda name: shrinker.load(name, tmp_path)
-
-
-def test_a_volume_is_segmented_on_the_grid_of_the_pipeline(load, tmp_path):
+def test_a_volume_is_segmented_on_the_grid_of_the_pipeline(shrinker, tmp_path):
     voxels = np.random.default_rng(0).random((20, 18, 16, 4), np.float32)
     path = files.write_volume(tmp_path / 'a.nii.gz', voxels)
-    (found,) = lm4ve.apis.inference(load(VOLUME), None, [path])
+    (found,) = lm4ve.apis.inference(shrinker.load(VOLUME, tmp_path), None, [path])
     assert found['pred_seg'].shape == (16, 16, 8) and found['spacing'] == [1.25, 1.125, 4.0]
     assert found['milliliters'] == {'1': pytest.approx(found['pred_seg'].sum() * 5.625e-3)}
 
 
-def test_an_array_of_medmnist_is_read_as_the_data_set_reads_it(load, tmp_path):
-    cfg = load(VIVIT)
+def test_an_array_of_medmnist_is_read_as_the_data_set_reads_it(shrinker, tmp_path):
+    cfg = shrinker.load(VIVIT, tmp_path)
     sample = m.MedMNIST(cfg.test_dataloader.dataset.data_root, 'fracturemnist3d', 'test')[0]
     with in_scope_of(cfg):
         ask = FileInferencer(cfg)
@@ -160,12 +151,12 @@ def test_an_array_of_medmnist_is_read_as_the_data_set_reads_it(load, tmp_path):
     assert (tmp_path / 'array.png').exists()
 
 
-def test_mmsegmentation_segments_a_picture(load, tmp_path):
+def test_mmsegmentation_segments_a_picture(shrinker, tmp_path):
     from mmseg.apis import inference_model, init_model
 
     path = tmp_path / 'a.png'
     write_picture(path, 1)
-    cfg = load('cmunext_llama-3.2-1b_busi.py')
+    cfg = shrinker.load('cmunext_llama-3.2-1b_busi.py', tmp_path)
     with in_scope_of(cfg):
         found = inference_model(init_model(cfg, device='cpu'), str(path))
     assert found.pred_sem_seg.data.shape[1:] == found.ori_shape
@@ -174,8 +165,8 @@ def test_mmsegmentation_segments_a_picture(load, tmp_path):
 
 
 @pytest.mark.parametrize('name', [VOLUME, VIVIT])
-def test_models_of_volumes_are_exported_and_counted(name, load, tmp_path):
-    cfg = load(name)
+def test_models_of_volumes_are_exported_and_counted(name, shrinker, tmp_path):
+    cfg = shrinker.load(name, tmp_path)
     neck = cfg.model.get('neck') or cfg.model.backbone.neck
     neck.block.dtype = 'float32'
     with in_scope_of(cfg):
