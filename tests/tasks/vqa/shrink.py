@@ -1,11 +1,9 @@
 """What :mod:`tests.helpers.shrink` makes small in a config of METER."""
 
-import json
 from pathlib import Path
 
 from mmengine.config import ConfigDict
-from safetensors.torch import save_file
-from transformers import AutoModel, CLIPVisionConfig, RobertaConfig
+from transformers import AutoConfig, AutoModelForMaskedLM, CLIPConfig, CLIPModel
 
 from lm4ve.tasks.vqa.demo.digit_scenes import write_digit_scenes
 from tests.helpers import shrink
@@ -16,26 +14,18 @@ from tests.tasks.vqa.tiny import IMAGE, SIZE, TEXT, write_tokenizer
 WIDTH, SCENES = 16, dict(train=4, val=2, test=4)
 
 
-def write_clip(folder: Path) -> None:
+def write_clip(folder: Path) -> Path:
     """Write a tiny CLIP as the hub has it: both halves, of which one is used."""
-    fields = {k: v for k, v in IMAGE.items() if k != 'model_type'}
-    _write(folder, AutoModel.from_config(CLIPVisionConfig(**fields)), 'vision_model.')
-    config = dict(model_type='clip', vision_config=fields, text_config={})
-    (folder / 'config.json').write_text(json.dumps(config))
+    text = dict(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
+    CLIPModel(CLIPConfig(vision_config=IMAGE, text_config=text)).save_pretrained(folder)
+    return folder
 
 
-def write_roberta(folder: Path) -> None:
+def write_roberta(folder: Path) -> Path:
     """Write a tiny RoBERTa as the hub has it, with its tokenizer."""
-    fields = {k: v for k, v in TEXT.items() if k != 'model_type'}
-    _write(folder, AutoModel.from_config(RobertaConfig(**fields)), 'roberta.')
+    AutoModelForMaskedLM.from_config(AutoConfig.for_model(**TEXT)).save_pretrained(folder)
     write_tokenizer(folder)
-    (folder / 'config.json').write_text(json.dumps(TEXT))
-
-
-def _write(folder: Path, model, prefix: str) -> None:
-    folder.mkdir(parents=True)
-    state = {prefix + k: v.contiguous() for k, v in model.state_dict().items()}
-    save_file(state, folder / 'model.safetensors')
+    return folder
 
 
 class Shrinker(shrink.Shrinker):
@@ -86,9 +76,7 @@ class Shrinker(shrink.Shrinker):
         elif dataset.type == 'lm4ve.VisualGenomeQA':
             dataset.data_root = self.written('genome', files.write_visual_genome)
         elif dataset.type == 'lm4ve.KarpathyRetrieval':
-            coco = 'coco' in dataset.ann_file
-            write = files.write_coco if coco else files.write_flickr30k
-            dataset.update(
-                data_root=self.written('karpathy' if coco else 'flickr30k', write), num_negatives=2
-            )
+            name = 'coco' if 'coco' in dataset.ann_file else 'flickr30k'
+            write = getattr(files, f'write_{name}')
+            dataset.update(data_root=self.written(f'karpathy/{name}', write), num_negatives=2)
         shrink.shrink_images(dataset.get('pipeline', []))

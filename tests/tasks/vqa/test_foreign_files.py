@@ -86,14 +86,12 @@ def test_token_numbers_beyond_the_encoder_are_refused(tmp_path):
 
 @pytest.fixture
 def clip(tmp_path):
-    write_clip(tmp_path / 'clip')
-    return tmp_path / 'clip'
+    return write_clip(tmp_path / 'clip')
 
 
 @pytest.fixture
 def roberta(tmp_path):
-    write_roberta(tmp_path / 'roberta')
-    return tmp_path / 'roberta'
+    return write_roberta(tmp_path / 'roberta')
 
 
 def test_weights_are_read_when_training_starts(clip):
