@@ -7,7 +7,7 @@ import torch
 
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.tasks.rooms.converters import convert_sqa3d, to_sqa3d
-from tests.helpers.tools import run_tool_here
+from tests.helpers.tools import convert_both_ways
 from tests.tasks.rooms import released
 from tests.tasks.rooms.tiny import CORPUS, batch, build
 
@@ -80,14 +80,10 @@ def test_models_with_other_parts_are_not_converted_back(changes):
 
 @pytest.mark.parametrize('poses', ['aux_reg', 'lang_cls'])
 def test_called_weights_survive_both_conversions(poses, tmp_path):
-    tool, state = ('convert_checkpoint.py', 'rooms'), released.random_state(poses)
+    state, answers = released.random_state(poses), tmp_path / 'answer_counter.json'
     torch.save(state, tmp_path / 'model.pth')
-    (tmp_path / 'answer_counter.json').write_text(json.dumps(CORPUS))
-    paths = [str(tmp_path / n) for n in ('model.pth', 'ours.pth', 'back.pth')]
-    run_tool_here(*tool, *paths[:2], '--answers', tmp_path / 'answer_counter.json')
-    build().load_state_dict(torch.load(paths[1], weights_only=True)['state_dict'])
-    run_tool_here(*tool, *paths[1:], '--reverse')
-    again = torch.load(paths[2], weights_only=True)['state_dict']
+    answers.write_text(json.dumps(CORPUS))
+    again = convert_both_ways('rooms', tmp_path / 'model.pth', build(), '--answers', answers)
     state = {k.replace(poses, 'aux_reg'): v for k, v in state.items()}
     shapes = {k: tuple(v.shape) for k, v in again.items()}
     assert shapes == {k: tuple(v.shape) for k, v in state.items()}

@@ -9,7 +9,7 @@ import torch
 
 from lm4ve.errors import UserError
 from lm4ve.tasks.vqa.converters import convert_meter, to_meter
-from tests.helpers.tools import run_tool_here
+from tests.helpers.tools import convert_both_ways
 from tests.tasks.vqa import released
 from tests.tasks.vqa.tiny import ANSWERS, HEADS, IMAGE, build
 
@@ -92,10 +92,9 @@ def test_positions_are_resized_as_meter_does():
     model = model_of('vqa', image_encoder=encoder)
     model.load_state_dict(ours)
     name = 'vit_model.visual.positional_embedding'
-    grid = state[name][1:].reshape(1, 4, 4, 24).permute(0, 3, 1, 2)
+    grid = state[name][1:].T.reshape(1, 24, 4, 4)
     grid = torch.nn.functional.interpolate(grid, size=(6, 6), mode='bicubic')
-    grid = grid.permute(0, 2, 3, 1).reshape(36, 24)
-    state[name] = torch.cat((state[name][:1], grid))
+    state[name] = torch.cat((state[name][:1], grid[0].flatten(1).T))
     image, ids = inputs(48)
     expected = released.features(state, image, ids)
     torch.testing.assert_close(pooled(model, image, ids), expected, rtol=0, atol=1e-5)
@@ -103,16 +102,11 @@ def test_positions_are_resized_as_meter_does():
 
 @pytest.mark.parametrize('head', ['vqa', 'retrieval'])
 def test_tool_keeps_every_weight_both_ways(head, tmp_path):
-    tool = 'convert_checkpoint.py', 'vqa'
     state = released.random_state(head)
     torch.save(dict(state_dict=state, epoch=3), tmp_path / 'meter.ckpt')
     (tmp_path / 'answers.json').write_text(json.dumps(ANSWERS))
-    paths = [str(tmp_path / n) for n in ('meter.ckpt', 'ours.pth', 'back.ckpt')]
     answers = ('--vocabulary', tmp_path / 'answers.json') if head == 'vqa' else ()
-    run_tool_here(*tool, *paths[:2], *answers)
-    model_of(head).load_state_dict(torch.load(paths[1], weights_only=True)['state_dict'])
-    run_tool_here(*tool, *paths[1:], '--reverse')
-    again = torch.load(paths[2], weights_only=True)['state_dict']
+    again = convert_both_ways('vqa', tmp_path / 'meter.ckpt', model_of(head), *answers)
     uncalled = r'text_transformer.*(pooler|position_ids).*|vit_model\.(positional|ln_final).*'
     assert set(again) == {k for k in state if not re.fullmatch(uncalled, k)}
     assert all(torch.equal(again[k], state[k]) for k in again)
