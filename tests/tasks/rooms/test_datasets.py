@@ -1,6 +1,5 @@
 """SQA3D's files become the rooms and questions in them; what is wrong is one message."""
 
-import copy
 import json
 import shutil
 
@@ -19,7 +18,6 @@ OFFICIAL = dict(
     ann_file='qa/v1_balanced_sqa_annotations_{split}_scannetv2.json',
     question_file='qa/v1_balanced_questions_{split}_scannetv2.json',
 )
-PACK = dict(type='lm4ve.PackScene')
 LOAD = dict(type='lm4ve.LoadScene')
 
 
@@ -35,8 +33,8 @@ def arrays(root):
 
 
 def dataset(root, *steps, split='train', load=LOAD, **changes):
-    steps = copy.deepcopy([load, *steps, PACK])
-    return SQA3DDataset(split, str(root), pipeline=steps, **changes)
+    pipeline = [load, *steps, dict(type='lm4ve.PackScene')]
+    return SQA3DDataset(split, str(root), pipeline=pipeline, **changes)
 
 
 def test_every_object_has_a_class_and_walls_have_none():
@@ -229,9 +227,9 @@ def lines(monkeypatch):
     return found
 
 
-def array(copied, end):
-    folder, suffix = ('objects', '') if end == 'objects' else ('scannet_data', f'_{end}')
-    return copied / folder / f'{FIRST}{suffix}.npy'
+def file_of(copied, end):
+    others = dict(objects=f'objects/{FIRST}.npy', txt=f'scans/{FIRST}/{FIRST}.txt')
+    return copied / others.get(end, f'scannet_data/{FIRST}_{end}.npy')
 
 
 #: Kind of damage -> the array, and what becomes of its content or its file's bytes.
@@ -253,12 +251,13 @@ DAMAGES = {
 @pytest.mark.parametrize('kind', DAMAGES)
 def test_damaged_scene_is_refused_or_left_out(kind, copied, lines):
     end, edit = DAMAGES[kind]
+    file = file_of(copied, end)
     if end == 'txt':
-        (copied / f'scans/{FIRST}/{FIRST}.txt').write_text(edit)
+        file.write_text(edit)
     elif kind == 'cut points':
-        array(copied, end).write_bytes(edit(array(copied, end).read_bytes()))
+        file.write_bytes(edit(file.read_bytes()))
     else:
-        np.save(array(copied, end), edit(np.load(array(copied, end))), allow_pickle=True)
+        np.save(file, edit(np.load(file)), allow_pickle=True)
     load = dict(type='lm4ve.LoadObjects') if end == 'objects' else LOAD
     with pytest.raises(UserError, match=FIRST):
         dataset(copied, load=load, on_corrupt='refuse')[0]
@@ -267,9 +266,9 @@ def test_damaged_scene_is_refused_or_left_out(kind, copied, lines):
     assert sum('1 of 2 scenes are corrupt' in line for line in lines) == 1
 
 
-@pytest.mark.parametrize('end', ['vert', 'aligned_vert', 'ins_label', 'aligned_bbox', None])
+@pytest.mark.parametrize('end', ['vert', 'aligned_vert', 'ins_label', 'aligned_bbox', 'txt'])
 def test_questions_about_missing_scenes_are_counted(end, copied, lines):
-    file = array(copied, end) if end else copied / f'scans/{FIRST}/{FIRST}.txt'
+    file = file_of(copied, end)
     file.unlink()
     assert len(dataset(copied)) == 3
     (line,) = [x for x in lines if 'lack files' in x]

@@ -52,9 +52,8 @@ def answer_of(question: str, things: list[tuple[str, str, str]]) -> str:
     if asked[1] in ('What is', 'What color is the thing'):
         (kind,) = {t[asked[1] != 'What is'] for t in here}
         return kind
-    start, name = re.fullmatch(
-        r'(How many|Is there a|Can I see a) (\w+)(?: .*)?', asked[1]
-    ).groups()
+    form = r'(How many|Is there a|Can I see a) (\w+)(?: .*)?'
+    start, name = re.fullmatch(form, asked[1]).groups()
     # "boxes" begins with the shape, "red things" with the color.
     (name,) = {n for n in (*r.SHAPES, *r.COLORS) if name.startswith(n)}
     count = sum(name in t for t in here)
