@@ -13,21 +13,16 @@ from PIL import Image, ImageOps
 from torchvision import transforms
 
 from lm4ve.errors import UserError
-from lm4ve.tasks.vqa import (
-    AskFirstHook,
-    CaptionFiles,
-    KarpathyRetrieval,
-    PackVisionLanguage,
-    VisualGenomeQA,
-    VQAFiles,
-    VQAv2,
-)
+from lm4ve.tasks import vqa
 from lm4ve.tasks.vqa.datasets.vqa import draw_questions, group_by_image
 from lm4ve.tasks.vqa.demo.easy_vqa import EasyVQA
 from lm4ve.tasks.vqa.transforms import SolarizeAdd
 from tests.helpers.hostile import edit
 from tests.helpers.tasks import CONFIGS
 from tests.tasks.vqa import files
+
+QUESTIONS = 'vqav2/v2_OpenEnded_mscoco_{}_questions.json'
+TRAIN, ANNOTATIONS = QUESTIONS.format('train2014'), 'vqav2/v2_mscoco_train2014_annotations.json'
 
 
 @pytest.fixture
@@ -36,20 +31,12 @@ def coco(tmp_path):
 
 
 def vqav2(root, split='train2014', **kwargs):
-    return VQAv2(split=split, data_root=str(root), serialize_data=False, **kwargs)
-
-
-def question_file(root, split='train2014'):
-    return root / f'vqav2/v2_OpenEnded_mscoco_{split}_questions.json'
-
-
-def annotation_file(root, split='train2014'):
-    return root / f'vqav2/v2_mscoco_{split}_annotations.json'
+    return vqa.VQAv2(split=split, data_root=str(root), serialize_data=False, **kwargs)
 
 
 def test_question_has_image_answers_and_types(coco):
-    edit(annotation_file(coco), lambda c: c['annotations'].reverse())  # found by their ids
-    edit(question_file(coco), lambda c: c['questions'][1].update(question='What is it? '))
+    edit(coco / ANNOTATIONS, lambda c: c['annotations'].reverse())  # found by their ids
+    edit(coco / TRAIN, lambda c: c['questions'][1].update(question='What is it? '))
     data = vqav2(coco)
     assert len(data) == 8 and not data.test_mode
     info = data.get_data_info(1)
@@ -67,7 +54,7 @@ def test_question_has_image_answers_and_types(coco):
 
 def test_visual_genome_answers_are_normalized(tmp_path):
     root = files.write_visual_genome(tmp_path)
-    data = VisualGenomeQA(data_root=str(root), serialize_data=False)
+    data = vqa.VisualGenomeQA(data_root=str(root), serialize_data=False)
     infos = [data.get_data_info(i) for i in range(4)]
     assert [i['img_path'].removeprefix(str(root)) for i in infos] == [
         *('/VG_100K_2/1.jpg', '/VG_100K/2.jpg', '/VG_100K_2/3.jpg', '/VG_100K/4.jpg')
@@ -75,7 +62,7 @@ def test_visual_genome_answers_are_normalized(tmp_path):
     assert infos[0]['gt_answers'] == ['no'] and infos[0]['question_id'] == 986001
     (root / 'question_answers.json').write_text('[{"id": 1, "qas": [{"qa_id": 1}]}]')
     with pytest.raises(UserError, match='question_answers.json'):
-        VisualGenomeQA(data_root=str(root))
+        vqa.VisualGenomeQA(data_root=str(root))
 
 
 #: The same questions in each format.
@@ -96,7 +83,7 @@ def test_own_questions_are_read(kind, tmp_path):
     for name in 'ab':
         files.write_image(tmp_path / f'images/{name}.png')
     (tmp_path / f'q.{kind}').write_text(OWN[kind], 'utf-8')
-    data = VQAFiles(f'q.{kind}', str(tmp_path), dict(img_path='images'), serialize_data=False)
+    data = vqa.VQAFiles(f'q.{kind}', str(tmp_path), dict(img_path='images'), serialize_data=False)
     first, second = data.get_data_info(0), data.get_data_info(1)
     assert first['img_path'] == f'{tmp_path}/images/a.png'
     assert first['gt_answers'] == ['2', '2', '3'] and first['question_id'] == 17
@@ -113,7 +100,7 @@ def test_unanswerable_questions_are_left_out_of_training(coco):
 
 @pytest.mark.parametrize('split, count', [('train2014', 7), ('val2014', 6)])
 def test_empty_questions_are_kept_in_tests_only(split, count, coco):
-    edit(question_file(coco, split), lambda c: c['questions'][0].update(question=' '))
+    edit(coco / QUESTIONS.format(split), lambda c: c['questions'][0].update(question=' '))
     assert len(vqav2(coco, split)) == count
     with pytest.raises(UserError):
         vqav2(coco, split, on_corrupt='refuse')
@@ -139,24 +126,24 @@ def test_bad_row_names_the_file(name, text, tmp_path):
     files.write_image(tmp_path / 'a.png')
     (tmp_path / name).write_text(text)
     with pytest.raises(UserError, match=name):
-        VQAFiles(name, str(tmp_path))
+        vqa.VQAFiles(name, str(tmp_path))
 
 
 #: Wrong contents, as changes of one of the files.
 BAD = [
-    (question_file, lambda c: c.update(task_type='Multiple-Choice')),
-    (question_file, lambda c: c.update(data_subtype='val2014')),
-    (question_file, lambda c: c['questions'].append(c['questions'][0])),
-    (annotation_file, lambda c: c['info'].update(version='1.0')),
-    (annotation_file, lambda c: c['annotations'].pop()),
-    (annotation_file, lambda c: c['annotations'][0].update(image_id=2)),
-    (annotation_file, lambda c: c['annotations'][0]['answers'][3].update(answer=2)),
+    (TRAIN, lambda c: c.update(task_type='Multiple-Choice')),
+    (TRAIN, lambda c: c.update(data_subtype='val2014')),
+    (TRAIN, lambda c: c['questions'].append(c['questions'][0])),
+    (ANNOTATIONS, lambda c: c['info'].update(version='1.0')),
+    (ANNOTATIONS, lambda c: c['annotations'].pop()),
+    (ANNOTATIONS, lambda c: c['annotations'][0].update(image_id=2)),
+    (ANNOTATIONS, lambda c: c['annotations'][0]['answers'][3].update(answer=2)),
 ]
 
 
 @pytest.mark.parametrize('file, change', BAD, ids=range(len(BAD)))
 def test_bad_file_is_named_before_training(file, change, coco):
-    edit(file(coco), change)
+    edit(coco / file, change)
     with pytest.raises(UserError, match='vqav2'):
         vqav2(coco)
 
@@ -189,7 +176,7 @@ def test_grouped_questions_stay_with_their_answers():
 def test_some_answers_are_asked_for_first():
     data = EasyVQA(questions_per_image=4, verify=False)
     loader = SimpleNamespace(dataset=data, num_workers=0, persistent_workers=False)
-    hook = AskFirstHook(['circle', 'rectangle', 'triangle'], epochs=2)
+    hook = vqa.AskFirstHook(['circle', 'rectangle', 'triangle'], epochs=2)
     for epoch in range(3):
         hook.before_train_epoch(SimpleNamespace(train_dataloader=loader, epoch=epoch))
         infos = [data.get_data_info(i) for i in range(100)]
@@ -198,7 +185,7 @@ def test_some_answers_are_asked_for_first():
 
 
 def test_packing_keeps_pixels_and_texts():
-    pack = PackVisionLanguage()
+    pack = vqa.PackVisionLanguage()
     image = np.arange(2 * 4 * 3, dtype=np.uint8).reshape(2, 4, 3)
     packed = pack(dict(img=image, text=['a', 'b'], gt_answers=['c'], question_id=7, other=1))
     assert packed['inputs'].equal(torch.from_numpy(image).permute(2, 0, 1))
@@ -237,7 +224,7 @@ def flickr(tmp_path):
 def flickr30k(root, split='train', **kwargs):
     prefix = dict(img_path='flickr30k-images')
     fixed = dict(ann_file='dataset_flickr30k.json', data_prefix=prefix, serialize_data=False)
-    return KarpathyRetrieval(split=split, data_root=str(root), **fixed, **kwargs)
+    return vqa.KarpathyRetrieval(split=split, data_root=str(root), **fixed, **kwargs)
 
 
 def test_equal_and_empty_captions_do_not_count(flickr):
@@ -302,10 +289,10 @@ def test_splits_are_put_together(flickr, tmp_path):
     assert len(flickr30k(flickr, ('train', 'val'), test_mode=False)) == 9 * 5
     coco = files.write_coco(tmp_path / 'coco')
     how = dict(ann_file='dataset_coco.json', data_root=str(coco), serialize_data=False)
-    data = KarpathyRetrieval(split=('train', 'restval'), **how)
+    data = vqa.KarpathyRetrieval(split=('train', 'restval'), **how)
     folders = Counter(data.get_data_info(i)['img_path'].split('/')[-2] for i in range(len(data)))
     assert folders == dict(train2014=20, val2014=10) and not data.test_mode
-    assert KarpathyRetrieval(split='val', **how).test_mode
+    assert vqa.KarpathyRetrieval(split='val', **how).test_mode
 
 
 #: The same captions as rows and in one cell.
@@ -320,7 +307,7 @@ def test_own_captions_are_grouped_by_image(name, tmp_path):
     for image in ('a.png', 'b.png'):
         files.write_image(tmp_path / image)
     (tmp_path / name).write_text(CAPTIONS[name])
-    data = CaptionFiles(name, str(tmp_path), test_mode=True, serialize_data=False)
+    data = vqa.CaptionFiles(name, str(tmp_path), test_mode=True, serialize_data=False)
     found = {i['img_path'].split('/')[-1]: i['text'] for i in data}
     assert found == {'b.png': ['two', 'three'], 'a.png': ['one, or more']}
     assert [i['caption_ids'] for i in data] == [[0, 1], [2]]
