@@ -7,7 +7,6 @@ import pytest
 import torch
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
-from mmengine.registry import MODELS
 
 from lm4ve.analysis import analyse
 from lm4ve.analysis.loading import collate, samples_by_index, samples_of_files
@@ -15,10 +14,10 @@ from lm4ve.analysis.samples import samples_of
 from lm4ve.apis import inference
 from lm4ve.runner.config import read_config
 from lm4ve.tasks.rooms import RoomInferencer
-from tests.helpers.tiny_runs import enlarged
 from tests.tasks.rooms import tiny
 from tests.tasks.rooms.scans import write_ply
 from tests.tasks.rooms.scenes import write_sqa3d
+from tests.tasks.vqa.tiny import write_model
 
 SITUATION, QUESTION = 'I am facing the chair.', 'what is left of me?'
 POINTS = [
@@ -45,13 +44,7 @@ def made(tmp_path_factory):
     for name, changes in MODELS_OF.items():
         dataset = dict(type='lm4ve.SQA3DDataset', split='test', data_root=str(data))
         dataset['pipeline'] = OBJECTS if name == 'stored' else POINTS
-        torch.manual_seed(3)
-        config = tiny.config(**changes)
-        (folder / f'{name}.py').write_text(
-            f'model = {config!r}\ntest_dataloader = dict(dataset={dataset!r})\n'
-        )
-        model = enlarged(MODELS.build(config))
-        torch.save(dict(state_dict=model.state_dict()), folder / f'{name}.pth')
+        write_model(folder / f'{name}.py', tiny.config(**changes), dataset)
     return folder
 
 
@@ -151,9 +144,3 @@ def test_activations_are_of_objects_and_words(name, made):
         # Colors as they are in the file, which the model does not see.
         points = given.data['inputs']['points']
         np.testing.assert_allclose(sample.picture.points, points, atol=1e-4)
-
-
-# -------------------------------------------------------------------------- the tool
-
-
-# ------------------------------------------------------------------------ pictures

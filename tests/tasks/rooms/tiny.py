@@ -74,8 +74,3 @@ def batch(counts=(POINTS, POINTS), stored: bool = False, **fields) -> dict:
         rows = [torch.randn(c, 9, generator=torch.Generator().manual_seed(c)) for c in counts]
         return dict(inputs=dict(objects=rows), data_samples=samples)
     return dict(inputs=dict(points=rooms), data_samples=samples)
-
-
-def run(model, data, mode='tensor'):
-    """Preprocess and run."""
-    return model(**model.data_preprocessor(data), mode=mode)

@@ -12,26 +12,13 @@ from lm4ve.analysis.loading import samples_of_files
 from lm4ve.analysis.samples import samples_of
 from lm4ve.errors import UserError
 from lm4ve.runner.config import read_config
+from lm4ve.tasks import vqa
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
-from lm4ve.tasks.vqa import (
-    RetrievalInferencer,
-    VisionLanguageVisualizationHook,
-    VisionLanguageVisualizer,
-    VQAInferencer,
-)
 from tests.helpers.tools import run_tool_here
 from tests.tasks.vqa.files import write_image
-from tests.tasks.vqa.tiny import (
-    ANSWERS,
-    HEADS,
-    batch,
-    build,
-    write_config,
-    write_models,
-    write_tokenizer,
-)
+from tests.tasks.vqa.tiny import ANSWERS, HEADS, batch, build, write_models
 
-QUESTION = 'what color is the cat'
+QUESTION, LONG = 'what color is the cat', 'what color is the dog that sits on red mat'
 
 
 @pytest.fixture(scope='module')
@@ -46,7 +33,7 @@ def made(tmp_path_factory):
 
 
 def inferencer(made, name):
-    kind = VQAInferencer if name == 'vqa' else RetrievalInferencer
+    kind = vqa.VQAInferencer if name == 'vqa' else vqa.RetrievalInferencer
     return kind(made / f'{name}.py', made / f'{name}.pth', device='cpu')
 
 
@@ -121,7 +108,7 @@ def test_unusable_inputs_and_models_are_refused(made, tmp_path, monkeypatch):
     for images, questions in (*((x, ['a'] * 3) for x in wrong), ('good.png', ' ')):
         with pytest.raises(UserError):
             asked(images, questions)
-    for kind, name in ((VQAInferencer, 'retrieval'), (RetrievalInferencer, 'vqa')):
+    for kind, name in ((vqa.VQAInferencer, 'retrieval'), (vqa.RetrievalInferencer, 'vqa')):
         with pytest.raises(UserError):
             kind(made / f'{name}.py', made / f'{name}.pth', device='cpu')
 
@@ -141,17 +128,9 @@ def test_demo_prints_results_and_draws(made, tmp_path, capsys):
         assert all(cv2.imread(str(p)).std() > 5 for p in drawn)
 
 
-SHORT, LONG = 'what color is the cat', 'what color is the dog that sits on red mat'
-
-
-@pytest.fixture(scope='module')
-def tokenizer(tmp_path_factory):
-    return write_tokenizer(tmp_path_factory.mktemp('tokenizer'))
-
-
-def model_of(tokenizer, **changes):
+def model_of(made, **changes):
     torch.manual_seed(0)
-    model = build(tokenizer, True, **changes).eval()
+    model = build(str(made / 'tokenizer'), True, **changes).eval()
     for name, p in model.named_parameters():  # attention of new weights is flat
         if 'query' in name or 'key' in name or 'mapper' in name:
             torch.nn.init.normal_(p, std=0.5)
@@ -169,8 +148,8 @@ def parts(model, data):
 
 
 @pytest.mark.parametrize('tokens', ['visual', 'joint'])
-def test_points_are_image_and_words(tokens, tokenizer):
-    model, data = model_of(tokenizer, tokens=tokens), batch([[SHORT], [LONG]])
+def test_points_are_image_and_words(tokens, made):
+    model, data = model_of(made, tokens=tokens), batch([[QUESTION], [LONG]])
     fused, padding = parts(model, data)
     seen = analyse(model, data)
     points = dict(seen.points)
@@ -191,8 +170,8 @@ def test_points_are_image_and_words(tokens, tokenizer):
     assert seen.attention['words to image'].weights.shape[-1] == 16
 
 
-def test_word_attention_equals_the_plain_kernel(tokenizer):
-    model, data = model_of(tokenizer), batch([[SHORT], [LONG]])
+def test_word_attention_equals_the_plain_kernel(made):
+    model, data = model_of(made), batch([[QUESTION], [LONG]])
     got = analyse(model, data).attention['words to image']
     module, kept = model.fusion.text_layers[-1].crossattention.self, []
     handle = module.register_forward_pre_hook(
@@ -201,7 +180,7 @@ def test_word_attention_equals_the_plain_kernel(tokenizer):
     parts(model, data)
     handle.remove()
     module.config._attn_implementation = 'eager'
-    (args, kwargs), words = kept[0], SHORT.split()
+    (args, kwargs), words = kept[0], QUESTION.split()
     with torch.no_grad():
         expected = module(*args, **{**kwargs, 'attention_mask': None})[1].mean(dim=1)[..., 1:]
     assert got.titles[0] == ['<s>', *words] and expected.std() > 1e-3
@@ -210,11 +189,11 @@ def test_word_attention_equals_the_plain_kernel(tokenizer):
     assert (got.weights[0, len(words) + 2 :] == 0).all()
 
 
-def test_the_first_caption_of_an_image_is_shown(tokenizer):
-    model = model_of(tokenizer, head=HEADS['retrieval'])
-    data = batch([[LONG, SHORT, 'cat'], [SHORT, 'dog']])
+def test_the_first_caption_of_an_image_is_shown(made):
+    model = model_of(made, head=HEADS['retrieval'])
+    data = batch([[LONG, QUESTION, 'cat'], [QUESTION, 'dog']])
     seen = analyse(model, data)
-    alone = analyse(model, batch([[LONG], [SHORT]]))
+    alone = analyse(model, batch([[LONG], [QUESTION]]))
     torch.testing.assert_close(seen.points['after'].tokens, alone.points['after'].tokens)
     assert [len(s.text) for s in data['data_samples']] == [3, 2]
     sheets = samples_of(seen, model, ['a', 'b'])
@@ -222,18 +201,10 @@ def test_the_first_caption_of_an_image_is_shown(tokenizer):
     assert sheets[0].facts['caption'] == LONG
 
 
-def answered(answers=()):
-    sample = VisionLanguageDataSample(
-        metainfo=dict(text=[SHORT], gt_answers=list(answers), img_path='x/my.png')
-    )
-    return sample.set_answer(torch.tensor([0.25, 0.75]), ['no', 'red'])
-
-
-def test_wrong_texts_are_refused(tokenizer, tmp_path):
-    path, config = write_image(tmp_path / 'a.png'), write_config(tmp_path / 'c.py', tokenizer)
+def test_wrong_texts_are_refused(made):
     for texts in ({}, dict(caption='a'), dict(question='  ')):
         with pytest.raises(UserError, match='--question'):
-            samples_of_files(read_config(config), [path], **texts)
+            samples_of_files(read_config(made / 'vqa.py'), [made / 'images/0.png'], **texts)
 
 
 def test_hook_draws_every_nth_question(tmp_path):
@@ -241,12 +212,15 @@ def test_hook_draws_every_nth_question(tmp_path):
     pixels[2] = 255  # red, loaded as BGR
     runner = SimpleNamespace(
         model=SimpleNamespace(head=SimpleNamespace(vocabulary=['no', 'red'])),
-        visualizer=VisionLanguageVisualizer(),
+        visualizer=vqa.VisionLanguageVisualizer(),
         val_dataloader=SimpleNamespace(batch_size=3),
         iter=7,
     )
-    hook = VisionLanguageVisualizationHook(enable=True, interval=2, out_dir=str(tmp_path))
-    hook.after_val_iter(runner, 0, dict(inputs=[pixels] * 3), [answered()] * 3)
+    hook = vqa.VisionLanguageVisualizationHook(enable=True, interval=2, out_dir=str(tmp_path))
+    known = dict(text=[QUESTION], gt_answers=[], img_path='x/my.png')
+    sample = VisionLanguageDataSample(metainfo=known)
+    sample.set_answer(torch.tensor([0.25, 0.75]), ['no', 'red'])
+    hook.after_val_iter(runner, 0, dict(inputs=[pixels] * 3), [sample] * 3)
     written = sorted(p.name for p in tmp_path.iterdir())
     assert written == ['val_00000_my_7.png', 'val_00002_my_7.png']
     image = cv2.imread(str(tmp_path / written[0]))

@@ -8,17 +8,8 @@ from lm4ve.errors import CheckpointError, UserError
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
 from lm4ve.tasks.vqa.models.heads import VQAHead
 from lm4ve.tasks.vqa.optim import group_of
-from tests.tasks.vqa.tiny import (
-    ANSWERS,
-    HEADS,
-    IMAGE,
-    SPECIAL,
-    TEXT,
-    WORDS,
-    batch,
-    build,
-    write_tokenizer,
-)
+from tests.tasks.vqa import tiny
+from tests.tasks.vqa.tiny import HEADS, IMAGE, SPECIAL, TEXT, WORDS, batch, build, run
 
 QUESTIONS = [['what color is the cat'], ['is the dog black']]
 CAPTIONS = [['a cat sits on the mat', 'a dog runs', 'two cat'], ['a dog runs', 'a cat', 'red mat']]
@@ -27,12 +18,7 @@ RETRIEVAL = HEADS['retrieval']
 
 @pytest.fixture(scope='module')
 def tokenizer(tmp_path_factory):
-    return write_tokenizer(tmp_path_factory.mktemp('tokenizer'))
-
-
-def run(model, data, mode='tensor'):
-    data = model.data_preprocessor(data)
-    return model(data['inputs'], data['data_samples'], mode)
+    return tiny.write_tokenizer(tmp_path_factory.mktemp('tokenizer'))
 
 
 @pytest.mark.parametrize('tokens', ['visual', 'joint'])
@@ -99,14 +85,11 @@ def test_contrastive_loss_leaves_out_the_same_image(tokenizer):
     torch.testing.assert_close(loss, expected)
 
 
-@pytest.mark.parametrize('head', [None, dict(RETRIEVAL, contrastive=dict(channels=8))])
-@pytest.mark.parametrize('tokens', [None, 'visual', 'joint'])
+@pytest.mark.parametrize('head', [{}, dict(head=RETRIEVAL | dict(contrastive=dict(channels=8)))])
+@pytest.mark.parametrize('tokens', [{}, *(dict(neck=True, tokens=t) for t in ('visual', 'joint'))])
 def test_every_trained_parameter_gets_a_gradient(tokenizer, head, tokens):
     """Distributed training stops at parameters that a loss does not reach."""
-    changes = dict(head=head) if head else {}
-    if tokens:
-        changes.update(neck=True, tokens=tokens)
-    model = build(tokenizer, **changes).train()
+    model = build(tokenizer, **head, **tokens).train()
     data = batch(CAPTIONS) if head else batch(QUESTIONS, [['yes'], ['no']])
     sum(run(model, data, 'loss').values()).backward()
     missing = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
@@ -131,11 +114,9 @@ TOKENIZERS = [
 ]
 
 
-@pytest.mark.parametrize('special, words, model_type, length, message', TOKENIZERS)
-def test_tokenizer_of_another_encoder_is_refused(
-    tmp_path, special, words, model_type, length, message
-):
-    folder = write_tokenizer(tmp_path, words, special, model_type)
+@pytest.mark.parametrize('special, words, kind, length, message', TOKENIZERS)
+def test_tokenizer_of_another_encoder_is_refused(special, words, kind, length, message, tmp_path):
+    folder = tiny.write_tokenizer(tmp_path, words, special, kind)
     config = dict(type='lm4ve.VisionLanguagePreprocessor', tokenizer=folder, max_length=length)
     with pytest.raises(UserError, match=message):
         build(data_preprocessor=config)
@@ -143,7 +124,7 @@ def test_tokenizer_of_another_encoder_is_refused(
 
 def test_checkpoint_of_another_vocabulary_is_refused(tokenizer):
     state = build(tokenizer).state_dict()
-    head = HEADS['vqa'] | dict(vocabulary=ANSWERS[::-1])
+    head = HEADS['vqa'] | dict(vocabulary=tiny.ANSWERS[::-1])
     with pytest.raises(CheckpointError, match='another vocabulary'):
         build(tokenizer, head=head).load_state_dict(state, strict=False)
 
@@ -163,9 +144,8 @@ def test_pixels_and_texts_become_encoder_inputs(tokenizer):
     assert ids.shape == (2, 12) and ids[0, -1] == 2 and not padding[0].any()
 
 
-SIGLIP = dict(
-    type='lm4ve.TransformersImageEncoder', config=dict(IMAGE, model_type='siglip_vision_model')
-)
+SIGLIP = dict(type='lm4ve.TransformersImageEncoder')
+SIGLIP['config'] = IMAGE | dict(model_type='siglip_vision_model')
 TIMM = dict(type='lm4ve.TimmImageEncoder', img_size=32)
 VIT = dict(TIMM, model_name='vit_tiny_patch16_224', embed_dim=24, depth=1, num_heads=2)
 SWIN = dict(TIMM, model_name='swin_tiny_patch4_window7_224', embed_dim=6, window_size=4)
@@ -233,12 +213,9 @@ def test_loss_of_several_questions_is_the_mean():
 
 def rates(model, **paramwise_cfg):
     """Parameter name -> (rate, decay), after a build of the optimizer."""
-    optimizer = dict(type='AdamW', lr=1.0, weight_decay=0.1)
-    constructor = dict(
-        constructor='lm4ve.METEROptimWrapperConstructor', paramwise_cfg=paramwise_cfg
-    )
-    wrapper = build_optim_wrapper(model, dict(optimizer=optimizer, **constructor))
-    groups = wrapper.optimizer.param_groups
+    cfg = dict(constructor='lm4ve.METEROptimWrapperConstructor', paramwise_cfg=paramwise_cfg)
+    cfg['optimizer'] = dict(type='AdamW', lr=1.0, weight_decay=0.1)
+    groups = build_optim_wrapper(model, cfg).optimizer.param_groups
     found = {id(p): (g['lr'], g['weight_decay']) for g in groups for p in g['params']}
     return {n: found[id(p)] for n, p in model.named_parameters() if id(p) in found}
 

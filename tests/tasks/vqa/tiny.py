@@ -11,7 +11,6 @@ from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-from lm4ve.runner.config import read_config
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
 from tests.helpers.families import FAMILIES
 from tests.helpers.tiny_runs import enlarged
@@ -28,16 +27,11 @@ HEADS = dict(
     retrieval=dict(type='lm4ve.RetrievalHead', in_channels=32),
     matching=dict(type='lm4ve.MatchingHead', in_channels=32),
 )
-
-
-def _sizes(*sizes: int) -> dict[str, int]:
-    names = ('hidden_size', 'intermediate_size', 'num_hidden_layers', 'num_attention_heads')
-    return dict(zip(names, sizes, strict=True))
-
-
-IMAGE = dict(_sizes(24, 32, 3, 2), model_type='clip_vision_model', image_size=SIZE, patch_size=8)
-TEXT = dict(_sizes(20, 28, 2, 2), model_type='roberta', vocab_size=len(SPECIAL) + len(WORDS))
-TEXT.update(max_position_embeddings=40, pad_token_id=1, layer_norm_eps=1e-5)
+IMAGE = dict(hidden_size=24, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2)
+IMAGE.update(model_type='clip_vision_model', image_size=SIZE, patch_size=8)
+TEXT = dict(hidden_size=20, intermediate_size=28, num_hidden_layers=2, num_attention_heads=2)
+TEXT.update(model_type='roberta', vocab_size=len(SPECIAL) + len(WORDS), layer_norm_eps=1e-5)
+TEXT.update(max_position_embeddings=40, pad_token_id=1)
 
 
 def write_tokenizer(folder: Path, words=WORDS, special=SPECIAL, model_type=None) -> str:
@@ -89,8 +83,21 @@ def batch(texts, answers=None, size=SIZE, **fields) -> dict:
     return dict(inputs=list(images.to(torch.uint8)), data_samples=samples)
 
 
-def write_config(path: Path, tokenizer: str, **changes) -> Path:
-    """Write a config of a tiny METER with a block, and the pipeline of its tests."""
+def run(model, data, mode='tensor'):
+    """Preprocess and run."""
+    return model(**model.data_preprocessor(data), mode=mode)
+
+
+def write_model(path: Path, model: dict, dataset: dict) -> None:
+    """Write a config, and a checkpoint of large weights beside it."""
+    path.write_text(f'model = {model!r}\ntest_dataloader = dict(dataset={dataset!r})\n')
+    torch.manual_seed(3)
+    state = enlarged(MODELS.build(model)).state_dict()
+    torch.save(dict(state_dict=state), path.with_suffix('.pth'))
+
+
+def write_config(path: Path, tokenizer: str, **changes) -> None:
+    """Write a tiny METER with a block, and the pipeline of its tests."""
     steps = [
         dict(type='mmpretrain.LoadImageFromFile'),
         dict(type='mmpretrain.ResizeEdge', scale=SIZE),
@@ -98,18 +105,11 @@ def write_config(path: Path, tokenizer: str, **changes) -> Path:
         dict(type='lm4ve.PackVisionLanguage'),
     ]
     dataset = dict(type='lm4ve.VQAFiles', pipeline=steps)
-    path.write_text(
-        f'model = {meter_config(tokenizer, True, **changes)!r}\n'
-        f'test_dataloader = dict(dataset={dataset!r})\n'
-    )
-    return path
+    write_model(path, meter_config(tokenizer, True, **changes), dataset)
 
 
 def write_models(folder: Path, *heads: str) -> None:
-    """Write the config of a model with each head, and a checkpoint of large weights."""
+    """Write the config and checkpoint of a model with each head."""
     tokenizer = write_tokenizer(folder / 'tokenizer')
     for name in heads:
-        config = write_config(folder / f'{name}.py', tokenizer, head=HEADS[name])
-        torch.manual_seed(3)
-        model = enlarged(MODELS.build(read_config(config).model))
-        torch.save(dict(state_dict=model.state_dict()), folder / f'{name}.pth')
+        write_config(folder / f'{name}.py', tokenizer, head=HEADS[name])
