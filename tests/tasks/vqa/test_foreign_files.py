@@ -13,13 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.release.release import make_release
-from lm4ve.tasks.vqa import (
-    CaptionFiles,
-    TransformersImageEncoder,
-    TransformersTextEncoder,
-    VisionLanguagePreprocessor,
-    VQAFiles,
-)
+from lm4ve.tasks import vqa
 from tests.helpers.hostile import Payload, edit
 from tests.tasks.vqa.files import write_image
 from tests.tasks.vqa.shrink import write_clip, write_roberta
@@ -31,7 +25,7 @@ def test_lists_name_no_image_outside_their_folder(name, tmp_path):
     row = json.dumps(dict(image=name, question='What?', caption='a'))
     (tmp_path / 'q.jsonl').write_text(row + '\n')
     write_image(tmp_path.parent / 'b.png')
-    for kind in (VQAFiles, CaptionFiles):
+    for kind in (vqa.VQAFiles, vqa.CaptionFiles):
         with pytest.raises(UserError, match='leads out of the folder'):
             kind('q.jsonl', str(tmp_path), test_mode=True)
 
@@ -50,15 +44,11 @@ def of_pickles(folder: Path, target: Path) -> None:
         (folder / name).write_bytes(pickle.dumps(Payload(target)))
 
 
-def ids(folder: Path, target: Path) -> None:
-    # Rust panics once it is looked up.
-    edit(folder / 'tokenizer.json', lambda c: c['model']['vocab'].pop('<unk>'))
-
-
 HOSTILE = {
     'code': of_code,
     'pickles': of_pickles,
-    'panic': ids,
+    # Rust panics once it is looked up.
+    'panic': lambda f, _: edit(f / 'tokenizer.json', lambda c: c['model']['vocab'].pop('<unk>')),
     'deep': lambda f, _: (f / 'tokenizer.json').write_text('[' * 100_000),
     'a list': lambda f, _: (f / 'tokenizer_config.json').write_text('[]'),
     'a padding': lambda f, _: edit(f / 'tokenizer_config.json', lambda c: c.update(pad_token=5)),
@@ -70,10 +60,10 @@ def test_a_hostile_tokenizer_runs_nothing(kind, tmp_path):
     folder = Path(write_tokenizer(tmp_path / 'tokenizer'))
     HOSTILE[kind](folder, tmp_path / 'ran')
     if kind == 'code':
-        VisionLanguagePreprocessor(str(folder), max_length=12)
+        vqa.VisionLanguagePreprocessor(str(folder), max_length=12)
     else:
         with pytest.raises(BaseException):  # noqa: B017, PT011  (Rust panics are no Exception)
-            VisionLanguagePreprocessor(str(folder), max_length=12).tokenize(['of b'])
+            vqa.VisionLanguagePreprocessor(str(folder), max_length=12).tokenize(['of b'])
     assert not (tmp_path / 'ran').exists()
 
 
@@ -95,7 +85,7 @@ def roberta(tmp_path):
 
 
 def test_weights_are_read_when_training_starts(clip):
-    encoder = TransformersImageEncoder(checkpoint=str(clip))
+    encoder = vqa.TransformersImageEncoder(checkpoint=str(clip))
     stored = load_file(clip / 'model.safetensors')
     name = 'encoder.layers.1.mlp.fc1.weight'
     assert len(encoder.model.encoder.layers) == 2  # of 3
@@ -111,7 +101,7 @@ def test_wrong_weights_are_refused(clip, change):
     stored = load_file(file)
     weight = stored.pop(name)
     save_file(stored if change is None else {**stored, name: change(weight)}, file)
-    encoder = TransformersImageEncoder(checkpoint=str(clip))
+    encoder = vqa.TransformersImageEncoder(checkpoint=str(clip))
     before = encoder.model.post_layernorm.weight.clone()
     with pytest.raises((CheckpointError, RuntimeError), match='post_layernorm|quantized'):
         encoder.init_weights()
@@ -125,7 +115,7 @@ def test_text_weights_are_loaded_once(old_names, roberta):
         pairs = (('LayerNorm.weight', 'LayerNorm.gamma'), ('LayerNorm.bias', 'LayerNorm.beta'))
         renamed = {k.replace(*pairs[0]).replace(*pairs[1]): v for k, v in stored.items()}
         save_file(renamed, roberta / 'model.safetensors')
-    encoder = TransformersTextEncoder(checkpoint=str(roberta))
+    encoder = vqa.TransformersTextEncoder(checkpoint=str(roberta))
     encoder.init_weights()
     for key, value in encoder.model.state_dict().items():
         assert torch.equal(value, stored[f'roberta.{key}']), key
@@ -135,13 +125,13 @@ def test_text_weights_are_loaded_once(old_names, roberta):
 
 
 IMPOSSIBLE = [
-    (TransformersImageEncoder, dict(config=TEXT)),
-    (TransformersImageEncoder, dict(config=IMAGE, drop_layers=3)),
-    (TransformersImageEncoder, dict(config=IMAGE, head_token=True)),
-    (TransformersTextEncoder, dict(config=dict(model_type='t5'))),
+    (vqa.TransformersImageEncoder, dict(config=TEXT)),
+    (vqa.TransformersImageEncoder, dict(config=IMAGE, drop_layers=3)),
+    (vqa.TransformersImageEncoder, dict(config=IMAGE, head_token=True)),
+    (vqa.TransformersTextEncoder, dict(config=dict(model_type='t5'))),
     # A damaged configuration would fill the memory.
-    (TransformersImageEncoder, dict(config=dict(IMAGE, hidden_size=10**8))),
-    (TransformersTextEncoder, dict(config=dict(TEXT, hidden_size=float('inf')))),
+    (vqa.TransformersImageEncoder, dict(config=dict(IMAGE, hidden_size=10**8))),
+    (vqa.TransformersTextEncoder, dict(config=dict(TEXT, hidden_size=float('inf')))),
 ]
 
 
