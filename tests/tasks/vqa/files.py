@@ -3,13 +3,13 @@
 Everything is written from nothing: images of noise, questions and captions of a few words.
 """
 
-import csv
 import itertools
 import json
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 #: The answers of :func:`write_vqav2`, for a vocabulary.
@@ -102,14 +102,13 @@ def write_karpathy(root: Path, splits: dict[str, int], coco: bool) -> Path:
         ids = range(5 * number, 5 * number + 5)
         sentences = [dict(raw=caption(i), imgid=number, sentid=i) for i in ids]
         image = dict(sentids=[*ids], imgid=number, split=split, sentences=sentences)
-        image['filename'] = f'{1000 + number}.jpg'
+        folder, name = 'flickr30k-images', f'{1000 + number}.jpg'
         if coco:  # 'restval' are images of val2014
-            place = 'train2014' if split == 'train' else 'val2014'
-            image.update(cocoid=5000 + number, filepath=place)
-            image['filename'] = f'COCO_{image["filepath"]}_{5000 + number:012d}.jpg'
-        folder = image['filepath'] if coco else 'flickr30k-images'
-        write_image(root / folder / image['filename'], seed=number)
-        images.append(image)
+            folder = 'train2014' if split == 'train' else 'val2014'
+            name = f'COCO_{folder}_{5000 + number:012d}.jpg'
+            image.update(cocoid=5000 + number, filepath=folder)
+        write_image(root / folder / name, seed=number)
+        images.append(image | dict(filename=name))
     write_json(root / f'dataset_{"coco" if coco else "flickr30k"}.json', dict(images=images))
     return root
 
@@ -123,9 +122,5 @@ def write_coco(root: Path) -> Path:
 
 
 def write_csv(path: Path, rows: list[dict]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, 'w', newline='') as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    pd.DataFrame(rows).to_csv(path, index=False, lineterminator='\r\n')
     return path

@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.dist import get_rank
-from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from lm4ve.runner.command_line import finish_config
@@ -53,27 +52,23 @@ def runner_of(folder: Path, work_dir: Path, launcher: str = 'none', **loop) -> R
     for split in ('val', 'test'):
         cfg[f'{split}_dataloader'], cfg[f'{split}_evaluator'] = loader, evaluator
         cfg[f'{split}_cfg'] = dict(type=f'lm4ve.Retrieval{split.title()}Loop', **loop)
-    cfg.merge_from_dict(
-        dict(
-            work_dir=str(work_dir), launcher=launcher, default_scope='mmpretrain',
-            log_level='WARNING', randomness=dict(seed=0), experiment_name='retrieval',
-        )
+    cfg.update(
+        work_dir=str(work_dir), launcher=launcher, default_scope='mmpretrain',
+        log_level='WARNING', randomness=dict(seed=0), experiment_name='retrieval',
     )  # fmt: skip
     cfg = finish_config(cfg, argparse.Namespace(no_pin_memory=True, cfg_options=None))
-    init_default_scope('mmpretrain')
-    torch.manual_seed(0)
     runner = Runner.from_cfg(cfg)
     generator = torch.Generator().manual_seed(1)
     for parameter in runner.model.parameters():
         # Large enough for scores that differ.
         parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)
+    runner._val_loop = runner.build_val_loop(runner._val_loop)
     return runner
 
 
 def validate(folder: Path, work_dir: Path, launcher: str = 'none', **loop) -> tuple[dict, list]:
     """Return the metrics of a validation and what the loop gave to them."""
     runner, kept = runner_of(folder, work_dir, launcher, **loop), []
-    runner._val_loop = runner.build_val_loop(runner._val_loop)
     (metric,) = runner.val_evaluator.metrics
     process = metric.process
     metric.process = lambda data, samples: (kept.extend(samples), process(data, samples))
