@@ -78,6 +78,12 @@ def test_a_fake_model_is_counted_as_a_real_one():
     assert fake.saved == real.saved
 
 
+@pytest.mark.parametrize('name', ['trunc_normal_', 'kaiming_uniform_', 'orthogonal_', 'eye_'])
+def test_torch_initializes_fake_weights(name):
+    with fake_tensors():
+        assert getattr(nn.init, name)(torch.empty(4, 8)).shape == (4, 8)
+
+
 def test_activations_are_counted_once():
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     with counting(model) as counts:
