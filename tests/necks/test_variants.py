@@ -55,6 +55,13 @@ def test_few_queries_read_all_tokens(fields, keys, mask):
     torch.testing.assert_close(neck(x, padding_mask=mask), mean, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize('fields', [dict(mean=True), dict(max=True)])
+def test_a_mask_that_leaves_nothing_to_pool_is_refused(fields):
+    neck = make(out_type='query', queries=fields, num_extra_tokens=1)
+    with pytest.raises(UserError, match='every token'):
+        neck(tokens(), padding_mask=torch.arange(5).expand(2, -1) > 0)
+
+
 @pytest.mark.parametrize('low_rank', ['fold', 'absorb', 'auto'])
 def test_few_queries_are_exact_with_low_rank(low_rank):
     fields = dict(out_type='query', queries=dict(learned=2, max=True))
@@ -202,10 +209,10 @@ def test_a_checkpoint_of_other_places_is_refused(share):
     for other in (dict(after=PLACES[::-1]), dict(before=PLACES), dict(after=['act', 'pair'])):
         with pytest.raises(CheckpointError, match='place'):
             build(**other).load_state_dict(dict(state), strict=False)
-    necks = [NECK, dict(NECK, block=dict(BLOCK, causal=True))]
     if share:
-        with pytest.raises(UserError, match='name one block'):
-            build(necks, after=PLACES)
+        for other in (dict(NECK, block=dict(BLOCK, causal=True)), make()):
+            with pytest.raises(UserError, match='name one block|backbone.neck'):
+                build([NECK, other], after=PLACES)
 
 
 # --------------------------------------------------------------------------------- controls

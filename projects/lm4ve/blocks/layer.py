@@ -18,6 +18,7 @@ from lm4ve.blocks.families import LayerSpec
 from lm4ve.blocks.families.spec import HALVES, NORMS
 from lm4ve.blocks.frozen import linear_of, unwrap, values
 from lm4ve.blocks.norms import form_of
+from lm4ve.errors import UserError
 
 Queries = slice | Tensor | None
 Rotary = tuple[Tensor, Tensor] | None
@@ -40,6 +41,12 @@ def take_tokens(x: Tensor, queries: Queries) -> Tensor:
         # batched product, with a copy of its weight for every sample.
         return x[:, queries].contiguous()
     return x.gather(1, queries[..., None].expand(-1, -1, x.shape[-1]))
+
+
+def check_padding(padding_mask: Tensor) -> None:
+    """Refuse a mask, bool ``[B, N]``, that leaves a sample nothing to read or to average."""
+    if not torch.compiler.is_compiling() and padding_mask.all(dim=1).any():
+        raise UserError('padding_mask marks every token of a sample as padding.')
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, pairs: bool = False) -> Tensor:

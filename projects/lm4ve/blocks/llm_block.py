@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lm4ve.blocks.frozen import Frozen, count_parameters, frozen_tensors, is_plain
 from lm4ve.blocks.language_model import LanguageModel, Window
-from lm4ve.blocks.layer import LLMLayer, Queries, take_tokens
+from lm4ve.blocks.layer import LLMLayer, Queries, check_padding, take_tokens
 from lm4ve.blocks.low_rank import Factors, count_macs, factorize, run_layer
 from lm4ve.blocks.provenance import ProvenanceMixin
 from lm4ve.errors import UserError, check
@@ -369,8 +369,7 @@ def _check(x: Tensor, padding_mask: Tensor | None, queries: Queries) -> None:
             f'padding_mask must be bool {list(x.shape[:2])} (True = padding), got '
             f'{padding_mask.dtype} {list(padding_mask.shape)}.'
         )
-    if not torch.compiler.is_compiling() and padding_mask.all(dim=1).any():
-        raise UserError('padding_mask marks every token of a sample as padding.')
+    check_padding(padding_mask)
 
 
 @MODELS.register_module()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from lm4ve.blocks.layer import check_padding
 from lm4ve.errors import UserError
 
 #: Number of dimensions -> the layout where none is given.
@@ -77,6 +78,7 @@ def mean_of_tokens(x: Tensor, padding_mask: Tensor | None, extra: int) -> Tensor
     """
     if padding_mask is None:
         return x.mean(dim=1)
+    check_padding(padding_mask[:, extra:])
     padding_mask = padding_mask[:, extra:, None]
     # where(), not a product: what stands at padded places may be anything.
     total = torch.where(padding_mask, 0.0, x).sum(dim=1)

@@ -66,14 +66,13 @@ def LLMBlockInsert(
     necks: list[Any] = []
     for (_, name, at_input), fields in zip(places, given, strict=True):
         built: Any = fields
-        if not isinstance(fields, nn.Module):
+        if share_block or not isinstance(fields, nn.Module):
             check('backbone.neck', fields, kind=dict)
             cfg = {**defaults_of(encoder, name), **fields}
             if str(cfg.get('type')).rpartition('.')[2] == 'LLMBlockNeck':
                 cfg['type'] = LLMBlockNeck  # in mmaction2's scope the name means one of its own
             if necks and share_block:
-                own = given[0].get('block') if isinstance(given[0], dict) else None
-                same = cfg.get('block') == own
+                same = cfg.get('block') == given[0].get('block')
                 check('whether necks with share_block name one block', same, choices=(True,))
                 cfg['block'] = necks[0].block
             built = MODELS.build(cfg)

@@ -11,7 +11,7 @@ import torch
 from mmengine.model import Sequential
 from torch import Tensor, nn
 
-from lm4ve.blocks.layer import Queries
+from lm4ve.blocks.layer import Queries, check_padding
 from lm4ve.errors import UserError, check
 from lm4ve.necks.layouts import mean_of_tokens
 
@@ -204,8 +204,8 @@ class QueryTokens(nn.Module):
             added.append(mean_of_tokens(rest, padding_mask, self.extra)[:, None])
         if fields.max:
             if padding_mask is not None:
-                padded = padding_mask[:, self.extra :, None]
-                rest = rest.masked_fill(padded, torch.finfo(rest.dtype).min)
+                check_padding(padded := padding_mask[:, self.extra :])
+                rest = rest.masked_fill(padded[..., None], torch.finfo(rest.dtype).min)
             added.append(rest.amax(dim=1, keepdim=True))
         if padding_mask is not None or not fields.keys:
             if padding_mask is None:
