@@ -24,52 +24,41 @@ from tests.helpers.tools import run_tool_here
 
 pytest.importorskip('mmpretrain')
 
-VIT = """dict(type='VisionTransformer', arch=dict(embed_dims=16, num_layers=2,
-    num_heads=2, feedforward_channels=32), img_size=16, patch_size=8,
-    init_cfg=dict(type='Pretrained', checkpoint='/nowhere/vit.pth'), {raw})"""
-RAW = VIT.format(raw="out_type='raw', final_norm=False")
-NECK = "dict(type='LLMBlockNeck', in_channels=16, {out}block=llm_block)"
-HEAD = """dict(type='{}ClsHead', num_classes=5, in_channels=16,
-    loss=dict(type='CrossEntropyLoss'))"""
-# Where a block can be.
-PLACES = {
-    'neck': (RAW, NECK.format(out="out_type='cls_token', "), 'VisionTransformer'),
-    'necks': (
-        """dict(type='ResNet', depth=18, stem_channels=4, base_channels=2,
-    norm_cfg=dict(type='BN'))""",
-        f"[{NECK.format(out='')}, dict(type='GlobalAveragePooling')]",
-        'Linear',
-    ),
-    'insert': (
-        f"dict(type='LLMBlockInsert', after='layers.0', backbone="
-        f'{VIT.format(raw="")}, neck={NECK.format(out="")})',
-        'None',
-        'VisionTransformer',
-    ),
-}
+VIT = dict(type='VisionTransformer', img_size=16, patch_size=8)
+VIT['arch'] = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
+VIT['init_cfg'] = dict(type='Pretrained', checkpoint='/nowhere/vit.pth')
+RESNET = dict(type='ResNet', depth=18, stem_channels=4, base_channels=2, norm_cfg=dict(type='BN'))
+#: Where a block can be.
+PLACES = 'neck', 'necks', 'insert'
 
 
 def write_config(path: Path, checkpoint: str, place: str = 'neck', **block) -> Path:
-    backbone, neck, head = PLACES[place]
-    options = ''.join(f', {k}={v!r}' for k, v in block.items())
-    pipeline = "[dict(type='Resize', scale=(16, 16)), dict(type='PackInputs')]"
-    path.write_text(f"""
-custom_imports = dict(imports=['lm4ve'])
-default_scope = 'mmpretrain'
-work_dir = '/nowhere'
-load_from = '/nowhere/start.pth'
-data_preprocessor = dict(num_classes=5, mean=[1.] * 3, std=[2.] * 3)
-llm_block = dict(type='LLMBlock', checkpoint={checkpoint!r}{options})
-model = dict(type='ImageClassifier', backbone={backbone}, neck={neck},
-    head={HEAD.format(head)})
-test_dataloader = dict(dataset=dict(type='lm4ve.DigitsDataset',
-    pipeline={pipeline}))
-""")
+    cfg = Config(dict(custom_imports=dict(imports=['lm4ve']), default_scope='mmpretrain'))
+    cfg.update(work_dir='/nowhere', load_from='/nowhere/start.pth')
+    cfg.data_preprocessor = dict(num_classes=5, mean=[1.0] * 3, std=[2.0] * 3)
+    steps = [dict(type='Resize', scale=(16, 16)), dict(type='PackInputs')]
+    cfg.test_dataloader = dict(dataset=dict(type='lm4ve.DigitsDataset', pipeline=steps))
+    cfg.llm_block = dict(type='LLMBlock', checkpoint=checkpoint, **block)
+    neck = dict(type='LLMBlockNeck', in_channels=16, block=cfg.llm_block)
+    loss, head = dict(type='CrossEntropyLoss'), 'VisionTransformerClsHead'
+    if place == 'necks':
+        neck, head = [neck, dict(type='GlobalAveragePooling')], 'LinearClsHead'
+        cfg.model = dict(backbone=RESNET, neck=neck)
+    elif place == 'insert':
+        insert = dict(type='LLMBlockInsert', after='layers.0', neck=neck)
+        cfg.model = dict(backbone=dict(insert, backbone=VIT), neck=None)
+    else:
+        backbone = dict(VIT, out_type='raw', final_norm=False)
+        cfg.model = dict(backbone=backbone, neck=dict(neck, out_type='cls_token'))
+    head = dict(type=head, num_classes=5, in_channels=16, loss=loss)
+    cfg.model.update(type='ImageClassifier', head=head)
+    cfg.dump(path)
     return path
 
 
-def build(path, seed: int = 0):
+def build(path, seed: int = 0, options=()):
     cfg = Config.fromfile(path)
+    cfg.merge_from_dict(dict(options))
     cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     torch.manual_seed(seed)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
@@ -78,8 +67,7 @@ def build(path, seed: int = 0):
         # Not init_weights: the encoder names pre-trained weights.
         if hasattr(module, 'reset_parameters'):
             module.reset_parameters()
-    model.eval()
-    return model
+    return model.eval()
 
 
 def make(folder: Path, checkpoint: str, *flags, place: str = 'neck', **block):
@@ -198,17 +186,13 @@ def test_shipped_configs(name, tmp_path):
     """Configs that inherit a host's recipe, with scopes inside, flatten too."""
     llm = write_huggingface(tmp_path / 'llm', 'llama')
     place = 'backbone.neck' if 'head' in name else 'neck'
-    option = f'model.{place}.block.checkpoint'
-    cfg = Config.fromfile(ROOT / f'configs/lm4ve/{name}.py')
-    cfg.merge_from_dict({option: str(llm)})
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        model = MODELS.build(cfg.model)
+    config, option = ROOT / f'configs/lm4ve/{name}.py', f'model.{place}.block.checkpoint'
+    model = build(config, options={option: str(llm)})
     torch.save(dict(state_dict=model.state_dict()), tmp_path / 'a.pth')
-    files = ROOT / f'configs/lm4ve/{name}.py', tmp_path / 'a.pth', tmp_path / 'out'
+    files = config, tmp_path / 'a.pth', tmp_path / 'out'
     run_tool_here('make_release.py', *files, '--cfg-options', f'{option}={llm}')
     shutil.rmtree(llm)
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        again = MODELS.build(Config.fromfile(tmp_path / f'out/{name}.py').model)
+    again = build(tmp_path / f'out/{name}.py')
     load_checkpoint(again, str(tmp_path / f'out/{name}.pth'), strict=True)
     ours, theirs = frozen_tensors(model), frozen_tensors(again)
     assert ours and all(torch.equal(ours[k], theirs[k]) for k in ours)
