@@ -17,6 +17,7 @@ from lm4ve.necks import LLMBlockNeck
 from lm4ve.release.release import trained_state
 from tests.blocks.test_families import tokens
 from tests.helpers.families import FAMILIES
+from tests.helpers.logs import record_logs
 
 KEY = f'block.{SOURCE_KEY}'
 
@@ -271,8 +272,7 @@ def test_settings_that_change_nothing_are_not_compared(checkpoints):
 
 
 def test_another_dtype_is_a_warning(checkpoints, monkeypatch):
-    said = []
-    monkeypatch.setattr('lm4ve.blocks.provenance.print_log', lambda text, **_: said.append(text))
+    said = record_logs(monkeypatch, 'lm4ve.blocks.provenance')
     state = LLMBlock(checkpoints('llama')).state_dict()
     LLMBlock(checkpoints('llama'), dtype='bfloat16').load_state_dict(state)
     assert "dtype='float32', the model computes in 'bfloat16'" in said[-1]

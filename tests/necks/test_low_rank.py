@@ -14,6 +14,7 @@ from lm4ve.errors import UserError
 from lm4ve.necks import LLMBlockNeck
 from tests.blocks.test_families import WITH_ROTARY
 from tests.helpers.families import FAMILIES
+from tests.helpers.logs import record_logs
 from tests.helpers.models import BLOCK
 from tests.necks.encoder import loud
 
@@ -133,9 +134,8 @@ def test_the_cheapest_method_of_a_batch(queries, batch, grad, may_absorb, expect
 
 
 def test_auto_logs_once_its_choice(checkpoints, monkeypatch):
-    texts = []
     _, neck = necks(checkpoints('llama'), 'auto')
-    monkeypatch.setattr('lm4ve.blocks.llm_block.print_log', lambda text, **_: texts.append(text))
+    texts = record_logs(monkeypatch, 'lm4ve.blocks.llm_block')
     for _ in range(3):
         neck(tokens(), queries=FIRST)
     (text,) = texts

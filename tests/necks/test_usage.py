@@ -11,7 +11,8 @@ from torch import nn
 
 import lm4ve
 from lm4ve.errors import UserError
-from lm4ve.necks import LLMBlockInsert, usage
+from lm4ve.necks import LLMBlockInsert
+from tests.helpers.logs import record_logs
 from tests.helpers.models import BLOCK
 from tests.necks.test_current_weights import Adapter
 
@@ -40,9 +41,7 @@ class Host(BaseModel):
 
 @pytest.fixture
 def logged(monkeypatch):
-    texts = []
-    monkeypatch.setattr(usage, 'print_log', lambda text, **_: texts.append(text))
-    return texts
+    return record_logs(monkeypatch, 'lm4ve.necks.usage')
 
 
 @pytest.mark.parametrize('uses, message', [('never', 'did not run'), ('drops', 'the loss')])

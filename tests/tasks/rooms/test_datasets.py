@@ -12,6 +12,7 @@ from lm4ve.tasks.rooms import SQA3DDataset, transforms
 from lm4ve.tasks.rooms.datasets.scene_files import read_scene
 from lm4ve.tasks.rooms.scannet import CLASSES, NYU40_IDS, classes_of
 from tests.helpers import hostile
+from tests.helpers.logs import record_logs
 from tests.tasks.rooms.scenes import ALIGNMENT, ANSWERS, entries, write_scene, write_sqa3d
 
 OFFICIAL = dict(
@@ -221,10 +222,8 @@ def copied(root, tmp_path):
 
 @pytest.fixture
 def lines(monkeypatch):
-    found = []
-    for module in ('lm4ve.tasks.base.integrity', 'lm4ve.tasks.base.language.text_entries'):
-        monkeypatch.setattr(f'{module}.print_log', lambda message, **_: found.append(message))
-    return found
+    modules = 'integrity', 'language.text_entries'
+    return record_logs(monkeypatch, *(f'lm4ve.tasks.base.{m}' for m in modules))
 
 
 def file_of(copied, end):
