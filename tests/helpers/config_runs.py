@@ -39,6 +39,13 @@ def train_and_resume(shrinker: Shrinker, name: str, work_dir: Path) -> Runner:
     return resumed
 
 
+def metrics_of_saved(shrinker: Shrinker, name: str, work_dir: Path) -> dict:
+    """Return what a test measures of a shrunk config's second checkpoint."""
+    cfg = shrinker.load(name, work_dir)
+    cfg.load_from = str(work_dir / 'epoch_2.pth')
+    return build_runner(cfg).test()
+
+
 def train(runner: Runner) -> None:
     """Train; everything that trains has a gradient and moves, and the block stays as it is."""
     model = runner.model

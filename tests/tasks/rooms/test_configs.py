@@ -3,17 +3,14 @@
 import pytest
 from mmengine.config import Config
 
-from lm4ve.runner.command_line import build_runner
-from tests.helpers.config_runs import train_and_resume
+from tests.helpers.config_runs import metrics_of_saved, train_and_resume
 from tests.helpers.tasks import FOLDERS, configs_of
 
 
 @pytest.mark.parametrize('name', configs_of('rooms'))
 def test_config_trains_validates_saves_resumes_and_tests(name, shrinker, tmp_path):
     train_and_resume(shrinker, name, tmp_path)
-    cfg = shrinker.load(name, tmp_path)
-    cfg.load_from = str(tmp_path / 'epoch_2.pth')
-    build_runner(cfg).test()
+    metrics_of_saved(shrinker, name, tmp_path)
 
 
 @pytest.mark.parametrize('name', [c for c in configs_of('rooms') if '-demo' not in c])

@@ -10,7 +10,7 @@ import torch
 from lm4ve.runner.command_line import build_runner
 from lm4ve.tasks.vqa.converters import convert_meter
 from lm4ve.tasks.vqa.demo import easy_vqa
-from tests.helpers.config_runs import train_and_resume
+from tests.helpers.config_runs import metrics_of_saved, train_and_resume
 from tests.helpers.tasks import configs_of
 from tests.tasks.vqa import released
 
@@ -31,9 +31,7 @@ def few_questions():
 @pytest.mark.parametrize('name', configs_of('vqa'))
 def test_config_trains_validates_saves_resumes_and_tests(name, shrinker, tmp_path):
     train_and_resume(shrinker, name, tmp_path)
-    cfg = shrinker.load(name, tmp_path)
-    cfg.load_from = str(tmp_path / 'epoch_2.pth')
-    build_runner(cfg).test()
+    metrics_of_saved(shrinker, name, tmp_path)
     # Two questions of each of two images of test-dev.
     results = tmp_path / 'results.json'
     assert results.exists() == name.endswith('trainval.py')
