@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.helpers.families import write_meta
-from tests.helpers.released import linear, norm, random, tensor
+from tests.helpers.released import attention, linear, norm, random, tensor
 
 #: A tiny stand-in of ViT-S and LLaMA-7B.
 WIDTH, DEPTH, HEADS, CLASSES, PATCH, SIZE = 24, 2, 3, 7, 4, 16
@@ -60,11 +60,6 @@ def released(state: dict, **extra) -> dict:
     return dict(model=state, epoch=299, optimizer=optimizer, args=args, **extra)
 
 
-def attend(q, k, v):
-    scores = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5
-    return (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
-
-
 def rms(x, weight=None):
     x = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + EPS)
     return x if weight is None else x * weight
@@ -78,9 +73,8 @@ def llama(state, x):
     for i in range(sum(k.endswith('.ffn_norm.weight') for k in state)):
         at = f'llama.layers.{i}'
         h = rms(x, state[f'{at}.attention_norm.weight'])
-        q, k, v = (linear(state, f'{at}.attention.w{n}', h, bias=False) for n in 'qkv')
-        q, k, v = (y.unflatten(-1, (LLM_HEADS, -1)).transpose(1, 2) for y in (q, k, v))
-        x = x + linear(state, f'{at}.attention.wo', attend(q, k, v), bias=False)
+        qkv = (linear(state, f'{at}.attention.w{n}', h, bias=False) for n in 'qkv')
+        x = x + linear(state, f'{at}.attention.wo', attention(*qkv, LLM_HEADS), bias=False)
         h = rms(x, state[f'{at}.ffn_norm.weight'])
         gate, up = (linear(state, f'{at}.feed_forward.w{n}', h, bias=False) for n in (1, 3))
         x = x + linear(state, f'{at}.feed_forward.w2', F.silu(gate) * up, bias=False)
@@ -90,8 +84,8 @@ def llama(state, x):
 def encode(state, x):
     for at in (f'blocks.{i}' for i in range(DEPTH)):
         qkv = linear(state, f'{at}.attn.qkv', norm(state, f'{at}.norm1', x, 1e-6), 3 * WIDTH)
-        qkv = qkv.unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
-        x = x + linear(state, f'{at}.attn.proj', attend(*qkv), WIDTH)
+        found = attention(*qkv.chunk(3, -1), HEADS)
+        x = x + linear(state, f'{at}.attn.proj', found, WIDTH)
         h = F.gelu(linear(state, f'{at}.mlp.fc1', norm(state, f'{at}.norm2', x, 1e-6), 4 * WIDTH))
         x = x + linear(state, f'{at}.mlp.fc2', h, WIDTH)
     return x

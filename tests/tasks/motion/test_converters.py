@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from lm4ve.errors import CheckpointError
 from lm4ve.registry import MODELS
 from lm4ve.tasks.motion.converters import convert_mmtransformer
-from tests.helpers.released import linear, norm, tensor
+from tests.helpers.released import attention, linear, norm, tensor
 
 K, C, HIDDEN, STEPS, LANE = 3, 16, 24, 30, 8
 S = 'stacked_transformer.'
@@ -47,12 +47,8 @@ class Released:
         return self.linear(f'{name}.3', x, out)
 
     def attention(self, name, *inputs):
-        q, k, v = (
-            self.linear(f'{name}.linears.{i}', x, C).unflatten(-1, (2, C // 2)).transpose(-3, -2)
-            for i, x in enumerate(inputs)
-        )
-        weights = (q @ k.transpose(-2, -1) / math.sqrt(C // 2)).softmax(-1)
-        return self.linear(f'{name}.linears.3', (weights @ v).transpose(-3, -2).flatten(-2), C)
+        projected = (self.linear(f'{name}.linears.{i}', x, C) for i, x in enumerate(inputs))
+        return self.linear(f'{name}.linears.3', attention(*projected, heads=2), C)
 
     def feed(self, name, x, hidden=HIDDEN):
         inner = F.relu(self.linear(f'{name}.w_1', x, hidden))
