@@ -14,6 +14,7 @@ from lm4ve.errors import UserError
 from lm4ve.runner.config import read_config
 from lm4ve.tasks import vqa
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
+from tests.analysis.test_capture import call_of
 from tests.helpers.tools import run_tool_here
 from tests.tasks.vqa.files import write_image
 from tests.tasks.vqa.tiny import ANSWERS, HEADS, batch, build, write_models
@@ -173,16 +174,11 @@ def test_points_are_image_and_words(tokens, made):
 def test_word_attention_equals_the_plain_kernel(made):
     model, data = model_of(made), batch([[QUESTION], [LONG]])
     got = analyse(model, data).attention['words to image']
-    module, kept = model.fusion.text_layers[-1].crossattention.self, []
-    handle = module.register_forward_pre_hook(
-        lambda m, args, kwargs: kept.append((args, kwargs)), with_kwargs=True
-    )
-    parts(model, data)
-    handle.remove()
+    module, words = model.fusion.text_layers[-1].crossattention.self, QUESTION.split()
+    hidden, others = call_of(model, data, module)
     module.config._attn_implementation = 'eager'
-    (args, kwargs), words = kept[0], QUESTION.split()
     with torch.no_grad():
-        expected = module(*args, **{**kwargs, 'attention_mask': None})[1].mean(dim=1)[..., 1:]
+        expected = module(hidden, **{**others, 'attention_mask': None})[1].mean(dim=1)[..., 1:]
     assert got.titles[0] == ['<s>', *words] and expected.std() > 1e-3
     for i, titles in enumerate(got.titles):
         torch.testing.assert_close(got.weights[i, : len(titles)], expected[i, : len(titles)])
