@@ -1,6 +1,5 @@
 """A hook for tests that train in other processes: losses and weights to JSON."""
 
-import hashlib
 import json
 import os
 import signal
@@ -9,7 +8,6 @@ from pathlib import Path
 
 from mmengine.dist import all_reduce, get_rank
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
 
@@ -38,16 +36,12 @@ class RecordHook(Hook):
                 file.write(f'{runner.iter + 1} {loss.item()}\n')
 
     def after_train(self, runner) -> None:
-        model = runner.model
-        if is_model_wrapper(model):
-            model = model.module
         from lm4ve.blocks import frozen_tensors
+        from lm4ve.llm.fingerprint import fingerprint
 
-        tensors = dict(trained=dict(model.named_parameters()), frozen=frozen_tensors(model))
-        found = dict(losses=self.losses)
-        for kind, named in tensors.items():
-            data = b''.join(t.detach().numpy().tobytes() for _, t in sorted(named.items()))
-            found[kind] = hashlib.sha256(data).hexdigest()
+        model = getattr(runner.model, 'module', runner.model)  # which DDP wraps
+        found = dict(losses=self.losses, trained=fingerprint(model.named_parameters()))
+        found['frozen'] = fingerprint(frozen_tensors(model).items())
         (self.out / f'rank{get_rank()}.json').write_text(json.dumps(found))
 
 
