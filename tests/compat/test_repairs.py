@@ -115,7 +115,7 @@ assert MODELS.get('LLMBlockNeck')
 
 
 @pytest.mark.slow
-def test_mmpretrain_imports_beside_pycocotools_and_bitsandbytes(tmp_path):
+def test_mmpretrain_imports_beside_pycocotools_and_bitsandbytes(tmp_path, monkeypatch):
     """Fake packages: their presence is what mmpretrain and MMEngine's optimizers ask for."""
     files = {f'pycocotools/{name}.py': 'class COCO: pass\n' for name in ('__init__', 'coco')}
     files['bitsandbytes/__init__.py'] = (
@@ -127,9 +127,8 @@ def test_mmpretrain_imports_beside_pycocotools_and_bitsandbytes(tmp_path):
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    path = os.pathsep.join([str(tmp_path), os.environ.get('PYTHONPATH', '')])
-    environment = {**os.environ, 'PYTHONPATH': path}
-    subprocess.run([sys.executable, '-W', 'ignore', '-c', SCRIPT], env=environment, check=True)
+    monkeypatch.setenv('PYTHONPATH', str(tmp_path), prepend=os.pathsep)
+    subprocess.run([sys.executable, '-W', 'ignore', '-c', SCRIPT], check=True)
 
 
 @pytest.mark.slow
