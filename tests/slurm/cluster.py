@@ -2,25 +2,23 @@
 
 import contextlib
 import os
+import select
 import shutil
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 from tests.runner.test_distributed import free_port
 
-DAEMONS = 'munged', 'slurmctld', 'slurmd'
+DAEMONS, SEARCHED = ('munged', 'slurmctld', 'slurmd'), '{}:/usr/sbin:/sbin'
 #: A requeued job waits until its credentials have expired, which is 120 seconds by default.
 CONFIG = """\
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
-SlurmUser=root
-AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket,cred_expire=30
-CredType=cred/munge
 SlurmctldPort={ports[0]}
 SlurmdPort={ports[1]}
 StateSaveLocation={folder}/state
@@ -30,17 +28,11 @@ SlurmdPidFile={folder}/slurmd.pid
 SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd.log
 ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-MpiDefault=none
 ReturnToService=2
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
-AccountingStorageType=accounting_storage/none
-JobAcctGatherType=jobacct_gather/none
 SchedulerParameters=batch_sched_delay=0,sched_interval=1
-InactiveLimit=0
 KillWait=2
-JobRequeue=1
 NodeName={host} NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
 PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
@@ -48,7 +40,7 @@ PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 
 def reason_against() -> str | None:
     """Return why no Slurm can be started here, or None."""
-    path = f'{os.environ["PATH"]}:/usr/sbin:/sbin'
+    path = SEARCHED.format(os.environ['PATH'])
     missing = [d for d in DAEMONS if shutil.which(d, path=path) is None]
     if missing:
         return f'{", ".join(missing)} missing: apt-get install slurm-wlm munge'
@@ -65,9 +57,6 @@ def running(folder: Path) -> Iterator[None]:
     Raises:
         subprocess.SubprocessError: They do not start.
     """
-    before = dict(os.environ)
-    os.environ['PATH'] += ':/usr/sbin:/sbin'
-    os.environ['SLURM_CONF'] = str(folder / 'slurm.conf')
     for name in ('state', 'spool'):
         (folder / name).mkdir()
     (folder / 'munge.key').write_bytes(os.urandom(128))
@@ -75,28 +64,27 @@ def running(folder: Path) -> Iterator[None]:
     host, ports = socket.gethostname().partition('.')[0], (free_port(), free_port())
     (folder / 'slurm.conf').write_text(CONFIG.format(folder=folder, host=host, ports=ports))
     (folder / 'cgroup.conf').write_text('CgroupPlugin=disabled\n')
-    munge = [f'--{n}={folder}/munge.{n.partition("-")[0]}' for n in ('key-file', 'socket')]
-    files = [f'--{n}-file={folder}/munge.{n}' for n in ('pid', 'log', 'seed')]
-    try:
-        for words in (['munged', '--force', *munge, *files], ['slurmctld'], ['slurmd', '-b']):
-            subprocess.run(words, capture_output=True, timeout=30, check=True)
-        ready = 'until [ "$(sinfo -h -o %T)" = idle ]; do sleep .2; done'
-        subprocess.run(['bash', '-c', ready], capture_output=True, timeout=30, check=True)
-        yield
-    finally:
-        subprocess.run(['scancel', '--quiet', '--user=root'], check=False, capture_output=True)
-        for name in ('slurmd.pid', 'slurmctld.pid', 'munge.pid'):
-            with contextlib.suppress(OSError, ValueError):
-                _end(int((folder / name).read_text()))
-        os.environ.clear()
-        os.environ.update(before)
+    options = ('key-file', 'socket', 'pid-file', 'log-file', 'seed-file')
+    munge = [f'--{n}={folder}/munge.{n.partition("-")[0]}' for n in options]
+    changes = dict(PATH=SEARCHED.format(os.environ['PATH']), SLURM_CONF=f'{folder}/slurm.conf')
+    with patch.dict(os.environ, changes):
+        try:
+            for words in (['munged', '--force', *munge], ['slurmctld'], ['slurmd', '-b']):
+                subprocess.run(words, capture_output=True, timeout=30, check=True)
+            ready = 'until [ "$(sinfo -h -o %T)" = idle ]; do sleep .2; done'
+            subprocess.run(['bash', '-c', ready], capture_output=True, timeout=30, check=True)
+            yield
+        finally:
+            subprocess.run(['scancel', '--quiet', '--user=root'], check=False, capture_output=True)
+            for name in ('slurmd.pid', 'slurmctld.pid', 'munge.pid'):
+                with contextlib.suppress(OSError, ValueError):
+                    _end(int((folder / name).read_text()))
 
 
 def _end(pid: int) -> None:
     """End a daemon and wait until it writes no more."""
+    ended = os.pidfd_open(pid)
     os.kill(pid, signal.SIGTERM)
-    end = time.monotonic() + 10
-    while time.monotonic() < end:
-        os.kill(pid, 0)  # raises when it is gone
-        time.sleep(0.05)
-    os.kill(pid, signal.SIGKILL)
+    if not select.select([ended], [], [], 10)[0]:
+        os.kill(pid, signal.SIGKILL)
+    os.close(ended)
