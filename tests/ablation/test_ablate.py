@@ -1,16 +1,18 @@
 """The tool on a toy: killed, resumed, stopped, failing, and what it writes."""
 
-import csv
+import contextlib
 import json
+import multiprocessing
 import os
 import runpy
 import signal
 import subprocess
 import sys
-import threading
 import time
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from filelock import Timeout
 from scipy import stats
@@ -57,6 +59,18 @@ def results(folder) -> list:
     return list(folder.glob('trials/*/result.json'))
 
 
+@contextlib.contextmanager
+def when_a_trial_hangs(hang: Path, commands: str):
+    """Run commands once a trial is in the middle of its training, inside of the context."""
+    wait = f'until [ -e {hang}.hanging ]; do sleep .1; done'
+    process = subprocess.Popen(['bash', '-c', f'{wait}; {commands}'])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
 def wait_for(condition) -> None:
     end = time.monotonic() + 120
     while not condition():
@@ -70,8 +84,8 @@ def test_a_killed_grid_resumes_to_equal_tables(tmp_path, whole):
     torn, hang = tmp_path / 'torn', tmp_path / 'hang'
     command = [sys.executable, TOOL, grid, '--work-dir', torn, '--workers', '2']
     env = {**os.environ, 'PYTHONPATH': str(ROOT), HANG: str(hang)}
-    silent = dict.fromkeys(['stdout', 'stderr'], subprocess.DEVNULL)
-    process = subprocess.Popen(command, env=env, **silent)
+    none = subprocess.DEVNULL
+    process = subprocess.Popen(command, env=env, stdout=none, stderr=none)
     # In the main trials, and in the middle of one.
     wait_for(lambda: len(results(torn)) >= 5)
     hang.touch()
@@ -93,29 +107,26 @@ def test_a_killed_grid_resumes_to_equal_tables(tmp_path, whole):
 @pytest.mark.slow
 def test_tables_hold_the_results_of_trials(tmp_path, whole, capsys):
     assert len(results(whole)) == 4 + 4 and not list(whole.rglob('*.pth'))
-    rows = list(csv.DictReader(open(whole / 'toy/results.csv')))
-    tuning = list(csv.DictReader(open(whole / 'toy/tuning.csv')))
-    assert [(r['variant'], r['seed']) for r in rows] == [
-        (v, s) for v in ('one', 'two') for s in '01'
+    files = (whole / f'toy/{name}.csv' for name in ('results', 'tuning', 'timings'))
+    rows, tuning, timings = map(pd.read_csv, files)
+    assert [*zip(rows.variant, rows.seed, strict=True)] == [
+        (v, s) for v in ('one', 'two') for s in (0, 1)
     ]
     # Two layers: 1 x w + w and w x 1 + 1.
-    assert [r['trainable'] for r in rows] == ['4'] * 2 + ['7'] * 2
-    for variant in ('one', 'two'):
-        tried = [r for r in tuning if r['variant'] == variant]
-        best = min(tried, key=lambda r: float(r['toy/error']))
-        assert [r['chosen'] for r in tried] == [str(int(r is best)) for r in tried]
-        assert {r['value'] for r in rows if r['variant'] == variant} == {best['value']}
-    one, two = ([float(r['toy/error']) for r in rows if r['variant'] == v] for v in ('one', 'two'))
+    assert rows.trainable.tolist() == [4, 4, 7, 7]
+    best = tuning.groupby('variant')['toy/error'].idxmin()
+    assert tuning.chosen.tolist() == tuning.index.isin(best).astype(int).tolist()
+    assert rows.value.tolist() == tuning.value[best].repeat(2).tolist()
+    one, two = rows['toy/error'].to_numpy().reshape(2, 2)
     table = (whole / 'toy/table.md').read_text().splitlines()
     cells = [c.strip() for c in table[2].split('|')[1:-1]]
     assert cells[:2] == ['one', '2']
     assert float(cells[2]) == pytest.approx(np.mean(one), rel=1e-3)
     assert float(cells[4]) == pytest.approx(np.mean(np.subtract(one, two)), rel=1e-3)
     assert float(cells[6]) == pytest.approx(stats.ttest_rel(one, two).pvalue, abs=6e-4)
-    timings = list(csv.DictReader(open(whole / 'toy/timings.csv')))
-    assert len(timings) == 4 + 4 and all(float(r['step_seconds']) > 0 for r in timings)
+    assert len(timings) == 4 + 4 and (timings.step_seconds > 0).all()
     # The last epoch is what is tested, nothing on the way.
-    log = (whole / 'trials' / rows[0]['trial'] / 'log.txt').read_text()
+    log = (whole / 'trials' / rows.trial[0] / 'log.txt').read_text()
     assert 'Epoch(test)' in log and 'Epoch(val)' not in log
 
     path = write_grid(tmp_path, GRID + TUNE)
@@ -158,18 +169,9 @@ def test_a_stopped_command_stops_its_trials(tmp_path, monkeypatch, kind, code):
     monkeypatch.setenv(HANG, str(tmp_path / 'hang'))
     (tmp_path / 'hang').touch()
     path = write_grid(tmp_path)
-
-    def stop():
-        wait_for((tmp_path / 'hang.hanging').exists)
-        os.kill(os.getpid(), getattr(signal, kind))
-
-    thread = threading.Thread(target=stop)
-    thread.start()
-    assert run(path, tmp_path / 'out', '--workers', 2) == code
-    thread.join()
+    with when_a_trial_hangs(tmp_path / 'hang', f'kill -s {kind[3:]} {os.getpid()}'):
+        assert run(path, tmp_path / 'out', '--workers', 2) == code
     assert not results(tmp_path / 'out')
-    import multiprocessing
-
     assert not multiprocessing.active_children()
 
 

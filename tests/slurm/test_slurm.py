@@ -4,16 +4,17 @@ import contextlib
 import json
 import os
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
-from tests.ablation.test_ablate import results, run
+from tests.ablation.test_ablate import results, run, when_a_trial_hangs
 from tests.ablation.toy import GRID, HANG, write_grid
 from tests.helpers.tasks import ROOT
 from tests.helpers.tools import run_command
+from tests.runner.test_distributed import environment
 from tests.slurm.cluster import reason_against, running
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
@@ -41,21 +42,8 @@ def on_slurm(cluster, monkeypatch):
 
     monkeypatch.setattr(slurm, 'INTERVAL', 0.3)
     monkeypatch.setattr(slurm, 'DELAY', 1.0)
-    paths = str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])
-    monkeypatch.setenv('PYTHONPATH', os.pathsep.join(paths))
+    monkeypatch.setenv('PYTHONPATH', str(ROOT), prepend=os.pathsep)
     return lambda *words: run(*words, '--executor', 'slurm', '--workers', 2)
-
-
-@contextlib.contextmanager
-def when_a_trial_hangs(hang: Path, commands: str):
-    """Run commands once a trial is in the middle of its training, inside of the context."""
-    wait = f'until [ -e {hang}.hanging ]; do sleep .1; done'
-    process = subprocess.Popen(['bash', '-c', f'{wait}; {commands}'])
-    try:
-        yield
-    finally:
-        process.kill()
-        process.wait()
 
 
 def test_a_cancelled_grid_resumes_to_a_local_grids_results(tmp_path, on_slurm, monkeypatch, capsys):
@@ -79,12 +67,7 @@ def test_a_stopped_command_finds_its_requeued_jobs_again(tmp_path, on_slurm, mon
     grid, hang, out = write_grid(tmp_path, GRID), tmp_path / 'hang', tmp_path / 'out'
     hang.touch()
     monkeypatch.setenv(HANG, str(hang))
-
-    def stop(*_):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(slurm.SlurmJobs, '_wait', stop)
+    with patch.object(slurm.SlurmJobs, '_wait', side_effect=KeyboardInterrupt):
         assert on_slurm(grid, out, '--seeds', 0) == 130
     said = capsys.readouterr().out
     assert '2 trials stay in the queue of Slurm' in said and 'scancel ' in said
@@ -100,9 +83,8 @@ def test_a_stopped_command_finds_its_requeued_jobs_again(tmp_path, on_slurm, mon
 def test_the_shell_scripts_train_and_test(tmp_path, cluster):
     pytest.importorskip('mmpretrain')
     config, checkpoint = ROOT / 'configs/lm4ve/vit-demo_none_digits.py', tmp_path / 'epoch_1.pth'
-    path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
-    env = {**os.environ, 'PATH': path, 'GPUS': '2', 'GPUS_PER_NODE': '0', 'NTASKS_PER_NODE': '2'}
-    env |= {'CPUS_PER_TASK': '1', 'OMP_NUM_THREADS': '1'}
+    env = environment(real=True) | dict(GPUS='2', GPUS_PER_NODE='0', NTASKS_PER_NODE='2')
+    env['CPUS_PER_TASK'] = '1'
     short = '--cfg-options', 'train_cfg.max_epochs=1', 'train_cfg.val_interval=9'
     for script, words in (('train', [tmp_path, *short]), ('test', [checkpoint])):
         words = ROOT / f'tools/slurm_{script}.sh', 'debug', 'demo', config, *words
