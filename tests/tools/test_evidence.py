@@ -12,12 +12,12 @@ from tests.helpers.tools import load_tool, run_tool_here
 TOOL = load_tool('analysis/evidence.py')
 
 
-def test_studies_have_names_of_their_own(capsys):
-    run_tool_here('analysis/evidence.py', '--list', '--gemma', 'gemma.gguf')
+def test_studies_have_names_of_their_own(tmp_path, capsys):
+    run_tool_here('analysis/evidence.py', '--list', '--gemma', 'g.gguf', '--out', tmp_path)
     lines = capsys.readouterr().out.splitlines()
     names = [line.split()[2] for line in lines]
     assert len(set(names)) == len(names) == 14
-    assert all('package:' in line or 'gemma.gguf' in line for line in lines)
+    assert all('package:' in line or 'g.gguf' in line for line in lines)
 
 
 def test_probes_are_ranked_by_layers(tmp_path):
