@@ -16,8 +16,10 @@ from mmengine.registry import DATASETS, HOOKS, MODELS
 from torch import nn
 
 from lm4ve.errors import UserError
+from lm4ve.necks import LLMBlockNeck
 from lm4ve.runner.command_line import build_runner
 from lm4ve.runner.console import FOREIGN
+from tests.helpers.models import BLOCK
 from tests.runner.toy import CHECKPOINT
 from tools.dev.check_resume import is_same, state_of
 
@@ -47,9 +49,10 @@ class Dropping(BaseModel):
     def __init__(self):
         super().__init__()
         self.net = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Dropout(0.5))
+        self.neck = LLMBlockNeck(6, dict(BLOCK, trainable='lora', lora=dict(r=2, dropout=0.5)))
 
     def forward(self, inputs, mode='tensor'):
-        out = self.net(torch.stack(list(inputs))) * np.random.rand()
+        out = self.neck(self.net(torch.stack(list(inputs)))[:, None]) * np.random.rand()
         return dict(loss=(out - random.random()).square().mean()) if mode == 'loss' else out
 
 
