@@ -211,7 +211,7 @@ def test_a_checkpoint_of_other_places_is_refused(share):
             build(**other).load_state_dict(dict(state), strict=False)
     if share:
         for other in (dict(NECK, block=dict(BLOCK, causal=True)), make()):
-            with pytest.raises(UserError, match='name one block|backbone.neck'):
+            with pytest.raises(UserError, match='all necks name one block|must be .*dict'):
                 build([NECK, other], after=PLACES)
 
 

@@ -81,7 +81,7 @@ def fake_tensors() -> Iterator[None]:
     """Make every tensor of the context a fake one."""
     with (
         patch.object(nn.Module, '_apply', _apply),
-        # Torch draws until no value is outside, which assumed ones never are.
+        # Torch draws again until no value is outside; assumed ones always are.
         patch.object(nn.init, '_no_grad_trunc_normal_', lambda tensor, *_, **__: tensor),
         FakeTensorMode(allow_non_fake_inputs=True),
         AssumedValues(),

@@ -72,8 +72,8 @@ def LLMBlockInsert(
             if str(cfg.get('type')).rpartition('.')[2] == 'LLMBlockNeck':
                 cfg['type'] = LLMBlockNeck  # in mmaction2's scope the name means one of its own
             if necks and share_block:
-                same = cfg.get('block') == given[0].get('block')
-                check('whether necks with share_block name one block', same, choices=(True,))
+                if cfg.get('block') != given[0].get('block'):
+                    raise UserError('backbone.neck: with share_block all necks name one block.')
                 cfg['block'] = necks[0].block
             built = MODELS.build(cfg)
         # Inside an encoder the neck must give all tokens.

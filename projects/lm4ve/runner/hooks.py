@@ -286,7 +286,7 @@ class NeckHook(Hook):  # type: ignore[misc]
                 "type='LLMBlockNeck' and would train without the block." + ADVICE
             )
         for module in model.modules():
-            _check_class_tokens(module)
+            _check_neck_fits(module)
         paramwise = (cfg.get('optim_wrapper') or {}).get('paramwise_cfg') or {}
         names = ''.join(f'.{name}\n' for name, _ in model.named_parameters())
         # A part that the model can have but does not (`neck=None`) is no mistake.
@@ -317,8 +317,8 @@ class NeckHook(Hook):  # type: ignore[misc]
             inspect_usage(watched)
 
 
-def _check_class_tokens(host: Any) -> None:
-    """Warn where a neck's mean would have the class tokens of its encoder in it.
+def _check_neck_fits(host: Any) -> None:
+    """Check that a neck fits its encoder and head; warn where a mean has class tokens in it.
 
     Raises:
         UserError: The neck would draw from the class tokens, which the head expects first, or gives

@@ -146,11 +146,11 @@ class VolumeSegmentor(BaseModel):
                 'predict' the samples with predictions.
         """
         inputs = torch.stack(inputs) if isinstance(inputs, list) else inputs
-        logits = self.fold(self.head(self.backbone(inputs)))
         for sample in data_samples or ():
             if 'gt_seg' in sample:  # a sigmoid would learn any number
                 top = int(sample.gt_seg.max())
                 check('labels with model.num_classes', top, most=self.num_classes - 1)
+        logits = self.fold(self.head(self.backbone(inputs)))
         if mode == 'loss':
             truth = torch.stack([s.gt_seg for s in data_samples])[:, None]
             truth = truth.float() if logits.shape[1] == 1 else truth
