@@ -6,6 +6,7 @@ import signal
 import time
 from pathlib import Path
 
+import joblib
 from mmengine.dist import all_reduce, get_rank
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
@@ -37,11 +38,12 @@ class RecordHook(Hook):
 
     def after_train(self, runner) -> None:
         from lm4ve.blocks import frozen_tensors
-        from lm4ve.llm.fingerprint import fingerprint
 
         model = getattr(runner.model, 'module', runner.model)  # which DDP wraps
-        found = dict(losses=self.losses, trained=fingerprint(model.named_parameters()))
-        found['frozen'] = fingerprint(frozen_tensors(model).items())
+        tensors = dict(trained=dict(model.named_parameters()), frozen=frozen_tensors(model))
+        found = dict(losses=self.losses)
+        for kind, named in tensors.items():
+            found[kind] = joblib.hash({name: t.detach().numpy() for name, t in named.items()})
         (self.out / f'rank{get_rank()}.json').write_text(json.dumps(found))
 
 
