@@ -84,6 +84,16 @@ def test_labels_made_through_the_block_show_a_gain(tmp_path, checkpoint, monkeyp
     assert 'is better than the linear probe by' in sentence and 'its pre-training helps' in sentence
 
 
+def test_a_channel_silent_in_training_does_not_drown_the_others(tmp_path):
+    features = make_features(tmp_path)
+    tokens = np.memmap(tmp_path / 'tokens.f16', np.float16, 'r+', shape=features.shape)
+    tokens[..., 0] = 0
+    tokens[0, features.data.splits['test'], :, 0] = 1.0
+    x, _ = Trainer(features).load(features.data.splits['test'])
+    assert x[..., 0].max() < 20
+    assert torch.allclose(x[..., 1:].std((0, 1)), torch.ones(3), atol=0.1)
+
+
 def test_a_stopped_study_resumes_to_the_digit(tmp_path, checkpoint, monkeypatch):
     whole = study(make_features(tmp_path / 'whole'), checkpoint, monkeypatch=monkeypatch)
     features, left = make_features(tmp_path / 'torn'), iter(range(20))

@@ -220,6 +220,10 @@ def write_set(args: Any) -> pd.DataFrame:
     table['split'] = split_groups(table, test, val, args.rng)
     is_test = table['split'] == 'test'
     table = table[(table['given'] == '') | ((table['given'] == 'test') == is_test)]
+    # One drawing under two names: of several sides it stays on that of the test, or of val.
+    pixels = table.index.map(lambda i: pictures[i].image.tobytes())
+    firm = table['split'].map(['test', 'val', 'train'].index)
+    table = table[firm == firm.groupby(pixels).transform('min')]
     for i in table.index:
         path = args.out / table.loc[i, 'path']
         path.parent.mkdir(parents=True, exist_ok=True)

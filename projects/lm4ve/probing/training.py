@@ -31,7 +31,7 @@ from lm4ve.probing.features import Features
 from lm4ve.probing.variants import BATCH, Variant, build_head, count
 
 #: Part of every result's key: another number for another recipe.
-RECIPE = 2
+RECIPE = 3
 WEIGHT_DECAY = 0.01
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 #: Calls a method of :class:`Trainer` for each argument.
@@ -73,13 +73,18 @@ def digest(value: Any) -> str:
 class Trainer:
     """Trains variants on the tokens of one encoder and data set.
 
-    Tokens are standardized for each channel by (at most 1,024 of) the pictures to train.
+    Tokens are standardized for each channel by (at most 1,024 of) the pictures to train. A ReLU's
+    channel may be silent in these and not in others; of a deviation near zero it would get values
+    of a million there, beside which the norm leaves nothing. So a tenth of the channels' mean
+    deviation is the least that counts.
     """
 
     def __init__(self, features: Features) -> None:
         self.features, train = features, features.data.splits['train']
         part = torch.from_numpy(features.tokens[0, train[:: len(train) // 1024 + 1]]).float()
-        self.mean, self.deviation = part.mean((0, 1)).numpy(), part.std((0, 1)).numpy()
+        deviation = part.std((0, 1))
+        self.mean = part.mean((0, 1)).numpy()
+        self.deviation = deviation.clamp(min=0.1 * float(deviation.mean())).numpy()
 
     def load(self, indices: np.ndarray, views: np.ndarray | int = 0) -> tuple[Tensor, Tensor]:
         """Return standardized tokens, float32 ``[B, N, C]``, and labels, int64 ``[B]``."""
