@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from lm4ve.errors import UserError
-from lm4ve.probing.data import read_data, read_picture
+from lm4ve.probing.data import ProbeData, read_data, read_picture
 
 rng = np.random.default_rng(0)
 
@@ -42,6 +42,7 @@ def damage(path):
         (dict(train=dict(a=5, b=5), val=dict(a=2, b=1), test=dict(b=3)), [[5, 5], [2, 1], [0, 3]]),
         (dict(train=dict(a=10, b=20), test=dict(a=4)), [[8, 16], [2, 4], [4, 0]]),
         (dict(train=dict(a=10, b=20), val=dict(a=4)), [[8, 16], [2, 4], [4, 0]]),
+        (dict(Train=dict(a=10, b=20), testing=dict(a=4)), [[8, 16], [2, 4], [4, 0]]),
         (dict(train=dict(a=20, b=10)), [[12, 6], [4, 2], [4, 2]]),
     ],
     ids=str,
@@ -63,10 +64,29 @@ def test_groups_and_equal_files_stay_together(tmp_path):
     for c, _, _ in rows[::6]:
         shutil.copy(tmp_path / c, tmp_path / c.replace('/', '/copy'))
     copied = read_data(str(tmp_path))
-    keys = [group for _, _, group in rows], [path.read_bytes() for path in copied.items]
-    for data, key in zip((grouped, copied), keys, strict=True):
+    paths = [str(p.relative_to(tmp_path)) for p in copied.items]
+    own = dict(path=paths, label=[p[0] for p in paths], group=paths)  # hides that some are equal
+    pd.DataFrame(own).to_csv(tmp_path / 'd.csv', index=False)
+    hidden, contents = read_data(str(tmp_path / 'd.csv')), [p.read_bytes() for p in copied.items]
+    keys = [group for _, _, group in rows], contents, contents
+    for data, key in zip((grouped, copied, hidden), keys, strict=True):
         sides = [{key[i] for i in indices} for indices in data.splits.values()]
         assert sum(map(len, sides)) == len(set(key)) < len(data)
+
+
+def test_a_limit_leaves_small_classes_and_names_to_all(tmp_path):
+    write_folder(tmp_path, _=dict(large=60, a=5, b=7))
+    assert np.bincount(read_data(str(tmp_path), limit=20).labels).tolist() == [5, 5, 17]
+
+
+@pytest.mark.parametrize('name, order', [('CIFAR10', 1), ('Other', -1)])
+def test_arrays_of_data_sets_become_rgb(name, order):
+    pixels = rng.integers(256, size=(4, 5, 3), dtype=np.uint8)
+    for img in (pixels, pixels[..., 0]):
+        dataset = type(name, (), dict(get_data_info=lambda self, i, img=img: dict(img=img)))()
+        picture = ProbeData('', np.zeros(1), {}, (), '', [(dataset, 0)])[0]
+        expected = pixels[..., ::order] if img.ndim == 3 else np.stack([img] * 3, -1)
+        assert np.array_equal(picture, expected)
 
 
 def test_bad_data_is_refused_by_name(tmp_path):
@@ -74,6 +94,7 @@ def test_bad_data_is_refused_by_name(tmp_path):
     write_folder(tmp_path / 'one', _=dict(a=9))
     write_folder(tmp_path / 'new', train=two, test=dict(c=2))
     damage(write_folder(tmp_path / 'bad', train=two, test=two) / 'test/b/3.png')
+    write_folder(tmp_path / 'more', train=two, test=two, extra=two)
     table = pd.DataFrame(dict(path='one/a/0.png', label=['x', 'y'], split=['train', 'test']))
     table.assign(group='g').to_csv(tmp_path / 'd.csv', index=False)
     table.assign(label=['x', '']).to_csv(tmp_path / 'f.csv', index=False)
@@ -86,6 +107,7 @@ def test_bad_data_is_refused_by_name(tmp_path):
         'e.csv': "'label' must be one of path, labels.* Did you mean 'labels'",
         'f.csv': 'a row without a label',
         'one/a': 'needs them in folders of classes',
+        'more': 'beside those that are: extra',
         'none': 'is no folder, no CSV and no config',
     }
     for name, match in cases.items():
@@ -122,5 +144,9 @@ def test_pictures_are_read_as_configs_read_them(tmp_path):
     Image.new('RGBA', (2, 2), (9, 9, 9, 0)).save(tmp_path / 'clear.png')
     assert (np.asarray(read_picture(tmp_path / 'clear.png')) == 255).all()
     Image.new('F', (2, 2)).save(tmp_path / 'float.tif')
-    with pytest.raises(UserError, match='32 bits'):
-        read_picture(tmp_path / 'float.tif')
+    (tmp_path / 'program.png').write_bytes(b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 2 2\n')
+    for name, match in (('float.tif', '32 bits'), ('program.png', 'cannot identify')):
+        with pytest.raises(UserError, match=match):
+            read_picture(tmp_path / name)
+    with pytest.raises(OSError, match='No such file'):  # which may pass
+        read_picture(tmp_path / 'gone.png')

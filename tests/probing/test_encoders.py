@@ -67,6 +67,9 @@ def test_folders_of_transformers_bring_their_own_transform(cat, tmp_path):
     assert torch.allclose(features(encoder, cat), expected, atol=1e-6) and encoder.prefix == 1
     larger = load_encoder(str(tmp_path), size=96)
     assert features(larger, cat).shape == (1, 37, 32) and larger.prefix == 1
+    text = (tmp_path / 'config.json').read_text()  # no tensor shows the number of heads
+    (tmp_path / 'config.json').write_text(text.replace('heads": 2', 'heads": 4'))
+    assert load_encoder(str(tmp_path)).fingerprint != encoder.fingerprint
 
 
 def test_torchvision_encoders_end_before_the_pooling(cat, tmp_path):
@@ -77,6 +80,10 @@ def test_torchvision_encoders_end_before_the_pooling(cat, tmp_path):
     assert maps.shape == (1, 512, 2, 2)
     expected = model(encoder.transform(cat)[None])
     assert torch.allclose(model.fc(maps.mean((2, 3))), expected, atol=1e-5)
+
+
+def test_inception_gets_the_pixels_of_its_weights():
+    assert load_encoder('torchvision/googlenet', 'none').module.model.transform_input
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def killed(_):
 def test_a_killed_run_loses_one_batch(data, whole, tmp_path):
     if not (child := os.fork()):
         try:
-            extract(Small(4, killed), data, tmp_path, tokens=0)
+            extract(Small(5, killed), data, tmp_path, tokens=0)
         finally:
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
@@ -78,10 +78,15 @@ def test_a_killed_run_loses_one_batch(data, whole, tmp_path):
         file.seek(-3, 2)
         file.write(b'abc')
     again = extract(module := Small(), data, tmp_path, tokens=0)
-    assert module.calls == 1 + 3 and again.fingerprint == whole.fingerprint
+    assert module.calls == 2 + 3 and again.fingerprint == whole.fingerprint
     assert again.tokens.tobytes() == whole.tokens.tobytes()
     extract(module := Small(), data, tmp_path, tokens=0)
     assert module.calls == 0
+
+
+def test_an_encoder_that_draws_at_random_is_refused(data, tmp_path):
+    with pytest.raises(UserError, match='other tokens each time'):
+        extract(Small(2, lambda x: torch.rand(len(x), 8, 2, 3)), data, tmp_path)
 
 
 def test_views_beside_the_first_are_of_training_pictures(data, tmp_path):

@@ -14,6 +14,7 @@ from lm4ve.errors import UserError
 from lm4ve.probing import training
 from lm4ve.probing.data import ProbeData
 from lm4ve.probing.features import Features
+from lm4ve.probing.study import Study
 from lm4ve.probing.training import Job, Trainer, start_workers
 from lm4ve.probing.variants import BATCH, Variant, build_head, count, list_controls
 
@@ -123,6 +124,18 @@ def test_a_stopped_study_resumes_to_the_digit(tmp_path, checkpoint, monkeypatch)
     calls.clear()
     assert study(features, checkpoint, '--no-resume', monkeypatch=monkeypatch) == whole
     assert len(calls) == 3 * (3 * 2 + 3)
+
+
+def test_seeds_of_a_trial_are_not_those_of_a_later_run(tmp_path, checkpoint):
+    features, planned = make_features(tmp_path), []
+    common = ['e', 'd', '--block', checkpoint, '--steps', '10', '--variants', 'frozen', 'lora']
+    for words in (['--seeds', '2'], ['--seeds', '3'], []):
+        with start_workers(features, 0) as run:
+            made = Study(features, command.parse_args([*common, *words]), run, 0.0)
+        planned.append(made.plan['seeds'])
+    assert planned == [2, 3, 8]
+    frozen, lora = made.variants.values()
+    assert lora.trainable > frozen.trainable and lora.identity != frozen.identity
 
 
 def test_another_layer_reuses_what_is_trained(tmp_path, checkpoint, monkeypatch):

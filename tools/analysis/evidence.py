@@ -42,8 +42,9 @@ def list_studies(args: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
     pictures = {name: str(args.data / name / 'pictures.csv') for name in sets}
     formal = [f'{name}={args.blocks / name}' for name in LANGUAGES]
     main = ['--block', MINILM, '--seeds', '8', '--formal']
+    every = '--variants linear attentive frozen random formal attention mlp'.split()
     for name, path in pictures.items():
-        yield f'lite0_{name}', [*LITE, path, *main, *formal]
+        yield f'lite0_{name}', [*LITE, path, *main, *formal, *every]
 
     families = ['--variants', 'linear', 'frozen', 'random', 'formal', 'attention']
     config = str(ROOT / 'configs/ablations/_base_/vit_glyphs.py')

@@ -20,7 +20,7 @@ _MEASURES = ('magnitude', 'frequency')
 _FORMAL = 'weights of a formal language, from tools/pretrain_block.py'
 _AGAIN = 'use what was trained before (default), or train all again'
 _FORMATS = ('onnx', 'torch-export', 'safetensors')
-_VARIANTS = ('linear', 'attentive', 'frozen', 'random', 'formal', 'attention', 'mlp')
+_VARIANTS = ('linear', 'attentive', 'frozen', 'lora', 'random', 'formal', 'attention', 'mlp')
 #: Command -> its flags.
 FLAGS: dict[str, Flags] = {
     'try': {
@@ -30,7 +30,7 @@ FLAGS: dict[str, Flags] = {
         '--layers': dict(type=int, nargs='+', default=[-1], help='each in turn; default: the last'),
         '--formal': dict(nargs='+', default=[], metavar='[NAME=]FOLDER', help=_FORMAL),
         '--variants': dict(nargs='+', default=[*_VARIANTS], choices=_VARIANTS, help='default: all'),
-        '--seeds': dict(type=int, help='default: 8; 6 or 5 where the minutes are few'),
+        '--seeds': dict(type=int, help='default: 8; 6 to 4 where the minutes are few'),
         '--minutes': dict(
             type=float,
             default=10.0,

@@ -43,8 +43,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
             check(f'--{name}', value, above=0)
     if 'frozen' not in args.variants or len({*args.variants}) < 2:
         raise UserError("--variants needs 'frozen', and one to compare it with.")
-    named = (word.rpartition('=')[::2] for word in args.formal)
-    args.formal = {name or Path(folder).name: folder for name, folder in named}
+    named = [w.split('=', 1) if '=' in w else (Path(w).name, w) for w in args.formal]
+    args.formal = dict(named)
+    check('the number of names in --formal', len(args.formal), least=len(named))
     if args.workers is None:
         args.workers = 1 if DEVICE == 'cuda' else len(os.sched_getaffinity(0))
     return args
@@ -55,10 +56,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     MMLogger.get_instance('lm4ve-try', log_level='WARNING')
     encoder = load_encoder(args.encoder, args.encoder_checkpoint, args.size)
     data = read_data(args.data, limit=args.limit)
+    # What a stop says is saved.
+    MessageHub.get_instance('lm4ve-try').update_info('last_ckpt', str(args.cache))
     try:
         features = extract_features(encoder, data, args.cache, args.views, args.tokens)
-        # What a stop says is saved.
-        MessageHub.get_instance('lm4ve-try').update_info('last_ckpt', str(features.folder))
         with FileLock(features.folder / 'study.lock', timeout=0):
             run(features, args, started)
     except Timeout as e:
@@ -72,7 +73,8 @@ def run(features: Features, args: argparse.Namespace, started: float) -> None:
         count = len(study.blocks) * (len(study.variants) - len(study.blocks))
         about = (
             f'{study.plan["steps"]} steps, {study.plan["seeds"]} seeds, margin {args.margin:g}, '
-            f'{len(features.data.splits["test"]):,} test pictures, {count} comparison(s).'
+            f'{len(features.data.splits["test"]):,} test pictures of {len(features.data.classes)} '
+            f'classes, {count} comparison(s).'
         )
         rule = f'{inspect.getdoc(decide)}\n\nHere: {about}'
         print(f'{rule}\n')

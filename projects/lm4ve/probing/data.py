@@ -5,30 +5,39 @@ score too high, so that files of equal content count as one where splits are mad
 """
 
 import hashlib
-from collections.abc import Sequence
+import io
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache
 from glob import glob
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from mmengine import fileio
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import DATASETS
 from PIL import Image, ImageOps
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
 
 from lm4ve.errors import UserError, check, listing
 from lm4ve.runner.config import read_config
 from lm4ve.tasks.base.analysis import tested_dataset
 from lm4ve.tasks.base.batches import trained_dataset
-from lm4ve.tasks.base.image_files import find_defect
+from lm4ve.tasks.base.image_files import find_defect, open_image
+from lm4ve.tasks.base.shards import PREFIX
 
-#: What folders and CSV files call a split -> its name here.
-SPLITS = dict(train='train', val='val', valid='val', validation='val', dev='val', test='test')
+#: What folders and CSV files call a split, in lower case -> its name here.
+SPLITS = {
+    **dict.fromkeys(['train', 'training'], 'train'),
+    **dict.fromkeys(['val', 'valid', 'validation', 'dev'], 'val'),
+    **dict.fromkeys(['test', 'testing'], 'test'),
+}
 #: A fifth of the data is for tests, a fifth for choosing the rate, the rest for training.
 FOLDS = 5
 
@@ -72,7 +81,10 @@ class ProbeData:
         dataset, number = item
         info = dataset.get_data_info(number)
         if 'img' in info:
-            return Image.fromarray(info['img'][..., ::-1])  # mmcv's order is BGR
+            pixels = info['img']
+            if pixels.ndim == 3 and not holds_rgb(type(dataset).__name__):
+                pixels = pixels[..., ::-1]  # mmcv's order is BGR
+            return Image.fromarray(pixels).convert('RGB')
         return read_picture(info['img_path']) if 'img_path' in info else info
 
     def without_damaged(self, indices: np.ndarray) -> 'ProbeData':
@@ -96,8 +108,13 @@ class ProbeData:
         return replace(self, splits=dict(self.splits, train=train))
 
 
+def holds_rgb(dataset: str) -> bool:
+    """Return whether a class of data sets gives arrays in RGB, as those of CIFAR alone do."""
+    return dataset.rpartition('.')[2].startswith('CIFAR')
+
+
 def read_picture(path: str | Path) -> Image.Image:
-    """Read a picture of any format of Pillow, in 8-bit RGB.
+    """Read a picture of any format of :func:`open_image`, in 8-bit RGB.
 
     As mmcv does for the configs: turned upright by its EXIF tag, gray repeated, CMYK converted,
     16 bits cut to their upper 8. Unlike there, what is transparent becomes white, since the
@@ -105,9 +122,11 @@ def read_picture(path: str | Path) -> Image.Image:
 
     Raises:
         DamagedPictureError: It cannot be decoded, or has pixels of 32 bits.
+        OSError: The file cannot be read, which may pass.
     """
+    data = fileio.get(str(path))
     try:
-        with Image.open(path) as file:
+        with open_image(io.BytesIO(data)) as file:
             picture = ImageOps.exif_transpose(file)
         if picture.mode.startswith('I;16'):
             picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
@@ -117,6 +136,8 @@ def read_picture(path: str | Path) -> Image.Image:
             white = Image.new('RGBA', picture.size, 'white')
             picture = Image.alpha_composite(white, picture.convert('RGBA'))
         return picture.convert('RGB')
+    except MemoryError:
+        raise
     except Exception as e:  # Pillow's decoders raise anything
         raise DamagedPictureError(f"The picture '{path}' cannot be decoded ({e}).") from e
 
@@ -151,12 +172,15 @@ def read_data(path: str, *, seed: int = 0, limit: int | None = None) -> ProbeDat
         raise UserError(f"'{path}' has no pictures. A folder needs them in folders of classes.")
     if limit is not None:
         check('--limit', limit, least=1)
-        share = min(limit / len(rows), 1.0)
-        rows = rows.groupby(['label', 'split']).sample(frac=share, random_state=seed).sort_index()
-    if 'digest' not in rows:
-        with ThreadPoolExecutor() as pool:
-            rows['digest'] = [*pool.map(_digest, map(str, rows['item']))]
-            rows['defect'] = [*pool.map(partial(find_defect, opencv=False), map(str, rows['item']))]
+        share, least = min(limit / len(rows), 1.0), 1 if any(rows['split']) else FOLDS
+        parts = [
+            own.sample(max(round(share * len(own)), min(least, len(own))), random_state=seed)
+            for _, own in rows.groupby(['label', 'split'])
+        ]
+        rows = pd.concat(parts).sort_index()
+    with ThreadPoolExecutor() as pool:
+        rows['digest'] = [*pool.map(_hasher(), rows['item'])]
+        rows['defect'] = [*pool.map(_defect, rows['item'])]
     rows = _with_splits(rows.reset_index(drop=True), path, seed).reset_index(drop=True)
     labels, classes = pd.factorize(rows['label'], sort=True)
     check(f"The number of classes in '{path}'", len(classes), least=2)
@@ -175,10 +199,14 @@ def _rows_of_folder(root: Path) -> pd.DataFrame:
     read = {end for end, name in Image.registered_extensions().items() if name in Image.OPEN}
     names = sorted(glob('**/*.*', root_dir=root, recursive=True))  # none that is hidden
     paths = [p.parts for p in map(Path, names) if p.suffix.lower() in read]
-    tops = {parts[0] for parts in paths if len(parts) > 1}
-    at = int('train' in tops and tops <= {*SPLITS})  # where the class stands
+    splits = {parts[0]: SPLITS.get(parts[0].lower()) for parts in paths if len(parts) > 1}
+    known = {*splits.values()} - {None}
+    if {'train'} < known and None in splits.values():  # 'train' alone may be a class
+        others = listing(sorted(name for name, split in splits.items() if split is None))
+        raise UserError(f"'{root}' has folders that are no split beside those that are: {others}.")
+    at = int('train' in known and None not in splits.values())  # where the class stands
     rows = [
-        (root.joinpath(*p), p[at], SPLITS[p[0]] if at and len(tops) > 1 else '', '')
+        (root.joinpath(*p), p[at], splits[p[0]] if at and len(splits) > 1 else '', '')
         for p in paths
         if len(p) > at + 1
     ]
@@ -206,31 +234,49 @@ def _rows_of_config(cfg: Config) -> pd.DataFrame:
     rows = []
     for split, settings in (('train', trained_dataset(cfg)), ('test', tested_dataset(cfg))):
         dataset = DATASETS.build(settings)
-        names = dataset.metainfo.get('classes')
+        names = dataset.metainfo.get('classes') or ()
+        if len({*names}) < len(names):  # as ImageNet's two cranes
+            names = [f'{name} ({i})' for i, name in enumerate(names)]
         for i in range(len(dataset)):
             info = dataset.get_data_info(i)
             label = info.get('gt_label', info.get('label'))
             if not isinstance(label, (int, np.integer)):
                 raise UserError(f'{settings.type} gives no single label: {label!r}.')
-            digest = ''.join(_digest(info[k]) for k in sorted(info) if k != 'sample_idx')
-            name = str(names[label] if names else label)
-            rows.append(((dataset, i), name, split, '', digest, None))
-    return pd.DataFrame(rows, columns=['item', 'label', 'split', 'group', 'digest', 'defect'])
+            rows.append(((dataset, i), str(names[label] if names else label), split, ''))
+    return pd.DataFrame(rows, columns=['item', 'label', 'split', 'group'])
 
 
-def _digest(value: Any) -> str:
-    """Return the hash of an array, of what is in a file, or of another value.
+def _hasher() -> Callable[[Any], str]:
+    """Return a function of an item that hashes all that it consists of.
 
     Contents, not sizes and times: a copy or a checkout keeps its features, and an edit within
     the clock's resolution is seen. 3,000 small files take a second.
     """
-    if isinstance(value, np.ndarray):
-        data = f'{value.dtype}{value.shape}'.encode() + value.tobytes()
-    elif isinstance(value, str) and Path(value).is_file():
-        data = Path(value).read_bytes()
-    else:
-        data = repr(value).encode()
-    return hashlib.sha256(data).hexdigest()
+
+    def sha(data: bytes) -> str:
+        return hashlib.sha256(data).hexdigest()
+
+    @cache  # the rows of a data set may lie in one file
+    def of_text(value: str) -> str:
+        is_file = value.startswith(f'{PREFIX}://') or Path(value).is_file()
+        return sha(fileio.get(value) if is_file else repr(value).encode())
+
+    def of_value(value: Any) -> str:
+        if isinstance(value, np.ndarray):
+            return sha(f'{value.dtype}{value.shape}'.encode() + value.tobytes())
+        return of_text(value) if isinstance(value, str) else sha(repr(value).encode())
+
+    def of_item(item: Any) -> str:
+        if isinstance(item, Path):
+            return sha(item.read_bytes()) if item.is_file() else sha(repr(str(item)).encode())
+        info = item[0].get_data_info(item[1])
+        return ''.join(of_value(info[k]) for k in sorted(info) if k != 'sample_idx')
+
+    return of_item
+
+
+def _defect(item: Any) -> str | None:
+    return find_defect(str(item), opencv=False) if isinstance(item, Path) else None
 
 
 def _with_splits(rows: pd.DataFrame, name: str, seed: int) -> pd.DataFrame:
@@ -239,7 +285,7 @@ def _with_splits(rows: pd.DataFrame, name: str, seed: int) -> pd.DataFrame:
     Raises:
         UserError: See :func:`read_data`.
     """
-    groups = rows['group'].where(rows['group'] != '', rows['digest'])
+    groups = _joined(rows['group'].where(rows['group'] != '', rows['digest']), rows['digest'])
     given = set(rows['split'])
     if given == {''}:
         folds = _folds(rows['label'], groups, seed)
@@ -251,17 +297,27 @@ def _with_splits(rows: pd.DataFrame, name: str, seed: int) -> pd.DataFrame:
         rows['split'] = rows['split'].replace('val', 'test')
     for needed in ('train', 'test'):
         check(f"The splits of '{name}'", needed, choices=set(rows['split']))
-    sides = rows.groupby(groups)['split'].nunique()
-    shared = sides.index[sides > 1]
-    if wrong := sorted(set(shared) & set(rows['group'])):
+    shared = {}
+    for key in ('group', 'digest'):
+        sides = rows[rows[key] != ''].groupby(key)['split'].nunique()
+        shared[key] = sorted(sides.index[sides > 1])
+    if wrong := shared['group']:
         raise UserError(f"'{name}': groups in several splits: {listing(wrong)}.")
-    if len(shared):
-        _warn(f"'{name}': {len(shared)} equal pictures in several splits; scores are too high.")
+    if count := len(shared['digest']):
+        _warn(f"'{name}': {count} equal pictures in several splits; scores are too high.")
     if 'val' not in set(rows['split']):
         train = rows['split'] == 'train'
         folds = _folds(rows['label'][train], groups[train], seed)
-        rows.loc[folds.index[folds == 0], 'split'] = 'val'
+        chosen = groups[folds.index[folds == 0]]
+        rows.loc[train & groups.isin(chosen), 'split'] = 'val'
     return rows
+
+
+def _joined(groups: pd.Series, digests: pd.Series) -> pd.Series:
+    """Return groups of which those that share an equal file are one."""
+    i, j = pd.factorize(groups)[0], pd.factorize(digests)[0] + len(groups)
+    graph = coo_array((np.ones(len(i)), (i, j)), shape=(2 * len(i),) * 2)
+    return groups.groupby(connected_components(graph, directed=False)[1][i]).transform('min')
 
 
 def _folds(labels: pd.Series, groups: pd.Series, seed: int) -> pd.Series:

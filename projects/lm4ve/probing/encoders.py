@@ -27,10 +27,11 @@ from lm4ve.analysis.loading import UNTRAINED, load_model
 from lm4ve.errors import UserError, check
 from lm4ve.llm.fingerprint import fingerprint
 from lm4ve.llm.sources import locate_packaged
+from lm4ve.probing.data import holds_rgb
 from lm4ve.runner.checkpoint_files import load_strictly, read_checkpoint, read_state
 from lm4ve.runner.config import merge_options, read_config
 from lm4ve.tasks import task_of_config
-from lm4ve.tasks.base.analysis import prefix_of
+from lm4ve.tasks.base.analysis import prefix_of, tested_dataset
 from lm4ve.tasks.base.batches import pipeline_of
 from lm4ve.tasks.base.building import collate
 
@@ -141,7 +142,7 @@ def _timm(name: str, is_published: bool, size: int | None) -> Encoder:
 
     transform = create_transform(**resolve_data_config({'img_size': size}, model=model))
     prefix = getattr(model, 'num_prefix_tokens', 0)
-    return Encoder(name, _Frozen(model, run), transform, repr(transform), prefix)
+    return Encoder(name, _Frozen(model, run), transform, f'{name}{transform!r}', prefix)
 
 
 def _package(name: str, is_published: bool, size: int | None) -> Encoder:
@@ -164,25 +165,30 @@ def _package(name: str, is_published: bool, size: int | None) -> Encoder:
 def _transformers(name: str, is_published: bool, size: int | None) -> Encoder:
     from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
+    safe = dict(trust_remote_code=False)  # else a folder may ask to run its code
     if is_published:
-        model = AutoModel.from_pretrained(name, dtype=torch.float32)
+        model = AutoModel.from_pretrained(name, dtype=torch.float32, **safe)
     else:
-        model = AutoModel.from_config(AutoConfig.from_pretrained(name))
+        model = AutoModel.from_config(AutoConfig.from_pretrained(name, **safe))
     part = getattr(model.eval(), 'vision_model', model)
     # A model for one size resamples the places of its tokens for another.
     resampled = 'interpolate_pos_encoding' in inspect.signature(part.forward).parameters
     options = dict(interpolate_pos_encoding=True) if size and resampled else {}
     sizes = dict(size=size, crop_size=size) if size else {}
-    process = partial(AutoImageProcessor.from_pretrained(name), return_tensors='pt', **sizes)
+    processor = AutoImageProcessor.from_pretrained(name, **safe)
+    process = partial(processor, return_tensors='pt', **sizes)
     transform = transforms.Compose([process, itemgetter('pixel_values'), itemgetter(0)])
     module = _Frozen(model, lambda _, x: part(pixel_values=x, **options).last_hidden_state)
     blank = transform(Image.new('RGB', (256, 256)))[None]
     with torch.no_grad():
         features = module(blank)
+    if hasattr(part, 'timm_model') or hasattr(part.config, 'num_detection_tokens'):
+        raise UserError(f"Tokens of '{name}' have an unknown order. Fix: timm/NAME, if there is.")
     prefix, patch = 0, getattr(part.config, 'patch_size', None)
     if features.dim() == 3 and isinstance(patch, int):  # fewer tokens: layers merge patches
         prefix = max(features.shape[1] - math.prod(s // patch for s in blank.shape[2:]), 0)
-    return Encoder(name, module, transform, repr(transform), prefix)
+    facts = f'{transform!r}{model.config.to_json_string()}'  # heads are in no tensor's shape
+    return Encoder(name, module, transform, facts, prefix)
 
 
 def _torchvision(name: str, is_published: bool, size: int | None) -> Encoder:
@@ -194,14 +200,20 @@ def _torchvision(name: str, is_published: bool, size: int | None) -> Encoder:
     if is_published:
         content = weights.get_state_dict(map_location='cpu', check_hash=True, weights_only=True)
         load_strictly(model, content, f"'{name}'")
+    if hasattr(model, 'transform_input'):  # of Inception: its weights expect other pixels
+        model.transform_input = True
     names = get_graph_node_names(model)[1]
     pools = [i for i, name in enumerate(names) if name in ('avgpool', 'adaptive_avg_pool2d')]
     node = names[pools[0] - 1] if pools else 'encoder.ln'  # ViT has none
     part = create_feature_extractor(model, {node: 'features'})  # of the same tensors
     transform = weights.transforms(**(dict(crop_size=size, resize_size=size) if size else {}))
     module = _Frozen(model, lambda _, x: part(x)['features'])
-    return Encoder(name, module, transform, repr(transform), int(hasattr(model, 'class_token')))
+    facts = f'{name}{transform!r}'
+    return Encoder(name, module, transform, facts, int(hasattr(model, 'class_token')))
 
+
+#: Backbones of mmpretrain that give tokens as ``[B, C, N]``.
+_CHANNELS_FIRST = 'MlpMixer', 'EfficientFormer'
 
 _LIBRARIES: dict[str, Callable[[str, bool, int | None], Encoder]] = dict(
     timm=_timm, package=_package, transformers=_transformers, torchvision=_torchvision
@@ -228,6 +240,8 @@ def _of_config(name: str, checkpoint: str | None, size: int | None) -> Encoder:
         output = parts['backbone'](inputs.flatten(0, 1) if task.name == 'video' else inputs)
         while isinstance(output, (tuple, list)):
             output = output[-1]
+        if type(model.backbone).__name__ in _CHANNELS_FIRST and output.dim() == 3:
+            output = output.transpose(1, 2)
         if views > 1:  # the tokens of several clips or frames follow each other
             output = output if output.dim() == 3 else output.flatten(2).transpose(1, 2)
             output = output.unflatten(0, (-1, views)).flatten(1, 2)
@@ -236,7 +250,9 @@ def _of_config(name: str, checkpoint: str | None, size: int | None) -> Encoder:
     def transform(source: Any) -> Any:
         pipeline = pipeline_of(cfg, False)
         if isinstance(source, Image.Image):
-            pixels = np.ascontiguousarray(np.asarray(source)[..., ::-1])
+            pixels = np.asarray(source)
+            if not holds_rgb(str(tested_dataset(cfg).type)):
+                pixels = np.ascontiguousarray(pixels[..., ::-1])
             return task.analysis.read_input(cfg, pixels, pipeline)
         return Compose(pipeline)(copy.deepcopy(source))
 

@@ -41,7 +41,10 @@ TOKENS, RECORD = 'tokens.f16', 'progress.json'
 #: Inputs that the encoder gets at a time.
 BATCH = 64
 #: Packages whose version may change pixels or tokens.
-LIBRARIES = ('numpy', 'pillow', 'torch', 'torchvision', 'timm', 'transformers', 'opencv-python')
+LIBRARIES = (
+    *('numpy', 'pillow', 'torch', 'torchvision', 'timm', 'transformers', 'mmcv', 'mmpretrain'),
+    *('mmcv-lite', 'opencv-python', 'opencv-python-headless'),
+)
 
 
 @dataclass(frozen=True)
@@ -159,7 +162,11 @@ def _fill(folder: Path, encoder: Encoder, data: ProbeData, total: int, limit: in
     first = next((x for x in map(load, range(total)) if x is not None), None)
     if first is None:
         raise UserError('All pictures are damaged.')
-    shape = [*_encode(encoder, limit, [first]).shape[1:]]
+    tokens = _encode(encoder, limit, [first])
+    again, slack = _encode(encoder, limit, [first]), 0.01 * float(np.abs(tokens).max())
+    if not np.allclose(tokens, again, rtol=0, atol=slack):
+        raise UserError(f"The encoder '{encoder.name}' gives other tokens each time.")
+    shape = [*tokens.shape[1:]]
     size = 2 * math.prod(shape)
     needed, free = (total - done) * size / 1e6, shutil.disk_usage(folder).free / 1e6
     print(f'Features: {total} x {shape} in float16; {needed:.0f} MB for {folder}.', flush=True)

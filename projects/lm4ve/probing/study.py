@@ -61,6 +61,8 @@ class Study:
         fields = 'block', 'minutes', 'steps', 'dtype', 'variants'
         parts = [RECIPE, len(args.layers), sorted(args.formal), *(getattr(args, f) for f in fields)]
         path = features.folder / f'plan-{digest(parts)}.json'
+        if args.seeds and not path.exists():  # their number is not the default of a later run
+            path = features.folder / f'plan-{digest([*parts, "seeds"])}.json'
         stored = args.resume and path.exists()
         self.plan: dict[str, int] = json.loads(path.read_text()) if stored else {}
         blocks = self._profile(list_blocks(args.block, args.layers, args.formal, args.dtype))

@@ -27,7 +27,7 @@ from lm4ve.blocks.controls import AttentionBlock
 from lm4ve.necks import LLMBlockNeck
 
 #: Names that ``--variants`` takes.
-FAMILIES = ('linear', 'attentive', 'frozen', 'random', 'formal', 'attention', 'mlp')
+FAMILIES = ('linear', 'attentive', 'frozen', 'lora', 'random', 'formal', 'attention', 'mlp')
 #: Samples of a step; operations are counted for as many, since folding depends on their number.
 BATCH = 64
 #: Of attention, whose width is a multiple of it.
@@ -126,7 +126,8 @@ def list_blocks(
 
     Args:
         checkpoint (str): As :class:`lm4ve.blocks.LLMBlock` takes it.
-        layers (Sequence[int]): One frozen variant each; the random one has the shape of the last.
+        layers (Sequence[int]): One frozen variant each; LoRA is in the last, whose shape the
+            random one has.
         formal (Mapping[str, str]): Name -> folder of weights pre-trained on a formal language.
         dtype (str): Of the block.
     """
@@ -134,7 +135,9 @@ def list_blocks(
     for i in dict.fromkeys(layers):
         text, block = f' (layer {i})' if len(layers) > 1 else '', dict(own, layers=(i,))
         found.append(Variant(f'frozen{text}', 'frozen', f'the frozen block{text}', block))
-    random = dict(own, layers=layers[-1:], pretrained=False)
+    last = dict(own, layers=layers[-1:])
+    found.append(Variant('lora', 'lora', 'the same block with LoRA', dict(last, trainable='lora')))
+    random = dict(last, pretrained=False)
     found.append(Variant('random', 'random', 'a frozen random block', random))
     for name, folder in formal.items():
         words, block = f"a frozen block of '{name}'", dict(own, checkpoint=folder)

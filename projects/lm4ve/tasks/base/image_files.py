@@ -25,6 +25,12 @@ _LENGTH = 8
 _JPEG_PIXELS = 1024
 
 
+def open_image(file: Any) -> Image.Image:
+    """Open an image with Pillow, but no EPS, which is a program that Ghostscript would run."""
+    Image.init()
+    return Image.open(file, formats=[name for name in Image.ID if name != 'EPS'])
+
+
 def find_defect(
     path: str, decode: bool = False, backend_args: dict | None = None, opencv: bool = True
 ) -> str | None:
@@ -73,7 +79,7 @@ def _are_markers(head: bytes, tail: bytes) -> bool:
 def _decode(data: bytes, opencv: bool) -> str | None:
     """Decode with Pillow, which reports truncation and accepts bytes behind an end marker."""
     try:
-        image = Image.open(io.BytesIO(data))
+        image = open_image(io.BytesIO(data))
         if image.format == 'JPEG':
             pixels = image.width * image.height
             if pixels > _JPEG_PIXELS * len(data):
