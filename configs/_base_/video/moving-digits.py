@@ -7,11 +7,12 @@ train_pipeline = [
     dict(type='FormatShape', input_format='NCTHW'),
     dict(type='PackActionInputs'),
 ]
+# All eight frames, as in training: `UniformSample` takes the fifth twice and never the last.
 # `Resize` does nothing to the set's own videos; it is for others that come in
 # through an inferencer.
 test_pipeline = [
     dict(type='DecordInit'),
-    dict(type='UniformSample', clip_len=8, num_clips=1, test_mode=True),
+    dict(type='SampleFrames', clip_len=8, frame_interval=1, num_clips=1, test_mode=True),
     dict(type='DecordDecode'),
     dict(type='Resize', scale=(32, 32), keep_ratio=False),
     dict(type='FormatShape', input_format='NCTHW'),

@@ -6,7 +6,11 @@ import pytest
 
 pytest.importorskip('mmaction')
 
+from mmaction.registry import TRANSFORMS
+from mmengine.config import Config
+
 from lm4ve.tasks.video.demo import moving_digits as md
+from tests.helpers.tasks import CONFIGS
 
 SMALL = dict(train=16, val=8, test=8)
 
@@ -26,6 +30,14 @@ def test_videos_of_the_lists_are_the_clips(folder):
                 read = [f.to_ndarray(format='gray') for f in video.decode(video=0)]
             # Lossy, but the same pictures.
             assert np.abs(np.stack(read) - frames.astype(float)).mean() < 8
+
+
+@pytest.mark.parametrize('mode', ['train', 'val', 'test'])
+def test_a_clip_has_all_frames_in_their_order(mode):
+    cfg = Config.fromfile(CONFIGS / '_base_/video/moving-digits.py')
+    sampler = TRANSFORMS.build(cfg[f'{mode}_dataloader'].dataset.pipeline[1])
+    found = sampler(dict(total_frames=md.FRAMES, start_index=0))
+    assert found['frame_inds'].tolist() == list(range(md.FRAMES))
 
 
 def test_directions_are_those_of_their_names():
