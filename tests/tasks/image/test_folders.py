@@ -106,6 +106,12 @@ def test_class_folder_without_images_is_refused(root):
         folder(root)
 
 
+def test_names_in_another_order_than_their_folders_are_refused(root):
+    assert folder(root, classes=('a', *CLASSES[1:])).metainfo['classes'][0] == 'a'
+    with pytest.raises(UserError, match='out of order'):
+        folder(root, classes=CLASSES[::-1])
+
+
 LINES = '../x.jpg 0', '/etc/x.jpg 0', f'{CLASSES[0]}/../../x.jpg 0', 'http://host/x.jpg 0', ''
 
 

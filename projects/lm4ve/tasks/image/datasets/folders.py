@@ -85,6 +85,13 @@ class CheckedImageMixin(IntegrityMixin):
             refuse_empty(
                 self.img_prefix, [f for f, i in self.folder_to_idx.items() if i not in used]
             )
+            # Labels count the sorted folders, whatever the order of the names.
+            named = enumerate(self.CLASSES)
+            if moved := [c for i, c in named if self.folder_to_idx.get(c, i) != i]:
+                raise UserError(
+                    f"dataset.classes names folders of '{self.img_prefix}' out of order: "
+                    f'{listing(moved)}. Fix: the order of the sorted folders.'
+                )
         return samples
 
 
