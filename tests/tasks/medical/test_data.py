@@ -52,9 +52,10 @@ def test_damaged_files_are_refused(tmp_path):
         m.VolumeViT((8, 8, 4), (4, 4, 2))(torch.zeros(1, 2, 8, 8, 4))
 
 
-def test_each_volume_is_in_one_part(tmp_path):
+@pytest.mark.parametrize('ratios', [(0.5, 0.25, 0.25), (0.4, 0.4, 0.2)])
+def test_each_volume_is_in_one_part(ratios, tmp_path):
     files.write_decathlon(tmp_path)
-    ratios, splits = (0.5, 0.25, 0.25), ('train', 'val', 'test')
+    splits = 'train', 'val', 'test'
     parts = [m.Decathlon(str(tmp_path), split, ratios) for split in splits]
     paths = [part.get_data_info(i)['img_path'] for part in parts for i in range(len(part))]
     assert len(paths) == len({*paths}) == 6

@@ -58,6 +58,8 @@ class Decathlon(BaseDataset):
     def load_data_list(self) -> list[dict]:
         pairs = load_decathlon_datalist(str(self.file), data_list_key='training')
         parts = partition_dataset(pairs, ratios=self.ratios, shuffle=True, seed=self.seed)
+        # Rounding may leave a volume over.
+        parts[-1] += [pair for pair in pairs if not any(pair in part for part in parts)]
         part = parts[_SPLITS.index(self.split)]
         if self.split == 'train':
             part = part[: max(1, round(self.fraction * len(part)))]
