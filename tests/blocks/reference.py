@@ -10,8 +10,8 @@ from tests.helpers.families import decoder_layers
 
 
 @cache
-def own_mask(model, index: int, length: int) -> Tensor:
-    """Where a whole model lets the tokens of a layer look, ``[N, N]``."""
+def own_arguments(model, index: int, length: int) -> dict:
+    """What a whole model gives a layer."""
     layer, seen = decoder_layers(model)[index], []
     bind = inspect.signature(layer.forward).bind
     hook = layer.register_forward_pre_hook(
@@ -19,7 +19,13 @@ def own_mask(model, index: int, length: int) -> Tensor:
     )
     model(inputs_embeds=torch.zeros(1, length, model.get_input_embeddings().weight.shape[1]))
     hook.remove()
-    mask = seen[0].get('attention_mask')
+    return seen[0]
+
+
+def own_mask(model, index: int, length: int) -> Tensor:
+    """Where a whole model lets the tokens of a layer look, ``[N, N]``."""
+    layer = decoder_layers(model)[index]
+    mask = own_arguments(model, index, length).get('attention_mask')
     visible = torch.ones(length, length, dtype=torch.bool) if mask is None else mask[0, 0] == 0
     for module in layer.modules():
         if hasattr(module, 'own_mask'):
@@ -50,12 +56,8 @@ def takes_rotary(model) -> bool:
 
 def rotary_tables(model, index: int, x: Tensor, rotary: bool):
     """The tables of one layer in the family's form; of angle zero without rotary."""
-    positions = torch.arange(x.shape[1])[None]
-    args = (x, positions)
-    if 'layer_type' in inspect.signature(model.rotary_emb.forward).parameters:
-        args += (model.config.layer_types[index],)
-    tables = model.rotary_emb(*args)
-    if rotary:
+    tables = own_arguments(model, index, x.shape[1]).get('position_embeddings')
+    if rotary or tables is None:
         return tables
     if isinstance(tables, Tensor):  # llama4: complex numbers
         return torch.ones_like(tables)

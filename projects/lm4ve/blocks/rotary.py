@@ -1,5 +1,6 @@
 """Rotary tables of a language model, for the blocks that keep rotary embedding."""
 
+import copy
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -52,8 +53,13 @@ class RotaryTables:
         check('block.rotary', kind, choices=(False, True, *_ONE_FREQUENCY))
         self.one_frequency = kind if isinstance(kind, str) else ''
         rotary: Any = getattr(model.skeleton, 'rotary_emb', None)
-        # A real copy, on the CPU and in fp32.
+        # Real copies, on the CPU and in fp32; of granite_swa each layer has its own base.
         self.module: Any = rotary and type(rotary)(model.config)
+        self.by_layer = []
+        for base in getattr(model.config, 'layer_rope_theta', ()):
+            config = copy.deepcopy(model.config)
+            config.rope_parameters['rope_theta'] = base or 1.0  # 0: the layer turns nothing
+            self.by_layer.append(type(rotary)(config))
         self.kind = model.config.model_type
         check(f"block.rotary of '{self.kind}'", True, choices=(rotary is not None,))
         self.form = FORMS[model.spec.rotary]
@@ -71,8 +77,9 @@ class RotaryTables:
             field = f"the number of tokens with block.rotary=True of '{self.kind}'"
             check(field, length, most=self.reach)
         options = [self.layer_types[layer]] if self.layer_types else []
+        module = self.by_layer[layer] if self.by_layer else self.module
         with torch.no_grad():
-            cos, sin = self.form(self.module(torch.zeros(1), torch.arange(length)[None], *options))
+            cos, sin = self.form(module(torch.zeros(1), torch.arange(length)[None], *options))
         if self.one_frequency:
             angles = torch.arange(length)[None, :, None].float()
             cos, sin = angles.cos().expand_as(cos), angles.sin().expand_as(sin)
