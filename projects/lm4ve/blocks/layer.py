@@ -88,8 +88,9 @@ class LLMLayer(nn.Module):
         for module in layer.modules():  # the language model's regularization is not the host's
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
-            elif hasattr(module, 'residual_dropout'):  # starcoder2's MLP
-                module.residual_dropout = 0.0
+            # Those of starcoder2's MLP and of mixtral's routing.
+            for name in vars(module).keys() & {'residual_dropout', 'jitter_noise'}:
+                setattr(module, name, 0.0)
         attention = attrgetter(spec.attention)(layer)
         projections = _projections(attention, spec, config)
         self.q_proj, self.k_proj, self.v_proj, self.gate_proj, self.o_proj = projections
