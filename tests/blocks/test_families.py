@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lm4ve.blocks import FAMILIES as SPECS
-from lm4ve.blocks import LLMBlock
+from lm4ve.blocks import LLMBlock, frozen_tensors
 from lm4ve.blocks.families import REFUSED, WRAPPERS
 from lm4ve.errors import CheckpointError, UnsupportedModelError, UserError
 from tests.blocks.reference import reference_layer, takes_rotary
@@ -180,6 +180,20 @@ def test_joined_experts_equal_stored_ones(tmp_path, variant):
     blocks = [LLMBlock(str(folder), layers=(0,)) for folder in (apart, joined)]
     assert torch.equal(*(block(tokens()) for block in blocks))
     assert len({block.source['fingerprint'] for block in blocks}) == 1
+
+
+@pytest.mark.parametrize('variant', ['glm4_moe', 'solar_open', 'minimax_m2'])
+def test_what_chooses_experts_is_not_rounded(tmp_path, variant):
+    name = [n for n, _ in random_model(variant).named_buffers() if n.endswith('_bias')][-1]
+    bias = torch.tensor([8.0, 8.001, 8.002, 8.003])
+    write_huggingface(tmp_path, variant, extra={name: bias})
+    held, random = (
+        frozen_tensors(LLMBlock(str(tmp_path), dtype='bfloat16', pretrained=pretrained))
+        for pretrained in (True, False)
+    )
+    place = f'layers.0.{name.partition("layers.1.")[2]}'
+    assert torch.equal(held[place], bias)
+    assert {n: t.dtype for n, t in random.items()} == {n: t.dtype for n, t in held.items()}
 
 
 DAMAGES = [

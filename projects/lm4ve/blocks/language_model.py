@@ -162,6 +162,8 @@ class LanguageModel:
         stack = stack or next(m for m in self.skeleton.modules() if isinstance(m, nn.ModuleList))
         kind = type(stack[0])
         arguments = inspect.signature(kind.__init__).parameters
+        # What routes tokens to experts: rounded to 16 bits, it would choose others.
+        exact = ['e_score_correction_bias', *(self.skeleton._keep_in_fp32_modules_strict or ())]
         for index in indices:
             numbers = {name: index for name in ('layer_idx', 'layer_id') if name in arguments}
             with torch.device('meta'):
@@ -176,16 +178,19 @@ class LanguageModel:
                 for name, weight in self.files.read_layer(place, shapes):
                     if pretrained == 'permuted':
                         weight = permuted(weight, f'{index}.{name}')
-                    copied = weight.to(dtype, copy=True, memory_format=torch.contiguous_format)
+                    held = torch.float32 if any(part in name for part in exact) else dtype
+                    copied = weight.to(held, copy=True, memory_format=torch.contiguous_format)
                     state[name] = copied
                     # It is hashed beside the next copy, and where it can from this copy, so
                     # that the file's pages are let go.
-                    yield name, copied if weight.dtype == dtype else weight
+                    yield name, copied if weight.dtype == held else weight
                 layer.load_state_dict(state, strict=True, assign=True)
             else:
                 self._initialize(layer)
-                yield from sorted(layer.state_dict().items())
-                layer.to(dtype)
+                state = layer.state_dict()
+                yield from sorted(state.items())
+                kept = {n: t for n, t in state.items() if any(part in n for part in exact)}
+                layer.to(dtype).load_state_dict(kept, strict=False, assign=True)
             layers.append(layer)
 
     def window(self, index: int) -> Window | None:
