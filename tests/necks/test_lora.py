@@ -165,9 +165,12 @@ def test_peft_trains_no_frozen_bias(bias):
     assert not any(t.requires_grad for t in frozen_tensors(model).values())
 
 
-@pytest.mark.parametrize('low_rank', ['off', 'auto'])
-def test_fuse_merges_adapters_and_folds(low_rank):
-    neck = make(low_rank, dict(r=2, targets='all-linear'))
+SHARED = dict(FAMILIES['gemma4-keys-as-values'], initializer_range=0.3)
+
+
+@pytest.mark.parametrize('low_rank, arch', [('off', ARCH), ('auto', ARCH), ('off', SHARED)])
+def test_fuse_merges_adapters_and_folds(low_rank, arch):
+    neck = make(low_rank, dict(r=2, targets='all-linear'), arch)
     neck = grown(LLMBlockNeck(C, neck.block, lora=dict(r=2, alpha=1), residual='both')).eval()
     expected, fused = neck(tokens()), lm4ve.fuse(neck)
     torch.testing.assert_close(fused(tokens()), expected, rtol=1e-4, atol=1e-5)

@@ -6,6 +6,7 @@ layer around one, also for ``peft.get_peft_model`` (``compat/for_peft.py``). A c
 and B alone.
 """
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,6 +80,8 @@ class LoRALinear(_Linear):
 
     def merge(self, safe_merge: bool = True, adapter_names: list[str] | None = None) -> None:
         """Add the update to the weight; never in place, since copies share frozen values."""
+        if isinstance(self.base_layer, Frozen):  # which gemma4's values may share with its keys
+            self.base_layer = copy.deepcopy(self.base_layer)
         super().merge(True, adapter_names)
 
     def unmerge(self) -> None:
