@@ -110,6 +110,15 @@ def test_samples_of_sequence_first_modules_stay_apart(after):
     torch.testing.assert_close(model(x)[:, :2], model(x[:, :2]))
 
 
+@pytest.mark.parametrize('before', [False, True])
+def test_hidden_states_of_transformers_are_what_the_next_layer_reads(before):
+    model, read = vit().eval(), []
+    model(PIXELS, output_hidden_states=before)
+    lm4ve.wrap(model, 'vit.layers.0', BLOCK)
+    model.vit.layers[1].register_forward_pre_hook(lambda _, args: read.append(args[0]))
+    assert torch.equal(model(PIXELS, output_hidden_states=True).hidden_states[1], read[0])
+
+
 def trainer(folder):
     pytest.importorskip('accelerate', reason='the Trainer of transformers needs accelerate')
     from transformers import Trainer, TrainingArguments

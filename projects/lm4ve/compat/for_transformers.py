@@ -1,4 +1,4 @@
-"""Repair of transformers 5.24.0."""
+"""Repairs of transformers 5.24.0."""
 
 from torch import nn
 
@@ -18,3 +18,19 @@ def keep_names(model: nn.Module) -> None:
     """
     if any(c.__module__ == 'transformers.modeling_utils' for c in type(model).__mro__):
         model._weight_conversions = []  # type: ignore[assignment]
+
+
+def capture_afterwards(place: nn.Module) -> None:
+    """What ``transformers`` captures of a layer is its output before a hook that came later.
+
+    True of transformers 5.24.0 (not reported upstream): a backbone registers the hooks that
+    capture ``hidden_states`` when it is built, any other model when it is first asked for them. So
+    feature maps lack what a neck adds to the layer, unless the capture comes last. May go once it
+    captures what the next layer reads.
+
+    Args:
+        place (nn.Module): A layer with the neck's hook.
+    """
+    for key, hook in [*place._forward_hooks.items()]:
+        if getattr(hook, '__module__', '') == 'transformers.utils.output_capturing':
+            place._forward_hooks.move_to_end(key)  # type: ignore[attr-defined]
