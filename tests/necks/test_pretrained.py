@@ -39,6 +39,14 @@ def test_a_saved_model_gives_the_same_outputs(freeze, options, tmp_path):
             assert torch.equal(loaded(batch()), model(batch()))
 
 
+def test_a_model_in_evaluation_gets_a_neck_in_evaluation(tmp_path):
+    options = dict(lora=dict(r=2, dropout=0.5))
+    model = trained(**options).eval()
+    lm4ve.save_pretrained(model, tmp_path)
+    loaded = lm4ve.from_pretrained(Encoder().eval(), tmp_path)
+    assert torch.equal(loaded(batch()), model(batch()))
+
+
 def test_only_what_was_trained_is_written(tmp_path):
     lm4ve.save_pretrained(trained(freeze=True), tmp_path)
     names = {'llm_neck.mapper_in.weight', 'llm_neck.mapper_out.weight', 'llm_neck.block.llm_source'}

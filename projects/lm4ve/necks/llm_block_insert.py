@@ -90,6 +90,7 @@ def LLMBlockInsert(
 
     names = {m: n for n, m in encoder.named_modules()}
     for i, (place, name, at_input) in enumerate(places):
+    encoder.llm_neck.train(encoder.training)
         layout = defaults_of(encoder, name).get('layout')
         number = i if several else None
         hook = ThroughNeck(encoder, names[place], index, layout, number)
