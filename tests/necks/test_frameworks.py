@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import lm4ve
+from lm4ve.errors import UserError
 from tests.helpers.models import BLOCK
 from tests.helpers.tasks import ROOT
 from tests.helpers.tools import run_command
@@ -117,6 +118,12 @@ def test_hidden_states_of_transformers_are_what_the_next_layer_reads(before):
     lm4ve.wrap(model, 'vit.layers.0', BLOCK)
     model.vit.layers[1].register_forward_pre_hook(lambda _, args: read.append(args[0]))
     assert torch.equal(model(PIXELS, output_hidden_states=True).hidden_states[1], read[0])
+
+
+def test_class_tokens_of_an_encoder_are_not_drawn():
+    lm4ve.wrap(timm_vit(), 'blocks.1', BLOCK, train_queries=0.5, num_extra_tokens=1)
+    with pytest.raises(UserError, match='draws from cls_token too.*num_extra_tokens'):
+        lm4ve.wrap(timm_vit(), 'blocks.1', BLOCK, train_queries=0.5)
 
 
 def trainer(folder):

@@ -6,6 +6,7 @@ class it is: its weights keep their names, ``out_indices`` and layer-wise
 learning rate decay work as before.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,8 @@ _SEQUENCES = (
     *(nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.TransformerDecoder),
     *(nn.TransformerDecoderLayer, nn.MultiheadAttention, nn.RNNBase),
 )
+#: Names of parameters that are tokens before the patches.
+_FIRST = re.compile(r'(^|[._])(cls|class|dist[a-z]*|reg[a-z]*)_(tokens?|embedding)$')
 
 
 @MODELS.register_module()  # type: ignore[untyped-decorator]
@@ -82,6 +85,7 @@ def LLMBlockInsert(
         if isinstance(built, LLMBlockNeck):
             where = 'before' if at_input else 'after'
             built.variants['place'] = f"{where}='{name}', index={index!r}"
+            _check_drawn(encoder, built)
         necks.append(built)
     record_each(necks)
     several = not has_one_place(after, before)
@@ -103,6 +107,21 @@ def LLMBlockInsert(
 
 
 def record_each(necks: Sequence[Any]) -> None:
+def _check_drawn(encoder: nn.Module, neck: LLMBlockNeck) -> None:
+    """Refuse to draw from class, distillation and register tokens, which the encoder reads first.
+
+    Raises:
+        UserError: The encoder has some, and the neck would draw from them.
+    """
+    tokens = [n for n, _ in encoder.named_parameters() if _FIRST.search(n)]
+    draws = neck.train_only is not None and neck.train_only.queries
+    if draws and tokens and not neck.num_extra_tokens:
+        raise UserError(
+            f'backbone.neck.train_queries draws from {listing(tokens)} too, which '
+            f'{type(encoder).__name__} reads first. Fix: num_extra_tokens, their number.'
+        )
+
+
     """Record the settings of necks; a shared block's record has no room for those of several."""
             capture_afterwards(place)
     if len({id(getattr(neck, 'block', neck)) for neck in necks}) < len(necks):
