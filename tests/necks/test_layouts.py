@@ -11,6 +11,7 @@ from mmengine.registry import MODELS
 from lm4ve.blocks import LLMBlock, MLPBlock
 from lm4ve.errors import UserError
 from lm4ve.necks import LLMBlockNeck
+from lm4ve.necks.layouts import mean_of_tokens
 from tests.helpers.families import FAMILIES
 from tests.necks.encoder import loud
 
@@ -122,6 +123,11 @@ BLOCKS = dict(
 )
 NECKS = dict(
     residual=('none', 'inner', 'outer', 'both'),
+def test_a_mean_of_many_tokens_stays_in_the_range_of_16_bits():
+    x, padding = torch.full((1, 300, 1), 250.0), torch.zeros(1, 300, dtype=torch.bool)
+    assert mean_of_tokens(x.half(), padding, 0) == 250
+
+
     out_type=('raw', 'cls_token', 'avg_featmap'),
     low_rank=('auto', 'fold', 'absorb', 'off'),
     norm_cfg=(None, dict(type='LN', eps=1e-3)),

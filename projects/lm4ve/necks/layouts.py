@@ -81,5 +81,6 @@ def mean_of_tokens(x: Tensor, padding_mask: Tensor | None, extra: int) -> Tensor
     check_padding(padding_mask[:, extra:])
     padding_mask = padding_mask[:, extra:, None]
     # where(), not a product: what stands at padded places may be anything.
-    total = torch.where(padding_mask, 0.0, x).sum(dim=1)
-    return total / (~padding_mask).to(x.dtype).sum(dim=1)
+    wide = torch.promote_types(x.dtype, torch.float32)  # 16 bits hold neither sum nor count
+    total = torch.where(padding_mask, 0.0, x).sum(dim=1, dtype=wide)
+    return (total / (~padding_mask).sum(dim=1, dtype=wide)).to(x.dtype)
