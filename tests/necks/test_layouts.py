@@ -42,6 +42,14 @@ def test_norms_act_on_channels_in_every_layout(cfg, norm):
     torch.testing.assert_close(make(norm_cfg=cfg)(x.flatten(2).mT), expected.mT)
 
 
+@pytest.mark.parametrize('cfg', [cfg for cfg, _ in NORMS[:2]])
+def test_a_norm_over_tokens_takes_no_padding(cfg):
+    padding = torch.tensor([[False, False, True]])
+    with pytest.raises(UserError, match='neck.norm_cfg: .*Norm.* would count padding in'):
+        make(norm_cfg=cfg)(torch.randn(1, 3, C), padding)
+    make(norm_cfg=cfg, out_type='avg_featmap').eval()(torch.randn(1, 3, C), padding)
+
+
 def test_class_token_computes_one_query_only():
     neck = make(out_type='cls_token')
     sizes = []
@@ -115,6 +123,11 @@ def test_maps_come_back_with_one_replaced(index):
         make(index=3)(maps)
 
 
+def test_a_mean_of_many_tokens_stays_in_the_range_of_16_bits():
+    x, padding = torch.full((1, 300, 1), 250.0), torch.zeros(1, 300, dtype=torch.bool)
+    assert mean_of_tokens(x.half(), padding, 0) == 250
+
+
 WIDTH, FLAG = 8, (False, True)
 BLOCKS = dict(
     variant='llama-gqa mistral gemma2 gpt_neo llama4_text modernbert gpt_oss t5'.split(),
@@ -123,11 +136,6 @@ BLOCKS = dict(
 )
 NECKS = dict(
     residual=('none', 'inner', 'outer', 'both'),
-def test_a_mean_of_many_tokens_stays_in_the_range_of_16_bits():
-    x, padding = torch.full((1, 300, 1), 250.0), torch.zeros(1, 300, dtype=torch.bool)
-    assert mean_of_tokens(x.half(), padding, 0) == 250
-
-
     out_type=('raw', 'cls_token', 'avg_featmap'),
     low_rank=('auto', 'fold', 'absorb', 'off'),
     norm_cfg=(None, dict(type='LN', eps=1e-3)),

@@ -5,11 +5,13 @@ others for the grid or sequence of tokens.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from lm4ve.blocks.layer import check_padding
+from lm4ve.blocks.layer import Queries, check_padding
 from lm4ve.errors import UserError
 
 #: Number of dimensions -> the layout where none is given.
@@ -69,6 +71,18 @@ def check_layout(layout: str) -> None:
             f'neck.layout={layout!r} must have a letter for each dimension, B of samples and C '
             f'of channels among them, for example {", ".join(COMMON)} or NBC.'
         )
+
+
+def check_norm(neck: Any, queries: Queries) -> None:
+    """Refuse a norm whose statistics would be those of padding too.
+
+    Raises:
+        UserError: The norm is over tokens, not channels, and all of them are read.
+    """
+    reads = neck.norm_first if neck.out_type == 'avg_featmap' else neck.out_type == 'raw'
+    if reads and queries is None and isinstance(neck.norm, (nn.GroupNorm, _BatchNorm)):
+        kind = type(neck.norm).__name__
+        raise UserError(f'neck.norm_cfg: {kind} would count padding in. Fix: LN or RMSNorm.')
 
 
 def mean_of_tokens(x: Tensor, padding_mask: Tensor | None, extra: int) -> Tensor:

@@ -25,7 +25,7 @@ from lm4ve.blocks.provenance import (
     encode_source,
 )
 from lm4ve.errors import CheckpointError, UserError, check
-from lm4ve.necks.layouts import DEFAULTS, check_layout, mean_of_tokens, to_tokens
+from lm4ve.necks.layouts import DEFAULTS, check_layout, check_norm, mean_of_tokens, to_tokens
 
 _NORMS: dict[str, Any] = {
     **dict.fromkeys(('LN', 'LN2d'), nn.LayerNorm),
@@ -187,24 +187,24 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
 
         Args:
             feats (Tensor | Sequence[Tensor]): Features, or a sequence of which :attr:`index` is
-                used: tokens ``[B, N, C]``, an image map ``[B, C, H, W]`` or a clip map
-                ``[B, C, T, H, W]``, or as :attr:`layout` says.
+                used: tokens, an image map or a clip map, as :attr:`layout` says.
             padding_mask (Tensor, optional): Bool ``[B, N]``, True = padding.
             queries (slice | Tensor, optional): The tokens to compute (see
                 :class:`lm4ve.blocks.LLMBlock`); only for token features with
                 ``out_type='raw'``.
 
         Returns:
-            Tensor | tuple[Tensor]: A tuple if ``feats`` was a sequence, of one entry unless
-            :attr:`keep_others`. For 'raw' in the layout of the input (``[B, Q, C]`` with
-            queries), else ``[B, C]``.
+            Tensor | tuple[Tensor]: A tuple if ``feats`` was a sequence, of one unless
+            :attr:`keep_others`. 'raw' keeps the layout (or ``[B, Q, C]``), else ``[B, C]``.
 
         Raises:
-            UserError: The features have another width or an unknown layout.
+            UserError: Another width, an unknown layout, or a norm that would count padding in.
         """
         x = self.pick(feats)
         tokens, restore = to_tokens(x, self.in_channels, self.layout)
         is_map = x.dim() > 3
+        if padding_mask is not None:
+            check_norm(self, queries)
         queries = self._queries(queries, is_map)
         read_mask = padding_mask
         if self.shuffle_tokens:
