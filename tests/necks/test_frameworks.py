@@ -120,6 +120,14 @@ def test_hidden_states_of_transformers_are_what_the_next_layer_reads(before):
     assert torch.equal(model(PIXELS, output_hidden_states=True).hidden_states[1], read[0])
 
 
+def test_a_place_that_was_replaced_is_refused():
+    model = lm4ve.wrap(torchvision_resnet(), 'layer3', BLOCK)  # whose last module is a block
+    nn.SyncBatchNorm.convert_sync_batchnorm(model)(PIXELS)
+    model = lm4ve.wrap(torchvision_resnet(), 'bn1', BLOCK)
+    with pytest.raises(UserError, match="'bn1' was replaced"):
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)(PIXELS)
+
+
 def test_class_tokens_of_an_encoder_are_not_drawn():
     lm4ve.wrap(timm_vit(), 'blocks.1', BLOCK, train_queries=0.5, num_extra_tokens=1)
     with pytest.raises(UserError, match='draws from cls_token too.*num_extra_tokens'):

@@ -57,6 +57,11 @@ class ThroughNeck:
                 setattr(place, name, OrderedDict((k, own.get(h, h)) for k, h in hooks))
         tensors = (x for x in (*args, *kwargs.values()) if isinstance(x, Tensor) and x.dim() > 1)
         hook.samples = next((x.shape[0] for x in tensors), None)
+        if not (torch.compiler.is_compiling() or _has_hook(encoder, self.after)):
+            raise UserError(
+                f"'{self.after}' was replaced by another module after it got its block, which does "
+                'not run. Fix: convert the model (SyncBatchNorm, quantization), then wrap it.'
+            )
 
     def replace_input(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
         """Before the module runs: replace an argument."""
@@ -102,3 +107,14 @@ class ThroughNeck:
                 )
         out = neck(x)
         return out[0] if isinstance(out, tuple) and isinstance(out[-1], dict) else out
+
+
+def _has_hook(encoder: nn.Module, name: str) -> bool:
+    """Whether a hook of ours is on a submodule, or on what others have wrapped there."""
+    try:
+        place = encoder.get_submodule(name)
+    except AttributeError:  # a wrapper around what holds it
+        place = encoder
+    dicts = (d for m in place.modules() for d in (m._forward_hooks, m._forward_pre_hooks))
+    hooks = (getattr(h, '__self__', h) for hooks in dicts for h in hooks.values())
+    return any(isinstance(h, ThroughNeck) and h.after == name for h in hooks)
