@@ -3,6 +3,7 @@
 Each example trains, saves, loads and gives equal outputs; no config and no host.
 """
 
+import copy
 import sys
 
 import pytest
@@ -84,6 +85,21 @@ def test_peft_trains_what_it_puts_on_a_neck(options):
     model(PIXELS).square().sum().backward()
     trained = [p for n, p in model.named_parameters() if p.requires_grad and 'neck' in n]
     assert trained and all(p.grad is not None and p.grad.any() for p in trained)
+
+
+def test_a_folder_does_not_say_on_which_side_of_an_adapter_a_block_was(tmp_path):
+    peft = pytest.importorskip('peft')
+    host, lora = timm_vit(), peft.LoraConfig(r=2, target_modules=['fc2'])
+
+    def adapted(wrap: bool) -> nn.Module:
+        model = copy.deepcopy(host)
+        model = lm4ve.wrap(model, 'blocks.1.mlp.fc2', BLOCK) if wrap else model
+        return peft.get_peft_model(model, lora)
+
+    lm4ve.save_pretrained(adapted(True), tmp_path)
+    lm4ve.from_pretrained(adapted(True), tmp_path)
+    with pytest.raises(UserError, match='fc2.*lm4ve.wrap before or after get_peft_model'):
+        lm4ve.from_pretrained(adapted(False), tmp_path)
 
 
 def test_a_replica_of_data_parallel_runs_its_own_neck():

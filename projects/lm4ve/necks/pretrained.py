@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lm4ve.errors import CheckpointError, UserError, check, listing
 from lm4ve.files import write_atomically, write_json
 from lm4ve.llm.fingerprint import fingerprint
-from lm4ve.necks.llm_block_insert import has_one_place
+from lm4ve.necks.llm_block_insert import find_places, has_one_place
 from lm4ve.necks.wrapping import build_necks, insert
 from lm4ve.version import __version__
 
@@ -108,6 +108,12 @@ def from_pretrained(
             raise UserError(f"The block of '{folder}' was given as a module. Fix: give block=.")
         names = ('after', 'index', 'before', 'share_block', 'neck')
         arguments = {name: config[name] for name in names if name in config}
+        for place, name, _ in find_places(model, config['after'], config.get('before')):
+            if hasattr(place, 'base_layer'):  # of peft
+                raise UserError(
+                    f"'{name}' has an adapter, which may come before or after the block. Fix: "
+                    'lm4ve.wrap before or after get_peft_model, as it was, then from_pretrained.'
+                )
         necks = build_necks(model, arguments, block)
         neck = (
             nn.ModuleList(necks)
