@@ -89,6 +89,11 @@ def test_another_block_is_refused(changed, message, tmp_path):
     refused(tmp_path, message, model=wrapped(block={**BLOCK, **changed}))
 
 
+def test_nothing_of_a_neck_that_is_refused_was_loaded(tmp_path):
+    lm4ve.save_pretrained(trained(gate=True, residual='outer'), tmp_path)
+    refused(tmp_path, "residual='outer'", model=wrapped(gate=True, residual='inner'))
+
+
 def change(model: Encoder, name: str, value) -> Encoder:
     setattr(model, name, value(getattr(model, name, None)))
     return model

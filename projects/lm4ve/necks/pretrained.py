@@ -127,8 +127,13 @@ def from_pretrained(
             f'The folder was made with another neck or block: {listing(wrong, 3)}. Fix: give '
             f'block= the one that {CONFIG_FILE} names.'
         )
-    # The records are compared here, before anything of the model has changed.
-    neck.load_state_dict(trained)
+    # The records are compared here, before anything else of the model has changed.
+    kept = {k: v.clone() for k, v in mine.items()}
+    try:
+        neck.load_state_dict(trained)
+    except UserError:  # what was loaded before the record that differs
+        neck.load_state_dict(kept)
+        raise
     if made is None:
         insert(model, necks, arguments)
     model.load_state_dict(saved, strict=False)
