@@ -107,7 +107,9 @@ def test_weights_move_to_a_device(block, move):
     assert all(t.is_meta and not t.requires_grad for t in frozen_tensors(block).values())
 
 
-def test_pickling_keeps_everything(block):
+@pytest.mark.parametrize('rotary', [False, True])
+def test_pickling_keeps_everything(checkpoints, rotary):
+    block = LLMBlock(checkpoints('llama-gqa'), rotary=rotary)
     twin = pickle.loads(pickle.dumps(block))
     torch.testing.assert_close(frozen_tensors(twin), frozen_tensors(block), rtol=0, atol=0)
     assert torch.equal(twin(tokens()), block(tokens()))

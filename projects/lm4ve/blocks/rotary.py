@@ -62,7 +62,7 @@ class RotaryTables:
             self.by_layer.append(type(rotary)(config))
         self.kind = model.config.model_type
         check(f"block.rotary of '{self.kind}'", True, choices=(rotary is not None,))
-        self.form = FORMS[model.spec.rotary]
+        self.form = model.spec.rotary  # a name, since a function has no pickle
         self.reach = model.spec.reach and model.spec.reach(model.config)
         by_type = 'layer_type' in inspect.signature(self.module.forward).parameters
         self.layer_types: list[str] | None = model.config.layer_types if by_type else None
@@ -79,7 +79,8 @@ class RotaryTables:
         options = [self.layer_types[layer]] if self.layer_types else []
         module = self.by_layer[layer] if self.by_layer else self.module
         with torch.no_grad():
-            cos, sin = self.form(module(torch.zeros(1), torch.arange(length)[None], *options))
+            made = module(torch.zeros(1), torch.arange(length)[None], *options)
+            cos, sin = FORMS[self.form](made)
         if self.one_frequency:
             angles = torch.arange(length)[None, :, None].float()
             cos, sin = angles.cos().expand_as(cos), angles.sin().expand_as(sin)

@@ -15,8 +15,8 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from lm4ve.blocks.provenance import ProvenanceMixin
-from lm4ve.errors import UserError, check, did_you_mean, listing
 from lm4ve.compat.for_transformers import capture_afterwards
+from lm4ve.errors import UserError, check, did_you_mean, listing
 from lm4ve.necks.llm_block_neck import LLMBlockNeck, save_settings
 
 #: Modules of torch whose tokens come before samples unless ``batch_first`` is set.
@@ -90,11 +90,11 @@ def LLMBlockInsert(
     record_each(necks)
     several = not has_one_place(after, before)
     encoder.llm_neck = ModuleList(necks) if several else necks[0]
+    encoder.llm_neck.train(encoder.training)
     from lm4ve.necks.neck_hook import ThroughNeck
 
     names = {m: n for n, m in encoder.named_modules()}
     for i, (place, name, at_input) in enumerate(places):
-    encoder.llm_neck.train(encoder.training)
         layout = defaults_of(encoder, name).get('layout')
         number = i if several else None
         hook = ThroughNeck(encoder, names[place], index, layout, number)
@@ -103,10 +103,10 @@ def LLMBlockInsert(
             place.register_forward_pre_hook(hook.replace_input, with_kwargs=True)
         else:
             place.register_forward_hook(hook)
+            capture_afterwards(place)
     return encoder
 
 
-def record_each(necks: Sequence[Any]) -> None:
 def _check_drawn(encoder: nn.Module, neck: LLMBlockNeck) -> None:
     """Refuse to draw from class, distillation and register tokens, which the encoder reads first.
 
@@ -122,8 +122,8 @@ def _check_drawn(encoder: nn.Module, neck: LLMBlockNeck) -> None:
         )
 
 
+def record_each(necks: Sequence[Any]) -> None:
     """Record the settings of necks; a shared block's record has no room for those of several."""
-            capture_afterwards(place)
     if len({id(getattr(neck, 'block', neck)) for neck in necks}) < len(necks):
         for neck in necks:
             neck.register_state_dict_post_hook(save_settings)
