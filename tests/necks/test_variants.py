@@ -1,6 +1,7 @@
 """Fields of the papers that followed, each against a computation written by hand."""
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -60,6 +61,14 @@ def test_a_mask_that_leaves_nothing_to_pool_is_refused(fields):
     neck = make(out_type='query', queries=fields, num_extra_tokens=1)
     with pytest.raises(UserError, match='every token'):
         neck(tokens(), padding_mask=torch.arange(5).expand(2, -1) > 0)
+
+
+def test_queries_after_padding_have_no_place():
+    neck = make(dict(rotary=True), out_type='query', queries=dict(mean=True))
+    for length in (3, 5):  # a sample that others make longer
+        padding = torch.arange(length)[None] >= 3
+        with pytest.raises(UserError, match='comes after padding') if length > 3 else nullcontext():
+            neck(tokens()[:1, :length], padding)
 
 
 @pytest.mark.parametrize('low_rank', ['fold', 'absorb', 'auto'])

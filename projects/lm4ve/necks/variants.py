@@ -171,6 +171,8 @@ class QueryTokens(nn.Module):
         check("neck.queries (of out_type='query')", fields, kind=dict)
         self.fields, self.extra = FewQueries(**fields), neck.num_extra_tokens
         self.reads_class = self.fields.cls_token
+        source = getattr(neck.block, 'source', {})
+        self.is_placed = bool(source.get('rotary') or source.get('window'))
         check("neck.keep_others with out_type='query'", neck.keep_others, choices=(False,))
         if self.fields.cls_token:
             check('neck.num_extra_tokens with queries.cls_token', self.extra, kind=int, least=1)
@@ -198,6 +200,12 @@ class QueryTokens(nn.Module):
         """
         (batch, n, _), fields, count = x.shape, self.fields, self.fields.count
         rest, added = x[:, self.extra :], []
+        checked = self.is_placed and not torch.compiler.is_compiling()
+        if checked and padding_mask is not None and padding_mask[:, -1].any():
+            raise UserError(
+                "neck.out_type='query' comes after padding, and block.rotary or a window counts "
+                'the tokens between. Fix: block.rotary=False and window=False, or no padding.'
+            )
         if fields.learned:
             added.append(self.tokens.to(x.dtype).expand(batch, -1, -1))
         if fields.mean:
