@@ -1,6 +1,7 @@
 """What every test gets: one thread, the same random numbers, and no word to any network."""
 
 import collections
+import functools
 import os
 import runpy
 import sys
@@ -77,14 +78,9 @@ def checkpoints(tmp_path_factory):
     """
     from tests.helpers.families import write_huggingface
 
-    written = {}
-
+    @functools.cache
     def get(variant: str, **options) -> str:
-        key = variant, tuple(sorted((k, str(v)) for k, v in options.items()))
-        if key not in written:
-            folder = tmp_path_factory.mktemp(variant)
-            written[key] = str(write_huggingface(folder, variant, **options))
-        return written[key]
+        return str(write_huggingface(tmp_path_factory.mktemp(variant), variant, **options))
 
     return get
 

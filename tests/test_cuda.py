@@ -15,10 +15,8 @@ from tests.helpers.shrink import shrinker_of
 from tests.helpers.tasks import ROOT
 from tests.runner.test_distributed import environment
 
-pytestmark = [
-    pytest.mark.cuda,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU'),
-]
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+pytestmark = [pytest.mark.cuda, needs_gpu]
 
 
 def loss_of(task: str, device: str, **options) -> float:

@@ -113,9 +113,8 @@ def test_all_modules_of_an_analysis_need_its_extra_only(package, extra, tmp_path
 def test_the_collective_extras_are_their_parts():
     parts = ('activations', 'iou', 'ablation')
     assert needed_by(('analysis',)) == needed_by(parts)
-    assert needed_by(('all',)) == needed_by(
-        (*(t.extra for t in all_tasks()), *parts, 'try', 'demo')
-    )
+    every = *(t.extra for t in all_tasks()), *parts, 'try', 'demo'
+    assert needed_by(('all',)) == needed_by(every)
 
 
 @pytest.mark.slow
@@ -142,10 +141,7 @@ EIGHT = '--cfg-options test_dataloader.dataset.indices=8'
 #: Extras -> a command of their own, and what it writes.
 COMMANDS = {
     ('image', 'activations'): (f'{ANALYSIS[0]} {{config}} none --indices 0', 'out/*.html'),
-    ('image', 'export'): (
-        'export.py {config} none --format onnx --out out/model.onnx',
-        'out/*.onnx',
-    ),
+    ('image', 'export'): ('export.py {config} none --format onnx --out out/vit.onnx', 'out/*.onnx'),
     ('image', 'iou'): (f'{ANALYSIS[1]} {{textured}} none --bootstrap 5 {EIGHT}', 'out/iou.csv'),
     ('ablation',): ('analysis/ablate.py {grid} --work-dir out', 'out/toy/table.md'),
 }

@@ -116,9 +116,7 @@ def test_a_file_has_at_most_400_lines(folder):
 
 
 #: Registering modules lie in these, for every task, each a module or a package.
-PLACES = {
-    *('datasets', 'demo', 'loops', 'metrics', 'models', 'optim', 'transforms', 'visualization')
-}
+PLACES = {*'datasets demo loops metrics models optim transforms visualization'.split()}
 #: Task -> a package without which its modules do not import.
 NEEDS = {'image': 'mmpretrain', 'video': 'mmaction', 'vqa': 'mmpretrain', 'rooms': 'mmpretrain'}
 REGISTRIES = [r for r in vars(registry).values() if isinstance(r, registry.LazyRegistry)]

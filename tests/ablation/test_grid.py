@@ -55,12 +55,8 @@ def test_seeds_and_tuned_values_reach_the_options(tmp_path):
     text = GRID.replace("{'model.width': 1}", "{'model.width': '{seed}', 'work_dir': 'at-{seed}'}")
     grid = load_grid(write_grid(tmp_path, text.replace('seeds = 2', 'seeds = (3, 5)') + TUNE))
     trial = grid.main(dict(one=0.01))[1]
-    assert trial.options == {
-        'model.width': 5,
-        'work_dir': 'at-5',
-        'randomness.seed': 5,
-        'optim_wrapper.optimizer.lr': 0.01,
-    }
+    own = {'model.width': 5, 'work_dir': 'at-5'}
+    assert trial.options == own | {'randomness.seed': 5, 'optim_wrapper.optimizer.lr': 0.01}
     assert [t.value for t in grid.tuning()] == [0.01, 0.1] * 2
     assert grid.tuning()[0].options['train_dataloader.dataset.part'] == 'fit'
     # What is not tuned yet has no main trials.

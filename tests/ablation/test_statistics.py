@@ -17,9 +17,8 @@ def test_degenerate_pairs():
 
 
 def test_holm_by_hand():
-    assert holm([0.01, math.nan, 0.04, 0.03]) == pytest.approx(
-        [0.03, math.nan, 0.06, 0.06], nan_ok=True
-    )
+    expected = pytest.approx([0.03, math.nan, 0.06, 0.06], nan_ok=True)
+    assert holm([0.01, math.nan, 0.04, 0.03]) == expected
 
 
 def test_summaries_pair_by_seed_and_leave_the_reference_untested():

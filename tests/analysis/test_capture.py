@@ -45,9 +45,8 @@ def test_points_are_the_inputs_and_outputs_of_neck_parts(task):
     if task != 'motion':
         assert (prefix, seen.points['encoder'].layout.grid) == PLACES[task]
     for label, expected in dict(encoder=x, mapped=mapped, block=block, after=after).items():
-        torch.testing.assert_close(
-            seen.points[label].tokens, expected[:, prefix:], rtol=1e-4, atol=1e-5
-        )
+        found = seen.points[label].tokens
+        torch.testing.assert_close(found, expected[:, prefix:], rtol=1e-4, atol=1e-5)
     assert seen.points['block'].tokens.shape[-1] == D
     assert seen.views == (2 if task == 'video' else 1)
 
@@ -154,11 +153,10 @@ def test_scene_attention_is_the_focal_agents_row():
     seen = analyse(model, data)
     for attention in seen.attention.values():
         assert attention.row == 'focal agent'
-        mask = attention.layout.padding_mask[:, None].expand_as(attention.weights)
-        assert (attention.weights[mask] == 0).all() and mask.any()
-        torch.testing.assert_close(
-            attention.weights.sum(-1), torch.ones(attention.weights.shape[:2])
-        )
+        weights, mask = attention.weights, attention.layout.padding_mask
+        mask = mask[:, None].expand_as(weights)
+        assert (weights[mask] == 0).all() and mask.any()
+        torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:2]))
 
 
 def numpy_frequency(x: np.ndarray, wrap: bool) -> np.ndarray:

@@ -21,9 +21,8 @@ from lm4ve.analysis.sheets import Entry, draw_sheet, write_page
 from lm4ve.tasks.base.pictures import COVER, to_image
 
 MEAN, STD = torch.tensor([120.0, 110.0, 100.0]), torch.tensor([60.0, 50.0, 40.0])
-MODEL = SimpleNamespace(
-    data_preprocessor=SimpleNamespace(mean=MEAN.view(-1, 1, 1), std=STD.view(-1, 1, 1))
-)
+SCALE = SimpleNamespace(mean=MEAN.view(-1, 1, 1), std=STD.view(-1, 1, 1))
+MODEL = SimpleNamespace(data_preprocessor=SCALE)
 
 
 def spike(at: int, rows: int = 1) -> torch.Tensor:

@@ -12,6 +12,7 @@ from tests.blocks.test_families import tokens
 from tests.helpers.families import FAMILIES
 
 LLAMA = FAMILIES['llama']
+NO_LAYERS = ((2,), (0, -3), (1, -1), (), 1, ('a',), None)
 
 
 ARGUMENTS = [
@@ -29,10 +30,7 @@ ARGUMENTS = [
         (dict(arch=LLAMA, trainable='all', dtype=dtype), 'block.dtype.*float32')
         for dtype in ('bfloat16', 'int8')
     ),
-    *(
-        (dict(arch=LLAMA, layers=x), 'block.layers')
-        for x in ((2,), (0, -3), (1, -1), (), 1, ('a',), None)
-    ),
+    *((dict(arch=LLAMA, layers=x), 'block.layers') for x in NO_LAYERS),
 ]
 
 

@@ -43,9 +43,8 @@ def test_every_spec_has_a_tiny_config():
 
 @pytest.mark.parametrize('variant, causal, rotary, layer', WAYS)
 def test_equals_the_layer_of_transformers(checkpoints, variant, causal, rotary, layer):
-    block = LLMBlock(
-        checkpoints(variant), layers=(layer,), causal=causal, rotary=rotary, final_norm=False
-    )
+    options = dict(layers=(layer,), causal=causal, rotary=rotary, final_norm=False)
+    block = LLMBlock(checkpoints(variant), **options)
     for padding in (None, right_padding()):
         x = tokens()
         expected = reference_layer(random_model(variant), layer, x, causal, rotary, padding)

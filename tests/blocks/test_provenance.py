@@ -204,8 +204,8 @@ FUNCTIONS = [
     ('mistral', dict(sliding_window=3), dict(causal=True)),
     ('gpt2-scaled', dict(scale_attn_by_inverse_layer_idx=False), {}),
 ]
-NO_FUNCTION = dict(vocab_size=64, attention_dropout=0.1, max_position_embeddings=32)
-NO_FUNCTION.update(rope_parameters=LLAMA3, pad_token_id=3, num_hidden_layers=3)
+UNUSED = dict(vocab_size=64, attention_dropout=0.1, max_position_embeddings=32)
+UNUSED.update(rope_parameters=LLAMA3, pad_token_id=3, num_hidden_layers=3)
 
 
 @pytest.mark.parametrize('variant, changes, options', FUNCTIONS)
@@ -221,9 +221,7 @@ def test_an_edited_config_with_the_same_weights_is_refused(variant, changes, opt
 
 
 def test_fields_without_effect_are_not_compared():
-    block, other = (
-        LLMBlock(arch=dict(FAMILIES['llama'], **c), layers=(1,)) for c in ({}, NO_FUNCTION)
-    )
+    block, other = (LLMBlock(arch=dict(FAMILIES['llama'], **c), layers=(1,)) for c in ({}, UNUSED))
     assert torch.equal(block(tokens()), other(tokens()))
     other.load_state_dict(block.state_dict())
 

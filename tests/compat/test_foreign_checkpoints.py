@@ -78,16 +78,14 @@ def test_an_inferencer_does_not_execute_the_config_of_a_checkpoint(tmp_path):
 @pytest.mark.parametrize('scheme', ['', 'file://'])
 def test_no_pickle_is_executed_from_wherever_it_comes(tmp_path, monkeypatch, zipped, scheme):
     monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
-    path = tmp_path / 'a.pth'
-    torch.save(
-        dict(state_dict=Payload(tmp_path / 'ran')), path, _use_new_zipfile_serialization=zipped
-    )
+    path, ran = tmp_path / 'a.pth', tmp_path / 'ran'
+    torch.save(dict(state_dict=Payload(ran)), path, _use_new_zipfile_serialization=zipped)
     load = CheckpointLoader.load_checkpoint
     if scheme:  # what http:// is loaded with, without a network
         load = CheckpointLoader._schemes['http://'].__globals__['load_url']
     with pytest.raises((CheckpointError, pickle.UnpicklingError)):
         load(f'{scheme}{path}')
-    assert not (tmp_path / 'ran').exists()
+    assert not ran.exists()
 
 
 @pytest.mark.parametrize('hook', HOOKS)

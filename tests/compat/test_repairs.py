@@ -19,9 +19,8 @@ pytest.importorskip('mmaction')
 
 _RUNNER, _HOOKS = 'mmengine.runner', 'mmengine.hooks'
 _PRETRAIN, _ACTION = 'mmpretrain.models', 'mmaction.models'
-_BLIP, _VINDLU = (
-    f'models/multimodal/{n}.py' for n in ('blip/language_model', 'vindlu/modeling_bert')
-)
+_BLIP = 'models/multimodal/blip/language_model.py'
+_VINDLU = 'models/multimodal/vindlu/modeling_bert.py'
 _LAYER = 'models/utils/res_layer_extra_norm.py'
 _LATE, _BEST = r"load_or_resume\(.*'before_run'", r"get_info\(\s*'best_ckpt'"
 _ORDER = r'\.remove\(.*save_checkpoint\(\n'

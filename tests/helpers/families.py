@@ -201,14 +201,7 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
 
 
 def write_huggingface(
-    folder: Path,
-    family: str,
-    layout='safetensors',
-    seed=0,
-    dtype=torch.float32,
-    rename=str,
-    extra=(),
-    **changes,
+    folder, family, layout='safetensors', seed=0, dtype=torch.float32, rename=str, extra=(), **more
 ) -> Path:
     """Write a random tiny model as a Hugging Face checkpoint folder.
 
@@ -222,13 +215,13 @@ def write_huggingface(
         rename (callable, optional): From the bare model's tensor names to the
             names in the files, for other prefixes.
         extra (dict[str, Tensor], optional): More tensors to write.
-        **changes: Other config fields.
+        **more: Other config fields.
 
     Returns:
         Path: ``folder``.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    model = random_model(family, seed, **changes)
+    model = random_model(family, seed, **more)
     if layout == 'safetensors' and rename is str and not extra:
         # A copy, since a dtype is for the whole model.
         copy = type(model)(model.config)
@@ -277,13 +270,7 @@ _META_LAYER = {
 
 
 def write_meta(
-    folder: Path,
-    shards: int = 1,
-    family: str = 'llama',
-    seed: int = 0,
-    dtype: torch.dtype = torch.float32,
-    sizes: dict[str, int] | None = None,
-    **params,
+    folder: Path, shards=1, family='llama', seed=0, dtype=torch.float32, sizes=None, **params
 ) -> Path:
     """Write a random tiny LLaMA as Meta does.
 

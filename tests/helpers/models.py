@@ -63,15 +63,12 @@ def pointcloud(**options):
 @functools.cache
 def scenes() -> list:
     """Two simulated scenes, through the files of Argoverse 1."""
-    from pathlib import Path
-
     from lm4ve.tasks.motion import Argoverse1Reader
     from lm4ve.tasks.motion.demo.traffic_files import write_argoverse1
 
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        write_argoverse1(root, dict(train=2))
-        reader = Argoverse1Reader(root / 'train' / 'data', root / 'map_files')
+        write_argoverse1(folder, dict(train=2))
+        reader = Argoverse1Reader(f'{folder}/train/data', f'{folder}/map_files')
         return [reader.read(f) for f in reader.files()]
 
 

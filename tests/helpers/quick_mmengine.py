@@ -33,7 +33,7 @@ def _read_once(read: Callable) -> Callable:
     A config takes 30 to 100 ms. A test's own may change and is read each time; what it
     inherits from here is not.
     """
-    known = {}
+    read_once = functools.cache(read)
     ours = f'{Path(__file__).parents[2]}/configs/'
 
     @functools.wraps(read)
@@ -41,9 +41,6 @@ def _read_once(read: Callable) -> Callable:
         path = os.path.abspath(os.path.expanduser(filename))
         if not path.startswith(ours) and '/.mim/configs/' not in path:
             return read(path, *args, **options)
-        key = path, args, *options.items()
-        if key not in known:
-            known[key] = read(path, *args, **options)
-        return copy.deepcopy(known[key])
+        return copy.deepcopy(read_once(path, *args, **options))
 
     return file2dict

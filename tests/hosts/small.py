@@ -1,27 +1,19 @@
 """A host's config made small: a few pictures, thin models, two iterations."""
 
-import json
 from argparse import Namespace
+from functools import partial
 from pathlib import Path
 
-import cv2
-import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
 
 from lm4ve.runner.command_line import build_runner, finish_config
 from tests.helpers.config_runs import train
 from tests.helpers.models import BLOCK
+from tests.tasks.vqa.files import write_image, write_json
 
 SIDE = 64
-
-
-def write_picture(path: Path, seed: int, most: int = 255, channels: tuple = (3,)) -> None:
-    """Write random pixels; without channels, a mask of classes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(seed)
-    pixels = rng.integers(0, most, (SIDE, SIDE, *channels), dtype=np.uint8)
-    assert cv2.imwrite(str(path), pixels)
+write_picture = partial(write_image, size=(SIDE, SIDE))
 
 
 def write_coco(folder: Path, split: str, count: int, classes: tuple[str, ...]) -> None:
@@ -33,9 +25,8 @@ def write_coco(folder: Path, split: str, count: int, classes: tuple[str, ...]) -
     for i, name in enumerate(names):
         write_picture(folder / f'{split}2017' / name, i)
     categories = [dict(id=i, name=name) for i, name in enumerate(classes, 1)]
-    file = folder / f'annotations/instances_{split}2017.json'
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(json.dumps(dict(images=images, annotations=boxes, categories=categories)))
+    content = dict(images=images, annotations=boxes, categories=categories)
+    write_json(folder / f'annotations/instances_{split}2017.json', content)
 
 
 def shrink(cfg: Config, work_dir: Path, data: Path, width: int, **steps) -> None:

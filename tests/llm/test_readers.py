@@ -22,14 +22,16 @@ def assert_equal_blocks(block: LLMBlock, expected: LLMBlock) -> None:
     assert torch.equal(block(x, right_padding()), expected(x, right_padding()))
 
 
+def assert_equal_sources(*sources, **options) -> None:
+    assert_equal_blocks(*(LLMBlock(str(source), **options) for source in sources))
+
+
 @pytest.mark.parametrize('variant', ['llama-gqa', 'gpt2', 'bert'])
 @pytest.mark.parametrize('layout', LAYOUTS)
 @pytest.mark.parametrize('dtype', DTYPES, ids=str)
 def test_every_layout_gives_the_same_block(checkpoints, tmp_path, variant, layout, dtype):
     write_huggingface(tmp_path, variant, layout, dtype=dtype)
-    assert_equal_blocks(
-        LLMBlock(str(tmp_path), layers=(1, 0)), LLMBlock(checkpoints(variant), layers=(1, 0))
-    )
+    assert_equal_sources(tmp_path, checkpoints(variant), layers=(1, 0))
 
 
 @pytest.mark.parametrize('shards', [1, 2])
@@ -38,9 +40,7 @@ def test_every_layout_gives_the_same_block(checkpoints, tmp_path, variant, layou
 def test_metas_layout_gives_the_same_block(checkpoints, tmp_path, shards, family, dtype):
     write_meta(tmp_path, shards, family, dtype=dtype)
     options = dict(layers=(0, 1), causal=True, rotary=True)
-    assert_equal_blocks(
-        LLMBlock(str(tmp_path), **options), LLMBlock(checkpoints(family), **options)
-    )
+    assert_equal_sources(tmp_path, checkpoints(family), **options)
 
 
 SCALED = dict(rope_type='llama3', factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0)
@@ -93,7 +93,7 @@ NAMES = [
 @pytest.mark.parametrize('variant, options', NAMES)
 def test_names_in_the_files_do_not_matter(checkpoints, tmp_path, variant, options):
     write_huggingface(tmp_path, variant, **options)
-    assert_equal_blocks(LLMBlock(str(tmp_path)), LLMBlock(checkpoints(variant)))
+    assert_equal_sources(tmp_path, checkpoints(variant))
 
 
 def without_other_shards(folder: Path, layout: str) -> Path:
@@ -128,7 +128,7 @@ SOURCES = {
 @pytest.mark.parametrize('write', SOURCES.values(), ids=SOURCES)
 def test_files_are_found_by_what_is_named(checkpoints, tmp_path, monkeypatch, write):
     monkeypatch.setenv('HOME', str(tmp_path))
-    assert_equal_blocks(LLMBlock(str(write(tmp_path))), LLMBlock(checkpoints('llama')))
+    assert_equal_sources(write(tmp_path), checkpoints('llama'))
 
 
 @pytest.mark.parametrize('layout', ['safetensors', 'bin', 'meta'])
@@ -177,7 +177,7 @@ def test_a_hub_id_fetches_only_the_shards_of_the_layer(checkpoints, tmp_path, re
 @pytest.mark.parametrize('shards', [1, 2])
 def test_metas_files_on_the_hub(checkpoints, tmp_path, requests, shards):
     write_meta(tmp_path, shards)
-    assert_equal_blocks(LLMBlock('org/llama@v1.0'), LLMBlock(checkpoints('llama')))
+    assert_equal_sources('org/llama@v1.0', checkpoints('llama'))
     assert {(name, revision) for name, _, revision in requests} == {('org/llama', 'v1.0')}
 
 

@@ -201,9 +201,8 @@ def test_a_combination_equals_its_parts_or_is_refused(seed):
     ignored = chosen(ignored, queries)[:, : out.shape[1]] if out.dim() > 2 else torch.tensor(False)
     direction, found = torch.randn(out.shape).masked_fill(ignored, 0), []
     for result in (out, by_parts(neck, x, padding, queries)):
-        grads = torch.autograd.grad(
-            (result * direction).sum(), [x, *neck.parameters()], allow_unused=True
-        )
+        summed = (result * direction).sum()
+        grads = torch.autograd.grad(summed, [x, *neck.parameters()], allow_unused=True)
         found.append([result * (direction != 0), *grads])
     for a, b in zip(*found, strict=True):
         a, b = (torch.zeros(1) if t is None else t for t in (a, b))  # a bias of keys

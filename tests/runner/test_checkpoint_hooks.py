@@ -27,10 +27,8 @@ class Toy(BaseModel):
     """Any MMEngine model with the neck in it: no host framework needed."""
 
     def __init__(self) -> None:
-        layers = {'Linear': 0.5, 'LlamaRMSNorm': 9.0}
-        super().__init__(
-            init_cfg=[dict(type='Constant', layer=k, val=v) for k, v in layers.items()]
-        )
+        values = dict(Linear=0.5, LlamaRMSNorm=9.0).items()
+        super().__init__(init_cfg=[dict(type='Constant', layer=k, val=v) for k, v in values])
         self.stem = torch.nn.Linear(4, 8)
         self.neck = MODELS.build(neck(8, out_type='avg_featmap'))
 

@@ -119,10 +119,10 @@ def assert_equal_runs(folder: Path, steps=STEPS * EPOCHS) -> dict:
 
 
 # At the 3rd and the 5th (last) step of an epoch, and after each of several steps.
-@pytest.mark.parametrize(
-    ('kills', 'interval', 'workers'),
-    [((8,), 2, 0), ((6, 11), 5, 0), ((1, 4, 7, 10), 1, 0), ((9,), 3, 1)],
-)
+KILLS = [((8,), 2, 0), ((6, 11), 5, 0), ((1, 4, 7, 10), 1, 0), ((9,), 3, 1)]
+
+
+@pytest.mark.parametrize('kills, interval, workers', KILLS)
 def test_interrupted_run_equals_uninterrupted_run(tmp_path, kills, interval, workers):
     train(tmp_path / 'whole', interval=STEPS)
     for i, kill in enumerate(kills):
@@ -140,9 +140,10 @@ def test_resume_skips_trained_batches_unread(tmp_path):
     assert len(READ) == 4 * (2 + STEPS) - 1 - 1
 
 
-@pytest.mark.parametrize(
-    ('sampler', 'workers'), [('DefaultSampler', 0), ('InfiniteSampler', 0), ('InfiniteSampler', 1)]
-)
+SAMPLERS = [('DefaultSampler', 0), ('InfiniteSampler', 0), ('InfiniteSampler', 1)]
+
+
+@pytest.mark.parametrize('sampler, workers', SAMPLERS)
 def test_iteration_loop_resumes_bit_equal(tmp_path, sampler, workers):
     loop = dict(by_epoch=False, max_iters=13)
     cut_and_resume(tmp_path, workers=workers, sampler=sampler, loop=loop)

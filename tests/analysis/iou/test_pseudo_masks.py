@@ -105,11 +105,9 @@ def row_of(report, variant: str, choice: str):
 def test_each_image_has_its_best_threshold_inverted_too():
     maps, truth = random_scores()
     report = summarize(some_scores(truth, encoder=maps), resamples=50)
-    thresholds = np.arange(1, 10) / 10
+    levels = np.arange(1, 10) / 10
     for variant, m in (('as is', maps), ('inverted', 1 - maps)):
-        best = [
-            max(_by_counting(x > t, y) for t in thresholds) for x, y in zip(m, truth, strict=True)
-        ]
+        best = [max(_by_counting(x > t, y) for t in levels) for x, y in zip(m, truth, strict=True)]
         row = row_of(report, variant, 'best per image')
         assert row.iou == pytest.approx(np.mean(best), abs=1e-12) and row.images == 12
     assert report.prior['iou'] == pytest.approx(truth.mean(), abs=1e-12)

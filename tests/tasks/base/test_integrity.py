@@ -1,11 +1,12 @@
 """The policy for corrupt files, with a data set of text files."""
 
-import logging
+from pathlib import Path
 
 import pytest
 
 from lm4ve.errors import UserError
 from lm4ve.tasks.base.integrity import IntegrityMixin
+from tests.helpers.logs import record_logs
 
 
 class Notes(IntegrityMixin):
@@ -23,8 +24,7 @@ class Notes(IntegrityMixin):
 
     @staticmethod
     def read(results):
-        with open(results['path']) as f:
-            results['text'] = f.read()
+        results['text'] = Path(results['path']).read_text()
         if results['text'] == 'deep':
             raise OSError('the decoder gives up')
         return results['text']
@@ -34,8 +34,7 @@ class Notes(IntegrityMixin):
 
     def find_defect(self, path, decode=False):
         self.looks.append((path, decode))
-        with open(path) as f:
-            text = f.read()
+        text = Path(path).read_text()
         if text == 'bad':
             return 'is bad'
         return 'is bad inside' if decode and text == 'deep' else None
@@ -43,13 +42,7 @@ class Notes(IntegrityMixin):
 
 @pytest.fixture
 def log(monkeypatch):
-    lines = []
-
-    def record(message, logger=None, level=logging.INFO):
-        lines.append((level, message))
-
-    monkeypatch.setattr('lm4ve.tasks.base.integrity.print_log', record)
-    return lines
+    return record_logs(monkeypatch, 'lm4ve.tasks.base.integrity')
 
 
 @pytest.fixture
@@ -77,7 +70,7 @@ DEPTHS = [
 @pytest.mark.parametrize('verify, test_mode, kept', DEPTHS)
 def test_verify_selects_the_depth_of_the_scan(verify, test_mode, kept, write, log):
     data = Notes(write('a', 'bad', 'deep'), verify=verify, test_mode=test_mode)
-    texts = [open(data.get_data_info(i)['path']).read() for i in range(len(data))]
+    texts = [Path(data.get_data_info(i)['path']).read_text() for i in range(len(data))]
     assert texts == kept
     assert data.num_corrupt == 3 - len(kept)
 

@@ -19,10 +19,6 @@ class Shrinker(shrink.Shrinker):
     task = 'image'
     metric = 'accuracy/top1'
 
-    def imagenet(self) -> Path:
-        """Return a folder in ImageNet's layout."""
-        return Path(self.written('imagenet', _write_imagenet))
-
     def model(self, model: ConfigDict) -> int:
         backbone = model.backbone
         inserted = backbone.type == 'LLMBlockInsert'
@@ -69,7 +65,8 @@ class Shrinker(shrink.Shrinker):
             loader.batch_size = 8
             return
         loader.batch_size = 64 if split == 'train' else 4
-        dataset.update(data_root=str(self.imagenet()), metainfo=dict(classes=CLASSES))
+        root = self.written('imagenet', _write_imagenet)
+        dataset.update(data_root=root, metainfo=dict(classes=CLASSES))
         shrink.shrink_images(dataset.pipeline)
 
     def load(self, *args, **options):
@@ -80,6 +77,7 @@ class Shrinker(shrink.Shrinker):
 
 
 def _write_imagenet(root: Path) -> None:
+    """Write a folder in ImageNet's layout."""
     for split, count in IMAGES.items():
         for i in range(count):
             name = CLASSES[i % len(CLASSES)]

@@ -148,9 +148,8 @@ def test_only_proposals_of_region_are_trained():
     assert losses['region'].item() == pytest.approx(-(p[2] + p[3]).log().item(), rel=1e-5)
     inside = scores.detach()[0, 2:4].softmax(-1)
     target = (-distances[0, 2:4]).softmax(-1)
-    assert losses['score'].item() == pytest.approx(
-        (target * (target / inside).log()).sum().item(), rel=1e-4
-    )
+    divergence = (target * (target / inside).log()).sum()
+    assert losses['score'].item() == pytest.approx(divergence.item(), rel=1e-4)
     (losses['reg'] + losses['score']).backward()
     assert (lines.grad.abs().sum((0, 2, 3)) > 0).tolist() == members[0].tolist()
     assert (scores.grad[0] != 0).tolist() == members[0].tolist()

@@ -12,19 +12,12 @@ import pandas as pd
 import pytest
 
 from lm4ve.errors import UserError
-from lm4ve.tasks.motion import (
-    Argoverse1Reader,
-    Argoverse2Reader,
-    MotionDataset,
-    SceneCache,
-    SceneError,
-    VectorizeScene,
-    preprocess_split,
-)
+from lm4ve.tasks.motion import Argoverse1Reader, Argoverse2Reader, MotionDataset, SceneCache
 from lm4ve.tasks.motion.datasets.argoverse import read_city_map, read_map
+from lm4ve.tasks.motion.datasets.cache import preprocess_split
 from lm4ve.tasks.motion.demo.traffic import build_city
-from lm4ve.tasks.motion.scene import heading_of, resample
-from lm4ve.tasks.motion.transforms import FlipScene
+from lm4ve.tasks.motion.scene import SceneError, heading_of, resample
+from lm4ve.tasks.motion.transforms import FlipScene, VectorizeScene
 
 
 def step(table):

@@ -30,10 +30,8 @@ def write_scene(root: Path, name: str, count: int = 60, seed: int = 0) -> dict[s
     aligned[:, :3] = raw[:, :3] @ ALIGNMENT[:3, :3].T + ALIGNMENT[:3, 3]
     instances = rng.integers(0, len(IDS), count)
     clouds = [aligned[instances == i, :3] for i in range(len(IDS))]
-    boxes = [
-        [*(x.max(0) + x.min(0)) / 2, *(x.max(0) - x.min(0)), IDS[i], i]
-        for i, x in enumerate(clouds)
-    ]
+    ends = [(x.min(0), x.max(0)) for x in clouds]
+    boxes = [[*(high + low) / 2, *(high - low), IDS[i], i] for i, (low, high) in enumerate(ends)]
     arrays = dict(
         vert=raw,
         aligned_vert=aligned,

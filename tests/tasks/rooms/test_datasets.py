@@ -166,9 +166,8 @@ def test_a_mirrored_room_is_the_room_in_a_mirror(root, axis):
     np.testing.assert_array_equal(after['points'][:, 3:], before['points'][:, 3:])
     np.testing.assert_allclose(turned[:, 0], turn[:, 0] * np.diag(mirror), atol=1e-6)
     # The released code's own rule, for turns around z.
-    turn = (
-        turn * [[-1, 1, 1], [1, -1, 1], [1, 1, 1]] if axis == 0 else turn[[1, 0, 2]][:, [1, 0, 2]]
-    )
+    signs, swap = [[-1, 1, 1], [1, -1, 1], [1, 1, 1]], [1, 0, 2]
+    turn = turn * signs if axis == 0 else turn[swap][:, swap]
     np.testing.assert_allclose(turned, turn, atol=1e-6)
 
 

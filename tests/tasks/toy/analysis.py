@@ -40,10 +40,8 @@ class Wave(Picture):
     def draw_values(self, axes, tokens, colors, time=0):
         """Draw a stripe for each token behind its samples."""
         top = np.abs(self.samples).max() + 0.1
-        extent = (0, len(self.samples), -top, top)
-        axes.imshow(
-            tokens.values[None], cmap=colors, norm=tokens.norm(), extent=extent, aspect='auto'
-        )
+        place = dict(extent=(0, len(self.samples), -top, top), aspect='auto')
+        axes.imshow(tokens.values[None], cmap=colors, norm=tokens.norm(), **place)
         self.draw_input(axes)
 
 

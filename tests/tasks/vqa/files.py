@@ -18,10 +18,10 @@ ANSWERS = ('yes', 'no', '2', 'red', 'blue')
 WORDS = 'a small red big blue dog cat runs sits on the grass sea table road'.split()
 
 
-def write_image(path: Path, seed: int = 0, size: tuple[int, int] = (40, 32)) -> Path:
-    """Write an image of noise, ``size`` is width and height."""
+def write_image(path: Path, seed=0, size=(40, 32), most=255, channels=(3,)) -> Path:
+    """Write an image of noise, ``size`` is width and height; without channels, a mask."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 255, (*size[::-1], 3), dtype=np.uint8)
+    pixels = np.random.default_rng(seed).integers(0, most, (*size[::-1], *channels), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
     return path
 

@@ -81,9 +81,8 @@ def test_pairs_are_ranked_by_their_score(made, head, tmp_path):
     found = inferencer(made, head)
     texts = ['a red cat', 'two dogs on the mat']
     files = [made / f'images/{i}.png' for i in range(3)]
-    expected = torch.stack(
-        [torch.stack([scores_of(found.model, f, text) for text in texts]) for f in files]
-    )
+    rows = [[scores_of(found.model, file, text) for text in texts] for file in files]
+    expected = torch.stack([torch.stack(row) for row in rows])
     assert expected.std(0).min() > 1e-4
     torch.testing.assert_close(found.score(files, texts, 2), expected, rtol=1e-4, atol=1e-5)
     by_text = found(made / 'images', texts, topk=2, batch_size=4, out_dir=tmp_path)

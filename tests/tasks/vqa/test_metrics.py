@@ -1,7 +1,6 @@
 """Accuracies, recalls and targets equal their definitions; loops score as one pair at a time."""
 
 import json
-import os
 import pickle
 from unittest.mock import Mock, patch
 
@@ -98,10 +97,9 @@ def answered(question_id, prediction, answers=(), answer_type=None):
 
 def test_accuracy_is_reported_by_type():
     metric = VQAAccuracy()
-    metric.process(None, [answered(1, 'yes', ['yes'] * 10, 'yes/no'), answered(5, 'yes')])
-    metric.process(
-        None, [answered(2, 'no', ['yes'] * 10, 'yes/no'), answered(3, '2', ['2'], 'number')]
-    )
+    yes = ['yes'] * 10
+    metric.process(None, [answered(1, 'yes', yes, 'yes/no'), answered(5, 'yes')])
+    metric.process(None, [answered(2, 'no', yes, 'yes/no'), answered(3, '2', ['2'], 'number')])
     metric.process(None, [answered(4, 'red', ['red'] * 2 + ['blue'] * 8, 'other')])
     assert metric.evaluate(5) == pytest.approx(
         {'vqa/overall': 65.0, 'vqa/yes-no': 50.0, 'vqa/number': 100.0, 'vqa/other': 60.0}
@@ -236,7 +234,7 @@ def test_coarse_scores_choose_the_fused_pairs(folder, exact, tmp_path):
 def test_two_processes_score_as_one(folder, exact, tmp_path):
     module = 'tests.tasks.vqa.retrieval_run'
     launch = [quick_python.folder() / 'python', '-m', 'torch.distributed.run', '--nproc_per_node=2']
-    env = dict(environment(), PYTHONPATH=f'{ROOT}{os.pathsep}{ROOT / "projects"}')
+    env = environment()
     command = [*launch, f'--master_port={env["PORT"]}', '-m', module, folder, tmp_path / 'out']
     done = run_command(*command, cwd=ROOT, env=env, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
