@@ -89,8 +89,8 @@ def LLMBlockInsert(
         necks.append(built)
     record_each(necks)
     several = not has_one_place(after, before)
-    encoder.llm_neck = ModuleList(necks) if several else necks[0]
-    encoder.llm_neck.train(encoder.training)
+    neck = ModuleList(necks) if several else necks[0]
+    encoder.llm_neck = neck.train(encoder.training)
     from lm4ve.necks.neck_hook import ThroughNeck
 
     names = {m: n for n, m in encoder.named_modules()}
