@@ -7,6 +7,7 @@ import pytest
 
 from lm4ve import tasks
 from lm4ve.ablation import load_grid
+from lm4ve.ablation.grid import identity
 from lm4ve.errors import UserError
 from tests.ablation.toy import GRID, TUNE, write_grid
 from tests.helpers.tasks import ROOT
@@ -49,6 +50,14 @@ def test_ids_say_all_that_a_result_depends_on(tmp_path):
     # Tuning comes first: two values of each variant; then two seeds of each.
     same = [a == b for a, b in zip(first, changed, strict=True)]
     assert same == [False, False, True, True, False, False, True, True]
+
+
+def test_a_schedule_that_follows_the_epochs_has_another_id(tmp_path):
+    text = "train_cfg = dict(max_epochs=2)\nparam_scheduler = [dict(type='LinearLR', end=2)]\n"
+    (tmp_path / 'config.py').write_text(text)
+    follows = {'train_cfg.max_epochs': 3}
+    stays = {**follows, 'param_scheduler.0.end': 2}
+    assert len({identity(tmp_path / 'config.py', o) for o in (follows, stays)}) == 2
 
 
 def test_seeds_and_tuned_values_reach_the_options(tmp_path):

@@ -129,6 +129,12 @@ def test_later_schedules_follow():
     assert (cfg.param_scheduler[1].T_max, cfg.param_scheduler[1].end) == (15, 20)
 
 
+def test_a_dict_keeps_the_fields_that_were_set_before_it():
+    cfg = Config(dict(model=dict(neck=dict(layers=(-1,)))))
+    merge_options(cfg, {'model.neck.layers': (2,), 'model.neck': dict(causal=True)})
+    assert cfg.model.neck == dict(layers=(2,), causal=True)
+
+
 UNREADABLE = [
     ("_base_ = 'mmseg::one/of_theirs.py'", 'mmsegmentation is not installed.* extra'),
     ("_base_ = './below.py'", 'invalid syntax .*line 2.*: b = = 2'),

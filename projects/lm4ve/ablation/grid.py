@@ -175,22 +175,22 @@ def identity(path: Path, options: dict[str, Any]) -> str:
     names (data, checkpoints), the number of threads and the device.
     """
     cfg = fresh_config(path)
-    for key, value in options.items():
-        # MMEngine removes `_delete_` from the value.
-        cfg.merge_from_dict({key: copy.deepcopy(value)})
+    # As it is trained, schedules and sizes that follow included. MMEngine removes `_delete_`.
+    merge_options(cfg, copy.deepcopy(options))
     content = dict(config=cfg.to_dict(), lm4ve=__version__, torch=torch.__version__)
     text = json.dumps(content, sort_keys=True, default=repr)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _check_options(trial: Trial) -> None:
-    """Check that every override of a trial matches a field of its config."""
-    cfg = fresh_config(trial.config)
+def _check_options(grid: Grid, variant: Variant, stage: str) -> None:
+    """Check that every override of a variant matches a field of its config."""
+    cfg = fresh_config(variant.config)
+    value = grid.tune and grid.tune.values[0]  # one seed and value represent all
     try:
-        merge_options(cfg, copy.deepcopy(trial.options))
+        merge_options(cfg, grid.trial(variant, stage, grid.seeds[0], value).options)
         check_config(cfg)
     except (UserError, TypeError, KeyError) as e:
-        raise UserError(f"variant '{trial.variant}': {e}") from e
+        raise UserError(f"variant '{variant.name}': {e}") from e
 
 
 # ---------------------------------------------------------------------------- reading
@@ -209,10 +209,9 @@ def load_grid(path: Path) -> Grid:
         content = read_config(path, set_scope=False).to_dict()
         # Names with an underscore are the file's own.
         grid = _build({k: v for k, v in content.items() if k[0] != '_'}, path.parent)
-        value = grid.tune and grid.tune.values[0]  # one seed and value represent all
         for stage in ('main', 'tune')[: 1 + (grid.tune is not None)]:
             for variant in grid.variants:
-                _check_options(grid.trial(variant, stage, grid.seeds[0], value))
+                _check_options(grid, variant, stage)
     except (UserError, TypeError, KeyError) as e:
         raise UserError(f"Grid '{path}': {e}") from e
     return grid

@@ -130,11 +130,12 @@ def merge_options(cfg: Config, options: dict[str, Any]) -> None:
         UserError: There is no such field.
     """
     fields = {name.removeprefix(ALLOW_NEW): value for name, value in options.items()}
+    variables = variables_of(cfg)
     for field in fields:
         first = field.partition('.')[0]
         if field not in options:
             cfg.allow_new = [*(cfg.get('allow_new') or ()), field]
-        elif first in variables_of(cfg):
+        elif first in variables:
             raise UserError(
                 f"{field}: '{first}' is used up when the config file is read; override the field "
                 f'that holds it, or write allow_new.{field}.'
@@ -142,7 +143,8 @@ def merge_options(cfg: Config, options: dict[str, Any]) -> None:
         else:
             _refuse_unknown(cfg, '', {first} - FIELDS - cfg.keys(), FIELDS | cfg.keys())
     epochs, size = (cfg.get('train_cfg') or {}).get('max_epochs'), cfg.get('image_size')
-    cfg.merge_from_dict(fields)
+    for field, value in fields.items():  # in their order: at once, a dict would undo what is in it
+        cfg.merge_from_dict({field: value})
     if imports := cfg.get('custom_imports'):
         import_modules_from_strings(**imports)
     for name in cfg if size is not None else ():
