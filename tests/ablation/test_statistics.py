@@ -16,6 +16,12 @@ def test_degenerate_pairs():
     assert np.isnan([*paired_tests([1.0], [2.0]), *interval([1.0])]).all()
 
 
+def test_equal_differences_of_rounded_shares_are_ties():
+    for a, b in np.random.default_rng(0).integers(440, 452, (9, 2, 8)):
+        found = paired_tests(*(np.float32(n / 5) for n in (a, b)))
+        assert found == pytest.approx(paired_tests(a, b), rel=1e-3)
+
+
 def test_holm_by_hand():
     expected = pytest.approx([0.03, math.nan, 0.06, 0.06], nan_ok=True)
     assert holm([0.01, math.nan, 0.04, 0.03]) == expected
