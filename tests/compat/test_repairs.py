@@ -22,6 +22,7 @@ _PRETRAIN, _ACTION = 'mmpretrain.models', 'mmaction.models'
 _BLIP = 'models/multimodal/blip/language_model.py'
 _VINDLU = 'models/multimodal/vindlu/modeling_bert.py'
 _LAYER = 'models/utils/res_layer_extra_norm.py'
+_CAPTURE = 'transformers/utils/output_capturing.py'
 _LATE, _BEST = r"load_or_resume\(.*'before_run'", r"get_info\(\s*'best_ckpt'"
 _ORDER = r'\.remove\(.*save_checkpoint\(\n'
 _NO_MAP, _LOADS = 'not return_feat_map', r'load_state_dict\(state_dict, False\)'
@@ -53,6 +54,7 @@ DEFECTS = [
     ('accept_one_map', f'{_ACTION}:Recognizer2D.extract_feat', r'backbone\.get\(.*each in x', None),
     ('import_without_operators', 'mmcv.utils.ext_loader:load_ext', 'import_module', 'except'),
     ('keep_names', 'transformers.trainer:Trainer._load_from_checkpoint', _LOADS, 'conversion'),
+    ('capture_afterwards', _CAPTURE, r'register_forward_hook\(', 'prepend'),
 ]
 
 
