@@ -24,10 +24,10 @@ BLOCK = """dict(
 CLIPS = "data_root='clips', clips=dict(train=8, val=8, test=8)"
 #: Task -> its demo, and the fields that make its data set small.
 DEMOS = dict(
-    image=('vit-demo_minilm_digits', ['indices=16'] * 2),
-    video=('videomae-demo_minilm_moving-digits', [CLIPS] * 2),
-    pointcloud=('pointbert-demo_minilm_primitives', ['per_class=2'] * 2),
-    motion=('vectornet-demo_minilm_sim', ["root='traffic', counts=dict(train=6, val=4)"] * 2),
+    image=('vit-demo_minilm_digits', 'indices=16'),
+    video=('videomae-demo_minilm_moving-digits', CLIPS),
+    pointcloud=('pointbert-demo_minilm_primitives', 'per_class=2'),
+    motion=('vectornet-demo_minilm_sim', "root='traffic', counts=dict(train=6, val=4)"),
 )
 
 IMPORT_ALL = """
@@ -61,15 +61,11 @@ except UserError as e:
 
 def small_config(task: str, folder: Path, block: str | None = BLOCK) -> Path:
     """Write a demo's config, made tiny; keeps its model's parts and its logs."""
-    name, (train, val) = DEMOS[task]
-    loaders = [
-        f'{split}_dataloader = dict(batch_size=4, num_workers=0, '
-        f'persistent_workers=False, dataset=dict({fields}))'
-        for split, fields in (('train', train), ('val', val), ('test', val))
-    ]
+    name, fields = DEMOS[task]
+    loader = f'batch_size=4, num_workers=0, persistent_workers=False, dataset=dict({fields})'
     lines = [
         f'_base_ = {str(FOLDERS[task] / f"{name}.py")!r}',
-        *loaders,
+        *(f'{split}_dataloader = dict({loader})' for split in ('train', 'val', 'test')),
         'train_cfg = dict(max_epochs=1, val_interval=1)',
         'param_scheduler = dict(total_steps=1)',
         'default_hooks = dict(checkpoint=dict(interval=1))',

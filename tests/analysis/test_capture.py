@@ -106,8 +106,7 @@ def test_unfit_modules_are_refused(name, message):
 def softmax_row(q, k, row):
     """``[N, H, d]`` each: the attention of one row, ``[H, N]``."""
     scores = torch.einsum('hd,nhd->hn', q[row], k) / q.shape[-1] ** 0.5
-    weights = (scores - scores.amax(1, keepdim=True)).exp()
-    return weights / weights.sum(1, keepdim=True)
+    return scores.softmax(1)
 
 
 @torch.no_grad()

@@ -9,25 +9,15 @@ import pytest
 import torch
 from mmengine.evaluator import Evaluator
 from mmengine.infer import BaseInferencer
-from mmengine.model import BaseModel
 from mmengine.runner import FlexibleRunner, Runner
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from lm4ve.errors import CheckpointError, UserError
 from tests.helpers.hostile import Payload
+from tests.runner.test_checkpoint_hooks import DATA, Toy
 from tests.runner.toy import Score, make_runner
 
 HOOKS = ('CheckpointHook', 'lm4ve.AtomicCheckpointHook')
-
-
-class Tiny(BaseModel):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = torch.nn.Linear(2, 1)
-
-    def forward(self, inputs, mode='tensor'):
-        out = self.layer(torch.stack(list(inputs)))
-        return dict(loss=out.square().mean()) if mode == 'loss' else list(out)
 
 
 #: Each evaluation is better than the one before, in a resumed training too.
@@ -35,13 +25,13 @@ BETTER = itertools.count(1)
 
 
 def train(work_dir: Path, epochs: int, runner=Runner, hook=HOOKS[0], **kwargs) -> None:
-    data = [dict(inputs=torch.ones(2) * i) for i in range(4)]
+    data = DATA[:4]
     loader = dict(dataset=data, batch_size=2, sampler=dict(type='DefaultSampler', shuffle=False))
     checkpoint = dict(type=hook, save_best='score', rule='greater', max_keep_ckpts=2)
     hooks = dict(checkpoint=checkpoint, plain=dict(type='lm4ve.PlainCheckpointHook'))
     kwargs |= dict(val_dataloader=loader, val_cfg={}, val_evaluator=Evaluator(Score(BETTER)))
     kwargs |= dict(train_cfg=dict(by_epoch=True, max_epochs=epochs), default_hooks=hooks)
-    make_runner(work_dir, Tiny(), data, 2, runner=runner, **kwargs).train()
+    make_runner(work_dir, Toy(), data, 2, runner=runner, **kwargs).train()
 
 
 def change(path: Path, **fields) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope
+from mmengine.runner import set_random_seed
 
 from lm4ve.compat import for_pillow
 from lm4ve.runner.config import read_config
@@ -87,11 +88,6 @@ def test_moved_clips_equal_pillow_in_any_box():
             assert np.array_equal(moved, np.asarray(whole)[top:bottom, left:right])
 
 
-def seed(number: int) -> None:
-    random.seed(number)
-    np.random.seed(number)
-
-
 @pytest.mark.parametrize('config', ['rand-m7-n4-mstd0.5-inc1', 'rand-m9-n3-p0.9-mstd1-t3a'])
 def test_clips_are_augmented_as_frame_by_frame(config):
     with DefaultScope.overwrite_default_scope('mmaction'):
@@ -100,10 +96,10 @@ def test_clips_are_augmented_as_frame_by_frame(config):
     for i in range(12):
         clip, frames = noise(np.random.default_rng(i), 3, 40, 52), []
         for frame in clip:
-            seed(i)
+            set_random_seed(i)
             frames += [np.asarray(rand_augment_transform(config, options)(Image.fromarray(frame)))]
         there = ours.crop(dict(imgs=frames, img_shape=(40, 52))), random.random(), np.random.rand()
-        seed(i)
+        set_random_seed(i)
         here = ours(dict(imgs=[*clip], img_shape=(40, 52))), random.random(), np.random.rand()
         assert here[1:] == there[1:] and here[0].keys() == there[0].keys()
         assert np.array_equal(here[0]['imgs'], there[0]['imgs'])
@@ -122,7 +118,7 @@ def test_samples_are_the_same_without_numba(config, tmp_path, monkeypatch):
             for i in range(8):
                 if i == 4:
                     monkeypatch.setattr(for_pillow, 'kernels', lambda: asked.append(1))
-                seed(i % 4)
+                set_random_seed(i % 4)
                 found.append(np.asarray(pipeline(dict(sample))['inputs']))
             monkeypatch.undo()
             assert all(map(np.array_equal, found[:4], found[4:]))

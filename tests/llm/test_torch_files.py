@@ -79,19 +79,6 @@ def test_a_compressed_zip_is_refused(file):
         open_torch(packed)
 
 
-NO_WEIGHTS = [
-    (b'version https://git-lfs.github.com/spec/v1', 'LFS pointer'),
-    (b'<!doctype', 'neither a zip nor a pickle'),
-]
-
-
-@pytest.mark.parametrize('content, what', NO_WEIGHTS)
-def test_a_pointer_or_a_page_in_the_place_of_weights(file, content, what):
-    file.write_bytes(content)
-    with pytest.raises(CheckpointError, match=what):
-        open_torch(file)
-
-
 def read_tensors(path: Path) -> None:
     for read in open_torch(path).values():
         read()

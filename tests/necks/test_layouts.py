@@ -50,13 +50,14 @@ def test_a_norm_over_tokens_takes_no_padding(cfg):
     make(norm_cfg=cfg, out_type='avg_featmap').eval()(torch.randn(1, 3, C), padding)
 
 
-def test_class_token_computes_one_query_only():
-    neck = make(out_type='cls_token')
+def test_class_token_computes_one_query_only_in_the_last_layer():
+    neck = make(out_type='cls_token', block=dict(BLOCK, layers=(0, 1)))
     sizes = []
-    for part in (neck.block.layers[0].q_proj, neck.block.layers[0].mlp):
-        part.register_forward_hook(lambda m, args, out: sizes.append(args[0].shape[1]))
+    for layer in neck.block.layers:
+        for part in (layer.q_proj, layer.mlp):
+            part.register_forward_hook(lambda m, args, out: sizes.append(args[0].shape[1]))
     neck(torch.randn(2, 5, C))
-    assert sizes == [1, 1]
+    assert sizes == [5, 5, 1, 1]
 
 
 def test_mlp_block_is_gelu_and_layer_norm():

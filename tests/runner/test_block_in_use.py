@@ -13,8 +13,6 @@ from tests.helpers.logs import record_logs
 from tests.necks.test_usage import NECK, Host
 from tests.runner.toy import make_runner
 
-pytestmark = pytest.mark.usefixtures('quick_mmengine')
-
 
 def train(folder: Path, model, optim: dict | None = None, **fields) -> Runner:
     data = [dict(inputs=torch.randn(5, 16)) for _ in range(4)]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from mmengine.runner import Runner
 
+import lm4ve
 from lm4ve.analysis.loading import load_model
 from lm4ve.errors import UserError
 from lm4ve.runner.config import read_config
@@ -52,10 +53,12 @@ USES = dict(
     resume=tool('train.py', '{} --resume given.pth --work-dir made'),
     evaluate=tool(*EVALUATE),
     load=lambda config: load_model(read_config(config), 'given.pth'),
+    get=lambda config: lm4ve.apis.get_model(config, pretrained='given.pth'),
+    infer=lambda config: lm4ve.apis.inference(config, 'given.pth', 'in.mp4', device='cpu'),
     validate=lambda config: runner_of(config).val(),
 )
 #: The model whose config it gets, if it is another one than 'vit_frozen'.
-MODELS = dict(draw_scenes='vectornet', label_video='videomae')
+MODELS = dict(draw_scenes='vectornet', label_video='videomae', infer='videomae')
 
 
 def give(model: str, change=lambda state: state) -> None:
@@ -65,12 +68,12 @@ def give(model: str, change=lambda state: state) -> None:
     torch.save(content | dict(message_hub=hub, state_dict=state), 'given.pth')
 
 
-#: Every wrong state for two uses, two wrong states for every use.
+#: Every wrong state for four uses, two wrong states for every use.
 PAIRS = [
     (use, change)
     for use in USES
     for change in WRONG
-    if use in ('evaluate', 'resume') or change in ('of another task', 'with an MLP')
+    if use in ('evaluate', 'resume', 'get', 'infer') or change in ('of another task', 'with an MLP')
 ]
 
 

@@ -80,13 +80,6 @@ def test_refuse_names_all_corrupt_files_of_a_test(write):
         Notes(write('bad', 'a', 'bad'), test_mode=True, on_corrupt='refuse')
 
 
-def test_file_that_fails_to_decode_is_replaced(write, log):
-    data = Notes(write('deep', 'a'))
-    assert {data[0] for _ in range(5)} == {'a'}
-    assert list(data.corrupt_files.values()) == ['is bad inside']
-    assert len(log) == 1
-
-
 def test_unscanned_corrupt_test_file_is_an_error(write, log):
     paths = write('deep', 'bad')
     with pytest.raises(UserError, match="0.txt' is bad inside.*verify='decode'"):

@@ -17,7 +17,6 @@ S = 'stacked_transformer.'
 
 
 def released_state() -> dict[str, torch.Tensor]:
-    torch.manual_seed(0)
     state = {f'{S}hist_tf.src_embed.1.pe': sines(50)}
     model, x = Released(state), torch.randn(2, K, C)
     model(torch.randn(2, 20, 2), torch.randn(2, 10, 5))
@@ -107,7 +106,6 @@ def test_converted_weights_equal_the_release():
     parts = dict(type='lm4ve.MotionForecaster', encoder=encoder, decoder=decoder)
     model = MODELS.build(parts).eval()
     model.load_state_dict(convert_mmtransformer(state))
-    torch.manual_seed(1)
     agents, lanes = torch.randn(4, 20, 2).cumsum(1), torch.randn(5, 10, 2) * 9
     turn = torch.tensor([0.0, -1.0, 1.0, 1.0, 0.0])
     intersection, control = torch.tensor([[0.0, 1, 0, 1, 1], [1.0, 0, 0, 1, 0]])

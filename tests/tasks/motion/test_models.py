@@ -116,7 +116,6 @@ def test_batch_without_truth_has_zero_loss(model, scenes):
 
 # ----------------------------------------------------------------- functions
 def test_unknown_steps_do_not_enter_losses():
-    torch.manual_seed(1)
     lines, future = torch.randn(2, 3, 5, 2), torch.randn(2, 5, 2)
     valid = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], dtype=torch.bool)
     spoiled = future.clone()

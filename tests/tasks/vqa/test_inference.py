@@ -129,7 +129,6 @@ def test_demo_prints_results_and_draws(made, tmp_path, capsys):
 
 
 def model_of(made, **changes):
-    torch.manual_seed(0)
     model = build(str(made / 'tokenizer'), True, **changes).eval()
     for name, p in model.named_parameters():  # attention of new weights is flat
         if 'query' in name or 'key' in name or 'mapper' in name:
