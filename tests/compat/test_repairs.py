@@ -54,7 +54,7 @@ DEFECTS = [
     ('accept_one_map', f'{_ACTION}:Recognizer2D.extract_feat', r'backbone\.get\(.*each in x', None),
     ('import_without_operators', 'mmcv.utils.ext_loader:load_ext', 'import_module', 'except'),
     ('keep_names', 'transformers.trainer:Trainer._load_from_checkpoint', _LOADS, 'conversion'),
-    ('capture_afterwards', _CAPTURE, r'register_forward_hook\(', 'prepend'),
+    ('capture_afterwards', _CAPTURE, r'forward_hook\(output_capturing_hook\)', None),
 ]
 
 
