@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from lm4ve.analysis import analyse, frequency, magnitude, normalize
-from lm4ve.analysis.attention import llm_attention_row
+from lm4ve.analysis.attention import encoder_attentions, llm_attention_row
 from lm4ve.analysis.capture import necks_of
 from lm4ve.blocks import LLMBlock
 from lm4ve.errors import UserError
@@ -133,6 +133,15 @@ def test_videomaes_attention_is_the_mean_over_rows():
     expected = torch.stack([softmax_row(q, k, i) for i in range(32)]).mean(0)
     assert got.row == 'mean over tokens'
     torch.testing.assert_close(got.weights[3], expected)
+
+
+@pytest.mark.parametrize('name', ['ViTEVA02', 'XCiT', 'DaViT', 'MViT'])
+def test_attention_with_other_scores_is_not_read(name):
+    # They rotate queries, look at channels or pool: the product of q and k is not theirs.
+    fields = dict(patch_size=16, embed_dims=64, depth=1) if name == 'XCiT' else {}
+    model = pytest.importorskip('mmpretrain').registry.MODELS.build(dict(type=name, **fields))
+    rotated = pytest.importorskip('timm').models.eva.EvaAttention(8, 2, scale_norm=False)
+    assert not encoder_attentions(torch.nn.ModuleList([model, rotated]))
 
 
 @torch.no_grad()

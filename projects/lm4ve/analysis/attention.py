@@ -4,6 +4,8 @@ Fused attention keeps no weights. For one row (the class token, the focal agent)
 the mean over all rows they are cheap to compute again.
 """
 
+import inspect
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,21 +14,29 @@ from lm4ve.blocks.layer import LLMLayer
 from lm4ve.tasks.base.analysis import Row
 
 _SPLIT = ('q_proj', 'k_proj', 'v_proj')
+# Attributes of attention whose scores are not those of qkv alone: windows, rotations, channels in
+# place of tokens, pooled tokens, tables by place.
+_OTHER_SCORES = ('window_size', 'rope', 'temperature', 'pool_q', 'rel_pos_h', 'attention_biases')
+_OTHER_SCORES += ('relative_position_bias_table', 'rel_pos')
 
 
 def encoder_attentions(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """List the self-attention modules that can be read, in the model's order.
 
     A module can be read if it has ``num_heads`` and one ``qkv`` projection (mmpretrain,
-    mmaction2, timm) or three (CLIP and SigLIP of transformers), or is torch's own. Window
-    attention cannot, since a window does not hold all tokens.
+    mmaction2, timm) or three (CLIP and SigLIP of transformers), or is torch's own. Not if its
+    scores depend on more: windows, rotations, biases by place, channels in place of tokens.
     """
     found = []
     for name, module in model.named_modules():
         linear = {n for n, m in module.named_children() if isinstance(m, nn.Linear)}
         projects = 'qkv' in linear or linear.issuperset(_SPLIT)
-        whole = hasattr(module, 'num_heads') and not hasattr(module, 'window_size')
-        if (projects and whole) or isinstance(module, nn.MultiheadAttention):
+        others = any(getattr(module, n, None) is not None for n in _OTHER_SCORES)
+        others |= 'Channel' in type(module).__name__  # DaViT's
+        whole = projects and hasattr(module, 'num_heads') and not others
+        if whole:  # timm's EVA is given its rotations
+            whole = 'rope' not in inspect.signature(module.forward).parameters
+        if whole or isinstance(module, nn.MultiheadAttention):
             found.append((name, module))
     return found
 
