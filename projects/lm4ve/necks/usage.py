@@ -9,8 +9,7 @@ that stay for one iteration see it. ``lm4ve.BlockInUseHook`` does so in a runner
 import copy
 import itertools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -146,7 +145,8 @@ def check(model: nn.Module, batch: Any) -> None:
             gradient.
     """
     model = copy.deepcopy(model)
-    with _restored(model), torch.enable_grad():
+    devices = {t.device for t in itertools.chain(model.parameters(), model.buffers())}
+    with torch.random.fork_rng([d for d in devices if d.type == 'cuda']), torch.enable_grad():
         necks = watch_necks(model)
         for training in (True, False):  # a layer may rest in a training step (LayerDrop)
             model.train(training)
@@ -163,19 +163,6 @@ def check(model: nn.Module, batch: Any) -> None:
             if all(usage.ran for usage in necks):
                 break
         inspect_usage(necks)
-
-
-@contextmanager
-def _restored(model: nn.Module) -> Iterator[None]:
-    """Restore modes and random numbers afterwards."""
-    modes = [(m, m.training) for m in model.modules()]
-    devices = {t.device for t in itertools.chain(model.parameters(), model.buffers())}
-    with torch.random.fork_rng([d for d in devices if d.type == 'cuda']):
-        try:
-            yield
-        finally:
-            for m, mode in modes:
-                m.training = mode
 
 
 def comes_from_norm(node: Any) -> bool:
