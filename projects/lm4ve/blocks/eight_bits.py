@@ -16,17 +16,17 @@ from transformers.pytorch_utils import Conv1D
 
 from lm4ve.blocks.frozen import linear_of
 
-#: Name of a block's dtype -> that of the codes, and the largest code.
-EIGHT_BITS = dict(int8=(torch.int8, 127.0), float8=(torch.float8_e4m3fn, 448.0))
-#: CUDA's integer product wants more rows than this.
+#: Name of a block's dtype -> that of the codes.
+EIGHT_BITS = dict(int8=torch.int8, float8=torch.float8_e4m3fn)
+#: CUDA's integer product needs more rows than this.
 _ROWS = 16
 
 
 def quantize_rows(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Write ``[R, C]`` as codes ``[R, C]`` times scales ``[R, 1]`` in fp32."""
-    most = next(most for kind, most in EIGHT_BITS.values() if kind == dtype)
+    largest = (torch.finfo if dtype.is_floating_point else torch.iinfo)(dtype).max
     x = x.float()
-    scale = x.abs().amax(dim=-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny) / most
+    scale = x.abs().amax(dim=-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny) / largest
     x = x / scale
     return (x if dtype.is_floating_point else x.round()).to(dtype), scale
 
@@ -36,7 +36,7 @@ def _product(x: Tensor, codes: Tensor, columns: Tensor | None) -> Tensor:
     xs, rows = quantize_rows(x, codes.dtype)
     if codes.dtype.is_floating_point:
         ones = torch.ones(codes.shape[1], device=x.device) if columns is None else columns
-        if codes.stride(0) != 1:  # the product wants columns that are contiguous
+        if codes.stride(0) != 1:  # the product needs contiguous columns
             codes = codes.t().contiguous().t()
         out = torch._scaled_mm(xs, codes, rows, ones[None].contiguous(), out_dtype=torch.bfloat16)
         return out.float()
@@ -69,7 +69,7 @@ class EightBitLinear(nn.Module):
 
     def __init__(self, linear: nn.Linear, kind: str) -> None:
         super().__init__()
-        codes, scale = quantize_rows(linear.weight.detach(), EIGHT_BITS[kind][0])
+        codes, scale = quantize_rows(linear.weight.detach(), EIGHT_BITS[kind])
         for name, tensor in dict(codes=codes, scale=scale[:, 0]).items():
             self.register_parameter(name, nn.Parameter(tensor, requires_grad=False))
         self.bias: nn.Parameter | None = linear.bias
@@ -93,7 +93,7 @@ class EightBitLinear(nn.Module):
 def quantize_products(layer: Any, kind: str) -> None:
     """Put 8-bit layers into the place of a layer's output projection and of its MLP's layers.
 
-    Where a width is no multiple of 16, which the devices' products ask for, the layer stays.
+    A layer with a width that is no multiple of 16, which the products require, stays as it is.
 
     Args:
         layer (LLMLayer): Before its parts are frozen; changed in place.
@@ -104,5 +104,5 @@ def quantize_products(layer: Any, kind: str) -> None:
             if isinstance(part, Conv1D):
                 part = linear_of(part.weight.t().contiguous(), part.bias)
             if type(part) is nn.Linear and (parent is not layer or name in ('o_proj', 'mlp')):
-                if not any(width % 16 for width in part.weight.shape):
+                if all(width % 16 == 0 for width in part.weight.shape):
                     setattr(parent, name, EightBitLinear(part, kind))
