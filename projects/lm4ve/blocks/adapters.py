@@ -102,11 +102,6 @@ class LoRALinear(_Linear):
                 b.zero_()
 
 
-def accept_frozen_layers(config: LoraConfig) -> None:
-    """Let a config put LoRA on frozen layers."""
-    config._register_custom_module({Frozen: LoRALinear})
-
-
 def add_lora(
     root: nn.Module, fields: dict[str, Any], field: str, targets: Sequence[str], seed: int
 ) -> dict[str, Any]:

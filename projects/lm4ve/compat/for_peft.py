@@ -16,4 +16,5 @@ import wrapt
 def accept_frozen_layers(make: Callable[..., None], config: Any, args: Any, kwargs: Any) -> None:
     """Complete a config, with the layer for frozen projections."""
     make(*args, **kwargs)
-    importlib.import_module('lm4ve.blocks.adapters').accept_frozen_layers(config)
+    adapters = importlib.import_module('lm4ve.blocks.adapters')  # above this folder
+    config._register_custom_module({adapters.Frozen: adapters.LoRALinear})
