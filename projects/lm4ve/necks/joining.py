@@ -31,7 +31,8 @@ def join(model: Any) -> None:
     """
     neck = _neck_of(model)[1]
     has_class = any(re.search('cls|class', n) for n, _ in model.backbone.named_parameters())
-    reads_class = neck and (neck.out_type == 'cls_token' or neck.query and neck.query.reads_class)
+    queries = neck and neck.query
+    reads_class = neck and (neck.out_type == 'cls_token' or (queries and queries.fields.cls_token))
     if reads_class and not has_class:
         kind = type(model.backbone).__name__
         raise UserError(f'The neck reads a class token: {kind} has none. Fix: another out_type.')

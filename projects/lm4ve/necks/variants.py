@@ -170,7 +170,6 @@ class QueryTokens(nn.Module):
         super().__init__()
         check("neck.queries (of out_type='query')", fields, kind=dict)
         self.fields, self.extra = FewQueries(**fields), neck.num_extra_tokens
-        self.reads_class = self.fields.cls_token
         source = getattr(neck.block, 'source', {})
         self.is_placed = bool(source.get('rotary') or source.get('window'))
         check("neck.keep_others with out_type='query'", neck.keep_others, choices=(False,))
