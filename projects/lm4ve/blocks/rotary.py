@@ -49,7 +49,7 @@ class RotaryTables:
         UserError: The model has no rotary embedding, or there is no such kind.
     """
 
-    def __init__(self, model: LanguageModel, kind: bool | str = True) -> None:
+    def __init__(self, model: LanguageModel, kind: bool | str) -> None:
         check('block.rotary', kind, choices=(False, True, *_ONE_FREQUENCY))
         self.one_frequency = kind if isinstance(kind, str) else ''
         rotary: Any = getattr(model.skeleton, 'rotary_emb', None)
@@ -60,8 +60,8 @@ class RotaryTables:
             config = copy.deepcopy(model.config)
             config.rope_parameters['rope_theta'] = base or 1.0  # 0: the layer turns nothing
             self.by_layer.append(type(rotary)(config))
-        self.kind = model.config.model_type
-        check(f"block.rotary of '{self.kind}'", True, choices=(rotary is not None,))
+        self.model_type = model.config.model_type
+        check(f"block.rotary of '{self.model_type}'", True, choices=(rotary is not None,))
         self.form = model.spec.rotary  # a name, since a function has no pickle
         self.reach = model.spec.reach and model.spec.reach(model.config)
         by_type = 'layer_type' in inspect.signature(self.module.forward).parameters
@@ -74,7 +74,7 @@ class RotaryTables:
             UserError: At this length the family scales its scores by position.
         """
         if self.reach:  # the family scales scores of far positions, which lm4ve does not
-            field = f"the number of tokens with block.rotary=True of '{self.kind}'"
+            field = f"the number of tokens with block.rotary=True of '{self.model_type}'"
             check(field, length, most=self.reach)
         options = [self.layer_types[layer]] if self.layer_types else []
         module = self.by_layer[layer] if self.by_layer else self.module
