@@ -23,16 +23,16 @@ from lm4ve.blocks.norms import affine_of, form_of
 from lm4ve.errors import CheckpointError, UnsupportedModelError, UserError, check
 from lm4ve.llm.checkpoint import open_checkpoint
 
-# Fields of a language model's config that say nothing of its layers: those that all
-# models have, where it was loaded from, remote code, storage type (the block's `dtype`
-# decides), and heads for text.
+# Fields of a language model's config that do not affect its layers: those that all models
+# have, where it was loaded from, remote code, storage type (the block's `dtype` decides), and
+# heads for text.
 _OF_STORAGE = (
     '_attn_implementation _attn_implementation_autoset _commit_hash _experts_implementation '
     'auto_map classifier_dropout finetuning_task gradient_checkpointing task_specific_params '
     'tokenizer_class torch_dtype use_cache'
 )
 _NOT_OF_LAYERS = {*PretrainedConfig().to_dict(), *_OF_STORAGE.split()} - {'model_type'}
-# Fields of layers that change nothing of what a trained one computes, or only which there are.
+# Fields of layers that do not affect what a trained one computes, or only how many there are.
 _WITHOUT_EFFECT = (
     'token_id|drop|init|vocab|embedding_|embd|is_decoder|decoder_(bias|out)|cross_att|summary'
     '|classifier|_pred|aux|jitter|router_logits|final_logit|logits?_scal|pretraining|task'
@@ -41,9 +41,15 @@ _WITHOUT_EFFECT = (
 )
 
 
-#: The tokens that a layer sees: those at a distance below ``width``, or of its own chunk of
-#: ``width`` tokens; ``both_ways`` where the language model itself is bidirectional.
 class Window(NamedTuple):
+    """The tokens that a layer attends to.
+
+    Attributes:
+        width (int): It attends to the tokens at a distance below this.
+        chunked (bool): It attends instead to all tokens of its own chunk of ``width`` tokens.
+        both_ways (bool): The language model itself attends to earlier and later tokens.
+    """
+
     width: int
     chunked: bool
     both_ways: bool
@@ -94,7 +100,7 @@ class LanguageModel:
             short = copy.deepcopy(self.config)
             kinds = getattr(short, 'layer_types', None)
             sizes = dict(num_hidden_layers=1, **(dict(layer_types=kinds[:1]) if kinds else {}))
-            # Set after validation, which wants lists with an entry a layer to have their length.
+            # Set after validation, which requires an entry for each layer in such lists.
             for name, value in sizes.items():
                 setattr(short, name, value)
             # Of a model with a decoder too, the encoder alone.
@@ -158,19 +164,19 @@ class LanguageModel:
         Raises:
             CheckpointError: See :meth:`lm4ve.llm.checkpoint.Checkpoint.read_layer`.
         """
-        stack = attrgetter(self.spec.layers)(self.skeleton) if self.spec.layers else None
-        stack = stack or next(m for m in self.skeleton.modules() if isinstance(m, nn.ModuleList))
+        lists = (m for m in self.skeleton.modules() if isinstance(m, nn.ModuleList))
+        stack = attrgetter(self.spec.layers)(self.skeleton) if self.spec.layers else next(lists)
         kind = type(stack[0])
         arguments = inspect.signature(kind.__init__).parameters
         # What routes tokens to experts: rounded to 16 bits, it would choose others.
         exact = ['e_score_correction_bias', *(self.skeleton._keep_in_fp32_modules_strict or ())]
+        if pretrained == 'permuted':
+            from lm4ve.blocks.variants import permuted
         for index in indices:
             numbers = {name: index for name in ('layer_idx', 'layer_id') if name in arguments}
             with torch.device('meta'):
                 # The skeleton's config also names an attention implementation.
                 layer: nn.Module = kind(self.skeleton.config, **numbers)
-            if pretrained == 'permuted':
-                from lm4ve.blocks.variants import permuted
             if pretrained and self.files is not None:
                 shapes = {name: tuple(tensor.shape) for name, tensor in layer.state_dict().items()}
                 place = self.spec.place(self.config, index) if self.spec.place else str(index)
@@ -179,11 +185,10 @@ class LanguageModel:
                     if pretrained == 'permuted':
                         weight = permuted(weight, f'{index}.{name}')
                     held = torch.float32 if any(part in name for part in exact) else dtype
-                    copied = weight.to(held, copy=True, memory_format=torch.contiguous_format)
-                    state[name] = copied
-                    # It is hashed beside the next copy, and where it can from this copy, so
-                    # that the file's pages are let go.
-                    yield name, copied if weight.dtype == held else weight
+                    state[name] = weight.to(held, copy=True, memory_format=torch.contiguous_format)
+                    # The caller hashes it while the next one is copied: the copy, if it is exact,
+                    # so that the file's pages are freed.
+                    yield name, state[name] if weight.dtype == held else weight
                 layer.load_state_dict(state, strict=True, assign=True)
             else:
                 self._initialize(layer)
@@ -242,7 +247,7 @@ class LanguageModel:
         with torch.no_grad():
             module.apply(self.skeleton._init_weights)
             for part in module.modules():
-                if isinstance(part, XIELUActivation):  # which no initializer knows
+                if isinstance(part, XIELUActivation):  # which no initializer covers
                     part.load_state_dict(type(part)().state_dict())
         return module
 
