@@ -1,6 +1,6 @@
 """One spec a language model family: which parts of its layer are what.
 
-``spec.py`` says what a spec can name, ``decoders.py``, ``encoders.py`` and ``hybrids.py``
+``spec.py`` defines a spec, ``decoders.py``, ``encoders.py`` and ``hybrids.py``
 are the table, ``wrappers.py`` lists models that carry one of these families as their text
 part, and ``refused.py`` gives the reason where a family cannot be had.
 
@@ -61,19 +61,18 @@ def check_supported(config: dict[str, Any]) -> None:
     """Refuse a raw ``config.json`` that no block can be built of.
 
     Args:
-        config (dict): The parsed file.
+        config (dict): The parsed file; its ``model_type`` is a string.
 
     Raises:
         UnsupportedModelError: Unknown or refused family, quantized weights, or a layout
             that needs remote code.
         UserError: A field has a value that no model has.
     """
-    kind, text = config.get('model_type', ''), config.get('text_config') or {}
-    check('model_type of config.json', kind, kind=str)
+    kind, text = config['model_type'], config.get('text_config') or {}
     check('text_config of config.json', text, kind=dict)
     for fields in (config, text):
         for name in (*_DEPTHS, *_EXPERTS):
-            if isinstance(fields.get(name), int):  # others are transformers' to refuse
+            if isinstance(fields.get(name), int):  # transformers refuses other types
                 check(f'{name} of config.json', fields[name], most=10_000)
         if fields.get('quantization_config'):
             raise UnsupportedModelError(
