@@ -1,8 +1,8 @@
 """Folders of trained parts: written by ``save_pretrained``, read by ``from_pretrained``.
 
 As in PEFT, a folder holds what was trained and records what it was trained around: neither
-the language model nor the frozen rest of the encoder is in it, and a folder that meets
-others than it was made with is refused before anything of the model is changed.
+the language model nor the frozen rest of the encoder is in it. A folder that was made around
+other weights is refused before anything of the model is changed.
 """
 
 import json
@@ -99,9 +99,9 @@ def from_pretrained(
         neck = model.llm_neck
         for name in ('after', 'index', 'before', 'share_block'):
             field = f"{name} of lm4ve.wrap, as in '{folder}',"
-            mine = made.get(name)
-            mine = [*mine] if isinstance(mine, tuple) else mine
-            check(field, mine, choices=(config.get(name),))
+            value = made.get(name)
+            value = [*value] if isinstance(value, tuple) else value  # JSON has no tuples
+            check(field, value, choices=(config.get(name),))
     else:
         block = config['block'] if block is None else block
         if block is None:
@@ -115,11 +115,8 @@ def from_pretrained(
                     'lm4ve.wrap before or after get_peft_model, as it was, then from_pretrained.'
                 )
         necks = build_necks(model, arguments, block)
-        neck = (
-            nn.ModuleList(necks)
-            if not has_one_place(config['after'], config.get('before'))
-            else necks[0]
-        )
+        single = has_one_place(config['after'], config.get('before'))
+        neck = necks[0] if single else nn.ModuleList(necks)
     trained = {k.removeprefix(_NECK): v for k, v in saved.items() if k.startswith(_NECK)}
     mine = neck.state_dict()
     if wrong := _differences(trained, mine) or sorted(mine.keys() - trained.keys()):
