@@ -5,6 +5,7 @@ file.
 """
 
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -44,19 +45,16 @@ class Mappers:
         check('neck.mapper.skip', self.skip, choices=(None, *_ACTS))
 
     def build(self, *widths: int) -> nn.Module:
-        """Build a mapper between widths; its weight is named as a plain neck's where it is one."""
+        """Build a mapper between widths: a single linear layer as it is, or a sequence."""
         act = [] if self.act is None else [getattr(nn, self.act)()]
-        linears = [nn.Linear(a, b, self.bias) for a, b in zip(widths, widths[1:], strict=False)]
-        layers: list[nn.Module] = [
-            *linears[:1],
-            *(m for x in linears[1:] for m in (nn.GELU(), x)),
-            *act,
-        ]
+        linears = [nn.Linear(a, b, self.bias) for a, b in pairwise(widths)]
+        deeper = (m for x in linears[1:] for m in (nn.GELU(), x))
+        layers: list[nn.Module] = [linears[0], *deeper, *act]
         return layers[0] if len(layers) == 1 else Sequential(*layers)
 
 
 def add_variants(neck: Any, gate: Any, queries: Any, mapper: Any, lora: Any) -> None:
-    """Give a neck what its fields say, and complete the record of them.
+    """Add the optional parts that a neck's fields name, and record them.
 
     Args:
         neck (LLMBlockNeck): It has its block and plain mappers.
