@@ -262,9 +262,6 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         """Mapper, block, mapper and residuals: ``[B, N, C] -> [B, Q, C]``."""
         choose = None if self._observed else getattr(self.block, 'choose_low_rank', None)
         method = choose(self.mapper_in, tokens, queries, self.low_rank) if choose else 'off'
-        gate = self.gate
-        if gate is not None and self.variants['gate'] == 'tanh':
-            gate = gate.tanh()
         inner, outer = (self.residual in (side, 'both') for side in ('inner', 'outer'))
         out: Tensor
         if method == 'off':
@@ -275,13 +272,20 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
             out = self.block.run(tokens, padding_mask, queries, self.mapper_in.weight, method)
             kept = self.mapper_in(take_tokens(tokens, queries)) if inner else None
         if kept is not None:
-            out = kept + (out if gate is None else out * gate.to(out.dtype))
+            out = kept + self._gated(out)
         out = self.mapper_out(out)
         if outer:
             kept = take_tokens(tokens, queries)
             kept = kept if self.skip is None else self.skip(kept)
-            out = kept + (out if gate is None else out * gate.to(out.dtype))
+            out = kept + self._gated(out)
         return out
+
+    def _gated(self, branch: Tensor) -> Tensor:
+        """Multiply a branch beside a residual by the gate, if there is one."""
+        if self.gate is None:
+            return branch
+        gate: Tensor = self.gate.tanh() if self.variants['gate'] == 'tanh' else self.gate
+        return branch * gate.to(branch.dtype)
 
     def __getstate__(self) -> dict[str, Any]:
         # A compiled method belongs to its module: copies (EMA) compile their own.
