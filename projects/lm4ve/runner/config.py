@@ -158,10 +158,8 @@ def _follow_epochs(cfg: Config, before: int, after: int) -> None:
     """Make the schedules that ended with the last epoch end with the new last one."""
     schedulers = cfg.get('param_scheduler') or []
     for s in schedulers if isinstance(schedulers, list) else [schedulers]:
-        begin, ends = s.get('begin', 0), [k for k in ENDS if s.get(k)]
-        if before == after or not ends or not s.get('by_epoch', True):
-            continue
-        for key in ends:
+        for key in [k for k in ENDS if s.get(k)] if s.get('by_epoch', True) else ():
+            begin = s.get('begin', 0)
             s[key] = {before: after, before - begin: after - begin}.get(s[key], s[key])
 
 
