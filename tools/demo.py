@@ -22,7 +22,7 @@ DECODER = {'ViT + frozen SmolLM2 block': 'vit-demo_smollm2_digits'}
 def train_and_test(label: str, config: str, work_dir: Path, options: list) -> dict[str, str]:
     """Train and test one config; return its row of the table."""
     start, words = time.time(), [config, '--work-dir', str(work_dir)]
-    parser = cli.config_parser(None, runs=True)
+    parser = cli.build_parser(None, cli.RUN)
     args = parser.parse_args([*words, *(['--cfg-options', *options] if options else [])])
     cfg = cli.finish_config(cli.load_config(args), args)
     runner = cli.build_runner(cfg, short_console=True)

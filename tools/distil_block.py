@@ -148,7 +148,7 @@ def measure(model: nn.Module, cfg: Any, checkpoint: str | Path) -> dict[str, flo
 
 
 def main(argv: list[str] | None = None) -> None:
-    add = (parser := command_line.config_parser(__doc__)).add_argument
+    add = (parser := command_line.build_parser(__doc__, command_line.CONFIG)).add_argument
     parser.set_defaults(launcher='none', local_rank=0, no_pin_memory=False)
     add('checkpoint', help="of that config, or 'pretrained'")
     add('--width', type=int, help="of the layer; default: the encoder's")

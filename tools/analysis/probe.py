@@ -168,7 +168,7 @@ def correlation_rows(probes: pd.DataFrame, path: Path) -> list[dict[str, str]]:
 
 # ---------------------------------------------------------------------------- command
 def main(argv: Sequence[str] | None = None) -> None:
-    add = (parser := cli.config_parser(__doc__)).add_argument
+    add = (parser := cli.build_parser(__doc__, cli.CONFIG)).add_argument
     add('--base', help='config of the same model without a block')
     add('--layers', type=int, nargs='+', required=True, help='of the language model')
     add('--samples', type=int, default=64, help='training samples that are looked at')

@@ -9,7 +9,7 @@ from tqdm import tqdm
 from lm4ve.cost.tables import print_table
 from lm4ve.files import write_json
 from lm4ve.registry import DATASETS
-from lm4ve.runner.command_line import config_parser, read_config, run_tool
+from lm4ve.runner.command_line import CONFIG, build_parser, read_config, run_tool
 from lm4ve.tasks import require_task
 from lm4ve.tasks.motion.baselines import NearestNeighbor, constant_velocity, kalman_filter
 
@@ -25,7 +25,7 @@ def score(forecast, dataset, evaluator_cfg, name: str) -> dict:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = config_parser(__doc__)
+    parser = build_parser(__doc__, CONFIG)
     parser.add_argument('--out', help='JSON file for the results')
     args = parser.parse_args(argv)
     cfg = read_config(args.config, args.cfg_options)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from mmengine.registry import DATASETS
 
 from lm4ve.errors import UserError
-from lm4ve.runner.command_line import config_parser, read_config, run_tool
+from lm4ve.runner.command_line import CONFIG, build_parser, read_config, run_tool
 from lm4ve.tasks import require_task
 from lm4ve.tasks.base.pictures import TokenMap, save_figure
 from lm4ve.tasks.pointcloud import group_points
@@ -16,7 +16,7 @@ from lm4ve.tasks.pointcloud.analysis import Cloud
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = config_parser(__doc__)
+    parser = build_parser(__doc__, CONFIG)
     parser.add_argument('out')
     parser.add_argument('--index', type=int, default=0, help='which cloud')
     args = parser.parse_args(argv)

@@ -24,7 +24,8 @@ from mmengine.logging import MessageHub, MMLogger, print_log
 from lm4ve.errors import UserError
 from lm4ve.runner.config import check_config, merge_options
 from lm4ve.runner.config import read_config as read_config
-from lm4ve.runner.flags import CONFIG, RUN
+from lm4ve.runner.flags import CONFIG as CONFIG
+from lm4ve.runner.flags import RUN as RUN
 from lm4ve.runner.flags import build_parser as build_parser
 from lm4ve.runner.hooks import StopHook
 from lm4ve.runner.runner import build_runner as build_runner
@@ -36,16 +37,6 @@ ERRORS = 'LM4VE_ERRORS'
 #: Begins the part of an error's line that differs by process.
 TRACEBACK = ' (traceback: '
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-
-
-def config_parser(description: str | None, runs: bool = False) -> argparse.ArgumentParser:
-    """Return a parser with the arguments of every tool that reads a config.
-
-    Args:
-        description (str, optional): The tool's docstring; its lines are kept.
-        runs (bool): Also those that training and testing share.
-    """
-    return build_parser(description, RUN if runs else CONFIG)
 
 
 def load_config(args: argparse.Namespace) -> Config:
