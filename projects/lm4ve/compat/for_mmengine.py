@@ -33,10 +33,10 @@ def load_without_code(runner: Any) -> None:
 
     @wrapt.patch_function_wrapper(runner.checkpoint, 'CheckpointLoader.load_checkpoint')
     def _(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
-        from lm4ve.llm.torch_files import is_safetensors, read_safetensors, safe_loading
+        from lm4ve.llm.torch_files import read_safetensors, safe_loading
 
-        path = kwargs.get('filename') or args[0]
-        if is_safetensors(path) and '://' not in str(path):
+        path = str(kwargs.get('filename') or args[0])
+        if path.endswith('.safetensors') and '://' not in path:
             return read_safetensors(path)
         with safe_loading(path):
             return wrapped(*args, **kwargs)

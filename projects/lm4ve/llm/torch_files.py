@@ -191,11 +191,6 @@ def _read(path: Path, name: str, sums: set[tuple[int, int]]) -> Tensor:
     return tensor
 
 
-def is_safetensors(path: str | Path) -> bool:
-    """Return whether a name is one of a safetensors file."""
-    return str(path).endswith('.safetensors')
-
-
 def read_safetensors(path: str | Path) -> dict[str, Any]:
     """Read weights that ``lm4ve export --format safetensors`` wrote.
 

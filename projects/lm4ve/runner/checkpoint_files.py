@@ -37,12 +37,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         CheckpointError: There is no such file, it is damaged, not safe to
             load (:func:`lm4ve.llm.torch_files.safe_loading`), or no dict.
     """
-    from lm4ve.llm.torch_files import is_safetensors, is_zipped, read_safetensors, safe_loading
+    from lm4ve.llm.torch_files import is_zipped, read_safetensors, safe_loading
 
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"The checkpoint '{path}' does not exist.")
-    if is_safetensors(path):
+    if path.suffix == '.safetensors':
         return read_safetensors(path)
     with safe_loading(path):
         content = torch.load(
@@ -172,13 +172,11 @@ def _check_types(model: nn.Module, state: dict[str, Tensor], origin: str) -> Non
 
 def _difference(missing: Sequence[str], unknown: Sequence[str]) -> str:
     """Describe the tensors that only one side has, or return nothing."""
-    lists = {'lacks': missing, 'has unknown': unknown}
-    parts = [
-        f'it {w} {len(names)} tensor(s) ({listing(names, 3)})'
-        for w, names in lists.items()
+    return ' and '.join(
+        f'it {verb} {len(names)} tensor(s) ({listing(names, 3)})'
+        for verb, names in (('lacks', missing), ('has unknown', unknown))
         if names
-    ]
-    return ' and '.join(parts)
+    )
 
 
 def write_checkpoint(state: dict[str, Tensor], meta: dict[str, Any], path: str | Path) -> int:
