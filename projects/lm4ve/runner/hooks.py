@@ -324,12 +324,14 @@ def _check_neck_fits(host: Any) -> None:
         UserError: The neck would draw from the class tokens, which the head expects first, or gives
             a vector where segmentation and detection need a map.
     """
-    neck, encoder = (getattr(host, n, None) for n in ('neck', 'backbone'))
-    if isinstance(neck, LLMBlockNeck) and ({'decode_head', 'bbox_head', 'rpn_head'} & {*dir(host)}):
+    neck, encoder = getattr(host, 'neck', None), getattr(host, 'backbone', None)
+    if not isinstance(neck, LLMBlockNeck):
+        return
+    if {'decode_head', 'bbox_head', 'rpn_head'} & {*dir(host)}:
         check(f'model.neck.out_type of {type(host).__name__}', neck.out_type, choices=('raw',))
     extra = getattr(encoder, 'num_extra_tokens', 0)
     is_raw = getattr(encoder, 'out_type', 'raw') == 'raw'
-    if not (extra and is_raw and isinstance(neck, LLMBlockNeck) and neck.num_extra_tokens != extra):
+    if not (extra and is_raw) or neck.num_extra_tokens == extra:
         return
     text = f'the first {extra} tokens of {type(encoder).__name__}, which are no patches. Fix: '
     text += f'model.neck.num_extra_tokens={extra}'
