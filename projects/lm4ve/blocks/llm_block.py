@@ -267,7 +267,8 @@ class LLMBlock(ProvenanceMixin):
         with torch.autocast(x.device.type, enabled=False):
             for i, layer in enumerate(self.layers):
                 wanted = queries if i == len(self.layers) - 1 else None
-                mask, window = real, self.windows[i] if self.source['window'] else None
+                mask = real
+                window = self.windows[i] if self.source['window'] else None
                 if self.causal or self.causal_suffix or window:
                     prefix = 0 if self.causal else x.shape[1] - self.causal_suffix
                     seen = _seen(x, wanted, prefix, window)

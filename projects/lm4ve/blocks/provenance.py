@@ -95,8 +95,8 @@ def compare_settings(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> None
     """
     pairs = [(field, theirs.get(name), mine.get(name)) for name, field in SETTINGS.items()]
     pairs = [(field, a, b) for field, a, b in pairs if a is not None and b is not None]
-    a, b = theirs.get('config', {}), mine.get('config', {})
-    pairs += [(f"the language model's {k}", a[k], b[k]) for k in a if k in b]
+    there, here = theirs.get('config', {}), mine.get('config', {})
+    pairs += [(f"the language model's {k}", there[k], here[k]) for k in there if k in here]
     for field, a, b in pairs:
         if not _agree(a, b):
             raise CheckpointError(
@@ -106,7 +106,10 @@ def compare_settings(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> None
 
 
 def _agree(a: Any, b: Any) -> bool:
-    """Whether two values are equal; of dicts, where both have a key. GGUF has 32 bits."""
+    """Return whether two values are equal; of dicts only the keys that both have are compared.
+
+    Numbers may differ by the rounding of GGUF, which stores them in 32 bits.
+    """
     if isinstance(a, dict) and isinstance(b, dict):
         return all(_agree(a[k], b[k]) for k in a if k in b)
     numbers = isinstance(a, (int, float)) and isinstance(b, (int, float))

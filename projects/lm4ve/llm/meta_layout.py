@@ -127,8 +127,7 @@ def _join(files: Sequence[Tensors], config: dict[str, Any]) -> Tensors:
         # A name that no LLaMA has stays as it is, to be refused with the layer.
         huggingface, dim = LAYER_NAMES.get(name, (name, None))
         parts = [file[stored] for file in (files[:1] if dim is None else files)]
-        read = partial(_read, parts, dim or 0, heads.get(name))
-        tensors[f'{layer}.{huggingface}'] = read
+        tensors[f'{layer}.{huggingface}'] = partial(_read, parts, dim or 0, heads.get(name))
     return tensors
 
 
