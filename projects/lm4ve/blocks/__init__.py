@@ -1,4 +1,4 @@
-"""Language model layers as visual encoder layers. Knows nothing of necks or hosts."""
+"""Language model layers as visual encoder layers; independent of necks and hosts."""
 
 from lm4ve.blocks.families import FAMILIES
 from lm4ve.blocks.frozen import Frozen, count_parameters, frozen_tensors

@@ -1,7 +1,7 @@
 """LoRA inside a block and on its mappers: ``peft``'s own layers on our frozen ones.
 
 A frozen projection is a :class:`lm4ve.blocks.Frozen`, which hides its tensors from optimizers,
-initializers and checkpoints, and which ``peft`` does not know. :class:`LoRALinear` is ``peft``'s
+initializers and checkpoints, and which ``peft`` has no layer for. :class:`LoRALinear` is ``peft``'s
 layer around one, also for ``peft.get_peft_model`` (``compat/for_peft.py``). A checkpoint holds A
 and B alone.
 """
@@ -85,7 +85,7 @@ class LoRALinear(_Linear):
         super().merge(True, adapter_names)
 
     def unmerge(self) -> None:
-        """Take the update out of the weight, which a copy of the merged layer shares."""
+        """Subtract the update from the weight; never in place, since copies share it."""
         for tensor in self.get_base_layer().parameters():
             tensor.data = tensor.data.clone()
         super().unmerge()

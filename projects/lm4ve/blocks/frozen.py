@@ -45,7 +45,7 @@ class Frozen(nn.Module):
         return next(self.wrapped.parameters(), None)
 
     def follow(self, device: torch.device) -> None:
-        """Go on with a copy on another device, if the values are not there.
+        """Replace the wrapped module by a copy on a device, if its values are elsewhere.
 
         For FSDP and DataParallel, which move only registered parameters. A replica of
         DataParallel shares the wrapped module with its original, which must stay in place.
@@ -95,7 +95,7 @@ def unwrap(part: nn.Module) -> Any:
 
 
 def is_plain(part: nn.Module, kind: type[nn.Module] = nn.Linear) -> bool:
-    """Whether a call of a module is what its class computes of its weights, and no more.
+    """Return whether a module computes what its class defines from its weights, and no more.
 
     Hooks, adapters, parametrizations and quantization make it something else. They add hooks
     or a ``forward`` to the instance, or put another class in its place.

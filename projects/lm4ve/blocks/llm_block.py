@@ -210,7 +210,7 @@ class LLMBlock(ProvenanceMixin):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        # Somebody may have cast the whole model: compute in what is there.
+        # The whole model may have been cast: compute in the type of its weights.
         self.dtype = [*frozen_tensors(self).values(), *self.parameters()][0].dtype
         self.source['dtype'] = self.eight_bits or str(self.dtype).removeprefix('torch.')
         return self
@@ -288,7 +288,7 @@ class LLMBlock(ProvenanceMixin):
 
     @property
     def may_absorb(self) -> bool:
-        """Whether the first layer's scores and values are products with its projected tokens."""
+        """Whether ``low_rank.absorb`` computes the same as the first layer's attention."""
         first: Any = self.layers[0]
         turned = self._rotary is not None and first.uses_rotary
         plain = all(is_plain(norm, nn.Identity) for norm in (first.k_norm, first.v_norm))
@@ -296,9 +296,9 @@ class LLMBlock(ProvenanceMixin):
         return plain and not turned and first.clip is None and first.sinks is None
 
     def can_fold(self, mapper: nn.Module) -> bool:
-        """Whether a mapper and the layer after it are a linear map, a norm and linear maps.
+        """Return whether mapper, norm and projections compute what their classes define.
 
-        Only then do their weights determine all of what they compute.
+        Only then do their weights determine the result: no hook, adapter or bias of the mapper.
         """
         layer: Any = self.layers[0]
         norm = nn.Identity if layer.norm_form is None else layer.norm_form[0]

@@ -20,7 +20,7 @@ absorb
 The scale needs ``|W x|^2 = x' (W'W) x`` only. That sum is in fp32 with autocast
 off: in 16 bits it overflows or turns negative.
 
-Both hold only if mapper, norm and projections compute what their weights say; else
+Both hold only if mapper, norm and projections compute what their classes define; else
 :meth:`lm4ve.blocks.LLMBlock.choose_low_rank` has the modules called instead.
 """
 

@@ -1,4 +1,4 @@
-"""What a family's spec can say, and how fused projections split.
+"""The spec of a family's layers, and how fused projections split.
 
 The parts of a layer are modules of ``transformers``; a spec only names them, so that one
 forward pass (``layer.py``) serves every family. A layer has two branches, attention and
@@ -54,11 +54,11 @@ class LayerSpec:
             head's two halves turn together, of the others neighbors.
         uses_rotary (callable): ``(attention) -> bool``: whether a layer's attention has
             rotary embedding where the model has.
-        scale (float, optional): Factor of the scores, where the attention does not say it
-            and it is not ``head_dim ** -0.5``.
+        scale (float, optional): Factor of the scores, where the attention has no attribute
+            ``scaling`` and the factor is not ``head_dim ** -0.5``.
         softcap (bool): The scores are capped (gemma3 has the config's field and ignores it).
         reach (callable, optional): ``(config) -> int``: with this many tokens or fewer
-            the family's scores do not depend on the positions but by rotary embedding.
+            the family's scores depend on the positions only by rotary embedding.
         experts (bool): The MLP may be a mixture of experts, which ``transformers``' own
             module routes.
         final_norm (str): The model's norm after the last layer; '' for none.
