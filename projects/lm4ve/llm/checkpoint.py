@@ -1,4 +1,4 @@
-"""Open a language model's checkpoint: the door through which blocks come for weights.
+"""Open a language model's checkpoint: its configuration, and the weights of single layers.
 
 Data goes one way, from a name in a config to the tensors of one layer::
 
@@ -32,7 +32,7 @@ from lm4ve.errors import CheckpointError, UserError, listing
 from lm4ve.llm.readers import open_huggingface
 from lm4ve.llm.sources import Tensors, find_files
 
-# BERT checkpoints from TensorFlow times name LayerNorm's parameters so.
+# Names of LayerNorm's parameters in BERT checkpoints that were converted from TensorFlow.
 _OLD_WORDS = {'weight': 'gamma', 'bias': 'beta'}
 _OLD_NAMES = re.compile(r'(?<=LayerNorm\.)(weight|bias)$')
 # What files hold beside a layer's weights: masks, tables, and t5's bias by position.
@@ -40,7 +40,7 @@ _BESIDE = re.compile(
     r'.*\.(rotary_emb\..*|rope\.freqs|embed_positions|causal_mask|relative_attention_bias\.weight'
     r'|(attn|attention)\.(masked_)?bias)'
 )
-# Integers and 8-bit floats are nothing without their scales.
+# Integers and 8-bit floats need scales, which are not read.
 _TYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 

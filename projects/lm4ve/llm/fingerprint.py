@@ -22,8 +22,11 @@ def fingerprint(weights: Iterable[tuple[str, Tensor]]) -> str:
     """Compute the SHA-256 of named tensors while the next ones are read.
 
     Args:
-        weights (Iterable): Names and tensors, which must not change from then on. One of torch's
-            ``FakeTensorMode`` has no values, and counts by its name and shape.
+        weights (Iterable): Names and tensors, which must not change until this returns. A
+            ``FakeTensor`` has no values: only its name and shape are hashed.
+
+    Returns:
+        str: 64 hexadecimal digits.
     """
     total = hashlib.sha256()
     pending: deque[Future[bytes]] = deque()

@@ -26,7 +26,7 @@ _CHUNK = 1 << 20
 #: gains of gemma3 as what they are, not less one.
 _ARCHITECTURES = dict(llama='llama', qwen2='qwen2', qwen3='qwen3', gemma3='gemma3_text')
 # Field of the header, after the architecture -> field of config.json. The head's width is there
-# three times; what has no name says nothing of a layer, or is read below.
+# three times. A field without a name does not concern layers, or is read below.
 _FIELDS = {
     'block_count': 'num_hidden_layers',
     'embedding_length': 'hidden_size',
