@@ -1,4 +1,4 @@
-"""Where blocks meet encoders. Knows nothing of host frameworks."""
+"""Necks that put blocks into encoders; independent of host frameworks."""
 
 from lm4ve.necks.llm_block_insert import LLMBlockInsert
 from lm4ve.necks.llm_block_neck import LLMBlockNeck

@@ -45,7 +45,7 @@ def join(model: Any) -> None:
 
 
 def _neck_of(model: Any) -> tuple[str, Any]:
-    """Find the neck of a model in the place for necks, and its name."""
+    """Return the name and the neck that a model has as ``neck``; '' and None without one."""
     necks = (nm for nm in model.named_modules() if isinstance(nm[1], LLMBlockNeck))
     return next((nm for nm in necks if nm[0].startswith('neck')), ('', None))
 

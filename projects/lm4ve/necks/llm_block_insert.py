@@ -157,7 +157,7 @@ def find_places(
 
 
 def defaults_of(encoder: nn.Module, after: str) -> dict[str, Any]:
-    """Return the neck's arguments where nothing is said: no norm, and torch's own layout."""
+    """Return a neck's default arguments: no norm, and the layout of torch's own modules."""
     within = [m for n, m in encoder.named_modules() if f'{after}.'.startswith(f'{n}.' if n else '')]
     parts = (part for m in within if isinstance(m, _SEQUENCES) for part in m.modules())
     tokens_first = not all(getattr(part, 'batch_first', True) for part in parts)

@@ -187,7 +187,7 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
 
         Args:
             feats (Tensor | Sequence[Tensor]): Features, or a sequence of which :attr:`index` is
-                used: tokens, an image map or a clip map, as :attr:`layout` says.
+                used: tokens, an image map or a clip map, in :attr:`layout`.
             padding_mask (Tensor, optional): Bool ``[B, N]``, True = padding.
             queries (slice | Tensor, optional): The tokens to compute (see
                 :class:`lm4ve.blocks.LLMBlock`); only for token features with
@@ -308,7 +308,7 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         """Return the features that go through the neck.
 
         Raises:
-            UserError: There are fewer than :attr:`index` says.
+            UserError: The sequence has no entry :attr:`index`.
         """
         if isinstance(feats, Tensor):
             return feats

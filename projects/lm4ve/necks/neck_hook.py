@@ -98,11 +98,11 @@ class ThroughNeck:
         layout = getattr(neck, 'layout', None) or 'BNC'
         unsure = not torch.jit.is_tracing() and layout != self.known_layout
         if x.dim() == len(layout) == 3 and unsure and neck.guard:
-            places = [layout.index('B'), layout.index('C')]
-            if x.shape[places[0]] != self.samples == x.shape[3 - sum(places)]:
+            batch, tokens = layout.index('B'), 3 - layout.index('B') - layout.index('C')
+            if x.shape[batch] != self.samples == x.shape[tokens]:
                 raise UserError(
                     f"after='{self.after}' gives {list(x.shape)} of {self.samples} samples, which "
-                    f"layout={layout!r} has in dimension {places[0]}. Fix: another layout (CLIP's "
+                    f"layout={layout!r} has in dimension {batch}. Fix: another layout (CLIP's "
                     "is 'NBC')."
                 )
         out = neck(x)

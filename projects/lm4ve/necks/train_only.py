@@ -92,7 +92,7 @@ def draw_tokens(
 
 
 class TrainOnly:
-    """Wraps a neck's pass through its block, as ``train_queries`` and ``branch`` say.
+    """Runs a neck's mappers and block as ``train_queries`` and ``branch`` prescribe.
 
     Args:
         train_queries, branch, out_type, residual: Fields of

@@ -1,7 +1,7 @@
 """Whether a model uses its blocks: observed once, in one training iteration.
 
 A container whose ``forward`` is never called, an output that the encoder drops, an adapter
-that gets no gradient: each of them trains without a word, and the block does nothing. Hooks
+that gets no gradient: each of them trains without an error, and the block has no effect. Hooks
 that stay for one iteration see it. ``lm4ve.BlockInUseHook`` does so in a runner;
 :func:`check` does so anywhere.
 """
@@ -86,7 +86,7 @@ class NeckUsage:
         if self.differentiable and not self.reached:
             return f'The output of {self.name} does not reach the loss: encoder or head drops it.'
         if self.reached and self.unreached:
-            return f'The mapper got no gradient: {self.name}.{sorted(self.unreached)[0]}.'
+            return f'The mapper got no gradient: {self.name}.{min(self.unreached)}.'
         return ''
 
 
