@@ -49,7 +49,7 @@ def main() -> None:
 
     sys.argv = [f'lm4ve {name}', *sys.argv[2:]]
     # A config may register a task, and `visualize` then has the flags of that task.
-    with contextlib.suppress(Exception):  # of a value; the command meets it again, in `run_tool`
+    with contextlib.suppress(Exception):  # of a value; the command raises it again, in `run_tool`
         if name in FLAGS and parser_of(name).parse_known_args()[1] and name != 'visualize':
             parser_of(name).parse_args()
     # Among what imports make there is no garbage, and looking for it takes a third of their time.

@@ -4,7 +4,7 @@
     lm4ve export CONFIG CHECKPOINT --format torch-export --out model.pt2
 
 The file is read back and compared with the model at other batch sizes; it is kept if they
-agree. docs/guides/deployment.md says what goes in and out for each task.
+agree. docs/guides/deployment.md lists the inputs and outputs of each task.
 """
 
 from collections.abc import Sequence

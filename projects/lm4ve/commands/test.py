@@ -20,7 +20,7 @@ def use_tta(cfg: Config) -> None:
     """Wrap the model for test-time augmentation.
 
     Raises:
-        UserError: Neither the config nor its task says how to augment.
+        UserError: Neither the config nor its task defines an augmentation.
     """
     if missing := [field for field in ('tta_model', 'tta_pipeline') if field not in cfg]:
         task = task_of_config(cfg)

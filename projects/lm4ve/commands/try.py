@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     MMLogger.get_instance('lm4ve-try', log_level='WARNING')
     encoder = load_encoder(args.encoder, args.encoder_checkpoint, args.size)
     data = read_data(args.data, limit=args.limit)
-    # What a stop says is saved.
+    # A stopped command prints this path as what it saved.
     MessageHub.get_instance('lm4ve-try').update_info('last_ckpt', str(args.cache))
     try:
         features = extract_features(encoder, data, args.cache, args.views, args.tokens)

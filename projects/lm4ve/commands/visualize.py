@@ -5,8 +5,8 @@
 
 INPUT are files of the config's task: images; videos or folders of frames; point
 clouds and meshes; rooms (.npy, .ply); scenes (Argoverse 1's .csv, Argoverse 2's
-.parquet). --indices are samples of its test set. docs/guides/activations.md says what
-is shown.
+.parquet). --indices are samples of its test set. docs/guides/activations.md describes
+what is shown.
 """
 
 import shlex

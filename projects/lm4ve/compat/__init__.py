@@ -13,8 +13,8 @@ import wrapt
 
 from lm4ve.compat.for_mmcv import resize_by_kernels
 
-# What other libraries' imports say of themselves: mmcv-lite of an operator that no model here
-# uses, MMEngine's of setuptools.
+# Warnings at the import of mmcv-lite, of an operator that no model here uses, and of MMEngine,
+# of setuptools.
 warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformable')
 warnings.filterwarnings('ignore', 'pkg_resources is deprecated')
 #: Module of a library -> its repairs, as file and function of this package.

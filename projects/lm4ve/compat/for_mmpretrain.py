@@ -62,7 +62,7 @@ def refuse_unbuilt_neck(classifiers: ModuleType) -> None:
 def load_plain_encoders(image: ModuleType) -> None:
     """An ``ImageClassifier`` drops the final norm of a plain encoder's checkpoint.
 
-    True of mmpretrain 1.2.0 (no upstream issue): the neck has no say in what its host loads. May
+    True of mmpretrain 1.2.0 (no upstream issue): the neck takes no part in its host's loading. May
     go once a host hands the tensors that its backbone lacks to its neck.
     """
 

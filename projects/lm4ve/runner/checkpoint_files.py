@@ -1,7 +1,7 @@
 """Read and write checkpoint files, without executing code.
 
 A file that is missing, damaged, unsafe (:mod:`lm4ve.llm.torch_files`) or of another model
-ends in one message that says which it is.
+raises an error that names the reason.
 """
 
 import logging

@@ -126,7 +126,7 @@ class _ExactLoop(BaseLoop):  # type: ignore[misc]
         for sampler in samplers:
             if hasattr(sampler, 'set_epoch'):
                 sampler.set_epoch(epoch)
-        # MMEngine's seed differs by rank if `randomness.diff_rank_seed` says so.
+        # MMEngine's seed differs by rank if `randomness.diff_rank_seed` is set.
         batches._self_begin = ((self.runner.seed, DATA, get_rank()), self._iter, skip)
         for data in self.dataloader:
             seed_everything(self.runner.seed, STEP, self._iter)

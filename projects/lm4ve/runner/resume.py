@@ -1,6 +1,6 @@
 """Find the newest whole checkpoint, and continue training from it.
 
-MMEngine reads the path in the work directory's file ``last_checkpoint`` and believes it.
+MMEngine resumes from the path in the work directory's file ``last_checkpoint``, unchecked.
 A disk that was full or a machine that lost power leaves a damaged file behind it; a work
 directory that was moved or copied leaves a path to nowhere.
 """

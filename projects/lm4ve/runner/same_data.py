@@ -2,7 +2,7 @@
 
 A class folder that is missing or misspelt moves the labels behind it, a list that counts from 1
 moves all of them, and other versions of the libraries that decode and resize make other pixels.
-Each of them changes a score without a word.
+Each of them changes a score without an error.
 """
 
 import contextlib
