@@ -73,6 +73,8 @@ class FusedBlock(nn.Module):
             for name in 'qkv':
                 setattr(layer, f'{name}_proj', Frozen(linear_of(*factors.fold(name))))
         kept = {} if factors.gram is None else dict(gram=factors.gram)
+        if residual:  # which the neck computes in the mapper's own type
+            kept['residual'] = weight.clone()
         layer.folded = Frozen(values(mapper=factors.weight.clone(), **kept))
         self.eps = factors.eps
         if not layer.needs_normed:
@@ -93,7 +95,8 @@ class FusedBlock(nn.Module):
         method = 'absorb' if absorb else 'fold'
         out = self.block.run(x, padding_mask, queries, factors, method)
         if self.residual:
-            out = out + F.linear(take_tokens(x, queries), mapper.to(x.dtype))
+            weight = layer.folded.wrapped.residual
+            out = out + F.linear(take_tokens(x, queries), weight.to(x.dtype))
         return out
 
     def _load_from_state_dict(self, *args: Any) -> None:
