@@ -26,7 +26,8 @@ def quantize_rows(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Write ``[R, C]`` as codes ``[R, C]`` times scales ``[R, 1]`` in fp32."""
     largest = (torch.finfo if dtype.is_floating_point else torch.iinfo)(dtype).max
     x = x.float()
-    scale = x.abs().amax(dim=-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny) / largest
+    # Clamped last: a denormal scale may be flushed to zero, and a row of zeros be 0 / 0.
+    scale = (x.abs().amax(dim=-1, keepdim=True) / largest).clamp_min(torch.finfo(x.dtype).tiny)
     x = x / scale
     return (x if dtype.is_floating_point else x.round()).to(dtype), scale
 
