@@ -59,38 +59,34 @@ def template_rules(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 
 def rename(
     state: dict[str, Tensor], rules: Rules, origin: str = 'The checkpoint'
-) -> tuple[dict, dict]:
-    """Rename a state by a table and account for every key of it.
+) -> dict[str, Tensor]:
+    """Rename the tensors of a state by a table that accounts for every key.
 
     Args:
         state (dict[str, Tensor]): Tensors by the file's names.
         rules (Rules): The table.
-        origin (str): What the message calls the file.
+        origin (str): Name of the file in messages.
 
     Returns:
-        tuple[dict[str, Tensor], dict[str, str]]: Tensors by new names, and the
-        reason for each dropped key.
+        dict[str, Tensor]: The tensors by their new names, without the dropped ones.
 
     Raises:
-        CheckpointError: A key is in neither table, two keys get the same name,
-            or a required one is missing; all of them are listed.
+        CheckpointError: A key is neither renamed nor dropped, two keys get the same name,
+            or a required one is missing.
     """
-    renamed, sources, dropped, unknown = {}, {}, {}, []
+    renamed, sources, unknown = {}, {}, []
     for key, tensor in state.items():
         matches = ((re.fullmatch(pattern, key), new) for pattern, new in rules.renames)
         name = next((match.expand(new) for match, new in matches if match), None)
-        reason = next((why for p, why in rules.dropped if re.fullmatch(p, key)), None)
         if name is not None:
             if name in renamed:
                 raise CheckpointError(f"{origin}: '{sources[name]}', '{key}' become '{name}'.")
             renamed[name], sources[name] = tensor, key
-        elif reason is not None:
-            dropped[key] = reason
-        else:
+        elif not any(re.fullmatch(pattern, key) for pattern, _ in rules.dropped):
             unknown.append(key)
     missing = [n for n in rules.required if n not in renamed]
     if unknown:
         raise CheckpointError(f'{origin} has unknown keys: {listing(unknown, 20)}.')
     if missing:
         raise CheckpointError(f'{origin} has nothing that becomes {listing(missing)}.')
-    return renamed, dropped
+    return renamed

@@ -76,7 +76,7 @@ def convert_state(
             f"{origin} has {'a' if has_block else 'no'} block ('{BLOCK_PREFIX}...'), which is "
             'compared with its source. Fix: give --llm if and only if there is a block.'
         )
-    renamed, _ = rename(rest, with_block if has_block else plain, origin)
+    renamed = rename(rest, with_block if has_block else plain, origin)
     converted = {k: v.float() if v.is_floating_point() else v for k, v in renamed.items()}
     if llm is not None:
         converted[f'neck.block.{SOURCE_KEY}'] = compare_block(state, BLOCK_PREFIX, llm, layer)

@@ -167,13 +167,13 @@ def _convert_cmunext(
             'only if there is one.'
         )
     rest = {k: v for k, v in state.items() if not k.startswith(prefix)}
-    converted, _ = rename(rest, CMUNEXT_RULES, origin)
+    converted = rename(rest, CMUNEXT_RULES, origin)
     if llm is not None:
         layers = (layer,) if isinstance(layer, int) else tuple(layer)
         fields = dict(causal=True, rotary='llm4seg', final_norm=False)
         block = LLMBlock(checkpoint=llm, layers=layers, **fields)
         expected = frozen_tensors(block)
-        found, _ = rename(theirs, _LAYER_RULES, origin)
+        found = rename(theirs, _LAYER_RULES, origin)
         wrong = [k for k in expected.keys() | found.keys() if not _equal(expected, found, k)]
         if wrong:
             raise CheckpointError(

@@ -86,7 +86,7 @@ def convert_mmtransformer(
     """
     check(f'{origin} has no block of a language model, so --llm', llm, choices=(None,))
     state = {name.removeprefix('stacked_transformer.'): t for name, t in state.items()}
-    renamed, _ = rename(state, RULES, origin)
+    renamed = rename(state, RULES, origin)
     converted = {name: tensor for name, tensor in renamed.items() if '.in.' not in name}
     # Queries, keys and values are one matrix in torch's attention.
     for name in filter(re.compile(r'\.in\.0\.').search, renamed):

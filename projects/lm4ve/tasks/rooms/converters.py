@@ -100,7 +100,7 @@ def convert_sqa3d(
         CheckpointError: The file is of another model; a key is unknown or missing.
     """
     required = ['text_encoder.lstm.weight_ih_l0', 'object_encoder.voting.out.weight']
-    renamed, _ = rename(state, Rules(_RULES, _DROPPED, required), origin)
+    renamed = rename(state, Rules(_RULES, _DROPPED, required), origin)
     converted = {}
     for name, tensor in renamed.items():
         tensor = tensor.float() if tensor.is_floating_point() else tensor
@@ -132,7 +132,7 @@ def to_sqa3d(state: dict[str, Tensor], origin: str = 'The checkpoint') -> dict[s
         dropped=[(rf'head\.{FINGERPRINT}', 'SQA3D keeps no record of its answers')],
         required=['lang_net.lstm.weight_ih_l0', 'voting_net.conv3.weight', 'aux_reg.3.bias'],
     )
-    out, _ = rename(state, rules, origin)
+    out = rename(state, rules, origin)
     for name, tensor in out.items():
         if name.endswith('.conv.weight'):
             out[name] = tensor[..., None, None]

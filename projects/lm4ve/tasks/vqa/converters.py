@@ -116,7 +116,7 @@ def convert_meter(
     # The counting of the text encoder's embeddings would fit a rename, too.
     kept = {k: v for k, v in state.items() if not any(re.fullmatch(p, k) for p, _ in _DROPPED)}
     converted = {}
-    for name, tensor in rename(kept, rules, origin)[0].items():
+    for name, tensor in rename(kept, rules, origin).items():
         if '.in_proj.' in name:
             for part, rows in zip('qkv', tensor.float().chunk(3), strict=True):
                 converted[name.replace('in_proj', f'{part}_proj')] = rows.contiguous()
@@ -162,5 +162,4 @@ def to_meter(state: dict[str, Tensor], origin: str = 'The checkpoint') -> dict[s
     table = [(ours, theirs) for theirs, ours in (*TRUNK, *pairs)]
     dropped = [(rf'head\.{FINGERPRINT}', 'METER keeps no record of its answers')]
     required = ['cross_modal_text_pooler.dense.weight']
-    renamed, _ = rename(joined, Rules(template_rules(table), dropped, required), origin)
-    return renamed
+    return rename(joined, Rules(template_rules(table), dropped, required), origin)
