@@ -79,20 +79,17 @@ def convert_state(
     renamed = rename(rest, with_block if has_block else plain, origin)
     converted = {k: v.float() if v.is_floating_point() else v for k, v in renamed.items()}
     if llm is not None:
-        converted[f'neck.block.{SOURCE_KEY}'] = compare_block(state, BLOCK_PREFIX, llm, layer)
+        converted[f'neck.block.{SOURCE_KEY}'] = compare_block(state, llm, layer)
     return converted
 
 
-def compare_block(
-    state: dict[str, Tensor], prefix: str, llm: str, layer: int | Sequence[int]
-) -> Tensor:
+def compare_block(state: dict[str, Tensor], llm: str, layer: int | Sequence[int]) -> Tensor:
     """Check that a foreign checkpoint's block is a layer of a language model.
 
     Args:
         state (dict[str, Tensor]): The checkpoint; the keys that start with
-            ``prefix`` are all accounted for. Names and row order of q and k
+            :data:`BLOCK_PREFIX` are all accounted for. Names and row order of q and k
             are Meta's, as in the authors' code.
-        prefix (str): The prefix of the block's keys, for example 'llama.'.
         llm (str): The language model, as ``LLMBlock`` takes it: a Meta or
             Hugging Face folder, a weight file or a hub id.
         layer (int | Sequence[int]): The layer(s) of it that the block claims
@@ -108,15 +105,15 @@ def compare_block(
         UserError: The language model is no LLaMA.
     """
     layers = (layer,) if isinstance(layer, int) else tuple(layer)
-    mine = {k: v for k, v in state.items() if k.startswith(prefix)}
+    mine = {k: v for k, v in state.items() if k.startswith(BLOCK_PREFIX)}
     names = {
-        f'{prefix}layers.{i}.{meta}': f'layers.{i}.{ours}'
+        f'{BLOCK_PREFIX}layers.{i}.{meta}': f'layers.{i}.{ours}'
         for i in range(len(layers))
         for meta, ours in _LAYER_NAMES.items()
     }
-    norm = f'{prefix}norm.weight'
+    norm = f'{BLOCK_PREFIX}norm.weight'
     missing, others = names.keys() - mine.keys(), mine.keys() - {*names, norm}
-    unknown = [k for k in others if not _IGNORED.fullmatch(k.removeprefix(prefix))]
+    unknown = [k for k in others if not _IGNORED.fullmatch(k.removeprefix(BLOCK_PREFIX))]
     if missing or unknown:
         raise CheckpointError(
             f"The checkpoint's block lacks {listing(sorted(missing)) or 'nothing'} and has the "
