@@ -122,9 +122,9 @@ def texts_of(row: dict, one: str, many: str, where: str) -> list[str] | None:
     return [t.strip() for t in texts if t.strip()]
 
 
-def check_unique(total: int, ids: Sequence[object], found: dict, path: str) -> None:
-    """Refuse a file whose entries are more than their different ids."""
-    twice = [] if len(found) == total else [q for q, n in Counter(ids).items() if n > 1]
+def check_unique(ids: Sequence[object], path: str) -> None:
+    """Refuse a file in which a question id occurs more than once."""
+    twice = [q for q, n in Counter(ids).items() if n > 1]
     check(f"question ids that '{path}' has more than once ({listing(twice)})", len(twice), most=0)
 
 

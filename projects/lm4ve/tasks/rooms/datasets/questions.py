@@ -58,8 +58,7 @@ def _read(path: str, key: str = 'questions') -> list[dict]:
         else:
             read = _of_questions if key == 'questions' else _of_annotations
             found = [read(e) for e in content[key]]
-    ids = [q['question_id'] for q in found]
-    check_unique(len(found), ids, dict.fromkeys(ids), path)
+    check_unique([q['question_id'] for q in found], path)
     return found
 
 

@@ -149,8 +149,7 @@ class VQADataset(ImageTextDataset):
                     data_list.append(entry | known)
         if not self.test_mode or self.on_corrupt == 'refuse':
             self.leave_out('have an empty question', empty, total)
-        ids = [d['question_id'] for d in data_list]
-        check_unique(len(ids), ids, set(ids), self.ann_file)
+        check_unique([d['question_id'] for d in data_list], self.ann_file)
         if self.vocabulary is not None and not self.test_mode:
             total = len(data_list)
             data_list = [d for d in data_list if not self.vocabulary.isdisjoint(d['gt_answers'])]
@@ -244,7 +243,7 @@ def read_official(path: str, key: str, split: str | None = None) -> dict[int, di
     expected = dict(task_type='Open-Ended', version='2.0')
     for name, value in (expected if split is None else dict(expected, data_subtype=split)).items():
         check(f"{field}: {name} of '{path}'", header.get(name, value), choices=(value,))
-    check_unique(len(ids), ids, found, path)
+    check_unique(ids, path)
     return found
 
 
