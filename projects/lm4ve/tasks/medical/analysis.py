@@ -26,8 +26,9 @@ class MedicalAnalysis(TaskAnalysis):
         labels, spacing = output.pred_seg.cpu(), output.spacing
         voxel = spacing[0] * spacing[1] * spacing[2] / 1000
         counts = torch.bincount(labels.flatten(), minlength=output.num_classes)[1:]
-        names = classes[1:] if classes and len(classes) == output.num_classes else range(1, 99)
-        sizes = {str(n): float(c) * voxel for n, c in zip(names, counts, strict=False)}
+        known = classes and len(classes) == output.num_classes
+        names = classes[1:] if known else range(1, output.num_classes)
+        sizes = {str(n): float(c) * voxel for n, c in zip(names, counts, strict=True)}
         return dict(pred_seg=labels.numpy(), spacing=spacing, milliliters=sizes)
 
 
