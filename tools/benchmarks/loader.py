@@ -65,7 +65,8 @@ def loader(cfg: Config, write, folder: Path, count: int):
 
     def load(samples: int) -> None:
         for start in range(0, samples, batch):
-            collate([dataset[i % len(dataset)] for i in range(start, start + batch)])
+            stop = min(start + batch, samples)
+            collate([dataset[i % len(dataset)] for i in range(start, stop)])
 
     return dataset, load
 
