@@ -109,19 +109,16 @@ class TokenMaps:
         return np.where(flat, 1.0, 1 - self.values)
 
 
-def maps_of(
-    analysis: Analysis, measures: Sequence[str] = (*MEASURES, 'attention')
-) -> list[TokenMaps]:
+def maps_of(analysis: Analysis) -> list[TokenMaps]:
     """Take the maps of a batch of images.
 
     Args:
         analysis (Analysis): The batch's analysis.
-        measures (Sequence[str]): Which of 'magnitude', 'frequency', 'attention'.
 
     Returns:
         list[TokenMaps]: For every measure and point; attention where it could be
-        read: the class token's row (without one the mean of all rows, which the
-        note tells), summed over heads.
+        read: the row that ``note`` names (the class token's, without one the mean of all
+        rows), summed over heads.
 
     Raises:
         UserError: The model does not take images, or looks at several views.
@@ -129,19 +126,17 @@ def maps_of(
     if getattr(analysis.inputs, 'ndim', 0) != 4 or analysis.views != 1:
         raise UserError('Pseudo-masks need an image model that sees each image once.')
     found = []
-    for measure in measures:
-        if measure == 'attention':
-            for label, a in analysis.attention.items():
-                values = _array(a.weights).sum(axis=1)
-                scaled = _scaled(values, values.mean(-1))
-                found.append(TokenMaps(measure, label, scaled, a.layout.grid, a.row))
-            continue
+    for measure in MEASURES:
         for label, point in analysis.points.items():
             scale = np.full(len(point.tokens), np.pi * np.sqrt(point.tokens.shape[-1]))
             if measure == 'magnitude':
                 scale = _array(point.tokens.double().norm(dim=-1)).mean(-1)
             values = _array(point.measure(measure, scaled=False))
             found.append(TokenMaps(measure, label, _scaled(values, scale), point.layout.grid))
+    for label, a in analysis.attention.items():
+        values = _array(a.weights).sum(axis=1)
+        scaled = _scaled(values, values.mean(-1))
+        found.append(TokenMaps('attention', label, scaled, a.layout.grid, a.row))
     return found
 
 
