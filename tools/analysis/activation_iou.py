@@ -23,9 +23,10 @@ from lm4ve.analysis.capture import analyse, read_points
 from lm4ve.analysis.iou.mask_datasets import Items, batches, folder, imagenet_s, samples
 from lm4ve.analysis.iou.pseudo_masks import RULES, THRESHOLDS, Scores, maps_of
 from lm4ve.analysis.iou.report import Example, Report, draw_examples, plot, summarize, tables, write
-from lm4ve.analysis.loading import UNTRAINED, collate, load_model, tool_parser
+from lm4ve.analysis.loading import UNTRAINED, collate, load_model
 from lm4ve.errors import UserError, check
-from lm4ve.runner.command_line import read_config, run_tool
+from lm4ve.runner.command_line import build_parser, read_config, run_tool
+from lm4ve.runner.flags import INSPECT
 from lm4ve.tasks.base.analysis import tested_loader
 from lm4ve.tasks.base.pictures import pixels_of
 
@@ -66,7 +67,7 @@ def score_all(model, found, args: argparse.Namespace) -> tuple[Scores, list[Exam
 
 
 def main(argv: Sequence[str] | None = None) -> Report:
-    add = (parser := tool_parser(__doc__)).add_argument
+    add = (parser := build_parser(__doc__, INSPECT)).add_argument
     add('--data-root', help="folder of images and masks; default: the config's data set")
     add('--layout', choices=['folder', 'imagenet-s'], help='images/NAME.jpg, masks/NAME.png')
     add('--split', help="of the data set; default: as configured, ImageNet-S's validation")

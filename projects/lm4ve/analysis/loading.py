@@ -4,7 +4,6 @@ A file goes through the config's own test pipeline. Mistakes in an input are err
 model is built.
 """
 
-import argparse
 from collections.abc import Sequence
 
 import torch
@@ -14,7 +13,6 @@ from torch import nn
 
 from lm4ve.errors import check
 from lm4ve.runner.devices import find_device
-from lm4ve.runner.flags import INSPECT, build_parser
 from lm4ve.tasks import task_of_config
 from lm4ve.tasks.base.analysis import tested_loader
 from lm4ve.tasks.base.building import Sample, build_model, classes_of, collate, samples_of_files
@@ -23,11 +21,6 @@ __all__ = ['Sample', 'collate', 'load_model', 'samples_by_index', 'samples_of_fi
 
 #: Values of CHECKPOINT without a file.
 UNTRAINED = ('none', '-')
-
-
-def tool_parser(description: str) -> argparse.ArgumentParser:
-    """Return a parser with the flags that the tools of the analysis share."""
-    return build_parser(description, INSPECT)
 
 
 # ------------------------------------------------------------------------- model
