@@ -22,7 +22,6 @@ The npm packages come with `npm pack NAME`. Flags, clock faces and the like are 
 own, though they resemble each other.
 """
 
-import importlib.util
 import io
 import json
 import re
@@ -161,11 +160,10 @@ _COLORS = {'black', 'blue', 'brown', 'gray', 'green', 'red', 'teal', 'yellow'}
 
 def read_easy_vqa(args: Any) -> Iterator[Picture]:
     """Yield the pictures whose questions and answers give both shape and color."""
-    spec = importlib.util.find_spec('easy_vqa')
-    if spec is None or spec.origin is None:
-        raise UserError('easy-vqa is not installed. Fix: pip install easy-vqa==1.0')
+    from lm4ve.tasks.vqa.demo.easy_vqa import locate_easy_vqa
+
     for part in ('train', 'test'):
-        root = Path(spec.origin).parent / 'data' / part
+        root = locate_easy_vqa() / part
         words: dict[int, set[str]] = {}
         for question, answer, index in json.loads((root / 'questions.json').read_text('utf-8')):
             # What is asked for, or denied, need not be there.
