@@ -20,7 +20,6 @@ of what repeats the symbols, of all bytes of text. One seed gives one result on 
 import argparse
 import ast
 import functools
-import json
 import sysconfig
 import time
 from collections.abc import Callable, Sequence
@@ -34,6 +33,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, BertConfig, LlamaConfig
 
 from lm4ve.errors import UserError, check
+from lm4ve.files import write_json
 from lm4ve.runner.command_line import build_parser, run_tool
 
 #: Tokens ``[B, L]`` and, of the same shape, which of them the language determines.
@@ -184,8 +184,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         check(f'--{name.replace("_", "-")}', getattr(args, name), least=least)
     model, log = train(args)
     model.save_pretrained(args.out)
-    settings = {**vars(args), 'out': str(args.out), 'log': log}
-    (args.out / 'pretraining.json').write_text(json.dumps(settings, indent=1), encoding='utf-8')
+    write_json({**vars(args), 'out': str(args.out), 'log': log}, args.out / 'pretraining.json')
 
 
 if __name__ == '__main__':
