@@ -113,11 +113,11 @@ def step_row(own: list[dict], base: list[dict]) -> dict:
     return row | middle(own)
 
 
-def matmul_rate(device: str, rows: int, width: int, dtype: torch.dtype, repeats: int = 15) -> float:
-    """Measure a ``[rows, width] x [width, width]`` product: the best MAC/s."""
+def matmul_rate(device: str, rows: int, width: int, dtype: torch.dtype) -> float:
+    """Return the best MAC/s of fifteen ``[rows, width] x [width, width]`` products."""
     a = torch.randn(rows, width, dtype=dtype, device=device)
     b = torch.randn(width, width, dtype=dtype, device=device)
-    runs = [timed(lambda: a @ b, device)['seconds'] for _ in range(repeats + 1)]
+    runs = [timed(lambda: a @ b, device)['seconds'] for _ in range(16)]  # the first one warms up
     return rows * width * width / min(runs[1:])
 
 

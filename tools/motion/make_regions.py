@@ -16,7 +16,7 @@ from lm4ve.runner.command_line import build_parser, run_tool
 from lm4ve.tasks.motion.datasets.cache import SceneCache
 
 
-def equal_clusters(points: np.ndarray, count: int, seed: int = 0, rounds: int = 20) -> np.ndarray:
+def equal_clusters(points: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
     """K-means with clusters of equal size (up to one point).
 
     Assignment visits the pairs of point and center by distance, nearest first,
@@ -25,13 +25,14 @@ def equal_clusters(points: np.ndarray, count: int, seed: int = 0, rounds: int = 
     Args:
         points (np.ndarray): ``[N, 2]``, meters; normalized inside.
         count (int): M clusters.
+        seed (int): Of the K-means that the centers start from.
 
     Returns:
         np.ndarray: int64 ``[N]``, the cluster of each point.
     """
     scaled = (points - points.mean(0)) / np.maximum(points.std(0), 1e-6)
     centers = KMeans(count, n_init=4, random_state=seed).fit(scaled).cluster_centers_
-    for _ in range(rounds):
+    for _ in range(20):  # rounds, fewer where the centers rest
         distances = np.linalg.norm(scaled[:, None] - centers, axis=-1)
         labels = np.full(len(points), -1)
         room = np.full(count, len(points) // count)
