@@ -7,7 +7,6 @@ something is drawn. The visualizer and the hook send pictures of predictions to 
 backends, to files and to windows, for tasks without a host's.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 COVER = 0.85
 #: Behind clouds and scenes: both ends of the color maps can be seen on it.
 BACKGROUND = '#c6c6c6'
-#: From where clouds are seen, z up.
+#: The direction from clouds towards the eye, z up.
 EYE = (1.7, -2.0, 1.3)
 
 
@@ -67,16 +66,12 @@ class TokenMap:
         return (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
 
 
-def seen_from(eye: Sequence[float] = EYE) -> np.ndarray:
-    """Return the axes of a view: multiply points ``[N, 3]`` by its transpose.
+def view_axes() -> np.ndarray:
+    """Return the axes of the view from :data:`EYE`, float64 ``[3, 3]``: right, up, towards it.
 
-    Args:
-        eye (Sequence[float]): The direction towards the eye; z is up, and not along it.
-
-    Returns:
-        np.ndarray: float64 ``[3, 3]``, rows: right, up, and towards the eye.
+    ``points @ view_axes().T`` gives the coordinates of points ``[N, 3]`` in the view.
     """
-    towards = np.asarray(eye, dtype=np.float64) / np.linalg.norm(eye)
+    towards = np.array(EYE) / np.linalg.norm(EYE)
     right = np.cross([0.0, 0.0, 1.0], towards)
     right /= np.linalg.norm(right)
     return np.stack([right, np.cross(towards, right), towards])

@@ -10,7 +10,7 @@ from mmengine.dataset import Compose
 from torch import Tensor, nn
 
 from lm4ve.tasks.base.analysis import Layout, TaskAnalysis, tested_dataset
-from lm4ve.tasks.base.pictures import BACKGROUND, Picture, TokenMap, seen_from, without_ticks
+from lm4ve.tasks.base.pictures import BACKGROUND, Picture, TokenMap, view_axes, without_ticks
 from lm4ve.tasks.pointcloud import TASK
 
 
@@ -62,7 +62,7 @@ class Cloud(Picture):
     def __init__(self, points: np.ndarray, groups: np.ndarray) -> None:
         self.groups = groups
         #: Right, up, and towards the eye, ``[N, 3]``, in the points' unit.
-        self.seen = (points - (points.max(axis=0) + points.min(axis=0)) / 2) @ seen_from().T
+        self.seen = (points - (points.max(axis=0) + points.min(axis=0)) / 2) @ view_axes().T
         # Far ones first, so that near ones cover them.
         self.order = np.argsort(self.seen[:, 2], kind='stable')
 

@@ -150,12 +150,12 @@ def paste(
 
 
 @cache
-def _photograph(name: str, folder: Path | None = None) -> np.ndarray:
+def _photograph(name: str) -> np.ndarray:
     """Read a photograph of scikit-image's wheel as uint8 ``[H, W, 3]``, BGR."""
     import skimage
 
     # By path: `skimage.data` would download what is missing.
-    path = (folder or Path(skimage.__file__).parent / 'data') / name
+    path = Path(skimage.__file__).parent / 'data' / name
     img = cv2.imread(str(path)) if path.is_file() else None
     if img is None:
         raise UserError(f"'{path}' is missing. Fix: install scikit-image 0.22 to 0.26.")
