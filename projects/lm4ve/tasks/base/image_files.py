@@ -86,10 +86,8 @@ def _decode(data: bytes, opencv: bool) -> str | None:
                 return f'is damaged: {len(data)} bytes cannot hold {pixels / 1e6:.0f} megapixels'
             image.draft(image.mode, (max(1, image.width // 8), max(1, image.height // 8)))
         image.load()
-        if opencv and image.format not in (
-            'JPEG',
-            'PNG',
-        ):  # the pipelines' decoder lacks pixels of 32 bits
+        # The pipelines' decoder lacks pixels of 32 bits.
+        if opencv and image.format not in ('JPEG', 'PNG'):
             if cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) is None:
                 return 'cannot be decoded by OpenCV'
     except UnidentifiedImageError:
