@@ -41,6 +41,7 @@ class MedMNIST(BaseDataset):
         check('dataset.flag', flag, choices=INFO)
         check('dataset.split', split, choices=_SPLITS)
         self.info, self.split = INFO[flag], split
+        self.is_multi_label = self.info['task'].startswith('multi-label')
         end = '' if size == 28 else f'_{size}'
         self.file = Path(data_root) / f'{flag}{end}.npz'
         self.sides = (size,) * (3 if flag.endswith('3d') else 2)
@@ -52,8 +53,7 @@ class MedMNIST(BaseDataset):
 
     def load_data_list(self) -> list[dict]:
         self.images, labels = self._read()
-        several = self.info['task'].startswith('multi-label')
-        if several:
+        if self.is_multi_label:
             return [dict(row=i, gt_score=y.astype(np.float32)) for i, y in enumerate(labels)]
         return [dict(row=i, gt_label=int(y[0])) for i, y in enumerate(labels)]
 
@@ -66,17 +66,16 @@ class MedMNIST(BaseDataset):
             raise UserError(
                 f"'{self.file}' is no file of MedMNIST: {e}. Fix: download it again."
             ) from e
-        several = self.info['task'].startswith('multi-label')
         classes = len(self.info['label'])
+        columns = classes if self.is_multi_label else 1
         sides = images.shape[1 : 1 + len(self.sides)]
-        fits = sides == self.sides and images.dtype == np.uint8 and labels.ndim == 2
-        fits = fits and labels.dtype.kind in 'iub'
-        if not fits or len(images) != len(labels) or labels.shape[1] != (classes if several else 1):
+        fits = sides == self.sides and images.dtype == np.uint8 and labels.dtype.kind in 'iub'
+        if not fits or labels.shape != (len(images), columns):
             raise UserError(
                 f"'{self.file}' has images {images.dtype} {list(images.shape)} and labels "
                 f'{list(labels.shape)}, which are not of {classes} classes of {self.sides}.'
             )
-        if labels.min() < 0 or labels.max() >= (2 if several else classes):
+        if labels.min() < 0 or labels.max() >= (2 if self.is_multi_label else classes):
             raise UserError(
                 f"'{self.file}' has the label {labels.max()}, but {classes} classes are known."
             )
