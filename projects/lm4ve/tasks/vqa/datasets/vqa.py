@@ -86,8 +86,8 @@ class VQADataset(ImageTextDataset):
 
     Args:
         *args: Passed to :class:`lm4ve.tasks.vqa.ImageTextDataset`.
-        vocabulary (str or sequence of str, optional): The answers that the model knows,
-            as ``VQAHead`` takes them. In training, questions none of whose answers is
+        vocabulary (str or sequence of str, optional): The answers that the model chooses
+            from, as ``VQAHead`` takes them. In training, questions none of whose answers is
             among them are left out and counted; a test keeps them.
         questions_per_image (int, optional): In training a sample is an image with so many of
             its questions, drawn anew each time. Default: a sample is a question.
@@ -103,6 +103,9 @@ class VQADataset(ImageTextDataset):
             twice; an image lies outside of its folder; nothing is left.
     """
 
+    #: Of several questions an image, those with one of these answers; set by a hook.
+    asked: frozenset[str] | None = None
+
     def __init__(
         self,
         *args: Any,
@@ -115,9 +118,6 @@ class VQADataset(ImageTextDataset):
         self.questions_per_image = questions_per_image
         self.vocabulary = None if vocabulary is None else frozenset(read_vocabulary(vocabulary))
         super().__init__(*args, **kwargs)
-
-    #: Of several questions an image, those with one of these answers; set by a hook.
-    asked: frozenset[str] | None = None
 
     def load_questions(self) -> Iterable[dict]:
         """Yield one dict a question.
@@ -332,8 +332,8 @@ class VisualGenomeQA(VQADataset):
         #                     "answer": "The man's shirt."}, ...]}, ...]
         # The annotations do not hold the folder of an image.
         second = {p.name for p in Path(self.data_prefix['img_path'], 'VG_100K_2').glob('*')}
-        for image in read_json(self.ann_file, list, 'dataset.ann_file'):
-            for q in image['qas']:
+        for entry in read_json(self.ann_file, list, 'dataset.ann_file'):
+            for q in entry['qas']:
                 name, answer = f'{q["image_id"]}.jpg', normalize_answer(q['answer'])
                 image = f'VG_100K_2/{name}' if name in second else f'VG_100K/{name}'
                 answers = [answer] if answer else []
