@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from mmengine.dist import all_gather_object, get_rank, is_main_process
-from mmengine.model import is_model_wrapper
 from mmengine.runner import TestLoop, ValLoop
 from mmengine.runner.amp import autocast
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from tqdm import tqdm
 
 from lm4ve.errors import check
 from lm4ve.registry import LOOPS
+from lm4ve.runner.same_data import innermost
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
 
 
@@ -166,8 +166,7 @@ class _RetrievalLoop:
         """Encode the images of a batch and their captions; after the last one, score all pairs."""
         hook, samples = self.runner.call_hook, data_batch['data_samples']
         hook(f'before_{self.mode}_iter', batch_idx=idx, data_batch=data_batch)
-        model = self.runner.model
-        model = model.module if is_model_wrapper(model) else model
+        model = innermost(self.runner.model)
         with autocast(enabled=self.fp16):
             self._encoded += self._encode(model, data_batch['inputs'], samples)
             if idx + 1 == len(self.dataloader):

@@ -10,9 +10,9 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from mmengine.model import is_model_wrapper
 
 from lm4ve.registry import HOOKS, VISUALIZERS
+from lm4ve.runner.same_data import innermost
 from lm4ve.tasks.base.language.rankings import TRUE, Ranking, best, draw_bars
 from lm4ve.tasks.base.language.words import draw_words, file_name, flow
 from lm4ve.tasks.base.pictures import (
@@ -189,8 +189,8 @@ class VisionLanguageVisualizationHook(PredictionVisualizationHook):
         """Draw a question with its image and its best answers."""
         if 'pred_answer' not in sample:
             return
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         name = f'{mode}_{file_name(number, sample.get("img_path"))}'
         pixels = batch['inputs'][index].flip(0).permute(1, 2, 0).cpu().numpy()  # loaded as BGR
         options = self.options(runner, f'{name}_{runner.iter}')
-        runner.visualizer.add_datasample(name, pixels, sample, model.head.vocabulary, **options)
+        vocabulary = innermost(runner.model).head.vocabulary
+        runner.visualizer.add_datasample(name, pixels, sample, vocabulary, **options)
