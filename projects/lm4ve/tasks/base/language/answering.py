@@ -38,13 +38,13 @@ def vocabulary_digest(answers: Sequence[str]) -> Tensor:
     return torch.tensor(list(digest), dtype=torch.uint8)
 
 
-class KnowsVocabulary(nn.Module):
+class VocabularyHead(nn.Module):
     """A head with ``layers``, the last of which (number 3) gives one logit an answer."""
 
     #: The config's field that names the answers, for messages.
     vocabulary_field = 'model.head.vocabulary'
 
-    def know(self, answers: Sequence[str]) -> None:
+    def set_vocabulary(self, answers: Sequence[str]) -> None:
         """Set the answers, in the order of the logits."""
         self.vocabulary = list(answers)
         self.index = {a: i for i, a in enumerate(self.vocabulary)}

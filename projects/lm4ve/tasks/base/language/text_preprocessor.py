@@ -88,12 +88,12 @@ class TextPreprocessor(BaseDataPreprocessor):
     def _cut(self, row: list[int]) -> list[int]:
         if len(row) <= self.max_length:
             return row
-        self._say_cut(len(row))
+        self._count_cut(len(row))
         if row[-1] in self._special:
             return [*row[: self.max_length - 1], row[-1]]
         return row[: self.max_length]
 
-    def _say_cut(self, length: int) -> None:
+    def _count_cut(self, length: int) -> None:
         """Count a text that is cut, and warn of the first one."""
         self.num_truncated += 1
         if self.num_truncated == 1:

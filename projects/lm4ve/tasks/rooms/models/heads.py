@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lm4ve.errors import UserError, check
 from lm4ve.registry import MODELS
-from lm4ve.tasks.base.language.answering import SCORES, TARGETS, KnowsVocabulary, in_fp32
+from lm4ve.tasks.base.language.answering import SCORES, TARGETS, VocabularyHead, in_fp32
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
 from lm4ve.tasks.rooms.models.fusion import two_layers
 
@@ -39,7 +39,7 @@ def count_answers(source: Corpus, field: str) -> dict[str, int]:
 
 
 @MODELS.register_module()
-class SceneAnswerHead(KnowsVocabulary):
+class SceneAnswerHead(VocabularyHead):
     """Classifies the answer: Linear, GELU, dropout, Linear.
 
     Args:
@@ -74,7 +74,7 @@ class SceneAnswerHead(KnowsVocabulary):
         scores = SCORES if targets == 'soft' else (1.0,)
         self.scores = {a: scores[min(n, len(scores) - 1)] for a, n in counts.items()}
         self.layers = two_layers(in_channels, hidden_channels, len(counts), dropout)
-        self.know(list(counts))
+        self.set_vocabulary(list(counts))
 
     @staticmethod
     def portable(node: dict) -> dict:

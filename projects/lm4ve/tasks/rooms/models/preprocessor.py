@@ -128,7 +128,7 @@ class SQA3DPreprocessor(TextPreprocessor):
         for text in texts:
             words = split_words(text.lower() if self.lower_case else text)
             if len(words) > self.max_length:
-                self._say_cut(len(words))
+                self._count_cut(len(words))
             rows.append([UNKNOWN if hidden else w for w in words[: self.max_length]])
         words, padding = self.vectors(rows)
         return words.to(self._place.device), padding.to(self._place.device)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lm4ve.errors import check
 from lm4ve.registry import MODELS
-from lm4ve.tasks.base.language.answering import KnowsVocabulary, in_fp32
+from lm4ve.tasks.base.language.answering import VocabularyHead, in_fp32
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
 from lm4ve.tasks.vqa.answers import read_vocabulary, soft_scores
 from lm4ve.tasks.vqa.models.fusion import init_as_bert
@@ -24,7 +24,7 @@ Unimodal = tuple[Tensor, Tensor] | None
 
 
 @MODELS.register_module()
-class VQAHead(KnowsVocabulary, BaseModule):
+class VQAHead(VocabularyHead, BaseModule):
     """Choose an answer out of a vocabulary: Linear, LayerNorm, GELU, Linear.
 
     Args:
@@ -51,7 +51,7 @@ class VQAHead(KnowsVocabulary, BaseModule):
             nn.Linear(in_channels, len(answers)),
         )
         init_as_bert(self)
-        self.know(answers)
+        self.set_vocabulary(answers)
 
     @staticmethod
     def portable(node: dict) -> dict:
