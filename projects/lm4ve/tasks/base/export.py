@@ -136,7 +136,7 @@ def normalization_of(model: nn.Module) -> dict[str, Any]:
     return dict(normalization=described)
 
 
-def samples_of_files(
+def array_samples(
     task: Task,
     cfg: Config,
     contents: Sequence[np.ndarray],
@@ -144,15 +144,15 @@ def samples_of_files(
     options: Sequence[Mapping[str, Any]] = (),
     pipeline: Sequence[dict] | None = None,
 ) -> list[dict]:
-    """Write arrays as files and read them by the config's test pipeline, or by another one.
+    """Write arrays as files and send these through the config's test pipeline, or another one.
 
     Args:
-        task (Task): Its analysis knows how a file is read.
+        task (Task): Its analysis reads the files.
         cfg (Config): The config.
         contents (Sequence[np.ndarray]): A file each: pixels for '.png', points for '.npy'.
         suffix (str): The files' ending.
         options (Sequence[Mapping], optional): The task's input options, one a file.
-        pipeline (Sequence[dict], optional): The transforms, if not those of the test.
+        pipeline (Sequence[dict], optional): The transforms; default: the test's.
     """
     import cv2
 

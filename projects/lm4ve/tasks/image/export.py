@@ -5,7 +5,7 @@ from mmcv.transforms import Compose
 from mmengine.config import Config
 
 from lm4ve.tasks.base.analysis import tested_dataset
-from lm4ve.tasks.base.export import TaskExport, made_up_pictures, samples_of_files
+from lm4ve.tasks.base.export import TaskExport, array_samples, made_up_pictures
 from lm4ve.tasks.image import TASK
 
 
@@ -21,7 +21,7 @@ class ImageExport(TaskExport):
             shape = (count, 3, *[dataset.get('size', 28)] * 3)
             noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
             return [Compose(pipeline or dataset.pipeline)(dict(img=volume)) for volume in noise]
-        return samples_of_files(self.task, cfg, made_up_pictures(count), '.png', pipeline=pipeline)
+        return array_samples(self.task, cfg, made_up_pictures(count), '.png', pipeline=pipeline)
 
 
 EXPORT = ImageExport(TASK)

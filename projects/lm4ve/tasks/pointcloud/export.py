@@ -3,7 +3,7 @@
 import numpy as np
 from mmengine.config import Config
 
-from lm4ve.tasks.base.export import TaskExport, samples_of_files
+from lm4ve.tasks.base.export import TaskExport, array_samples
 from lm4ve.tasks.pointcloud import TASK
 
 #: Points of a made-up cloud; the pipeline samples from them.
@@ -23,7 +23,7 @@ class PointCloudExport(TaskExport):
         clouds /= np.linalg.norm(clouds, axis=2, keepdims=True)
         clouds = clouds * generator.uniform(0.4, 1.0, (count, 1, 3))
         contents = list(clouds.astype(np.float32))
-        return samples_of_files(self.task, cfg, contents, '.npy', pipeline=pipeline)
+        return array_samples(self.task, cfg, contents, '.npy', pipeline=pipeline)
 
 
 EXPORT = PointCloudExport(TASK)

@@ -5,7 +5,7 @@ from typing import Any
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from lm4ve.tasks.base.export import TaskExport, made_up_pictures, normalization_of, samples_of_files
+from lm4ve.tasks.base.export import TaskExport, array_samples, made_up_pictures, normalization_of
 from lm4ve.tasks.vqa import TASK
 
 #: Texts of unequal lengths, for the padding.
@@ -33,7 +33,7 @@ class METERExport(TaskExport):
     def samples(self, cfg: Config, count: int) -> list[dict]:
         kind = 'question' if str(cfg.model.head.type).endswith('VQAHead') else 'caption'
         texts = [{kind: _TEXTS[i % len(_TEXTS)]} for i in range(count)]
-        return samples_of_files(self.task, cfg, made_up_pictures(count), '.png', texts)
+        return array_samples(self.task, cfg, made_up_pictures(count), '.png', texts)
 
     def tensors(self, model: nn.Module, data: Any) -> tuple[Tensor, ...]:
         (images,) = super().tensors(model, data)
