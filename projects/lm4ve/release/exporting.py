@@ -167,7 +167,7 @@ def metadata_of(
     """Describe a model in plain data.
 
     Args:
-        export (TaskExport): What its task says.
+        export (TaskExport): The task's hooks.
         model (nn.Module): The model.
         cfg (Config): Its config.
         checkpoint (str): Where its weights come from; only the file's name is kept.
@@ -190,7 +190,7 @@ def metadata_of(
 
 
 def describe_tensors(
-    told: Mapping[str, str], tensors: Sequence[Tensor], axes: Sequence[Mapping[int, str]]
+    meanings: Mapping[str, str], tensors: Sequence[Tensor], axes: Sequence[Mapping[int, str]]
 ) -> list[dict[str, Any]]:
     """Describe inputs or outputs: name, type, shape (a word where it varies), meaning."""
     return [
@@ -200,5 +200,5 @@ def describe_tensors(
             shape=[varying.get(i, size) for i, size in enumerate(tensor.shape)],
             meaning=meaning,
         )
-        for (name, meaning), tensor, varying in zip(told.items(), tensors, axes, strict=True)
+        for (name, meaning), tensor, varying in zip(meanings.items(), tensors, axes, strict=True)
     ]

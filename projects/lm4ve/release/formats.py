@@ -135,7 +135,7 @@ def trace(
     tensors: Sequence[Tensor],
     axes: Sequence[Mapping[int, str]],
     limits: Mapping[str, int] | None = None,
-) -> torch.export.ExportedProgram:
+) -> Program:
     """Trace a function of tensors.
 
     Args:
@@ -153,9 +153,7 @@ def trace(
         return torch.export.export(function, tuple(tensors), dynamic_shapes=(shapes,))
 
 
-def output_axes(
-    program: torch.export.ExportedProgram, axes: Sequence[Mapping[int, str]]
-) -> list[dict[int, str]]:
+def output_axes(program: Program, axes: Sequence[Mapping[int, str]]) -> list[dict[int, str]]:
     """Return the dimensions of each output that vary, named as those of the inputs.
 
     Args:
@@ -163,13 +161,13 @@ def output_axes(
         axes (Sequence[Mapping[int, str]]): What it was made with.
     """
     shapes = {n.name: getattr(n.meta.get('val'), 'shape', ()) for n in program.graph.nodes}
-    told = program.graph_signature
+    signature = program.graph_signature
     names = {
         str(shapes[name][i]): size
-        for name, varying in zip(told.user_inputs, axes, strict=True)
+        for name, varying in zip(signature.user_inputs, axes, strict=True)
         for i, size in varying.items()
     }
     return [
         {i: names.get(str(n), str(n)) for i, n in enumerate(shapes[o]) if not isinstance(n, int)}
-        for o in told.user_outputs
+        for o in signature.user_outputs
     ]

@@ -1,6 +1,6 @@
-"""What a task tells the export: which tensors go in, which come out, and what they mean.
+"""The hooks that a task implements for the export of its models, and their defaults.
 
-The export itself (:mod:`lm4ve.release`) knows no task. :class:`TaskExport` suits any
+The export itself (:mod:`lm4ve.release`) depends on no task. :class:`TaskExport` suits any
 model of MMEngine that takes one tensor a sample and gives tensors in the mode 'tensor'. A
 task with other inputs or outputs has an ``EXPORT`` of its own in
 ``lm4ve/tasks/<task>/export.py``.
@@ -22,19 +22,20 @@ from lm4ve.tasks.base.task import Task
 
 
 class TaskExport:
-    """The duties of a task towards the export of its models.
+    """Inputs, outputs and samples of a task's exported models.
 
-    An exported function takes what the model's preprocessor takes, as far as tensors can
-    say it: pixels before their normalization, which becomes a part of the function.
+    An exported function takes the tensors that the model's preprocessor takes, such as pixels
+    before their normalization, which becomes a part of the function.
 
     Args:
         task (Task): The declaration.
 
     Attributes:
-        inputs, outputs (Mapping[str, str]): Names to what a reader of the file is told.
+        inputs, outputs (Mapping[str, str]): Name of each tensor -> its meaning, which the file
+            carries.
         axes (Mapping[str, Mapping[int, str]]): For each input the dimensions that may vary,
             with a name for each; equal names are equal sizes. Dimension 0 of every input
-            varies as 'batch', said here or not.
+            varies as 'batch' and need not be listed.
     """
 
     inputs: Mapping[str, str] = {'inputs': 'what the data set gives, before the preprocessor'}
@@ -68,7 +69,7 @@ class TaskExport:
         """Return the function's inputs for a batch of the data loader, one for each name.
 
         Args:
-            model (nn.Module): Its preprocessor may be asked, for example for its tokenizer.
+            model (nn.Module): Gives its preprocessor, for example for the tokenizer.
             data (dict): The batch, before the preprocessor.
         """
         inputs = data['inputs']
@@ -89,7 +90,7 @@ class TaskExport:
         return model(**data, mode='tensor')
 
     def meaning(self, model: nn.Module, cfg: Config) -> dict[str, Any]:
-        """Return what else a user of the file needs to know, in plain data."""
+        """Return further metadata for a user of the file, in plain data."""
         return normalization_of(model)
 
     def all_axes(self) -> list[dict[int, str]]:
@@ -101,7 +102,7 @@ class Exported(nn.Module):
     """A model as a function of tensors.
 
     Args:
-        export (TaskExport): What its task says.
+        export (TaskExport): The task's hooks.
         model (nn.Module): The model, in evaluation mode.
     """
 
@@ -121,7 +122,7 @@ def as_tuple(outputs: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
 
 # --------------------------------------------------------------- for several tasks
 def normalization_of(model: nn.Module) -> dict[str, Any]:
-    """Say how a preprocessor normalizes pixels; empty if it does not."""
+    """Describe how a preprocessor normalizes pixels; empty if it does not."""
     preprocessor = getattr(model, 'data_preprocessor', None)
     if not isinstance(getattr(preprocessor, 'mean', None), Tensor):
         return {}
