@@ -172,30 +172,30 @@ class RetrievalInferencer(_ImageInferencer):
             UserError: An image cannot be read, or a text is empty.
         """
         check('rank', rank, choices=('images', 'captions'))
-        shown, said = list_images(images), list_texts(caption, 'caption')
-        paths = [name_of(image) for image in shown]
-        table = self.score(shown, said, batch_size)
+        given, texts = list_images(images), list_texts(caption, 'caption')
+        paths = [name_of(image) for image in given]
+        table = self.score(given, texts, batch_size)
         sources: list[Any]
         if rank == 'captions':
-            sources, found = shown, [best(row, said, topk) for row in table]
+            sources, found = given, [best(row, texts, topk) for row in table]
             results = [
                 dict(img_path=path, captions=[dict(text=t, score=s) for t, s in ranking])
                 for path, ranking in zip(paths, found, strict=True)
             ]
             figures = (
                 draw_ranking(pixels_of_file(image), Path(path).name, ranking[:SHOWN])
-                for image, path, ranking in zip(shown, paths, found, strict=True)
+                for image, path, ranking in zip(given, paths, found, strict=True)
             )
         else:
-            sources = [None] * len(said)
-            found = [best(row, range(len(shown)), topk) for row in table.T]
+            sources = [None] * len(texts)
+            found = [best(row, range(len(given)), topk) for row in table.T]
             results = [
                 dict(text=text, images=[dict(img_path=paths[i], score=s) for i, s in ranking])
-                for text, ranking in zip(said, found, strict=True)
+                for text, ranking in zip(texts, found, strict=True)
             ]
             figures = (
-                draw_images(text, [(pixels_of_file(shown[i]), paths[i], s) for i, s in ranking])
-                for text, ranking in zip(said, (f[:SHOWN] for f in found), strict=True)
+                draw_images(text, [(pixels_of_file(given[i]), paths[i], s) for i, s in ranking])
+                for text, ranking in zip(texts, (f[:SHOWN] for f in found), strict=True)
             )
         if show or out_dir is not None:
             names = [file_name(i, source) for i, source in enumerate(sources)]
@@ -209,15 +209,14 @@ class RetrievalInferencer(_ImageInferencer):
         Returns:
             Tensor: fp32 ``[I, T]``, on the CPU; higher for a better match.
         """
-        seen: list[Tensor] = []
-        for entries in self._get_chunk_data(
-            [dict(img_path=i, text=['']) for i in images], batch_size
-        ):
-            pixels = [self.pipeline(entry)['inputs'] for entry in entries]
-            seen += self.model.encode_images(self.model.data_preprocessor.normalize(pixels)).cpu()
-        said = encode_captions(self.model, texts, batch_size)
-        chosen = torch.ones(len(seen), len(said), dtype=torch.bool)
-        return score_chosen(self.model, seen, said, chosen, batch_size)
+        tokens: list[Tensor] = []  # of each image
+        entries = [dict(img_path=i, text=['']) for i in images]
+        for chunk in self._get_chunk_data(entries, batch_size):
+            pixels = [self.pipeline(entry)['inputs'] for entry in chunk]
+            tokens += self.model.encode_images(self.model.data_preprocessor.normalize(pixels)).cpu()
+        captions = encode_captions(self.model, texts, batch_size)
+        chosen = torch.ones(len(tokens), len(captions), dtype=torch.bool)
+        return score_chosen(self.model, tokens, captions, chosen, batch_size)
 
 
 def inferencer_of(config: Config, *args: Any, **kwargs: Any) -> _ImageInferencer:
