@@ -1,4 +1,4 @@
-"""Tell what a training step costs; ``lm4ve cost`` does the same.
+"""Count the cost of a training step; ``lm4ve cost`` does the same.
 
 python tools/analysis/cost.py CONFIG --base CONFIG --batch 32
 """

@@ -27,7 +27,7 @@ PROCESSES = 2
 
 
 def work(rank: int, config: str, args, store: str, results) -> None:
-    """Step alone, then together, round by round; the first process tells what it measured."""
+    """Step alone, then together, round by round; the first process sends the rounds back."""
     torch.set_num_threads(1)
     dist.init_process_group('gloo', f'file://{store}', rank=rank, world_size=PROCESSES)
     cfg = read_config(config)

@@ -1,4 +1,4 @@
-"""Look at activations, measure them, and test what the blocks contribute."""
+"""Capture the activations of a model, measure and draw them."""
 
 from lm4ve.analysis.capture import Analysis, Attention, Point, analyse, default_points
 from lm4ve.analysis.measures import frequency, magnitude, normalize

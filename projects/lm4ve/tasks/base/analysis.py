@@ -229,7 +229,7 @@ class TaskAnalysis:
 
         Args:
             output (Any): A data sample or a prediction.
-            number (int): Its number, where the sample does not know it.
+            number (int): Its number, for a sample without ``sample_idx``.
         """
         get = getattr(output, 'get', lambda key: None)
         source, index = get('img_path') or get('filename'), get('sample_idx')

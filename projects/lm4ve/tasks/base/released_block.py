@@ -54,10 +54,9 @@ def convert_state(
     Args:
         state (dict[str, Tensor]): The checkpoint.
         plain, with_block (Rules): Its names and ours, in either case.
-        llm (str, optional): The language model that the block is of; needed if there
-            is one.
-        layer (int | Sequence[int]): Its layer(s) that the block is.
-        origin (str): What messages call the file.
+        llm (str, optional): The language model of the block; needed if there is a block.
+        layer (int | Sequence[int]): The block's layer(s) in it.
+        origin (str): Name of the file in messages.
 
     Returns:
         dict[str, Tensor]: The tensors by our names, floating point ones in fp32. The

@@ -52,10 +52,9 @@ def convert_vit(
 
     Args:
         state (dict[str, Tensor]): By the released names.
-        llm (str, optional): The language model that the block is of; needed
-            if there is one.
-        layer (int | Sequence[int]): Its layer(s) that the block is.
-        origin (str): What messages call the file.
+        llm (str, optional): The language model of the block; needed if there is a block.
+        layer (int | Sequence[int]): The block's layer(s) in it.
+        origin (str): Name of the file in messages.
 
     Returns:
         dict[str, Tensor]: The state of our model, fp32, to be loaded with

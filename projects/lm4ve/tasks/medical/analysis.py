@@ -1,4 +1,4 @@
-"""How a volume's file is read, and what is said of it."""
+"""Reads a volume's file, and describes its segmentation."""
 
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,7 @@
 """Convert checkpoints of LLM4Seg, CMUNeXt, MedVisionLlama and LLMBoostMedical's ViViT.
 
-Each is told by the names in it. LLMBoostMedical's 2D models have the names of the paper's own ViT,
-which ``tools/convert_checkpoint.py image`` converts.
+A file's names decide which it is. LLMBoostMedical's 2D models have the names of the paper's own
+ViT, which ``tools/convert_checkpoint.py image`` converts.
 """
 
 from collections.abc import Sequence

@@ -73,14 +73,13 @@ def convert_videomae(
 
     Args:
         state (dict[str, Tensor]): By the published names.
-        llm (str, optional): The language model that the block is of; needed
-            if there is one.
-        layer (int | Sequence[int]): Its layer(s) that the block is; the
-            released video models have layer 15.
-        img_size (int): Side of the pictures in pixels, and
-        num_frames (int): frames of a clip: for the table of positions, which
+        llm (str, optional): The language model of the block; needed if there is a block.
+        layer (int | Sequence[int]): The block's layer(s) in it; the released video
+            models have layer 15.
+        img_size (int): Side of the pictures in pixels, for the table of positions, which
             published files do not have.
-        origin (str): What messages call the file.
+        num_frames (int): Frames of a clip, for the same table.
+        origin (str): Name of the file in messages.
 
     Returns:
         dict[str, Tensor]: The state of mmaction2's model, fp32. Of a

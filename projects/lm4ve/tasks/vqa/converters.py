@@ -86,10 +86,10 @@ def convert_meter(
 
     Args:
         state (dict[str, Tensor]): By the released names, without ``module.``.
-        task (str): What the model is for: 'vqa', 'retrieval' or 'matching'; 'auto' asks the
-            file's heads (a pre-trained model: 'matching'). For retrieval a pre-trained
-            model's ``rank_output`` starts from the row of ITM that says "match", as METER
-            does; for questions its head starts at random.
+        task (str): What the model is for: 'vqa', 'retrieval' or 'matching'; 'auto' chooses by
+            the heads in the file (a pre-trained model: 'matching'). For retrieval a
+            pre-trained model's ``rank_output`` starts from ITM's row of the class "match", as
+            in METER; for questions its head starts at random.
         vocabulary (str | Sequence[str], optional): The answers in the head's order, needed
             for a head of answers; see :class:`VQAHead`.
         origin (str): What messages call the file.

@@ -194,7 +194,6 @@ class VoteNet(nn.Module):
     Proposals move with the scene, if the columns behind x, y, z stay. Sampling begins at point
     0, and full balls keep the first points by index, so that the output depends on the order of
     points, as in PointNet++'s code.
-
     """
 
     reads = 'points'

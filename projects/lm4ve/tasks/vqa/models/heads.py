@@ -99,7 +99,7 @@ class VQAHead(VocabularyHead, BaseModule):
 
 @MODELS.register_module()
 class MatchingHead(BaseModule):
-    """Image-text matching: two classes, of which 1 says that the pair matches.
+    """Image-text matching: two classes, of which 1 is a pair that matches.
 
     Args:
         in_channels (int): 2 C.
