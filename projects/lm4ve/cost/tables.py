@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 
@@ -13,10 +14,10 @@ def print_table(title: str, rows: Sequence[Mapping[str, str]]) -> None:
         title (str): What stands above.
         rows (Sequence[Mapping[str, str]]): Cells by column; the first cell is a name.
     """
-    table = Table(title=title)
+    table = Table(title=escape(title))
     for i, column in enumerate(rows[0]):
-        table.add_column(column, justify='right' if i else 'left')
+        table.add_column(escape(column), justify='right' if i else 'left')
     for row in rows:
-        table.add_row(*row.values())
+        table.add_row(*map(escape, row.values()))
     # A fixed width, so that nothing is cut where there is no terminal.
     Console(width=120).print(table)
