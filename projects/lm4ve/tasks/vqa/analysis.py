@@ -50,9 +50,8 @@ class ImageTextAnalysis(TaskAnalysis):
         """Read an image with a ``question``, or a ``caption`` (``|`` between several)."""
         asks = str(cfg.model.head.type).endswith('VQAHead')
         wanted = 'question' if asks else 'caption'
-        given = {k: v for k, v in options.items() if v is not None}
-        check(f'the texts beside an image, --{wanted}', list(given), choices=([wanted],))
-        texts = [given[wanted]] if asks else given[wanted].split('|')
+        check(f'the texts beside an image, --{wanted}', list(options), choices=([wanted],))
+        texts = [options[wanted]] if asks else options[wanted].split('|')
         (path,) = list_images(path)
         entry = dict(img_path=str(path), text=list_texts(texts, f'--{wanted}'), gt_answers=[])
         return Compose(pipeline)(dict(entry, sample_idx=0))
