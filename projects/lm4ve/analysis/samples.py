@@ -75,8 +75,7 @@ def samples_of(
 
     Args:
         analysis (Analysis): The batch's analysis.
-        model (nn.Module): The model that was analysed, which the task's pictures may
-            ask.
+        model (nn.Module): The model that was analysed, for the task's pictures.
         names (Sequence[str]): The names of the samples.
         measures (Sequence[str]): Which of 'magnitude', 'frequency' to show.
         classes (Sequence[str], optional): Names of the labels.
@@ -92,19 +91,19 @@ def samples_of(
     seen = (*analysis.points.values(), *analysis.attention.values())
     frames = task.frames_shown(inputs, [v.layout for v in seen])
     pictures = task.pictures(model, inputs, outputs, frames)
+
+    def rows_of(i: int, values: Tensor, layout: Layout) -> slice:
+        """Return which rows of a point or an attention show sample ``i``."""
+        each = len(values) // len(outputs)
+        return slice(i * each, i * each + max(frames // layout.times, 1))
+
     found = []
-    for i, name in zip(range(len(outputs)), names, strict=True):
-
-        def rows_of(values: Tensor, layout: Layout, i: int = i) -> slice:
-            """Return which rows of a point or an attention show the sample."""
-            each = len(values) // len(outputs)
-            return slice(i * each, i * each + max(frames // layout.times, 1))
-
+    for i, (name, output) in enumerate(zip(names, outputs, strict=True)):
         sections, numbers = [], []
         for measure in measures:
             maps = []
             for label, point in analysis.points.items():
-                rows = rows_of(point.tokens, point.layout)
+                rows = rows_of(i, point.tokens, point.layout)
                 values = MEASURES[measure](point.tokens[rows], _padding(point.layout, rows))
                 maps.append(_map(label, point.name, values, point.layout, rows))
                 extent = float(np.nanmean(maps[-1].values)), float(np.nanmax(maps[-1].values))
@@ -112,11 +111,11 @@ def samples_of(
             share_scales(maps)
             sections.append(Section(measure.capitalize(), MEASURE_COLORS, maps))
         for label, attention in analysis.attention.items():
-            rows = rows_of(attention.weights, attention.layout)
+            rows = rows_of(i, attention.weights, attention.layout)
             section, number = _attention_section(label, attention, rows, heads)
             sections.append(section)
             numbers.append(number)
-        facts = task.facts(outputs[i], classes)
+        facts = task.facts(output, classes)
         found.append(Sample(name, pictures[i], sections, facts, numbers))
     return found
 
