@@ -33,11 +33,11 @@ class AssumedValues(TorchDispatchMode):
     """
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        packet, aten = func.overloadpacket, torch.ops.aten
-        on_cpu = str((kwargs or {}).get('device', 'cpu')) == 'cpu'
+        packet, aten, kwargs = func.overloadpacket, torch.ops.aten, kwargs or {}
+        on_cpu = str(kwargs.get('device', 'cpu')) == 'cpu'
         if packet is aten.arange and on_cpu:  # MONAI's losses list the dimensions to sum over
             with _disable_current_modes():
-                return func(*args, **(kwargs or {}))
+                return func(*args, **kwargs)
         if packet in (aten._local_scalar_dense, aten.item):
             if args[0].dtype == torch.bool:
                 return not hasattr(args[0], 'is_false')
@@ -51,7 +51,7 @@ class AssumedValues(TorchDispatchMode):
             return args[0].expand(torch.broadcast_shapes(*(x.shape for x in args))).reshape(-1)
         if packet is aten.index:
             args = (args[0], [j for i in args[1] for j in _indices(i)])
-        out = func(*args, **(kwargs or {}))
+        out = func(*args, **kwargs)
         if func is aten.all.dim or (packet is aten.any and hasattr(args[0], 'is_false')):
             out.is_false = True
         return out

@@ -74,8 +74,7 @@ def read_samples(index: str | Path) -> list[tuple[str, Any]]:
         UserError: A shard is missing or has another size than the index says.
     """
     shards = json.loads(Path(index).read_bytes())['shards']
-    samples = []
-    damaged = []
+    samples, damaged = [], []
     for shard in shards:
         path = Path(index).with_name(shard['name'])
         if not path.is_file() or path.stat().st_size != shard['bytes']:
