@@ -177,10 +177,10 @@ class PointCloudFolder(PointCloudDataset):
         root = Path(self.data_root) / self.split
         found = tuple(sorted(path.name for path in root.glob('*/')))
         classes = self._metainfo.setdefault('classes', found)
-        entries = []
+        endings, entries = {*EXTENSIONS} - {'.txt'}, []
         for label, name in enumerate(classes):
             files = sorted(p for p in (root / name).rglob('*') if p.is_file())
-            paths = [p for p in files if p.suffix.lower() in EXTENSIONS and p.suffix != '.txt']
+            paths = [p for p in files if p.suffix.lower() in endings]
             check(f"The number of clouds in '{root / name}'", len(paths), least=1)
             entries += [dict(path=str(p), gt_label=label) for p in paths]
         check(f"The number of class folders of '{root}'", len(classes), least=1)
