@@ -22,6 +22,7 @@ from mmengine.runner import Runner, set_random_seed
 from torch import Tensor, nn
 from tqdm import trange
 
+from lm4ve.analysis.capture import necks_of
 from lm4ve.apis.models import in_scope_of
 from lm4ve.blocks import count_parameters
 from lm4ve.blocks.layer import take_tokens
@@ -57,17 +58,13 @@ def replace_blocks(cfg: Any, width: int | None) -> None:
         node['block'] = dict(type='LLMBlock', arch=arch, pretrained=False, trainable='all')
 
 
-def necks_of(model: nn.Module) -> dict[str, Any]:
-    return {name: m for name, m in model.named_modules() if isinstance(m, LLMBlockNeck)}
-
-
 def keep_the_rest(student: nn.Module, teacher: nn.Module) -> None:
     """Copy a model's weights except those of mappers and blocks.
 
     Raises:
         CheckpointError: The models differ in more than these.
     """
-    replaced = tuple(f'{name}.{part}' for name in necks_of(teacher) for part in _REPLACED)
+    replaced = tuple(f'{name}.{part}' for name, _ in necks_of(teacher) for part in _REPLACED)
     kept = {k: v for k, v in teacher.state_dict().items() if not k.startswith(replaced)}
     state = {**student.state_dict(), **kept}
     checkpoint_files.load_strictly(student, state, 'The trained model')
@@ -103,7 +100,8 @@ def imitate(teacher: Any, student: nn.Module, cfg: Any, args: argparse.Namespace
     set_random_seed(args.seed)  # a test has set another one
     for model in (teacher, student):
         model.to(find_device(None)).eval()
-    small = dict(zip(necks_of(teacher).values(), necks_of(student).values(), strict=True))
+    pairs = zip(necks_of(teacher), necks_of(student), strict=True)
+    small = {neck: imitation for (_, neck), (_, imitation) in pairs}
     losses: list[Tensor] = []
 
     def compare(neck: Any, inputs: Any, kwargs: dict[str, Any], output: Any) -> None:
@@ -142,7 +140,7 @@ def measure(model: nn.Module, cfg: Any, checkpoint: str | Path) -> dict[str, flo
     """Return a model's parameters, and the metrics of its config's test."""
     command_line.evaluate_checkpoint(cfg, str(checkpoint), allow_partial=False)
     metrics = command_line.build_runner(cfg, short_console=True).test()
-    neck = nn.ModuleList(necks_of(model).values())
+    neck = nn.ModuleList(neck for _, neck in necks_of(model))
     sizes = {'parameters of the neck': neck, 'parameters of the model': model}
     return {**{k: sum(count_parameters(m)) for k, m in sizes.items()}, **metrics}
 
