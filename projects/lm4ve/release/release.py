@@ -86,15 +86,17 @@ def release_config(cfg: Config) -> Config:
         UserError: See :func:`portable_arch`.
     """
     fields = copy.deepcopy(cfg.to_dict())
-    for node in all_dicts(fields['model']):
-        if _is_block(node):
-            _make_portable(node)
-        # A class that reads files when it is built describes what it read.
-        kind = node.get('type')
-        found = MODELS.get(kind) if isinstance(kind, str) else kind
-        if hasattr(found, 'portable'):
-            node.update(found.portable(node))
-        _without_pretrained(node)
+    # `get` alone does not search the config's scope.
+    with MODELS.switch_scope_and_registry(fields.get('default_scope')) as scoped:
+        for node in all_dicts(fields['model']):
+            if _is_block(node):
+                _make_portable(node)
+            # A class that reads files when it is built describes what it read.
+            kind = node.get('type')
+            found = scoped.get(kind) if isinstance(kind, str) else kind
+            if hasattr(found, 'portable'):
+                node.update(found.portable(node))
+            _without_pretrained(node)
     # Variables that the model was assembled from, now without a use; they name
     # the language model's folder.
     left_out = ('work_dir', 'launcher')
