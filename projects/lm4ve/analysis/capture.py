@@ -146,7 +146,7 @@ def analyse(
     task = task_of_model(type(model))
     resolved = resolve_points(model, points)
     necks = [neck for _, neck in necks_of(model)]
-    sources = _attention_sources(model, task.analysis.watched(model)) if attention else []
+    sources = _attention_sources(model, necks, task.analysis.watched(model)) if attention else []
     modules = {model.data_preprocessor, *necks, *(module for _, module, _ in resolved.values())}
     modules.update(*(candidates for *_, candidates in sources))
     with ExitStack() as stack:
@@ -259,9 +259,10 @@ def _input_of(module: nn.Module, call: _Call) -> Any:
 
 
 # ------------------------------------------------------------------------- attention
-def _attention_sources(model: nn.Module, watched: Sequence[Watched]) -> list[_Source]:
+def _attention_sources(
+    model: nn.Module, necks: Sequence[LLMBlockNeck], watched: Sequence[Watched]
+) -> list[_Source]:
     """List the attentions to recompute; of several modules, the last that runs counts."""
-    necks = [neck for _, neck in necks_of(model)]
     inside = {m for neck in necks for m in neck.modules()}
     encoder = [
         module
