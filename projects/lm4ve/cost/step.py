@@ -162,11 +162,11 @@ def _sizes(cfg: Config, model: nn.Module) -> dict[str, Any]:
     for t in _tensors_of(model):
         weights[t.dtype] += t.nbytes
     gradients = sum(p.nbytes for p in model.parameters() if p.requires_grad)
-    kind = cfg.get('optim_wrapper', {}).get('optimizer', {}).get('type', 'AdamW')
+    kind = (cfg.get('optim_wrapper') or {}).get('optimizer', {}).get('type', 'AdamW')
     optimizer = STATES.get(kind if isinstance(kind, str) else kind.__name__, 2) * gradients
     saved = sum(t.nbytes for t in model.state_dict().values())
-    hooks: list[Any] = [*cfg.get('default_hooks', {}).values(), *cfg.get('custom_hooks', ())]
+    hooks = [*cfg.get('default_hooks', {}).values(), *(cfg.get('custom_hooks') or ())]
     averages = any(str(h.get('type', '')).endswith('EMAHook') for h in hooks if h)
-    keeps = cfg.get('default_hooks', {}).get('checkpoint', {}).get('save_optimizer', True)
-    checkpoint = saved * (1 + averages) + optimizer * keeps
+    writer = cfg.get('default_hooks', {}).get('checkpoint') or {}
+    checkpoint = saved * (1 + averages) + optimizer * writer.get('save_optimizer', True)
     return dict(weights=weights, gradients=gradients, optimizer=optimizer, checkpoint=checkpoint)
