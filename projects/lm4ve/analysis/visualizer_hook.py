@@ -97,12 +97,13 @@ class ActivationVisHook(Hook):
         rows = [i for i in range(count) if (first + i) % self.interval == 0]
         rows = rows[: self.max_samples - self._drawn]
         self._seen, self._drawn = first + count, self._drawn + len(rows)
-        model = unwrapped(runner.model)
-        task, size = task_of_model(type(model)).analysis, get_world_size()
-        names = [task.sample_name(outputs[i], (first + i) * size + get_rank()) for i in rows]
+        if not rows:
+            return
+        model, size = unwrapped(runner.model), get_world_size()
         try:
-            if rows:
-                self._draw(runner, model, mode, take(data_batch, rows, count), names)
+            task = task_of_model(type(model)).analysis
+            names = [task.sample_name(outputs[i], (first + i) * size + get_rank()) for i in rows]
+            self._draw(runner, model, mode, take(data_batch, rows, count), names)
         except UserError as e:
             # No picture is worth a training that ends here.
             self._stop(str(e))
