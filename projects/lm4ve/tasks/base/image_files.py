@@ -6,7 +6,6 @@ it), so a broken download would be trained on. All tasks that read images use th
 
 import io
 import os
-from collections.abc import Iterable
 from typing import Any
 
 import cv2
@@ -14,6 +13,8 @@ import numpy as np
 from mmengine import fileio
 from mmengine.fileio import LocalBackend
 from PIL import Image, UnidentifiedImageError
+
+from lm4ve.tasks.base.integrity import IntegrityMixin
 
 _JPEG = b'\xff\xd8\xff'
 #: The first and the last bytes of a JPEG and of a PNG. Inside a JPEG's pixel data the end marker
@@ -99,6 +100,22 @@ def _decode(data: bytes, opencv: bool) -> str | None:
     return None
 
 
-def backend_args_of(transforms: Iterable[Any]) -> dict | None:
-    """Return the file backend's arguments of a pipeline's loader, if it has any."""
-    return next((t.backend_args for t in transforms if getattr(t, 'backend_args', None)), None)
+class ImageFilesMixin(IntegrityMixin):
+    """Applies the policy for corrupt files to a data set whose entries have ``img_path``."""
+
+    noun = 'image'
+    scan_decodes = True
+
+    def path_of(self, info: dict[str, Any]) -> str:
+        """Return the image file of an entry."""
+        return info['img_path']
+
+    def find_defect(self, path: str, decode: bool = False) -> str | None:
+        """Return what is wrong with an image file, or None."""
+        return find_defect(path, decode, self._backend_args)
+
+    @property
+    def _backend_args(self) -> dict | None:
+        """The arguments with which the pipeline's loader reads files."""
+        found = (getattr(t, 'backend_args', None) for t in self.pipeline.transforms)
+        return next(filter(None, found), None)

@@ -13,11 +13,10 @@ from mmpretrain.datasets import CustomDataset, ImageNet
 from lm4ve.errors import UserError, listing
 from lm4ve.files import leads_outside, whole_lines
 from lm4ve.registry import DATASETS
-from lm4ve.tasks.base.image_files import backend_args_of, find_defect
-from lm4ve.tasks.base.integrity import IntegrityMixin
+from lm4ve.tasks.base.image_files import ImageFilesMixin
 
 
-class CheckedImageMixin(IntegrityMixin):
+class CheckedImageMixin(ImageFilesMixin):
     """Checks for data sets derived from mmpretrain's ``CustomDataset``.
 
     Args:
@@ -36,22 +35,6 @@ class CheckedImageMixin(IntegrityMixin):
     :func:`lm4ve.tasks.base.image_files.find_defect`, also for what it cannot find); formats other
     than JPEG and PNG are decoded three times.
     """
-
-    noun = 'image'
-    scan_decodes = True
-
-    def path_of(self, info: dict) -> str:
-        """Return the image file of an entry."""
-        return info['img_path']
-
-    def find_defect(self, path: str, decode: bool = False) -> str | None:
-        """Return what is wrong with an image file, or None."""
-        return find_defect(path, decode, self._backend_args)
-
-    @property
-    def _backend_args(self) -> dict | None:
-        """The arguments with which the pipeline's loader reads files."""
-        return backend_args_of(self.pipeline.transforms)
 
     def load_data_list(self) -> list:
         if self.ann_file:

@@ -9,14 +9,14 @@ from mmengine import fileio
 
 from lm4ve.errors import check
 from lm4ve.files import leads_outside
-from lm4ve.tasks.base.image_files import backend_args_of, find_defect
+from lm4ve.tasks.base.image_files import ImageFilesMixin
 from lm4ve.tasks.base.language.text_entries import TextDataset
 
 #: The number of images that are looked for before a training begins.
 _LOOKED_FOR = 100
 
 
-class ImageTextDataset(TextDataset):
+class ImageTextDataset(ImageFilesMixin, TextDataset):
     """Images with texts. What becomes of corrupt images: :mod:`lm4ve.tasks.base.integrity`.
 
     Args:
@@ -33,26 +33,11 @@ class ImageTextDataset(TextDataset):
         **kwargs: Passed to MMEngine's ``BaseDataset``.
     """
 
-    noun = 'image'
-    scan_decodes = True
-
     def __init__(
         self, ann_file: str, data_root: str = '', data_prefix: dict | None = None, **kwargs: Any
     ) -> None:
         prefix = {'img_path': '', **(data_prefix or {})}
         super().__init__(ann_file=ann_file, data_root=data_root, data_prefix=prefix, **kwargs)
-
-    def path_of(self, info: dict) -> str:
-        """Return the image file of an entry."""
-        return info['img_path']
-
-    def find_defect(self, path: str, decode: bool = False) -> str | None:
-        """Return what is wrong with an image file, or None."""
-        return find_defect(path, decode, self._backend_args)
-
-    @property
-    def _backend_args(self) -> dict | None:
-        return backend_args_of(self.pipeline.transforms)
 
     def image_path(self, name: str, where: str) -> str:
         """Return the path of an image that a file names.
