@@ -151,7 +151,7 @@ def mean_rows(probes: pd.DataFrame) -> list[dict[str, str]]:
 def correlation_rows(probes: pd.DataFrame, path: Path) -> list[dict[str, str]]:
     """Return Spearman's correlation of each measure, its mean over seeds, with the scores.
 
-    The scores are the means of a results.csv with variants 'layer 0', ...
+    The scores are the means of the first metric in a results.csv with variants 'layer 0', ...
     """
     table = pd.read_csv(path)
     layer = table['variant'].astype(str).str.extract(r'^layer (\d+)$')[0].astype(float)
@@ -161,7 +161,7 @@ def correlation_rows(probes: pd.DataFrame, path: Path) -> list[dict[str, str]]:
     rows = []
     for name in MEASURES:
         found = spearmanr(means[name], means['score'])
-        row = {'measure': name, "Spearman's correlation with the scores": f'{found.statistic:.2f}'}
+        row = {'measure': name, f"Spearman's correlation with {column}": f'{found.statistic:.2f}'}
         rows.append(row | {'p': f'{found.pvalue:.2f}', 'layers': str(len(means))})
     return rows
 
