@@ -87,6 +87,11 @@ class Plain(nn.Module):
         return [self.neck(self.after(self.last(self.stem(x))))]
 
 
+def test_a_model_without_a_neck_is_an_error():
+    with pytest.raises(UserError, match='LLMBlockNeck'):
+        lm4ve.check(nn.Linear(16, 16), X)
+
+
 @pytest.mark.parametrize('batch', [X, (X,), dict(x=X)], ids=['tensor', 'tuple', 'dict'])
 def test_check_leaves_no_trace(batch):
     model = Plain(nn.BatchNorm1d(5))

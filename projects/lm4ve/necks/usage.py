@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.utils._pytree import tree_leaves
 
+from lm4ve import errors
 from lm4ve.errors import UserError
 from lm4ve.necks.llm_block_neck import LLMBlockNeck
 
@@ -141,13 +142,15 @@ def check(model: nn.Module, batch: Any) -> None:
             dataloader, of which the losses are computed.
 
     Raises:
-        UserError: A block does not run, has no part in the output, or its mapper gets no
-            gradient.
+        UserError: There is no neck, a block does not run or has no part in the output, or its
+            mapper gets no gradient.
     """
+    necks = sum(isinstance(m, LLMBlockNeck) for m in model.modules())
+    errors.check('necks (LLMBlockNeck) of the model', necks, least=1)
     model = copy.deepcopy(model)
     devices = {t.device for t in itertools.chain(model.parameters(), model.buffers())}
     with torch.random.fork_rng([d for d in devices if d.type == 'cuda']), torch.enable_grad():
-        necks = watch_necks(model)
+        watched = watch_necks(model)
         for training in (True, False):  # a layer may rest in a training step (LayerDrop)
             model.train(training)
             if isinstance(model, BaseModel):
@@ -160,9 +163,9 @@ def check(model: nn.Module, batch: Any) -> None:
             tensors = [x for x in tree_leaves(out) if isinstance(x, Tensor) and x.requires_grad]
             if tensors:
                 torch.stack([x.sum().float() for x in tensors]).sum().backward()
-            if all(usage.ran for usage in necks):
+            if all(usage.ran for usage in watched):
                 break
-        inspect_usage(necks)
+        inspect_usage(watched)
 
 
 def comes_from_norm(node: Any) -> bool:
