@@ -6,7 +6,7 @@
 
 Without --data-root the masks are those of the config's own data set (textured
 digits). Prints tables; writes iou.json, iou.csv, iou.png (IoU over the threshold) and
-pseudo_masks.png. docs/guides/activations.md says how it is measured.
+pseudo_masks.png. docs/guides/pseudo_mask_iou.md describes the measurement.
 """
 
 import argparse

@@ -36,8 +36,8 @@ class LLMBlock(ProvenanceMixin):
     """Layers of a language model as a visual encoder layer.
 
     Args:
-        checkpoint (str, optional): A local folder or file in Hugging Face or
-            Meta layout, ``package:<name>``, or a hub id ``org/name[@rev]``.
+        checkpoint (str, optional): A local folder or file in Hugging Face,
+            Meta or GGUF format, ``package:<name>``, or a hub id ``org/name[@rev]``.
             None needs ``arch``.
         layers (Sequence[int]): Which layers, in this order; negative counts
             from the end. Defaults to the last one.

@@ -46,18 +46,18 @@ def LLMBlockInsert(
             of mmpretrain's ViT. A list of names for a neck at each.
         neck (dict | nn.Module | Sequence): Config of :class:`lm4ve.necks.LLMBlockNeck`
             with ``out_type='raw'``. Its ``norm_cfg`` is None unless given,
-            since what follows in the encoder norms its own input. A list has one for each
-            place, those of ``after`` first.
-        index (int | str): Which entry goes through the neck where the submodule returns
-            several, the key where it returns a dict. The others stay. With ``before`` the
-            argument's number, or its name where the encoder passes it by name.
+            since the next layer of the encoder normalizes its own input. A list has one for
+            each place, those of ``after`` first.
+        index (int | str): Which entry passes through the neck if the submodule returns a
+            sequence, or the key if it returns a dict. The others stay. With ``before`` the
+            argument's number, or its name if the encoder passes it by name.
         before (str | Sequence[str], optional): Name of a submodule whose input goes through the
             neck (MedVisionLlama: before the first layer).
         share_block (bool): Necks at several places have mappers of their own and one block.
 
     Returns:
         nn.Module: The backbone itself, with the neck as ``llm_neck``; a list of necks
-        where ``after`` or ``before`` is a list.
+        if ``after`` or ``before`` is a list.
 
     Raises:
         UserError: A name is no submodule's or that of one that is never called, the backbone has

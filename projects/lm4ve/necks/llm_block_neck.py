@@ -51,16 +51,16 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         norm_cfg (dict, optional): The encoder's final norm, which comes after the block and
             acts on the channels in every layout: 'LN', 'LN2d' (the same here), 'RMSNorm', 'GN',
             'BN', 'BN1d', 'BN2d', 'BN3d' or 'SyncBN', and its arguments. None: no norm.
-        norm_first (bool): Let 'avg_featmap' apply the norm to each token, then average, where
-            the host does so.
+        norm_first (bool): Let 'avg_featmap' apply the norm to each token, then average, as
+            some hosts do.
         residual (str): 'none' as in the paper; 'inner' adds the block's input
             to its output (in D), 'outer' the neck's input to the second
             mapper's output (in C, before the norm), 'both' does both (the
             variants of arXiv 2403.17343).
-        out_type (str): 'raw' gives all tokens in the layout they came in;
-            'cls_token' gives ``[B, C]`` of token 0 and computes only it;
-            'avg_featmap' gives ``[B, C]``, the mean over tokens, then the norm
-            (VideoMAE's ``fc_norm``); 'query' gives what few ``queries`` read.
+        out_type (str): 'raw' returns all tokens in the layout of the input;
+            'cls_token' returns ``[B, C]``, token 0, and computes only it;
+            'avg_featmap' returns ``[B, C]``, the norm of the mean over tokens
+            (VideoMAE's ``fc_norm``); 'query' returns the outputs of few ``queries``.
         low_rank (str): How the rank C of the block's input is used to save
             computation (see ``lm4ve/blocks/low_rank.py``): 'absorb', 'fold',
             'off', or 'auto', which counts the operations for each batch and
@@ -73,13 +73,13 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
             with these options.
         layout (str, optional): What the dimensions of the features are, a letter for each:
             B samples, C channels, any others tokens. Default: 'BNC', 'BCHW' or 'BCTHW' by
-            their number. Others that encoders give are 'BCN', 'BHWC' and, within CLIP's
-            transformers, 'NBC'.
+            their number. Other encoders return 'BCN', 'BHWC' or, within CLIP's transformers,
+            'NBC'.
         num_extra_tokens (int): How many class and register tokens come first, which
             'avg_featmap' leaves out of its mean (as MAE, BEiT and EVA-02 do).
         index (int): Which entry of a sequence of features the neck takes.
-        keep_others (bool): Give a sequence of the same length back, with that entry
-            replaced, for what reads several maps (FPN, TPN, UPerHead).
+        keep_others (bool): Return a sequence of the same length with that entry replaced,
+            for modules that read several maps (FPN, TPN, UPerHead).
         train_queries (float | dict, optional): The part of the tokens that a training step
             computes, drawn anew for each sample, where the host pools over all of them;
             evaluation computes all. A dict has the field ``fraction``: a number, or a pair
@@ -88,7 +88,7 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
             training and leave it out in evaluation. A dict has the fields of
             :class:`lm4ve.necks.train_only.TrainBranch`.
         guard (bool): Let ``lm4ve.BlockInUseHook`` end a training in whose first iteration the
-            block does not run or gets no gradient. False where a model rests it in some steps.
+            block does not run or gets no gradient. False for models that skip it in some steps.
         queries (dict, optional): The tokens that out_type='query' reads: see
             :class:`lm4ve.necks.variants.FewQueries`.
         mapper (dict, optional): Bias, depth and activations of the mappers: see

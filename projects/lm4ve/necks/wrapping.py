@@ -23,7 +23,7 @@ from lm4ve.necks.llm_block_insert import (
 )
 from lm4ve.necks.llm_block_neck import LLMBlockNeck
 
-#: Attributes with the number of channels that a layer gives.
+#: Attributes with the number of a layer's output channels.
 _WIDTHS = ('out_features', 'out_channels', 'num_features', 'num_channels', 'normalized_shape')
 
 
@@ -46,21 +46,21 @@ def wrap(
         model (nn.Module): Any model; it is changed in place.
         after (str | Sequence[str], optional): Name of a submodule, as ``model.named_modules()``
             has it. Its output is tokens ``[B, N, C]``, an image map ``[B, C, H, W]``, a clip map
-            ``[B, C, T, H, W]``, or as ``layout`` says. A list of names for a neck at each.
+            ``[B, C, T, H, W]``, or in ``layout``. A list of names: a neck at each.
         block (str | dict | nn.Module): The ``checkpoint`` of a
             :class:`lm4ve.blocks.LLMBlock`, all of its arguments, or a module with its
             interface.
-        in_channels (int, optional): C. Default: the width of the submodule's last layer;
-            the first batch shows if that was wrong.
-        index (int | str): Which entry goes through the neck where the submodule returns
-            several (the key where it returns a dict). The others stay.
+        in_channels (int, optional): C. Default: the width of the submodule's last layer; a
+            wrong width raises an error in the first batch.
+        index (int | str): Which entry passes through the neck if the submodule returns a
+            sequence, or the key if it returns a dict. The others stay.
         before (str | Sequence[str], optional): A submodule whose input goes through the neck.
         share_block (bool): Necks at several places have mappers of their own and one block.
         **neck: Further arguments of :class:`lm4ve.necks.LLMBlockNeck`, such as ``residual``
             or ``layout``.
 
     Returns:
-        nn.Module: ``model``, with the neck as ``model.llm_neck``; a list of necks where ``after``
+        nn.Module: ``model``, with the neck as ``model.llm_neck``; a list of necks if ``after``
         or ``before`` is a list.
 
     Raises:

@@ -45,7 +45,7 @@ class Task:
         inferencer (str): Full name of the class that applies the task's models to a user's
             inputs, for :mod:`lm4ve.apis`. Defaults to the readers and plots of ``analysis.py``.
         input_options (Mapping[str, str]): Name to help text of options that reading a
-            file may need; ``visualize_activations.py`` makes a flag of each.
+            file may need; ``lm4ve visualize`` has a flag for each.
     """
 
     name: str
