@@ -13,6 +13,7 @@ from lm4ve.ablation.report import failed_seeds
 def test_degenerate_pairs():
     assert paired_tests([1.0, 2.0], [1.0, 2.0]) == (1.0, 1.0)
     assert paired_tests([1.0, 2.0, 3.0], [0.0, 1.0, 2.0])[0] == 0.0
+    assert paired_tests([0.1 + 0.2, 5.0, 6.0], [0.3, 4.0, 5.0])[1] == 0.5  # of two differences
     assert np.isnan([*paired_tests([1.0], [2.0]), *interval([1.0])]).all()
 
 

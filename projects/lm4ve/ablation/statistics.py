@@ -69,14 +69,15 @@ def paired_tests(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
     a, b = np.asarray(a, float), np.asarray(b, float)
     if len(a) < 2:
         return math.nan, math.nan
-    difference = a - b
+    # Shares of the same few samples often differ alike, or not at all: rounding is no difference.
+    difference, limit = a - b, 1e-6 * np.median(np.abs([a, b]))
+    difference[np.abs(difference) <= limit] = 0.0
     if not difference.any():
         return 1.0, 1.0
     # A constant difference has no spread: t is infinite, and p is 0.
     with np.errstate(divide='ignore'):
         p_t = 0.0 if np.ptp(difference) == 0 else float(stats.ttest_rel(a, b).pvalue)
-    # Shares of the same few samples often differ alike: rounding must not rank such differences.
-    size, limit = np.abs(difference), 1e-6 * np.median(np.abs([a, b]))
+    size = np.abs(difference)
     size = size[np.isclose(size[:, None], size, rtol=0, atol=limit).argmax(1)]
     return p_t, float(stats.wilcoxon(np.sign(difference) * size).pvalue)
 
