@@ -51,8 +51,7 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         norm_cfg (dict, optional): The encoder's final norm, which comes after the block and
             acts on the channels in every layout: 'LN', 'LN2d' (the same here), 'RMSNorm', 'GN',
             'BN', 'BN1d', 'BN2d', 'BN3d' or 'SyncBN', and its arguments. None: no norm.
-        norm_first (bool): Let 'avg_featmap' apply the norm to each token, then average, as
-            some hosts do.
+        norm_first (bool): Let 'avg_featmap' normalize each token, then average, as some hosts do.
         residual (str): 'none' as in the paper; 'inner' adds the block's input
             to its output (in D), 'outer' the neck's input to the second
             mapper's output (in C, before the norm), 'both' does both (the
@@ -67,10 +66,8 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
             picks the cheapest. All give the same result. Where something acts on the
             mapper, the norm or the projections (an adapter, a hook, a bias, a quantization),
             they are called as modules, as with 'off'.
-        with_cp (bool): Recompute mappers and block in the backward pass
-            instead of storing their activations.
-        compile (bool | dict): Run mappers and block through ``torch.compile``,
-            with these options.
+        with_cp (bool): Recompute mappers and block in the backward pass, store no activations.
+        compile (bool | dict): Run mappers and block through ``torch.compile``, with these options.
         layout (str, optional): What the dimensions of the features are, a letter for each:
             B samples, C channels, any others tokens. Default: 'BNC', 'BCHW' or 'BCTHW' by
             their number. Other encoders return 'BCN', 'BHWC' or, within CLIP's transformers,
@@ -98,8 +95,7 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         gate (bool | str): Multiply the block's branch beside an 'inner' or 'outer' residual by
             a scalar that is zero at first (ReZero), with 'tanh' by its tanh (Flamingo).
         shuffle_tokens (bool): A control: the block reads a sample's tokens in random order.
-        init_cfg (dict | list, optional): How the mappers are initialized. It never
-            touches the block.
+        init_cfg (dict | list, optional): How the mappers, never the block, are initialized.
 
     Raises:
         UserError: An argument is not one of those above.
