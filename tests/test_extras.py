@@ -13,7 +13,9 @@ import pytest
 from lm4ve.tasks import TASKS, all_tasks, get_task
 from tests.docs.blocks import blocks_of
 from tests.helpers.extras import needed_by, run_alone
+from tests.helpers.families import write_huggingface
 from tests.helpers.tasks import FOLDERS, ROOT
+from tests.tasks.image.images import fill
 
 #: A block of the core's own, since the embedded language model is another extra.
 BLOCK = """dict(
@@ -157,3 +159,14 @@ def test_a_command_needs_its_extras_only(extras, tmp_path):
     tool, *words = command.format(**files).split()
     run_alone(extras, ROOT / 'tools' / tool, *words, folder=tmp_path)
     assert list(tmp_path.glob(written))
+
+
+@pytest.mark.slow
+def test_a_study_needs_its_extra_only(tmp_path):
+    fill(tmp_path / 'photos', ('cat', 'dog'), 10)
+    words = f'--block {write_huggingface(tmp_path / "llm", "llama")} --steps 10 --seeds 2 --size 32'
+    words = f'timm/resnet10t photos --encoder-checkpoint none {words} --workers 0'.split()
+    words += ['--variants', 'frozen', 'lora']
+    code = f'import importlib as i; i.import_module("lm4ve.commands.try").main({words})'
+    run_alone(('try',), '-c', code, folder=tmp_path)
+    assert '<td>lora' in next(tmp_path.rglob('report.html')).read_text()

@@ -102,13 +102,13 @@ def test_bad_data_is_refused_by_name(tmp_path):
     cases = {
         'one': 'number of classes .*=1 must be',
         'new': 'without a training picture: c',
-        'bad': '1 damaged pictures in val or test: .*b/3.png',
+        'bad': r'1 damaged picture\(s\) in val or test: .*b/3.png',
         'd.csv': 'groups in several splits: g',
         'e.csv': "'label' must be one of path, labels.* Did you mean 'labels'",
         'f.csv': 'a row without a label',
         'one/a': 'needs them in folders of classes',
         'more': 'beside those that are: extra',
-        'none': 'is no folder, no CSV and no config',
+        'none': 'does not exist: neither a folder, nor a CSV',
     }
     for name, match in cases.items():
         with pytest.raises(UserError, match=match):
@@ -125,7 +125,7 @@ def test_rare_classes_and_damaged_training_pictures_are_left_out(tmp_path, monke
     damage(path := whole.items[whole.splits['train'][0]])
     data = read_data(str(tmp_path / 'split'))
     assert counts(data)[0] == [9, 10] and counts(data)[1:] == counts(whole)[1:]
-    assert f'1 damaged pictures left out: {path}.' in said[-1]
+    assert f'1 damaged picture(s) left out: {path}.' in said[-1]
     assert data.fingerprint != whole.fingerprint
 
 

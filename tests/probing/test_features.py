@@ -122,7 +122,7 @@ def test_pictures_found_damaged_later_leave_their_split(tmp_path):
     (lost,) = {*data.splits['train']} - {*kept['train']}
     assert data.items[lost] == path
     (folder / 'test/a/0.png').write_bytes(raw)
-    with pytest.raises(UserError, match='damaged pictures in val or test: .*a/0.png'):
+    with pytest.raises(UserError, match='damaged picture.s. in val or test: .*a/0.png'):
         extract(Small(), read_data(str(folder)), tmp_path)
 
 

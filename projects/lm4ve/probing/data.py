@@ -96,11 +96,11 @@ class ProbeData:
         lost = {name: np.intersect1d(indices, own) for name, own in self.splits.items()}
         if wrong := [self.items[i] for i in (*lost['val'], *lost['test'])]:
             raise UserError(
-                f"'{self.name}': {len(wrong)} damaged pictures in val or test: {listing(wrong)}. "
+                f"'{self.name}': {len(wrong)} damaged picture(s) in val or test: {listing(wrong)}. "
                 'Fix: repair or remove them.'
             )
         if left := [self.items[i] for i in lost['train']]:
-            _warn(f"'{self.name}': {len(left)} damaged pictures left out: {listing(left)}.")
+            _warn(f"'{self.name}': {len(left)} damaged picture(s) left out: {listing(left)}.")
         train = np.setdiff1d(self.splits['train'], indices)
         if unknown := sorted({*range(len(self.classes))} - {*self.labels[train]}):
             names = listing([self.classes[i] for i in unknown])
@@ -216,7 +216,7 @@ def _rows_of_folder(root: Path) -> pd.DataFrame:
 def _rows_of_csv(path: Path) -> pd.DataFrame:
     """Read the rows of a CSV, whose paths are relative to its folder."""
     if not path.is_file():
-        raise UserError(f"'{path}' is no folder, no CSV and no config:NAME.")
+        raise UserError(f"'{path}' does not exist: neither a folder, nor a CSV, nor config:NAME.")
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     for column in ('path', 'label'):
         check(f"A column of '{path}'", column, choices=table.columns)
