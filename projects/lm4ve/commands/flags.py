@@ -46,7 +46,7 @@ FLAGS: dict[str, Flags] = {
         '--size': dict(type=int, help="side of the pictures; default: the encoder's"),
         '--limit': dict(type=int, help='take about so many pictures'),
         '--cache': dict(type=Path, default=Path('work_dirs/try/cache'), help='of what is computed'),
-        '--work-dir': dict(type=Path, help='of the report; default: work_dirs/try/ENCODER-DATA'),
+        '--work-dir': dict(type=Path, help='of the report; default: named by what is compared'),
         '--workers': dict(type=int, help='processes; default: one for each core, or for a GPU'),
         '--resume': dict(action=argparse.BooleanOptionalAction, default=True, help=_AGAIN),
     },

@@ -79,7 +79,9 @@ def run(features: Features, args: argparse.Namespace, started: float) -> None:
         rule = f'{inspect.getdoc(decide)}\n\nHere: {about}'
         print(f'{rule}\n')
         study.train()
-    name = re.sub(r'[^\w.-]+', '-', f'{features.encoder}-{features.data.name}').strip('-')
+    parts = [features.encoder, features.data.name, args.block]
+    parts += ['layers', *map(str, args.layers)] if args.layers != [-1] else []
+    name = re.sub(r'[^\w.-]+', '-', '-'.join(parts)).strip('-')
     command = shlex.join(['lm4ve', 'try', *sys.argv[1:]])
     write_report(study, args.work_dir or Path('work_dirs/try', name), rule, command)
 
