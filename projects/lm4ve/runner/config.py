@@ -219,8 +219,7 @@ def _check(cfg: Config, node: Any, path: str, scope: str) -> None:
     scope = node.get('_scope_') or scope
     classes = _find(node['type'], path, scope) if node.get('type') else []
     known = _known_keys(cfg, node, path, classes)
-    if known is not None:
-        unknown = node.keys() - known - ({'type'} if classes else set())
+    if known is not None and (unknown := node.keys() - known - ({'type'} if classes else set())):
         _refuse_unknown(cfg, f'{path}.', unknown, known)
     # mmpretrain's backbones read of a dict `arch` what their table has, and ignore the rest.
     tables = [t for c in classes for t in getattr(c, 'arch_zoo', {}).values()]
