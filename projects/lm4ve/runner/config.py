@@ -223,8 +223,8 @@ def _check(cfg: Config, node: Any, path: str, scope: str) -> None:
         _refuse_unknown(cfg, f'{path}.', unknown, known)
     # mmpretrain's backbones read of a dict `arch` what their table has, and ignore the rest.
     tables = [t for c in classes for t in getattr(c, 'arch_zoo', {}).values()]
-    if tables and isinstance(arch := node.get('arch'), Mapping):
-        sizes = {k for t in tables for k in t}
+    sizes = {k for t in tables for k in t}
+    if tables and isinstance(arch := node.get('arch'), Mapping) and not arch.keys() <= sizes:
         _refuse_unknown(cfg, f'{path}.arch.', arch.keys() - sizes, sizes)
     for key, value in node.items():
         _check(cfg, value, f'{path}.{key}', scope)
