@@ -42,6 +42,7 @@ def work(rank: int, config: str, args, store: str, results) -> None:
         rounds.append(found)
     if rank == 0:
         results.put(rounds[args.warmup :])
+    del together  # a model that outlives its process group may hang
     dist.destroy_process_group()
 
 
