@@ -25,7 +25,7 @@ def equal_clusters(points: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
     Args:
         points (np.ndarray): ``[N, 2]``, meters; normalized inside.
         count (int): M clusters.
-        seed (int): Of the K-means that the centers start from.
+        seed (int): Seeds the K-means that gives the first centers.
 
     Returns:
         np.ndarray: int64 ``[N]``, the cluster of each point.
