@@ -88,3 +88,9 @@ def brief(value: object, limit: int = 60) -> str:
     text = str(value)
     shown = text if text.isprintable() else repr(text)[1:-1]
     return shown if len(shown) <= limit else f'{shown[:limit]}...'
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of a foreign error's text, or its kind if it has no text."""
+    lines = str(error).split('\n')
+    return next((line.strip() for line in lines if line.strip()), type(error).__name__)

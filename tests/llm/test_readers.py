@@ -2,14 +2,20 @@
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
+import huggingface_hub
 import pytest
 import torch
+from huggingface_hub import errors
 
 from lm4ve.blocks import LLMBlock, frozen_tensors
+from lm4ve.errors import CheckpointError
 from tests.blocks.test_families import right_padding, tokens
 from tests.helpers.families import LAYOUTS, write_huggingface, write_meta
+from tests.helpers.hub import add_repository, use_cache
 
 pytestmark = pytest.mark.filterwarnings('ignore:.*before PyTorch 1.6')
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -147,15 +153,12 @@ def test_a_block_does_not_depend_on_its_files_any_more(checkpoints, tmp_path, la
 @pytest.fixture
 def requests(monkeypatch, tmp_path) -> list:
     """Serves ``tmp_path`` as a repository and records requests."""
-    import huggingface_hub
-    from huggingface_hub.errors import EntryNotFoundError
-
     asked = []
 
     def download(repo_id, filename, revision=None, **kwargs):
         asked.append((repo_id, filename, revision))
         if not (tmp_path / filename).is_file():
-            raise EntryNotFoundError(f'404: {filename}')
+            raise errors.EntryNotFoundError(f'404: {filename}')
         return str(tmp_path / filename)
 
     monkeypatch.setattr(huggingface_hub, 'hf_hub_download', download)
@@ -185,6 +188,44 @@ def test_a_random_block_from_the_hub_fetches_the_config_only(tmp_path, requests)
     write_huggingface(tmp_path, 'llama')
     LLMBlock('org/tiny-llama', pretrained=False)
     assert [f for _, f, _ in requests] == ['config.json']
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_a_hub_id_is_read_from_the_cache_where_there_is_no_network(
+    checkpoints, tmp_path, monkeypatch, layout
+):
+    use_cache(monkeypatch, tmp_path)
+    add_repository(tmp_path, 'org/tiny', lambda f: write_huggingface(f, 'llama', layout), 'v1')
+    assert_equal_sources('org/tiny@v1', checkpoints('llama'))
+
+
+def test_a_shard_that_the_cache_lacks_is_named(tmp_path, monkeypatch):
+    use_cache(monkeypatch, tmp_path)
+    write = partial(write_huggingface, family='llama', layout='sharded-safetensors')
+    files = add_repository(tmp_path, 'org/tiny', write)
+    (files / 'model-00003-of-00003.safetensors').unlink()
+    with pytest.raises(CheckpointError, match='org/tiny.*no such file.*download that shard'):
+        LLMBlock('org/tiny')
+
+
+#: What the hub's library raises -> our words for it.
+REFUSED = [
+    (errors.RepositoryNotFoundError, 'the hub has none of this name, or it is private'),
+    (errors.GatedRepoError, 'its owner has to grant access, and you have to log in'),
+    (errors.RevisionNotFoundError, 'it has no such revision'),
+]
+
+
+@pytest.mark.parametrize('error, words', REFUSED)
+def test_an_answer_of_the_hub_is_said_in_a_line(monkeypatch, error, words):
+    def download(*args, **options):
+        text = '404 Client Error. (Request ID: 7)\n\nNot found.\nPlease log in.'
+        raise error(text, response=SimpleNamespace(headers={}, request=None))
+
+    monkeypatch.setattr(huggingface_hub, 'hf_hub_download', download)
+    with pytest.raises(CheckpointError, match=words) as e:
+        LLMBlock('org/tiny')
+    assert str(e.value).startswith("block.checkpoint='org/tiny'") and '\n' not in str(e.value)
 
 
 def test_every_layer_of_a_real_model():

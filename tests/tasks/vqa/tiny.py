@@ -34,7 +34,9 @@ TEXT.update(model_type='roberta', vocab_size=len(SPECIAL) + len(WORDS), layer_no
 TEXT.update(max_position_embeddings=40, pad_token_id=1)
 
 
-def write_tokenizer(folder: Path, words=WORDS, special=SPECIAL, model_type=None) -> str:
+def write_tokenizer(
+    folder: Path, words=WORDS, special=SPECIAL, model_type=None, pad_token='<pad>'
+) -> str:
     """Write a tokenizer of whole words; return its folder."""
     vocabulary = {w: i for i, w in enumerate([*special, *words])}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token='<unk>'))
@@ -42,7 +44,7 @@ def write_tokenizer(folder: Path, words=WORDS, special=SPECIAL, model_type=None)
     tokenizer.post_processor = TemplateProcessing(
         single='<s> $A </s>', special_tokens=[(t, vocabulary[t]) for t in ('<s>', '</s>')]
     )
-    tokens = dict(bos_token='<s>', pad_token='<pad>', eos_token='</s>', unk_token='<unk>')
+    tokens = dict(bos_token='<s>', pad_token=pad_token, eos_token='</s>', unk_token='<unk>')
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **tokens).save_pretrained(folder)
     if model_type is not None:
         (Path(folder) / 'config.json').write_text(json.dumps(dict(model_type=model_type)))

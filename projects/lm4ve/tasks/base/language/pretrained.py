@@ -37,8 +37,8 @@ def naming(field: str) -> Iterator[None]:
     """
     try:
         yield
-    except CheckpointError as e:
-        raise CheckpointError(str(e).replace('block.checkpoint', field)) from e
+    except UserError as e:
+        raise type(e)(str(e).replace('block.checkpoint', field)) from e
 
 
 def read_model_config(

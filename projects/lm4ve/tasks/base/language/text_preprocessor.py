@@ -15,7 +15,8 @@ from mmengine.logging import print_log
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor, nn
 
-from lm4ve.errors import UserError, check
+from lm4ve.errors import CheckpointError, UserError, check, first_line
+from lm4ve.llm.checkpoint import read_config_file
 from lm4ve.llm.sources import find_files
 from lm4ve.tasks.base.language.pretrained import naming
 
@@ -113,25 +114,36 @@ def load_tokenizer(source: str) -> tuple[Any, str | None]:
         if there is none).
 
     Raises:
-        CheckpointError: There is no such place.
+        CheckpointError: There is no such place, or no tokenizer that can be read is there.
         UserError: The tokenizer has no padding token, without which texts form no batch.
     """
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoTokenizer
 
     # It has threads of its own, which a forked dataloader worker does not survive.
     os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
     with naming(_FIELD):
         files, _ = find_files(source)
-    if files.folder is None:
-        where = dict(pretrained_model_name_or_path=files.repo_id, revision=files.revision or 'main')
-    else:
-        where = dict(pretrained_model_name_or_path=str(files.folder), local_files_only=True)
-    tokenizer = AutoTokenizer.from_pretrained(**where, trust_remote_code=False)
-    check(f"{_FIELD}='{source}': pad_token_id", tokenizer.pad_token_id, kind=int)
+        config_file = files.find('config.json')  # it also finds out whether there is such a place
     try:
-        kind = AutoConfig.from_pretrained(**where, trust_remote_code=False).model_type
-    except Exception:  # a tokenizer alone is enough
-        kind = None
+        tokenizer = AutoTokenizer.from_pretrained(**files.pretrained_arguments())
+    except Exception as e:  # of many kinds, most of them of several lines
+        reason = first_line(e).rstrip('.')
+        raise CheckpointError(
+            f"{_FIELD}='{source}' has no tokenizer that can be read ({reason})."
+        ) from e
+    # Without a vocabulary, transformers builds the family's tokenizer from its special tokens.
+    if tokenizer.get_vocab().keys() <= set(tokenizer.all_special_tokens):
+        files_of_it = ' or '.join(sorted(set(tokenizer.vocab_files_names.values())))
+        raise CheckpointError(
+            f"{_FIELD}='{source}' has no words: of its tokenizer, {files_of_it} is missing."
+        )
+    if not isinstance(tokenizer.pad_token_id, int):
+        raise UserError(
+            f"{_FIELD}='{source}' has no padding token, without which texts of different lengths "
+            'form no batch. Fix: name the tokenizer of the text encoder.'
+        )
+    # A tokenizer alone is enough.
+    kind = None if config_file is None else read_config_file(config_file).get('model_type')
     return tokenizer, kind
 
 
