@@ -1,10 +1,16 @@
 """The console command: the tools of the same names, installed by the wheel."""
 
+import os
+import subprocess
 import sys
+
+import pytest
 
 from lm4ve.apis import list_models
 from lm4ve.commands import COMMANDS
 from lm4ve.commands.flags import FLAGS
+from lm4ve.runner.pipes import exit_when_output_is_closed
+from lm4ve.version import __version__
 from tests.helpers.tasks import ROOT
 from tests.helpers.tools import run_command
 
@@ -42,6 +48,50 @@ def test_help_and_mistakes_need_no_torch():
     assert done.stdout.count('\nusage: lm4ve ') == len(COMMANDS) + 2
     assert done.stderr.count('unrecognized arguments: ') == len(COMMANDS) - 1
     assert "task='imags' must be one of" in done.stderr and "Did you mean 'train'?" in done.stderr
+
+
+def test_module_runs_as_the_command_does():
+    done = run_command(sys.executable, '-m', 'lm4ve', '--version', check=True)
+    assert done.stdout.strip() == __version__
+
+
+#: Commands that print in each of the ways that there are: as text, by argparse, by a table of
+#: rich, by MMEngine's logger.
+DEMO = 'lm4ve/vit-demo_none_digits.py'
+PRINTING = (
+    'list',
+    'train --help',
+    f'cost lm4ve::{DEMO}',
+    f'train lm4ve::{DEMO} --cfg-options train_cfg.max_epochs=1',
+)
+
+
+@pytest.mark.parametrize('buffered', [True, False])
+@pytest.mark.parametrize('words', PRINTING)
+def test_command_ends_in_silence_with_its_reader(words, buffered, tmp_path):
+    pytest.importorskip('mmpretrain')
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, '-m', 'lm4ve', *words.split()],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, 'PYTHONUNBUFFERED': '' if buffered else '1'},
+    )
+    os.close(writing)
+    # argparse itself passes over an error of an output without a buffer.
+    expected = 0 if '--help' in words and not buffered else 141
+    assert (done.returncode, done.stderr) == (expected, '')
+
+
+def test_closed_pipe_of_something_else_is_an_error():
+    reading, writing = os.pipe()
+    os.close(reading)
+    with pytest.raises(BrokenPipeError), exit_when_output_is_closed():
+        os.write(writing, b'to nobody')
+    os.close(writing)
 
 
 def test_flags_offer_what_their_commands_have():

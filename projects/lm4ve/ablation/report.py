@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -15,6 +14,7 @@ from lm4ve.ablation.grid import Grid, Trial
 from lm4ve.ablation.statistics import Summary, summarize
 from lm4ve.ablation.store import Store, metric_of
 from lm4ve.files import write_text
+from lm4ve.runner.rich_console import Console
 from lm4ve.tasks.base.pictures import save_figure
 
 _TIMINGS = ('step_seconds', 'wall_seconds', 'threads', 'device')

@@ -11,6 +11,7 @@ import sys
 from importlib import import_module
 
 from lm4ve.errors import did_you_mean
+from lm4ve.runner.pipes import exit_when_output_is_closed
 from lm4ve.version import __version__
 
 #: Name of a command -> what it does. Each is a module of this folder with a ``main``.
@@ -30,8 +31,14 @@ COMMANDS = {
 def main() -> None:
     """Run the command that the first word names; exit with 2 if there is none.
 
-    A mistake in the arguments ends it before torch is imported, which takes seconds.
+    A mistake in the arguments ends it before torch is imported, which takes seconds. With 141,
+    as other tools, it ends when nobody reads its output any more.
     """
+    with exit_when_output_is_closed():
+        _run_command()
+
+
+def _run_command() -> None:
     name = sys.argv[1] if len(sys.argv) > 1 else '--help'
     if name == '--version':
         print(__version__)

@@ -11,14 +11,13 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
-
 from lm4ve.ablation import Grid, Store, load_grid, select_tuned
 from lm4ve.ablation.report import report
 from lm4ve.ablation.store import metric_of
 from lm4ve.ablation.workers import Workers
 from lm4ve.commands.flags import parser_of
 from lm4ve.errors import UserError, check
+from lm4ve.runner.rich_console import Console
 
 
 def part_of(grid: Grid, args: argparse.Namespace) -> Grid:

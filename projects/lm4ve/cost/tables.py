@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from lm4ve.runner.rich_console import Console
 
 
 def print_table(title: str, rows: Sequence[Mapping[str, str]]) -> None:

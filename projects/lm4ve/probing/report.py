@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
-from rich.console import Console
 
 from lm4ve.ablation.report import number, p_value, print_table
 from lm4ve.analysis.sheets import render_page
@@ -13,6 +12,7 @@ from lm4ve.files import write_text
 from lm4ve.probing.study import Study
 from lm4ve.probing.variants import BATCH
 from lm4ve.probing.verdict import Comparison, compare, conclude, interval, points
+from lm4ve.runner.rich_console import Console
 from lm4ve.tasks.base.pictures import save_figure
 
 _COLORS = dict(better='C2', worse='C3', equal='C0')

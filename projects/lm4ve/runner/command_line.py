@@ -28,6 +28,7 @@ from lm4ve.runner.flags import CONFIG as CONFIG
 from lm4ve.runner.flags import RUN as RUN
 from lm4ve.runner.flags import build_parser as build_parser
 from lm4ve.runner.hooks import StopHook
+from lm4ve.runner.pipes import exit_when_output_is_closed
 from lm4ve.runner.runner import build_runner as build_runner
 from lm4ve.runner.runner import load_strictly_by_default
 from lm4ve.zoo import find_checkpoint
@@ -115,14 +116,16 @@ def _use_gloo(cfg: Config) -> None:
 def run_tool(main: Callable[[], None]) -> None:
     """Run a command; any exception becomes one line on stderr and an exit code.
 
-    The code is 2; 130 after Ctrl-C, 143 after SIGTERM; and 1 after an error of one of several
+    The code is 2; 130 after Ctrl-C, 143 after SIGTERM; 141 where nobody reads the output any
+    more; and 1 after an error of one of several
     processes that the user need not mend, which a launcher may start again. Tracebacks go to
     the log file.
     """
     StopHook.is_running = StopHook.is_asked = False
     before = signal.signal(signal.SIGTERM, functools.partial(_on_sigterm, os.getpid()))
     try:
-        main()
+        with exit_when_output_is_closed():
+            main()
     except KeyboardInterrupt as e:
         number = signal.SIGTERM if signal.SIGTERM in e.args else signal.SIGINT
         if os.environ.get('RANK', '0') == '0':

@@ -4,8 +4,10 @@ MMEngine writes its environment, the whole config, every hook and every paramete
 options to the console before the first epoch. All of this stays in the log file.
 """
 
+import functools
 import logging
 import re
+import sys
 import textwrap
 import time
 from datetime import timedelta
@@ -45,6 +47,22 @@ def shorten(logger: logging.Logger) -> None:
         if not isinstance(handler, logging.FileHandler):
             handler.addFilter(is_shown)
             handler.setFormatter(logging.Formatter('%(prefix)s%(message)s'))
+
+
+def raise_when_closed(logger: logging.Logger) -> None:
+    """Let a command end when nobody reads its console any more.
+
+    By default ``logging`` prints a traceback for each line that it cannot write, and goes on.
+    """
+    for handler in logger.handlers:
+        if not isinstance(handler, logging.FileHandler):
+            handler.handleError = functools.partial(_raise_broken_pipe, handler)  # type: ignore[method-assign]
+
+
+def _raise_broken_pipe(handler: logging.Handler, record: logging.LogRecord) -> None:
+    if isinstance(sys.exception(), BrokenPipeError):
+        raise
+    logging.Handler.handleError(handler, record)
 
 
 class ConsoleHook(Hook):  # type: ignore[misc]

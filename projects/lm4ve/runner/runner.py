@@ -16,7 +16,7 @@ from mmengine.registry import RUNNERS
 
 from lm4ve.errors import UserError, check
 from lm4ve.runner.config import ENDS
-from lm4ve.runner.console import ConsoleHook, shorten
+from lm4ve.runner.console import ConsoleHook, raise_when_closed, shorten
 from lm4ve.runner.hooks import NeckHook, StopHook
 from lm4ve.runner.loops import schedules_of
 from lm4ve.runner.resume import resume_newest
@@ -40,6 +40,7 @@ class Runner(mmengine.runner.Runner):  # type: ignore[misc]
     def build_logger(self, *args: Any, **kwargs: Any) -> logging.Logger:
         """Build MMEngine's logger."""
         logger: logging.Logger = super().build_logger(*args, **kwargs)
+        raise_when_closed(logger)
         if self._short_console:
             shorten(logger)
         return logger
