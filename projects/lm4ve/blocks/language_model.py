@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, PretrainedConfig
+from transformers import AutoModel, AutoModelForTextEncoding, PretrainedConfig
 from transformers.activations import XIELUActivation
 
 from lm4ve.blocks.families import check_supported, layer_spec
 from lm4ve.blocks.norms import affine_of, form_of
 from lm4ve.errors import CheckpointError, UnsupportedModelError, UserError, check
 from lm4ve.llm.checkpoint import open_checkpoint
+from lm4ve.llm.foreign_config import build_foreign_config
 
 # Fields of a language model's config that do not affect its layers: those that all models
 # have, where it was loaded from, remote code, storage type (the block's `dtype` decides), and
@@ -93,9 +94,8 @@ class LanguageModel:
         kind = fields.get('model_type')
         check(f"model_type (the family's name in transformers) of {origin}", kind, kind=str)
         check_supported(fields)
-        fields = {k: v for k, v in fields.items() if k != 'model_type'}
         try:
-            self.config: Any = AutoConfig.for_model(kind, **_without_code(fields)).get_text_config()
+            self.config: Any = build_foreign_config(fields, origin).get_text_config()
             self.spec = layer_spec(self.config)
             short = copy.deepcopy(self.config)
             kinds = getattr(short, 'layer_types', None)
@@ -255,12 +255,3 @@ class LanguageModel:
 def layer_fields(config: PretrainedConfig) -> dict[str, Any]:
     """Return the fields of a config that layers may depend on."""
     return {k: v for k, v in config.to_dict().items() if k not in _NOT_OF_LAYERS}
-
-
-def _without_code(fields: dict[str, Any]) -> dict[str, Any]:
-    """Drop the fields by which a config names code, to be downloaded and imported."""
-    return {
-        k: _without_code(v) if isinstance(v, dict) else v
-        for k, v in fields.items()
-        if k not in ('auto_map', 'use_kernels', 'kernel_config') and '_implementation' not in k
-    }

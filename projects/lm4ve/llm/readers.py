@@ -102,6 +102,7 @@ def open_huggingface(source: FileSource, weights: str | None = None) -> Tensors:
                 return join_experts(tensors)
             return tensors
     raise CheckpointError(
-        f"block.checkpoint='{source.name}' has a config but none of {', '.join(HF_FILES)}, which "
-        'only block.pretrained=False does without.'
+        f"block.checkpoint='{source.name}' has a config but none of {', '.join(HF_FILES)}. Fix: "
+        'copy them beside it; only random weights (block.pretrained=False, or '
+        '--encoder-checkpoint none) need no file.'
     )

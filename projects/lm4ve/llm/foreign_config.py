@@ -1,0 +1,93 @@
+"""Build a model's configuration from fields that a stranger may have written.
+
+A ``config.json`` can hold more than sizes: names of code to import, of kernels to download, of
+weight files elsewhere, and of another repository whose configuration completes it. Blocks and
+encoders build their configurations here, where such fields are dropped and where the hub is out
+of reach: all that a model needs stands in its own folder.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from lm4ve.errors import CheckpointError, UserError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+#: Fields that name code, kernels, weight files or replaced modules, and no property of a model.
+_NOT_OF_A_MODEL = {
+    'auto_map',
+    'fusion_config',
+    'kernel_config',
+    'transformers_weights',
+    'use_kernels',
+}
+
+
+@contextmanager
+def offline(origin: str) -> Iterator[None]:
+    """Let every request to the hub fail inside, also where its cache holds the answer.
+
+    Args:
+        origin (str): The file whose fields are read, for the error.
+
+    Raises:
+        CheckpointError: Something inside asked the hub.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True  # the library looks at it before each request
+    try:
+        yield
+    except OfflineModeIsEnabled as e:
+        raise CheckpointError(
+            f'{origin} names another repository, and nothing is fetched that only a file asks for. '
+            "Fix: put that repository's configuration into the file, as 'backbone_config' for "
+            "'backbone'."
+        ) from e
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def without_code(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Drop the fields, also of nested configurations, that are no property of a model.
+
+    Args:
+        fields (Mapping): The content of a ``config.json``.
+    """
+    kept = {}
+    for name, value in fields.items():
+        if name in _NOT_OF_A_MODEL or '_implementation' in name:
+            continue
+        kept[name] = without_code(value) if isinstance(value, dict) else value
+    return kept
+
+
+def build_foreign_config(fields: Mapping[str, Any], origin: str) -> 'PretrainedConfig':
+    """Build a configuration of ``transformers``; nothing is imported or downloaded for it.
+
+    Args:
+        fields (Mapping): The content of a ``config.json``, with ``model_type``.
+        origin (str): Where the fields stand, for the error.
+
+    Raises:
+        CheckpointError: The fields are not those of a model, or need another repository.
+    """
+    from transformers import AutoConfig
+
+    plain = without_code(fields)
+    kind = plain.pop('model_type', None)
+    try:
+        with offline(origin):
+            config: PretrainedConfig = AutoConfig.for_model(kind, **plain)
+    except UserError:
+        raise
+    except Exception as e:  # of many kinds, none of which names the file
+        reason = ' '.join(str(e).split())
+        raise CheckpointError(
+            f"{origin} is not that of a valid '{kind}' model ({type(e).__name__}: {reason})."
+        ) from e
+    return config

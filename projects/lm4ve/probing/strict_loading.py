@@ -1,0 +1,169 @@
+"""Load an encoder's weights so that no feature depends on a number that no file holds.
+
+A file may lack what the features never read, as the pooler of a classifier, and a classifier
+may have been trained on other classes. So names alone do not decide: tensors without a value
+get two sets of random numbers, and the features of a picture have to be the same with both.
+"""
+
+import inspect
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lm4ve.errors import CheckpointError, listing
+from lm4ve.runner.checkpoint_files import load_strictly
+
+
+def load_encoder_state(
+    model: nn.Module, state: Mapping[str, Tensor], features: Callable[[], Any], origin: str
+) -> None:
+    """Load a state into an encoder whose classifier may be missing or of other classes.
+
+    Args:
+        model (nn.Module): The encoder.
+        state (Mapping[str, Tensor]): Tensors by the model's names.
+        features (Callable): Returns the features of a picture.
+        origin (str): Where the state comes from, for errors.
+
+    Raises:
+        CheckpointError: Tensors are unknown, or missing or of another shape though the features
+            read them; the message names them.
+    """
+    whole = model.state_dict()
+    refuse_unknown([name for name in state if name not in whole], origin)
+    lacking = []
+    for name, mine in whole.items():
+        if name not in state:
+            lacking.append(name)
+        elif state[name].shape == mine.shape:
+            whole[name] = state[name]
+        else:
+            lacking.append(f'{name} {list(state[name].shape)}, expected {list(mine.shape)}')
+    load_strictly(model, whole, origin)
+    require_unread(model, lacking, features, origin)
+
+
+def load_pretrained(
+    kind: type[Any], config: Any, state: Mapping[str, Tensor], origin: str
+) -> tuple[nn.Module, list[str]]:
+    """Build a model of ``transformers`` with the weights of its own or of a larger one.
+
+    The library renames the tensors of older releases. Tensors that only a larger model has, as a
+    classifier, are accepted where ``architectures`` of the configuration names that model.
+
+    Args:
+        kind (type): The model's class.
+        config (PretrainedConfig): Its configuration.
+        state (Mapping[str, Tensor]): All tensors of the files.
+        origin (str): Where they come from, for errors.
+
+    Returns:
+        tuple[nn.Module, list[str]]: The model in fp32, and the names of the tensors that
+        the state lacks or has in another shape; these have random values.
+
+    Raises:
+        CheckpointError: Tensors are unknown; the message names them.
+    """
+    model, found = _from_state(kind, config, state)
+    unknown = set(found['unexpected_keys'])
+    for larger in _architectures(config):
+        if unknown and larger is not kind:
+            unknown &= set(_from_state(larger, config, state)[1]['unexpected_keys'])
+    refuse_unknown(sorted(unknown), origin)
+    lacking = sorted(found['missing_keys'])
+    for name, stored, expected in sorted(found['mismatched_keys']):
+        lacking.append(f'{name} {list(stored)}, expected {list(expected)}')
+    return model, lacking
+
+
+def _from_state(
+    kind: type[Any], config: Any, state: Mapping[str, Tensor]
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Return a model, and what ``transformers`` says of the state's names."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    has_bar = logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()  # or it prints the names, which our errors have
+    logging.disable_progress_bar()
+    try:
+        model, found = kind.from_pretrained(
+            None,
+            config=config,
+            state_dict=dict(state),
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,  # they are among the names
+            output_loading_info=True,
+        )
+    finally:
+        logging.set_verbosity(verbosity)
+        if has_bar:
+            logging.enable_progress_bar()
+    return model, found
+
+
+def _architectures(config: Any) -> Iterable[type[Any]]:
+    """Yield the classes of ``transformers`` that a configuration names and that take it."""
+    import transformers
+
+    for name in config.architectures or ():
+        found = getattr(transformers, str(name), None)
+        is_model = inspect.isclass(found) and issubclass(found, transformers.PreTrainedModel)
+        if is_model and found.config_class is type(config):
+            yield found
+
+
+def refuse_unknown(names: Collection[str], origin: str) -> None:
+    """Raise an error if there are names that the model does not have.
+
+    Raises:
+        CheckpointError: It names them.
+    """
+    if names:
+        raise CheckpointError(
+            f'{origin} has {len(names)} tensor(s) that the encoder does not have: '
+            f'{listing(list(names), 3)}. Fix: take configuration and weights from one release.'
+        )
+
+
+@torch.no_grad()
+def require_unread(
+    model: nn.Module, lacking: Collection[str], features: Callable[[], Any], origin: str
+) -> None:
+    """Raise an error if features read a tensor without a value; set the others to zero.
+
+    Args:
+        model (nn.Module): The encoder, on the CPU.
+        lacking (Collection[str]): Names of tensors without a value, each perhaps followed by
+            a blank and a remark. Integers keep the constructor's value, which is never random.
+        features (Callable): Returns the features of a picture.
+        origin (str): Where the others come from, for the error.
+
+    Raises:
+        CheckpointError: It names the tensors.
+    """
+    tensors = model.state_dict()
+    unset = [tensors[name.partition(' ')[0]] for name in lacking]
+    unset = [tensor for tensor in unset if tensor.is_floating_point()]
+    if not unset:
+        return
+    # Not NaN: torch's fused attention gives zeros for scores of NaN.
+    first, second = (_with_noise(unset, seed, features) for seed in (0, 1))
+    if not torch.equal(first, second):
+        raise CheckpointError(
+            f'{origin} lacks {len(lacking)} tensor(s), and features read them: '
+            f'{listing(list(lacking), 3)}. Fix: take configuration and weights from one release.'
+        )
+    for tensor in unset:  # random values would give the encoder another fingerprint each time
+        tensor.zero_()
+
+
+def _with_noise(tensors: Iterable[Tensor], seed: int, features: Callable[[], Any]) -> Tensor:
+    """Return the features with normal noise in some tensors."""
+    generator = torch.Generator().manual_seed(seed)
+    for tensor in tensors:
+        tensor.normal_(generator=generator)
+    found: Tensor = features()
+    return found
