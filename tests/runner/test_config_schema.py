@@ -88,8 +88,8 @@ WITHOUT_EFFECT = [
 def test_override_without_effect_raises(field, words):
     with pytest.raises(UserError, match=words):
         demo({field: 1})
-    cfg = demo({'allow_new.my_notes.lr': 0.1, 'compile': True, 'auto_scale_lr.enable': True})
-    assert cfg.my_notes.lr == 0.1 and cfg['compile'] and cfg.auto_scale_lr.enable
+    cfg = demo({'allow_new.my_notes.lr': 0.1, 'compile': True, 'auto_scale_lr.enable': False})
+    assert cfg.my_notes.lr == 0.1 and cfg['compile'] and not cfg.auto_scale_lr.enable
     check_config(cfg)
 
 
@@ -127,6 +127,35 @@ def test_later_schedules_follow():
     merge_options(cfg, {'train_cfg.max_epochs': 20})
     assert cfg.param_scheduler[0].end == 5
     assert (cfg.param_scheduler[1].T_max, cfg.param_scheduler[1].end) == (15, 20)
+
+
+@pytest.mark.parametrize('field', ['optim_wrapper.optimizer.lr', 'param_scheduler.eta_max'])
+def test_rates_of_optimizer_and_one_cycle_follow_each_other(field):
+    cfg = demo({field: 1e30})
+    assert (cfg.optim_wrapper.optimizer.lr, cfg.param_scheduler.eta_max) == (1e30, 1e30)
+    check_config(cfg)
+
+
+#: What a one-cycle schedule replaces, in silence.
+RATES = {
+    'optim_wrapper.optimizer.lr': 1e30,
+    'auto_scale_lr.enable': True,
+    'optim_wrapper.paramwise_cfg.bias_lr_mult': 2.0,
+    'optim_wrapper.paramwise_cfg.layer_decay_rate': 0.5,
+    'optim_wrapper.paramwise_cfg.custom_keys': dict(head=dict(lr_mult=0.1)),
+}
+
+
+@pytest.mark.parametrize('field', RATES)
+def test_rate_that_one_cycle_replaces_is_refused(field):
+    cfg = demo()
+    cfg.optim_wrapper.constructor = 'Mine'
+    cfg.merge_from_dict({field: RATES[field]})
+    with pytest.raises(UserError, match=f'{field}.*=.* has no effect: OneCycleLR.* Fix: '):
+        check_config(cfg)
+    # A schedule that begins later leaves the optimizer's rates to those before it.
+    cfg.param_scheduler = [dict(type='LinearLR', end=5), dict(cfg.param_scheduler, begin=5)]
+    check_config(cfg)
 
 
 def test_a_dict_keeps_the_fields_that_were_set_before_it():

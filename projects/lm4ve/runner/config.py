@@ -12,7 +12,7 @@ import importlib
 import inspect
 import re
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ from lm4ve.zoo import all_models, find_config
 #: Before a field of ``--cfg-options`` that is new to the config.
 ALLOW_NEW = 'allow_new.'
 ENDS = ('total_steps', 'T_max', 'end')
+_ONE_CYCLE = ('OneCycleLR', 'OneCycleParamScheduler')
 #: Names of what follows a config's ``image_size``, and in which fields.
 _SIZES = ('scale', 'crop_size', 'image_size', 'img_size')
 _SIZED = ('model', '_dataloader', '_pipeline')
@@ -119,7 +120,8 @@ def merge_options(cfg: Config, options: dict[str, Any]) -> None:
 
     Where ``train_cfg.max_epochs`` is overridden and no schedule is, schedules that ended with
     the last epoch follow it. Where a config has a field ``image_size``, its transforms and its
-    model follow that one.
+    model follow that one. The optimizer's ``lr`` and the ``eta_max`` of a one-cycle schedule
+    follow each other.
 
     Args:
         cfg (Config): Changed in place.
@@ -143,6 +145,7 @@ def merge_options(cfg: Config, options: dict[str, Any]) -> None:
         else:
             _refuse_unknown(cfg, '', {first} - FIELDS - cfg.keys(), FIELDS | cfg.keys())
     epochs, size = (cfg.get('train_cfg') or {}).get('max_epochs'), cfg.get('image_size')
+    rate = _rate_of_optimizer(cfg)
     for field, value in fields.items():  # in their order: at once, a dict would undo what is in it
         cfg.merge_from_dict({field: value})
     if imports := cfg.get('custom_imports'):
@@ -152,6 +155,85 @@ def merge_options(cfg: Config, options: dict[str, Any]) -> None:
             _follow_size(cfg[name], size, cfg.image_size)
     if epochs is not None and not any(field.startswith('param_scheduler') for field in fields):
         _follow_epochs(cfg, epochs, cfg.train_cfg.max_epochs)
+    if rate is not None:
+        _follow_rate(cfg, rate)
+
+
+def _rate_of_optimizer(cfg: Config) -> Any:
+    """Return the learning rate that a config gives its only optimizer, or None."""
+    wrapper = cfg.get('optim_wrapper')
+    optimizer = wrapper.get('optimizer') if isinstance(wrapper, Mapping) else None
+    return optimizer.get('lr') if isinstance(optimizer, Mapping) else None
+
+
+def _one_cycle(cfg: Config) -> Any:
+    """Return the one-cycle schedule that sets the rate from the first step on, or None."""
+    schedulers = cfg.get('param_scheduler')
+    for schedule in schedulers if isinstance(schedulers, list) else [schedulers]:
+        if not isinstance(schedule, Mapping) or schedule.get('begin'):
+            continue
+        if str(schedule.get('type')).rpartition('.')[2] in _ONE_CYCLE:
+            return schedule
+    return None
+
+
+def _follow_rate(cfg: Config, before: Any) -> None:
+    """Keep the optimizer's rate and the peak of a one-cycle schedule equal, as they were.
+
+    Of the two, the schedule's alone counts.
+    """
+    schedule = _one_cycle(cfg)
+    after = _rate_of_optimizer(cfg)
+    if schedule is None or after is None:
+        return
+    peak = schedule.get('eta_max')
+    if after != before and peak == before:
+        schedule['eta_max'] = after
+    elif peak != before and after == before:
+        cfg.optim_wrapper.optimizer.lr = peak
+
+
+def _refuse_rates_without_effect(cfg: Config) -> None:
+    """Refuse learning rates that a one-cycle schedule replaces.
+
+    MMEngine's ``OneCycleLR`` gives all parameters rates between ``eta_max / div_factor`` and
+    ``eta_max``, whatever the optimizer has.
+
+    Raises:
+        UserError: It names the field that would have no effect.
+    """
+    schedule = _one_cycle(cfg)
+    wrapper = cfg.get('optim_wrapper')
+    if schedule is None or not isinstance(wrapper, Mapping):
+        return
+    peak = schedule.get('eta_max')
+    rate = _rate_of_optimizer(cfg)
+    reason = 'has no effect: OneCycleLR sets the learning rate of all parameters'
+    if rate is not None and isinstance(peak, (int, float)) and rate != peak:
+        raise UserError(
+            f'optim_wrapper.optimizer.lr={rate} {reason}, up to param_scheduler.eta_max={peak}. '
+            'Fix: set param_scheduler.eta_max, and the same lr or none.'
+        )
+    if (cfg.get('auto_scale_lr') or {}).get('enable'):
+        raise UserError(
+            f'auto_scale_lr.enable=True {reason}. Fix: scale param_scheduler.eta_max={peak} by the '
+            'batch size yourself.'
+        )
+    for path, factor in _rate_factors(wrapper.get('paramwise_cfg'), 'optim_wrapper.paramwise_cfg'):
+        if factor != 1:
+            raise UserError(
+                f'{path}={factor} {reason}. Fix: leave it out, or take another schedule, such as '
+                'CosineAnnealingLR.'
+            )
+
+
+def _rate_factors(node: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Yield the paths and values of what multiplies the rate of some parameters."""
+    for key, value in node.items() if isinstance(node, Mapping) else ():
+        if isinstance(value, Mapping):
+            yield from _rate_factors(value, f'{path}.{key}')
+        elif key in ('lr', 'layer_decay_rate') or key.endswith('lr_mult'):
+            yield f'{path}.{key}', value
 
 
 def _follow_epochs(cfg: Config, before: int, after: int) -> None:
@@ -175,12 +257,12 @@ def _follow_size(node: Any, before: Any, after: Any) -> None:
 
 
 def check_config(cfg: Config) -> None:
-    """Raise an error for the first key of a config that nothing would read.
+    """Raise an error for the first field of a config that would have no effect.
 
     ``allow_new = ['env_cfg.mine']`` in a config permits a key, as does a leading ``_``.
 
     Raises:
-        UserError: It names the key's path and the closest known keys.
+        UserError: It names the field's path, and for an unknown one the closest known keys.
     """
     for name in cfg.keys() - FIELDS:
         # 'train_pipeline' is no misspelling of 'tta_pipeline'.
@@ -189,6 +271,7 @@ def check_config(cfg: Config) -> None:
             _refuse_unknown(cfg, '', {name} - variables_of(cfg), FIELDS)
     for name in cfg.keys() & FIELDS:
         _check(cfg, cfg[name], name, cfg.get('default_scope') or 'mmengine')
+    _refuse_rates_without_effect(cfg)
 
 
 def variables_of(cfg: Config) -> set[str]:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import wrapt
 from mmengine.dataset import InfiniteSampler
-from mmengine.dist import get_rank
+from mmengine.dist import get_rank, get_world_size
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmengine.runner.base_loop import BaseLoop
 
@@ -73,6 +73,29 @@ class NumberedBatches(wrapt.ObjectProxy):  # type: ignore[type-arg]
                 yield [(*key, number), *batch]
 
 
+def _refuse_no_batches(loader: Any) -> None:
+    """Refuse a dataloader that would end before it gives the first batch.
+
+    Raises:
+        UserError: There are no samples, or fewer than a batch that may not be incomplete.
+    """
+    batches = loader.batch_sampler
+    is_endless = isinstance(getattr(batches, 'sampler', None), InfiniteSampler)
+    if is_endless or not hasattr(loader.dataset, '__len__') or len(batches) > 0:
+        return
+    count = len(loader.dataset)
+    processes = get_world_size()
+    if count == 0:
+        raise UserError('train_dataloader.dataset has no samples: nothing would train.')
+    each = f' for each of {processes} processes' if processes > 1 else ''
+    raise UserError(
+        f'train_dataloader: nothing would train, since {count} samples are fewer than a batch of '
+        f'{batches.batch_size}{each}, and drop_last=True leaves out incomplete batches. '
+        f'Fix: train_dataloader.batch_size={max(1, count // processes)}, or '
+        'train_dataloader.drop_last=False.'
+    )
+
+
 class _ExactLoop(BaseLoop):  # type: ignore[misc]
     """Base of both loops: numbered batches and seeded steps."""
 
@@ -81,6 +104,7 @@ class _ExactLoop(BaseLoop):  # type: ignore[misc]
         loader: Any = self.dataloader
         if loader.batch_sampler is None:
             raise UserError('train_dataloader.batch_size=None makes no batches; set a batch size.')
+        _refuse_no_batches(loader)
         if not isinstance(loader.batch_sampler, NumberedBatches):
             data = loader.dataset
             read = getattr(data, '__getitems__', None)
