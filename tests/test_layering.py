@@ -15,7 +15,6 @@ import pytest
 import lm4ve
 from lm4ve import registry
 from lm4ve.tasks import TASKS, all_tasks, get_task
-from tests.helpers.tasks import ROOT
 
 PACKAGE = Path(lm4ve.__file__).parent
 #: From the bottom to the top. A unit is a folder or a file of the package; `tasks` is
@@ -117,12 +116,6 @@ def test_only_tables_name_modules_above_them():
 def test_the_table_of_tasks_imports_nothing_of_a_task():
     for name in TASKS:
         assert [*imports(f'lm4ve.tasks.{name}')] == ['lm4ve.tasks.base.task']
-
-
-@pytest.mark.parametrize('folder', ['projects', 'configs', 'tools', 'tests', 'docs'])
-def test_a_file_has_at_most_400_lines(folder):
-    files = [p for end in ('py', 'sh') for p in (ROOT / folder).rglob(f'*.{end}')]
-    assert not [p for p in files if len(p.read_text(encoding='utf-8').splitlines()) > 400]
 
 
 #: Registering modules lie in these, for every task, each a module or a package.

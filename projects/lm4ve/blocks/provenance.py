@@ -54,6 +54,39 @@ SETTINGS = dict(
 )
 
 
+def declare_record(module: nn.Module, key: str) -> None:
+    """Make a key of a module's state dict one that torch's own tools find in the module.
+
+    ``torch.distributed.checkpoint`` looks every key up as an attribute, and sends a state from one
+    process to the parameters and buffers of the others. So there is a buffer of that name. It is
+    empty: records differ in length, and DDP and averages of weights copy buffers. The record
+    itself is written when a state dict is made.
+
+    Args:
+        module (nn.Module): The module that writes the record.
+        key (str): :data:`SOURCE_KEY` or :data:`NECK_KEY`.
+    """
+    module.register_buffer(key, torch.empty(0, dtype=torch.uint8))
+
+
+def take_record(module: nn.Module, state: dict[str, Any], prefix: str, key: str) -> Any:
+    """Take a module's record out of a state, and leave the empty buffer in its place.
+
+    Args:
+        module (nn.Module): The module that loads the state.
+        state (dict): Changed in place, unless it has no such record.
+        prefix (str): The module's name in the state, with a dot.
+        key (str): See :func:`declare_record`.
+
+    Returns:
+        Tensor | None: The record, if there is one.
+    """
+    record = state.pop(prefix + key, None)
+    if record is not None and key in module._buffers:
+        state[prefix + key] = module._buffers[key]
+    return record
+
+
 def encode_source(source: Mapping[str, Any]) -> Tensor:
     """Write a record as uint8: distributed training and EMA walk over tensors only."""
     return torch.tensor(list(json.dumps(source).encode()), dtype=torch.uint8)
@@ -140,6 +173,10 @@ class ProvenanceMixin(nn.Module):
     source: dict[str, Any]
     checkpoint: str | None
 
+    def __init__(self) -> None:
+        super().__init__()
+        declare_record(self, SOURCE_KEY)
+
     def frozen_state(self) -> dict[str, Tensor]:
         """Return the frozen tensors, for a self-contained release file."""
         return {EMBEDDED_PREFIX + n: t.detach().cpu() for n, t in frozen_tensors(self).items()}
@@ -149,14 +186,11 @@ class ProvenanceMixin(nn.Module):
         state[prefix + SOURCE_KEY] = encode_source(self.source)
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *others: Any) -> None:
-        record = state.pop(prefix + SOURCE_KEY, None)
+        record = take_record(self, state, prefix, SOURCE_KEY)
         start = prefix + EMBEDDED_PREFIX
         names = [k for k in state if k.startswith(start)]
         embedded = {k.removeprefix(start): state.pop(k) for k in names}
-        if record is None:
-            missing_keys: list[str] = others[2]
-            missing_keys.append(prefix + SOURCE_KEY)
-        else:
+        if record is not None:
             self._compare(decode_source(record, prefix + SOURCE_KEY), embedded)
         super()._load_from_state_dict(state, prefix, *others)
 

@@ -17,7 +17,7 @@ from torch import nn
 from lm4ve.blocks.provenance import ProvenanceMixin
 from lm4ve.compat.for_transformers import capture_afterwards
 from lm4ve.errors import UserError, check, did_you_mean, listing
-from lm4ve.necks.llm_block_neck import LLMBlockNeck, save_settings
+from lm4ve.necks.llm_block_neck import LLMBlockNeck, record_settings
 
 #: Modules of torch whose tokens come before samples unless ``batch_first`` is set.
 _SEQUENCES = (
@@ -126,7 +126,7 @@ def record_each(necks: Sequence[Any]) -> None:
     """Record the settings of necks; a shared block's record has no room for those of several."""
     if len({id(getattr(neck, 'block', neck)) for neck in necks}) < len(necks):
         for neck in necks:
-            neck.register_state_dict_post_hook(save_settings)
+            record_settings(neck)
         return
     for neck in necks:
         if isinstance(neck, LLMBlockNeck) and isinstance(neck.block, ProvenanceMixin):

@@ -21,8 +21,10 @@ from lm4ve.blocks.provenance import (
     SOURCE_KEY,
     ProvenanceMixin,
     compare_settings,
+    declare_record,
     decode_source,
     encode_source,
+    take_record,
 )
 from lm4ve.errors import CheckpointError, UserError, check
 from lm4ve.necks.layouts import DEFAULTS, check_layout, check_norm, mean_of_tokens, to_tokens
@@ -171,7 +173,7 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         if isinstance(self.block, ProvenanceMixin):
             self.block.source.update(self.settings())
         else:  # a block without a record of its own
-            self.register_state_dict_post_hook(save_settings)
+            record_settings(self)
 
     def forward(
         self,
@@ -372,9 +374,11 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
                 where the config has no ``LLMBlock``, or none where it has one; or it was made
                 with other :meth:`settings`.
         """
-        record = state_dict.pop(prefix + NECK_KEY, None)  # older checkpoints lack it
+        record = take_record(self, state_dict, prefix, NECK_KEY)
         if record is not None:
             compare_settings(decode_source(record, prefix + NECK_KEY), self.settings())
+        elif NECK_KEY in self._buffers:  # older checkpoints lack it
+            state_dict[prefix + NECK_KEY] = self._buffers[NECK_KEY]
         key = f'{prefix}block.{SOURCE_KEY}'
         expected = isinstance(self.block, ProvenanceMixin)
         mapped = any(k.startswith(f'{prefix}mapper_in.') for k in state_dict)
@@ -386,7 +390,14 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         super()._load_from_state_dict(state_dict, prefix, *others)
 
 
-def save_settings(neck: Any, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+def record_settings(neck: LLMBlockNeck) -> None:
+    """Let a neck write its settings into its state itself, where no block's record has room."""
+    if NECK_KEY not in neck._buffers:
+        declare_record(neck, NECK_KEY)
+        neck.register_state_dict_post_hook(_save_settings)
+
+
+def _save_settings(neck: Any, state: dict[str, Any], prefix: str, metadata: Any) -> None:
     state[prefix + NECK_KEY] = encode_source(neck.settings())
 
 

@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.dist import get_rank
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
 from lm4ve.errors import CheckpointError, UserError, check, listing
 from lm4ve.files import write_atomically, write_json
@@ -32,7 +35,8 @@ def save_pretrained(model: nn.Module, folder: str | Path) -> None:
 
     That is the neck, every parameter with ``requires_grad`` and every buffer, as
     safetensors, beside a JSON file with the place, the settings and the block's record.
-    Frozen parameters of the encoder are not written but fingerprinted.
+    Frozen parameters of the encoder are not written but fingerprinted. Where FSDP2 has split the
+    model, every process has to call this function, and the one of rank 0 writes.
 
     Args:
         model (nn.Module): The result of :func:`wrap`; also within DistributedDataParallel,
@@ -52,18 +56,21 @@ def save_pretrained(model: nn.Module, folder: str | Path) -> None:
     }
     state = {k: v for k, v in wrapped.state_dict().items() if isinstance(v, Tensor)}
     kept = {
-        k: v.detach().to('cpu', copy=True).contiguous() for k, v in state.items() if k not in frozen
+        k: _whole(v).to('cpu', copy=True).contiguous() for k, v in state.items() if k not in frozen
     }
     necks = wrapped.llm_neck
     first = necks[0] if isinstance(necks, nn.ModuleList) else necks
     config = dict(
         format=1,
         lm4ve=__version__,
-        model=type(wrapped).__name__,
+        model=_class_name(wrapped),
         **wrapped.llm_inserted,
         record=getattr(first.block, 'source', None),
         frozen_encoder=_fingerprint(state, frozen) if frozen else None,
     )
+    is_split = any(isinstance(v, DTensor) for v in state.values())
+    if is_split and get_rank() != 0:
+        return
     write_atomically(save(kept), Path(folder) / WEIGHTS_FILE)
     write_json(config, Path(folder) / CONFIG_FILE)
 
@@ -150,8 +157,19 @@ def _unwrapped(model: Any) -> Any:
             return model
 
 
+def _class_name(model: nn.Module) -> str:
+    """Return the name of a model's class, not of the one that FSDP2 derives from it."""
+    return next(c.__name__ for c in type(model).__mro__ if not issubclass(c, FSDPModule))
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """Return a tensor in one piece: of one that FSDP2 has split, each process has a part."""
+    tensor = tensor.detach()
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
 def _fingerprint(state: Mapping[str, Tensor], names: Iterable[str]) -> str:
-    return fingerprint((name, state[name].detach().cpu()) for name in sorted(names))
+    return fingerprint((name, _whole(state[name]).cpu()) for name in sorted(names))
 
 
 def _check_encoder(

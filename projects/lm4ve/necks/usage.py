@@ -9,14 +9,16 @@ that stay for one iteration see it. ``lm4ve.BlockInUseHook`` does so in a runner
 import copy
 import itertools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from torch import Tensor, nn
-from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
+from torch.distributed.tensor import DTensor
 from torch.utils._pytree import tree_leaves
 
 from lm4ve import errors
@@ -43,7 +45,7 @@ class NeckUsage:
     Args:
         neck (LLMBlockNeck): The neck.
         name (str): Its name in the model.
-        sharded (bool): Its parameters are FSDP's, which get no gradient of their own.
+        sharded (bool): Its parameters are FSDP1's, which get no gradient of their own.
     """
 
     def __init__(self, neck: LLMBlockNeck, name: str, sharded: bool) -> None:
@@ -53,17 +55,18 @@ class NeckUsage:
         trained = {
             n: p
             for n, p in neck.named_parameters()
-            if n.startswith('mapper_') and p.requires_grad and type(p) is nn.Parameter
+            if n.startswith('mapper_') and p.requires_grad and type(p) in (nn.Parameter, DTensor)
         }
         self.unreached = set() if sharded else set(trained)
         self.hooks: list[Any] = [
             neck.register_forward_pre_hook(self._before, with_kwargs=True),
             neck.register_forward_hook(self._after),
-            *(
-                p.register_hook(lambda _, n=n: self.unreached.discard(n))
-                for n, p in trained.items()
-            ),
         ]
+        for n, p in trained.items():
+            # FSDP2 computes with other tensors than its parameters, and hands these a gradient.
+            split = isinstance(p, DTensor)
+            register = p.register_post_accumulate_grad_hook if split else p.register_hook
+            self.hooks.append(register(lambda _, n=n: self.unreached.discard(n)))
 
     def _before(self, neck: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not self.ran and torch.is_grad_enabled():
@@ -134,7 +137,9 @@ def inspect_usage(necks: Sequence[NeckUsage]) -> None:
 def check(model: nn.Module, batch: Any) -> None:
     """Check by one forward and backward pass that every block has a part in a model's output.
 
-    A copy of the model does both, so that the model and the random numbers stay as they are.
+    A copy of the model does both, so that the model and the random numbers stay as they are. A
+    model that FSDP2 has split cannot be copied: it runs itself, and gradients, buffers and mode are
+    set back. There every process has to call this function.
 
     Args:
         model (nn.Module): Any model with necks; a runner's model too.
@@ -147,9 +152,15 @@ def check(model: nn.Module, batch: Any) -> None:
     """
     necks = sum(isinstance(m, LLMBlockNeck) for m in model.modules())
     errors.check('necks (LLMBlockNeck) of the model', necks, least=1)
-    model = copy.deepcopy(model)
+    unchanged: AbstractContextManager[None]
+    if any(isinstance(m, FSDPModule) for m in model.modules()):
+        unchanged = _restored(model)
+    else:
+        model = copy.deepcopy(model)
+        unchanged = nullcontext()
     devices = {t.device for t in itertools.chain(model.parameters(), model.buffers())}
-    with torch.random.fork_rng([d for d in devices if d.type == 'cuda']), torch.enable_grad():
+    random_state = torch.random.fork_rng([d for d in devices if d.type == 'cuda'])
+    with unchanged, random_state, torch.enable_grad():
         watched = watch_necks(model)
         for training in (True, False):  # a layer may rest in a training step (LayerDrop)
             model.train(training)
@@ -166,6 +177,24 @@ def check(model: nn.Module, batch: Any) -> None:
             if all(usage.ran for usage in watched):
                 break
         inspect_usage(watched)
+
+
+@contextmanager
+def _restored(model: nn.Module) -> Iterator[None]:
+    """Set a model's gradients, buffers and modes back at the end of this context."""
+    gradients = [(p, p.grad) for p in model.parameters()]
+    buffers = [(b, b.clone()) for b in model.buffers()]
+    modes = [(m, m.training) for m in model.modules()]
+    model.zero_grad(set_to_none=True)
+    try:
+        yield
+    finally:
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
+        for buffer, value in buffers:
+            buffer.data.copy_(value)
+        for module, training in modes:
+            module.training = training
 
 
 def comes_from_norm(node: Any) -> bool:

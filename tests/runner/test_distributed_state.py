@@ -1,0 +1,101 @@
+"""torch's own tools for states save and load a model with a block: DCP, FSDP2, DDP, averages."""
+
+import copy
+import subprocess
+
+import pytest
+import torch
+import torch.distributed.checkpoint as dcp
+from mmengine.model import ExponentialMovingAverage, StochasticWeightAverage
+from mmengine.runner import load_checkpoint, save_checkpoint
+from mmengine.runner.checkpoint import get_state_dict
+from torch.distributed.checkpoint.state_dict import get_model_state_dict, set_model_state_dict
+
+from lm4ve.blocks.provenance import NECK_KEY, SOURCE_KEY
+from lm4ve.errors import CheckpointError
+from tests.helpers.models import BLOCK
+from tests.helpers.tasks import ROOT
+from tests.necks.encoder import Encoder, batch, loud, wrapped
+from tests.runner.state_in_processes import CONTROL
+from tests.runner.test_distributed import environment
+
+SEVERAL = dict(after=['blocks.0', 'blocks.1'], share_block=True)
+MODELS = {
+    'llm': (dict(block=BLOCK), SOURCE_KEY),
+    'trained': (dict(block=dict(BLOCK, trainable='all')), SOURCE_KEY),
+    'control': (dict(block=CONTROL), NECK_KEY),
+    'shared': (dict(block=BLOCK, **SEVERAL), NECK_KEY),
+}
+
+
+def make(options: dict, std: float = 0.4) -> Encoder:
+    model = wrapped(**options)
+    necks = model.llm_neck if isinstance(options.get('after'), list) else [model.llm_neck]
+    for neck in necks:
+        loud(neck, std)
+    return model
+
+
+@pytest.mark.parametrize('kind', MODELS)
+def test_distributed_checkpoints_hold_the_record(kind, tmp_path):
+    options, key = MODELS[kind]
+    model, other = make(options), make(options, 0.1)
+    state = get_model_state_dict(model)
+    records = [k for k in state if k.endswith(key)]
+    assert records and all(state[k].dtype == torch.uint8 and len(state[k]) for k in records)
+    dcp.save(state, checkpoint_id=tmp_path)
+    found = get_model_state_dict(other)
+    dcp.load(found, checkpoint_id=tmp_path)
+    assert not any(set_model_state_dict(other, found))
+    assert torch.equal(other(batch()), model(batch()))
+
+
+def test_a_distributed_checkpoint_of_other_weights_is_refused(tmp_path):
+    dcp.save(get_model_state_dict(make(MODELS['llm'][0])), checkpoint_id=tmp_path)
+    other = make(dict(block=dict(BLOCK, seed=1)))
+    state = get_model_state_dict(other)
+    dcp.load(state, checkpoint_id=tmp_path)
+    with pytest.raises(CheckpointError, match='other frozen weights'):
+        set_model_state_dict(other, state)
+
+
+@pytest.mark.parametrize('average', [ExponentialMovingAverage, StochasticWeightAverage])
+@pytest.mark.parametrize('kind', MODELS)
+def test_averages_with_buffers_keep_the_record(kind, average):
+    options, _ = MODELS[kind]
+    model = make(options)
+    expected = {k: v for k, v in model.state_dict().items() if v.dtype == torch.uint8}
+    averaged = average(model, update_buffers=True)
+    for _ in range(3):
+        averaged.update_parameters(model)
+    state = averaged.module.state_dict()
+    torch.testing.assert_close({k: state[k] for k in expected}, expected, rtol=0, atol=0)
+    make(options).load_state_dict(state)
+
+
+@pytest.mark.parametrize('kind', MODELS)
+def test_mmengine_loads_strictly_and_an_older_state_too(kind, tmp_path):
+    options, key = MODELS[kind]
+    model, path = make(options), str(tmp_path / 'model.pth')
+    save_checkpoint(dict(state_dict=get_state_dict(model)), path)
+    other = make(options, 0.1)
+    load_checkpoint(other, path, strict=True)
+    assert torch.equal(other(batch()), model(batch()))
+    if key == NECK_KEY:  # which older checkpoints lack
+        older = {k: v for k, v in model.state_dict().items() if not k.endswith(key)}
+        make(options, 0.1).load_state_dict(older)
+
+
+def test_copies_of_a_model_have_records_of_their_own():
+    model = make(MODELS['llm'][0])
+    twin = copy.deepcopy(model).bfloat16()
+    key = f'llm_neck.block.{SOURCE_KEY}'
+    assert not torch.equal(twin.state_dict()[key], model.state_dict()[key])
+
+
+def test_two_processes_split_save_load_and_check(tmp_path):
+    words = ['python', ROOT / 'tests/runner/state_in_processes.py']
+    options = dict(env=environment(), text=True, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    jobs = [subprocess.Popen([*words, str(rank), tmp_path], **options) for rank in (0, 1)]
+    errors = [job.communicate(timeout=300)[1] for job in jobs]
+    assert [job.returncode for job in jobs] == [0, 0], '\n'.join(e[-2000:] for e in errors)
