@@ -129,13 +129,13 @@ def _is_abandoned(path: Path, host: str, process: int) -> bool:
 
 
 def decoded(data: bytes, path: str | Path) -> str:
-    """Decode a text.
+    """Decode a text; a byte order mark, which some editors write first, is no part of it.
 
     Raises:
         UserError: It is not UTF-8.
     """
     try:
-        return data.decode('utf-8')
+        return data.decode('utf-8-sig')
     except UnicodeDecodeError as e:
         raise UserError(f"'{path}' is not a text in UTF-8: {e.reason} at byte {e.start}.") from e
 

@@ -94,8 +94,10 @@ def test_bad_data_is_refused_by_name(tmp_path):
     write_folder(tmp_path / 'one', _=dict(a=9))
     write_folder(tmp_path / 'new', train=two, test=dict(c=2))
     damage(write_folder(tmp_path / 'bad', train=two, test=two) / 'test/b/3.png')
+    (write_folder(tmp_path / 'dead', train=two, test=two) / 'test/b/9.png').symlink_to('none.png')
     write_folder(tmp_path / 'more', train=two, test=two, extra=two)
-    table = pd.DataFrame(dict(path='one/a/0.png', label=['x', 'y'], split=['train', 'test']))
+    files = ['one/a/0.png', 'one/a/1.png']
+    table = pd.DataFrame(dict(path=files, label=['x', 'y'], split=['train', 'test']))
     table.assign(group='g').to_csv(tmp_path / 'd.csv', index=False)
     table.assign(label=['x', '']).to_csv(tmp_path / 'f.csv', index=False)
     table.rename(columns=dict(label='labels')).to_csv(tmp_path / 'e.csv', index=False)
@@ -105,14 +107,67 @@ def test_bad_data_is_refused_by_name(tmp_path):
         'bad': r'1 damaged picture\(s\) in val or test: .*b/3.png',
         'd.csv': 'groups in several splits: g',
         'e.csv': "'label' must be one of path, labels.* Did you mean 'labels'",
-        'f.csv': 'a row without a label',
+        'f.csv': 'line 3 is a row without a label',
         'one/a': 'needs them in folders of classes',
+        'dead': '9.png does not exist, or is no file',
         'more': 'beside those that are: extra',
         'none': 'does not exist: neither a folder, nor a CSV',
     }
     for name, match in cases.items():
         with pytest.raises(UserError, match=match):
             read_data(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    'rows, match',
+    [
+        ('a/0.png,cat\na/1.png,cat \n', r"'cat' \(line 2\) and 'cat ' \(line 3\)"),
+        ('a/0.png,1\na/1.png,1.0\n', r"'1' \(line 2\) and '1.0' \(line 3\)"),
+        ('a/0.png,caf\u00e9\na/1.png,cafe\u0301\n', 'look alike: .*line 2.*line 3'),
+        ('a/0.png,x\n\na/../a/0.png,y\n', "line 4 gives a file the label 'y', line 2 'x'"),
+        ('a/0.png,x\na/gone.png,y\n', "line 3: 'a/gone.png' does not exist"),
+        (',x\n', 'line 2 is a row without a path'),
+        ('a/0.png\n', 'line 2 has not 2 fields'),
+        ('a/0.png,x,more\n', 'line 2 has not 2 fields'),
+        ('a/0.png,"x\n', 'is no row of a CSV'),
+        ('a/0.png,\udcff\n', 'no.* text in UTF-8'),
+    ],
+)
+def test_rows_that_cannot_be_meant_are_refused_with_their_line(rows, match, tmp_path):
+    write_folder(tmp_path, _=dict(a=2))
+    text = f'path,label\n{rows}'
+    (tmp_path / 'd.csv').write_bytes(text.encode(errors='surrogateescape'))
+    with pytest.raises(UserError, match=match):
+        read_data(str(tmp_path / 'd.csv'))
+
+
+@pytest.mark.parametrize('split', ['', 'trian'])
+def test_a_row_of_no_split_is_refused(split, tmp_path):
+    write_folder(tmp_path, _=dict(a=2))
+    (tmp_path / 'd.csv').write_text(f'path,label,split\na/0.png,x,train\na/1.png,y,{split}\n')
+    with pytest.raises(UserError, match=f"line 3: the split '{split}' is none of train"):
+        read_data(str(tmp_path / 'd.csv'))
+
+
+def test_a_byte_order_mark_is_no_part_of_a_table(tmp_path):
+    write_folder(tmp_path, _=dict(a=5, b=5))
+    lines = ['path,label', *(f'{c}/{i}.png,{c}' for c in 'ab' for i in range(5))]
+    (tmp_path / 'd.csv').write_text('\n'.join(lines), encoding='utf-8-sig')
+    assert read_data(str(tmp_path / 'd.csv')).classes == ('a', 'b')
+
+
+def test_folders_are_read_once_and_left_out_files_are_named(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr('lm4ve.probing.data._warn', said.append)
+    whole = read_data(str(write_folder(tmp_path, _=dict(a=5, b=5))))
+    write_folder(tmp_path, _={'.git': 3})
+    (tmp_path / 'c').symlink_to(tmp_path)
+    for name in ('a/notes', 'a/x.pdfx'):
+        (tmp_path / name).touch()
+    shutil.copy(tmp_path / 'a/0.png', tmp_path / 'top.png')
+    assert read_data(str(tmp_path)).fingerprint == whole.fingerprint
+    assert '2 have another ending (a/notes, a/x.pdfx)' in said[-1]
+    assert '(c); 1 stand outside of the folders of classes (top.png)' in said[-1]
 
 
 def test_rare_classes_and_damaged_training_pictures_are_left_out(tmp_path, monkeypatch):
@@ -125,7 +180,7 @@ def test_rare_classes_and_damaged_training_pictures_are_left_out(tmp_path, monke
     damage(path := whole.items[whole.splits['train'][0]])
     data = read_data(str(tmp_path / 'split'))
     assert counts(data)[0] == [9, 10] and counts(data)[1:] == counts(whole)[1:]
-    assert f'1 damaged picture(s) left out: {path}.' in said[-1]
+    assert f'1 damaged picture(s) left out: {path} cannot be decoded' in said[-1]
     assert data.fingerprint != whole.fingerprint
 
 

@@ -4,13 +4,14 @@ Splits are fixed before anything is trained. A file that stands on both sides of
 score too high, so that files of equal content count as one where splits are made here.
 """
 
+import csv
 import hashlib
 import io
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
-from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,13 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
 
 from lm4ve.errors import UserError, check, listing
+from lm4ve.files import decoded
 from lm4ve.runner.config import read_config
 from lm4ve.tasks.base.analysis import tested_dataset
 from lm4ve.tasks.base.batches import trained_dataset
+from lm4ve.tasks.base.folder_listing import OUTSIDE, list_files
 from lm4ve.tasks.base.image_files import find_defect, open_image
+from lm4ve.tasks.base.labels import first_places, refuse_lookalikes
 from lm4ve.tasks.base.shards import PREFIX
 
 #: What folders and CSV files call a split, in lower case -> its name here.
@@ -87,19 +91,29 @@ class ProbeData:
             return Image.fromarray(pixels).convert('RGB')
         return read_picture(info['img_path']) if 'img_path' in info else info
 
-    def without_damaged(self, indices: np.ndarray) -> 'ProbeData':
+    def without_damaged(
+        self, indices: np.ndarray, defects: Mapping[int, str] | None = None
+    ) -> 'ProbeData':
         """Return the data whose training split lacks damaged pictures; a warning names them.
+
+        Args:
+            indices (np.ndarray): Those pictures.
+            defects (Mapping[int, str], optional): What is wrong with each, where it is known.
 
         Raises:
             UserError: One is of val or test, or a class has no other training picture.
         """
         lost = {name: np.intersect1d(indices, own) for name, own in self.splits.items()}
-        if wrong := [self.items[i] for i in (*lost['val'], *lost['test'])]:
+        known = defects or {}
+        named = {i: f'{self.items[i]} {known.get(i, "cannot be decoded")}' for i in indices}
+        wrong = [named[i] for i in (*lost['val'], *lost['test'])]
+        if wrong:
             raise UserError(
                 f"'{self.name}': {len(wrong)} damaged picture(s) in val or test: {listing(wrong)}. "
                 'Fix: repair or remove them.'
             )
-        if left := [self.items[i] for i in lost['train']]:
+        left = [named[i] for i in lost['train']]
+        if left:
             _warn(f"'{self.name}': {len(left)} damaged picture(s) left out: {listing(left)}.")
         train = np.setdiff1d(self.splits['train'], indices)
         if unknown := sorted({*range(len(self.classes))} - {*self.labels[train]}):
@@ -191,42 +205,87 @@ def read_data(path: str, *, seed: int = 0, limit: int | None = None) -> ProbeDat
     facts = rows[['digest', 'label', 'split']].to_json()
     fingerprint = hashlib.sha256(facts.encode()).hexdigest()
     data = ProbeData(path, labels, splits, tuple(classes), fingerprint, rows['item'].tolist())
-    return data.without_damaged(np.flatnonzero(rows['defect'].notna()))
+    defects = rows['defect'].dropna().to_dict()
+    return data.without_damaged(np.array([*defects], int), defects)
 
 
 def _rows_of_folder(root: Path) -> pd.DataFrame:
     """List the pictures of class folders; a row has item, label, split and group."""
     read = {end for end, name in Image.registered_extensions().items() if name in Image.OPEN}
-    names = sorted(glob('**/*.*', root_dir=root, recursive=True))  # none that is hidden
-    paths = [p.parts for p in map(Path, names) if p.suffix.lower() in read]
+    found = list_files(root, lambda path: Path(path).suffix.lower() in read)
+    paths = [Path(path).parts for path in found.files]
     splits = {parts[0]: SPLITS.get(parts[0].lower()) for parts in paths if len(parts) > 1}
     known = {*splits.values()} - {None}
     if {'train'} < known and None in splits.values():  # 'train' alone may be a class
         others = listing(sorted(name for name, split in splits.items() if split is None))
         raise UserError(f"'{root}' has folders that are no split beside those that are: {others}.")
-    at = int('train' in known and None not in splits.values())  # where the class stands
-    rows = [
-        (root.joinpath(*p), p[at], splits[p[0]] if at and len(splits) > 1 else '', '')
-        for p in paths
-        if len(p) > at + 1
-    ]
+    are_splits = 'train' in known and None not in splits.values()
+    class_depth = 1 if are_splits else 0
+    rows = []
+    for parts in paths:
+        if len(parts) <= class_depth + 1:
+            found.leave_out(OUTSIDE, '/'.join(parts))
+            continue
+        split = splits[parts[0]] if are_splits and len(splits) > 1 else ''
+        rows.append((root.joinpath(*parts), parts[class_depth], split, ''))
+    if found.left_out:
+        _warn(f"Of the files in '{root}' {found.describe_left_out()}.")
     return pd.DataFrame(rows, columns=['item', 'label', 'split', 'group'])
 
 
 def _rows_of_csv(path: Path) -> pd.DataFrame:
-    """Read the rows of a CSV, whose paths are relative to its folder."""
+    """Read the rows of a CSV, whose paths are relative to its folder.
+
+    Raises:
+        UserError: Rows have no path or label, an unknown split, a file that does not exist, or
+            a file that has another label before. The message names the lines.
+    """
     if not path.is_file():
         raise UserError(f"'{path}' does not exist: neither a folder, nor a CSV, nor config:NAME.")
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    for column in ('path', 'label'):
-        check(f"A column of '{path}'", column, choices=table.columns)
-    if not all(table['label']):
-        raise UserError(f"'{path}' has a row without a label.")
-    for value in table.get('split', ()):
-        check(f"A split of '{path}'", value, choices=SPLITS)
-    columns = ['item', 'label', 'split', 'group']
-    rows = table.replace(dict(split=SPLITS)).reindex(columns=columns, fill_value='')
-    return rows.assign(item=[path.parent / p for p in table['path']])
+    rows: list[tuple[Path, str, str, str]] = []
+    wrong: list[str] = []
+    first: dict[str, tuple[int, str]] = {}
+    lines = []
+    for number, row in _read_table(path):
+        item, label = path.parent / row['path'], row['label']
+        before, known = first.setdefault(os.path.realpath(item), (number, label))
+        split = row.get('split')
+        if not row['path'] or not label:
+            wrong.append(f'line {number} is a row without a {"label" if row["path"] else "path"}')
+        elif split is not None and split not in SPLITS:
+            wrong.append(f"line {number}: the split '{split}' is none of {', '.join(SPLITS)}")
+        elif not item.is_file():
+            wrong.append(f"line {number}: '{row['path']}' does not exist, or is no file")
+        elif known != label:
+            wrong.append(f'line {number} gives a file the label {label!r}, line {before} {known!r}')
+        else:
+            rows.append((item, label, SPLITS[split] if split else '', row.get('group', '')))
+            lines.append(number)
+    if wrong:
+        raise UserError(f"'{path}' cannot be used: {listing(wrong)}.")
+    table = pd.DataFrame(rows, columns=['item', 'label', 'split', 'group'])
+    places = first_places(table['label'], lambda index: f'line {lines[index]}')
+    refuse_lookalikes(places, str(path))
+    return table
+
+
+def _read_table(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield the number of the line and the fields of each row of a CSV.
+
+    Raises:
+        UserError: A column is missing, a row has another number of fields, or it is no CSV.
+    """
+    reader = csv.DictReader(io.StringIO(decoded(path.read_bytes(), path), newline=''), strict=True)
+    try:
+        for column in ('path', 'label'):
+            check(f"A column of '{path}'", column, choices=reader.fieldnames or ())
+        for row in reader:
+            if None in row or None in row.values():
+                count = len(reader.fieldnames or ())
+                raise UserError(f"'{path}': line {reader.line_num} has not {count} fields.")
+            yield reader.line_num, row
+    except csv.Error as e:
+        raise UserError(f"'{path}': line {reader.line_num} is no row of a CSV: {e}.") from e
 
 
 def _rows_of_config(cfg: Config) -> pd.DataFrame:
@@ -242,6 +301,8 @@ def _rows_of_config(cfg: Config) -> pd.DataFrame:
             label = info.get('gt_label', info.get('label'))
             if not isinstance(label, (int, np.integer)):
                 raise UserError(f'{settings.type} gives no single label: {label!r}.')
+            field = f'The label of sample {i} of {settings.type}'
+            check(field, label, least=0, most=len(names) - 1 if names else None)
             rows.append(((dataset, i), str(names[label] if names else label), split, ''))
     return pd.DataFrame(rows, columns=['item', 'label', 'split', 'group'])
 

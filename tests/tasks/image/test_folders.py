@@ -42,7 +42,8 @@ def log(tmp_path, monkeypatch):
         with file.open('a') as f:
             f.write(f'{level} {message}\n')
 
-    monkeypatch.setattr('lm4ve.tasks.base.integrity.print_log', record)
+    for module in ('integrity', 'folder_listing'):
+        monkeypatch.setattr(f'lm4ve.tasks.base.{module}.print_log', record)
     return lambda: file.read_text().splitlines() if file.exists() else []
 
 
@@ -112,7 +113,7 @@ def test_names_in_another_order_than_their_folders_are_refused(root):
         folder(root, classes=CLASSES[::-1])
 
 
-LINES = '../x.jpg 0', '/etc/x.jpg 0', f'{CLASSES[0]}/../../x.jpg 0', 'http://host/x.jpg 0', ''
+LINES = '../x.jpg 0', '/etc/x.jpg 0', f'{CLASSES[0]}/../../x.jpg 0', 'http://host/x.jpg 0'
 
 
 @pytest.mark.parametrize('with_label', [True, False])
@@ -123,6 +124,85 @@ def test_line_that_cannot_be_used_is_refused(root, line, with_label):
     write(root / 'list.txt', '\n'.join([*lines, '']).encode())
     with pytest.raises(UserError, match='line 2'):
         folder(root, ann_file='list.txt', with_label=with_label)
+
+
+@pytest.mark.parametrize('test_mode', [True, False])
+@pytest.mark.parametrize(
+    'line, match',
+    [
+        ('0.png', 'line 3 is no path and label'),
+        ('x.jpg -1', 'line 3 has the label -1'),
+        ('x.jpg -100', 'line 3 has the label -100'),
+        ('x.jpg 3', 'line 3 has the label 3, of 3 classes'),
+        (f'{CLASSES[0]}//0.JPEG 1', 'line 3 gives .* the label 1, line 1 the label 0'),
+    ],
+)
+def test_labels_that_no_class_has_are_refused(root, line, match, test_mode):
+    text = f'{CLASSES[0]}/0.JPEG 0\n\n{line}\n'
+    write(root / 'list.txt', text.encode())
+    with pytest.raises(UserError, match=match):
+        folder(root, ann_file='list.txt', classes=CLASSES, test_mode=test_mode)
+
+
+@pytest.mark.parametrize('with_label', [True, False])
+def test_a_byte_order_mark_is_no_part_of_the_first_name(root, with_label):
+    text = f'{CLASSES[0]}/0.JPEG{" 0" * with_label}\n'
+    write(root / 'list.txt', b'\xef\xbb\xbf' + text.encode())
+    dataset = folder(root, ann_file='list.txt', with_label=with_label, test_mode=True)
+    assert len(dataset) == 1 and dataset.num_corrupt == 0
+
+
+@pytest.mark.parametrize('with_label', [True, False])
+def test_folders_of_programs_and_links_back_are_no_data(root, with_label, log):
+    write(root / '.git/0.JPEG', encode())
+    write(root / CLASSES[0] / '.ipynb_checkpoints/0.JPEG', encode())
+    write(root / CLASSES[0] / 'moving.gif', b'')
+    write(root / CLASSES[1] / 'unnamed', encode())
+    (root / 'n00000000').symlink_to(root)
+    data = folder(root, with_label=with_label)
+    assert len(data) == 9
+    if with_label:
+        assert data.metainfo['classes'] == CLASSES
+        assert data.get_gt_labels().tolist() == [0] * 3 + [1] * 3 + [2] * 3
+    assert '2 have another ending (n01440764/moving.gif, n01443537/unnamed)' in log()[-1]
+    assert '1 are links to what is read already, or to a folder above (n00000000)' in log()[-1]
+
+
+@pytest.mark.parametrize('test_mode', [True, False])
+def test_dead_links_and_pipes_follow_the_policy_for_corrupt_files(root, test_mode, log):
+    (root / CLASSES[0] / 'dead.png').symlink_to('nowhere.png')
+    os.mkfifo(root / CLASSES[1] / 'pipe.png')
+    data = folder(root, test_mode=test_mode)
+    assert len(data) == (9 if test_mode else 11)
+    assert len([data[i] for i in range(len(data))]) == len(data)
+    assert data.num_corrupt == 2 and all('is no file' in d for d in data.corrupt_files.values())
+    with pytest.raises(UserError, match='dead.png'):
+        folder(root, verify=True, on_corrupt='refuse')
+
+
+@pytest.mark.parametrize(
+    'folders, classes',
+    [
+        (('Mug', 'bottle'), ('bottle', 'mug')),
+        (('bottle', 'mug'), ('Mug', 'Bottle')),
+        (('a_mug', 'bottle'), ('Bottle', 'A mug')),
+        (('caf\u00e9', 'bottle'), ('cafe\u0301', 'bottle')),
+    ],
+)
+def test_names_that_are_written_otherwise_are_still_the_folders(folders, classes, tmp_path):
+    fill(tmp_path, folders)
+    with pytest.raises(UserError, match=r'out of order.*Fix: the order of the sorted folders'):
+        folder(tmp_path, classes=classes)
+    expected = tuple(sorted(folders))
+    assert folder(tmp_path, classes=expected).metainfo['classes'] == expected
+    assert folder(tmp_path, classes=('x', 'y')).metainfo['classes'] == ('x', 'y')
+
+
+@pytest.mark.parametrize('other', ['cat ', 'cafe\u0301', '1.0'])
+def test_folders_that_look_alike_are_refused(other, tmp_path):
+    fill(tmp_path, ('cat', 'caf\u00e9', '1', other))
+    with pytest.raises(UserError, match='names look alike'):
+        folder(tmp_path)
 
 
 def test_list_without_a_folder_holds_absolute_paths(root):

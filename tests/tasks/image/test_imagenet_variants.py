@@ -105,7 +105,7 @@ def test_imagenet_c_samples_have_their_group(data, tmp_path):
         assert f'/{sample.corruption}/{sample.severity}/' in sample.img_path
         assert sample.gt_label.item() == i % 1000
     assert dataset.metainfo['corruptions'] == ('fog', 'snow')
-    with pytest.raises(FileNotFoundError, match='fog/3'):
+    with pytest.raises(UserError, match='fog/3'):
         ImageNetC(str(tmp_path), severities=[2, 3], **options)
 
 

@@ -109,6 +109,9 @@ WRONG_LINES = [
     ('../secret.mp4 0', 'line 2 leads outside'),
     ('a/../../secret.mp4 0', 'line 2 leads outside'),
     ('0.mp4', 'line 2 is no path and label'),
+    ('1.mp4 -1', 'line 2 has the label -1'),
+    ('1.mp4 -100', 'line 2 has the label -100'),
+    ('./0.mp4 1', 'line 2 gives .* the label 1, line 1 the label 0'),
     (f'0.mp4 {10**19}', 'line 2 is no path and label'),
     ('gone.mp4 1', 'gone.mp4. does not exist'),
 ]

@@ -6,12 +6,11 @@ index among the 1,000, never the folder's position in the listing.
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from mmengine import fileio
 from mmpretrain.datasets import CustomDataset
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
-from mmpretrain.datasets.custom import find_folders, get_samples
 
 from lm4ve.errors import UserError, listing
 from lm4ve.registry import DATASETS
@@ -84,20 +83,23 @@ class ImageNetVariant(CheckedImageMixin, CustomDataset):
         return [(self.img_prefix, {})]
 
     def load_data_list(self) -> list:
+        """Return path and label of each image, by the wnid of its folder."""
         data_list = []
-        for folder, fields in self.groups():
-            self._check_class_folders(folder)
-            samples, empty = get_samples(folder, self.class_indices, self.is_valid_file)
-            refuse_empty(folder, empty)
-            data_list += [
-                dict(img_path=fileio.join_path(folder, path), gt_label=label, **fields)
-                for path, label in samples
-            ]
+        for root, fields in self.groups():
+            pictures = self._list_folders(root)
+            self._check_class_folders(root, pictures)
+            wnids = sorted(self.class_indices)
+            refuse_empty(root, [wnid for wnid in wnids if not pictures[wnid]])
+            for wnid in wnids:
+                label = self.class_indices[wnid]
+                for path in pictures[wnid]:
+                    image = fileio.join_path(root, path)
+                    data_list.append(dict(img_path=image, gt_label=label, **fields))
         return data_list
 
-    def _check_class_folders(self, folder: str) -> None:
+    def _check_class_folders(self, folder: str, names: Iterable[str]) -> None:
         # Others (`__MACOSX`) are clutter.
-        found = {f for f in find_folders(folder)[0] if re.fullmatch(r'n\d{8}', f)}
+        found = {name for name in names if re.fullmatch(r'n\d{8}', name)}
         missing, foreign = self.class_indices.keys() - found, found - self.class_indices.keys()
         if missing or foreign:
             raise UserError(

@@ -15,6 +15,8 @@ from mmengine.dataset import BaseDataset
 
 from lm4ve.errors import UserError, check
 from lm4ve.registry import DATASETS
+from lm4ve.tasks.base.folder_listing import by_folder, list_files, warn_left_out
+from lm4ve.tasks.base.labels import refuse_lookalikes
 from lm4ve.tasks.pointcloud.datasets.readers import (
     EXTENSIONS,
     coordinates,
@@ -175,15 +177,18 @@ class PointCloudFolder(PointCloudDataset):
 
     def load_data_list(self) -> list[dict]:
         root = Path(self.data_root) / self.split
-        found = tuple(sorted(path.name for path in root.glob('*/')))
-        classes = self._metainfo.setdefault('classes', found)
-        endings, entries = {*EXTENSIONS} - {'.txt'}, []
-        for label, name in enumerate(classes):
-            files = sorted(p for p in (root / name).rglob('*') if p.is_file())
-            paths = [p for p in files if p.suffix.lower() in endings]
-            check(f"The number of clouds in '{root / name}'", len(paths), least=1)
-            entries += [dict(path=str(p), gt_label=label) for p in paths]
+        endings = {*EXTENSIONS} - {'.txt'}
+        found = list_files(root, lambda path: Path(path).suffix.lower() in endings)
+        clouds = by_folder(found)
+        warn_left_out(found, root, type(self).__name__)
+        classes = self._metainfo.setdefault('classes', tuple(clouds))
         check(f"The number of class folders of '{root}'", len(classes), least=1)
+        refuse_lookalikes({name: 'a folder' for name in clouds}, str(root))
+        entries = []
+        for label, name in enumerate(classes):
+            paths = sorted(root / path for path in clouds.get(name, ()))
+            check(f"The number of clouds in '{root / name}'", len(paths), least=1)
+            entries += [dict(path=str(path), gt_label=label) for path in paths]
         return entries
 
 

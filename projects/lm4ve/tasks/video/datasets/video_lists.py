@@ -5,8 +5,9 @@ into an epoch, in a worker, often without its name.
 """
 
 import os.path as osp
-import re
 import traceback
+from collections.abc import Sequence
+from functools import partial
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from mmaction.datasets import RepeatAugDataset, VideoDataset
 from mmengine import fileio
 
 from lm4ve.errors import UserError, listing
-from lm4ve.files import leads_outside, whole_lines
+from lm4ve.files import leads_outside
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.base.integrity import IntegrityMixin
+from lm4ve.tasks.base.labels import read_list
 from lm4ve.tasks.video.corruption import find_defect
 
 _THREADS = 16
@@ -39,8 +41,9 @@ class CheckedVideoMixin(IntegrityMixin):
         *args, **kwargs: Passed to the data set.
 
     Raises:
-        UserError: The list is cut or malformed; files of it do not exist, or lie outside of
-            ``data_prefix.video``; a corrupt video was refused; all videos are corrupt.
+        UserError: The list is cut or malformed, has negative labels or two labels for a video;
+            files of it do not exist, or lie outside of ``data_prefix.video``; a corrupt video was
+            refused; all videos are corrupt.
 
     Files on remote storage (``io_backend`` of the pipeline's first transform) are not checked.
     """
@@ -57,27 +60,33 @@ class CheckedVideoMixin(IntegrityMixin):
         return getattr(first, 'io_backend', 'disk') == 'disk'
 
     def load_data_list(self) -> list[dict]:
-        prefix = self.data_prefix.get('video')
-        data_list, wrong = [], []
-        lines = whole_lines(fileio.get(self.ann_file), self.ann_file)
-        for number, line in enumerate(map(str.strip, lines), start=1):
-            name, _, label = line.rpartition(self.delimiter)
-            name = name.rstrip(self.delimiter)
-            if line and not (name and re.fullmatch(r'-?\d{1,9}', label)):
-                wrong.append(f'line {number} is no path and label')
-            elif line and prefix and leads_outside(name, prefix):
-                wrong.append(f"line {number} leads outside of data_prefix.video='{prefix}'")
-            elif line:
-                data_list.append(dict(filename=osp.join(prefix or '', name), label=int(label)))
-        if self._is_local and not wrong:
-            paths = [self.path_of(d) for d in data_list]
-            with ThreadPool(_THREADS) as pool:
-                exist = pool.map(osp.isfile, paths)
-            wrong = [f"'{p}' does not exist" for p, e in zip(paths, exist, strict=True) if not e]
-        if wrong or not data_list:
-            defects = listing(wrong) or 'it is empty'
-            raise UserError(f"dataset.ann_file='{self.ann_file}' cannot be used: {defects}.")
+        """Return path and label of each video of the list."""
+        prefix = self.data_prefix.get('video') or ''
+        classes = self.metainfo.get('classes')
+        entries = read_list(
+            fileio.get(self.ann_file),
+            self.ann_file,
+            delimiter=self.delimiter,
+            classes=len(classes) if classes else None,
+            leads_outside=partial(leads_outside, folder=prefix) if prefix else lambda name: False,
+        )
+        data_list = [
+            dict(filename=osp.join(prefix, entry.name), label=entry.label) for entry in entries
+        ]
+        if self._is_local:
+            lines = [entry.line for entry in entries]
+            self._refuse_missing([self.path_of(d) for d in data_list], lines)
         return data_list
+
+    def _refuse_missing(self, paths: Sequence[str], lines: Sequence[int]) -> None:
+        with ThreadPool(_THREADS) as pool:
+            exist = pool.map(osp.isfile, paths)
+        wrong = []
+        for path, line, is_there in zip(paths, lines, exist, strict=True):
+            if not is_there:
+                wrong.append(f"line {line}: '{path}' does not exist")
+        if wrong:
+            raise UserError(f"dataset.ann_file='{self.ann_file}' cannot be used: {listing(wrong)}.")
 
     def path_of(self, info: dict) -> str:
         """Return the file of an entry, as mmaction2's DecordInit opens it."""

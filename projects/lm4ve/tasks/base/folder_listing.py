@@ -1,0 +1,180 @@
+"""Lists the pictures or clouds of a folder, for `lm4ve try` and for the data sets of configs.
+
+Links are followed, since data sets are put together of links, but each file and folder is read
+once: a link that leads back would multiply them, under names without end.
+Names that begin with a dot (``.git``, ``.ipynb_checkpoints``, ``._x.jpg`` of macOS) belong to
+programs. Whatever else is left out is counted and named.
+"""
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+
+from mmengine.logging import print_log
+
+from lm4ve.errors import UserError, listing
+
+#: Why a file is left out.
+OTHER_ENDING = 'have another ending'
+READ_ALREADY = 'are links to what is read already, or to a folder above'
+OUTSIDE = 'stand outside of the folders of classes'
+
+# A file or folder on a disk, whatever its name: device and number.
+_Identity = tuple[int, int]
+
+
+@dataclass
+class FolderListing:
+    """The files below a folder that are wanted, and those that are not.
+
+    Attributes:
+        files (list[str]): Relative paths with ``/``, sorted as texts. Links that lead nowhere and
+            what is no regular file are among them, so that the policy for damaged files applies.
+        folders (set[str]): The folders directly in the folder, also those without such files.
+        left_out (dict[str, list[str]]): Reason -> relative paths.
+    """
+
+    files: list[str] = field(default_factory=list)
+    folders: set[str] = field(default_factory=set)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+
+    def leave_out(self, reason: str, path: str) -> None:
+        """Note that a file is left out."""
+        self.left_out.setdefault(reason, []).append(path)
+
+    def describe_left_out(self) -> str:
+        """Return what was left out and why, with the first names; empty: nothing was."""
+        parts = [
+            f'{len(names)} {reason} ({listing(sorted(names), 3)})'
+            for reason, names in self.left_out.items()
+        ]
+        return '; '.join(parts)
+
+
+def list_files(root: str | Path, is_wanted: Callable[[str], bool]) -> FolderListing:
+    """List the files below a folder, each real one once.
+
+    Args:
+        root (str | Path): A local folder.
+        is_wanted (Callable): Decides by a file's relative path.
+
+    Raises:
+        UserError: A folder cannot be read.
+    """
+    walk = _Walk(str(root), is_wanted)
+    walk.run()
+    walk.found.files.sort()
+    return walk.found
+
+
+class _Walk:
+    """One walk through a folder.
+
+    Folders are read under their own names before links to folders are followed, so that the name
+    of a link never takes the place of the real one.
+    """
+
+    def __init__(self, root: str, is_wanted: Callable[[str], bool]) -> None:
+        self.root = root
+        self.is_wanted = is_wanted
+        self.found = FolderListing()
+        self.read: set[_Identity] = set()  # folders and files
+        self.linked_folders: list[str] = []
+        self.linked_files: list[str] = []
+
+    def run(self) -> None:
+        self._note_folders_above()
+        self._read_folder('')
+        while self.linked_folders:
+            path = self.linked_folders.pop(0)
+            if self._identity(path) in self.read:
+                self.found.leave_out(READ_ALREADY, path)
+            else:
+                self._read_folder(path)
+        for path in self.linked_files:
+            identity = self._identity(path)
+            if identity is not None and identity in self.read:
+                self.found.leave_out(READ_ALREADY, path)
+                continue
+            if identity is not None:
+                self.read.add(identity)
+            self.found.files.append(path)
+
+    def _note_folders_above(self) -> None:
+        """Count the folders above the root as read: a link to one would add other data."""
+        for folder in Path(self.root).resolve().parents:
+            status = os.stat(folder)
+            self.read.add((status.st_dev, status.st_ino))
+
+    def _identity(self, path: str) -> _Identity | None:
+        """Return what a path leads to, or None if it leads nowhere."""
+        try:
+            status = os.stat(os.path.join(self.root, path))
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def _read_folder(self, folder: str) -> None:
+        """Read a folder and those in it; note the links."""
+        where = os.path.join(self.root, folder)
+        try:
+            status = os.stat(where)
+            with os.scandir(where) as entries:
+                visible = [e for e in entries if not e.name.startswith('.')]
+        except OSError as e:
+            raise UserError(f"The folder '{where}' cannot be read: {e.strerror}.") from e
+        self.read.add((status.st_dev, status.st_ino))
+        if folder and len(PurePath(folder).parts) == 1:
+            self.found.folders.add(folder)
+        for entry in sorted(visible, key=lambda e: e.name):
+            path = f'{folder}/{entry.name}' if folder else entry.name
+            if entry.is_symlink():
+                self._note_link(path)
+            elif entry.is_dir():
+                if (status.st_dev, entry.inode()) in self.read:  # by a link into this folder
+                    self.found.leave_out(READ_ALREADY, path)
+                else:
+                    self._read_folder(path)
+            elif self.is_wanted(path):
+                self.read.add((status.st_dev, entry.inode()))
+                self.found.files.append(path)
+            else:
+                self.found.leave_out(OTHER_ENDING, path)
+
+    def _note_link(self, path: str) -> None:
+        if os.path.isdir(os.path.join(self.root, path)):
+            self.linked_folders.append(path)
+        elif self.is_wanted(path):
+            self.linked_files.append(path)
+        else:
+            self.found.leave_out(OTHER_ENDING, path)
+
+
+def by_folder(found: FolderListing) -> dict[str, list[str]]:
+    """Return the folders of classes, sorted, each with the paths of its files.
+
+    Files beside the folders have no class: they are left out.
+    """
+    files: dict[str, list[str]] = {name: [] for name in sorted(found.folders)}
+    for path in found.files:
+        folder, _, rest = path.partition('/')
+        if rest:
+            files[folder].append(path)
+        else:
+            found.leave_out(OUTSIDE, path)
+    return files
+
+
+def warn_left_out(found: FolderListing, root: str | Path, origin: str) -> None:
+    """Log what was left out, if anything was.
+
+    Args:
+        found (FolderListing): The listing.
+        root (str | Path): Its folder.
+        origin (str): Who lists it.
+    """
+    if found.left_out:
+        text = f"{origin}: of the files in '{root}' {found.describe_left_out()}."
+        print_log(text, logger='current', level=logging.WARNING)
