@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from lm4ve.tasks.base import point_ops
+from lm4ve.tasks.base.open3d_library import load_open3d
 from tests.tasks.pointcloud.clouds import brute_force_picks
 
 
@@ -57,6 +58,24 @@ def test_neighbors_are_the_nearest(cloud, k, chunk, monkeypatch):
     # Which of equally near points is free; their distances are not.
     assert torch.equal(squares.gather(-1, found), squares.sort(dim=-1).values[..., :k])
     assert all(len(set(row)) == k for row in found.flatten(0, 1).tolist())
+
+
+def test_neighbors_and_farthest_points_are_those_of_open3d():
+    open3d = load_open3d()
+    generator = torch.Generator().manual_seed(0)
+    points = torch.randn(2, 700, 3, generator=generator)  # no two distances are equal
+    centers = points[:, :50] + 0.1
+    neighbors = point_ops.nearest_neighbors(points, centers, 16)
+    picks = point_ops.farthest_point_sample(points, 90)
+    for i in range(2):
+        search = open3d.core.nns.NearestNeighborSearch(open3d.core.Tensor(points[i].numpy()))
+        search.knn_index()
+        found, _ = search.knn_search(open3d.core.Tensor(centers[i].numpy()), 16)
+        assert np.array_equal(neighbors[i].numpy(), found.numpy())
+        cloud = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(points[i].double()))
+        farthest = np.asarray(cloud.farthest_point_down_sample(90, start_index=0).points)
+        # open3d returns them in the order of the cloud.
+        assert np.array_equal(points[i][picks[i].sort().values].double().numpy(), farthest)
 
 
 def test_points_far_from_the_origin_keep_their_neighbors():

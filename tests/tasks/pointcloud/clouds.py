@@ -7,7 +7,7 @@ import numpy as np
 from plyfile import PlyData, PlyElement
 from pypcd4 import Encoding, PointCloud
 
-from lm4ve.tasks.base.meshes import torus
+from lm4ve.tasks.base.open3d_library import load_open3d
 from lm4ve.tasks.pointcloud import ScanObjectNN
 
 TETRAHEDRON = '4 4 6\n0 0 0\n1 0 0\n0 1 0\n0 0 1\n3 0 2 1\n3 0 1 3\n3 0 3 2\n3 1 2 3\n'
@@ -33,10 +33,12 @@ def write_cloud(path: Path, points: np.ndarray, text: bool = False, packed: bool
     return path
 
 
-def write_mesh(path: Path, text: bool = True) -> tuple[np.ndarray, np.ndarray]:
-    """A torus in a .off, .obj, .stl or .ply file."""
-    vertices, triangles = torus(1, 0.3, 8, 5)
-    vertices = vertices.astype('f4')
+def write_mesh(path: Path, text: bool = True):
+    """Write a torus to a .off, .obj, .stl or .ply file and return it as open3d's mesh."""
+    geometry = load_open3d().geometry
+    mesh = geometry.TriangleMesh.create_torus(1, 0.3, radial_resolution=8, tubular_resolution=5)
+    vertices = np.asarray(mesh.vertices).astype('f4')
+    triangles = np.asarray(mesh.triangles)
     if path.suffix == '.ply':
         corners = np.empty(len(triangles), [('vertex_indices', object)])
         corners['vertex_indices'] = list(triangles.astype('i4'))
@@ -49,7 +51,8 @@ def write_mesh(path: Path, text: bool = True) -> tuple[np.ndarray, np.ndarray]:
         path.write_bytes(bytes(80) + len(facets).to_bytes(4, 'little') + facets.tobytes())
     else:
         path.write_text(_mesh_text(path.suffix, vertices, triangles))
-    return vertices, triangles
+    mesh.vertices = load_open3d().utility.Vector3dVector(vertices.astype('f8'))
+    return mesh
 
 
 def _mesh_text(suffix: str, vertices: np.ndarray, triangles: np.ndarray) -> str:

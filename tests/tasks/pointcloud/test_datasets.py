@@ -119,7 +119,7 @@ def test_folders_without_the_data_are_refused(kind, tmp_path):
 
 def test_objects_are_reproducible_normalized_and_different():
     clouds = p.make_primitives(2, 64, 3)
-    # Those that were first drawn with open3d 0.20, to 1e-3 of the radius.
+    # Those with which the shipped models were trained, to 1e-3 of the radius.
     digest = hashlib.sha256(np.rint(clouds * 1000).astype('<i2')).hexdigest()
     assert digest.startswith('3e5517caf5ed4186')
     assert not np.allclose(clouds, p.make_primitives(2, 64, 4), atol=0.1)

@@ -1,5 +1,7 @@
 """Files of points: read whole or refused, and never code or other files."""
 
+import os
+
 import h5py
 import numpy as np
 import pytest
@@ -47,6 +49,48 @@ PLY = (
     'property float z\nelement face 1\nproperty list uchar int vertex_indices\n'
     'end_header\n0 0 0\n1 0 0\n0 1 0\n3 0 1 {}\n'
 )
+
+
+# Each of these ended the process, or was read without a word, in open3d 0.20.
+BINARY_PLY = (
+    b'ply\nformat binary_little_endian 1.0\nelement vertex 4\nproperty float x\nproperty float y\n'
+    b'property float z\nelement face 2\nproperty list uchar int vertex_indices\nend_header\n'
+)
+
+
+@pytest.mark.parametrize('corners', [[0, 1, 2, 9], [0, 1, 2, -2], [], [0, 1, 1, 2, 3]], ids=str)
+@pytest.mark.parametrize('binary', [False, True])
+def test_faces_that_end_open3d_are_refused(corners, binary, tmp_path):
+    path = tmp_path / 'a.ply'
+    square = np.float32([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]])
+    faces = [[0, 1, 2], corners]
+    if binary:
+        rows = [bytes([len(face)]) + np.int32(face).tobytes() for face in faces]
+        path.write_bytes(BINARY_PLY + square.tobytes() + b''.join(rows))
+    else:
+        rows = [' '.join(map(str, [len(face), *face])) for face in faces]
+        places = [' '.join(map(str, place)) for place in square]
+        head = BINARY_PLY.decode().replace('binary_little_endian', 'ascii')
+        path.write_text(head + '\n'.join([*places, *rows, '']))
+    with pytest.raises(UserError, match='a.ply.*face'):
+        read_points(path)
+
+
+def test_meshes_open_no_file_that_they_name(tmp_path):
+    """A material of an .obj file names pictures; a pipe among them would never end."""
+    os.mkfifo(tmp_path / 'pipe.png')
+    (tmp_path / 'a.mtl').write_text('newmtl m\nmap_Kd pipe.png\n')
+    triangle = 'v 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\n'
+    (tmp_path / 'a.obj').write_text(f'mtllib a.mtl\n{triangle}usemtl m\nf 1/1 2/1 3/1\n')
+    assert read_points(tmp_path / 'a.obj', 30).shape == (30, 3)
+
+
+def test_polygons_without_area_are_left_out(tmp_path):
+    places = '0 0 0\n1 0 0\n1 1 0\n0 1 0\n2 0 0\n3 0 0\n'
+    faces = '4 0 1 2 3\n4 0 1 4 5\n2 0 1\n0\n'
+    (tmp_path / 'a.off').write_text(f'OFF\n6 4 0\n{places}{faces}')
+    points = read_points(tmp_path / 'a.off', 400)
+    assert points[:, :2].min() >= 0 and points[:, :2].max() <= 1
 
 
 def test_polygons_are_triangulated(tmp_path):

@@ -1,205 +1,189 @@
-"""Vertices and triangles of mesh files (.off, .obj, .stl, .ply), which are refused if cut.
+"""Meshes and clouds in files (.off, .obj, .stl, .ply), which open3d reads after a check.
 
-Mesh libraries return what is left of a cut file: trimesh 5.2 accepts 27 of 60 cut .off files, 34
-of 40 cut text .ply files and 39 of 40 cut .stl files. Here the counts of a file's header are
-compared with its content, and no face may refer to a vertex that does not exist.
+open3d returns what is left of a cut file, reads foreign memory where a face refers to a vertex
+that does not exist, and its reader of .obj files opens the other files that they name. So:
+
+- A .ply or a binary .stl file is compared with the counts of its header, and then read.
+- Of a text mesh, open3d reads a plain copy in the format .off, in which all faces have been
+  checked. In this way the headers of ModelNet40 (``OFF490 518 0``) are readable, too, and
+  coordinates of .obj files keep their digits, which open3d's own reader rounds to fp32.
+- What has been read is counted again.
 """
 
-import io
-import itertools
 import re
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lm4ve.tasks.base.meshes import Mesh
+from lm4ve.tasks.base.open3d_library import load_open3d
+from lm4ve.tasks.base.ply_check import check_ply
+from lm4ve.tasks.base.text_lines import text_lines
 
-_STL_FACET = np.dtype([('normal', '<f4', 3), ('corners', '<f4', (3, 3)), ('attribute', '<u2')])
-#: Of a polygon that is not convex; the time to cut it grows with the cube.
+if TYPE_CHECKING:
+    from open3d.geometry import TriangleMesh
+
+#: Bytes of a binary .stl file before its facets, and of each facet.
+_STL_HEADER, _STL_FACET = 84, 50
+#: The time to cut a polygon grows with the cube.
 _MOST_CORNERS = 300
-_PLY_CORNERS = ('vertex_indices', 'vertex_index')
 
 
-def read_mesh(path: str | Path) -> Mesh:
+def read_mesh(path: str | Path) -> 'TriangleMesh':
     """Read a mesh; polygons become triangles.
 
     Args:
         path (str | Path): A file ending in .off, .obj, .stl or .ply.
 
     Returns:
-        Mesh: Vertices float64 ``[V, 3]`` and triangles int64 ``[T, 3]``, none of a .ply file
-        that holds a cloud.
+        TriangleMesh: Its vertices and triangles. A .ply file that holds a cloud gives vertices
+        alone.
 
     Raises:
-        ValueError, LookupError, OverflowError, MemoryError: The file is cut or damaged.
+        ValueError, LookupError, OverflowError, MemoryError, OSError: The file is cut or damaged.
     """
-    suffix = Path(path).suffix.lower()
+    path = Path(path)
+    suffix = path.suffix.lower()
     if suffix == '.ply':
-        return read_ply(path)
-    data = Path(path).read_bytes()
-    points, polygons = {'.off': _read_off, '.obj': _read_obj, '.stl': _read_stl}[suffix](data)
-    return points, _triangulate(points, polygons)
+        content = check_ply(path)
+        return _read_checked(path, content.num_corners, content.num_vertices)
+    data = path.read_bytes()
+    if suffix == '.stl' and _is_binary_stl(data):
+        num_facets = (len(data) - _STL_HEADER) // _STL_FACET
+        return _read_checked(path, np.full(num_facets, 3))
+    parse = {'.off': _parse_off, '.obj': _parse_obj, '.stl': _parse_stl}[suffix]
+    vertices, faces = parse(data)
+    return _read_plain_copy(vertices, faces)
 
 
-def read_ply(path: str | Path, columns: Sequence[str] = 'xyz') -> Mesh:
-    """Read the named properties of the vertices, ``[V, len(columns)]``, and the triangles.
+def read_colored_points(path: str | Path) -> np.ndarray:
+    """Read the vertices of a .ply file with their colors.
+
+    Returns:
+        np.ndarray: float64 ``[V, 6]``: x, y, z, red, green and blue, as in the file.
 
     Raises:
-        ValueError, LookupError, MemoryError: The file is cut or damaged, or lacks a property.
+        ValueError, LookupError, MemoryError, OSError: The file is cut or damaged, or has no
+            colors.
     """
-    from plyfile import PlyData, PlyElementParseError, PlyParseError  # for this format only
-
-    head, end, body = Path(path).read_bytes().partition(b'end_header')
-    try:
-        if b'format ascii' in head:
-            # A text's numbers are read in full.
-            head = re.sub(rb'\bfloat(32)?\b', b'double', head)
-            ply = PlyData.read(io.BytesIO(head + end + body))
-            whole = len(text_lines(body)) == sum(element.count for element in ply)
-        else:
-            with open(path, 'rb') as file:
-                try:  # triangles can be mapped, which is a hundred times as fast
-                    known = dict(face=dict.fromkeys(_PLY_CORNERS, 3))
-                    ply = PlyData.read(file, known_list_len=known)
-                except PlyElementParseError:
-                    file.seek(0)
-                    ply = PlyData.read(file)
-                whole = not file.read().strip()
-    except PlyParseError as e:
-        raise ValueError(str(e)) from e
-    if not whole:
-        raise ValueError('more follows than its header promises')
-    vertices = np.stack([ply['vertex'][c] for c in columns], axis=1).astype(np.float64)
-    faces = ply['face'].data if 'face' in ply else np.zeros(0, [(_PLY_CORNERS[0], 'i4')])
-    name = next(n for n in _PLY_CORNERS if n in faces.dtype.names)
-    return vertices, _triangulate(vertices, faces[name])
+    content = check_ply(path)
+    if not {'red', 'green', 'blue'} <= set(content.columns):
+        raise ValueError('its vertices have no colors: red, green and blue')
+    cloud = load_open3d().io.read_point_cloud(str(path), format='ply')
+    points = np.asarray(cloud.points)
+    # open3d divides colors by 255, of whatever type they are.
+    colors = np.asarray(cloud.colors) * 255
+    if len(points) != content.num_vertices or len(colors) != content.num_vertices:
+        raise ValueError(f'{len(points):,} of its {content.num_vertices:,} vertices can be read')
+    return np.hstack((points, colors))
 
 
-def _read_off(data: bytes) -> tuple[np.ndarray, Any]:
+def _read_checked(
+    path: Path, num_corners: np.ndarray, num_vertices: int | None = None
+) -> 'TriangleMesh':
+    """Read a file whose content has been checked, and count what came of it."""
+    if len(num_corners) and num_corners.max() > _MOST_CORNERS:
+        raise ValueError(f'a face has more than {_MOST_CORNERS} corners')
+    mesh = load_open3d().io.read_triangle_mesh(str(path))
+    # A face of fewer than three corners becomes a triangle without area.
+    expected = int(np.maximum(num_corners - 2, 1).sum())
+    if len(mesh.triangles) != expected:
+        raise ValueError(
+            f'its {len(num_corners):,} faces give {len(mesh.triangles):,} triangles instead of '
+            f'{expected:,}: a number is damaged, or a face cannot be cut into triangles'
+        )
+    if num_vertices is not None and len(mesh.vertices) != num_vertices:
+        raise ValueError(f'{len(mesh.vertices):,} of its {num_vertices:,} vertices can be read')
+    return mesh
+
+
+# ------------------------------------------------------------------- meshes as text
+def _read_plain_copy(vertices: Sequence[str], faces: Sequence[list[int]]) -> 'TriangleMesh':
+    """Read a mesh of lines 'x y z' and of the corners of faces, counted from 0."""
+    if not vertices or not all(line.strip() for line in vertices):
+        raise ValueError('it has no vertices, or one without coordinates')
+    points = np.loadtxt(vertices, usecols=(0, 1, 2), comments=None, ndmin=2)
+    kept = []
+    for face in faces:
+        if face and not 0 <= min(face) <= max(face) < len(points):
+            raise ValueError('a face refers to a vertex that does not exist')
+        if _has_area(face, points):
+            kept.append(face)
+    lines = ['OFF', f'{len(points)} {len(kept)} 0']
+    lines += [f'{x!r} {y!r} {z!r}' for x, y, z in points.tolist()]
+    lines += [' '.join(map(str, [len(face), *face])) for face in kept]
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, 'mesh.off')
+        copy.write_text('\n'.join([*lines, '']))
+        num_corners = np.array([len(face) for face in kept], np.int64)
+        return _read_checked(copy, num_corners, len(points))
+
+
+def _has_area(face: Sequence[int], points: np.ndarray) -> bool:
+    """Tell whether a polygon has an area; open3d cannot cut one that has none."""
+    if len(face) <= 3:
+        return len(face) == 3
+    corners = points[face] - points[face[0]]
+    normal = np.cross(corners, np.roll(corners, -1, axis=0)).sum(axis=0)
+    return bool(np.abs(normal).max() > 1e-12 * np.square(corners).max())
+
+
+def _parse_off(data: bytes) -> tuple[list[str], list[list[int]]]:
     """Geomview's object file format, also with the glued headers of ModelNet40 (OFF490 518 0)."""
     text = '\n'.join(text_lines(data))
     header = re.match(r'(?:ST)?C?N?OFF\s*(\d+)\s+(\d+).*', text)
     if not header:
         raise ValueError('it does not begin with OFF and counts')
-    lines, vertices = text[header.end() :].split('\n')[1:], int(header[1])
-    if len(lines) != vertices + int(header[2]):
+    num_vertices, num_faces = int(header[1]), int(header[2])
+    lines = text[header.end() :].split('\n')[1:]
+    if len(lines) != num_vertices + num_faces:
         raise ValueError(f'{len(lines):,} lines follow its header, {header[0]}')
-    polygons = []
-    for line in lines[vertices:]:
+    faces = []
+    for line in lines[num_vertices:]:
         count, *corners = line.split()
-        polygons.append([int(corners[i]) for i in range(int(count))])
-    return _coordinates(lines[:vertices]), polygons
+        faces.append([int(corners[i]) for i in range(int(count))])
+    return lines[:num_vertices], faces
 
 
-def _read_obj(data: bytes) -> tuple[np.ndarray, Any]:
+def _parse_obj(data: bytes) -> tuple[list[str], list[list[int]]]:
     """Wavefront's format. It has no counts, but some programs write them as comments."""
     vertices: list[str] = []
-    polygons = []
+    faces: list[list[int]] = []
     for line in text_lines(data.replace(b'\\\r\n', b' ').replace(b'\\\n', b' ')):
         kind, _, rest = line.partition(' ')
         if kind == 'v':
             vertices.append(rest)
         elif kind == 'f':
-            corners = [int(word.partition('/')[0]) for word in rest.split()]
-            # Counted from 1, or backwards from the last vertex; 0 is out of range.
-            polygons.append([c - 1 if c >= 0 else len(vertices) + c for c in corners])
-    held = dict(vertices=len(vertices), triangles=len(polygons), faces=len(polygons))
+            # Corners are counted from 1, or backwards from the last vertex; 0 is none.
+            numbers = [int(word.partition('/')[0]) for word in rest.split()]
+            faces.append([n - 1 if n >= 0 else len(vertices) + n for n in numbers])
+    held = dict(vertices=len(vertices), triangles=len(faces), faces=len(faces))
     for name, count in held.items():
         comment = rf'(?mi)^#\s*(?:number of )?{name}:\s*(\d+)\s*$'
         promised = re.findall(comment, data.decode('latin-1'))
         if len(promised) == 1 and int(promised[0]) != count:
             raise ValueError(f'it promises {promised[0]} {name} and holds {count:,}')
-    return _coordinates(vertices), polygons
+    return vertices, faces
 
 
-def _read_stl(data: bytes) -> tuple[np.ndarray, Any]:
-    """Stereolithography, binary or text."""
-    count = int.from_bytes(data[80:84], 'little')
-    if len(data) >= 84 and len(data) == 84 + count * _STL_FACET.itemsize:
-        facets = np.frombuffer(data, _STL_FACET, count, 84)
-        points = facets['corners'].reshape(-1, 3).astype(np.float64)
-    else:
-        lines = text_lines(data.lower())
-        kinds = [line.split()[0] for line in lines]
-        begun, ended, corners = (kinds.count(k) for k in ('facet', 'endfacet', 'vertex'))
-        if [kinds[0], kinds[-1]] != ['solid', 'endsolid'] or not corners == 3 * begun == 3 * ended:
-            raise ValueError('it is neither a whole binary file nor a whole text')
-        vertices = zip(kinds, lines, strict=True)
-        points = _coordinates([line.removeprefix(k) for k, line in vertices if k == 'vertex'])
-    return points, np.arange(len(points)).reshape(-1, 3)
+def _is_binary_stl(data: bytes) -> bool:
+    num_facets = int.from_bytes(data[80:84], 'little')
+    return len(data) >= _STL_HEADER and len(data) == _STL_HEADER + num_facets * _STL_FACET
 
 
-def _triangulate(points: np.ndarray, polygons: Any) -> np.ndarray:
-    """Cut polygons into triangles, int64 ``[T, 3]``, those of few corners first.
-
-    Convex ones become fans, others are cut ear by ear; fewer than three corners have no surface.
-    """
-    if isinstance(polygons, np.ndarray) and polygons.ndim == 2:
-        groups = {polygons.shape[1]: polygons} if len(polygons) else {}
-    else:
-        polygons = sorted(polygons, key=len)
-        groups = {size: list(group) for size, group in itertools.groupby(polygons, len)}
-    triangles = [np.zeros((0, 3), np.int64)]
-    for size in sorted(groups.keys() - {0, 1, 2}):
-        group = np.array(groups[size], np.int64)
-        if not 0 <= group.min() <= group.max() < len(points):
-            raise ValueError('a face refers to a vertex that does not exist')
-        convex = _are_convex(points[group]) if size > 3 else np.ones(len(group), bool)
-        fan = [(0, i, i + 1) for i in range(1, size - 1)]
-        triangles.append(group[convex][:, fan].reshape(-1, 3))
-        triangles += [polygon[_ears(points[polygon])] for polygon in group[~convex]]
-    return np.concatenate(triangles)
-
-
-def _normals(rings: np.ndarray) -> np.ndarray:
-    """Normals ``[M, 3]`` of polygons ``[M, n, 3]``, by Newell's method."""
-    from_first = rings - rings[:, :1]
-    return np.cross(from_first, np.roll(from_first, -1, axis=1)).sum(axis=1)
-
-
-def _are_convex(rings: np.ndarray) -> np.ndarray:
-    turns = np.cross(rings - np.roll(rings, 1, axis=1), np.roll(rings, -1, axis=1) - rings)
-    return (np.einsum('mnc,mc->mn', turns, _normals(rings)) >= 0).all(axis=1)
-
-
-def _ears(ring: np.ndarray) -> list[tuple[int, int, int]]:
-    """Cut a simple polygon ``[n, 3]`` into ``n - 2`` triangles that lie inside of it."""
-    if len(ring) > _MOST_CORNERS:
-        raise ValueError(f'a face that is not convex has more than {_MOST_CORNERS} corners')
-    normal = _normals(ring[None])[0]
-
-    def turn(a: int, b: int, c: Any) -> Any:
-        return np.cross(ring[b] - ring[a], ring[c] - ring[a]) @ normal
-
-    left, triangles = list(range(len(ring))), []
-    while len(left) > 3:
-        for i, b in enumerate(left):
-            a, c = left[i - 1], left[(i + 1) % len(left)]
-            apart = (ring[left][:, None] != ring[[a, b, c]]).any(axis=2).all(axis=1)
-            others = np.array(left)[apart]
-            sides = turn(a, b, others), turn(b, c, others), turn(c, a, others)
-            if turn(a, b, c) > 0 and not (np.min(sides, axis=0) >= 0).any():
-                break  # b is an ear: no other corner is inside
-        triangles.append((a, b, c))
-        left.remove(b)
-    return [*triangles, (left[0], left[1], left[2])]
-
-
-def _coordinates(lines: Sequence[str]) -> np.ndarray:
-    return np.loadtxt(lines or ['0 0 0'], usecols=(0, 1, 2), comments=None, ndmin=2)[: len(lines)]
-
-
-def text_lines(data: bytes) -> list[str]:
-    """Lines of a text, without comments and empty ones.
-
-    Raises:
-        ValueError: The last line has no end, so its last number may be cut.
-    """
-    if data.strip() and not data.rstrip(b' \t').endswith((b'\n', b'\r')):
-        raise ValueError(
-            'its last line has no end, so it may be cut (if it is whole: sed -i "$a\\" FILE)'
-        )
-    lines = (line.partition(b'#')[0].strip() for line in data.splitlines())
-    return [line.decode('latin-1') for line in lines if line]
+def _parse_stl(data: bytes) -> tuple[list[str], list[list[int]]]:
+    """Stereolithography as text."""
+    lines = text_lines(data.lower())
+    kinds = [line.split()[0] for line in lines]
+    begun, ended, corners = (kinds.count(k) for k in ('facet', 'endfacet', 'vertex'))
+    is_whole = bool(kinds) and kinds[0] == 'solid' and kinds[-1] == 'endsolid'
+    if not is_whole or not corners == 3 * begun == 3 * ended:
+        raise ValueError('it is neither a whole binary file nor a whole text')
+    vertices = []
+    for kind, line in zip(kinds, lines, strict=True):
+        if kind == 'vertex':
+            vertices.append(line.removeprefix('vertex'))
+    faces = [[i, i + 1, i + 2] for i in range(0, len(vertices), 3)]
+    return vertices, faces

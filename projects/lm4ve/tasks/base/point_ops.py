@@ -1,7 +1,12 @@
 """Operators on point clouds for several tasks: sampling, neighbors, balls, interpolation.
 
-mmcv has such operators for CUDA only and in its full build; plain batched torch serves every
-device. Distances are computed in chunks, which bounds the memory.
+The models apply them to batches on the device of their inputs, and their exports contain them.
+No library has such a form: mmcv's operators are for CUDA only and in its full build; open3d 0.20
+takes one cloud at a time, has no ball query that keeps the order of indices, and its build
+without CUDA serves the CPU alone. Its neighbors equal ours (the tests compare them). Its farthest
+points are the same set, but come in the order of the cloud and without repeats, while models and
+data sets need the order in which they were picked. So these are plain batched torch. Distances
+are computed in chunks, which bounds the memory.
 """
 
 import torch

@@ -5,7 +5,6 @@ library that reads it does not do so.
 """
 
 import hashlib
-import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +12,11 @@ import numpy as np
 
 from lm4ve.errors import UserError, check
 from lm4ve.files import replacing
-from lm4ve.tasks.base.mesh_files import read_mesh, text_lines
+from lm4ve.tasks.base.mesh_files import read_mesh
 from lm4ve.tasks.base.meshes import sample_surface
+from lm4ve.tasks.base.open3d_library import load_open3d
+from lm4ve.tasks.base.text_lines import text_lines
+from lm4ve.tasks.pointcloud.datasets.pcd_files import read_pcd
 
 #: What :func:`read_points` reads. A .ply file may hold a cloud or a mesh.
 EXTENSIONS = ('.ply', '.pcd', '.xyz', '.off', '.obj', '.stl', '.npy', '.txt')
@@ -39,19 +41,31 @@ def read_points(path: str | Path, num_samples: int = 10000, seed: int = 0) -> np
     path = Path(path)
     suffix = path.suffix.lower()
     check(f"The ending of '{path}'", suffix, choices=EXTENSIONS)
-    read = {'.npy': _read_array, '.txt': _read_text, '.pcd': _read_pcd, '.xyz': _read_text}
+    if suffix not in _ARRAYS:
+        load_open3d()  # if it is missing, this is not the file's fault
     try:
         if not path.is_file():  # a pipe or a device may never end
             raise ValueError('it is no file')
         with np.errstate(all='ignore'):  # what overflows is refused, or becomes infinite
-            points, triangles = (read[suffix](path), ()) if suffix in read else read_mesh(path)
-            if len(triangles):
-                points = sample_surface((points, triangles), num_samples, seed)
-            elif not len(points) or suffix in ('.off', '.obj', '.stl'):
-                raise ValueError('it has no points')
-            return as_float32(points)
+            return as_float32(_read(path, suffix, num_samples, seed))
     except Exception as e:  # the errors of the readers are of many kinds
         raise UserError(f"'{path}' cannot be read: {e}. Fix: fetch it again, or remove it.") from e
+
+
+def _read(path: Path, suffix: str, num_samples: int, seed: int) -> np.ndarray:
+    """Read the points of a file that exists, or draw them on its surface."""
+    if suffix in _ARRAYS:
+        points = _ARRAYS[suffix](path)
+    elif suffix == '.pcd':
+        points = read_pcd(path)
+    else:
+        mesh = read_mesh(path)
+        if len(mesh.triangles) or suffix != '.ply':
+            return sample_surface(mesh, num_samples, seed)
+        points = np.asarray(mesh.vertices)
+    if not len(points):
+        raise ValueError('it has no points')
+    return points
 
 
 def as_float32(points: np.ndarray) -> np.ndarray:
@@ -103,17 +117,12 @@ def _is_row(line: str, delimiter: str | None) -> bool:
         return False
 
 
-def _read_pcd(path: Path) -> np.ndarray:
-    from pypcd4 import Encoding, PointCloud  # for this format only
-
-    data = path.read_bytes()
-    cloud = PointCloud.from_fileobj(io.BytesIO(data))
-    promised = cloud.metadata
-    if promised.data == Encoding.ASCII:
-        text_lines(data)  # the last number may be cut
-    if not len(cloud.pc_data) == promised.points == promised.width * promised.height:
-        raise ValueError(f'its header promises {promised.points:,} points')
-    return np.stack([cloud.pc_data[axis] for axis in 'xyz'], axis=1)
+#: Readers of arrays and of text, in which open3d would leave out lines without a word.
+_ARRAYS: dict[str, Callable[[Path], np.ndarray]] = {
+    '.npy': _read_array,
+    '.txt': _read_text,
+    '.xyz': _read_text,
+}
 
 
 def drop_nonfinite(points: np.ndarray, origin: str, on_corrupt: str = 'skip') -> np.ndarray:

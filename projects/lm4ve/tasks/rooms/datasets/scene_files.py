@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from lm4ve.errors import check
-from lm4ve.tasks.base.mesh_files import read_ply
+from lm4ve.tasks.base.mesh_files import read_colored_points
 from lm4ve.tasks.rooms.scannet import classes_of
 
 RoomFile = str | Path | np.ndarray
@@ -101,7 +101,7 @@ def read_points(source: RoomFile) -> np.ndarray:
             points or colors, or numbers are not finite.
     """
     if not isinstance(source, np.ndarray) and Path(source).suffix.lower() == '.ply':
-        source = read_ply(source, 'x y z red green blue'.split())[0]
+        source = read_colored_points(source)
     points = _read_array(source, 2)
     check('the number of points', len(points), least=1)
     check('the columns of the points', points.shape[1], choices=(6, 9))
