@@ -77,7 +77,7 @@ class Hooked:
 
 
 UNSAFE = {
-    'an array': lambda: np.ones(2),
+    'an array of objects': lambda: np.array([None]),
     'a number of objects': lambda: np.dtype('O'),
     'a structure': lambda: np.void((1, 2), np.dtype('i4,i4')),
     'a date': lambda: np.datetime64('2020-01-01'),

@@ -5,7 +5,7 @@ import inspect
 import re
 from collections import deque
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path, PurePath
 from types import ModuleType, SimpleNamespace
@@ -22,16 +22,46 @@ from lm4ve.files import write_text
 
 
 # ------------------------------------------------------------------ code run from a file
+class _TorchWithSafeLoad(ModuleType):
+    """``torch`` as a module of MMEngine sees it: its ``load`` runs nothing of a file."""
+
+    def __init__(self, torch: ModuleType) -> None:
+        super().__init__('torch')
+        self._torch = torch
+
+    def load(self, *args: Any, **kwargs: Any) -> Any:
+        from lm4ve.llm.torch_files import load
+
+        return load(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._torch, name)
+
+
 def load_without_code(runner: Any) -> None:
-    """MMEngine executes pickles that it downloads.
+    """MMEngine executes pickles: those that it downloads, and in later versions all.
 
     True of MMEngine 0.10.7 (no upstream issue): ``http://``, ``torchvision://`` and
-    ``open-mmlab://`` checkpoints are loaded by ``torch.hub``'s function without a check. May go
-    once it passes ``weights_only=True`` and can be given further safe objects.
+    ``open-mmlab://`` checkpoints are loaded by ``torch.hub``'s function without a check. Its main
+    branch (0.11.0rc0) and ``onedl-mmengine`` 0.10.12 load what ``weights_only=True`` refuses with
+    ``weights_only=False``, and let the former call the true ``getattr``. So their ``torch.load``
+    is ours, whatever they ask it for. May go once MMEngine always passes ``weights_only=True`` and
+    can be given further safe objects.
     """
-    runner.checkpoint.load_url = partial(runner.checkpoint.load_url, weights_only=True)
+    checkpoint = runner.checkpoint
+    checkpoint.torch = _TorchWithSafeLoad(checkpoint.torch)
+    download = checkpoint.load_url
 
-    @wrapt.patch_function_wrapper(runner.checkpoint, 'CheckpointLoader.load_checkpoint')
+    def load_url(*args: Any, **kwargs: Any) -> Any:
+        from lm4ve.llm.torch_files import own_safe_globals
+
+        kwargs['weights_only'] = True
+        with own_safe_globals():
+            return download(*args, **kwargs)
+
+    checkpoint.load_url = load_url
+
+    @wrapt.patch_function_wrapper(checkpoint, 'CheckpointLoader.load_checkpoint')
     def _(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
         from lm4ve.llm.torch_files import read_safetensors, safe_loading
 

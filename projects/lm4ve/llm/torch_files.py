@@ -1,13 +1,10 @@
 """Open what ``torch.save`` has written, without executing code.
 
 A checkpoint is a pickle, and a pickle can run anything when it is loaded. torch's
-``weights_only=True`` builds tensors and plain containers alone. Two kinds of objects are
-added here, since published checkpoints hold them, and neither can run code: the command
-line of a training script, and numpy's numbers. Of numpy nothing is called with what a
-file holds: stand-ins read the numbers.
+``weights_only=True`` builds tensors and plain containers alone; :mod:`.pickled_objects` adds
+what published checkpoints hold beside them. :func:`load` is the one call of ``torch.load``.
 """
 
-import argparse
 import json
 import pickle
 import re
@@ -15,18 +12,18 @@ import sys
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lm4ve.errors import CheckpointError
+from lm4ve.llm.pickled_objects import ALLOWED
 from lm4ve.llm.sources import Tensors
 
 # What torch.load and zipfile raise about bytes that are not what torch.save wrote.
@@ -37,51 +34,66 @@ _DAMAGE = (
 # Bytes that are read at a time.
 _CHUNK = 1 << 20
 _STORAGE = re.compile(r'/data/\d+$')
-_NUMBER = re.compile(r'b1|[iu][1248]|f[248]|c8|c16')
 
 
-class _NumberType:
-    """Takes the place of ``numpy.dtype`` in a pickle."""
+def load(file: Any, map_location: Any = None, mmap: bool | None = None, **_: object) -> Any:
+    """Do as ``torch.load`` does, and run nothing of the file.
 
-    def __init__(self, code: object, *_: object) -> None:
-        if not isinstance(code, str) or not _NUMBER.fullmatch(code):
-            raise pickle.UnpicklingError('a type of numpy that is no number')
-        self.code = code
+    Neither the caller nor the environment can choose otherwise: ``weights_only`` and
+    ``pickle_module`` are ignored, and torch lets no variable overrule a ``weights_only=True``
+    that stands at the call.
 
-    def __setstate__(self, state: tuple[object, ...]) -> None:
-        if state[1] == '>':
-            self.code = f'>{self.code}'
+    Args:
+        file (str | Path | IO): What ``torch.load`` takes.
+        map_location (Any): torch's.
+        mmap (bool, optional): torch's.
+
+    Raises:
+        UnpicklingError: It holds other objects than tensors, plain containers and those of
+            :mod:`.pickled_objects`.
+    """
+    with own_safe_globals():
+        return torch.load(file, map_location=map_location, mmap=mmap, weights_only=True)
 
 
-def _number(kind: object, data: object) -> bool | int | float | complex:
-    """Take the place of ``numpy.core.multiarray.scalar``."""
-    if not isinstance(kind, _NumberType) or not isinstance(data, bytes):
-        raise pickle.UnpicklingError('an object of numpy that is no number')
-    value: bool | int | float | complex = np.frombuffer(data, kind.code, 1)[0].item()
-    return value
+@contextmanager
+def own_safe_globals() -> Iterator[None]:
+    """Let torch build what we allow, and from the process's own list what has another name.
+
+    That list is the user's way to allow a class of theirs. But MMEngine's main branch and its
+    forks write the true ``getattr`` into it around each load of theirs, so our names come first.
+    """
+    serialization = torch.serialization
+    before = serialization.get_safe_globals()
+    others = [entry for entry in before if _name_of(entry) not in ALLOWED]
+    ours = [(function, name) for name, function in ALLOWED.items()]
+    serialization.clear_safe_globals()
+    serialization.add_safe_globals([*others, *ours])
+    try:
+        yield
+    finally:
+        serialization.clear_safe_globals()
+        serialization.add_safe_globals(before)
 
 
-_ALLOWED: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
-    # Training scripts of timm's descent store their command line. A Namespace sets
-    # attributes on itself and does nothing else.
-    argparse.Namespace,
-    (_NumberType, 'numpy.dtype'),
-    (_number, 'numpy.core.multiarray.scalar'),
-    (_number, 'numpy._core.multiarray.scalar'),
-]
+def _name_of(entry: Any) -> str:
+    """Return the name in a pickle for an entry of torch's list of safe globals."""
+    if isinstance(entry, tuple):
+        return str(entry[1])
+    return f'{entry.__module__}.{entry.__qualname__}'
 
 
 @contextmanager
 def safe_loading(path: str | Path, whole: bool = True) -> Iterator[None]:
-    """Load a file with ``torch.load(..., weights_only=True)`` inside.
+    """Load a file with :func:`load` inside: its errors become one sentence about the file.
 
     Args:
         path (str | Path): The file; of an address only unsafe pickles are recognized.
         whole (bool): Compare the checksums of all its parts first, which torch does not.
 
     Raises:
-        CheckpointError: It is damaged, of another format, or holds more than tensors,
-            plain containers, numpy's numbers and ``argparse.Namespace``.
+        CheckpointError: It is damaged, of another format, or holds objects that :func:`load`
+            refuses.
     """
     local = Path(path).expanduser()
     is_local = local.is_file()
@@ -89,8 +101,7 @@ def safe_loading(path: str | Path, whole: bool = True) -> Iterator[None]:
     try:
         if zipped and whole:
             check_parts(local, whole)
-        with torch.serialization.safe_globals(_ALLOWED):
-            yield
+        yield
     except pickle.UnpicklingError as e:
         # The rest of torch's text advises to switch the check off.
         found = re.search(r'GLOBAL (\S+)', str(e))
@@ -174,7 +185,7 @@ def check_parts(path: Path, whole: bool = False) -> set[tuple[int, int]]:
 
 def _load(path: Path, mmap: bool) -> dict[str, Tensor]:
     with safe_loading(path, whole=not mmap):
-        content = torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
+        content = load(path, map_location='cpu', mmap=mmap)
     if not isinstance(content, dict):
         raise CheckpointError(f"'{path}' holds a {type(content).__name__}, not named tensors.")
     return {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}

@@ -37,7 +37,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         CheckpointError: There is no such file, it is damaged, not safe to
             load (:func:`lm4ve.llm.torch_files.safe_loading`), or no dict.
     """
-    from lm4ve.llm.torch_files import is_zipped, read_safetensors, safe_loading
+    from lm4ve.llm.torch_files import is_zipped, load, read_safetensors, safe_loading
 
     path = Path(path)
     if not path.is_file():
@@ -45,9 +45,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if path.suffix == '.safetensors':
         return read_safetensors(path)
     with safe_loading(path):
-        content = torch.load(
-            path, map_location='cpu', mmap=is_zipped(path) or None, weights_only=True
-        )
+        content = load(path, map_location='cpu', mmap=is_zipped(path) or None)
     if not isinstance(content, dict):
         raise CheckpointError(f"'{path}' holds a {type(content).__name__}, expected a dict.")
     return content

@@ -1,0 +1,138 @@
+"""What a checkpoint's pickle may hold beside tensors and plain containers.
+
+Published checkpoints hold a training script's command line, numpy's numbers, and what stock
+MMEngine logs and schedules. Under the names of these classes and functions torch's loader gets
+the stand-ins of this file, which take numbers and text and call nothing that the file names.
+
+``builtins.getattr`` is among the names: pickle asks it for each function of a class, as for the
+statistics of MMEngine's ``HistoryBuffer``. The true one leads from any function to its
+``__globals__``, and so to every module. Ours answers from a table.
+"""
+
+import argparse
+import pickle
+import re
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from mmengine.logging import HistoryBuffer
+
+_NUMBER = re.compile(r'b1|[iu][1248]|f[248]|c8|c16')
+#: HistoryBuffer's own statistics, which each buffer repeats in its file.
+_STATISTICS = ('min', 'max', 'current', 'mean')
+#: OneCycleParamScheduler's two shapes of a schedule.
+_ANNEALING = ('_annealing_cos', '_annealing_linear')
+_SCHEDULERS = 'mmengine.optim.scheduler.param_scheduler'
+
+
+# ----------------------------------------------------------------------------------- numpy
+class _NumberType:
+    """Takes the place of ``numpy.dtype`` in a pickle."""
+
+    def __init__(self, code: object, *_: object) -> None:
+        if not isinstance(code, str) or not _NUMBER.fullmatch(code):
+            raise pickle.UnpicklingError('a type of numpy that is no number')
+        self.code = code
+
+    def __setstate__(self, state: tuple[object, ...]) -> None:
+        if state[1] == '>':
+            self.code = f'>{self.code}'
+
+
+def _number(kind: object, data: object) -> bool | int | float | complex:
+    """Take the place of ``numpy.core.multiarray.scalar``."""
+    if not isinstance(kind, _NumberType) or not isinstance(data, bytes):
+        raise pickle.UnpicklingError('an object of numpy that is no number')
+    value: bool | int | float | complex = np.frombuffer(data, kind.code, 1)[0].item()
+    return value
+
+
+class _NumberArray(np.ndarray):
+    """Takes the place of ``numpy.ndarray`` in a pickle, and is pickled as one."""
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, kind, is_fortran, data = state
+        if not isinstance(kind, _NumberType) or not isinstance(data, bytes):
+            raise pickle.UnpicklingError('an array of numpy without numbers')
+        if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape):
+            raise pickle.UnpicklingError('an array of numpy without a shape')
+        # numpy compares the number of bytes with the shape.
+        numbers: Any = (1, shape, np.dtype(kind.code), is_fortran is True, data)
+        super().__setstate__(numbers)
+
+    def __reduce__(self) -> Any:
+        return np.array(self).__reduce__()
+
+
+def _empty_array(kind: object, *_: object) -> _NumberArray:
+    """Take the place of ``numpy.core.multiarray._reconstruct``."""
+    if kind is not _NumberArray:
+        raise pickle.UnpicklingError('an array of a class of its own')
+    return np.ndarray.__new__(_NumberArray, 0)
+
+
+# -------------------------------------------------------------------------------- MMEngine
+class _History(HistoryBuffer):  # type: ignore[misc]
+    """Takes the place of MMEngine's ``HistoryBuffer``, and becomes one when its state is read."""
+
+    def __init__(self, *_: object) -> None:
+        raise pickle.UnpicklingError('a HistoryBuffer that is no state')
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        # The statistics are functions of the class, not of the file.
+        history = state['_log_history']
+        counts = state['_count_history']
+        length = state['max_length']
+        are_arrays = isinstance(history, _NumberArray) and isinstance(counts, _NumberArray)
+        if not are_arrays or type(length) is not int:
+            raise pickle.UnpicklingError('a HistoryBuffer of something else than numbers')
+        HistoryBuffer.__init__(self, history, counts, length)
+        self.__class__ = HistoryBuffer
+
+
+class _OneCycle:
+    """Takes the place of MMEngine's ``OneCycleParamScheduler``, of which no object is made."""
+
+    def __init__(self, *_: object) -> None:
+        raise pickle.UnpicklingError('a scheduler instead of its state')
+
+
+def _function_of_class(owner: object, name: object, *_: object) -> object:
+    """Take the place of ``builtins.getattr``: answer what MMEngine's own files ask for.
+
+    A statistic is answered by its name, since :class:`_History` has its own. A schedule takes its
+    function from the file, so it gets the true one, which computes with numbers.
+    """
+    if owner is _History and type(name) is str and name in _STATISTICS:
+        return name
+    if owner is _OneCycle and type(name) is str and name in _ANNEALING:
+        scheduler = import_module(_SCHEDULERS).OneCycleParamScheduler
+        return getattr(scheduler, name)
+    raise pickle.UnpicklingError('a call of getattr')
+
+
+def _plain_dict(content: object, *_: object) -> dict[Any, Any]:
+    """Take the place of ``ConfigDict``, which a data set's ``metainfo`` may hold."""
+    if type(content) is not dict:
+        raise pickle.UnpicklingError('a ConfigDict that is no dict')
+    return content
+
+
+#: Full name in a pickle -> what the loader builds.
+ALLOWED: dict[str, Callable[..., Any]] = {
+    # Training scripts of timm's descent store their command line. A Namespace sets
+    # attributes on itself and does nothing else.
+    'argparse.Namespace': argparse.Namespace,
+    'numpy.dtype': _NumberType,
+    'numpy.ndarray': _NumberArray,
+    'numpy.core.multiarray.scalar': _number,
+    'numpy._core.multiarray.scalar': _number,
+    'numpy.core.multiarray._reconstruct': _empty_array,
+    'numpy._core.multiarray._reconstruct': _empty_array,
+    'mmengine.logging.history_buffer.HistoryBuffer': _History,
+    f'{_SCHEDULERS}.OneCycleParamScheduler': _OneCycle,
+    'mmengine.config.config.ConfigDict': _plain_dict,
+    'builtins.getattr': _function_of_class,
+}
