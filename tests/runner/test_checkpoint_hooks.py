@@ -1,8 +1,10 @@
 """Checkpoints: slim, safe, atomic, resumable; frozen weights stay what they are."""
 
+import datetime
 import errno
 import os
 from collections import OrderedDict, defaultdict
+from enum import IntEnum
 from pathlib import Path
 from typing import NamedTuple
 
@@ -139,18 +141,37 @@ class Pair(NamedTuple):
     b: object
 
 
+class Kind(IntEnum):
+    """A number that a pickle stores as a call of its class."""
+
+    ONE = 1
+
+
 def test_containers_are_stored_plain(tmp_path):
     counts = defaultdict(list, x=[np.float32(1.5)])
     checkpoint = dict(
         message_hub=dict(log_scalars={}, runtime_info=dict(pair=Pair(np.int64(1), counts))),
-        meta=OrderedDict(sizes=(np.arange(2), {3})),
+        meta=OrderedDict(sizes=(np.arange(2), {3}), kind=Kind.ONE, path=Path('a/b')),
         param_schedulers=[dict(pair=Pair(1, None), function=len)],
+        a_hook_of_the_user=defaultdict(list, x=[frozenset({1}), torch.float16]),
     )
     checkpoint['message_hub']['resumed_keys'] = defaultdict(bool, a=True)
+    checkpoint['state_dict'] = torch.nn.Linear(1, 1).state_dict()
     PlainCheckpointHook().before_save_checkpoint(None, checkpoint)
     torch.save(checkpoint, tmp_path / 'a.pth')
     read = load(tmp_path / 'a.pth')
     assert read['message_hub']['runtime_info'] == dict(pair=(1, dict(x=[1.5])))
     assert read['message_hub']['resumed_keys'] == dict(a=True)
-    assert read['meta'] == dict(sizes=([0, 1], {3}))
+    assert read['meta'] == dict(sizes=([0, 1], {3}), kind=1, path='a/b')
     assert read['param_schedulers'] == [dict(pair=(1, None))]
+    assert read['a_hook_of_the_user'] == dict(x=[{1}, torch.float16])
+    assert read['state_dict']._metadata == {'': dict(version=1)}
+
+
+def test_what_has_no_plain_form_is_saved_as_text_and_named(monkeypatch):
+    warnings = []
+    monkeypatch.setattr('lm4ve.runner.hooks.print_log', lambda text, **_: warnings.append(text))
+    checkpoint = dict(meta=dict(when=datetime.date(2026, 1, 2)))
+    PlainCheckpointHook().before_save_checkpoint(None, checkpoint)
+    assert checkpoint == dict(meta=dict(when='2026-01-02'))
+    assert len(warnings) == 1 and 'meta.when of the checkpoint is a date' in warnings[0]

@@ -132,6 +132,14 @@ def test_interrupted_run_equals_uninterrupted_run(tmp_path, kills, interval, wor
     assert_equal_runs(tmp_path)
 
 
+def test_config_with_hooks_of_mmengine_alone_resumes_bit_equal(tmp_path):
+    checkpoint = dict(type='CheckpointHook', by_epoch=False, interval=STEPS)
+    cut_and_resume(tmp_path, kill=13, default_hooks=dict(checkpoint=checkpoint))
+    assert_equal_runs(tmp_path)
+    for path in tmp_path.rglob('*.pth'):
+        torch.load(path, weights_only=True)
+
+
 def test_resume_skips_trained_batches_unread(tmp_path):
     train(tmp_path, kill=8, interval=1)
     READ.clear()

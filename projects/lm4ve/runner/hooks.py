@@ -12,6 +12,7 @@ import signal
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ Checkpoint = dict[str, Any]
 _GRADIENTS = 'lm4ve_gradients'
 #: Marks the plain form of a scalar's history.
 _HISTORY = 'lm4ve_history'
+_SCALARS: tuple[Any, ...] = (bool, int, float, complex, str, bytes, bytearray)
+_TORCH = (torch.Tensor, torch.dtype, torch.device)
 
 
 @register_backend('lm4ve_atomic')
@@ -95,25 +98,53 @@ class AtomicCheckpointHook(SavesBeforeDeleting):
         self._gradients = checkpoint.get(_GRADIENTS)
 
 
-def _to_plain(value: Any) -> Any:
-    """Return the same data in dicts, lists, tuples, tensors and Python numbers.
+def _to_plain(value: Any, path: str) -> Any:
+    """Return the same data in the types that every safe loader builds.
 
-    ``torch.load(weights_only=True)`` refuses their subclasses, such as named tuples
-    and defaultdicts, and numpy's scalars and arrays. Functions among a scheduler's
-    attributes (one-cycle has one) are dropped: a scheduler is built from its config
-    before its state is loaded, so it has them already.
+    These are dicts, lists, tuples, sets, tensors, Python's numbers and text. Their subclasses
+    (named tuples, defaultdicts, enumerations of numbers) and numpy's numbers and arrays become
+    those; of any other object its text is stored, with a warning.
+
+    Args:
+        value (Any): A part of a checkpoint.
+        path (str): Its place there, for the warning.
     """
     if isinstance(value, HistoryBuffer):
         history, counts = (torch.as_tensor(np.asarray(x)) for x in value.data)
         return {_HISTORY: history, 'counts': counts, 'max_length': int(value.max_length)}
     if isinstance(value, (np.generic, np.ndarray)):
-        return value.tolist()
+        return _to_plain(value.tolist(), path)
     if isinstance(value, Mapping):
-        return {k: _to_plain(v) for k, v in value.items() if not callable(v)}
-    for kind in (list, tuple, set):
+        return _plain_mapping(value, path)
+    if isinstance(value, (set, frozenset)):
+        return {_to_plain(v, path) for v in value}
+    if isinstance(value, (list, tuple)):
+        items = [_to_plain(v, f'{path}.{i}') for i, v in enumerate(value)]
+        return tuple(items) if isinstance(value, tuple) else items
+    if isinstance(value, Enum):
+        return _to_plain(value.value, path)
+    for kind in _SCALARS:
         if isinstance(value, kind):
-            return kind(map(_to_plain, value))
-    return value
+            return kind(value)
+    if value is None or isinstance(value, _TORCH):
+        return value
+    text = f'{path} of the checkpoint is a {type(value).__name__}: its text was saved instead.'
+    print_log(text, logger='current', level=logging.WARNING)
+    return str(value)
+
+
+def _plain_mapping(mapping: Mapping[Any, Any], path: str) -> dict[Any, Any]:
+    """Return a mapping as a dict of plain data.
+
+    Functions among a scheduler's attributes (one-cycle has one) are dropped: a scheduler is built
+    from its config before its state is loaded, so it has them already.
+    """
+    plain = {k: _to_plain(v, f'{path}.{k}') for k, v in mapping.items() if not callable(v)}
+    if not hasattr(mapping, '_metadata'):
+        return plain
+    state: OrderedDict[Any, Any] = OrderedDict(plain)  # a model's, with the versions of its modules
+    state._metadata = mapping._metadata  # type: ignore[attr-defined]
+    return state
 
 
 @HOOKS.register_module()
@@ -122,7 +153,8 @@ class PlainCheckpointHook(Hook):  # type: ignore[misc]
 
     ``torch.load(weights_only=True)`` accepts tensors and plain containers.
     MMEngine's history buffers become dicts of tensors on saving and are rebuilt
-    on loading. Stock MMEngine resumes such a file too, without the history.
+    on loading. Stock MMEngine resumes such a file too, without the history. Runners that our
+    commands build have this hook.
     """
 
     # After every other hook that touches the checkpoint.
@@ -130,8 +162,8 @@ class PlainCheckpointHook(Hook):  # type: ignore[misc]
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: Checkpoint) -> None:
         """Turn everything in the checkpoint into plain data, in place."""
-        for key in checkpoint.keys() & {'message_hub', 'meta', 'param_schedulers'}:
-            checkpoint[key] = _to_plain(checkpoint[key])
+        for key, value in checkpoint.items():
+            checkpoint[key] = _to_plain(value, key)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: Checkpoint) -> None:
         """Rebuild the history buffers in the checkpoint, in place."""

@@ -17,7 +17,7 @@ from mmengine.registry import RUNNERS
 from lm4ve.errors import UserError, check
 from lm4ve.runner.config import ENDS
 from lm4ve.runner.console import ConsoleHook, raise_when_closed, shorten
-from lm4ve.runner.hooks import NeckHook, StopHook
+from lm4ve.runner.hooks import NeckHook, PlainCheckpointHook, StopHook
 from lm4ve.runner.loops import schedules_of
 from lm4ve.runner.resume import resume_newest
 
@@ -93,7 +93,8 @@ def build_runner(cfg: Config, short_console: bool = False) -> Any:
             shorten(runner.logger)
     if short_console:
         runner.register_hook(ConsoleHook())
-    for hook in (NeckHook, StopHook):
+    # The last one comes after the hooks of the config that touch a checkpoint.
+    for hook in (NeckHook, StopHook, PlainCheckpointHook):
         if not any(isinstance(h, hook) for h in runner.hooks):
             runner.register_hook(hook())
     return runner

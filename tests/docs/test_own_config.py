@@ -1,0 +1,45 @@
+"""A config of the user's own, as the pages give it, is trained, resumed, tested and looked at.
+
+The pages add a neck to a host's config and say nothing of hooks.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.docs.blocks import blocks_of
+from tests.helpers import quick_python
+from tests.helpers.tools import run_command
+from tests.tasks.image import images
+
+PAGES = ('README.md', 'docs/get_started/your_own_config.md')
+COMMANDS = """\
+lm4ve train own.py --cfg-options train_cfg.max_epochs=1
+lm4ve train own.py --resume
+lm4ve test own.py work_dirs/own/epoch_2.pth
+lm4ve visualize own.py work_dirs/own/epoch_1.pth photos/val/cat/0.JPEG --out-dir seen
+python -c "import lm4ve; assert lm4ve.apis.inference('own.py', 'work_dirs/own/epoch_2.pth', \\
+  'photos/val')"
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('page', PAGES)
+def test_checkpoints_of_a_config_of_your_own_are_read_by_every_command(tmp_path, page):
+    (code,) = {
+        block.code
+        for block in blocks_of(page)
+        if block.language == 'python' and "out_type='cls_token'" in block.code
+    }
+    lines = [line for line in code.splitlines() if not line.startswith('_base_')]
+    text = '\n'.join(["_base_ = './host.py'", *lines])
+    text = text.replace('/path/to/llama-7b', 'package:all-MiniLM-L6-v2')
+    (tmp_path / 'own.py').write_text(text.replace("'float16'", "'float32'"))
+    shutil.copy(Path(__file__).with_name('own_config_host.py'), tmp_path / 'host.py')
+    for split in ('train', 'val'):
+        images.fill(tmp_path / 'photos' / split, ('cat', 'dog'))
+    env = {**os.environ, 'PATH': quick_python.path()}
+    done = run_command('bash', '-eu', '-c', COMMANDS, cwd=tmp_path, env=env, timeout=480)
+    assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-1000:]
