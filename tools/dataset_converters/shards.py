@@ -24,12 +24,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from filelock import FileLock
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import DATASETS
 from tqdm import tqdm
 
 from lm4ve.errors import UserError, check, listing
 from lm4ve.files import clear_left_behind, replacing, write_text
+from lm4ve.runner.cfg_options import OptionsAction
 from lm4ve.runner.command_line import build_parser, read_config, run_tool
 from lm4ve.tasks import task_of_config
 from lm4ve.tasks.base.integrity import POLICIES, SkippedFiles
@@ -180,7 +181,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add('--workers', type=int, default=1, help='threads; default: 1')
     add('--decode', action='store_true', help='look for damage by decoding all files')
     add('--on-corrupt', choices=POLICIES, default='skip')
-    add('--cfg-options', nargs='+', action=DictAction, help='override fields')
+    add('--cfg-options', nargs='+', action=OptionsAction, help='override fields')
     verify = kinds.add_parser('verify', help='compare shards with the hashes in their index')
     verify.add_argument('index', help='<folder>/<split>.index.json')
     args = p.parse_args(argv)

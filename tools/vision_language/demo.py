@@ -13,13 +13,12 @@ folder, whose images are ranked. With a config of SQA3D it is a room:
 
 from pathlib import Path
 
-from mmengine.config import DictAction
-
 from lm4ve.analysis import analyse
 from lm4ve.analysis.loading import collate, samples_of_files
 from lm4ve.analysis.samples import samples_of
 from lm4ve.analysis.sheets import draw_sheet
 from lm4ve.cost.tables import print_table
+from lm4ve.runner.cfg_options import OptionsAction
 from lm4ve.runner.command_line import build_parser, read_config, run_tool
 from lm4ve.runner.flags import PARTIAL
 from lm4ve.tasks import task_of_config
@@ -39,7 +38,7 @@ def main(argv: list[str] | None = None) -> None:
     add('--out-dir', help='where pictures go; default: work_dirs/<config>/demo')
     add('--no-sheet', action='store_true', help='write no sheet of activations')
     add('--device', help='default: a GPU if there is one')
-    add('--cfg-options', nargs='+', action=DictAction, help='override config fields')
+    add('--cfg-options', nargs='+', action=OptionsAction, help='override config fields')
     args = parser.parse_args(argv)
     cfg, name = read_config(args.config, args.cfg_options), Path(args.config).stem
     task, many = task_of_config(cfg).name, Path(args.image).is_dir()

@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from mmengine.config import DictAction
+from lm4ve.runner.cfg_options import OptionsAction
 
 Flags = Mapping[str, Mapping[str, Any]]
 
@@ -15,7 +15,7 @@ _EXAMPLE = 'override config fields, for example model.neck.block.layers="(15,)"'
 #: Of every command that reads a config.
 CONFIG: Flags = {
     'config': dict(help='a config file, or a name of lm4ve list'),
-    '--cfg-options': dict(nargs='+', action=DictAction, help=_EXAMPLE),
+    '--cfg-options': dict(nargs='+', action=OptionsAction, metavar='FIELD=VALUE', help=_EXAMPLE),
 }
 #: Of training and testing; mmpretrain's.
 RUN: Flags = {
