@@ -1,5 +1,6 @@
 """The check of a config finds keys that nothing would read, at any depth."""
 
+import copy
 from importlib.util import find_spec
 
 import pytest
@@ -127,6 +128,68 @@ def test_later_schedules_follow():
     merge_options(cfg, {'train_cfg.max_epochs': 20})
     assert cfg.param_scheduler[0].end == 5
     assert (cfg.param_scheduler[1].T_max, cfg.param_scheduler[1].end) == (15, 20)
+
+
+def warm(**cosine) -> list[dict]:
+    later = dict(type='CosineAnnealingLR', by_epoch=True, begin=20, **cosine)
+    return [dict(type='LinearLR', by_epoch=True, end=20), later]
+
+
+@pytest.mark.parametrize('cosine', [dict(), dict(end=100, T_max=80), dict(end=300)])
+def test_training_that_ends_in_the_warmup_is_refused_with_a_fix(cosine):
+    cfg = demo()
+    cfg.param_scheduler = warm(**cosine)
+    longer, shorter, fixed = (copy.deepcopy(cfg) for _ in range(3))
+    merge_options(longer, {'train_cfg.max_epochs': 21})
+    check_config(longer)
+    merge_options(shorter, {'train_cfg.max_epochs': 1})
+    words = r'^train_cfg.max_epochs=1: .* param_scheduler.1 .* Fix: .*param_scheduler.1.begin=0'
+    with pytest.raises(UserError, match=words):
+        check_config(shorter)
+    merge_options(fixed, {'train_cfg.max_epochs': 1, 'param_scheduler.1.begin': 0})
+    check_config(fixed)
+
+
+def test_schedule_that_ends_before_it_begins_is_refused():
+    cfg = demo()
+    cfg.param_scheduler = warm(end=10)
+    with pytest.raises(UserError, match='^param_scheduler.1.begin=20 must be below .*end=10'):
+        check_config(cfg)
+
+
+#: Fields that take a number, and one that may be a number or a list.
+NUMBERS = """
+train_cfg.max_epochs train_cfg.val_interval optim_wrapper.optimizer.lr param_scheduler.eta_max
+model.neck.block.seed model.backbone.drop_rate model.backbone.img_size model.head.num_classes
+train_dataloader.batch_size train_dataloader.num_workers default_hooks.checkpoint.interval
+""".split()
+
+
+@pytest.mark.parametrize('field', NUMBERS)
+def test_text_for_a_number_is_refused_with_its_field(field):
+    cfg = demo()
+    cfg.model.neck = dict(type='LLMBlockNeck', in_channels=64, block=LLAMA)
+    merge_options(cfg, {field: 'abc'})
+    with pytest.raises(UserError, match=f'^{field}=.* must be a number') as error:
+        check_config(cfg)
+    assert '\n' not in str(error.value)
+    cfg.allow_new = [field]
+    check_config(cfg)
+
+
+WRONG_PLACES = {
+    'model.backbone.img_size.x': 1,
+    'train_dataloader.dataset.pipeline.9.type': 'Resize',
+    'train_dataloader.dataset.pipeline.first.type': 'Resize',
+    'custom_imports': 'lm4ve.nowhere',
+    'custom_imports.imports': 'lm4ve.nowhere',
+}
+
+
+@pytest.mark.parametrize('field', WRONG_PLACES)
+def test_override_of_a_place_that_is_not_there_is_named(field):
+    with pytest.raises(UserError, match=f'^{field.partition(".")[0]}.* cannot be '):
+        demo({field: WRONG_PLACES[field]})
 
 
 @pytest.mark.parametrize('field', ['optim_wrapper.optimizer.lr', 'param_scheduler.eta_max'])

@@ -11,14 +11,13 @@ import contextlib
 import importlib
 import inspect
 import re
-import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.hooks import CheckpointHook, Hook
+from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper, _ParamScheduler
 from mmengine.registry import Registry, init_default_scope
 from mmengine.runner import (
@@ -32,12 +31,12 @@ from mmengine.runner import (
 )
 from mmengine.utils import get_object_from_string, import_modules_from_strings
 from mmengine.utils.dl_utils import set_multi_processing
-from torch import nn
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.utils.data import DataLoader
 
 from lm4ve import registry as ours
-from lm4ve.errors import UserError, did_you_mean, listing
+from lm4ve.errors import UserError, brief, did_you_mean, listing
+from lm4ve.runner.signatures import signature_of, wanted_type
 from lm4ve.zoo import all_models, find_config
 
 #: Before a field of ``--cfg-options`` that is new to the config.
@@ -144,19 +143,46 @@ def merge_options(cfg: Config, options: dict[str, Any]) -> None:
             )
         else:
             _refuse_unknown(cfg, '', {first} - FIELDS - cfg.keys(), FIELDS | cfg.keys())
-    epochs, size = (cfg.get('train_cfg') or {}).get('max_epochs'), cfg.get('image_size')
+    epochs = _max_epochs(cfg)
+    size = cfg.get('image_size')
     rate = _rate_of_optimizer(cfg)
     for field, value in fields.items():  # in their order: at once, a dict would undo what is in it
-        cfg.merge_from_dict({field: value})
-    if imports := cfg.get('custom_imports'):
-        import_modules_from_strings(**imports)
+        try:
+            cfg.merge_from_dict({field: value})
+        except (TypeError, KeyError, ValueError, AttributeError) as e:
+            reason = str(e.args[0] if e.args else e)
+            raise UserError(f'{field} cannot be overridden: {brief(reason, 200)}') from e
+    _import_custom(cfg)
     for name in cfg if size is not None else ():
         if name.endswith(_SIZED):
             _follow_size(cfg[name], size, cfg.image_size)
     if epochs is not None and not any(field.startswith('param_scheduler') for field in fields):
-        _follow_epochs(cfg, epochs, cfg.train_cfg.max_epochs)
+        _follow_epochs(cfg, epochs, _max_epochs(cfg))
     if rate is not None:
         _follow_rate(cfg, rate)
+
+
+def _import_custom(cfg: Config) -> None:
+    """Import what ``custom_imports`` names, which an override may have changed.
+
+    Raises:
+        UserError: It names no modules, or one that cannot be imported.
+    """
+    imports = cfg.get('custom_imports')
+    if not imports:
+        return
+    try:
+        import_modules_from_strings(**imports)
+    except (TypeError, ImportError) as e:
+        raise UserError(
+            f'custom_imports={brief(repr(imports))} cannot be imported: {e}. Fix: '
+            "custom_imports=dict(imports=['package.module'])."
+        ) from e
+
+
+def _max_epochs(cfg: Config) -> Any:
+    training = cfg.get('train_cfg')
+    return training.get('max_epochs') if isinstance(training, Mapping) else None
 
 
 def _rate_of_optimizer(cfg: Config) -> Any:
@@ -168,11 +194,9 @@ def _rate_of_optimizer(cfg: Config) -> Any:
 
 def _one_cycle(cfg: Config) -> Any:
     """Return the one-cycle schedule that sets the rate from the first step on, or None."""
-    schedulers = cfg.get('param_scheduler')
-    for schedule in schedulers if isinstance(schedulers, list) else [schedulers]:
-        if not isinstance(schedule, Mapping) or schedule.get('begin'):
-            continue
-        if str(schedule.get('type')).rpartition('.')[2] in _ONE_CYCLE:
+    for _, schedule in _schedules(cfg):
+        name = str(schedule.get('type')).rpartition('.')[2]
+        if name in _ONE_CYCLE and not schedule.get('begin'):
             return schedule
     return None
 
@@ -184,9 +208,9 @@ def _follow_rate(cfg: Config, before: Any) -> None:
     """
     schedule = _one_cycle(cfg)
     after = _rate_of_optimizer(cfg)
-    if schedule is None or after is None:
+    peak = None if schedule is None else schedule.get('eta_max')
+    if not (_is_number(after) and _is_number(peak)):
         return
-    peak = schedule.get('eta_max')
     if after != before and peak == before:
         schedule['eta_max'] = after
     elif peak != before and after == before:
@@ -209,7 +233,7 @@ def _refuse_rates_without_effect(cfg: Config) -> None:
     peak = schedule.get('eta_max')
     rate = _rate_of_optimizer(cfg)
     reason = 'has no effect: OneCycleLR sets the learning rate of all parameters'
-    if rate is not None and isinstance(peak, (int, float)) and rate != peak:
+    if _is_number(rate) and _is_number(peak) and rate != peak:
         raise UserError(
             f'optim_wrapper.optimizer.lr={rate} {reason}, up to param_scheduler.eta_max={peak}. '
             'Fix: set param_scheduler.eta_max, and the same lr or none.'
@@ -236,13 +260,60 @@ def _rate_factors(node: Any, path: str) -> Iterator[tuple[str, Any]]:
             yield f'{path}.{key}', value
 
 
-def _follow_epochs(cfg: Config, before: int, after: int) -> None:
+def _schedules(cfg: Config) -> list[tuple[str, Any]]:
+    """Return the path and the fields of each schedule of a config with one optimizer."""
+    schedulers = cfg.get('param_scheduler')
+    if isinstance(schedulers, list):
+        return [(f'param_scheduler.{i}', s) for i, s in enumerate(schedulers) if _is_dict(s)]
+    return [('param_scheduler', schedulers)] if _is_dict(schedulers) else []
+
+
+def _is_dict(node: Any) -> bool:
+    return isinstance(node, Mapping)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float))
+
+
+def _follow_epochs(cfg: Config, before: Any, after: Any) -> None:
     """Make the schedules that ended with the last epoch end with the new last one."""
-    schedulers = cfg.get('param_scheduler') or []
-    for s in schedulers if isinstance(schedulers, list) else [schedulers]:
-        for key in [k for k in ENDS if s.get(k)] if s.get('by_epoch', True) else ():
-            begin = s.get('begin', 0)
-            s[key] = {before: after, before - begin: after - begin}.get(s[key], s[key])
+    if not (_is_number(before) and _is_number(after)):
+        return  # the check of the config says so
+    for _, schedule in _schedules(cfg):
+        if not schedule.get('by_epoch', True):
+            continue
+        begin = schedule.get('begin', 0)
+        for key in ENDS:
+            if schedule.get(key) == before:
+                schedule[key] = after
+            elif schedule.get(key) and schedule[key] == before - begin:
+                schedule[key] = after - begin
+
+
+def _check_schedules(cfg: Config) -> None:
+    """Check that each schedule begins before it ends, or before the training does.
+
+    Raises:
+        UserError: It names the schedule, the training's length and what to change.
+    """
+    training = cfg.get('train_cfg')
+    training = training if isinstance(training, Mapping) else {}
+    for path, schedule in _schedules(cfg):
+        unit = 'epoch' if schedule.get('by_epoch', True) else 'iter'
+        begin = schedule.get('begin') or 0
+        length = training.get(f'max_{unit}s')
+        if not _is_number(begin) or not begin:
+            continue
+        if _is_number(length) and begin >= length:
+            raise UserError(
+                f'train_cfg.max_{unit}s={length}: training ends before {path} '
+                f'({schedule.get("type")}) begins, after {unit} {begin}. Fix: train longer, or '
+                f'let it begin earlier: {path}.begin=0.'
+            )
+        end = schedule.get('end')
+        if _is_number(end) and begin >= end:
+            raise UserError(f'{path}.begin={begin} must be below {path}.end={end}.')
 
 
 def _follow_size(node: Any, before: Any, after: Any) -> None:
@@ -259,7 +330,9 @@ def _follow_size(node: Any, before: Any, after: Any) -> None:
 def check_config(cfg: Config) -> None:
     """Raise an error for the first field of a config that would have no effect.
 
-    ``allow_new = ['env_cfg.mine']`` in a config permits a key, as does a leading ``_``.
+    A text where its parameter takes only numbers is refused, too.
+
+    ``allow_new = ['env_cfg.mine']`` in a config permits a field, as does a leading ``_``.
 
     Raises:
         UserError: It names the field's path, and for an unknown one the closest known keys.
@@ -269,8 +342,11 @@ def check_config(cfg: Config) -> None:
         close = get_close_matches(name, FIELDS - {'tta_pipeline'}, 1, 0.82)
         if close and not name.startswith(close[0]):
             _refuse_unknown(cfg, '', {name} - variables_of(cfg), FIELDS)
-    for name in cfg.keys() & FIELDS:
+    for name in cfg:
+        if name not in FIELDS:
+            continue
         _check(cfg, cfg[name], name, cfg.get('default_scope') or 'mmengine')
+    _check_schedules(cfg)
     _refuse_rates_without_effect(cfg)
 
 
@@ -301,6 +377,7 @@ def _check(cfg: Config, node: Any, path: str, scope: str) -> None:
         return
     scope = node.get('_scope_') or scope
     classes = _find(node['type'], path, scope) if node.get('type') else []
+    _check_values(cfg, node, path, classes or _OWN.get(path, ()))
     known = _known_keys(cfg, node, path, classes)
     if known is not None and (unknown := node.keys() - known - ({'type'} if classes else set())):
         _refuse_unknown(cfg, f'{path}.', unknown, known)
@@ -311,6 +388,21 @@ def _check(cfg: Config, node: Any, path: str, scope: str) -> None:
         _refuse_unknown(cfg, f'{path}.arch.', arch.keys() - sizes, sizes)
     for key, value in node.items():
         _check(cfg, value, f'{path}.{key}', scope)
+
+
+def _check_values(cfg: Config, node: Mapping[str, Any], path: str, readers: Iterable[Any]) -> None:
+    """Check that values are of the types that their parameters name.
+
+    Raises:
+        UserError: One is of a type that no reader takes.
+    """
+    signatures = [signature_of(r) for r in readers if not isinstance(r, set)]
+    for key, value in node.items():
+        parameters = [s.parameters[key] for s in signatures if key in s.parameters]
+        wanted = [wanted_type(parameter, value) for parameter in parameters]
+        is_permitted = f'{path}.{key}' in (cfg.get('allow_new') or ())
+        if wanted and all(wanted) and not is_permitted:
+            raise UserError(f'{path}.{key}={brief(repr(value))} must be {wanted[0]}.')
 
 
 def _known_keys(
@@ -336,10 +428,13 @@ def _known_keys(
         return known | {k for k in node if not get_close_matches(k, known, 1, 0.82)}
     known = {'requires_grad'} if path.endswith('norm_cfg') else set()  # mmcv's `build_norm_layer`
     for source in sources:
-        names = source if isinstance(source, set) else parameters_of(source)
-        if names is None:
+        if isinstance(source, set):
+            known |= source
+            continue
+        signature = signature_of(source)
+        if signature.is_open:
             return None
-        known |= names
+        known |= signature.parameters.keys()
         if inspect.isclass(source):
             known.update(*(keys for base, keys in _BESIDES.items() if issubclass(source, base)))
     return known if sources else None
@@ -373,41 +468,6 @@ def _find(name: Any, path: str, scope: str) -> list[Any]:
     if not classes and (close := get_close_matches(bare, known, 1, 0.8)):
         raise UserError(f"{path}.type='{name}' is not registered. Did you mean '{close[0]}'?")
     return classes
-
-
-def parameters_of(target: Any) -> set[str] | None:
-    """Return the keyword arguments of a class or function, or None if it accepts any.
-
-    Where a constructor does nothing with ``**kwargs`` but call its parent's, the parent's count
-    too.
-    """
-    names: set[str] = set()
-    for owner in target.__mro__ if inspect.isclass(target) else (target,):
-        if owner in (nn.Module, object):
-            break
-        function = vars(owner).get('__init__') if inspect.isclass(owner) else owner
-        if function is None:
-            continue
-        try:
-            parameters = inspect.signature(function).parameters.values()
-        except (TypeError, ValueError):  # written in C
-            return None
-        names |= {p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
-        keywords = next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), None)
-        if keywords is None:
-            break
-        if owner is CheckpointHook:
-            return names | {*inspect.signature(Runner.save_checkpoint).parameters}
-        try:
-            nodes = [*ast.walk(ast.parse(textwrap.dedent(inspect.getsource(function))))]
-        except (OSError, TypeError):
-            return None
-        calls = [n for n in nodes if isinstance(n, ast.Call)]
-        passed = [k for c in calls if getattr(c.func, 'attr', '') == '__init__' for k in c.keywords]
-        count = sum(k.arg is None and getattr(k.value, 'id', '') == keywords for k in passed)
-        if not 0 < count == sum(getattr(n, 'id', '') == keywords for n in nodes):
-            return None
-    return names - {'self'}
 
 
 def _refuse_unknown(cfg: Config, prefix: str, keys: Iterable[str], known: Iterable[str]) -> None:
