@@ -5,9 +5,12 @@ them take a single string, because MMEngine's registry re-raises a constructor's
 ``type(e)(message)``.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+import inspect
+from collections.abc import Callable, Collection, Iterable, Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypeVar
+
+Built = TypeVar('Built')
 
 
 class UserError(ValueError):
@@ -68,6 +71,53 @@ def check(
         )
     if wrong:
         raise UserError(f'{field}={brief(repr(value))} must be {" and ".join(wants)}.')
+
+
+def require(condition: object, sentence: str) -> None:
+    """Refuse what a sentence describes unless a condition holds.
+
+    The sister of :func:`check` for what one value alone cannot say, such as two fields that do
+    not go together.
+
+    Args:
+        condition: What has to be true.
+        sentence (str): It names the field or file, what was found, and the fix.
+
+    Raises:
+        UserError: The condition does not hold; the message is the sentence.
+    """
+    if not condition:
+        raise UserError(sentence)
+
+
+def build_from(kind: Callable[..., Built], fields: Any, field: str, **defaults: Any) -> Built:
+    """Call a class or function with the entries of a dict that a user wrote.
+
+    Args:
+        kind (Callable): It takes the entries as keyword arguments.
+        fields (dict): The entries.
+        field (str): The dict's name as the user writes it, for example 'neck.queries'.
+        **defaults: Further arguments, which entries replace.
+
+    Returns:
+        What ``kind`` returns.
+
+    Raises:
+        UserError: It is no dict, or has an entry that ``kind`` does not take, or lacks one.
+    """
+    check(field, fields, kind=dict)
+    parameters = inspect.signature(kind).parameters.values()
+    named = {p.name: p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    arguments = {**defaults, **fields}
+    for name in fields:
+        if name not in named and not takes_any:
+            close = did_you_mean(str(name), named) or f' Known: {listing([*named], 20)}.'
+            raise UserError(f'{field}.{name} is not a known field.{close}')
+    for name, parameter in named.items():
+        if parameter.default is parameter.empty and name not in arguments:
+            raise UserError(f'{field}.{name} is missing. Fix: {field}=dict({name}=...).')
+    return kind(**arguments)
 
 
 def did_you_mean(word: str, known: Iterable[Any]) -> str:

@@ -334,7 +334,7 @@ def test_checkpoints_record_variants(neck, block):
 
 REFUSED = [
     (dict(gate=True), {}, 'neck.residual with neck.gate'),
-    (dict(queries=dict(mean=True)), {}, 'neck.out_type with neck.queries'),
+    (dict(queries=dict(mean=True)), {}, "neck.queries goes with neck.out_type='query'"),
     (dict(out_type='query', queries={}), {}, 'names none'),
     (dict(out_type='query', queries=dict(mean=True, cls_token=True)), {}, 'num_extra_tokens'),
     (dict(out_type='query', queries=dict(mean=True), branch=True), {}, 'do not go with'),
@@ -345,7 +345,7 @@ REFUSED = [
     ({}, dict(pretrained='permuted'), 'needs weights'),
     ({}, dict(causal=True, causal_suffix=1), 'causal with'),
     ({}, dict(causal=dict(soft=2.0)), 'causal.soft'),
-    ({}, dict(causal=dict(sift=0.2)), 'fields of block.causal'),
+    ({}, dict(causal=dict(sift=0.2)), 'block.causal.sift is not a known field'),
 ]
 
 

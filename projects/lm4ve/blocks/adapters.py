@@ -18,7 +18,7 @@ from peft.tuners import lora as peft_lora
 from torch import nn
 
 from lm4ve.blocks.frozen import Frozen, unwrap
-from lm4ve.errors import UserError, check, listing
+from lm4ve.errors import UserError, build_from, check, listing
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,7 @@ def add_lora(
     Raises:
         UserError: A field has no such value, or a target matches nothing.
     """
-    check(field, fields, kind=dict)
-    options = LoRA(**{'targets': targets, **fields})
+    options = build_from(LoRA, fields, field, targets=targets)
     linears = [n for n, m in root.named_modules() if isinstance(unwrap(m), nn.Linear)]
     wanted = [options.targets] if isinstance(options.targets, str) else [*options.targets]
     chosen: set[str] = set()

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lm4ve.errors import UserError, check
+from lm4ve.errors import UserError, build_from, check
 
 
 def check_variants(
@@ -33,6 +33,11 @@ def check_variants(
         raise UserError("block.pretrained='permuted' needs weights. Fix: block.checkpoint.")
 
 
+def _end_of(soft: float) -> float:
+    """Return the only field of ``causal``."""
+    return soft
+
+
 class SoftMask:
     """A causal mask that closes while the model trains (iLLaMA, arXiv 2404.06773).
 
@@ -51,9 +56,9 @@ class SoftMask:
 
     def __init__(self, fields: Mapping[str, float]) -> None:
         check('block.causal', fields, kind=(bool, dict))
-        check('fields of block.causal', [*fields], choices=(['soft'],))
-        check('block.causal.soft', fields['soft'], kind=(int, float), above=0, most=1)
-        self.end, self.progress = fields['soft'], None
+        self.end = build_from(_end_of, fields, 'block.causal')
+        check('block.causal.soft', self.end, kind=(int, float), above=0, most=1)
+        self.progress = None
 
     def __call__(self, seen: Tensor, real: Tensor | None, training: bool) -> Tensor:
         """Return the factors.

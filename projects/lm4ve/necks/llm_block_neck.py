@@ -5,6 +5,7 @@ norm (arXiv 2310.12973, section 3.1), so the host's backbone gives raw tokens
 (``out_type='raw', final_norm=False``) and the neck applies the norm.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -26,14 +27,22 @@ from lm4ve.blocks.provenance import (
     encode_source,
     take_record,
 )
-from lm4ve.errors import CheckpointError, UserError, check
+from lm4ve.errors import CheckpointError, UserError, build_from, check
 from lm4ve.necks.layouts import DEFAULTS, check_layout, check_norm, mean_of_tokens, to_tokens
+
+
+def _group_norm(
+    channels: int, num_groups: int, eps: float = 1e-5, affine: bool = True
+) -> nn.GroupNorm:
+    """Build a group norm with the channels first, as all other norms have them."""
+    return nn.GroupNorm(num_groups, channels, eps, affine)
+
 
 _NORMS: dict[str, Any] = {
     **dict.fromkeys(('LN', 'LN2d'), nn.LayerNorm),
     **dict.fromkeys(('BN', 'BN1d', 'BN2d', 'BN3d'), nn.BatchNorm1d),
     **dict(RMSNorm=nn.RMSNorm, SyncBN=nn.SyncBatchNorm),
-    'GN': lambda channels, **options: nn.GroupNorm(num_channels=channels, **options),
+    'GN': _group_norm,
 }
 _INIT = dict(type='TruncNormal', layer='Linear', std=0.02)
 #: The record of a neck without variants.
@@ -407,5 +416,6 @@ def _build_norm(cfg: dict[str, Any], channels: int) -> nn.Module:
     trainable = options.pop('requires_grad', True)
     kind = str(options.pop('type', None)).rpartition('.')[2]
     check('neck.norm_cfg.type', kind, choices=_NORMS)
-    norm: nn.Module = _NORMS[kind](channels, **options)
+    build = functools.partial(_NORMS[kind], channels)
+    norm: nn.Module = build_from(build, options, 'neck.norm_cfg')
     return norm.requires_grad_(trainable)

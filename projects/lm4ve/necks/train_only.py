@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from lm4ve.blocks.layer import Queries, take_tokens
-from lm4ve.errors import UserError, check
+from lm4ve.errors import UserError, build_from, check
 
 _NUMBER = (int, float)
 
@@ -91,6 +91,11 @@ def draw_tokens(
     return extra + kept_first.gather(1, nth)
 
 
+def _fraction_of(fraction: Any) -> Any:
+    """Return the only field of ``train_queries``."""
+    return fraction
+
+
 class TrainOnly:
     """Runs a neck's mappers and block as ``train_queries`` and ``branch`` prescribe.
 
@@ -111,11 +116,10 @@ class TrainOnly:
         self.branch: TrainBranch | None = None
         self.queries: tuple[float, ...] | None = None  # fractions of the first and last step
         if train_queries is not None:
-            given = dict(fraction=train_queries)
-            given = given if isinstance(train_queries, _NUMBER) else train_queries
-            check('neck.train_queries', given, kind=dict)
-            check('fields of neck.train_queries', [*given], choices=(['fraction'],))
-            part = given['fraction']
+            given = train_queries
+            if isinstance(train_queries, _NUMBER):
+                given = dict(fraction=train_queries)
+            part = build_from(_fraction_of, given, 'neck.train_queries')
             self.queries = tuple(part) if isinstance(part, (list, tuple)) else (part,)
             for part in self.queries:
                 check('neck.train_queries.fraction', part, kind=_NUMBER, above=0, most=1)
@@ -125,7 +129,7 @@ class TrainOnly:
             check('neck.out_type with neck.train_queries', out_type, choices=choices)
         if branch:
             check('neck.branch', branch, kind=(bool, dict))
-            self.branch = TrainBranch(**({} if branch is True else branch))
+            self.branch = build_from(TrainBranch, {} if branch is True else branch, 'neck.branch')
             # The others add the neck's input to its output, which the branch does itself.
             check('neck.residual with neck.branch', residual, choices=('none', 'inner'))
         self.scheduled = len(self.queries or ()) > 1 or self.branch is not None

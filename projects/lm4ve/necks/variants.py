@@ -13,7 +13,7 @@ from mmengine.model import Sequential
 from torch import Tensor, nn
 
 from lm4ve.blocks.layer import Queries, check_padding
-from lm4ve.errors import UserError, check
+from lm4ve.errors import UserError, build_from, check, require
 from lm4ve.necks.layouts import mean_of_tokens
 
 _ACTS = ('GELU', 'ReLU', 'LeakyReLU', 'SiLU', 'Tanh')
@@ -69,7 +69,11 @@ def add_variants(neck: Any, gate: Any, queries: Any, mapper: Any, lora: Any) -> 
         neck.gate = nn.Parameter(torch.zeros(1))
         neck.variants['gate'] = 'tanh' if gate == 'tanh' else 'scalar'
     if queries is not None:
-        check('neck.out_type with neck.queries', neck.out_type, choices=('query',))
+        require(
+            neck.out_type == 'query',
+            f"neck.queries goes with neck.out_type='query', not '{neck.out_type}'. Fix: set that "
+            'out_type, or leave neck.queries out.',
+        )
     if mapper is not None:
         neck.variants['mapper'] = build_mappers(mapper, neck)
     if lora is not None:
@@ -96,8 +100,8 @@ def build_mappers(fields: dict[str, Any], neck: Any) -> dict[str, Any]:
     Raises:
         UserError: A field has no such value, or there is no outer residual for ``skip``.
     """
-    check('neck.mapper', fields, kind=dict)
-    mappers, c, d = Mappers(**fields), neck.in_channels, neck.block.embed_dims
+    mappers = build_from(Mappers, fields, 'neck.mapper')
+    c, d = neck.in_channels, neck.block.embed_dims
     between = (c,) * (mappers.depth - 1)
     neck.mapper_in = mappers.build(c, *between, d)
     neck.mapper_out = mappers.build(d, *between, c)
@@ -166,8 +170,13 @@ class QueryTokens(nn.Module):
 
     def __init__(self, fields: Any, neck: Any) -> None:
         super().__init__()
-        check("neck.queries (of out_type='query')", fields, kind=dict)
-        self.fields, self.extra = FewQueries(**fields), neck.num_extra_tokens
+        require(
+            fields is not None,
+            "neck.queries is missing, which neck.out_type='query' reads. Fix: "
+            'neck.queries=dict(learned=1), or another neck.out_type.',
+        )
+        self.fields = build_from(FewQueries, fields, 'neck.queries')
+        self.extra = neck.num_extra_tokens
         source = getattr(neck.block, 'source', {})
         self.is_placed = bool(source.get('rotary') or source.get('window'))
         check("neck.keep_others with out_type='query'", neck.keep_others, choices=(False,))

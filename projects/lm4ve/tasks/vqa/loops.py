@@ -17,7 +17,7 @@ from mmengine.runner.amp import autocast
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lm4ve.errors import check
+from lm4ve.errors import build_from, check
 from lm4ve.registry import LOOPS
 from lm4ve.runner.same_data import innermost
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
@@ -142,6 +142,11 @@ def score_chosen(
     return scores
 
 
+def _coarse_fields(top_k: int = 128) -> dict[str, int]:
+    """Return the fields of ``coarse``."""
+    return dict(top_k=top_k)
+
+
 class _RetrievalLoop:
     """What validation and test share; :class:`RetrievalValLoop` describes the arguments."""
 
@@ -154,8 +159,10 @@ class _RetrievalLoop:
         super().__init__(*args, **kwargs)
         field = f'{self.mode}_cfg'
         check(f'{field}.pairs_per_batch', pairs_per_batch, kind=int, least=1)
-        self.coarse = {} if coarse is None else dict(top_k=128) | dict(coarse)
-        check(f'{field}.coarse.top_k', self.coarse.get('top_k', 1), kind=int, least=1)
+        self.coarse: dict[str, int] = {}
+        if coarse is not None:
+            self.coarse = build_from(_coarse_fields, coarse, f'{field}.coarse')
+            check(f'{field}.coarse.top_k', self.coarse['top_k'], kind=int, least=1)
         self.pairs_per_batch = pairs_per_batch
         test_mode = getattr(self.dataloader.dataset, 'test_mode', True)
         check(f'{self.mode}_dataloader.dataset.test_mode', test_mode, choices=(True,))

@@ -5,6 +5,7 @@ is ``LLMBlockInsert(after='embed')`` around the backbone. A linear layer turns e
 voxels of its patch.
 """
 
+import inspect
 import math
 from collections.abc import Sequence
 
@@ -14,7 +15,7 @@ from mmengine.model import BaseModel, BaseModule
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from lm4ve.errors import UserError, check
+from lm4ve.errors import UserError, build_from, check
 from lm4ve.registry import MODELS
 
 
@@ -24,6 +25,19 @@ class VolumeDataSample(BaseDataElement):
     ``gt_seg`` and ``pred_seg`` int64 ``[H, W, D]``; of ``metainfo``, ``spacing`` in mm, a number
     for each axis, ``num_classes`` and ``filename``.
     """
+
+
+def _build_loss(fields: dict) -> nn.Module:
+    """Build a loss of MONAI from its class's ``name`` and its arguments.
+
+    Raises:
+        UserError: There is no such loss, or it has no such argument.
+    """
+    options = dict(fields)
+    name = options.pop('name', None)
+    known = [n for n, kind in vars(monai.losses).items() if inspect.isclass(kind)]
+    check('model.loss.name', name, choices=known)
+    return build_from(getattr(monai.losses, name), options, 'model.loss')
 
 
 class Layer(nn.Module):
@@ -133,8 +147,7 @@ class VolumeSegmentor(BaseModel):
         voxels = channels * math.prod(self.backbone.patch_size)
         self.head = nn.Linear(self.backbone.pos_embed.shape[-1], voxels)
         kind = dict(sigmoid=True) if channels == 1 else dict(softmax=True, to_onehot_y=True)
-        options = {**kind, **loss}
-        self.loss = getattr(monai.losses, options.pop('name'))(**options)
+        self.loss = _build_loss({**kind, **loss})
 
     def forward(self, inputs: Tensor | list[Tensor], data_samples=None, mode: str = 'tensor'):
         """Run the model.

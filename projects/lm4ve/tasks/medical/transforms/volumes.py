@@ -8,7 +8,7 @@ import torch
 from mmcv.transforms import BaseTransform
 from monai.data.utils import affine_to_spacing
 
-from lm4ve.errors import UserError, listing
+from lm4ve.errors import UserError, build_from, listing
 from lm4ve.registry import TRANSFORMS
 from lm4ve.tasks.medical.models.volume_vit import VolumeDataSample
 
@@ -98,7 +98,8 @@ class MonaiTransform(BaseTransform):
         kind = getattr(monai.transforms, name, None)
         if kind is None:
             raise UserError(f"MonaiTransform: monai.transforms has no '{name}'.")
-        self.apply = kind(**{'keys': ('img', 'seg'), 'allow_missing_keys': True, **options})
+        given = dict(keys=('img', 'seg'), allow_missing_keys=True)
+        self.apply = build_from(kind, options, f'MonaiTransform of {name}', **given)
 
     def transform(self, results: dict) -> dict:
         """Run it."""

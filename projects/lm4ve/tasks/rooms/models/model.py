@@ -5,6 +5,7 @@ after that and before the pooling (arXiv 2310.12973, section 4.5 and C.6). Sourc
 of the model: SQA3D (Ma et al., ICLR 2023, arXiv 2210.07474) and ScanQA (arXiv 2112.10482).
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from lm4ve.errors import check
+from lm4ve.errors import build_from, check
 from lm4ve.registry import MODELS
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
 from lm4ve.tasks.base.language.text_preprocessor import check_tokenizer
@@ -75,7 +76,10 @@ class SQA3D(BaseModel):
         self.object_transform = nn.Linear(self.object_encoder.embed_dims, channels)
         self.text_transform = nn.Linear(self.text_encoder.embed_dims, channels)
         self.neck = None if neck is None else MODELS.build(neck)
-        self.pools = nn.ModuleDict({name: AttentionPool(channels, **pool) for name in STREAMS})
+        build_pool = functools.partial(AttentionPool, channels)
+        self.pools = nn.ModuleDict(
+            {name: build_from(build_pool, pool, 'model.pool') for name in STREAMS}
+        )
         self.head = MODELS.build(head)
         self.pose_head = None if pose_head is None else MODELS.build(pose_head)
         for name in loss_weights or ():

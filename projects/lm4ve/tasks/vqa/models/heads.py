@@ -4,7 +4,9 @@ All compute in fp32, also under mixed precision: 16 bits would tie the scores of
 pairs, and ranks would depend on their order.
 """
 
+import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,7 +14,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from lm4ve.errors import check
+from lm4ve.errors import build_from, check
 from lm4ve.registry import MODELS
 from lm4ve.tasks.base.language.answering import VocabularyHead, in_fp32
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
@@ -133,6 +135,14 @@ class MatchingHead(BaseModule):
         return _with_scores(data_samples, self.score(features).sigmoid())
 
 
+@dataclass(frozen=True)
+class _Matching:
+    """The fields of ``itm``: the weight of the loss, and whether its head stays as it is."""
+
+    weight: float = 1.0
+    frozen: bool = True
+
+
 @MODELS.register_module()
 class RetrievalHead(BaseModule):
     """Rank the texts of an image: one logit a pair, the first of S texts is the true one.
@@ -164,12 +174,12 @@ class RetrievalHead(BaseModule):
         init_as_bert(self)
         self.itm = self.contrastive = None
         if itm is not None:
-            itm = dict(weight=1.0, frozen=True) | dict(itm)
-            check('the fields of model.head.itm', set(itm), choices=({'weight', 'frozen'},))
-            self.itm_weight = itm['weight']
-            self.itm = MatchingHead(in_channels).requires_grad_(not itm['frozen'])
+            matching = build_from(_Matching, itm, 'model.head.itm')
+            self.itm_weight = matching.weight
+            self.itm = MatchingHead(in_channels).requires_grad_(not matching.frozen)
         if contrastive is not None:
-            self.contrastive = _Contrastive(in_channels // 2, **contrastive)
+            build = functools.partial(_Contrastive, in_channels // 2)
+            self.contrastive = build_from(build, contrastive, 'model.head.contrastive')
 
     def forward(self, features: Tensor) -> Tensor:
         """``[..., 2 C]`` to scores, fp32 ``[...]``."""
