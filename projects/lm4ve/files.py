@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from lm4ve.errors import UserError
 
 # What `replacing` calls a file that is not whole yet.
@@ -89,6 +91,78 @@ def write_text(text: str, path: str | Path) -> None:
 def write_json(value: Any, path: str | Path) -> None:
     """Write plain data as indented JSON, with :func:`write_atomically`."""
     write_text(json.dumps(value, indent=1), path)
+
+
+def read_json(path: str | Path) -> Any:
+    """Return what a JSON file of ours holds, or None where there is none or it is damaged.
+
+    For files that are made anew then. What it holds has still to be checked.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding='utf-8'))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def find_write_problem(folder: str | Path) -> str | None:
+    """Return why a file of a mebibyte cannot be written into a folder, or None.
+
+    Args:
+        folder (str | Path): Is made if it does not exist.
+    """
+    probe = Path(folder) / f'.probe.{secrets.token_hex(4)}'
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        try:
+            with open(probe, 'wb') as file:
+                file.write(bytes(1 << 20))
+                file.flush()
+                os.fsync(file.fileno())
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError as e:
+        return e.strerror or str(e)
+    return None
+
+
+def require_writable(folder: str | Path, field: str) -> None:
+    """Raise an error if nothing can be written into a folder, before hours of work for it.
+
+    Args:
+        folder (str | Path): Is made if it does not exist.
+        field (str): What names it, for the error.
+
+    Raises:
+        UserError: It gives the reason.
+    """
+    problem = find_write_problem(folder)
+    if problem:
+        raise UserError(f"{field}='{folder}' cannot be written to: {problem}.")
+
+
+@contextlib.contextmanager
+def sole_use(lock: str | Path) -> Iterator[None]:
+    """Hold a lock file inside, so that no other run writes where this one does.
+
+    The system gives the lock back when the process ends, however it does.
+
+    Args:
+        lock (str | Path): The file.
+
+    Raises:
+        UserError: Another run holds it.
+    """
+    held = FileLock(lock, timeout=0)
+    try:
+        held.acquire()
+    except Timeout as e:
+        raise UserError(
+            f"Another run works here: it holds '{lock}'. Fix: wait for it, or name another folder."
+        ) from e
+    try:
+        yield
+    finally:
+        held.release()
 
 
 def clear_left_behind(folder: str | Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """The tool on a toy: killed, resumed, stopped, failing, and what it writes."""
 
 import contextlib
+import errno
 import json
 import multiprocessing
 import os
@@ -14,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from filelock import Timeout
 from scipy import stats
 
 from lm4ve.ablation import Store, load_grid
 from lm4ve.ablation import store as stores
 from lm4ve.ablation.trial import run_trial, write_spec
 from lm4ve.ablation.workers import Workers
+from lm4ve.errors import UserError
 from lm4ve.runner.same_data import pixel_versions
 from tests.ablation.toy import GRID, HANG, TUNE, write_grid
 from tests.helpers import quick_python
@@ -181,7 +182,7 @@ def test_a_running_trial_is_neither_cleared_nor_run_twice(tmp_path, monkeypatch,
     trial = load_grid(write_grid(tmp_path)).main({})[0]
     folder = store.clear(trial)
     with stores.trial_lock(folder, 0):
-        with pytest.raises(Timeout):
+        with pytest.raises(UserError, match='earlier command still writes'):
             store.clear(trial)
         assert folder.exists()
     assert not list(store.clear(trial).iterdir())
@@ -191,15 +192,51 @@ def test_a_running_trial_is_neither_cleared_nor_run_twice(tmp_path, monkeypatch,
     assert (folder / 'result.json').read_text() == '{}'
 
 
+def complete_result(trial) -> dict:
+    sizes = dict(trainable=1, frozen=0, step_seconds=0.1, wall_seconds=1.0, world_size=1)
+    return dict(id=trial.id, metrics=dict(a=1), **sizes)
+
+
+def test_two_commands_in_one_folder_are_one_too_many(tmp_path, capsys):
+    path = write_grid(tmp_path)
+    with Store(tmp_path / 'out').lock():
+        assert run(path, tmp_path / 'out') == 2
+    assert 'Another run works here' in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_named_first(tmp_path, capsys):
+    (tmp_path / 'out').touch()
+    assert run(write_grid(tmp_path), tmp_path / 'out') == 2
+    assert "--work-dir='" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_the_reason_of_a_failure(tmp_path, monkeypatch):
+    trial = load_grid(write_grid(tmp_path)).main({})[0]
+    executor = Workers(Store(tmp_path / 'out'))
+    log = executor.store.clear(trial) / 'log.txt'
+    log.write_text('Epoch 1')
+    assert executor.outcome(trial, 'failed').reason == 'failed: Epoch 1'
+
+    def fail(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, 'fsync', fail)
+    assert executor.outcome(trial, 'failed').reason.endswith('No space left on device')
+
+
 def test_only_a_complete_result_of_its_own_counts(tmp_path):
     trial = load_grid(write_grid(tmp_path)).main({})[0]
     store = Store(tmp_path / 'out')
     path = store.clear(trial) / 'result.json'
-    whole = dict(id=trial.id, metrics=dict(a=1), world_size=1)
-    others = dict(whole, id='other'), dict(whole, world_size=2), dict(whole, metrics=1), []
-    for text in ('', '{"id": ', *map(json.dumps, others), f'{{"id": "{trial.id}"}}'):
+    whole = complete_result(trial)
+    others = [dict(whole, id='other'), dict(whole, world_size=2), dict(whole, metrics=1), []]
+    others += [dict(whole, metrics=dict(a='1')), dict(whole, wall_seconds='1')]
+    deep = '[' * 100_000
+    for text in ('', '{"id": ', deep, *map(json.dumps, others), f'{{"id": "{trial.id}"}}'):
         path.write_text(text)
         assert store.result(trial) is None
+    path.write_bytes(b'\xff')
+    assert store.result(trial) is None
     path.write_text(json.dumps(whole))
     assert store.result(trial) == whole
 
@@ -207,7 +244,7 @@ def test_only_a_complete_result_of_its_own_counts(tmp_path):
 def test_a_resumed_grid_warns_of_other_pixel_libraries(tmp_path, capsys):
     trial = load_grid(write_grid(tmp_path)).main({})[0]
     executor = Workers(Store(tmp_path / 'out'))
-    result = dict(id=trial.id, metrics={}, world_size=1, pixel_versions=pixel_versions())
+    result = dict(complete_result(trial), pixel_versions=pixel_versions())
     for version, told in ((result['pixel_versions']['pillow'], False), ('0.1', True)):
         result['pixel_versions']['pillow'] = version
         (executor.store.clear(trial) / 'result.json').write_text(json.dumps(result))

@@ -84,6 +84,28 @@ def test_a_killed_run_loses_one_batch(data, whole, tmp_path):
     assert module.calls == 0
 
 
+@pytest.mark.parametrize(
+    'content',
+    [
+        b'',
+        b'\xff',
+        b'[' * 100_000,
+        b'[]',
+        b'{"shape": "68", "batches": []}',
+        b'{"shape": [6, 8], "batches": 5}',
+        b'{"shape": [6, 8], "batches": [["8", 0]]}',
+        b'{"shape": [6, 8], "batches": [[-8, 0]]}',
+        b'{"shape": [6, 8], "batches": [[8e30, 0]]}',
+        b'{"shape": [6, -8], "batches": [[8, 0]]}',
+        b'{"shape": [1000000000000, 8], "batches": [[8000000000000, 0]]}',
+    ],
+)
+def test_a_damaged_record_is_made_anew(content, data, whole, tmp_path):
+    folder = extract(Small(), data, tmp_path, tokens=0).folder
+    (folder / RECORD).write_bytes(content)
+    assert extract(Small(), data, tmp_path, tokens=0).tokens.tobytes() == whole.tokens.tobytes()
+
+
 def test_an_encoder_that_draws_at_random_is_refused(data, tmp_path):
     with pytest.raises(UserError, match='other tokens each time'):
         extract(Small(2, lambda x: torch.rand(len(x), 8, 2, 3)), data, tmp_path)

@@ -1,6 +1,8 @@
 """Studies on tokens made here: what they find, and that a kill loses no digit."""
 
 import itertools
+import json
+import math
 import time
 from importlib import import_module
 
@@ -11,9 +13,11 @@ from filelock import FileLock
 from transformers import LlamaConfig, LlamaModel
 
 from lm4ve.errors import UserError
+from lm4ve.files import sole_use
 from lm4ve.probing import training
 from lm4ve.probing.data import ProbeData
 from lm4ve.probing.features import Features
+from lm4ve.probing.report import OWNER, claim_folder
 from lm4ve.probing.study import Study
 from lm4ve.probing.training import Job, Trainer, start_workers
 from lm4ve.probing.variants import BATCH, Variant, build_head, count, list_controls
@@ -156,12 +160,77 @@ def test_two_runs_at_once_are_one_too_many(tmp_path, checkpoint, monkeypatch):
         study(features, checkpoint, monkeypatch=monkeypatch)
 
 
+@pytest.mark.parametrize('content', ['[' * 100_000, '{"steps": "10", "seeds": 8}', '\udcff'])
+def test_a_damaged_plan_is_made_anew(content, tmp_path, checkpoint):
+    features = make_features(tmp_path)
+    words = ['e', 'd', '--block', checkpoint, '--steps', '10', '--variants', 'frozen', 'linear']
+    plans = []
+    for _ in range(2):
+        with start_workers(features, 0) as run:
+            plans.append(Study(features, command.parse_args(words), run, 0.0).plan)
+        (path,) = tmp_path.glob('plan-*.json')
+        path.write_bytes(content.encode(errors='surrogateescape'))
+    assert plans[0] == plans[1] == dict(steps=10, seeds=8)
+
+
+def test_damaged_results_do_not_count(tmp_path):
+    features = make_features(tmp_path)
+    (linear,) = (v for v in list_controls(CHANNELS, TOKENS, 16, 1000) if v.name == 'linear')
+    job = Job(linear, 1e-2, 0, 10, 'test')
+    Trainer(features).run(job)
+    path = job.path(features)
+    whole = json.loads(path.read_text())
+    assert training.read_result(features, job) is not None
+    texts = ['', '[' * 100_000, '[]', '5', '\udcff', path.read_text()[:40]]
+    fields = dict(correct=['zz', '', 'ff' * 999, 1, None], seconds=['1', None, -1, math.nan])
+    for field, values in fields.items():
+        texts += [json.dumps(whole | {field: value}) for value in values]
+    for text in texts:
+        path.write_bytes(text.encode(errors='surrogateescape'))
+        assert training.read_result(features, job) is None, text[:80]
+
+
+def test_the_work_folder_is_looked_at_before_anything_is_computed(
+    tmp_path, checkpoint, monkeypatch
+):
+    def never(*args, **kwargs):
+        raise AssertionError('something was computed')
+
+    monkeypatch.setattr(command, 'load_encoder', never)
+    (tmp_path / 'file').touch()
+    (tmp_path / 'grid').mkdir()
+    (tmp_path / 'grid/results.csv').write_text('of a grid')
+    (tmp_path / 'used').mkdir()
+    words = ['encoder', 'data', '--block', checkpoint, '--cache', str(tmp_path / 'cache')]
+    cases = {'file': 'cannot be written to: File exists', 'grid': 'holds results.csv of another'}
+    for name, match in cases.items():
+        with pytest.raises(UserError, match=match):
+            command.main([*words, '--work-dir', str(tmp_path / name)])
+    with pytest.raises(UserError, match='--cache.* cannot be written to'):
+        command.main([*words, '--cache', str(tmp_path / 'file')])
+    with sole_use(tmp_path / 'used/.lock'), pytest.raises(UserError, match='Another run works'):
+        command.main([*words, '--work-dir', str(tmp_path / 'used')])
+    assert (tmp_path / 'grid/results.csv').read_text() == 'of a grid'
+
+
+def test_a_folder_keeps_the_report_of_its_study(tmp_path):
+    study = dict(encoder='encoder', data=str(tmp_path), block='package:x')
+    claim_folder(tmp_path, study)
+    claim_folder(tmp_path, dict(study, data=f'{tmp_path}/'))
+    with pytest.raises(UserError, match='report of another study .encoder encoder, data'):
+        claim_folder(tmp_path, dict(study, data='others'))
+    (tmp_path / OWNER).unlink()  # as before there was such a file
+    for name in ('report.html', 'results.csv'):
+        (tmp_path / name).touch()
+    claim_folder(tmp_path, study)
+
+
 def test_minutes_that_do_not_suffice_are_named(tmp_path, checkpoint, monkeypatch):
     args = command.parse_args(
         ['e', 'd', '--block', checkpoint, '--minutes', '0.3', '--workers', '0']
     )
     with pytest.raises(UserError, match='needs? about [1-9].*--minutes'):
-        command.run(make_features(tmp_path), args, time.monotonic() - 60)
+        command.run(make_features(tmp_path), args, time.monotonic() - 60, tmp_path)
 
 
 def test_the_page_escapes_names(tmp_path, checkpoint, monkeypatch):

@@ -23,13 +23,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from filelock import FileLock
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 from tqdm import tqdm
 
 from lm4ve.errors import UserError, check, listing
-from lm4ve.files import clear_left_behind, replacing, write_text
+from lm4ve.files import clear_left_behind, replacing, sole_use, write_text
 from lm4ve.runner.cfg_options import OptionsAction
 from lm4ve.runner.command_line import build_parser, read_config, run_tool
 from lm4ve.tasks import task_of_config
@@ -84,8 +83,7 @@ def write_shards(
         of name, offset, size and label) of each.
 
     Raises:
-        Timeout: Another run writes there.
-        UserError: A file is corrupt, with 'refuse'.
+        UserError: Another run writes there; with 'refuse', a file is corrupt.
     """
     count = len(entries)
     order = range(count) if seed is None else np.random.default_rng(seed).permutation(count)
@@ -94,8 +92,7 @@ def write_shards(
     paths = [Path(folder, f'{split}-{number:06d}.tar') for number in range(len(groups))]
     index, skipped = Path(folder, f'{split}.index.json'), SkippedFiles(on_corrupt)
     index.parent.mkdir(parents=True, exist_ok=True)
-    # A second run on the same output ends with the lock's error.
-    with FileLock(f'{index}.lock', timeout=0), ThreadPoolExecutor(workers) as pool:
+    with sole_use(f'{index}.lock'), ThreadPoolExecutor(workers) as pool:
         clear_left_behind(folder)
         done = pool.map(partial(_write_shard, find_defect, on_corrupt), paths, groups)
         shards = list(tqdm(done, f'writing shards of {split}', len(paths), disable=None))

@@ -5,9 +5,7 @@ requeues what it preempts; a requeued trial begins anew. The command itself only
 be stopped and started again while jobs run, and finds them by the file beside each trial.
 """
 
-import contextlib
 import getpass
-import json
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -20,7 +18,7 @@ from submitit.slurm.slurm import SlurmExecutor
 from lm4ve.ablation.grid import Trial
 from lm4ve.ablation.trial import run_logged, write_spec
 from lm4ve.ablation.workers import Ended, Executor
-from lm4ve.files import write_json
+from lm4ve.files import read_json, write_json
 
 #: Seconds between two looks at the queue.
 INTERVAL = 5.0
@@ -113,9 +111,8 @@ class SlurmJobs(Executor):
 
     def _job_of(self, trial: Trial) -> str | None:
         """Return the job that a trial was submitted as."""
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            return json.loads((self.store.folder(trial) / 'slurm.json').read_text())['job']
-        return None
+        stored = read_json(self.store.folder(trial) / 'slurm.json')
+        return stored.get('job') if isinstance(stored, dict) else None
 
     def _wait(self, waiting: list[tuple[Trial, str]]) -> Ended:
         """Wait until no job is in the queue; a trial that has ended leaves the list."""

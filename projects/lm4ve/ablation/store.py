@@ -11,17 +11,21 @@ trained once.
 """
 
 import itertools
-import json
 import math
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from lm4ve.ablation.grid import Grid, Trial
-from lm4ve.errors import check
+from lm4ve.errors import UserError, check
+from lm4ve.files import read_json, require_writable, sole_use
 
+#: Fields of a result that are numbers.
+_NUMBERS = ('trainable', 'frozen', 'step_seconds', 'wall_seconds', 'world_size')
 #: Seconds that a trial of a killed command may need to end.
 ORPHANS = 30.0
 
@@ -42,31 +46,54 @@ class Store:
         return self.work_dir / 'trials' / trial.id
 
     def result(self, trial: Trial) -> dict | None:
-        """Return a trial's result; None where there is no complete one."""
-        try:
-            result = json.loads((self.folder(trial) / 'result.json').read_text())
-            complete = result['id'] == trial.id and isinstance(result['metrics'], dict)
-            return result if complete and result['world_size'] == self.world_size else None
-        except (OSError, ValueError, KeyError, TypeError):
+        """Return a trial's result; None where there is none, or it is damaged or another's."""
+        result = read_json(self.folder(trial) / 'result.json')
+        if not isinstance(result, dict) or not _is_result(result):
             return None
+        is_own = result['id'] == trial.id and result['world_size'] == self.world_size
+        return result if is_own else None
 
     def clear(self, trial: Trial) -> Path:
         """Empty a trial's folder, or make it.
 
         Raises:
-            filelock.Timeout: A trial of an earlier command still writes there.
+            UserError: A trial of an earlier command still writes there, or nothing can be
+                written.
         """
         folder = self.folder(trial)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with trial_lock(folder, ORPHANS):
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir()
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with trial_lock(folder, ORPHANS):
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+        except Timeout as e:
+            raise UserError(f"A trial of an earlier command still writes in '{folder}'.") from e
+        except OSError as e:
+            raise UserError(f"'{folder}' cannot be written: {e.strerror or e}.") from e
         return folder
 
-    def lock(self) -> FileLock:
-        """Return the lock of the folder; entering it raises where another command has it."""
-        self.work_dir.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.work_dir / 'lock', timeout=0)
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder inside.
+
+        Raises:
+            UserError: Nothing can be written into it, or another command works in it.
+        """
+        require_writable(self.work_dir, '--work-dir')
+        with sole_use(self.work_dir / 'lock'):
+            yield
+
+
+def _is_result(stored: dict[str, Any]) -> bool:
+    """Return whether what a file holds has the fields of a result, in their types."""
+    metrics = stored.get('metrics')
+    if not isinstance(metrics, dict) or not all(map(_is_number, metrics.values())):
+        return False
+    return 'id' in stored and all(_is_number(stored.get(name)) for name in _NUMBERS)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def trial_lock(folder: Path, timeout: float) -> FileLock:

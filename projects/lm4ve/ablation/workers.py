@@ -24,6 +24,7 @@ from rich.progress import track
 from lm4ve.ablation.grid import Trial, fresh_config
 from lm4ve.ablation.store import Store
 from lm4ve.ablation.trial import end_with_parent, run_logged, write_spec
+from lm4ve.files import find_write_problem
 from lm4ve.runner.same_data import changed_versions
 
 #: Seconds that a trial has to end after SIGTERM.
@@ -95,10 +96,17 @@ class Executor:
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def outcome(self, trial: Trial, ending: str) -> Failure | None:
-        """Return None for a trial with a result, else its failure with the last line of its log."""
+        """Return None for a trial with a result, else its failure.
+
+        The reason is the last line of its log, or why nothing can be written: then the log
+        lacks its end.
+        """
         if self.store.result(trial) is not None:
             return None
         log = self.store.folder(trial) / 'log.txt'
+        problem = find_write_problem(log.parent)
+        if problem:
+            return Failure(trial, log, f"{ending}: '{log.parent}' cannot be written: {problem}")
         lines = log.read_text(errors='replace').strip().splitlines() if log.exists() else []
         return Failure(trial, log, f'{ending}: {lines[-1] if lines else "no output"}')
 

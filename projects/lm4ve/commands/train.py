@@ -6,11 +6,11 @@ lm4ve train configs/lm4ve/vit-demo_minilm_digits.py
 from collections.abc import Sequence
 from pathlib import Path
 
-from filelock import FileLock
 from mmengine.dist import get_rank
 
 from lm4ve.commands.flags import parser_of
 from lm4ve.errors import UserError
+from lm4ve.files import sole_use
 from lm4ve.runner import command_line
 from lm4ve.runner.resume import check_whole, resume_newest
 
@@ -39,5 +39,5 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_whole(cfg.load_from)
     runner = command_line.build_runner(cfg, short_console=not args.verbose)
     # Two trainings in one folder would replace each other's checkpoints.
-    with FileLock(Path(cfg.work_dir) / f'training-{get_rank()}.lock', timeout=0):
+    with sole_use(Path(cfg.work_dir) / f'training-{get_rank()}.lock'):
         runner.train()

@@ -18,15 +18,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from mmengine.logging import MessageHub, MMLogger
 
 from lm4ve.commands.flags import parser_of
 from lm4ve.errors import UserError, check
+from lm4ve.files import require_writable, sole_use
 from lm4ve.probing.data import read_data
 from lm4ve.probing.encoders import load_encoder
 from lm4ve.probing.features import Features, extract_features
-from lm4ve.probing.report import write_report
+from lm4ve.probing.report import claim_folder, write_report
 from lm4ve.probing.study import Study
 from lm4ve.probing.training import DEVICE, start_workers
 from lm4ve.probing.verdict import decide
@@ -54,20 +54,31 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     started, args = time.monotonic(), parse_args(argv)
     MMLogger.get_instance('lm4ve-try', log_level='WARNING')
-    encoder = load_encoder(args.encoder, args.encoder_checkpoint, args.size)
-    data = read_data(args.data, limit=args.limit)
-    # A stopped command prints this path as what it saved.
-    MessageHub.get_instance('lm4ve-try').update_info('last_ckpt', str(args.cache))
-    try:
+    out = args.work_dir or Path('work_dirs/try', default_name(args))
+    # Before anything is computed: nobody waits ten minutes for a report that cannot be written.
+    require_writable(args.cache, '--cache')
+    require_writable(out, '--work-dir')
+    with sole_use(out / '.lock'):
+        claim_folder(out, dict(encoder=args.encoder, data=args.data, block=args.block))
+        encoder = load_encoder(args.encoder, args.encoder_checkpoint, args.size)
+        data = read_data(args.data, limit=args.limit)
+        # A stopped command prints this path as what it saved.
+        MessageHub.get_instance('lm4ve-try').update_info('last_ckpt', str(args.cache))
         features = extract_features(encoder, data, args.cache, args.views, args.tokens)
-        with FileLock(features.folder / 'study.lock', timeout=0):
-            run(features, args, started)
-    except Timeout as e:
-        raise UserError(f"Another run works on these features: '{e.lock_file}'.") from e
+        with sole_use(features.folder / 'study.lock'):
+            run(features, args, started, out)
 
 
-def run(features: Features, args: argparse.Namespace, started: float) -> None:
-    """Run a study and write its report."""
+def default_name(args: argparse.Namespace) -> str:
+    """Return the name of the folder of a report, by what is compared."""
+    parts = [args.encoder, args.data, args.block]
+    if args.layers != [-1]:
+        parts += ['layers', *map(str, args.layers)]
+    return re.sub(r'[^\w.-]+', '-', '-'.join(parts)).strip('-')
+
+
+def run(features: Features, args: argparse.Namespace, started: float, out: Path) -> None:
+    """Run a study and write its report into a folder."""
     with start_workers(features, args.workers) as call:
         study = Study(features, args, call, started)
         count = len(study.blocks) * (len(study.variants) - len(study.blocks))
@@ -79,11 +90,7 @@ def run(features: Features, args: argparse.Namespace, started: float) -> None:
         rule = f'{inspect.getdoc(decide)}\n\nHere: {about}'
         print(f'{rule}\n')
         study.train()
-    parts = [features.encoder, features.data.name, args.block]
-    parts += ['layers', *map(str, args.layers)] if args.layers != [-1] else []
-    name = re.sub(r'[^\w.-]+', '-', '-'.join(parts)).strip('-')
-    command = shlex.join(['lm4ve', 'try', *sys.argv[1:]])
-    write_report(study, args.work_dir or Path('work_dirs/try', name), rule, command)
+    write_report(study, out, rule, shlex.join(['lm4ve', 'try', *sys.argv[1:]]))
 
 
 if __name__ == '__main__':

@@ -11,6 +11,7 @@ counts is compared with its checksums whenever the file is opened.
 import hashlib
 import json
 import math
+import os
 import shutil
 import zlib
 from collections.abc import Sequence
@@ -25,13 +26,12 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from filelock import FileLock
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from lm4ve.errors import UserError, check
-from lm4ve.files import write_json
+from lm4ve.files import read_json, require_writable, sole_use, write_json
 from lm4ve.probing.data import DamagedPictureError, ProbeData
 from lm4ve.probing.encoders import Encoder
 from lm4ve.runner.devices import find_device
@@ -101,8 +101,8 @@ def extract_features(
     facts = [encoder.fingerprint, data.fingerprint, views, tokens, *map(installed.get, LIBRARIES)]
     fingerprint = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     folder = Path(cache) / fingerprint[:16]
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / 'lock', timeout=0):
+    require_writable(folder, '--cache')
+    with sole_use(folder / 'lock'):
         shape = _fill(folder, encoder, data, views * len(data), tokens)
     found = Features((views, len(data), *shape), data, fingerprint, folder, encoder.name)
     damaged = np.flatnonzero(np.isnan(found.tokens[0, :, 0, 0]))
@@ -158,6 +158,8 @@ def _fill(folder: Path, encoder: Encoder, data: ProbeData, total: int, limit: in
     done = sum(rows for rows, _ in batches)
     if done == total:
         return shape
+    if done > total:  # no record of these data
+        done, batches = 0, []
     load = partial(_load, encoder, data)
     first = next((x for x in map(load, range(total)) if x is not None), None)
     if first is None:
@@ -191,17 +193,40 @@ def _fill(folder: Path, encoder: Encoder, data: ProbeData, total: int, limit: in
 
 
 def _verified(folder: Path) -> tuple[list[int], list[list[int]]]:
-    """Return the shape of a row, and rows and checksum of each batch that is on the disk."""
-    shape: list[int] = []
+    """Return the shape of a row, and rows and checksum of each batch that is on the disk.
+
+    A record that is damaged counts nothing, and a batch that is damaged ends what counts.
+    """
+    record = read_json(folder / RECORD)
+    if not _is_record(record):
+        return [], []
+    shape = record['shape']
+    row_bytes = 2 * math.prod(shape)
     batches: list[list[int]] = []
-    with suppress(OSError, ValueError, KeyError, TypeError), open(folder / TOKENS, 'rb') as file:
-        record = json.loads((folder / RECORD).read_text())
-        shape = record['shape']
+    with suppress(OSError), open(folder / TOKENS, 'rb') as file:
+        left = file.seek(0, os.SEEK_END)
+        file.seek(0)
         for rows, checksum in record['batches']:
-            if zlib.crc32(file.read(2 * rows * math.prod(shape))) != checksum:
+            left -= rows * row_bytes
+            if left < 0 or zlib.crc32(file.read(rows * row_bytes)) != checksum:
                 break
             batches.append([rows, checksum])
     return shape, batches
+
+
+def _is_record(value: Any) -> bool:
+    """Return whether a file's content is a record: a shape and a list of pairs of numbers."""
+    if not isinstance(value, dict) or {'shape', 'batches'} - value.keys():
+        return False
+    shape, batches = value['shape'], value['batches']
+    if not _are_counts(shape, 2) or not isinstance(batches, list):
+        return False
+    return all(_are_counts(batch, 2, least=0) and batch[0] > 0 for batch in batches)
+
+
+def _are_counts(value: Any, length: int, least: int = 1) -> bool:
+    is_list = isinstance(value, list) and len(value) == length
+    return is_list and all(type(number) is int and number >= least for number in value)
 
 
 def _cut(picture: Image.Image, view: int, index: int) -> Image.Image:

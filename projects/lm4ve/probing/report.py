@@ -1,6 +1,7 @@
 """What a study leaves: a table, a picture, a page that can be sent, CSV files and the sentence."""
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -8,12 +9,18 @@ from matplotlib.figure import Figure
 
 from lm4ve.ablation.report import number, p_value, print_table
 from lm4ve.analysis.sheets import render_page
-from lm4ve.files import write_text
+from lm4ve.errors import UserError, brief, listing
+from lm4ve.files import read_json, write_json, write_text
 from lm4ve.probing.study import Study
 from lm4ve.probing.variants import BATCH
 from lm4ve.probing.verdict import Comparison, compare, conclude, interval, points
 from lm4ve.runner.rich_console import Console
 from lm4ve.tasks.base.pictures import save_figure
+
+#: Which study a folder's report is of.
+OWNER = '.study.json'
+#: What a report consists of, beside its page.
+FILES = ('results.csv', 'comparisons.csv', 'tuning.csv', 'plot.png', 'sentence.txt')
 
 _COLORS = dict(better='C2', worse='C3', equal='C0')
 
@@ -129,3 +136,33 @@ def write_report(study: Study, out: Path, rule: str, command: str) -> None:
     print_table(console := Console(), rows, title)
     for text in (*(f'Note: {note}' for note in notes), f'\n{sentence}\n', f'Report: {out}'):
         console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def claim_folder(out: Path, study: Mapping[str, str]) -> None:
+    """Note in a folder whose report it is for.
+
+    Args:
+        out (Path): The folder.
+        study (Mapping[str, str]): The names of encoder, data and block.
+
+    Raises:
+        UserError: It holds the report of another study, or files of another command that a
+            report would replace.
+    """
+    # However a path is written, it is one place.
+    own = {k: os.path.realpath(v) if os.path.exists(v) else v for k, v in study.items()}
+    known = read_json(out / OWNER)
+    if isinstance(known, dict) and known != own:
+        theirs = ', '.join(f'{name} {brief(value)}' for name, value in known.items())
+        raise UserError(
+            f"--work-dir='{out}' holds the report of another study ({theirs}). Fix: name another "
+            'folder, or remove this one.'
+        )
+    is_report = (out / 'report.html').exists()
+    foreign = [name for name in FILES if (out / name).exists()]
+    if known is None and foreign and not is_report:
+        raise UserError(
+            f"--work-dir='{out}' holds {listing(foreign)} of another command, which the report "
+            'would replace. Fix: name another folder.'
+        )
+    write_json(own, out / OWNER)

@@ -5,19 +5,21 @@ beside the features. Whatever is trained later follows the stored plan, so that 
 killed, or gets more seeds or another layer, uses all that was trained before.
 """
 
-import json
+import logging
 import math
 import time
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
+from mmengine.logging import print_log
 from tqdm import tqdm
 
 from lm4ve.errors import UserError
-from lm4ve.files import write_json
+from lm4ve.files import read_json, write_json
 from lm4ve.probing.features import Features
 from lm4ve.probing.training import RECIPE, Job, Result, Run, digest, read_result
 from lm4ve.probing.variants import BATCH, FAMILIES, Variant, list_blocks, list_controls
@@ -63,8 +65,7 @@ class Study:
         path = features.folder / f'plan-{digest(parts)}.json'
         if args.seeds and not path.exists():  # their number is not the default of a later run
             path = features.folder / f'plan-{digest([*parts, "seeds"])}.json'
-        stored = args.resume and path.exists()
-        self.plan: dict[str, int] = json.loads(path.read_text()) if stored else {}
+        self.plan: dict[str, int] = _read_plan(path) if args.resume else {}
         blocks = self._profile(list_blocks(args.block, args.layers, args.formal, args.dtype))
         *_, tokens, channels = features.shape
         sizes = channels, tokens, blocks[0].embed_dims, blocks[0].operations
@@ -170,3 +171,16 @@ class Study:
 
     def _stored(self, job: Job) -> Any:
         return read_result(self.features, job, self._since)
+
+
+def _read_plan(path: Path) -> dict[str, int]:
+    """Return a stored plan, or an empty one where there is none or it is damaged."""
+    stored = read_json(path)
+    if isinstance(stored, dict) and stored.keys() == {'steps', 'seeds'}:
+        steps, seeds = stored['steps'], stored['seeds']
+        if type(steps) is int and type(seeds) is int and steps >= 1 and seeds >= 2:
+            return stored
+    if path.exists():
+        text = f"'{path}' is damaged: the study is planned anew."
+        print_log(text, logger='current', level=logging.WARNING)
+    return {}

@@ -8,6 +8,7 @@ killed ends with the same numbers.
 import hashlib
 import itertools
 import json
+import math
 import multiprocessing
 import os
 import time
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 
 from lm4ve.ablation.trial import end_with_parent
 from lm4ve.blocks import count_parameters
-from lm4ve.files import write_json
+from lm4ve.files import read_json, write_json
 from lm4ve.probing.features import Features
 from lm4ve.probing.variants import BATCH, Variant, build_head, count
 
@@ -165,16 +166,27 @@ class Trainer:
 
 
 def read_result(features: Features, job: Job, since: float = 0.0) -> Result | None:
-    """Return what a training stored since some time; None: it did not, or not whole."""
+    """Return what a training stored since some time.
+
+    Returns:
+        Result or None: None where it stored nothing, or what it stored is damaged.
+    """
     path, total = job.path(features), len(features.data.splits[job.split])
-    try:
-        stored = json.loads(path.read_text())
-        bits = np.frombuffer(bytes.fromhex(stored['correct']), np.uint8)
-        correct = np.unpackbits(bits).astype(bool)[:total]
-        is_whole = len(correct) == total and path.stat().st_mtime >= since
-        return (correct, stored['seconds']) if is_whole else None
-    except (OSError, ValueError, KeyError, TypeError):
+    stored = read_json(path)
+    if not isinstance(stored, dict) or path.stat().st_mtime < since:
         return None
+    bits, seconds = stored.get('correct'), stored.get('seconds')
+    if not isinstance(bits, str) or type(seconds) not in (int, float):
+        return None
+    if not 0 <= seconds < math.inf:
+        return None
+    try:
+        packed = np.frombuffer(bytes.fromhex(bits), np.uint8)
+    except ValueError:
+        return None
+    if len(packed) != math.ceil(total / 8):
+        return None
+    return np.unpackbits(packed).astype(bool)[:total], float(seconds)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from lm4ve.errors import UserError
+from lm4ve.files import read_json
 
 #: The file beside the data with the parameters that determine them.
 RECIPE = 'recipe.json'
@@ -34,9 +35,8 @@ def write_once(
     """
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):
-        note = folder / RECIPE
         # Compared as it is read back: tuples become lists.
-        if note.is_file() and json.loads(note.read_text()) == json.loads(json.dumps(recipe)):
+        if read_json(folder / RECIPE) == json.loads(json.dumps(recipe)):
             return folder
         raise UserError(
             f"'{folder}' does not hold these {noun} ({RECIPE}). Fix: remove the folder."

@@ -18,14 +18,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 from joblib import Parallel, delayed
 from mmengine.dataset import Compose
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from lm4ve.errors import UserError, brief
-from lm4ve.files import replacing
+from lm4ve.files import replacing, sole_use
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.base.integrity import SkippedFiles
 from lm4ve.tasks.motion.datasets.argoverse import ArgoverseReader
@@ -222,14 +221,13 @@ def preprocess_split(
         sizes).
 
     Raises:
-        UserError: A cache of other files is there; no file is usable; with 'refuse',
-            the first corrupt file.
-        filelock.Timeout: Another run works on ``path``.
+        UserError: A cache of other files is there, or another run works on it; no file is
+            usable; with 'refuse', the first corrupt file.
     """
     path, files, skipped = Path(path), reader.files(), SkippedFiles(on_corrupt)
     source = _source(reader, files)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f'.{path.name}.lock'), blocking=False):
+    with sole_use(path.with_name(f'.{path.name}.lock')):
         if path.is_file():
             footer = SceneCache(path).footer
             if footer.get('source') != source:
