@@ -8,7 +8,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo demo-llm test test-slurm gpu-check release docs lint format typecheck setup clean
+.PHONY: demo demo-llm test test-slurm test-ulp test-walk gpu-check release docs lint format typecheck setup clean
 
 demo: $(STAMP)
 	$(BIN)/python tools/demo.py $(ARGS)
@@ -19,8 +19,23 @@ demo-llm: $(STAMP)
 	$(BIN)/python -m pip install --quiet -r requirements/gguf.txt
 	$(BIN)/python tools/demo.py --llm $(ARGS)
 
+PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slurm" $(ARGS)
+	$(PYTEST) -m "not slurm and not walk" $(ARGS)
+
+# Every config under configs/, built by the project's own code, trained and tested for a step.
+test-walk: $(STAMP)
+	$(PYTEST) -m walk $(ARGS)
+
+# The folders that compare numbers, with products rounded as on other CPUs, once a seed.
+SEEDS ?= 1 2 3
+ROUNDED := apis blocks hosts llm necks release runner tasks zoo
+test-ulp: $(STAMP)
+	for seed in $(SEEDS); do \
+	  $(PYTEST) -m "not slow and not slurm and not walk" --ulp 4 --ulp-seed $$seed \
+	    $(addprefix tests/,$(ROUNDED)) $(ARGS) || exit 1; \
+	done
 
 # On a real Slurm of one node, which the tests start: as root, after
 # apt-get install slurm-wlm munge.

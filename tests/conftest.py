@@ -1,6 +1,7 @@
 """What every test gets: one thread, the same random numbers, and no word to any network."""
 
 import collections
+import contextlib
 import functools
 import os
 import runpy
@@ -16,6 +17,7 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 import torch  # noqa: E402
 
 import lm4ve  # noqa: E402, F401  (registers its types, in every test)
+from tests.helpers.rounding import Rounding  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -33,6 +35,46 @@ def pytest_collection_modifyitems(config, items):
         slow, slurm = (item.get_closest_marker(name) for name in ('slow', 'slurm'))
         seconds[item.path] += 60 if slurm else 8 if slow else 0.2
     items.sort(key=lambda item: -seconds[item.path])
+
+
+def pytest_addoption(parser):
+    group = parser.getgroup('rounding', 'Rounding as on another CPU (tests/helpers/rounding.py)')
+    group.addoption('--ulp', type=int, default=0, help='change matrix products by up to ULP ulp')
+    group.addoption('--ulp-seed', type=int, default=0, help='other random numbers for --ulp')
+
+
+def pytest_configure(config):
+    if config.option.ulp:
+        config.rounding = Rounding(config.option.ulp, config.option.ulp_seed)
+        config.rounding.install()
+
+
+def pytest_unconfigure(config):
+    if config.option.ulp:
+        config.rounding.remove()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """With ``--ulp``, a test rounds at random, and repeatably if it is marked ``bitwise``."""
+    with _rounding_of(item, item.nodeid):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef, request):
+    """With ``--ulp``, a shared fixture rounds alike whichever test asks for it first."""
+    if fixturedef.scope == 'function':
+        return (yield)
+    with _rounding_of(request.node, f'{request.node.nodeid} {fixturedef.argname}'):
+        return (yield)
+
+
+def _rounding_of(node, key):
+    if not node.config.option.ulp:
+        return contextlib.nullcontext()
+    bitwise = node.get_closest_marker('bitwise') is not None
+    return node.config.rounding.during(key, repeatable=bitwise)
 
 
 @pytest.fixture(scope='session', autouse=True)

@@ -34,6 +34,7 @@ def embedded(host: nn.Module) -> dict:
 
 
 @pytest.mark.parametrize('trainable', ['none', 'norms', 'all'])
+@pytest.mark.bitwise
 def test_states_load_strictly_and_through_mmengine(checkpoints, trainable, tmp_path):
     path, file = checkpoints('llama'), str(tmp_path / 'model.pth')
     host = host_of(path, trainable=trainable)
@@ -112,6 +113,7 @@ def test_a_fully_trained_block_takes_any_record(checkpoints):
 
 
 @pytest.mark.parametrize('trainable', ['none', 'norms'])
+@pytest.mark.bitwise
 def test_embedded_weights_need_no_language_model(checkpoints, trainable, tmp_path):
     host = host_of(checkpoints('llama'), trainable=trainable)
     other = host_of(arch=FAMILIES['llama'], trainable=trainable)
@@ -214,6 +216,7 @@ def test_an_edited_config_with_the_same_weights_is_refused(variant, changes, opt
         other.load_state_dict(block.state_dict(), strict=False)
 
 
+@pytest.mark.bitwise
 def test_fields_without_effect_are_not_compared():
     block, other = (LLMBlock(arch=dict(FAMILIES['llama'], **c), layers=(1,)) for c in ({}, UNUSED))
     assert torch.equal(block(tokens()), other(tokens()))
@@ -221,6 +224,7 @@ def test_fields_without_effect_are_not_compared():
 
 
 @pytest.mark.parametrize('variant, causal', [('mistral', True), ('modernbert', False)])
+@pytest.mark.bitwise
 def test_a_checkpoint_from_before_windows_is_used_without(variant, causal):
     options = dict(arch=FAMILIES[variant], layers=(0,), causal=causal)
     block, without = LLMBlock(**options), LLMBlock(**options, window=False)

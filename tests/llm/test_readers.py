@@ -17,7 +17,11 @@ from tests.blocks.test_families import right_padding, tokens
 from tests.helpers.families import LAYOUTS, write_huggingface, write_meta
 from tests.helpers.hub import add_repository, use_cache
 
-pytestmark = pytest.mark.filterwarnings('ignore:.*before PyTorch 1.6')
+pytestmark = [
+    pytest.mark.filterwarnings('ignore:.*before PyTorch 1.6'),
+    # The same values in another file are the same block, to the bit.
+    pytest.mark.bitwise,
+]
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 

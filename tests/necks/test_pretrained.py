@@ -28,6 +28,7 @@ def trained(freeze: bool = False, **options) -> Encoder:
 
 @pytest.mark.parametrize('freeze', [False, True])
 @pytest.mark.parametrize('options', [{}, dict(residual='both', norm_cfg=dict(type='LN'))])
+@pytest.mark.bitwise
 def test_a_saved_model_gives_the_same_outputs(freeze, options, tmp_path):
     model = trained(freeze, **options)
     lm4ve.save_pretrained(model, tmp_path / 'plain')
@@ -39,6 +40,7 @@ def test_a_saved_model_gives_the_same_outputs(freeze, options, tmp_path):
             assert torch.equal(loaded(batch()), model(batch()))
 
 
+@pytest.mark.bitwise
 def test_a_model_in_evaluation_gets_a_neck_in_evaluation(tmp_path):
     options = dict(lora=dict(r=2, dropout=0.5))
     model = trained(**options).eval()
@@ -55,6 +57,7 @@ def test_only_what_was_trained_is_written(tmp_path):
     assert config['after'] == 'blocks.0' and config['record']['fingerprint']
 
 
+@pytest.mark.bitwise
 def test_the_language_model_may_have_moved(tmp_path):
     here, there = (write_huggingface(tmp_path / n, 'llama') for n in ('here', 'there'))
     model = wrapped(block=str(here))

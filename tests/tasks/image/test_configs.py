@@ -10,6 +10,9 @@ from lm4ve.runner.command_line import build_runner  # noqa: E402
 from tests.helpers.config_runs import train_and_resume  # noqa: E402
 from tests.helpers.tasks import configs_of  # noqa: E402
 
+# A training that was resumed gives the same bits as one that was not.
+pytestmark = pytest.mark.bitwise
+
 #: MMEngine's FSDP needs an accelerator to run.
 FSDP = 'vit-b_llama_fsdp_in1k.py'
 #: The robustness configs test what others train: `test_imagenet_variants.py` does.

@@ -5,6 +5,9 @@ import pytest
 from tests.helpers.config_runs import metrics_of_saved, train_and_resume
 from tests.helpers.tasks import configs_of
 
+# A training that was resumed gives the same bits as one that was not.
+pytestmark = pytest.mark.bitwise
+
 
 @pytest.mark.parametrize('name', configs_of('motion'))
 def test_config_trains_validates_saves_resumes_and_tests(name, shrinker, tmp_path):

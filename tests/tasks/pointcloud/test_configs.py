@@ -7,6 +7,9 @@ from lm4ve.runner.command_line import build_runner
 from tests.helpers.config_runs import train_and_resume
 from tests.helpers.tasks import configs_of
 
+# A training that was resumed gives the same bits as one that was not.
+pytestmark = pytest.mark.bitwise
+
 
 @pytest.mark.parametrize('name', configs_of('pointcloud'))
 def test_config_trains_validates_saves_resumes_and_votes(name, shrinker, tmp_path):

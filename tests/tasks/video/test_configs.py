@@ -6,6 +6,9 @@ pytest.importorskip('mmaction')
 from tests.helpers.config_runs import train_and_resume  # noqa: E402
 from tests.helpers.tasks import configs_of  # noqa: E402
 
+# A training that was resumed gives the same bits as one that was not.
+pytestmark = pytest.mark.bitwise
+
 
 @pytest.mark.parametrize('name', configs_of('video'))
 def test_config_trains_validates_saves_resumes_and_tests_on_views(name, shrinker, tmp_path):

@@ -14,6 +14,9 @@ from tests.helpers.config_runs import metrics_of_saved, train_and_resume
 from tests.helpers.tasks import configs_of
 from tests.tasks.vqa import released
 
+# A training that was resumed gives the same bits as one that was not.
+pytestmark = pytest.mark.bitwise
+
 
 @pytest.fixture(scope='module', autouse=True)
 def few_questions():
