@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lm4ve.tasks.base.analysis import Layout, TaskAnalysis, tested_dataset
 from lm4ve.tasks.base.pictures import BACKGROUND, Picture, TokenMap, view_axes, without_ticks
+from lm4ve.tasks.base.solids import Solids, draw_solids
 from lm4ve.tasks.pointcloud import TASK
 
 
@@ -49,7 +50,7 @@ class PointCloudAnalysis(TaskAnalysis):
 
 
 class Cloud(Picture):
-    """A point cloud and its token groups, seen from one side.
+    """A point cloud and its token groups in 3-D, seen from one side.
 
     Args:
         points (np.ndarray): float ``[N, 3]``.
@@ -63,8 +64,6 @@ class Cloud(Picture):
         self.groups = groups
         #: Right, up, and towards the eye, ``[N, 3]``, in the points' unit.
         self.seen = (points - (points.max(axis=0) + points.min(axis=0)) / 2) @ view_axes().T
-        # Far ones first, so that near ones cover them.
-        self.order = np.argsort(self.seen[:, 2], kind='stable')
 
     def point_values(self, values: np.ndarray) -> np.ndarray:
         """Average values ``[G]`` over each point's groups, ``[N]``, NaN without any."""
@@ -75,24 +74,29 @@ class Cloud(Picture):
 
     def draw_input(self, axes: Any, time: int = 0) -> None:
         """Draw the points, near ones dark."""
+        from matplotlib import colormaps
+
         depth = self.seen[:, 2]
         # Not from white: the far side is to be seen too.
-        white = depth.min() - 0.6 * np.ptp(depth)
-        self._scatter(axes, depth, cmap='Greys', vmin=white, vmax=depth.max())
+        darkness = (depth - depth.min()) / max(np.ptp(depth), 1e-12)
+        self._draw(axes, colormaps['Greys']((0.6 + darkness) / 1.6)[:, :3], 1.0)
 
     def draw_values(self, axes: Any, tokens: TokenMap, colors: str, time: int = 0) -> None:
         """Color the points by their groups; those without one are small and gray."""
         from matplotlib import colormaps
 
         shades = colormaps[colors].with_extremes(bad='0.58')
-        self._scatter(axes, self.point_values(tokens.values), cmap=shades, norm=tokens.norm())
+        values = np.ma.masked_invalid(self.point_values(tokens.values))
+        sizes = np.where(values.mask, 0.6, 1.0)
+        self._draw(axes, shades(tokens.norm()(values))[:, :3], sizes)
 
-    def _scatter(self, axes: Any, values: np.ndarray, **colors: Any) -> None:
-        size = np.clip(4500 / len(values), 2.0, 24.0) * np.where(np.isfinite(values), 1.0, 0.3)
-        style = dict(s=size[self.order], linewidths=0, plotnonfinite=True, **colors)
-        axes.scatter(*self.seen[self.order, :2].T, c=values[self.order], **style)
+    def _draw(self, axes: Any, colors: np.ndarray, sizes: float | np.ndarray) -> None:
         reach = 1.06 * np.abs(self.seen[:, :2]).max()
-        axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect='equal', facecolor=BACKGROUND)
+        # The fewer points, the larger.
+        radius = reach * np.clip(1 / np.sqrt(len(self.seen)), 0.008, 0.045)
+        radii = radius * sizes * np.ones(len(self.seen))
+        solids = Solids(self.seen, radii, colors)
+        draw_solids(axes, solids, (reach, reach), BACKGROUND)
         without_ticks(axes)
 
 

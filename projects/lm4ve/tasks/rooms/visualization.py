@@ -1,5 +1,6 @@
-"""Pictures of rooms: the plan with asker and proposals, the answers, and tokens of objects."""
+"""Pictures of rooms: plan and corner view with asker and proposals, answers, tokens of objects."""
 
+import itertools
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from scipy.spatial.transform import Rotation
@@ -15,7 +17,8 @@ from torchvision.ops import nms
 
 from lm4ve.tasks.base.language.rankings import best, draw_bars
 from lm4ve.tasks.base.language.words import draw_words, flow
-from lm4ve.tasks.base.pictures import Picture, TokenMap, without_ticks
+from lm4ve.tasks.base.pictures import Picture, TokenMap, view_axes, without_ticks
+from lm4ve.tasks.base.solids import Solids, draw_solids
 
 #: The asker looks along minus x of their own frame (SQA3D's utils/visualize_data.py).
 FORWARD = (-1.0, 0.0, 0.0)
@@ -25,6 +28,11 @@ _KEY = 'red: asker, blue: predicted asker, orange: proposals'
 _CUT = 2.2
 #: Proposals with at least this score are drawn if they overlap better ones by less than this.
 _SCORE, _OVERLAP = 0.5, 0.25
+#: Corner view: at most so many points, since each is a ball; radii in meters, of points at most.
+_MOST_BALLS = 20_000
+_POINT, _EDGE, _SHAFT, _TIP, _PERSON = 0.045, 0.012, 0.035, 0.11, 0.14
+#: Points this close to the near walls hide the room and are left out, in meters, above the floor.
+_NEAR_WALL, _SKIRTING = 0.2, 0.1
 
 
 def draw_room(axes: Axes, points: Any, sample: Any = None) -> None:
@@ -52,13 +60,105 @@ def draw_room(axes: Axes, points: Any, sample: Any = None) -> None:
             axes.add_patch(Rectangle(corner, width, depth, **turned, fill=False, ec=PROPOSAL))
     for name, color in dict(pred_pose=GUESS, gt_pose=ASKER).items():
         if name in known:
-            place, turn = np.split(sample.get(name).double().cpu().numpy(), [3])
-            ahead = Rotation.from_quat(turn).apply(FORWARD)[:2]
+            place, ahead = _stand(sample.get(name))
             in_meters = dict(angles='xy', scale_units='xy', scale=1, width=0.012)
-            axes.quiver(*place[:2], *ahead, color=color, **in_meters)
+            axes.quiver(*place[:2], *ahead[:2], color=color, **in_meters)
             axes.plot(*place[:2], 'o', color=color, markeredgecolor='white', markersize=9)
     axes.set_aspect('equal', adjustable='datalim')
     without_ticks(axes)
+
+
+def draw_corner(axes: Axes, points: Any, sample: Any) -> None:
+    """Draw a room in 3-D from above a corner, without its ceiling and the two near walls.
+
+    Args:
+        axes (Axes): Where to draw.
+        points (np.ndarray | Tensor): See :func:`draw_room`.
+        sample (VisionLanguageDataSample): Its proposals, the asker's pose and the prediction of
+            it are drawn where they are known.
+    """
+    points = np.asarray(points, dtype=np.float64)
+    floor = np.percentile(points[:, 2], 1)  # a few points may lie below it
+    solids = _joined([_points_within(points, floor), _boxes(sample), *_askers(sample, floor)])
+    view = view_axes()
+    solids.centers = solids.centers @ view.T
+    middle = (solids.centers.max(axis=0) + solids.centers.min(axis=0)) / 2
+    solids.centers = solids.centers - middle
+    starts, ends, radii = np.split(solids.rods, [3, 6], axis=1)
+    solids.rods = np.hstack((starts @ view.T - middle, ends @ view.T - middle, radii))
+    right, top = 1.06 * np.abs(solids.centers[:, :2]).max(axis=0)
+    draw_solids(axes, solids, (float(right), float(top)))
+    without_ticks(axes)
+
+
+def _joined(parts: Sequence[Solids]) -> Solids:
+    """Join solids to one picture."""
+    return Solids(
+        np.concatenate([part.centers for part in parts]),
+        np.concatenate([part.radii for part in parts]),
+        np.concatenate([part.colors for part in parts]),
+        np.concatenate([part.rods for part in parts]),
+        np.concatenate([part.rod_colors for part in parts]),
+    )
+
+
+def _points_within(points: np.ndarray, floor: float) -> Solids:
+    """Return the points of a room as balls, without what hides it from the eye."""
+    low, high = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
+    # The eye is at the side of large x and small y.
+    is_near = (points[:, 0] > high[0] - _NEAR_WALL) | (points[:, 1] < low[1] + _NEAR_WALL)
+    is_hiding = is_near & (points[:, 2] > floor + _SKIRTING)
+    shown = points[~is_hiding & (points[:, 2] < floor + _CUT)]
+    shown = shown[:: -(-len(shown) // _MOST_BALLS)]
+    colors = np.full((len(shown), 3), 0.5)
+    if shown.shape[1] >= 6:
+        colors = np.clip(shown[:, 3:6] / 255, 0, 1)
+    radius = min(_POINT, 2.0 / np.sqrt(len(shown)))
+    return Solids(shown[:, :3], np.full(len(shown), radius), colors)
+
+
+def _askers(sample: Any, floor: float) -> list[Solids]:
+    """Return the asker and the model's guess, each a ball with an arrow of a meter."""
+    found = []
+    for name, color in dict(pred_pose=GUESS, gt_pose=ASKER).items():
+        if name not in sample.keys():
+            continue
+        place, ahead = _stand(sample.get(name))
+        place = np.array([place[0], place[1], floor + 0.5])
+        neck, tip = place + 0.7 * ahead, place + ahead
+        arrow = np.array([[*place, *neck, _SHAFT, _SHAFT], [*neck, *tip, _TIP, 0.0]])
+        shade = np.array([to_rgb(color)])
+        person = Solids(place[None], np.array([_PERSON]), shade, arrow, np.repeat(shade, 2, axis=0))
+        found.append(person)
+    return found
+
+
+def _stand(pose: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Return where an asker stands and looks, ``[3]`` and a unit vector ``[3]``."""
+    place, turn = np.split(pose.double().cpu().numpy(), [3])
+    return place, Rotation.from_quat(turn).apply(FORWARD)
+
+
+def _boxes(sample: Any) -> Solids:
+    """Return the edges of each likely proposal as thin rods."""
+    rods = []
+    if 'pred_boxes' in sample.keys():
+        for box in clear_boxes(sample).double().cpu().numpy():
+            turn = Rotation.from_euler('z', box[6]).as_matrix()
+            for corners in _UNIT_EDGES:
+                start, end = (box[:3] + turn @ (corner * box[3:6] / 2) for corner in corners)
+                rods.append([*start, *end, _EDGE, _EDGE])
+    edges = np.array(rods).reshape(-1, 8)
+    nothing = np.zeros((0, 3))
+    colors = np.tile(to_rgb(PROPOSAL), (len(edges), 1))
+    return Solids(nothing, np.zeros(0), nothing, edges, colors)
+
+
+_CORNERS = [np.array(signs) for signs in itertools.product((-1.0, 1.0), repeat=3)]
+#: Edges of a cube: pairs of corners that differ in one coordinate.
+_UNIT_EDGES = [
+    (a, b) for a, b in itertools.combinations(_CORNERS, 2) if np.count_nonzero(a != b) == 1
+]
 
 
 def clear_boxes(sample: Any) -> torch.Tensor:
@@ -70,21 +170,23 @@ def clear_boxes(sample: Any) -> torch.Tensor:
 
 
 def draw_sample(points: Any, sample: Any, vocabulary: Sequence[str]) -> Figure:
-    """Draw a model's answer to a question: the room, and bars of the best answers.
+    """Draw a model's answer to a question: the room from two views, and bars of the best answers.
 
     Args:
         points (np.ndarray | Tensor, optional): See :func:`draw_room`; None for stored objects.
         sample (VisionLanguageDataSample): With its two texts and predictions.
         vocabulary (Sequence[str]): The answers.
     """
-    columns = 1 if points is None else 2
+    columns = 1 if points is None else 3
     figure = Figure((4.1 * columns, 4.6), dpi=110, facecolor='white', layout='constrained')
-    *plan, bars = figure.subplots(1, columns, squeeze=False)[0]
+    *views, bars = figure.subplots(1, columns, squeeze=False)[0]
     texts = [textwrap.fill(text, 45 * columns) for text in sample.text]
     figure.suptitle('\n'.join(texts), fontsize=10, parse_math=False)
     if points is not None:
-        draw_room(plan[0], points, sample)
-        plan[0].set_xlabel(_KEY, fontsize=9)
+        plan, corner = views
+        draw_room(plan, points, sample)
+        plan.set_xlabel(_KEY, fontsize=9)
+        draw_corner(corner, points, sample)
     names, scores = zip(*best(sample.pred_scores, vocabulary), strict=True)
     truth = sample.get('gt_answers') or ()
     short = [textwrap.shorten(name, 26, placeholder='…') for name in names]
