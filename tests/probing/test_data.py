@@ -6,10 +6,14 @@ import mmcv
 import numpy as np
 import pandas as pd
 import pytest
+from mmcv.transforms import LoadImageFromFile
+from mmengine.config import Config
 from PIL import Image
 
 from lm4ve.errors import UserError
 from lm4ve.probing.data import ProbeData, read_data, read_picture
+from lm4ve.tasks import get_task
+from lm4ve.tasks.vqa.inference import pixels_of_file
 
 rng = np.random.default_rng(0)
 
@@ -196,8 +200,6 @@ def test_pictures_are_read_as_configs_read_them(tmp_path):
     for path in tmp_path.iterdir():
         theirs = mmcv.imread(str(path), channel_order='rgb').astype(int)
         assert np.abs(read_picture(path) - theirs).max() <= 3 * (path.suffix == '.jpg'), path
-    Image.new('RGBA', (2, 2), (9, 9, 9, 0)).save(tmp_path / 'clear.png')
-    assert (np.asarray(read_picture(tmp_path / 'clear.png')) == 255).all()
     Image.new('F', (2, 2)).save(tmp_path / 'float.tif')
     (tmp_path / 'program.png').write_bytes(b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 2 2\n')
     for name, match in (('float.tif', '32 bits'), ('program.png', 'cannot identify')):
@@ -205,3 +207,44 @@ def test_pictures_are_read_as_configs_read_them(tmp_path):
             read_picture(tmp_path / name)
     with pytest.raises(OSError, match='No such file'):  # which may pass
         read_picture(tmp_path / 'gone.png')
+
+
+def write_transparent(folder):
+    """Write pictures with transparency in each way that formats have."""
+    noise = rng.integers(256, size=(16, 24, 4), dtype=np.uint8)
+    picture = Image.fromarray(noise)
+    palette = picture.convert('RGB').quantize(16)
+    picture.save(folder / 'rgba.png')
+    picture.save(folder / 'rgba.webp', lossless=True, exact=True)
+    picture.save(folder / 'rgba.tif')
+    Image.fromarray(noise[..., :2], 'LA').save(folder / 'gray.png')
+    palette.save(folder / 'palette.png', transparency=bytes(range(0, 256, 16)))
+    palette.save(folder / 'one.png', transparency=3)
+    palette.save(folder / 'one.gif', transparency=3)
+    color = tuple(noise[0, 0, :3].tolist())
+    picture.convert('RGB').save(folder / 'color.png', transparency=color)
+
+
+def test_transparent_pictures_are_the_same_everywhere(tmp_path):
+    write_transparent(tmp_path)
+    pipeline = [dict(type='LoadImageFromFile')]
+    cfg = Config(dict(default_scope='mmpretrain', model=dict()))
+    for path in tmp_path.iterdir():
+        expected = LoadImageFromFile()(dict(img_path=str(path)))['img']  # what a training sees
+        assert np.array_equal(np.asarray(read_picture(path))[..., ::-1], expected), path
+        assert np.array_equal(pixels_of_file(path)[..., ::-1], expected), path
+        read = get_task('image').analysis.read_input(cfg, path, pipeline)
+        assert np.array_equal(read['img'], expected), path
+
+
+def test_transparent_pictures_are_named_and_not_those_of_an_earlier_policy(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr('lm4ve.probing.data._warn', said.append)
+    write_folder(tmp_path, _=dict(a=5, b=5))
+    for opacity in (255, 0):
+        Image.new('RGBA', (9, 12), (3, 4, 5, opacity)).save(tmp_path / 'a/0.png')
+        data = read_data(str(tmp_path))
+        assert bool(said) == (opacity == 0)
+    assert '1 picture(s) are transparent in part' in said[-1] and 'a/0.png' in said[-1]
+    (item,) = (i for i, path in enumerate(data.items) if path.match('a/0.png'))
+    assert (np.asarray(data[item]) == [3, 4, 5]).all()

@@ -32,7 +32,7 @@ from lm4ve.runner.config import read_config
 from lm4ve.tasks.base.analysis import tested_dataset
 from lm4ve.tasks.base.batches import trained_dataset
 from lm4ve.tasks.base.folder_listing import OUTSIDE, list_files
-from lm4ve.tasks.base.image_files import find_defect, open_image
+from lm4ve.tasks.base.image_files import decode_pixels, find_defect, open_image, shows_through
 from lm4ve.tasks.base.labels import first_places, refuse_lookalikes
 from lm4ve.tasks.base.shards import PREFIX
 
@@ -130,9 +130,8 @@ def holds_rgb(dataset: str) -> bool:
 def read_picture(path: str | Path) -> Image.Image:
     """Read a picture of any format of :func:`open_image`, in 8-bit RGB.
 
-    As mmcv does for the configs: turned upright by its EXIF tag, gray repeated, CMYK converted,
-    16 bits cut to their upper 8. Unlike there, what is transparent becomes white, since the
-    color that a file holds under it was never seen.
+    As the configs do: turned upright by its EXIF tag, gray repeated, CMYK converted, 16 bits cut
+    to their upper 8, transparency dropped (:func:`decode_pixels`).
 
     Raises:
         DamagedPictureError: It cannot be decoded, or has pixels of 32 bits.
@@ -146,9 +145,9 @@ def read_picture(path: str | Path) -> Image.Image:
             picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
         if picture.mode in ('I', 'F'):
             raise OSError('pixels of 32 bits')
-        if picture.has_transparency_data:
-            white = Image.new('RGBA', picture.size, 'white')
-            picture = Image.alpha_composite(white, picture.convert('RGBA'))
+        pixels = decode_pixels(data) if picture.has_transparency_data else None
+        if pixels is not None:
+            return Image.fromarray(np.ascontiguousarray(pixels[..., ::-1]))
         return picture.convert('RGB')
     except MemoryError:
         raise
@@ -195,6 +194,7 @@ def read_data(path: str, *, seed: int = 0, limit: int | None = None) -> ProbeDat
     with ThreadPoolExecutor() as pool:
         rows['digest'] = [*pool.map(_hasher(), rows['item'])]
         rows['defect'] = [*pool.map(_defect, rows['item'])]
+        rows['is_transparent'] = [*pool.map(_is_transparent, rows['item'])]
     rows = _with_splits(rows.reset_index(drop=True), path, seed).reset_index(drop=True)
     labels, classes = pd.factorize(rows['label'], sort=True)
     check(f"The number of classes in '{path}'", len(classes), least=2)
@@ -203,6 +203,14 @@ def read_data(path: str, *, seed: int = 0, limit: int | None = None) -> ProbeDat
         least = 1 + (name == 'test')  # a spread needs two
         check(f"The number of pictures for {name} in '{path}'", len(indices), least=least)
     facts = rows[['digest', 'label', 'split']].to_json()
+    transparent = rows['item'][rows['is_transparent']].tolist()
+    if transparent:
+        facts += 'transparency dropped'  # it became white before: other tokens of equal files
+        _warn(
+            f"'{path}': {len(transparent)} picture(s) are transparent in part: the color that is "
+            f'stored under it counts, which is often black ({listing(_names(transparent), 3)}). '
+            'Fix: lay them on one color.'
+        )
     fingerprint = hashlib.sha256(facts.encode()).hexdigest()
     data = ProbeData(path, labels, splits, tuple(classes), fingerprint, rows['item'].tolist())
     defects = rows['defect'].dropna().to_dict()
@@ -338,6 +346,24 @@ def _hasher() -> Callable[[Any], str]:
 
 def _defect(item: Any) -> str | None:
     return find_defect(str(item), opencv=False) if isinstance(item, Path) else None
+
+
+def _is_transparent(item: Any) -> bool:
+    path = _path_of(item)
+    return path is not None and shows_through(path)
+
+
+def _path_of(item: Any) -> str | None:
+    """Return the file of a picture, or None where there is none."""
+    if isinstance(item, Path):
+        return str(item) if item.is_file() else None
+    path = item[0].get_data_info(item[1]).get('img_path')
+    is_there = isinstance(path, str) and (path.startswith(f'{PREFIX}://') or Path(path).is_file())
+    return path if is_there else None
+
+
+def _names(items: Sequence[Any]) -> list[str | None]:
+    return [_path_of(item) for item in items]
 
 
 def _with_splits(rows: pd.DataFrame, name: str, seed: int) -> pd.DataFrame:

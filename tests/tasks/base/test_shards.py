@@ -87,6 +87,15 @@ def test_damaged_shard_is_refused(write, how):
         read_samples(path)
 
 
+@pytest.mark.parametrize('label', [-1, -100, '1', 1.0, None, [0, -1]])
+def test_labels_of_no_class_are_refused(write, label):
+    shards, path = write()
+    shards[0]['samples'][0][3] = label
+    path.write_text(json.dumps(dict(shards=shards)))
+    with pytest.raises(UserError, match='labels that are no class'):
+        read_samples(path)
+
+
 def test_changed_shard_is_detected_when_read(write):
     shards, path = write()
     shard = path.with_name('train-000001.tar')

@@ -1,4 +1,4 @@
-"""Finds damaged image files, which decoders do not always report.
+"""Reads image files, and finds damaged ones, which decoders do not always report.
 
 Many builds of OpenCV return a truncated JPEG with a gray lower part and no error (4.14 refuses
 it), so a broken download would be trained on. All tasks that read images use this check.
@@ -14,6 +14,7 @@ from mmengine import fileio
 from mmengine.fileio import LocalBackend
 from PIL import Image, UnidentifiedImageError
 
+from lm4ve.errors import UserError
 from lm4ve.tasks.base.integrity import IntegrityMixin
 
 _JPEG = b'\xff\xd8\xff'
@@ -30,6 +31,48 @@ def open_image(file: Any) -> Image.Image:
     """Open an image with Pillow, but no EPS, which is a program that Ghostscript would run."""
     Image.init()
     return Image.open(file, formats=[name for name in Image.ID if name != 'EPS'])
+
+
+def decode_pixels(data: bytes) -> np.ndarray | None:
+    """Decode an image as the pipelines' ``LoadImageFromFile`` does, of which a training learns.
+
+    Whatever reads an image file reads it so: a training, a test, inference, pictures and
+    ``lm4ve try``. Transparency is dropped: what counts is the color that OpenCV finds under it,
+    which is often black.
+
+    Returns:
+        np.ndarray or None: uint8 ``[H, W, 3]``, BGR, upright. None: OpenCV does not read it.
+    """
+    pixels: np.ndarray | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    return pixels
+
+
+def read_pixels(path: Any) -> np.ndarray:
+    """Read an image file by :func:`decode_pixels`.
+
+    Raises:
+        UserError: It is no image that OpenCV reads.
+    """
+    pixels = decode_pixels(fileio.get(str(path)))
+    if pixels is None:
+        raise UserError(f"The image '{path}' cannot be decoded by OpenCV.")
+    return pixels
+
+
+def shows_through(path: str) -> bool:
+    """Return whether pixels of an image file are transparent; False for a damaged file."""
+    data = fileio.get(path)
+    if data.startswith(_JPEG):
+        return False
+    try:
+        with open_image(io.BytesIO(data)) as picture:
+            if not picture.has_transparency_data:
+                return False
+            return bool(picture.convert('RGBA').getchannel('A').getextrema()[0] < 255)
+    except MemoryError:
+        raise
+    except Exception:  # Pillow's decoders raise anything; such files are reported elsewhere
+        return False
 
 
 def find_defect(
@@ -89,7 +132,7 @@ def _decode(data: bytes, opencv: bool) -> str | None:
         image.load()
         # The pipelines' decoder lacks pixels of 32 bits.
         if opencv and image.format not in ('JPEG', 'PNG'):
-            if cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) is None:
+            if decode_pixels(data) is None:
                 return 'cannot be decoded by OpenCV'
     except UnidentifiedImageError:
         return 'is not an image'

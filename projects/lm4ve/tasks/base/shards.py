@@ -71,10 +71,11 @@ def read_samples(index: str | Path) -> list[tuple[str, Any]]:
             ``tools/dataset_converters/shards.py``.
 
     Raises:
-        UserError: A shard is missing or has another size than the index says.
+        UserError: A shard is missing or has another size than the index says, or a label is no
+            class.
     """
     shards = json.loads(Path(index).read_bytes())['shards']
-    samples, damaged = [], []
+    samples, damaged, wrong = [], [], []
     for shard in shards:
         path = Path(index).with_name(shard['name'])
         if not path.is_file() or path.stat().st_size != shard['bytes']:
@@ -82,9 +83,19 @@ def read_samples(index: str | Path) -> list[tuple[str, Any]]:
         for name, offset, size, label in shard['samples']:
             address = f'{PREFIX}://{quote(str(path))}?{offset}+{size}?{quote(name)}'
             samples.append((address, label))
+            if not _are_classes(label):
+                wrong.append(f'{name} has {label!r}')
+    if wrong:
+        raise UserError(f"'{index}': labels that are no class from 0: {listing(wrong)}.")
     if damaged:
         raise UserError(
             f"'{index}': {len(damaged)} of {len(shards)} shards are missing or cut: "
             f'{listing(damaged)}. Fix: write or copy them again.'
         )
     return samples
+
+
+def _are_classes(label: Any) -> bool:
+    """Return whether a label is the number of a class, or a list of such."""
+    numbers = label if isinstance(label, list) else [label]
+    return all(type(number) is int and number >= 0 for number in numbers)

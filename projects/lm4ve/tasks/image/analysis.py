@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import Compose
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from lm4ve.errors import UserError
 from lm4ve.tasks.base.analysis import Layout, TaskAnalysis, prefix_of, proportional_grid
-from lm4ve.tasks.base.image_files import find_defect
+from lm4ve.tasks.base.image_files import find_defect, read_pixels
 from lm4ve.tasks.base.pictures import Frames, pixels_of
 from lm4ve.tasks.image import TASK
 
@@ -31,7 +30,7 @@ class ImageAnalysis(TaskAnalysis):
         loads = any('LoadImage' in t['type'] for t in pipeline)
         if loads and array is None:
             return Compose(pipeline)(dict(img_path=str(path)))
-        pixels = cv2.imread(str(path)) if array is None else array
+        pixels = read_pixels(path) if array is None else array
         if loads:
             pipeline = [t for t in pipeline if 'LoadImage' not in t['type']]
         else:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import Compose
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from lm4ve.errors import UserError
 from lm4ve.tasks.base.analysis import Layout, TaskAnalysis, prefix_of, proportional_grid
+from lm4ve.tasks.base.image_files import read_pixels
 from lm4ve.tasks.base.pictures import Frames, pixels_of
 from lm4ve.tasks.video import TASK
 from lm4ve.tasks.video.corruption import find_defect
@@ -83,9 +83,9 @@ class VideoAnalysis(TaskAnalysis):
 def _read_frames(folder: Path) -> np.ndarray:
     """Read a folder's images as one RGB array, sorted by number, then by name."""
     files = (p for p in folder.iterdir() if p.suffix.lower() in _FRAME_SUFFIXES)
-    frames = [cv2.imread(str(p)) for p in sorted(files, key=lambda p: (len(p.stem), p.stem))]
-    sizes = {None if f is None else f.shape for f in frames}
-    if len(frames) < 2 or len(sizes) > 1 or None in sizes:
+    frames = [read_pixels(p) for p in sorted(files, key=lambda p: (len(p.stem), p.stem))]
+    sizes = {frame.shape for frame in frames}
+    if len(frames) < 2 or len(sizes) > 1:
         raise UserError(f"'{folder}' must hold two or more {_FRAME_SUFFIXES} of one size.")
     return np.stack(frames)[..., ::-1]
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import mmcv.transforms  # noqa: F401  (registers LoadImageFromFile)
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from lm4ve.errors import check
 from lm4ve.tasks.base.analysis import tested_dataset
-from lm4ve.tasks.base.image_files import find_defect
+from lm4ve.tasks.base.image_files import find_defect, read_pixels
 from lm4ve.tasks.base.inferencer import TaskInferencer
 from lm4ve.tasks.base.language.answering import AnsweringInferencer, name_of
 from lm4ve.tasks.base.language.rankings import SHOWN, best
@@ -53,7 +52,7 @@ def list_images(images: Image | Sequence[Image]) -> list[Image]:
 
 def pixels_of_file(image: Image) -> np.ndarray:
     """Return an image as uint8 ``[H, W, 3]``, RGB."""
-    pixels = image if isinstance(image, np.ndarray) else cv2.imread(str(image))
+    pixels = image if isinstance(image, np.ndarray) else read_pixels(image)
     return np.ascontiguousarray(pixels[..., ::-1])
 
 
