@@ -96,7 +96,8 @@ def build_from(kind: Callable[..., Built], fields: Any, field: str, **defaults: 
     Args:
         kind (Callable): It takes the entries as keyword arguments.
         fields (dict): The entries.
-        field (str): The dict's name as the user writes it, for example 'neck.queries'.
+        field (str): The dict's name as the user writes it, for example 'neck.queries'; '' for
+            the top level of a file.
         **defaults: Further arguments, which entries replace.
 
     Returns:
@@ -113,9 +114,12 @@ def build_from(kind: Callable[..., Built], fields: Any, field: str, **defaults: 
     for name in fields:
         if name not in named and not takes_any:
             close = did_you_mean(str(name), named) or f' Known: {listing([*named], 20)}.'
-            raise UserError(f'{field}.{name} is not a known field.{close}')
+            path = f'{field}.{name}' if field else name
+            raise UserError(f'{path} is not a known field.{close}')
     for name, parameter in named.items():
         if parameter.default is parameter.empty and name not in arguments:
+            if not field:
+                raise UserError(f'{name} is missing. Fix: {name}=...')
             raise UserError(f'{field}.{name} is missing. Fix: {field}=dict({name}=...).')
     return kind(**arguments)
 

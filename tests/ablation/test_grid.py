@@ -73,7 +73,11 @@ def test_seeds_and_tuned_values_reach_the_options(tmp_path):
 
 
 MISTAKES = {
-    'no such field': ('seeds = 2', 'seeds = 2\nsead = 1', "argument 'sead'"),
+    'no such field': ('seeds = 2', 'seeds = 2\nsead = 1', "sead is not a known.*'seeds'"),
+    'no reference': ("reference = 'two'", '', 'reference is missing'),
+    'no variants': ('variants = ', 'variant = ', "it is no grid: it has no dict 'variants'"),
+    'misspelt variant': ("'two': dict(),", "'two': dict(confg='a.py'),", "Did you mean 'config'"),
+    'text for seeds': ('seeds = 2', "seeds = 'two'", "seeds='two' must be of type int"),
     'reference': ("reference = 'two'", "reference = '2'", "reference='2' must be one of one, two"),
     'seeds twice': ('seeds = 2', 'seeds = (1, 1)', 'seeds=1 must be at least 2'),
     'variants twice': ("'two': dict(),", "'two': dict(), 'one': dict()", "has 'one' twice"),
@@ -98,6 +102,15 @@ def test_a_mistake_is_an_error_naming_the_grid(tmp_path, old, new, message):
     with pytest.raises(UserError, match=message) as e:
         load_grid(path)
     assert str(path) in str(e.value)
+
+
+@pytest.mark.parametrize('name, text', [('no.py', None), ('a.md', '# hello'), ('b.py', 'a b c')])
+def test_file_that_is_no_grid_is_named(name, text, tmp_path):
+    path = tmp_path / name
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match=rf'{name}.* (does not exist|cannot be read)'):
+        load_grid(path)
 
 
 def test_options_may_import_the_classes_that_they_name(tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from lm4ve.errors import UserError, check
+from lm4ve.errors import UserError, build_from, check, require
 from lm4ve.runner.config import check_config, merge_options, read_config
 from lm4ve.version import __version__
 from lm4ve.zoo import find_config
@@ -204,9 +204,14 @@ def load_grid(path: Path) -> Grid:
         UserError: A field or an override is wrong; the message names the file.
     """
     path = Path(path)
+    require(
+        path.is_file(),
+        f"The grid '{path}' does not exist. Fix: name a Python file, such as those in "
+        'configs/ablations.',
+    )
     try:
-        _refuse_repeated_keys(path)
         content = read_config(path, set_scope=False).to_dict()
+        _refuse_repeated_keys(path)
         # Names with an underscore are the file's own.
         grid = _build({k: v for k, v in content.items() if k[0] != '_'}, path.parent)
         for stage in ('main', 'tune')[: 1 + (grid.tune is not None)]:
@@ -227,18 +232,37 @@ def _refuse_repeated_keys(path: Path) -> None:
 
 
 def _build(raw: dict[str, Any], folder: Path) -> Grid:
-    """Build a grid from a file's fields; the dataclasses refuse missing and unknown ones."""
-    base, variants = raw.pop('base', None), []
+    """Build a grid from a file's fields; missing and unknown ones are refused.
+
+    Raises:
+        UserError: See :func:`load_grid`.
+    """
+    require(
+        isinstance(raw.get('variants'), dict) and raw['variants'],
+        "it is no grid: it has no dict 'variants'. Fix: see docs/guides/ablations.md, and the "
+        'files in configs/ablations.',
+    )
+    base = raw.pop('base', None)
+    variants = []
     for name, settings in raw.pop('variants').items():
+        check(f"variants['{name}']", settings, kind=dict)
         check(f"variants['{name}'].options", settings.get('options', {}), kind=dict)
+        config = settings.get('config', base)
+        require(
+            isinstance(config, str),
+            f"variants['{name}'] has no config. Fix: set base, or config in the variant.",
+        )
         # A path is relative to the grid file, or else to the current folder, or a model's name.
-        path = Path(settings.get('config', base))
+        path = Path(config)
         config = (folder / path if (folder / path).is_file() else find_config(path)).resolve()
-        variants.append(Variant(str(name), **{**settings, 'config': config}))
+        fields = {**settings, 'config': config}
+        build = functools.partial(Variant, str(name))
+        variants.append(build_from(build, fields, f"variants['{name}']"))
     raw['seeds'] = _parse_seeds(raw.get('seeds', 0), 'seeds')
     if raw.get('tune') is not None:
-        raw['tune'] = _parse_tune(**raw['tune'])
-    grid = Grid(variants=tuple(variants), **{'title': raw.get('name'), **raw})
+        raw['tune'] = build_from(_parse_tune, raw['tune'], 'tune')
+    fixed = dict(variants=tuple(variants), title=raw.get('name'))
+    grid = build_from(Grid, raw, '', **fixed)
     check('reference', grid.reference, choices=[v.name for v in variants])
     check('greater_is_better', grid.greater_is_better, kind=bool)
     return grid
@@ -246,6 +270,7 @@ def _build(raw: dict[str, Any], folder: Path) -> Grid:
 
 def _parse_seeds(value: Any, name: str) -> tuple[int, ...]:
     """Return the seeds of a number of them, or of a list."""
+    check(name, value, kind=(int, list, tuple))
     seeds = tuple(value) if isinstance(value, (list, tuple)) else tuple(range(value))
     check(f'the number of different {name}', len(set(seeds)), least=max(len(seeds), 1))
     return seeds

@@ -16,7 +16,7 @@ from lm4ve.ablation.report import report
 from lm4ve.ablation.store import metric_of
 from lm4ve.ablation.workers import Workers
 from lm4ve.commands.flags import parser_of
-from lm4ve.errors import UserError, check
+from lm4ve.errors import UserError, check, require
 from lm4ve.runner.rich_console import Console
 
 
@@ -55,6 +55,8 @@ def build_executor(grid: Grid, store: Store, args: argparse.Namespace, console: 
         raise UserError('--gpus is for this machine. For Slurm: --slurm gpus_per_node=1.')
     from lm4ve.ablation.slurm import SlurmJobs
 
+    for word in args.slurm:
+        require('=' in word, f"--slurm '{word}' is not NAME=VALUE. Fix: for example time=120.")
     return SlurmJobs(*shared, dict(word.split('=', 1) for word in args.slurm))
 
 

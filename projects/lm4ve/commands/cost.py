@@ -13,14 +13,14 @@ from lm4ve.commands.flags import parser_of
 from lm4ve.cost.step import cost_of_step
 from lm4ve.cost.tables import print_table
 from lm4ve.errors import check
-from lm4ve.runner.config import read_config
+from lm4ve.runner.config import read_checked_config
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parser_of('cost').parse_args(argv)
     for value in [args.batch or 1, *(args.gpus or [])]:
         check('--batch, --gpus', value, least=1)
-    cost = cost_of_step(read_config(args.config, args.cfg_options), args.batch)
+    cost = cost_of_step(read_checked_config(args.config, args.cfg_options), args.batch)
     backward = {'all': f'{cost.backward / 1e9:,.2f}'}
     rows = [
         {'part': p, 'forward [GMAC]': f'{n / 1e9:,.2f}', 'backward [GMAC]': backward.get(p, '')}
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f'activations kept for the backward pass: {_by_dtype(cost.saved)}')
     print(f'checkpoint: {cost.checkpoint / 1e6:,.0f} MB')
     if args.base is not None:
-        base = cost_of_step(read_config(args.base), args.batch or cost.batch)
+        base = cost_of_step(read_checked_config(args.base), args.batch or cost.batch)
         print(f'operations relative to the base: {cost.macs / base.macs:.3f}')
     for n in args.gpus or ():
         sent = ', '.join(f'{how} {b / 1e6:,.1f} MB' for how, b in cost.bytes_sent(n).items())

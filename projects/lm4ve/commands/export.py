@@ -13,7 +13,7 @@ from pathlib import Path
 from lm4ve.commands.flags import parser_of
 from lm4ve.errors import UserError
 from lm4ve.release.exporting import FORMATS, export_model
-from lm4ve.runner.config import read_config
+from lm4ve.runner.config import read_checked_config
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f'--with-block is for safetensors; {args.format} holds the block.')
     name = Path(args.config).stem
     written = export_model(
-        read_config(args.config, args.cfg_options),
+        read_checked_config(args.config, args.cfg_options),
         args.checkpoint,
         args.format,
         args.out or f'work_dirs/{name}/{name}{FORMATS[args.format]}',

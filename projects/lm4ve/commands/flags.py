@@ -4,7 +4,16 @@ import argparse
 import ast
 from pathlib import Path
 
-from lm4ve.runner.flags import CHECKPOINT, CONFIG, INSPECT, PARTIAL, RUN, Flags, build_parser
+from lm4ve.runner.flags import (
+    CHECKPOINT,
+    CONFIG,
+    INSPECT,
+    PARTIAL,
+    RUN,
+    Flags,
+    at_least,
+    build_parser,
+)
 from lm4ve.tasks import all_tasks
 
 _YES = dict(action='store_true')
@@ -39,12 +48,16 @@ FLAGS: dict[str, Flags] = {
         '--steps': dict(type=int, help='of each training, whatever they take'),
         '--rates': dict(type=float, nargs='+', default=[], help='of learning; default: a ladder'),
         '--margin': dict(type=float, default=1.0, help='smallest difference that matters, points'),
-        '--tokens': dict(type=int, default=16, help='average-pool to so many tokens; 0 keeps all'),
-        '--views': dict(type=int, default=1, help='of a picture to train: itself, and cuts of it'),
+        '--tokens': dict(
+            type=at_least(0), default=16, help='average-pool to so many tokens; 0 keeps all'
+        ),
+        '--views': dict(
+            type=at_least(1), default=1, help='of a picture to train: itself, and cuts of it'
+        ),
         '--dtype': dict(choices=['float32', 'bfloat16'], default='float32', help="the block's"),
         '--encoder-checkpoint': dict(help='weights of an encoder that a config names'),
-        '--size': dict(type=int, help="side of the pictures; default: the encoder's"),
-        '--limit': dict(type=int, help='take about so many pictures'),
+        '--size': dict(type=at_least(1), help="side of the pictures; default: the encoder's"),
+        '--limit': dict(type=at_least(1), help='take about so many pictures'),
         '--cache': dict(type=Path, default=Path('work_dirs/try/cache'), help='of what is computed'),
         '--work-dir': dict(type=Path, help='of the report; default: named by what is compared'),
         '--workers': dict(type=int, help='processes; default: one for each core, or for a GPU'),
@@ -68,14 +81,16 @@ FLAGS: dict[str, Flags] = {
         ),
         '--show-dir': dict(help='folder for pictures of the predictions'),
         '--show': dict(_YES, help='show predictions in a window'),
-        '--interval': dict(type=int, default=1, help='draw every n-th sample'),
-        '--wait-time': dict(type=float, default=2, help='seconds a window stays'),
+        '--interval': dict(type=at_least(1), default=1, help='draw every n-th sample'),
+        '--wait-time': dict(type=at_least(0.0), default=2.0, help='seconds a window stays'),
         '--tta': dict(_YES, help=_TTA),
     },
     'visualize': {
         **INSPECT,
         'input': dict(nargs='*', help='files'),
-        '--indices': dict(nargs='+', type=int, default=[], help='samples of the test set, from 0'),
+        '--indices': dict(
+            nargs='+', type=at_least(0), default=[], help='samples of the test set, from 0'
+        ),
         '--measures': dict(nargs='+', default=[*_MEASURES], choices=_MEASURES),
         '--no-attention': _YES,
         '--all-heads': dict(_YES, help='a panel for every head, not for three'),
@@ -87,10 +102,10 @@ FLAGS: dict[str, Flags] = {
             type=Path, default=Path('work_dirs/ablations'), help='of trials and tables'
         ),
         '--workers': dict(type=int, default=1, help='trials at a time'),
-        '--threads': dict(type=int, default=1, help='CPU threads of each'),
+        '--threads': dict(type=at_least(1), default=1, help='CPU threads of each'),
         '--gpus': dict(default='', help='devices to share out among the workers, such as 0,1,2,3'),
         '--gpus-per-trial': dict(
-            type=int, default=1, help='more than one train a trial distributed'
+            type=at_least(1), default=1, help='more than one train a trial distributed'
         ),
         '--executor': dict(
             choices=['local', 'slurm'], default='local', help='this machine, or Slurm'
@@ -113,7 +128,9 @@ FLAGS: dict[str, Flags] = {
         '--format': dict(default='onnx', choices=_FORMATS, help='default: onnx'),
         '--out': dict(help='the file; default: work_dirs/<config>/<config> with the ending'),
         '--overwrite': dict(_YES, help='the file may exist'),
-        '--tolerance': dict(type=float, default=1e-4, help='refuse a file that differs by more'),
+        '--tolerance': dict(
+            type=at_least(0.0), default=1e-4, help='refuse a file that differs by more'
+        ),
         '--with-block': dict(_YES, help="safetensors: the frozen block's weights too"),
         **PARTIAL,
     },

@@ -23,7 +23,7 @@ from lm4ve.analysis.samples import Sample, samples_of
 from lm4ve.analysis.sheets import Entry, animate, draw_sheet, write_page
 from lm4ve.commands.flags import parser_of
 from lm4ve.errors import UserError, check
-from lm4ve.runner.config import read_config
+from lm4ve.runner.config import read_checked_config
 from lm4ve.tasks import all_tasks
 from lm4ve.tasks.base.pictures import to_image
 
@@ -42,7 +42,7 @@ def write_sample(sample: Sample, folder: Path, note: str, fps: float) -> Entry:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args, unknown = parser_of('visualize').parse_known_args(argv)
-    cfg = read_config(args.config, args.cfg_options)
+    cfg = read_checked_config(args.config, args.cfg_options)
     if unknown:  # perhaps a flag of the task that reading the config has registered
         args = parser_of('visualize').parse_args(argv)
     points = read_points(args.points)

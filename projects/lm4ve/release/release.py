@@ -24,7 +24,7 @@ from lm4ve.errors import CheckpointError, UserError, listing
 from lm4ve.files import write_text
 from lm4ve.llm.fingerprint import fingerprint, smallest_exact_dtype
 from lm4ve.runner.checkpoint_files import meta_of, write_checkpoint
-from lm4ve.runner.config import read_config
+from lm4ve.runner.config import read_checked_config
 from lm4ve.tasks.base.building import build_model
 from lm4ve.version import __version__
 
@@ -170,13 +170,14 @@ def make_release(
     Raises:
         CheckpointError: The checkpoint is not of this config, or of another
             language model.
-        UserError: A file of the release exists.
+        UserError: A file of the release exists, or ``folder`` is a file.
     """
     config, folder = Path(config), Path(folder)
+    _check_folder(folder)
     out = folder / f'{config.stem}.py', folder / f'{config.stem}.pth'
     if there := [str(path) for path in out if path.exists()]:
         raise UserError(f'The release would overwrite {listing(there)}. Fix: another folder.')
-    cfg = read_config(config, options, set_scope=False)
+    cfg = read_checked_config(config, options, set_scope=False)
     text = release_config(cfg).pretty_text
     model, content = _load(cfg, checkpoint)
     frozen, kept = frozen_state(model, half)
@@ -186,6 +187,21 @@ def make_release(
     write_text(text, out[0])
     _check(model, *out)
     return Release(*out, kept)
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder of a release that is a file or has the name of one.
+
+    Raises:
+        UserError: It is, or it has.
+    """
+    is_new = not folder.exists()
+    if folder.is_dir() or (is_new and folder.suffix not in ('.py', '.pth', '.safetensors')):
+        return
+    raise UserError(
+        f"out_folder='{folder}' {'has the name of a file' if is_new else 'is a file'}. Fix: name "
+        'a folder; the two files in it are named after the config.'
+    )
 
 
 def _load(cfg: Config, checkpoint: str | Path) -> tuple[nn.Module, dict]:
@@ -231,7 +247,7 @@ def without_folder(source: dict) -> dict:
 
 def _check(model: nn.Module, config: Path, checkpoint: Path) -> None:
     """Load the written files and compare every tensor with the model's."""
-    again, _ = _load(read_config(config, set_scope=False), checkpoint)
+    again, _ = _load(read_checked_config(config, set_scope=False), checkpoint)
     blocks = [m for m in again.modules() if isinstance(m, LLMBlock)]
     if any(block.checkpoint is not None for block in blocks):
         raise UserError(

@@ -114,6 +114,19 @@ def read_config(
     return cfg
 
 
+def read_checked_config(
+    path: str | Path, options: dict[str, Any] | None = None, set_scope: bool = True
+) -> Config:
+    """Read a config as :func:`read_config` does, and check it.
+
+    Raises:
+        UserError: See :func:`read_config` and :func:`check_config`.
+    """
+    cfg = read_config(path, options, set_scope)
+    check_config(cfg)
+    return cfg
+
+
 def merge_options(cfg: Config, options: dict[str, Any]) -> None:
     """Merge overrides into a config; raise an error for one that would have no effect.
 

@@ -4,11 +4,12 @@ A flag is a row of a table: its names, and what ``ArgumentParser.add_argument`` 
 """
 
 import argparse
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from lm4ve.runner.cfg_options import OptionsAction
 
+Number = TypeVar('Number', int, float)
 Flags = Mapping[str, Mapping[str, Any]]
 
 _EXAMPLE = 'override config fields, for example model.neck.block.layers="(15,)"'
@@ -44,6 +45,23 @@ INSPECT: Flags = {
     '--out-dir': dict(help='default: a folder in work_dirs/<config>'),
     '--device': dict(help='default: a GPU if there is one'),
 }
+
+
+def at_least(bound: Number) -> Callable[[str], Number]:
+    """Return the ``type`` of a flag whose number may not be below a bound of the same type."""
+    kind = type(bound)
+
+    def read(word: str) -> Number:
+        try:
+            number = kind(word)
+        except ValueError:
+            what = 'a whole number' if kind is int else 'a number'
+            raise argparse.ArgumentTypeError(f"'{word}' is not {what}.") from None
+        if not number >= bound:  # NaN is refused, too
+            raise argparse.ArgumentTypeError(f'{word} is below {bound}.')
+        return number
+
+    return read
 
 
 def build_parser(description: str | None, flags: Flags) -> argparse.ArgumentParser:

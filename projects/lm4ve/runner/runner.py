@@ -70,8 +70,11 @@ def build_runner(cfg: Config, short_console: bool = False) -> Any:
     """
     name, start = cfg.get('runner_type', 'Runner'), cfg.get('load_from')
     check('runner_type', name, choices=RUNNERS.module_dict)
-    if start and '://' not in start and not Path(start).exists():
-        raise UserError(f"load_from='{start}' does not exist.")
+    if start and '://' not in str(start):
+        if not Path(start).exists():
+            raise UserError(f"load_from='{start}' does not exist.")
+        if name == 'Runner' and Path(start).is_dir():  # others load folders, too
+            raise UserError(f"load_from='{start}' is a folder. Fix: name a checkpoint in it.")
     if cfg.get('resume') and not start:
         resume_newest(cfg)
     if cfg.get('resume'):

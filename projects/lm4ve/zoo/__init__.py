@@ -79,14 +79,18 @@ def list_models(pattern: str | None = None, task: str | None = None) -> list[str
 def find_checkpoint(checkpoint: Any, config: str | Path | None) -> Any:
     """Return a checkpoint as it is, or the trained weights that come with a config.
 
+    A file is looked for here, before anything is built; an address is not.
+
     Args:
         checkpoint (str | Path | None): Anything; ``'pretrained'`` names those weights.
         config (str | Path, optional): The config's file, as in ``Config.filename``.
 
     Raises:
-        CheckpointError: There are none of that config.
+        CheckpointError: There is no such file, or no weights of that config.
     """
     if checkpoint != PRETRAINED:
+        if checkpoint is not None and '://' not in str(checkpoint):
+            _require_file(Path(checkpoint))
         return checkpoint
     name = Path(config or '').stem
     path, known = WEIGHTS / f'{name}.safetensors', all_models().get(name, ('', Path()))[1]
@@ -95,3 +99,17 @@ def find_checkpoint(checkpoint: Any, config: str | Path | None) -> Any:
         names = listing(sorted(p.stem for p in WEIGHTS.glob('*.safetensors')), 20)
         raise CheckpointError(f"No weights come with the config '{config}', but with: {names}.")
     return path
+
+
+def _require_file(path: Path) -> None:
+    """Refuse a checkpoint that is no file.
+
+    Raises:
+        CheckpointError: It names the files of a folder.
+    """
+    if path.is_dir():
+        names = [str(path / p.name) for p in sorted(path.glob('*.pth'))]
+        fix = f'one of its files: {listing(names)}' if names else 'a file'
+        raise CheckpointError(f"The checkpoint '{path}' is a folder. Fix: name {fix}.")
+    if not path.exists():
+        raise CheckpointError(f"The checkpoint '{path}' does not exist.")
