@@ -128,11 +128,19 @@ def checkpoints(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def shrinker(request, tmp_path_factory):
+def tiny_files(tmp_path_factory):
+    """The working folder of the shrunk configs, with the files that they name."""
+    return tmp_path_factory.mktemp('tiny_files')
+
+
+@pytest.fixture
+def shrinker(request, tiny_files, monkeypatch):
     """Makes configs small: that of the task in whose folder the tests are."""
     from tests.helpers.shrink import shrinker_of
 
-    return shrinker_of(request.path.parent.name, tmp_path_factory.mktemp('stand-ins'))
+    found = shrinker_of(request.path.parent.name, tiny_files)
+    found.enter(monkeypatch)
+    return found
 
 
 @pytest.fixture

@@ -56,10 +56,13 @@ def one_rank(monkeypatch):
 def trained(tmp_path, name: str, launcher: str = 'none', **options):
     """Train a shrunk image config for one epoch."""
     pytest.importorskip('mmpretrain')
-    cfg = shrinker_of('image', tmp_path / 'stand-ins').load(name, tmp_path, launcher=launcher)
-    cfg.merge_from_dict(options)
-    runner = build_runner(cfg)
-    runner.train()
+    with pytest.MonkeyPatch.context() as patch:
+        shrinker = shrinker_of('image', tmp_path / 'tiny_files')
+        shrinker.enter(patch)
+        cfg = shrinker.load(name, tmp_path, launcher=launcher)
+        cfg.merge_from_dict(options)
+        runner = build_runner(cfg)
+        runner.train()
     assert (tmp_path / 'epoch_1.pth').exists()
     return runner
 

@@ -17,6 +17,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 import lm4ve
+import pytest
 from lm4ve.runner.command_line import build_runner
 from mmpretrain import list_models
 from tests.helpers.shrink import shrinker_of
@@ -27,7 +28,9 @@ assert Path(lm4ve.__file__).is_relative_to(folder)
 assert 'vit-s_llama_in1k' in list_models()
 for task in FOLDERS:
     name = next(c for c in configs_of(task) if '_llama' in c)
-    build_runner(shrinker_of(task, folder).load(name, folder / task)).train()
+    shrinker = shrinker_of(task, folder)
+    shrinker.enter(pytest.MonkeyPatch())
+    build_runner(shrinker.load(name, folder / task)).train()
 """
 
 

@@ -132,15 +132,23 @@ def test_tokens_of_a_map_have_its_grid_inside_the_neck(points):
 
 
 # -------------------------------------------------------------------- other tasks
-def tiny(task: str, name: str, folder: Path) -> Path:
-    return written(shrinker_of(task, folder).load(name, folder / 'run'), folder)
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """``tiny(task, name)``: the path of a shrunk config, whose files are in ``tmp_path``."""
+
+    def write(task: str, name: str) -> Path:
+        shrinker = shrinker_of(task, tmp_path)
+        shrinker.enter(monkeypatch)
+        return written(shrinker.load(name, tmp_path / 'run'), tmp_path)
+
+    return write
 
 
-def test_videos_become_sheets_and_movies(tmp_path):
-    config = tiny('video', 'videomae-demo_minilm_moving-digits.py', tmp_path)
+def test_videos_become_sheets_and_movies(tiny, tmp_path):
+    config = tiny('video', 'videomae-demo_minilm_moving-digits.py')
     cfg = read_config(config)
     (indexed,) = loading.samples_by_index(cfg, [3])  # writes the set
-    video, frames, out = (tmp_path / n for n in ('moving-digits/test/3.mp4', 'frames', 'out'))
+    video, frames, out = (tmp_path / n for n in ('data/moving-digits/test/3.mp4', 'frames', 'out'))
     frames.mkdir()
     with av.open(str(video)) as container:
         for i, frame in enumerate(container.decode(video=0)):  # 8.png ... 15.png: by number
@@ -158,8 +166,8 @@ def test_videos_become_sheets_and_movies(tmp_path):
         assert difference.abs().max() <= 3  # decoders round differently
 
 
-def test_clouds_of_any_size_become_sheets(tmp_path):
-    config = tiny('pointcloud', 'pointbert-demo_minilm_primitives.py', tmp_path)
+def test_clouds_of_any_size_become_sheets(tiny, tmp_path):
+    config = tiny('pointcloud', 'pointbert-demo_minilm_primitives.py')
     file, out = tmp_path / 'mine.npy', tmp_path / 'out'
     np.save(file, 40 * cloud(300) + 7)
     visualize(config, '-', file, '--indices 1 --no-attention --out-dir', out)
@@ -170,12 +178,12 @@ def test_clouds_of_any_size_become_sheets(tmp_path):
     assert 0.5 < given.data['inputs'].norm(dim=1).max() <= 1 + 1e-6
 
 
-def test_scenes_become_sheets(tmp_path):
-    config = tiny('motion', 'vectornet-demo_minilm_sim.py', tmp_path)
+def test_scenes_become_sheets(tiny, tmp_path):
+    config = tiny('motion', 'vectornet-demo_minilm_sim.py')
     cfg, out = read_config(config), tmp_path / 'out'
     (indexed,) = loading.samples_by_index(cfg, [0])
     scene_id = indexed.data['scene'].scene_id
-    file = tmp_path / f'traffic/val/data/{scene_id}.csv'
+    file = tmp_path / f'data/traffic-sim/val/data/{scene_id}.csv'
     visualize(config, 'none', file, '--out-dir', out)
     assert is_sheet(out / f'{scene_id}.png') and 'minFDE' in page(out).words
     (read,) = loading.samples_of_files(cfg, [file])

@@ -1,14 +1,51 @@
 """The checks that every config of every task has to pass: it trains, saves and resumes."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from safetensors.torch import load_file
 
 from lm4ve.blocks import LLMBlock, frozen_tensors
 from lm4ve.blocks.provenance import SOURCE_KEY
 from lm4ve.runner.command_line import build_runner
+from lm4ve.runner.resume import resume_newest
 from tests.helpers.shrink import Shrinker
+
+
+class WeightsOfFiles(Hook):
+    """Checks, when training starts, that the weights that a config names are the model's.
+
+    Args:
+        files (Sequence[Path]): Each has tensors that the model must have, bit for bit; some
+            are resized or left out.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files = files
+
+    def before_train(self, runner: Runner) -> None:
+        has = {digest(v) for v in runner.model.state_dict().values()}
+        for path in self.files:
+            # Gains of 1 and biases of 0 are everywhere.
+            given = {digest(v) for v in read_tensors(path) if v.dim() > 1 and v.std() > 0}
+            assert given, path
+            assert len(given & has) >= len(given) / 3, path
+
+
+def digest(tensor: torch.Tensor) -> bytes:
+    return tensor.detach().float().contiguous().numpy().tobytes()
+
+
+def read_tensors(path: Path) -> list[torch.Tensor]:
+    """Return the floating-point tensors of a weight file."""
+    content = load_file(path) if path.suffix == '.safetensors' else torch.load(path)
+    content = content.get('state_dict', content.get('model', content))
+    return [v for v in content.values() if torch.is_tensor(v) and v.is_floating_point()]
 
 
 def train_and_resume(shrinker: Shrinker, name: str, work_dir: Path) -> Runner:
@@ -18,6 +55,7 @@ def train_and_resume(shrinker: Shrinker, name: str, work_dir: Path) -> Runner:
         Runner: The resumed one, after its last validation.
     """
     runner = build_runner(shrinker.load(name, work_dir))
+    runner.register_hook(WeightsOfFiles(shrinker.weights))
     has_block = any(isinstance(m, LLMBlock) for m in runner.model.modules())
     words = ('llama', 'minilm', 'smollm2', 'randinit', 'qwen')
     assert has_block == any(word in name for word in words)
@@ -31,7 +69,7 @@ def train_and_resume(shrinker: Shrinker, name: str, work_dir: Path) -> Runner:
     assert sum(v.numel() for v in saved) <= own
 
     cfg = shrinker.load(name, work_dir, epochs=2)
-    cfg.resume = True
+    resume_newest(cfg, needed=True)
     resumed = build_runner(cfg)
     resumed.train()
     assert resumed.epoch == 2

@@ -1,22 +1,21 @@
 """Hosts that train the neck by themselves: each config trains, validates, saves and tests."""
 
-import itertools
+from functools import partial
 
 import pytest
 import torch
 
 from lm4ve.errors import UserError
-from lm4ve.runner.config import read_config
-from tests.helpers.tasks import CONFIGS, configs_of
-from tests.hosts.small import SIDE, shrink, train_and_test, write_coco, write_picture
+from tests.helpers.tasks import configs_of
+from tests.hosts.small import SIDE, HostShrinker, train_and_test, write_coco, write_picture
 
-RESNET = dict(depth=18, base_channels=4, stem_channels=4, frozen_stages=-1, init_cfg=None)
+RESNET = dict(depth=18, base_channels=4, stem_channels=4)
 
 
-def detector(name, work_dir, data):
-    cfg = read_config(CONFIGS / 'detection' / name)
-    model = cfg.model
-    model.backbone.backbone.update(RESNET, norm_eval=False)
+def small_detector(shrinker, model):
+    backbone = model.backbone.backbone
+    backbone.update(RESNET)
+    shrinker.pretrained(backbone.init_cfg.checkpoint, backbone)
     model.neck.update(in_channels=[4, 8, 16, 32], out_channels=8)
     if 'rpn_head' in model:
         model.rpn_head.update(in_channels=8, feat_channels=8)
@@ -26,20 +25,30 @@ def detector(name, work_dir, data):
     else:
         model.bbox_head.update(in_channels=8, feat_channels=8, stacked_convs=1)
         model.test_cfg.score_thr = 0.0
-    shrink(cfg, work_dir, data, 32, max_epochs=1, val_interval=1)
-    for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
-        evaluator.ann_file = str(data / 'annotations/instances_val2017.json')
-    return cfg
+    return 32
+
+
+def boxes(shrinker, dataset):
+    from mmdet.datasets import CocoDataset
+
+    for split in ('train', 'val'):
+        listed = f'{dataset.data_root}annotations/instances_{split}2017.json'
+        shrinker.provide(
+            listed,
+            lambda path, split=split: write_coco(
+                path.parents[1], split, 4, CocoDataset.METAINFO['classes']
+            ),
+        )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', configs_of('detection'))
-def test_detector_trains_validates_saves_and_tests(name, tmp_path):
-    classes = pytest.importorskip('mmdet.datasets').CocoDataset.METAINFO['classes']
-    data = tmp_path / 'data'
-    for split in ('train', 'val'):
-        write_coco(data, split, 4, classes)
-    train_and_test(detector(name, tmp_path / 'run', data), 'coco/bbox_mAP')
+def test_detector_trains_validates_saves_and_tests(name, tiny_files, tmp_path, monkeypatch):
+    pytest.importorskip('mmdet.datasets')
+    steps = dict(max_epochs=1, val_interval=1)
+    shrinker = HostShrinker(tiny_files, 'detection', small_detector, boxes, **steps)
+    shrinker.enter(monkeypatch)
+    train_and_test(shrinker, shrinker.load(name, tmp_path), 'coco/bbox_mAP')
 
 
 def test_nms_beside_mmcv_lite_is_torchvisions_and_other_operators_are_refused():
@@ -61,39 +70,45 @@ def test_nms_beside_mmcv_lite_is_torchvisions_and_other_operators_are_refused():
         _ext.nms(boxes, scores, 0.5, offset=1)
 
 
-SWIN = dict(embed_dims=8, depths=[1] * 4, num_heads=[1, 1, 2, 2], window_size=2, init_cfg=None)
-BN = dict(type='BN', requires_grad=True)
+SWIN = dict(embed_dims=8, depths=[1] * 4, num_heads=[1, 1, 2, 2], window_size=2)
 VIT = dict(img_size=(SIDE, SIDE), patch_size=16, embed_dims=16, num_heads=2, num_layers=12)
 
 
-def segmentor(name, work_dir, data):
-    cfg = read_config(CONFIGS / 'segmentation' / name)
-    model = cfg.model
-    is_swin = 'swin' in name
-    sizes = dict(SWIN, pretrain_img_size=SIDE) if is_swin else dict(VIT, pretrained=None)
-    model.backbone.backbone.update(sizes)
+def small_segmentor(shrinker, model):
+    backbone = model.backbone.backbone
+    is_swin = backbone.type.endswith('SwinTransformer')
+    backbone.update(dict(SWIN, pretrain_img_size=SIDE) if is_swin else VIT)
+    address = backbone.init_cfg.checkpoint if is_swin else backbone.pretrained
+    shrinker.pretrained(address, backbone)
     model.data_preprocessor.update(size=(SIDE, SIDE))
     for part in ('decode_head', 'auxiliary_head'):
         if part in model:
             model[part].channels = 8
     if is_swin:
-        model.decode_head.update(in_channels=[8, 16, 32, 64], norm_cfg=BN)
-        model.auxiliary_head.update(in_channels=32, norm_cfg=BN)
-    else:
-        model.decode_head.in_channels = model.decode_head.channels = 16
-        model.test_cfg = dict(mode='slide', crop_size=(SIDE, SIDE), stride=(SIDE, SIDE))
-    shrink(cfg, work_dir, data, 64 if is_swin else 16, max_iters=2, val_interval=2)
-    return cfg
+        model.decode_head.in_channels = [8, 16, 32, 64]
+        model.auxiliary_head.in_channels = 32
+        return 64
+    model.decode_head.in_channels = model.decode_head.channels = 16
+    model.test_cfg.update(crop_size=(SIDE, SIDE), stride=(SIDE, SIDE))
+    return 16
+
+
+def masks(shrinker, dataset):
+    own = dataset.data_root == 'data/masks'  # else ADE20K's folders
+    kinds = dict(dataset.data_prefix)
+    for i in range(3):
+        picture = f'{dataset.data_root}/{kinds["img_path"]}/{i}.jpg'
+        mask = f'{dataset.data_root}/{kinds["seg_map_path"]}/{i}.png'
+        shrinker.provide(picture, partial(write_picture, seed=i))
+        most = 2 if own else 151
+        shrinker.provide(mask, partial(write_picture, seed=i, most=most, channels=()))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', configs_of('segmentation'))
-def test_segmentor_trains_validates_saves_and_tests(name, tmp_path):
+def test_segmentor_trains_validates_saves_and_tests(name, tiny_files, tmp_path, monkeypatch):
     pytest.importorskip('mmseg')
-    own = 'folder' in name  # else ADE20K's folders
-    splits = ('train', 'val') if own else ('training', 'validation')
-    data, masks = tmp_path / 'data', 'masks' if own else 'annotations'
-    for split, i in itertools.product(splits, range(3)):
-        write_picture(data / 'images' / split / f'{i}.jpg', i)
-        write_picture(data / masks / split / f'{i}.png', i, most=2 if own else 151, channels=())
-    train_and_test(segmentor(name, tmp_path / 'run', data), 'mIoU')
+    steps = dict(max_iters=2, val_interval=2)
+    shrinker = HostShrinker(tiny_files, 'segmentation', small_segmentor, masks, **steps)
+    shrinker.enter(monkeypatch)
+    train_and_test(shrinker, shrinker.load(name, tmp_path), 'mIoU')

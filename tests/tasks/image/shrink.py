@@ -1,20 +1,20 @@
 """What :mod:`tests.helpers.shrink` makes small in an image config."""
 
+from functools import partial
 from pathlib import Path
 
 from mmengine.config import ConfigDict
 
+from lm4ve.tasks.image.datasets.synsets import class_indices
 from tests.helpers import shrink
 from tests.tasks.image.images import fill
 
-# More than five: the configs report top-5.
-CLASSES = tuple(f'n0{1440764 + i}' for i in range(6))
-# Of each; RepeatAugSampler draws multiples of 256 samples.
-IMAGES = dict(train=43, val=2)
+#: Images that are read; RepeatAugSampler draws multiples of 256.
+IMAGES = dict(train=258, val=12, test=12)
 
 
 class Shrinker(shrink.Shrinker):
-    """Shrinks ImageNet to six classes of noise and encoders to two layers."""
+    """Shrinks ImageNet to an image a class, of noise, and encoders to two layers."""
 
     task = 'image'
     metric = 'accuracy/top1'
@@ -28,8 +28,9 @@ class Shrinker(shrink.Shrinker):
             model.neck.update(num_patches=4, decoder_num_heads=2, **sizes)
             return width
         model.head.in_channels = width
-        if model.head.num_classes == 1000:
-            model.head.num_classes = len(CLASSES)
+        init = backbone.get('backbone', backbone).get('init_cfg')
+        if isinstance(init, dict) and init.get('type') == 'Pretrained':
+            self.weights.append(self.provide(init.checkpoint, self.train_before))
         return width
 
     @staticmethod
@@ -65,18 +66,45 @@ class Shrinker(shrink.Shrinker):
             loader.batch_size = 8
             return
         loader.batch_size = 64 if split == 'train' else 4
-        root = self.written('imagenet', _write_imagenet)
-        dataset.update(data_root=root, metainfo=dict(classes=CLASSES))
+        if dataset.type not in ('lm4ve.ImageNetC', 'lm4ve.ImageNetVariant'):
+            dataset.indices = IMAGES[split]
+        self.provide(dataset.data_root, WRITERS[Path(dataset.data_root).name])
+        if dataset.data_root == 'data/glyphs':
+            dataset.indices = 8
+            return  # its pictures are small
+        if dataset.type == 'lm4ve.ImageNetC':
+            dataset.update(corruptions=['fog'], severities=[1])
+        if dataset.type in ('lm4ve.ImageNetC', 'lm4ve.ImageNetVariant'):
+            loader.batch_size = 250
         shrink.shrink_images(dataset.pipeline)
-
-    def load(self, *args, **options):
-        cfg = super().load(*args, **options)
-        if cfg.get('data_preprocessor', {}).get('num_classes') == 1000:
-            cfg.data_preprocessor.num_classes = len(CLASSES)
-        return cfg
 
 
 def _write_imagenet(root: Path) -> None:
-    """Write a folder in ImageNet's layout."""
-    for split, count in IMAGES.items():
-        fill(root / split, CLASSES, count)
+    """Write a folder in ImageNet's layout, with an image a class."""
+    for split in ('train', 'val'):
+        fill(root / split, class_indices('sketch'), 1)
+
+
+def _write_variant(variant: str, root: Path) -> None:
+    """Write an image a class of ImageNet-A, -R or -Sketch."""
+    fill(root, class_indices(variant), 1)
+
+
+def _write_glyphs(root: Path) -> None:
+    """Write pictures of letters, and their lists, as tools/image/picture_sets.py does."""
+    letters = 'abcdefgh'
+    fill(root, letters, 1)
+    for split in ('train', 'val'):
+        lines = [f'{letter}/0.JPEG {i}\n' for i, letter in enumerate(letters)]
+        (root / f'{split}.txt').write_text(''.join(lines))
+
+
+#: The last part of a data set's path -> what writes it.
+WRITERS = {
+    'imagenet': _write_imagenet,
+    'glyphs': _write_glyphs,
+    'imagenet-a': partial(_write_variant, 'a'),
+    'imagenet-r': partial(_write_variant, 'r'),
+    'imagenet-sketch': partial(_write_variant, 'sketch'),
+    'imagenet-c': lambda root: _write_variant('sketch', root / 'fog/1'),
+}

@@ -38,18 +38,18 @@ def test_fsdp_config_builds_its_runner_and_model(name, shrinker, tmp_path):
 
 
 @pytest.mark.parametrize('name', STAGES)
-def test_second_stage_starts_from_the_first(name, shrinker, tmp_path):
-    runner = build_runner(shrinker.load(STAGES[0], tmp_path))
-    runner.train()
-    assert runner.iter > 0
-    if name == STAGES[1]:
-        second = shrinker.load(name, tmp_path)
-        second.model.backbone.backbone.init_cfg.checkpoint = str(tmp_path / 'epoch_1.pth')
-        trained, runner = runner.model.backbone.state_dict(), build_runner(second)
+def test_stages_train_and_the_second_starts_from_the_first(name, shrinker, tmp_path):
+    runner = build_runner(shrinker.load(name, tmp_path))
+    for path in shrinker.weights:
+        # What the first stage's training saved.
+        state = torch.load(path, weights_only=True)['state_dict']
+        begin = 'backbone.'
+        trained = {k[len(begin) :]: v for k, v in state.items() if k.startswith(begin)}
         runner.model.init_weights()
         started = runner.model.backbone.state_dict()
         # All but the last norm, whose place differs.
         assert {k[:3] for k in trained.keys() ^ started.keys()} == {'ln1', 'ln2'}
         assert all(torch.equal(trained[key], started[key]) for key in trained.keys() & started)
-        runner.train()
-        assert 'val/accuracy/top1' in runner.message_hub.log_scalars
+    assert bool(shrinker.weights) == (name == STAGES[1])
+    runner.train()
+    assert runner.iter > 0

@@ -47,15 +47,16 @@ class Shrinker(shrink.Shrinker):
         if 'flag' in dataset:
             classes = dict(retinamnist=5, fracturemnist3d=3)[dataset.flag]
             write = partial(files.write_medmnist, flag=dataset.flag, classes=classes)
-            dataset.data_root = self.written(dataset.flag, write)
+            file = f'{dataset.data_root}/{dataset.flag}.npz'
+            self.provide(file, lambda path: write(path.parent))
         elif dataset.type == 'BaseSegDataset':
             name = dataset.ann_file.partition('_')[0]
-            dataset.data_root = self.written(name, partial(files.write_lesions, name=name))
+            self.provide(dataset.data_root, partial(files.write_lesions, name=name))
         elif dataset.type == 'lm4ve.Decathlon':
             load = dataset.pipeline[0]
             sizes = dict(channels=load.channels, classes=load.num_classes)
             write = partial(files.write_decathlon, **sizes)
-            dataset.data_root = self.written(f'msd-{load.channels}', write)
+            self.provide(dataset.data_root, write)
             dataset.ratios = (0.5, 0.25, 0.25)
         else:
             dataset.count = 4

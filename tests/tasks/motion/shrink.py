@@ -1,6 +1,5 @@
 """What :mod:`tests.helpers.shrink` makes small in a motion config."""
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,30 +29,30 @@ class Shrinker(shrink.Shrinker):
         model.encoder.update(channels=WIDTH, feedforward=24)
         model.decoder.update(channels=WIDTH, feedforward=24)
         if model.decoder.get('regions'):
-            model.decoder.regions = self.written('regions.json', self._write_regions)
+            self.provide(model.decoder.regions, self._write_regions)
         return WIDTH
 
     def data(self, loader: ConfigDict, split: str) -> None:
         loader.batch_size = 4
         dataset = loader.dataset
         if dataset.type == 'lm4ve.TrafficDataset':
-            dataset.update(root=str(self.folder / 'traffic'), counts=dict(train=6, val=4))
+            dataset.counts = dict(train=6, val=4)
         else:
-            # A test set has no truth; `test` validates, as in the configs.
-            files = 'train' if split == 'train' else 'val'
-            dataset.cache = self.cache(Path(dataset.cache).parent.name, files)
+            self.provide(dataset.cache, self._preprocess)
 
-    def cache(self, name: str, split: str) -> str:
-        """Preprocess a split by its real reader; return the cache's path."""
+    def _preprocess(self, cache: Path) -> None:
+        """Preprocess a split by its real reader."""
+        name, split = cache.parent.name, cache.stem
         write = dict(argoverse1=write_argoverse1, argoverse2=write_argoverse2)[name]
-        root = Path(self.written(name, lambda path: write(path, SCENES)))
+        root = self.provide(f'raw/{name}', lambda path: write(path, SCENES))
         reader = Argoverse2Reader(root / split)
         if name == 'argoverse1':
             reader = Argoverse1Reader(root / split / 'data', root / 'map_files')
-        return self.written(f'{name}-{split}.cache', partial(preprocess_split, reader))
+        preprocess_split(reader, cache)
 
     def _write_regions(self, out: Path) -> None:
-        scenes = SceneCache(self.cache('argoverse1', 'train'))
+        cache = self.provide('data/argoverse1/train.cache', self._preprocess)
+        scenes = SceneCache(str(cache))
         # A point for every known step: eight ends are too few for hulls.
         ends = [p for s in scenes for p in s.to_local(s.positions[s.focal, s.history_steps :])]
         write_regions(out, np.array(ends), 6)

@@ -1,5 +1,6 @@
 """What :mod:`tests.helpers.shrink` makes small in a point-cloud config."""
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -31,24 +32,23 @@ class Shrinker(shrink.Shrinker):
             model.backbone.encoder_dims = 8
         model.head.in_channels = 12
         if model.get('checkpoint'):
-            name = Path(model.checkpoint).name
-            model.checkpoint = self.written(name, lambda path: _write_pretrained(model, path))
+            write = partial(_write_pretrained, model)
+            self.weights.append(self.provide(model.checkpoint, write))
         return 12
 
     def data(self, loader: ConfigDict, split: str) -> None:
         loader.batch_size = 4
         dataset = loader.dataset
         if dataset.type == 'lm4ve.ScanObjectNN':
-            dataset.data_root = self.written('scanobjectnn', clouds.write_scanobjectnn)
+            self.provide(dataset.data_root, clouds.write_scanobjectnn)
         elif dataset.type == 'lm4ve.ModelNet40':
             # Both layouts: text where 1,024 points are asked for, else meshes.
             text = any(t.get('num') == 1024 for t in dataset.pipeline)
             write = clouds.write_modelnet40_text if text else clouds.write_modelnet40_meshes
-            dataset.data_root = self.written(write.__name__.removeprefix('write_'), write)
+            write(self.folder / dataset.data_root)
             dataset.update(num_points=POINTS, num_samples=100)
             loader.batch_size = 2
         else:
-            dataset.cache_dir = str(self.folder / 'primitives')
             dataset.update(per_class=2, num_points=POINTS)
         self._points(dataset.pipeline)
 

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 from mmengine.config import ConfigDict
 
-from lm4ve.tasks.rooms.demo.rooms import write_rooms
 from lm4ve.tasks.rooms.scannet import CLASSES
 from tests.helpers import shrink
 from tests.tasks.rooms.scenes import write_sqa3d
 from tests.tasks.rooms.tiny import VECTORS, VOTENET
 
+SCANNET = 'data/scannet'
 ROOMS = dict(train=1, val=1, test=1)
 
 
@@ -24,6 +24,14 @@ def write_mean_sizes(path: Path) -> None:
     np.savez(path, np.random.default_rng(0).uniform(0.5, 2, (len(CLASSES), 3)))
 
 
+def _write_scannet(root: Path) -> None:
+    """Write ScanNet's files with the questions, and the sizes of boxes beside."""
+    write_sqa3d(root)
+    means = root / 'meta_data/scannet_reference_means.npz'
+    means.parent.mkdir()
+    write_mean_sizes(means)
+
+
 class Shrinker(shrink.Shrinker):
     """Shrinks scans to two rooms of sixty points, and every part's width."""
 
@@ -33,15 +41,14 @@ class Shrinker(shrink.Shrinker):
     def model(self, model: ConfigDict) -> int:
         if model.text_encoder.get('checkpoint', '').startswith('package:'):
             return model.fusion.embed_dims
-        model.data_preprocessor.word_vectors = self.written('glove.npz', write_vectors)
-        means = self.written('scannet_reference_means.npz', write_mean_sizes)
-        small = {k: v for k, v in VOTENET.items() if k not in ('type', 'in_channels')}
-        model.object_encoder.update(small, mean_sizes=means)
+        self.provide(model.data_preprocessor.word_vectors, write_vectors)
+        self.provide(SCANNET, _write_scannet)
+        kept = 'type', 'in_channels', 'mean_sizes'
+        model.object_encoder.update({k: v for k, v in VOTENET.items() if k not in kept})
         model.text_encoder.update(in_channels=5, channels=16)
         model.fusion.update(embed_dims=16, num_heads=2)
         model.pool.update(hidden_channels=9, out_channels=12)
-        answers = f'{self.written("scannet", write_sqa3d)}/qa/answer_counter.json'
-        model.head.update(answers=answers, in_channels=36, hidden_channels=16)
+        model.head.update(in_channels=36, hidden_channels=16)
         if model.pose_head is not None:
             model.pose_head.update(in_channels=24, hidden_channels=16)
         return 16
@@ -50,12 +57,9 @@ class Shrinker(shrink.Shrinker):
         loader.batch_size = 2
         dataset = loader.dataset
         if dataset.type == 'lm4ve.Rooms':
-            folder = self.written('rooms', lambda f: write_rooms(f, ROOMS))
-            dataset.update(data_root=folder, rooms=ROOMS, indices=8)
+            dataset.update(rooms=ROOMS, indices=8)
             return
-        dataset.data_root = self.written('scannet', write_sqa3d)
-        if 'answers' in dataset:
-            dataset.answers = f'{dataset.data_root}/qa/answer_counter.json'
+        self.provide(SCANNET, _write_scannet)
         for step in dataset.pipeline:
             if step.type == 'lm4ve.SampleScenePoints':
                 step.num = 40

@@ -1,16 +1,17 @@
 """What :mod:`tests.helpers.shrink` makes small in a video config."""
 
+from functools import partial
 from pathlib import Path
 
 import torch
+import torchvision
+from mmaction.models.backbones.swin import SwinTransformer3D
 from mmengine.config import ConfigDict
 
 from tests.helpers import shrink
 from tests.helpers.tools import run_tool_here
 from tests.tasks.video import released
 from tests.tasks.video.videos import write_broken, write_list, write_noise
-
-CLASSES = 6  # more than five: top-5 is reported
 
 
 class Shrinker(shrink.Shrinker):
@@ -22,10 +23,6 @@ class Shrinker(shrink.Shrinker):
     def model(self, model: ConfigDict) -> int:
         width = self._backbone(model.backbone)
         model.cls_head.in_channels = width
-        if model.cls_head.num_classes > 100:
-            model.cls_head.num_classes = CLASSES
-        for augment in (model.data_preprocessor.get('blending') or {}).get('augments', ()):
-            augment['num_classes'] = CLASSES
         return width
 
     def _backbone(self, backbone: ConfigDict) -> int:
@@ -37,15 +34,17 @@ class Shrinker(shrink.Shrinker):
             backbone.update(img_size=released.SIZE, patch_size=released.PATCH)
             sizes = dict(embed_dims=released.WIDTH, num_heads=released.HEADS)
             backbone.update(sizes, depth=released.DEPTH)
-            backbone.init_cfg.checkpoint = self.written('videomae.pth', _write_pretrained)
+            self.weights.append(self.provide(backbone.init_cfg.checkpoint, _write_pretrained))
             return released.WIDTH
         if kind == 'RawSwinTransformer3D':
             arch = dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2])
-            backbone.update(arch=arch, window_size=(2, 2, 2), pretrained=None, pretrained2d=False)
+            backbone.update(arch=arch, window_size=(2, 2, 2))
+            self.answer(backbone.pretrained, partial(_write_swin, arch))
             return 64
         if kind == 'ResNet':
             stages = dict(num_stages=2, strides=(1, 2), dilations=(1, 1), out_indices=(1,))
-            backbone.update(depth=18, pretrained=None, **stages)
+            backbone.update(depth=18, **stages)
+            self.answer(backbone.pretrained, _write_resnet)
             return 128
         raise AssertionError(f'teach tests/tasks/video/shrink.py to shrink {kind}')
 
@@ -55,26 +54,18 @@ class Shrinker(shrink.Shrinker):
         # MMEngine collects garbage when it serializes: slow beside torch.
         dataset.serialize_data = False
         if dataset.type == 'lm4ve.MovingDigitsDataset':
-            dataset.data_root = str(self.folder / 'moving-digits')
             dataset.clips = dict(train=8, val=8, test=8)
             return
-        videos = self.written('videos', _write_videos)
-        dataset.ann_file = f'{videos}/{"train" if split == "train" else "val"}.txt'
-        dataset.data_prefix = dict(video=videos)
+        part = 'train' if split == 'train' else 'val'
+        names = [f'{part}{i}.mp4' for i in range(4)] + ['broken/truncated_late.mp4']
+        for seed, name in enumerate(names[:-1]):
+            self.provide(f'{dataset.data_prefix.video}/{name}', partial(write_noise, seed=seed))
+        self.provide(f'{dataset.data_prefix.video}/broken', write_broken)
+        self.provide(dataset.ann_file, partial(write_list, videos=names))
         shrink.shrink_images(dataset.pipeline)
         for transform in dataset.pipeline:
             if transform.get('clip_len') == 32:
                 transform['clip_len'] = 8
-
-
-def _write_videos(root: Path) -> None:
-    """Write videos and their lists; one video of each list is broken."""
-    broken = write_broken(root / 'broken')['truncated_late']
-    for split in ('train', 'val'):
-        names = [f'{split}{i}.mp4' for i in range(4)]
-        for i, name in enumerate(names):
-            write_noise(root / name, seed=i)
-        write_list(root / f'{split}.txt', [*names, f'broken/{broken.name}'])
 
 
 def _write_pretrained(out: Path) -> None:
@@ -84,3 +75,23 @@ def _write_pretrained(out: Path) -> None:
     torch.save(dict(model=released.pretrained_state()), source)
     sizes = ('--img-size', released.SIZE, '--num-frames', released.FRAMES)
     run_tool_here('convert_checkpoint.py', 'video', source, out, *sizes)
+
+
+def _write_swin(arch: dict, out: Path) -> None:
+    """Write the pre-training of a Swin on images, by the names of Microsoft's release."""
+    model = SwinTransformer3D(arch, window_size=(2, 2, 2))
+    state = {k: v for k, v in model.state_dict().items() if 'relative_position_index' not in k}
+    state['patch_embed.proj.weight'] = state['patch_embed.proj.weight'].sum(2)
+    for name in state:
+        if name.endswith('relative_position_bias_table'):  # of windows of one frame
+            state[name] = state[name][: 3 * 3]
+    state['norm.weight'] = state.pop('norm3.weight')
+    state['norm.bias'] = state.pop('norm3.bias')
+    torch.save(dict(model=state), out)
+
+
+def _write_resnet(out: Path) -> None:
+    """Write a ResNet as torchvision has it, without its last stages."""
+    state = torchvision.models.resnet18().state_dict()
+    last = 'layer3', 'layer4', 'fc'
+    torch.save({k: v for k, v in state.items() if not k.startswith(last)}, out)

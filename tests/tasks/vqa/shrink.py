@@ -5,7 +5,6 @@ from pathlib import Path
 from mmengine.config import ConfigDict
 from transformers import AutoConfig, AutoModelForMaskedLM, CLIPConfig, CLIPModel
 
-from lm4ve.tasks.vqa.demo.digit_scenes import write_digit_scenes
 from tests.helpers import shrink
 from tests.tasks.vqa import files
 from tests.tasks.vqa.tiny import IMAGE, SIZE, TEXT, write_tokenizer
@@ -28,32 +27,34 @@ def write_roberta(folder: Path) -> Path:
     return folder
 
 
+def _write_vqav2(vocabulary: Path) -> None:
+    """Write COCO's folder with the questions, where the vocabulary is a file of it."""
+    files.write_vqav2(vocabulary.parents[1])
+
+
 class Shrinker(shrink.Shrinker):
     """Shrinks images to 32 pixels and every part to two layers. The demos' models are small."""
 
     task = 'vqa'
     metric = 'vqa/overall'
 
-    def load(self, name, *args, **options):
-        cfg = super().load(name, *args, **options)
+    def shrink(self, cfg, epochs=1):
+        super().shrink(cfg, epochs)
         answers = cfg.model.head.type == 'lm4ve.VQAHead'
         self.metric = 'vqa/overall' if answers else 'retrieval/mean'
-        if cfg.test_evaluator.get('result_file') is not None:
-            cfg.test_evaluator.result_file = f'{cfg.work_dir}/results.json'
-        return cfg
 
     def model(self, model: ConfigDict) -> int:
         if model.text_encoder.get('checkpoint', '').startswith('package:'):
             return model.fusion.embed_dims
-        roberta = self.written('roberta', write_roberta)
-        model.data_preprocessor.update(tokenizer=roberta, max_length=20)
-        model.image_encoder.update(checkpoint=self.written('clip', write_clip), image_size=SIZE)
-        model.text_encoder.checkpoint = roberta
+        clip = self.repository(model.image_encoder.checkpoint, write_clip)
+        roberta = self.repository(model.text_encoder.checkpoint, write_roberta)
+        self.weights += [clip / 'model.safetensors', roberta / 'model.safetensors']
+        model.data_preprocessor.max_length = 20
+        model.image_encoder.image_size = SIZE
         model.fusion.update(embed_dims=WIDTH, num_layers=2, num_heads=2)
         model.head.in_channels = 2 * WIDTH
         if 'vocabulary' in model.head:
-            root = self.written('coco', files.write_vqav2)
-            model.head.vocabulary = f'{root}/vqav2/vocabulary.json'
+            self.provide(model.head.vocabulary, _write_vqav2)
         return WIDTH
 
     def data(self, loader: ConfigDict, split: str) -> None:
@@ -64,19 +65,18 @@ class Shrinker(shrink.Shrinker):
         for part in dataset.get('datasets', ()):
             self._dataset(part)
         if 'vocabulary' in dataset:
-            root = self.written('coco', files.write_vqav2)
-            dataset.vocabulary = f'{root}/vqav2/vocabulary.json'
+            self.provide(dataset.vocabulary, _write_vqav2)
         if dataset.type == 'lm4ve.EasyVQA':
             dataset.indices = 8
         elif dataset.type == 'lm4ve.DigitScenes':
-            folder = self.written('digit-scenes', lambda f: write_digit_scenes(f, SCENES))
-            dataset.update(data_root=folder, scenes=SCENES)
+            dataset.scenes = SCENES
         elif dataset.type == 'lm4ve.VQAv2':
-            dataset.data_root = self.written('coco', files.write_vqav2)
+            self.provide('data/coco/vqav2/vocabulary.json', _write_vqav2)
         elif dataset.type == 'lm4ve.VisualGenomeQA':
-            dataset.data_root = self.written('genome', files.write_visual_genome)
+            self.provide('data/visual_genome', files.write_visual_genome)
         elif dataset.type == 'lm4ve.KarpathyRetrieval':
-            name = 'coco' if 'coco' in dataset.ann_file else 'flickr30k'
-            write = getattr(files, f'write_{name}')
-            dataset.update(data_root=self.written(f'karpathy/{name}', write), num_negatives=2)
+            write = files.write_coco if 'coco' in dataset.ann_file else files.write_flickr30k
+            listed = f'{dataset.data_root}/{dataset.ann_file}'
+            self.provide(listed, lambda path: write(path.parent))
+            dataset.num_negatives = 2
         shrink.shrink_images(dataset.get('pipeline', []))

@@ -33,10 +33,11 @@ def few_questions():
 
 @pytest.mark.parametrize('name', configs_of('vqa'))
 def test_config_trains_validates_saves_resumes_and_tests(name, shrinker, tmp_path):
+    # Two questions of each of two images of test-dev.
+    results = shrinker.folder / 'work_dirs/vqav2_test-dev2015.json'
+    results.unlink(missing_ok=True)
     train_and_resume(shrinker, name, tmp_path)
     metrics_of_saved(shrinker, name, tmp_path)
-    # Two questions of each of two images of test-dev.
-    results = tmp_path / 'results.json'
     assert results.exists() == name.endswith('trainval.py')
     if results.exists():
         answered = [r['question_id'] for r in json.loads(results.read_text())]

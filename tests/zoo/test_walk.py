@@ -1,0 +1,143 @@
+"""Every shipped file that names a model is built, trained and tested, as it is typed.
+
+The tests of each task and host train the configs of its folder. Here are the rest: what tests
+what others train, and the variants of the grids, whose overrides name more language models. What
+these runs replace is listed in :mod:`tests.helpers.replaced`.
+
+One config of each kind runs in ``make test``; all of them have the marker ``walk``.
+"""
+
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from lm4ve.ablation.grid import load_grid
+from lm4ve.blocks import LLMBlock
+from lm4ve.runner.command_line import build_runner
+from tests.helpers.config_runs import WeightsOfFiles, train
+from tests.helpers.shrink import Shrinker, shrinker_of
+from tests.helpers.tasks import BEGIN, CONFIGS, FOLDERS, HOSTS, configs_of
+
+GRIDS = sorted((CONFIGS / 'ablations').glob('*.py'))
+VARIANTS = [(grid, v) for grid in GRIDS for v in load_grid(grid).variants]
+ROBUSTNESS = [name for name in configs_of('image') if name.startswith('robustness/')]
+#: Pieces of language models, which a config inherits.
+PIECES = sorted(p.name for p in (CONFIGS / '_base_/llm').glob('*.py'))
+#: Encoders of studies with `lm4ve try`, which lie beside the grids.
+ENCODERS = sorted(p.name for p in (CONFIGS / 'ablations/_base_').glob('vit_*.py'))
+#: One of each kind, for `make test`.
+QUICK = {
+    'robustness/vit-t_llama_imagenet-a.py',
+    'vit-s_in1k_llms OPT-350M',
+    'mistral-7b.py',
+    'vit_minilm_glyphs.py',
+}
+
+
+def walk(cases: list, ids: list[str]) -> list:
+    """Return parameters that have the marker ``walk``, but for the quick ones."""
+    return [
+        pytest.param(case, id=name, marks=() if name in QUICK else pytest.mark.walk)
+        for case, name in zip(cases, ids, strict=True)
+    ]
+
+
+@pytest.fixture(scope='module')
+def folders(tmp_path_factory):
+    """A working folder a task, with the files that its configs name."""
+    return {task: tmp_path_factory.mktemp(task) for task in FOLDERS}
+
+
+def task_of(config: Path) -> str:
+    """Return the task of a config file."""
+    for task, folder in FOLDERS.items():
+        if config.is_relative_to(folder) and config.name.startswith(BEGIN.get(task, '')):
+            return task
+    raise AssertionError(f'{config} belongs to no task')
+
+
+@pytest.fixture
+def shrinker_for(folders, monkeypatch):
+    """``shrinker_for(task)``: works in the task's folder."""
+
+    def enter(task: str):
+        found = shrinker_of(task, folders[task])
+        found.enter(monkeypatch)
+        return found
+
+    return enter
+
+
+@pytest.mark.parametrize('name', walk(ROBUSTNESS, ROBUSTNESS))
+def test_robustness_config_tests_what_its_training_saves(name, shrinker_for, tmp_path):
+    shrinker = shrinker_for('image')
+    runner = build_runner(shrinker.load(name, tmp_path))
+    blocks = [m for m in runner.model.modules() if isinstance(m, LLMBlock)]
+    assert bool(blocks) == ('llama' in name)
+    assert 0 <= runner.test()['accuracy/top1'] <= 100
+
+
+@pytest.mark.parametrize('case', walk(VARIANTS, [f'{g.stem} {v.name}' for g, v in VARIANTS]))
+def test_variant_of_a_grid_trains_and_tests(case, shrinker_for, tmp_path):
+    path, variant = case
+    grid = load_grid(path)
+    value = grid.tune and grid.tune.values[0]
+    trial = grid.trial(variant, 'main', grid.seeds[0], value)
+    task = task_of(trial.config)
+    shrinker = shrinker_for(task)
+    name = str(trial.config.relative_to(FOLDERS[task]))
+    cfg = shrinker.load(name, tmp_path, options=trial.options)
+    assert grid.metric in train_and_test(shrinker, cfg)
+
+
+def train_and_test(shrinker: Shrinker, cfg: Config) -> dict:
+    """Train an epoch from the weights that a config names; return what the test measures."""
+    runner = build_runner(cfg)
+    runner.register_hook(WeightsOfFiles(shrinker.weights))
+    train(runner)
+    return runner.test()
+
+
+#: A config that inherits a piece, as docs/guides/configs.md shows it.
+INHERITS = """
+_base_ = ['lm4ve::lm4ve/vit-s_in1k.py', 'lm4ve::_base_/llm/{}', 'lm4ve::_base_/necks/cls_token.py']
+model = dict(
+    backbone=dict(out_type='raw', final_norm=False),
+    neck=dict(**_base_.llm_neck, in_channels=384, block=_base_.llm_block))
+"""
+
+
+@pytest.mark.parametrize('name', walk(PIECES, PIECES))
+def test_config_with_a_piece_trains_and_tests(name, shrinker_for, tmp_path):
+    shrinker = shrinker_for('image')
+    train_and_test(shrinker, shrinker.load_text(INHERITS.format(name), tmp_path))
+
+
+@pytest.mark.parametrize('name', walk(ENCODERS, ENCODERS))
+def test_encoder_of_a_study_trains_and_tests(name, shrinker_for, tmp_path):
+    shrinker = shrinker_for('image')
+    text = f"_base_ = 'lm4ve::ablations/_base_/{name}'"
+    train_and_test(shrinker, shrinker.load_text(text, tmp_path))
+
+
+def inherited(path: Path) -> set[Path]:
+    """Return a config file, and all that it inherits."""
+    found = {path.resolve()}
+    for base in Config._get_base_files(str(path)):
+        base_path, scope = Config._get_cfg_path(base, str(path))
+        if scope is None:
+            found |= inherited(Path(base_path))
+    return found
+
+
+def test_no_file_of_a_config_is_left_out_of_the_walk():
+    trained = {FOLDERS[task] / name for task in FOLDERS for name in configs_of(task)}
+    trained |= {CONFIGS / host / name for host in HOSTS for name in configs_of(host)}
+    walked = {variant.config for _, variant in VARIANTS} | {*GRIDS} | trained
+    walked |= {CONFIGS / '_base_/llm' / name for name in PIECES}
+    walked |= {CONFIGS / 'ablations/_base_' / name for name in ENCODERS}
+    seen = set().union(*map(inherited, walked))
+    left_out = {p.resolve() for p in CONFIGS.rglob('*.py')} - seen
+    # Pieces that name no model, for configs of one's own.
+    assert [p.name for p in left_out] == ['released_rates.py']
