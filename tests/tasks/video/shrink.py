@@ -51,8 +51,6 @@ class Shrinker(shrink.Shrinker):
     def data(self, loader: ConfigDict, split: str) -> None:
         loader.batch_size = 1 if split == 'test' else 2
         dataset = loader.dataset
-        # MMEngine collects garbage when it serializes: slow beside torch.
-        dataset.serialize_data = False
         if dataset.type == 'lm4ve.MovingDigitsDataset':
             dataset.clips = dict(train=8, val=8, test=8)
             return
