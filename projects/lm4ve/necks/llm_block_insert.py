@@ -7,9 +7,11 @@ learning rate decay work as before.
 """
 
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from mmengine.model import ModuleList
 from mmengine.registry import MODELS
 from torch import nn
@@ -36,6 +38,7 @@ def LLMBlockInsert(
     index: int | str = 0,
     before: str | Sequence[str] | None = None,
     share_block: bool = False,
+    mask: Mapping[str, str] | None = None,
 ) -> nn.Module:
     """Build a backbone in which named submodules' outputs or inputs go through a neck.
 
@@ -54,6 +57,11 @@ def LLMBlockInsert(
         before (str | Sequence[str], optional): Name of a submodule whose input goes through the
             neck (MedVisionLlama: before the first layer).
         share_block (bool): Necks at several places have mappers of their own and one block.
+        mask (dict, optional): How the host's arguments mark padding, where their names do not
+            show it (``lm4ve/necks/mask_names.py`` lists those that do): name -> 'keep' (1 is
+            kept), 'padding' (True is padding), 'additive' (-inf is padding), each of tokens
+            ``[B, N]`` or pairs ``[B, heads, Q, N]``; 'pixels' (1 is kept, ``[B, H, W]``); or
+            'ignore' (it does not mark padding). For example ``dict(valid='keep')``.
 
     Returns:
         nn.Module: The backbone itself, with the neck as ``llm_neck``; a list of necks
@@ -61,7 +69,8 @@ def LLMBlockInsert(
 
     Raises:
         UserError: A name is no submodule's or that of one that is never called, the backbone has
-            a neck already, or a neck changes the layout.
+            a neck already, a neck changes the layout, or ``mask`` names what nobody takes. In a
+            forward pass: a mask is unknown, or not of as many tokens as the place has.
     """
     encoder: nn.Module = backbone if isinstance(backbone, nn.Module) else MODELS.build(backbone)
     places = find_places(encoder, after, before)
@@ -85,26 +94,38 @@ def LLMBlockInsert(
         if isinstance(built, LLMBlockNeck):
             where = 'before' if at_input else 'after'
             built.variants['place'] = f"{where}='{name}', index={index!r}"
+            if mask:
+                built.variants['place'] += f', mask={dict(mask)!r}'
             _check_drawn(encoder, built)
         necks.append(built)
     record_each(necks)
     several = not has_one_place(after, before)
     neck = ModuleList(necks) if several else necks[0]
-    encoder.llm_neck = neck.train(encoder.training)
     from lm4ve.necks.neck_hook import ThroughNeck
 
     names = {m: n for n, m in encoder.named_modules()}
-    for i, (place, name, at_input) in enumerate(places):
+    hooks = []
+    for i, (place, name, _) in enumerate(places):
         layout = defaults_of(encoder, name).get('layout')
         number = i if several else None
-        hook = ThroughNeck(encoder, names[place], index, layout, number)
-        encoder.register_forward_pre_hook(hook.enter, with_kwargs=True)
-        if at_input:
-            place.register_forward_pre_hook(hook.replace_input, with_kwargs=True)
-        else:
-            place.register_forward_hook(hook)
+        hooks.append(ThroughNeck(encoder, names[place], index, layout, number, mask))
+    encoder.llm_neck = neck.train(encoder.training)
+    for hook, (place, _, at_input) in zip(hooks, places, strict=True):
+        hook.attach(at_input)
+        if not at_input:
             capture_afterwards(place)
+    forget_compiled_code()
     return encoder
+
+
+def forget_compiled_code() -> None:
+    """Let models that were compiled and have run be compiled anew, with hooks that came later.
+
+    What ``torch.compile`` has made of a model does not look at its hooks again, so that a block
+    would have no effect. Nothing happens where nothing was compiled.
+    """
+    if 'torch._dynamo' in sys.modules:
+        torch.compiler.reset()
 
 
 def _check_drawn(encoder: nn.Module, neck: LLMBlockNeck) -> None:

@@ -104,7 +104,7 @@ def from_pretrained(
     neck: Any
     if made is not None:
         neck = model.llm_neck
-        for name in ('after', 'index', 'before', 'share_block'):
+        for name in ('after', 'index', 'before', 'share_block', 'mask'):
             field = f"{name} of lm4ve.wrap, as in '{folder}',"
             value = made.get(name)
             value = [*value] if isinstance(value, tuple) else value  # JSON has no tuples
@@ -113,7 +113,7 @@ def from_pretrained(
         block = config['block'] if block is None else block
         if block is None:
             raise UserError(f"The block of '{folder}' was given as a module. Fix: give block=.")
-        names = ('after', 'index', 'before', 'share_block', 'neck')
+        names = ('after', 'index', 'before', 'share_block', 'neck', 'mask')
         arguments = {name: config[name] for name in names if name in config}
         for place, name, _ in find_places(model, config['after'], config.get('before')):
             if hasattr(place, 'base_layer'):  # of peft

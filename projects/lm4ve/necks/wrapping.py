@@ -35,6 +35,7 @@ def wrap(
     index: int | str = 0,
     before: str | Sequence[str] | None = None,
     share_block: bool = False,
+    mask: Mapping[str, str] | None = None,
     **neck: Any,
 ) -> nn.Module:
     """Send the output of a submodule through a frozen block between two trained mappers.
@@ -56,6 +57,8 @@ def wrap(
             sequence, or the key if it returns a dict. The others stay.
         before (str | Sequence[str], optional): A submodule whose input goes through the neck.
         share_block (bool): Necks at several places have mappers of their own and one block.
+        mask (dict, optional): How the model's own arguments mark padding; see
+            :func:`lm4ve.necks.LLMBlockInsert`.
         **neck: Further arguments of :class:`lm4ve.necks.LLMBlockNeck`, such as ``residual``
             or ``layout``.
 
@@ -75,6 +78,8 @@ def wrap(
     arguments: dict[str, Any] = dict(after=after, index=index, neck=options[0])
     if before is not None or share_block or not has_one_place(after, before):
         arguments.update(before=before, share_block=share_block, neck=options)
+    if mask is not None:
+        arguments['mask'] = dict(mask)
     built = build_necks(model, arguments, block)
     for part in built:
         for child in (part.mapper_in, part.mapper_out, part.skip):
@@ -122,7 +127,8 @@ def insert(model: nn.Module, necks: Sequence[LLMBlockNeck], arguments: dict[str,
     """Attach necks, on the device and, except for the block, in the dtype of their places."""
     after, before = arguments['after'], arguments.get('before')
     references = [_reference(model, place) for place, *_ in find_places(model, after, before)]
-    LLMBlockInsert(model, after, [*necks], arguments['index'], before)
+    mask = arguments.get('mask')
+    LLMBlockInsert(model, after, [*necks], arguments['index'], before, mask=mask)
     for neck, reference in zip(necks, references, strict=True):
         neck.to(reference.device)
         for name, part in neck.named_children():
