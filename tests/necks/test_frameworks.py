@@ -88,19 +88,73 @@ def test_peft_trains_what_it_puts_on_a_neck(options):
     assert trained and all(p.grad is not None and p.grad.any() for p in trained)
 
 
-def test_a_folder_does_not_say_on_which_side_of_an_adapter_a_block_was(tmp_path):
+ON_MAPPERS = dict(target_modules=['mapper_in', 'mapper_out'])
+METHODS = [
+    ('LoraConfig', dict(r=2, **ON_MAPPERS)),
+    ('LoraConfig', dict(r=2, target_modules='all-linear')),
+    ('LoraConfig', dict(r=2, target_modules='all-linear', modules_to_save=['head'])),
+    ('LoraConfig', dict(r=2, use_dora=True, **ON_MAPPERS)),
+    ('LoraConfig', dict(r=2, init_lora_weights='pissa', **ON_MAPPERS)),
+    ('LoraConfig', dict(r=2, target_modules=['qkv'], modules_to_save=['llm_neck'])),
+    ('LoraConfig', dict(r=2, target_modules=['qkv'], modules_to_save=['mapper_in'])),
+    ('IA3Config', dict(feedforward_modules=['mapper_out'], **ON_MAPPERS)),
+    ('LoHaConfig', dict(r=2, **ON_MAPPERS)),
+    ('VeraConfig', dict(r=2, target_modules=['qkv'], modules_to_save=['mapper_in'])),
+    ('VeraConfig', dict(r=2, target_modules=['mapper_in'])),
+    ('OFTConfig', dict(oft_block_size=4, **ON_MAPPERS)),
+    ('AdaLoraConfig', dict(init_r=2, target_r=1, total_step=10, tinit=1, tfinal=1, **ON_MAPPERS)),
+]
+
+
+@pytest.mark.parametrize('method, options', METHODS, ids=str)
+def test_adapters_on_mappers_are_saved_and_loaded(method, options, tmp_path):
     peft = pytest.importorskip('peft')
-    host, lora = timm_vit(), peft.LoraConfig(r=2, target_modules=['fc2'])
+    torch.manual_seed(0)
+    host = lm4ve.wrap(timm_vit(), 'blocks.1', BLOCK)
+    first, second, third = (copy.deepcopy(host) for _ in range(3))
+    model = peft.get_peft_model(first, getattr(peft, method)(**options))
+    for p in model.parameters():  # adapters that have learned something
+        if p.requires_grad:
+            p.data += 0.1 * torch.randn_like(p)
+    expected = model.eval()(PIXELS)
+    assert not torch.allclose(expected, host.eval()(PIXELS))
+    model.save_pretrained(tmp_path)
+    loaded = peft.PeftModel.from_pretrained(second, tmp_path)
+    torch.testing.assert_close(loaded.eval()(PIXELS), expected)
+    if options.get('init_lora_weights') == 'pissa':
+        return  # peft's own PiSSA changes the weights for each adapter
+    other = peft.PeftModel.from_pretrained(third, tmp_path, adapter_name='other')
+    other.load_adapter(tmp_path, 'again')
+    other.set_adapter('again')
+    torch.testing.assert_close(other.eval()(PIXELS), expected)
 
-    def adapted(wrap: bool) -> nn.Module:
-        model = copy.deepcopy(host)
-        model = lm4ve.wrap(model, 'blocks.1.mlp.fc2', BLOCK) if wrap else model
-        return peft.get_peft_model(model, lora)
 
-    lm4ve.save_pretrained(adapted(True), tmp_path)
-    lm4ve.from_pretrained(adapted(True), tmp_path)
+def test_a_whole_neck_without_its_record_is_refused():
+    model = lm4ve.wrap(timm_vit(), 'blocks.1', BLOCK)
+    state = {k: v for k, v in model.state_dict().items() if not k.endswith('llm_source')}
+    with pytest.raises(UserError, match='the record of frozen weights'):
+        model.load_state_dict(state, strict=False)
+
+
+def test_an_adapter_on_the_very_place_of_a_block_is_refused(tmp_path):
+    peft = pytest.importorskip('peft')
+    lora = peft.LoraConfig(r=2, target_modules=['fc2'], init_lora_weights=False)
+    torch.manual_seed(0)
+    host = timm_vit()
+    # Merged, it would come before the block.
+    model = lm4ve.wrap(copy.deepcopy(host), 'blocks.1.mlp.fc2', BLOCK)
+    model = peft.get_peft_model(model, lora)
+    with pytest.raises(UserError, match='blocks.1.mlp.fc2.*adapter.*once merged'):
+        model(PIXELS)
+    lm4ve.save_pretrained(model, tmp_path)
     with pytest.raises(UserError, match='fc2.*lm4ve.wrap before or after get_peft_model'):
-        lm4ve.from_pretrained(adapted(False), tmp_path)
+        lm4ve.from_pretrained(peft.get_peft_model(copy.deepcopy(host), lora), tmp_path)
+    # A block around an adapter is the same before and after.
+    adapted = peft.get_peft_model(copy.deepcopy(host), lora)
+    lm4ve.wrap(adapted.get_base_model(), 'blocks.1.mlp.fc2', BLOCK)
+    expected = adapted.eval()(PIXELS)
+    adapted.merge_adapter()
+    torch.testing.assert_close(adapted(PIXELS), expected)
 
 
 @pytest.mark.bitwise

@@ -98,6 +98,11 @@ REFUSED = [
     ((2, 5, C), dict(layout='BHWC'), "layout='BHWC'.*gives"),
     ((2, C, 3, 4), dict(out_type='cls_token'), 'cls_token.*a map'),
     ((2, C, 3, 4), dict(out_type='avg_featmap', num_extra_tokens=1), 'tokens=1.*a map'),
+    ((2, 5, C), dict(out_type='avg_featmap', num_extra_tokens=-1), 'num_extra_tokens=-1 must be'),
+    ((2, 5, C), dict(num_extra_tokens=1.5), 'num_extra_tokens=1.5 must be'),
+    ((2, 5, C), dict(num_extra_tokens=6), 'num_extra_tokens=6.* gives 5 tokens'),
+    ((2, 5, C), dict(out_type='cls_token', num_extra_tokens=6), 'num_extra_tokens=6.* gives 5'),
+    ((2, 5, C), dict(out_type='avg_featmap', num_extra_tokens=5), 'num_extra_tokens=5.* gives 5'),
     *(((2, C, 5), dict(layout=n), 'neck.layout=.*BCN') for n in ('NC', 'BNN', 'BHW', 'B-C')),
     ((2, 5, C), dict(norm_cfg=dict(type='IN')), 'neck.norm_cfg.type=.IN'),
     *(((2, 5, C), {f: 'wrong'}, f'neck.{f}=.wrong. must be one of') for f in WORDS),
@@ -108,6 +113,12 @@ REFUSED = [
 def test_wrong_fields_and_other_features_are_refused_by_field(shape, options, message):
     with pytest.raises(UserError, match=message):
         make(**options)(torch.randn(shape))
+
+
+def test_a_class_token_may_be_all_there_is():
+    tokens = torch.randn(2, 1, C)
+    neck = make(out_type='cls_token', num_extra_tokens=1)
+    torch.testing.assert_close(neck(tokens), make()(tokens)[:, 0])
 
 
 @pytest.mark.parametrize('index', [-1, 0, 1])

@@ -8,6 +8,7 @@ import torch
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import lm4ve
 from lm4ve.errors import UserError
@@ -206,3 +207,176 @@ def test_features_out_of_a_norm_are_a_warning(last, after, warns, logged):
     assert len(logged) == warns and all('norm_cfg=None' in text for text in logged)
     lm4ve.check(Plain(last, after, norm_cfg=None), X)
     assert len(logged) == warns
+
+
+# ---------------------------------------------------------------------- folded and unequal batches
+class Transposes(nn.Module):
+    """Has a layer that sees ``[N, B, C]``, ``[B * N / 2, 2, C]`` or ``[B, N, C]``."""
+
+    def __init__(self, inner: str) -> None:
+        super().__init__()
+        self.inner, self.layer = inner, nn.Linear(16, 16)
+
+    def forward(self, x):
+        return self.forward_features(x)
+
+    def forward_features(self, x):
+        if self.inner == 'NBC':
+            return self.layer(x.transpose(0, 1)).transpose(0, 1)
+        if self.inner == 'frames':
+            return self.layer(x.reshape(-1, 2, 16)).view_as(x)
+        return self.layer(x)
+
+
+def placed(inner: str, **options) -> nn.Module:
+    return LLMBlockInsert(Transposes(inner), 'layer', dict(NECK, **options))
+
+
+def test_as_many_frames_as_samples_are_no_mistake_where_the_layout_is_named():
+    x = torch.randn(2, 6, 16)
+    placed('frames', layout='BNC')(x)
+    with pytest.raises(UserError, match="layout='BNC' if frames or windows are folded"):
+        placed('frames')(x)
+    with pytest.raises(UserError, match="another layout .CLIP's"):
+        placed('NBC')(x)
+
+
+def test_time_attention_with_as_many_frames_as_samples_runs():
+    from transformers import TimesformerConfig, TimesformerModel
+
+    sizes = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24)
+    config = TimesformerConfig(**sizes, image_size=16, patch_size=8, num_frames=2)
+    for after in ('temporal_attention', 'temporal_attention.attention.qkv'):
+        model = TimesformerModel(config)
+        lm4ve.wrap(model, f'encoder.layer.0.{after}', BLOCK)
+        model(torch.randn(2, 2, 3, 16, 16))
+
+
+def test_another_batch_size_through_a_part_of_the_encoder_is_no_mistake():
+    model = placed('BNC')
+    model(torch.randn(3, 17, 16))
+    model.forward_features(torch.randn(17, 3, 16))
+    model.forward_features(torch.randn(2, 17, 16))
+
+
+# --------------------------------------------------------------------- gone, or without gradients
+class Stack(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.ModuleList([nn.Linear(16, 16) for _ in range(3)])
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return self.head(x)
+
+
+def prune(model):
+    model.layers = model.layers[:1]
+
+
+def delete(model):
+    del model.layers[1]
+
+
+def replace(model):
+    model.layers[1] = nn.Linear(16, 16)
+
+
+@pytest.mark.parametrize('change', [prune, delete, replace])
+def test_a_place_that_is_gone_is_an_error_of_the_next_forward(change):
+    model = lm4ve.wrap(Stack(), 'layers.1', BLOCK)
+    model(X)
+    change(model)
+    with pytest.raises(UserError, match="'layers.1' was replaced.*or removed"):
+        model(X)
+    with pytest.raises(UserError, match="'layers.1' was replaced.*or removed"):
+        lm4ve.check(model, X)
+
+
+def test_a_place_that_has_another_name_now_still_runs():
+    model = lm4ve.wrap(Stack(), 'layers.1', BLOCK)
+    del model.layers[0]
+    lm4ve.check(model, X)
+
+
+class FrozenByHand(nn.Module):
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.head = encoder, nn.Linear(3, 3)
+
+    def forward(self, x):
+        with torch.no_grad():
+            x = self.encoder(x)
+        return self.head(x)
+
+
+def step_of(model: nn.Module) -> None:
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    model(X).square().sum().backward()
+    optimizer.step()
+
+
+def test_a_neck_without_gradients_is_an_error_of_the_first_step():
+    model = FrozenByHand(lm4ve.wrap(Stack(), 'layers.1', BLOCK))
+    with pytest.raises(UserError, match='ran without gradients'):
+        lm4ve.check(model, X)
+    with pytest.raises(UserError, match='no_grad.*requires_grad_'):
+        step_of(model)
+    step_of(FrozenByHand(lm4ve.wrap(Stack(), 'layers.1', BLOCK, guard=False)))
+    frozen = FrozenByHand(lm4ve.wrap(Stack(), 'layers.1', BLOCK))
+    frozen.encoder.requires_grad_(False)
+    step_of(frozen)
+
+
+@pytest.mark.parametrize('reentrant', [False, True])
+def test_a_look_without_gradients_and_a_recomputation_are_no_mistakes(reentrant):
+    model = lm4ve.wrap(Stack(), 'layers.1', BLOCK)
+    with torch.no_grad():
+        model(X)  # in training mode, as a new model is
+
+    class Recomputed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, x):
+            return checkpoint(self.model, x.requires_grad_(), use_reentrant=reentrant)
+
+    before = model.llm_neck.mapper_in.weight.detach().clone()
+    step_of(Recomputed())
+    assert not torch.equal(model.llm_neck.mapper_in.weight, before)
+
+
+def test_a_block_between_reversible_layers_is_an_error():
+    pytest.importorskip('mmpretrain')
+    arch = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
+    vit = dict(type='mmpretrain.RevVisionTransformer', arch=arch, img_size=16, patch_size=8)
+    picture = torch.randn(2, 3, 16, 16)
+    with pytest.raises(UserError, match='ran without gradients'):
+        lm4ve.check(LLMBlockInsert(vit, 'layers.1', NECK), picture)
+    lm4ve.check(LLMBlockInsert(vit, 'layers.1.attn', NECK), picture)  # which is computed again
+
+
+@pytest.mark.parametrize('how', ['wrapper', 'method', 'part'])
+def test_a_model_that_was_compiled_and_has_run_gets_its_block(how):
+    model = Stack()
+    called = model
+    if how == 'wrapper':
+        called = torch.compile(model, backend='eager')
+    elif how == 'method':
+        model.compile(backend='eager')
+    else:
+        model.layers[1].compile(backend='eager')
+    before = called(X)
+    lm4ve.wrap(model, 'layers.1', BLOCK)
+    assert not torch.allclose(called(X), before)
+    lm4ve.check(called, X)
+
+
+def test_check_looks_behind_compiled_code():
+    model = FrozenByHand(lm4ve.wrap(Stack(), 'layers.1', BLOCK))
+    with pytest.raises(UserError, match='ran without gradients'):
+        lm4ve.check(torch.compile(model, backend='eager'), X)

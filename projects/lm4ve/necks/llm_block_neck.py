@@ -151,6 +151,7 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         check('neck.low_rank', low_rank, choices=('auto', 'absorb', 'fold', 'off'))
         if layout:
             check_layout(layout)
+        check('neck.num_extra_tokens', num_extra_tokens, kind=int, least=0)
         self.in_channels, self.layout, self.index = in_channels, layout, index
         self.residual, self.out_type, self.low_rank = residual, out_type, low_rank
         self.num_extra_tokens, self.keep_others = num_extra_tokens, keep_others
@@ -210,6 +211,9 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         x = self.pick(feats)
         tokens, restore = to_tokens(x, self.in_channels, self.layout)
         is_map = x.dim() > 3
+        self._check_extra(tokens.shape[1])
+        if self.training and self.guard and not torch.is_grad_enabled():
+            self._expect_gradient()
         if padding_mask is not None:
             check_norm(self, queries)
         queries = self._queries(queries, is_map)
@@ -243,6 +247,35 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         maps = list(feats)
         maps[self.index] = out
         return tuple(maps)
+
+    def _check_extra(self, count: int) -> None:
+        """Refuse more class and register tokens than there are tokens.
+
+        Args:
+            count (int): N, with them.
+
+        Raises:
+            UserError: There are fewer, or none is left to average.
+        """
+        if not self.num_extra_tokens:
+            return
+        averages = self.out_type == 'avg_featmap'
+        if self.query is not None:
+            averages = self.query.fields.mean or self.query.fields.max
+        needed = self.num_extra_tokens + 1 if averages else self.num_extra_tokens
+        if count < needed:
+            raise UserError(
+                f'neck.num_extra_tokens={self.num_extra_tokens}, but the encoder gives {count} '
+                'tokens, class and register tokens among them. Fix: how many of those it has.'
+            )
+
+    def _expect_gradient(self) -> None:
+        """Let the optimizer's first step raise if the mappers got no gradient."""
+        if torch.compiler.is_compiling():
+            return
+        from lm4ve.necks.without_gradient import expect_gradient
+
+        expect_gradient(self)
 
     def _normed(self, x: Tensor) -> Tensor:
         """Apply the norm to the channels of ``[B, Q, C]`` or ``[B, C]``."""
@@ -390,13 +423,17 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
             state_dict[prefix + NECK_KEY] = self._buffers[NECK_KEY]
         key = f'{prefix}block.{SOURCE_KEY}'
         expected = isinstance(self.block, ProvenanceMixin)
-        mapped = any(k.startswith(f'{prefix}mapper_in.') for k in state_dict)
-        if mapped and (key in state_dict) != expected:
+        if self._is_whole(state_dict, prefix) and (key in state_dict) != expected:
             raise CheckpointError(
                 f"The checkpoint {'lacks' if expected else 'has'} '{key}', the record of frozen "
                 f'weights, but model.neck.block of the config is a {type(self.block).__name__}.'
             )
         super()._load_from_state_dict(state_dict, prefix, *others)
+
+    def _is_whole(self, state_dict: dict[str, Any], prefix: str) -> bool:
+        """Whether a state has the first mapper itself, and not only adapters on it."""
+        mapper = [f'{prefix}mapper_in.{name}' for name in self.mapper_in.state_dict()]
+        return bool(mapper) and all(name in state_dict for name in mapper)
 
 
 def record_settings(neck: LLMBlockNeck) -> None:

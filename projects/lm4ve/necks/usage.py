@@ -58,6 +58,7 @@ class NeckUsage:
             if n.startswith('mapper_') and p.requires_grad and type(p) in (nn.Parameter, DTensor)
         }
         self.unreached = set() if sharded else set(trained)
+        self.trains = bool(trained)
         self.hooks: list[Any] = [
             neck.register_forward_pre_hook(self._before, with_kwargs=True),
             neck.register_forward_hook(self._after),
@@ -87,6 +88,8 @@ class NeckUsage:
         """Return what is wrong after an iteration, or nothing."""
         if not self.ran:
             return f'{self.name} was built and did not run: nothing calls it.'
+        if self.trains and not self.differentiable:
+            return f'{self.name} ran without gradients (torch.no_grad(), a reversible layer).'
         if self.differentiable and not self.reached:
             return f'The output of {self.name} does not reach the loss: encoder or head drops it.'
         if self.reached and self.unreached:
@@ -94,16 +97,19 @@ class NeckUsage:
         return ''
 
 
+def is_compiled(model: nn.Module) -> bool:
+    """Whether a part of a model runs in compiled code, which leaves no trace in Python."""
+    modules = model.modules()
+    return any(m._compiled_call_impl or type(m).__name__ == 'OptimizedModule' for m in modules)
+
+
 def watch_necks(model: nn.Module) -> list[NeckUsage]:
     """Add hooks for one training iteration to the necks of a model that have ``guard``.
 
     Args:
-        model (nn.Module): The model, also within a distributed wrapper. What runs in compiled
-            code leaves no trace in Python: of a compiled model no neck is watched.
+        model (nn.Module): The model, also within a distributed wrapper, and not compiled.
     """
     modules = [*model.modules()]
-    if any(m._compiled_call_impl or type(m).__name__ == 'OptimizedModule' for m in modules):
-        return []
     sharded = any(isinstance(m, FullyShardedDataParallel) for m in modules)
     return [
         NeckUsage(m, f'model.{n.removeprefix("module.")}', sharded)
@@ -160,7 +166,10 @@ def check(model: nn.Module, batch: Any) -> None:
         unchanged = nullcontext()
     devices = {t.device for t in itertools.chain(model.parameters(), model.buffers())}
     random_state = torch.random.fork_rng([d for d in devices if d.type == 'cuda'])
-    with unchanged, random_state, torch.enable_grad():
+    as_written: AbstractContextManager[None] = nullcontext()
+    if is_compiled(model):  # where hooks see nothing
+        as_written = torch.compiler.set_stance('force_eager')
+    with unchanged, random_state, as_written, torch.enable_grad():
         watched = watch_necks(model)
         for training in (True, False):  # a layer may rest in a training step (LayerDrop)
             model.train(training)

@@ -31,7 +31,7 @@ from lm4ve.compat.for_mmengine import SavesBeforeDeleting, source_of, starts_tra
 from lm4ve.errors import UserError, check, listing
 from lm4ve.files import clear_left_behind, write_atomically
 from lm4ve.necks import LLMBlockNeck
-from lm4ve.necks.usage import ADVICE, NeckUsage, inspect_usage, watch_necks
+from lm4ve.necks.usage import ADVICE, NeckUsage, inspect_usage, is_compiled, watch_necks
 from lm4ve.registry import HOOKS
 from lm4ve.runner.checkpoint_files import load_strictly, select_state
 from lm4ve.runner.same_data import SameDataHook, innermost
@@ -327,7 +327,7 @@ class NeckHook(Hook):  # type: ignore[misc]
             text = 'optim_wrapper.paramwise_cfg.custom_keys: no parameter matches '
             print_log(text + listing(unused), logger='current', level=logging.WARNING)
         self._following = [neck for neck in necks if neck.follows_progress]
-        if not cfg.get('compile'):
+        if not cfg.get('compile') and not is_compiled(model):
             self._watched = watch_necks(model)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
