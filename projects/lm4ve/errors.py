@@ -7,7 +7,7 @@ them take a single string, because MMEngine's registry re-raises a constructor's
 
 import inspect
 from collections.abc import Callable, Collection, Iterable, Sequence
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from typing import Any, TypeVar
 
 Built = TypeVar('Built')
@@ -135,6 +135,43 @@ def listing(names: Sequence[object], limit: int = 5) -> str:
     text = ', '.join(map(str, names[:limit]))
     more = len(names) - limit
     return f'{text} and {more} more' if more > 0 else text
+
+
+def closest(word: str, names: Iterable[str], limit: int = 8) -> str:
+    """Join the names that are most like a word for a message, numbered ones as one group.
+
+    ``layers.0.attn`` to ``layers.11.attn`` become ``layers.{0..11}.attn``.
+
+    Args:
+        word (str): What was given.
+        names (Iterable[str]): What there is, with dots between the parts.
+        limit (int): Groups that are shown; the number of names of the others follows.
+    """
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        parts = ['*' if part.isdecimal() else part for part in name.split('.')]
+        groups.setdefault('.'.join(parts), []).append(name)
+    shape = '.'.join('*' if part.isdecimal() else part for part in word.split('.'))
+    likeness = {pattern: SequenceMatcher(None, shape, pattern).ratio() for pattern in groups}
+    order = sorted(groups, key=lambda pattern: -likeness[pattern])
+    shown = [_group(pattern, groups[pattern]) for pattern in order[:limit]]
+    more = sum(len(groups[pattern]) for pattern in order[limit:])
+    return ', '.join(shown) + (f' and {more} more' if more else '')
+
+
+def _group(pattern: str, names: Sequence[str]) -> str:
+    """Describe names of one pattern: by the first and the last number of each place."""
+    if len(names) == 1:
+        return names[0]
+    columns = list(zip(*(name.split('.') for name in names), strict=True))
+    parts = []
+    for part, column in zip(pattern.split('.'), columns, strict=True):
+        if part != '*' or len({*column}) == 1:
+            parts.append(column[0])
+            continue
+        numbers = sorted(int(number) for number in {*column})
+        parts.append(f'{{{numbers[0]}..{numbers[-1]}}}')
+    return '.'.join(parts)
 
 
 def brief(value: object, limit: int = 60) -> str:

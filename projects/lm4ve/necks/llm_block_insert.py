@@ -18,7 +18,7 @@ from torch import nn
 
 from lm4ve.blocks.provenance import ProvenanceMixin
 from lm4ve.compat.for_transformers import capture_afterwards
-from lm4ve.errors import UserError, check, did_you_mean, listing
+from lm4ve.errors import UserError, check, closest, did_you_mean, listing
 from lm4ve.necks.llm_block_neck import LLMBlockNeck, record_settings
 
 #: Modules of torch whose tokens come before samples unless ``batch_first`` is set.
@@ -211,7 +211,7 @@ def find_place(encoder: nn.Module, after: str, at_input: bool = False) -> nn.Mod
         near = [f'{after}.{n}' for n, _ in place.named_children()] if place else [*modules]
         raise UserError(
             f"{'before' if at_input else 'after'}='{after}' is {what} of {kind}."
-            f'{did_you_mean(after, modules)} Fix: name one of {listing(near, 12)}.'
+            f'{did_you_mean(after, modules)} Fix: name one of {closest(after, near)}.'
         )
     every = [m for _, m in encoder.named_modules(remove_duplicate=False)]
     end = 0 if at_input else -1

@@ -73,7 +73,7 @@ def wrap(
     """
     options: list[dict[str, Any]] = []
     for place, name, _ in find_places(model, after, before):
-        width = in_channels or _width_of(place, name)
+        width = in_channels or _width_of(model, place, name)
         options.append({**defaults_of(model, name), 'in_channels': width, **neck})
     arguments: dict[str, Any] = dict(after=after, index=index, neck=options[0])
     if before is not None or share_block or not has_one_place(after, before):
@@ -147,13 +147,32 @@ def _reference(model: nn.Module, place: nn.Module) -> Tensor:
     return next((t for t in tensors if t.is_floating_point()), torch.empty(0))
 
 
-def _width_of(place: nn.Module, after: str) -> int:
-    """Return how many channels the last layer within a module gives."""
+def _width_of(model: nn.Module, place: nn.Module, name: str) -> int:
+    """Return how many channels the last layer within a module gives.
+
+    Raises:
+        UserError: No layer within it shows that. Where one before it does, its width is named:
+            what comes after it, such as an activation, may change the width.
+    """
+    own = _last_width(place)
+    if own is not None:
+        return own[1]
+    text = f"'{name}' ({type(place).__name__}) does not show the width of its output."
+    before = _last_width(model.get_submodule(name))
+    if before is None:
+        raise UserError(f'{text} Fix: give in_channels=, the number of its channels.')
+    layer, width = before
+    raise UserError(
+        f'{text} Fix: in_channels={width}, if it keeps the width of the {type(layer).__name__} '
+        'before it.'
+    )
+
+
+def _last_width(place: nn.Module) -> tuple[nn.Module, int] | None:
+    """Return the last layer within a module that shows how many channels it gives, and these."""
     for module, name in product(reversed([*place.modules()]), _WIDTHS):
         width = getattr(module, name, None)
         width = width[-1] if isinstance(width, (tuple, list)) and width else width
         if isinstance(width, int) and width > 0:
-            return width
-    raise UserError(
-        f"after='{after}' does not show the width of its output. Fix: give in_channels="
-    )
+            return module, width
+    return None
