@@ -35,7 +35,7 @@ from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.utils.data import DataLoader
 
 from lm4ve import registry as ours
-from lm4ve.errors import UserError, brief, did_you_mean, listing
+from lm4ve.errors import UserError, brief, check, did_you_mean, listing
 from lm4ve.runner.signatures import signature_of, wanted_type
 from lm4ve.zoo import all_models, find_config
 
@@ -304,6 +304,19 @@ def _follow_epochs(cfg: Config, before: Any, after: Any) -> None:
                 schedule[key] = after - begin
 
 
+def _check_lengths(cfg: Config) -> None:
+    """Check that a training has steps.
+
+    Raises:
+        UserError: It has none.
+    """
+    training = cfg.get('train_cfg')
+    for name in ('max_epochs', 'max_iters'):
+        length = training.get(name) if isinstance(training, Mapping) else None
+        if _is_number(length):
+            check(f'train_cfg.{name}', length, least=1)
+
+
 def _check_schedules(cfg: Config) -> None:
     """Check that each schedule begins before it ends, or before the training does.
 
@@ -359,6 +372,7 @@ def check_config(cfg: Config) -> None:
         if name not in FIELDS:
             continue
         _check(cfg, cfg[name], name, cfg.get('default_scope') or 'mmengine')
+    _check_lengths(cfg)
     _check_schedules(cfg)
     _refuse_rates_without_effect(cfg)
 

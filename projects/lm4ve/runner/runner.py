@@ -15,6 +15,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import RUNNERS
 
 from lm4ve.errors import UserError, check
+from lm4ve.runner.class_count import ClassCountHook
 from lm4ve.runner.config import ENDS
 from lm4ve.runner.console import ConsoleHook, raise_when_closed, shorten
 from lm4ve.runner.hooks import NeckHook, PlainCheckpointHook, StopHook
@@ -97,7 +98,7 @@ def build_runner(cfg: Config, short_console: bool = False) -> Any:
     if short_console:
         runner.register_hook(ConsoleHook())
     # The last one comes after the hooks of the config that touch a checkpoint.
-    for hook in (NeckHook, StopHook, PlainCheckpointHook):
+    for hook in (NeckHook, StopHook, ClassCountHook, PlainCheckpointHook):
         if not any(isinstance(h, hook) for h in runner.hooks):
             runner.register_hook(hook())
     return runner
