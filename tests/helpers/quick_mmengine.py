@@ -5,10 +5,11 @@ import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 from mmengine.config import config, utils
 from mmengine.dataset import base_dataset
+from yapf.yapflib import yapf_api
 
 
 def quicken(replace: Callable = setattr) -> None:
@@ -23,8 +24,13 @@ def quicken(replace: Callable = setattr) -> None:
     """
     replace(utils, 'load', functools.cache(utils.load))
     replace(config.Config, '_file2dict', staticmethod(_read_once(config.Config._file2dict)))
-    replace(config, 'FormatCode', lambda text, **_: (text, False))
+    replace(formatter(), 'FormatCode', lambda text, **_: (text, False))
     replace(base_dataset, 'gc', SimpleNamespace(collect=lambda: 0))
+
+
+def formatter() -> ModuleType:
+    """Return the module from which MMEngine takes yapf's ``FormatCode``: its own, or yapf's."""
+    return config if hasattr(config, 'FormatCode') else yapf_api
 
 
 def _read_once(read: Callable) -> Callable:

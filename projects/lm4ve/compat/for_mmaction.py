@@ -34,7 +34,7 @@ def import_without_missing_parts(registry: Any) -> None:
     dependency.WITH_MULTIMODAL = False
 
 
-def drop_unused_norm(vit_mae: ModuleType) -> None:
+def drop_unused_norm(encoder: Any) -> None:
     """VideoMAE's ViT keeps a norm that it does not use when it gives its map.
 
     Broken in mmaction2 1.2.0 (not reported upstream): with ``return_feat_map=True`` it returns
@@ -42,7 +42,7 @@ def drop_unused_norm(vit_mae: ModuleType) -> None:
     the class builds ``fc_norm`` only where it is used.
     """
 
-    @wrapt.patch_function_wrapper(vit_mae, 'VisionTransformer.__init__')
+    @wrapt.patch_function_wrapper(encoder, '__init__')
     def _(original: Any, model: Any, args: Any, kwargs: Any) -> None:
         original(*args, **kwargs)
         if model.return_feat_map and getattr(model, 'fc_norm', None) is not None:
@@ -66,7 +66,7 @@ class NeckSequence(nn.Sequential):
         return x, losses
 
 
-def build_recognizers(base: ModuleType) -> None:
+def build_recognizers(recognizer: Any) -> None:
     """mmaction2's recognizers do not build or call every part that a config may have.
 
     Broken in mmaction2 1.2.0 (not reported upstream):
@@ -82,7 +82,7 @@ def build_recognizers(base: ModuleType) -> None:
     May go once ``BaseRecognizer`` builds its parts by mmaction2's registry and calls each neck.
     """
 
-    @wrapt.patch_function_wrapper(base, 'BaseRecognizer.__init__')
+    @wrapt.patch_function_wrapper(recognizer, '__init__')
     def _(original: Any, model: Any, args: Any, kwargs: Any) -> None:
         with DefaultScope.overwrite_default_scope('mmaction'):
             original(*args, **kwargs)
@@ -96,7 +96,7 @@ def build_recognizers(base: ModuleType) -> None:
         import_module('lm4ve.necks.joining').join(model)  # above this folder
 
 
-def accept_one_map(recognizer2d: ModuleType) -> None:
+def accept_one_map(recognizer: Any) -> None:
     """mmaction2's ``Recognizer2D`` takes a single map before a neck for several.
 
     Broken in mmaction2 1.2.0 (not reported upstream): ``extract_feat`` iterates over what the
@@ -105,7 +105,7 @@ def accept_one_map(recognizer2d: ModuleType) -> None:
     May go once one map may come before a neck.
     """
 
-    @wrapt.patch_function_wrapper(recognizer2d, 'Recognizer2D.extract_feat')
+    @wrapt.patch_function_wrapper(recognizer, 'extract_feat')
     def _(original: Any, model: Any, args: Any, kwargs: Any) -> tuple:
         stage = kwargs.get('stage', args[1] if len(args) > 1 else 'neck')
         neck = type(getattr(model, 'neck', None)).__name__

@@ -38,18 +38,25 @@ class _TorchWithSafeLoad(ModuleType):
         return getattr(self._torch, name)
 
 
-def load_without_code(runner: Any) -> None:
-    """MMEngine executes pickles: those that it downloads, and in later versions all.
+def load_without_code(checkpoint: Any) -> None:
+    """MMEngine's later versions execute pickles.
+
+    True of MMEngine's main branch (0.11.0rc0) and of ``onedl-mmengine`` 0.10.12 (no upstream
+    issue): what ``weights_only=True`` refuses is loaded with ``weights_only=False``, and the true
+    ``getattr`` is allowed for the former. So their ``torch.load`` is ours, whatever they ask it
+    for. MMEngine 0.10.7 leaves torch's default to an environment variable. May go once MMEngine
+    always passes ``weights_only=True`` and can be given further safe objects.
+    """
+    checkpoint.torch = _TorchWithSafeLoad(checkpoint.torch)
+
+
+def download_without_code(checkpoint: Any) -> None:
+    """MMEngine executes pickles that it downloads.
 
     True of MMEngine 0.10.7 (no upstream issue): ``http://``, ``torchvision://`` and
-    ``open-mmlab://`` checkpoints are loaded by ``torch.hub``'s function without a check. Its main
-    branch (0.11.0rc0) and ``onedl-mmengine`` 0.10.12 load what ``weights_only=True`` refuses with
-    ``weights_only=False``, and let the former call the true ``getattr``. So their ``torch.load``
-    is ours, whatever they ask it for. May go once MMEngine always passes ``weights_only=True`` and
-    can be given further safe objects.
+    ``open-mmlab://`` checkpoints are loaded by ``torch.hub``'s function without a check. May go
+    with :func:`load_without_code`.
     """
-    checkpoint = runner.checkpoint
-    checkpoint.torch = _TorchWithSafeLoad(checkpoint.torch)
     download = checkpoint.load_url
 
     def load_url(*args: Any, **kwargs: Any) -> Any:
@@ -61,7 +68,15 @@ def load_without_code(runner: Any) -> None:
 
     checkpoint.load_url = load_url
 
-    @wrapt.patch_function_wrapper(checkpoint, 'CheckpointLoader.load_checkpoint')
+
+def explain_bad_files(loader: Any) -> None:
+    """MMEngine's loading ends in advice to run the code of a file that it refuses.
+
+    True of MMEngine 0.10.7 (no upstream issue): torch's own errors reach the user, of damaged
+    files, too; and it reads no safetensors. May go once one sentence names the file.
+    """
+
+    @wrapt.patch_function_wrapper(loader, 'load_checkpoint')
     def _(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
         from lm4ve.llm.torch_files import read_safetensors, safe_loading
 
@@ -72,26 +87,25 @@ def load_without_code(runner: Any) -> None:
             return wrapped(*args, **kwargs)
 
 
-def resume_without_code(runner: Any) -> None:
+def resume_without_code(module: Any) -> None:
     """Resuming executes ``meta['config']`` of a checkpoint as Python.
 
     True of MMEngine 0.10.7 (no upstream issue): both runners look for ``gpu_ids`` there, where
     MMCV wrote it and MMEngine does not. May go once they do not.
     """
-    for module in (runner.runner, runner._flexible_runner):
-        without_config = ModuleType('mmengine')
-        without_config.__dict__.update(vars(module.mmengine))
-        without_config.Config = SimpleNamespace(fromstring=lambda *_, **__: {})  # type: ignore[attr-defined]
-        module.mmengine = without_config
+    without_config = ModuleType('mmengine')
+    without_config.__dict__.update(vars(module.mmengine))
+    without_config.Config = SimpleNamespace(fromstring=lambda *_, **__: {})  # type: ignore[attr-defined]
+    module.mmengine = without_config
 
 
-def infer_without_code(infer: ModuleType) -> None:
+def infer_without_code(inferencer: Any) -> None:
     """An inferencer without a model executes ``meta['cfg']`` of the checkpoint as Python.
 
     True of MMEngine 0.10.7 (no upstream issue). May go once it does not.
     """
 
-    @wrapt.patch_function_wrapper(infer, 'BaseInferencer._init_model')
+    @wrapt.patch_function_wrapper(inferencer, '_init_model')
     def _(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
         if not (kwargs['cfg'] if 'cfg' in kwargs else args[0]):
             raise UserError(
@@ -102,14 +116,14 @@ def infer_without_code(infer: ModuleType) -> None:
 
 
 # ---------------------------------------------------------------- wrong numbers in silence
-def infer_from_whole_checkpoints(infer: ModuleType) -> None:
+def infer_from_whole_checkpoints(inferencer: Any) -> None:
     """Inferencers score whatever part of a checkpoint fits the model.
 
     True of MMEngine 0.10.7 (no upstream issue): it loads without ``strict``, and what does not
     fit is one line of the log. May go once it refuses such a file.
     """
 
-    @wrapt.patch_function_wrapper(infer, 'BaseInferencer._load_weights_to_model')
+    @wrapt.patch_function_wrapper(inferencer, '_load_weights_to_model')
     def _(wrapped: Callable[..., None], _: Any, args: Any, kwargs: Any) -> None:
         wrapped(*args, **kwargs)
         given = inspect.signature(wrapped).bind(*args, **kwargs).arguments
@@ -153,7 +167,7 @@ class UnswappedEMAHook(EMAHook):
         pass
 
 
-def average_before_loading(runner: Any) -> None:
+def average_before_loading(flexible_runner: Any) -> None:
     """The FlexibleRunner cannot load a checkpoint where there is an ``EMAHook``.
 
     True of MMEngine 0.10.7 (no upstream issue): the hook makes its average in ``before_run``,
@@ -161,7 +175,7 @@ def average_before_loading(runner: Any) -> None:
     after ``before_run``.
     """
 
-    @wrapt.patch_function_wrapper(runner._flexible_runner, 'FlexibleRunner.load_or_resume')
+    @wrapt.patch_function_wrapper(flexible_runner, 'load_or_resume')
     def _(wrapped: Any, runner: Any, args: Any, kwargs: Any) -> Any:
         for hook in runner.hooks:
             if isinstance(hook, EMAHook):
@@ -172,14 +186,14 @@ def average_before_loading(runner: Any) -> None:
 
 
 # ------------------------------------------------------------------------------ data lost
-def delete_own_files_only(runner: ModuleType) -> None:
+def delete_own_files_only(checkpoint_hook: Any) -> None:
     """A better checkpoint deletes the file or folder that a resumed checkpoint names as best.
 
     True of MMEngine 0.10.7 (no upstream issue): ``CheckpointHook`` takes the path from the
     message hub of the file. It may lie anywhere; after a work directory was copied, it lies in
     the old one. May go once the hook looks into its own directory only.
     """
-    wrapt.wrap_function_wrapper(CheckpointHook, 'before_train', _before_train)
+    wrapt.wrap_function_wrapper(checkpoint_hook, 'before_train', _before_train)
 
 
 def _before_train(wrapped: Any, hook: Any, args: Any, kwargs: Any) -> None:
@@ -272,13 +286,12 @@ class SavesBeforeDeleting(CheckpointHook):
 
 
 # ------------------------------------------------------------------------------ time lost
-def format_once(_: Any) -> None:
+def format_once(config: Any) -> None:
     """MMEngine formats the same text of a config five times when a training starts.
 
     True of MMEngine 0.10.7 (no upstream issue): the runner, a hook and two visualizers read
     ``Config.pretty_text``, for which yapf takes a tenth of a second. May go once it is kept.
     """
-    config: Any = import_module('mmengine.config.config')
     original = config.FormatCode
     cached = lru_cache(8)(
         lambda text, style, options: original(text, style_config=dict(style), **dict(options))

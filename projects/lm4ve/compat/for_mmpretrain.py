@@ -43,30 +43,29 @@ def import_layer_of_mmdet(_: Any) -> None:
             utils.ResLayerExtraNorm = layer.ResLayerExtraNorm  # type: ignore[attr-defined]
 
 
-def refuse_unbuilt_neck(classifiers: ModuleType) -> None:
+def refuse_unbuilt_neck(classifier: Any) -> None:
     """mmpretrain's ``HuggingFaceClassifier`` and ``TimmClassifier`` build no neck.
 
     Broken in mmpretrain 1.2.0 (not reported upstream): unknown arguments go to
     ``AutoConfig.from_pretrained``, which ignores them, so that a model with ``neck=`` trains
     without it, or to timm, which raises a ``TypeError``. May go once the classes refuse a neck.
     """
-    names = {'HuggingFaceClassifier', 'TimmClassifier'} & {*vars(classifiers)}
 
-    @wrapt.patch_function_wrapper(classifiers, f'{names.pop()}.__init__')
+    @wrapt.patch_function_wrapper(classifier, '__init__')
     def _(original: Any, model: Any, args: Any, kwargs: Any) -> None:
         if kwargs.get('neck') is not None:
             raise UserError(f'model.neck: {type(model).__name__} builds no neck. Fix: lm4ve.wrap.')
         original(*args, **kwargs)
 
 
-def load_plain_encoders(image: ModuleType) -> None:
+def load_plain_encoders(classifier: Any) -> None:
     """An ``ImageClassifier`` drops the final norm of a plain encoder's checkpoint.
 
     True of mmpretrain 1.2.0 (no upstream issue): the neck takes no part in its host's loading. May
     go once a host hands the tensors that its backbone lacks to its neck.
     """
 
-    @wrapt.patch_function_wrapper(image, 'ImageClassifier.__init__')
+    @wrapt.patch_function_wrapper(classifier, '__init__')
     def _(original: Any, model: Any, args: Any, kwargs: Any) -> None:
         original(*args, **kwargs)
         import_module('lm4ve.necks.joining').join(model)  # above this folder
