@@ -189,6 +189,31 @@ class EpochLoop(_ExactLoop, EpochBasedTrainLoop):  # type: ignore[misc]
         self._epoch += 1
 
 
+class _ResumedBatches:
+    """Batches as MMEngine's loop over iterations reads them, which first passes over the past.
+
+    MMEngine 0.10.7 reads the batches of the past one by one, and gets nothing for each. Its forks
+    call ``skip_iter``.
+    """
+
+    def __init__(self, past: int, batches: Iterator[Any]) -> None:
+        self._past = past
+        self._batches = batches
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        if self._past > 0:
+            self._past -= 1
+            return None
+        return next(self._batches)
+
+    def skip_iter(self, number: int) -> None:
+        """Pass over so many batches of the past."""
+        self._past -= number
+
+
 @LOOPS.register_module()
 class IterLoop(_ExactLoop, IterBasedTrainLoop):  # type: ignore[misc]
     """``IterBasedTrainLoop`` that resumes without reading data that was trained on.
@@ -198,10 +223,9 @@ class IterLoop(_ExactLoop, IterBasedTrainLoop):  # type: ignore[misc]
 
     def run(self) -> Any:
         """Train from the iteration that the runner has resumed, or from the first."""
-        # MMEngine draws all batches of the past, one by one: give it nothing for each.
-        self.dataloader_iterator = itertools.chain(
-            itertools.repeat(None, self._iter), self._endless()
-        )
+        self.dataloader_iterator = _ResumedBatches(self._iter, self._endless())
+        # A fork's switch that leaves the past in the data. Here it costs nothing to pass over.
+        self.fast_forward_on_resume = False
         return super().run()
 
     def _endless(self) -> Iterator[Any]:
