@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from torch.utils.data import DataLoader
 
 from lm4ve.errors import UserError
 from lm4ve.runner.command_line import build_runner, run_tool
+from lm4ve.runner.hooks import StopHook
 from lm4ve.runner.resume import check_whole
-from tests.helpers import quick_python
+from tests.helpers import quick_mmengine, quick_python
 from tests.helpers.tasks import ROOT
 from tests.helpers.tools import ERRORS_ONLY, run_command, run_tool_here
 from tests.runner.test_distributed import environment
@@ -88,6 +90,56 @@ def test_signal_waits_for_the_checkpoint(tmp_path, capsys):
     assert f'Saved: {tmp_path}/iter_1.pth' in capsys.readouterr().err and runner.iter == 0
 
 
+SIGNALS = [signal.SIGINT, signal.SIGTERM]
+
+
+@pytest.mark.parametrize('number', SIGNALS)
+def test_signal_ends_a_command_while_mmengine_formats_the_config(monkeypatch, capsys, number):
+    def stop(text: str, **_) -> tuple[str, bool]:
+        os.kill(os.getpid(), number)
+        return text, False
+
+    monkeypatch.setattr(quick_mmengine.formatter(), 'FormatCode', stop)
+    with pytest.raises(SystemExit) as end:
+        run_tool(lambda: Config(dict(a=1)).pretty_text)
+    assert end.value.code == 128 + number
+    assert (
+        capsys.readouterr().err.strip() == f'Stopped by {number.name}. Saved: nothing (--resume).'
+    )
+
+
+class StopsWhenCopied:
+    """Is a value of the message hub, which goes on whatever a copy raises."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __deepcopy__(self, memo: dict) -> None:
+        os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize('number', SIGNALS)
+def test_signal_that_mmengine_swallows_ends_the_training(tmp_path, capsys, number):
+    runner = build_runner(config(tmp_path, interval=1))
+    runner.message_hub.update_info('stops', StopsWhenCopied(number))
+    with pytest.raises(SystemExit) as end:
+        run_tool(runner.train)
+    assert end.value.code == 128 + number and runner.iter == 0
+    check_whole(tmp_path / 'iter_1.pth')
+    assert f'Saved: {tmp_path}/iter_1.pth' in capsys.readouterr().err
+
+
+def test_error_after_a_signal_is_reported(capsys):
+    def main() -> None:
+        StopHook.is_running = True
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise UserError('The disk is full.')
+
+    with pytest.raises(SystemExit) as end:
+        run_tool(main)
+    assert end.value.code == 2 and 'The disk is full.' in capsys.readouterr().err
+
+
 def test_error_without_log_writes_temporary_file(monkeypatch, capsys):
     def main() -> None:
         raise KeyError('x')
@@ -121,7 +173,7 @@ def test_error_of_several_processes_is_printed_once(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('number', SIGNALS)
 def test_stopped_training_names_last_checkpoint(tmp_path, number):
     every = 'train_cfg.max_epochs=500 param_scheduler.total_steps=500'
     every = *every.split(), 'default_hooks.checkpoint.interval=1'

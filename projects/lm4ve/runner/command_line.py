@@ -117,22 +117,20 @@ def run_tool(main: Callable[[], None]) -> None:
     """Run a command; any exception becomes one line on stderr and an exit code.
 
     The code is 2; 130 after Ctrl-C, 143 after SIGTERM; 141 where nobody reads the output any
-    more; and 1 after an error of one of several
-    processes that the user need not mend, which a launcher may start again. Tracebacks go to
-    the log file.
+    more; and 1 after an error of one of several processes that the user need not mend, which a
+    launcher may start again. Tracebacks go to the log file.
     """
-    StopHook.is_running = StopHook.is_asked = False
-    before = signal.signal(signal.SIGTERM, functools.partial(_on_sigterm, os.getpid()))
+    StopHook.is_running = False
+    StopHook.asked = None
+    before = _handle_signals()
     try:
         with exit_when_output_is_closed():
             main()
-    except KeyboardInterrupt as e:
-        number = signal.SIGTERM if signal.SIGTERM in e.args else signal.SIGINT
-        if os.environ.get('RANK', '0') == '0':
-            saved = MessageHub.get_current_instance().runtime_info.get('last_ckpt', 'nothing')
-            print(f'\nStopped by {number.name}. Saved: {saved} (--resume).', file=sys.stderr)
-        sys.exit(128 + number)
-    except Exception as e:
+    except (Exception, KeyboardInterrupt) as e:
+        number = _signal_behind(e)
+        if number is not None:
+            _report_stop(number)
+            sys.exit(128 + number)
         if isinstance(e, UserError):
             # Without the traceback of a dataloader's worker.
             report(str(e).rpartition(f'{type(e).__module__}.{type(e).__name__}: ')[2].strip())
@@ -140,20 +138,57 @@ def run_tool(main: Callable[[], None]) -> None:
         report(_one_line(e))
         sys.exit(1 if torch.distributed.is_initialized() else 2)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         if torch.distributed.is_initialized():
             _leave_group()
 
 
-def _on_sigterm(owner: int, *_: object) -> None:
-    if os.getpid() != owner:  # a worker that inherited this handler by a fork
-        os._exit(128 + signal.SIGTERM)
-    StopHook.is_asked = True
-    if not StopHook.is_running:
-        raise KeyboardInterrupt(signal.SIGTERM)
+def _handle_signals() -> dict[signal.Signals, Any]:
+    """Let SIGTERM, and Ctrl-C where it is not ignored, end the command; return the old handlers."""
+    handler = functools.partial(_on_signal, os.getpid())
+    before: dict[signal.Signals, Any] = {}
+    before[signal.SIGTERM] = signal.signal(signal.SIGTERM, handler)
+    # A shell lets its background jobs ignore Ctrl-C.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, handler)
+    return before
 
 
-def _one_line(error: Exception) -> str:
+def _on_signal(owner: int, number: int, _: object) -> None:
+    """Stop at once, or at SIGTERM in a training after its iteration.
+
+    What runs now may catch the exception and go on (MMEngine copies its message hub so); the
+    number is kept for :class:`StopHook`.
+    """
+    if os.getpid() != owner and number == signal.SIGTERM:  # a worker that was forked
+        os._exit(128 + number)
+    StopHook.asked = number
+    if number == signal.SIGINT or not StopHook.is_running:
+        raise KeyboardInterrupt(number)
+
+
+def _signal_behind(error: BaseException) -> signal.Signals | None:
+    """Return the signal that began an error, or None.
+
+    A library may catch a signal's exception and raise another one, as MMEngine does while it
+    formats a config ("Failed to format the config file").
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, KeyboardInterrupt):
+            return signal.SIGTERM if signal.SIGTERM in cause.args else signal.SIGINT
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def _report_stop(number: signal.Signals) -> None:
+    if os.environ.get('RANK', '0') == '0':
+        saved = MessageHub.get_current_instance().runtime_info.get('last_ckpt', 'nothing')
+        print(f'\nStopped by {number.name}. Saved: {saved} (--resume).', file=sys.stderr)
+
+
+def _one_line(error: BaseException) -> str:
     """Describe an exception in one line, and write its traceback to the log file."""
     doing = ' '.join([Path(sys.argv[0]).name, *sys.argv[1:2]])
     path = MMLogger.get_current_instance().log_file if MMLogger._instance_dict else None

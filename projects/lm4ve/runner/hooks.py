@@ -8,7 +8,6 @@ chance and exit status 0. And it trains on with weights that are NaN and overwri
 """
 
 import logging
-import signal
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -269,20 +268,21 @@ class FiniteLossHook(Hook):  # type: ignore[misc]
 class StopHook(Hook):  # type: ignore[misc]
     """End a run at SIGTERM, after the iteration or the epoch and its checkpoint.
 
-    An exception in the middle of them could be caught by what runs there. The handler of the
-    commands sets ``is_asked`` while a training loop runs (``is_running``), and raises where none
-    does.
+    An exception in the middle of them could be caught by what runs there; so could that of
+    Ctrl-C, which then ends the run here. The handler of the commands sets ``asked``, the signal's
+    number, and raises where no training loop runs (``is_running``).
     """
 
     priority = 'LOWEST'
-    is_running = is_asked = False
+    is_running = False
+    asked: int | None = None
 
     def after_run(self, runner: Runner) -> None:
         StopHook.is_running = False
 
     def _after_iter(self, *_: Any, **__: Any) -> None:
-        if StopHook.is_asked:
-            raise KeyboardInterrupt(signal.SIGTERM)
+        if StopHook.asked is not None:
+            raise KeyboardInterrupt(StopHook.asked)
 
     _after_epoch = _after_iter
 
