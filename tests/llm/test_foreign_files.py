@@ -140,6 +140,7 @@ def test_an_index_does_not_lead_out_of_its_folder(tmp_path, layout, way):
 NOT_PLAIN = [
     *(lambda w, t=t: w.to(t) for t in (torch.int8, torch.float8_e4m3fn, torch.complex64)),
     *(lambda w: w.to_sparse(), lambda w: w.to_sparse_csr(), lambda w: w.to('meta')),
+    *(lambda w, v=v: w.index_fill(0, torch.tensor(0), v) for v in (torch.nan, torch.inf)),
 ]
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import lm4ve
 from lm4ve.errors import UserError
@@ -134,6 +134,18 @@ def test_a_folder_that_is_not_whole_is_refused(file, content, tmp_path):
     if content is not None:
         (tmp_path / file).write_bytes(content)
     refused(tmp_path, None, error=(OSError, ValueError, LookupError, TypeError, SafetensorError))
+
+
+@pytest.mark.parametrize('value', [torch.nan, -torch.inf])
+def test_weights_that_are_not_finite_are_refused(value, tmp_path):
+    lm4ve.save_pretrained(trained(), tmp_path)
+    saved = load_file(tmp_path / WEIGHTS_FILE)
+    saved['llm_neck.mapper_in.weight'][0, 0] = value
+    save_file(saved, tmp_path / WEIGHTS_FILE)
+    model = Encoder()
+    with pytest.raises(UserError, match=r'NaN or infinite, in 1 tensors: llm_neck\.mapper_in'):
+        lm4ve.from_pretrained(model, tmp_path)
+    assert not hasattr(model, 'llm_neck')
 
 
 def test_a_model_without_a_block_is_not_saved(tmp_path):

@@ -169,3 +169,44 @@ def test_fitting_state_loads_from_any_precision(dtype):
     ours, state = model(), {k: v.to(dtype) for k, v in model().state_dict().items()}
     files.load_strictly(ours, state, "'a.pth'")
     assert torch.equal(ours[0].weight, state['0.weight'].float())
+
+
+LOADERS = pytest.mark.parametrize('load', [files.load_strictly, files.load_partly])
+VALUES = {
+    'nan': lambda w: w.fill_(torch.nan),
+    'one nan': lambda w: w.view(-1)[-1:].fill_(torch.nan),
+    'infinity': lambda w: w.view(-1)[:1].fill_(torch.inf),
+    'minus infinity': lambda w: w.fill_(-torch.inf),
+}
+
+
+@LOADERS
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('change', VALUES.values(), ids=VALUES)
+def test_weights_that_are_not_finite_are_refused_by_name(load, change, dtype):
+    ours = model()
+    before = {name: value.clone() for name, value in ours.state_dict().items()}
+    state = {name: value.to(dtype) for name, value in model().state_dict().items()}
+    change(state['1.weight'])
+    words = r"'a\.pth' has weights that are NaN or infinite, in 1 tensors: 1\.weight\. Fix: "
+    with pytest.raises(CheckpointError, match=words):
+        load(ours, state, "'a.pth'")
+    assert all(torch.equal(value, before[name]) for name, value in ours.state_dict().items())
+
+
+class Masked(nn.Module):
+    """A model whose attention's mask is saved with its weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Linear(2, 2)
+        self.register_buffer('mask', torch.full((3, 3), -torch.inf).triu(1))
+
+
+@LOADERS
+def test_a_mask_is_infinite_where_the_models_is(load):
+    state = Masked().state_dict()
+    load(Masked(), {name: value.half() for name, value in state.items()}, "'a.pth'")
+    state['mask'] = -state['mask']
+    with pytest.raises(CheckpointError, match='NaN or infinite, in 1 tensors: mask'):
+        load(Masked(), state, "'a.pth'")

@@ -18,7 +18,7 @@ from mmengine.runner import Runner
 
 from lm4ve.blocks import frozen_tensors
 from lm4ve.blocks.provenance import SOURCE_KEY
-from lm4ve.errors import UserError
+from lm4ve.errors import CheckpointError, UserError
 from lm4ve.runner.hooks import PlainCheckpointHook
 from tests.helpers.models import neck
 from tests.runner import toy
@@ -139,6 +139,30 @@ class Pair(NamedTuple):
 
     a: object
     b: object
+
+
+WAYS = {
+    'evaluation': {},
+    'partial evaluation': dict(allow_partial=True),
+    'a resumed training': dict(resume=True),
+    'a training from its weights': {},
+}
+
+
+@pytest.mark.parametrize('way', WAYS)
+def test_weights_that_are_not_finite_are_refused(tmp_path, way):
+    make_runner(tmp_path, epochs=1).train()
+    path = tmp_path / 'epoch_1.pth'
+    content = load(path)
+    content['state_dict']['stem.bias'][-1] = torch.nan
+    torch.save(content, path)
+    options = WAYS[way] | dict(load_from=str(path))
+    partial = options.pop('allow_partial', False)
+    whole = dict(type='lm4ve.WholeCheckpointHook', allow_partial=partial)
+    runner = make_runner(tmp_path, epochs=2, hooks=[whole], **options)
+    words = rf"The checkpoint '{path}' has weights that are NaN or infinite, .*: stem\.bias"
+    with pytest.raises(CheckpointError, match=words):
+        runner.train() if 'training' in way else runner.load_or_resume()
 
 
 class Kind(IntEnum):

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from lm4ve.errors import CheckpointError, UserError, listing
+from lm4ve.llm.finite import check_finite
 from lm4ve.llm.readers import open_huggingface
 from lm4ve.llm.sources import Tensors, find_files
 
@@ -81,8 +82,8 @@ class Checkpoint:
             map of the file: copy it to keep it.
 
         Raises:
-            CheckpointError: Weights are missing, damaged, quantized, of other shapes, or more
-                than the configuration implies.
+            CheckpointError: Weights are missing, damaged, quantized, not finite, of other shapes,
+                or more than the configuration implies.
         """
         for name, stored in sorted(self._stored_names(place, list(shapes)).items()):
             try:
@@ -101,6 +102,7 @@ class Checkpoint:
                     f"'{stored}' of '{self.name}' is stored as {weight.dtype} ({weight.layout}). "
                     "Fix: use the model's original weights, not quantized ones."
                 )
+            check_finite({stored: weight}, f"'{self.name}'")
             yield name, weight
 
     def _stored_names(self, place: str, wanted: list[str]) -> dict[str, str]:

@@ -20,6 +20,7 @@ from torch.distributed.tensor import DTensor
 from lm4ve.errors import CheckpointError, UserError, check, listing
 from lm4ve.files import write_atomically, write_json
 from lm4ve.llm.fingerprint import fingerprint
+from lm4ve.llm.finite import check_finite
 from lm4ve.necks.llm_block_insert import find_places, has_one_place
 from lm4ve.necks.wrapping import build_necks, insert
 from lm4ve.version import __version__
@@ -99,6 +100,7 @@ def from_pretrained(
     config = json.loads((folder / CONFIG_FILE).read_text(encoding='utf-8'))
     check(f"the format of '{folder}'", config['format'], choices=(1,))
     saved = load_file(folder / WEIGHTS_FILE)
+    check_finite(saved, f"'{folder / WEIGHTS_FILE}'", dict(model.named_buffers()))
     _check_encoder(model, saved, config)
     made: Any = getattr(model, 'llm_inserted', None)
     neck: Any

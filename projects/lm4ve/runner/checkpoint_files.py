@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lm4ve.blocks.provenance import SOURCE_KEY, accept_records
 from lm4ve.errors import CheckpointError, UserError, listing
 from lm4ve.files import replacing
+from lm4ve.llm.finite import check_finite
 
 # Where training scripts put the model's state, in the order of looking.
 _STATE_KEYS = ('model', 'state_dict', 'module', 'base_model', 'model_state_dict')
@@ -112,9 +113,9 @@ def load_strictly(model: nn.Module, state: dict[str, Tensor], origin: str) -> No
 
     Raises:
         CheckpointError: Tensors are missing, unknown, of another shape or another kind of
-            numbers; the message names them.
+            numbers, or not finite; the message names them.
     """
-    _check_types(model, state, origin)
+    _check_tensors(model, state, origin)
     try:
         missing, unknown = model.load_state_dict(state, strict=False)
         found = _difference(missing, unknown)
@@ -136,10 +137,11 @@ def load_partly(model: nn.Module, state: dict[str, Tensor], origin: str) -> None
         origin (str): Its name in the warning.
 
     Raises:
-        CheckpointError: It was made with other frozen weights, or has other kinds of numbers.
+        CheckpointError: It was made with other frozen weights, has other kinds of numbers, or
+            some that are not finite.
     """
     state = dict(state)
-    _check_types(model, state, origin)
+    _check_tensors(model, state, origin)
     accept_records(model, state)
     mine = model.state_dict()
     for name in mine.keys() & state.keys():
@@ -150,8 +152,8 @@ def load_partly(model: nn.Module, state: dict[str, Tensor], origin: str) -> None
         print_log(text, logger='current', level=logging.WARNING)
 
 
-def _check_types(model: nn.Module, state: dict[str, Tensor], origin: str) -> None:
-    """Check for tensors that torch cannot copy, or would convert in silence.
+def _check_tensors(model: nn.Module, state: dict[str, Tensor], origin: str) -> None:
+    """Check for tensors that torch cannot copy, would convert in silence, or are not finite.
 
     Raises:
         CheckpointError: It names them.
@@ -166,6 +168,7 @@ def _check_types(model: nn.Module, state: dict[str, Tensor], origin: str) -> Non
             wrong.append(f'{name} ({tensor.dtype}, expected {mine.dtype})')
     if wrong:
         raise CheckpointError(f'{origin} has tensors of other types: {listing(wrong, 3)}.')
+    check_finite(state, origin, dict(model.named_buffers()))
 
 
 def _difference(missing: Sequence[str], unknown: Sequence[str]) -> str:

@@ -29,6 +29,7 @@ from lm4ve.blocks.provenance import accept_records
 from lm4ve.compat.for_mmengine import SavesBeforeDeleting, source_of, starts_training
 from lm4ve.errors import UserError, check, listing
 from lm4ve.files import clear_left_behind, write_atomically
+from lm4ve.llm.finite import check_finite
 from lm4ve.necks import LLMBlockNeck
 from lm4ve.necks.usage import ADVICE, NeckUsage, inspect_usage, is_compiled, watch_necks
 from lm4ve.registry import HOOKS
@@ -181,7 +182,7 @@ class WholeCheckpointHook(SameDataHook):
 
     This holds for evaluation and for ``resume``. Training that begins with ``load_from``
     may take a part of a file, as fine-tuning does. Models that FSDP has split are not
-    checked.
+    checked. Weights that are NaN or infinite are always refused.
 
     Args:
         allow_partial (bool): Load what fits and log the rest, as MMEngine does.
@@ -196,20 +197,23 @@ class WholeCheckpointHook(SameDataHook):
 
         Raises:
             UserError: The file holds no state of a model.
-            CheckpointError: Tensors are missing, unknown or of another shape.
+            CheckpointError: Tensors are missing, unknown, of another shape or not finite.
         """
         super().after_load_checkpoint(runner, checkpoint)
         model = innermost(runner.model)
+        origin = f"The checkpoint '{source_of(runner)}'"
+        state = checkpoint.get('state_dict', checkpoint)
         is_split = any(isinstance(m, FullyShardedDataParallel) for m in model.modules())
+        if self.allow_partial or is_split or starts_training(runner):
+            check_finite(state, origin, dict(model.named_buffers()))
         if starts_training(runner) or is_split:
             return
-        state = checkpoint.get('state_dict', checkpoint)
         if self.allow_partial:
             accept_records(model, state)
             return
         plain: OrderedDict[str, Any] = OrderedDict(select_state(dict(state_dict=state)))
         plain._metadata = getattr(state, '_metadata', {})  # type: ignore[attr-defined]
-        load_strictly(model, plain, f"The checkpoint '{source_of(runner)}'")
+        load_strictly(model, plain, origin)
 
 
 @HOOKS.register_module()

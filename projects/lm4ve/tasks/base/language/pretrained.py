@@ -17,6 +17,7 @@ from transformers import AutoModel, PretrainedConfig
 
 from lm4ve.errors import CheckpointError, UserError, check, listing
 from lm4ve.llm.checkpoint import Checkpoint, open_checkpoint
+from lm4ve.llm.finite import check_finite
 from lm4ve.llm.foreign_config import build_foreign_config
 
 # Sizes of a configuration; without a bound, a damaged file would fill the memory.
@@ -132,6 +133,7 @@ def load_weights(module: nn.Module, files: Checkpoint, field: str) -> None:
             weight = files.weights[stored[name]]()
             if not weight.is_floating_point():
                 raise CheckpointError(f"{field}.checkpoint='{files.name}' is quantized.")
+            check_finite({stored[name]: weight}, f"{field}.checkpoint='{files.name}'")
             state[name] = weight.to(mine.dtype)
     module.load_state_dict(state, strict=True)
     print_log(f"{field}: weights of '{files.name}'.", logger='current', level=logging.INFO)

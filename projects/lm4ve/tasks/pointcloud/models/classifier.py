@@ -15,6 +15,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from lm4ve.errors import CheckpointError, listing
+from lm4ve.llm.finite import check_finite
 from lm4ve.registry import MODELS
 from lm4ve.runner.checkpoint_files import read_state
 
@@ -183,6 +184,7 @@ def load_encoder(model: PointCloudClassifier, path: str) -> None:
             f"model.checkpoint='{path}' is not of this encoder, it lacks {listing(sorted(wrong))}. "
             'Fix: convert the published checkpoint, and set model.backbone to its sizes.'
         )
+    check_finite(encoder, f"model.checkpoint='{path}'")
     model.load_state_dict(encoder, strict=False)
     random = f', but for {listing(lacking)}' if lacking else ''
     print_log(f"Encoder initialized from '{path}'{random}.", logger='current')
