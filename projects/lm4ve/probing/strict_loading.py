@@ -109,9 +109,10 @@ def _architectures(config: Any) -> Iterable[type[Any]]:
     import transformers
 
     for name in config.architectures or ():
-        found = getattr(transformers, str(name), None)
-        is_model = inspect.isclass(found) and issubclass(found, transformers.PreTrainedModel)
-        if is_model and found.config_class is type(config):
+        found: Any = getattr(transformers, str(name), None)
+        if not inspect.isclass(found) or not issubclass(found, transformers.PreTrainedModel):
+            continue
+        if found.config_class is type(config):
             yield found
 
 

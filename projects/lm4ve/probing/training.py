@@ -175,7 +175,8 @@ def read_result(features: Features, job: Job, since: float = 0.0) -> Result | No
     stored = read_json(path)
     if not isinstance(stored, dict) or path.stat().st_mtime < since:
         return None
-    bits, seconds = stored.get('correct'), stored.get('seconds')
+    bits: Any = stored.get('correct')
+    seconds: Any = stored.get('seconds')
     if not isinstance(bits, str) or type(seconds) not in (int, float):
         return None
     if not 0 <= seconds < math.inf:
