@@ -216,12 +216,14 @@ def test_the_work_folder_is_looked_at_before_anything_is_computed(
 def test_a_folder_keeps_the_report_of_its_study(tmp_path):
     study = dict(encoder='encoder', data=str(tmp_path), block='package:x')
     claim_folder(tmp_path, study)
+    claim_folder(tmp_path, dict(study, encoder='misspelt'))  # which left no report
+    claim_folder(tmp_path, study)
+    (tmp_path / 'report.html').touch()
     claim_folder(tmp_path, dict(study, data=f'{tmp_path}/'))
     with pytest.raises(UserError, match='report of another study .encoder encoder, data'):
         claim_folder(tmp_path, dict(study, data='others'))
     (tmp_path / OWNER).unlink()  # as before there was such a file
-    for name in ('report.html', 'results.csv'):
-        (tmp_path / name).touch()
+    (tmp_path / 'results.csv').touch()
     claim_folder(tmp_path, study)
 
 

@@ -4,11 +4,10 @@ Splits are fixed before anything is trained. A file that stands on both sides of
 score too high, so that files of equal content count as one where splits are made here.
 """
 
-import csv
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
@@ -27,13 +26,13 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
 
 from lm4ve.errors import UserError, check, listing
-from lm4ve.files import decoded
 from lm4ve.runner.config import read_config
 from lm4ve.tasks.base.analysis import tested_dataset
 from lm4ve.tasks.base.batches import trained_dataset
 from lm4ve.tasks.base.folder_listing import OUTSIDE, list_files
 from lm4ve.tasks.base.image_files import decode_pixels, find_defect, open_image, shows_through
 from lm4ve.tasks.base.labels import first_places, refuse_lookalikes
+from lm4ve.tasks.base.language.json_files import read_rows
 from lm4ve.tasks.base.shards import PREFIX
 
 #: What folders and CSV files call a split, in lower case -> its name here.
@@ -245,55 +244,37 @@ def _rows_of_csv(path: Path) -> pd.DataFrame:
     """Read the rows of a CSV, whose paths are relative to its folder.
 
     Raises:
-        UserError: Rows have no path or label, an unknown split, a file that does not exist, or
-            a file that has another label before. The message names the lines.
+        UserError: It is no CSV; rows have no path or label, an unknown split, a file that does
+            not exist, or a file that has another label before. The message names the lines.
     """
     if not path.is_file():
         raise UserError(f"'{path}' does not exist: neither a folder, nor a CSV, nor config:NAME.")
+    check(f"The ending of '{path}'", path.suffix.lower(), choices=('.csv', '.tsv'))
     rows: list[tuple[Path, str, str, str]] = []
+    lines: list[str] = []
     wrong: list[str] = []
-    first: dict[str, tuple[int, str]] = {}
-    lines = []
-    for number, row in _read_table(path):
-        item, label = path.parent / row['path'], row['label']
-        before, known = first.setdefault(os.path.realpath(item), (number, label))
-        split = row.get('split')
+    first: dict[str, tuple[str, str]] = {}
+    for line, row in read_rows(path, 'DATA'):
+        for column in ('path', 'label'):
+            check(f"A column of '{path}'", column, choices=row)
+        item, label, split = path.parent / row['path'], row['label'], row.get('split')
+        before, known = first.setdefault(os.path.realpath(item), (line, label))
         if not row['path'] or not label:
-            wrong.append(f'line {number} is a row without a {"label" if row["path"] else "path"}')
+            wrong.append(f'{line} is a row without a {"label" if row["path"] else "path"}')
         elif split is not None and split not in SPLITS:
-            wrong.append(f"line {number}: the split '{split}' is none of {', '.join(SPLITS)}")
+            wrong.append(f"{line}: the split '{split}' is none of {', '.join(SPLITS)}")
         elif not item.is_file():
-            wrong.append(f"line {number}: '{row['path']}' does not exist, or is no file")
+            wrong.append(f"{line}: '{row['path']}' does not exist, or is no file")
         elif known != label:
-            wrong.append(f'line {number} gives a file the label {label!r}, line {before} {known!r}')
+            wrong.append(f'{line} gives a file the label {label!r}, {before} {known!r}')
         else:
             rows.append((item, label, SPLITS[split] if split else '', row.get('group', '')))
-            lines.append(number)
+            lines.append(line)
     if wrong:
         raise UserError(f"'{path}' cannot be used: {listing(wrong)}.")
     table = pd.DataFrame(rows, columns=['item', 'label', 'split', 'group'])
-    places = first_places(table['label'], lambda index: f'line {lines[index]}')
-    refuse_lookalikes(places, str(path))
+    refuse_lookalikes(first_places(table['label'], lines.__getitem__), str(path))
     return table
-
-
-def _read_table(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield the number of the line and the fields of each row of a CSV.
-
-    Raises:
-        UserError: A column is missing, a row has another number of fields, or it is no CSV.
-    """
-    reader = csv.DictReader(io.StringIO(decoded(path.read_bytes(), path), newline=''), strict=True)
-    try:
-        for column in ('path', 'label'):
-            check(f"A column of '{path}'", column, choices=reader.fieldnames or ())
-        for row in reader:
-            if None in row or None in row.values():
-                count = len(reader.fieldnames or ())
-                raise UserError(f"'{path}': line {reader.line_num} has not {count} fields.")
-            yield reader.line_num, row
-    except csv.Error as e:
-        raise UserError(f"'{path}': line {reader.line_num} is no row of a CSV: {e}.") from e
 
 
 def _rows_of_config(cfg: Config) -> pd.DataFrame:

@@ -19,8 +19,9 @@ from lm4ve.tasks.base.pictures import save_figure
 
 #: Which study a folder's report is of.
 OWNER = '.study.json'
-#: What a report consists of, beside its page.
-FILES = ('results.csv', 'comparisons.csv', 'tuning.csv', 'plot.png', 'sentence.txt')
+PAGE = 'report.html'
+#: What a report consists of.
+FILES = (PAGE, 'results.csv', 'comparisons.csv', 'tuning.csv', 'plot.png', 'sentence.txt')
 
 _COLORS = dict(better='C2', worse='C3', equal='C0')
 
@@ -131,7 +132,7 @@ def write_report(study: Study, out: Path, rule: str, command: str) -> None:
     )
     texts = dict(title=title, sentence=sentence, recipe=recipe, rule=rule, command=command)
     template = Path(__file__).with_name('report.html')
-    render_page(template, out / 'report.html', **texts, notes=notes, rows=rows, picture=picture)
+    render_page(template, out / PAGE, **texts, notes=notes, rows=rows, picture=picture)
     write_text(f'{sentence}\n', out / 'sentence.txt')
     print_table(console := Console(), rows, title)
     for text in (*(f'Note: {note}' for note in notes), f'\n{sentence}\n', f'Report: {out}'):
@@ -152,17 +153,16 @@ def claim_folder(out: Path, study: Mapping[str, str]) -> None:
     # However a path is written, it is one place.
     own = {k: os.path.realpath(v) if os.path.exists(v) else v for k, v in study.items()}
     known = read_json(out / OWNER)
-    if isinstance(known, dict) and known != own:
+    there = [name for name in FILES if (out / name).exists()]
+    if there and isinstance(known, dict) and known != own:
         theirs = ', '.join(f'{name} {brief(value)}' for name, value in known.items())
         raise UserError(
             f"--work-dir='{out}' holds the report of another study ({theirs}). Fix: name another "
             'folder, or remove this one.'
         )
-    is_report = (out / 'report.html').exists()
-    foreign = [name for name in FILES if (out / name).exists()]
-    if known is None and foreign and not is_report:
+    if there and known is None and PAGE not in there:
         raise UserError(
-            f"--work-dir='{out}' holds {listing(foreign)} of another command, which the report "
+            f"--work-dir='{out}' holds {listing(there)} of another command, which the report "
             'would replace. Fix: name another folder.'
         )
     write_json(own, out / OWNER)
