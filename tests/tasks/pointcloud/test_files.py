@@ -76,6 +76,29 @@ def test_faces_that_end_open3d_are_refused(corners, binary, tmp_path):
         read_points(path)
 
 
+TEXTS = ['mesh.off', 'mesh.obj', 'mesh.stl', 'mesh.ply', 'cloud.ply', 'cloud.pcd', 'cloud.xyz']
+
+
+@pytest.mark.parametrize('name', TEXTS)
+def test_messages_show_nothing_of_a_file(name, tmp_path):
+    path = tmp_path / name
+    if name.startswith('mesh'):
+        c.write_mesh(path)
+    else:
+        c.write_cloud(path, c.cloud(20), text=True)
+    lines = path.read_text().splitlines()
+    rng = np.random.default_rng(0)
+    for at in rng.choice(len(lines), min(len(lines), 25), replace=False):
+        words = lines[at].split()
+        words[rng.integers(len(words))] = 'xSECRETx'
+        path.write_text('\n'.join([*lines[:at], ' '.join(words), *lines[at + 1 :], '']))
+        try:
+            read_points(path, 10)  # a comment may hold any word
+        except UserError as e:
+            assert 'SECRET' not in str(e)
+            assert len(str(e).splitlines()) == 1
+
+
 def test_meshes_open_no_file_that_they_name(tmp_path):
     """A material of an .obj file names pictures; a pipe among them would never end."""
     os.mkfifo(tmp_path / 'pipe.png')

@@ -104,7 +104,10 @@ def _read_plain_copy(vertices: Sequence[str], faces: Sequence[list[int]]) -> 'Tr
     """Read a mesh of lines 'x y z' and of the corners of faces, counted from 0."""
     if not vertices or not all(line.strip() for line in vertices):
         raise ValueError('it has no vertices, or one without coordinates')
-    points = np.loadtxt(vertices, usecols=(0, 1, 2), comments=None, ndmin=2)
+    try:
+        points = np.loadtxt(vertices, usecols=(0, 1, 2), comments=None, ndmin=2)
+    except ValueError:
+        raise ValueError('a vertex has not three numbers') from None  # nothing of the file is shown
     kept = []
     for face in faces:
         if face and not 0 <= min(face) <= max(face) < len(points):
@@ -139,11 +142,17 @@ def _parse_off(data: bytes) -> tuple[list[str], list[list[int]]]:
     num_vertices, num_faces = int(header[1]), int(header[2])
     lines = text[header.end() :].split('\n')[1:]
     if len(lines) != num_vertices + num_faces:
-        raise ValueError(f'{len(lines):,} lines follow its header, {header[0]}')
+        raise ValueError(
+            f'{len(lines):,} lines follow its header, which promises {num_vertices + num_faces:,}'
+        )
     faces = []
     for line in lines[num_vertices:]:
-        count, *corners = line.split()
-        faces.append([int(corners[i]) for i in range(int(count))])
+        words = line.split()
+        (count,) = _whole_numbers(words[:1])
+        corners = words[1 : 1 + count]  # colors may follow
+        if count < 0 or len(corners) < count:
+            raise ValueError('a face has fewer corners than it promises')
+        faces.append(_whole_numbers(corners))
     return lines[:num_vertices], faces
 
 
@@ -157,7 +166,7 @@ def _parse_obj(data: bytes) -> tuple[list[str], list[list[int]]]:
             vertices.append(rest)
         elif kind == 'f':
             # Corners are counted from 1, or backwards from the last vertex; 0 is none.
-            numbers = [int(word.partition('/')[0]) for word in rest.split()]
+            numbers = _whole_numbers([word.partition('/')[0] for word in rest.split()])
             faces.append([n - 1 if n >= 0 else len(vertices) + n for n in numbers])
     held = dict(vertices=len(vertices), triangles=len(faces), faces=len(faces))
     for name, count in held.items():
@@ -166,6 +175,13 @@ def _parse_obj(data: bytes) -> tuple[list[str], list[list[int]]]:
         if len(promised) == 1 and int(promised[0]) != count:
             raise ValueError(f'it promises {promised[0]} {name} and holds {count:,}')
     return vertices, faces
+
+
+def _whole_numbers(words: list[str]) -> list[int]:
+    try:
+        return [int(word) for word in words]
+    except ValueError:
+        raise ValueError('a face has a corner that is no number') from None
 
 
 def _is_binary_stl(data: bytes) -> bool:

@@ -4,6 +4,7 @@ open3d reads .ply files in C++ and trusts them: a face that refers to a vertex b
 one reads foreign memory, and a face without corners ends the process. A cut file gives the
 vertices that are left. So the header is read here, each element is counted, and the corners of
 each face are compared with the number of vertices. The numbers themselves are open3d's to read.
+Messages say where a file is wrong and show nothing of it.
 """
 
 import re
@@ -131,35 +132,39 @@ def _read_header(lines: list[str]) -> tuple[str, list[Element]]:
     if not encoding or encoding[1] not in _BYTE_ORDERS:
         raise ValueError('its format is none of .ply 1.0')
     elements: list[Element] = []
-    for line in lines[2:]:
+    for number, line in enumerate(lines[2:], 3):
         words = line.split()
         if not words or words[0] in ('comment', 'obj_info'):
             continue
         if words[0] == 'element' and len(words) == 3 and words[2].isdecimal():
             if _element(elements, words[1]).properties:
-                raise ValueError(f"its header has the element '{words[1]}' twice")
+                raise ValueError(f'line {number} of its header repeats an element')
             elements.append(Element(words[1], int(words[2])))
         elif words[0] == 'property' and elements:
-            elements[-1].properties.append(_read_property(words, _BYTE_ORDERS[encoding[1]]))
+            column = _read_property(words, _BYTE_ORDERS[encoding[1]])
+            if column is None:
+                raise ValueError(f'line {number} of its header has no property of .ply 1.0')
+            elements[-1].properties.append(column)
         else:
-            raise ValueError(f"its header has the line '{line}'")
-    for element in elements:
+            raise ValueError(f'line {number} of its header is none of .ply 1.0')
+    for position, element in enumerate(elements, 1):
         names = [p.name for p in element.properties]
         if len(set(names)) < len(names) or not names:
-            raise ValueError(f"its element '{element.name}' has no properties, or one twice")
+            raise ValueError(f'element {position} of its header has no properties, or one twice')
     return encoding[1], elements
 
 
-def _read_property(words: list[str], byte_order: str) -> Property:
+def _read_property(words: list[str], byte_order: str) -> Property | None:
+    """Return the property of a header's line, None if it is of an unknown type."""
     is_list = words[1:2] == ['list']
     kinds = words[2:-1] if is_list else words[1:-1]
     if len(kinds) != (2 if is_list else 1) or not set(kinds) <= set(_SCALARS):
-        raise ValueError(f"its header has the line '{' '.join(words)}'")
+        return None
     dtypes = [np.dtype(_SCALARS[kind]).newbyteorder(byte_order) for kind in kinds]
     if not is_list:
         return Property(words[-1], dtypes[0])
-    if dtypes[0].kind == 'f':
-        raise ValueError(f"the list '{words[-1]}' has lengths that are no whole numbers")
+    if dtypes[0].kind == 'f':  # the length of a list
+        return None
     return Property(words[-1], dtypes[1], dtypes[0])
 
 
@@ -172,15 +177,22 @@ def _check_text(body: bytes, elements: list[Element]) -> Iterable[np.ndarray]:
     rows = iter(lines)
     corners = []
     for element in elements:
-        for _ in range(element.count):
-            lists = _read_row(next(rows).split(), element)
+        for number in range(1, element.count + 1):
+            try:
+                lists = _read_row(next(rows).split(), element)
+            except (ValueError, IndexError):
+                raise ValueError(f'row {number:,} of an element is damaged') from None
             if element.name == 'face':
                 corners.append(lists)
     return corners
 
 
 def _read_row(words: list[str], element: Element) -> np.ndarray:
-    """Check a row of text; return its list of corners, if it has one."""
+    """Return a row's list of corners, if it has one.
+
+    Raises:
+        ValueError, IndexError: The row has too many or too few numbers, or none.
+    """
     corners = np.zeros(0, np.int64)
     at = 0
     for column in element.properties:
@@ -190,13 +202,13 @@ def _read_row(words: list[str], element: Element) -> np.ndarray:
             continue
         count = int(words[at])
         if count < 0:
-            raise ValueError('a list has a negative length')
+            raise ValueError('a negative length')
         values = words[at + 1 : at + 1 + count]
         at += 1 + count
         if column.name in _CORNERS:
             corners = np.array([int(word) for word in values], np.int64)
     if at != len(words):
-        raise ValueError(f'a row of its {element.name} has {len(words)} numbers instead of {at}')
+        raise ValueError('too many or too few numbers')
     return corners
 
 

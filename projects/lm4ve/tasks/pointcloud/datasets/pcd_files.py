@@ -71,7 +71,7 @@ def check_pcd(data: bytes) -> int:
     _check_fields(names, sizes, kinds, counts)
     num_points = int(header['width']) * int(header['height'])
     if num_points < 1 or header['points'] not in (None, str(num_points)):
-        raise ValueError(f'its header promises {header["points"]} points, a grid of {num_points}')
+        raise ValueError('its numbers of points, width and height do not fit')
     if header['data'] == 'ascii':
         _check_text(body, num_points, sum(counts))
     else:
@@ -84,9 +84,10 @@ def check_pcd(data: bytes) -> int:
 def _check_fields(names: list[str], sizes: list[int], kinds: list[str], counts: list[int]) -> None:
     if not len(names) == len(sizes) == len(kinds) == len(counts):
         raise ValueError('its header describes some fields only')
-    for name, size, kind, count in zip(names, sizes, kinds, counts, strict=True):
+    fields = zip(sizes, kinds, counts, strict=True)
+    for number, (size, kind, count) in enumerate(fields, 1):
         if size not in _SIZES.get(kind, ()) or count < 1:
-            raise ValueError(f"its field '{name}' has an unknown type: {kind}{size} x {count}")
+            raise ValueError(f'field {number} of its header has an unknown type')
     for axis in 'xyz':
         if names.count(axis) != 1 or counts[names.index(axis)] != 1:
             raise ValueError(f"it has not one field '{axis}' of one number")
@@ -96,12 +97,19 @@ def _check_text(body: bytes, num_points: int, num_words: int) -> None:
     lines = text_lines(body)
     if len(lines) != num_points:
         raise ValueError(f'its header promises {num_points:,} points, {len(lines):,} lines follow')
-    for line in lines:
+    for number, line in enumerate(lines, 1):
         words = line.split()
-        if len(words) != num_words:
-            raise ValueError(f'a point has {len(words)} numbers instead of {num_words}')
-        for word in words:
-            float(word)  # open3d takes what it cannot read for 0
+        if len(words) != num_words or not all(map(_is_number, words)):
+            # open3d takes what it cannot read for 0.
+            raise ValueError(f'point {number:,} has not {num_words} numbers')
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_binary(body: bytes, size: int, is_packed: bool) -> None:

@@ -107,7 +107,12 @@ def _read_text(path: Path) -> np.ndarray:
     delimiter = ',' if any(',' in line for line in lines[:3]) else None
     # The names of columns, or the number of points, may come first.
     first = next((i for i, line in enumerate(lines[:3]) if _is_row(line, delimiter)), 0)
-    return coordinates(np.loadtxt(lines[first:], delimiter=delimiter, ndmin=2))
+    try:
+        rows = np.loadtxt(lines[first:], delimiter=delimiter, ndmin=2)
+    except ValueError:
+        # numpy's message would show what the file holds.
+        raise ValueError('its lines do not have numbers alone, as many in each') from None
+    return coordinates(rows)
 
 
 def _is_row(line: str, delimiter: str | None) -> bool:
