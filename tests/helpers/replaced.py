@@ -8,7 +8,8 @@ What a test replaces is not tested. So a config keeps every class, hub id, addre
 2. **The answer of an address.** Weights at ``https://...`` or ``torchvision://...`` lie in the
    cache of torch.hub, as if they had been downloaded.
 3. **The content of files.** A path that a config names, of data or weights, is a tiny file of
-   the real format, at that path below the working folder.
+   the real format, at that path below the working folder. So is the package of pictures that a
+   demo reads.
 4. **Sizes.** Widths, depths, sizes of images, clouds and batches, numbers of samples and epochs:
    numbers, given as arguments to the same classes.
 5. **MMEngine's own overhead.** A config file is read once, its text is not laid out, and no

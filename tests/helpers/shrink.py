@@ -45,6 +45,7 @@ LLMS = {
     'deepseek-r1-distill-qwen-1.5b': ('qwen2', 28),
     'qwen2.5-7b': ('qwen2', 28),
     'mistral-7b': ('mistral', 32),
+    'dyck': ('bert', 2),
     'opt-125m': ('opt', 12),
     'opt-350m': ('opt-350m', 24),
     'opt-1.3b': ('opt', 24),
@@ -195,7 +196,7 @@ class Shrinker:
         def write(folder: Path) -> None:
             write_huggingface(folder, family, layout, num_hidden_layers=depth)
 
-        if checkpoint.startswith('data/'):
+        if checkpoint.startswith(('data/', 'work_dirs/')):
             self.provide(checkpoint, write)
         else:
             self.repository(checkpoint, write)
@@ -207,7 +208,8 @@ class Shrinker:
             if kind == 'LLMBlockNeck':
                 node['in_channels'] = width
             elif kind == 'LLMBlock':
-                self.language_model(node['checkpoint'])
+                if node.get('checkpoint') is not None:
+                    self.language_model(node['checkpoint'])
             elif kind == 'MLPBlock':
                 node['embed_dims'] = LLM_WIDTH
             node = list(node.values())

@@ -7,39 +7,36 @@ these runs replace is listed in :mod:`tests.helpers.replaced`.
 One config of each kind runs in ``make test``; all of them have the marker ``walk``.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from mmengine.config import Config
+from mmengine.config import Config, config
+from yapf.yapflib import yapf_api
 
-from lm4ve.ablation.grid import load_grid
+from lm4ve.ablation.grid import Grid, Variant, load_grid
 from lm4ve.blocks import LLMBlock
 from lm4ve.runner.command_line import build_runner
+from lm4ve.runner.config import read_config
 from tests.helpers.config_runs import WeightsOfFiles, train
 from tests.helpers.shrink import Shrinker, shrinker_of
 from tests.helpers.tasks import BEGIN, CONFIGS, FOLDERS, HOSTS, configs_of
 
 GRIDS = sorted((CONFIGS / 'ablations').glob('*.py'))
-VARIANTS = [(grid, v) for grid in GRIDS for v in load_grid(grid).variants]
 ROBUSTNESS = [name for name in configs_of('image') if name.startswith('robustness/')]
 #: Pieces of language models, which a config inherits.
 PIECES = sorted(p.name for p in (CONFIGS / '_base_/llm').glob('*.py'))
 #: Encoders of studies with `lm4ve try`, which lie beside the grids.
 ENCODERS = sorted(p.name for p in (CONFIGS / 'ablations/_base_').glob('vit_*.py'))
 #: One of each kind, for `make test`.
-QUICK = {
-    'robustness/vit-t_llama_imagenet-a.py',
-    'vit-s_in1k_llms OPT-350M',
-    'mistral-7b.py',
-    'vit_minilm_glyphs.py',
-}
+QUICK = {'robustness/vit-t_llama_imagenet-a.py', 'mistral-7b.py', 'vit_minilm_glyphs.py'}
 
 
-def walk(cases: list, ids: list[str]) -> list:
+def walk(names: list[str]) -> list:
     """Return parameters that have the marker ``walk``, but for the quick ones."""
     return [
-        pytest.param(case, id=name, marks=() if name in QUICK else pytest.mark.walk)
-        for case, name in zip(cases, ids, strict=True)
+        pytest.param(name, id=name, marks=() if name in QUICK else pytest.mark.walk)
+        for name in names
     ]
 
 
@@ -69,7 +66,7 @@ def shrinker_for(folders, monkeypatch):
     return enter
 
 
-@pytest.mark.parametrize('name', walk(ROBUSTNESS, ROBUSTNESS))
+@pytest.mark.parametrize('name', walk(ROBUSTNESS))
 def test_robustness_config_tests_what_its_training_saves(name, shrinker_for, tmp_path):
     shrinker = shrinker_for('image')
     runner = build_runner(shrinker.load(name, tmp_path))
@@ -78,16 +75,29 @@ def test_robustness_config_tests_what_its_training_saves(name, shrinker_for, tmp
     assert 0 <= runner.test()['accuracy/top1'] <= 100
 
 
-@pytest.mark.parametrize('case', walk(VARIANTS, [f'{g.stem} {v.name}' for g, v in VARIANTS]))
-def test_variant_of_a_grid_trains_and_tests(case, shrinker_for, tmp_path):
-    path, variant = case
+@pytest.mark.walk
+@pytest.mark.parametrize('path', GRIDS, ids=lambda p: p.stem)
+def test_variants_of_a_grid_train_and_test(path, shrinker_for, tmp_path, subtests):
     grid = load_grid(path)
+    for i, variant in enumerate(grid.variants):
+        with subtests.test(variant=variant.name):
+            run_variant(grid, variant, shrinker_for, tmp_path / str(i))
+
+
+def test_variant_of_a_grid_reads_its_language_model_by_a_hub_id(shrinker_for, tmp_path):
+    grid = load_grid(CONFIGS / 'ablations/vit-s_in1k_llms.py')
+    (variant,) = (v for v in grid.variants if v.name == 'OPT-350M')
+    run_variant(grid, variant, shrinker_for, tmp_path)
+
+
+def run_variant(grid: Grid, variant: Variant, shrinker_for: Callable, work_dir: Path) -> None:
+    """Run one trial of a variant, as `lm4ve ablate` configures it."""
     value = grid.tune and grid.tune.values[0]
     trial = grid.trial(variant, 'main', grid.seeds[0], value)
     task = task_of(trial.config)
     shrinker = shrinker_for(task)
     name = str(trial.config.relative_to(FOLDERS[task]))
-    cfg = shrinker.load(name, tmp_path, options=trial.options)
+    cfg = shrinker.load(name, work_dir, options=trial.options)
     assert grid.metric in train_and_test(shrinker, cfg)
 
 
@@ -108,17 +118,31 @@ model = dict(
 """
 
 
-@pytest.mark.parametrize('name', walk(PIECES, PIECES))
+@pytest.mark.parametrize('name', walk(PIECES))
 def test_config_with_a_piece_trains_and_tests(name, shrinker_for, tmp_path):
     shrinker = shrinker_for('image')
     train_and_test(shrinker, shrinker.load_text(INHERITS.format(name), tmp_path))
 
 
-@pytest.mark.parametrize('name', walk(ENCODERS, ENCODERS))
+@pytest.mark.parametrize('name', walk(ENCODERS))
 def test_encoder_of_a_study_trains_and_tests(name, shrinker_for, tmp_path):
     shrinker = shrinker_for('image')
     text = f"_base_ = 'lm4ve::ablations/_base_/{name}'"
     train_and_test(shrinker, shrinker.load_text(text, tmp_path))
+
+
+CONFIG_FILES = [FOLDERS[task] / name for task in FOLDERS for name in configs_of(task)]
+CONFIG_FILES += [CONFIGS / host / name for host in HOSTS for name in configs_of(host)]
+
+
+@pytest.mark.walk
+@pytest.mark.parametrize('path', CONFIG_FILES, ids=lambda p: f'{p.parent.name}/{p.name}')
+def test_config_is_written_as_text_that_reads_back(path, tmp_path, monkeypatch):
+    """With MMEngine's own layout of the text, which other tests do without."""
+    monkeypatch.setattr(config, 'FormatCode', yapf_api.FormatCode)
+    cfg = read_config(path, set_scope=False)
+    cfg.dump(tmp_path / 'dumped.py')
+    assert Config.fromfile(tmp_path / 'dumped.py').to_dict() == cfg.to_dict()
 
 
 def inherited(path: Path) -> set[Path]:
@@ -132,9 +156,11 @@ def inherited(path: Path) -> set[Path]:
 
 
 def test_no_file_of_a_config_is_left_out_of_the_walk():
-    trained = {FOLDERS[task] / name for task in FOLDERS for name in configs_of(task)}
-    trained |= {CONFIGS / host / name for host in HOSTS for name in configs_of(host)}
-    walked = {variant.config for _, variant in VARIANTS} | {*GRIDS} | trained
+    walked = {*GRIDS, *CONFIG_FILES}
+    for grid in GRIDS:
+        content = read_config(grid, set_scope=False)
+        for settings in content.variants.values():
+            walked.add(grid.parent / settings.get('config', content.get('base')))
     walked |= {CONFIGS / '_base_/llm' / name for name in PIECES}
     walked |= {CONFIGS / 'ablations/_base_' / name for name in ENCODERS}
     seen = set().union(*map(inherited, walked))

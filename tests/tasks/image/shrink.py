@@ -105,6 +105,6 @@ WRITERS = {
     'glyphs': _write_glyphs,
     'imagenet-a': partial(_write_variant, 'a'),
     'imagenet-r': partial(_write_variant, 'r'),
-    'imagenet-sketch': partial(_write_variant, 'sketch'),
+    'imagenet-sketch': lambda root: _write_variant('sketch', root / 'sketch'),
     'imagenet-c': lambda root: _write_variant('sketch', root / 'fog/1'),
 }

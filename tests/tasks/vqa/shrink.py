@@ -1,10 +1,12 @@
 """What :mod:`tests.helpers.shrink` makes small in a config of METER."""
 
+import json
 from pathlib import Path
 
 from mmengine.config import ConfigDict
 from transformers import AutoConfig, AutoModelForMaskedLM, CLIPConfig, CLIPModel
 
+from lm4ve.tasks.vqa.demo.easy_vqa import locate_easy_vqa
 from tests.helpers import shrink
 from tests.tasks.vqa import files
 from tests.tasks.vqa.tiny import IMAGE, SIZE, TEXT, write_tokenizer
@@ -27,6 +29,24 @@ def write_roberta(folder: Path) -> Path:
     return folder
 
 
+def write_easy_vqa(site: Path) -> None:
+    """Write the package easy-vqa as it is installed, with a few of its questions.
+
+    All of them (48,248) are read by ``test_demo.py``.
+    """
+    whole = locate_easy_vqa()
+    for split in ('train', 'test'):
+        part = site / 'easy_vqa/data' / split
+        part.mkdir(parents=True)
+        (part / 'images').symlink_to(whole / split / 'images')
+        rows = json.loads((whole / split / 'questions.json').read_text())
+        # Those of 'fit' come first, those of 'val' last.
+        (part / 'questions.json').write_text(json.dumps(rows[:50] + rows[-50:]))
+    metadata = site / 'easy_vqa-1.0.dist-info/METADATA'
+    metadata.parent.mkdir()
+    metadata.write_text('Metadata-Version: 2.1\nName: easy-vqa\nVersion: 1.0\n')
+
+
 def _write_vqav2(vocabulary: Path) -> None:
     """Write COCO's folder with the questions, where the vocabulary is a file of it."""
     files.write_vqav2(vocabulary.parents[1])
@@ -37,6 +57,10 @@ class Shrinker(shrink.Shrinker):
 
     task = 'vqa'
     metric = 'vqa/overall'
+
+    def enter(self, patch):
+        super().enter(patch)
+        patch.syspath_prepend(self.provide('site', write_easy_vqa))
 
     def shrink(self, cfg, epochs=1):
         super().shrink(cfg, epochs)

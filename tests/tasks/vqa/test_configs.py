@@ -1,7 +1,5 @@
 """Every config of METER trains, validates, saves, resumes and tests."""
 
-import functools
-import itertools
 import json
 
 import pytest
@@ -9,26 +7,12 @@ import torch
 
 from lm4ve.runner.command_line import build_runner
 from lm4ve.tasks.vqa.converters import convert_meter
-from lm4ve.tasks.vqa.demo import easy_vqa
 from tests.helpers.config_runs import metrics_of_saved, train_and_resume
 from tests.helpers.tasks import configs_of
 from tests.tasks.vqa import released
 
 # A training that was resumed gives the same bits as one that was not.
 pytestmark = pytest.mark.bitwise
-
-
-@pytest.fixture(scope='module', autouse=True)
-def few_questions():
-    """Read the first of easy-vqa's 48,248 questions only; test_demo.py reads them all."""
-    every = easy_vqa.EasyVQA.load_questions
-    with pytest.MonkeyPatch.context() as patch:
-        locate = functools.cache(easy_vqa.locate_easy_vqa)
-        patch.setattr(easy_vqa, 'locate_easy_vqa', locate)
-        patch.setattr(
-            easy_vqa.EasyVQA, 'load_questions', lambda self: itertools.islice(every(self), 100)
-        )
-        yield
 
 
 @pytest.mark.parametrize('name', configs_of('vqa'))
