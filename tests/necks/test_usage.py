@@ -1,6 +1,7 @@
 """A block that does nothing is an error of one iteration: ``lm4ve.check`` anywhere."""
 
 import copy
+import gc
 from contextlib import nullcontext
 
 import pytest
@@ -329,6 +330,19 @@ def test_a_neck_without_gradients_is_an_error_of_the_first_step():
     frozen = FrozenByHand(lm4ve.wrap(Stack(), 'layers.1', BLOCK))
     frozen.encoder.requires_grad_(False)
     step_of(frozen)
+
+
+def test_necks_that_wait_for_a_step_do_not_disturb_each_other():
+    models = [lm4ve.wrap(Stack(), 'layers.1', BLOCK) for _ in range(4)]
+    with torch.no_grad():
+        for model in models:
+            model(X)
+    del models[0], model
+    gc.collect()
+    for model in models:
+        step_of(model)
+    with pytest.raises(UserError, match='no_grad.*requires_grad_'):
+        step_of(FrozenByHand(lm4ve.wrap(Stack(), 'layers.1', BLOCK)))
 
 
 @pytest.mark.parametrize('reentrant', [False, True])

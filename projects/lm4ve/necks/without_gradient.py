@@ -13,11 +13,15 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.utils.hooks import RemovableHandle
 
 from lm4ve.errors import UserError
 
 #: Necks that wait for a step.
 _waiting: 'weakref.WeakSet[nn.Module]' = weakref.WeakSet()
+# The hook of all optimizers, once it is needed. It stays: torch walks through its hooks while it
+# calls them, so that none may remove itself.
+_hooks: list[RemovableHandle] = []
 
 
 def expect_gradient(neck: nn.Module) -> None:
@@ -29,28 +33,27 @@ def expect_gradient(neck: nn.Module) -> None:
     if neck in _waiting or not _trained(neck):
         return
     _waiting.add(neck)
-    waiting = weakref.ref(neck)
+    if not _hooks:
+        _hooks.append(register_optimizer_step_pre_hook(_inspect))
 
-    def inspect(optimizer: Optimizer, args: Any, kwargs: dict[str, Any]) -> None:
-        observed = waiting()
-        if observed is None:
-            handle.remove()
-            return
-        closure = args[1] if len(args) > 1 else kwargs.get('closure')
-        if closure is not None:  # it computes the gradients within the step
-            return
-        if not _trains(optimizer, observed):
-            return
-        handle.remove()
-        _waiting.discard(observed)
-        if not _has_gradient(observed):
+
+def _inspect(optimizer: Optimizer, args: Any, kwargs: dict[str, Any]) -> None:
+    """Look at the necks whose mappers an optimizer has; torch calls it before each step."""
+    if not _waiting:
+        return
+    closure = args[1] if len(args) > 1 else kwargs.get('closure')
+    if closure is not None:  # it computes the gradients within the step
+        return
+    for neck in list(_waiting):
+        if not _trains(optimizer, neck):
+            continue
+        _waiting.discard(neck)
+        if not _has_gradient(neck):
             raise UserError(
                 'An LLMBlockNeck ran under torch.no_grad() in training, and its mappers got no '
                 'gradient. Fix: freeze the encoder by requires_grad_(False) and run it with '
                 'gradients; or a place that is no part of a reversible layer; or guard=False.'
             )
-
-    handle = register_optimizer_step_pre_hook(inspect)
 
 
 def _trained(neck: nn.Module) -> list[nn.Parameter]:
