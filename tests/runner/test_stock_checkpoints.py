@@ -117,6 +117,8 @@ HOSTILE = {
     'a buffer of objects': lambda: buffer(_log_history=NAMESPACE),
     'a buffer of text': lambda: buffer(_log_history='ab', _count_history='ab'),
     'a buffer with a limit of its own': lambda: buffer(max_length=NAMESPACE),
+    'a buffer with more values than counts': lambda: buffer(_log_history=np.ones(2)),
+    'a buffer of a number': lambda: buffer(_log_history=np.ones(()), _count_history=np.ones(())),
     'an array of objects': lambda: np.array([len]),
     'an array of a class of its own': lambda: np.ma.ones(2),
 }

@@ -80,7 +80,7 @@ class _History(HistoryBuffer):  # type: ignore[misc]
     def __init__(self, *_: object) -> None:
         raise pickle.UnpicklingError('a HistoryBuffer that is no state')
 
-    def __setstate__(self, state: dict[str, object]) -> None:
+    def __setstate__(self, state: dict[str, Any]) -> None:
         # The statistics are functions of the class, not of the file.
         history = state['_log_history']
         counts = state['_count_history']
@@ -88,6 +88,8 @@ class _History(HistoryBuffer):  # type: ignore[misc]
         are_arrays = isinstance(history, _NumberArray) and isinstance(counts, _NumberArray)
         if not are_arrays or type(length) is not int:
             raise pickle.UnpicklingError('a HistoryBuffer of something else than numbers')
+        if history.ndim != 1 or history.shape != counts.shape:
+            raise pickle.UnpicklingError('a HistoryBuffer of other shapes')
         HistoryBuffer.__init__(self, history, counts, length)
         self.__class__ = HistoryBuffer
 
