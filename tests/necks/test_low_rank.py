@@ -2,6 +2,8 @@
 
 import copy
 import re
+import statistics
+from collections import defaultdict
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +11,7 @@ import torch
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 
+import lm4ve
 from lm4ve.blocks import frozen_tensors
 from lm4ve.blocks.low_rank import count_macs
 from lm4ve.errors import UserError
@@ -21,7 +24,8 @@ from tests.helpers.models import BLOCK
 from tests.necks.encoder import loud
 
 C, D = 8, 32
-QUERIES = {'first': slice(0, 1), 'some': torch.tensor([[0, 3], [4, 2]]), 'all': None}
+FIRST = slice(0, 1)
+QUERIES = {'first': FIRST, 'some': torch.tensor([[0, 3], [4, 2]]), 'all': None}
 
 
 MASK = torch.tensor([[False] * 3 + [True] * 2, [False] * 5])
@@ -111,6 +115,85 @@ def test_16_bits_are_close_to_the_plain_fp32_path(family, method, checkpoints):
     torch.testing.assert_close(out.float(), plain(x, queries=slice(0, 1)), rtol=2e-2, atol=2e-2)
 
 
+def hard_cases(seed: int):
+    """Yield a name, a mapper ``[D, C]`` and tokens ``[B, N, C]`` that cost digits."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator)
+
+    direction = nn.functional.normalize(normal(C), dim=0)
+    mapper = 0.4 * normal(D, C)
+    cancelling = mapper - (mapper @ direction)[:, None] * direction
+    some = (torch.arange(9) % 4 == 0)[:, None]
+    for size in (10, 100, 1000):
+        large = size * direction
+        yield f'{size} in all tokens', cancelling, normal(2, 9, C) + large
+        yield f'{size} in some tokens', cancelling, normal(2, 9, C) + some * large
+        yield f'{size} in any amount', cancelling, normal(2, 9, C) + normal(2, 9, 1) * large
+    yield 'large, not cancelled', mapper, normal(2, 9, C) + 10 * direction
+    left, _, right = torch.linalg.svd(mapper, full_matrices=False)
+    for power in (2, 3, 4):
+        bad = 3 * left @ torch.diag(torch.logspace(0, -power, C)) @ right
+        yield f'condition 1e{power}', bad, normal(2, 9, C)
+        yield f'condition 1e{power}, weak', bad, normal(2, 9, 2) @ right[-2:] * 10**power
+    yield 'rank one', mapper[:, :1] * direction, normal(2, 9, C)
+    yield 'equal columns', mapper[:, [0, 0, 1, 2, 3, 4, 5, 6]], normal(2, 9, C)
+    yield 'zeros', torch.zeros(D, C), normal(2, 9, C)
+
+
+def results(neck: LLMBlockNeck, x: torch.Tensor, **kwargs) -> dict[str, torch.Tensor]:
+    """Return a neck's output and all gradients, in float64."""
+    neck.zero_grad()
+    x = x.detach().clone().to(neck.mapper_in.weight.dtype).requires_grad_()
+    out = neck(x, **kwargs)
+    direction = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
+    (out * direction).sum().backward()
+    found = {n: p.grad.double() for n, p in neck.named_parameters() if p.requires_grad}
+    return dict(found, out=out.detach().double(), x=x.grad.double())
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+@pytest.mark.parametrize('method', BOTH)
+@pytest.mark.parametrize('family', SOME)
+def test_no_more_digits_are_lost_than_on_the_plain_path(family, method, dtype, checkpoints):
+    """The median error against float64 is at most three times the plain path's."""
+    plain, low = necks(checkpoints(family), method, dtype=dtype)
+    exact = copy.deepcopy(plain).double()
+    rounding = torch.finfo(plain.block.dtype).eps
+    errors = defaultdict(list)
+    for seed in range(7):
+        queries = FIRST if seed % 2 else None
+        for case, mapper, x in hard_cases(seed):
+            for neck in (plain, low, exact):
+                neck.mapper_in.weight.data.copy_(mapper)
+            found = [results(neck, x, queries=queries) for neck in (plain, low)]
+            for name, value in results(exact, x, queries=queries).items():
+                size = value.norm().clamp_min(1e-2)
+                pair = [((each[name] - value).norm() / size).item() for each in found]
+                errors[case, name].append(pair)
+    worse = {}
+    for case, pairs in errors.items():
+        of_plain, of_low = map(statistics.median, zip(*pairs, strict=True))
+        if not of_low <= 3 * max(of_plain, rounding):
+            worse[case] = of_low, of_plain
+    assert not worse
+
+
+@pytest.mark.parametrize('family', SOME)
+@pytest.mark.parametrize('channels', [D, 48])
+@pytest.mark.parametrize('method', BOTH)
+def test_a_mapper_that_does_not_widen(family, channels, method):
+    pair = []
+    for low_rank in ('off', method):
+        torch.manual_seed(0)
+        block = dict(type='LLMBlock', arch=FAMILIES[family])
+        pair.append(loud(LLMBlockNeck(channels, block, low_rank=low_rank)))
+    x = torch.randn(2, 5, channels)
+    assert_same(pair, x, queries=slice(0, 2))
+    torch.testing.assert_close(lm4ve.fuse(pair[1])(x), pair[0](x), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize('method', BOTH)
 def test_tokens_of_zeros_stay_finite(method, checkpoints):
     x = tokens()
@@ -130,7 +213,6 @@ def test_compiled_gives_the_same(low_rank, checkpoints):
     assert_same((plain, compiled), tokens(), queries=slice(0, 1))
 
 
-FIRST = slice(0, 1)
 CHEAPEST = [
     *((FIRST, 8, True, True, 'absorb'), (FIRST, 8, True, False, 'fold')),
     # A fold costs as in training.

@@ -40,15 +40,17 @@ def affine_of(norm: nn.Module, eps: float, like: Tensor) -> tuple[Tensor | None,
     Args:
         norm (nn.Module): A norm over D channels.
         eps (float): Its epsilon.
-        like (Tensor): A tensor ``[..., D]`` on the device and in the dtype to compute in.
+        like (Tensor): A tensor ``[..., D]`` of any values, on the device and in the dtype to
+            compute in.
     """
     module = unwrap(norm)
     if type(module) is nn.LayerNorm:
         return module.weight, module.bias
     # Signs have mean 0 and mean square 1, so the norm of them is its gain, up to eps.
     signs = signs_like(like, like.shape[-1])
-    there, back = module(signs).float(), module(-signs).float()
-    gain = (there - back) / 2 * signs.float() * (1 + eps) ** 0.5
+    wide = torch.promote_types(like.dtype, torch.float32)
+    there, back = module(signs).to(wide), module(-signs).to(wide)
+    gain = (there - back) / 2 * signs.to(wide) * (1 + eps) ** 0.5
     has_bias = getattr(module, 'bias', None) is not None
     return gain, (there + back) / 2 if has_bias else None
 

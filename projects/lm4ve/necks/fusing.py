@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lm4ve.blocks import Frozen, LLMBlock
 from lm4ve.blocks.frozen import linear_of, values
 from lm4ve.blocks.layer import Queries, take_tokens
-from lm4ve.blocks.low_rank import Factors, factorize
+from lm4ve.blocks.low_rank import Factors, Matrix, Part, factorize
 from lm4ve.errors import UserError
 from lm4ve.necks.llm_block_neck import LLMBlockNeck
 
@@ -70,12 +70,14 @@ class FusedBlock(nn.Module):
         layer: Any = self.block.layers[0]
         with torch.autocast(weight.device.type, enabled=False):
             factors = factorize(layer, weight, block.dtype)
-            for name in 'qkv':
-                setattr(layer, f'{name}_proj', Frozen(linear_of(*factors.fold(name))))
-        kept = {} if factors.gram is None else dict(gram=factors.gram)
+            for name, part in factors.parts.items():
+                setattr(layer, f'{name}_proj', Frozen(linear_of(part.fold(), part.constant)))
+        kept = dict(root=factors.root, mapper=factors.mapper.frame)
+        if factors.mean is not None:
+            kept['mean'] = factors.mean
         if residual:  # which the neck computes in the mapper's own type
             kept['residual'] = weight.clone()
-        layer.folded = Frozen(values(mapper=factors.weight.clone(), **kept))
+        layer.folded = Frozen(values(**kept))
         self.eps = factors.eps
         if not layer.needs_normed:
             layer.attention_norm = nn.Identity()
@@ -85,10 +87,21 @@ class FusedBlock(nn.Module):
     ) -> Tensor:
         """Run mapper and block; see :meth:`LLMBlock.forward`, but ``x`` is ``[B, N, C]``."""
         layer: Any = self.block.layers[0]
-        mapper, gram = layer.folded.wrapped.mapper, getattr(layer.folded.wrapped, 'gram', None)
-        linear = {name: getattr(layer, f'{name}_proj').wrapped for name in 'qkv'}
-        parts: Any = {name: ((m.weight,), m.bias) for name, m in linear.items()}
-        factors = Factors(mapper, None if gram is None else gram.float(), self.eps, parts)
+        kept = layer.folded.wrapped
+        wide = torch.promote_types(self.block.dtype, torch.float32)
+        mean = getattr(kept, 'mean', None)
+        parts = {}
+        for name in 'qkv':
+            linear = getattr(layer, f'{name}_proj').wrapped
+            parts[name] = Part(linear.weight, None, linear.bias)
+        factors = Factors(
+            root=kept.root.to(wide),
+            mapper=Matrix(kept.mapper.to(wide), None),
+            mean=None if mean is None else mean.to(wide),
+            eps=self.eps,
+            dtype=self.block.dtype,
+            parts=parts,
+        )
         # The class token, or certain ones. Counting would bind a trace to the sizes.
         few = isinstance(queries, Tensor) or queries == slice(0, 1)
         absorb = few and len(self.block.layers) == 1 and self.block.may_absorb
