@@ -98,6 +98,7 @@ REFUSED = [
     (dict(src_mask=KEPT[:, None].expand(2, N, N)), "'src_mask'.*cannot read"),
     (dict(attention_mask=KEPT, key_padding_mask=~KEPT), 'either could be'),
     (dict(attention_mask=KEPT, input_ids=KEPT, pixel_values=KEPT), 'input_ids and pixel_values'),
+    (dict(lang_attention_mask=KEPT, lang_feats=KEPT, visual_feats=KEPT), 'the mask of one of'),
     (dict(cu_seqlens=torch.tensor([0, 6, 10])), 'packs several samples'),
     (dict(attention_mask=~KEPT & False), 'every token of a sample'),
 ]
@@ -148,6 +149,28 @@ def test_a_name_or_reading_that_there_is_not_is_refused_at_once():
     with pytest.raises(UserError, match='must be one of padding, keep'):
         put(Plain(), 'layer', mask=dict(valid='kept'))
     assert differs(put(Plain(), 'layer', mask=dict(valid='keep')), tokens(), valid=KEPT) < SAME
+
+
+class Batch(Told):
+    def forward(self, batch):
+        return self.last(self.layer(batch['x']))
+
+
+@pytest.mark.parametrize('name, said', [('attention_mask', None), ('valid', dict(valid='keep'))])
+def test_a_mask_within_a_batch_is_found(name, said):
+    model, x = put(Batch(), 'layer', mask=said), tokens()
+    both = model({'x': x, name: KEPT})
+    torch.testing.assert_close(both[1:, :SHORT], model(dict(x=x[1:, :SHORT])))
+    with pytest.raises(UserError, match="'my_mask'"):
+        model(dict(x=x, my_mask=KEPT))
+
+
+def test_several_places_read_one_mask():
+    torch.manual_seed(2)
+    model = lm4ve.wrap(Told(), ['layer', 'last'], BLOCK, low_rank='off')
+    for neck in model.llm_neck:
+        loud(neck)
+    assert differs(model.double(), tokens(), attention_mask=KEPT) < SAME
 
 
 def test_backbones_of_configs_have_the_same_field():

@@ -103,8 +103,20 @@ class Signature:
         return self.takes_others or any(n in self._rows or 'mask' in n for n in self.names)
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Return a call's arguments by name; those of ``*args`` have none."""
-        return {**dict(zip(self.positional, args, strict=False)), **kwargs}
+        """Return a call's arguments by name, and the entries of those that are dicts.
+
+        Those of ``*args`` have no name.
+        """
+        given = {**dict(zip(self.positional, args, strict=False)), **kwargs}
+        for value in list(given.values()):
+            if isinstance(value, Mapping):
+                given = {**value, **given}
+        return given
+
+    @property
+    def may_be_a_batch(self) -> bool:
+        """Whether the module has one argument, which may be a dict of all others."""
+        return len(self.names) == 1
 
     def masks(self, given: Mapping[str, Any], own: bool) -> list[str]:
         """Return the names of arguments that tell of padding, whether they are given or not.
@@ -126,7 +138,7 @@ class Signature:
             if value is None:
                 continue
             is_setting = isinstance(value, (bool, int, float, str))
-            if 'mask' in name and name not in self._rows and not is_setting:
+            if 'mask' in str(name) and name not in self._rows and not is_setting:
                 raise UserError(
                     f"{self.kind} is given '{name}', and lm4ve does not know whether it marks "
                     f'padding. {_ADVICE.format(name=name)}'
@@ -195,7 +207,8 @@ def check_mask(mask: Mapping[str, str] | None, signatures: list[Signature]) -> d
 
     Args:
         mask (Mapping, optional): Name of an argument -> how it reads.
-        signatures (list[Signature]): Of the place and all modules around it.
+        signatures (list[Signature]): Of the encoder, the modules within it around the place, and
+            the place.
 
     Returns:
         dict: ``mask``.
@@ -207,7 +220,7 @@ def check_mask(mask: Mapping[str, str] | None, signatures: list[Signature]) -> d
         return {}
     check('mask', mask, kind=Mapping)
     known = sorted(set().union(*(s.names for s in signatures)))
-    is_open = any(s.takes_others for s in signatures)
+    is_open = signatures[0].may_be_a_batch or any(s.takes_others for s in signatures)
     for name, reading in mask.items():
         check(f'mask[{name!r}]', reading, choices=names.READINGS)
         if name not in known and not is_open:
@@ -245,7 +258,7 @@ def find_mask(calls: list[Call]) -> tuple[Call, str] | None:
         known = call.signature.masks(call.given, own=False)
         found = _one_of(call, known)
         if found:
-            _refuse_two_inputs(call, calls[0], found)
+            _refuse_two_inputs(call, found)
             return call, found
         if known:
             return None
@@ -271,14 +284,14 @@ def _one_of(call: Call, candidates: list[str]) -> str | None:
     return found[0] if found else None
 
 
-def _refuse_two_inputs(call: Call, place: Call, name: str) -> None:
+def _refuse_two_inputs(call: Call, name: str) -> None:
     """Refuse the mask of a module that reads two sequences.
 
     Raises:
         UserError: It could be the other one's.
     """
     inputs = [n for n in names.INPUTS if call.given.get(n) is not None]
-    if call is not place and len(inputs) > 1:
+    if len(inputs) > 1:
         raise UserError(
             f'{call.signature.kind} is given {" and ".join(inputs)}, and {name} is the mask of one '
             f'of them. {_ADVICE.format(name=name)}'

@@ -36,6 +36,8 @@ MASKS = {
     'attn_mask': {TOKENS: IGNORE, PAIRS: ADDITIVE},  # timm's and sdpa's have four dimensions
     # transformers
     'attention_mask': {TOKENS: KEEP, PAIRS: ADDITIVE},
+    'lang_attention_mask': {TOKENS: KEEP, PAIRS: ADDITIVE},  # beside the next: LXMERT
+    'visual_attention_mask': {TOKENS: KEEP, PAIRS: ADDITIVE},
     'pixel_mask': {GRID: PIXELS},
     'patch_attention_mask': {GRID: PIXELS},
     'pixel_attention_mask': {TOKENS: KEEP},
@@ -46,6 +48,7 @@ MASKS = {
     'global_attention_mask': {ANY: IGNORE},  # which tokens of Longformer attend to all
     'is_index_masked': {ANY: IGNORE},  # what Longformer's attention_mask says beside it
     'causal_attention_mask': {ANY: IGNORE},
+    'mask_matrix': {ANY: IGNORE},  # which windows of mmaction2's Swin are neighbors
     'head_mask': {ANY: IGNORE},  # of attention's heads
     'decoder_head_mask': {ANY: IGNORE},
     'cross_attn_head_mask': {ANY: IGNORE},
@@ -104,4 +107,5 @@ INPUTS = (
     'input_features',
     'visual_embeds',
     'visual_feats',
+    'lang_feats',
 )
