@@ -89,6 +89,16 @@ def test_points_of_a_cloud_have_the_colors_of_their_groups(renderer):
     assert np.ptp(color_at(cloud.seen[0]).astype(int)) <= 3
 
 
+@pytest.mark.parametrize('count', [1, 5])
+def test_points_in_one_place_are_drawn(count, renderer):
+    points = np.ones((count, 6))
+    figure = Figure((4, 2), dpi=50)
+    left, right = figure.subplots(1, 2)
+    Cloud(points[:, :3], np.array([[0]])).draw_input(left)
+    draw_corner(right, points, BaseDataElement())
+    assert (to_image(figure) < 60).all(axis=2).any()
+
+
 def test_a_room_is_seen_from_a_corner_without_what_hides_it(renderer):
     rng = np.random.default_rng(0)
     floor = np.column_stack((rng.uniform(-2, 2, (400, 2)), np.zeros(400)))

@@ -91,7 +91,8 @@ class Cloud(Picture):
         self._draw(axes, shades(tokens.norm()(values))[:, :3], sizes)
 
     def _draw(self, axes: Any, colors: np.ndarray, sizes: float | np.ndarray) -> None:
-        reach = 1.06 * np.abs(self.seen[:, :2]).max()
+        # All points may be one.
+        reach = 1.06 * np.abs(self.seen[:, :2]).max() or 1.0
         # The fewer points, the larger.
         radius = reach * np.clip(1 / np.sqrt(len(self.seen)), 0.008, 0.045)
         radii = radius * sizes * np.ones(len(self.seen))

@@ -86,7 +86,7 @@ def draw_corner(axes: Axes, points: Any, sample: Any) -> None:
     solids.centers = solids.centers - middle
     starts, ends, radii = np.split(solids.rods, [3, 6], axis=1)
     solids.rods = np.hstack((starts @ view.T - middle, ends @ view.T - middle, radii))
-    right, top = 1.06 * np.abs(solids.centers[:, :2]).max(axis=0)
+    right, top = 1.06 * np.maximum(np.abs(solids.centers[:, :2]).max(axis=0), _PERSON)
     draw_solids(axes, solids, (float(right), float(top)))
     without_ticks(axes)
 
@@ -108,8 +108,12 @@ def _points_within(points: np.ndarray, floor: float) -> Solids:
     # The eye is at the side of large x and small y.
     is_near = (points[:, 0] > high[0] - _NEAR_WALL) | (points[:, 1] < low[1] + _NEAR_WALL)
     is_hiding = is_near & (points[:, 2] > floor + _SKIRTING)
-    shown = points[~is_hiding & (points[:, 2] < floor + _CUT)]
-    shown = shown[:: -(-len(shown) // _MOST_BALLS)]
+    is_below_ceiling = points[:, 2] < floor + _CUT
+    is_shown = is_below_ceiling & ~is_hiding
+    if not is_shown.any():
+        is_shown = is_below_ceiling
+    shown = points[is_shown]
+    shown = shown[:: -(-len(shown) // _MOST_BALLS)]  # every n-th, from n = 1
     colors = np.full((len(shown), 3), 0.5)
     if shown.shape[1] >= 6:
         colors = np.clip(shown[:, 3:6] / 255, 0, 1)
