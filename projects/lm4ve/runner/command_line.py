@@ -22,6 +22,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import MessageHub, MMLogger, print_log
 
 from lm4ve.errors import UserError
+from lm4ve.runner.building import find_built_field
 from lm4ve.runner.config import check_config, merge_options
 from lm4ve.runner.config import read_config as read_config
 from lm4ve.runner.flags import CONFIG as CONFIG
@@ -198,7 +199,9 @@ def _one_line(error: BaseException) -> str:
     with open(path, 'a', encoding='utf-8') as log:
         log.write(''.join(traceback.format_exception(error)))
     words = ' '.join(str(error).split())[:1000]
-    return f'{doing}: {type(error).__name__}: {words}{TRACEBACK}{path})'
+    field = find_built_field(error)
+    place = '' if field is None else f'{field}: '
+    return f'{doing}: {place}{type(error).__name__}: {words}{TRACEBACK}{path})'
 
 
 def _leave_group() -> None:

@@ -54,6 +54,14 @@ FIELDS = {
     *('efficient_conv_bn_eval', 'find_unused_parameters', 'init_weights_for_test_or_val'),
     *('model_wrapper_cfg', 'runner_type', 'sync_bn', 'tta_model', 'tta_pipeline'),
 }
+#: Top-level fields that are dicts, and those of them that may not be None.
+_NEEDED = {'env_cfg', 'model'}
+_DICTS = {
+    *_NEEDED,
+    *('train_dataloader', 'val_dataloader', 'test_dataloader', 'train_cfg', 'val_cfg', 'test_cfg'),
+    *('optim_wrapper', 'auto_scale_lr', 'default_hooks', 'data_preprocessor', 'randomness'),
+    *('log_processor', 'visualizer', 'custom_imports'),
+}
 _PARAMWISE = {
     *('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'dwconv_decay_mult'),
     *('dcn_offset_lr_mult', 'flat_decay_mult', 'bypass_duplicate'),
@@ -160,6 +168,7 @@ def merge_options(cfg: Config, options: dict[str, Any]) -> None:
     size = cfg.get('image_size')
     rate = _rate_of_optimizer(cfg)
     for field, value in fields.items():  # in their order: at once, a dict would undo what is in it
+        _refuse_scalar_for_part(cfg, field, value)
         try:
             cfg.merge_from_dict({field: value})
         except (TypeError, KeyError, ValueError, AttributeError) as e:
@@ -173,6 +182,29 @@ def merge_options(cfg: Config, options: dict[str, Any]) -> None:
         _follow_epochs(cfg, epochs, _max_epochs(cfg))
     if rate is not None:
         _follow_rate(cfg, rate)
+
+
+def _refuse_scalar_for_part(cfg: Config, field: str, value: Any) -> None:
+    """Refuse a text or a number in the place of a dict that names a class.
+
+    Raises:
+        UserError: It names the class that the dict has.
+    """
+    if not isinstance(value, (str, int, float)):
+        return
+    node: Any = cfg
+    for key in field.split('.'):
+        if isinstance(node, (list, tuple)) and key.isdecimal() and int(key) < len(node):
+            node = node[int(key)]
+        elif isinstance(node, (Mapping, Config)) and key in node:
+            node = node[key]
+        else:
+            return
+    if isinstance(node, Mapping) and 'type' in node:
+        raise UserError(
+            f'{field}={brief(repr(value))} must be a dict, as the '
+            f"dict(type='{node['type']}', ...) of the config, or None."
+        )
 
 
 def _import_custom(cfg: Config) -> None:
@@ -371,10 +403,25 @@ def check_config(cfg: Config) -> None:
     for name in cfg:
         if name not in FIELDS:
             continue
+        _check_kind(name, cfg[name])
         _check(cfg, cfg[name], name, cfg.get('default_scope') or 'mmengine')
     _check_lengths(cfg)
     _check_schedules(cfg)
     _refuse_rates_without_effect(cfg)
+
+
+def _check_kind(name: str, value: Any) -> None:
+    """Check that a top-level field which MMEngine reads as a dict is one.
+
+    Raises:
+        UserError: It is something else.
+    """
+    is_object = value is not None and not isinstance(value, (str, int, float, list, tuple))
+    if name not in _DICTS or isinstance(value, dict) or is_object:
+        return
+    if value is None and name not in _NEEDED:
+        return
+    raise UserError(f'{name}={brief(repr(value))} must be a dict, as {name}=dict(...).')
 
 
 def variables_of(cfg: Config) -> set[str]:
@@ -403,7 +450,10 @@ def _check(cfg: Config, node: Any, path: str, scope: str) -> None:
     if not isinstance(node, Mapping):
         return
     scope = node.get('_scope_') or scope
-    classes = _find(node['type'], path, scope) if node.get('type') else []
+    kind = node.get('type', '')
+    if 'arch' not in path.split('.') and not (isinstance(kind, str) or callable(kind)):
+        raise UserError(f'{path}.type={brief(repr(kind))} must be the name of a class.')
+    classes = _find(kind, path, scope) if kind else []
     _check_values(cfg, node, path, classes or _OWN.get(path, ()))
     known = _known_keys(cfg, node, path, classes)
     if known is not None and (unknown := node.keys() - known - ({'type'} if classes else set())):

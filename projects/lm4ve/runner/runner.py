@@ -22,6 +22,10 @@ from lm4ve.runner.hooks import NeckHook, PlainCheckpointHook, StopHook
 from lm4ve.runner.loops import schedules_of
 from lm4ve.runner.resume import resume_newest
 
+#: Default hooks of MMEngine, which None switches off.
+_MMENGINES_HOOKS = (
+    *('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint'),
+)
 _LOOPS = {'EpochBasedTrainLoop': 'lm4ve.EpochLoop', 'IterBasedTrainLoop': 'lm4ve.IterLoop'}
 
 
@@ -86,6 +90,7 @@ def build_runner(cfg: Config, short_console: bool = False) -> Any:
         loop.setdefault('type', kind)
     if exact := _LOOPS.get(str(loop.get('type')).removeprefix('mmengine.')):
         cfg.train_cfg = ConfigDict(loop, type=exact)
+    _drop_hooks(cfg)
     if name == 'Runner':
         fields = copy.deepcopy(cfg)
         known = inspect.signature(mmengine.runner.Runner).parameters
@@ -102,6 +107,14 @@ def build_runner(cfg: Config, short_console: bool = False) -> Any:
         if not any(isinstance(h, hook) for h in runner.hooks):
             runner.register_hook(hook())
     return runner
+
+
+def _drop_hooks(cfg: Config) -> None:
+    """Leave out default hooks that are None; of those that it does not know MMEngine fails."""
+    hooks = cfg.get('default_hooks') or {}
+    for name in [n for n, hook in hooks.items() if hook is None]:
+        if name not in _MMENGINES_HOOKS:
+            del hooks[name]
 
 
 def load_strictly_by_default(cfg: Config, **options: Any) -> None:

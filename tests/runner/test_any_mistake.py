@@ -1,0 +1,109 @@
+"""Any field of a config may be wrong: a command trains, or says what is wrong in one line.
+
+Every field of some demo configs is changed by the kind of its value. A seed draws a few of these
+changes; ``MISTAKES=1000 pytest`` tries more.
+"""
+
+import contextlib
+import io
+import os
+import random
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.registry import DefaultScope
+from mmengine.visualization import Visualizer
+
+from lm4ve.commands.train import main
+from lm4ve.runner.cfg_options import parse_option
+from lm4ve.runner.command_line import run_tool
+from lm4ve.runner.config import read_config
+from tests.helpers.tasks import CONFIGS
+
+pytest.importorskip('mmpretrain')
+
+COUNT = int(os.environ.get('MISTAKES', '12'))
+DEMOS = ('lm4ve/vit-demo_minilm_digits.py', 'lm4ve/vit-demo_none_digits.py')
+#: Overrides that make a training one of a second.
+FEW = """
+train_cfg.max_epochs=1 train_dataloader.dataset.indices=32 val_dataloader.dataset.indices=8
+log_level=ERROR
+""".split()
+#: What is not built in a training.
+LEFT_OUT = ('test_', 'tta_', 'custom_imports', 'work_dir', 'vis_backends', 'default_scope')
+WORDS = {
+    bool: ['abc', 'None'],
+    int: ['abc', '-3', '(1,2)', 'None'],
+    float: ['abc', '-3', 'nan', '(1,2)', 'None'],
+    str: ['abcd', '7', 'None'],
+    dict: ['abc', '3', 'None'],
+    list: ['abc', '3', '[]', 'None'],
+    tuple: ['abc', '3', '[]', 'None'],
+}
+
+
+def fields_of(node: Any, path: str = '') -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict):
+        items = [(k, v) for k, v in node.items() if '.' not in k]  # a parameter's name
+    else:
+        items = list(enumerate(node)) if isinstance(node, (list, tuple)) else []
+    for key, value in items:
+        field = f'{path}.{key}' if path else str(key)
+        if not field.startswith(LEFT_OUT):
+            yield field, value
+            yield from fields_of(value, field)
+
+
+def mistakes_of(name: str) -> list[str]:
+    cfg = read_config(CONFIGS / name, set_scope=False)
+    rows = []
+    for field, value in fields_of(cfg.to_dict()):
+        rows += [f'{field}={word}' for word in WORDS.get(type(value), ())]
+        if isinstance(value, dict):
+            rows.append(f'{field}.misspelt_key=1')
+    return rows
+
+
+def train(words: list[str], monkeypatch) -> tuple[int, str]:
+    """Run the command in this process; return its exit code and what it says of the error."""
+    for kept in (DefaultScope, MessageHub, MMLogger, Visualizer, *Visualizer.__subclasses__()):
+        kept._instance_dict.clear()
+    monkeypatch.setattr(sys, 'argv', ['lm4ve train', *words])
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        try:
+            run_tool(main)
+        except SystemExit as e:
+            return e.code, said.getvalue().strip()
+    return 0, ''
+
+
+@pytest.mark.parametrize('name', DEMOS)
+def test_any_wrong_field_trains_or_is_one_line(name, tmp_path, monkeypatch):
+    rows = mistakes_of(name)
+    assert len(rows) > 200
+    for row in random.Random(0).sample(rows, min(COUNT, len(rows))):
+        words = [str(CONFIGS / name), '--work-dir', str(tmp_path), '--cfg-options', *FEW, row]
+        code, said = train(words, monkeypatch)
+        field, value = parse_option(row)
+        lines = [line for line in said.splitlines() if line.startswith('error: ')]
+        assert code in (0, 2) and 'Traceback' not in said, row
+        assert len(lines) == (1 if code else 0) and (not code or said.endswith(lines[0])), row
+        if field.endswith('misspelt_key') and code:
+            assert field in said and 'traceback' not in said, (row, said)
+
+
+@pytest.mark.parametrize('name', DEMOS)
+def test_text_for_any_number_of_a_core_field_names_the_field(name, tmp_path, monkeypatch):
+    core = ('train_cfg.', 'optim_wrapper.optimizer.', 'param_scheduler.', 'model.neck.')
+    rows = [row for row in mistakes_of(name) if row.startswith(core) and row.endswith('=abc')]
+    numbers = [row for row in rows if row.partition('=')[0].rpartition('.')[2] not in ('type',)]
+    for row in random.Random(1).sample(numbers, 4):
+        words = [str(CONFIGS / name), '--work-dir', str(tmp_path), '--cfg-options', row]
+        code, said = train(words, monkeypatch)
+        # A part names its fields as 'block.layers', wherever it is in the model.
+        field = '.'.join(row.partition('=')[0].split('.')[-2:])
+        assert code == 2 and field in said and 'traceback' not in said, (row, said)
