@@ -123,10 +123,12 @@ class Grid:
 
     def tuning(self) -> list[Trial]:
         """Return every tuning trial, in the grid's order."""
+        if self.tune is None:
+            return []
         return [
             self.trial(v, 'tune', seed, value)
             for v in self.variants
-            for value in (self.tune.values if self.tune else ())
+            for value in self.tune.values
             for seed in self.tune.seeds
         ]
 
@@ -228,7 +230,7 @@ def _refuse_repeated_keys(path: Path) -> None:
         if isinstance(node, ast.Dict):
             counts = Counter(k.value for k in node.keys if isinstance(k, ast.Constant))
             for key in (k for k, count in counts.items() if count > 1):
-                raise UserError(f"line {node.lineno} has '{key}' twice.")
+                raise UserError(f"line {node.lineno} has '{key!s}' twice.")
 
 
 def _build(raw: dict[str, Any], folder: Path) -> Grid:

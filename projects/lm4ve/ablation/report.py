@@ -175,7 +175,8 @@ def plot(grid: Grid, scores: Scores, summaries: list[Summary]) -> Figure:
     """
     unit, factor = next((u for k, u in _UNITS.items() if grid.metric.startswith(k)), ('', 1))
     is_sweep = grid.is_sweep
-    x_of = {v.name: v.x if is_sweep else i for i, v in enumerate(grid.variants)}
+    # Every variant of a sweep has its x.
+    x_of: dict[str, Any] = {v.name: v.x if is_sweep else i for i, v in enumerate(grid.variants)}
     summaries = sorted(summaries, key=lambda s: x_of[s.variant])
     xs, means = [x_of[s.variant] for s in summaries], [factor * s.mean for s in summaries]
     values = [factor * np.array(list(scores[s.variant].values())) for s in summaries]
@@ -189,16 +190,24 @@ def plot(grid: Grid, scores: Scores, summaries: list[Summary]) -> Figure:
         if bad.any():
             text = 'not shown:\n' + ', '.join(number(v) for v in [*np.sort(its[bad])])
             text += f'\nmean {number(factor * s.mean)}'
-            style = dict(xycoords=('data', 'axes fraction'), va='bottom', fontsize=8)
-            ax.annotate(text, (x, 0.02), (6, 0), textcoords='offset points', **style)
+            ax.annotate(
+                text,
+                xy=(x, 0.02),
+                xytext=(6, 0),
+                xycoords=('data', 'axes fraction'),
+                textcoords='offset points',
+                va='bottom',
+                fontsize=8,
+            )
     ends = [[factor * (s.mean - s.low), factor * (s.high - s.mean)] for s in summaries]
-    style = dict(fmt='_-' if is_sweep else '_', ms=18, mew=2, c='C0', capsize=5)
-    ax.errorbar(xs, means, np.transpose(ends), **style)
+    form = '_-' if is_sweep else '_'
+    ax.errorbar(xs, means, np.transpose(ends), fmt=form, ms=18, mew=2, c='C0', capsize=5)
     if any(bad.any() for bad in failed):
         shown = np.concatenate([its[~bad] for its, bad in zip(values, failed, strict=True)])
         margin = 0.15 * (np.ptp(shown) or 1.0)
         ax.set_ylim(shown.min() - 2 * margin, shown.max() + margin)
-    ax.set_xticks(xs, xs if is_sweep else [s.variant.replace(' ', '\n') for s in summaries])
+    names = [s.variant.replace(' ', '\n') for s in summaries]
+    ax.set_xticks(xs, [str(x) for x in xs] if is_sweep else names)
     label = grid.xlabel or 'x' if is_sweep else ''
     ax.set_xlabel(f'{label} (points: seeds; bars: mean and its 95 % interval)', fontsize=9)
     ax.set_ylabel(f'{grid.metric}{unit and f", {unit}"} ({_better(grid)} is better)')

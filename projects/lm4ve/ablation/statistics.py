@@ -47,13 +47,12 @@ class Summary:
     holm_wilcoxon: float = math.nan
 
 
-def interval(values: Sequence[float]) -> tuple[float, float]:
+def interval(values: np.ndarray) -> tuple[float, float]:
     """Return the 95 % interval of the mean by Student's t; NaN for fewer than two values."""
-    values = np.asarray(values, float)
     if len(values) < 2:
         return math.nan, math.nan
-    found = stats.t.interval(CONFIDENCE, len(values) - 1, values.mean(), stats.sem(values))
-    return tuple(map(float, found))
+    low, high = stats.t.interval(CONFIDENCE, len(values) - 1, values.mean(), stats.sem(values))
+    return float(low), float(high)
 
 
 def paired_tests(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
@@ -66,11 +65,11 @@ def paired_tests(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
         tuple[float, float]: NaN for fewer than two pairs. Where all differences
         are zero, both are 1.
     """
-    a, b = np.asarray(a, float), np.asarray(b, float)
     if len(a) < 2:
         return math.nan, math.nan
+    difference = np.asarray(a, float) - np.asarray(b, float)
     # Shares of the same few samples often differ alike, or not at all: rounding is no difference.
-    difference, limit = a - b, 1e-6 * np.median(np.abs([a, b]))
+    limit = 1e-6 * np.median(np.abs([a, b]))
     difference[np.abs(difference) <= limit] = 0.0
     if not difference.any():
         return 1.0, 1.0
@@ -114,22 +113,31 @@ def summarize(scores: dict[str, dict[int, float]], reference: str) -> list[Summa
     found = []
     for name, by_seed in scores.items():
         if by_seed:
-            values = np.array(list(by_seed.values()))
+            values = np.array(list(by_seed.values()), float)
             own = Summary(name, len(values), float(values.mean()), *interval(values))
             if name != reference:
-                own = replace(own, **_compare(by_seed, scores.get(reference, {})))
+                own = _compare(own, by_seed, scores.get(reference, {}))
             found.append(own)
     corrected = holm([s.p_t for s in found]), holm([s.p_wilcoxon for s in found])
     triples = zip(found, *corrected, strict=True)
     return [replace(s, holm_t=t, holm_wilcoxon=wilcoxon) for s, t, wilcoxon in triples]
 
 
-def _compare(scores: dict[int, float], base: dict[int, float]) -> dict[str, float]:
+def _compare(own: Summary, scores: dict[int, float], base: dict[int, float]) -> Summary:
+    """Add the difference from the reference, over the seeds that both have."""
     seeds = [s for s in scores if s in base]
     if not seeds:
-        return {}
-    a, b = ([d[s] for s in seeds] for d in (scores, base))
+        return own
+    a = [scores[s] for s in seeds]
+    b = [base[s] for s in seeds]
     difference = np.subtract(a, b)
-    names = 'difference', 'difference_low', 'difference_high', 'p_t', 'p_wilcoxon'
-    values = float(difference.mean()), *interval(difference), *paired_tests(a, b)
-    return dict(zip(names, values, strict=True))
+    low, high = interval(difference)
+    p_t, p_wilcoxon = paired_tests(a, b)
+    return replace(
+        own,
+        difference=float(difference.mean()),
+        difference_low=low,
+        difference_high=high,
+        p_t=p_t,
+        p_wilcoxon=p_wilcoxon,
+    )

@@ -114,10 +114,12 @@ def select_tuned(grid: Grid, store: Store) -> dict[str, Any]:
     trials = itertools.groupby(grid.tuning(), key=lambda t: (t.variant, t.value))
     for (variant, value), group in trials:
         results = [store.result(t) for t in group]
-        if all(results):
-            sign = 1 if grid.greater_is_better else -1
-            mean = sign * sum(metric_of(grid, r) for r in results) / len(results)
-            means[variant][value] = mean if math.isfinite(mean) else -math.inf
+        finished = [r for r in results if r is not None]
+        if len(finished) < len(results):
+            continue
+        sign = 1 if grid.greater_is_better else -1
+        mean = sign * sum(metric_of(grid, r) for r in finished) / len(finished)
+        means[variant][value] = mean if math.isfinite(mean) else -math.inf
     return {
         variant: max(by_value, key=by_value.__getitem__)
         for variant, by_value in means.items()

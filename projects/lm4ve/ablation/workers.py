@@ -79,15 +79,22 @@ class Executor:
         unique = list({t.id: t for t in trials}.values())
         results = [self.store.result(t) or {} for t in unique]
         todo = [t for t, result in zip(unique, results, strict=True) if not result]
-        done, failures = len(unique) - len(todo), []
+        done = len(unique) - len(todo)
+        failures: list[Failure] = []
         changes = {changed_versions(r.get('pixel_versions')) for r in results}
         for changed in sorted(changes - {''}):
             self.say(f'Warning: finished trials saw the pixels of {changed}.')
         with contextlib.closing(self._run(todo)) as ended:
-            options = dict(console=self.console, disable=not self.console.is_terminal)
-            shown = track(ended, 'trials', total=len(unique), completed=done, **options)
+            shown = track(
+                ended,
+                'trials',
+                total=len(unique),
+                completed=done,
+                console=self.console,
+                disable=not self.console.is_terminal,
+            )
             for number, (trial, failure) in enumerate(shown if todo else (), done + 1):
-                words = failure.reason if failure else describe(self.store.result(trial))
+                words = failure.reason if failure else describe(self.store.result(trial) or {})
                 self.say(f'{number}/{len(unique)} {trial}: {words}')
                 failures += [failure] if failure else []
         return failures
@@ -180,7 +187,7 @@ def _stop(processes: Iterable[BaseProcess]) -> None:
     """Ask trials to end with everything that they started, and kill those that do not."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         for p in processes:
-            if p.exitcode is None:
+            if p.pid is not None and p.exitcode is None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(p.pid, number)
         end = time.monotonic() + GRACE

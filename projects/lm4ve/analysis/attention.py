@@ -5,6 +5,7 @@ the mean over all rows they are cheap to compute again.
 """
 
 import inspect
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +17,10 @@ from lm4ve.tasks.base.analysis import Row
 _SPLIT = ('q_proj', 'k_proj', 'v_proj')
 # Attributes of attention whose scores are not those of qkv alone: windows, rotations, channels in
 # place of tokens, pooled tokens, tables by place.
-_OTHER_SCORES = ('window_size', 'rope', 'temperature', 'pool_q', 'rel_pos_h', 'attention_biases')
-_OTHER_SCORES += ('relative_position_bias_table', 'rel_pos')
+_OTHER_SCORES = (
+    *('window_size', 'rope', 'temperature', 'pool_q', 'rel_pos_h', 'attention_biases'),
+    *('relative_position_bias_table', 'rel_pos'),
+)
 
 
 def encoder_attentions(model: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -41,9 +44,7 @@ def encoder_attentions(model: nn.Module) -> list[tuple[str, nn.Module]]:
     return found
 
 
-def attention_row(
-    module: nn.Module, x: Tensor, row: Row, padding_mask: Tensor | None = None
-) -> Tensor:
+def attention_row(module: Any, x: Tensor, row: Row, padding_mask: Tensor | None = None) -> Tensor:
     """Compute the softmax attention of an encoder's module.
 
     Args:
@@ -124,11 +125,11 @@ def _row(
     scores = q.float() @ k.float().transpose(-2, -1) * scale
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
-    soft = mask is not None and mask.is_floating_point()
-    if mask is not None and not soft:
+    if mask is not None and not mask.is_floating_point():
         scores = scores.masked_fill(~mask, -torch.inf)
     weights = torch.softmax(scores, dim=-1)
-    weights = weights * mask if soft else weights
+    if mask is not None and mask.is_floating_point():
+        weights = weights * mask
     if padding_mask is None or row is not None:
         return weights.mean(dim=2)
     asked = (~padding_mask)[:, None, :, None].to(weights.dtype)

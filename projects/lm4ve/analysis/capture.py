@@ -142,20 +142,22 @@ def analyse(
         UserError: The model belongs to no task, a name is no module's, a module did
             not run or gives no tokens, or tokens cannot be placed.
     """
-    model = unwrapped(model)
+    host: Any = unwrapped(model)
+    model = host
     task = task_of_model(type(model))
     resolved = resolve_points(model, points)
     necks = [neck for _, neck in necks_of(model)]
     sources = _attention_sources(model, necks, task.analysis.watched(model)) if attention else []
-    modules = {model.data_preprocessor, *necks, *(module for _, module, _ in resolved.values())}
+    modules: set[Any] = {host.data_preprocessor, *necks}
+    modules.update(module for _, module, _ in resolved.values())
     modules.update(*(candidates for *_, candidates in sources))
     with ExitStack() as stack:
         stack.enter_context(_evaluating(model))
         for neck in necks:
             stack.enter_context(neck.observe())
         calls = stack.enter_context(_recorded(modules))
-        outputs = model.test_step(task.analysis.runnable(data))
-    inputs, grids = calls[model.data_preprocessor].output['inputs'], _map_grids(necks, calls)
+        outputs = host.test_step(task.analysis.runnable(data))
+    inputs, grids = calls[host.data_preprocessor].output['inputs'], _map_grids(necks, calls)
     found = {}
     for label, (name, module, is_input) in resolved.items():
         if module not in calls:
@@ -181,7 +183,7 @@ def analyse(
     return Analysis(task.name, inputs, found, rows, outputs, batch // max(len(outputs), 1))
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
+def unwrapped(model: Any) -> nn.Module:
     """Return the model in the wrapper of distributed training, or the model itself."""
     return model.module if is_model_wrapper(model) else model
 
@@ -219,7 +221,7 @@ def _recorded(modules: Iterable[nn.Module]) -> Iterator[_Calls]:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def _evaluating(model: Any) -> Iterator[None]:
     """Set evaluation mode and run all views at once; restore both afterwards."""
     modes = {m: m.training for m in model.modules()}
     model.eval()
@@ -276,7 +278,7 @@ def _attention_sources(
 
 def _attention(
     sources: Sequence[_Source],
-    model: nn.Module,
+    model: Any,
     task: TaskAnalysis,
     calls: _Calls,
     layout_of: Callable[[str, int], Layout | None],
@@ -285,7 +287,7 @@ def _attention(
     names = {module: name for name, module in model.named_modules()}
     inputs, found = calls[model.data_preprocessor].output['inputs'], {}
     for label, watch, candidates in sources:
-        module = next((m for m in reversed(calls) if m in candidates), None)
+        module: Any = next((m for m in reversed(calls) if m in candidates), None)
         if module is None:
             continue
         name, call = names[module], calls[module]
@@ -331,7 +333,7 @@ def default_points(model: nn.Module) -> dict[str, str]:
         UserError: There is no neck, and no list of blocks where hosts keep it.
     """
     tasks = (task for task in all_tasks() if task.recognizes(type(model)))
-    further = next((task.analysis.further_points(model) for task in tasks), {})
+    further: dict[str, str] = next((task.analysis.further_points(model) for task in tasks), {})
     if necks := necks_of(model):
         neck = necks[-1][0]
         inside = f'{neck}.' if neck else ''

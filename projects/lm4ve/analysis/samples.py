@@ -88,8 +88,9 @@ def samples_of(
     """
     task = get_task(analysis.kind).analysis
     inputs, outputs = analysis.inputs, analysis.outputs
-    seen = (*analysis.points.values(), *analysis.attention.values())
-    frames = task.frames_shown(inputs, [v.layout for v in seen])
+    layouts = [point.layout for point in analysis.points.values()]
+    layouts += [attention.layout for attention in analysis.attention.values()]
+    frames = task.frames_shown(inputs, layouts)
     pictures = task.pictures(model, inputs, outputs, frames)
 
     def rows_of(i: int, values: Tensor, layout: Layout) -> slice:

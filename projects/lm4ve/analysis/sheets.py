@@ -62,7 +62,7 @@ def draw_sheet(sample: Sample, note: str = '', time: int | None = None) -> Figur
     if not picture.is_clip or time is not None:
         return _draw(sample, _grid(sample, time or 0), picture.side, note)
     count = min(picture.times, _MOST_FRAMES)
-    times = np.unique(np.linspace(0, picture.times - 1, count).round().astype(int))
+    times = np.unique(np.linspace(0, picture.times - 1, count).round().astype(int)).tolist()
     return _draw(sample, _strip(sample, times), max(_FRAME, 6 / (len(times) + 1)), note)
 
 
@@ -78,7 +78,8 @@ def animate(sample: Sample, note: str = '') -> np.ndarray:
 
 def _grid(sample: Sample, time: int) -> _Rows:
     """Place the input in the first column, the sections beside and below it."""
-    picture, rows = sample.picture, []
+    picture = sample.picture
+    rows: _Rows = []
     for section in sample.sections:
         for i, tokens in enumerate(section.maps):
             if i % _MOST == 0:
@@ -97,7 +98,7 @@ def _grid(sample: Sample, time: int) -> _Rows:
 def _strip(sample: Sample, times: Sequence[int]) -> _Rows:
     """Place a quantity in each row, a frame in each column."""
     picture, headings = sample.picture, ['Input', *[''] * (len(times) - 1)]
-    rows = [[
+    rows: _Rows = [[
         _Panel(partial(picture.draw_input, time=t), [heading, f'frame {t + 1}'])
         for t, heading in zip(times, headings, strict=True)
     ]]  # fmt: skip
@@ -110,7 +111,7 @@ def _strip(sample: Sample, times: Sequence[int]) -> _Rows:
             row = [_Panel(partial(draw, time=t)) for t in times]
             row[0] = row[0]._replace(lines=[f'{section.title}, {tokens.title}{module}'])
             row[-1] = row[-1]._replace(bar=(tokens, section.colors))
-            rows.append(row)
+            rows.append([*row])
     return rows
 
 
@@ -124,7 +125,7 @@ def _draw(sample: Sample, rows: _Rows, side: float, note: str) -> Figure:
     height = len(rows) * (side * sample.picture.aspect + 0.1) + 0.14 * sum(titles)
     height += 0.16 * len(lines) + 0.12 * sample.picture.caption.count('\n') + 0.45
     figure = Figure((width, height), DPI, facecolor='white', layout='constrained')
-    style = dict(x=0.01, ha='left', linespacing=1.4, parse_math=False)
+    style: dict[str, Any] = dict(x=0.01, ha='left', linespacing=1.4, parse_math=False)
     figure.suptitle('\n'.join(lines), fontsize=8.5, **style)
     figure.supxlabel(_NOTE, fontsize=7, **style)
     axes = figure.subplots(len(rows), columns, squeeze=False)
@@ -141,7 +142,7 @@ def _draw_panel(axes: Axes, panel: _Panel) -> None:
     """Draw a panel with its heading, title, caption and color bar."""
     panel.draw(axes)
     heading, *title = panel.lines or ('',)
-    style = dict(linespacing=1.25, parse_math=False)
+    style: dict[str, Any] = dict(linespacing=1.25, parse_math=False)
     axes.set_title('\n'.join(['', *title]), loc='left', fontsize=7, pad=3, **style)
     # The heading may be wider than the panel, and stands above the lines of its title.
     style |= dict(transform=axes.transAxes, va='bottom', weight='bold', in_layout=False)
@@ -151,8 +152,9 @@ def _draw_panel(axes: Axes, panel: _Panel) -> None:
         tokens, colors = panel.bar
         norm = tokens.norm()
         bar = axes.inset_axes((1.03, 0, 0.05, 1))
-        ticks = dict(ticks=[norm.vmin, norm.vmax], format='%.3g')
-        axes.figure.colorbar(ScalarMappable(norm, colors), cax=bar, **ticks)
+        ticks: Any = [norm.vmin, norm.vmax]
+        shown = ScalarMappable(norm, colors)
+        axes.figure.colorbar(shown, cax=bar, ticks=ticks, format='%.3g')
         bar.tick_params(labelsize=6.5, length=2, pad=1)
 
 

@@ -93,7 +93,8 @@ def main() -> None:
     args = torchrun.parse_args([*flags, command, *words, '--launcher', 'pytorch'])
     # torchrun would keep one store for all starts, with the addresses of the dead in it.
     env.setdefault('TORCH_DISABLE_SHARE_RDZV_TCP_STORE', '1')
-    api.LocalElasticAgent = Agent
+    launcher: Any = api
+    launcher.LocalElasticAgent = Agent
     # torchrun's own default; one thread a process is right for GPUs.
     env.setdefault('OMP_NUM_THREADS', '1')
     env.setdefault('MKL_NUM_THREADS', env['OMP_NUM_THREADS'])

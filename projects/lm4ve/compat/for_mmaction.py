@@ -159,7 +159,7 @@ def extract_feat(
             x, losses = _through_neck(model.neck, x, size, data_samples)
         feats.append(x)
     x = torch.cat(feats)
-    arguments = dict(num_segs=views * len(x) // len(frames))
+    arguments: dict[str, Any] = dict(num_segs=views * len(x) // len(frames))
     if test_mode:
         arguments['fcn_test'] = bool(test_cfg.get('fcn_test', False))
     if stage == 'backbone':

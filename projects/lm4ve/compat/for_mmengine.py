@@ -232,6 +232,8 @@ class SavesBeforeDeleting(CheckpointHook):
     MMEngine's hook saves before it deletes.
     """
 
+    file_backend: Any
+
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
         ids = list(getattr(self, 'keep_ckpt_ids', ()))
         outdated: list[int] = []

@@ -15,7 +15,7 @@ import numpy as np
 import PIL
 from PIL import Image
 
-_FILTERS = dict(bilinear=Image.BILINEAR, bicubic=Image.BICUBIC)
+_FILTERS = dict(bilinear=Image.Resampling.BILINEAR, bicubic=Image.Resampling.BICUBIC)
 #: Since 13.0 Pillow's vertical pass comes first where that is less work: other roundings.
 SINCE_13 = int(PIL.__version__.partition('.')[0]) >= 13
 
@@ -43,13 +43,14 @@ def _agrees(found: ModuleType) -> bool:
     picture = Image.fromarray(noise)
     for name, code in _FILTERS.items():
         for size in (24, 40), (40, 24), (5, 7):
-            if not np.array_equal(
-                _resize(found, noise, size, name, SINCE_13), picture.resize(size, code)
-            ):
+            expected = np.asarray(picture.resize(size, code))
+            if not np.array_equal(_resize(found, noise, size, name, SINCE_13), expected):
                 return False
     matrix, fill = (0.9, 0.2, 1.3, -0.1, 1.1, 0.7), (1, 2, 3)
-    moved = picture.transform(picture.size, Image.AFFINE, matrix, Image.BICUBIC, fillcolor=fill)
-    return np.array_equal(_move(found, noise[None], matrix, fill, (0, 0, 13, 38))[0], moved)
+    affine, bicubic = Image.Transform.AFFINE, Image.Resampling.BICUBIC
+    moved = picture.transform(picture.size, affine, matrix, bicubic, fillcolor=fill)
+    ours = _move(found, noise[None], matrix, fill, (0, 0, 13, 38))[0]
+    return np.array_equal(ours, np.asarray(moved))
 
 
 def resize(

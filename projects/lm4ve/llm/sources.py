@@ -110,9 +110,13 @@ class FileSource:
         """
         from huggingface_hub import errors, snapshot_download
 
-        only_cached = dict(local_files_only=True, allow_patterns=[filename])
         try:
-            snapshot_download(self.repository, revision=self.revision, **only_cached)
+            snapshot_download(
+                self.repository,
+                revision=self.revision,
+                local_files_only=True,
+                allow_patterns=[filename],
+            )
         except errors.LocalEntryNotFoundError:
             return False
         return True

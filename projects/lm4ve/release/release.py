@@ -94,7 +94,7 @@ def release_config(cfg: Config) -> Config:
             # A class that reads files when it is built describes what it read.
             kind = node.get('type')
             found = scoped.get(kind) if isinstance(kind, str) else kind
-            if hasattr(found, 'portable'):
+            if found is not None and hasattr(found, 'portable'):
                 node.update(found.portable(node))
             _without_pretrained(node)
     # Variables that the model was assembled from, now without a use; they name
@@ -139,11 +139,12 @@ def _without_pretrained(node: dict) -> None:
     for key in ('pretrained', 'checkpoint'):
         if isinstance(node.get(key), str):
             node[key] = None
-    init = node.get('init_cfg')
-    if isinstance(init, dict):
-        init = [init]
-    if any(i.get('type') == 'Pretrained' for i in init or ()):
-        node['init_cfg'] = [i for i in init if i.get('type') != 'Pretrained']
+    inits = node.get('init_cfg') or []
+    if isinstance(inits, dict):
+        inits = [inits]
+    kept = [init for init in inits if init.get('type') != 'Pretrained']
+    if len(kept) < len(inits):
+        node['init_cfg'] = kept
 
 
 def make_release(

@@ -360,7 +360,7 @@ def _check_schedules(cfg: Config) -> None:
     for path, schedule in _schedules(cfg):
         unit = 'epoch' if schedule.get('by_epoch', True) else 'iter'
         begin = schedule.get('begin') or 0
-        length = training.get(f'max_{unit}s')
+        length: Any = training.get(f'max_{unit}s')
         if not _is_number(begin) or not begin:
             continue
         if _is_number(length) and begin >= length:

@@ -91,7 +91,8 @@ def _only_passes_on(function: Callable[..., Any], keywords: str) -> bool:
     calls = [n for n in nodes if isinstance(n, ast.Call)]
     passed = [k for c in calls if getattr(c.func, 'attr', '') == '__init__' for k in c.keywords]
     count = sum(k.arg is None and getattr(k.value, 'id', '') == keywords for k in passed)
-    return 0 < count == sum(getattr(n, 'id', '') == keywords for n in nodes)
+    used = sum(getattr(n, 'id', '') == keywords for n in nodes)
+    return bool(0 < count == used)
 
 
 @cache

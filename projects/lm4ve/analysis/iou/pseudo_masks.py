@@ -16,6 +16,7 @@ import numpy as np
 from lm4ve.analysis.capture import Analysis
 from lm4ve.analysis.measures import MEASURES
 from lm4ve.errors import UserError, check
+from lm4ve.tasks.base.analysis import Layout
 
 THRESHOLDS = tuple(i / 10 for i in range(1, 10))
 #: How a pixel mask becomes a token mask.
@@ -132,12 +133,20 @@ def maps_of(analysis: Analysis) -> list[TokenMaps]:
             if measure == 'magnitude':
                 scale = _array(point.tokens.double().norm(dim=-1)).mean(-1)
             values = _array(point.measure(measure, scaled=False))
-            found.append(TokenMaps(measure, label, _scaled(values, scale), point.layout.grid))
+            scaled = _scaled(values, scale)
+            found.append(TokenMaps(measure, label, scaled, _rows_and_columns(point.layout)))
     for label, a in analysis.attention.items():
         values = _array(a.weights).sum(axis=1)
         scaled = _scaled(values, values.mean(-1))
-        found.append(TokenMaps('attention', label, scaled, a.layout.grid, a.row))
+        grid = _rows_and_columns(a.layout)
+        found.append(TokenMaps('attention', label, scaled, grid, a.row))
     return found
+
+
+def _rows_and_columns(layout: Layout) -> tuple[int, int]:
+    """Return the grid of an image's tokens."""
+    rows, columns = layout.grid
+    return rows, columns
 
 
 def _array(x) -> np.ndarray:

@@ -115,8 +115,8 @@ def summarize(
         for (before, after), variant, choice in itertools.product(pairs, VARIANTS[:2], CHOICES):
             a, b = (chosen.get((measure, p, variant, choice)) for p in (after, before))
             if a is not None and b is not None:
-                key = measure, f'{after} - {before}', variant, choice
-                found.append(('differences', *key, None, a - b))
+                name = f'{after} - {before}'
+                found.append(('differences', measure, name, variant, choice, None, a - b))
     frame = pd.DataFrame(found, columns=columns)
     values = frame.pop('values')
     frame['images'] = values.map(len)

@@ -218,8 +218,8 @@ class TaskAnalysis:
         """
         found: dict[str, Any] = dict(pred_label=int(output.get('pred_label')))
         if (scores := _scores_of(output)) is not None:
-            scores = scores.detach().float().cpu().numpy()
-            found.update(pred_score=float(scores.max()), pred_scores=scores)
+            array = scores.detach().float().cpu().numpy()
+            found.update(pred_score=float(array.max()), pred_scores=array)
         if classes:
             found['pred_class'] = classes[found['pred_label']]
         return found

@@ -28,7 +28,7 @@ from lm4ve.zoo import find_checkpoint
 
 def build_model(
     cfg: Config, checkpoint: str | Path | None = None, allow_partial: bool = False
-) -> tuple[nn.Module, dict[str, Any]]:
+) -> tuple[Any, dict[str, Any]]:
     """Build a model, on the CPU and in training mode.
 
     Args:

@@ -75,12 +75,12 @@ class TaskExport:
         inputs = data['inputs']
         return (inputs if isinstance(inputs, Tensor) else torch.stack(list(inputs)),)
 
-    def forward(self, model: nn.Module, *tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
+    def forward(self, model: Any, *tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Compute what is exported, from the tensors that :meth:`tensors` gives."""
         data = model.data_preprocessor(dict(inputs=tensors[0], data_samples=None))
         return model(data['inputs'], mode='tensor')
 
-    def expected(self, model: nn.Module, data: Any) -> Tensor | tuple[Tensor, ...]:
+    def expected(self, model: Any, data: Any) -> Tensor | tuple[Tensor, ...]:
         """Compute the same of a batch of the data loader as the model's tests do.
 
         The check compares the file with this, so it should share as little as possible
@@ -127,7 +127,7 @@ def normalization_of(model: nn.Module) -> dict[str, Any]:
     if not isinstance(getattr(preprocessor, 'mean', None), Tensor):
         return {}
     swaps = getattr(preprocessor, 'to_rgb', False)
-    described = dict(
+    described: dict[str, Any] = dict(
         where='inside the function: give pixels from 0 to 255',
         channels='BGR; they are turned to RGB inside' if swaps else 'as the model was trained',
     )
@@ -160,7 +160,7 @@ def array_samples(
     write = np.save if suffix == '.npy' else lambda path, pixels: cv2.imwrite(str(path), pixels)
     steps = tested_dataset(cfg).pipeline if pipeline is None else pipeline
     read = task.analysis.read_input
-    samples = []
+    samples: list[dict] = []
     with tempfile.TemporaryDirectory() as folder:
         for content, given in zip(contents, options or [{}] * len(contents), strict=True):
             path = Path(folder, f'{len(samples)}{suffix}')

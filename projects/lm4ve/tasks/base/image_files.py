@@ -68,7 +68,8 @@ def shows_through(path: str) -> bool:
         with open_image(io.BytesIO(data)) as picture:
             if not picture.has_transparency_data:
                 return False
-            return bool(picture.convert('RGBA').getchannel('A').getextrema()[0] < 255)
+            alpha = np.asarray(picture.convert('RGBA').getchannel('A'))
+            return bool(alpha.min() < 255)
     except MemoryError:
         raise
     except Exception:  # Pillow's decoders raise anything; such files are reported elsewhere

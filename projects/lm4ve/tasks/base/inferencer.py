@@ -22,7 +22,7 @@ from lm4ve.tasks.base.pictures import PredictionVisualizer, save_picture, to_ima
 from lm4ve.tasks.base.task import require_task, task_of_config
 
 
-class TaskInferencer(BaseInferencer):  # type: ignore[misc]
+class TaskInferencer(BaseInferencer):
     """A model with its checkpoint, and the config's test pipeline.
 
     Args:

@@ -40,7 +40,7 @@ _THREADS = 16
 EXAMPLES = 10
 
 
-class IntegrityMixin(BaseDataset):  # type: ignore[misc]
+class IntegrityMixin(BaseDataset):
     """Applies the policy to a data set with one file per sample.
 
     Inherit from it before the data set that it extends. A task implements :attr:`noun`,

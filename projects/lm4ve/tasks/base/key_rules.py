@@ -74,7 +74,9 @@ def rename(
         CheckpointError: A key is neither renamed nor dropped, two keys get the same name,
             or a required one is missing.
     """
-    renamed, sources, unknown = {}, {}, []
+    renamed: dict[str, Tensor] = {}
+    sources: dict[str, str] = {}
+    unknown: list[str] = []
     for key, tensor in state.items():
         matches = ((re.fullmatch(pattern, key), new) for pattern, new in rules.renames)
         name = next((match.expand(new) for match, new in matches if match), None)

@@ -153,10 +153,16 @@ class Frames(Picture):
         values = tokens.values.reshape(grid)[time * grid[0] // self.times]
         gray = self.pixels[time] / 255 @ [0.299, 0.587, 0.114]
         self._show(axes, np.repeat(gray[..., None], 3, axis=-1))
-        options = dict(cmap=colors, norm=tokens.norm(), alpha=COVER, interpolation='nearest')
-        axes.imshow(values, extent=self._extent(), **options)
+        axes.imshow(
+            values,
+            extent=self._extent(),
+            cmap=colors,
+            norm=tokens.norm(),
+            alpha=COVER,
+            interpolation='nearest',
+        )
 
-    def _extent(self) -> tuple[float, ...]:
+    def _extent(self) -> tuple[float, float, float, float]:
         height, width = self.pixels.shape[1:3]
         return 0, width, height, 0
 
@@ -202,8 +208,8 @@ def to_image(figure: 'Figure') -> np.ndarray:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()  # type: ignore[no-untyped-call]
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def save_figure(figure: 'Figure', path: str | Path, **options: Any) -> None:
@@ -227,7 +233,7 @@ def save_picture(image: np.ndarray, path: str | Path) -> None:
 
 
 # ---------------------------------------------------------------------- predictions
-class PredictionVisualizer(Visualizer):  # type: ignore[misc]
+class PredictionVisualizer(Visualizer):
     """MMEngine's visualizer, with its arguments, for pictures that are already drawn."""
 
     def present(
@@ -259,7 +265,7 @@ class PredictionVisualizer(Visualizer):  # type: ignore[misc]
         return image
 
 
-class PredictionVisualizationHook(Hook):  # type: ignore[misc]
+class PredictionVisualizationHook(Hook):
     """Draws every n-th sample in validation and testing. A task implements :meth:`draw`.
 
     Args:

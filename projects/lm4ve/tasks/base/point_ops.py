@@ -40,8 +40,8 @@ def farthest_point_sample(points: Tensor, num: int, padding: Tensor | None = Non
     if padding is not None:
         # At no distance of point 0, so that any other point comes before.
         points = torch.where(padding[..., None], points[:, :1], points)
-        picks = farthest_point_sample(points, num)
-        return picks.masked_fill(padding.gather(1, picks), 0)
+        found = farthest_point_sample(points, num)
+        return found.masked_fill(padding.gather(1, found), 0)
     axes = points.permute(2, 0, 1).contiguous()  # [3, B, N]
     nearest = torch.full_like(axes[0], torch.finfo(points.dtype).max)
     picks = [torch.zeros_like(points[:, :1, 0], dtype=torch.int64)]

@@ -34,7 +34,7 @@ HEADER = 512
 
 @register_backend(BACKEND, prefixes=PREFIX)
 @FileClient.register_backend(BACKEND, prefixes=PREFIX)
-class ShardBackend(BaseStorageBackend):  # type: ignore[misc]
+class ShardBackend(BaseStorageBackend):
     """Reads samples of shards by their addresses."""
 
     def get(self, filepath: str) -> bytes:

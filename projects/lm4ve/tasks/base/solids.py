@@ -8,7 +8,7 @@ since a library of the system is missing, matplotlib draws the same view flat.
 """
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -78,8 +78,9 @@ def draw_solids(
 
 def _panel_pixels(axes: 'Axes') -> float:
     """Return how many pixels the longer side of the axes has in its figure, about."""
-    inches = axes.figure.get_size_inches() * [axes.get_position().width, axes.get_position().height]
-    return float(np.clip(1.5 * axes.figure.dpi * inches.max(), *_PIXELS))
+    figure: Any = axes.figure
+    inches = figure.get_size_inches() * [axes.get_position().width, axes.get_position().height]
+    return float(np.clip(1.5 * figure.dpi * inches.max(), *_PIXELS))
 
 
 def _draw_flat(axes: 'Axes', solids: Solids) -> None:
@@ -100,7 +101,7 @@ def _draw_flat(axes: 'Axes', solids: Solids) -> None:
     )
     axes.add_collection(discs)
     lines = solids.rods[:, :6].reshape(-1, 2, 3)[..., :2]
-    axes.add_collection(LineCollection(lines, colors=solids.rod_colors, linewidths=1.5))
+    axes.add_collection(LineCollection(list(lines), colors=solids.rod_colors, linewidths=1.5))
 
 
 # ---------------------------------------------------------------------- ray casting

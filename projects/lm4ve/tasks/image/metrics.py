@@ -44,12 +44,12 @@ class SubsetAccuracy(Accuracy):
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         """Keep the subset's scores ``[S]`` and the label's place in it."""
-        indices = self.indices
-        if indices is None:
-            indices = (self.dataset_meta or {}).get('subset')
-        if indices is None:
+        subset = self.indices
+        if subset is None:
+            subset = (self.dataset_meta or {}).get('subset')
+        if subset is None:
             raise UserError('SubsetAccuracy: set test_evaluator.indices, or use ImageNetVariant.')
-        indices = torch.as_tensor(indices)
+        indices = torch.as_tensor(subset)
         for sample in data_samples:
             place = (indices == sample['gt_label'].cpu()).nonzero().flatten()
             if place.numel() != 1:
@@ -94,7 +94,8 @@ class CorruptionAccuracy(Accuracy):
             )
 
     def compute_metrics(self, results: list[tuple]) -> dict:
-        groups = defaultdict(lambda: ([], []))
+        # (corruption, severity) -> predictions and labels.
+        groups: dict[tuple[str, int], tuple[list, list]] = defaultdict(lambda: ([], []))
         for corruption, severity, pred, label in results:
             preds, labels = groups[corruption, severity]
             preds.append(pred)
@@ -107,7 +108,7 @@ class CorruptionAccuracy(Accuracy):
             group: self.calculate(torch.tensor(preds), torch.tensor(labels)).item()
             for group, (preds, labels) in groups.items()
         }
-        by_corruption = defaultdict(dict)
+        by_corruption: dict[str, dict[int, float]] = defaultdict(dict)
         for (corruption, severity), accuracy in accuracies.items():
             by_corruption[corruption][severity] = accuracy
         means = {c: _mean(s.values()) for c, s in by_corruption.items()}

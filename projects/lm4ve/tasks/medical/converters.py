@@ -170,8 +170,9 @@ def _convert_cmunext(
     converted = rename(rest, CMUNEXT_RULES, origin)
     if llm is not None:
         layers = (layer,) if isinstance(layer, int) else tuple(layer)
-        fields = dict(causal=True, rotary='llm4seg', final_norm=False)
-        block = LLMBlock(checkpoint=llm, layers=layers, **fields)
+        block = LLMBlock(
+            checkpoint=llm, layers=layers, causal=True, rotary='llm4seg', final_norm=False
+        )
         expected = frozen_tensors(block)
         found = rename(theirs, _LAYER_RULES, origin)
         wrong = [k for k in expected.keys() | found.keys() if not _equal(expected, found, k)]

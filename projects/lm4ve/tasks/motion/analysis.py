@@ -113,20 +113,22 @@ class TrafficScene(Picture):
         from lm4ve.tasks.motion.visualization import draw_scene
 
         if 'scene' in self.prediction:
-            parts = 'scene', 'trajectories', 'probabilities'
-            draw_scene(axes, *map(self.prediction.get, parts))
+            forecast = self.prediction.get('trajectories'), self.prediction.get('probabilities')
+            draw_scene(axes, self.prediction['scene'], *forecast)
         self._finish(axes, 'white')
 
     def draw_values(self, axes: Any, tokens: TokenMap, colors: str, time: int = 0) -> None:
         """Color agents and lanes; lanes without a token are thin and white."""
         from matplotlib.collections import LineCollection
 
-        style = dict(cmap=colors, norm=tokens.norm())
+        style: dict[str, Any] = dict(cmap=colors, norm=tokens.norm())
         agents, lanes = np.split(tokens.values, [self.num_agents])
-        shown = dict(colors='white', linewidths=0.8)
+        lines = list(self.lanes[self.kept_lanes])
         if len(lanes):
-            shown = dict(array=lanes[self.kept_lanes], linewidths=1.6, **style)
-        axes.add_collection(LineCollection(self.lanes[self.kept_lanes], **shown))
+            shown = LineCollection(lines, array=lanes[self.kept_lanes], linewidths=1.6, **style)
+        else:
+            shown = LineCollection(lines, colors='white', linewidths=0.8)
+        axes.add_collection(shown)
         values = agents[self.agents]
         paths = LineCollection(self.paths, array=values, linewidths=2.5, zorder=2, **style)
         axes.add_collection(paths)

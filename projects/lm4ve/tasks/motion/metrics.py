@@ -12,6 +12,7 @@ reads parquet (av2-api, ``eval/submission.py``): one row a trajectory.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -165,11 +166,19 @@ class MotionMetric(BaseMetric):
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         """Score a batch; keep a few numbers a scene."""
         for sample in data_samples:
-            scene, forecast = sample['scene'], (sample['trajectories'], sample['probabilities'])
-            result = dict(scene_id=scene.scene_id, scores={})
+            scene = sample['scene']
+            result: dict[str, Any] = dict(scene_id=scene.scene_id, scores={})
             if scene.future[1].any():
+                future, valid = scene.future
                 for k in self.k:
-                    scores = forecast_metrics(*forecast, *scene.future, k, self.convention)
+                    scores = forecast_metrics(
+                        sample['trajectories'],
+                        sample['probabilities'],
+                        future,
+                        valid,
+                        k,
+                        self.convention,
+                    )
                     result['scores'] |= {f'{name}@{k}': value for name, value in scores.items()}
             if self.submission is not None:
                 kept = {name: sample[name] for name in ('trajectories', 'probabilities')}

@@ -6,6 +6,7 @@ and the focal agent's pose, in whose frame models compute. Argoverse 1, Argovers
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,8 @@ STEP = 0.1
 LANE_POINTS = 10
 #: Steps and meters of the window that gives an agent's heading (mmTransformer).
 HEADING_STEPS, HEADING_METERS = 7, 2.0
+# The default of a field that is computed from the others.
+_COMPUTED: Any = None
 
 
 class SceneError(UserError):
@@ -62,8 +65,8 @@ class Scene:
     lanes: np.ndarray
     lane_attributes: np.ndarray
     map_range: float
-    origin: np.ndarray | None = None
-    heading: float | None = None
+    origin: np.ndarray = _COMPUTED
+    heading: float = _COMPUTED
 
     def __post_init__(self) -> None:
         if self.origin is None:
@@ -74,12 +77,14 @@ class Scene:
     @property
     def history(self) -> tuple[np.ndarray, np.ndarray]:
         """The focal agent's positions ``[H, 2]`` (city's frame) and bool ``[H]``, valid."""
-        return tuple(x[self.focal, : self.history_steps] for x in (self.positions, self.valid))
+        steps = slice(self.history_steps)
+        return self.positions[self.focal, steps], self.valid[self.focal, steps]
 
     @property
     def future(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the same for the steps to be forecast, ``[F, 2]`` and bool ``[F]``."""
-        return tuple(x[self.focal, self.history_steps :] for x in (self.positions, self.valid))
+        steps = slice(self.history_steps, None)
+        return self.positions[self.focal, steps], self.valid[self.focal, steps]
 
     def to_local(self, points: np.ndarray) -> np.ndarray:
         """Transform city coordinates ``[..., 2]`` to the focal frame (x ahead, y left)."""

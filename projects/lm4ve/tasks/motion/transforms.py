@@ -106,9 +106,11 @@ class FlipScene:
 
     def __call__(self, results: dict) -> dict:
         if np.random.random() < self.prob:
+            mirror = np.array([1, -1], dtype=np.float32)
             for key in ('agents', 'future', 'lanes'):
-                results[key] = results[key] * np.float32([1, -1])
-            results['lane_attributes'] = results['lane_attributes'] * np.float32([-1, 1, 1])
+                results[key] = results[key] * mirror
+            turns = np.array([-1, 1, 1], dtype=np.float32)
+            results['lane_attributes'] = results['lane_attributes'] * turns
         return results
 
 
@@ -156,5 +158,5 @@ def collate_scenes(samples: list[dict]) -> dict[str, object]:
         inputs[key] = pad_sequence(tensors, batch_first=True)
         if key in masks:
             sizes = torch.tensor([len(t) for t in tensors])
-            inputs[masks[key]] = torch.arange(sizes.max()) >= sizes[:, None]
+            inputs[masks[key]] = torch.arange(inputs[key].shape[1]) >= sizes[:, None]
     return dict(inputs=inputs, data_samples=[dict(scene=s['scene']) for s in samples])

@@ -33,7 +33,8 @@ def draw_scene(
         extent (float): Half the side of what is shown, meters.
     """
     colors = np.where(scene.lane_attributes[:, 1] > 0, _JUNCTION, _LANE)
-    axes.add_collection(LineCollection(scene.to_local(scene.lanes), colors=colors, linewidths=0.8))
+    lanes = list(scene.to_local(scene.lanes))
+    axes.add_collection(LineCollection(lanes, colors=colors, linewidths=0.8))
     title = f'{scene.scene_id[-12:]} ({scene.city})'
     local, h = scene.to_local(scene.positions), scene.history_steps
     for i in np.flatnonzero(scene.valid[:, :h].any(axis=1)):
@@ -41,7 +42,7 @@ def draw_scene(
         if i == scene.focal:
             style = dict(color=_PAST, lw=2.0, ms=4, zorder=7)
         axes.plot(*local[i, :h][scene.valid[i, :h]].T, '-o', markevery=[-1], **style)
-    if trajectories is not None:
+    if trajectories is not None and probabilities is not None:
         p = np.asarray(probabilities) / max(float(np.max(probabilities)), 1e-9)
         for line, q in zip(scene.to_local(np.asarray(trajectories)), p, strict=True):
             style = dict(color=_FORECAST, lw=1.4, ms=5, alpha=0.35 + 0.65 * float(q), zorder=4)
@@ -70,8 +71,9 @@ def scene_grid(samples: Sequence[dict], columns: int = 3, extent: float = 45.0) 
     rows = -(-len(samples) // columns)
     figure = Figure(figsize=(3.0 * columns, 3.2 * rows), dpi=110, layout='constrained')
     for i, sample in enumerate(samples, start=1):
-        parts = map(sample.get, ('scene', 'trajectories', 'probabilities'))
-        draw_scene(figure.add_subplot(rows, columns, i), *parts, extent)
+        axes = figure.add_subplot(rows, columns, i)
+        forecast = sample.get('trajectories'), sample.get('probabilities')
+        draw_scene(axes, sample['scene'], *forecast, extent=extent)
     meanings = dict(history=_PAST, truth=_TRUTH, forecasts=_FORECAST) | {'other agents': _OTHER}
     handles = [Line2D([], [], color=c, label=t) for t, c in meanings.items()]
     figure.legend(handles=handles, loc='outside lower center', ncols=4, fontsize=7, frameon=False)

@@ -40,7 +40,7 @@ class PointCloudAnalysis(TaskAnalysis):
         return Layout(self.task.name, count - groups, (groups,)).fitting(count)
 
     def pictures(
-        self, model: nn.Module, inputs: Tensor, outputs: Sequence[Any], frames: int
+        self, model: Any, inputs: Tensor, outputs: Sequence[Any], frames: int
     ) -> list['Cloud']:
         _, groups = model.backbone.group(inputs)
         return [

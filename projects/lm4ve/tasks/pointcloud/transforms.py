@@ -74,7 +74,7 @@ class SamplePoints(BaseTransform):
         return results
 
     def _fps(self, points: np.ndarray, index: int) -> np.ndarray:
-        cloud = hashlib.blake2b(np.ascontiguousarray(points)).digest()
+        cloud = hashlib.blake2b(points.tobytes()).digest()
         if self._farthest.get(index, (b'',))[0] != cloud:
             self._farthest[index] = cloud, farthest_points(points, self.num)
         return self._farthest[index][1]
@@ -90,10 +90,11 @@ class RandomScaleTranslate(BaseTransform):
     """
 
     def __init__(self, scale: Sequence[float] = (2 / 3, 3 / 2), shift: float = 0.2) -> None:
-        self.scale, self.shift = tuple(scale), shift
+        self.scale, self.shift = scale, shift
 
     def transform(self, results: dict) -> dict:
-        scale = np.random.uniform(*self.scale, size=3)
+        least, most = self.scale
+        scale = np.random.uniform(least, most, size=3)
         shift = np.random.uniform(-self.shift, self.shift, size=3)
         results['points'] = (results['points'] * scale + shift).astype(np.float32)
         return results

@@ -27,7 +27,7 @@ class RoomAnalysis(TaskAnalysis):
         return RoomReader(pipeline)(dict(room=path, text=text, sample_idx=0))
 
     # ----------------------------------------------------------------- where to look
-    def further_points(self, model: nn.Module) -> dict[str, str]:
+    def further_points(self, model: Any) -> dict[str, str]:
         """Look at the last layers of the fusion: objects without a neck, and words."""
         points = dict(encoder='object_question')
         if model.neck is None or model.tokens == 'visual':
@@ -38,7 +38,7 @@ class RoomAnalysis(TaskAnalysis):
     def watched(self, model: nn.Module) -> list[Watched]:
         """Watch how much each object counts in what the answer is read from."""
 
-        def read(pool: nn.Module, inputs: dict, arguments: Mapping[str, Any]) -> Rows:
+        def read(pool: Any, inputs: dict, arguments: Mapping[str, Any]) -> Rows:
             weights = pool.weights(arguments['tokens'], arguments['padding'])[:, None]
             titles = [['weight in the answer']] * len(weights)
             return Rows(weights, titles, self._layout(self._paddings(model, inputs)['objects']))
@@ -71,7 +71,7 @@ class RoomAnalysis(TaskAnalysis):
         return dict(objects=objects, **{name: inputs[f'{name}_padding'] for name in TEXTS})
 
     @torch.no_grad()
-    def _objects(self, model: nn.Module, inputs: dict) -> Any:
+    def _objects(self, model: Any, inputs: dict) -> Any:
         """Return the objects of a batch, detected again and kept beside the inputs."""
         if 'found_objects' not in inputs:
             inputs['found_objects'] = model.encode_objects(inputs)
@@ -79,7 +79,7 @@ class RoomAnalysis(TaskAnalysis):
 
     # ------------------------------------------------------------ how a sample looks
     def pictures(
-        self, model: nn.Module, inputs: dict, outputs: Sequence[Any], frames: int
+        self, model: Any, inputs: dict, outputs: Sequence[Any], frames: int
     ) -> list[Picture]:
         """Return the room of each sample, with its objects and words."""
         from lm4ve.tasks.rooms.visualization import RoomPicture
@@ -92,7 +92,7 @@ class RoomAnalysis(TaskAnalysis):
             places = list(objects.detections.centers[..., :2].double().cpu().numpy())
         if points is not None:
             points = model.data_preprocessor.restore_colors(points).cpu().numpy()
-        pictures = []
+        pictures: list[Picture] = []
         for i, output in enumerate(outputs):
             room = None if points is None else points[i]
             texts = zip(TEXTS, output.text, strict=True)
@@ -114,7 +114,7 @@ class RoomAnalysis(TaskAnalysis):
         return safe_name(f'{output.get("scene_id")}_{output.get("question_id", number)}')
 
 
-def read_words(model: nn.Module, inputs: dict, name: str, index: int, text: str) -> list[str]:
+def read_words(model: Any, inputs: dict, name: str, index: int, text: str) -> list[str]:
     """Return the words of a text as the model reads them, without padding."""
     padding = inputs[f'{name}_padding'][index]
     if model.data_preprocessor.tokenizer is not None:

@@ -106,7 +106,7 @@ def convert_sqa3d(
         tensor = tensor.float() if tensor.is_floating_point() else tensor
         is_convolution = name.endswith('.weight') and tensor.dim() > 2 and tensor[0, 0].numel() == 1
         converted[name] = tensor.flatten(1) if is_convolution else tensor
-    counts = count_answers(answers, '--answers')
+    counts = count_answers(answers or (), '--answers')
     check('--answers: their number', len(counts), choices=(len(converted['head.layers.3.bias']),))
     converted[f'head.{FINGERPRINT}'] = vocabulary_digest(list(counts))
     return converted

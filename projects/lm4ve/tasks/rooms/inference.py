@@ -55,7 +55,7 @@ class RoomInferencer(AnsweringInferencer):
     def _init_pipeline(self, cfg: Config) -> Any:
         return RoomReader(tested_dataset(cfg).pipeline)
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self,
         rooms: RoomFile | Sequence[RoomFile],
         situation: str | Sequence[str] = (),
@@ -83,9 +83,10 @@ class RoomInferencer(AnsweringInferencer):
             ValueError, OSError, EOFError: A room cannot be read, a text is empty, or the
                 numbers of rooms and texts differ.
         """
-        single = isinstance(rooms, (str, Path, np.ndarray))
-        rows = dict(
-            room=[rooms] if single else list(rooms),
+        if isinstance(rooms, (str, Path, np.ndarray)):
+            rooms = [rooms]
+        rows: dict[str, list[Any]] = dict(
+            room=list(rooms),
             situation=list_texts(situation, 'situation'),
             question=list_texts(question, 'question'),
         )

@@ -52,7 +52,7 @@ def draw_room(axes: Axes, points: Any, sample: Any = None) -> None:
     colors = np.clip(shown[:, 3:6] / 255, 0, 1) if shown.shape[1] >= 6 else '.5'
     size = np.clip(4e4 / max(len(shown), 1), 1, 24)
     known, alpha = ((), 0.25) if sample is None else (sample.keys(), 1)
-    axes.scatter(*shown[:, :2].T, c=colors, s=size, linewidths=0, alpha=alpha)
+    axes.scatter(shown[:, 0], shown[:, 1], c=colors, s=size, linewidths=0, alpha=alpha)
     if 'pred_boxes' in known:
         for x, y, _, width, depth, _, angle in clear_boxes(sample).tolist():
             corner = x - width / 2, y - depth / 2
@@ -61,7 +61,7 @@ def draw_room(axes: Axes, points: Any, sample: Any = None) -> None:
     for name, color in dict(pred_pose=GUESS, gt_pose=ASKER).items():
         if name in known:
             place, ahead = _stand(sample.get(name))
-            in_meters = dict(angles='xy', scale_units='xy', scale=1, width=0.012)
+            in_meters: Any = dict(angles='xy', scale_units='xy', scale=1, width=0.012)
             axes.quiver(*place[:2], *ahead[:2], color=color, **in_meters)
             axes.plot(*place[:2], 'o', color=color, markeredgecolor='white', markersize=9)
     axes.set_aspect('equal', adjustable='datalim')
@@ -237,8 +237,9 @@ class RoomPicture(Picture):
         order = order[np.isfinite(values[order])]
         if self.points is not None:
             draw_room(axes, self.points)
-        look = dict(s=30, linewidths=0.5, edgecolors='.25', zorder=3)
-        axes.scatter(*self.places[order].T, c=shades[order], **look)
+        look: Any = dict(s=30, linewidths=0.5, edgecolors='.25', zorder=3)
+        x, y = self.places[order].T
+        axes.scatter(x, y, c=shades[order], **look)
         return without_ticks(axes)
 
     def _draw_words(self, axes: Axes, shades: dict) -> None:

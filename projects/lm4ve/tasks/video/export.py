@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose
-from torch import Tensor, nn
+from torch import Tensor
 
 from lm4ve.tasks.base.analysis import tested_dataset
 from lm4ve.tasks.base.export import TaskExport, made_up_pictures
@@ -29,13 +29,13 @@ class VideoExport(TaskExport):
         'scores': "averaged over views as model.cls_head.average_clips says ('prob': probabilities)"
     }
 
-    def prepare(self, model: nn.Module) -> None:
+    def prepare(self, model: Any) -> None:
         if model.test_cfg:  # it saves memory, for a batch of one only
             model.test_cfg.pop('max_testing_views', None)
 
     def samples(self, cfg: Config, count: int, pipeline: list[dict] | None = None) -> list[dict]:
         pipeline = pipeline or tested_dataset(cfg).pipeline
-        size = ()
+        size: tuple[int, ...] = ()
         if not any(word in t['type'] for t in pipeline for word in ('Resize', 'Crop')):
             side = cfg.model.backbone.get('img_size')  # the data set's own, as the demo's
             if side is None:
@@ -48,7 +48,7 @@ class VideoExport(TaskExport):
             for p in made_up_pictures(count, *size)
         ]
 
-    def forward(self, model: nn.Module, *tensors: Tensor) -> Tensor:
+    def forward(self, model: Any, *tensors: Tensor) -> Tensor:
         (clips,) = tensors
         clips = _normalized(clips, model.data_preprocessor)
         features, options = model.extract_feat(clips, test_mode=True)
@@ -58,7 +58,7 @@ class VideoExport(TaskExport):
             return scores
         return (scores.softmax(dim=2) if average == 'prob' else scores).mean(dim=1)
 
-    def expected(self, model: nn.Module, data: Any) -> Tensor:
+    def expected(self, model: Any, data: Any) -> Tensor:
         return torch.stack([s.pred_score for s in model.test_step(data)])
 
 
@@ -68,7 +68,7 @@ def decoded_by(decoder: str, pipeline: list[dict]) -> list[dict]:
     return [dict(type=f'{decoder}Decode') if 'Decode' in t['type'] else t for t in kept]
 
 
-def _normalized(clips: Tensor, preprocessor: nn.Module) -> Tensor:
+def _normalized(clips: Tensor, preprocessor: Any) -> Tensor:
     """Normalize ``[B, V, 3, ...]`` as mmaction2's preprocessor does a list of clips."""
     clips = clips.float()
     if preprocessor.to_rgb:

@@ -1,6 +1,5 @@
 """Recognizes actions in video files, and writes them again with the likeliest classes."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +15,22 @@ class VideoInferencer(FileInferencer):
 
     def __call__(
         self,
-        inputs: str | Path | Sequence[str | Path],
-        *args: Any,
+        inputs: Any,
+        batch_size: int = 1,
+        show: bool = False,
+        wait_time: float = 0.0,
         out_dir: str | Path | None = None,
-        **kwargs: Any,
+        **options: Any,
     ) -> list[dict[str, Any]]:
         """Classify; see :meth:`lm4ve.tasks.base.inferencer.FileInferencer.__call__`.
 
         Args:
-            inputs (str | Path | Sequence): Videos.
+            inputs (str | Path | Sequence[str | Path]): Videos.
             out_dir (str | Path, optional): Write each video here with its likeliest classes.
-            *args, **kwargs: Passed on.
+            batch_size, show, wait_time, **options: Passed on.
         """
         files = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
-        results = super().__call__(files, *args, **kwargs)
+        results = super().__call__(files, batch_size, show, wait_time, **options)
         if out_dir is not None:
             for number, (file, result) in enumerate(zip(files, results, strict=True)):
                 out = Path(out_dir) / f'{number:05d}_{Path(file).stem}.mp4'

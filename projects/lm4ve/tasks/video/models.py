@@ -30,9 +30,10 @@ class LLMBlockNeck(_LLMBlockNeck):
     ``SlowFastHead``, all of them.
     """
 
-    def forward(
+    # mmaction2 passes other arguments than the other hosts.
+    def forward(  # type: ignore[override]
         self, x: Tensor | Sequence[Tensor], data_samples: list | None = None
-    ) -> tuple[Tensor, dict]:
+    ) -> tuple[Tensor | tuple[Tensor, ...], dict]:
         """Run the neck.
 
         Args:

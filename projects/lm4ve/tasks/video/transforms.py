@@ -6,6 +6,7 @@ all frames are then one call of a kernel, where there is one, and the pixels are
 """
 
 import random
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -21,9 +22,10 @@ from lm4ve.registry import TRANSFORMS
 #: RGB of what comes in at the borders.
 _FILL = (124, 116, 104)
 #: Operations that change each pixel by itself, and those that move pixels by a matrix.
-_BY_PIXEL = {timm.invert, timm.solarize, timm.solarize_add, timm.posterize}
+_BY_PIXEL: set[Callable] = {timm.invert, timm.solarize, timm.solarize_add, timm.posterize}
 _BY_PIXEL |= {timm.color, timm.brightness, timm.desaturate}
-_MOVES = {timm.shear_x, timm.shear_y, timm.rotate, timm.translate_x_rel, timm.translate_y_rel}
+_MOVES: set[Callable] = {timm.shear_x, timm.shear_y, timm.rotate}
+_MOVES |= {timm.translate_x_rel, timm.translate_y_rel}
 _MOVES |= {timm.translate_x_abs, timm.translate_y_abs}
 
 
@@ -72,7 +74,9 @@ class ClipRandAugment(BaseTransform):
         """Draw a clip's operations, as timm draws those of a picture."""
         # As in timm's own pipeline; shifts are a share of the picture.
         shift = int(min(height, width) * 0.45)
-        options = dict(translate_const=shift, img_mean=_FILL, interpolation=Image.BICUBIC)
+        options = dict(
+            translate_const=shift, img_mean=_FILL, interpolation=Image.Resampling.BICUBIC
+        )
         augment = timm.rand_augment_transform(self.config, options)
         for operation in augment.ops:
             operation.aug_fn = partial(_note, operation.aug_fn)

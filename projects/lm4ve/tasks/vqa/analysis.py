@@ -52,8 +52,8 @@ class ImageTextAnalysis(TaskAnalysis):
         wanted = 'question' if asks else 'caption'
         check(f'the texts beside an image, --{wanted}', list(options), choices=([wanted],))
         texts = [options[wanted]] if asks else options[wanted].split('|')
-        (path,) = list_images(path)
-        entry = dict(img_path=str(path), text=list_texts(texts, f'--{wanted}'), gt_answers=[])
+        (image,) = list_images(path)
+        entry = dict(img_path=str(image), text=list_texts(texts, f'--{wanted}'), gt_answers=[])
         return Compose(pipeline)(dict(entry, sample_idx=0))
 
     # ----------------------------------------------------------------- where to look
@@ -93,7 +93,7 @@ class ImageTextAnalysis(TaskAnalysis):
         """Find the places of an image's tokens by their number."""
         if grid is not None:
             return Layout(self.task.name, 0, grid)
-        encoder = model.image_encoder
+        encoder: Any = model.image_encoder
         prefix = getattr(encoder, 'num_prefix_tokens', None)
         prefix = prefix_of(encoder, count) if prefix is None else prefix
         grid = proportional_grid(max(count - prefix, 1), *inputs['image'].shape[-2:])
@@ -141,7 +141,7 @@ class ImageTextAnalysis(TaskAnalysis):
         return facts
 
 
-def cross_attention(module: nn.Module, text: Tensor, image: Tensor) -> Tensor:
+def cross_attention(module: Any, text: Tensor, image: Tensor) -> Tensor:
     """Compute the softmax attention of words to an image again, which fused kernels drop.
 
     Args:

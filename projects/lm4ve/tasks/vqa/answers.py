@@ -76,8 +76,10 @@ def read_vocabulary(
     Raises:
         UserError: It is no list of different lines.
     """
-    is_file = isinstance(source, (str, Path))
-    answers = read_json(source, list, field) if is_file else list(source)
+    if isinstance(source, (str, Path)):
+        answers = read_json(source, list, field)
+    else:
+        answers = list(source)
     for answer in answers:
         check(f'{field}: an answer', answer, kind=str)
     # The fingerprint in checkpoints joins the answers by line breaks.

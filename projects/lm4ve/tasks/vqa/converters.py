@@ -127,6 +127,7 @@ def convert_meter(
             converted.setdefault(f'head.rank_output.{part}', converted[itm][1:].clone())
     if task == 'vqa' and (bias := converted.get('head.layers.3.bias')) is not None:
         check('--vocabulary, the answers of the head in their order', vocabulary, kind=(str, list))
+        assert vocabulary is not None
         answers = read_vocabulary(vocabulary, '--vocabulary')
         check(f'answers of --vocabulary for {origin}', len(answers), choices=(len(bias),))
         converted[f'head.{FINGERPRINT}'] = vocabulary_digest(answers)

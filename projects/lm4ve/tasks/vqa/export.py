@@ -3,7 +3,7 @@
 from typing import Any
 
 from mmengine.config import Config
-from torch import Tensor, nn
+from torch import Tensor
 
 from lm4ve.tasks.base.export import TaskExport, array_samples, made_up_pictures, normalization_of
 from lm4ve.tasks.vqa import TASK
@@ -27,36 +27,37 @@ class METERExport(TaskExport):
     outputs = {'logits': 'of each answer [batch, answers]; of retrieval, of each pair [batch]'}
     axes = {'input_ids': {1: 'words'}, 'text_padding': {1: 'words'}}
 
-    def limits(self, model: nn.Module) -> dict[str, int]:
+    def limits(self, model: Any) -> dict[str, int]:
         return dict(words=model.data_preprocessor.max_length)
 
-    def samples(self, cfg: Config, count: int) -> list[dict]:
+    def samples(self, cfg: Config, count: int, pipeline: list[dict] | None = None) -> list[dict]:
         kind = 'question' if str(cfg.model.head.type).endswith('VQAHead') else 'caption'
         texts = [{kind: _TEXTS[i % len(_TEXTS)]} for i in range(count)]
         return array_samples(self.task, cfg, made_up_pictures(count), '.png', texts)
 
-    def tensors(self, model: nn.Module, data: Any) -> tuple[Tensor, ...]:
+    def tensors(self, model: Any, data: Any) -> tuple[Tensor, ...]:
         (images,) = super().tensors(model, data)
         texts = [s.text[0] for s in data['data_samples']]
         return images, *model.data_preprocessor.tokenize(texts)
 
-    def forward(self, model: nn.Module, *tensors: Tensor) -> Tensor:
+    def forward(self, model: Any, *tensors: Tensor) -> Tensor:
         image, ids, padding = tensors
         images = model.encode_images(model.data_preprocessor.normalize(image))
         fused = model.fusion(images, model.encode_texts(ids, padding), padding)
         return _read(model, model.pool(fused, padding))
 
-    def expected(self, model: nn.Module, data: Any) -> Tensor:
-        return _read(model, super().expected(model, data)[:, 0])
+    def expected(self, model: Any, data: Any) -> Tensor:
+        features: Any = super().expected(model, data)
+        return _read(model, features[:, 0])
 
-    def meaning(self, model: nn.Module, cfg: Config) -> dict[str, Any]:
+    def meaning(self, model: Any, cfg: Config) -> dict[str, Any]:
         meaning = dict(normalization_of(model), tokenizer=model.data_preprocessor.describe())
         if hasattr(model.head, 'vocabulary'):
             meaning['answers'] = model.head.vocabulary
         return meaning
 
 
-def _read(model: nn.Module, features: Tensor) -> Tensor:
+def _read(model: Any, features: Tensor) -> Tensor:
     """Compute the head's logits or scores of features ``[B, 2 C]``."""
     return (model.head if hasattr(model.head, 'vocabulary') else model.head.score)(features)
 

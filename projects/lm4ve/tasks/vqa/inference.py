@@ -19,7 +19,7 @@ from lm4ve.tasks.base.language.answering import AnsweringInferencer, name_of
 from lm4ve.tasks.base.language.rankings import SHOWN, best
 from lm4ve.tasks.base.language.words import file_name, list_texts
 from lm4ve.tasks.base.pictures import to_image
-from lm4ve.tasks.vqa import IMAGE_SUFFIXES, TASK
+from lm4ve.tasks.vqa import TASK
 from lm4ve.tasks.vqa.loops import encode_captions, score_chosen
 from lm4ve.tasks.vqa.visualization import INDEPENDENT, draw_images, draw_ranking
 
@@ -38,8 +38,8 @@ def list_images(images: Image | Sequence[Image]) -> list[Image]:
     """
     found = [images] if isinstance(images, (str, Path, np.ndarray)) else list(images)
     if isinstance(images, (str, Path)) and Path(images).is_dir():
-        found = sorted(p for p in Path(images).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-    check(f'images ({", ".join(IMAGE_SUFFIXES)}) of {images}', len(found), least=1)
+        found = sorted(p for p in Path(images).iterdir() if p.suffix.lower() in TASK.input_suffixes)
+    check(f'images ({", ".join(TASK.input_suffixes)}) of {images}', len(found), least=1)
     for image in found:
         if isinstance(image, np.ndarray):
             kind = str(image.dtype), image.ndim, image.shape[-1]
@@ -96,7 +96,7 @@ class VQAInferencer(_ImageInferencer, AnsweringInferencer):
     asks = True
     source = 'img_path'
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self, images: Image | Sequence[Image], question: str | Sequence[str], **kwargs: Any
     ) -> list:
         """Answer.
@@ -117,7 +117,9 @@ class VQAInferencer(_ImageInferencer, AnsweringInferencer):
             UserError: An image cannot be read, a question is empty, or there are not as
                 many questions as images.
         """
-        rows = dict(img_path=list_images(images), question=list_texts(question, 'question'))
+        rows: dict[str, list[Any]] = dict(
+            img_path=list_images(images), question=list_texts(question, 'question')
+        )
         return self.ask(rows, **kwargs)
 
     def draw(self, entry: dict, sample: Any) -> np.ndarray:
@@ -140,7 +142,7 @@ class RetrievalInferencer(_ImageInferencer):
 
     asks = False
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self,
         images: Image | Sequence[Image],
         caption: str | Sequence[str],

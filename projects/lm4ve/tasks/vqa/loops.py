@@ -75,7 +75,7 @@ def score_all_pairs(
         cheap = torch.cat([e.embedding for e in images])
         cheap = cheap @ torch.cat([e.caption_embeddings for e in images]).T
         chosen = _best_pairs(cheap, top_k)
-    tokens = {e.key: e.tokens for e in encoded}
+    tokens = {e.key: e.tokens for e in encoded if e.tokens is not None}
     rows = [i for i, rank in enumerate(ranks) if rank == get_rank()]
     own = [tokens[images[i].key] for i in rows]
     scores = torch.zeros(chosen.shape)
@@ -96,7 +96,7 @@ def _best_pairs(cheap: Tensor, k: int) -> Tensor:
     return chosen
 
 
-def encode_captions(model: nn.Module, texts: Sequence[str], size: int) -> list[Tensor]:
+def encode_captions(model: Any, texts: Sequence[str], size: int) -> list[Tensor]:
     """Encode texts, ``size`` at a time, to tokens ``[L, C]`` each, without padding, on the CPU."""
     ids, padding = model.data_preprocessor.tokenize(list(texts))
     parts = zip(ids.split(size), padding.split(size), strict=True)
@@ -106,11 +106,7 @@ def encode_captions(model: nn.Module, texts: Sequence[str], size: int) -> list[T
 
 
 def score_chosen(
-    model: nn.Module,
-    images: Sequence[Tensor],
-    captions: Sequence[Tensor],
-    chosen: Tensor,
-    size: int,
+    model: Any, images: Sequence[Tensor], captions: Sequence[Tensor], chosen: Tensor, size: int
 ) -> Tensor:
     """Return the scores of chosen pairs, fp32 ``[I, T]`` on the CPU; 0 for the others.
 
@@ -152,6 +148,11 @@ class _RetrievalLoop:
 
     #: What MMEngine's hooks are called for.
     mode: str
+    # Set by MMEngine's loop, the other base.
+    runner: Any
+    dataloader: Any
+    evaluator: Any
+    fp16: bool
 
     def __init__(
         self, *args: Any, pairs_per_batch: int = 256, coarse: dict | None = None, **kwargs: Any
@@ -183,7 +184,7 @@ class _RetrievalLoop:
         hook(f'after_{self.mode}_iter', batch_idx=idx, data_batch=data_batch, outputs=samples)
 
     def _encode(
-        self, model: nn.Module, inputs: Any, samples: list[VisionLanguageDataSample]
+        self, model: Any, inputs: Any, samples: list[VisionLanguageDataSample]
     ) -> list[EncodedImage]:
         images = model.encode_images(model.data_preprocessor.normalize(inputs))
         # As many captions at a time as pairs: an image may have hundreds.

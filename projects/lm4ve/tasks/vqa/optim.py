@@ -54,6 +54,8 @@ class METEROptimWrapperConstructor(DefaultOptimWrapperConstructor):
         UserError: ``paramwise_cfg`` has another field.
     """
 
+    paramwise_cfg: dict[str, Any]
+
     def _validate_cfg(self) -> None:
         for key, value in self.paramwise_cfg.items():
             check('a field of optim_wrapper.paramwise_cfg', key, choices=MULTIPLIERS)

@@ -18,7 +18,7 @@ META_KEYS = (
 
 
 @TRANSFORMS.register_module()
-class SolarizeAdd(HostSolarizeAdd):  # type: ignore[misc]
+class SolarizeAdd(HostSolarizeAdd):
     """METER's operation: adds to all pixels, then inverts those that are bright.
 
     mmpretrain's adds to dark pixels alone, and inverts none.

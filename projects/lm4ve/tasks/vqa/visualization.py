@@ -68,10 +68,10 @@ class ImageAndWords(Frames):
         norm = tokens.norm()
         if grid:
             cells = tokens.values[: grid[0] * grid[1]]
-            limits = norm.vmin, norm.vmax
-            super().draw_values(
-                axes, replace(tokens, values=cells, grid=tuple(grid), limits=limits), colors, time
-            )
+            # Those of the words, too; `TokenMap.norm` sets both.
+            limits: Any = (norm.vmin, norm.vmax)
+            image = replace(tokens, values=cells, grid=tuple(grid), limits=limits)
+            super().draw_values(axes, image, colors, time)
             self._frame(axes)
         if count:
             shades = colormaps[colors](norm(tokens.values[-count:][: len(self.words)]))
@@ -85,7 +85,7 @@ class ImageAndWords(Frames):
         axes.set(xlim=(0, self.side), ylim=(self.side * self.aspect, 0), aspect='equal')
         without_ticks(axes)
 
-    def _extent(self) -> tuple[float, ...]:
+    def _extent(self) -> tuple[float, float, float, float]:
         # In inches of the panel, as the words are.
         return 0, self.side, self.image_height, 0
 

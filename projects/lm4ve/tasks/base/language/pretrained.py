@@ -64,10 +64,11 @@ def read_model_config(
     if (checkpoint is None) == (config is None):
         raise UserError(f'{field}: give exactly one of checkpoint and config.')
     files = None
+    fields = dict(config or {})
     if checkpoint is not None:
         with naming(f'{field}.checkpoint'):
             files = open_checkpoint(checkpoint)
-    fields = dict(config if files is None else files.config)
+        fields = dict(files.config)
     check(f'{field}.model_type', fields.get('model_type'), kind=str)
     return fields, files
 
@@ -79,8 +80,9 @@ def build_config(fields: Mapping[str, Any], field: str) -> PretrainedConfig:
         UserError: A size is no number, or none that a model has.
         CheckpointError: The family is unknown, or its configuration lies in another repository.
     """
-    for part in (fields, fields.get('vision_config'), fields.get('text_config')):
-        for name in set(part or ()).intersection(_SIZES):
+    for key in (None, 'vision_config', 'text_config'):
+        part = fields if key is None else fields.get(key) or {}
+        for name in set(part).intersection(_SIZES):
             most = 1000 if name.startswith('num_') else 10_000_000
             check(f'{field}.{name}', part[name], kind=int, least=1, most=most)
     return build_foreign_config(fields, field)

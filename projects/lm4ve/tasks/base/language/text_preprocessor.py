@@ -72,7 +72,7 @@ class TextPreprocessor(BaseDataPreprocessor):
         if [] in rows:
             raise UserError(f'The text {texts[rows.index([])]!r} has no token.')
         lengths = torch.tensor([len(row) for row in rows])
-        padding = torch.arange(lengths.max()) >= lengths[:, None]
+        padding = torch.arange(max(map(len, rows))) >= lengths[:, None]
         ids = torch.full(padding.shape, self.tokenizer.pad_token_id)
         ids[~padding] = torch.tensor([i for row in rows for i in row])
         return ids.to(self._place.device), padding.to(self._place.device)
@@ -147,7 +147,7 @@ def load_tokenizer(source: str) -> tuple[Any, str | None]:
     return tokenizer, kind
 
 
-def check_tokenizer(preprocessor: nn.Module, encoder: nn.Module) -> None:
+def check_tokenizer(preprocessor: Any, encoder: nn.Module) -> None:
     """Refuse a tokenizer that is not the text encoder's; unknown properties are not compared.
 
     Raises:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from lm4ve.errors import UserError
 from lm4ve.tasks.base.analysis import numbered
@@ -19,7 +19,9 @@ _SIZES = (10, 9, 8, 7, 6, 5, 4, 3)
 _LETTER, _LINE = 0.602, 1.75
 #: Inches between words.
 _GAP = 0.035
-_STYLE = dict(family='monospace', ha='center', va='center_baseline', clip_on=True, parse_math=False)
+_STYLE: dict[str, Any] = dict(
+    family='monospace', ha='center', va='center_baseline', clip_on=True, parse_math=False
+)
 
 
 def list_texts(texts: str | Sequence[str], noun: str) -> list[str]:
@@ -66,7 +68,7 @@ def flow(
     return boxes, size, y + line + _GAP
 
 
-def words_of(model: nn.Module, ids: Tensor, padding: Tensor) -> list[list[str]]:
+def words_of(model: Any, ids: Tensor, padding: Tensor) -> list[list[str]]:
     """Return the tokens of texts ``[B, L]`` as they are read, without padding."""
     tokenizer = model.data_preprocessor.tokenizer
     return [

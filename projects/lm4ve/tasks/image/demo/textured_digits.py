@@ -135,7 +135,7 @@ def paste(
     middle = rng.uniform(side / 2, SIZE - side / 2, size=2)
     place = cv2.getRotationMatrix2D((3.5, 3.5), rng.uniform(-max_angle, max_angle), side / 8)
     # Pixel centers are half a pixel from the corner.
-    place[:, 2] += middle - 0.5 - 3.5
+    place[:, 2] = place[:, 2] + middle - 0.5 - 3.5
     alpha = cv2.warpAffine(ink, place, (SIZE, SIZE))[..., None]
     level, contrast = background.mean(), rng.uniform(*CONTRAST)
     background = level + rng.uniform(*FADING) * (background - level)

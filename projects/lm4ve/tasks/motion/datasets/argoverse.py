@@ -113,7 +113,7 @@ class ArgoverseReader:
             lane_attributes=attributes[near],
             **fields,
         )
-        if not all(np.isfinite(x).all() for x in (positions, scene.lanes, scene.heading)):
+        if not all(np.isfinite(x).all() for x in (positions, scene.lanes, np.array(scene.heading))):
             raise SceneError('not finite')
         return scene
 
@@ -240,8 +240,11 @@ def center_line(left: list[dict], right: list[dict]) -> np.ndarray:
         left, right (list[dict]): Points with x, y (and z, which counts for the
             arc length as in av2-api).
     """
-    sides = ([[p['x'], p['y'], p.get('z', 0.0)] for p in side] for side in (left, right))
-    return np.mean([resample(s) for s in sides], axis=0)[:, :2]
+    lines = []
+    for side in (left, right):
+        points = np.array([[p['x'], p['y'], p.get('z', 0.0)] for p in side])
+        lines.append(resample(points))
+    return np.mean(lines, axis=0)[:, :2]
 
 
 class Argoverse2Reader(ArgoverseReader):

@@ -69,7 +69,7 @@ class Lane:
     def pose(self, s: float) -> tuple[float, float, float]:
         """Return the position x, y (meters) and heading (radians) after ``s`` meters."""
         x, y = (np.interp(s, self.at, axis) for axis in self.line.T)
-        piece = min(np.searchsorted(self.at, s, 'right'), len(self.at) - 1)
+        piece = min(int(np.searchsorted(self.at, s, 'right')), len(self.at) - 1)
         ahead = self.line[piece] - self.line[piece - 1]
         return x, y, np.arctan2(ahead[1], ahead[0])
 
@@ -84,7 +84,9 @@ def build_city(city: str) -> list[Lane]:
     nodes = [turn @ node + corner for node in nodes]
     lit = [bool(rng.random() < 0.6) for _ in nodes]
     lanes: list[Lane] = []
-    arriving, leaving = ([[] for _ in nodes] for _ in range(2))
+    # Of each intersection: the one at the other end of a street, and the lane's id.
+    arriving: list[list[tuple[int, int]]] = [[] for _ in nodes]
+    leaving: list[list[tuple[int, int]]] = [[] for _ in nodes]
     for a, (row, column) in enumerate(grid):
         for at in ((row + 1, column), (row, column + 1)):
             if at not in grid:
@@ -95,9 +97,16 @@ def build_city(city: str) -> list[Lane]:
                 line = resample(line + OFFSET * sideways(line), 2 * LANE_POINTS - 1)
                 # Two segments a direction, as long streets are cut in real maps.
                 i, gate = len(lanes), end if lit[end] else -1
-                light = dict(control=lit[end], gate=gate, phase=int(row == at[0]))
                 lanes.append(Lane(line[:LANE_POINTS], limit=limit, successors=[i + 1]))
-                lanes.append(Lane(line[LANE_POINTS - 1 :], limit=limit, **light))
+                lanes.append(
+                    Lane(
+                        line[LANE_POINTS - 1 :],
+                        control=lit[end],
+                        gate=gate,
+                        phase=int(row == at[0]),
+                        limit=limit,
+                    )
+                )
                 arriving[end].append((start, i + 1))
                 leaving[start].append((end, i))
     for arrivals, departures in zip(arriving, leaving, strict=True):
@@ -190,10 +199,11 @@ class Simulation:
         self.time = float(self.rng.uniform(0, 2 * GREEN))
         streets = [i for i, lane in enumerate(self.lanes) if not lane.junction]
         slots = [(i, s) for i in streets for s in np.arange(4.0, self.lanes[i].length - 4.0, 14.0)]
-        self.vehicles = [
-            _Vehicle(*slots[n], speed=self.rng.uniform(4, 9), wish=self.rng.uniform(0.8, 1.15))
-            for n in self.rng.permutation(len(slots))[:VEHICLES]
-        ]
+        self.vehicles = []
+        for n in self.rng.permutation(len(slots))[:VEHICLES]:
+            lane, s = slots[n]
+            speed = self.rng.uniform(4, 9)
+            self.vehicles.append(_Vehicle(lane, s, speed, wish=self.rng.uniform(0.8, 1.15)))
 
     def run(self, steps: int) -> np.ndarray:
         """Simulate: ``[V, steps, 4]``, as the tracks of :class:`Window` without noise."""

@@ -78,7 +78,8 @@ def argoverse1_table(window: Window) -> pd.DataFrame:
 def write_argoverse1_map(folder: Path, city: str) -> None:
     """Write a city's vector map."""
     folder.mkdir(parents=True, exist_ok=True)
-    nodes, ways = [], []
+    nodes: list[str] = []
+    ways: list[str] = []
     for i, lane in enumerate(build_city(city)):
         tags = zip(TAGS, (lane.turn, lane.junction, lane.control), strict=True)
         ways.append(f'<way lane_id="{9_600_000 + i}">')  # long numbers, as in the data set
@@ -123,18 +124,18 @@ class TrafficDataset(MotionDataset):
             # Both part and indices would choose scenes.
             check('TrafficDataset.indices with part', kwargs.get('indices'), choices=(None,))
             kwargs['indices'] = part_of(part, counts[split])
-        root = Path(root)
+        folder = Path(root)
         # Only one process writes; the others wait for it, those of this training
         # at the barrier and those of another one at the lock.
         if is_main_process():
-            root.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(root.with_name(f'{root.name}.lock')):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder.with_name(f'{folder.name}.lock')):
                 recipe = dict(layout='argoverse1', counts=counts)
-                write_once(root, recipe, 'scenes', lambda folder: write_argoverse1(folder, counts))
-                reader = Argoverse1Reader(root / split / 'data', root / 'map_files')
-                preprocess_split(reader, root / f'{split}.cache')
+                write_once(folder, recipe, 'scenes', lambda root: write_argoverse1(root, counts))
+                reader = Argoverse1Reader(folder / split / 'data', folder / 'map_files')
+                preprocess_split(reader, folder / f'{split}.cache')
         barrier()
-        super().__init__(cache=str(root / f'{split}.cache'), **kwargs)
+        super().__init__(cache=str(folder / f'{split}.cache'), **kwargs)
 
 
 def part_of(part: str, count: int) -> range:

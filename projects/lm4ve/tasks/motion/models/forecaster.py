@@ -38,7 +38,10 @@ class MotionForecaster(BaseModel):
         self.decoder = MODELS.build(decoder)
 
     def forward(
-        self, inputs: dict[str, Tensor], data_samples: list = None, mode: str = 'tensor'
+        self,
+        inputs: dict[str, Tensor],
+        data_samples: list[dict] | None = None,
+        mode: str = 'tensor',
     ) -> tuple | dict[str, Tensor] | list:
         """Run on a batch of :func:`lm4ve.tasks.motion.transforms.collate_scenes`.
 
@@ -59,6 +62,7 @@ class MotionForecaster(BaseModel):
             features = self.neck(tokens, padding_mask=encoded['padding_mask'], queries=queries)
         trajectories, scores = self.decoder(features, encoded, inputs)
         if mode == 'predict':
+            assert data_samples is not None
             return self._predict(trajectories, scores, data_samples)
         if mode == 'tensor':
             return trajectories, scores

@@ -95,5 +95,6 @@ def proposal_losses(
         log_p = scores.log_softmax(dim=1).masked_fill(~members, -torch.inf)
         losses['region'] = -log_p.logsumexp(1).mean()
     both = torch.stack([scores, -distances]).masked_fill(~members, -1e9).log_softmax(dim=-1)
-    losses['score'] = F.kl_div(*both, reduction='batchmean', log_target=True)
+    found, wanted = both.unbind()
+    losses['score'] = F.kl_div(found, wanted, reduction='batchmean', log_target=True)
     return losses

@@ -8,6 +8,7 @@ torch's own layers.
 """
 
 import math
+from typing import Any
 
 import torch
 from mmengine.model import BaseModule
@@ -21,7 +22,7 @@ from lm4ve.tasks.motion.scene import STEP
 
 _XAVIER = dict(type='Xavier', layer='Linear', distribution='uniform')
 #: Of every layer: pre-norm, two heads, ReLU, no dropout.
-_OPTIONS = dict(nhead=2, dropout=0.0, batch_first=True, norm_first=True)
+_OPTIONS: dict[str, Any] = dict(nhead=2, dropout=0.0, batch_first=True, norm_first=True)
 
 
 def encoder_stack(channels: int, feedforward: int, final_norm: bool = True) -> nn.Module:
@@ -37,7 +38,10 @@ class DecoderLayer(nn.TransformerDecoderLayer):
     The released code computes it so.
     """
 
-    def forward(self, x: Tensor, memory: Tensor, memory_key_padding_mask: Tensor | None) -> Tensor:
+    # torch's layer takes more masks, of which the released code has none.
+    def forward(  # type: ignore[override]
+        self, x: Tensor, memory: Tensor, memory_key_padding_mask: Tensor | None
+    ) -> Tensor:
         x = x + self.self_attn(x, x, self.norm1(x), need_weights=False)[0]
         x = x + self._mha_block(self.norm2(x), memory, None, memory_key_padding_mask)
         return x + self._ff_block(self.norm3(x))
@@ -235,7 +239,9 @@ class ProposalDecoder(BaseModule):
         self, trajectories: Tensor, scores: Tensor, future: Tensor, valid: Tensor
     ) -> dict[str, Tensor]:
         """Compute the losses of N agents; see ``proposal_losses``."""
-        members = self.regions and self.regions.members(future, valid, scores.shape[1])
+        members = None
+        if self.regions is not None:
+            members = self.regions.members(future, valid, scores.shape[1])
         losses = proposal_losses(trajectories, scores, future, valid, members)
         if (s := self.sigmas) is not None:
             losses = {n: v / s[n] ** 2 + (s[n].abs() + 1).log() for n, v in losses.items()}

@@ -30,11 +30,14 @@ class Regions(nn.Module):
             (x, y) is inside where ``a x + b y + c <= 0`` for all.
     """
 
+    centers: Tensor
+    planes: Tensor
+
     def __init__(self, centers: Tensor, planes: list[Tensor]) -> None:
         super().__init__()
         self.register_buffer('centers', centers, persistent=False)
         # Padded by zeros, which are planes that hold everything.
-        table = pad_sequence(list(planes), batch_first=True)
+        table = pad_sequence(planes, batch_first=True)
         self.register_buffer('planes', table, persistent=False)
 
     @classmethod
@@ -56,8 +59,8 @@ class Regions(nn.Module):
             hulls = [ConvexHull(np.array(h)).equations for h in found['hulls']]
         if {centers.shape, *((len(hulls), h.shape[1] - 1) for h in hulls)} != {(len(hulls), 2)}:
             raise UserError(f"'{source}' does not have one center [x, y] a hull.")
-        centers, *planes = (torch.from_numpy(x).float() for x in (centers, *hulls))
-        return cls(centers, planes)
+        planes = [torch.from_numpy(hull).float() for hull in hulls]
+        return cls(torch.from_numpy(centers).float(), planes)
 
     def forward(self, points: Tensor) -> Tensor:
         """Map points ``[N, 2]`` to regions, int64 ``[N]``."""

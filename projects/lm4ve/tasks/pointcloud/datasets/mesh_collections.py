@@ -147,7 +147,7 @@ class ShapeNet(PointCloudDataset):
     def load_data_list(self) -> list[dict]:
         root = Path(self.data_root)
         arrays = sorted(root.glob('shapenet_pc/*-*.npy'))
-        models = {tuple(p.stem.split('-', 1)): p for p in arrays} or _models_of_folders(root)
+        models = {_synset_and_model(p.stem): p for p in arrays} or _models_of_folders(root)
         if not models:
             layouts = 'shapenet_pc/<synset>-<model>.npy nor <synset>/<model>/'
             raise UserError(f"dataset.data_root='{root}' has neither {layouts}.")
@@ -157,7 +157,7 @@ class ShapeNet(PointCloudDataset):
         for path in (root / f'{self.split}.txt', root / 'ShapeNet-55' / f'{self.split}.txt'):
             if path.is_file():
                 names = path.read_text(encoding='utf-8').replace('/', '-').split()
-                keys = [tuple(name.removesuffix('.npy').split('-', 1)) for name in names]
+                keys = [_synset_and_model(name.removesuffix('.npy')) for name in names]
                 break
         if missing := ['-'.join(key) for key in keys if key not in models]:
             raise UserError(f"'{root}' lacks models of '{self.split}': {listing(missing)}.")
@@ -166,6 +166,11 @@ class ShapeNet(PointCloudDataset):
             for key in keys
             if key[0] in classes
         ]
+
+
+def _synset_and_model(name: str) -> tuple[str, str]:
+    synset, _, model = name.partition('-')
+    return synset, model
 
 
 def _models_of_folders(root: Path) -> dict[tuple[str, str], Path]:

@@ -153,7 +153,8 @@ class PointCloudClassifier(BaseModel):
         tokens = self.backbone(inputs)
         logits = self.head(tokens if self.neck is None else self.neck(tokens))
         if mode == 'loss':
-            return dict(loss=self.head.loss(logits, torch.cat([s.gt_label for s in data_samples])))
+            labels = torch.cat([s.gt_label for s in data_samples or ()])
+            return dict(loss=self.head.loss(logits, labels))
         if mode == 'predict':
             data_samples = data_samples or [PointCloudDataSample() for _ in range(len(logits))]
             return [s.set_prediction(x) for s, x in zip(data_samples, logits, strict=True)]

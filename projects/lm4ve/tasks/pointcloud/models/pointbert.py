@@ -6,6 +6,7 @@ al., ECCV 2022, arXiv 2203.06604) fine-tunes the same trunk.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -68,7 +69,8 @@ class GroupEncoder(BaseModule):
         x = self.first_conv(groups.flatten(0, 1).transpose(1, 2))
         pooled = x.amax(dim=2, keepdim=True)
         # The maximum is the same for all points of a group, so it is projected once.
-        conv, norm, relu, last = self.second_conv
+        layers: Any = self.second_conv
+        conv, norm, relu, last = layers
         before, after = conv.weight.split(x.shape[1], dim=1)
         x = F.conv1d(x, after) + F.conv1d(pooled, before, conv.bias)
         x = last(relu(norm(x)))

@@ -79,7 +79,7 @@ def draw_things(place: int, rng: np.random.Generator) -> list[Thing]:
     """
     shape = list(SHAPES)[rng.integers(len(SHAPES))]
     color = list(COLORS)[rng.integers(len(COLORS))]
-    beside = [rng.uniform(-ASIDE, ASIDE)]
+    beside = np.array([rng.uniform(-ASIDE, ASIDE)])
     if rng.random() < PAIRS:
         beside = rng.uniform(*APART, 2) * (-1, 1)
     _, least, most = SHAPES[shape]
@@ -250,10 +250,16 @@ def _write_room(folder: Path, name: str, rng: np.random.Generator) -> list[dict]
     # The output of a perfect detector: center and size in meters, and the mean color around 0.
     features = [(*_box(x), *(x[:, 3:6].mean(axis=0) - 128) / 64) for x in clouds]
     boxes = np.array([(*_box(x), ids[i], i) for i, x in enumerate(clouds)])
-    arrays = dict(vert=scan.astype(np.float32), aligned_vert=points, aligned_bbox=boxes)
-    arrays |= dict(sem_label=np.uint32(ids[parts]), ins_label=np.uint32(instances))
+    arrays: dict[str, np.ndarray] = dict(
+        vert=scan.astype(np.float32),
+        aligned_vert=points,
+        aligned_bbox=boxes,
+        sem_label=ids[parts].astype(np.uint32),
+        ins_label=instances.astype(np.uint32),
+    )
     files = {f'scannet_data/{name}_{kind}': array for kind, array in arrays.items()}
-    for file, array in {**files, f'objects/{name}': np.float32(features)}.items():
+    files[f'objects/{name}'] = np.array(features, dtype=np.float32)
+    for file, array in files.items():
         np.save(folder / f'{file}.npy', array, allow_pickle=False)
     path = folder / 'scans' / name / f'{name}.txt'
     path.parent.mkdir(parents=True)

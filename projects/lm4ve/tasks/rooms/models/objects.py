@@ -139,6 +139,7 @@ class ProposalHead(nn.Module):
 
     def loss(self, found: Detections, samples: Samples) -> dict[str, Tensor]:
         """Return the losses of detection without their weights."""
+        assert found.seed_index is not None
         targets = gather_targets(samples, found.seed_index)
         return detection_losses(found, targets, self.mean_sizes)
 
@@ -239,6 +240,7 @@ def detection_losses(found: Detections, targets: Targets, mean_sizes: Tensor) ->
     sure = ((distance < NEAR) | (distance > FAR)).float()
     weights = torch.tensor(OBJECTNESS_WEIGHTS, device=distance.device)
     objectness = _cross_entropy(found.objectness, positive.long(), weights)
+    assert found.votes is not None and found.seeds is not None
     missed = (found.votes.float() - (found.seeds.float() + targets.votes)).abs().sum(dim=-1)
 
     to_boxes = _distances(found.centers, targets)

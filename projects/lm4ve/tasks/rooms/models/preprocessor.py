@@ -130,8 +130,8 @@ class SQA3DPreprocessor(TextPreprocessor):
             if len(words) > self.max_length:
                 self._count_cut(len(words))
             rows.append([UNKNOWN if hidden else w for w in words[: self.max_length]])
-        words, padding = self.vectors(rows)
-        return words.to(self._place.device), padding.to(self._place.device)
+        vectors, padding = self.vectors(rows)
+        return vectors.to(self._place.device), padding.to(self._place.device)
 
     def restore_colors(self, points: Tensor) -> Tensor:
         """Return points ``[B, P, 3 + F]`` with colors from 0 to 255 again."""

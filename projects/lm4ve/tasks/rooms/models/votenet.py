@@ -47,6 +47,7 @@ def point_layers(in_channels: int, channels: Sequence[int]) -> PointLayers:
     widths = (in_channels, *channels)
     layers = PointLayers(*(PointLayer(a, b) for a, b in pairwise(widths)))
     for layer in layers:
+        assert isinstance(layer, PointLayer)
         nn.init.kaiming_normal_(layer.linear.weight)
     return layers
 
@@ -134,7 +135,8 @@ class PointNet2(nn.Module):
         self.embed_dims: int = width
 
     def forward(self, points: Tensor, padding: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        xyz, features, levels = points[..., :3], points[..., 3:], []
+        xyz, features = points[..., :3], points[..., 3:]
+        levels: list[tuple[Tensor, Tensor]] = []
         picks = seeds = point_ops.farthest_point_sample(xyz, self.num_points[0], padding)
         for layer, count in zip(self.abstraction, self.num_points, strict=True):
             if levels:  # the points are in the order of picking: the next picks are the first
@@ -257,10 +259,12 @@ class VoteNet(nn.Module):
 
     def loss(self, objects: Objects, data_samples: Samples) -> dict[str, Tensor]:
         """Return the losses of detection without their weights."""
+        assert objects.detections is not None
         return self.head.loss(objects.detections, data_samples)
 
     def predict(self, objects: Objects, data_samples: Samples) -> None:
         """Add ``pred_boxes``, ``pred_box_scores`` and ``pred_box_labels`` of all proposals."""
+        assert objects.detections is not None
         boxes = self.head.boxes(objects.detections)
         for sample, *found in zip(data_samples, *boxes, strict=True):
             sample.pred_boxes, sample.pred_box_scores, sample.pred_box_labels = found

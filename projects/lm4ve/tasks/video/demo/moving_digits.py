@@ -25,8 +25,10 @@ from lm4ve.tasks.video.datasets.video_lists import CheckedVideoDataset
 from lm4ve.tasks.video.video_files import write_video
 
 #: The classes, in the order of their labels.
-CLASSES = ('left', 'right', 'up', 'down', 'growing', 'shrinking')
-CLASSES += ('turning clockwise', 'turning counter-clockwise')
+CLASSES = (
+    *('left', 'right', 'up', 'down', 'growing', 'shrinking'),
+    *('turning clockwise', 'turning counter-clockwise'),
+)
 #: Pixels a side, frames a clip, frames a second.
 SIZE, FRAMES, FPS = 32, 8, 8
 #: Clips of each split. A digit's scan belongs to one split only.
@@ -61,7 +63,7 @@ def render(digit: np.ndarray, states: np.ndarray) -> np.ndarray:
         whole = np.floor((x, y)).astype(int)
         # OpenCV's angles are counter-clockwise.
         place = cv2.getRotationMatrix2D((3.5, 3.5), -angle, side / 8)
-        place[:, 2] += np.array((x, y)) - whole + SIZE // 2 - 3.5
+        place[:, 2] = place[:, 2] + np.array((x, y)) - whole + SIZE // 2 - 3.5
         frame = cv2.warpAffine(digit.astype(np.float32), place, (SIZE, SIZE))
         # Drawn in the middle, where all of it fits, then moved.
         frames.append(np.roll(frame, tuple(whole[::-1]), axis=(0, 1)))
@@ -97,7 +99,8 @@ def clips(split: str, count: int) -> Iterator[tuple[np.ndarray, int]]:
     """
     rng = np.random.default_rng(_SEEDS[split])
     scans, _ = digit_scans()[split]
-    for label in np.arange(count) % len(CLASSES):
+    for i in range(count):
+        label = i % len(CLASSES)
         digit = scans[rng.integers(len(scans))] / 16
         yield render(digit, draw_states(label, rng)), label
 

@@ -43,7 +43,8 @@ class TextPool:
         Raises:
             ValueError: There are not so many.
         """
-        seen, chosen = set(own), []
+        seen = set(own)
+        chosen: list[int] = []
         for _ in range(_ROUNDS):
             # Uniform over captions, so that a text that many images have is drawn more often.
             for i in np.random.randint(len(self.texts), size=count + 1):
@@ -139,9 +140,11 @@ class CaptionDataset(ImageTextDataset):
         """Return an entry; in training with false captions, which are drawn here."""
         info = super().get_data_info(idx)
         own, pool, count = info.pop('own', None), self._pool, self.num_negatives
-        if own is not None and self.checked_negatives:
+        if own is None or pool is None:
+            return info
+        if self.checked_negatives:
             info['text'] = [*info['text'], *pool.draw(own, count)]
-        elif own is not None:
+        else:
             drawn = pool.texts[np.random.randint(len(pool.texts), size=count)]
             info['text'] = [*info['text'], *map(pool.text, drawn)]
         return info
@@ -216,5 +219,5 @@ class CaptionFiles(CaptionDataset):
         for where, row in read_rows(self.ann_file, 'dataset.ann_file'):
             texts = texts_of(row, 'caption', 'captions', f"{where} of '{self.ann_file}'")
             check(f"{where} of '{self.ann_file}': caption or captions", texts, kind=list)
-            captions.setdefault(row['image'], []).extend(texts)
+            captions.setdefault(row['image'], []).extend(texts or ())
         yield from (dict(image=image, captions=texts) for image, texts in captions.items())

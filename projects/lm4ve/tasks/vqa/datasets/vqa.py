@@ -71,7 +71,7 @@ def draw_questions(entry: dict, count: int, answers: Collection[str] | None = No
         answers (Collection[str], optional): Draw from questions with one of these answers,
             if the image has any.
     """
-    candidates = range(len(entry['text']))
+    candidates: Sequence[int] = range(len(entry['text']))
     if answers is not None:
         fits = [i for i in candidates if not set(answers).isdisjoint(entry['gt_answers'][i])]
         candidates = fits or candidates
@@ -166,7 +166,9 @@ class VQADataset(ImageTextDataset):
     def get_data_info(self, idx: int) -> dict:
         """Return an entry; with several questions, which are drawn here."""
         info = super().get_data_info(idx)
-        return draw_questions(info, self.questions_per_image, self.asked) if self._groups else info
+        if self.questions_per_image is None or not self._groups:
+            return info
+        return draw_questions(info, self.questions_per_image, self.asked)
 
 
 @DATASETS.register_module()

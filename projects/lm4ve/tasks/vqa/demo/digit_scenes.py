@@ -24,6 +24,7 @@ from lm4ve.errors import check
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.base.digit_scans import digit_scans
 from lm4ve.tasks.base.generated import write_once
+from lm4ve.tasks.vqa.datasets.image_text import ImageTextDataset
 from lm4ve.tasks.vqa.datasets.retrieval import CaptionFiles
 from lm4ve.tasks.vqa.datasets.vqa import VQAFiles
 
@@ -119,10 +120,10 @@ def scenes(split: str, count: int | None = None, train: int | None = None) -> It
                 held[fact].add(number)
     made = 0
     while made < (SCENES[split] if count is None else count):
-        number = rng.integers(DIGITS[0], DIGITS[1] + 1)
-        digits = np.full(GRID * GRID, -1)
-        digits[rng.permutation(GRID * GRID)[:number]] = rng.integers(0, 10, number)
-        digits = digits.reshape(GRID, GRID)
+        filled = int(rng.integers(DIGITS[0], DIGITS[1] + 1))
+        cells = np.full(GRID * GRID, -1)
+        cells[rng.permutation(GRID * GRID)[:filled]] = rng.integers(0, 10, filled)
+        digits = cells.reshape(GRID, GRID)
         sets = itertools.combinations(facts_of(digits), FACTS)
         free = [facts for facts in sets if not set.intersection(*(held[f] for f in facts))]
         # Too few neighbors, or scenes of the training split are like it: draw another one.
@@ -239,7 +240,7 @@ def write_digit_scenes(folder: str | Path, counts: dict[str, int] = SCENES) -> P
     return write_once(folder, recipe, 'digit scenes', write)
 
 
-class _Written:
+class _Written(ImageTextDataset):
     """Writes the scenes before they are read.
 
     Args:

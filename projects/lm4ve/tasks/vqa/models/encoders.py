@@ -38,6 +38,9 @@ class _Encoder(BaseModule):
         frozen (bool): No parameter trains, dropout and the like stay off.
     """
 
+    model: Any
+    _is_init: bool
+
     def __init__(self, frozen: bool) -> None:
         super().__init__()
         self.frozen = frozen
@@ -168,7 +171,7 @@ class TransformersImageEncoder(_TransformersEncoder):
         return torch.cat((out.pooler_output[:, None], tokens), 1) if self.head_token else tokens
 
 
-def _resize_positions(model: nn.Module, state_dict: dict, prefix: str, *others: Any) -> None:
+def _resize_positions(model: Any, state_dict: dict, prefix: str, *others: Any) -> None:
     """Resize the positions of weights that were trained at another image size."""
     key = f'{prefix}embeddings.position_embedding.weight'
     stored, count = state_dict.get(key), model.embeddings.position_embedding.num_embeddings
@@ -248,7 +251,8 @@ class TransformersTextEncoder(_TransformersEncoder):
         config = self._config.get_text_config()
         check(f'{self.field}.is_encoder_decoder', config.is_encoder_decoder, choices=(False,))
         # A pooler that nobody reads would stop distributed training.
-        parameters = inspect.signature(AutoModel._model_mapping[type(config)].__init__).parameters
+        family: Any = AutoModel._model_mapping[type(config)]
+        parameters = inspect.signature(family).parameters
         pooler = 'add_pooling_layer' in parameters
         self._build(config, **(dict(add_pooling_layer=False) if pooler else {}))
         self.model_type: str = config.model_type

@@ -75,7 +75,7 @@ class VQAHead(VocabularyHead, BaseModule):
             unimodal: Not used.
         """
         logits = self(features.flatten(0, 1))
-        answers = []
+        answers: list[list[str]] = []
         for given in (s.gt_answers for s in data_samples):
             # A sample with one question may have its answers, as everywhere else, in one flat list.
             answers += [given] if all(isinstance(a, str) for a in given) else given
@@ -190,6 +190,7 @@ class RetrievalHead(BaseModule):
     def embed(self, kind: str, token: Tensor) -> Tensor:
         """First tokens ``[P, C]`` of one kind, 'image' or 'text', to unit vectors ``[P, E]``."""
         check('model.head.contrastive for coarse ranking', self.contrastive, kind=nn.Module)
+        assert self.contrastive is not None
         return self.contrastive.embed(kind, token)
 
     def loss(self, features: Tensor, data_samples: Samples, unimodal: Unimodal = None) -> dict:
@@ -211,7 +212,9 @@ class RetrievalHead(BaseModule):
         if self.itm is not None:
             losses['loss_itm'] = self.itm_weight * self.itm.loss(features, data_samples)['loss_itm']
         if self.contrastive is not None:
-            losses['loss_contrastive'] = self.contrastive.loss(*unimodal, data_samples)
+            assert unimodal is not None
+            image, texts = unimodal
+            losses['loss_contrastive'] = self.contrastive.loss(image, texts, data_samples)
         return losses
 
     def predict(self, features: Tensor, data_samples: Samples) -> Samples:

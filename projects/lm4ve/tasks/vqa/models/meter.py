@@ -115,7 +115,7 @@ class METER(BaseModel):
         elif self.neck is not None:
             joint = torch.cat((image, fused['text']), dim=1)
             mask = torch.cat((text_padding.new_zeros(image.shape[:2]), text_padding), dim=1)
-            read = slice(0, count + 1)
+            read: slice | Tensor = slice(0, count + 1)
             if self.image_pool == 'first':
                 read = torch.tensor([0, count], device=joint.device).expand(len(joint), 2)
             out = self.neck(joint, padding_mask=mask, queries=read)
