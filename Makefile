@@ -30,7 +30,7 @@ test-walk: $(STAMP)
 
 # The folders that compare numbers, with products rounded as on other CPUs, once a seed.
 SEEDS ?= 1 2 3
-ROUNDED := apis blocks hosts llm necks release runner tasks zoo
+ROUNDED := analysis apis blocks hosts llm necks release runner tasks zoo
 test-ulp: $(STAMP)
 	for seed in $(SEEDS); do \
 	  $(PYTEST) -m "not slow and not slurm and not walk" --ulp 4 --ulp-seed $$seed \

@@ -32,6 +32,9 @@ from tests.helpers.models import neck  # noqa: E402
 from tests.helpers.shrink import shrinker_of  # noqa: E402
 from tests.tasks.pointcloud.clouds import cloud  # noqa: E402
 
+# The hook changes nothing of a training, to the bit.
+pytestmark = pytest.mark.bitwise
+
 
 def visualize(*args) -> None:
     """Run the command on the CPU; texts are split into words, paths are not."""

@@ -112,6 +112,7 @@ CASES = {
 
 
 @pytest.mark.parametrize('case', CASES.values(), ids=CASES)
+@pytest.mark.bitwise
 def test_a_release_computes_the_same_without_the_model(case, tmp_path, capsys):
     block = dict(case)
     llm = write_huggingface(tmp_path / 'llm', block.pop('family', 'llama'))
@@ -168,6 +169,7 @@ def test_only_what_a_release_needs(tmp_path):
     assert 'secret-place' in (tmp_path / 'small.py').read_text()
 
 
+@pytest.mark.bitwise
 def test_half_where_nothing_is_lost(tmp_path, capsys):
     """Published in 16 bits, used in fp32: stored in 16 bits, equal."""
     llm = write_huggingface(tmp_path / 'llm', 'llama', dtype=torch.bfloat16)

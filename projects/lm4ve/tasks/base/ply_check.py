@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -160,7 +161,8 @@ def _read_property(words: list[str], byte_order: str) -> Property | None:
     kinds = words[2:-1] if is_list else words[1:-1]
     if len(kinds) != (2 if is_list else 1) or not set(kinds) <= set(_SCALARS):
         return None
-    dtypes = [np.dtype(_SCALARS[kind]).newbyteorder(byte_order) for kind in kinds]
+    order: Any = byte_order
+    dtypes = [np.dtype(_SCALARS[kind]).newbyteorder(order) for kind in kinds]
     if not is_list:
         return Property(words[-1], dtypes[0])
     if dtypes[0].kind == 'f':  # the length of a list
@@ -237,7 +239,7 @@ def _read_lists(body: bytes, at: int, element: Element) -> tuple[Iterable[np.nda
     same = _lists_of_one_length(body, at, element)
     if same is not None:
         name = next((p.name for p in element.properties if p.name in _CORNERS), None)
-        corners = same[name] if name else []
+        corners: Iterable[np.ndarray] = same[name] if name else []
         return corners, at + same.nbytes
     lists = []
     for _ in range(element.count):
