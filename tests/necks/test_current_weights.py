@@ -1,12 +1,19 @@
 """A neck computes what its modules compute now: hooks, adapters, threads, replicas, traces."""
 
 import copy
+import functools
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from unittest.mock import patch
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.modules import module as torch_module
 from torch.nn.utils import parametrizations
+from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import FlopCounterMode
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 import lm4ve
 from lm4ve.blocks import Frozen, LLMBlock, frozen_tensors
@@ -99,6 +106,75 @@ def test_hooks_of_block_and_layer_fire(place):
     for neck in (plain, low):
         neck.get_submodule(place).register_forward_hook(lambda m, x, out: out * 1.5)
     assert_same((plain, low), tokens(), queries=QUERIES)
+
+
+class Halving(TorchFunctionMode):
+    """Halves what every linear layer returns."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        return out / 2 if func is torch.nn.functional.linear else out
+
+
+@contextmanager
+def global_hook(register, *arguments):
+    handle = register(*arguments)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def of_linear(change):
+    def hook(module, *values):
+        return change(values) if isinstance(module, nn.Linear) else None
+
+    return hook
+
+
+def patched(kind):
+    forward = kind.forward
+
+    @functools.wraps(forward)
+    def halved(self, x):
+        return forward(self, x) / 2
+
+    return patch.object(kind, 'forward', halved)
+
+
+FROM_OUTSIDE = {
+    'a hook of all modules': lambda: global_hook(
+        torch_module.register_module_forward_hook, of_linear(lambda values: values[1] / 2)
+    ),
+    'a hook before all modules': lambda: global_hook(
+        torch_module.register_module_forward_pre_hook, of_linear(lambda values: (values[0][0] / 2,))
+    ),
+    'a backward hook of all modules': lambda: global_hook(
+        torch_module.register_module_full_backward_hook,
+        of_linear(lambda values: (values[0][0] / 2,)),
+    ),
+    'a patched linear layer': lambda: patched(nn.Linear),
+    'a patched norm': lambda: patched(LlamaRMSNorm),
+    'a mode of functions': Halving,
+}
+
+
+@pytest.mark.parametrize('method', ['auto', 'fold', 'absorb'])
+@pytest.mark.parametrize('name', FROM_OUTSIDE)
+def test_what_acts_on_modules_from_outside_counts(name, method):
+    plain, low = (make(m, family='llama') for m in ('off', method))
+    assert_same((plain, low), tokens(), queries=QUERIES)
+    with FROM_OUTSIDE[name]():
+        assert_same((plain, low), tokens(), queries=QUERIES)
+        assert not low.block.can_fold(low.mapper_in)
+    assert low.block.can_fold(low.mapper_in)
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_only_what_changes_results_counts(family):
+    neck = make('auto', family=family)
+    with torch.device('cpu'), FlopCounterMode(display=False):
+        assert neck.block.can_fold(neck.mapper_in)
 
 
 # ----------------------------------------------------- changed weights, threads, replicas, traces

@@ -7,12 +7,17 @@ the model, checkpoints save its ``state_dict()`` and optimizers take its
 moves with ``.to()`` and can be found (and hooked) by its name.
 """
 
+import inspect
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
+from torch.utils.module_tracker import ModuleTracker
 
 
 class Frozen(nn.Module):
@@ -109,6 +114,38 @@ def is_plain(part: nn.Module, kind: type[nn.Module] = nn.Linear) -> bool:
         or 'forward' in vars(m)
         for m in layers
     )
+
+
+@torch.compiler.assume_constant_result  # compiled code is that of the time when it is compiled
+def acts_on_modules(kinds: tuple[type[nn.Module], ...]) -> bool:
+    """Return whether something outside of modules changes or observes what they compute.
+
+    That is a hook of all modules, a mode of torch's functions, or a ``forward`` that was replaced
+    in one of the classes. Modes of devices only place new tensors, and the hooks by which torch
+    counts operations only keep names. Modes below autograd act on every operation anyway.
+
+    Args:
+        kinds (tuple[type]): The classes of the modules.
+    """
+    for hooks in (
+        torch_module._global_forward_pre_hooks,
+        torch_module._global_forward_hooks,
+        torch_module._global_backward_pre_hooks,
+        torch_module._global_backward_hooks,
+    ):
+        for hook in hooks.values():
+            if not isinstance(getattr(hook, '__self__', None), ModuleTracker):
+                return True
+    if any(not isinstance(mode, DeviceContext) for mode in _get_current_function_mode_stack()):
+        return True
+    return any(_is_patched(kind) for kind in kinds)
+
+
+def _is_patched(kind: type[nn.Module]) -> bool:
+    """Return whether a class's ``forward`` comes from another file than the class."""
+    owner = next(c for c in kind.__mro__ if 'forward' in vars(c))
+    code = getattr(owner.forward, '__code__', None)
+    return code is None or code.co_filename != inspect.getfile(owner)
 
 
 def frozen_tensors(module: nn.Module) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from lm4ve.blocks.frozen import Frozen, count_parameters, frozen_tensors, is_plain
+from lm4ve.blocks.frozen import Frozen, acts_on_modules, count_parameters, frozen_tensors, is_plain
 from lm4ve.blocks.language_model import LanguageModel, Window
 from lm4ve.blocks.layer import LLMLayer, Queries, check_padding, take_tokens
 from lm4ve.blocks.low_rank import Factors, count_macs, factorize, run_layer
@@ -298,10 +298,13 @@ class LLMBlock(ProvenanceMixin):
     def can_fold(self, mapper: nn.Module) -> bool:
         """Return whether mapper, norm and projections compute what their classes define.
 
-        Only then do their weights determine the result: no hook, adapter or bias of the mapper.
+        Only then do their weights determine the result: no hook, adapter or bias of the mapper,
+        and nothing that acts on modules from outside.
         """
         layer: Any = self.layers[0]
         norm = nn.Identity if layer.norm_form is None else layer.norm_form[0]
+        if acts_on_modules((LLMBlock, LLMLayer, Frozen, nn.Linear, norm)):
+            return False
         return (
             is_plain(self, LLMBlock)
             and is_plain(layer, LLMLayer)
