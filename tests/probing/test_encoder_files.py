@@ -24,6 +24,8 @@ from lm4ve.llm.foreign_config import build_foreign_config
 from lm4ve.probing.encoders import load_encoder
 from tests.helpers.hostile import edit
 
+#: Equal weights give equal bits, which decide what features read.
+pytestmark = pytest.mark.bitwise
 SIZES = dict(image_size=32, hidden_size=16, intermediate_size=24, num_attention_heads=2)
 
 
