@@ -259,6 +259,33 @@ def test_autocast_does_not_reach_into_the_block(checkpoints, dtype):
     assert torch.equal(inside, block(tokens()))
 
 
+ROPES = {
+    'dynamic': dict(rope_type='dynamic', rope_theta=1e4, factor=2.0),
+    'longrope': dict(
+        rope_type='longrope',
+        rope_theta=1e4,
+        factor=2.0,
+        short_factor=[1.0] * 4,
+        long_factor=[3.0] * 4,
+        original_max_position_embeddings=8,
+    ),
+}
+
+
+@pytest.mark.bitwise
+@pytest.mark.parametrize('kind', ROPES)
+def test_rotary_does_not_depend_on_earlier_lengths(kind):
+    fields = dict(FAMILIES['llama'], max_position_embeddings=8, rope_parameters=ROPES[kind])
+
+    def block() -> LLMBlock:
+        return LLMBlock(arch=fields, rotary=True)
+
+    used = block()
+    for length in (5, 40, 12, 5, 20, 9):
+        x = torch.randn(2, length, 32)
+        assert torch.equal(used(x), block()(x))
+
+
 @pytest.mark.bitwise
 def test_rotary_tables_stay_fp32_in_a_cast_block(checkpoints):
     block = LLMBlock(checkpoints('llama'), rotary=True)

@@ -66,6 +66,9 @@ class RotaryTables:
         self.reach = model.spec.reach and model.spec.reach(model.config)
         by_type = 'layer_type' in inspect.signature(self.module.forward).parameters
         self.layer_types: list[str] | None = model.config.layer_types if by_type else None
+        kinds = str(getattr(self.module, 'rope_type', ''))  # a dict where layers differ
+        #: Whether a call writes into the module what follows from the number of tokens.
+        self.by_length = 'dynamic' in kinds or 'longrope' in kinds
 
     def __call__(self, layer: int, length: int, device: torch.device) -> Tables:
         """Return cos and sin for a layer, each ``[1, length, r]``.
@@ -78,6 +81,8 @@ class RotaryTables:
             check(field, length, most=self.reach)
         options = [self.layer_types[layer]] if self.layer_types else []
         module = self.by_layer[layer] if self.by_layer else self.module
+        if self.by_length:
+            module = copy.deepcopy(module)  # or tables would depend on the lengths of earlier calls
         with torch.no_grad():
             made = module(torch.zeros(1), torch.arange(length)[None], *options)
             cos, sin = FORMS[self.form](made)
