@@ -116,7 +116,7 @@ OTHER_FILES = [
     (lambda s: s.pop('vit_model.visual.conv1.weight'), ANSWERS, "METER with CLIP's ViT or Swin"),
     (lambda s: s.update({'nlvr2_classifier.0.weight': torch.zeros(1)}), ANSWERS, 'nlvr2'),
     (lambda s: None, None, '--vocabulary'),
-    (lambda s: None, ['yes'], '--vocabulary.*=1'),
+    (lambda s: None, ['yes'], '--vocabulary has 1 answers'),
 ]
 
 

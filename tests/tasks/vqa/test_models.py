@@ -109,7 +109,7 @@ def test_scores_are_fp32_under_mixed_precision(tokenizer):
 
 TOKENIZERS = [
     (['<pad>', '<s>', '</s>', '<unk>'], WORDS, None, 12, 'pad_token_id=0 must be one of 1'),
-    (SPECIAL, WORDS, 'bert', 12, "'bert' must be one of roberta"),
+    (SPECIAL, WORDS, 'bert', 12, "the family is 'bert', but the encoder's is 'roberta'"),
     (SPECIAL, WORDS, None, 39, 'max_length=39 must be at most 38'),
     (SPECIAL, [*WORDS, *'bcdefghj'], None, 12, 'tokens=28 must be at most 20'),
 ]

@@ -191,7 +191,7 @@ def test_packing_keeps_pixels_and_texts():
     assert packed['inputs'].equal(torch.from_numpy(image).permute(2, 0, 1))
     assert packed['data_samples'].metainfo == dict(text=['a', 'b'], gt_answers=['c'], question_id=7)
     assert pack(dict(img=np.zeros((2, 4), np.uint8)))['inputs'].shape == (3, 2, 4)
-    with pytest.raises(UserError, match="channels of 'a.png'=4"):
+    with pytest.raises(UserError, match="'a.png' has 4 channels, not 3. Fix: "):
         pack(dict(img=np.zeros((2, 4, 4), np.uint8), img_path='a.png'))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lm4ve.blocks import LLMBlock, frozen_tensors
 from lm4ve.blocks.provenance import SOURCE_KEY
-from lm4ve.errors import CheckpointError, UserError, check, listing
+from lm4ve.errors import CheckpointError, UserError, listing, require
 from lm4ve.llm.meta_layout import rotary_rows_to_huggingface
 from lm4ve.tasks.base.key_rules import Rules, rename
 
@@ -122,7 +122,12 @@ def compare_block(state: dict[str, Tensor], llm: str, layer: int | Sequence[int]
         # The released code never loads it, and LLMBlock applies the norm with unit gain.
         raise CheckpointError(f"'{norm}' is not all ones, so outputs would differ.")
     block = LLMBlock(checkpoint=llm, layers=layers)
-    check('--llm: model_type', block.source['model_type'], choices=('llama',))
+    kind = block.source['model_type']
+    require(
+        kind == 'llama',
+        f"--llm: model_type is '{kind}', but the released weights go with a block of LLaMA-7B. "
+        'Fix: give the folder of that one.',
+    )
     theirs, head_dim = frozen_tensors(block), block.layers[0].head_dim
     differences = {
         name: _difference(name, mine[name], theirs[ours], head_dim) for name, ours in names.items()

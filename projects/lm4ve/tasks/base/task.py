@@ -16,7 +16,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 
 from lm4ve import registry
-from lm4ve.errors import UserError, check, listing
+from lm4ve.errors import UserError, listing, require
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,12 @@ def register_task(name: str, package: str) -> None:
     Raises:
         UserError: Another package has this name.
     """
-    check(f"The package of the task '{name}'", package, choices=(TASKS.setdefault(name, package),))
+    known = TASKS.setdefault(name, package)
+    require(
+        package == known,
+        f"The package of the task '{name}' is '{known}' already, not '{package}'. Fix: choose "
+        'another name for the task.',
+    )
     task = importlib.import_module(package).TASK
     for module, names in task.registers.items():
         place = (f'{package}.{module}', task.extra)
@@ -165,4 +170,9 @@ def task_of_config(cfg: Config) -> Task:
 
 def require_task(cfg: Config, name: str) -> None:
     """Refuse a config of another task than a tool is for."""
-    check(f'The task of {cfg.model.type}', task_of_config(cfg).name, choices=(name,))
+    found = task_of_config(cfg).name
+    require(
+        found == name,
+        f"The task of {cfg.model.type} is '{found}', but this tool is for '{name}'. Fix: a config "
+        'of that task (lm4ve list --task).',
+    )

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from torch import nn
 
-from lm4ve.errors import UserError, check
+from lm4ve.errors import UserError, require
 from lm4ve.tasks.base.analysis import Layout, Row, TaskAnalysis, numbered
 from lm4ve.tasks.base.pictures import BACKGROUND, Picture, TokenMap, without_ticks
 from lm4ve.tasks.motion import TASK
@@ -33,7 +33,11 @@ class MotionAnalysis(TaskAnalysis):
             scene = Argoverse2Reader(path.parent.parent).read(path)
         steps = len(scene.future[0])
         wanted = cfg.model.decoder.get('future_steps', steps)
-        check(f"'{path}': steps to forecast", steps, choices=(wanted,))
+        require(
+            steps == wanted,
+            f"'{path}' has {steps} steps to forecast, but model.decoder.future_steps={wanted}. "
+            'Fix: a scene of the data set of the config.',
+        )
         return Compose(pipeline)(dict(scene=scene, sample_idx=0))
 
     def layout(

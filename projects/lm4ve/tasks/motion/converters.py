@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lm4ve.errors import check
+from lm4ve.errors import require
 from lm4ve.tasks.base.key_rules import Rules, rename, template_rules
 
 _STACKS = {
@@ -84,7 +84,10 @@ def convert_mmtransformer(
         UserError: ``llm`` is given.
         CheckpointError: A key is unknown or missing.
     """
-    check(f'{origin} has no block of a language model, so --llm', llm, choices=(None,))
+    require(
+        llm is None,
+        f'{origin} has no block of a language model, so --llm has no use. Fix: leave it out.',
+    )
     state = {name.removeprefix('stacked_transformer.'): t for name, t in state.items()}
     renamed = rename(state, RULES, origin)
     converted = {name: tensor for name, tensor in renamed.items() if '.in.' not in name}

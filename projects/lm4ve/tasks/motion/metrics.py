@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from mmengine.evaluator import BaseMetric
 
-from lm4ve.errors import UserError, check
+from lm4ve.errors import UserError, check, require
 from lm4ve.files import replacing
 from lm4ve.registry import METRICS
 
@@ -100,11 +100,16 @@ def write_submission(path: str | Path, forecasts: list[dict], form: str) -> None
         ValueError: An Argoverse 1 sequence is not named by its number.
     """
     path, (suffix, steps) = Path(path), CONVENTIONS[form]
-    check(f"submission='{path}' for {form}: suffix", path.suffix, choices=(suffix,))
+    require(
+        path.suffix == suffix, f"submission='{path}' must end in '{suffix}', the form of {form}."
+    )
     rows = []
     for f in forecasts:
         lines, p = (np.asarray(f[name], np.float64) for name in ('trajectories', 'probabilities'))
-        check(f"scene '{f['scene_id']}': steps", lines.shape[1], choices=(steps,))
+        require(
+            lines.shape[1] == steps,
+            f"scene '{f['scene_id']}': steps are {lines.shape[1]}, but {form} takes {steps}.",
+        )
         # The best first, since servers keep the first k where probabilities tie.
         for i in np.argsort(-p, kind='stable'):
             rows.append((f['scene_id'], f['track_id'], p[i] / p.sum(), *lines[i].T))

@@ -16,7 +16,7 @@ from PIL import Image
 from timm.data import auto_augment as timm
 
 from lm4ve.compat import for_pillow
-from lm4ve.errors import check
+from lm4ve.errors import require
 from lm4ve.registry import TRANSFORMS
 
 #: RGB of what comes in at the borders.
@@ -51,7 +51,10 @@ class ClipRandAugment(BaseTransform):
         self.config = config
         self.crop = crop and TRANSFORMS.build(crop)
         # A lazy crop is cut out by a later transform: once more.
-        check('crop.lazy', getattr(self.crop, 'lazy', False), choices=(False,))
+        require(
+            not getattr(self.crop, 'lazy', False),
+            'crop.lazy=True would cut the crop out once more later. Fix: crop.lazy=False.',
+        )
 
     def transform(self, results: dict) -> dict:
         clip = np.stack(results.pop('imgs'))

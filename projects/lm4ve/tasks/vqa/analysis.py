@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from torch import Tensor, nn
 
-from lm4ve.errors import check
+from lm4ve.errors import require
 from lm4ve.tasks.base.analysis import (
     Layout,
     Rows,
@@ -50,7 +50,11 @@ class ImageTextAnalysis(TaskAnalysis):
         """Read an image with a ``question``, or a ``caption`` (``|`` between several)."""
         asks = str(cfg.model.head.type).endswith('VQAHead')
         wanted = 'question' if asks else 'caption'
-        check(f'the texts beside an image, --{wanted}', list(options), choices=([wanted],))
+        require(
+            list(options) == [wanted],
+            f'The text beside an image is --{wanted} for {cfg.model.head.type}, not '
+            f'{" and ".join(f"--{name}" for name in options) or "missing"}.',
+        )
         texts = [options[wanted]] if asks else options[wanted].split('|')
         (image,) = list_images(path)
         entry = dict(img_path=str(image), text=list_texts(texts, f'--{wanted}'), gt_answers=[])

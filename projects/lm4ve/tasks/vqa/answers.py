@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mmpretrain.evaluation.metrics.vqa import _process_digit_article, _process_punctuation
 
-from lm4ve.errors import check
+from lm4ve.errors import check, require
 from lm4ve.tasks.base.language.answering import SCORES
 from lm4ve.tasks.base.language.json_files import read_json
 
@@ -84,7 +84,12 @@ def read_vocabulary(
         check(f'{field}: an answer', answer, kind=str)
     # The fingerprint in checkpoints joins the answers by line breaks.
     lines = {a for a in answers if '\n' not in a}
-    check(f'{field}: the number of different lines', len(lines), choices=(len(answers) or 1,))
+    require(answers, f'{field} has no answers. Fix: a line for each answer.')
+    require(
+        len(lines) == len(answers),
+        f'{field}: {len(answers)} answers are only {len(lines)} different lines. Fix: name each '
+        'answer once, without line breaks.',
+    )
     return tuple(answers)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lm4ve.errors import check
+from lm4ve.errors import check, listing, require
 from lm4ve.tasks.base.key_rules import Rules, rename, template_rules
 from lm4ve.tasks.base.language.answering import FINGERPRINT, vocabulary_digest
 from lm4ve.tasks.vqa.answers import read_vocabulary
@@ -104,7 +104,11 @@ def convert_meter(
     """
     # Another encoder in one message, rather than by a list of keys.
     found = {f'{_CLIP}conv1.weight', 'vit_model.patch_embed.proj.weight'}.intersection(state)
-    check(f"{origin} is a METER with CLIP's ViT or Swin", len(found), choices=(1,))
+    require(
+        len(found) == 1,
+        f"{origin} is no METER with CLIP's ViT or Swin, which are what can be converted: it has "
+        f'{listing(sorted(found)) or "neither of their first layers"}.',
+    )
     if task == 'auto':
         heads = {name.partition('.')[0] for name in state}
         task = 'retrieval' if 'rank_output' in heads else 'matching'
@@ -129,7 +133,11 @@ def convert_meter(
         check('--vocabulary, the answers of the head in their order', vocabulary, kind=(str, list))
         assert vocabulary is not None
         answers = read_vocabulary(vocabulary, '--vocabulary')
-        check(f'answers of --vocabulary for {origin}', len(answers), choices=(len(bias),))
+        require(
+            len(answers) == len(bias),
+            f'--vocabulary has {len(answers)} answers, but {origin} has scores for {len(bias)}. '
+            'Fix: the answers that it was trained with, in their order.',
+        )
         converted[f'head.{FINGERPRINT}'] = vocabulary_digest(answers)
     return converted
 
@@ -151,7 +159,7 @@ def to_meter(state: dict[str, Tensor], origin: str = 'The checkpoint') -> dict[s
     """
     for part in ('neck.', 'head.contrastive.'):
         found = any(k.startswith(part) for k in state)
-        check(f"'{part}' of {origin}, for which METER has no place", found, choices=(False,))
+        require(not found, f"{origin} has '{part}', for which the released METER has no place.")
     joined = {}
     for name, tensor in state.items():
         if match := re.fullmatch(r'(.*\.self_attn\.)q_proj(\..*)', name):

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from torch import Tensor, nn
 
-from lm4ve.errors import check
+from lm4ve.errors import check, require
 from lm4ve.tasks.base.analysis import tested_dataset
 from lm4ve.tasks.base.image_files import find_defect, read_pixels
 from lm4ve.tasks.base.inferencer import TaskInferencer
@@ -43,10 +43,13 @@ def list_images(images: Image | Sequence[Image]) -> list[Image]:
     for image in found:
         if isinstance(image, np.ndarray):
             kind = str(image.dtype), image.ndim, image.shape[-1]
-            check('type, dimensions and channels of an image', kind, choices=(('uint8', 3, 3),))
+            require(
+                kind == ('uint8', 3, 3),
+                f'An image is an array [H, W, 3] of uint8, not {image.dtype} {list(image.shape)}.',
+            )
         else:
             defect = find_defect(str(image), decode=True)
-            check(f"the defect of '{image}'", defect, choices=(None,))
+            require(defect is None, f"'{image}' cannot be read: {defect}.")
     return found
 
 
@@ -65,8 +68,12 @@ class _ImageInferencer(TaskInferencer):
 
     def check_model(self, model: nn.Module) -> None:
         """Refuse a head of the other kind."""
-        name = f'{type(self).__name__}: model.head has a vocabulary'
-        check(name, hasattr(model.head, 'vocabulary'), choices=(self.asks,))
+        has_vocabulary = hasattr(model.head, 'vocabulary')
+        require(
+            has_vocabulary == self.asks,
+            f'{type(self).__name__} takes a model.head {"with" if self.asks else "without"} a '
+            f'vocabulary, not {type(model.head).__name__}. Fix: the inferencer of its task.',
+        )
 
     def _init_pipeline(self, cfg: Config) -> Callable:
         """Return the config's test pipeline, for entries with a file or an array."""

@@ -17,7 +17,7 @@ from mmengine.runner.amp import autocast
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lm4ve.errors import build_from, check
+from lm4ve.errors import build_from, check, require
 from lm4ve.registry import LOOPS
 from lm4ve.runner.same_data import innermost
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
@@ -166,7 +166,11 @@ class _RetrievalLoop:
             check(f'{field}.coarse.top_k', self.coarse['top_k'], kind=int, least=1)
         self.pairs_per_batch = pairs_per_batch
         test_mode = getattr(self.dataloader.dataset, 'test_mode', True)
-        check(f'{self.mode}_dataloader.dataset.test_mode', test_mode, choices=(True,))
+        require(
+            test_mode,
+            f'{self.mode}_dataloader.dataset.test_mode=False draws captions at random. Fix: '
+            f'{self.mode}_dataloader.dataset.test_mode=True.',
+        )
         self._encoded: list[EncodedImage] = []
 
     @torch.no_grad()

@@ -17,7 +17,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from torch import Tensor
 
-from lm4ve.errors import check
+from lm4ve.errors import check, require
 from lm4ve.files import write_text
 from lm4ve.registry import METRICS
 from lm4ve.tasks.vqa.answers import clean_answer, normalize_answer
@@ -155,7 +155,11 @@ class VQAAccuracy(BaseMetric):
         if self.result_file is not None:
             # In the form of VQA's evaluation server, one for each question.
             ids = {r[0] for r in results} - {None}
-            check('questions with a question_id of their own', len(ids), choices=(len(results),))
+            require(
+                len(ids) == len(results),
+                f'{len(results)} results have {len(ids)} different values of question_id. Fix: a '
+                'question_id for each, or no result_file.',
+            )
             answers = [dict(question_id=r[0], answer=r[1]) for r in results]
             write_text(json.dumps(answers), self.result_file)
         by_type = defaultdict(list)

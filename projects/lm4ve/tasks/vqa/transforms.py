@@ -7,7 +7,7 @@ import torch
 from mmcv.transforms import BaseTransform
 from mmpretrain.datasets.transforms import SolarizeAdd as HostSolarizeAdd
 
-from lm4ve.errors import check
+from lm4ve.errors import require
 from lm4ve.registry import TRANSFORMS
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
 
@@ -54,7 +54,11 @@ class PackVisionLanguage(BaseTransform):
         image = results['img']
         if image.ndim == 2:
             image = np.repeat(image[..., None], 3, axis=-1)
-        check(f"channels of '{results.get('img_path')}'", image.shape[-1], choices=(3,))
+        require(
+            image.shape[-1] == 3,
+            f"'{results.get('img_path')}' has {image.shape[-1]} channels, not 3. Fix: convert it "
+            'to RGB.',
+        )
         kept = {k: results[k] for k in self.meta_keys if k in results}
         pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
         return dict(inputs=pixels, data_samples=VisionLanguageDataSample(metainfo=kept))

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lm4ve.errors import UserError, check, listing
+from lm4ve.errors import UserError, check, listing, require
 from lm4ve.files import check_end
 
 
@@ -91,7 +91,10 @@ def _csv_rows(text: str, path: str | Path, delimiter: str) -> Iterator[tuple[int
     check_end(text, path)
     reader = csv.DictReader(io.StringIO(text, newline=''), delimiter=delimiter, strict=True)
     names = reader.fieldnames or ()
-    check(f"columns of '{path}' with different names", len(set(names)), choices=(len(names),))
+    require(
+        len(set(names)) == len(names),
+        f"'{path}' has two columns of one name among {listing(names, 12)}. Fix: rename one.",
+    )
     for row in reader:
         if None in row or None in row.values():
             raise ValueError(f'line {reader.line_num} has not as many cells as the header')

@@ -15,7 +15,7 @@ from mmengine.logging import print_log
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor, nn
 
-from lm4ve.errors import CheckpointError, UserError, check, first_line
+from lm4ve.errors import CheckpointError, UserError, check, first_line, require
 from lm4ve.llm.checkpoint import read_config_file
 from lm4ve.llm.sources import find_files
 from lm4ve.tasks.base.language.pretrained import naming
@@ -158,7 +158,11 @@ def check_tokenizer(preprocessor: Any, encoder: nn.Module) -> None:
         getattr(encoder, k, None) for k in ('model_type', 'vocab_size', 'pad_id', 'max_length')
     )
     if None not in (family, preprocessor.tokenizer_type):
-        check(f'{name}: the family', preprocessor.tokenizer_type, choices=(family,))
+        require(
+            preprocessor.tokenizer_type == family,
+            f"{name}: the family is '{preprocessor.tokenizer_type}', but the encoder's is "
+            f"'{family}'. Fix: the tokenizer that the encoder was trained with.",
+        )
     tokens = max(len(tokenizer), 1 + max(tokenizer.get_vocab().values(), default=0))
     check(f'{name}: the number of tokens', tokens, most=size)
     check(f'{name}: pad_token_id', tokenizer.pad_token_id, choices=None if pad is None else (pad,))

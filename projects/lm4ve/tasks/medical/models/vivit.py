@@ -4,7 +4,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from lm4ve.errors import UserError, check
+from lm4ve.errors import UserError, check, require
 from lm4ve.registry import MODELS
 
 
@@ -90,8 +90,14 @@ class ViViT(BaseModule):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        check('backbone.image_size modulo patch_size', image_size % patch_size, choices=(0,))
-        check('backbone.frames modulo frame_patch_size', frames % frame_patch_size, choices=(0,))
+        require(
+            image_size % patch_size == 0,
+            f'backbone.image_size={image_size} is no multiple of patch_size={patch_size}.',
+        )
+        require(
+            frames % frame_patch_size == 0,
+            f'backbone.frames={frames} is no multiple of frame_patch_size={frame_patch_size}.',
+        )
         check('backbone.out_type', out_type, choices=('cls_token', 'raw'))
         self.out_type = out_type
         self.shape = (in_channels, frames, image_size, image_size)

@@ -15,7 +15,7 @@ from mmengine.model import BaseModel, BaseModule
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from lm4ve.errors import UserError, build_from, check
+from lm4ve.errors import UserError, build_from, check, require
 from lm4ve.registry import MODELS
 
 
@@ -93,7 +93,10 @@ class VolumeViT(BaseModule):
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         for axis, (size, patch) in enumerate(zip(image_size, patch_size, strict=True)):
-            check(f'backbone.image_size[{axis}] modulo patch_size', size % patch, choices=(0,))
+            require(
+                size % patch == 0,
+                f'backbone.image_size[{axis}]={size} is no multiple of patch_size={patch}.',
+            )
         self.shape, self.patch_size = (in_channels, *image_size), tuple(patch_size)
         grid = [size // patch for size, patch in zip(image_size, patch_size, strict=True)]
         self.embed = nn.Linear(in_channels * math.prod(patch_size), embed_dims)

@@ -13,7 +13,7 @@ from filelock import FileLock
 from mmengine.dist import barrier, is_main_process
 from tqdm import tqdm
 
-from lm4ve.errors import check
+from lm4ve.errors import check, require
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.base.generated import write_once
 from lm4ve.tasks.motion.datasets.argoverse import CITY_IDS, TAGS, Argoverse1Reader, ArgoverseReader
@@ -122,7 +122,11 @@ class TrafficDataset(MotionDataset):
         check('TrafficDataset.split', split, choices=counts)
         if part is not None:
             # Both part and indices would choose scenes.
-            check('TrafficDataset.indices with part', kwargs.get('indices'), choices=(None,))
+            require(
+                kwargs.get('indices') is None,
+                f"TrafficDataset.indices does not go with part='{part}', which chooses the scenes. "
+                'Fix: leave one of them out.',
+            )
             kwargs['indices'] = part_of(part, counts[split])
         folder = Path(root)
         # Only one process writes; the others wait for it, those of this training

@@ -14,7 +14,7 @@ from scipy.spatial import ConvexHull
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from lm4ve.errors import UserError, check
+from lm4ve.errors import UserError, require
 from lm4ve.tasks.motion.models.losses import ends_of
 
 
@@ -78,7 +78,11 @@ class Regions(nn.Module):
             UserError: The proposals cannot be shared out equally.
         """
         regions = len(self.centers)
-        check(f'encoder.num_proposals modulo {regions} regions', count % regions, choices=(0,))
+        require(
+            count % regions == 0,
+            f'encoder.num_proposals={count} cannot be shared out equally among {regions} regions. '
+            f'Fix: a multiple of {regions}.',
+        )
         mine = self(ends_of(future, valid))
         owner = torch.arange(count, device=future.device) // (count // regions)
         return mine[:, None] == owner

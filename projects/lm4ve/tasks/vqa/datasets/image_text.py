@@ -7,7 +7,7 @@ from typing import Any
 import mmcv.transforms  # noqa: F401  (registers LoadImageFromFile)
 from mmengine import fileio
 
-from lm4ve.errors import check
+from lm4ve.errors import require
 from lm4ve.files import leads_outside
 from lm4ve.tasks.base.image_files import ImageFilesMixin
 from lm4ve.tasks.base.language.text_entries import TextDataset
@@ -51,12 +51,18 @@ class ImageTextDataset(ImageFilesMixin, TextDataset):
         """
         folder = self.data_prefix['img_path']
         outside = not name.strip() or leads_outside(name, folder or '.')
-        check(f"{where}: '{name}' leads out of the folder '{folder}'", outside, choices=(False,))
+        require(
+            not outside,
+            f"{where}: '{name}' leads out of the folder '{folder}'. Fix: name a file in it.",
+        )
         return fileio.join_path(folder, name) if folder else name
 
     def check_some_images(self, paths: Sequence[str]) -> None:
         """Refuse a training whose first images are all missing; a test reads all of them anyway."""
         if self._backend_args is None and not self.is_scanned():
             found = any(map(osp.isfile, list(dict.fromkeys(paths))[:_LOOKED_FOR]))
-            name = f"dataset.data_root, dataset.data_prefix: existence of '{paths[0]}' and the next"
-            check(name, found, choices=(True,))
+            require(
+                found,
+                f"'{paths[0]}' and the next images do not exist. Fix: dataset.data_root and "
+                'dataset.data_prefix.',
+            )

@@ -15,7 +15,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from lm4ve.errors import check
+from lm4ve.errors import brief, check, require
 from lm4ve.registry import DATASETS, HOOKS
 from lm4ve.tasks.base.language.json_files import (
     check_pairs,
@@ -244,7 +244,12 @@ def read_official(path: str, key: str, split: str | None = None) -> dict[int, di
         header = dict(content, version=content.get('info', {}).get('version', '2.0'))
     expected = dict(task_type='Open-Ended', version='2.0')
     for name, value in (expected if split is None else dict(expected, data_subtype=split)).items():
-        check(f"{field}: {name} of '{path}'", header.get(name, value), choices=(value,))
+        stated = header.get(name, value)
+        require(
+            stated == value,
+            f"{field}: '{path}' has {name}={brief(repr(stated))}, not {value!r}. Fix: the file of "
+            'VQA v2 for this split.',
+        )
     check_unique(ids, path)
     return found
 
@@ -369,6 +374,9 @@ class AskFirstHook(Hook):
         loader = runner.train_dataloader
         count = getattr(loader.dataset, 'questions_per_image', None)
         check('train_dataloader.dataset.questions_per_image with AskFirstHook', count, kind=int)
-        field = 'train_dataloader.persistent_workers with AskFirstHook'
-        check(field, loader.num_workers and loader.persistent_workers, choices=(False,))
+        require(
+            not (loader.num_workers and loader.persistent_workers),
+            'train_dataloader.persistent_workers=True does not go with AskFirstHook, since workers '
+            'that stay do not see its changes. Fix: train_dataloader.persistent_workers=False.',
+        )
         loader.dataset.asked = self.answers if runner.epoch < self.epochs else None

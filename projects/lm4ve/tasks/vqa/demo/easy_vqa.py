@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from mmcv.transforms import BaseTransform
 
-from lm4ve.errors import check
+from lm4ve.errors import check, require
 from lm4ve.registry import DATASETS, TRANSFORMS
 from lm4ve.tasks.base.language.json_files import read_json
 from lm4ve.tasks.vqa.datasets.vqa import VQADataset
@@ -38,7 +38,11 @@ def locate_easy_vqa() -> Path:
         UserError: It is another version.
     """
     package = importlib.metadata.distribution('easy-vqa')
-    check('the version of the package easy-vqa', package.version, choices=('1.0',))
+    require(
+        package.version == '1.0',
+        f"the version of the package easy-vqa is {package.version}, but the demo's data is that of "
+        "1.0. Fix: pip install 'easy-vqa==1.0'.",
+    )
     return Path(str(package.locate_file('easy_vqa/data')))
 
 

@@ -18,7 +18,7 @@ from mmengine.utils import to_2tuple
 from torch import Tensor, nn
 from transformers import AutoModel
 
-from lm4ve.errors import UserError, check
+from lm4ve.errors import UserError, check, require
 from lm4ve.registry import MODELS
 from lm4ve.tasks.base.language.pretrained import (
     build_bare,
@@ -141,7 +141,10 @@ class TransformersImageEncoder(_TransformersEncoder):
         self.is_clip = 'siglip' not in self._config.model_type
         config = getattr(self._config, 'vision_config', self._config)
         if self.is_clip:
-            check(f'{self.field}.head_token of CLIP', head_token, choices=(False,))
+            require(
+                not head_token,
+                f'{self.field}.head_token=True is for SigLIP; CLIP has a class token. Fix: False.',
+            )
         else:
             config.vision_use_head = head_token
         most = config.num_hidden_layers - 1
@@ -149,7 +152,11 @@ class TransformersImageEncoder(_TransformersEncoder):
         config.num_hidden_layers -= drop_layers
         config.image_size = image_size or config.image_size
         rest = config.image_size % config.patch_size
-        check(f'{self.field}.image_size modulo the size of a patch', rest, choices=(0,))
+        require(
+            rest == 0,
+            f'{self.field}.image_size={config.image_size} is no multiple of its patches of '
+            f'{config.patch_size}.',
+        )
         self.head_token = head_token
         self.num_prefix_tokens = int(self.is_clip or head_token)
         self._build(config)
@@ -249,7 +256,11 @@ class TransformersTextEncoder(_TransformersEncoder):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         config = self._config.get_text_config()
-        check(f'{self.field}.is_encoder_decoder', config.is_encoder_decoder, choices=(False,))
+        require(
+            not config.is_encoder_decoder,
+            f"{self.field}: '{config.model_type}' is an encoder and a decoder, of which only an "
+            'encoder alone can be used here. Fix: another model.',
+        )
         # A pooler that nobody reads would stop distributed training.
         family: Any = AutoModel._model_mapping[type(config)]
         parameters = inspect.signature(family).parameters
@@ -313,8 +324,11 @@ class ConvStem(nn.Sequential):
         sides = {*to_2tuple(kernel_size), *to_2tuple(stride)}
         side, count = max(sides), max(sides).bit_length() - 1
         fits = to_2tuple(kwargs.get('padding', 0)) == (0, 0) and len(sides) == 1
-        name = 'lm4ve.ConvStem: patches without overlap whose side is a power of two'
-        check(name, fits and count > 0 and 2**count == side, choices=(True,))
+        require(
+            fits and count > 0 and 2**count == side,
+            'lm4ve.ConvStem takes patches without overlap or padding whose side is a power of two, '
+            f'not sides {sorted(sides)} and padding={kwargs.get("padding", 0)}.',
+        )
         layers: list[nn.Module] = []
         for i in range(count):
             width = max(16, out_channels >> (count - 1 - i)) if i < count - 1 else out_channels

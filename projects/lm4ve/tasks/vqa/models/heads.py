@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from lm4ve.errors import build_from, check
+from lm4ve.errors import build_from, check, require
 from lm4ve.registry import MODELS
 from lm4ve.tasks.base.language.answering import VocabularyHead, in_fp32
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
@@ -79,7 +79,11 @@ class VQAHead(VocabularyHead, BaseModule):
         for given in (s.gt_answers for s in data_samples):
             # A sample with one question may have its answers, as everywhere else, in one flat list.
             answers += [given] if all(isinstance(a, str) for a in given) else given
-        check('the lists of gt_answers of a batch', len(answers), choices=(len(logits),))
+        require(
+            len(answers) == len(logits),
+            f'A batch has {len(answers)} lists of gt_answers for {len(logits)} questions. Fix: one '
+            'list of answers for each question.',
+        )
         targets = torch.zeros(logits.shape)  # each access to a GPU's tensor would wait for the GPU
         for row, given in enumerate(answers):
             for answer, score in soft_scores(given).items():

@@ -10,7 +10,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from lm4ve.errors import check
+from lm4ve.errors import check, require
 from lm4ve.registry import MODELS
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
 from lm4ve.tasks.base.language.text_preprocessor import check_tokenizer
@@ -186,10 +186,22 @@ def check_parts(model: METER) -> None:
     widths = (('neck', neck, channels), ('head', model.head, 2 * channels))
     for name, part, width in widths:
         found = getattr(part, 'in_channels', width)
-        check(f'model.{name}.in_channels', found, choices=(width,))
+        require(
+            found == width,
+            f'model.{name}.in_channels={found} does not fit the fusion. Fix: in_channels={width}.',
+        )
     # METER pools by itself.
-    check('model.neck.out_type', getattr(neck, 'out_type', 'raw'), choices=('raw',))
+    out_type = getattr(neck, 'out_type', 'raw')
+    require(
+        out_type == 'raw',
+        f"model.neck.out_type='{out_type}' gives a vector, and METER pools by itself. Fix: "
+        "model.neck.out_type='raw'.",
+    )
     if getattr(encoder, 'num_prefix_tokens', 1) == 0:  # no class token
-        check('model.image_pool', model.image_pool, choices=('mean',))
+        require(
+            model.image_pool == 'mean',
+            f"model.image_pool='{model.image_pool}' needs a class token, which this image encoder "
+            "does not have. Fix: model.image_pool='mean'.",
+        )
     if hasattr(model.data_preprocessor, 'tokenizer'):
         check_tokenizer(model.data_preprocessor, model.text_encoder)
