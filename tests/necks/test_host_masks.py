@@ -348,6 +348,25 @@ def test_a_recomputed_place_reads_the_same_mask(reentrant, after):
 
 
 @pytest.mark.parametrize('reentrant', [False, True])
+@pytest.mark.parametrize('after', ['encoder.layer.1', 'encoder.layer.0.attention.output.dense'])
+def test_checkpointing_of_transformers_keeps_the_mask(after, reentrant):
+    sizes = dict(SIZES, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    model = put(text_model('Bert', sizes), after).train()
+    ids = torch.randint(5, 38, (2, N), generator=torch.Generator().manual_seed(1))
+    gradients = []
+    for recomputes in (False, True):
+        if recomputes:
+            options = dict(use_reentrant=reentrant)
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+        model.zero_grad()
+        for mask in (KEPT.long(), torch.ones(2, N, dtype=torch.long)):  # padded, and not
+            out = model(input_ids=ids, attention_mask=mask)[0]
+            out[:, :SHORT].square().sum().backward()
+        gradients.append(model.embeddings.word_embeddings.weight.grad.clone())
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize('reentrant', [False, True])
 def test_a_recomputed_place_that_lost_its_mask_is_refused(reentrant):
     class Silent(Told):
         def forward(self, x):

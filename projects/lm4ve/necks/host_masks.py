@@ -231,7 +231,7 @@ def check_mask(mask: Mapping[str, str] | None, signatures: list[Signature]) -> d
     return dict(mask)
 
 
-def find_mask(calls: list[Call]) -> tuple[Call, str] | None:
+def find_mask(calls: list[Call]) -> tuple[Call, str | None] | None:
     """Find the argument that tells of padding at a place.
 
     What the user named comes first. Then the innermost call decides that has an argument of the
@@ -242,7 +242,8 @@ def find_mask(calls: list[Call]) -> tuple[Call, str] | None:
         calls (list[Call]): The place's own call, then those around it, the innermost first.
 
     Returns:
-        tuple[Call, str] | None: The call and the argument's name, or None: no padding.
+        tuple[Call, str | None] | None: The call that decides and the argument's name, or None for
+        it if there is no padding. None: no call has such an argument.
 
     Raises:
         UserError: A mask is unknown, or it is not clear which one holds.
@@ -261,7 +262,7 @@ def find_mask(calls: list[Call]) -> tuple[Call, str] | None:
             _refuse_two_inputs(call, found)
             return call, found
         if known:
-            return None
+            return call, None
     return None
 
 

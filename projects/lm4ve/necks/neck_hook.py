@@ -187,9 +187,11 @@ class ThroughNeck:
         if found is None:
             self._refuse_lost_mask(calls)
             return _output_of(neck, x, None)
+        told, name = found
+        if name is None:
+            return _output_of(neck, x, None)
         if len(layout) != x.dim():
             return _output_of(neck, x, None)  # which the neck refuses
-        told, name = found
         if told is not call and not self.reads_around:
             self.reads_around = True
         extra = getattr(neck, 'num_extra_tokens', 0)
