@@ -186,7 +186,7 @@ def test_a_host_keeps_its_layers_depths():
 WRONG = [
     (dict(after='block.1'), r"after='block.1' is no submodule of Encoder. Did you mean 'blocks"),
     (dict(after=''), "after='' is no submodule.*stem, blocks"),
-    (dict(after='blocks'), 'only a container.*blocks.0, blocks.1'),
+    (dict(after='blocks'), r'only a container.*blocks\.\{0\.\.1\}'),
     (dict(after='act'), 'does not show the width.*give in_channels='),
     (dict(after='blocks.0', out_type='cls_token'), 'neck.out_type'),
     (dict(after='blocks.0', block='no/such/folder'), "block.checkpoint='no/such/folder'"),
