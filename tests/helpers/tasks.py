@@ -27,3 +27,8 @@ def configs_of(name: str) -> list[str]:
     folder = FOLDERS.get(name, CONFIGS / name)
     pattern = f'{BEGIN.get(name, "")}*.py'
     return sorted(str(p.relative_to(folder)) for p in folder.rglob(pattern))
+
+
+#: The config files of all tasks and hosts.
+CONFIG_FILES = [FOLDERS[task] / name for task in FOLDERS for name in configs_of(task)]
+CONFIG_FILES += [CONFIGS / host / name for host in HOSTS for name in configs_of(host)]

@@ -11,8 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from mmengine.config import Config, config
-from yapf.yapflib import yapf_api
+from mmengine.config import Config
 
 from lm4ve.ablation.grid import Grid, Variant, load_grid
 from lm4ve.blocks import LLMBlock
@@ -20,7 +19,7 @@ from lm4ve.runner.command_line import build_runner
 from lm4ve.runner.config import read_config
 from tests.helpers.config_runs import WeightsOfFiles, train
 from tests.helpers.shrink import Shrinker, shrinker_of
-from tests.helpers.tasks import BEGIN, CONFIGS, FOLDERS, HOSTS, configs_of
+from tests.helpers.tasks import BEGIN, CONFIG_FILES, CONFIGS, FOLDERS, configs_of
 
 GRIDS = sorted((CONFIGS / 'ablations').glob('*.py'))
 ROBUSTNESS = [name for name in configs_of('image') if name.startswith('robustness/')]
@@ -129,20 +128,6 @@ def test_encoder_of_a_study_trains_and_tests(name, shrinker_for, tmp_path):
     shrinker = shrinker_for('image')
     text = f"_base_ = 'lm4ve::ablations/_base_/{name}'"
     train_and_test(shrinker, shrinker.load_text(text, tmp_path))
-
-
-CONFIG_FILES = [FOLDERS[task] / name for task in FOLDERS for name in configs_of(task)]
-CONFIG_FILES += [CONFIGS / host / name for host in HOSTS for name in configs_of(host)]
-
-
-@pytest.mark.walk
-@pytest.mark.parametrize('path', CONFIG_FILES, ids=lambda p: f'{p.parent.name}/{p.name}')
-def test_config_is_written_as_text_that_reads_back(path, tmp_path, monkeypatch):
-    """With MMEngine's own layout of the text, which other tests do without."""
-    monkeypatch.setattr(config, 'FormatCode', yapf_api.FormatCode)
-    cfg = read_config(path, set_scope=False)
-    cfg.dump(tmp_path / 'dumped.py')
-    assert Config.fromfile(tmp_path / 'dumped.py').to_dict() == cfg.to_dict()
 
 
 def inherited(path: Path) -> set[Path]:
