@@ -96,7 +96,7 @@ _FINAL_NORMS = (
 
 @pytest.mark.parametrize('variant', NO_ROTARY)
 def test_rotary_is_refused_where_there_is_none(checkpoints, variant):
-    with pytest.raises(UserError, match='block.rotary of .* must be one of False'):
+    with pytest.raises(UserError, match='block.rotary: .* has no rotary positions. Fix: '):
         LLMBlock(checkpoints(variant), rotary=True)
 
 

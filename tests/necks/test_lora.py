@@ -200,7 +200,7 @@ def test_bad_fields_are_one_error():
         make(lora=dict(targets=['q_proj', 'w_proj']))
     with pytest.raises(UserError, match='targets is empty'):
         make(mapped=dict(targets=[]))
-    with pytest.raises(UserError, match="trainable with block.lora='none'"):
+    with pytest.raises(UserError, match="block.trainable='none' with block.lora"):
         LLMBlockNeck(C, dict(type='LLMBlock', arch=ARCH, lora=dict(r=2)))
 
 

@@ -104,7 +104,7 @@ def change(model: Encoder, name: str, value) -> Encoder:
 
 ENCODERS = [
     (0, lambda: wrapped(residual='outer'), "residual='none', the config has 'outer'"),
-    (0, lambda: wrapped('blocks.1'), "after of lm4ve.wrap.*'blocks.1' must be one of blocks.0"),
+    (0, lambda: wrapped('blocks.1'), "after='blocks.1' of lm4ve.wrap differs from 'blocks.0'"),
     (
         *(0, lambda: change(Encoder(), 'head', lambda _: torch.nn.Linear(16, 5))),
         r'another model \(Encoder\).*head.weight \[3, 16\] instead of',

@@ -345,7 +345,7 @@ REFUSED = [
     (dict(shuffle_tokens=True), {}, 'no effect'),
     ({}, dict(rotary='swapped'), "rotary='swapped'"),
     ({}, dict(pretrained='permuted'), 'needs weights'),
-    ({}, dict(causal=True, causal_suffix=1), 'causal with'),
+    ({}, dict(causal=True, causal_suffix=1), 'causal=True with block.causal_suffix=1'),
     ({}, dict(causal=dict(soft=2.0)), 'causal.soft'),
     ({}, dict(causal=dict(sift=0.2)), 'block.causal.sift is not a known field'),
 ]

@@ -95,7 +95,9 @@ def test_a_mean_over_class_tokens_is_a_warning(tmp_path, warnings, extra, count,
 def test_a_host_that_needs_a_map_takes_no_queries(tmp_path):
     model = Host(**POOLS[1])
     model.decode_head = torch.nn.Identity()
-    with pytest.raises(UserError, match="model.neck.out_type of Host='query' must be one of raw"):
+    with pytest.raises(
+        UserError, match="model.neck.out_type='query' gives a vector, but Host reads a map"
+    ):
         train(tmp_path, model)
 
 

@@ -1,11 +1,14 @@
 """A misspelt entry of a dict within a config is one line with its path; see lm4ve.errors."""
 
+import ast
 import functools
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from mmengine.registry import MODELS as ROOT
 
+import lm4ve
 from lm4ve.blocks import LLMBlock
 from lm4ve.errors import UserError, build_from, require
 from lm4ve.necks import LLMBlockNeck
@@ -105,3 +108,16 @@ def test_require_raises_its_sentence():
     require([1], 'never')
     with pytest.raises(UserError, match='^a.b goes with c. Fix: leave it out.$'):
         require([], 'a.b goes with c. Fix: leave it out.')
+
+
+def test_no_check_offers_a_single_choice():
+    """'x=3 must be one of 4' says nothing of the reason; ``require`` takes a sentence."""
+    found = []
+    for path in Path(lm4ve.__file__).parent.rglob('*.py'):
+        for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+            if not isinstance(node, ast.keyword) or node.arg != 'choices':
+                continue
+            if isinstance(node.value, (ast.Tuple, ast.List)) and len(node.value.elts) == 1:
+                if not isinstance(node.value.elts[0], ast.Starred):
+                    found.append(f'{path}:{node.value.lineno}')
+    assert not found

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lm4ve.blocks.layer import Queries, take_tokens
-from lm4ve.errors import UserError, check
+from lm4ve.errors import UserError, check, require
 from lm4ve.registry import MODELS
 
 
@@ -38,7 +38,11 @@ class AttentionBlock(nn.Module):
         super().__init__()
         check('block.num_heads', num_heads, kind=int, least=1)
         if parameters is not None:
-            check('block.head_dims with block.parameters', head_dims, choices=(None,))
+            require(
+                head_dims is None,
+                f'block.head_dims={head_dims} with block.parameters={parameters}: the second '
+                'determines the first. Fix: leave one of them out.',
+            )
             check('block.parameters', parameters, kind=int, least=1)
             # A channel of every head is a row of q, k and v with its bias, and one of the output.
             head_dims = max(

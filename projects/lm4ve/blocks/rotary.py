@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lm4ve.blocks.language_model import LanguageModel
-from lm4ve.errors import check
+from lm4ve.errors import check, require
 
 Tables = tuple[Tensor, Tensor]
 
@@ -61,7 +61,10 @@ class RotaryTables:
             config.rope_parameters['rope_theta'] = base or 1.0  # 0: the layer turns nothing
             self.by_layer.append(type(rotary)(config))
         self.model_type = model.config.model_type
-        check(f"block.rotary of '{self.model_type}'", True, choices=(rotary is not None,))
+        require(
+            rotary is not None,
+            f"block.rotary: '{self.model_type}' has no rotary positions. Fix: block.rotary=False.",
+        )
         self.form = model.spec.rotary  # a name, since a function has no pickle
         self.reach = model.spec.reach and model.spec.reach(model.config)
         by_type = 'layer_type' in inspect.signature(self.module.forward).parameters

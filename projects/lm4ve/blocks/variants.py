@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lm4ve.errors import UserError, build_from, check
+from lm4ve.errors import UserError, build_from, check, require
 
 
 def check_variants(
@@ -26,9 +26,17 @@ def check_variants(
     check('block.pretrained', pretrained, choices=(True, False, 'permuted'))
     check('block.causal_suffix', causal_suffix, kind=int, least=0)
     if lora is not None:
-        check('block.trainable with block.lora', trainable, choices=('lora',))
+        require(
+            trainable == 'lora',
+            f"block.trainable='{trainable}' with block.lora would train no adapter. Fix: "
+            "block.trainable='lora', or leave block.lora out.",
+        )
     if causal_suffix:
-        check('block.causal with block.causal_suffix', causal, choices=(False,))
+        require(
+            causal is False,
+            f'block.causal={causal} with block.causal_suffix={causal_suffix}: the first masks all '
+            'tokens, the second only the last ones. Fix: leave one of them out.',
+        )
     if pretrained == 'permuted' and checkpoint is None:
         raise UserError("block.pretrained='permuted' needs weights. Fix: block.checkpoint.")
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lm4ve.errors import CheckpointError, UserError, check, listing
+from lm4ve.errors import CheckpointError, UserError, check, listing, require
 from lm4ve.llm.meta_layout import rotary_rows_to_huggingface
 from lm4ve.llm.sources import Tensors
 
@@ -123,7 +123,12 @@ def _config(path: Path, fields: dict[str, Any], tensors: dict[str, Any]) -> dict
     config: dict[str, Any] = dict(model_type=_ARCHITECTURES[kind], rope_parameters=rope)
     for field, name in _FIELDS.items():
         if name and field in own:
-            check(f'{field} of {path}', own[field], choices=(config.setdefault(name, own[field]),))
+            known = config.setdefault(name, own[field])
+            require(
+                own[field] == known,
+                f'{path} has {field}={own[field]}, and another field that says {known}. Fix: a '
+                'whole file.',
+            )
     config.setdefault('num_key_value_heads', config['num_attention_heads'])
     if kind == 'llama':
         config['attention_bias'] = 'blk.0.attn_q.bias' in tensors

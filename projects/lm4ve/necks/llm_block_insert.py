@@ -18,7 +18,7 @@ from torch import nn
 
 from lm4ve.blocks.provenance import ProvenanceMixin
 from lm4ve.compat.for_transformers import capture_afterwards
-from lm4ve.errors import UserError, check, closest, did_you_mean, listing
+from lm4ve.errors import UserError, check, closest, did_you_mean, listing, require
 from lm4ve.necks.llm_block_neck import LLMBlockNeck, record_settings
 
 #: Modules of torch whose tokens come before samples unless ``batch_first`` is set.
@@ -75,7 +75,11 @@ def LLMBlockInsert(
     encoder: nn.Module = backbone if isinstance(backbone, nn.Module) else MODELS.build(backbone)
     places = find_places(encoder, after, before)
     given = [*neck] if isinstance(neck, (Sequence, nn.ModuleList)) else [neck] * len(places)
-    check('backbone.neck: number of necks', len(given), choices=(len(places),))
+    require(
+        len(given) == len(places),
+        f'backbone.neck: {len(given)} necks for {len(places)} places. Fix: one for all of them, or '
+        'one for each.',
+    )
     necks: list[Any] = []
     for (_, name, at_input), fields in zip(places, given, strict=True):
         built: Any = fields
@@ -90,7 +94,12 @@ def LLMBlockInsert(
                 cfg['block'] = necks[0].block
             built = MODELS.build(cfg)
         # Inside an encoder the neck must give all tokens.
-        check('backbone.neck.out_type', getattr(built, 'out_type', 'raw'), choices=('raw',))
+        out_type = getattr(built, 'out_type', 'raw')
+        require(
+            out_type == 'raw',
+            f"backbone.neck.out_type='{out_type}' gives a vector, but the layers after the neck "
+            "read all tokens. Fix: backbone.neck.out_type='raw'.",
+        )
         if isinstance(built, LLMBlockNeck):
             where = 'before' if at_input else 'after'
             built.variants['place'] = f"{where}='{name}', index={index!r}"
@@ -209,9 +218,10 @@ def find_place(encoder: nn.Module, after: str, at_input: bool = False) -> nn.Mod
     if place is None or type(place).forward is nn.Module.forward:
         what = 'no submodule' if place is None else 'only a container, which is never called,'
         near = [f'{after}.{n}' for n, _ in place.named_children()] if place else [*modules]
+        close = did_you_mean(after, modules) if place is None else ''
         raise UserError(
             f"{'before' if at_input else 'after'}='{after}' is {what} of {kind}."
-            f'{did_you_mean(after, modules)} Fix: name one of {closest(after, near)}.'
+            f'{close} Fix: name one of {closest(after, near)}.'
         )
     every = [m for _, m in encoder.named_modules(remove_duplicate=False)]
     end = 0 if at_input else -1

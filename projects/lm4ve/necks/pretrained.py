@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
-from lm4ve.errors import CheckpointError, UserError, check, listing
+from lm4ve.errors import CheckpointError, UserError, listing, require
 from lm4ve.files import write_atomically, write_json
 from lm4ve.llm.fingerprint import fingerprint
 from lm4ve.llm.finite import check_finite
@@ -98,7 +98,11 @@ def from_pretrained(
     """
     model, folder = _unwrapped(model), Path(folder)
     config = json.loads((folder / CONFIG_FILE).read_text(encoding='utf-8'))
-    check(f"the format of '{folder}'", config['format'], choices=(1,))
+    require(
+        config['format'] == 1,
+        f"'{folder}' has format {config['format']}, and this version of lm4ve reads format 1. Fix: "
+        'a newer lm4ve.',
+    )
     saved = load_file(folder / WEIGHTS_FILE)
     check_finite(saved, f"'{folder / WEIGHTS_FILE}'", dict(model.named_buffers()))
     _check_encoder(model, saved, config)
@@ -107,10 +111,13 @@ def from_pretrained(
     if made is not None:
         neck = model.llm_neck
         for name in ('after', 'index', 'before', 'share_block', 'mask'):
-            field = f"{name} of lm4ve.wrap, as in '{folder}',"
             value = made.get(name)
             value = [*value] if isinstance(value, tuple) else value  # JSON has no tuples
-            check(field, value, choices=(config.get(name),))
+            require(
+                value == config.get(name),
+                f"{name}={value!r} of lm4ve.wrap differs from {config.get(name)!r} of '{folder}'. "
+                'Fix: the same, or a model that is not wrapped.',
+            )
     else:
         block = config['block'] if block is None else block
         if block is None:

@@ -179,15 +179,26 @@ class QueryTokens(nn.Module):
         self.extra = neck.num_extra_tokens
         source = getattr(neck.block, 'source', {})
         self.is_placed = bool(source.get('rotary') or source.get('window'))
-        check("neck.keep_others with out_type='query'", neck.keep_others, choices=(False,))
+        require(
+            not neck.keep_others,
+            "neck.keep_others=True does not go with neck.out_type='query', which has no map. "
+            'Fix: neck.keep_others=False.',
+        )
         if self.fields.cls_token:
             check('neck.num_extra_tokens with queries.cls_token', self.extra, kind=int, least=1)
         if neck.train_only is not None:
             raise UserError("neck.branch and neck.train_queries do not go with out_type='query'.")
         if suffix := getattr(neck.block, 'causal_suffix', 0):
-            field = "block.causal_suffix with neck.out_type='query'"
-            check(field, suffix, choices=(self.fields.count,))
-            check('neck.queries.keys with block.causal_suffix', self.fields.keys, choices=(True,))
+            require(
+                suffix == self.fields.count,
+                f"block.causal_suffix={suffix} with neck.out_type='query' must be the number of "
+                f'queries. Fix: block.causal_suffix={self.fields.count}.',
+            )
+            require(
+                self.fields.keys,
+                f'neck.queries.keys=False with block.causal_suffix={suffix}: queries that are no '
+                'keys cannot read each other. Fix: neck.queries.keys=True.',
+            )
         if self.fields.learned:
             start = torch.empty(self.fields.learned, neck.in_channels)
             self.tokens = nn.Parameter(nn.init.trunc_normal_(start, std=0.02))

@@ -27,7 +27,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 
 from lm4ve.blocks.provenance import accept_records
 from lm4ve.compat.for_mmengine import SavesBeforeDeleting, source_of, starts_training
-from lm4ve.errors import UserError, check, listing
+from lm4ve.errors import UserError, listing, require
 from lm4ve.files import clear_left_behind, write_atomically
 from lm4ve.llm.finite import check_finite
 from lm4ve.necks import LLMBlockNeck
@@ -364,7 +364,11 @@ def _check_neck_fits(host: Any) -> None:
     if not isinstance(neck, LLMBlockNeck):
         return
     if {'decode_head', 'bbox_head', 'rpn_head'} & {*dir(host)}:
-        check(f'model.neck.out_type of {type(host).__name__}', neck.out_type, choices=('raw',))
+        require(
+            neck.out_type == 'raw',
+            f"model.neck.out_type='{neck.out_type}' gives a vector, but {type(host).__name__} "
+            "reads a map. Fix: model.neck.out_type='raw'.",
+        )
     extra = getattr(encoder, 'num_extra_tokens', 0)
     is_raw = getattr(encoder, 'out_type', 'raw') == 'raw'
     if not (extra and is_raw) or neck.num_extra_tokens == extra:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from lm4ve.errors import check
+from lm4ve.errors import require
 from lm4ve.tasks.base.key_rules import Rules, rename, template_rules
 from lm4ve.tasks.base.language.answering import FINGERPRINT, vocabulary_digest
 from lm4ve.tasks.rooms.models.heads import Corpus, count_answers
@@ -107,7 +107,12 @@ def convert_sqa3d(
         is_convolution = name.endswith('.weight') and tensor.dim() > 2 and tensor[0, 0].numel() == 1
         converted[name] = tensor.flatten(1) if is_convolution else tensor
     counts = count_answers(answers or (), '--answers')
-    check('--answers: their number', len(counts), choices=(len(converted['head.layers.3.bias']),))
+    scores = len(converted['head.layers.3.bias'])
+    require(
+        len(counts) == scores,
+        f'--answers: they are {len(counts)}, but the checkpoint has scores for {scores}. Fix: the '
+        'answers that it was trained with.',
+    )
     converted[f'head.{FINGERPRINT}'] = vocabulary_digest(list(counts))
     return converted
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lm4ve.errors import check
+from lm4ve.errors import check, require
 from lm4ve.tasks.base.mesh_files import read_colored_points
 from lm4ve.tasks.rooms.scannet import classes_of
 
@@ -118,9 +118,10 @@ def _read_array(source: RoomFile, dimensions: int) -> np.ndarray:
         # Mapped, so that a header cannot claim more than the file has.
         mapped = np.load(source, mmap_mode='r', allow_pickle=False)
         size = mapped.offset + mapped.nbytes
-        check(f"'{source}': bytes", Path(source).stat().st_size, choices=(size,))
+        found = Path(source).stat().st_size
+        require(found == size, f"'{source}' has {found} bytes, but its header says {size}.")
         array = np.array(mapped)
-    check('the dimensions of the array', array.ndim, choices=(dimensions,))
+    require(array.ndim == dimensions, f'The array has {array.ndim} dimensions, not {dimensions}.')
     if array.dtype.kind not in 'fiu' or not np.isfinite(array.astype(np.float32)).all():
         raise ValueError(f'{array.dtype} {list(array.shape)} with values that are not finite')
     return array

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from lm4ve.errors import build_from, check
+from lm4ve.errors import build_from, check, require
 from lm4ve.registry import MODELS
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
 from lm4ve.tasks.base.language.text_preprocessor import check_tokenizer
@@ -85,7 +85,12 @@ class SQA3D(BaseModel):
         for name in loss_weights or ():
             check('model.loss_weights', name, choices=LOSS_WEIGHTS)
         self.loss_weights = {**LOSS_WEIGHTS, **(loss_weights or {})}
-        check('model.neck.out_type', getattr(self.neck, 'out_type', 'raw'), choices=('raw',))
+        out_type = getattr(self.neck, 'out_type', 'raw')
+        require(
+            out_type == 'raw',
+            f"model.neck.out_type='{out_type}' gives a vector, and SQA3D pools by itself. Fix: "
+            "model.neck.out_type='raw'.",
+        )
         if getattr(self.data_preprocessor, 'tokenizer', None) is not None:
             check_tokenizer(self.data_preprocessor, self.text_encoder)
 

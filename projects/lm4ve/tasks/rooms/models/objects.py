@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lm4ve.errors import UserError, check
+from lm4ve.errors import UserError, require
 from lm4ve.registry import MODELS
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
 from lm4ve.tasks.base.point_ops import squared_distances
@@ -95,7 +95,12 @@ class StoredObjects(nn.Module):
 
     def forward(self, objects: Tensor, padding: Tensor) -> Objects:
         """Wrap features ``[B, O, C]`` and their padding, bool ``[B, O]``."""
-        check('model.object_encoder.in_channels', self.embed_dims, choices=(objects.shape[-1],))
+        width = objects.shape[-1]
+        require(
+            width == self.embed_dims,
+            f'model.object_encoder.in_channels={self.embed_dims}, but the objects have {width} '
+            f'channels. Fix: in_channels={width}.',
+        )
         return Objects(objects, padding)
 
     def loss(self, objects: Objects, data_samples: Samples) -> dict[str, Tensor]:
