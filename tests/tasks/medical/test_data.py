@@ -141,6 +141,7 @@ def test_a_volume_is_segmented_on_the_grid_of_the_pipeline(shrinker, tmp_path):
     assert found['milliliters'] == {'1': pytest.approx(found['pred_seg'].sum() * 5.625e-3)}
 
 
+@pytest.mark.bitwise
 def test_an_array_of_medmnist_is_read_as_the_data_set_reads_it(shrinker, tmp_path):
     cfg = shrinker.load(VIVIT, tmp_path)
     sample = m.MedMNIST(cfg.test_dataloader.dataset.data_root, 'fracturemnist3d', 'test')[0]

@@ -141,6 +141,7 @@ def test_impossible_encoders_are_refused(kind, options):
         kind(**options)
 
 
+@pytest.mark.bitwise
 def test_release_works_without_the_original_files(clip, roberta, tmp_path):
     """A released METER needs neither the encoders' files nor the vocabulary's."""
     answers = tmp_path / 'answers.json'
