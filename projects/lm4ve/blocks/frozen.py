@@ -116,7 +116,8 @@ def is_plain(part: nn.Module, kind: type[nn.Module] = nn.Linear) -> bool:
     )
 
 
-@torch.compiler.assume_constant_result  # compiled code is that of the time when it is compiled
+# Compiled code is that of the time when it is compiled. (torch's decorator has no types.)
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def acts_on_modules(kinds: tuple[type[nn.Module], ...]) -> bool:
     """Return whether something outside of modules changes or observes what they compute.
 
@@ -143,7 +144,7 @@ def acts_on_modules(kinds: tuple[type[nn.Module], ...]) -> bool:
 
 def _is_patched(kind: type[nn.Module]) -> bool:
     """Return whether a class's ``forward`` comes from another file than the class."""
-    owner = next(c for c in kind.__mro__ if 'forward' in vars(c))
+    owner: Any = next(c for c in kind.__mro__ if 'forward' in vars(c))
     code = getattr(owner.forward, '__code__', None)
     return code is None or code.co_filename != inspect.getfile(owner)
 
