@@ -10,12 +10,13 @@ from mmengine.runner.checkpoint import get_state_dict
 from torch import nn
 
 from lm4ve.blocks import LLMBlock, MLPBlock, provenance
+from lm4ve.blocks.language_model import LanguageModel
 from lm4ve.blocks.layer import take_tokens
 from lm4ve.blocks.provenance import SOURCE_KEY
 from lm4ve.errors import CheckpointError
 from lm4ve.necks import LLMBlockNeck
 from lm4ve.release.release import trained_state
-from tests.blocks.test_families import tokens
+from tests.blocks.test_families import WITH_ROTARY, tokens
 from tests.helpers.families import FAMILIES
 from tests.helpers.logs import record_logs
 
@@ -102,6 +103,45 @@ def test_a_damaged_record_is_named(checkpoints, record):
     host = host_of(checkpoints('llama'))
     with pytest.raises(CheckpointError, match=f'{KEY}.*damaged'):
         host.load_state_dict({**host.state_dict(), KEY: record})
+
+
+WRONG_FIELDS = [
+    (dict(shadow=True), 'unknown field.*shadow'),
+    (dict(format=99), 'format=99, expected 1'),
+    (dict(dtype='garbage'), "dtype='garbage' is none of"),
+    (dict(config=5), 'config=5 has another type'),
+    (dict(layers='1'), 'layers=.*another type'),
+    (dict(fingerprint=None), 'fingerprint=None has another type'),
+]
+
+
+@pytest.mark.parametrize('changes, message', WRONG_FIELDS)
+def test_a_record_with_other_fields_is_refused(checkpoints, changes, message):
+    host = host_of(checkpoints('llama'))
+    state = host.state_dict()
+    state[KEY] = provenance.encode_source(host.block.source | changes)
+    with pytest.raises(CheckpointError, match=f'{KEY}.*{message}'):
+        host.load_state_dict(state, strict=False)
+
+
+RARE = dict(clip_qkv=0.1, is_causal=False, layer_rope_theta=[1e2, 0.0])
+
+
+@pytest.mark.bitwise
+@pytest.mark.parametrize('variant', FAMILIES)
+def test_fields_that_a_family_does_not_read_have_no_effect(variant):
+    """Neither on the block nor on its record."""
+    model = LanguageModel(None, FAMILIES[variant])
+    for name, value in RARE.items():
+        if name in model.spec.reads or (variant, name) == ('iquestcoder', 'clip_qkv'):
+            continue  # or the family's config refuses it
+        for options in (dict(causal=True), dict(rotary=True), {}):
+            if options.get('rotary') and variant not in WITH_ROTARY:
+                continue
+            plain = LLMBlock(arch=FAMILIES[variant], **options)
+            other = LLMBlock(arch={**FAMILIES[variant], name: value}, **options)
+            assert torch.equal(other(tokens()), plain(tokens())), name
+            assert other.source == plain.source, name
 
 
 def test_a_fully_trained_block_takes_any_record(checkpoints):

@@ -19,6 +19,7 @@ from transformers import AutoModel, AutoModelForTextEncoding, PretrainedConfig
 from transformers.activations import XIELUActivation
 
 from lm4ve.blocks.families import check_supported, layer_spec
+from lm4ve.blocks.families.spec import RARE_FIELDS
 from lm4ve.blocks.norms import affine_of, form_of
 from lm4ve.errors import CheckpointError, UnsupportedModelError, UserError, check
 from lm4ve.llm.checkpoint import open_checkpoint
@@ -97,6 +98,9 @@ class LanguageModel:
         try:
             self.config: Any = build_foreign_config(fields, origin).get_text_config()
             self.spec = layer_spec(self.config)
+            for name in RARE_FIELDS:
+                if name not in self.spec.reads:
+                    vars(self.config).pop(name, None)
             short = copy.deepcopy(self.config)
             kinds = getattr(short, 'layer_types', None)
             sizes = dict(num_hidden_layers=1, **(dict(layer_types=kinds[:1]) if kinds else {}))

@@ -103,7 +103,7 @@ class LLMLayer(nn.Module):
         scale = getattr(attention, 'scaling', spec.scale)
         self.scale = float(self.head_dim**-0.5 if scale is None else scale)
         self.softcap = config.attn_logit_softcapping if spec.softcap else None
-        self.clip = getattr(config, 'clip_qkv', None)
+        self.clip = config.clip_qkv if 'clip_qkv' in spec.reads else None
         self.residual_scale = getattr(layer, 'residual_multiplier', 1.0)
 
         has_qk_norms = spec.qk_norm and hasattr(attention, spec.qk_norms[0])
@@ -243,7 +243,7 @@ def _projections(attention: nn.Module, spec: LayerSpec, config: PretrainedConfig
     heads = config.num_attention_heads
     if spec.split is not None:
         (fused,) = qkv
-        head_dim = getattr(config, 'head_dim', None) or config.hidden_size // heads
+        head_dim = getattr(attention, 'head_dim', None) or config.hidden_size // heads
         kv_heads = (fused.out_features // head_dim - heads) // 2
         qkv = [_rows(fused, r) for r in spec.split(config, heads, kv_heads, head_dim)]
     q, k, v = qkv

@@ -18,7 +18,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from lm4ve.blocks.frozen import frozen_tensors
-from lm4ve.errors import CheckpointError, listing
+from lm4ve.errors import CheckpointError, brief, listing
 from lm4ve.llm.fingerprint import fingerprint
 
 #: Key of the record in a block's state dict.
@@ -52,6 +52,23 @@ SETTINGS = dict(
     heads='model.neck.block.num_heads',
     place="LLMBlockInsert's place",
 )
+
+
+#: Fields of a block's record beside :data:`SETTINGS` -> their types. Older records lack the last.
+_FIELDS: dict[str, Any] = dict(
+    format=int,
+    source=str,
+    model_type=str,
+    layers=list,
+    pretrained=(bool, str),
+    fingerprint=str,
+    seed=(int, type(None)),
+    dtype=str,
+    config=dict,
+    embedded=str,
+)
+_OPTIONAL = ('dtype', 'config', 'embedded')
+_DTYPES = ('float64', 'float32', 'bfloat16', 'float16', 'int8', 'float8')
 
 
 def declare_record(module: nn.Module, key: str) -> None:
@@ -100,20 +117,45 @@ def decode_source(record: Tensor, key: str = SOURCE_KEY) -> dict[str, Any]:
         key (str): Its key there, for the message.
 
     Raises:
-        CheckpointError: The record is damaged.
+        CheckpointError: The record is damaged, or has fields that this version does not know.
     """
     try:
         # [:], since bytes(10**12) would be as long.
-        source: dict[str, Any] = json.loads(bytes(record[:].tolist()))
-        if key.rpartition('.')[2] == NECK_KEY:
-            source['residual']
-        else:
-            describe(source)  # has every field
+        source: Any = json.loads(bytes(record[:].tolist()))
     except (ValueError, LookupError, TypeError, RecursionError) as e:
         raise CheckpointError(
             f"'{key}' of the checkpoint is damaged ({type(e).__name__}: {e}). Fix: copy it again."
         ) from e
-    return source
+    is_neck = key.rpartition('.')[2] == NECK_KEY
+    defect = _defect(source, {} if is_neck else _FIELDS)
+    if defect:
+        raise CheckpointError(
+            f"'{key}' of the checkpoint is damaged, or of a newer lm4ve: {defect}. Fix: copy it "
+            'again, or update lm4ve.'
+        )
+    found: dict[str, Any] = source
+    return found
+
+
+def _defect(source: Any, fields: Mapping[str, Any]) -> str:
+    """Describe what is wrong with a record, or return nothing."""
+    if not isinstance(source, dict) or not source:
+        return f'it is {brief(source)}, expected its fields'
+    for name, kind in fields.items():
+        if name not in source:
+            if name in _OPTIONAL:
+                continue
+            return f"it lacks the field '{name}'"
+        if not isinstance(source[name], kind):
+            return f'its field {name}={brief(source[name])} has another type'
+    unknown = source.keys() - fields.keys() - SETTINGS.keys()
+    if unknown:
+        return f'it has the unknown field(s) {listing(sorted(unknown))}'
+    if source.get('format', 1) != 1:
+        return f'its format={source["format"]}, expected 1'
+    if source.get('dtype', 'float32') not in _DTYPES:
+        return f'its dtype={source["dtype"]!r} is none of {", ".join(_DTYPES)}'
+    return ''
 
 
 def compare_settings(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> None:

@@ -125,12 +125,13 @@ def _ministral3_reach(config: PretrainedConfig) -> int:
 # Biases, LayerNorm, gated or plain MLPs and scales of the residual come with the modules.
 _LIKE_LLAMA = (
     'llama mistral ministral qwen2 qwen2_vl_text qwen2_5_vl_text gemma granite smollm3 starcoder2 '
-    'arcee seed_oss internlm3 nemotron olmo cwm jais2 iquestcoder eurobert'
+    'arcee seed_oss internlm3 nemotron cwm jais2 iquestcoder eurobert'
 )
 
 DECODERS: dict[str, Family] = {
     **dict.fromkeys(_LIKE_LLAMA.split(), LLAMA),
-    'granite_swa': replace(LLAMA, uses_rotary=_granite_swa_rotary),
+    'olmo': replace(LLAMA, reads=('clip_qkv',)),
+    'granite_swa': replace(LLAMA, uses_rotary=_granite_swa_rotary, reads=('layer_rope_theta',)),
     'ministral3': replace(LLAMA, reach=_ministral3_reach),
     'phi3': LayerSpec(qkv=('qkv_proj',), split=rows_concatenated),
     # Channels are rotated in neighboring pairs.

@@ -63,12 +63,15 @@ _LFM2 = LayerSpec(
 HYBRIDS: dict[str, Family] = {
     **dict.fromkeys(('mixtral', 'qwen2_moe', 'solar_open'), _MIXTRAL),
     **dict.fromkeys(('qwen3_moe', 'mellum', 'glm4_moe'), replace(QWEN3, experts=True)),
-    **dict.fromkeys(('olmoe', 'minimax_m2'), replace(_MIXTRAL, qk_norm='all')),
+    'olmoe': replace(_MIXTRAL, qk_norm='all', reads=('clip_qkv',)),
+    'minimax_m2': replace(_MIXTRAL, qk_norm='all'),
     'gpt_oss': replace(LLAMA, rotary='half width', experts=True),
     'llama4_text': _LLAMA4,
     # Full attention in some layers only.
     'qwen3_next': _QWEN3_NEXT,
     'qwen3_5_text': _QWEN3_NEXT,
     'lfm2': _LFM2,
-    'gemma4_text': replace(GEMMA2, qk_norm='head', v_norm='v_norm', refuse=_gemma4_refuse),
+    'gemma4_text': replace(
+        GEMMA2, qk_norm='head', v_norm='v_norm', reads=('is_causal',), refuse=_gemma4_refuse
+    ),
 }

@@ -21,6 +21,8 @@ NORMS = (
 )
 #: Forms of rotary tables by which channel i turns with i + r / 2.
 HALVES = ('halves', 'half width', 'backwards')
+#: Fields of a config that few families read. Of others a config may have them, without an effect.
+RARE_FIELDS = ('clip_qkv', 'is_causal', 'layer_rope_theta')
 #: Indices of the rows of q, k and v in a fused projection.
 Rows = tuple[Tensor, Tensor, Tensor]
 
@@ -57,6 +59,7 @@ class LayerSpec:
         scale (float, optional): Factor of the scores, where the attention has no attribute
             ``scaling`` and the factor is not ``head_dim ** -0.5``.
         softcap (bool): The scores are capped (gemma3 has the config's field and ignores it).
+        reads (tuple[str, ...]): Those of :data:`RARE_FIELDS` that the family reads.
         reach (callable, optional): ``(config) -> int``: with this many tokens or fewer
             the family's scores depend on the positions only by rotary embedding.
         experts (bool): The MLP may be a mixture of experts, which ``transformers``' own
@@ -91,6 +94,7 @@ class LayerSpec:
     )
     scale: float | None = None
     softcap: bool = False
+    reads: tuple[str, ...] = ()
     reach: Callable[[PretrainedConfig], int] | None = None
     experts: bool = False
     final_norm: str = 'norm'
