@@ -22,17 +22,8 @@ PACKAGE = Path(lm4ve.__file__).parent
 ORDER = (
     *('version', 'errors', 'files', 'registry', 'zoo', 'llm', 'compat', 'blocks', 'necks'),
     *('runner', 'tasks/base', 'tasks', *(f'tasks/{name}' for name in TASKS)),
-    *(
-        'analysis',
-        'release',
-        'ablation',
-        'probing',
-        'cost',
-        'apis',
-        'commands',
-        '__main__',
-        '__init__',
-    ),
+    *('analysis', 'release', 'ablation', 'probing', 'cost', 'apis', 'commands'),
+    *('__main__', '__init__'),
 )
 #: Units that name modules above them in strings, to be imported when they are needed: the
 #: subpackages and what an import of another library brings in; what MMEngine registers at the
