@@ -19,6 +19,9 @@ from tests.necks.encoder import Encoder, batch, loud, wrapped
 from tests.runner.state_in_processes import CONTROL
 from tests.runner.test_distributed import environment
 
+# A state that was saved and loaded computes the same bits.
+pytestmark = pytest.mark.bitwise
+
 SEVERAL = dict(after=['blocks.0', 'blocks.1'], share_block=True)
 MODELS = {
     'llm': (dict(block=BLOCK), SOURCE_KEY),

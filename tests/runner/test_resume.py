@@ -23,6 +23,9 @@ from tests.helpers.models import BLOCK
 from tests.runner.toy import CHECKPOINT
 from tools.dev.check_resume import is_same, state_of
 
+# A training that was resumed gives the same bits as one that was not.
+pytestmark = pytest.mark.bitwise
+
 STEPS, EPOCHS = 5, 3
 READ: list[int] = []
 
