@@ -214,6 +214,9 @@ def _leave_group() -> None:
     error: BaseException | None = sys.exception()
     while error is not None:
         traceback.clear_frames(error.__traceback__)
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            # Who has read a frame's variables left a copy there; reading them again empties it.
+            _ = frame.f_locals
         error = error.__cause__ or error.__context__
     gc.collect()
     torch.distributed.destroy_process_group()
