@@ -1,10 +1,11 @@
 """Values of --cfg-options are MMEngine's, and dicts as in Python; the rest is an error."""
 
 import pytest
-from mmengine.config import DictAction
+from mmengine.config import Config, DictAction
 
 from lm4ve.errors import UserError
 from lm4ve.runner.cfg_options import parse_option
+from lm4ve.runner.config import merge_options
 from lm4ve.runner.flags import CONFIG, build_parser
 
 RESIZE = dict(type='Resize', scale=8)
@@ -55,3 +56,9 @@ def test_flag_may_be_repeated():
     words = 'a.py --cfg-options x=1 y=2 --cfg-options y=3'
     args = build_parser(None, CONFIG).parse_args(words.split())
     assert args.cfg_options == dict(x=1, y=3)
+
+
+def test_dict_takes_the_place_of_a_name():
+    cfg = Config(dict(model=dict(backbone=dict(arch='deit-small', depth=[2]))))
+    merge_options(cfg, {'model.backbone.arch': dict(embed_dims=48), 'model.backbone.depth': {}})
+    assert cfg.model.backbone == dict(arch=dict(embed_dims=48), depth={})

@@ -86,6 +86,9 @@ _BESIDES: dict[type, set[str]] = {
     OptimWrapper: {'optimizer', 'constructor', 'paramwise_cfg'},
 }
 
+#: Stands for a field that a config does not have; None is a value.
+_ABSENT = object()
+
 
 def read_config(
     path: str | Path, options: dict[str, Any] | None = None, set_scope: bool = True
@@ -169,6 +172,8 @@ def merge_options(cfg: Config, options: dict[str, Any]) -> None:
     rate = _rate_of_optimizer(cfg)
     for field, value in fields.items():  # in their order: at once, a dict would undo what is in it
         _refuse_scalar_for_part(cfg, field, value)
+        if _is_replaced(cfg, field, value):
+            value = dict(value, _delete_=True)  # MMEngine's word for a replacement
         try:
             cfg.merge_from_dict({field: value})
         except (TypeError, KeyError, ValueError, AttributeError) as e:
@@ -184,14 +189,8 @@ def merge_options(cfg: Config, options: dict[str, Any]) -> None:
         _follow_rate(cfg, rate)
 
 
-def _refuse_scalar_for_part(cfg: Config, field: str, value: Any) -> None:
-    """Refuse a text or a number in the place of a dict that names a class.
-
-    Raises:
-        UserError: It names the class that the dict has.
-    """
-    if not isinstance(value, (str, int, float)):
-        return
+def _value_at(cfg: Config, field: str) -> Any:
+    """Return the value of a dotted field, or :data:`_ABSENT` if the config has none."""
     node: Any = cfg
     for key in field.split('.'):
         if isinstance(node, (list, tuple)) and key.isdecimal() and int(key) < len(node):
@@ -199,11 +198,31 @@ def _refuse_scalar_for_part(cfg: Config, field: str, value: Any) -> None:
         elif isinstance(node, (Mapping, Config)) and key in node:
             node = node[key]
         else:
-            return
-    if isinstance(node, Mapping) and 'type' in node:
+            return _ABSENT
+    return node
+
+
+def _is_replaced(cfg: Config, field: str, value: Any) -> bool:
+    """Return whether a dict comes in the place of something else, and cannot be merged into it.
+
+    So it is with ``model.backbone.arch``, which may be a name or a dict of sizes.
+    """
+    before = _value_at(cfg, field)
+    return _is_dict(value) and before is not _ABSENT and not _is_dict(before)
+
+
+def _refuse_scalar_for_part(cfg: Config, field: str, value: Any) -> None:
+    """Refuse a text or a number in the place of a dict that names a class.
+
+    Raises:
+        UserError: It names the class that the dict has.
+    """
+    before = _value_at(cfg, field)
+    is_scalar = isinstance(value, (str, int, float))
+    if is_scalar and _is_dict(before) and 'type' in before:
         raise UserError(
             f'{field}={brief(repr(value))} must be a dict, as the '
-            f"dict(type='{node['type']}', ...) of the config, or None."
+            f"dict(type='{before['type']}', ...) of the config, or None."
         )
 
 
