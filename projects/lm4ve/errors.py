@@ -149,14 +149,17 @@ def closest(word: str, names: Iterable[str], limit: int = 8) -> str:
     """
     groups: dict[str, list[str]] = {}
     for name in names:
-        parts = ['*' if part.isdecimal() else part for part in name.split('.')]
-        groups.setdefault('.'.join(parts), []).append(name)
-    shape = '.'.join('*' if part.isdecimal() else part for part in word.split('.'))
-    likeness = {pattern: SequenceMatcher(None, shape, pattern).ratio() for pattern in groups}
-    order = sorted(groups, key=lambda pattern: -likeness[pattern])
-    shown = [_group(pattern, groups[pattern]) for pattern in order[:limit]]
+        groups.setdefault(_pattern(name), []).append(name)
+    shape = _pattern(word)
+    order = sorted(groups, key=lambda pattern: -SequenceMatcher(None, shape, pattern).ratio())
+    text = ', '.join(_group(pattern, groups[pattern]) for pattern in order[:limit])
     more = sum(len(groups[pattern]) for pattern in order[limit:])
-    return ', '.join(shown) + (f' and {more} more' if more else '')
+    return f'{text} and {more} more' if more else text
+
+
+def _pattern(name: str) -> str:
+    """Return a name with a star in the place of each number."""
+    return '.'.join('*' if part.isdecimal() else part for part in name.split('.'))
 
 
 def _group(pattern: str, names: Sequence[str]) -> str:

@@ -469,21 +469,62 @@ def _check(cfg: Config, node: Any, path: str, scope: str) -> None:
     if not isinstance(node, Mapping):
         return
     scope = node.get('_scope_') or scope
-    kind = node.get('type', '')
-    if 'arch' not in path.split('.') and not (isinstance(kind, str) or callable(kind)):
-        raise UserError(f'{path}.type={brief(repr(kind))} must be the name of a class.')
-    classes = _find(kind, path, scope) if kind else []
+    classes = _classes_of(node, path, scope)
     _check_values(cfg, node, path, classes or _OWN.get(path, ()))
-    known = _known_keys(cfg, node, path, classes)
-    if known is not None and (unknown := node.keys() - known - ({'type'} if classes else set())):
-        _refuse_unknown(cfg, f'{path}.', unknown, known)
-    # mmpretrain's backbones read of a dict `arch` what their table has, and ignore the rest.
-    tables = [t for c in classes for t in getattr(c, 'arch_zoo', {}).values()]
-    sizes = {k for t in tables for k in t}
-    if tables and isinstance(arch := node.get('arch'), Mapping) and not arch.keys() <= sizes:
-        _refuse_unknown(cfg, f'{path}.arch.', arch.keys() - sizes, sizes)
+    _check_keys(cfg, node, path, classes)
+    _check_sizes(cfg, node, path, classes)
     for key, value in node.items():
         _check(cfg, value, f'{path}.{key}', scope)
+
+
+def _classes_of(node: Mapping[str, Any], path: str, scope: str) -> list[Any]:
+    """Return what ``type`` of a dict may stand for; nothing if it has none.
+
+    Raises:
+        UserError: It is not the name of a class.
+    """
+    kind = node.get('type', '')
+    # Sizes of an architecture may have a field of this name.
+    is_size = 'arch' in path.split('.')
+    if not is_size and not isinstance(kind, str) and not callable(kind):
+        raise UserError(f'{path}.type={brief(repr(kind))} must be the name of a class.')
+    if not kind:
+        return []
+    return _find(kind, path, scope)
+
+
+def _check_keys(cfg: Config, node: Mapping[str, Any], path: str, classes: list[Any]) -> None:
+    """Check that each key of a dict is read.
+
+    Raises:
+        UserError: One is unknown.
+    """
+    known = _known_keys(cfg, node, path, classes)
+    if known is None:
+        return
+    unknown = node.keys() - known
+    if classes:
+        unknown = unknown - {'type'}
+    if unknown:
+        _refuse_unknown(cfg, f'{path}.', unknown, known)
+
+
+def _check_sizes(cfg: Config, node: Mapping[str, Any], path: str, classes: list[Any]) -> None:
+    """Check a dict ``arch`` of mmpretrain's backbones, which ignore what their table lacks.
+
+    Raises:
+        UserError: A size is in no row of the table.
+    """
+    arch = node.get('arch')
+    if not isinstance(arch, Mapping):
+        return
+    sizes: set[str] = set()
+    for cls in classes:
+        for row in getattr(cls, 'arch_zoo', {}).values():
+            sizes |= set(row)
+    unknown = arch.keys() - sizes
+    if sizes and unknown:
+        _refuse_unknown(cfg, f'{path}.arch.', unknown, sizes)
 
 
 def _check_values(cfg: Config, node: Mapping[str, Any], path: str, readers: Iterable[Any]) -> None:
