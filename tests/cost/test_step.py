@@ -50,10 +50,10 @@ def test_a_block_of_llama_is_frozen_and_its_mappers_train(vit):
 
 
 def test_operations_are_those_of_the_formulas(vit):
-    """docs/results/performance.md: 442 GMAC of ViT-S, 28.0 of the neck at batch 32."""
+    """docs/results/performance.md: 442 GMAC of ViT-S, 27.5 of the neck at batch 32."""
     plain, other = vit
     assert plain.macs == pytest.approx(445.4e9, rel=1e-3)
-    assert other.macs - plain.macs == pytest.approx(28.0e9, rel=2e-3)
+    assert other.macs - plain.macs == pytest.approx(27.5e9, rel=2e-3)
     assert plain.forward['head'] == 32 * 384 * 1000
     assert other.forward['backbone'] == plain.forward['backbone']
 

@@ -97,6 +97,15 @@ def test_signal_waits_for_the_checkpoint(tmp_path, capsys):
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
 
+@pytest.fixture
+def heeds_ctrl_c():
+    """A shell's background job ignores SIGINT, and so would the tests of it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures('heeds_ctrl_c')
 @pytest.mark.parametrize('number', SIGNALS)
 def test_signal_ends_a_command_while_mmengine_formats_the_config(monkeypatch, capsys, number):
     def stop(text: str, **_) -> tuple[str, bool]:
@@ -122,6 +131,7 @@ class StopsWhenCopied:
         os.kill(os.getpid(), self.number)
 
 
+@pytest.mark.usefixtures('heeds_ctrl_c')
 @pytest.mark.parametrize('number', SIGNALS)
 def test_signal_that_mmengine_swallows_ends_the_training(tmp_path, capsys, number):
     runner = build_runner(config(tmp_path, interval=1))

@@ -60,7 +60,7 @@ def test_toy_task_is_visualized(checkpoint, tmp_path, monkeypatch, fails):
 def test_task_name_is_unique():
     register_task('toy', 'tests.tasks.toy')
     assert get_task('toy') in all_tasks()
-    with pytest.raises(UserError, match="'toy'='another' must be one of"):
+    with pytest.raises(UserError, match="task 'toy' is 'tests.tasks.toy' already"):
         register_task('toy', 'another')
 
 

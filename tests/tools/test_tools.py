@@ -22,8 +22,8 @@ SHORT += 'default_hooks.checkpoint.interval=1 train_dataloader.dataset.indices=1
 
 
 UNSUITABLE = [
-    ('pointcloud/draw.py', DEMO, 'must be one of'),
-    ('motion/draw.py', CLOUDS, 'must be one of'),
+    ('pointcloud/draw.py', DEMO, "this tool is for 'pointcloud'"),
+    ('motion/draw.py', CLOUDS, "this tool is for 'motion'"),
     ('motion/submit.py', TRAFFIC, 'Argoverse 1 or 2'),
 ]
 

@@ -77,8 +77,9 @@ def count_macs(layer: LLMLayer, x: Tensor, queries: Queries) -> dict[str, int]:
     heads = q_dim // layer.head_dim
     attention = 2 * batch * read * n * q_dim
     mapped, query = batch * read * c * d, batch * read * d * q_dim
-    # The decomposition is in fp64, at half the speed, and has no backward pass of its own.
-    decomposed = batch * n * c * c + c * c * d
+    # The mapper is frozen for its decomposition, whose gradient comes from the products after it.
+    decomposition, coordinates = c * c * d, batch * n * c * c
+    pooled = batch * read * heads * n * c
     # Where every token is a query, the query's projection is folded too.
     fold_query = read == n
     rows = 2 * kv_dim + fold_query * q_dim
@@ -86,16 +87,20 @@ def count_macs(layer: LLMLayer, x: Tensor, queries: Queries) -> dict[str, int]:
     counts = dict(
         off=(batch * n * d * 2 * kv_dim + query, batch * n * c * d + attention),
         fold=(
-            rows * d * c + (not fold_query) * query,
-            mapped + batch * n * c * rows + decomposed + attention,
+            decomposition + rows * d * c + (not fold_query) * query,
+            coordinates + mapped + batch * n * c * rows + attention,
         ),
         absorb=(
-            query + 2 * batch * read * q_dim * d,
-            mapped + decomposed + 2 * batch * read * heads * c * (d + n),
+            decomposition + query + 2 * batch * read * q_dim * d,
+            coordinates + mapped + 2 * batch * read * heads * c * d + 2 * pooled,
         ),
     )
-    twice, thrice = (2, 3) if torch.is_grad_enabled() else (1, 1)
-    return {name: twice * frozen + thrice * free for name, (frozen, free) in counts.items()}
+    if not torch.is_grad_enabled():
+        return {name: frozen + free for name, (frozen, free) in counts.items()}
+    total = {name: 2 * frozen + 3 * free for name, (frozen, free) in counts.items()}
+    # Tokens are pooled as they came, too, for the gradients of keys' and values' matrices.
+    total['absorb'] += 2 * pooled
+    return total
 
 
 class Matrix(NamedTuple):
