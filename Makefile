@@ -24,7 +24,8 @@ PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 test: $(STAMP)
 	$(PYTEST) -m "not slurm and not walk" $(ARGS)
 
-# Every config under configs/, built by the project's own code, trained and tested for a step.
+# Every config under configs/, built by the project's own code, trained and tested for a step;
+# other tests that take a minute.
 test-walk: $(STAMP)
 	$(PYTEST) -m walk $(ARGS)
 

@@ -34,6 +34,7 @@ for task in FOLDERS:
 """
 
 
+@pytest.mark.walk
 @pytest.mark.slow
 def test_a_wheel_trains_configs_that_others_inherit(tmp_path):
     for host in ('mmpretrain', 'mmaction'):

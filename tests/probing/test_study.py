@@ -99,6 +99,7 @@ def test_a_channel_silent_in_training_does_not_drown_the_others(tmp_path):
     assert torch.allclose(x[..., 1:].std((0, 1)), torch.ones(3), atol=0.1)
 
 
+@pytest.mark.walk
 def test_a_stopped_study_resumes_to_the_digit(tmp_path, checkpoint, monkeypatch):
     whole = study(make_features(tmp_path / 'whole'), checkpoint, monkeypatch=monkeypatch)
     features, left = make_features(tmp_path / 'torn'), iter(range(20))

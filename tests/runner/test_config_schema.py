@@ -94,6 +94,7 @@ def test_override_without_effect_raises(field, words):
     check_config(cfg)
 
 
+@pytest.mark.walk
 def test_all_configs_and_their_dumps_pass(tmp_path):
     pytest.importorskip('mmaction')
     hosts = dict(segmentation='mmseg', detection='mmdet')  # which few have
