@@ -156,11 +156,16 @@ def results(neck: LLMBlockNeck, x: torch.Tensor, **kwargs) -> dict[str, torch.Te
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 @pytest.mark.parametrize('method', BOTH)
 @pytest.mark.parametrize('family', SOME)
-def test_no_more_digits_are_lost_than_on_the_plain_path(family, method, dtype, checkpoints):
-    """The median error against float64 is at most three times the plain path's."""
+def test_no_more_digits_are_lost_than_on_the_plain_path(
+    family, method, dtype, checkpoints, pytestconfig
+):
+    """The median error against float64 is at most three times the plain path's.
+
+    Or three times the error of a product: one unit of its dtype, and with ``--ulp N`` N units.
+    """
     plain, low = necks(checkpoints(family), method, dtype=dtype)
     exact = copy.deepcopy(plain).double()
-    rounding = torch.finfo(plain.block.dtype).eps
+    rounding = torch.finfo(plain.block.dtype).eps * max(1, pytestconfig.getoption('ulp'))
     errors = defaultdict(list)
     for seed in range(7):
         queries = FIRST if seed % 2 else None
