@@ -159,13 +159,12 @@ def results(neck: LLMBlockNeck, x: torch.Tensor, **kwargs) -> dict[str, torch.Te
 def test_no_more_digits_are_lost_than_on_the_plain_path(
     family, method, dtype, checkpoints, pytestconfig
 ):
-    """The median error against float64 is at most three times the plain path's.
-
-    Or three times the error of a product: one unit of its dtype, and with ``--ulp N`` N units.
-    """
+    """The median error against float64 is at most three times the plain path's."""
+    if pytestconfig.getoption('ulp'):
+        pytest.skip('it measures the rounding that --ulp changes')
     plain, low = necks(checkpoints(family), method, dtype=dtype)
     exact = copy.deepcopy(plain).double()
-    rounding = torch.finfo(plain.block.dtype).eps * max(1, pytestconfig.getoption('ulp'))
+    rounding = torch.finfo(plain.block.dtype).eps
     errors = defaultdict(list)
     for seed in range(7):
         queries = FIRST if seed % 2 else None
