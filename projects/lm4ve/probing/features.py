@@ -218,10 +218,15 @@ def _is_record(value: Any) -> bool:
     """Return whether a file's content is a record: a shape and a list of pairs of numbers."""
     if not isinstance(value, dict) or {'shape', 'batches'} - value.keys():
         return False
-    shape, batches = value['shape'], value['batches']
-    if not _are_counts(shape, 2) or not isinstance(batches, list):
+    batches = value['batches']
+    if not _are_counts(value['shape'], 2) or not isinstance(batches, list):
         return False
-    return all(_are_counts(batch, 2, least=0) and batch[0] > 0 for batch in batches)
+    for batch in batches:
+        if not _are_counts(batch, 2, least=0):
+            return False
+        if batch[0] == 0:  # no rows
+            return False
+    return True
 
 
 def _are_counts(value: Any, length: int, least: int = 1) -> bool:

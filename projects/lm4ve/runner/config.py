@@ -533,13 +533,18 @@ def _check_values(cfg: Config, node: Mapping[str, Any], path: str, readers: Iter
     Raises:
         UserError: One is of a type that no reader takes.
     """
-    signatures = [signature_of(r) for r in readers if not isinstance(r, set)]
+    signatures = [signature_of(reader) for reader in readers if not isinstance(reader, set)]
+    permitted = cfg.get('allow_new') or ()
     for key, value in node.items():
-        parameters = [s.parameters[key] for s in signatures if key in s.parameters]
-        wanted = [wanted_type(parameter, value) for parameter in parameters]
-        is_permitted = f'{path}.{key}' in (cfg.get('allow_new') or ())
-        if wanted and all(wanted) and not is_permitted:
-            raise UserError(f'{path}.{key}={brief(repr(value))} must be {wanted[0]}.')
+        field = f'{path}.{key}'
+        if field in permitted:
+            continue
+        wanted = []
+        for signature in signatures:
+            if key in signature.parameters:
+                wanted.append(wanted_type(signature.parameters[key], value))
+        if wanted and all(wanted):
+            raise UserError(f'{field}={brief(repr(value))} must be {wanted[0]}.')
 
 
 def _known_keys(

@@ -20,6 +20,8 @@ from torch import nn
 
 #: What numbers are; a config's other values are texts, lists and dicts.
 _NUMBERS = {int, float, bool}
+#: What a config's values are.
+_PLAIN = _NUMBERS | {str, dict, list, tuple, type(None)}
 #: A type of a parameter that we cannot check a value against.
 _ANYTHING = object()
 
@@ -117,14 +119,21 @@ def _kinds_of(parameter: inspect.Parameter, hint: Any) -> frozenset[Any]:
 
 def _flatten(hint: Any) -> set[Any]:
     """Return the plain types of an annotation; :data:`_ANYTHING` for what is none."""
-    if typing.get_origin(hint) in (Union, types.UnionType):
-        return {kind for part in typing.get_args(hint) for kind in _flatten(part)}
-    if typing.get_origin(hint) is Literal:
-        return {type(value) for value in typing.get_args(hint)}
+    origin = typing.get_origin(hint)
+    kinds: set[Any] = set()
+    if origin in (Union, types.UnionType):
+        for part in typing.get_args(hint):
+            kinds |= _flatten(part)
+        return kinds
+    if origin is Literal:
+        for value in typing.get_args(hint):
+            kinds.add(type(value))
+        return kinds
     if hint in (torch.Tensor, torch.nn.Parameter):  # which no config holds
-        return set()
-    plain = typing.get_origin(hint) or hint
-    return {plain if plain in {*_NUMBERS, str, dict, list, tuple, type(None)} else _ANYTHING}
+        return kinds
+    plain = origin or hint
+    kinds.add(plain if plain in _PLAIN else _ANYTHING)
+    return kinds
 
 
 def wanted_type(parameter: Parameter, value: Any) -> str | None:
