@@ -34,8 +34,8 @@ class Call(NamedTuple):
     """A call of a module that runs now.
 
     Attributes:
-        key: Of the hook that noted it.
-        signature (Signature): Of the module.
+        key: The key of the hook that noted it.
+        signature (Signature): The signature of the module.
         given (dict): The arguments by name.
     """
 
@@ -123,7 +123,7 @@ class Signature:
 
         Args:
             given (Mapping): Arguments by name.
-            own (bool): Those that the user named at ``mask=``; else those of the table.
+            own (bool): Return those that the user named at ``mask=``, else the table's.
         """
         candidates = self._own if own else self._known
         return [n for n in candidates if n in self.names or n in given]

@@ -242,7 +242,7 @@ class Around:
 
     Args:
         hook (ThroughNeck): The hook.
-        signature (Signature): Of the module.
+        signature (Signature): The signature of the module.
     """
 
     def __init__(self, hook: ThroughNeck, signature: Signature) -> None:

@@ -59,7 +59,7 @@ class LayerSpec:
         scale (float, optional): Factor of the scores, where the attention has no attribute
             ``scaling`` and the factor is not ``head_dim ** -0.5``.
         softcap (bool): The scores are capped (gemma3 has the config's field and ignores it).
-        reads (tuple[str, ...]): Those of :data:`RARE_FIELDS` that the family reads.
+        reads (tuple[str, ...]): The fields of :data:`RARE_FIELDS` that the family reads.
         reach (callable, optional): ``(config) -> int``: with this many tokens or fewer
             the family's scores depend on the positions only by rotary embedding.
         experts (bool): The MLP may be a mixture of experts, which ``transformers``' own
