@@ -25,8 +25,8 @@ torch.set_num_threads(1)
 def pytest_collection_modifyitems(config, items):
     """Begin with the files that take longest, so that no process ends long after the other.
 
-    ``make test`` gives each file to one process (``--dist loadfile``), which so makes the
-    fixtures of a module once.
+    ``make test`` gives each file to one process (``--dist loadfile``), which so makes
+    the fixtures of a module once.
     """
     if not hasattr(config, 'workerinput'):
         return
@@ -38,9 +38,15 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_addoption(parser):
-    group = parser.getgroup('rounding', 'Rounding as on another CPU (tests/helpers/rounding.py)')
-    group.addoption('--ulp', type=int, default=0, help='change matrix products by up to ULP ulp')
-    group.addoption('--ulp-seed', type=int, default=0, help='other random numbers for --ulp')
+    group = parser.getgroup(
+        'rounding', 'Rounding as on another CPU (tests/helpers/rounding.py)'
+    )
+    group.addoption(
+        '--ulp', type=int, default=0, help='change matrix products by up to ULP ulp'
+    )
+    group.addoption(
+        '--ulp-seed', type=int, default=0, help='other random numbers for --ulp'
+    )
 
 
 def pytest_configure(config):
@@ -104,8 +110,15 @@ def nothing_left_over_from_a_run():
     from mmengine.registry import DefaultScope
     from mmengine.visualization import Visualizer
 
-    # A visualizer is kept under that name too, and would write into a folder that is gone.
-    for kept in (DefaultScope, MessageHub, MMLogger, Visualizer, *Visualizer.__subclasses__()):
+    # A visualizer is kept under that name too, and would write into a folder that is
+    # gone.
+    for kept in (
+        DefaultScope,
+        MessageHub,
+        MMLogger,
+        Visualizer,
+        *Visualizer.__subclasses__(),
+    ):
         kept._instance_dict.clear()
     os.environ.pop('LOCAL_RANK', None)
     yield
@@ -122,7 +135,9 @@ def checkpoints(tmp_path_factory):
 
     @functools.cache
     def get(variant: str, **options) -> str:
-        return str(write_huggingface(tmp_path_factory.mktemp(variant), variant, **options))
+        return str(
+            write_huggingface(tmp_path_factory.mktemp(variant), variant, **options)
+        )
 
     return get
 
@@ -150,7 +165,9 @@ def fails(monkeypatch, capsys):
     def run(name: str, *args) -> str:
         monkeypatch.setattr(sys, 'argv', [name, *map(str, args)])
         with pytest.raises(SystemExit) as end:
-            runpy.run_path(str(Path(__file__).parents[1] / 'tools' / name), run_name='__main__')
+            runpy.run_path(
+                str(Path(__file__).parents[1] / 'tools' / name), run_name='__main__'
+            )
         said = capsys.readouterr().err
         assert end.value.code == 2 and 'Traceback' not in said
         before, _, message = said.rpartition('error: ')

@@ -25,9 +25,13 @@ def loss_of(task: str, device: str, **options) -> float:
     model.to(device)
     if isinstance(data['inputs'], list):  # a view of each clip
         data = dict(data, inputs=[x[:1] if x.dim() == 5 else x for x in data['inputs']])
-    loss, _ = model.parse_losses(model(**model.data_preprocessor(data, True), mode='loss'))
+    loss, _ = model.parse_losses(
+        model(**model.data_preprocessor(data, True), mode='loss')
+    )
     loss.backward()
-    assert all(p.grad is None or p.grad.device.type == device for p in model.parameters())
+    assert all(
+        p.grad is None or p.grad.device.type == device for p in model.parameters()
+    )
     return loss.item()
 
 
@@ -45,7 +49,9 @@ def test_every_path_of_the_block_is_that_of_the_cpu(low_rank):
 @pytest.fixture
 def one_rank(monkeypatch):
     """The variables of a launcher with one process; its group is left at the end."""
-    values = dict(RANK=0, WORLD_SIZE=1, LOCAL_RANK=0, MASTER_ADDR='127.0.0.1', MASTER_PORT=29511)
+    values = dict(
+        RANK=0, WORLD_SIZE=1, LOCAL_RANK=0, MASTER_ADDR='127.0.0.1', MASTER_PORT=29511
+    )
     for name, value in values.items():
         monkeypatch.setitem(os.environ, name, str(value))
     yield
@@ -68,7 +74,10 @@ def trained(tmp_path, name: str, launcher: str = 'none', **options):
 
 
 def test_mixed_precision_trains(tmp_path):
-    options = {'optim_wrapper.type': 'AmpOptimWrapper', 'optim_wrapper.loss_scale': 'dynamic'}
+    options = {
+        'optim_wrapper.type': 'AmpOptimWrapper',
+        'optim_wrapper.loss_scale': 'dynamic',
+    }
     trained(tmp_path, 'vit-s_llama_in1k.py', **options)
 
 
@@ -85,5 +94,7 @@ def test_fsdp_trains(tmp_path, one_rank):
 def test_two_gpus_train_on_nccl(tmp_path):
     words = 'tools/dist_train.sh configs/lm4ve/vit-demo_minilm_digits.py 2 --work-dir'.split()
     flags = [str(tmp_path), '--cfg-options', 'train_cfg.max_epochs=1']
-    subprocess.run(['bash', *words, *flags], cwd=ROOT, env=environment(real=True), check=True)
+    subprocess.run(
+        ['bash', *words, *flags], cwd=ROOT, env=environment(real=True), check=True
+    )
     assert (tmp_path / 'epoch_1.pth').exists()

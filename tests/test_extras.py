@@ -64,7 +64,9 @@ except UserError as e:
 def small_config(task: str, folder: Path, block: str | None = BLOCK) -> Path:
     """Write a demo's config, made tiny; keeps its model's parts and its logs."""
     name, fields = DEMOS[task]
-    loader = f'batch_size=4, num_workers=0, persistent_workers=False, dataset=dict({fields})'
+    loader = (
+        f'batch_size=4, num_workers=0, persistent_workers=False, dataset=dict({fields})'
+    )
     lines = [
         f'_base_ = {str(FOLDERS[task] / f"{name}.py")!r}',
         *(f'{split}_dataloader = dict({loader})' for split in ('train', 'val', 'test')),
@@ -78,7 +80,9 @@ def small_config(task: str, folder: Path, block: str | None = BLOCK) -> Path:
     return path
 
 
-def train(task: str, extras: tuple[str, ...], folder: Path, then: str = '', **options) -> None:
+def train(
+    task: str, extras: tuple[str, ...], folder: Path, then: str = '', **options
+) -> None:
     """Train a demo with the packages of some extras, and run code in the same process."""
     words = [str(small_config(task, folder, **options)), '--work-dir', 'run']
     code = f'from lm4ve.commands.train import main\nmain({words})\n'
@@ -91,8 +95,16 @@ def train(task: str, extras: tuple[str, ...], folder: Path, then: str = '', **op
 
 
 def test_the_core_alone_runs_the_readme_and_names_the_extra_of_a_task(tmp_path):
-    assert not needed_by(()) & {'mmcv-lite', 'mmpretrain', 'mmaction2', 'scikit-learn', 'timm'}
-    (lines,) = (b.code for b in blocks_of('README.md') if b.language == 'python' and b.runs)
+    assert not needed_by(()) & {
+        'mmcv-lite',
+        'mmpretrain',
+        'mmaction2',
+        'scikit-learn',
+        'timm',
+    }
+    (lines,) = (
+        b.code for b in blocks_of('README.md') if b.language == 'python' and b.runs
+    )
     said = run_alone((), '-c', lines + CORE, folder=tmp_path, real=True)
     assert 'pip install "lm4ve[image]"' in said
     saved = {p.name for p in (tmp_path / 'vit-llama').iterdir()}
@@ -101,11 +113,18 @@ def test_the_core_alone_runs_the_readme_and_names_the_extra_of_a_task(tmp_path):
 
 @pytest.mark.parametrize(
     'package, extra',
-    [('analysis', 'analysis'), ('analysis.iou', 'iou'), ('ablation', 'slurm'), ('probing', 'try')],
+    [
+        ('analysis', 'analysis'),
+        ('analysis.iou', 'iou'),
+        ('ablation', 'slurm'),
+        ('probing', 'try'),
+    ],
     ids=str,
 )
 def test_all_modules_of_an_analysis_need_its_extra_only(package, extra, tmp_path):
-    run_alone((extra,), '-c', IMPORT_ALL.format(package=f'lm4ve.{package}'), folder=tmp_path)
+    run_alone(
+        (extra,), '-c', IMPORT_ALL.format(package=f'lm4ve.{package}'), folder=tmp_path
+    )
 
 
 def test_the_collective_extras_are_their_parts():
@@ -134,13 +153,25 @@ def test_the_demo_trains_the_embedded_language_model_with_its_extra_only(tmp_pat
     train('image', ('demo',), tmp_path, block=None)
 
 
-ANALYSIS = [f'analysis/{n}.py --out-dir out' for n in ('visualize_activations', 'activation_iou')]
+ANALYSIS = [
+    f'analysis/{n}.py --out-dir out'
+    for n in ('visualize_activations', 'activation_iou')
+]
 EIGHT = '--cfg-options test_dataloader.dataset.indices=8'
 #: Extras -> a command of their own, and what it writes.
 COMMANDS = {
-    ('image', 'activations'): (f'{ANALYSIS[0]} {{config}} none --indices 0', 'out/*.html'),
-    ('image', 'export'): ('export.py {config} none --format onnx --out out/vit.onnx', 'out/*.onnx'),
-    ('image', 'iou'): (f'{ANALYSIS[1]} {{textured}} none --bootstrap 5 {EIGHT}', 'out/iou.csv'),
+    ('image', 'activations'): (
+        f'{ANALYSIS[0]} {{config}} none --indices 0',
+        'out/*.html',
+    ),
+    ('image', 'export'): (
+        'export.py {config} none --format onnx --out out/vit.onnx',
+        'out/*.onnx',
+    ),
+    ('image', 'iou'): (
+        f'{ANALYSIS[1]} {{textured}} none --bootstrap 5 {EIGHT}',
+        'out/iou.csv',
+    ),
     ('ablation',): ('analysis/ablate.py {grid} --work-dir out', 'out/toy/table.md'),
 }
 
@@ -165,7 +196,9 @@ def test_a_command_needs_its_extras_only(extras, tmp_path):
 def test_a_study_needs_its_extra_only(tmp_path):
     fill(tmp_path / 'photos', ('cat', 'dog'), 10)
     words = f'--block {write_huggingface(tmp_path / "llm", "llama")} --steps 10 --seeds 2 --size 32'
-    words = f'timm/resnet10t photos --encoder-checkpoint none {words} --workers 0'.split()
+    words = (
+        f'timm/resnet10t photos --encoder-checkpoint none {words} --workers 0'.split()
+    )
     words += ['--variants', 'frozen', 'lora']
     code = f'import importlib as i; i.import_module("lm4ve.commands.try").main({words})'
     run_alone(('try',), '-c', code, folder=tmp_path)

@@ -20,21 +20,36 @@ PACKAGE = Path(lm4ve.__file__).parent
 #: From the bottom to the top. A unit is a folder or a file of the package; `tasks` is
 #: what lies directly in that folder: the table of tasks and the protocol.
 ORDER = (
-    *('version', 'errors', 'files', 'registry', 'zoo', 'llm', 'compat', 'blocks', 'necks'),
+    *(
+        'version',
+        'errors',
+        'files',
+        'registry',
+        'zoo',
+        'llm',
+        'compat',
+        'blocks',
+        'necks',
+    ),
     *('runner', 'tasks/base', 'tasks', *(f'tasks/{name}' for name in TASKS)),
     *('analysis', 'release', 'ablation', 'probing', 'cost', 'apis', 'commands'),
     *('__main__', '__init__'),
 )
-#: Units that name modules above them in strings, to be imported when they are needed: the
-#: subpackages and what an import of another library brings in; what MMEngine registers at the
-#: first look-up, and the check of a checkpoint; the tasks.
+#: Units that name modules above them in strings, to be imported when they are needed:
+#: the subpackages and what an import of another library brings in; what MMEngine
+#: registers at the first look-up, and the check of a checkpoint; the tasks.
 TABLES = {'__init__', 'compat', 'tasks'}
 #: Module -> its file.
 FILES = {
-    '.'.join(p.relative_to(PACKAGE.parent).with_suffix('').parts).removesuffix('.__init__'): p
+    '.'.join(p.relative_to(PACKAGE.parent).with_suffix('').parts).removesuffix(
+        '.__init__'
+    ): p
     for p in sorted(PACKAGE.rglob('*.py'))
 }
-TREES = {module: ast.parse(path.read_text(encoding='utf-8')) for module, path in FILES.items()}
+TREES = {
+    module: ast.parse(path.read_text(encoding='utf-8'))
+    for module, path in FILES.items()
+}
 
 
 def unit_of(module: str) -> str:
@@ -91,7 +106,9 @@ def test_no_import_goes_upward_or_to_another_task():
 
 def test_no_files_import_each_other_in_a_circle():
     """Raises graphlib.CycleError, which names the files of a circle."""
-    TopologicalSorter({module: {*imports(module)} - {module} for module in FILES}).prepare()
+    TopologicalSorter(
+        {module: {*imports(module)} - {module} for module in FILES}
+    ).prepare()
 
 
 def test_only_tables_name_modules_above_them():
@@ -112,8 +129,15 @@ def test_the_table_of_tasks_imports_nothing_of_a_task():
 #: Registering modules lie in these, for every task, each a module or a package.
 PLACES = {*'datasets demo loops metrics models optim transforms visualization'.split()}
 #: Task -> a package without which its modules do not import.
-NEEDS = {'image': 'mmpretrain', 'video': 'mmaction', 'vqa': 'mmpretrain', 'rooms': 'mmpretrain'}
-REGISTRIES = [r for r in vars(registry).values() if isinstance(r, registry.LazyRegistry)]
+NEEDS = {
+    'image': 'mmpretrain',
+    'video': 'mmaction',
+    'vqa': 'mmpretrain',
+    'rooms': 'mmpretrain',
+}
+REGISTRIES = [
+    r for r in vars(registry).values() if isinstance(r, registry.LazyRegistry)
+]
 
 
 @pytest.mark.parametrize('name', TASKS)
@@ -129,10 +153,16 @@ def test_the_table_is_what_importing_the_tasks_modules_registers(name):
             place = value.__module__.removeprefix(f'{task.package}.')
             if place != value.__module__:
                 registered[place].add(key)
-    assert registered == {module: set(names) for module, names in task.registers.items()}
+    assert registered == {
+        module: set(names) for module, names in task.registers.items()
+    }
     assert {module.partition('.')[0] for module in registered} <= PLACES
     package = importlib.import_module(task.package)
-    assert all(getattr(package, n) is not None for names in task.exports.values() for n in names)
+    assert all(
+        getattr(package, n) is not None
+        for names in task.exports.values()
+        for n in names
+    )
 
 
 @pytest.mark.parametrize('name', TASKS)
@@ -185,6 +215,10 @@ def test_dir_star_and_stubs_give_what_is_public():
         imports = [n for n in stub.body if isinstance(n, ast.ImportFrom)]
         found = {(n.module, alias.asname) for n in imports for alias in n.names}
         tables = [*task.registers.items(), *task.exports.items()]
-        wanted = {(f'{task.package}.{module}', name) for module, names in tables for name in names}
+        wanted = {
+            (f'{task.package}.{module}', name)
+            for module, names in tables
+            for name in names
+        }
         assert found == wanted | {('lm4ve.tasks.base.task', 'Task')}
         assert dir(package) == package.__all__ == sorted(name for _, name in wanted)

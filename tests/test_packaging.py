@@ -46,7 +46,9 @@ def test_a_wheel_trains_configs_that_others_inherit(tmp_path):
     for name in ('pyproject.toml', 'README.md', 'LICENSE'):
         shutil.copy(ROOT / name, source)
     flags = '--no-deps --quiet --no-build-isolation -w'.split()
-    subprocess.run([sys.executable, '-m', 'pip', 'wheel', *flags, tmp_path, source], check=True)
+    subprocess.run(
+        [sys.executable, '-m', 'pip', 'wheel', *flags, tmp_path, source], check=True
+    )
     (wheel,) = tmp_path.glob('lm4ve-*.whl')
     site = tmp_path / 'site'
     zipfile.ZipFile(wheel).extractall(site)
@@ -58,7 +60,9 @@ def test_a_wheel_trains_configs_that_others_inherit(tmp_path):
         assert (packed / path.relative_to(ROOT / 'configs')).is_file(), path
 
     env = {**os.environ, 'PYTHONPATH': f'{site}:{ROOT}'}
-    subprocess.run([sys.executable, '-c', SCRIPT, tmp_path], check=True, cwd=tmp_path, env=env)
+    subprocess.run(
+        [sys.executable, '-c', SCRIPT, tmp_path], check=True, cwd=tmp_path, env=env
+    )
     assert {p.parent.name for p in tmp_path.glob('*/epoch_1.pth')} == {*TASKS}
 
 
@@ -71,9 +75,15 @@ WHOLE = 'case "$1" in -m) echo "$0 $*" >&2; exit 1;; esac; echo 3.11'
 OLD = '[ "$1" = -c ] && exit 1; echo Python 3.10.12'
 PYTHONS = {
     'none': ({}, ['needs Python']),
-    'unsupported': (dict(python3=OLD), ['needs Python 3.11, 3.12, 3.13 or 3.14', '3.10.12']),
+    'unsupported': (
+        dict(python3=OLD),
+        ['needs Python 3.11, 3.12, 3.13 or 3.14', '3.10.12'],
+    ),
     'without venv': (dict(python3=BARE), ['apt-get install python3.13-venv']),
-    'another one': ({'python3': BARE, 'python3.11': WHOLE}, ['python3.11 -m venv --clear']),
+    'another one': (
+        {'python3': BARE, 'python3.11': WHOLE},
+        ['python3.11 -m venv --clear'],
+    ),
 }
 
 

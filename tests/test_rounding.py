@@ -94,5 +94,7 @@ def test_nothing_above_the_kernels_takes_another_path(rounding, method):
     block = LLMBlock(arch=FAMILIES['gpt2'])
     mapper = nn.Linear(8, block.embed_dims, bias=False)
     with rounding.during('a test'):
-        chosen = block.choose_low_rank(mapper, torch.randn(2, 5, 8), slice(0, 1), method)
+        chosen = block.choose_low_rank(
+            mapper, torch.randn(2, 5, 8), slice(0, 1), method
+        )
     assert chosen == method

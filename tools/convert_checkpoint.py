@@ -1,21 +1,22 @@
 """Convert published checkpoints for the configs of a task; METER's and SQA3D's also back.
 
-    python tools/convert_checkpoint.py image vit_small_llama.pth OUT.pth --llm data/llm/llama-7b
-    python tools/convert_checkpoint.py TASK --help
+    python tools/convert_checkpoint.py image vit_small_llama.pth OUT.pth --llm
+    data/llm/llama-7b python tools/convert_checkpoint.py TASK --help
 
 image: the paper's ViT and ViT-LLaMA, for mmpretrain. Test the result with
     configs/lm4ve/vit-s_in1k.py and vit-s_llama_in1k.py.
-video: VideoMAE's and the paper's, for mmaction2. The configs look for a pre-trained model in
-    data/pretrained/videomae-s_ssv2-2400e.pth. Test the others with
+video: VideoMAE's and the paper's, for mmaction2. The configs look for a pre-trained
+    model in data/pretrained/videomae-s_ssv2-2400e.pth. Test the others with
     configs/video/videomae-s_ssv2.py and videomae-s_llama_ssv2.py.
-pointcloud: Point-BERT, Point-MAE and Point-BERT + LLaMA. A pre-trained model becomes a file for
-    model.checkpoint. Test a classifier with the config of its data set.
-motion: mmTransformer, for configs/motion/mmtransformer_argoverse1.py. Test it with --cfg-options
-    model.decoder.learned_weights=False: the release has no weights of losses.
-medical: LLM4Seg, CMUNeXt, MedVisionLlama and LLMBoostMedical's ViViT, whose 2D models are of
-    the task image.
-vqa: METER. Start from a converted file with --cfg-options load_from=OUT.pth and a config of its
-    sizes: the released encoders are CLIP's ViT-B/16 and RoBERTa-base.
+pointcloud: Point-BERT, Point-MAE and Point-BERT + LLaMA. A pre-trained model becomes a
+    file for model.checkpoint. Test a classifier with the config of its data set.
+motion: mmTransformer, for configs/motion/mmtransformer_argoverse1.py. Test it with
+    --cfg-options model.decoder.learned_weights=False: the release has no weights of
+    losses.
+medical: LLM4Seg, CMUNeXt, MedVisionLlama and LLMBoostMedical's ViViT, whose 2D models
+    are of the task image.
+vqa: METER. Start from a converted file with --cfg-options load_from=OUT.pth and a
+    config of its sizes: the released encoders are CLIP's ViT-B/16 and RoBERTa-base.
 rooms: SQA3D. Start from a converted file in the same way.
 """
 
@@ -61,7 +62,12 @@ CONVERTERS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def both_ways(
-    forth: str, state: dict[str, Tensor], llm: str | None, layer: Any, reverse: bool, **options: Any
+    forth: str,
+    state: dict[str, Tensor],
+    llm: str | None,
+    layer: Any,
+    reverse: bool,
+    **options: Any,
 ) -> dict[str, Tensor]:
     """Convert METER's or SQA3D's state, or one of ours into the released names."""
     check('--llm', llm, choices=(None,))  # the releases have no block
@@ -73,11 +79,17 @@ def both_ways(
 def main(argv: list[str] | None = None) -> None:
     words = sys.argv[1:] if argv is None else argv
     # The flags are those of the task.
-    task = build_parser(__doc__, {'task': dict(choices=CONVERTERS)}).parse_args(words[:1]).task
+    task = (
+        build_parser(__doc__, {'task': dict(choices=CONVERTERS)})
+        .parse_args(words[:1])
+        .task
+    )
     name, flags = CONVERTERS[task]
     name = f'lm4ve.tasks.{task}.converters:{name}'
     convert = partial(both_ways, name) if 'reverse' in flags else resolve_name(name)
-    run_converter(words[1:], f'Convert a published checkpoint ({task}).', convert, **flags)
+    run_converter(
+        words[1:], f'Convert a published checkpoint ({task}).', convert, **flags
+    )
 
 
 if __name__ == '__main__':

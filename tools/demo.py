@@ -14,21 +14,31 @@ from lm4ve.cost.tables import print_table
 from lm4ve.runner import command_line as cli
 
 ROOT = Path(__file__).resolve().parent.parent
-VARIANTS = {'ViT + frozen MiniLM block': 'vit-demo_minilm_digits', 'ViT': 'vit-demo_none_digits'}
+VARIANTS = {
+    'ViT + frozen MiniLM block': 'vit-demo_minilm_digits',
+    'ViT': 'vit-demo_none_digits',
+}
 #: With `--llm`, which needs the package of `make demo-llm`.
 DECODER = {'ViT + frozen SmolLM2 block': 'vit-demo_smollm2_digits'}
 
 
-def train_and_test(label: str, config: str, work_dir: Path, options: list) -> dict[str, str]:
+def train_and_test(
+    label: str, config: str, work_dir: Path, options: list
+) -> dict[str, str]:
     """Train and test one config; return its row of the table."""
     start, words = time.time(), [config, '--work-dir', str(work_dir)]
     parser = cli.build_parser(None, cli.RUN)
-    args = parser.parse_args([*words, *(['--cfg-options', *options] if options else [])])
+    args = parser.parse_args(
+        [*words, *(['--cfg-options', *options] if options else [])]
+    )
     cfg = cli.finish_config(cli.load_config(args), args)
     runner = cli.build_runner(cfg, short_console=True)
     runner.train()
     steps = runner.message_hub.get_scalar('train/time').data[0]
-    metrics, checkpoint = runner.test(), Path((work_dir / 'last_checkpoint').read_text())
+    metrics, checkpoint = (
+        runner.test(),
+        Path((work_dir / 'last_checkpoint').read_text()),
+    )
     trainable, frozen = count_parameters(runner.model)
     return {
         '': label,
@@ -44,15 +54,26 @@ def train_and_test(label: str, config: str, work_dir: Path, options: list) -> di
 def main(argv: list[str] | None = None) -> None:
     add = (parser := cli.build_parser(__doc__, {})).add_argument
     add('--work-dir', type=Path, default=Path('work_dirs/demo'))
-    add('--cfg-options', nargs='+', default=[], help='for example train_cfg.max_epochs=5')
+    add(
+        '--cfg-options',
+        nargs='+',
+        default=[],
+        help='for example train_cfg.max_epochs=5',
+    )
     add('--llm', action='store_true', help='SmolLM2-135M too')
     args, rows, places = parser.parse_args(argv), [], []
     for label, name in {**(DECODER if args.llm else {}), **VARIANTS}.items():
         work_dir = args.work_dir / name
         config = str(ROOT / f'configs/lm4ve/{name}.py')
         rows.append(train_and_test(label, config, work_dir, args.cfg_options))
-        places += [label, f'  checkpoint   {(work_dir / "last_checkpoint").read_text()}']
-        places += [f'  logs         {work_dir}/*/*.log', f'  TensorBoard  {work_dir}/*/vis_data']
+        places += [
+            label,
+            f'  checkpoint   {(work_dir / "last_checkpoint").read_text()}',
+        ]
+        places += [
+            f'  logs         {work_dir}/*/*.log',
+            f'  TensorBoard  {work_dir}/*/vis_data',
+        ]
     print_table('Handwritten digits, 540 held-out images', rows)
     print(*places, f'\ntensorboard --logdir {args.work_dir}', sep='\n')
 

@@ -18,5 +18,8 @@ variants = {
 # list would decide the comparison.
 tune = dict(
     values=(1e-3, 2e-3, 3e-3, 1e-2),
-    options={'train_dataloader.dataset.split': 'fit', 'test_dataloader.dataset.split': 'val'},
+    options={
+        'train_dataloader.dataset.split': 'fit',
+        'test_dataloader.dataset.split': 'val',
+    },
 )

@@ -1,5 +1,5 @@
-# Real digits: does a block without language help as much? The demo's own training, all 100
-# epochs.
+# Real digits: does a block without language help as much? The demo's own training, all
+# 100 epochs.
 _base_ = './_base_/formal_controls.py'
 
 name = 'digits_formal'
@@ -16,5 +16,8 @@ variants = {
 }
 tune = dict(
     values=(1e-3, 2e-3, 3e-3, 1e-2),
-    options={'train_dataloader.dataset.split': 'fit', 'test_dataloader.dataset.split': 'val'},
+    options={
+        'train_dataloader.dataset.split': 'fit',
+        'test_dataloader.dataset.split': 'val',
+    },
 )

@@ -13,6 +13,9 @@ tune = dict(values=(1e-3, 2e-3, 3e-3))
 # The last one is the config's own, so that its trials are those of the controls.
 variants = dict(
     _delete_=True,
-    **{f'layer {i}': dict(x=i, options={'model.neck.block.layers': (i,)}) for i in range(5)},
+    **{
+        f'layer {i}': dict(x=i, options={'model.neck.block.layers': (i,)})
+        for i in range(5)
+    },
     **{'layer 5': dict(x=5)},
 )

@@ -9,6 +9,9 @@ reference = 'layer 29'
 # The last one is the config's own.
 variants = dict(
     _delete_=True,
-    **{f'layer {i}': dict(x=i, options={'model.neck.block.layers': (i,)}) for i in range(29)},
+    **{
+        f'layer {i}': dict(x=i, options={'model.neck.block.layers': (i,)})
+        for i in range(29)
+    },
     **{'layer 29': dict(x=29)},
 )

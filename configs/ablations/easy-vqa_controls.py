@@ -16,5 +16,8 @@ variants = {
 tune = dict(
     fields=('optim_wrapper.optimizer.lr',),
     values=(3e-4, 1e-3, 3e-3),
-    options={'train_dataloader.dataset.split': 'fit', 'test_dataloader.dataset.split': 'val'},
+    options={
+        'train_dataloader.dataset.split': 'fit',
+        'test_dataloader.dataset.split': 'val',
+    },
 )

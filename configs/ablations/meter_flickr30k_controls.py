@@ -8,7 +8,11 @@ metric = 'retrieval/mean'
 
 variants = {
     'frozen pre-trained': dict(config='../vision_language/meter_llama_flickr30k.py'),
-    'frozen random': dict(config='../vision_language/meter_llama-randinit-frozen_flickr30k.py'),
-    'trained random': dict(config='../vision_language/meter_llama-randinit-trained_flickr30k.py'),
+    'frozen random': dict(
+        config='../vision_language/meter_llama-randinit-frozen_flickr30k.py'
+    ),
+    'trained random': dict(
+        config='../vision_language/meter_llama-randinit-trained_flickr30k.py'
+    ),
     'MLP': dict(config='../vision_language/meter_mlp_flickr30k.py'),
 }

@@ -1,4 +1,5 @@
-# The paper's model of visual question answering, on VQAv2's validation set: the controls.
+# The paper's model of visual question answering, on VQAv2's validation set: the
+# controls.
 _base_ = './_base_/paper_controls.py'
 
 name = 'meter_vqav2_controls'
@@ -8,7 +9,11 @@ metric = 'vqa/overall'
 
 variants = {
     'frozen pre-trained': dict(config='../vision_language/meter_llama_vqav2.py'),
-    'frozen random': dict(config='../vision_language/meter_llama-randinit-frozen_vqav2.py'),
-    'trained random': dict(config='../vision_language/meter_llama-randinit-trained_vqav2.py'),
+    'frozen random': dict(
+        config='../vision_language/meter_llama-randinit-frozen_vqav2.py'
+    ),
+    'trained random': dict(
+        config='../vision_language/meter_llama-randinit-trained_vqav2.py'
+    ),
     'MLP': dict(config='../vision_language/meter_mlp_vqav2.py'),
 }

@@ -12,8 +12,12 @@ variants = {
     'trained random': dict(config=_block),
     'MLP': dict(
         config=_block,
-        options={'model.neck.block': dict(_delete_=True, type='MLPBlock', embed_dims=384)},
+        options={
+            'model.neck.block': dict(_delete_=True, type='MLPBlock', embed_dims=384)
+        },
     ),
 }
 # The validation clips show scans that are in neither of the other splits.
-tune = dict(values=(3e-4, 1e-3, 3e-3, 6e-3), options={'test_dataloader.dataset.split': 'val'})
+tune = dict(
+    values=(3e-4, 1e-3, 3e-3, 6e-3), options={'test_dataloader.dataset.split': 'val'}
+)

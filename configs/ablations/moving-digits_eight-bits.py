@@ -1,4 +1,5 @@
-# Moving digits: do products in 8 bits cost accuracy? At the rate that was tuned for fp32.
+# Moving digits: do products in 8 bits cost accuracy? At the rate that was tuned for
+# fp32.
 _base_ = ['./_base_/eight_bits.py', './_base_/moving-digits_1000.py']
 
 name = 'moving-digits_eight-bits'

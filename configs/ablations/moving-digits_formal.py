@@ -1,5 +1,6 @@
-# Moving digits: does a block without language help as much? The demo's own training: 8,000
-# clips, all 7 epochs. The rate is tuned on 1,000 clips, since tuning on all takes hours.
+# Moving digits: does a block without language help as much? The demo's own training:
+# 8,000 clips, all 7 epochs. The rate is tuned on 1,000 clips, since tuning on all takes
+# hours.
 _base_ = './_base_/formal_controls.py'
 
 name = 'moving-digits_formal'
@@ -23,5 +24,6 @@ _tuned = {
     ).items()
 }
 tune = dict(
-    values=(3e-4, 1e-3, 3e-3, 6e-3), options={**_tuned, 'test_dataloader.dataset.split': 'val'}
+    values=(3e-4, 1e-3, 3e-3, 6e-3),
+    options={**_tuned, 'test_dataloader.dataset.split': 'val'},
 )

@@ -15,11 +15,15 @@ variants = dict(
     **{
         'none': dict(),
         'all tokens': dict(config=_block),
-        'learned query': dict(config=_block, options={**_query, _field: dict(learned=1)}),
+        'learned query': dict(
+            config=_block, options={**_query, _field: dict(learned=1)}
+        ),
         'mean': dict(config=_block, options={**_query, _field: dict(mean=True)}),
         'maximum': dict(config=_block, options={**_query, _field: dict(max=True)}),
         # Is it the block that reads, or the maximum?
-        'maximum, MLP': dict(config=_block, options={**_query, _field: dict(max=True), **_mlp}),
+        'maximum, MLP': dict(
+            config=_block, options={**_query, _field: dict(max=True), **_mlp}
+        ),
     },
 )
 tune = dict(values=(3e-4, 1e-3, 3e-3, 6e-3, 1.2e-2), seeds=2)

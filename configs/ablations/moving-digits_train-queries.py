@@ -15,7 +15,9 @@ variants = dict(
         'all': dict(),
         'a quarter': dict(options={_field: 0.25}),
         'an eighth': dict(options={_field: 0.125}),
-        'an eighth, growing to all': dict(options={_field: dict(fraction=(0.125, 1.0))}),
+        'an eighth, growing to all': dict(
+            options={_field: dict(fraction=(0.125, 1.0))}
+        ),
     },
 )
 tune = None

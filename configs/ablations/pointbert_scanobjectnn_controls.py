@@ -7,7 +7,9 @@ base = '../pointcloud/pointbert_scanobjectnn-hardest.py'
 metric = 'accuracy/overall'
 
 variants = {
-    'frozen pre-trained': dict(config='../pointcloud/pointbert_llama_scanobjectnn-hardest.py'),
+    'frozen pre-trained': dict(
+        config='../pointcloud/pointbert_llama_scanobjectnn-hardest.py'
+    ),
     'frozen random': dict(
         config='../pointcloud/pointbert_llama-randinit-frozen_scanobjectnn-hardest.py'
     ),

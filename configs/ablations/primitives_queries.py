@@ -1,5 +1,5 @@
-# Point clouds (primitives): what two queries lose against all tokens. The head reads two
-# vectors: the class token, and the maximum of the others or a query in its place.
+# Point clouds (primitives): what two queries lose against all tokens. The head reads
+# two vectors: the class token, and the maximum of the others or a query in its place.
 _base_ = './primitives_controls.py'
 
 name = 'primitives_queries'
@@ -14,9 +14,13 @@ variants = dict(
     **{
         'none': dict(),
         'all tokens': dict(config=_block),
-        'learned query': dict(config=_block, options={**_query, _field: dict(_pair, learned=1)}),
+        'learned query': dict(
+            config=_block, options={**_query, _field: dict(_pair, learned=1)}
+        ),
         'mean': dict(config=_block, options={**_query, _field: dict(_pair, mean=True)}),
-        'maximum': dict(config=_block, options={**_query, _field: dict(_pair, max=True)}),
+        'maximum': dict(
+            config=_block, options={**_query, _field: dict(_pair, max=True)}
+        ),
     },
 )
 # One seed's 200 objects do not tell rates apart.

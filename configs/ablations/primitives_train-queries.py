@@ -1,7 +1,7 @@
-# Point clouds (primitives) in 256 groups: what a training loses whose steps compute some
-# of the block's tokens. Objects are those of the controls, in 15 epochs for their 25,
-# since a step with 256 groups takes some 1.4 s; the rate is the one that two seeds of
-# tuning chose with 32 groups (primitives_branch.py).
+# Point clouds (primitives) in 256 groups: what a training loses whose steps compute
+# some of the block's tokens. Objects are those of the controls, in 15 epochs for their
+# 25, since a step with 256 groups takes some 1.4 s; the rate is the one that two seeds
+# of tuning chose with 32 groups (primitives_branch.py).
 _base_ = './primitives_controls.py'
 
 name = 'primitives_train-queries'
@@ -24,7 +24,9 @@ variants = dict(
         'all': dict(),
         'a quarter': dict(options={_field: 0.25}),
         'an eighth': dict(options={_field: 0.125}),
-        'an eighth, growing to all': dict(options={_field: dict(fraction=(0.125, 1.0))}),
+        'an eighth, growing to all': dict(
+            options={_field: dict(fraction=(0.125, 1.0))}
+        ),
     },
 )
 tune = None

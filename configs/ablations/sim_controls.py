@@ -26,7 +26,9 @@ variants = {
     'trained random': dict(config=_block),
     'MLP': dict(
         config=_block,
-        options={'model.neck.block': dict(_delete_=True, type='MLPBlock', embed_dims=384)},
+        options={
+            'model.neck.block': dict(_delete_=True, type='MLPBlock', embed_dims=384)
+        },
     ),
 }
 # 'val' is the held-out split here, so that tuning cuts the training split.

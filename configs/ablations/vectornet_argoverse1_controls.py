@@ -9,7 +9,11 @@ greater_is_better = False
 
 variants = {
     'frozen pre-trained': dict(config='../motion/vectornet_llama_argoverse1.py'),
-    'frozen random': dict(config='../motion/vectornet_llama-randinit-frozen_argoverse1.py'),
-    'trained random': dict(config='../motion/vectornet_llama-randinit-trained_argoverse1.py'),
+    'frozen random': dict(
+        config='../motion/vectornet_llama-randinit-frozen_argoverse1.py'
+    ),
+    'trained random': dict(
+        config='../motion/vectornet_llama-randinit-trained_argoverse1.py'
+    ),
     'MLP': dict(config='../motion/vectornet_mlp_argoverse1.py'),
 }

@@ -10,10 +10,12 @@ variants = {
     'none': dict(config='../lm4ve/vit-s_in1k.py'),
     'frozen pre-trained': dict(),
     'frozen random': dict(
-        config=_block + '-randinit-frozen_in1k.py', options={'model.neck.block.seed': '{seed}'}
+        config=_block + '-randinit-frozen_in1k.py',
+        options={'model.neck.block.seed': '{seed}'},
     ),
     'trained random': dict(
-        config=_block + '-randinit-trained_in1k.py', options={'model.neck.block.seed': '{seed}'}
+        config=_block + '-randinit-trained_in1k.py',
+        options={'model.neck.block.seed': '{seed}'},
     ),
     'MLP': dict(config='../lm4ve/vit-s_mlp_in1k.py'),
     'norms only': dict(config=_block + '-norms_in1k.py'),

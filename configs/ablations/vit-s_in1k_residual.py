@@ -6,5 +6,6 @@ title = 'ImageNet-1k, ViT-S, 100 epochs: residual connections'
 reference = 'none'
 
 variants = {
-    mode: dict(options={'model.neck.residual': mode}) for mode in ('none', 'inner', 'outer', 'both')
+    mode: dict(options={'model.neck.residual': mode})
+    for mode in ('none', 'inner', 'outer', 'both')
 }

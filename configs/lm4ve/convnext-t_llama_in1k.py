@@ -7,7 +7,12 @@ _base_ = [
 
 model = dict(
     backbone=dict(type='lm4ve.RawConvNeXt'),
-    neck=dict(type='LLMBlockNeck', in_channels=768, out_type='avg_featmap', block=_base_.llm_block),
+    neck=dict(
+        type='LLMBlockNeck',
+        in_channels=768,
+        out_type='avg_featmap',
+        block=_base_.llm_block,
+    ),
 )
 custom_hooks = [dict(type='EMAHook', momentum=1e-4, priority='ABOVE_NORMAL')]
 train_dataloader = _base_.checked

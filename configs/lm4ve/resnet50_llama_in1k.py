@@ -7,7 +7,9 @@ _base_ = [
 
 model = dict(
     neck=[
-        dict(type='LLMBlockNeck', in_channels=2048, norm_cfg=None, block=_base_.llm_block),
+        dict(
+            type='LLMBlockNeck', in_channels=2048, norm_cfg=None, block=_base_.llm_block
+        ),
         dict(type='GlobalAveragePooling'),
     ]
 )

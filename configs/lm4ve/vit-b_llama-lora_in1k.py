@@ -1,5 +1,5 @@
-# LUViT's second stage: MAE's fine-tuning of the encoder, the block and its adapters that
-# mae-vit-b_llama-lora_in1k.py has pre-trained. Another place of its checkpoint:
+# LUViT's second stage: MAE's fine-tuning of the encoder, the block and its adapters
+# that mae-vit-b_llama-lora_in1k.py has pre-trained. Another place of its checkpoint:
 #   --cfg-options model.backbone.backbone.init_cfg.checkpoint=/path/to/epoch_300.pth
 _base_ = [
     'mmpretrain::mae/benchmarks/vit-base-p16_8xb128-coslr-100e_in1k.py',

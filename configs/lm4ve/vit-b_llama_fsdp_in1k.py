@@ -16,7 +16,8 @@ strategy = dict(
         # Modules mix trained and frozen parameters where a block is tuned.
         use_orig_params=True,
         auto_wrap_policy=dict(
-            type='torch.distributed.fsdp.wrap.size_based_auto_wrap_policy', min_num_params=1_000_000
+            type='torch.distributed.fsdp.wrap.size_based_auto_wrap_policy',
+            min_num_params=1_000_000,
         ),
     ),
 )

@@ -2,5 +2,7 @@
 _base_ = './vit-s_llama_in1k.py'
 
 model = dict(
-    backbone=dict(arch='deit-base'), neck=dict(in_channels=768), head=dict(in_channels=768)
+    backbone=dict(arch='deit-base'),
+    neck=dict(in_channels=768),
+    head=dict(in_channels=768),
 )

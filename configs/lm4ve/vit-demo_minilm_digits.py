@@ -1,5 +1,9 @@
 # The embedded default: the small ViT with the last block of all-MiniLM-L6-v2.
-_base_ = ['./vit-demo_none_digits.py', '../_base_/llm/minilm.py', '../_base_/necks/cls_token.py']
+_base_ = [
+    './vit-demo_none_digits.py',
+    '../_base_/llm/minilm.py',
+    '../_base_/necks/cls_token.py',
+]
 
 model = dict(
     backbone=dict(out_type='raw', final_norm=False),

@@ -19,4 +19,6 @@ model = dict(
 train_cfg = dict(max_epochs=3, val_interval=1)
 param_scheduler = dict(eta_max=2e-3, total_steps=3)
 optim_wrapper = dict(optimizer=dict(lr=2e-3))
-default_hooks = dict(logger=dict(interval=200), checkpoint=dict(interval=1, max_keep_ckpts=1))
+default_hooks = dict(
+    logger=dict(interval=200), checkpoint=dict(interval=1, max_keep_ckpts=1)
+)

@@ -1,6 +1,9 @@
 # DeiT-S by DeiT's recipe, the paper's baseline: mmpretrain's config of it drops
 # stochastic depth, repeated augmentation and EMA, and clips gradients.
-_base_ = ['mmpretrain::deit/deit-small_4xb256_in1k.py', '../_base_/image/checked-imagenet.py']
+_base_ = [
+    'mmpretrain::deit/deit-small_4xb256_in1k.py',
+    '../_base_/image/checked-imagenet.py',
+]
 
 model = dict(backbone=dict(drop_path_rate=0.1))
 train_dataloader = dict(

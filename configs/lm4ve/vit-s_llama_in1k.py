@@ -1,5 +1,9 @@
 # ViT-S with LLaMA-7B's last block, frozen, before the final norm: the paper's model.
-_base_ = ['./vit-s_in1k.py', '../_base_/llm/llama-7b.py', '../_base_/necks/cls_token.py']
+_base_ = [
+    './vit-s_in1k.py',
+    '../_base_/llm/llama-7b.py',
+    '../_base_/necks/cls_token.py',
+]
 
 model = dict(
     backbone=dict(out_type='raw', final_norm=False),

@@ -1,4 +1,5 @@
-# A small CMUNeXt on made-up ultrasound pictures: minutes on a CPU, nothing is downloaded.
+# A small CMUNeXt on made-up ultrasound pictures: minutes on a CPU, nothing is
+# downloaded.
 _base_ = ['../_base_/medical/cmunext.py', '../_base_/medical/ultrasound.py']
 
 dims = [8, 16, 32, 64, 128]
@@ -7,7 +8,9 @@ model = dict(
     backbone=dict(dims=dims, depths=[1, 1, 1, 1, 1], kernels=[3, 3, 7, 7, 9]),
     decode_head=dict(in_channels=dims),
 )
-optim_wrapper = dict(optimizer=dict(_delete_=True, type='AdamW', lr=2e-3, weight_decay=0.05))
+optim_wrapper = dict(
+    optimizer=dict(_delete_=True, type='AdamW', lr=2e-3, weight_decay=0.05)
+)
 param_scheduler = dict(
     _delete_=True,
     type='OneCycleLR',

@@ -1,6 +1,6 @@
-# LLM4Seg (arXiv 2506.18034): layer 14 of Llama 3.2 1B in the bottleneck of CMUNeXt. Tokens see all
-# others and have no positions, as in the paper that began it; what the released code does
-# instead is in cmunext_llama-3.2-1b-released_busi.py.
+# LLM4Seg (arXiv 2506.18034): layer 14 of Llama 3.2 1B in the bottleneck of CMUNeXt.
+# Tokens see all others and have no positions, as in the paper that began it; what the
+# released code does instead is in cmunext_llama-3.2-1b-released_busi.py.
 _base_ = ['./cmunext_none_busi.py', '../_base_/llm/llama-3.2-1b.py']
 
 model = dict(
@@ -13,7 +13,9 @@ model = dict(
             type='LLMBlockNeck',
             in_channels=256,
             mapper=dict(bias=True),
-            block=dict(_base_.llm_block, layers=(14,), final_norm=False, dtype='float32'),
+            block=dict(
+                _base_.llm_block, layers=(14,), final_norm=False, dtype='float32'
+            ),
         ),
     )
 )

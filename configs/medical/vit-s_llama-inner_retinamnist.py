@@ -1,5 +1,6 @@
-# ViT-S with LLaMA-7B's last block and the residual within the mappers, the best of LLMBoostMedical.
-# Its other variants: --cfg-options model.neck.residual=none, outer or both.
+# ViT-S with LLaMA-7B's last block and the residual within the mappers, the best of
+# LLMBoostMedical. Its other variants: --cfg-options model.neck.residual=none, outer or
+# both.
 _base_ = [
     './vit-s_none_retinamnist.py',
     '../_base_/llm/llama-7b.py',
@@ -8,5 +9,7 @@ _base_ = [
 
 model = dict(
     backbone=dict(out_type='raw', final_norm=False),
-    neck=dict(**_base_.llm_neck, in_channels=384, residual='inner', block=_base_.llm_block),
+    neck=dict(
+        **_base_.llm_neck, in_channels=384, residual='inner', block=_base_.llm_block
+    ),
 )

@@ -1,5 +1,5 @@
-# MedVisionLlama (arXiv 2410.02458): the last block of Llama 3.1 8B before the layers of the ViT, on
-# the embedded patches, residual within the mappers.
+# MedVisionLlama (arXiv 2410.02458): the last block of Llama 3.1 8B before the layers of
+# the ViT, on the embedded patches, residual within the mappers.
 _base_ = ['./vit3d_none_brain-tumour.py', '../_base_/llm/llama-3-8b.py']
 
 model = dict(
@@ -12,7 +12,8 @@ model = dict(
             type='LLMBlockNeck',
             in_channels=64,
             residual='inner',
-            # Rank 4 beside random mappers that stay as they are, as in the released code.
+            # Rank 4 beside random mappers that stay as they are, as in the released
+            # code.
             mapper=dict(bias=True),
             lora=dict(r=4, alpha=1, bias='lora_only'),
             block=dict(_base_.llm_block, checkpoint='data/llm/llama-3.1-8b'),

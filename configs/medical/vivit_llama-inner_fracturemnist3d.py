@@ -1,4 +1,5 @@
-# ViViT with LLaMA-7B's last block after its second encoder, residual within the mappers.
+# ViViT with LLaMA-7B's last block after its second encoder, residual within the
+# mappers.
 _base_ = ['./vivit_none_fracturemnist3d.py', '../_base_/llm/llama-7b.py']
 
 model = dict(

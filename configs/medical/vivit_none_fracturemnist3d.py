@@ -1,5 +1,5 @@
-# ViViT on FractureMNIST3D as LLMBoostMedical trains it: Adam 1e-5, batch 32, 100 epochs.
-# The released code keeps the epoch that is best on the test set; this does not.
+# ViViT on FractureMNIST3D as LLMBoostMedical trains it: Adam 1e-5, batch 32, 100
+# epochs. The released code keeps the epoch that is best on the test set; this does not.
 _base_ = '../_base_/image/runtime.py'
 
 data_preprocessor = dict(num_classes=3, mean=[0.0], std=[255.0], to_rgb=False)

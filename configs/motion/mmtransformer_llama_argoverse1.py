@@ -1,5 +1,9 @@
 # mmTransformer with LLaMA-7B's last block, frozen, on agent and lane tokens.
-_base_ = ['./mmtransformer_argoverse1.py', '../_base_/llm/llama-7b.py', '../_base_/necks/raw.py']
+_base_ = [
+    './mmtransformer_argoverse1.py',
+    '../_base_/llm/llama-7b.py',
+    '../_base_/necks/raw.py',
+]
 
 model = dict(
     encoder=dict(final_norm=False),

@@ -1,5 +1,9 @@
 # The embedded default: the small VectorNet with all-MiniLM-L6-v2's last block.
-_base_ = ['./vectornet-demo_none_sim.py', '../_base_/llm/minilm.py', '../_base_/necks/raw.py']
+_base_ = [
+    './vectornet-demo_none_sim.py',
+    '../_base_/llm/minilm.py',
+    '../_base_/necks/raw.py',
+]
 
 model = dict(
     encoder=dict(final_norm=False),

@@ -25,7 +25,8 @@ def _part(split, pipeline):
 
 
 model = dict(
-    decode_head=dict(num_classes=len(classes)), auxiliary_head=dict(num_classes=len(classes))
+    decode_head=dict(num_classes=len(classes)),
+    auxiliary_head=dict(num_classes=len(classes)),
 )
 train_dataloader = dict(dataset=_part('train', train_pipeline))
 val_dataloader = dict(dataset=_part('val', test_pipeline))

@@ -9,12 +9,16 @@ _base_ = [
 model = dict(
     type='lm4ve.Recognizer2D',
     frames_per_clip=8,
-    neck=dict(type='LLMBlockNeck', in_channels=2048, norm_cfg=None, block=_base_.llm_block),
+    neck=dict(
+        type='LLMBlockNeck', in_channels=2048, norm_cfg=None, block=_base_.llm_block
+    ),
 )
 # Eight frames a clip in tests too, in ten crops.
 test_pipeline = [
     dict(type='DecordInit'),
-    dict(type='SampleFrames', clip_len=1, frame_interval=1, num_clips=8, test_mode=True),
+    dict(
+        type='SampleFrames', clip_len=1, frame_interval=1, num_clips=8, test_mode=True
+    ),
     dict(type='DecordDecode'),
     dict(type='Resize', scale=(-1, 256)),
     dict(type='TenCrop', crop_size=224),
@@ -23,5 +27,7 @@ test_pipeline = [
 ]
 train_dataloader = dict(dataset=dict(type='lm4ve.CheckedVideoDataset'))
 val_dataloader = dict(dataset=dict(type='lm4ve.CheckedVideoDataset'))
-test_dataloader = dict(dataset=dict(type='lm4ve.CheckedVideoDataset', pipeline=test_pipeline))
+test_dataloader = dict(
+    dataset=dict(type='lm4ve.CheckedVideoDataset', pipeline=test_pipeline)
+)
 default_hooks = _base_.checkpoint_hooks

@@ -1,6 +1,10 @@
 # The embedded default of action recognition without a block: VideoMAE's ViT,
 # 64 wide and 3 deep, on tubes of 4 x 8 x 8 pixels.
-_base_ = ['../_base_/video/moving-digits.py', '../_base_/onecycle.py', '../_base_/video/runtime.py']
+_base_ = [
+    '../_base_/video/moving-digits.py',
+    '../_base_/onecycle.py',
+    '../_base_/video/runtime.py',
+]
 
 model = dict(
     type='Recognizer3D',
@@ -15,7 +19,9 @@ model = dict(
         tubelet_size=4,
     ),
     neck=None,
-    cls_head=dict(type='TimeSformerHead', num_classes=8, in_channels=64, average_clips='prob'),
+    cls_head=dict(
+        type='TimeSformerHead', num_classes=8, in_channels=64, average_clips='prob'
+    ),
     data_preprocessor=dict(
         type='ActionDataPreprocessor',
         # Measured on the training split.

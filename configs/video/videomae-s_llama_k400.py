@@ -11,7 +11,8 @@ _base_ = [
 
 model = dict(
     backbone=dict(
-        return_feat_map=True, init_cfg=dict(checkpoint='data/pretrained/videomae-s_k400-1600e.pth')
+        return_feat_map=True,
+        init_cfg=dict(checkpoint='data/pretrained/videomae-s_k400-1600e.pth'),
     ),
     neck=dict(**_base_.llm_neck, in_channels=384, block=_base_.llm_block),
     cls_head=dict(num_classes=400),
@@ -24,5 +25,8 @@ model = dict(
         )
     ),
 )
-param_scheduler = [_base_.param_scheduler[0], dict(_base_.param_scheduler[1], T_max=145, end=150)]
+param_scheduler = [
+    _base_.param_scheduler[0],
+    dict(_base_.param_scheduler[1], T_max=145, end=150),
+]
 train_cfg = dict(max_epochs=150)

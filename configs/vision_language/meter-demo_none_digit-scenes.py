@@ -1,4 +1,5 @@
-# The embedded scenes of digits: a small METER without a block ranks captions and images.
+# The embedded scenes of digits: a small METER without a block ranks captions and
+# images.
 _base_ = [
     '../_base_/vision_language/meter-demo.py',
     '../_base_/vision_language/digit-scenes.py',

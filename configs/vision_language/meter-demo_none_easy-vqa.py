@@ -12,8 +12,8 @@ model = dict(
     image_encoder=dict(img_size=64),
     head=dict(type='lm4ve.VQAHead', vocabulary=_base_.answers, in_channels=128),
 )
-# Most questions are to be answered with yes or no. Among them the small encoder learns to see
-# nothing but colors, so that it is asked to name shapes and colors first.
+# Most questions are to be answered with yes or no. Among them the small encoder learns
+# to see nothing but colors, so that it is asked to name shapes and colors first.
 custom_hooks = [
     dict(
         type='lm4ve.AskFirstHook',

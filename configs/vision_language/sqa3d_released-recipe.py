@@ -1,8 +1,9 @@
-# SQA3D's ScanQA baseline as its release trains it: 256 wide, Adam, batch 16, 50 epochs at one
-# rate (its steps, at epochs 100 and 200, are never reached). Not as in the release: the momentum
-# of batch norm is 0.1 throughout, there 0.5 and half of it every 20 epochs; and colors are true,
-# there nearly constant in all but the first sample of a scene, since it normalizes them in place
-# on arrays that it keeps. model.data_preprocessor.color_passes=2 repeats that, for its weights.
+# SQA3D's ScanQA baseline as its release trains it: 256 wide, Adam, batch 16, 50 epochs
+# at one rate (its steps, at epochs 100 and 200, are never reached). Not as in the
+# release: the momentum of batch norm is 0.1 throughout, there 0.5 and half of it every
+# 20 epochs; and colors are true, there nearly constant in all but the first sample of a
+# scene, since it normalizes them in place on arrays that it keeps.
+# model.data_preprocessor.color_passes=2 repeats that, for its weights.
 _base_ = [
     '../_base_/vision_language/scanqa.py',
     '../_base_/vision_language/scannet-sqa3d.py',

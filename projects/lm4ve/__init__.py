@@ -1,11 +1,11 @@
 """Frozen transformer blocks of language models as visual encoder layers.
 
-``lm4ve.wrap(model, after=..., block=...)`` puts a block into any model; configs of MMEngine,
-mmpretrain and mmaction2 name it by ``type``.
+``lm4ve.wrap(model, after=..., block=...)`` puts a block into any model; configs of
+MMEngine, mmpretrain and mmaction2 name it by ``type``.
 
-Importing this package is cheap and imports no host: it makes the scope ``lm4ve`` and its
-configs known and waits. Blocks and necks register with MMEngine when a model library is imported,
-everything else when a config first names it.
+Importing this package is cheap and imports no host: it makes the scope ``lm4ve`` and
+its configs known and waits. Blocks and necks register with MMEngine when a model
+library is imported, everything else when a config first names it.
 """
 
 import functools
@@ -21,7 +21,12 @@ from lm4ve.zoo import MIM_FOLDER
 #: Module -> the names that it registers, for what serves all tasks.
 _REGISTERS = {
     'lm4ve.runner.hooks': (
-        *('AtomicCheckpointHook', 'PlainCheckpointHook', 'WholeCheckpointHook', 'FiniteLossHook'),
+        *(
+            'AtomicCheckpointHook',
+            'PlainCheckpointHook',
+            'WholeCheckpointHook',
+            'FiniteLossHook',
+        ),
         *('BlockInUseHook', 'NeckProgressHook'),
     ),
     'lm4ve.blocks.controls': ('AttentionBlock',),
@@ -33,14 +38,20 @@ for _module, _names in _REGISTERS.items():
     registry.PROVIDERS.update(dict.fromkeys(_names, (_module, '')))
 
 
-#: Module of another library -> ours that is imported right after it, since it registers there.
+#: Module of another library -> ours that is imported right after it, since it registers
+#: there.
 _BESIDE = {
     'mmengine.model': 'lm4ve.necks',  # nobody builds a model without having imported this
     'mmaction.models': 'lm4ve.tasks.video.models',  # a neck of mmaction2's own protocol
     'peft': 'lm4ve.compat.for_peft',  # its LoRA on frozen projections
 }
-for _library, _module in _BESIDE.items():  # a hook's argument is no base of an absolute name
-    wrapt.register_post_import_hook(functools.partial(importlib.import_module, _module), _library)
+for (
+    _library,
+    _module,
+) in _BESIDE.items():  # a hook's argument is no base of an absolute name
+    wrapt.register_post_import_hook(
+        functools.partial(importlib.import_module, _module), _library
+    )
 # `mmpretrain.get_model` and `list_models` find the image models.
 wrapt.register_post_import_hook(
     lambda model: model.ModelHub.register_model_index(

@@ -1,8 +1,8 @@
 """The errors a user can mend, the check of a field, and the words that messages share.
 
-The commands print these errors as one line, and keep the traceback for the log file. All of
-them take a single string, because MMEngine's registry re-raises a constructor's error as
-``type(e)(message)``.
+The commands print these errors as one line, and keep the traceback for the log file.
+All of them take a single string, because MMEngine's registry re-raises a constructor's
+error as ``type(e)(message)``.
 """
 
 import inspect
@@ -41,8 +41,8 @@ def check(
         field (str): Its name as the user writes it, for example 'neck.residual'.
         value: What was given.
         choices (Collection, optional): The values that there are.
-        kind (type | tuple[type], optional): The types that it may have. A bool counts as an
-            int only where bool is named.
+        kind (type | tuple[type], optional): The types that it may have. A bool counts
+            as an int only where bool is named.
         above (float, optional): A bound that the number must exceed.
         least, most (float, optional): Bounds that the number may reach.
 
@@ -76,8 +76,8 @@ def check(
 def require(condition: object, sentence: str) -> None:
     """Refuse what a sentence describes unless a condition holds.
 
-    The sister of :func:`check` for what one value alone cannot say, such as two fields that do
-    not go together.
+    The sister of :func:`check` for what one value alone cannot say, such as two fields
+    that do not go together.
 
     Args:
         condition: What has to be true.
@@ -90,37 +90,46 @@ def require(condition: object, sentence: str) -> None:
         raise UserError(sentence)
 
 
-def build_from(kind: Callable[..., Built], fields: Any, field: str, **defaults: Any) -> Built:
+def build_from(
+    kind: Callable[..., Built], fields: Any, field: str, **defaults: Any
+) -> Built:
     """Call a class or function with the entries of a dict that a user wrote.
 
     Args:
         kind (Callable): It takes the entries as keyword arguments.
         fields (dict): The entries.
-        field (str): The dict's name as the user writes it, for example 'neck.queries'; '' for
-            the top level of a file.
+        field (str): The dict's name as the user writes it, for example 'neck.queries';
+            '' for the top level of a file.
         **defaults: Further arguments, which entries replace.
 
     Returns:
         What ``kind`` returns.
 
     Raises:
-        UserError: It is no dict, or has an entry that ``kind`` does not take, or lacks one.
+        UserError: It is no dict, or has an entry that ``kind`` does not take, or lacks
+            one.
     """
     check(field, fields, kind=dict)
     parameters = inspect.signature(kind).parameters.values()
-    named = {p.name: p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    named = {
+        p.name: p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    }
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
     arguments = {**defaults, **fields}
     for name in fields:
         if name not in named and not takes_any:
-            close = did_you_mean(str(name), named) or f' Known: {listing([*named], 20)}.'
+            close = (
+                did_you_mean(str(name), named) or f' Known: {listing([*named], 20)}.'
+            )
             path = f'{field}.{name}' if field else name
             raise UserError(f'{path} is not a known field.{close}')
     for name, parameter in named.items():
         if parameter.default is parameter.empty and name not in arguments:
             if not field:
                 raise UserError(f'{name} is missing. Fix: {name}=...')
-            raise UserError(f'{field}.{name} is missing. Fix: {field}=dict({name}=...).')
+            raise UserError(
+                f'{field}.{name} is missing. Fix: {field}=dict({name}=...).'
+            )
     return kind(**arguments)
 
 
@@ -151,7 +160,9 @@ def closest(word: str, names: Iterable[str], limit: int = 8) -> str:
     for name in names:
         groups.setdefault(_pattern(name), []).append(name)
     shape = _pattern(word)
-    order = sorted(groups, key=lambda pattern: -SequenceMatcher(None, shape, pattern).ratio())
+    order = sorted(
+        groups, key=lambda pattern: -SequenceMatcher(None, shape, pattern).ratio()
+    )
     text = ', '.join(_group(pattern, groups[pattern]) for pattern in order[:limit])
     more = sum(len(groups[pattern]) for pattern in order[limit:])
     return f'{text} and {more} more' if more else text

@@ -21,7 +21,9 @@ from filelock import FileLock, Timeout
 from lm4ve.errors import UserError
 
 # What `replacing` calls a file that is not whole yet.
-_TEMPORARY = re.compile(r'\..+\.(?P<host>[^/]+)-(?P<process>\d+)-[0-9a-f]{8}\.tmp(\.[^.]*)?')
+_TEMPORARY = re.compile(
+    r'\..+\.(?P<host>[^/]+)-(?P<process>\d+)-[0-9a-f]{8}\.tmp(\.[^.]*)?'
+)
 # Seconds after which a file of another machine is taken for abandoned.
 _ABANDONED = 3600
 
@@ -30,7 +32,8 @@ def leads_outside(name: str, folder: str | Path) -> bool:
     """Return whether a name in a list leads out of the folder it is relative to.
 
     Only the name counts: links in the folder are followed, since data sets are put
-    together of links. An address (``http://``) leads out too, unless the folder has one.
+    together of links. An address (``http://``) leads out too, unless the folder has
+    one.
 
     Args:
         name (str): A relative path, or an absolute one that begins with the folder's.
@@ -72,7 +75,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
             os.fsync(f.fileno())
         os.replace(beside, path)
     except OSError as e:
-        raise UserError(f"'{path}' was not written and is as before: {e.strerror or e}.") from e
+        raise UserError(
+            f"'{path}' was not written and is as before: {e.strerror or e}."
+        ) from e
     finally:
         beside.unlink(missing_ok=True)
 
@@ -168,8 +173,8 @@ def sole_use(lock: str | Path) -> Iterator[None]:
 def clear_left_behind(folder: str | Path) -> list[Path]:
     """Delete the temporary files of processes that were killed while writing.
 
-    A file of this machine goes if its process has ended (or has this process's id, which
-    a restarted container has again), one of another machine after an hour without
+    A file of this machine goes if its process has ended (or has this process's id,
+    which a restarted container has again), one of another machine after an hour without
     a change. Only names of :func:`replacing` count.
 
     Args:
@@ -183,7 +188,11 @@ def clear_left_behind(folder: str | Path) -> list[Path]:
         name = _TEMPORARY.fullmatch(path.name)
         # Another process may clear the same folder.
         with contextlib.suppress(OSError):
-            if name and path.is_file() and _is_abandoned(path, name['host'], int(name['process'])):
+            if (
+                name
+                and path.is_file()
+                and _is_abandoned(path, name['host'], int(name['process']))
+            ):
                 path.unlink()
                 gone.append(path)
     return gone
@@ -211,13 +220,16 @@ def decoded(data: bytes, path: str | Path) -> str:
     try:
         return data.decode('utf-8-sig')
     except UnicodeDecodeError as e:
-        raise UserError(f"'{path}' is not a text in UTF-8: {e.reason} at byte {e.start}.") from e
+        raise UserError(
+            f"'{path}' is not a text in UTF-8: {e.reason} at byte {e.start}."
+        ) from e
 
 
 def whole_lines(data: bytes, path: str | Path) -> list[str]:
     """Split a list of one entry a line, and raise an error if its last line was cut.
 
-    For lists whose entries end in a number: of 12, cut after the 1, nothing else shows it.
+    For lists whose entries end in a number: of 12, cut after the 1, nothing else shows
+    it.
 
     Args:
         data (bytes): The file's content.
@@ -241,4 +253,6 @@ def check_end(text: str, path: str | Path) -> None:
         UserError: It names the file.
     """
     if text.rstrip(' \t') and not text.rstrip(' \t').endswith(('\n', '\r')):
-        raise UserError(f"The last line of '{path}' has no end, so the file may be cut.")
+        raise UserError(
+            f"The last line of '{path}' has no end, so the file may be cut."
+        )

@@ -5,8 +5,9 @@ them under their plain names. Everything else of ours is named with the scope,
 for example ``type='lm4ve.DigitsDataset'``, and cannot collide with a host's.
 
 A look-up imports the one module that registers the wanted name, so that nobody
-needs the packages of a task that they do not use. The table of these modules is filled by
-:mod:`lm4ve.tasks` for the tasks and by ``lm4ve/__init__.py`` for what serves all of them.
+needs the packages of a task that they do not use. The table of these modules is filled
+by :mod:`lm4ve.tasks` for the tasks and by ``lm4ve/__init__.py`` for what serves all of
+them.
 """
 
 import importlib
@@ -18,7 +19,8 @@ from lm4ve.errors import UserError
 
 SCOPE = 'lm4ve'
 
-#: Registered name -> the module that registers it, and the extra that installs its packages.
+#: Registered name -> the module that registers it, and the extra that installs its
+#: packages.
 PROVIDERS: dict[str, tuple[str, str]] = {}
 
 
@@ -59,7 +61,13 @@ class LazyRegistry(Registry):
     # A location keeps MMEngine from looking for `lm4ve.utils`.
     LazyRegistry(parent.name, parent=parent, scope=SCOPE, locations=['lm4ve.registry'])
     for parent in (
-        *(root.MODELS, root.DATASETS, root.DATA_SAMPLERS, root.TRANSFORMS, root.METRICS),
+        *(
+            root.MODELS,
+            root.DATASETS,
+            root.DATA_SAMPLERS,
+            root.TRANSFORMS,
+            root.METRICS,
+        ),
         *(root.FUNCTIONS, root.HOOKS, root.LOOPS, root.OPTIM_WRAPPER_CONSTRUCTORS),
         root.VISUALIZERS,
     )

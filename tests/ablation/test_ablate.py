@@ -95,7 +95,11 @@ def test_a_killed_grid_resumes_to_equal_tables(tmp_path, whole):
     process.wait()
     assert len(results(torn)) < 8
     kept = {p: p.stat().st_mtime_ns for p in results(torn)}
-    half = next(p for p in torn.glob('trials/*/') if p.is_dir() and p / 'result.json' not in kept)
+    half = next(
+        p
+        for p in torn.glob('trials/*/')
+        if p.is_dir() and p / 'result.json' not in kept
+    )
     (half / 'left-over').touch()
     assert run(grid, torn, '--workers', 2) == 0
     assert not (half / 'left-over').exists()
@@ -138,14 +142,17 @@ def test_tables_hold_the_results_of_trials(tmp_path, whole, capsys):
     # After an edit nothing is done; the tables of what was stay.
     kept = {p: p.read_bytes() for p in whole.glob('toy/*')}
     path = write_grid(tmp_path, f"{GRID}{TUNE}common = {{'model.frozen': True}}\n")
-    assert run(path, whole, '--report-only') == 0 and 'not run' in capsys.readouterr().out
+    assert (
+        run(path, whole, '--report-only') == 0 and 'not run' in capsys.readouterr().out
+    )
     assert kept == {p: p.read_bytes() for p in whole.glob('toy/*')}
 
 
 @pytest.mark.slow
 def test_a_failing_trial_stops_no_other(tmp_path, capsys):
     text = GRID.replace(
-        "'one': dict(options={'model.width': 1})", "'broken': dict(options={'model.fail': True})"
+        "'one': dict(options={'model.width': 1})",
+        "'broken': dict(options={'model.fail': True})",
     )
     path = write_grid(tmp_path, text.replace('seeds = 2', 'seeds = (4, 7)'))
     assert run(path, tmp_path / 'out', '--workers', 2) == 2
@@ -176,7 +183,9 @@ def test_a_stopped_command_stops_its_trials(tmp_path, monkeypatch, kind, code):
     assert not multiprocessing.active_children()
 
 
-def test_a_running_trial_is_neither_cleared_nor_run_twice(tmp_path, monkeypatch, capsys):
+def test_a_running_trial_is_neither_cleared_nor_run_twice(
+    tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(stores, 'ORPHANS', 0.2)
     store = Store(tmp_path)
     trial = load_grid(write_grid(tmp_path)).main({})[0]
@@ -193,7 +202,9 @@ def test_a_running_trial_is_neither_cleared_nor_run_twice(tmp_path, monkeypatch,
 
 
 def complete_result(trial) -> dict:
-    sizes = dict(trainable=1, frozen=0, step_seconds=0.1, wall_seconds=1.0, world_size=1)
+    sizes = dict(
+        trainable=1, frozen=0, step_seconds=0.1, wall_seconds=1.0, world_size=1
+    )
     return dict(id=trial.id, metrics=dict(a=1), **sizes)
 
 
@@ -229,10 +240,21 @@ def test_only_a_complete_result_of_its_own_counts(tmp_path):
     store = Store(tmp_path / 'out')
     path = store.clear(trial) / 'result.json'
     whole = complete_result(trial)
-    others = [dict(whole, id='other'), dict(whole, world_size=2), dict(whole, metrics=1), []]
+    others = [
+        dict(whole, id='other'),
+        dict(whole, world_size=2),
+        dict(whole, metrics=1),
+        [],
+    ]
     others += [dict(whole, metrics=dict(a='1')), dict(whole, wall_seconds='1')]
     deep = '[' * 100_000
-    for text in ('', '{"id": ', deep, *map(json.dumps, others), f'{{"id": "{trial.id}"}}'):
+    for text in (
+        '',
+        '{"id": ',
+        deep,
+        *map(json.dumps, others),
+        f'{{"id": "{trial.id}"}}',
+    ):
         path.write_text(text)
         assert store.result(trial) is None
     path.write_bytes(b'\xff')
@@ -258,7 +280,9 @@ def test_results_of_another_world_size_do_not_count(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, 'executable', str(quick_python.folder() / 'python'))
     path = write_grid(tmp_path)
     part = ('--variants', 'two', '--seeds', 0)
-    assert run(path, tmp_path / 'out', *part, '--gpus', '0,1', '--gpus-per-trial', 2) == 0
+    assert (
+        run(path, tmp_path / 'out', *part, '--gpus', '0,1', '--gpus-per-trial', 2) == 0
+    )
     log = next((tmp_path / 'out').glob('trials/*/log.txt')).read_text()
     # Four batches in an epoch, shared by two.
     assert 'Epoch(train) [2][2/2]' in log

@@ -33,14 +33,19 @@ def test_every_grid_of_ours_expands(path):
             assert t.options['model.neck.block.seed'] == t.seed
     for t in grid.tuning():
         # Never by the test split.
-        tested_on = [t.options.get(f'test_dataloader.dataset.{k}') for k in ('split', 'part')]
+        tested_on = [
+            t.options.get(f'test_dataloader.dataset.{k}') for k in ('split', 'part')
+        ]
         assert tested_on in (['val', None], ['train', 'val'])
 
 
 def test_ids_say_all_that_a_result_depends_on(tmp_path):
     def ids(text):
         grid = load_grid(write_grid(tmp_path, text))
-        return [t.id for t in grid.tuning() + grid.main({v.name: 0.1 for v in grid.variants})]
+        return [
+            t.id
+            for t in grid.tuning() + grid.main({v.name: 0.1 for v in grid.variants})
+        ]
 
     first = ids(GRID + TUNE)
     assert first == ids(GRID + TUNE)
@@ -61,11 +66,18 @@ def test_a_schedule_that_follows_the_epochs_has_another_id(tmp_path):
 
 
 def test_seeds_and_tuned_values_reach_the_options(tmp_path):
-    text = GRID.replace("{'model.width': 1}", "{'model.width': '{seed}', 'work_dir': 'at-{seed}'}")
-    grid = load_grid(write_grid(tmp_path, text.replace('seeds = 2', 'seeds = (3, 5)') + TUNE))
+    text = GRID.replace(
+        "{'model.width': 1}", "{'model.width': '{seed}', 'work_dir': 'at-{seed}'}"
+    )
+    grid = load_grid(
+        write_grid(tmp_path, text.replace('seeds = 2', 'seeds = (3, 5)') + TUNE)
+    )
     trial = grid.main(dict(one=0.01))[1]
     own = {'model.width': 5, 'work_dir': 'at-5'}
-    assert trial.options == own | {'randomness.seed': 5, 'optim_wrapper.optimizer.lr': 0.01}
+    assert trial.options == own | {
+        'randomness.seed': 5,
+        'optim_wrapper.optimizer.lr': 0.01,
+    }
     assert [t.value for t in grid.tuning()] == [0.01, 0.1] * 2
     assert grid.tuning()[0].options['train_dataloader.dataset.part'] == 'fit'
     # What is not tuned yet has no main trials.
@@ -73,16 +85,44 @@ def test_seeds_and_tuned_values_reach_the_options(tmp_path):
 
 
 MISTAKES = {
-    'no such field': ('seeds = 2', 'seeds = 2\nsead = 1', "sead is not a known.*'seeds'"),
+    'no such field': (
+        'seeds = 2',
+        'seeds = 2\nsead = 1',
+        "sead is not a known.*'seeds'",
+    ),
     'no reference': ("reference = 'two'", '', 'reference is missing'),
-    'no variants': ('variants = ', 'variant = ', "it is no grid: it has no dict 'variants'"),
-    'misspelt variant': ("'two': dict(),", "'two': dict(confg='a.py'),", "Did you mean 'config'"),
+    'no variants': (
+        'variants = ',
+        'variant = ',
+        "it is no grid: it has no dict 'variants'",
+    ),
+    'misspelt variant': (
+        "'two': dict(),",
+        "'two': dict(confg='a.py'),",
+        "Did you mean 'config'",
+    ),
     'text for seeds': ('seeds = 2', "seeds = 'two'", "seeds='two' must be of type int"),
-    'reference': ("reference = 'two'", "reference = '2'", "reference='2' must be one of one, two"),
+    'reference': (
+        "reference = 'two'",
+        "reference = '2'",
+        "reference='2' must be one of one, two",
+    ),
     'seeds twice': ('seeds = 2', 'seeds = (1, 1)', 'seeds=1 must be at least 2'),
-    'variants twice': ("'two': dict(),", "'two': dict(), 'one': dict()", "has 'one' twice"),
-    'misspelt option': ("'model.width'", "'model.wdth'", "'one'.*wdth.*Did you mean 'width'"),
-    'option below nothing': ("'model.width'", "'model.neck.block.seed'", "variant 'one'.*neck"),
+    'variants twice': (
+        "'two': dict(),",
+        "'two': dict(), 'one': dict()",
+        "has 'one' twice",
+    ),
+    'misspelt option': (
+        "'model.width'",
+        "'model.wdth'",
+        "'one'.*wdth.*Did you mean 'width'",
+    ),
+    'option below nothing': (
+        "'model.width'",
+        "'model.neck.block.seed'",
+        "variant 'one'.*neck",
+    ),
     'top-level option': ("'model.width'", "'modl.width'", "variant 'one'.*modl"),
     'one value': ('values=(.01, .1)', 'values=(.1, )', 'values=1 must be at least 2'),
     'tuning by the test set': (
@@ -94,7 +134,9 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize('old, new, message', list(MISTAKES.values()), ids=list(MISTAKES))
+@pytest.mark.parametrize(
+    'old, new, message', list(MISTAKES.values()), ids=list(MISTAKES)
+)
 def test_a_mistake_is_an_error_naming_the_grid(tmp_path, old, new, message):
     text = GRID + TUNE
     assert text.count(old) == 1
@@ -104,7 +146,9 @@ def test_a_mistake_is_an_error_naming_the_grid(tmp_path, old, new, message):
     assert str(path) in str(e.value)
 
 
-@pytest.mark.parametrize('name, text', [('no.py', None), ('a.md', '# hello'), ('b.py', 'a b c')])
+@pytest.mark.parametrize(
+    'name, text', [('no.py', None), ('a.md', '# hello'), ('b.py', 'a b c')]
+)
 def test_file_that_is_no_grid_is_named(name, text, tmp_path):
     path = tmp_path / name
     if text is not None:
@@ -123,13 +167,20 @@ def test_options_may_import_the_classes_that_they_name(tmp_path, monkeypatch):
     late = "{'model': dict(_delete_=True, type='Late', height=1)}"
     text = GRID.replace("{'model.width': 1}", late)
     assert load_grid(
-        write_grid(tmp_path, f"{text}common = {{'custom_imports.imports': ['imported_late']}}\n")
+        write_grid(
+            tmp_path,
+            f"{text}common = {{'custom_imports.imports': ['imported_late']}}\n",
+        )
     )
 
 
 SETS = {
     'image.DigitsDataset': ({}, 'img', (1005, 252)),
-    'pointcloud.PrimitivesDataset': (dict(per_class=5, num_points=16), 'points', (40, 10)),
+    'pointcloud.PrimitivesDataset': (
+        dict(per_class=5, num_points=16),
+        'points',
+        (40, 10),
+    ),
 }
 
 
@@ -140,11 +191,15 @@ def test_fit_and_val_are_the_training_split(name, tmp_path, monkeypatch):
 
     def samples(split):
         data = attrgetter(name)(tasks)(split=split, **fields)
-        return [(data[i]['gt_label'], data[i][content].tobytes()) for i in range(len(data))]
+        return [
+            (data[i]['gt_label'], data[i][content].tobytes()) for i in range(len(data))
+        ]
 
     train, fit, val = map(samples, ('train', 'fit', 'val'))
     assert sorted(fit + val) == sorted(train) and (len(fit), len(val)) == sizes
-    of_train, of_val = (np.bincount([label for label, _ in part]) for part in (train, val))
+    of_train, of_val = (
+        np.bincount([label for label, _ in part]) for part in (train, val)
+    )
     assert np.abs(of_val - 0.2 * of_train).max() < 1 and val == samples('val')
 
 

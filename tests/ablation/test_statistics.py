@@ -13,7 +13,9 @@ from lm4ve.ablation.report import failed_seeds
 def test_degenerate_pairs():
     assert paired_tests([1.0, 2.0], [1.0, 2.0]) == (1.0, 1.0)
     assert paired_tests([1.0, 2.0, 3.0], [0.0, 1.0, 2.0])[0] == 0.0
-    assert paired_tests([0.1 + 0.2, 5.0, 6.0], [0.3, 4.0, 5.0])[1] == 0.5  # of two differences
+    assert (
+        paired_tests([0.1 + 0.2, 5.0, 6.0], [0.3, 4.0, 5.0])[1] == 0.5
+    )  # of two differences
     assert np.isnan([*paired_tests([1.0], [2.0]), *interval([1.0])]).all()
 
 
@@ -50,6 +52,8 @@ def test_summaries_pair_by_seed_and_leave_the_reference_untested():
 
 
 def test_failed_seeds_are_far_from_their_variant_not_from_others():
-    values = np.array([[1.0, 1.1, 0.9, 1.05], [9.0, 9.1, 0.0, 8.9], [5.0, 5.0, 5.0, 5.0]])
+    values = np.array(
+        [[1.0, 1.1, 0.9, 1.05], [9.0, 9.1, 0.0, 8.9], [5.0, 5.0, 5.0, 5.0]]
+    )
     assert np.argwhere(failed_seeds(list(values))).tolist() == [[1, 2]]
     assert not np.any(failed_seeds([np.ones(3), np.ones(3)]))

@@ -37,7 +37,9 @@ class ToyData(Dataset):
 class ToyModel(BaseModel):
     """Two linear layers, the second one frozen if asked for."""
 
-    def __init__(self, width: int = 2, frozen: bool = False, fail: bool = False) -> None:
+    def __init__(
+        self, width: int = 2, frozen: bool = False, fail: bool = False
+    ) -> None:
         super().__init__()
         self.fail = fail
         self.first = torch.nn.Linear(1, width)

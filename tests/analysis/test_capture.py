@@ -16,7 +16,9 @@ from tests.helpers.models import BLOCK, TASKS, D, build
 def call_of(model, data, module) -> tuple:
     """The first input of a module and its named arguments, computed without the analysis."""
     calls = []
-    handle = module.register_forward_pre_hook(lambda m, *call: calls.append(call), with_kwargs=True)
+    handle = module.register_forward_pre_hook(
+        lambda m, *call: calls.append(call), with_kwargs=True
+    )
     with torch.no_grad():
         model.test_step(data)
     handle.remove()
@@ -44,7 +46,9 @@ def test_points_are_the_inputs_and_outputs_of_neck_parts(task):
     prefix = seen.points['encoder'].layout.prefix
     if task != 'motion':
         assert (prefix, seen.points['encoder'].layout.grid) == PLACES[task]
-    for label, expected in dict(encoder=x, mapped=mapped, block=block, after=after).items():
+    for label, expected in dict(
+        encoder=x, mapped=mapped, block=block, after=after
+    ).items():
         found = seen.points[label].tokens
         torch.testing.assert_close(found, expected[:, prefix:], rtol=1e-4, atol=1e-5)
     assert seen.points['block'].tokens.shape[-1] == D
@@ -66,7 +70,9 @@ def test_capture_changes_neither_predictions_nor_modes(task):
     for a, b in zip(seen.outputs, plain, strict=True):
         # Trajectories lie in a city, tens of meters from its origin.
         a, b = (torch.as_tensor(x.get(name)) for x in (a, b))
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-3 if task == 'motion' else 1e-5)
+        torch.testing.assert_close(
+            a, b, rtol=1e-4, atol=1e-3 if task == 'motion' else 1e-5
+        )
 
 
 def test_all_views_are_captured():
@@ -76,13 +82,17 @@ def test_all_views_are_captured():
     parts = analyse(model, data)
     assert model.test_cfg == dict(max_testing_views=1)
     assert parts.views == 2
-    torch.testing.assert_close(parts.points['after'].tokens, whole.points['after'].tokens)
+    torch.testing.assert_close(
+        parts.points['after'].tokens, whole.points['after'].tokens
+    )
 
 
 def test_any_module_can_be_named():
     model, data = build('image')
     points = dict(patches='backbone.patch_embed', inside='neck.block.layers.0.o_proj')
-    seen = analyse(model, data, points | dict(norm='neck.block.layers.1.mlp_norm:input'))
+    seen = analyse(
+        model, data, points | dict(norm='neck.block.layers.1.mlp_norm:input')
+    )
     assert seen.points['patches'].layout.prefix == 0
     assert seen.points['inside'].tokens.shape == (2, 24, D)
     assert seen.points['norm'].tokens.shape == (2, 24, D)
@@ -137,10 +147,15 @@ def test_videomaes_attention_is_the_mean_over_rows():
 
 @pytest.mark.parametrize('name', ['ViTEVA02', 'XCiT', 'DaViT', 'MViT'])
 def test_attention_with_other_scores_is_not_read(name):
-    # They rotate queries, look at channels or pool: the product of q and k is not theirs.
+    # They rotate queries, look at channels or pool: the product of q and k is not
+    # theirs.
     fields = dict(patch_size=16, embed_dims=64, depth=1) if name == 'XCiT' else {}
-    model = pytest.importorskip('mmpretrain').registry.MODELS.build(dict(type=name, **fields))
-    rotated = pytest.importorskip('timm').models.eva.EvaAttention(8, 2, scale_norm=False)
+    model = pytest.importorskip('mmpretrain').registry.MODELS.build(
+        dict(type=name, **fields)
+    )
+    rotated = pytest.importorskip('timm').models.eva.EvaAttention(
+        8, 2, scale_norm=False
+    )
     assert not encoder_attentions(torch.nn.ModuleList([model, rotated]))
 
 
@@ -153,7 +168,9 @@ def test_block_attention_has_grouped_keys():
         normed = layer.attention_norm(call_of(model, data, layer)[0][0])
     q = layer.q_proj(normed).view(25, 4, 6)
     k = layer.k_proj(normed).view(25, 2, 6).repeat_interleave(2, dim=1)
-    torch.testing.assert_close(seen.attention['block'].weights[0], softmax_row(q, k, 0)[:, 1:])
+    torch.testing.assert_close(
+        seen.attention['block'].weights[0], softmax_row(q, k, 0)[:, 1:]
+    )
 
 
 def test_scene_attention_is_the_focal_agents_row():
@@ -188,7 +205,9 @@ def test_measures_equal_numpy(channels):
     np.testing.assert_allclose(magnitude(x).numpy(), expected, rtol=0, atol=1e-6)
     for wrap in (True, False):
         expected = [numpy_frequency(s, wrap) for s in x.numpy()]
-        np.testing.assert_allclose(frequency(x, wrap=wrap).numpy(), expected, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(
+            frequency(x, wrap=wrap).numpy(), expected, rtol=0, atol=1e-6
+        )
 
 
 def test_padding_does_not_count():
@@ -219,7 +238,10 @@ def test_values_that_are_not_finite_are_refused():
 
 
 def test_attention_behind_a_soft_mask_is_what_the_layer_uses():
-    block, x = LLMBlock(arch=BLOCK['arch'], causal=dict(soft=0.5)).eval(), torch.randn(2, 5, 24)
+    block, x = (
+        LLMBlock(arch=BLOCK['arch'], causal=dict(soft=0.5)).eval(),
+        torch.randn(2, 5, 24),
+    )
     calls = []
     block.layers[0].register_forward_pre_hook(lambda _, args: calls.append(args))
     block(x)

@@ -39,11 +39,15 @@ def normalized(pixels: np.ndarray) -> torch.Tensor:
 
 def analysis_of(kind, inputs, layout, tokens, attention=None, samples=1):
     points, outputs = dict(encoder=Point('enc.last', tokens, layout)), [{}] * samples
-    return Analysis(kind, inputs, points, attention or {}, outputs, len(tokens) // samples)
+    return Analysis(
+        kind, inputs, points, attention or {}, outputs, len(tokens) // samples
+    )
 
 
 def drawn(analysis, model=MODEL, **options):
-    return samples_of(analysis, model, [f's{i}' for i in range(len(analysis.outputs))], **options)
+    return samples_of(
+        analysis, model, [f's{i}' for i in range(len(analysis.outputs))], **options
+    )
 
 
 def panels(figure) -> list:
@@ -82,8 +86,12 @@ def image():
     weights = torch.full((1, 3, 8), 0.05)
     weights[0, 1, 3] = 0.6  # head 2, upper right
     layout = Layout('image', 1, (2, 4))
-    attention = dict(block=Attention('neck.block.layers.0', weights, 'class token', layout))
-    return pixels, analysis_of('image', normalized(pixels)[None], layout, spike(7), attention)
+    attention = dict(
+        block=Attention('neck.block.layers.0', weights, 'class token', layout)
+    )
+    return pixels, analysis_of(
+        'image', normalized(pixels)[None], layout, spike(7), attention
+    )
 
 
 def test_an_image_and_its_brightest_token_keep_their_places(image):
@@ -172,9 +180,14 @@ def scene_analysis():
     agents = torch.zeros(2, 3, 4, 2)
     agents[:, 1] = torch.tensor([30.0, 25.0])  # ahead, to the left
     lanes = torch.stack([torch.linspace(-40, -10, 5), torch.full((5,), -30.0)], -1)
-    paddings = torch.tensor([[False, False, True]] * 2), torch.tensor([[False, True]] * 2)
+    paddings = (
+        torch.tensor([[False, False, True]] * 2),
+        torch.tensor([[False, True]] * 2),
+    )
     valid = torch.ones(2, 3, 4, dtype=torch.bool)
-    inputs = dict(agents=agents, agents_valid=valid, lanes=lanes.expand(2, 2, 5, 2).clone())
+    inputs = dict(
+        agents=agents, agents_valid=valid, lanes=lanes.expand(2, 2, 5, 2).clone()
+    )
     inputs |= dict(zip(('agent_padding', 'lane_padding'), paddings, strict=True))
     tokens = torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(1))
     tokens[:, 1] = 50.0
@@ -202,7 +215,9 @@ def test_padding_does_not_count():
     np.testing.assert_allclose(values[[0, 1, 3]], expected)
     assert np.isnan(values[[2, 4]]).all()
     (number,) = sample.numbers
-    np.testing.assert_allclose([number.mean, number.largest], [expected.mean(), expected.max()])
+    np.testing.assert_allclose(
+        [number.mean, number.largest], [expected.mean(), expected.max()]
+    )
 
 
 # ------------------------------------------------------------------------ numbers
@@ -211,7 +226,9 @@ def test_numbers_are_those_of_the_tokens(image):
     tokens = image[1].points['encoder'].tokens[0].double().numpy()
     distance = np.linalg.norm(tokens - tokens.mean(axis=0), axis=1)
     magnitude, *_, entropy = sample.numbers
-    assert (magnitude.mean, magnitude.largest) == pytest.approx((distance.mean(), distance.max()))
+    assert (magnitude.mean, magnitude.largest) == pytest.approx(
+        (distance.mean(), distance.max())
+    )
     weights = image[1].attention['block'].weights[0].double().numpy()
     expected = np.mean([scipy.stats.entropy(w) for w in weights])
     assert entropy.quantity == 'attention entropy (at most 2.08 nats)'
@@ -229,7 +246,9 @@ class Links(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.add(tag)
-        self.links += [v for k, v in attrs if k in ('src', 'href', 'srcset', 'data', 'poster')]
+        self.links += [
+            v for k, v in attrs if k in ('src', 'href', 'srcset', 'data', 'poster')
+        ]
 
     def handle_data(self, data):
         self.words += data

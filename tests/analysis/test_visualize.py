@@ -82,12 +82,23 @@ def test_files_and_indices_become_sheets_and_a_page(digits, tmp_path, capsys):
     assert printed[-3:] == [str(tmp_path / n) for n in (*names, 'index.html')]
     assert all(is_sheet(tmp_path / n) for n in names)
     found = page(tmp_path).words
-    names = 'my_cat', 'test_00003', 'prediction:', 'truth:', 'neck.mapper_in', 'frequency'
-    assert all(w in found for w in (*names, 'attention entropy', str(digits[1]), '--indices'))
+    names = (
+        'my_cat',
+        'test_00003',
+        'prediction:',
+        'truth:',
+        'neck.mapper_in',
+        'frequency',
+    )
+    assert all(
+        w in found for w in (*names, 'attention entropy', str(digits[1]), '--indices')
+    )
     assert found.count('truth:') == 1  # of the test sample alone
     # Two attentions of 4 and 12 heads take more rows than three heads do.
     visualize(*digits, flags, tmp_path / 'all', '--all-heads')
-    few, every = (Image.open(f / 'my_cat.png').height for f in (tmp_path, tmp_path / 'all'))
+    few, every = (
+        Image.open(f / 'my_cat.png').height for f in (tmp_path, tmp_path / 'all')
+    )
     assert every > 1.2 * few
 
 
@@ -130,7 +141,9 @@ class Convolution(BaseClassifier):
 @pytest.mark.parametrize('points', [None, dict(b='neck.block')])
 def test_tokens_of_a_map_have_its_grid_inside_the_neck(points):
     analysis = analyse(Convolution(), dict(inputs=torch.rand(2, 3, 32, 32)), points)
-    layouts = [p.layout for p in (*analysis.points.values(), *analysis.attention.values())]
+    layouts = [
+        p.layout for p in (*analysis.points.values(), *analysis.attention.values())
+    ]
     assert {layout.grid for layout in layouts} == {(2, 6)}
 
 
@@ -151,11 +164,17 @@ def test_videos_become_sheets_and_movies(tiny, tmp_path):
     config = tiny('video', 'videomae-demo_minilm_moving-digits.py')
     cfg = read_config(config)
     (indexed,) = loading.samples_by_index(cfg, [3])  # writes the set
-    video, frames, out = (tmp_path / n for n in ('data/moving-digits/test/3.mp4', 'frames', 'out'))
+    video, frames, out = (
+        tmp_path / n for n in ('data/moving-digits/test/3.mp4', 'frames', 'out')
+    )
     frames.mkdir()
     with av.open(str(video)) as container:
-        for i, frame in enumerate(container.decode(video=0)):  # 8.png ... 15.png: by number
-            Image.fromarray(frame.to_ndarray(format='rgb24')).save(frames / f'{i + 8}.png')
+        for i, frame in enumerate(
+            container.decode(video=0)
+        ):  # 8.png ... 15.png: by number
+            Image.fromarray(frame.to_ndarray(format='rgb24')).save(
+                frames / f'{i + 8}.png'
+            )
     flags = '--points b=neck.block --no-attention --fps 2'
     visualize(config, 'none', video, '--out-dir', out, flags)
     assert sorted(p.name for p in out.iterdir()) == ['3.mp4', '3.png', 'index.html']
@@ -244,7 +263,10 @@ def trained(tmp_path_factory):
     """Two epochs of two steps, with pictures to two backends."""
     root = tmp_path_factory.mktemp('with')
     runner = digits_runner(
-        root, backends=('LocalVisBackend', 'TensorboardVisBackend'), enable=True, interval=9
+        root,
+        backends=('LocalVisBackend', 'TensorboardVisBackend'),
+        enable=True,
+        interval=9,
     )
     return root, train_from_the_same_start(runner), runner
 
@@ -258,8 +280,14 @@ def test_pictures_go_to_the_backends_at_their_steps(trained):
     # RGB all the way: the high end of the colour map is yellow, not cyan.
     b, g, r = sheet.reshape(-1, 3).astype(int).T
     assert ((r > 200) & (g > 200) & (b < 120)).sum() > 50
-    events = EventAccumulator(str(next(root.glob('*/vis_data'))), dict(images=0)).Reload()
-    found = {(tag, event.step) for tag in events.Tags()['images'] for event in events.Images(tag)}
+    events = EventAccumulator(
+        str(next(root.glob('*/vis_data'))), dict(images=0)
+    ).Reload()
+    found = {
+        (tag, event.step)
+        for tag in events.Tags()['images']
+        for event in events.Images(tag)
+    }
     assert found == expected
 
 
@@ -273,9 +301,13 @@ def one_batch(runner, hook, mode: str = 'val', model=None) -> list:
     batch, names = next(iter(runner.val_dataloader)), []
     with torch.no_grad():
         outputs = runner.model.val_step(batch)
-    visualizer = SimpleNamespace(dataset_meta=None, add_image=lambda n, *_, **__: names.append(n))
+    visualizer = SimpleNamespace(
+        dataset_meta=None, add_image=lambda n, *_, **__: names.append(n)
+    )
     model = runner.model if model is None else model
-    stub = SimpleNamespace(model=model, visualizer=visualizer, iter=5, experiment_name='a')
+    stub = SimpleNamespace(
+        model=model, visualizer=visualizer, iter=5, experiment_name='a'
+    )
     hook.before_run(stub)
     getattr(hook, f'before_{mode}_epoch')(stub)
     getattr(hook, f'after_{mode}_iter')(stub, 0, batch, outputs)
@@ -292,9 +324,14 @@ def test_interval_and_max_samples_limit_the_pictures(trained):
     assert one_batch(runner, hook, 'test') == expected
 
 
-def test_a_distributed_model_is_drawn_without_communication(trained, monkeypatch, tmp_path):
+def test_a_distributed_model_is_drawn_without_communication(
+    trained, monkeypatch, tmp_path
+):
     torch.distributed.init_process_group(
-        'gloo', store=torch.distributed.FileStore(str(tmp_path / 's'), 1), rank=0, world_size=1
+        'gloo',
+        store=torch.distributed.FileStore(str(tmp_path / 's'), 1),
+        rank=0,
+        world_size=1,
     )
     try:
         wrapped = MMDistributedDataParallel(trained[2].model)
@@ -313,7 +350,9 @@ def test_the_average_is_drawn_where_it_is_evaluated(tmp_path, monkeypatch):
         return analyse(model, *args)
 
     monkeypatch.setattr(hook_module, 'analyse', record)
-    runner = digits_runner(tmp_path, 1, before=[dict(type='EMAHook', momentum=0.5)], **SMALL)
+    runner = digits_runner(
+        tmp_path, 1, before=[dict(type='EMAHook', momentum=0.5)], **SMALL
+    )
     runner.train()
     ema = next(h for h in runner.hooks if type(h).__name__ == 'EMAHook')
     average = ema.ema_model.module.neck.mapper_in.weight

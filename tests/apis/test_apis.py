@@ -73,11 +73,15 @@ def test_every_task_predicts_for_files(task, name, tmp_path):
 def test_list_models_lists_every_config():
     for task in FOLDERS:
         own = [c for c in configs_of(task) if not c.startswith('robustness/')]
-        assert lm4ve.apis.list_models(task=task) == sorted(c[:-3].rpartition('/')[2] for c in own)
+        assert lm4ve.apis.list_models(task=task) == sorted(
+            c[:-3].rpartition('/')[2] for c in own
+        )
     found = lm4ve.apis.list_models('*demo*digits', task='image')
     assert found and all('demo' in n and n.endswith('digits') for n in found)
     assert set(found) < set(lm4ve.apis.list_models())
-    with pytest.raises(UserError, match="task='images' must be one of .*image, medical"):
+    with pytest.raises(
+        UserError, match="task='images' must be one of .*image, medical"
+    ):
         lm4ve.apis.list_models(task='images')
 
 
@@ -89,7 +93,9 @@ def test_get_model_applies_overrides(tmp_path):
     assert model.neck.block.source['source'] == str(llm) and not model.training
     with pytest.raises(UserError, match="does not exist. Did you mean 'vit-demo_"):
         lm4ve.apis.get_model('vit-demo_digits')
-    with pytest.raises(CheckpointError, match='vit-s_in1k.*but with: .*vit-demo_none_digits'):
+    with pytest.raises(
+        CheckpointError, match='vit-s_in1k.*but with: .*vit-demo_none_digits'
+    ):
         lm4ve.apis.get_model('vit-s_in1k', pretrained=True)
     path = FOLDERS['image'] / 'vit-demo_none_digits.py'
     assert type(lm4ve.apis.get_model(path)).__name__ == 'ImageClassifier'
@@ -117,7 +123,9 @@ def test_fused_scores_equal_the_model(name, tmp_path, monkeypatch):
     assert any(isinstance(m, FusedBlock) for m in inferencer.model.modules())
     (found,) = inferencer(file)
     if host == 'mmpretrain':
-        assert np.array_equal(inferencer(content)[0]['pred_scores'], found['pred_scores'])
+        assert np.array_equal(
+            inferencer(content)[0]['pred_scores'], found['pred_scores']
+        )
     cfg = read_config(config)
     model, _ = build_model(cfg, checkpoint)
     model.eval()

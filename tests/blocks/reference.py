@@ -15,9 +15,14 @@ def own_arguments(model, index: int, length: int) -> dict:
     layer, seen = decoder_layers(model)[index], []
     bind = inspect.signature(layer.forward).bind
     hook = layer.register_forward_pre_hook(
-        lambda _, args, kwargs: seen.append(bind(*args, **kwargs).arguments), with_kwargs=True
+        lambda _, args, kwargs: seen.append(bind(*args, **kwargs).arguments),
+        with_kwargs=True,
     )
-    model(inputs_embeds=torch.zeros(1, length, model.get_input_embeddings().weight.shape[1]))
+    model(
+        inputs_embeds=torch.zeros(
+            1, length, model.get_input_embeddings().weight.shape[1]
+        )
+    )
     hook.remove()
     return seen[0]
 
@@ -26,20 +31,29 @@ def own_mask(model, index: int, length: int) -> Tensor:
     """Where a whole model lets the tokens of a layer look, ``[N, N]``."""
     layer = decoder_layers(model)[index]
     mask = own_arguments(model, index, length).get('attention_mask')
-    visible = torch.ones(length, length, dtype=torch.bool) if mask is None else mask[0, 0] == 0
+    visible = (
+        torch.ones(length, length, dtype=torch.bool)
+        if mask is None
+        else mask[0, 0] == 0
+    )
     for module in layer.modules():
         if hasattr(module, 'own_mask'):
             visible = visible & module.own_mask[0, 0, :length, :length]
     return visible
 
 
-def mask_of(model, index: int, x: Tensor, causal: bool, padding: Tensor | None) -> Tensor:
+def mask_of(
+    model, index: int, x: Tensor, causal: bool, padding: Tensor | None
+) -> Tensor:
     """Additive mask ``[B, 1, N, N]`` as eager attention takes it.
 
     What the model masks itself counts with ``causal``, or where it sees both ways.
     """
     batch, length, _ = x.shape
-    visible, own = torch.ones(batch, 1, length, length).bool(), own_mask(model, index, length)
+    visible, own = (
+        torch.ones(batch, 1, length, length).bool(),
+        own_mask(model, index, length),
+    )
     visible = visible.tril() if causal else visible
     visible = visible & own if causal or own.triu(1).any() else visible
     if padding is not None:
@@ -62,11 +76,20 @@ def rotary_tables(model, index: int, x: Tensor, rotary: bool):
     if isinstance(tables, Tensor):  # llama4: complex numbers
         return torch.ones_like(tables)
     ones, zeros = torch.ones_like(tables[0]), torch.zeros_like(tables[0])
-    return (zeros, ones) if model.config.model_type in ('gptj', 'codegen') else (ones, zeros)
+    return (
+        (zeros, ones)
+        if model.config.model_type in ('gptj', 'codegen')
+        else (ones, zeros)
+    )
 
 
 def reference_layer(
-    model, index: int, x: Tensor, causal=False, rotary=False, padding: Tensor | None = None
+    model,
+    index: int,
+    x: Tensor,
+    causal=False,
+    rotary=False,
+    padding: Tensor | None = None,
 ) -> Tensor:
     """Output of layer ``index`` of a ``random_model``."""
     layer, count = decoder_layers(model)[index], x.shape[1]
@@ -76,7 +99,9 @@ def reference_layer(
     if 'position_embeddings' in takes:
         options['position_embeddings'] = rotary_tables(model, index, x, rotary)
     if 'position_bias' in takes:  # t5: left out, as rotary embedding is
-        options['position_bias'] = torch.zeros(1, model.config.num_attention_heads, count, count)
+        options['position_bias'] = torch.zeros(
+            1, model.config.num_attention_heads, count, count
+        )
     options = {name: value for name, value in options.items() if name in takes}
     options['attention_mask'] = mask_of(model, index, x, causal, padding)
     out = layer(x, **options)

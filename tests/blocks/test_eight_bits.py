@@ -68,6 +68,8 @@ def test_casts_copies_and_devices_keep_the_codes(kind):
 
 def test_queries_keys_and_values_keep_16_bits():
     block = LLMBlock(arch=FAMILIES['llama'], dtype='int8')
-    types = {n: type(m.wrapped) for n, m in block.layers[0].named_children() if 'proj' in n}
+    types = {
+        n: type(m.wrapped) for n, m in block.layers[0].named_children() if 'proj' in n
+    }
     kept = dict.fromkeys(('q_proj', 'k_proj', 'v_proj'), nn.Linear)
     assert types == dict(kept, o_proj=EightBitLinear)

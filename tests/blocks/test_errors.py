@@ -23,7 +23,10 @@ ARGUMENTS = [
     (dict(arch=dict(LLAMA, num_attention_heads=5)), 'arch.*llama'),
     (dict(checkpoint='package:other'), 'all-MiniLM'),
     (dict(arch=dict(model_type='mixtral', num_local_experts=10**9)), 'at most 10000'),
-    *((dict(checkpoint=p), 'block.checkpoint') for p in ('/no/such', './nowhere', 'a/b/c', '')),
+    *(
+        (dict(checkpoint=p), 'block.checkpoint')
+        for p in ('/no/such', './nowhere', 'a/b/c', '')
+    ),
     (dict(arch=LLAMA, trainable='some'), "trainable='some'.*none, norms, all"),
     (dict(arch=LLAMA, dtype='int4'), "='int4'.*float32, bfloat16"),
     *(
@@ -70,9 +73,16 @@ def test_unsupported_models_are_refused_with_the_reason(tmp_path, fields, messag
 
 
 INPUTS = [
-    *((torch.zeros(s), {}, r'takes \[B, N, 32\]') for s in ((2, 6, 31), (6, 32), (2, 32, 3, 3))),
     *(
-        (tokens(), dict(padding_mask=mask), 'padding_mask (must be bool|marks every token)')
+        (torch.zeros(s), {}, r'takes \[B, N, 32\]')
+        for s in ((2, 6, 31), (6, 32), (2, 32, 3, 3))
+    ),
+    *(
+        (
+            tokens(),
+            dict(padding_mask=mask),
+            'padding_mask (must be bool|marks every token)',
+        )
         for mask in (
             *(torch.zeros(2, 6), torch.zeros(2, 6, dtype=torch.long)),
             *(torch.zeros(2, 5).bool(), torch.zeros(6).bool()),

@@ -48,7 +48,9 @@ def test_equals_the_layer_of_transformers(checkpoints, variant, causal, rotary, 
     block = LLMBlock(checkpoints(variant), **options)
     for padding in (None, right_padding()):
         x = tokens()
-        expected = reference_layer(random_model(variant), layer, x, causal, rotary, padding)
+        expected = reference_layer(
+            random_model(variant), layer, x, causal, rotary, padding
+        )
         got = block(x, padding)
         real = slice(None) if padding is None else ~padding
         assert_equal_but_for_rounding(got[real], expected[real], block)
@@ -88,15 +90,29 @@ def test_final_norm_is_the_models_with_unit_gain(checkpoints, variant):
 
 
 _FINAL_NORMS = (
-    *('norm', 'final_layernorm', 'final_layer_norm', 'decoder.final_layer_norm', 'ln_f'),
-    *('layer_norm', 'final_norm', 'LayerNorm', 'encoder.ln', 'encoder.final_layer_norm'),
+    *(
+        'norm',
+        'final_layernorm',
+        'final_layer_norm',
+        'decoder.final_layer_norm',
+        'ln_f',
+    ),
+    *(
+        'layer_norm',
+        'final_norm',
+        'LayerNorm',
+        'encoder.ln',
+        'encoder.final_layer_norm',
+    ),
     'embedding_norm',
 )
 
 
 @pytest.mark.parametrize('variant', NO_ROTARY)
 def test_rotary_is_refused_where_there_is_none(checkpoints, variant):
-    with pytest.raises(UserError, match='block.rotary: .* has no rotary positions. Fix: '):
+    with pytest.raises(
+        UserError, match='block.rotary: .* has no rotary positions. Fix: '
+    ):
         LLMBlock(checkpoints(variant), rotary=True)
 
 
@@ -112,7 +128,9 @@ def test_a_trained_block_has_no_dropout_of_its_own(checkpoints, variant):
 def test_text_part_of_a_nested_config(tmp_path):
     from transformers import Gemma3Config, Gemma3Model
 
-    vision = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
+    vision = dict(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
+    )
     vision.update(image_size=28, patch_size=14)
     config = Gemma3Config(text_config=FAMILIES['gemma3_text'], vision_config=vision)
     model = Gemma3Model(config).eval()
@@ -153,7 +171,11 @@ UNUSABLE = [
         "Layer 2 .*'conv'.*nearest layer that has is 0.*Fix: change block.layers",
     ),
     (
-        *('qwen3_next', dict(layer_types=[LINEAR, FULL, LINEAR], num_hidden_layers=3), 0),
+        *(
+            'qwen3_next',
+            dict(layer_types=[LINEAR, FULL, LINEAR], num_hidden_layers=3),
+            0,
+        ),
         "Layer 0 .*'linear_attention'.*nearest layer that has is 1",
     ),
     ('qwen3_5_text', dict(layer_types=[LINEAR] * 2), 0, 'no layer has'),
@@ -164,14 +186,18 @@ UNUSABLE = [
 
 
 @pytest.mark.parametrize('variant, changes, layer, reason', UNUSABLE)
-def test_families_and_layers_are_refused_with_the_reason(variant, changes, layer, reason):
+def test_families_and_layers_are_refused_with_the_reason(
+    variant, changes, layer, reason
+):
     with pytest.raises(UnsupportedModelError, match=reason):
         LLMBlock(arch=dict(FAMILIES.get(variant, {}), **changes), layers=(layer,))
 
 
 def test_positions_that_a_family_scales_by_are_refused():
     block = LLMBlock(arch=FAMILIES['ministral3'], rotary=True)
-    with pytest.raises(UserError, match='block.rotary=True of .ministral3.=65.*at most 64'):
+    with pytest.raises(
+        UserError, match='block.rotary=True of .ministral3.=65.*at most 64'
+    ):
         block(tokens(length=65))
     LLMBlock(arch=FAMILIES['ministral3'])(tokens(length=65))
 
@@ -181,7 +207,9 @@ def test_positions_that_a_family_scales_by_are_refused():
 def test_joined_experts_equal_stored_ones(tmp_path, variant):
     # One writer stores a matrix an expert, the other what the layer has.
     apart = write_huggingface(tmp_path / 'apart', variant)
-    joined = write_huggingface(tmp_path / 'joined', variant, layout='sharded-safetensors')
+    joined = write_huggingface(
+        tmp_path / 'joined', variant, layout='sharded-safetensors'
+    )
     assert any('.experts.3.' in name for name in load_file(apart / 'model.safetensors'))
     blocks = [LLMBlock(str(folder), layers=(0,)) for folder in (apart, joined)]
     assert torch.equal(*(block(tokens()) for block in blocks))
@@ -190,7 +218,9 @@ def test_joined_experts_equal_stored_ones(tmp_path, variant):
 
 @pytest.mark.parametrize('variant', ['glm4_moe', 'solar_open', 'minimax_m2'])
 def test_what_chooses_experts_is_not_rounded(tmp_path, variant):
-    name = [n for n, _ in random_model(variant).named_buffers() if n.endswith('_bias')][-1]
+    name = [n for n, _ in random_model(variant).named_buffers() if n.endswith('_bias')][
+        -1
+    ]
     bias = torch.tensor([8.0, 8.001, 8.002, 8.003])
     write_huggingface(tmp_path, variant, extra={name: bias})
     held, random = (
@@ -199,7 +229,9 @@ def test_what_chooses_experts_is_not_rounded(tmp_path, variant):
     )
     place = f'layers.0.{name.partition("layers.1.")[2]}'
     assert torch.equal(held[place], bias)
-    assert {n: t.dtype for n, t in random.items()} == {n: t.dtype for n, t in held.items()}
+    assert {n: t.dtype for n, t in random.items()} == {
+        n: t.dtype for n, t in held.items()
+    }
 
 
 DAMAGES = [
@@ -275,7 +307,9 @@ ROPES = {
 @pytest.mark.bitwise
 @pytest.mark.parametrize('kind', ROPES)
 def test_rotary_does_not_depend_on_earlier_lengths(kind):
-    fields = dict(FAMILIES['llama'], max_position_embeddings=8, rope_parameters=ROPES[kind])
+    fields = dict(
+        FAMILIES['llama'], max_position_embeddings=8, rope_parameters=ROPES[kind]
+    )
 
     def block() -> LLMBlock:
         return LLMBlock(arch=fields, rotary=True)

@@ -37,7 +37,10 @@ def test_values_are_bit_equal_to_the_files(checkpoints):
     layer = random_model('llama-gqa').layers[1]
     for mine, theirs in (
         *((f'{n}_proj', layer.self_attn.get_submodule(f'{n}_proj')) for n in 'qkvo'),
-        *((f'mlp.{n}_proj', layer.mlp.get_submodule(f'{n}_proj')) for n in ('gate', 'up', 'down')),
+        *(
+            (f'mlp.{n}_proj', layer.mlp.get_submodule(f'{n}_proj'))
+            for n in ('gate', 'up', 'down')
+        ),
         ('attention_norm', layer.input_layernorm),
     ):
         assert torch.equal(held[f'layers.0.{mine}.weight'], theirs.weight)
@@ -65,7 +68,9 @@ COPIES = [
 @pytest.mark.bitwise
 def test_copies_share_the_values_and_cast_alone(block, copied):
     before, twin = snapshot(block), copied(block)
-    places = [{k: t.data_ptr() for k, t in frozen_tensors(b).items()} for b in (twin, block)]
+    places = [
+        {k: t.data_ptr() for k, t in frozen_tensors(b).items()} for b in (twin, block)
+    ]
     assert places[0] == places[1]
     assert torch.equal(twin(tokens()), block(tokens()))
     twin.to(torch.bfloat16)
@@ -78,7 +83,9 @@ def test_hooks_of_a_copy_are_its_own(block):
     block.layers[0].k_proj.register_forward_hook(lambda module, args, out: 2 * out)
     twin = copy.deepcopy(block)
     torch.testing.assert_close(twin(tokens()), block(tokens()))
-    twin.layers[0].q_proj.register_forward_hook(lambda module, args, out: calls.append(1))
+    twin.layers[0].q_proj.register_forward_hook(
+        lambda module, args, out: calls.append(1)
+    )
     block(tokens())
     assert not calls
     twin(tokens())
@@ -88,7 +95,9 @@ def test_hooks_of_a_copy_are_its_own(block):
 @pytest.mark.parametrize('trainable', ['none', 'all'])
 @pytest.mark.parametrize('variant', ['llama', 'bert'])
 @pytest.mark.bitwise
-def test_a_cast_model_computes_in_the_type_of_its_weights(checkpoints, variant, trainable):
+def test_a_cast_model_computes_in_the_type_of_its_weights(
+    checkpoints, variant, trainable
+):
     block = LLMBlock(checkpoints(variant), trainable=trainable)
     x = tokens()
     expected = block(x)
@@ -101,14 +110,18 @@ def test_a_cast_model_computes_in_the_type_of_its_weights(checkpoints, variant, 
 MOVES = [
     lambda block: block.to('meta'),
     # A wrapper that moves registered parameters only leaves them behind.
-    lambda b: [m.follow(torch.device('meta')) for m in b.modules() if isinstance(m, Frozen)],
+    lambda b: [
+        m.follow(torch.device('meta')) for m in b.modules() if isinstance(m, Frozen)
+    ],
 ]
 
 
 @pytest.mark.parametrize('move', MOVES)
 def test_weights_move_to_a_device(block, move):
     move(block)
-    assert all(t.is_meta and not t.requires_grad for t in frozen_tensors(block).values())
+    assert all(
+        t.is_meta and not t.requires_grad for t in frozen_tensors(block).values()
+    )
 
 
 @pytest.mark.parametrize('rotary', [False, True])
@@ -116,11 +129,15 @@ def test_weights_move_to_a_device(block, move):
 def test_pickling_keeps_everything(checkpoints, rotary):
     block = LLMBlock(checkpoints('llama-gqa'), rotary=rotary)
     twin = pickle.loads(pickle.dumps(block))
-    torch.testing.assert_close(frozen_tensors(twin), frozen_tensors(block), rtol=0, atol=0)
+    torch.testing.assert_close(
+        frozen_tensors(twin), frozen_tensors(block), rtol=0, atol=0
+    )
     assert torch.equal(twin(tokens()), block(tokens()))
 
 
-@pytest.mark.parametrize('backend', ['aot_eager', pytest.param('inductor', marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    'backend', ['aot_eager', pytest.param('inductor', marks=pytest.mark.slow)]
+)
 def test_compiled_blocks_give_equal_results(checkpoints, backend):
     torch.compiler.reset()
     block = LLMBlock(checkpoints('llama-gqa'), causal=True, rotary=True)
@@ -129,13 +146,24 @@ def test_compiled_blocks_give_equal_results(checkpoints, backend):
     x = tokens().requires_grad_()
     outs = [run(x, *inputs) for run in (compiled, block)]
     assert_equal_but_for_rounding(*outs, block)
-    # Not the sum of squares, which the final norm keeps constant: its gradient is rounding.
+    # Not the sum of squares, which the final norm keeps constant: its gradient is
+    # rounding.
     direction = torch.randn(outs[0].shape)
     grads = [torch.autograd.grad((out * direction).sum(), x)[0] for out in outs]
     assert_equal_but_for_rounding(*grads, block)
 
 
-VARIANTS = ['llama', 'qwen3', 'gemma2', 'olmo2', 'phi-qk-norm', 'gpt2', 'opt', 'falcon-40b', 'bert']
+VARIANTS = [
+    'llama',
+    'qwen3',
+    'gemma2',
+    'olmo2',
+    'phi-qk-norm',
+    'gpt2',
+    'opt',
+    'falcon-40b',
+    'bert',
+]
 
 
 @pytest.mark.parametrize('variant', VARIANTS)
@@ -161,7 +189,9 @@ def test_norms_or_all_of_the_layer_train(checkpoints, variant):
 @pytest.mark.parametrize('pretrained', [True, False])
 @pytest.mark.parametrize('variant', VARIANTS)
 @pytest.mark.bitwise
-def test_initializers_of_a_host_leave_the_block(checkpoints, variant, pretrained, trainable):
+def test_initializers_of_a_host_leave_the_block(
+    checkpoints, variant, pretrained, trainable
+):
     options = dict(layers=(0, 1), pretrained=pretrained, seed=3, trainable=trainable)
     block = LLMBlock(checkpoints(variant), **options)
     before = {**snapshot(block), **{k: v.clone() for k, v in block.named_parameters()}}
@@ -171,7 +201,9 @@ def test_initializers_of_a_host_leave_the_block(checkpoints, variant, pretrained
     assert torch.equal(torch.rand(1), torch.manual_seed(7) and torch.rand(1))
     for init_cfg in INITIALIZERS:
         initialize(host, init_cfg)
-    host.apply(lambda m: m.reset_parameters() if hasattr(m, 'reset_parameters') else None)
+    host.apply(
+        lambda m: m.reset_parameters() if hasattr(m, 'reset_parameters') else None
+    )
     block.init_weights()
     after = {**frozen_tensors(block), **dict(block.named_parameters())}
     torch.testing.assert_close(after, before, rtol=0, atol=0)
@@ -185,7 +217,9 @@ def test_random_blocks_depend_on_their_seed_only(variant):
     def build(global_seed: int, seed: int) -> LLMBlock:
         torch.manual_seed(global_seed)
         block = LLMBlock(arch=FAMILIES[variant], layers=(0, 1), seed=seed)
-        assert torch.equal(torch.rand(1), torch.manual_seed(global_seed) and torch.rand(1))
+        assert torch.equal(
+            torch.rand(1), torch.manual_seed(global_seed) and torch.rand(1)
+        )
         return block
 
     x = tokens()
@@ -214,9 +248,13 @@ def test_a_random_block_needs_no_weight_file(checkpoints, tmp_path):
 
 
 def test_random_weights_are_the_same_in_every_type():
-    full, half = (LLMBlock(arch=FAMILIES['llama'], dtype=d) for d in ('float32', 'bfloat16'))
+    full, half = (
+        LLMBlock(arch=FAMILIES['llama'], dtype=d) for d in ('float32', 'bfloat16')
+    )
     assert full.source['fingerprint'] == half.source['fingerprint']
-    torch.testing.assert_close(snapshot(full.bfloat16()), snapshot(half), rtol=0, atol=0)
+    torch.testing.assert_close(
+        snapshot(full.bfloat16()), snapshot(half), rtol=0, atol=0
+    )
 
 
 @pytest.mark.filterwarnings('error')

@@ -25,7 +25,9 @@ KEY = f'block.{SOURCE_KEY}'
 
 def host_of(*args, **kwargs) -> nn.Sequential:
     """A mapper and a block, as a neck has them."""
-    return nn.Sequential(OrderedDict(mapper=nn.Linear(32, 32), block=LLMBlock(*args, **kwargs)))
+    return nn.Sequential(
+        OrderedDict(mapper=nn.Linear(32, 32), block=LLMBlock(*args, **kwargs))
+    )
 
 
 def embedded(host: nn.Module) -> dict:
@@ -46,7 +48,10 @@ def test_states_load_strictly_and_through_mmengine(checkpoints, trainable, tmp_p
     assert trainable != 'none' or sorted(state) == [KEY, 'mapper.bias', 'mapper.weight']
     save_checkpoint(dict(state_dict=state), file)
     torch.load(file, weights_only=True)
-    plain, through_file = host_of(path, trainable=trainable), host_of(path, trainable=trainable)
+    plain, through_file = (
+        host_of(path, trainable=trainable),
+        host_of(path, trainable=trainable),
+    )
     plain.load_state_dict(host.state_dict(), strict=True)
     load_checkpoint(through_file, file, map_location='cpu', strict=True)
     for other in (plain, through_file):
@@ -57,8 +62,12 @@ def build(checkpoints, layers=(1,), seed=0, **options) -> nn.Module:
     return host_of(checkpoints('llama', seed=seed), layers=layers, **options)
 
 
-@pytest.mark.parametrize('options', [dict(layers=(0,)), dict(seed=1), dict(pretrained=False)])
-def test_another_language_model_is_an_error_that_names_both(checkpoints, options, tmp_path):
+@pytest.mark.parametrize(
+    'options', [dict(layers=(0,)), dict(seed=1), dict(pretrained=False)]
+)
+def test_another_language_model_is_an_error_that_names_both(
+    checkpoints, options, tmp_path
+):
     host, other = build(checkpoints), build(checkpoints, **options)
     state = other.state_dict()
     before, file = copy.deepcopy(host.block.source), str(tmp_path / 'model.pth')
@@ -69,7 +78,9 @@ def test_another_language_model_is_an_error_that_names_both(checkpoints, options
         lambda: load_checkpoint(host, file),
         lambda: host.load_state_dict(embedded(other)),
     ):
-        with pytest.raises(CheckpointError, match='other frozen weights.*neck.block.ch') as e:
+        with pytest.raises(
+            CheckpointError, match='other frozen weights.*neck.block.ch'
+        ) as e:
             load()
         for s in (before, other.block.source):
             for text in (s['source'], f'layers {s["layers"]}', s['fingerprint'][:12]):
@@ -192,18 +203,33 @@ def test_embedded_weights_of_another_shape_are_refused(checkpoints):
 
 
 FEATURES = (
-    *(dict(layout='NBC'), dict(num_extra_tokens=1), dict(index=0), dict(keep_others=True)),
-    *(dict(out_type='raw'), dict(norm_cfg=None), dict(norm_cfg=dict(type='LN', eps=1e-3))),
+    *(
+        dict(layout='NBC'),
+        dict(num_extra_tokens=1),
+        dict(index=0),
+        dict(keep_others=True),
+    ),
+    *(
+        dict(out_type='raw'),
+        dict(norm_cfg=None),
+        dict(norm_cfg=dict(type='LN', eps=1e-3)),
+    ),
 )
 SETTINGS_OF = {
-    'none': (dict(causal=True), dict(rotary=True), dict(final_norm=True), dict(residual='inner')),
+    'none': (
+        dict(causal=True),
+        dict(rotary=True),
+        dict(final_norm=True),
+        dict(residual='inner'),
+    ),
     'all': (dict(causal=True), dict(rotary=True), dict(residual='inner')),
     'mlp': (),
 }
 
 
 @pytest.mark.parametrize(
-    'kind, other', [(k, o) for k, others in SETTINGS_OF.items() for o in (*others, *FEATURES)]
+    'kind, other',
+    [(k, o) for k, others in SETTINGS_OF.items() for o in (*others, *FEATURES)],
 )
 def test_a_state_of_other_settings_is_refused_by_field(checkpoints, kind, other):
     """An old record, which lacks the setting, loads."""
@@ -211,7 +237,9 @@ def test_a_state_of_other_settings_is_refused_by_field(checkpoints, kind, other)
     def make(causal=False, rotary=False, final_norm=False, **options) -> LLMBlockNeck:
         block = MLPBlock(32)
         if kind != 'mlp':
-            fields = dict(causal=causal, rotary=rotary, final_norm=final_norm, trainable=kind)
+            fields = dict(
+                causal=causal, rotary=rotary, final_norm=final_norm, trainable=kind
+            )
             block = LLMBlock(checkpoints('llama'), **fields)
         return LLMBlockNeck(8, block, **{'out_type': 'avg_featmap', **options})
 
@@ -219,7 +247,9 @@ def test_a_state_of_other_settings_is_refused_by_field(checkpoints, kind, other)
     make(layout='BCHW').load_state_dict(state)  # what it is without a word
     (field,) = other
     field = field.removesuffix('_cfg')
-    with pytest.raises(CheckpointError, match=f'made with {provenance.SETTINGS[field]}='):
+    with pytest.raises(
+        CheckpointError, match=f'made with {provenance.SETTINGS[field]}='
+    ):
         make(**other).load_state_dict(state, strict=False)
     key = provenance.NECK_KEY if kind == 'mlp' else KEY
     record = provenance.decode_source(state[key], key)
@@ -233,7 +263,11 @@ LLAMA3.update(high_freq_factor=4.0, original_max_position_embeddings=32)
 FUNCTIONS = [
     ('llama', dict(num_attention_heads=8, num_key_value_heads=8, head_dim=4), {}),
     ('llama', dict(rms_norm_eps=1e-3), {}),
-    ('llama', dict(rope_parameters=dict(rope_type='default', rope_theta=5e5)), dict(rotary=True)),
+    (
+        'llama',
+        dict(rope_parameters=dict(rope_type='default', rope_theta=5e5)),
+        dict(rotary=True),
+    ),
     ('llama', dict(rope_parameters=LLAMA3), dict(rotary=True)),
     ('granite', dict(residual_multiplier=1.0), {}),
     ('gemma2', dict(attn_logit_softcapping=None), {}),
@@ -248,17 +282,22 @@ UNUSED.update(rope_parameters=LLAMA3, pad_token_id=3, num_hidden_layers=3)
 def test_an_edited_config_with_the_same_weights_is_refused(variant, changes, options):
     """Every field that changes the function counts, also of an ``arch`` block."""
     block, other = (
-        LLMBlock(arch=dict(FAMILIES[variant], **c), layers=(1,), **options) for c in ({}, changes)
+        LLMBlock(arch=dict(FAMILIES[variant], **c), layers=(1,), **options)
+        for c in ({}, changes)
     )
     assert block.source['fingerprint'] == other.source['fingerprint']
     assert not torch.allclose(block(tokens()), other(tokens()), atol=1e-6)
-    with pytest.raises(CheckpointError, match=f"the language model's {next(iter(changes))}="):
+    with pytest.raises(
+        CheckpointError, match=f"the language model's {next(iter(changes))}="
+    ):
         other.load_state_dict(block.state_dict(), strict=False)
 
 
 @pytest.mark.bitwise
 def test_fields_without_effect_are_not_compared():
-    block, other = (LLMBlock(arch=dict(FAMILIES['llama'], **c), layers=(1,)) for c in ({}, UNUSED))
+    block, other = (
+        LLMBlock(arch=dict(FAMILIES['llama'], **c), layers=(1,)) for c in ({}, UNUSED)
+    )
     assert torch.equal(block(tokens()), other(tokens()))
     other.load_state_dict(block.state_dict())
 
@@ -292,7 +331,9 @@ def test_another_residual_around_any_block_is_refused(block):
     LLMBlockNeck(8, block(), residual='outer').load_state_dict(state)
     other = LLMBlockNeck(8, block(), residual='inner')
     for strict in (True, False):
-        with pytest.raises(CheckpointError, match="residual='outer', the config has 'inner'"):
+        with pytest.raises(
+            CheckpointError, match="residual='outer', the config has 'inner'"
+        ):
             other.load_state_dict(state, strict=strict)
     provenance.accept_records(other, state)
     other.load_state_dict(state)
@@ -314,8 +355,12 @@ def test_another_dtype_is_a_warning(checkpoints, monkeypatch):
     assert "dtype='float32', the model computes in 'bfloat16'" in said[-1]
 
 
-def test_the_neck_of_another_kind_of_block_is_refused_though_loading_is_not_strict(checkpoints):
-    llm, mlp = (LLMBlockNeck(8, b) for b in (LLMBlock(checkpoints('llama')), MLPBlock(32)))
+def test_the_neck_of_another_kind_of_block_is_refused_though_loading_is_not_strict(
+    checkpoints,
+):
+    llm, mlp = (
+        LLMBlockNeck(8, b) for b in (LLMBlock(checkpoints('llama')), MLPBlock(32))
+    )
     with pytest.raises(CheckpointError, match='lacks .*llm_source'):
         llm.load_state_dict(mlp.state_dict(), strict=False)
     with pytest.raises(CheckpointError, match='has .*llm_source.* is a MLPBlock'):

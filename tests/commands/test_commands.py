@@ -16,7 +16,9 @@ from tests.helpers.tools import run_command
 
 
 def test_every_command_has_a_tool():
-    tools = [p.read_text() for p in (ROOT / 'tools').rglob('*.py') if not p.is_symlink()]
+    tools = [
+        p.read_text() for p in (ROOT / 'tools').rglob('*.py') if not p.is_symlink()
+    ]
     for name in COMMANDS:
         line = f'from lm4ve.commands.{name} import main'
         assert name in ('list', 'try') or any(line in text for text in tools), name
@@ -26,7 +28,11 @@ def test_every_command_has_a_tool():
 LIGHT = {
     **{words: 0 for words in ('', '--help', '--version', 'list --task motion')},
     **{f'{command} --help': 0 for command in COMMANDS},
-    **{f'{command} a b c --block d --colour': 2 for command in COMMANDS if command != 'visualize'},
+    **{
+        f'{command} a b c --block d --colour': 2
+        for command in COMMANDS
+        if command != 'visualize'
+    },
     'list --task imags': 2,
     'tran': 2,
 }
@@ -47,7 +53,10 @@ def test_help_and_mistakes_need_no_torch():
     assert '\n'.join(['', *list_models(task='motion'), '\n']) in done.stdout
     assert done.stdout.count('\nusage: lm4ve ') == len(COMMANDS) + 2
     assert done.stderr.count('unrecognized arguments: ') == len(COMMANDS) - 1
-    assert "task='imags' must be one of" in done.stderr and "Did you mean 'train'?" in done.stderr
+    assert (
+        "task='imags' must be one of" in done.stderr
+        and "Did you mean 'train'?" in done.stderr
+    )
 
 
 def test_module_runs_as_the_command_does():
@@ -55,8 +64,8 @@ def test_module_runs_as_the_command_does():
     assert done.stdout.strip() == __version__
 
 
-#: Commands that print in each of the ways that there are: as text, by argparse, by a table of
-#: rich, by MMEngine's logger.
+#: Commands that print in each of the ways that there are: as text, by argparse, by a
+#: table of rich, by MMEngine's logger.
 DEMO = 'lm4ve/vit-demo_none_digits.py'
 PRINTING = (
     'list',
@@ -115,5 +124,7 @@ def test_shell_scripts_find_the_environment_of_the_clone(tmp_path):
         (folder / 'python').write_text(f'#!/bin/sh\nexit {code}\n')
         (folder / 'python').chmod(0o755)
     path = {'PATH': f'{tmp_path}/other:/usr/bin:/bin'}
-    done = run_command('bash', '-c', f'. {script}; command -v python', check=True, env=path)
+    done = run_command(
+        'bash', '-c', f'. {script}; command -v python', check=True, env=path
+    )
     assert done.stdout.strip() == f'{tmp_path}/.venv/bin/python'

@@ -33,11 +33,17 @@ BETTER = itertools.count(1)
 
 def train(work_dir: Path, epochs: int, runner=Runner, hook=HOOKS[0], **kwargs) -> None:
     data = DATA[:4]
-    loader = dict(dataset=data, batch_size=2, sampler=dict(type='DefaultSampler', shuffle=False))
+    loader = dict(
+        dataset=data, batch_size=2, sampler=dict(type='DefaultSampler', shuffle=False)
+    )
     checkpoint = dict(type=hook, save_best='score', rule='greater', max_keep_ckpts=2)
     hooks = dict(checkpoint=checkpoint, plain=dict(type='lm4ve.PlainCheckpointHook'))
-    kwargs |= dict(val_dataloader=loader, val_cfg={}, val_evaluator=Evaluator(Score(BETTER)))
-    kwargs |= dict(train_cfg=dict(by_epoch=True, max_epochs=epochs), default_hooks=hooks)
+    kwargs |= dict(
+        val_dataloader=loader, val_cfg={}, val_evaluator=Evaluator(Score(BETTER))
+    )
+    kwargs |= dict(
+        train_cfg=dict(by_epoch=True, max_epochs=epochs), default_hooks=hooks
+    )
     make_runner(work_dir, Toy(), data, 2, runner=runner, **kwargs).train()
 
 
@@ -65,7 +71,9 @@ def test_resuming_does_not_execute_the_config_of_a_checkpoint(tmp_path, runner, 
 def test_an_inferencer_does_not_execute_the_config_of_a_checkpoint(tmp_path):
     code = f"a = __import__('pathlib').Path('{tmp_path}/ran').touch()"
     torch.save(dict(meta=dict(cfg=code), state_dict={}), tmp_path / 'a.pth')
-    inferencer = type('Any', (BaseInferencer,), dict(visualize=0, postprocess=0, _init_pipeline=0))
+    inferencer = type(
+        'Any', (BaseInferencer,), dict(visualize=0, postprocess=0, _init_pipeline=0)
+    )
     with pytest.raises(UserError, match='Fix: give the model'):
         inferencer(weights=str(tmp_path / 'a.pth'), scope='mmengine')
     assert not (tmp_path / 'ran').exists()
@@ -175,7 +183,9 @@ def test_mmengine_calls_torch_load_only_where_it_is_ours():
 @pytest.mark.parametrize('hook', HOOKS)
 @pytest.mark.parametrize('name', ['precious', 'best_score_epoch_1.pth', 'epoch_1.pth'])
 @pytest.mark.parametrize('kind', ['file', 'folder'])
-def test_resuming_deletes_nothing_outside_the_work_directory(tmp_path, hook, name, kind):
+def test_resuming_deletes_nothing_outside_the_work_directory(
+    tmp_path, hook, name, kind
+):
     train(tmp_path / 'run', 1, hook=hook)
     target = tmp_path / 'other' / name
     (target if kind == 'folder' else target.parent).mkdir(parents=True)
@@ -192,7 +202,9 @@ def test_resuming_deletes_nothing_outside_the_work_directory(tmp_path, hook, nam
 
 
 @pytest.mark.parametrize('hook', HOOKS)
-@pytest.mark.parametrize('ids', [['../other/', 2, 3, 4], 'abcd', None, [1.5, True, 3, 4]])
+@pytest.mark.parametrize(
+    'ids', [['../other/', 2, 3, 4], 'abcd', None, [1.5, True, 3, 4]]
+)
 def test_resuming_deletes_nothing_by_numbers_that_are_none(tmp_path, hook, ids):
     train(tmp_path / 'run', 1, hook=hook)
     path = tmp_path / 'run/epoch_1.pth'

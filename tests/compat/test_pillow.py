@@ -23,14 +23,20 @@ from timm.data.auto_augment import rand_augment_transform  # noqa: E402
 from lm4ve.tasks.video.transforms import ClipRandAugment  # noqa: E402
 from tests.tasks.video.videos import write_noise  # noqa: E402
 
-pytestmark = pytest.mark.skipif(platform.machine() != 'x86_64', reason='kernels are for x86-64')
+pytestmark = pytest.mark.skipif(
+    platform.machine() != 'x86_64', reason='kernels are for x86-64'
+)
 CODES = dict(bilinear=Image.BILINEAR, bicubic=Image.BICUBIC)
 
 
 def noise(rng, *shape: int) -> np.ndarray:
     """Return noise, which overshoots, or a part of 0 and 255, which is clipped."""
     values = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
-    return values if rng.random() < 0.7 else np.where(values > 127, 255, 0).astype(np.uint8)
+    return (
+        values
+        if rng.random() < 0.7
+        else np.where(values > 127, 255, 0).astype(np.uint8)
+    )
 
 
 def views(image: np.ndarray) -> list[np.ndarray]:
@@ -44,16 +50,23 @@ def test_sizes_views_and_noise_equal_pillow():
     rng = np.random.default_rng(0)
     for i in range(200):
         # Some are one pixel, some of huge ratios.
-        *shape, height, width = (int(n) for n in rng.choice([1, 2, 7, *rng.integers(1, 400, 9)], 4))
+        *shape, height, width = (
+            int(n) for n in rng.choice([1, 2, 7, *rng.integers(1, 400, 9)], 4)
+        )
         image = views(noise(rng, *shape))[i % 4]
         name, code = list(CODES.items())[i % 3 > 0]
         ours = for_pillow.resize(image, (width, height), name)
         old = for_pillow.resize(image, (width, height), name, since_13=False)
         picture = Image.fromarray(np.ascontiguousarray(image))
         if ours is not None:
-            assert np.array_equal(ours, picture.resize((width, height), code)), (shape, i)
+            assert np.array_equal(ours, picture.resize((width, height), code)), (
+                shape,
+                i,
+            )
             assert ours.flags.writeable and not np.shares_memory(ours, image)
-        if old is not None:  # before 13.0 the horizontal pass was the first, but for strips
+        if (
+            old is not None
+        ):  # before 13.0 the horizontal pass was the first, but for strips
             wide = picture.resize((width, len(image)), code)
             assert np.array_equal(old, wide.resize((width, height), code))
         assert (old is None) == (len(image) > 100 * image.shape[1]) >= (ours is None)
@@ -63,7 +76,11 @@ def test_other_pictures_are_left_to_pillow():
     image = noise(np.random.default_rng(0), 9, 11)
     for other in (image[..., 0], image[..., :1], image.astype(np.float32), image[:0]):
         assert for_pillow.resize(other, (4, 5), 'bicubic') is None
-    for name, other in (('bicubic', image[..., 0]), ('lanczos', image), ('bicubic', image)):
+    for name, other in (
+        ('bicubic', image[..., 0]),
+        ('lanczos', image),
+        ('bicubic', image),
+    ):
         ours, *scales = mmcv.imresize(other, (4, 5), True, name, backend='pillow')
         picture = Image.fromarray(other).resize((4, 5), getattr(Image, name.upper()))
         assert np.array_equal(ours, picture) and scales == [4 / 11, 5 / 9]
@@ -88,30 +105,50 @@ def test_moved_clips_equal_pillow_in_any_box():
             assert np.array_equal(moved, np.asarray(whole)[top:bottom, left:right])
 
 
-@pytest.mark.parametrize('config', ['rand-m7-n4-mstd0.5-inc1', 'rand-m9-n3-p0.9-mstd1-t3a'])
+@pytest.mark.parametrize(
+    'config', ['rand-m7-n4-mstd0.5-inc1', 'rand-m9-n3-p0.9-mstd1-t3a']
+)
 def test_clips_are_augmented_as_frame_by_frame(config):
     with DefaultScope.overwrite_default_scope('mmaction'):
         ours = ClipRandAugment(config, crop=dict(type='RandomResizedCrop'))
-    options = dict(translate_const=18, img_mean=(124, 116, 104), interpolation=Image.BICUBIC)
+    options = dict(
+        translate_const=18, img_mean=(124, 116, 104), interpolation=Image.BICUBIC
+    )
     for i in range(12):
         clip, frames = noise(np.random.default_rng(i), 3, 40, 52), []
         for frame in clip:
             set_random_seed(i)
-            frames += [np.asarray(rand_augment_transform(config, options)(Image.fromarray(frame)))]
-        there = ours.crop(dict(imgs=frames, img_shape=(40, 52))), random.random(), np.random.rand()
+            frames += [
+                np.asarray(
+                    rand_augment_transform(config, options)(Image.fromarray(frame))
+                )
+            ]
+        there = (
+            ours.crop(dict(imgs=frames, img_shape=(40, 52))),
+            random.random(),
+            np.random.rand(),
+        )
         set_random_seed(i)
-        here = ours(dict(imgs=[*clip], img_shape=(40, 52))), random.random(), np.random.rand()
+        here = (
+            ours(dict(imgs=[*clip], img_shape=(40, 52))),
+            random.random(),
+            np.random.rand(),
+        )
         assert here[1:] == there[1:] and here[0].keys() == there[0].keys()
         assert np.array_equal(here[0]['imgs'], there[0]['imgs'])
 
 
-@pytest.mark.parametrize('config', ['lm4ve/vit-s_llama_in1k', 'video/videomae-s_llama_ssv2'])
+@pytest.mark.parametrize(
+    'config', ['lm4ve/vit-s_llama_in1k', 'video/videomae-s_llama_ssv2']
+)
 def test_samples_are_the_same_without_numba(config, tmp_path, monkeypatch):
     cfg = read_config(ROOT / f'configs/{config}.py')
     image, asked = str(tmp_path / 'image.png'), []
     mmcv.imwrite(noise(np.random.default_rng(0), 300, 400), image)
     video = str(write_noise(tmp_path / 'video.mp4', frames=24, size=(90, 120)))
-    sample = dict(img_path=image, filename=video, label=1, start_index=0, modality='RGB')
+    sample = dict(
+        img_path=image, filename=video, label=1, start_index=0, modality='RGB'
+    )
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmpretrain'):
         for loader in (cfg.train_dataloader, cfg.test_dataloader):
             pipeline, found = Compose(loader.dataset.pipeline), []

@@ -27,7 +27,8 @@ _CAPTURE = 'transformers/utils/output_capturing.py'
 _LATE, _BEST = r"load_or_resume\(.*'before_run'", r"get_info\(\s*'best_ckpt'"
 _ORDER = r'\.remove\(.*save_checkpoint\(\n'
 _NO_MAP, _LOADS = 'not return_feat_map', r'load_state_dict\(state_dict, False\)'
-#: Repair, what has the defect, a pattern in its source while it does, and one that is not.
+#: Repair, what has the defect, a pattern in its source while it does, and one that is
+#: not.
 DEFECTS = [
     (
         'load_without_code',
@@ -35,33 +36,123 @@ DEFECTS = [
         r'torch_?\.?load\(',
         'only=True',
     ),
-    ('download_without_code', f'{_RUNNER}.checkpoint:load_from_http', 'load_url', 'weights_only'),
-    ('explain_bad_files', f'{_RUNNER}.checkpoint:CheckpointLoader', '_loader', 'safetensors'),
+    (
+        'download_without_code',
+        f'{_RUNNER}.checkpoint:load_from_http',
+        'load_url',
+        'weights_only',
+    ),
+    (
+        'explain_bad_files',
+        f'{_RUNNER}.checkpoint:CheckpointLoader',
+        '_loader',
+        'safetensors',
+    ),
     ('resume_without_code', f'{_RUNNER}:Runner.resume', 'Config.fromstring', None),
-    ('resume_without_code', f'{_RUNNER}:FlexibleRunner.resume', 'Config.fromstring', None),
+    (
+        'resume_without_code',
+        f'{_RUNNER}:FlexibleRunner.resume',
+        'Config.fromstring',
+        None,
+    ),
     ('infer_without_code', 'mmengine.infer:BaseInferencer', 'Config.fromstring', None),
-    ('infer_from_whole_checkpoints', 'mmengine.infer:BaseInferencer', '_checkpoint', 'strict'),
+    (
+        'infer_from_whole_checkpoints',
+        'mmengine.infer:BaseInferencer',
+        '_checkpoint',
+        'strict',
+    ),
     ('UnswappedEMAHook', f'{_HOOKS}:EMAHook.__init__', 'strict_load', 'swap|store'),
     ('average_before_loading', f'{_RUNNER}:FlexibleRunner.train', _LATE, None),
     ('delete_own_files_only', f'{_HOOKS}:CheckpointHook.before_train', _BEST, None),
-    ('SavesBeforeDeleting', f'{_HOOKS}:CheckpointHook._save_checkpoint_with_step', _ORDER, None),
-    ('starts_training', f'{_RUNNER}:Runner', '_train_loop', 'def (is_training|resume_from)'),
+    (
+        'SavesBeforeDeleting',
+        f'{_HOOKS}:CheckpointHook._save_checkpoint_with_step',
+        _ORDER,
+        None,
+    ),
+    (
+        'starts_training',
+        f'{_RUNNER}:Runner',
+        '_train_loop',
+        'def (is_training|resume_from)',
+    ),
     ('format_once', 'mmengine.config:Config', r'FormatCode\(', 'cache'),
     ('import_without_extras', 'mmpretrain/' + _BLIP, 'apply_chunking_to_forward', None),
     ('import_without_extras', 'mmpretrain/' + _LAYER, 'from mmdet', 'def __getattr__'),
-    ('import_layer_of_mmdet', 'mmpretrain/' + _LAYER, 'except ImportError', 'def __getattr__'),
-    ('refuse_unbuilt_neck', f'{_PRETRAIN}:HuggingFaceClassifier.__init__', 'kwargs', 'neck'),
+    (
+        'import_layer_of_mmdet',
+        'mmpretrain/' + _LAYER,
+        'except ImportError',
+        'def __getattr__',
+    ),
+    (
+        'refuse_unbuilt_neck',
+        f'{_PRETRAIN}:HuggingFaceClassifier.__init__',
+        'kwargs',
+        'neck',
+    ),
     ('refuse_unbuilt_neck', f'{_PRETRAIN}:TimmClassifier.__init__', 'kwargs', 'neck'),
-    ('load_plain_encoders', f'{_PRETRAIN}:ImageClassifier.__init__', 'state_dict', 'neck.*state'),
-    ('load_whole_checkpoints', 'mmpretrain.apis:get_model', 'load_checkpoint', 'strict'),
-    ('load_whole_checkpoints', 'mmpretrain.apis.base:BaseInferencer', 'load_checkpoint', 'strict'),
-    ('load_whole_checkpoints', 'mmaction.apis:init_recognizer', 'load_checkpoint', 'strict'),
-    ('import_without_missing_parts', 'mmaction/' + _VINDLU, 'apply_chunking_to_forward', None),
-    ('drop_unused_norm', f'{_ACTION}.backbones:VisionTransformer.__init__', 'fc_norm', _NO_MAP),
-    ('build_recognizers', f'{_ACTION}:BaseRecognizer.__init__', "'ActionDataPreprocessor'", None),
-    ('accept_one_map', f'{_ACTION}:Recognizer2D.extract_feat', r'backbone\.get\(.*each in x', None),
-    ('import_without_operators', 'mmcv.utils.ext_loader:load_ext', 'import_module', 'except'),
-    ('keep_names', 'transformers.trainer:Trainer._load_from_checkpoint', _LOADS, 'conversion'),
+    (
+        'load_plain_encoders',
+        f'{_PRETRAIN}:ImageClassifier.__init__',
+        'state_dict',
+        'neck.*state',
+    ),
+    (
+        'load_whole_checkpoints',
+        'mmpretrain.apis:get_model',
+        'load_checkpoint',
+        'strict',
+    ),
+    (
+        'load_whole_checkpoints',
+        'mmpretrain.apis.base:BaseInferencer',
+        'load_checkpoint',
+        'strict',
+    ),
+    (
+        'load_whole_checkpoints',
+        'mmaction.apis:init_recognizer',
+        'load_checkpoint',
+        'strict',
+    ),
+    (
+        'import_without_missing_parts',
+        'mmaction/' + _VINDLU,
+        'apply_chunking_to_forward',
+        None,
+    ),
+    (
+        'drop_unused_norm',
+        f'{_ACTION}.backbones:VisionTransformer.__init__',
+        'fc_norm',
+        _NO_MAP,
+    ),
+    (
+        'build_recognizers',
+        f'{_ACTION}:BaseRecognizer.__init__',
+        "'ActionDataPreprocessor'",
+        None,
+    ),
+    (
+        'accept_one_map',
+        f'{_ACTION}:Recognizer2D.extract_feat',
+        r'backbone\.get\(.*each in x',
+        None,
+    ),
+    (
+        'import_without_operators',
+        'mmcv.utils.ext_loader:load_ext',
+        'import_module',
+        'except',
+    ),
+    (
+        'keep_names',
+        'transformers.trainer:Trainer._load_from_checkpoint',
+        _LOADS,
+        'conversion',
+    ),
     ('capture_afterwards', _CAPTURE, r'forward_hook\(output_capturing_hook\)', None),
 ]
 
@@ -84,7 +175,9 @@ def test_installed_release_has_the_defect(name, place, there, absent):
     if is_fork(package):
         pytest.skip('a fork, which mends in its own time')
     text = source_of(place)
-    assert re.search(there, text, re.DOTALL) and not (absent and re.search(absent, text)), (
+    assert re.search(there, text, re.DOTALL) and not (
+        absent and re.search(absent, text)
+    ), (
         f'{place} was mended upstream: raise the lower bound of its version and delete {name}'
     )
 
@@ -107,13 +200,17 @@ def test_what_a_repair_replaces_is_there(trigger, target):
 
 
 @pytest.mark.parametrize('trigger, target', TARGETS)
-def test_a_name_that_is_missing_is_passed_over_in_silence(monkeypatch, capsys, trigger, target):
+def test_a_name_that_is_missing_is_passed_over_in_silence(
+    monkeypatch, capsys, trigger, target
+):
     module, _, name = target.partition(':')
     without_name = ModuleType(module)
     if hasattr(without_name, name):
         return  # a module's own name, for a repair of what it imports
     monkeypatch.setitem(sys.modules, module, without_name)
-    monkeypatch.setattr(compat, 'REPAIRS', {trigger: {target: compat.REPAIRS[trigger][target]}})
+    monkeypatch.setattr(
+        compat, 'REPAIRS', {trigger: {target: compat.REPAIRS[trigger][target]}}
+    )
     compat.repair(ModuleType(trigger))
     assert vars(without_name) == vars(ModuleType(module))
     assert capsys.readouterr() == ('', '')
@@ -159,7 +256,9 @@ assert MODELS.get('LLMBlockNeck')
 @pytest.mark.slow
 def test_mmpretrain_imports_beside_pycocotools_and_bitsandbytes(tmp_path, monkeypatch):
     """Fake packages: their presence is what mmpretrain and MMEngine's optimizers ask for."""
-    files = {f'pycocotools/{name}.py': 'class COCO: pass\n' for name in ('__init__', 'coco')}
+    files = {
+        f'pycocotools/{name}.py': 'class COCO: pass\n' for name in ('__init__', 'coco')
+    }
     files['bitsandbytes/__init__.py'] = (
         'from types import SimpleNamespace\nfrom torch.optim import Adam\n'
         "optim = SimpleNamespace(Adam=Adam, LAMB=type('LAMB', (Adam,), {}))\n"
@@ -184,5 +283,7 @@ def test_imports_are_quiet_and_leave_mmdet_for_who_wants_it():
         "assert MODELS.get('ResLayerExtraNorm') is utils.ResLayerExtraNorm is not None",
     )
     script = '\n'.join(lines).replace('utils.', 'mmpretrain.models.utils.')
-    done = subprocess.run([sys.executable, '-c', script], text=True, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, '-c', script], text=True, capture_output=True
+    )
     assert not done.returncode and not done.stderr, done.stderr

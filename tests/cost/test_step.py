@@ -14,7 +14,8 @@ from lm4ve.tasks import task_of_config
 from tests.helpers import models
 from tests.helpers.tasks import CONFIGS
 
-#: LLaMA-7B's last layer: four square projections, three of the MLP, two norms and the last.
+#: LLaMA-7B's last layer: four square projections, three of the MLP, two norms and the
+#: last.
 LLAMA = 4 * 4096**2 + 3 * 4096 * 11008 + 3 * 4096
 VIT_S = 22_050_664
 DEMO = CONFIGS / 'motion/vectornet-demo_minilm_sim.py'
@@ -24,7 +25,8 @@ DEMO = CONFIGS / 'motion/vectornet-demo_minilm_sim.py'
 def vit():
     pytest.importorskip('mmpretrain')
     return [
-        cost_of_step(read_config(CONFIGS / f'lm4ve/vit-s{s}_in1k.py'), 32) for s in ('', '_llama')
+        cost_of_step(read_config(CONFIGS / f'lm4ve/vit-s{s}_in1k.py'), 32)
+        for s in ('', '_llama')
     ]
 
 
@@ -73,12 +75,17 @@ def test_a_fake_model_is_counted_as_a_real_one():
     real = count('image')
     with fake_tensors():
         fake = count('image')
-    assert fake.forward == real.forward and fake.forward['all'] == sum(real.forward.values()) / 2
+    assert (
+        fake.forward == real.forward
+        and fake.forward['all'] == sum(real.forward.values()) / 2
+    )
     assert fake.total() == real.total() > 2 * real.forward['all']
     assert fake.saved == real.saved
 
 
-@pytest.mark.parametrize('name', ['trunc_normal_', 'kaiming_uniform_', 'orthogonal_', 'eye_'])
+@pytest.mark.parametrize(
+    'name', ['trunc_normal_', 'kaiming_uniform_', 'orthogonal_', 'eye_']
+)
 def test_torch_initializes_fake_weights(name):
     with fake_tensors():
         assert getattr(nn.init, name)(torch.empty(4, 8)).shape == (4, 8)
@@ -107,6 +114,8 @@ def test_ddp_reduces_as_many_bytes_as_are_counted(demo, group):
 
     ddp.register_comm_hook(None, hook)
     data = task_of_config(cfg).batches.batch(cfg, 2, training=True)
-    loss, _ = model.parse_losses(ddp(**model.data_preprocessor(data, True), mode='loss'))
+    loss, _ = model.parse_losses(
+        ddp(**model.data_preprocessor(data, True), mode='loss')
+    )
     loss.backward()
     assert sum(buckets) == demo.gradients > 0

@@ -9,9 +9,9 @@ A comment before a block says what becomes of it::
 
 runs it; ``<!-- run by PAGE -->`` says that PAGE, from the root, runs the same commands.
 ``script.py WORDS`` adds words to every call of that script, or of the command ``lm4ve
-script``, to make it short, and ``OLD=NEW`` replaces a text. ``<!-- not run: reason -->`` says why
-it cannot run here. Every shell block needs one of them. A Python block without a
-comment is a fragment of a config, which must parse and name registered types.
+script``, to make it short, and ``OLD=NEW`` replaces a text. ``<!-- not run: reason
+-->`` says why it cannot run here. Every shell block needs one of them. A Python block
+without a comment is a fragment of a config, which must parse and name registered types.
 """
 
 import re
@@ -94,7 +94,9 @@ def blocks_of(page: str) -> list[Block]:
     found = []
     for m in _BLOCK.finditer(text):
         indent = m['indent']
-        code = ''.join(line.removeprefix(indent) for line in m['code'].splitlines(keepends=True))
+        code = ''.join(
+            line.removeprefix(indent) for line in m['code'].splitlines(keepends=True)
+        )
         line = text.count('\n', 0, m.start('language')) + 1
         found.append(Block(line, m['language'], code, m['note'] or ''))
     return found

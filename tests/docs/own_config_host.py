@@ -20,7 +20,9 @@ shuffled = dict(type='DefaultSampler', shuffle=True)
 train_dataloader = dict(
     batch_size=2, dataset=dict(data, data_root='photos/train'), sampler=shuffled
 )
-val_dataloader = dict(batch_size=2, dataset=dict(data, data_root='photos/val'), sampler=in_order)
+val_dataloader = dict(
+    batch_size=2, dataset=dict(data, data_root='photos/val'), sampler=in_order
+)
 test_dataloader = val_dataloader
 val_evaluator = test_evaluator = dict(type='Accuracy')
 val_cfg = test_cfg = dict()

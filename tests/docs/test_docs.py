@@ -13,9 +13,15 @@ from tests.helpers import quick_python
 
 _LINKED = sorted(
     str(p.relative_to(ROOT))
-    for p in (*ROOT.glob('*.md'), *(ROOT / 'docs').rglob('*.md'), *(ROOT / 'configs').rglob('*.md'))
+    for p in (
+        *ROOT.glob('*.md'),
+        *(ROOT / 'docs').rglob('*.md'),
+        *(ROOT / 'configs').rglob('*.md'),
+    )
 )
-_LINK = re.compile(r'(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)|src="([^"]+)"')
+_LINK = re.compile(
+    r'(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)|src="([^"]+)"'
+)
 
 
 def _anchors(page: Path) -> set[str]:
@@ -37,7 +43,9 @@ def test_every_link_leads_to_a_file_or_a_heading(page):
         target = (source.parent / path).resolve() if path else source
         assert target.exists(), f'{page}: {link}'
         # The built site has nothing else.
-        assert not page.startswith('docs/') or target.is_relative_to(ROOT / 'docs'), link
+        assert not page.startswith('docs/') or target.is_relative_to(ROOT / 'docs'), (
+            link
+        )
         if anchor and target.suffix == '.md':
             assert anchor in _anchors(target), f'{page}: {link}'
 
@@ -56,7 +64,11 @@ def test_every_command_runs_or_says_why_not(page):
 def _types(tree: ast.AST) -> set[str]:
     """Return the names that a fragment gives as ``type='...'``."""
     words = (k for n in ast.walk(tree) if isinstance(n, ast.Call) for k in n.keywords)
-    return {k.value.value for k in words if k.arg == 'type' and isinstance(k.value, ast.Constant)}
+    return {
+        k.value.value
+        for k in words
+        if k.arg == 'type' and isinstance(k.value, ast.Constant)
+    }
 
 
 def _is_registered(name: str) -> bool:
@@ -86,7 +98,9 @@ def test_fragments_of_configs_parse_and_name_what_is_there(page):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('page', [p for p in PAGES if any(b.runs for b in blocks_of(p))])
+@pytest.mark.parametrize(
+    'page', [p for p in PAGES if any(b.runs for b in blocks_of(p))]
+)
 def test_commands_and_examples_run_in_the_order_of_the_page(page, tmp_path):
     for name in ('configs', 'tools', 'docs', 'Makefile'):
         (tmp_path / name).symlink_to(ROOT / name)
@@ -101,13 +115,19 @@ def test_commands_and_examples_run_in_the_order_of_the_page(page, tmp_path):
             command = ['bash', '-eu', '-c', block.script()]
         with log.open('ab') as file:
             done = subprocess.run(
-                command, cwd=tmp_path, env=environment, stdout=file, stderr=file, timeout=480
+                command,
+                cwd=tmp_path,
+                env=environment,
+                stdout=file,
+                stderr=file,
+                timeout=480,
             )
         where = f'{page}:{block.line}\n{block.code}\n'
         assert done.returncode == 0, where + log.read_text()[-3000:]
 
 
-#: Page -> how a row of a promise begins, the folder of its tests, and how many there are.
+#: Page -> how a row of a promise begins, the folder of its tests, and how many there
+#: are.
 PROMISES = {
     'SECURITY.md': (r'\| \*\*.*', '', 8),
     'docs/guides/trust.md': (r'\| (?!promise).*', 'tests', 20),

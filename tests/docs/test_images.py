@@ -25,7 +25,9 @@ def test_every_picture_is_on_a_page_and_every_page_has_its_pictures():
     assert {path.resolve() for path in IMAGES.iterdir()} == shown
 
 
-@pytest.mark.parametrize('page', [p for p in PAGES if any(pictures_of(p))], ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    'page', [p for p in PAGES if any(pictures_of(p))], ids=lambda p: p.stem
+)
 def test_a_page_names_the_command_of_each_picture(page):
     for picture, behind in pictures_of(page):
         if picture.suffix == '.svg':

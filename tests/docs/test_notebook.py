@@ -26,7 +26,9 @@ def test_every_cell_runs(tmp_path, monkeypatch):
     monkeypatch.setenv('PYTHONPATH', str(ROOT / 'projects'))
     text = PATH.read_text()
     assert 'epochs, batch = 20, 64' in text
-    notebook = nbformat.reads(text.replace('epochs, batch = 20,', 'epochs, batch = 5,'), 4)
+    notebook = nbformat.reads(
+        text.replace('epochs, batch = 20,', 'epochs, batch = 5,'), 4
+    )
     resources = {'metadata': {'path': str(tmp_path)}}
     nbclient.NotebookClient(notebook, timeout=600, resources=resources).execute()
     assert _accuracy(notebook) > 50  # chance: 10

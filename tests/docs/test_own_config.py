@@ -41,5 +41,7 @@ def test_checkpoints_of_a_config_of_your_own_are_read_by_every_command(tmp_path,
     for split in ('train', 'val'):
         images.fill(tmp_path / 'photos' / split, ('cat', 'dog'))
     env = {**os.environ, 'PATH': quick_python.path()}
-    done = run_command('bash', '-eu', '-c', COMMANDS, cwd=tmp_path, env=env, timeout=480)
+    done = run_command(
+        'bash', '-eu', '-c', COMMANDS, cwd=tmp_path, env=env, timeout=480
+    )
     assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-1000:]

@@ -15,11 +15,18 @@ sync_api = pytest.importorskip('playwright.sync_api')
 pytestmark = pytest.mark.slow
 CHROMIUM = shutil.which('chromium') or shutil.which('google-chrome')
 if CHROMIUM is None and 'CI' not in os.environ:  # in CI, Playwright fails then
-    pytest.skip('no Chromium is installed: apt-get install chromium', allow_module_level=True)
+    pytest.skip(
+        'no Chromium is installed: apt-get install chromium', allow_module_level=True
+    )
 
 SITE = 'http://site.test/'
 PAGES = [
-    *('', 'get_started/first_run/', 'get_started/your_own_data/', 'notebooks/first_steps/'),
+    *(
+        '',
+        'get_started/first_run/',
+        'get_started/your_own_data/',
+        'notebooks/first_steps/',
+    ),
     *('guides/action_recognition/', 'guides/language_models/', 'extend/any_model/'),
     *('results/demos/', 'results/evidence/', 'reference/necks/'),
 ]
@@ -28,7 +35,16 @@ PAGES = [
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
     out = tmp_path_factory.mktemp('site')
-    command = [sys.executable, '-m', 'mkdocs', 'build', '--strict', '--quiet', '-d', out]
+    command = [
+        sys.executable,
+        '-m',
+        'mkdocs',
+        'build',
+        '--strict',
+        '--quiet',
+        '-d',
+        out,
+    ]
     environment = {**os.environ, 'REPOSITORY_URL': 'https://example.org/lm4ve'}
     subprocess.run(command, cwd=ROOT, env=environment, check=True)
     return out
@@ -37,7 +53,9 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope='module')
 def browser():
     with sync_api.sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox'])
+        yield playwright.chromium.launch(
+            executable_path=CHROMIUM, args=['--no-sandbox']
+        )
 
 
 @pytest.fixture
@@ -67,7 +85,9 @@ def test_page_opens_whole_and_fits_a_phone(path, page):
     page.goto(SITE + path)
     page.evaluate("document.querySelectorAll('img').forEach(i => i.loading = 'eager')")
     page.wait_for_function('[...document.images].every(i => i.complete)')
-    broken = page.evaluate('[...document.images].filter(i => !i.naturalWidth).map(i => i.src)')
+    broken = page.evaluate(
+        '[...document.images].filter(i => !i.naturalWidth).map(i => i.src)'
+    )
     width = page.evaluate('document.documentElement.scrollWidth')
     assert (broken, page.errors, width) == ([], [], 390)
 
@@ -87,6 +107,13 @@ def test_reference_has_links_for_roles_and_one_row_of_returns(folder):
     texts = {f: f.read_text() for f in folder.rglob('*.html')}
     role = re.compile(r':(?:class|func|meth|mod|attr|data|obj|exc):')
     assert [f for f, text in texts.items() if role.search(text)] == []
-    assert 'class="autorefs autorefs-internal"' in texts[folder / 'reference/necks/index.html']
-    tables = [t for text in texts.values() for t in re.findall(r'Returns:.*?</table>', text, re.S)]
+    assert (
+        'class="autorefs autorefs-internal"'
+        in texts[folder / 'reference/necks/index.html']
+    )
+    tables = [
+        t
+        for text in texts.values()
+        for t in re.findall(r'Returns:.*?</table>', text, re.S)
+    ]
     assert tables and all(t.count('<tr class="doc-section-item">') == 1 for t in tables)

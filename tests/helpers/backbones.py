@@ -16,7 +16,9 @@ from tests.helpers.models import BLOCK
 from tools.dev.write_tables import HOSTS_OWN, Entry, Refused, full_type
 
 
-def check_listed(registry: Registry, package: ModuleType, entries: list[Entry | Refused]) -> None:
+def check_listed(
+    registry: Registry, package: ModuleType, entries: list[Entry | Refused]
+) -> None:
     """The tables have every backbone of a host once, and no other."""
     registered = {
         name
@@ -27,7 +29,9 @@ def check_listed(registry: Registry, package: ModuleType, entries: list[Entry | 
     assert sorted(listed) == sorted(registered | {*package.__all__})
 
 
-def check_refusal(refused: Refused, registry: Registry, host: str, sizes: dict, inputs) -> None:
+def check_refusal(
+    refused: Refused, registry: Registry, host: str, sizes: dict, inputs
+) -> None:
     """Building or running it fails with the words of its entry, or it is not registered."""
     if not refused.error:
         assert refused.type not in registry.module_dict
@@ -48,13 +52,19 @@ def build_encoder(entry: Entry, host: str, sizes: dict) -> torch.nn.Module:
     return encoder
 
 
-def with_block(entry: Entry, encoder: torch.nn.Module, inputs: tuple, neck_type=LLMBlockNeck):
+def with_block(
+    entry: Entry, encoder: torch.nn.Module, inputs: tuple, neck_type=LLMBlockNeck
+):
     """Return the encoder, its neck (or None, where the block stands inside) and its width."""
     neck = dict(type=neck_type, block=BLOCK, **entry.neck)
     if not entry.insert:
         feats = encoder(*inputs)
         encoder.forward = lambda *_, **__: feats  # it need not run again
-        x = feats if isinstance(feats, torch.Tensor) else feats[entry.neck.get('index', -1)]
+        x = (
+            feats
+            if isinstance(feats, torch.Tensor)
+            else feats[entry.neck.get('index', -1)]
+        )
         return encoder, dict(neck, in_channels=_width(entry, x)), _width(entry, x)
     seen = []
     place = encoder.get_submodule(entry.insert['after'])
@@ -64,7 +74,11 @@ def with_block(entry: Entry, encoder: torch.nn.Module, inputs: tuple, neck_type=
         encoder(*inputs)
     hook.remove()
     encoder.train()
-    x = seen[0] if isinstance(seen[0], torch.Tensor) else seen[0][entry.insert.get('index', 0)]
+    x = (
+        seen[0]
+        if isinstance(seen[0], torch.Tensor)
+        else seen[0][entry.insert.get('index', 0)]
+    )
     neck = dict(neck, type=LLMBlockNeck, in_channels=_width(entry, x))
     insert = dict(type='LLMBlockInsert', backbone=encoder, neck=neck, **entry.insert)
     return MODELS.build(insert), None, _width(entry, x)
@@ -100,22 +114,33 @@ def check_bypass(entry: Entry, host: str, sizes: dict, inputs: tuple) -> None:
     with DefaultScope.overwrite_default_scope(host):
         then = [MODELS.build(cfg) for cfg in entry.then]
         if neck:
-            model, plain = Host(model, MODELS.build(neck), then), Host(plain, None, then)
+            model, plain = (
+                Host(model, MODELS.build(neck), then),
+                Host(plain, None, then),
+            )
     missing, unknown = model.load_state_dict(plain.state_dict(), strict=False)
     block = next(m for m in model.modules() if isinstance(m, LLMBlockNeck))
     trained = {n for n, _ in model.named_parameters()}
     assert not unknown and all('mapper_' in n for n in trained & {*missing})
-    norms = {n.rpartition('.')[0] for n in {*plain.state_dict()} - {*model.state_dict()}}
-    assert {plain.get_submodule(n).eps for n in norms} == {m.eps for m in [block.norm] if m}
+    norms = {
+        n.rpartition('.')[0] for n in {*plain.state_dict()} - {*model.state_dict()}
+    }
+    assert {plain.get_submodule(n).eps for n in norms} == {
+        m.eps for m in [block.norm] if m
+    }
     block.mapper_out.weight.zero_()
     block.residual = 'outer'
     model.eval(), plain.eval()
-    mine, theirs = ([x for x in tree_leaves(m(*inputs)) if x is not None] for m in (model, plain))
+    mine, theirs = (
+        [x for x in tree_leaves(m(*inputs)) if x is not None] for m in (model, plain)
+    )
     # DeiT also gives its second class token, timm all tokens.
     for a, b in zip(mine, theirs, strict=entry.type != 'DistilledVisionTransformer'):
         b = b[:, 0] if entry.type == 'TIMMBackbone' else b
         a, b = (x.flatten(2).mean(-1) if x.dim() > 2 else x for x in (a, b))
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5 * max(1, b.abs().max().item()))
+        torch.testing.assert_close(
+            a, b, rtol=1e-4, atol=1e-5 * max(1, b.abs().max().item())
+        )
 
 
 def check_a_step(entry: Entry, model: torch.nn.Module, *batch) -> None:
@@ -128,7 +153,9 @@ def check_a_step(entry: Entry, model: torch.nn.Module, *batch) -> None:
     losses = model(*batch, mode='loss')
     sum(v for k, v in losses.items() if 'loss' in k).backward()
     assert normed and not any(normed)
-    unused = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    unused = [
+        n for n, p in model.named_parameters() if p.requires_grad and p.grad is None
+    ]
     unused = [n for n in unused if not entry.unused or entry.unused not in n]
     assert not unused, unused[:3]
     # The gradient has come through the block, whose own weights are frozen.

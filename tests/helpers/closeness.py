@@ -1,8 +1,9 @@
 """How far two computations of the same thing may lie apart: a bound from dtype and sizes.
 
-A tolerance chosen by hand holds on the machine where it was chosen. Compare in float64 where the
-code allows it, with torch's own tolerance of 1e-7, a billion times the rounding there. Where
-the code computes in fewer bits by design, compare with :func:`rounding_bound`.
+A tolerance chosen by hand holds on the machine where it was chosen. Compare in float64
+where the code allows it, with torch's own tolerance of 1e-7, a billion times the
+rounding there. Where the code computes in fewer bits by design, compare with
+:func:`rounding_bound`.
 """
 
 from collections.abc import Iterable
@@ -17,14 +18,15 @@ from lm4ve.blocks import frozen_tensors
 def rounding_bound(dtype: torch.dtype, sums: Iterable[int]) -> float:
     """Bound the relative error of matrix products one after another.
 
-    A product that sums K terms rounds each sum in its accumulator, which is of 32 bits or more,
-    and then the result: ``K eps(accumulator) + eps(dtype)``, twice Higham's ``gamma_K``
-    (Accuracy and Stability of Numerical Algorithms, section 3.1). The errors of a chain add up,
-    to first order and where nothing cancels.
+    A product that sums K terms rounds each sum in its accumulator, which is of 32 bits
+    or more, and then the result: ``K eps(accumulator) + eps(dtype)``, twice Higham's
+    ``gamma_K`` (Accuracy and Stability of Numerical Algorithms, section 3.1). The
+    errors of a chain add up, to first order and where nothing cancels.
 
     Args:
         dtype (torch.dtype): What the products return.
-        sums (Iterable[int]): K of each product on the longest way through the computation.
+        sums (Iterable[int]): K of each product on the longest way through the
+            computation.
     """
     accumulator = torch.promote_types(dtype, torch.float32)
     eps, eps_of_sums = torch.finfo(dtype).eps, torch.finfo(accumulator).eps
@@ -34,8 +36,8 @@ def rounding_bound(dtype: torch.dtype, sums: Iterable[int]) -> float:
 def sums_of(module: nn.Module) -> list[int]:
     """Return how many terms the products of a module sum, those that run side by side included.
 
-    A matrix is taken for as large in both directions, and an attention has two products for the
-    four of its projections: each weight counts twice.
+    A matrix is taken for as large in both directions, and an attention has two products
+    for the four of its projections: each weight counts twice.
     """
     sums = []
     for part in module.modules():
@@ -53,7 +55,8 @@ def assert_equal_but_for_rounding(
 ) -> None:
     """Two results of a model lie within :func:`rounding_bound`, by their norms.
 
-    ``dtype`` is the fewest bits in which the model computes; ``found``'s if it is not named.
+    ``dtype`` is the fewest bits in which the model computes; ``found``'s if it is not
+    named.
     """
     assert found.shape == expected.shape
     bound = rounding_bound(dtype or found.dtype, sums_of(model))

@@ -19,8 +19,8 @@ class WeightsOfFiles(Hook):
     """Checks, when training starts, that the weights that a config names are the model's.
 
     Args:
-        files (Sequence[Path]): Each has tensors that the model must have, bit for bit; some
-            are resized or left out.
+        files (Sequence[Path]): Each has tensors that the model must have, bit for bit;
+            some are resized or left out.
     """
 
     priority = 'VERY_HIGH'
@@ -32,7 +32,9 @@ class WeightsOfFiles(Hook):
         has = {digest(v) for v in runner.model.state_dict().values()}
         for path in self.files:
             # Gains of 1 and biases of 0 are everywhere.
-            given = {digest(v) for v in read_tensors(path) if v.dim() > 1 and v.std() > 0}
+            given = {
+                digest(v) for v in read_tensors(path) if v.dim() > 1 and v.std() > 0
+            }
             assert given, path
             assert len(given & has) >= len(given) / 3, path
 
@@ -63,8 +65,11 @@ def train_and_resume(shrinker: Shrinker, name: str, work_dir: Path) -> Runner:
     assert f'val/{shrinker.metric}' in runner.message_hub.log_scalars
 
     state = torch.load(work_dir / 'epoch_1.pth', weights_only=True)['state_dict']
-    saved = [v for k, v in state.items() if SOURCE_KEY not in k and v.is_floating_point()]
-    # The block's frozen tensors are no parameters; an encoder that does not train has some.
+    saved = [
+        v for k, v in state.items() if SOURCE_KEY not in k and v.is_floating_point()
+    ]
+    # The block's frozen tensors are no parameters; an encoder that does not train has
+    # some.
     own = sum(v.numel() for v in (*runner.model.parameters(), *runner.model.buffers()))
     assert sum(v.numel() for v in saved) <= own
 
@@ -92,7 +97,9 @@ def train(runner: Runner) -> None:
     reached = set()
     for key, value in model.named_parameters():
         if value.requires_grad:
-            value.register_post_accumulate_grad_hook(lambda _, key=key: reached.add(key))
+            value.register_post_accumulate_grad_hook(
+                lambda _, key=key: reached.add(key)
+            )
     runner.train()
     assert runner.iter > 0
     # DDP would stop at the second step if a parameter had no gradient.

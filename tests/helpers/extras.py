@@ -87,8 +87,8 @@ def needed_by(extras: tuple[str, ...]) -> set[str]:
 def _environments_own():
     """Look for packages in the environment alone, within this context.
 
-    An imported setuptools puts its own copies of packages on the path: they are none of the
-    environment's, and hiding them would break it.
+    An imported setuptools puts its own copies of packages on the path: they are none of
+    the environment's, and hiding them would break it.
     """
     return patch.object(sys, 'path', [p for p in sys.path if not p.endswith('_vendor')])
 
@@ -127,7 +127,9 @@ def _paths() -> str:
     return os.pathsep.join(map(str, (site, ROOT / 'projects', ROOT)))
 
 
-def run_alone(extras: tuple[str, ...], *command, folder: Path, real: bool = False) -> str:
+def run_alone(
+    extras: tuple[str, ...], *command, folder: Path, real: bool = False
+) -> str:
     """Run ``python *command`` with no other packages than the extras'.
 
     Args:

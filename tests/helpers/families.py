@@ -20,7 +20,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForTextEncoding,
+    PreTrainedModel,
+)
 
 _SIZES = dict(vocab_size=32, hidden_size=32, intermediate_size=48, num_hidden_layers=2)
 _SIZES |= dict(num_attention_heads=4, max_position_embeddings=64)
@@ -42,7 +47,9 @@ _FALCON = dict(num_kv_heads=2, new_decoder_architecture=True, alibi=False)
 _SLIDING = dict(layer_types=['sliding_attention', 'full_attention'], sliding_window=3)
 _GEMMA4 = dict(_GEMMA, **_SLIDING, global_head_dim=24)
 _GEMMA4 |= dict(hidden_size_per_layer_input=0, num_kv_shared_layers=0)
-_SLIDING_LAST = dict(_SLIDING, layer_types=_SLIDING['layer_types'][::-1], use_sliding_window=True)
+_SLIDING_LAST = dict(
+    _SLIDING, layer_types=_SLIDING['layer_types'][::-1], use_sliding_window=True
+)
 
 
 _SCALED = dict(rope_type='default', rope_theta=1e4, llama_4_scaling_beta=0.1)
@@ -68,9 +75,13 @@ FAMILIES: dict[str, dict] = {
     'llama-gqa': _of('llama', _GQA, rms_norm_eps=1e-5),
     'llama-bias': _of('llama', _GQA, attention_bias=True, mlp_bias=True),
     # Decoders of LLaMA's layout, and others with the usual fields.
-    **_each(_GQA, 'qwen2 nemotron olmo cohere apertus apertus1p5_text nanochat olmo2 jais2'),
+    **_each(
+        _GQA, 'qwen2 nemotron olmo cohere apertus apertus1p5_text nanochat olmo2 jais2'
+    ),
     **_each(_GQA, 'eurobert'),
-    **_each(_GEMMA, 'qwen3 gemma seed_oss internlm3 glm glm4 hunyuan_v1_dense iquestcoder'),
+    **_each(
+        _GEMMA, 'qwen3 gemma seed_oss internlm3 glm glm4 hunyuan_v1_dense iquestcoder'
+    ),
     **{f'{n}-sliding': _of(n, _GEMMA, **_SLIDING_LAST) for n in ('qwen2', 'qwen3')},
     'phi3': _of('phi3', _GQA, sliding_window=3),
     'cwm': _of('cwm', _GEMMA, **_SLIDING),
@@ -97,29 +108,45 @@ FAMILIES: dict[str, dict] = {
     'phi': _of('phi', _GQA, partial_rotary_factor=0.5),
     'phi-qk-norm': _of('phi', partial_rotary_factor=0.5, qk_layernorm=True),
     'stablelm': _of('stablelm', _GQA, use_qkv_bias=True),
-    'stablelm-parallel': _of('stablelm', _GQA, use_parallel_residual=True, qk_layernorm=True),
+    'stablelm-parallel': _of(
+        'stablelm', _GQA, use_parallel_residual=True, qk_layernorm=True
+    ),
     'gpt_neox': _of('gpt_neox', rotary_pct=0.5, use_parallel_residual=True),
     'gpt_neox-serial': _of('gpt_neox', use_parallel_residual=False),
-    'falcon-rw': _of('falcon', multi_query=False, parallel_attn=False, bias=True, alibi=False),
+    'falcon-rw': _of(
+        'falcon', multi_query=False, parallel_attn=False, bias=True, alibi=False
+    ),
     'falcon-7b': _of('falcon', multi_query=True, alibi=False),
     'falcon-40b': _of('falcon', **_FALCON),
     'falcon-11b': _of('falcon', num_ln_in_parallel_attn=1, **_FALCON),
     **_each(dict(_SIZES, rotary_dim=4), 'gptj codegen'),
     # The line of GPT-2, and encoders.
-    **_each(_SIZES, 'gpt2 persimmon biogpt bert roberta xlm-roberta camembert ernie megatron-bert'),
-    **_each(_SIZES, 'data2vec-text roberta-prelayernorm bert-generation rembert roc_bert layoutlm'),
+    **_each(
+        _SIZES,
+        'gpt2 persimmon biogpt bert roberta xlm-roberta camembert ernie megatron-bert',
+    ),
+    **_each(
+        _SIZES,
+        'data2vec-text roberta-prelayernorm bert-generation rembert roc_bert layoutlm',
+    ),
     'gpt2-scaled': _of('gpt2', scale_attn_by_inverse_layer_idx=True),
     'gpt_bigcode': _of('gpt_bigcode', multi_query=True),
     'gpt_bigcode-heads': _of('gpt_bigcode', multi_query=False),
-    'gpt_neo': _of('gpt_neo', attention_types=[[['local', 'global'], 1]], window_size=3),
+    'gpt_neo': _of(
+        'gpt_neo', attention_types=[[['local', 'global'], 1]], window_size=3
+    ),
     'xglm': _of('xglm', ffn_dim=48, attention_heads=4),
     'opt': _of('opt', ffn_dim=48, word_embed_proj_dim=32),
-    'opt-350m': _of('opt', ffn_dim=48, word_embed_proj_dim=16, do_layer_norm_before=False),
+    'opt-350m': _of(
+        'opt', ffn_dim=48, word_embed_proj_dim=16, do_layer_norm_before=False
+    ),
     'electra': _of('electra', embedding_size=16),
     'distilbert': _of('distilbert', hidden_dim=48),
     'albert': _of('albert', embedding_size=16, num_hidden_groups=2),
     'albert-shared': _of('albert', embedding_size=16),
-    'modernbert': _of('modernbert', layer_types=_SLIDING['layer_types'], local_attention=4),
+    'modernbert': _of(
+        'modernbert', layer_types=_SLIDING['layer_types'], local_attention=4
+    ),
     't5': _of('t5', _T5),
     'mt5': _of('mt5', _T5, feed_forward_proj='gated-gelu'),
     # Mixtures of experts, and layers beside others without attention.
@@ -131,8 +158,12 @@ FAMILIES: dict[str, dict] = {
     'qwen2_moe': _of('qwen2_moe', _MOE, shared_expert_intermediate_size=24),
     'qwen3_moe': _of('qwen3_moe', _MOE, mlp_only_layers=[1]),
     'olmoe': _of('olmoe', _MOE, head_dim=8, clip_qkv=0.5),
-    'gpt_oss': _of('gpt_oss', _GEMMA, num_local_experts=4, num_experts_per_tok=2, **_SLIDING),
-    'llama4_text': _of('llama4_text', _LLAMA4, no_rope_layers=[1, 0], attention_chunk_size=3),
+    'gpt_oss': _of(
+        'gpt_oss', _GEMMA, num_local_experts=4, num_experts_per_tok=2, **_SLIDING
+    ),
+    'llama4_text': _of(
+        'llama4_text', _LLAMA4, no_rope_layers=[1, 0], attention_chunk_size=3
+    ),
     'qwen3_next': _of('qwen3_next', _MOE, **_NEXT),
     'qwen3_5_text': _of('qwen3_5_text', _GQA, **_NEXT),
     'lfm2': _of('lfm2', _GQA, layer_types=['full_attention'] * 2),
@@ -171,7 +202,10 @@ def _random_model(variant: str, seed: int, changes: str) -> PreTrainedModel:
     auto = AutoModelForTextEncoding if config.is_encoder_decoder else AutoModel
     model = auto.from_config(config).eval().requires_grad_(False)
     for module in model.modules():  # gpt_neo's causal mask of its own
-        if isinstance(getattr(module, 'bias', None), Tensor) and module.bias.dtype == torch.bool:
+        if (
+            isinstance(getattr(module, 'bias', None), Tensor)
+            and module.bias.dtype == torch.bool
+        ):
             module.own_mask = module.bias.clone()
             module.bias.fill_(True)
     torch.set_rng_state(state)
@@ -197,11 +231,20 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
     if config.model_type == 'albert':
         groups = model.encoder.albert_layer_groups
         return nn.ModuleList(groups[i * len(groups) // count] for i in range(count))
-    return next(m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == count)
+    return next(
+        m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == count
+    )
 
 
 def write_huggingface(
-    folder, family, layout='safetensors', seed=0, dtype=torch.float32, rename=str, extra=(), **more
+    folder,
+    family,
+    layout='safetensors',
+    seed=0,
+    dtype=torch.float32,
+    rename=str,
+    extra=(),
+    **more,
 ) -> Path:
     """Write a random tiny model as a Hugging Face checkpoint folder.
 
@@ -238,16 +281,25 @@ def write_huggingface(
         if safe:
             save_file(part, folder / name, metadata={'format': 'pt'})
         else:
-            torch.save(part, folder / name, _use_new_zipfile_serialization=layout != 'legacy-bin')
+            torch.save(
+                part,
+                folder / name,
+                _use_new_zipfile_serialization=layout != 'legacy-bin',
+            )
 
     if not layout.startswith('sharded'):
         write(state, f'{stem}.{suffix}')
         return folder
-    layers = [next((int(p) for p in name.split('.') if p.isdigit()), -1) for name in state]
+    layers = [
+        next((int(p) for p in name.split('.') if p.isdigit()), -1) for name in state
+    ]
     shards = {}
     for i in sorted({*layers}):
         shards[i] = f'{stem}-{i + 2:05d}-of-{max(layers) + 2:05d}.{suffix}'
-        write({n: state[n] for n, j in zip(state, layers, strict=True) if i == j}, shards[i])
+        write(
+            {n: state[n] for n, j in zip(state, layers, strict=True) if i == j},
+            shards[i],
+        )
     weight_map = {name: shards[i] for name, i in zip(state, layers, strict=True)}
     index = dict(metadata=dict(total_size=1), weight_map=weight_map)
     (folder / f'{stem}.{suffix}.index.json').write_text(json.dumps(index))
@@ -270,7 +322,13 @@ _META_LAYER = {
 
 
 def write_meta(
-    folder: Path, shards=1, family='llama', seed=0, dtype=torch.float32, sizes=None, **params
+    folder: Path,
+    shards=1,
+    family='llama',
+    seed=0,
+    dtype=torch.float32,
+    sizes=None,
+    **params,
 ) -> Path:
     """Write a random tiny LLaMA as Meta does.
 
@@ -313,8 +371,12 @@ def write_meta(
             for k, (w, dim) in state.items()
         }
         torch.save(part, folder / f'consolidated.{n:02d}.pth')
-    fields = dict(dim=config.hidden_size, n_heads=config.num_attention_heads, multiple_of=16)
-    fields.update(n_layers=config.num_hidden_layers, norm_eps=config.rms_norm_eps, vocab_size=-1)
+    fields = dict(
+        dim=config.hidden_size, n_heads=config.num_attention_heads, multiple_of=16
+    )
+    fields.update(
+        n_layers=config.num_hidden_layers, norm_eps=config.rms_norm_eps, vocab_size=-1
+    )
     if config.num_key_value_heads != config.num_attention_heads:
         fields.update(n_kv_heads=config.num_key_value_heads)
     (folder / 'params.json').write_text(json.dumps({**fields, **params}))

@@ -39,8 +39,8 @@ def attribute(owner: object, *names: str) -> Call:
 def walk_to_exec(target: Path) -> Call:
     """A file is created by getattr alone, and by what ``weights_only=True`` allows of torch.
 
-    From a method to its ``__globals__``, from there to ``exec``. torch's function that rebuilds a
-    tensor's subclass calls whatever it is given.
+    From a method to its ``__globals__``, from there to ``exec``. torch's function that
+    rebuilds a tensor's subclass calls whatever it is given.
     """
     namespace = attribute(HistoryBuffer.update, '__globals__')
     dict_type = attribute(namespace, '__class__')

@@ -1,8 +1,8 @@
 """The answer of the hub: repositories of tiny models, in a cache as huggingface_hub keeps it.
 
-Nothing of the hub's library is replaced. Without a network (``tests/conftest.py``) it reads its
-cache, whose place :func:`use_cache` sets, so that the code under test and transformers go all the
-way that they go for their users.
+Nothing of the hub's library is replaced. Without a network (``tests/conftest.py``) it
+reads its cache, whose place :func:`use_cache` sets, so that the code under test and
+transformers go all the way that they go for their users.
 """
 
 import os
@@ -36,8 +36,8 @@ def add_repository(
         name (str): The hub id, ``org/name``.
         write (callable): Writes the files into the folder that it is given.
         revision (str): The branch or tag under which they are found.
-        absent (Sequence[str]): Files that were asked for while there was a network, and which
-            the repository does not have.
+        absent (Sequence[str]): Files that were asked for while there was a network, and
+            which the repository does not have.
 
     Returns:
         Path: The folder of the files.

@@ -9,7 +9,9 @@ from mmengine.registry import MODELS, init_default_scope
 D = 24
 SIZES = dict(hidden_size=D, intermediate_size=32, num_hidden_layers=2, vocab_size=8)
 HEADS = dict(num_attention_heads=4, num_key_value_heads=2)
-BLOCK = dict(type='LLMBlock', layers=(0, 1), arch=dict(model_type='llama', **SIZES, **HEADS))
+BLOCK = dict(
+    type='LLMBlock', layers=(0, 1), arch=dict(model_type='llama', **SIZES, **HEADS)
+)
 TASKS = ('image', 'video', 'pointcloud', 'motion')
 
 
@@ -24,7 +26,9 @@ def image(block=True, **options):
 
     raw = dict(out_type='raw', final_norm=False) if block else {}
     sizes = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=24)
-    vit = dict(type='VisionTransformer', img_size=(16, 24), patch_size=4, arch=sizes, **raw)
+    vit = dict(
+        type='VisionTransformer', img_size=(16, 24), patch_size=4, arch=sizes, **raw
+    )
     head = dict(type='VisionTransformerClsHead', num_classes=3, in_channels=16)
     parts = dict(backbone=vit, head=head)
     parts['neck'] = neck(16, **{'out_type': 'cls_token', **options}) if block else None
@@ -38,11 +42,17 @@ def video(**options):
     init_default_scope('mmaction')
     from mmaction.structures import ActionDataSample
 
-    sizes = dict(img_size=16, patch_size=4, embed_dims=16, depth=2, num_heads=2, mlp_ratio=2.0)
+    sizes = dict(
+        img_size=16, patch_size=4, embed_dims=16, depth=2, num_heads=2, mlp_ratio=2.0
+    )
     sizes |= dict(num_frames=4, tubelet_size=2, return_feat_map=True)
-    head = dict(type='TimeSformerHead', num_classes=3, in_channels=16, average_clips='prob')
+    head = dict(
+        type='TimeSformerHead', num_classes=3, in_channels=16, average_clips='prob'
+    )
     parts = dict(backbone=dict(type='VisionTransformer', **sizes), cls_head=head)
-    parts['data_preprocessor'] = dict(type='ActionDataPreprocessor', format_shape='NCTHW')
+    parts['data_preprocessor'] = dict(
+        type='ActionDataPreprocessor', format_shape='NCTHW'
+    )
     parts['neck'] = neck(16, **{'out_type': 'avg_featmap', **options})
     model = MODELS.build(dict(type='mmaction.Recognizer3D', **parts))
     samples = [ActionDataSample().set_gt_label(i) for i in range(2)]

@@ -15,15 +15,18 @@ from yapf.yapflib import yapf_api
 def quicken(replace: Callable = setattr) -> None:
     """Let MMEngine read files once, lay out no text and collect no garbage.
 
-    It reads all of mmpretrain's metafiles for every config that inherits one from there,
-    and each config anew; lays out the config for each log and checkpoint; and collects
-    garbage for each data set.
+    It reads all of mmpretrain's metafiles for every config that inherits one from
+    there, and each config anew; lays out the config for each log and checkpoint; and
+    collects garbage for each data set.
 
     Args:
-        replace (Callable): Sets an attribute, as :func:`setattr` or pytest's monkeypatch.
+        replace (Callable): Sets an attribute, as :func:`setattr` or pytest's
+            monkeypatch.
     """
     replace(utils, 'load', functools.cache(utils.load))
-    replace(config.Config, '_file2dict', staticmethod(_read_once(config.Config._file2dict)))
+    replace(
+        config.Config, '_file2dict', staticmethod(_read_once(config.Config._file2dict))
+    )
     replace(formatter(), 'FormatCode', lambda text, **_: (text, False))
     replace(base_dataset, 'gc', SimpleNamespace(collect=lambda: 0))
 

@@ -1,10 +1,11 @@
 """A ``python`` for tests that starts at once: it forks from one that has imported all.
 
-A new interpreter imports for six seconds before a script does anything. :func:`folder` has a
-``python`` and a ``lm4ve`` for the front of ``PATH``, small programs that ask a server for a
-fork. This has PyTorch, MMEngine (quickened), transformers and mmpretrain imported, and is
-otherwise as new: it has the arguments, environment, folder and open files of the caller, which
-passes signals on to it and ends as it ends. What a test says of imports needs a real one.
+A new interpreter imports for six seconds before a script does anything. :func:`folder`
+has a ``python`` and a ``lm4ve`` for the front of ``PATH``, small programs that ask a
+server for a fork. This has PyTorch, MMEngine (quickened), transformers and mmpretrain
+imported, and is otherwise as new: it has the arguments, environment, folder and open
+files of the caller, which passes signals on to it and ends as it ends. What a test says
+of imports needs a real one.
 """
 
 import atexit
@@ -27,8 +28,18 @@ import traceback
 from pathlib import Path
 
 PRELOADED = (
-    *('lm4ve.blocks', 'lm4ve.runner.command_line', 'mmengine.runner', 'mmpretrain.models'),
-    *('mmpretrain.datasets', 'pandas', 'torch.distributed.run', 'torch.utils.tensorboard'),
+    *(
+        'lm4ve.blocks',
+        'lm4ve.runner.command_line',
+        'mmengine.runner',
+        'mmpretrain.models',
+    ),
+    *(
+        'mmpretrain.datasets',
+        'pandas',
+        'torch.distributed.run',
+        'torch.utils.tensorboard',
+    ),
     *('transformers.models.bert.modeling_bert', 'sklearn.datasets', 'sklearn.metrics'),
     'matplotlib.pyplot',
 )
@@ -58,12 +69,14 @@ os._exit(code)
 
 @functools.cache
 def folder(
-    preloaded: tuple[str, ...] = PRELOADED, environment: tuple[tuple[str, str], ...] = ()
+    preloaded: tuple[str, ...] = PRELOADED,
+    environment: tuple[tuple[str, str], ...] = (),
 ) -> Path:
     """Start a server of this process, once; return the folder with the programs.
 
     Args:
-        preloaded (tuple[str, ...]): What the server imports; what is not there is left out.
+        preloaded (tuple[str, ...]): What the server imports; what is not there is left
+            out.
         environment (tuple): Names and values of variables that it has besides.
     """
     made = Path(tempfile.mkdtemp(prefix='python'))
@@ -146,13 +159,17 @@ def _keep(caller: socket.socket) -> None:
     os._exit(0)
 
 
-def _become(files: list[int], words: list, folder: str, env: dict, program: str, ignored: bool):
+def _become(
+    files: list[int], words: list, folder: str, env: dict, program: str, ignored: bool
+):
     """Be what ``python WORDS`` is; never returns."""
     os.setsid()
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
-    signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.default_int_handler)
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN if ignored else signal.default_int_handler
+    )
     os.environ.clear()
     os.environ.update(env)
     os.chdir(folder)
@@ -172,7 +189,12 @@ def _become(files: list[int], words: list, folder: str, env: dict, program: str,
         if isinstance(e, KeyboardInterrupt):
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGINT)
-    for end in (threading._shutdown, atexit._run_exitfuncs, sys.stdout.flush, sys.stderr.flush):
+    for end in (
+        threading._shutdown,
+        atexit._run_exitfuncs,
+        sys.stdout.flush,
+        sys.stderr.flush,
+    ):
         with contextlib.suppress(BaseException):
             end()
     os._exit(code)
@@ -182,7 +204,9 @@ def _run(words: list[str]) -> None:
     while words[0] in ('-u', '-W'):
         words = words[1 if words[0] == '-u' else 2 :]
     kind, *rest = words
-    sys.path.insert(0, str(Path(kind).resolve().parent) if kind[0] != '-' else os.getcwd())
+    sys.path.insert(
+        0, str(Path(kind).resolve().parent) if kind[0] != '-' else os.getcwd()
+    )
     sys.argv = rest if kind == '-m' else words
     if kind == '-m':
         runpy.run_module(rest[0], run_name='__main__', alter_sys=True)

@@ -1,7 +1,7 @@
 """Parts of released models in plain torch, on states by the released names.
 
-They draw the weights that a state lacks: a computation on an empty state leaves a random one
-of every tensor that it reads.
+They draw the weights that a state lacks: a computation on an empty state leaves a
+random one of every tensor that it reads.
 """
 
 import torch
@@ -13,18 +13,26 @@ def random(*shape: int, scale: float = 0.3, offset: float = 0.0) -> Tensor:
     return torch.randn(*shape) * scale + offset
 
 
-def tensor(state: dict[str, Tensor], name: str, *shape: int, offset: float = 0.0) -> Tensor:
+def tensor(
+    state: dict[str, Tensor], name: str, *shape: int, offset: float = 0.0
+) -> Tensor:
     if name not in state:
         state[name] = random(*shape, offset=offset)
     return state[name]
 
 
 def linear(
-    state: dict[str, Tensor], name: str, x: Tensor, out: int = 0, bias: bool = True, ones: int = 0
+    state: dict[str, Tensor],
+    name: str,
+    x: Tensor,
+    out: int = 0,
+    bias: bool = True,
+    ones: int = 0,
 ) -> Tensor:
     """Apply a linear layer, or a convolution over one place.
 
-    ``out``, ``bias`` and ``ones``, the dimensions behind the inputs, are those of a new one.
+    ``out``, ``bias`` and ``ones``, the dimensions behind the inputs, are those of a new
+    one.
     """
     weight = tensor(state, f'{name}.weight', out, x.shape[-1], *[1] * ones)
     if bias:
@@ -32,7 +40,9 @@ def linear(
     return F.linear(x, weight.flatten(1), state.get(f'{name}.bias'))
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, heads: int, masked: Tensor | None = None) -> Tensor:
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, heads: int, masked: Tensor | None = None
+) -> Tensor:
     """Attend over ``[B, N, C]`` in plain tensors; ``masked`` keys ``[B, N]`` are hidden."""
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
     scores = q @ k.mT / q.shape[-1] ** 0.5

@@ -1,25 +1,27 @@
 """What the tests replace when they run a shipped config: five kinds of things, and no others.
 
-What a test replaces is not tested. So a config keeps every class, hub id, address and path, and
-:func:`differences` finds what a shrunk config changed beyond this list:
+What a test replaces is not tested. So a config keeps every class, hub id, address and
+path, and :func:`differences` finds what a shrunk config changed beyond this list:
 
-1. **The hub's answer.** A hub id leads to a tiny repository in a cache, as huggingface_hub keeps
-   it (:mod:`tests.helpers.hub`). Its library and transformers read it without a network.
-2. **The answer of an address.** Weights at ``https://...`` or ``torchvision://...`` lie in the
-   cache of torch.hub, as if they had been downloaded.
-3. **The content of files.** A path that a config names, of data or weights, is a tiny file of
-   the real format, at that path below the working folder. So is the package of pictures that a
-   demo reads.
-4. **Sizes.** Widths, depths, sizes of images, clouds and batches, numbers of samples and epochs:
-   numbers, given as arguments to the same classes.
-5. **MMEngine's own overhead.** A config file is read once, its text is not laid out, and no
-   garbage is collected for each data set (:mod:`tests.helpers.quick_mmengine`).
+1. **The hub's answer.** A hub id leads to a tiny repository in a cache, as
+   huggingface_hub keeps it (:mod:`tests.helpers.hub`). Its library and transformers
+   read it without a network.
+2. **The answer of an address.** Weights at ``https://...`` or ``torchvision://...`` lie
+   in the cache of torch.hub, as if they had been downloaded.
+3. **The content of files.** A path that a config names, of data or weights, is a tiny
+   file of the real format, at that path below the working folder. So is the package of
+   pictures that a demo reads.
+4. **Sizes.** Widths, depths, sizes of images, clouds and batches, numbers of samples
+   and epochs: numbers, given as arguments to the same classes.
+5. **MMEngine's own overhead.** A config file is read once, its text is not laid out,
+   and no garbage is collected for each data set (:mod:`tests.helpers.quick_mmengine`).
 """
 
 from collections.abc import Iterator
 from typing import Any
 
-#: What a user gives on the command line, and what `lm4ve train` and `test` themselves set.
+#: What a user gives on the command line, and what `lm4ve train` and `test` themselves
+#: set.
 OPTIONS = {
     *('work_dir', 'launcher', 'log_level', 'resume', 'filename'),
     *('num_workers', 'persistent_workers', 'pin_memory', 'collate_fn'),

@@ -1,17 +1,19 @@
 """Rounds as another CPU might: products of matrices come out a few ulp beside what they are.
 
-A test that compares two computations in float32 with a tolerance chosen by hand passes on the
-machine where it was chosen. The kernels of another CPU add in another order, and it fails there.
-``pytest --ulp 4`` shows such tests without that CPU: each element of every product of matrices,
-convolution and attention, in forward and backward passes, is multiplied by ``1 + k * eps`` with a
-random integer ``k`` between -4 and 4 and the ``eps`` of its dtype.
+A test that compares two computations in float32 with a tolerance chosen by hand passes
+on the machine where it was chosen. The kernels of another CPU add in another order, and
+it fails there. ``pytest --ulp 4`` shows such tests without that CPU: each element of
+every product of matrices, convolution and attention, in forward and backward passes, is
+multiplied by ``1 + k * eps`` with a random integer ``k`` between -4 and 4 and the
+``eps`` of its dtype.
 
-Every call draws anew. A test that compares bits by design, as one that resumes a training does, is
-marked ``bitwise``: in it an operation that gets the same tensors again gives the same bits again,
-as on any CPU, but other bits than torch's.
+Every call draws anew. A test that compares bits by design, as one that resumes a
+training does, is marked ``bitwise``: in it an operation that gets the same tensors
+again gives the same bits again, as on any CPU, but other bits than torch's.
 
-The kernels themselves are replaced, below autograd and below all modes of torch, so that nothing
-above them takes another path. Integers are left alone, as is what another process computes.
+The kernels themselves are replaced, below autograd and below all modes of torch, so
+that nothing above them takes another path. Integers are left alone, as is what another
+process computes.
 """
 
 import contextlib
@@ -50,14 +52,18 @@ class Rounding:
     def __init__(self, ulps: int, seed: int) -> None:
         self.ulps = ulps
         self.seed = seed
-        self._draw = None  # how an operation gets its random numbers; None changes nothing
+        self._draw = (
+            None  # how an operation gets its random numbers; None changes nothing
+        )
         self._library = None
 
     def install(self) -> None:
         """Replace torch's kernels on the CPU, in this process and until :meth:`remove`."""
         self._library = torch.library.Library('aten', 'IMPL')
         with warnings.catch_warnings():
-            warnings.filterwarnings('ignore', message='Warning only once for all operators')
+            warnings.filterwarnings(
+                'ignore', message='Warning only once for all operators'
+            )
             for name, rounded in OPERATIONS.items():
                 kernel = self._rounding_kernel(name, rounded)
                 options = dict(with_keyset=True, allow_override=True)
@@ -72,10 +78,13 @@ class Rounding:
     def during(self, key: str, repeatable: bool = False):
         """Round within this context, with numbers that follow from the seed and ``key``.
 
-        Each call draws anew, so that the same operation on the same tensors gives other bits. With
-        ``repeatable`` it gives the same bits: the numbers then follow from the tensors, too.
+        Each call draws anew, so that the same operation on the same tensors gives other
+        bits. With ``repeatable`` it gives the same bits: the numbers then follow from
+        the tensors, too.
         """
-        random = torch.Generator().manual_seed(zlib.crc32(f'{self.seed} {key}'.encode()))
+        random = torch.Generator().manual_seed(
+            zlib.crc32(f'{self.seed} {key}'.encode())
+        )
 
         def draw_anew(call: tuple) -> torch.Generator:
             return random
@@ -112,7 +121,9 @@ class Rounding:
         if result is None or not result.dtype.is_floating_point:
             return
         shape, dtype = result.shape, result.dtype
-        k = torch.randint(-self.ulps, self.ulps + 1, shape, generator=random, dtype=dtype)
+        k = torch.randint(
+            -self.ulps, self.ulps + 1, shape, generator=random, dtype=dtype
+        )
         result.mul_(1 + k * torch.finfo(dtype).eps)
 
 

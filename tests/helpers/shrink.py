@@ -1,9 +1,10 @@
 """Make any shipped config small enough to train in a second or two.
 
-Only what :mod:`tests.helpers.replaced` lists is replaced: the sizes go down by arguments, and the
-hub, the addresses and the files that a config names hold tiny models and data of the real
-formats. The config keeps every class, hub id, address and path, so that the code under test goes
-all the way that it goes for a user; each small config is compared with the whole one.
+Only what :mod:`tests.helpers.replaced` lists is replaced: the sizes go down by
+arguments, and the hub, the addresses and the files that a config names hold tiny models
+and data of the real formats. The config keeps every class, hub id, address and path, so
+that the code under test goes all the way that it goes for a user; each small config is
+compared with the whole one.
 
 The steps here are the same for every task. Each adds its own in
 ``tests/tasks/<task>/shrink.py``, a module with a class ``Shrinker``.
@@ -35,7 +36,8 @@ from tests.helpers.tasks import FOLDERS
 IMAGE_SIZES = {224: 32, 256: 36}
 #: The width of the tiny language models.
 LLM_WIDTH = 32
-#: The name of a language model, without its organization -> its family and number of layers.
+#: The name of a language model, without its organization -> its family and number of
+#: layers.
 LLMS = {
     'llama-7b': ('llama', 32),
     'llama-2-7b': ('llama', 32),
@@ -57,13 +59,13 @@ LLMS = {
 class Shrinker:
     """Shrinks the configs of one task; writes each tiny file once.
 
-    A task adds ``model(model)``, which shrinks the model except for its LLM block and returns
-    the tokens' width, and ``data(loader, split)``, which makes a dataloader ('train', 'val' or
-    'test') read few and small samples.
+    A task adds ``model(model)``, which shrinks the model except for its LLM block and
+    returns the tokens' width, and ``data(loader, split)``, which makes a dataloader
+    ('train', 'val' or 'test') read few and small samples.
 
     Args:
-        folder (Path): Where the tiny files are written, at the paths that configs name. Code
-            under test has to run in it: :meth:`enter`.
+        folder (Path): Where the tiny files are written, at the paths that configs name.
+            Code under test has to run in it: :meth:`enter`.
 
     Attributes:
         weights (list[Path]): The tiny weights that the last loaded config names.
@@ -125,7 +127,9 @@ class Shrinker:
         self.shrink(cfg, epochs)
         found = [*differences(whole, cfg._cfg_dict.to_dict())]
         assert not found, f'{text}: more than sizes was replaced: {found}'
-        return finish_config(cfg, argparse.Namespace(no_pin_memory=True, cfg_options=None))
+        return finish_config(
+            cfg, argparse.Namespace(no_pin_memory=True, cfg_options=None)
+        )
 
     def shrink(self, cfg: Config, epochs: int = 1) -> None:
         """Make a config small, and write the files that it names."""
@@ -227,7 +231,13 @@ class Shrinker:
         schedulers = cfg.param_scheduler
         for s in schedulers if isinstance(schedulers, list) else [schedulers]:
             last = max(epochs, 2)
-            s.update({k: last for k in ('total_steps', 'T_max', 'end') if s.get(k) is not None})
+            s.update(
+                {
+                    k: last
+                    for k in ('total_steps', 'T_max', 'end')
+                    if s.get(k) is not None
+                }
+            )
             if s.get('begin', 0) > 0:  # warm-up must end before training does
                 s.begin = 0
 

@@ -11,8 +11,8 @@ from lm4ve.tasks import TASKS
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / 'configs'
 
-#: Task -> its config folder, where it has another name. The paper's image experiments lie in
-#: the algorithm's.
+#: Task -> its config folder, where it has another name. The paper's image experiments
+#: lie in the algorithm's.
 _FOLDERS = dict(image='lm4ve', vqa='vision_language', rooms='vision_language')
 FOLDERS = {task: CONFIGS / _FOLDERS.get(task, task) for task in TASKS}
 #: Task -> how the names of its configs begin, where it shares the folder.

@@ -22,13 +22,17 @@ def write_runs(folder: Path, *names: str) -> None:
 
     Args:
         folder (Path): The folder.
-        *names (str): Stems of configs: 'vit_frozen', 'vit_mlp', 'videomae', 'pointbert',
-            'pointmae', 'vectornet'.
+        *names (str): Stems of configs: 'vit_frozen', 'vit_mlp', 'videomae',
+            'pointbert', 'pointmae', 'vectornet'.
     """
     shutil.copytree(CONFIGS, folder / PLACE)
     for name in names:
-        meta = dict(epoch=3, iter=60, dataset_meta=dict(classes=[str(i) for i in range(10)]))
-        torch.save(dict(state_dict=state_of(name), meta=meta), folder / PLACE / f'{name}.pth')
+        meta = dict(
+            epoch=3, iter=60, dataset_meta=dict(classes=[str(i) for i in range(10)])
+        )
+        torch.save(
+            dict(state_dict=state_of(name), meta=meta), folder / PLACE / f'{name}.pth'
+        )
 
 
 @functools.cache
@@ -51,7 +55,9 @@ def enlarged(model: nn.Module, std: float = 0.3) -> nn.Module:
 
 
 def without(*parts: str) -> Callable[[dict], dict]:
-    return lambda state: {k: v for k, v in state.items() if not any(p in k for p in parts)}
+    return lambda state: {
+        k: v for k, v in state.items() if not any(p in k for p in parts)
+    }
 
 
 def with_an_mlp(state: dict) -> dict:
@@ -60,13 +66,17 @@ def with_an_mlp(state: dict) -> dict:
     return state | {f'neck.block.norm.{k}': norm for k in ('weight', 'bias')}
 
 
-#: What is wrong with a state -> how it comes from the right one, and what our errors name.
+#: What is wrong with a state -> how it comes from the right one, and what our errors
+#: name.
 WRONG = {
     'of another task': (lambda _: state_of('pointmae'), 'neck|encoder|backbone'),
     'without a block': (without('neck.'), 'neck'),
     'without its record': (without('llm_source'), 'llm_source'),
     'with an MLP': (with_an_mlp, 'llm_source'),
     'without a layer': (without('layers.0.', 'blocks.0.'), 'layers.0|blocks.0'),
-    'misshapen': (lambda s: s | {'neck.mapper_in.weight': torch.zeros(3, 3)}, 'mapper_in.weight'),
+    'misshapen': (
+        lambda s: s | {'neck.mapper_in.weight': torch.zeros(3, 3)},
+        'mapper_in.weight',
+    ),
     'empty': (lambda _: {}, 'no model state'),
 }

@@ -22,7 +22,9 @@ write_picture = partial(write_image, size=(SIDE, SIDE))
 def write_coco(folder: Path, split: str, count: int, classes: tuple[str, ...]) -> None:
     """COCO's layout: pictures, and one file with a box of one of two classes for each."""
     names = [f'{i:012d}.jpg' for i in range(count)]
-    images = [dict(id=i, file_name=n, width=SIDE, height=SIDE) for i, n in enumerate(names)]
+    images = [
+        dict(id=i, file_name=n, width=SIDE, height=SIDE) for i, n in enumerate(names)
+    ]
     box = dict(bbox=[8, 8, 32, 24], area=768, iscrowd=0, segmentation=[])
     boxes = [dict(box, id=i, image_id=i, category_id=1 + i % 2) for i in range(count)]
     for i, name in enumerate(names):
@@ -82,7 +84,9 @@ class HostShrinker(shrink.Shrinker):
             if 'pretrained' in bare:
                 bare.pretrained = None
             state = MODELS.build(bare).state_dict()
-            torch.save(dict(state_dict={k: random_like(v) for k, v in state.items()}), path)
+            torch.save(
+                dict(state_dict={k: random_like(v) for k, v in state.items()}), path
+            )
 
         self.answer(address, write)
 
@@ -99,5 +103,7 @@ def train_and_test(shrinker: HostShrinker, cfg: Config, metric: str) -> None:
     train(runner)
     (file,) = Path(runner.work_dir).glob('*_[12].pth')
     state = torch.load(file, weights_only=True)['state_dict']
-    assert [k for k in state if '.block.' in k] == ['backbone.llm_neck.block.llm_source']
+    assert [k for k in state if '.block.' in k] == [
+        'backbone.llm_neck.block.llm_source'
+    ]
     assert metric in runner.test()

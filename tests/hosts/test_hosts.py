@@ -7,7 +7,13 @@ import torch
 
 from lm4ve.errors import UserError
 from tests.helpers.tasks import configs_of
-from tests.hosts.small import SIDE, HostShrinker, train_and_test, write_coco, write_picture
+from tests.hosts.small import (
+    SIDE,
+    HostShrinker,
+    train_and_test,
+    write_coco,
+    write_picture,
+)
 
 RESNET = dict(depth=18, base_channels=4, stem_channels=4)
 
@@ -43,7 +49,9 @@ def boxes(shrinker, dataset):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', configs_of('detection'))
-def test_detector_trains_validates_saves_and_tests(name, tiny_files, tmp_path, monkeypatch):
+def test_detector_trains_validates_saves_and_tests(
+    name, tiny_files, tmp_path, monkeypatch
+):
     pytest.importorskip('mmdet.datasets')
     steps = dict(max_epochs=1, val_interval=1)
     shrinker = HostShrinker(tiny_files, 'detection', small_detector, boxes, **steps)
@@ -59,7 +67,9 @@ def test_nms_beside_mmcv_lite_is_torchvisions_and_other_operators_are_refused():
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30]])
     scores = torch.tensor([0.5, 0.9, 0.3])
     kept, indices = nms(boxes, scores, iou_threshold=0.5)
-    assert indices.tolist() == [1, 2] and kept[:, 4].tolist() == pytest.approx([0.9, 0.3])
+    assert indices.tolist() == [1, 2] and kept[:, 4].tolist() == pytest.approx(
+        [0.9, 0.3]
+    )
     cfg = dict(type='nms', iou_threshold=0.5)
     assert len(batched_nms(boxes, scores, torch.tensor([0, 1, 0]), cfg)[1]) == 3
     if getattr(_ext, '__file__', None):
@@ -71,7 +81,9 @@ def test_nms_beside_mmcv_lite_is_torchvisions_and_other_operators_are_refused():
 
 
 SWIN = dict(embed_dims=8, depths=[1] * 4, num_heads=[1, 1, 2, 2], window_size=2)
-VIT = dict(img_size=(SIDE, SIDE), patch_size=16, embed_dims=16, num_heads=2, num_layers=12)
+VIT = dict(
+    img_size=(SIDE, SIDE), patch_size=16, embed_dims=16, num_heads=2, num_layers=12
+)
 
 
 def small_segmentor(shrinker, model):
@@ -106,7 +118,9 @@ def masks(shrinker, dataset):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', configs_of('segmentation'))
-def test_segmentor_trains_validates_saves_and_tests(name, tiny_files, tmp_path, monkeypatch):
+def test_segmentor_trains_validates_saves_and_tests(
+    name, tiny_files, tmp_path, monkeypatch
+):
     pytest.importorskip('mmseg')
     steps = dict(max_iters=2, val_interval=2)
     shrinker = HostShrinker(tiny_files, 'segmentation', small_segmentor, masks, **steps)

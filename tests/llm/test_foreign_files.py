@@ -88,10 +88,16 @@ def test_weights_that_the_config_leaves_out_are_refused(tmp_path, variant, chang
 
 @pytest.mark.parametrize('variant', families.FAMILIES)
 def test_an_extra_tensor_of_a_layer_is_refused(checkpoints, variant):
-    model, reference = LanguageModel(checkpoints(variant), None), families.random_model(variant)
+    model, reference = (
+        LanguageModel(checkpoints(variant), None),
+        families.random_model(variant),
+    )
     *_, last = families.decoder_layers(reference)[-1].modules()
     part = next(n for n, m in reference.named_modules() if m is last)
-    model.files.weights = {**model.files.weights, f'{part}.extra': lambda: torch.zeros(1)}
+    model.files.weights = {
+        **model.files.weights,
+        f'{part}.extra': lambda: torch.zeros(1),
+    }
     with pytest.raises(CheckpointError, match='extra'):
         [*model.load_layers([1], torch.float32, True, [])]
 
@@ -133,14 +139,24 @@ def test_an_index_does_not_lead_out_of_its_folder(tmp_path, layout, way):
     for shard in set(shards.values()):
         (folder / shard).rename(tmp_path / shard)
     start = {'..': '..', 'absolute': str(tmp_path), 'below': 'a/../..'}[way]
-    edit(folder, index.name, dict(weight_map={k: f'{start}/{v}' for k, v in shards.items()}))
+    edit(
+        folder,
+        index.name,
+        dict(weight_map={k: f'{start}/{v}' for k, v in shards.items()}),
+    )
     refused(folder, match='outside the checkpoint.s folder')
 
 
 NOT_PLAIN = [
-    *(lambda w, t=t: w.to(t) for t in (torch.int8, torch.float8_e4m3fn, torch.complex64)),
+    *(
+        lambda w, t=t: w.to(t)
+        for t in (torch.int8, torch.float8_e4m3fn, torch.complex64)
+    ),
     *(lambda w: w.to_sparse(), lambda w: w.to_sparse_csr(), lambda w: w.to('meta')),
-    *(lambda w, v=v: w.index_fill(0, torch.tensor(0), v) for v in (torch.nan, torch.inf)),
+    *(
+        lambda w, v=v: w.index_fill(0, torch.tensor(0), v)
+        for v in (torch.nan, torch.inf)
+    ),
 ]
 
 
@@ -154,15 +170,17 @@ def test_weights_that_are_no_plain_numbers_are_refused(tmp_path, change):
 @pytest.mark.parametrize('file', ['pytorch_model.bin', 'consolidated.00.pth'])
 @pytest.mark.parametrize('how', ['zip', 'legacy', 'pickle'])
 def test_a_pickle_never_runs_code(tmp_path, file, how):
-    families.write_meta(tmp_path) if file.endswith('pth') else families.write_huggingface(
-        tmp_path, 'llama', 'bin'
-    )
+    families.write_meta(tmp_path) if file.endswith(
+        'pth'
+    ) else families.write_huggingface(tmp_path, 'llama', 'bin')
     trace = tmp_path / 'trace'
     content = {'weight': torch.zeros(1), 'payload': hostile.Payload(trace)}
     if how == 'pickle':
         (tmp_path / file).write_bytes(pickle.dumps(content))
     else:
-        torch.save(content, tmp_path / file, _use_new_zipfile_serialization=(how == 'zip'))
+        torch.save(
+            content, tmp_path / file, _use_new_zipfile_serialization=(how == 'zip')
+        )
     refused(tmp_path, match=file)
     assert not trace.exists()
     pickle.loads(pickle.dumps(content))  # it would have run
@@ -184,7 +202,9 @@ def test_code_that_a_config_names_is_ignored(tmp_path, fields):
     (tmp_path / 'code.py').write_text(f"open('{tmp_path}/ran', 'w')")
     expected = LLMBlock(str(tmp_path))
     edit(tmp_path, 'config.json', fields)
-    assert LLMBlock(str(tmp_path)).source['fingerprint'] == expected.source['fingerprint']
+    assert (
+        LLMBlock(str(tmp_path)).source['fingerprint'] == expected.source['fingerprint']
+    )
     assert not (tmp_path / 'ran').exists()
 
 
@@ -193,14 +213,16 @@ def test_deeply_nested_fields_are_refused(tmp_path):
     deep = '{"a":' * 600 + '1' + '}' * 600
     path.write_text(path.read_text().rstrip()[:-1] + f', "more": {deep}}}')
     before = sys.getrecursionlimit()
-    sys.setrecursionlimit(1000)  # Python's own; torch.compile raises it in the tests before
+    sys.setrecursionlimit(
+        1000
+    )  # Python's own; torch.compile raises it in the tests before
     try:
         refused(tmp_path, match='config')
     finally:
         sys.setrecursionlimit(before)
 
 
-# ------------------------------------------------------------------------------- Meta's folders
+# ----------------------------------------------------------------------- Meta's folders
 def both(folder: Path, change) -> None:
     for n in (0, 1):
         edit_last(folder / f'consolidated.0{n}.pth', 'w2.weight', change)
@@ -211,7 +233,10 @@ LOST = ('attention.wq', 'attention.wk', 'attention.wo', 'feed_forward.w1', 'ffn_
 
 
 META_DAMAGE = [
-    *(lambda f, t=t: (f / 'params.json').write_text(t) for t in ('{', '[]', '{"dim": 32}')),
+    *(
+        lambda f, t=t: (f / 'params.json').write_text(t)
+        for t in ('{', '[]', '{"dim": 32}')
+    ),
     *(
         partial(edit, name='params.json', changes={field: value})
         for field in PARAMS
@@ -219,7 +244,8 @@ META_DAMAGE = [
     ),
     *(
         lambda f, name=name: [
-            edit_last(p, f'layers.1.{name}.weight', lambda _: None) for p in f.glob('*.pth')
+            edit_last(p, f'layers.1.{name}.weight', lambda _: None)
+            for p in f.glob('*.pth')
         ]
         for name in LOST
     ),

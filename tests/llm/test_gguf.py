@@ -26,13 +26,22 @@ def write(path, variant, kind='F32', fields=(), tensors=(), **changes):
     gemma3 = config.model_type == 'gemma3_text'
     arch = config.model_type.removesuffix('_text')
     writer = gguf.GGUFWriter(path, arch)
-    rope = config.rope_parameters['full_attention'] if gemma3 else config.rope_parameters
+    rope = (
+        config.rope_parameters['full_attention'] if gemma3 else config.rope_parameters
+    )
     sized = config.model_type in ('qwen3', 'gemma3_text')
     values = dict(
-        **dict(block_count=config.num_hidden_layers, embedding_length=config.hidden_size),
+        **dict(
+            block_count=config.num_hidden_layers, embedding_length=config.hidden_size
+        ),
         **dict(feed_forward_length=config.intermediate_size, token_list=['a', 'b']),
-        **dict(head_count=config.num_attention_heads, head_count_kv=config.num_key_value_heads),
-        **dict(layer_norm_rms_eps=config.rms_norm_eps, rope_freq_base=rope['rope_theta']),
+        **dict(
+            head_count=config.num_attention_heads,
+            head_count_kv=config.num_key_value_heads,
+        ),
+        **dict(
+            layer_norm_rms_eps=config.rms_norm_eps, rope_freq_base=rope['rope_theta']
+        ),
         **(dict(key_length=config.head_dim) if sized else dict(rope_dimension_count=8)),
         **(dict(sliding_window=config.sliding_window) if gemma3 else {}),
     )
@@ -54,7 +63,9 @@ def write(path, variant, kind='F32', fields=(), tensors=(), **changes):
         if kind != 'F32' and data.ndim == 2 and data.shape[1] % 32 == 0:
             number = gguf.GGMLQuantizationType[kind]
             data = gguf.quants.quantize(data, number)
-        writer.add_tensor(names.get_name(name, ('.weight', '.bias')), data, raw_dtype=number)
+        writer.add_tensor(
+            names.get_name(name, ('.weight', '.bias')), data, raw_dtype=number
+        )
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -74,7 +85,9 @@ VARIANTS = [
 def test_a_layer_equals_the_model_that_was_written(tmp_path, variant, changes):
     path = write(tmp_path / 'm.gguf', variant, **changes)
     for rotary in (False, True):  # only rotary embedding tells the order of the rows
-        block = LLMBlock(path, layers=(1,), rotary=rotary, causal=rotary, final_norm=False)
+        block = LLMBlock(
+            path, layers=(1,), rotary=rotary, causal=rotary, final_norm=False
+        )
         model = random_model(variant, **changes)
         expected = reference_layer(model, 1, tokens(), rotary, rotary)
         torch.testing.assert_close(block(tokens()), expected, atol=1e-5, rtol=1e-5)
@@ -130,7 +143,10 @@ def test_truncated_file_is_refused(tmp_path):
 NOT_READ = [
     (dict(fields={'llama.rope.scaling.factor': 4.0}), 'rope.scaling.*safetensors'),
     (dict(fields={'llama.attention.clamp_kqv': 4.0}), 'clamp_kqv.*safetensors'),
-    (dict(fields={'llama.attention.value_length': 16.0}), 'dimension_count=8, and another'),
+    (
+        dict(fields={'llama.attention.value_length': 16.0}),
+        'dimension_count=8, and another',
+    ),
     (dict(tensors=['blk.1.ffn_up.bias']), 'mlp.up_proj.bias, which'),
     (dict(tensors=['blk.1.attn_sinks.weight']), 'attn_sinks.weight, which'),
 ]

@@ -11,7 +11,9 @@ from tests.helpers.tools import run_command
 
 WIDTH, LAYERS = 512, 16
 SIZES = dict(hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=LAYERS)
-LAYER_BYTES = 4 * (16 * WIDTH**2 + 2 * WIDTH)  # q, k, v, o, an MLP of 4 x WIDTH and two norms
+LAYER_BYTES = 4 * (
+    16 * WIDTH**2 + 2 * WIDTH
+)  # q, k, v, o, an MLP of 4 x WIDTH and two norms
 LAYOUTS = ('sharded-safetensors', 'bin')
 
 SCRIPT = """
@@ -38,14 +40,19 @@ for folder in sys.argv[1:]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-    not Path('/proc/self/clear_refs').exists(), reason="peak memory is read from Linux' /proc"
+    not Path('/proc/self/clear_refs').exists(),
+    reason="peak memory is read from Linux' /proc",
 )
 def test_one_layer_costs_the_memory_of_one_layer():
     with tempfile.TemporaryDirectory() as root:  # pytest keeps its folders
-        folders = [write_huggingface(Path(root, n), 'llama', n, **SIZES) for n in LAYOUTS]
+        folders = [
+            write_huggingface(Path(root, n), 'llama', n, **SIZES) for n in LAYOUTS
+        ]
         folders.append(write_meta(Path(root, 'meta'), sizes=SIZES))
         out = run_command(sys.executable, '-c', SCRIPT, *folders, check=True).stdout
-    raised = [int(line.split()[1]) for line in out.splitlines() if line.startswith('RAISED')]
+    raised = [
+        int(line.split()[1]) for line in out.splitlines() if line.startswith('RAISED')
+    ]
     allowed = 1.5 * LAYER_BYTES + 40e6
     assert LAYER_BYTES * LAYERS > 4 * allowed  # reading all of it would show
     for layout, found in zip((*LAYOUTS, 'meta'), raised, strict=True):

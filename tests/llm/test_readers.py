@@ -27,7 +27,9 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 def assert_equal_blocks(block: LLMBlock, expected: LLMBlock) -> None:
     assert block.source['fingerprint'] == expected.source['fingerprint']
-    torch.testing.assert_close(frozen_tensors(block), frozen_tensors(expected), rtol=0, atol=0)
+    torch.testing.assert_close(
+        frozen_tensors(block), frozen_tensors(expected), rtol=0, atol=0
+    )
     x = tokens()
     assert torch.equal(block(x, right_padding()), expected(x, right_padding()))
 
@@ -39,7 +41,9 @@ def assert_equal_sources(*sources, **options) -> None:
 @pytest.mark.parametrize('variant', ['llama-gqa', 'gpt2', 'bert'])
 @pytest.mark.parametrize('layout', LAYOUTS)
 @pytest.mark.parametrize('dtype', DTYPES, ids=str)
-def test_every_layout_gives_the_same_block(checkpoints, tmp_path, variant, layout, dtype):
+def test_every_layout_gives_the_same_block(
+    checkpoints, tmp_path, variant, layout, dtype
+):
     write_huggingface(tmp_path, variant, layout, dtype=dtype)
     assert_equal_sources(tmp_path, checkpoints(variant), layers=(1, 0))
 
@@ -47,7 +51,9 @@ def test_every_layout_gives_the_same_block(checkpoints, tmp_path, variant, layou
 @pytest.mark.parametrize('shards', [1, 2])
 @pytest.mark.parametrize('family', ['llama', 'llama-gqa'])
 @pytest.mark.parametrize('dtype', DTYPES, ids=str)
-def test_metas_layout_gives_the_same_block(checkpoints, tmp_path, shards, family, dtype):
+def test_metas_layout_gives_the_same_block(
+    checkpoints, tmp_path, shards, family, dtype
+):
     write_meta(tmp_path, shards, family, dtype=dtype)
     options = dict(layers=(0, 1), causal=True, rotary=True)
     assert_equal_sources(tmp_path, checkpoints(family), **options)
@@ -58,14 +64,20 @@ SCALED = dict(rope_type='llama3', factor=8.0, low_freq_factor=1.0, high_freq_fac
 
 ROTARY = [
     ({}, dict(rope_type='default'), 500.0),
-    (dict(use_scaled_rope=True), dict(SCALED, original_max_position_embeddings=8192), 5e5),
+    (
+        dict(use_scaled_rope=True),
+        dict(SCALED, original_max_position_embeddings=8192),
+        5e5,
+    ),
 ]
 
 
 @pytest.mark.parametrize('params, rope, base', ROTARY)
 def test_metas_rotary_settings_are_used(checkpoints, tmp_path, params, rope, base):
     write_meta(tmp_path, rope_theta=base, **params)
-    write_huggingface(tmp_path / 'hf', 'llama', rope_parameters=dict(rope, rope_theta=base))
+    write_huggingface(
+        tmp_path / 'hf', 'llama', rope_parameters=dict(rope, rope_theta=base)
+    )
     folders = (str(tmp_path), str(tmp_path / 'hf'), checkpoints('llama'))
     meta, huggingface, usual = (LLMBlock(f, rotary=True)(tokens()) for f in folders)
     assert torch.equal(meta, huggingface) and not torch.equal(meta, usual)
@@ -94,9 +106,19 @@ def old_bert(name: str) -> str:
 
 
 NAMES = [
-    *((v, dict(rename=lambda n, p=p: p + n)) for v, ps in PREFIXES.items() for p in ps.split()),
-    *((v, dict(extra={e.format(i): torch.zeros(3) for i in (0, 1)})) for v, e in EXTRAS),
-    *(('bert', dict(rename=old_bert, layout=layout)) for layout in ('safetensors', 'sharded-bin')),
+    *(
+        (v, dict(rename=lambda n, p=p: p + n))
+        for v, ps in PREFIXES.items()
+        for p in ps.split()
+    ),
+    *(
+        (v, dict(extra={e.format(i): torch.zeros(3) for i in (0, 1)}))
+        for v, e in EXTRAS
+    ),
+    *(
+        ('bert', dict(rename=old_bert, layout=layout))
+        for layout in ('safetensors', 'sharded-bin')
+    ),
 ]
 
 
@@ -114,7 +136,9 @@ def without_other_shards(folder: Path, layout: str) -> Path:
 
 
 def beside_a_pickle(folder: Path) -> Path:
-    (write_huggingface(folder, 'llama') / 'pytorch_model.bin').write_bytes(b'not a pickle')
+    (write_huggingface(folder, 'llama') / 'pytorch_model.bin').write_bytes(
+        b'not a pickle'
+    )
     return folder
 
 
@@ -144,7 +168,9 @@ def test_files_are_found_by_what_is_named(checkpoints, tmp_path, monkeypatch, wr
 @pytest.mark.parametrize('layout', ['safetensors', 'bin', 'meta'])
 def test_a_block_does_not_depend_on_its_files_any_more(checkpoints, tmp_path, layout):
     # A memory map would: a changed file would change the weights.
-    write_meta(tmp_path) if layout == 'meta' else write_huggingface(tmp_path, 'llama', layout)
+    write_meta(tmp_path) if layout == 'meta' else write_huggingface(
+        tmp_path, 'llama', layout
+    )
     block = LLMBlock(str(tmp_path))
     for file in tmp_path.iterdir():
         size = file.stat().st_size
@@ -170,7 +196,9 @@ def requests(monkeypatch, tmp_path) -> list:
 
 
 @pytest.mark.parametrize('layout', ['sharded-safetensors', 'sharded-bin'])
-def test_a_hub_id_fetches_only_the_shards_of_the_layer(checkpoints, tmp_path, requests, layout):
+def test_a_hub_id_fetches_only_the_shards_of_the_layer(
+    checkpoints, tmp_path, requests, layout
+):
     write_huggingface(tmp_path, 'llama', layout)
     block = LLMBlock('org/tiny-llama', layers=(0,))
     fetched = {f for _, f, _ in requests if (tmp_path / f).is_file()}
@@ -185,7 +213,9 @@ def test_a_hub_id_fetches_only_the_shards_of_the_layer(checkpoints, tmp_path, re
 def test_metas_files_on_the_hub(checkpoints, tmp_path, requests, shards):
     write_meta(tmp_path, shards)
     assert_equal_sources('org/llama@v1.0', checkpoints('llama'))
-    assert {(name, revision) for name, _, revision in requests} == {('org/llama', 'v1.0')}
+    assert {(name, revision) for name, _, revision in requests} == {
+        ('org/llama', 'v1.0')
+    }
 
 
 def test_a_random_block_from_the_hub_fetches_the_config_only(tmp_path, requests):
@@ -199,7 +229,9 @@ def test_a_hub_id_is_read_from_the_cache_where_there_is_no_network(
     checkpoints, tmp_path, monkeypatch, layout
 ):
     use_cache(monkeypatch, tmp_path)
-    add_repository(tmp_path, 'org/tiny', lambda f: write_huggingface(f, 'llama', layout), 'v1')
+    add_repository(
+        tmp_path, 'org/tiny', lambda f: write_huggingface(f, 'llama', layout), 'v1'
+    )
     assert_equal_sources('org/tiny@v1', checkpoints('llama'))
 
 
@@ -208,7 +240,9 @@ def test_a_shard_that_the_cache_lacks_is_named(tmp_path, monkeypatch):
     write = partial(write_huggingface, family='llama', layout='sharded-safetensors')
     files = add_repository(tmp_path, 'org/tiny', write)
     (files / 'model-00003-of-00003.safetensors').unlink()
-    with pytest.raises(CheckpointError, match='org/tiny.*no such file.*download that shard'):
+    with pytest.raises(
+        CheckpointError, match='org/tiny.*no such file.*download that shard'
+    ):
         LLMBlock('org/tiny')
 
 
@@ -229,7 +263,9 @@ def test_an_answer_of_the_hub_is_said_in_a_line(monkeypatch, error, words):
     monkeypatch.setattr(huggingface_hub, 'hf_hub_download', download)
     with pytest.raises(CheckpointError, match=words) as e:
         LLMBlock('org/tiny')
-    assert str(e.value).startswith("block.checkpoint='org/tiny'") and '\n' not in str(e.value)
+    assert str(e.value).startswith("block.checkpoint='org/tiny'") and '\n' not in str(
+        e.value
+    )
 
 
 def test_every_layer_of_a_real_model():
@@ -240,11 +276,17 @@ def test_every_layer_of_a_real_model():
     # A requirement of ours: a missing or changed package fails here.
     folder = locate_packaged('all-MiniLM-L6-v2').parent
     model = AutoModel.from_pretrained(folder).eval()
-    ids = torch.randint(1000, 20000, (3, 12), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(
+        1000, 20000, (3, 12), generator=torch.Generator().manual_seed(0)
+    )
     mask = torch.zeros(3, 12, dtype=torch.bool)
     mask[1, 5:] = mask[2, 9:] = True
     with torch.no_grad():
-        states = model(ids, attention_mask=(~mask).long(), output_hidden_states=True).hidden_states
+        states = model(
+            ids, attention_mask=(~mask).long(), output_hidden_states=True
+        ).hidden_states
     for i in range(6):
         out = LLMBlock('package:all-MiniLM-L6-v2', layers=(i,))(states[i], mask)
-        torch.testing.assert_close(out[~mask], states[i + 1][~mask], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            out[~mask], states[i + 1][~mask], atol=1e-5, rtol=1e-5
+        )

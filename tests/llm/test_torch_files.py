@@ -19,8 +19,16 @@ def all_kinds() -> dict:
     torch.manual_seed(0)
     base, conjugate = torch.randn(6, 4), torch.randn(3, dtype=torch.complex64).conj()
     return {
-        **dict(plain=base, shared=base[2:], column=base[:, 1], transposed=torch.randn(4, 6).t()),
-        **dict(strided=torch.randn(8, 8)[1::2, ::3], expanded=torch.randn(1, 3).expand(4, 3)),
+        **dict(
+            plain=base,
+            shared=base[2:],
+            column=base[:, 1],
+            transposed=torch.randn(4, 6).t(),
+        ),
+        **dict(
+            strided=torch.randn(8, 8)[1::2, ::3],
+            expanded=torch.randn(1, 3).expand(4, 3),
+        ),
         **dict(bfloat16=torch.randn(5).bfloat16(), float16=torch.randn(3, 2).half()),
         **dict(int64=torch.arange(7), bool=torch.tensor([True, False, True])),
         **dict(conjugate=conjugate, negative=(conjugate * 1).conj().imag),
@@ -30,13 +38,22 @@ def all_kinds() -> dict:
     }
 
 
-def rewritten(path: Path, order: str = sys.byteorder, reverse: bool = False, **kwargs) -> Path:
+def rewritten(
+    path: Path, order: str = sys.byteorder, reverse: bool = False, **kwargs
+) -> Path:
     """The same file by Python's zipfile, saying that it is in a byte order."""
     other = path.with_stem(f'{order}-{reverse}')
-    with zipfile.ZipFile(path) as source, zipfile.ZipFile(other, 'w', **kwargs) as target:
-        for entry in sorted(source.infolist(), key=lambda e: e.header_offset, reverse=reverse):
+    with (
+        zipfile.ZipFile(path) as source,
+        zipfile.ZipFile(other, 'w', **kwargs) as target,
+    ):
+        for entry in sorted(
+            source.infolist(), key=lambda e: e.header_offset, reverse=reverse
+        ):
             said = entry.filename.endswith('/byteorder')
-            target.writestr(entry.filename, order.encode() if said else source.read(entry))
+            target.writestr(
+                entry.filename, order.encode() if said else source.read(entry)
+            )
     return other
 
 
@@ -49,7 +66,9 @@ def file(tmp_path) -> Path:
 
 def assert_as_torch_reads_it(path: Path) -> None:
     content = torch.load(path, weights_only=True)
-    expected = {k: v.to_dense() for k, v in content.items() if k and isinstance(v, torch.Tensor)}
+    expected = {
+        k: v.to_dense() for k, v in content.items() if k and isinstance(v, torch.Tensor)
+    }
     mine = {name: read().to_dense() for name, read in open_torch(path).items()}
     # Swapped bytes are NaN here and there.
     torch.testing.assert_close(mine, expected, rtol=0, atol=0, equal_nan=True)
@@ -59,8 +78,12 @@ REWRITES = [
     lambda file: file,
     # Storages that no name is for: places cannot be told from the zip's directory.
     lambda file: torch.save({'extra': [torch.ones(9)], **all_kinds()}, file) or file,
-    lambda file: torch.save({'extra': dict(a=torch.ones(9)), **all_kinds()}, file) or file,
-    lambda file: torch.save({'extra': torch.eye(3).to_sparse(), **all_kinds()}, file) or file,
+    lambda file: (
+        torch.save({'extra': dict(a=torch.ones(9)), **all_kinds()}, file) or file
+    ),
+    lambda file: (
+        torch.save({'extra': torch.eye(3).to_sparse(), **all_kinds()}, file) or file
+    ),
     # Without alignment, and storages in another order.
     lambda file: rewritten(file),
     lambda file: rewritten(file, reverse=True),

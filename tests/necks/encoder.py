@@ -40,7 +40,9 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(C)
         self.head = nn.Linear(C, 3)
 
-    def forward(self, x: Tensor, after: str = '', neck: nn.Module | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, after: str = '', neck: nn.Module | None = None
+    ) -> Tensor:
         """Classify; ``neck`` after ``after`` is what a wrapped model should do."""
 
         def run(name: str, x: Tensor) -> Tensor:
@@ -75,7 +77,9 @@ def wrapped(after: str = 'blocks.0', block=BLOCK, dtype=None, **options) -> Enco
 
 def step(model: nn.Module, x: Tensor | None = None) -> None:
     """Train for a step, with a rate that shows."""
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.5)
+    optimizer = torch.optim.SGD(
+        [p for p in model.parameters() if p.requires_grad], lr=0.5
+    )
     model(batch() if x is None else x).square().mean().backward()
     optimizer.step()
     optimizer.zero_grad()

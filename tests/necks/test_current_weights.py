@@ -31,7 +31,9 @@ QUERIES = slice(0, 2)
 def make(low_rank: str, block=None, family: str = 'gpt2', **options) -> LLMBlockNeck:
     torch.manual_seed(0)
     # Of a size that shows where attention changes.
-    block = block or LLMBlock(arch=dict(FAMILIES[family], initializer_range=0.3), **options)
+    block = block or LLMBlock(
+        arch=dict(FAMILIES[family], initializer_range=0.3), **options
+    )
     return loud(LLMBlockNeck(C, block, low_rank=low_rank))
 
 
@@ -59,7 +61,9 @@ def ramp(_, x):
 
 def bias(part):
     linear = hidden(part)
-    linear.bias = nn.Parameter(torch.linspace(-1, 1, len(linear.weight)), part is linear)
+    linear.bias = nn.Parameter(
+        torch.linspace(-1, 1, len(linear.weight)), part is linear
+    )
 
 
 def weight_norm(part):
@@ -70,8 +74,12 @@ def weight_norm(part):
 INTRUSIONS = dict(
     forward_hook=lambda part: part.register_forward_hook(lambda m, x, out: out * 1.5),
     pre_hook=lambda part: part.register_forward_pre_hook(ramp),
-    hidden_hook=lambda part: hidden(part).register_forward_hook(lambda m, x, out: out * 1.5),
-    patched_forward=lambda part: setattr(part, 'forward', lambda x, f=part.forward: f(x) * 1.5),
+    hidden_hook=lambda part: hidden(part).register_forward_hook(
+        lambda m, x, out: out * 1.5
+    ),
+    patched_forward=lambda part: setattr(
+        part, 'forward', lambda x, f=part.forward: f(x) * 1.5
+    ),
     adapter=Adapter,
     bias=bias,
     weight_norm=weight_norm,
@@ -97,7 +105,9 @@ def test_what_acts_on_a_part_counts(intrude, name, method):
     # A bias of the keys is the same for every key: softmax drops it.
     dropped = (intrude, name) == ('bias', 'k_proj')
     assert dropped or not torch.allclose(expected, before, atol=1e-3)
-    assert_equal_but_for_rounding(lm4ve.fuse(low)(tokens(), queries=QUERIES), expected, plain)
+    assert_equal_but_for_rounding(
+        lm4ve.fuse(low)(tokens(), queries=QUERIES), expected, plain
+    )
 
 
 @pytest.mark.parametrize('place', ['block', 'block.layers.0'])
@@ -144,10 +154,12 @@ def patched(kind):
 
 FROM_OUTSIDE = {
     'a hook of all modules': lambda: global_hook(
-        torch_module.register_module_forward_hook, of_linear(lambda values: values[1] / 2)
+        torch_module.register_module_forward_hook,
+        of_linear(lambda values: values[1] / 2),
     ),
     'a hook before all modules': lambda: global_hook(
-        torch_module.register_module_forward_pre_hook, of_linear(lambda values: (values[0][0] / 2,))
+        torch_module.register_module_forward_pre_hook,
+        of_linear(lambda values: (values[0][0] / 2,)),
     ),
     'a backward hook of all modules': lambda: global_hook(
         torch_module.register_module_full_backward_hook,
@@ -177,7 +189,7 @@ def test_only_what_changes_results_counts(family):
         assert neck.block.can_fold(neck.mapper_in)
 
 
-# ----------------------------------------------------- changed weights, threads, replicas, traces
+# ------------------------------------------- changed weights, threads, replicas, traces
 WRITES = [
     lambda p: p.data.mul_(1.5),
     lambda p: p.detach().numpy().__imul__(1.5),
@@ -249,8 +261,18 @@ def test_a_trace_follows_the_weights(method):
     assert_equal_but_for_rounding(traced(tokens(3)), neck(tokens(3)), neck)
 
 
-# -------------------------------------------------------------------------------------- fuse
-VARIANTS = ('llama-gqa', 'gpt2', 'gemma2', 'bert', 'olmo2', 'falcon-7b', 'qwen3_next', 'gpt_oss')
+# --------------------------------------------------------------------------------------
+# fuse
+VARIANTS = (
+    'llama-gqa',
+    'gpt2',
+    'gemma2',
+    'bert',
+    'olmo2',
+    'falcon-7b',
+    'qwen3_next',
+    'gpt_oss',
+)
 
 
 @pytest.mark.parametrize(
@@ -311,7 +333,9 @@ def test_several_necks_of_a_model_are_fused():
     block = LLMBlock(arch=FAMILIES['llama'])
     control = LLMBlockNeck(C, dict(type='MLPBlock', embed_dims=16))
     inner = lm4ve.wrap(Encoder(), 'stem', dict(arch=FAMILIES['bert']))
-    model = nn.Sequential(make('auto', block), make('auto', block), control, inner).eval()
+    model = nn.Sequential(
+        make('auto', block), make('auto', block), control, inner
+    ).eval()
     fused = lm4ve.fuse(model)
     kinds = [type(m.mapper_in) for m in fused.modules() if isinstance(m, LLMBlockNeck)]
     assert sorted(map(str, kinds)) == sorted(map(str, [nn.Identity] * 3 + [nn.Linear]))

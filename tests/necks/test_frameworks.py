@@ -30,7 +30,9 @@ def timm_vit() -> nn.Module:
 
 def timm_swin() -> nn.Module:
     timm = pytest.importorskip('timm.models.swin_transformer')
-    sizes = dict(img_size=16, patch_size=2, embed_dim=8, depths=(1, 1), num_heads=(2, 2))
+    sizes = dict(
+        img_size=16, patch_size=2, embed_dim=8, depths=(1, 1), num_heads=(2, 2)
+    )
     return timm.SwinTransformer(**sizes, window_size=4)
 
 
@@ -42,8 +44,12 @@ def torchvision_resnet() -> nn.Module:
 def vit() -> nn.Module:
     from transformers import ViTConfig, ViTForImageClassification
 
-    small = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24)
-    return ViTForImageClassification(ViTConfig(image_size=16, patch_size=8, num_labels=3, **small))
+    small = dict(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24
+    )
+    return ViTForImageClassification(
+        ViTConfig(image_size=16, patch_size=8, num_labels=3, **small)
+    )
 
 
 MODELS = [
@@ -55,7 +61,9 @@ MODELS = [
 
 @pytest.mark.parametrize('make, after, options', MODELS)
 @pytest.mark.bitwise
-def test_models_of_timm_and_torchvision_train_save_and_load(make, after, options, tmp_path):
+def test_models_of_timm_and_torchvision_train_save_and_load(
+    make, after, options, tmp_path
+):
     model = lm4ve.wrap(make(), after, BLOCK, **options)
     before = model.llm_neck.mapper_in.weight.detach().clone()
     step(model, PIXELS)
@@ -81,10 +89,14 @@ ADAPTERS = [
 def test_peft_trains_what_it_puts_on_a_neck(options):
     peft = pytest.importorskip('peft')
     model = lm4ve.wrap(timm_vit(), 'blocks.1', dict(BLOCK, trainable='all'))
-    model = peft.get_peft_model(model, peft.LoraConfig(r=2, init_lora_weights=False, **options))
+    model = peft.get_peft_model(
+        model, peft.LoraConfig(r=2, init_lora_weights=False, **options)
+    )
     lm4ve.check(model, PIXELS)
     model(PIXELS).square().sum().backward()
-    trained = [p for n, p in model.named_parameters() if p.requires_grad and 'neck' in n]
+    trained = [
+        p for n, p in model.named_parameters() if p.requires_grad and 'neck' in n
+    ]
     assert trained and all(p.grad is not None and p.grad.any() for p in trained)
 
 
@@ -102,7 +114,10 @@ METHODS = [
     ('VeraConfig', dict(r=2, target_modules=['qkv'], modules_to_save=['mapper_in'])),
     ('VeraConfig', dict(r=2, target_modules=['mapper_in'])),
     ('OFTConfig', dict(oft_block_size=4, **ON_MAPPERS)),
-    ('AdaLoraConfig', dict(init_r=2, target_r=1, total_step=10, tinit=1, tfinal=1, **ON_MAPPERS)),
+    (
+        'AdaLoraConfig',
+        dict(init_r=2, target_r=1, total_step=10, tinit=1, tfinal=1, **ON_MAPPERS),
+    ),
 ]
 
 
@@ -131,7 +146,9 @@ def test_adapters_on_mappers_are_saved_and_loaded(method, options, tmp_path):
 
 def test_a_whole_neck_without_its_record_is_refused():
     model = lm4ve.wrap(timm_vit(), 'blocks.1', BLOCK)
-    state = {k: v for k, v in model.state_dict().items() if not k.endswith('llm_source')}
+    state = {
+        k: v for k, v in model.state_dict().items() if not k.endswith('llm_source')
+    }
     with pytest.raises(UserError, match='the record of frozen weights'):
         model.load_state_dict(state, strict=False)
 
@@ -147,7 +164,9 @@ def test_an_adapter_on_the_very_place_of_a_block_is_refused(tmp_path):
     with pytest.raises(UserError, match='blocks.1.mlp.fc2.*adapter.*once merged'):
         model(PIXELS)
     lm4ve.save_pretrained(model, tmp_path)
-    with pytest.raises(UserError, match='fc2.*lm4ve.wrap before or after get_peft_model'):
+    with pytest.raises(
+        UserError, match='fc2.*lm4ve.wrap before or after get_peft_model'
+    ):
         lm4ve.from_pretrained(peft.get_peft_model(copy.deepcopy(host), lora), tmp_path)
     # A block around an adapter is the same before and after.
     adapted = peft.get_peft_model(copy.deepcopy(host), lora)
@@ -190,11 +209,15 @@ def test_hidden_states_of_transformers_are_what_the_next_layer_reads(before):
     model(PIXELS, output_hidden_states=before)
     lm4ve.wrap(model, 'vit.layers.0', BLOCK)
     model.vit.layers[1].register_forward_pre_hook(lambda _, args: read.append(args[0]))
-    assert torch.equal(model(PIXELS, output_hidden_states=True).hidden_states[1], read[0])
+    assert torch.equal(
+        model(PIXELS, output_hidden_states=True).hidden_states[1], read[0]
+    )
 
 
 def test_a_place_that_was_replaced_is_refused():
-    model = lm4ve.wrap(torchvision_resnet(), 'layer3', BLOCK)  # whose last module is a block
+    model = lm4ve.wrap(
+        torchvision_resnet(), 'layer3', BLOCK
+    )  # whose last module is a block
     nn.SyncBatchNorm.convert_sync_batchnorm(model)(PIXELS)
     model = lm4ve.wrap(torchvision_resnet(), 'bn1', BLOCK)
     with pytest.raises(UserError, match="'bn1' was replaced"):
@@ -208,15 +231,23 @@ def test_class_tokens_of_an_encoder_are_not_drawn():
 
 
 def trainer(folder):
-    pytest.importorskip('accelerate', reason='the Trainer of transformers needs accelerate')
+    pytest.importorskip(
+        'accelerate', reason='the Trainer of transformers needs accelerate'
+    )
     from transformers import Trainer, TrainingArguments
 
     torch.manual_seed(0)
     model = lm4ve.wrap(vit(), 'vit.layers.1', BLOCK)
     data = [dict(pixel_values=PIXELS[i % 2] + i, labels=i % 3) for i in range(8)]
-    quiet = dict(use_cpu=True, report_to=[], disable_tqdm=True, lr_scheduler_type='constant')
-    steps = dict(max_steps=2, save_steps=1, per_device_train_batch_size=2, learning_rate=0.01)
-    return Trainer(model, TrainingArguments(str(folder), **steps, **quiet), train_dataset=data)
+    quiet = dict(
+        use_cpu=True, report_to=[], disable_tqdm=True, lr_scheduler_type='constant'
+    )
+    steps = dict(
+        max_steps=2, save_steps=1, per_device_train_batch_size=2, learning_rate=0.01
+    )
+    return Trainer(
+        model, TrainingArguments(str(folder), **steps, **quiet), train_dataset=data
+    )
 
 
 @pytest.mark.bitwise
@@ -230,7 +261,9 @@ def test_the_trainer_of_transformers_trains_and_resumes(tmp_path):
     resumed.train(resume_from_checkpoint=str(first))
     mine, theirs = whole.model.state_dict(), resumed.model.state_dict()
     torch.testing.assert_close(theirs, mine, rtol=0, atol=0)
-    assert not torch.equal(mine['llm_neck.mapper_in.weight'], saved['llm_neck.mapper_in.weight'])
+    assert not torch.equal(
+        mine['llm_neck.mapper_in.weight'], saved['llm_neck.mapper_in.weight']
+    )
 
 
 @pytest.mark.bitwise
@@ -275,4 +308,8 @@ print('hosts:', sorted(found & {'mmcv', 'mmpretrain', 'mmaction', 'mmdet', 'mmse
 def test_wrapping_imports_no_host_and_prints_one_line():
     done = run_command(sys.executable, '-c', SCRIPT, cwd=ROOT)
     lines = (done.stdout + done.stderr).strip().splitlines()
-    assert lines[-1:] == ['hosts: []'] and len(lines) == 2 and 'LLMBlock: layers' in lines[0]
+    assert (
+        lines[-1:] == ['hosts: []']
+        and len(lines) == 2
+        and 'LLMBlock: layers' in lines[0]
+    )

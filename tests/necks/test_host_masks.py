@@ -24,7 +24,9 @@ KEPT = torch.tensor([[True] * N, [True] * SHORT + [False] * (N - SHORT)])
 
 
 def tokens() -> torch.Tensor:
-    return torch.randn(2, N, C, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    return torch.randn(
+        2, N, C, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
+    )
 
 
 def put(model: nn.Module, after: str, **options) -> nn.Module:
@@ -56,7 +58,8 @@ def differs(model: nn.Module, x: torch.Tensor, **masks) -> float:
 SAME = 1e-12
 
 
-# ------------------------------------------------------------------------------------ the table
+# ------------------------------------------------------------------------------------
+# the table
 def mask_of(dims: int, reading: str, floats: bool) -> torch.Tensor:
     """A mask of two samples, of which the second is padded, as a row of the table has it."""
     if dims == GRID:
@@ -86,7 +89,9 @@ def test_every_row_of_the_table_keeps_padding_out(name, dims, reading, floats):
     assert differs(model, tokens()) > 0.01
 
 
-@pytest.mark.parametrize('name', [n for n, row in MASKS.items() if row == {ANY: IGNORE}])
+@pytest.mark.parametrize(
+    'name', [n for n, row in MASKS.items() if row == {ANY: IGNORE}]
+)
 def test_what_is_no_padding_changes_nothing(name):
     model, x = put(Told(), 'layer'), tokens()
     assert torch.equal(model(x, **{name: KEPT}), model(x))
@@ -100,8 +105,14 @@ REFUSED = [
     (dict(attention_mask={'full_attention': None}), "'attention_mask' dict"),
     (dict(src_mask=KEPT[:, None].expand(2, N, N)), "'src_mask'.*cannot read"),
     (dict(attention_mask=KEPT, key_padding_mask=~KEPT), 'either could be'),
-    (dict(attention_mask=KEPT, input_ids=KEPT, pixel_values=KEPT), 'input_ids and pixel_values'),
-    (dict(lang_attention_mask=KEPT, lang_feats=KEPT, visual_feats=KEPT), 'the mask of one of'),
+    (
+        dict(attention_mask=KEPT, input_ids=KEPT, pixel_values=KEPT),
+        'input_ids and pixel_values',
+    ),
+    (
+        dict(lang_attention_mask=KEPT, lang_feats=KEPT, visual_feats=KEPT),
+        'the mask of one of',
+    ),
     (dict(cu_seqlens=torch.tensor([0, 6, 10])), 'packs several samples'),
     (dict(attention_mask=~KEPT & False), 'every token of a sample'),
 ]
@@ -115,10 +126,12 @@ def test_a_mask_that_is_not_clear_is_refused(masks, message):
 
 def test_settings_whose_name_has_mask_are_no_masks():
     model, x = put(Told(), 'layer'), tokens()
-    assert torch.equal(model(x, mask=True, mask_ratio=0.75, mask_type='block'), model(x))
+    assert torch.equal(
+        model(x, mask=True, mask_ratio=0.75, mask_type='block'), model(x)
+    )
 
 
-# --------------------------------------------------------------------------- what the user says
+# ------------------------------------------------------------------- what the user says
 SAID = [
     ('keep', KEPT.long()),
     ('padding', ~KEPT),
@@ -151,7 +164,10 @@ def test_a_name_or_reading_that_there_is_not_is_refused_at_once():
         put(Plain(), 'layer', mask=dict(vald='keep'))
     with pytest.raises(UserError, match='must be one of padding, keep'):
         put(Plain(), 'layer', mask=dict(valid='kept'))
-    assert differs(put(Plain(), 'layer', mask=dict(valid='keep')), tokens(), valid=KEPT) < SAME
+    assert (
+        differs(put(Plain(), 'layer', mask=dict(valid='keep')), tokens(), valid=KEPT)
+        < SAME
+    )
 
 
 class Batch(Told):
@@ -159,7 +175,9 @@ class Batch(Told):
         return self.last(self.layer(batch['x']))
 
 
-@pytest.mark.parametrize('name, said', [('attention_mask', None), ('valid', dict(valid='keep'))])
+@pytest.mark.parametrize(
+    'name, said', [('attention_mask', None), ('valid', dict(valid='keep'))]
+)
 def test_a_mask_within_a_batch_is_found(name, said):
     model, x = put(Batch(), 'layer', mask=said), tokens()
     both = model({'x': x, name: KEPT})
@@ -189,7 +207,9 @@ def test_what_the_user_says_is_saved_and_loaded(tmp_path):
     loaded = lm4ve.from_pretrained(Plain().double(), tmp_path).double()
     assert torch.equal(loaded(tokens(), KEPT), model(tokens(), KEPT))
     with pytest.raises(UserError, match='^mask=.* of lm4ve.wrap differs from'):
-        lm4ve.from_pretrained(put(Plain(), 'layer', mask=dict(valid='padding')), tmp_path)
+        lm4ve.from_pretrained(
+            put(Plain(), 'layer', mask=dict(valid='padding')), tmp_path
+        )
 
 
 class WithClassToken(Told):
@@ -222,7 +242,8 @@ def test_masks_of_pixels_mark_positions_of_a_map():
     torch.testing.assert_close(model(x, kept)[1:, :, :, :2], alone)
 
 
-# ---------------------------------------------------------------------------------------- torch
+# ----------------------------------------------------------------------------------------
+# torch
 def encoder(batch_first: bool, **options) -> nn.Module:
     torch.manual_seed(0)
     layer = nn.TransformerEncoderLayer(C, 2, 24, 0.0, batch_first=batch_first)
@@ -262,7 +283,10 @@ def test_padding_of_torchs_encoder_stays_out(after, batch_first, mode):
 
 
 def test_masks_by_position_and_at_the_input_are_found():
-    for options in (dict(after='encoder.layers.1'), dict(after=None, before='encoder.layers.1')):
+    for options in (
+        dict(after='encoder.layers.1'),
+        dict(after=None, before='encoder.layers.1'),
+    ):
         model = ByPosition(encoder(True))
         torch.manual_seed(2)
         lm4ve.wrap(model, block=BLOCK, low_rank='off', **options)
@@ -271,7 +295,7 @@ def test_masks_by_position_and_at_the_input_are_found():
         assert differs(model, tokens(), padding=~KEPT) < SAME
 
 
-# ------------------------------------------------------------------------------ ways to be called
+# -------------------------------------------------------------------- ways to be called
 def test_a_call_that_fails_leaves_no_mask_behind():
     class Fails(Told):
         def forward(self, x, attention_mask=None, fails=False):
@@ -307,7 +331,9 @@ def test_a_compiled_host_reads_masks_in_one_graph():
     model, x = put(Told(), 'layer'), tokens()
     compiled = torch.compile(copy.deepcopy(model), backend='eager', fullgraph=True)
     for mask in (KEPT, KEPT.flip(0), None):
-        torch.testing.assert_close(compiled(x, attention_mask=mask), model(x, attention_mask=mask))
+        torch.testing.assert_close(
+            compiled(x, attention_mask=mask), model(x, attention_mask=mask)
+        )
 
 
 class Checkpointed(nn.Module):
@@ -344,14 +370,19 @@ def test_a_recomputed_place_reads_the_same_mask(reentrant, after):
     for recomputes in (False, True):
         model.recomputes = recomputes
         x = tokens().requires_grad_()
-        first, second = model(x, KEPT), model(x * 2, KEPT.flip(0))  # backward in another order
+        first, second = (
+            model(x, KEPT),
+            model(x * 2, KEPT.flip(0)),
+        )  # backward in another order
         (first.square()[KEPT].sum() + second.square()[KEPT.flip(0)].sum()).backward()
         gradients.append(x.grad)
     torch.testing.assert_close(*gradients)
 
 
 @pytest.mark.parametrize('reentrant', [False, True])
-@pytest.mark.parametrize('after', ['encoder.layer.1', 'encoder.layer.0.attention.output.dense'])
+@pytest.mark.parametrize(
+    'after', ['encoder.layer.1', 'encoder.layer.0.attention.output.dense']
+)
 def test_checkpointing_of_transformers_keeps_the_mask(after, reentrant):
     sizes = dict(SIZES, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     model = put(text_model('Bert', sizes), after).train()
@@ -362,7 +393,10 @@ def test_checkpointing_of_transformers_keeps_the_mask(after, reentrant):
             options = dict(use_reentrant=reentrant)
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
         model.zero_grad()
-        for mask in (KEPT.long(), torch.ones(2, N, dtype=torch.long)):  # padded, and not
+        for mask in (
+            KEPT.long(),
+            torch.ones(2, N, dtype=torch.long),
+        ):  # padded, and not
             out = model(input_ids=ids, attention_mask=mask)[0]
             out[:, :SHORT].square().sum().backward()
         gradients.append(model.embeddings.word_embeddings.weight.grad.clone())
@@ -382,7 +416,8 @@ def test_a_recomputed_place_that_lost_its_mask_is_refused(reentrant):
         model(tokens().requires_grad_(), KEPT).sum().backward()
 
 
-# --------------------------------------------------------------------------------- transformers
+# ---------------------------------------------------------------------------------
+# transformers
 SIZES = dict(
     hidden_size=16,
     num_hidden_layers=2,
@@ -396,22 +431,50 @@ XLM = dict(vocab_size=40, emb_dim=16, n_layers=2, n_heads=2, max_position_embedd
 DISENTANGLED = dict(relative_attention=True, pos_att_type=['c2p', 'p2c'])
 TEXTS = [
     ('Bert', SIZES, ['encoder.layer.1', 'encoder.layer.1.output.dense', 'embeddings']),
-    ('Roberta', dict(SIZES, pad_token_id=1), ['encoder.layer.1', 'encoder.layer.0.intermediate']),
+    (
+        'Roberta',
+        dict(SIZES, pad_token_id=1),
+        ['encoder.layer.1', 'encoder.layer.0.intermediate'],
+    ),
     (
         'DistilBert',
         dict(dim=16, n_layers=2, n_heads=2, hidden_dim=24, vocab_size=40),
         ['transformer.layer.1', 'transformer.layer.0.ffn'],
     ),
-    ('Electra', dict(SIZES, embedding_size=8), ['encoder.layer.1', 'embeddings_project']),
+    (
+        'Electra',
+        dict(SIZES, embedding_size=8),
+        ['encoder.layer.1', 'embeddings_project'],
+    ),
     ('Albert', dict(SIZES, embedding_size=8), ['encoder.embedding_hidden_mapping_in']),
     ('MPNet', dict(SIZES, pad_token_id=1), ['encoder.layer.1']),
     ('XLM', dict(XLM, pad_index=2), ['layer_norm2.1', 'ffns.0']),
-    ('Deberta', dict(SIZES, **DISENTANGLED), ['encoder.layer.1', 'encoder.layer.0.output']),
-    ('DebertaV2', dict(SIZES, **DISENTANGLED), ['encoder.layer.1', 'encoder.layer.0.output']),
-    ('ModernBert', dict(SIZES, local_attention=4, pad_token_id=0), ['layers.1', 'layers.0.mlp']),
-    ('Longformer', dict(SIZES, attention_window=4), ['encoder.layer.1', 'encoder.layer.0.output']),
+    (
+        'Deberta',
+        dict(SIZES, **DISENTANGLED),
+        ['encoder.layer.1', 'encoder.layer.0.output'],
+    ),
+    (
+        'DebertaV2',
+        dict(SIZES, **DISENTANGLED),
+        ['encoder.layer.1', 'encoder.layer.0.output'],
+    ),
+    (
+        'ModernBert',
+        dict(SIZES, local_attention=4, pad_token_id=0),
+        ['layers.1', 'layers.0.mlp'],
+    ),
+    (
+        'Longformer',
+        dict(SIZES, attention_window=4),
+        ['encoder.layer.1', 'encoder.layer.0.output'],
+    ),
     ('T5Encoder', T5, ['encoder.block.1', 'encoder.block.0.layer.1']),
-    ('CLIPText', dict(SIZES, eos_token_id=39), ['encoder.layers.1', 'encoder.layers.0.mlp']),
+    (
+        'CLIPText',
+        dict(SIZES, eos_token_id=39),
+        ['encoder.layers.1', 'encoder.layers.0.mlp'],
+    ),
     ('GPT2', dict(vocab_size=40, n_embd=16, n_layer=2, n_head=2), ['h.1', 'h.0.ln_2']),
     ('Llama', SIZES, ['layers.1', 'layers.0.mlp', 'layers.0.self_attn.q_proj']),
     ('Mistral', dict(SIZES, num_key_value_heads=2, sliding_window=3), ['layers.1']),
@@ -436,7 +499,9 @@ def test_padding_of_text_models_stays_out(family, sizes, places):
         model = put(copy.deepcopy(host), after)
         for mask in (KEPT.long(), KEPT.double()):
             both = model(input_ids=ids, attention_mask=mask)[0][1, :SHORT]
-            alone = model(input_ids=ids[1:, :SHORT], attention_mask=mask[1:, :SHORT])[0][0]
+            alone = model(input_ids=ids[1:, :SHORT], attention_mask=mask[1:, :SHORT])[
+                0
+            ][0]
             torch.testing.assert_close(both, alone, msg=lambda m: f'{after}: {m}')  # noqa: B023
 
 
@@ -449,11 +514,15 @@ def test_padding_on_the_left_stays_out():
     torch.testing.assert_close(both, alone)
 
 
-BART = dict(vocab_size=40, d_model=16, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=24)
+BART = dict(
+    vocab_size=40, d_model=16, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=24
+)
 BART |= dict(decoder_ffn_dim=24, encoder_attention_heads=2, decoder_attention_heads=2)
 
 
-@pytest.mark.parametrize('after', ['encoder.layers.0', 'decoder.layers.0', 'decoder.layers.0.fc1'])
+@pytest.mark.parametrize(
+    'after', ['encoder.layers.0', 'decoder.layers.0', 'decoder.layers.0.fc1']
+)
 def test_encoder_and_decoder_have_masks_of_their_own(after):
     from transformers import BartConfig, BartModel
 
@@ -464,7 +533,9 @@ def test_encoder_and_decoder_have_masks_of_their_own(after):
     both = dict(input_ids=ids, decoder_input_ids=ids, attention_mask=KEPT.long())
     torch.testing.assert_close(model(**both)[0][1:], model(**alone)[0])
     alone = dict(input_ids=ids[1:], decoder_input_ids=ids[1:, :SHORT])
-    both = dict(input_ids=ids, decoder_input_ids=ids, decoder_attention_mask=KEPT.long())
+    both = dict(
+        input_ids=ids, decoder_input_ids=ids, decoder_attention_mask=KEPT.long()
+    )
     torch.testing.assert_close(model(**both)[0][1:, :SHORT], model(**alone)[0])
 
 
@@ -477,16 +548,23 @@ def test_padding_of_sounds_stays_out(family, after):
     convolutions = dict(conv_dim=(8, 8), conv_kernel=(4, 2), conv_stride=(4, 2))
     positions = dict(num_conv_pos_embeddings=1, num_conv_pos_embedding_groups=1)
     norms = dict(feat_extract_norm='layer', do_stable_layer_norm=True)
-    config = getattr(transformers, f'{family}Config')(**sizes, **convolutions, **positions, **norms)
+    config = getattr(transformers, f'{family}Config')(
+        **sizes, **convolutions, **positions, **norms
+    )
     torch.manual_seed(0)
     model = put(getattr(transformers, f'{family}Model')(config).eval(), after)
-    sounds, mask = torch.randn(2, 64, dtype=torch.float64), torch.ones(2, 64, dtype=torch.long)
+    sounds, mask = (
+        torch.randn(2, 64, dtype=torch.float64),
+        torch.ones(2, 64, dtype=torch.long),
+    )
     mask[1, 40:] = 0
     both = model(sounds, attention_mask=mask)[0][1:, :5]
     torch.testing.assert_close(both, model(sounds[1:, :40])[0])
 
 
-@pytest.mark.parametrize('after', ['encoder.layer.1', 'encoder.layer.0.output', 'layernorm'])
+@pytest.mark.parametrize(
+    'after', ['encoder.layer.1', 'encoder.layer.0.output', 'layernorm']
+)
 def test_padding_of_pictures_and_texts_stays_out(after):
     from transformers import ViltConfig, ViltModel
 

@@ -45,7 +45,9 @@ def test_norms_act_on_channels_in_every_layout(cfg, norm):
 @pytest.mark.parametrize('cfg', [cfg for cfg, _ in NORMS[:2]])
 def test_a_norm_over_tokens_takes_no_padding(cfg):
     padding = torch.tensor([[False, False, True]])
-    with pytest.raises(UserError, match='neck.norm_cfg: .*Norm.* would count padding in'):
+    with pytest.raises(
+        UserError, match='neck.norm_cfg: .*Norm.* would count padding in'
+    ):
         make(norm_cfg=cfg)(torch.randn(1, 3, C), padding)
     make(norm_cfg=cfg, out_type='avg_featmap').eval()(torch.randn(1, 3, C), padding)
 
@@ -55,7 +57,9 @@ def test_class_token_computes_one_query_only_in_the_last_layer():
     sizes = []
     for layer in neck.block.layers:
         for part in (layer.q_proj, layer.mlp):
-            part.register_forward_hook(lambda m, args, out: sizes.append(args[0].shape[1]))
+            part.register_forward_hook(
+                lambda m, args, out: sizes.append(args[0].shape[1])
+            )
     neck(torch.randn(2, 5, C))
     assert sizes == [5, 5, 1, 1]
 
@@ -82,7 +86,9 @@ def test_every_scope_builds_it_by_its_plain_name(scope):
     assert 0.01 < neck.mapper_in.weight.std() < 0.03
 
 
-@pytest.mark.parametrize('shape, out_type', [((2, C, 3, 4), 'raw'), ((2, 5, C), 'avg_featmap')])
+@pytest.mark.parametrize(
+    'shape, out_type', [((2, C, 3, 4), 'raw'), ((2, 5, C), 'avg_featmap')]
+)
 def test_queries_need_tokens_and_raw_output(shape, out_type):
     with pytest.raises(UserError, match='queries'):
         make(out_type=out_type)(torch.randn(shape), queries=slice(0, 1))
@@ -98,12 +104,27 @@ REFUSED = [
     ((2, 5, C), dict(layout='BHWC'), "layout='BHWC'.*gives"),
     ((2, C, 3, 4), dict(out_type='cls_token'), 'cls_token.*a map'),
     ((2, C, 3, 4), dict(out_type='avg_featmap', num_extra_tokens=1), 'tokens=1.*a map'),
-    ((2, 5, C), dict(out_type='avg_featmap', num_extra_tokens=-1), 'num_extra_tokens=-1 must be'),
+    (
+        (2, 5, C),
+        dict(out_type='avg_featmap', num_extra_tokens=-1),
+        'num_extra_tokens=-1 must be',
+    ),
     ((2, 5, C), dict(num_extra_tokens=1.5), 'num_extra_tokens=1.5 must be'),
     ((2, 5, C), dict(num_extra_tokens=6), 'num_extra_tokens=6.* gives 5 tokens'),
-    ((2, 5, C), dict(out_type='cls_token', num_extra_tokens=6), 'num_extra_tokens=6.* gives 5'),
-    ((2, 5, C), dict(out_type='avg_featmap', num_extra_tokens=5), 'num_extra_tokens=5.* gives 5'),
-    *(((2, C, 5), dict(layout=n), 'neck.layout=.*BCN') for n in ('NC', 'BNN', 'BHW', 'B-C')),
+    (
+        (2, 5, C),
+        dict(out_type='cls_token', num_extra_tokens=6),
+        'num_extra_tokens=6.* gives 5',
+    ),
+    (
+        (2, 5, C),
+        dict(out_type='avg_featmap', num_extra_tokens=5),
+        'num_extra_tokens=5.* gives 5',
+    ),
+    *(
+        ((2, C, 5), dict(layout=n), 'neck.layout=.*BCN')
+        for n in ('NC', 'BNN', 'BHW', 'B-C')
+    ),
     ((2, 5, C), dict(norm_cfg=dict(type='IN')), 'neck.norm_cfg.type=.IN'),
     *(((2, 5, C), {f: 'wrong'}, f'neck.{f}=.wrong. must be one of') for f in WORDS),
 ]
@@ -144,7 +165,13 @@ WIDTH, FLAG = 8, (False, True)
 BLOCKS = dict(
     variant='llama-gqa mistral gemma2 gpt_neo llama4_text modernbert gpt_oss t5'.split(),
     layers=((0,), (1,), (0, 1)),
-    **dict(causal=FLAG, window=FLAG, rotary=FLAG, final_norm=FLAG, trainable=('none', 'all')),
+    **dict(
+        causal=FLAG,
+        window=FLAG,
+        rotary=FLAG,
+        final_norm=FLAG,
+        trainable=('none', 'all'),
+    ),
 )
 NECKS = dict(
     residual=('none', 'inner', 'outer', 'both'),
@@ -155,7 +182,13 @@ NECKS = dict(
     **dict(num_extra_tokens=(0, 1), with_cp=FLAG, keep_others=FLAG, index=(0, -1)),
     norm_first=FLAG,
 )
-QUERIES = (None, None, slice(1, 4), slice(None, None, 2), torch.tensor([[0, 5], [3, 3]]))
+QUERIES = (
+    None,
+    None,
+    slice(1, 4),
+    slice(None, None, 2),
+    torch.tensor([[0, 5], [3, 3]]),
+)
 
 
 @cache
@@ -178,7 +211,9 @@ def by_parts(neck, x, padding, queries):
     norm = (lambda x: x) if neck.norm is None else neck.norm
     if neck.out_type == 'avg_featmap':
         out = norm(out) if neck.norm_first else out
-        kept = torch.ones(2, 6, 1) if padding is None else 1.0 - padding[..., None].float()
+        kept = (
+            torch.ones(2, 6, 1) if padding is None else 1.0 - padding[..., None].float()
+        )
         kept[:, : neck.num_extra_tokens] = 0
         out = (out * kept).sum(1) / kept.sum(1)
     out = out if neck.norm_first and neck.out_type == 'avg_featmap' else norm(out)
@@ -193,7 +228,11 @@ def test_a_combination_equals_its_parts_or_is_refused(seed):
     torch.manual_seed(seed)
     block = {k: draw.choice(v) for k, v in BLOCKS.items()}
     options = {k: draw.choice(v) for k, v in NECKS.items()}
-    x, queries, padding = torch.randn(2, 6, WIDTH).requires_grad_(), draw.choice(QUERIES), None
+    x, queries, padding = (
+        torch.randn(2, 6, WIDTH).requires_grad_(),
+        draw.choice(QUERIES),
+        None,
+    )
     if draw.random() < 0.5:
         padding = torch.tensor([[False] * 6, [False] * 4 + [True] * 2])
     letters, sizes = options['layout'] or 'BNC', dict(N=6, T=1, H=2, W=3)
@@ -210,7 +249,11 @@ def test_a_combination_equals_its_parts_or_is_refused(seed):
         out = out.permute([letters.index(n) for n in dims]).flatten(1, -2)
     # What comes of padding means nothing.
     ignored = torch.zeros(2, 6, 1).bool() if padding is None else padding[..., None]
-    ignored = chosen(ignored, queries)[:, : out.shape[1]] if out.dim() > 2 else torch.tensor(False)
+    ignored = (
+        chosen(ignored, queries)[:, : out.shape[1]]
+        if out.dim() > 2
+        else torch.tensor(False)
+    )
     direction, found = torch.randn(out.shape).masked_fill(ignored, 0), []
     for result in (out, by_parts(neck, x, padding, queries)):
         summed = (result * direction).sum()

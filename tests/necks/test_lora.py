@@ -43,7 +43,9 @@ def grown(module: nn.Module, prefix: str = '', std: float = 0.4) -> nn.Module:
 
 
 def pieces(neck: nn.Module) -> dict:
-    return {n: p for n, p in neck.named_parameters() if 'lora_' in n and p.requires_grad}
+    return {
+        n: p for n, p in neck.named_parameters() if 'lora_' in n and p.requires_grad
+    }
 
 
 @pytest.mark.parametrize('target', ALL)
@@ -73,29 +75,42 @@ def test_adapters_equal_a_hand_written_update():
     torch.testing.assert_close(neck(x), plain(x))
 
 
-@pytest.mark.parametrize('family', ['llama', 'gpt2', 'bert', 't5', 'falcon-40b', 'qwen3_moe'])
+@pytest.mark.parametrize(
+    'family', ['llama', 'gpt2', 'bert', 't5', 'falcon-40b', 'qwen3_moe']
+)
 @pytest.mark.bitwise
 def test_a_fresh_adapter_changes_nothing_and_is_all_that_trains(family):
     options = dict(r=2, targets='all-linear')
-    half = LLMBlock(arch=FAMILIES[family], dtype='bfloat16', trainable='lora', lora=options)
+    half = LLMBlock(
+        arch=FAMILIES[family], dtype='bfloat16', trainable='lora', lora=options
+    )
     assert all(p.dtype == torch.float32 for p in half.parameters())
     neck, plain = make(lora=options, arch=FAMILIES[family]), make(arch=FAMILIES[family])
     neck.block.init_weights()
     assert torch.equal(neck(tokens()), plain(tokens()))
     names = [n for n, p in neck.block.named_parameters() if p.requires_grad]
-    assert names and names == [n for n in neck.block.state_dict() if 'llm_source' not in n]
+    assert names and names == [
+        n for n in neck.block.state_dict() if 'llm_source' not in n
+    ]
     assert all('lora_' in n for n in names)
     assert not any(t.requires_grad for t in frozen_tensors(neck).values())
 
 
 def test_a_host_initializes_neither_frozen_nor_adapter():
     def build() -> LLMBlockNeck:
-        block = dict(type='LLMBlock', arch=ARCH, trainable='lora', lora=dict(targets='all-linear'))
+        block = dict(
+            type='LLMBlock',
+            arch=ARCH,
+            trainable='lora',
+            lora=dict(targets='all-linear'),
+        )
         return LLMBlockNeck(C, block, lora=dict(r=2))
 
     neck, fresh = build(), build()
     initialize(grown(neck), dict(type='TruncNormal', layer='Linear', std=0.5))
-    torch.testing.assert_close(frozen_tensors(neck), frozen_tensors(fresh), rtol=0, atol=0)
+    torch.testing.assert_close(
+        frozen_tensors(neck), frozen_tensors(fresh), rtol=0, atol=0
+    )
     neck.init_weights()
     for name, p in pieces(neck).items():
         assert torch.equal(p, pieces(fresh)[name]) and p.any() == ('lora_A' in name)
@@ -103,7 +118,9 @@ def test_a_host_initializes_neither_frozen_nor_adapter():
 
 def train(model: nn.Module) -> list[float]:
     """Three steps of Adam on fixed batches; return the losses."""
-    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], 0.01)
+    optimizer = torch.optim.Adam(
+        [p for p in model.parameters() if p.requires_grad], 0.01
+    )
     losses = []
     for i in range(3):
         torch.manual_seed(i)
@@ -118,7 +135,9 @@ def train(model: nn.Module) -> list[float]:
 @pytest.mark.parametrize('targets', [['q_proj', 'v_proj'], ['mapper_in', 'mapper_out']])
 @pytest.mark.bitwise
 def test_training_with_peft_from_outside_equals_the_field(targets):
-    inside = make(**{'mapped' if 'mapper_in' in targets else 'lora': dict(r=2, alpha=4)})
+    inside = make(
+        **{'mapped' if 'mapper_in' in targets else 'lora': dict(r=2, alpha=4)}
+    )
     for name, p in inside.named_parameters():
         p.requires_grad_('lora_' in name)  # peft freezes the rest
     config = peft.LoraConfig(r=2, lora_alpha=4, target_modules=targets)
@@ -135,7 +154,9 @@ def test_training_with_peft_from_outside_equals_the_field(targets):
 def test_a_saved_model_of_peft_keeps_mappers_and_adapters(tmp_path):
     def build() -> nn.Module:
         model = lm4ve.wrap(Encoder(), 'blocks.0', dict(arch=ARCH))
-        return peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=['q_proj']))
+        return peft.get_peft_model(
+            model, peft.LoraConfig(r=2, target_modules=['q_proj'])
+        )
 
     model, again = grown(build()), build()
     lm4ve.save_pretrained(model, tmp_path)
@@ -169,11 +190,15 @@ def test_peft_trains_no_frozen_bias(bias):
 SHARED = dict(FAMILIES['gemma4-keys-as-values'], initializer_range=0.3)
 
 
-@pytest.mark.parametrize('low_rank, arch', [('off', ARCH), ('auto', ARCH), ('off', SHARED)])
+@pytest.mark.parametrize(
+    'low_rank, arch', [('off', ARCH), ('auto', ARCH), ('off', SHARED)]
+)
 @pytest.mark.bitwise
 def test_fuse_merges_adapters_and_folds(low_rank, arch):
     neck = make(low_rank, dict(r=2, targets='all-linear'), arch)
-    neck = grown(LLMBlockNeck(C, neck.block, lora=dict(r=2, alpha=1), residual='both')).eval()
+    neck = grown(
+        LLMBlockNeck(C, neck.block, lora=dict(r=2, alpha=1), residual='both')
+    ).eval()
     expected, fused = neck(tokens()), lm4ve.fuse(neck)
     assert_equal_but_for_rounding(fused(tokens()), expected, neck)
     assert type(fused.block).__name__ == 'FusedBlock'
@@ -226,5 +251,8 @@ distributed.destroy_process_group()
 @pytest.mark.slow
 def test_two_processes_train_adapters_with_ddp_and_fsdp():
     port, env = str(free_port()), environment(real=True)
-    jobs = [subprocess.Popen([sys.executable, '-c', PROCESS, port, r], env=env) for r in '01']
+    jobs = [
+        subprocess.Popen([sys.executable, '-c', PROCESS, port, r], env=env)
+        for r in '01'
+    ]
     assert [job.wait(300) for job in jobs] == [0, 0]

@@ -42,16 +42,18 @@ def necks(checkpoint: str, low_rank: str, neck=(), **block):
     return out
 
 
-#: The sums on the longest way through a block of two layers: the mappers, and of each layer a
-#: projection, scores, weighted values, the output's projection and the MLP; twice for gradients.
+#: The sums on the longest way through a block of two layers: the mappers, and of each
+#: layer a projection, scores, weighted values, the output's projection and the MLP;
+#: twice for gradients.
 SUMS = 2 * [C, *2 * [D, D, 5, D, D, 2 * D], D]
 
 
 def assert_same(pair, x, dtype=None, **kwargs):
     """Output and every gradient of two necks are equal.
 
-    They are computed in float64, where the rounding of the norms remains, which transformers
-    computes in float32; with ``dtype``, as they are, and equal to the rounding of that.
+    They are computed in float64, where the rounding of the norms remains, which
+    transformers computes in float32; with ``dtype``, as they are, and equal to the
+    rounding of that.
     """
     if any('experts' in name for name in frozen_tensors(pair[0])):
         dtype = dtype or torch.float32  # torch has no grouped product in float64
@@ -88,7 +90,9 @@ CASES = [
 
 
 @pytest.mark.parametrize('family, method, block', CASES)
-def test_outputs_and_all_gradients_equal_the_plain_path(family, method, block, checkpoints):
+def test_outputs_and_all_gradients_equal_the_plain_path(
+    family, method, block, checkpoints
+):
     try:
         pair = necks(checkpoints(family), method, **block)
     except UserError as e:
@@ -112,7 +116,9 @@ def test_16_bits_are_close_to_the_plain_fp32_path(family, method, checkpoints):
     x = tokens() * 1e3
     with torch.autocast('cpu', torch.float16):
         out = low(x, queries=slice(0, 1))
-    torch.testing.assert_close(out.float(), plain(x, queries=slice(0, 1)), rtol=2e-2, atol=2e-2)
+    torch.testing.assert_close(
+        out.float(), plain(x, queries=slice(0, 1)), rtol=2e-2, atol=2e-2
+    )
 
 
 def hard_cases(seed: int):
@@ -130,13 +136,21 @@ def hard_cases(seed: int):
         large = size * direction
         yield f'{size} in all tokens', cancelling, normal(2, 9, C) + large
         yield f'{size} in some tokens', cancelling, normal(2, 9, C) + some * large
-        yield f'{size} in any amount', cancelling, normal(2, 9, C) + normal(2, 9, 1) * large
+        yield (
+            f'{size} in any amount',
+            cancelling,
+            normal(2, 9, C) + normal(2, 9, 1) * large,
+        )
     yield 'large, not cancelled', mapper, normal(2, 9, C) + 10 * direction
     left, _, right = torch.linalg.svd(mapper, full_matrices=False)
     for power in (2, 3, 4):
         bad = 3 * left @ torch.diag(torch.logspace(0, -power, C)) @ right
         yield f'condition 1e{power}', bad, normal(2, 9, C)
-        yield f'condition 1e{power}, weak', bad, normal(2, 9, 2) @ right[-2:] * 10**power
+        yield (
+            f'condition 1e{power}, weak',
+            bad,
+            normal(2, 9, 2) @ right[-2:] * 10**power,
+        )
     yield 'rank one', mapper[:, :1] * direction, normal(2, 9, C)
     yield 'equal columns', mapper[:, [0, 0, 1, 2, 3, 4, 5, 6]], normal(2, 9, C)
     yield 'zeros', torch.zeros(D, C), normal(2, 9, C)

@@ -12,7 +12,9 @@ class Layer(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(8)
         self.attn = nn.Linear(8, 8)
-        self.mlp = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8), nn.Dropout())
+        self.mlp = nn.Sequential(
+            nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8), nn.Dropout()
+        )
 
     def forward(self, x):
         return x + self.mlp(self.attn(self.norm(x)))
@@ -33,10 +35,19 @@ class Encoder(nn.Module):
 
 
 PLACES = [
-    ('layers.3.mlp', r"'layers.3.mlp' \(Dropout\) does not .* Fix: in_channels=8, .* Linear"),
+    (
+        'layers.3.mlp',
+        r"'layers.3.mlp' \(Dropout\) does not .* Fix: in_channels=8, .* Linear",
+    ),
     ('act', r"'act' \(GELU\) does not show .* Fix: give in_channels="),
-    ('layers.99.mlp', r'no submodule of Encoder.*Fix: name one of layers.{0..11}.mlp, '),
-    ('layers.1.attention', r'no submodule of Encoder.*Fix: name one of layers.{0..11}.attn, '),
+    (
+        'layers.99.mlp',
+        r'no submodule of Encoder.*Fix: name one of layers.{0..11}.mlp, ',
+    ),
+    (
+        'layers.1.attention',
+        r'no submodule of Encoder.*Fix: name one of layers.{0..11}.attn, ',
+    ),
     ('layers', r'only a container.*Fix: name one of layers.{0..11}\.'),
 ]
 
@@ -50,7 +61,11 @@ def test_place_that_cannot_be_taken_is_named_with_the_fix(after, words):
 
 
 def test_closest_names_come_first_and_numbered_ones_as_a_group():
-    names = [f'a.{i}.{part}' for i in range(3) for part in ('b', 'c')] + ['head', 'stem', 'a.7.d']
+    names = [f'a.{i}.{part}' for i in range(3) for part in ('b', 'c')] + [
+        'head',
+        'stem',
+        'a.7.d',
+    ]
     assert closest('a.9.c', names, 2) == 'a.{0..2}.c, a.{0..2}.b and 3 more'
     assert closest('hed', names, 1) == 'head and 8 more'
     assert closest('x', ['y']) == 'y'

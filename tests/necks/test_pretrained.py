@@ -27,7 +27,9 @@ def trained(freeze: bool = False, **options) -> Encoder:
 
 
 @pytest.mark.parametrize('freeze', [False, True])
-@pytest.mark.parametrize('options', [{}, dict(residual='both', norm_cfg=dict(type='LN'))])
+@pytest.mark.parametrize(
+    'options', [{}, dict(residual='both', norm_cfg=dict(type='LN'))]
+)
 @pytest.mark.bitwise
 def test_a_saved_model_gives_the_same_outputs(freeze, options, tmp_path):
     model = trained(freeze, **options)
@@ -51,8 +53,15 @@ def test_a_model_in_evaluation_gets_a_neck_in_evaluation(tmp_path):
 
 def test_only_what_was_trained_is_written(tmp_path):
     lm4ve.save_pretrained(trained(freeze=True), tmp_path)
-    names = {'llm_neck.mapper_in.weight', 'llm_neck.mapper_out.weight', 'llm_neck.block.llm_source'}
-    assert set(load_file(tmp_path / WEIGHTS_FILE)) == names | {'head.weight', 'head.bias'}
+    names = {
+        'llm_neck.mapper_in.weight',
+        'llm_neck.mapper_out.weight',
+        'llm_neck.block.llm_source',
+    }
+    assert set(load_file(tmp_path / WEIGHTS_FILE)) == names | {
+        'head.weight',
+        'head.bias',
+    }
     config = json.loads((tmp_path / CONFIG_FILE).read_text())
     assert config['after'] == 'blocks.0' and config['record']['fingerprint']
 
@@ -65,10 +74,14 @@ def test_the_language_model_may_have_moved(tmp_path):
     loaded = lm4ve.from_pretrained(Encoder(), tmp_path / 'saved', block=str(there))
     assert torch.equal(loaded(batch()), model(batch()))
     other = write_huggingface(tmp_path / 'other', 'llama', seed=1)
-    refused(tmp_path / 'saved', 'other frozen weights than the config', block=str(other))
+    refused(
+        tmp_path / 'saved', 'other frozen weights than the config', block=str(other)
+    )
 
 
-def refused(folder, message: str | None, model=None, error=UserError, **options) -> None:
+def refused(
+    folder, message: str | None, model=None, error=UserError, **options
+) -> None:
     """Load and expect one message, and a model that is as it was."""
     model = model or Encoder()
     before = {k: v.clone() for k, v in model.state_dict().items()}
@@ -104,13 +117,25 @@ def change(model: Encoder, name: str, value) -> Encoder:
 
 ENCODERS = [
     (0, lambda: wrapped(residual='outer'), "residual='none', the config has 'outer'"),
-    (0, lambda: wrapped('blocks.1'), "after='blocks.1' of lm4ve.wrap differs from 'blocks.0'"),
+    (
+        0,
+        lambda: wrapped('blocks.1'),
+        "after='blocks.1' of lm4ve.wrap differs from 'blocks.0'",
+    ),
     (
         *(0, lambda: change(Encoder(), 'head', lambda _: torch.nn.Linear(16, 5))),
         r'another model \(Encoder\).*head.weight \[3, 16\] instead of',
     ),
-    (0, lambda: change(Encoder(), 'extra', lambda _: torch.nn.Linear(2, 2)), 'extra.weight'),
-    (1, lambda: change(Encoder(), 'stem', lambda _: torch.nn.Linear(8, 16)), 'frozen weights'),
+    (
+        0,
+        lambda: change(Encoder(), 'extra', lambda _: torch.nn.Linear(2, 2)),
+        'extra.weight',
+    ),
+    (
+        1,
+        lambda: change(Encoder(), 'stem', lambda _: torch.nn.Linear(8, 16)),
+        'frozen weights',
+    ),
     (1, lambda: change(Encoder(), 'blocks', lambda x: x[:1]), 'frozen weights'),
 ]
 
@@ -133,7 +158,11 @@ def test_a_folder_that_is_not_whole_is_refused(file, content, tmp_path):
     (tmp_path / file).unlink()
     if content is not None:
         (tmp_path / file).write_bytes(content)
-    refused(tmp_path, None, error=(OSError, ValueError, LookupError, TypeError, SafetensorError))
+    refused(
+        tmp_path,
+        None,
+        error=(OSError, ValueError, LookupError, TypeError, SafetensorError),
+    )
 
 
 @pytest.mark.parametrize('value', [torch.nan, -torch.inf])
@@ -143,7 +172,9 @@ def test_weights_that_are_not_finite_are_refused(value, tmp_path):
     saved['llm_neck.mapper_in.weight'][0, 0] = value
     save_file(saved, tmp_path / WEIGHTS_FILE)
     model = Encoder()
-    with pytest.raises(UserError, match=r'NaN or infinite, in 1 tensors: llm_neck\.mapper_in'):
+    with pytest.raises(
+        UserError, match=r'NaN or infinite, in 1 tensors: llm_neck\.mapper_in'
+    ):
         lm4ve.from_pretrained(model, tmp_path)
     assert not hasattr(model, 'llm_neck')
 
@@ -157,11 +188,14 @@ def test_a_block_that_was_a_module_must_be_given(tmp_path):
     lm4ve.save_pretrained(wrapped(block=wrapped().llm_neck.block), tmp_path)
     refused(tmp_path, 'given as a module.*block=')
     block = wrapped().llm_neck.block
-    assert lm4ve.from_pretrained(Encoder(), tmp_path, block=block).llm_neck.block is block
+    assert (
+        lm4ve.from_pretrained(Encoder(), tmp_path, block=block).llm_neck.block is block
+    )
 
 
 @pytest.mark.parametrize(
-    'after, index', [('blocks.0', 0), ('stem', 0), ('pair', 0), ('pair', -2), ('named', 'features')]
+    'after, index',
+    [('blocks.0', 0), ('stem', 0), ('pair', 0), ('pair', -2), ('named', 'features')],
 )
 def test_the_named_output_goes_through_the_neck(after, index):
     model, plain = wrapped(after, index=index), Encoder()
@@ -173,23 +207,33 @@ def test_the_named_output_goes_through_the_neck(after, index):
 def test_a_host_keeps_its_layers_depths():
     pytest.importorskip('mmpretrain')
     arch = dict(embed_dims=16, num_layers=3, num_heads=2, feedforward_channels=32)
-    vit = dict(type='mmpretrain.VisionTransformer', arch=arch, img_size=16, patch_size=8)
+    vit = dict(
+        type='mmpretrain.VisionTransformer', arch=arch, img_size=16, patch_size=8
+    )
     plain = MODELS.build(vit)
     neck = dict(type='LLMBlockNeck', in_channels=16, block=BLOCK)
     model = LLMBlockInsert(vit, 'layers.1', neck)
-    assert {k for k in model.state_dict() if 'llm_neck.' not in k} == set(plain.state_dict())
+    assert {k for k in model.state_dict() if 'llm_neck.' not in k} == set(
+        plain.state_dict()
+    )
     name = 'layers.1.ln1.weight'
     assert model.get_layer_depth(name) == plain.get_layer_depth(name)
     assert model.llm_neck.norm is None
 
 
 WRONG = [
-    (dict(after='block.1'), r"after='block.1' is no submodule of Encoder. Did you mean 'blocks"),
+    (
+        dict(after='block.1'),
+        r"after='block.1' is no submodule of Encoder. Did you mean 'blocks",
+    ),
     (dict(after=''), "after='' is no submodule.*stem, blocks"),
     (dict(after='blocks'), r'only a container.*blocks\.\{0\.\.1\}'),
     (dict(after='act'), 'does not show the width.*give in_channels='),
     (dict(after='blocks.0', out_type='cls_token'), 'neck.out_type'),
-    (dict(after='blocks.0', block='no/such/folder'), "block.checkpoint='no/such/folder'"),
+    (
+        dict(after='blocks.0', block='no/such/folder'),
+        "block.checkpoint='no/such/folder'",
+    ),
     (dict(after='blocks.0', residuals='outer'), 'residuals'),
 ]
 

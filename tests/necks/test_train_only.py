@@ -25,7 +25,9 @@ def draws(x, mask=None, extra=0, fraction=0.5):
     return index
 
 
-@pytest.mark.parametrize('schedule, half', [('cosine', 1.0), ('linear', 1.0), ('constant', 2.0)])
+@pytest.mark.parametrize(
+    'schedule, half', [('cosine', 1.0), ('linear', 1.0), ('constant', 2.0)]
+)
 def test_a_branch_has_a_weight_that_falls_to_zero(schedule, half):
     neck = make(branch=dict(weight=2.0, end=0.5, schedule=schedule), norm_cfg=None)
     x = torch.randn(2, 5, C)
@@ -48,7 +50,9 @@ def test_evaluation_leaves_a_branch_out():
     with neck.observe():
         torch.testing.assert_close(neck(x), expected)
     assert calls
-    with pytest.raises(CheckpointError, match=r'model.neck.branch.*left out in evaluation'):
+    with pytest.raises(
+        CheckpointError, match=r'model.neck.branch.*left out in evaluation'
+    ):
         make().load_state_dict(neck.state_dict())
 
 
@@ -65,9 +69,13 @@ def test_one_token_of_each_stretch_is_drawn_equally_often():
 def test_drawn_tokens_have_their_values_among_all(low_rank):
     neck = make(train_queries=0.4, norm_cfg=None, num_extra_tokens=1, low_rank=low_rank)
     x = torch.randn(2, 6, C)
-    places = torch.cat([torch.zeros(2, 1).long(), draws(x, extra=1, fraction=0.4)], dim=1)
+    places = torch.cat(
+        [torch.zeros(2, 1).long(), draws(x, extra=1, fraction=0.4)], dim=1
+    )
     assert places.shape == (2, 1 + 2) and (places[:, 1:] > 0).all()
-    torch.testing.assert_close(neck(x), plain(neck, x).take_along_dim(places[..., None], 1))
+    torch.testing.assert_close(
+        neck(x), plain(neck, x).take_along_dim(places[..., None], 1)
+    )
     with neck.observe():
         torch.testing.assert_close(neck(x), plain(neck, x))
     torch.testing.assert_close(neck.eval()(x), plain(neck, x))
@@ -106,7 +114,10 @@ REFUSED = [
     (dict(train_queries=0), 'fraction=0 must be'),
     (dict(train_queries=dict(fraction=(0.1, 2))), 'fraction=2 must be'),
     (dict(train_queries=dict(part=0.1)), 'part'),
-    (dict(train_queries=0.1, out_type='cls_token'), 'neck.out_type with neck.train_queries'),
+    (
+        dict(train_queries=0.1, out_type='cls_token'),
+        'neck.out_type with neck.train_queries',
+    ),
 ]
 
 
@@ -135,7 +146,11 @@ def test_our_runners_set_the_progress_of_training(tmp_path, monkeypatch):
     record = lambda self, p: (steps.append(p), real(self, p))  # noqa: E731
     monkeypatch.setattr(LLMBlockNeck, 'set_progress', record)
     config = ROOT / 'configs/lm4ve/vit-demo_minilm_digits.py'
-    options = 'model.neck.branch=True', 'model.neck.out_type=avg_featmap', 'train_cfg.max_epochs=3'
+    options = (
+        'model.neck.branch=True',
+        'model.neck.out_type=avg_featmap',
+        'train_cfg.max_epochs=3',
+    )
     short = 'train_dataloader.dataset.indices=128', 'model.head.in_channels=64'
     train([str(config), '--work-dir', str(tmp_path), '--cfg-options', *options, *short])
     assert steps == pytest.approx([i / 5 for i in range(6)])

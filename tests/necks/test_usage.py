@@ -46,7 +46,9 @@ def logged(monkeypatch):
     return record_logs(monkeypatch, 'lm4ve.necks.usage')
 
 
-@pytest.mark.parametrize('uses, message', [('never', 'did not run'), ('drops', 'the loss')])
+@pytest.mark.parametrize(
+    'uses, message', [('never', 'did not run'), ('drops', 'the loss')]
+)
 def test_a_block_without_use_is_an_error(uses, message):
     with pytest.raises(UserError, match=message):
         lm4ve.check(Host(uses), dict(inputs=X))
@@ -54,7 +56,13 @@ def test_a_block_without_use_is_an_error(uses, message):
 
 
 IN_USE = [
-    *({}, dict(with_cp=True), dict(norm_cfg=None), dict(low_rank='off'), dict(frozen=True)),
+    *(
+        {},
+        dict(with_cp=True),
+        dict(norm_cfg=None),
+        dict(low_rank='off'),
+        dict(frozen=True),
+    ),
     *(dict(keep_others=True, index=0), dict(out_type='avg_featmap', train_queries=0.5)),
 ]
 
@@ -104,13 +112,20 @@ def test_check_leaves_no_trace(batch):
     state = torch.get_rng_state()
     lm4ve.check(model, batch)
     assert torch.equal(torch.get_rng_state(), state)
-    assert [m.training for m in model.modules()] == [m.training for m in before.modules()]
-    assert all(torch.equal(p.grad, g) for p, g in zip(model.parameters(), grads, strict=True))
-    assert all(torch.equal(v, before.state_dict()[k]) for k, v in model.state_dict().items())
+    assert [m.training for m in model.modules()] == [
+        m.training for m in before.modules()
+    ]
+    assert all(
+        torch.equal(p.grad, g) for p, g in zip(model.parameters(), grads, strict=True)
+    )
+    assert all(
+        torch.equal(v, before.state_dict()[k]) for k, v in model.state_dict().items()
+    )
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
-# ----------------------------------------------------------------------------- LLMBlockInsert
+# -----------------------------------------------------------------------------
+# LLMBlockInsert
 class PixelAndPatch(nn.Module):
     def forward(self, pixels, patches):
         return pixels * 2, patches + pixels.mean()
@@ -191,7 +206,7 @@ def test_a_layer_may_rest_in_the_step_that_is_checked():
     lm4ve.check(LLMBlockInsert(Rests(), 'features.1', NECK), X)
 
 
-# ------------------------------------------------------------------------------- normed before
+# ------------------------------------------------------------------------ normed before
 NORMED = [
     (nn.LayerNorm(16), lambda x: x, True),
     (nn.LayerNorm(16), lambda x: x.transpose(1, 2).contiguous().transpose(1, 2), True),
@@ -210,7 +225,7 @@ def test_features_out_of_a_norm_are_a_warning(last, after, warns, logged):
     assert len(logged) == warns
 
 
-# ---------------------------------------------------------------------- folded and unequal batches
+# ----------------------------------------------------------- folded and unequal batches
 class Transposes(nn.Module):
     """Has a layer that sees ``[N, B, C]``, ``[B * N / 2, 2, C]`` or ``[B, N, C]``."""
 
@@ -245,7 +260,9 @@ def test_as_many_frames_as_samples_are_no_mistake_where_the_layout_is_named():
 def test_time_attention_with_as_many_frames_as_samples_runs():
     from transformers import TimesformerConfig, TimesformerModel
 
-    sizes = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24)
+    sizes = dict(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24
+    )
     config = TimesformerConfig(**sizes, image_size=16, patch_size=8, num_frames=2)
     for after in ('temporal_attention', 'temporal_attention.attention.qkv'):
         model = TimesformerModel(config)
@@ -260,7 +277,7 @@ def test_another_batch_size_through_a_part_of_the_encoder_is_no_mistake():
     model.forward_features(torch.randn(2, 17, 16))
 
 
-# --------------------------------------------------------------------- gone, or without gradients
+# ----------------------------------------------------------- gone, or without gradients
 class Stack(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -315,7 +332,9 @@ class FrozenByHand(nn.Module):
 
 
 def step_of(model: nn.Module) -> None:
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    optimizer = torch.optim.SGD(
+        [p for p in model.parameters() if p.requires_grad], lr=0.1
+    )
     model(X).square().sum().backward()
     optimizer.step()
 
@@ -367,11 +386,15 @@ def test_a_look_without_gradients_and_a_recomputation_are_no_mistakes(reentrant)
 def test_a_block_between_reversible_layers_is_an_error():
     pytest.importorskip('mmpretrain')
     arch = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
-    vit = dict(type='mmpretrain.RevVisionTransformer', arch=arch, img_size=16, patch_size=8)
+    vit = dict(
+        type='mmpretrain.RevVisionTransformer', arch=arch, img_size=16, patch_size=8
+    )
     picture = torch.randn(2, 3, 16, 16)
     with pytest.raises(UserError, match='ran without gradients'):
         lm4ve.check(LLMBlockInsert(vit, 'layers.1', NECK), picture)
-    lm4ve.check(LLMBlockInsert(vit, 'layers.1.attn', NECK), picture)  # which is computed again
+    lm4ve.check(
+        LLMBlockInsert(vit, 'layers.1.attn', NECK), picture
+    )  # which is computed again
 
 
 @pytest.mark.parametrize('how', ['wrapper', 'method', 'part'])

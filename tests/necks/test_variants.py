@@ -34,13 +34,17 @@ def make(block=(), low_rank='off', **neck) -> LLMBlockNeck:
     return made
 
 
-# ------------------------------------------------------------------------------ few queries
-@pytest.mark.parametrize('fields', [dict(mean=True), dict(learned=3), dict(max=True, mean=True)])
+# -------------------------------------------------------------------------- few queries
+@pytest.mark.parametrize(
+    'fields', [dict(mean=True), dict(learned=3), dict(max=True, mean=True)]
+)
 @pytest.mark.parametrize('keys', [False, True])
 @pytest.mark.parametrize('mask', [None, MASK])
 def test_few_queries_read_all_tokens(fields, keys, mask):
     options = dict(fields, keys=keys, cls_token=True, join='concat')
-    neck = make(out_type='query', queries=options, num_extra_tokens=1, norm_cfg=dict(type='LN'))
+    neck = make(
+        out_type='query', queries=options, num_extra_tokens=1, norm_cfg=dict(type='LN')
+    )
     x, rows = tokens(), []
     for sample, hidden in zip(x, MASK if mask is not None else [None] * 2, strict=True):
         real = sample if hidden is None else sample[~hidden]
@@ -68,7 +72,11 @@ def test_queries_after_padding_have_no_place():
     neck = make(dict(rotary=True), out_type='query', queries=dict(mean=True))
     for length in (3, 5):  # a sample that others make longer
         padding = torch.arange(length)[None] >= 3
-        with pytest.raises(UserError, match='comes after padding') if length > 3 else nullcontext():
+        with (
+            pytest.raises(UserError, match='comes after padding')
+            if length > 3
+            else nullcontext()
+        ):
             neck(tokens()[:1, :length], padding)
 
 
@@ -96,13 +104,24 @@ def test_a_soft_mask_closes_while_the_model_trains(low_rank):
     layer, hidden = neck.block.layers[0], neck.mapper_in(x)
     normed = layer.attention_norm(hidden)
     projections = (layer.q_proj, layer.k_proj, layer.v_proj)
-    q, k, v = (p(normed).unflatten(-1, (-1, layer.head_dim)).transpose(1, 2) for p in projections)
+    q, k, v = (
+        p(normed).unflatten(-1, (-1, layer.head_dim)).transpose(1, 2)
+        for p in projections
+    )
     later = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1)
-    for progress, factor in ((0.0, 1.0), (0.125, 0.75), (0.5, 0.0), (1.0, 0.0), (None, 0.0)):
+    for progress, factor in (
+        (0.0, 1.0),
+        (0.125, 0.75),
+        (0.5, 0.0),
+        (1.0, 0.0),
+        (None, 0.0),
+    ):
         neck.train(progress is not None).set_progress(progress)
         weights = (q @ k.transpose(-2, -1) * layer.scale).softmax(-1)
         weights = torch.where(later, weights * factor, weights)
-        expected = neck.mapper_out(neck.block.final_norm(layer.finish(hidden, normed, weights @ v)))
+        expected = neck.mapper_out(
+            neck.block.final_norm(layer.finish(hidden, normed, weights @ v))
+        )
         assert_equal_but_for_rounding(neck(x), expected, neck)
 
 
@@ -119,13 +138,17 @@ def test_a_soft_mask_is_refused_without_progress_and_with_padding():
 def test_learned_queries_stand_last_under_causal_masks(block):
     fields = dict(learned=3, keys=True, join='concat')
     neck, plain = make(block, out_type='query', queries=fields), LLMBlock(arch=ARCH)
-    hidden = neck.mapper_in(torch.cat([tokens(), neck.query.tokens.expand(2, -1, -1)], dim=1))
-    last = [plain(hidden[:, : i + 1])[:, -1] for i in (5, 6, 7)]  # each reads those before it
+    hidden = neck.mapper_in(
+        torch.cat([tokens(), neck.query.tokens.expand(2, -1, -1)], dim=1)
+    )
+    last = [
+        plain(hidden[:, : i + 1])[:, -1] for i in (5, 6, 7)
+    ]  # each reads those before it
     expected = neck.mapper_out(torch.stack(last, dim=1)).flatten(1)
     assert_equal_but_for_rounding(neck(tokens()), expected, neck)
 
 
-# --------------------------------------------------------------------------- mappers and gate
+# --------------------------------------------------------------------- mappers and gate
 @pytest.mark.parametrize('gate', [False, True, 'tanh'])
 @pytest.mark.parametrize('residual', ['inner', 'outer'])
 @pytest.mark.parametrize('low_rank', ['off', 'fold', 'absorb'])
@@ -145,7 +168,9 @@ def test_gate_scales_the_branch(gate, residual, low_rank):
 
 def test_mappers_are_what_their_fields_say():
     x = tokens()
-    neck = make(mapper=dict(bias=True, depth=2, act='ReLU', skip='LeakyReLU'), residual='both')
+    neck = make(
+        mapper=dict(bias=True, depth=2, act='ReLU', skip='LeakyReLU'), residual='both'
+    )
     (a, _, b, _), (c, _, d, _) = neck.mapper_in, neck.mapper_out
     hidden = F.relu(b(F.gelu(a(x))))
     out = F.relu(d(F.gelu(c(neck.block(hidden) + hidden))))
@@ -156,12 +181,16 @@ def test_mappers_are_what_their_fields_say():
     assert_same(pair, x)
 
 
-# ---------------------------------------------------------------------------------- places
+# ----------------------------------------------------------------------------------
+# places
 def test_several_places_equal_necks_called_by_hand():
     model = Encoder()
     lm4ve.wrap(model, ['blocks.0', 'pair'], BLOCK, before='blocks.1', share_block=True)
     first, pair, second = model.llm_neck
-    assert first.block is pair.block is second.block and first.mapper_in is not pair.mapper_in
+    assert (
+        first.block is pair.block is second.block
+        and first.mapper_in is not pair.mapper_in
+    )
     plain, x = Encoder(), batch()
     plain.load_state_dict(model.state_dict(), strict=False)
     h = plain.act(first(plain.blocks[0](plain.stem(x))))
@@ -172,11 +201,19 @@ def test_several_places_equal_necks_called_by_hand():
 
 
 @pytest.mark.parametrize('share', [False, True])
-@pytest.mark.parametrize('places', [dict(after=['stem', 'pair']), dict(before='blocks.0')])
+@pytest.mark.parametrize(
+    'places', [dict(after=['stem', 'pair']), dict(before='blocks.0')]
+)
 @pytest.mark.bitwise
 def test_several_places_train_save_and_load(places, share, tmp_path):
     block = dict(arch=ARCH, trainable='lora', lora=dict(r=2))
-    options = {'after': None, 'lora': dict(r=2), 'block': block, 'share_block': share, **places}
+    options = {
+        'after': None,
+        'lora': dict(r=2),
+        'block': block,
+        'share_block': share,
+        **places,
+    }
     model = wrapped(**options)
     assert not any(p.any() for n, p in model.named_parameters() if 'lora_B' in n)
     step(model)
@@ -186,10 +223,15 @@ def test_several_places_train_save_and_load(places, share, tmp_path):
     assert torch.equal(loaded(batch()), model(batch()))
     assert torch.equal(copy.deepcopy(model)(batch()), model(batch()))
     with pytest.raises(CheckpointError, match='residual'):
-        wrapped(**options, residual='inner').load_state_dict(model.state_dict(), strict=False)
+        wrapped(**options, residual='inner').load_state_dict(
+            model.state_dict(), strict=False
+        )
 
 
-PLACES, NECK = ['blocks.0', 'pair'], dict(type='LLMBlockNeck', in_channels=16, block=BLOCK)
+PLACES, NECK = (
+    ['blocks.0', 'pair'],
+    dict(type='LLMBlockNeck', in_channels=16, block=BLOCK),
+)
 
 
 @pytest.mark.parametrize('places', [PLACES[:1], PLACES])
@@ -217,16 +259,23 @@ def test_a_checkpoint_of_other_places_is_refused(share):
     state = build(after=PLACES).state_dict()
     build(after=PLACES).load_state_dict(dict(state))
     build(after=PLACES, share=not share).load_state_dict(dict(state), strict=False)
-    for other in (dict(after=PLACES[::-1]), dict(before=PLACES), dict(after=['act', 'pair'])):
+    for other in (
+        dict(after=PLACES[::-1]),
+        dict(before=PLACES),
+        dict(after=['act', 'pair']),
+    ):
         with pytest.raises(CheckpointError, match='place'):
             build(**other).load_state_dict(dict(state), strict=False)
     if share:
         for other in (dict(NECK, block=dict(BLOCK, causal=True)), make()):
-            with pytest.raises(UserError, match='all necks name one block|must be .*dict'):
+            with pytest.raises(
+                UserError, match='all necks name one block|must be .*dict'
+            ):
                 build([NECK, other], after=PLACES)
 
 
-# --------------------------------------------------------------------------------- controls
+# ---------------------------------------------------------------------------------
+# controls
 def test_attention_block_is_plain_attention():
     block, x = AttentionBlock(32, num_heads=4), torch.randn(2, 5, 32)
     theirs = nn.MultiheadAttention(32, 4, batch_first=True)
@@ -234,9 +283,15 @@ def test_attention_block_is_plain_attention():
     theirs.in_proj_weight.data = torch.cat([p.weight for p in parts])
     theirs.in_proj_bias.data = torch.cat([p.bias for p in parts])
     theirs.out_proj = block.o_proj
-    assert_equal_but_for_rounding(block(x, MASK), theirs(x, x, x, key_padding_mask=MASK)[0], block)
-    assert_equal_but_for_rounding(block(x, None, slice(0, 1)), theirs(x, x, x)[0][:, :1], block)
-    sized = MODELS.build(dict(type='lm4ve.AttentionBlock', embed_dims=32, parameters=20_000))
+    assert_equal_but_for_rounding(
+        block(x, MASK), theirs(x, x, x, key_padding_mask=MASK)[0], block
+    )
+    assert_equal_but_for_rounding(
+        block(x, None, slice(0, 1)), theirs(x, x, x)[0][:, :1], block
+    )
+    sized = MODELS.build(
+        dict(type='lm4ve.AttentionBlock', embed_dims=32, parameters=20_000)
+    )
     assert count_parameters(sized)[0] == pytest.approx(20_000, abs=4 * (4 * 32 + 3))
     assert LLMBlockNeck(C, sized)(tokens()).shape == (2, 5, C)
 
@@ -244,15 +299,20 @@ def test_attention_block_is_plain_attention():
 def test_permuted_weights_keep_their_values_and_nothing_else(checkpoints):
     path, x = checkpoints('llama-bias'), torch.randn(2, 5, 32)
     plain, mixed, again = (
-        LLMBlock(path, pretrained=p, seed=s) for p, s in ((True, 0), *[('permuted', 3)] * 2)
+        LLMBlock(path, pretrained=p, seed=s)
+        for p, s in ((True, 0), *[('permuted', 3)] * 2)
     )
     for name, tensor in frozen_tensors(plain).items():
         other = frozen_tensors(mixed)[name]
-        assert torch.equal(tensor.flatten().sort().values, other.flatten().sort().values)
+        assert torch.equal(
+            tensor.flatten().sort().values, other.flatten().sort().values
+        )
         assert torch.equal(tensor, other) == (tensor.dim() == 1)
         assert torch.equal(other, frozen_tensors(again)[name])
     other = LLMBlock(path, pretrained='permuted', seed=4)
-    assert not torch.allclose(other(x), mixed(x)) and not torch.allclose(plain(x), mixed(x))
+    assert not torch.allclose(other(x), mixed(x)) and not torch.allclose(
+        plain(x), mixed(x)
+    )
     for wrong in (plain, other):
         with pytest.raises(CheckpointError, match='permuted with seed 3'):
             wrong.load_state_dict(mixed.state_dict())
@@ -260,10 +320,14 @@ def test_permuted_weights_keep_their_values_and_nothing_else(checkpoints):
 
 @pytest.mark.parametrize('training', [True, False])
 def test_shuffled_tokens_change_what_positions_are(training):
-    neck = make(dict(rotary=True), shuffle_tokens=True, num_extra_tokens=1).train(training)
+    neck = make(dict(rotary=True), shuffle_tokens=True, num_extra_tokens=1).train(
+        training
+    )
     torch.manual_seed(5)  # in evaluation the order of 5 tokens has the seed 5
     keys = torch.rand(2, 4) if training else torch.rand(4).expand(2, -1)
-    order = torch.cat([torch.zeros(2, 1, dtype=torch.long), 1 + keys.argsort(dim=1)], dim=1)
+    order = torch.cat(
+        [torch.zeros(2, 1, dtype=torch.long), 1 + keys.argsort(dim=1)], dim=1
+    )
     x, out, rows = tokens(), torch.empty(2, 5, C), torch.arange(2)[:, None]
     mixed = neck.block(neck.mapper_in(x[rows, order]), MASK[rows, order])
     out[rows, order] = neck.mapper_out(mixed)
@@ -275,21 +339,28 @@ def test_shuffled_tokens_change_what_positions_are(training):
     assert_equal_but_for_rounding(some[0, 0], found[0, 2], neck)
 
 
-# --------------------------------------------------------------------------- LLM4Seg's forms
+# ---------------------------------------------------------------------- LLM4Seg's forms
 def test_llm4seg_is_causal_with_swapped_rotary_of_one_frequency(checkpoints):
     options = dict(layers=(1,), causal=True, final_norm=False)
     layer = copy.deepcopy(decoder_layers(random_model('llama'))[1])
     layer.self_attn.config._attn_implementation = 'sdpa'
     x, n = torch.randn(2, 6, 32), torch.arange(6).view(1, 6, 1).float()
     # As its code calls the layer: no mask, and the sine first.
-    for rotary, tables in (('llm4seg', (n.sin(), n.cos())), ('one-frequency', (n.cos(), n.sin()))):
+    for rotary, tables in (
+        ('llm4seg', (n.sin(), n.cos())),
+        ('one-frequency', (n.cos(), n.sin())),
+    ):
         block = LLMBlock(checkpoints('llama'), rotary=rotary, **options)
-        assert_equal_but_for_rounding(block(x), layer(x, position_embeddings=tables), block)
+        assert_equal_but_for_rounding(
+            block(x), layer(x, position_embeddings=tables), block
+        )
 
 
-# ----------------------------------------------------------------------- records and refusals
+# ----------------------------------------------------------------- records and refusals
 def control(heads: int) -> LLMBlockNeck:
-    return LLMBlockNeck(C, AttentionBlock(32, heads), mapper=dict(depth=2), norm_cfg=None)
+    return LLMBlockNeck(
+        C, AttentionBlock(32, heads), mapper=dict(depth=2), norm_cfg=None
+    )
 
 
 def of_queries(extra: int) -> LLMBlockNeck:
@@ -338,9 +409,21 @@ REFUSED = [
     (dict(gate=True), {}, 'neck.residual with neck.gate'),
     (dict(queries=dict(mean=True)), {}, "neck.queries goes with neck.out_type='query'"),
     (dict(out_type='query', queries={}), {}, 'names none'),
-    (dict(out_type='query', queries=dict(mean=True, cls_token=True)), {}, 'num_extra_tokens'),
-    (dict(out_type='query', queries=dict(mean=True), branch=True), {}, 'do not go with'),
-    (dict(out_type='query', queries=dict(learned=1)), dict(causal_suffix=2), 'causal_suffix'),
+    (
+        dict(out_type='query', queries=dict(mean=True, cls_token=True)),
+        {},
+        'num_extra_tokens',
+    ),
+    (
+        dict(out_type='query', queries=dict(mean=True), branch=True),
+        {},
+        'do not go with',
+    ),
+    (
+        dict(out_type='query', queries=dict(learned=1)),
+        dict(causal_suffix=2),
+        'causal_suffix',
+    ),
     (dict(mapper=dict(skip='ReLU')), {}, 'residual with neck.mapper.skip'),
     (dict(shuffle_tokens=True), {}, 'no effect'),
     ({}, dict(rotary='swapped'), "rotary='swapped'"),

@@ -43,7 +43,10 @@ def damage(path):
     'given, expected',
     [
         (dict(_=dict(cat=20, dog=10)), [[12, 6], [4, 2], [4, 2]]),
-        (dict(train=dict(a=5, b=5), val=dict(a=2, b=1), test=dict(b=3)), [[5, 5], [2, 1], [0, 3]]),
+        (
+            dict(train=dict(a=5, b=5), val=dict(a=2, b=1), test=dict(b=3)),
+            [[5, 5], [2, 1], [0, 3]],
+        ),
         (dict(train=dict(a=10, b=20), test=dict(a=4)), [[8, 16], [2, 4], [4, 0]]),
         (dict(train=dict(a=10, b=20), val=dict(a=4)), [[8, 16], [2, 4], [4, 0]]),
         (dict(Train=dict(a=10, b=20), testing=dict(a=4)), [[8, 16], [2, 4], [4, 0]]),
@@ -63,15 +66,22 @@ def test_splits_are_kept_or_made_stratified(given, expected, tmp_path):
 def test_groups_and_equal_files_stay_together(tmp_path):
     write_folder(tmp_path, _=dict(a=30, b=30))
     rows = [(f'{c}/{i}.png', c, f'{c}{i // 3}') for c in 'ab' for i in range(30)]
-    pd.DataFrame(rows, columns=['path', 'label', 'group']).to_csv(tmp_path / 'd.csv', index=False)
+    pd.DataFrame(rows, columns=['path', 'label', 'group']).to_csv(
+        tmp_path / 'd.csv', index=False
+    )
     grouped = read_data(str(tmp_path / 'd.csv'))
     for c, _, _ in rows[::6]:
         shutil.copy(tmp_path / c, tmp_path / c.replace('/', '/copy'))
     copied = read_data(str(tmp_path))
     paths = [str(p.relative_to(tmp_path)) for p in copied.items]
-    own = dict(path=paths, label=[p[0] for p in paths], group=paths)  # hides that some are equal
+    own = dict(
+        path=paths, label=[p[0] for p in paths], group=paths
+    )  # hides that some are equal
     pd.DataFrame(own).to_csv(tmp_path / 'd.csv', index=False)
-    hidden, contents = read_data(str(tmp_path / 'd.csv')), [p.read_bytes() for p in copied.items]
+    hidden, contents = (
+        read_data(str(tmp_path / 'd.csv')),
+        [p.read_bytes() for p in copied.items],
+    )
     keys = [group for _, _, group in rows], contents, contents
     for data, key in zip((grouped, copied, hidden), keys, strict=True):
         sides = [{key[i] for i in indices} for indices in data.splits.values()]
@@ -87,7 +97,9 @@ def test_a_limit_leaves_small_classes_and_names_to_all(tmp_path):
 def test_arrays_of_data_sets_become_rgb(name, order):
     pixels = rng.integers(256, size=(4, 5, 3), dtype=np.uint8)
     for img in (pixels, pixels[..., 0]):
-        dataset = type(name, (), dict(get_data_info=lambda self, i, img=img: dict(img=img)))()
+        dataset = type(
+            name, (), dict(get_data_info=lambda self, i, img=img: dict(img=img))
+        )()
         picture = ProbeData('', np.zeros(1), {}, (), '', [(dataset, 0)])[0]
         expected = pixels[..., ::order] if img.ndim == 3 else np.stack([img] * 3, -1)
         assert np.array_equal(picture, expected)
@@ -98,7 +110,9 @@ def test_bad_data_is_refused_by_name(tmp_path):
     write_folder(tmp_path / 'one', _=dict(a=9))
     write_folder(tmp_path / 'new', train=two, test=dict(c=2))
     damage(write_folder(tmp_path / 'bad', train=two, test=two) / 'test/b/3.png')
-    (write_folder(tmp_path / 'dead', train=two, test=two) / 'test/b/9.png').symlink_to('none.png')
+    (write_folder(tmp_path / 'dead', train=two, test=two) / 'test/b/9.png').symlink_to(
+        'none.png'
+    )
     write_folder(tmp_path / 'more', train=two, test=two, extra=two)
     files = ['one/a/0.png', 'one/a/1.png']
     table = pd.DataFrame(dict(path=files, label=['x', 'y'], split=['train', 'test']))
@@ -128,7 +142,10 @@ def test_bad_data_is_refused_by_name(tmp_path):
         ('a/0.png,cat\na/1.png,cat \n', r"'cat' \(line 2\) and 'cat ' \(line 3\)"),
         ('a/0.png,1\na/1.png,1.0\n', r"'1' \(line 2\) and '1.0' \(line 3\)"),
         ('a/0.png,caf\u00e9\na/1.png,cafe\u0301\n', 'look alike: .*line 2.*line 3'),
-        ('a/0.png,x\n\na/../a/0.png,y\n', "line 4 gives a file the label 'y', line 2 'x'"),
+        (
+            'a/0.png,x\n\na/../a/0.png,y\n',
+            "line 4 gives a file the label 'y', line 2 'x'",
+        ),
         ('a/0.png,x\na/gone.png,y\n', "line 3: 'a/gone.png' does not exist"),
         (',x\n', 'line 2 is a row without a path'),
         ('a/0.png,x', 'has no end'),
@@ -149,8 +166,12 @@ def test_rows_that_cannot_be_meant_are_refused_with_their_line(rows, match, tmp_
 @pytest.mark.parametrize('split', ['', 'trian'])
 def test_a_row_of_no_split_is_refused(split, tmp_path):
     write_folder(tmp_path, _=dict(a=2))
-    (tmp_path / 'd.csv').write_text(f'path,label,split\na/0.png,x,train\na/1.png,y,{split}\n')
-    with pytest.raises(UserError, match=f"line 3: the split '{split}' is none of train"):
+    (tmp_path / 'd.csv').write_text(
+        f'path,label,split\na/0.png,x,train\na/1.png,y,{split}\n'
+    )
+    with pytest.raises(
+        UserError, match=f"line 3: the split '{split}' is none of train"
+    ):
         read_data(str(tmp_path / 'd.csv'))
 
 
@@ -179,7 +200,9 @@ def test_rare_classes_and_damaged_training_pictures_are_left_out(tmp_path, monke
     said = []
     monkeypatch.setattr('lm4ve.probing.data._warn', said.append)
     whole = read_data(str(write_folder(tmp_path / 'rare', _=dict(a=10, b=10, rare=4))))
-    assert whole.classes == ('a', 'b') and said.pop().endswith('fewer than 5 pictures: rare.')
+    assert whole.classes == ('a', 'b') and said.pop().endswith(
+        'fewer than 5 pictures: rare.'
+    )
     parts = dict(train=dict(a=10, b=10), val=dict(a=2, b=2), test=dict(a=2, b=2))
     whole = read_data(str(write_folder(tmp_path / 'split', **parts)))
     damage(path := whole.items[whole.splits['train'][0]])
@@ -200,9 +223,13 @@ def test_pictures_are_read_as_configs_read_them(tmp_path):
     picture.convert('CMYK').save(tmp_path / 'ink.jpg', quality=100)
     for path in tmp_path.iterdir():
         theirs = mmcv.imread(str(path), channel_order='rgb').astype(int)
-        assert np.abs(read_picture(path) - theirs).max() <= 3 * (path.suffix == '.jpg'), path
+        assert np.abs(read_picture(path) - theirs).max() <= 3 * (
+            path.suffix == '.jpg'
+        ), path
     Image.new('F', (2, 2)).save(tmp_path / 'float.tif')
-    (tmp_path / 'program.png').write_bytes(b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 2 2\n')
+    (tmp_path / 'program.png').write_bytes(
+        b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 2 2\n'
+    )
     for name, match in (('float.tif', '32 bits'), ('program.png', 'cannot identify')):
         with pytest.raises(UserError, match=match):
             read_picture(tmp_path / name)
@@ -231,14 +258,18 @@ def test_transparent_pictures_are_the_same_everywhere(tmp_path):
     pipeline = [dict(type='LoadImageFromFile')]
     cfg = Config(dict(default_scope='mmpretrain', model=dict()))
     for path in tmp_path.iterdir():
-        expected = LoadImageFromFile()(dict(img_path=str(path)))['img']  # what a training sees
+        expected = LoadImageFromFile()(dict(img_path=str(path)))[
+            'img'
+        ]  # what a training sees
         assert np.array_equal(np.asarray(read_picture(path))[..., ::-1], expected), path
         assert np.array_equal(pixels_of_file(path)[..., ::-1], expected), path
         read = get_task('image').analysis.read_input(cfg, path, pipeline)
         assert np.array_equal(read['img'], expected), path
 
 
-def test_transparent_pictures_are_named_and_not_those_of_an_earlier_policy(tmp_path, monkeypatch):
+def test_transparent_pictures_are_named_and_not_those_of_an_earlier_policy(
+    tmp_path, monkeypatch
+):
     said = []
     monkeypatch.setattr('lm4ve.probing.data._warn', said.append)
     write_folder(tmp_path, _=dict(a=5, b=5))

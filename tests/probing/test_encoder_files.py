@@ -103,17 +103,23 @@ def test_another_depth_is_refused(layers, match, folder):
 def test_each_tensor_is_needed_but_the_poolers(released, folder):
     whole = load_file(released / 'model.safetensors')
     for name in whole:
-        save_file({n: t for n, t in whole.items() if n != name}, folder / 'model.safetensors')
+        save_file(
+            {n: t for n, t in whole.items() if n != name}, folder / 'model.safetensors'
+        )
         if name.startswith('pooler.'):
             load_encoder(str(folder))
             continue
-        with pytest.raises(CheckpointError, match='lacks 1 tensor.*, and features read them'):
+        with pytest.raises(
+            CheckpointError, match='lacks 1 tensor.*, and features read them'
+        ):
             load_encoder(str(folder))
 
 
 def test_a_folder_without_weights_is_refused(folder):
     (folder / 'model.safetensors').unlink()
-    with pytest.raises(CheckpointError, match=r'ENCODER=.* has a config but none of model'):
+    with pytest.raises(
+        CheckpointError, match=r'ENCODER=.* has a config but none of model'
+    ):
         load_encoder(str(folder))
     load_encoder(str(folder), 'none')
 
@@ -132,11 +138,14 @@ def test_classifiers_are_left_out_where_the_configuration_names_them(folder):
 
 
 def test_tables_that_a_constructor_computes_may_be_missing(folder):
-    sizes = dict(image_size=32, embed_dim=8, depths=[1, 1], num_heads=[1, 2], window_size=4)
+    sizes = dict(
+        image_size=32, embed_dim=8, depths=[1, 1], num_heads=[1, 2], window_size=4
+    )
     Swinv2ForImageClassification(Swinv2Config(**sizes)).save_pretrained(folder)
     before = load_encoder(str(folder))
     change_weights(
-        folder, lambda s: [s.pop(n) for n in [*s] if n.endswith('relative_position_index')]
+        folder,
+        lambda s: [s.pop(n) for n in [*s] if n.endswith('relative_position_index')],
     )
     assert torch.equal(features(load_encoder(str(folder))), features(before))
 
@@ -185,7 +194,9 @@ def test_an_index_that_leads_outside_is_refused(place, folder):
 @pytest.mark.parametrize('is_timm', [True, False])
 def test_no_configuration_of_any_family_asks_the_hub(is_timm, requests):
     named = 0
-    fields = dict(backbone='org/model', use_pretrained_backbone=True, use_timm_backbone=is_timm)
+    fields = dict(
+        backbone='org/model', use_pretrained_backbone=True, use_timm_backbone=is_timm
+    )
     for kind in CONFIG_MAPPING:
         try:
             build_foreign_config(dict(fields, model_type=kind), 'config.json')
@@ -222,7 +233,9 @@ def test_a_folder_that_names_a_backbone_of_the_hub_is_refused(folder, requests):
 
 
 def test_quantized_encoders_are_refused(folder, requests):
-    field = dict(quantization_config=dict(quant_method='bitsandbytes', load_in_8bit=True))
+    field = dict(
+        quantization_config=dict(quant_method='bitsandbytes', load_in_8bit=True)
+    )
     edit(folder / 'config.json', lambda c: c.update(field))
     with pytest.raises(CheckpointError, match='is quantized'):
         load_encoder(str(folder))

@@ -38,33 +38,45 @@ def test_the_packaged_encoder_names_a_cat_and_an_espresso():
         assert maps.shape == (1, 1280, 7, 7)
         scores = encoder.module.model.forward_head(maps).softmax(-1)[0]
         assert scores[[*classes]].sum() > 0.8
-    assert load_encoder('package:efficientnet-lite0', size=96).fingerprint != encoder.fingerprint
+    assert (
+        load_encoder('package:efficientnet-lite0', size=96).fingerprint
+        != encoder.fingerprint
+    )
 
 
 def test_timm_encoders_load_a_checkpoint_and_another_size(cat, tmp_path):
     torch.manual_seed(0)
     model = timm.create_model('vit_tiny_patch16_224', img_size=64).eval()
     torch.save(model.state_dict(), tmp_path / 'vit.pth')
-    encoder = load_encoder('timm/vit_tiny_patch16_224', str(tmp_path / 'vit.pth'), size=64)
+    encoder = load_encoder(
+        'timm/vit_tiny_patch16_224', str(tmp_path / 'vit.pth'), size=64
+    )
     picture = encoder.transform(cat)
     assert picture.shape == (3, 64, 64) and encoder.prefix == 1
     assert torch.equal(features(encoder, cat), model.forward_features(picture[None]))
     model.cls_token.data += 1  # another encoder behind the same name
     torch.save(model.state_dict(), tmp_path / 'vit.pth')
-    again = load_encoder('timm/vit_tiny_patch16_224', str(tmp_path / 'vit.pth'), size=64)
+    again = load_encoder(
+        'timm/vit_tiny_patch16_224', str(tmp_path / 'vit.pth'), size=64
+    )
     assert again.fingerprint != encoder.fingerprint
 
 
 def test_folders_of_transformers_bring_their_own_transform(cat, tmp_path):
     sizes = dict(image_size=64, hidden_size=32, intermediate_size=48)
     torch.manual_seed(0)
-    model = ViTModel(ViTConfig(num_hidden_layers=1, num_attention_heads=2, **sizes)).eval()
+    model = ViTModel(
+        ViTConfig(num_hidden_layers=1, num_attention_heads=2, **sizes)
+    ).eval()
     model.save_pretrained(tmp_path)
     processor = ViTImageProcessor(size=dict(height=64, width=64), image_mean=[0.3] * 3)
     processor.save_pretrained(tmp_path)
     encoder = load_encoder(str(tmp_path))
     expected = model(**processor(cat, return_tensors='pt')).last_hidden_state
-    assert torch.allclose(features(encoder, cat), expected, atol=1e-6) and encoder.prefix == 1
+    assert (
+        torch.allclose(features(encoder, cat), expected, atol=1e-6)
+        and encoder.prefix == 1
+    )
     larger = load_encoder(str(tmp_path), size=96)
     assert features(larger, cat).shape == (1, 37, 32) and larger.prefix == 1
     text = (tmp_path / 'config.json').read_text()  # no tensor shows the number of heads
@@ -75,7 +87,9 @@ def test_folders_of_transformers_bring_their_own_transform(cat, tmp_path):
 def test_torchvision_encoders_end_before_the_pooling(cat, tmp_path):
     model = resnet18().eval()
     torch.save(model.state_dict(), tmp_path / 'resnet.pth')
-    encoder = load_encoder('torchvision/resnet18', str(tmp_path / 'resnet.pth'), size=64)
+    encoder = load_encoder(
+        'torchvision/resnet18', str(tmp_path / 'resnet.pth'), size=64
+    )
     maps = features(encoder, cat)
     assert maps.shape == (1, 512, 2, 2)
     expected = model(encoder.transform(cat)[None])
@@ -91,18 +105,31 @@ def test_inception_gets_the_pixels_of_its_weights():
     [
         ('image', 'vit-demo_none_digits', '', (17, 64)),
         ('pointcloud', 'pointbert-demo_none_primitives', 'per_class=5', (17, 64)),
-        ('video', 'videomae-demo_none_moving-digits', "data_root='clips', clips=CLIPS", (16, 64)),
+        (
+            'video',
+            'videomae-demo_none_moving-digits',
+            "data_root='clips', clips=CLIPS",
+            (16, 64),
+        ),
     ],
 )
-def test_configs_give_data_and_encoders(task, name, fields, shape, tmp_path, monkeypatch):
+def test_configs_give_data_and_encoders(
+    task, name, fields, shape, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     fields = fields.replace('CLIPS', 'dict(train=40, val=8, test=8)')
-    loaders = [f'{s}_dataloader = dict(dataset=dict({fields}))' for s in ('train', 'test')]
+    loaders = [
+        f'{s}_dataloader = dict(dataset=dict({fields}))' for s in ('train', 'test')
+    ]
     base = f'_base_ = {str(FOLDERS[task] / name) + ".py"!r}'
     Path('config.py').write_text('\n'.join([base, *loaders]))
     data = read_data('config.py', limit=150)
-    found = extract_features(load_encoder('config.py', 'none'), data, tmp_path, tokens=16)
-    assert found.tokens.shape == (1, len(data), *shape) and np.isfinite(found.tokens).all()
+    found = extract_features(
+        load_encoder('config.py', 'none'), data, tmp_path, tokens=16
+    )
+    assert (
+        found.tokens.shape == (1, len(data), *shape) and np.isfinite(found.tokens).all()
+    )
     if task != 'image':
         with pytest.raises(UserError, match="takes images; 'config.py' has others"):
             extract_features(load_encoder('timm/resnet18', 'none'), data, tmp_path)
@@ -111,7 +138,10 @@ def test_configs_give_data_and_encoders(task, name, fields, shape, tmp_path, mon
 @pytest.mark.parametrize(
     'name, match',
     [
-        ('timm/vit_tiny_patch16_224', 'Without a network: package:eff.*--encoder-checkpoint'),
+        (
+            'timm/vit_tiny_patch16_224',
+            'Without a network: package:eff.*--encoder-checkpoint',
+        ),
         ('timm/vit_tinny', "timm has no model 'vit_tinny'"),
         ('transformers/google/vit-base-patch16-224', 'Without a network'),
         ('torchvision/resnet19', 'Unknown model resnet19'),

@@ -26,7 +26,12 @@ class Small(nn.Module):
     def __init__(self, number=0, act=None):
         super().__init__()
         torch.manual_seed(0)
-        self.conv, self.calls, self.number, self.act = nn.Conv2d(3, 8, 4, 3), 0, number, act
+        self.conv, self.calls, self.number, self.act = (
+            nn.Conv2d(3, 8, 4, 3),
+            0,
+            number,
+            act,
+        )
 
     def forward(self, x):
         self.calls += 1
@@ -47,7 +52,9 @@ def small_batches():
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-    return read_data(str(write_folder(tmp_path_factory.mktemp('data'), _=dict(a=15, b=15))))
+    return read_data(
+        str(write_folder(tmp_path_factory.mktemp('data'), _=dict(a=15, b=15)))
+    )
 
 
 @pytest.fixture(scope='module')
@@ -56,7 +63,9 @@ def whole(data, tmp_path_factory):
 
 
 def test_features_are_the_encoders_outputs(data, whole):
-    expected = Small().conv(torch.stack([to_tensor(data[i]) for i in range(30)])).flatten(2)
+    expected = (
+        Small().conv(torch.stack([to_tensor(data[i]) for i in range(30)])).flatten(2)
+    )
     assert whole.tokens.shape == (1, 30, 6, 8) and whole.tokens.dtype == np.float16
     assert np.allclose(whole.tokens[0], expected.transpose(1, 2).detach(), atol=2e-3)
 
@@ -74,7 +83,9 @@ def test_a_killed_run_loses_one_batch(data, whole, tmp_path):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     (record,) = tmp_path.glob(f'*/{RECORD}')
     assert [rows for rows, _ in json.loads(record.read_text())['batches']] == [8, 8]
-    with open(record.with_name(TOKENS), 'r+b') as file:  # and the disk lost the second one
+    with open(
+        record.with_name(TOKENS), 'r+b'
+    ) as file:  # and the disk lost the second one
         file.seek(-3, 2)
         file.write(b'abc')
     again = extract(module := Small(), data, tmp_path, tokens=0)
@@ -103,7 +114,10 @@ def test_a_killed_run_loses_one_batch(data, whole, tmp_path):
 def test_a_damaged_record_is_made_anew(content, data, whole, tmp_path):
     folder = extract(Small(), data, tmp_path, tokens=0).folder
     (folder / RECORD).write_bytes(content)
-    assert extract(Small(), data, tmp_path, tokens=0).tokens.tobytes() == whole.tokens.tobytes()
+    assert (
+        extract(Small(), data, tmp_path, tokens=0).tokens.tobytes()
+        == whole.tokens.tobytes()
+    )
 
 
 def test_an_encoder_that_draws_at_random_is_refused(data, tmp_path):
@@ -114,7 +128,9 @@ def test_an_encoder_that_draws_at_random_is_refused(data, tmp_path):
 def test_views_beside_the_first_are_of_training_pictures(data, tmp_path):
     found = extract(Small(), data, tmp_path, views=3)
     train, test = found.data.splits['train'], found.data.splits['test']
-    assert np.isfinite(found.tokens[:, train]).all() and np.isfinite(found.tokens[0]).all()
+    assert (
+        np.isfinite(found.tokens[:, train]).all() and np.isfinite(found.tokens[0]).all()
+    )
     assert np.isnan(found.tokens[1:, test]).all()
     assert not np.array_equal(found.tokens[1, train], found.tokens[2, train])
 

@@ -29,7 +29,9 @@ TOKENS, CHANNELS = 2, 4
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory):
     """A block of squares: h + 9 h relu(h) of its normed input; its random one is nearly linear."""
-    sizes = dict(hidden_size=16, intermediate_size=16, num_attention_heads=2, vocab_size=8)
+    sizes = dict(
+        hidden_size=16, intermediate_size=16, num_attention_heads=2, vocab_size=8
+    )
     model = LlamaModel(LlamaConfig(**sizes, num_hidden_layers=2))
     layer = model.layers[1]
     layer.self_attn.o_proj.weight.data.zero_()
@@ -48,10 +50,16 @@ def make_features(folder, labels=None, count=900, views=1) -> Features:
     tokens = np.memmap(folder / 'tokens.f16', np.float16, 'w+', shape=shape)
     tokens[:] = rng.normal(size=shape)
     tokens[1:] = 1000.0
-    found = labels(torch.from_numpy(tokens[0]).float()) if labels else rng.integers(2, size=count)
+    found = (
+        labels(torch.from_numpy(tokens[0]).float())
+        if labels
+        else rng.integers(2, size=count)
+    )
     parts = np.split(rng.permutation(count), [count // 3, count // 2])
     splits = dict(zip(('train', 'val', 'test'), parts, strict=True))
-    data = ProbeData('data', np.asarray(found, np.int64), splits, ('<0>', '<1>'), 'f00d', ())
+    data = ProbeData(
+        'data', np.asarray(found, np.int64), splits, ('<0>', '<1>'), 'f00d', ()
+    )
     return Features(shape, data, 'f00d', folder, '<encoder>')
 
 
@@ -62,7 +70,18 @@ def study(features, checkpoint, *words, monkeypatch):
     monkeypatch.setattr(command, 'extract_features', lambda *a, **k: features)
     out = features.folder / 'out'
     families = ['--variants', 'linear', 'frozen', 'random']
-    short = ['--steps', '20', '--seeds', '3', '--workers', '0', '--rates', '3e-3', '1e-2', '3e-2']
+    short = [
+        '--steps',
+        '20',
+        '--seeds',
+        '3',
+        '--workers',
+        '0',
+        '--rates',
+        '3e-3',
+        '1e-2',
+        '3e-2',
+    ]
     common = ['encoder', 'data', '--block', checkpoint, '--work-dir', str(out)]
     command.main([*common, *families, *short, *map(str, words)])
     return (out / 'sentence.txt').read_text(), (out / 'results.csv').read_bytes()
@@ -72,7 +91,10 @@ def test_labels_of_noise_show_no_difference(tmp_path, checkpoint, monkeypatch):
     features = make_features(tmp_path, count=4500)
     words = '--seeds', 8, '--margin', 5
     sentence, _ = study(features, checkpoint, *words, monkeypatch=monkeypatch)
-    assert 'by more than 5 points on these test pictures from the linear probe and a' in sentence
+    assert (
+        'by more than 5 points on these test pictures from the linear probe and a'
+        in sentence
+    )
     assert 'does not help' in sentence
 
 
@@ -86,7 +108,10 @@ def test_labels_made_through_the_block_show_a_gain(tmp_path, checkpoint, monkeyp
     features = make_features(tmp_path, lambda x: teacher(x)[:, 0] > 0)
     words = '--seeds', 4, '--steps', 80
     sentence, _ = study(features, checkpoint, *words, monkeypatch=monkeypatch)
-    assert 'is better than the linear probe by' in sentence and 'its pre-training helps' in sentence
+    assert (
+        'is better than the linear probe by' in sentence
+        and 'its pre-training helps' in sentence
+    )
 
 
 def test_a_channel_silent_in_training_does_not_drown_the_others(tmp_path):
@@ -101,7 +126,9 @@ def test_a_channel_silent_in_training_does_not_drown_the_others(tmp_path):
 
 @pytest.mark.walk
 def test_a_stopped_study_resumes_to_the_digit(tmp_path, checkpoint, monkeypatch):
-    whole = study(make_features(tmp_path / 'whole'), checkpoint, monkeypatch=monkeypatch)
+    whole = study(
+        make_features(tmp_path / 'whole'), checkpoint, monkeypatch=monkeypatch
+    )
     features, left = make_features(tmp_path / 'torn'), iter(range(20))
     run = Trainer.run
 
@@ -118,7 +145,9 @@ def test_a_stopped_study_resumes_to_the_digit(tmp_path, checkpoint, monkeypatch)
     done[3].write_text(done[3].read_text()[:40])
     times = {path: path.stat().st_mtime_ns for path in done}
     calls = []
-    monkeypatch.setattr(Trainer, 'run', lambda self, job: calls.append(job) or run(self, job))
+    monkeypatch.setattr(
+        Trainer, 'run', lambda self, job: calls.append(job) or run(self, job)
+    )
     assert study(features, checkpoint, monkeypatch=monkeypatch) == whole
     assert [p for p, time in times.items() if p.stat().st_mtime_ns != time] == [done[3]]
     # More seeds train only what is new; --no-resume trains all.
@@ -133,7 +162,17 @@ def test_a_stopped_study_resumes_to_the_digit(tmp_path, checkpoint, monkeypatch)
 
 def test_seeds_of_a_trial_are_not_those_of_a_later_run(tmp_path, checkpoint):
     features, planned = make_features(tmp_path), []
-    common = ['e', 'd', '--block', checkpoint, '--steps', '10', '--variants', 'frozen', 'lora']
+    common = [
+        'e',
+        'd',
+        '--block',
+        checkpoint,
+        '--steps',
+        '10',
+        '--variants',
+        'frozen',
+        'lora',
+    ]
     for words in (['--seeds', '2'], ['--seeds', '3'], []):
         with start_workers(features, 0) as run:
             made = Study(features, command.parse_args([*common, *words]), run, 0.0)
@@ -157,14 +196,29 @@ def test_another_layer_reuses_what_is_trained(tmp_path, checkpoint, monkeypatch)
 
 def test_two_runs_at_once_are_one_too_many(tmp_path, checkpoint, monkeypatch):
     features = make_features(tmp_path)
-    with FileLock(tmp_path / 'study.lock'), pytest.raises(UserError, match='Another run'):
+    with (
+        FileLock(tmp_path / 'study.lock'),
+        pytest.raises(UserError, match='Another run'),
+    ):
         study(features, checkpoint, monkeypatch=monkeypatch)
 
 
-@pytest.mark.parametrize('content', ['[' * 100_000, '{"steps": "10", "seeds": 8}', '\udcff'])
+@pytest.mark.parametrize(
+    'content', ['[' * 100_000, '{"steps": "10", "seeds": 8}', '\udcff']
+)
 def test_a_damaged_plan_is_made_anew(content, tmp_path, checkpoint):
     features = make_features(tmp_path)
-    words = ['e', 'd', '--block', checkpoint, '--steps', '10', '--variants', 'frozen', 'linear']
+    words = [
+        'e',
+        'd',
+        '--block',
+        checkpoint,
+        '--steps',
+        '10',
+        '--variants',
+        'frozen',
+        'linear',
+    ]
     plans = []
     for _ in range(2):
         with start_workers(features, 0) as run:
@@ -176,14 +230,18 @@ def test_a_damaged_plan_is_made_anew(content, tmp_path, checkpoint):
 
 def test_damaged_results_do_not_count(tmp_path):
     features = make_features(tmp_path)
-    (linear,) = (v for v in list_controls(CHANNELS, TOKENS, 16, 1000) if v.name == 'linear')
+    (linear,) = (
+        v for v in list_controls(CHANNELS, TOKENS, 16, 1000) if v.name == 'linear'
+    )
     job = Job(linear, 1e-2, 0, 10, 'test')
     Trainer(features).run(job)
     path = job.path(features)
     whole = json.loads(path.read_text())
     assert training.read_result(features, job) is not None
     texts = ['', '[' * 100_000, '[]', '5', '\udcff', path.read_text()[:40]]
-    fields = dict(correct=['zz', '', 'ff' * 999, 1, None], seconds=['1', None, -1, math.nan])
+    fields = dict(
+        correct=['zz', '', 'ff' * 999, 1, None], seconds=['1', None, -1, math.nan]
+    )
     for field, values in fields.items():
         texts += [json.dumps(whole | {field: value}) for value in values]
     for text in texts:
@@ -202,14 +260,27 @@ def test_the_work_folder_is_looked_at_before_anything_is_computed(
     (tmp_path / 'grid').mkdir()
     (tmp_path / 'grid/results.csv').write_text('of a grid')
     (tmp_path / 'used').mkdir()
-    words = ['encoder', 'data', '--block', checkpoint, '--cache', str(tmp_path / 'cache')]
-    cases = {'file': 'cannot be written to: File exists', 'grid': 'holds results.csv of another'}
+    words = [
+        'encoder',
+        'data',
+        '--block',
+        checkpoint,
+        '--cache',
+        str(tmp_path / 'cache'),
+    ]
+    cases = {
+        'file': 'cannot be written to: File exists',
+        'grid': 'holds results.csv of another',
+    }
     for name, match in cases.items():
         with pytest.raises(UserError, match=match):
             command.main([*words, '--work-dir', str(tmp_path / name)])
     with pytest.raises(UserError, match='--cache.* cannot be written to'):
         command.main([*words, '--cache', str(tmp_path / 'file')])
-    with sole_use(tmp_path / 'used/.lock'), pytest.raises(UserError, match='Another run works'):
+    with (
+        sole_use(tmp_path / 'used/.lock'),
+        pytest.raises(UserError, match='Another run works'),
+    ):
         command.main([*words, '--work-dir', str(tmp_path / 'used')])
     assert (tmp_path / 'grid/results.csv').read_text() == 'of a grid'
 
@@ -221,7 +292,9 @@ def test_a_folder_keeps_the_report_of_its_study(tmp_path):
     claim_folder(tmp_path, study)
     (tmp_path / 'report.html').touch()
     claim_folder(tmp_path, dict(study, data=f'{tmp_path}/'))
-    with pytest.raises(UserError, match='report of another study .encoder encoder, data'):
+    with pytest.raises(
+        UserError, match='report of another study .encoder encoder, data'
+    ):
         claim_folder(tmp_path, dict(study, data='others'))
     (tmp_path / OWNER).unlink()  # as before there was such a file
     (tmp_path / 'results.csv').touch()
@@ -240,7 +313,9 @@ def test_the_page_escapes_names(tmp_path, checkpoint, monkeypatch):
     study(make_features(tmp_path), checkpoint, monkeypatch=monkeypatch)
     page = (tmp_path / 'out/report.html').read_text()
     assert '&lt;encoder&gt; on data' in page and '<encoder>' not in page
-    assert 'src="data:image/png;base64,' in page and 'http' not in page.split('<pre>')[0]
+    assert (
+        'src="data:image/png;base64,' in page and 'http' not in page.split('<pre>')[0]
+    )
 
 
 def test_controls_have_the_size_they_are_named_for():

@@ -11,7 +11,8 @@ from lm4ve.probing.verdict import compare, conclude
 
 CONTROLS = ('linear', 'random', 'mlp')
 VARIANTS = {
-    name: Variant(name, name, f'the {name}') for name in ('frozen', 'linear', 'random', 'formal')
+    name: Variant(name, name, f'the {name}')
+    for name in ('frozen', 'linear', 'random', 'formal')
 }
 
 
@@ -24,8 +25,8 @@ def quick_correction(monkeypatch):
 def simulate(rng, gain: float):
     """Six trainings, right on 200 pictures with a probability that varies by all three.
 
-    Over all pictures and seeds that there could be, its mean is 0.7 for 'frozen', and ``gain``
-    points less for controls; the test pictures are a draw of them.
+    Over all pictures and seeds that there could be, its mean is 0.7 for 'frozen', and
+    ``gain`` points less for controls; the test pictures are a draw of them.
     """
     ease, found = rng.uniform(-0.1, 0.1, 200), {}
     for name in ('frozen', *CONTROLS):
@@ -55,10 +56,14 @@ def test_a_gain_of_the_margin_is_rarely_called_equal():
     rng = np.random.default_rng(0)
     equal = 0
     for _ in range(200):
-        seeds = rng.normal(1.0, 0.5, 8).round(2)  # points, that 10,000 pictures can show
+        seeds = rng.normal(1.0, 0.5, 8).round(
+            2
+        )  # points, that 10,000 pictures can show
         base = np.arange(10_000) < 5_000
         frozen = np.stack([np.arange(10_000) < 5_000 + round(100 * s) for s in seeds])
-        one = compare({'frozen': frozen, 'linear': np.stack([base] * 8)}, ['frozen'], 1.0)
+        one = compare(
+            {'frozen': frozen, 'linear': np.stack([base] * 8)}, ['frozen'], 1.0
+        )
         equal += one[0].verdict == 'equal'
     assert equal / 200 <= 0.08
 
@@ -68,9 +73,14 @@ def test_numbers_are_scipys():
     found = compare(correct, ['frozen'], 1.0)
     for one, name in zip(found, CONTROLS, strict=True):
         gain = 100.0 * correct['frozen'] - 100.0 * correct[name]
-        over_seeds, over_pictures = (stats.ttest_1samp(gain.mean(axis), 0) for axis in (1, 0))
+        over_seeds, over_pictures = (
+            stats.ttest_1samp(gain.mean(axis), 0) for axis in (1, 0)
+        )
         assert one.seeds == pytest.approx(over_seeds.confidence_interval(0.95))
-        f, g = over_seeds.statistic**2, over_pictures.statistic**2  # Clark 1973, equation 15
+        f, g = (
+            over_seeds.statistic**2,
+            over_pictures.statistic**2,
+        )  # Clark 1973, equation 15
         freedom = (f + g) ** 2 / (f**2 / over_pictures.df + g**2 / over_seeds.df)
         p = stats.f.sf(f * g / (f + g), 1, freedom)
         assert one.p == pytest.approx(max(p, over_seeds.pvalue))
@@ -90,7 +100,9 @@ def test_needed_seeds_give_the_power():
     )
 
 
-@pytest.mark.parametrize('seeds, pictures, verdict', [(4, 500, 'equal'), (2, 8, 'few seeds')])
+@pytest.mark.parametrize(
+    'seeds, pictures, verdict', [(4, 500, 'equal'), (2, 8, 'few seeds')]
+)
 def test_equal_trainings_do_not_differ_unless_few(seeds, pictures, verdict):
     same = np.ones((seeds, pictures), bool)
     (one,) = compare({'frozen': same, 'linear': same}, ['frozen'], 1.0)
@@ -116,5 +128,9 @@ def test_the_sentence_says_what_follows(linear, random, formal, meaning):
 
     gains = dict(frozen=0, linear=linear, random=random, formal=formal)
     correct = {name: training(gain) for name, gain in gains.items() if gain is not None}
-    assert meaning in (text := conclude(compare(correct, ['frozen'], 1.0), VARIANTS, 1.0))
-    assert (linear <= 0) or 'better than the linear by 9 points (95 %: 7.2 to 10.8)' in text
+    assert meaning in (
+        text := conclude(compare(correct, ['frozen'], 1.0), VARIANTS, 1.0)
+    )
+    assert (
+        linear <= 0
+    ) or 'better than the linear by 9 points (95 %: 7.2 to 10.8)' in text

@@ -27,13 +27,17 @@ pytest.importorskip('mmpretrain')
 VIT = dict(type='VisionTransformer', img_size=16, patch_size=8)
 VIT['arch'] = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
 VIT['init_cfg'] = dict(type='Pretrained', checkpoint='/nowhere/vit.pth')
-RESNET = dict(type='ResNet', depth=18, stem_channels=4, base_channels=2, norm_cfg=dict(type='BN'))
+RESNET = dict(
+    type='ResNet', depth=18, stem_channels=4, base_channels=2, norm_cfg=dict(type='BN')
+)
 #: Where a block can be.
 PLACES = 'neck', 'necks', 'insert'
 
 
 def write_config(path: Path, checkpoint: str, place: str = 'neck', **block) -> Path:
-    cfg = Config(dict(custom_imports=dict(imports=['lm4ve']), default_scope='mmpretrain'))
+    cfg = Config(
+        dict(custom_imports=dict(imports=['lm4ve']), default_scope='mmpretrain')
+    )
     cfg.update(work_dir='/nowhere', load_from='/nowhere/start.pth')
     cfg.data_preprocessor = dict(num_classes=5, mean=[1.0] * 3, std=[2.0] * 3)
     steps = [dict(type='Resize', scale=(16, 16)), dict(type='PackInputs')]
@@ -76,8 +80,12 @@ def make(folder: Path, checkpoint: str, *flags, place: str = 'neck', **block):
     model = build(config)
     meta = dict(epoch=3, dataset_meta=dict(classes=list('abcde')), cfg='x')
     other = dict(ema_state_dict=model.state_dict(), optimizer=dict(state={}))
-    torch.save(dict(other, state_dict=model.state_dict(), meta=meta), folder / 'epoch_3.pth')
-    run_tool_here('make_release.py', config, folder / 'epoch_3.pth', folder / 'out', *flags)
+    torch.save(
+        dict(other, state_dict=model.state_dict(), meta=meta), folder / 'epoch_3.pth'
+    )
+    run_tool_here(
+        'make_release.py', config, folder / 'epoch_3.pth', folder / 'out', *flags
+    )
     return model, folder / 'out'
 
 
@@ -118,7 +126,9 @@ def test_a_release_computes_the_same_without_the_model(case, tmp_path, capsys):
     llm = write_huggingface(tmp_path / 'llm', block.pop('family', 'llama'))
     place, file = block.pop('place', 'neck'), llm / 'config.json'
     # As old files have it, and nothing reads it any more.
-    file.write_text(file.read_text().replace('{', '{"position_embedding_type": "absolute",', 1))
+    file.write_text(
+        file.read_text().replace('{', '{"position_embedding_type": "absolute",', 1)
+    )
     model, out = make(tmp_path, str(llm), place=place, **block)
     printed = capsys.readouterr().out
     assert f'{(out / "small.pth").stat().st_size / 1e6:.1f} MB' in printed
@@ -131,7 +141,9 @@ def test_a_release_computes_the_same_without_the_model(case, tmp_path, capsys):
         assert {k: cfg[k] for k in kept} == kept
         assert cfg.layers == ((0, 1) if 'layers' in block else (1,))
         assert released.neck.block.layer_indices == list(cfg.layers)
-    run_tool_here('make_release.py', out / 'small.py', out / 'small.pth', tmp_path / 'second')
+    run_tool_here(
+        'make_release.py', out / 'small.py', out / 'small.pth', tmp_path / 'second'
+    )
     assert_same(model, tmp_path / 'second')
 
 
@@ -188,7 +200,10 @@ def test_shipped_configs(name, tmp_path):
     """Configs that inherit a host's recipe, with scopes inside, flatten too."""
     llm = write_huggingface(tmp_path / 'llm', 'llama')
     place = 'backbone.neck' if 'head' in name else 'neck'
-    config, option = ROOT / f'configs/lm4ve/{name}.py', f'model.{place}.block.checkpoint'
+    config, option = (
+        ROOT / f'configs/lm4ve/{name}.py',
+        f'model.{place}.block.checkpoint',
+    )
     model = build(config, options={option: str(llm)})
     torch.save(dict(state_dict=model.state_dict()), tmp_path / 'a.pth')
     files = config, tmp_path / 'a.pth', tmp_path / 'out'
@@ -223,9 +238,15 @@ def project(tmp_path, monkeypatch):
 
 
 WRONG = {
-    'a file': ([CONFIG, CHECKPOINT, '--out', 'there.safetensors'], 'exists. Fix: --overwrite'),
+    'a file': (
+        [CONFIG, CHECKPOINT, '--out', 'there.safetensors'],
+        'exists. Fix: --overwrite',
+    ),
     'another block': ([CONFIG, f'{PLACE}/vit_mlp.pth'], 'llm_source'),
-    'a flag of another format': ([CONFIG, CHECKPOINT, '--with-block'], 'for safetensors'),
+    'a flag of another format': (
+        [CONFIG, CHECKPOINT, '--with-block'],
+        'for safetensors',
+    ),
 }
 
 
@@ -244,7 +265,9 @@ def test_a_file_that_differs_from_the_model_is_not_kept(project, monkeypatch):
         run = wrong(path)
         return lambda tensors: tuple(t + 1e-3 for t in run(tensors))
 
-    monkeypatch.setitem(exporting._WRITERS, 'torch-export', (formats.write_torch_export, load))
+    monkeypatch.setitem(
+        exporting._WRITERS, 'torch-export', (formats.write_torch_export, load)
+    )
     words = [CONFIG, CHECKPOINT, '--format', 'torch-export', '--out', 'made/model.pt2']
     with pytest.raises(UserError, match='differs from the model by .* at a batch of 1'):
         export.main(words)

@@ -36,7 +36,9 @@ def project(tmp_path_factory):
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(folder)
         monkeypatch.setenv('LM4VE_CACHE', str(folder / 'cache'))
-        write_runs(folder, 'vit_frozen', 'vit_mlp', 'videomae', 'pointbert', 'vectornet')
+        write_runs(
+            folder, 'vit_frozen', 'vit_mlp', 'videomae', 'pointbert', 'vectornet'
+        )
         tiny.write_models(folder, *HEADS)
         yield folder
 
@@ -63,15 +65,22 @@ def test_onnxruntime_computes_the_same_at_other_batch_sizes():
         torch.testing.assert_close(scores, torch.stack([s.pred_score for s in samples]))
     about = json.loads(session.get_modelmeta().custom_metadata_map['lm4ve'])
     assert about['version'] == __version__
-    for kind, held in (('inputs', session.get_inputs()), ('outputs', session.get_outputs())):
-        assert [(i['name'], i['shape']) for i in about[kind]] == [(i.name, i.shape) for i in held]
+    for kind, held in (
+        ('inputs', session.get_inputs()),
+        ('outputs', session.get_outputs()),
+    ):
+        assert [(i['name'], i['shape']) for i in about[kind]] == [
+            (i.name, i.shape) for i in held
+        ]
         assert all(i['shape'][0] == 'batch' for i in about[kind])
     assert about['blocks']['neck.block'] == {**model.neck.block.source, 'source': ANY}
     assert str(about).count('/') == 0  # no folder of the machine that it was made on
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', ['videomae', 'pointbert', 'vectornet', 'vqa', 'retrieval'])
+@pytest.mark.parametrize(
+    'name', ['videomae', 'pointbert', 'vectornet', 'vqa', 'retrieval']
+)
 def test_every_task_exports_a_file_equal_to_its_model(name):
     """The command compares the file with the path of a test, at batch sizes of its own."""
     program = torch.export.load(made(name, 'torch-export', '.pt2'))
@@ -92,7 +101,12 @@ def test_what_is_said_of_inputs_and_answers():
     assert image['inputs'][0]['shape'] == ['batch', 3, 8, 8]
     assert image['inputs'][0]['dtype'] == 'uint8'
     assert told('vqa')['answers'] == ['yes', 'no', 'red', 'blue', '2']
-    assert [i['shape'] for i in told('vectornet')['inputs']][0] == ['batch', 'agents', 20, 2]
+    assert [i['shape'] for i in told('vectornet')['inputs']][0] == [
+        'batch',
+        'agents',
+        20,
+        2,
+    ]
 
 
 @pytest.mark.parametrize('with_block', [True, False])
@@ -115,4 +129,6 @@ def test_weights_come_back_without_code(with_block):
         assert all(torch.equal(a.get_tensor(n), b.get_tensor(n)) for n in names)
     run_tool_here('test.py', config, out, '--work-dir', 'work')
     with pytest.raises(CheckpointError, match='MLPBlock'):
-        visualize.main([paths_of('vit_mlp')[0], out, '--indices', '0', '--out-dir', 'drawn'])
+        visualize.main(
+            [paths_of('vit_mlp')[0], out, '--indices', '0', '--out-dir', 'drawn']
+        )

@@ -17,8 +17,8 @@ class RecordHook(Hook):
     """Write each step's loss (mean over ranks) and the final weights' hash.
 
     Args:
-        out (str): Folder; each rank writes ``rank<r>.json`` at the end, and the first one a
-            line of ``steps.txt`` at each step: its number and its loss.
+        out (str): Folder; each rank writes ``rank<r>.json`` at the end, and the first
+            one a line of ``steps.txt`` at each step: its number and its loss.
     """
 
     priority = 'LOWEST'
@@ -40,10 +40,14 @@ class RecordHook(Hook):
         from lm4ve.blocks import frozen_tensors
 
         model = getattr(runner.model, 'module', runner.model)  # which DDP wraps
-        tensors = dict(trained=dict(model.named_parameters()), frozen=frozen_tensors(model))
+        tensors = dict(
+            trained=dict(model.named_parameters()), frozen=frozen_tensors(model)
+        )
         found = dict(losses=self.losses)
         for kind, named in tensors.items():
-            found[kind] = joblib.hash({name: t.detach().numpy() for name, t in named.items()})
+            found[kind] = joblib.hash(
+                {name: t.detach().numpy() for name, t in named.items()}
+            )
         (self.out / f'rank{get_rank()}.json').write_text(json.dumps(found))
 
 

@@ -66,7 +66,9 @@ def save_pretrained_writes_whole_tensors(folder: Path, block: dict) -> None:
         dist.barrier()
         encoder = Encoder()
         if freeze:
-            whole = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
+            whole = get_model_state_dict(
+                model, options=StateDictOptions(full_state_dict=True)
+            )
             own = {k: v for k, v in whole.items() if k.startswith('blocks')}
             encoder.load_state_dict(own, strict=False)
         loaded = lm4ve.from_pretrained(encoder, folder / str(freeze))
@@ -76,12 +78,22 @@ def save_pretrained_writes_whole_tensors(folder: Path, block: dict) -> None:
 def check_leaves_the_model_as_it_was(folder: Path, block: dict) -> None:
     model = split(0, block).eval()
     model(batch()).square().sum().backward()
-    before = {n: p.grad.full_tensor() for n, p in model.named_parameters() if p.grad is not None}
+    before = {
+        n: p.grad.full_tensor()
+        for n, p in model.named_parameters()
+        if p.grad is not None
+    }
     lm4ve.check(model, batch())
-    after = {n: p.grad.full_tensor() for n, p in model.named_parameters() if p.grad is not None}
+    after = {
+        n: p.grad.full_tensor()
+        for n, p in model.named_parameters()
+        if p.grad is not None
+    }
     assert before and before.keys() == after.keys() and not model.training
     assert all(torch.equal(before[name], after[name]) for name in before)
-    model.named.register_forward_hook(lambda module, args, out: dict(features=args[0] * 0))
+    model.named.register_forward_hook(
+        lambda module, args, out: dict(features=args[0] * 0)
+    )
     model.pair.register_forward_hook(lambda module, args, out: (out[0].detach(), 0))
     try:
         lm4ve.check(model, batch())

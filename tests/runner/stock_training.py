@@ -1,8 +1,8 @@
 """Train as people do who have MMEngine alone: ``python stock_training.py FOLDER``.
 
-It writes ``FOLDER/<schedule>/epoch_2.pth`` for every kind of state that MMEngine's schedules have,
-with an average of the weights, a best score of numpy's and metadata of nested dicts and arrays.
-Nothing here imports lm4ve, whose repairs would reach MMEngine.
+It writes ``FOLDER/<schedule>/epoch_2.pth`` for every kind of state that MMEngine's
+schedules have, with an average of the weights, a best score of numpy's and metadata of
+nested dicts and arrays. Nothing here imports lm4ve, whose repairs would reach MMEngine.
 """
 
 import sys
@@ -62,7 +62,9 @@ class StockMetric(BaseMetric):
 
 def config_of(folder: Path, schedule: str) -> Config:
     sampler = dict(type='DefaultSampler', shuffle=True)
-    dataset = dict(type='StockData', metainfo=dict(source=dict(year=2026, sizes=[1, 2])))
+    dataset = dict(
+        type='StockData', metainfo=dict(source=dict(year=2026, sizes=[1, 2]))
+    )
     loader = dict(dataset=dataset, batch_size=2, sampler=sampler)
     best = dict(type='CheckpointHook', save_best='toy/score', rule='greater')
     fields = dict(

@@ -1,7 +1,7 @@
 """Any field of a config may be wrong: a command trains, or says what is wrong in one line.
 
-Every field of some demo configs is changed by the kind of its value. A seed draws a few of these
-changes; ``MISTAKES=1000 pytest`` tries more.
+Every field of some demo configs is changed by the kind of its value. A seed draws a few
+of these changes; ``MISTAKES=1000 pytest`` tries more.
 """
 
 import contextlib
@@ -33,7 +33,14 @@ train_cfg.max_epochs=1 train_dataloader.dataset.indices=32 val_dataloader.datase
 log_level=ERROR
 """.split()
 #: What is not built in a training.
-LEFT_OUT = ('test_', 'tta_', 'custom_imports', 'work_dir', 'vis_backends', 'default_scope')
+LEFT_OUT = (
+    'test_',
+    'tta_',
+    'custom_imports',
+    'work_dir',
+    'vis_backends',
+    'default_scope',
+)
 WORDS = {
     bool: ['abc', 'None'],
     int: ['abc', '-3', '(1,2)', 'None'],
@@ -69,7 +76,13 @@ def mistakes_of(name: str) -> list[str]:
 
 def train(words: list[str], monkeypatch) -> tuple[int, str]:
     """Run the command in this process; return its exit code and what it says of the error."""
-    for kept in (DefaultScope, MessageHub, MMLogger, Visualizer, *Visualizer.__subclasses__()):
+    for kept in (
+        DefaultScope,
+        MessageHub,
+        MMLogger,
+        Visualizer,
+        *Visualizer.__subclasses__(),
+    ):
         kept._instance_dict.clear()
     monkeypatch.setattr(sys, 'argv', ['lm4ve train', *words])
     said = io.StringIO()
@@ -86,21 +99,38 @@ def test_any_wrong_field_trains_or_is_one_line(name, tmp_path, monkeypatch):
     rows = mistakes_of(name)
     assert len(rows) > 200
     for row in random.Random(0).sample(rows, min(COUNT, len(rows))):
-        words = [str(CONFIGS / name), '--work-dir', str(tmp_path), '--cfg-options', *FEW, row]
+        words = [
+            str(CONFIGS / name),
+            '--work-dir',
+            str(tmp_path),
+            '--cfg-options',
+            *FEW,
+            row,
+        ]
         code, said = train(words, monkeypatch)
         field, value = parse_option(row)
         lines = [line for line in said.splitlines() if line.startswith('error: ')]
         assert code in (0, 2) and 'Traceback' not in said, row
-        assert len(lines) == (1 if code else 0) and (not code or said.endswith(lines[0])), row
+        assert len(lines) == (1 if code else 0) and (
+            not code or said.endswith(lines[0])
+        ), row
         if field.endswith('misspelt_key') and code:
             assert field in said and 'traceback' not in said, (row, said)
 
 
 @pytest.mark.parametrize('name', DEMOS)
-def test_text_for_any_number_of_a_core_field_names_the_field(name, tmp_path, monkeypatch):
+def test_text_for_any_number_of_a_core_field_names_the_field(
+    name, tmp_path, monkeypatch
+):
     core = ('train_cfg.', 'optim_wrapper.optimizer.', 'param_scheduler.', 'model.neck.')
-    rows = [row for row in mistakes_of(name) if row.startswith(core) and row.endswith('=abc')]
-    numbers = [row for row in rows if row.partition('=')[0].rpartition('.')[2] not in ('type',)]
+    rows = [
+        row
+        for row in mistakes_of(name)
+        if row.startswith(core) and row.endswith('=abc')
+    ]
+    numbers = [
+        row for row in rows if row.partition('=')[0].rpartition('.')[2] not in ('type',)
+    ]
     for row in random.Random(1).sample(numbers, 4):
         words = [str(CONFIGS / name), '--work-dir', str(tmp_path), '--cfg-options', row]
         code, said = train(words, monkeypatch)

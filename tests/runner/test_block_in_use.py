@@ -18,7 +18,9 @@ def train(folder: Path, model, optim: dict | None = None, **fields) -> Runner:
     data = [dict(inputs=torch.randn(5, 16)) for _ in range(4)]
     fields['optim_wrapper'] = {'optimizer': dict(type='SGD', lr=0.01), **(optim or {})}
     fields['custom_hooks'] = [dict(type='lm4ve.BlockInUseHook')]
-    runner = make_runner(folder, model, data, 2, collate_fn=dict(type='default_collate'), **fields)
+    runner = make_runner(
+        folder, model, data, 2, collate_fn=dict(type='default_collate'), **fields
+    )
     runner.train()
     return runner
 
@@ -29,7 +31,9 @@ def warnings(monkeypatch):
     return record_logs(monkeypatch, 'lm4ve.runner.hooks', 'lm4ve.necks.usage')
 
 
-@pytest.mark.parametrize('uses, said', [('never', 'did not run'), ('drops', 'not reach the loss')])
+@pytest.mark.parametrize(
+    'uses, said', [('never', 'did not run'), ('drops', 'not reach the loss')]
+)
 @pytest.mark.parametrize('optim', [{}, dict(accumulative_counts=4)], ids=str)
 def test_nothing_is_saved_of_a_training_without_the_block(tmp_path, uses, said, optim):
     with pytest.raises(UserError, match=f'model.neck.*{said}'):
@@ -89,24 +93,31 @@ POOLS = dict(out_type='avg_featmap'), dict(out_type='query', queries=dict(max=Tr
 def test_a_mean_over_class_tokens_is_a_warning(tmp_path, warnings, extra, count, pools):
     options = dict(pools, num_extra_tokens=extra)
     train(tmp_path, WithBackbone(TokensFirst(16, 16), **options))
-    assert len(warnings) == count and all('neck.num_extra_tokens=1' in s for s in warnings)
+    assert len(warnings) == count and all(
+        'neck.num_extra_tokens=1' in s for s in warnings
+    )
 
 
 def test_a_host_that_needs_a_map_takes_no_queries(tmp_path):
     model = Host(**POOLS[1])
     model.decode_head = torch.nn.Identity()
     with pytest.raises(
-        UserError, match="model.neck.out_type='query' gives a vector, but Host reads a map"
+        UserError,
+        match="model.neck.out_type='query' gives a vector, but Host reads a map",
     ):
         train(tmp_path, model)
 
 
 def test_class_tokens_are_not_drawn(tmp_path):
     def drawing(extra):
-        return WithBackbone(TokensFirst(16, 16), train_queries=0.5, num_extra_tokens=extra)
+        return WithBackbone(
+            TokensFirst(16, 16), train_queries=0.5, num_extra_tokens=extra
+        )
 
     train(tmp_path / 'all', drawing(1))
-    with pytest.raises(UserError, match='draws from the first 1 tokens.*num_extra_tokens=1'):
+    with pytest.raises(
+        UserError, match='draws from the first 1 tokens.*num_extra_tokens=1'
+    ):
         train(tmp_path / 'mixed', drawing(0))
 
 
@@ -114,7 +125,9 @@ def test_unmatched_custom_keys_are_a_warning(tmp_path, warnings):
     keys = {'stem.bias': dict(lr_mult=2.0), 'cls_tokn': dict(decay_mult=0.0)}
     cfg = dict(optim_wrapper=dict(paramwise_cfg=dict(custom_keys=keys)))
     train(tmp_path, Host(), cfg=cfg)
-    assert len(warnings) == 1 and 'cls_tokn' in warnings[0] and 'stem' not in warnings[0]
+    assert (
+        len(warnings) == 1 and 'cls_tokn' in warnings[0] and 'stem' not in warnings[0]
+    )
 
 
 class BuildsNoNeck(Host):
@@ -128,7 +141,11 @@ class BuildsNoNeck(Host):
 
 def test_a_neck_that_the_host_has_not_built_is_named_before_training(tmp_path):
     with pytest.raises(UserError, match=r'model.neck of the config: BuildsNoNeck'):
-        train(tmp_path, BuildsNoNeck(), cfg=dict(model=dict(type='BuildsNoNeck', neck=NECK)))
+        train(
+            tmp_path,
+            BuildsNoNeck(),
+            cfg=dict(model=dict(type='BuildsNoNeck', neck=NECK)),
+        )
 
 
 GCN = dict(
@@ -140,8 +157,14 @@ GCN = dict(
 
 HOSTS = [
     (GCN, 'RecognizerGCN never calls its neck'),
-    (dict(type='mmpretrain.HuggingFaceClassifier', model_name='a'), 'Classifier builds no neck'),
-    (dict(type='mmpretrain.TimmClassifier', model_name='resnet18'), 'Classifier builds no neck'),
+    (
+        dict(type='mmpretrain.HuggingFaceClassifier', model_name='a'),
+        'Classifier builds no neck',
+    ),
+    (
+        dict(type='mmpretrain.TimmClassifier', model_name='resnet18'),
+        'Classifier builds no neck',
+    ),
 ]
 
 
@@ -189,7 +212,9 @@ def test_nan_stops_training_unsaved(tmp_path, only_gradient, words):
     assert torch.isfinite(state['weight']).all()
 
 
-@pytest.mark.parametrize('tolerate, only_gradient', [(-1, False), (2, False), (-1, True)])
+@pytest.mark.parametrize(
+    'tolerate, only_gradient', [(-1, False), (2, False), (-1, True)]
+)
 def test_tolerated_losses_train_on(tmp_path, tolerate, only_gradient):
     diverge(tmp_path, only_gradient, tolerate=tolerate)
     assert (tmp_path / 'iter_4.pth').exists()

@@ -10,7 +10,10 @@ from lm4ve.runner.flags import CONFIG, build_parser
 
 RESIZE = dict(type='Resize', scale=8)
 DICTS = {
-    '[dict(type=Resize, scale=8), dict(type=PackInputs)]': [RESIZE, dict(type='PackInputs')],
+    '[dict(type=Resize, scale=8), dict(type=PackInputs)]': [
+        RESIZE,
+        dict(type='PackInputs'),
+    ],
     "[dict(type='Resize',scale=8)]": [RESIZE],
     '{"type": "Resize", "scale": 8}': RESIZE,
     "'dict(type=Resize, scale=8)'": RESIZE,
@@ -60,5 +63,7 @@ def test_flag_may_be_repeated():
 
 def test_dict_takes_the_place_of_a_name():
     cfg = Config(dict(model=dict(backbone=dict(arch='deit-small', depth=[2]))))
-    merge_options(cfg, {'model.backbone.arch': dict(embed_dims=48), 'model.backbone.depth': {}})
+    merge_options(
+        cfg, {'model.backbone.arch': dict(embed_dims=48), 'model.backbone.depth': {}}
+    )
     assert cfg.model.backbone == dict(arch=dict(embed_dims=48), depth={})

@@ -57,7 +57,9 @@ READERS = {
 
 
 @pytest.mark.parametrize('reader', ['tools', 'MMEngine'])
-@pytest.mark.parametrize('module', [None, b'numpy._core.multiarray', b'numpy.core.multiarray'])
+@pytest.mark.parametrize(
+    'module', [None, b'numpy._core.multiarray', b'numpy.core.multiarray']
+)
 def test_numpy_numbers_become_plain(path, reader, module):
     # Point-BERT's pre-training files hold such scores, written with numpy 1 or 2.
     values = [np.float64(0.5), np.float32(2), np.int64(-3), np.uint8(7), np.bool_(True)]
@@ -91,7 +93,9 @@ UNSAFE = {
 @pytest.mark.parametrize('unsafe', UNSAFE.values(), ids=UNSAFE)
 def test_unsafe_pickles_are_refused(path, reader, unsafe):
     torch.save(dict(a=unsafe()), path)
-    with pytest.raises(CheckpointError, match=r"a\.pth' was not loaded: .* could run code"):
+    with pytest.raises(
+        CheckpointError, match=r"a\.pth' was not loaded: .* could run code"
+    ):
         reader(path)
 
 
@@ -118,10 +122,14 @@ def test_broken_files_are_refused_without_their_bytes(path, reader, write, words
     write(path)
     with pytest.raises(CheckpointError, match=f"'{path}' .*{words}") as e:
         reader(path)
-    assert 'root' not in str(e.value).replace(str(path), '') and '\n' not in str(e.value)
+    assert 'root' not in str(e.value).replace(str(path), '') and '\n' not in str(
+        e.value
+    )
 
 
-@pytest.mark.parametrize('content', [[1], dict(epoch=1), dict(state_dict={0: torch.ones(2)})])
+@pytest.mark.parametrize(
+    'content', [[1], dict(epoch=1), dict(state_dict={0: torch.ones(2)})]
+)
 def test_files_without_a_state_raise(path, content):
     torch.save(content, path)
     with pytest.raises(UserError, match='holds a list|no model state'):
@@ -159,7 +167,9 @@ def test_other_number_types_are_refused(change, load):
     before = ours[0].weight.detach().clone()
     state = model().state_dict()
     state['0.weight'] = change(state['0.weight'])
-    with pytest.raises(CheckpointError, match=r"'a.pth' has tensors of other types: 0.weight"):
+    with pytest.raises(
+        CheckpointError, match=r"'a.pth' has tensors of other types: 0.weight"
+    ):
         load(ours, state, "'a.pth'")
     assert torch.equal(ours[0].weight, before)
 
@@ -191,7 +201,9 @@ def test_weights_that_are_not_finite_are_refused_by_name(load, change, dtype):
     words = r"'a\.pth' has weights that are NaN or infinite, in 1 tensors: 1\.weight\. Fix: "
     with pytest.raises(CheckpointError, match=words):
         load(ours, state, "'a.pth'")
-    assert all(torch.equal(value, before[name]) for name, value in ours.state_dict().items())
+    assert all(
+        torch.equal(value, before[name]) for name, value in ours.state_dict().items()
+    )
 
 
 class Masked(nn.Module):

@@ -30,7 +30,9 @@ class Toy(BaseModel):
 
     def __init__(self) -> None:
         values = dict(Linear=0.5, LlamaRMSNorm=9.0).items()
-        super().__init__(init_cfg=[dict(type='Constant', layer=k, val=v) for k, v in values])
+        super().__init__(
+            init_cfg=[dict(type='Constant', layer=k, val=v) for k, v in values]
+        )
         self.stem = torch.nn.Linear(4, 8)
         self.neck = MODELS.build(neck(8, out_type='avg_featmap'))
 
@@ -42,7 +44,9 @@ class Toy(BaseModel):
 DATA = [dict(inputs=torch.randn(3, 4)) for _ in range(8)]
 
 
-def make_runner(work_dir: Path, epochs=2, plain=True, model=None, hooks=(), **kwargs) -> Runner:
+def make_runner(
+    work_dir: Path, epochs=2, plain=True, model=None, hooks=(), **kwargs
+) -> Runner:
     default_hooks = dict(checkpoint=dict(CHECKPOINT, by_epoch=True, max_keep_ckpts=2))
     default_hooks['logger'] = dict(type='LoggerHook', interval=1)
     if plain:
@@ -73,7 +77,12 @@ def test_checkpoints_and_averages_omit_frozen_weights(tmp_path, update_buffers):
     twins, after = frozen_tensors(average_of(runner)), frozen_tensors(model)
     assert before and all(torch.equal(v, before[k]) for k, v in after.items())
     assert all(v.data_ptr() == twins[k].data_ptr() for k, v in after.items())
-    linears = ('stem.weight', 'stem.bias', 'neck.mapper_in.weight', 'neck.mapper_out.weight')
+    linears = (
+        'stem.weight',
+        'stem.bias',
+        'neck.mapper_in.weight',
+        'neck.mapper_out.weight',
+    )
     names = {*linears, 'neck.norm.weight', 'neck.norm.bias', f'neck.block.{SOURCE_KEY}'}
     checkpoint = load(tmp_path / 'epoch_2.pth')
     assert set(checkpoint['state_dict']) == names
@@ -87,7 +96,9 @@ def test_checkpoints_resume_with_history(tmp_path, plain):
     runner.train()
     assert runner.epoch == 2
     history = runner.message_hub.log_scalars['train/loss']
-    assert isinstance(history, HistoryBuffer) and (not plain or len(history.data[0]) == 4)
+    assert isinstance(history, HistoryBuffer) and (
+        not plain or len(history.data[0]) == 4
+    )
 
 
 def test_kept_ema_stores_raw_weights(tmp_path):
@@ -96,7 +107,9 @@ def test_kept_ema_stores_raw_weights(tmp_path):
     checkpoint = load(tmp_path / 'epoch_2.pth')
     raw = checkpoint['state_dict']['stem.weight']
     average = checkpoint['ema_state_dict']['module.stem.weight']
-    assert torch.equal(raw, model.stem.weight.detach()) and not torch.equal(raw, average)
+    assert torch.equal(raw, model.stem.weight.detach()) and not torch.equal(
+        raw, average
+    )
     resumed = make_runner(tmp_path, hooks=[kept], resume=True)
     resumed.train()  # without a step, since all epochs are done
     assert torch.equal(average_of(resumed).stem.weight, average)
@@ -130,8 +143,13 @@ def test_old_checkpoints_are_deleted_last(tmp_path, monkeypatch):
     monkeypatch.setattr(os, 'remove', spy)
     make_runner(tmp_path, epochs=2).train()
     make_runner(tmp_path, epochs=4, resume=True).train()
-    assert seen == [[f'epoch_{i}.pth' for i in three] for three in ((1, 2, 3), (2, 3, 4))]
-    assert sorted(p.name for p in tmp_path.glob('*.pth')) == ['epoch_3.pth', 'epoch_4.pth']
+    assert seen == [
+        [f'epoch_{i}.pth' for i in three] for three in ((1, 2, 3), (2, 3, 4))
+    ]
+    assert sorted(p.name for p in tmp_path.glob('*.pth')) == [
+        'epoch_3.pth',
+        'epoch_4.pth',
+    ]
 
 
 class Pair(NamedTuple):
@@ -160,7 +178,9 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, way):
     partial = options.pop('allow_partial', False)
     whole = dict(type='lm4ve.WholeCheckpointHook', allow_partial=partial)
     runner = make_runner(tmp_path, epochs=2, hooks=[whole], **options)
-    words = rf"The checkpoint '{path}' has weights that are NaN or infinite, .*: stem\.bias"
+    words = (
+        rf"The checkpoint '{path}' has weights that are NaN or infinite, .*: stem\.bias"
+    )
     with pytest.raises(CheckpointError, match=words):
         runner.train() if 'training' in way else runner.load_or_resume()
 
@@ -174,7 +194,9 @@ class Kind(IntEnum):
 def test_containers_are_stored_plain(tmp_path):
     counts = defaultdict(list, x=[np.float32(1.5)])
     checkpoint = dict(
-        message_hub=dict(log_scalars={}, runtime_info=dict(pair=Pair(np.int64(1), counts))),
+        message_hub=dict(
+            log_scalars={}, runtime_info=dict(pair=Pair(np.int64(1), counts))
+        ),
         meta=OrderedDict(sizes=(np.arange(2), {3}), kind=Kind.ONE, path=Path('a/b')),
         param_schedulers=[dict(pair=Pair(1, None), function=len)],
         a_hook_of_the_user=defaultdict(list, x=[frozenset({1}), torch.float16]),
@@ -194,7 +216,9 @@ def test_containers_are_stored_plain(tmp_path):
 
 def test_what_has_no_plain_form_is_saved_as_text_and_named(monkeypatch):
     warnings = []
-    monkeypatch.setattr('lm4ve.runner.hooks.print_log', lambda text, **_: warnings.append(text))
+    monkeypatch.setattr(
+        'lm4ve.runner.hooks.print_log', lambda text, **_: warnings.append(text)
+    )
     checkpoint = dict(meta=dict(when=datetime.date(2026, 1, 2)))
     PlainCheckpointHook().before_save_checkpoint(None, checkpoint)
     assert checkpoint == dict(meta=dict(when='2026-01-02'))

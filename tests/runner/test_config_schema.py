@@ -12,7 +12,9 @@ from tests.helpers.tasks import CONFIGS
 
 pytest.importorskip('mmpretrain')
 DEMO = CONFIGS / 'lm4ve/vit-demo_none_digits.py'
-LLAMA = dict(type='LLMBlock', pretrained=False, arch=dict(model_type='llama', hidden_size=8))
+LLAMA = dict(
+    type='LLMBlock', pretrained=False, arch=dict(model_type='llama', hidden_size=8)
+)
 
 
 def demo(options: dict | None = None) -> Config:
@@ -39,7 +41,9 @@ def test_misspelled_key_is_named_with_suggestion(field):
     cfg.model.neck = dict(type='LLMBlockNeck', in_channels=64, block=LLAMA)
     cfg.merge_from_dict({wrong: 1})
     right = field.rpartition('.')[2]
-    with pytest.raises(UserError, match=f"^{wrong} is not a known field. Did you mean.*'{right}'"):
+    with pytest.raises(
+        UserError, match=f"^{wrong} is not a known field. Did you mean.*'{right}'"
+    ):
         check_config(cfg)
     cfg.allow_new = [wrong]
     check_config(cfg)
@@ -55,7 +59,9 @@ TYPES = [
 @pytest.mark.parametrize('path, name, suggested', TYPES)
 def test_misspelled_type_is_named_with_suggestion(path, name, suggested):
     cfg = demo({f'{path}.type': name})
-    with pytest.raises(UserError, match=f"{path}.type='{name}' is not registered.*'{suggested}'"):
+    with pytest.raises(
+        UserError, match=f"{path}.type='{name}' is not registered.*'{suggested}'"
+    ):
         check_config(cfg)
 
 
@@ -70,7 +76,9 @@ def test_misspelled_field_of_config_is_named(name, tmp_path):
 
 
 def test_variables_of_config_files_are_no_fields(tmp_path):
-    (tmp_path / 'base.py').write_text('optim_wrappers = 8\ntrain_cfgs = 2\nmodels = 1\n')
+    (tmp_path / 'base.py').write_text(
+        'optim_wrappers = 8\ntrain_cfgs = 2\nmodels = 1\n'
+    )
     (tmp_path / 'a.py').write_text(
         "_base_ = './base.py'\n_custom_hook = 'mine'\nresumes = 3\n"
         'model = dict(w=_base_.optim_wrappers, d={{_base_.train_cfgs}}, h=resumes)\n'
@@ -80,7 +88,10 @@ def test_variables_of_config_files_are_no_fields(tmp_path):
 
 
 WITHOUT_EFFECT = [
-    ('optim_wraper.optimizer.lr', "^optim_wraper is not .*Did you mean 'optim_wrapper'"),
+    (
+        'optim_wraper.optimizer.lr',
+        "^optim_wraper is not .*Did you mean 'optim_wrapper'",
+    ),
     ('train_pipeline.0.scale', "'train_pipeline' is used up"),
 ]
 
@@ -89,7 +100,9 @@ WITHOUT_EFFECT = [
 def test_override_without_effect_raises(field, words):
     with pytest.raises(UserError, match=words):
         demo({field: 1})
-    cfg = demo({'allow_new.my_notes.lr': 0.1, 'compile': True, 'auto_scale_lr.enable': False})
+    cfg = demo(
+        {'allow_new.my_notes.lr': 0.1, 'compile': True, 'auto_scale_lr.enable': False}
+    )
     assert cfg.my_notes.lr == 0.1 and cfg['compile'] and not cfg.auto_scale_lr.enable
     check_config(cfg)
 
@@ -98,7 +111,11 @@ def test_override_without_effect_raises(field, words):
 def test_all_configs_and_their_dumps_pass(tmp_path):
     pytest.importorskip('mmaction')
     hosts = dict(segmentation='mmseg', detection='mmdet')  # which few have
-    left_out = {'_base_', 'ablations', *(k for k, host in hosts.items() if not find_spec(host))}
+    left_out = {
+        '_base_',
+        'ablations',
+        *(k for k, host in hosts.items() if not find_spec(host)),
+    }
     paths = [p for p in CONFIGS.rglob('*.py') if not left_out & {*p.parts}]
     assert len(paths) > 100
     for path in paths:
@@ -111,14 +128,19 @@ def test_all_configs_and_their_dumps_pass(tmp_path):
 def test_transforms_and_model_follow_image_size():
     crop = dict(type='CenterCrop', crop_size=224)
     resize = dict(type='Resize', scale=(224, 224))
-    fields = dict(model=dict(encoder=dict(image_size=224, depth=224)), val_cfg=dict(scale=224))
+    fields = dict(
+        model=dict(encoder=dict(image_size=224, depth=224)), val_cfg=dict(scale=224)
+    )
     fields['train_dataloader'] = dict(dataset=dict(datasets=[dict(pipeline=[crop])]))
     fields['test_pipeline'] = [dict(crop, crop_size=256), resize]
     cfg = Config(dict(fields, image_size=224))
     merge_options(cfg, dict(image_size=384))
     assert cfg.model.encoder == dict(image_size=384, depth=224)
     assert cfg.train_dataloader.dataset.datasets[0].pipeline[0].crop_size == 384
-    assert cfg.test_pipeline[0].crop_size == 256 and cfg.test_pipeline[1].scale == (384, 384)
+    assert cfg.test_pipeline[0].crop_size == 256 and cfg.test_pipeline[1].scale == (
+        384,
+        384,
+    )
     assert cfg.val_cfg.scale == 224
 
 
@@ -154,7 +176,9 @@ def test_training_that_ends_in_the_warmup_is_refused_with_a_fix(cosine):
 def test_schedule_that_ends_before_it_begins_is_refused():
     cfg = demo()
     cfg.param_scheduler = warm(end=10)
-    with pytest.raises(UserError, match='^param_scheduler.1.begin=20 must be below .*end=10'):
+    with pytest.raises(
+        UserError, match='^param_scheduler.1.begin=20 must be below .*end=10'
+    ):
         check_config(cfg)
 
 
@@ -193,7 +217,9 @@ def test_override_of_a_place_that_is_not_there_is_named(field):
         demo({field: WRONG_PLACES[field]})
 
 
-@pytest.mark.parametrize('field', ['optim_wrapper.optimizer.lr', 'param_scheduler.eta_max'])
+@pytest.mark.parametrize(
+    'field', ['optim_wrapper.optimizer.lr', 'param_scheduler.eta_max']
+)
 def test_rates_of_optimizer_and_one_cycle_follow_each_other(field):
     cfg = demo({field: 1e30})
     assert (cfg.optim_wrapper.optimizer.lr, cfg.param_scheduler.eta_max) == (1e30, 1e30)
@@ -215,10 +241,15 @@ def test_rate_that_one_cycle_replaces_is_refused(field):
     cfg = demo()
     cfg.optim_wrapper.constructor = 'Mine'
     cfg.merge_from_dict({field: RATES[field]})
-    with pytest.raises(UserError, match=f'{field}.*=.* has no effect: OneCycleLR.* Fix: '):
+    with pytest.raises(
+        UserError, match=f'{field}.*=.* has no effect: OneCycleLR.* Fix: '
+    ):
         check_config(cfg)
     # A schedule that begins later leaves the optimizer's rates to those before it.
-    cfg.param_scheduler = [dict(type='LinearLR', end=5), dict(cfg.param_scheduler, begin=5)]
+    cfg.param_scheduler = [
+        dict(type='LinearLR', end=5),
+        dict(cfg.param_scheduler, begin=5),
+    ]
     check_config(cfg)
 
 
@@ -242,7 +273,9 @@ def test_unreadable_config_is_named_with_reason(text, words, tmp_path, monkeypat
     (tmp_path / 'model.pth').write_bytes(b'weights')
     (tmp_path / 'below.py').write_text('a = 1\nb = = 2\n')
     (tmp_path / 'own.py').write_text(text)
-    with pytest.raises(UserError, match=f"^The config '.*own.py' cannot be read: .*{words}"):
+    with pytest.raises(
+        UserError, match=f"^The config '.*own.py' cannot be read: .*{words}"
+    ):
         read_config(tmp_path / 'own.py')
 
 

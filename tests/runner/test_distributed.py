@@ -100,13 +100,17 @@ def test_two_processes_equal_one_after_a_kill(tmp_path):
     assert again - float(mark.read_text()) < 120
     resumed = recorded(killed.parent)
     assert len(resumed['losses']) == 5  # from the checkpoint of the third step
-    assert resumed['trained'] == first['trained'] and resumed['frozen'] == first['frozen']
+    assert (
+        resumed['trained'] == first['trained'] and resumed['frozen'] == first['frozen']
+    )
 
     metrics = two / 'metrics.json'
     flags = '--out', metrics, '--out-item', 'metrics'
     script('dist_test.sh', two / 'config.py', two / 'work/iter_8.pth', 2, *flags)
     files = (two / 'work').glob('*/vis_data/scalars.json')
-    rows = [json.loads(line) for path in files for line in path.read_text().splitlines()]
+    rows = [
+        json.loads(line) for path in files for line in path.read_text().splitlines()
+    ]
     (logged,) = [row['accuracy/top1'] for row in rows if 'accuracy/top1' in row]
     assert json.loads(metrics.read_text())['accuracy/top1'] == pytest.approx(logged)
 
@@ -117,7 +121,9 @@ def test_model_is_freed_before_process_group(monkeypatch, error):
     built, alive = [], []
     group = torch.distributed
     monkeypatch.setattr(group, 'is_initialized', lambda: True)
-    monkeypatch.setattr(group, 'destroy_process_group', lambda: alive.append(built[0]()))
+    monkeypatch.setattr(
+        group, 'destroy_process_group', lambda: alive.append(built[0]())
+    )
 
     def main() -> None:
         model = torch.nn.Linear(1, 1)

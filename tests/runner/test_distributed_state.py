@@ -9,7 +9,10 @@ import torch.distributed.checkpoint as dcp
 from mmengine.model import ExponentialMovingAverage, StochasticWeightAverage
 from mmengine.runner import load_checkpoint, save_checkpoint
 from mmengine.runner.checkpoint import get_state_dict
-from torch.distributed.checkpoint.state_dict import get_model_state_dict, set_model_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    get_model_state_dict,
+    set_model_state_dict,
+)
 
 from lm4ve.blocks.provenance import NECK_KEY, SOURCE_KEY
 from lm4ve.errors import CheckpointError
@@ -33,7 +36,9 @@ MODELS = {
 
 def make(options: dict, std: float = 0.4) -> Encoder:
     model = wrapped(**options)
-    necks = model.llm_neck if isinstance(options.get('after'), list) else [model.llm_neck]
+    necks = (
+        model.llm_neck if isinstance(options.get('after'), list) else [model.llm_neck]
+    )
     for neck in necks:
         loud(neck, std)
     return model
@@ -45,7 +50,9 @@ def test_distributed_checkpoints_hold_the_record(kind, tmp_path):
     model, other = make(options), make(options, 0.1)
     state = get_model_state_dict(model)
     records = [k for k in state if k.endswith(key)]
-    assert records and all(state[k].dtype == torch.uint8 and len(state[k]) for k in records)
+    assert records and all(
+        state[k].dtype == torch.uint8 and len(state[k]) for k in records
+    )
     dcp.save(state, checkpoint_id=tmp_path)
     found = get_model_state_dict(other)
     dcp.load(found, checkpoint_id=tmp_path)
@@ -72,7 +79,9 @@ def test_averages_with_buffers_keep_the_record(kind, average):
     for _ in range(3):
         averaged.update_parameters(model)
     state = averaged.module.state_dict()
-    torch.testing.assert_close({k: state[k] for k in expected}, expected, rtol=0, atol=0)
+    torch.testing.assert_close(
+        {k: state[k] for k in expected}, expected, rtol=0, atol=0
+    )
     make(options).load_state_dict(state)
 
 
@@ -98,7 +107,13 @@ def test_copies_of_a_model_have_records_of_their_own():
 
 def test_two_processes_split_save_load_and_check(tmp_path):
     words = ['python', ROOT / 'tests/runner/state_in_processes.py']
-    options = dict(env=environment(), text=True, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
-    jobs = [subprocess.Popen([*words, str(rank), tmp_path], **options) for rank in (0, 1)]
+    options = dict(
+        env=environment(), text=True, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+    )
+    jobs = [
+        subprocess.Popen([*words, str(rank), tmp_path], **options) for rank in (0, 1)
+    ]
     errors = [job.communicate(timeout=300)[1] for job in jobs]
-    assert [job.returncode for job in jobs] == [0, 0], '\n'.join(e[-2000:] for e in errors)
+    assert [job.returncode for job in jobs] == [0, 0], '\n'.join(
+        e[-2000:] for e in errors
+    )

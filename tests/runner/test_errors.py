@@ -28,18 +28,29 @@ pytest.importorskip('mmpretrain')
 
 
 def fail(fails, folder, option: str) -> str:
-    return fails('train.py', DEMO, '--work-dir', folder, '--cfg-options', *SHORT, *option.split())
+    return fails(
+        'train.py', DEMO, '--work-dir', folder, '--cfg-options', *SHORT, *option.split()
+    )
 
 
 OWN_ERROR = [
     ('runner_type=Runer', "Did you mean 'Runner'"),
     ('model.type=5', 'model.type=5 must be the name of a class'),
-    ('default_hooks.timer=5', r"default_hooks.timer=5 must be a dict, as the dict\(type='Iter"),
+    (
+        'default_hooks.timer=5',
+        r"default_hooks.timer=5 must be a dict, as the dict\(type='Iter",
+    ),
     ('env_cfg=None', 'env_cfg=None must be a dict'),
     ('train_cfg.max_epochs=0', 'train_cfg.max_epochs=0 must be at least 1'),
-    ('model.neck.block.checkpoint=./llama', "block.checkpoint='./llama' does not exist"),
+    (
+        'model.neck.block.checkpoint=./llama',
+        "block.checkpoint='./llama' does not exist",
+    ),
     ('model.neck.in_channels=32', 'Fix: set in_channels=64'),
-    ('model.head.num_classes=3', 'model.head.num_classes=3 is below the 10 classes of .* Fix: '),
+    (
+        'model.head.num_classes=3',
+        'model.head.num_classes=3 is below the 10 classes of .* Fix: ',
+    ),
     ('load_from=./nowhere/a.pth', "load_from='./nowhere/a.pth' does not exist"),
     (
         'train_cfg.val_interval=1 default_hooks.checkpoint.interval=9 '
@@ -53,14 +64,27 @@ OWN_ERROR = [
 @pytest.mark.parametrize('option, words', OWN_ERROR)
 def test_own_error_is_printed_as_it_is(tmp_path, option, words, fails):
     said = fail(fails, tmp_path, option)
-    assert re.search(words, said) and 'traceback' not in said and not list(tmp_path.glob('*.pth'))
+    assert (
+        re.search(words, said)
+        and 'traceback' not in said
+        and not list(tmp_path.glob('*.pth'))
+    )
 
 
 #: What a library says follows the path of the part that was being built.
 FOREIGN_ERROR = [
-    ('optim_wrapper.optimizer.eps=-1', 'optim_wrapper.optimizer: ValueError: Invalid epsilon'),
-    ('model.head.loss.mode=None', 'model.head.loss: AssertionError: LabelSmoothLoss supports'),
-    ('model.backbone.arch.embed_dims=63', r"RuntimeError: shape '\[256, 17, 3, 4, 15\]'"),
+    (
+        'optim_wrapper.optimizer.eps=-1',
+        'optim_wrapper.optimizer: ValueError: Invalid epsilon',
+    ),
+    (
+        'model.head.loss.mode=None',
+        'model.head.loss: AssertionError: LabelSmoothLoss supports',
+    ),
+    (
+        'model.backbone.arch.embed_dims=63',
+        r"RuntimeError: shape '\[256, 17, 3, 4, 15\]'",
+    ),
 ]
 
 
@@ -91,7 +115,9 @@ def test_signal_waits_for_the_checkpoint(tmp_path, capsys):
     with pytest.raises(SystemExit, match='143'):
         run_tool(runner.train)
     check_whole(tmp_path / 'iter_1.pth')
-    assert f'Saved: {tmp_path}/iter_1.pth' in capsys.readouterr().err and runner.iter == 0
+    assert (
+        f'Saved: {tmp_path}/iter_1.pth' in capsys.readouterr().err and runner.iter == 0
+    )
 
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
@@ -107,7 +133,9 @@ def heeds_ctrl_c():
 
 @pytest.mark.usefixtures('heeds_ctrl_c')
 @pytest.mark.parametrize('number', SIGNALS)
-def test_signal_ends_a_command_while_mmengine_formats_the_config(monkeypatch, capsys, number):
+def test_signal_ends_a_command_while_mmengine_formats_the_config(
+    monkeypatch, capsys, number
+):
     def stop(text: str, **_) -> tuple[str, bool]:
         os.kill(os.getpid(), number)
         return text, False
@@ -117,7 +145,8 @@ def test_signal_ends_a_command_while_mmengine_formats_the_config(monkeypatch, ca
         run_tool(lambda: Config(dict(a=1)).pretty_text)
     assert end.value.code == 128 + number
     assert (
-        capsys.readouterr().err.strip() == f'Stopped by {number.name}. Saved: nothing (--resume).'
+        capsys.readouterr().err.strip()
+        == f'Stopped by {number.name}. Saved: nothing (--resume).'
     )
 
 
@@ -162,7 +191,11 @@ def test_error_without_log_writes_temporary_file(monkeypatch, capsys):
         run_tool(main)
     line = capsys.readouterr().err.strip()
     log = Path(line.rpartition('(traceback: ')[2].rstrip(')'))
-    assert end.value.code == 2 and "KeyError: 'x'" in line and 'Traceback' in log.read_text()
+    assert (
+        end.value.code == 2
+        and "KeyError: 'x'" in line
+        and 'Traceback' in log.read_text()
+    )
     log.unlink()
 
 
@@ -219,7 +252,13 @@ def test_training_prints_short_start_and_epoch_lines(tmp_path, capsys):
     start = [i for i, line in enumerate(shown) if line.startswith('epoch ')][0]
     assert start <= 6
     said = '\n'.join(shown[:start])
-    for words in ('vit-demo_minilm_digits', '1,257 to train', '540 to validate', 'trained', 'log '):
+    for words in (
+        'vit-demo_minilm_digits',
+        '1,257 to train',
+        '540 to validate',
+        'trained',
+        'log ',
+    ):
         assert words in said
     first, second, saved = shown[start:]
     assert first.startswith('epoch 1/2  loss ') and 'accuracy' not in first
@@ -228,7 +267,12 @@ def test_training_prints_short_start_and_epoch_lines(tmp_path, capsys):
 
     (log,) = tmp_path.glob('*/*.log')
     text = log.read_text()
-    for words in ('System environment', 'Config:', 'after_train_iter', 'Epoch(train) [2]'):
+    for words in (
+        'System environment',
+        'Config:',
+        'after_train_iter',
+        'Epoch(train) [2]',
+    ):
         assert words in text
     assert str(log) in said
 

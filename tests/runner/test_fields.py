@@ -48,14 +48,34 @@ def segmentor(**fields):
 
 #: Builder, its arguments, and what the message begins with.
 MISSPELT = [
-    (neck, dict(queries=dict(learnd=1), out_type='query'), 'neck.queries.learnd', 'learned'),
+    (
+        neck,
+        dict(queries=dict(learnd=1), out_type='query'),
+        'neck.queries.learnd',
+        'learned',
+    ),
     (neck, dict(mapper=dict(deph=2)), 'neck.mapper.deph', 'depth'),
     (neck, dict(lora=dict(rr=2)), 'neck.lora.rr', 'r'),
     (neck, dict(branch=dict(scedule='cosine')), 'neck.branch.scedule', 'schedule'),
-    (neck, dict(train_queries=dict(fracton=0.5)), 'neck.train_queries.fracton', 'fraction'),
+    (
+        neck,
+        dict(train_queries=dict(fracton=0.5)),
+        'neck.train_queries.fracton',
+        'fraction',
+    ),
     (neck, dict(norm_cfg=dict(type='LN', epz=1e-6)), 'neck.norm_cfg.epz', 'eps'),
-    (neck, dict(norm_cfg=dict(type='GN', num_group=1)), 'neck.norm_cfg.num_group', 'num_groups'),
-    (block, dict(trainable='lora', lora=dict(dropot=0.1)), 'block.lora.dropot', 'dropout'),
+    (
+        neck,
+        dict(norm_cfg=dict(type='GN', num_group=1)),
+        'neck.norm_cfg.num_group',
+        'num_groups',
+    ),
+    (
+        block,
+        dict(trainable='lora', lora=dict(dropot=0.1)),
+        'block.lora.dropot',
+        'dropout',
+    ),
     (block, dict(causal=dict(sofft=0.5)), 'block.causal.sofft', 'soft'),
     (retrieval_head, dict(itm=dict(wieght=1.0)), 'model.head.itm.wieght', 'weight'),
     (
@@ -64,12 +84,19 @@ MISSPELT = [
         'model.head.contrastive.chanels',
         'channels',
     ),
-    (segmentor, dict(loss=dict(name='DiceCELoss', bach=True)), 'model.loss.bach', 'batch'),
+    (
+        segmentor,
+        dict(loss=dict(name='DiceCELoss', bach=True)),
+        'model.loss.bach',
+        'batch',
+    ),
     (segmentor, dict(loss=dict(name='DiceCELos')), 'model.loss.name', 'DiceCELoss'),
 ]
 
 
-@pytest.mark.parametrize('build, fields, path, right', MISSPELT, ids=[row[2] for row in MISSPELT])
+@pytest.mark.parametrize(
+    'build, fields, path, right', MISSPELT, ids=[row[2] for row in MISSPELT]
+)
 def test_misspelt_entry_of_a_dict_is_named_with_its_path(build, fields, path, right):
     with pytest.raises(UserError) as error:
         build(**fields)
@@ -87,7 +114,9 @@ class Fields:
 def test_fields_are_built_from_a_dict_with_defaults():
     assert build_from(Fields, dict(size=1), 'f') == Fields(1, 'a')
     assert build_from(Fields, dict(size=1), 'f', size=2, name='b') == Fields(1, 'b')
-    assert build_from(functools.partial(Fields, 3), dict(name='c'), 'f') == Fields(3, 'c')
+    assert build_from(functools.partial(Fields, 3), dict(name='c'), 'f') == Fields(
+        3, 'c'
+    )
     assert build_from(lambda **others: others, dict(x=1), 'f') == dict(x=1)
 
 
@@ -117,7 +146,10 @@ def test_no_check_offers_a_single_choice():
         for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
             if not isinstance(node, ast.keyword) or node.arg != 'choices':
                 continue
-            if isinstance(node.value, (ast.Tuple, ast.List)) and len(node.value.elts) == 1:
+            if (
+                isinstance(node.value, (ast.Tuple, ast.List))
+                and len(node.value.elts) == 1
+            ):
                 if not isinstance(node.value.elts[0], ast.Starred):
                     found.append(f'{path}:{node.value.lineno}')
     assert not found

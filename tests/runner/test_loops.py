@@ -9,7 +9,10 @@ from torch.utils.data import Dataset
 from lm4ve.errors import UserError
 from tests.runner.toy import make_runner
 
-LOOPS = [dict(type='lm4ve.EpochLoop', max_epochs=1), dict(type='lm4ve.IterLoop', max_iters=2)]
+LOOPS = [
+    dict(type='lm4ve.EpochLoop', max_epochs=1),
+    dict(type='lm4ve.IterLoop', max_iters=2),
+]
 
 
 class Model(BaseModel):
@@ -40,8 +43,16 @@ def runner(folder, count: int, train_cfg: dict, **loader):
 
 
 EMPTY = [
-    (3, dict(drop_last=True), 'nothing would train, since 3 samples .* Fix: .*batch_size=3'),
-    (0, dict(sampler=dict(type='DefaultSampler', shuffle=False)), 'dataset has no samples'),
+    (
+        3,
+        dict(drop_last=True),
+        'nothing would train, since 3 samples .* Fix: .*batch_size=3',
+    ),
+    (
+        0,
+        dict(sampler=dict(type='DefaultSampler', shuffle=False)),
+        'dataset has no samples',
+    ),
 ]
 
 

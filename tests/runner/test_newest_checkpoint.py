@@ -19,7 +19,9 @@ from tests.runner.test_checkpoint_hooks import make_runner
 def folder(tmp_path):
     """Three checkpoints and a pointer to the last."""
     for epoch in (1, 2, 3):
-        content = dict(meta=dict(epoch=epoch), message_hub={}, state_dict=dict(w=torch.ones(9000)))
+        content = dict(
+            meta=dict(epoch=epoch), message_hub={}, state_dict=dict(w=torch.ones(9000))
+        )
         torch.save(content, tmp_path / f'epoch_{epoch}.pth')
         os.utime(tmp_path / f'epoch_{epoch}.pth', (epoch, epoch))
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_3.pth'))
@@ -48,7 +50,9 @@ def test_damaged_checkpoint_is_skipped(folder, how):
     assert newest_checkpoint(folder) == (folder / 'epoch_1.pth', [])
 
 
-@pytest.mark.parametrize('text', ['', '\0' * 4, 'a' * 9000, 'a/\0epoch_3.pth', '\x1b[31m', None])
+@pytest.mark.parametrize(
+    'text', ['', '\0' * 4, 'a' * 9000, 'a/\0epoch_3.pth', '\x1b[31m', None]
+)
 def test_damaged_pointer_gives_newest_file(folder, text):
     (folder / 'last_checkpoint').unlink()
     if text is not None:
@@ -106,7 +110,9 @@ def test_only_abandoned_temporary_files_are_deleted(tmp_path):
     assert not dead.exists() and (tmp_path / 'epoch_1.pth').exists()
 
 
-@pytest.mark.parametrize('error, raised', [(OSError(5, 'I/O'), UserError), (KeyError(), KeyError)])
+@pytest.mark.parametrize(
+    'error, raised', [(OSError(5, 'I/O'), UserError), (KeyError(), KeyError)]
+)
 def test_failed_writing_leaves_the_old_file(tmp_path, monkeypatch, error, raised):
     path = tmp_path / 'file'
     write_atomically(b'old', path)

@@ -52,11 +52,17 @@ class Dropping(BaseModel):
     def __init__(self):
         super().__init__()
         self.net = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Dropout(0.5))
-        self.neck = LLMBlockNeck(6, dict(BLOCK, trainable='lora', lora=dict(r=2, dropout=0.5)))
+        self.neck = LLMBlockNeck(
+            6, dict(BLOCK, trainable='lora', lora=dict(r=2, dropout=0.5))
+        )
 
     def forward(self, inputs, mode='tensor'):
         out = self.neck(self.net(torch.stack(list(inputs)))[:, None]) * np.random.rand()
-        return dict(loss=(out - random.random()).square().mean()) if mode == 'loss' else out
+        return (
+            dict(loss=(out - random.random()).square().mean())
+            if mode == 'loss'
+            else out
+        )
 
 
 class Killed(Exception):
@@ -77,7 +83,9 @@ class KillHook(Hook):
             raise Killed
 
 
-def config(work_dir: Path, workers=0, loop=None, kill=None, interval=2, **changes) -> Config:
+def config(
+    work_dir: Path, workers=0, loop=None, kill=None, interval=2, **changes
+) -> Config:
     hooks = changes.pop('hooks', [dict(type='EMAHook', momentum=0.1)])
     sampler = dict(type=changes.pop('sampler', 'DefaultSampler'), shuffle=True)
     loader = dict(dataset=dict(type='Augmented'), batch_size=4, sampler=sampler)
@@ -86,11 +94,18 @@ def config(work_dir: Path, workers=0, loop=None, kill=None, interval=2, **change
     cfg = dict(
         model=dict(type='Dropping'),
         work_dir=str(work_dir),
-        train_dataloader=dict(loader, num_workers=workers, persistent_workers=workers > 0),
+        train_dataloader=dict(
+            loader, num_workers=workers, persistent_workers=workers > 0
+        ),
         train_cfg=loop or dict(by_epoch=True, max_epochs=EPOCHS),
         optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-2)),
-        param_scheduler=[warm, dict(type='CosineAnnealingLR', T_max=EPOCHS, by_epoch=True)],
-        default_hooks=dict(checkpoint=checkpoint, plain=dict(type='lm4ve.PlainCheckpointHook')),
+        param_scheduler=[
+            warm,
+            dict(type='CosineAnnealingLR', T_max=EPOCHS, by_epoch=True),
+        ],
+        default_hooks=dict(
+            checkpoint=checkpoint, plain=dict(type='lm4ve.PlainCheckpointHook')
+        ),
         custom_hooks=[*hooks, dict(type='KillHook', after=kill)],
         **dict(randomness=dict(seed=3), log_level='ERROR'),
         experiment_name=f'resume-{os.urandom(6).hex()}',
@@ -116,7 +131,9 @@ def cut_and_resume(folder: Path, kill=8, **options) -> None:
 
 def assert_equal_runs(folder: Path, steps=STEPS * EPOCHS) -> dict:
     """Compare weights, average, optimizer and schedule at the end of 'cut' and 'whole'."""
-    cut, whole = (state_of(folder / f'{name}/iter_{steps}.pth') for name in ('cut', 'whole'))
+    cut, whole = (
+        state_of(folder / f'{name}/iter_{steps}.pth') for name in ('cut', 'whole')
+    )
     assert is_same(cut, whole)
     return cut
 
@@ -129,7 +146,13 @@ KILLS = [((8,), 2, 0), ((6, 11), 5, 0), ((1, 4, 7, 10), 1, 0), ((9,), 3, 1)]
 def test_interrupted_run_equals_uninterrupted_run(tmp_path, kills, interval, workers):
     train(tmp_path / 'whole', interval=STEPS)
     for i, kill in enumerate(kills):
-        train(tmp_path / 'cut', kill=kill, interval=interval, workers=workers, resume=i > 0)
+        train(
+            tmp_path / 'cut',
+            kill=kill,
+            interval=interval,
+            workers=workers,
+            resume=i > 0,
+        )
     runner = train(tmp_path / 'cut', interval=interval, workers=workers, resume=True)
     assert runner.iter == STEPS * EPOCHS
     assert_equal_runs(tmp_path)
@@ -191,15 +214,22 @@ def test_changed_epoch_length_restarts_epoch_with_warning(tmp_path):
     cfg = config(tmp_path, resume=True)
     cfg.train_dataloader.update(batch_size=2, drop_last=True)
     (warning,) = warnings_of(cfg)
-    assert 'ended at iteration 8, outside epoch 2' in warning and '9 iterations now' in warning
+    assert (
+        'ended at iteration 8, outside epoch 2' in warning
+        and '9 iterations now' in warning
+    )
 
 
-@pytest.mark.parametrize('field, by_epoch', [('max_epochs', True), ('max_iters', False)])
+@pytest.mark.parametrize(
+    'field, by_epoch', [('max_epochs', True), ('max_iters', False)]
+)
 def test_resuming_finished_run_warns(tmp_path, field, by_epoch):
     loop = {'by_epoch': by_epoch, field: 1 if by_epoch else STEPS}
     assert not warnings_of(config(tmp_path, loop=loop, interval=STEPS))
     warning, *_ = warnings_of(config(tmp_path, loop=loop, interval=STEPS, resume=True))
-    assert 'Nothing is left to train' in warning and f'larger train_cfg.{field}' in warning
+    assert (
+        'Nothing is left to train' in warning and f'larger train_cfg.{field}' in warning
+    )
 
 
 def test_ignored_new_schedule_warns(tmp_path):
@@ -212,7 +242,9 @@ def test_ignored_new_schedule_warns(tmp_path):
 
 
 def test_training_beyond_a_schedule_is_refused(tmp_path):
-    cycle = dict(type='OneCycleLR', eta_max=1e-3, total_steps=1, convert_to_iter_based=True)
+    cycle = dict(
+        type='OneCycleLR', eta_max=1e-3, total_steps=1, convert_to_iter_based=True
+    )
     with pytest.raises(UserError, match='total_steps=5 must be at least 15'):
         train(tmp_path, interval=STEPS, param_scheduler=cycle)
 
@@ -228,6 +260,8 @@ def test_flexible_runner_resumes_bit_equal(tmp_path, hook):
     """With an average too, which MMEngine's hook makes after this runner has loaded."""
     hooks = [dict(type=hook, momentum=0.1)] if hook else []
     strategy = dict(type='SingleDeviceStrategy')
-    options = dict(runner_type='FlexibleRunner', strategy=strategy, env_cfg=dict(), hooks=hooks)
+    options = dict(
+        runner_type='FlexibleRunner', strategy=strategy, env_cfg=dict(), hooks=hooks
+    )
     cut_and_resume(tmp_path, **options)
     assert ('ema_state_dict' in assert_equal_runs(tmp_path)) == bool(hook)

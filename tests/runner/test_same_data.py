@@ -51,7 +51,9 @@ def runner_of(folder, trained=None, tested=None, score=0.0, **changes):
     loader |= dict(sampler=dict(type='DefaultSampler', shuffle=False))
     kinds = 'lm4ve.PlainCheckpointHook', 'lm4ve.WholeCheckpointHook'
     hooks = dict({kind: dict(type=kind) for kind in kinds}, checkpoint=toy.CHECKPOINT)
-    fields = dict(test_dataloader=loader, test_cfg={}, test_evaluator=metric, default_hooks=hooks)
+    fields = dict(
+        test_dataloader=loader, test_cfg={}, test_evaluator=metric, default_hooks=hooks
+    )
     return toy.make_runner(folder, Classifier(), trained, 2, **fields, **changes)
 
 
@@ -68,12 +70,18 @@ TESTED = [
 @pytest.mark.parametrize('loads', [True, False])
 @pytest.mark.parametrize('tested, shifted', TESTED)
 def test_classes_of_other_labels_are_refused(tested, shifted, loads, tmp_path):
-    runner = runner_of(tmp_path, Samples(CLASSES), Samples(tested, gt_label=torch.tensor([0])))
+    runner = runner_of(
+        tmp_path, Samples(CLASSES), Samples(tested, gt_label=torch.tensor([0]))
+    )
     runner.train()
     if loads:
         start = dict(load_from=str(tmp_path / 'iter_1.pth'))
         runner = runner_of(tmp_path, Samples(), Samples(tested), **start)
-    with pytest.raises(UserError, match='label . is') if shifted else contextlib.nullcontext():
+    with (
+        pytest.raises(UserError, match='label . is')
+        if shifted
+        else contextlib.nullcontext()
+    ):
         runner.test()
 
 
@@ -97,15 +105,21 @@ TRUTHS = [
 @pytest.mark.parametrize('fields, score, refused', TRUTHS)
 def test_truth_that_the_model_cannot_give_is_refused(fields, score, refused, tmp_path):
     runner = runner_of(tmp_path, Samples(), Samples(**fields), score)
-    with pytest.raises(UserError, match=refused) if refused else contextlib.nullcontext():
+    with (
+        pytest.raises(UserError, match=refused) if refused else contextlib.nullcontext()
+    ):
         assert runner.test()
 
 
 def test_other_versions_of_pixel_libraries_are_warned_of(tmp_path, monkeypatch, capsys):
     runner_of(tmp_path, Samples(), Samples()).train()
-    stored = torch.load(tmp_path / 'iter_1.pth', weights_only=True)['meta'][same_data.VERSIONS]
+    stored = torch.load(tmp_path / 'iter_1.pth', weights_only=True)['meta'][
+        same_data.VERSIONS
+    ]
     assert stored == same_data.pixel_versions() and 'pillow' in stored
-    monkeypatch.setattr(same_data, 'version', lambda name: '0.1' if name == 'pillow' else '1')
+    monkeypatch.setattr(
+        same_data, 'version', lambda name: '0.1' if name == 'pillow' else '1'
+    )
     assert same_data.changed_versions(dict(pillow='0.1', other='3')) == ''
     assert 'pillow 12 (here 0.1)' in same_data.changed_versions(dict(pillow='12'))
     start = dict(load_from=str(tmp_path / 'iter_1.pth'), log_level='WARNING')

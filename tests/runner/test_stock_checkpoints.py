@@ -65,7 +65,9 @@ def test_files_of_stock_mmengine_load_with_all_they_hold(stock, read, schedule):
 
 
 @pytest.mark.parametrize('schedule', stock_training.SCHEDULES)
-@pytest.mark.parametrize('build', [Runner.from_cfg, build_runner], ids=['stock', 'ours'])
+@pytest.mark.parametrize(
+    'build', [Runner.from_cfg, build_runner], ids=['stock', 'ours']
+)
 def test_a_training_of_stock_mmengine_goes_on(stock, tmp_path, build, schedule):
     cfg = stock_training.config_of(tmp_path, schedule)
     cfg.resume, cfg.load_from = True, str(stock / schedule / 'epoch_2.pth')
@@ -95,12 +97,16 @@ NAMESPACE = argparse.Namespace()
 HOSTILE = {
     'the globals of a method': lambda: attribute(HistoryBuffer.update, '__globals__'),
     'the globals of a statistic': lambda: attribute(HistoryBuffer.mean, '__globals__'),
-    'the globals of the constructor': lambda: attribute(HistoryBuffer, '__init__', '__globals__'),
+    'the globals of the constructor': lambda: attribute(
+        HistoryBuffer, '__init__', '__globals__'
+    ),
     'the globals of a schedule': lambda: attribute(
         OneCycleParamScheduler, '_annealing_cos', '__globals__'
     ),
     'a method': lambda: attribute(HistoryBuffer, 'update'),
-    'the registration of statistics': lambda: attribute(HistoryBuffer, 'register_statistics'),
+    'the registration of statistics': lambda: attribute(
+        HistoryBuffer, 'register_statistics'
+    ),
     'the table of statistics': lambda: attribute(HistoryBuffer, '_statistics_methods'),
     'a path of names': lambda: attribute(HistoryBuffer, 'mean.__globals__'),
     'a default': lambda: Call(getattr, HistoryBuffer, 'none', len),
@@ -118,7 +124,9 @@ HOSTILE = {
     'a buffer of text': lambda: buffer(_log_history='ab', _count_history='ab'),
     'a buffer with a limit of its own': lambda: buffer(max_length=NAMESPACE),
     'a buffer with more values than counts': lambda: buffer(_log_history=np.ones(2)),
-    'a buffer of a number': lambda: buffer(_log_history=np.ones(()), _count_history=np.ones(())),
+    'a buffer of a number': lambda: buffer(
+        _log_history=np.ones(()), _count_history=np.ones(())
+    ),
     'an array of objects': lambda: np.array([len]),
     'an array of a class of its own': lambda: np.ma.ones(2),
 }
@@ -136,7 +144,9 @@ def test_getattr_leads_nowhere(tmp_path, read, hostile):
 @readers
 def test_statistics_of_a_file_are_not_taken(tmp_path, monkeypatch, read):
     with monkeypatch.context() as patch:
-        patch.setattr(HistoryBuffer, '_statistics_methods', dict(mean=HistoryBuffer.max))
+        patch.setattr(
+            HistoryBuffer, '_statistics_methods', dict(mean=HistoryBuffer.max)
+        )
         torch.save(dict(a=HistoryBuffer([1.0, 3.0], [1, 1])), tmp_path / 'a.pth')
     assert read(tmp_path / 'a.pth')['a'].statistics('mean') == 2.0
     assert HistoryBuffer._statistics_methods['mean'] is HistoryBuffer.mean
@@ -160,5 +170,7 @@ def test_pickles_made_by_hand_are_refused(tmp_path, read, opcodes):
     with zipfile.ZipFile(path, 'w') as archive:
         archive.writestr('a/data.pkl', b'\x80\x02' + opcodes + b'.')
         archive.writestr('a/version', '3\n')
-    with pytest.raises((CheckpointError, pickle.UnpicklingError), match=r'not loaded: it holds'):
+    with pytest.raises(
+        (CheckpointError, pickle.UnpicklingError), match=r'not loaded: it holds'
+    ):
         read(path)

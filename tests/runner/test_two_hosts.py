@@ -1,8 +1,8 @@
 """Two machines made of network namespaces train as one process does, after a kill too.
 
-Each namespace has a network of its own, so that nothing but the cable between them (a veth
-pair) joins the processes: addresses, ports and interfaces have to be right as on two machines.
-Their file system is one, as on a cluster.
+Each namespace has a network of its own, so that nothing but the cable between them (a
+veth pair) joins the processes: addresses, ports and interfaces have to be right as on
+two machines. Their file system is one, as on a cluster.
 """
 
 import contextlib
@@ -47,7 +47,9 @@ def namespaces() -> Iterator[list[str]]:
                 for device in (CABLE, 'lo'):
                     ip('-n', name, 'link', 'set', device, 'up')
         except subprocess.CalledProcessError as e:
-            pytest.skip(f'no network namespaces can be made (root, CAP_NET_ADMIN): {e.stderr}')
+            pytest.skip(
+                f'no network namespaces can be made (root, CAP_NET_ADMIN): {e.stderr}'
+            )
         yield names
 
 
@@ -95,16 +97,25 @@ def test_two_hosts_equal_one_process_after_a_kill(tmp_path):
 def test_restarts_use_c10d_rendezvous():
     port = free_port()
     here = rendezvous(dict(MAX_RESTARTS='3', PORT=str(port)))
-    assert {'--max_restarts=3', '--rdzv_backend=c10d', '--local_addr=127.0.0.1'} <= {*here}
-    assert f'--rdzv_endpoint=127.0.0.1:{port}' in here and 'is_host=True' in ''.join(here)
-    there = rendezvous(dict(NNODES='4', RDZV_ENDPOINT=f'127.0.0.1:{port}', RDZV_ID='job7'))
+    assert {'--max_restarts=3', '--rdzv_backend=c10d', '--local_addr=127.0.0.1'} <= {
+        *here
+    }
+    assert f'--rdzv_endpoint=127.0.0.1:{port}' in here and 'is_host=True' in ''.join(
+        here
+    )
+    there = rendezvous(
+        dict(NNODES='4', RDZV_ENDPOINT=f'127.0.0.1:{port}', RDZV_ID='job7')
+    )
     assert {'--nnodes=4', '--max_restarts=0', '--rdzv_id=job7'} <= {*there}
     assert 'is_host' not in ''.join(there)
 
 
 def test_restarted_training_resumes():
     assert with_resume('train', ['c.py'], restarts=True) == ['c.py', '--resume', 'auto']
-    assert with_resume('train', ['c.py', '--resume', 'x.pth'], restarts=True)[-1] == 'x.pth'
+    assert (
+        with_resume('train', ['c.py', '--resume', 'x.pth'], restarts=True)[-1]
+        == 'x.pth'
+    )
     assert with_resume('train', ['c.py'], restarts=False) == ['c.py']
     assert with_resume('test', ['c.py', 'x.pth'], restarts=True) == ['c.py', 'x.pth']
 
@@ -112,7 +123,9 @@ def test_restarted_training_resumes():
 @pytest.mark.parametrize('code, left', [(1, 3), (-9, 3), (2, 0)])
 def test_user_error_is_not_restarted(monkeypatch, code, left):
     result = RunResult(WorkerState.FAILED, failures={0: SimpleNamespace(exitcode=code)})
-    monkeypatch.setattr(LocalElasticAgent, '_monitor_workers', lambda agent, group: result)
+    monkeypatch.setattr(
+        LocalElasticAgent, '_monitor_workers', lambda agent, group: result
+    )
     agent = Agent.__new__(Agent)
     agent._remaining_restarts = 3
     assert agent._monitor_workers(None) is result and agent._remaining_restarts == left

@@ -14,7 +14,8 @@ from unittest.mock import patch
 from tests.runner.test_distributed import free_port
 
 DAEMONS, SEARCHED = ('munged', 'slurmctld', 'slurmd'), '{}:/usr/sbin:/sbin'
-#: A requeued job waits until its credentials have expired, which is 120 seconds by default.
+#: A requeued job waits until its credentials have expired, which is 120 seconds by
+#: default.
 CONFIG = """\
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -52,7 +53,8 @@ def running(folder: Path) -> Iterator[None]:
     """Start the daemons; inside of the context the commands of Slurm talk to them.
 
     Args:
-        folder (Path): For keys, state and logs. Its path must be short: sockets are in it.
+        folder (Path): For keys, state and logs. Its path must be short: sockets are in
+            it.
 
     Raises:
         subprocess.SubprocessError: They do not start.
@@ -62,20 +64,32 @@ def running(folder: Path) -> Iterator[None]:
     (folder / 'munge.key').write_bytes(os.urandom(128))
     (folder / 'munge.key').chmod(0o400)
     host, ports = socket.gethostname().partition('.')[0], (free_port(), free_port())
-    (folder / 'slurm.conf').write_text(CONFIG.format(folder=folder, host=host, ports=ports))
+    (folder / 'slurm.conf').write_text(
+        CONFIG.format(folder=folder, host=host, ports=ports)
+    )
     (folder / 'cgroup.conf').write_text('CgroupPlugin=disabled\n')
     options = ('key-file', 'socket', 'pid-file', 'log-file', 'seed-file')
     munge = [f'--{n}={folder}/munge.{n.partition("-")[0]}' for n in options]
-    changes = dict(PATH=SEARCHED.format(os.environ['PATH']), SLURM_CONF=f'{folder}/slurm.conf')
+    changes = dict(
+        PATH=SEARCHED.format(os.environ['PATH']), SLURM_CONF=f'{folder}/slurm.conf'
+    )
     with patch.dict(os.environ, changes):
         try:
-            for words in (['munged', '--force', *munge], ['slurmctld'], ['slurmd', '-b']):
+            for words in (
+                ['munged', '--force', *munge],
+                ['slurmctld'],
+                ['slurmd', '-b'],
+            ):
                 subprocess.run(words, capture_output=True, timeout=30, check=True)
             ready = 'until [ "$(sinfo -h -o %T)" = idle ]; do sleep .2; done'
-            subprocess.run(['bash', '-c', ready], capture_output=True, timeout=30, check=True)
+            subprocess.run(
+                ['bash', '-c', ready], capture_output=True, timeout=30, check=True
+            )
             yield
         finally:
-            subprocess.run(['scancel', '--quiet', '--user=root'], check=False, capture_output=True)
+            subprocess.run(
+                ['scancel', '--quiet', '--user=root'], check=False, capture_output=True
+            )
             for name in ('slurmd.pid', 'slurmctld.pid', 'munge.pid'):
                 with contextlib.suppress(OSError, ValueError):
                     _end(int((folder / name).read_text()))

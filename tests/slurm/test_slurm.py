@@ -46,7 +46,9 @@ def on_slurm(cluster, monkeypatch):
     return lambda *words: run(*words, '--executor', 'slurm', '--workers', 2)
 
 
-def test_a_cancelled_grid_resumes_to_a_local_grids_results(tmp_path, on_slurm, monkeypatch, capsys):
+def test_a_cancelled_grid_resumes_to_a_local_grids_results(
+    tmp_path, on_slurm, monkeypatch, capsys
+):
     grid, hang, out = write_grid(tmp_path, GRID), tmp_path / 'hang', tmp_path / 'out'
     hang.touch()
     monkeypatch.setenv(HANG, str(hang))
@@ -61,7 +63,9 @@ def test_a_cancelled_grid_resumes_to_a_local_grids_results(tmp_path, on_slurm, m
     assert mine.read_bytes() == local.read_bytes()
 
 
-def test_a_stopped_command_finds_its_requeued_jobs_again(tmp_path, on_slurm, monkeypatch, capsys):
+def test_a_stopped_command_finds_its_requeued_jobs_again(
+    tmp_path, on_slurm, monkeypatch, capsys
+):
     from lm4ve.ablation import slurm
 
     grid, hang, out = write_grid(tmp_path, GRID), tmp_path / 'hang', tmp_path / 'out'
@@ -71,8 +75,12 @@ def test_a_stopped_command_finds_its_requeued_jobs_again(tmp_path, on_slurm, mon
         assert on_slurm(grid, out, '--seeds', 0) == 130
     said = capsys.readouterr().out
     assert '2 trials stay in the queue of Slurm' in said and 'scancel ' in said
-    notes = {p: json.loads(p.read_text())['job'] for p in out.glob('trials/*/slurm.json')}
-    requeue = f'rm {hang}; for j in $(squeue -h -t R -o %i); do scontrol requeue $j; done'
+    notes = {
+        p: json.loads(p.read_text())['job'] for p in out.glob('trials/*/slurm.json')
+    }
+    requeue = (
+        f'rm {hang}; for j in $(squeue -h -t R -o %i); do scontrol requeue $j; done'
+    )
     with when_a_trial_hangs(hang, requeue):
         assert on_slurm(grid, out, '--seeds', 0) == 0
     assert '2 trials are in the queue of Slurm already' in capsys.readouterr().out
@@ -82,8 +90,13 @@ def test_a_stopped_command_finds_its_requeued_jobs_again(tmp_path, on_slurm, mon
 
 def test_the_shell_scripts_train_and_test(tmp_path, cluster):
     pytest.importorskip('mmpretrain')
-    config, checkpoint = ROOT / 'configs/lm4ve/vit-demo_none_digits.py', tmp_path / 'epoch_1.pth'
-    env = environment(real=True) | dict(GPUS='2', GPUS_PER_NODE='0', NTASKS_PER_NODE='2')
+    config, checkpoint = (
+        ROOT / 'configs/lm4ve/vit-demo_none_digits.py',
+        tmp_path / 'epoch_1.pth',
+    )
+    env = environment(real=True) | dict(
+        GPUS='2', GPUS_PER_NODE='0', NTASKS_PER_NODE='2'
+    )
     env['CPUS_PER_TASK'] = '1'
     short = '--cfg-options', 'train_cfg.max_epochs=1', 'train_cfg.val_interval=9'
     for script, words in (('train', [tmp_path, *short]), ('test', [checkpoint])):

@@ -44,7 +44,9 @@ def cloud(request):
 def test_farthest_points_are_those_of_the_definition(cloud, num):
     picks = point_ops.farthest_point_sample(cloud, num)
     assert picks.dtype == torch.int64
-    assert torch.equal(picks, torch.tensor([brute_force_picks(p, num) for p in cloud.numpy()]))
+    assert torch.equal(
+        picks, torch.tensor([brute_force_picks(p, num) for p in cloud.numpy()])
+    )
 
 
 @pytest.mark.parametrize('chunk', [point_ops._CHUNK, 500])
@@ -68,20 +70,30 @@ def test_neighbors_and_farthest_points_are_those_of_open3d():
     neighbors = point_ops.nearest_neighbors(points, centers, 16)
     picks = point_ops.farthest_point_sample(points, 90)
     for i in range(2):
-        search = open3d.core.nns.NearestNeighborSearch(open3d.core.Tensor(points[i].numpy()))
+        search = open3d.core.nns.NearestNeighborSearch(
+            open3d.core.Tensor(points[i].numpy())
+        )
         search.knn_index()
         found, _ = search.knn_search(open3d.core.Tensor(centers[i].numpy()), 16)
         assert np.array_equal(neighbors[i].numpy(), found.numpy())
-        cloud = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(points[i].double()))
-        farthest = np.asarray(cloud.farthest_point_down_sample(90, start_index=0).points)
+        cloud = open3d.geometry.PointCloud(
+            open3d.utility.Vector3dVector(points[i].double())
+        )
+        farthest = np.asarray(
+            cloud.farthest_point_down_sample(90, start_index=0).points
+        )
         # open3d returns them in the order of the cloud.
-        assert np.array_equal(points[i][picks[i].sort().values].double().numpy(), farthest)
+        assert np.array_equal(
+            points[i][picks[i].sort().values].double().numpy(), farthest
+        )
 
 
 def test_points_far_from_the_origin_keep_their_neighbors():
     """The matrix-product form of the distance would lose these to rounding."""
     points = torch.arange(8.0)[None, :, None] * torch.tensor([0.125, 0, 0]) + 2048
-    assert point_ops.nearest_neighbors(points, points, 1).flatten().tolist() == list(range(8))
+    assert point_ops.nearest_neighbors(points, points, 1).flatten().tolist() == list(
+        range(8)
+    )
 
 
 @pytest.mark.parametrize('chunk', [point_ops._CHUNK, 300])
@@ -89,7 +101,9 @@ def test_points_far_from_the_origin_keep_their_neighbors():
 def test_balls_hold_the_first_points_within_the_radius(radius, num, chunk, monkeypatch):
     monkeypatch.setattr(point_ops, '_CHUNK', chunk)
     points = clouds(2, 60)
-    centers = torch.cat((points[:, :9], clouds(2, 4) + 100), dim=1)  # the last see nothing
+    centers = torch.cat(
+        (points[:, :9], clouds(2, 4) + 100), dim=1
+    )  # the last see nothing
     found = point_ops.ball_query(points, centers, radius, num)
     assert found.dtype == torch.int64
     assert torch.equal(found, balls_by_hand(points, centers, radius, num, (60, 60)))

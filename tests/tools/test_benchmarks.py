@@ -39,7 +39,9 @@ def test_paths_of_the_block_agree_with_the_reference(measured):
     assert all(r['error'] < (1e-5 if r['dtype'] == 'float32' else 3e-2) for r in rows)
     # The formulas by which 'auto' decides, against the products that ran.
     counted = [(row['run'], row['GMAC']) for row in rows if 'GMAC' in row]
-    assert len(counted) == 10 and all(n == pytest.approx(m, rel=1e-6) for n, m in counted)
+    assert len(counted) == 10 and all(
+        n == pytest.approx(m, rel=1e-6) for n, m in counted
+    )
 
 
 _BLOCK, _SMALL = ' + LLaMA-7B block', '--size 32 --depth 1'
@@ -48,9 +50,17 @@ _LOADED = '--tasks image cloud vqa --samples 2 --tflops 0'
 #: Benchmark -> its flags, a column that names its rows, and what stands there.
 RUNS = {
     'steps': ('--tasks image motion --batch 2', 'path', _STEPS),
-    'export': (f'{_SMALL} --batches 3', 'path', ['eager', 'onnxruntime', 'torch.export']),
+    'export': (
+        f'{_SMALL} --batches 3',
+        'path',
+        ['eager', 'onnxruntime', 'torch.export'],
+    ),
     'loader': (_LOADED, 'samples', ['images', 'clouds', 'questions']),
-    'load': ('--layers 2 --repeats 1', 'dtype', [None, *['float16', 'float32'] * 2, 'float16']),
+    'load': (
+        '--layers 2 --repeats 1',
+        'dtype',
+        [None, *['float16', 'float32'] * 2, 'float16'],
+    ),
     # Behind 'load', whose server of forks has imported what both need.
     'weak_scaling': ('--task motion --batch 1', 'batch', [1, 2]),
 }
@@ -58,12 +68,16 @@ RUNS = {
 
 @pytest.mark.parametrize('name', RUNS)
 def test_rows_have_names_and_positive_numbers(name, measured, tmp_path):
-    for package in dict(export=['onnxscript', 'onnxruntime'], loader=['h5py']).get(name, ()):
+    for package in dict(export=['onnxscript', 'onnxruntime'], loader=['h5py']).get(
+        name, ()
+    ):
         pytest.importorskip(package)
     flags, column, names = RUNS[name]
     rows = measured(name, flags + f' --folder {tmp_path}' * (name == 'load'))
     assert [r[column] for r in rows] == names
     assert all(r.get('seconds', r.get('a core')) > 0 for r in rows)
     assert all(r.get('error', 0) < 1e-4 for r in rows)
-    if name == 'weak_scaling':  # 1.3 million parameters of a VectorNet in fp32, sent once each
+    if (
+        name == 'weak_scaling'
+    ):  # 1.3 million parameters of a VectorNet in fp32, sent once each
         assert rows[1]['sent MB'] == pytest.approx(4 * 1.31, rel=0.05)

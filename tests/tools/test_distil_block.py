@@ -36,7 +36,10 @@ def test_distilled_model_ships_without_the_language_model(tmp_path):
     run_tool_here('test.py', config, weights, '--work-dir', tmp_path, *out)
     shipped = json.loads((tmp_path / 'out.json').read_text())['accuracy/top1']
     assert shipped == pytest.approx(after['accuracy/top1'])
-    state, trained = read_state(weights), read_state(WEIGHTS / f'{DEMO.stem}.safetensors')
+    state, trained = (
+        read_state(weights),
+        read_state(WEIGHTS / f'{DEMO.stem}.safetensors'),
+    )
     rest = [k for k in trained if not k.startswith('neck.')]
     assert rest and all(torch.equal(state[k], trained[k]) for k in rest)
     distil(tmp_path / 'b', '--width', 32)
@@ -48,7 +51,10 @@ def test_distilled_model_ships_without_the_language_model(tmp_path):
 
 def test_padding_is_not_imitated():
     tokens_of = load_tool('distil_block.py')['tokens_of']
-    neck, out = LLMBlockNeck(3, dict(type='MLPBlock', embed_dims=4)), torch.randn(2, 4, 3)
+    neck, out = (
+        LLMBlockNeck(3, dict(type='MLPBlock', embed_dims=4)),
+        torch.randn(2, 4, 3),
+    )
     mask = torch.tensor([[False] * 4, [False, True, True, False]])
     expected = torch.cat([out[0], out[1, [0, 3]]])
     assert torch.equal(tokens_of(neck, (out, {}), dict(padding_mask=mask)), expected)

@@ -8,7 +8,15 @@ import pytest
 
 from tests.helpers.tasks import ROOT
 
-for package in ('gguf', 'h5py', 'mmaction', 'mmpretrain', 'pandas', 'plyfile', 'pypcd4'):
+for package in (
+    'gguf',
+    'h5py',
+    'mmaction',
+    'mmpretrain',
+    'pandas',
+    'plyfile',
+    'pypcd4',
+):
     pytest.importorskip(package)
 
 
@@ -23,7 +31,12 @@ def fuzz():
 
 def test_damaged_files_are_read_or_refused(fuzz):
     found = {name: fuzz.fuzz(name, 8, seed=3) for name in fuzz.fuzz_readers.READERS}
-    bad = {(name, *f) for name, results in found.items() for f in results if f[1] in fuzz.BAD}
+    bad = {
+        (name, *f)
+        for name, results in found.items()
+        for f in results
+        if f[1] in fuzz.BAD
+    }
     assert not bad
     assert all(len(results) == 8 for results in found.values()) and len(found) >= 30
 
@@ -40,7 +53,9 @@ ACTS = [
 ]
 
 
-@pytest.mark.parametrize('act, outcome', ACTS, ids=['crash', 'hang', 'refused', 'other'])
+@pytest.mark.parametrize(
+    'act, outcome', ACTS, ids=['crash', 'hang', 'refused', 'other']
+)
 def test_crashes_and_hangs_are_counted(act, outcome, fuzz, monkeypatch):
     def make(name):
         path = fuzz.fuzz_readers.HERE / name

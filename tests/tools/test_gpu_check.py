@@ -18,7 +18,12 @@ def test_without_a_gpu_one_message_says_so(fails, tmp_path):
 
 
 def test_every_command_ends_in_a_row(tmp_path):
-    codes = ['print("well")', 'raise SystemExit(3)', 'import time; time.sleep(60)', 'never']
+    codes = [
+        'print("well")',
+        'raise SystemExit(3)',
+        'import time; time.sleep(60)',
+        'never',
+    ]
     named = {code: [sys.executable, '-S', '-c', code] for code in codes}
     (tmp_path / f'{codes[0]}.json').write_text('{"rows": [1]}')
     rows = TOOL['run_all'](named, 2.0, tmp_path)
@@ -28,5 +33,7 @@ def test_every_command_ends_in_a_row(tmp_path):
 
 def test_benchmarks_that_it_names_are_there(tmp_path):
     found = TOOL['commands'](tmp_path)
-    scripts = [part for command in found.values() for part in command if part.endswith('.py')]
+    scripts = [
+        part for command in found.values() for part in command if part.endswith('.py')
+    ]
     assert len(scripts) == len(found) - 1 and all((ROOT / s).is_file() for s in scripts)

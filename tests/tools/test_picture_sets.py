@@ -17,7 +17,9 @@ def test_variants_of_an_emoji_are_one_drawing():
     variants = '1F575', '1F575-1F3FF-200D-2642-FE0F', '1f575-fe0f-200d-2640-fe0f'
     assert len({drawing(code) for code in variants}) == 1
     assert drawing('1F468-1F3FB-200D-1F9B0') == drawing('1F9D1-200D-1F9B1')
-    assert len({drawing(code) for code in ('1F600', '2640', '1F1E6-1F1E8', '1F1E6')}) == 4
+    assert (
+        len({drawing(code) for code in ('1F600', '2640', '1F1E6-1F1E8', '1F1E6')}) == 4
+    )
 
 
 def test_groups_stay_whole_and_classes_share_alike():

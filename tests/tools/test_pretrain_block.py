@@ -17,7 +17,9 @@ MINILM = 'package:all-MiniLM-L6-v2'
 
 def pretrain(out, *words):
     tiny = '--arch', 'bert:32x64x4', '--length', 16, '--symbols', 4, '--batch-size', 16
-    run_tool_here('pretrain_block.py', '--out', out, '--language', 'dyck', *tiny, *words)
+    run_tool_here(
+        'pretrain_block.py', '--out', out, '--language', 'dyck', *tiny, *words
+    )
     return json.loads((out / 'pretraining.json').read_text())['log']
 
 
@@ -36,7 +38,9 @@ def test_languages_determine_what_they_score():
     tokens, known = TOOL['write_copy'](rng, (20, 12), args)
     assert (tokens[:, 6:] == tokens[:, :6]).all() and (known.sum(1) == 6).all()
     tokens, known = TOOL['write_set'](rng, (20, 12), args)
-    assert all((t[k] == np.unique(t[:5])).all() for t, k in zip(tokens, known, strict=True))
+    assert all(
+        (t[k] == np.unique(t[:5])).all() for t, k in zip(tokens, known, strict=True)
+    )
 
 
 @pytest.mark.parametrize('arch', ['bert:32x64x4', 'llama:32x64x4'])

@@ -31,7 +31,9 @@ def test_coherence_is_the_mean_cosine_of_pairs():
     gradients = torch.randn(6, 9)
     cosines = F.cosine_similarity(gradients[:, None], gradients[None], dim=-1)
     expected = (cosines.sum() - 6) / 30
-    assert TOOL['mean_cosine'](list(gradients)) == pytest.approx(expected.item(), abs=1e-6)
+    assert TOOL['mean_cosine'](list(gradients)) == pytest.approx(
+        expected.item(), abs=1e-6
+    )
 
 
 def probe(config: str, *words) -> None:
@@ -41,7 +43,9 @@ def probe(config: str, *words) -> None:
 def test_layers_are_probed_and_compared_with_scores(tmp_path, capsys):
     pytest.importorskip('mmpretrain')
     scores, out = tmp_path / 'results.csv', tmp_path / 'probe.json'
-    scores.write_text('variant,accuracy/top1\nlayer 4,4\nlayer 4,5\nlayer 5,5\nlayer 5,6\n')
+    scores.write_text(
+        'variant,accuracy/top1\nlayer 4,4\nlayer 4,5\nlayer 5,5\nlayer 5,6\n'
+    )
     few = '--samples', 3, '--steps', 2, '--out', out
     base = '--base', DEMOS / 'vit-demo_none_digits.py'
     probe('minilm', *base, '--layers', 4, 5, *few, '--scores', scores, '--seeds', 3, 8)

@@ -18,7 +18,9 @@ PLAIN = CONFIGS / 'lm4ve/vit-demo_none_digits.py'
 TRAFFIC = CONFIGS / 'motion/vectornet-demo_none_sim.py'
 CLOUDS = CONFIGS / 'pointcloud/pointbert-demo_none_primitives.py'
 SHORT = 'train_cfg.max_epochs=2 train_cfg.val_interval=2 param_scheduler.total_steps=2'.split()
-SHORT += 'default_hooks.checkpoint.interval=1 train_dataloader.dataset.indices=128'.split()
+SHORT += (
+    'default_hooks.checkpoint.interval=1 train_dataloader.dataset.indices=128'.split()
+)
 
 
 UNSUITABLE = [
@@ -38,7 +40,13 @@ def test_unsuitable_config_is_refused(tool, config, words, fails, tmp_path):
 def test_demo_prints_one_table_of_what_was_measured(tmp_path, capfd):
     run_tool_here('demo.py', '--work-dir', tmp_path, '--cfg-options', *SHORT)
     table = capfd.readouterr().out.rpartition('held-out')[2]
-    for word in ('ViT + frozen MiniLM block', '1,774,464', 'MB', 'tensorboard', 'epoch_2.pth'):
+    for word in (
+        'ViT + frozen MiniLM block',
+        '1,774,464',
+        'MB',
+        'tensorboard',
+        'epoch_2.pth',
+    ):
         assert word in table
 
 
@@ -55,7 +63,10 @@ def test_slurm_script_passes_its_arguments_on(tmp_path):
 
 def test_only_tasks_with_augmentation_take_it(tmp_path):
     pytest.importorskip('mmaction')
-    config, checkpoint = CONFIGS / 'video/videomae-demo_none_moving-digits.py', tmp_path / 'a.pth'
+    config, checkpoint = (
+        CONFIGS / 'video/videomae-demo_none_moving-digits.py',
+        tmp_path / 'a.pth',
+    )
     checkpoint.touch()
     with pytest.raises(UserError, match='--tta needs .* action recognition'):
         run_tool_here('test.py', config, checkpoint, '--tta', '--work-dir', tmp_path)
@@ -63,7 +74,9 @@ def test_only_tasks_with_augmentation_take_it(tmp_path):
 
 def test_overrides_reach_the_model_below_the_wrapper_of_augmentation(tmp_path):
     checkpoint, out = tmp_path / 'a.pth', tmp_path / 'o.json'
-    torch.save(dict(state_dict=MODELS.build(read_config(PLAIN).model).state_dict()), checkpoint)
+    torch.save(
+        dict(state_dict=MODELS.build(read_config(PLAIN).model).state_dict()), checkpoint
+    )
     few = 'test_dataloader.dataset.indices=8', 'test_dataloader.num_workers=0'
     words = '--tta', '--work-dir', tmp_path, '--out', out, '--out-item', 'metrics'
     options = '--cfg-options', *few, 'model.head.cal_acc=True'

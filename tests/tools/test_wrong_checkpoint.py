@@ -31,7 +31,9 @@ def project(tmp_path, monkeypatch):
 
 def tool(path: str, words: str) -> Callable:
     """Return what runs a tool with some words, of which one is the config, and with flags."""
-    return lambda config, *flags: run_tool_here(path, *words.format(config).split(), *flags)
+    return lambda config, *flags: run_tool_here(
+        path, *words.format(config).split(), *flags
+    )
 
 
 def runner_of(config: str) -> Runner:
@@ -54,7 +56,9 @@ USES = dict(
     evaluate=tool(*EVALUATE),
     load=lambda config: load_model(read_config(config), 'given.pth'),
     get=lambda config: lm4ve.apis.get_model(config, pretrained='given.pth'),
-    infer=lambda config: lm4ve.apis.inference(config, 'given.pth', 'in.mp4', device='cpu'),
+    infer=lambda config: lm4ve.apis.inference(
+        config, 'given.pth', 'in.mp4', device='cpu'
+    ),
     validate=lambda config: runner_of(config).val(),
 )
 #: The model whose config it gets, if it is another one than 'vit_frozen'.
@@ -73,7 +77,8 @@ PAIRS = [
     (use, change)
     for use in USES
     for change in WRONG
-    if use in ('evaluate', 'resume', 'get', 'infer') or change in ('of another task', 'with an MLP')
+    if use in ('evaluate', 'resume', 'get', 'infer')
+    or change in ('of another task', 'with an MLP')
 ]
 
 
@@ -84,7 +89,9 @@ def test_wrong_checkpoint_is_refused_without_output(use, change):
     with pytest.raises(UserError, match=named):
         USES[use](f'{PLACE}/{model}.py')
     endings = ('.h5', '.html', '.mp4', '.png', '.pth')
-    made = {p.name for p in Path().rglob('*') if p.suffix in endings and PLACE not in str(p)}
+    made = {
+        p.name for p in Path().rglob('*') if p.suffix in endings and PLACE not in str(p)
+    }
     assert made <= {'given.pth', 'in.mp4'} and not Path('made.json').exists()
 
 

@@ -40,7 +40,9 @@ def test_metafile_and_readme_list_every_config_of_a_folder(name):
     models = [m for m in models_of(folder) if Path(m['Config']).name.startswith(begin)]
     # Those below robustness/ test models that others train.
     own = [c for c in configs_of(name) if not c.startswith('robustness/')]
-    assert sorted(m['Config'] for m in models) == [f'configs/{folder.name}/{c}' for c in own]
+    assert sorted(m['Config'] for m in models) == [
+        f'configs/{folder.name}/{c}' for c in own
+    ]
     for model in models:
         assert model['Name'] == Path(model['Config']).stem
         assert name in HOSTS or model['Results'][0]['Dataset']

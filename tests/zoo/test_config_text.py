@@ -9,7 +9,9 @@ from tests.helpers.tasks import CONFIG_FILES
 
 
 @pytest.mark.walk
-@pytest.mark.parametrize('path', CONFIG_FILES, ids=lambda p: f'{p.parent.name}/{p.name}')
+@pytest.mark.parametrize(
+    'path', CONFIG_FILES, ids=lambda p: f'{p.parent.name}/{p.name}'
+)
 def test_config_is_written_as_text_that_reads_back(path, tmp_path, monkeypatch):
     """With MMEngine's own layout of the text, which other tests do without."""
     monkeypatch.setattr(config, 'FormatCode', yapf_api.FormatCode)

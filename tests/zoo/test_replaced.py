@@ -13,11 +13,21 @@ CONFIG = dict(
         data_preprocessor=dict(tokenizer='FacebookAI/roberta-base', max_length=50),
         image_encoder=dict(checkpoint='openai/clip-vit-base-patch32', image_size=224),
         backbone=dict(
-            arch='deit-small', frozen=True, out_indices=(3,), pretrained='https://a/b.pth'
+            arch='deit-small',
+            frozen=True,
+            out_indices=(3,),
+            pretrained='https://a/b.pth',
         ),
-        neck=[dict(type='LLMBlockNeck', block=dict(checkpoint='data/llm/llama-7b', layers=(-1,)))],
+        neck=[
+            dict(
+                type='LLMBlockNeck',
+                block=dict(checkpoint='data/llm/llama-7b', layers=(-1,)),
+            )
+        ],
     ),
-    train_dataloader=dict(batch_size=64, num_workers=8, dataset=dict(data_root='data/imagenet')),
+    train_dataloader=dict(
+        batch_size=64, num_workers=8, dataset=dict(data_root='data/imagenet')
+    ),
     visualizer=dict(vis_backends=[dict(type='LocalVisBackend')]),
 )
 
@@ -51,7 +61,9 @@ def test_sizes_and_options_of_a_run_are_allowed(fields):
 
 
 OTHERS = {
-    'a folder in the place of a hub id': dict(model__data_preprocessor__tokenizer='/tmp/roberta'),
+    'a folder in the place of a hub id': dict(
+        model__data_preprocessor__tokenizer='/tmp/roberta'
+    ),
     'nothing in the place of an address': dict(model__backbone__pretrained=None),
     'another class': dict(model__type='lm4ve.SQA3D'),
     'a class that is gone': dict(model__neck=[]),

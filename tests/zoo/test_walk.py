@@ -1,8 +1,8 @@
 """Every shipped file that names a model is built, trained and tested, as it is typed.
 
-The tests of each task and host train the configs of its folder. Here are the rest: what tests
-what others train, and the variants of the grids, whose overrides name more language models. What
-these runs replace is listed in :mod:`tests.helpers.replaced`.
+The tests of each task and host train the configs of its folder. Here are the rest: what
+tests what others train, and the variants of the grids, whose overrides name more
+language models. What these runs replace is listed in :mod:`tests.helpers.replaced`.
 
 One config of each kind runs in ``make test``; all of them have the marker ``walk``.
 """
@@ -28,7 +28,11 @@ PIECES = sorted(p.name for p in (CONFIGS / '_base_/llm').glob('*.py'))
 #: Encoders of studies with `lm4ve try`, which lie beside the grids.
 ENCODERS = sorted(p.name for p in (CONFIGS / 'ablations/_base_').glob('vit_*.py'))
 #: One of each kind, for `make test`.
-QUICK = {'robustness/vit-t_llama_imagenet-a.py', 'mistral-7b.py', 'vit_minilm_glyphs.py'}
+QUICK = {
+    'robustness/vit-t_llama_imagenet-a.py',
+    'mistral-7b.py',
+    'vit_minilm_glyphs.py',
+}
 
 
 def walk(names: list[str]) -> list:
@@ -48,7 +52,9 @@ def folders(tmp_path_factory):
 def task_of(config: Path) -> str:
     """Return the task of a config file."""
     for task, folder in FOLDERS.items():
-        if config.is_relative_to(folder) and config.name.startswith(BEGIN.get(task, '')):
+        if config.is_relative_to(folder) and config.name.startswith(
+            BEGIN.get(task, '')
+        ):
             return task
     raise AssertionError(f'{config} belongs to no task')
 
@@ -89,7 +95,9 @@ def test_variant_of_a_grid_reads_its_language_model_by_a_hub_id(shrinker_for, tm
     run_variant(grid, variant, shrinker_for, tmp_path)
 
 
-def run_variant(grid: Grid, variant: Variant, shrinker_for: Callable, work_dir: Path) -> None:
+def run_variant(
+    grid: Grid, variant: Variant, shrinker_for: Callable, work_dir: Path
+) -> None:
     """Run one trial of a variant, as `lm4ve ablate` configures it."""
     value = grid.tune and grid.tune.values[0]
     trial = grid.trial(variant, 'main', grid.seeds[0], value)

@@ -13,7 +13,8 @@ from lm4ve.zoo import WEIGHTS, all_models, find_checkpoint
 pytest.importorskip('mmpretrain')
 
 SCORES = json.loads((WEIGHTS / 'scores.json').read_text())
-#: Name's end -> overrides that make the demo's test set small, and the least share of the score.
+#: Name's end -> overrides that make the demo's test set small, and the least share of
+#: the score.
 SMALL = {
     '_digits': ((), 0.998),  # one image of 540
     '_primitives': (('per_class=4',), 0.8),
@@ -42,10 +43,17 @@ def test_apis_and_export_take_the_weights(tmp_path):
     name, out = 'vit-demo_minilm_digits', tmp_path / 'model.safetensors'
     state = lm4ve.apis.get_model(name, pretrained=True).state_dict()
     with pytest.raises(CheckpointError, match='mapper_in'):
-        lm4ve.apis.get_model('vit-demo_none_digits', pretrained=WEIGHTS / f'{name}.safetensors')
+        lm4ve.apis.get_model(
+            'vit-demo_none_digits', pretrained=WEIGHTS / f'{name}.safetensors'
+        )
     data = lm4ve.tasks.image.DigitsDataset(split='test', indices=8)
-    found = lm4ve.apis.inference(name, 'pretrained', [d['img'] for d in data], device='cpu')
-    assert sum(r['pred_label'] == d['gt_label'] for r, d in zip(found, data, strict=True)) >= 7
+    found = lm4ve.apis.inference(
+        name, 'pretrained', [d['img'] for d in data], device='cpu'
+    )
+    assert (
+        sum(r['pred_label'] == d['gt_label'] for r, d in zip(found, data, strict=True))
+        >= 7
+    )
     export.main([name, 'pretrained', '--format', 'safetensors', '--out', str(out)])
     again = lm4ve.apis.get_model(name, pretrained=out).state_dict()
     assert all(torch.equal(v, again[k]) for k, v in state.items() if 'source' not in k)

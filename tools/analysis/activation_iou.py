@@ -22,7 +22,15 @@ from tqdm import tqdm
 from lm4ve.analysis.capture import analyse, read_points
 from lm4ve.analysis.iou.mask_datasets import Items, batches, folder, imagenet_s, samples
 from lm4ve.analysis.iou.pseudo_masks import RULES, THRESHOLDS, Scores, maps_of
-from lm4ve.analysis.iou.report import Example, Report, draw_examples, plot, summarize, tables, write
+from lm4ve.analysis.iou.report import (
+    Example,
+    Report,
+    draw_examples,
+    plot,
+    summarize,
+    tables,
+    write,
+)
 from lm4ve.analysis.loading import UNTRAINED, collate, load_model
 from lm4ve.errors import UserError, check
 from lm4ve.runner.command_line import build_parser, read_config, run_tool
@@ -68,16 +76,44 @@ def score_all(model, found, args: argparse.Namespace) -> tuple[Scores, list[Exam
 
 def main(argv: Sequence[str] | None = None) -> Report:
     add = (parser := build_parser(__doc__, INSPECT)).add_argument
-    add('--data-root', help="folder of images and masks; default: the config's data set")
-    add('--layout', choices=['folder', 'imagenet-s'], help='images/NAME.jpg, masks/NAME.png')
-    add('--split', help="of the data set; default: as configured, ImageNet-S's validation")
-    add('--ignored', type=int, help='with --layout folder: gray level or index not to count')
+    add(
+        '--data-root', help="folder of images and masks; default: the config's data set"
+    )
+    add(
+        '--layout',
+        choices=['folder', 'imagenet-s'],
+        help='images/NAME.jpg, masks/NAME.png',
+    )
+    add(
+        '--split',
+        help="of the data set; default: as configured, ImageNet-S's validation",
+    )
+    add(
+        '--ignored',
+        type=int,
+        help='with --layout folder: gray level or index not to count',
+    )
     add('--thresholds', nargs='+', type=float, default=list(THRESHOLDS))
-    add('--rule', choices=RULES, default='majority', help='half of a token is foreground, or any')
-    add('--fixed-share', type=float, default=0.2, help='share of images to fix thresholds on')
+    add(
+        '--rule',
+        choices=RULES,
+        default='majority',
+        help='half of a token is foreground, or any',
+    )
+    add(
+        '--fixed-share',
+        type=float,
+        default=0.2,
+        help='share of images to fix thresholds on',
+    )
     add('--skip-empty', action='store_true', help='pass over images without foreground')
     add('--bootstrap', type=int, default=2000, help='resamples')
-    add('--seed', type=int, default=0, help='of the split, the bootstrap and shuffled maps')
+    add(
+        '--seed',
+        type=int,
+        default=0,
+        help='of the split, the bootstrap and shuffled maps',
+    )
     add('--batch-size', type=int, default=32)
     add('--figure', type=int, default=6, help='images shown with pseudo-masks; 0: none')
     args = parser.parse_args(argv)
@@ -88,21 +124,31 @@ def main(argv: Sequence[str] | None = None) -> Report:
     cfg = read_config(args.config, args.cfg_options)
     items, pipeline = open_data(cfg, args)
     model, _ = load_model(cfg, args.checkpoint, args.device, args.allow_partial)
-    found = batches(items, pipeline, args.batch_size, args.skip_empty, partial(collate, cfg))
+    found = batches(
+        items, pipeline, args.batch_size, args.skip_empty, partial(collate, cfg)
+    )
     found = tqdm(found, 'batches', -(-len(items) // args.batch_size), disable=None)
     scores, examples = score_all(model, found, args)
     report = summarize(scores, args.fixed_share, args.bootstrap, args.seed)
-    weights = 'untrained weights' if args.checkpoint in UNTRAINED else Path(args.checkpoint).name
+    weights = (
+        'untrained weights'
+        if args.checkpoint in UNTRAINED
+        else Path(args.checkpoint).name
+    )
     title = f'{Path(args.config).stem}, {weights}'
     for heading, table in tables(report, title):
         print(f'\n{heading}\n{table.to_string()}')
-    print(f'{len(report.empty)} image(s) without a foreground token ({args.rule}) left out')
+    print(
+        f'{len(report.empty)} image(s) without a foreground token ({args.rule}) left out'
+    )
     path = Path(args.out_dir or f'work_dirs/{Path(args.config).stem}/iou') / 'iou.json'
     about = {k: v for k, v in vars(args).items() if k not in ('cfg_options', 'out_dir')}
     write(report, path, dict(title=title, **about))
     plot(report, path.with_suffix('.png'), title)
     if examples:
-        draw_examples(examples, report, args.rule, path.with_name('pseudo_masks.png'), title)
+        draw_examples(
+            examples, report, args.rule, path.with_name('pseudo_masks.png'), title
+        )
     print(f'Results: {path.parent}')
     return report
 

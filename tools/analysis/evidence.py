@@ -4,12 +4,13 @@
         --encoders work_dirs/encoders --gemma gemma-3-270m-q4_k_m.gguf
     python tools/analysis/evidence.py --probes work_dirs/evidence/minilm.json
 
-The protocol's commands write what the folders hold. A study whose tables are there is left out;
-one that was killed goes on where it was. A study that fails does not stop the others.
+The protocol's commands write what the folders hold. A study whose tables are there is
+left out; one that was killed goes on where it was. A study that fails does not stop the
+others.
 
 With --probes it tests, from the tables that are there, whether the probes of
-tools/analysis/probe.py rank the layers: Spearman's correlation with the accuracy, averaged over
-studies, against permutations of the layers of each model.
+tools/analysis/probe.py rank the layers: Spearman's correlation with the accuracy,
+averaged over studies, against permutations of the layers of each model.
 """
 
 import argparse
@@ -50,22 +51,37 @@ def list_studies(args: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
     config = str(ROOT / 'configs/ablations/_base_/vit_glyphs.py')
     vit = [config, '--encoder-checkpoint', str(args.encoders / 'vit_glyphs.pth')]
     for name in ('digits', 'openmoji'):
-        yield f'vit_{name}', [vit[0], pictures[name], *vit[1:], *main, *formal[:1], *families]
-    hosts = 'video/videomae-demo_none_moving-digits', 'pointcloud/pointbert-demo_none_primitives'
+        yield (
+            f'vit_{name}',
+            [vit[0], pictures[name], *vit[1:], *main, *formal[:1], *families],
+        )
+    hosts = (
+        'video/videomae-demo_none_moving-digits',
+        'pointcloud/pointbert-demo_none_primitives',
+    )
     for name in hosts:
         config = str(ROOT / f'configs/{name}.py')
         weights = str(args.encoders / f'{Path(name).name}.pth')
         data = [f'config:{config}', '--encoder-checkpoint', weights]
         yield Path(name).name, [config, *data, *main, *formal[:1], *families]
 
-    curve = '--variants linear frozen random --dtype bfloat16 --seeds 4 --layers'.split()
+    curve = (
+        '--variants linear frozen random --dtype bfloat16 --seeds 4 --layers'.split()
+    )
     for model, block, layers, names in (
         ('minilm', MINILM, '0 1 2 3 4 5', ('openmoji', 'glyphs')),
         ('smollm2', SMOLLM2, '0 5 10 15 20 25 29', ('openmoji', 'glyphs')),
         ('gemma3', args.gemma, '0 8 17', ('openmoji',) if args.gemma else ()),
     ):
         for name in names:
-            words = [*LITE, pictures[name], '--block', str(block), *curve, *layers.split()]
+            words = [
+                *LITE,
+                pictures[name],
+                '--block',
+                str(block),
+                *curve,
+                *layers.split(),
+            ]
             yield f'layers_{model}_{name}', words
 
 
@@ -79,14 +95,16 @@ def read_curves(probes: pd.DataFrame, tables: Path, model: str) -> pd.DataFrame:
     return means.dropna(axis='columns', how='all').dropna()
 
 
-def test_probes(files: Sequence[Path], tables: Path, count: int = 20_000) -> pd.DataFrame:
+def test_probes(
+    files: Sequence[Path], tables: Path, count: int = 20_000
+) -> pd.DataFrame:
     """Test whether each measure ranks the layers; p is one-sided, corrected by Holm.
 
     Args:
         files (Sequence[Path]): ``MODEL.json``, as probe.py writes them.
         tables (Path): Folder of the studies' tables.
-        count (int): Permutations. Studies of one model share a permutation of its layers, since
-            their accuracies are alike.
+        count (int): Permutations. Studies of one model share a permutation of its
+            layers, since their accuracies are alike.
     """
     curves = []
     for path in files:
@@ -95,7 +113,9 @@ def test_probes(files: Sequence[Path], tables: Path, count: int = 20_000) -> pd.
         if len(scaled.columns) > len(MEASURES):
             curves.append(scaled)
     if not curves:
-        raise UserError(f"'{tables}' has no layers_MODEL_* of the models that --probes names.")
+        raise UserError(
+            f"'{tables}' has no layers_MODEL_* of the models that --probes names."
+        )
     rng, rows = np.random.default_rng(0), []
     for measure in MEASURES:
         found = np.zeros(count + 1)
@@ -106,7 +126,9 @@ def test_probes(files: Sequence[Path], tables: Path, count: int = 20_000) -> pd.
             found += scaled[measure].to_numpy()[orders] @ total / len(total)
         studies = sum(len(scaled.columns) - len(MEASURES) for scaled in curves)
         p = float(np.mean(found >= found[0] - 1e-9))
-        rows.append(dict(measure=measure, correlation=found[0] / studies, studies=studies, p=p))
+        rows.append(
+            dict(measure=measure, correlation=found[0] / studies, studies=studies, p=p)
+        )
     result = pd.DataFrame(rows)
     result['holm_p'] = multipletests(result['p'], method='holm')[1]
     return result
@@ -131,10 +153,26 @@ def run_study(name: str, words: list[str], args: argparse.Namespace) -> bool:
 
 def main(argv: Sequence[str] | None = None) -> None:
     add = (parser := build_parser(__doc__, {})).add_argument
-    add('--data', type=Path, default=Path('data'), help='folder of the sets of pictures')
-    add('--blocks', type=Path, default=Path('work_dirs/blocks'), help='of formal languages')
-    add('--encoders', type=Path, default=Path('work_dirs/encoders'), help='of checkpoints')
-    add('--gemma', type=Path, help='Gemma-3-270M, a GGUF file; without it that study is left out')
+    add(
+        '--data', type=Path, default=Path('data'), help='folder of the sets of pictures'
+    )
+    add(
+        '--blocks',
+        type=Path,
+        default=Path('work_dirs/blocks'),
+        help='of formal languages',
+    )
+    add(
+        '--encoders',
+        type=Path,
+        default=Path('work_dirs/encoders'),
+        help='of checkpoints',
+    )
+    add(
+        '--gemma',
+        type=Path,
+        help='Gemma-3-270M, a GGUF file; without it that study is left out',
+    )
     add('--work-dir', type=Path, default=Path('work_dirs/evidence'))
     add('--out', type=Path, default=ROOT / 'docs/results/try', help='of the tables')
     add('--only', nargs='+', help='names of studies')
@@ -148,8 +186,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     studies = dict(list_studies(args))
     if unknown := set(args.only or ()) - set(studies):
-        raise UserError(f'--only names no study: {", ".join(sorted(unknown))}. See --list.')
-    chosen = {name: words for name, words in studies.items() if name in (args.only or studies)}
+        raise UserError(
+            f'--only names no study: {", ".join(sorted(unknown))}. See --list.'
+        )
+    chosen = {
+        name: words for name, words in studies.items() if name in (args.only or studies)
+    }
     failed = []
     for name, words in chosen.items():
         done = (args.out / name).is_dir()
@@ -158,7 +200,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         elif not done and not run_study(name, words, args):
             failed.append(name)
     if failed:
-        raise UserError(f'These studies failed: {", ".join(failed)}. Fix: see above, start again.')
+        raise UserError(
+            f'These studies failed: {", ".join(failed)}. Fix: see above, start again.'
+        )
 
 
 if __name__ == '__main__':

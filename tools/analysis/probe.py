@@ -1,13 +1,15 @@
 """Probe which layer of a language model may help an encoder, before training with each.
 
-    python tools/analysis/probe.py CONFIG --base CONFIG_WITHOUT_BLOCK --layers 0 1 2 3 --seeds 0 1 2
+    python tools/analysis/probe.py CONFIG --base CONFIG_WITHOUT_BLOCK --layers 0 1 2 3
+    --seeds 0 1 2
 
-For the model without a block and with each layer it prints the coherence of the gradients
-of single samples (the mean cosine of all pairs) and the similarity of the tokens before the
-neck and after the block (linear CKA), with 95 % intervals where there are several seeds.
-"Frozen language models are gradient coherence rectifiers in vision transformers" (AAAI
-2025) finds that a block helps where both are high. --scores compares both with the scores of a
-grid over layers, as ``lm4ve ablate`` writes them, by Spearman's rank correlation.
+For the model without a block and with each layer it prints the coherence of the
+gradients of single samples (the mean cosine of all pairs) and the similarity of the
+tokens before the neck and after the block (linear CKA), with 95 % intervals where there
+are several seeds. "Frozen language models are gradient coherence rectifiers in vision
+transformers" (AAAI 2025) finds that a block helps where both are high. --scores
+compares both with the scores of a grid over layers, as ``lm4ve ablate`` writes them, by
+Spearman's rank correlation.
 """
 
 import argparse
@@ -39,8 +41,8 @@ MEASURES = ['coherence', 'similarity']
 def linear_cka(x: Tensor, y: Tensor) -> float:
     """Return the linear centered kernel alignment of two representations, in [0, 1].
 
-    It is 1 if one is a rotation of the other, up to scale (Kornblith et al., arXiv 1905.00414,
-    section 3).
+    It is 1 if one is a rotation of the other, up to scale (Kornblith et al., arXiv
+    1905.00414, section 3).
 
     Args:
         x, y (Tensor): ``[n, p]`` and ``[n, q]``, representations of the same n things.
@@ -55,7 +57,10 @@ def mean_cosine(vectors: Iterable[Tensor]) -> float:
     """Return the mean cosine of all pairs of vectors, in [-1 / (n - 1), 1]."""
     count, total = 0, torch.zeros(())
     for v in vectors:  # only their sum is kept: a model has millions of gradients
-        count, total = count + 1, total + v.double() / v.double().norm().clamp_min(1e-300)
+        count, total = (
+            count + 1,
+            total + v.double() / v.double().norm().clamp_min(1e-300),
+        )
     return float((total @ total - count) / (count * (count - 1)))
 
 
@@ -64,8 +69,8 @@ def probe(cfg: Config, layer: int | None, samples: int, steps: int) -> dict[str,
     """Train for some steps and measure the model at training samples.
 
     Args:
-        cfg (Config): Adapted to the machine. Its ``randomness.seed`` sets weights, training and
-            samples; without one the samples are those of seed 0.
+        cfg (Config): Adapted to the machine. Its ``randomness.seed`` sets weights,
+            training and samples; without one the samples are those of seed 0.
         layer (int, optional): The language model's layer that is the block.
         samples (int): How many training samples.
         steps (int): Training steps before, at the config's rate without a schedule.
@@ -74,7 +79,9 @@ def probe(cfg: Config, layer: int | None, samples: int, steps: int) -> dict[str,
         cfg.model.neck.block.layers = (layer,)
     seed = (cfg.get('randomness') or {}).get('seed')
     for part in ('val', 'test'):
-        cfg.update({f'{part}_{key}': None for key in ('cfg', 'dataloader', 'evaluator')})
+        cfg.update(
+            {f'{part}_{key}': None for key in ('cfg', 'dataloader', 'evaluator')}
+        )
     cfg.train_cfg = ConfigDict(type='IterBasedTrainLoop', max_iters=max(1, steps))
     cfg.param_scheduler, cfg.custom_hooks, cfg.resume = None, None, False
     logger = ConfigDict(type='LoggerHook', interval=max(1, steps))
@@ -96,7 +103,9 @@ def probe(cfg: Config, layer: int | None, samples: int, steps: int) -> dict[str,
 def _batches(runner: Runner, samples: int, seed: int) -> list[Any]:
     """Return training samples, each as a batch; the same ones of a data set for a seed."""
     cfg = runner.cfg.train_dataloader
-    loader = Runner.build_dataloader({**cfg, 'num_workers': 0, 'persistent_workers': False}, 0)
+    loader = Runner.build_dataloader(
+        {**cfg, 'num_workers': 0, 'persistent_workers': False}, 0
+    )
     check('--samples', samples, least=2, most=len(loader.dataset))
     batches = []
     for i in np.random.default_rng(seed).permutation(len(loader.dataset))[:samples]:
@@ -116,7 +125,9 @@ def _gradient(model: Any, batch: Any) -> Tensor:
     gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
     gradient = torch.cat([g.flatten() for g in gradients])
     if not gradient.any():
-        raise UserError('The gradient of the encoder is zero. --steps 50 trains a little before.')
+        raise UserError(
+            'The gradient of the encoder is zero. --steps 50 trains a little before.'
+        )
     return gradient
 
 
@@ -125,8 +136,12 @@ def _similarity(model: Any, batches: Sequence[Any]) -> float:
     """Return the linear CKA of tokens before the neck and after its block."""
     (neck,) = [m for m in model.modules() if isinstance(m, LLMBlockNeck)]
     before, after = [], []
-    neck.mapper_in.register_forward_hook(lambda _, args, out: before.append(args[0].flatten(0, 1)))
-    neck.block.register_forward_hook(lambda _, args, out: after.append(out.flatten(0, 1)))
+    neck.mapper_in.register_forward_hook(
+        lambda _, args, out: before.append(args[0].flatten(0, 1))
+    )
+    neck.block.register_forward_hook(
+        lambda _, args, out: after.append(out.flatten(0, 1))
+    )
     with neck.observe():
         for batch in batches:
             model(**model.data_preprocessor(batch, True), mode='loss')
@@ -151,7 +166,8 @@ def mean_rows(probes: pd.DataFrame) -> list[dict[str, str]]:
 def correlation_rows(probes: pd.DataFrame, path: Path) -> list[dict[str, str]]:
     """Return Spearman's correlation of each measure, its mean over seeds, with the scores.
 
-    The scores are the means of the first metric in a results.csv with variants 'layer 0', ...
+    The scores are the means of the first metric in a results.csv with variants 'layer
+    0', ...
     """
     table = pd.read_csv(path)
     layer = table['variant'].astype(str).str.extract(r'^layer (\d+)$')[0].astype(float)
@@ -161,7 +177,10 @@ def correlation_rows(probes: pd.DataFrame, path: Path) -> list[dict[str, str]]:
     rows = []
     for name in MEASURES:
         found = spearmanr(means[name], means['score'])
-        row = {'measure': name, f"Spearman's correlation with {column}": f'{found.statistic:.2f}'}
+        row = {
+            'measure': name,
+            f"Spearman's correlation with {column}": f'{found.statistic:.2f}',
+        }
         rows.append(row | {'p': f'{found.pvalue:.2f}', 'layers': str(len(means))})
     return rows
 
@@ -172,7 +191,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     add('--base', help='config of the same model without a block')
     add('--layers', type=int, nargs='+', required=True, help='of the language model')
     add('--samples', type=int, default=64, help='training samples that are looked at')
-    add('--steps', type=int, default=50, help='training steps before, without a schedule')
+    add(
+        '--steps',
+        type=int,
+        default=50,
+        help='training steps before, without a schedule',
+    )
     add('--seeds', type=int, nargs='+', default=[None], help="default: the config's")
     add('--scores', type=Path, help='results.csv of a grid whose x is the layer')
     add('--out', type=Path, help='JSON file for the results')
@@ -181,7 +205,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     models += [(args.config, layer) for layer in args.layers]
     probes = []
     with tempfile.TemporaryDirectory() as folder:
-        fixed = dict(work_dir=folder, launcher='none', local_rank=0, no_pin_memory=False)
+        fixed = dict(
+            work_dir=folder, launcher='none', local_rank=0, no_pin_memory=False
+        )
         for seed in args.seeds:
             for path, layer in models:
                 options = None if path == args.base else args.cfg_options

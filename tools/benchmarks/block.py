@@ -52,7 +52,9 @@ def gradients(neck, run, x, direction) -> dict:
     x = x.clone().requires_grad_()
     out = run(x)
     (out * direction).sum().backward()
-    return dict(out=out.detach(), x=x.grad, **{n: p.grad for n, p in neck.named_parameters()})
+    return dict(
+        out=out.detach(), x=x.grad, **{n: p.grad for n, p in neck.named_parameters()}
+    )
 
 
 def worst(expected: dict, got: dict) -> float:
@@ -98,11 +100,14 @@ def make_paths(args, arch: dict, asked: slice) -> dict:
 def gmac_of_run(run: Callable[[], object]) -> float:
     """Count the multiply-accumulates of the products that a function runs, in 1e9.
 
-    Attention has two products in the forward pass and four in the backward pass; the scores that
-    fused kernels compute again are not counted.
+    Attention has two products in the forward pass and four in the backward pass; the
+    scores that fused kernels compute again are not counted.
     """
     backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-    formulas = {**FORMULAS, backward: lambda _, q, k, v, *a, **b: 2 * sdpa_flop_count(q, k, v)}
+    formulas = {
+        **FORMULAS,
+        backward: lambda _, q, k, v, *a, **b: 2 * sdpa_flop_count(q, k, v),
+    }
     with FlopCounterMode(display=False, custom_mapping=formulas) as flops:
         run()
     return flops.get_total_flops() / 2e9
@@ -111,7 +116,9 @@ def gmac_of_run(run: Callable[[], object]) -> float:
 def main(argv=None) -> None:
     flags = {
         '--dtypes': dict(nargs='+', default=['float32', 'bfloat16'], choices=DTYPES),
-        '--compile': dict(action='store_true', help='also torch.compile (a C++ compiler)'),
+        '--compile': dict(
+            action='store_true', help='also torch.compile (a C++ compiler)'
+        ),
     }
     args = parse(argv, __doc__, flags, batch=8, tokens=197, channels=384, queries=1)
     arch, asked = llama(args.width), slice(0, args.queries)
@@ -120,7 +127,9 @@ def main(argv=None) -> None:
     x = torch.randn(args.batch, args.tokens, args.channels, device=args.device)
     direction = torch.randn(args.batch, args.queries, args.channels, device=args.device)
     tall = args.batch * args.tokens
-    rates = {d: matmul_rate(args.device, tall, args.width, DTYPES[d]) for d in args.dtypes}
+    rates = {
+        d: matmul_rate(args.device, tall, args.width, DTYPES[d]) for d in args.dtypes
+    }
 
     def run_path(neck, method, queries, t):
         neck.low_rank = method
@@ -141,7 +150,9 @@ def main(argv=None) -> None:
 
     def row(path, dtype, key, **more):
         speedup = ratio(times['reference'], times[key])
-        return dict(path=path, dtype=dtype, **middle(times[key]), speedup=speedup, **more)
+        return dict(
+            path=path, dtype=dtype, **middle(times[key]), speedup=speedup, **more
+        )
 
     rows = [row('plain reference, all tokens', 'float32', 'reference', error=0.0)]
     for key, (neck, method, queries) in paths.items():
@@ -154,7 +165,9 @@ def main(argv=None) -> None:
     title = f'Neck at D={args.width}, C={args.channels}, {args.batch} x {args.tokens} tokens, '
     note = f'Medians of {args.repeats} rounds; speedup: medians of ratios within a round. error: '
     note += 'largest relative error of output and gradients against the reference.\n'
-    note += 'GMAC: of both passes by the formulas of low_rank="auto"; run: of the products '
+    note += (
+        'GMAC: of both passes by the formulas of low_rank="auto"; run: of the products '
+    )
     note += f'that ran; of peak: against GMAC at the best rate of one [{tall}, {args.width}] x '
     note += f'[{args.width}, {args.width}] product.'
     report(f'{title}{args.queries} read: forward + backward', rows, args, note)

@@ -28,7 +28,9 @@ HELP = dict(
 
 def llama(width: int) -> dict:
     """Return the ``arch`` of one LLaMA layer; 4096 is the width of LLaMA-7B."""
-    sizes = dict(hidden_size=width, intermediate_size=width * 11008 // 4096, vocab_size=8)
+    sizes = dict(
+        hidden_size=width, intermediate_size=width * 11008 // 4096, vocab_size=8
+    )
     layer = dict(num_attention_heads=32, num_hidden_layers=1, rms_norm_eps=1e-6)
     return dict(model_type='llama', **sizes, **layer)
 
@@ -42,14 +44,17 @@ def parse(
         argv (list[str], optional): The command line. Default: the process's.
         description (str): The benchmark's docstring.
         flags (Flags, optional): Its own flags.
-        **numbers (int): Defaults of its own flags that are numbers, and of those of all benchmarks.
+        **numbers (int): Defaults of its own flags that are numbers, and of those of all
+            benchmarks.
     """
     p = build_parser(description, flags or {})
     p.add_argument('--device', default='cpu', help="'cpu' or 'cuda'")
     p.add_argument('--out', type=Path, help='write the rows as JSON')
     for name, default in {**NUMBERS, **numbers}.items():
         words = HELP.get(name, name)
-        p.add_argument(f'--{name}', type=int, default=default, help=f'{words}; default {default}')
+        p.add_argument(
+            f'--{name}', type=int, default=default, help=f'{words}; default {default}'
+        )
     args = p.parse_args(argv)
     torch.set_num_threads(args.threads)
     return args
@@ -59,7 +64,8 @@ def timed(function: Callable[[], object], device: str) -> dict:
     """Run a function once.
 
     Returns:
-        dict: ``seconds``, and ``cpu_seconds`` of this process, which other processes hardly
+        dict: ``seconds``, and ``cpu_seconds`` of this process, which other processes
+            hardly
         touch; on CUDA, where events time it, ``peak_mb`` instead.
     """
     if torch.device(device).type != 'cuda':
@@ -87,8 +93,12 @@ def in_rounds(functions: dict, args: argparse.Namespace) -> dict[object, list[di
         dict: For each name one row of :func:`timed` a round, warm-up left out.
     """
     rounds = []
-    for _ in tqdm(range(args.warmup + args.repeats), 'rounds of measurements', disable=None):
-        rounds.append({name: timed(run, args.device) for name, run in functions.items()})
+    for _ in tqdm(
+        range(args.warmup + args.repeats), 'rounds of measurements', disable=None
+    ):
+        rounds.append(
+            {name: timed(run, args.device) for name, run in functions.items()}
+        )
     return {name: [r[name] for r in rounds[args.warmup :]] for name in functions}
 
 
@@ -117,7 +127,9 @@ def matmul_rate(device: str, rows: int, width: int, dtype: torch.dtype) -> float
     """Return the best MAC/s of fifteen ``[rows, width] x [width, width]`` products."""
     a = torch.randn(rows, width, dtype=dtype, device=device)
     b = torch.randn(width, width, dtype=dtype, device=device)
-    runs = [timed(lambda: a @ b, device)['seconds'] for _ in range(16)]  # the first one warms up
+    runs = [
+        timed(lambda: a @ b, device)['seconds'] for _ in range(16)
+    ]  # the first one warms up
     return rows * width * width / min(runs[1:])
 
 
@@ -127,10 +139,14 @@ def machine(device: str) -> str:
     if torch.device(device).type == 'cuda':
         name = torch.cuda.get_device_name()
     elif info.is_file():
-        values = defaultdict(str, re.findall(r'^(.*?)\s*: (.*)$', info.read_text(), re.M))
+        values = defaultdict(
+            str, re.findall(r'^(.*?)\s*: (.*)$', info.read_text(), re.M)
+        )
         # Virtual machines often hide the model's name, but never its numbers.
         numbers = f'family {values["cpu family"]}, model {values["model"]}'
-        fast = {'avx2', 'avx512f', 'avx512_bf16', 'amx_bf16'} & {*values['flags'].split()}
+        fast = {'avx2', 'avx512f', 'avx512_bf16', 'amx_bf16'} & {
+            *values['flags'].split()
+        }
         name = f'{values["model name"] or name} ({numbers}), {" ".join(sorted(fast))}'
     return f'{name}; {torch.get_num_threads()} threads; torch {torch.__version__}; {date.today()}'
 
@@ -140,7 +156,10 @@ def report(title: str, rows: list[dict], args: argparse.Namespace, note: str) ->
     where = machine(args.device)
     empty, table = dict.fromkeys((name for row in rows for name in row), '-'), []
     for row in rows:
-        cells = {k: f'{v:.4g}' if isinstance(v, float) else str(v or '-') for k, v in row.items()}
+        cells = {
+            k: f'{v:.4g}' if isinstance(v, float) else str(v or '-')
+            for k, v in row.items()
+        }
         table.append(empty | cells)
     print_table(f'{title}\n{where}', table)
     print(note)

@@ -2,7 +2,8 @@
 
     python tools/benchmarks/export.py --width 1024 --batches 1 8 --out export.json
 
-A ViT-S with one random block of LLaMA's shape, in fp32 on a CPU; the class token is read.
+A ViT-S with one random block of LLaMA's shape, in fp32 on a CPU; the class token is
+read.
 """
 
 import tempfile
@@ -23,7 +24,9 @@ from lm4ve.tasks.base.export import Exported
 def classifier(width: int, size: int, depth: int) -> torch.nn.Module:
     """Build the model of ``vit-s_llama_in1k.py`` with other sizes."""
     _, cfg, _ = configs('image', width, 'float32')
-    sizes = dict(embed_dims=384, num_layers=depth, num_heads=6, feedforward_channels=1536)
+    sizes = dict(
+        embed_dims=384, num_layers=depth, num_heads=6, feedforward_channels=1536
+    )
     cfg.model.backbone.update(arch=sizes, img_size=size)
     return build_fake(fake_config(cfg)).eval().requires_grad_(False)
 
@@ -34,7 +37,11 @@ def paths_of(function: torch.nn.Module, images: torch.Tensor, compiles: bool) ->
     paths = dict(eager=lambda x: function(*x))
     if compiles:
         paths['torch.compile'] = torch.compile(lambda x: function(*x), dynamic=True)
-    with traceable(function.model), torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+    with (
+        traceable(function.model),
+        torch.no_grad(),
+        tempfile.TemporaryDirectory() as folder,
+    ):
         function(images)
         program = trace(function, [images], axes)
         path = Path(folder, 'model.onnx')
@@ -49,26 +56,36 @@ def paths_of(function: torch.nn.Module, images: torch.Tensor, compiles: bool) ->
 def main(argv=None) -> None:
     flags = {
         '--batches': dict(nargs='+', type=int, default=[1, 8]),
-        '--compile': dict(action='store_true', help='also torch.compile (a C++ compiler)'),
+        '--compile': dict(
+            action='store_true', help='also torch.compile (a C++ compiler)'
+        ),
     }
     args = parse(argv, __doc__, flags, size=224, depth=12)
     args.device = 'cpu'  # where onnxruntime is tested
     torch.manual_seed(0)
-    function = Exported(get_task('image').export, classifier(args.width, args.size, args.depth))
+    function = Exported(
+        get_task('image').export, classifier(args.width, args.size, args.depth)
+    )
 
     images = torch.randint(256, (max(2, *args.batches), 3, args.size, args.size)).byte()
     paths, rows = paths_of(function, images[:2], args.compile), []
     for batch in args.batches:
         x = [images[:batch]]
         expected = function(*x)[0]
-        errors = {n: float((run(x)[0] - expected).abs().max()) for n, run in paths.items()}
+        errors = {
+            n: float((run(x)[0] - expected).abs().max()) for n, run in paths.items()
+        }
         times = in_rounds({n: partial(run, x) for n, run in paths.items()}, args)
         for name in paths:
-            row = dict(path=name, batch=batch, **middle(times[name]), error=errors[name])
+            row = dict(
+                path=name, batch=batch, **middle(times[name]), error=errors[name]
+            )
             own = times['eager'], times[name]
             row |= {'speedup': ratio(*own), 'CPU speedup': ratio(*own, 'cpu_seconds')}
             rows.append(row)
-    title = f'ViT-S with a block of D={args.width}, {args.size} pixels: forward pass, fp32'
+    title = (
+        f'ViT-S with a block of D={args.width}, {args.size} pixels: forward pass, fp32'
+    )
     note = f'Medians of {args.repeats} rounds; speedup: median of ratios to eager within a round; '
     note += 'CPU speedup: of the CPU time, which other processes hardly touch. '
     report(title, rows, args, note + 'error: largest difference of a logit.')

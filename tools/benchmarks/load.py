@@ -37,7 +37,9 @@ def write_checkpoints(folder: Path, layers: int, width: int) -> dict[str, Path]:
             for theirs, (ours, _) in LAYER_NAMES.items()
         }
         torch.save(state, meta / 'consolidated.00.pth')
-        params = dict(dim=width, n_heads=32, n_layers=layers, norm_eps=1e-6, vocab_size=-1)
+        params = dict(
+            dim=width, n_heads=32, n_layers=layers, norm_eps=1e-6, vocab_size=-1
+        )
         write_json(params, meta / 'params.json')
     return dict(huggingface=hf, meta=meta)
 
@@ -45,7 +47,9 @@ def write_checkpoints(folder: Path, layers: int, width: int) -> dict[str, Path]:
 def measure(threads: int, function: Callable) -> dict:
     """Time a call and the rise of this process's peak memory, in MB."""
     torch.set_num_threads(threads)
-    LLMBlock(arch=llama(64))  # what is imported on first use is imported before the clock starts
+    LLMBlock(
+        arch=llama(64)
+    )  # what is imported on first use is imported before the clock starts
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     row = timed(function, 'cpu')
     rise = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
@@ -55,18 +59,27 @@ def measure(threads: int, function: Callable) -> dict:
 def main(argv=None) -> None:
     args = parse(argv, __doc__, {'--folder': dict(type=Path, required=True)}, layers=8)
     folders = write_checkpoints(args.folder, args.layers, args.width)
-    whole, hidden = folders['meta'] / 'consolidated.00.pth', llama(args.width)['intermediate_size']
+    whole, hidden = (
+        folders['meta'] / 'consolidated.00.pth',
+        llama(args.width)['intermediate_size'],
+    )
     size = 2 * (4 * args.width**2 + 3 * args.width * hidden + 2 * args.width)  # bytes
     raw = "raw read of a layer's bytes", None
     ways = {raw: partial(np.fromfile, whole, np.uint8, size)}
     for name, folder in folders.items():
         for dtype in ('float16', 'float32'):
-            read = partial(LLMBlock, str(folder), layers=(args.layers // 2,), dtype=dtype)
+            read = partial(
+                LLMBlock, str(folder), layers=(args.layers // 2,), dtype=dtype
+            )
             ways[f'one layer, {name}', dtype] = read
-    ways['the whole file (torch.load)', 'float16'] = partial(torch.load, whole, map_location='cpu')
+    ways['the whole file (torch.load)', 'float16'] = partial(
+        torch.load, whole, map_location='cpu'
+    )
     # Each call has a process of its own, so that its peak is its own.
     context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['lm4ve.blocks', 'transformers.models.llama.modeling_llama'])
+    context.set_forkserver_preload(
+        ['lm4ve.blocks', 'transformers.models.llama.modeling_llama']
+    )
     runs: dict = {way: [] for way in ways}
     with context.Pool(1, maxtasksperchild=1) as pool:
         for _ in tqdm(range(args.repeats), 'rounds of measurements', disable=None):
@@ -81,7 +94,9 @@ def main(argv=None) -> None:
     gigabytes = whole.stat().st_size / 1e9
     title = f'Reading one layer ({size / 1e6:.0f} MB in float16) of {args.layers} '
     note = 'of raw: the median over --repeats rounds of the ratio within one; peak_mb: the largest '
-    note += "rise of a process's peak memory; of the block: in units of the block's bytes. "
+    note += (
+        "rise of a process's peak memory; of the block: in units of the block's bytes. "
+    )
     note += 'Seconds include building the block and its fingerprint (SHA-256).'
     report(f'{title}({gigabytes:.1f} GB)', rows, args, note)
 

@@ -4,12 +4,12 @@
     python tools/benchmarks/loader.py --tasks image --samples 8
 
 Each row is a config's own training data set, on files of the real format and size that
-loader_files.py makes, in this process and one thread, batch by batch as a worker of the data
-loader does it. `a core`: samples by second of CPU time, the median of the rounds, which other
-processes hardly touch. `Pillow alone`: the same samples in the same rounds, without the compiled
-kernels of `lm4ve[fast]`. `GPU asks`: samples a second of a GPU that reaches the stated share of
-its 16-bit products, by the operations that lm4ve/cost counts. `cores`: the workers that one
-GPU then needs.
+loader_files.py makes, in this process and one thread, batch by batch as a worker of the
+data loader does it. `a core`: samples by second of CPU time, the median of the rounds,
+which other processes hardly touch. `Pillow alone`: the same samples in the same rounds,
+without the compiled kernels of `lm4ve[fast]`. `GPU asks`: samples a second of a GPU
+that reaches the stated share of its 16-bit products, by the operations that lm4ve/cost
+counts. `cores`: the workers that one GPU then needs.
 """
 
 import contextlib
@@ -37,8 +37,8 @@ from lm4ve.tasks.base.batches import trained_dataset
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 CLOUD = 'pointcloud/pointbert_llama'
 SSV2, K400 = (partial(files.clips, **kind) for kind in (files.SSV2, files.K400))
-#: Name -> a config, what writes its data, what a sample is called, and how many are loaded in
-#: a round.
+#: Name -> a config, what writes its data, what a sample is called, and how many are
+#: loaded in a round.
 CASES = {
     'image': ('lm4ve/vit-s_llama_in1k.py', files.imagenet, 'images', 64),
     'video': ('video/videomae-s_llama_ssv2.py', SSV2, 'clips', 8),
@@ -54,7 +54,8 @@ def loader(cfg: Config, write, folder: Path, count: int):
     """Build a config's training data on files made for it.
 
     Returns:
-        tuple: The data set, and a function that loads as many samples as asked, in batches.
+        tuple: The data set, and a function that loads as many samples as asked, in
+            batches.
     """
     write(folder, trained_dataset(cfg), count)
     init_default_scope(cfg.get('default_scope') or 'mmengine')
@@ -71,7 +72,9 @@ def loader(cfg: Config, write, folder: Path, count: int):
     return dataset, load
 
 
-def load_a_round(load: Callable, samples: int, seeds: Iterator[int], compiled: bool) -> None:
+def load_a_round(
+    load: Callable, samples: int, seeds: Iterator[int], compiled: bool
+) -> None:
     """Load samples by the random numbers of the next seed, with or without compiled kernels."""
     set_random_seed(next(seeds))
     without = patch.object(for_pillow, 'kernels', return_value=None)
@@ -101,7 +104,9 @@ def measure(name: str, args) -> dict:
         del row['Pillow alone']  # both were
     if args.tflops:
         cost = cost_of_step(read_config(CONFIGS / config))
-        row['GPU asks'] = asked = args.tflops * 1e12 * args.utilization * cost.batch / 2 / cost.macs
+        row['GPU asks'] = asked = (
+            args.tflops * 1e12 * args.utilization * cost.batch / 2 / cost.macs
+        )
         row['cores'] = math.ceil(asked / rates['a core'])
     return row
 
@@ -110,8 +115,12 @@ def main(argv=None) -> None:
     flags = {
         '--tasks': dict(nargs='+', default=list(CASES), choices=CASES),
         '--samples': dict(type=int, help='entries of the data set that a round loads'),
-        '--tflops': dict(type=float, default=312, help="of the GPU; 0: omitted; default: A100's"),
-        '--utilization': dict(type=float, default=0.4, help='the share reached; default 0.4'),
+        '--tflops': dict(
+            type=float, default=312, help="of the GPU; 0: omitted; default: A100's"
+        ),
+        '--utilization': dict(
+            type=float, default=0.4, help='the share reached; default 0.4'
+        ),
     }
     args = parse(argv, __doc__, flags, threads=1, repeats=3)
     cv2.setNumThreads(0)  # as the configs set it in workers

@@ -1,8 +1,8 @@
 """Data of the real formats and sizes for loader.py, made of two photographs that a package has.
 
-Each function writes the training data of a config below a folder and changes the config's
-data set to them. Contents repeat with other crops; formats, sizes and numbers of points,
-frames or agents are those of the data that the config was written for.
+Each function writes the training data of a config below a folder and changes the
+config's data set to them. Contents repeat with other crops; formats, sizes and numbers
+of points, frames or agents are those of the data that the config was written for.
 """
 
 import json
@@ -14,13 +14,13 @@ from mmengine.config import ConfigDict
 
 from lm4ve.tasks.motion.datasets.cache import pack, write_cache
 
-#: Of ImageNet's training images: the usual size, and a quality at which files of these smooth
-#: photographs have about 100 kB, as ImageNet's have on average (110 kB).
+#: Of ImageNet's training images: the usual size, and a quality at which files of these
+#: smooth photographs have about 100 kB, as ImageNet's have on average (110 kB).
 IMAGE_SIZE, IMAGE_QUALITY = (500, 375), 98
 #: The same of COCO's images: 150 kB here, 160 kB there.
 COCO_SIZE, COCO_QUALITY = (640, 427), 98
-#: Something-Something V2 is 12 frames a second and 4 seconds on average; Kinetics-400 is 10
-#: seconds at 30 frames a second. Both are usually kept at 340 x 256.
+#: Something-Something V2 is 12 frames a second and 4 seconds on average; Kinetics-400
+#: is 10 seconds at 30 frames a second. Both are usually kept at 340 x 256.
 CLIP_SIZE = (340, 256)
 SSV2, K400 = dict(frames=46, fps=12), dict(frames=300, fps=30)
 
@@ -71,7 +71,9 @@ def clips(root: Path, dataset: ConfigDict, count: int, frames: int, fps: int) ->
         film += rng.integers(-3, 4, film.shape, dtype=np.int16)
         write_video(root / f'videos/{i}.mp4', film.clip(0, 255).astype(np.uint8), fps)
     (root / 'list.txt').write_text(''.join(f'{i}.mp4 {i}\n' for i in range(count)))
-    dataset.update(ann_file=str(root / 'list.txt'), data_prefix=dict(video=str(root / 'videos')))
+    dataset.update(
+        ann_file=str(root / 'list.txt'), data_prefix=dict(video=str(root / 'videos'))
+    )
 
 
 def scanobjectnn(root: Path, dataset: ConfigDict, count: int) -> None:
@@ -113,18 +115,31 @@ def vqav2(root: Path, dataset: ConfigDict, count: int) -> None:
     """Write images of COCO's size with a question each."""
     questions, annotations = [], []
     for i, picture in enumerate(_crops(count, COCO_SIZE), 1):
-        _write_jpeg(root / f'train2014/COCO_train2014_{i:012d}.jpg', picture, COCO_QUALITY)
+        _write_jpeg(
+            root / f'train2014/COCO_train2014_{i:012d}.jpg', picture, COCO_QUALITY
+        )
         ids = dict(question_id=i, image_id=i)
         questions.append(dict(ids, question='What color is the roof of the house?'))
-        answers = [dict(answer='red', answer_confidence='yes', answer_id=k) for k in range(1, 11)]
+        answers = [
+            dict(answer='red', answer_confidence='yes', answer_id=k)
+            for k in range(1, 11)
+        ]
         kind = dict(question_type='what color is the', answer_type='other')
-        annotations.append(dict(ids, **kind, multiple_choice_answer='red', answers=answers))
+        annotations.append(
+            dict(ids, **kind, multiple_choice_answer='red', answers=answers)
+        )
     files = root / 'vqav2'
     files.mkdir()
-    info = dict(version='2.0', year=2017, description='This is v2.0 of the VQA dataset.')
-    head = dict(info=info, data_type='mscoco', data_subtype='train2014', license=dict(name=''))
+    info = dict(
+        version='2.0', year=2017, description='This is v2.0 of the VQA dataset.'
+    )
+    head = dict(
+        info=info, data_type='mscoco', data_subtype='train2014', license=dict(name='')
+    )
     asked = dict(head, task_type='Open-Ended', questions=questions)
-    (files / 'v2_OpenEnded_mscoco_train2014_questions.json').write_text(json.dumps(asked))
+    (files / 'v2_OpenEnded_mscoco_train2014_questions.json').write_text(
+        json.dumps(asked)
+    )
     answered = dict(head, annotations=annotations)
     (files / 'v2_mscoco_train2014_annotations.json').write_text(json.dumps(answered))
     (files / 'vocabulary.json').write_text('["red"]')

@@ -3,13 +3,15 @@
     python tools/benchmarks/steps.py --out steps.json
     python tools/benchmarks/steps.py --tasks image --batch 16 --dtype float32
 
-The models are those of the configs, at full size and with random weights; a batch is made up
-(lm4ve/tasks/<task>/batches.py). The steps of a task run one after the other, round by round,
-and the ratio is the median over rounds. One task is held in memory at a time.
+The models are those of the configs, at full size and with random weights; a batch is
+made up (lm4ve/tasks/<task>/batches.py). The steps of a task run one after the other,
+round by round, and the ratio is the median over rounds. One task is held in memory at a
+time.
 
 Where the head pools over all tokens, the step is measured with some of them, too:
-`--train-queries 0.5 0.25` are the parts that `LLMBlockNeck(train_queries=...)` draws. A last row
-has few queries in place of all tokens (`out_type='query'`), in evaluation, too.
+`--train-queries 0.5 0.25` are the parts that `LLMBlockNeck(train_queries=...)` draws. A
+last row has few queries in place of all tokens (`out_type='query'`), in evaluation,
+too.
 """
 
 import gc
@@ -30,14 +32,29 @@ CLOUD = 'pointcloud/pointbert'
 PAIRS = {
     'image': ('lm4ve/vit-s_in1k.py', 'lm4ve/vit-s_llama_in1k.py', 32),
     'video': ('video/videomae-s_ssv2.py', 'video/videomae-s_llama_ssv2.py', 1),
-    'cloud': (f'{CLOUD}_scanobjectnn-hardest.py', f'{CLOUD}_llama_scanobjectnn-hardest.py', 16),
-    'motion': ('motion/vectornet_argoverse1.py', 'motion/vectornet_llama_argoverse1.py', 32),
-    'vqa': ('vision_language/meter_vqav2.py', 'vision_language/meter_llama_vqav2.py', 16),
+    'cloud': (
+        f'{CLOUD}_scanobjectnn-hardest.py',
+        f'{CLOUD}_llama_scanobjectnn-hardest.py',
+        16,
+    ),
+    'motion': (
+        'motion/vectornet_argoverse1.py',
+        'motion/vectornet_llama_argoverse1.py',
+        32,
+    ),
+    'vqa': (
+        'vision_language/meter_vqav2.py',
+        'vision_language/meter_llama_vqav2.py',
+        16,
+    ),
 }
 
-#: Tasks whose head pools over the block's tokens, so that a step may compute some of them, and
-#: queries of `out_type='query'` that may stand for all.
-POOLED = {'video': dict(learned=1), 'cloud': dict(cls_token=True, max=True, join='concat')}
+#: Tasks whose head pools over the block's tokens, so that a step may compute some of
+#: them, and queries of `out_type='query'` that may stand for all.
+POOLED = {
+    'video': dict(learned=1),
+    'cloud': dict(cls_token=True, max=True, join='concat'),
+}
 
 
 def trainer(cfg: Config, batch: int, device: str, wrap=lambda model: model):
@@ -53,19 +70,25 @@ def trainer(cfg: Config, batch: int, device: str, wrap=lambda model: model):
     torch.manual_seed(0)
     model = build_fake(cfg).to(device)
     data = task_of_config(cfg).batches.batch(cfg, batch, training=True)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
+    optimizer = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad], lr=1e-5
+    )
     called = wrap(model)
 
     def step() -> None:
         optimizer.zero_grad()
-        loss, _ = model.parse_losses(called(**model.data_preprocessor(data, True), mode='loss'))
+        loss, _ = model.parse_losses(
+            called(**model.data_preprocessor(data, True), mode='loss')
+        )
         loss.backward()
         optimizer.step()
 
     return step
 
 
-def configs(task: str, width: int, dtype: str, **neck: object) -> tuple[Config, Config, int]:
+def configs(
+    task: str, width: int, dtype: str, **neck: object
+) -> tuple[Config, Config, int]:
     """Return the config of a task without a block, the one with it, and samples of a batch."""
     *names, batch = PAIRS[task]
     plain, other = (read_config(CONFIGS / name) for name in names)
@@ -79,7 +102,9 @@ def main(argv=None) -> None:
     parts = dict(nargs='*', type=float, default=[0.5, 0.25, 0.125])
     flags = {
         '--tasks': dict(nargs='+', default=list(PAIRS), choices=PAIRS),
-        '--dtype': dict(default='bfloat16', help='of the frozen weights, also int8 or float8'),
+        '--dtype': dict(
+            default='bfloat16', help='of the frozen weights, also int8 or float8'
+        ),
         '--batch': dict(type=int, help="samples; default: the task's"),
         '--train-queries': dict(parts, help='default: 0.5 0.25 0.125'),
     }
@@ -87,7 +112,9 @@ def main(argv=None) -> None:
     for task in args.tasks:
         plain, other, batch = configs(task, args.width, args.dtype)
         named = {task: plain, f'{task} + LLaMA-7B block': other}
-        parts = {f'{p:.3g} of the tokens': dict(train_queries=p) for p in args.train_queries}
+        parts = {
+            f'{p:.3g} of the tokens': dict(train_queries=p) for p in args.train_queries
+        }
         parts['few queries'] = dict(out_type='query', queries=POOLED.get(task))
         for name, fields in parts.items() if task in POOLED else ():
             _, changed, _ = configs(task, args.width, args.dtype, **fields)

@@ -2,11 +2,12 @@
 
     python tools/benchmarks/weak_scaling.py --batch 8 --out weak_scaling.json
 
-Weak scaling: each process keeps its batch and its one thread, so that two do twice the work. A
-process first steps alone while the other one waits, then both step in DDP over gloo; so a round
-meets one machine. `efficiency`: the seconds of a step alone by those of a step together, the
-median over rounds; `CPU efficiency`: the same of the process's CPU time, which other programs
-hardly touch: it lacks the time in which a process waits for the other one.
+Weak scaling: each process keeps its batch and its one thread, so that two do twice the
+work. A process first steps alone while the other one waits, then both step in DDP over
+gloo; so a round meets one machine. `efficiency`: the seconds of a step alone by those
+of a step together, the median over rounds; `CPU efficiency`: the same of the process's
+CPU time, which other programs hardly touch: it lacks the time in which a process waits
+for the other one.
 """
 
 import statistics
@@ -53,7 +54,8 @@ def main(argv=None) -> None:
     }
     args = parse(argv, __doc__, flags, batch=8, threads=1, repeats=3)
     config = args.config or str(CONFIGS / PAIRS[args.task][0])
-    # Not forked from this process: where torch has threads, backward passes refuse a fork.
+    # Not forked from this process: where torch has threads, backward passes refuse a
+    # fork.
     results = mp.get_context('forkserver').SimpleQueue()
     with tempfile.TemporaryDirectory() as folder:
         shared = config, args, f'{folder}/store', results
@@ -63,13 +65,17 @@ def main(argv=None) -> None:
     sent = cost_of_step(read_config(config), args.batch).bytes_sent(PROCESSES)['DDP']
     rows = []
     for count, times in ((1, alone), (PROCESSES, together)):
-        row = dict(path=f'{count} process(es)', batch=count * args.batch, **middle(times))
+        row = dict(
+            path=f'{count} process(es)', batch=count * args.batch, **middle(times)
+        )
         row['CPU seconds'] = statistics.median(t['cpu_seconds'] for t in times)
         row['efficiency'] = ratio(alone, times)
         row['CPU efficiency'] = ratio(alone, times, 'cpu_seconds')
         row['sent MB'] = sent / 1e6 if count > 1 else 0.0
         rows.append(row)
-    title = f'Weak scaling of {Path(config).stem}: a step of {args.batch} samples a process'
+    title = (
+        f'Weak scaling of {Path(config).stem}: a step of {args.batch} samples a process'
+    )
     report(title, rows, args, 'sent MB: by each process in a step, counted.')
 
 

@@ -2,13 +2,14 @@
 
     python tools/dataset_converters/shards.py write configs/lm4ve/vit-s_in1k.py \\
         data/imagenet-shards --split train --workers 8
-    python tools/dataset_converters/shards.py verify data/imagenet-shards/train.index.json
+    python tools/dataset_converters/shards.py verify
+    data/imagenet-shards/train.index.json
 
-The samples are those of the config's data set of that split, whose paths can be overridden by
---cfg-options. Files are copied as they are. A shard gets its name when it is whole; a killed run
-continues with the first shard that is missing when it is started again. WebDataset reads the same
-files; `lm4ve.ImageNetShards`, `lm4ve.VideoShards` and `lm4ve.RepeatAugVideoShards` read them here
-(docs/guides/shards.md).
+The samples are those of the config's data set of that split, whose paths can be
+overridden by --cfg-options. Files are copied as they are. A shard gets its name when it
+is whole; a killed run continues with the first shard that is missing when it is started
+again. WebDataset reads the same files; `lm4ve.ImageNetShards`, `lm4ve.VideoShards` and
+`lm4ve.RepeatAugVideoShards` read them here (docs/guides/shards.md).
 """
 
 import hashlib
@@ -75,18 +76,21 @@ def write_shards(
         per_shard (int): Samples of a shard.
         find_defect (callable): Returns what is wrong with a file, or None.
         seed (int, optional): Shuffles the samples. Default: their order is kept.
-        on_corrupt (str): 'skip' leaves corrupt files out and counts them; 'refuse' stops.
+        on_corrupt (str): 'skip' leaves corrupt files out and counts them; 'refuse'
+            stops.
         workers (int): Threads; each writes a shard.
 
     Returns:
-        list[dict]: ``shards`` of the index: ``name``, ``bytes``, ``sha256`` and ``samples`` (rows
-        of name, offset, size and label) of each.
+        list[dict]: ``shards`` of the index: ``name``, ``bytes``, ``sha256`` and
+        ``samples`` (rows of name, offset, size and label) of each.
 
     Raises:
         UserError: Another run writes there; with 'refuse', a file is corrupt.
     """
     count = len(entries)
-    order = range(count) if seed is None else np.random.default_rng(seed).permutation(count)
+    order = (
+        range(count) if seed is None else np.random.default_rng(seed).permutation(count)
+    )
     starts = range(0, len(entries), per_shard)
     groups = [[entries[i] for i in order[n : n + per_shard]] for n in starts]
     paths = [Path(folder, f'{split}-{number:06d}.tar') for number in range(len(groups))]
@@ -95,7 +99,9 @@ def write_shards(
     with sole_use(f'{index}.lock'), ThreadPoolExecutor(workers) as pool:
         clear_left_behind(folder)
         done = pool.map(partial(_write_shard, find_defect, on_corrupt), paths, groups)
-        shards = list(tqdm(done, f'writing shards of {split}', len(paths), disable=None))
+        shards = list(
+            tqdm(done, f'writing shards of {split}', len(paths), disable=None)
+        )
         for shard in shards:
             skipped.merge(shard.pop('skipped'), shard.pop('examples'))
         skipped.warn('write shards', len(entries))
@@ -104,11 +110,16 @@ def write_shards(
 
 
 def _write_shard(
-    find_defect: Callable[[str], str | None], on_corrupt: str, path: Path, entries: Sequence[Entry]
+    find_defect: Callable[[str], str | None],
+    on_corrupt: str,
+    path: Path,
+    entries: Sequence[Entry],
 ) -> dict[str, Any]:
     """Write a shard and its part of the index, unless both exist; return the part."""
     note = path.with_suffix('.json')
-    source = hashlib.sha256(repr([(e.name, e.label) for e in entries]).encode()).hexdigest()
+    source = hashlib.sha256(
+        repr([(e.name, e.label) for e in entries]).encode()
+    ).hexdigest()
     part: dict[str, Any] = json.loads(note.read_bytes()) if note.is_file() else {}
     if path.is_file() and part.pop('source', None) == source:
         return part
@@ -146,9 +157,15 @@ def verify_shards(index: str | Path) -> int:
         UserError: A shard has another content.
     """
     shards = json.loads(Path(index).read_bytes())['shards']
-    wrong = [s['name'] for s in shards if _hash(Path(index).with_name(s['name'])) != s['sha256']]
+    wrong = [
+        s['name']
+        for s in shards
+        if _hash(Path(index).with_name(s['name'])) != s['sha256']
+    ]
     if wrong:
-        raise UserError(f"'{index}': {len(wrong)} shards have another SHA-256: {listing(wrong)}.")
+        raise UserError(
+            f"'{index}': {len(wrong)} shards have another SHA-256: {listing(wrong)}."
+        )
     return len(shards)
 
 
@@ -159,7 +176,10 @@ def entries_of(cfg: Config, split: str) -> list[Entry]:
     prefixes = [p for p in (getattr(dataset, 'data_prefix', None) or {}).values() if p]
     found = []
     for info in map(dataset.get_data_info, range(len(dataset))):
-        path, label = dataset.path_of(info), info['gt_label' if 'gt_label' in info else 'label']
+        path, label = (
+            dataset.path_of(info),
+            info['gt_label' if 'gt_label' in info else 'label'],
+        )
         within = [p for p in prefixes if Path(path).is_relative_to(p)]
         name = Path(path).relative_to(within[0]).as_posix() if within else path
         found.append(Entry(path, name, np.asarray(label).tolist()))
@@ -179,7 +199,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     add('--decode', action='store_true', help='look for damage by decoding all files')
     add('--on-corrupt', choices=POLICIES, default='skip')
     add('--cfg-options', nargs='+', action=OptionsAction, help='override fields')
-    verify = kinds.add_parser('verify', help='compare shards with the hashes in their index')
+    verify = kinds.add_parser(
+        'verify', help='compare shards with the hashes in their index'
+    )
     verify.add_argument('index', help='<folder>/<split>.index.json')
     args = p.parse_args(argv)
     if args.kind == 'verify':
@@ -194,7 +216,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     seed = args.seed if args.split == 'train' else None
     options = dict(seed=seed, on_corrupt=args.on_corrupt, workers=args.workers)
     shards = write_shards(entries, args.out, args.split, size, find_defect, **options)
-    size, count = sum(s['bytes'] for s in shards), sum(len(s['samples']) for s in shards)
+    size, count = (
+        sum(s['bytes'] for s in shards),
+        sum(len(s['samples']) for s in shards),
+    )
     print(f'{count:,} samples in {len(shards):,} shards, {size / 1e9:,.2f} GB.')
 
 

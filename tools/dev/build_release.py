@@ -1,10 +1,12 @@
 """Build the sdist and the wheel, check them, and use the wheel in a new environment.
 
-    python tools/dev/build_release.py --out dist --repository https://github.com/OWNER/lm4ve
+    python tools/dev/build_release.py --out dist --repository
+    https://github.com/OWNER/lm4ve
 
-``make release`` runs it. The wheel is built from the sdist, so that each shows what the other
-lacks, and is installed outside of the clone, where it lists, trains and tests a demo. README's
-relative links become absolute in the long description; without a repository, their words stay.
+``make release`` runs it. The wheel is built from the sdist, so that each shows what the
+other lacks, and is installed outside of the clone, where it lists, trains and tests a
+demo. README's relative links become absolute in the long description; without a
+repository, their words stay.
 """
 
 import re
@@ -23,10 +25,20 @@ from lm4ve.version import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
 #: What a wheel has beside its modules.
-NEEDED = ['py.typed', 'tasks/image/__init__.pyi', 'tasks/base/digits.npz', 'analysis/page.html']
-NEEDED += ['zoo/weights/scores.json', 'zoo/.mim/configs/lm4ve/vit-demo_minilm_digits.py']
+NEEDED = [
+    'py.typed',
+    'tasks/image/__init__.pyi',
+    'tasks/base/digits.npz',
+    'analysis/page.html',
+]
+NEEDED += [
+    'zoo/weights/scores.json',
+    'zoo/.mim/configs/lm4ve/vit-demo_minilm_digits.py',
+]
 DEMO = 'vit-demo_minilm_digits'
-_SDIST = 'import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])'
+_SDIST = (
+    'import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])'
+)
 _LINK = re.compile(r'(!?)\[([^\]]*)\]\((?!https?://|#)([^)]+)\)')
 
 
@@ -68,7 +80,9 @@ def check_wheel(path: Path) -> None:
     missing += [f for f in ('Summary', 'License-Expression') if f not in fields]
     relative = [link.group() for link in _LINK.finditer(fields.get_payload())]
     if missing or relative or fields['Version'] != __version__:
-        raise UserError(f'{path.name}: version {fields["Version"]}, {missing=}, {relative=}.')
+        raise UserError(
+            f'{path.name}: version {fields["Version"]}, {missing=}, {relative=}.'
+        )
 
 
 def use_wheel(wheel: Path, folder: Path, shared: bool) -> None:
@@ -89,9 +103,22 @@ def use_wheel(wheel: Path, folder: Path, shared: bool) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     add = (parser := build_parser(__doc__, {})).add_argument
-    add('--out', type=Path, default=Path('dist'), help='new or empty folder of the two files')
-    add('--repository', default='', help='address that links to files and pictures begin with')
-    add('--shared-packages', action='store_true', help="see this environment's other packages")
+    add(
+        '--out',
+        type=Path,
+        default=Path('dist'),
+        help='new or empty folder of the two files',
+    )
+    add(
+        '--repository',
+        default='',
+        help='address that links to files and pictures begin with',
+    )
+    add(
+        '--shared-packages',
+        action='store_true',
+        help="see this environment's other packages",
+    )
     args = parser.parse_args(argv)
     out = args.out.resolve()
     out.mkdir(parents=True, exist_ok=True)

@@ -3,10 +3,10 @@
     python tools/dev/check_resume.py                          # 20 kills for each task
     python tools/dev/check_resume.py --kills 3 --tasks image
 
-The demo of each task is trained once without a disturbance, on few samples. Then, for every
-kill, it is trained anew, killed by SIGKILL at a random moment after its first
-checkpoint, and started again with ``--resume``. Weights, optimizer and schedule have
-to be equal, bit by bit. Exits with 1 if any run differs.
+The demo of each task is trained once without a disturbance, on few samples. Then, for
+every kill, it is trained anew, killed by SIGKILL at a random moment after its first
+checkpoint, and started again with ``--resume``. Weights, optimizer and schedule have to
+be equal, bit by bit. Exits with 1 if any run differs.
 """
 
 import contextlib
@@ -41,7 +41,11 @@ DEMOS = {
     'image': ('lm4ve/vit-demo_minilm_digits', 'indices=28', _CYCLE),
     'video': ('video/videomae-demo_minilm_moving-digits', _CLIPS, _CYCLE),
     'pointcloud': ('pointcloud/pointbert-demo_minilm_primitives', _CLOUDS, _CYCLE),
-    'motion': ('motion/vectornet-demo_minilm_sim', 'counts.train=28 counts.val=4', _CYCLE),
+    'motion': (
+        'motion/vectornet-demo_minilm_sim',
+        'counts.train=28 counts.val=4',
+        _CYCLE,
+    ),
     'vqa': ('vision_language/meter-demo_minilm_easy-vqa', 'indices=28', _METER),
 }
 
@@ -57,7 +61,13 @@ def start(task: str, name: str, *flags: str) -> subprocess.Popen:
     config, fields, schedule = DEMOS[task]
     loaders = [f'{split}_dataloader.dataset' for split in ('train', 'val')]
     small = [f'{loader}.{field}' for loader in loaders for field in fields.split()]
-    words = [ROOT / 'tools/train.py', ROOT / f'configs/{config}.py', '--work-dir', name, *flags]
+    words = [
+        ROOT / 'tools/train.py',
+        ROOT / f'configs/{config}.py',
+        '--work-dir',
+        name,
+        *flags,
+    ]
     words += ['--cfg-options', *_SHORT.split(), *small, *schedule.split()]
     with open(f'{name}.log', 'a', encoding='utf-8') as log:
         process = subprocess.Popen([sys.executable, *words], stdout=log, stderr=log)

@@ -18,6 +18,10 @@ def on_page_markdown(markdown: str, *, config: Any, **_: Any) -> str:
         text, target = match.groups()
         if target.startswith(('http', 'docs/')):
             return f'[{text}]({target.removeprefix("docs/")})'
-        return f'[{text}]({config.repo_url}/blob/main/{target})' if config.repo_url else text
+        return (
+            f'[{text}]({config.repo_url}/blob/main/{target})'
+            if config.repo_url
+            else text
+        )
 
     return markdown.replace(PLACE, re.sub(r'\[([^\]]*)\]\(([^)\s]+)\)', link, readme))

@@ -3,9 +3,10 @@
     python tools/dev/fuzz.py --mutations 500
     python tools/dev/fuzz.py --readers ply argoverse-parquet --seed 7
 
-Every reader of fuzz_readers.py gets a small whole file with bytes flipped, removed, doubled, cut
-off or overwritten, or a pickle in its place that ends the process if it is unpickled. It reads in
-a process of its own, so that the run survives a crash or a hang. An outcome is one of
+Every reader of fuzz_readers.py gets a small whole file with bytes flipped, removed,
+doubled, cut off or overwritten, or a pickle in its place that ends the process if it is
+unpickled. It reads in a process of its own, so that the run survives a crash or a hang.
+An outcome is one of
 
     refused   any exception
     same      the content of the whole file
@@ -69,7 +70,9 @@ def hostile_pickle(rng: random.Random) -> bytes:
 
 def mutate(data: bytes, rng: random.Random) -> tuple[str, bytes]:
     """Return the kind of mutation and the mutated bytes."""
-    kind = rng.choice(['flip', 'flip', 'word', 'cut', 'cut', 'drop', 'double', 'digit', 'pickle'])
+    kind = rng.choice(
+        ['flip', 'flip', 'word', 'cut', 'cut', 'drop', 'double', 'digit', 'pickle']
+    )
     at = rng.randrange(len(data))
     end = min(len(data), at + 1 + rng.randrange(min(64, len(data))))
     if kind == 'flip':
@@ -114,7 +117,9 @@ def outcome_if_different(name: str, whole: bytes, data: bytes) -> str:
     return 'record' if name in fuzz_readers.UNCOUNTED and at_end else 'cut'
 
 
-def work(name: str, folder: str, seed: int, numbers: Iterable[int], results: Connection) -> None:
+def work(
+    name: str, folder: str, seed: int, numbers: Iterable[int], results: Connection
+) -> None:
     """Read mutated files in this process and send the kind and the outcome of each."""
     torch.set_num_threads(1)  # the parent's pool of threads does not survive the fork
     warnings.simplefilter('ignore')
@@ -154,7 +159,9 @@ def fuzz(name: str, mutations: int, seed: int) -> list[tuple[str, str]]:
         kind = None
         with tempfile.TemporaryDirectory() as folder, receiving:
             numbers = range(len(found), mutations)
-            child = context.Process(target=work, args=(name, folder, seed, numbers, sending))
+            child = context.Process(
+                target=work, args=(name, folder, seed, numbers, sending)
+            )
             child.start()
             sending.close()
             with contextlib.suppress(EOFError):
@@ -163,7 +170,9 @@ def fuzz(name: str, mutations: int, seed: int) -> list[tuple[str, str]]:
                     kind = None
             child.join()
         if kind:
-            found.append((kind, 'hang' if child.exitcode == -signal.SIGALRM else 'crash'))
+            found.append(
+                (kind, 'hang' if child.exitcode == -signal.SIGALRM else 'crash')
+            )
         elif len(found) < mutations:
             raise RuntimeError(f'{name}: its whole file cannot be read')
     return found

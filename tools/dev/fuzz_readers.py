@@ -1,7 +1,8 @@
 """Small whole files of every format that lm4ve reads, for ``fuzz.py`` to damage.
 
-The functions that write the tests' files write them. A reader writes into the current folder and
-returns the file to damage and a function that reads it as lm4ve does and returns the content.
+The functions that write the tests' files write them. A reader writes into the current
+folder and returns the file to damage and a function that reads it as lm4ve does and
+returns the content.
 """
 
 import json
@@ -36,7 +37,9 @@ from tests.tasks.vqa import files as vqa
 
 Made = tuple[Path, Callable[[], object]]
 #: Readers of text formats of one record a line, which do not count their records.
-UNCOUNTED = {*('obj', 'vqa-csv', 'vqa-jsonl', 'image-list', 'video-list', 'word-vectors-txt')}
+UNCOUNTED = {
+    *('obj', 'vqa-csv', 'vqa-jsonl', 'image-list', 'video-list', 'word-vectors-txt')
+}
 HERE = Path()
 
 
@@ -82,7 +85,17 @@ def checkpoint(name: str) -> Made:
 
 
 #: What follows the dash is not of a file's ending.
-CLOUDS = 'ply', 'off', 'obj', 'stl', 'pcd', 'npy', 'ply-binary', 'stl-binary', 'pcd-binary'
+CLOUDS = (
+    'ply',
+    'off',
+    'obj',
+    'stl',
+    'pcd',
+    'npy',
+    'ply-binary',
+    'stl-binary',
+    'pcd-binary',
+)
 
 
 def cloud(name: str) -> Made:
@@ -118,12 +131,14 @@ def traffic(name: str) -> Made:
     return next(HERE.rglob(pattern)), lambda: make().read(make().files()[0])
 
 
-# ------------------------------------------------------------------------------- data sets
+# ---------------------------------------------------------------------------- data sets
 def write_images() -> None:
     for kind in ('jpg', 'png'):
         for i in range(4):
             vqa.write_image(Path(f'val/{i}.{kind}'), i, (24, 24))
-        Path(f'{kind}.txt').write_text(''.join(f'{i}.{kind} {10 + i}\n' for i in range(4)))
+        Path(f'{kind}.txt').write_text(
+            ''.join(f'{i}.{kind} {10 + i}\n' for i in range(4))
+        )
 
 
 def write_videos() -> None:
@@ -137,31 +152,47 @@ def write_questions() -> None:
     vqa.write_visual_genome(HERE, 3)
     vqa.write_karpathy(HERE, dict(train=3), coco=True)
     image = 'train2014/COCO_train2014_000000000001.jpg'
-    rows = [dict(image=image, question=f'What is {i}?', answers='a|b') for i in range(4)]
+    rows = [
+        dict(image=image, question=f'What is {i}?', answers='a|b') for i in range(4)
+    ]
     vqa.write_csv(Path('q.csv'), rows)
     lines = [json.dumps(row).replace('answers', 'answer') for row in rows]
     Path('q.jsonl').write_text('\n'.join([*lines, '']))
 
 
 def clips(decoder: str) -> dict:
-    first, last = (dict(type=f'mmaction.{decoder}{step}') for step in ('Init', 'Decode'))
-    sample = dict(type='mmaction.SampleFrames', clip_len=4, frame_interval=2, test_mode=True)
-    options = dict(ann_file='clips.txt', test_mode=True, verify='decode', on_corrupt='refuse')
+    first, last = (
+        dict(type=f'mmaction.{decoder}{step}') for step in ('Init', 'Decode')
+    )
+    sample = dict(
+        type='mmaction.SampleFrames', clip_len=4, frame_interval=2, test_mode=True
+    )
+    options = dict(
+        ann_file='clips.txt', test_mode=True, verify='decode', on_corrupt='refuse'
+    )
     return dict(options, type='CheckedVideoDataset', pipeline=[first, sample, last])
 
 
 write_rooms = partial(write_sqa3d, HERE)
 write_scans = partial(clouds.write_scanobjectnn, HERE, per_split=4, points=24)
 _IMAGES = dict(data_root='.', split='val', verify=True, on_corrupt='refuse')
-_IMAGES |= dict(type='CheckedImageNet', pipeline=[dict(type='mmpretrain.LoadImageFromFile')])
+_IMAGES |= dict(
+    type='CheckedImageNet', pipeline=[dict(type='mmpretrain.LoadImageFromFile')]
+)
 _OWN = dict(type='VQAFiles', data_root='.', verify=False)
 _VQA = dict(_OWN, type='VQAv2', split='train2014')
 _GENOME = dict(_OWN, type='VisualGenomeQA')
-_COCO = dict(_OWN, type='KarpathyRetrieval', ann_file='dataset_coco.json', num_negatives=1)
-_ROOMS = dict(data_root='.', answers='qa/answer_counter.json', split='train', on_corrupt='refuse')
+_COCO = dict(
+    _OWN, type='KarpathyRetrieval', ann_file='dataset_coco.json', num_negatives=1
+)
+_ROOMS = dict(
+    data_root='.', answers='qa/answer_counter.json', split='train', on_corrupt='refuse'
+)
 _ROOMS |= dict(type='SQA3DDataset', pipeline=[dict(type='lm4ve.LoadScene')])
 _BALANCED = 'qa/v1_balanced_{}_train_scannetv2.json'.format
-_OFFICIAL = dict(ann_file=_BALANCED('sqa_annotations'), question_file=_BALANCED('questions'))
+_OFFICIAL = dict(
+    ann_file=_BALANCED('sqa_annotations'), question_file=_BALANCED('questions')
+)
 _SCANS = dict(type='ScanObjectNN', data_root='.', split='test')
 #: Reader -> what writes its files, the file, and the data set that reads it.
 SETS = {
@@ -171,9 +202,21 @@ SETS = {
     'video-decord': (write_videos, '0.mp4', clips('Decord')),
     'video-pyav': (write_videos, '0.mp4', clips('PyAV')),
     'video-list': (write_videos, 'clips.txt', clips('PyAV')),
-    'h5': (write_scans, 'main_split/test_objectdataset_augmentedrot_scale75.h5', _SCANS),
-    'vqa-questions': (write_questions, 'vqav2/v2_OpenEnded_mscoco_train2014_questions.json', _VQA),
-    'vqa-annotations': (write_questions, 'vqav2/v2_mscoco_train2014_annotations.json', _VQA),
+    'h5': (
+        write_scans,
+        'main_split/test_objectdataset_augmentedrot_scale75.h5',
+        _SCANS,
+    ),
+    'vqa-questions': (
+        write_questions,
+        'vqav2/v2_OpenEnded_mscoco_train2014_questions.json',
+        _VQA,
+    ),
+    'vqa-annotations': (
+        write_questions,
+        'vqav2/v2_mscoco_train2014_annotations.json',
+        _VQA,
+    ),
     'vqa-csv': (write_questions, 'q.csv', dict(_OWN, ann_file='q.csv')),
     'vqa-jsonl': (write_questions, 'q.jsonl', dict(_OWN, ann_file='q.jsonl')),
     'visual-genome': (write_questions, 'question_answers.json', _GENOME),

@@ -2,11 +2,11 @@
 
     python tools/dev/gpu_check.py --out gpu_check.json
 
-It runs the tests marked `cuda` (paths of the block, a step of every task, mixed precision, DDP
-on nccl and FSDP, with two ranks where there are two GPUs) and the benchmarks of the block, of
-training steps with a block in 16 and 8 bits, and of the input pipelines, which say how many cores
-the GPU needs. What has no time left is not begun, and the JSON says so. The table that it prints
-belongs into docs/results/gpu.md.
+It runs the tests marked `cuda` (paths of the block, a step of every task, mixed
+precision, DDP on nccl and FSDP, with two ranks where there are two GPUs) and the
+benchmarks of the block, of training steps with a block in 16 and 8 bits, and of the
+input pipelines, which say how many cores the GPU needs. What has no time left is not
+begun, and the JSON says so. The table that it prints belongs into docs/results/gpu.md.
 """
 
 import json
@@ -49,17 +49,21 @@ def commands(folder: Path) -> dict[str, list[str]]:
     return found
 
 
-def run_all(named: Mapping[str, Sequence[str]], budget: float, folder: Path) -> list[dict]:
+def run_all(
+    named: Mapping[str, Sequence[str]], budget: float, folder: Path
+) -> list[dict]:
     """Run commands one after the other while there is time.
 
     Args:
-        named (Mapping[str, Sequence[str]]): Command lines, run in the repository's root.
+        named (Mapping[str, Sequence[str]]): Command lines, run in the repository's
+            root.
         budget (float): Seconds for all of them; the last one is stopped then.
         folder (Path): Where a command may have left ``<name>.json``.
 
     Returns:
-        list[dict]: For each ``name``, ``state`` ('passed', 'failed', 'stopped' or 'not begun'),
-        ``seconds``, the end of what it ``said`` and, if it left one, its ``result``.
+        list[dict]: For each ``name``, ``state`` ('passed', 'failed', 'stopped' or 'not
+        begun'), ``seconds``, the end of what it ``said`` and, if it left one, its
+        ``result``.
     """
     results, end = [], time.monotonic() + budget
     both = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -84,11 +88,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags = {'--out': dict(type=Path, default=Path('work_dirs/gpu_check.json'))}
     args = build_parser(__doc__, flags).parse_args(argv)
     if not torch.cuda.is_available():
-        raise UserError('There is no GPU that torch can use. `make test` is what runs without one.')
+        raise UserError(
+            'There is no GPU that torch can use. `make test` is what runs without one.'
+        )
     folder = args.out.with_suffix('')
     folder.mkdir(parents=True, exist_ok=True)
     results = run_all(commands(folder), BUDGET, folder)
-    found = dict(device=torch.cuda.get_device_name(), torch=torch.__version__, results=results)
+    found = dict(
+        device=torch.cuda.get_device_name(), torch=torch.__version__, results=results
+    )
     write_json(found, args.out)
     print(f'{found["device"]}, torch {found["torch"]}\n')
     print('| check | state | seconds |\n|---|---|---:|')

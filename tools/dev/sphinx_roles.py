@@ -1,6 +1,7 @@
 """Sphinx roles in docstrings become links on the site: an extension of Griffe (mkdocs.yml).
 
-Docstrings follow OpenMMLab's convention, ``:class:`Name```. MkDocs would print that as it stands.
+Docstrings follow OpenMMLab's convention, ``:class:`Name```. MkDocs would print that as
+it stands.
 """
 
 import re

@@ -3,10 +3,11 @@
     python tools/dev/write_tables.py            # write them
     python tools/dev/write_tables.py --check    # name the pages that differ
 
-One table has the families of language models, from their specs. The others say which fields let
-a block into the backbones of mmpretrain and mmaction2: every backbone that a host registers is in
-one of its two tables here. Tests fail while a page and the Python table differ; they train a step
-of each entry at tiny size and check that each refused one fails.
+One table has the families of language models, from their specs. The others say which
+fields let a block into the backbones of mmpretrain and mmaction2: every backbone that a
+host registers is in one of its two tables here. Tests fail while a page and the Python
+table differ; they train a step of each entry at tiny size and check that each refused
+one fails.
 """
 
 import sys
@@ -24,11 +25,15 @@ from lm4ve.blocks.families.hybrids import HYBRIDS
 from lm4ve.runner.flags import build_parser
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [f'docs/guides/{n}.md' for n in ('language_models', 'backbones', 'action_recognition')]
+PAGES = [
+    f'docs/guides/{n}.md'
+    for n in ('language_models', 'backbones', 'action_recognition')
+]
 START = '<!-- made by tools/dev/write_tables.py: {} -->'
 END = '<!-- end of {} -->'
 
-# ------------------------------------------------------------------------------- backbones
+# -------------------------------------------------------------------------------
+# backbones
 #: Stands for the defaults of the host.
 HOSTS_OWN = object()
 _MAP = dict(norm_cfg=None)
@@ -42,17 +47,20 @@ class Entry:
     Attributes:
         type (str): Its name in the host's registry, or in another one with the scope.
         backbone (dict): The fields that let it give features before its final norm.
-        neck (dict): The fields of ``LLMBlockNeck`` beside ``in_channels`` and ``block``.
+        neck (dict): The fields of ``LLMBlockNeck`` beside ``in_channels`` and
+            ``block``.
         then (tuple): Configs of the necks that follow.
         norms (tuple): The norms that ``lm4ve.WithoutNorms`` takes out.
-        insert (dict): The fields of ``LLMBlockInsert`` beside ``backbone`` and ``neck``, where
-            the block stands inside the backbone.
+        insert (dict): The fields of ``LLMBlockInsert`` beside ``backbone`` and
+            ``neck``, where the block stands inside the backbone.
         model (str): The host's model; empty where the task has only one.
         head (str): The head that takes the features; empty for the usual one.
         note (str): Anything else that a user has to know, a clause.
-        unused (str): Parameters that the host itself leaves without a gradient; usually empty.
-        plain (dict or object): The fields of the plain encoder that differ from ``backbone``,
-            also its type; :data:`HOSTS_OWN` where all of them have the host's defaults.
+        unused (str): Parameters that the host itself leaves without a gradient; usually
+            empty.
+        plain (dict or object): The fields of the plain encoder that differ from
+            ``backbone``, also its type; :data:`HOSTS_OWN` where all of them have the
+            host's defaults.
     """
 
     type: str
@@ -75,8 +83,8 @@ class Refused:
     Attributes:
         type (str): Its name in the host.
         reason (str): Why, a sentence without a full stop.
-        error (str): The words of the error of building or running it; empty if it is not
-            registered.
+        error (str): The words of the error of building or running it; empty if it is
+            not registered.
     """
 
     type: str
@@ -102,7 +110,9 @@ _TIMM = "and any other of timm's models, with its norm's name or without one"
 _HRNET = "the scales' widths are those of `arch='w32'`"
 
 
-def _inside(name: str, model: str = '', head: str = '', note: str = '', **insert: Any) -> Entry:
+def _inside(
+    name: str, model: str = '', head: str = '', note: str = '', **insert: Any
+) -> Entry:
     return Entry(name, insert=insert, model=model, head=head, note=note)
 
 
@@ -126,7 +136,9 @@ IMAGE = (
     Entry('SwinTransformerV2', dict(norm_cfg=None), _LN, _POOL, plain=HOSTS_OWN),
     _inside('MixMIMTransformer', after='layers.3'),
     _inside('TNT', after='layers.11', index=1),
-    _inside('Conformer', '', 'ConformerHead', _CONFORMER, after='conv_trans_12', index=1),
+    _inside(
+        'Conformer', '', 'ConformerHead', _CONFORMER, after='conv_trans_12', index=1
+    ),
     Entry('lm4ve.RawConvNeXt', {}, _MEAN, plain=dict(type='ConvNeXt')),
     Entry('ConvNeXt', _GAP, _MEAN, norms=('norm3',), plain=HOSTS_OWN),
     Entry('HorNet', _GAP, _MEAN, norms=('norm3',), plain=HOSTS_OWN),
@@ -145,14 +157,38 @@ IMAGE = (
     Entry('Vig', {}, _MAP, _POOL, note=_PIXELS),
     Entry('PyramidVig', {}, _MAP, _POOL, note=_PIXELS),
     *_convolutional(
-        *('ResNet', 'ResNetV1c', 'ResNetV1d', 'ResNeXt', 'SEResNet', 'SEResNeXt', 'Res2Net'),
-        *('ResNeSt', 'RegNet', 'ResNet_CIFAR', 'MobileNetV2', 'MobileNetV3', 'ShuffleNetV1'),
-        *('ShuffleNetV2', 'EfficientNet', 'EfficientNetV2', 'RepVGG', 'MobileOne', 'ConvMixer'),
+        *(
+            'ResNet',
+            'ResNetV1c',
+            'ResNetV1d',
+            'ResNeXt',
+            'SEResNet',
+            'SEResNeXt',
+            'Res2Net',
+        ),
+        *(
+            'ResNeSt',
+            'RegNet',
+            'ResNet_CIFAR',
+            'MobileNetV2',
+            'MobileNetV3',
+            'ShuffleNetV1',
+        ),
+        *(
+            'ShuffleNetV2',
+            'EfficientNet',
+            'EfficientNetV2',
+            'RepVGG',
+            'MobileOne',
+            'ConvMixer',
+        ),
         *('CSPDarkNet', 'CSPResNet', 'CSPResNeXt', 'DenseNet'),
     ),
     *_convolutional('VGG', 'AlexNet', num_classes=-1),
     Entry('HRNet', {}, dict(_MAP, keep_others=True), (_SCALES, *_POOL), note=_HRNET),
-    Entry('LeNet5', {}, _MAP, _POOL, note='gray pictures; 32 x 32 pixels give one token'),
+    Entry(
+        'LeNet5', {}, _MAP, _POOL, note='gray pictures; 32 x 32 pixels give one token'
+    ),
     _inside('InceptionV3', '', 'ClsHead', _INCEPTION, after='Mixed_7c'),
 )
 
@@ -161,7 +197,10 @@ _SPARK = (
     'its weights load into `{}`'
 )
 IMAGE_REFUSED = (
-    Refused('CSPNet', 'It is the unregistered base of `CSPDarkNet`, `CSPResNet`, `CSPResNeXt`'),
+    Refused(
+        'CSPNet',
+        'It is the unregistered base of `CSPDarkNet`, `CSPResNet`, `CSPResNeXt`',
+    ),
     Refused('SparseResNet', _SPARK.format('ResNet'), "'NoneType' object"),
     Refused('SparseConvNeXt', _SPARK.format('ConvNeXt'), "'NoneType' object"),
 )
@@ -170,38 +209,91 @@ IMAGE_REFUSED = (
 _3D, _2D = 'Recognizer3D', 'lm4ve.Recognizer2D'
 
 
-def _clips(*names: str, model: str = _3D, head: str = 'I3DHead', **neck: Any) -> list[Entry]:
+def _clips(
+    *names: str, model: str = _3D, head: str = 'I3DHead', **neck: Any
+) -> list[Entry]:
     return [Entry(n, {}, dict(_MAP, **neck), model=model, head=head) for n in names]
 
 
 _TOKENS = dict(model=_3D, head='TimeSformerHead')
-_LAST, _FRAMES = dict(after='transformer.resblocks.11'), 'the block sees one frame at a time'
+_LAST, _FRAMES = (
+    dict(after='transformer.resblocks.11'),
+    'the block sees one frame at a time',
+)
 VIDEO = (
-    Entry('VisionTransformer', dict(return_feat_map=True), _MEAN, plain=HOSTS_OWN, **_TOKENS),
+    Entry(
+        'VisionTransformer',
+        dict(return_feat_map=True),
+        _MEAN,
+        plain=HOSTS_OWN,
+        **_TOKENS,
+    ),
     Entry('SwinTransformer3D', {}, _LN, norms=('norm3',), model=_3D, head='I3DHead'),
-    Entry('MViT', dict(output_cls_token=False), {}, norms=('norm3',), model=_3D, head='I3DHead'),
+    Entry(
+        'MViT',
+        dict(output_cls_token=False),
+        {},
+        norms=('norm3',),
+        model=_3D,
+        head='I3DHead',
+    ),
     _inside('TimeSformer', **_TOKENS, after='transformer_layers.layers.11'),
     Entry('UniFormerV2', {}, dict(layout='NBC'), insert=_LAST, note=_FRAMES, **_TOKENS),
-    *_clips('UniFormer', 'ResNet3d', 'ResNet3dSlowOnly', 'ResNet3dCSN', 'ResNet2Plus1d', 'C2D'),
+    *_clips(
+        'UniFormer',
+        'ResNet3d',
+        'ResNet3dSlowOnly',
+        'ResNet3dCSN',
+        'ResNet2Plus1d',
+        'C2D',
+    ),
     *_clips('X3D', head='X3DHead'),
     *_clips('ResNet3dSlowFast', head='SlowFastHead', index=0, keep_others=True),
     _inside('C3D', _3D, 'I3DHead', 'before its two linear layers', after='pool5'),
     *_clips('ResNet', 'MobileNetV2', model=_2D, head='TSNHead'),
-    *_clips('ResNetTSM', 'MobileNetV2TSM', 'MobileOneTSM', 'TANet', model=_2D, head='TSMHead'),
-    _inside('OmniResNet', 'RecognizerOmni', 'OmniHead', 'pictures and clips', after='layer4'),
+    *_clips(
+        'ResNetTSM',
+        'MobileNetV2TSM',
+        'MobileOneTSM',
+        'TANet',
+        model=_2D,
+        head='TSMHead',
+    ),
+    _inside(
+        'OmniResNet', 'RecognizerOmni', 'OmniHead', 'pictures and clips', after='layer4'
+    ),
     _inside('RGBPoseConv3D', 'MMRecognizer3D', 'RGBPoseHead', after='rgb_path.layer4'),
-    _inside('STGCN', 'RecognizerGCN', 'GCNHead', 'joints and frames are tokens', after='gcn.9'),
-    _inside('AAGCN', 'RecognizerGCN', 'GCNHead', 'joints and frames are tokens', after='gcn.9'),
+    _inside(
+        'STGCN',
+        'RecognizerGCN',
+        'GCNHead',
+        'joints and frames are tokens',
+        after='gcn.9',
+    ),
+    _inside(
+        'AAGCN',
+        'RecognizerGCN',
+        'GCNHead',
+        'joints and frames are tokens',
+        after='gcn.9',
+    ),
     _inside('ResNetAudio', 'RecognizerAudio', 'TSNAudioHead', after='layer4'),
 )
 
 VIDEO_REFUSED = (
-    Refused('ResNet3dLayer', 'It is one stage of `ResNet3d`, which takes the block', 'channels'),
-    Refused('ResNetTIN', 'mmcv-lite lacks its compiled operator `tin_shift`', 'tin_shift'),
+    Refused(
+        'ResNet3dLayer',
+        'It is one stage of `ResNet3d`, which takes the block',
+        'channels',
+    ),
+    Refused(
+        'ResNetTIN', 'mmcv-lite lacks its compiled operator `tin_shift`', 'tin_shift'
+    ),
 )
 
 
-# ---------------------------------------------------------------------------------- tables
+# ----------------------------------------------------------------------------------
+# tables
 def full_type(name: str, host: str) -> str:
     """Return a registered name with its scope."""
     return name if '.' in name else f'{host}.{name}'
@@ -211,9 +303,13 @@ def config_lines(entry: Entry, name: str) -> list[str]:
     """Return what the documentation shows of an entry: the backbone's fields, the neck's."""
     backbone: dict[str, Any] = dict(type=name, **entry.backbone)
     if entry.norms:
-        backbone = dict(type='lm4ve.WithoutNorms', norms=[*entry.norms], backbone=backbone)
+        backbone = dict(
+            type='lm4ve.WithoutNorms', norms=[*entry.norms], backbone=backbone
+        )
     if entry.insert:
-        backbone = dict(type='LLMBlockInsert', **entry.insert, backbone=backbone, neck=...)
+        backbone = dict(
+            type='LLMBlockInsert', **entry.insert, backbone=backbone, neck=...
+        )
     neck = ['inside the backbone'] if entry.insert else []
     if entry.neck:
         neck.append(f'`{_fields(entry.neck)}`')
@@ -225,13 +321,17 @@ def works_table(entries: Iterable[Entry], host: str, *more: str) -> str:
     """Return the Markdown table of the backbones that take the block.
 
     Args:
-        entries (Iterable[Entry]): The rows; those that differ in the type alone are one.
+        entries (Iterable[Entry]): The rows; those that differ in the type alone are
+            one.
         host (str): The scope of names that have none.
         *more (str): The title of a column of models and heads.
     """
     names_of: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for entry in entries:
-        cells, head = config_lines(entry, f'{host}.NAME'), f'`{entry.head}`' * bool(entry.head)
+        cells, head = (
+            config_lines(entry, f'{host}.NAME'),
+            f'`{entry.head}`' * bool(entry.head),
+        )
         if more:
             cells.append(f'`{entry.model}`, {head}')
         elif head:
@@ -257,12 +357,18 @@ def refused_table(refused: Iterable[Refused]) -> str:
 
 def families_table() -> str:
     """Return the Markdown table of families that blocks can be made of."""
-    kinds = [('decoders', DECODERS), ('encoders', ENCODERS), ('hybrids and mixtures', HYBRIDS)]
+    kinds = [
+        ('decoders', DECODERS),
+        ('encoders', ENCODERS),
+        ('hybrids and mixtures', HYBRIDS),
+    ]
     rows = [[f'{name} ({len(table)})', _names(table)] for name, table in kinds]
     wrapped = sorted(_inverse(WRAPPERS).items())
     inside = '; '.join(f'{_names(wrappers)} ({family})' for family, wrappers in wrapped)
     title = f'`model_type`: {len(FAMILIES)} families and {len(WRAPPERS)} wrappers'
-    return markdown(['kind', title], [*rows, [f'text part of ({len(WRAPPERS)})', inside]])
+    return markdown(
+        ['kind', title], [*rows, [f'text part of ({len(WRAPPERS)})', inside]]
+    )
 
 
 def refused_families_table() -> str:

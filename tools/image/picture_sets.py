@@ -1,25 +1,26 @@
 """Write sets of real pictures from packages, as PNG files and a CSV, for ``lm4ve try``.
 
     python tools/image/picture_sets.py openmoji --source openmoji/ --out data/openmoji
-    lm4ve try package:efficientnet-lite0 data/openmoji/pictures.csv --block package:all-MiniLM-L6-v2
+    lm4ve try package:efficientnet-lite0 data/openmoji/pictures.csv --block
+    package:all-MiniLM-L6-v2
 
-The CSV has the columns path, label, split and group. The pictures of a group are variants of one
-drawing or fonts of one design, and stand on one side of a split. train.txt, val.txt and test.txt
-hold the same for mmpretrain's CustomDataset. The sets, what --source names,
-and the licences of the pictures:
+The CSV has the columns path, label, split and group. The pictures of a group are
+variants of one drawing or fonts of one design, and stand on one side of a split.
+train.txt, val.txt and test.txt hold the same for mmpretrain's CustomDataset. The sets,
+what --source names, and the licences of the pictures:
 
-openmoji: drawings, nine classes (CC BY-SA 4.0). The unpacked npm package openmoji; resvg-py (pip)
-    draws its files.
-emoji-vendors: the same classes, trained on Twemoji's drawings (CC BY 4.0) and tested on Noto's
-    (Apache 2.0) of other emoji. The unpacked npm packages emoji-datasource-twitter and
-    emoji-datasource-google, in this order.
+openmoji: drawings, nine classes (CC BY-SA 4.0). The unpacked npm package openmoji;
+    resvg-py (pip) draws its files.
+emoji-vendors: the same classes, trained on Twemoji's drawings (CC BY 4.0) and tested on
+    Noto's (Apache 2.0) of other emoji. The unpacked npm packages
+    emoji-datasource-twitter and emoji-datasource-google, in this order.
 digits: scikit-learn's handwritten digits, enlarged. No source. CC BY 4.0.
-glyphs: small letters, tested on fonts of unseen designs. Folders of .ttf and .otf files, for
-    example of Debian's font packages, whose licences they keep.
+glyphs: small letters, tested on fonts of unseen designs. Folders of .ttf and .otf
+    files, for example of Debian's font packages, whose licences they keep.
 easy-vqa: one shape of one color, 24 classes. No source: the package easy-vqa. MIT.
 
-The npm packages come with `npm pack NAME`. Flags, clock faces and the like are drawings of their
-own, though they resemble each other.
+The npm packages come with `npm pack NAME`. Flags, clock faces and the like are drawings
+of their own, though they resemble each other.
 """
 
 import io
@@ -49,8 +50,8 @@ class Picture(NamedTuple):
 
 
 # ---------------------------------------------------------------------------- emoji
-#: Code points that make variants of a drawing: skin tones, hair, gender signs, the joiner and the
-#: style of presentation.
+#: Code points that make variants of a drawing: skin tones, hair, gender signs, the
+#: joiner and the style of presentation.
 _VARIANT = re.compile('1F3F[B-F]|1F9B[0-3]|2640|2642|200D|FE0F')
 #: Persons who differ by gender or age alone.
 _PERSONS = {
@@ -73,7 +74,9 @@ def drawing_of(code: str) -> str:
 
 def _choose_variants(table: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     """Return at most MOST_VARIANTS rows of each group, chosen at random, in a stable order."""
-    chosen = table.iloc[rng.permutation(len(table))].groupby('group').head(MOST_VARIANTS)
+    chosen = (
+        table.iloc[rng.permutation(len(table))].groupby('group').head(MOST_VARIANTS)
+    )
     return chosen.sort_index()
 
 
@@ -82,7 +85,9 @@ def read_openmoji(args: Any) -> Iterator[Picture]:
     from resvg_py import svg_to_bytes
 
     table = pd.read_csv(root / 'data/openmoji.csv', dtype=str, keep_default_na=False)
-    table = table[~table['group'].str.match('extras|component')].rename(columns={'group': 'label'})
+    table = table[~table['group'].str.match('extras|component')].rename(
+        columns={'group': 'label'}
+    )
     table['group'] = table['hexcode'].map(drawing_of)
     for row in _choose_variants(table, args.rng).itertuples():
         path = root / f'color/svg/{row.hexcode}.svg'
@@ -129,7 +134,9 @@ def _fonts(folders: Sequence[Path]) -> pd.DataFrame:
     from fontTools.ttLib import TTFont
 
     rows = []
-    for path in sorted(p for f in folders for p in f.rglob('*') if p.suffix in ('.ttf', '.otf')):
+    for path in sorted(
+        p for f in folders for p in f.rglob('*') if p.suffix in ('.ttf', '.otf')
+    ):
         with TTFont(path, lazy=True) as font:
             names, characters = font['name'], font.getBestCmap() or {}
             family = names.getDebugName(16) or names.getDebugName(1)
@@ -165,10 +172,16 @@ def read_easy_vqa(args: Any) -> Iterator[Picture]:
     for part in ('train', 'test'):
         root = locate_easy_vqa() / part
         words: dict[int, set[str]] = {}
-        for question, answer, index in json.loads((root / 'questions.json').read_text('utf-8')):
+        for question, answer, index in json.loads(
+            (root / 'questions.json').read_text('utf-8')
+        ):
             # What is asked for, or denied, need not be there.
-            if question.startswith('what') or (answer == 'yes' and ' no' not in question):
-                words.setdefault(index, set()).update(re.findall('[a-z]+', question), [answer])
+            if question.startswith('what') or (
+                answer == 'yes' and ' no' not in question
+            ):
+                words.setdefault(index, set()).update(
+                    re.findall('[a-z]+', question), [answer]
+                )
         for index, known in sorted(words.items()):
             shapes, colors = known & _SHAPES, known & _COLORS
             if len(shapes) == len(colors) == 1:
@@ -179,8 +192,8 @@ def read_easy_vqa(args: Any) -> Iterator[Picture]:
 
 
 # ---------------------------------------------------------------------------- writing
-#: Set -> its reader, how many sources it needs at least, and how much of it is for tests and
-#: for validation.
+#: Set -> its reader, how many sources it needs at least, and how much of it is for
+#: tests and for validation.
 SETS = {
     'openmoji': (read_openmoji, 1, 0.5, 0.12),
     'emoji-vendors': (read_vendors, 2, 0.52, 0.12),
@@ -195,14 +208,17 @@ def split_groups(
 ) -> pd.Series:
     """Return a split for each row of a table with group and label: groups stay whole.
 
-    Each class gives the same share of its groups; a group counts to the class of its first row.
+    Each class gives the same share of its groups; a group counts to the class of its
+    first row.
     """
     firsts = table.drop_duplicates('group')
     parts = {}
     for _, own in firsts.groupby('label'):
         groups = own['group'].to_numpy()[rng.permutation(len(own))]
         bounds = np.round(np.cumsum([test, val]) * len(groups)).astype(int)
-        for split, names in zip(('test', 'val', 'train'), np.split(groups, bounds), strict=True):
+        for split, names in zip(
+            ('test', 'val', 'train'), np.split(groups, bounds), strict=True
+        ):
             parts |= dict.fromkeys(names, split)
     return table['group'].map(parts)
 
@@ -218,7 +234,8 @@ def write_set(args: Any) -> pd.DataFrame:
     table['split'] = split_groups(table, test, val, args.rng)
     is_test = table['split'] == 'test'
     table = table[(table['given'] == '') | ((table['given'] == 'test') == is_test)]
-    # One drawing under two names: of several sides it stays on that of the test, or of val.
+    # One drawing under two names: of several sides it stays on that of the test, or of
+    # val.
     pixels = table.index.map(lambda i: pictures[i].image.tobytes())
     firm = table['split'].map(['test', 'val', 'train'].index)
     table = table[firm == firm.groupby(pixels).transform('min')]
@@ -228,10 +245,14 @@ def write_set(args: Any) -> pd.DataFrame:
         image = pictures[i].image.convert('RGBA')
         white = Image.new('RGBA', image.size, 'white')
         Image.alpha_composite(white, image).convert('RGB').save(path)
-    table[['path', 'label', 'split', 'group']].to_csv(args.out / 'pictures.csv', index=False)
+    table[['path', 'label', 'split', 'group']].to_csv(
+        args.out / 'pictures.csv', index=False
+    )
     numbers = table['label'].astype('category').cat.codes.astype(str)
     for split, lines in (table['path'] + ' ' + numbers).groupby(table['split']):
-        (args.out / f'{split}.txt').write_text('\n'.join(lines) + '\n', encoding='utf-8')
+        (args.out / f'{split}.txt').write_text(
+            '\n'.join(lines) + '\n', encoding='utf-8'
+        )
     return table
 
 

@@ -11,15 +11,23 @@ from lm4ve.files import write_json
 from lm4ve.registry import DATASETS
 from lm4ve.runner.command_line import CONFIG, build_parser, read_config, run_tool
 from lm4ve.tasks import require_task
-from lm4ve.tasks.motion.baselines import NearestNeighbor, constant_velocity, kalman_filter
+from lm4ve.tasks.motion.baselines import (
+    NearestNeighbor,
+    constant_velocity,
+    kalman_filter,
+)
 
 
 def score(forecast, dataset, evaluator_cfg, name: str) -> dict:
     """Score one baseline by the config's own evaluator."""
     evaluator = Evaluator(evaluator_cfg)
-    for scene in tqdm(map(dataset.scene, range(len(dataset))), name, len(dataset), disable=None):
+    for scene in tqdm(
+        map(dataset.scene, range(len(dataset))), name, len(dataset), disable=None
+    ):
         trajectories, probabilities = forecast(scene)
-        sample = dict(scene=scene, trajectories=trajectories, probabilities=probabilities)
+        sample = dict(
+            scene=scene, trajectories=trajectories, probabilities=probabilities
+        )
         evaluator.process([sample])
     return evaluator.evaluate(len(dataset))
 
@@ -37,8 +45,14 @@ def main(argv: list[str] | None = None) -> None:
         'Kalman filter': kalman_filter,
         'nearest neighbors': NearestNeighbor(map(known.scene, range(len(known)))),
     }
-    results = {name: score(b, dataset, cfg.val_evaluator, name) for name, b in baselines.items()}
-    rows = [{'': name, **{c: f'{v:.3f}' for c, v in r.items()}} for name, r in results.items()]
+    results = {
+        name: score(b, dataset, cfg.val_evaluator, name)
+        for name, b in baselines.items()
+    }
+    rows = [
+        {'': name, **{c: f'{v:.3f}' for c, v in r.items()}}
+        for name, r in results.items()
+    ]
     print_table(f'{len(dataset)} scenes', rows)
     if args.out:
         write_json(results, args.out)

@@ -34,7 +34,9 @@ def main(argv: list[str] | None = None) -> None:
         with torch.no_grad():
             samples = model.test_step(collate_scenes([dataset[i] for i in rows]))
     else:
-        found = [(scene, *constant_velocity(scene)) for scene in map(dataset.scene, rows)]
+        found = [
+            (scene, *constant_velocity(scene)) for scene in map(dataset.scene, rows)
+        ]
         samples = [dict(scene=s, trajectories=t, probabilities=p) for s, t, p in found]
     save_figure(scene_grid(samples, args.columns, args.extent), args.out)
     print(f'written: {args.out}')

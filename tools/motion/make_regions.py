@@ -42,13 +42,18 @@ def equal_clusters(points: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
             if labels[i] < 0 and room[m] > 0:
                 labels[i] = m
                 room[m] -= 1
-        before, centers = centers, np.stack([scaled[labels == m].mean(0) for m in range(count)])
+        before, centers = (
+            centers,
+            np.stack([scaled[labels == m].mean(0) for m in range(count)]),
+        )
         if np.array_equal(before, centers):
             break
     return labels
 
 
-def write_regions(path: str | Path, points: np.ndarray, count: int = 6, seed: int = 0) -> None:
+def write_regions(
+    path: str | Path, points: np.ndarray, count: int = 6, seed: int = 0
+) -> None:
     """Cluster end points ``[N, 2]`` (focal frame, meters) and write the hulls.
 
     Raises:

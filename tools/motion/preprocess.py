@@ -13,7 +13,12 @@ import json
 from lm4ve.errors import UserError
 from lm4ve.runner.command_line import build_parser, run_tool
 from lm4ve.tasks.base.integrity import POLICIES
-from lm4ve.tasks.motion import Argoverse1Reader, Argoverse2Reader, SceneCache, preprocess_split
+from lm4ve.tasks.motion import (
+    Argoverse1Reader,
+    Argoverse2Reader,
+    SceneCache,
+    preprocess_split,
+)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -24,7 +29,12 @@ def main(argv: list[str] | None = None) -> None:
     add('--map-dir', help='map_files of Argoverse 1')
     add('--map-range', type=float, default=142.0, help='meters; default: 142')
     add('--workers', type=int, default=1)
-    add('--on-corrupt', choices=POLICIES, default='skip', help='leave corrupt files out, or stop')
+    add(
+        '--on-corrupt',
+        choices=POLICIES,
+        default='skip',
+        help='leave corrupt files out, or stop',
+    )
     add('--no-verify', action='store_true', help='do not hash the finished file')
     args = parser.parse_args(argv)
     if args.dataset == 'argoverse1':

@@ -34,7 +34,9 @@ def main(argv: list[str] | None = None) -> None:
     values = (torch.arange(len(index[0])).double() * 0.618034 % 1).numpy()
     figure = Figure(figsize=(6, 6))
     cloud = Cloud(points.double().numpy(), index[0].numpy())
-    cloud.draw_values(figure.subplots(), TokenMap('groups', '', values, values.shape), 'hsv')
+    cloud.draw_values(
+        figure.subplots(), TokenMap('groups', '', values, values.shape), 'hsv'
+    )
     save_figure(figure, args.out)
     print(f'{args.out}: {len(points)} points, {len(index[0])} groups')
 

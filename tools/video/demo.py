@@ -2,9 +2,9 @@
 
     python tools/video/demo.py VIDEO CONFIG CHECKPOINT OUT.mp4
 
-VIDEO is any file that PyAV and decord can read. Prints the likeliest classes, one per line. Works
-with every video config; MMAction2Inferencer does the rest (several videos, arrays, folders of
-frames).
+VIDEO is any file that PyAV and decord can read. Prints the likeliest classes, one per
+line. Works with every video config; MMAction2Inferencer does the rest (several videos,
+arrays, folders of frames).
 """
 
 from pathlib import Path
@@ -21,7 +21,10 @@ def main(argv: list[str] | None = None) -> None:
     add('config', help='config that the model was trained with')
     add('checkpoint', help='its checkpoint')
     add('out', help='the annotated video to write (.mp4)')
-    add('--classes', help="text file, a name a line; default: those of the config's data set")
+    add(
+        '--classes',
+        help="text file, a name a line; default: those of the config's data set",
+    )
     add('--topk', type=int, default=3, help='how many classes to show')
     add('--device', default=None, help='default: a GPU if there is one')
     args, names = parser.parse_args(argv), None

@@ -5,8 +5,9 @@
     python tools/video/video_lists.py videomae train.csv OUT.txt \\
         --root /data/ssv2
 
-Something-Something V2 comes with JSON files of its own; VideoMAE reads headerless CSV files, with
-a space between path and label and no frame count. A list of mmaction2 has a ``path label`` a line.
+Something-Something V2 comes with JSON files of its own; VideoMAE reads headerless CSV
+files, with a space between path and label and no frame count. A list of mmaction2 has a
+``path label`` a line.
 """
 
 import json
@@ -20,14 +21,16 @@ from lm4ve.runner.command_line import build_parser, run_tool
 Entries = list[tuple[str, int]]
 
 
-def read_ssv2(labels: str | Path, split: str | Path, extension: str = 'webm') -> Entries:
+def read_ssv2(
+    labels: str | Path, split: str | Path, extension: str = 'webm'
+) -> Entries:
     """Read Something-Something V2's official files.
 
     Args:
-        labels (str | Path): ``something-something-v2-labels.json`` (or ``labels.json``):
-            template -> number as a string.
-        split (str | Path): ``...-train.json`` or ``...-validation.json``: a list with ``id`` and
-            ``template``, in whose text the placeholders are in brackets; or
+        labels (str | Path): ``something-something-v2-labels.json`` (or
+            ``labels.json``): template -> number as a string.
+        split (str | Path): ``...-train.json`` or ``...-validation.json``: a list with
+            ``id`` and ``template``, in whose text the placeholders are in brackets; or
             ``...-test-answers.csv``, ``id;template``.
         extension (str): The ending of the video files, which are named by their id.
 
@@ -36,14 +39,21 @@ def read_ssv2(labels: str | Path, split: str | Path, extension: str = 'webm') ->
 
     Raises:
         UserError: The labels are not numbered from 0.
-        KeyError: A template is missing or unknown: the JSON file of the test set has none.
+        KeyError: A template is missing or unknown: the JSON file of the test set has
+            none.
     """
     numbers = {k: int(v) for k, v in json.loads(Path(labels).read_bytes()).items()}
     if sorted(numbers.values()) != list(range(len(numbers))):
-        raise UserError(f"'{labels}': expected the numbers 0 to {len(numbers) - 1}, each once.")
+        raise UserError(
+            f"'{labels}': expected the numbers 0 to {len(numbers) - 1}, each once."
+        )
     split = Path(split)
     if split.suffix == '.csv':
-        samples = [line.split(';', 1) for line in whole_lines(split.read_bytes(), split) if line]
+        samples = [
+            line.split(';', 1)
+            for line in whole_lines(split.read_bytes(), split)
+            if line
+        ]
     else:
         samples = [(s['id'], s['template']) for s in json.loads(split.read_bytes())]
     labeled = [(i, numbers[re.sub(r'[\[\]]', '', text.strip())]) for i, text in samples]
@@ -55,7 +65,8 @@ def read_videomae(path: str | Path, root: str = '') -> Entries:
 
     Args:
         path (str | Path): Headerless; path, white space, label. Paths may hold spaces.
-        root (str): A leading part of the paths to remove, which is ``data_prefix`` in mmaction2.
+        root (str): A leading part of the paths to remove, which is ``data_prefix`` in
+            mmaction2.
 
     Returns:
         list[tuple[str, int]]: Path and label.
@@ -63,9 +74,13 @@ def read_videomae(path: str | Path, root: str = '') -> Entries:
     Raises:
         ValueError: A line has another form, or a path is not below ``root``.
     """
-    rows = [line.rsplit(maxsplit=1) for line in whole_lines(Path(path).read_bytes(), path)]
+    rows = [
+        line.rsplit(maxsplit=1) for line in whole_lines(Path(path).read_bytes(), path)
+    ]
     if root:
-        rows = [(str(PurePosixPath(name).relative_to(root)), label) for name, label in rows]
+        rows = [
+            (str(PurePosixPath(name).relative_to(root)), label) for name, label in rows
+        ]
     return [(name.strip(), int(label)) for name, label in rows]
 
 
@@ -74,13 +89,19 @@ def main(argv: list[str] | None = None) -> None:
     kinds = parser.add_subparsers(dest='kind', required=True)
     ssv2 = kinds.add_parser('ssv2', help="the data set's official files")
     ssv2.add_argument('labels', help='template -> number, JSON')
-    ssv2.add_argument('split', help='train or validation, JSON; or the test answers, CSV')
+    ssv2.add_argument(
+        'split', help='train or validation, JSON; or the test answers, CSV'
+    )
     ssv2.add_argument('out', help='the list to write')
-    ssv2.add_argument('--extension', default='webm', help='of the video files; default: webm')
+    ssv2.add_argument(
+        '--extension', default='webm', help='of the video files; default: webm'
+    )
     videomae = kinds.add_parser('videomae', help="VideoMAE's CSV files")
     videomae.add_argument('csv', help='"path label" a line')
     videomae.add_argument('out', help='the list to write')
-    videomae.add_argument('--root', default='', help='leading part of the paths to take off')
+    videomae.add_argument(
+        '--root', default='', help='leading part of the paths to take off'
+    )
     args = parser.parse_args(argv)
     if args.kind == 'ssv2':
         entries = read_ssv2(args.labels, args.split, args.extension)

@@ -1,14 +1,15 @@
 """Ask a trained model about an image, and look inside while it answers.
 
-    python tools/vision_language/demo.py IMAGE "How many cups are there?" --config C --checkpoint P
+    python tools/vision_language/demo.py IMAGE "How many cups are there?" --config C
+    --checkpoint P
 
-prints the likeliest answers with their scores and writes two pictures: the image with the
-answers, and the activations of its tokens and of the words. With a config of retrieval the
-text is a caption (or several, | between them), which are ranked; IMAGE may then be a
-folder, whose images are ranked. With a config of SQA3D it is a room:
+prints the likeliest answers with their scores and writes two pictures: the image with
+the answers, and the activations of its tokens and of the words. With a config of
+retrieval the text is a caption (or several, | between them), which are ranked; IMAGE
+may then be a folder, whose images are ranked. With a config of SQA3D it is a room:
 
-    python tools/vision_language/demo.py scene0000_00_aligned_vert.npy "What is behind me?" \\
-        --situation "I am facing the bed." --config C --checkpoint P
+    python tools/vision_language/demo.py scene0000_00_aligned_vert.npy "What is behind
+        me?" \\ --situation "I am facing the bed." --config C --checkpoint P
 """
 
 from pathlib import Path
@@ -29,7 +30,10 @@ from lm4ve.tasks.vqa import RetrievalInferencer, VQAInferencer
 
 def main(argv: list[str] | None = None) -> None:
     add = (parser := build_parser(__doc__, PARTIAL)).add_argument
-    add('image', help='an image; of retrieval also a folder; of SQA3D a room (.npy, .ply)')
+    add(
+        'image',
+        help='an image; of retrieval also a folder; of SQA3D a room (.npy, .ply)',
+    )
     add('text', help='the question; with a config of retrieval one or more captions')
     add('--situation', help='of SQA3D: what somebody in the room does and sees')
     add('--config', required=True, help='config that the model was trained with')
@@ -45,21 +49,35 @@ def main(argv: list[str] | None = None) -> None:
     asks = task == 'rooms' or str(cfg.model.head.type).endswith('VQAHead')
     texts = {'situation': args.situation} if task == 'rooms' or args.situation else {}
     texts['question' if asks else 'caption'] = args.text
-    given = None if many and not asks else samples_of_files(cfg, [args.image], **texts)[0]
-    kind = RoomInferencer if task == 'rooms' else VQAInferencer if asks else RetrievalInferencer
+    given = (
+        None if many and not asks else samples_of_files(cfg, [args.image], **texts)[0]
+    )
+    kind = (
+        RoomInferencer
+        if task == 'rooms'
+        else VQAInferencer
+        if asks
+        else RetrievalInferencer
+    )
     inferencer = kind(cfg, args.checkpoint, args.device, args.allow_partial)
     folder = Path(args.out_dir or f'work_dirs/{name}/demo')
     options = dict(topk=args.topk, out_dir=folder)
     if asks:
         (result,) = inferencer(args.image, *texts.values(), **options)
         print('\n'.join(texts.values()))
-        print_table('', [dict(a, score=f'{100 * a["score"]:.1f} %') for a in result['answers']])
+        print_table(
+            '', [dict(a, score=f'{100 * a["score"]:.1f} %') for a in result['answers']]
+        )
     else:
         ranked = 'images' if many else 'captions'
         title, key = ('text', 'img_path') if many else ('img_path', 'text')
-        for result in inferencer(args.image, args.text.split('|'), rank=ranked, **options):
+        for result in inferencer(
+            args.image, args.text.split('|'), rank=ranked, **options
+        ):
             print(result[title])
-            rows = [{ranked: f[key], 'score': f'{f["score"]:.3f}'} for f in result[ranked]]
+            rows = [
+                {ranked: f[key], 'score': f'{f["score"]:.3f}'} for f in result[ranked]
+            ]
             print_table('', rows)
     print(f'pictures: {folder}')
     if given is not None and not args.no_sheet:

@@ -1,10 +1,11 @@
 """Write the answers that a model of SQA3D chooses from, one entry for each occurrence.
 
-    python tools/vision_language/make_answer_counter.py data/scannet/qa/answer_counter.json \\
-        data/scannet/qa/SQA_train.json
+    python tools/vision_language/make_answer_counter.py
+        data/scannet/qa/answer_counter.json \\ data/scannet/qa/SQA_train.json
 
 The model's answers are the different ones, sorted; how often one occurs says how much a
-right answer counts. Name files of training only, or those that a checkpoint was made with.
+right answer counts. Name files of training only, or those that a checkpoint was made
+with.
 """
 
 from lm4ve.errors import check
@@ -16,7 +17,9 @@ from lm4ve.tasks.rooms.datasets.questions import read_answers
 def main(argv: list[str] | None = None) -> None:
     parser = build_parser(__doc__, {})
     parser.add_argument('out', help='the JSON file to write (answer_counter.json)')
-    parser.add_argument('annotations', nargs='+', help='SQA_train.json, or official annotations')
+    parser.add_argument(
+        'annotations', nargs='+', help='SQA_train.json, or official annotations'
+    )
     args = parser.parse_args(argv)
     answers = [answer for path in args.annotations for answer in read_answers(path)]
     check(f'the number of answers in {args.annotations}', len(answers), least=1)

@@ -13,9 +13,13 @@ from lm4ve.tasks.rooms.models.language import write_word_vectors
 
 def main(argv: list[str] | None = None) -> None:
     parser = build_parser(__doc__, {})
-    parser.add_argument('source', help="GloVe's text file, a word and its numbers a line")
+    parser.add_argument(
+        'source', help="GloVe's text file, a word and its numbers a line"
+    )
     parser.add_argument('out', help='the .npz to write')
-    parser.add_argument('questions', nargs='+', help='files of questions, of every split')
+    parser.add_argument(
+        'questions', nargs='+', help='files of questions, of every split'
+    )
     args = parser.parse_args(argv)
     texts = [text for path in args.questions for text in read_texts(path)]
     words, known = write_word_vectors(args.source, texts, args.out)

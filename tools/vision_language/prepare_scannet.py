@@ -1,12 +1,14 @@
 """Turn ScanNet's scans into the arrays that SQA3D's models are trained on.
 
     python tools/vision_language/prepare_scannet.py data/scannet/scans \\
-        data/scannet/scannet_data --labels data/scannet/scannetv2-labels.combined.tsv --workers 8
+        data/scannet/scannet_data --labels data/scannet/scannetv2-labels.combined.tsv
+        --workers 8
 
 Of each scan it needs {scan}_vh_clean_2.ply, {scan}_vh_clean_2.0.010000.segs.json,
 {scan}.aggregation.json and {scan}.txt. A killed run goes on where it stopped when it is
-started again: files are written whole or not at all, and a note is written behind those of a scan.
-The layout is that of ScanRefer, ScanQA and SQA3D, so that files made by either are read alike.
+started again: files are written whole or not at all, and a note is written behind those
+of a scan. The layout is that of ScanRefer, ScanQA and SQA3D, so that files made by
+either are read alike.
 """
 
 import csv
@@ -25,7 +27,8 @@ from lm4ve.runner.command_line import build_parser, run_tool
 from lm4ve.tasks.rooms.datasets.scene_files import read_alignment, read_points
 from lm4ve.tasks.rooms.scannet import NO_OBJECTS
 
-#: A folder beside the arrays, with a note for each scan that is done: what it was made of.
+#: A folder beside the arrays, with a note for each scan that is done: what it was made
+#: of.
 NOTES = '.prepared'
 #: What may become of a scan.
 KINDS = 'made', 'done_before', 'skipped'
@@ -39,11 +42,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     add('--names', type=Path, help='a list of scans, a name a line; default: all')
     add('--max-points', type=int, default=50_000, help='of a scan; default: 50,000')
     add('--workers', type=int, default=1)
-    add('--on-corrupt', choices=('skip', 'refuse'), default='skip', help='for damaged scans')
+    add(
+        '--on-corrupt',
+        choices=('skip', 'refuse'),
+        default='skip',
+        help='for damaged scans',
+    )
     args = parser.parse_args(argv)
     folders = sorted(p for p in args.scans.iterdir() if p.is_dir() and p.name[0] != '.')
     if args.names is not None:
-        folders = [args.scans / Path(name).name for name in args.names.read_text().split()]
+        folders = [
+            args.scans / Path(name).name for name in args.names.read_text().split()
+        ]
     if any(args.out.glob('*.npy')) and not (args.out / NOTES).is_dir():
         raise UserError(f"'{args.out}' holds arrays that another program wrote.")
     with open(args.labels, encoding='utf-8', newline='') as file:
@@ -55,7 +65,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     counts = {kind: [k for k, _ in found].count(kind) for kind in KINDS}
     errors = [error for kind, error in found if kind == 'skipped']
     if len(errors) == len(found):
-        raise UserError(f'None of the {len(found)} scans is usable. The first: {errors[:1]}')
+        raise UserError(
+            f'None of the {len(found)} scans is usable. The first: {errors[:1]}'
+        )
     print(json.dumps(counts | dict(examples=errors[:5]), indent=2))
 
 
@@ -66,7 +78,9 @@ def prepare_scan(
     note = out / NOTES / f'{folder.name}.json'
     try:
         sizes = [(path.name, path.stat().st_size) for path in files_of(folder)]
-        source = hashlib.sha256(repr((sizes, max_points, sorted(ids.items()))).encode()).hexdigest()
+        source = hashlib.sha256(
+            repr((sizes, max_points, sorted(ids.items()))).encode()
+        ).hexdigest()
         if note.is_file() and json.loads(note.read_text()) == source:
             return 'done_before', ''
         arrays = arrays_of(folder, ids, max_points)
@@ -83,21 +97,25 @@ def prepare_scan(
     return 'made', ''
 
 
-def arrays_of(folder: Path, ids: Mapping[str, int], max_points: int) -> dict[str, np.ndarray]:
+def arrays_of(
+    folder: Path, ids: Mapping[str, int], max_points: int
+) -> dict[str, np.ndarray]:
     """Compute the arrays of one scan: V vertices, of which P are kept, and K objects.
 
     Returns:
-        dict[str, np.ndarray]: ``vert`` and ``aligned_vert``, float32 ``[P, 6]`` (coordinates in
-        meters, of the second aligned with the room; colors from 0 to 255); ``sem_label`` and
-        ``ins_label``, uint32 ``[P]`` (NYU40 id, object + 1; 0 where nothing is annotated); and
-        ``aligned_bbox``, float64 ``[K, 8]`` (the boxes around all vertices of an object: center,
-        size, NYU40 id, object; none of walls and floors).
+        dict[str, np.ndarray]: ``vert`` and ``aligned_vert``, float32 ``[P, 6]``
+        (coordinates in meters, of the second aligned with the room; colors from 0 to
+        255); ``sem_label`` and ``ins_label``, uint32 ``[P]`` (NYU40 id, object + 1; 0
+        where nothing is annotated); and ``aligned_bbox``, float64 ``[K, 8]`` (the boxes
+        around all vertices of an object: center, size, NYU40 id, object; none of walls
+        and floors).
 
     Raises:
         ValueError, LookupError: A file is damaged, or the files are not of one mesh.
 
     Source:
-        ScanRefer's ``load_scannet_data.py`` and ``batch_load_scannet_data.py``, without normals.
+        ScanRefer's ``load_scannet_data.py`` and ``batch_load_scannet_data.py``, without
+        normals.
     """
     mesh, segs, aggregation, text = files_of(folder)
     points = read_points(mesh)
@@ -115,17 +133,26 @@ def arrays_of(folder: Path, ids: Mapping[str, int], max_points: int) -> dict[str
     aligned[:, :3] = points[:, :3].astype(np.float64) @ turn.T + shift
     boxes = []
     for i in np.unique(instance[instance > 0]):
-        xyz, label = aligned[instance == i, :3].astype(np.float64), semantic[instance == i][0]
+        xyz, label = (
+            aligned[instance == i, :3].astype(np.float64),
+            semantic[instance == i][0],
+        )
         low, high = xyz.min(axis=0), xyz.max(axis=0)
         if label not in NO_OBJECTS:
             boxes.append([*(low + high) / 2, *(high - low), label, i - 1])
     # The scan's name is the seed, whatever the order.
     seed = int.from_bytes(hashlib.sha256(folder.name.encode()).digest()[:8], 'little')
     count = min(len(points), max_points)
-    kept = np.sort(np.random.default_rng(seed).choice(len(points), count, replace=False))
-    labels = dict(sem_label=np.uint32(semantic[kept]), ins_label=np.uint32(instance[kept]))
+    kept = np.sort(
+        np.random.default_rng(seed).choice(len(points), count, replace=False)
+    )
+    labels = dict(
+        sem_label=np.uint32(semantic[kept]), ins_label=np.uint32(instance[kept])
+    )
     rows = np.array(boxes, np.float64).reshape(-1, 8)
-    return dict(vert=points[kept], aligned_vert=aligned[kept], aligned_bbox=rows, **labels)
+    return dict(
+        vert=points[kept], aligned_vert=aligned[kept], aligned_bbox=rows, **labels
+    )
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -135,7 +162,9 @@ def files_of(folder: Path) -> list[Path]:
     objects = f'{start}.aggregation.json', f'{start}_vh_clean.aggregation.json'
     found = next(name for name in objects if Path(name).is_file())
     segments = f'{start}_vh_clean_2.0.010000.segs.json'
-    return [Path(x) for x in (f'{start}_vh_clean_2.ply', segments, found, f'{start}.txt')]
+    return [
+        Path(x) for x in (f'{start}_vh_clean_2.ply', segments, found, f'{start}.txt')
+    ]
 
 
 if __name__ == '__main__':

@@ -9,7 +9,13 @@ variant = dict(
     data_root='data/imagenet-a',
     pipeline=[
         dict(type='LoadImageFromFile'),
-        dict(type='ResizeEdge', scale=256, edge='short', backend='pillow', interpolation='bicubic'),
+        dict(
+            type='ResizeEdge',
+            scale=256,
+            edge='short',
+            backend='pillow',
+            interpolation='bicubic',
+        ),
         dict(type='CenterCrop', crop_size=224),
         dict(type='PackInputs'),
     ],

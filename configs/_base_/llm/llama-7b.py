@@ -2,4 +2,6 @@
 # Meta folder; put it there, link it there, or name another place with
 #   --cfg-options model.neck.block.checkpoint=/path/to/llama-7b
 # float16 is the type it was released in, so nothing is lost by it.
-llm_block = dict(type='LLMBlock', checkpoint='data/llm/llama-7b', layers=(-1,), dtype='float16')
+llm_block = dict(
+    type='LLMBlock', checkpoint='data/llm/llama-7b', layers=(-1,), dtype='float16'
+)

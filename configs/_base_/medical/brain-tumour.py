@@ -1,7 +1,8 @@
-# Task01_BrainTumour of MSD, tumour against the rest on the first of four kinds of MR, at 128 voxels
-# a side, much as MedVisionLlama's code prepares it. Another task: data_root, and of LoadVolume
-# channels, num_classes and use (None keeps all channels; then also in_channels of the backbone);
-# without binary=True model.num_classes is that of LoadVolume.
+# Task01_BrainTumour of MSD, tumour against the rest on the first of four kinds of MR,
+# at 128 voxels a side, much as MedVisionLlama's code prepares it. Another task:
+# data_root, and of LoadVolume channels, num_classes and use (None keeps all channels;
+# then also in_channels of the backbone); without binary=True model.num_classes is that
+# of LoadVolume.
 data_root = 'data/msd/Task01_BrainTumour'
 size = (128, 128, 128)
 load = dict(type='lm4ve.LoadVolume', channels=4, num_classes=4, use=0, binary=True)
@@ -27,7 +28,11 @@ train_pipeline = [
         mode=('bilinear', 'nearest'),
     ),
     dict(
-        type='lm4ve.MonaiTransform', name='RandScaleIntensityd', keys='img', factors=0.1, prob=0.33
+        type='lm4ve.MonaiTransform',
+        name='RandScaleIntensityd',
+        keys='img',
+        factors=0.1,
+        prob=0.33,
     ),
     dict(type='lm4ve.PackVolume'),
 ]
@@ -38,7 +43,9 @@ def _loader(split, pipeline):
     return dict(
         batch_size=4 if split == 'train' else 1,
         num_workers=4,
-        dataset=dict(type='lm4ve.Decathlon', data_root=data_root, split=split, pipeline=pipeline),
+        dataset=dict(
+            type='lm4ve.Decathlon', data_root=data_root, split=split, pipeline=pipeline
+        ),
         sampler=dict(type='DefaultSampler', shuffle=split == 'train'),
     )
 

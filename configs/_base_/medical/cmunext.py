@@ -1,6 +1,7 @@
-# CMUNeXt (arXiv 2308.01239) on mmsegmentation, one lesion against the rest, and the recipe of its
-# code: SGD, 300 epochs, the rate falls to zero by a power of 0.9 after each step. The released
-# code normalizes blue by the mean of red and the reverse, and so does this.
+# CMUNeXt (arXiv 2308.01239) on mmsegmentation, one lesion against the rest, and the
+# recipe of its code: SGD, 300 epochs, the rate falls to zero by a power of 0.9 after
+# each step. The released code normalizes blue by the mean of red and the reverse, and
+# so does this.
 _base_ = '../default_runtime.py'
 
 default_scope = 'mmseg'
@@ -31,9 +32,17 @@ model = dict(
     train_cfg=dict(),
     test_cfg=dict(mode='whole'),
 )
-optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.01, momentum=0.9, weight_decay=1e-4))
+optim_wrapper = dict(
+    optimizer=dict(type='SGD', lr=0.01, momentum=0.9, weight_decay=1e-4)
+)
 param_scheduler = dict(
-    type='PolyLR', power=0.9, eta_min=0, begin=0, end=300, by_epoch=True, convert_to_iter_based=True
+    type='PolyLR',
+    power=0.9,
+    eta_min=0,
+    begin=0,
+    end=300,
+    by_epoch=True,
+    convert_to_iter_based=True,
 )
 train_cfg = dict(by_epoch=True, max_epochs=300, val_interval=10)
 val_cfg = dict()

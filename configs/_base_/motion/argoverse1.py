@@ -5,7 +5,9 @@ train_dataloader = dict(
     batch_size=32,
     num_workers=8,
     dataset=dict(
-        type='lm4ve.MotionDataset', cache='data/argoverse1/train.cache', pipeline=pipeline
+        type='lm4ve.MotionDataset',
+        cache='data/argoverse1/train.cache',
+        pipeline=pipeline,
     ),
     sampler=dict(type='DefaultSampler', shuffle=True),
     collate_fn=dict(type='lm4ve.collate_scenes'),
@@ -13,7 +15,9 @@ train_dataloader = dict(
 val_dataloader = dict(
     batch_size=64,
     num_workers=8,
-    dataset=dict(type='lm4ve.MotionDataset', cache='data/argoverse1/val.cache', pipeline=pipeline),
+    dataset=dict(
+        type='lm4ve.MotionDataset', cache='data/argoverse1/val.cache', pipeline=pipeline
+    ),
     sampler=dict(type='DefaultSampler', shuffle=False),
     collate_fn=dict(type='lm4ve.collate_scenes'),
 )

@@ -4,6 +4,10 @@
 _base_ = './schedule_60e.py'
 
 param_scheduler = dict(
-    _delete_=True, type='MultiStepLR', milestones=[20, 24, 28], gamma=0.25, by_epoch=True
+    _delete_=True,
+    type='MultiStepLR',
+    milestones=[20, 24, 28],
+    gamma=0.25,
+    by_epoch=True,
 )
 train_cfg = dict(max_epochs=32)

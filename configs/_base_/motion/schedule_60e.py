@@ -1,6 +1,7 @@
 # AdamW 5e-4, cosine over 60 epochs, gradients clipped at 0.1: VectorNet's recipe.
 optim_wrapper = dict(
-    optimizer=dict(type='AdamW', lr=5e-4, weight_decay=1e-4), clip_grad=dict(max_norm=0.1)
+    optimizer=dict(type='AdamW', lr=5e-4, weight_decay=1e-4),
+    clip_grad=dict(max_norm=0.1),
 )
 param_scheduler = dict(
     type='CosineAnnealingLR', T_max=60, by_epoch=True, convert_to_iter_based=True

@@ -16,7 +16,10 @@ train_dataloader = dict(
     num_workers=8,
     drop_last=True,
     dataset=dict(
-        type='lm4ve.ModelNet40', data_root='data/ModelNet40', split='train', pipeline=train_pipeline
+        type='lm4ve.ModelNet40',
+        data_root='data/ModelNet40',
+        split='train',
+        pipeline=train_pipeline,
     ),
     sampler=dict(type='DefaultSampler', shuffle=True),
 )
@@ -26,7 +29,10 @@ val_dataloader = dict(
     batch_size=64,
     num_workers=8,
     dataset=dict(
-        type='lm4ve.ModelNet40', data_root='data/ModelNet40', split='test', pipeline=test_pipeline
+        type='lm4ve.ModelNet40',
+        data_root='data/ModelNet40',
+        split='test',
+        pipeline=test_pipeline,
     ),
     sampler=dict(type='DefaultSampler', shuffle=False),
 )

@@ -15,7 +15,9 @@ test_pipeline = [
 train_dataloader = dict(
     batch_size=32,
     num_workers=0,
-    dataset=dict(type='lm4ve.PrimitivesDataset', split='train', pipeline=train_pipeline),
+    dataset=dict(
+        type='lm4ve.PrimitivesDataset', split='train', pipeline=train_pipeline
+    ),
     sampler=dict(type='DefaultSampler', shuffle=True),
 )
 val_dataloader = dict(

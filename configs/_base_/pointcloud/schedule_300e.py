@@ -19,7 +19,14 @@ param_scheduler = [
         by_epoch=True,
         convert_to_iter_based=True,
     ),
-    dict(type='CosineAnnealingLR', T_max=290, eta_min=1e-6, begin=10, end=300, by_epoch=True),
+    dict(
+        type='CosineAnnealingLR',
+        T_max=290,
+        eta_min=1e-6,
+        begin=10,
+        end=300,
+        by_epoch=True,
+    ),
 ]
 train_cfg = dict(by_epoch=True, max_epochs=300, val_interval=10)
 val_cfg = dict()

@@ -11,12 +11,16 @@ train_pipeline = [
 ]
 val_pipeline = [
     dict(type='DecordInit'),
-    dict(type='SampleFrames', clip_len=16, frame_interval=4, num_clips=1, test_mode=True),
+    dict(
+        type='SampleFrames', clip_len=16, frame_interval=4, num_clips=1, test_mode=True
+    ),
     *_base_.val_pipeline[2:],
 ]
 test_pipeline = [
     dict(type='DecordInit'),
-    dict(type='SampleFrames', clip_len=16, frame_interval=4, num_clips=5, test_mode=True),
+    dict(
+        type='SampleFrames', clip_len=16, frame_interval=4, num_clips=5, test_mode=True
+    ),
     *_base_.test_pipeline[2:],
 ]
 

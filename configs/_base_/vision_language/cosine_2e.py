@@ -1,5 +1,6 @@
-# The rooms' schedule: AdamW for two epochs of 1,200 steps. The fusion, with norms after each part,
-# does not bear the rate at which VoteNet learns: all objects would become alike in it.
+# The rooms' schedule: AdamW for two epochs of 1,200 steps. The fusion, with norms after
+# each part, does not bear the rate at which VoteNet learns: all objects would become
+# alike in it.
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.01),

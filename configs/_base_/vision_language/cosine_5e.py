@@ -1,6 +1,6 @@
-# The demos' schedule: AdamW, a warm-up over one epoch and half a cosine over four. The image
-# encoder starts at random and learns at the base rate. What follows it learns slower: the
-# fusion, with norms after each part, does not bear such rates.
+# The demos' schedule: AdamW, a warm-up over one epoch and half a cosine over four. The
+# image encoder starts at random and learns at the base rate. What follows it learns
+# slower: the fusion, with norms after each part, does not bear such rates.
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='lm4ve.METEROptimWrapperConstructor',
@@ -18,7 +18,12 @@ param_scheduler = [
         convert_to_iter_based=True,
     ),
     dict(
-        type='CosineAnnealingLR', T_max=4, begin=1, end=5, by_epoch=True, convert_to_iter_based=True
+        type='CosineAnnealingLR',
+        T_max=4,
+        begin=1,
+        end=5,
+        by_epoch=True,
+        convert_to_iter_based=True,
     ),
 ]
 train_cfg = dict(by_epoch=True, max_epochs=5, val_interval=5)

@@ -1,7 +1,7 @@
-# What becomes of pixels in METER's fine-tuning: the shorter side is resized bicubically and
-# the middle is cut out. In training two of fourteen operations come first (RandAugment,
-# level 9 of 30; its shifts are 30 pixels of an image that is 640 wide). One override changes
-# the size of images and model alike:
+# What becomes of pixels in METER's fine-tuning: the shorter side is resized bicubically
+# and the middle is cut out. In training two of fourteen operations come first
+# (RandAugment, level 9 of 30; its shifts are 30 pixels of an image that is 640 wide).
+# One override changes the size of images and model alike:
 #   --cfg-options image_size=384
 image_size = 224
 

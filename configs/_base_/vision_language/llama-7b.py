@@ -1,7 +1,8 @@
-# LLaMA-7B's last block, after the fusion: on METER's visual tokens, on SQA3D's objects. A config
-# writes
+# LLaMA-7B's last block, after the fusion: on METER's visual tokens, on SQA3D's objects.
+# A config writes
 #   model = _base_.with_block
-# Layers of the fusion end with a norm, and the paper names none after its second mapper: no norm.
+# Layers of the fusion end with a norm, and the paper names none after its second
+# mapper: no norm.
 _base_ = ['../llm/llama-7b.py', '../necks/raw.py']
 
 with_block = dict(

@@ -1,10 +1,12 @@
-# The demos' METER, 64 wide: a small vision transformer that starts at random, all-MiniLM-L6-v2's
-# tokenizer and frozen text encoder, two layers of co-attention, no block. A config adds the
-# size of the images and the head.
+# The demos' METER, 64 wide: a small vision transformer that starts at random,
+# all-MiniLM-L6-v2's tokenizer and frozen text encoder, two layers of co-attention, no
+# block. A config adds the size of the images and the head.
 model = dict(
     type='lm4ve.METER',
     data_preprocessor=dict(
-        type='lm4ve.VisionLanguagePreprocessor', tokenizer='package:all-MiniLM-L6-v2', max_length=32
+        type='lm4ve.VisionLanguagePreprocessor',
+        tokenizer='package:all-MiniLM-L6-v2',
+        max_length=32,
     ),
     image_encoder=dict(
         type='mmpretrain.VisionTransformer',
@@ -15,7 +17,9 @@ model = dict(
         out_type='raw',
     ),
     text_encoder=dict(
-        type='lm4ve.TransformersTextEncoder', checkpoint='package:all-MiniLM-L6-v2', frozen=True
+        type='lm4ve.TransformersTextEncoder',
+        checkpoint='package:all-MiniLM-L6-v2',
+        frozen=True,
     ),
     fusion=dict(
         type='lm4ve.CoAttentionFusion',

@@ -1,8 +1,9 @@
 # SQA3D on ScanNet, prepared as in docs/guides/rooms.md:
 #   data/scannet/qa/SQA_{train,val,test}.json and answer_counter.json
-#   data/scannet/scannet_data/<scene>_{vert,aligned_vert,ins_label,sem_label,aligned_bbox}.npy
+# data/scannet/scannet_data/<scene>_{vert,aligned_vert,ins_label,sem_label,aligned_bbox}.npy
 #   data/scannet/scans/<scene>/<scene>.txt
-# Validated on val, tested on test, whose answers are known. For the official pair of files:
+# Validated on val, tested on test, whose answers are known. For the official pair of
+# files:
 #   dataset.question_file and dataset.ann_file
 answers = 'data/scannet/qa/answer_counter.json'
 train_dataloader = dict(
@@ -38,6 +39,8 @@ val_dataloader = dict(
 )
 val_evaluator = dict(type='lm4ve.SQA3DAccuracy')
 val_cfg = dict()
-test_dataloader = dict(val_dataloader, dataset=dict(val_dataloader['dataset'], split='test'))
+test_dataloader = dict(
+    val_dataloader, dataset=dict(val_dataloader['dataset'], split='test')
+)
 test_evaluator = val_evaluator
 test_cfg = dict()

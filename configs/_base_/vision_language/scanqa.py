@@ -1,10 +1,13 @@
-# SQA3D's ScanQA baseline, as released: VoteNet on 40,000 points, one LSTM on GloVe's vectors
-# for situation and question, guided attention, heads of answers and poses. The files are
-# those of its release, and GloVe without a pickle (word_vectors also takes a .txt).
+# SQA3D's ScanQA baseline, as released: VoteNet on 40,000 points, one LSTM on GloVe's
+# vectors for situation and question, guided attention, heads of answers and poses. The
+# files are those of its release, and GloVe without a pickle (word_vectors also takes a
+# .txt).
 model = dict(
     type='lm4ve.SQA3D',
     data_preprocessor=dict(
-        type='lm4ve.SQA3DPreprocessor', word_vectors='data/glove/glove.6B.300d.npz', max_length=100
+        type='lm4ve.SQA3DPreprocessor',
+        word_vectors='data/glove/glove.6B.300d.npz',
+        max_length=100,
     ),
     object_encoder=dict(
         type='lm4ve.VoteNet',
@@ -12,8 +15,16 @@ model = dict(
         in_channels=4,
         mean_sizes='data/scannet/meta_data/scannet_reference_means.npz',
     ),
-    text_encoder=dict(type='lm4ve.LSTMTextEncoder', in_channels=300, channels=256, dropout=0.3),
-    fusion=dict(type='lm4ve.GuidedFusion', embed_dims=256, num_layers=2, num_heads=8, dropout=0.1),
+    text_encoder=dict(
+        type='lm4ve.LSTMTextEncoder', in_channels=300, channels=256, dropout=0.3
+    ),
+    fusion=dict(
+        type='lm4ve.GuidedFusion',
+        embed_dims=256,
+        num_layers=2,
+        num_heads=8,
+        dropout=0.1,
+    ),
     neck=None,
     pool=dict(hidden_channels=256, out_channels=512),
     head=dict(
@@ -26,7 +37,8 @@ model = dict(
     pose_head=dict(type='lm4ve.PoseHead', in_channels=1024, hidden_channels=256),
 )
 
-# The paper of the blocks made everything that is 256 wide here 768 wide. A config writes
+# The paper of the blocks made everything that is 256 wide here 768 wide. A config
+# writes
 #   model = _base_.wide
 wide = dict(
     text_encoder=dict(channels=768),

@@ -1,9 +1,10 @@
-# METER's fine-tuning for ten epochs: AdamW at 5e-6 and batch 512 over all GPUs, the heads
-# 50 times as fast (VQAv2; retrieval sets 5), the fusion 5 times and, for the mappers around
-# a block, 10 times; a tenth of warm-up, then a straight line to zero. METER trains in
-# 32 bits; --amp is ours. The fork that the blocks' paper followed (github.com/bfshi/AbSViT,
-# 224 pixels) differs:
-#   --cfg-options optim_wrapper.optimizer.lr=1e-5 optim_wrapper.paramwise_cfg.cross_modal=10
+# METER's fine-tuning for ten epochs: AdamW at 5e-6 and batch 512 over all GPUs, the
+# heads 50 times as fast (VQAv2; retrieval sets 5), the fusion 5 times and, for the
+# mappers around a block, 10 times; a tenth of warm-up, then a straight line to zero.
+# METER trains in 32 bits; --amp is ours. The fork that the blocks' paper followed
+# (github.com/bfshi/AbSViT, 224 pixels) differs:
+#   --cfg-options optim_wrapper.optimizer.lr=1e-5
+# optim_wrapper.paramwise_cfg.cross_modal=10
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='lm4ve.METEROptimWrapperConstructor',

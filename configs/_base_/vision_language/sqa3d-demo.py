@@ -1,17 +1,24 @@
-# The demos' SQA3D, 64 wide: VoteNet with two set abstractions, all-MiniLM-L6-v2's tokenizer
-# and frozen text encoder, one layer of each kind of attention, no block. A config adds the
-# answers.
+# The demos' SQA3D, 64 wide: VoteNet with two set abstractions, all-MiniLM-L6-v2's
+# tokenizer and frozen text encoder, one layer of each kind of attention, no block. A
+# config adds the answers.
 model = dict(
     type='lm4ve.SQA3D',
     data_preprocessor=dict(
-        type='lm4ve.SQA3DPreprocessor', tokenizer='package:all-MiniLM-L6-v2', max_length=32
+        type='lm4ve.SQA3DPreprocessor',
+        tokenizer='package:all-MiniLM-L6-v2',
+        max_length=32,
     ),
     object_encoder=dict(
         type='lm4ve.VoteNet',
         # Red, green, blue, height.
         in_channels=4,
         # Box, ball, cone, cylinder, in each of four colors.
-        mean_sizes=[[0.75, 0.75, 0.42], [0.65, 0.65, 0.65], [0.63, 0.63, 0.85], [0.35, 0.35, 0.95]]
+        mean_sizes=[
+            [0.75, 0.75, 0.42],
+            [0.65, 0.65, 0.65],
+            [0.63, 0.63, 0.85],
+            [0.35, 0.35, 0.95],
+        ]
         * 4,
         num_points=(128, 64),
         radii=(0.3, 0.6),
@@ -27,7 +34,9 @@ model = dict(
         tokens='detections',
     ),
     text_encoder=dict(
-        type='lm4ve.TransformersTextEncoder', checkpoint='package:all-MiniLM-L6-v2', frozen=True
+        type='lm4ve.TransformersTextEncoder',
+        checkpoint='package:all-MiniLM-L6-v2',
+        frozen=True,
     ),
     fusion=dict(
         type='lm4ve.GuidedFusion',
@@ -47,7 +56,11 @@ model = dict(
         hidden_channels=128,
         dropout=0.0,
     ),
-    pose_head=dict(type='lm4ve.PoseHead', in_channels=128, hidden_channels=64, dropout=0.0),
+    pose_head=dict(
+        type='lm4ve.PoseHead', in_channels=128, hidden_channels=64, dropout=0.0
+    ),
     # Detection is learned soon, answers are not.
-    loss_weights=dict(vote=1.0, objectness=0.5, box=1.0, semantic=1.0, pose=1.0, answer=1.0),
+    loss_weights=dict(
+        vote=1.0, objectness=0.5, box=1.0, semantic=1.0, pose=1.0, answer=1.0
+    ),
 )

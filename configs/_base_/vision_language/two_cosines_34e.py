@@ -1,5 +1,6 @@
-# The demos' schedule for questions, of which the first ten epochs ask only some: two epochs of
-# warm-up, half a cosine to 40 % of the rate, and another one to zero for all questions.
+# The demos' schedule for questions, of which the first ten epochs ask only some: two
+# epochs of warm-up, half a cosine to 40 % of the rate, and another one to zero for all
+# questions.
 _base_ = './cosine_5e.py'
 
 param_scheduler = [

@@ -1,4 +1,5 @@
-# METER's fine-tuning for questions: a head of answers, trained on annotators' soft scores.
+# METER's fine-tuning for questions: a head of answers, trained on annotators' soft
+# scores.
 _base_ = ['./meter.py', './schedule_10e.py']
 
 model = dict(

@@ -26,8 +26,8 @@ test_dataloader = val_dataloader
 test_evaluator = val_evaluator
 test_cfg = dict()
 
-# The figures of papers are of test-dev, after a training on both sets that have answers:
-# configs named "trainval" use these.
+# The figures of papers are of test-dev, after a training on both sets that have
+# answers: configs named "trainval" use these.
 trainval = dict(
     _delete_=True,
     type='ConcatDataset',

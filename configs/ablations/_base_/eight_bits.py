@@ -2,5 +2,6 @@
 seeds = 8
 reference = 'bfloat16'
 variants = {
-    name: dict(options={'model.neck.block.dtype': name}) for name in ('bfloat16', 'int8', 'float8')
+    name: dict(options={'model.neck.block.dtype': name})
+    for name in ('bfloat16', 'int8', 'float8')
 }

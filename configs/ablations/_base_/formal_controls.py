@@ -1,5 +1,5 @@
-# Controls that ask whether it is the language: weights that were pre-trained on a formal
-# language (tools/pretrain_block.py), and a trained layer in the block's place.
+# Controls that ask whether it is the language: weights that were pre-trained on a
+# formal language (tools/pretrain_block.py), and a trained layer in the block's place.
 seeds = 8
 reference = 'frozen pre-trained'
 
@@ -21,7 +21,10 @@ variants = {
     'none': dict(),
     'frozen pre-trained': dict(),
     'frozen random': dict(
-        options={'model.neck.block.pretrained': False, 'model.neck.block.seed': '{seed}'}
+        options={
+            'model.neck.block.pretrained': False,
+            'model.neck.block.seed': '{seed}',
+        }
     ),
     'Dyck': dict(options={'model.neck.block.checkpoint': 'work_dirs/blocks/dyck'}),
     'attention layer': dict(options={'model.neck.block': _attention}),

@@ -30,7 +30,10 @@ train_dataloader = dict(
     batch_size=64,
     num_workers=0,
     dataset=dict(
-        type='CustomDataset', data_root='data/glyphs', ann_file='train.txt', pipeline=train_pipeline
+        type='CustomDataset',
+        data_root='data/glyphs',
+        ann_file='train.txt',
+        pipeline=train_pipeline,
     ),
     sampler=dict(type='DefaultSampler', shuffle=True),
 )
@@ -38,7 +41,10 @@ val_dataloader = dict(
     batch_size=128,
     num_workers=0,
     dataset=dict(
-        type='CustomDataset', data_root='data/glyphs', ann_file='val.txt', pipeline=test_pipeline
+        type='CustomDataset',
+        data_root='data/glyphs',
+        ann_file='val.txt',
+        pipeline=test_pipeline,
     ),
     sampler=dict(type='DefaultSampler', shuffle=False),
 )

@@ -1,5 +1,9 @@
 # The ViT of the letters with a block, for tools/analysis/probe.py.
-_base_ = ['./vit_glyphs.py', '../../_base_/llm/minilm.py', '../../_base_/necks/cls_token.py']
+_base_ = [
+    './vit_glyphs.py',
+    '../../_base_/llm/minilm.py',
+    '../../_base_/necks/cls_token.py',
+]
 
 model = dict(
     backbone=dict(out_type='raw', final_norm=False),

@@ -1,7 +1,7 @@
 """A grid: variants of a config times seeds, read from one Python file.
 
-The overrides of all variants are checked when a grid is read, so that a mistake in one is an
-error before the first training starts.
+The overrides of all variants are checked when a grid is read, so that a mistake in one
+is an error before the first training starts.
 """
 
 import ast
@@ -119,7 +119,9 @@ class Grid:
                 options.update(self.tune.options)
         options = _with_seed({**options, 'randomness.seed': seed}, seed)
         trial_id = identity(variant.config, options)
-        return Trial(trial_id, stage, variant.name, seed, value, variant.config, options)
+        return Trial(
+            trial_id, stage, variant.name, seed, value, variant.config, options
+        )
 
     def tuning(self) -> list[Trial]:
         """Return every tuning trial, in the grid's order."""
@@ -177,7 +179,8 @@ def identity(path: Path, options: dict[str, Any]) -> str:
     names (data, checkpoints), the number of threads and the device.
     """
     cfg = fresh_config(path)
-    # As it is trained, schedules and sizes that follow included. MMEngine removes `_delete_`.
+    # As it is trained, schedules and sizes that follow included. MMEngine removes
+    # `_delete_`.
     merge_options(cfg, copy.deepcopy(options))
     content = dict(config=cfg.to_dict(), lm4ve=__version__, torch=torch.__version__)
     text = json.dumps(content, sort_keys=True, default=repr)
@@ -254,9 +257,12 @@ def _build(raw: dict[str, Any], folder: Path) -> Grid:
             isinstance(config, str),
             f"variants['{name}'] has no config. Fix: set base, or config in the variant.",
         )
-        # A path is relative to the grid file, or else to the current folder, or a model's name.
+        # A path is relative to the grid file, or else to the current folder, or a
+        # model's name.
         path = Path(config)
-        config = (folder / path if (folder / path).is_file() else find_config(path)).resolve()
+        config = (
+            folder / path if (folder / path).is_file() else find_config(path)
+        ).resolve()
         fields = {**settings, 'config': config}
         build = functools.partial(Variant, str(name))
         variants.append(build_from(build, fields, f"variants['{name}']"))

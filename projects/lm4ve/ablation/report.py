@@ -24,7 +24,11 @@ Scores = dict[str, dict[int, float]]
 
 
 def report(
-    grid: Grid, store: Store, trials: list[Trial], selected: dict[str, Any], console: Console
+    grid: Grid,
+    store: Store,
+    trials: list[Trial],
+    selected: dict[str, Any],
+    console: Console,
 ) -> None:
     """Write CSV files, table and plot of the finished trials, and print the table.
 
@@ -47,7 +51,9 @@ def report(
     for t, r in done:
         if t.stage == 'main':
             results[t.variant][t.seed] = r
-    scores = {v: {s: metric_of(grid, r) for s, r in by.items()} for v, by in results.items()}
+    scores = {
+        v: {s: metric_of(grid, r) for s, r in by.items()} for v, by in results.items()
+    }
     summaries = {s.variant: s for s in summarize(scores, grid.reference)}
     rows = [
         _row(grid, name, summaries.get(name), list(by_seed.values()), selected)
@@ -56,7 +62,11 @@ def report(
     caption = _caption(grid, scores, list(summaries.values()))
     print_table(console, rows, grid.title, caption)
     if summaries:
-        cells = [list(rows[0]), ['---'] * len(rows[0]), *([*row.values()] for row in rows)]
+        cells = [
+            list(rows[0]),
+            ['---'] * len(rows[0]),
+            *([*row.values()] for row in rows),
+        ]
         lines = [f'| {" | ".join(line)} |' for line in cells]
         write_text('\n'.join([*lines, '', caption, '']), out / 'table.md')
         figure = plot(grid, scores, list(summaries.values()))
@@ -65,20 +75,29 @@ def report(
 
 
 # ---------------------------------------------------------------------------- CSV files
-def csv_tables(grid: Grid, done: Done, selected: dict[str, Any]) -> dict[str, pd.DataFrame]:
+def csv_tables(
+    grid: Grid, done: Done, selected: dict[str, Any]
+) -> dict[str, pd.DataFrame]:
     """Return ``results.csv``, ``timings.csv`` and, where a grid tunes, ``tuning.csv``.
 
     Config and seed determine the first and the last; numbers that differ from run to
     run are in ``timings.csv``.
     """
     metrics = sorted({m for _, r in done for m in r['metrics']})
-    trial = ['variant', *['x'] * grid.is_sweep, *['value'] * (grid.tune is not None), 'seed']
+    trial = [
+        'variant',
+        *['x'] * grid.is_sweep,
+        *['value'] * (grid.tune is not None),
+        'seed',
+    ]
     columns = [*trial, *metrics, 'trainable', 'frozen', 'trial']
     timings = ['stage', 'variant', 'seed', *_TIMINGS, 'trial']
     xs = {v.name: v.x for v in grid.variants}
     rows = [
         {**r['metrics'], **r, **vars(t)}
-        | dict(x=xs[t.variant], trial=t.id, chosen=int(selected.get(t.variant) == t.value))
+        | dict(
+            x=xs[t.variant], trial=t.id, chosen=int(selected.get(t.variant) == t.value)
+        )
         for t, r in done
     ]
     # As objects: a missing metric must not turn counts into floats.
@@ -118,7 +137,11 @@ def _caption(grid: Grid, scores: Scores, summaries: list[Summary]) -> str:
 
 
 def _row(
-    grid: Grid, name: str, summary: Summary | None, results: list[dict], selected: dict[str, Any]
+    grid: Grid,
+    name: str,
+    summary: Summary | None,
+    results: list[dict],
+    selected: dict[str, Any],
 ) -> dict[str, str]:
     """Return a variant's cells by column; 'not run' where it has no result."""
     row = dict(variant=f'{name} (reference)' if name == grid.reference else name)
@@ -140,8 +163,14 @@ def _row(
     if grid.tune:
         value, values = selected.get(name), grid.tune.values
         # A better value may lie outside.
-        row['tuned'] = f'{value} (edge)' if value in (values[0], values[-1]) else str(value)
-    return row if results else {k: row[k] if k in ('variant', 'n') else 'not run' for k in row}
+        row['tuned'] = (
+            f'{value} (edge)' if value in (values[0], values[-1]) else str(value)
+        )
+    return (
+        row
+        if results
+        else {k: row[k] if k in ('variant', 'n') else 'not run' for k in row}
+    )
 
 
 def number(value: float, sign: str = '') -> str:
@@ -160,7 +189,8 @@ def p_value(p: float) -> str:
 
 
 # ---------------------------------------------------------------------------- plot
-#: What a metric begins with -> its unit, and the factor to it: mmaction2 reports shares.
+#: What a metric begins with -> its unit, and the factor to it: mmaction2 reports
+#: shares.
 _UNITS = {
     'acc/': ('%', 100),
     **dict.fromkeys(('accuracy/', 'vqa/', 'retrieval/', 'sqa3d/'), ('%', 1)),
@@ -171,17 +201,27 @@ _UNITS = {
 def plot(grid: Grid, scores: Scores, summaries: list[Summary]) -> Figure:
     """Draw a point for each seed, the means and their 95 % intervals; a sweep as a line.
 
-    Failed seeds (:func:`failed_seeds`) are written at the edge and do not stretch the axis.
+    Failed seeds (:func:`failed_seeds`) are written at the edge and do not stretch the
+    axis.
     """
-    unit, factor = next((u for k, u in _UNITS.items() if grid.metric.startswith(k)), ('', 1))
+    unit, factor = next(
+        (u for k, u in _UNITS.items() if grid.metric.startswith(k)), ('', 1)
+    )
     is_sweep = grid.is_sweep
     # Every variant of a sweep has its x.
-    x_of: dict[str, Any] = {v.name: v.x if is_sweep else i for i, v in enumerate(grid.variants)}
+    x_of: dict[str, Any] = {
+        v.name: v.x if is_sweep else i for i, v in enumerate(grid.variants)
+    }
     summaries = sorted(summaries, key=lambda s: x_of[s.variant])
-    xs, means = [x_of[s.variant] for s in summaries], [factor * s.mean for s in summaries]
+    xs, means = (
+        [x_of[s.variant] for s in summaries],
+        [factor * s.mean for s in summaries],
+    )
     values = [factor * np.array(list(scores[s.variant].values())) for s in summaries]
     failed = failed_seeds(values)
-    figure = Figure(figsize=(max(1.6 + 1.25 * len(summaries), 4.8), 3.8), layout='constrained')
+    figure = Figure(
+        figsize=(max(1.6 + 1.25 * len(summaries), 4.8), 3.8), layout='constrained'
+    )
     ax = figure.subplots()
     for x, s, its, bad in zip(xs, summaries, values, failed, strict=True):
         ax.plot([x] * s.count, its, 'o', ms=4, alpha=0.4, c='C0')
@@ -201,15 +241,21 @@ def plot(grid: Grid, scores: Scores, summaries: list[Summary]) -> Figure:
             )
     ends = [[factor * (s.mean - s.low), factor * (s.high - s.mean)] for s in summaries]
     form = '_-' if is_sweep else '_'
-    ax.errorbar(xs, means, np.transpose(ends), fmt=form, ms=18, mew=2, c='C0', capsize=5)
+    ax.errorbar(
+        xs, means, np.transpose(ends), fmt=form, ms=18, mew=2, c='C0', capsize=5
+    )
     if any(bad.any() for bad in failed):
-        shown = np.concatenate([its[~bad] for its, bad in zip(values, failed, strict=True)])
+        shown = np.concatenate(
+            [its[~bad] for its, bad in zip(values, failed, strict=True)]
+        )
         margin = 0.15 * (np.ptp(shown) or 1.0)
         ax.set_ylim(shown.min() - 2 * margin, shown.max() + margin)
     names = [s.variant.replace(' ', '\n') for s in summaries]
     ax.set_xticks(xs, [str(x) for x in xs] if is_sweep else names)
     label = grid.xlabel or 'x' if is_sweep else ''
-    ax.set_xlabel(f'{label} (points: seeds; bars: mean and its 95 % interval)', fontsize=9)
+    ax.set_xlabel(
+        f'{label} (points: seeds; bars: mean and its 95 % interval)', fontsize=9
+    )
     ax.set_ylabel(f'{grid.metric}{unit and f", {unit}"} ({_better(grid)} is better)')
     ax.set_title(grid.title, fontsize=11)
     return figure
@@ -218,8 +264,8 @@ def plot(grid: Grid, scores: Scores, summaries: list[Summary]) -> Figure:
 def failed_seeds(values: list[np.ndarray]) -> list[np.ndarray]:
     """Return which scores lie ten typical deviations or more from their variant's median.
 
-    The typical deviation is the median one of all variants, so that a few failures among few
-    seeds do not hide themselves.
+    The typical deviation is the median one of all variants, so that a few failures
+    among few seeds do not hide themselves.
     """
     off = [np.abs(v - np.median(v)) for v in values]
     typical = np.median(np.concatenate(off))

@@ -1,8 +1,9 @@
 """Runs trials as jobs of a Slurm cluster, through submitit.
 
-Trials become arrays of jobs. The cluster queues them, limits how many run at a time, and
-requeues what it preempts; a requeued trial begins anew. The command itself only waits: it can
-be stopped and started again while jobs run, and finds them by the file beside each trial.
+Trials become arrays of jobs. The cluster queues them, limits how many run at a time,
+and requeues what it preempts; a requeued trial begins anew. The command itself only
+waits: it can be stopped and started again while jobs run, and finds them by the file
+beside each trial.
 """
 
 import getpass
@@ -22,7 +23,8 @@ from lm4ve.files import read_json, write_json
 
 #: Seconds between two looks at the queue.
 INTERVAL = 5.0
-#: Seconds that a shared file system may need to show the result of a job that has ended.
+#: Seconds that a shared file system may need to show the result of a job that has
+#: ended.
 DELAY = 10.0
 
 
@@ -64,7 +66,9 @@ class SlurmJobs(Executor):
 
     def __post_init__(self) -> None:
         # Absolute, since a job may begin in another folder.
-        self.executor = SlurmExecutor(self.store.work_dir.resolve() / 'slurm', max_num_timeout=3)
+        self.executor = SlurmExecutor(
+            self.store.work_dir.resolve() / 'slurm', max_num_timeout=3
+        )
         given = {k: int(v) if v.isdecimal() else v for k, v in self.options.items()}
         if self.store.world_size > 1:
             given.setdefault('gpus_per_node', self.store.world_size)
@@ -75,7 +79,9 @@ class SlurmJobs(Executor):
             nodes=1,
             ntasks_per_node=self.store.world_size,
             cpus_per_task=self.threads,
-            setup=[f'export OMP_NUM_THREADS={self.threads} MKL_NUM_THREADS={self.threads}'],
+            setup=[
+                f'export OMP_NUM_THREADS={self.threads} MKL_NUM_THREADS={self.threads}'
+            ],
             **given,
         )
 
@@ -100,13 +106,16 @@ class SlurmJobs(Executor):
     def _submit(self, trials: Sequence[Trial]) -> list[tuple[Trial, str]]:
         """Submit an array; return the job of each trial."""
         specs = [
-            write_spec(t, self.store.clear(t).resolve(), self.keep_checkpoints) for t in trials
+            write_spec(t, self.store.clear(t).resolve(), self.keep_checkpoints)
+            for t in trials
         ]
         work = TrialJob(self.threads, self.store.world_size > 1)
         jobs = [job.job_id for job in self.executor.map_array(work, specs)]
         for trial, job in zip(trials, jobs, strict=True):
             write_json(dict(job=job), self.store.folder(trial) / 'slurm.json')
-        self.say(f'submitted {len(jobs)} trials to Slurm as job {jobs[0].partition("_")[0]}')
+        self.say(
+            f'submitted {len(jobs)} trials to Slurm as job {jobs[0].partition("_")[0]}'
+        )
         return list(zip(trials, jobs, strict=True))
 
     def _job_of(self, trial: Trial) -> str | None:
@@ -131,6 +140,7 @@ class SlurmJobs(Executor):
 
 def _queue() -> set[str]:
     """Return the user's jobs that wait or run, ``'12_3'`` for an element of an array."""
-    # Of all partitions, also hidden ones. A job that waits to be requeued is among them.
+    # Of all partitions, also hidden ones. A job that waits to be requeued is among
+    # them.
     command = ['squeue', '--noheader', '--array', '--all', '--user', getpass.getuser()]
     return set(subprocess.check_output([*command, '--format=%i'], text=True).split())

@@ -51,7 +51,9 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     """Return the 95 % interval of the mean by Student's t; NaN for fewer than two values."""
     if len(values) < 2:
         return math.nan, math.nan
-    low, high = stats.t.interval(CONFIDENCE, len(values) - 1, values.mean(), stats.sem(values))
+    low, high = stats.t.interval(
+        CONFIDENCE, len(values) - 1, values.mean(), stats.sem(values)
+    )
     return float(low), float(high)
 
 
@@ -68,7 +70,8 @@ def paired_tests(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
     if len(a) < 2:
         return math.nan, math.nan
     difference = np.asarray(a, float) - np.asarray(b, float)
-    # Shares of the same few samples often differ alike, or not at all: rounding is no difference.
+    # Shares of the same few samples often differ alike, or not at all: rounding is no
+    # difference.
     limit = 1e-6 * np.median(np.abs([a, b]))
     difference[np.abs(difference) <= limit] = 0.0
     if not difference.any():

@@ -57,8 +57,8 @@ class Store:
         """Empty a trial's folder, or make it.
 
         Raises:
-            UserError: A trial of an earlier command still writes there, or nothing can be
-                written.
+            UserError: A trial of an earlier command still writes there, or nothing can
+                be written.
         """
         folder = self.folder(trial)
         try:
@@ -67,7 +67,9 @@ class Store:
                 shutil.rmtree(folder, ignore_errors=True)
                 folder.mkdir()
         except Timeout as e:
-            raise UserError(f"A trial of an earlier command still writes in '{folder}'.") from e
+            raise UserError(
+                f"A trial of an earlier command still writes in '{folder}'."
+            ) from e
         except OSError as e:
             raise UserError(f"'{folder}' cannot be written: {e.strerror or e}.") from e
         return folder

@@ -2,8 +2,8 @@
 
     python -m lm4ve.ablation.trial SPEC.json --launcher pytorch
 
-The executor writes the specification. The config is built and adapted as ``lm4ve train``
-does it.
+The executor writes the specification. The config is built and adapted as ``lm4ve
+train`` does it.
 """
 
 import argparse
@@ -50,8 +50,12 @@ def trial_config(spec: dict, work_dir: Path, launcher: str = 'none') -> Config:
     """
     options, path = ast.literal_eval(spec['options']), Path(spec['config'])
     if identity(path, options) != spec['id']:
-        raise UserError(f"The config '{path}' has changed since the grid was read. Start again.")
-    given = dict(config=str(path), work_dir=str(work_dir), launcher=launcher, cfg_options=options)
+        raise UserError(
+            f"The config '{path}' has changed since the grid was read. Start again."
+        )
+    given = dict(
+        config=str(path), work_dir=str(work_dir), launcher=launcher, cfg_options=options
+    )
     args = argparse.Namespace(**given, no_pin_memory=False, local_rank=0)
     cfg = finish_config(load_config(args), args)
     # The last epoch is what is tested: no score is used on the way.
@@ -77,7 +81,9 @@ def train_and_test(spec: dict, folder: Path, launcher: str = 'none') -> dict:
     numbers = int, float, np.number, torch.Tensor
     return dict(
         id=spec['id'],
-        metrics={k: float(v) for k, v in runner.test().items() if isinstance(v, numbers)},
+        metrics={
+            k: float(v) for k, v in runner.test().items() if isinstance(v, numbers)
+        },
         trainable=trainable,
         frozen=frozen,
         step_seconds=median(map(float, steps)),
@@ -92,8 +98,8 @@ def train_and_test(spec: dict, folder: Path, launcher: str = 'none') -> dict:
 def run_trial(spec: Path, launcher: str = 'none') -> None:
     """Train, test and write the result beside the specification, unless it is there.
 
-    The first process of a trial holds the trial's lock, so that two commands or two jobs
-    never run one trial at a time.
+    The first process of a trial holds the trial's lock, so that two commands or two
+    jobs never run one trial at a time.
     """
     folder = spec.parent
     with trial_lock(folder, -1) if _is_first(launcher) else contextlib.nullcontext():

@@ -1,7 +1,7 @@
 """Executors run the trials of a grid; here on this machine, in :mod:`.slurm` on a cluster.
 
-A small trial trains for a dozen seconds, and importing everything takes five. So one process
-imports once and forks into trials (the standard library's fork server).
+A small trial trains for a dozen seconds, and importing everything takes five. So one
+process imports once and forks into trials (the standard library's fork server).
 """
 
 import contextlib
@@ -66,7 +66,9 @@ class Executor:
     keep_checkpoints: bool = False
     console: Console = field(default_factory=Console)
 
-    def run(self, trials: Iterable[Trial], describe: Callable[[dict], str]) -> list[Failure]:
+    def run(
+        self, trials: Iterable[Trial], describe: Callable[[dict], str]
+    ) -> list[Failure]:
         """Run the trials that have no result yet.
 
         Args:
@@ -94,7 +96,11 @@ class Executor:
                 disable=not self.console.is_terminal,
             )
             for number, (trial, failure) in enumerate(shown if todo else (), done + 1):
-                words = failure.reason if failure else describe(self.store.result(trial) or {})
+                words = (
+                    failure.reason
+                    if failure
+                    else describe(self.store.result(trial) or {})
+                )
                 self.say(f'{number}/{len(unique)} {trial}: {words}')
                 failures += [failure] if failure else []
         return failures
@@ -105,16 +111,20 @@ class Executor:
     def outcome(self, trial: Trial, ending: str) -> Failure | None:
         """Return None for a trial with a result, else its failure.
 
-        The reason is the last line of its log, or why nothing can be written: then the log
-        lacks its end.
+        The reason is the last line of its log, or why nothing can be written: then the
+        log lacks its end.
         """
         if self.store.result(trial) is not None:
             return None
         log = self.store.folder(trial) / 'log.txt'
         problem = find_write_problem(log.parent)
         if problem:
-            return Failure(trial, log, f"{ending}: '{log.parent}' cannot be written: {problem}")
-        lines = log.read_text(errors='replace').strip().splitlines() if log.exists() else []
+            return Failure(
+                trial, log, f"{ending}: '{log.parent}' cannot be written: {problem}"
+            )
+        lines = (
+            log.read_text(errors='replace').strip().splitlines() if log.exists() else []
+        )
         return Failure(trial, log, f'{ending}: {lines[-1] if lines else "no output"}')
 
     def _run(self, todo: list[Trial]) -> Ended:
@@ -138,8 +148,12 @@ class Workers(Executor):
         # The libraries read these when the fork server loads them.
         for name in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'):
             os.environ[name] = str(self.threads)
-        scopes = {fresh_config(path).get('default_scope') for path in {t.config for t in todo}}
-        hosts = [f'{s}.{m}' for s in sorted(filter(None, scopes)) for m in _HOST_MODULES]
+        scopes = {
+            fresh_config(path).get('default_scope') for path in {t.config for t in todo}
+        }
+        hosts = [
+            f'{s}.{m}' for s in sorted(filter(None, scopes)) for m in _HOST_MODULES
+        ]
         _FORKS.set_forkserver_preload(['lm4ve.ablation.trial', *hosts])
         queue, free = list(todo), list(range(self.count))
         running: dict[BaseProcess, tuple[Trial, int]] = {}
@@ -152,7 +166,10 @@ class Workers(Executor):
                 for process in [p for p in running if p.exitcode is not None]:
                     trial, worker = running.pop(process)
                     free.append(worker)
-                    yield trial, self.outcome(trial, f'failed (exit code {process.exitcode})')
+                    yield (
+                        trial,
+                        self.outcome(trial, f'failed (exit code {process.exitcode})'),
+                    )
         finally:
             _stop(running)
 
@@ -161,7 +178,9 @@ class Workers(Executor):
         # The whole environment, since the server keeps that of its own start.
         env, size = dict(os.environ), self.store.world_size
         if self.gpus:
-            env['CUDA_VISIBLE_DEVICES'] = ','.join(self.gpus[worker * size : (worker + 1) * size])
+            env['CUDA_VISIBLE_DEVICES'] = ','.join(
+                self.gpus[worker * size : (worker + 1) * size]
+            )
         process = _FORKS.Process(target=_forked, args=(spec, env, self.threads, size))
         process.start()
         return process
@@ -176,7 +195,9 @@ def _forked(spec: Path, env: dict[str, str], threads: int, processes: int) -> No
     if processes == 1:
         run_logged(spec, threads)
         return
-    torchrun = f'-m torch.distributed.run --standalone --nproc-per-node={processes}'.split()
+    torchrun = (
+        f'-m torch.distributed.run --standalone --nproc-per-node={processes}'.split()
+    )
     trial = '-m', 'lm4ve.ablation.trial', str(spec), '--launcher', 'pytorch'
     with open(spec.with_name('log.txt'), 'wb') as log:
         command = [sys.executable, *torchrun, *trial]

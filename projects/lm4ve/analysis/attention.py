@@ -15,8 +15,8 @@ from lm4ve.blocks.layer import LLMLayer
 from lm4ve.tasks.base.analysis import Row
 
 _SPLIT = ('q_proj', 'k_proj', 'v_proj')
-# Attributes of attention whose scores are not those of qkv alone: windows, rotations, channels in
-# place of tokens, pooled tokens, tables by place.
+# Attributes of attention whose scores are not those of qkv alone: windows, rotations,
+# channels in place of tokens, pooled tokens, tables by place.
 _OTHER_SCORES = (
     *('window_size', 'rope', 'temperature', 'pool_q', 'rel_pos_h', 'attention_biases'),
     *('relative_position_bias_table', 'rel_pos'),
@@ -27,8 +27,9 @@ def encoder_attentions(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """List the self-attention modules that can be read, in the model's order.
 
     A module can be read if it has ``num_heads`` and one ``qkv`` projection (mmpretrain,
-    mmaction2, timm) or three (CLIP and SigLIP of transformers), or is torch's own. Not if its
-    scores depend on more: windows, rotations, biases by place, channels in place of tokens.
+    mmaction2, timm) or three (CLIP and SigLIP of transformers), or is torch's own. Not
+    if its scores depend on more: windows, rotations, biases by place, channels in place
+    of tokens.
     """
     found = []
     for name, module in model.named_modules():
@@ -44,7 +45,9 @@ def encoder_attentions(model: nn.Module) -> list[tuple[str, nn.Module]]:
     return found
 
 
-def attention_row(module: Any, x: Tensor, row: Row, padding_mask: Tensor | None = None) -> Tensor:
+def attention_row(
+    module: Any, x: Tensor, row: Row, padding_mask: Tensor | None = None
+) -> Tensor:
     """Compute the softmax attention of an encoder's module.
 
     Args:
@@ -65,7 +68,9 @@ def attention_row(module: Any, x: Tensor, row: Row, padding_mask: Tensor | None 
         bias = module.qkv.bias
         if bias is None and hasattr(module, 'q_bias'):
             # VideoMAE: no bias for keys.
-            bias = torch.cat((module.q_bias, torch.zeros_like(module.v_bias), module.v_bias))
+            bias = torch.cat(
+                (module.q_bias, torch.zeros_like(module.v_bias), module.v_bias)
+            )
         qkv = F.linear(x, module.qkv.weight, bias)
     q, k, _ = qkv.unflatten(-1, (3, module.num_heads, -1)).unbind(2)
     q, k = (
@@ -91,7 +96,8 @@ def llm_attention_row(
     Args:
         layer (LLMLayer): The layer.
         x (Tensor): Its input, ``[B, N, D]``.
-        mask (Tensor, optional): The layer's: bool, True = may look, or factors after softmax.
+        mask (Tensor, optional): The layer's: bool, True = may look, or factors after
+            softmax.
         rotary (tuple[Tensor, Tensor], optional): The layer's rotary tables.
         row, padding_mask: See :func:`attention_row`.
 

@@ -1,9 +1,9 @@
 """Captures the activations of a model on a batch, by forward hooks.
 
 One call, :func:`analyse`, serves every task. It returns the tokens at each point, their
-places, and attention, from which pictures, scores and pages are made. A *point* is a label
-and a module's name, with ``:input`` after it for the module's input; the paper compares the
-encoder's output with what the block makes of it.
+places, and attention, from which pictures, scores and pages are made. A *point* is a
+label and a module's name, with ``:input`` after it for the module's input; the paper
+compares the encoder's output with what the block makes of it.
 """
 
 import inspect
@@ -17,7 +17,11 @@ import torch
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
-from lm4ve.analysis.attention import attention_row, encoder_attentions, llm_attention_row
+from lm4ve.analysis.attention import (
+    attention_row,
+    encoder_attentions,
+    llm_attention_row,
+)
 from lm4ve.analysis.measures import MEASURES, normalize
 from lm4ve.errors import UserError, did_you_mean
 from lm4ve.necks import LLMBlockNeck, layouts
@@ -118,13 +122,17 @@ class _Call(NamedTuple):
 
 #: Module -> its last call, in the order of running.
 _Calls = dict[nn.Module, _Call]
-#: A label, what a task watches under it, and the modules that may compute the attention.
+#: A label, what a task watches under it, and the modules that may compute the
+#: attention.
 _Source = tuple[str, Watched | None, list[nn.Module]]
 
 
 @torch.no_grad()
 def analyse(
-    model: nn.Module, data: dict, points: Mapping[str, str] | None = None, attention: bool = True
+    model: nn.Module,
+    data: dict,
+    points: Mapping[str, str] | None = None,
+    attention: bool = True,
 ) -> Analysis:
     """Run a model in evaluation and capture its activations.
 
@@ -147,7 +155,11 @@ def analyse(
     task = task_of_model(type(model))
     resolved = resolve_points(model, points)
     necks = [neck for _, neck in necks_of(model)]
-    sources = _attention_sources(model, necks, task.analysis.watched(model)) if attention else []
+    sources = (
+        _attention_sources(model, necks, task.analysis.watched(model))
+        if attention
+        else []
+    )
     modules: set[Any] = {host.data_preprocessor, *necks}
     modules.update(module for _, module, _ in resolved.values())
     modules.update(*(candidates for *_, candidates in sources))
@@ -157,11 +169,16 @@ def analyse(
             stack.enter_context(neck.observe())
         calls = stack.enter_context(_recorded(modules))
         outputs = host.test_step(task.analysis.runnable(data))
-    inputs, grids = calls[host.data_preprocessor].output['inputs'], _map_grids(necks, calls)
+    inputs, grids = (
+        calls[host.data_preprocessor].output['inputs'],
+        _map_grids(necks, calls),
+    )
     found = {}
     for label, (name, module, is_input) in resolved.items():
         if module not in calls:
-            raise UserError(f"points['{label}']='{name}' did not run as a module of the model.")
+            raise UserError(
+                f"points['{label}']='{name}' did not run as a module of the model."
+            )
         value = _input_of(module, calls[module]) if is_input else calls[module].output
         tokens, grid = to_tokens(value, label)
         # Inside a neck maps are tokens, whose grid is that of the neck's input.
@@ -180,7 +197,9 @@ def analyse(
 
     rows = _attention(sources, model, task.analysis, calls, layout_of)
     batch = len(next(iter(found.values())).tokens)
-    return Analysis(task.name, inputs, found, rows, outputs, batch // max(len(outputs), 1))
+    return Analysis(
+        task.name, inputs, found, rows, outputs, batch // max(len(outputs), 1)
+    )
 
 
 def unwrapped(model: Any) -> nn.Module:
@@ -196,7 +215,9 @@ def to_tokens(value: Any, label: str) -> tuple[Tensor, tuple[int, ...] | None]:
         tensors = [v for v in value if isinstance(v, Tensor) and v.dim() >= 3]
         value = tensors[-1] if tensors else None
     if not isinstance(value, Tensor) or value.dim() not in (3, 4, 5):
-        raise UserError(f"points['{label}'] gives no tensor of tokens. Name another module.")
+        raise UserError(
+            f"points['{label}'] gives no tensor of tokens. Name another module."
+        )
     if value.dim() == 3:
         return value, None
     return value.flatten(2).transpose(1, 2), tuple(value.shape[2:])
@@ -238,14 +259,18 @@ def _evaluating(model: Any) -> Iterator[None]:
             module.training = mode
 
 
-def _map_grids(necks: Sequence[LLMBlockNeck], calls: _Calls) -> dict[int, tuple[int, ...]]:
+def _map_grids(
+    necks: Sequence[LLMBlockNeck], calls: _Calls
+) -> dict[int, tuple[int, ...]]:
     """Return the grids of the maps that went into necks, by their number of tokens."""
     grids = {}
     for neck in (n for n in necks if n in calls):
         x = neck.pick(calls[neck].input)
         if x.dim() > 3:
             letters = neck.layout or layouts.DEFAULTS[x.dim()]
-            grid = tuple(n for n, d in zip(x.shape, letters, strict=True) if d not in 'BC')
+            grid = tuple(
+                n for n, d in zip(x.shape, letters, strict=True) if d not in 'BC'
+            )
             grids[math.prod(grid)] = grid
     return grids
 
@@ -271,7 +296,9 @@ def _attention_sources(
         for name, module in encoder_attentions(model)
         if module not in inside and not name.startswith(_OTHERS)
     ]
-    block = [*getattr(necks[-1].block, 'layers', ())][-1:] if necks else []  # a control has none
+    block = (
+        [*getattr(necks[-1].block, 'layers', ())][-1:] if necks else []
+    )  # a control has none
     further = [(w.label, w, [model.get_submodule(w.module)]) for w in watched]
     return [('encoder', None, encoder), ('block', None, block), *further]
 
@@ -296,13 +323,19 @@ def _attention(
             weights = rows.weights[..., rows.layout.prefix :]
             found[label] = Attention(name, weights, watch.row, rows.layout, rows.titles)
             continue
-        x = call.input if getattr(module, 'batch_first', True) else call.input.transpose(0, 1)
+        x = (
+            call.input
+            if getattr(module, 'batch_first', True)
+            else call.input.transpose(0, 1)
+        )
         if (layout := layout_of(name, x.shape[1])) is None:
             continue
         row, words = task.attention_row(layout, inputs)
         if label == 'block':
             mask, rotary = (call.arguments.get(k) for k in ('mask', 'rotary'))
-            weights = llm_attention_row(module, x, mask, rotary, row, layout.padding_mask)
+            weights = llm_attention_row(
+                module, x, mask, rotary, row, layout.padding_mask
+            )
         else:
             weights = attention_row(module, x, row, layout.padding_mask)
         found[label] = Attention(name, weights[..., layout.prefix :], words, layout)
@@ -318,10 +351,10 @@ def necks_of(model: nn.Module) -> list[tuple[str, LLMBlockNeck]]:
 def default_points(model: nn.Module) -> dict[str, str]:
     """Choose the points of a model.
 
-    With a neck: 'encoder' (the neck's input, C channels), 'mapped' (the block's input, D),
-    'block' (the block's output, D) and 'after' (behind the second mapper, C, before the
-    norm); of several necks, those of the last. Without a neck: 'encoder', the output of the
-    encoder's last block. A task may add others, as words.
+    With a neck: 'encoder' (the neck's input, C channels), 'mapped' (the block's input,
+    D), 'block' (the block's output, D) and 'after' (behind the second mapper, C, before
+    the norm); of several necks, those of the last. Without a neck: 'encoder', the
+    output of the encoder's last block. A task may add others, as words.
 
     Args:
         model (nn.Module): A host's or one of ours.
@@ -333,7 +366,9 @@ def default_points(model: nn.Module) -> dict[str, str]:
         UserError: There is no neck, and no list of blocks where hosts keep it.
     """
     tasks = (task for task in all_tasks() if task.recognizes(type(model)))
-    further: dict[str, str] = next((task.analysis.further_points(model) for task in tasks), {})
+    further: dict[str, str] = next(
+        (task.analysis.further_points(model) for task in tasks), {}
+    )
     if necks := necks_of(model):
         neck = necks[-1][0]
         inside = f'{neck}.' if neck else ''
@@ -378,7 +413,9 @@ def resolve_points(
         path = name.removesuffix(INPUT)
         if path not in modules:
             close = did_you_mean(path, modules)
-            raise UserError(f"points['{label}']='{name}' is no module of the model.{close}")
+            raise UserError(
+                f"points['{label}']='{name}' is no module of the model.{close}"
+            )
         found[label] = name, modules[path], name.endswith(INPUT)
     return found
 

@@ -1,7 +1,7 @@
 """Loads the inputs of the analysis: a config, a checkpoint, and files or indices.
 
-A file goes through the config's own test pipeline. Mistakes in an input are errors before a
-model is built.
+A file goes through the config's own test pipeline. Mistakes in an input are errors
+before a model is built.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,13 @@ from lm4ve.errors import check
 from lm4ve.runner.devices import find_device
 from lm4ve.tasks import task_of_config
 from lm4ve.tasks.base.analysis import tested_loader
-from lm4ve.tasks.base.building import Sample, build_model, classes_of, collate, samples_of_files
+from lm4ve.tasks.base.building import (
+    Sample,
+    build_model,
+    classes_of,
+    collate,
+    samples_of_files,
+)
 
 __all__ = ['Sample', 'collate', 'load_model', 'samples_by_index', 'samples_of_files']
 
@@ -37,8 +43,8 @@ def load_model(
         allow_partial (bool): Load what fits of a checkpoint of another model.
 
     Returns:
-        tuple[nn.Module, Sequence[str] | None]: The model in evaluation mode, and the names of
-        its classes if known.
+        tuple[nn.Module, Sequence[str] | None]: The model in evaluation mode, and the
+        names of its classes if known.
 
     Raises:
         CheckpointError: The file is missing, damaged, unsafe, or of another model.

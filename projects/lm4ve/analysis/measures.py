@@ -3,8 +3,8 @@
 Pang et al. (arXiv 2310.12973, section 5) describe frozen blocks by two numbers
 a token: how far it is from the mean token, and how far the phases of its spectrum
 over channels are from their mean. The pseudo-code printed there centers over rows of
-the token grid only and does not wrap angles. This module centers over all tokens and wraps
-angles; ``frequency(..., wrap=False)`` does not wrap them.
+the token grid only and does not wrap angles. This module centers over all tokens and
+wraps angles; ``frequency(..., wrap=False)`` does not wrap them.
 """
 
 import math
@@ -35,7 +35,9 @@ def magnitude(tokens: Tensor, padding_mask: Tensor | None = None) -> Tensor:
     return _cleared(centered.norm(dim=-1), padding_mask)
 
 
-def frequency(tokens: Tensor, padding_mask: Tensor | None = None, wrap: bool = True) -> Tensor:
+def frequency(
+    tokens: Tensor, padding_mask: Tensor | None = None, wrap: bool = True
+) -> Tensor:
     """Return the distance of each token's spectral phases from their mean over tokens.
 
     Args:

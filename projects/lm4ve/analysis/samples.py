@@ -105,9 +105,14 @@ def samples_of(
             maps = []
             for label, point in analysis.points.items():
                 rows = rows_of(i, point.tokens, point.layout)
-                values = MEASURES[measure](point.tokens[rows], _padding(point.layout, rows))
+                values = MEASURES[measure](
+                    point.tokens[rows], _padding(point.layout, rows)
+                )
                 maps.append(_map(label, point.name, values, point.layout, rows))
-                extent = float(np.nanmean(maps[-1].values)), float(np.nanmax(maps[-1].values))
+                extent = (
+                    float(np.nanmean(maps[-1].values)),
+                    float(np.nanmax(maps[-1].values)),
+                )
                 numbers.append(Number(measure, label, point.name, *extent))
             share_scales(maps)
             sections.append(Section(measure.capitalize(), MEASURE_COLORS, maps))
@@ -125,14 +130,18 @@ def _padding(layout: Layout, rows: slice) -> Tensor | None:
     return None if layout.padding_mask is None else layout.padding_mask[rows]
 
 
-def _map(title: str, module: str, values: Tensor, layout: Layout, rows: slice) -> TokenMap:
+def _map(
+    title: str, module: str, values: Tensor, layout: Layout, rows: slice
+) -> TokenMap:
     """Return the map of values ``[rows, N]``, NaN at padding, frames one after the other."""
     if layout.padding_mask is not None:
         values = values.masked_fill(layout.padding_mask[rows], torch.nan)
     grid, count = tuple(layout.grid), len(values)
     if count > 1:
         grid = (layout.times * count, *grid[-2:])
-    return TokenMap(title, module, values.detach().double().flatten().cpu().numpy(), grid)
+    return TokenMap(
+        title, module, values.detach().double().flatten().cpu().numpy(), grid
+    )
 
 
 def _attention_section(
@@ -147,17 +156,22 @@ def _attention_section(
         titles = attention.titles[rows.start]
         weights = weights[:, : len(titles)]
         # A single row is its own mean.
-        panels = [(f'mean of {len(titles)} rows', weights.mean(dim=1))] * (len(titles) > 1)
+        panels = [(f'mean of {len(titles)} rows', weights.mean(dim=1))] * (
+            len(titles) > 1
+        )
         most = None if heads is None else _MOST_ROWS
     panels += zip(titles[:most], weights.unbind(dim=1), strict=False)
     maps = [_map(title, attention.name, w, layout, rows) for title, w in panels]
     share_scales(maps[1:])  # of the heads: their sum has other values
     for m in maps:
         (low, high), top = m.ends(), (m.limits or m.ends())[1]
-        # A scale from the smallest to the largest value would show rounding as a pattern.
+        # A scale from the smallest to the largest value would show rounding as a
+        # pattern.
         if high - low < _NEARLY_UNIFORM * np.nanmean(m.values):
             m.title, m.limits = f'{m.title}, nearly uniform', (0.0, top)
-    row = attention.row if attention.row.startswith('mean') else f'of the {attention.row}'
+    row = (
+        attention.row if attention.row.startswith('mean') else f'of the {attention.row}'
+    )
     title = f'Attention, {label}: {row} ({attention.name})'
     p = weights / weights.sum(dim=-1, keepdim=True).clamp(min=1e-300)
     entropy, padding = torch.special.entr(p).sum(dim=-1), _padding(layout, rows)

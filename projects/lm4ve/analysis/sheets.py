@@ -1,7 +1,8 @@
 """Draws sheets: the panels of one sample side by side, as figures, pixels and videos.
 
-:func:`write_page` puts all sheets and numbers of a run into one HTML file that can be sent:
-pictures are embedded and nothing is fetched, neither scripts nor style sheets nor fonts.
+:func:`write_page` puts all sheets and numbers of a run into one HTML file that can be
+sent: pictures are embedded and nothing is fetched, neither scripts nor style sheets nor
+fonts.
 """
 
 import base64
@@ -25,7 +26,8 @@ from lm4ve.tasks.base.pictures import TokenMap, to_image
 DPI = 100
 #: The room for a panel's color bar, inches.
 _BAR = 0.62
-#: Columns of panels beside the input's, and frames of a strip and their width in inches.
+#: Columns of panels beside the input's, and frames of a strip and their width in
+#: inches.
 _FEWEST, _MOST, _MOST_FRAMES, _FRAME = 3, 6, 8, 0.95
 _NOTE = (
     "Colors run from a panel's smallest to its largest value; the numbers at its bar are those "
@@ -62,7 +64,9 @@ def draw_sheet(sample: Sample, note: str = '', time: int | None = None) -> Figur
     if not picture.is_clip or time is not None:
         return _draw(sample, _grid(sample, time or 0), picture.side, note)
     count = min(picture.times, _MOST_FRAMES)
-    times = np.unique(np.linspace(0, picture.times - 1, count).round().astype(int)).tolist()
+    times = np.unique(
+        np.linspace(0, picture.times - 1, count).round().astype(int)
+    ).tolist()
     return _draw(sample, _strip(sample, times), max(_FRAME, 6 / (len(times) + 1)), note)
 
 
@@ -71,7 +75,9 @@ def animate(sample: Sample, note: str = '') -> np.ndarray:
 
     Color scales are those of the whole clip.
     """
-    frames = np.stack([to_image(draw_sheet(sample, note, t)) for t in range(sample.picture.times)])
+    frames = np.stack(
+        [to_image(draw_sheet(sample, note, t)) for t in range(sample.picture.times)]
+    )
     # H.264 takes even sizes only.
     return frames[:, : frames.shape[1] // 2 * 2, : frames.shape[2] // 2 * 2]
 
@@ -84,7 +90,9 @@ def _grid(sample: Sample, time: int) -> _Rows:
         for i, tokens in enumerate(section.maps):
             if i % _MOST == 0:
                 rows.append([None])
-            draw = partial(picture.draw_values, tokens=tokens, colors=section.colors, time=time)
+            draw = partial(
+                picture.draw_values, tokens=tokens, colors=section.colors, time=time
+            )
             lines = ['' if i else section.title, tokens.title]
             if section.colors != ATTENTION_COLORS:  # its heading names the module
                 lines.append(tokens.module[-31:])
@@ -146,7 +154,9 @@ def _draw_panel(axes: Axes, panel: _Panel) -> None:
     axes.set_title('\n'.join(['', *title]), loc='left', fontsize=7, pad=3, **style)
     # The heading may be wider than the panel, and stands above the lines of its title.
     style |= dict(transform=axes.transAxes, va='bottom', weight='bold', in_layout=False)
-    axes.text(0, 1.02, '\n'.join([heading, *('' for _ in title)]), fontsize=7.5, **style)
+    axes.text(
+        0, 1.02, '\n'.join([heading, *('' for _ in title)]), fontsize=7.5, **style
+    )
     axes.set_xlabel(panel.caption, loc='left', fontsize=6.5)
     if panel.bar is not None:
         tokens, colors = panel.bar
@@ -167,7 +177,9 @@ class Entry(NamedTuple):
     movie: Path | None = None
 
 
-def write_page(path: str | Path, title: str, facts: dict[str, str], entries: list[Entry]) -> None:
+def write_page(
+    path: str | Path, title: str, facts: dict[str, str], entries: list[Entry]
+) -> None:
     """Write a page of samples.
 
     Args:
@@ -184,11 +196,14 @@ def render_page(template: Path, path: str | Path, **values: Any) -> None:
     """Write a page from a template that extends this folder's ``page.html``.
 
     Args:
-        template (Path): Jinja escapes what it names; the filter ``base64`` embeds a file.
+        template (Path): Jinja escapes what it names; the filter ``base64`` embeds a
+            file.
         path (str | Path): The HTML file.
         **values: What the template names.
     """
     loader = FileSystemLoader([template.parent, Path(__file__).parent])
     environment = Environment(autoescape=True, loader=loader)
-    environment.filters['base64'] = lambda file: base64.b64encode(file.read_bytes()).decode()
+    environment.filters['base64'] = lambda file: base64.b64encode(
+        file.read_bytes()
+    ).decode()
     write_text(environment.get_template(template.name).render(values), path)

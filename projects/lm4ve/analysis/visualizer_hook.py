@@ -25,7 +25,12 @@ from lm4ve.registry import HOOKS
 from lm4ve.tasks import task_of_model
 
 #: Parts of the names of wrappers whose forward pass waits for all processes.
-_SHARDED = ('FullyShardedDataParallel', 'FSDPModule', 'DeepSpeedEngine', 'ColossalAIModelWrapper')
+_SHARDED = (
+    'FullyShardedDataParallel',
+    'FSDPModule',
+    'DeepSpeedEngine',
+    'ColossalAIModelWrapper',
+)
 
 
 @HOOKS.register_module()
@@ -69,8 +74,14 @@ class ActivationVisHook(Hook):
         heads: int = 3,
         max_samples: int = 8,
     ) -> None:
-        for name, value in (('interval', interval), ('heads', heads), ('max_samples', max_samples)):
-            check(f'ActivationVisHook.{name}', value, kind=int, least=int(name != 'heads'))
+        for name, value in (
+            ('interval', interval),
+            ('heads', heads),
+            ('max_samples', max_samples),
+        ):
+            check(
+                f'ActivationVisHook.{name}', value, kind=int, least=int(name != 'heads')
+            )
         self.enable, self.interval, self.points = enable, interval, points
         for name in measures:
             check('ActivationVisHook.measures', name, choices=MEASURES)
@@ -79,7 +90,9 @@ class ActivationVisHook(Hook):
 
     def before_run(self, runner) -> None:
         """Look the points up, so that a typing error does not cost an epoch."""
-        names = ' '.join(k.__name__ for m in runner.model.modules() for k in type(m).__mro__)
+        names = ' '.join(
+            k.__name__ for m in runner.model.modules() for k in type(m).__mro__
+        )
         if self.enable and any(name in names for name in _SHARDED):
             self._stop('one process cannot run a model in shards alone')
         if self.enable:
@@ -102,7 +115,10 @@ class ActivationVisHook(Hook):
         model, size = unwrapped(runner.model), get_world_size()
         try:
             task = task_of_model(type(model)).analysis
-            names = [task.sample_name(outputs[i], (first + i) * size + get_rank()) for i in rows]
+            names = [
+                task.sample_name(outputs[i], (first + i) * size + get_rank())
+                for i in rows
+            ]
             self._draw(runner, model, mode, take(data_batch, rows, count), names)
         except UserError as e:
             # No picture is worth a training that ends here.
@@ -113,7 +129,9 @@ class ActivationVisHook(Hook):
         message = f'ActivationVisHook draws no activations: {reason}'
         print_log(message, logger='current', level=logging.WARNING)
 
-    def _draw(self, runner, model: nn.Module, mode: str, batch: Any, names: Sequence[str]) -> None:
+    def _draw(
+        self, runner, model: nn.Module, mode: str, batch: Any, names: Sequence[str]
+    ) -> None:
         from lm4ve.analysis.samples import samples_of
         from lm4ve.analysis.sheets import draw_sheet
         from lm4ve.tasks.base.pictures import to_image
@@ -121,7 +139,9 @@ class ActivationVisHook(Hook):
         with _restored_generators():
             analysis = analyse(model, batch, self.points, self.attention)
             classes = (runner.visualizer.dataset_meta or {}).get('classes')
-            samples = samples_of(analysis, model, names, self.measures, classes, self.heads)
+            samples = samples_of(
+                analysis, model, names, self.measures, classes, self.heads
+            )
         for sample in samples:
             note = f'{runner.experiment_name}, {mode}, iteration {runner.iter}'
             image = to_image(draw_sheet(sample, note))
@@ -147,7 +167,10 @@ def take(data: Any, rows: list[int], count: int) -> Any:
     if isinstance(data, dict):
         return type(data)((k, take(v, rows, count)) for k, v in data.items())
     if isinstance(data, (list, tuple)) and len(data) == count:
-        return [v if isinstance(v, Tensor) else copy.deepcopy(v) for v in (data[i] for i in rows)]
+        return [
+            v if isinstance(v, Tensor) else copy.deepcopy(v)
+            for v in (data[i] for i in rows)
+        ]
     return data
 
 

@@ -1,6 +1,7 @@
 """Functions to list, build and apply the models of every task.
 
-In the style of mmpretrain's and mmaction2's ``apis``, over the configs that come with lm4ve::
+In the style of mmpretrain's and mmaction2's ``apis``, over the configs that come with
+lm4ve::
 
     lm4ve.apis.list_models('*demo*', task='motion')
     model = lm4ve.apis.get_model('vit-demo_minilm_digits', pretrained=True)

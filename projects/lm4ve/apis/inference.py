@@ -29,18 +29,20 @@ def inference(
     """Predict for images, videos, point clouds, traffic scenes, or images with texts.
 
     The task's inferencer does it, by default
-    :class:`lm4ve.tasks.base.inferencer.FileInferencer`. A folder stands for all files of the
-    task's kinds in it, at any depth, and a pattern such as ``'photos/**/*.jpg'`` for its files.
+    :class:`lm4ve.tasks.base.inferencer.FileInferencer`. A folder stands for all files
+    of the task's kinds in it, at any depth, and a pattern such as ``'photos/**/*.jpg'``
+    for its files.
 
     Args:
-        config (str | Path | Config): The config of the training: a file, a config, or a name of
-            :func:`lm4ve.apis.list_models`.
-        checkpoint (str | Path, optional): Its checkpoint. 'pretrained': the weights that come
-            with lm4ve for its demos. None: random weights, with a warning.
-        inputs (str | Path | np.ndarray | Sequence): One or several; arrays for images only,
-            uint8 ``[H, W, 3]``, BGR.
+        config (str | Path | Config): The config of the training: a file, a config, or a
+            name of :func:`lm4ve.apis.list_models`.
+        checkpoint (str | Path, optional): Its checkpoint. 'pretrained': the weights
+            that come with lm4ve for its demos. None: random weights, with a warning.
+        inputs (str | Path | np.ndarray | Sequence): One or several; arrays for images
+            only, uint8 ``[H, W, 3]``, BGR.
         show (bool): Show pictures in a window.
-        out_dir (str | Path, optional): Write a picture (a video of a video) of each input here.
+        out_dir (str | Path, optional): Write a picture (a video of a video) of each
+            input here.
         batch_size (int): How many inputs are computed at a time.
         device (str, optional): Default: a GPU if there is one.
         progress (bool): Show a bar.
@@ -55,9 +57,10 @@ def inference(
         ``answers`` to a question; ``captions`` or ``images`` ranked for a caption.
 
     Raises:
-        UserError: An input is missing, unreadable, or of another task, or the task has no such
-            option.
-        CheckpointError: The checkpoint is missing, damaged, unsafe, or of another model.
+        UserError: An input is missing, unreadable, or of another task, or the task has
+            no such option.
+        CheckpointError: The checkpoint is missing, damaged, unsafe, or of another
+            model.
     """
     cfg = loaded(config)
     check('batch_size', batch_size, least=1)
@@ -65,7 +68,11 @@ def inference(
         task = task_of_config(cfg)
         kind = pkgutil.resolve_name(task.inferencer)
         run: Any = kind(
-            cfg, checkpoint, device=device, allow_partial=allow_partial, show_progress=progress
+            cfg,
+            checkpoint,
+            device=device,
+            allow_partial=allow_partial,
+            show_progress=progress,
         )
         files = expand_inputs(inputs, task.input_suffixes)
         return run(files, batch_size=batch_size, show=show, out_dir=out_dir, **options)
@@ -74,8 +81,8 @@ def inference(
 def expand_inputs(inputs: Any, suffixes: Collection[str]) -> list[Any]:
     """Return inputs with the files of folders and of patterns in place of these, sorted.
 
-    What has no such files stays as it is: a folder of frames is a video itself, and a name
-    without a file is the inferencer's to refuse.
+    What has no such files stays as it is: a folder of frames is a video itself, and a
+    name without a file is the inferencer's to refuse.
     """
     found: list[Any] = []
     for item in [inputs] if isinstance(inputs, (str, Path, np.ndarray)) else inputs:
@@ -83,7 +90,9 @@ def expand_inputs(inputs: Any, suffixes: Collection[str]) -> list[Any]:
         if not isinstance(item, np.ndarray):
             path = Path(item)
             if path.is_dir():
-                inside = [p for p in path.rglob('[!.]*') if p.suffix.lower() in suffixes]
+                inside = [
+                    p for p in path.rglob('[!.]*') if p.suffix.lower() in suffixes
+                ]
             elif not path.exists():
                 inside = [Path(p) for p in glob.glob(str(item), recursive=True)]
         found += sorted(inside) or [item]

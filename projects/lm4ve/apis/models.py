@@ -17,7 +17,9 @@ from lm4ve.zoo import PRETRAINED
 
 def loaded(config: str | Path | Config) -> Config:
     """Return a config: as it is, or :func:`lm4ve.runner.config.read_config`'s."""
-    return config if isinstance(config, Config) else read_config(config, set_scope=False)
+    return (
+        config if isinstance(config, Config) else read_config(config, set_scope=False)
+    )
 
 
 def in_scope_of(config: Config) -> Any:
@@ -28,8 +30,12 @@ def in_scope_of(config: Config) -> Any:
     """
     scope = config.get('default_scope') or 'mmengine'
     if find_spec(scope) is None:
-        extra = next((t.extra for t in all_tasks() if f'{scope}.' in t.models[0]), scope)
-        raise UserError(f'\'{scope}\' is not installed. Fix: pip install "lm4ve[{extra}]".')
+        extra = next(
+            (t.extra for t in all_tasks() if f'{scope}.' in t.models[0]), scope
+        )
+        raise UserError(
+            f'\'{scope}\' is not installed. Fix: pip install "lm4ve[{extra}]".'
+        )
     return DefaultScope.overwrite_default_scope(scope)
 
 
@@ -43,9 +49,10 @@ def get_model(
     """Build the model of a config, of any task.
 
     Args:
-        config (str | Path | Config): A name of :func:`list_models`, a file, or a config.
-        pretrained (bool | str | Path): A checkpoint to load, which has to fit. True: the weights
-            that come with lm4ve, which its demos have.
+        config (str | Path | Config): A name of :func:`list_models`, a file, or a
+            config.
+        pretrained (bool | str | Path): A checkpoint to load, which has to fit. True:
+            the weights that come with lm4ve, which its demos have.
         device (str, optional): Where to put the model. Default: the CPU.
         allow_partial (bool): Load what fits of a checkpoint of another model.
         **fields: Override fields of ``model``, for example
@@ -56,8 +63,8 @@ def get_model(
 
     Raises:
         UserError: There is no such config or device.
-        CheckpointError: The checkpoint is missing, damaged, unsafe, or of another model, or no
-            weights come with the config.
+        CheckpointError: The checkpoint is missing, damaged, unsafe, or of another
+            model, or no weights come with the config.
     """
     cfg = loaded(config).copy()
     cfg.merge_from_dict(dict(model=fields))

@@ -4,4 +4,11 @@ from lm4ve.blocks.families import FAMILIES
 from lm4ve.blocks.frozen import Frozen, count_parameters, frozen_tensors
 from lm4ve.blocks.llm_block import LLMBlock, MLPBlock
 
-__all__ = ['FAMILIES', 'Frozen', 'LLMBlock', 'MLPBlock', 'count_parameters', 'frozen_tensors']
+__all__ = [
+    'FAMILIES',
+    'Frozen',
+    'LLMBlock',
+    'MLPBlock',
+    'count_parameters',
+    'frozen_tensors',
+]

@@ -1,9 +1,9 @@
 """LoRA inside a block and on its mappers: ``peft``'s own layers on our frozen ones.
 
-A frozen projection is a :class:`lm4ve.blocks.Frozen`, which hides its tensors from optimizers,
-initializers and checkpoints, and which ``peft`` has no layer for. :class:`LoRALinear` is ``peft``'s
-layer around one, also for ``peft.get_peft_model`` (``compat/for_peft.py``). A checkpoint holds A
-and B alone.
+A frozen projection is a :class:`lm4ve.blocks.Frozen`, which hides its tensors from
+optimizers, initializers and checkpoints, and which ``peft`` has no layer for.
+:class:`LoRALinear` is ``peft``'s layer around one, also for ``peft.get_peft_model``
+(``compat/for_peft.py``). A checkpoint holds A and B alone.
 """
 
 import copy
@@ -26,13 +26,14 @@ class LoRA:
     """The fields of ``lora`` (LoRA: arXiv 2106.09685).
 
     Attributes:
-        targets (Sequence[str] | str): Names of linear layers, or of what holds them ('mlp');
-            'all-linear' for all of them.
+        targets (Sequence[str] | str): Names of linear layers, or of what holds them
+            ('mlp'); 'all-linear' for all of them.
         r (int): The rank.
-        alpha (float, optional): The update ``B A x`` is multiplied by ``alpha / r``. None: r.
+        alpha (float, optional): The update ``B A x`` is multiplied by ``alpha / r``.
+            None: r.
         dropout (float): Probability of dropout before A, in training.
-        bias (str): 'lora_only' trains the biases of the targets too, 'none' does not. Biases
-            within a frozen block never train.
+        bias (str): 'lora_only' trains the biases of the targets too, 'none' does not.
+            Biases within a frozen block never train.
     """
 
     targets: Sequence[str] | str
@@ -52,8 +53,8 @@ class LoRA:
 class _Linear(peft_lora.Linear):
     """A base between ``peft``'s class and ours.
 
-    Hosts initialize what is called 'Linear', or whose base is: through ``weight`` they would
-    overwrite the frozen layer.
+    Hosts initialize what is called 'Linear', or whose base is: through ``weight`` they
+    would overwrite the frozen layer.
     """
 
 
@@ -76,11 +77,17 @@ class LoRALinear(_Linear):
     @property
     def bias(self) -> Any:
         """The base layer's bias, unless it is frozen: ``peft`` trains what this returns."""
-        return None if isinstance(self.base_layer, Frozen) else self.get_base_layer().bias
+        return (
+            None if isinstance(self.base_layer, Frozen) else self.get_base_layer().bias
+        )
 
-    def merge(self, safe_merge: bool = True, adapter_names: list[str] | None = None) -> None:
+    def merge(
+        self, safe_merge: bool = True, adapter_names: list[str] | None = None
+    ) -> None:
         """Add the update to the weight; never in place, since copies share frozen values."""
-        if isinstance(self.base_layer, Frozen):  # which gemma4's values may share with its keys
+        if isinstance(
+            self.base_layer, Frozen
+        ):  # which gemma4's values may share with its keys
             self.base_layer = copy.deepcopy(self.base_layer)
         super().merge(True, adapter_names)
 
@@ -103,7 +110,11 @@ class LoRALinear(_Linear):
 
 
 def add_lora(
-    root: nn.Module, fields: dict[str, Any], field: str, targets: Sequence[str], seed: int
+    root: nn.Module,
+    fields: dict[str, Any],
+    field: str,
+    targets: Sequence[str],
+    seed: int,
 ) -> dict[str, Any]:
     """Put LoRA on linear layers below a module, and freeze its other parameters.
 
@@ -122,10 +133,14 @@ def add_lora(
     """
     options = build_from(LoRA, fields, field, targets=targets)
     linears = [n for n, m in root.named_modules() if isinstance(unwrap(m), nn.Linear)]
-    wanted = [options.targets] if isinstance(options.targets, str) else [*options.targets]
+    wanted = (
+        [options.targets] if isinstance(options.targets, str) else [*options.targets]
+    )
     chosen: set[str] = set()
     for target in wanted:
-        matches = [n for n in linears if target == 'all-linear' or f'.{target}.' in f'.{n}.']
+        matches = [
+            n for n in linears if target == 'all-linear' or f'.{target}.' in f'.{n}.'
+        ]
         if not matches:
             raise UserError(
                 f'{field}.targets={target!r} matches no linear layer. Fix: name some of '
@@ -133,7 +148,9 @@ def add_lora(
             )
         chosen.update(matches)
     if not chosen:
-        raise UserError(f'{field}.targets is empty. Fix: name some of {listing(linears, 12)}.')
+        raise UserError(
+            f'{field}.targets is empty. Fix: name some of {listing(linears, 12)}.'
+        )
     alpha: Any = options.r if options.alpha is None else options.alpha
     bias: Any = options.bias
     config = LoraConfig(
@@ -144,9 +161,14 @@ def add_lora(
         target_modules=sorted(chosen),
     )
     config._register_custom_module({nn.Linear: LoRALinear})
-    state = torch.default_generator.get_state()  # which the layers' constructors draw from
+    state = (
+        torch.default_generator.get_state()
+    )  # which the layers' constructors draw from
     holder = nn.Module()
-    holder.root, holder.device = root, nn.Parameter(torch.empty(0))  # peft looks for a parameter
+    holder.root, holder.device = (
+        root,
+        nn.Parameter(torch.empty(0)),
+    )  # peft looks for a parameter
     inject_adapter_in_model(config, holder)
     torch.default_generator.set_state(state)
     added = [m for m in root.modules() if isinstance(m, LoRALinear)]
@@ -162,10 +184,13 @@ def expose_linears(part: nn.Module) -> nn.Module:
     """Freeze the layers of an MLP one by one, so that adapters reach them.
 
     Returns:
-        nn.Module: The MLP, or a :class:`Frozen` of all of it where it holds a tensor itself
+        nn.Module: The MLP, or a :class:`Frozen` of all of it where it holds a tensor
+            itself
         (as experts do).
     """
-    leaves = [(m, n, c) for m in part.modules() for n, c in m.named_children() if _is_leaf(c)]
+    leaves = [
+        (m, n, c) for m in part.modules() for n, c in m.named_children() if _is_leaf(c)
+    ]
     inside = {id(p) for *_, leaf in leaves for p in leaf.parameters()}
     if _is_leaf(part) or any(id(p) not in inside for p in part.parameters()):
         return Frozen(part)
@@ -175,7 +200,10 @@ def expose_linears(part: nn.Module) -> nn.Module:
 
 
 def _is_leaf(module: nn.Module) -> bool:
-    return next(module.children(), None) is None and next(module.parameters(), None) is not None
+    return (
+        next(module.children(), None) is None
+        and next(module.parameters(), None) is not None
+    )
 
 
 class FrozenLeaf(Frozen):

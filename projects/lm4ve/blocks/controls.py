@@ -20,9 +20,9 @@ class AttentionBlock(nn.Module):
         embed_dims (int): The width D of the block that it stands for.
         num_heads (int): Attention heads.
         head_dims (int, optional): Width of a head. Default: ``embed_dims / num_heads``.
-        parameters (int, optional): Instead of ``head_dims`` the number of trained parameters to
-            match, for example the frozen block's or the rest of the model's: the width of a
-            head is chosen that comes nearest.
+        parameters (int, optional): Instead of ``head_dims`` the number of trained
+            parameters to match, for example the frozen block's or the rest of the
+            model's: the width of a head is chosen that comes nearest.
 
     Raises:
         UserError: The widths do not go together.
@@ -44,7 +44,8 @@ class AttentionBlock(nn.Module):
                 'determines the first. Fix: leave one of them out.',
             )
             check('block.parameters', parameters, kind=int, least=1)
-            # A channel of every head is a row of q, k and v with its bias, and one of the output.
+            # A channel of every head is a row of q, k and v with its bias, and one of
+            # the output.
             head_dims = max(
                 1, round((parameters - embed_dims) / (num_heads * (4 * embed_dims + 3)))
             )
@@ -55,7 +56,9 @@ class AttentionBlock(nn.Module):
             )
         self.embed_dims, self.num_heads = embed_dims, num_heads
         inner = num_heads * (head_dims or embed_dims // num_heads)
-        self.q_proj, self.k_proj, self.v_proj = (nn.Linear(embed_dims, inner) for _ in 'qkv')
+        self.q_proj, self.k_proj, self.v_proj = (
+            nn.Linear(embed_dims, inner) for _ in 'qkv'
+        )
         self.o_proj = nn.Linear(inner, embed_dims)
 
     def forward(
@@ -63,7 +66,9 @@ class AttentionBlock(nn.Module):
     ) -> Tensor:
         """Run the layer; see :meth:`lm4ve.blocks.LLMBlock.forward`."""
         projected = self.q_proj(take_tokens(x, queries)), self.k_proj(x), self.v_proj(x)
-        q, k, v = (t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in projected)
+        q, k, v = (
+            t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in projected
+        )
         mask = None if padding_mask is None else ~padding_mask[:, None, None, :]
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         projected_out: Tensor = self.o_proj(out.transpose(1, 2).flatten(2))

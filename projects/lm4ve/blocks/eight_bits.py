@@ -1,11 +1,13 @@
 """Frozen products in 8 bits: ``dtype='int8'`` and ``'float8'`` of a block (experimental).
 
-The weight of a frozen linear layer has one scale per output channel, its input one per row, both
-by the largest magnitude. The forward product and the gradient of the input run in 8 bits; the
-weight has no gradient. It pays where a device multiplies 8 bits faster than 16.
+The weight of a frozen linear layer has one scale per output channel, its input one per
+row, both by the largest magnitude. The forward product and the gradient of the input
+run in 8 bits; the weight has no gradient. It pays where a device multiplies 8 bits
+faster than 16.
 
-The output projection and the MLP are such layers. Queries, keys and values stay in bfloat16: the
-low rank of the block's input makes their products small (``low_rank.py``).
+The output projection and the MLP are such layers. Queries, keys and values stay in
+bfloat16: the low rank of the block's input makes their products small
+(``low_rank.py``).
 """
 
 from typing import Any, Self
@@ -26,8 +28,11 @@ def quantize_rows(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Write ``[R, C]`` as codes ``[R, C]`` times scales ``[R, 1]`` in fp32."""
     largest = (torch.finfo if dtype.is_floating_point else torch.iinfo)(dtype).max
     x = x.float()
-    # Clamped last: a denormal scale may be flushed to zero, and a row of zeros be 0 / 0.
-    scale = (x.abs().amax(dim=-1, keepdim=True) / largest).clamp_min(torch.finfo(x.dtype).tiny)
+    # Clamped last: a denormal scale may be flushed to zero, and a row of zeros be 0 /
+    # 0.
+    scale = (x.abs().amax(dim=-1, keepdim=True) / largest).clamp_min(
+        torch.finfo(x.dtype).tiny
+    )
     x = x / scale
     return (x if dtype.is_floating_point else x.round()).to(dtype), scale
 
@@ -36,10 +41,14 @@ def _product(x: Tensor, codes: Tensor, columns: Tensor | None) -> Tensor:
     """Return ``x @ codes`` in fp32 for codes ``[C, O]``, times scales of the columns ``[O]``."""
     xs, rows = quantize_rows(x, codes.dtype)
     if codes.dtype.is_floating_point:
-        ones = torch.ones(codes.shape[1], device=x.device) if columns is None else columns
+        ones = (
+            torch.ones(codes.shape[1], device=x.device) if columns is None else columns
+        )
         if codes.stride(0) != 1:  # the product needs contiguous columns
             codes = codes.t().contiguous().t()
-        out = torch._scaled_mm(xs, codes, rows, ones[None].contiguous(), out_dtype=torch.bfloat16)
+        out = torch._scaled_mm(
+            xs, codes, rows, ones[None].contiguous(), out_dtype=torch.bfloat16
+        )
         return out.float()
     missing = max(0, _ROWS + 1 - len(xs)) if x.is_cuda else 0
     sums = torch._int_mm(nn.functional.pad(xs, (0, 0, 0, missing)), codes)[: len(xs)]
@@ -94,7 +103,8 @@ class EightBitLinear(nn.Module):
 def quantize_products(layer: Any, kind: str) -> None:
     """Put 8-bit layers into the place of a layer's output projection and of its MLP's layers.
 
-    A layer with a width that is no multiple of 16, which the products require, stays as it is.
+    A layer with a width that is no multiple of 16, which the products require, stays as
+    it is.
 
     Args:
         layer (LLMLayer): Before its parts are frozen; changed in place.
@@ -104,6 +114,8 @@ def quantize_products(layer: Any, kind: str) -> None:
         for name, part in [*parent.named_children()]:
             if isinstance(part, Conv1D):
                 part = linear_of(part.weight.t().contiguous(), part.bias)
-            if type(part) is nn.Linear and (parent is not layer or name in ('o_proj', 'mlp')):
+            if type(part) is nn.Linear and (
+                parent is not layer or name in ('o_proj', 'mlp')
+            ):
                 if all(width % 16 == 0 for width in part.weight.shape):
                     setattr(parent, name, EightBitLinear(part, kind))

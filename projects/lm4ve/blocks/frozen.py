@@ -32,7 +32,9 @@ class Frozen(nn.Module):
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        for part in module.modules():  # a router's bias, which copies share as they do weights
+        for (
+            part
+        ) in module.modules():  # a router's bias, which copies share as they do weights
             if (bias := part._buffers.pop('e_score_correction_bias', None)) is not None:
                 part.e_score_correction_bias = nn.Parameter(bias)
         # An assignment would register it as a submodule, which is what it must not be.
@@ -53,7 +55,8 @@ class Frozen(nn.Module):
         """Replace the wrapped module by a copy on a device, if its values are elsewhere.
 
         For FSDP and DataParallel, which move only registered parameters. A replica of
-        DataParallel shares the wrapped module with its original, which must stay in place.
+        DataParallel shares the wrapped module with its original, which must stay in
+        place.
         """
         if any(t.device != device for t in self.wrapped.parameters()):
             self.__dict__['wrapped'] = deepcopy(self).to(device).wrapped
@@ -87,7 +90,9 @@ def values(**tensors: Tensor) -> nn.Module:
 
 def linear_of(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     """Return a linear layer with the given values, which are not copied."""
-    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device='meta')
+    linear = nn.Linear(
+        weight.shape[1], weight.shape[0], bias=bias is not None, device='meta'
+    )
     linear.weight = nn.Parameter(weight.detach())
     if bias is not None:
         linear.bias = nn.Parameter(bias.detach())
@@ -102,8 +107,8 @@ def unwrap(part: nn.Module) -> Any:
 def is_plain(part: nn.Module, kind: type[nn.Module] = nn.Linear) -> bool:
     """Return whether a module computes what its class defines from its weights, and no more.
 
-    Hooks, adapters, parametrizations and quantization make it something else. They add hooks
-    or a ``forward`` to the instance, or put another class in its place.
+    Hooks, adapters, parametrizations and quantization make it something else. They add
+    hooks or a ``forward`` to the instance, or put another class in its place.
     """
     layers = (part, part.wrapped) if type(part) is Frozen else (part,)
     return type(layers[-1]) is kind and not any(
@@ -116,14 +121,16 @@ def is_plain(part: nn.Module, kind: type[nn.Module] = nn.Linear) -> bool:
     )
 
 
-# Compiled code is that of the time when it is compiled. (torch's decorator has no types.)
+# Compiled code is that of the time when it is compiled. (torch's decorator has no
+# types.)
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def acts_on_modules(kinds: tuple[type[nn.Module], ...]) -> bool:
     """Return whether something outside of modules changes or observes what they compute.
 
-    That is a hook of all modules, a mode of torch's functions, or a ``forward`` that was replaced
-    in one of the classes. Modes of devices only place new tensors, and the hooks by which torch
-    counts operations only keep names. Modes below autograd act on every operation anyway.
+    That is a hook of all modules, a mode of torch's functions, or a ``forward`` that
+    was replaced in one of the classes. Modes of devices only place new tensors, and the
+    hooks by which torch counts operations only keep names. Modes below autograd act on
+    every operation anyway.
 
     Args:
         kinds (tuple[type]): The classes of the modules.
@@ -137,7 +144,10 @@ def acts_on_modules(kinds: tuple[type[nn.Module], ...]) -> bool:
         for hook in hooks.values():
             if not isinstance(getattr(hook, '__self__', None), ModuleTracker):
                 return True
-    if any(not isinstance(mode, DeviceContext) for mode in _get_current_function_mode_stack()):
+    if any(
+        not isinstance(mode, DeviceContext)
+        for mode in _get_current_function_mode_stack()
+    ):
         return True
     return any(_is_patched(kind) for kind in kinds)
 

@@ -73,9 +73,9 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, pairs: bool = False) -> Tensor:
 class LLMLayer(nn.Module):
     """One layer of a language model as a visual encoder layer.
 
-    All families end up with the same parts: separate q, k and v projections (fused ones are
-    split, transposed ones turned), up to three norms a branch, and an MLP. A norm that a family
-    lacks is an identity.
+    All families end up with the same parts: separate q, k and v projections (fused ones
+    are split, transposed ones turned), up to three norms a branch, and an MLP. A norm
+    that a family lacks is an identity.
 
     Args:
         layer (nn.Module): ``transformers``' layer with its weights.
@@ -85,7 +85,9 @@ class LLMLayer(nn.Module):
 
     def __init__(self, layer: Any, spec: LayerSpec, config: PretrainedConfig) -> None:
         super().__init__()
-        for module in layer.modules():  # the language model's regularization is not the host's
+        for (
+            module
+        ) in layer.modules():  # the language model's regularization is not the host's
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
             # Those of starcoder2's MLP and of mixtral's routing.
@@ -110,14 +112,23 @@ class LLMLayer(nn.Module):
         paths = (*(spec.qk_norms if has_qk_norms else ('', '')), spec.v_norm)
         own = (attrgetter(path)(attention) if path else nn.Identity() for path in paths)
         self.q_norm, self.k_norm, self.v_norm = own
-        tensors = getattr(attention, 'sinks', None), getattr(layer, 'layer_scalar', None)
-        self.sinks, self.layer_scale = (t if t is None else values(weight=t) for t in tensors)
+        tensors = (
+            getattr(attention, 'sinks', None),
+            getattr(layer, 'layer_scalar', None),
+        )
+        self.sinks, self.layer_scale = (
+            t if t is None else values(weight=t) for t in tensors
+        )
         named = map(spec.norms.get, NORMS)
         norms = [attrgetter(path)(layer) if path else nn.Identity() for path in named]
-        self.attention_norm, self.attention_out_norm, self.attention_post_norm = norms[:3]
+        self.attention_norm, self.attention_out_norm, self.attention_post_norm = norms[
+            :3
+        ]
         self.mlp_norm, self.mlp_out_norm, self.mlp_post_norm = norms[3:]
         before = self.attention_norm
-        has_norm = not isinstance(before, nn.Identity)  # modernbert's first layer writes one
+        has_norm = not isinstance(
+            before, nn.Identity
+        )  # modernbert's first layer writes one
         self.norm_form = form_of(before, config.hidden_size) if has_norm else None
         parts = [attrgetter(name)(layer) for name in spec.mlp]
         self.mlp = parts[0] if len(parts) == 1 else nn.Sequential(*parts)
@@ -125,7 +136,11 @@ class LLMLayer(nn.Module):
         self.needs_normed = self.shared_norm or self.gate_proj is not None
 
     def forward(
-        self, x: Tensor, mask: Tensor | None = None, queries: Queries = None, rotary: Rotary = None
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        queries: Queries = None,
+        rotary: Rotary = None,
     ) -> Tensor:
         """Run the layer.
 
@@ -162,8 +177,13 @@ class LLMLayer(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return q and k with rotary position embedding, if there is any, and late norms."""
         if rotary is not None and self.uses_rotary:
-            cos, sin = (take_tokens(t.expand(q.shape[0], -1, -1), queries) for t in rotary)
-            q, k = rotate(q, cos, sin, self.turns_pairs), rotate(k, *rotary, self.turns_pairs)
+            cos, sin = (
+                take_tokens(t.expand(q.shape[0], -1, -1), queries) for t in rotary
+            )
+            q, k = (
+                rotate(q, cos, sin, self.turns_pairs),
+                rotate(k, *rotary, self.turns_pairs),
+            )
         return (self.q_norm(q), self.k_norm(k)) if self.norm_after_rotary else (q, k)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
@@ -172,8 +192,8 @@ class LLMLayer(nn.Module):
         Args:
             q (Tensor): ``[B, H, Q, d]``.
             k, v (Tensor): ``[B, KV, N, d]`` where KV divides H.
-            mask (Tensor, optional): Broadcastable to ``[B, H, Q, N]``. Bool, True where a query
-                may look; else factors of the weights after softmax.
+            mask (Tensor, optional): Broadcastable to ``[B, H, Q, N]``. Bool, True where
+                a query may look; else factors of the weights after softmax.
 
         Returns:
             Tensor: ``[B, H, Q, d]``.
@@ -186,9 +206,11 @@ class LLMLayer(nn.Module):
         if mask is not None and mask.is_floating_point():
             factors, mask = mask, None
         if self.softcap is None and self.sinks is None and factors is None:
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale)
-        # The fused kernels do not cap scores (gemma2), have no keys without values (gpt_oss), and
-        # no factors.
+            return F.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, scale=self.scale
+            )
+        # The fused kernels do not cap scores (gemma2), have no keys without values
+        # (gpt_oss), and no factors.
         scores = q @ k.transpose(-2, -1) * self.scale
         if self.softcap is not None:
             scores = torch.tanh(scores / self.softcap) * self.softcap
@@ -217,7 +239,8 @@ class LLMLayer(nn.Module):
             out = out * torch.sigmoid(self.gate_proj(normed))
         attended = x + self.attention_out_norm(self.o_proj(out)) * self.residual_scale
         attended = self.attention_post_norm(attended)
-        # Side by side, both branches read the layer's input; else the MLP reads the first's output.
+        # Side by side, both branches read the layer's input; else the MLP reads the
+        # first's output.
         read = attended if not self.parallel else normed if self.shared_norm else x
         out = self.mlp(self.mlp_norm(read))
         if isinstance(out, tuple):  # a mixture of experts also returns its routing
@@ -227,17 +250,23 @@ class LLMLayer(nn.Module):
 
 
 def _rows(linear: nn.Linear, rows: Tensor) -> nn.Linear:
-    return linear_of(linear.weight[rows], None if linear.bias is None else linear.bias[rows])
+    return linear_of(
+        linear.weight[rows], None if linear.bias is None else linear.bias[rows]
+    )
 
 
-def _projections(attention: nn.Module, spec: LayerSpec, config: PretrainedConfig) -> Any:
+def _projections(
+    attention: nn.Module, spec: LayerSpec, config: PretrainedConfig
+) -> Any:
     """Return q, k, v, gate and output as linear layers, split where the family fuses them.
 
     v is k where values are keys (gemma4); the gate is None where there is none.
     """
     *qkv, out = (attrgetter(name)(attention) for name in (*spec.qkv, spec.out))
     *qkv, out = (
-        linear_of(m.weight.detach().t().contiguous(), m.bias) if isinstance(m, Conv1D) else m
+        linear_of(m.weight.detach().t().contiguous(), m.bias)
+        if isinstance(m, Conv1D)
+        else m
         for m in (*qkv, out)
     )
     heads = config.num_attention_heads

@@ -1,8 +1,9 @@
 """``LLMBlock``: layers of a language model as one module ``[B, N, D] -> [B, N, D]``.
 
-Frozen, bidirectional and without rotary by default, as in the paper (arXiv 2310.12973, section 3).
-This file owns what the block is; what a layer computes is in ``layer.py`` and ``low_rank.py``, how
-it gets its weights in ``language_model.py``, what a state records of them in ``provenance.py``.
+Frozen, bidirectional and without rotary by default, as in the paper (arXiv 2310.12973,
+section 3). This file owns what the block is; what a layer computes is in ``layer.py``
+and ``low_rank.py``, how it gets its weights in ``language_model.py``, what a state
+records of them in ``provenance.py``.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +14,13 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from lm4ve.blocks.frozen import Frozen, acts_on_modules, count_parameters, frozen_tensors, is_plain
+from lm4ve.blocks.frozen import (
+    Frozen,
+    acts_on_modules,
+    count_parameters,
+    frozen_tensors,
+    is_plain,
+)
 from lm4ve.blocks.language_model import LanguageModel, Window
 from lm4ve.blocks.layer import LLMLayer, Queries, check_padding, take_tokens
 from lm4ve.blocks.low_rank import Factors, count_macs, factorize, run_layer
@@ -24,10 +31,15 @@ from lm4ve.llm.fingerprint import fingerprint
 _DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
 _ORIGINS = {True: 'pre-trained', False: 'random', 'permuted': 'permuted'}
 _EIGHT_BITS = ('int8', 'float8')
-_DTYPES |= dict.fromkeys(_EIGHT_BITS, torch.bfloat16)  # of all but their products in 8 bits
+_DTYPES |= dict.fromkeys(
+    _EIGHT_BITS, torch.bfloat16
+)  # of all but their products in 8 bits
 #: What trains -> the types that it trains in: updates are lost in 16-bit weights.
 _TRAINABLE = dict(
-    none=(*_DTYPES,), norms=('float32',), all=('float32',), lora=('float32', 'bfloat16', 'float16')
+    none=(*_DTYPES,),
+    norms=('float32',),
+    all=('float32',),
+    lora=('float32', 'bfloat16', 'float16'),
 )
 
 
@@ -42,24 +54,30 @@ class LLMBlock(ProvenanceMixin):
         layers (Sequence[int]): Which layers, in this order; negative counts
             from the end. Defaults to the last one.
         pretrained (bool | str): False gives the same shape with the family's random
-            initialization: the control. 'permuted' keeps the weights, each matrix's in a random
+            initialization: the control. 'permuted' keeps the weights, each matrix's in
+                a random
             order: the same statistics without structure. Defaults to True.
-        seed (int): Seed of initialization and order, which are drawn on the CPU with a generator
-            of their own, so that every rank and every resume gets the same weights.
-        trainable (str): The parts of the block that train: 'none', 'norms', 'all', or 'lora' for
-            low-rank updates beside frozen weights.
-        lora (dict, optional): With 'lora' the fields of :class:`lm4ve.blocks.adapters.LoRA`.
-            ``targets`` are parts of a layer: 'q_proj' and 'v_proj' by default, 'k_proj',
-            'o_proj', and the layers of its MLP.
-        causal (bool | dict): Keep the language model's causal mask, as LLM4Seg (arXiv 2506.18034)
-            does. dict(soft=0.2) closes it in training: :class:`lm4ve.blocks.variants.SoftMask`.
-        causal_suffix (int): Only the last so many tokens are causal: they read all tokens before
-            them, which read one another (DeepSeek-OCR 2's learned queries).
-        window (bool): Keep its sliding or chunked window too, where it has one: with ``causal``,
-            and in models that are bidirectional themselves. False: layers see all tokens.
-        rotary (bool | str): Keep its rotary position embedding. 'one-frequency' turns all
-            channels by one radian a token; 'llm4seg' does too, with cosine and sine swapped, as
-            the code of LLM4Seg has it.
+        seed (int): Seed of initialization and order, which are drawn on the CPU with a
+            generator of their own, so that every rank and every resume gets the same
+            weights.
+        trainable (str): The parts of the block that train: 'none', 'norms', 'all', or
+            'lora' for low-rank updates beside frozen weights.
+        lora (dict, optional): With 'lora' the fields of
+            :class:`lm4ve.blocks.adapters.LoRA`. ``targets`` are parts of a layer:
+            'q_proj' and 'v_proj' by default, 'k_proj', 'o_proj', and the layers of its
+            MLP.
+        causal (bool | dict): Keep the language model's causal mask, as LLM4Seg (arXiv
+            2506.18034) does. dict(soft=0.2) closes it in training:
+            :class:`lm4ve.blocks.variants.SoftMask`.
+        causal_suffix (int): Only the last so many tokens are causal: they read all
+            tokens before them, which read one another (DeepSeek-OCR 2's learned
+            queries).
+        window (bool): Keep its sliding or chunked window too, where it has one: with
+            ``causal``, and in models that are bidirectional themselves. False: layers
+            see all tokens.
+        rotary (bool | str): Keep its rotary position embedding. 'one-frequency' turns
+            all channels by one radian a token; 'llm4seg' does too, with cosine and sine
+            swapped, as the code of LLM4Seg has it.
         final_norm (bool): Apply the model's final norm with unit gain after
             the last layer, as the released code does. It does nothing for families
             that have no such norm (bert, roberta, opt-350m).
@@ -106,11 +124,17 @@ class LLMBlock(ProvenanceMixin):
         if lora is not None or causal_suffix or not plain:
             from lm4ve.blocks.variants import SoftMask, check_variants
 
-            check_variants(trainable, lora, causal, causal_suffix, pretrained, checkpoint)
+            check_variants(
+                trainable, lora, causal, causal_suffix, pretrained, checkpoint
+            )
             self.soft_mask = None if isinstance(causal, bool) else SoftMask(causal)
         self.checkpoint, self.arch, self.seed = checkpoint, arch, seed
         self.pretrained: bool | str = pretrained if checkpoint is not None else False
-        self.trainable, self.causal, self.causal_suffix = trainable, causal, causal_suffix
+        self.trainable, self.causal, self.causal_suffix = (
+            trainable,
+            causal,
+            causal_suffix,
+        )
         self.dtype = _DTYPES[dtype]
         self.eight_bits = dtype if dtype in _EIGHT_BITS else None
         model = LanguageModel(checkpoint, arch)
@@ -129,9 +153,15 @@ class LLMBlock(ProvenanceMixin):
         turned = bool(rotary) and any(layer.uses_rotary for layer in self.layers)
         self.source = dict(
             **dict(format=1, source=model.name, model_type=model.config.model_type),
-            **dict(layers=self.layer_indices, pretrained=self.pretrained, fingerprint=digest),
+            **dict(
+                layers=self.layer_indices,
+                pretrained=self.pretrained,
+                fingerprint=digest,
+            ),
             seed=None if self.pretrained is True else seed,
-            **dict(causal=causal, causal_suffix=causal_suffix, lora=self.lora, dtype=dtype),
+            **dict(
+                causal=causal, causal_suffix=causal_suffix, lora=self.lora, dtype=dtype
+            ),
             window=window if any(self.windows) else None,
             rotary=turned and rotary,
             final_norm=self.final_norm is not None,
@@ -155,11 +185,15 @@ class LLMBlock(ProvenanceMixin):
         state = torch.default_generator.get_state()
         try:
             torch.default_generator.manual_seed(self.seed)
-            weights = model.load_layers(self.layer_indices, self.dtype, self.pretrained, built)
+            weights = model.load_layers(
+                self.layer_indices, self.dtype, self.pretrained, built
+            )
             digest = fingerprint(weights)
         finally:
             torch.default_generator.set_state(state)
-        layers = nn.ModuleList(LLMLayer(layer, model.spec, model.config) for layer in built)
+        layers = nn.ModuleList(
+            LLMLayer(layer, model.spec, model.config) for layer in built
+        )
         layers.requires_grad_(True)
         for layer in layers:
             if self.eight_bits:
@@ -175,14 +209,21 @@ class LLMBlock(ProvenanceMixin):
                 for name, part in layer.named_children()
                 if self.trainable == 'none'
                 or (self.trainable == 'norms' and 'norm' not in name)
-                or (self.trainable == 'lora' and not (name == 'mlp' or isinstance(part, Frozen)))
+                or (
+                    self.trainable == 'lora'
+                    and not (name == 'mlp' or isinstance(part, Frozen))
+                )
             }
-            layer._modules.update({n: frozen[m] for n, m in layer._modules.items() if m in frozen})
+            layer._modules.update(
+                {n: frozen[m] for n, m in layer._modules.items() if m in frozen}
+            )
         if self.trainable == 'lora':
             from lm4ve.blocks.adapters import add_lora
 
             #: What a checkpoint records of the adapters.
-            self.lora = add_lora(layers, self.lora, 'block.lora', ('q_proj', 'v_proj'), self.seed)
+            self.lora = add_lora(
+                layers, self.lora, 'block.lora', ('q_proj', 'v_proj'), self.seed
+            )
         norm = None
         if with_final_norm and model.spec.final_norm:
             norm = model.final_norm(self.dtype).requires_grad_(True)
@@ -237,7 +278,9 @@ class LLMBlock(ProvenanceMixin):
             UserError: A shape is wrong, or a sample is all padding.
         """
         if x.dim() != 3 or x.shape[-1] != self.embed_dims:
-            raise UserError(f'LLMBlock takes [B, N, {self.embed_dims}], got {list(x.shape)}.')
+            raise UserError(
+                f'LLMBlock takes [B, N, {self.embed_dims}], got {list(x.shape)}.'
+            )
         return self.run(x, padding_mask, queries)
 
     def run(
@@ -253,9 +296,10 @@ class LLMBlock(ProvenanceMixin):
         Args:
             x (Tensor): ``[B, N, D]``, or before the mapper ``[B, N, C]``.
             padding_mask, queries: See :meth:`forward`.
-            mapper (Tensor | Factors, optional): The mapper's weight ``[D, C]``, or it and the
-                first layer's projections as factors.
-            method (str): How the rank C is used: 'fold' or 'absorb', from :meth:`choose_low_rank`.
+            mapper (Tensor | Factors, optional): The mapper's weight ``[D, C]``, or it
+                and the first layer's projections as factors.
+            method (str): How the rank C is used: 'fold' or 'absorb', from
+                :meth:`choose_low_rank`.
         """
         _check(x, padding_mask, queries)
         # .to() moves frozen weights, but FSDP moves only registered parameters.
@@ -275,7 +319,9 @@ class LLMBlock(ProvenanceMixin):
                     mask = seen if real is None else seen & real
                     if self.soft_mask is not None:
                         mask = self.soft_mask(seen, real, self.training)
-                rotary = self._rotary and self._rotary(self.layer_indices[i], x.shape[1], x.device)
+                rotary = self._rotary and self._rotary(
+                    self.layer_indices[i], x.shape[1], x.device
+                )
                 if i == 0 and mapper is not None:
                     if isinstance(mapper, Tensor):
                         mapper = factorize(layer, mapper, self.dtype)
@@ -291,15 +337,17 @@ class LLMBlock(ProvenanceMixin):
         """Whether ``low_rank.absorb`` computes the same as the first layer's attention."""
         first: Any = self.layers[0]
         turned = self._rotary is not None and first.uses_rotary
-        plain = all(is_plain(norm, nn.Identity) for norm in (first.k_norm, first.v_norm))
+        plain = all(
+            is_plain(norm, nn.Identity) for norm in (first.k_norm, first.v_norm)
+        )
         plain = plain and self.soft_mask is None
         return plain and not turned and first.clip is None and first.sinks is None
 
     def can_fold(self, mapper: nn.Module) -> bool:
         """Return whether mapper, norm and projections compute what their classes define.
 
-        Only then do their weights determine the result: no hook, adapter or bias of the mapper,
-        and nothing that acts on modules from outside.
+        Only then do their weights determine the result: no hook, adapter or bias of the
+        mapper, and nothing that acts on modules from outside.
         """
         layer: Any = self.layers[0]
         norm = nn.Identity if layer.norm_form is None else layer.norm_form[0]
@@ -313,15 +361,17 @@ class LLMBlock(ProvenanceMixin):
             and mapper.bias is None
         )
 
-    def choose_low_rank(self, mapper: nn.Module, x: Tensor, queries: Queries, low_rank: str) -> str:
+    def choose_low_rank(
+        self, mapper: nn.Module, x: Tensor, queries: Queries, low_rank: str
+    ) -> str:
         """Return how the rank of a batch is used: 'fold', 'absorb', or 'off' for not at all.
 
         Args:
             mapper (nn.Module): The mapper; 'off' unless :meth:`can_fold`.
             x (Tensor): Tokens before the mapper, ``[B, N, C]``.
             queries: See :meth:`forward`.
-            low_rank (str): 'auto' for the method with the fewest operations, which is written to
-                the log once; others are returned.
+            low_rank (str): 'auto' for the method with the fewest operations, which is
+                written to the log once; others are returned.
         """
         if low_rank == 'off' or not self.can_fold(mapper):
             return 'off'
@@ -331,13 +381,20 @@ class LLMBlock(ProvenanceMixin):
             return 'off'
         method = 'off'
         # Only of the last layer a part of the tokens is wanted.
-        costs = count_macs(self.layers[0], x, queries if len(self.layers) == 1 else None)
-        for name, macs in costs.items():  # `min` with a key takes no symbols of a compiler
+        costs = count_macs(
+            self.layers[0], x, queries if len(self.layers) == 1 else None
+        )
+        for (
+            name,
+            macs,
+        ) in costs.items():  # `min` with a key takes no symbols of a compiler
             if macs < costs[method] and (name != 'absorb' or self.may_absorb):
                 method = name
         if method not in self._logged and not torch.compiler.is_compiling():
             self._logged.add(method)
-            counts = ', '.join(f'{name} {macs / 1e9:.2f}' for name, macs in costs.items())
+            counts = ', '.join(
+                f'{name} {macs / 1e9:.2f}' for name, macs in costs.items()
+            )
             text = f"LLMBlock: low_rank='auto' chose '{method}' for {list(x.shape)}"
             print_log(f'{text} (GMAC up to the heads: {counts})', logger='current')
         return method
@@ -361,7 +418,11 @@ def _check(x: Tensor, padding_mask: Tensor | None, queries: Queries) -> None:
     """Refuse what would give a wrong result in silence: see :meth:`LLMBlock.forward`."""
     if queries is not None and not isinstance(queries, slice):
         check('queries', queries, kind=Tensor)
-        if queries.dim() != 2 or queries.shape[0] != x.shape[0] or queries.dtype != torch.int64:
+        if (
+            queries.dim() != 2
+            or queries.shape[0] != x.shape[0]
+            or queries.dtype != torch.int64
+        ):
             raise UserError(
                 f'queries must be a slice or int64 indices [{x.shape[0]}, Q], got {queries.dtype} '
                 f'{list(queries.shape)}.'
@@ -380,8 +441,9 @@ def _check(x: Tensor, padding_mask: Tensor | None, queries: Queries) -> None:
 class MLPBlock(nn.Module):
     """GELU and LayerNorm in the place of a language model block.
 
-    The capacity control of the paper's section 4: is it the block, or just more parameters? (The
-    other control, a block from random initialization, is ``LLMBlock(pretrained=False)``.)
+    The capacity control of the paper's section 4: is it the block, or just more
+    parameters? (The other control, a block from random initialization, is
+    ``LLMBlock(pretrained=False)``.)
 
     Args:
         embed_dims (int): The width D of the block that it stands for.

@@ -17,18 +17,20 @@ absorb
     before ``A`` and ``Wv`` act. No key or value is ever computed. For few queries; not
     with rotary embedding, norms of keys or values, clipped projections or sinks.
 
-**Digits.** Tokens can be large in a direction that W cancels, and W can be ill-conditioned. Where
-``Wk A`` is rounded to 16 bits before it meets the tokens, little is left of what remains, and
-``|W x|^2 = x' (W'W) x`` loses it in 32 bits. So W is decomposed as ``W = Q R``, with orthonormal
-columns of Q (the *frame*) and a triangular R (the *root*), and tokens enter as ``y = R x``, their
-*coordinates* in that frame: ``h = Q y`` and ``|h| = |y|``, where nothing cancels. Coordinates are
-computed in fp32 with autocast off.
+**Digits.** Tokens can be large in a direction that W cancels, and W can be
+ill-conditioned. Where ``Wk A`` is rounded to 16 bits before it meets the tokens, little
+is left of what remains, and ``|W x|^2 = x' (W'W) x`` loses it in 32 bits. So W is
+decomposed as ``W = Q R``, with orthonormal columns of Q (the *frame*) and a triangular
+R (the *root*), and tokens enter as ``y = R x``, their *coordinates* in that frame: ``h
+= Q y`` and ``|h| = |y|``, where nothing cancels. Coordinates are computed in fp32 with
+autocast off.
 
-**Gradients.** The frame is as good as constant: a small change of W changes it in a way that the
-inverse of R would describe, which may be huge. But the gradient of W is a sum of ``g x'`` over
-tokens, with the tokens before the decomposition. So the products below compute with frame and
-coordinates, and take the gradients of matrices from mapper and tokens, which give the same
-product (:class:`_Product`, :class:`_Projection`, :class:`_Scores`, :class:`_Square`).
+**Gradients.** The frame is as good as constant: a small change of W changes it in a way
+that the inverse of R would describe, which may be huge. But the gradient of W is a sum
+of ``g x'`` over tokens, with the tokens before the decomposition. So the products below
+compute with frame and coordinates, and take the gradients of matrices from mapper and
+tokens, which give the same product (:class:`_Product`, :class:`_Projection`,
+:class:`_Scores`, :class:`_Square`).
 
 Both hold only if mapper, norm and projections compute what their classes define; else
 :meth:`lm4ve.blocks.LLMBlock.choose_low_rank` has the modules called instead.
@@ -48,8 +50,9 @@ from lm4ve.blocks.norms import affine_of
 
 #: The batch for which compiled code decides.
 _COMPILED_BATCH = 32
-#: What is added to the diagonal of ``W'W``, in parts of its mean: above the rounding of its
-#: type, so that dependent columns have a decomposition too; of fp64 far below that of fp32.
+#: What is added to the diagonal of ``W'W``, in parts of its mean: above the rounding of
+#: its type, so that dependent columns have a decomposition too; of fp64 far below that
+#: of fp32.
 _SHIFT = {torch.float64: 1e-14, torch.float32: 1e-6}
 
 
@@ -57,9 +60,9 @@ def count_macs(layer: LLMLayer, x: Tensor, queries: Queries) -> dict[str, int]:
     """Count multiply-accumulates, up to the heads' outputs, by method.
 
     The mapper, its decomposition, projections and attention; the output
-    projection and the MLP are the same for all. Where gradients are recorded, the backward pass
-    is counted too: a product is done twice in all where one factor is frozen
-    (forward, gradient of the other factor), three times where none is.
+    projection and the MLP are the same for all. Where gradients are recorded, the
+    backward pass is counted too: a product is done twice in all where one factor is
+    frozen (forward, gradient of the other factor), three times where none is.
 
     Args:
         layer (LLMLayer): The block's first layer.
@@ -67,17 +70,23 @@ def count_macs(layer: LLMLayer, x: Tensor, queries: Queries) -> dict[str, int]:
         queries: The tokens that are read.
     """
     batch, n, c = x.shape
-    if torch.compiler.is_compiling():  # which has a symbol for the batch, and binds code to it
+    if (
+        torch.compiler.is_compiling()
+    ):  # which has a symbol for the batch, and binds code to it
         batch = _COMPILED_BATCH
     if isinstance(queries, Tensor):
         read = queries.shape[1]
     else:
         read = n if queries is None else len(range(n)[queries])
-    (q_dim, d), kv_dim = unwrap(layer.q_proj).weight.shape, len(unwrap(layer.k_proj).weight)
+    (q_dim, d), kv_dim = (
+        unwrap(layer.q_proj).weight.shape,
+        len(unwrap(layer.k_proj).weight),
+    )
     heads = q_dim // layer.head_dim
     attention = 2 * batch * read * n * q_dim
     mapped, query = batch * read * c * d, batch * read * d * q_dim
-    # The mapper is frozen for its decomposition, whose gradient comes from the products after it.
+    # The mapper is frozen for its decomposition, whose gradient comes from the products
+    # after it.
     decomposition, coordinates = c * c * d, batch * n * c * c
     pooled = batch * read * heads * n * c
     # Where every token is a query, the query's projection is folded too.
@@ -98,7 +107,8 @@ def count_macs(layer: LLMLayer, x: Tensor, queries: Queries) -> dict[str, int]:
     if not torch.is_grad_enabled():
         return {name: frozen + free for name, (frozen, free) in counts.items()}
     total = {name: 2 * frozen + 3 * free for name, (frozen, free) in counts.items()}
-    # Tokens are pooled as they came, too, for the gradients of keys' and values' matrices.
+    # Tokens are pooled as they came, too, for the gradients of keys' and values'
+    # matrices.
     total['absorb'] += 2 * pooled
     return total
 
@@ -108,15 +118,17 @@ class Matrix(NamedTuple):
 
     Attributes:
         frame (Tensor): It acts on coordinates.
-        own (Tensor | None): The same matrix, acting on the tokens themselves, for the gradient.
-            None: nothing of it trains.
+        own (Tensor | None): The same matrix, acting on the tokens themselves, for the
+            gradient. None: nothing of it trains.
     """
 
     frame: Tensor
     own: Tensor | None
 
     def to(self, dtype: torch.dtype) -> 'Matrix':
-        return Matrix(self.frame.to(dtype), None if self.own is None else self.own.to(dtype))
+        return Matrix(
+            self.frame.to(dtype), None if self.own is None else self.own.to(dtype)
+        )
 
 
 class Tokens(NamedTuple):
@@ -124,8 +136,8 @@ class Tokens(NamedTuple):
 
     Attributes:
         coordinates (Tensor): In the mapper's frame.
-        own (Tensor | None): The same tokens as they came, without a gradient of their own, for
-            the gradient of matrices. None: no matrix trains.
+        own (Tensor | None): The same tokens as they came, without a gradient of their
+            own, for the gradient of matrices. None: no matrix trains.
     """
 
     coordinates: Tensor
@@ -152,8 +164,8 @@ class Part(NamedTuple):
 
     Attributes:
         matrix (Tensor): ``[rows, D]``, or ``[rows, C]`` where ``after`` is None.
-        after (Matrix | None): ``[D, C]``, from tokens to what the projection reads; None if
-            ``lm4ve.fuse`` has folded it into ``matrix``.
+        after (Matrix | None): ``[D, C]``, from tokens to what the projection reads;
+            None if ``lm4ve.fuse`` has folded it into ``matrix``.
         constant (Tensor | None): What is added, ``[rows]``.
     """
 
@@ -171,8 +183,10 @@ class Factors(NamedTuple):
 
     Attributes:
         root (Tensor): R of the decomposition, ``[C, C]``, at least in fp32.
-        mapper (Matrix): W, with centered columns for layer norm, ``[D, C]``, at least in fp32.
-        mean (Tensor | None): The means of W's columns that centering took away, ``[C]``.
+        mapper (Matrix): W, with centered columns for layer norm, ``[D, C]``, at least
+            in fp32.
+        mean (Tensor | None): The means of W's columns that centering took away,
+            ``[C]``.
         eps (float | None): The norm's epsilon; None: there is no norm.
         dtype (torch.dtype): The block's.
         parts (dict[str, Part]): For 'q', 'k' and 'v'.
@@ -187,30 +201,37 @@ class Factors(NamedTuple):
 
 
 @torch.no_grad()
-def decompose(mapper: Tensor, centered: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def decompose(
+    mapper: Tensor, centered: bool, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
     """Decompose a mapper ``[D, C]`` into its frame ``[D, C]`` and its root ``[C, C]``.
 
-    By Cholesky's decomposition of ``W'W`` in fp64, which for mappers of fp32 is as accurate as
-    Householder's QR in fp32 and takes a tenth of its time. Nothing of it waits for a GPU.
-    Columns may depend on each other, or be zero.
+    By Cholesky's decomposition of ``W'W`` in fp64, which for mappers of fp32 is as
+    accurate as Householder's QR in fp32 and takes a tenth of its time. Nothing of it
+    waits for a GPU. Columns may depend on each other, or be zero.
 
     Args:
         mapper (Tensor): In fp32 or fp64.
         centered (bool): Subtract the mean of each column before.
-        dtype (torch.dtype): The block's, for 16 bits of which the frame need not be as exact.
+        dtype (torch.dtype): The block's, for 16 bits of which the frame need not be as
+            exact.
     """
     # Apple's GPUs have no fp64.
     exact = mapper if mapper.device.type == 'mps' else mapper.double()
     if centered:
         exact = exact - exact.mean(dim=0)
     gram = exact.t() @ exact
-    shift = gram.diagonal().mean() * _SHIFT[exact.dtype] + torch.finfo(mapper.dtype).tiny
+    shift = (
+        gram.diagonal().mean() * _SHIFT[exact.dtype] + torch.finfo(mapper.dtype).tiny
+    )
     gram = gram + shift * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     root = torch.linalg.cholesky_ex(gram, upper=True).L.to(mapper.dtype)
     if dtype.itemsize < mapper.dtype.itemsize:
         exact = exact.to(mapper.dtype)
     # For the root as it is rounded, so that this rounding cancels out.
-    frame = torch.linalg.solve_triangular(root.to(exact.dtype), exact, upper=True, left=False)
+    frame = torch.linalg.solve_triangular(
+        root.to(exact.dtype), exact, upper=True, left=False
+    )
     return frame.to(mapper.dtype, memory_format=torch.contiguous_format), root
 
 
@@ -256,7 +277,12 @@ def factorize(layer: LLMLayer, weight: Tensor, dtype: torch.dtype) -> Factors:
 
 
 def absorb(
-    layer: LLMLayer, q: Tensor, xs: Tokens, keys: Part, values: Part, mask: Tensor | None
+    layer: LLMLayer,
+    q: Tensor,
+    xs: Tokens,
+    keys: Part,
+    values: Part,
+    mask: Tensor | None,
 ) -> Tensor:
     """Attention with the projections moved to the queries' side.
 
@@ -274,14 +300,20 @@ def absorb(
     kv_heads = len(keys.matrix) // head_dim
     # Before the products: unscaled scores could leave float16's range.
     q = q.unflatten(1, (kv_heads, -1)) * layer.scale  # [B, KV, H / KV, Q, d]
-    moved = torch.einsum('bkgqd,kdc->bkgqc', q, keys.matrix.unflatten(0, (kv_heads, -1)))
+    moved = torch.einsum(
+        'bkgqd,kdc->bkgqc', q, keys.matrix.unflatten(0, (kv_heads, -1))
+    )
     scores = _scores(moved.flatten(1, 3), keys.after, xs).float()
     scores = scores.view(batch, heads, queries, -1)
     key_constant = keys.constant
-    if key_constant is not None and (layer.softcap is not None or key_constant.requires_grad):
+    if key_constant is not None and (
+        layer.softcap is not None or key_constant.requires_grad
+    ):
         # Without a cap it is the same for every key, and softmax drops it; a
         # trained bias must not stay unused, or DDP stops.
-        constant = (q * key_constant.view(kv_heads, 1, 1, head_dim)).sum(-1, keepdim=True)
+        constant = (q * key_constant.view(kv_heads, 1, 1, head_dim)).sum(
+            -1, keepdim=True
+        )
         scores = scores + constant.flatten(1, 2).float()
     if layer.softcap is not None:
         scores = torch.tanh(scores / layer.softcap) * layer.softcap
@@ -293,7 +325,9 @@ def absorb(
         own = None if xs.own is None else (weights.to(xs.own.dtype) @ xs.own).detach()
         pooled = _project(Tokens(pooled, own), _of_frame(values.after))
     pooled = pooled.view(batch, kv_heads, -1, queries, pooled.shape[-1])
-    out = torch.einsum('bkgqc,kdc->bkgqd', pooled, values.matrix.unflatten(0, (kv_heads, -1)))
+    out = torch.einsum(
+        'bkgqc,kdc->bkgqd', pooled, values.matrix.unflatten(0, (kv_heads, -1))
+    )
     if values.constant is not None:
         out = out + values.constant.view(kv_heads, 1, 1, head_dim)
     return out.flatten(1, 2)
@@ -351,7 +385,7 @@ def run_layer(
     return layer.finish(hidden, normed, layer.attend(q, k, v, mask))
 
 
-# ------------------------------------------------- products in the frame, gradients outside of it
+# --------------------------------------- products in the frame, gradients outside of it
 def _of_frame(matrix: Matrix) -> Tensor:
     """Return a matrix for :func:`_project`."""
     if matrix.own is None:
@@ -380,7 +414,9 @@ def _scores(left: Tensor, matrix: Matrix | None, tokens: Tokens) -> Tensor:
         return left @ tokens.coordinates.mT
     if tokens.own is None:
         return _times(left, matrix.frame) @ tokens.coordinates.mT
-    return _apply(_Scores, left, matrix.own, matrix.frame, tokens.coordinates, tokens.own)
+    return _apply(
+        _Scores, left, matrix.own, matrix.frame, tokens.coordinates, tokens.own
+    )
 
 
 def _square(tokens: Tokens, mapper: Matrix) -> Tensor:
@@ -464,7 +500,12 @@ class _Scores(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, left: Tensor, mapper: Tensor, frame: Tensor, coordinates: Tensor, own: Tensor
+        ctx: Any,
+        left: Tensor,
+        mapper: Tensor,
+        frame: Tensor,
+        coordinates: Tensor,
+        own: Tensor,
     ) -> Tensor:
         moved = _times(left, frame)
         ctx.save_for_backward(left, frame, moved, coordinates, own)

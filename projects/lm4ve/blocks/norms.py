@@ -1,8 +1,8 @@
 """What a norm computes, found by probing it: families write theirs in many ways.
 
-Some store their gain less one, some have none, some subtract the mean. The low-rank path
-(``low_rank.py``) needs all of it as numbers, and a family that it misread would be a wrong
-block without any error.
+Some store their gain less one, some have none, some subtract the mean. The low-rank
+path (``low_rank.py``) needs all of it as numbers, and a family that it misread would be
+a wrong block without any error.
 """
 
 from typing import Any
@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from lm4ve.blocks.frozen import unwrap
 
-#: What a norm computes: ``gain * (x - mean) / sqrt(mean((x - mean) ** 2) + eps) + bias``. Its
-#: class, whether it subtracts the mean (which is zero here if not), and eps.
+#: What a norm computes: ``gain * (x - mean) / sqrt(mean((x - mean) ** 2) + eps) +
+#: bias``. Its class, whether it subtracts the mean (which is zero here if not), and
+#: eps.
 NormForm = tuple[type[nn.Module], bool, float]
 
 
@@ -30,18 +31,22 @@ def form_of(norm: nn.Module, width: int) -> NormForm:
         return nn.LayerNorm, True, module.eps
     signs = signs_like(next(module.parameters(), torch.zeros(1)), width)
     centered = bool(torch.allclose(module(signs), module(signs + 1)))
-    eps: Any = getattr(module, 'variance_epsilon', getattr(module, 'eps', 1e-5))  # olmo has none
+    eps: Any = getattr(
+        module, 'variance_epsilon', getattr(module, 'eps', 1e-5)
+    )  # olmo has none
     return type(module), centered, float(eps)
 
 
-def affine_of(norm: nn.Module, eps: float, like: Tensor) -> tuple[Tensor | None, Tensor | None]:
+def affine_of(
+    norm: nn.Module, eps: float, like: Tensor
+) -> tuple[Tensor | None, Tensor | None]:
     """Return gain and bias of a norm, each ``[D]`` or None; gradients flow to its parameters.
 
     Args:
         norm (nn.Module): A norm over D channels.
         eps (float): Its epsilon.
-        like (Tensor): A tensor ``[..., D]`` of any values, on the device and in the dtype to
-            compute in.
+        like (Tensor): A tensor ``[..., D]`` of any values, on the device and in the
+            dtype to compute in.
     """
     module = unwrap(norm)
     if type(module) is nn.LayerNorm:

@@ -54,7 +54,8 @@ SETTINGS = dict(
 )
 
 
-#: Fields of a block's record beside :data:`SETTINGS` -> their types. Older records lack the last.
+#: Fields of a block's record beside :data:`SETTINGS` -> their types. Older records lack
+#: the last.
 _FIELDS: dict[str, Any] = dict(
     format=int,
     source=str,
@@ -74,10 +75,10 @@ _DTYPES = ('float64', 'float32', 'bfloat16', 'float16', 'int8', 'float8')
 def declare_record(module: nn.Module, key: str) -> None:
     """Make a key of a module's state dict one that torch's own tools find in the module.
 
-    ``torch.distributed.checkpoint`` looks every key up as an attribute, and sends a state from one
-    process to the parameters and buffers of the others. So there is a buffer of that name. It is
-    empty: records differ in length, and DDP and averages of weights copy buffers. The record
-    itself is written when a state dict is made.
+    ``torch.distributed.checkpoint`` looks every key up as an attribute, and sends a
+    state from one process to the parameters and buffers of the others. So there is a
+    buffer of that name. It is empty: records differ in length, and DDP and averages of
+    weights copy buffers. The record itself is written when a state dict is made.
 
     Args:
         module (nn.Module): The module that writes the record.
@@ -117,7 +118,8 @@ def decode_source(record: Tensor, key: str = SOURCE_KEY) -> dict[str, Any]:
         key (str): Its key there, for the message.
 
     Raises:
-        CheckpointError: The record is damaged, or has fields that this version does not know.
+        CheckpointError: The record is damaged, or has fields that this version does not
+            know.
     """
     try:
         # [:], since bytes(10**12) would be as long.
@@ -165,13 +167,17 @@ def compare_settings(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> None
         theirs, mine (Mapping): Records; what one of them lacks is not compared.
 
     Raises:
-        CheckpointError: One of :data:`SETTINGS` has another value, or a field of the language
-            model's config.
+        CheckpointError: One of :data:`SETTINGS` has another value, or a field of the
+            language model's config.
     """
-    pairs = [(field, theirs.get(name), mine.get(name)) for name, field in SETTINGS.items()]
+    pairs = [
+        (field, theirs.get(name), mine.get(name)) for name, field in SETTINGS.items()
+    ]
     pairs = [(field, a, b) for field, a, b in pairs if a is not None and b is not None]
     there, here = theirs.get('config', {}), mine.get('config', {})
-    pairs += [(f"the language model's {k}", there[k], here[k]) for k in there if k in here]
+    pairs += [
+        (f"the language model's {k}", there[k], here[k]) for k in there if k in here
+    ]
     for field, a, b in pairs:
         if not _agree(a, b):
             raise CheckpointError(
@@ -221,13 +227,20 @@ class ProvenanceMixin(nn.Module):
 
     def frozen_state(self) -> dict[str, Tensor]:
         """Return the frozen tensors, for a self-contained release file."""
-        return {EMBEDDED_PREFIX + n: t.detach().cpu() for n, t in frozen_tensors(self).items()}
+        return {
+            EMBEDDED_PREFIX + n: t.detach().cpu()
+            for n, t in frozen_tensors(self).items()
+        }
 
-    def _save_to_state_dict(self, state: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+    def _save_to_state_dict(
+        self, state: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
         super()._save_to_state_dict(state, prefix, keep_vars)
         state[prefix + SOURCE_KEY] = encode_source(self.source)
 
-    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *others: Any) -> None:
+    def _load_from_state_dict(
+        self, state: dict[str, Any], prefix: str, *others: Any
+    ) -> None:
         record = take_record(self, state, prefix, SOURCE_KEY)
         start = prefix + EMBEDDED_PREFIX
         names = [k for k in state if k.startswith(start)]
@@ -240,8 +253,8 @@ class ProvenanceMixin(nn.Module):
         """Compare a checkpoint's record with this block's; load embedded weights if need be.
 
         Raises:
-            CheckpointError: The settings differ; or the frozen weights, and the checkpoint does
-                not bring weights that fit.
+            CheckpointError: The settings differ; or the frozen weights, and the
+                checkpoint does not bring weights that fit.
         """
         mine, digest = frozen_tensors(self), source.pop('embedded', None)
         differs = bool(mine) and source['fingerprint'] != self.source['fingerprint']
@@ -259,8 +272,12 @@ class ProvenanceMixin(nn.Module):
                 f'{listing(names)}. Fix: use the config that was released beside it.'
             )
         if embedded and digest and digest != fingerprint(sorted(embedded.items())):
-            raise CheckpointError('The embedded weights are damaged. Fix: copy the release again.')
-        if 'window' not in source and self.source['window']:  # made before there were windows
+            raise CheckpointError(
+                'The embedded weights are damaged. Fix: copy the release again.'
+            )
+        if (
+            'window' not in source and self.source['window']
+        ):  # made before there were windows
             self.source['window'] = False
             text = 'The checkpoint was made without windows: model.neck.block.window is False now.'
             print_log(text, logger='current', level=logging.WARNING)
@@ -290,7 +307,9 @@ def accept_records(model: nn.Module, state: dict[str, Any]) -> None:
         state (dict): Its tensors by name; changed in place.
     """
     named = {n: m for n, m in model.named_modules() if isinstance(m, ProvenanceMixin)}
-    blocks = {f'{name}.{SOURCE_KEY}'.removeprefix('.'): block for name, block in named.items()}
+    blocks = {
+        f'{name}.{SOURCE_KEY}'.removeprefix('.'): block for name, block in named.items()
+    }
     for key in list(state):
         ending = key.rpartition('.')[2]
         if ending == NECK_KEY or (ending == SOURCE_KEY and key not in blocks):

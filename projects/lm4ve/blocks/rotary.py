@@ -18,7 +18,8 @@ def _each_twice(cos: Tensor, sin: Tensor) -> Tables:
     return cos.repeat_interleave(2, dim=-1), sin.repeat_interleave(2, dim=-1)
 
 
-#: What a family's module returns -> cos and sin ``[1, N, r]``, a column for each channel.
+#: What a family's module returns -> cos and sin ``[1, N, r]``, a column for each
+#: channel.
 FORMS: dict[str, Callable[[Any], Tables]] = {
     # Channel i turns with i + r / 2.
     'halves': lambda made: (made[0], made[1]),
@@ -53,12 +54,15 @@ class RotaryTables:
         check('block.rotary', kind, choices=(False, True, *_ONE_FREQUENCY))
         self.one_frequency = kind if isinstance(kind, str) else ''
         rotary: Any = getattr(model.skeleton, 'rotary_emb', None)
-        # Real copies, on the CPU and in fp32; of granite_swa each layer has its own base.
+        # Real copies, on the CPU and in fp32; of granite_swa each layer has its own
+        # base.
         self.module: Any = rotary and type(rotary)(model.config)
         self.by_layer = []
         for base in getattr(model.config, 'layer_rope_theta', ()):
             config = copy.deepcopy(model.config)
-            config.rope_parameters['rope_theta'] = base or 1.0  # 0: the layer turns nothing
+            config.rope_parameters['rope_theta'] = (
+                base or 1.0
+            )  # 0: the layer turns nothing
             self.by_layer.append(type(rotary)(config))
         self.model_type = model.config.model_type
         require(
@@ -68,7 +72,9 @@ class RotaryTables:
         self.form = model.spec.rotary  # a name, since a function has no pickle
         self.reach = model.spec.reach and model.spec.reach(model.config)
         by_type = 'layer_type' in inspect.signature(self.module.forward).parameters
-        self.layer_types: list[str] | None = model.config.layer_types if by_type else None
+        self.layer_types: list[str] | None = (
+            model.config.layer_types if by_type else None
+        )
         kinds = str(getattr(self.module, 'rope_type', ''))  # a dict where layers differ
         #: Whether a call writes into the module what follows from the number of tokens.
         self.by_length = 'dynamic' in kinds or 'longrope' in kinds
@@ -79,13 +85,19 @@ class RotaryTables:
         Raises:
             UserError: At this length the family scales its scores by position.
         """
-        if self.reach:  # the family scales scores of far positions, which lm4ve does not
-            field = f"the number of tokens with block.rotary=True of '{self.model_type}'"
+        if (
+            self.reach
+        ):  # the family scales scores of far positions, which lm4ve does not
+            field = (
+                f"the number of tokens with block.rotary=True of '{self.model_type}'"
+            )
             check(field, length, most=self.reach)
         options = [self.layer_types[layer]] if self.layer_types else []
         module = self.by_layer[layer] if self.by_layer else self.module
         if self.by_length:
-            module = copy.deepcopy(module)  # or tables would depend on the lengths of earlier calls
+            module = copy.deepcopy(
+                module
+            )  # or tables would depend on the lengths of earlier calls
         with torch.no_grad():
             made = module(torch.zeros(1), torch.arange(length)[None], *options)
             cos, sin = FORMS[self.form](made)

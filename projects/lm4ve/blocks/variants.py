@@ -38,7 +38,9 @@ def check_variants(
             'tokens, the second only the last ones. Fix: leave one of them out.',
         )
     if pretrained == 'permuted' and checkpoint is None:
-        raise UserError("block.pretrained='permuted' needs weights. Fix: block.checkpoint.")
+        raise UserError(
+            "block.pretrained='permuted' needs weights. Fix: block.checkpoint."
+        )
 
 
 def _end_of(soft: float) -> float:
@@ -49,8 +51,9 @@ def _end_of(soft: float) -> float:
 class SoftMask:
     """A causal mask that closes while the model trains (iLLaMA, arXiv 2404.06773).
 
-    A later token's attention weight is multiplied, after softmax, by a factor that falls linearly
-    from 1 to 0; in evaluation it is 0. What remains is not scaled to a sum of 1.
+    A later token's attention weight is multiplied, after softmax, by a factor that
+    falls linearly from 1 to 0; in evaluation it is 0. What remains is not scaled to a
+    sum of 1.
 
     Args:
         fields (Mapping): ``soft``, the part of training after which the factor is 0.
@@ -73,14 +76,17 @@ class SoftMask:
 
         Args:
             seen (Tensor): Bool, broadcastable to ``[B, H, Q, N]``, of the causal mask.
-            real (Tensor, optional): Must be None: with padding, what softmax sums is unclear.
+            real (Tensor, optional): Must be None: with padding, what softmax sums is
+                unclear.
             training (bool): Else the mask is closed.
 
         Raises:
             UserError: There is padding, or a training step without progress.
         """
         if real is not None:
-            raise UserError('block.causal=dict(soft=...) takes no padding. Fix: block.causal=True.')
+            raise UserError(
+                'block.causal=dict(soft=...) takes no padding. Fix: block.causal=True.'
+            )
         if training and self.progress is None:
             raise UserError(
                 'block.causal=dict(soft=...) needs lm4ve.NeckProgressHook in custom_hooks, or '
@@ -95,10 +101,13 @@ def permuted(weight: Tensor, name: str) -> Tensor:
 
     Args:
         weight (Tensor): It may have any shape; a vector stays as it is.
-        name (str): The order depends on it and on the seed of torch's global CPU generator.
+        name (str): The order depends on it and on the seed of torch's global CPU
+            generator.
     """
     if weight.dim() < 2:
         return weight
     seed = torch.default_generator.initial_seed() + zlib.crc32(name.encode())
-    order = torch.randperm(weight.numel(), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(
+        weight.numel(), generator=torch.Generator().manual_seed(seed)
+    )
     return weight.flatten()[order].view(weight.shape)

@@ -31,8 +31,8 @@ COMMANDS = {
 def main() -> None:
     """Run the command that the first word names; exit with 2 if there is none.
 
-    A mistake in the arguments ends it before torch is imported, which takes seconds. With 141,
-    as other tools, it ends when nobody reads its output any more.
+    A mistake in the arguments ends it before torch is imported, which takes seconds.
+    With 141, as other tools, it ends when nobody reads its output any more.
     """
     with exit_when_output_is_closed():
         _run_command()
@@ -47,19 +47,31 @@ def _run_command() -> None:
         print('usage: lm4ve COMMAND [arguments]\n')
         for command, does in COMMANDS.items():
             print(f'  {command:10} {does}')
-        print(f"\n'lm4ve COMMAND --help' lists the arguments. This is lm4ve {__version__}.")
+        print(
+            f"\n'lm4ve COMMAND --help' lists the arguments. This is lm4ve {__version__}."
+        )
         return
     if name not in COMMANDS:
-        print(f"error: no command '{name}'.{did_you_mean(name, COMMANDS)}", file=sys.stderr)
+        print(
+            f"error: no command '{name}'.{did_you_mean(name, COMMANDS)}",
+            file=sys.stderr,
+        )
         sys.exit(2)
     from lm4ve.commands.flags import FLAGS, parser_of
 
     sys.argv = [f'lm4ve {name}', *sys.argv[2:]]
     # A config may register a task, and `visualize` then has the flags of that task.
-    with contextlib.suppress(Exception):  # of a value; the command raises it again, in `run_tool`
-        if name in FLAGS and parser_of(name).parse_known_args()[1] and name != 'visualize':
+    with contextlib.suppress(
+        Exception
+    ):  # of a value; the command raises it again, in `run_tool`
+        if (
+            name in FLAGS
+            and parser_of(name).parse_known_args()[1]
+            and name != 'visualize'
+        ):
             parser_of(name).parse_args()
-    # Among what imports make there is no garbage, and looking for it takes a third of their time.
+    # Among what imports make there is no garbage, and looking for it takes a third of
+    # their time.
     gc.disable()
     try:
         run = import_module(f'lm4ve.commands.{name}').main

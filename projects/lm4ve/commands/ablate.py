@@ -24,7 +24,10 @@ def part_of(grid: Grid, args: argparse.Namespace) -> Grid:
     """Return the part of a grid that --seeds and --variants select."""
     names = [v.name for v in grid.variants]
     wanted, seeds = args.variants or names, args.seeds or grid.seeds
-    for field, values, known in (('--variants', wanted, names), ('--seeds', seeds, grid.seeds)):
+    for field, values, known in (
+        ('--variants', wanted, names),
+        ('--seeds', seeds, grid.seeds),
+    ):
         for value in values:
             check(field, value, choices=known)
     variants = tuple(v for v in grid.variants if v.name in wanted)
@@ -37,12 +40,18 @@ def print_list(grid: Grid, store: Store, console: Console) -> None:
     for t in trials:
         state = 'done' if store.result(t) else 'to do'
         console.print(f'{t.id}  {state:6} {t}', highlight=False, soft_wrap=True)
-    waiting = len(grid.variants) * len(grid.seeds) - sum(t.stage == 'main' for t in trials)
+    waiting = len(grid.variants) * len(grid.seeds) - sum(
+        t.stage == 'main' for t in trials
+    )
     if waiting:
-        console.print(f'and {waiting} main trials, whose tuned values are not known yet')
+        console.print(
+            f'and {waiting} main trials, whose tuned values are not known yet'
+        )
 
 
-def build_executor(grid: Grid, store: Store, args: argparse.Namespace, console: Console) -> Any:
+def build_executor(
+    grid: Grid, store: Store, args: argparse.Namespace, console: Console
+) -> Any:
     """Return the executor that the flags name."""
     shared = store, args.workers, args.threads, grid.keep_checkpoints, console
     if args.executor == 'local':
@@ -52,11 +61,16 @@ def build_executor(grid: Grid, store: Store, args: argparse.Namespace, console: 
             check('the number of devices in --gpus', len(gpus), least=needed)
         return Workers(*shared, gpus)
     if args.gpus:
-        raise UserError('--gpus is for this machine. For Slurm: --slurm gpus_per_node=1.')
+        raise UserError(
+            '--gpus is for this machine. For Slurm: --slurm gpus_per_node=1.'
+        )
     from lm4ve.ablation.slurm import SlurmJobs
 
     for word in args.slurm:
-        require('=' in word, f"--slurm '{word}' is not NAME=VALUE. Fix: for example time=120.")
+        require(
+            '=' in word,
+            f"--slurm '{word}' is not NAME=VALUE. Fix: for example time=120.",
+        )
     return SlurmJobs(*shared, dict(word.split('=', 1) for word in args.slurm))
 
 

@@ -3,8 +3,8 @@
     lm4ve export CONFIG CHECKPOINT --format onnx
     lm4ve export CONFIG CHECKPOINT --format torch-export --out model.pt2
 
-The file is read back and compared with the model at other batch sizes; it is kept if they
-agree. docs/guides/deployment.md lists the inputs and outputs of each task.
+The file is read back and compared with the model at other batch sizes; it is kept if
+they agree. docs/guides/deployment.md lists the inputs and outputs of each task.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,9 @@ from lm4ve.runner.config import read_checked_config
 def main(argv: Sequence[str] | None = None) -> None:
     args = parser_of('export').parse_args(argv)
     if args.with_block and args.format != 'safetensors':
-        raise UserError(f'--with-block is for safetensors; {args.format} holds the block.')
+        raise UserError(
+            f'--with-block is for safetensors; {args.format} holds the block.'
+        )
     name = Path(args.config).stem
     written = export_model(
         read_checked_config(args.config, args.cfg_options),

@@ -21,24 +21,45 @@ _RESUME = (
     'a checkpoint to resume from; without a value, the newest whole one in the work '
     "directory; 'auto': that one, or the beginning if there is none"
 )
-_SCALE = 'scale the learning rate to the actual batch size, by auto_scale_lr.base_batch_size'
+_SCALE = (
+    'scale the learning rate to the actual batch size, by auto_scale_lr.base_batch_size'
+)
 _TTA = "test-time augmentation by the config's tta_model and tta_pipeline; for images, flips"
 _HALF = 'store frozen fp32 tensors in 16 bits where that loses nothing'
-_SBATCH = 'options of sbatch, for example partition=gpu time=120 gpus_per_node=1 (minutes)'
+_SBATCH = (
+    'options of sbatch, for example partition=gpu time=120 gpus_per_node=1 (minutes)'
+)
 _MEASURES = ('magnitude', 'frequency')
 _FORMAL = 'weights of a formal language, from tools/pretrain_block.py'
 _AGAIN = 'use what was trained before (default), or train all again'
 _FORMATS = ('onnx', 'torch-export', 'safetensors')
-_VARIANTS = ('linear', 'attentive', 'frozen', 'lora', 'random', 'formal', 'attention', 'mlp')
+_VARIANTS = (
+    'linear',
+    'attentive',
+    'frozen',
+    'lora',
+    'random',
+    'formal',
+    'attention',
+    'mlp',
+)
 #: Command -> its flags.
 FLAGS: dict[str, Flags] = {
     'try': {
-        'encoder': dict(help='timm/NAME, transformers/ID, package:NAME, a folder or a config'),
+        'encoder': dict(
+            help='timm/NAME, transformers/ID, package:NAME, a folder or a config'
+        ),
         'data': dict(help='a folder of class folders, a CSV file or a config'),
-        '--block': dict(required=True, metavar='CHECKPOINT', help='package:NAME, folder or hub id'),
-        '--layers': dict(type=int, nargs='+', default=[-1], help='each in turn; default: the last'),
+        '--block': dict(
+            required=True, metavar='CHECKPOINT', help='package:NAME, folder or hub id'
+        ),
+        '--layers': dict(
+            type=int, nargs='+', default=[-1], help='each in turn; default: the last'
+        ),
         '--formal': dict(nargs='+', default=[], metavar='[NAME=]FOLDER', help=_FORMAL),
-        '--variants': dict(nargs='+', default=[*_VARIANTS], choices=_VARIANTS, help='default: all'),
+        '--variants': dict(
+            nargs='+', default=[*_VARIANTS], choices=_VARIANTS, help='default: all'
+        ),
         '--seeds': dict(type=int, help='default: 8; 6 to 4 where the minutes are few'),
         '--minutes': dict(
             type=float,
@@ -46,22 +67,42 @@ FLAGS: dict[str, Flags] = {
             help='for all of it on free cores, default: 10; the steps follow',
         ),
         '--steps': dict(type=int, help='of each training, whatever they take'),
-        '--rates': dict(type=float, nargs='+', default=[], help='of learning; default: a ladder'),
-        '--margin': dict(type=float, default=1.0, help='smallest difference that matters, points'),
+        '--rates': dict(
+            type=float, nargs='+', default=[], help='of learning; default: a ladder'
+        ),
+        '--margin': dict(
+            type=float, default=1.0, help='smallest difference that matters, points'
+        ),
         '--tokens': dict(
-            type=at_least(0), default=16, help='average-pool to so many tokens; 0 keeps all'
+            type=at_least(0),
+            default=16,
+            help='average-pool to so many tokens; 0 keeps all',
         ),
         '--views': dict(
-            type=at_least(1), default=1, help='of a picture to train: itself, and cuts of it'
+            type=at_least(1),
+            default=1,
+            help='of a picture to train: itself, and cuts of it',
         ),
-        '--dtype': dict(choices=['float32', 'bfloat16'], default='float32', help="the block's"),
+        '--dtype': dict(
+            choices=['float32', 'bfloat16'], default='float32', help="the block's"
+        ),
         '--encoder-checkpoint': dict(help='weights of an encoder that a config names'),
-        '--size': dict(type=at_least(1), help="side of the pictures; default: the encoder's"),
+        '--size': dict(
+            type=at_least(1), help="side of the pictures; default: the encoder's"
+        ),
         '--limit': dict(type=at_least(1), help='take about so many pictures'),
-        '--cache': dict(type=Path, default=Path('work_dirs/try/cache'), help='of what is computed'),
-        '--work-dir': dict(type=Path, help='of the report; default: named by what is compared'),
-        '--workers': dict(type=int, help='processes; default: one for each core, or for a GPU'),
-        '--resume': dict(action=argparse.BooleanOptionalAction, default=True, help=_AGAIN),
+        '--cache': dict(
+            type=Path, default=Path('work_dirs/try/cache'), help='of what is computed'
+        ),
+        '--work-dir': dict(
+            type=Path, help='of the report; default: named by what is compared'
+        ),
+        '--workers': dict(
+            type=int, help='processes; default: one for each core, or for a GPU'
+        ),
+        '--resume': dict(
+            action=argparse.BooleanOptionalAction, default=True, help=_AGAIN
+        ),
     },
     'list': {'--task': dict(help='only those of it, for example image')},
     'train': {
@@ -82,14 +123,19 @@ FLAGS: dict[str, Flags] = {
         '--show-dir': dict(help='folder for pictures of the predictions'),
         '--show': dict(_YES, help='show predictions in a window'),
         '--interval': dict(type=at_least(1), default=1, help='draw every n-th sample'),
-        '--wait-time': dict(type=at_least(0.0), default=2.0, help='seconds a window stays'),
+        '--wait-time': dict(
+            type=at_least(0.0), default=2.0, help='seconds a window stays'
+        ),
         '--tta': dict(_YES, help=_TTA),
     },
     'visualize': {
         **INSPECT,
         'input': dict(nargs='*', help='files'),
         '--indices': dict(
-            nargs='+', type=at_least(0), default=[], help='samples of the test set, from 0'
+            nargs='+',
+            type=at_least(0),
+            default=[],
+            help='samples of the test set, from 0',
         ),
         '--measures': dict(nargs='+', default=[*_MEASURES], choices=_MEASURES),
         '--no-attention': _YES,
@@ -103,7 +149,9 @@ FLAGS: dict[str, Flags] = {
         ),
         '--workers': dict(type=int, default=1, help='trials at a time'),
         '--threads': dict(type=at_least(1), default=1, help='CPU threads of each'),
-        '--gpus': dict(default='', help='devices to share out among the workers, such as 0,1,2,3'),
+        '--gpus': dict(
+            default='', help='devices to share out among the workers, such as 0,1,2,3'
+        ),
         '--gpus-per-trial': dict(
             type=at_least(1), default=1, help='more than one train a trial distributed'
         ),
@@ -118,15 +166,21 @@ FLAGS: dict[str, Flags] = {
     },
     'cost': {
         **CONFIG,
-        '--base': dict(help='a config to compare with, for example the one without a block'),
+        '--base': dict(
+            help='a config to compare with, for example the one without a block'
+        ),
         '--batch': dict(type=int, help="samples of one process; default: the config's"),
-        '--gpus': dict(type=int, nargs='+', help='also the bytes that so many GPUs send in a step'),
+        '--gpus': dict(
+            type=int, nargs='+', help='also the bytes that so many GPUs send in a step'
+        ),
     },
     'export': {
         **CONFIG,
         'checkpoint': dict(help=f"{CHECKPOINT}; or 'none': untrained"),
         '--format': dict(default='onnx', choices=_FORMATS, help='default: onnx'),
-        '--out': dict(help='the file; default: work_dirs/<config>/<config> with the ending'),
+        '--out': dict(
+            help='the file; default: work_dirs/<config>/<config> with the ending'
+        ),
         '--overwrite': dict(_YES, help='the file may exist'),
         '--tolerance': dict(
             type=at_least(0.0), default=1e-4, help='refuse a file that differs by more'

@@ -3,10 +3,10 @@
     python -m lm4ve.commands.launch train GPUS CONFIG [flags]
 
 ``tools/dist_train.sh`` and ``tools/dist_test.sh`` call it. Machines and port come from
-the environment: NNODES, NODE_RANK, MASTER_ADDR, PORT; or, for torchrun's c10d rendezvous,
-RDZV_ENDPOINT in place of the last two, where NODE_RANK may be left out. MAX_RESTARTS is how
-often the processes of a training are started again when one of them dies. An error is printed
-once, not by every process.
+the environment: NNODES, NODE_RANK, MASTER_ADDR, PORT; or, for torchrun's c10d
+rendezvous, RDZV_ENDPOINT in place of the last two, where NODE_RANK may be left out.
+MAX_RESTARTS is how often the processes of a training are started again when one of them
+dies. An error is printed once, not by every process.
 """
 
 import logging
@@ -33,14 +33,23 @@ _WAIT = 900
 def rendezvous(env: Mapping[str, str]) -> list[str]:
     """Return the flags by which torchrun makes the machines find each other.
 
-    Without restarts and without RDZV_ENDPOINT the machine of NODE_RANK 0 waits at MASTER_ADDR
-    for the others, whose ranks are fixed. Otherwise they meet in torchrun's c10d rendezvous,
-    again after each restart, which assigns the ranks.
+    Without restarts and without RDZV_ENDPOINT the machine of NODE_RANK 0 waits at
+    MASTER_ADDR for the others, whose ranks are fixed. Otherwise they meet in torchrun's
+    c10d rendezvous, again after each restart, which assigns the ranks.
     """
     nodes, restarts = env.get('NNODES', '1'), env.get('MAX_RESTARTS', '0')
-    rank, host, port = env.get('NODE_RANK'), env.get('MASTER_ADDR', '127.0.0.1'), env.get('PORT')
+    rank, host, port = (
+        env.get('NODE_RANK'),
+        env.get('MASTER_ADDR', '127.0.0.1'),
+        env.get('PORT'),
+    )
     if 'RDZV_ENDPOINT' not in env and restarts == '0':
-        flags = dict(nnodes=nodes, node_rank=rank or 0, master_addr=host, master_port=port or 29500)
+        flags = dict(
+            nnodes=nodes,
+            node_rank=rank or 0,
+            master_addr=host,
+            master_port=port or 29500,
+        )
         return [f'--{name}={value}' for name, value in flags.items()]
     endpoint = env.get('RDZV_ENDPOINT', f'{host}:{port or 29500}')
     settings = f'join_timeout={_WAIT},read_timeout={_WAIT}'
@@ -55,7 +64,8 @@ def rendezvous(env: Mapping[str, str]) -> list[str]:
         rdzv_id=env.get('RDZV_ID', 'lm4ve'),
         rdzv_conf=settings,
         # Not this machine's name, which the others may not resolve.
-        local_addr=env.get('LOCAL_ADDR') or _address_towards(endpoint.rpartition(':')[0]),
+        local_addr=env.get('LOCAL_ADDR')
+        or _address_towards(endpoint.rpartition(':')[0]),
     )
     return [f'--{name}={value}' for name, value in flags.items()]
 
@@ -73,7 +83,9 @@ class Agent(local_elastic_agent.LocalElasticAgent):
 
     def _monitor_workers(self, group: Any) -> Any:
         result = super()._monitor_workers(group)
-        if result.is_failed() and any(f.exitcode == 2 for f in result.failures.values()):
+        if result.is_failed() and any(
+            f.exitcode == 2 for f in result.failures.values()
+        ):
             self._remaining_restarts = 0
         return result
 
@@ -81,7 +93,9 @@ class Agent(local_elastic_agent.LocalElasticAgent):
 def with_resume(command: str, words: Sequence[str], restarts: bool) -> list[str]:
     """Return a command's words; a training that may be started again gets ``--resume auto``."""
     given = any(word.partition('=')[0] == '--resume' for word in words)
-    added = ['--resume', 'auto'] if restarts and command == 'train' and not given else []
+    added = (
+        ['--resume', 'auto'] if restarts and command == 'train' and not given else []
+    )
     return [*words, *added]
 
 
@@ -89,9 +103,15 @@ def main() -> None:
     command, processes, *words = sys.argv[1:]
     env = os.environ
     words = with_resume(command, words, restarts=env.get('MAX_RESTARTS', '0') != '0')
-    flags = [*rendezvous(env), f'--nproc_per_node={processes}', '--module', 'lm4ve.commands']
+    flags = [
+        *rendezvous(env),
+        f'--nproc_per_node={processes}',
+        '--module',
+        'lm4ve.commands',
+    ]
     args = torchrun.parse_args([*flags, command, *words, '--launcher', 'pytorch'])
-    # torchrun would keep one store for all starts, with the addresses of the dead in it.
+    # torchrun would keep one store for all starts, with the addresses of the dead in
+    # it.
     env.setdefault('TORCH_DISABLE_SHARE_RDZV_TCP_STORE', '1')
     launcher: Any = api
     launcher.LocalElasticAgent = Agent
@@ -111,7 +131,9 @@ def main() -> None:
             sys.exit(128 + int(e.sigval))
         finally:
             del env[ERRORS]  # errors of this process go to the screen
-        messages = [p.read_text(encoding='utf-8') for p in sorted(Path(folder).glob('*.txt'))]
+        messages = [
+            p.read_text(encoding='utf-8') for p in sorted(Path(folder).glob('*.txt'))
+        ]
     for message in {m.partition(TRACEBACK)[0]: m for m in messages}.values():
         report(message)
     sys.exit(code)

@@ -12,8 +12,14 @@ from lm4ve.release.release import make_release
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parser_of('release').parse_args(argv)
-    r = make_release(args.config, args.checkpoint, args.out_folder, args.half, args.cfg_options)
+    r = make_release(
+        args.config, args.checkpoint, args.out_folder, args.half, args.cfg_options
+    )
     size = r.checkpoint.stat().st_size / 1e6
-    print(f'{r.config}\n{r.checkpoint}: {size:.1f} MB, loaded again: every tensor is equal.')
+    print(
+        f'{r.config}\n{r.checkpoint}: {size:.1f} MB, loaded again: every tensor is equal.'
+    )
     if r.kept:
-        print(f'--half: {r.kept} frozen tensors stay in fp32, since 16 bits would change them.')
+        print(
+            f'--half: {r.kept} frozen tensors stay in fp32, since 16 bits would change them.'
+        )

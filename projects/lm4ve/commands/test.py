@@ -22,10 +22,14 @@ def use_tta(cfg: Config) -> None:
     Raises:
         UserError: Neither the config nor its task defines an augmentation.
     """
-    if missing := [field for field in ('tta_model', 'tta_pipeline') if field not in cfg]:
+    if missing := [
+        field for field in ('tta_model', 'tta_pipeline') if field not in cfg
+    ]:
         task = task_of_config(cfg)
         if not task.tta_model:
-            raise UserError(f'--tta needs {" and ".join(missing)} in a config for {task.title}.')
+            raise UserError(
+                f'--tta needs {" and ".join(missing)} in a config for {task.title}.'
+            )
         cfg.setdefault('tta_model', ConfigDict(type=task.tta_model))
         pipeline = deepcopy(cfg.test_dataloader.dataset.pipeline)
         flips = [dict(type='RandomFlip', prob=p) for p in (1.0, 0.0)]
@@ -47,11 +51,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         if 'visualization' not in cfg.get('default_hooks', {}):
             raise UserError('--show and --show-dir need default_hooks.visualization.')
         shown = dict(show=args.show, wait_time=args.wait_time, out_dir=args.show_dir)
-        # mmpretrain writes on the picture itself: small ones are enlarged, or nobody can read it.
+        # mmpretrain writes on the picture itself: small ones are enlarged, or nobody
+        # can read it.
         size = cfg.model.get('backbone', {}).get('img_size', 256)
-        if cfg.get('default_scope') == 'mmpretrain' and isinstance(size, int) and size <= 128:
+        if (
+            cfg.get('default_scope') == 'mmpretrain'
+            and isinstance(size, int)
+            and size <= 128
+        ):
             shown['rescale_factor'] = 256 // size
-        cfg.default_hooks.visualization.update(enable=True, interval=args.interval, **shown)
+        cfg.default_hooks.visualization.update(
+            enable=True, interval=args.interval, **shown
+        )
     command_line.finish_config(cfg, args)
     if args.tta:
         use_tta(cfg)  # last, so that --cfg-options reach the model and not its wrapper

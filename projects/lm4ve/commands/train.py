@@ -27,7 +27,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg.resume, cfg.load_from = True, args.resume
     if args.auto_scale_lr:
         if cfg.get('auto_scale_lr') is None:
-            raise UserError('--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...).')
+            raise UserError(
+                '--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...).'
+            )
         cfg.auto_scale_lr.enable = True
     if args.no_persistent_workers:
         for loader in filter(None, map(cfg.get, command_line.DATALOADERS)):

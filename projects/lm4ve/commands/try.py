@@ -1,11 +1,12 @@
 """Does a language model's block help your encoder on your data, and is it the language?
 
     lm4ve try timm/vit_small_patch14_dinov2 photos/ --block package:all-MiniLM-L6-v2
-    lm4ve try package:efficientnet-lite0 photos.csv --block /models/llama-7b --layers 0 15 31
+    lm4ve try package:efficientnet-lite0 photos.csv --block /models/llama-7b --layers 0
+    15 31
 
-DATA is a folder with a folder of pictures for each class, a CSV file, or a config. Started
-again, also with other layers or more seeds, it uses what was trained before. See
-docs/guides/try.md.
+DATA is a folder with a folder of pictures for each class, a CSV file, or a config.
+Started again, also with other layers or more seeds, it uses what was trained before.
+See docs/guides/try.md.
 """
 
 import argparse
@@ -55,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     started, args = time.monotonic(), parse_args(argv)
     MMLogger.get_instance('lm4ve-try', log_level='WARNING')
     out = args.work_dir or Path('work_dirs/try', default_name(args))
-    # Before anything is computed: nobody waits ten minutes for a report that cannot be written.
+    # Before anything is computed: nobody waits ten minutes for a report that cannot be
+    # written.
     require_writable(args.cache, '--cache')
     require_writable(out, '--work-dir')
     with sole_use(out / '.lock'):
@@ -77,7 +79,9 @@ def default_name(args: argparse.Namespace) -> str:
     return re.sub(r'[^\w.-]+', '-', '-'.join(parts)).strip('-')
 
 
-def run(features: Features, args: argparse.Namespace, started: float, out: Path) -> None:
+def run(
+    features: Features, args: argparse.Namespace, started: float, out: Path
+) -> None:
     """Run a study and write its report into a folder."""
     with start_workers(features, args.workers) as call:
         study = Study(features, args, call, started)

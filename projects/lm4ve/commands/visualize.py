@@ -47,14 +47,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         args = parser_of('visualize').parse_args(argv)
     points = read_points(args.points)
     if not (args.input or args.indices):
-        raise UserError('There are no inputs. Give files, or --indices of the test set.')
+        raise UserError(
+            'There are no inputs. Give files, or --indices of the test set.'
+        )
     check('--fps', args.fps, above=0)
-    options = {name: getattr(args, name) for t in all_tasks() for name in t.input_options}
+    options = {
+        name: getattr(args, name) for t in all_tasks() for name in t.input_options
+    }
     given = [
         *loading.samples_of_files(cfg, args.input, **options),
         *loading.samples_by_index(cfg, args.indices),
     ]
-    model, classes = loading.load_model(cfg, args.checkpoint, args.device, args.allow_partial)
+    model, classes = loading.load_model(
+        cfg, args.checkpoint, args.device, args.allow_partial
+    )
     resolve_points(model, points)
     name = Path(args.config).stem
     untrained = args.checkpoint in loading.UNTRAINED
@@ -65,7 +71,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     for sample in given:
         batch = loading.collate(cfg, [sample.data])
         analysis = analyse(model, batch, points, not args.no_attention)
-        (drawn,) = samples_of(analysis, model, [sample.name], args.measures, classes, heads)
+        (drawn,) = samples_of(
+            analysis, model, [sample.name], args.measures, classes, heads
+        )
         entries.append(write_sample(drawn, folder, f'{name}, {checkpoint}', args.fps))
         print(entries[-1].sheet)
     facts = dict(

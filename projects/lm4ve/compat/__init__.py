@@ -1,12 +1,14 @@
 """Repairs of released versions of the frameworks that lm4ve extends.
 
 There is one file a library. A repair is a function or a class whose docstring names the
-defect, the versions that have it, where it is reported upstream, and when it may go; a test fails
-once a repair is no longer needed. A repair is imported and runs right after the import of the
-module that it repairs, so that a run pays only for the libraries that it uses.
+defect, the versions that have it, where it is reported upstream, and when it may go; a
+test fails once a repair is no longer needed. A repair is imported and runs right after
+the import of the module that it repairs, so that a run pays only for the libraries that
+it uses.
 
-Repairs replace names that a library keeps to itself. Another version or a fork may lack such a
-name; then there is nothing to replace, and the repair is passed over (:func:`repair`).
+Repairs replace names that a library keeps to itself. Another version or a fork may lack
+such a name; then there is nothing to replace, and the repair is passed over
+(:func:`repair`).
 """
 
 import warnings
@@ -19,16 +21,17 @@ import wrapt
 
 from lm4ve.compat.for_mmcv import resize_by_kernels
 
-# Warnings at the import of mmcv-lite, of an operator that no model here uses, and of MMEngine,
-# of setuptools.
+# Warnings at the import of mmcv-lite, of an operator that no model here uses, and of
+# MMEngine, of setuptools.
 warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformable')
 warnings.filterwarnings('ignore', 'pkg_resources is deprecated')
 _CHECKPOINT = 'mmengine.runner.checkpoint'
 _FLEXIBLE = 'mmengine.runner._flexible_runner'
 _INFERENCER = 'mmengine.infer.infer:BaseInferencer'
 _CLASSIFIERS = 'mmpretrain.models.classifiers'
-#: Module of a library, after whose import they run -> its repairs: what each replaces, as
-#: module:name, and file:function of this package. The function gets what holds the name.
+#: Module of a library, after whose import they run -> its repairs: what each replaces,
+#: as module:name, and file:function of this package. The function gets what holds the
+#: name.
 REPAIRS = {
     'mmengine.runner': {
         f'{_CHECKPOINT}:torch': 'for_mmengine:load_without_code',
@@ -117,6 +120,9 @@ def holder_of(target: str) -> Any:
 for _module in REPAIRS:
     wrapt.register_post_import_hook(repair, _module)
 
-#: No repair: the same pixels in less time. numba is imported by the first call that asks for it.
-_resize = partial(wrapt.wrap_function_wrapper, name='imresize', wrapper=resize_by_kernels)
+#: No repair: the same pixels in less time. numba is imported by the first call that
+#: asks for it.
+_resize = partial(
+    wrapt.wrap_function_wrapper, name='imresize', wrapper=resize_by_kernels
+)
 wrapt.register_post_import_hook(_resize, 'mmcv.image.geometric')

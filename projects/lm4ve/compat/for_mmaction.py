@@ -21,10 +21,11 @@ _WITHOUT_NECK = ('RecognizerAudio', 'RecognizerGCN', 'MMRecognizer3D')
 def import_without_missing_parts(registry: Any) -> None:
     """``import mmaction.models`` fails at a folder and at functions that do not exist.
 
-    Broken in mmaction2 1.2.0: its wheel lacks ``mmaction/models/localizers/drn`` (mmaction2 issue
-    2714, open), and VindLU imports functions that transformers >= 4.48 lacks (not reported
-    upstream). mmaction2's own switch for machines without ``transformers`` leaves VindLU out. May
-    go once the lowest supported wheel has the folder and VindLU imports.
+    Broken in mmaction2 1.2.0: its wheel lacks ``mmaction/models/localizers/drn``
+    (mmaction2 issue 2714, open), and VindLU imports functions that transformers >= 4.48
+    lacks (not reported upstream). mmaction2's own switch for machines without
+    ``transformers`` leaves VindLU out. May go once the lowest supported wheel has the
+    folder and VindLU imports.
     """
     if not (Path(registry.__file__).parent / 'models/localizers/drn').is_dir():
         for name in (_DRN, f'{_DRN}.drn'):
@@ -37,9 +38,9 @@ def import_without_missing_parts(registry: Any) -> None:
 def drop_unused_norm(encoder: Any) -> None:
     """VideoMAE's ViT keeps a norm that it does not use when it gives its map.
 
-    Broken in mmaction2 1.2.0 (not reported upstream): with ``return_feat_map=True`` it returns
-    before ``fc_norm``, whose missing gradient stops DDP at the second iteration. May go once
-    the class builds ``fc_norm`` only where it is used.
+    Broken in mmaction2 1.2.0 (not reported upstream): with ``return_feat_map=True`` it
+    returns before ``fc_norm``, whose missing gradient stops DDP at the second
+    iteration. May go once the class builds ``fc_norm`` only where it is used.
     """
 
     @wrapt.patch_function_wrapper(encoder, '__init__')
@@ -61,7 +62,9 @@ class NeckSequence(nn.Sequential):
                 continue
             x, more = neck(x, data_samples=data_samples)
             if twice := losses.keys() & more.keys():
-                raise ValueError(f'Two necks of a sequence have a loss named {sorted(twice)}.')
+                raise ValueError(
+                    f'Two necks of a sequence have a loss named {sorted(twice)}.'
+                )
             losses.update(more)
         return x, losses
 
@@ -71,15 +74,16 @@ def build_recognizers(recognizer: Any) -> None:
 
     Broken in mmaction2 1.2.0 (not reported upstream):
 
-    - Recognizers name their preprocessor without a scope: built outside of 'mmaction' they fail
-      with a ``KeyError``.
+    - Recognizers name their preprocessor without a scope: built outside of 'mmaction'
+      they fail with a ``KeyError``.
     - ``neck=[...]`` becomes a plain sequence, which takes no ``data_samples`` and hands
       ``(features, losses)`` of one neck to the next.
-    - ``RecognizerGCN``, ``RecognizerAudio`` and ``MMRecognizer3D`` build ``neck=`` and never
-      call it, so that a block in it would do nothing.
+    - ``RecognizerGCN``, ``RecognizerAudio`` and ``MMRecognizer3D`` build ``neck=`` and
+      never call it, so that a block in it would do nothing.
     - A plain encoder's final norm belongs to our neck (see ``lm4ve/necks/joining.py``).
 
-    May go once ``BaseRecognizer`` builds its parts by mmaction2's registry and calls each neck.
+    May go once ``BaseRecognizer`` builds its parts by mmaction2's registry and calls
+    each neck.
     """
 
     @wrapt.patch_function_wrapper(recognizer, '__init__')
@@ -90,19 +94,23 @@ def build_recognizers(recognizer: Any) -> None:
         if isinstance(neck, nn.Sequential) and not isinstance(neck, NeckSequence):
             model.neck = NeckSequence(*neck)
         host = type(model).extract_feat.__qualname__.partition('.')[0]
-        parts = model.neck.modules() if host in _WITHOUT_NECK and model.with_neck else ()
+        parts = (
+            model.neck.modules() if host in _WITHOUT_NECK and model.with_neck else ()
+        )
         if any(type(m).__name__ == 'LLMBlockNeck' for m in parts):
-            raise UserError(f'model.neck: {host} never calls its neck. Fix: LLMBlockInsert.')
+            raise UserError(
+                f'model.neck: {host} never calls its neck. Fix: LLMBlockInsert.'
+            )
         import_module('lm4ve.necks.joining').join(model)  # above this folder
 
 
 def accept_one_map(recognizer: Any) -> None:
     """mmaction2's ``Recognizer2D`` takes a single map before a neck for several.
 
-    Broken in mmaction2 1.2.0 (not reported upstream): ``extract_feat`` iterates over what the
-    backbone gives, so that of one map the samples become maps; and ``max_testing_views`` asks
-    ``backbone.get``, which no module has. Both end in errors of shapes far from their cause.
-    May go once one map may come before a neck.
+    Broken in mmaction2 1.2.0 (not reported upstream): ``extract_feat`` iterates over
+    what the backbone gives, so that of one map the samples become maps; and
+    ``max_testing_views`` asks ``backbone.get``, which no module has. Both end in errors
+    of shapes far from their cause. May go once one map may come before a neck.
     """
 
     @wrapt.patch_function_wrapper(recognizer, 'extract_feat')

@@ -13,10 +13,11 @@ from lm4ve.errors import UserError
 def import_without_operators(host: ModuleType) -> None:
     """mmsegmentation and mmdetection do not import beside mmcv-lite.
 
-    Both import ``mmcv.ops``, whose modules need the compiled ``mmcv._ext`` at import, although
-    most models call none of its operators (mmsegmentation 1.2.2, mmdetection 3.3.0, mmcv-lite
-    2.1.0; known upstream, a full mmcv is advised). A stand-in has torchvision's non-maximum
-    suppression; any other operator raises when it is called. May go once both import.
+    Both import ``mmcv.ops``, whose modules need the compiled ``mmcv._ext`` at import,
+    although most models call none of its operators (mmsegmentation 1.2.2, mmdetection
+    3.3.0, mmcv-lite 2.1.0; known upstream, a full mmcv is advised). A stand-in has
+    torchvision's non-maximum suppression; any other operator raises when it is called.
+    May go once both import.
     """
     name = 'mmcv._ext'
     if name in sys.modules or util.find_spec(name) is not None:
@@ -39,7 +40,9 @@ def _operator(name: str) -> Any:
         raise AttributeError(name)
 
     def missing(*args: Any, **kwargs: Any) -> None:
-        raise UserError(f"mmcv-lite lacks the operator '{name}'. Fix: mmcv>=2.0.0,<2.2.")
+        raise UserError(
+            f"mmcv-lite lacks the operator '{name}'. Fix: mmcv>=2.0.0,<2.2."
+        )
 
     return missing
 
@@ -56,7 +59,8 @@ def _nms(boxes: Any, scores: Any, iou_threshold: float, offset: int = 0) -> Any:
 def resize_by_kernels(plain: Any, _: None, args: tuple, kwargs: dict) -> Any:
     """Wrap mmcv's ``imresize``: compiled kernels resize where its backend is Pillow.
 
-    The pixels are the same (:mod:`lm4ve.compat.for_pillow`). The arguments are those of wrapt.
+    The pixels are the same (:mod:`lm4ve.compat.for_pillow`). The arguments are those of
+    wrapt.
     """
     from lm4ve.compat.for_pillow import resize
 

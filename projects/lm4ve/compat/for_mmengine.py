@@ -21,7 +21,7 @@ from lm4ve.errors import UserError, check
 from lm4ve.files import write_text
 
 
-# ------------------------------------------------------------------ code run from a file
+# ----------------------------------------------------------------- code run from a file
 class _TorchWithSafeLoad(ModuleType):
     """``torch`` as a module of MMEngine sees it: its ``load`` runs nothing of a file."""
 
@@ -41,11 +41,12 @@ class _TorchWithSafeLoad(ModuleType):
 def load_without_code(checkpoint: Any) -> None:
     """MMEngine's later versions execute pickles.
 
-    True of MMEngine's main branch (0.11.0rc0) and of ``onedl-mmengine`` 0.10.12 (no upstream
-    issue): what ``weights_only=True`` refuses is loaded with ``weights_only=False``, and the true
-    ``getattr`` is allowed for the former. So their ``torch.load`` is ours, whatever they ask it
-    for. MMEngine 0.10.7 leaves torch's default to an environment variable. May go once MMEngine
-    always passes ``weights_only=True`` and can be given further safe objects.
+    True of MMEngine's main branch (0.11.0rc0) and of ``onedl-mmengine`` 0.10.12 (no
+    upstream issue): what ``weights_only=True`` refuses is loaded with
+    ``weights_only=False``, and the true ``getattr`` is allowed for the former. So their
+    ``torch.load`` is ours, whatever they ask it for. MMEngine 0.10.7 leaves torch's
+    default to an environment variable. May go once MMEngine always passes
+    ``weights_only=True`` and can be given further safe objects.
     """
     checkpoint.torch = _TorchWithSafeLoad(checkpoint.torch)
 
@@ -54,8 +55,8 @@ def download_without_code(checkpoint: Any) -> None:
     """MMEngine executes pickles that it downloads.
 
     True of MMEngine 0.10.7 (no upstream issue): ``http://``, ``torchvision://`` and
-    ``open-mmlab://`` checkpoints are loaded by ``torch.hub``'s function without a check. May go
-    with :func:`load_without_code`.
+    ``open-mmlab://`` checkpoints are loaded by ``torch.hub``'s function without a
+    check. May go with :func:`load_without_code`.
     """
     download = checkpoint.load_url
 
@@ -72,8 +73,9 @@ def download_without_code(checkpoint: Any) -> None:
 def explain_bad_files(loader: Any) -> None:
     """MMEngine's loading ends in advice to run the code of a file that it refuses.
 
-    True of MMEngine 0.10.7 (no upstream issue): torch's own errors reach the user, of damaged
-    files, too; and it reads no safetensors. May go once one sentence names the file.
+    True of MMEngine 0.10.7 (no upstream issue): torch's own errors reach the user, of
+    damaged files, too; and it reads no safetensors. May go once one sentence names the
+    file.
     """
 
     @wrapt.patch_function_wrapper(loader, 'load_checkpoint')
@@ -90,8 +92,8 @@ def explain_bad_files(loader: Any) -> None:
 def resume_without_code(module: Any) -> None:
     """Resuming executes ``meta['config']`` of a checkpoint as Python.
 
-    True of MMEngine 0.10.7 (no upstream issue): both runners look for ``gpu_ids`` there, where
-    MMCV wrote it and MMEngine does not. May go once they do not.
+    True of MMEngine 0.10.7 (no upstream issue): both runners look for ``gpu_ids``
+    there, where MMCV wrote it and MMEngine does not. May go once they do not.
     """
     without_config = ModuleType('mmengine')
     without_config.__dict__.update(vars(module.mmengine))
@@ -115,12 +117,12 @@ def infer_without_code(inferencer: Any) -> None:
         return wrapped(*args, **kwargs)
 
 
-# ---------------------------------------------------------------- wrong numbers in silence
+# ------------------------------------------------------------- wrong numbers in silence
 def infer_from_whole_checkpoints(inferencer: Any) -> None:
     """Inferencers score whatever part of a checkpoint fits the model.
 
-    True of MMEngine 0.10.7 (no upstream issue): it loads without ``strict``, and what does not
-    fit is one line of the log. May go once it refuses such a file.
+    True of MMEngine 0.10.7 (no upstream issue): it loads without ``strict``, and what
+    does not fit is one line of the log. May go once it refuses such a file.
     """
 
     @wrapt.patch_function_wrapper(inferencer, '_load_weights_to_model')
@@ -128,14 +130,18 @@ def infer_from_whole_checkpoints(inferencer: Any) -> None:
         wrapped(*args, **kwargs)
         given = inspect.signature(wrapped).bind(*args, **kwargs).arguments
         if given['checkpoint'] is not None:
-            check_checkpoint(given['model'], given['checkpoint'], given['cfg'], 'The checkpoint')
+            check_checkpoint(
+                given['model'], given['checkpoint'], given['cfg'], 'The checkpoint'
+            )
 
 
-def check_checkpoint(model: Any, checkpoint: dict[str, Any], cfg: Any, origin: str) -> None:
+def check_checkpoint(
+    model: Any, checkpoint: dict[str, Any], cfg: Any, origin: str
+) -> None:
     """Refuse a checkpoint that does not fit a model of ours.
 
-    A model is ours if its config imports lm4ve or if it has a module of it. ``allow_partial`` of
-    the config's ``WholeCheckpointHook`` is obeyed.
+    A model is ours if its config imports lm4ve or if it has a module of it.
+    ``allow_partial`` of the config's ``WholeCheckpointHook`` is obeyed.
 
     Raises:
         CheckpointError: Tensors are missing, unknown or of another shape.
@@ -145,19 +151,23 @@ def check_checkpoint(model: Any, checkpoint: dict[str, Any], cfg: Any, origin: s
     names = [imports] if isinstance(imports, str) else list(imports)
     names += [type(m).__module__ for m in model.modules()]
     hook = (cfg.get('default_hooks') or {}).get('whole_checkpoint') or {}
-    if any(n.partition('.')[0] == 'lm4ve' for n in names) and not hook.get('allow_partial'):
+    if any(n.partition('.')[0] == 'lm4ve' for n in names) and not hook.get(
+        'allow_partial'
+    ):
         files: Any = import_module('lm4ve.runner.checkpoint_files')  # above this folder
-        files.load_strictly(model, files.select_state(checkpoint, origin=origin), origin)
+        files.load_strictly(
+            model, files.select_state(checkpoint, origin=origin), origin
+        )
 
 
 class UnswappedEMAHook(EMAHook):
     """MMEngine's EMA hook always evaluates the average and stores it as the weights.
 
-    True of MMEngine 0.10.7 (mmengine issue 1678, open, asks for files of their own): there
-    is no option that keeps an average beside the weights. mmpretrain's hook can evaluate
-    the raw weights, but still stores the average as ``state_dict``, so that a test of the
-    file scores other weights than training reported. This class never exchanges them. May go
-    once MMEngine's hook can leave the weights where they are.
+    True of MMEngine 0.10.7 (mmengine issue 1678, open, asks for files of their own):
+    there is no option that keeps an average beside the weights. mmpretrain's hook can
+    evaluate the raw weights, but still stores the average as ``state_dict``, so that a
+    test of the file scores other weights than training reported. This class never
+    exchanges them. May go once MMEngine's hook can leave the weights where they are.
     """
 
     def _swap_ema_state_dict(self, checkpoint: dict[str, Any]) -> None:
@@ -170,9 +180,9 @@ class UnswappedEMAHook(EMAHook):
 def average_before_loading(flexible_runner: Any) -> None:
     """The FlexibleRunner cannot load a checkpoint where there is an ``EMAHook``.
 
-    True of MMEngine 0.10.7 (no upstream issue): the hook makes its average in ``before_run``,
-    which the Runner calls before it loads and the FlexibleRunner after. May go once it loads
-    after ``before_run``.
+    True of MMEngine 0.10.7 (no upstream issue): the hook makes its average in
+    ``before_run``, which the Runner calls before it loads and the FlexibleRunner after.
+    May go once it loads after ``before_run``.
     """
 
     @wrapt.patch_function_wrapper(flexible_runner, 'load_or_resume')
@@ -181,17 +191,19 @@ def average_before_loading(flexible_runner: Any) -> None:
             if isinstance(hook, EMAHook):
                 hook.before_run(runner)
                 # On the instance, for the one call that is still to come.
-                hook.before_run = lambda _, hook=hook: hook.__dict__.pop('before_run', None)
+                hook.before_run = lambda _, hook=hook: hook.__dict__.pop(
+                    'before_run', None
+                )
         return wrapped(*args, **kwargs)
 
 
-# ------------------------------------------------------------------------------ data lost
+# ---------------------------------------------------------------------------- data lost
 def delete_own_files_only(checkpoint_hook: Any) -> None:
     """A better checkpoint deletes the file or folder that a resumed checkpoint names as best.
 
-    True of MMEngine 0.10.7 (no upstream issue): ``CheckpointHook`` takes the path from the
-    message hub of the file. It may lie anywhere; after a work directory was copied, it lies in
-    the old one. May go once the hook looks into its own directory only.
+    True of MMEngine 0.10.7 (no upstream issue): ``CheckpointHook`` takes the path from
+    the message hub of the file. It may lie anywhere; after a work directory was copied,
+    it lies in the old one. May go once the hook looks into its own directory only.
     """
     wrapt.wrap_function_wrapper(checkpoint_hook, 'before_train', _before_train)
 
@@ -213,12 +225,19 @@ def _before_train(wrapped: Any, hook: Any, args: Any, kwargs: Any) -> None:
 def _own(hook: Any, path: object) -> str | None:
     """Return the file of that name in the hook's own directory, if it may be the hook's."""
     name = PurePath(str(path)).name
-    endings = {f'_{hook.filename_tmpl.format(int(n))}' for n in re.findall(r'\d+', name)}
+    endings = {
+        f'_{hook.filename_tmpl.format(int(n))}' for n in re.findall(r'\d+', name)
+    }
     own = hook.file_backend.join_path(hook.out_dir, name)
-    if name.startswith('best_') and name.endswith(tuple(endings)) and hook.file_backend.exists(own):
+    if (
+        name.startswith('best_')
+        and name.endswith(tuple(endings))
+        and hook.file_backend.exists(own)
+    ):
         return str(own)
     print_log(
-        f"The best checkpoint so far, '{path}', is not of this run and is kept.", logger='current'
+        f"The best checkpoint so far, '{path}', is not of this run and is kept.",
+        logger='current',
     )
     return None
 
@@ -227,14 +246,16 @@ class SavesBeforeDeleting(CheckpointHook):
     """MMEngine deletes an old checkpoint before it has written the new one.
 
     True of MMEngine 0.10.7 (not reported upstream): with ``max_keep_ckpts=1`` or
-    ``save_best``, a full disk or a killed job at that moment leaves no checkpoint at all,
-    and ``last_checkpoint`` may be left empty. This class has the other order. May go once
-    MMEngine's hook saves before it deletes.
+    ``save_best``, a full disk or a killed job at that moment leaves no checkpoint at
+    all, and ``last_checkpoint`` may be left empty. This class has the other order. May
+    go once MMEngine's hook saves before it deletes.
     """
 
     file_backend: Any
 
-    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
+    def _save_checkpoint_with_step(
+        self, runner: Runner, step: int, meta: dict[str, Any]
+    ) -> None:
         ids = list(getattr(self, 'keep_ckpt_ids', ()))
         outdated: list[int] = []
         if self.max_keep_ckpts > 0 and ids[-1:] != [step]:
@@ -261,7 +282,9 @@ class SavesBeforeDeleting(CheckpointHook):
             return
         write_text(self.last_ckpt, Path(runner.work_dir) / 'last_checkpoint')
         for old in outdated:
-            path = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old))
+            path = self.file_backend.join_path(
+                self.out_dir, self.filename_tmpl.format(old)
+            )
             if self.file_backend.isfile(path):
                 self.file_backend.remove(path)
             elif self.file_backend.isdir(path):  # DeepSpeed's, FSDP's
@@ -287,29 +310,32 @@ class SavesBeforeDeleting(CheckpointHook):
                 remove(path)
 
 
-# ------------------------------------------------------------------------------ time lost
+# ---------------------------------------------------------------------------- time lost
 def format_once(config: Any) -> None:
     """MMEngine formats the same text of a config five times when a training starts.
 
-    True of MMEngine 0.10.7 (no upstream issue): the runner, a hook and two visualizers read
-    ``Config.pretty_text``, for which yapf takes a tenth of a second. May go once it is kept.
+    True of MMEngine 0.10.7 (no upstream issue): the runner, a hook and two visualizers
+    read ``Config.pretty_text``, for which yapf takes a tenth of a second. May go once
+    it is kept.
     """
     original = config.FormatCode
     cached = lru_cache(8)(
-        lambda text, style, options: original(text, style_config=dict(style), **dict(options))
+        lambda text, style, options: original(
+            text, style_config=dict(style), **dict(options)
+        )
     )
     config.FormatCode = lambda text, style_config, **options: cached(
         text, tuple(style_config.items()), tuple(options.items())
     )
 
 
-# ------------------------------------------------------- what the Runner keeps to itself
+# ------------------------------------------------------ what the Runner keeps to itself
 def starts_training(runner: Runner) -> bool:
     """Return whether a training is about to begin anew, perhaps from ``load_from``.
 
-    True of MMEngine 0.10.7 (no upstream issue): ``Runner.train_loop`` builds the loop when it
-    is read, and ``resume`` and ``load_from`` are private attributes. May go once the Runner has
-    public attributes for whether it trains and whether it resumes.
+    True of MMEngine 0.10.7 (no upstream issue): ``Runner.train_loop`` builds the loop
+    when it is read, and ``resume`` and ``load_from`` are private attributes. May go
+    once the Runner has public attributes for whether it trains and whether it resumes.
     """
     return isinstance(runner._train_loop, BaseLoop) and not runner._resume
 

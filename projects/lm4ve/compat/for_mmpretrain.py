@@ -18,23 +18,27 @@ def import_without_extras(dependency: Any) -> None:
     """mmpretrain imports models of other packages with its own, wherever these are installed.
 
     True of mmpretrain 1.2.0 (not reported upstream). Where pycocotools is installed, as
-    mmdetection installs it, BLIP imports functions that transformers >= 4.48 lacks, and ``import
-    mmpretrain.models`` ends in "TypeError: NoneType takes no arguments"; mmpretrain's own switch
-    for machines without pycocotools leaves those models out. For one layer mmpretrain imports all
-    of mmdetection, in a second; :func:`import_layer_of_mmdet` adds the layer when mmdetection is
-    imported. May go once BLIP imports and the layer is imported where it is used.
+    mmdetection installs it, BLIP imports functions that transformers >= 4.48 lacks, and
+    ``import mmpretrain.models`` ends in "TypeError: NoneType takes no arguments";
+    mmpretrain's own switch for machines without pycocotools leaves those models out.
+    For one layer mmpretrain imports all of mmdetection, in a second;
+    :func:`import_layer_of_mmdet` adds the layer when mmdetection is imported. May go
+    once BLIP imports and the layer is imported where it is used.
     """
     dependency.WITH_MULTIMODAL = False
     if 'mmdet' not in sys.modules:
         stand_in: Any = ModuleType(_MMDET_LAYER)
-        stand_in.ResLayerExtraNorm = None  # mmpretrain's value on machines without mmdetection
+        stand_in.ResLayerExtraNorm = (
+            None  # mmpretrain's value on machines without mmdetection
+        )
         sys.modules[_MMDET_LAYER] = stand_in
 
 
 def import_layer_of_mmdet(_: Any) -> None:
     """mmpretrain 1.2.0 makes its layer of mmdetection only if that was there at its own import.
 
-    The layer that :func:`import_without_extras` left out is put in its place. May go with that.
+    The layer that :func:`import_without_extras` left out is put in its place. May go
+    with that.
     """
     if getattr(sys.modules.get(_MMDET_LAYER), '__spec__', True) is None:
         del sys.modules[_MMDET_LAYER]
@@ -47,22 +51,25 @@ def refuse_unbuilt_neck(classifier: Any) -> None:
     """mmpretrain's ``HuggingFaceClassifier`` and ``TimmClassifier`` build no neck.
 
     Broken in mmpretrain 1.2.0 (not reported upstream): unknown arguments go to
-    ``AutoConfig.from_pretrained``, which ignores them, so that a model with ``neck=`` trains
-    without it, or to timm, which raises a ``TypeError``. May go once the classes refuse a neck.
+    ``AutoConfig.from_pretrained``, which ignores them, so that a model with ``neck=``
+    trains without it, or to timm, which raises a ``TypeError``. May go once the classes
+    refuse a neck.
     """
 
     @wrapt.patch_function_wrapper(classifier, '__init__')
     def _(original: Any, model: Any, args: Any, kwargs: Any) -> None:
         if kwargs.get('neck') is not None:
-            raise UserError(f'model.neck: {type(model).__name__} builds no neck. Fix: lm4ve.wrap.')
+            raise UserError(
+                f'model.neck: {type(model).__name__} builds no neck. Fix: lm4ve.wrap.'
+            )
         original(*args, **kwargs)
 
 
 def load_plain_encoders(classifier: Any) -> None:
     """An ``ImageClassifier`` drops the final norm of a plain encoder's checkpoint.
 
-    True of mmpretrain 1.2.0 (no upstream issue): the neck takes no part in its host's loading. May
-    go once a host hands the tensors that its backbone lacks to its neck.
+    True of mmpretrain 1.2.0 (no upstream issue): the neck takes no part in its host's
+    loading. May go once a host hands the tensors that its backbone lacks to its neck.
     """
 
     @wrapt.patch_function_wrapper(classifier, '__init__')
@@ -75,9 +82,11 @@ def load_whole_checkpoints(apis: ModuleType) -> None:
     """The functions of ``apis`` score whatever part of a checkpoint fits the model.
 
     True of mmpretrain 1.2.0 and mmaction2 1.2.0 (no upstream issue): they load without
-    ``strict``, and what does not fit is one line of the log. May go once they refuse such a file.
+    ``strict``, and what does not fit is one line of the log. May go once they refuse
+    such a file.
     """
-    # mmpretrain.apis.model looks the function up in each call; other callers are let through.
+    # mmpretrain.apis.model looks the function up in each call; other callers are let
+    # through.
     holder: Any = apis if hasattr(apis, 'load_checkpoint') else mmengine.runner
     load = holder.load_checkpoint
 

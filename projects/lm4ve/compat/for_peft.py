@@ -1,7 +1,7 @@
 """LoRA of peft on frozen projections, which are no ``nn.Linear`` so that nothing overwrites them.
 
-No defect: ``LoraConfig`` has a table of layers for each kind of module, and this file adds ours
-to every config, so that ``peft.get_peft_model`` accepts them by name.
+No defect: ``LoraConfig`` has a table of layers for each kind of module, and this file
+adds ours to every config, so that ``peft.get_peft_model`` accepts them by name.
 """
 
 import importlib
@@ -13,7 +13,9 @@ import wrapt
 
 
 @wrapt.patch_function_wrapper(peft.LoraConfig, '__post_init__')
-def accept_frozen_layers(make: Callable[..., None], config: Any, args: Any, kwargs: Any) -> None:
+def accept_frozen_layers(
+    make: Callable[..., None], config: Any, args: Any, kwargs: Any
+) -> None:
     """Complete a config, with the layer for frozen projections."""
     make(*args, **kwargs)
     adapters = importlib.import_module('lm4ve.blocks.adapters')  # above this folder

@@ -1,7 +1,7 @@
 """Pillow's resizing and moving of RGB pictures: the same pixels in a fraction of the time.
 
-They take most of the time of our input pipelines. Where numba is installed, compiled kernels do
-their work; where it is missing, or a pixel would differ, Pillow does.
+They take most of the time of our input pipelines. Where numba is installed, compiled
+kernels do their work; where it is missing, or a pixel would differ, Pillow does.
 """
 
 import functools
@@ -16,7 +16,8 @@ import PIL
 from PIL import Image
 
 _FILTERS = dict(bilinear=Image.Resampling.BILINEAR, bicubic=Image.Resampling.BICUBIC)
-#: Since 13.0 Pillow's vertical pass comes first where that is less work: other roundings.
+#: Since 13.0 Pillow's vertical pass comes first where that is less work: other
+#: roundings.
 SINCE_13 = int(PIL.__version__.partition('.')[0]) >= 13
 
 
@@ -24,9 +25,9 @@ SINCE_13 = int(PIL.__version__.partition('.')[0]) >= 13
 def kernels() -> ModuleType | None:
     """Return the compiled kernels, or None where they are not to be had.
 
-    On other processors than x86-64 compilers fuse products and sums, and Pillow's own pixels
-    differ by that. Another build of Pillow may round in another way too, so pictures of noise
-    are compared first.
+    On other processors than x86-64 compilers fuse products and sums, and Pillow's own
+    pixels differ by that. Another build of Pillow may round in another way too, so
+    pictures of noise are compared first.
     """
     if platform.machine() not in ('x86_64', 'AMD64'):
         return None
@@ -44,7 +45,9 @@ def _agrees(found: ModuleType) -> bool:
     for name, code in _FILTERS.items():
         for size in (24, 40), (40, 24), (5, 7):
             expected = np.asarray(picture.resize(size, code))
-            if not np.array_equal(_resize(found, noise, size, name, SINCE_13), expected):
+            if not np.array_equal(
+                _resize(found, noise, size, name, SINCE_13), expected
+            ):
                 return False
     matrix, fill = (0.9, 0.2, 1.3, -0.1, 1.1, 0.7), (1, 2, 3)
     affine, bicubic = Image.Transform.AFFINE, Image.Resampling.BICUBIC
@@ -54,7 +57,10 @@ def _agrees(found: ModuleType) -> bool:
 
 
 def resize(
-    image: np.ndarray, size: Sequence[int], interpolation: str, since_13: bool = SINCE_13
+    image: np.ndarray,
+    size: Sequence[int],
+    interpolation: str,
+    since_13: bool = SINCE_13,
 ) -> np.ndarray | None:
     """Resize a picture as ``PIL.Image.resize`` does.
 
@@ -62,18 +68,31 @@ def resize(
         image (np.ndarray): uint8 ``[H, W, 3]``; it may be a part of another.
         size (Sequence[int]): Width and height.
         interpolation (str): 'bilinear' or 'bicubic'.
-        since_13 (bool): The order of the passes, Pillow 13.0's or that of those before. Default:
-            the installed Pillow's.
+        since_13 (bool): The order of the passes, Pillow 13.0's or that of those before.
+            Default: the installed Pillow's.
 
     Returns:
         np.ndarray or None: A new uint8 array. None: Pillow has to do this.
     """
-    usual = image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size
-    whole = len(size) == 2 and all(isinstance(n, (int, np.integer)) and n > 0 for n in size)
+    usual = (
+        image.dtype == np.uint8
+        and image.ndim == 3
+        and image.shape[2] == 3
+        and image.size
+    )
+    whole = len(size) == 2 and all(
+        isinstance(n, (int, np.integer)) and n > 0 for n in size
+    )
     # Some releases before 13.0 turn the passes round for such strips.
     strip = not since_13 and usual and image.shape[0] > 100 * image.shape[1]
-    found = kernels() if usual and whole and not strip and interpolation in _FILTERS else None
-    return None if found is None else _resize(found, image, size, interpolation, since_13)
+    found = (
+        kernels()
+        if usual and whole and not strip and interpolation in _FILTERS
+        else None
+    )
+    return (
+        None if found is None else _resize(found, image, size, interpolation, since_13)
+    )
 
 
 def _resize(found, image, size, interpolation, since_13):
@@ -82,10 +101,16 @@ def _resize(found, image, size, interpolation, since_13):
     if (height, width) == (new_height, new_width):
         return image.copy()
     cubic = interpolation == 'bicubic'
-    if since_13 and width != new_width and height - new_height > max(0, 2 * (width - new_width)):
+    if (
+        since_13
+        and width != new_width
+        and height - new_height > max(0, 2 * (width - new_width))
+    ):
         image = _resize_rows(found, image, new_height, cubic)
     if width != new_width:
-        image = cv2.transpose(_resize_rows(found, cv2.transpose(image), new_width, cubic))
+        image = cv2.transpose(
+            _resize_rows(found, cv2.transpose(image), new_width, cubic)
+        )
     return _resize_rows(found, image, new_height, cubic)
 
 
@@ -94,7 +119,9 @@ def _resize_rows(found, image, count, cubic):
         return image
     rows = np.ascontiguousarray(image).reshape(len(image), -1)
     out = np.empty((count, *image.shape[1:]), np.uint8)
-    found.sum_rows(rows, *found.weights_of(len(image), count, cubic), out.reshape(count, -1))
+    found.sum_rows(
+        rows, *found.weights_of(len(image), count, cubic), out.reshape(count, -1)
+    )
     return out
 
 
@@ -107,10 +134,12 @@ def move(
         clip (np.ndarray): uint8 ``[T, H, W, 3]``.
         matrix (Sequence[float]): The six numbers that Pillow's ``AFFINE`` takes.
         fill (Sequence[int]): RGB of what comes in at the borders.
-        box (Sequence[int]): The part of the result that is drawn: left, top, right, bottom.
+        box (Sequence[int]): The part of the result that is drawn: left, top, right,
+            bottom.
 
     Returns:
-        np.ndarray or None: uint8 ``[T, bottom - top, right - left, 3]``. None: Pillow has to
+        np.ndarray or None: uint8 ``[T, bottom - top, right - left, 3]``. None: Pillow
+            has to
         do this.
     """
     found = kernels()

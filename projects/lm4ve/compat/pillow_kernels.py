@@ -1,8 +1,8 @@
 """Kernels of Pillow's resizing and moving of RGB pictures, compiled by numba.
 
-They repeat Pillow's arithmetic (``src/libImaging/Resample.c``, ``Geometry.c``), rounding
-included, with whole rows or all frames of a clip in the inner loop. Use them through
-:mod:`lm4ve.compat.for_pillow`, which compares them with the installed Pillow.
+They repeat Pillow's arithmetic (``src/libImaging/Resample.c``, ``Geometry.c``),
+rounding included, with whole rows or all frames of a clip in the inner loop. Use them
+through :mod:`lm4ve.compat.for_pillow`, which compares them with the installed Pillow.
 """
 
 import math
@@ -21,21 +21,25 @@ _CLIP = types.Array(types.uint8, 4, 'A', readonly=True)
 def _compiled(signature: Any) -> Callable:
     """Compile for one signature; keep the machine code where a folder can be written.
 
-    numba keeps it beside this file, else in the user's cache folder, by processor, and replaces
-    files atomically. Both may be read-only: then each process compiles.
+    numba keeps it beside this file, else in the user's cache folder, by processor, and
+    replaces files atomically. Both may be read-only: then each process compiles.
     """
 
     def compile(function: Callable) -> Callable:
         try:
             return njit(signature, cache=True, nogil=True)(function)
-        except Exception:  # the cache cannot be written or read: a failure to compile comes again
+        except (
+            Exception
+        ):  # the cache cannot be written or read: a failure to compile comes again
             return njit(signature, nogil=True)(function)
 
     return compile
 
 
 @_compiled(
-    types.Tuple((types.int32[:, ::1], types.int32[:, ::1]))(types.intp, types.intp, types.b1)
+    types.Tuple((types.int32[:, ::1], types.int32[:, ::1]))(
+        types.intp, types.intp, types.b1
+    )
 )
 def weights_of(size, target, cubic):
     """Return the first input and the number of inputs of each output, and their weights."""
@@ -69,7 +73,9 @@ def weights_of(size, target, cubic):
     return bounds, fixed
 
 
-@_compiled(types.void(_ROWS, types.int32[:, ::1], types.int32[:, ::1], types.uint8[:, ::1]))
+@_compiled(
+    types.void(_ROWS, types.int32[:, ::1], types.int32[:, ::1], types.uint8[:, ::1])
+)
 def sum_rows(rows, bounds, weights, out):
     """Fill each row of ``out`` with a weighted sum of rows."""
     n = rows.shape[1]
@@ -99,8 +105,9 @@ def sum_rows(rows, bounds, weights, out):
 def _interpolate(source, x_in, y_in, rows, out):
     """Interpolate at one place: four values along each of four rows, then along the columns.
 
-    Where the place lies on a row or a column of the source, as it does in each shear and shift,
-    a polynomial gives its first coefficient exactly, and the others are left out.
+    Where the place lies on a row or a column of the source, as it does in each shear
+    and shift, a polynomial gives its first coefficient exactly, and the others are left
+    out.
     """
     height, width, lanes = source.shape
     x, y = int(math.floor(x_in)), int(math.floor(y_in))
@@ -118,7 +125,12 @@ def _interpolate(source, x_in, y_in, rows, out):
         a, b, c, d = source[row, x0], source[row, x1], source[row, x2], source[row, x3]
         if dx:
             for j in range(lanes):
-                v0, v1, v2, v3 = np.int32(a[j]), np.int32(b[j]), np.int32(c[j]), np.int32(d[j])
+                v0, v1, v2, v3 = (
+                    np.int32(a[j]),
+                    np.int32(b[j]),
+                    np.int32(c[j]),
+                    np.int32(d[j]),
+                )
                 p2 = np.float64(2 * (v0 - v1) + v2 - v3)
                 p3 = np.float64(v1 - v0 + v3 - v2)
                 line[j] = v1 + dx * (np.float64(v2 - v0) + dx * (p2 + dx * p3))
@@ -150,7 +162,8 @@ def _interpolate(source, x_in, y_in, rows, out):
 def move(clip, matrix, fill, top, left, out):
     """Fill ``out`` with a box, from ``top`` and ``left``, of the moved frames of a clip.
 
-    Values of all frames lie beside each other, so that a pixel's weights are computed once.
+    Values of all frames lie beside each other, so that a pixel's weights are computed
+    once.
     """
     count, height, width = clip.shape[:3]
     lanes = 3 * count
@@ -164,8 +177,12 @@ def move(clip, matrix, fill, top, left, out):
     rows = np.empty((4, lanes))
     for y in range(out.shape[1]):
         for x in range(out.shape[2]):
-            x_in = matrix[0] * (x + left + 0.5) + matrix[1] * (y + top + 0.5) + matrix[2]
-            y_in = matrix[3] * (x + left + 0.5) + matrix[4] * (y + top + 0.5) + matrix[5]
+            x_in = (
+                matrix[0] * (x + left + 0.5) + matrix[1] * (y + top + 0.5) + matrix[2]
+            )
+            y_in = (
+                matrix[3] * (x + left + 0.5) + matrix[4] * (y + top + 0.5) + matrix[5]
+            )
             if x_in < 0.0 or x_in >= width or y_in < 0.0 or y_in >= height:
                 for j in range(lanes):
                     line[x, j] = fill[j % 3]

@@ -9,7 +9,9 @@ from typing import Any
 from lm4ve.llm.checkpoint import open_checkpoint
 
 
-def _llama(width: int, inner: int, heads: int, layers: int, **more: Any) -> dict[str, Any]:
+def _llama(
+    width: int, inner: int, heads: int, layers: int, **more: Any
+) -> dict[str, Any]:
     sizes = dict(hidden_size=width, intermediate_size=inner, num_hidden_layers=layers)
     return dict(model_type='llama', **sizes, num_attention_heads=heads) | more
 
@@ -23,15 +25,20 @@ def _opt(width: int, heads: int, layers: int, **more: Any) -> dict[str, Any]:
 _ROBERTA = dict(model_type='roberta', vocab_size=50265, max_position_embeddings=514)
 _ROBERTA |= dict(type_vocab_size=1, pad_token_id=1, layer_norm_eps=1e-5)
 _7B = _llama(4096, 11008, 32, 32)
-#: The last part of a checkpoint's name, in small letters -> fields of its configuration.
+#: The last part of a checkpoint's name, in small letters -> fields of its
+#: configuration.
 SHAPES: dict[str, dict[str, Any]] = {
     'llama-7b': _7B,
     'llama-2-7b': _7B,
     'llama-3-8b': _llama(4096, 14336, 32, 32, num_key_value_heads=8),
     'llama-3.1-8b': _llama(4096, 14336, 32, 32, num_key_value_heads=8),
     'llama-3.2-1b': _llama(2048, 8192, 32, 16, num_key_value_heads=8),
-    'mistral-7b': _llama(4096, 14336, 32, 32, num_key_value_heads=8, model_type='mistral'),
-    'qwen2.5-7b': _llama(3584, 18944, 28, 28, num_key_value_heads=4, model_type='qwen2'),
+    'mistral-7b': _llama(
+        4096, 14336, 32, 32, num_key_value_heads=8, model_type='mistral'
+    ),
+    'qwen2.5-7b': _llama(
+        3584, 18944, 28, 28, num_key_value_heads=4, model_type='qwen2'
+    ),
     'smollm2-135m': _llama(576, 1536, 9, 30, num_key_value_heads=3),
     'opt-125m': _opt(768, 12, 12),
     'opt-350m': _opt(1024, 16, 24, word_embed_proj_dim=512, do_layer_norm_before=False),
@@ -47,9 +54,9 @@ SHAPES: dict[str, dict[str, Any]] = {
 def shape_of(checkpoint: str) -> dict[str, Any]:
     """Return the fields that decide the sizes of a checkpoint's model.
 
-    What lies at a local path is read; else a model of :data:`SHAPES` needs no file, and of
-    any other the configuration is read where the checkpoint says, which for a hub id may be
-    a download of that one file.
+    What lies at a local path is read; else a model of :data:`SHAPES` needs no file, and
+    of any other the configuration is read where the checkpoint says, which for a hub id
+    may be a download of that one file.
 
     Args:
         checkpoint (str): See :func:`lm4ve.llm.sources.find_files`.
@@ -57,7 +64,13 @@ def shape_of(checkpoint: str) -> dict[str, Any]:
     Raises:
         CheckpointError: The model is unknown, and there is no configuration.
     """
-    name = checkpoint.rstrip('/').rpartition('/')[2].rpartition(':')[2].partition('@')[0].lower()
+    name = (
+        checkpoint.rstrip('/')
+        .rpartition('/')[2]
+        .rpartition(':')[2]
+        .partition('@')[0]
+        .lower()
+    )
     if name in SHAPES and not Path(checkpoint).expanduser().exists():
         return dict(SHAPES[name])
     return dict(open_checkpoint(checkpoint).config)

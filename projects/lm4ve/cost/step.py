@@ -9,7 +9,11 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils.flop_counter import (
+    FlopCounterMode,
+    sdpa_backward_flop_count,
+    sdpa_flop_count,
+)
 
 from lm4ve.blocks import count_parameters, frozen_tensors
 from lm4ve.cost.fake import build_fake, fake_config, fake_tensors
@@ -18,8 +22,8 @@ from lm4ve.tasks import task_of_config
 #: How many numbers of a parameter's size an optimizer keeps, by its type.
 STATES = dict(AdamW=2, Adam=2, SGD=1, LAMB=2, Lamb=2)
 _aten = torch.ops.aten
-#: What torch has no formulas for: attention on CPUs, whose are those of the other fused kernels,
-#: and the product of 8-bit integers.
+#: What torch has no formulas for: attention on CPUs, whose are those of the other fused
+#: kernels, and the product of 8-bit integers.
 _CPU = _aten._scaled_dot_product_flash_attention_for_cpu
 _CPU_BACKWARD = _aten._scaled_dot_product_flash_attention_for_cpu_backward
 FORMULAS = {
@@ -36,15 +40,17 @@ class StepCost:
     Attributes:
         batch (int): Samples.
         trainable, frozen (int): Parameters.
-        forward (dict[str, int]): Multiply-accumulates of the forward pass by child of the
-            model, and 'all'.
+        forward (dict[str, int]): Multiply-accumulates of the forward pass by child of
+            the model, and 'all'.
         backward (int): Multiply-accumulates of the backward pass.
-        saved (Counter): Bytes that the forward pass keeps for the backward pass, by dtype.
+        saved (Counter): Bytes that the forward pass keeps for the backward pass, by
+            dtype.
         weights (Counter): Bytes of parameters, buffers and frozen tensors, by dtype.
         gradients (int): Bytes of the gradients of all trained parameters.
         optimizer (int): Bytes of the optimizer's state.
-        checkpoint (int): Bytes of a checkpoint: weights (without frozen tensors of blocks), the
-            optimizer's state and the average of weights, as the config's hooks say.
+        checkpoint (int): Bytes of a checkpoint: weights (without frozen tensors of
+            blocks), the optimizer's state and the average of weights, as the config's
+            hooks say.
     """
 
     batch: int
@@ -66,11 +72,12 @@ class StepCost:
     def bytes_sent(self, processes: int) -> dict[str, float]:
         """Return the bytes that each process sends in a step that updates the weights.
 
-        'DDP' averages the gradients of trained parameters by a ring all-reduce; 'FSDP' gathers
-        parameters for the forward and again for the backward pass, and scatters gradients. A
-        ring of N sends (N - 1) / N of the data for a gathering, and as much for a scattering; an
-        all-reduce is both (Patarasuk and Yuan, J. Parallel Distrib. Comput. 69, 2009). Frozen
-        tensors of blocks are no parameters, so neither sends them.
+        'DDP' averages the gradients of trained parameters by a ring all-reduce; 'FSDP'
+        gathers parameters for the forward and again for the backward pass, and scatters
+        gradients. A ring of N sends (N - 1) / N of the data for a gathering, and as
+        much for a scattering; an all-reduce is both (Patarasuk and Yuan, J. Parallel
+        Distrib. Comput. 69, 2009). Frozen tensors of blocks are no parameters, so
+        neither sends them.
         """
         share = (processes - 1) / processes
         return {'DDP': 2 * share * self.gradients, 'FSDP': 3 * share * self.gradients}
@@ -79,17 +86,18 @@ class StepCost:
 def cost_of_step(cfg: Config, batch: int | None = None) -> StepCost:
     """Count a training step.
 
-    Where a mapper is folded into the block's projections (``low_rank``), the products of both
-    count.
+    Where a mapper is folded into the block's projections (``low_rank``), the products
+    of both count.
 
     Args:
-        cfg (Config): See :func:`lm4ve.runner.config.read_config`. Its checkpoints need not
-            exist.
+        cfg (Config): See :func:`lm4ve.runner.config.read_config`. Its checkpoints need
+            not exist.
         batch (int, optional): Samples of one process; default: the config's.
 
     Raises:
         UserError: The config is of no task of the suite.
-        CheckpointError: Neither the sizes nor the configuration of a checkpoint are known.
+        CheckpointError: Neither the sizes nor the configuration of a checkpoint are
+            known.
     """
     cfg = fake_config(cfg)
     batch = batch or batch_of(cfg)
@@ -163,10 +171,14 @@ def _sizes(cfg: Config, model: nn.Module) -> dict[str, Any]:
         weights[t.dtype] += t.nbytes
     gradients = sum(p.nbytes for p in model.parameters() if p.requires_grad)
     kind = (cfg.get('optim_wrapper') or {}).get('optimizer', {}).get('type', 'AdamW')
-    optimizer = STATES.get(kind if isinstance(kind, str) else kind.__name__, 2) * gradients
+    optimizer = (
+        STATES.get(kind if isinstance(kind, str) else kind.__name__, 2) * gradients
+    )
     saved = sum(t.nbytes for t in model.state_dict().values())
     hooks = [*cfg.get('default_hooks', {}).values(), *(cfg.get('custom_hooks') or ())]
     averages = any(str(h.get('type', '')).endswith('EMAHook') for h in hooks if h)
     writer = cfg.get('default_hooks', {}).get('checkpoint') or {}
     checkpoint = saved * (1 + averages) + optimizer * writer.get('save_optimizer', True)
-    return dict(weights=weights, gradients=gradients, optimizer=optimizer, checkpoint=checkpoint)
+    return dict(
+        weights=weights, gradients=gradients, optimizer=optimizer, checkpoint=checkpoint
+    )

@@ -12,9 +12,9 @@ Data goes one way, from a name in a config to the tensors of one layer::
       -> Checkpoint       the configuration, and the tensors of a layer, one at a time
       -> lm4ve.blocks     the layer
 
-A file of this folder is imported where a checkpoint needs it, and a weight file is opened
-when a layer is read for the first time: a model that is refused, or that gets random
-weights, costs no download of them.
+A file of this folder is imported where a checkpoint needs it, and a weight file is
+opened when a layer is read for the first time: a model that is refused, or that gets
+random weights, costs no download of them.
 """
 
 import json
@@ -33,7 +33,8 @@ from lm4ve.llm.finite import check_finite
 from lm4ve.llm.readers import open_huggingface
 from lm4ve.llm.sources import Tensors, find_files
 
-# Names of LayerNorm's parameters in BERT checkpoints that were converted from TensorFlow.
+# Names of LayerNorm's parameters in BERT checkpoints that were converted from
+# TensorFlow.
 _OLD_WORDS = {'weight': 'gamma', 'bias': 'beta'}
 _OLD_NAMES = re.compile(r'(?<=LayerNorm\.)(weight|bias)$')
 # What files hold beside a layer's weights: masks, tables, and t5's bias by position.
@@ -72,8 +73,8 @@ class Checkpoint:
         """Read a layer's tensors one at a time, sorted by name.
 
         Args:
-            place (str): The end of the prefix of the layer's tensors: its index from 0 or,
-                for a family that shares layers, a longer one.
+            place (str): The end of the prefix of the layer's tensors: its index from 0
+                or, for a family that shares layers, a longer one.
             shapes (Mapping[str, tuple]): The name of each tensor in the layer, and the
                 shape that the configuration implies.
 
@@ -82,8 +83,8 @@ class Checkpoint:
             map of the file: copy it to keep it.
 
         Raises:
-            CheckpointError: Weights are missing, damaged, quantized, not finite, of other shapes,
-                or more than the configuration implies.
+            CheckpointError: Weights are missing, damaged, quantized, not finite, of
+                other shapes, or more than the configuration implies.
         """
         for name, stored in sorted(self._stored_names(place, list(shapes)).items()):
             try:
@@ -91,13 +92,19 @@ class Checkpoint:
             except UserError:
                 raise
             except Exception as e:  # of many kinds, none of which names the tensor
-                raise CheckpointError(f"'{stored}' of '{self.name}' is damaged: {e}.") from e
+                raise CheckpointError(
+                    f"'{stored}' of '{self.name}' is damaged: {e}."
+                ) from e
             if weight.shape != shapes[name]:
                 raise CheckpointError(
                     f"'{stored}' of '{self.name}' has the shape {list(weight.shape)}, but its "
                     f'config.json implies {list(shapes[name])}. Fix: copy both from one release.'
                 )
-            if weight.dtype not in _TYPES or weight.layout != torch.strided or weight.is_meta:
+            if (
+                weight.dtype not in _TYPES
+                or weight.layout != torch.strided
+                or weight.is_meta
+            ):
                 raise CheckpointError(
                     f"'{stored}' of '{self.name}' is stored as {weight.dtype} ({weight.layout}). "
                     "Fix: use the model's original weights, not quantized ones."
@@ -113,7 +120,10 @@ class Checkpoint:
         """
         names = set(self.weights)
         pattern = re.compile(rf'((?:.*\.)?{re.escape(place)}\.){re.escape(wanted[0])}')
-        spellings = wanted, [_OLD_NAMES.sub(lambda m: _OLD_WORDS[m[0]], name) for name in wanted]
+        spellings = (
+            wanted,
+            [_OLD_NAMES.sub(lambda m: _OLD_WORDS[m[0]], name) for name in wanted],
+        )
         found = {}
         for prefix in sorted(m[1] for m in map(pattern.fullmatch, names) if m):
             for spelling in spellings:
@@ -162,11 +172,15 @@ def open_checkpoint(checkpoint: str) -> Checkpoint:
             configuration is damaged.
     """
     source, weight_file = find_files(checkpoint)
-    names = [] if source.folder is None else sorted(p.name for p in source.folder.iterdir())
+    names = (
+        [] if source.folder is None else sorted(p.name for p in source.folder.iterdir())
+    )
     gguf = [n for n in ([weight_file] if weight_file else names) if n.endswith('.gguf')]
     if gguf and (weight_file or not {'config.json', 'params.json'} & set(names)):
         if len(gguf) > 1:
-            raise CheckpointError(f"'{source.name}' holds several GGUF files. Fix: point at one.")
+            raise CheckpointError(
+                f"'{source.name}' holds several GGUF files. Fix: point at one."
+            )
         from lm4ve.llm.gguf_files import open_gguf
 
         assert source.folder is not None

@@ -1,8 +1,8 @@
 """Mixtures of experts as they are stored: a matrix an expert, joined as ``transformers`` has them.
 
-Files hold ``experts.0.gate_proj``, ``experts.0.up_proj``, ...; a layer holds all experts'
-matrices in one tensor, which some files do too. The names are turned into the layer's while
-reading, so that only this file has the others.
+Files hold ``experts.0.gate_proj``, ``experts.0.up_proj``, ...; a layer holds all
+experts' matrices in one tensor, which some files do too. The names are turned into the
+layer's while reading, so that only this file has the others.
 """
 
 import re
@@ -29,8 +29,8 @@ def join_experts(tensors: Tensors) -> Tensors:
     """Join the matrices of experts among the tensors of a checkpoint.
 
     Raises:
-        CheckpointError: When a joined tensor is read: an expert is missing or differs from the
-            others.
+        CheckpointError: When a joined tensor is read: an expert is missing or differs
+            from the others.
     """
     joined: dict[str, Callable[[], Tensor]] = {}
     # Joined name -> (expert, place in it) -> the function that reads the matrix.
@@ -43,11 +43,15 @@ def join_experts(tensors: Tensors) -> Tensors:
             experts.setdefault(f'{match[1]}.{target}', {})[int(match[2]), place] = read
         else:
             joined[name] = read
-    return joined | {name: partial(_join, name, parts) for name, parts in experts.items()}
+    return joined | {
+        name: partial(_join, name, parts) for name, parts in experts.items()
+    }
 
 
 def _join(name: str, parts: Mapping[tuple[int, int], Callable[[], Tensor]]) -> Tensor:
-    error = CheckpointError(f"An expert of '{name}' is missing or differs from the others.")
+    error = CheckpointError(
+        f"An expert of '{name}' is missing or differs from the others."
+    )
     places = 2 if name.endswith('gate_up_proj') else 1
     count = len(parts) // places
     if sorted(parts) != list(product(range(count), range(places))):

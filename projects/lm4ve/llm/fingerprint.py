@@ -22,8 +22,8 @@ def fingerprint(weights: Iterable[tuple[str, Tensor]]) -> str:
     """Compute the SHA-256 of named tensors while the next ones are read.
 
     Args:
-        weights (Iterable): Names and tensors, which must not change until this returns. A
-            ``FakeTensor`` has no values: only its name and shape are hashed.
+        weights (Iterable): Names and tensors, which must not change until this returns.
+            A ``FakeTensor`` has no values: only its name and shape are hashed.
 
     Returns:
         str: 64 hexadecimal digits.
@@ -56,7 +56,8 @@ def smallest_exact_dtype(weight: Tensor) -> torch.dtype:
     """Return the first of float16, bfloat16 and float32 that holds every value."""
     for dtype in (torch.float16, torch.bfloat16):
         if weight.dtype == dtype or all(
-            torch.equal(c.to(dtype).to(c.dtype), c) for c in weight.reshape(-1).split(_CHUNK)
+            torch.equal(c.to(dtype).to(c.dtype), c)
+            for c in weight.reshape(-1).split(_CHUNK)
         ):
             return dtype
     return torch.float32

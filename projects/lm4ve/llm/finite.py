@@ -1,6 +1,7 @@
 """Find weights that are NaN or infinite where a file's tensors become a model's.
 
-Such a model computes NaN for every sample, and its evaluation ends with a score near chance.
+Such a model computes NaN for every sample, and its evaluation ends with a score near
+chance.
 """
 
 from collections.abc import Mapping
@@ -19,20 +20,23 @@ def is_finite(tensor: Tensor) -> bool:
         tensor = torch.view_as_real(tensor)
     if tensor.element_size() == 1:  # float8 has no minimum
         tensor = tensor.float()
-    # The extremes are NaN where any value is: one pass, without a mask of the tensor's size.
+    # The extremes are NaN where any value is: one pass, without a mask of the tensor's
+    # size.
     return bool(torch.isfinite(torch.stack(torch.aminmax(tensor))).all())
 
 
 def check_finite(
-    state: Mapping[str, object], origin: str, buffers: Mapping[str, Tensor] | None = None
+    state: Mapping[str, object],
+    origin: str,
+    buffers: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Refuse tensors that are not finite.
 
     Args:
         state (Mapping): Tensors by name; other entries are passed over.
         origin (str): What holds them, for the error.
-        buffers (Mapping, optional): The model's own buffers, before anything is loaded. A mask
-            may be infinite in a file where it is in the model.
+        buffers (Mapping, optional): The model's own buffers, before anything is loaded.
+            A mask may be infinite in a file where it is in the model.
 
     Raises:
         CheckpointError: It names the first of them.

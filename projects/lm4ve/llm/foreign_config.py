@@ -1,9 +1,10 @@
 """Build a model's configuration from fields that a stranger may have written.
 
-A ``config.json`` can hold more than sizes: names of code to import, of kernels to download, of
-weight files elsewhere, and of another repository whose configuration completes it. Blocks and
-encoders build their configurations here, where such fields are dropped and where the hub is out
-of reach: all that a model needs stands in its own folder.
+A ``config.json`` can hold more than sizes: names of code to import, of kernels to
+download, of weight files elsewhere, and of another repository whose configuration
+completes it. Blocks and encoders build their configurations here, where such fields are
+dropped and where the hub is out of reach: all that a model needs stands in its own
+folder.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,8 @@ from lm4ve.errors import CheckpointError, UserError
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-#: Fields that name code, kernels, weight files or replaced modules, and no property of a model.
+#: Fields that name code, kernels, weight files or replaced modules, and no property of
+#: a model.
 _NOT_OF_A_MODEL = {
     'auto_map',
     'fusion_config',
@@ -74,7 +76,8 @@ def build_foreign_config(fields: Mapping[str, Any], origin: str) -> 'PretrainedC
         origin (str): Where the fields stand, for the error.
 
     Raises:
-        CheckpointError: The fields are not those of a model, or need another repository.
+        CheckpointError: The fields are not those of a model, or need another
+            repository.
     """
     from transformers import AutoConfig
 

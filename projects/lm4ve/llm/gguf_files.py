@@ -1,8 +1,8 @@
 """GGUF files, which llama.cpp writes: one file with the configuration and quantized weights.
 
 ``gguf.GGUFReader`` reads the header and maps the tensors, behind a check of bounds: the
-library trusts every count in the file. A tensor is dequantized, some rows at a time, when
-it is read.
+library trusts every count in the file. A tensor is dequantized, some rows at a time,
+when it is read.
 """
 
 import importlib
@@ -22,11 +22,12 @@ from lm4ve.llm.sources import Tensors
 #: Values that are dequantized at a time, 4 MB in fp32.
 _CHUNK = 1 << 20
 
-#: Architecture -> model_type. llama.cpp stores q and k of llama in Meta's order of rows, and
-#: gains of gemma3 as what they are, not less one.
+#: Architecture -> model_type. llama.cpp stores q and k of llama in Meta's order of
+#: rows, and gains of gemma3 as what they are, not less one.
 _ARCHITECTURES = dict(llama='llama', qwen2='qwen2', qwen3='qwen3', gemma3='gemma3_text')
-# Field of the header, after the architecture -> field of config.json. The head's width is there
-# three times. A field without a name does not concern layers, or is read below.
+# Field of the header, after the architecture -> field of config.json. The head's width
+# is there three times. A field without a name does not concern layers, or is read
+# below.
 _FIELDS = {
     'block_count': 'num_hidden_layers',
     'embedding_length': 'hidden_size',
@@ -49,7 +50,10 @@ _PARTS = dict(
 )
 _NORMS = dict(ffn_norm='post_attention_layernorm')
 _GEMMA3_NORMS = dict(
-    **dict(post_attention_norm='post_attention_layernorm', ffn_norm='pre_feedforward_layernorm'),
+    **dict(
+        post_attention_norm='post_attention_layernorm',
+        ffn_norm='pre_feedforward_layernorm',
+    ),
     post_ffw_norm='post_feedforward_layernorm',
 )
 
@@ -61,8 +65,14 @@ def _open(path: Path) -> Any:
     class BoundedReader(gguf.GGUFReader):  # type: ignore[misc]
         """Stops at the end of the file, and skips arrays: no field of ours is one."""
 
-        def _get(self, offset: int, dtype: Any, count: int = 1, *args: Any, **kwargs: Any) -> Any:
-            if not 0 <= offset + int(count) * np.dtype(dtype).itemsize <= len(self.data):
+        def _get(
+            self, offset: int, dtype: Any, count: int = 1, *args: Any, **kwargs: Any
+        ) -> Any:
+            if (
+                not 0
+                <= offset + int(count) * np.dtype(dtype).itemsize
+                <= len(self.data)
+            ):
                 raise ValueError('it is cut off, or a count in it goes beyond its end')
             return super()._get(offset, dtype, count, *args, **kwargs)
 
@@ -86,36 +96,48 @@ def open_gguf(path: Path) -> tuple[dict[str, Any], Tensors]:
     """Open a ``*.gguf`` file.
 
     Returns:
-        tuple[dict, Tensors]: The fields of the model's ``config.json``, and its tensors under
-        the names of ``transformers``' layers.
+        tuple[dict, Tensors]: The fields of the model's ``config.json``, and its tensors
+        under the names of ``transformers``' layers.
 
     Raises:
-        CheckpointError: It is damaged, scales its rotary embedding, or has fields that no
-            config.json of these has.
+        CheckpointError: It is damaged, scales its rotary embedding, or has fields that
+            no config.json of these has.
         UserError: The architecture is none of :data:`_ARCHITECTURES`.
     """
     try:
         reader = _open(path)
-        fields = {k: f.contents() if f.parts else None for k, f in reader.fields.items()}
+        fields = {
+            k: f.contents() if f.parts else None for k, f in reader.fields.items()
+        }
         tensors = {t.name: t for t in reader.tensors}
         config = _config(path, fields, tensors)
         return config, _by_huggingface_name(tensors, config)
     except ModuleNotFoundError as e:
-        raise CheckpointError(f'{path} needs the package gguf: pip install "lm4ve[gguf]".') from e
+        raise CheckpointError(
+            f'{path} needs the package gguf: pip install "lm4ve[gguf]".'
+        ) from e
     except UserError:
         raise
     except (ValueError, LookupError, TypeError, OSError, OverflowError) as e:
         raise CheckpointError(f'{path} cannot be read as a GGUF file: {e}.') from e
 
 
-def _config(path: Path, fields: dict[str, Any], tensors: dict[str, Any]) -> dict[str, Any]:
+def _config(
+    path: Path, fields: dict[str, Any], tensors: dict[str, Any]
+) -> dict[str, Any]:
     """Return the fields of the model's ``config.json``."""
     kind = str(fields.get('general.architecture'))
     check(f'the architecture of {path}', kind, choices=_ARCHITECTURES)
-    own = {k.removeprefix(f'{kind}.'): v for k, v in fields.items() if k.startswith(f'{kind}.')}
+    own = {
+        k.removeprefix(f'{kind}.'): v
+        for k, v in fields.items()
+        if k.startswith(f'{kind}.')
+    }
     read = _FIELDS.keys() | (_GEMMA3_FIELDS if kind == 'gemma3' else {})
     unknown = [*(own.keys() - read), *(tensors.keys() & {'rope_freqs.weight'})]
-    if unknown:  # left out, they would be wrong in silence (rope.scaling only with rotary=True)
+    if (
+        unknown
+    ):  # left out, they would be wrong in silence (rope.scaling only with rotary=True)
         raise CheckpointError(
             f'{path} has {listing(unknown)}, which is not read. Fix: use the safetensors release.'
         )
@@ -132,7 +154,9 @@ def _config(path: Path, fields: dict[str, Any], tensors: dict[str, Any]) -> dict
     config.setdefault('num_key_value_heads', config['num_attention_heads'])
     if kind == 'llama':
         config['attention_bias'] = 'blk.0.attn_q.bias' in tensors
-    if kind == 'gemma3':  # llama.cpp has the rest by the architecture, and the 27B by its depth
+    if (
+        kind == 'gemma3'
+    ):  # llama.cpp has the rest by the architecture, and the 27B by its depth
         local = dict(rope, rope_theta=float(own.get('rope.freq_base_swa', 1e4)))
         config['rope_parameters'] = dict(full_attention=rope, sliding_attention=local)
         config['sliding_window'] = own['attention.sliding_window']
@@ -145,10 +169,14 @@ def _config(path: Path, fields: dict[str, Any], tensors: dict[str, Any]) -> dict
 def _by_huggingface_name(tensors: dict[str, Any], config: dict[str, Any]) -> Tensors:
     """Key the layers' tensors by ``transformers``' names."""
     kind = config['model_type']
-    heads = dict(attn_q=config['num_attention_heads'], attn_k=config['num_key_value_heads'])
+    heads = dict(
+        attn_q=config['num_attention_heads'], attn_k=config['num_key_value_heads']
+    )
     parts = {**_PARTS, **(_GEMMA3_NORMS if kind == 'gemma3_text' else _NORMS)}
     found = {}
-    for match in filter(None, map(re.compile(r'blk\.(\d+)\.(.+)\.(\w+)').fullmatch, tensors)):
+    for match in filter(
+        None, map(re.compile(r'blk\.(\d+)\.(.+)\.(\w+)').fullmatch, tensors)
+    ):
         (index, part, suffix), tensor = match.groups(), tensors[match[0]]
         count = heads.get(part) if kind == 'llama' else None
         shift = float(kind == 'gemma3_text' and part.endswith('norm'))
@@ -160,7 +188,9 @@ def _by_huggingface_name(tensors: dict[str, Any], config: dict[str, Any]) -> Ten
     return found
 
 
-def _read(stored: Any, shape: tuple[int, ...], heads: int | None, shift: float) -> Tensor:
+def _read(
+    stored: Any, shape: tuple[int, ...], heads: int | None, shift: float
+) -> Tensor:
     """Return one tensor less ``shift`` in float32; with ``heads`` it is a rotated projection."""
     from gguf.quants import dequantize
 

@@ -61,17 +61,19 @@ def open_meta(
         params (dict): The content of that file.
 
     Returns:
-        tuple[dict, Tensors]: The fields of the model's ``config.json``, and its tensors under
-        the names of ``transformers``' LLaMA layers.
+        tuple[dict, Tensors]: The fields of the model's ``config.json``, and its tensors
+        under the names of ``transformers``' LLaMA layers.
 
     Raises:
-        CheckpointError: Files are missing or do not fit each other, or the model is a mixture
-            of experts.
+        CheckpointError: Files are missing or do not fit each other, or the model is a
+            mixture of experts.
     """
     for field in ('dim', 'n_heads', 'n_layers', 'norm_eps'):
         check(f'{path}: {field}', params.get(field), kind=(int, float), above=0)
     if params.get('moe') or params.get('moe_args'):
-        raise CheckpointError(f'{path} describes a mixture of experts. Fix: choose a dense model.')
+        raise CheckpointError(
+            f'{path} describes a mixture of experts. Fix: choose a dense model.'
+        )
     files: list[Tensors] = []
     # By number, not by listing: a hub repository cannot be listed offline.
     while (file := source.find(f'consolidated.{len(files):02d}.pth')) is not None:
@@ -127,7 +129,9 @@ def _join(files: Sequence[Tensors], config: dict[str, Any]) -> Tensors:
         # A name that no LLaMA has stays as it is, to be refused with the layer.
         huggingface, dim = LAYER_NAMES.get(name, (name, None))
         parts = [file[stored] for file in (files[:1] if dim is None else files)]
-        tensors[f'{layer}.{huggingface}'] = partial(_read, parts, dim or 0, heads.get(name))
+        tensors[f'{layer}.{huggingface}'] = partial(
+            _read, parts, dim or 0, heads.get(name)
+        )
     return tensors
 
 

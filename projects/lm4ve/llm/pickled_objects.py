@@ -1,12 +1,13 @@
 """What a checkpoint's pickle may hold beside tensors and plain containers.
 
-Published checkpoints hold a training script's command line, numpy's numbers, and what stock
-MMEngine logs and schedules. Under the names of these classes and functions torch's loader gets
-the stand-ins of this file, which take numbers and text and call nothing that the file names.
+Published checkpoints hold a training script's command line, numpy's numbers, and what
+stock MMEngine logs and schedules. Under the names of these classes and functions
+torch's loader gets the stand-ins of this file, which take numbers and text and call
+nothing that the file names.
 
-``builtins.getattr`` is among the names: pickle asks it for each function of a class, as for the
-statistics of MMEngine's ``HistoryBuffer``. The true one leads from any function to its
-``__globals__``, and so to every module. Ours answers from a table.
+``builtins.getattr`` is among the names: pickle asks it for each function of a class, as
+for the statistics of MMEngine's ``HistoryBuffer``. The true one leads from any function
+to its ``__globals__``, and so to every module. Ours answers from a table.
 """
 
 import argparse
@@ -27,7 +28,8 @@ _ANNEALING = ('_annealing_cos', '_annealing_linear')
 _SCHEDULERS = 'mmengine.optim.scheduler.param_scheduler'
 
 
-# ----------------------------------------------------------------------------------- numpy
+# -----------------------------------------------------------------------------------
+# numpy
 class _NumberType:
     """Takes the place of ``numpy.dtype`` in a pickle."""
 
@@ -56,7 +58,9 @@ class _NumberArray(np.ndarray):
         _, shape, kind, is_fortran, data = state
         if not isinstance(kind, _NumberType) or not isinstance(data, bytes):
             raise pickle.UnpicklingError('an array of numpy without numbers')
-        if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape):
+        if not isinstance(shape, tuple) or not all(
+            type(n) is int and n >= 0 for n in shape
+        ):
             raise pickle.UnpicklingError('an array of numpy without a shape')
         # numpy compares the number of bytes with the shape.
         numbers: Any = (1, shape, np.dtype(kind.code), is_fortran is True, data)
@@ -73,7 +77,8 @@ def _empty_array(kind: object, *_: object) -> _NumberArray:
     return np.ndarray.__new__(_NumberArray, 0)
 
 
-# -------------------------------------------------------------------------------- MMEngine
+# --------------------------------------------------------------------------------
+# MMEngine
 class _History(HistoryBuffer):  # type: ignore[misc]
     """Takes the place of MMEngine's ``HistoryBuffer``, and becomes one when its state is read."""
 
@@ -85,9 +90,13 @@ class _History(HistoryBuffer):  # type: ignore[misc]
         history = state['_log_history']
         counts = state['_count_history']
         length = state['max_length']
-        are_arrays = isinstance(history, _NumberArray) and isinstance(counts, _NumberArray)
+        are_arrays = isinstance(history, _NumberArray) and isinstance(
+            counts, _NumberArray
+        )
         if not are_arrays or type(length) is not int:
-            raise pickle.UnpicklingError('a HistoryBuffer of something else than numbers')
+            raise pickle.UnpicklingError(
+                'a HistoryBuffer of something else than numbers'
+            )
         if history.ndim != 1 or history.shape != counts.shape:
             raise pickle.UnpicklingError('a HistoryBuffer of other shapes')
         HistoryBuffer.__init__(self, history, counts, length)
@@ -104,8 +113,9 @@ class _OneCycle:
 def _function_of_class(owner: object, name: object, *_: object) -> object:
     """Take the place of ``builtins.getattr``: answer what MMEngine's own files ask for.
 
-    A statistic is answered by its name, since :class:`_History` has its own. A schedule takes its
-    function from the file, so it gets the true one, which computes with numbers.
+    A statistic is answered by its name, since :class:`_History` has its own. A schedule
+    takes its function from the file, so it gets the true one, which computes with
+    numbers.
     """
     if owner is _History and type(name) is str and name in _STATISTICS:
         return name

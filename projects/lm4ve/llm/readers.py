@@ -1,8 +1,8 @@
 """Read single tensors of a checkpoint, one at a time, without executing code.
 
-Opening a file lists its tensors; each is read on request, through a map of its own, which
-ends with the tensor: a map that stays open would keep all the pages that were touched in
-memory, and so double the peak of loading a block.
+Opening a file lists its tensors; each is read on request, through a map of its own,
+which ends with the tensor: a map that stays open would keep all the pages that were
+touched in memory, and so double the peak of loading a block.
 """
 
 import json
@@ -47,8 +47,8 @@ def open_index(source: FileSource, index: Path) -> Tensors:
         index (Path): ``*.index.json`` with a ``weight_map``.
 
     Raises:
-        CheckpointError: The index is damaged or leads out of its folder; or, when a tensor is
-            read, its shard is missing.
+        CheckpointError: The index is damaged or leads out of its folder; or, when a
+            tensor is read, its shard is missing.
     """
     try:
         shards: dict[str, str] = dict(json.loads(index.read_text())['weight_map'])
@@ -95,7 +95,9 @@ def open_huggingface(source: FileSource, weights: str | None = None) -> Tensors:
     for filename in (weights,) if weights else HF_FILES:
         path = source.find(filename)
         if path is not None:
-            tensors = open_index(source, path) if path.suffix == '.json' else open_file(path)
+            tensors = (
+                open_index(source, path) if path.suffix == '.json' else open_file(path)
+            )
             if any('.experts.' in name for name in tensors):
                 from lm4ve.llm.expert_layout import join_experts
 

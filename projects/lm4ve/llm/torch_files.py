@@ -1,8 +1,9 @@
 """Open what ``torch.save`` has written, without executing code.
 
 A checkpoint is a pickle, and a pickle can run anything when it is loaded. torch's
-``weights_only=True`` builds tensors and plain containers alone; :mod:`.pickled_objects` adds
-what published checkpoints hold beside them. :func:`load` is the one call of ``torch.load``.
+``weights_only=True`` builds tensors and plain containers alone; :mod:`.pickled_objects`
+adds what published checkpoints hold beside them. :func:`load` is the one call of
+``torch.load``.
 """
 
 import json
@@ -28,7 +29,15 @@ from lm4ve.llm.sources import Tensors
 
 # What torch.load and zipfile raise about bytes that are not what torch.save wrote.
 _DAMAGE = (
-    *(RuntimeError, ValueError, EOFError, OSError, LookupError, TypeError, AttributeError),
+    *(
+        RuntimeError,
+        ValueError,
+        EOFError,
+        OSError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ),
     *(MemoryError, zipfile.BadZipFile),
 )
 # Bytes that are read at a time.
@@ -36,12 +45,14 @@ _CHUNK = 1 << 20
 _STORAGE = re.compile(r'/data/\d+$')
 
 
-def load(file: Any, map_location: Any = None, mmap: bool | None = None, **_: object) -> Any:
+def load(
+    file: Any, map_location: Any = None, mmap: bool | None = None, **_: object
+) -> Any:
     """Do as ``torch.load`` does, and run nothing of the file.
 
     Neither the caller nor the environment can choose otherwise: ``weights_only`` and
-    ``pickle_module`` are ignored, and torch lets no variable overrule a ``weights_only=True``
-    that stands at the call.
+    ``pickle_module`` are ignored, and torch lets no variable overrule a
+    ``weights_only=True`` that stands at the call.
 
     Args:
         file (str | Path | IO): What ``torch.load`` takes.
@@ -49,8 +60,8 @@ def load(file: Any, map_location: Any = None, mmap: bool | None = None, **_: obj
         mmap (bool, optional): torch's.
 
     Raises:
-        UnpicklingError: It holds other objects than tensors, plain containers and those of
-            :mod:`.pickled_objects`.
+        UnpicklingError: It holds other objects than tensors, plain containers and those
+            of :mod:`.pickled_objects`.
     """
     with own_safe_globals():
         return torch.load(file, map_location=map_location, mmap=mmap, weights_only=True)
@@ -60,8 +71,9 @@ def load(file: Any, map_location: Any = None, mmap: bool | None = None, **_: obj
 def own_safe_globals() -> Iterator[None]:
     """Let torch build what we allow, and from the process's own list what has another name.
 
-    That list is the user's way to allow a class of theirs. But MMEngine's main branch and its
-    forks write the true ``getattr`` into it around each load of theirs, so our names come first.
+    That list is the user's way to allow a class of theirs. But MMEngine's main branch
+    and its forks write the true ``getattr`` into it around each load of theirs, so our
+    names come first.
     """
     serialization = torch.serialization
     before = serialization.get_safe_globals()
@@ -89,11 +101,12 @@ def safe_loading(path: str | Path, whole: bool = True) -> Iterator[None]:
 
     Args:
         path (str | Path): The file; of an address only unsafe pickles are recognized.
-        whole (bool): Compare the checksums of all its parts first, which torch does not.
+        whole (bool): Compare the checksums of all its parts first, which torch does
+            not.
 
     Raises:
-        CheckpointError: It is damaged, of another format, or holds objects that :func:`load`
-            refuses.
+        CheckpointError: It is damaged, of another format, or holds objects that
+            :func:`load` refuses.
     """
     local = Path(path).expanduser()
     is_local = local.is_file()
@@ -124,30 +137,39 @@ def is_zipped(path: Path) -> bool:
     with open(path, 'rb') as f:
         start = f.read(64)
     if not start.startswith((b'\x80', b'PK')):
-        what = 'a Git LFS pointer' if b'//git-lfs' in start else 'neither a zip nor a pickle'
-        raise CheckpointError(f"'{path}' is not a checkpoint of torch.save: it is {what}.")
+        what = (
+            'a Git LFS pointer'
+            if b'//git-lfs' in start
+            else 'neither a zip nor a pickle'
+        )
+        raise CheckpointError(
+            f"'{path}' is not a checkpoint of torch.save: it is {what}."
+        )
     return start.startswith(b'PK')
 
 
 def _damaged(path: Path, error: BaseException) -> CheckpointError:
     """Return the error for a file that cannot be read as what it seems to be."""
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return CheckpointError(f"'{path}' cannot be read and looks truncated or damaged: {reason}.")
+    return CheckpointError(
+        f"'{path}' cannot be read and looks truncated or damaged: {reason}."
+    )
 
 
 def open_torch(path: Path) -> Tensors:
     """List the tensors of a file of ``torch.save``: ``pytorch_model*.bin``, ``*.pth``.
 
-    Files in PyTorch's zip format (1.6 and later) are mapped anew for every tensor. Older
-    files have to be read as a whole, with a warning.
+    Files in PyTorch's zip format (1.6 and later) are mapped anew for every tensor.
+    Older files have to be read as a whole, with a warning.
 
     Raises:
-        CheckpointError: See :func:`safe_loading`; it holds no named tensors. On reading a tensor:
-            it is damaged, or the file has changed.
+        CheckpointError: See :func:`safe_loading`; it holds no named tensors. On reading
+            a tensor: it is damaged, or the file has changed.
     """
     if not is_zipped(path):
         text = (
-            f'{path} is in the format from before PyTorch 1.6: the whole file is read into memory.'
+            f'{path} is in the format from before PyTorch 1.6: '
+            'the whole file is read into memory.'
         )
         warnings.warn(text, stacklevel=2)
         tensors = _load(path, mmap=False)
@@ -165,20 +187,29 @@ def check_parts(path: Path, whole: bool = False) -> set[tuple[int, int]]:
         whole (bool): False leaves out the parts that are tensors.
 
     Returns:
-        set: Size and checksum of each part that is left, to be compared where it is read.
+        set: Size and checksum of each part that is left, to be compared where it is
+            read.
 
     Raises:
-        BadZipFile: They differ, or the zip is compressed: a map would give its bytes for numbers.
+        BadZipFile: They differ, or the zip is compressed: a map would give its bytes
+            for numbers.
     """
     with zipfile.ZipFile(path) as z:
         entries = z.infolist()
         if any(e.compress_type != zipfile.ZIP_STORED for e in entries):
-            raise zipfile.BadZipFile('it is a compressed zip; write it again with torch.save')
+            raise zipfile.BadZipFile(
+                'it is a compressed zip; write it again with torch.save'
+            )
         orders = [z.read(e) for e in entries if e.filename.endswith('/byteorder')]
-        whole |= orders not in ([], [sys.byteorder.encode()])  # torch swaps what it reads
+        whole |= orders not in (
+            [],
+            [sys.byteorder.encode()],
+        )  # torch swaps what it reads
         for entry in entries:
             with z.open(entry) as part:
-                while (whole or not _STORAGE.search(entry.filename)) and part.read(_CHUNK):
+                while (whole or not _STORAGE.search(entry.filename)) and part.read(
+                    _CHUNK
+                ):
                     pass
     return set() if whole else {(e.file_size, e.CRC) for e in entries}
 
@@ -187,8 +218,12 @@ def _load(path: Path, mmap: bool) -> dict[str, Tensor]:
     with safe_loading(path, whole=not mmap):
         content = load(path, map_location='cpu', mmap=mmap)
     if not isinstance(content, dict):
-        raise CheckpointError(f"'{path}' holds a {type(content).__name__}, not named tensors.")
-    return {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
+        raise CheckpointError(
+            f"'{path}' holds a {type(content).__name__}, not named tensors."
+        )
+    return {
+        k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)
+    }
 
 
 def _read(path: Path, name: str, sums: set[tuple[int, int]]) -> Tensor:
@@ -196,9 +231,16 @@ def _read(path: Path, name: str, sums: set[tuple[int, int]]) -> Tensor:
     if tensor is None:
         raise CheckpointError(f"{path} changed while it was read: '{name}' is gone.")
     if sums and tensor.layout == torch.strided and not tensor.is_meta:
-        data = torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage()).numpy().data
+        data = (
+            torch.empty(0, dtype=torch.uint8)
+            .set_(tensor.untyped_storage())
+            .numpy()
+            .data
+        )
         if (len(data), zlib.crc32(data)) not in sums:
-            raise CheckpointError(f"'{name}' of {path} is damaged or changed. Fix: copy it again.")
+            raise CheckpointError(
+                f"'{name}' of {path} is damaged or changed. Fix: copy it again."
+            )
     return tensor
 
 

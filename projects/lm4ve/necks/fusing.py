@@ -1,9 +1,9 @@
 """``lm4ve.fuse``: a model for inference, in which mappers are folded into their blocks.
 
 As peft's merging and the fusing of detectors: one explicit step before deployment. What
-``blocks/low_rank.py`` folds in each forward pass is folded once here, and *replaces* mapper,
-norm and projections. So nothing can go stale; nor can such a block be trained, or loaded
-from a checkpoint.
+``blocks/low_rank.py`` folds in each forward pass is folded once here, and *replaces*
+mapper, norm and projections. So nothing can go stale; nor can such a block be trained,
+or loaded from a checkpoint.
 """
 
 import copy
@@ -24,17 +24,20 @@ from lm4ve.necks.llm_block_neck import LLMBlockNeck
 def fuse(model: nn.Module) -> nn.Module:
     """Copy a model for inference, with every mapper folded into the block after it.
 
-    In the copy folded constants have replaced ``mapper_in``, the norm and the projections of
-    each block's first layer, so that nothing of them can change or go stale. A neck
-    whose mapper or block is more than its weights (a hook, a bias, another kind of block) is
-    copied as it is. LoRA of ``peft`` on them is merged into their weights.
+    In the copy folded constants have replaced ``mapper_in``, the norm and the
+    projections of each block's first layer, so that nothing of them can change or go
+    stale. A neck whose mapper or block is more than its weights (a hook, a bias,
+    another kind of block) is copied as it is. LoRA of ``peft`` on them is merged into
+    their weights.
 
     Args:
         model (nn.Module): Any model with or without necks; it stays as it is.
 
     Returns:
-        nn.Module: The copy, in evaluation mode and without gradients of parameters. Its outputs
-        equal the model's. It has nothing to train, and to load a checkpoint into it is an error.
+        nn.Module: The copy, in evaluation mode and without gradients of parameters. Its
+            outputs
+        equal the model's. It has nothing to train, and to load a checkpoint into it is
+        an error.
     """
     fused = copy.deepcopy(model).requires_grad_(False)
     fused.eval()  # mmpretrain's does not return the model
@@ -57,7 +60,8 @@ class FusedBlock(nn.Module):
     """A frozen block and the mapper before it: ``[B, N, C] -> [B, Q, D]``, for inference.
 
     Args:
-        block (LLMBlock): It is copied; the copy's first layer reads tokens before the mapper.
+        block (LLMBlock): It is copied; the copy's first layer reads tokens before the
+            mapper.
         weight (Tensor): The mapper, ``[D, C]``.
         residual (bool): Add the mapped tokens to the output.
     """
@@ -71,7 +75,9 @@ class FusedBlock(nn.Module):
         with torch.autocast(weight.device.type, enabled=False):
             factors = factorize(layer, weight, block.dtype)
             for name, part in factors.parts.items():
-                setattr(layer, f'{name}_proj', Frozen(linear_of(part.fold(), part.constant)))
+                setattr(
+                    layer, f'{name}_proj', Frozen(linear_of(part.fold(), part.constant))
+                )
         kept = dict(root=factors.root, mapper=factors.mapper.frame)
         if factors.mean is not None:
             kept['mean'] = factors.mean

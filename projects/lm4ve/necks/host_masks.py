@@ -1,10 +1,11 @@
 """The padding mask of a host, as the block inside of it needs it: bool ``[B, N]``.
 
-A host tells its own layers which tokens are padding, by an argument of its forward call. A block
-that a hook puts between them sees none of those arguments, and would attend to padding. So the
-calls of the modules around the block's place are noted while they run, and the mask is found in
-them by its name: first among the arguments of the place itself, then of the module around it, and
-so on. A layer knows best: what it is given has the length of what it returns.
+A host tells its own layers which tokens are padding, by an argument of its forward
+call. A block that a hook puts between them sees none of those arguments, and would
+attend to padding. So the calls of the modules around the block's place are noted while
+they run, and the mask is found in them by its name: first among the arguments of the
+place itself, then of the module around it, and so on. A layer knows best: what it is
+given has the length of what it returns.
 """
 
 import inspect
@@ -88,19 +89,29 @@ class Signature:
                 self.takes_others = True
             elif parameter.kind is not parameter.VAR_POSITIONAL:
                 self.names.add(parameter.name)
-            if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            if parameter.kind in (
+                parameter.POSITIONAL_ONLY,
+                parameter.POSITIONAL_OR_KEYWORD,
+            ):
                 self.positional.append(parameter.name)
-        self._rows: dict[str, dict[int, str]] = {**names.MASKS, **_exceptions_of(module)}
+        self._rows: dict[str, dict[int, str]] = {
+            **names.MASKS,
+            **_exceptions_of(module),
+        }
         for name, reading in mask.items():
             self._rows[name] = {names.ANY: reading}
         #: Names that tell of padding: those of the user, and those of the table.
         self._own = [n for n in mask if _tells_of_padding(self._rows[n])]
-        self._known = [n for n in self._rows if n not in mask and _tells_of_padding(self._rows[n])]
+        self._known = [
+            n for n in self._rows if n not in mask and _tells_of_padding(self._rows[n])
+        ]
 
     @property
     def may_be_told(self) -> bool:
         """Whether a call of the module may have a mask among its arguments."""
-        return self.takes_others or any(n in self._rows or 'mask' in n for n in self.names)
+        return self.takes_others or any(
+            n in self._rows or 'mask' in n for n in self.names
+        )
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Return a call's arguments by name, and the entries of those that are dicts.
@@ -132,7 +143,8 @@ class Signature:
         """Refuse a call with a mask of which nobody has said what it means, or packed samples.
 
         Raises:
-            UserError: An argument's name has 'mask' and is named nowhere; or it packs samples.
+            UserError: An argument's name has 'mask' and is named nowhere; or it packs
+                samples.
         """
         for name, value in given.items():
             if value is None:
@@ -165,7 +177,11 @@ class Signature:
             reading = row.get(value.dim(), '') if isinstance(value, Tensor) else ''
         if reading == names.IGNORE:
             return reading
-        if not reading or not isinstance(value, Tensor) or self._is_sum(name, value, reading):
+        if (
+            not reading
+            or not isinstance(value, Tensor)
+            or self._is_sum(name, value, reading)
+        ):
             shape = getattr(value, 'shape', None)
             found = type(value).__name__ if shape is None else list(shape)
             raise UserError(
@@ -202,13 +218,15 @@ def _exceptions_of(module: nn.Module) -> dict[str, dict[int, str]]:
     return {}
 
 
-def check_mask(mask: Mapping[str, str] | None, signatures: list[Signature]) -> dict[str, str]:
+def check_mask(
+    mask: Mapping[str, str] | None, signatures: list[Signature]
+) -> dict[str, str]:
     """Check what a user says of a host's masks.
 
     Args:
         mask (Mapping, optional): Name of an argument -> how it reads.
-        signatures (list[Signature]): Of the encoder, the modules within it around the place, and
-            the place.
+        signatures (list[Signature]): Of the encoder, the modules within it around the
+            place, and the place.
 
     Returns:
         dict: ``mask``.
@@ -234,15 +252,18 @@ def check_mask(mask: Mapping[str, str] | None, signatures: list[Signature]) -> d
 def find_mask(calls: list[Call]) -> tuple[Call, str | None] | None:
     """Find the argument that tells of padding at a place.
 
-    What the user named comes first. Then the innermost call decides that has an argument of the
-    table: without a value there is no padding, whatever stands further out, which may belong to
-    another sequence (a decoder's layer is not padded as its encoder is).
+    What the user named comes first. Then the innermost call decides that has an
+    argument of the table: without a value there is no padding, whatever stands further
+    out, which may belong to another sequence (a decoder's layer is not padded as its
+    encoder is).
 
     Args:
-        calls (list[Call]): The place's own call, then those around it, the innermost first.
+        calls (list[Call]): The place's own call, then those around it, the innermost
+            first.
 
     Returns:
-        tuple[Call, str | None] | None: The call that decides and the argument's name, or None for
+        tuple[Call, str | None] | None: The call that decides and the argument's name,
+        or None for
         it if there is no padding. None: no call has such an argument.
 
     Raises:
@@ -250,7 +271,8 @@ def find_mask(calls: list[Call]) -> tuple[Call, str | None] | None:
     """
     for call in calls:
         call.signature.refuse_unreadable(call.given)
-    # An argument of the user's is the host's, whose layers may have another of the same name.
+    # An argument of the user's is the host's, whose layers may have another of the same
+    # name.
     for call in reversed(calls):
         found = _one_of(call, call.signature.masks(call.given, own=True))
         if found:
@@ -307,7 +329,8 @@ def padding_of(call: Call, name: str, x: Tensor, layout: str, extra: int) -> Ten
         name (str): The argument's name.
         x (Tensor): The features at the place, in ``layout``.
         layout (str): See :class:`lm4ve.necks.LLMBlockNeck`.
-        extra (int): How many class and register tokens come first, which a mask may not count.
+        extra (int): How many class and register tokens come first, which a mask may not
+            count.
 
     Returns:
         Tensor: Bool ``[B, N]``, True = padding.
@@ -317,7 +340,9 @@ def padding_of(call: Call, name: str, x: Tensor, layout: str, extra: int) -> Ten
     """
     value = call.given[name]
     samples = x.shape[layout.index('B')]
-    grid = [size for size, letter in zip(x.shape, layout, strict=True) if letter not in 'BC']
+    grid = [
+        size for size, letter in zip(x.shape, layout, strict=True) if letter not in 'BC'
+    ]
     tokens = 1
     for size in grid:
         tokens *= size
@@ -342,7 +367,9 @@ def padding_of(call: Call, name: str, x: Tensor, layout: str, extra: int) -> Ten
 
 def _padding_of_tokens(mask: Tensor, reading: str) -> Tensor | None:
     """Read a mask of tokens or of pairs: bool ``[B, N]``, True = padding; None: another shape."""
-    if reading == names.ADDITIVE or (reading == names.PADDING and mask.is_floating_point()):
+    if reading == names.ADDITIVE or (
+        reading == names.PADDING and mask.is_floating_point()
+    ):
         padding = mask < _NO_WEIGHT if mask.is_floating_point() else mask == 0
     elif reading == names.PADDING:
         padding = mask != 0
@@ -374,8 +401,8 @@ def pad_nested(x: Tensor) -> tuple[Tensor, Tensor, list[int]]:
         x (Tensor): Nested ``[B, *, C]``.
 
     Returns:
-        tuple[Tensor, Tensor, list[int]]: ``[B, N, C]``, its padding as bool ``[B, N]``, and the
-        samples' lengths.
+        tuple[Tensor, Tensor, list[int]]: ``[B, N, C]``, its padding as bool ``[B, N]``,
+        and the samples' lengths.
     """
     lengths = [len(sample) for sample in x.unbind()]
     padded = torch.nested.to_padded_tensor(x, 0.0)

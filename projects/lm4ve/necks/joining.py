@@ -19,9 +19,9 @@ _AFTER_MEAN = ('fc_norm', 'ln2')
 def join(model: Any) -> None:
     """Let a host's neck start from the final norm of its encoder's weights.
 
-    A plain encoder's checkpoint has a final norm, which the encoder before a neck lacks. It
-    becomes the neck's, by whatever way the weights are loaded: into the model or into its
-    backbone.
+    A plain encoder's checkpoint has a final norm, which the encoder before a neck
+    lacks. It becomes the neck's, by whatever way the weights are loaded: into the model
+    or into its backbone.
 
     Args:
         model (nn.Module): A host's model with ``backbone`` and perhaps ``neck``.
@@ -30,12 +30,18 @@ def join(model: Any) -> None:
         UserError: The neck reads a class token, and the encoder has none.
     """
     neck = _neck_of(model)[1]
-    has_class = any(re.search('cls|class', n) for n, _ in model.backbone.named_parameters())
+    has_class = any(
+        re.search('cls|class', n) for n, _ in model.backbone.named_parameters()
+    )
     queries = neck and neck.query
-    reads_class = neck and (neck.out_type == 'cls_token' or (queries and queries.fields.cls_token))
+    reads_class = neck and (
+        neck.out_type == 'cls_token' or (queries and queries.fields.cls_token)
+    )
     if reads_class and not has_class:
         kind = type(model.backbone).__name__
-        raise UserError(f'The neck reads a class token: {kind} has none. Fix: another out_type.')
+        raise UserError(
+            f'The neck reads a class token: {kind} has none. Fix: another out_type.'
+        )
     if neck and neck.norm is not None:
         removed = vars(model.backbone).get('removed_norm', {})
         if removed.keys() == neck.norm.state_dict().keys():
@@ -60,7 +66,10 @@ def _load_norm(
     # A backbone with a prefix is loaded as a part of the model, which has done it.
     if f'{own}weight' in state or (prefix and not whole):
         return
-    mine, known = neck.norm.state_dict(), {start + k for k in model.backbone.state_dict()}
+    mine, known = (
+        neck.norm.state_dict(),
+        {start + k for k in model.backbone.state_dict()},
+    )
     found = []
     for key in state.keys() - known:
         norm = key.removesuffix('.weight')
@@ -69,7 +78,9 @@ def _load_norm(
         if norm != key and is_norm and shapes == [t.shape for t in mine.values()]:
             found.append(norm)
     after_mean = neck.out_type == 'avg_featmap' and not neck.norm_first
-    chosen = max(found, key=lambda n: (n.endswith(_AFTER_MEAN) == after_mean, n), default=None)
+    chosen = max(
+        found, key=lambda n: (n.endswith(_AFTER_MEAN) == after_mean, n), default=None
+    )
     for leaf, tensor in mine.items() if chosen else ():
         if whole:
             state[own + leaf] = state.pop(f'{chosen}.{leaf}')

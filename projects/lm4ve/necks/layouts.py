@@ -31,18 +31,24 @@ def to_tokens(
         layout (str, optional): None: by the number of dimensions.
 
     Returns:
-        tuple[Tensor, Callable]: ``[B, N, C]``, and a function that brings ``[B, Q, C]`` (all
-        tokens, of a map) back to the layout.
+        tuple[Tensor, Callable]: ``[B, N, C]``, and a function that brings ``[B, Q, C]``
+        (all tokens, of a map) back to the layout.
 
     Raises:
-        UserError: Another number of dimensions or of channels; where a dimension has the
-            expected number, the message gives the layout.
+        UserError: Another number of dimensions or of channels; where a dimension has
+            the expected number, the message gives the layout.
     """
     letters = layout or DEFAULTS.get(x.dim(), '')
     if len(letters) != x.dim() or x.shape[letters.index('C')] != channels:
-        fits = [n for n in COMMON if len(n) == x.dim() and x.shape[n.index('C')] == channels]
+        fits = [
+            n for n in COMMON if len(n) == x.dim() and x.shape[n.index('C')] == channels
+        ]
         advice = [f"layout='{n}' if those are the channels, or " for n in fits]
-        given = x.shape[letters.index('C')] if len(letters) == x.dim() else 'another number of'
+        given = (
+            x.shape[letters.index('C')]
+            if len(letters) == x.dim()
+            else 'another number of'
+        )
         raise UserError(
             f'in_channels={channels} and layout={layout!r} (by default BNC, BCHW or BCTHW) of the '
             f'neck, but the encoder gives {list(x.shape)}. Fix: set {"".join(advice)}'
@@ -79,10 +85,14 @@ def check_norm(neck: Any, queries: Queries) -> None:
     Raises:
         UserError: The norm is over tokens, not channels, and all of them are read.
     """
-    reads = neck.norm_first if neck.out_type == 'avg_featmap' else neck.out_type == 'raw'
+    reads = (
+        neck.norm_first if neck.out_type == 'avg_featmap' else neck.out_type == 'raw'
+    )
     if reads and queries is None and isinstance(neck.norm, (nn.GroupNorm, _BatchNorm)):
         kind = type(neck.norm).__name__
-        raise UserError(f'neck.norm_cfg: {kind} would count padding in. Fix: LN or RMSNorm.')
+        raise UserError(
+            f'neck.norm_cfg: {kind} would count padding in. Fix: LN or RMSNorm.'
+        )
 
 
 def mean_of_tokens(x: Tensor, padding_mask: Tensor | None, extra: int) -> Tensor:
@@ -95,6 +105,8 @@ def mean_of_tokens(x: Tensor, padding_mask: Tensor | None, extra: int) -> Tensor
     check_padding(padding_mask[:, extra:])
     padding_mask = padding_mask[:, extra:, None]
     # where(), not a product: what stands at padded places may be anything.
-    wide = torch.promote_types(x.dtype, torch.float32)  # 16 bits hold neither sum nor count
+    wide = torch.promote_types(
+        x.dtype, torch.float32
+    )  # 16 bits hold neither sum nor count
     total = torch.where(padding_mask, 0.0, x).sum(dim=1, dtype=wide)
     return (total / (~padding_mask).sum(dim=1, dtype=wide)).to(x.dtype)

@@ -44,37 +44,45 @@ def LLMBlockInsert(
 
     Args:
         backbone (dict | nn.Module): The encoder.
-        after (str | Sequence[str], optional): Name of a submodule whose output is tokens or a
-            map, for example 'layers.5', or 'drop_after_pos' for before the first block
-            of mmpretrain's ViT. A list of names for a neck at each.
+        after (str | Sequence[str], optional): Name of a submodule whose output is
+            tokens or a map, for example 'layers.5', or 'drop_after_pos' for before the
+            first block of mmpretrain's ViT. A list of names for a neck at each.
         neck (dict | nn.Module | Sequence): Config of :class:`lm4ve.necks.LLMBlockNeck`
             with ``out_type='raw'``. Its ``norm_cfg`` is None unless given,
-            since the next layer of the encoder normalizes its own input. A list has one for
-            each place, those of ``after`` first.
-        index (int | str): Which entry passes through the neck if the submodule returns a
-            sequence, or the key if it returns a dict. The others stay. With ``before`` the
-            argument's number, or its name if the encoder passes it by name.
-        before (str | Sequence[str], optional): Name of a submodule whose input goes through the
-            neck (MedVisionLlama: before the first layer).
-        share_block (bool): Necks at several places have mappers of their own and one block.
-        mask (dict, optional): How the host's arguments mark padding, where their names do not
-            show it (``lm4ve/necks/mask_names.py`` lists those that do): name -> 'keep' (1 is
-            kept), 'padding' (True is padding), 'additive' (-inf is padding), each of tokens
-            ``[B, N]`` or pairs ``[B, heads, Q, N]``; 'pixels' (1 is kept, ``[B, H, W]``); or
-            'ignore' (it does not mark padding). For example ``dict(valid='keep')``.
+            since the next layer of the encoder normalizes its own input. A list has one
+            for each place, those of ``after`` first.
+        index (int | str): Which entry passes through the neck if the submodule returns
+            a sequence, or the key if it returns a dict. The others stay. With
+            ``before`` the argument's number, or its name if the encoder passes it by
+            name.
+        before (str | Sequence[str], optional): Name of a submodule whose input goes
+            through the neck (MedVisionLlama: before the first layer).
+        share_block (bool): Necks at several places have mappers of their own and one
+            block.
+        mask (dict, optional): How the host's arguments mark padding, where their names
+            do not show it (``lm4ve/necks/mask_names.py`` lists those that do): name ->
+            'keep' (1 is kept), 'padding' (True is padding), 'additive' (-inf is
+            padding), each of tokens ``[B, N]`` or pairs ``[B, heads, Q, N]``; 'pixels'
+            (1 is kept, ``[B, H, W]``); or 'ignore' (it does not mark padding). For
+            example ``dict(valid='keep')``.
 
     Returns:
         nn.Module: The backbone itself, with the neck as ``llm_neck``; a list of necks
         if ``after`` or ``before`` is a list.
 
     Raises:
-        UserError: A name is no submodule's or that of one that is never called, the backbone has
-            a neck already, a neck changes the layout, or ``mask`` names what nobody takes. In a
-            forward pass: a mask is unknown, or not of as many tokens as the place has.
+        UserError: A name is no submodule's or that of one that is never called, the
+            backbone has a neck already, a neck changes the layout, or ``mask`` names
+            what nobody takes. In a forward pass: a mask is unknown, or not of as many
+            tokens as the place has.
     """
-    encoder: nn.Module = backbone if isinstance(backbone, nn.Module) else MODELS.build(backbone)
+    encoder: nn.Module = (
+        backbone if isinstance(backbone, nn.Module) else MODELS.build(backbone)
+    )
     places = find_places(encoder, after, before)
-    given = [*neck] if isinstance(neck, (Sequence, nn.ModuleList)) else [neck] * len(places)
+    given = (
+        [*neck] if isinstance(neck, (Sequence, nn.ModuleList)) else [neck] * len(places)
+    )
     require(
         len(given) == len(places),
         f'backbone.neck: {len(given)} necks for {len(places)} places. Fix: one for all of them, or '
@@ -87,10 +95,14 @@ def LLMBlockInsert(
             check('backbone.neck', fields, kind=dict)
             cfg = {**defaults_of(encoder, name), **fields}
             if str(cfg.get('type')).rpartition('.')[2] == 'LLMBlockNeck':
-                cfg['type'] = LLMBlockNeck  # in mmaction2's scope the name means one of its own
+                cfg['type'] = (
+                    LLMBlockNeck  # in mmaction2's scope the name means one of its own
+                )
             if necks and share_block:
                 if cfg.get('block') != given[0].get('block'):
-                    raise UserError('backbone.neck: with share_block all necks name one block.')
+                    raise UserError(
+                        'backbone.neck: with share_block all necks name one block.'
+                    )
                 cfg['block'] = necks[0].block
             built = MODELS.build(cfg)
         # Inside an encoder the neck must give all tokens.
@@ -130,8 +142,8 @@ def LLMBlockInsert(
 def forget_compiled_code() -> None:
     """Let models that were compiled and have run be compiled anew, with hooks that came later.
 
-    What ``torch.compile`` has made of a model does not look at its hooks again, so that a block
-    would have no effect. Nothing happens where nothing was compiled.
+    What ``torch.compile`` has made of a model does not look at its hooks again, so that
+    a block would have no effect. Nothing happens where nothing was compiled.
     """
     if 'torch._dynamo' in sys.modules:
         torch.compiler.reset()
@@ -169,7 +181,9 @@ def has_one_place(after: Any, before: Any) -> bool:
 
 
 def find_places(
-    encoder: nn.Module, after: str | Sequence[str] | None, before: str | Sequence[str] | None
+    encoder: nn.Module,
+    after: str | Sequence[str] | None,
+    before: str | Sequence[str] | None,
 ) -> list[tuple[nn.Module, str, bool]]:
     """Return each place: the submodule, its name as given, and whether its input is meant.
 
@@ -182,13 +196,19 @@ def find_places(
         for name in ([names] if isinstance(names, str) else names or ())
     ]
     if not places:
-        raise UserError('A block needs a place. Fix: name a submodule in after= or before=.')
+        raise UserError(
+            'A block needs a place. Fix: name a submodule in after= or before=.'
+        )
     return places
 
 
 def defaults_of(encoder: nn.Module, after: str) -> dict[str, Any]:
     """Return a neck's default arguments: no norm, and the layout of torch's own modules."""
-    within = [m for n, m in encoder.named_modules() if f'{after}.'.startswith(f'{n}.' if n else '')]
+    within = [
+        m
+        for n, m in encoder.named_modules()
+        if f'{after}.'.startswith(f'{n}.' if n else '')
+    ]
     parts = (part for m in within if isinstance(m, _SEQUENCES) for part in m.modules())
     tokens_first = not all(getattr(part, 'batch_first', True) for part in parts)
     return dict(norm_cfg=None, **(dict(layout='NBC') if tokens_first else {}))
@@ -197,8 +217,8 @@ def defaults_of(encoder: nn.Module, after: str) -> dict[str, Any]:
 def find_place(encoder: nn.Module, after: str, at_input: bool = False) -> nn.Module:
     """Return the submodule of a name, in an encoder that has no block yet.
 
-    Of a sequence it is the last module, which runs also where a host calls one after the other
-    (timm's gradient checkpointing); the first for its input.
+    Of a sequence it is the last module, which runs also where a host calls one after
+    the other (timm's gradient checkpointing); the first for its input.
 
     Raises:
         UserError: There is none, it only holds others, or the encoder has a block.
@@ -216,8 +236,14 @@ def find_place(encoder: nn.Module, after: str, at_input: bool = False) -> nn.Mod
     modules = {n: m for n, m in encoder.named_modules() if n}
     place: Any = modules.get(after)
     if place is None or type(place).forward is nn.Module.forward:
-        what = 'no submodule' if place is None else 'only a container, which is never called,'
-        near = [f'{after}.{n}' for n, _ in place.named_children()] if place else [*modules]
+        what = (
+            'no submodule'
+            if place is None
+            else 'only a container, which is never called,'
+        )
+        near = (
+            [f'{after}.{n}' for n, _ in place.named_children()] if place else [*modules]
+        )
         close = did_you_mean(after, modules) if place is None else ''
         raise UserError(
             f"{'before' if at_input else 'after'}='{after}' is {what} of {kind}."
@@ -227,7 +253,9 @@ def find_place(encoder: nn.Module, after: str, at_input: bool = False) -> nn.Mod
     end = 0 if at_input else -1
     # Unless that one is used elsewhere too.
     while (
-        type(place).forward is nn.Sequential.forward and len(place) and every.count(place[end]) == 1
+        type(place).forward is nn.Sequential.forward
+        and len(place)
+        and every.count(place[end]) == 1
     ):
         place = place[end]
     found: nn.Module = place

@@ -28,7 +28,13 @@ from lm4ve.blocks.provenance import (
     take_record,
 )
 from lm4ve.errors import CheckpointError, UserError, build_from, check
-from lm4ve.necks.layouts import DEFAULTS, check_layout, check_norm, mean_of_tokens, to_tokens
+from lm4ve.necks.layouts import (
+    DEFAULTS,
+    check_layout,
+    check_norm,
+    mean_of_tokens,
+    to_tokens,
+)
 
 
 def _group_norm(
@@ -59,10 +65,12 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         block (dict | nn.Module): Config of :class:`lm4ve.blocks.LLMBlock`,
             :class:`lm4ve.blocks.MLPBlock`, or any module with ``embed_dims``
             and their ``forward(x, padding_mask, queries)``.
-        norm_cfg (dict, optional): The encoder's final norm, which comes after the block and
-            acts on the channels in every layout: 'LN', 'LN2d' (the same here), 'RMSNorm', 'GN',
-            'BN', 'BN1d', 'BN2d', 'BN3d' or 'SyncBN', and its arguments. None: no norm.
-        norm_first (bool): Let 'avg_featmap' normalize each token, then average, as some hosts do.
+        norm_cfg (dict, optional): The encoder's final norm, which comes after the block
+            and acts on the channels in every layout: 'LN', 'LN2d' (the same here),
+            'RMSNorm', 'GN', 'BN', 'BN1d', 'BN2d', 'BN3d' or 'SyncBN', and its
+            arguments. None: no norm.
+        norm_first (bool): Let 'avg_featmap' normalize each token, then average, as some
+            hosts do.
         residual (str): 'none' as in the paper; 'inner' adds the block's input
             to its output (in D), 'outer' the neck's input to the second
             mapper's output (in C, before the norm), 'both' does both (the
@@ -75,38 +83,44 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
             computation (see ``lm4ve/blocks/low_rank.py``): 'absorb', 'fold',
             'off', or 'auto', which counts the operations for each batch and
             picks the cheapest. All give the same result. Where something acts on the
-            mapper, the norm or the projections (an adapter, a hook, a bias, a quantization),
-            they are called as modules, as with 'off'.
-        with_cp (bool): Recompute mappers and block in the backward pass, store no activations.
-        compile (bool | dict): Run mappers and block through ``torch.compile``, with these options.
-        layout (str, optional): What the dimensions of the features are, a letter for each:
-            B samples, C channels, any others tokens. Default: 'BNC', 'BCHW' or 'BCTHW' by
-            their number. Other encoders return 'BCN', 'BHWC' or, within CLIP's transformers,
-            'NBC'.
+            mapper, the norm or the projections (an adapter, a hook, a bias, a
+            quantization), they are called as modules, as with 'off'.
+        with_cp (bool): Recompute mappers and block in the backward pass, store no
+            activations.
+        compile (bool | dict): Run mappers and block through ``torch.compile``, with
+            these options.
+        layout (str, optional): What the dimensions of the features are, a letter for
+            each: B samples, C channels, any others tokens. Default: 'BNC', 'BCHW' or
+            'BCTHW' by their number. Other encoders return 'BCN', 'BHWC' or, within
+            CLIP's transformers, 'NBC'.
         num_extra_tokens (int): How many class and register tokens come first, which
             'avg_featmap' leaves out of its mean (as MAE, BEiT and EVA-02 do).
         index (int): Which entry of a sequence of features the neck takes.
-        keep_others (bool): Return a sequence of the same length with that entry replaced,
-            for modules that read several maps (FPN, TPN, UPerHead).
-        train_queries (float | dict, optional): The part of the tokens that a training step
-            computes, drawn anew for each sample, where the host pools over all of them;
-            evaluation computes all. A dict has the field ``fraction``: a number, or a pair
-            for the first and the last step.
+        keep_others (bool): Return a sequence of the same length with that entry
+            replaced, for modules that read several maps (FPN, TPN, UPerHead).
+        train_queries (float | dict, optional): The part of the tokens that a training
+            step computes, drawn anew for each sample, where the host pools over all of
+            them; evaluation computes all. A dict has the field ``fraction``: a number,
+            or a pair for the first and the last step.
         branch (bool | dict, optional): Make the block a branch beside the identity in
             training and leave it out in evaluation. A dict has the fields of
             :class:`lm4ve.necks.train_only.TrainBranch`.
-        guard (bool): Let ``lm4ve.BlockInUseHook`` end a training in whose first iteration the
-            block does not run or gets no gradient. False for models that skip it in some steps.
+        guard (bool): Let ``lm4ve.BlockInUseHook`` end a training in whose first
+            iteration the block does not run or gets no gradient. False for models that
+            skip it in some steps.
         queries (dict, optional): The tokens that out_type='query' reads: see
             :class:`lm4ve.necks.variants.FewQueries`.
         mapper (dict, optional): Bias, depth and activations of the mappers: see
             :class:`lm4ve.necks.variants.Mappers`.
         lora (dict, optional): Freeze the mappers, and train LoRA on them: see
             :class:`lm4ve.blocks.adapters.LoRA`. MedVisionLlama has ``r=4, alpha=1``.
-        gate (bool | str): Multiply the block's branch beside an 'inner' or 'outer' residual by
-            a scalar that is zero at first (ReZero), with 'tanh' by its tanh (Flamingo).
-        shuffle_tokens (bool): A control: the block reads a sample's tokens in random order.
-        init_cfg (dict | list, optional): How the mappers, never the block, are initialized.
+        gate (bool | str): Multiply the block's branch beside an 'inner' or 'outer'
+            residual by a scalar that is zero at first (ReZero), with 'tanh' by its tanh
+            (Flamingo).
+        shuffle_tokens (bool): A control: the block reads a sample's tokens in random
+            order.
+        init_cfg (dict | list, optional): How the mappers, never the block, are
+            initialized.
 
     Raises:
         UserError: An argument is not one of those above.
@@ -147,7 +161,11 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         check('neck.residual', residual, choices=('none', 'inner', 'outer', 'both'))
-        check('neck.out_type', out_type, choices=('raw', 'cls_token', 'avg_featmap', 'query'))
+        check(
+            'neck.out_type',
+            out_type,
+            choices=('raw', 'cls_token', 'avg_featmap', 'query'),
+        )
         check('neck.low_rank', low_rank, choices=('auto', 'absorb', 'fold', 'off'))
         if layout:
             check_layout(layout)
@@ -176,7 +194,12 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         self.mapper_in: Any = nn.Linear(in_channels, self.block.embed_dims, bias=False)
         self.mapper_out: Any = nn.Linear(self.block.embed_dims, in_channels, bias=False)
         self.norm = None if norm_cfg is None else _build_norm(norm_cfg, in_channels)
-        if gate or shuffle_tokens or out_type == 'query' or (queries, mapper, lora) != (None,) * 3:
+        if (
+            gate
+            or shuffle_tokens
+            or out_type == 'query'
+            or (queries, mapper, lora) != (None,) * 3
+        ):
             from lm4ve.necks.variants import add_variants
 
             add_variants(self, gate, queries, mapper, lora)
@@ -194,8 +217,9 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         """Run the neck.
 
         Args:
-            feats (Tensor | Sequence[Tensor]): Features, or a sequence of which :attr:`index` is
-                used: tokens, an image map or a clip map, in :attr:`layout`.
+            feats (Tensor | Sequence[Tensor]): Features, or a sequence of which
+                :attr:`index` is used: tokens, an image map or a clip map, in
+                :attr:`layout`.
             padding_mask (Tensor, optional): Bool ``[B, N]``, True = padding.
             queries (slice | Tensor, optional): The tokens to compute (see
                 :class:`lm4ve.blocks.LLMBlock`); only for token features with
@@ -203,10 +227,12 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
 
         Returns:
             Tensor | tuple[Tensor]: A tuple if ``feats`` was a sequence, of one unless
-            :attr:`keep_others`. 'raw' keeps the layout (or ``[B, Q, C]``), else ``[B, C]``.
+            :attr:`keep_others`. 'raw' keeps the layout (or ``[B, Q, C]``), else ``[B,
+            C]``.
 
         Raises:
-            UserError: Another width, an unknown layout, or a norm that would count padding in.
+            UserError: Another width, an unknown layout, or a norm that would count
+                padding in.
         """
         x = self.pick(feats)
         tokens, restore = to_tokens(x, self.in_channels, self.layout)
@@ -227,7 +253,9 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         if self.train_only is None:
             out = self.run(tokens, read_mask, queries)
         else:
-            out, padding_mask = self.train_only(self, tokens, is_map, padding_mask, queries)
+            out, padding_mask = self.train_only(
+                self, tokens, is_map, padding_mask, queries
+            )
         if self.norm_first:
             out = self._normed(out)
         if self.out_type == 'avg_featmap':
@@ -284,24 +312,36 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         last = x.dim() == 2 or isinstance(self.norm, (nn.LayerNorm, nn.RMSNorm))
         return self.norm(x) if last else self.norm(x.mT).mT  # type: ignore[no-any-return]
 
-    def run(self, tokens: Tensor, padding_mask: Tensor | None, queries: Queries) -> Tensor:
+    def run(
+        self, tokens: Tensor, padding_mask: Tensor | None, queries: Queries
+    ) -> Tensor:
         """Run mappers and block ``[B, N, C] -> [B, Q, C]``, compiled or checkpointed if wanted."""
         if self._observed:
             return take_tokens(self._compute(tokens, padding_mask, None), queries)
         function: Callable[..., Tensor] = self._compute
         # An export traces what would be compiled.
         if self.compile_options is not None and not torch.compiler.is_exporting():
-            self._compiled = self._compiled or torch.compile(function, **self.compile_options)
+            self._compiled = self._compiled or torch.compile(
+                function, **self.compile_options
+            )
             function = self._compiled
         if self.with_cp and torch.is_grad_enabled():
-            out: Tensor = checkpoint(function, tokens, padding_mask, queries, use_reentrant=False)
+            out: Tensor = checkpoint(
+                function, tokens, padding_mask, queries, use_reentrant=False
+            )
             return out
         return function(tokens, padding_mask, queries)
 
-    def _compute(self, tokens: Tensor, padding_mask: Tensor | None, queries: Queries) -> Tensor:
+    def _compute(
+        self, tokens: Tensor, padding_mask: Tensor | None, queries: Queries
+    ) -> Tensor:
         """Mapper, block, mapper and residuals: ``[B, N, C] -> [B, Q, C]``."""
-        choose = None if self._observed else getattr(self.block, 'choose_low_rank', None)
-        method = choose(self.mapper_in, tokens, queries, self.low_rank) if choose else 'off'
+        choose = (
+            None if self._observed else getattr(self.block, 'choose_low_rank', None)
+        )
+        method = (
+            choose(self.mapper_in, tokens, queries, self.low_rank) if choose else 'off'
+        )
         inner, outer = (self.residual in (side, 'both') for side in ('inner', 'outer'))
         out: Tensor
         if method == 'off':
@@ -309,7 +349,9 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
             out = self.block(hidden, padding_mask=padding_mask, queries=queries)
             kept = take_tokens(hidden, queries) if inner else None
         else:  # the same, for less: see lm4ve/blocks/low_rank.py
-            out = self.block.run(tokens, padding_mask, queries, self.mapper_in.weight, method)
+            out = self.block.run(
+                tokens, padding_mask, queries, self.mapper_in.weight, method
+            )
             kept = self.mapper_in(take_tokens(tokens, queries)) if inner else None
         if kept is not None:
             out = kept + self._gated(out)
@@ -324,7 +366,9 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         """Multiply a branch beside a residual by the gate, if there is one."""
         if self.gate is None:
             return branch
-        gate: Tensor = self.gate.tanh() if self.variants['gate'] == 'tanh' else self.gate
+        gate: Tensor = (
+            self.gate.tanh() if self.variants['gate'] == 'tanh' else self.gate
+        )
         return branch * gate.to(branch.dtype)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -335,8 +379,9 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
     def observe(self) -> Iterator['LLMBlockNeck']:
         """Compute every token, and run each part as a module, inside this context.
 
-        So forward hooks see what would otherwise be folded, compiled or not computed. The
-        result stays the same; it costs what ``low_rank='off'`` with all tokens costs.
+        So forward hooks see what would otherwise be folded, compiled or not computed.
+        The result stays the same; it costs what ``low_rank='off'`` with all tokens
+        costs.
         """
         before, self._observed = self._observed, True
         try:
@@ -362,7 +407,9 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         Raises:
             UserError: The neck's fields leave no choice, or a map has no such tokens.
         """
-        extra = self.num_extra_tokens if self.out_type in ('avg_featmap', 'query') else 0
+        extra = (
+            self.num_extra_tokens if self.out_type in ('avg_featmap', 'query') else 0
+        )
         given, first = queries is not None, self.out_type == 'cls_token'
         if (given and self.out_type != 'raw') or (is_map and (given or first or extra)):
             raise UserError(
@@ -386,8 +433,8 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
     def settings(self) -> dict[str, Any]:
         """Return the settings that a checkpoint records, beside the neck's tensors.
 
-        A setting without effect is None, which equals any. A layout that is the default of its
-        number of dimensions is 'by dimensions'.
+        A setting without effect is None, which equals any. A layout that is the default
+        of its number of dimensions is 'by dimensions'.
         """
         named = self.layout is not None and self.layout not in DEFAULTS.values()
         averages = self.out_type == 'avg_featmap'
@@ -408,13 +455,15 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
             **{**_PLAIN, **self.variants},
         )
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *others: Any
+    ) -> None:
         """Load, but refuse the neck of another kind of block, even where loading is not strict.
 
         Raises:
-            CheckpointError: The state has this neck's weights, but a record of frozen weights
-                where the config has no ``LLMBlock``, or none where it has one; or it was made
-                with other :meth:`settings`.
+            CheckpointError: The state has this neck's weights, but a record of frozen
+                weights where the config has no ``LLMBlock``, or none where it has one;
+                or it was made with other :meth:`settings`.
         """
         record = take_record(self, state_dict, prefix, NECK_KEY)
         if record is not None:
@@ -443,7 +492,9 @@ def record_settings(neck: LLMBlockNeck) -> None:
         neck.register_state_dict_post_hook(_save_settings)
 
 
-def _save_settings(neck: Any, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+def _save_settings(
+    neck: Any, state: dict[str, Any], prefix: str, metadata: Any
+) -> None:
     state[prefix + NECK_KEY] = encode_source(neck.settings())
 
 

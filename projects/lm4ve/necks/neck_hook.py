@@ -44,13 +44,15 @@ _TOKENS_FIRST = (
 class ThroughNeck:
     """A forward hook that sends a module's output, or its entry ``index``, through the neck.
 
-    The neck is looked up in the encoder in each call, since others may put another in its place.
+    The neck is looked up in the encoder in each call, since others may put another in
+    its place.
 
     Args:
         encoder (nn.Module): It has the neck as ``llm_neck``.
         after (str): The module's name in the encoder.
         index (int | str): See :func:`lm4ve.necks.LLMBlockInsert`.
-        known_layout (str, optional): The layout of the module's output, where its class shows it.
+        known_layout (str, optional): The layout of the module's output, where its class
+            shows it.
         number (int, optional): Which of several necks of the encoder.
         mask (Mapping, optional): See :func:`lm4ve.necks.LLMBlockInsert`.
     """
@@ -73,13 +75,18 @@ class ThroughNeck:
         self.known_layout = known_layout
         if known_layout is None and _are_batch_first([*modules.values(), place]):
             self.known_layout = 'BNC'
-        modules = {n: m for n, m in modules.items() if type(m).forward is not nn.Module.forward}
+        modules = {
+            n: m for n, m in modules.items() if type(m).forward is not nn.Module.forward
+        }
         given = host_masks.check_mask(
             mask, [Signature(module, {}) for module in (*modules.values(), place)]
         )
         self.signature = Signature(place, given)
-        #: Of the encoder and of the modules between it and the place that may be told of padding.
-        self.around = {name: Signature(module, given) for name, module in modules.items()}
+        #: Of the encoder and of the modules between it and the place that may be told
+        #: of padding.
+        self.around = {
+            name: Signature(module, given) for name, module in modules.items()
+        }
         #: Whether padding was ever found in a call around the place, not in its own.
         self.reads_around = False
 
@@ -111,7 +118,9 @@ class ThroughNeck:
         else:
             place.register_forward_hook(self, with_kwargs=True)
 
-    def enter(self, encoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def enter(
+        self, encoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
         """Before the encoder runs: note its call; give a replica of DataParallel its own hook."""
         if getattr(encoder, '_is_replica', False):
             self._replicate(encoder)
@@ -131,7 +140,9 @@ class ThroughNeck:
         for module in encoder.modules():
             if any(h is self for h in module._forward_hooks.values()):
                 hooks = module._forward_hooks.items()
-                module._forward_hooks = OrderedDict((k, hook if h is self else h) for k, h in hooks)
+                module._forward_hooks = OrderedDict(
+                    (k, hook if h is self else h) for k, h in hooks
+                )
             if any(h == self.replace_input for h in module._forward_pre_hooks.values()):
                 hooks = module._forward_pre_hooks.items()
                 own = hook.replace_input
@@ -139,17 +150,23 @@ class ThroughNeck:
                     (k, own if h == self.replace_input else h) for k, h in hooks
                 )
 
-    def replace_input(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+    def replace_input(
+        self, module: nn.Module, args: Any, kwargs: dict[str, Any]
+    ) -> Any:
         """Before the module runs: replace an argument."""
         if isinstance(self.index, str):
             return args, self._replace(module, kwargs, args, kwargs)
         return self._replace(module, args, args, kwargs), kwargs
 
-    def __call__(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
+    def __call__(
+        self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any
+    ) -> Any:
         """After the module has run: replace its output."""
         return self._replace(module, output, args, kwargs)
 
-    def _replace(self, module: nn.Module, values: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    def _replace(
+        self, module: nn.Module, values: Any, args: Any, kwargs: dict[str, Any]
+    ) -> Any:
         """Send features through the neck, alone or as an entry of a sequence or of a dict."""
         call = Call(self.key, self.signature, self.signature.bind(args, kwargs))
         if isinstance(values, Tensor):
@@ -157,18 +174,24 @@ class ThroughNeck:
         # Patch embeddings and Swin's stages return (tokens, grid size).
         index = self.index
         try:
-            features = values.get(index) if isinstance(values, Mapping) else values[index]
+            features = (
+                values.get(index) if isinstance(values, Mapping) else values[index]
+            )
         except (LookupError, TypeError):
             features = None
         if not isinstance(features, Tensor):
             named = values.items() if isinstance(values, Mapping) else enumerate(values)
-            kinds = {k: list(getattr(v, 'shape', ())) or type(v).__name__ for k, v in named}
+            kinds = {
+                k: list(getattr(v, 'shape', ())) or type(v).__name__ for k, v in named
+            }
             raise UserError(
                 f'index={index!r} names no features: {type(module).__name__} returns {kinds}. '
                 'Fix: the index (of a dict the key) of the entry that the encoder uses.'
             )
         # A copy: what the module keeps of its output stays as it is.
-        entries: Any = copy.copy(values) if isinstance(values, Mapping) else list(values)
+        entries: Any = (
+            copy.copy(values) if isinstance(values, Mapping) else list(values)
+        )
         entries[index] = self._run(features, call)
         return tuple(entries) if isinstance(values, tuple) else entries
 
@@ -182,7 +205,9 @@ class ThroughNeck:
         calls = [call, *host_masks.running_calls(self.key)]
         layout = getattr(neck, 'layout', None) or DEFAULTS.get(x.dim(), '')
         if x.dim() == len(layout) == 3 and neck.guard and not torch.jit.is_tracing():
-            self._check_layout(x, layout, calls[-1], is_named=getattr(neck, 'layout', None))
+            self._check_layout(
+                x, layout, calls[-1], is_named=getattr(neck, 'layout', None)
+            )
         found = host_masks.find_mask(calls)
         if found is None:
             self._refuse_lost_mask(calls)
@@ -217,8 +242,8 @@ class ThroughNeck:
         """Refuse sequence-first features that would be read as batch-first, and the reverse.
 
         Raises:
-            UserError: The dimension of samples has another size than the encoder's input, and
-                another dimension has that size.
+            UserError: The dimension of samples has another size than the encoder's
+                input, and another dimension has that size.
         """
         if layout == self.known_layout or outer.signature is not self.around['']:
             return
@@ -248,9 +273,13 @@ class Around:
     def __init__(self, hook: ThroughNeck, signature: Signature) -> None:
         self.hook, self.signature = hook, signature
 
-    def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def enter(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
         """Before the module runs."""
-        host_masks.open_call(Call(self.hook.key, self.signature, self.signature.bind(args, kwargs)))
+        host_masks.open_call(
+            Call(self.hook.key, self.signature, self.signature.bind(args, kwargs))
+        )
 
     def leave(self, module: nn.Module, args: Any, output: Any) -> None:
         """After the module has run, or has raised."""
@@ -280,7 +309,9 @@ def _are_batch_first(modules: list[nn.Module]) -> bool:
     for module in reversed(modules):
         name = type(module).__module__
         if not name.startswith('torch.'):
-            return name.startswith(_SAMPLES_FIRST) and not {*name.split('.')} & {*_TOKENS_FIRST}
+            return name.startswith(_SAMPLES_FIRST) and not {*name.split('.')} & {
+                *_TOKENS_FIRST
+            }
     return False
 
 

@@ -1,8 +1,8 @@
 """Folders of trained parts: written by ``save_pretrained``, read by ``from_pretrained``.
 
-As in PEFT, a folder holds what was trained and records what it was trained around: neither
-the language model nor the frozen rest of the encoder is in it. A folder that was made around
-other weights is refused before anything of the model is changed.
+As in PEFT, a folder holds what was trained and records what it was trained around:
+neither the language model nor the frozen rest of the encoder is in it. A folder that
+was made around other weights is refused before anything of the model is changed.
 """
 
 import json
@@ -36,12 +36,13 @@ def save_pretrained(model: nn.Module, folder: str | Path) -> None:
 
     That is the neck, every parameter with ``requires_grad`` and every buffer, as
     safetensors, beside a JSON file with the place, the settings and the block's record.
-    Frozen parameters of the encoder are not written but fingerprinted. Where FSDP2 has split the
-    model, every process has to call this function, and the one of rank 0 writes.
+    Frozen parameters of the encoder are not written but fingerprinted. Where FSDP2 has
+    split the model, every process has to call this function, and the one of rank 0
+    writes.
 
     Args:
-        model (nn.Module): The result of :func:`wrap`; also within DistributedDataParallel,
-            ``torch.compile`` or ``peft``.
+        model (nn.Module): The result of :func:`wrap`; also within
+            DistributedDataParallel, ``torch.compile`` or ``peft``.
         folder (str | Path): It is made if it is not there.
 
     Raises:
@@ -49,7 +50,9 @@ def save_pretrained(model: nn.Module, folder: str | Path) -> None:
     """
     wrapped: Any = _unwrapped(model)
     if not hasattr(wrapped, 'llm_inserted'):
-        raise UserError(f'{type(wrapped).__name__} has no block of lm4ve.wrap. Fix: wrap it first.')
+        raise UserError(
+            f'{type(wrapped).__name__} has no block of lm4ve.wrap. Fix: wrap it first.'
+        )
     frozen = {
         n
         for n, p in wrapped.named_parameters(remove_duplicate=False)
@@ -57,7 +60,9 @@ def save_pretrained(model: nn.Module, folder: str | Path) -> None:
     }
     state = {k: v for k, v in wrapped.state_dict().items() if isinstance(v, Tensor)}
     kept = {
-        k: _whole(v).to('cpu', copy=True).contiguous() for k, v in state.items() if k not in frozen
+        k: _whole(v).to('cpu', copy=True).contiguous()
+        for k, v in state.items()
+        if k not in frozen
     }
     necks = wrapped.llm_neck
     first = necks[0] if isinstance(necks, nn.ModuleList) else necks
@@ -77,7 +82,9 @@ def save_pretrained(model: nn.Module, folder: str | Path) -> None:
 
 
 def from_pretrained(
-    model: nn.Module, folder: str | Path, block: str | Mapping[str, Any] | nn.Module | None = None
+    model: nn.Module,
+    folder: str | Path,
+    block: str | Mapping[str, Any] | nn.Module | None = None,
 ) -> nn.Module:
     """Put the block and what was trained around it into a model, without executing code.
 
@@ -93,8 +100,8 @@ def from_pretrained(
 
     Raises:
         CheckpointError: The folder is of another format, or was made with another
-            language model, other settings, another encoder or other frozen weights of it.
-            The model is as it was then.
+            language model, other settings, another encoder or other frozen weights of
+            it. The model is as it was then.
     """
     model, folder = _unwrapped(model), Path(folder)
     config = json.loads((folder / CONFIG_FILE).read_text(encoding='utf-8'))
@@ -112,7 +119,9 @@ def from_pretrained(
         neck = model.llm_neck
         for name in ('after', 'index', 'before', 'share_block', 'mask'):
             value = made.get(name)
-            value = [*value] if isinstance(value, tuple) else value  # JSON has no tuples
+            value = (
+                [*value] if isinstance(value, tuple) else value
+            )  # JSON has no tuples
             require(
                 value == config.get(name),
                 f"{name}={value!r} of lm4ve.wrap differs from {config.get(name)!r} of '{folder}'. "
@@ -121,7 +130,9 @@ def from_pretrained(
     else:
         block = config['block'] if block is None else block
         if block is None:
-            raise UserError(f"The block of '{folder}' was given as a module. Fix: give block=.")
+            raise UserError(
+                f"The block of '{folder}' was given as a module. Fix: give block=."
+            )
         names = ('after', 'index', 'before', 'share_block', 'neck', 'mask')
         arguments = {name: config[name] for name in names if name in config}
         for place, name, _ in find_places(model, config['after'], config.get('before')):
@@ -133,7 +144,9 @@ def from_pretrained(
         necks = build_necks(model, arguments, block)
         single = has_one_place(config['after'], config.get('before'))
         neck = necks[0] if single else nn.ModuleList(necks)
-    trained = {k.removeprefix(_NECK): v for k, v in saved.items() if k.startswith(_NECK)}
+    trained = {
+        k.removeprefix(_NECK): v for k, v in saved.items() if k.startswith(_NECK)
+    }
     mine = neck.state_dict()
     if wrong := _differences(trained, mine) or sorted(mine.keys() - trained.keys()):
         raise CheckpointError(
@@ -168,7 +181,9 @@ def _unwrapped(model: Any) -> Any:
 
 def _class_name(model: nn.Module) -> str:
     """Return the name of a model's class, not of the one that FSDP2 derives from it."""
-    return next(c.__name__ for c in type(model).__mro__ if not issubclass(c, FSDPModule))
+    return next(
+        c.__name__ for c in type(model).__mro__ if not issubclass(c, FSDPModule)
+    )
 
 
 def _whole(tensor: Tensor) -> Tensor:
@@ -187,17 +202,23 @@ def _check_encoder(
     """Compare an encoder with the one that a folder was made with.
 
     Raises:
-        CheckpointError: Its tensors have other names or shapes, or what is frozen of it has
-            other values.
+        CheckpointError: Its tensors have other names or shapes, or what is frozen of it
+            has other values.
     """
     state = model.state_dict()
-    mine = {k: v for k, v in state.items() if not k.startswith(_NECK) and isinstance(v, Tensor)}
+    mine = {
+        k: v
+        for k, v in state.items()
+        if not k.startswith(_NECK) and isinstance(v, Tensor)
+    }
     theirs = {k: v for k, v in saved.items() if not k.startswith(_NECK)}
     rest = [k for k in mine if k not in theirs]
     frozen = config['frozen_encoder']
     wrong = _differences(theirs, mine) or ([] if frozen else rest)
     if frozen and not wrong and _fingerprint(mine, rest) != frozen:
-        wrong = [f'the frozen weights of {listing(rest, 2)}, which must be there before']
+        wrong = [
+            f'the frozen weights of {listing(rest, 2)}, which must be there before'
+        ]
     if wrong:
         raise CheckpointError(
             f'The folder was made with another model ({config["model"]}) than this '

@@ -2,14 +2,16 @@
 
 Both leave evaluation as it is without a block, or without them.
 
-*Branch*: "Frozen language models are gradient coherence rectifiers in vision transformers"
-(AAAI 2025) finds that a frozen block aligns the gradients of different samples, and that a
-second path of gradients through it improves an encoder that is used without it. Here the
-block is a branch beside the identity, whose weight falls to zero while training goes on.
+*Branch*: "Frozen language models are gradient coherence rectifiers in vision
+transformers" (AAAI 2025) finds that a frozen block aligns the gradients of different
+samples, and that a second path of gradients through it improves an encoder that is used
+without it. Here the block is a branch beside the identity, whose weight falls to zero
+while training goes on.
 
-*Train queries*: where a head pools over all tokens (VideoMAE's mean of 1,568), the gradient
-of a step is an estimate in any case, of some samples for all. So a step may compute the
-block's last layer for a random part of the tokens; all of them serve as keys and values.
+*Train queries*: where a head pools over all tokens (VideoMAE's mean of 1,568), the
+gradient of a step is an estimate in any case, of some samples for all. So a step may
+compute the block's last layer for a random part of the tokens; all of them serve as
+keys and values.
 """
 
 import math
@@ -31,11 +33,11 @@ class TrainBranch:
 
     Attributes:
         weight (float): What the branch is multiplied by in the first step.
-        end (float): How far training has come, in (0, 1], when the branch is dropped. The
-            rest of the training adapts head and encoder to its absence, and costs
+        end (float): How far training has come, in (0, 1], when the branch is dropped.
+            The rest of the training adapts head and encoder to its absence, and costs
             what a training without a block costs.
-        schedule (str): How it falls to zero until then: 'cosine', 'linear', or 'constant',
-            which keeps the weight and drops it at once.
+        schedule (str): How it falls to zero until then: 'cosine', 'linear', or
+            'constant', which keeps the weight and drops it at once.
     """
 
     weight: float = 1.0
@@ -43,9 +45,15 @@ class TrainBranch:
     schedule: str = 'cosine'
 
     def __post_init__(self) -> None:
-        check('neck.branch.schedule', self.schedule, choices=('cosine', 'linear', 'constant'))
+        check(
+            'neck.branch.schedule',
+            self.schedule,
+            choices=('cosine', 'linear', 'constant'),
+        )
         check('neck.branch.end', self.end, kind=_NUMBER, above=0, most=1)
-        check('neck.branch.weight', self.weight, kind=_NUMBER, above=-math.inf, most=1e6)
+        check(
+            'neck.branch.weight', self.weight, kind=_NUMBER, above=-math.inf, most=1e6
+        )
 
     def at(self, progress: float) -> float:
         """Return the weight at some progress of training in [0, 1]."""
@@ -111,10 +119,14 @@ class TrainOnly:
         UserError: A field has no such value, or does not go with the others.
     """
 
-    def __init__(self, train_queries: Any, branch: Any, out_type: str, residual: str) -> None:
+    def __init__(
+        self, train_queries: Any, branch: Any, out_type: str, residual: str
+    ) -> None:
         self.progress: float | None = None
         self.branch: TrainBranch | None = None
-        self.queries: tuple[float, ...] | None = None  # fractions of the first and last step
+        self.queries: tuple[float, ...] | None = (
+            None  # fractions of the first and last step
+        )
         if train_queries is not None:
             given = train_queries
             if isinstance(train_queries, _NUMBER):
@@ -122,30 +134,44 @@ class TrainOnly:
             part = build_from(_fraction_of, given, 'neck.train_queries')
             self.queries = tuple(part) if isinstance(part, (list, tuple)) else (part,)
             for part in self.queries:
-                check('neck.train_queries.fraction', part, kind=_NUMBER, above=0, most=1)
-            check('neck.train_queries: number of fractions', len(self.queries), choices=(1, 2))
+                check(
+                    'neck.train_queries.fraction', part, kind=_NUMBER, above=0, most=1
+                )
+            check(
+                'neck.train_queries: number of fractions',
+                len(self.queries),
+                choices=(1, 2),
+            )
             # One token is nothing to draw from.
             choices = ('raw', 'avg_featmap')
             check('neck.out_type with neck.train_queries', out_type, choices=choices)
         if branch:
             check('neck.branch', branch, kind=(bool, dict))
-            self.branch = build_from(TrainBranch, {} if branch is True else branch, 'neck.branch')
-            # The others add the neck's input to its output, which the branch does itself.
+            self.branch = build_from(
+                TrainBranch, {} if branch is True else branch, 'neck.branch'
+            )
+            # The others add the neck's input to its output, which the branch does
+            # itself.
             check('neck.residual with neck.branch', residual, choices=('none', 'inner'))
         self.scheduled = len(self.queries or ()) > 1 or self.branch is not None
 
     def __call__(
-        self, neck: Any, tokens: Tensor, is_map: bool, padding_mask: Tensor | None, queries: Queries
+        self,
+        neck: Any,
+        tokens: Tensor,
+        is_map: bool,
+        padding_mask: Tensor | None,
+        queries: Queries,
     ) -> tuple[Tensor, Tensor | None]:
         """Run a neck's mappers and block.
 
         Returns:
-            tuple[Tensor, Tensor | None]: The tokens ``[B, Q, C]``, and the padding mask that
-            still holds for them.
+            tuple[Tensor, Tensor | None]: The tokens ``[B, Q, C]``, and the padding mask
+            that still holds for them.
 
         Raises:
-            UserError: The progress of training is wanted and unknown, or the host reads certain
-                tokens, of which not all are computed.
+            UserError: The progress of training is wanted and unknown, or the host reads
+                certain tokens, of which not all are computed.
         """
         observed, training = neck._observed, neck.training
         if training and self.scheduled and self.progress is None:
@@ -171,10 +197,14 @@ class TrainOnly:
         if self.branch and not weight and not observed:  # the branch rests
             out = take_tokens(tokens, queries)
             if training:  # DDP waits for a gradient of every parameter
-                out = out + 0 * sum(p.sum() for p in neck.parameters() if p.requires_grad)
+                out = out + 0 * sum(
+                    p.sum() for p in neck.parameters() if p.requires_grad
+                )
             return out, padding_mask
         read = queries if drawn is None else drawn
         out = neck.run(tokens, padding_mask, read)
-        if self.branch:  # where an observer looks at an evaluation, the block has no part in it
+        if (
+            self.branch
+        ):  # where an observer looks at an evaluation, the block has no part in it
             out = take_tokens(tokens, read) + out * weight
         return out, padding_mask if drawn is None else None  # padding is never drawn

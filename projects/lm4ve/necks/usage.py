@@ -1,9 +1,9 @@
 """Whether a model uses its blocks: observed once, in one training iteration.
 
-A container whose ``forward`` is never called, an output that the encoder drops, an adapter
-that gets no gradient: each of them trains without an error, and the block has no effect. Hooks
-that stay for one iteration see it. ``lm4ve.BlockInUseHook`` does so in a runner;
-:func:`check` does so anywhere.
+A container whose ``forward`` is never called, an output that the encoder drops, an
+adapter that gets no gradient: each of them trains without an error, and the block has
+no effect. Hooks that stay for one iteration see it. ``lm4ve.BlockInUseHook`` does so in
+a runner; :func:`check` does so anywhere.
 """
 
 import copy
@@ -32,8 +32,27 @@ ADVICE = (
 )
 #: Operations that move, copy or average tokens without changing what a norm has made.
 _NEUTRAL = (
-    *('View', 'UnsafeView', 'ReshapeAlias', 'Permute', 'Transpose', 'T', 'Clone', 'Slice'),
-    *('Select', 'Squeeze', 'Unsqueeze', 'Mean', 'Alias', 'ToCopy', 'Cat', 'Split', 'Unbind'),
+    *(
+        'View',
+        'UnsafeView',
+        'ReshapeAlias',
+        'Permute',
+        'Transpose',
+        'T',
+        'Clone',
+        'Slice',
+    ),
+    *(
+        'Select',
+        'Squeeze',
+        'Unsqueeze',
+        'Mean',
+        'Alias',
+        'ToCopy',
+        'Cat',
+        'Split',
+        'Unbind',
+    ),
     *('AdaptiveAvgPool2D', 'AdaptiveAvgPool3D', 'MkldnnAdaptiveAvgPool2D', 'AsStrided'),
 )
 _NORMS = ('NativeLayerNorm', 'NativeGroupNorm', 'FusedRmsNorm', 'RmsNorm')
@@ -55,7 +74,9 @@ class NeckUsage:
         trained = {
             n: p
             for n, p in neck.named_parameters()
-            if n.startswith('mapper_') and p.requires_grad and type(p) in (nn.Parameter, DTensor)
+            if n.startswith('mapper_')
+            and p.requires_grad
+            and type(p) in (nn.Parameter, DTensor)
         }
         self.unreached = set() if sharded else set(trained)
         self.trains = bool(trained)
@@ -64,18 +85,27 @@ class NeckUsage:
             neck.register_forward_hook(self._after),
         ]
         for n, p in trained.items():
-            # FSDP2 computes with other tensors than its parameters, and hands these a gradient.
+            # FSDP2 computes with other tensors than its parameters, and hands these a
+            # gradient.
             split = isinstance(p, DTensor)
-            register = p.register_post_accumulate_grad_hook if split else p.register_hook
+            register = (
+                p.register_post_accumulate_grad_hook if split else p.register_hook
+            )
             self.hooks.append(register(lambda _, n=n: self.unreached.discard(n)))
 
-    def _before(self, neck: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _before(
+        self, neck: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
         if not self.ran and torch.is_grad_enabled():
-            self.made_by = self.neck.pick(args[0] if args else next(iter(kwargs.values()))).grad_fn
+            self.made_by = self.neck.pick(
+                args[0] if args else next(iter(kwargs.values()))
+            ).grad_fn
 
     def _after(self, neck: nn.Module, args: Any, out: Any) -> None:
         self.ran = True
-        if isinstance(out, tuple) and isinstance(out[-1], dict):  # mmaction2's (x, losses)
+        if isinstance(out, tuple) and isinstance(
+            out[-1], dict
+        ):  # mmaction2's (x, losses)
             out = out[0]
         if isinstance(out, tuple):
             out = out[self.neck.index if self.neck.keep_others else 0]
@@ -100,14 +130,17 @@ class NeckUsage:
 def is_compiled(model: nn.Module) -> bool:
     """Whether a part of a model runs in compiled code, which leaves no trace in Python."""
     modules = model.modules()
-    return any(m._compiled_call_impl or type(m).__name__ == 'OptimizedModule' for m in modules)
+    return any(
+        m._compiled_call_impl or type(m).__name__ == 'OptimizedModule' for m in modules
+    )
 
 
 def watch_necks(model: nn.Module) -> list[NeckUsage]:
     """Add hooks for one training iteration to the necks of a model that have ``guard``.
 
     Args:
-        model (nn.Module): The model, also within a distributed wrapper, and not compiled.
+        model (nn.Module): The model, also within a distributed wrapper, and not
+            compiled.
     """
     modules = [*model.modules()]
     sharded = any(isinstance(m, FullyShardedDataParallel) for m in modules)
@@ -115,7 +148,9 @@ def watch_necks(model: nn.Module) -> list[NeckUsage]:
         NeckUsage(m, f'model.{n.removeprefix("module.")}', sharded)
         for n, m in model.named_modules()
         # peft keeps the original of a module beside the copy that it trains.
-        if isinstance(m, LLMBlockNeck) and m.guard and 'original_module' not in n.split('.')
+        if isinstance(m, LLMBlockNeck)
+        and m.guard
+        and 'original_module' not in n.split('.')
     ]
 
 
@@ -123,7 +158,8 @@ def inspect_usage(necks: Sequence[NeckUsage]) -> None:
     """Remove the hooks of :func:`watch_necks` and judge the iteration.
 
     Raises:
-        UserError: A neck did not run, has no part in the loss, or its mapper got no gradient.
+        UserError: A neck did not run, has no part in the loss, or its mapper got no
+            gradient.
     """
     for hook in itertools.chain(*(usage.hooks for usage in necks)):
         hook.remove()
@@ -143,18 +179,18 @@ def inspect_usage(necks: Sequence[NeckUsage]) -> None:
 def check(model: nn.Module, batch: Any) -> None:
     """Check by one forward and backward pass that every block has a part in a model's output.
 
-    A copy of the model does both, so that the model and the random numbers stay as they are. A
-    model that FSDP2 has split cannot be copied: it runs itself, and gradients, buffers and mode are
-    set back. There every process has to call this function.
+    A copy of the model does both, so that the model and the random numbers stay as they
+    are. A model that FSDP2 has split cannot be copied: it runs itself, and gradients,
+    buffers and mode are set back. There every process has to call this function.
 
     Args:
         model (nn.Module): Any model with necks; a runner's model too.
-        batch: A tensor, or a tuple or dict of arguments; for MMEngine's models a batch of the
-            dataloader, of which the losses are computed.
+        batch: A tensor, or a tuple or dict of arguments; for MMEngine's models a batch
+            of the dataloader, of which the losses are computed.
 
     Raises:
-        UserError: There is no neck, a block does not run or has no part in the output, or its
-            mapper gets no gradient.
+        UserError: There is no neck, a block does not run or has no part in the output,
+            or its mapper gets no gradient.
     """
     necks = sum(isinstance(m, LLMBlockNeck) for m in model.modules())
     errors.check('necks (LLMBlockNeck) of the model', necks, least=1)
@@ -171,16 +207,25 @@ def check(model: nn.Module, batch: Any) -> None:
         as_written = torch.compiler.set_stance('force_eager')
     with unchanged, random_state, as_written, torch.enable_grad():
         watched = watch_necks(model)
-        for training in (True, False):  # a layer may rest in a training step (LayerDrop)
+        for training in (
+            True,
+            False,
+        ):  # a layer may rest in a training step (LayerDrop)
             model.train(training)
             if isinstance(model, BaseModel):
-                losses = model._run_forward(model.data_preprocessor(batch, True), mode='loss')
+                losses = model._run_forward(
+                    model.data_preprocessor(batch, True), mode='loss'
+                )
                 out = model.parse_losses(losses)[0]
             elif isinstance(batch, Mapping):
                 out = model(**batch)
             else:
-                out = model(*batch) if isinstance(batch, (tuple, list)) else model(batch)
-            tensors = [x for x in tree_leaves(out) if isinstance(x, Tensor) and x.requires_grad]
+                out = (
+                    model(*batch) if isinstance(batch, (tuple, list)) else model(batch)
+                )
+            tensors = [
+                x for x in tree_leaves(out) if isinstance(x, Tensor) and x.requires_grad
+            ]
             if tensors:
                 torch.stack([x.sum().float() for x in tensors]).sum().backward()
             if all(usage.ran for usage in watched):
@@ -209,8 +254,9 @@ def _restored(model: nn.Module) -> Iterator[None]:
 def comes_from_norm(node: Any) -> bool:
     """Whether a norm made features, and no other operation came after it.
 
-    The block's place is before an encoder's final norm, which the neck then applies. Names of
-    that norm differ in every encoder; the operations between it and the neck do not.
+    The block's place is before an encoder's final norm, which the neck then applies.
+    Names of that norm differ in every encoder; the operations between it and the neck
+    do not.
 
     Args:
         node: The operation that made the features, their ``grad_fn``.

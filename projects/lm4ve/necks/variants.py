@@ -1,7 +1,7 @@
 """What later papers vary around the block: mappers, learned and pooled queries, token order.
 
-Each is a field of :class:`lm4ve.necks.LLMBlockNeck`. A neck without them does not import this
-file.
+Each is a field of :class:`lm4ve.necks.LLMBlockNeck`. A neck without them does not
+import this file.
 """
 
 from dataclasses import asdict, dataclass
@@ -25,12 +25,12 @@ class Mappers:
 
     Attributes:
         bias (bool): Whether linear layers have a bias.
-        depth (int): 1 or 2 linear layers each, with GELU between two. The width between them is
-            C in both mappers.
-        act (str, optional): An activation after each mapper: 'GELU', 'ReLU', 'LeakyReLU', 'SiLU'
-            or 'Tanh'.
-        skip (str, optional): Send the outer residual through a linear layer ``C -> C`` and this
-            activation (``llm_out_nn`` of arXiv 2403.17343: 'LeakyReLU').
+        depth (int): 1 or 2 linear layers each, with GELU between two. The width between
+            them is C in both mappers.
+        act (str, optional): An activation after each mapper: 'GELU', 'ReLU',
+            'LeakyReLU', 'SiLU' or 'Tanh'.
+        skip (str, optional): Send the outer residual through a linear layer ``C -> C``
+            and this activation (``llm_out_nn`` of arXiv 2403.17343: 'LeakyReLU').
     """
 
     bias: bool = False
@@ -98,7 +98,8 @@ def build_mappers(fields: dict[str, Any], neck: Any) -> dict[str, Any]:
         dict: What a checkpoint records.
 
     Raises:
-        UserError: A field has no such value, or there is no outer residual for ``skip``.
+        UserError: A field has no such value, or there is no outer residual for
+            ``skip``.
     """
     mappers = build_from(Mappers, fields, 'neck.mapper')
     c, d = neck.in_channels, neck.block.embed_dims
@@ -106,8 +107,14 @@ def build_mappers(fields: dict[str, Any], neck: Any) -> dict[str, Any]:
     neck.mapper_in = mappers.build(c, *between, d)
     neck.mapper_out = mappers.build(d, *between, c)
     if mappers.skip is not None:
-        check('neck.residual with neck.mapper.skip', neck.residual, choices=('outer', 'both'))
-        neck.skip = Sequential(nn.Linear(c, c, mappers.bias), getattr(nn, mappers.skip)())
+        check(
+            'neck.residual with neck.mapper.skip',
+            neck.residual,
+            choices=('outer', 'both'),
+        )
+        neck.skip = Sequential(
+            nn.Linear(c, c, mappers.bias), getattr(nn, mappers.skip)()
+        )
     return asdict(mappers)
 
 
@@ -126,14 +133,15 @@ class FewQueries:
     """The fields of ``queries``: the tokens that read all others.
 
     Attributes:
-        learned (int): How many learned tokens, 0 to 16 (CaiT's class attention, V-JEPA's
-            attentive probe).
+        learned (int): How many learned tokens, 0 to 16 (CaiT's class attention,
+            V-JEPA's attentive probe).
         mean, max (bool): The mean of the tokens, and their maximum in each channel.
         cls_token (bool): The encoder's own class token beside them.
-        keys (bool): The queries also serve as keys and values. With ``causal_suffix`` of the
-            block each reads those before it (DeepSeek-OCR 2); without, each reads all.
-        join (str): 'mean' over the queries' outputs, ``[B, C]``; or 'concat', ``[B, Q * C]``:
-            the class token, learned ones, mean, maximum.
+        keys (bool): The queries also serve as keys and values. With ``causal_suffix``
+            of the block each reads those before it (DeepSeek-OCR 2); without, each
+            reads all.
+        join (str): 'mean' over the queries' outputs, ``[B, C]``; or 'concat', ``[B, Q *
+            C]``: the class token, learned ones, mean, maximum.
     """
 
     learned: int = 0
@@ -149,7 +157,9 @@ class FewQueries:
             check(f'neck.queries.{name}', getattr(self, name), choices=(True, False))
         check('neck.queries.join', self.join, choices=('mean', 'concat'))
         if not self.count:
-            raise UserError('neck.queries names none. Fix: learned=1, mean=True or max=True.')
+            raise UserError(
+                'neck.queries names none. Fix: learned=1, mean=True or max=True.'
+            )
 
     @property
     def count(self) -> int:
@@ -185,9 +195,16 @@ class QueryTokens(nn.Module):
             'Fix: neck.keep_others=False.',
         )
         if self.fields.cls_token:
-            check('neck.num_extra_tokens with queries.cls_token', self.extra, kind=int, least=1)
+            check(
+                'neck.num_extra_tokens with queries.cls_token',
+                self.extra,
+                kind=int,
+                least=1,
+            )
         if neck.train_only is not None:
-            raise UserError("neck.branch and neck.train_queries do not go with out_type='query'.")
+            raise UserError(
+                "neck.branch and neck.train_queries do not go with out_type='query'."
+            )
         if suffix := getattr(neck.block, 'causal_suffix', 0):
             require(
                 suffix == self.fields.count,
@@ -213,7 +230,8 @@ class QueryTokens(nn.Module):
             padding_mask (Tensor, optional): Bool ``[B, N]``, True = padding.
 
         Returns:
-            tuple: Tokens ``[B, N + K, C]``, their padding mask, and which of them to compute.
+            tuple: Tokens ``[B, N + K, C]``, their padding mask, and which of them to
+                compute.
         """
         (batch, n, _), fields, count = x.shape, self.fields, self.fields.count
         rest, added = x[:, self.extra :], []
@@ -252,7 +270,8 @@ def check_shuffle(neck: Any) -> None:
     """Refuse a token order that has no effect.
 
     Raises:
-        UserError: The block does not depend on the order, or the neck draws tokens by it.
+        UserError: The block does not depend on the order, or the neck draws tokens by
+            it.
     """
     source = getattr(neck.block, 'source', {})
     if not (source.get('causal') or source.get('rotary') or source.get('window')):
@@ -261,7 +280,9 @@ def check_shuffle(neck: Any) -> None:
             'block.causal=True or block.rotary=True.'
         )
     if neck.train_only is not None:
-        raise UserError('neck.branch and neck.train_queries do not go with shuffle_tokens=True.')
+        raise UserError(
+            'neck.branch and neck.train_queries do not go with shuffle_tokens=True.'
+        )
 
 
 def shuffle(
@@ -278,7 +299,10 @@ def shuffle(
     Returns:
         tuple: Tokens, padding mask, and the queries' places among them.
     """
-    (batch, n, _), extra = x.shape, max(neck.num_extra_tokens, neck.out_type == 'cls_token')
+    (batch, n, _), extra = (
+        x.shape,
+        max(neck.num_extra_tokens, neck.out_type == 'cls_token'),
+    )
     if neck.training:
         keys = torch.rand(batch, n - extra, device=x.device)
     else:

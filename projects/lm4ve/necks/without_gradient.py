@@ -1,10 +1,11 @@
 """An error at the first step of an optimizer whose neck ran under ``no_grad`` in training.
 
-A frozen encoder is often run under ``torch.no_grad()``, and a reversible encoder computes its
-gradients by calling parts of its layers again, past every hook. In both the mappers get no
-gradient, and the optimizer skips them without a word. The forward pass alone cannot tell: gradient
-checkpointing runs it under ``no_grad`` too, and so does a look at the output's shape. What tells is
-a step of an optimizer that has the mappers and finds no gradient.
+A frozen encoder is often run under ``torch.no_grad()``, and a reversible encoder
+computes its gradients by calling parts of its layers again, past every hook. In both
+the mappers get no gradient, and the optimizer skips them without a word. The forward
+pass alone cannot tell: gradient checkpointing runs it under ``no_grad`` too, and so
+does a look at the output's shape. What tells is a step of an optimizer that has the
+mappers and finds no gradient.
 """
 
 import weakref
@@ -19,8 +20,8 @@ from lm4ve.errors import UserError
 
 #: Necks that wait for a step.
 _waiting: 'weakref.WeakSet[nn.Module]' = weakref.WeakSet()
-# The hook of all optimizers, once it is needed. It stays: torch walks through its hooks while it
-# calls them, so that none may remove itself.
+# The hook of all optimizers, once it is needed. It stays: torch walks through its hooks
+# while it calls them, so that none may remove itself.
 _hooks: list[RemovableHandle] = []
 
 
@@ -65,7 +66,9 @@ def _trained(neck: nn.Module) -> list[nn.Parameter]:
 def _trains(optimizer: Optimizer, neck: nn.Module) -> bool:
     """Whether an optimizer has a neck's mappers."""
     mine = {id(p) for p in _trained(neck)}
-    return any(id(p) in mine for group in optimizer.param_groups for p in group['params'])
+    return any(
+        id(p) in mine for group in optimizer.param_groups for p in group['params']
+    )
 
 
 def _has_gradient(neck: nn.Module) -> bool:

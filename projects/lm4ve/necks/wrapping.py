@@ -1,7 +1,7 @@
 """``lm4ve.wrap``: the neck after a submodule of any model.
 
-:class:`lm4ve.necks.LLMBlockInsert` attaches it; this file starts from what a user of a library
-without configs has: a model, a name and a checkpoint.
+:class:`lm4ve.necks.LLMBlockInsert` attaches it; this file starts from what a user of a
+library without configs has: a model, a name and a checkpoint.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,13 @@ from lm4ve.necks.llm_block_insert import (
 from lm4ve.necks.llm_block_neck import LLMBlockNeck
 
 #: Attributes with the number of a layer's output channels.
-_WIDTHS = ('out_features', 'out_channels', 'num_features', 'num_channels', 'normalized_shape')
+_WIDTHS = (
+    'out_features',
+    'out_channels',
+    'num_features',
+    'num_channels',
+    'normalized_shape',
+)
 
 
 def wrap(
@@ -40,35 +46,40 @@ def wrap(
 ) -> nn.Module:
     """Send the output of a submodule through a frozen block between two trained mappers.
 
-    Nothing of the model changes but that output: its class, the names of its weights and
-    its ``forward`` stay. The mappers take the device and the dtype of the submodule.
+    Nothing of the model changes but that output: its class, the names of its weights
+    and its ``forward`` stay. The mappers take the device and the dtype of the
+    submodule.
 
     Args:
         model (nn.Module): Any model; it is changed in place.
-        after (str | Sequence[str], optional): Name of a submodule, as ``model.named_modules()``
-            has it. Its output is tokens ``[B, N, C]``, an image map ``[B, C, H, W]``, a clip map
-            ``[B, C, T, H, W]``, or in ``layout``. A list of names: a neck at each.
+        after (str | Sequence[str], optional): Name of a submodule, as
+            ``model.named_modules()`` has it. Its output is tokens ``[B, N, C]``, an
+            image map ``[B, C, H, W]``, a clip map ``[B, C, T, H, W]``, or in
+            ``layout``. A list of names: a neck at each.
         block (str | dict | nn.Module): The ``checkpoint`` of a
             :class:`lm4ve.blocks.LLMBlock`, all of its arguments, or a module with its
             interface.
-        in_channels (int, optional): C. Default: the width of the submodule's last layer; a
-            wrong width raises an error in the first batch.
-        index (int | str): Which entry passes through the neck if the submodule returns a
-            sequence, or the key if it returns a dict. The others stay.
-        before (str | Sequence[str], optional): A submodule whose input goes through the neck.
-        share_block (bool): Necks at several places have mappers of their own and one block.
+        in_channels (int, optional): C. Default: the width of the submodule's last
+            layer; a wrong width raises an error in the first batch.
+        index (int | str): Which entry passes through the neck if the submodule returns
+            a sequence, or the key if it returns a dict. The others stay.
+        before (str | Sequence[str], optional): A submodule whose input goes through the
+            neck.
+        share_block (bool): Necks at several places have mappers of their own and one
+            block.
         mask (dict, optional): How the model's own arguments mark padding; see
             :func:`lm4ve.necks.LLMBlockInsert`.
-        **neck: Further arguments of :class:`lm4ve.necks.LLMBlockNeck`, such as ``residual``
-            or ``layout``.
+        **neck: Further arguments of :class:`lm4ve.necks.LLMBlockNeck`, such as
+            ``residual`` or ``layout``.
 
     Returns:
-        nn.Module: ``model``, with the neck as ``model.llm_neck``; a list of necks if ``after``
+        nn.Module: ``model``, with the neck as ``model.llm_neck``; a list of necks if
+            ``after``
         or ``before`` is a list.
 
     Raises:
-        UserError: There is no such submodule, the model has a block already or is on the
-            device 'meta'.
+        UserError: There is no such submodule, the model has a block already or is on
+            the device 'meta'.
         TypeError: An argument is none of the neck's.
     """
     options: list[dict[str, Any]] = []
@@ -83,21 +94,26 @@ def wrap(
     built = build_necks(model, arguments, block)
     for part in built:
         for child in (part.mapper_in, part.mapper_out, part.skip):
-            if part.init_cfg and child is not None:  # what a runner calls init_weights() for
+            if (
+                part.init_cfg and child is not None
+            ):  # what a runner calls init_weights() for
                 initialize(child, part.init_cfg)
                 if hasattr(child, 'init_weights'):
                     child.init_weights()
     return insert(model, built, arguments)
 
 
-def build_necks(model: nn.Module, arguments: dict[str, Any], block: Any) -> Sequence[LLMBlockNeck]:
+def build_necks(
+    model: nn.Module, arguments: dict[str, Any], block: Any
+) -> Sequence[LLMBlockNeck]:
     """Build the necks for places of a model, which stays as it is.
 
     Args:
         model (nn.Module): The model.
-        arguments (dict): ``after`` and ``index`` of :func:`wrap`, ``neck`` (a neck's arguments
-            but the block, or a list for several), and perhaps ``before`` and ``share_block``.
-            The block's config is added as ``block``; None if a module was given.
+        arguments (dict): ``after`` and ``index`` of :func:`wrap`, ``neck`` (a neck's
+            arguments but the block, or a list for several), and perhaps ``before`` and
+            ``share_block``. The block's config is added as ``block``; None if a module
+            was given.
         block: See :func:`wrap`.
 
     Returns:
@@ -107,11 +123,18 @@ def build_necks(model: nn.Module, arguments: dict[str, Any], block: Any) -> Sequ
         UserError: See :func:`wrap`.
     """
     places = find_places(model, arguments['after'], arguments.get('before'))
-    if _reference(model, places[0][0]).is_meta or torch.get_default_device().type == 'meta':
-        raise UserError("A model on the device 'meta' cannot be wrapped. Fix: to_empty() first.")
+    if (
+        _reference(model, places[0][0]).is_meta
+        or torch.get_default_device().type == 'meta'
+    ):
+        raise UserError(
+            "A model on the device 'meta' cannot be wrapped. Fix: to_empty() first."
+        )
     settings: dict[str, Any] | None = None
     if not isinstance(block, nn.Module):
-        named = dict(checkpoint=block) if isinstance(block, (str, type(None))) else block
+        named = (
+            dict(checkpoint=block) if isinstance(block, (str, type(None))) else block
+        )
         settings = {'type': 'LLMBlock', **named}
     arguments['block'] = settings
     fields = arguments['neck']
@@ -123,10 +146,14 @@ def build_necks(model: nn.Module, arguments: dict[str, Any], block: Any) -> Sequ
     return necks
 
 
-def insert(model: nn.Module, necks: Sequence[LLMBlockNeck], arguments: dict[str, Any]) -> nn.Module:
+def insert(
+    model: nn.Module, necks: Sequence[LLMBlockNeck], arguments: dict[str, Any]
+) -> nn.Module:
     """Attach necks, on the device and, except for the block, in the dtype of their places."""
     after, before = arguments['after'], arguments.get('before')
-    references = [_reference(model, place) for place, *_ in find_places(model, after, before)]
+    references = [
+        _reference(model, place) for place, *_ in find_places(model, after, before)
+    ]
     mask = arguments.get('mask')
     LLMBlockInsert(model, after, [*necks], arguments['index'], before, mask=mask)
     for neck, reference in zip(necks, references, strict=True):
@@ -151,8 +178,8 @@ def _width_of(model: nn.Module, place: nn.Module, name: str) -> int:
     """Return how many channels the last layer within a module gives.
 
     Raises:
-        UserError: No layer within it shows that. Where one before it does, its width is named:
-            what comes after it, such as an activation, may change the width.
+        UserError: No layer within it shows that. Where one before it does, its width is
+            named: what comes after it, such as an activation, may change the width.
     """
     own = _last_width(place)
     if own is not None:

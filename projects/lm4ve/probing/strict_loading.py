@@ -1,8 +1,9 @@
 """Load an encoder's weights so that no feature depends on a number that no file holds.
 
-A file may lack what the features never read, as the pooler of a classifier, and a classifier
-may have been trained on other classes. So names alone do not decide: tensors without a value
-get two sets of random numbers, and the features of a picture have to be the same with both.
+A file may lack what the features never read, as the pooler of a classifier, and a
+classifier may have been trained on other classes. So names alone do not decide: tensors
+without a value get two sets of random numbers, and the features of a picture have to be
+the same with both.
 """
 
 import inspect
@@ -17,7 +18,10 @@ from lm4ve.runner.checkpoint_files import load_strictly
 
 
 def load_encoder_state(
-    model: nn.Module, state: Mapping[str, Tensor], features: Callable[[], Any], origin: str
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    features: Callable[[], Any],
+    origin: str,
 ) -> None:
     """Load a state into an encoder whose classifier may be missing or of other classes.
 
@@ -28,8 +32,8 @@ def load_encoder_state(
         origin (str): Where the state comes from, for errors.
 
     Raises:
-        CheckpointError: Tensors are unknown, or missing or of another shape though the features
-            read them; the message names them.
+        CheckpointError: Tensors are unknown, or missing or of another shape though the
+            features read them; the message names them.
     """
     whole = model.state_dict()
     refuse_unknown([name for name in state if name not in whole], origin)
@@ -40,7 +44,9 @@ def load_encoder_state(
         elif state[name].shape == mine.shape:
             whole[name] = state[name]
         else:
-            lacking.append(f'{name} {list(state[name].shape)}, expected {list(mine.shape)}')
+            lacking.append(
+                f'{name} {list(state[name].shape)}, expected {list(mine.shape)}'
+            )
     load_strictly(model, whole, origin)
     require_unread(model, lacking, features, origin)
 
@@ -50,8 +56,9 @@ def load_pretrained(
 ) -> tuple[nn.Module, list[str]]:
     """Build a model of ``transformers`` with the weights of its own or of a larger one.
 
-    The library renames the tensors of older releases. Tensors that only a larger model has, as a
-    classifier, are accepted where ``architectures`` of the configuration names that model.
+    The library renames the tensors of older releases. Tensors that only a larger model
+    has, as a classifier, are accepted where ``architectures`` of the configuration
+    names that model.
 
     Args:
         kind (type): The model's class.
@@ -60,8 +67,8 @@ def load_pretrained(
         origin (str): Where they come from, for errors.
 
     Returns:
-        tuple[nn.Module, list[str]]: The model in fp32, and the names of the tensors that
-        the state lacks or has in another shape; these have random values.
+        tuple[nn.Module, list[str]]: The model in fp32, and the names of the tensors
+        that the state lacks or has in another shape; these have random values.
 
     Raises:
         CheckpointError: Tensors are unknown; the message names them.
@@ -110,7 +117,9 @@ def _architectures(config: Any) -> Iterable[type[Any]]:
 
     for name in config.architectures or ():
         found: Any = getattr(transformers, str(name), None)
-        if not inspect.isclass(found) or not issubclass(found, transformers.PreTrainedModel):
+        if not inspect.isclass(found) or not issubclass(
+            found, transformers.PreTrainedModel
+        ):
             continue
         if found.config_class is type(config):
             yield found
@@ -137,8 +146,9 @@ def require_unread(
 
     Args:
         model (nn.Module): The encoder, on the CPU.
-        lacking (Collection[str]): Names of tensors without a value, each perhaps followed by
-            a blank and a remark. Integers keep the constructor's value, which is never random.
+        lacking (Collection[str]): Names of tensors without a value, each perhaps
+            followed by a blank and a remark. Integers keep the constructor's value,
+            which is never random.
         features (Callable): Returns the features of a picture.
         origin (str): Where the others come from, for the error.
 
@@ -157,11 +167,15 @@ def require_unread(
             f'{origin} lacks {len(lacking)} tensor(s), and features read them: '
             f'{listing(list(lacking), 3)}. Fix: take configuration and weights from one release.'
         )
-    for tensor in unset:  # random values would give the encoder another fingerprint each time
+    for (
+        tensor
+    ) in unset:  # random values would give the encoder another fingerprint each time
         tensor.zero_()
 
 
-def _with_noise(tensors: Iterable[Tensor], seed: int, features: Callable[[], Any]) -> Tensor:
+def _with_noise(
+    tensors: Iterable[Tensor], seed: int, features: Callable[[], Any]
+) -> Tensor:
     """Return the features with normal noise in some tensors."""
     generator = torch.Generator().manual_seed(seed)
     for tensor in tensors:

@@ -1,8 +1,9 @@
 """A study: how long, which rates, which seeds, and the results of all variants.
 
-The clock decides once, before the first training: the plan that fits ``--minutes`` is stored
-beside the features. Whatever is trained later follows the stored plan, so that a study that was
-killed, or gets more seeds or another layer, uses all that was trained before.
+The clock decides once, before the first training: the plan that fits ``--minutes`` is
+stored beside the features. Whatever is trained later follows the stored plan, so that a
+study that was killed, or gets more seeds or another layer, uses all that was trained
+before.
 """
 
 import logging
@@ -24,15 +25,34 @@ from lm4ve.probing.features import Features
 from lm4ve.probing.training import RECIPE, Job, Result, Run, digest, read_result
 from lm4ve.probing.variants import BATCH, FAMILIES, Variant, list_blocks, list_controls
 
-#: Learning rates: tuning begins with the middle three and goes on where the best is the last.
+#: Learning rates: tuning begins with the middle three and goes on where the best is the
+#: last.
 LADDER = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 #: Seeds of tuning; those of the comparison count from 0.
 TUNING_SEEDS = (1000, 1001)
 #: Numbers of steps and, where none is given, of seeds that a plan may have; best first.
-_STEPS = (2000, 1500, 1200, 1000, 800, 600, 500, 400, 300, 250, 200, 150, 120, 100, 80, 60)
+_STEPS = (
+    2000,
+    1500,
+    1200,
+    1000,
+    800,
+    600,
+    500,
+    400,
+    300,
+    250,
+    200,
+    150,
+    120,
+    100,
+    80,
+    60,
+)
 _SEEDS = (8, 6, 5, 4)
-#: Most passes over the pictures that a plan spends time on, steps that are measured, seconds for
-#: the report, and how much slower a step is among many than those that were measured.
+#: Most passes over the pictures that a plan spends time on, steps that are measured,
+#: seconds for the report, and how much slower a step is among many than those that were
+#: measured.
 _EPOCHS, _MEASURED, _REPORT, _SLOWER = 60, 6, 15.0, 1.2
 
 
@@ -49,24 +69,38 @@ class Study:
         variants (dict[str, Variant]): By name, in the order of tables.
         blocks (list[str]): Names of the frozen ones.
         plan (dict[str, int]): 'steps' and 'seeds'.
-        tuning (dict[str, dict[float, float]]): Variant -> rate -> mean accuracy on 'val', per cent.
+        tuning (dict[str, dict[float, float]]): Variant -> rate -> mean accuracy on
+            'val', per cent.
         rates (dict[str, float]): The best ones.
-        correct (dict[str, np.ndarray]): What was right, bool ``[seeds, test pictures]``.
+        correct (dict[str, np.ndarray]): What was right, bool ``[seeds, test
+            pictures]``.
         accuracies (dict[str, np.ndarray]): In per cent, float64 ``[seeds]``.
         seconds (dict[str, float]): Median of a training.
     """
 
-    def __init__(self, features: Features, args: Namespace, run: Run, started: float) -> None:
+    def __init__(
+        self, features: Features, args: Namespace, run: Run, started: float
+    ) -> None:
         self.features, self.args, self.run = features, args, run
         self._since = 0.0 if args.resume else time.time()
-        # Not the seeds and which layers: they may be added, and what was trained counts.
+        # Not the seeds and which layers: they may be added, and what was trained
+        # counts.
         fields = 'block', 'minutes', 'steps', 'dtype', 'variants'
-        parts = [RECIPE, len(args.layers), sorted(args.formal), *(getattr(args, f) for f in fields)]
+        parts = [
+            RECIPE,
+            len(args.layers),
+            sorted(args.formal),
+            *(getattr(args, f) for f in fields),
+        ]
         path = features.folder / f'plan-{digest(parts)}.json'
-        if args.seeds and not path.exists():  # their number is not the default of a later run
+        if (
+            args.seeds and not path.exists()
+        ):  # their number is not the default of a later run
             path = features.folder / f'plan-{digest([*parts, "seeds"])}.json'
         self.plan: dict[str, int] = _read_plan(path) if args.resume else {}
-        blocks = self._profile(list_blocks(args.block, args.layers, args.formal, args.dtype))
+        blocks = self._profile(
+            list_blocks(args.block, args.layers, args.formal, args.dtype)
+        )
         *_, tokens, channels = features.shape
         sizes = channels, tokens, blocks[0].embed_dims, blocks[0].operations
         known = [*blocks, *self._profile(list_controls(*sizes))]
@@ -76,13 +110,15 @@ class Study:
         names: dict[str, str] = {}
         for v in known:
             if (other := names.setdefault(v.identity, v.name)) != v.name:
-                raise UserError(f"'{other}' and '{v.name}' are the same. Fix: name one.")
+                raise UserError(
+                    f"'{other}' and '{v.name}' are the same. Fix: name one."
+                )
         if not self.plan:
             self.plan = self._make_plan(time.monotonic() - started)
             write_json(self.plan, path)
         self.plan['seeds'] = args.seeds or self.plan['seeds']
 
-    # ------------------------------------------------------------- before the first training
+    # -------------------------------------------------------- before the first training
     def _profile(self, variants: list[Variant]) -> list[Variant]:
         """Build what is wanted of some variants once; count and measure it."""
         wanted = [v for v in variants if v.family in self.args.variants]
@@ -95,7 +131,10 @@ class Study:
         Raises:
             UserError: None does.
         """
-        args, epoch = self.args, math.ceil(len(self.features.data.splits['train']) / BATCH)
+        args, epoch = (
+            self.args,
+            math.ceil(len(self.features.data.splits['train']) / BATCH),
+        )
         most = max(_EPOCHS * epoch, 300)
         steps = [args.steps] if args.steps else [n for n in _STEPS if n <= most]
         seeds = [args.seeds] if args.seeds else _SEEDS
@@ -123,11 +162,19 @@ class Study:
     def train(self) -> None:
         """Tune the rates on 'val', then train every seed with the best ones."""
         self.tuning = self._tune()
-        self.rates = {name: max(by, key=by.__getitem__) for name, by in self.tuning.items()}
+        self.rates = {
+            name: max(by, key=by.__getitem__) for name, by in self.tuning.items()
+        }
         found = self._results([*self.rates.items()], range(self.plan['seeds']), 'test')
-        self.correct = {name: np.stack([c for c, _ in both]) for (name, _), both in found.items()}
-        self.accuracies = {name: 100 * right.mean(1) for name, right in self.correct.items()}
-        self.seconds = {name: median(s for _, s in both) for (name, _), both in found.items()}
+        self.correct = {
+            name: np.stack([c for c, _ in both]) for (name, _), both in found.items()
+        }
+        self.accuracies = {
+            name: 100 * right.mean(1) for name, right in self.correct.items()
+        }
+        self.seconds = {
+            name: median(s for _, s in both) for (name, _), both in found.items()
+        }
 
     def is_edge(self, name: str) -> bool:
         """Return whether a variant's best rate is the smallest or largest that was tried."""
@@ -136,8 +183,12 @@ class Study:
     def _tune(self) -> dict[str, dict[float, float]]:
         """Try rates until the best one of each variant has neighbours or ends the ladder."""
         tuning: dict[str, dict[float, float]] = {name: {} for name in self.variants}
-        while wanted := [(n, rate) for n, by in tuning.items() for rate in self._untried(by)]:
-            for (name, rate), both in self._results(wanted, TUNING_SEEDS, 'val').items():
+        while wanted := [
+            (n, rate) for n, by in tuning.items() for rate in self._untried(by)
+        ]:
+            for (name, rate), both in self._results(
+                wanted, TUNING_SEEDS, 'val'
+            ).items():
                 tuning[name][rate] = 100 * float(np.mean([c for c, _ in both]))
             # In order, since of equal rates the first one wins.
             for name, by in tuning.items():
@@ -158,7 +209,9 @@ class Study:
         """Train what is missing; return the results of each variant and rate, by seed."""
         steps = self.plan['steps']
         jobs = {
-            (name, rate): [Job(self.variants[name], rate, seed, steps, split) for seed in seeds]
+            (name, rate): [
+                Job(self.variants[name], rate, seed, steps, split) for seed in seeds
+            ]
             for name, rate in wanted
         }
         todo = [j for both in jobs.values() for j in both if self._stored(j) is None]

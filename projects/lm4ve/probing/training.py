@@ -1,8 +1,8 @@
 """One training on cached tokens, its stored result, and the processes that train.
 
-A training depends on its job, on the features and on nothing else: one CPU thread, an order of
-its own, no clock. So trainings may run in any order and number at a time, and a study that was
-killed ends with the same numbers.
+A training depends on its job, on the features and on nothing else: one CPU thread, an
+order of its own, no clock. So trainings may run in any order and number at a time, and
+a study that was killed ends with the same numbers.
 """
 
 import hashlib
@@ -74,27 +74,36 @@ def digest(value: Any) -> str:
 class Trainer:
     """Trains variants on the tokens of one encoder and data set.
 
-    Tokens are standardized for each channel by (at most 1,024 of) the pictures to train. A ReLU's
-    channel may be silent in these and not in others; of a deviation near zero it would get values
-    of a million there, beside which the norm leaves nothing. So a tenth of the channels' mean
-    deviation is the least that counts.
+    Tokens are standardized for each channel by (at most 1,024 of) the pictures to
+    train. A ReLU's channel may be silent in these and not in others; of a deviation
+    near zero it would get values of a million there, beside which the norm leaves
+    nothing. So a tenth of the channels' mean deviation is the least that counts.
     """
 
     def __init__(self, features: Features) -> None:
         self.features, train = features, features.data.splits['train']
-        part = torch.from_numpy(features.tokens[0, train[:: len(train) // 1024 + 1]]).float()
+        part = torch.from_numpy(
+            features.tokens[0, train[:: len(train) // 1024 + 1]]
+        ).float()
         deviation = part.std((0, 1))
         self.mean = part.mean((0, 1)).numpy()
         self.deviation = deviation.clamp(min=0.1 * float(deviation.mean())).numpy()
 
-    def load(self, indices: np.ndarray, views: np.ndarray | int = 0) -> tuple[Tensor, Tensor]:
+    def load(
+        self, indices: np.ndarray, views: np.ndarray | int = 0
+    ) -> tuple[Tensor, Tensor]:
         """Return standardized tokens, float32 ``[B, N, C]``, and labels, int64 ``[B]``."""
-        picked = self.features.tokens[views, indices], self.features.data.labels[indices]
+        picked = (
+            self.features.tokens[views, indices],
+            self.features.data.labels[indices],
+        )
         arrays = (*picked, self.mean, self.deviation)
         x, y, mean, deviation = (torch.from_numpy(a).to(DEVICE) for a in arrays)
         return (x.float() - mean) / (deviation + 1e-6), y
 
-    def batches(self, splits: Sequence[str], seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(
+        self, splits: Sequence[str], seed: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield batches without end, one permutation of the pictures after another.
 
         Only the split 'train' has further views.
@@ -203,7 +212,9 @@ def start_workers(features: Features, processes: int) -> Iterator[Run]:
     """
     if processes:
         torch.set_num_threads(1)  # also for the tokens' mean, whose digits depend on it
-        os.environ['OMP_NUM_THREADS'] = '1'  # libraries read it when the server loads them
+        os.environ['OMP_NUM_THREADS'] = (
+            '1'  # libraries read it when the server loads them
+        )
     trainer = Trainer(features)
     if not processes:
         yield lambda method, *arguments: map(getattr(trainer, method), *arguments)
@@ -212,7 +223,9 @@ def start_workers(features: Features, processes: int) -> Iterator[Run]:
     context.set_forkserver_preload([__name__])
     with ProcessPoolExecutor(processes, context, _prepare) as pool:
         try:
-            yield lambda method, *arguments: pool.map(getattr(trainer, method), *arguments)
+            yield lambda method, *arguments: pool.map(
+                getattr(trainer, method), *arguments
+            )
         except BaseException:  # nobody waits for the trainings that run
             for child in multiprocessing.active_children():
                 child.terminate()
@@ -224,4 +237,6 @@ def _prepare() -> None:
     end_with_parent()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # some gradients of a block are as small, and slow
-    MMLogger.get_instance('lm4ve-try', log_level='WARNING')  # each block logs its weights
+    MMLogger.get_instance(
+        'lm4ve-try', log_level='WARNING'
+    )  # each block logs its weights

@@ -4,10 +4,10 @@ All variants have the same final norm and classifier::
 
     tokens [B, N, C] -> (mapper -> block -> mapper) -> mean -> LayerNorm -> Linear -> logits
 
-A frozen block helps only in comparison: with no block, with random weights of the same shape,
-with weights from a formal language, and with trained layers in its place. The trained layers
-come in two sizes: as many trainable parameters as the two mappers, and as many operations as
-the frozen block. Either could explain a gain alone.
+A frozen block helps only in comparison: with no block, with random weights of the same
+shape, with weights from a formal language, and with trained layers in its place. The
+trained layers come in two sizes: as many trainable parameters as the two mappers, and
+as many operations as the frozen block. Either could explain a gain alone.
 """
 
 import math
@@ -27,8 +27,18 @@ from lm4ve.blocks.controls import AttentionBlock
 from lm4ve.necks import LLMBlockNeck
 
 #: Names that ``--variants`` takes.
-FAMILIES = ('linear', 'attentive', 'frozen', 'lora', 'random', 'formal', 'attention', 'mlp')
-#: Samples of a step; operations are counted for as many, since folding depends on their number.
+FAMILIES = (
+    'linear',
+    'attentive',
+    'frozen',
+    'lora',
+    'random',
+    'formal',
+    'attention',
+    'mlp',
+)
+#: Samples of a step; operations are counted for as many, since folding depends on their
+#: number.
 BATCH = 64
 #: Of attention, whose width is a multiple of it.
 _HEADS = 8
@@ -44,12 +54,14 @@ class Variant:
         words (str): In sentences.
         block (Mapping): Arguments of :class:`lm4ve.blocks.LLMBlock`, if it has one.
         width (int): The layer that trains in the block's place is as wide.
-        identity (str): Hex; of the computation and the frozen weights. This and what follows is
-            known of a variant that was built: see :meth:`lm4ve.probing.training.Trainer.profile`.
+        identity (str): Hex; of the computation and the frozen weights. This and what
+            follows is known of a variant that was built: see
+            :meth:`lm4ve.probing.training.Trainer.profile`.
         embed_dims (int): D of a block; 0 without one.
         trainable (int): Parameters that train, those of norm and classifier included.
         operations (int): Floating-point operations up to the norm, for one sample.
-        step_seconds, fixed_seconds (float): A training takes these here; 0 was not measured.
+        step_seconds, fixed_seconds (float): A training takes these here; 0 was not
+            measured.
     """
 
     name: str
@@ -82,25 +94,34 @@ class AttentiveMean(nn.Module):
         return (x * scores.softmax(1)).sum(1).flatten(1)
 
 
-_LAYERS: dict[str, Callable[[int], nn.Module]] = dict(attention=AttentionBlock, mlp=MLPBlock)
+_LAYERS: dict[str, Callable[[int], nn.Module]] = dict(
+    attention=AttentionBlock, mlp=MLPBlock
+)
 
 
-def build_head(variant: Variant, channels: int, classes: int, seed: int) -> nn.Sequential:
+def build_head(
+    variant: Variant, channels: int, classes: int, seed: int
+) -> nn.Sequential:
     """Build a variant: what pools tokens ``[B, N, channels]``, norm and classifier.
 
     Args:
         variant (Variant): What to build.
         channels, classes (int): C, and the number of logits.
-        seed (int): Of the initialization; the random block is another one with every seed.
+        seed (int): Of the initialization; the random block is another one with every
+            seed.
     """
     torch.manual_seed(seed)
-    pool: nn.Module = AttentiveMean(channels).requires_grad_(variant.family == 'attentive')
+    pool: nn.Module = AttentiveMean(channels).requires_grad_(
+        variant.family == 'attentive'
+    )
     if variant.block or variant.width:
         build = _LAYERS.get(variant.family)
         block = build(variant.width) if build else LLMBlock(**variant.block, seed=seed)
         pool = _build_neck(block, channels)
         initialize(pool, pool.init_cfg)
-    return nn.Sequential(pool, nn.LayerNorm(channels, eps=1e-6), nn.Linear(channels, classes))
+    return nn.Sequential(
+        pool, nn.LayerNorm(channels, eps=1e-6), nn.Linear(channels, classes)
+    )
 
 
 def _build_neck(block: nn.Module, channels: int) -> LLMBlockNeck:
@@ -113,7 +134,11 @@ def count(pool: nn.Module, tokens: int, channels: int, device: str) -> dict[str,
     """Count trainable 'parameters', and floating-point 'operations' for one sample of a batch."""
     x = torch.zeros(BATCH, tokens, channels, device=device)
     # The counter does not know the CPU's fused attention.
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    with (
+        torch.no_grad(),
+        sdpa_kernel(SDPBackend.MATH),
+        FlopCounterMode(display=False) as counter,
+    ):
         pool(x)
     operations = counter.get_total_flops() // BATCH
     return dict(parameters=count_parameters(pool)[0], operations=operations)
@@ -126,17 +151,24 @@ def list_blocks(
 
     Args:
         checkpoint (str): As :class:`lm4ve.blocks.LLMBlock` takes it.
-        layers (Sequence[int]): One frozen variant each; LoRA is in the last, whose shape the
-            random one has.
-        formal (Mapping[str, str]): Name -> folder of weights pre-trained on a formal language.
+        layers (Sequence[int]): One frozen variant each; LoRA is in the last, whose
+            shape the random one has.
+        formal (Mapping[str, str]): Name -> folder of weights pre-trained on a formal
+            language.
         dtype (str): Of the block.
     """
     found, own = [], dict(checkpoint=checkpoint, dtype=dtype)
     for i in dict.fromkeys(layers):
         text, block = f' (layer {i})' if len(layers) > 1 else '', dict(own, layers=(i,))
-        found.append(Variant(f'frozen{text}', 'frozen', f'the frozen block{text}', block))
+        found.append(
+            Variant(f'frozen{text}', 'frozen', f'the frozen block{text}', block)
+        )
     last = dict(own, layers=layers[-1:])
-    found.append(Variant('lora', 'lora', 'the same block with LoRA', dict(last, trainable='lora')))
+    found.append(
+        Variant(
+            'lora', 'lora', 'the same block with LoRA', dict(last, trainable='lora')
+        )
+    )
     random = dict(last, pretrained=False)
     found.append(Variant('random', 'random', 'a frozen random block', random))
     for name, folder in formal.items():
@@ -145,7 +177,9 @@ def list_blocks(
     return found
 
 
-def list_controls(channels: int, tokens: int, width: int, operations: int) -> list[Variant]:
+def list_controls(
+    channels: int, tokens: int, width: int, operations: int
+) -> list[Variant]:
     """Return the probes and the trained layers.
 
     Args:
@@ -153,7 +187,9 @@ def list_controls(channels: int, tokens: int, width: int, operations: int) -> li
         width (int): D of the frozen block, whose mappers have 2 C D parameters.
         operations (int): Of the frozen block with its mappers, for one sample.
     """
-    found = [Variant(name, name, f'the {name} probe') for name in ('linear', 'attentive')]
+    found = [
+        Variant(name, name, f'the {name} probe') for name in ('linear', 'attentive')
+    ]
     targets = dict(parameters=2 * channels * width, operations=operations)
     for family, noun in (('attention', 'attention layer'), ('mlp', 'MLP')):
         for size, target in targets.items():
@@ -163,7 +199,9 @@ def list_controls(channels: int, tokens: int, width: int, operations: int) -> li
     return found
 
 
-def _matching_width(family: str, size: str, target: int, tokens: int, channels: int) -> int:
+def _matching_width(
+    family: str, size: str, target: int, tokens: int, channels: int
+) -> int:
     """Return the width at which a layer between its mappers comes nearest to a target."""
 
     def excess(width: int) -> int:
@@ -173,4 +211,6 @@ def _matching_width(family: str, size: str, target: int, tokens: int, channels: 
 
     widths = range(_HEADS, 1 << 24, _HEADS)
     above = bisect_left(widths, 0, key=excess)
-    return min(widths[max(above - 1, 0) : above + 1], key=lambda width: abs(excess(width)))
+    return min(
+        widths[max(above - 1, 0) : above + 1], key=lambda width: abs(excess(width))
+    )

@@ -8,7 +8,11 @@ from typing import Any
 from torch import Tensor
 
 from lm4ve.errors import UserError
-from lm4ve.runner.checkpoint_files import read_checkpoint, select_state, write_checkpoint
+from lm4ve.runner.checkpoint_files import (
+    read_checkpoint,
+    select_state,
+    write_checkpoint,
+)
 from lm4ve.tasks.base.released_block import BLOCK_PREFIX
 from lm4ve.version import __version__
 
@@ -27,8 +31,9 @@ def run_converter(
     Args:
         argv (Sequence[str], optional): The command line. Default: the process's.
         description (str): The tool's docstring.
-        convert (Callable): A task's function of the state, the language model, the layers,
-            ``origin`` (the file's name in messages) and the values of ``flags``.
+        convert (Callable): A task's function of the state, the language model, the
+            layers, ``origin`` (the file's name in messages) and the values of
+            ``flags``.
         layer (int): The layer of the language model that released blocks are.
         **flags: Name of a further argument of ``convert`` -> options of its flag, as of
             ``ArgumentParser.add_argument``. ``ema`` chooses the moving average instead.
@@ -43,8 +48,17 @@ def run_converter(
     add = parser.add_argument
     add('src', type=Path, help='the published checkpoint')
     add('dst', type=Path, help='where to write ours')
-    add('--llm', help='the language model of its block: a folder, a weight file, or a hub id')
-    add('--layer', type=int, nargs='+', default=[layer], help=f'its layer(s); default: {layer}')
+    add(
+        '--llm',
+        help='the language model of its block: a folder, a weight file, or a hub id',
+    )
+    add(
+        '--layer',
+        type=int,
+        nargs='+',
+        default=[layer],
+        help=f'its layer(s); default: {layer}',
+    )
     for name, options in flags.items():
         add(f'--{name.replace("_", "-")}', **options)
     args = parser.parse_args(argv)
@@ -55,9 +69,13 @@ def run_converter(
     state = select_state(read_checkpoint(args.src), ema, origin)
     converted = convert(state, args.llm, args.layer, origin=origin, **given)
     weights = 'model_ema' if ema else 'model'
-    meta = dict(lm4ve_version=__version__, converted_from=args.src.name, weights=weights)
+    meta = dict(
+        lm4ve_version=__version__, converted_from=args.src.name, weights=weights
+    )
     size = write_checkpoint(converted, meta, args.dst)
     if args.llm is not None:
         left = sum(BLOCK_PREFIX in name for name in state)
-        print(f"The block, layer {args.layer} of '{args.llm}', is left out ({left} tensors).")
+        print(
+            f"The block, layer {args.layer} of '{args.llm}', is left out ({left} tensors)."
+        )
     print(f'{args.dst}: {len(converted)} tensors, {size / 1e6:.1f} MB')

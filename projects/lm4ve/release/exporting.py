@@ -39,8 +39,9 @@ class Written(NamedTuple):
         path (Path): The file.
         size (int): Its bytes.
         metadata (dict): Its description, see :func:`metadata_of`.
-        difference (float): From the model: the largest one of an output, by that output's
-            largest value where that is above 1. 0 for safetensors, which are compared bit by bit.
+        difference (float): From the model: the largest one of an output, by that
+            output's largest value where that is above 1. 0 for safetensors, which are
+            compared bit by bit.
     """
 
     path: Path
@@ -78,7 +79,9 @@ def export_model(
     """
     path = Path(path)
     if path.exists() and not overwrite:
-        raise UserError(f"'{path}' exists. Fix: --overwrite, or another file with --out.")
+        raise UserError(
+            f"'{path}' exists. Fix: --overwrite, or another file with --out."
+        )
     export = task_of_config(cfg).export
     model, classes = load_model(cfg, checkpoint, 'cpu', allow_partial)
     export.prepare(model)
@@ -94,7 +97,12 @@ def export_model(
 
 
 def _trace_and_write(
-    export: TaskExport, model: nn.Module, cfg: Config, format: str, path: Path, metadata: dict
+    export: TaskExport,
+    model: nn.Module,
+    cfg: Config,
+    format: str,
+    path: Path,
+    metadata: dict,
 ) -> formats.Run:
     """Write a file; return what it computes. The metadata gets the inputs and outputs."""
     write, load = _WRITERS[format]
@@ -106,13 +114,19 @@ def _trace_and_write(
         outputs = function(*tensors)
         program = trace(function, tensors, axes, export.limits(model))
         metadata['inputs'] = describe_tensors(export.inputs, tensors, axes)
-        metadata['outputs'] = describe_tensors(export.outputs, outputs, output_axes(program, axes))
+        metadata['outputs'] = describe_tensors(
+            export.outputs, outputs, output_axes(program, axes)
+        )
         write(program, path, metadata, list(export.inputs), list(export.outputs))
     return load(path)
 
 
 def _compare(
-    run: formats.Run, export: TaskExport, model: nn.Module, cfg: Config, tolerance: float
+    run: formats.Run,
+    export: TaskExport,
+    model: nn.Module,
+    cfg: Config,
+    tolerance: float,
 ) -> float:
     """Compare a file with the model at batch sizes that the trace has not seen.
 
@@ -141,12 +155,17 @@ def largest_difference(expected: Sequence[Tensor], got: Sequence[Tensor]) -> flo
     if not all(t.isfinite().all() for t in (*expected, *got)):
         return float('nan')  # `max` could lose it
     return max(
-        float((a.double() - b.double()).abs().max() / a.double().abs().max().clamp_min(1.0))
+        float(
+            (a.double() - b.double()).abs().max()
+            / a.double().abs().max().clamp_min(1.0)
+        )
         for a, b in zip(expected, got, strict=True)
     )
 
 
-def _write_weights(model: nn.Module, path: Path, metadata: dict, with_block: bool) -> None:
+def _write_weights(
+    model: nn.Module, path: Path, metadata: dict, with_block: bool
+) -> None:
     """Write a model's state, and look whether it comes back as it was.
 
     Raises:
@@ -157,7 +176,9 @@ def _write_weights(model: nn.Module, path: Path, metadata: dict, with_block: boo
         state |= frozen_state(model)[0]
     formats.write_safetensors(state, path, metadata)
     again = read_safetensors(path)['state_dict']
-    if state.keys() != again.keys() or not all(torch.equal(state[k], again[k]) for k in state):
+    if state.keys() != again.keys() or not all(
+        torch.equal(state[k], again[k]) for k in state
+    ):
         raise UserError(f"'{path}' does not hold what was written.")
 
 
@@ -190,7 +211,9 @@ def metadata_of(
 
 
 def describe_tensors(
-    meanings: Mapping[str, str], tensors: Sequence[Tensor], axes: Sequence[Mapping[int, str]]
+    meanings: Mapping[str, str],
+    tensors: Sequence[Tensor],
+    axes: Sequence[Mapping[int, str]],
 ) -> list[dict[str, Any]]:
     """Describe inputs or outputs: name, type, shape (a word where it varies), meaning."""
     return [
@@ -200,5 +223,7 @@ def describe_tensors(
             shape=[varying.get(i, size) for i, size in enumerate(tensor.shape)],
             meaning=meaning,
         )
-        for (name, meaning), tensor, varying in zip(meanings.items(), tensors, axes, strict=True)
+        for (name, meaning), tensor, varying in zip(
+            meanings.items(), tensors, axes, strict=True
+        )
     ]

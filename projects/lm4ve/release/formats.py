@@ -22,12 +22,18 @@ Program = torch.export.ExportedProgram
 
 
 def write_torch_export(
-    program: Program, path: Path, metadata: dict, inputs: Sequence[str], outputs: Sequence[str]
+    program: Program,
+    path: Path,
+    metadata: dict,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
 ) -> None:
     """Write what ``torch.export.load`` reads, with the metadata as an extra file."""
     buffer = io.BytesIO()  # of a path torch wants an ending that a temporary file lacks
     torch.export.save(
-        program, buffer, extra_files={f'{KEY}.json': json.dumps(metadata, allow_nan=False)}
+        program,
+        buffer,
+        extra_files={f'{KEY}.json': json.dumps(metadata, allow_nan=False)},
     )
     path.write_bytes(buffer.getbuffer())
 
@@ -47,13 +53,21 @@ def load_torch_export(path: Path) -> Run:
 
 
 def write_onnx(
-    program: Program, path: Path, metadata: dict, inputs: Sequence[str], outputs: Sequence[str]
+    program: Program,
+    path: Path,
+    metadata: dict,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
 ) -> None:
     """Write an ONNX file; torch's exporter names an operator that ONNX lacks."""
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         made: Any = torch.onnx.export(
-            program, dynamo=True, verbose=False, input_names=inputs, output_names=outputs
+            program,
+            dynamo=True,
+            verbose=False,
+            input_names=inputs,
+            output_names=outputs,
         )
     made.model.metadata_props[KEY] = json.dumps(metadata, allow_nan=False)
     made.model.producer_name, made.model.producer_version = KEY, metadata['version']
@@ -84,7 +98,9 @@ def load_onnx(path: Path) -> Run:
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = torch.get_num_threads()
-    session = ort.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
+    session = ort.InferenceSession(
+        str(path), options, providers=['CPUExecutionProvider']
+    )
     names = [i.name for i in session.get_inputs()]
 
     def run(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -97,7 +113,9 @@ def load_onnx(path: Path) -> Run:
 def write_safetensors(state: dict[str, Tensor], path: Path, metadata: dict) -> None:
     """Write tensors by name, each with a storage of its own."""
     own = {k: v.detach().cpu().clone().contiguous() for k, v in state.items()}
-    save_file(own, path, metadata={'format': 'pt', KEY: json.dumps(metadata, allow_nan=False)})
+    save_file(
+        own, path, metadata={'format': 'pt', KEY: json.dumps(metadata, allow_nan=False)}
+    )
 
 
 @contextmanager
@@ -105,7 +123,9 @@ def traceable(model: nn.Module) -> Iterator[None]:
     """Make a model's layers run as plain code, and its necks uncompiled."""
     # torch's layers have one kernel of their own for inference, which no format has.
     fast = torch.backends.mha.get_fastpath_enabled()
-    options = {m: m.compile_options for m in model.modules() if isinstance(m, LLMBlockNeck)}
+    options = {
+        m: m.compile_options for m in model.modules() if isinstance(m, LLMBlockNeck)
+    }
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         for neck in options:
@@ -142,25 +162,32 @@ def trace(
         function (nn.Module): Its ``forward`` is one of ``*tensors``, as that of
             :class:`lm4ve.tasks.base.export.Exported`.
         tensors (Sequence[Tensor]): An example, of two samples or more.
-        axes (Sequence[Mapping[int, str]]): The dimensions of each that vary, with names.
+        axes (Sequence[Mapping[int, str]]): The dimensions of each that vary, with
+            names.
         limits (Mapping[str, int], optional): The largest size of a name.
     """
     names = {name for varying in axes for name in varying.values()}
-    dims = {name: torch.export.Dim(name, max=(limits or {}).get(name)) for name in names}
+    dims = {
+        name: torch.export.Dim(name, max=(limits or {}).get(name)) for name in names
+    }
     shapes = tuple({i: dims[name] for i, name in varying.items()} for varying in axes)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter('ignore')
         return torch.export.export(function, tuple(tensors), dynamic_shapes=(shapes,))
 
 
-def output_axes(program: Program, axes: Sequence[Mapping[int, str]]) -> list[dict[int, str]]:
+def output_axes(
+    program: Program, axes: Sequence[Mapping[int, str]]
+) -> list[dict[int, str]]:
     """Return the dimensions of each output that vary, named as those of the inputs.
 
     Args:
         program (ExportedProgram): A trace.
         axes (Sequence[Mapping[int, str]]): What it was made with.
     """
-    shapes = {n.name: getattr(n.meta.get('val'), 'shape', ()) for n in program.graph.nodes}
+    shapes = {
+        n.name: getattr(n.meta.get('val'), 'shape', ()) for n in program.graph.nodes
+    }
     signature = program.graph_signature
     names = {
         str(shapes[name][i]): size
@@ -168,6 +195,10 @@ def output_axes(program: Program, axes: Sequence[Mapping[int, str]]) -> list[dic
         for i, size in varying.items()
     }
     return [
-        {i: names.get(str(n), str(n)) for i, n in enumerate(shapes[o]) if not isinstance(n, int)}
+        {
+            i: names.get(str(n), str(n))
+            for i, n in enumerate(shapes[o])
+            if not isinstance(n, int)
+        }
         for o in signature.user_outputs
     ]

@@ -59,7 +59,11 @@ def portable_arch(config: PretrainedConfig) -> dict:
     fields = layer_fields(config)
     plain = json.loads(json.dumps(fields, allow_nan=False))
     again = layer_fields(LanguageModel(None, plain).config)
-    lost = [k for k in {*fields, *again} if json.dumps(fields.get(k)) != json.dumps(again.get(k))]
+    lost = [
+        k
+        for k in {*fields, *again}
+        if json.dumps(fields.get(k)) != json.dumps(again.get(k))
+    ]
     if lost:
         raise UserError(
             f"The config of this '{config.model_type}' does not survive a config file: "
@@ -120,7 +124,10 @@ def all_dicts(node: object) -> Iterator[dict]:
 
 def _is_block(node: object) -> bool:
     # With a scope ('mmengine.LLMBlock') or as a class's full name, too.
-    return isinstance(node, dict) and str(node.get('type')).split('.')[-1] == LLMBlock.__name__
+    return (
+        isinstance(node, dict)
+        and str(node.get('type')).split('.')[-1] == LLMBlock.__name__
+    )
 
 
 def _make_portable(block: dict) -> None:
@@ -177,12 +184,18 @@ def make_release(
     _check_folder(folder)
     out = folder / f'{config.stem}.py', folder / f'{config.stem}.pth'
     if there := [str(path) for path in out if path.exists()]:
-        raise UserError(f'The release would overwrite {listing(there)}. Fix: another folder.')
+        raise UserError(
+            f'The release would overwrite {listing(there)}. Fix: another folder.'
+        )
     cfg = read_checked_config(config, options, set_scope=False)
     text = release_config(cfg).pretty_text
     model, content = _load(cfg, checkpoint)
     frozen, kept = frozen_state(model, half)
-    meta = {k: v for k, v in meta_of(content).items() if k in ('epoch', 'iter', 'dataset_meta')}
+    meta = {
+        k: v
+        for k, v in meta_of(content).items()
+        if k in ('epoch', 'iter', 'dataset_meta')
+    }
     meta.update(cfg=text, lm4ve_version=__version__)  # inferencers read `cfg`
     write_checkpoint({**trained_state(model), **frozen}, meta, out[1])
     write_text(text, out[0])
@@ -197,7 +210,9 @@ def _check_folder(folder: Path) -> None:
         UserError: It is, or it has.
     """
     is_new = not folder.exists()
-    if folder.is_dir() or (is_new and folder.suffix not in ('.py', '.pth', '.safetensors')):
+    if folder.is_dir() or (
+        is_new and folder.suffix not in ('.py', '.pth', '.safetensors')
+    ):
         return
     raise UserError(
         f"out_folder='{folder}' {'has the name of a file' if is_new else 'is a file'}. Fix: name "
@@ -217,7 +232,9 @@ def trained_state(model: nn.Module) -> dict[str, Tensor]:
     state = model.state_dict()
     for name in state:
         if name.rpartition('.')[2] == SOURCE_KEY:
-            frozen = sorted(frozen_tensors(model.get_submodule(name.rpartition('.')[0])).items())
+            frozen = sorted(
+                frozen_tensors(model.get_submodule(name.rpartition('.')[0])).items()
+            )
             record = without_folder(decode_source(state[name]))
             state[name] = encode_source(dict(record, embedded=fingerprint(frozen)))
     return state

@@ -1,8 +1,8 @@
 """Find the field of a config from which a part was being built when a library raised an error.
 
-Constructors of other libraries say what is wrong in their own words, without the place in the
-config. Each of them is called by MMEngine's ``build_from_cfg``, whose frame in the traceback has
-the part of the config.
+Constructors of other libraries say what is wrong in their own words, without the place
+in the config. Each of them is called by MMEngine's ``build_from_cfg``, whose frame in
+the traceback has the part of the config.
 """
 
 import traceback

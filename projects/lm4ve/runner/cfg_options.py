@@ -1,9 +1,10 @@
 """Read the values of ``--cfg-options``: MMEngine's notation, and dicts in Python's.
 
-MMEngine reads numbers, words and nested lists of them (``layers="(1, 2)"``, ``topk=1,5``). At a
-dict within a list it recurses for ever, and a dict alone becomes a text. Here a dict may be
-written as in a config file, also without quotation marks, which a shell removes:
-``pipeline="[dict(type=Resize, scale=8), dict(type=PackInputs)]"``.
+MMEngine reads numbers, words and nested lists of them (``layers="(1, 2)"``,
+``topk=1,5``). At a dict within a list it recurses for ever, and a dict alone becomes a
+text. Here a dict may be written as in a config file, also without quotation marks,
+which a shell removes: ``pipeline="[dict(type=Resize, scale=8),
+dict(type=PackInputs)]"``.
 """
 
 import argparse
@@ -83,7 +84,9 @@ def _value_of(node: ast.expr) -> Any:
         return dict(zip(keys, map(_value_of, node.values), strict=True))
     if isinstance(node, ast.Call):
         return _from_call(node)
-    if isinstance(node, (ast.Name, ast.Attribute)):  # a word, such as lm4ve.LLMBlockNeck
+    if isinstance(
+        node, (ast.Name, ast.Attribute)
+    ):  # a word, such as lm4ve.LLMBlockNeck
         return ast.unparse(node)
     return ast.literal_eval(node)
 

@@ -1,7 +1,7 @@
 """Read and write checkpoint files, without executing code.
 
-A file that is missing, damaged, unsafe (:mod:`lm4ve.llm.torch_files`) or of another model
-raises an error that names the reason.
+A file that is missing, damaged, unsafe (:mod:`lm4ve.llm.torch_files`) or of another
+model raises an error that names the reason.
 """
 
 import logging
@@ -48,7 +48,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     with safe_loading(path):
         content = load(path, map_location='cpu', mmap=is_zipped(path) or None)
     if not isinstance(content, dict):
-        raise CheckpointError(f"'{path}' holds a {type(content).__name__}, expected a dict.")
+        raise CheckpointError(
+            f"'{path}' holds a {type(content).__name__}, expected a dict."
+        )
     return content
 
 
@@ -78,9 +80,13 @@ def select_state(
         UserError: There is no state, or no average where one is asked for.
     """
     keys = ('model_ema',) if ema else _STATE_KEYS
-    state = next((checkpoint[k] for k in keys if k in checkpoint), {} if ema else checkpoint)
+    state = next(
+        (checkpoint[k] for k in keys if k in checkpoint), {} if ema else checkpoint
+    )
     tensors = [*state.items()] if isinstance(state, dict) else []
-    if not tensors or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in tensors):
+    if not tensors or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in tensors
+    ):
         raise UserError(
             f'{origin} has no {"moving average" if ema else "model state"}: no tensors under '
             f'{", ".join(keys)}; its keys are {listing(list(checkpoint), 20)}.'
@@ -112,8 +118,8 @@ def load_strictly(model: nn.Module, state: dict[str, Tensor], origin: str) -> No
         origin (str): Its name in the error.
 
     Raises:
-        CheckpointError: Tensors are missing, unknown, of another shape or another kind of
-            numbers, or not finite; the message names them.
+        CheckpointError: Tensors are missing, unknown, of another shape or another kind
+            of numbers, or not finite; the message names them.
     """
     _check_tensors(model, state, origin)
     try:
@@ -137,8 +143,8 @@ def load_partly(model: nn.Module, state: dict[str, Tensor], origin: str) -> None
         origin (str): Its name in the warning.
 
     Raises:
-        CheckpointError: It was made with other frozen weights, has other kinds of numbers, or
-            some that are not finite.
+        CheckpointError: It was made with other frozen weights, has other kinds of
+            numbers, or some that are not finite.
     """
     state = dict(state)
     _check_tensors(model, state, origin)
@@ -164,10 +170,14 @@ def _check_tensors(model: nn.Module, state: dict[str, Tensor], origin: str) -> N
         mine = own.get(name)
         if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
             wrong.append(f'{name} (sparse, quantized or without values)')
-        elif mine is not None and mine.is_floating_point() != tensor.is_floating_point():
+        elif (
+            mine is not None and mine.is_floating_point() != tensor.is_floating_point()
+        ):
             wrong.append(f'{name} ({tensor.dtype}, expected {mine.dtype})')
     if wrong:
-        raise CheckpointError(f'{origin} has tensors of other types: {listing(wrong, 3)}.')
+        raise CheckpointError(
+            f'{origin} has tensors of other types: {listing(wrong, 3)}.'
+        )
     check_finite(state, origin, dict(model.named_buffers()))
 
 
@@ -180,7 +190,9 @@ def _difference(missing: Sequence[str], unknown: Sequence[str]) -> str:
     )
 
 
-def write_checkpoint(state: dict[str, Tensor], meta: dict[str, Any], path: str | Path) -> int:
+def write_checkpoint(
+    state: dict[str, Tensor], meta: dict[str, Any], path: str | Path
+) -> int:
     """Write ``dict(meta=..., state_dict=...)``, or leave ``path`` as it was.
 
     Args:

@@ -1,7 +1,7 @@
 """Compare the size of a classifier's head with the classes of its training data.
 
-A label beyond the head is an assertion or an index error of some library in the first steps, which
-names neither the field nor the data.
+A label beyond the head is an assertion or an index error of some library in the first
+steps, which names neither the field nor the data.
 """
 
 from typing import Any
@@ -25,7 +25,8 @@ class ClassCountHook(Hook):  # type: ignore[misc]
     def before_train(self, runner: Runner) -> None:
         """Compare the numbers of classes, where head and data name them.
 
-        A head may have more classes than the data, as one for ImageNet has on a part of it.
+        A head may have more classes than the data, as one for ImageNet has on a part of
+        it.
 
         Raises:
             UserError: It has fewer.

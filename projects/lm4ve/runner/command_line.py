@@ -1,7 +1,7 @@
 """Shared by the commands: flags, processes without CUDA, and the boundary of errors.
 
-The flags are mmpretrain's; one set of commands serves every task. :func:`run_tool` is the only
-place where an exception becomes one line.
+The flags are mmpretrain's; one set of commands serves every task. :func:`run_tool` is
+the only place where an exception becomes one line.
 """
 
 import argparse
@@ -50,7 +50,9 @@ def load_config(args: argparse.Namespace) -> Config:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = read_config(args.config, set_scope=False)
     cfg.launcher = args.launcher
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'./work_dirs/{Path(args.config).stem}'
+    cfg.work_dir = (
+        args.work_dir or cfg.get('work_dir') or f'./work_dirs/{Path(args.config).stem}'
+    )
     return cfg
 
 
@@ -75,7 +77,9 @@ def finish_config(cfg: Config, args: argparse.Namespace) -> Config:
             loader.persistent_workers = False
     wrapper: Any = cfg.get('optim_wrapper') or {}
     if not torch.cuda.is_available() and wrapper.get('type') == 'AmpOptimWrapper':
-        print_log('No GPU: training in fp32, without AmpOptimWrapper.', 'current', level=30)
+        print_log(
+            'No GPU: training in fp32, without AmpOptimWrapper.', 'current', level=30
+        )
         wrapper.type = 'OptimWrapper'
         for key in ('loss_scale', 'dtype', 'use_fsdp'):
             wrapper.pop(key, None)
@@ -95,14 +99,17 @@ def evaluate_checkpoint(cfg: Config, checkpoint: str, allow_partial: bool) -> No
 
 def _use_gloo(cfg: Config) -> None:
     """Let the processes of a launcher communicate without GPUs."""
-    # MMEngine's own initialisation selects a CUDA device; it leaves an existing group alone.
+    # MMEngine's own initialisation selects a CUDA device; it leaves an existing group
+    # alone.
     if not torch.distributed.is_initialized():
         env = os.environ
         if cfg.launcher == 'slurm':  # torch's rendezvous, from Slurm's variables
             if 'MASTER_ADDR' not in env:
                 nodes = env.get('SLURM_JOB_NODELIST', env.get('SLURM_NODELIST', ''))
                 command = ['scontrol', 'show', 'hostnames', nodes]
-                env['MASTER_ADDR'] = subprocess.check_output(command, text=True).split()[0]
+                env['MASTER_ADDR'] = subprocess.check_output(
+                    command, text=True
+                ).split()[0]
             port = cfg.get('env_cfg', {}).get('dist_cfg', {}).get('port', 29500)
             env.setdefault('MASTER_PORT', str(port))
             env.update(RANK=env['SLURM_PROCID'], WORLD_SIZE=env['SLURM_NTASKS'])
@@ -117,9 +124,9 @@ def _use_gloo(cfg: Config) -> None:
 def run_tool(main: Callable[[], None]) -> None:
     """Run a command; any exception becomes one line on stderr and an exit code.
 
-    The code is 2; 130 after Ctrl-C, 143 after SIGTERM; 141 where nobody reads the output any
-    more; and 1 after an error of one of several processes that the user need not mend, which a
-    launcher may start again. Tracebacks go to the log file.
+    The code is 2; 130 after Ctrl-C, 143 after SIGTERM; 141 where nobody reads the
+    output any more; and 1 after an error of one of several processes that the user need
+    not mend, which a launcher may start again. Tracebacks go to the log file.
     """
     StopHook.is_running = False
     StopHook.asked = None
@@ -134,7 +141,11 @@ def run_tool(main: Callable[[], None]) -> None:
             sys.exit(128 + number)
         if isinstance(e, UserError):
             # Without the traceback of a dataloader's worker.
-            report(str(e).rpartition(f'{type(e).__module__}.{type(e).__name__}: ')[2].strip())
+            report(
+                str(e)
+                .rpartition(f'{type(e).__module__}.{type(e).__name__}: ')[2]
+                .strip()
+            )
             sys.exit(2)
         report(_one_line(e))
         sys.exit(1 if torch.distributed.is_initialized() else 2)
@@ -159,8 +170,8 @@ def _handle_signals() -> dict[signal.Signals, Any]:
 def _on_signal(owner: int, number: int, _: object) -> None:
     """Stop at once, or at SIGTERM in a training after its iteration.
 
-    What runs now may catch the exception and go on (MMEngine copies its message hub so); the
-    number is kept for :class:`StopHook`.
+    What runs now may catch the exception and go on (MMEngine copies its message hub
+    so); the number is kept for :class:`StopHook`.
     """
     if os.getpid() != owner and number == signal.SIGTERM:  # a worker that was forked
         os._exit(128 + number)
@@ -172,8 +183,8 @@ def _on_signal(owner: int, number: int, _: object) -> None:
 def _signal_behind(error: BaseException) -> signal.Signals | None:
     """Return the signal that began an error, or None.
 
-    A library may catch a signal's exception and raise another one, as MMEngine does while it
-    formats a config ("Failed to format the config file").
+    A library may catch a signal's exception and raise another one, as MMEngine does
+    while it formats a config ("Failed to format the config file").
     """
     cause: BaseException | None = error
     while cause is not None:
@@ -185,8 +196,12 @@ def _signal_behind(error: BaseException) -> signal.Signals | None:
 
 def _report_stop(number: signal.Signals) -> None:
     if os.environ.get('RANK', '0') == '0':
-        saved = MessageHub.get_current_instance().runtime_info.get('last_ckpt', 'nothing')
-        print(f'\nStopped by {number.name}. Saved: {saved} (--resume).', file=sys.stderr)
+        saved = MessageHub.get_current_instance().runtime_info.get(
+            'last_ckpt', 'nothing'
+        )
+        print(
+            f'\nStopped by {number.name}. Saved: {saved} (--resume).', file=sys.stderr
+        )
 
 
 def _one_line(error: BaseException) -> str:
@@ -207,15 +222,16 @@ def _one_line(error: BaseException) -> str:
 def _leave_group() -> None:
     """Free what a command has built, then the processes' group.
 
-    A model in DDP holds the group. If it lives until the interpreter ends, the threads of
-    gloo are still running then, and now and then the process is aborted: "terminate called
-    without an active exception" (PyTorch issue 190489).
+    A model in DDP holds the group. If it lives until the interpreter ends, the threads
+    of gloo are still running then, and now and then the process is aborted: "terminate
+    called without an active exception" (PyTorch issue 190489).
     """
     error: BaseException | None = sys.exception()
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         for frame, _ in traceback.walk_tb(error.__traceback__):
-            # Who has read a frame's variables left a copy there; reading them again empties it.
+            # Who has read a frame's variables left a copy there; reading them again
+            # empties it.
             _ = frame.f_locals
         error = error.__cause__ or error.__context__
     gc.collect()

@@ -1,9 +1,9 @@
 """Read a config, merge overrides into it, and check it before anything is built from it.
 
-MMEngine ignores a misspelled key (``env_cfg.cudnn_benchmrk``) or fails on it hours later
-(``clip_grad.max_nrom`` in the first step). :func:`check_config` compares the keys of every
-dict with the parameters of the class that its ``type`` names, at any depth, and MMEngine's own
-dicts with a table.
+MMEngine ignores a misspelled key (``env_cfg.cudnn_benchmrk``) or fails on it hours
+later (``clip_grad.max_nrom`` in the first step). :func:`check_config` compares the keys
+of every dict with the parameters of the class that its ``type`` names, at any depth,
+and MMEngine's own dicts with a table.
 """
 
 import ast
@@ -50,23 +50,53 @@ _SIZED = ('model', '_dataloader', '_pipeline')
 FIELDS = {
     *inspect.signature(Runner).parameters,
     *inspect.signature(FlexibleRunner).parameters,
-    *('activation_checkpointing', 'allow_new', 'compile', 'custom_imports', 'image_size'),
-    *('efficient_conv_bn_eval', 'find_unused_parameters', 'init_weights_for_test_or_val'),
+    *(
+        'activation_checkpointing',
+        'allow_new',
+        'compile',
+        'custom_imports',
+        'image_size',
+    ),
+    *(
+        'efficient_conv_bn_eval',
+        'find_unused_parameters',
+        'init_weights_for_test_or_val',
+    ),
     *('model_wrapper_cfg', 'runner_type', 'sync_bn', 'tta_model', 'tta_pipeline'),
 }
 #: Top-level fields that are dicts, and those of them that may not be None.
 _NEEDED = {'env_cfg', 'model'}
 _DICTS = {
     *_NEEDED,
-    *('train_dataloader', 'val_dataloader', 'test_dataloader', 'train_cfg', 'val_cfg', 'test_cfg'),
-    *('optim_wrapper', 'auto_scale_lr', 'default_hooks', 'data_preprocessor', 'randomness'),
+    *(
+        'train_dataloader',
+        'val_dataloader',
+        'test_dataloader',
+        'train_cfg',
+        'val_cfg',
+        'test_cfg',
+    ),
+    *(
+        'optim_wrapper',
+        'auto_scale_lr',
+        'default_hooks',
+        'data_preprocessor',
+        'randomness',
+    ),
     *('log_processor', 'visualizer', 'custom_imports'),
 }
 _PARAMWISE = {
-    *('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'dwconv_decay_mult'),
+    *(
+        'custom_keys',
+        'bias_lr_mult',
+        'bias_decay_mult',
+        'norm_decay_mult',
+        'dwconv_decay_mult',
+    ),
     *('dcn_offset_lr_mult', 'flat_decay_mult', 'bypass_duplicate'),
 }
-#: Path of a dict without ``type`` -> what reads it: keys, or functions with these parameters.
+#: Path of a dict without ``type`` -> what reads it: keys, or functions with these
+#: parameters.
 _OWN: dict[str, tuple[Any, ...]] = {
     'env_cfg': ({'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'},),
     'env_cfg.mp_cfg': (set_multi_processing,),
@@ -76,7 +106,10 @@ _OWN: dict[str, tuple[Any, ...]] = {
     'train_cfg': (EpochBasedTrainLoop, IterBasedTrainLoop, {'by_epoch'}),
     'val_cfg': (ValLoop,),
     'test_cfg': (TestLoop,),
-    **{f'{s}_dataloader': (DataLoader, {'num_batch_per_epoch'}) for s in ('train', 'val', 'test')},
+    **{
+        f'{s}_dataloader': (DataLoader, {'num_batch_per_epoch'})
+        for s in ('train', 'val', 'test')
+    },
     'optim_wrapper': (OptimWrapper,),
 }
 #: Class -> keys that are read from its config before it is built.
@@ -106,8 +139,8 @@ def read_config(
         Config: The whole config.
 
     Raises:
-        UserError: The file does not exist, is no config, has an error, or inherits one of a
-            package that is not installed.
+        UserError: The file does not exist, is no config, has an error, or inherits one
+            of a package that is not installed.
     """
     if not (path := find_config(path)).is_file():
         close = did_you_mean(str(path), all_models()) or ' See: lm4ve list.'
@@ -115,9 +148,13 @@ def read_config(
     try:
         cfg = Config.fromfile(path)
     except Exception as e:
-        advice = ' An extra of lm4ve may be missing, as image.' * isinstance(e, ImportError)
+        advice = ' An extra of lm4ve may be missing, as image.' * isinstance(
+            e, ImportError
+        )
         line = f': {e.text.strip()}' if isinstance(e, SyntaxError) and e.text else ''
-        raise UserError(f"The config '{path}' cannot be read: {e}{line}.{advice}") from e
+        raise UserError(
+            f"The config '{path}' cannot be read: {e}{line}.{advice}"
+        ) from e
     if options:
         merge_options(cfg, options)
     if set_scope:
@@ -141,15 +178,15 @@ def read_checked_config(
 def merge_options(cfg: Config, options: dict[str, Any]) -> None:
     """Merge overrides into a config; raise an error for one that would have no effect.
 
-    Where ``train_cfg.max_epochs`` is overridden and no schedule is, schedules that ended with
-    the last epoch follow it. Where a config has a field ``image_size``, its transforms and its
-    model follow that one. The optimizer's ``lr`` and the ``eta_max`` of a one-cycle schedule
-    follow each other.
+    Where ``train_cfg.max_epochs`` is overridden and no schedule is, schedules that
+    ended with the last epoch follow it. Where a config has a field ``image_size``, its
+    transforms and its model follow that one. The optimizer's ``lr`` and the ``eta_max``
+    of a one-cycle schedule follow each other.
 
     Args:
         cfg (Config): Changed in place.
-        options (dict): Values by dotted field. A leading ``allow_new.`` permits a field that
-            is new to the config.
+        options (dict): Values by dotted field. A leading ``allow_new.`` permits a field
+            that is new to the config.
 
     Raises:
         UserError: There is no such field.
@@ -170,7 +207,10 @@ def merge_options(cfg: Config, options: dict[str, Any]) -> None:
     epochs = _max_epochs(cfg)
     size = cfg.get('image_size')
     rate = _rate_of_optimizer(cfg)
-    for field, value in fields.items():  # in their order: at once, a dict would undo what is in it
+    for (
+        field,
+        value,
+    ) in fields.items():  # in their order: at once, a dict would undo what is in it
         _refuse_scalar_for_part(cfg, field, value)
         if _is_replaced(cfg, field, value):
             value = dict(value, _delete_=True)  # MMEngine's word for a replacement
@@ -178,12 +218,16 @@ def merge_options(cfg: Config, options: dict[str, Any]) -> None:
             cfg.merge_from_dict({field: value})
         except (TypeError, KeyError, ValueError, AttributeError) as e:
             reason = str(e.args[0] if e.args else e)
-            raise UserError(f'{field} cannot be overridden: {brief(reason, 200)}') from e
+            raise UserError(
+                f'{field} cannot be overridden: {brief(reason, 200)}'
+            ) from e
     _import_custom(cfg)
     for name in cfg if size is not None else ():
         if name.endswith(_SIZED):
             _follow_size(cfg[name], size, cfg.image_size)
-    if epochs is not None and not any(field.startswith('param_scheduler') for field in fields):
+    if epochs is not None and not any(
+        field.startswith('param_scheduler') for field in fields
+    ):
         _follow_epochs(cfg, epochs, _max_epochs(cfg))
     if rate is not None:
         _follow_rate(cfg, rate)
@@ -284,8 +328,8 @@ def _follow_rate(cfg: Config, before: Any) -> None:
 def _refuse_rates_without_effect(cfg: Config) -> None:
     """Refuse learning rates that a one-cycle schedule replaces.
 
-    MMEngine's ``OneCycleLR`` gives all parameters rates between ``eta_max / div_factor`` and
-    ``eta_max``, whatever the optimizer has.
+    MMEngine's ``OneCycleLR`` gives all parameters rates between ``eta_max /
+    div_factor`` and ``eta_max``, whatever the optimizer has.
 
     Raises:
         UserError: It names the field that would have no effect.
@@ -307,7 +351,9 @@ def _refuse_rates_without_effect(cfg: Config) -> None:
             f'auto_scale_lr.enable=True {reason}. Fix: scale param_scheduler.eta_max={peak} by the '
             'batch size yourself.'
         )
-    for path, factor in _rate_factors(wrapper.get('paramwise_cfg'), 'optim_wrapper.paramwise_cfg'):
+    for path, factor in _rate_factors(
+        wrapper.get('paramwise_cfg'), 'optim_wrapper.paramwise_cfg'
+    ):
         if factor != 1:
             raise UserError(
                 f'{path}={factor} {reason}. Fix: leave it out, or take another schedule, such as '
@@ -328,7 +374,9 @@ def _schedules(cfg: Config) -> list[tuple[str, Any]]:
     """Return the path and the fields of each schedule of a config with one optimizer."""
     schedulers = cfg.get('param_scheduler')
     if isinstance(schedulers, list):
-        return [(f'param_scheduler.{i}', s) for i, s in enumerate(schedulers) if _is_dict(s)]
+        return [
+            (f'param_scheduler.{i}', s) for i, s in enumerate(schedulers) if _is_dict(s)
+        ]
     return [('param_scheduler', schedulers)] if _is_dict(schedulers) else []
 
 
@@ -398,7 +446,9 @@ def _follow_size(node: Any, before: Any, after: Any) -> None:
     if isinstance(node, dict):
         for key in _SIZES:
             if node.get(key) in (before, [before] * 2, (before, before)):
-                node[key] = after if node[key] == before else type(node[key])([after] * 2)
+                node[key] = (
+                    after if node[key] == before else type(node[key])([after] * 2)
+                )
         node = list(node.values())
     for value in node if isinstance(node, (list, tuple)) else ():
         _follow_size(value, before, after)
@@ -409,10 +459,12 @@ def check_config(cfg: Config) -> None:
 
     A text where its parameter takes only numbers is refused, too.
 
-    ``allow_new = ['env_cfg.mine']`` in a config permits a field, as does a leading ``_``.
+    ``allow_new = ['env_cfg.mine']`` in a config permits a field, as does a leading
+    ``_``.
 
     Raises:
-        UserError: It names the field's path, and for an unknown one the closest known keys.
+        UserError: It names the field's path, and for an unknown one the closest known
+            keys.
     """
     for name in cfg.keys() - FIELDS:
         # 'train_pipeline' is no misspelling of 'tta_pipeline'.
@@ -435,7 +487,9 @@ def _check_kind(name: str, value: Any) -> None:
     Raises:
         UserError: It is something else.
     """
-    is_object = value is not None and not isinstance(value, (str, int, float, list, tuple))
+    is_object = value is not None and not isinstance(
+        value, (str, int, float, list, tuple)
+    )
     if name not in _DICTS or isinstance(value, dict) or is_object:
         return
     if value is None and name not in _NEEDED:
@@ -450,9 +504,13 @@ def variables_of(cfg: Config) -> set[str]:
     # Each file's text comes after a line with its path.
     parts = re.split(r'(?m)^(\S+\.(?:py|json|ya?ml))$', text)
     for path, code in zip(parts[1::2], parts[2::2], strict=True):
-        is_piece = '_base_' in Path(path).parts  # offers variables; not all need be used
+        is_piece = (
+            '_base_' in Path(path).parts
+        )  # offers variables; not all need be used
         for node in ast.walk(ast.parse(code if path.endswith('.py') else '')):
-            if isinstance(node, ast.Name) and (is_piece or isinstance(node.ctx, ast.Load)):
+            if isinstance(node, ast.Name) and (
+                is_piece or isinstance(node.ctx, ast.Load)
+            ):
                 used.add(node.id)
     return used & set(cfg) - FIELDS
 
@@ -493,7 +551,9 @@ def _classes_of(node: Mapping[str, Any], path: str, scope: str) -> list[Any]:
     return _find(kind, path, scope)
 
 
-def _check_keys(cfg: Config, node: Mapping[str, Any], path: str, classes: list[Any]) -> None:
+def _check_keys(
+    cfg: Config, node: Mapping[str, Any], path: str, classes: list[Any]
+) -> None:
     """Check that each key of a dict is read.
 
     Raises:
@@ -509,7 +569,9 @@ def _check_keys(cfg: Config, node: Mapping[str, Any], path: str, classes: list[A
         _refuse_unknown(cfg, f'{path}.', unknown, known)
 
 
-def _check_sizes(cfg: Config, node: Mapping[str, Any], path: str, classes: list[Any]) -> None:
+def _check_sizes(
+    cfg: Config, node: Mapping[str, Any], path: str, classes: list[Any]
+) -> None:
     """Check a dict ``arch`` of mmpretrain's backbones, which ignore what their table lacks.
 
     Raises:
@@ -527,13 +589,17 @@ def _check_sizes(cfg: Config, node: Mapping[str, Any], path: str, classes: list[
         _refuse_unknown(cfg, f'{path}.arch.', unknown, sizes)
 
 
-def _check_values(cfg: Config, node: Mapping[str, Any], path: str, readers: Iterable[Any]) -> None:
+def _check_values(
+    cfg: Config, node: Mapping[str, Any], path: str, readers: Iterable[Any]
+) -> None:
     """Check that values are of the types that their parameters name.
 
     Raises:
         UserError: One is of a type that no reader takes.
     """
-    signatures = [signature_of(reader) for reader in readers if not isinstance(reader, set)]
+    signatures = [
+        signature_of(reader) for reader in readers if not isinstance(reader, set)
+    ]
     permitted = cfg.get('allow_new') or ()
     for key, value in node.items():
         field = f'{path}.{key}'
@@ -553,10 +619,17 @@ def _known_keys(
     """Return the keys that are read from a dict, or None if any may be."""
     sources = classes or _OWN.get(path, ())
     if path == 'optim_wrapper.clip_grad':
-        sources = [{'type'}, clip_grad_value_ if node.get('type') == 'value' else clip_grad_norm_]
+        sources = [
+            {'type'},
+            clip_grad_value_ if node.get('type') == 'value' else clip_grad_norm_,
+        ]
     elif path == 'optim_wrapper.paramwise_cfg':
         default = 'DefaultOptimWrapperConstructor'
-        return _PARAMWISE if cfg.optim_wrapper.get('constructor', default) == default else None
+        return (
+            _PARAMWISE
+            if cfg.optim_wrapper.get('constructor', default) == default
+            else None
+        )
     elif path == 'optim_wrapper' and 'optimizer' not in node:
         return None  # several optimizers, by a constructor of their own
     elif 'model_type' in node:
@@ -566,9 +639,12 @@ def _known_keys(
             return None
         config = CONFIG_MAPPING[node['model_type']]()
         known = {*(name.lstrip('_') for name in dir(config)), *config.attribute_map}
-        # Files of models, of which releases are made, have fields that nothing reads any more.
+        # Files of models, of which releases are made, have fields that nothing reads
+        # any more.
         return known | {k for k in node if not get_close_matches(k, known, 1, 0.82)}
-    known = {'requires_grad'} if path.endswith('norm_cfg') else set()  # mmcv's `build_norm_layer`
+    known = (
+        {'requires_grad'} if path.endswith('norm_cfg') else set()
+    )  # mmcv's `build_norm_layer`
     for source in sources:
         if isinstance(source, set):
             known |= source
@@ -578,7 +654,9 @@ def _known_keys(
             return None
         known |= signature.parameters.keys()
         if inspect.isclass(source):
-            known.update(*(keys for base, keys in _BESIDES.items() if issubclass(source, base)))
+            known.update(
+                *(keys for base, keys in _BESIDES.items() if issubclass(source, base))
+            )
     return known if sources else None
 
 
@@ -608,11 +686,15 @@ def _find(name: Any, path: str, scope: str) -> list[Any]:
             classes = [get_object_from_string(name)]
     known = {n for r in registries for n in r.module_dict} | ours.PROVIDERS.keys()
     if not classes and (close := get_close_matches(bare, known, 1, 0.8)):
-        raise UserError(f"{path}.type='{name}' is not registered. Did you mean '{close[0]}'?")
+        raise UserError(
+            f"{path}.type='{name}' is not registered. Did you mean '{close[0]}'?"
+        )
     return classes
 
 
-def _refuse_unknown(cfg: Config, prefix: str, keys: Iterable[str], known: Iterable[str]) -> None:
+def _refuse_unknown(
+    cfg: Config, prefix: str, keys: Iterable[str], known: Iterable[str]
+) -> None:
     """Raise an error for the first unknown key that is not permitted by the config.
 
     Raises:

@@ -25,7 +25,9 @@ HEARTBEAT, BAR_DELAY = 60.0, 5.0
 #: Columns of a line.
 WIDTH = 120
 #: Warnings of MMEngine about itself.
-FOREIGN = '"FileClient" will be deprecated|"HardDiskBackend" is|Failed to search registry'
+FOREIGN = (
+    '"FileClient" will be deprecated|"HardDiskBackend" is|Failed to search registry'
+)
 _SHOWN = dict(for_console=True)
 
 
@@ -52,7 +54,8 @@ def shorten(logger: logging.Logger) -> None:
 def raise_when_closed(logger: logging.Logger) -> None:
     """Let a command end when nobody reads its console any more.
 
-    By default ``logging`` prints a traceback for each line that it cannot write, and goes on.
+    By default ``logging`` prints a traceback for each line that it cannot write, and
+    goes on.
     """
     for handler in logger.handlers:
         if not isinstance(handler, logging.FileHandler):
@@ -68,8 +71,8 @@ def _raise_broken_pipe(handler: logging.Handler, record: logging.LogRecord) -> N
 class ConsoleHook(Hook):  # type: ignore[misc]
     """Print how a run starts, its progress after each epoch, and where the results are.
 
-    On a terminal, a long epoch shows a bar with the time left. Elsewhere a line appears in the
-    middle of an epoch when the last one is a minute old.
+    On a terminal, a long epoch shows a bar with the time left. Elsewhere a line appears
+    in the middle of an epoch when the last one is a minute old.
     """
 
     # After the hooks that measure times, log scalars and save checkpoints.
@@ -84,7 +87,9 @@ class ConsoleHook(Hook):  # type: ignore[misc]
         self._printed_at = self._begun = time.monotonic()
         loop = runner.train_loop
         by_epoch = isinstance(loop, EpochBasedTrainLoop)
-        length = f'{loop.max_epochs} epochs' if by_epoch else f'{loop.max_iters} iterations'
+        length = (
+            f'{loop.max_epochs} epochs' if by_epoch else f'{loop.max_iters} iterations'
+        )
         size = getattr(loop.dataloader, 'batch_size', None) or 'batches'
         steps = f', {len(loop.dataloader)} steps an epoch' if by_epoch else ''
         data = f' to train ({size} a step{steps})'
@@ -100,18 +105,25 @@ class ConsoleHook(Hook):  # type: ignore[misc]
 
     def before_test(self, runner: Runner) -> None:
         if not self._trains:  # a test after a training needs no second start
-            self._start(runner, 'testing', {' to test': runner.test_loop.dataloader}, {})
+            self._start(
+                runner, 'testing', {' to test': runner.test_loop.dataloader}, {}
+            )
 
     def _start(
         self, runner: Runner, what: str, loaders: dict[str, Any], rows: dict[str, str]
     ) -> None:
         model = getattr(runner.model, 'module', runner.model)
-        parts = (type(m).__name__ for n, m in model.named_children() if n != 'data_preprocessor')
+        parts = (
+            type(m).__name__
+            for n, m in model.named_children()
+            if n != 'data_preprocessor'
+        )
         name = runner.experiment_name.removesuffix(f'_{runner.timestamp}')
         device = next((p.device.type for p in model.parameters()), 'cpu')
         processes = f', {runner.world_size} processes' if runner.world_size > 1 else ''
         data = [
-            (f'{len(v.dataset):,}' if hasattr(v.dataset, '__len__') else 'a stream') + use
+            (f'{len(v.dataset):,}' if hasattr(v.dataset, '__len__') else 'a stream')
+            + use
             for use, v in loaders.items()
         ]
         rows = {
@@ -121,9 +133,13 @@ class ConsoleHook(Hook):  # type: ignore[misc]
             **rows,
             'log': runner.logger.log_file or 'none',
         }
-        runner.logger.info('\n'.join(f'{k:12} {v}' for k, v in rows.items()), extra=_SHOWN)
+        runner.logger.info(
+            '\n'.join(f'{k:12} {v}' for k, v in rows.items()), extra=_SHOWN
+        )
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, *args: Any, **kwargs: Any) -> None:
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, *args: Any, **kwargs: Any
+    ) -> None:
         loop = runner.train_loop
         if isinstance(loop, EpochBasedTrainLoop):
             self._advance(batch_idx, len(loop.dataloader))
@@ -132,10 +148,14 @@ class ConsoleHook(Hook):  # type: ignore[misc]
         if self._bar.disable and time.monotonic() - self._printed_at > HEARTBEAT:
             self._print(runner, _progress(runner, 20, runner.iter + 1))
 
-    def after_val_iter(self, runner: Runner, batch_idx: int, *args: Any, **kwargs: Any) -> None:
+    def after_val_iter(
+        self, runner: Runner, batch_idx: int, *args: Any, **kwargs: Any
+    ) -> None:
         self._advance(batch_idx, len(runner.val_loop.dataloader))
 
-    def after_test_iter(self, runner: Runner, batch_idx: int, *args: Any, **kwargs: Any) -> None:
+    def after_test_iter(
+        self, runner: Runner, batch_idx: int, *args: Any, **kwargs: Any
+    ) -> None:
         self._advance(batch_idx, len(runner.test_loop.dataloader))
 
     def _advance(self, done: int, total: int) -> None:
@@ -156,20 +176,32 @@ class ConsoleHook(Hook):  # type: ignore[misc]
         if not isinstance(loop, EpochBasedTrainLoop):
             return
         seconds = time.monotonic() - self._begun
-        line = f'{_progress(runner, len(loop.dataloader), runner.iter)}  {seconds:.1f} s'
-        is_due = (runner.epoch + 1) % loop.val_interval == 0 or self.is_last_train_epoch(runner)
-        if runner.val_loop is not None and runner.epoch + 1 >= loop.val_begin and is_due:
+        line = (
+            f'{_progress(runner, len(loop.dataloader), runner.iter)}  {seconds:.1f} s'
+        )
+        is_due = (
+            runner.epoch + 1
+        ) % loop.val_interval == 0 or self.is_last_train_epoch(runner)
+        if (
+            runner.val_loop is not None
+            and runner.epoch + 1 >= loop.val_begin
+            and is_due
+        ):
             self._line = line  # to be printed with the scores
         else:
             self._print(runner, line)
         self._begun = time.monotonic()
 
-    def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
+    def after_val_epoch(
+        self, runner: Runner, metrics: dict[str, Any] | None = None
+    ) -> None:
         line = _progress(runner, 20, runner.iter) if self._trains else 'validation'
         self._print(runner, _with_numbers(self._line or line, metrics))
         self._line, self._begun = '', time.monotonic()
 
-    def after_test_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
+    def after_test_epoch(
+        self, runner: Runner, metrics: dict[str, Any] | None = None
+    ) -> None:
         self._print(runner, _with_numbers('test', metrics))
 
     def after_train(self, runner: Runner) -> None:
@@ -206,5 +238,9 @@ def _with_numbers(line: str, metrics: dict[str, Any] | None) -> str:
         for name, value in (metrics or {}).items()
         if isinstance(value, (int, float)) or getattr(value, 'ndim', None) == 0
     ]
-    settings: Any = dict(break_on_hyphens=False, break_long_words=False, subsequent_indent=' ' * 4)
-    return textwrap.fill('  '.join([line, *numbers]), WIDTH, **settings).replace('\xa0', ' ')
+    settings: Any = dict(
+        break_on_hyphens=False, break_long_words=False, subsequent_indent=' ' * 4
+    )
+    return textwrap.fill('  '.join([line, *numbers]), WIDTH, **settings).replace(
+        '\xa0', ' '
+    )

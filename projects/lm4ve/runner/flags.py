@@ -16,20 +16,30 @@ _EXAMPLE = 'override config fields, for example model.neck.block.layers="(15,)"'
 #: Of every command that reads a config.
 CONFIG: Flags = {
     'config': dict(help='a config file, or a name of lm4ve list'),
-    '--cfg-options': dict(nargs='+', action=OptionsAction, metavar='FIELD=VALUE', help=_EXAMPLE),
+    '--cfg-options': dict(
+        nargs='+', action=OptionsAction, metavar='FIELD=VALUE', help=_EXAMPLE
+    ),
 }
 #: Of training and testing; mmpretrain's.
 RUN: Flags = {
     **CONFIG,
-    '--work-dir': dict(help='of logs and checkpoints; default: ./work_dirs/<config name>'),
+    '--work-dir': dict(
+        help='of logs and checkpoints; default: ./work_dirs/<config name>'
+    ),
     '--launcher': dict(choices=['none', 'pytorch', 'slurm', 'mpi'], default='none'),
-    '--amp': dict(action='store_true', help='use automatic mixed precision (needs a GPU)'),
-    '--no-pin-memory': dict(action='store_true', help='set pin_memory=False in the dataloaders'),
+    '--amp': dict(
+        action='store_true', help='use automatic mixed precision (needs a GPU)'
+    ),
+    '--no-pin-memory': dict(
+        action='store_true', help='set pin_memory=False in the dataloaders'
+    ),
     '--verbose': dict(action='store_true', help='show the whole log on the console'),
     # torch.distributed.launch passes this; torchrun sets LOCAL_RANK.
     '--local_rank --local-rank': dict(type=int, default=0),
 }
-CHECKPOINT = "a checkpoint of that config, or 'pretrained': the one that comes with lm4ve"
+CHECKPOINT = (
+    "a checkpoint of that config, or 'pretrained': the one that comes with lm4ve"
+)
 _PARTIAL = "load what fits where the checkpoint is not of the config's model; the rest is untrained"
 #: Of commands that evaluate a checkpoint.
 PARTIAL: Flags = {'--allow-partial': dict(action='store_true', help=_PARTIAL)}
@@ -39,7 +49,10 @@ INSPECT: Flags = {
     **CONFIG,
     'checkpoint': dict(help=f"{CHECKPOINT}; or 'none': untrained"),
     '--points': dict(
-        nargs='+', default=[], metavar='LABEL=MODULE', help=f'{_POINTS}; default: around the block'
+        nargs='+',
+        default=[],
+        metavar='LABEL=MODULE',
+        help=f'{_POINTS}; default: around the block',
     ),
     **PARTIAL,
     '--out-dir': dict(help='default: a folder in work_dirs/<config>'),

@@ -2,9 +2,10 @@
 
 MMEngine writes a checkpoint straight to its final name and deletes the one before it
 first; a full disk or a killed job then leaves none. It pickles its message hub,
-which ``torch.load(weights_only=True)`` rightly refuses (mmengine issue 1655). It loads what
-fits and logs the rest, so that a test of another model's checkpoint ends with a score near
-chance and exit status 0. And it trains on with weights that are NaN and overwrites good ones.
+which ``torch.load(weights_only=True)`` rightly refuses (mmengine issue 1655). It loads
+what fits and logs the rest, so that a test of another model's checkpoint ends with a
+score near chance and exit status 0. And it trains on with weights that are NaN and
+overwrites good ones.
 """
 
 import logging
@@ -80,7 +81,9 @@ class AtomicCheckpointHook(SavesBeforeDeleting):
             if is_main_process():
                 for folder in {str(self.out_dir), str(runner.work_dir)}:
                     for path in clear_left_behind(folder):
-                        runner.logger.info(f"Deleted '{path}', which a killed run left half done.")
+                        runner.logger.info(
+                            f"Deleted '{path}', which a killed run left half done."
+                        )
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: Checkpoint) -> None:
         """Store gradients that wait for more batches (``accumulative_counts``).
@@ -88,7 +91,9 @@ class AtomicCheckpointHook(SavesBeforeDeleting):
         Of one process only: each of several has other ones.
         """
         wrapper = runner.optim_wrapper
-        is_one = isinstance(wrapper, OptimWrapper) and not isinstance(wrapper, OptimWrapperDict)
+        is_one = isinstance(wrapper, OptimWrapper) and not isinstance(
+            wrapper, OptimWrapperDict
+        )
         if is_one and get_world_size() == 1 and not wrapper.should_update():
             named = runner.model.named_parameters()
             checkpoint[_GRADIENTS] = {k: p.grad for k, p in named if p.grad is not None}
@@ -101,9 +106,9 @@ class AtomicCheckpointHook(SavesBeforeDeleting):
 def _to_plain(value: Any, path: str) -> Any:
     """Return the same data in the types that every safe loader builds.
 
-    These are dicts, lists, tuples, sets, tensors, Python's numbers and text. Their subclasses
-    (named tuples, defaultdicts, enumerations of numbers) and numpy's numbers and arrays become
-    those; of any other object its text is stored, with a warning.
+    These are dicts, lists, tuples, sets, tensors, Python's numbers and text. Their
+    subclasses (named tuples, defaultdicts, enumerations of numbers) and numpy's numbers
+    and arrays become those; of any other object its text is stored, with a warning.
 
     Args:
         value (Any): A part of a checkpoint.
@@ -111,7 +116,11 @@ def _to_plain(value: Any, path: str) -> Any:
     """
     if isinstance(value, HistoryBuffer):
         history, counts = (torch.as_tensor(np.asarray(x)) for x in value.data)
-        return {_HISTORY: history, 'counts': counts, 'max_length': int(value.max_length)}
+        return {
+            _HISTORY: history,
+            'counts': counts,
+            'max_length': int(value.max_length),
+        }
     if isinstance(value, (np.generic, np.ndarray)):
         return _to_plain(value.tolist(), path)
     if isinstance(value, Mapping):
@@ -136,13 +145,18 @@ def _to_plain(value: Any, path: str) -> Any:
 def _plain_mapping(mapping: Mapping[Any, Any], path: str) -> dict[Any, Any]:
     """Return a mapping as a dict of plain data.
 
-    Functions among a scheduler's attributes (one-cycle has one) are dropped: a scheduler is built
-    from its config before its state is loaded, so it has them already.
+    Functions among a scheduler's attributes (one-cycle has one) are dropped: a
+    scheduler is built from its config before its state is loaded, so it has them
+    already.
     """
-    plain = {k: _to_plain(v, f'{path}.{k}') for k, v in mapping.items() if not callable(v)}
+    plain = {
+        k: _to_plain(v, f'{path}.{k}') for k, v in mapping.items() if not callable(v)
+    }
     if not hasattr(mapping, '_metadata'):
         return plain
-    state: OrderedDict[Any, Any] = OrderedDict(plain)  # a model's, with the versions of its modules
+    state: OrderedDict[Any, Any] = OrderedDict(
+        plain
+    )  # a model's, with the versions of its modules
     state._metadata = mapping._metadata  # type: ignore[attr-defined]
     return state
 
@@ -153,8 +167,8 @@ class PlainCheckpointHook(Hook):  # type: ignore[misc]
 
     ``torch.load(weights_only=True)`` accepts tensors and plain containers.
     MMEngine's history buffers become dicts of tensors on saving and are rebuilt
-    on loading. Stock MMEngine resumes such a file too, without the history. Runners that our
-    commands build have this hook.
+    on loading. Stock MMEngine resumes such a file too, without the history. Runners
+    that our commands build have this hook.
     """
 
     # After every other hook that touches the checkpoint.
@@ -180,9 +194,9 @@ class PlainCheckpointHook(Hook):  # type: ignore[misc]
 class WholeCheckpointHook(SameDataHook):
     """Refuse a checkpoint that does not fit the model, by the names of its tensors, or the data.
 
-    This holds for evaluation and for ``resume``. Training that begins with ``load_from``
-    may take a part of a file, as fine-tuning does. Models that FSDP has split are not
-    checked. Weights that are NaN or infinite are always refused.
+    This holds for evaluation and for ``resume``. Training that begins with
+    ``load_from`` may take a part of a file, as fine-tuning does. Models that FSDP has
+    split are not checked. Weights that are NaN or infinite are always refused.
 
     Args:
         allow_partial (bool): Load what fits and log the rest, as MMEngine does.
@@ -197,7 +211,8 @@ class WholeCheckpointHook(SameDataHook):
 
         Raises:
             UserError: The file holds no state of a model.
-            CheckpointError: Tensors are missing, unknown, of another shape or not finite.
+            CheckpointError: Tensors are missing, unknown, of another shape or not
+                finite.
         """
         super().after_load_checkpoint(runner, checkpoint)
         model = innermost(runner.model)
@@ -221,12 +236,14 @@ class WholeCheckpointHook(SameDataHook):
 class FiniteLossHook(Hook):  # type: ignore[misc]
     """Raise at the first iteration whose loss is NaN or infinite.
 
-    Nothing of that iteration is saved, so that the newest checkpoint is a good one. Weights are
-    checked before each saving, since a finite loss may have a gradient that is not.
+    Nothing of that iteration is saved, so that the newest checkpoint is a good one.
+    Weights are checked before each saving, since a finite loss may have a gradient that
+    is not.
 
     Args:
-        tolerate (int): How many iterations in a row may have such a loss, for example with
-            mixed precision, whose scaler skips them. -1: any number, as MMEngine does.
+        tolerate (int): How many iterations in a row may have such a loss, for example
+            with mixed precision, whose scaler skips them. -1: any number, as MMEngine
+            does.
     """
 
     # Before the hooks that average and save.
@@ -235,14 +252,20 @@ class FiniteLossHook(Hook):  # type: ignore[misc]
     _in_a_row = 0
 
     def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Any = None,
     ) -> None:
         """Check the losses that the step returned.
 
         Raises:
             UserError: Too many in a row are not finite; it names the iteration.
         """
-        losses = {k: torch.as_tensor(v) for k, v in (outputs or {}).items() if 'loss' in k}
+        losses = {
+            k: torch.as_tensor(v) for k, v in (outputs or {}).items() if 'loss' in k
+        }
         bad = [k for k, v in losses.items() if not torch.isfinite(v).all()]
         self._in_a_row = self._in_a_row + 1 if bad else 0
         if 0 <= self.tolerate < self._in_a_row:
@@ -272,9 +295,9 @@ class FiniteLossHook(Hook):  # type: ignore[misc]
 class StopHook(Hook):  # type: ignore[misc]
     """End a run at SIGTERM, after the iteration or the epoch and its checkpoint.
 
-    An exception in the middle of them could be caught by what runs there; so could that of
-    Ctrl-C, which then ends the run here. The handler of the commands sets ``asked``, the signal's
-    number, and raises where no training loop runs (``is_running``).
+    An exception in the middle of them could be caught by what runs there; so could that
+    of Ctrl-C, which then ends the run here. The handler of the commands sets ``asked``,
+    the signal's number, and raises where no training loop runs (``is_running``).
     """
 
     priority = 'LOWEST'
@@ -295,10 +318,11 @@ class StopHook(Hook):  # type: ignore[misc]
 class NeckHook(Hook):  # type: ignore[misc]
     """Compare the model with its config, and each neck with what one iteration shows of it.
 
-    It raises if a neck was not built, did not run, or has no part in the loss. Iterations whose
-    loss is exactly zero, as a batch without truth gives it, are passed over. Compiled models are
-    not watched. Before each step it sets the progress of the necks that depend on it: a branch
-    with a falling weight, a growing part of the tokens. Runners that our tools build have it.
+    It raises if a neck was not built, did not run, or has no part in the loss.
+    Iterations whose loss is exactly zero, as a batch without truth gives it, are passed
+    over. Compiled models are not watched. Before each step it sets the progress of the
+    necks that depend on it: a branch with a falling weight, a growing part of the
+    tokens. Runners that our tools build have it.
     """
 
     # Before all other hooks of a step, and those that save.
@@ -334,13 +358,19 @@ class NeckHook(Hook):  # type: ignore[misc]
         if not cfg.get('compile') and not is_compiled(model):
             self._watched = watch_necks(model)
 
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None
+    ) -> None:
         """Set the progress, from 0 in the first step to 1 in the last, by the step alone."""
         for neck in self._following:
             neck.set_progress(runner.iter / max(1, runner.max_iters - 1))
 
     def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Any = None,
     ) -> None:
         """Judge the first iteration, or the first with a loss.
 
@@ -357,8 +387,8 @@ def _check_neck_fits(host: Any) -> None:
     """Check that a neck fits its encoder and head; warn where a mean has class tokens in it.
 
     Raises:
-        UserError: The neck would draw from the class tokens, which the head expects first, or gives
-            a vector where segmentation and detection need a map.
+        UserError: The neck would draw from the class tokens, which the head expects
+            first, or gives a vector where segmentation and detection need a map.
     """
     neck, encoder = getattr(host, 'neck', None), getattr(host, 'backbone', None)
     if not isinstance(neck, LLMBlockNeck):
@@ -377,7 +407,9 @@ def _check_neck_fits(host: Any) -> None:
     text += f'model.neck.num_extra_tokens={extra}'
     pools = neck.query is not None and (neck.query.fields.mean or neck.query.fields.max)
     if neck.out_type == 'avg_featmap' or pools:
-        text = f"model.neck.out_type='{neck.out_type}' pools {text}, if that is not meant."
+        text = (
+            f"model.neck.out_type='{neck.out_type}' pools {text}, if that is not meant."
+        )
         print_log(text, logger='current', level=logging.WARNING)
     elif neck.train_only is not None and neck.train_only.queries:
         raise UserError(f'model.neck.train_queries draws from {text}.')

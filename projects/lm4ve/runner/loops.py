@@ -1,12 +1,13 @@
 """MMEngine's training loops, resumed to the bit, in the middle of an epoch too.
 
 MMEngine 0.10.7 begins an epoch anew when it resumes a checkpoint from the middle of one
-(89 steps instead of 80), or reads all the data again that was trained on; and the random
-numbers after a resume are others than without. States of generators cannot be saved for that:
-each worker of a dataloader has three of its own, runs ahead of training, and is gone with the
-process. So nothing is saved. Every batch of data and every step is given fresh seeds for Python,
-numpy and torch (CUDA too), drawn from the run's seed and the number of the iteration. They are
-the same after any resume, on every rank, and with any number of workers.
+(89 steps instead of 80), or reads all the data again that was trained on; and the
+random numbers after a resume are others than without. States of generators cannot be
+saved for that: each worker of a dataloader has three of its own, runs ahead of
+training, and is gone with the process. So nothing is saved. Every batch of data and
+every step is given fresh seeds for Python, numpy and torch (CUDA too), drawn from the
+run's seed and the number of the iteration. They are the same after any resume, on every
+rank, and with any number of workers.
 """
 
 import functools
@@ -37,7 +38,9 @@ def seed_everything(*key: int) -> None:
     Args:
         *key (int): Any numbers; keys that differ in one of them give unrelated seeds.
     """
-    mixed = np.random.SeedSequence([k % 2**64 for k in key]).generate_state(3, np.uint64)
+    mixed = np.random.SeedSequence([k % 2**64 for k in key]).generate_state(
+        3, np.uint64
+    )
     random.seed(int(mixed[0]))
     np.random.seed(mixed[1:2].view(np.uint32))
     torch.manual_seed(int(mixed[2]))
@@ -60,8 +63,9 @@ def _read_seeded(dataset: Any, read: Any, indices: Sequence[Any]) -> list[Any]:
 class NumberedBatches(wrapt.ObjectProxy):  # type: ignore[type-arg]
     """A batch sampler that puts the key of its seeds before the indices of each batch."""
 
-    #: What each key begins with, the number of the first batch, and how many to pass over. None:
-    #: no batches, so that no worker reads ahead before the first one is known.
+    #: What each key begins with, the number of the first batch, and how many to pass
+    #: over. None: no batches, so that no worker reads ahead before the first one is
+    #: known.
     _self_begin: tuple[tuple[int, ...], int, int] | None = None
 
     def __iter__(self) -> Iterator[list[Any]]:
@@ -69,7 +73,9 @@ class NumberedBatches(wrapt.ObjectProxy):  # type: ignore[type-arg]
         # make two iterators and use the second.
         if self._self_begin is not None:
             key, first, skip = self._self_begin
-            for number, batch in enumerate(itertools.islice(self.__wrapped__, skip, None), first):
+            for number, batch in enumerate(
+                itertools.islice(self.__wrapped__, skip, None), first
+            ):
                 yield [(*key, number), *batch]
 
 
@@ -77,7 +83,8 @@ def _refuse_no_batches(loader: Any) -> None:
     """Refuse a dataloader that would end before it gives the first batch.
 
     Raises:
-        UserError: There are no samples, or fewer than a batch that may not be incomplete.
+        UserError: There are no samples, or fewer than a batch that may not be
+            incomplete.
     """
     batches = loader.batch_sampler
     is_endless = isinstance(getattr(batches, 'sampler', None), InfiniteSampler)
@@ -103,15 +110,21 @@ class _ExactLoop(BaseLoop):  # type: ignore[misc]
         BaseLoop.__init__(self, runner, dataloader)  # builds the dataloader
         loader: Any = self.dataloader
         if loader.batch_sampler is None:
-            raise UserError('train_dataloader.batch_size=None makes no batches; set a batch size.')
+            raise UserError(
+                'train_dataloader.batch_size=None makes no batches; set a batch size.'
+            )
         _refuse_no_batches(loader)
         if not isinstance(loader.batch_sampler, NumberedBatches):
             data = loader.dataset
             read = getattr(data, '__getitems__', None)
-            data.__getitems__ = functools.partial(_read_seeded, data, read)  # called once a batch
-            # A dataloader forbids this assignment, for fear of a batch size that is not its
-            # batch sampler's; the batches are the same.
-            object.__setattr__(loader, 'batch_sampler', NumberedBatches(loader.batch_sampler))
+            data.__getitems__ = functools.partial(
+                _read_seeded, data, read
+            )  # called once a batch
+            # A dataloader forbids this assignment, for fear of a batch size that is not
+            # its batch sampler's; the batches are the same.
+            object.__setattr__(
+                loader, 'batch_sampler', NumberedBatches(loader.batch_sampler)
+            )
         super().__init__(runner, loader, *args, **kwargs)
         self._first_seed = runner.seed
 
@@ -123,14 +136,23 @@ class _ExactLoop(BaseLoop):  # type: ignore[misc]
         """
         schedules: Any = self.runner.param_schedulers
         for s in schedules if isinstance(schedules, list) else ():  # of one optimizer
-            needed = min(self._max_epochs if s.by_epoch else self._max_iters, s.end) - s.begin
-            check('param_scheduler.total_steps', getattr(s, 'total_steps', None), least=needed)
+            needed = (
+                min(self._max_epochs if s.by_epoch else self._max_iters, s.end)
+                - s.begin
+            )
+            check(
+                'param_scheduler.total_steps',
+                getattr(s, 'total_steps', None),
+                least=needed,
+            )
         # Shuffle as the resumed run did, if the config leaves the seed to chance.
         sampler: Any = getattr(self.dataloader.batch_sampler, 'sampler', None)
         if getattr(sampler, 'seed', None) == self._first_seed:
             sampler.seed = self.runner.seed
         if self._iter >= self._max_iters or self._epoch >= self._max_epochs:
-            field = 'max_epochs' if isinstance(self, EpochBasedTrainLoop) else 'max_iters'
+            field = (
+                'max_epochs' if isinstance(self, EpochBasedTrainLoop) else 'max_iters'
+            )
             self.runner.logger.warning(
                 f'Nothing is left to train: the checkpoint has done {self._iter} iterations of '
                 f'{self._max_iters}. To continue, resume with a larger train_cfg.{field}.'
@@ -183,7 +205,8 @@ class EpochLoop(_ExactLoop, EpochBasedTrainLoop):  # type: ignore[misc]
         self.runner.model.train()
         for index, data in enumerate(self.batches(self._epoch, skip), skip):
             self.run_iter(index, data)
-        # Validation draws the same numbers, however many steps this process has trained.
+        # Validation draws the same numbers, however many steps this process has
+        # trained.
         seed_everything(self.runner.seed, PAUSE, self._iter)
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
@@ -192,8 +215,8 @@ class EpochLoop(_ExactLoop, EpochBasedTrainLoop):  # type: ignore[misc]
 class _ResumedBatches:
     """Batches as MMEngine's loop over iterations reads them, which first passes over the past.
 
-    MMEngine 0.10.7 reads the batches of the past one by one, and gets nothing for each. Its forks
-    call ``skip_iter``.
+    MMEngine 0.10.7 reads the batches of the past one by one, and gets nothing for each.
+    Its forks call ``skip_iter``.
     """
 
     def __init__(self, past: int, batches: Iterator[Any]) -> None:
@@ -224,12 +247,15 @@ class IterLoop(_ExactLoop, IterBasedTrainLoop):  # type: ignore[misc]
     def run(self) -> Any:
         """Train from the iteration that the runner has resumed, or from the first."""
         self.dataloader_iterator = _ResumedBatches(self._iter, self._endless())
-        # A fork's switch that leaves the past in the data. Here it costs nothing to pass over.
+        # A fork's switch that leaves the past in the data. Here it costs nothing to
+        # pass over.
         self.fast_forward_on_resume = False
         return super().run()
 
     def _endless(self) -> Iterator[Any]:
         endless = isinstance(self.dataloader.batch_sampler.sampler, InfiniteSampler)
         while True:
-            passes = (0, self._iter) if endless else divmod(self._iter, len(self.dataloader))
+            passes = (
+                (0, self._iter) if endless else divmod(self._iter, len(self.dataloader))
+            )
             yield from self.batches(*passes)

@@ -1,8 +1,9 @@
 """End a command whose reader is gone, as ``lm4ve list | head`` ends it.
 
-Python turns the signal SIGPIPE into a ``BrokenPipeError`` in the middle of a ``print``. The
-signal's own default would end the process at any closed pipe, too, such as one of a worker of a
-dataloader; so we only act where it is the standard output that nobody reads any more.
+Python turns the signal SIGPIPE into a ``BrokenPipeError`` in the middle of a ``print``.
+The signal's own default would end the process at any closed pipe, too, such as one of a
+worker of a dataloader; so we only act where it is the standard output that nobody reads
+any more.
 """
 
 import contextlib
@@ -29,8 +30,8 @@ def exit_when_output_is_closed() -> Iterator[None]:
         try:
             yield
         finally:
-            # What is still in the buffer Python would write when it ends, where no handler
-            # is left.
+            # What is still in the buffer Python would write when it ends, where no
+            # handler is left.
             sys.stdout.flush()
     except BrokenPipeError:
         if not _is_output_closed():

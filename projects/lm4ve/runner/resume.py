@@ -1,8 +1,8 @@
 """Find the newest whole checkpoint, and continue training from it.
 
-MMEngine resumes from the path in the work directory's file ``last_checkpoint``, unchecked.
-A disk that was full or a machine that lost power leaves a damaged file behind it; a work
-directory that was moved or copied leaves a path to nowhere.
+MMEngine resumes from the path in the work directory's file ``last_checkpoint``,
+unchecked. A disk that was full or a machine that lost power leaves a damaged file
+behind it; a work directory that was moved or copied leaves a path to nowhere.
 """
 
 import logging
@@ -38,13 +38,16 @@ def newest_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str]]:
 
     Args:
         work_dir (str | Path): The run's folder. The file of the name in its
-            ``last_checkpoint`` comes first, in this folder, or where the path leads (``out_dir``
-            of the hook) if this folder has none; then the other checkpoints of MMEngine's
-            names, from the latest, but none that comes after the named one: an earlier run may
+            ``last_checkpoint`` comes first, in this folder, or where the path leads
+            (``out_dir`` of the hook) if this folder has none; then the other
+            checkpoints of MMEngine's
+            names, from the latest, but none that comes after the named one: an earlier
+                run may
             have left it.
 
     Returns:
-        tuple[Path | None, list[str]]: The file, and why it is not the named one. None without
+        tuple[Path | None, list[str]]: The file, and why it is not the named one. None
+        without
         a reason: there is no checkpoint.
 
     Raises:
@@ -52,16 +55,26 @@ def newest_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str]]:
     """
     folder, notes = Path(work_dir), list[str]()
     pointer = folder / 'last_checkpoint'
-    found = [(m[1], int(m[2]), p) for p in folder.glob('*.pth') if (m := _NAME.fullmatch(p.name))]
+    found = [
+        (m[1], int(m[2]), p)
+        for p in folder.glob('*.pth')
+        if (m := _NAME.fullmatch(p.name))
+    ]
     found.sort(key=lambda f: f[2].stat().st_mtime, reverse=True)
-    text = pointer.read_bytes().decode(errors='replace').strip() if pointer.is_file() else ''
+    text = (
+        pointer.read_bytes().decode(errors='replace').strip()
+        if pointer.is_file()
+        else ''
+    )
     # A work directory that was copied names files of the other one.
     places = [str(folder / Path(text).name), *[text] * (not found)] if text else []
     paths = [Path(place) for place in places if os.path.exists(place)][:1]
     if not paths and (found or pointer.is_file()):
         notes.append(f"'{pointer}' is missing or damaged, or its file is gone.")
     if m := _NAME.fullmatch(Path(text).name):
-        found = sorted((f for f in found if f[0] == m[1] and f[1] < int(m[2])), reverse=True)
+        found = sorted(
+            (f for f in found if f[0] == m[1] and f[1] < int(m[2])), reverse=True
+        )
     paths += [path for *_, path in found]
     for path in paths:
         try:
@@ -71,7 +84,9 @@ def newest_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str]]:
         except (CheckpointError, OSError) as e:
             notes.append(str(e))
     if paths:
-        raise UserError(f"No checkpoint in work_dir='{folder}' is whole: {listing(notes)}")
+        raise UserError(
+            f"No checkpoint in work_dir='{folder}' is whole: {listing(notes)}"
+        )
     return None, notes
 
 
@@ -88,7 +103,9 @@ def resume_newest(cfg: Config, needed: bool = False) -> None:
     """
     path, notes = newest_checkpoint(cfg.work_dir)
     if path is None and needed:
-        raise UserError(f"There is no checkpoint in work_dir='{cfg.work_dir}': use --resume auto.")
+        raise UserError(
+            f"There is no checkpoint in work_dir='{cfg.work_dir}': use --resume auto."
+        )
     cfg.resume = path is not None
     if path is not None:
         cfg.load_from = str(path)

@@ -1,7 +1,7 @@
 """From a config to the runner that trains or evaluates it.
 
-:func:`build_runner` is the one way: it makes resuming exact (:mod:`.loops`), loading strict
-(:mod:`.hooks`) and the console short (:mod:`.console`).
+:func:`build_runner` is the one way: it makes resuming exact (:mod:`.loops`), loading
+strict (:mod:`.hooks`) and the console short (:mod:`.console`).
 """
 
 import copy
@@ -24,9 +24,19 @@ from lm4ve.runner.resume import resume_newest
 
 #: Default hooks of MMEngine, which None switches off.
 _MMENGINES_HOOKS = (
-    *('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint'),
+    *(
+        'runtime_info',
+        'timer',
+        'sampler_seed',
+        'logger',
+        'param_scheduler',
+        'checkpoint',
+    ),
 )
-_LOOPS = {'EpochBasedTrainLoop': 'lm4ve.EpochLoop', 'IterBasedTrainLoop': 'lm4ve.IterLoop'}
+_LOOPS = {
+    'EpochBasedTrainLoop': 'lm4ve.EpochLoop',
+    'IterBasedTrainLoop': 'lm4ve.IterLoop',
+}
 
 
 class Runner(mmengine.runner.Runner):  # type: ignore[misc]
@@ -79,7 +89,9 @@ def build_runner(cfg: Config, short_console: bool = False) -> Any:
         if not Path(start).exists():
             raise UserError(f"load_from='{start}' does not exist.")
         if name == 'Runner' and Path(start).is_dir():  # others load folders, too
-            raise UserError(f"load_from='{start}' is a folder. Fix: name a checkpoint in it.")
+            raise UserError(
+                f"load_from='{start}' is a folder. Fix: name a checkpoint in it."
+            )
     if cfg.get('resume') and not start:
         resume_newest(cfg)
     if cfg.get('resume'):
@@ -119,8 +131,15 @@ def _drop_hooks(cfg: Config) -> None:
 
 def load_strictly_by_default(cfg: Config, **options: Any) -> None:
     """Add the hook for strict loading to a config that lacks it, or that sets options of it."""
-    hooks = [*(cfg.get('default_hooks') or {}).values(), *(cfg.get('custom_hooks') or ())]
-    kinds = {str(h.get('type')).rpartition('.')[2] for h in hooks if isinstance(h, dict)}
+    hooks = [
+        *(cfg.get('default_hooks') or {}).values(),
+        *(cfg.get('custom_hooks') or ()),
+    ]
+    kinds = {
+        str(h.get('type')).rpartition('.')[2] for h in hooks if isinstance(h, dict)
+    }
     if options or 'WholeCheckpointHook' not in kinds:
         cfg.setdefault('default_hooks', ConfigDict())
-        cfg.default_hooks.whole_checkpoint = ConfigDict(type='lm4ve.WholeCheckpointHook', **options)
+        cfg.default_hooks.whole_checkpoint = ConfigDict(
+            type='lm4ve.WholeCheckpointHook', **options
+        )

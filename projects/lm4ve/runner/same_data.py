@@ -1,8 +1,8 @@
 """What an evaluation shares with the training of its model: the labels, and the pixels.
 
-A class folder that is missing or misspelt moves the labels behind it, a list that counts from 1
-moves all of them, and other versions of the libraries that decode and resize make other pixels.
-Each of them changes a score without an error.
+A class folder that is missing or misspelt moves the labels behind it, a list that
+counts from 1 moves all of them, and other versions of the libraries that decode and
+resize make other pixels. Each of them changes a score without an error.
 """
 
 import contextlib
@@ -22,7 +22,8 @@ from lm4ve.compat.for_mmengine import source_of, starts_training
 from lm4ve.errors import UserError, brief, check
 from lm4ve.runner.checkpoint_files import meta_of
 
-#: Under this name versions are kept in a checkpoint's meta, and in the result of a trial.
+#: Under this name versions are kept in a checkpoint's meta, and in the result of a
+#: trial.
 VERSIONS = 'pixel_versions'
 _OPENCV = [f'opencv-{a}python{b}' for a in ('', 'contrib-') for b in ('', '-headless')]
 _LIBRARIES = ('pillow', 'torchvision', 'decord', 'av', *_OPENCV)
@@ -41,7 +42,9 @@ def changed_versions(stored: object) -> str:
     """Name the libraries whose versions differ from stored ones; what one side lacks does not."""
     before, now = stored if isinstance(stored, Mapping) else {}, pixel_versions()
     both = sorted(before.keys() & now.keys())
-    return ', '.join(f'{k} {before[k]} (here {now[k]})' for k in both if before[k] != now[k])
+    return ', '.join(
+        f'{k} {before[k]} (here {now[k]})' for k in both if before[k] != now[k]
+    )
 
 
 class SameDataHook(Hook):  # type: ignore[misc]
@@ -50,7 +53,9 @@ class SameDataHook(Hook):  # type: ignore[misc]
     _trained: object = None
     _answers: frozenset[bool] = frozenset()
 
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+    def before_save_checkpoint(
+        self, runner: Runner, checkpoint: dict[str, Any]
+    ) -> None:
         """Store the versions of the libraries that make pixels."""
         checkpoint.setdefault('meta', {})[VERSIONS] = pixel_versions()
 
@@ -100,17 +105,26 @@ class SameDataHook(Hook):  # type: ignore[misc]
         Raises:
             UserError: A label is none of the model's.
         """
-        vocabulary = getattr(getattr(innermost(runner.model), 'head', None), 'index', ())
+        vocabulary = getattr(
+            getattr(innermost(runner.model), 'head', None), 'index', ()
+        )
         for sample in outputs if isinstance(outputs, (list, tuple)) else ():
             get: Any = getattr(sample, 'get', {}.get)
-            scores = next((s for s in map(get, ('pred_score', 'pred_scores')) if s is not None), ())
+            scores = next(
+                (s for s in map(get, ('pred_score', 'pred_scores')) if s is not None),
+                (),
+            )
             label = get('gt_label')
             if isinstance(label, torch.Tensor) and label.numel() and len(scores):
                 for bound in label.aminmax():
                     check('gt_label', int(bound), least=0, most=len(scores) - 1)
-            self._answers |= {a in vocabulary for a in get('gt_answers') or () if vocabulary}
+            self._answers |= {
+                a in vocabulary for a in get('gt_answers') or () if vocabulary
+            }
 
-    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+    def after_test_epoch(
+        self, runner: Runner, metrics: dict[str, float] | None = None
+    ) -> None:
         """Refuse a score of zero where no right answer is in the vocabulary.
 
         Raises:

@@ -53,8 +53,8 @@ class Parameter:
 def signature_of(target: Any) -> Signature:
     """Return the keyword arguments of a class or function.
 
-    Where a constructor does nothing with ``**kwargs`` but call its parent's, the parent's count
-    too.
+    Where a constructor does nothing with ``**kwargs`` but call its parent's, the
+    parent's count too.
     """
     parameters: dict[str, Parameter] = {}
     for owner in target.__mro__ if inspect.isclass(target) else (target,):
@@ -73,7 +73,9 @@ def signature_of(target: Any) -> Signature:
             if parameter.kind is parameter.VAR_KEYWORD:
                 keywords = name
             elif parameter.kind is not parameter.VAR_POSITIONAL and name != 'self':
-                parameters.setdefault(name, Parameter(_kinds_of(parameter, hints.get(name))))
+                parameters.setdefault(
+                    name, Parameter(_kinds_of(parameter, hints.get(name)))
+                )
         if keywords is None:
             return Signature(parameters, is_open=False)
         if owner is CheckpointHook:
@@ -91,8 +93,15 @@ def _only_passes_on(function: Callable[..., Any], keywords: str) -> bool:
     except (OSError, TypeError):
         return False
     calls = [n for n in nodes if isinstance(n, ast.Call)]
-    passed = [k for c in calls if getattr(c.func, 'attr', '') == '__init__' for k in c.keywords]
-    count = sum(k.arg is None and getattr(k.value, 'id', '') == keywords for k in passed)
+    passed = [
+        k
+        for c in calls
+        if getattr(c.func, 'attr', '') == '__init__'
+        for k in c.keywords
+    ]
+    count = sum(
+        k.arg is None and getattr(k.value, 'id', '') == keywords for k in passed
+    )
     used = sum(getattr(n, 'id', '') == keywords for n in nodes)
     return bool(0 < count == used)
 
@@ -101,7 +110,9 @@ def _only_passes_on(function: Callable[..., Any], keywords: str) -> bool:
 def _hints_of(function: Callable[..., Any]) -> dict[str, Any]:
     try:
         return typing.get_type_hints(function)
-    except Exception:  # a name that its module imports for type checkers only, and others
+    except (
+        Exception
+    ):  # a name that its module imports for type checkers only, and others
         return {}
 
 
@@ -110,7 +121,9 @@ def _kinds_of(parameter: inspect.Parameter, hint: Any) -> frozenset[Any]:
     default = parameter.default
     if hint is not None:
         kinds = _flatten(hint)
-        return frozenset(kinds if default is parameter.empty else {*kinds, type(default)})
+        return frozenset(
+            kinds if default is parameter.empty else {*kinds, type(default)}
+        )
     # Many a default is False where a text is taken as well, such as a path.
     if type(default) in (int, float):
         return frozenset({int, float, list, tuple, type(None)})
@@ -139,9 +152,9 @@ def _flatten(hint: Any) -> set[Any]:
 def wanted_type(parameter: Parameter, value: Any) -> str | None:
     """Return what a parameter takes where a value is clearly none of it, or None.
 
-    Clear is a text, a dict or a list in the place of a number. Annotations are not always exact:
-    MMEngine's schedules, whose ``end`` is an int, take half an epoch as well, and many a
-    parameter without ``None`` in its annotation takes it.
+    Clear is a text, a dict or a list in the place of a number. Annotations are not
+    always exact: MMEngine's schedules, whose ``end`` is an int, take half an epoch as
+    well, and many a parameter without ``None`` in its annotation takes it.
     """
     kinds = parameter.kinds
     takes_numbers = bool(kinds & _NUMBERS) and _ANYTHING not in kinds
@@ -154,7 +167,12 @@ def wanted_type(parameter: Parameter, value: Any) -> str | None:
         names.append('a number')
     if bool in kinds:
         names.append('True or False')
-    for kind, name in ((str, 'a text'), (list, 'a list'), (tuple, 'a list'), (dict, 'a dict')):
+    for kind, name in (
+        (str, 'a text'),
+        (list, 'a list'),
+        (tuple, 'a list'),
+        (dict, 'a dict'),
+    ):
         if kind in kinds and name not in names:
             names.append(name)
     if type(None) in kinds:

@@ -1,8 +1,9 @@
 """Carry the configs (``.mim/``), so that other projects, commands and mmpretrain find them.
 
 ``_base_ = 'lm4ve::lm4ve/vit-s_llama_in1k.py'`` reads a file below ``.mim/configs``, and
-``mmpretrain.get_model('vit-s_llama_in1k')`` a model that the image metafile lists. The metafiles
-of the other tasks are not registered there: mmpretrain cannot build their models.
+``mmpretrain.get_model('vit-s_llama_in1k')`` a model that the image metafile lists. The
+metafiles of the other tasks are not registered there: mmpretrain cannot build their
+models.
 """
 
 import fnmatch
@@ -19,11 +20,13 @@ from lm4ve.errors import CheckpointError, check, listing
 
 #: The folder that holds ``configs`` and ``model-index.yml``.
 MIM_FOLDER = Path(__file__).parent / '.mim'
-#: The folder of trained weights, ``<name>.safetensors``; ``tools/make_zoo.py`` makes them.
+#: The folder of trained weights, ``<name>.safetensors``; ``tools/make_zoo.py`` makes
+#: them.
 WEIGHTS = Path(__file__).parent / 'weights'
 #: The value of a checkpoint that stands for the config's own file there.
 PRETRAINED = 'pretrained'
-#: Folder of configs -> task, where the names differ. SQA3D's configs lie beside METER's.
+#: Folder of configs -> task, where the names differ. SQA3D's configs lie beside
+#: METER's.
 _TASKS = {'lm4ve': 'image', 'vision_language': 'vqa'}
 
 # `_base_ = 'lm4ve::...'` looks for `.mim/configs` in the folder of a *module*
@@ -34,7 +37,9 @@ MODULE2PACKAGE.setdefault('lm4ve', 'lm4ve.zoo')
 
 
 @wrapt.patch_function_wrapper(Config, '_get_cfg_path')
-def _without_our_scope(wrapped: Any, _: Any, args: Any, kwargs: Any) -> tuple[str, str | None]:
+def _without_our_scope(
+    wrapped: Any, _: Any, args: Any, kwargs: Any
+) -> tuple[str, str | None]:
     """Give dicts of an inherited config no ``_scope_='lm4ve'``: their types name scopes."""
     path, scope = wrapped(*args, **kwargs)
     return path, None if scope == 'lm4ve' else scope
@@ -47,7 +52,11 @@ def all_models() -> dict[str, tuple[str, Path]]:
     for path in load(MIM_FOLDER / 'model-index.yml')['Import']:
         folder = Path(path).parent.name
         for entry in load(MIM_FOLDER / path)['Models']:
-            task = 'rooms' if entry['Name'].startswith('sqa3d') else _TASKS.get(folder, folder)
+            task = (
+                'rooms'
+                if entry['Name'].startswith('sqa3d')
+                else _TASKS.get(folder, folder)
+            )
             found[entry['Name']] = (task, MIM_FOLDER / entry['Config'])
     return found
 
@@ -93,11 +102,16 @@ def find_checkpoint(checkpoint: Any, config: str | Path | None) -> Any:
             _require_file(Path(checkpoint))
         return checkpoint
     name = Path(config or '').stem
-    path, known = WEIGHTS / f'{name}.safetensors', all_models().get(name, ('', Path()))[1]
+    path, known = (
+        WEIGHTS / f'{name}.safetensors',
+        all_models().get(name, ('', Path()))[1],
+    )
     # A config of one's own may have the name of one of ours.
     if not (path.is_file() and config and known.resolve() == Path(config).resolve()):
         names = listing(sorted(p.stem for p in WEIGHTS.glob('*.safetensors')), 20)
-        raise CheckpointError(f"No weights come with the config '{config}', but with: {names}.")
+        raise CheckpointError(
+            f"No weights come with the config '{config}', but with: {names}."
+        )
     return path
 
 

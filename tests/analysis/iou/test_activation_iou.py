@@ -128,7 +128,10 @@ def test_unfit_data_is_refused_by_name(config, tmp_path, data):
 
 
 def test_images_without_foreground_can_be_passed_over(config, tmp_path, data, capsys):
-    assert score(config, f'{data} --out-dir {tmp_path} --bootstrap 9 --skip-empty').images == 2
+    assert (
+        score(config, f'{data} --out-dir {tmp_path} --bootstrap 9 --skip-empty').images
+        == 2
+    )
     shown = capsys.readouterr().out  # the threshold of one image is tried on one
     assert '(one image)' in shown and 'nan [' not in shown
 
@@ -150,7 +153,9 @@ def write_folder(root: Path, count=10) -> list:
 
 def test_imagenet_s_foreground_is_the_images_own_class(tmp_path):
     ids = np.array([[3, 0, 1000], [3, 7, 256 + 3], [0, 3, 1000]])
-    rgb = Image.fromarray(np.stack([ids % 256, ids // 256, 0 * ids], -1).astype(np.uint8))
+    rgb = Image.fromarray(
+        np.stack([ids % 256, ids // 256, 0 * ids], -1).astype(np.uint8)
+    )
     for part, suffix in (('validation', 'JPEG'), ('validation-segmentation', 'png')):
         path = tmp_path / part / IMAGENET_S_50[2] / f'a.{suffix}'
         path.parent.mkdir(parents=True)
@@ -170,7 +175,9 @@ def masks_of(mode: str) -> Image.Image:
         image.putpalette([255] * 3 + [0] * 3 * 255)
         return image
     if mode in ('1', 'I;16'):
-        return Image.fromarray(values.astype(np.uint16) if mode == 'I;16' else values).convert(mode)
+        return Image.fromarray(
+            values.astype(np.uint16) if mode == 'I;16' else values
+        ).convert(mode)
     layers = [values] if mode == 'LA' else [0 * values, values, 0 * values]
     return Image.fromarray(np.stack([*layers, np.full_like(values, 255)], -1))
 
@@ -202,10 +209,14 @@ def test_masks_follow_resizing_and_cropping(size):
     mask = np.zeros(size, np.uint8)
     cv2.ellipse(mask, (size[1] // 3, size[0] // 2), (9, 14), 30, 0, 360, 1, -1)
     mask[:6, -6:] = IGNORED
-    img = np.stack([255 * (mask == 1), 255 * (mask == IGNORED), 0 * mask], -1).astype(np.uint8)
+    img = np.stack([255 * (mask == 1), 255 * (mask == IGNORED), 0 * mask], -1).astype(
+        np.uint8
+    )
 
     def moved(interpolation):
-        edge = dict(scale=28, edge='short', interpolation=interpolation, backend='pillow')
+        edge = dict(
+            scale=28, edge='short', interpolation=interpolation, backend='pillow'
+        )
         steps = dict(type='ResizeEdge', **edge), dict(type='CenterCrop', crop_size=24)
         packed, found = follow(pipeline(*steps), 'x', dict(img=img), mask)
         assert found.shape == (24, 24) and (found == 1).any()
@@ -225,13 +236,22 @@ def test_padding_does_not_count():
         dict(type='CenterCrop', crop_size=14, auto_pad=True),
         dict(type='Pad', size=(14, 14)),
     ):
-        packed, moved = follow(pipeline(step), 'x', dict(img=img), np.ones((10, 10), np.uint8))
+        packed, moved = follow(
+            pipeline(step), 'x', dict(img=img), np.ones((10, 10), np.uint8)
+        )
         padded = packed['inputs'][0].numpy() == 0
         assert padded.sum() == 14 * 14 - 10 * 10
         assert np.array_equal(moved == IGNORED, padded)
 
 
 def test_a_transform_that_masks_cannot_follow_is_refused():
-    steps = pipeline(dict(type='Resize', scale=(8, 8)), dict(type='RandomFlip', prob=1.0))
+    steps = pipeline(
+        dict(type='Resize', scale=(8, 8)), dict(type='RandomFlip', prob=1.0)
+    )
     with pytest.raises(UserError, match="'RandomFlip' must be one of"):
-        follow(steps, 'x', dict(img=np.zeros((9, 9, 3), np.uint8)), np.ones((9, 9), np.uint8))
+        follow(
+            steps,
+            'x',
+            dict(img=np.zeros((9, 9, 3), np.uint8)),
+            np.ones((9, 9), np.uint8),
+        )

@@ -19,7 +19,9 @@ AREAS = [
 
 @pytest.mark.parametrize('rows, foreground, counted', AREAS, ids=['all', 'ignored'])
 def test_a_token_is_foreground_from_half_of_its_area(rows, foreground, counted):
-    mask = np.array([[pm.IGNORED if c == 'x' else int(c) for c in r] for r in rows], np.uint8)
+    mask = np.array(
+        [[pm.IGNORED if c == 'x' else int(c) for c in r] for r in rows], np.uint8
+    )
     truth, valid = pm.token_mask(mask, (2, 2))
     assert (truth.tolist(), valid.tolist()) == (foreground, counted)
     assert pm.token_mask(mask, (2, 2), 'any')[0].tolist() == counted
@@ -107,7 +109,10 @@ def test_each_image_has_its_best_threshold_inverted_too():
     report = summarize(some_scores(truth, encoder=maps), resamples=50)
     levels = np.arange(1, 10) / 10
     for variant, m in (('as is', maps), ('inverted', 1 - maps)):
-        best = [max(_by_counting(x > t, y) for t in levels) for x, y in zip(m, truth, strict=True)]
+        best = [
+            max(_by_counting(x > t, y) for t in levels)
+            for x, y in zip(m, truth, strict=True)
+        ]
         row = row_of(report, variant, 'best per image')
         assert row.iou == pytest.approx(np.mean(best), abs=1e-12) and row.images == 12
     assert report.prior['iou'] == pytest.approx(truth.mean(), abs=1e-12)
@@ -135,7 +140,9 @@ def test_the_fixed_threshold_comes_from_its_split_alone():
     def mean(images, threshold):
         return np.mean([_by_counting(maps[i] > threshold, truth[i]) for i in images])
 
-    assert row.threshold == max((t / 10 for t in range(1, 10)), key=lambda t: mean(fixing, t))
+    assert row.threshold == max(
+        (t / 10 for t in range(1, 10)), key=lambda t: mean(fixing, t)
+    )
     assert row.iou == pytest.approx(mean(rest, row.threshold), abs=1e-12)
     assert row.images == 21
     changed = maps.copy()

@@ -1,4 +1,5 @@
-# What every training here shares: SGD, three epochs, no logs, and a neck with a random block.
+# What every training here shares: SGD, three epochs, no logs, and a neck with a random
+# block.
 custom_imports = dict(imports=['lm4ve'])
 default_hooks = dict(
     logger=dict(type='LoggerHook', interval=1),
@@ -8,7 +9,9 @@ default_hooks = dict(
 env_cfg = dict(dist_cfg=dict(backend='gloo'))
 log_level = 'WARNING'
 randomness = dict(seed=0)
-optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.0), clip_grad=dict(max_norm=5.0))
+optim_wrapper = dict(
+    optimizer=dict(type='SGD', lr=0.1, momentum=0.0), clip_grad=dict(max_norm=5.0)
+)
 param_scheduler = dict(type='CosineAnnealingLR', T_max=3, by_epoch=True)
 train_cfg = dict(by_epoch=True, max_epochs=3, val_interval=1)
 val_cfg = test_cfg = dict()

@@ -17,4 +17,6 @@ train_dataloader = val_dataloader = test_dataloader = dict(
     sampler=_base_.in_order,
     collate_fn=dict(type='lm4ve.collate_scenes'),
 )
-val_evaluator = test_evaluator = dict(type='lm4ve.MotionMetric', convention='argoverse1', k=(1, 6))
+val_evaluator = test_evaluator = dict(
+    type='lm4ve.MotionMetric', convention='argoverse1', k=(1, 6)
+)

@@ -2,14 +2,18 @@
 _base_ = './runtime.py'
 
 default_scope = 'mmaction'
-vit = dict(img_size=32, patch_size=8, embed_dims=16, depth=2, num_heads=2, mlp_ratio=2.0)
+vit = dict(
+    img_size=32, patch_size=8, embed_dims=16, depth=2, num_heads=2, mlp_ratio=2.0
+)
 tubes = dict(num_frames=4, tubelet_size=2, return_feat_map=True)
 pixels = dict(mean=[21.3] * 3, std=[53.0] * 3, format_shape='NCTHW')
 model = dict(
     type='Recognizer3D',
     backbone=dict(type='VisionTransformer', **vit, **tubes),
     neck=dict(**_base_.llm_neck, in_channels=16, out_type='avg_featmap'),
-    cls_head=dict(type='TimeSformerHead', num_classes=8, in_channels=16, average_clips='prob'),
+    cls_head=dict(
+        type='TimeSformerHead', num_classes=8, in_channels=16, average_clips='prob'
+    ),
     data_preprocessor=dict(type='ActionDataPreprocessor', **pixels),
 )
 pipeline = [
@@ -24,5 +28,7 @@ data = dict(type='lm4ve.MovingDigitsDataset', pipeline=pipeline, **clips)
 train = dict(data, split='train')
 val = dict(data, split='val', test_mode=True)
 train_dataloader = dict(batch_size=8, dataset=train, sampler=_base_.shuffled)
-val_dataloader = test_dataloader = dict(batch_size=8, dataset=val, sampler=_base_.in_order)
+val_dataloader = test_dataloader = dict(
+    batch_size=8, dataset=val, sampler=_base_.in_order
+)
 val_evaluator = test_evaluator = dict(type='AccMetric')

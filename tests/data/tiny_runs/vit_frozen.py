@@ -10,11 +10,15 @@ model = dict(
     type='ImageClassifier',
     backbone=dict(type='VisionTransformer', arch=arch, **vit),
     neck=dict(**_base_.llm_neck, in_channels=16, out_type='cls_token'),
-    head=dict(type='VisionTransformerClsHead', num_classes=10, in_channels=16, loss=loss),
+    head=dict(
+        type='VisionTransformerClsHead', num_classes=10, in_channels=16, loss=loss
+    ),
 )
 data = dict(type='lm4ve.DigitsDataset', pipeline=[dict(type='PackInputs')])
 train = dict(data, split='train', indices=320)
 test = dict(data, split='test', indices=64)
 train_dataloader = dict(batch_size=16, dataset=train, sampler=_base_.shuffled)
-val_dataloader = test_dataloader = dict(batch_size=32, dataset=test, sampler=_base_.in_order)
+val_dataloader = test_dataloader = dict(
+    batch_size=32, dataset=test, sampler=_base_.in_order
+)
 val_evaluator = test_evaluator = dict(type='Accuracy', topk=(1, 5))

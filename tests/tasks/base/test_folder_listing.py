@@ -89,4 +89,6 @@ def test_links_out_of_the_folder_are_followed_and_dead_ones_kept(tmp_path):
     found = list_files(root, is_wanted)
     # The policy for damaged files names the last two.
     assert by_folder(found) == {'a': ['a/0.png'], 'b': ['b/1.png', 'b/2.png']}
-    assert '1 stand outside of the folders of classes (3.png)' in found.describe_left_out()
+    assert (
+        '1 stand outside of the folders of classes (3.png)' in found.describe_left_out()
+    )

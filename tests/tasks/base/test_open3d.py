@@ -28,7 +28,10 @@ class Refuses(importlib.abc.MetaPathFinder):
 
 
 LACKS = {
-    'package': (ModuleNotFoundError("No module named 'open3d'"), 'pip install open3d-cpu'),
+    'package': (
+        ModuleNotFoundError("No module named 'open3d'"),
+        'pip install open3d-cpu',
+    ),
     'libusb': ('libusb-1.0.so.0', 'pip install libusb-package'),
     'EGL': ('libEGL.so.1', 'apt-get install libegl1'),
     'GL': ('libGL.so.1', 'apt-get install libgl1'),
@@ -40,7 +43,9 @@ LACKS = {
 @pytest.mark.parametrize('missing, fix', LACKS.values(), ids=LACKS)
 def test_what_open3d_lacks_is_named_in_one_line(missing, fix, tmp_path, monkeypatch):
     if isinstance(missing, str):
-        missing = ImportError(f'{missing}: cannot open shared object file: No such file')
+        missing = ImportError(
+            f'{missing}: cannot open shared object file: No such file'
+        )
     c.write_mesh(tmp_path / 'whole.off')
     for name in [n for n in sys.modules if n.partition('.')[0] == 'open3d']:
         monkeypatch.delitem(sys.modules, name)
@@ -63,7 +68,9 @@ def test_a_primitive_depends_on_its_generator_alone(name):
     meshes.sample_primitive('torus', 7, np.random.default_rng(4))
     again = meshes.sample_primitive(name, 50, np.random.default_rng(3))
     assert first.shape == (50, 3) and np.array_equal(first, again)
-    assert not np.array_equal(first, meshes.sample_primitive(name, 50, np.random.default_rng(5)))
+    assert not np.array_equal(
+        first, meshes.sample_primitive(name, 50, np.random.default_rng(5))
+    )
 
 
 def test_points_do_not_depend_on_workers_or_on_where_a_run_resumes(tmp_path):
@@ -83,6 +90,10 @@ def test_points_do_not_depend_on_workers_or_on_where_a_run_resumes(tmp_path):
     order = [4, 1, 5, 0, 3, 2]
     for workers in (0, 2):
         whole = read(order, workers)
-        assert all(np.array_equal(p, alone[i]) for p, i in zip(whole, order, strict=True))
+        assert all(
+            np.array_equal(p, alone[i]) for p, i in zip(whole, order, strict=True)
+        )
         resumed = read(order[3:], workers)
-        assert all(np.array_equal(a, b) for a, b in zip(whole[3:], resumed, strict=True))
+        assert all(
+            np.array_equal(a, b) for a, b in zip(whole[3:], resumed, strict=True)
+        )

@@ -19,7 +19,10 @@ def write(path, encoding, faces, name='vertex_indices'):
     rows['quality'] = 0.5
     for row, face in zip(rows, faces, strict=True):
         row[name] = np.array(face, np.int32)
-    elements = [PlyElement.describe(vertices, 'vertex'), PlyElement.describe(rows, 'face')]
+    elements = [
+        PlyElement.describe(vertices, 'vertex'),
+        PlyElement.describe(rows, 'face'),
+    ]
     text, order = encoding == 'ascii', ENCODINGS[encoding]
     PlyData(elements, text, order, comments=['made by hand']).write(str(path))
 
@@ -90,13 +93,20 @@ def test_no_memory_is_taken_for_rows_that_are_not_there(body, encoding, tmp_path
 @pytest.mark.parametrize('letter', ['\r', '\v', '\x1c', '\x00', 'ä'], ids=repr)
 @pytest.mark.parametrize('line_end', ['\n', '\r\n'])
 def test_headers_that_can_be_read_in_two_ways_are_refused(letter, line_end, tmp_path):
-    lines = ['ply', 'format ascii 1.0', f'comment{letter}element vertex 9', 'element vertex 1']
+    lines = [
+        'ply',
+        'format ascii 1.0',
+        f'comment{letter}element vertex 9',
+        'element vertex 1',
+    ]
     lines += [*PLACE.splitlines(), 'end_header', '0 0 0', '']
     text = line_end.join(lines)
     (tmp_path / 'a.ply').write_bytes(text.encode('latin-1'))
     with pytest.raises(ValueError, match='line 3 of its header'):
         check_ply(tmp_path / 'a.ply')
-    (tmp_path / 'a.ply').write_bytes(text.replace(letter + 'element', ' element').encode())
+    (tmp_path / 'a.ply').write_bytes(
+        text.replace(letter + 'element', ' element').encode()
+    )
     assert check_ply(tmp_path / 'a.ply').num_vertices == 1
 
 

@@ -35,7 +35,9 @@ def entries(tmp_path):
 @pytest.fixture
 def write(tmp_path, entries):
     def run(**options):
-        shards = write_shards(entries, tmp_path / 'shards', 'train', 3, defect, **options)
+        shards = write_shards(
+            entries, tmp_path / 'shards', 'train', 3, defect, **options
+        )
         return shards, tmp_path / 'shards/train.index.json'
 
     return run
@@ -83,7 +85,9 @@ def test_damaged_shard_is_refused(write, how):
     shard.unlink()
     if how == 'cut':
         shard.write_bytes(content[:-600])
-    with pytest.raises(UserError, match='1 of 3 shards are missing or cut: train-000001.tar'):
+    with pytest.raises(
+        UserError, match='1 of 3 shards are missing or cut: train-000001.tar'
+    ):
         read_samples(path)
 
 
@@ -105,7 +109,9 @@ def test_changed_shard_is_detected_when_read(write):
     shard.write_bytes(data)
     with pytest.raises(OSError, match='no file of this size'):
         fileio.get(read_samples(path)[4][0])
-    with pytest.raises(UserError, match='1 shards have another SHA-256: train-000001.tar'):
+    with pytest.raises(
+        UserError, match='1 shards have another SHA-256: train-000001.tar'
+    ):
         verify_shards(path)
 
 

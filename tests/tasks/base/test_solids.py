@@ -14,7 +14,12 @@ from lm4ve.tasks.base.solids import Solids, draw_solids, render
 from lm4ve.tasks.pointcloud.analysis import Cloud
 from lm4ve.tasks.rooms.visualization import draw_corner
 
-RED, GREEN, BLUE, WHITE = (1.0, 0.0, 0.0), (0.0, 0.5, 0.0), (0.0, 0.0, 1.0), (1.0, 1.0, 1.0)
+RED, GREEN, BLUE, WHITE = (
+    (1.0, 0.0, 0.0),
+    (0.0, 0.5, 0.0),
+    (0.0, 0.0, 1.0),
+    (1.0, 1.0, 1.0),
+)
 
 
 @pytest.fixture(params=['open3d', 'flat'])
@@ -59,14 +64,18 @@ def test_near_balls_cover_far_ones_in_any_order(order, renderer):
 def test_colors_in_the_middle_of_balls_and_behind_them_are_exact():
     shades = colormaps['viridis'](np.linspace(0, 1, 7))[:, :3]
     centers = np.column_stack((np.arange(7) - 3.0, np.zeros((7, 2))))
-    image = render(Solids(centers, np.full(7, 0.4), shades), (3.5, 0.5), (350, 50), (0.2, 0.4, 0.6))
+    image = render(
+        Solids(centers, np.full(7, 0.4), shades), (3.5, 0.5), (350, 50), (0.2, 0.4, 0.6)
+    )
     middles = image[25, 50 * np.arange(7) + 25].astype(int)
     assert np.abs(middles - 255 * shades).max() <= 2.5
     assert image[0, 0].tolist() == [51, 102, 153]
 
 
 def test_rods_join_their_ends_and_cones_end_in_a_point():
-    rods = np.array([[-1, 0.5, 0, 1, 0.5, 0, 0.1, 0.1], [-1, -0.5, 0, 1, -0.5, 0, 0.3, 0]], float)
+    rods = np.array(
+        [[-1, 0.5, 0, 1, 0.5, 0, 0.1, 0.1], [-1, -0.5, 0, 1, -0.5, 0, 0.3, 0]], float
+    )
     nothing = np.zeros((0, 3))
     scene = Solids(nothing, np.zeros(0), nothing, rods, np.array([RED, BLUE]))
     image = render(scene, (2, 1), (200, 100), WHITE)
@@ -74,7 +83,9 @@ def test_rods_join_their_ends_and_cones_end_in_a_point():
     # 50 pixels a unit: the rod is 2 x 0.2, the cone half of 2 x 0.6.
     assert is_drawn[:50].sum() == pytest.approx(100 * 10, rel=0.05)
     assert is_drawn[50:].sum() == pytest.approx(100 * 30 / 2, rel=0.05)
-    assert not render(Solids(nothing, np.zeros(0), nothing), (1, 1), (4, 4), RED)[..., 1:].any()
+    assert not render(Solids(nothing, np.zeros(0), nothing), (1, 1), (4, 4), RED)[
+        ..., 1:
+    ].any()
 
 
 def test_points_of_a_cloud_have_the_colors_of_their_groups(renderer):
@@ -82,9 +93,16 @@ def test_points_of_a_cloud_have_the_colors_of_their_groups(renderer):
     cloud = Cloud(points, np.array([[1], [2], [3]]))
     tokens = TokenMap('block', '', np.array([0.0, 0.5, 1.0]), (3,))
     reach = 1.06 * np.abs(cloud.seen[:, :2]).max()
-    color_at = drawn(lambda axes: cloud.draw_values(axes, tokens, 'viridis'), (reach, reach))
+    color_at = drawn(
+        lambda axes: cloud.draw_values(axes, tokens, 'viridis'), (reach, reach)
+    )
     for place, value in zip(cloud.seen[1:], tokens.values, strict=True):
-        assert np.abs(color_at(place) - 255 * np.array(colormaps['viridis'](value)[:3])).max() <= 4
+        assert (
+            np.abs(
+                color_at(place) - 255 * np.array(colormaps['viridis'](value)[:3])
+            ).max()
+            <= 4
+        )
     # Without a group: gray.
     assert np.ptp(color_at(cloud.seen[0]).astype(int)) <= 3
 
@@ -119,5 +137,9 @@ def test_a_room_is_seen_from_a_corner_without_what_hides_it(renderer):
     red, green, blue = image.T
     assert not ((green > 120) & (red < 40) & (blue < 40)).any()  # the near wall
     assert not ((red > 200) & (green < 20) & (blue < 20)).any()  # the ceiling
-    assert ((red > 180) & (abs(green - 125) < 40) & (blue < 60)).sum() > 30  # the proposal
-    assert ((red > 150) & (abs(green - 39) < 20) & (abs(blue - 40) < 20)).sum() > 30  # the asker
+    assert (
+        (red > 180) & (abs(green - 125) < 40) & (blue < 60)
+    ).sum() > 30  # the proposal
+    assert (
+        (red > 150) & (abs(green - 39) < 20) & (abs(blue - 40) < 20)
+    ).sum() > 30  # the asker

@@ -42,4 +42,6 @@ def fill(root: Path, names, count: int = 3) -> None:
     for c, name in enumerate(names):
         for i in range(count):
             suffix = ('.JPEG', '.png')[i % 2]
-            write(root / name / f'{i}{suffix}', encode(seed=c * count + i, suffix=suffix))
+            write(
+                root / name / f'{i}{suffix}', encode(seed=c * count + i, suffix=suffix)
+            )

@@ -1,7 +1,7 @@
 """The paper's released image model, reimplemented from its names alone.
 
-Plain functional torch on a state dict with the released keys: it shares no code with lm4ve,
-mmpretrain or transformers, so that equal logits are evidence.
+Plain functional torch on a state dict with the released keys: it shares no code with
+lm4ve, mmpretrain or transformers, so that equal logits are evidence.
 """
 
 import argparse
@@ -35,7 +35,10 @@ def blocks() -> dict:
 def write_llm(folder: Path, seed: int = 0) -> tuple[str, list[dict]]:
     """Write a language model in fp16 as Meta does; return the folder and its three layers."""
     write_meta(folder, seed=seed, dtype=torch.float16, sizes=dict(num_hidden_layers=3))
-    state, layers = torch.load(folder / 'consolidated.00.pth', weights_only=True), [{}, {}, {}]
+    state, layers = (
+        torch.load(folder / 'consolidated.00.pth', weights_only=True),
+        [{}, {}, {}],
+    )
     for name, weight in state.items():
         if name.startswith('layers.') and 'rope' not in name:
             layers[int(name[7])][name[9:]] = weight
@@ -74,19 +77,29 @@ def llama(state, x):
         at = f'llama.layers.{i}'
         h = rms(x, state[f'{at}.attention_norm.weight'])
         qkv = (linear(state, f'{at}.attention.w{n}', h, bias=False) for n in 'qkv')
-        x = x + linear(state, f'{at}.attention.wo', attention(*qkv, LLM_HEADS), bias=False)
+        x = x + linear(
+            state, f'{at}.attention.wo', attention(*qkv, LLM_HEADS), bias=False
+        )
         h = rms(x, state[f'{at}.ffn_norm.weight'])
-        gate, up = (linear(state, f'{at}.feed_forward.w{n}', h, bias=False) for n in (1, 3))
+        gate, up = (
+            linear(state, f'{at}.feed_forward.w{n}', h, bias=False) for n in (1, 3)
+        )
         x = x + linear(state, f'{at}.feed_forward.w2', F.silu(gate) * up, bias=False)
     return linear(state, 'llama_dim_mapper2', rms(x), bias=False)
 
 
 def encode(state, x):
     for at in (f'blocks.{i}' for i in range(DEPTH)):
-        qkv = linear(state, f'{at}.attn.qkv', norm(state, f'{at}.norm1', x, 1e-6), 3 * WIDTH)
+        qkv = linear(
+            state, f'{at}.attn.qkv', norm(state, f'{at}.norm1', x, 1e-6), 3 * WIDTH
+        )
         found = attention(*qkv.chunk(3, -1), HEADS)
         x = x + linear(state, f'{at}.attn.proj', found, WIDTH)
-        h = F.gelu(linear(state, f'{at}.mlp.fc1', norm(state, f'{at}.norm2', x, 1e-6), 4 * WIDTH))
+        h = F.gelu(
+            linear(
+                state, f'{at}.mlp.fc1', norm(state, f'{at}.norm2', x, 1e-6), 4 * WIDTH
+            )
+        )
         x = x + linear(state, f'{at}.mlp.fc2', h, WIDTH)
     return x
 
@@ -96,6 +109,10 @@ def logits(state: dict, images: torch.Tensor) -> torch.Tensor:
     weight = tensor(state, 'patch_embed.proj.weight', WIDTH, 3, PATCH, PATCH)
     bias = tensor(state, 'patch_embed.proj.bias', WIDTH)
     x = F.conv2d(images, weight, bias, stride=PATCH).flatten(2).transpose(1, 2)
-    x = torch.cat((tensor(state, 'cls_token', 1, 1, WIDTH).expand(len(x), -1, -1), x), dim=1)
+    x = torch.cat(
+        (tensor(state, 'cls_token', 1, 1, WIDTH).expand(len(x), -1, -1), x), dim=1
+    )
     x = encode(state, x + tensor(state, 'pos_embed', *x[:1].shape))
-    return linear(state, 'head', norm(state, 'norm', llama(state, x), 1e-6)[:, 0], CLASSES)
+    return linear(
+        state, 'head', norm(state, 'norm', llama(state, x), 1e-6)[:, 0], CLASSES
+    )

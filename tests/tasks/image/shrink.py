@@ -42,7 +42,9 @@ class Shrinker(shrink.Shrinker):
                 # `layers.5` must stay where it is, or `layers.11` of a base model.
                 depth = 12 if backbone.arch.startswith('b') else 7
                 backbone.img_size = 32
-                backbone.arch = dict(embed_dims=16, num_heads=2, feedforward_channels=32)
+                backbone.arch = dict(
+                    embed_dims=16, num_heads=2, feedforward_channels=32
+                )
                 backbone.arch.num_layers = depth if inserted else 2
             return backbone.arch['embed_dims']
         if kind == 'ResNet':

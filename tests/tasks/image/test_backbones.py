@@ -44,9 +44,13 @@ def test_every_entry_trains_with_the_block_before_the_final_norm(entry, small):
         head |= dict(num_classes=3, in_channels=width) | TINY['heads'].get(name, {})
     with DefaultScope.overwrite_default_scope(HOST):
         necks = [neck, *entry.then] if neck else None
-        model = MODELS.build(dict(type='ImageClassifier', backbone=encoder, neck=necks, head=head))
+        model = MODELS.build(
+            dict(type='ImageClassifier', backbone=encoder, neck=necks, head=head)
+        )
     model.train()
-    walk.check_a_step(entry, model, images, [DataSample().set_gt_label(i) for i in range(2)])
+    walk.check_a_step(
+        entry, model, images, [DataSample().set_gt_label(i) for i in range(2)]
+    )
 
 
 @pytest.mark.slow
@@ -58,7 +62,9 @@ def test_around_the_block_every_entry_computes_as_its_host(entry, small):
 @pytest.mark.parametrize('refused', IMAGE_REFUSED, ids=lambda r: r.type)
 def test_a_refused_backbone_fails_as_its_reason_says(refused):
     images = torch.randn(2, 3, 64, 64)
-    walk.check_refusal(refused, HOST_MODELS, HOST, TINY['sizes'].get(refused.type, {}), images)
+    walk.check_refusal(
+        refused, HOST_MODELS, HOST, TINY['sizes'].get(refused.type, {}), images
+    )
 
 
 def test_every_backbone_of_the_host_is_in_a_table():

@@ -49,7 +49,9 @@ def test_stages_train_and_the_second_starts_from_the_first(name, shrinker, tmp_p
         started = runner.model.backbone.state_dict()
         # All but the last norm, whose place differs.
         assert {k[:3] for k in trained.keys() ^ started.keys()} == {'ln1', 'ln2'}
-        assert all(torch.equal(trained[key], started[key]) for key in trained.keys() & started)
+        assert all(
+            torch.equal(trained[key], started[key]) for key in trained.keys() & started
+        )
     assert bool(shrinker.weights) == (name == STAGES[1])
     runner.train()
     assert runner.iter > 0

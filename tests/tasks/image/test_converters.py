@@ -15,7 +15,10 @@ from tests.tasks.image import released as r
 
 pytest.importorskip('mmpretrain')
 
-VIT, RAW = dict(type='mmpretrain.VisionTransformer'), dict(out_type='raw', final_norm=False)
+VIT, RAW = (
+    dict(type='mmpretrain.VisionTransformer'),
+    dict(out_type='raw', final_norm=False),
+)
 
 
 def build(llm=None, layers=(-1,)):
@@ -65,7 +68,9 @@ def test_plain_vit_gives_the_released_logits(convert):
     assert_same_logits(build(), converted, state)
 
 
-@pytest.mark.parametrize('chosen, half', [((-1,), True), ((1,), False), ((-2, -1), False)])
+@pytest.mark.parametrize(
+    'chosen, half', [((-1,), True), ((1,), False), ((-2, -1), False)]
+)
 def test_vit_llama_gives_the_released_logits(chosen, half, llm, convert, capsys):
     llm, layers = llm
     state = r.llama_state([layers[i] for i in chosen])
@@ -76,18 +81,29 @@ def test_vit_llama_gives_the_released_logits(chosen, half, llm, convert, capsys)
     unused = (f'{at}.inner_attention.rope.freqs', f'{at}.cache_k', 'llama.freqs_cis')
     content = r.released(state | {name: torch.zeros(4) for name in unused})
     stored = convert(content, '--llm', llm, '--layer', *chosen)
-    assert_same_logits(build(llm, chosen), stored, {k: v.float() for k, v in state.items()})
+    assert_same_logits(
+        build(llm, chosen), stored, {k: v.float() for k, v in state.items()}
+    )
     assert 'left out (' in capsys.readouterr().out
     # The block is not stored: no tensor has the language model's hidden width.
     assert not any(r.HIDDEN in t.shape for t in stored.values())
 
 
-#: A weight, a change of it in the state, and what the message has (None: the weight's name).
+#: A weight, a change of it in the state, and what the message has (None: the weight's
+#: name).
 UNLIKE = [
-    ('llama.layers.1.ffn_norm.weight', lambda s, k: s.update({k: torch.zeros(3)}), None),
+    (
+        'llama.layers.1.ffn_norm.weight',
+        lambda s, k: s.update({k: torch.zeros(3)}),
+        None,
+    ),
     ('llama_dim_mapper2.weight', dict.pop, 'neck.mapper_out.weight'),
     ('llama.layers.0.attention.wo.weight', dict.pop, None),
-    ('llama.layers.0.feed_forward.w3.weight', lambda s, k: s[k][3, 4].add_(0.25), '0.25'),
+    (
+        'llama.layers.0.feed_forward.w3.weight',
+        lambda s, k: s[k][3, 4].add_(0.25),
+        '0.25',
+    ),
     ('llama.layers.0.attention.wq.weight', lambda s, k: s[k].copy_(s[k].flip(0)), None),
     ('llama.norm.weight', lambda s, k: s[k][2].fill_(1.5), None),
 ]
@@ -102,12 +118,19 @@ def test_states_unlike_the_release_are_refused(key, change, message, llm, conver
         convert(r.released(state), '--llm', llm)
 
 
-def test_block_of_another_language_model_is_refused(llm, checkpoints, tmp_path, convert):
+def test_block_of_another_language_model_is_refused(
+    llm, checkpoints, tmp_path, convert
+):
     llm, layers = llm
     other, _ = r.write_llm(tmp_path / 'other', seed=1)
     state = r.llama_state([layers[1]])
     cases = [
-        (CheckpointError, 'llama.layers.0.*largest difference', state, ('--llm', other)),
+        (
+            CheckpointError,
+            'llama.layers.0.*largest difference',
+            state,
+            ('--llm', other),
+        ),
         (CheckpointError, r'layers \[2\].*--layer', state, ('--llm', llm)),
         (UserError, '', state, ('--llm', checkpoints('gpt2'))),
         (UserError, '--llm', state, ()),
@@ -128,15 +151,23 @@ def test_a_plain_encoders_final_norm_becomes_the_necks(way, tmp_path):
     if way == 'load':
         load_checkpoint(model, str(tmp_path / 'plain.pth'))
     else:
-        init = dict(type='Pretrained', checkpoint=str(tmp_path / 'plain.pth'), prefix='backbone.')
+        init = dict(
+            type='Pretrained',
+            checkpoint=str(tmp_path / 'plain.pth'),
+            prefix='backbone.',
+        )
         model.backbone.init_cfg = init
         model.init_weights()
     assert model.neck.norm.weight.eq(3).all()
-    assert torch.equal(model.backbone.layers[0].ln1.bias, plain.backbone.layers[0].ln1.bias)
+    assert torch.equal(
+        model.backbone.layers[0].ln1.bias, plain.backbone.layers[0].ln1.bias
+    )
 
 
 def test_a_host_without_class_token_is_refused():
     backbone = dict(VIT, **RAW, arch='deit-tiny', with_cls_token=False)
     neck = models.neck(192, out_type='cls_token')
     with pytest.raises(UserError, match='class token'):
-        MODELS.build(dict(type='mmpretrain.ImageClassifier', backbone=backbone, neck=neck))
+        MODELS.build(
+            dict(type='mmpretrain.ImageClassifier', backbone=backbone, neck=neck)
+        )

@@ -53,7 +53,8 @@ def folder(root, **kwargs):
 
 def break_images(root) -> list:
     return [
-        write(root / CLASSES[i % 3] / name, data) for i, (name, data) in enumerate(BROKEN.items())
+        write(root / CLASSES[i % 3] / name, data)
+        for i, (name, data) in enumerate(BROKEN.items())
     ]
 
 
@@ -87,8 +88,12 @@ def test_damaged_size_is_refused_before_decoding(tmp_path):
     path = write(tmp_path / 'x.jpg', data[:size] + b'\x20\0\x20\0' + data[size + 4 :])
     assert 'cannot hold 67 megapixels' in find_defect(path, decode=True)
     # As few bytes as JPEG needs for so many pixels.
-    blank = cv2.imencode('.jpg', np.zeros((4000, 4000), np.uint8), (cv2.IMWRITE_JPEG_OPTIMIZE, 1))
-    assert find_defect(write(tmp_path / 'y.jpg', blank[1].tobytes()), decode=True) is None
+    blank = cv2.imencode(
+        '.jpg', np.zeros((4000, 4000), np.uint8), (cv2.IMWRITE_JPEG_OPTIMIZE, 1)
+    )
+    assert (
+        find_defect(write(tmp_path / 'y.jpg', blank[1].tobytes()), decode=True) is None
+    )
 
 
 # ---------------------------------------------------------- folders and lists
@@ -113,7 +118,12 @@ def test_names_in_another_order_than_their_folders_are_refused(root):
         folder(root, classes=CLASSES[::-1])
 
 
-LINES = '../x.jpg 0', '/etc/x.jpg 0', f'{CLASSES[0]}/../../x.jpg 0', 'http://host/x.jpg 0'
+LINES = (
+    '../x.jpg 0',
+    '/etc/x.jpg 0',
+    f'{CLASSES[0]}/../../x.jpg 0',
+    'http://host/x.jpg 0',
+)
 
 
 @pytest.mark.parametrize('with_label', [True, False])
@@ -164,8 +174,13 @@ def test_folders_of_programs_and_links_back_are_no_data(root, with_label, log):
     if with_label:
         assert data.metainfo['classes'] == CLASSES
         assert data.get_gt_labels().tolist() == [0] * 3 + [1] * 3 + [2] * 3
-    assert '2 have another ending (n01440764/moving.gif, n01443537/unnamed)' in log()[-1]
-    assert '1 are links to what is read already, or to a folder above (n00000000)' in log()[-1]
+    assert (
+        '2 have another ending (n01440764/moving.gif, n01443537/unnamed)' in log()[-1]
+    )
+    assert (
+        '1 are links to what is read already, or to a folder above (n00000000)'
+        in log()[-1]
+    )
 
 
 @pytest.mark.parametrize('test_mode', [True, False])
@@ -175,7 +190,9 @@ def test_dead_links_and_pipes_follow_the_policy_for_corrupt_files(root, test_mod
     data = folder(root, test_mode=test_mode)
     assert len(data) == (9 if test_mode else 11)
     assert len([data[i] for i in range(len(data))]) == len(data)
-    assert data.num_corrupt == 2 and all('is no file' in d for d in data.corrupt_files.values())
+    assert data.num_corrupt == 2 and all(
+        'is no file' in d for d in data.corrupt_files.values()
+    )
     with pytest.raises(UserError, match='dead.png'):
         folder(root, verify=True, on_corrupt='refuse')
 
@@ -189,9 +206,13 @@ def test_dead_links_and_pipes_follow_the_policy_for_corrupt_files(root, test_mod
         (('caf\u00e9', 'bottle'), ('cafe\u0301', 'bottle')),
     ],
 )
-def test_names_that_are_written_otherwise_are_still_the_folders(folders, classes, tmp_path):
+def test_names_that_are_written_otherwise_are_still_the_folders(
+    folders, classes, tmp_path
+):
     fill(tmp_path, folders)
-    with pytest.raises(UserError, match=r'out of order.*Fix: the order of the sorted folders'):
+    with pytest.raises(
+        UserError, match=r'out of order.*Fix: the order of the sorted folders'
+    ):
         folder(tmp_path, classes=classes)
     expected = tuple(sorted(folders))
     assert folder(tmp_path, classes=expected).metainfo['classes'] == expected
@@ -211,7 +232,11 @@ def test_list_without_a_folder_holds_absolute_paths(root):
     options = dict(ann_file=str(root / 'list.txt'), data_prefix='')
     assert len(folder('', **options)) == 1
     # Of 12 cut after the 1 no number remains.
-    wrong = {'': r'list\.txt', text[:-1]: r'list\.txt', f'{text}nfs://a/x.jpg 0\n': 'line 2'}
+    wrong = {
+        '': r'list\.txt',
+        text[:-1]: r'list\.txt',
+        f'{text}nfs://a/x.jpg 0\n': 'line 2',
+    }
     wrong[f'{text}x.jpg {10**20}\n'] = 'line 2'
     for lines, message in wrong.items():
         write(root / 'list.txt', lines.encode())
@@ -252,7 +277,9 @@ def test_scan_leaves_corrupt_images_out(root, log):
 def shards(root, tmp_path, capsys):
     data = dict(type='lm4ve.CheckedImageFolder', data_root=str(root), pipeline=[])
     model, config = dict(type='ImageClassifier'), tmp_path / 'config.py'
-    cfg = dict(default_scope='mmpretrain', model=model, train_dataloader=dict(dataset=data))
+    cfg = dict(
+        default_scope='mmpretrain', model=model, train_dataloader=dict(dataset=data)
+    )
     Config(cfg).dump(config)
     main(['write', str(config), str(tmp_path / 'shards'), '--per-shard', '4'])
     assert '9 samples in 3 shards' in capsys.readouterr().out
@@ -260,11 +287,16 @@ def shards(root, tmp_path, capsys):
 
 
 def dataset(folder: Path, **kwargs) -> ImageNetShards:
-    return ImageNetShards(data_root=str(folder), **{'classes': CLASSES, 'pipeline': LOAD, **kwargs})
+    return ImageNetShards(
+        data_root=str(folder), **{'classes': CLASSES, 'pipeline': LOAD, **kwargs}
+    )
 
 
 def pixels(samples) -> set:
-    return {(s['inputs'].numpy().tobytes(), s['data_samples'].gt_label.item()) for s in samples}
+    return {
+        (s['inputs'].numpy().tobytes(), s['data_samples'].gt_label.item())
+        for s in samples
+    }
 
 
 def test_samples_are_those_of_the_folders_in_every_worker(shards, root, capsys):
@@ -281,7 +313,10 @@ def test_samples_are_those_of_the_folders_in_every_worker(shards, root, capsys):
 
 
 def test_broken_images_follow_the_policy(tmp_path):
-    files = {'a/whole.jpg': encode(), **{f'b/{name}': data for name, data in BROKEN.items()}}
+    files = {
+        'a/whole.jpg': encode(),
+        **{f'b/{name}': data for name, data in BROKEN.items()},
+    }
     entries = [
         Entry(write(tmp_path / 'files' / name, data), name, 'ab'.index(name[0]))
         for name, data in files.items()
@@ -289,5 +324,7 @@ def test_broken_images_follow_the_policy(tmp_path):
     write_shards(entries, tmp_path / 'broken', 'test', 99, lambda path: None)
     data = dataset(tmp_path / 'broken', split='test')
     assert data.test_mode and len(data) == 1 and data.num_corrupt == len(BROKEN)
-    with pytest.raises(UserError, match=f'{len(BROKEN)} of {len(files)} images.*shard://.*b/'):
+    with pytest.raises(
+        UserError, match=f'{len(BROKEN)} of {len(files)} images.*shard://.*b/'
+    ):
         dataset(tmp_path / 'broken', split='test', on_corrupt='refuse')

@@ -17,7 +17,12 @@ from torch import nn
 
 from lm4ve.errors import UserError
 from lm4ve.runner.command_line import build_runner
-from lm4ve.tasks.image import CorruptionAccuracy, ImageNetC, ImageNetVariant, SubsetAccuracy
+from lm4ve.tasks.image import (
+    CorruptionAccuracy,
+    ImageNetC,
+    ImageNetVariant,
+    SubsetAccuracy,
+)
 from lm4ve.tasks.image.datasets.imagenet_variants import CORRUPTIONS, SEVERITIES
 from lm4ve.tasks.image.datasets.synsets import class_indices
 from lm4ve.tasks.image.metrics import ALEXNET_ERRORS
@@ -26,7 +31,10 @@ from tests.helpers.tasks import FOLDERS
 from tests.tasks.image.images import fill, write
 
 META_KEYS = ('img_path', 'corruption', 'severity')
-PIPELINE = [dict(type='LoadImageFromFile'), dict(type='PackInputs', meta_keys=META_KEYS)]
+PIPELINE = [
+    dict(type='LoadImageFromFile'),
+    dict(type='PackInputs', meta_keys=META_KEYS),
+]
 
 
 def timm_indices(variant: str) -> list:
@@ -61,7 +69,9 @@ def test_class_order_is_mmpretrains():
     names = [info.index_to_description(i) for i in range(1000)]
     # A few names are spelled otherwise in one of the two lists.
     pairs = zip(names, IMAGENET_CATEGORIES, strict=True)
-    assert sum(a.split(',')[0].lower() == b.split(',')[0].lower() for a, b in pairs) > 980
+    assert (
+        sum(a.split(',')[0].lower() == b.split(',')[0].lower() for a, b in pairs) > 980
+    )
     with pytest.raises(UserError, match='a, r, sketch, c'):
         class_indices('v2')
 
@@ -95,7 +105,9 @@ def test_imagenet_c_samples_have_their_group(data, tmp_path):
     groups = [('fog', 2), ('fog', 5), ('snow', 2), ('snow', 5)]
     for corruption, severity in groups:
         (tmp_path / corruption).mkdir(exist_ok=True)
-        (tmp_path / corruption / str(severity)).symlink_to(data / 'imagenet-sketch/sketch')
+        (tmp_path / corruption / str(severity)).symlink_to(
+            data / 'imagenet-sketch/sketch'
+        )
     options = dict(corruptions=['fog', 'snow'], pipeline=PIPELINE, verify=False)
     dataset = ImageNetC(str(tmp_path), severities=[2, 5], **options)
     assert len(dataset) == 4000
@@ -115,7 +127,9 @@ def scored(label: int, scores, **meta) -> DataSample:
 
 
 def answered(corruption: str, severity: int, right: bool) -> DataSample:
-    return scored(1, [0.1, 0.9] if right else [0.9, 0.1], corruption=corruption, severity=severity)
+    return scored(
+        1, [0.1, 0.9] if right else [0.9, 0.1], corruption=corruption, severity=severity
+    )
 
 
 def evaluate(metric, samples, meta=None) -> dict:
@@ -141,7 +155,8 @@ def test_subset_excludes_other_classes():
 
 
 @pytest.mark.parametrize(
-    'indices, error', [(None, UserError), ([1, 3, 4, 9], IndexError), ([0, 2], UserError)]
+    'indices, error',
+    [(None, UserError), ([1, 3, 4, 9], IndexError), ([0, 2], UserError)],
 )
 def test_unsuitable_subset_raises(indices, error):
     with pytest.raises(error):
@@ -151,8 +166,15 @@ def test_unsuitable_subset_raises(indices, error):
 # ----------------------------------------------------------------- corruption
 def test_groups_have_equal_weight():
     # fog: 100 % of one image and 25 % of four; snow: 50 % of two, 0 of one.
-    right = {('fog', 1): [1], ('fog', 2): [1, 0, 0, 0], ('snow', 1): [1, 0], ('snow', 2): [0]}
-    samples = [answered(*group, bool(x)) for group, images in right.items() for x in images]
+    right = {
+        ('fog', 1): [1],
+        ('fog', 2): [1, 0, 0, 0],
+        ('snow', 1): [1, 0],
+        ('snow', 2): [0],
+    }
+    samples = [
+        answered(*group, bool(x)) for group, images in right.items() for x in images
+    ]
     meta = dict(corruptions=('fog', 'snow'), severities=(1, 2))
     metrics = evaluate(CorruptionAccuracy(), samples, meta)
     with pytest.raises(UserError, match='snow/2'):

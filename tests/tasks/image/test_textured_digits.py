@@ -24,10 +24,15 @@ def test_picture_is_determined_by_its_parameters():
 
 def test_the_mask_is_where_strokes_were_pasted():
     """On a black background the picture is ink times color, and nothing else."""
-    ink = DigitsDataset(split='test', pipeline=[])[0]['img'][..., 0].astype(np.float32) / 255
+    ink = (
+        DigitsDataset(split='test', pipeline=[])[0]['img'][..., 0].astype(np.float32)
+        / 255
+    )
     background = np.zeros((td.SIZE, td.SIZE, 3), np.float32)
     for seed in range(5):
-        img, mask = td.paste(ink, background, np.random.default_rng(seed), max_angle=15.0)
+        img, mask = td.paste(
+            ink, background, np.random.default_rng(seed), max_angle=15.0
+        )
         share = img.max(-1) / img.max()
         assert set(np.unique(mask)) == {0, 1}
         assert (share[mask == 1] > td.INK - 0.02).all()

@@ -19,7 +19,9 @@ def write_lesions(root: Path, name: str) -> None:
                 file.write(f'benign ({i})\n')
 
 
-def write_medmnist(root: Path, flag: str, classes: int, count: int = 256, labels: int = 1) -> Path:
+def write_medmnist(
+    root: Path, flag: str, classes: int, count: int = 256, labels: int = 1
+) -> Path:
     """A file of MedMNIST with random pixels."""
     rng, arrays = np.random.default_rng(0), {}
     sides = (28,) * 3 if flag.endswith('3d') else (28, 28, 3)
@@ -39,7 +41,9 @@ def write_volume(path: Path, array: np.ndarray, voxel: tuple = (1.0, 1.0, 2.0)) 
     return path
 
 
-def write_decathlon(root: Path, channels: int = 4, classes: int = 4, count: int = 6) -> None:
+def write_decathlon(
+    root: Path, channels: int = 4, classes: int = 4, count: int = 6
+) -> None:
     """A task of MSD: a bright box in parts."""
     label = np.zeros((20, 18, 16), np.uint8)
     label[4:14, 4:14, 4:12] = np.arange(8) % (classes - 1) + 1

@@ -20,7 +20,9 @@ def randomized(model: nn.Module) -> nn.Module:
     """Give every tensor random values, those of batch norms too."""
     for tensor in itertools.chain(model.parameters(), model.buffers()):
         if tensor.is_floating_point():
-            tensor.data = torch.rand(tensor.shape) * 0.4 + (0.8 if tensor.dim() == 1 else -0.2)
+            tensor.data = torch.rand(tensor.shape) * 0.4 + (
+                0.8 if tensor.dim() == 1 else -0.2
+            )
     return model.eval()
 
 
@@ -33,7 +35,7 @@ class Residual(nn.Module):
         return self.fn(x) + x
 
 
-# ------------------------------------------------------------------------ CMUNeXt, LLM4Seg
+# --------------------------------------------------------------------- CMUNeXt, LLM4Seg
 def cbr(c, out):
     return nn.Conv2d(c, out, 3, padding=1), nn.BatchNorm2d(out), nn.ReLU()
 
@@ -47,12 +49,20 @@ class CMUNeXt(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = seq(conv=seq(*cbr(3, DIMS[0])))
-        for i, (c, out, k) in enumerate(zip((DIMS[0], *DIMS), DIMS, KERNELS, strict=False), 1):
+        for i, (c, out, k) in enumerate(
+            zip((DIMS[0], *DIMS), DIMS, KERNELS, strict=False), 1
+        ):
             unit = seq(Residual(seq(*cgb(c, c, k, c))), *cgb(c, 4 * c), *cgb(4 * c, c))
-            setattr(self, f'encoder{i}', seq(block=seq(unit), up=seq(conv=seq(*cbr(c, out)))))
+            setattr(
+                self,
+                f'encoder{i}',
+                seq(block=seq(unit), up=seq(conv=seq(*cbr(c, out)))),
+            )
         for n, (out, c) in enumerate(zip(DIMS, DIMS[1:], strict=False), 2):
             up = seq(nn.Upsample(scale_factor=2, mode='bilinear'), *cbr(c, out))
-            fusion = seq(*cgb(2 * out, 2 * out, 3, 2), *cgb(2 * out, 4 * out), *cgb(4 * out, out))
+            fusion = seq(
+                *cgb(2 * out, 2 * out, 3, 2), *cgb(2 * out, 4 * out), *cgb(4 * out, out)
+            )
             setattr(self, f'Up{n}', seq(up=up))
             setattr(self, f'Up_conv{n}', seq(conv=fusion))
         self.Conv_1x1 = nn.Conv2d(DIMS[0], 1, 1)
@@ -61,7 +71,9 @@ class CMUNeXt(nn.Module):
     def forward(self, x):
         maps, x = [], self.stem(x)
         for i in range(1, 6):
-            x = getattr(self, f'encoder{i}')(nn.functional.max_pool2d(x, 2) if i > 1 else x)
+            x = getattr(self, f'encoder{i}')(
+                nn.functional.max_pool2d(x, 2) if i > 1 else x
+            )
             maps.append(x)
         x = self.llm4seg(x)
         for n in range(5, 1, -1):
@@ -75,7 +87,10 @@ class LLM4Seg(nn.Module):
 
     def __init__(self, layer: nn.Module, width: int) -> None:
         super().__init__()
-        self.adapter1, self.adapter2 = nn.Linear(DIMS[-1], width), nn.Linear(width, DIMS[-1])
+        self.adapter1, self.adapter2 = (
+            nn.Linear(DIMS[-1], width),
+            nn.Linear(width, DIMS[-1]),
+        )
         self.llm = layer
 
     def forward(self, x):
@@ -86,7 +101,8 @@ class LLM4Seg(nn.Module):
         return y.mT.reshape(x.shape)
 
 
-# -------------------------------------------------------------------------- MedVisionLlama
+# --------------------------------------------------------------------------
+# MedVisionLlama
 class MedVisionLlama(nn.Module):
     """``mapped`` is what stands between embedding and positions."""
 
@@ -116,14 +132,18 @@ class MedVisionLlama(nn.Module):
         return patches.permute(0, 1, 4, 2, 5, 3, 6).reshape(2, 1, 8, 8, 4)
 
 
-# --------------------------------------------------------------------- LLMBoostMedical, ViViT
+# --------------------------------------------------------------- LLMBoostMedical, ViViT
 def transformer() -> nn.Module:
     layers = nn.ModuleList()
     for _ in range(DEPTH):
-        named = dict(to_qkv=nn.Linear(WIDTH, 48, bias=False), to_out=seq(nn.Linear(16, WIDTH)))
+        named = dict(
+            to_qkv=nn.Linear(WIDTH, 48, bias=False), to_out=seq(nn.Linear(16, WIDTH))
+        )
         a, b = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
         net = seq(nn.LayerNorm(WIDTH), a, nn.GELU(), nn.Identity(), b)
-        layers.append(nn.ModuleList([seq(norm=nn.LayerNorm(WIDTH), **named), seq(net=net)]))
+        layers.append(
+            nn.ModuleList([seq(norm=nn.LayerNorm(WIDTH), **named), seq(net=net)])
+        )
     return seq(norm=nn.LayerNorm(WIDTH), layers=layers)
 
 
@@ -144,7 +164,10 @@ class ViViT(nn.Module):
         self.pos_embedding = nn.Parameter(torch.empty(1, 2, 4, WIDTH))
         self.spatial_cls_token = nn.Parameter(torch.empty(1, 1, WIDTH))
         self.temporal_cls_token = nn.Parameter(torch.empty(1, 1, WIDTH))
-        self.spatial_transformer, self.temporal_transformer = transformer(), transformer()
+        self.spatial_transformer, self.temporal_transformer = (
+            transformer(),
+            transformer(),
+        )
         self.mlp_head, self.mapped = nn.Linear(WIDTH, 3), nn.Identity()
 
     def forward(self, x):

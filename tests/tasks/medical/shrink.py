@@ -20,7 +20,9 @@ class Shrinker(shrink.Shrinker):
     task, metric = 'medical', 'medmnist/AUC'
 
     def load(self, name, *args, **options):
-        self.metric = next(metric for start, metric in METRICS.items() if name.startswith(start))
+        self.metric = next(
+            metric for start, metric in METRICS.items() if name.startswith(start)
+        )
         return super().load(name, *args, **options)
 
     def model(self, model: ConfigDict) -> int:
@@ -31,11 +33,15 @@ class Shrinker(shrink.Shrinker):
             model.data_preprocessor.size = (32, 32)
             return DIMS[-1]
         if backbone.type == 'lm4ve.VolumeViT':
-            backbone.update(image_size=VOLUME, patch_size=(8, 8, 4), embed_dims=8, depth=2)
+            backbone.update(
+                image_size=VOLUME, patch_size=(8, 8, 4), embed_dims=8, depth=2
+            )
             return 8
         width = 16
         if backbone.type == 'lm4ve.ViViT':
-            backbone.update(embed_dims=width, depth=1, num_heads=2, head_dims=8, patch_size=14)
+            backbone.update(
+                embed_dims=width, depth=1, num_heads=2, head_dims=8, patch_size=14
+            )
         else:
             width = ImageShrinker._backbone(backbone, False)
         model.head.in_channels = width

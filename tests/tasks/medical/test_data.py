@@ -32,7 +32,9 @@ WRONG_VOLUMES = [
 ]
 
 
-@pytest.mark.parametrize('words, image, label, voxel', WRONG_VOLUMES, ids=lambda x: str(x)[:12])
+@pytest.mark.parametrize(
+    'words, image, label, voxel', WRONG_VOLUMES, ids=lambda x: str(x)[:12]
+)
 def test_a_volume_that_does_not_fit_is_refused(words, image, label, voxel, tmp_path):
     sample = dict(img_path=files.write_volume(tmp_path / 'image.nii.gz', image))
     if label is not None:
@@ -58,18 +60,24 @@ def test_each_volume_is_in_one_part(ratios, tmp_path):
     files.write_decathlon(tmp_path)
     splits = 'train', 'val', 'test'
     parts = [m.Decathlon(str(tmp_path), split, ratios) for split in splits]
-    paths = [part.get_data_info(i)['img_path'] for part in parts for i in range(len(part))]
+    paths = [
+        part.get_data_info(i)['img_path'] for part in parts for i in range(len(part))
+    ]
     assert len(paths) == len({*paths}) == 6
 
 
 @pytest.mark.parametrize('mode', ['loss', 'predict'])
 def test_labels_beyond_the_classes_of_a_model_are_refused(mode):
-    vit = dict(type='lm4ve.VolumeViT', image_size=(8, 8, 4), patch_size=(4, 4, 2), depth=1)
+    vit = dict(
+        type='lm4ve.VolumeViT', image_size=(8, 8, 4), patch_size=(4, 4, 2), depth=1
+    )
     model, sample = m.VolumeSegmentor(vit, num_classes=3), VolumeDataSample()
     sample.gt_seg = torch.full((8, 8, 4), 2)
     model(torch.zeros(1, 1, 8, 8, 4), [sample], mode)
     with pytest.raises(UserError, match='model.num_classes=2'):
-        m.VolumeSegmentor(vit, num_classes=2)(torch.zeros(1, 1, 8, 8, 4), [sample], mode)
+        m.VolumeSegmentor(vit, num_classes=2)(
+            torch.zeros(1, 1, 8, 8, 4), [sample], mode
+        )
 
 
 def volume_scores(found, truth):
@@ -92,7 +100,10 @@ def test_volume_scores_are_in_millimeters_and_count_what_is_missed():
 
 def test_white_pixels_are_the_lesion_and_other_masks_refused():
     read = m.BinaryMask()
-    for mask, expected in ((np.uint8([[0, 255]]), [[0, 1]]), (np.uint8([[0, 1]]), [[0, 1]])):
+    for mask, expected in (
+        (np.uint8([[0, 255]]), [[0, 1]]),
+        (np.uint8([[0, 1]]), [[0, 1]]),
+    ):
         assert read(dict(gt_seg_map=mask))['gt_seg_map'].tolist() == expected
     with pytest.raises(UserError, match='values up to 3'):
         read(dict(gt_seg_map=np.uint8([[0, 3]]), seg_map_path='a.png'))
@@ -101,10 +112,19 @@ def test_white_pixels_are_the_lesion_and_other_masks_refused():
 def test_medmnist_executes_nothing_and_refuses_damage(tmp_path):
     path = files.write_medmnist(tmp_path, 'retinamnist', 5, count=20)
     good, data = path.read_bytes(), dict(np.load(path))
-    cut, pickled = good[: len(good) // 2], {**data, 'train_labels': np.array([{}], dtype=object)}
+    cut, pickled = (
+        good[: len(good) // 2],
+        {**data, 'train_labels': np.array([{}], dtype=object)},
+    )
     beyond = {**data, 'train_labels': data['train_labels'] + 1}
-    for content, words in ((cut, 'no file'), (pickled, 'allow_pickle'), (beyond, 'label 5')):
-        path.write_bytes(content) if isinstance(content, bytes) else np.savez(path, **content)
+    for content, words in (
+        (cut, 'no file'),
+        (pickled, 'allow_pickle'),
+        (beyond, 'label 5'),
+    ):
+        path.write_bytes(content) if isinstance(content, bytes) else np.savez(
+            path, **content
+        )
         with pytest.raises(UserError, match=words):
             m.MedMNIST(str(tmp_path), 'retinamnist')
     with pytest.raises(UserError, match='Did you mean'):
@@ -116,35 +136,51 @@ def test_medmnist_is_scored_by_its_own_evaluator(flag, tmp_path):
     from medmnist import Evaluator
 
     labels = 14 if flag == 'chestmnist' else 1
-    classes, truth = 5 if flag == 'retinamnist' else 2, 'gt_label' if labels == 1 else 'gt_score'
+    classes, truth = (
+        5 if flag == 'retinamnist' else 2,
+        'gt_label' if labels == 1 else 'gt_score',
+    )
     files.write_medmnist(tmp_path, flag, classes, count=20, labels=labels)
     dataset, metric = m.MedMNIST(str(tmp_path), flag, 'test'), m.MedMNISTMetric()
     metric.dataset_meta, scores = dataset.metainfo, torch.rand(12, max(classes, labels))
     for row, score in zip(dataset, scores, strict=True):
         label = torch.as_tensor(row[truth]).view(-1)
         metric.process(None, [{truth: label, 'pred_score': score}])
-    auc, acc = Evaluator(flag, 'test', root=str(tmp_path)).evaluate(scores.double().numpy())
+    auc, acc = Evaluator(flag, 'test', root=str(tmp_path)).evaluate(
+        scores.double().numpy()
+    )
     found = metric.compute_metrics(metric.results)
     assert found == dict(AUC=pytest.approx(100 * auc), ACC=pytest.approx(100 * acc))
     with pytest.raises(UserError, match='num_classes=15'):  # a head of another set
         metric.process(None, [{truth: label, 'pred_score': torch.rand(15)}])
 
 
-VOLUME, VIVIT = 'vit3d_llama-3.1-8b_brain-tumour.py', 'vivit_llama-inner_fracturemnist3d.py'
+VOLUME, VIVIT = (
+    'vit3d_llama-3.1-8b_brain-tumour.py',
+    'vivit_llama-inner_fracturemnist3d.py',
+)
 
 
 def test_a_volume_is_segmented_on_the_grid_of_the_pipeline(shrinker, tmp_path):
     voxels = np.random.default_rng(0).random((20, 18, 16, 4), np.float32)
     path = files.write_volume(tmp_path / 'a.nii.gz', voxels)
     (found,) = lm4ve.apis.inference(shrinker.load(VOLUME, tmp_path), None, [path])
-    assert found['pred_seg'].shape == (16, 16, 8) and found['spacing'] == [1.25, 1.125, 4.0]
-    assert found['milliliters'] == {'1': pytest.approx(found['pred_seg'].sum() * 5.625e-3)}
+    assert found['pred_seg'].shape == (16, 16, 8) and found['spacing'] == [
+        1.25,
+        1.125,
+        4.0,
+    ]
+    assert found['milliliters'] == {
+        '1': pytest.approx(found['pred_seg'].sum() * 5.625e-3)
+    }
 
 
 @pytest.mark.bitwise
 def test_an_array_of_medmnist_is_read_as_the_data_set_reads_it(shrinker, tmp_path):
     cfg = shrinker.load(VIVIT, tmp_path)
-    sample = m.MedMNIST(cfg.test_dataloader.dataset.data_root, 'fracturemnist3d', 'test')[0]
+    sample = m.MedMNIST(
+        cfg.test_dataloader.dataset.data_root, 'fracturemnist3d', 'test'
+    )[0]
     with in_scope_of(cfg):
         ask = FileInferencer(cfg)
         (found,) = ask(sample['img'], out_dir=tmp_path)

@@ -40,7 +40,9 @@ LOSS = [dict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=0.5)]
 
 
 def segmentor(backbone):
-    head = dict(type='lm4ve.CMUNeXtHead', in_channels=r.DIMS, num_classes=2, out_channels=1)
+    head = dict(
+        type='lm4ve.CMUNeXtHead', in_channels=r.DIMS, num_classes=2, out_channels=1
+    )
     head.update(threshold=0.5, loss_decode=[*LOSS, dict(type='lm4ve.BinaryDiceLoss')])
     return dict(type='EncoderDecoder', backbone=backbone, decode_head=head)
 
@@ -58,24 +60,39 @@ def test_cmunext_gives_the_released_logits_and_loss():
 
 @pytest.mark.parametrize('family', ['llama', 'qwen2'])
 def test_llm4seg_gives_the_released_logits(family, tmp_path):
-    llm, theirs = str(write_huggingface(tmp_path / 'llm', family)), r.randomized(r.CMUNeXt())
+    llm, theirs = (
+        str(write_huggingface(tmp_path / 'llm', family)),
+        r.randomized(r.CMUNeXt()),
+    )
     theirs.llm4seg = r.LLM4Seg(random_model(family).layers[-1], 32).eval()
-    block = dict(type='LLMBlock', checkpoint=llm, causal=True, rotary='llm4seg', final_norm=False)
+    block = dict(
+        type='LLMBlock', checkpoint=llm, causal=True, rotary='llm4seg', final_norm=False
+    )
     neck = neck_of(llm, 16, mapper=dict(bias=True), block=block)
-    backbone = dict(type='LLMBlockInsert', after='encoder5', backbone=CMUNEXT, neck=neck)
-    assert_same(segmentor(backbone), theirs, torch.randn(2, 3, 32, 48), 'mmseg', llm=llm)
+    backbone = dict(
+        type='LLMBlockInsert', after='encoder5', backbone=CMUNEXT, neck=neck
+    )
+    assert_same(
+        segmentor(backbone), theirs, torch.randn(2, 3, 32, 48), 'mmseg', llm=llm
+    )
     with pytest.raises(CheckpointError, match='differ from layers'):
         convert_medical(theirs.state_dict(), llm, layer=0)
 
 
 def test_medvisionllama_gives_the_released_logits(meta):
-    sizes = dict(image_size=r.SIZE, patch_size=r.PATCH, embed_dims=r.WIDTH, depth=r.DEPTH)
+    sizes = dict(
+        image_size=r.SIZE, patch_size=r.PATCH, embed_dims=r.WIDTH, depth=r.DEPTH
+    )
     vit, x = dict(type='lm4ve.VolumeViT', **sizes), torch.randn(2, 1, *r.SIZE)
     theirs, (llm, block) = r.randomized(r.MedVisionLlama()), meta
     assert_same(dict(type='lm4ve.VolumeSegmentor', backbone=vit), theirs, x)
 
     state = theirs.state_dict()
-    state |= {k.replace('llama.', 'llm.'): v for k, v in block.items() if k.startswith('llama.')}
+    state |= {
+        k.replace('llama.', 'llm.'): v
+        for k, v in block.items()
+        if k.startswith('llama.')
+    }
     for n in (1, 2):
         name = f'llama_dim_mapper{n}'
         # loralib adds the update to the weight when a model goes to evaluation.
@@ -86,7 +103,8 @@ def test_medvisionllama_gives_the_released_logits(meta):
         state[f'llm_dim_mapper{n}.lora_B'] = llama.random(out, 4)
     theirs.mapped.forward = lambda x: (
         llama.llama(block, x)
-        + llama.linear(block, 'llama_dim_mapper1', x) @ block['llama_dim_mapper2.weight'].mT
+        + llama.linear(block, 'llama_dim_mapper1', x)
+        @ block['llama_dim_mapper2.weight'].mT
     )
     lora = dict(lora=dict(r=4, alpha=1, bias='lora_only'), mapper=dict(bias=True))
     neck = neck_of(llm, r.WIDTH, residual='inner', **lora)
@@ -102,14 +120,22 @@ MAPPERS = ('mapper1', 'mapper2', 'dim_mapper')
 def test_vivit_gives_the_released_logits_with_every_residual(mode, meta):
     theirs, x = r.randomized(r.ViViT()), torch.randn(2, 3, 4, 8, 8)
     (llm, block), skip, plain = meta, mode == 'skip', mode == 'plain'
-    sizes = dict(image_size=8, frames=4, frame_patch_size=2, depth=r.DEPTH, embed_dims=r.WIDTH)
+    sizes = dict(
+        image_size=8, frames=4, frame_patch_size=2, depth=r.DEPTH, embed_dims=r.WIDTH
+    )
     sizes.update(num_heads=2, head_dims=8, out_type='cls_token' if plain else 'raw')
     head = dict(type='LinearClsHead', num_classes=3, in_channels=r.WIDTH)
-    cfg = dict(type='ImageClassifier', backbone=dict(type='lm4ve.ViViT', **sizes), head=head)
+    cfg = dict(
+        type='ImageClassifier', backbone=dict(type='lm4ve.ViViT', **sizes), head=head
+    )
     if plain:
         assert_same(cfg, theirs, x, 'mmpretrain')
         return
-    neck = dict(residual='outer', mapper=dict(skip='LeakyReLU')) if skip else dict(residual=mode)
+    neck = (
+        dict(residual='outer', mapper=dict(skip='LeakyReLU'))
+        if skip
+        else dict(residual=mode)
+    )
     cfg['neck'] = neck_of(llm, r.WIDTH, norm_cfg=None, out_type='cls_token', **neck)
     block['llama_dim_dim_mapper.weight'] = llama.random(r.WIDTH, r.WIDTH)
 

@@ -33,13 +33,19 @@ def write_argoverse2(root: str | Path, splits: dict[str, int]) -> None:
             if split == 'test':
                 table = table[table['observed']]
             table.to_parquet(folder / f'scenario_{name}.parquet', index=False)
-            (folder / f'log_map_archive_{name}.json').write_text(json.dumps(argoverse2_map(w)))
+            (folder / f'log_map_archive_{name}.json').write_text(
+                json.dumps(argoverse2_map(w))
+            )
 
 
 def argoverse2_table(window: Window, name: str) -> pd.DataFrame:
     """Return the rows of a scenario, in av2-api's columns."""
     agents, steps = np.nonzero(window.valid)
-    h, count, start = Argoverse2Reader.history_steps, window.valid.shape[1], 315968000 * 10**9
+    h, count, start = (
+        Argoverse2Reader.history_steps,
+        window.valid.shape[1],
+        315968000 * 10**9,
+    )
     x, y, heading, speed = window.tracks[agents, steps].T
     ids = ['AV' if a == window.sensor else str(1000 + a) for a in agents]
     return pd.DataFrame(
@@ -49,9 +55,20 @@ def argoverse2_table(window: Window, name: str) -> pd.DataFrame:
             # The focal track is 3, unscored ones are 1.
             object_category=np.where(agents == window.focal, 3, 1),
             **dict(object_type='vehicle', timestep=steps),
-            **dict(position_x=x, position_y=y, heading=heading, city=CITY_NAMES[window.city]),
-            **dict(velocity_x=speed * np.cos(heading), velocity_y=speed * np.sin(heading)),
-            **dict(scenario_id=name, focal_track_id=str(1000 + window.focal), num_timestamps=count),
+            **dict(
+                position_x=x,
+                position_y=y,
+                heading=heading,
+                city=CITY_NAMES[window.city],
+            ),
+            **dict(
+                velocity_x=speed * np.cos(heading), velocity_y=speed * np.sin(heading)
+            ),
+            **dict(
+                scenario_id=name,
+                focal_track_id=str(1000 + window.focal),
+                num_timestamps=count,
+            ),
             start_timestamp=start,
             end_timestamp=start + int((count - 1) * STEP * 1e9),
         )
@@ -71,5 +88,7 @@ def argoverse2_map(window: Window) -> dict:
             for line in (lane.line - right, lane.line + right)
         )
         lines = dict(left_lane_boundary=left, right_lane_boundary=right)
-        segments[str(i)] = dict(id=i, is_intersection=lane.junction, lane_type='VEHICLE', **lines)
+        segments[str(i)] = dict(
+            id=i, is_intersection=lane.junction, lane_type='VEHICLE', **lines
+        )
     return dict(lane_segments=segments, pedestrian_crossings={}, drivable_areas={})

@@ -5,7 +5,12 @@ from pathlib import Path
 import numpy as np
 from mmengine.config import ConfigDict
 
-from lm4ve.tasks.motion import Argoverse1Reader, Argoverse2Reader, SceneCache, preprocess_split
+from lm4ve.tasks.motion import (
+    Argoverse1Reader,
+    Argoverse2Reader,
+    SceneCache,
+    preprocess_split,
+)
 from lm4ve.tasks.motion.demo.traffic_files import write_argoverse1
 from tests.helpers import shrink
 from tests.tasks.motion.argoverse2_files import write_argoverse2
@@ -54,5 +59,9 @@ class Shrinker(shrink.Shrinker):
         cache = self.provide('data/argoverse1/train.cache', self._preprocess)
         scenes = SceneCache(str(cache))
         # A point for every known step: eight ends are too few for hulls.
-        ends = [p for s in scenes for p in s.to_local(s.positions[s.focal, s.history_steps :])]
+        ends = [
+            p
+            for s in scenes
+            for p in s.to_local(s.positions[s.focal, s.history_steps :])
+        ]
         write_regions(out, np.array(ends), 6)

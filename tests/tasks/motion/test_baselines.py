@@ -4,13 +4,19 @@ import numpy as np
 import pytest
 
 from lm4ve.errors import UserError
-from lm4ve.tasks.motion.baselines import NearestNeighbor, constant_velocity, kalman_filter
+from lm4ve.tasks.motion.baselines import (
+    NearestNeighbor,
+    constant_velocity,
+    kalman_filter,
+)
 from lm4ve.tasks.motion.demo.traffic import build_city, windows
 from lm4ve.tasks.motion.demo.traffic_files import TrafficDataset
 from tests.tasks.motion.moving import moved, straight
 
 
-@pytest.mark.parametrize('baseline, close', [(constant_velocity, 1e-9), (kalman_filter, 0.1)])
+@pytest.mark.parametrize(
+    'baseline, close', [(constant_velocity, 1e-9), (kalman_filter, 0.1)]
+)
 def test_straight_motion_is_continued_despite_gaps(baseline, close, scenes):
     scene = straight(scenes[0])
     lines, p = baseline(scene)

@@ -46,7 +46,9 @@ class Released:
         return self.linear(f'{name}.3', x, out)
 
     def attention(self, name, *inputs):
-        projected = (self.linear(f'{name}.linears.{i}', x, C) for i, x in enumerate(inputs))
+        projected = (
+            self.linear(f'{name}.linears.{i}', x, C) for i, x in enumerate(inputs)
+        )
         return self.linear(f'{name}.linears.3', attention(*projected, heads=2), C)
 
     def feed(self, name, x, hidden=HIDDEN):
@@ -57,7 +59,9 @@ class Released:
         for at in (f'{S}{name}.layers.{i}' for i in range(2)):
             y = self.norm(f'{at}.sublayer.0.norm', x)
             x = x + self.attention(f'{at}.self_attn', y, y, y)
-            x = x + self.feed(f'{at}.feed_forward', self.norm(f'{at}.sublayer.1.norm', x))
+            x = x + self.feed(
+                f'{at}.feed_forward', self.norm(f'{at}.sublayer.1.norm', x)
+            )
         return self.norm(f'{S}{name}.norm', x)
 
     def decode(self, name, x, memory):
@@ -66,19 +70,29 @@ class Released:
             x = x + self.attention(f'{at}.self_attn', x, x, y)
             y = self.norm(f'{at}.sublayer.1.norm', x)
             x = x + self.attention(f'{at}.src_attn', y, memory, memory)
-            x = x + self.feed(f'{at}.feed_forward', self.norm(f'{at}.sublayer.2.norm', x))
+            x = x + self.feed(
+                f'{at}.feed_forward', self.norm(f'{at}.sublayer.2.norm', x)
+            )
         return self.norm(f'{S}{name}.norm', x)
 
     def __call__(self, agents, lanes):
         count = len(agents)
         times = torch.arange(20) * 0.1
         middles = ((times[1:] + times[:-1]) / 2)[None, :, None].expand(count, -1, 1)
-        history = torch.cat([agents.diff(dim=1), middles, torch.ones(count, 19, 1)], dim=-1)
-        x = self.linear(f'{S}hist_tf.src_embed.0.lut', history, C) * math.sqrt(C) + sines(19)
-        queries = tensor(self.state, f'{S}query_embed.weight', K, C).expand(count, -1, -1)
+        history = torch.cat(
+            [agents.diff(dim=1), middles, torch.ones(count, 19, 1)], dim=-1
+        )
+        x = self.linear(f'{S}hist_tf.src_embed.0.lut', history, C) * math.sqrt(
+            C
+        ) + sines(19)
+        queries = tensor(self.state, f'{S}query_embed.weight', K, C).expand(
+            count, -1, -1
+        )
         x = self.decode('hist_tf.decoder', queries, self.encode('hist_tf.encoder', x))
         place = self.mlp(f'{S}pos_emb', agents[:, -1], C // 2, C // 2)
-        x = self.mlp(f'{S}fusion1', torch.cat([place[:, None].expand(-1, K, -1), x], dim=-1))
+        x = self.mlp(
+            f'{S}fusion1', torch.cat([place[:, None].expand(-1, K, -1), x], dim=-1)
+        )
         y = torch.cat([lanes[:, :-1, :2], lanes[:, 1:, :2], lanes[:, 1:, 2:]], dim=-1)
         for i in range(2):
             at = f'subgraph.layer_seq.lmlp_{i}.mlp'
@@ -92,7 +106,9 @@ class Released:
         social = self.encode('social_enc', social[None])[0]
         x = torch.cat([social[:, None].expand(-1, K, -1), x], dim=-1)
         head = f'{S}prediction_header'
-        steps = self.linear(f'{head}.reg_mlp.4', self.mlp(f'{head}.reg_mlp', x, 2 * C), 2 * STEPS)
+        steps = self.linear(
+            f'{head}.reg_mlp.4', self.mlp(f'{head}.reg_mlp', x, 2 * C), 2 * STEPS
+        )
         scores = self.feed(f'{head}.cls_FFN', x, 4 * C)
         scores = self.linear(f'{head}.classification_layer.0', scores, C)
         scores = self.linear(f'{head}.classification_layer.1', scores, 1)[..., 0]
@@ -102,7 +118,9 @@ class Released:
 def test_converted_weights_equal_the_release():
     state, sizes = released_state(), dict(channels=C, feedforward=HIDDEN)
     encoder = dict(type='lm4ve.MMTransformer', num_proposals=K, **sizes)
-    decoder = dict(type='lm4ve.ProposalDecoder', future_steps=STEPS, learned_weights=False, **sizes)
+    decoder = dict(
+        type='lm4ve.ProposalDecoder', future_steps=STEPS, learned_weights=False, **sizes
+    )
     parts = dict(type='lm4ve.MotionForecaster', encoder=encoder, decoder=decoder)
     model = MODELS.build(parts).eval()
     model.load_state_dict(convert_mmtransformer(state))
@@ -124,7 +142,9 @@ def test_converted_weights_equal_the_release():
     def theirs(x):  # to the right, ahead
         return torch.stack([-x[..., 1], x[..., 0]], dim=-1)
 
-    words = torch.stack([1 + intersection, torch.tensor([1.0, 2, 3, 3, 1]), 1 + control], dim=-1)
+    words = torch.stack(
+        [1 + intersection, torch.tensor([1.0, 2, 3, 3, 1]), 1 + control], dim=-1
+    )
     lane_input = torch.cat([theirs(lanes), words[:, None].expand(-1, 10, -1)], dim=-1)
     expected, probabilities = Released(state)(theirs(agents), lane_input)
     offsets = theirs(lines[0] - agents[:, -1, None, None])

@@ -27,14 +27,23 @@ def test_equals_a_plain_computation(convention):
     for _ in range(300):
         count, k = rng.integers(1, 6, 2)
         truth, lines = rng.integers(4, size=(3, 2)), rng.integers(4, size=(count, 3, 2))
-        p, valid = rng.integers(4, size=count) / 4, rng.permutation([True, *(rng.random(2) < 0.5)])
+        p, valid = (
+            rng.integers(4, size=count) / 4,
+            rng.permutation([True, *(rng.random(2) < 0.5)]),
+        )
         kept = sorted(range(count), key=lambda i: -p[i])[:k]
-        errors = [[math.dist(lines[i][t], truth[t]) for t in np.flatnonzero(valid)] for i in kept]
+        errors = [
+            [math.dist(lines[i][t], truth[t]) for t in np.flatnonzero(valid)]
+            for i in kept
+        ]
         # Of equal ends that of the more probable one.
         best = min(range(len(kept)), key=lambda j: errors[j][-1])
         ade, chance, total = min(map(np.mean, errors)), p[kept[best]], p[kept].sum()
         if convention == 'argoverse1':  # normalized over those that are kept
-            ade, chance = np.mean(errors[best]), chance / total if total else 1 / len(kept)
+            ade, chance = (
+                np.mean(errors[best]),
+                chance / total if total else 1 / len(kept),
+            )
         fde = errors[best][-1]
         found = forecast_metrics(lines, p, truth, valid, k, convention)
         assert list(found) == ['minADE', 'minFDE', 'MR', 'brier-minFDE']
@@ -68,13 +77,19 @@ INVALID_FORECASTS = [
 
 @pytest.mark.parametrize('change', INVALID_FORECASTS)
 def test_invalid_forecasts_are_refused(change):
-    fields = dict(predictions=np.zeros((2, 2, 2)), truth=TRUTH, probabilities=np.array([0.5, 0.5]))
+    fields = dict(
+        predictions=np.zeros((2, 2, 2)), truth=TRUTH, probabilities=np.array([0.5, 0.5])
+    )
     with pytest.raises((ValueError, IndexError)):
         forecast_metrics(**{**fields, **change})
 
 
 def sample(scene, shift):
-    return dict(scene=scene, trajectories=(scene.future[0] + shift)[None], probabilities=np.ones(1))
+    return dict(
+        scene=scene,
+        trajectories=(scene.future[0] + shift)[None],
+        probabilities=np.ones(1),
+    )
 
 
 def test_metric_is_mean_over_scenes_with_a_future(scenes):
@@ -82,7 +97,9 @@ def test_metric_is_mean_over_scenes_with_a_future(scenes):
     hidden[:, scenes[0].history_steps :] = False
     blind = dataclasses.replace(scenes[0], valid=hidden)
     metric = MotionMetric(k=(1, 6))
-    shifts = zip((blind, *scenes[:2]), ([0.0, 0.0], [1.0, 0.0], [0.0, 4.0]), strict=True)
+    shifts = zip(
+        (blind, *scenes[:2]), ([0.0, 0.0], [1.0, 0.0], [0.0, 4.0]), strict=True
+    )
     metric.process(None, [sample(scene, shift) for scene, shift in shifts])
     found = metric.evaluate(3)
     for k in (1, 6):
@@ -121,12 +138,18 @@ def test_av2_reads_argoverse2_submission(tmp_path):
     p, tracks = found.predictions['abc']
     np.testing.assert_allclose(p, [0.625, 0.25, 0.125])
     np.testing.assert_allclose(tracks['a'], f['trajectories'][[1, 0, 2]])
-    assert list(pd.read_parquet(tmp_path / 'x.parquet')) == submission.SUBMISSION_COL_NAMES
+    assert (
+        list(pd.read_parquet(tmp_path / 'x.parquet')) == submission.SUBMISSION_COL_NAMES
+    )
 
 
 @pytest.mark.parametrize(
     'name, form, scene_id',
-    [('x.csv', 'argoverse1', '17'), ('x.parquet', 'argoverse2', '17'), ('x.h5', 'argoverse1', 'a')],
+    [
+        ('x.csv', 'argoverse1', '17'),
+        ('x.parquet', 'argoverse2', '17'),
+        ('x.h5', 'argoverse1', 'a'),
+    ],
 )
 def test_forecasts_of_another_data_set_are_refused(name, form, scene_id, tmp_path):
     with pytest.raises(ValueError):

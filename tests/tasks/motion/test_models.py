@@ -21,7 +21,9 @@ from tools.motion.make_regions import equal_clusters
 
 NECK = neck(16)
 VECTORNET = dict(encoder=dict(type='lm4ve.VectorNet', channels=(4, 8)))
-VECTORNET['decoder'] = dict(type='lm4ve.TrajectoryDecoder', in_channels=16, future_steps=30)
+VECTORNET['decoder'] = dict(
+    type='lm4ve.TrajectoryDecoder', in_channels=16, future_steps=30
+)
 SIZES = dict(channels=16, feedforward=24)
 MMTRANSFORMER = dict(
     encoder=dict(type='lm4ve.MMTransformer', **SIZES),
@@ -29,7 +31,9 @@ MMTRANSFORMER = dict(
 )
 PAPER = dict(
     encoder=dict(MMTRANSFORMER['encoder'], query_position=True, num_proposals=12),
-    decoder=dict(MMTRANSFORMER['decoder'], social_decoder_layers=4, regions='fan', select=6),
+    decoder=dict(
+        MMTRANSFORMER['decoder'], social_decoder_layers=4, regions='fan', select=6
+    ),
 )
 
 
@@ -67,7 +71,9 @@ def test_predictions_turn_and_shift_with_the_world(model, scenes):
     for old, new in zip(predict(model, scenes), predict(model, new_world), strict=True):
         expected = old['trajectories'] @ rotation(angle).T + shift
         assert np.abs(new['trajectories'] - expected).max() < 1e-4
-        np.testing.assert_allclose(new['probabilities'], old['probabilities'], atol=1e-5)
+        np.testing.assert_allclose(
+            new['probabilities'], old['probabilities'], atol=1e-5
+        )
         assert np.abs(old['trajectories'] - new['trajectories']).max() > 100
 
 
@@ -93,7 +99,9 @@ def test_lonely_agent_without_lanes_gets_forecast(model, scenes):
     (alone,) = predict(model, [lonely])
     together = predict(model, [lonely, *scenes[1:3]])[0]
     assert np.isfinite(alone['trajectories']).all()
-    np.testing.assert_allclose(alone['trajectories'], together['trajectories'], atol=1e-4)
+    np.testing.assert_allclose(
+        alone['trajectories'], together['trajectories'], atol=1e-4
+    )
 
 
 def test_every_trained_parameter_gets_a_gradient(model, scenes):
@@ -101,7 +109,9 @@ def test_every_trained_parameter_gets_a_gradient(model, scenes):
     data = batch(scenes, decode='all')
     sum(model(**data, mode='loss').values()).backward()
     for name, p in model.named_parameters():
-        assert not p.requires_grad or (p.grad is not None and p.grad.isfinite().all()), name
+        assert not p.requires_grad or (
+            p.grad is not None and p.grad.isfinite().all()
+        ), name
     with torch.no_grad():
         one, many = (model(x)[0] for x in (batch(scenes)['inputs'], data['inputs']))
     assert many.shape[1] > 1
@@ -122,11 +132,16 @@ def test_unknown_steps_do_not_enter_losses():
     valid = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], dtype=torch.bool)
     spoiled = future.clone()
     spoiled[0, 3:] = torch.nan
-    for loss, found in ((losses_of.masked_smooth_l1, lines[:, 0]), (losses_of.offset_huber, lines)):
+    for loss, found in (
+        (losses_of.masked_smooth_l1, lines[:, 0]),
+        (losses_of.offset_huber, lines),
+    ):
         assert torch.equal(loss(found, spoiled, valid), loss(found, future, valid))
     ends = losses_of.end_distances(lines, future, valid)
     for row, last in enumerate((2, 4)):
-        assert torch.allclose(ends[row], (lines[row, :, last] - future[row, last]).norm(dim=-1))
+        assert torch.allclose(
+            ends[row], (lines[row, :, last] - future[row, last]).norm(dim=-1)
+        )
 
 
 def test_huber_is_of_step_offsets():
@@ -146,7 +161,9 @@ def test_only_proposals_of_region_are_trained():
     distances = losses_of.end_distances(lines, future, valid)
     losses = losses_of.proposal_losses(lines, scores, future, valid, members)
     p = scores.detach().softmax(-1)[0]
-    assert losses['region'].item() == pytest.approx(-(p[2] + p[3]).log().item(), rel=1e-5)
+    assert losses['region'].item() == pytest.approx(
+        -(p[2] + p[3]).log().item(), rel=1e-5
+    )
     inside = scores.detach()[0, 2:4].softmax(-1)
     target = (-distances[0, 2:4]).softmax(-1)
     divergence = (target * (target / inside).log()).sum()

@@ -12,7 +12,12 @@ import pytest
 
 from lm4ve.errors import UserError
 from lm4ve.files import sole_use
-from lm4ve.tasks.motion import Argoverse1Reader, Argoverse2Reader, MotionDataset, SceneCache
+from lm4ve.tasks.motion import (
+    Argoverse1Reader,
+    Argoverse2Reader,
+    MotionDataset,
+    SceneCache,
+)
 from lm4ve.tasks.motion.datasets.argoverse import read_city_map, read_map
 from lm4ve.tasks.motion.datasets.cache import preprocess_split
 from lm4ve.tasks.motion.demo.traffic import build_city
@@ -31,12 +36,17 @@ def test_argoverse1_rows_become_positions(reader1):
     assert scene.valid.sum() == len(table) and scene.city == table.CITY_NAME[0]
     agents = table.TRACK_ID.map(scene.track_ids.index)
     assert scene.valid[agents, step(table)].all()
-    np.testing.assert_array_equal(scene.positions[agents, step(table)], table[['X', 'Y']])
+    np.testing.assert_array_equal(
+        scene.positions[agents, step(table)], table[['X', 'Y']]
+    )
     assert set(agents[table.OBJECT_TYPE == 'AGENT']) == {scene.focal}
 
 
 def test_argoverse1_map_is_the_city(argoverse1):
-    (lanes, attributes), city = read_city_map(argoverse1 / 'map_files', 'PIT'), build_city('PIT')
+    (lanes, attributes), city = (
+        read_city_map(argoverse1 / 'map_files', 'PIT'),
+        build_city('PIT'),
+    )
     np.testing.assert_allclose(lanes, [lane.line for lane in city], atol=1e-5)
     signs = dict(NONE=0, LEFT=-1, RIGHT=1)
     expected = [(signs[lane.turn], lane.junction, lane.control) for lane in city]
@@ -82,7 +92,9 @@ def test_test_splits_have_no_future(argoverse1, argoverse2):
 @pytest.mark.parametrize('direction', [0.0, 1.0, -2.5])
 def test_heading_is_direction_of_travel(direction):
     line = np.arange(20)[:, None] * np.array([np.cos(direction), np.sin(direction)])
-    assert heading_of(line, np.ones(20, bool), line[:0, None]) == pytest.approx(direction)
+    assert heading_of(line, np.ones(20, bool), line[:0, None]) == pytest.approx(
+        direction
+    )
 
 
 def test_standing_agent_has_heading_of_its_lane():
@@ -98,11 +110,15 @@ def test_flip_mirrors_everything_and_swaps_turns(scenes):
     for key in ('agents', 'future', 'lanes'):
         np.testing.assert_array_equal(flipped[key], plain[key] * [1, -1])
     assert plain['lane_attributes'][:, 0].any()
-    np.testing.assert_array_equal(flipped['lane_attributes'], plain['lane_attributes'] * [-1, 1, 1])
+    np.testing.assert_array_equal(
+        flipped['lane_attributes'], plain['lane_attributes'] * [-1, 1, 1]
+    )
 
 
 def test_lane_range_beyond_cached_map_is_refused(argoverse1):
-    reader = Argoverse1Reader(argoverse1 / 'train/data', argoverse1 / 'map_files', map_range=80.0)
+    reader = Argoverse1Reader(
+        argoverse1 / 'train/data', argoverse1 / 'map_files', map_range=80.0
+    )
     with pytest.raises(UserError, match='lane_range.*map_range.*at most 80'):
         VectorizeScene(lane_range=100.0)(dict(scene=reader.read(reader.files()[0])))
 
@@ -111,7 +127,9 @@ def test_lane_range_beyond_cached_map_is_refused(argoverse1):
 BAD1 = {
     'missing columns': lambda t: t.drop(columns=['X', 'CITY_NAME']),
     'no history': lambda t: t[(t.OBJECT_TYPE != 'AGENT') | (step(t) >= 20)],
-    'unseen at the last step': lambda t: t[(t.OBJECT_TYPE != 'AGENT') | (step(t) != 19)],
+    'unseen at the last step': lambda t: t[
+        (t.OBJECT_TYPE != 'AGENT') | (step(t) != 19)
+    ],
     'infinite': lambda t: t.assign(Y=t.Y.where(t.index != 7, np.inf)),
     'two cities': lambda t: t.assign(CITY_NAME=np.where(t.index < 5, 'PIT', 'MIA')),
     'steps': lambda t: t[step(t) < 33],
@@ -207,7 +225,10 @@ def test_killed_run_resumes(reader, tmp_path):
 def test_finished_cache_is_kept_unless_files_changed(reader, tmp_path):
     footer = preprocess_split(reader, tmp_path / 'c')
     time = (tmp_path / 'c').stat().st_mtime_ns
-    with sole_use(tmp_path / '.c.lock'), pytest.raises(UserError, match='Another run works here'):
+    with (
+        sole_use(tmp_path / '.c.lock'),
+        pytest.raises(UserError, match='Another run works here'),
+    ):
         preprocess_split(reader, tmp_path / 'c')
     assert preprocess_split(reader, tmp_path / 'c') == footer
     assert (tmp_path / 'c').stat().st_mtime_ns == time
@@ -248,7 +269,11 @@ def test_damaged_cache_never_gives_other_scenes(cache):
     refused = 0
     for i in range(100):
         at = rng.randrange(len(whole))
-        changes = (1, rng.randbytes(1)), (rng.randrange(1, 9), b''), (0, rng.randbytes(4))
+        changes = (
+            (1, rng.randbytes(1)),
+            (rng.randrange(1, 9), b''),
+            (0, rng.randbytes(4)),
+        )
         kept, new = changes[i % 3]
         cache.write_bytes(whole[:at] + new + whole[at + kept :])
         try:

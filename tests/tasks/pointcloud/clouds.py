@@ -17,7 +17,9 @@ def cloud(count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(count, 3)).astype('f4')
 
 
-def write_cloud(path: Path, points: np.ndarray, text: bool = False, packed: bool = False) -> Path:
+def write_cloud(
+    path: Path, points: np.ndarray, text: bool = False, packed: bool = False
+) -> Path:
     """A .ply, .pcd, .npy, .xyz or .txt file of points ``[N, 3]``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == '.ply':
@@ -25,7 +27,9 @@ def write_cloud(path: Path, points: np.ndarray, text: bool = False, packed: bool
         PlyData([PlyElement.describe(rows, 'vertex')], text=text).write(path)
     elif path.suffix == '.pcd':
         binary = Encoding.BINARY_COMPRESSED if packed else Encoding.BINARY
-        PointCloud.from_xyz_points(points).save(path, Encoding.ASCII if text else binary)
+        PointCloud.from_xyz_points(points).save(
+            path, Encoding.ASCII if text else binary
+        )
     elif path.suffix == '.npy':
         np.save(path, points)
     else:
@@ -36,19 +40,28 @@ def write_cloud(path: Path, points: np.ndarray, text: bool = False, packed: bool
 def write_mesh(path: Path, text: bool = True):
     """Write a torus to a .off, .obj, .stl or .ply file and return it as open3d's mesh."""
     geometry = load_open3d().geometry
-    mesh = geometry.TriangleMesh.create_torus(1, 0.3, radial_resolution=8, tubular_resolution=5)
+    mesh = geometry.TriangleMesh.create_torus(
+        1, 0.3, radial_resolution=8, tubular_resolution=5
+    )
     vertices = np.asarray(mesh.vertices).astype('f4')
     triangles = np.asarray(mesh.triangles)
     if path.suffix == '.ply':
         corners = np.empty(len(triangles), [('vertex_indices', object)])
         corners['vertex_indices'] = list(triangles.astype('i4'))
         points = np.rec.fromarrays(vertices.T, names='x,y,z')
-        elements = [PlyElement.describe(points, 'vertex'), PlyElement.describe(corners, 'face')]
+        elements = [
+            PlyElement.describe(points, 'vertex'),
+            PlyElement.describe(corners, 'face'),
+        ]
         PlyData(elements, text=text).write(path)
     elif path.suffix == '.stl' and not text:
-        facets = np.zeros(len(triangles), [('n', '<f4', 3), ('v', '<f4', (3, 3)), ('a', '<u2')])
+        facets = np.zeros(
+            len(triangles), [('n', '<f4', 3), ('v', '<f4', (3, 3)), ('a', '<u2')]
+        )
         facets['v'] = vertices[triangles]
-        path.write_bytes(bytes(80) + len(facets).to_bytes(4, 'little') + facets.tobytes())
+        path.write_bytes(
+            bytes(80) + len(facets).to_bytes(4, 'little') + facets.tobytes()
+        )
     else:
         path.write_text(_mesh_text(path.suffix, vertices, triangles))
     mesh.vertices = load_open3d().utility.Vector3dVector(vertices.astype('f8'))
@@ -62,11 +75,16 @@ def _mesh_text(suffix: str, vertices: np.ndarray, triangles: np.ndarray) -> str:
         lines = ['OFF', f'{len(places)} {len(faces)} 0', *places, *faces]
     elif suffix == '.obj':
         faces = ['f {} {} {}'.format(*t) for t in triangles + 1]
-        counts = [f'# number of vertices: {len(places)}', f'# number of triangles: {len(faces)}']
+        counts = [
+            f'# number of vertices: {len(places)}',
+            f'# number of triangles: {len(faces)}',
+        ]
         lines = [*counts, *(f'v {place}' for place in places), *faces]
     else:
         loops = ['\n'.join(f'vertex {places[i]}' for i in t) for t in triangles]
-        facets = [f'facet normal 0 0 1\nouter loop\n{x}\nendloop\nendfacet' for x in loops]
+        facets = [
+            f'facet normal 0 0 1\nouter loop\n{x}\nendloop\nendfacet' for x in loops
+        ]
         lines = ['solid torus', *facets, 'endsolid torus']
     return '\n'.join(lines) + '\n'
 
@@ -82,7 +100,9 @@ def write_scanobjectnn(root: Path, per_split: int = 15, points: int = 64) -> Pat
     return root
 
 
-def write_modelnet40_text(root: Path, points: int = 80, names=('airplane', 'night_stand')) -> Path:
+def write_modelnet40_text(
+    root: Path, points: int = 80, names=('airplane', 'night_stand')
+) -> Path:
     """``modelnet40_normal_resampled``, with a few of its classes."""
     for split, numbers in (('train', (1, 2)), ('test', (3,))):
         listed = [f'{n}_{i:04d}' for n in names for i in numbers]

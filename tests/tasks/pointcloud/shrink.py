@@ -44,7 +44,9 @@ class Shrinker(shrink.Shrinker):
         elif dataset.type == 'lm4ve.ModelNet40':
             # Both layouts: text where 1,024 points are asked for, else meshes.
             text = any(t.get('num') == 1024 for t in dataset.pipeline)
-            write = clouds.write_modelnet40_text if text else clouds.write_modelnet40_meshes
+            write = (
+                clouds.write_modelnet40_text if text else clouds.write_modelnet40_meshes
+            )
             write(self.folder / dataset.data_root)
             dataset.update(num_points=POINTS, num_samples=100)
             loader.batch_size = 2

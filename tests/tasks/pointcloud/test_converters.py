@@ -48,13 +48,18 @@ def test_classifier(prefix, model, tmp_path):
 def test_heads_are_cut_to_the_classes_that_were_used(model, tmp_path):
     state = published(model)
     found = convert(tmp_path, state, '--num-classes', 3)
-    assert torch.equal(found['head.layers.3.weight'], state['cls_head_finetune.3.weight'][:3])
+    assert torch.equal(
+        found['head.layers.3.weight'], state['cls_head_finetune.3.weight'][:3]
+    )
     with pytest.raises(UserError, match='num-classes=6 must be at most 5'):
         convert(tmp_path, state, '--num-classes', 6)
 
 
 PRETRAINED = [
-    ('transformer_q.', 'transformer_q.mask_token transformer_k.norm.bias dvae.codebook.weight'),
+    (
+        'transformer_q.',
+        'transformer_q.mask_token transformer_k.norm.bias dvae.codebook.weight',
+    ),
     ('MAE_encoder.', 'MAE_decoder.norm.weight mask_token increase_dim.0.weight'),
 ]
 
@@ -74,7 +79,9 @@ def test_block_is_compared_and_left_out(model, tmp_path):
     llm, layers = r.write_llm(tmp_path / 'llm')
     state = r.llama_state([layers[-1]], partial(published, model), 12)
     block = dict(type='LLMBlock', checkpoint=llm)
-    neck = dict(type='LLMBlockNeck', in_channels=12, norm_cfg=dict(type='LN'), block=block)
+    neck = dict(
+        type='LLMBlockNeck', in_channels=12, norm_cfg=dict(type='LN'), block=block
+    )
     ours = build(neck=neck).eval()
     ours.load_state_dict(convert(tmp_path, state, '--llm', llm))
     points = torch.randn(2, 40, 3)

@@ -35,7 +35,9 @@ def test_modelnet40_text_comes_in_farthest_point_order(tmp_path):
     data = pc.ModelNet40(str(tmp_path), 'train', num_points=20)
     assert [d['gt_label'] for d in data] == [0, 0, 23, 23]
     points = data[3]['points']
-    everything = np.loadtxt(tmp_path / 'night_stand/night_stand_0002.txt', delimiter=',')[:, :3]
+    everything = np.loadtxt(
+        tmp_path / 'night_stand/night_stand_0002.txt', delimiter=','
+    )[:, :3]
     picks = pc.SamplePoints(20, 'fps')(dict(points=everything.astype('f4')))['points']
     assert np.allclose(points, picks, atol=1e-5)
 
@@ -98,7 +100,9 @@ def test_a_folder_of_every_format(tmp_path):
         assert np.allclose(sample['points'], c.cloud(40), atol=1e-5), sample['path']
     for i in range(4, 8):
         assert data[i]['points'].shape == (64, 3), data[i]['path']
-        assert np.array_equal(data[i]['points'], data[i]['points'])  # the same every time
+        assert np.array_equal(
+            data[i]['points'], data[i]['points']
+        )  # the same every time
 
 
 def test_nonfinite_points_are_dropped_or_refused(tmp_path):
@@ -111,7 +115,9 @@ def test_nonfinite_points_are_dropped_or_refused(tmp_path):
         pc.PointCloudFolder(str(tmp_path), on_corrupt='refuse')[0]
 
 
-@pytest.mark.parametrize('kind', ['ScanObjectNN', 'ModelNet40', 'ShapeNet', 'PointCloudFolder'])
+@pytest.mark.parametrize(
+    'kind', ['ScanObjectNN', 'ModelNet40', 'ShapeNet', 'PointCloudFolder']
+)
 def test_folders_without_the_data_are_refused(kind, tmp_path):
     with pytest.raises(UserError, match=str(tmp_path)):
         len(getattr(pc, kind)(str(tmp_path)))
@@ -190,7 +196,10 @@ def test_dropout_keeps_the_number_of_points():
 
 
 def test_draws_of_a_vote_differ_and_repeat():
-    steps = [dict(type='lm4ve.SamplePoints', num=8), dict(type='lm4ve.RandomScaleTranslate')]
+    steps = [
+        dict(type='lm4ve.SamplePoints', num=8),
+        dict(type='lm4ve.RandomScaleTranslate'),
+    ]
     steps.append(dict(type='lm4ve.PackPointCloud'))
 
     def draws(index, seed=0):

@@ -32,7 +32,9 @@ def refuses_every_cut(path):
 def test_meshes_are_sampled_and_cut_ones_refused(kind, text, tmp_path):
     path = tmp_path / f'a.{kind}'
     mesh = c.write_mesh(path, text)
-    assert np.allclose(read_points(path, 500, seed=3), sample_surface(mesh, 500, 3), atol=1e-5)
+    assert np.allclose(
+        read_points(path, 500, seed=3), sample_surface(mesh, 500, 3), atol=1e-5
+    )
     refuses_every_cut(path)
 
 
@@ -58,7 +60,9 @@ BINARY_PLY = (
 )
 
 
-@pytest.mark.parametrize('corners', [[0, 1, 2, 9], [0, 1, 2, -2], [], [0, 1, 1, 2, 3]], ids=str)
+@pytest.mark.parametrize(
+    'corners', [[0, 1, 2, 9], [0, 1, 2, -2], [], [0, 1, 1, 2, 3]], ids=str
+)
 @pytest.mark.parametrize('binary', [False, True])
 def test_faces_that_end_open3d_are_refused(corners, binary, tmp_path):
     path = tmp_path / 'a.ply'
@@ -76,7 +80,15 @@ def test_faces_that_end_open3d_are_refused(corners, binary, tmp_path):
         read_points(path)
 
 
-TEXTS = ['mesh.off', 'mesh.obj', 'mesh.stl', 'mesh.ply', 'cloud.ply', 'cloud.pcd', 'cloud.xyz']
+TEXTS = [
+    'mesh.off',
+    'mesh.obj',
+    'mesh.stl',
+    'mesh.ply',
+    'cloud.ply',
+    'cloud.pcd',
+    'cloud.xyz',
+]
 
 
 @pytest.mark.parametrize('name', TEXTS)
@@ -104,7 +116,9 @@ def test_meshes_open_no_file_that_they_name(tmp_path):
     os.mkfifo(tmp_path / 'pipe.png')
     (tmp_path / 'a.mtl').write_text('newmtl m\nmap_Kd pipe.png\n')
     triangle = 'v 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\n'
-    (tmp_path / 'a.obj').write_text(f'mtllib a.mtl\n{triangle}usemtl m\nf 1/1 2/1 3/1\n')
+    (tmp_path / 'a.obj').write_text(
+        f'mtllib a.mtl\n{triangle}usemtl m\nf 1/1 2/1 3/1\n'
+    )
     assert read_points(tmp_path / 'a.obj', 30).shape == (30, 3)
 
 
@@ -128,7 +142,12 @@ def test_polygons_are_triangulated(tmp_path):
     assert abs(square.sum() - 2000) < 150
     x, y = points[~square, 0], points[~square, 1]
     assert not ((x > 1.001) & (x < 1.999) & (y > 1.001)).any()  # the gap of the U
-    assert {(int(a), int(b)) for a, b in zip(x, y, strict=True)} >= {(0, 0), (1, 0), (2, 1), (0, 1)}
+    assert {(int(a), int(b)) for a, b in zip(x, y, strict=True)} >= {
+        (0, 0),
+        (1, 0),
+        (2, 1),
+        (0, 1),
+    }
 
 
 @pytest.mark.parametrize('ending', ['xyz', 'txt', 'npy', 'ply'])
@@ -184,7 +203,10 @@ def test_arrays_are_never_unpickled(tmp_path):
     with pytest.raises(UserError, match='one array'):
         read_points(path)
     for shape in ('(1000000000000, 3)', '(-3, 3)', '(' * 900 + '3,' + ')' * 900):
-        header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + '\n'
+        header = (
+            f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}".ljust(117)
+            + '\n'
+        )
         head = b'\x93NUMPY\x01\x00' + len(header).to_bytes(2, 'little')
         path.write_bytes(head + header.encode() + bytes(48))
         with pytest.raises(UserError, match='a.npy'):

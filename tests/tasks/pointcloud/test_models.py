@@ -90,8 +90,13 @@ def test_pretrained_encoder_goes_to_where_the_norm_is(tmp_path, checkpoints):
                 assert torch.equal(model.backbone.state_dict()[key], value)
         norm = model.backbone.norm or model.neck.norm
         assert torch.equal(norm.weight, source.backbone.norm.weight)
-        assert not torch.equal(model.head.layers[0].weight, source.head.layers[0].weight)
-    for changes, wrong in ((dict(depth=3), 'blocks.2'), (dict(num_heads=3, embed_dims=18), 'size')):
+        assert not torch.equal(
+            model.head.layers[0].weight, source.head.layers[0].weight
+        )
+    for changes, wrong in (
+        (dict(depth=3), 'blocks.2'),
+        (dict(num_heads=3, embed_dims=18), 'size'),
+    ):
         other = build(**changes)
         other.checkpoint = path
         with pytest.raises((CheckpointError, RuntimeError), match=wrong):

@@ -17,7 +17,9 @@ def groups_of(cfg: Config) -> dict:
     model = MODELS.build(cfg.model)
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     found = {id(g['params'][0]): g for g in wrapper.optimizer.param_groups}
-    return {n: (found[id(p)], p) for n, p in model.named_parameters() if p.requires_grad}
+    return {
+        n: (found[id(p)], p) for n, p in model.named_parameters() if p.requires_grad
+    }
 
 
 @pytest.mark.parametrize('released', [False, True])
@@ -25,7 +27,11 @@ def test_rates_and_decays_are_those_of_the_guide(released, tmp_path):
     """The release's are by the rule of tools/builder.py, by names and shapes."""
     path = tmp_path / 'recipe.py'
     pieces = [str(CONFIG), str(CONFIGS / '_base_/pointcloud/released_rates.py')]
-    text = 'optim_wrapper = dict(paramwise_cfg=_base_.released_rates)\n' if released else ''
+    text = (
+        'optim_wrapper = dict(paramwise_cfg=_base_.released_rates)\n'
+        if released
+        else ''
+    )
     path.write_text(f'_base_ = {pieces}\n{text}')
     for name, (group, p) in groups_of(Config.fromfile(path)).items():
         vector = p.ndim == 1 or name.endswith('.bias') or 'token' in name

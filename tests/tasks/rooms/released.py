@@ -1,8 +1,9 @@
 """SQA3D's ScanQA baseline as it was released, computed plainly by its own key names.
 
-Written from the published description of its architecture (arXiv 2210.07474 and the module
-definitions of github.com/SilongYong/SQA3D), with loops and functions of torch only: nothing
-of lm4ve takes part. Dropout is off, batch norms use their running statistics.
+Written from the published description of its architecture (arXiv 2210.07474 and the
+module definitions of github.com/SilongYong/SQA3D), with loops and functions of torch
+only: nothing of lm4ve takes part. Dropout is off, batch norms use their running
+statistics.
 """
 
 import torch
@@ -32,7 +33,8 @@ def random_state(poses: str = 'aux_reg') -> dict:
     for name in state:
         if 'linear_merge.weight' in name or 'mlp.linear.weight' in name:
             state[name] *= 0.5
-    # So that objects stay different from each other through four layers of a common guide.
+    # So that objects stay different from each other through four layers of a common
+    # guide.
     state['object_feat_linear.0.weight'] *= 20
     return {k.replace('aux_reg', poses): v for k, v in state.items()}
 
@@ -56,7 +58,9 @@ def scores(state, points, situation, question):
     for text, stack in zip(texts, ('dec_list', 'dec_list_2'), strict=True):
         for i in range(2):
             v = _layer(state, f'{stack}.{i}', ['mhatt1', 'mhatt2'], v, masked, text)
-    s, q = (_flatten(state, f'attflat_{n}', x) for n, x in zip('sq', texts, strict=True))
+    s, q = (
+        _flatten(state, f'attflat_{n}', x) for n, x in zip('sq', texts, strict=True)
+    )
     v = _flatten(state, 'attflat_visual', v, masked)
     answer = _head(state, 'answer_cls', torch.cat((s, q, v)), 4)
     return answer, _head(state, 'aux_reg', torch.cat((s, v)), 7), ~masked
@@ -89,7 +93,9 @@ def _abstract(state, name, xyz, features, num, radius, samples, widths):
         nearest = torch.stack([(xyz - xyz[i]).square().sum(-1) for i in picks]).amin(0)
         picks.append(int(nearest.argmax()))
     for i in picks:
-        inside = [j for j in range(len(xyz)) if (xyz[j] - xyz[i]).square().sum() < radius**2]
+        inside = [
+            j for j in range(len(xyz)) if (xyz[j] - xyz[i]).square().sum() < radius**2
+        ]
         inside = (inside + inside[:1] * samples)[:samples]
         around = torch.cat(((xyz[inside] - xyz[i]) / radius, features[inside]), dim=-1)
         rows.append(_shared(state, name, around, widths).amax(0))
@@ -121,7 +127,9 @@ def _objects(state, points):
         net = _batch_norm(state, f'voting_net.bn{i}', net)
     net = linear(state, 'voting_net.conv3', net, 13, ones=1)
     votes, features = seeds + net[:, :3], F.normalize(features + net[:, 3:], dim=1)
-    sizes = (VOTENET[n] for n in ('num_proposals', 'proposal_radius', 'proposal_samples'))
+    sizes = (
+        VOTENET[n] for n in ('num_proposals', 'proposal_radius', 'proposal_samples')
+    )
     name = 'proposal_net.vote_aggregation.mlp_module'
     _, tokens = _abstract(state, name, votes, features, *sizes, (7, 7, 7))
     net, name = tokens, 'proposal_net.proposal'
@@ -140,7 +148,9 @@ def _norm(state, name, x):
 
 def _attention(state, name, x, others, masked=None):
     inputs = dict(q=x, k=others, v=others).items()
-    projected = (linear(state, f'{name}.linear_{part}', y, HIDDEN)[None] for part, y in inputs)
+    projected = (
+        linear(state, f'{name}.linear_{part}', y, HIDDEN)[None] for part, y in inputs
+    )
     found = attention(*projected, HEADS, masked)[0]
     return linear(state, f'{name}.linear_merge', found, HIDDEN)
 

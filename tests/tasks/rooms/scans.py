@@ -9,7 +9,11 @@ from plyfile import PlyData, PlyElement
 ALIGNMENT = np.array([[0.0, -1, 0, 2], [1, 0, 0, -1], [0, 0, 1, 0.5], [0, 0, 0, 1]])
 LABELS = {'floor': 2, 'office chair': 5, 'table': 7, 'lamp': 35}
 #: Name, id and corner of each thing; the lamp stands in no aggregation.
-THINGS = (('floor', 0, (0, 0, 0)), ('office chair', 1, (1, 2, 0.5)), ('table', 3, (3, 1, 0.2)))
+THINGS = (
+    ('floor', 0, (0, 0, 0)),
+    ('office chair', 1, (1, 2, 0.5)),
+    ('table', 3, (3, 1, 0.2)),
+)
 UNLABELED = (5.0, 5.0, 1.0)
 
 
@@ -20,30 +24,44 @@ def write_ply(path, vertices, binary=True):
     PlyData([PlyElement.describe(rows, 'vertex')], text=not binary).write(str(path))
 
 
-def write_scan(scans, scene='scene0000_00', binary=True, aggregation='{}.aggregation.json'):
+def write_scan(
+    scans, scene='scene0000_00', binary=True, aggregation='{}.aggregation.json'
+):
     """Write one scan and return its folder."""
     folder = scans / scene
     folder.mkdir(parents=True)
     # A tetrahedron a thing, of two segments.
     corners = np.array([corner for *_, corner in THINGS] + [UNLABELED])
-    points = np.array([(0, 0, 0), (1, 0, 0), (0, 0.5, 0), (0, 0, 0.25)]) + corners[:, None]
+    points = (
+        np.array([(0, 0, 0), (1, 0, 0), (0, 0.5, 0), (0, 0, 0.25)]) + corners[:, None]
+    )
     colors, segments = np.arange(48).reshape(-1, 3) * 5, np.arange(16) // 2 * 10 + 7
     vertices = np.hstack([points.reshape(-1, 3), colors])
     write_ply(folder / f'{scene}_vh_clean_2.ply', vertices, binary)
     content = dict(sceneId=scene, segIndices=segments.tolist())
     (folder / f'{scene}_vh_clean_2.0.010000.segs.json').write_text(json.dumps(content))
     groups = [
-        dict(id=i, objectId=i, label=name, segments=sorted({*segments[4 * n : 4 * n + 4].tolist()}))
+        dict(
+            id=i,
+            objectId=i,
+            label=name,
+            segments=sorted({*segments[4 * n : 4 * n + 4].tolist()}),
+        )
         for n, (name, i, _) in enumerate(THINGS)
     ]
     content = dict(sceneId=f'scannet.{scene}', segGroups=groups)
     (folder / aggregation.format(scene)).write_text(json.dumps(content))
     numbers = ' '.join(f'{x:.6f}' for x in ALIGNMENT.flat)
-    (folder / f'{scene}.txt').write_text(f'axisAlignment = {numbers} \nnumDepthFrames = 9\n')
+    (folder / f'{scene}.txt').write_text(
+        f'axisAlignment = {numbers} \nnumDepthFrames = 9\n'
+    )
     return folder
 
 
 def write_labels(path):
-    rows = [f'{i}\t{name}\t{name}\t{number}\n' for i, (name, number) in enumerate(LABELS.items())]
+    rows = [
+        f'{i}\t{name}\t{name}\t{number}\n'
+        for i, (name, number) in enumerate(LABELS.items())
+    ]
     path.write_text('id\traw_category\tcategory\tnyu40id\n' + ''.join(rows))
     return path

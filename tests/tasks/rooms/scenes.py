@@ -21,7 +21,9 @@ QUESTIONS = (
 ANSWERS = ['table', 'table', 'yes', 'no', 'two', 'chair']
 
 
-def write_scene(root: Path, name: str, count: int = 60, seed: int = 0) -> dict[str, np.ndarray]:
+def write_scene(
+    root: Path, name: str, count: int = 60, seed: int = 0
+) -> dict[str, np.ndarray]:
     """Write the files of a scene; return what is in them, by the ends of their names."""
     rng = np.random.default_rng(seed)
     places, colors = rng.uniform(0, 4, (count, 3)), rng.integers(0, 256, (count, 3))
@@ -31,7 +33,10 @@ def write_scene(root: Path, name: str, count: int = 60, seed: int = 0) -> dict[s
     instances = rng.integers(0, len(IDS), count)
     clouds = [aligned[instances == i, :3] for i in range(len(IDS))]
     ends = [(x.min(0), x.max(0)) for x in clouds]
-    boxes = [[*(high + low) / 2, *(high - low), IDS[i], i] for i, (low, high) in enumerate(ends)]
+    boxes = [
+        [*(high + low) / 2, *(high - low), IDS[i], i]
+        for i, (low, high) in enumerate(ends)
+    ]
     arrays = dict(
         vert=raw,
         aligned_vert=aligned,
@@ -47,7 +52,9 @@ def write_scene(root: Path, name: str, count: int = 60, seed: int = 0) -> dict[s
     scan = root / 'scans' / name / f'{name}.txt'
     scan.parent.mkdir(parents=True, exist_ok=True)
     numbers = ' '.join(f'{v:.6f}' for v in ALIGNMENT.ravel())
-    scan.write_text(f'axisAlignment = {numbers} \ncolorHeight = 968\nsceneType = Office\n')
+    scan.write_text(
+        f'axisAlignment = {numbers} \ncolorHeight = 968\nsceneType = Office\n'
+    )
     return arrays
 
 
@@ -69,12 +76,18 @@ def official(listed: Sequence[dict]) -> tuple[dict, dict]:
     for e in listed:
         ids = dict(scene_id=e['scene_id'], question_id=e['question_id'])
         texts = dict(situation=e['situation'], question=e['question'])
-        questions.append(dict(ids, **texts, alternative_situation=['I stand here.'] * 2))
+        questions.append(
+            dict(ids, **texts, alternative_situation=['I stand here.'] * 2)
+        )
         x, y, z, qx, qy, qz, qw = e['position']
-        answers = [dict(answer=a, answer_confidence='yes', answer_id=1) for a in e['answers']]
+        answers = [
+            dict(answer=a, answer_confidence='yes', answer_id=1) for a in e['answers']
+        ]
         # As in the train file: w comes first.
         rotation, position = dict(_w=qw, _x=qx, _y=qy, _z=qz), dict(x=x, y=y, z=z)
-        annotations.append(dict(ids, answers=answers, rotation=rotation, position=position))
+        annotations.append(
+            dict(ids, answers=answers, rotation=rotation, position=position)
+        )
     return dict(task_type='SQA', questions=questions), dict(annotations=annotations)
 
 
@@ -88,7 +101,11 @@ def write_sqa3d(root: Path) -> Path:
             write_scene(root, scene, seed=i)
         listed = entries(scenes)
         (qa / f'SQA_{split}.json').write_text(json.dumps(listed))
-        for name, content in zip(('questions', 'sqa_annotations'), official(listed), strict=True):
-            (qa / f'v1_balanced_{name}_{split}_scannetv2.json').write_text(json.dumps(content))
+        for name, content in zip(
+            ('questions', 'sqa_annotations'), official(listed), strict=True
+        ):
+            (qa / f'v1_balanced_{name}_{split}_scannetv2.json').write_text(
+                json.dumps(content)
+            )
     (qa / 'answer_counter.json').write_text(json.dumps(ANSWERS))
     return root

@@ -16,7 +16,9 @@ ROOMS = dict(train=1, val=1, test=1)
 
 def write_vectors(path: Path) -> None:
     """Write vectors of a few words, as GloVe is converted."""
-    np.savez(path, words=list(VECTORS), vectors=np.array(list(VECTORS.values()), dtype='f4'))
+    np.savez(
+        path, words=list(VECTORS), vectors=np.array(list(VECTORS.values()), dtype='f4')
+    )
 
 
 def write_mean_sizes(path: Path) -> None:

@@ -25,4 +25,6 @@ def test_configs_train_and_test_on_their_splits(name):
     assert cfg.train_dataloader.batch_size == cfg.auto_scale_lr.base_batch_size
     train, test = (cfg[f'{s}_dataloader'].dataset for s in ('train', 'test'))
     assert train.answers == cfg.model.head.answers and 'answers' not in test
-    assert (train.split, test.split) == ('train', 'test') and 'AugmentScene' not in str(test)
+    assert (train.split, test.split) == ('train', 'test') and 'AugmentScene' not in str(
+        test
+    )

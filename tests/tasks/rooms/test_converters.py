@@ -48,7 +48,9 @@ def test_logits_equal_a_plain_computation(objects):
     found = model.encode_objects(inputs)
     kinds = set()
     for i in range(2):
-        words = [inputs[k][i, ~inputs[f'{k}_padding'][i]] for k in ('situation', 'question')]
+        words = [
+            inputs[k][i, ~inputs[f'{k}_padding'][i]] for k in ('situation', 'question')
+        ]
         expected, pose, there = released.scores(state, inputs['points'][i], *words)
         assert_equal_but_for_rounding(logits[i], expected, model)
         assert_equal_but_for_rounding(samples[i].pred_pose, pose, model)
@@ -84,11 +86,22 @@ def test_called_weights_survive_both_conversions(poses, tmp_path):
     state, answers = released.random_state(poses), tmp_path / 'answer_counter.json'
     torch.save(state, tmp_path / 'model.pth')
     answers.write_text(json.dumps(CORPUS))
-    again = convert_both_ways('rooms', tmp_path / 'model.pth', build(), '--answers', answers)
+    again = convert_both_ways(
+        'rooms', tmp_path / 'model.pth', build(), '--answers', answers
+    )
     state = {k.replace(poses, 'aux_reg'): v for k, v in state.items()}
     shapes = {k: tuple(v.shape) for k, v in again.items()}
     assert shapes == {k: tuple(v.shape) for k, v in state.items()}
-    assert shapes['detection_backbone.sa1.mlp_module.layer0.conv.weight'] == (6, 7, 1, 1)
-    assert shapes['voting_net.conv1.weight'] == shapes['voting_net.conv2.weight'] == (10, 10, 1)
+    assert shapes['detection_backbone.sa1.mlp_module.layer0.conv.weight'] == (
+        6,
+        7,
+        1,
+        1,
+    )
+    assert (
+        shapes['voting_net.conv1.weight']
+        == shapes['voting_net.conv2.weight']
+        == (10, 10, 1)
+    )
     called = [k for k in state if not k.startswith(UNCALLED)]
     assert all(torch.equal(again[k], state[k]) for k in called) and len(called) > 150

@@ -13,7 +13,13 @@ from lm4ve.tasks.rooms.datasets.scene_files import read_scene
 from lm4ve.tasks.rooms.scannet import CLASSES, NYU40_IDS, classes_of
 from tests.helpers import hostile
 from tests.helpers.logs import record_logs
-from tests.tasks.rooms.scenes import ALIGNMENT, ANSWERS, entries, write_scene, write_sqa3d
+from tests.tasks.rooms.scenes import (
+    ALIGNMENT,
+    ANSWERS,
+    entries,
+    write_scene,
+    write_sqa3d,
+)
 
 OFFICIAL = dict(
     ann_file='qa/v1_balanced_sqa_annotations_{split}_scannetv2.json',
@@ -30,7 +36,9 @@ def root(tmp_path_factory):
 @pytest.fixture(scope='module')
 def arrays(root):
     folder = root / 'scannet_data'
-    return {p.stem.split('_', 2)[2]: np.load(p) for p in folder.glob('scene0000_00_*.npy')}
+    return {
+        p.stem.split('_', 2)[2]: np.load(p) for p in folder.glob('scene0000_00_*.npy')
+    }
 
 
 def dataset(root, *steps, split='train', load=LOAD, **changes):
@@ -41,7 +49,9 @@ def dataset(root, *steps, split='train', load=LOAD, **changes):
 def test_every_object_has_a_class_and_walls_have_none():
     assert len(CLASSES) == len(NYU40_IDS) + 1 == 18
     expected = ['cabinet', 'chair', 'refrigerator', 'bathtub', 'others', 'others']
-    assert [CLASSES[i] for i in classes_of(np.array([3, 5, 24, 36, 39, 40]))] == expected
+    assert [
+        CLASSES[i] for i in classes_of(np.array([3, 5, 24, 36, 39, 40]))
+    ] == expected
     assert (classes_of(np.array([0, 1, 2, 22, 41, -1])) == -1).all()
 
 
@@ -49,7 +59,9 @@ def test_the_two_layouts_hold_the_same_questions(root):
     """Also where the keys of a rotation come in another order."""
     one, two = dataset(root), dataset(root, **OFFICIAL)
     assert len(one) == len(two) == 6
-    for a, b in ((x['data_samples'], y['data_samples']) for x, y in zip(one, two, strict=True)):
+    for a, b in (
+        (x['data_samples'], y['data_samples']) for x, y in zip(one, two, strict=True)
+    ):
         assert a.metainfo == b.metainfo and a.gt_pose.equal(b.gt_pose)
     kept = one[0]['data_samples']
     assert kept.text == ['I am facing the chair.', 'What is behind me?']
@@ -75,7 +87,10 @@ def test_a_scene_is_not_changed_by_its_readers(root):
     info = dataset(root).get_data_info(0)
     scene = read_scene(info['scene_path'], info['scan_file'])
     assert not any(array.flags.writeable for array in scene.values())
-    before, augmented = dataset(root)[0], dataset(root, dict(type='lm4ve.AugmentScene'))[0]
+    before, augmented = (
+        dataset(root)[0],
+        dataset(root, dict(type='lm4ve.AugmentScene'))[0],
+    )
     for value in (augmented['inputs']['points'], augmented['data_samples'].gt_boxes):
         value[:] = 0
     augmented['data_samples'].gt_labels[:] = 0
@@ -87,7 +102,9 @@ def test_a_scene_is_not_changed_by_its_readers(root):
 
 def test_boxes_votes_and_classes_are_of_objects_alone(root, arrays):
     sample = dataset(root)[0]['data_samples']
-    np.testing.assert_allclose(sample.gt_boxes, arrays['aligned_bbox'][:3, :6], rtol=1e-6)
+    np.testing.assert_allclose(
+        sample.gt_boxes, arrays['aligned_bbox'][:3, :6], rtol=1e-6
+    )
     assert sample.gt_labels.tolist() == [2, 4, 17]
     objects = arrays['sem_label'] != 1
     assert sample.gt_vote_mask.tolist() == objects.tolist()
@@ -121,7 +138,9 @@ def test_sampled_points_keep_labels_and_follow_a_seed(root, arrays):
     points = first['inputs']['points']
     assert points.shape == (25, 7) and len(points.unique(dim=0)) == 25
     assert points.equal(third['inputs']['points'])
-    rows = [arrays['aligned_vert'][:, :3].tolist().index(p) for p in points[:, :3].tolist()]
+    rows = [
+        arrays['aligned_vert'][:, :3].tolist().index(p) for p in points[:, :3].tolist()
+    ]
     mask = first['data_samples'].gt_vote_mask.tolist()
     assert mask == (arrays['sem_label'][rows] != 1).tolist()
     free = dataset(root, dict(type='lm4ve.SampleScenePoints', num=100))
@@ -134,7 +153,9 @@ def test_stored_objects_are_given_as_they_are(root):
     sample = dataset(root, load=load)[0]
     stored = np.load(root / 'objects/scene0000_00.npy')
     np.testing.assert_array_equal(sample['inputs']['objects'], stored)
-    assert sample['data_samples'].gt_pose.equal(dataset(root)[0]['data_samples'].gt_pose)
+    assert sample['data_samples'].gt_pose.equal(
+        dataset(root)[0]['data_samples'].gt_pose
+    )
     prefix = dict(objects=str(root / 'objects'), scenes='nowhere', scans='nowhere')
     sample = dataset(root, load=load | dict(pose=False), data_prefix=prefix)[0]
     np.testing.assert_array_equal(sample['inputs']['objects'], stored)
@@ -158,7 +179,9 @@ def moved(root, move):
 def test_a_mirrored_room_is_the_room_in_a_mirror(root, axis):
     mirror = np.eye(3)
     mirror[axis, axis] = -1
-    before, after, turn, turned = moved(root, lambda x: transforms.move(x, [mirror], np.zeros(3)))
+    before, after, turn, turned = moved(
+        root, lambda x: transforms.move(x, [mirror], np.zeros(3))
+    )
     for name in ('points', 'boxes', 'pose'):
         a, b = before[name][..., :3], after[name][..., :3]
         np.testing.assert_allclose(b, a * np.diag(mirror), rtol=1e-6)
@@ -264,13 +287,17 @@ def test_damaged_scene_is_refused_or_left_out(kind, copied, lines):
     assert sum('1 of 2 scenes are corrupt' in line for line in lines) == 1
 
 
-@pytest.mark.parametrize('end', ['vert', 'aligned_vert', 'ins_label', 'aligned_bbox', 'txt'])
+@pytest.mark.parametrize(
+    'end', ['vert', 'aligned_vert', 'ins_label', 'aligned_bbox', 'txt']
+)
 def test_questions_about_missing_scenes_are_counted(end, copied, lines):
     file = file_of(copied, end)
     file.unlink()
     assert len(dataset(copied)) == 3
     (line,) = [x for x in lines if 'lack files' in x]
-    assert '3 of 6 entries are about scenes that lack files' in line and file.name in line
+    assert (
+        '3 of 6 entries are about scenes that lack files' in line and file.name in line
+    )
     with pytest.raises(UserError, match=file.name):
         dataset(copied, on_corrupt='refuse')
 
@@ -281,7 +308,10 @@ def w_first(listed):
 
 
 BAD_QUESTIONS = [
-    (ANNOTATIONS, lambda c: c['annotations'][0].update(rotation=dict(_x=0, _y=0, _z=0))),
+    (
+        ANNOTATIONS,
+        lambda c: c['annotations'][0].update(rotation=dict(_x=0, _y=0, _z=0)),
+    ),
     (ANNOTATIONS, lambda c: c['annotations'][0].update(scene_id='s')),
     (LIST, lambda c: c[0].update(question_id=220602000001)),
     (LIST, lambda c: c[0].update(scene_id='../scene')),

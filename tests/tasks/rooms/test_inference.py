@@ -50,7 +50,11 @@ def made(tmp_path_factory):
 
 
 def room_of(made, name):
-    kind = 'objects/scene0003_00' if name == 'stored' else 'scannet_data/scene0003_00_aligned_vert'
+    kind = (
+        'objects/scene0003_00'
+        if name == 'stored'
+        else 'scannet_data/scene0003_00_aligned_vert'
+    )
     return made / f'data/{kind}.npy'
 
 
@@ -65,15 +69,24 @@ def test_answers_equal_those_for_the_data_sets_sample(name, made):
     inferencer = asker(made, name)
     cfg, model = inferencer.cfg, inferencer.model
     (given,) = samples_by_index(cfg, [0])
-    texts = dict(zip(('situation', 'question'), given.data['data_samples'].text, strict=True))
+    texts = dict(
+        zip(('situation', 'question'), given.data['data_samples'].text, strict=True)
+    )
     with torch.no_grad():
         (expected,) = model.test_step(collate(cfg, [given.data]))
     path = room_of(made, name)  # of which the same points are drawn
     (found,) = inferencer(path, *texts.values(), topk=2)
     best = [a['score'] for a in found['answers']]
-    assert_equal_but_for_rounding(torch.tensor(best), expected.pred_scores.topk(2).values, model)
-    assert found['pred_score'] == best[0] and found['answers'][0]['answer'] == found['pred_answer']
-    assert_equal_but_for_rounding(torch.tensor(found['pred_pose']), expected.pred_pose, model)
+    assert_equal_but_for_rounding(
+        torch.tensor(best), expected.pred_scores.topk(2).values, model
+    )
+    assert (
+        found['pred_score'] == best[0]
+        and found['answers'][0]['answer'] == found['pred_answer']
+    )
+    assert_equal_but_for_rounding(
+        torch.tensor(found['pred_pose']), expected.pred_pose, model
+    )
     meta = dict(texts, room=str(path), pred_answer=expected.pred_answer)
     assert found.items() >= meta.items()
     files = made / f'{name}.py', made / f'{name}.pth', path
@@ -87,7 +100,9 @@ def test_files_arrays_and_meshes_of_one_room_give_the_same(made, tmp_path):
     np.save(places[0], array)
     write_ply(places[1], array[:, :6])
     inferencer = asker(made, 'points')
-    alone = [inferencer(p, SITUATION, QUESTION)[0]['pred_score'] for p in (*places, array)]
+    alone = [
+        inferencer(p, SITUATION, QUESTION)[0]['pred_score'] for p in (*places, array)
+    ]
     assert alone == pytest.approx([alone[0]] * 3, abs=1e-4)
     inferencer([array, places[0]], SITUATION, QUESTION, batch_size=2, out_dir=tmp_path)
     assert {p.name for p in tmp_path.glob('*.png')} == {'00000.png', '00001_array.png'}
@@ -119,30 +134,42 @@ def test_activations_are_of_objects_and_words(name, made):
     cfg, model = read_config(made / f'{name}.py'), asker(made, name).model
     count = 5 if name == 'stored' else 6
     padding = torch.arange(count)[None] == 1
-    model.object_encoder.register_forward_hook(lambda m, x, out: replace(out, padding=padding))
+    model.object_encoder.register_forward_hook(
+        lambda m, x, out: replace(out, padding=padding)
+    )
     texts = dict(situation=SITUATION, question=QUESTION)
     (given,) = samples_of_files(cfg, [room_of(made, name)], **texts)
     seen = analyse(model, collate(cfg, [given.data]))
     words = [] if name == 'joint' else ['situation', 'question']
-    around = ['encoder'] if name == 'points' else ['encoder', 'mapped', 'block', 'after']
+    around = (
+        ['encoder'] if name == 'points' else ['encoder', 'mapped', 'block', 'after']
+    )
     assert list(seen.points) == around + words
-    grids = {word: (6,) for word in words} | dict(encoder=(18 if name == 'joint' else count,))
+    grids = {word: (6,) for word in words} | dict(
+        encoder=(18 if name == 'joint' else count,)
+    )
     assert {point: seen.points[point].layout.grid for point in grids} == grids
     assert torch.equal(seen.points['encoder'].layout.padding_mask[:, :count], padding)
     weights = seen.attention['pooling of objects'].weights
     torch.testing.assert_close(weights.sum(dim=-1), torch.ones(1, 1))
     assert (weights[0, 0, padding[0]] < 1e-6).all()
     (sample,) = samples_of(seen, model, [given.name], heads=1)
-    assert sample.facts['situation'] == SITUATION and sample.facts['question'] == QUESTION
+    assert (
+        sample.facts['situation'] == SITUATION and sample.facts['question'] == QUESTION
+    )
     title = sample.sections[-1].maps[0].title
     assert title.removesuffix(', nearly uniform') == 'weight in the answer'
     axes = Figure(figsize=(2, 2)).add_axes((0, 0, 1, 1))
     sample.picture.draw_values(axes, sample.sections[0].maps[0], 'viridis')
-    dots = [c for c in axes.collections if isinstance(c, PathCollection)][-1].get_offsets()
+    dots = [c for c in axes.collections if isinstance(c, PathCollection)][
+        -1
+    ].get_offsets()
     assert len(dots) == count - 1
     if name != 'stored':
         centers = seen.outputs[0].pred_boxes[~padding[0], :2]
-        np.testing.assert_allclose(np.sort(dots, axis=0), np.sort(centers, axis=0), atol=1e-5)
+        np.testing.assert_allclose(
+            np.sort(dots, axis=0), np.sort(centers, axis=0), atol=1e-5
+        )
         # Colors as they are in the file, which the model does not see.
         points = given.data['inputs']['points']
         np.testing.assert_allclose(sample.picture.points, points, atol=1e-4)

@@ -47,7 +47,11 @@ def test_the_metric_counts_hits_and_writes_answers(tmp_path):
     written = json.loads(path.read_text())
     assert [r['question_id'] for r in written] == [1, 2, 3, 4]
     assert written[1] == dict(
-        question_id=2, question_type='is', answer='a', top_answers=LETTERS[:10], gt_answers=['j']
+        question_id=2,
+        question_type='is',
+        answer='a',
+        top_answers=LETTERS[:10],
+        gt_answers=['j'],
     )
 
 
@@ -57,7 +61,10 @@ def test_the_answer_ranks_first_among_equal_scores():
 
 
 def test_questions_without_an_answer_do_not_count(tmp_path):
-    known, unknown = sample(1, 'What?', ['a'], question_type='which'), sample(2, 'What?', [])
+    known, unknown = (
+        sample(1, 'What?', ['a'], question_type='which'),
+        sample(2, 'What?', []),
+    )
     names = ('em@1', 'em@10', 'em@1/which', 'em@10/which')
     assert run([known, unknown]) == {f'sqa3d/{name}': 100.0 for name in names}
     assert run([unknown], result_file=str(tmp_path / 'results.json')) == {}

@@ -12,10 +12,24 @@ from lm4ve.errors import CheckpointError
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
 from lm4ve.tasks.rooms.models.fusion import MCANNorm
 from lm4ve.tasks.rooms.models.heads import SceneAnswerHead
-from lm4ve.tasks.rooms.models.objects import Detections, Targets, detection_losses, gather_targets
+from lm4ve.tasks.rooms.models.objects import (
+    Detections,
+    Targets,
+    detection_losses,
+    gather_targets,
+)
 from lm4ve.tasks.rooms.models.votenet import point_layers
 from tests.helpers.closeness import assert_equal_but_for_rounding
-from tests.tasks.rooms.tiny import CORPUS, POINTS, SIZES, VOTENET, batch, build, config, room
+from tests.tasks.rooms.tiny import (
+    CORPUS,
+    POINTS,
+    SIZES,
+    VOTENET,
+    batch,
+    build,
+    config,
+    room,
+)
 from tests.tasks.vqa.tiny import TEXT, run, write_tokenizer
 
 
@@ -49,20 +63,32 @@ def test_proposals_ignore_order_and_move_with_the_scene(motion):
 
     They rotate where directions are not read: offsets are learned in the room's axes.
     """
-    encoder = MODELS.build(VOTENET | dict(samples=(POINTS,) * 4, proposal_samples=12)).eval()
+    encoder = MODELS.build(
+        VOTENET | dict(samples=(POINTS,) * 4, proposal_samples=12)
+    ).eval()
     points = room()
-    turn, shift, places = torch.eye(3), torch.zeros(3), ['seeds', 'votes', 'clusters', 'centers']
+    turn, shift, places = (
+        torch.eye(3),
+        torch.zeros(3),
+        ['seeds', 'votes', 'clusters', 'centers'],
+    )
     if motion == 'shift':
         shift = torch.tensor([2.0, -1.0, 0.5])
     if motion == 'turn':
-        turn, places = torch.linalg.qr(torch.randn(3, 3))[0], ['seeds', 'votes', 'clusters']
+        turn, places = (
+            torch.linalg.qr(torch.randn(3, 3))[0],
+            ['seeds', 'votes', 'clusters'],
+        )
         for layer in (*encoder.backbone.abstraction, encoder.aggregation):
             layer.layers[0].linear.weight[:, :3] = 0.0
         encoder.voting.out.weight[:3], encoder.voting.out.bias[:3] = 0.0, 0.0
     before = encoder(points[None])
     moved = torch.cat((points[:, :3] @ turn.T + shift, points[:, 3:]), dim=-1)
     if motion == 'order':
-        moved, places = torch.cat((moved[:1], moved[1:].flip(0))), ['clusters', 'centers']
+        moved, places = (
+            torch.cat((moved[:1], moved[1:].flip(0))),
+            ['clusters', 'centers'],
+        )
     after = encoder(moved[None])
     torch.testing.assert_close(after.tokens, before.tokens, rtol=1e-4, atol=1e-4)
     for name in places:
@@ -89,7 +115,9 @@ def test_predictions_have_answer_pose_and_boxes():
         size = found.size_scores[i].argmax(-1)
         residual = found.size_residuals[i][range(6), size]
         expected = torch.tensor(SIZES)[size] * (1 + residual)
-        torch.testing.assert_close(s.pred_boxes[:, :6], torch.hstack((found.centers[i], expected)))
+        torch.testing.assert_close(
+            s.pred_boxes[:, :6], torch.hstack((found.centers[i], expected))
+        )
         assert s.pred_pose.shape == s.pred_boxes[0].shape == (7,)
         assert s.pred_box_scores.shape == s.pred_box_labels.shape == (6,)
     stored = build(stored=True, pose_head=None).eval()
@@ -102,7 +130,9 @@ def test_batch_statistics_of_many_points_are_exact():
     """Summed row by row, those of 262,144 are off by 4e-5."""
     layers, normed = point_layers(3, (4, 4)), []
     for layer in layers:
-        layer.norm.register_forward_hook(lambda _, args, out: normed.append((args[0], out)))
+        layer.norm.register_forward_hook(
+            lambda _, args, out: normed.append((args[0], out))
+        )
     layers(torch.rand(1, 2**18, 3) * 3 + 3)
     for x, found in normed:
         expected = F.batch_norm(x.double(), None, None, training=True)
@@ -133,7 +163,9 @@ def test_a_transformers_text_encoder_replaces_the_lstm(tmp_path):
 
 
 def test_a_checkpoint_of_other_answers_is_refused():
-    other = build(stored=True, head=config()['head'] | dict(answers=['a', 'b', 'c', 'd']))
+    other = build(
+        stored=True, head=config()['head'] | dict(answers=['a', 'b', 'c', 'd'])
+    )
     with pytest.raises(CheckpointError, match='another vocabulary'):
         other.load_state_dict(build(stored=True).state_dict())
 
@@ -173,10 +205,11 @@ def test_detection_losses_equal_a_case_by_hand():
     size_class = math.log(2 + math.e) - 1
     size = (0.5 * 0.3**2 + 0.0 + (2.0 - 0.5)) / 3
     expected = dict(
-        # Seed 0 votes half a meter short in x and half a meter aside; seed 1 is on no object.
+        # Seed 0 votes half a meter short in x and half a meter aside; seed 1 is on no
+        # object.
         vote=0.5 + 0.5,
-        # Proposal 0 is an object, 1 (half a meter off) is not counted, and 2, beside the
-        # padding, is none.
+        # Proposal 0 is an object, 1 (half a meter off) is not counted, and 2, beside
+        # the padding, is none.
         objectness=(0.8 + 0.2) * math.log1p(math.exp(-1)) / 2,
         semantic=math.log(2 + math.exp(2)) - 2,
         box=center + heading + 0.1 * size_class + size,
@@ -193,14 +226,19 @@ def test_annotations_are_picked_at_the_seeds():
 
 @pytest.mark.parametrize('targets', ['soft', 'hard'])
 def test_soft_targets_follow_the_count_in_the_corpus(targets):
-    head = SceneAnswerHead(CORPUS, in_channels=6, hidden_channels=4, targets=targets).eval()
+    head = SceneAnswerHead(
+        CORPUS, in_channels=6, hidden_channels=4, targets=targets
+    ).eval()
     features = torch.randn(2, 6)
     answers = [['two'], ['table', 'nobody']]  # two times and three times; unknown
     samples = [VisionLanguageDataSample(metainfo=dict(gt_answers=a)) for a in answers]
     wanted = torch.zeros(2, 4)
     wanted[0, 3], wanted[1, 2] = (0.6, 0.9) if targets == 'soft' else (1.0, 1.0)
     logits = head(features)
-    expected = -(wanted * F.logsigmoid(logits) + (1 - wanted) * F.logsigmoid(-logits)).sum() / 2
+    expected = (
+        -(wanted * F.logsigmoid(logits) + (1 - wanted) * F.logsigmoid(-logits)).sum()
+        / 2
+    )
     torch.testing.assert_close(head.loss(features, samples)['answer'], expected)
 
 
@@ -209,7 +247,11 @@ def test_the_poses_loss_is_two_mean_squared_errors():
     found = run(model, data, 'loss')
     poses = torch.stack([s.pred_pose for s in run(model, data, 'predict')])
     errors = (poses - data['data_samples'][0].gt_pose).square()
-    torch.testing.assert_close(found['loss_pose'], errors[:, :3].mean() + errors[:, 3:].mean())
+    torch.testing.assert_close(
+        found['loss_pose'], errors[:, :3].mean() + errors[:, 3:].mean()
+    )
     # The release's weights, ten times.
     weights = dict(vote=10, objectness=5, box=10, semantic=1, pose=1, answer=1)
-    assert model.loss_weights == weights and found.keys() == {f'loss_{k}' for k in weights}
+    assert model.loss_weights == weights and found.keys() == {
+        f'loss_{k}' for k in weights
+    }

@@ -59,8 +59,13 @@ def test_arrays_have_the_values_of_the_files(prepare, scans, tmp_path):
     centers = np.array([[1.5, 2.25, 0.625], [3.5, 1.25, 0.325]])
     moved = centers @ ALIGNMENT[:3, :3].T + ALIGNMENT[:3, 3]
     rest = [[0.5, 1, 0.25, 5, 1], [0.5, 1, 0.25, 7, 3]]
-    np.testing.assert_allclose(found['aligned_bbox'], np.hstack((moved, rest)), atol=1e-5)
-    start, text = tmp_path / 'scannet_data' / SCENES[0], scans / SCENES[0] / f'{SCENES[0]}.txt'
+    np.testing.assert_allclose(
+        found['aligned_bbox'], np.hstack((moved, rest)), atol=1e-5
+    )
+    start, text = (
+        tmp_path / 'scannet_data' / SCENES[0],
+        scans / SCENES[0] / f'{SCENES[0]}.txt',
+    )
     scene = read_scene(str(start), str(text))
     np.testing.assert_array_equal(scene['points'], found['aligned_vert'])
     assert scene['labels'].tolist() == [2, 4]
@@ -70,7 +75,9 @@ def test_drawn_points_are_rows_of_the_whole_scan(prepare, tmp_path):
     prepare()
     prepare('--max-points', 7, out='few')
     whole, found = arrays_of(tmp_path), arrays_of(tmp_path, out='few')
-    rows = [int(np.flatnonzero((whole['vert'] == p).all(axis=1))[0]) for p in found['vert']]
+    rows = [
+        int(np.flatnonzero((whole['vert'] == p).all(axis=1))[0]) for p in found['vert']
+    ]
     assert rows == sorted(set(rows)) and len(rows) == 7
     for kind in ('aligned_vert', 'sem_label', 'ins_label'):
         np.testing.assert_array_equal(found[kind], whole[kind][rows])
@@ -90,7 +97,9 @@ SEGMENTS = '{}_vh_clean_2.0.010000.segs.json'
 DAMAGES = dict(
     mesh=cut_mesh,
     segments=edited(SEGMENTS, lambda c: c['segIndices'].pop()),
-    label=edited('{}.aggregation.json', lambda c: c['segGroups'][0].update(label='sofa')),
+    label=edited(
+        '{}.aggregation.json', lambda c: c['segGroups'][0].update(label='sofa')
+    ),
     missing=lambda folder: (folder / f'{folder.name}.aggregation.json').unlink(),
 )
 
@@ -99,7 +108,9 @@ DAMAGES = dict(
 def test_damaged_scans_are_skipped_or_refused(kind, prepare, scans, tmp_path):
     DAMAGES[kind](scans / SCENES[0])
     counts = prepare()
-    assert (counts['made'], counts['skipped']) == (1, 1) and SCENES[0] in counts['examples'][0]
+    assert (counts['made'], counts['skipped']) == (1, 1) and SCENES[0] in counts[
+        'examples'
+    ][0]
     assert not list(tmp_path.glob(f'scannet_data/{SCENES[0]}*'))
     with pytest.raises(UserError, match=SCENES[0]):
         prepare('--on-corrupt', 'refuse')
@@ -113,7 +124,14 @@ def test_arrays_of_another_program_stay(prepare, tmp_path):
 
 
 ENTRIES = entries(['scene0000_00', 'scene0001_00'])
-GLOVE = {'unk': (1, 2), 'what': (3, 4), 'zebra': (5, 6), 'table': (7, 8), '?': (9, 0), 'Is': (0, 1)}
+GLOVE = {
+    'unk': (1, 2),
+    'what': (3, 4),
+    'zebra': (5, 6),
+    'table': (7, 8),
+    '?': (9, 0),
+    'Is': (0, 1),
+}
 REFUSED = (ValueError, LookupError, OSError, BadZipFile)
 
 
@@ -123,7 +141,9 @@ def folder(tmp_path):
     # As in GloVe's largest file: a word that holds spaces.
     (tmp_path / 'glove.txt').write_text(lines + '. . 0.5 0.25\n')
     questions, annotations = official(ENTRIES)
-    for name, content in dict(list=ENTRIES, questions=questions, annotations=annotations).items():
+    for name, content in dict(
+        list=ENTRIES, questions=questions, annotations=annotations
+    ).items():
         (tmp_path / f'{name}.json').write_text(json.dumps(content))
     return tmp_path
 
@@ -135,18 +155,29 @@ def test_vectors_of_the_words_of_texts_are_kept(kind, folder, capsys):
     run_tool_here(tool, folder / 'glove.txt', out, folder / f'{kind}.json')
     texts = ' '.join(f'{e["situation"]} {e["question"]}' for e in ENTRIES)
     words = set(texts.replace('.', ' . ').replace('?', ' ? ').split())
-    kept = {w: v for w, v in GLOVE.items() if w in {*words, *(w.lower() for w in words), 'unk'}}
+    kept = {
+        w: v
+        for w, v in GLOVE.items()
+        if w in {*words, *(w.lower() for w in words), 'unk'}
+    }
     assert 'zebra' not in kept and len(kept) > 2
-    for found in (read_word_vectors(out), copy.deepcopy(read_word_vectors(folder / 'glove.txt'))):
+    for found in (
+        read_word_vectors(out),
+        copy.deepcopy(read_word_vectors(folder / 'glove.txt')),
+    ):
         assert found.rows.keys() >= kept.keys()
         for word, vector in kept.items():
             np.testing.assert_array_equal(found.vectors[found.rows[word]], vector)
     assert read_word_vectors(out).rows.keys() == kept.keys()
-    assert f'{len(words & GLOVE.keys())} of the {len(words)} words' in capsys.readouterr().out
+    assert (
+        f'{len(words & GLOVE.keys())} of the {len(words)} words'
+        in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize(
-    'content', ['what 1 2\n', 'unk 1 2\nwhat 1\n', 'unk a b\n', 'unk nan 1\n', '', 'unk 1 2']
+    'content',
+    ['what 1 2\n', 'unk 1 2\nwhat 1\n', 'unk a b\n', 'unk nan 1\n', '', 'unk 1 2'],
 )
 def test_another_file_than_glove_is_refused(content, folder):
     (folder / 'glove.txt').write_text(content)
@@ -159,7 +190,9 @@ def test_another_file_than_glove_is_refused(content, folder):
 @pytest.mark.parametrize('read', [read_word_vectors, read_mean_sizes])
 def test_pickles_and_wrong_checksums_are_refused(read, tmp_path):
     (tmp_path / 'a.p').write_bytes(pickle.dumps(GLOVE))
-    np.savez(tmp_path / 'objects.npz', words=np.array(['unk'], dtype=object), vectors=[[1.0]])
+    np.savez(
+        tmp_path / 'objects.npz', words=np.array(['unk'], dtype=object), vectors=[[1.0]]
+    )
     path = tmp_path / 'a.npz'
     np.savez(path, words=['unk'], vectors=np.ones((1, 3), dtype='f4'))
     path.write_bytes(path.read_bytes().replace(np.array('unk').tobytes(), b'x' * 12, 1))
@@ -174,7 +207,10 @@ def test_every_answer_is_counted(kind, folder, capsys):
     run_tool_here(tool, out, folder / f'{kind}.json')
     expected = [a for e in ENTRIES for a in e['answers']]
     assert sorted(json.loads(out.read_text())) == sorted(expected)
-    assert f'{len(expected)} answers, {len(set(expected))} different' in capsys.readouterr().out
+    assert (
+        f'{len(expected)} answers, {len(set(expected))} different'
+        in capsys.readouterr().out
+    )
     with pytest.raises(REFUSED):
         run_tool_here(tool, out, folder / 'questions.json')
 
@@ -188,17 +224,23 @@ def test_colors_are_normalized_in_a_copy():
     data = batch()
     before = copy.deepcopy(data['inputs']['points'])
     found = preprocessor()(data)['inputs']['points']
-    assert all(torch.equal(a, b) for a, b in zip(data['inputs']['points'], before, strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(data['inputs']['points'], before, strict=True)
+    )
     colors = (before[0][:, 3:6] - torch.tensor([109.8, 97.2, 83.8])) / 256
     torch.testing.assert_close(found[0, :, 3:6], colors)
     assert torch.equal(found[0][:, [0, 1, 2, 6]], before[0][:, [0, 1, 2, 6]])
-    assert torch.equal(preprocessor(color_columns=())(data)['inputs']['points'][0], before[0])
+    assert torch.equal(
+        preprocessor(color_columns=())(data)['inputs']['points'][0], before[0]
+    )
     torch.testing.assert_close(preprocessor().restore_colors(found)[0], before[0])
     released = preprocessor(color_passes=2)
     found = released(data)['inputs']['points']
     expected = (colors - torch.tensor([109.8, 97.2, 83.8])) / 256
     torch.testing.assert_close(found[0, :, 3:6], expected)
-    torch.testing.assert_close(released.restore_colors(found)[0], before[0], rtol=0, atol=0.01)
+    torch.testing.assert_close(
+        released.restore_colors(found)[0], before[0], rtol=0, atol=0.01
+    )
 
 
 def test_words_are_looked_up_as_the_release_does():
@@ -217,7 +259,9 @@ def test_words_are_looked_up_as_the_release_does():
     lower = preprocessor(lower_case=True)(data)['inputs']
     torch.testing.assert_close(lower['question'][0, 0], torch.tensor(VECTORS['what']))
     hidden = preprocessor(use_situation=False)(data)['inputs']
-    torch.testing.assert_close(hidden['situation'][0], torch.tensor([VECTORS['unk']] * 4))
+    torch.testing.assert_close(
+        hidden['situation'][0], torch.tensor([VECTORS['unk']] * 4)
+    )
     assert torch.equal(hidden['question'], inputs['question'])
 
 

@@ -34,10 +34,14 @@ def things_of(sample: dict) -> list[tuple[str, str, str]]:
     found = []
     for box, label in zip(data.gt_boxes.numpy(), data.gt_labels.tolist(), strict=True):
         x, y, _ = to_asker.apply(box[:3] - place)
-        near = (x < 0, 'front', 'behind') if abs(x) > abs(y) else (y < 0, 'left', 'right')
+        near = (
+            (x < 0, 'front', 'behind') if abs(x) > abs(y) else (y < 0, 'left', 'right')
+        )
         inside = (abs(points[:, :3] - box[:3]) <= box[3:] / 2 + 1e-3).all(axis=1)
         painted = np.median(points[inside, 3:6], axis=0)
-        color = min(r.COLORS, key=lambda c: np.linalg.norm(np.array(r.COLORS[c]) - painted))
+        color = min(
+            r.COLORS, key=lambda c: np.linalg.norm(np.array(r.COLORS[c]) - painted)
+        )
         named, shape = r.NAMES[label].split()
         assert named == color
         found.append((near[1] if near[0] else near[2], shape, color))

@@ -13,9 +13,15 @@ SIZES = [[0.5, 0.6, 0.7], [1.0, 1.1, 1.2], [2.0, 0.3, 0.4]]
 _ROWS = torch.randn(len(WORDS), 5, generator=torch.Generator().manual_seed(3)).tolist()
 VECTORS = dict(zip(WORDS, _ROWS, strict=True))
 VOTENET = dict(type='lm4ve.VoteNet', in_channels=4, mean_sizes=SIZES)
-VOTENET |= dict(num_points=(16, 12, 8, 6), radii=(0.5, 0.8, 1.2, 1.6), samples=(6, 5, 4, 4))
-VOTENET |= dict(channels=((6, 6, 8), *[(8, 8, 10)] * 3), propagation=((10, 10), (10, 10)))
-VOTENET |= dict(num_proposals=6, proposal_radius=0.8, proposal_samples=4, proposal_channels=7)
+VOTENET |= dict(
+    num_points=(16, 12, 8, 6), radii=(0.5, 0.8, 1.2, 1.6), samples=(6, 5, 4, 4)
+)
+VOTENET |= dict(
+    channels=((6, 6, 8), *[(8, 8, 10)] * 3), propagation=((10, 10), (10, 10))
+)
+VOTENET |= dict(
+    num_proposals=6, proposal_radius=0.8, proposal_samples=4, proposal_channels=7
+)
 NECK = dict(type='LLMBlockNeck', in_channels=16, block=BLOCK, norm_cfg=None)
 STORED = dict(type='lm4ve.StoredObjects', in_channels=9)
 TEXTS = (
@@ -34,7 +40,12 @@ def config(neck: bool = False, stored: bool = False, **changes) -> dict:
         fusion=dict(type='lm4ve.GuidedFusion', embed_dims=16, num_heads=2),
         neck=NECK if neck else None,
         pool=dict(hidden_channels=9, out_channels=12),
-        head=dict(type='lm4ve.SceneAnswerHead', answers=CORPUS, in_channels=36, hidden_channels=16),
+        head=dict(
+            type='lm4ve.SceneAnswerHead',
+            answers=CORPUS,
+            in_channels=36,
+            hidden_channels=16,
+        ),
         pose_head=dict(type='lm4ve.PoseHead', in_channels=24, hidden_channels=16),
     )
     return found | changes
@@ -55,7 +66,9 @@ def room(count: int = POINTS, seed: int = 0) -> torch.Tensor:
 
 def sample(points: torch.Tensor, number: int, **fields) -> VisionLanguageDataSample:
     """Return a sample with all annotations, of two boxes."""
-    fields = dict(text=list(TEXTS[number % 2]), scene_id=f'scene{number:04d}_00') | fields
+    fields = (
+        dict(text=list(TEXTS[number % 2]), scene_id=f'scene{number:04d}_00') | fields
+    )
     found = VisionLanguageDataSample(metainfo=dict(gt_answers=['chair'], **fields))
     centers = points[:2, :3]
     found.gt_boxes = torch.cat((centers, torch.tensor(SIZES[:2]) + 0.1), dim=1)
@@ -71,6 +84,9 @@ def batch(counts=(POINTS, POINTS), stored: bool = False, **fields) -> dict:
     rooms = [room(count, i) for i, count in enumerate(counts)]
     samples = [sample(points, i, **fields) for i, points in enumerate(rooms)]
     if stored:
-        rows = [torch.randn(c, 9, generator=torch.Generator().manual_seed(c)) for c in counts]
+        rows = [
+            torch.randn(c, 9, generator=torch.Generator().manual_seed(c))
+            for c in counts
+        ]
         return dict(inputs=dict(objects=rows), data_samples=samples)
     return dict(inputs=dict(points=rooms), data_samples=samples)

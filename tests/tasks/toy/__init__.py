@@ -13,7 +13,11 @@ TASK = Task(
     package=__name__,
     extra='toy',
     models=('tests.tasks.toy.models.WaveClassifier',),
-    registers={'datasets': ('Waves',), 'models': ('WaveClassifier',), 'metrics': ('WaveAccuracy',)},
+    registers={
+        'datasets': ('Waves',),
+        'models': ('WaveClassifier',),
+        'metrics': ('WaveAccuracy',),
+    },
     input_noun='a wave',
     input_suffixes=('.wave',),
     input_options={'gain': 'factor for the samples of a .wave file'},

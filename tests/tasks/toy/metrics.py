@@ -13,7 +13,9 @@ class WaveAccuracy(BaseMetric):
 
     def process(self, data_batch: dict, data_samples: list[dict]) -> None:
         labels = [int(s['pred_label']) for s in data_samples]
-        self.results += [a == b for a, b in zip(labels, data_batch['label'], strict=True)]
+        self.results += [
+            a == b for a, b in zip(labels, data_batch['label'], strict=True)
+        ]
 
     def compute_metrics(self, results: list) -> dict:
         return dict(accuracy=sum(results) / len(results))

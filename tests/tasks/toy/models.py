@@ -21,7 +21,9 @@ class WaveClassifier(BaseModel):
         self.neck = MODELS.build(neck)
         self.head = nn.Linear(8, 2)
 
-    def forward(self, inputs: list | torch.Tensor, label: list | None = None, mode='tensor', **_):
+    def forward(
+        self, inputs: list | torch.Tensor, label: list | None = None, mode='tensor', **_
+    ):
         # The data loader gives a list of waves, the exporter one tensor.
         waves = torch.stack(inputs) if isinstance(inputs, list) else inputs
         scores = self.head(self.neck(self.encoder(waves.unflatten(1, (-1, 4)))))

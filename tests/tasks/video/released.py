@@ -1,7 +1,7 @@
 """VideoMAE's and the paper's video models, reimplemented from their names alone.
 
-Plain functional torch on a state dict with the published keys: it shares no code with lm4ve,
-mmaction2 or transformers, so that equal logits are evidence.
+Plain functional torch on a state dict with the published keys: it shares no code with
+lm4ve, mmaction2 or transformers, so that equal logits are evidence.
 """
 
 import numpy as np
@@ -33,18 +33,26 @@ def trunk() -> dict:
 def pretrained_state() -> dict:
     """What VideoMAE's pre-training writes."""
     state = {f'encoder.{k}': v for k, v in trunk().items()}
-    sizes = {'encoder.norm.weight': WIDTH, 'encoder.norm.bias': WIDTH, 'mask_token': (1, 1, 8)}
+    sizes = {
+        'encoder.norm.weight': WIDTH,
+        'encoder.norm.bias': WIDTH,
+        'mask_token': (1, 1, 8),
+    }
     sizes |= {'encoder_to_decoder.weight': (8, WIDTH), 'decoder.norm.weight': 8}
     sizes |= {'decoder.blocks.0.attn.qkv.weight': (24, 8), 'decoder.head.bias': 6}
     for name, size in sizes.items():
-        state[name] = random(*np.atleast_1d(size), offset=float(name == 'encoder.norm.weight'))
+        state[name] = random(
+            *np.atleast_1d(size), offset=float(name == 'encoder.norm.weight')
+        )
     return state
 
 
 def finetuned_state() -> dict:
     """What its fine-tuning writes."""
     state = trunk()
-    image.linear(state, 'head', image.norm(state, 'fc_norm', torch.zeros(WIDTH)), CLASSES)
+    image.linear(
+        state, 'head', image.norm(state, 'fc_norm', torch.zeros(WIDTH)), CLASSES
+    )
     return state
 
 
@@ -58,7 +66,9 @@ def sinusoid(count: int, width: int) -> torch.Tensor:
     table = torch.zeros(count, width, dtype=torch.float64)
     for position in range(count):
         for j in range(width):
-            angle = torch.tensor(position / 10000 ** (2 * (j // 2) / width), dtype=torch.float64)
+            angle = torch.tensor(
+                position / 10000 ** (2 * (j // 2) / width), dtype=torch.float64
+            )
             table[position, j] = angle.cos() if j % 2 else angle.sin()
     return table.float()
 
@@ -67,7 +77,11 @@ def logits(state: dict, clips: torch.Tensor) -> torch.Tensor:
     """``[B, 3, FRAMES, SIZE, SIZE] -> [B, CLASSES]``."""
 
     weight, bias = (state[f'patch_embed.proj.{n}'] for n in ('weight', 'bias'))
-    x = F.conv3d(clips, weight, bias, stride=(TUBE, PATCH, PATCH)).flatten(2).transpose(1, 2)
+    x = (
+        F.conv3d(clips, weight, bias, stride=(TUBE, PATCH, PATCH))
+        .flatten(2)
+        .transpose(1, 2)
+    )
     x = x + sinusoid(TOKENS, WIDTH)
     for at in (f'blocks.{i}.attn' for i in range(DEPTH)):
         bias = state[f'{at}.q_bias'], torch.zeros(WIDTH), state[f'{at}.v_bias']

@@ -34,7 +34,9 @@ class Shrinker(shrink.Shrinker):
             backbone.update(img_size=released.SIZE, patch_size=released.PATCH)
             sizes = dict(embed_dims=released.WIDTH, num_heads=released.HEADS)
             backbone.update(sizes, depth=released.DEPTH)
-            self.weights.append(self.provide(backbone.init_cfg.checkpoint, _write_pretrained))
+            self.weights.append(
+                self.provide(backbone.init_cfg.checkpoint, _write_pretrained)
+            )
             return released.WIDTH
         if kind == 'RawSwinTransformer3D':
             arch = dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2])
@@ -42,7 +44,9 @@ class Shrinker(shrink.Shrinker):
             self.answer(backbone.pretrained, partial(_write_swin, arch))
             return 64
         if kind == 'ResNet':
-            stages = dict(num_stages=2, strides=(1, 2), dilations=(1, 1), out_indices=(1,))
+            stages = dict(
+                num_stages=2, strides=(1, 2), dilations=(1, 1), out_indices=(1,)
+            )
             backbone.update(depth=18, **stages)
             self.answer(backbone.pretrained, _write_resnet)
             return 128
@@ -57,7 +61,9 @@ class Shrinker(shrink.Shrinker):
         part = 'train' if split == 'train' else 'val'
         names = [f'{part}{i}.mp4' for i in range(4)] + ['broken/truncated_late.mp4']
         for seed, name in enumerate(names[:-1]):
-            self.provide(f'{dataset.data_prefix.video}/{name}', partial(write_noise, seed=seed))
+            self.provide(
+                f'{dataset.data_prefix.video}/{name}', partial(write_noise, seed=seed)
+            )
         self.provide(f'{dataset.data_prefix.video}/broken', write_broken)
         self.provide(dataset.ann_file, partial(write_list, videos=names))
         shrink.shrink_images(dataset.pipeline)
@@ -78,7 +84,11 @@ def _write_pretrained(out: Path) -> None:
 def _write_swin(arch: dict, out: Path) -> None:
     """Write the pre-training of a Swin on images, by the names of Microsoft's release."""
     model = SwinTransformer3D(arch, window_size=(2, 2, 2))
-    state = {k: v for k, v in model.state_dict().items() if 'relative_position_index' not in k}
+    state = {
+        k: v
+        for k, v in model.state_dict().items()
+        if 'relative_position_index' not in k
+    }
     state['patch_embed.proj.weight'] = state['patch_embed.proj.weight'].sum(2)
     for name in state:
         if name.endswith('relative_position_bias_table'):  # of windows of one frame

@@ -35,10 +35,15 @@ _HEADS = dict(
 def inputs_of(name: str, model: str) -> tuple[Any, tuple]:
     """What a recognizer takes, two samples of it, and what its backbone takes."""
     if model in ('RecognizerGCN', 'RecognizerAudio'):
-        x = torch.randn(2, 1, *((2, 8, 17, 3) if model == 'RecognizerGCN' else (1, 32, 32)))
+        x = torch.randn(
+            2, 1, *((2, 8, 17, 3) if model == 'RecognizerGCN' else (1, 32, 32))
+        )
         return x, (x[:, 0],)
     if model == 'MMRecognizer3D':
-        x = dict(imgs=torch.randn(2, 1, 3, 2, 32, 32), heatmap_imgs=torch.randn(2, 1, 5, 8, 8, 8))
+        x = dict(
+            imgs=torch.randn(2, 1, 3, 2, 32, 32),
+            heatmap_imgs=torch.randn(2, 1, 5, 8, 8, 8),
+        )
         return x, (x['imgs'][:, 0], x['heatmap_imgs'][:, 0])
     frames = dict(C3D=16, ResNet3dSlowFast=16, UniFormer=8).get(name, 4)
     side = dict(C3D=16, X3D=64, SwinTransformer3D=64).get(name, 32)
@@ -56,7 +61,9 @@ def test_every_entry_trains_with_the_block(entry, monkeypatch):
     encoder = walk.build_encoder(entry, HOST, SIZES.get(entry.type, {}))
     inputs, own = inputs_of(entry.type, entry.model)
     encoder, neck, width = walk.with_block(entry, encoder, own, LLMBlockNeck)
-    head = dict(type=entry.head, num_classes=3, in_channels=width) | _HEADS.get(entry.head, {})
+    head = dict(type=entry.head, num_classes=3, in_channels=width) | _HEADS.get(
+        entry.head, {}
+    )
     if entry.type == 'C3D':  # its linear layers make vectors
         head |= dict(in_channels=4096, spatial_type=None)
     if entry.head == 'OmniHead':

@@ -14,8 +14,12 @@ from lm4ve.tasks.video.corruption import find_defect
 from tests.tasks.video.videos import pipeline, write_broken, write_list, write_noise
 from tools.dataset_converters.shards import Entry, write_shards
 
-DEFECTS = dict(empty='is empty', truncated_late='is truncated', audio='has no video stream')
-DEFECTS |= dict(text='cannot be read', truncated='cannot be read', one_frame=r'has 1 frame\(s\)')
+DEFECTS = dict(
+    empty='is empty', truncated_late='is truncated', audio='has no video stream'
+)
+DEFECTS |= dict(
+    text='cannot be read', truncated='cannot be read', one_frame=r'has 1 frame\(s\)'
+)
 
 
 @pytest.fixture(scope='module')
@@ -34,7 +38,9 @@ def scope():
 
 def dataset(ann_file, decoder='Decord', type='lm4ve.CheckedVideoDataset', **kwargs):
     # MMEngine collects garbage when it serializes: slow beside torch.
-    fields = dict(type=type, ann_file=ann_file, pipeline=pipeline(decoder), serialize_data=False)
+    fields = dict(
+        type=type, ann_file=ann_file, pipeline=pipeline(decoder), serialize_data=False
+    )
     return DATASETS.build(fields | kwargs)
 
 
@@ -44,7 +50,9 @@ def test_each_defect_is_named(kind, videos):
 
 
 def test_whole_videos_have_none(videos):
-    assert {find_defect(str(p), decode) for p in videos[1] for decode in (False, True)} == {None}
+    assert {
+        find_defect(str(p), decode) for p in videos[1] for decode in (False, True)
+    } == {None}
     assert find_defect('/nowhere.mp4') == 'does not exist'
 
 
@@ -57,7 +65,9 @@ def test_webm_cut_between_packets_is_truncated(tmp_path, live):
         stream.height, stream.width, stream.pix_fmt = 32, 32, 'yuv420p'
         for shade in range(0, 240, 30):
             frame = np.full((32, 32, 3), shade, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format='rgb24')))
+            container.mux(
+                stream.encode(av.VideoFrame.from_ndarray(frame, format='rgb24'))
+            )
         container.mux(stream.encode())
     assert find_defect(str(path)) is None
     with av.open(str(path)) as container:
@@ -149,7 +159,9 @@ def test_clips_of_shards_are_those_of_the_list(lists, decoder):
     options = dict(test_mode=True, pipeline=pipeline(decoder, test_mode=True))
     single = dataset(lists[0], **options)
     # The prefix of a config that is overridden plays no part.
-    data = dataset(lists[1], type='lm4ve.VideoShards', data_prefix=dict(video='x'), **options)
+    data = dataset(
+        lists[1], type='lm4ve.VideoShards', data_prefix=dict(video='x'), **options
+    )
     assert len(data) == len(single) == 3 and data.is_scanned()
     for one, other in zip(data, single, strict=True):
         assert np.array_equal(one['inputs'], other['inputs'])
@@ -157,7 +169,10 @@ def test_clips_of_shards_are_those_of_the_list(lists, decoder):
 
 
 def test_repeated_sampling_reads_shards(lists):
-    kinds, options = ('CheckedRepeatAugDataset', 'RepeatAugVideoShards'), dict(num_repeats=2)
+    kinds, options = (
+        ('CheckedRepeatAugDataset', 'RepeatAugVideoShards'),
+        dict(num_repeats=2),
+    )
     options['pipeline'] = pipeline(test_mode=True)
     other, one = (
         dataset(path, type=f'lm4ve.{kind}', **options)[1]

@@ -17,7 +17,9 @@ SMALL = dict(train=16, val=8, test=8)
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    return md.write_moving_digits(tmp_path_factory.mktemp('data') / 'moving-digits', SMALL)
+    return md.write_moving_digits(
+        tmp_path_factory.mktemp('data') / 'moving-digits', SMALL
+    )
 
 
 def test_videos_of_the_lists_are_the_clips(folder):
@@ -45,10 +47,14 @@ def test_directions_are_those_of_their_names():
     for frames, label in md.clips('test', 64):
         name, mass = md.CLASSES[label], frames.sum((1, 2), dtype=float)
         # The center of mass on a torus, in pixels.
-        sums = np.stack([(frames.sum(axis) * angles).sum(-1) for axis in (1, 2)], axis=-1)
+        sums = np.stack(
+            [(frames.sum(axis) * angles).sum(-1) for axis in (1, 2)], axis=-1
+        )
         shift = np.angle(sums[1] / sums[0]) / (2 * np.pi) * md.SIZE
         if name in ('left', 'right', 'up', 'down'):
-            along, sign = dict(left=(0, -1), right=(0, 1), up=(1, -1), down=(1, 1))[name]
+            along, sign = dict(left=(0, -1), right=(0, 1), up=(1, -1), down=(1, 1))[
+                name
+            ]
             assert 1 < sign * shift[along] < 5 and abs(shift[1 - along]) < 0.5
         elif name in ('growing', 'shrinking'):
             # Of eight frames one or two jumps lead back into the range.

@@ -17,11 +17,15 @@ from tests.helpers.tasks import FOLDERS
 from tests.helpers.tools import convert_here  # noqa: E402
 from tests.tasks.video import released as r  # noqa: E402
 
-VIT = dict(type='VisionTransformer', img_size=r.SIZE, patch_size=r.PATCH, embed_dims=r.WIDTH)
+VIT = dict(
+    type='VisionTransformer', img_size=r.SIZE, patch_size=r.PATCH, embed_dims=r.WIDTH
+)
 VIT.update(depth=r.DEPTH, num_heads=r.HEADS, num_frames=4, return_feat_map=True)
 VIT_NECK = neck(r.WIDTH, out_type='avg_featmap')
 VIT_HEAD = dict(type='TimeSformerHead', num_classes=r.CLASSES, in_channels=r.WIDTH)
-SWIN = dict(type='lm4ve.RawSwinTransformer3D', window_size=(2, 2, 2), pretrained2d=False)
+SWIN = dict(
+    type='lm4ve.RawSwinTransformer3D', window_size=(2, 2, 2), pretrained2d=False
+)
 SWIN['arch'] = dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2])
 R3D = dict(type='ResNet3d', depth=18, base_channels=4, conv1_kernel=(1, 3, 3))
 R3D.update(inflate=(0, 0, 0, 0), pretrained=None, pretrained2d=False)
@@ -37,7 +41,9 @@ HOSTS = dict(
 
 def recognizer(backbone, neck, head, type='mmaction.Recognizer3D', **kwargs):
     torch.manual_seed(0)
-    model = MODELS.build(dict(type=type, backbone=backbone, neck=neck, cls_head=head, **kwargs))
+    model = MODELS.build(
+        dict(type=type, backbone=backbone, neck=neck, cls_head=head, **kwargs)
+    )
     return model.eval()
 
 
@@ -99,7 +105,10 @@ def test_incomplete_clips_are_refused():
 
 
 def test_hosts_2d_recognizer_equals_ours():
-    ours, x = recognizer(RESNET, neck(32), TSN_HEAD, 'lm4ve.Recognizer2D'), noise(2, 6, 3, 32, 32)
+    ours, x = (
+        recognizer(RESNET, neck(32), TSN_HEAD, 'lm4ve.Recognizer2D'),
+        noise(2, 6, 3, 32, 32),
+    )
     for test_cfg in (None, dict(max_testing_views=2)):
         host = dict(type='mmaction.Recognizer2D', test_cfg=test_cfg)
         theirs = recognizer(RESNET, neck(32), TSN_HEAD, **host)
@@ -123,7 +132,9 @@ def test_layer_decay_gives_mappers_the_heads_rate():
         rates.update(dict.fromkeys(group['param_names'], group['lr'] / 1e-3))
     assert set(rates) == {n for n, _ in model.named_parameters()}
     assert not [n for n in rates if '.block.' in n]
-    expected = dict.fromkeys(('neck.mapper_in', 'neck.mapper_out', 'cls_head.fc_cls'), 1.0)
+    expected = dict.fromkeys(
+        ('neck.mapper_in', 'neck.mapper_out', 'cls_head.fc_cls'), 1.0
+    )
     expected |= {f'backbone.blocks.{i}.attn.qkv': 0.7 ** (12 - i) for i in range(12)}
     expected['backbone.patch_embed.projection'] = 0.7**13
     assert {n: rates[f'{n}.weight'] for n in expected} == pytest.approx(expected)
@@ -162,11 +173,21 @@ def test_pretrained_loads_all_but_the_head(tmp_path):
     state = r.pretrained_state()
     model = build()
     found = model.load_state_dict(convert(state, tmp_path), strict=False)
-    assert sorted(found.missing_keys) == ['cls_head.fc_cls.bias', 'cls_head.fc_cls.weight']
+    assert sorted(found.missing_keys) == [
+        'cls_head.fc_cls.bias',
+        'cls_head.fc_cls.weight',
+    ]
     assert not found.unexpected_keys
-    expected = {k.replace('encoder.', ''): v for k, v in state.items() if k.startswith('encoder.')}
+    expected = {
+        k.replace('encoder.', ''): v
+        for k, v in state.items()
+        if k.startswith('encoder.')
+    }
     # Fine-tuning starts with a fresh final norm.
-    expected |= {'fc_norm.weight': torch.ones(r.WIDTH), 'fc_norm.bias': torch.zeros(r.WIDTH)}
+    expected |= {
+        'fc_norm.weight': torch.ones(r.WIDTH),
+        'fc_norm.bias': torch.zeros(r.WIDTH),
+    }
     expected |= {f'head.{k}': v for k, v in model.cls_head.fc_cls.state_dict().items()}
     assert_same_logits(model, expected)
 
@@ -191,7 +212,10 @@ def test_plain_final_norm_becomes_the_necks(llm, tmp_path):
     state, model = r.finetuned_state(), build(llm[0])
     converted = convert(state, tmp_path)
     # By torch's loading and by MMEngine's own, which is another function.
-    for load in (model.load_state_dict, lambda s, **_: _load_checkpoint_to_model(model, s)):
+    for load in (
+        model.load_state_dict,
+        lambda s, **_: _load_checkpoint_to_model(model, s),
+    ):
         torch.nn.init.zeros_(model.neck.norm.weight)
         load(dict(converted), strict=False)
         assert torch.equal(model.neck.norm.weight, state['fc_norm.weight'])
@@ -205,8 +229,18 @@ def test_unsuitable_checkpoints_are_refused(llm, tmp_path):
     folder, layers = llm
     state = r.llama_state([layers[-1]])
     cases = [
-        (CheckpointError, r'layers \[0\].*--layer', state, ('--llm', folder, '--layer', 0)),
-        (CheckpointError, 'temporal', r.finetuned_state() | {'temporal': torch.ones(1)}, ()),
+        (
+            CheckpointError,
+            r'layers \[0\].*--layer',
+            state,
+            ('--llm', folder, '--layer', 0),
+        ),
+        (
+            CheckpointError,
+            'temporal',
+            r.finetuned_state() | {'temporal': torch.ones(1)},
+            (),
+        ),
         (UserError, 'multiples', r.finetuned_state(), ('--num-frames', 7)),
     ]
     for error, match, content, args in cases:

@@ -9,7 +9,9 @@ import numpy as np
 from lm4ve.tasks.video.video_files import write_video
 
 
-def write_noise(path: Path, frames: int = 20, size: tuple = (40, 44), seed: int = 0) -> Path:
+def write_noise(
+    path: Path, frames: int = 20, size: tuple = (40, 44), seed: int = 0
+) -> Path:
     """Write a video of slowly changing noise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)

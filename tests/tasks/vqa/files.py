@@ -1,6 +1,7 @@
 """Tiny data sets in the real layouts of VQAv2, Visual Genome, Flickr30k, COCO, CSV and JSONL.
 
-Everything is written from nothing: images of noise, questions and captions of a few words.
+Everything is written from nothing: images of noise, questions and captions of a few
+words.
 """
 
 import itertools
@@ -21,7 +22,9 @@ WORDS = 'a small red big blue dog cat runs sits on the grass sea table road'.spl
 def write_image(path: Path, seed=0, size=(40, 32), most=255, channels=(3,)) -> Path:
     """Write an image of noise, ``size`` is width and height; without channels, a mask."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, most, (*size[::-1], *channels), dtype=np.uint8)
+    pixels = np.random.default_rng(seed).integers(
+        0, most, (*size[::-1], *channels), dtype=np.uint8
+    )
     Image.fromarray(pixels).save(path)
     return path
 
@@ -35,10 +38,15 @@ def write_json(path: Path, content: object) -> Path:
 def ten(answer: str) -> list[dict]:
     """Ten annotators' answers, eight of them the same."""
     given = [answer] * 8 + ['maybe'] * 2
-    return [dict(answer=a, answer_confidence='yes', answer_id=i) for i, a in enumerate(given, 1)]
+    return [
+        dict(answer=a, answer_confidence='yes', answer_id=i)
+        for i, a in enumerate(given, 1)
+    ]
 
 
-def vqa_pair(split: str, images: Iterable[int], per_image: int = 2) -> tuple[dict, dict]:
+def vqa_pair(
+    split: str, images: Iterable[int], per_image: int = 2
+) -> tuple[dict, dict]:
     """Return the contents of VQAv2's two files of a split."""
     types = {'yes': 'yes/no', 'no': 'yes/no', '2': 'number'}
     questions, annotations = [], []
@@ -49,7 +57,9 @@ def vqa_pair(split: str, images: Iterable[int], per_image: int = 2) -> tuple[dic
         given = dict(multiple_choice_answer=answer, answers=ten(answer))
         questions.append(dict(question=f'What is thing {i} here?', **ids))
         annotations.append(dict(known, **given, **ids))
-    head = dict(info=dict(version='2.0', year=2017), data_type='mscoco', data_subtype=split)
+    head = dict(
+        info=dict(version='2.0', year=2017), data_type='mscoco', data_subtype=split
+    )
     asked = dict(head, task_type='Open-Ended', questions=questions)
     return asked, dict(head, annotations=annotations)
 
@@ -98,7 +108,9 @@ def caption(seed: int, words: int = 5) -> str:
 def write_karpathy(root: Path, splits: dict[str, int], coco: bool) -> Path:
     """Write COCO or Flickr30k with Karpathy's splits, five captions an image."""
     images = []
-    for number, split in enumerate(s for s, count in splits.items() for _ in range(count)):
+    for number, split in enumerate(
+        s for s, count in splits.items() for _ in range(count)
+    ):
         ids = range(5 * number, 5 * number + 5)
         sentences = [dict(raw=caption(i), imgid=number, sentid=i) for i in ids]
         image = dict(sentids=[*ids], imgid=number, split=split, sentences=sentences)
@@ -109,7 +121,9 @@ def write_karpathy(root: Path, splits: dict[str, int], coco: bool) -> Path:
             image.update(cocoid=5000 + number, filepath=folder)
         write_image(root / folder / name, seed=number)
         images.append(image | dict(filename=name))
-    write_json(root / f'dataset_{"coco" if coco else "flickr30k"}.json', dict(images=images))
+    write_json(
+        root / f'dataset_{"coco" if coco else "flickr30k"}.json', dict(images=images)
+    )
     return root
 
 

@@ -1,8 +1,9 @@
 """METER as it was released, computed plainly on a state with its own key names.
 
-Written from the published description of its architecture (arXiv 2111.02387 and the module
-definitions of github.com/zdou0830/METER), with functions of torch only: nothing of lm4ve
-and no layer of transformers takes part. Dropout is off. Swin's tokens are timm's.
+Written from the published description of its architecture (arXiv 2111.02387 and the
+module definitions of github.com/zdou0830/METER), with functions of torch only: nothing
+of lm4ve and no layer of transformers takes part. Dropout is off. Swin's tokens are
+timm's.
 """
 
 import torch
@@ -22,7 +23,9 @@ def random_state(head: str) -> dict:
         head (str): 'pretrain', 'vqa' or 'retrieval'.
     """
     state = {'text_transformer.embeddings.position_ids': torch.arange(40)[None]}
-    pooled = features(state, torch.zeros(1, 3, 32, 32), torch.zeros(1, 2, dtype=torch.long))
+    pooled = features(
+        state, torch.zeros(1, 3, 32, 32), torch.zeros(1, 2, dtype=torch.long)
+    )
     if head == 'vqa':
         answer_logits(state, pooled)
     else:
@@ -38,7 +41,9 @@ def random_state(head: str) -> dict:
     return state
 
 
-def features(state: dict, image: torch.Tensor, ids: torch.Tensor, swin=None) -> torch.Tensor:
+def features(
+    state: dict, image: torch.Tensor, ids: torch.Tensor, swin=None
+) -> torch.Tensor:
     """Normalized images ``[B, 3, H, W]`` (or Swin's tokens) and words to ``[B, 2 C]``."""
     padding = ids == PAD
     x = _text(state, ids, padding)
@@ -60,7 +65,9 @@ def features(state: dict, image: torch.Tensor, ids: torch.Tensor, swin=None) -> 
 
 def answer_logits(state: dict, pooled: torch.Tensor) -> torch.Tensor:
     x = linear(state, 'vqa_classifier.0', pooled, 32)
-    return linear(state, 'vqa_classifier.3', F.gelu(norm(state, 'vqa_classifier.1', x)), 5)
+    return linear(
+        state, 'vqa_classifier.3', F.gelu(norm(state, 'vqa_classifier.1', x)), 5
+    )
 
 
 def matching_logits(state: dict, pooled: torch.Tensor) -> torch.Tensor:
@@ -117,7 +124,9 @@ def _cross(state, name, x, other, padding, other_padding):
 def _attend(state, name, x, other, padding, eps):
     width = x.shape[-1]
     q = linear(state, f'{name}.self.query', x, width)
-    k, v = (linear(state, f'{name}.self.{kind}', other, width) for kind in ('key', 'value'))
+    k, v = (
+        linear(state, f'{name}.self.{kind}', other, width) for kind in ('key', 'value')
+    )
     y = linear(state, f'{name}.output.dense', attention(q, k, v, HEADS, padding), width)
     return norm(state, f'{name}.output.LayerNorm', x + y, eps)
 

@@ -17,7 +17,8 @@ from mmengine.runner import Runner
 from lm4ve.runner.command_line import finish_config
 from tests.tasks.vqa import files, tiny
 
-#: How many captions each image has. Prime and uneven: no number of processes divides it.
+#: How many captions each image has. Prime and uneven: no number of processes divides
+#: it.
 CAPTIONS = (2, 1, 3, 5, 1, 2, 4)
 #: What the script validates with, one after the other.
 COARSE = (None, dict(top_k=2))
@@ -30,11 +31,15 @@ def write(folder: Path) -> Path:
         files.write_image(folder / f'{image}.png', seed=image, size=(40, 36))
         for _ in range(count):
             words = tiny.WORDS[number % 5 : number % 5 + 1 + number % 7]
-            rows.append(dict(image=f'{image}.png', caption=' '.join([*words, tiny.WORDS[-1]])))
+            rows.append(
+                dict(image=f'{image}.png', caption=' '.join([*words, tiny.WORDS[-1]]))
+            )
             number += 3
     files.write_csv(folder / 'captions.csv', rows)
     head = tiny.HEADS['retrieval'] | dict(contrastive=dict(channels=8))
-    tiny.write_config(folder / 'c.py', tiny.write_tokenizer(folder / 'tokenizer'), head=head)
+    tiny.write_config(
+        folder / 'c.py', tiny.write_tokenizer(folder / 'tokenizer'), head=head
+    )
     return folder
 
 
@@ -66,12 +71,17 @@ def runner_of(folder: Path, work_dir: Path, launcher: str = 'none', **loop) -> R
     return runner
 
 
-def validate(folder: Path, work_dir: Path, launcher: str = 'none', **loop) -> tuple[dict, list]:
+def validate(
+    folder: Path, work_dir: Path, launcher: str = 'none', **loop
+) -> tuple[dict, list]:
     """Return the metrics of a validation and what the loop gave to them."""
     runner, kept = runner_of(folder, work_dir, launcher, **loop), []
     (metric,) = runner.val_evaluator.metrics
     process = metric.process
-    metric.process = lambda data, samples: (kept.extend(samples), process(data, samples))
+    metric.process = lambda data, samples: (
+        kept.extend(samples),
+        process(data, samples),
+    )
     return runner.val_loop.run(), kept
 
 
@@ -79,7 +89,9 @@ if __name__ == '__main__':
     source, out = map(Path, sys.argv[1:])
     kept = []
     for number, coarse in enumerate(COARSE):
-        metrics, (sample,) = validate(source, out.parent / f'{number}', 'pytorch', coarse=coarse)
+        metrics, (sample,) = validate(
+            source, out.parent / f'{number}', 'pytorch', coarse=coarse
+        )
         owner, scores = sample['image_of_caption'].tolist(), sample['scores'].tolist()
         kept.append(dict(metrics=metrics, owner=owner, scores=scores))
     Path(f'{out}.{get_rank()}').write_text(json.dumps(kept))

@@ -17,14 +17,18 @@ WIDTH, SCENES = 16, dict(train=4, val=2, test=4)
 
 def write_clip(folder: Path) -> Path:
     """Write a tiny CLIP as the hub has it: both halves, of which one is used."""
-    text = dict(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
+    text = dict(
+        hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1
+    )
     CLIPModel(CLIPConfig(vision_config=IMAGE, text_config=text)).save_pretrained(folder)
     return folder
 
 
 def write_roberta(folder: Path) -> Path:
     """Write a tiny RoBERTa as the hub has it, with its tokenizer."""
-    AutoModelForMaskedLM.from_config(AutoConfig.for_model(**TEXT)).save_pretrained(folder)
+    AutoModelForMaskedLM.from_config(AutoConfig.for_model(**TEXT)).save_pretrained(
+        folder
+    )
     write_tokenizer(folder)
     return folder
 
@@ -99,7 +103,11 @@ class Shrinker(shrink.Shrinker):
         elif dataset.type == 'lm4ve.VisualGenomeQA':
             self.provide('data/visual_genome', files.write_visual_genome)
         elif dataset.type == 'lm4ve.KarpathyRetrieval':
-            write = files.write_coco if 'coco' in dataset.ann_file else files.write_flickr30k
+            write = (
+                files.write_coco
+                if 'coco' in dataset.ann_file
+                else files.write_flickr30k
+            )
             listed = f'{dataset.data_root}/{dataset.ann_file}'
             self.provide(listed, lambda path: write(path.parent))
             dataset.num_negatives = 2

@@ -59,7 +59,9 @@ def test_logits_equal_a_plain_computation(head, task, read):
     model.load_state_dict(ours, strict=True)
     image, ids = inputs()
     expected = read(state, released.features(state, image, ids))
-    assert_equal_but_for_rounding(model.head(pooled(model, image, ids)), expected, model)
+    assert_equal_but_for_rounding(
+        model.head(pooled(model, image, ids)), expected, model
+    )
 
 
 @torch.no_grad()
@@ -68,18 +70,26 @@ def test_swin_merges_patches_one_stage_later_in_timm():
     encoder = dict(type='lm4ve.TimmImageEncoder', **SWIN)
     model = model_of('vqa', image_encoder=encoder, image_pool='mean')
     swin = timm.create_model(**SWIN, num_classes=0, global_pool='').eval()
-    state = {k: v for k, v in released.random_state('vqa').items() if 'vit_model' not in k}
+    state = {
+        k: v for k, v in released.random_state('vqa').items() if 'vit_model' not in k
+    }
     for name, weight in swin.state_dict().items():
         stage = re.fullmatch(r'layers\.(\d)\.downsample\.(.*)', name)
         name = f'layers.{int(stage[1]) - 1}.downsample.{stage[2]}' if stage else name
         state[f'vit_model.{name}'] = weight
-    indices = {f'vit_model.layers.0.blocks.1.{k}': torch.zeros(1) for k in ('attn_mask', INDEX)}
+    indices = {
+        f'vit_model.layers.0.blocks.1.{k}': torch.zeros(1) for k in ('attn_mask', INDEX)
+    }
     ours = convert_meter(state | indices, vocabulary=ANSWERS)
     model.load_state_dict(ours, strict=True)
     image, ids = inputs(64)
     tokens = swin.forward_features(image).flatten(1, 2)
-    expected = released.answer_logits(state, released.features(state, image, ids, tokens))
-    assert_equal_but_for_rounding(model.head(pooled(model, image, ids)), expected, model)
+    expected = released.answer_logits(
+        state, released.features(state, image, ids, tokens)
+    )
+    assert_equal_but_for_rounding(
+        model.head(pooled(model, image, ids)), expected, model
+    )
     again = to_meter(ours)
     assert all(torch.equal(again[k], state[k]) for k in again) and len(again) > 100
 
@@ -107,14 +117,24 @@ def test_tool_keeps_every_weight_both_ways(head, tmp_path):
     (tmp_path / 'answers.json').write_text(json.dumps(ANSWERS))
     answers = ('--vocabulary', tmp_path / 'answers.json') if head == 'vqa' else ()
     again = convert_both_ways('vqa', tmp_path / 'meter.ckpt', model_of(head), *answers)
-    uncalled = r'text_transformer.*(pooler|position_ids).*|vit_model\.(positional|ln_final).*'
+    uncalled = (
+        r'text_transformer.*(pooler|position_ids).*|vit_model\.(positional|ln_final).*'
+    )
     assert set(again) == {k for k in state if not re.fullmatch(uncalled, k)}
     assert all(torch.equal(again[k], state[k]) for k in again)
 
 
 OTHER_FILES = [
-    (lambda s: s.pop('vit_model.visual.conv1.weight'), ANSWERS, "METER with CLIP's ViT or Swin"),
-    (lambda s: s.update({'nlvr2_classifier.0.weight': torch.zeros(1)}), ANSWERS, 'nlvr2'),
+    (
+        lambda s: s.pop('vit_model.visual.conv1.weight'),
+        ANSWERS,
+        "METER with CLIP's ViT or Swin",
+    ),
+    (
+        lambda s: s.update({'nlvr2_classifier.0.weight': torch.zeros(1)}),
+        ANSWERS,
+        'nlvr2',
+    ),
     (lambda s: None, None, '--vocabulary'),
     (lambda s: None, ['yes'], '--vocabulary has 1 answers'),
 ]

@@ -18,7 +18,9 @@ SMALL = dict(train=60, val=8, test=20)
 
 
 def easy(split: str, **options):
-    return DATASETS.build(dict(type='lm4ve.EasyVQA', split=split, verify=False, **options))
+    return DATASETS.build(
+        dict(type='lm4ve.EasyVQA', split=split, verify=False, **options)
+    )
 
 
 def questions(split: str) -> list[tuple[str, str, int]]:
@@ -31,11 +33,22 @@ def test_easy_vqa_is_complete_without_importing_it():
     before = set(sys.modules)
     train, test, fit, val = map(questions, ('train', 'test', 'fit', 'val'))
     assert (len(train), len(test)) == (38575, 9673)
-    assert [len({q[2] for q in s}) for s in (train, test, fit, val)] == [4000, 1000, 3600, 400]
-    assert sorted(fit + val) == sorted(train) and not {q[2] for q in fit} & {q[2] for q in val}
-    assert list(ev.ANSWERS) == (ev.locate_easy_vqa() / 'answers.txt').read_text().split()
+    assert [len({q[2] for q in s}) for s in (train, test, fit, val)] == [
+        4000,
+        1000,
+        3600,
+        400,
+    ]
+    assert sorted(fit + val) == sorted(train) and not {q[2] for q in fit} & {
+        q[2] for q in val
+    }
+    assert (
+        list(ev.ANSWERS) == (ev.locate_easy_vqa() / 'answers.txt').read_text().split()
+    )
     assert {a for _, a, _ in train} == {a for _, a, _ in test} == set(ev.ANSWERS)
-    assert not any(m.split('.')[0] in ('easy_vqa', 'test') for m in set(sys.modules) - before)
+    assert not any(
+        m.split('.')[0] in ('easy_vqa', 'test') for m in set(sys.modules) - before
+    )
 
 
 def test_blank_images_keep_only_the_question():
@@ -49,7 +62,9 @@ def test_blank_images_keep_only_the_question():
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    return ds.write_digit_scenes(tmp_path_factory.mktemp('data') / 'digit-scenes', SMALL)
+    return ds.write_digit_scenes(
+        tmp_path_factory.mktemp('data') / 'digit-scenes', SMALL
+    )
 
 
 #: Where the first digit of a caption's fact is, seen from the second.
@@ -70,7 +85,10 @@ def is_true(caption: str, digits: np.ndarray) -> bool:
         for fact in re.split(', | and ', caption)
     ]
     return len(facts) == ds.FACTS and all(
-        any(beside(digits, cell, place) == int(a) for cell in np.argwhere(digits == int(b)))
+        any(
+            beside(digits, cell, place) == int(a)
+            for cell in np.argwhere(digits == int(b))
+        )
         for a, place, b in facts
     )
 
@@ -81,7 +99,9 @@ def answer_of(question: str, digits: np.ndarray) -> str:
         return 'yes' if int(found[1]) in digits else 'no'
     if found := re.fullmatch(r'how many (\d)s are there\?', question):
         return str((digits == int(found[1])).sum())
-    place, named = re.fullmatch(r'which digit is ([a-z ]+) the (\d)\?', question).groups()
+    place, named = re.fullmatch(
+        r'which digit is ([a-z ]+) the (\d)\?', question
+    ).groups()
     (cell,) = np.argwhere(digits == int(named))  # "the" one
     return str(beside(digits, cell, place))
 
@@ -105,10 +125,14 @@ def test_captions_are_true_and_answers_right(split):
 @pytest.mark.parametrize('split', list(SMALL))
 def test_pictures_have_ink_where_digits_are(split, folder):
     scenes = [json.loads(x) for x in (folder / f'{split}_scenes.jsonl').open()]
-    again = ds.scenes(split, SMALL[split] + 2, train=SMALL['train'])  # the same each time
+    again = ds.scenes(
+        split, SMALL[split] + 2, train=SMALL['train']
+    )  # the same each time
     for line, scene in zip(scenes, again, strict=False):
         assert line['digits'] == scene.digits.tolist()
         picture = cv2.imread(str(folder / line['image']), cv2.IMREAD_GRAYSCALE)
         cells = picture.reshape(ds.GRID, ds.CELL, ds.GRID, ds.CELL).astype(float)
         # A digit may reach a little into the cell beside it.
-        assert ((cells[:, 4:12, :, 4:12].mean((1, 3)) > 20) == (scene.digits >= 0)).all()
+        assert (
+            (cells[:, 4:12, :, 4:12].mean((1, 3)) > 20) == (scene.digits >= 0)
+        ).all()

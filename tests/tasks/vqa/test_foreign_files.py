@@ -17,10 +17,20 @@ from lm4ve.tasks import vqa
 from tests.helpers.hostile import Payload, edit
 from tests.tasks.vqa.files import write_image
 from tests.tasks.vqa.shrink import write_clip, write_roberta
-from tests.tasks.vqa.tiny import ANSWERS, IMAGE, TEXT, batch, build, meter_config, write_tokenizer
+from tests.tasks.vqa.tiny import (
+    ANSWERS,
+    IMAGE,
+    TEXT,
+    batch,
+    build,
+    meter_config,
+    write_tokenizer,
+)
 
 
-@pytest.mark.parametrize('name', ['../b.png', '/etc/b.png', 'http://localhost:9/b.png', ' '])
+@pytest.mark.parametrize(
+    'name', ['../b.png', '/etc/b.png', 'http://localhost:9/b.png', ' ']
+)
 def test_lists_name_no_image_outside_their_folder(name, tmp_path):
     row = json.dumps(dict(image=name, question='What?', caption='a'))
     (tmp_path / 'q.jsonl').write_text(row + '\n')
@@ -48,10 +58,14 @@ HOSTILE = {
     'code': of_code,
     'pickles': of_pickles,
     # Rust panics once it is looked up.
-    'panic': lambda f, _: edit(f / 'tokenizer.json', lambda c: c['model']['vocab'].pop('<unk>')),
+    'panic': lambda f, _: edit(
+        f / 'tokenizer.json', lambda c: c['model']['vocab'].pop('<unk>')
+    ),
     'deep': lambda f, _: (f / 'tokenizer.json').write_text('[' * 100_000),
     'a list': lambda f, _: (f / 'tokenizer_config.json').write_text('[]'),
-    'a padding': lambda f, _: edit(f / 'tokenizer_config.json', lambda c: c.update(pad_token=5)),
+    'a padding': lambda f, _: edit(
+        f / 'tokenizer_config.json', lambda c: c.update(pad_token=5)
+    ),
 }
 
 
@@ -63,7 +77,9 @@ def test_a_hostile_tokenizer_runs_nothing(kind, tmp_path):
         vqa.VisionLanguagePreprocessor(str(folder), max_length=12)
     else:
         with pytest.raises(BaseException):  # noqa: B017, PT011  (Rust panics are no Exception)
-            vqa.VisionLanguagePreprocessor(str(folder), max_length=12).tokenize(['of b'])
+            vqa.VisionLanguagePreprocessor(str(folder), max_length=12).tokenize(
+                ['of b']
+            )
     assert not (tmp_path / 'ran').exists()
 
 
@@ -89,7 +105,9 @@ def test_weights_are_read_when_training_starts(clip):
     stored = load_file(clip / 'model.safetensors')
     name = 'encoder.layers.1.mlp.fc1.weight'
     assert len(encoder.model.encoder.layers) == 2  # of 3
-    assert not torch.equal(encoder.model.state_dict()[name], stored[f'vision_model.{name}'])
+    assert not torch.equal(
+        encoder.model.state_dict()[name], stored[f'vision_model.{name}']
+    )
     encoder.init_weights()
     for key, value in encoder.model.state_dict().items():
         assert torch.equal(value, stored[f'vision_model.{key}']), key
@@ -103,7 +121,9 @@ def test_wrong_weights_are_refused(clip, change):
     save_file(stored if change is None else {**stored, name: change(weight)}, file)
     encoder = vqa.TransformersImageEncoder(checkpoint=str(clip))
     before = encoder.model.post_layernorm.weight.clone()
-    with pytest.raises((CheckpointError, RuntimeError), match='post_layernorm|quantized'):
+    with pytest.raises(
+        (CheckpointError, RuntimeError), match='post_layernorm|quantized'
+    ):
         encoder.init_weights()
     assert torch.equal(encoder.model.post_layernorm.weight, before)
 
@@ -112,8 +132,13 @@ def test_wrong_weights_are_refused(clip, change):
 def test_text_weights_are_loaded_once(old_names, roberta):
     stored = load_file(roberta / 'model.safetensors')
     if old_names:  # as of TensorFlow
-        pairs = (('LayerNorm.weight', 'LayerNorm.gamma'), ('LayerNorm.bias', 'LayerNorm.beta'))
-        renamed = {k.replace(*pairs[0]).replace(*pairs[1]): v for k, v in stored.items()}
+        pairs = (
+            ('LayerNorm.weight', 'LayerNorm.gamma'),
+            ('LayerNorm.bias', 'LayerNorm.beta'),
+        )
+        renamed = {
+            k.replace(*pairs[0]).replace(*pairs[1]): v for k, v in stored.items()
+        }
         save_file(renamed, roberta / 'model.safetensors')
     encoder = vqa.TransformersTextEncoder(checkpoint=str(roberta))
     encoder.init_weights()
@@ -151,19 +176,25 @@ def test_release_works_without_the_original_files(clip, roberta, tmp_path):
         str(tmp_path / 'tokenizer'),
         neck=True,
         image_encoder=dict(type='lm4ve.TransformersImageEncoder', checkpoint=str(clip)),
-        text_encoder=dict(type='lm4ve.TransformersTextEncoder', checkpoint=str(roberta)),
+        text_encoder=dict(
+            type='lm4ve.TransformersTextEncoder', checkpoint=str(roberta)
+        ),
         head=dict(type='lm4ve.VQAHead', vocabulary=str(answers), in_channels=32),
     )
     model = MODELS.build(cfg).eval()
     model.init_weights()
     Config(dict(model=cfg)).dump(tmp_path / 'meter.py')
     torch.save(dict(state_dict=model.state_dict()), tmp_path / 'meter.pth')
-    release = make_release(tmp_path / 'meter.py', tmp_path / 'meter.pth', tmp_path / 'out')
+    release = make_release(
+        tmp_path / 'meter.py', tmp_path / 'meter.pth', tmp_path / 'out'
+    )
     shutil.rmtree(clip)
     shutil.rmtree(roberta)
     answers.unlink()
     again = MODELS.build(Config.fromfile(release.config).model).eval()
-    again.load_state_dict(torch.load(release.checkpoint, weights_only=True)['state_dict'])
+    again.load_state_dict(
+        torch.load(release.checkpoint, weights_only=True)['state_dict']
+    )
     data = batch([['what color is the cat']])
     for m in (model, again):
         m.answer = m.forward(**m.data_preprocessor(data), mode='predict')[0].pred_scores

@@ -84,18 +84,24 @@ def test_pairs_are_ranked_by_their_score(made, head, tmp_path):
     rows = [[scores_of(found.model, file, text) for text in texts] for file in files]
     expected = torch.stack([torch.stack(row) for row in rows])
     assert expected.std(0).min() > 1e-4
-    torch.testing.assert_close(found.score(files, texts, 2), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        found.score(files, texts, 2), expected, rtol=1e-4, atol=1e-5
+    )
     by_text = found(made / 'images', texts, topk=2, batch_size=4, out_dir=tmp_path)
     for t, result in enumerate(by_text):
         order = expected[:, t].argsort(descending=True)[:2]
         assert result['text'] == texts[t]
-        assert [r['img_path'] for r in result['images']] == [str(files[i]) for i in order]
+        assert [r['img_path'] for r in result['images']] == [
+            str(files[i]) for i in order
+        ]
     assert len(list(tmp_path.iterdir())) == 2
     (by_image,) = found(files[0], texts, rank='captions', out_dir=tmp_path / 'one')
     assert [p.name for p in (tmp_path / 'one').iterdir()] == ['00000_0.png']
     best = int(expected[0].argmax())
     assert by_image['captions'][0]['text'] == texts[best]
-    assert by_image['captions'][0]['score'] == pytest.approx(float(expected[0, best]), abs=1e-4)
+    assert by_image['captions'][0]['score'] == pytest.approx(
+        float(expected[0, best]), abs=1e-4
+    )
 
 
 def test_unusable_inputs_and_models_are_refused(made, tmp_path, monkeypatch):
@@ -108,7 +114,10 @@ def test_unusable_inputs_and_models_are_refused(made, tmp_path, monkeypatch):
     for images, questions in (*((x, ['a'] * 3) for x in wrong), ('good.png', ' ')):
         with pytest.raises(UserError):
             asked(images, questions)
-    for kind, name in ((vqa.VQAInferencer, 'retrieval'), (vqa.RetrievalInferencer, 'vqa')):
+    for kind, name in (
+        (vqa.VQAInferencer, 'retrieval'),
+        (vqa.RetrievalInferencer, 'vqa'),
+    ):
         with pytest.raises(UserError):
             kind(made / f'{name}.py', made / f'{name}.pth', device='cpu')
 
@@ -118,9 +127,16 @@ def test_demo_prints_results_and_draws(made, tmp_path, capsys):
         ('vqa', 'images/0.png', ANSWERS[:1], ['00000_0.png', '0_activations.png']),
         ('retrieval', 'images', ['0.png', '1.png', '2.png'], ['00000.png']),
     ):
-        options = ('--config', made / f'{name}.py', '--checkpoint', made / f'{name}.pth')
+        options = (
+            '--config',
+            made / f'{name}.py',
+            '--checkpoint',
+            made / f'{name}.pth',
+        )
         more = ('--device', 'cpu', '--out-dir', tmp_path / name)
-        run_tool_here('vision_language/demo.py', made / images, QUESTION, *options, *more)
+        run_tool_here(
+            'vision_language/demo.py', made / images, QUESTION, *options, *more
+        )
         out = capsys.readouterr().out
         assert QUESTION in out and all(word in out for word in printed)
         drawn = sorted((tmp_path / name).iterdir())
@@ -176,10 +192,14 @@ def test_word_attention_equals_the_plain_kernel(made):
     hidden, others = call_of(model, data, module)
     module.config._attn_implementation = 'eager'
     with torch.no_grad():
-        expected = module(hidden, **{**others, 'attention_mask': None})[1].mean(dim=1)[..., 1:]
+        expected = module(hidden, **{**others, 'attention_mask': None})[1].mean(dim=1)[
+            ..., 1:
+        ]
     assert got.titles[0] == ['<s>', *words] and expected.std() > 1e-3
     for i, titles in enumerate(got.titles):
-        torch.testing.assert_close(got.weights[i, : len(titles)], expected[i, : len(titles)])
+        torch.testing.assert_close(
+            got.weights[i, : len(titles)], expected[i, : len(titles)]
+        )
     assert (got.weights[0, len(words) + 2 :] == 0).all()
 
 
@@ -188,7 +208,9 @@ def test_the_first_caption_of_an_image_is_shown(made):
     data = batch([[LONG, QUESTION, 'cat'], [QUESTION, 'dog']])
     seen = analyse(model, data)
     alone = analyse(model, batch([[LONG], [QUESTION]]))
-    torch.testing.assert_close(seen.points['after'].tokens, alone.points['after'].tokens)
+    torch.testing.assert_close(
+        seen.points['after'].tokens, alone.points['after'].tokens
+    )
     assert [len(s.text) for s in data['data_samples']] == [3, 2]
     sheets = samples_of(seen, model, ['a', 'b'])
     assert sheets[0].picture.words[1:3] == ['what', 'color']
@@ -198,7 +220,9 @@ def test_the_first_caption_of_an_image_is_shown(made):
 def test_wrong_texts_are_refused(made):
     for texts in ({}, dict(caption='a'), dict(question='  ')):
         with pytest.raises(UserError, match='--question'):
-            samples_of_files(read_config(made / 'vqa.py'), [made / 'images/0.png'], **texts)
+            samples_of_files(
+                read_config(made / 'vqa.py'), [made / 'images/0.png'], **texts
+            )
 
 
 def test_hook_draws_every_nth_question(tmp_path):
@@ -210,7 +234,9 @@ def test_hook_draws_every_nth_question(tmp_path):
         val_dataloader=SimpleNamespace(batch_size=3),
         iter=7,
     )
-    hook = vqa.VisionLanguageVisualizationHook(enable=True, interval=2, out_dir=str(tmp_path))
+    hook = vqa.VisionLanguageVisualizationHook(
+        enable=True, interval=2, out_dir=str(tmp_path)
+    )
     known = dict(text=[QUESTION], gt_answers=[], img_path='x/my.png')
     sample = VisionLanguageDataSample(metainfo=known)
     sample.set_answer(torch.tensor([0.25, 0.75]), ['no', 'red'])

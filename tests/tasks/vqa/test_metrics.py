@@ -8,7 +8,12 @@ import pytest
 import torch
 
 from lm4ve.errors import UserError
-from lm4ve.tasks.vqa.answers import build_vocabulary, normalize_answer, read_vocabulary, soft_scores
+from lm4ve.tasks.vqa.answers import (
+    build_vocabulary,
+    normalize_answer,
+    read_vocabulary,
+    soft_scores,
+)
 from lm4ve.tasks.vqa.metrics import VQAAccuracy, recall_at, vqa_accuracy
 from lm4ve.tasks.vqa.models.heads import VQAHead
 from tests.helpers import quick_python
@@ -67,10 +72,14 @@ def test_accuracy_of_hand_made_cases(prediction, answers, expected):
 
 def brute_force(scores, owner, k):
     """Recall by sorting all scores; of equal ones the first counts."""
-    captions, images = (scores.argsort(dim=d, descending=True, stable=True) for d in (1, 0))
+    captions, images = (
+        scores.argsort(dim=d, descending=True, stable=True) for d in (1, 0)
+    )
     by_image = torch.stack([owner[captions[i, :k]].eq(i).any() for i in owner.unique()])
     by_caption = images[:k].eq(owner).any(0)
-    return 100 * float(by_image.double().mean()), 100 * float(by_caption.double().mean())
+    return 100 * float(by_image.double().mean()), 100 * float(
+        by_caption.double().mean()
+    )
 
 
 @pytest.mark.parametrize('levels', [1, 3, 10**6])  # all scores equal, many, none
@@ -91,7 +100,9 @@ def test_recall_refuses_what_would_be_wrong(score, owner):
 
 
 def answered(question_id, prediction, answers=(), answer_type=None):
-    known = dict(question_id=question_id, gt_answers=list(answers), answer_type=answer_type)
+    known = dict(
+        question_id=question_id, gt_answers=list(answers), answer_type=answer_type
+    )
     return dict(known, pred_answer=prediction)
 
 
@@ -99,10 +110,17 @@ def test_accuracy_is_reported_by_type():
     metric = VQAAccuracy()
     yes = ['yes'] * 10
     metric.process(None, [answered(1, 'yes', yes, 'yes/no'), answered(5, 'yes')])
-    metric.process(None, [answered(2, 'no', yes, 'yes/no'), answered(3, '2', ['2'], 'number')])
+    metric.process(
+        None, [answered(2, 'no', yes, 'yes/no'), answered(3, '2', ['2'], 'number')]
+    )
     metric.process(None, [answered(4, 'red', ['red'] * 2 + ['blue'] * 8, 'other')])
     assert metric.evaluate(5) == pytest.approx(
-        {'vqa/overall': 65.0, 'vqa/yes-no': 50.0, 'vqa/number': 100.0, 'vqa/other': 60.0}
+        {
+            'vqa/overall': 65.0,
+            'vqa/yes-no': 50.0,
+            'vqa/number': 100.0,
+            'vqa/other': 60.0,
+        }
     )
 
 
@@ -117,7 +135,9 @@ def test_result_file_has_the_servers_form(tmp_path):
     ]
 
 
-@pytest.mark.parametrize('ids, file', [((1, 1), 'vqa.json'), ((1, None), 'vqa.json'), ((1,), None)])
+@pytest.mark.parametrize(
+    'ids, file', [((1, 1), 'vqa.json'), ((1, None), 'vqa.json'), ((1,), None)]
+)
 def test_unusable_results_are_refused(ids, file, tmp_path):
     metric = VQAAccuracy(result_file=file and str(tmp_path / file))
     metric.process(None, [answered(i, 'yes') for i in ids])
@@ -132,7 +152,10 @@ def test_vocabulary_keeps_first_occurrence_order():
     assert build_vocabulary(answers, min_count=3) == ['red', '2']
     assert build_vocabulary(answers, min_count=1) == ['red', '2', 'blue', '']
     assert VQAHead(['red', '2', 'blue', ''], in_channels=2).vocabulary[-1] == ''
-    assert build_vocabulary(['b ', 'A', 'b'], min_count=1, normalize=False) == ['b', 'A']
+    assert build_vocabulary(['b ', 'A', 'b'], min_count=1, normalize=False) == [
+        'b',
+        'A',
+    ]
     with pytest.raises(UserError):
         build_vocabulary(['yes', 'no'])
 
@@ -167,8 +190,12 @@ def test_bad_vocabulary_is_refused(content, tmp_path):
 
 def test_tool_writes_what_a_head_reads(tmp_path, capsys):
     root = files.write_vqav2(tmp_path / 'coco', {'train2014': 5, 'val2014': 5})
-    splits = [root / f'vqav2/v2_mscoco_{s}_annotations.json' for s in ('train2014', 'val2014')]
-    rows = [dict(image='a', question='?', answers=a) for a in ('The cat|cat|cat', 'Dog', '')]
+    splits = [
+        root / f'vqav2/v2_mscoco_{s}_annotations.json' for s in ('train2014', 'val2014')
+    ]
+    rows = [
+        dict(image='a', question='?', answers=a) for a in ('The cat|cat|cat', 'Dog', '')
+    ]
     own, out = files.write_csv(tmp_path / 'q.csv', rows), tmp_path / 'v.json'
     for arguments, expected in (
         # Ten questions a split: each of five answers is the majority of two of them.
@@ -214,7 +241,9 @@ def test_scores_equal_one_pair_at_a_time(size, folder, exact, tmp_path):
     assert sample['scores'].shape == (len(CAPTIONS), TOTAL)
     torch.testing.assert_close(sample['scores'], scores, atol=1e-5, rtol=1e-5)
     assert sample['image_of_caption'].tolist() == owner
-    expected = {f'retrieval/{k}': v for k, v in recall_at(scores, owner, (1, 2, 3)).items()}
+    expected = {
+        f'retrieval/{k}': v for k, v in recall_at(scores, owner, (1, 2, 3)).items()
+    }
     assert expected.items() <= metrics.items()
     assert scores.unique().numel() > 50  # these scores do tell pairs apart
 
@@ -233,9 +262,21 @@ def test_coarse_scores_choose_the_fused_pairs(folder, exact, tmp_path):
 @pytest.mark.slow
 def test_two_processes_score_as_one(folder, exact, tmp_path):
     module = 'tests.tasks.vqa.retrieval_run'
-    launch = [quick_python.folder() / 'python', '-m', 'torch.distributed.run', '--nproc_per_node=2']
+    launch = [
+        quick_python.folder() / 'python',
+        '-m',
+        'torch.distributed.run',
+        '--nproc_per_node=2',
+    ]
     env = environment()
-    command = [*launch, f'--master_port={env["PORT"]}', '-m', module, folder, tmp_path / 'out']
+    command = [
+        *launch,
+        f'--master_port={env["PORT"]}',
+        '-m',
+        module,
+        folder,
+        tmp_path / 'out',
+    ]
     done = run_command(*command, cwd=ROOT, env=env, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     ranks = [json.loads((tmp_path / f'out.{rank}').read_text()) for rank in range(2)]
@@ -255,5 +296,7 @@ def test_encoders_run_once(mode, folder, tmp_path):
     spies = {name: Mock(wraps=getattr(runner.model, name)) for name in names}
     with patch.multiple(runner.model, **spies):
         getattr(runner, mode)()
-    seen = [sum(len(call.args[0]) for call in spy.call_args_list) for spy in spies.values()]
+    seen = [
+        sum(len(call.args[0]) for call in spy.call_args_list) for spy in spies.values()
+    ]
     assert seen == [len(CAPTIONS), TOTAL, len(CAPTIONS) * TOTAL]

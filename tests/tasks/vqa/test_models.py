@@ -13,7 +13,10 @@ from tests.tasks.vqa import tiny
 from tests.tasks.vqa.tiny import HEADS, IMAGE, SPECIAL, TEXT, WORDS, batch, build, run
 
 QUESTIONS = [['what color is the cat'], ['is the dog black']]
-CAPTIONS = [['a cat sits on the mat', 'a dog runs', 'two cat'], ['a dog runs', 'a cat', 'red mat']]
+CAPTIONS = [
+    ['a cat sits on the mat', 'a dog runs', 'two cat'],
+    ['a dog runs', 'a cat', 'red mat'],
+]
 RETRIEVAL = HEADS['retrieval']
 
 
@@ -44,7 +47,10 @@ def test_padding_changes_nothing(tokenizer, tokens):
 
 def test_loss_is_binary_cross_entropy_on_soft_scores(tokenizer):
     model = build(tokenizer).eval()
-    answers = [['yes'] + ['no'] * 2 + ['red'] * 3 + ['maybe'] * 4, ['blue'] * 4 + ['2'] * 6]
+    answers = [
+        ['yes'] + ['no'] * 2 + ['red'] * 3 + ['maybe'] * 4,
+        ['blue'] * 4 + ['2'] * 6,
+    ]
     data = batch(QUESTIONS, answers)
     loss = run(model, data, 'loss')['loss_vqa']
     target = torch.tensor([[0.3, 0.6, 0.9, 0, 0], [0, 0, 0, 1, 1]])
@@ -76,8 +82,12 @@ def test_contrastive_loss_leaves_out_the_same_image(tokenizer):
     loss = model(**data, mode='loss')['loss_contrastive']
     images = model.encode_images(data['inputs']['image'])
     i = model.head.embed('image', model.image_token(images))
-    ids, padding = (data['inputs'][k].flatten(0, 1) for k in ('input_ids', 'text_padding'))
-    t = model.head.embed('text', model.encode_texts(ids, padding)[:, 0]).unflatten(0, (3, 3))
+    ids, padding = (
+        data['inputs'][k].flatten(0, 1) for k in ('input_ids', 'text_padding')
+    )
+    t = model.head.embed('text', model.encode_texts(ids, padding)[:, 0]).unflatten(
+        0, (3, 3)
+    )
     scores = i @ t.flatten(0, 1).T / 0.5
     scores[0, 6] = scores[2, 0] = -torch.inf  # true captions of the same image
     to_text, to_image = scores.log_softmax(1), scores[:, ::3].log_softmax(0)
@@ -86,14 +96,20 @@ def test_contrastive_loss_leaves_out_the_same_image(tokenizer):
     torch.testing.assert_close(loss, expected)
 
 
-@pytest.mark.parametrize('head', [{}, dict(head=RETRIEVAL | dict(contrastive=dict(channels=8)))])
-@pytest.mark.parametrize('tokens', [{}, *(dict(neck=True, tokens=t) for t in ('visual', 'joint'))])
+@pytest.mark.parametrize(
+    'head', [{}, dict(head=RETRIEVAL | dict(contrastive=dict(channels=8)))]
+)
+@pytest.mark.parametrize(
+    'tokens', [{}, *(dict(neck=True, tokens=t) for t in ('visual', 'joint'))]
+)
 def test_every_trained_parameter_gets_a_gradient(tokenizer, head, tokens):
     """Distributed training stops at parameters that a loss does not reach."""
     model = build(tokenizer, **head, **tokens).train()
     data = batch(CAPTIONS) if head else batch(QUESTIONS, [['yes'], ['no']])
     sum(run(model, data, 'loss').values()).backward()
-    missing = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    missing = [
+        n for n, p in model.named_parameters() if p.requires_grad and p.grad is None
+    ]
     assert missing == []
 
 
@@ -103,22 +119,41 @@ def test_scores_are_fp32_under_mixed_precision(tokenizer):
         scores = [s.pred_scores for s in run(model, batch(CAPTIONS), 'predict')]
         loss = run(model, batch(CAPTIONS), 'loss')['loss_rank']
     loss.backward()
-    assert loss.dtype == torch.float32 and model.neck.mapper_in.weight.grad.isfinite().all()
+    assert (
+        loss.dtype == torch.float32
+        and model.neck.mapper_in.weight.grad.isfinite().all()
+    )
     assert all(s.dtype == torch.float32 for s in scores)
 
 
 TOKENIZERS = [
-    (['<pad>', '<s>', '</s>', '<unk>'], WORDS, None, 12, 'pad_token_id=0 must be one of 1'),
-    (SPECIAL, WORDS, 'bert', 12, "the family is 'bert', but the encoder's is 'roberta'"),
+    (
+        ['<pad>', '<s>', '</s>', '<unk>'],
+        WORDS,
+        None,
+        12,
+        'pad_token_id=0 must be one of 1',
+    ),
+    (
+        SPECIAL,
+        WORDS,
+        'bert',
+        12,
+        "the family is 'bert', but the encoder's is 'roberta'",
+    ),
     (SPECIAL, WORDS, None, 39, 'max_length=39 must be at most 38'),
     (SPECIAL, [*WORDS, *'bcdefghj'], None, 12, 'tokens=28 must be at most 20'),
 ]
 
 
 @pytest.mark.parametrize('special, words, kind, length, message', TOKENIZERS)
-def test_tokenizer_of_another_encoder_is_refused(special, words, kind, length, message, tmp_path):
+def test_tokenizer_of_another_encoder_is_refused(
+    special, words, kind, length, message, tmp_path
+):
     folder = tiny.write_tokenizer(tmp_path, words, special, kind)
-    config = dict(type='lm4ve.VisionLanguagePreprocessor', tokenizer=folder, max_length=length)
+    config = dict(
+        type='lm4ve.VisionLanguagePreprocessor', tokenizer=folder, max_length=length
+    )
     with pytest.raises(UserError, match=message):
         build(data_preprocessor=config)
 
@@ -135,8 +170,13 @@ def test_pixels_and_texts_become_encoder_inputs(tokenizer):
     data = batch([['the cat'], ['the red cat']])
     out = prepare(data)['inputs']
     rgb = data['inputs'][0].flip(0).float() / 255
-    mean, std = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
-    expected = (rgb - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    mean, std = (
+        [0.48145466, 0.4578275, 0.40821073],
+        [0.26862954, 0.26130258, 0.27577711],
+    )
+    expected = (rgb - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(
+        3, 1, 1
+    )
     torch.testing.assert_close(out['image'][0], expected, rtol=1e-4, atol=1e-4)
     cat, red, the = (4 + WORDS.index(w) for w in ('cat', 'red', 'the'))
     assert out['input_ids'].tolist() == [[[0, the, cat, 2, 1]], [[0, the, red, cat, 2]]]
@@ -175,7 +215,9 @@ def test_any_encoder_of_tokens_trains(encoder, pool, count, tokenizer):
 
 @pytest.mark.parametrize('part, config', [('image', IMAGE), ('text', TEXT)])
 def test_frozen_encoders_do_not_train(part, config, tokenizer):
-    encoder = dict(type=f'lm4ve.Transformers{part.title()}Encoder', frozen=True, config=config)
+    encoder = dict(
+        type=f'lm4ve.Transformers{part.title()}Encoder', frozen=True, config=config
+    )
     model = build(tokenizer, **{f'{part}_encoder': encoder}).train()
     run(model, batch(QUESTIONS, [['yes'], ['no']]), 'loss')['loss_vqa'].backward()
     frozen = getattr(model, f'{part}_encoder')
@@ -203,7 +245,11 @@ def test_loss_of_several_questions_is_the_mean():
     features = torch.randn(2, 3, 8)
     answers = [[['yes'], ['red'], ['no']], [['no'], ['blue'], ['yes'] * 3]]
     samples = [VisionLanguageDataSample(metainfo=dict(gt_answers=a)) for a in answers]
-    single = [VisionLanguageDataSample(metainfo=dict(gt_answers=a)) for s in answers for a in s]
+    single = [
+        VisionLanguageDataSample(metainfo=dict(gt_answers=a))
+        for s in answers
+        for a in s
+    ]
     loss = head.loss(features, samples)['loss_vqa']
     expected = head.loss(features.flatten(0, 1)[:, None], single)['loss_vqa']
     torch.testing.assert_close(loss, expected)
@@ -214,7 +260,9 @@ def test_loss_of_several_questions_is_the_mean():
 
 def rates(model, **paramwise_cfg):
     """Parameter name -> (rate, decay), after a build of the optimizer."""
-    cfg = dict(constructor='lm4ve.METEROptimWrapperConstructor', paramwise_cfg=paramwise_cfg)
+    cfg = dict(
+        constructor='lm4ve.METEROptimWrapperConstructor', paramwise_cfg=paramwise_cfg
+    )
     cfg['optimizer'] = dict(type='AdamW', lr=1.0, weight_decay=0.1)
     groups = build_optim_wrapper(model, cfg).optimizer.param_groups
     found = {id(p): (g['lr'], g['weight_decay']) for g in groups for p in g['params']}
@@ -226,7 +274,10 @@ def test_learning_rates_are_those_of_meter():
     got = rates(model)
     expected = {
         'image_encoder.model.embeddings.class_embedding': (1, 0.1),
-        'image_encoder.model.encoder.layers.0.layer_norm1.weight': (1, 0.1),  # CLIP's decay
+        'image_encoder.model.encoder.layers.0.layer_norm1.weight': (
+            1,
+            0.1,
+        ),  # CLIP's decay
         'image_encoder.model.encoder.layers.0.layer_norm1.bias': (1, 0),
         'text_encoder.model.embeddings.LayerNorm.weight': (1, 0),
         'text_encoder.model.embeddings.word_embeddings.weight': (1, 0.1),
@@ -244,12 +295,18 @@ def test_learning_rates_are_those_of_meter():
     model.text_encoder.requires_grad_(False)
     assert not any(name.startswith('text_encoder') for name in rates(model))
     got = rates(build(head=dict(RETRIEVAL, itm=dict(frozen=False))), head=5)
-    assert got['head.rank_output.weight'] == (1, 0.1) and got['head.itm.fc.weight'] == (5, 0.1)
+    assert got['head.rank_output.weight'] == (1, 0.1) and got['head.itm.fc.weight'] == (
+        5,
+        0.1,
+    )
 
 
 @pytest.mark.parametrize('wrapper', ['module', '_orig_mod', '_fsdp_wrapped_module'])
 def test_wrappers_do_not_change_learning_rates(wrapper):
-    for name in ('fusion.{}.text_layers.0.output.dense.weight', 'image_pooler.dense.weight'):
+    for name in (
+        'fusion.{}.text_layers.0.output.dense.weight',
+        'image_pooler.dense.weight',
+    ):
         assert group_of(f'{wrapper}.{name.format(wrapper)}') == ('cross_modal', True)
 
 

@@ -62,10 +62,22 @@ def with_damaged_vocabulary(folder):
 
 WRONG = {
     'a misspelt name': (None, 'org/rober', 'the hub was not reached'),
-    'a revision that is not there': (write_roberta, 'org/roberta@v9', 'the hub was not reached'),
+    'a revision that is not there': (
+        write_roberta,
+        'org/roberta@v9',
+        'the hub was not reached',
+    ),
     'no padding token': (without_padding, 'org/roberta', 'has no padding token'),
-    'no vocabulary': (without_vocabulary, 'org/roberta', 'tokenizer.json or vocab.json is missing'),
-    'a damaged one': (with_damaged_vocabulary, 'org/roberta', 'no tokenizer that can be read'),
+    'no vocabulary': (
+        without_vocabulary,
+        'org/roberta',
+        'tokenizer.json or vocab.json is missing',
+    ),
+    'a damaged one': (
+        with_damaged_vocabulary,
+        'org/roberta',
+        'no tokenizer that can be read',
+    ),
     'no name of the hub': (None, 'roberta', 'no hub id'),
     'a package that is not known': (None, 'package:all-MiniLM', 'Did you mean'),
 }

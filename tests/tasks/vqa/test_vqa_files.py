@@ -22,7 +22,10 @@ from tests.helpers.tasks import CONFIGS
 from tests.tasks.vqa import files
 
 QUESTIONS = 'vqav2/v2_OpenEnded_mscoco_{}_questions.json'
-TRAIN, ANNOTATIONS = QUESTIONS.format('train2014'), 'vqav2/v2_mscoco_train2014_annotations.json'
+TRAIN, ANNOTATIONS = (
+    QUESTIONS.format('train2014'),
+    'vqav2/v2_mscoco_train2014_annotations.json',
+)
 
 
 @pytest.fixture
@@ -83,7 +86,9 @@ def test_own_questions_are_read(kind, tmp_path):
     for name in 'ab':
         files.write_image(tmp_path / f'images/{name}.png')
     (tmp_path / f'q.{kind}').write_text(OWN[kind], 'utf-8')
-    data = vqa.VQAFiles(f'q.{kind}', str(tmp_path), dict(img_path='images'), serialize_data=False)
+    data = vqa.VQAFiles(
+        f'q.{kind}', str(tmp_path), dict(img_path='images'), serialize_data=False
+    )
     first, second = data.get_data_info(0), data.get_data_info(1)
     assert first['img_path'] == f'{tmp_path}/images/a.png'
     assert first['gt_answers'] == ['2', '2', '3'] and first['question_id'] == 17
@@ -93,14 +98,21 @@ def test_own_questions_are_read(kind, tmp_path):
 
 
 def test_unanswerable_questions_are_left_out_of_training(coco):
-    assert len(vqav2(coco, vocabulary=['yes', 'maybe'])) == 8  # two annotators said 'maybe'
-    assert {d['gt_answers'][0] for d in vqav2(coco, vocabulary=['yes', 'red'])} == {'yes', 'red'}
+    assert (
+        len(vqav2(coco, vocabulary=['yes', 'maybe'])) == 8
+    )  # two annotators said 'maybe'
+    assert {d['gt_answers'][0] for d in vqav2(coco, vocabulary=['yes', 'red'])} == {
+        'yes',
+        'red',
+    }
     assert len(vqav2(coco, 'val2014', vocabulary=['yes'])) == 6
 
 
 @pytest.mark.parametrize('split, count', [('train2014', 7), ('val2014', 6)])
 def test_empty_questions_are_kept_in_tests_only(split, count, coco):
-    edit(coco / QUESTIONS.format(split), lambda c: c['questions'][0].update(question=' '))
+    edit(
+        coco / QUESTIONS.format(split), lambda c: c['questions'][0].update(question=' ')
+    )
     assert len(vqav2(coco, split)) == count
     with pytest.raises(UserError):
         vqav2(coco, split, on_corrupt='refuse')
@@ -187,9 +199,13 @@ def test_some_answers_are_asked_for_first():
 def test_packing_keeps_pixels_and_texts():
     pack = vqa.PackVisionLanguage()
     image = np.arange(2 * 4 * 3, dtype=np.uint8).reshape(2, 4, 3)
-    packed = pack(dict(img=image, text=['a', 'b'], gt_answers=['c'], question_id=7, other=1))
+    packed = pack(
+        dict(img=image, text=['a', 'b'], gt_answers=['c'], question_id=7, other=1)
+    )
     assert packed['inputs'].equal(torch.from_numpy(image).permute(2, 0, 1))
-    assert packed['data_samples'].metainfo == dict(text=['a', 'b'], gt_answers=['c'], question_id=7)
+    assert packed['data_samples'].metainfo == dict(
+        text=['a', 'b'], gt_answers=['c'], question_id=7
+    )
     assert pack(dict(img=np.zeros((2, 4), np.uint8)))['inputs'].shape == (3, 2, 4)
     with pytest.raises(UserError, match="'a.png' has 4 channels, not 3. Fix: "):
         pack(dict(img=np.zeros((2, 4, 4), np.uint8), img_path='a.png'))
@@ -201,9 +217,13 @@ def test_augmentation_solarizes_as_meter_does():
     steps = Compose(cfg.train_pipeline).transforms[1].transforms
     (solarize,) = [t for t in steps if isinstance(t, SolarizeAdd)]
     pixels = np.arange(768, dtype=np.uint8).reshape(16, 16, 3)
-    added = Image.fromarray(np.minimum(pixels + 33.0, 255).astype(np.uint8))  # level 9 of 30
+    added = Image.fromarray(
+        np.minimum(pixels + 33.0, 255).astype(np.uint8)
+    )  # level 9 of 30
     found = solarize(dict(img=pixels))['img']
-    assert np.array_equal(found, ImageOps.solarize(added, 128)) and found.dtype == np.uint8
+    assert (
+        np.array_equal(found, ImageOps.solarize(added, 128)) and found.dtype == np.uint8
+    )
 
 
 @pytest.mark.parametrize('size', [(400, 300), (301, 437), (224, 224), (90, 100)])
@@ -223,7 +243,9 @@ def flickr(tmp_path):
 
 def flickr30k(root, split='train', **kwargs):
     prefix = dict(img_path='flickr30k-images')
-    fixed = dict(ann_file='dataset_flickr30k.json', data_prefix=prefix, serialize_data=False)
+    fixed = dict(
+        ann_file='dataset_flickr30k.json', data_prefix=prefix, serialize_data=False
+    )
     return vqa.KarpathyRetrieval(split=split, data_root=str(root), **fixed, **kwargs)
 
 
@@ -234,7 +256,10 @@ def test_equal_and_empty_captions_do_not_count(flickr):
 
     edit(flickr / 'dataset_flickr30k.json', repeat)
     data = flickr30k(flickr, test_mode=True)
-    assert data.get_data_info(0)['text'] == [*map(files.caption, range(3)), 'As written. ']
+    assert data.get_data_info(0)['text'] == [
+        *map(files.caption, range(3)),
+        'As written. ',
+    ]
     assert data.get_data_info(0)['caption_ids'] == [0, 1, 2, 4]
     assert len(flickr30k(flickr, on_corrupt='refuse')) == 29
 
@@ -243,7 +268,13 @@ def test_equal_and_empty_captions_do_not_count(flickr):
         content['images'][1]['sentences'] = []
 
     edit(flickr / 'dataset_flickr30k.json', empty)
-    assert [len(d['text']) for d in flickr30k(flickr, test_mode=True)] == [3, 5, 5, 5, 5]
+    assert [len(d['text']) for d in flickr30k(flickr, test_mode=True)] == [
+        3,
+        5,
+        5,
+        5,
+        5,
+    ]
     with pytest.raises(UserError):
         flickr30k(flickr, on_corrupt='refuse')
 
@@ -290,7 +321,9 @@ def test_splits_are_put_together(flickr, tmp_path):
     coco = files.write_coco(tmp_path / 'coco')
     how = dict(ann_file='dataset_coco.json', data_root=str(coco), serialize_data=False)
     data = vqa.KarpathyRetrieval(split=('train', 'restval'), **how)
-    folders = Counter(data.get_data_info(i)['img_path'].split('/')[-2] for i in range(len(data)))
+    folders = Counter(
+        data.get_data_info(i)['img_path'].split('/')[-2] for i in range(len(data))
+    )
     assert folders == dict(train2014=20, val2014=10) and not data.test_mode
     assert vqa.KarpathyRetrieval(split='val', **how).test_mode
 
@@ -320,7 +353,8 @@ def test_corrupt_images_are_left_out(flickr):
 
 
 @pytest.mark.parametrize(
-    'change', [lambda c: c['images'][2]['sentences'][0].pop('raw'), lambda c: c.pop('images')]
+    'change',
+    [lambda c: c['images'][2]['sentences'][0].pop('raw'), lambda c: c.pop('images')],
 )
 def test_bad_captions_are_named_before_training(change, flickr):
     edit(flickr / 'dataset_flickr30k.json', change)

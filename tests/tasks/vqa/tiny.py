@@ -27,10 +27,16 @@ HEADS = dict(
     retrieval=dict(type='lm4ve.RetrievalHead', in_channels=32),
     matching=dict(type='lm4ve.MatchingHead', in_channels=32),
 )
-IMAGE = dict(hidden_size=24, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2)
+IMAGE = dict(
+    hidden_size=24, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2
+)
 IMAGE.update(model_type='clip_vision_model', image_size=SIZE, patch_size=8)
-TEXT = dict(hidden_size=20, intermediate_size=28, num_hidden_layers=2, num_attention_heads=2)
-TEXT.update(model_type='roberta', vocab_size=len(SPECIAL) + len(WORDS), layer_norm_eps=1e-5)
+TEXT = dict(
+    hidden_size=20, intermediate_size=28, num_hidden_layers=2, num_attention_heads=2
+)
+TEXT.update(
+    model_type='roberta', vocab_size=len(SPECIAL) + len(WORDS), layer_norm_eps=1e-5
+)
 TEXT.update(max_position_embeddings=40, pad_token_id=1)
 
 
@@ -42,12 +48,19 @@ def write_tokenizer(
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token='<unk>'))
     tokenizer.pre_tokenizer = Whitespace()
     tokenizer.post_processor = TemplateProcessing(
-        single='<s> $A </s>', special_tokens=[(t, vocabulary[t]) for t in ('<s>', '</s>')]
+        single='<s> $A </s>',
+        special_tokens=[(t, vocabulary[t]) for t in ('<s>', '</s>')],
     )
-    tokens = dict(bos_token='<s>', pad_token=pad_token, eos_token='</s>', unk_token='<unk>')
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **tokens).save_pretrained(folder)
+    tokens = dict(
+        bos_token='<s>', pad_token=pad_token, eos_token='</s>', unk_token='<unk>'
+    )
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **tokens).save_pretrained(
+        folder
+    )
     if model_type is not None:
-        (Path(folder) / 'config.json').write_text(json.dumps(dict(model_type=model_type)))
+        (Path(folder) / 'config.json').write_text(
+            json.dumps(dict(model_type=model_type))
+        )
     return str(folder)
 
 
@@ -57,7 +70,9 @@ def meter_config(tokenizer: str | None = None, neck: bool = False, **changes) ->
         type='lm4ve.METER',
         image_encoder=dict(type='lm4ve.TransformersImageEncoder', config=IMAGE),
         text_encoder=dict(type='lm4ve.TransformersTextEncoder', config=TEXT),
-        fusion=dict(type='lm4ve.CoAttentionFusion', embed_dims=16, num_layers=2, num_heads=2),
+        fusion=dict(
+            type='lm4ve.CoAttentionFusion', embed_dims=16, num_layers=2, num_heads=2
+        ),
         neck=dict(NECK) if neck else None,
         head=HEADS['vqa'],
     )
@@ -76,7 +91,9 @@ def batch(texts, answers=None, size=SIZE, **fields) -> dict:
     """Return a batch of random images with a list of texts each, as a pipeline gives it."""
     samples = []
     for i, row in enumerate(texts):
-        sample = VisionLanguageDataSample(metainfo=dict(text=list(row), image_id=i, **fields))
+        sample = VisionLanguageDataSample(
+            metainfo=dict(text=list(row), image_id=i, **fields)
+        )
         if answers is not None:
             sample.set_metainfo(dict(gt_answers=list(answers[i])))
         samples.append(sample)

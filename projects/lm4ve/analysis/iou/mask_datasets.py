@@ -1,8 +1,8 @@
 """Images with masks of their foreground, sent through a config's own test pipeline.
 
-Images and masks are files in folders, or samples of a data set of MMEngine. The pipeline cuts
-and scales what the model sees, and the mask follows its geometric transforms one by one and
-takes the nearest pixel.
+Images and masks are files in folders, or samples of a data set of MMEngine. The
+pipeline cuts and scales what the model sees, and the mask follows its geometric
+transforms one by one and takes the nearest pixel.
 """
 
 import copy
@@ -48,9 +48,9 @@ Items = list[Callable[[], Item]]
 def imagenet_s(root: str | Path, split: str = 'validation') -> Items:
     """List the images of ImageNet-S (arXiv 2106.03149) with their masks.
 
-    They are ``ROOT/validation/<wnid>/*.JPEG`` and ``ROOT/validation-segmentation/<wnid>/
-    *.png``, RGB with id = R + 256 G; foreground is the folder's own class, id 1000
-    is ignored, anything else background.
+    They are ``ROOT/validation/<wnid>/*.JPEG`` and
+    ``ROOT/validation-segmentation/<wnid>/ *.png``, RGB with id = R + 256 G; foreground
+    is the folder's own class, id 1000 is ignored, anything else background.
 
     Args:
         root (str | Path): ``ImageNetS50``, or 300 or 919 with their categories file
@@ -96,7 +96,9 @@ def folder(root: str | Path, ignored: int | None = None) -> Items:
     return _files(Path(root) / 'images', Path(root) / 'masks', foreground)
 
 
-def _files(images: Path, masks: Path, foreground: Callable[[Path], np.ndarray]) -> Items:
+def _files(
+    images: Path, masks: Path, foreground: Callable[[Path], np.ndarray]
+) -> Items:
     """List pairs of an image file and its mask's file, whose paths differ in the suffix."""
 
     def read(path: Path, mask: Path) -> Item:
@@ -129,7 +131,9 @@ def samples(dataset: BaseDataset) -> Items:
     """
     key = next((k for k in MASK_KEYS if k in dataset.get_data_info(0)), None)
     if key is None:
-        raise UserError(f"{type(dataset).__name__}'s samples have no mask. Give --data-root.")
+        raise UserError(
+            f"{type(dataset).__name__}'s samples have no mask. Give --data-root."
+        )
 
     def read(i: int) -> Item:
         sample = dataset.get_data_info(i)
@@ -155,13 +159,15 @@ def follow(
         tuple[dict, np.ndarray]: The packed sample, and the mask of its pixels.
 
     Raises:
-        UserError: The mask has another size than the image, or a transform moves pixels in a
-            way that a mask cannot follow.
+        UserError: The mask has another size than the image, or a transform moves pixels
+            in a way that a mask cannot follow.
     """
 
     def check_size(size: Sequence[int]) -> None:
         if mask.shape != tuple(size):
-            raise UserError(f'{name}: the image has {tuple(size)} pixels, its mask {mask.shape}.')
+            raise UserError(
+                f'{name}: the image has {tuple(size)} pixels, its mask {mask.shape}.'
+            )
 
     for transform in pipeline:
         if 'img' in sample:
@@ -175,7 +181,11 @@ def _moved(transform: Any, mask: np.ndarray) -> np.ndarray:
     """Apply the geometry of an image's transform to a mask; padding is no background."""
     name = type(transform).__name__
     known = ('Resize', 'ResizeEdge', 'CenterCrop', 'Pad', *STILL)
-    check('the type of a transform in test_dataloader.dataset.pipeline', name, choices=known)
+    check(
+        'the type of a transform in test_dataloader.dataset.pipeline',
+        name,
+        choices=known,
+    )
     if name in STILL:
         return mask
     twin = copy.copy(transform)
@@ -217,7 +227,9 @@ def batches(
         if (mask == 1).any():
             batch.append((name, *follow(pipeline, name, sample, mask)))
         elif not skip_empty:
-            raise UserError(f'{name}: its mask has no foreground. --skip-empty passes over it.')
+            raise UserError(
+                f'{name}: its mask has no foreground. --skip-empty passes over it.'
+            )
         if batch and (len(batch) == batch_size or i == len(items)):
             names, packed, masks = map(list, zip(*batch, strict=True))
             yield names, collate(packed), masks

@@ -65,7 +65,9 @@ def token_mask(
     return (valid & (share >= least)).ravel(), valid.ravel()
 
 
-def iou(predicted: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
+def iou(
+    predicted: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = None
+) -> np.ndarray:
     """Return TP / (TP + FP + FN) over the last axis.
 
     Args:
@@ -118,7 +120,8 @@ def maps_of(analysis: Analysis) -> list[TokenMaps]:
 
     Returns:
         list[TokenMaps]: For every measure and point; attention where it could be
-        read: the row that ``note`` names (the class token's, without one the mean of all
+        read: the row that ``note`` names (the class token's, without one the mean of
+            all
         rows), summed over heads.
 
     Raises:
@@ -134,7 +137,9 @@ def maps_of(analysis: Analysis) -> list[TokenMaps]:
                 scale = _array(point.tokens.double().norm(dim=-1)).mean(-1)
             values = _array(point.measure(measure, scaled=False))
             scaled = _scaled(values, scale)
-            found.append(TokenMaps(measure, label, scaled, _rows_and_columns(point.layout)))
+            found.append(
+                TokenMaps(measure, label, scaled, _rows_and_columns(point.layout))
+            )
     for label, a in analysis.attention.items():
         values = _array(a.weights).sum(axis=1)
         scaled = _scaled(values, values.mean(-1))
@@ -166,16 +171,16 @@ class Scores:
     """IoU of every image, map, variant and threshold.
 
     Attributes:
-        thresholds (Sequence[float]): The T thresholds; a token is in the pseudo-mask where its
-            value is above.
+        thresholds (Sequence[float]): The T thresholds; a token is in the pseudo-mask
+            where its value is above.
         rule (str): The rule of :func:`token_mask`.
         seed (int): Seeds the shuffled maps.
         names (list[str]): The images that are scored, in order.
         empty (list[str]): The images that are left out, as none of their tokens is
             foreground.
         notes (dict[str, str]): Whose attention it is, by the point's label.
-        parts (dict): IoU float64 ``[images, T]`` of each batch by (measure, point, variant);
-            the prior's T is 1.
+        parts (dict): IoU float64 ``[images, T]`` of each batch by (measure, point,
+            variant); the prior's T is 1.
     """
 
     thresholds: Sequence[float] = THRESHOLDS
@@ -184,10 +189,15 @@ class Scores:
     names: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
-    parts: dict[Key, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
+    parts: dict[Key, list[np.ndarray]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
 
     def add(
-        self, maps: Sequence[TokenMaps], masks: Sequence[np.ndarray], names: Sequence[str]
+        self,
+        maps: Sequence[TokenMaps],
+        masks: Sequence[np.ndarray],
+        names: Sequence[str],
     ) -> None:
         """Score a batch.
 
@@ -198,7 +208,9 @@ class Scores:
         """
         targets = {}
         for grid in {m.grid for m in maps}:
-            truth, valid = zip(*(token_mask(m, grid, self.rule) for m in masks), strict=True)
+            truth, valid = zip(
+                *(token_mask(m, grid, self.rule) for m in masks), strict=True
+            )
             targets[grid] = np.stack(truth), np.stack(valid)
         kept = np.all([t.any(-1) for t, _ in targets.values()], axis=0)
         # Each image has random numbers of its own, whatever the size of a batch.
@@ -213,7 +225,9 @@ class Scores:
             self.notes |= {m.point: m.note} if m.note else {}
             truth, valid = (t[kept][:, None] for t in targets[m.grid])
             count = m.values.shape[-1]
-            order = np.stack([np.random.default_rng(s).permutation(count) for s in seeds])
+            order = np.stack(
+                [np.random.default_rng(s).permutation(count) for s in seeds]
+            )
             for variant in VARIANTS:
                 values = m.variant(variant, order)[kept]
                 part = iou(values[..., None, :] > limits, truth, valid)
@@ -230,8 +244,8 @@ def split_images(count: int, share: float, seed: int) -> tuple[np.ndarray, np.nd
 
     Args:
         count (int): How many images there are, at least two.
-        share (float): The share of images for choosing, in (0, 1); at least one image is
-            chosen and at least one is left.
+        share (float): The share of images for choosing, in (0, 1); at least one image
+            is chosen and at least one is left.
         seed (int): Seeds the draw.
 
     Returns:

@@ -1,7 +1,8 @@
 """Pseudo-mask IoU as a table of means with intervals, kept as JSON and CSV, and as pictures.
 
-Two ways to choose the threshold stand side by side. The paper takes the best one of each
-image, which looks at the truth; the other is fixed on some images and tried on the rest.
+Two ways to choose the threshold stand side by side. The paper takes the best one of
+each image, which looks at the truth; the other is fixed on some images and tried on the
+rest.
 """
 
 import itertools
@@ -16,7 +17,13 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from lm4ve.analysis.iou import pseudo_masks
-from lm4ve.analysis.iou.pseudo_masks import PRIOR, VARIANTS, Scores, TokenMaps, token_mask
+from lm4ve.analysis.iou.pseudo_masks import (
+    PRIOR,
+    VARIANTS,
+    Scores,
+    TokenMaps,
+    token_mask,
+)
 from lm4ve.files import write_json, write_text
 from lm4ve.tasks.base.pictures import save_figure, without_ticks
 
@@ -36,13 +43,14 @@ class Report:
     """The scores of a model on a set of images.
 
     Attributes:
-        frame (pd.DataFrame): A row for each mean over images: ``table`` ('rows': the prior, and
-            every map, variant and choice; 'differences': after minus before the block, paired,
-            ``point`` is 'after - encoder', for example; 'curves': each map as it is at every
-            threshold); ``measure``, ``point``, ``variant``; ``threshold_choice``, one of
-            :data:`CHOICES`, '' for the prior; ``threshold``, the mean of the best ones;
-            ``images``; ``iou``, ``low`` and ``high``, the mean and its 95 % interval, NaN for
-            one image; ``note``, whose attention it is.
+        frame (pd.DataFrame): A row for each mean over images: ``table`` ('rows': the
+            prior, and every map, variant and choice; 'differences': after minus before
+            the block, paired, ``point`` is 'after - encoder', for example; 'curves':
+            each map as it is at every threshold); ``measure``, ``point``, ``variant``;
+            ``threshold_choice``, one of :data:`CHOICES`, '' for the prior;
+            ``threshold``, the mean of the best ones; ``images``; ``iou``, ``low`` and
+            ``high``, the mean and its 95 % interval, NaN for one image; ``note``, whose
+            attention it is.
         thresholds (list[float]): The thresholds that were tried.
         images (int): The number of images that were scored.
         fixing_images (int): On so many of them the thresholds were fixed; rows with a
@@ -68,8 +76,8 @@ def bootstrap_mean(
 ) -> tuple[float, float, float]:
     """Return mean and 95 % percentile bootstrap interval (Efron and Tibshirani, 1993, chapter 13).
 
-    A seed draws the same images whatever the values, so that the interval of differences is
-    the paired one. The ends are NaN for a single image.
+    A seed draws the same images whatever the values, so that the interval of
+    differences is the paired one. The ends are NaN for a single image.
 
     Args:
         values (np.ndarray): ``[images]``.
@@ -79,7 +87,9 @@ def bootstrap_mean(
     mean = float(np.mean(values))
     if len(values) < 2:
         return mean, np.nan, np.nan
-    options = dict(n_resamples=resamples, method='percentile', rng=np.random.default_rng(seed))
+    options = dict(
+        n_resamples=resamples, method='percentile', rng=np.random.default_rng(seed)
+    )
     options |= dict(batch=max(2**23 // len(values), 1))  # at most 64 MB
     found = stats.bootstrap((values,), np.mean, **options).confidence_interval
     return mean, float(found.low), float(found.high)
@@ -97,7 +107,15 @@ def summarize(
         seed (int): Seeds the split and the bootstrap.
     """
     fixing, rest = pseudo_masks.split_images(len(scores.names), fixed_share, seed)
-    columns = ['table', 'measure', 'point', 'variant', 'threshold_choice', 'threshold', 'values']
+    columns = [
+        'table',
+        'measure',
+        'point',
+        'variant',
+        'threshold_choice',
+        'threshold',
+        'values',
+    ]
     found: list[tuple] = []
     for key, table in scores.tables.items():
         if key == PRIOR:
@@ -106,17 +124,23 @@ def summarize(
         best = float(np.take(scores.thresholds, table.argmax(axis=1)).mean())
         found.append(('rows', *key, CHOICES[0], best, table.max(axis=1)))
         fixed = int(table[fixing].mean(axis=0).argmax())
-        found.append(('rows', *key, CHOICES[1], scores.thresholds[fixed], table[rest, fixed]))
+        found.append(
+            ('rows', *key, CHOICES[1], scores.thresholds[fixed], table[rest, fixed])
+        )
         if key[2] == VARIANTS[0]:
             for threshold, values in zip(scores.thresholds, table.T, strict=True):
                 found.append(('curves', *key, 'the same for all', threshold, values))
     chosen = {row[1:5]: row[-1] for row in found}
     for measure, pairs in PAIRS.items():
-        for (before, after), variant, choice in itertools.product(pairs, VARIANTS[:2], CHOICES):
+        for (before, after), variant, choice in itertools.product(
+            pairs, VARIANTS[:2], CHOICES
+        ):
             a, b = (chosen.get((measure, p, variant, choice)) for p in (after, before))
             if a is not None and b is not None:
                 name = f'{after} - {before}'
-                found.append(('differences', measure, name, variant, choice, None, a - b))
+                found.append(
+                    ('differences', measure, name, variant, choice, None, a - b)
+                )
     frame = pd.DataFrame(found, columns=columns)
     values = frame.pop('values')
     frame['images'] = values.map(len)
@@ -129,7 +153,9 @@ def summarize(
 
 def write(report: Report, path: Path, about: dict[str, Any]) -> None:
     """Write everything as JSON, with what was run, and every row as CSV beside it."""
-    plain = report.frame.astype(object).where(report.frame.notna(), None)  # NaN is not JSON
+    plain = report.frame.astype(object).where(
+        report.frame.notna(), None
+    )  # NaN is not JSON
     content = dict(about, **{k: v for k, v in vars(report).items() if k != 'frame'})
     for name, rows in plain.groupby('table', sort=False):
         content[name] = rows.drop(columns='table').to_dict('records')
@@ -145,7 +171,9 @@ def plot(report: Report, path: Path, title: str = '') -> None:
     figure = Figure(figsize=(4 * len(measures), 3.6), layout='constrained')
     axes = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
     for ax, measure in zip(axes, measures, strict=True):
-        for point, rows in curves[curves['measure'] == measure].groupby('point', sort=False):
+        for point, rows in curves[curves['measure'] == measure].groupby(
+            'point', sort=False
+        ):
             x, style = rows['threshold'], dict(color=colors[point])
             ax.plot(x, rows['iou'], 'o-', ms=3, label=point, **style)
             ax.fill_between(x, rows['low'], rows['high'], alpha=0.2, lw=0, **style)
@@ -163,7 +191,9 @@ def tables(report: Report, title: str) -> list[tuple[str, pd.DataFrame]]:
     """Return heading and table for each choice of the threshold, and of the differences."""
     frame = report.frame.assign(cell=report.frame.apply(_cell, axis=1))
     noted = frame[frame['note'] != ''].drop_duplicates(['point', 'note'])
-    notes = ''.join(f' Attention, {p}: {n}.' for p, n in zip(noted.point, noted.note, strict=True))
+    notes = ''.join(
+        f' Attention, {p}: {n}.' for p, n in zip(noted.point, noted.note, strict=True)
+    )
     tried = report.images - report.fixing_images
     headings = (
         f'{title}: IoU in %, 95 % bootstrap interval over {report.images} images. Everything is '
@@ -171,13 +201,17 @@ def tables(report: Report, title: str) -> list[tuple[str, pd.DataFrame]]:
         f'Fixed threshold of {report.fixing_images} images, tried on the other {tried}',
         'Behind the block minus before it, paired by image',
     )
-    rows, differences = (frame[frame['table'] == name] for name in ('rows', 'differences'))
+    rows, differences = (
+        frame[frame['table'] == name] for name in ('rows', 'differences')
+    )
     style = dict(values='cell', aggfunc='first', sort=False)
     index, by_choice = ['measure', 'point'], rows.groupby('threshold_choice')
     parts = [by_choice.get_group(choice) for choice in CHOICES]
     pivots = [p.pivot_table(index=index, columns='variant', **style) for p in parts]
     index = [*index, 'variant']
-    pivots.append(differences.pivot_table(index=index, columns='threshold_choice', **style))
+    pivots.append(
+        differences.pivot_table(index=index, columns='threshold_choice', **style)
+    )
     return [pair for pair in zip(headings, pivots, strict=True) if len(pair[1])]
 
 
@@ -215,7 +249,9 @@ def draw_examples(
     rows = report.frame.query("threshold_choice == 'fixed' and variant == 'as is'")
     thresholds = rows.set_index(['table', 'measure', 'point'])['threshold'].to_dict()
     columns = 2 + len(examples[0].maps)
-    figure = Figure(figsize=(1.15 * columns, 1.3 * len(examples) + 0.6), layout='constrained')
+    figure = Figure(
+        figsize=(1.15 * columns, 1.3 * len(examples) + 0.6), layout='constrained'
+    )
     axes = figure.subplots(len(examples), columns, squeeze=False)
     for row, (pixels, mask, maps) in zip(axes, examples, strict=True):
         truth, _ = token_mask(mask, maps[0].grid, rule)
@@ -239,6 +275,8 @@ def draw_examples(
 def _lit(pixels: np.ndarray, tokens: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     """Return the picture, dark where ``tokens`` ``[N]`` is False."""
     height, width = pixels.shape[:2]
-    rows, columns = (np.arange(n) * g // n for n, g in zip((height, width), grid, strict=True))
+    rows, columns = (
+        np.arange(n) * g // n for n, g in zip((height, width), grid, strict=True)
+    )
     light = np.where(tokens.reshape(grid)[rows][:, columns], 1.0, 0.25)
     return (pixels * light[..., None]).astype(np.uint8)

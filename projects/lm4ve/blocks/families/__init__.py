@@ -1,11 +1,11 @@
 """One spec a language model family: which parts of its layer are what.
 
 ``spec.py`` defines a spec, ``decoders.py``, ``encoders.py`` and ``hybrids.py``
-are the table, ``wrappers.py`` lists models that carry one of these families as their text
-part, and ``refused.py`` gives the reason where a family cannot be had.
+are the table, ``wrappers.py`` lists models that carry one of these families as their
+text part, and ``refused.py`` gives the reason where a family cannot be had.
 
-To add a family: print ``transformers``' layer, name its parts in one of the three, and add
-a tiny config of it to ``tests/helpers/families.py``; the parity tests do the rest.
+To add a family: print ``transformers``' layer, name its parts in one of the three, and
+add a tiny config of it to ``tests/helpers/families.py``; the parity tests do the rest.
 """
 
 from typing import Any
@@ -20,13 +20,26 @@ from lm4ve.blocks.families.spec import Family, LayerSpec
 from lm4ve.blocks.families.wrappers import WRAPPERS
 from lm4ve.errors import UnsupportedModelError, check
 
-__all__ = ['FAMILIES', 'REFUSED', 'WRAPPERS', 'LayerSpec', 'check_supported', 'layer_spec']
+__all__ = [
+    'FAMILIES',
+    'REFUSED',
+    'WRAPPERS',
+    'LayerSpec',
+    'check_supported',
+    'layer_spec',
+]
 
 #: ``model_type`` of a config -> its spec, or a function of the config.
 FAMILIES: dict[str, Family] = {**DECODERS, **ENCODERS, **HYBRIDS}
 
 #: Fields with the number of layers, of which transformers makes lists, and of experts.
-_DEPTHS = ('num_hidden_layers', 'n_layer', 'n_layers', 'num_layers', 'num_decoder_layers')
+_DEPTHS = (
+    'num_hidden_layers',
+    'n_layer',
+    'n_layers',
+    'num_layers',
+    'num_decoder_layers',
+)
 _EXPERTS = ('num_experts', 'num_local_experts', 'n_routed_experts', 'moe_num_experts')
 
 
@@ -44,7 +57,9 @@ def layer_spec(config: PretrainedConfig) -> LayerSpec:
     spec = family(config) if callable(family) else family
     if not spec.experts and any(getattr(config, name, None) for name in _EXPERTS):
         experts = ', '.join(HYBRIDS)
-        raise UnsupportedModelError(f"model_type '{kind}' with experts, which only {experts} have.")
+        raise UnsupportedModelError(
+            f"model_type '{kind}' with experts, which only {experts} have."
+        )
     return spec
 
 

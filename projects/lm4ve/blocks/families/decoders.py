@@ -18,13 +18,15 @@ LLAMA = LayerSpec()
 #: LLaMA with a norm over the channels of each head's queries and keys.
 QWEN3 = LayerSpec(qk_norm='head')
 _APERTUS = replace(
-    QWEN3, norms=dict(attention_norm='attention_layernorm', mlp_norm='feedforward_layernorm')
+    QWEN3,
+    norms=dict(attention_norm='attention_layernorm', mlp_norm='feedforward_layernorm'),
 )
 # No norm before a branch, one on its output.
 _OLMO2 = LayerSpec(
     qk_norm='all',
     norms=dict(
-        attention_out_norm='post_attention_layernorm', mlp_out_norm='post_feedforward_layernorm'
+        attention_out_norm='post_attention_layernorm',
+        mlp_out_norm='post_feedforward_layernorm',
     ),
 )
 # A norm before a branch, and one on its output.
@@ -37,7 +39,9 @@ _GLM = LayerSpec(rotary='pairs')
 _FUSED = LayerSpec(qkv=('query_key_value',), split=rows_grouped, out='dense')
 _LAYERNORMS = ('q_layernorm', 'k_layernorm')
 # Norms of queries and keys count where the config has them built.
-_LATE_NORMS: Any = dict(qk_norm='head', qk_norms=_LAYERNORMS, final_norm='final_layernorm')
+_LATE_NORMS: Any = dict(
+    qk_norm='head', qk_norms=_LAYERNORMS, final_norm='final_layernorm'
+)
 # Branches side by side that read the same norm.
 _SHARED_NORM = LayerSpec(parallel=True, norms=dict(attention_norm='input_layernorm'))
 _COHERE = replace(_SHARED_NORM, rotary='interleaved')
@@ -76,16 +80,24 @@ def _stablelm(config: PretrainedConfig) -> LayerSpec:
 
 
 def _gpt_bigcode(config: PretrainedConfig) -> LayerSpec:
-    return replace(_GPT2, split=rows_concatenated if config.multi_query else rows_grouped)
+    return replace(
+        _GPT2, split=rows_concatenated if config.multi_query else rows_grouped
+    )
 
 
 def _opt(config: PretrainedConfig) -> LayerSpec:
     before = config.do_layer_norm_before  # False only for opt-350m
     removed = getattr(config, '_remove_final_layer_norm', False)
-    places = ('attention_norm', 'mlp_norm') if before else ('attention_post_norm', 'mlp_post_norm')
+    places = (
+        ('attention_norm', 'mlp_norm')
+        if before
+        else ('attention_post_norm', 'mlp_post_norm')
+    )
     return LayerSpec(
         out='out_proj',
-        norms=dict(zip(places, ('self_attn_layer_norm', 'final_layer_norm'), strict=True)),
+        norms=dict(
+            zip(places, ('self_attn_layer_norm', 'final_layer_norm'), strict=True)
+        ),
         mlp=('fc1', 'activation_fn', 'fc2'),
         final_norm='decoder.final_layer_norm' if before and not removed else '',
     )
@@ -96,14 +108,17 @@ def _falcon(config: PretrainedConfig) -> LayerSpec:
         raise UnsupportedModelError(
             'falcon with alibi=True adds a position bias to the attention scores. Choose another.'
         )
-    # The layouts of falcon-rw, -7b and -40b differ only in how many queries share a key.
+    # The layouts of falcon-rw, -7b and -40b differ only in how many queries share a
+    # key.
     sequential = replace(_FUSED, attention='self_attention', final_norm='ln_f')
     if not config.parallel_attn:
         return sequential
     if config.new_decoder_architecture and config.num_ln_in_parallel_attn != 1:
         norms = dict(attention_norm='ln_attn', mlp_norm='ln_mlp')
         return replace(sequential, parallel=True, norms=norms)
-    return replace(sequential, parallel=True, norms=dict(attention_norm='input_layernorm'))
+    return replace(
+        sequential, parallel=True, norms=dict(attention_norm='input_layernorm')
+    )
 
 
 def _where_it_slides(attention: Any) -> bool:
@@ -122,7 +137,8 @@ def _ministral3_reach(config: PretrainedConfig) -> int:
     return int(config.rope_parameters['original_max_position_embeddings'])
 
 
-# Biases, LayerNorm, gated or plain MLPs and scales of the residual come with the modules.
+# Biases, LayerNorm, gated or plain MLPs and scales of the residual come with the
+# modules.
 _LIKE_LLAMA = (
     'llama mistral ministral qwen2 qwen2_vl_text qwen2_5_vl_text gemma granite smollm3 starcoder2 '
     'arcee seed_oss internlm3 nemotron cwm jais2 iquestcoder eurobert'
@@ -131,7 +147,9 @@ _LIKE_LLAMA = (
 DECODERS: dict[str, Family] = {
     **dict.fromkeys(_LIKE_LLAMA.split(), LLAMA),
     'olmo': replace(LLAMA, reads=('clip_qkv',)),
-    'granite_swa': replace(LLAMA, uses_rotary=_granite_swa_rotary, reads=('layer_rope_theta',)),
+    'granite_swa': replace(
+        LLAMA, uses_rotary=_granite_swa_rotary, reads=('layer_rope_theta',)
+    ),
     'ministral3': replace(LLAMA, reach=_ministral3_reach),
     'phi3': LayerSpec(qkv=('qkv_proj',), split=rows_concatenated),
     # Channels are rotated in neighboring pairs.

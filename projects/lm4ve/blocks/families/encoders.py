@@ -10,12 +10,15 @@ _BERT = LayerSpec(
     attention='attention',
     qkv=('self.query', 'self.key', 'self.value'),
     out='output.dense',
-    norms=dict(attention_post_norm='attention.output.LayerNorm', mlp_post_norm='output.LayerNorm'),
+    norms=dict(
+        attention_post_norm='attention.output.LayerNorm',
+        mlp_post_norm='output.LayerNorm',
+    ),
     mlp=('intermediate.dense', 'intermediate.intermediate_act_fn', 'output.dense'),
     final_norm='',
 )
-# T5 has no rotary embedding but a bias of the scores by relative position, which stands in
-# its first layer alone and is left out, as rotary embedding is.
+# T5 has no rotary embedding but a bias of the scores by relative position, which stands
+# in its first layer alone and is left out, as rotary embedding is.
 _T5 = LayerSpec(
     attention='layer.0.SelfAttention',
     qkv=('q', 'k', 'v'),
@@ -34,7 +37,11 @@ def _albert_place(config: PretrainedConfig, index: int) -> str:
 
 def _albert_refuse(config: PretrainedConfig, index: int) -> str:
     count = config.inner_group_num
-    return f'inner_group_num={count} makes several layers one, expected 1' if count != 1 else ''
+    return (
+        f'inner_group_num={count} makes several layers one, expected 1'
+        if count != 1
+        else ''
+    )
 
 
 _LIKE_BERT = (
@@ -47,7 +54,9 @@ ENCODERS: dict[str, Family] = {
         attention='attention',
         qkv=('q_lin', 'k_lin', 'v_lin'),
         out='out_lin',
-        norms=dict(attention_post_norm='sa_layer_norm', mlp_post_norm='output_layer_norm'),
+        norms=dict(
+            attention_post_norm='sa_layer_norm', mlp_post_norm='output_layer_norm'
+        ),
         mlp=('ffn',),
         final_norm='',
     ),
@@ -56,7 +65,8 @@ ENCODERS: dict[str, Family] = {
         qkv=('query', 'key', 'value'),
         out='dense',
         norms=dict(
-            attention_post_norm='attention.LayerNorm', mlp_post_norm='full_layer_layer_norm'
+            attention_post_norm='attention.LayerNorm',
+            mlp_post_norm='full_layer_layer_norm',
         ),
         mlp=('ffn', 'activation', 'ffn_output'),
         final_norm='',
@@ -67,11 +77,15 @@ ENCODERS: dict[str, Family] = {
     # Norms before the branches.
     'roberta-prelayernorm': replace(
         _BERT,
-        norms=dict(attention_norm='attention.LayerNorm', mlp_norm='intermediate.LayerNorm'),
+        norms=dict(
+            attention_norm='attention.LayerNorm', mlp_norm='intermediate.LayerNorm'
+        ),
         final_norm='LayerNorm',
     ),
     'megatron-bert': replace(
-        _BERT, norms=dict(attention_norm='attention.ln', mlp_norm='ln'), final_norm='encoder.ln'
+        _BERT,
+        norms=dict(attention_norm='attention.ln', mlp_norm='ln'),
+        final_norm='encoder.ln',
     ),
     'modernbert': LayerSpec(
         attention='attn',

@@ -1,7 +1,8 @@
 """Mixtures of experts, and models of which only some layers have attention.
 
-A mixture of experts as a frozen layer is a function like any other: ``transformers``' own
-module routes the tokens. All its experts are read, so that a block is as large as they are.
+A mixture of experts as a frozen layer is a function like any other: ``transformers``'
+own module routes the tokens. All its experts are read, so that a block is as large as
+they are.
 """
 
 from dataclasses import replace
@@ -17,7 +18,9 @@ def _without_attention(config: PretrainedConfig, index: int) -> str:
     types, kind = config.layer_types, 'full_attention'
     if types[index] == kind:
         return ''
-    found = sorted((i for i, t in enumerate(types) if t == kind), key=lambda i: abs(i - index))
+    found = sorted(
+        (i for i, t in enumerate(types) if t == kind), key=lambda i: abs(i - index)
+    )
     nearest = f'the nearest layer that has is {found[0]}' if found else 'no layer has'
     return f"it is of the kind '{types[index]}' and has no softmax attention; {nearest}"
 
@@ -72,6 +75,10 @@ HYBRIDS: dict[str, Family] = {
     'qwen3_5_text': _QWEN3_NEXT,
     'lfm2': _LFM2,
     'gemma4_text': replace(
-        GEMMA2, qk_norm='head', v_norm='v_norm', reads=('is_causal',), refuse=_gemma4_refuse
+        GEMMA2,
+        qk_norm='head',
+        v_norm='v_norm',
+        reads=('is_causal',),
+        refuse=_gemma4_refuse,
     ),
 }

@@ -1,7 +1,8 @@
 """Families that are refused on purpose, each with its reason."""
 
 _REMOTE_CODE = (
-    'it is the remote-code layout of early {} models; use a checkpoint with model_type "{}"'
+    'it is the remote-code layout of early {} models; '
+    'use a checkpoint with model_type "{}"'
 )
 _BY_REASON = {
     'it adds an alibi position bias to the attention scores': 'bloom mpt',
@@ -26,4 +27,6 @@ _BY_REASON = {
     _REMOTE_CODE.format('Falcon', 'falcon'): 'RefinedWeb RefinedWebModel',
 }
 #: ``model_type`` -> the reason.
-REFUSED = {kind: reason for reason, kinds in _BY_REASON.items() for kind in kinds.split()}
+REFUSED = {
+    kind: reason for reason, kinds in _BY_REASON.items() for kind in kinds.split()
+}

@@ -1,9 +1,9 @@
 """The spec of a family's layers, and how fused projections split.
 
-The parts of a layer are modules of ``transformers``; a spec only names them, so that one
-forward pass (``layer.py``) serves every family. A layer has two branches, attention and
-MLP, and each has three optional norms: before the branch, on the branch's output, and
-after the residual sum.
+The parts of a layer are modules of ``transformers``; a spec only names them, so that
+one forward pass (``layer.py``) serves every family. A layer has two branches, attention
+and MLP, and each has three optional norms: before the branch, on the branch's output,
+and after the residual sum.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,8 @@ NORMS = (
 )
 #: Forms of rotary tables by which channel i turns with i + r / 2.
 HALVES = ('halves', 'half width', 'backwards')
-#: Fields of a config that few families read. Of others a config may have them, without an effect.
+#: Fields of a config that few families read. Of others a config may have them, without
+#: an effect.
 RARE_FIELDS = ('clip_qkv', 'is_causal', 'layer_rope_theta')
 #: Indices of the rows of q, k and v in a fused projection.
 Rows = tuple[Tensor, Tensor, Tensor]
@@ -40,26 +41,29 @@ class LayerSpec:
         out (str): Output projection in ``attention``.
         gated (bool): The query projection also has a gate for each head's output, after
             the head's query.
-        qk_norm (str): '' (none), 'head' (a norm over each head's channels, tokens before
-            heads), 'split' (the same, heads before tokens) or 'all' (over all heads'
-            channels together).
+        qk_norm (str): '' (none), 'head' (a norm over each head's channels, tokens
+            before heads), 'split' (the same, heads before tokens) or 'all' (over all
+            heads' channels together).
         qk_norms (tuple[str, str]): What the norms of queries and keys are called in
             ``attention``.
         norm_after_rotary (bool): These norms come after the rotary embedding.
         v_norm (str): A norm of each head's values.
-        norms (dict[str, str]): Maps each of :data:`NORMS` that the layer has to its name there.
+        norms (dict[str, str]): Maps each of :data:`NORMS` that the layer has to its
+            name there.
         mlp (tuple[str, ...]): Modules that make up the MLP, in order.
-        parallel (bool): Both branches read the layer's input; without an ``mlp_norm`` the MLP
-            reads the normed input of attention.
+        parallel (bool): Both branches read the layer's input; without an ``mlp_norm``
+            the MLP reads the normed input of attention.
         rotary (str): The form of ``transformers``' rotary tables, a key of
-            :data:`lm4ve.blocks.rotary.FORMS`. Of those in :data:`HALVES` the channels of a
-            head's two halves turn together, of the others neighbors.
+            :data:`lm4ve.blocks.rotary.FORMS`. Of those in :data:`HALVES` the channels
+            of a head's two halves turn together, of the others neighbors.
         uses_rotary (callable): ``(attention) -> bool``: whether a layer's attention has
             rotary embedding where the model has.
-        scale (float, optional): Factor of the scores, where the attention has no attribute
-            ``scaling`` and the factor is not ``head_dim ** -0.5``.
-        softcap (bool): The scores are capped (gemma3 has the config's field and ignores it).
-        reads (tuple[str, ...]): The fields of :data:`RARE_FIELDS` that the family reads.
+        scale (float, optional): Factor of the scores, where the attention has no
+            attribute ``scaling`` and the factor is not ``head_dim ** -0.5``.
+        softcap (bool): The scores are capped (gemma3 has the config's field and ignores
+            it).
+        reads (tuple[str, ...]): The fields of :data:`RARE_FIELDS` that the family
+            reads.
         reach (callable, optional): ``(config) -> int``: with this many tokens or fewer
             the family's scores depend on the positions only by rotary embedding.
         experts (bool): The MLP may be a mixture of experts, which ``transformers``' own
@@ -107,22 +111,32 @@ class LayerSpec:
 Family = LayerSpec | Callable[[PretrainedConfig], LayerSpec]
 
 
-def rows_concatenated(config: PretrainedConfig, heads: int, kv_heads: int, head_dim: int) -> Rows:
+def rows_concatenated(
+    config: PretrainedConfig, heads: int, kv_heads: int, head_dim: int
+) -> Rows:
     """All queries, then all keys, then all values."""
     q, kv = heads * head_dim, kv_heads * head_dim
     rows = torch.arange(q + 2 * kv)
     return rows[:q], rows[q : q + kv], rows[q + kv :]
 
 
-def rows_grouped(config: PretrainedConfig, heads: int, kv_heads: int, head_dim: int) -> Rows:
+def rows_grouped(
+    config: PretrainedConfig, heads: int, kv_heads: int, head_dim: int
+) -> Rows:
     """For each KV head: its queries, its key, its value."""
     group = heads // kv_heads
     rows = torch.arange((heads + 2 * kv_heads) * head_dim)
     rows = rows.view(kv_heads, group + 2, head_dim)
-    return (rows[:, :group].reshape(-1), rows[:, group].reshape(-1), rows[:, group + 1].reshape(-1))
+    return (
+        rows[:, :group].reshape(-1),
+        rows[:, group].reshape(-1),
+        rows[:, group + 1].reshape(-1),
+    )
 
 
-def rows_of_four_shards(config: PretrainedConfig, heads: int, kv_heads: int, head_dim: int) -> Rows:
+def rows_of_four_shards(
+    config: PretrainedConfig, heads: int, kv_heads: int, head_dim: int
+) -> Rows:
     """For each of the four shards that CodeGen was trained on: queries, values, keys."""
     q, v, k = torch.arange(3 * heads * head_dim).view(4, 3, -1).unbind(dim=1)
     return q.reshape(-1), k.reshape(-1), v.reshape(-1)

@@ -4,7 +4,8 @@ Their config names the text part's family; with another family of the table than
 that stands here, they work as well.
 """
 
-#: The family of a text part, as released first -> ``model_type`` of the wrappers that carry it.
+#: The family of a text part, as released first -> ``model_type`` of the wrappers that
+#: carry it.
 _BY_FAMILY = {
     'cohere2': 'aya_vision cohere2_vision',
     'gemma': 'paligemma',
@@ -28,4 +29,6 @@ _BY_FAMILY = {
     'qwen3_vl_text': 'qwen3_vl',
 }
 #: ``model_type`` of a wrapper -> the family of its text part.
-WRAPPERS = {kind: family for family, kinds in _BY_FAMILY.items() for kind in kinds.split()}
+WRAPPERS = {
+    kind: family for family, kinds in _BY_FAMILY.items() for kind in kinds.split()
+}

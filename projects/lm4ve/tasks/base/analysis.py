@@ -1,9 +1,9 @@
 """The hooks that a task implements for the analysis of activations, and their defaults.
 
-The analysis itself (:mod:`lm4ve.analysis`) depends on no task. A task reads, places and draws
-its samples by an object ``ANALYSIS`` in ``lm4ve/tasks/<task>/analysis.py``; without that module
-it has a plain :class:`TaskAnalysis`. Nothing here imports matplotlib, so that measuring needs no
-drawing.
+The analysis itself (:mod:`lm4ve.analysis`) depends on no task. A task reads, places and
+draws its samples by an object ``ANALYSIS`` in ``lm4ve/tasks/<task>/analysis.py``;
+without that module it has a plain :class:`TaskAnalysis`. Nothing here imports
+matplotlib, so that measuring needs no drawing.
 """
 
 import math
@@ -62,7 +62,9 @@ class Layout:
             UserError: It has places for another number of tokens.
         """
         if self.prefix < 0 or self.prefix + self.num_placed != count:
-            raise UserError(f'{count} tokens do not fit {self.kind} with a grid of {self.grid}.')
+            raise UserError(
+                f'{count} tokens do not fit {self.kind} with a grid of {self.grid}.'
+            )
         return self
 
 
@@ -112,7 +114,9 @@ class TaskAnalysis:
     def __init__(self, task: Task) -> None:
         self.task = task
 
-    def read_input(self, cfg: Config, path: Path, pipeline: list[dict], **options: Any) -> dict:
+    def read_input(
+        self, cfg: Config, path: Path, pipeline: list[dict], **options: Any
+    ) -> dict:
         """Send a file through the config's test pipeline.
 
         Args:
@@ -133,7 +137,11 @@ class TaskAnalysis:
         )
 
     def layout(
-        self, model: nn.Module, inputs: Any, count: int, grid: tuple[int, ...] | None = None
+        self,
+        model: nn.Module,
+        inputs: Any,
+        count: int,
+        grid: tuple[int, ...] | None = None,
     ) -> Layout:
         """Find the places of ``count`` tokens.
 
@@ -165,8 +173,8 @@ class TaskAnalysis:
     def layout_at(self, name: str, *args: Any) -> Layout:
         """Find the places of the tokens of the module called ``name``; see :meth:`layout`.
 
-        The arguments are those of :meth:`layout`, which suffices where a model has tokens of one
-        kind.
+        The arguments are those of :meth:`layout`, which suffices where a model has
+        tokens of one kind.
         """
         return self.layout(*args)
 
@@ -196,7 +204,8 @@ class TaskAnalysis:
     def facts(self, output: Any, classes: Sequence[str] | None) -> dict[str, str]:
         """Describe a model's prediction of a sample, and the truth.
 
-        By default: the predicted class, its score, and the true class, where there are any.
+        By default: the predicted class, its score, and the true class, where there are
+        any.
         """
         get = getattr(output, 'get', lambda key: None)
         label, truth = get('pred_label'), get('gt_label')

@@ -1,8 +1,8 @@
 """Made-up batches of full size, without a data set, for :mod:`lm4ve.cost` and benchmarks.
 
-By default a sample is one that the task's export makes up, sent through the config's own pipeline,
-so that sizes, crops and views are those of the config. A task with other samples has an object
-``BATCHES`` in ``lm4ve/tasks/<task>/batches.py``.
+By default a sample is one that the task's export makes up, sent through the config's
+own pipeline, so that sizes, crops and views are those of the config. A task with other
+samples has an object ``BATCHES`` in ``lm4ve/tasks/<task>/batches.py``.
 """
 
 from typing import Any
@@ -64,7 +64,9 @@ def trained_dataset(cfg: Config) -> Any:
         return tested_dataset(cfg)
     dataset = loader.dataset
     while 'pipeline' not in dataset and ('dataset' in dataset or 'datasets' in dataset):
-        dataset = dataset.get('dataset') or dataset.datasets[0]  # a wrapper, or several joined
+        dataset = (
+            dataset.get('dataset') or dataset.datasets[0]
+        )  # a wrapper, or several joined
     return dataset
 
 

@@ -1,8 +1,9 @@
 """Builds what inference needs from a config: the model with its checkpoint, samples and batches.
 
-A checkpoint that does not fit is an error, as in ``lm4ve test``, and nothing of it is executed.
-Files go through the config's own test pipeline, which :mod:`lm4ve.tasks.base.analysis` changes
-only where it begins with something else than a file.
+A checkpoint that does not fit is an error, as in ``lm4ve test``, and nothing of it is
+executed. Files go through the config's own test pipeline, which
+:mod:`lm4ve.tasks.base.analysis` changes only where it begins with something else than a
+file.
 """
 
 import logging
@@ -33,12 +34,13 @@ def build_model(
 
     Args:
         cfg (Config): See :func:`lm4ve.runner.config.read_config`.
-        checkpoint (str | Path, optional): Default: nothing is loaded. 'pretrained': the weights
-            that come with the config (:func:`lm4ve.zoo.find_checkpoint`).
+        checkpoint (str | Path, optional): Default: nothing is loaded. 'pretrained': the
+            weights that come with the config (:func:`lm4ve.zoo.find_checkpoint`).
         allow_partial (bool): Load what fits of a checkpoint of another model.
 
     Returns:
-        tuple[nn.Module, dict]: The model and the checkpoint's content, empty without one.
+        tuple[nn.Module, dict]: The model and the checkpoint's content, empty without
+        one.
 
     Raises:
         CheckpointError: The file is missing, damaged, unsafe, or of another model.
@@ -62,8 +64,8 @@ def inference_model(
     """Build a fused model for inference (:func:`lm4ve.fuse`), which warns without a checkpoint.
 
     Returns:
-        tuple[nn.Module, Sequence[str] | None]: The model on its device in evaluation mode, and
-        its classes (:func:`classes_of`).
+        tuple[nn.Module, Sequence[str] | None]: The model on its device in evaluation
+        mode, and its classes (:func:`classes_of`).
     """
     place = find_device(device)
     model, content = build_model(cfg, checkpoint, allow_partial)
@@ -97,7 +99,7 @@ def _registered(registry: Registry, name: str | type[Any]) -> Any:
         return scoped.get(name)
 
 
-# ------------------------------------------------------------------- samples and batches
+# ------------------------------------------------------------------ samples and batches
 class Sample(NamedTuple):
     """One sample: its name and the output of the pipeline."""
 
@@ -120,20 +122,24 @@ def collate(cfg: Config, samples: Sequence[dict[str, Any]]) -> Any:
 Input = str | Path | np.ndarray
 
 
-def samples_of_files(cfg: Config, inputs: Sequence[Input], **options: Any) -> list[Sample]:
+def samples_of_files(
+    cfg: Config, inputs: Sequence[Input], **options: Any
+) -> list[Sample]:
     """Read files as the config's task needs them, all at once; see :func:`each_sample`."""
     return list(each_sample(cfg, inputs, **options))
 
 
-def each_sample(cfg: Config, inputs: Sequence[Input], **options: Any) -> Iterator[Sample]:
+def each_sample(
+    cfg: Config, inputs: Sequence[Input], **options: Any
+) -> Iterator[Sample]:
     """Check all files, then yield them one by one through the config's test pipeline.
 
     Args:
         cfg (Config): See :func:`lm4ve.runner.config.read_config`.
-        inputs (Sequence[str | Path | np.ndarray]): Files of the kinds that the task declares, or
-            images as arrays.
-        **options: Some of :attr:`lm4ve.tasks.Task.input_options`, for example ``map_dir``; None
-            counts as not given.
+        inputs (Sequence[str | Path | np.ndarray]): Files of the kinds that the task
+            declares, or images as arrays.
+        **options: Some of :attr:`lm4ve.tasks.Task.input_options`, for example
+            ``map_dir``; None counts as not given.
 
     Raises:
         UserError: A file is missing or of another kind, or the task has no such option.
@@ -150,7 +156,10 @@ def each_sample(cfg: Config, inputs: Sequence[Input], **options: Any) -> Iterato
     stems = [safe_name(x.stem) if isinstance(x, Path) else 'array' for x in given]
     names = [s if stems.count(s) == 1 else f'{i}_{s}' for i, s in enumerate(stems)]
     return (
-        Sample(name, task.analysis.read_input(cfg, x, [dict(t) for t in pipeline], **options))
+        Sample(
+            name,
+            task.analysis.read_input(cfg, x, [dict(t) for t in pipeline], **options),
+        )
         for name, x in zip(names, given, strict=True)
     )
 

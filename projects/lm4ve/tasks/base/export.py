@@ -1,8 +1,8 @@
 """The hooks that a task implements for the export of its models, and their defaults.
 
-The export itself (:mod:`lm4ve.release`) depends on no task. :class:`TaskExport` suits any
-model of MMEngine that takes one tensor a sample and gives tensors in the mode 'tensor'. A
-task with other inputs or outputs has an ``EXPORT`` of its own in
+The export itself (:mod:`lm4ve.release`) depends on no task. :class:`TaskExport` suits
+any model of MMEngine that takes one tensor a sample and gives tensors in the mode
+'tensor'. A task with other inputs or outputs has an ``EXPORT`` of its own in
 ``lm4ve/tasks/<task>/export.py``.
 """
 
@@ -24,21 +24,23 @@ from lm4ve.tasks.base.task import Task
 class TaskExport:
     """Inputs, outputs and samples of a task's exported models.
 
-    An exported function takes the tensors that the model's preprocessor takes, such as pixels
-    before their normalization, which becomes a part of the function.
+    An exported function takes the tensors that the model's preprocessor takes, such as
+    pixels before their normalization, which becomes a part of the function.
 
     Args:
         task (Task): The declaration.
 
     Attributes:
-        inputs, outputs (Mapping[str, str]): Name of each tensor -> its meaning, which the file
-            carries.
-        axes (Mapping[str, Mapping[int, str]]): For each input the dimensions that may vary,
-            with a name for each; equal names are equal sizes. Dimension 0 of every input
-            varies as 'batch' and need not be listed.
+        inputs, outputs (Mapping[str, str]): Name of each tensor -> its meaning, which
+            the file carries.
+        axes (Mapping[str, Mapping[int, str]]): For each input the dimensions that may
+            vary, with a name for each; equal names are equal sizes. Dimension 0 of
+            every input varies as 'batch' and need not be listed.
     """
 
-    inputs: Mapping[str, str] = {'inputs': 'what the data set gives, before the preprocessor'}
+    inputs: Mapping[str, str] = {
+        'inputs': 'what the data set gives, before the preprocessor'
+    }
     outputs: Mapping[str, str] = {'outputs': "the model's output in the mode 'tensor'"}
     axes: Mapping[str, Mapping[int, str]] = {}
 
@@ -52,7 +54,9 @@ class TaskExport:
         """Return the largest sizes of varying dimensions, by name, where there are any."""
         return {}
 
-    def samples(self, cfg: Config, count: int, pipeline: list[dict] | None = None) -> list[dict]:
+    def samples(
+        self, cfg: Config, count: int, pipeline: list[dict] | None = None
+    ) -> list[dict]:
         """Return samples to trace and to check with, as the tested data set gives them.
 
         By default its first ones. Where a file can be made up, no data are needed.
@@ -60,7 +64,8 @@ class TaskExport:
         Args:
             cfg (Config): The config.
             count (int): How many.
-            pipeline (list[dict], optional): Transforms of made-up files; default: the test's.
+            pipeline (list[dict], optional): Transforms of made-up files; default: the
+                test's.
         """
         dataset = DATASETS.build(tested_loader(cfg).dataset)
         return [dataset[i % len(dataset)] for i in range(count)]
@@ -129,7 +134,9 @@ def normalization_of(model: nn.Module) -> dict[str, Any]:
     swaps = getattr(preprocessor, 'to_rgb', False)
     described: dict[str, Any] = dict(
         where='inside the function: give pixels from 0 to 255',
-        channels='BGR; they are turned to RGB inside' if swaps else 'as the model was trained',
+        channels='BGR; they are turned to RGB inside'
+        if swaps
+        else 'as the model was trained',
     )
     for name in ('mean', 'std'):
         values = getattr(preprocessor, name).flatten().tolist()
@@ -150,26 +157,35 @@ def array_samples(
     Args:
         task (Task): Its analysis reads the files.
         cfg (Config): The config.
-        contents (Sequence[np.ndarray]): A file each: pixels for '.png', points for '.npy'.
+        contents (Sequence[np.ndarray]): A file each: pixels for '.png', points for
+            '.npy'.
         suffix (str): The files' ending.
         options (Sequence[Mapping], optional): The task's input options, one a file.
         pipeline (Sequence[dict], optional): The transforms; default: the test's.
     """
     import cv2
 
-    write = np.save if suffix == '.npy' else lambda path, pixels: cv2.imwrite(str(path), pixels)
+    write = (
+        np.save
+        if suffix == '.npy'
+        else lambda path, pixels: cv2.imwrite(str(path), pixels)
+    )
     steps = tested_dataset(cfg).pipeline if pipeline is None else pipeline
     read = task.analysis.read_input
     samples: list[dict] = []
     with tempfile.TemporaryDirectory() as folder:
-        for content, given in zip(contents, options or [{}] * len(contents), strict=True):
+        for content, given in zip(
+            contents, options or [{}] * len(contents), strict=True
+        ):
             path = Path(folder, f'{len(samples)}{suffix}')
             write(path, content)
             samples.append(read(cfg, path, [dict(t) for t in steps], **given))
     return samples
 
 
-def made_up_pictures(count: int, height: int = 240, width: int = 320) -> list[np.ndarray]:
+def made_up_pictures(
+    count: int, height: int = 240, width: int = 320
+) -> list[np.ndarray]:
     """Return pictures that are no plain noise, uint8 ``[H, W, 3]``: waves in each channel."""
     y, x = np.mgrid[:height, :width] / height
     phases = np.arange(3 * count).reshape(count, 1, 1, 3) * 1.3 + 1

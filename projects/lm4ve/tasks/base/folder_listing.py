@@ -1,8 +1,8 @@
 """Lists the pictures or clouds of a folder, for `lm4ve try` and for the data sets of configs.
 
-Links are followed, since data sets are put together of links, but each file and folder is read
-once: a link that leads back would multiply them, under names without end.
-Names that begin with a dot (``.git``, ``.ipynb_checkpoints``, ``._x.jpg`` of macOS) belong to
+Links are followed, since data sets are put together of links, but each file and folder
+is read once: a link that leads back would multiply them, under names without end. Names
+that begin with a dot (``.git``, ``.ipynb_checkpoints``, ``._x.jpg`` of macOS) belong to
 programs. Whatever else is left out is counted and named.
 """
 
@@ -30,9 +30,11 @@ class FolderListing:
     """The files below a folder that are wanted, and those that are not.
 
     Attributes:
-        files (list[str]): Relative paths with ``/``, sorted as texts. Links that lead nowhere and
-            what is no regular file are among them, so that the policy for damaged files applies.
-        folders (set[str]): The folders directly in the folder, also those without such files.
+        files (list[str]): Relative paths with ``/``, sorted as texts. Links that lead
+            nowhere and what is no regular file are among them, so that the policy for
+            damaged files applies.
+        folders (set[str]): The folders directly in the folder, also those without such
+            files.
         left_out (dict[str, list[str]]): Reason -> relative paths.
     """
 
@@ -72,8 +74,8 @@ def list_files(root: str | Path, is_wanted: Callable[[str], bool]) -> FolderList
 class _Walk:
     """One walk through a folder.
 
-    Folders are read under their own names before links to folders are followed, so that the name
-    of a link never takes the place of the real one.
+    Folders are read under their own names before links to folders are followed, so that
+    the name of a link never takes the place of the real one.
     """
 
     def __init__(self, root: str, is_wanted: Callable[[str], bool]) -> None:
@@ -124,7 +126,9 @@ class _Walk:
             with os.scandir(where) as entries:
                 visible = [e for e in entries if not e.name.startswith('.')]
         except OSError as e:
-            raise UserError(f"The folder '{where}' cannot be read: {e.strerror}.") from e
+            raise UserError(
+                f"The folder '{where}' cannot be read: {e.strerror}."
+            ) from e
         self.read.add((status.st_dev, status.st_ino))
         if folder and len(PurePath(folder).parts) == 1:
             self.found.folders.add(folder)
@@ -133,7 +137,10 @@ class _Walk:
             if entry.is_symlink():
                 self._note_link(path)
             elif entry.is_dir():
-                if (status.st_dev, entry.inode()) in self.read:  # by a link into this folder
+                if (
+                    status.st_dev,
+                    entry.inode(),
+                ) in self.read:  # by a link into this folder
                     self.found.leave_out(READ_ALREADY, path)
                 else:
                     self._read_folder(path)

@@ -18,8 +18,8 @@ def write_once(
 ) -> Path:
     """Write a data set into a folder, unless it is there already.
 
-    The folder appears as a whole, so that no other process reads a part of it. Of two processes
-    that write at once the first wins; both wrote the same.
+    The folder appears as a whole, so that no other process reads a part of it. Of two
+    processes that write at once the first wins; both wrote the same.
 
     Args:
         folder (str | Path): The output folder.

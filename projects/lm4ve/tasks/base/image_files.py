@@ -1,7 +1,8 @@
 """Reads image files, and finds damaged ones, which decoders do not always report.
 
-Many builds of OpenCV return a truncated JPEG with a gray lower part and no error (4.14 refuses
-it), so a broken download would be trained on. All tasks that read images use this check.
+Many builds of OpenCV return a truncated JPEG with a gray lower part and no error (4.14
+refuses it), so a broken download would be trained on. All tasks that read images use
+this check.
 """
 
 import io
@@ -18,12 +19,12 @@ from lm4ve.errors import UserError
 from lm4ve.tasks.base.integrity import IntegrityMixin
 
 _JPEG = b'\xff\xd8\xff'
-#: The first and the last bytes of a JPEG and of a PNG. Inside a JPEG's pixel data the end marker
-#: cannot occur, so a file cut anywhere does not end with it.
+#: The first and the last bytes of a JPEG and of a PNG. Inside a JPEG's pixel data the
+#: end marker cannot occur, so a file cut anywhere does not end with it.
 _ENDS = {_JPEG: b'\xff\xd9', b'\x89PNG\r\n\x1a\n': b'IEND\xaeB`\x82'}
 _LENGTH = 8
-#: Each block of 64 pixels of a JPEG has at least a bit, so that a byte holds at most 512. The size
-#: in a damaged header would be decoded for minutes.
+#: Each block of 64 pixels of a JPEG has at least a bit, so that a byte holds at most
+#: 512. The size in a damaged header would be decoded for minutes.
 _JPEG_PIXELS = 1024
 
 
@@ -36,14 +37,17 @@ def open_image(file: Any) -> Image.Image:
 def decode_pixels(data: bytes) -> np.ndarray | None:
     """Decode an image as the pipelines' ``LoadImageFromFile`` does, of which a training learns.
 
-    Whatever reads an image file reads it so: a training, a test, inference, pictures and
-    ``lm4ve try``. Transparency is dropped: what counts is the color that OpenCV finds under it,
-    which is often black.
+    Whatever reads an image file reads it so: a training, a test, inference, pictures
+    and ``lm4ve try``. Transparency is dropped: what counts is the color that OpenCV
+    finds under it, which is often black.
 
     Returns:
-        np.ndarray or None: uint8 ``[H, W, 3]``, BGR, upright. None: OpenCV does not read it.
+        np.ndarray or None: uint8 ``[H, W, 3]``, BGR, upright. None: OpenCV does not
+            read it.
     """
-    pixels: np.ndarray | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    pixels: np.ndarray | None = cv2.imdecode(
+        np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR
+    )
     return pixels
 
 
@@ -72,31 +76,42 @@ def shows_through(path: str) -> bool:
             return bool(alpha.min() < 255)
     except MemoryError:
         raise
-    except Exception:  # Pillow's decoders raise anything; such files are reported elsewhere
+    except (
+        Exception
+    ):  # Pillow's decoders raise anything; such files are reported elsewhere
         return False
 
 
 def find_defect(
-    path: str, decode: bool = False, backend_args: dict | None = None, opencv: bool = True
+    path: str,
+    decode: bool = False,
+    backend_args: dict | None = None,
+    opencv: bool = True,
 ) -> str | None:
     """Return what is wrong with an image file.
 
     Args:
         path (str): The file. Its bytes decide its format, not its name.
-        decode (bool): Decode it too (a JPEG at an eighth of its size). Without, a JPEG or PNG with
-            both of its end markers passes; all other files are always decoded.
-        backend_args (dict, optional): Passed to the file backend, as in ``LoadImageFromFile``.
+        decode (bool): Decode it too (a JPEG at an eighth of its size). Without, a JPEG
+            or PNG with both of its end markers passes; all other files are always
+            decoded.
+        backend_args (dict, optional): Passed to the file backend, as in
+            ``LoadImageFromFile``.
         opencv (bool): OpenCV has to read it too, as it does for the pipelines.
 
     Returns:
-        str or None: The defect, worded to follow the file's name, or None. Flipped bits inside
+        str or None: The defect, worded to follow the file's name, or None. Flipped bits
+            inside
         the pixel data are not found: the decoder accepts them.
 
-    Measured on one CPU core with a 500 x 375 JPEG of 38 kB: about 10 microseconds without and 250
-    with ``decode``, where a full decode takes 415 (remote backends: the time of one more download).
+    Measured on one CPU core with a 500 x 375 JPEG of 38 kB: about 10 microseconds
+    without and 250 with ``decode``, where a full decode takes 415 (remote backends: the
+    time of one more download).
     """
     try:
-        backend = fileio.get_file_backend(path, backend_args=backend_args, enable_singleton=True)
+        backend = fileio.get_file_backend(
+            path, backend_args=backend_args, enable_singleton=True
+        )
         if isinstance(backend, LocalBackend):
             if not os.path.isfile(path):  # a pipe or a device may never end
                 return 'does not exist, or is no file'
@@ -118,7 +133,9 @@ def _has_markers(path: str) -> bool:
 
 
 def _are_markers(head: bytes, tail: bytes) -> bool:
-    return any(head.startswith(start) and tail.endswith(end) for start, end in _ENDS.items())
+    return any(
+        head.startswith(start) and tail.endswith(end) for start, end in _ENDS.items()
+    )
 
 
 def _decode(data: bytes, opencv: bool) -> str | None:
@@ -129,7 +146,9 @@ def _decode(data: bytes, opencv: bool) -> str | None:
             pixels = image.width * image.height
             if pixels > _JPEG_PIXELS * len(data):
                 return f'is damaged: {len(data)} bytes cannot hold {pixels / 1e6:.0f} megapixels'
-            image.draft(image.mode, (max(1, image.width // 8), max(1, image.height // 8)))
+            image.draft(
+                image.mode, (max(1, image.width // 8), max(1, image.height // 8))
+            )
         image.load()
         # The pipelines' decoder lacks pixels of 32 bits.
         if opencv and image.format not in ('JPEG', 'PNG'):
@@ -140,7 +159,9 @@ def _decode(data: bytes, opencv: bool) -> str | None:
     except Image.DecompressionBombError:
         pass  # large is not broken
     except Exception as e:  # anything, and some messages hold bytes of the file
-        return f'cannot be decoded ({e if isinstance(e, OSError) else type(e).__name__})'
+        return (
+            f'cannot be decoded ({e if isinstance(e, OSError) else type(e).__name__})'
+        )
     return None
 
 

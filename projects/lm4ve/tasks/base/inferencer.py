@@ -1,7 +1,8 @@
 """Applies a trained model to files and returns plain data, for every task.
 
-:class:`TaskInferencer` is the base of all our inferencers. :class:`FileInferencer` reads and
-draws files through the task's analysis, so that a task needs no inferencer of its own.
+:class:`TaskInferencer` is the base of all our inferencers. :class:`FileInferencer`
+reads and draws files through the task's analysis, so that a task needs no inferencer of
+its own.
 """
 
 from collections.abc import Sequence
@@ -27,15 +28,16 @@ class TaskInferencer(BaseInferencer):
 
     Args:
         config (str | Path | Config): The config of the training.
-        checkpoint (str | Path, optional): Its checkpoint. Default: random weights, with a
-            warning.
+        checkpoint (str | Path, optional): Its checkpoint. Default: random weights, with
+            a warning.
         device (str, optional): Default: a GPU if there is one.
         allow_partial (bool): Load what fits of a checkpoint of another model.
         show_progress (bool): Show a bar.
 
     Raises:
         UserError: The config is of another task, or there is no such device.
-        CheckpointError: The checkpoint is missing, damaged, unsafe, or of another model.
+        CheckpointError: The checkpoint is missing, damaged, unsafe, or of another
+            model.
     """
 
     visualize_kwargs = {'show', 'wait_time', 'out_dir'}
@@ -56,12 +58,16 @@ class TaskInferencer(BaseInferencer):
             require_task(cfg, self.task)
         self.allow_partial = allow_partial
         scope = cfg.get('default_scope') or 'mmengine'
-        super().__init__(cfg, checkpoint, device, scope=scope, show_progress=show_progress)
+        super().__init__(
+            cfg, checkpoint, device, scope=scope, show_progress=show_progress
+        )
 
     def check_model(self, model: nn.Module) -> None:
         """Refuse a model of the task that this inferencer does not support."""
 
-    def _init_model(self, cfg: Config, weights: str | Path | None, device: str) -> nn.Module:
+    def _init_model(
+        self, cfg: Config, weights: str | Path | None, device: str
+    ) -> nn.Module:
         model, self.classes = inference_model(cfg, weights, device, self.allow_partial)
         self.check_model(model)
         return model
@@ -70,7 +76,12 @@ class TaskInferencer(BaseInferencer):
         """Create none before the first window is shown."""
 
     def _present(
-        self, drawn: list[np.ndarray], names: list[str], show: bool, wait_time: float, out_dir: Any
+        self,
+        drawn: list[np.ndarray],
+        names: list[str],
+        show: bool,
+        wait_time: float,
+        out_dir: Any,
     ) -> list[np.ndarray]:
         """Write pictures, uint8 ``[H, W, 3]`` RGB, to files, a window or both."""
         for image, name in zip(drawn, names, strict=True):
@@ -99,7 +110,8 @@ class FileInferencer(TaskInferencer):
         inferencer('cloud.ply')[0]['pred_class']
     """
 
-    # The task's analysis reads files, and the config's test data loader makes batches of them.
+    # The task's analysis reads files, and the config's test data loader makes batches
+    # of them.
     _init_pipeline = _init_collate = lambda self, cfg: None
 
     @torch.no_grad()
@@ -115,8 +127,8 @@ class FileInferencer(TaskInferencer):
         """Predict.
 
         Args:
-            inputs (str | Path | np.ndarray | Sequence): Files of the kinds that the task
-                declares, or images as uint8 ``[H, W, 3]``, BGR.
+            inputs (str | Path | np.ndarray | Sequence): Files of the kinds that the
+                task declares, or images as uint8 ``[H, W, 3]``, BGR.
             batch_size (int): Files per batch.
             show (bool): Show pictures in a window, each for ``wait_time`` seconds.
             wait_time (float): Seconds.
@@ -130,12 +142,17 @@ class FileInferencer(TaskInferencer):
         Raises:
             UserError: A file is missing, unreadable, or of another task.
         """
-        files = [inputs] if isinstance(inputs, (str, Path, np.ndarray)) else list(inputs)
+        files = (
+            [inputs] if isinstance(inputs, (str, Path, np.ndarray)) else list(inputs)
+        )
         check('batch_size', batch_size, least=1)
         analysis = task_of_config(self.cfg).analysis
         samples = each_sample(self.cfg, files, **options)
         batches = self._get_chunk_data(samples, batch_size)
-        count, hidden = -(-len(files) // batch_size), None if self.show_progress else True
+        count, hidden = (
+            -(-len(files) // batch_size),
+            None if self.show_progress else True,
+        )
         results = []
         for batch in tqdm(batches, 'inference', count, disable=hidden):
             names = [s.name for s in batch]
@@ -158,5 +175,7 @@ def _draw(picture: Any, name: str, facts: dict[str, str]) -> np.ndarray:
 
     figure = Figure(figsize=(4.5, 5.0), dpi=110, layout='constrained')
     picture.draw_input(figure.subplots())
-    figure.suptitle('\n'.join([name, *(f'{k}: {v}' for k, v in facts.items())]), fontsize=8)
+    figure.suptitle(
+        '\n'.join([name, *(f'{k}: {v}' for k, v in facts.items())]), fontsize=8
+    )
     return to_image(figure)

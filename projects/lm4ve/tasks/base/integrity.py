@@ -1,23 +1,25 @@
 """One policy for corrupt files, for every task.
 
-Real data sets have empty, truncated and mislabeled files, and decoders do not always report
-them. Two arguments decide what happens, wherever data is read:
+Real data sets have empty, truncated and mislabeled files, and decoders do not always
+report them. Two arguments decide what happens, wherever data is read:
 
 ``on_corrupt``
-    - 'skip' continues without the corrupt file. In training another random sample takes its
-      place, and a warning names each such file once; more than ``max_refetch`` (1000) corrupt
-      draws for a sample are an error. In a test nothing is replaced: the data set is scanned
-      when it is loaded, corrupt files are left out, counted and logged, and metrics are over the
-      samples that remain.
+    - 'skip' continues without the corrupt file. In training another random sample takes
+      its place, and a warning names each such file once; more than ``max_refetch``
+      (1000) corrupt draws for a sample are an error. In a test nothing is replaced: the
+      data set is scanned when it is loaded, corrupt files are left out, counted and
+      logged, and metrics are over the samples that remain.
     - 'refuse' raises an error that names the file, or all files found by the scan.
 
 ``verify``
-    Whether all files are read, in threads and by every rank, when the data set is loaded: None
-    (default) with ``test_mode`` only, True always, False never, 'decode' always, decoding every
-    file to its end. After ``verify=False`` a corrupt file of a test raises when it is read.
+    Whether all files are read, in threads and by every rank, when the data set is
+        loaded: None
+    (default) with ``test_mode`` only, True always, False never, 'decode' always,
+    decoding every file to its end. After ``verify=False`` a corrupt file of a test
+    raises when it is read.
 
-Data sets get both from :class:`IntegrityMixin`. Tools that convert files one by one accept
-``on_corrupt`` and use :class:`SkippedFiles`.
+Data sets get both from :class:`IntegrityMixin`. Tools that convert files one by one
+accept ``on_corrupt`` and use :class:`SkippedFiles`.
 """
 
 import logging
@@ -54,8 +56,8 @@ class IntegrityMixin(BaseDataset):
     Raises:
         UserError: A corrupt file was refused, or all files are corrupt.
 
-    ``corrupt_files`` (path -> defect) has the files that *this process* found. Each worker of a
-    data loader counts and logs its own, which never reach the main process.
+    ``corrupt_files`` (path -> defect) has the files that *this process* found. Each
+    worker of a data loader counts and logs its own, which never reach the main process.
     """
 
     #: What messages call a sample's file.
@@ -64,7 +66,11 @@ class IntegrityMixin(BaseDataset):
     scan_decodes = False
 
     def __init__(
-        self, *args: Any, on_corrupt: str = 'skip', verify: bool | str | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        on_corrupt: str = 'skip',
+        verify: bool | str | None = None,
+        **kwargs: Any,
     ) -> None:
         check('dataset.on_corrupt', on_corrupt, choices=POLICIES)
         check('dataset.verify', verify, choices=(None, True, False, 'decode'))
@@ -83,7 +89,8 @@ class IntegrityMixin(BaseDataset):
 
         Args:
             path (str): From :meth:`path_of`.
-            decode (bool): Decode all of it, not only what costs little beside reading the sample.
+            decode (bool): Decode all of it, not only what costs little beside reading
+                the sample.
         """
         raise NotImplementedError
 
@@ -148,7 +155,9 @@ class IntegrityMixin(BaseDataset):
             self.corrupt_files[path] = defect
             worker = get_worker_info()
             where = f' of worker {worker.id}' if worker else ''
-            _warn(f'{found}: another sample replaces it (corrupt file {self.num_corrupt}{where}).')
+            _warn(
+                f'{found}: another sample replaces it (corrupt file {self.num_corrupt}{where}).'
+            )
         return None
 
 
@@ -184,7 +193,9 @@ class SkippedFiles:
         """Log what was left out of ``total`` files; ``done`` names the step."""
         if self.counts:
             kinds = ', '.join(f'{kind}: {n}' for kind, n in self.counts.items())
-            left_out = f'{done}: left out {self.counts.total()} of {total} files ({kinds})'
+            left_out = (
+                f'{done}: left out {self.counts.total()} of {total} files ({kinds})'
+            )
             _warn(f'{left_out}; for example: {self.examples[0]}')
 
 

@@ -13,13 +13,18 @@ from torch import Tensor
 
 from lm4ve.errors import CheckpointError, listing
 
-#: What the paper's released models call the mappers around the block, and the norm after.
+#: What the paper's released models call the mappers around the block, and the norm
+#: after.
 RELEASED_MAPPERS = (
     (r'llama_dim_mapper1\.weight', 'neck.mapper_in.weight'),
     (r'llama_dim_mapper2\.weight', 'neck.mapper_out.weight'),
 )
 RELEASED_NECK = ((r'norm\.(weight|bias)', r'neck.norm.\1'), *RELEASED_MAPPERS)
-RELEASED_NECK_REQUIRED = ('neck.norm.weight', 'neck.mapper_in.weight', 'neck.mapper_out.weight')
+RELEASED_NECK_REQUIRED = (
+    'neck.norm.weight',
+    'neck.mapper_in.weight',
+    'neck.mapper_out.weight',
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,9 @@ class Rules:
 
 
 #: What may stand for a part of a key in a template.
-_PLACES = dict(p='(?P<p>weight|bias)', i=r'(?P<i>\d+)', j=r'(?P<j>\d+)', rest='(?P<rest>.+)')
+_PLACES = dict(
+    p='(?P<p>weight|bias)', i=r'(?P<i>\d+)', j=r'(?P<j>\d+)', rest='(?P<rest>.+)'
+)
 
 
 def template_rules(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -71,8 +78,8 @@ def rename(
         dict[str, Tensor]: The tensors by their new names, without the dropped ones.
 
     Raises:
-        CheckpointError: A key is neither renamed nor dropped, two keys get the same name,
-            or a required one is missing.
+        CheckpointError: A key is neither renamed nor dropped, two keys get the same
+            name, or a required one is missing.
     """
     renamed: dict[str, Tensor] = {}
     sources: dict[str, str] = {}
@@ -82,7 +89,9 @@ def rename(
         name = next((match.expand(new) for match, new in matches if match), None)
         if name is not None:
             if name in renamed:
-                raise CheckpointError(f"{origin}: '{sources[name]}', '{key}' become '{name}'.")
+                raise CheckpointError(
+                    f"{origin}: '{sources[name]}', '{key}' become '{name}'."
+                )
             renamed[name], sources[name] = tensor, key
         elif not any(re.fullmatch(pattern, key) for pattern, _ in rules.dropped):
             unknown.append(key)

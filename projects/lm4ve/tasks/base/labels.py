@@ -1,7 +1,7 @@
 """Lists with a label a line, and names of classes: what cannot be meant is refused.
 
-A list is checked alike for training and for tests, since a label that a loss or a metric takes
-for another class, or for "ignore", gives a wrong number in silence.
+A list is checked alike for training and for tests, since a label that a loss or a
+metric takes for another class, or for "ignore", gives a wrong number in silence.
 """
 
 import os
@@ -43,15 +43,17 @@ def read_list(
     Args:
         data (bytes): Its content, UTF-8.
         path (str): Its name, for the error.
-        delimiter (str): What stands before the label. The last one counts: paths may hold it.
+        delimiter (str): What stands before the label. The last one counts: paths may
+            hold it.
         has_labels (bool): Whether lines end with a label.
         classes (int, optional): The number of classes, where it is known.
-        leads_outside (Callable): Says of a file whether it lies outside of the data's folder.
+        leads_outside (Callable): Says of a file whether it lies outside of the data's
+            folder.
 
     Raises:
-        UserError: The list is cut, is no UTF-8 or names no file; lines have no label, a negative
-            one or one beyond the classes, lead outside, or give a file two labels. The message
-            names the list and the lines.
+        UserError: The list is cut, is no UTF-8 or names no file; lines have no label, a
+            negative one or one beyond the classes, lead outside, or give a file two
+            labels. The message names the list and the lines.
     """
     entries: list[ListEntry] = []
     wrong: list[str] = []
@@ -61,13 +63,19 @@ def read_list(
             continue
         entry = _parse(text.strip(), number, delimiter, has_labels)
         if entry is None:
-            wrong.append(f'line {number} is no path{" and label" if has_labels else ""}')
+            wrong.append(
+                f'line {number} is no path{" and label" if has_labels else ""}'
+            )
             continue
         before = first.setdefault(os.path.normpath(entry.name), entry)
         if entry.label < 0:
-            wrong.append(f'line {number} has the label {entry.label}; classes count from 0')
+            wrong.append(
+                f'line {number} has the label {entry.label}; classes count from 0'
+            )
         elif classes is not None and entry.label >= classes:
-            wrong.append(f'line {number} has the label {entry.label}, of {classes} classes')
+            wrong.append(
+                f'line {number} has the label {entry.label}, of {classes} classes'
+            )
         elif before.label != entry.label:
             what = f"line {number} gives '{entry.name}' the label {entry.label}"
             wrong.append(f'{what}, line {before.line} the label {before.label}')
@@ -82,7 +90,9 @@ def read_list(
     return entries
 
 
-def _parse(text: str, number: int, delimiter: str, has_labels: bool) -> ListEntry | None:
+def _parse(
+    text: str, number: int, delimiter: str, has_labels: bool
+) -> ListEntry | None:
     if not has_labels:
         return ListEntry(text, 0, number)
     name, _, label = text.rpartition(delimiter)
@@ -95,11 +105,12 @@ def _parse(text: str, number: int, delimiter: str, has_labels: bool) -> ListEntr
 def refuse_lookalikes(names: Mapping[str, str], origin: str) -> None:
     """Raise an error if classes have names that look alike, since they are one class by mistake.
 
-    Names look alike if they differ in blanks at their ends, in the Unicode form of their
-    letters (NFC, NFD), or in the way to write a number (1, 1.0).
+    Names look alike if they differ in blanks at their ends, in the Unicode form of
+    their letters (NFC, NFD), or in the way to write a number (1, 1.0).
 
     Args:
-        names (Mapping[str, str]): Name of each class -> where it stands first, for the error.
+        names (Mapping[str, str]): Name of each class -> where it stands first, for the
+            error.
         origin (str): The file or folder.
 
     Raises:
@@ -126,12 +137,14 @@ def _appearance(name: str) -> str | float:
         return plain
 
 
-def refuse_other_order(classes: Sequence[str], folders: Sequence[str], root: str) -> None:
+def refuse_other_order(
+    classes: Sequence[str], folders: Sequence[str], root: str
+) -> None:
     """Raise an error if names of classes stand at the places of other folders.
 
-    Labels count the sorted folders, whatever the order of the names. Names that are none of the
-    folders' are for display, as 'tench' for n01440764. A name counts as a folder's also where
-    upper and lower case or blanks differ.
+    Labels count the sorted folders, whatever the order of the names. Names that are
+    none of the folders' are for display, as 'tench' for n01440764. A name counts as a
+    folder's also where upper and lower case or blanks differ.
 
     Args:
         classes (Sequence[str]): Their names, by label.
@@ -156,7 +169,9 @@ def refuse_other_order(classes: Sequence[str], folders: Sequence[str], root: str
 
 
 def _spelling(name: str) -> str:
-    return re.sub(r'[\s_-]+', ' ', unicodedata.normalize('NFKC', name)).strip().casefold()
+    return (
+        re.sub(r'[\s_-]+', ' ', unicodedata.normalize('NFKC', name)).strip().casefold()
+    )
 
 
 def first_places(names: Iterable[str], place: Callable[[int], str]) -> dict[str, str]:

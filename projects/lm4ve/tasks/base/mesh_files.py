@@ -1,12 +1,14 @@
 """Meshes and clouds in files (.off, .obj, .stl, .ply), which open3d reads after a check.
 
-open3d returns what is left of a cut file, reads foreign memory where a face refers to a vertex
-that does not exist, and its reader of .obj files opens the other files that they name. So:
+open3d returns what is left of a cut file, reads foreign memory where a face refers to a
+vertex that does not exist, and its reader of .obj files opens the other files that they
+name. So:
 
 - A .ply or a binary .stl file is compared with the counts of its header, and then read.
-- Of a text mesh, open3d reads a plain copy in the format .off, in which all faces have been
-  checked. In this way the headers of ModelNet40 (``OFF490 518 0``) are readable, too, and
-  coordinates of .obj files keep their digits, which open3d's own reader rounds to fp32.
+- Of a text mesh, open3d reads a plain copy in the format .off, in which all faces have
+  been checked. In this way the headers of ModelNet40 (``OFF490 518 0``) are readable,
+  too, and coordinates of .obj files keep their digits, which open3d's own reader rounds
+  to fp32.
 - What has been read is counted again.
 """
 
@@ -38,11 +40,13 @@ def read_mesh(path: str | Path) -> 'TriangleMesh':
         path (str | Path): A file ending in .off, .obj, .stl or .ply.
 
     Returns:
-        TriangleMesh: Its vertices and triangles. A .ply file that holds a cloud gives vertices
+        TriangleMesh: Its vertices and triangles. A .ply file that holds a cloud gives
+            vertices
         alone.
 
     Raises:
-        ValueError, LookupError, OverflowError, MemoryError, OSError: The file is cut or damaged.
+        ValueError, LookupError, OverflowError, MemoryError, OSError: The file is cut or
+            damaged.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -65,8 +69,8 @@ def read_colored_points(path: str | Path) -> np.ndarray:
         np.ndarray: float64 ``[V, 6]``: x, y, z, red, green and blue, as in the file.
 
     Raises:
-        ValueError, LookupError, MemoryError, OSError: The file is cut or damaged, or has no
-            colors.
+        ValueError, LookupError, MemoryError, OSError: The file is cut or damaged, or
+            has no colors.
     """
     content = check_ply(path)
     if not {'red', 'green', 'blue'} <= set(content.columns):
@@ -76,7 +80,9 @@ def read_colored_points(path: str | Path) -> np.ndarray:
     # open3d divides colors by 255, of whatever type they are.
     colors = np.asarray(cloud.colors) * 255
     if len(points) != content.num_vertices or len(colors) != content.num_vertices:
-        raise ValueError(f'{len(points):,} of its {content.num_vertices:,} vertices can be read')
+        raise ValueError(
+            f'{len(points):,} of its {content.num_vertices:,} vertices can be read'
+        )
     return np.hstack((points, colors))
 
 
@@ -95,19 +101,25 @@ def _read_checked(
             f'{expected:,}: a number is damaged, or a face cannot be cut into triangles'
         )
     if num_vertices is not None and len(mesh.vertices) != num_vertices:
-        raise ValueError(f'{len(mesh.vertices):,} of its {num_vertices:,} vertices can be read')
+        raise ValueError(
+            f'{len(mesh.vertices):,} of its {num_vertices:,} vertices can be read'
+        )
     return mesh
 
 
 # ------------------------------------------------------------------- meshes as text
-def _read_plain_copy(vertices: Sequence[str], faces: Sequence[list[int]]) -> 'TriangleMesh':
+def _read_plain_copy(
+    vertices: Sequence[str], faces: Sequence[list[int]]
+) -> 'TriangleMesh':
     """Read a mesh of lines 'x y z' and of the corners of faces, counted from 0."""
     if not vertices or not all(line.strip() for line in vertices):
         raise ValueError('it has no vertices, or one without coordinates')
     try:
         points = np.loadtxt(vertices, usecols=(0, 1, 2), comments=None, ndmin=2)
     except ValueError:
-        raise ValueError('a vertex has not three numbers') from None  # nothing of the file is shown
+        raise ValueError(
+            'a vertex has not three numbers'
+        ) from None  # nothing of the file is shown
     kept = []
     for face in faces:
         if face and not 0 <= min(face) <= max(face) < len(points):
@@ -186,7 +198,9 @@ def _whole_numbers(words: list[str]) -> list[int]:
 
 def _is_binary_stl(data: bytes) -> bool:
     num_facets = int.from_bytes(data[80:84], 'little')
-    return len(data) >= _STL_HEADER and len(data) == _STL_HEADER + num_facets * _STL_FACET
+    return (
+        len(data) >= _STL_HEADER and len(data) == _STL_HEADER + num_facets * _STL_FACET
+    )
 
 
 def _parse_stl(data: bytes) -> tuple[list[str], list[list[int]]]:

@@ -1,7 +1,7 @@
 """Parametric surfaces and points drawn on surfaces, for the synthetic data of several tasks.
 
-Both are open3d's. Its random numbers are seeded for each surface anew, so that points do not
-depend on what was drawn before or on the number of worker processes.
+Both are open3d's. Its random numbers are seeded for each surface anew, so that points
+do not depend on what was drawn before or on the number of worker processes.
 """
 
 from collections.abc import Callable
@@ -83,7 +83,9 @@ def create_primitive(name: str, rng: np.random.Generator) -> 'TriangleMesh':
     return create(**PRIMITIVES[name](rng))
 
 
-def sample_primitive(name: str, num_points: int, rng: np.random.Generator) -> np.ndarray:
+def sample_primitive(
+    name: str, num_points: int, rng: np.random.Generator
+) -> np.ndarray:
     """Draw points uniformly on a primitive of random proportions.
 
     Args:

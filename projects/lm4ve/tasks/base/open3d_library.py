@@ -1,8 +1,9 @@
 """The one place that imports open3d.
 
-open3d takes more than a second to import and links several libraries of the system. So it is
-imported by the first function that needs it, after the library that machines lack most often,
-libusb, has been loaded from a package of PyPI. What is still missing is named with its package.
+open3d takes more than a second to import and links several libraries of the system. So
+it is imported by the first function that needs it, after the library that machines lack
+most often, libusb, has been loaded from a package of PyPI. What is still missing is
+named with its package.
 """
 
 import ctypes
@@ -64,7 +65,9 @@ def _load_libusb() -> None:
 
 
 def _advice(error: Exception) -> str:
-    missing = re.match(r'(lib[\w.+-]+?)\.so[.\d]*: cannot open shared object file', str(error))
+    missing = re.match(
+        r'(lib[\w.+-]+?)\.so[.\d]*: cannot open shared object file', str(error)
+    )
     if missing is None:
         return 'pip install open3d-cpu libusb-package'
     library = missing[1]

@@ -1,10 +1,11 @@
 """Pictures of samples, of their tokens and of predictions.
 
-A picture draws its input, and a number for each token in its place, into matplotlib's axes.
-Pictures hold arrays, no model, and figures have a canvas of their own: neither a window nor the
-state of pyplot is needed, so that a training process can draw. matplotlib is imported when
-something is drawn. The visualizer and the hook send pictures of predictions to MMEngine's
-backends, to files and to windows, for tasks without a host's.
+A picture draws its input, and a number for each token in its place, into matplotlib's
+axes. Pictures hold arrays, no model, and figures have a canvas of their own: neither a
+window nor the state of pyplot is needed, so that a training process can draw.
+matplotlib is imported when something is drawn. The visualizer and the hook send
+pictures of predictions to MMEngine's backends, to files and to windows, for tasks
+without a host's.
 """
 
 from dataclasses import dataclass
@@ -41,8 +42,8 @@ class TokenMap:
         module (str): The module's name.
         values (np.ndarray): float64 ``[N]``, NaN at padding.
         grid (tuple[int, ...]): See :class:`lm4ve.tasks.base.analysis.Layout`.
-        limits (tuple[float, float], optional): The ends of its color scale; default: its
-            smallest and its largest value.
+        limits (tuple[float, float], optional): The ends of its color scale; default:
+            its smallest and its largest value.
     """
 
     title: str
@@ -114,7 +115,9 @@ class Picture:
         axes.text(0.5, 0.5, 'not drawn', ha='center', va='center')
         without_ticks(axes)
 
-    def draw_values(self, axes: 'Axes', tokens: TokenMap, colors: str, time: int = 0) -> None:
+    def draw_values(
+        self, axes: 'Axes', tokens: TokenMap, colors: str, time: int = 0
+    ) -> None:
         """Draw the tokens' values in their places.
 
         Args:
@@ -143,7 +146,9 @@ class Frames(Picture):
     def draw_input(self, axes: 'Axes', time: int = 0) -> None:
         self._show(axes, self.pixels[time])
 
-    def draw_values(self, axes: 'Axes', tokens: TokenMap, colors: str, time: int = 0) -> None:
+    def draw_values(
+        self, axes: 'Axes', tokens: TokenMap, colors: str, time: int = 0
+    ) -> None:
         """Draw a frame in gray under the tokens' cells.
 
         The tokens' grid is (rows, columns) or (times, rows, columns); a frame shows
@@ -292,7 +297,13 @@ class PredictionVisualizationHook(Hook):
         self.shown = dict(show=show, wait_time=wait_time)
 
     def draw(
-        self, runner: Runner, mode: str, number: int, index: int, batch: Any, sample: Any
+        self,
+        runner: Runner,
+        mode: str,
+        number: int,
+        index: int,
+        batch: Any,
+        sample: Any,
     ) -> None:
         """Draw a sample.
 

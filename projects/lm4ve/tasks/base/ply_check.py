@@ -1,13 +1,14 @@
 """Check that a .ply file holds what its header promises, before open3d reads it.
 
-open3d reads .ply files in C++ and trusts them: a face that refers to a vertex beyond the last
-one reads foreign memory, and a face without corners ends the process. A cut file gives the
-vertices that are left. So the package plyfile reads the file first and refuses what is cut, and
-here the corners of each face are compared with the number of vertices.
+open3d reads .ply files in C++ and trusts them: a face that refers to a vertex beyond
+the last one reads foreign memory, and a face without corners ends the process. A cut
+file gives the vertices that are left. So the package plyfile reads the file first and
+refuses what is cut, and here the corners of each face are compared with the number of
+vertices.
 
-plyfile makes room for as many rows as a header promises (8 GB for a file of 180 bytes), so the
-header's counts are compared with the file's size before. Messages say where a file is wrong and
-show nothing of it.
+plyfile makes room for as many rows as a header promises (8 GB for a file of 180 bytes),
+so the header's counts are compared with the file's size before. Messages say where a
+file is wrong and show nothing of it.
 """
 
 import io
@@ -17,13 +18,20 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from plyfile import PlyData, PlyElement, PlyElementParseError, PlyHeaderParseError, PlyListProperty
+from plyfile import (
+    PlyData,
+    PlyElement,
+    PlyElementParseError,
+    PlyHeaderParseError,
+    PlyListProperty,
+)
 
 from lm4ve.tasks.base.text_lines import check_last_line
 
 #: Names of the list of a face's corners; open3d reads the first of them that there is.
 _CORNERS = ('vertex_indices', 'vertex_index')
-#: If all faces are triangles, plyfile reads them at once, otherwise one after the other.
+#: If all faces are triangles, plyfile reads them at once, otherwise one after the
+#: other.
 _TRIANGLES = dict(face=dict.fromkeys(_CORNERS, 3))
 #: Bytes. plyfile reads a header letter by letter.
 _LONGEST_HEADER = 2**16
@@ -77,8 +85,9 @@ def _header_lines(path: Path) -> list[str]:
     """Return the lines of a header, the last one excepted.
 
     Raises:
-        ValueError: There is no whole header, or one that plyfile and open3d could read in
-            different ways, since it mixes ends of lines or has other control characters.
+        ValueError: There is no whole header, or one that plyfile and open3d could read
+            in different ways, since it mixes ends of lines or has other control
+            characters.
     """
     with open(path, 'rb') as file:
         header, end, _ = file.read(_LONGEST_HEADER).partition(b'\nend_header')
@@ -112,7 +121,7 @@ def _check_counts(lines: list[str], size: int) -> None:
         raise ValueError(f'its header promises more than {size:,} bytes can hold')
 
 
-# -------------------------------------------------------------------- what plyfile reads
+# ------------------------------------------------------------------- what plyfile reads
 def _read_text(path: Path) -> PlyData:
     """Read a text; nothing may follow its last row."""
     data = path.read_bytes()
@@ -146,18 +155,24 @@ def _read(stream: IO, **options: Any) -> PlyData:
     except PlyHeaderParseError as e:
         raise ValueError(f'line {e.line} of its header is none of .ply 1.0') from None
     except PlyElementParseError as e:
-        raise ValueError(f'row {e.row + 1:,} of an element is damaged: {e.message}') from None
+        raise ValueError(
+            f'row {e.row + 1:,} of an element is damaged: {e.message}'
+        ) from None
     except UnicodeDecodeError:
         raise ValueError('its text has characters other than ASCII') from None
     except (ValueError, OverflowError):
-        raise ValueError('a name is there twice, or a number does not fit its type') from None
+        raise ValueError(
+            'a name is there twice, or a number does not fit its type'
+        ) from None
 
 
-# -------------------------------------------------------------- what plyfile lets through
+# ------------------------------------------------------------ what plyfile lets through
 def _check_vertices(vertices: PlyElement) -> None:
     """Refuse vertices without a place, and lists among their properties."""
     names = {column.name for column in vertices.properties}
-    has_lists = any(isinstance(column, PlyListProperty) for column in vertices.properties)
+    has_lists = any(
+        isinstance(column, PlyListProperty) for column in vertices.properties
+    )
     if not len(vertices) or not {'x', 'y', 'z'} <= names or has_lists:
         raise ValueError('it has no vertices with the properties x, y and z')
 

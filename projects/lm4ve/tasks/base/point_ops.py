@@ -1,12 +1,13 @@
 """Operators on point clouds for several tasks: sampling, neighbors, balls, interpolation.
 
-The models apply them to batches on the device of their inputs, and their exports contain them.
-No library has such a form: mmcv's operators are for CUDA only and in its full build; open3d 0.20
-takes one cloud at a time, has no ball query that keeps the order of indices, and its build
-without CUDA serves the CPU alone. Its neighbors equal ours (the tests compare them). Its farthest
-points are the same set, but come in the order of the cloud and without repeats, while models and
-data sets need the order in which they were picked. So these are plain batched torch. Distances
-are computed in chunks, which bounds the memory.
+The models apply them to batches on the device of their inputs, and their exports
+contain them. No library has such a form: mmcv's operators are for CUDA only and in its
+full build; open3d 0.20 takes one cloud at a time, has no ball query that keeps the
+order of indices, and its build without CUDA serves the CPU alone. Its neighbors equal
+ours (the tests compare them). Its farthest points are the same set, but come in the
+order of the cloud and without repeats, while models and data sets need the order in
+which they were picked. So these are plain batched torch. Distances are computed in
+chunks, which bounds the memory.
 """
 
 import torch
@@ -19,7 +20,9 @@ _CHUNK = 2**24
 
 
 @torch.no_grad()
-def farthest_point_sample(points: Tensor, num: int, padding: Tensor | None = None) -> Tensor:
+def farthest_point_sample(
+    points: Tensor, num: int, padding: Tensor | None = None
+) -> Tensor:
     """Pick points that are far from each other (Qi et al., PointNet++, 2017).
 
     Starts with point 0; each next point is the one whose distance to the points
@@ -29,8 +32,8 @@ def farthest_point_sample(points: Tensor, num: int, padding: Tensor | None = Non
     Args:
         points (Tensor): ``[B, N, 3]``, finite; computed in fp32.
         num (int): How many, at most N.
-        padding (Tensor, optional): bool ``[B, N]``, True = padding, which is never picked.
-            It comes behind the points, of which there is at least one.
+        padding (Tensor, optional): bool ``[B, N]``, True = padding, which is never
+            picked. It comes behind the points, of which there is at least one.
 
     Returns:
         Tensor: int64 ``[B, num]``, in the order of picking.
@@ -70,20 +73,28 @@ def nearest_neighbors(points: Tensor, centers: Tensor, k: int) -> Tensor:
     """
     check('k', k, least=1, most=points.shape[1])
     points, centers = points.float(), centers.float()
-    if torch.compiler.is_exporting():  # in one piece, since the batch may be of any size
+    if (
+        torch.compiler.is_exporting()
+    ):  # in one piece, since the batch may be of any size
         return squared_distances(centers, points).topk(k, dim=-1, largest=False).indices
     found = []
     for part in centers.split(max(1, _CHUNK // points[..., 0].numel()), dim=1):
         # By differences: the usual matrix product cancels near zero, so that
         # a point would not be its own nearest neighbor.
-        distance = torch.cdist(part, points, compute_mode='donot_use_mm_for_euclid_dist')
+        distance = torch.cdist(
+            part, points, compute_mode='donot_use_mm_for_euclid_dist'
+        )
         found.append(distance.topk(k, dim=-1, largest=False).indices)
     return torch.cat(found, dim=1)
 
 
 @torch.no_grad()
 def ball_query(
-    points: Tensor, centers: Tensor, radius: float, num: int, padding: Tensor | None = None
+    points: Tensor,
+    centers: Tensor,
+    radius: float,
+    num: int,
+    padding: Tensor | None = None,
 ) -> Tensor:
     """Find points within a ball around each center (Qi et al., PointNet++, 2017, section 3.2).
 
@@ -94,7 +105,8 @@ def ball_query(
         num (int): How many a center gets: the first of the ball in the order of their
             indices. Where there are fewer, the first one fills the rest; where there is
             none, point 0 does.
-        padding (Tensor, optional): bool ``[B, N]``, True = padding, which is in no ball.
+        padding (Tensor, optional): bool ``[B, N]``, True = padding, which is in no
+            ball.
 
     Returns:
         Tensor: int64 ``[B, G, num]``.
@@ -132,7 +144,9 @@ def _first_true(mask: Tensor, num: int) -> Tensor:
     batch, groups, _ = mask.shape
     rows, columns = mask.flatten(0, 1).nonzero(as_tuple=True)
     counts = mask.sum(dim=-1).flatten()
-    rank = torch.arange(len(rows), device=mask.device) - (counts.cumsum(0) - counts)[rows]
+    rank = (
+        torch.arange(len(rows), device=mask.device) - (counts.cumsum(0) - counts)[rows]
+    )
     kept = rank < num
     index = torch.zeros(batch * groups, num, dtype=torch.int64, device=mask.device)
     index[rows[kept], rank[kept]] = columns[kept]

@@ -54,7 +54,8 @@ def convert_state(
     Args:
         state (dict[str, Tensor]): The checkpoint.
         plain, with_block (Rules): Its names and ours, in either case.
-        llm (str, optional): The language model of the block; needed if there is a block.
+        llm (str, optional): The language model of the block; needed if there is a
+            block.
         layer (int | Sequence[int]): The block's layer(s) in it.
         origin (str): Name of the file in messages.
 
@@ -76,13 +77,17 @@ def convert_state(
             'compared with its source. Fix: give --llm if and only if there is a block.'
         )
     renamed = rename(rest, with_block if has_block else plain, origin)
-    converted = {k: v.float() if v.is_floating_point() else v for k, v in renamed.items()}
+    converted = {
+        k: v.float() if v.is_floating_point() else v for k, v in renamed.items()
+    }
     if llm is not None:
         converted[f'neck.block.{SOURCE_KEY}'] = compare_block(state, llm, layer)
     return converted
 
 
-def compare_block(state: dict[str, Tensor], llm: str, layer: int | Sequence[int]) -> Tensor:
+def compare_block(
+    state: dict[str, Tensor], llm: str, layer: int | Sequence[int]
+) -> Tensor:
     """Check that a foreign checkpoint's block is a layer of a language model.
 
     Args:
@@ -112,14 +117,17 @@ def compare_block(state: dict[str, Tensor], llm: str, layer: int | Sequence[int]
     }
     norm = f'{BLOCK_PREFIX}norm.weight'
     missing, others = names.keys() - mine.keys(), mine.keys() - {*names, norm}
-    unknown = [k for k in others if not _IGNORED.fullmatch(k.removeprefix(BLOCK_PREFIX))]
+    unknown = [
+        k for k in others if not _IGNORED.fullmatch(k.removeprefix(BLOCK_PREFIX))
+    ]
     if missing or unknown:
         raise CheckpointError(
             f"The checkpoint's block lacks {listing(sorted(missing)) or 'nothing'} and has the "
             f'unknown keys {listing(sorted(unknown))}. Fix: name all of its layers (--layer).'
         )
     if norm in mine and not bool((mine[norm] == 1).all()):
-        # The released code never loads it, and LLMBlock applies the norm with unit gain.
+        # The released code never loads it, and LLMBlock applies the norm with unit
+        # gain.
         raise CheckpointError(f"'{norm}' is not all ones, so outputs would differ.")
     block = LLMBlock(checkpoint=llm, layers=layers)
     kind = block.source['model_type']
@@ -130,7 +138,8 @@ def compare_block(state: dict[str, Tensor], llm: str, layer: int | Sequence[int]
     )
     theirs, head_dim = frozen_tensors(block), block.layers[0].head_dim
     differences = {
-        name: _difference(name, mine[name], theirs[ours], head_dim) for name, ours in names.items()
+        name: _difference(name, mine[name], theirs[ours], head_dim)
+        for name, ours in names.items()
     }
     worst = max(differences, key=differences.__getitem__)
     if differences[worst]:

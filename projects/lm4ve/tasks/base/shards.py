@@ -1,15 +1,17 @@
 """Reads shards: the many small files of a data set in few large ones, in any order.
 
-A shard is an uncompressed tar file in WebDataset's layout: a sample is a media file and a
-``.cls`` file with its label, under one key. One index holds the place of each sample of a split::
+A shard is an uncompressed tar file in WebDataset's layout: a sample is a media file and
+a ``.cls`` file with its label, under one key. One index holds the place of each sample
+of a split::
 
     <folder>/train-000000.tar, train-000001.tar, ..., train.index.json
 
-Reading a sample is one read at a known place. Samplers, evaluation and resuming therefore work as
-on single files, which they would not on a stream. Only the bytes of media files are used; nothing
-is unpickled or run.
+Reading a sample is one read at a known place. Samplers, evaluation and resuming
+therefore work as on single files, which they would not on a stream. Only the bytes of
+media files are used; nothing is unpickled or run.
 
-MMEngine's file backends read a sample by its address, so that pipelines stay as they are::
+MMEngine's file backends read a sample by its address, so that pipelines stay as they
+are::
 
     shard://<tar file>?<offset>+<size>?<name of the original file>
 """
@@ -45,8 +47,11 @@ class ShardBackend(BaseStorageBackend):
         """
         path, place, _ = str(filepath).removeprefix(f'{PREFIX}://').split('?')
         offset, size = map(int, place.split('+'))
-        file = _open(unquote(path))  # held, since the cache may drop and so close it meanwhile
-        # At an absolute position, so that threads and forked workers can share an open file.
+        file = _open(
+            unquote(path)
+        )  # held, since the cache may drop and so close it meanwhile
+        # At an absolute position, so that threads and forked workers can share an open
+        # file.
         data = os.pread(file.fileno(), HEADER + size, offset - HEADER)
         intact = data[257:262] == b'ustar' and data[124:136] == b'%011o\0' % size
         if not intact or len(data) < HEADER + size:
@@ -71,8 +76,8 @@ def read_samples(index: str | Path) -> list[tuple[str, Any]]:
             ``tools/dataset_converters/shards.py``.
 
     Raises:
-        UserError: A shard is missing or has another size than the index says, or a label is no
-            class.
+        UserError: A shard is missing or has another size than the index says, or a
+            label is no class.
     """
     shards = json.loads(Path(index).read_bytes())['shards']
     samples, damaged, wrong = [], [], []
@@ -86,7 +91,9 @@ def read_samples(index: str | Path) -> list[tuple[str, Any]]:
             if not _are_classes(label):
                 wrong.append(f'{name} has {label!r}')
     if wrong:
-        raise UserError(f"'{index}': labels that are no class from 0: {listing(wrong)}.")
+        raise UserError(
+            f"'{index}': labels that are no class from 0: {listing(wrong)}."
+        )
     if damaged:
         raise UserError(
             f"'{index}': {len(damaged)} of {len(shards)} shards are missing or cut: "

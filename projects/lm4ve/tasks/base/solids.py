@@ -1,10 +1,11 @@
 """3-D pictures of points and boxes: balls and rods, seen without perspective.
 
-open3d's ray casting draws them. It runs on the CPU without a graphics driver, and a ray says
-which ball it hits, so that colors, which stand for numbers, are exact. (open3d 0.20's
-``OffscreenRenderer`` ends the process where there is no Vulkan driver, and with Mesa's software
-driver it drew the same ball in its color or black, at random.) Where open3d cannot be imported,
-since a library of the system is missing, matplotlib draws the same view flat.
+open3d's ray casting draws them. It runs on the CPU without a graphics driver, and a ray
+says which ball it hits, so that colors, which stand for numbers, are exact. (open3d
+0.20's ``OffscreenRenderer`` ends the process where there is no Vulkan driver, and with
+Mesa's software driver it drew the same ball in its color or black, at random.) Where
+open3d cannot be imported, since a library of the system is missing, matplotlib draws
+the same view flat.
 """
 
 from dataclasses import dataclass, field
@@ -24,8 +25,8 @@ _SUPERSAMPLING = 2
 _PIXELS = (160, 900)
 #: Up to so many balls, how finely each is made.
 _BALL_RESOLUTIONS = ((3000, 8), (12000, 5), (np.inf, 3))
-#: The direction of the light in the view, and the share of light that is everywhere: colors
-#: stand for numbers, so that shades stay close to them.
+#: The direction of the light in the view, and the share of light that is everywhere:
+#: colors stand for numbers, so that shades stay close to them.
 _LIGHT = np.array([0.35, 0.5, 0.8]) / np.linalg.norm([0.35, 0.5, 0.8])
 _AMBIENT = 0.72
 
@@ -38,8 +39,8 @@ class Solids:
         centers (np.ndarray): float64 ``[N, 3]``, of balls.
         radii (np.ndarray): float64 ``[N]``.
         colors (np.ndarray): float64 ``[N, 3]``, 0 to 1.
-        rods (np.ndarray): float64 ``[M, 8]``: start, end, and the radius at each of them. With a
-            radius of 0 at its end, a rod is a cone.
+        rods (np.ndarray): float64 ``[M, 8]``: start, end, and the radius at each of
+            them. With a radius of 0 at its end, a rod is a cone.
         rod_colors (np.ndarray): float64 ``[M, 3]``, 0 to 1.
     """
 
@@ -72,14 +73,21 @@ def draw_solids(
         scale = _panel_pixels(axes) / max(reach)
         pixels = (max(1, round(right * scale)), max(1, round(top * scale)))
         image = render(solids, reach, pixels, to_rgb(background))
-        axes.imshow(image, extent=(-right, right, -top, top), interpolation='antialiased')
-    axes.set(xlim=(-right, right), ylim=(-top, top), aspect='equal', facecolor=background)
+        axes.imshow(
+            image, extent=(-right, right, -top, top), interpolation='antialiased'
+        )
+    axes.set(
+        xlim=(-right, right), ylim=(-top, top), aspect='equal', facecolor=background
+    )
 
 
 def _panel_pixels(axes: 'Axes') -> float:
     """Return how many pixels the longer side of the axes has in its figure, about."""
     figure: Any = axes.figure
-    inches = figure.get_size_inches() * [axes.get_position().width, axes.get_position().height]
+    inches = figure.get_size_inches() * [
+        axes.get_position().width,
+        axes.get_position().height,
+    ]
     return float(np.clip(1.5 * figure.dpi * inches.max(), *_PIXELS))
 
 
@@ -101,7 +109,9 @@ def _draw_flat(axes: 'Axes', solids: Solids) -> None:
     )
     axes.add_collection(discs)
     lines = solids.rods[:, :6].reshape(-1, 2, 3)[..., :2]
-    axes.add_collection(LineCollection(list(lines), colors=solids.rod_colors, linewidths=1.5))
+    axes.add_collection(
+        LineCollection(list(lines), colors=solids.rod_colors, linewidths=1.5)
+    )
 
 
 # ---------------------------------------------------------------------- ray casting
@@ -140,8 +150,9 @@ def _cast(
     """Return what the ray of each pixel hits, and the normal there.
 
     Returns:
-        tuple[np.ndarray, np.ndarray]: int64 ``[height, width]``, the number of the ball, or of
-        the rod behind all balls, -1 for nothing; and float64 ``[height, width, 3]``.
+        tuple[np.ndarray, np.ndarray]: int64 ``[height, width]``, the number of the
+        ball, or of the rod behind all balls, -1 for nothing; and float64 ``[height,
+        width, 3]``.
     """
     open3d = load_open3d()
     scene = open3d.t.geometry.RaycastingScene()

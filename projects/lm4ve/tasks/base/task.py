@@ -2,8 +2,8 @@
 
 A declaration is the one interface between a task's folder and the rest of the suite.
 
-Registries, commands and the activation analysis go through it. To add a task, write a folder like
-those beside this one and name it in the table of :mod:`lm4ve.tasks`.
+Registries, commands and the activation analysis go through it. To add a task, write a
+folder like those beside this one and name it in the table of :mod:`lm4ve.tasks`.
 """
 
 import importlib
@@ -42,8 +42,9 @@ class Task:
         tta_model (str): Type of the model that averages the predictions for an input
             and its mirror image, which ``tools/test.py --tta`` uses by default; empty
             where a mirror image may be of another class.
-        inferencer (str): Full name of the class that applies the task's models to a user's
-            inputs, for :mod:`lm4ve.apis`. Defaults to the readers and plots of ``analysis.py``.
+        inferencer (str): Full name of the class that applies the task's models to a
+            user's inputs, for :mod:`lm4ve.apis`. Defaults to the readers and plots of
+            ``analysis.py``.
         input_options (Mapping[str, str]): Name to help text of options that reading a
             file may need; ``lm4ve visualize`` has a flag for each.
     """
@@ -85,13 +86,16 @@ class Task:
     analysis = property(lambda self: self._hooks('analysis'))
     #: The ``EXPORT`` of the package's module ``export``, or what suits most models.
     export = property(lambda self: self._hooks('export'))
-    #: The ``BATCHES`` of the package's module ``batches``, or the samples of its export.
+    #: The ``BATCHES`` of the package's module ``batches``, or the samples of its
+    #: export.
     batches = property(lambda self: self._hooks('batches'))
 
     def _hooks(self, module: str) -> Any:
         """Return the object of a module of the package, or its default, imported on demand."""
         if importlib.util.find_spec(f'{self.package}.{module}') is not None:
-            return getattr(importlib.import_module(f'{self.package}.{module}'), module.upper())
+            return getattr(
+                importlib.import_module(f'{self.package}.{module}'), module.upper()
+            )
         base = importlib.import_module(f'lm4ve.tasks.base.{module}')
         return getattr(base, f'Task{module.capitalize()}')(self)
 
@@ -103,8 +107,8 @@ TASKS: dict[str, str] = {}
 def register_task(name: str, package: str) -> None:
     """Add a task to the table, and the names that it registers to the registries.
 
-    Projects that use lm4ve call it in a module that the ``custom_imports`` of their configs
-    name, so that every process has the row.
+    Projects that use lm4ve call it in a module that the ``custom_imports`` of their
+    configs name, so that every process has the row.
 
     Args:
         name (str): The name in its declaration.
@@ -164,7 +168,9 @@ def task_of_config(cfg: Config) -> Task:
     with MODELS.switch_scope_and_registry(cfg.get('default_scope')) as scoped:
         model_class = scoped.get(name)
     if model_class is None:
-        raise UserError(f"model.type='{name}' is not registered. Fix: see custom_imports.")
+        raise UserError(
+            f"model.type='{name}' is not registered. Fix: see custom_imports."
+        )
     return task_of_model(model_class)
 
 

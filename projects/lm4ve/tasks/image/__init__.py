@@ -20,7 +20,17 @@ TASK = Task(
     exports={'datasets.folders': ('CheckedImageMixin',)},
     input_noun='an image',
     tta_model='mmpretrain.AverageClsScoreTTA',
-    input_suffixes=('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm'),
+    input_suffixes=(
+        '.jpg',
+        '.jpeg',
+        '.png',
+        '.bmp',
+        '.webp',
+        '.tif',
+        '.tiff',
+        '.ppm',
+        '.pgm',
+    ),
 )
 
 # For editors and type checkers, __init__.pyi says the same.

@@ -3,7 +3,9 @@ from lm4ve.tasks.image.datasets.folders import CheckedImageFolder as CheckedImag
 from lm4ve.tasks.image.datasets.folders import CheckedImageMixin as CheckedImageMixin
 from lm4ve.tasks.image.datasets.folders import CheckedImageNet as CheckedImageNet
 from lm4ve.tasks.image.datasets.imagenet_variants import ImageNetC as ImageNetC
-from lm4ve.tasks.image.datasets.imagenet_variants import ImageNetVariant as ImageNetVariant
+from lm4ve.tasks.image.datasets.imagenet_variants import (
+    ImageNetVariant as ImageNetVariant,
+)
 from lm4ve.tasks.image.datasets.shards import ImageNetShards as ImageNetShards
 from lm4ve.tasks.image.demo.digits import DigitsDataset as DigitsDataset
 from lm4ve.tasks.image.demo.textured_digits import TexturedDigits as TexturedDigits

@@ -46,7 +46,11 @@ class ImageAnalysis(TaskAnalysis):
         return Compose(pipeline)(dict(img=pixels, **sizes))
 
     def layout(
-        self, model: nn.Module, inputs: Tensor, count: int, grid: tuple[int, ...] | None = None
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        count: int,
+        grid: tuple[int, ...] | None = None,
     ) -> Layout:
         if grid is not None:
             return Layout(self.task.name, 0, grid)

@@ -52,7 +52,8 @@ def convert_vit(
 
     Args:
         state (dict[str, Tensor]): By the released names.
-        llm (str, optional): The language model of the block; needed if there is a block.
+        llm (str, optional): The language model of the block; needed if there is a
+            block.
         layer (int | Sequence[int]): The block's layer(s) in it.
         origin (str): Name of the file in messages.
 
@@ -61,6 +62,7 @@ def convert_vit(
         ``strict=True``; frozen tensors are left out.
 
     Raises:
-        UserError, CheckpointError: See :func:`lm4ve.tasks.base.released_block.convert_state`.
+        UserError, CheckpointError: See
+            :func:`lm4ve.tasks.base.released_block.convert_state`.
     """
     return convert_state(state, VIT_RULES, VIT_LLAMA_RULES, llm, layer, origin)

@@ -9,15 +9,19 @@ from mmpretrain.evaluation import Accuracy
 
 from lm4ve.errors import UserError, listing
 from lm4ve.registry import METRICS
-from lm4ve.tasks.image.datasets.imagenet_variants import ALEXNET_ERRORS, CORRUPTIONS, SEVERITIES
+from lm4ve.tasks.image.datasets.imagenet_variants import (
+    ALEXNET_ERRORS,
+    CORRUPTIONS,
+    SEVERITIES,
+)
 
 
 @METRICS.register_module()
 class SubsetAccuracy(Accuracy):
     """Accuracy of a 1,000-class model among some of its classes.
 
-    This is the standard protocol of ImageNet-A and -R: the scores of the other classes are left
-    out before the best is taken, so that none of them can be the answer.
+    This is the standard protocol of ImageNet-A and -R: the scores of the other classes
+    are left out before the best is taken, so that none of them can be the answer.
 
     Args:
         topk (int or sequence of int): Default: 1.
@@ -39,7 +43,9 @@ class SubsetAccuracy(Accuracy):
         prefix: str | None = None,
     ) -> None:
         # Ranks count, not probabilities: those of a subset may all be tiny.
-        super().__init__(topk=topk, thrs=None, collect_device=collect_device, prefix=prefix)
+        super().__init__(
+            topk=topk, thrs=None, collect_device=collect_device, prefix=prefix
+        )
         self.indices = indices
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
@@ -48,7 +54,9 @@ class SubsetAccuracy(Accuracy):
         if subset is None:
             subset = (self.dataset_meta or {}).get('subset')
         if subset is None:
-            raise UserError('SubsetAccuracy: set test_evaluator.indices, or use ImageNetVariant.')
+            raise UserError(
+                'SubsetAccuracy: set test_evaluator.indices, or use ImageNetVariant.'
+            )
         indices = torch.as_tensor(subset)
         for sample in data_samples:
             place = (indices == sample['gt_label'].cpu()).nonzero().flatten()
@@ -90,7 +98,12 @@ class CorruptionAccuracy(Accuracy):
             scores = sample.get('pred_score')
             pred = sample['pred_label'] if scores is None else scores.argmax()
             self.results.append(
-                (sample['corruption'], int(sample['severity']), int(pred), int(sample['gt_label']))
+                (
+                    sample['corruption'],
+                    int(sample['severity']),
+                    int(pred),
+                    int(sample['gt_label']),
+                )
             )
 
     def compute_metrics(self, results: list[tuple]) -> dict:
@@ -101,9 +114,13 @@ class CorruptionAccuracy(Accuracy):
             preds.append(pred)
             labels.append(label)
         meta = self.dataset_meta or {}
-        named = itertools.product(meta.get('corruptions', ()), meta.get('severities', ()))
+        named = itertools.product(
+            meta.get('corruptions', ()), meta.get('severities', ())
+        )
         if missing := [f'{c}/{s}' for c, s in named if (c, s) not in groups]:
-            raise UserError(f'CorruptionAccuracy: no sample of {listing(missing)} was tested.')
+            raise UserError(
+                f'CorruptionAccuracy: no sample of {listing(missing)} was tested.'
+            )
         accuracies = {
             group: self.calculate(torch.tensor(preds), torch.tensor(labels)).item()
             for group, (preds, labels) in groups.items()
@@ -114,7 +131,9 @@ class CorruptionAccuracy(Accuracy):
         means = {c: _mean(s.values()) for c, s in by_corruption.items()}
         metrics = dict(top1=_mean(accuracies.values()), **means)
         if all(set(by_corruption[c]) >= set(SEVERITIES) for c in CORRUPTIONS):
-            metrics['mCE'] = _mean(100 * (100 - means[c]) / ALEXNET_ERRORS[c] for c in CORRUPTIONS)
+            metrics['mCE'] = _mean(
+                100 * (100 - means[c]) / ALEXNET_ERRORS[c] for c in CORRUPTIONS
+            )
         return metrics
 
 

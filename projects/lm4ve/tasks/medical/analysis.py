@@ -14,14 +14,17 @@ from lm4ve.tasks.medical import TASK
 class MedicalAnalysis(TaskAnalysis):
     """Volumes ``[C, H, W, D]``; the results of an inferencer."""
 
-    def read_input(self, cfg: Config, path: Path, pipeline: list[dict], **options: Any) -> dict:
+    def read_input(
+        self, cfg: Config, path: Path, pipeline: list[dict], **options: Any
+    ) -> dict:
         """Send a NIfTI file through the test pipeline; its size may be any."""
         return Compose(pipeline)(dict(img_path=str(path)))
 
     def result(self, output: Any, classes: Any) -> dict[str, Any]:
         """Return ``pred_seg`` (int64 ``[H, W, D]``) and each structure's ``milliliters``.
 
-        Both are on the grid that the pipeline made, whose ``spacing`` in mm is beside them.
+        Both are on the grid that the pipeline made, whose ``spacing`` in mm is beside
+        them.
         """
         labels, spacing = output.pred_seg.cpu(), output.spacing
         voxel = spacing[0] * spacing[1] * spacing[2] / 1000

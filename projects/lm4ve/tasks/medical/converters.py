@@ -1,7 +1,7 @@
 """Convert checkpoints of LLM4Seg, CMUNeXt, MedVisionLlama and LLMBoostMedical's ViViT.
 
-A file's names decide which it is. LLMBoostMedical's 2D models have the names of the paper's own
-ViT, which ``tools/convert_checkpoint.py image`` converts.
+A file's names decide which it is. LLMBoostMedical's 2D models have the names of the
+paper's own ViT, which ``tools/convert_checkpoint.py image`` converts.
 """
 
 from collections.abc import Sequence
@@ -15,9 +15,11 @@ from lm4ve.tasks.base.key_rules import Rules, rename, template_rules
 from lm4ve.tasks.base.released_block import convert_state
 
 State = dict[str, Tensor]
-#: Places within a layer of CMUNeXt's code, and in ours: a depthwise part and a pointwise one.
+#: Places within a layer of CMUNeXt's code, and in ours: a depthwise part and a
+#: pointwise one.
 _CMUNEXT_PARTS = {'0.fn.0': 'spatial.{i}.0', '0.fn.2': 'spatial.{i}.2'} | {
-    old: f'pointwise.{{i}}.{new}' for old, new in {'1': 0, '3': 2, '4': 3, '6': 5}.items()
+    old: f'pointwise.{{i}}.{new}'
+    for old, new in {'1': 0, '3': 2, '4': 3, '6': 5}.items()
 }
 CMUNEXT_RULES = Rules(
     renames=template_rules(
@@ -31,7 +33,10 @@ CMUNEXT_RULES = Rules(
                 )
                 for old, new in _CMUNEXT_PARTS.items()
             ),
-            *((f'Up{n}.up.{{rest}}', f'decode_head.ups.{5 - n}.{{rest}}') for n in range(2, 6)),
+            *(
+                (f'Up{n}.up.{{rest}}', f'decode_head.ups.{5 - n}.{{rest}}')
+                for n in range(2, 6)
+            ),
             *(
                 (f'Up_conv{n}.conv.{{rest}}', f'decode_head.fusions.{5 - n}.{{rest}}')
                 for n in range(2, 6)
@@ -60,9 +65,15 @@ VOLUME_VIT_RULES = Rules(
             ('position_embed', 'backbone.pos_embed'),
             ('attention_blocks.{i}.ln{j}.{p}', 'backbone.layers.{i}.ln{j}.{p}'),
             ('attention_blocks.{i}.mha.{rest}', 'backbone.layers.{i}.attn.{rest}'),
-            ('attention_blocks.{i}.mlp.layers.{j}.{p}', 'backbone.layers.{i}.mlp.{j}.{p}'),
+            (
+                'attention_blocks.{i}.mlp.layers.{j}.{p}',
+                'backbone.layers.{i}.mlp.{j}.{p}',
+            ),
             ('output_proj.projection.{p}', 'head.{p}'),
-            *((f'llm_dim_mapper{n}.{{p}}', f'{at}.base_layer.{{p}}') for n, at in _MAPPERS),
+            *(
+                (f'llm_dim_mapper{n}.{{p}}', f'{at}.base_layer.{{p}}')
+                for n, at in _MAPPERS
+            ),
             *(
                 (f'llm_dim_mapper{n}.lora_{x}', f'{at}.lora_{x}.default.weight')
                 for n, at in _MAPPERS
@@ -122,16 +133,21 @@ def convert_medical(
         llm (str, optional): The language model of the block; needed if there is one.
         layer (int | Sequence[int]): The block's layer(s) in it.
         origin (str): Name of the file in messages.
-        skip (bool): ViViT was trained in the mode ``llm_out_nn``, whose layer beside the block
-            every file has.
-        unmerged (bool): MedVisionLlama's mappers do not hold their low-rank update yet. Its code
-            saves them in evaluation, where loralib has added it.
+        skip (bool): ViViT was trained in the mode ``llm_out_nn``, whose layer beside
+            the block every file has.
+        unmerged (bool): MedVisionLlama's mappers do not hold their low-rank update yet.
+            Its code saves them in evaluation, where loralib has added it.
 
     Raises:
-        UserError, CheckpointError: See :func:`lm4ve.tasks.base.released_block.convert_state`.
+        UserError, CheckpointError: See
+            :func:`lm4ve.tasks.base.released_block.convert_state`.
     """
     if 'spatial_cls_token' in state:
-        kept = {k: v for k, v in state.items() if skip or not k.startswith('llama_dim_dim_mapper')}
+        kept = {
+            k: v
+            for k, v in state.items()
+            if skip or not k.startswith('llama_dim_dim_mapper')
+        }
         return convert_state(kept, VIVIT_RULES, VIVIT_RULES, llm, layer, origin)
     if 'position_embed' in state:
         return _convert_medvisionllama(state, llm, layer, origin, unmerged)
@@ -139,16 +155,25 @@ def convert_medical(
 
 
 def _convert_medvisionllama(
-    state: State, llm: str | None, layer: int | Sequence[int], origin: str, unmerged: bool
+    state: State,
+    llm: str | None,
+    layer: int | Sequence[int],
+    origin: str,
+    unmerged: bool,
 ) -> State:
     """Convert MedVisionLlama or its baseline. Its update is ``B A x / 4``: rank 4 and alpha 1."""
-    state = {f'llama.{k[4:]}' if k.startswith('llm.') else k: v for k, v in state.items()}
+    state = {
+        f'llama.{k[4:]}' if k.startswith('llm.') else k: v for k, v in state.items()
+    }
     for n in (1, 2) if llm is not None and not unmerged else ():
         weight, a, b = (
-            state[f'llm_dim_mapper{n}.{x}'].float() for x in ('weight', 'lora_A', 'lora_B')
+            state[f'llm_dim_mapper{n}.{x}'].float()
+            for x in ('weight', 'lora_A', 'lora_B')
         )
         state[f'llm_dim_mapper{n}.weight'] = weight - b @ a / len(a)
-    converted = convert_state(state, VOLUME_VIT_RULES, VOLUME_VIT_RULES, llm, layer, origin)
+    converted = convert_state(
+        state, VOLUME_VIT_RULES, VOLUME_VIT_RULES, llm, layer, origin
+    )
     record = converted.pop(f'neck.block.{SOURCE_KEY}', None)
     if record is not None:
         converted[f'backbone.llm_neck.block.{SOURCE_KEY}'] = record
@@ -160,7 +185,9 @@ def _convert_cmunext(
 ) -> State:
     """Convert LLM4Seg or CMUNeXt. The record is that of the released computation."""
     prefix = 'llm4seg.llm.'
-    theirs = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    theirs = {
+        k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)
+    }
     if bool(theirs) != (llm is not None):
         raise UserError(
             f"{origin} has {'a' if theirs else 'no'} block ('{prefix}...'). Fix: give --llm if and "
@@ -171,17 +198,25 @@ def _convert_cmunext(
     if llm is not None:
         layers = (layer,) if isinstance(layer, int) else tuple(layer)
         block = LLMBlock(
-            checkpoint=llm, layers=layers, causal=True, rotary='llm4seg', final_norm=False
+            checkpoint=llm,
+            layers=layers,
+            causal=True,
+            rotary='llm4seg',
+            final_norm=False,
         )
         expected = frozen_tensors(block)
         found = rename(theirs, _LAYER_RULES, origin)
-        wrong = [k for k in expected.keys() | found.keys() if not _equal(expected, found, k)]
+        wrong = [
+            k for k in expected.keys() | found.keys() if not _equal(expected, found, k)
+        ]
         if wrong:
             raise CheckpointError(
                 f"{origin}: {listing(sorted(wrong))} differ from layers {layers} of '{llm}'. Fix: "
                 '--llm, --layer.'
             )
-        converted[f'backbone.llm_neck.block.{SOURCE_KEY}'] = block.state_dict()[SOURCE_KEY]
+        converted[f'backbone.llm_neck.block.{SOURCE_KEY}'] = block.state_dict()[
+            SOURCE_KEY
+        ]
     return converted
 
 

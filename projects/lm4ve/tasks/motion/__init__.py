@@ -26,7 +26,9 @@ TASK = Task(
     },
     input_noun='a traffic scene',
     input_suffixes=('.csv', '.parquet'),
-    input_options={'map_dir': "Argoverse 1's map_files; default: found above the files"},
+    input_options={
+        'map_dir': "Argoverse 1's map_files; default: found above the files"
+    },
 )
 
 # For editors and type checkers, __init__.pyi says the same.

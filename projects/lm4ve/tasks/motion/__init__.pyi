@@ -18,7 +18,9 @@ from lm4ve.tasks.motion.transforms import FlipScene as FlipScene
 from lm4ve.tasks.motion.transforms import MaskHistory as MaskHistory
 from lm4ve.tasks.motion.transforms import VectorizeScene as VectorizeScene
 from lm4ve.tasks.motion.transforms import collate_scenes as collate_scenes
-from lm4ve.tasks.motion.visualization import MotionVisualizationHook as MotionVisualizationHook
+from lm4ve.tasks.motion.visualization import (
+    MotionVisualizationHook as MotionVisualizationHook,
+)
 from lm4ve.tasks.motion.visualization import MotionVisualizer as MotionVisualizer
 
 TASK: Task

@@ -19,7 +19,9 @@ from lm4ve.tasks.motion import TASK
 class MotionAnalysis(TaskAnalysis):
     """Traffic scenes: a dict of agents and lanes, a token for each of them."""
 
-    def read_input(self, cfg: Config, path: Path, pipeline: list[dict], **options: Any) -> dict:
+    def read_input(
+        self, cfg: Config, path: Path, pipeline: list[dict], **options: Any
+    ) -> dict:
         """Read an Argoverse scene; ``map_dir`` is Argoverse 1's ``map_files``.
 
         By default it is the next folder of that name above the file.
@@ -41,7 +43,11 @@ class MotionAnalysis(TaskAnalysis):
         return Compose(pipeline)(dict(scene=scene, sample_idx=0))
 
     def layout(
-        self, model: nn.Module, inputs: dict, count: int, grid: tuple[int, ...] | None = None
+        self,
+        model: nn.Module,
+        inputs: dict,
+        count: int,
+        grid: tuple[int, ...] | None = None,
     ) -> Layout:
         mask = inputs['agent_padding']
         # Some models have agents' tokens alone before lanes join.
@@ -67,10 +73,14 @@ class MotionAnalysis(TaskAnalysis):
         if 'trajectories' not in output:
             return {}
         lines, p = output['trajectories'], output['probabilities']
-        facts = dict(prediction=f'{len(lines)} trajectories, the likeliest at {np.max(p):.1%}')
+        facts = dict(
+            prediction=f'{len(lines)} trajectories, the likeliest at {np.max(p):.1%}'
+        )
         if output['scene'].future[1].any():
             m = forecast_metrics(lines, p, *output['scene'].future)
-            facts['against the truth'] = f'minADE {m["minADE"]:.2f} m, minFDE {m["minFDE"]:.2f} m'
+            facts['against the truth'] = (
+                f'minADE {m["minADE"]:.2f} m, minFDE {m["minFDE"]:.2f} m'
+            )
         return facts
 
     def result(self, output: dict, classes: Sequence[str] | None) -> dict[str, Any]:
@@ -96,8 +106,8 @@ class TrafficScene(Picture):
     Args:
         inputs (dict[str, np.ndarray]): A sample of the batch of
             :func:`lm4ve.tasks.motion.transforms.collate_scenes`.
-        prediction (dict): Perhaps ``scene``, ``trajectories`` and ``probabilities``; see
-            :func:`lm4ve.tasks.motion.visualization.draw_scene`.
+        prediction (dict): Perhaps ``scene``, ``trajectories`` and ``probabilities``;
+            see :func:`lm4ve.tasks.motion.visualization.draw_scene`.
     """
 
     side = 2.1
@@ -117,11 +127,16 @@ class TrafficScene(Picture):
         from lm4ve.tasks.motion.visualization import draw_scene
 
         if 'scene' in self.prediction:
-            forecast = self.prediction.get('trajectories'), self.prediction.get('probabilities')
+            forecast = (
+                self.prediction.get('trajectories'),
+                self.prediction.get('probabilities'),
+            )
             draw_scene(axes, self.prediction['scene'], *forecast)
         self._finish(axes, 'white')
 
-    def draw_values(self, axes: Any, tokens: TokenMap, colors: str, time: int = 0) -> None:
+    def draw_values(
+        self, axes: Any, tokens: TokenMap, colors: str, time: int = 0
+    ) -> None:
         """Color agents and lanes; lanes without a token are thin and white."""
         from matplotlib.collections import LineCollection
 
@@ -129,16 +144,22 @@ class TrafficScene(Picture):
         agents, lanes = np.split(tokens.values, [self.num_agents])
         lines = list(self.lanes[self.kept_lanes])
         if len(lanes):
-            shown = LineCollection(lines, array=lanes[self.kept_lanes], linewidths=1.6, **style)
+            shown = LineCollection(
+                lines, array=lanes[self.kept_lanes], linewidths=1.6, **style
+            )
         else:
             shown = LineCollection(lines, colors='white', linewidths=0.8)
         axes.add_collection(shown)
         values = agents[self.agents]
-        paths = LineCollection(self.paths, array=values, linewidths=2.5, zorder=2, **style)
+        paths = LineCollection(
+            self.paths, array=values, linewidths=2.5, zorder=2, **style
+        )
         axes.add_collection(paths)
         ends = np.array([path[-1] for path in self.paths])
         size = np.where(self.agents == 0, 70, 30)  # the focal agent is larger
-        axes.scatter(*ends.T, c=values, s=size, edgecolors='k', linewidths=0.7, zorder=3, **style)
+        axes.scatter(
+            *ends.T, c=values, s=size, edgecolors='k', linewidths=0.7, zorder=3, **style
+        )
         self._finish(axes, BACKGROUND)
 
     def _finish(self, axes: Any, background: str) -> None:

@@ -35,7 +35,9 @@ def made_up_scene(future_steps: int) -> Scene:
 
     def grid(along: np.ndarray, count: int) -> np.ndarray:
         """``[count, len(along), 2]``: parallel lines, meters."""
-        return np.stack(np.broadcast_arrays(along, np.linspace(-20, 20, count)[:, None]), axis=-1)
+        return np.stack(
+            np.broadcast_arrays(along, np.linspace(-20, 20, count)[:, None]), axis=-1
+        )
 
     return Scene(
         scene_id='made up',

@@ -34,7 +34,11 @@ _LAYERS = {
 }
 #: Without the leading ``stacked_transformer.``.
 _NAMES = {
-    **{f'{a}.{x}': f'encoder.{b}.{y}' for a, b in _STACKS.items() for x, y in _LAYERS.items()},
+    **{
+        f'{a}.{x}': f'encoder.{b}.{y}'
+        for a, b in _STACKS.items()
+        for x, y in _LAYERS.items()
+    },
     'hist_tf.src_embed.0.lut.{p}': 'encoder.motion_in.{p}',
     'lane_emb.lut.{p}': 'encoder.lane_in.{p}',
     'query_embed.weight': 'encoder.proposals',
@@ -52,10 +56,17 @@ _NAMES = {
 RULES = Rules(
     renames=template_rules(_NAMES.items()),
     dropped=(
-        (r'(social_dec|prediction_header\.dis_emb)\..*', 'the released code never calls it'),
+        (
+            r'(social_dec|prediction_header\.dis_emb)\..*',
+            'the released code never calls it',
+        ),
         (r'hist_tf\.src_embed\.1\.pe', 'sines, which are computed'),
     ),
-    required=('encoder.proposals', 'encoder.motion_in.weight', 'decoder.regression.4.weight'),
+    required=(
+        'encoder.proposals',
+        'encoder.motion_in.weight',
+        'decoder.regression.4.weight',
+    ),
 )
 #: Their x is to the right and y ahead; ours are ahead and to the left.
 _TURN = ((0.0, -1.0), (1.0, 0.0))
@@ -96,14 +107,23 @@ def convert_mmtransformer(
         parts = [renamed[name.replace('.in.0.', f'.in.{i}.')] for i in range(3)]
         converted[name.replace('.in.0.', '.in_proj_')] = torch.cat(parts)
     turn = torch.tensor(_TURN)
-    for part, coordinates in (('motion_in', 2), ('place.0', 2), ('lane_graph.levels.0.0', 4)):
+    for part, coordinates in (
+        ('motion_in', 2),
+        ('place.0', 2),
+        ('lane_graph.levels.0.0', 4),
+    ):
         name = f'encoder.{part}.weight'
         read, rest = converted[name].tensor_split([coordinates], 1)
-        converted[name] = torch.cat([(read.unflatten(1, (-1, 2)) @ turn).flatten(1), rest], 1)
+        converted[name] = torch.cat(
+            [(read.unflatten(1, (-1, 2)) @ turn).flatten(1), rest], 1
+        )
     for name in ('decoder.regression.4.weight', 'decoder.regression.4.bias'):
         rows = converted[name]
-        converted[name] = (turn.T @ rows.reshape(-1, 2, rows[0].numel())).reshape(rows.shape)
-    # Their order of a concatenation is place, then proposal (or summary); ours the reverse.
+        converted[name] = (turn.T @ rows.reshape(-1, 2, rows[0].numel())).reshape(
+            rows.shape
+        )
+    # Their order of a concatenation is place, then proposal (or summary); ours the
+    # reverse.
     channels = converted['encoder.proposals'].shape[1]
     for name in ('encoder.fuse_place.0.weight', 'encoder.fuse_summary.0.weight'):
         place, rest = converted[name].tensor_split([-channels], 1)

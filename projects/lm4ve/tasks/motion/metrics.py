@@ -1,13 +1,13 @@
 """minADE, minFDE, miss rate and brier-minFDE, and the files for the evaluation servers.
 
 The two data sets' conventions differ (see :data:`CONVENTIONS`); a table must name
-the one that it shows. Pure functions of numpy first, MMEngine's metric at the end. The functions
-of ``av2`` are not used: they cover one convention and no unknown steps, and bring PyAV,
-kornia and numba. The tests compare with them.
+the one that it shows. Pure functions of numpy first, MMEngine's metric at the end. The
+functions of ``av2`` are not used: they cover one convention and no unknown steps, and
+bring PyAV, kornia and numba. The tests compare with them.
 
 Argoverse 1's server reads HDF5 (argoverse-api, ``competition_util.py``): one data set
-``argoverse_forecasting`` of rows sequence, x, y, probability, 30 rows a trajectory. Argoverse 2's
-reads parquet (av2-api, ``eval/submission.py``): one row a trajectory.
+``argoverse_forecasting`` of rows sequence, x, y, probability, 30 rows a trajectory.
+Argoverse 2's reads parquet (av2-api, ``eval/submission.py``): one row a trajectory.
 """
 
 from collections.abc import Sequence
@@ -63,9 +63,13 @@ def forecast_metrics(
     check('convention', convention, choices=CONVENTIONS)
     lines, p = (np.asarray(x, dtype=np.float64) for x in (predictions, probabilities))
     in_range = ((p >= 0) & (p <= 1 + 1e-6)).all()
-    if lines.shape != (len(p), *truth.shape) or not (in_range and np.isfinite(lines).all()):
+    if lines.shape != (len(p), *truth.shape) or not (
+        in_range and np.isfinite(lines).all()
+    ):
         expected = f'finite [K, {len(truth)}, 2] and [K] from 0 to 1'
-        raise ValueError(f'predictions {lines.shape} and probabilities {p} are not {expected}')
+        raise ValueError(
+            f'predictions {lines.shape} and probabilities {p} are not {expected}'
+        )
     kept = np.argsort(-p, kind='stable')[:k]
     lines, p = lines[kept], p[kept]
     errors = np.linalg.norm(lines - truth, axis=-1)
@@ -101,11 +105,15 @@ def write_submission(path: str | Path, forecasts: list[dict], form: str) -> None
     """
     path, (suffix, steps) = Path(path), CONVENTIONS[form]
     require(
-        path.suffix == suffix, f"submission='{path}' must end in '{suffix}', the form of {form}."
+        path.suffix == suffix,
+        f"submission='{path}' must end in '{suffix}', the form of {form}.",
     )
     rows = []
     for f in forecasts:
-        lines, p = (np.asarray(f[name], np.float64) for name in ('trajectories', 'probabilities'))
+        lines, p = (
+            np.asarray(f[name], np.float64)
+            for name in ('trajectories', 'probabilities')
+        )
         require(
             lines.shape[1] == steps,
             f"scene '{f['scene_id']}': steps are {lines.shape[1]}, but {form} takes {steps}.",
@@ -126,7 +134,10 @@ def _write_h5(path: Path, table: pd.DataFrame) -> None:
     import h5py  # only this format needs it
 
     numbers = table['scenario_id'].astype(int), table['probability']
-    x, y = (np.stack(table[f'predicted_trajectory_{axis}']).astype(np.float32) for axis in 'xy')
+    x, y = (
+        np.stack(table[f'predicted_trajectory_{axis}']).astype(np.float32)
+        for axis in 'xy'
+    )
     ids, p = (np.repeat(column, x.shape[1]) for column in numbers)
     with h5py.File(path, 'w') as h:
         data = np.column_stack([ids, x.ravel(), y.ravel(), p])
@@ -152,7 +163,8 @@ class MotionMetric(BaseMetric):
     counted. Scenes without any known future do not count.
 
     Raises:
-        UserError: A field is wrong; no scene has a known future, and there is no submission.
+        UserError: A field is wrong; no scene has a known future, and there is no
+            submission.
     """
 
     default_prefix = 'motion'
@@ -184,9 +196,13 @@ class MotionMetric(BaseMetric):
                         k,
                         self.convention,
                     )
-                    result['scores'] |= {f'{name}@{k}': value for name, value in scores.items()}
+                    result['scores'] |= {
+                        f'{name}@{k}': value for name, value in scores.items()
+                    }
             if self.submission is not None:
-                kept = {name: sample[name] for name in ('trajectories', 'probabilities')}
+                kept = {
+                    name: sample[name] for name in ('trajectories', 'probabilities')
+                }
                 result |= dict(kept, track_id=scene.track_ids[scene.focal])
             self.results.append(result)
 
@@ -195,7 +211,11 @@ class MotionMetric(BaseMetric):
             write_submission(self.submission, results, self.convention)
         scored = [r['scores'] for r in results if r['scores']]
         if not scored and self.submission is None:
-            raise UserError('No scene has a known future. Fix for a test set: a submission file.')
+            raise UserError(
+                'No scene has a known future. Fix for a test set: a submission file.'
+            )
         names = scored[0] if scored else ()
-        means = {name: float(np.mean([scores[name] for scores in scored])) for name in names}
+        means = {
+            name: float(np.mean([scores[name] for scores in scored])) for name in names
+        }
         return dict(means, scenes=len(scored))

@@ -92,7 +92,10 @@ class Scene:
 
     def to_world(self, points: np.ndarray) -> np.ndarray:
         """Transform the focal frame ``[..., 2]`` to city coordinates, float64."""
-        return np.asarray(points, dtype=np.float64) @ rotation(self.heading).T + self.origin
+        return (
+            np.asarray(points, dtype=np.float64) @ rotation(self.heading).T
+            + self.origin
+        )
 
 
 def rotation(angle: float) -> np.ndarray:

@@ -39,7 +39,10 @@ class VectorizeScene:
     """
 
     def __init__(
-        self, agent_range: float = 100.0, lane_range: float = 100.0, decode: str = 'focal'
+        self,
+        agent_range: float = 100.0,
+        lane_range: float = 100.0,
+        decode: str = 'focal',
     ) -> None:
         check('VectorizeScene.decode', decode, choices=('focal', 'all'))
         self.agent_range, self.lane_range, self.decode = agent_range, lane_range, decode
@@ -70,10 +73,15 @@ class VectorizeScene:
         return np.concatenate([[scene.focal], np.flatnonzero(kept)])
 
     def _lanes(self, scene: Scene):
-        lanes, attributes = scene.to_local(scene.lanes).astype(np.float32), scene.lane_attributes
+        lanes, attributes = (
+            scene.to_local(scene.lanes).astype(np.float32),
+            scene.lane_attributes,
+        )
         kept = (np.abs(lanes) <= self.lane_range).all(axis=-1).any(axis=-1)
         if not kept.any():
-            return np.zeros((1, *scene.lanes.shape[1:]), np.float32), np.zeros((1, 3), np.float32)
+            return np.zeros((1, *scene.lanes.shape[1:]), np.float32), np.zeros(
+                (1, 3), np.float32
+            )
         return lanes[kept], attributes[kept]
 
 
@@ -134,7 +142,9 @@ class MaskHistory:
             seen = results['agents_valid']
             late = seen & (np.arange(seen.shape[1]) >= hidden)
             # An agent that would vanish keeps what it has.
-            results['agents_valid'] = np.where(late.any(axis=1, keepdims=True), late, seen)
+            results['agents_valid'] = np.where(
+                late.any(axis=1, keepdims=True), late, seen
+            )
             results['agents'] = fill_gaps(results['agents'], results['agents_valid'])
         return results
 

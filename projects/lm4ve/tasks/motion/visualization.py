@@ -8,7 +8,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lm4ve.registry import HOOKS, VISUALIZERS
-from lm4ve.tasks.base.pictures import PredictionVisualizationHook, PredictionVisualizer, to_image
+from lm4ve.tasks.base.pictures import (
+    PredictionVisualizationHook,
+    PredictionVisualizer,
+    to_image,
+)
 from lm4ve.tasks.motion.scene import Scene
 
 _LANE, _JUNCTION, _OTHER = '#c8c8c8', '#9db4c8', '#6b6b6b'
@@ -28,8 +32,8 @@ def draw_scene(
         axes (matplotlib.axes.Axes): Where to draw.
         scene (Scene): What to draw.
         trajectories (np.ndarray, optional): ``[K, F, 2]``, city coordinates.
-        probabilities (np.ndarray, optional): ``[K]``, with ``trajectories``; the likelier
-            the darker, and the likeliest is in the title.
+        probabilities (np.ndarray, optional): ``[K]``, with ``trajectories``; the
+            likelier the darker, and the likeliest is in the title.
         extent (float): Half the side of what is shown, meters.
     """
     colors = np.where(scene.lane_attributes[:, 1] > 0, _JUNCTION, _LANE)
@@ -45,8 +49,12 @@ def draw_scene(
     if trajectories is not None and probabilities is not None:
         p = np.asarray(probabilities) / max(float(np.max(probabilities)), 1e-9)
         for line, q in zip(scene.to_local(np.asarray(trajectories)), p, strict=True):
-            style = dict(color=_FORECAST, lw=1.4, ms=5, alpha=0.35 + 0.65 * float(q), zorder=4)
-            axes.plot(*np.insert(line, 0, 0, axis=0).T, marker='.', markevery=[-1], **style)
+            style = dict(
+                color=_FORECAST, lw=1.4, ms=5, alpha=0.35 + 0.65 * float(q), zorder=4
+            )
+            axes.plot(
+                *np.insert(line, 0, 0, axis=0).T, marker='.', markevery=[-1], **style
+            )
         title += f', {100 * np.max(probabilities):.0f} %'
     future = local[scene.focal, h:][scene.valid[scene.focal, h:]]
     if len(future):
@@ -58,7 +66,9 @@ def draw_scene(
     axes.tick_params(labelsize=6)
 
 
-def scene_grid(samples: Sequence[dict], columns: int = 3, extent: float = 45.0) -> Figure:
+def scene_grid(
+    samples: Sequence[dict], columns: int = 3, extent: float = 45.0
+) -> Figure:
     """Draw a figure of several scenes.
 
     Args:
@@ -74,9 +84,13 @@ def scene_grid(samples: Sequence[dict], columns: int = 3, extent: float = 45.0) 
         axes = figure.add_subplot(rows, columns, i)
         forecast = sample.get('trajectories'), sample.get('probabilities')
         draw_scene(axes, sample['scene'], *forecast, extent=extent)
-    meanings = dict(history=_PAST, truth=_TRUTH, forecasts=_FORECAST) | {'other agents': _OTHER}
+    meanings = dict(history=_PAST, truth=_TRUTH, forecasts=_FORECAST) | {
+        'other agents': _OTHER
+    }
     handles = [Line2D([], [], color=c, label=t) for t, c in meanings.items()]
-    figure.legend(handles=handles, loc='outside lower center', ncols=4, fontsize=7, frameon=False)
+    figure.legend(
+        handles=handles, loc='outside lower center', ncols=4, fontsize=7, frameon=False
+    )
     return figure
 
 
@@ -90,7 +104,8 @@ class MotionVisualizer(PredictionVisualizer):
         Args:
             name (str): The picture's name.
             data_sample (dict): See :func:`scene_grid`.
-            **options: See :meth:`lm4ve.tasks.base.pictures.PredictionVisualizer.present`.
+            **options: See
+                :meth:`lm4ve.tasks.base.pictures.PredictionVisualizer.present`.
 
         Returns:
             np.ndarray: uint8 RGB.
@@ -102,7 +117,11 @@ class MotionVisualizer(PredictionVisualizer):
 class MotionVisualizationHook(PredictionVisualizationHook):
     """Draw forecasts in validation and testing; arguments as of its base."""
 
-    def draw(self, runner, mode: str, number: int, index: int, batch, sample: dict) -> None:
+    def draw(
+        self, runner, mode: str, number: int, index: int, batch, sample: dict
+    ) -> None:
         """Draw a scene and its forecasts, in the file or under the name of the scene."""
         name = sample['scene'].scene_id
-        runner.visualizer.add_datasample(f'{mode}_{name}', sample, **self.options(runner, name))
+        runner.visualizer.add_datasample(
+            f'{mode}_{name}', sample, **self.options(runner, name)
+        )

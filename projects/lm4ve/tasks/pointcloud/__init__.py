@@ -13,7 +13,11 @@ TASK = Task(
         'datasets.point_clouds': ('PointCloudFolder', 'ScanObjectNN'),
         'demo.primitives': ('PrimitivesDataset',),
         'metrics': ('PointCloudAccuracy', 'PointCloudVote'),
-        'models.classifier': ('PointCloudClassifier', 'PointCloudPreprocessor', 'PointClsHead'),
+        'models.classifier': (
+            'PointCloudClassifier',
+            'PointCloudPreprocessor',
+            'PointClsHead',
+        ),
         'models.pointbert': ('PointBERT', 'PointMAE'),
         'transforms': (
             'NormalizeToUnitSphere',
@@ -29,7 +33,11 @@ TASK = Task(
     exports={
         'datasets.point_clouds': ('PointCloudDataset',),
         'models.classifier': ('PointCloudDataSample',),
-        'models.pointbert': ('farthest_point_sample', 'group_points', 'nearest_neighbors'),
+        'models.pointbert': (
+            'farthest_point_sample',
+            'group_points',
+            'nearest_neighbors',
+        ),
     },
     input_noun='a point cloud',
     input_suffixes=('.ply', '.pcd', '.xyz', '.off', '.obj', '.stl', '.npy', '.txt'),

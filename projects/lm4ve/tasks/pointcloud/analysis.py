@@ -10,7 +10,13 @@ from mmengine.dataset import Compose
 from torch import Tensor, nn
 
 from lm4ve.tasks.base.analysis import Layout, TaskAnalysis, tested_dataset
-from lm4ve.tasks.base.pictures import BACKGROUND, Picture, TokenMap, view_axes, without_ticks
+from lm4ve.tasks.base.pictures import (
+    BACKGROUND,
+    Picture,
+    TokenMap,
+    view_axes,
+    without_ticks,
+)
 from lm4ve.tasks.base.solids import Solids, draw_solids
 from lm4ve.tasks.pointcloud import TASK
 
@@ -18,7 +24,9 @@ from lm4ve.tasks.pointcloud import TASK
 class PointCloudAnalysis(TaskAnalysis):
     """Clouds ``[B, N, 3]``, a token for each group of points."""
 
-    def read_input(self, cfg: Config, path: Path, pipeline: list[dict], **options: Any) -> dict:
+    def read_input(
+        self, cfg: Config, path: Path, pipeline: list[dict], **options: Any
+    ) -> dict:
         from lm4ve.tasks.pointcloud.datasets.readers import drop_nonfinite, read_points
 
         for t in pipeline:
@@ -33,7 +41,11 @@ class PointCloudAnalysis(TaskAnalysis):
         return Compose(pipeline)(dict(points=points, path=str(path), sample_idx=0))
 
     def layout(
-        self, model: nn.Module, inputs: Tensor, count: int, grid: tuple[int, ...] | None = None
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        count: int,
+        grid: tuple[int, ...] | None = None,
     ) -> Layout:
         backbone = getattr(model, 'backbone', model)
         groups = getattr(backbone, 'num_groups', count - 1)
@@ -63,7 +75,9 @@ class Cloud(Picture):
     def __init__(self, points: np.ndarray, groups: np.ndarray) -> None:
         self.groups = groups
         #: Right, up, and towards the eye, ``[N, 3]``, in the points' unit.
-        self.seen = (points - (points.max(axis=0) + points.min(axis=0)) / 2) @ view_axes().T
+        self.seen = (
+            points - (points.max(axis=0) + points.min(axis=0)) / 2
+        ) @ view_axes().T
 
     def point_values(self, values: np.ndarray) -> np.ndarray:
         """Average values ``[G]`` over each point's groups, ``[N]``, NaN without any."""
@@ -81,7 +95,9 @@ class Cloud(Picture):
         darkness = (depth - depth.min()) / max(np.ptp(depth), 1e-12)
         self._draw(axes, colormaps['Greys']((0.6 + darkness) / 1.6)[:, :3], 1.0)
 
-    def draw_values(self, axes: Any, tokens: TokenMap, colors: str, time: int = 0) -> None:
+    def draw_values(
+        self, axes: Any, tokens: TokenMap, colors: str, time: int = 0
+    ) -> None:
         """Color the points by their groups; those without one are small and gray."""
         from matplotlib import colormaps
 

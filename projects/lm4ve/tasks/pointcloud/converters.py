@@ -12,7 +12,12 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from lm4ve.errors import CheckpointError, check, listing
-from lm4ve.tasks.base.key_rules import RELEASED_NECK, RELEASED_NECK_REQUIRED, Rules, template_rules
+from lm4ve.tasks.base.key_rules import (
+    RELEASED_NECK,
+    RELEASED_NECK_REQUIRED,
+    Rules,
+    template_rules,
+)
 from lm4ve.tasks.base.released_block import convert_state
 
 _TRUNK = (
@@ -59,13 +64,19 @@ def select_encoder(state: dict[str, Tensor]) -> dict[str, Tensor]:
         CheckpointError: Pre-training with keys of an unknown part.
     """
     state = {k.removeprefix('base_model.'): v for k, v in state.items()}
-    prefix = next((p for p in _PRETRAINING if any(k.startswith(p) for k in state)), None)
+    prefix = next(
+        (p for p in _PRETRAINING if any(k.startswith(p) for k in state)), None
+    )
     if prefix is None:
         return state
     unknown = [k for k in state if not k.startswith(prefix) and not _REST.fullmatch(k)]
     if unknown:
-        raise CheckpointError(f'The pre-training checkpoint has unknown keys: {listing(unknown)}.')
-    encoder = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        raise CheckpointError(
+            f'The pre-training checkpoint has unknown keys: {listing(unknown)}.'
+        )
+    encoder = {
+        k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)
+    }
     return {k: v for k, v in encoder.items() if not _NOT_ENCODER.fullmatch(k)}
 
 
@@ -80,7 +91,8 @@ def convert_pointbert(
 
     Args:
         state (dict[str, Tensor]): By the published names.
-        llm (str, optional): The language model of the block; needed if there is a block.
+        llm (str, optional): The language model of the block; needed if there is a
+            block.
         layer (int | Sequence[int]): The block's layer(s) in it.
         num_classes (int, optional): Keep the head's first rows only: the
             ScanObjectNN checkpoints have 40, of which 15 were ever used.
@@ -91,10 +103,12 @@ def convert_pointbert(
         pre-training without a head.
 
     Raises:
-        UserError, CheckpointError: There are fewer classes than ``num_classes``; see also
-            :func:`lm4ve.tasks.base.released_block.convert_state`.
+        UserError, CheckpointError: There are fewer classes than ``num_classes``; see
+            also :func:`lm4ve.tasks.base.released_block.convert_state`.
     """
-    converted = convert_state(select_encoder(state), RULES, LLAMA_RULES, llm, layer, origin)
+    converted = convert_state(
+        select_encoder(state), RULES, LLAMA_RULES, llm, layer, origin
+    )
     if num_classes is not None:
         last = max(k.rpartition('.')[0] for k in converted if k.startswith('head.'))
         for key in (f'{last}.weight', f'{last}.bias'):

@@ -13,10 +13,14 @@ _POINTS = 10_000
 class PointCloudExport(TaskExport):
     """Clouds ``[B, N, 3]`` to logits ``[B, classes]``; their groups are made inside."""
 
-    inputs = {'points': "coordinates x, y, z as the test pipeline's last transform gives them"}
+    inputs = {
+        'points': "coordinates x, y, z as the test pipeline's last transform gives them"
+    }
     outputs = {'logits': 'one for each class; softmax gives the probabilities'}
 
-    def samples(self, cfg: Config, count: int, pipeline: list[dict] | None = None) -> list[dict]:
+    def samples(
+        self, cfg: Config, count: int, pipeline: list[dict] | None = None
+    ) -> list[dict]:
         """Return samples of clouds on ellipsoids, since a model expects surfaces."""
         generator = np.random.default_rng(0)
         clouds = generator.normal(size=(count, _POINTS, 3))

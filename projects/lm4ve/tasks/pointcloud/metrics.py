@@ -40,7 +40,9 @@ class PointCloudAccuracy(BaseMetric):
 
     def compute_metrics(self, results: list) -> dict:
         """Count the pairs of label and prediction."""
-        from sklearn.metrics import confusion_matrix  # heavy, and only evaluation needs it
+        from sklearn.metrics import (
+            confusion_matrix,
+        )  # heavy, and only evaluation needs it
 
         labels, predictions, sizes = np.asarray(results, dtype=np.int64).T
         count = int(max(sizes.max(), labels.max() + 1))
@@ -49,9 +51,12 @@ class PointCloudAccuracy(BaseMetric):
         recall = 100.0 * matrix.diagonal() / np.where(total > 0, total, np.nan)
         names = (self.dataset_meta or {}).get('classes', range(count))
         rows = (
-            f'{n}: {c.tolist()} {r:.1f} %' for n, c, r in zip(names, matrix, recall, strict=True)
+            f'{n}: {c.tolist()} {r:.1f} %'
+            for n, c, r in zip(names, matrix, recall, strict=True)
         )
-        text = '\n'.join(['confusion matrix (a row for each true class) and recall', *rows])
+        text = '\n'.join(
+            ['confusion matrix (a row for each true class) and recall', *rows]
+        )
         MMLogger.get_current_instance().info(text)
         overall = 100.0 * matrix.trace() / matrix.sum()
         return dict(overall=overall, mean_class=float(np.nanmean(recall)))
@@ -70,6 +75,9 @@ class PointCloudVote(BaseTTAModel):
         self, data_samples_list: list[list[PointCloudDataSample]]
     ) -> list[PointCloudDataSample]:
         """Merge the predictions for the draws of each cloud to one."""
-        means = [torch.stack([d.pred_logits for d in draws]).mean(0) for draws in data_samples_list]
+        means = [
+            torch.stack([d.pred_logits for d in draws]).mean(0)
+            for draws in data_samples_list
+        ]
         samples = [draws[0].clone() for draws in data_samples_list]
         return [s.set_prediction(mean) for s, mean in zip(samples, means, strict=True)]

@@ -89,7 +89,9 @@ class RandomScaleTranslate(BaseTransform):
         shift (float): Largest shift along each axis, in the points' unit.
     """
 
-    def __init__(self, scale: Sequence[float] = (2 / 3, 3 / 2), shift: float = 0.2) -> None:
+    def __init__(
+        self, scale: Sequence[float] = (2 / 3, 3 / 2), shift: float = 0.2
+    ) -> None:
         self.scale, self.shift = scale, shift
 
     def transform(self, results: dict) -> dict:
@@ -127,7 +129,9 @@ class RandomRotate(BaseTransform):
         if self.group == 'so3':
             rotation = random_rotation()
         else:
-            rotation = Rotation.from_euler('z', np.random.uniform(0, 2 * np.pi)).as_matrix()
+            rotation = Rotation.from_euler(
+                'z', np.random.uniform(0, 2 * np.pi)
+            ).as_matrix()
         results['points'] = (results['points'] @ rotation.T).astype(np.float32)
         return results
 
@@ -146,7 +150,9 @@ class RandomJitter(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         points = results['points']
-        noise = np.random.normal(scale=self.std, size=points.shape).clip(-self.clip, self.clip)
+        noise = np.random.normal(scale=self.std, size=points.shape).clip(
+            -self.clip, self.clip
+        )
         results['points'] = points + noise.astype(np.float32)
         return results
 
@@ -180,7 +186,9 @@ class PackPointCloud(BaseTransform):
     """Convert to the inputs of a model: ``inputs`` and ``data_samples``."""
 
     def transform(self, results: dict) -> dict:
-        sample = PointCloudDataSample(metainfo={k: results.get(k) for k in ('sample_idx', 'path')})
+        sample = PointCloudDataSample(
+            metainfo={k: results.get(k) for k in ('sample_idx', 'path')}
+        )
         if 'gt_label' in results:
             sample.gt_label = torch.tensor([results['gt_label']])
         points = np.ascontiguousarray(results['points'], dtype=np.float32)

@@ -21,7 +21,9 @@ from lm4ve.tasks.rooms.models.preprocessor import TEXTS
 class RoomAnalysis(TaskAnalysis):
     """A room with a situation and a question: a token for each object and for each word."""
 
-    def read_input(self, cfg: Config, path: Path, pipeline: list[dict], **options: Any) -> dict:
+    def read_input(
+        self, cfg: Config, path: Path, pipeline: list[dict], **options: Any
+    ) -> dict:
         """Read a room; ``situation`` and ``question`` are texts."""
         text = [list_texts(options.get(name, ''), f'--{name}')[0] for name in TEXTS]
         return RoomReader(pipeline)(dict(room=path, text=text, sample_idx=0))
@@ -41,7 +43,9 @@ class RoomAnalysis(TaskAnalysis):
         def read(pool: Any, inputs: dict, arguments: Mapping[str, Any]) -> Rows:
             weights = pool.weights(arguments['tokens'], arguments['padding'])[:, None]
             titles = [['weight in the answer']] * len(weights)
-            return Rows(weights, titles, self._layout(self._paddings(model, inputs)['objects']))
+            return Rows(
+                weights, titles, self._layout(self._paddings(model, inputs)['objects'])
+            )
 
         return [Watched('pooling of objects', 'pools.objects', read, 'answer')]
 
@@ -68,7 +72,9 @@ class RoomAnalysis(TaskAnalysis):
         padding = self._objects(model, inputs).padding
         # Where nothing is an object, the model reads all proposals.
         objects = padding & ~padding.all(dim=1, keepdim=True)
-        return dict(objects=objects, **{name: inputs[f'{name}_padding'] for name in TEXTS})
+        return dict(
+            objects=objects, **{name: inputs[f'{name}_padding'] for name in TEXTS}
+        )
 
     @torch.no_grad()
     def _objects(self, model: Any, inputs: dict) -> Any:
@@ -85,7 +91,8 @@ class RoomAnalysis(TaskAnalysis):
         from lm4ve.tasks.rooms.visualization import RoomPicture
 
         objects, points = self._objects(model, inputs), inputs.get('points')
-        # Stored features have no known places: they stand in rows, in the order of the file.
+        # Stored features have no known places: they stand in rows, in the order of the
+        # file.
         number = np.arange(objects.tokens.shape[1])
         places = [np.stack((number % 16, -(number // 16)), axis=1)] * len(outputs)
         if objects.detections is not None:
@@ -96,7 +103,9 @@ class RoomAnalysis(TaskAnalysis):
         for i, output in enumerate(outputs):
             room = None if points is None else points[i]
             texts = zip(TEXTS, output.text, strict=True)
-            words = {name: read_words(model, inputs, name, i, text) for name, text in texts}
+            words = {
+                name: read_words(model, inputs, name, i, text) for name, text in texts
+            }
             pictures.append(RoomPicture(room, output, places[i], words))
         return pictures
 
@@ -104,14 +113,18 @@ class RoomAnalysis(TaskAnalysis):
         """Return the question, the answer with its score, the truth and the situation."""
         situation, question = output.text
         percent = 100 * float(output.pred_scores.max())
-        facts = dict(question=question, prediction=f'{output.pred_answer} ({percent:.1f} %)')
+        facts = dict(
+            question=question, prediction=f'{output.pred_answer} ({percent:.1f} %)'
+        )
         if answers := output.get('gt_answers'):
             facts['truth'] = ', '.join(dict.fromkeys(answers))
         return dict(facts, situation=situation)
 
     def sample_name(self, output: Any, number: int) -> str:
         """Name a sample by its scene and its question."""
-        return safe_name(f'{output.get("scene_id")}_{output.get("question_id", number)}')
+        return safe_name(
+            f'{output.get("scene_id")}_{output.get("question_id", number)}'
+        )
 
 
 def read_words(model: Any, inputs: dict, name: str, index: int, text: str) -> list[str]:

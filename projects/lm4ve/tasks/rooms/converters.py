@@ -1,7 +1,7 @@
 """SQA3D's released checkpoints (github.com/SilongYong/SQA3D) as models of this suite, and back.
 
-One table serves both ways. The release has convolutions of size 1 where we have Linear, so
-that their weights lose or get dimensions of 1.
+One table serves both ways. The release has convolutions of size 1 where we have Linear,
+so that their weights lose or get dimensions of 1.
 """
 
 import re
@@ -36,7 +36,9 @@ def _names() -> Iterator[tuple[str, str]]:
         theirs, ours = f'{stack}.{{i}}', f'fusion.{name}.{{i}}'
         attentions = ['mhatt1', 'mhatt2'] if stack.startswith('dec') else ['mhatt']
         for mhatt, attention in zip(attentions, ('self', 'guided'), strict=False):
-            for letter, linear in dict(q='query', k='key', v='value', merge='merge').items():
+            for letter, linear in dict(
+                q='query', k='key', v='value', merge='merge'
+            ).items():
                 part = f'{ours}.{attention}_attention.{linear}.{{p}}'
                 yield f'{theirs}.{mhatt}.linear_{letter}.{{p}}', part
         yield f'{theirs}.ffn.mlp.fc.linear.{{p}}', f'{ours}.feed_forward.0.{{p}}'
@@ -60,35 +62,50 @@ def _detector() -> Iterator[tuple[str, str]]:
         yield f'voting_net.conv{i + 1}.{{p}}', f'voting.layers.{i}.linear.{{p}}'
         yield f'voting_net.bn{i + 1}.{{rest}}', f'voting.layers.{i}.norm.{{rest}}'
         yield f'proposal_net.proposal.{3 * i}.{{p}}', f'head.layers.{i}.linear.{{p}}'
-        yield f'proposal_net.proposal.{3 * i + 1}.{{rest}}', f'head.layers.{i}.norm.{{rest}}'
+        yield (
+            f'proposal_net.proposal.{3 * i + 1}.{{rest}}',
+            f'head.layers.{i}.norm.{{rest}}',
+        )
     yield 'voting_net.conv3.{p}', 'voting.out.{p}'
     yield 'proposal_net.proposal.6.{p}', 'head.out.{p}'
     for theirs, ours in shared.items():
         yield f'{theirs}.layer{{j}}.conv.weight', f'{ours}.layers.{{j}}.linear.weight'
-        yield f'{theirs}.layer{{j}}.bn.bn.{{rest}}', f'{ours}.layers.{{j}}.norm.{{rest}}'
+        yield (
+            f'{theirs}.layer{{j}}.bn.bn.{{rest}}',
+            f'{ours}.layers.{{j}}.norm.{{rest}}',
+        )
 
 
 NAMES = list(_names())
-#: Older files call the head of poses ``lang_cls``; the release's scripts/test.py renames it.
+#: Older files call the head of poses ``lang_cls``; the release's scripts/test.py
+#: renames it.
 _RULES = template_rules([*NAMES, ('lang_cls.{i}.{p}', 'pose_head.layers.{i}.{p}')])
 _DROPPED = (
-    (r'[sq]_feat_linear\..*', 'projections of single texts, which the forward pass never calls'),
+    (
+        r'[sq]_feat_linear\..*',
+        'projections of single texts, which the forward pass never calls',
+    ),
     (r'attflat_lstm_q\..*', 'a pooling that the forward pass never calls'),
     (r'object_cls\..*', 'a confidence of objects, which the forward pass never calls'),
-    (r'lang_net\.lang_cls\..*', 'a classifier of texts, which is not used for questions'),
+    (
+        r'lang_net\.lang_cls\..*',
+        'a classifier of texts, which is not used for questions',
+    ),
 )
 
 
 def convert_sqa3d(
-    state: dict[str, Tensor], answers: Corpus | None = None, origin: str = 'The checkpoint'
+    state: dict[str, Tensor],
+    answers: Corpus | None = None,
+    origin: str = 'The checkpoint',
 ) -> dict[str, Tensor]:
     """Convert a state of SQA3D's ScanQA baseline.
 
     Args:
-        state (dict[str, Tensor]): By the released names, without ``module.``. The head of
-            poses may be called ``aux_reg`` or, as in older files, ``lang_cls``.
-        answers (str | Sequence[str] | Mapping[str, int]): The corpus that it was trained
-            on, as of :class:`SceneAnswerHead`.
+        state (dict[str, Tensor]): By the released names, without ``module.``. The head
+            of poses may be called ``aux_reg`` or, as in older files, ``lang_cls``.
+        answers (str | Sequence[str] | Mapping[str, int]): The corpus that it was
+            trained on, as of :class:`SceneAnswerHead`.
         origin (str): What messages call the file.
 
     Returns:
@@ -104,7 +121,9 @@ def convert_sqa3d(
     converted = {}
     for name, tensor in renamed.items():
         tensor = tensor.float() if tensor.is_floating_point() else tensor
-        is_convolution = name.endswith('.weight') and tensor.dim() > 2 and tensor[0, 0].numel() == 1
+        is_convolution = (
+            name.endswith('.weight') and tensor.dim() > 2 and tensor[0, 0].numel() == 1
+        )
         converted[name] = tensor.flatten(1) if is_convolution else tensor
     counts = count_answers(answers or (), '--answers')
     scores = len(converted['head.layers.3.bias'])
@@ -117,35 +136,47 @@ def convert_sqa3d(
     return converted
 
 
-def to_sqa3d(state: dict[str, Tensor], origin: str = 'The checkpoint') -> dict[str, Tensor]:
+def to_sqa3d(
+    state: dict[str, Tensor], origin: str = 'The checkpoint'
+) -> dict[str, Tensor]:
     """Convert a state of ours into the released names.
 
     Args:
         state (dict[str, Tensor]): The state of an :class:`SQA3D` with :class:`VoteNet`,
-            :class:`LSTMTextEncoder`, :class:`PoseHead` and MCAN's norm, without a block.
+            :class:`LSTMTextEncoder`, :class:`PoseHead` and MCAN's norm, without a
+            block.
         origin (str): What messages call the file.
 
     Returns:
-        dict[str, Tensor]: By the released names. The released code loads strictly, so that
-        what it never calls is there as well, as copies of their likes or zeros.
+        dict[str, Tensor]: By the released names. The released code loads strictly, so
+        that what it never calls is there as well, as copies of their likes or zeros.
 
     Raises:
-        CheckpointError: A key is unknown or missing: the model has a block or other parts.
+        CheckpointError: A key is unknown or missing: the model has a block or other
+            parts.
     """
     rules = Rules(
         renames=template_rules((ours, theirs) for theirs, ours in NAMES),
         dropped=[(rf'head\.{FINGERPRINT}', 'SQA3D keeps no record of its answers')],
-        required=['lang_net.lstm.weight_ih_l0', 'voting_net.conv3.weight', 'aux_reg.3.bias'],
+        required=[
+            'lang_net.lstm.weight_ih_l0',
+            'voting_net.conv3.weight',
+            'aux_reg.3.bias',
+        ],
     )
     out = rename(state, rules, origin)
     for name, tensor in out.items():
         if name.endswith('.conv.weight'):
             out[name] = tensor[..., None, None]
-        elif re.fullmatch(r'(voting_net\.conv\d|proposal_net\.proposal\.[036])\.weight', name):
+        elif re.fullmatch(
+            r'(voting_net\.conv\d|proposal_net\.proposal\.[036])\.weight', name
+        ):
             out[name] = tensor[..., None]
     for part in ('weight', 'bias'):
         for text in 'sq':
-            out[f'{text}_feat_linear.0.{part}'] = out[f'lang_feat_linear.0.{part}'].clone()
+            out[f'{text}_feat_linear.0.{part}'] = out[
+                f'lang_feat_linear.0.{part}'
+            ].clone()
     pool = {k: v.clone() for k, v in out.items() if k.startswith('attflat_q.')}
     out |= {k.replace('attflat_q.', 'attflat_lstm_q.'): v for k, v in pool.items()}
     width = len(out['lang_feat_linear.0.bias'])

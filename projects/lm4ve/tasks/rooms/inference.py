@@ -34,7 +34,9 @@ class RoomReader:
         path = Path(name_of(entry['room']))
         # As in the data set, where a scene's name is the seed of the sampled points.
         scene = path.stem.removesuffix('_vert').removesuffix('_aligned')
-        meta = dict(scene_id=scene, scene_path=str(path.with_name(scene)), gt_answers=[])
+        meta = dict(
+            scene_id=scene, scene_path=str(path.with_name(scene)), gt_answers=[]
+        )
         return self.rest({**entry, **meta, **self.loader.read_room(entry['room'])})
 
 
@@ -65,23 +67,24 @@ class RoomInferencer(AnsweringInferencer):
         """Answer.
 
         Args:
-            rooms (str | Path | np.ndarray | Sequence): For a model that reads points, a colored
-                .ply, or numbers ``[V, 6 or 9]`` (x, y, z in meters, z up; red, green, blue from
-                0 to 255; normals), as an array or as .npy (``_aligned_vert.npy``). For one that
-                reads stored objects, ``[O, C]``.
-            situation (str | Sequence[str]): What the asker does and sees, one for each question.
+            rooms (str | Path | np.ndarray | Sequence): For a model that reads points, a
+                colored .ply, or numbers ``[V, 6 or 9]`` (x, y, z in meters, z up; red,
+                green, blue from 0 to 255; normals), as an array or as .npy
+                (``_aligned_vert.npy``). For one that reads stored objects, ``[O, C]``.
+            situation (str | Sequence[str]): What the asker does and sees, one for each
+                question.
             question (str | Sequence[str]): The questions. A single room, situation or
                 question belongs to all others.
             **kwargs: See :meth:`AnsweringInferencer.ask`.
 
         Returns:
             list[dict]: For each question ``room``, ``situation``, ``question``,
-            ``pred_answer``, ``pred_score`` (0 to 1), ``answers``, the best ones with their
-            scores, and from a model that predicts it ``pred_pose`` (7 numbers).
+            ``pred_answer``, ``pred_score`` (0 to 1), ``answers``, the best ones with
+            their scores, and from a model that predicts it ``pred_pose`` (7 numbers).
 
         Raises:
-            ValueError, OSError, EOFError: A room cannot be read, a text is empty, or the
-                numbers of rooms and texts differ.
+            ValueError, OSError, EOFError: A room cannot be read, a text is empty, or
+                the numbers of rooms and texts differ.
         """
         if isinstance(rooms, (str, Path, np.ndarray)):
             rooms = [rooms]

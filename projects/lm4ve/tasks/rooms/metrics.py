@@ -30,20 +30,20 @@ class SQA3DAccuracy(BaseMetric):
     """Exact match at 1 and at 10, in all and by type of question.
 
     Args:
-        result_file (str, optional): Also write what was answered to this JSON file: a list
-            with ``question_id``, ``question_type``, ``answer``, ``top_answers`` (ten, the
-            best one first) and ``gt_answers``.
+        result_file (str, optional): Also write what was answered to this JSON file: a
+            list with ``question_id``, ``question_type``, ``answer``, ``top_answers``
+            (ten, the best one first) and ``gt_answers``.
         **kwargs: Passed to MMEngine's ``BaseMetric``.
 
     Data samples have ``pred_answer``, ``pred_top_answers``, ``gt_answers``, and
     ``question_type`` or ``text``. Answers outside of the vocabulary count as wrong.
 
-    Results, in percent: ``sqa3d/em@1`` and ``sqa3d/em@10``; ``sqa3d/em@1/what`` and so on for
-    the types of questions that occur.
+    Results, in percent: ``sqa3d/em@1`` and ``sqa3d/em@10``; ``sqa3d/em@1/what`` and so
+    on for the types of questions that occur.
 
     Raises:
-        UserError: No question has a right answer, and no file is to be written; two samples
-            have one question id.
+        UserError: No question has a right answer, and no file is to be written; two
+            samples have one question id.
     """
 
     default_prefix = 'sqa3d'
@@ -56,11 +56,16 @@ class SQA3DAccuracy(BaseMetric):
         """Keep the answers of a batch."""
         for sample in data_samples:
             kind = sample.get('question_type') or question_type(sample['text'][-1])
-            # Of equal scores pred_answer is the first, and topk may put another one first.
+            # Of equal scores pred_answer is the first, and topk may put another one
+            # first.
             ranked = dict.fromkeys([sample['pred_answer'], *sample['pred_top_answers']])
             found = dict(question_id=sample.get('question_id'), question_type=kind)
-            found |= dict(answer=sample['pred_answer'], top_answers=list(ranked)[: max(KS)])
-            self.results.append(dict(found, gt_answers=list(sample.get('gt_answers') or ())))
+            found |= dict(
+                answer=sample['pred_answer'], top_answers=list(ranked)[: max(KS)]
+            )
+            self.results.append(
+                dict(found, gt_answers=list(sample.get('gt_answers') or ()))
+            )
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         """Count hits, letter by letter, and write the file."""
@@ -70,10 +75,14 @@ class SQA3DAccuracy(BaseMetric):
             write_json(results, self.result_file)
         known = [r for r in results if r['gt_answers']]
         if not known and self.result_file is None:
-            raise UserError('No question has an answer. Fix: set test_evaluator.result_file.')
+            raise UserError(
+                'No question has an answer. Fix: set test_evaluator.result_file.'
+            )
         if len(known) < len(results):
             text = f'{len(results) - len(known)} of {len(results)} questions have no right answer'
-            print_log(f'{text} and do not count.', logger='current', level=logging.WARNING)
+            print_log(
+                f'{text} and do not count.', logger='current', level=logging.WARNING
+            )
         hits = defaultdict(list)
         for r in known:
             for k in KS:

@@ -4,7 +4,17 @@ import numpy as np
 
 #: Names of the classes; the index is ``gt_labels`` and the row of the mean sizes.
 CLASSES = (
-    *('cabinet', 'bed', 'chair', 'sofa', 'table', 'door', 'window', 'bookshelf', 'picture'),
+    *(
+        'cabinet',
+        'bed',
+        'chair',
+        'sofa',
+        'table',
+        'door',
+        'window',
+        'bookshelf',
+        'picture',
+    ),
     *('counter', 'desk', 'curtain', 'refrigerator', 'shower curtain', 'toilet', 'sink'),
     *('bathtub', 'others'),
 )

@@ -17,15 +17,23 @@ from scipy.spatial.transform import Rotation
 
 from lm4ve.registry import TRANSFORMS
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
-from lm4ve.tasks.rooms.datasets.scene_files import RoomFile, read_objects, read_points, read_scene
+from lm4ve.tasks.rooms.datasets.scene_files import (
+    RoomFile,
+    read_objects,
+    read_points,
+    read_scene,
+)
 from lm4ve.tasks.rooms.scannet import classes_of
 
-META_KEYS = 'sample_idx scene_id scene_path text gt_answers question_id question_type'.split()
+META_KEYS = (
+    'sample_idx scene_id scene_path text gt_answers question_id question_type'.split()
+)
 #: Share of the lowest points below the floor: the released code passes 0.99 to
 #: ``np.percentile``, which expects percent.
 _FLOOR_PERCENT = 0.99
-#: Exchanges left and right, which makes the mirror image of a pose a rotation again. People
-#: in SQA3D look along the x axis of their own frame, so that y is left and right.
+#: Exchanges left and right, which makes the mirror image of a pose a rotation again.
+#: People in SQA3D look along the x axis of their own frame, so that y is left and
+#: right.
 _SIDES = np.diag([1.0, -1.0, 1.0])
 
 
@@ -63,7 +71,8 @@ class LoadScene(SceneLoader):
 
     Args:
         color (bool): Points have red, green and blue, from 0 to 255 as in the file.
-        height (bool): Points have their height above the floor, meters, as the last column.
+        height (bool): Points have their height above the floor, meters, as the last
+            column.
         annotations (bool): Read the objects too, which training needs.
 
     Adds to an entry with ``scene_path`` and ``scan_file``:
@@ -74,16 +83,23 @@ class LoadScene(SceneLoader):
     - ``pose``: float64 ``[7]``, where the entry has ``position`` and ``rotation``.
     """
 
-    def __init__(self, color: bool = True, height: bool = True, annotations: bool = True) -> None:
+    def __init__(
+        self, color: bool = True, height: bool = True, annotations: bool = True
+    ) -> None:
         self.color, self.height, self.annotations = color, height, annotations
 
     def files(self, results: dict) -> list[str]:
         ends = ['vert', 'aligned_vert']
         ends += ['ins_label', 'sem_label', 'aligned_bbox'] if self.annotations else []
-        return [*(f'{results["scene_path"]}_{end}.npy' for end in ends), results['scan_file']]
+        return [
+            *(f'{results["scene_path"]}_{end}.npy' for end in ends),
+            results['scan_file'],
+        ]
 
     def transform(self, results: dict) -> dict:
-        scene = read_scene(results['scene_path'], results['scan_file'], self.annotations)
+        scene = read_scene(
+            results['scene_path'], results['scan_file'], self.annotations
+        )
         results |= self._columns_of(scene['points'])
         if self.annotations:
             results |= {k: scene[k] for k in ('instances', 'semantics', 'labels')}
@@ -107,12 +123,12 @@ class LoadObjects(SceneLoader):
     """Reads stored features of objects instead of points.
 
     Args:
-        pose (bool): Also add where the asker stands, in the frame of the aligned scan. It
-            needs the points of the scan and its ``.txt``. False for a model without
+        pose (bool): Also add where the asker stands, in the frame of the aligned scan.
+            It needs the points of the scan and its ``.txt``. False for a model without
             ``pose_head``.
 
-    Adds to an entry with ``object_path``: ``objects``, float32 ``[O, C]``; and ``pose``, as
-    :class:`LoadScene`.
+    Adds to an entry with ``object_path``: ``objects``, float32 ``[O, C]``; and
+    ``pose``, as :class:`LoadScene`.
     """
 
     def __init__(self, pose: bool = True) -> None:
@@ -125,7 +141,9 @@ class LoadObjects(SceneLoader):
     def transform(self, results: dict) -> dict:
         results |= self.read_room(results['object_path'])
         if self.pose:
-            _add_pose(results, read_scene(results['scene_path'], results['scan_file'], False))
+            _add_pose(
+                results, read_scene(results['scene_path'], results['scan_file'], False)
+            )
         return results
 
     def read_room(self, room: RoomFile) -> dict:
@@ -137,7 +155,9 @@ def _add_pose(results: dict, scene: dict[str, np.ndarray]) -> dict:
     if results.get('position') is not None:
         turn, shift = scene['alignment'][:3, :3], scene['alignment'][:3, 3]
         place = turn @ (np.array(results['position']) + scene['center']) + shift
-        heading = Rotation.from_matrix(turn @ Rotation.from_quat(results['rotation']).as_matrix())
+        heading = Rotation.from_matrix(
+            turn @ Rotation.from_quat(results['rotation']).as_matrix()
+        )
         results['pose'] = np.concatenate((place, heading.as_quat()))
     return results
 
@@ -158,7 +178,9 @@ class SampleScenePoints(BaseTransform):
     def transform(self, results: dict) -> dict:
         count = len(results['points'])
         seed = (self.seed or 0) + zlib.crc32(Path(results['scene_path']).name.encode())
-        rng: Any = np.random if self.seed is None else np.random.RandomState(seed % 2**32)
+        rng: Any = (
+            np.random if self.seed is None else np.random.RandomState(seed % 2**32)
+        )
         chosen = rng.choice(count, self.num, replace=count < self.num)
         for key in results.keys() & {'points', 'instances', 'semantics'}:
             results[key] = results[key][chosen]
@@ -174,15 +196,18 @@ class AugmentScene(BaseTransform):
         angle (float): Largest angle of the turns around x, then y, then z, degrees.
         shift (float): Largest shift along each axis, meters.
 
-    Heights and colors stay as they are. Boxes stay along the axes: each becomes the smallest
-    one around the turned box, where the release's shrink by the cosine of turns around x and y.
-    The values are those of SQA3D's code.
+    Heights and colors stay as they are. Boxes stay along the axes: each becomes the
+    smallest one around the turned box, where the release's shrink by the cosine of
+    turns around x and y. The values are those of SQA3D's code.
 
-    In a mirrored room what was left of the asker is right of them, but texts stay as they
-    are. The release accepts that; set ``flip=0`` where many questions are about sides.
+    In a mirrored room what was left of the asker is right of them, but texts stay as
+    they are. The release accepts that; set ``flip=0`` where many questions are about
+    sides.
     """
 
-    def __init__(self, flip: float = 0.5, angle: float = 5.0, shift: float = 0.5) -> None:
+    def __init__(
+        self, flip: float = 0.5, angle: float = 5.0, shift: float = 0.5
+    ) -> None:
         self.flip, self.angle, self.shift = flip, angle, shift
 
     def transform(self, results: dict) -> dict:
@@ -199,15 +224,18 @@ def move(results: dict, steps: Sequence[np.ndarray], shift: np.ndarray) -> None:
     """Move points, boxes and the asker of an entry.
 
     Args:
-        results (dict): With ``points``, and what it has of ``boxes`` and ``pose``; their arrays
-            are changed.
-        steps (Sequence[np.ndarray]): ``[3, 3]``, rotations and mirrors, one after the other.
-            With each, boxes grow as much as they have to, to stay along the axes.
+        results (dict): With ``points``, and what it has of ``boxes`` and ``pose``;
+            their arrays are changed.
+        steps (Sequence[np.ndarray]): ``[3, 3]``, rotations and mirrors, one after the
+            other. With each, boxes grow as much as they have to, to stay along the
+            axes.
         shift (np.ndarray): Behind them, ``[3]``.
     """
     matrix = functools.reduce(lambda done, step: step @ done, steps, np.eye(3))
     points = results['points']  # 40,000; float64 takes twice as long
-    points[:, :3] = points[:, :3] @ matrix.T.astype(np.float32) + shift.astype(np.float32)
+    points[:, :3] = points[:, :3] @ matrix.T.astype(np.float32) + shift.astype(
+        np.float32
+    )
     if 'boxes' in results:
         boxes = results['boxes']
         boxes[:, :3] = boxes[:, :3] @ matrix.T + shift
@@ -227,9 +255,9 @@ class PackScene(BaseTransform):
     """Packs ``inputs`` and ``data_samples`` for the model.
 
     ``inputs`` has ``points`` or ``objects``. ``data_samples`` is a
-    :class:`VisionLanguageDataSample` with :data:`META_KEYS` in its metainfo, where they are
-    known, ``gt_pose`` where the pose is annotated, and for annotated points boxes, labels and
-    votes.
+    :class:`VisionLanguageDataSample` with :data:`META_KEYS` in its metainfo, where they
+    are known, ``gt_pose`` where the pose is annotated, and for annotated points boxes,
+    labels and votes.
     """
 
     def transform(self, results: dict) -> dict:
@@ -240,8 +268,13 @@ class PackScene(BaseTransform):
         kind = 'objects' if 'objects' in results else 'points'
         inputs = np.ascontiguousarray(results[kind], dtype=np.float32)
         if 'instances' in results:
-            votes, mask = votes_of(inputs[:, :3], results['instances'], results['semantics'])
-            sample.gt_votes, sample.gt_vote_mask = torch.from_numpy(votes), torch.from_numpy(mask)
+            votes, mask = votes_of(
+                inputs[:, :3], results['instances'], results['semantics']
+            )
+            sample.gt_votes, sample.gt_vote_mask = (
+                torch.from_numpy(votes),
+                torch.from_numpy(mask),
+            )
             sample.gt_boxes = torch.from_numpy(results['boxes'])
             sample.gt_labels = torch.from_numpy(results['labels'].copy())
         return dict(inputs={kind: torch.from_numpy(inputs)}, data_samples=sample)
@@ -255,12 +288,13 @@ def votes_of(
     Args:
         points (np.ndarray): float32 ``[P, 3]``.
         instances (np.ndarray): int ``[P]``, the object of each.
-        semantics (np.ndarray): int ``[P]``, the NYU40 id of each. That of an object is its
-            first point's.
+        semantics (np.ndarray): int ``[P]``, the NYU40 id of each. That of an object is
+            its first point's.
 
     Returns:
-        tuple[np.ndarray, np.ndarray]: float32 ``[P, 3]``, from each point to the middle of
-        the box around the sampled points of its object, and bool ``[P]``, True on objects.
+        tuple[np.ndarray, np.ndarray]: float32 ``[P, 3]``, from each point to the middle
+        of the box around the sampled points of its object, and bool ``[P]``, True on
+        objects.
     """
     _, first, index = np.unique(instances, return_index=True, return_inverse=True)
     low, high = points[first].copy(), points[first].copy()

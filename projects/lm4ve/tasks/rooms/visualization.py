@@ -26,12 +26,15 @@ PROPOSAL, ASKER, GUESS = '#ff7f0e', '#d62728', '#1f5fd0'
 _KEY = 'red: asker, blue: predicted asker, orange: proposals'
 #: Nothing is drawn higher above the floor, in meters, since ceilings hide rooms.
 _CUT = 2.2
-#: Proposals with at least this score are drawn if they overlap better ones by less than this.
+#: Proposals with at least this score are drawn if they overlap better ones by less than
+#: this.
 _SCORE, _OVERLAP = 0.5, 0.25
-#: Corner view: at most so many points, since each is a ball; radii in meters, of points at most.
+#: Corner view: at most so many points, since each is a ball; radii in meters, of points
+#: at most.
 _MOST_BALLS = 20_000
 _POINT, _EDGE, _SHAFT, _TIP, _PERSON = 0.045, 0.012, 0.035, 0.11, 0.14
-#: Points this close to the near walls hide the room and are left out, in meters, above the floor.
+#: Points this close to the near walls hide the room and are left out, in meters, above
+#: the floor.
 _NEAR_WALL, _SKIRTING = 0.2, 0.1
 
 
@@ -40,10 +43,11 @@ def draw_room(axes: Axes, points: Any, sample: Any = None) -> None:
 
     Args:
         axes (Axes): Where to draw, x to the right and y up.
-        points (np.ndarray | Tensor): ``[P, 3 + F]``, in meters; of six columns and more,
-            columns 3 to 5 are red, green and blue from 0 to 255.
-        sample (VisionLanguageDataSample, optional): Its proposals, the asker's pose and the
-            prediction of it are drawn where they are known. None: the points alone, pale.
+        points (np.ndarray | Tensor): ``[P, 3 + F]``, in meters; of six columns and
+            more, columns 3 to 5 are red, green and blue from 0 to 255.
+        sample (VisionLanguageDataSample, optional): Its proposals, the asker's pose and
+            the prediction of it are drawn where they are known. None: the points alone,
+            pale.
     """
     points = np.asarray(points)
     floor = np.percentile(points[:, 2], 1)  # a few points may lie below it
@@ -57,13 +61,17 @@ def draw_room(axes: Axes, points: Any, sample: Any = None) -> None:
         for x, y, _, width, depth, _, angle in clear_boxes(sample).tolist():
             corner = x - width / 2, y - depth / 2
             turned = dict(angle=np.degrees(angle), rotation_point='center')
-            axes.add_patch(Rectangle(corner, width, depth, **turned, fill=False, ec=PROPOSAL))
+            axes.add_patch(
+                Rectangle(corner, width, depth, **turned, fill=False, ec=PROPOSAL)
+            )
     for name, color in dict(pred_pose=GUESS, gt_pose=ASKER).items():
         if name in known:
             place, ahead = _stand(sample.get(name))
             in_meters: Any = dict(angles='xy', scale_units='xy', scale=1, width=0.012)
             axes.quiver(*place[:2], *ahead[:2], color=color, **in_meters)
-            axes.plot(*place[:2], 'o', color=color, markeredgecolor='white', markersize=9)
+            axes.plot(
+                *place[:2], 'o', color=color, markeredgecolor='white', markersize=9
+            )
     axes.set_aspect('equal', adjustable='datalim')
     without_ticks(axes)
 
@@ -74,12 +82,14 @@ def draw_corner(axes: Axes, points: Any, sample: Any) -> None:
     Args:
         axes (Axes): Where to draw.
         points (np.ndarray | Tensor): See :func:`draw_room`.
-        sample (VisionLanguageDataSample): Its proposals, the asker's pose and the prediction of
-            it are drawn where they are known.
+        sample (VisionLanguageDataSample): Its proposals, the asker's pose and the
+            prediction of it are drawn where they are known.
     """
     points = np.asarray(points, dtype=np.float64)
     floor = np.percentile(points[:, 2], 1)  # a few points may lie below it
-    solids = _joined([_points_within(points, floor), _boxes(sample), *_askers(sample, floor)])
+    solids = _joined(
+        [_points_within(points, floor), _boxes(sample), *_askers(sample, floor)]
+    )
     view = view_axes()
     solids.centers = solids.centers @ view.T
     middle = (solids.centers.max(axis=0) + solids.centers.min(axis=0)) / 2
@@ -106,7 +116,9 @@ def _points_within(points: np.ndarray, floor: float) -> Solids:
     """Return the points of a room as balls, without what hides it from the eye."""
     low, high = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
     # The eye is at the side of large x and small y.
-    is_near = (points[:, 0] > high[0] - _NEAR_WALL) | (points[:, 1] < low[1] + _NEAR_WALL)
+    is_near = (points[:, 0] > high[0] - _NEAR_WALL) | (
+        points[:, 1] < low[1] + _NEAR_WALL
+    )
     is_hiding = is_near & (points[:, 2] > floor + _SKIRTING)
     is_below_ceiling = points[:, 2] < floor + _CUT
     is_shown = is_below_ceiling & ~is_hiding
@@ -132,7 +144,9 @@ def _askers(sample: Any, floor: float) -> list[Solids]:
         neck, tip = place + 0.7 * ahead, place + ahead
         arrow = np.array([[*place, *neck, _SHAFT, _SHAFT], [*neck, *tip, _TIP, 0.0]])
         shade = np.array([to_rgb(color)])
-        person = Solids(place[None], np.array([_PERSON]), shade, arrow, np.repeat(shade, 2, axis=0))
+        person = Solids(
+            place[None], np.array([_PERSON]), shade, arrow, np.repeat(shade, 2, axis=0)
+        )
         found.append(person)
     return found
 
@@ -150,7 +164,9 @@ def _boxes(sample: Any) -> Solids:
         for box in clear_boxes(sample).double().cpu().numpy():
             turn = Rotation.from_euler('z', box[6]).as_matrix()
             for corners in _UNIT_EDGES:
-                start, end = (box[:3] + turn @ (corner * box[3:6] / 2) for corner in corners)
+                start, end = (
+                    box[:3] + turn @ (corner * box[3:6] / 2) for corner in corners
+                )
                 rods.append([*start, *end, _EDGE, _EDGE])
     edges = np.array(rods).reshape(-1, 8)
     nothing = np.zeros((0, 3))
@@ -161,28 +177,38 @@ def _boxes(sample: Any) -> Solids:
 _CORNERS = [np.array(signs) for signs in itertools.product((-1.0, 1.0), repeat=3)]
 #: Edges of a cube: pairs of corners that differ in one coordinate.
 _UNIT_EDGES = [
-    (a, b) for a, b in itertools.combinations(_CORNERS, 2) if np.count_nonzero(a != b) == 1
+    (a, b)
+    for a, b in itertools.combinations(_CORNERS, 2)
+    if np.count_nonzero(a != b) == 1
 ]
 
 
 def clear_boxes(sample: Any) -> torch.Tensor:
     """Return the likely proposals ``[M, 7]``, without those that overlap likelier ones."""
     likely = sample.pred_box_scores >= _SCORE
-    boxes, scores = sample.pred_boxes[likely].float(), sample.pred_box_scores[likely].float()
+    boxes, scores = (
+        sample.pred_boxes[likely].float(),
+        sample.pred_box_scores[likely].float(),
+    )
     center, half = boxes[:, :2], boxes[:, 3:5] / 2
-    return boxes[nms(torch.cat((center - half, center + half), dim=1), scores, _OVERLAP)]
+    return boxes[
+        nms(torch.cat((center - half, center + half), dim=1), scores, _OVERLAP)
+    ]
 
 
 def draw_sample(points: Any, sample: Any, vocabulary: Sequence[str]) -> Figure:
     """Draw a model's answer to a question: the room from two views, and bars of the best answers.
 
     Args:
-        points (np.ndarray | Tensor, optional): See :func:`draw_room`; None for stored objects.
+        points (np.ndarray | Tensor, optional): See :func:`draw_room`; None for stored
+            objects.
         sample (VisionLanguageDataSample): With its two texts and predictions.
         vocabulary (Sequence[str]): The answers.
     """
     columns = 1 if points is None else 3
-    figure = Figure((4.1 * columns, 4.6), dpi=110, facecolor='white', layout='constrained')
+    figure = Figure(
+        (4.1 * columns, 4.6), dpi=110, facecolor='white', layout='constrained'
+    )
     *views, bars = figure.subplots(1, columns, squeeze=False)[0]
     texts = [textwrap.fill(text, 45 * columns) for text in sample.text]
     figure.suptitle('\n'.join(texts), fontsize=10, parse_math=False)
@@ -216,17 +242,26 @@ class RoomPicture(Picture):
     def __init__(
         self, points: Any, sample: Any, places: np.ndarray, words: dict[str, list[str]]
     ) -> None:
-        self.points, self.sample, self.places, self.words = points, sample, places, words
+        self.points, self.sample, self.places, self.words = (
+            points,
+            sample,
+            places,
+            words,
+        )
         self.caption = '\n'.join(textwrap.fill(' '.join(w), 46) for w in words.values())
 
     def draw_input(self, axes: Axes, time: int = 0) -> None:
         """Draw the room with its proposals and the asker; without a room, the words."""
         if self.points is None:
-            self._draw_words(axes, {k: ['white'] * len(v) for k, v in self.words.items()})
+            self._draw_words(
+                axes, {k: ['white'] * len(v) for k, v in self.words.items()}
+            )
         else:
             draw_room(axes, self.points, self.sample)
 
-    def draw_values(self, axes: Axes, tokens: TokenMap, colors: str, time: int = 0) -> None:
+    def draw_values(
+        self, axes: Axes, tokens: TokenMap, colors: str, time: int = 0
+    ) -> None:
         """Color objects in their places, or words; of a joint sequence, objects alone."""
         shades = colormaps[colors](tokens.norm()(tokens.values))
         for name, words in self.words.items():

@@ -17,7 +17,17 @@ TASK = Task(
     },
     inferencer='lm4ve.tasks.video.inference.VideoInferencer',
     input_noun='a video',
-    input_suffixes=('.mp4', '.avi', '.mkv', '.mov', '.webm', '.m4v', '.mpg', '.mpeg', '.gif'),
+    input_suffixes=(
+        '.mp4',
+        '.avi',
+        '.mkv',
+        '.mov',
+        '.webm',
+        '.m4v',
+        '.mpg',
+        '.mpeg',
+        '.gif',
+    ),
     takes_folders=True,
 )
 

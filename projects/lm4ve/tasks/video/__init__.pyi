@@ -1,11 +1,17 @@
 from lm4ve.tasks.base.task import Task as Task
-from lm4ve.tasks.video.datasets.shards import RepeatAugVideoShards as RepeatAugVideoShards
+from lm4ve.tasks.video.datasets.shards import (
+    RepeatAugVideoShards as RepeatAugVideoShards,
+)
 from lm4ve.tasks.video.datasets.shards import VideoShards as VideoShards
 from lm4ve.tasks.video.datasets.video_lists import (
     CheckedRepeatAugDataset as CheckedRepeatAugDataset,
 )
-from lm4ve.tasks.video.datasets.video_lists import CheckedVideoDataset as CheckedVideoDataset
-from lm4ve.tasks.video.demo.moving_digits import MovingDigitsDataset as MovingDigitsDataset
+from lm4ve.tasks.video.datasets.video_lists import (
+    CheckedVideoDataset as CheckedVideoDataset,
+)
+from lm4ve.tasks.video.demo.moving_digits import (
+    MovingDigitsDataset as MovingDigitsDataset,
+)
 from lm4ve.tasks.video.models import RawSwinTransformer3D as RawSwinTransformer3D
 from lm4ve.tasks.video.models import Recognizer2D as Recognizer2D
 from lm4ve.tasks.video.transforms import ClipRandAugment as ClipRandAugment

@@ -30,7 +30,9 @@ class VideoAnalysis(TaskAnalysis):
     a grid of rows and columns in each frame.
     """
 
-    def read_input(self, cfg: Config, path: Path, pipeline: list[dict], **options: Any) -> dict:
+    def read_input(
+        self, cfg: Config, path: Path, pipeline: list[dict], **options: Any
+    ) -> dict:
         # One clip and one crop, as mmaction2's inferencer has it.
         for t in pipeline:
             if t['type'] in ('ThreeCrop', 'TenCrop'):
@@ -48,7 +50,11 @@ class VideoAnalysis(TaskAnalysis):
         return Compose(pipeline)(dict(results, filename=str(path)))
 
     def layout(
-        self, model: nn.Module, inputs: Tensor, count: int, grid: tuple[int, ...] | None = None
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        count: int,
+        grid: tuple[int, ...] | None = None,
     ) -> Layout:
         if grid is not None:
             return Layout(self.task.name, 0, grid)
@@ -83,10 +89,14 @@ class VideoAnalysis(TaskAnalysis):
 def _read_frames(folder: Path) -> np.ndarray:
     """Read a folder's images as one RGB array, sorted by number, then by name."""
     files = (p for p in folder.iterdir() if p.suffix.lower() in _FRAME_SUFFIXES)
-    frames = [read_pixels(p) for p in sorted(files, key=lambda p: (len(p.stem), p.stem))]
+    frames = [
+        read_pixels(p) for p in sorted(files, key=lambda p: (len(p.stem), p.stem))
+    ]
     sizes = {frame.shape for frame in frames}
     if len(frames) < 2 or len(sizes) > 1:
-        raise UserError(f"'{folder}' must hold two or more {_FRAME_SUFFIXES} of one size.")
+        raise UserError(
+            f"'{folder}' must hold two or more {_FRAME_SUFFIXES} of one size."
+        )
     return np.stack(frames)[..., ::-1]
 
 

@@ -32,11 +32,20 @@ _TRUNK = (
     ('blocks.{i}.gamma_{j}', 'backbone.blocks.{i}.gamma_{j}'),
 )
 _POSITIONS = ('pos_embed', 'the fixed sinusoid, made anew')
-_REQUIRED = ('backbone.patch_embed.projection.weight', 'backbone.blocks.0.attn.qkv.weight')
+_REQUIRED = (
+    'backbone.patch_embed.projection.weight',
+    'backbone.blocks.0.attn.qkv.weight',
+)
 
 
-def _finetuned(norm: str, mappers: Sequence[tuple[str, str]], required: Sequence[str]) -> Rules:
-    names = (*_TRUNK, ('fc_norm.{p}', f'{norm}.{{p}}'), ('head.{p}', 'cls_head.fc_cls.{p}'))
+def _finetuned(
+    norm: str, mappers: Sequence[tuple[str, str]], required: Sequence[str]
+) -> Rules:
+    names = (
+        *_TRUNK,
+        ('fc_norm.{p}', f'{norm}.{{p}}'),
+        ('head.{p}', 'cls_head.fc_cls.{p}'),
+    )
     return Rules(
         renames=(*template_rules(names), *mappers),
         dropped=(_POSITIONS,),
@@ -55,7 +64,10 @@ PRETRAINED_RULES = Rules(
     dropped=(
         _POSITIONS,
         (r'norm\..*', "pre-training's final norm"),
-        (r'(decoder|encoder_to_decoder)\..+|mask_token|decoder_pos_embed', 'the decoder'),
+        (
+            r'(decoder|encoder_to_decoder)\..+|mask_token|decoder_pos_embed',
+            'the decoder',
+        ),
     ),
     required=_REQUIRED,
 )
@@ -73,11 +85,12 @@ def convert_videomae(
 
     Args:
         state (dict[str, Tensor]): By the published names.
-        llm (str, optional): The language model of the block; needed if there is a block.
+        llm (str, optional): The language model of the block; needed if there is a
+            block.
         layer (int | Sequence[int]): The block's layer(s) in it; the released video
             models have layer 15.
-        img_size (int): Side of the pictures in pixels, for the table of positions, which
-            published files do not have.
+        img_size (int): Side of the pictures in pixels, for the table of positions,
+            which published files do not have.
         num_frames (int): Frames of a clip, for the same table.
         origin (str): Name of the file in messages.
 
@@ -88,7 +101,8 @@ def convert_videomae(
 
     Raises:
         UserError: The sizes do not fit the patches.
-        UserError, CheckpointError: See :func:`lm4ve.tasks.base.released_block.convert_state`.
+        UserError, CheckpointError: See
+            :func:`lm4ve.tasks.base.released_block.convert_state`.
     """
     is_pretraining = any(k.startswith('decoder.') or k == 'mask_token' for k in state)
     state = {re.sub(r'^(encoder|backbone)\.', '', k): v for k, v in state.items()}

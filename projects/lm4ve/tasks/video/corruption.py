@@ -1,7 +1,7 @@
 """Finds damaged video files, which decoders do not always report.
 
-decord returns repeated frames for a truncated file, or tries for minutes; PyAV raises an
-``IndexError`` for an audio file; and a video of one frame trains as a still picture.
+decord returns repeated frames for a truncated file, or tries for minutes; PyAV raises
+an ``IndexError`` for an audio file; and a video of one frame trains as a still picture.
 """
 
 import io
@@ -12,7 +12,8 @@ import av
 
 # FFmpeg's formats whose frames lie in other files.
 _PLAYLISTS = ('concat', 'hls', 'dash', 'imf', 'sdp', 'rtsp')
-# The first bytes of a Matroska (WebM) file and of its one segment; both lie in its head.
+# The first bytes of a Matroska (WebM) file and of its one segment; both lie in its
+# head.
 _EBML, _SEGMENT, _HEAD = b'\x1a\x45\xdf\xa3', b'\x18\x53\x80\x67', 4096
 
 
@@ -20,13 +21,16 @@ def find_defect(path: str | BinaryIO, decode: bool = False) -> str | None:
     """Return what is wrong with a video file.
 
     Args:
-        path (str or BinaryIO): A local file, or its content. Its bytes decide its format.
+        path (str or BinaryIO): A local file, or its content. Its bytes decide its
+            format.
         decode (bool): Decode all of it too. Without, its packets are read and
             counted, but for the first frame not decoded.
 
     Returns:
-        str or None: The defect, worded to follow the file's name, or None. Damage inside the
-        pictures is found by decoding only, and not all of it: decoders conceal what they can.
+        str or None: The defect, worded to follow the file's name, or None. Damage
+            inside the
+        pictures is found by decoding only, and not all of it: decoders conceal what
+            they can.
     """
     try:
         with open(path, 'rb') if isinstance(path, (str, os.PathLike)) else path as file:
@@ -52,15 +56,16 @@ def find_defect(path: str | BinaryIO, decode: bool = False) -> str | None:
 def _missing_bytes(file: BinaryIO, size: int) -> int:
     """Return how many bytes a Matroska (WebM) file lacks of the length of its segment.
 
-    FFmpeg reports nothing where a file was cut between two packets, and the format does not store
-    the number of frames. A live stream is written without a length.
+    FFmpeg reports nothing where a file was cut between two packets, and the format does
+    not store the number of frames. A live stream is written without a length.
     """
     file.seek(0)
     head, end = file.read(_HEAD), 0
     for element in (_EBML, _SEGMENT):
         if not head.startswith(element, end) or len(head) < end + len(element) + 8:
             return 0
-        # RFC 8794, section 6: the leading zeros of a number count the bytes that follow.
+        # RFC 8794, section 6: the leading zeros of a number count the bytes that
+        # follow.
         at = end + len(element)
         width = 9 - head[at].bit_length()
         length = int.from_bytes(head[at : at + width], 'big') & ((1 << 7 * width) - 1)

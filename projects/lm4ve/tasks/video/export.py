@@ -33,18 +33,27 @@ class VideoExport(TaskExport):
         if model.test_cfg:  # it saves memory, for a batch of one only
             model.test_cfg.pop('max_testing_views', None)
 
-    def samples(self, cfg: Config, count: int, pipeline: list[dict] | None = None) -> list[dict]:
+    def samples(
+        self, cfg: Config, count: int, pipeline: list[dict] | None = None
+    ) -> list[dict]:
         pipeline = pipeline or tested_dataset(cfg).pipeline
         size: tuple[int, ...] = ()
         if not any(word in t['type'] for t in pipeline for word in ('Resize', 'Crop')):
-            side = cfg.model.backbone.get('img_size')  # the data set's own, as the demo's
+            side = cfg.model.backbone.get(
+                'img_size'
+            )  # the data set's own, as the demo's
             if side is None:
                 return super().samples(cfg, count)
             size = side, side
         transform = Compose(decoded_by('Array', pipeline))
         known = dict(total_frames=_FRAMES, label=-1, start_index=0, modality='RGB')
         return [
-            transform(dict(known, array=np.stack([np.roll(p, 5 * i, 1) for i in range(_FRAMES)])))
+            transform(
+                dict(
+                    known,
+                    array=np.stack([np.roll(p, 5 * i, 1) for i in range(_FRAMES)]),
+                )
+            )
             for p in made_up_pictures(count, *size)
         ]
 

@@ -26,7 +26,8 @@ class VideoInferencer(FileInferencer):
 
         Args:
             inputs (str | Path | Sequence[str | Path]): Videos.
-            out_dir (str | Path, optional): Write each video here with its likeliest classes.
+            out_dir (str | Path, optional): Write each video here with its likeliest
+                classes.
             batch_size, show, wait_time, **options: Passed on.
         """
         files = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)

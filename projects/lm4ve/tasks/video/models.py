@@ -1,8 +1,8 @@
 """The neck and the 2D recognizer in mmaction2's protocol.
 
-mmaction2 calls ``neck(x, data_samples=...)`` in training and ``neck(x)`` in tests and expects
-``(features, losses)``. A class of the neck's own name in its registry implements that, so that
-configs use ``type='LLMBlockNeck'`` in every host.
+mmaction2 calls ``neck(x, data_samples=...)`` in training and ``neck(x)`` in tests and
+expects ``(features, losses)``. A class of the neck's own name in its registry
+implements that, so that configs use ``type='LLMBlockNeck'`` in every host.
 """
 
 from collections.abc import Sequence
@@ -21,13 +21,14 @@ from lm4ve.registry import MODELS
 class LLMBlockNeck(_LLMBlockNeck):
     """:class:`lm4ve.necks.LLMBlockNeck` for mmaction2's recognizers.
 
-    The arguments are the same. VideoMAE's ViT returns its map with ``return_feat_map=True``;
-    ``out_type='avg_featmap'`` (mean over tokens, then the norm: VideoMAE's ``fc_norm``) belongs to
-    ``TimeSformerHead``, 'raw' to heads that pool. The weights of a checkpoint's
-    ``backbone.fc_norm`` become those of the neck's norm if it has none of its own.
+    The arguments are the same. VideoMAE's ViT returns its map with
+    ``return_feat_map=True``; ``out_type='avg_featmap'`` (mean over tokens, then the
+    norm: VideoMAE's ``fc_norm``) belongs to ``TimeSformerHead``, 'raw' to heads that
+    pool. The weights of a checkpoint's ``backbone.fc_norm`` become those of the neck's
+    norm if it has none of its own.
 
-    Of several maps the host's heads receive the one from the neck; with ``keep_others=True``, for
-    ``SlowFastHead``, all of them.
+    Of several maps the host's heads receive the one from the neck; with
+    ``keep_others=True``, for ``SlowFastHead``, all of them.
     """
 
     # mmaction2 passes other arguments than the other hosts.
@@ -58,14 +59,16 @@ class LLMBlockNeck(_LLMBlockNeck):
 class Recognizer2D(_Recognizer2D):
     """mmaction2's ``Recognizer2D`` with a neck from one map to one map.
 
-    The host's own recognizer supports ``LLMBlockNeck`` too (a repair), one frame at a time.
-    Without a neck this is the host's recognizer with working ``max_testing_views``.
+    The host's own recognizer supports ``LLMBlockNeck`` too (a repair), one frame at a
+    time. Without a neck this is the host's recognizer with working
+    ``max_testing_views``.
 
     Args:
         *args: Passed to mmaction2's ``Recognizer2D``.
-        frames_per_clip (int): The number of successive frames in one clip ``[B, C, T, H, W]`` of
-            the neck, whose tokens attend to each other. 1 (the default) keeps frames apart, as
-            TSN does before its consensus. Training and testing must sample multiples of it.
+        frames_per_clip (int): The number of successive frames in one clip ``[B, C, T,
+            H, W]`` of the neck, whose tokens attend to each other. 1 (the default)
+            keeps frames apart, as TSN does before its consensus. Training and testing
+            must sample multiples of it.
         **kwargs: Passed to mmaction2's ``Recognizer2D``.
 
     Raises:

@@ -26,6 +26,8 @@ def write_video(path: str | Path, frames: np.ndarray, fps: int) -> None:
         stream.pix_fmt = 'yuv420p'
         stream.options = dict(crf='16', preset='veryfast', threads='1')
         for frame in frames:
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format='rgb24')
+            picture = av.VideoFrame.from_ndarray(
+                np.ascontiguousarray(frame), format='rgb24'
+            )
             container.mux(stream.encode(picture))
         container.mux(stream.encode())

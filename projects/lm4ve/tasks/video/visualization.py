@@ -1,7 +1,7 @@
 """Draws the predicted classes into a video.
 
-mmaction2's visualizer writes class numbers as pictures through moviepy, so OpenCV draws here and
-PyAV writes.
+mmaction2's visualizer writes class numbers as pictures through moviepy, so OpenCV draws
+here and PyAV writes.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,9 @@ SHOWN = 3
 _MIN_HEIGHT = 240
 
 
-def rank(scores: np.ndarray, classes: Sequence[str] | None = None, topk: int = SHOWN) -> Ranking:
+def rank(
+    scores: np.ndarray, classes: Sequence[str] | None = None, topk: int = SHOWN
+) -> Ranking:
     """Return the likeliest classes with their probabilities.
 
     Args:
@@ -33,7 +35,9 @@ def rank(scores: np.ndarray, classes: Sequence[str] | None = None, topk: int = S
     """
     names = classes or [f'class {i}' for i in range(len(scores))]
     if len(names) != len(scores):
-        raise UserError(f'The model has {len(scores)} classes, and there are {len(names)} names.')
+        raise UserError(
+            f'The model has {len(scores)} classes, and there are {len(names)} names.'
+        )
     return [(names[i], float(scores[i])) for i in np.argsort(-scores)[:topk]]
 
 
@@ -41,8 +45,8 @@ def write_annotated(video: str | Path, ranking: Ranking, out: str | Path) -> Non
     """Write a copy of a video with a ranking in its lower left corner.
 
     Args:
-        video (str | Path): The source. Small ones are enlarged to a height of 240 pixels, so that
-            the text can be read.
+        video (str | Path): The source. Small ones are enlarged to a height of 240
+            pixels, so that the text can be read.
         ranking (list[tuple[str, float]]): Names and probabilities.
         out (str | Path): The MP4 file to write (H.264, without sound).
 
@@ -58,7 +62,9 @@ def write_annotated(video: str | Path, ranking: Ranking, out: str | Path) -> Non
         frames = [f.to_ndarray(format='rgb24') for f in container.decode(stream)]
     height, width = frames[0].shape[:2]
     scale = max(1.0, _MIN_HEIGHT / height)
-    size = [2 * round(side * scale / 2) for side in (width, height)]  # H.264 needs even ones
+    size = [
+        2 * round(side * scale / 2) for side in (width, height)
+    ]  # H.264 needs even ones
     method = cv2.INTER_NEAREST if scale > 1 else cv2.INTER_AREA
     drawn = [_draw(cv2.resize(f, size, interpolation=method), ranking) for f in frames]
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -72,5 +78,7 @@ def _draw(frame: np.ndarray, ranking: Ranking) -> np.ndarray:
     frame[top:] = frame[top:] // 3
     style = (cv2.FONT_HERSHEY_SIMPLEX, line / 34, (255, 255, 255), 1, cv2.LINE_AA)
     for i, (name, score) in enumerate(ranking, start=1):
-        cv2.putText(frame, f'{100 * score:.0f}% {name}', (4, top + i * line - 3), *style)
+        cv2.putText(
+            frame, f'{100 * score:.0f}% {name}', (4, top + i * line - 3), *style
+        )
     return frame

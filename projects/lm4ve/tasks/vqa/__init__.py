@@ -29,7 +29,10 @@ TASK = Task(
         'models.preprocessor': ('VisionLanguagePreprocessor',),
         'optim': ('METEROptimWrapperConstructor',),
         'transforms': ('PackVisionLanguage', 'SolarizeAdd'),
-        'visualization': ('VisionLanguageVisualizationHook', 'VisionLanguageVisualizer'),
+        'visualization': (
+            'VisionLanguageVisualizationHook',
+            'VisionLanguageVisualizer',
+        ),
     },
     exports={
         'datasets.image_text': ('ImageTextDataset',),

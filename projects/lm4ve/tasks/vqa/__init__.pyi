@@ -22,8 +22,12 @@ from lm4ve.tasks.vqa.metrics import recall_at as recall_at
 from lm4ve.tasks.vqa.metrics import vqa_accuracy as vqa_accuracy
 from lm4ve.tasks.vqa.models.encoders import ConvStem as ConvStem
 from lm4ve.tasks.vqa.models.encoders import TimmImageEncoder as TimmImageEncoder
-from lm4ve.tasks.vqa.models.encoders import TransformersImageEncoder as TransformersImageEncoder
-from lm4ve.tasks.vqa.models.encoders import TransformersTextEncoder as TransformersTextEncoder
+from lm4ve.tasks.vqa.models.encoders import (
+    TransformersImageEncoder as TransformersImageEncoder,
+)
+from lm4ve.tasks.vqa.models.encoders import (
+    TransformersTextEncoder as TransformersTextEncoder,
+)
 from lm4ve.tasks.vqa.models.fusion import CoAttentionFusion as CoAttentionFusion
 from lm4ve.tasks.vqa.models.heads import MatchingHead as MatchingHead
 from lm4ve.tasks.vqa.models.heads import RetrievalHead as RetrievalHead
@@ -32,12 +36,16 @@ from lm4ve.tasks.vqa.models.meter import METER as METER
 from lm4ve.tasks.vqa.models.preprocessor import (
     VisionLanguagePreprocessor as VisionLanguagePreprocessor,
 )
-from lm4ve.tasks.vqa.optim import METEROptimWrapperConstructor as METEROptimWrapperConstructor
+from lm4ve.tasks.vqa.optim import (
+    METEROptimWrapperConstructor as METEROptimWrapperConstructor,
+)
 from lm4ve.tasks.vqa.transforms import PackVisionLanguage as PackVisionLanguage
 from lm4ve.tasks.vqa.transforms import SolarizeAdd as SolarizeAdd
 from lm4ve.tasks.vqa.visualization import (
     VisionLanguageVisualizationHook as VisionLanguageVisualizationHook,
 )
-from lm4ve.tasks.vqa.visualization import VisionLanguageVisualizer as VisionLanguageVisualizer
+from lm4ve.tasks.vqa.visualization import (
+    VisionLanguageVisualizer as VisionLanguageVisualizer,
+)
 
 TASK: Task

@@ -46,7 +46,9 @@ class ImageTextAnalysis(TaskAnalysis):
     Of an image with several captions the first one is shown.
     """
 
-    def read_input(self, cfg: Config, path: Path, pipeline: list[dict], **options: Any) -> dict:
+    def read_input(
+        self, cfg: Config, path: Path, pipeline: list[dict], **options: Any
+    ) -> dict:
         """Read an image with a ``question``, or a ``caption`` (``|`` between several)."""
         asks = str(cfg.model.head.type).endswith('VQAHead')
         wanted = 'question' if asks else 'caption'
@@ -57,14 +59,18 @@ class ImageTextAnalysis(TaskAnalysis):
         )
         texts = [options[wanted]] if asks else options[wanted].split('|')
         (image,) = list_images(path)
-        entry = dict(img_path=str(image), text=list_texts(texts, f'--{wanted}'), gt_answers=[])
+        entry = dict(
+            img_path=str(image), text=list_texts(texts, f'--{wanted}'), gt_answers=[]
+        )
         return Compose(pipeline)(dict(entry, sample_idx=0))
 
     # ----------------------------------------------------------------- where to look
     def further_points(self, model: nn.Module) -> dict[str, str]:
         """Look at both streams behind the fusion; a neck on both of them has the words."""
         last = len(getattr(model.fusion, 'text_layers', ())) - 1
-        points = dict(encoder=f'fusion.image_layers.{last}', words=f'fusion.text_layers.{last}')
+        points = dict(
+            encoder=f'fusion.image_layers.{last}', words=f'fusion.text_layers.{last}'
+        )
         if model.neck is not None and model.tokens == 'joint':
             del points['words']
         return points if last >= 0 else {}
@@ -87,12 +93,19 @@ class ImageTextAnalysis(TaskAnalysis):
 
     def runnable(self, data: Any) -> Any:
         """Leave one caption of each image, the first."""
-        samples = [s.new(metainfo=dict(s.metainfo, text=s.text[:1])) for s in data['data_samples']]
+        samples = [
+            s.new(metainfo=dict(s.metainfo, text=s.text[:1]))
+            for s in data['data_samples']
+        ]
         return {**data, 'data_samples': samples}
 
     # ---------------------------------------------------------------- where tokens lie
     def layout(
-        self, model: nn.Module, inputs: dict, count: int, grid: tuple[int, ...] | None = None
+        self,
+        model: nn.Module,
+        inputs: dict,
+        count: int,
+        grid: tuple[int, ...] | None = None,
     ) -> Layout:
         """Find the places of an image's tokens by their number."""
         if grid is not None:
@@ -115,7 +128,9 @@ class ImageTextAnalysis(TaskAnalysis):
             image = self.layout(model, inputs, count - words)
             free = padding.new_zeros(len(padding), image.num_placed)
             padding = torch.cat((free, padding), dim=1)
-            return WordLayout(self.task.name, image.prefix, (*image.grid, words), padding)
+            return WordLayout(
+                self.task.name, image.prefix, (*image.grid, words), padding
+            )
         return self.layout(model, inputs, count, grid)
 
     # ------------------------------------------------------------ how a sample looks
@@ -138,10 +153,14 @@ class ImageTextAnalysis(TaskAnalysis):
         text, scores = (output.get('text') or [''])[0], output.get('pred_scores')
         if (answer := output.get('pred_answer')) is None:
             return dict(caption=text, score=f'{float(scores[0]):.3f}')
-        facts = dict(question=text, prediction=f'{answer} ({100 * float(scores.max()):.1f} %)')
+        facts = dict(
+            question=text, prediction=f'{answer} ({100 * float(scores.max()):.1f} %)'
+        )
         if answers := output.get('gt_answers'):
             common = Counter(answers).most_common(3)
-            facts['truth'] = ', '.join(f'{a} ({n} of {len(answers)})' for a, n in common)
+            facts['truth'] = ', '.join(
+                f'{a} ({n} of {len(answers)})' for a, n in common
+            )
         return facts
 
 
@@ -161,7 +180,9 @@ def cross_attention(module: Any, text: Tensor, image: Tensor) -> Tensor:
         layer(x).unflatten(-1, (heads, -1)).transpose(1, 2).float()
         for layer, x in ((module.query, text), (module.key, image))
     )
-    return torch.softmax(q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5, dim=-1).mean(dim=1)
+    return torch.softmax(q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5, dim=-1).mean(
+        dim=1
+    )
 
 
 ANALYSIS = ImageTextAnalysis(TASK)

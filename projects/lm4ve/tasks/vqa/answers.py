@@ -1,8 +1,8 @@
 """Answers: their official normal form, vocabularies of them, and their training targets.
 
 mmpretrain carries the rules of ``vqaEval.py`` (github.com/GT-Vision-Lab/VQA), its slips
-included: a figure counts only if it agrees with what the evaluation server computes. METER
-makes its vocabulary with the same rules.
+included: a figure counts only if it agrees with what the evaluation server computes.
+METER makes its vocabulary with the same rules.
 """
 
 import functools
@@ -10,7 +10,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from mmpretrain.evaluation.metrics.vqa import _process_digit_article, _process_punctuation
+from mmpretrain.evaluation.metrics.vqa import (
+    _process_digit_article,
+    _process_punctuation,
+)
 
 from lm4ve.errors import check, require
 from lm4ve.tasks.base.language.answering import SCORES
@@ -27,9 +30,9 @@ def normalize_answer(answer: str) -> str:
     """Return the form of an answer in which VQA's evaluation compares it.
 
     Punctuation goes: a mark that stands beside a space somewhere in the answer, or any
-    mark if there is a number with a comma, is removed; others become a space. Periods go
-    unless a digit follows. Then words in lower case: zero to ten become digits ("none"
-    is 0), articles are left out, and contractions get their apostrophe back.
+    mark if there is a number with a comma, is removed; others become a space. Periods
+    go unless a digit follows. Then words in lower case: zero to ten become digits
+    ("none" is 0), articles are left out, and contractions get their apostrophe back.
 
     Args:
         answer (str): Any text.
@@ -59,7 +62,11 @@ def build_vocabulary(
     """
     counts = Counter(normalize_answer(a) if normalize else a.strip() for a in answers)
     kept = [a for a, n in counts.items() if n >= min_count]
-    check(f'answers of {counts.total()} questions with a count of {min_count}', len(kept), least=1)
+    check(
+        f'answers of {counts.total()} questions with a count of {min_count}',
+        len(kept),
+        least=1,
+    )
     return kept
 
 
@@ -102,8 +109,8 @@ def soft_scores(answers: Sequence[str]) -> dict[str, float]:
     """Return the training target of each answer to one question.
 
     The score follows from how many annotators gave exactly this text, which METER
-    compares with the vocabulary as it is: see :data:`SCORES`. An answer that all of them
-    gave, also if there is only one annotator, has the score 1.
+    compares with the vocabulary as it is: see :data:`SCORES`. An answer that all of
+    them gave, also if there is only one annotator, has the score 1.
 
     Args:
         answers (Sequence[str]): The annotators' answers; may be empty.

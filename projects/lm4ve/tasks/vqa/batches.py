@@ -24,17 +24,23 @@ class METERBatches(TaskBatches):
         preprocessor = model.get('data_preprocessor') or {}
         if preprocessor.get('tokenizer') is not None:
             config = model.text_encoder.get('config') or {}
-            preprocessor['tokenizer'] = PlaceholderTokenizer(config.get('pad_token_id', 0))
+            preprocessor['tokenizer'] = PlaceholderTokenizer(
+                config.get('pad_token_id', 0)
+            )
         if isinstance(model.head.get('vocabulary'), str):
             model.head.vocabulary = [f'answer {i}' for i in range(ANSWERS)]
 
     def sample(self, cfg: Config, training: bool) -> dict[str, Any]:
         encoder = cfg.model.image_encoder
         sizes = encoder, encoder.get('config') or {}
-        size = next((s[k] for s in sizes for k in ('image_size', 'img_size') if s.get(k)), 224)
+        size = next(
+            (s[k] for s in sizes for k in ('image_size', 'img_size') if s.get(k)), 224
+        )
         height, width = to_2tuple(size)
         dataset = trained_dataset(cfg) if training else {}
-        texts = dataset.get('questions_per_image') or 1 + dataset.get('num_negatives', 0)
+        texts = dataset.get('questions_per_image') or 1 + dataset.get(
+            'num_negatives', 0
+        )
         vocabulary = cfg.model.head.get('vocabulary')
         answers = [vocabulary[0] if isinstance(vocabulary, list) else '']
         metainfo = dict(
@@ -42,7 +48,9 @@ class METERBatches(TaskBatches):
             gt_answers=answers if texts == 1 else [answers] * texts,
         )
         pixels = torch.zeros(3, height, width, dtype=torch.uint8)
-        return dict(inputs=pixels, data_samples=VisionLanguageDataSample(metainfo=metainfo))
+        return dict(
+            inputs=pixels, data_samples=VisionLanguageDataSample(metainfo=metainfo)
+        )
 
 
 BATCHES = METERBatches(TASK)

@@ -1,7 +1,7 @@
 """METER's released checkpoints (github.com/zdou0830/METER) as models of this suite, and back.
 
-One table serves both ways. CLIP's fused projections of queries, keys and values are three
-in ``transformers``, so they are split, or joined on the way back.
+One table serves both ways. CLIP's fused projections of queries, keys and values are
+three in ``transformers``, so they are split, or joined on the way back.
 """
 
 import re
@@ -26,7 +26,10 @@ TRUNK = (
     ('vit_model.norm.{p}', f'{_IMAGE}norm.{{p}}'),
     # At the end of a stage in METER's Swin, at the begin of the next one in timm's.
     *(
-        (f'vit_model.layers.{i}.downsample.{{rest}}', f'{_IMAGE}layers.{i + 1}.downsample.{{rest}}')
+        (
+            f'vit_model.layers.{i}.downsample.{{rest}}',
+            f'{_IMAGE}layers.{i + 1}.downsample.{{rest}}',
+        )
         for i in range(3)
     ),
     (f'{_CLIP}conv1.weight', f'{_IMAGE}embeddings.patch_embedding.weight'),
@@ -86,24 +89,27 @@ def convert_meter(
 
     Args:
         state (dict[str, Tensor]): By the released names, without ``module.``.
-        task (str): What the model is for: 'vqa', 'retrieval' or 'matching'; 'auto' chooses by
-            the heads in the file (a pre-trained model: 'matching'). For retrieval a
-            pre-trained model's ``rank_output`` starts from ITM's row of the class "match", as
-            in METER; for questions its head starts at random.
-        vocabulary (str | Sequence[str], optional): The answers in the head's order, needed
-            for a head of answers; see :class:`VQAHead`.
+        task (str): What the model is for: 'vqa', 'retrieval' or 'matching'; 'auto'
+            chooses by the heads in the file (a pre-trained model: 'matching'). For
+            retrieval a pre-trained model's ``rank_output`` starts from ITM's row of the
+            class "match", as in METER; for questions its head starts at random.
+        vocabulary (str | Sequence[str], optional): The answers in the head's order,
+            needed for a head of answers; see :class:`VQAHead`.
         origin (str): What messages call the file.
 
     Returns:
-        dict[str, Tensor]: The state of a :class:`METER`, in fp32, whose image encoder is CLIP's
-        (:class:`TransformersImageEncoder`) or Swin (:class:`TimmImageEncoder`).
+        dict[str, Tensor]: The state of a :class:`METER`, in fp32, whose image encoder
+        is CLIP's (:class:`TransformersImageEncoder`) or Swin
+        (:class:`TimmImageEncoder`).
 
     Raises:
         UserError: There is no vocabulary for a head of answers.
         CheckpointError: The file is of another model; a key is unknown or missing.
     """
     # Another encoder in one message, rather than by a list of keys.
-    found = {f'{_CLIP}conv1.weight', 'vit_model.patch_embed.proj.weight'}.intersection(state)
+    found = {f'{_CLIP}conv1.weight', 'vit_model.patch_embed.proj.weight'}.intersection(
+        state
+    )
     require(
         len(found) == 1,
         f"{origin} is no METER with CLIP's ViT or Swin, which are what can be converted: it has "
@@ -118,7 +124,11 @@ def convert_meter(
     renames = template_rules((*TRUNK, *HEADS[task]))
     rules = Rules(renames, (*_DROPPED, *others), _REQUIRED)
     # The counting of the text encoder's embeddings would fit a rename, too.
-    kept = {k: v for k, v in state.items() if not any(re.fullmatch(p, k) for p, _ in _DROPPED)}
+    kept = {
+        k: v
+        for k, v in state.items()
+        if not any(re.fullmatch(p, k) for p, _ in _DROPPED)
+    }
     converted = {}
     for name, tensor in rename(kept, rules, origin).items():
         if '.in_proj.' in name:
@@ -130,7 +140,11 @@ def convert_meter(
         if (itm := f'head.itm.fc.{part}') in converted:
             converted.setdefault(f'head.rank_output.{part}', converted[itm][1:].clone())
     if task == 'vqa' and (bias := converted.get('head.layers.3.bias')) is not None:
-        check('--vocabulary, the answers of the head in their order', vocabulary, kind=(str, list))
+        check(
+            '--vocabulary, the answers of the head in their order',
+            vocabulary,
+            kind=(str, list),
+        )
         assert vocabulary is not None
         answers = read_vocabulary(vocabulary, '--vocabulary')
         require(
@@ -142,16 +156,20 @@ def convert_meter(
     return converted
 
 
-def to_meter(state: dict[str, Tensor], origin: str = 'The checkpoint') -> dict[str, Tensor]:
+def to_meter(
+    state: dict[str, Tensor], origin: str = 'The checkpoint'
+) -> dict[str, Tensor]:
     """Convert a state of ours into METER's names.
 
     Args:
-        state (dict[str, Tensor]): The state of a :class:`METER` with CLIP or Swin, without a block.
+        state (dict[str, Tensor]): The state of a :class:`METER` with CLIP or Swin,
+            without a block.
         origin (str): What messages call the file.
 
     Returns:
-        dict[str, Tensor]: By the released names. What METER never calls (the text half of
-        CLIP, a pooler of the text encoder) is not in it; METER's loading is not strict.
+        dict[str, Tensor]: By the released names. What METER never calls (the text half
+        of CLIP, a pooler of the text encoder) is not in it; METER's loading is not
+        strict.
 
     Raises:
         UserError: The model has a block, or a head that METER has not.
@@ -159,7 +177,10 @@ def to_meter(state: dict[str, Tensor], origin: str = 'The checkpoint') -> dict[s
     """
     for part in ('neck.', 'head.contrastive.'):
         found = any(k.startswith(part) for k in state)
-        require(not found, f"{origin} has '{part}', for which the released METER has no place.")
+        require(
+            not found,
+            f"{origin} has '{part}', for which the released METER has no place.",
+        )
     joined = {}
     for name, tensor in state.items():
         if match := re.fullmatch(r'(.*\.self_attn\.)q_proj(\..*)', name):

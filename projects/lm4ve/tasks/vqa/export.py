@@ -5,7 +5,12 @@ from typing import Any
 from mmengine.config import Config
 from torch import Tensor
 
-from lm4ve.tasks.base.export import TaskExport, array_samples, made_up_pictures, normalization_of
+from lm4ve.tasks.base.export import (
+    TaskExport,
+    array_samples,
+    made_up_pictures,
+    normalization_of,
+)
 from lm4ve.tasks.vqa import TASK
 
 #: Texts of unequal lengths, for the padding.
@@ -15,8 +20,8 @@ _TEXTS = ('what is it', 'a picture of two red things on the left', 'yes')
 class METERExport(TaskExport):
     """Raw images and numbers of words to logits of answers, or to the scores of pairs.
 
-    Of retrieval the function scores image i with text i: repeat an image for each of its
-    captions.
+    Of retrieval the function scores image i with text i: repeat an image for each of
+    its captions.
     """
 
     inputs = {
@@ -24,13 +29,17 @@ class METERExport(TaskExport):
         'input_ids': "int64 [batch, words], of the config's tokenizer, padded at the end",
         'text_padding': 'bool [batch, words], True where there is no word',
     }
-    outputs = {'logits': 'of each answer [batch, answers]; of retrieval, of each pair [batch]'}
+    outputs = {
+        'logits': 'of each answer [batch, answers]; of retrieval, of each pair [batch]'
+    }
     axes = {'input_ids': {1: 'words'}, 'text_padding': {1: 'words'}}
 
     def limits(self, model: Any) -> dict[str, int]:
         return dict(words=model.data_preprocessor.max_length)
 
-    def samples(self, cfg: Config, count: int, pipeline: list[dict] | None = None) -> list[dict]:
+    def samples(
+        self, cfg: Config, count: int, pipeline: list[dict] | None = None
+    ) -> list[dict]:
         kind = 'question' if str(cfg.model.head.type).endswith('VQAHead') else 'caption'
         texts = [{kind: _TEXTS[i % len(_TEXTS)]} for i in range(count)]
         return array_samples(self.task, cfg, made_up_pictures(count), '.png', texts)
@@ -51,7 +60,9 @@ class METERExport(TaskExport):
         return _read(model, features[:, 0])
 
     def meaning(self, model: Any, cfg: Config) -> dict[str, Any]:
-        meaning = dict(normalization_of(model), tokenizer=model.data_preprocessor.describe())
+        meaning = dict(
+            normalization_of(model), tokenizer=model.data_preprocessor.describe()
+        )
         if hasattr(model.head, 'vocabulary'):
             meaning['answers'] = model.head.vocabulary
         return meaning
@@ -59,7 +70,9 @@ class METERExport(TaskExport):
 
 def _read(model: Any, features: Tensor) -> Tensor:
     """Compute the head's logits or scores of features ``[B, 2 C]``."""
-    return (model.head if hasattr(model.head, 'vocabulary') else model.head.score)(features)
+    return (model.head if hasattr(model.head, 'vocabulary') else model.head.score)(
+        features
+    )
 
 
 EXPORT = METERExport(TASK)

@@ -30,15 +30,17 @@ def list_images(images: Image | Sequence[Image]) -> list[Image]:
     """Return images, those of a folder by their names, after all were looked at.
 
     Args:
-        images (str | Path | np.ndarray | Sequence): Files, a folder, arrays uint8 ``[H, W,
-            3]`` (BGR), or a list of files and arrays.
+        images (str | Path | np.ndarray | Sequence): Files, a folder, arrays uint8 ``[H,
+            W, 3]`` (BGR), or a list of files and arrays.
 
     Raises:
         UserError: There is none, or one cannot be read.
     """
     found = [images] if isinstance(images, (str, Path, np.ndarray)) else list(images)
     if isinstance(images, (str, Path)) and Path(images).is_dir():
-        found = sorted(p for p in Path(images).iterdir() if p.suffix.lower() in TASK.input_suffixes)
+        found = sorted(
+            p for p in Path(images).iterdir() if p.suffix.lower() in TASK.input_suffixes
+        )
     check(f'images ({", ".join(TASK.input_suffixes)}) of {images}', len(found), least=1)
     for image in found:
         if isinstance(image, np.ndarray):
@@ -104,17 +106,21 @@ class VQAInferencer(_ImageInferencer, AnsweringInferencer):
     source = 'img_path'
 
     def __call__(
-        self, images: Image | Sequence[Image], question: str | Sequence[str], **kwargs: Any
+        self,
+        images: Image | Sequence[Image],
+        question: str | Sequence[str],
+        **kwargs: Any,
     ) -> list:
         """Answer.
 
         Args:
             images (str | Path | np.ndarray | Sequence): See :func:`list_images`.
-            question (str | Sequence[str]): One for each image. A single question is asked
-                about every image, a single image is asked every question.
-            **kwargs: ``topk`` (5), the number of answers; ``batch_size`` (1), questions per
-                batch; ``out_dir``, a folder for a picture of each question; ``show``, in a
-                window, for ``wait_time`` seconds each; ``return_datasamples`` instead of dicts.
+            question (str | Sequence[str]): One for each image. A single question is
+                asked about every image, a single image is asked every question.
+            **kwargs: ``topk`` (5), the number of answers; ``batch_size`` (1), questions
+                per batch; ``out_dir``, a folder for a picture of each question;
+                ``show``, in a window, for ``wait_time`` seconds each;
+                ``return_datasamples`` instead of dicts.
 
         Returns:
             list[dict]: For each question ``img_path``, ``question``, ``pred_answer``,
@@ -165,16 +171,17 @@ class RetrievalInferencer(_ImageInferencer):
         Args:
             images (str | Path | np.ndarray | Sequence): See :func:`list_images`.
             caption (str | Sequence[str]): Captions, or what is looked for.
-            rank (str): 'images' ranks them for each text, 'captions' texts for each image.
+            rank (str): 'images' ranks them for each text, 'captions' texts for each
+                image.
             topk (int): How many of them are returned.
             batch_size (int): Images, texts and pairs at a time.
             out_dir (str | Path, optional): Write a picture of each ranking here.
             show (bool), wait_time (float): Show them in a window, for so many seconds.
 
         Returns:
-            list[dict]: For each text ``text`` and ``images`` (``img_path`` and ``score``,
-            best first); for each image ``img_path`` and ``captions`` (``text``,
-            ``score``). Scores compare within one ranking only.
+            list[dict]: For each text ``text`` and ``images`` (``img_path`` and
+            ``score``, best first); for each image ``img_path`` and ``captions``
+            (``text``, ``score``). Scores compare within one ranking only.
 
         Raises:
             UserError: An image cannot be read, or a text is empty.
@@ -187,7 +194,9 @@ class RetrievalInferencer(_ImageInferencer):
         if rank == 'captions':
             sources, found = given, [best(row, texts, topk) for row in table]
             results = [
-                dict(img_path=path, captions=[dict(text=t, score=s) for t, s in ranking])
+                dict(
+                    img_path=path, captions=[dict(text=t, score=s) for t, s in ranking]
+                )
                 for path, ranking in zip(paths, found, strict=True)
             ]
             figures = (
@@ -198,20 +207,29 @@ class RetrievalInferencer(_ImageInferencer):
             sources = [None] * len(texts)
             found = [best(row, range(len(given)), topk) for row in table.T]
             results = [
-                dict(text=text, images=[dict(img_path=paths[i], score=s) for i, s in ranking])
+                dict(
+                    text=text,
+                    images=[dict(img_path=paths[i], score=s) for i, s in ranking],
+                )
                 for text, ranking in zip(texts, found, strict=True)
             ]
             figures = (
-                draw_images(text, [(pixels_of_file(given[i]), paths[i], s) for i, s in ranking])
+                draw_images(
+                    text, [(pixels_of_file(given[i]), paths[i], s) for i, s in ranking]
+                )
                 for text, ranking in zip(texts, (f[:SHOWN] for f in found), strict=True)
             )
         if show or out_dir is not None:
             names = [file_name(i, source) for i, source in enumerate(sources)]
-            self._present([to_image(f) for f in figures], names, show, wait_time, out_dir)
+            self._present(
+                [to_image(f) for f in figures], names, show, wait_time, out_dir
+            )
         return results
 
     @torch.no_grad()
-    def score(self, images: Sequence[Image], texts: Sequence[str], batch_size: int = 64) -> Tensor:
+    def score(
+        self, images: Sequence[Image], texts: Sequence[str], batch_size: int = 64
+    ) -> Tensor:
         """Score all pairs; each image and each text is encoded once.
 
         Returns:
@@ -221,7 +239,9 @@ class RetrievalInferencer(_ImageInferencer):
         entries = [dict(img_path=i, text=['']) for i in images]
         for chunk in self._get_chunk_data(entries, batch_size):
             pixels = [self.pipeline(entry)['inputs'] for entry in chunk]
-            tokens += self.model.encode_images(self.model.data_preprocessor.normalize(pixels)).cpu()
+            tokens += self.model.encode_images(
+                self.model.data_preprocessor.normalize(pixels)
+            ).cpu()
         captions = encode_captions(self.model, texts, batch_size)
         chosen = torch.ones(len(tokens), len(captions), dtype=torch.bool)
         return score_chosen(self.model, tokens, captions, chosen, batch_size)

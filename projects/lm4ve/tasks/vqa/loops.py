@@ -1,9 +1,10 @@
 """Validation and test of retrieval: every image is scored with every caption.
 
-MMEngine's loops give one batch at a time to the model and the metrics; a recall needs the
-scores of pairs across all batches. The encoders run once an image and once a caption; a pair
-then costs its fusion only. Tokens wait in the memory of the host. A process holds the tokens
-of its own images and of all captions, and scores its images with all captions.
+MMEngine's loops give one batch at a time to the model and the metrics; a recall needs
+the scores of pairs across all batches. The encoders run once an image and once a
+caption; a pair then costs its fusion only. Tokens wait in the memory of the host. A
+process holds the tokens of its own images and of all captions, and scores its images
+with all captions.
 """
 
 from collections.abc import Sequence
@@ -52,12 +53,12 @@ def score_all_pairs(
 
     Args:
         model (nn.Module): Has ``score_pairs``.
-        encoded (Sequence[EncodedImage]): Of this process. Samplers give some images to two
-            processes, so that all have equally many; these count once.
+        encoded (Sequence[EncodedImage]): Of this process. Samplers give some images to
+            two processes, so that all have equally many; these count once.
         pairs_per_batch (int): How many pairs are fused at a time.
-        top_k (int, optional): Fuse only the pairs whose cheap score is among the k best of
-            their image or of their caption; the others come after these, in the order of
-            their cheap scores.
+        top_k (int, optional): Fuse only the pairs whose cheap score is among the k best
+            of their image or of their caption; the others come after these, in the
+            order of their cheap scores.
 
     Returns:
         dict: The same in every process, in the order of the data set: ``scores`` fp32
@@ -65,11 +66,15 @@ def score_all_pairs(
     """
     everywhere = all_gather_object([replace(e, tokens=None) for e in encoded])
     owners = {
-        e.key: (e, rank) for rank in reversed(range(len(everywhere))) for e in everywhere[rank]
+        e.key: (e, rank)
+        for rank in reversed(range(len(everywhere)))
+        for e in everywhere[rank]
     }
     images, ranks = zip(*(owners[key] for key in sorted(owners)), strict=True)
     captions = [c for e in images for c in e.captions]
-    image_of_caption = torch.tensor([i for i, e in enumerate(images) for _ in e.captions])
+    image_of_caption = torch.tensor(
+        [i for i, e in enumerate(images) for _ in e.captions]
+    )
     chosen = torch.ones(len(images), len(captions), dtype=torch.bool)
     if top_k is not None:
         cheap = torch.cat([e.embedding for e in images])
@@ -92,7 +97,9 @@ def _best_pairs(cheap: Tensor, k: int) -> Tensor:
     """Return bool ``[I, T]``: the k best captions of each image, and images of each caption."""
     chosen = torch.zeros_like(cheap, dtype=torch.bool)
     for dim in (0, 1):
-        chosen.scatter_(dim, cheap.topk(min(k, cheap.shape[dim]), dim=dim).indices, True)
+        chosen.scatter_(
+            dim, cheap.topk(min(k, cheap.shape[dim]), dim=dim).indices, True
+        )
     return chosen
 
 
@@ -102,11 +109,17 @@ def encode_captions(model: Any, texts: Sequence[str], size: int) -> list[Tensor]
     parts = zip(ids.split(size), padding.split(size), strict=True)
     tokens = torch.cat([model.encode_texts(*part) for part in parts]).cpu()
     # Copies, so that the tensor of the batch is freed.
-    return [t[:n].clone() for t, n in zip(tokens, (~padding).sum(1).tolist(), strict=True)]
+    return [
+        t[:n].clone() for t, n in zip(tokens, (~padding).sum(1).tolist(), strict=True)
+    ]
 
 
 def score_chosen(
-    model: Any, images: Sequence[Tensor], captions: Sequence[Tensor], chosen: Tensor, size: int
+    model: Any,
+    images: Sequence[Tensor],
+    captions: Sequence[Tensor],
+    chosen: Tensor,
+    size: int,
 ) -> Tensor:
     """Return the scores of chosen pairs, fp32 ``[I, T]`` on the CPU; 0 for the others.
 
@@ -123,8 +136,12 @@ def score_chosen(
     scores = torch.zeros(chosen.shape)
     lengths = torch.tensor([len(c) for c in captions])
     groups = lengths.argsort(stable=True).split(size)
-    for columns in tqdm(groups, 'scoring pairs', disable=None if is_main_process() else True):
-        texts = nn.utils.rnn.pad_sequence([captions[t] for t in columns], batch_first=True)
+    for columns in tqdm(
+        groups, 'scoring pairs', disable=None if is_main_process() else True
+    ):
+        texts = nn.utils.rnn.pad_sequence(
+            [captions[t] for t in columns], batch_first=True
+        )
         padding = (torch.arange(texts.shape[1]) >= lengths[columns, None]).to(device)
         texts = texts.to(device)
         for pairs in chosen[:, columns].nonzero().split(size):
@@ -133,7 +150,9 @@ def score_chosen(
                 continue
             tokens = torch.stack([images[i] for i in rows]).to(device)
             text_of = pairs[:, 1].to(device)
-            found = model.score_pairs(tokens[image_of.to(device)], texts[text_of], padding[text_of])
+            found = model.score_pairs(
+                tokens[image_of.to(device)], texts[text_of], padding[text_of]
+            )
             scores[pairs[:, 0], columns[pairs[:, 1]]] = found.float().cpu()
     return scores
 
@@ -155,7 +174,11 @@ class _RetrievalLoop:
     fp16: bool
 
     def __init__(
-        self, *args: Any, pairs_per_batch: int = 256, coarse: dict | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        pairs_per_batch: int = 256,
+        coarse: dict | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         field = f'{self.mode}_cfg'
@@ -183,9 +206,16 @@ class _RetrievalLoop:
             self._encoded += self._encode(model, data_batch['inputs'], samples)
             if idx + 1 == len(self.dataloader):
                 encoded, self._encoded = self._encoded, []
-                scores = score_all_pairs(model, encoded, self.pairs_per_batch, **self.coarse)
+                scores = score_all_pairs(
+                    model, encoded, self.pairs_per_batch, **self.coarse
+                )
                 self.evaluator.process(data_samples=[scores])
-        hook(f'after_{self.mode}_iter', batch_idx=idx, data_batch=data_batch, outputs=samples)
+        hook(
+            f'after_{self.mode}_iter',
+            batch_idx=idx,
+            data_batch=data_batch,
+            outputs=samples,
+        )
 
     def _encode(
         self, model: Any, inputs: Any, samples: list[VisionLanguageDataSample]
@@ -201,7 +231,9 @@ class _RetrievalLoop:
             e = EncodedImage(key, image.clone().cpu(), captions)
             if self.coarse:
                 first = torch.stack([c[0] for c in captions]).to(image.device)
-                e.embedding = model.head.embed('image', model.image_token(image[None])).cpu()
+                e.embedding = model.head.embed(
+                    'image', model.image_token(image[None])
+                ).cpu()
                 e.caption_embeddings = model.head.embed('text', first).cpu()
             encoded.append(e)
         return encoded
@@ -222,8 +254,8 @@ class RetrievalValLoop(_RetrievalLoop, ValLoop):
         fp16 (bool): Mixed precision, in fp16 on a GPU and in bf16 on a CPU.
         pairs_per_batch (int): How many pairs are fused at a time.
         coarse (dict, optional): ``dict(top_k=128)``: rank the pairs by the product of
-            embeddings (the head's contrastive loss trains them) and fuse only the ``top_k``
-            best of each image and of each caption.
+            embeddings (the head's contrastive loss trains them) and fuse only the
+            ``top_k`` best of each image and of each caption.
 
     Raises:
         UserError: An argument is wrong, or the data set is one of single captions.

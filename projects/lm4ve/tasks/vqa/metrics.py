@@ -1,8 +1,8 @@
 """Accuracy of answers and recall of retrieval, as their official evaluations compute them.
 
-mmpretrain's ``VQAAcc`` and ``RetrievalRecall`` compute others: the first has neither the
-leave-one-out mean nor answer types, the second counts an image once per caption found.
-Pure functions first, MMEngine's metrics after them.
+mmpretrain's ``VQAAcc`` and ``RetrievalRecall`` compute others: the first has neither
+the leave-one-out mean nor answer types, the second counts an image once per caption
+found. Pure functions first, MMEngine's metrics after them.
 """
 
 import json
@@ -55,7 +55,10 @@ def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
     predicted, given = clean_answer(prediction), [clean_answer(a) for a in answers]
     total = len(given)
     if total == 1 or len(set(given)) > 1:
-        predicted, given = normalize_answer(predicted), [normalize_answer(a) for a in given]
+        predicted, given = (
+            normalize_answer(predicted),
+            [normalize_answer(a) for a in given],
+        )
     agreed = given.count(predicted)
     if total == 1:
         return float(agreed)
@@ -80,8 +83,8 @@ def recall_at(
 
     Returns:
         dict[str, float]: ``text_to_image/R@k``, the share of captions whose image is
-        among the k best, and ``image_to_text/R@k``, the share of images (of those with a
-        caption) with any of their captions among the k best, both in percent.
+        among the k best, and ``image_to_text/R@k``, the share of images (of those with
+        a caption) with any of their captions among the k best, both in percent.
 
     Raises:
         UserError: A score is not a number, or an index is negative.
@@ -170,7 +173,11 @@ class VQAAccuracy(BaseMetric):
                     by_type[ANSWER_TYPES[answer_type]].append(accuracy)
         scored = len(by_type['overall'])
         if self.result_file is None:
-            check('VQAAccuracy without result_file: questions with an answer', scored, least=1)
+            check(
+                'VQAAccuracy without result_file: questions with an answer',
+                scored,
+                least=1,
+            )
         if scored < len(results):
             text = f'VQAAccuracy: {scored} of {len(results)} questions have an answer and count.'
             print_log(text, logger='current', level=logging.WARNING)
@@ -186,8 +193,8 @@ class RetrievalRecall(BaseMetric):
         ks (Sequence[int]): How many of the best ranked ones are looked at.
         **kwargs: Passed to MMEngine's ``BaseMetric``.
 
-    Results, in percent: ``retrieval/image_to_text/R@k``, ``retrieval/text_to_image/R@k``
-    and ``retrieval/mean``, their mean.
+    Results, in percent: ``retrieval/image_to_text/R@k``,
+    ``retrieval/text_to_image/R@k`` and ``retrieval/mean``, their mean.
     """
 
     default_prefix = 'retrieval'

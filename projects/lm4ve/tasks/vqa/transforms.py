@@ -12,7 +12,15 @@ from lm4ve.registry import TRANSFORMS
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
 
 META_KEYS = (
-    *('sample_idx', 'img_path', 'ori_shape', 'img_shape', 'text', 'gt_answers', 'question_id'),
+    *(
+        'sample_idx',
+        'img_path',
+        'ori_shape',
+        'img_shape',
+        'text',
+        'gt_answers',
+        'question_id',
+    ),
     *('question_type', 'answer_type', 'image_id', 'caption_ids'),
 )
 
@@ -26,7 +34,9 @@ class SolarizeAdd(HostSolarizeAdd):
 
     def transform(self, results: dict) -> dict:
         if not self.random_disable():
-            magnitude = self.random_magnitude() if self.magnitude is None else self.magnitude
+            magnitude = (
+                self.random_magnitude() if self.magnitude is None else self.magnitude
+            )
             added = np.minimum(results['img'] + float(magnitude), 255).astype(np.uint8)
             results['img'] = np.where(added < self.thr, added, 255 - added)
         return results
@@ -36,9 +46,10 @@ class SolarizeAdd(HostSolarizeAdd):
 class PackVisionLanguage(BaseTransform):
     """To what the model takes: ``inputs`` and ``data_samples``.
 
-    ``inputs`` is the image, uint8 ``[3, H, W]``, its channels as they were loaded (BGR).
-    ``data_samples`` is a :class:`lm4ve.tasks.base.language.structures.VisionLanguageDataSample`
-    whose metainfo has the texts; the model's preprocessor turns them into tokens.
+    ``inputs`` is the image, uint8 ``[3, H, W]``, its channels as they were loaded
+    (BGR). ``data_samples`` is a
+    :class:`lm4ve.tasks.base.language.structures.VisionLanguageDataSample` whose
+    metainfo has the texts; the model's preprocessor turns them into tokens.
 
     Args:
         meta_keys (Sequence[str]): What the sample keeps of an entry, where it is there.

@@ -45,7 +45,9 @@ class ImageAndWords(Frames):
 
     side = 1.9
 
-    def __init__(self, pixels: np.ndarray, words: list[str], text: str, joint: bool) -> None:
+    def __init__(
+        self, pixels: np.ndarray, words: list[str], text: str, joint: bool
+    ) -> None:
         super().__init__(pixels)
         self.words, self.joint = words, joint
         self.image_height = self.side * self.aspect
@@ -62,7 +64,9 @@ class ImageAndWords(Frames):
         if self.joint:
             self._draw_words(axes, ['white'] * len(self.words), self.image_height)
 
-    def draw_values(self, axes: Axes, tokens: TokenMap, colors: str, time: int = 0) -> None:
+    def draw_values(
+        self, axes: Axes, tokens: TokenMap, colors: str, time: int = 0
+    ) -> None:
         """Color cells of the image, boxes of words, or both."""
         *grid, count = tokens.grid if len(tokens.grid) != 2 else (*tokens.grid, 0)
         norm = tokens.norm()
@@ -91,7 +95,11 @@ class ImageAndWords(Frames):
 
 
 def draw_ranking(
-    image: np.ndarray, heading: str, ranking: Ranking, truth: Sequence[str] = (), note: str = ''
+    image: np.ndarray,
+    heading: str,
+    ranking: Ranking,
+    truth: Sequence[str] = (),
+    note: str = '',
 ) -> Figure:
     """Draw an image beside bars of scores.
 
@@ -99,12 +107,16 @@ def draw_ranking(
         image (np.ndarray): uint8 ``[H, W, 3]``, RGB.
         heading (str): The question.
         ranking (Sequence[tuple[str, float]]): Answers or captions, best first.
-        truth (Sequence[str]): What is true: green where it is among them, and written below
-            the image.
+        truth (Sequence[str]): What is true: green where it is among them, and written
+            below the image.
         note (str): Stands below the bars.
     """
-    figure = Figure(figsize=(7.4, 3.4), dpi=110, facecolor='white', layout='constrained')
-    figure.suptitle(textwrap.fill(heading, 84), fontsize=11, weight='bold', parse_math=False)
+    figure = Figure(
+        figsize=(7.4, 3.4), dpi=110, facecolor='white', layout='constrained'
+    )
+    figure.suptitle(
+        textwrap.fill(heading, 84), fontsize=11, weight='bold', parse_math=False
+    )
     left, right = figure.subplots(1, 2)
     _show(left, image)
     if truth:
@@ -122,15 +134,19 @@ def draw_images(query: str, ranked: Sequence[tuple[np.ndarray, str, float]]) -> 
 
     Args:
         query (str): The text.
-        ranked (Sequence[tuple]): Image uint8 ``[H, W, 3]`` RGB, its path and its score, best
-            first.
+        ranked (Sequence[tuple]): Image uint8 ``[H, W, 3]`` RGB, its path and its score,
+            best first.
     """
     width = max(1.8 * len(ranked), 3.8)
-    figure = Figure(figsize=(width, 2.8), dpi=110, facecolor='white', layout='constrained')
+    figure = Figure(
+        figsize=(width, 2.8), dpi=110, facecolor='white', layout='constrained'
+    )
     title = textwrap.fill(query, int(13 * width))
     figure.suptitle(title, fontsize=11, weight='bold', parse_math=False)
     panels = figure.subplots(1, len(ranked), squeeze=False)[0]
-    for rank, (axes, (image, path, score)) in enumerate(zip(panels, ranked, strict=True), 1):
+    for rank, (axes, (image, path, score)) in enumerate(
+        zip(panels, ranked, strict=True), 1
+    ):
         _show(axes, image)
         name = textwrap.shorten(Path(path).name, 26, placeholder='…')
         axes.set_title(f'{rank}.  {score:.2f}\n{name}', fontsize=8, parse_math=False)
@@ -138,7 +154,9 @@ def draw_images(query: str, ranked: Sequence[tuple[np.ndarray, str, float]]) -> 
 
 
 def _show(axes: Any, image: np.ndarray) -> None:
-    axes.imshow(image, interpolation='nearest' if min(image.shape[:2]) < 100 else 'antialiased')
+    axes.imshow(
+        image, interpolation='nearest' if min(image.shape[:2]) < 100 else 'antialiased'
+    )
     axes.set_axis_off()
 
 
@@ -159,8 +177,8 @@ class VisionLanguageVisualizer(PredictionVisualizer):
         Args:
             name (str): The picture's name.
             image (np.ndarray): uint8 ``[H, W, 3]``, RGB.
-            data_sample (VisionLanguageDataSample): With ``text`` and ``pred_scores``, and
-                ``gt_answers`` where they are known.
+            data_sample (VisionLanguageDataSample): With ``text`` and ``pred_scores``,
+                and ``gt_answers`` where they are known.
             vocabulary (Sequence[str]): The answers.
             **options: Of :meth:`PredictionVisualizer.present`.
 
@@ -185,12 +203,16 @@ class VisionLanguageVisualizationHook(PredictionVisualizationHook):
     def __init__(self, interval: int = 5000, **kwargs: Any) -> None:
         super().__init__(interval=interval, **kwargs)
 
-    def draw(self, runner, mode: str, number: int, index: int, batch: Any, sample: Any) -> None:
+    def draw(
+        self, runner, mode: str, number: int, index: int, batch: Any, sample: Any
+    ) -> None:
         """Draw a question with its image and its best answers."""
         if 'pred_answer' not in sample:
             return
         name = f'{mode}_{file_name(number, sample.get("img_path"))}'
-        pixels = batch['inputs'][index].flip(0).permute(1, 2, 0).cpu().numpy()  # loaded as BGR
+        pixels = (
+            batch['inputs'][index].flip(0).permute(1, 2, 0).cpu().numpy()
+        )  # loaded as BGR
         options = self.options(runner, f'{name}_{runner.iter}')
         vocabulary = innermost(runner.model).head.vocabulary
         runner.visualizer.add_datasample(name, pixels, sample, vocabulary, **options)

@@ -20,8 +20,8 @@ from lm4ve.tasks.base.language.words import file_name
 
 FINGERPRINT = 'vocabulary_fingerprint'
 TARGETS = ('soft', 'hard')
-#: How many of VQA's ten annotators gave an answer -> its score (METER, as the code before
-#: it). From the last entry on it is the last entry's.
+#: How many of VQA's ten annotators gave an answer -> its score (METER, as the code
+#: before it). From the last entry on it is the last entry's.
 SCORES = (0.0, 0.3, 0.6, 0.9, 1.0)
 
 
@@ -50,7 +50,9 @@ class VocabularyHead(nn.Module):
         self.index = {a: i for i, a in enumerate(self.vocabulary)}
         self.register_buffer(FINGERPRINT, vocabulary_digest(self.vocabulary))
 
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *others: object) -> None:
+    def _load_from_state_dict(
+        self, state_dict: dict, prefix: str, *others: object
+    ) -> None:
         """Refuse a checkpoint of another vocabulary, also where loading is not strict.
 
         Raises:
@@ -94,15 +96,17 @@ class AnsweringInferencer(TaskInferencer):
         """Answer one question for each entry of the rows.
 
         Args:
-            rows (Mapping[str, list]): :attr:`source`, :attr:`texts`, and what else :meth:`draw`
-                needs. A row of one entry is repeated. The pipeline takes a dict of one entry of
-                each row, with ``text`` (list[str]) and its number ``sample_idx``.
+            rows (Mapping[str, list]): :attr:`source`, :attr:`texts`, and what else
+                :meth:`draw` needs. A row of one entry is repeated. The pipeline takes a
+                dict of one entry of each row, with ``text`` (list[str]) and its number
+                ``sample_idx``.
             return_datasamples (bool): Return data samples instead of dicts.
             batch_size (int): Questions per batch.
             **kwargs: ``topk``, ``show``, ``wait_time`` and ``out_dir``.
 
         Returns:
-            list[dict]: The file, the texts, ``pred_answer``, ``pred_score`` and ``answers``.
+            list[dict]: The file, the texts, ``pred_answer``, ``pred_score`` and
+            ``answers``.
 
         Raises:
             UserError: The numbers of entries differ.
@@ -111,7 +115,9 @@ class AnsweringInferencer(TaskInferencer):
         for name, row in rows.items():
             check(f'the number of entries of {name}', len(row), choices=(1, count))
         columns = [row * count if len(row) == 1 else row for row in rows.values()]
-        inputs = [dict(zip(rows, entry, strict=True)) for entry in zip(*columns, strict=True)]
+        inputs = [
+            dict(zip(rows, entry, strict=True)) for entry in zip(*columns, strict=True)
+        ]
         for number, entry in enumerate(inputs):
             entry.update(sample_idx=number, text=[entry[k] for k in self.texts])
         found = super().__call__(inputs, return_datasamples, batch_size, **kwargs)
@@ -131,7 +137,10 @@ class AnsweringInferencer(TaskInferencer):
         """Draw the entries, if they are shown or written."""
         if not show and out_dir is None:
             return []
-        drawn = [self.draw(entry, sample) for entry, sample in zip(inputs, preds, strict=True)]
+        drawn = [
+            self.draw(entry, sample)
+            for entry, sample in zip(inputs, preds, strict=True)
+        ]
         names = [file_name(i, entry[self.source]) for i, entry in enumerate(inputs)]
         return self._present(drawn, names, show, wait_time, out_dir)
 

@@ -1,7 +1,8 @@
 """Annotation files of texts: JSON, JSON lines and CSV. Nothing in them is executed.
 
 A file that is damaged or of another kind ends in one error that names it
-(:func:`naming_file`), since the readers of formats use entries without checking each field.
+(:func:`naming_file`), since the readers of formats use entries without checking each
+field.
 """
 
 import csv
@@ -24,7 +25,14 @@ def naming_file(path: str | Path, field: str) -> Iterator[None]:
     Raises:
         UserError: It cannot be read, or something in it is missing or of another type.
     """
-    foreign = (LookupError, TypeError, ValueError, AttributeError, RecursionError, csv.Error)
+    foreign = (
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RecursionError,
+        csv.Error,
+    )
     try:
         yield
     except UserError:
@@ -45,7 +53,8 @@ def read_json(path: str | Path, kind: type | tuple[type, ...], field: str) -> An
 
     Args:
         path (str | Path): The file.
-        kind (type | tuple[type, ...]): ``dict`` or ``list``, or both: the type of its top.
+        kind (type | tuple[type, ...]): ``dict`` or ``list``, or both: the type of its
+            top.
         field (str): The config's field that names the file, for messages.
 
     Raises:
@@ -72,24 +81,35 @@ def read_rows(path: str | Path, field: str) -> Iterator[tuple[str, dict[str, Any
             damaged.
     """
     suffix = Path(path).suffix.lower()
-    check(f"{field}: the ending of '{path}'", suffix, choices=('.csv', '.tsv', '.jsonl', '.json'))
+    check(
+        f"{field}: the ending of '{path}'",
+        suffix,
+        choices=('.csv', '.tsv', '.jsonl', '.json'),
+    )
     with naming_file(path, field):
         text = read_text(path)
         if suffix in ('.csv', '.tsv'):
             rows = _csv_rows(text, path, ',' if suffix == '.csv' else '\t')
         else:
-            # Not splitlines: a text in JSON may hold other ends of lines, U+2028 for example.
+            # Not splitlines: a text in JSON may hold other ends of lines, U+2028 for
+            # example.
             lines = enumerate(text.split('\n'), 1)
-            rows = ((number, json.loads(line)) for number, line in lines if line.strip())
+            rows = (
+                (number, json.loads(line)) for number, line in lines if line.strip()
+            )
         for number, row in rows:
             if not isinstance(row, dict):
                 raise ValueError(f'line {number} is no object')
             yield f'line {number}', row
 
 
-def _csv_rows(text: str, path: str | Path, delimiter: str) -> Iterator[tuple[int, dict]]:
+def _csv_rows(
+    text: str, path: str | Path, delimiter: str
+) -> Iterator[tuple[int, dict]]:
     check_end(text, path)
-    reader = csv.DictReader(io.StringIO(text, newline=''), delimiter=delimiter, strict=True)
+    reader = csv.DictReader(
+        io.StringIO(text, newline=''), delimiter=delimiter, strict=True
+    )
     names = reader.fieldnames or ()
     require(
         len(set(names)) == len(names),
@@ -97,7 +117,9 @@ def _csv_rows(text: str, path: str | Path, delimiter: str) -> Iterator[tuple[int
     )
     for row in reader:
         if None in row or None in row.values():
-            raise ValueError(f'line {reader.line_num} has not as many cells as the header')
+            raise ValueError(
+                f'line {reader.line_num} has not as many cells as the header'
+            )
         yield reader.line_num, row
 
 
@@ -128,7 +150,11 @@ def texts_of(row: dict, one: str, many: str, where: str) -> list[str] | None:
 def check_unique(ids: Sequence[object], path: str) -> None:
     """Refuse a file in which a question id occurs more than once."""
     twice = [q for q, n in Counter(ids).items() if n > 1]
-    check(f"question ids that '{path}' has more than once ({listing(twice)})", len(twice), most=0)
+    check(
+        f"question ids that '{path}' has more than once ({listing(twice)})",
+        len(twice),
+        most=0,
+    )
 
 
 def check_pairs(
@@ -143,14 +169,19 @@ def check_pairs(
     Args:
         questions, annotations (dict): Entries by question ids.
         question_file, ann_file (str): Their files, for messages.
-        about (tuple[str, str]): The key that both have of what they are about, and its noun.
+        about (tuple[str, str]): The key that both have of what they are about, and its
+            noun.
 
     Raises:
-        UserError: A question has no annotation or the reverse, or they are about different
-            things.
+        UserError: A question has no annotation or the reverse, or they are about
+            different things.
     """
     key, noun = about
     ids = {**questions, **annotations}
-    other = [q for q in ids if questions.get(q, {}).get(key) != annotations.get(q, {}).get(key)]
+    other = [
+        q
+        for q in ids
+        if questions.get(q, {}).get(key) != annotations.get(q, {}).get(key)
+    ]
     name = f'questions without a partner or about another {noun} ({listing(other)})'
     check(f"'{question_file}' and '{ann_file}': {name}", len(other), most=0)

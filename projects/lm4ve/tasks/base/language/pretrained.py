@@ -23,11 +23,23 @@ from lm4ve.llm.foreign_config import build_foreign_config
 # Sizes of a configuration; without a bound, a damaged file would fill the memory.
 _SIZES = (
     *('num_hidden_layers', 'num_attention_heads', 'num_channels', 'hidden_size'),
-    *('intermediate_size', 'vocab_size', 'max_position_embeddings', 'image_size', 'patch_size'),
+    *(
+        'intermediate_size',
+        'vocab_size',
+        'max_position_embeddings',
+        'image_size',
+        'patch_size',
+    ),
 )
 
 # Fields of a configuration that do not concern the weights.
-_NOT_SHAPES = ('architectures', 'auto_map', 'dtype', 'torch_dtype', 'transformers_version')
+_NOT_SHAPES = (
+    'architectures',
+    'auto_map',
+    'dtype',
+    'torch_dtype',
+    'transformers_version',
+)
 
 
 @contextmanager
@@ -50,7 +62,8 @@ def read_model_config(
 
     Args:
         checkpoint (str, optional): See :func:`lm4ve.llm.sources.find_files`.
-        config (dict, optional): Fields with ``model_type``, for an encoder without files.
+        config (dict, optional): Fields with ``model_type``, for an encoder without
+            files.
         field (str): Where the encoder stands in the config, for messages.
 
     Returns:
@@ -78,7 +91,8 @@ def build_config(fields: Mapping[str, Any], field: str) -> PretrainedConfig:
 
     Raises:
         UserError: A size is no number, or none that a model has.
-        CheckpointError: The family is unknown, or its configuration lies in another repository.
+        CheckpointError: The family is unknown, or its configuration lies in another
+            repository.
     """
     for key in (None, 'vision_config', 'text_config'):
         part = fields if key is None else fields.get(key) or {}
@@ -88,7 +102,9 @@ def build_config(fields: Mapping[str, Any], field: str) -> PretrainedConfig:
     return build_foreign_config(fields, field)
 
 
-def portable_fields(node: Mapping[str, Any], field: str, vision: bool) -> dict[str, Any]:
+def portable_fields(
+    node: Mapping[str, Any], field: str, vision: bool
+) -> dict[str, Any]:
     """Describe an encoder in plain data, so that a release needs none of its files.
 
     Args:
@@ -102,14 +118,22 @@ def portable_fields(node: Mapping[str, Any], field: str, vision: bool) -> dict[s
     if not isinstance(node.get('checkpoint'), str):
         return {}
     config = build_config(read_model_config(node['checkpoint'], None, field)[0], field)
-    config = getattr(config, 'vision_config', config) if vision else config.get_text_config()
-    fields = {k: v for k, v in config.to_dict().items() if k[0] != '_' and k not in _NOT_SHAPES}
+    config = (
+        getattr(config, 'vision_config', config) if vision else config.get_text_config()
+    )
+    fields = {
+        k: v
+        for k, v in config.to_dict().items()
+        if k[0] != '_' and k not in _NOT_SHAPES
+    }
     return dict(checkpoint=None, config=json.loads(json.dumps(fields)))
 
 
 def build_bare(config: PretrainedConfig, **options: Any) -> nn.Module:
     """Build a model in fp32 with random weights, and fused attention where it has that."""
-    return AutoModel.from_config(config, attn_implementation='sdpa', dtype=torch.float32, **options)
+    return AutoModel.from_config(
+        config, attn_implementation='sdpa', dtype=torch.float32, **options
+    )
 
 
 def load_weights(module: nn.Module, files: Checkpoint, field: str) -> None:
@@ -134,20 +158,28 @@ def load_weights(module: nn.Module, files: Checkpoint, field: str) -> None:
         for name, mine in own.items():
             weight = files.weights[stored[name]]()
             if not weight.is_floating_point():
-                raise CheckpointError(f"{field}.checkpoint='{files.name}' is quantized.")
+                raise CheckpointError(
+                    f"{field}.checkpoint='{files.name}' is quantized."
+                )
             check_finite({stored[name]: weight}, f"{field}.checkpoint='{files.name}'")
             state[name] = weight.to(mine.dtype)
     module.load_state_dict(state, strict=True)
-    print_log(f"{field}: weights of '{files.name}'.", logger='current', level=logging.INFO)
+    print_log(
+        f"{field}: weights of '{files.name}'.", logger='current', level=logging.INFO
+    )
 
 
 def _stored_names(wanted: list[str], files: Checkpoint) -> dict[str, str]:
     """Map a module's names to those in the files, by the one prefix that fits all."""
     stored = {}
     for name in files.weights:
-        newer = name.replace('LayerNorm.gamma', 'LayerNorm.weight')  # of TensorFlow times
+        newer = name.replace(
+            'LayerNorm.gamma', 'LayerNorm.weight'
+        )  # of TensorFlow times
         stored[newer.replace('LayerNorm.beta', 'LayerNorm.bias')] = name
-    for prefix in sorted(n.removesuffix(wanted[0]) for n in stored if n.endswith(wanted[0])):
+    for prefix in sorted(
+        n.removesuffix(wanted[0]) for n in stored if n.endswith(wanted[0])
+    ):
         if all(prefix + name in stored for name in wanted):
             return {name: stored[prefix + name] for name in wanted}
     missing = [w for w in wanted if not any(n.endswith(w) for n in stored)] or wanted

@@ -13,7 +13,9 @@ SHOWN = 5
 BAR, TRUE = '#4c78a8', '#1a8f3c'
 
 
-def best(scores: Tensor, names: Sequence[Any], count: int = SHOWN) -> list[tuple[Any, float]]:
+def best(
+    scores: Tensor, names: Sequence[Any], count: int = SHOWN
+) -> list[tuple[Any, float]]:
     """Return the names with the highest scores, best first.
 
     Args:
@@ -44,7 +46,10 @@ def draw_bars(
     low, high = min(scores.min(), 0.0), max(scores.max(), 0.0)
     high = 1.0 if low == 0.0 and high <= 1.0 else high
     room = 0.18 * (high - low)
-    axes.set(xlim=(low - room * (low < 0), high + room), ylim=(max(len(names), 3) - 0.5, -0.5))
+    axes.set(
+        xlim=(low - room * (low < 0), high + room),
+        ylim=(max(len(names), 3) - 0.5, -0.5),
+    )
     axes.set_xticks([])
     axes.axvline(0, color='.4', lw=0.8)
     axes.tick_params(axis='y', length=0)

@@ -25,7 +25,9 @@ class TextDataset(IntegrityMixin):
         try:
             ''.join(texts).encode()
         except (TypeError, UnicodeEncodeError) as e:
-            raise UserError(f'{where}: not a text that can be written as UTF-8 ({e}).') from e
+            raise UserError(
+                f'{where}: not a text that can be written as UTF-8 ({e}).'
+            ) from e
 
     def leave_out(self, what: str, entries: Sequence[object], total: int) -> None:
         """Warn of entries that were left out; with 'refuse', raise.
@@ -52,4 +54,8 @@ class TextDataset(IntegrityMixin):
         Raises:
             UserError: There is none.
         """
-        check(f"{type(self).__name__}: the entries of '{self.ann_file}'", len(entries), least=1)
+        check(
+            f"{type(self).__name__}: the entries of '{self.ann_file}'",
+            len(entries),
+            least=1,
+        )

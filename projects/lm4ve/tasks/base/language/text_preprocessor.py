@@ -1,7 +1,7 @@
 """Texts to numbers of tokens, for every model that reads texts.
 
-The tokenizer loads without code of its repository; :func:`check_tokenizer` compares it with
-the text encoder, since a foreign tokenizer would give wrong numbers in silence.
+The tokenizer loads without code of its repository; :func:`check_tokenizer` compares it
+with the text encoder, since a foreign tokenizer would give wrong numbers in silence.
 """
 
 import logging
@@ -27,8 +27,9 @@ class TextPreprocessor(BaseDataPreprocessor):
     """Turns texts into numbers of tokens; the parent of preprocessors with texts.
 
     Args:
-        tokenizer (str | callable, optional): Where the tokenizer's files are: a local folder,
-            ``package:<name>`` or a hub id; or a tokenizer. None: texts are not tokenized.
+        tokenizer (str | callable, optional): Where the tokenizer's files are: a local
+            folder, ``package:<name>`` or a hub id; or a tokenizer. None: texts are not
+            tokenized.
         max_length (int): Tokens of a text, special ones included. A longer text is cut
             and keeps its last special token; the log says so once.
         non_blocking (bool): Passed to MMEngine's ``BaseDataPreprocessor``.
@@ -41,9 +42,15 @@ class TextPreprocessor(BaseDataPreprocessor):
         UserError: ``max_length`` has no room for a word.
     """
 
-    def __init__(self, tokenizer: Any, max_length: int = 50, non_blocking: bool = False) -> None:
+    def __init__(
+        self, tokenizer: Any, max_length: int = 50, non_blocking: bool = False
+    ) -> None:
         super().__init__(non_blocking)
-        self.tokenizer, self.tokenizer_type, self.tokenizer_name = tokenizer, None, tokenizer
+        self.tokenizer, self.tokenizer_type, self.tokenizer_name = (
+            tokenizer,
+            None,
+            tokenizer,
+        )
         if isinstance(tokenizer, str):
             self.tokenizer, self.tokenizer_type = load_tokenizer(tokenizer)
         least = 0
@@ -62,13 +69,16 @@ class TextPreprocessor(BaseDataPreprocessor):
             texts (Sequence[str]): T texts.
 
         Returns:
-            tuple[Tensor, Tensor]: int64 ``[T, L]`` and bool ``[T, L]`` (True = padding), on
-            the model's device.
+            tuple[Tensor, Tensor]: int64 ``[T, L]`` and bool ``[T, L]`` (True =
+            padding), on the model's device.
 
         Raises:
             UserError: A text gives no token at all.
         """
-        rows = [self._cut(row) for row in self.tokenizer(list(texts), verbose=False)['input_ids']]
+        rows = [
+            self._cut(row)
+            for row in self.tokenizer(list(texts), verbose=False)['input_ids']
+        ]
         if [] in rows:
             raise UserError(f'The text {texts[rows.index([])]!r} has no token.')
         lengths = torch.tensor([len(row) for row in rows])
@@ -110,12 +120,15 @@ def load_tokenizer(source: str) -> tuple[Any, str | None]:
         source (str): A local folder, ``package:<name>`` or a hub id.
 
     Returns:
-        tuple: The tokenizer, and the ``model_type`` of the ``config.json`` beside it (None
+        tuple: The tokenizer, and the ``model_type`` of the ``config.json`` beside it
+            (None
         if there is none).
 
     Raises:
-        CheckpointError: There is no such place, or no tokenizer that can be read is there.
-        UserError: The tokenizer has no padding token, without which texts form no batch.
+        CheckpointError: There is no such place, or no tokenizer that can be read is
+            there.
+        UserError: The tokenizer has no padding token, without which texts form no
+            batch.
     """
     from transformers import AutoTokenizer
 
@@ -123,7 +136,9 @@ def load_tokenizer(source: str) -> tuple[Any, str | None]:
     os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
     with naming(_FIELD):
         files, _ = find_files(source)
-        config_file = files.find('config.json')  # it also finds out whether there is such a place
+        config_file = files.find(
+            'config.json'
+        )  # it also finds out whether there is such a place
     try:
         tokenizer = AutoTokenizer.from_pretrained(**files.pretrained_arguments())
     except Exception as e:  # of many kinds, most of them of several lines
@@ -131,7 +146,8 @@ def load_tokenizer(source: str) -> tuple[Any, str | None]:
         raise CheckpointError(
             f"{_FIELD}='{source}' has no tokenizer that can be read ({reason})."
         ) from e
-    # Without a vocabulary, transformers builds the family's tokenizer from its special tokens.
+    # Without a vocabulary, transformers builds the family's tokenizer from its special
+    # tokens.
     if tokenizer.get_vocab().keys() <= set(tokenizer.all_special_tokens):
         files_of_it = ' or '.join(sorted(set(tokenizer.vocab_files_names.values())))
         raise CheckpointError(
@@ -143,7 +159,9 @@ def load_tokenizer(source: str) -> tuple[Any, str | None]:
             'form no batch. Fix: name the tokenizer of the text encoder.'
         )
     # A tokenizer alone is enough.
-    kind = None if config_file is None else read_config_file(config_file).get('model_type')
+    kind = (
+        None if config_file is None else read_config_file(config_file).get('model_type')
+    )
     return tokenizer, kind
 
 
@@ -153,9 +171,13 @@ def check_tokenizer(preprocessor: Any, encoder: nn.Module) -> None:
     Raises:
         UserError: Families, vocabularies, padding or lengths differ.
     """
-    tokenizer, name = preprocessor.tokenizer, f"{_FIELD}='{preprocessor.tokenizer_name}'"
+    tokenizer, name = (
+        preprocessor.tokenizer,
+        f"{_FIELD}='{preprocessor.tokenizer_name}'",
+    )
     family, size, pad, longest = (
-        getattr(encoder, k, None) for k in ('model_type', 'vocab_size', 'pad_id', 'max_length')
+        getattr(encoder, k, None)
+        for k in ('model_type', 'vocab_size', 'pad_id', 'max_length')
     )
     if None not in (family, preprocessor.tokenizer_type):
         require(
@@ -165,7 +187,11 @@ def check_tokenizer(preprocessor: Any, encoder: nn.Module) -> None:
         )
     tokens = max(len(tokenizer), 1 + max(tokenizer.get_vocab().values(), default=0))
     check(f'{name}: the number of tokens', tokens, most=size)
-    check(f'{name}: pad_token_id', tokenizer.pad_token_id, choices=None if pad is None else (pad,))
+    check(
+        f'{name}: pad_token_id',
+        tokenizer.pad_token_id,
+        choices=None if pad is None else (pad,),
+    )
     check('model.data_preprocessor.max_length', preprocessor.max_length, most=longest)
 
 

@@ -20,7 +20,11 @@ _LETTER, _LINE = 0.602, 1.75
 #: Inches between words.
 _GAP = 0.035
 _STYLE: dict[str, Any] = dict(
-    family='monospace', ha='center', va='center_baseline', clip_on=True, parse_math=False
+    family='monospace',
+    ha='center',
+    va='center_baseline',
+    clip_on=True,
+    parse_math=False,
 )
 
 
@@ -38,7 +42,9 @@ def list_texts(texts: str | Sequence[str], noun: str) -> list[str]:
 
 def file_name(number: int, source: Any = None) -> str:
     """Return a name for the picture of an input: its number, and its file where it is one."""
-    return numbered(number, Path(source).stem if isinstance(source, (str, Path)) else None)
+    return numbered(
+        number, Path(source).stem if isinstance(source, (str, Path)) else None
+    )
 
 
 def flow(
@@ -51,7 +57,8 @@ def flow(
         width, height (float): The room in inches.
 
     Returns:
-        tuple: A box ``(x, y, width, height)`` for each word, in inches from the upper left
+        tuple: A box ``(x, y, width, height)`` for each word, in inches from the upper
+            left
         corner; the size of the font in points; and the height of all lines.
     """
     for size in _SIZES:
@@ -72,7 +79,10 @@ def words_of(model: Any, ids: Tensor, padding: Tensor) -> list[list[str]]:
     """Return the tokens of texts ``[B, L]`` as they are read, without padding."""
     tokenizer = model.data_preprocessor.tokenizer
     return [
-        [tokenizer.decode([i]).strip() or tokenizer.convert_ids_to_tokens(i) for i in row]
+        [
+            tokenizer.decode([i]).strip() or tokenizer.convert_ids_to_tokens(i)
+            for i in row
+        ]
         for row in ([int(i) for i in r[~p]] for r, p in zip(ids, padding, strict=True))
     ]
 
@@ -100,12 +110,16 @@ def draw_words(
     from matplotlib.patches import Rectangle
 
     for word, (x, y, across, height), shade in zip(words, places, shades, strict=True):
-        box = Rectangle((x, y + top), across, height, facecolor=shade, edgecolor='.7', lw=0.4)
+        box = Rectangle(
+            (x, y + top), across, height, facecolor=shade, edgecolor='.7', lw=0.4
+        )
         axes.add_patch(box)
         dark = np.dot(to_rgb(shade), [0.299, 0.587, 0.114]) < 0.5
         middle = x + across / 2, y + top + height / 2
         shown = _fitting(word, width, size)
-        axes.text(*middle, shown, fontsize=size, color='white' if dark else 'black', **_STYLE)
+        axes.text(
+            *middle, shown, fontsize=size, color='white' if dark else 'black', **_STYLE
+        )
 
 
 def _fitting(word: str, width: float, size: float) -> str:

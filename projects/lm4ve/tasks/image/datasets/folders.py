@@ -1,7 +1,8 @@
 """Image folders and lists with checks, so that broken data is reported and not trained on.
 
-mmpretrain only warns of a class folder without images, stops at the first corrupt file (hours
-into an epoch, sometimes without its name), and accepts a truncated one as its decoder returns it.
+mmpretrain only warns of a class folder without images, stops at the first corrupt file
+(hours into an epoch, sometimes without its name), and accepts a truncated one as its
+decoder returns it.
 """
 
 from collections.abc import Collection, Sequence
@@ -24,24 +25,24 @@ class CheckedImageMixin(ImageFilesMixin):
     """Checks for data sets derived from mmpretrain's ``CustomDataset``.
 
     Args:
-        on_corrupt (str): Policy for an image that is empty, truncated, unreadable or no image at
-            all: 'skip' or 'refuse', see :mod:`lm4ve.tasks.base.integrity`.
-        verify (bool, optional): Whether all images are decoded when the data set is loaded
-            (about 0.25 ms per image and core). Default: for tests only.
+        on_corrupt (str): Policy for an image that is empty, truncated, unreadable or no
+            image at all: 'skip' or 'refuse', see :mod:`lm4ve.tasks.base.integrity`.
+        verify (bool, optional): Whether all images are decoded when the data set is
+            loaded (about 0.25 ms per image and core). Default: for tests only.
         *args, **kwargs: Passed to the data set.
 
     Raises:
-        UserError: The annotation file is cut, has lines of another form, negative labels or two
-            labels for an image, or names images outside of the folder; a class folder has no
-            images; folders look alike, or ``classes`` names them in another order; a corrupt
-            image was refused; all images are corrupt.
+        UserError: The annotation file is cut, has lines of another form, negative
+            labels or two labels for an image, or names images outside of the folder; a
+            class folder has no images; folders look alike, or ``classes`` names them in
+            another order; a corrupt image was refused; all images are corrupt.
 
-    Local folders are read as :mod:`lm4ve.tasks.base.folder_listing` says: each real file once,
-    nothing hidden; files that are left out are named in a warning.
+    Local folders are read as :mod:`lm4ve.tasks.base.folder_listing` says: each real
+    file once, nothing hidden; files that are left out are named in a warning.
 
     The check costs some 10 microseconds per image in training (see
-    :func:`lm4ve.tasks.base.image_files.find_defect`, also for what it cannot find); formats other
-    than JPEG and PNG are decoded three times.
+    :func:`lm4ve.tasks.base.image_files.find_defect`, also for what it cannot find);
+    formats other than JPEG and PNG are decoded three times.
     """
 
     def load_data_list(self) -> list:
@@ -71,7 +72,11 @@ class CheckedImageMixin(ImageFilesMixin):
 
     def _find_samples(self) -> list:
         """Return the images of the folder, with the number of their folder if they have labels."""
-        samples = self._find_labelled() if self.with_label else self._list_images(self.img_prefix)
+        samples = (
+            self._find_labelled()
+            if self.with_label
+            else self._list_images(self.img_prefix)
+        )
         if not samples:
             endings = ', '.join(sorted(self.extensions))
             raise UserError(
@@ -84,7 +89,9 @@ class CheckedImageMixin(ImageFilesMixin):
         pictures = self._list_folders(self.img_prefix)
         self.folder_to_idx = {name: label for label, name in enumerate(pictures)}
         self._name_classes(list(pictures))
-        refuse_empty(self.img_prefix, [name for name, files in pictures.items() if not files])
+        refuse_empty(
+            self.img_prefix, [name for name, files in pictures.items() if not files]
+        )
         samples = []
         for name, files in pictures.items():
             samples += [(path, self.folder_to_idx[name]) for path in files]
@@ -135,11 +142,15 @@ class CheckedImageMixin(ImageFilesMixin):
             if folder != name
         ]
         if renamed:
-            print_log(f"Classes of '{self.img_prefix}': {listing(renamed)}.", logger='current')
+            print_log(
+                f"Classes of '{self.img_prefix}': {listing(renamed)}.", logger='current'
+            )
 
 
 def _is_local(root: str) -> bool:
-    return isinstance(fileio.get_file_backend(root, enable_singleton=True), LocalBackend)
+    return isinstance(
+        fileio.get_file_backend(root, enable_singleton=True), LocalBackend
+    )
 
 
 def refuse_empty(root: str, folders: Collection[str]) -> None:
@@ -156,8 +167,8 @@ class CheckedImageNet(CheckedImageMixin, ImageNet):
     """mmpretrain's ImageNet with the checks of :class:`CheckedImageMixin`.
 
     Args:
-        data_root, split, data_prefix, ann_file, metainfo: Passed to mmpretrain's ``ImageNet``.
-            The splits 'val' and 'test' set ``test_mode``.
+        data_root, split, data_prefix, ann_file, metainfo: Passed to mmpretrain's
+            ``ImageNet``. The splits 'val' and 'test' set ``test_mode``.
         on_corrupt, verify: See :class:`CheckedImageMixin`.
         **kwargs: Passed to ``CustomDataset``.
     """

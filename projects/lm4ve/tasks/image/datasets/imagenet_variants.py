@@ -1,7 +1,7 @@
 """ImageNet's test sets of other distributions, for models of its 1,000 classes.
 
-Their folders are named by wnid, and -A and -R have 200 of the classes: a label is the class's
-index among the 1,000, never the folder's position in the listing.
+Their folders are named by wnid, and -A and -R have 200 of the classes: a label is the
+class's index among the 1,000, never the folder's position in the listing.
 """
 
 import itertools
@@ -59,7 +59,8 @@ class ImageNetVariant(CheckedImageMixin, CustomDataset):
     own, which :class:`lm4ve.tasks.image.SubsetAccuracy` reads.
 
     Raises:
-        UserError: A class folder is missing, empty, or of a class that the variant lacks.
+        UserError: A class folder is missing, empty, or of a class that the variant
+            lacks.
     """
 
     METAINFO = {'classes': IMAGENET_CATEGORIES}
@@ -76,7 +77,9 @@ class ImageNetVariant(CheckedImageMixin, CustomDataset):
         self.class_indices = class_indices(variant)
         metainfo = dict(subset=sorted(self.class_indices.values()), **(metainfo or {}))
         kwargs.setdefault('test_mode', True)
-        super().__init__(data_root=data_root, data_prefix=data_prefix, metainfo=metainfo, **kwargs)
+        super().__init__(
+            data_root=data_root, data_prefix=data_prefix, metainfo=metainfo, **kwargs
+        )
 
     def groups(self) -> list[tuple[str, dict]]:
         """Return the folders that hold class folders, each with its samples' extra fields."""
@@ -100,7 +103,10 @@ class ImageNetVariant(CheckedImageMixin, CustomDataset):
     def _check_class_folders(self, folder: str, names: Iterable[str]) -> None:
         # Others (`__MACOSX`) are clutter.
         found = {name for name in names if re.fullmatch(r'n\d{8}', name)}
-        missing, foreign = self.class_indices.keys() - found, found - self.class_indices.keys()
+        missing, foreign = (
+            self.class_indices.keys() - found,
+            found - self.class_indices.keys(),
+        )
         if missing or foreign:
             raise UserError(
                 f"'{folder}' is not ImageNet-{self.variant.capitalize()}: of its "

@@ -16,16 +16,17 @@ class ImageNetShards(CheckedImageMixin, BaseDataset):
 
         <data_root>/<split>.index.json, <split>-000000.tar, <split>-000001.tar, ...
 
-    ``tools/dataset_converters/shards.py`` writes them from any data set of images. Entries have
-    the same keys as those of :class:`lm4ve.tasks.image.CheckedImageNet`, so that pipelines stay
-    as they are; ``img_path`` is an address that MMEngine's file backends read.
+    ``tools/dataset_converters/shards.py`` writes them from any data set of images.
+    Entries have the same keys as those of :class:`lm4ve.tasks.image.CheckedImageNet`,
+    so that pipelines stay as they are; ``img_path`` is an address that MMEngine's file
+    backends read.
 
     Args:
         data_root (str): The folder; local.
         split (str): The name of the index. 'val' and 'test' set ``test_mode``.
         on_corrupt, verify: See :class:`lm4ve.tasks.image.CheckedImageMixin`.
-        **kwargs: Passed to mmpretrain's ``BaseDataset``; ``classes`` or ``metainfo`` for other
-            classes than ImageNet's.
+        **kwargs: Passed to mmpretrain's ``BaseDataset``; ``classes`` or ``metainfo``
+            for other classes than ImageNet's.
 
     Raises:
         UserError: A shard is missing or cut, or images were refused.

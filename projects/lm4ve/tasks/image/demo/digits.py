@@ -41,6 +41,10 @@ class DigitsDataset(BaseDataset):
         labels = digits['labels']
         sizes = dict(img_shape=(8, 8), ori_shape=(8, 8))
         return [
-            dict(img=np.repeat(pixels[i][..., None], 3, axis=-1), gt_label=int(labels[i]), **sizes)
+            dict(
+                img=np.repeat(pixels[i][..., None], 3, axis=-1),
+                gt_label=int(labels[i]),
+                **sizes,
+            )
             for i in digits[self.split]
         ]

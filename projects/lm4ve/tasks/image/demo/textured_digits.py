@@ -1,9 +1,9 @@
 """Handwritten digits on photographs, with the mask of their strokes.
 
-Measuring whether activations select the foreground needs masks. scikit-learn's digits are their
-own masks (a threshold on the scanned pixels). Pasted on cluttered crops of the photographs in
-scikit-image's wheel, at any place and size, brighter or darker than the background, they are a
-task to find. Nothing is downloaded.
+Measuring whether activations select the foreground needs masks. scikit-learn's digits
+are their own masks (a threshold on the scanned pixels). Pasted on cluttered crops of
+the photographs in scikit-image's wheel, at any place and size, brighter or darker than
+the background, they are a task to find. Nothing is downloaded.
 """
 
 from functools import cache
@@ -19,7 +19,14 @@ from lm4ve.tasks.image.demo.digits import DigitsDataset
 #: Photographs and photographed textures of scikit-image, none in two parts. Left out:
 #: those with writing, drawings, and pictures that are mostly empty.
 PHOTOGRAPHS = dict(
-    fit=('astronaut.png', 'camera.png', 'coffee.png', 'coins.png', 'grass.png', 'brick.png'),
+    fit=(
+        'astronaut.png',
+        'camera.png',
+        'coffee.png',
+        'coins.png',
+        'grass.png',
+        'brick.png',
+    ),
     val=('rocket.jpg', 'clock_motion.png'),
     test=('chelsea.png', 'motorcycle_left.png', 'gravel.png', 'ihc.png'),
 )
@@ -78,18 +85,29 @@ class TexturedDigits(DigitsDataset):
     def load_data_list(self) -> list:
         digits = super().load_data_list()
         self._inks = [digit['img'][..., 0].astype(np.float32) / 255 for digit in digits]
-        rows = [dict(digit=i, gt_label=digit['gt_label']) for i, digit in enumerate(digits)]
+        rows = [
+            dict(digit=i, gt_label=digit['gt_label']) for i, digit in enumerate(digits)
+        ]
         return [dict(row, variant=v) for v in range(self.variants) for row in rows]
 
     def get_data_info(self, idx: int) -> dict:
         """Draw picture ``idx``."""
         info = super().get_data_info(idx)
-        rng = np.random.default_rng((self.seed, _CODES[self.split], info['digit'], info['variant']))
+        rng = np.random.default_rng(
+            (self.seed, _CODES[self.split], info['digit'], info['variant'])
+        )
         files, shape = PHOTOGRAPHS[self.split], (SIZE, SIZE)
         name = files[rng.integers(len(files))]
         background = crop(_photograph(name), rng)
         img, mask = paste(self._inks[info['digit']], background, rng, self.max_angle)
-        return dict(info, img=img, gt_mask=mask, photograph=name, img_shape=shape, ori_shape=shape)
+        return dict(
+            info,
+            img=img,
+            gt_mask=mask,
+            photograph=name,
+            img_shape=shape,
+            ori_shape=shape,
+        )
 
 
 def crop(photograph: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -114,7 +132,10 @@ def crop(photograph: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def paste(
-    ink: np.ndarray, background: np.ndarray, rng: np.random.Generator, max_angle: float = 0.0
+    ink: np.ndarray,
+    background: np.ndarray,
+    rng: np.random.Generator,
+    max_angle: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Write a digit on a background.
 
@@ -133,7 +154,9 @@ def paste(
     """
     side = rng.uniform(*SIDES)
     middle = rng.uniform(side / 2, SIZE - side / 2, size=2)
-    place = cv2.getRotationMatrix2D((3.5, 3.5), rng.uniform(-max_angle, max_angle), side / 8)
+    place = cv2.getRotationMatrix2D(
+        (3.5, 3.5), rng.uniform(-max_angle, max_angle), side / 8
+    )
     # Pixel centers are half a pixel from the corner.
     place[:, 2] = place[:, 2] + middle - 0.5 - 3.5
     alpha = cv2.warpAffine(ink, place, (SIZE, SIZE))[..., None]

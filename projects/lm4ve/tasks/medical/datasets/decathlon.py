@@ -17,17 +17,17 @@ _SPLITS = ('train', 'val', 'test')
 class Decathlon(BaseDataset):
     """A task of MSD: a folder with ``dataset.json``, ``imagesTr`` and ``labelsTr``.
 
-    The labels of its test set are not public, so that the labeled volumes are divided in three,
-    and each is in one part only. The released code of MedVisionLlama divides volumes and their
-    augmented copies together, so that a volume may be in two.
+    The labels of its test set are not public, so that the labeled volumes are divided
+    in three, and each is in one part only. The released code of MedVisionLlama divides
+    volumes and their augmented copies together, so that a volume may be in two.
 
     Args:
         data_root (str): The folder.
         split (str): 'train', 'val' or 'test'.
         ratios (Sequence[float]): The size of each part.
         seed (int): Of the division.
-        fraction (float): The part of the training volumes that is used, as in the paper's
-            experiments with 10 and 30 %. The first volumes of the division are.
+        fraction (float): The part of the training volumes that is used, as in the
+            paper's experiments with 10 and 30 %. The first volumes of the division are.
         **kwargs: Passed to :class:`mmengine.dataset.BaseDataset`.
 
     Raises:
@@ -45,7 +45,12 @@ class Decathlon(BaseDataset):
     ) -> None:
         check('dataset.split', split, choices=_SPLITS)
         check('dataset.fraction', fraction, above=0, most=1)
-        self.split, self.ratios, self.seed, self.fraction = split, ratios, seed, fraction
+        self.split, self.ratios, self.seed, self.fraction = (
+            split,
+            ratios,
+            seed,
+            fraction,
+        )
         self.file = Path(data_root) / 'dataset.json'
         try:
             labels = json.loads(self.file.read_text())['labels']
@@ -53,11 +58,15 @@ class Decathlon(BaseDataset):
             names = [labels[key] for key in sorted(labels, key=int)]
         except (OSError, ValueError, LookupError, TypeError) as e:
             raise UserError(f"'{self.file}' is no dataset.json of MSD: {e}.") from e
-        super().__init__(data_root=data_root, metainfo=dict(classes=tuple(names)), **kwargs)
+        super().__init__(
+            data_root=data_root, metainfo=dict(classes=tuple(names)), **kwargs
+        )
 
     def load_data_list(self) -> list[dict]:
         pairs = load_decathlon_datalist(str(self.file), data_list_key='training')
-        parts = partition_dataset(pairs, ratios=self.ratios, shuffle=True, seed=self.seed)
+        parts = partition_dataset(
+            pairs, ratios=self.ratios, shuffle=True, seed=self.seed
+        )
         # Rounding may leave a volume over.
         parts[-1] += [pair for pair in pairs if not any(pair in part for part in parts)]
         part = parts[_SPLITS.index(self.split)]

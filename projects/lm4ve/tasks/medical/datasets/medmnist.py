@@ -18,8 +18,8 @@ class MedMNIST(BaseDataset):
     """A set of MedMNIST v2 (2D or 3D), read without executing anything of the file.
 
     Each sample gives the pipeline ``img``, uint8 ``[H, W, 3]`` in BGR of a picture and
-    ``[3, D, H, W]`` of a volume, in which one channel is repeated, and ``gt_label``; of a set with
-    several labels a picture (chestmnist), ``gt_score``, a 0 or 1 for each.
+    ``[3, D, H, W]`` of a volume, in which one channel is repeated, and ``gt_label``; of
+    a set with several labels a picture (chestmnist), ``gt_score``, a 0 or 1 for each.
 
     Args:
         data_root (str): The folder with the files of https://medmnist.com.
@@ -29,8 +29,8 @@ class MedMNIST(BaseDataset):
         **kwargs: Passed to :class:`mmengine.dataset.BaseDataset`.
 
     Raises:
-        UserError: There is no such set; the file is missing, cut, or of pickled arrays; or its
-            arrays are not this set's.
+        UserError: There is no such set; the file is missing, cut, or of pickled arrays;
+            or its arrays are not this set's.
     """
 
     def __init__(
@@ -54,22 +54,37 @@ class MedMNIST(BaseDataset):
     def load_data_list(self) -> list[dict]:
         self.images, labels = self._read()
         if self.is_multi_label:
-            return [dict(row=i, gt_score=y.astype(np.float32)) for i, y in enumerate(labels)]
+            return [
+                dict(row=i, gt_score=y.astype(np.float32)) for i, y in enumerate(labels)
+            ]
         return [dict(row=i, gt_label=int(y[0])) for i, y in enumerate(labels)]
 
     def _read(self) -> tuple[np.ndarray, np.ndarray]:
         """Read and check images ``[N, side, side, ...]`` and labels ``[N, labels]``."""
         try:
             with np.load(self.file, allow_pickle=False) as arrays:
-                images, labels = (arrays[f'{self.split}_{n}'] for n in ('images', 'labels'))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as e:
+                images, labels = (
+                    arrays[f'{self.split}_{n}'] for n in ('images', 'labels')
+                )
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            EOFError,
+            zipfile.BadZipFile,
+            zlib.error,
+        ) as e:
             raise UserError(
                 f"'{self.file}' is no file of MedMNIST: {e}. Fix: download it again."
             ) from e
         classes = len(self.info['label'])
         columns = classes if self.is_multi_label else 1
         sides = images.shape[1 : 1 + len(self.sides)]
-        fits = sides == self.sides and images.dtype == np.uint8 and labels.dtype.kind in 'iub'
+        fits = (
+            sides == self.sides
+            and images.dtype == np.uint8
+            and labels.dtype.kind in 'iub'
+        )
         if not fits or labels.shape != (len(images), columns):
             raise UserError(
                 f"'{self.file}' has images {images.dtype} {list(images.shape)} and labels "
@@ -88,5 +103,9 @@ class MedMNIST(BaseDataset):
         if len(self.sides) == 3:
             img = np.repeat(img[None], 3, axis=0)
         else:  # in BGR, as mmcv reads files
-            img = np.repeat(img[..., None], 3, axis=2) if img.ndim == 2 else img[..., ::-1].copy()
+            img = (
+                np.repeat(img[..., None], 3, axis=2)
+                if img.ndim == 2
+                else img[..., ::-1].copy()
+            )
         return dict(info, img=img, img_shape=self.sides, ori_shape=self.sides)

@@ -1,8 +1,8 @@
 """Made-up ultrasound pictures with one lesion to find. Nothing is downloaded.
 
-Ultrasound is a sum of echoes, so tissue is grainy: the amplitude of a complex Gaussian field as
-wide as the beam (speckle). A lesion is a dark ellipse in it, with brighter tissue behind, among
-dark shadows that are none.
+Ultrasound is a sum of echoes, so tissue is grainy: the amplitude of a complex Gaussian
+field as wide as the beam (speckle). A lesion is a dark ellipse in it, with brighter
+tissue behind, among dark shadows that are none.
 """
 
 import cv2
@@ -21,8 +21,8 @@ _CODES = dict(train=0, val=1, test=2)
 class UltrasoundDemo(BaseDataset):
     """Speckle with a dark ellipse.
 
-    Each sample gives the pipeline ``img`` (uint8 ``[64, 64, 3]``) and ``gt_seg_map`` (uint8
-    ``[64, 64]``, 1 in the lesion).
+    Each sample gives the pipeline ``img`` (uint8 ``[64, 64, 3]``) and ``gt_seg_map``
+    (uint8 ``[64, 64]``, 1 in the lesion).
 
     Args:
         split (str): 'train', 'val' or 'test'; no picture is in two of them.
@@ -33,7 +33,9 @@ class UltrasoundDemo(BaseDataset):
 
     METAINFO = dict(classes=('tissue', 'lesion'), palette=[[0, 0, 0], [220, 60, 60]])
 
-    def __init__(self, split: str = 'train', count: int = 256, seed: int = 0, **kwargs) -> None:
+    def __init__(
+        self, split: str = 'train', count: int = 256, seed: int = 0, **kwargs
+    ) -> None:
         check('dataset.split', split, choices=_CODES)
         check('dataset.count', count, least=1)
         self.split, self.count, self.seed = split, count, seed
@@ -66,24 +68,31 @@ def draw(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         rng (np.random.Generator): The source of randomness.
 
     Returns:
-        tuple[np.ndarray, np.ndarray]: uint8 ``[64, 64]``: the picture, and its mask of 0 and 1.
+        tuple[np.ndarray, np.ndarray]: uint8 ``[64, 64]``: the picture, and its mask of
+        0 and 1.
     """
     y, x = np.mgrid[:SIZE, :SIZE].astype(np.float32)
     echo = np.full((SIZE, SIZE), 1.0, dtype=np.float32)
     # Layers of tissue, and what the beam loses on its way down.
-    wave = np.sin(y / rng.uniform(3, 6) + rng.uniform(0.5, 2) * np.sin(x / 20) + rng.uniform(0, 6))
+    wave = np.sin(
+        y / rng.uniform(3, 6) + rng.uniform(0.5, 2) * np.sin(x / 20) + rng.uniform(0, 6)
+    )
     echo += 0.25 * wave - 0.4 * y / SIZE
     mask, center, axes = ellipse(rng, (7.0, 15.0))
     behind = (np.abs(x - center[0]) < 0.7 * axes[0]) & (y > center[1])
     echo[behind] *= 1.3
     # A shadow is dark down to the lower edge.
     left, width = rng.uniform(0, SIZE - 6), rng.uniform(3, 7)
-    echo[(x > left) & (x < left + width) & (y > rng.uniform(5, 40)) & (mask == 0)] *= 0.35
+    echo[(x > left) & (x < left + width) & (y > rng.uniform(5, 40)) & (mask == 0)] *= (
+        0.35
+    )
     echo[mask == 1] = rng.uniform(0.15, 0.45)
     field = rng.normal(size=(2, SIZE, SIZE)).astype(np.float32)
     beams = [cv2.GaussianBlur(f, (0, 0), sigmaX=1.2, sigmaY=0.6) for f in field]
     speckle = np.hypot(*beams)
-    amplitude = cv2.GaussianBlur(echo, (0, 0), 0.8).clip(0.02) * speckle / speckle.mean()
+    amplitude = (
+        cv2.GaussianBlur(echo, (0, 0), 0.8).clip(0.02) * speckle / speckle.mean()
+    )
     # Scanners show logarithms.
     shown = np.log1p(20 * amplitude) / np.log1p(60)
     return np.rint(255 * shown.clip(0, 1)).astype(np.uint8), mask
@@ -95,12 +104,14 @@ def ellipse(
     """Draw the mask of a turned ellipse that lies inside the picture.
 
     Returns:
-        tuple[np.ndarray, np.ndarray, np.ndarray]: uint8 ``[64, 64]``, its center (x, y) and its
-        half axes in pixels.
+        tuple[np.ndarray, np.ndarray, np.ndarray]: uint8 ``[64, 64]``, its center (x, y)
+        and its half axes in pixels.
     """
     axes = rng.uniform(*radii, size=2)
     center = rng.uniform(axes.max() + 2, SIZE - axes.max() - 2, size=2)
     mask = np.zeros((SIZE, SIZE), dtype=np.uint8)
     spots = tuple(map(int, np.rint(center)))
-    cv2.ellipse(mask, spots, tuple(map(int, np.rint(axes))), rng.uniform(0, 180), 0, 360, 1, -1)
+    cv2.ellipse(
+        mask, spots, tuple(map(int, np.rint(axes))), rng.uniform(0, 180), 0, 360, 1, -1
+    )
     return mask, center, axes

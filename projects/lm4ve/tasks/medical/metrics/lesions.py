@@ -9,9 +9,10 @@ from lm4ve.registry import METRICS
 class LesionIoU(IoUMetric):
     """mmsegmentation's ``IoUMetric``, and IoU and Dice of the lesion alone.
 
-    ``IoU`` and ``Dice`` in per cent are of class 1 and, as in CMUNeXt's and LLM4Seg's code, the
-    mean over pictures. A picture without lesion counts 100 if none is found. ``mIoU`` and
-    ``mDice`` are over all pixels and both classes, of which the background is easy.
+    ``IoU`` and ``Dice`` in per cent are of class 1 and, as in CMUNeXt's and LLM4Seg's
+    code, the mean over pictures. A picture without lesion counts 100 if none is found.
+    ``mIoU`` and ``mDice`` are over all pixels and both classes, of which the background
+    is easy.
     """
 
     default_prefix = 'lesion'

@@ -13,9 +13,9 @@ from lm4ve.registry import METRICS
 class MedMNISTMetric(BaseMetric):
     """``medmnist.evaluator``'s AUC and accuracy, ``medmnist/AUC`` and ``medmnist/ACC`` in per cent.
 
-    What they are depends on the set: AUC is the mean over the classes, each against the rest, or of
-    the second class alone where there are two. Labels and scores come from the samples
-    (``pred_score``, and ``gt_label`` or ``gt_score``).
+    What they are depends on the set: AUC is the mean over the classes, each against the
+    rest, or of the second class alone where there are two. Labels and scores come from
+    the samples (``pred_score``, and ``gt_label`` or ``gt_score``).
     """
 
     default_prefix = 'medmnist'
@@ -24,7 +24,11 @@ class MedMNISTMetric(BaseMetric):
         """Keep label and scores of each sample."""
         classes = (len(self.dataset_meta['classes']),)
         for sample in data_samples:
-            check('model.head.num_classes', sample['pred_score'].shape[-1], choices=classes)
+            check(
+                'model.head.num_classes',
+                sample['pred_score'].shape[-1],
+                choices=classes,
+            )
             several = self.dataset_meta['medmnist_task'].startswith('multi-label')
             truth = sample['gt_score' if several else 'gt_label']
             scores = sample['pred_score'].double().cpu().numpy()
@@ -37,4 +41,7 @@ class MedMNISTMetric(BaseMetric):
         truth, scores = (np.stack(rows) for rows in zip(*results, strict=True))
         task = self.dataset_meta['medmnist_task']
         measures = dict(AUC=getAUC, ACC=getACC)
-        return {k: 100 * float(measure(truth, scores, task)) for k, measure in measures.items()}
+        return {
+            k: 100 * float(measure(truth, scores, task))
+            for k, measure in measures.items()
+        }

@@ -17,11 +17,12 @@ from lm4ve.registry import METRICS
 class VolumeMetric(BaseMetric):
     """Dice, normalized surface Dice and the 95th percentile of Hausdorff's distance, by MONAI.
 
-    ``volume/Dice`` and ``volume/NSD`` are in per cent, ``volume/HD95`` in mm; each is the mean over
-    the structures of all volumes, without the background. A structure that a volume lacks and that
-    is not found counts 100 % in Dice and not in the others. One that is missed has no distance: it
-    is left out of HD95 and counted by ``volume/missed`` (per cent of the structures that are
-    there), without which HD95 means little.
+    ``volume/Dice`` and ``volume/NSD`` are in per cent, ``volume/HD95`` in mm; each is
+    the mean over the structures of all volumes, without the background. A structure
+    that a volume lacks and that is not found counts 100 % in Dice and not in the
+    others. One that is missed has no distance: it is left out of HD95 and counted by
+    ``volume/missed`` (per cent of the structures that are there), without which HD95
+    means little.
 
     Args:
         tolerance (float): Distance in mm up to which a surface is right.
@@ -42,12 +43,19 @@ class VolumeMetric(BaseMetric):
                 one_hot(sample[name].cpu()[None, None], sample['num_classes'])
                 for name in ('gt_seg', 'pred_seg')
             )
-            spacing, limits = sample['spacing'], [self.tolerance] * (sample['num_classes'] - 1)
-            dice = compute_dice(found, truth, include_background=False, ignore_empty=False)
+            spacing, limits = (
+                sample['spacing'],
+                [self.tolerance] * (sample['num_classes'] - 1),
+            )
+            dice = compute_dice(
+                found, truth, include_background=False, ignore_empty=False
+            )
             with warnings.catch_warnings():
                 warnings.simplefilter('ignore')  # of structures that are not there
                 nsd = compute_surface_dice(found, truth, limits, spacing=spacing)
-                hd95 = compute_hausdorff_distance(found, truth, percentile=95, spacing=spacing)
+                hd95 = compute_hausdorff_distance(
+                    found, truth, percentile=95, spacing=spacing
+                )
             sizes = [x[0, 1:].flatten(1).sum(1) > 0 for x in (truth, found)]
             hd95[0, ~(sizes[0] & sizes[1])] = float('nan')
             missed = torch.where(sizes[0], (~sizes[1]).float(), float('nan'))

@@ -1,7 +1,8 @@
 """CMUNeXt, a light U-shaped network, as a backbone and a decode head of mmsegmentation.
 
-LLM4Seg (arXiv 2506.18034) puts a frozen layer of a language model into its bottleneck. Here that is
-``LLMBlockInsert(after='encoder5')`` around the backbone, and both halves stay what they are.
+LLM4Seg (arXiv 2506.18034) puts a frozen layer of a language model into its bottleneck.
+Here that is ``LLMBlockInsert(after='encoder5')`` around the backbone, and both halves
+stay what they are.
 """
 
 from collections.abc import Sequence
@@ -22,7 +23,11 @@ def _normed(conv: nn.Conv2d) -> list[nn.Module]:
 
 def _convolve(channels: int, out: int) -> list[nn.Module]:
     """A plain convolution of 3 x 3, batch norm and ReLU."""
-    return [nn.Conv2d(channels, out, 3, padding=1), nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
+    return [
+        nn.Conv2d(channels, out, 3, padding=1),
+        nn.BatchNorm2d(out),
+        nn.ReLU(inplace=True),
+    ]
 
 
 def _inverted(channels: int, hidden: int, out: int) -> list[nn.Module]:
@@ -46,9 +51,13 @@ class LargeKernelBlock(nn.Module):
         super().__init__()
         self.spatial, self.pointwise = nn.ModuleList(), nn.ModuleList()
         for _ in range(depth):
-            conv = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels)
+            conv = nn.Conv2d(
+                channels, channels, kernel, padding=kernel // 2, groups=channels
+            )
             self.spatial.append(nn.Sequential(*_normed(conv)))
-            self.pointwise.append(nn.Sequential(*_inverted(channels, 4 * channels, channels)))
+            self.pointwise.append(
+                nn.Sequential(*_inverted(channels, 4 * channels, channels))
+            )
         self.up = nn.Sequential(*_convolve(channels, out))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -67,8 +76,8 @@ class CMUNeXt(BaseModule):
         dims (Sequence[int]): Channels of the five maps.
         depths (Sequence[int]): Layers of each stage.
         kernels (Sequence[int]): Side of the depthwise kernels of each stage.
-        init_cfg (dict, optional): Passed to MMEngine's ``BaseModule``. Default: PyTorch's own
-            initialization, as in the released code.
+        init_cfg (dict, optional): Passed to MMEngine's ``BaseModule``. Default:
+            PyTorch's own initialization, as in the released code.
     """
 
     def __init__(
@@ -103,8 +112,8 @@ class CMUNeXtHead(BaseDecodeHead):
 
     Args:
         in_channels (Sequence[int]): Channels of the encoder's five maps.
-        **kwargs: Passed to mmsegmentation's ``BaseDecodeHead``, for example ``num_classes=2,
-            out_channels=1, threshold=0.5`` for one lesion.
+        **kwargs: Passed to mmsegmentation's ``BaseDecodeHead``, for example
+            ``num_classes=2, out_channels=1, threshold=0.5`` for one lesion.
     """
 
     def __init__(self, in_channels: Sequence[int], **kwargs) -> None:
@@ -139,7 +148,8 @@ class CMUNeXtHead(BaseDecodeHead):
 class BinaryDiceLoss(nn.Module):
     """One minus the soft Dice of one foreground class, averaged over the pictures of a batch.
 
-    mmsegmentation's own ``DiceLoss`` takes class 0 for the foreground where there is one channel.
+    mmsegmentation's own ``DiceLoss`` takes class 0 for the foreground where there is
+    one channel.
 
     Args:
         loss_weight (float): Weight of the loss.
@@ -148,7 +158,10 @@ class BinaryDiceLoss(nn.Module):
     """
 
     def __init__(
-        self, loss_weight: float = 1.0, smooth: float = 1e-5, loss_name: str = 'loss_dice'
+        self,
+        loss_weight: float = 1.0,
+        smooth: float = 1e-5,
+        loss_name: str = 'loss_dice',
     ) -> None:
         super().__init__()
         self.loss_weight, self.smooth, self.loss_name = loss_weight, smooth, loss_name
@@ -162,4 +175,7 @@ class BinaryDiceLoss(nn.Module):
         truth = (labels == 1).flatten(1) * kept
         both = (probabilities * truth).sum(1)
         total = probabilities.sum(1) + truth.sum(1)
-        return self.loss_weight * (1 - (2 * both + self.smooth) / (total + self.smooth)).mean()
+        return (
+            self.loss_weight
+            * (1 - (2 * both + self.smooth) / (total + self.smooth)).mean()
+        )

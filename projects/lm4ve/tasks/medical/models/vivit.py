@@ -29,12 +29,19 @@ class Attention(nn.Module):
 class Encoder(nn.Module):
     """``depth`` layers and a final norm: ``[B, N, C] -> [B, N, C]``."""
 
-    def __init__(self, dims: int, depth: int, heads: int, head_dims: int, hidden: int) -> None:
+    def __init__(
+        self, dims: int, depth: int, heads: int, head_dims: int, hidden: int
+    ) -> None:
         super().__init__()
-        self.attentions = nn.ModuleList(Attention(dims, heads, head_dims) for _ in range(depth))
+        self.attentions = nn.ModuleList(
+            Attention(dims, heads, head_dims) for _ in range(depth)
+        )
         self.mlps = nn.ModuleList(
             nn.Sequential(
-                nn.LayerNorm(dims), nn.Linear(dims, hidden), nn.GELU(), nn.Linear(hidden, dims)
+                nn.LayerNorm(dims),
+                nn.Linear(dims, hidden),
+                nn.GELU(),
+                nn.Linear(hidden, dims),
             )
             for _ in range(depth)
         )
@@ -52,7 +59,8 @@ class Encoder(nn.Module):
 class ViViT(BaseModule):
     """Encode volumes or clips: first within slabs of slices, then across them.
 
-    ``[B, in_channels, D, H, W]`` becomes ``[B, embed_dims]``, the class token, in a tuple.
+    ``[B, in_channels, D, H, W]`` becomes ``[B, embed_dims]``, the class token, in a
+    tuple.
 
     Args:
         image_size (int): H and W.
@@ -65,10 +73,11 @@ class ViViT(BaseModule):
         num_heads (int): Heads of their attention.
         head_dims (int): Width of a head.
         hidden_dims (int, optional): Width of the MLPs. Default: ``embed_dims``.
-        out_type (str): 'cls_token', or 'raw' for a neck: ``[B, 1 + slabs, embed_dims]``, of which
-            token 0 is the class token.
-        init_cfg (dict, optional): Passed to MMEngine's ``BaseModule``. Default: PyTorch's own, and
-            positions and class tokens from a normal distribution, as in the released code.
+        out_type (str): 'cls_token', or 'raw' for a neck: ``[B, 1 + slabs,
+            embed_dims]``, of which token 0 is the class token.
+        init_cfg (dict, optional): Passed to MMEngine's ``BaseModule``. Default:
+            PyTorch's own, and positions and class tokens from a normal distribution, as
+            in the released code.
 
     Raises:
         UserError: Patches do not divide the volume, or another volume comes in.
@@ -105,7 +114,9 @@ class ViViT(BaseModule):
         voxels = in_channels * frame_patch_size * patch_size**2
         slabs, patches = frames // frame_patch_size, (image_size // patch_size) ** 2
         self.embed = nn.Sequential(
-            nn.LayerNorm(voxels), nn.Linear(voxels, embed_dims), nn.LayerNorm(embed_dims)
+            nn.LayerNorm(voxels),
+            nn.Linear(voxels, embed_dims),
+            nn.LayerNorm(embed_dims),
         )
         self.pos_embed = nn.Parameter(torch.randn(1, slabs, patches, embed_dims))
         self.cls_token = nn.Parameter(torch.randn(1, 1, embed_dims))
@@ -125,7 +136,11 @@ class ViViT(BaseModule):
         # [B, C, f, h, w, pf, ph, pw]: the channels of a voxel are next to each other.
         x = x.permute(0, 2, 3, 4, 6, 7, 5, 1).flatten(4).flatten(2, 3)
         x = (self.embed(x) + self.pos_embed).flatten(0, 1)
-        x = self.within(torch.cat((self.slab_token.expand(x.shape[0], -1, -1), x), dim=1))[:, 0]
+        x = self.within(
+            torch.cat((self.slab_token.expand(x.shape[0], -1, -1), x), dim=1)
+        )[:, 0]
         x = x.unflatten(0, (-1, self.pos_embed.shape[1]))
-        x = self.across(torch.cat((self.cls_token.expand(x.shape[0], -1, -1), x), dim=1))
+        x = self.across(
+            torch.cat((self.cls_token.expand(x.shape[0], -1, -1), x), dim=1)
+        )
         return (x if self.out_type == 'raw' else x[:, 0],)

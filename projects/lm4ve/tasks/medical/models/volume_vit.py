@@ -1,8 +1,8 @@
 """A plain ViT that segments volumes: MedVisionLlama's (arXiv 2410.02458) without and with a block.
 
-The block stands before the layers, on the embedded patches, and positions are added after it: that
-is ``LLMBlockInsert(after='embed')`` around the backbone. A linear layer turns each token into the
-voxels of its patch.
+The block stands before the layers, on the embedded patches, and positions are added
+after it: that is ``LLMBlockInsert(after='embed')`` around the backbone. A linear layer
+turns each token into the voxels of its patch.
 """
 
 import inspect
@@ -22,8 +22,8 @@ from lm4ve.registry import MODELS
 class VolumeDataSample(BaseDataElement):
     """Truth and prediction of one volume.
 
-    ``gt_seg`` and ``pred_seg`` int64 ``[H, W, D]``; of ``metainfo``, ``spacing`` in mm, a number
-    for each axis, ``num_classes`` and ``filename``.
+    ``gt_seg`` and ``pred_seg`` int64 ``[H, W, D]``; of ``metainfo``, ``spacing`` in mm,
+    a number for each axis, ``num_classes`` and ``filename``.
     """
 
 
@@ -46,7 +46,9 @@ class Layer(nn.Module):
     def __init__(self, embed_dims: int, num_heads: int, dropout: float) -> None:
         super().__init__()
         self.ln1, self.ln2 = nn.LayerNorm(embed_dims), nn.LayerNorm(embed_dims)
-        self.attn = nn.MultiheadAttention(embed_dims, num_heads, dropout, batch_first=True)
+        self.attn = nn.MultiheadAttention(
+            embed_dims, num_heads, dropout, batch_first=True
+        )
         self.mlp = nn.Sequential(
             nn.Linear(embed_dims, 4 * embed_dims),
             nn.GELU(),
@@ -73,8 +75,9 @@ class VolumeViT(BaseModule):
         depth (int): Number of layers.
         num_heads (int): Heads of their attention.
         dropout (float): In attention and after the MLP.
-        init_cfg (dict, optional): Passed to MMEngine's ``BaseModule``. Default: PyTorch's own
-            initialization and positions from a normal distribution, as in the released code.
+        init_cfg (dict, optional): Passed to MMEngine's ``BaseModule``. Default:
+            PyTorch's own initialization and positions from a normal distribution, as in
+            the released code.
 
     Raises:
         UserError: The patches do not divide the volume, or another volume comes in.
@@ -98,10 +101,14 @@ class VolumeViT(BaseModule):
                 f'backbone.image_size[{axis}]={size} is no multiple of patch_size={patch}.',
             )
         self.shape, self.patch_size = (in_channels, *image_size), tuple(patch_size)
-        grid = [size // patch for size, patch in zip(image_size, patch_size, strict=True)]
+        grid = [
+            size // patch for size, patch in zip(image_size, patch_size, strict=True)
+        ]
         self.embed = nn.Linear(in_channels * math.prod(patch_size), embed_dims)
         self.pos_embed = nn.Parameter(torch.randn(1, math.prod(grid), embed_dims))
-        self.layers = nn.ModuleList(Layer(embed_dims, num_heads, dropout) for _ in range(depth))
+        self.layers = nn.ModuleList(
+            Layer(embed_dims, num_heads, dropout) for _ in range(depth)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Encode volumes."""
@@ -126,10 +133,13 @@ class VolumeSegmentor(BaseModel):
     """Segment volumes.
 
     Args:
-        backbone (dict): Config of :class:`VolumeViT`, or of ``LLMBlockInsert`` around one.
-        num_classes (int): Classes with the background. Two of them are one channel and a sigmoid.
-        loss (dict): ``name`` of a loss of ``monai.losses`` and its arguments; it takes logits.
-            Default: soft Dice and cross-entropy, smoothed by one and over the batch as a whole.
+        backbone (dict): Config of :class:`VolumeViT`, or of ``LLMBlockInsert`` around
+            one.
+        num_classes (int): Classes with the background. Two of them are one channel and
+            a sigmoid.
+        loss (dict): ``name`` of a loss of ``monai.losses`` and its arguments; it takes
+            logits. Default: soft Dice and cross-entropy, smoothed by one and over the
+            batch as a whole.
         data_preprocessor (dict, optional): Default: MMEngine's, which moves and casts.
         **kwargs: Passed to MMEngine's ``BaseModel``.
     """
@@ -149,17 +159,23 @@ class VolumeSegmentor(BaseModel):
         channels = 1 if num_classes == 2 else num_classes
         voxels = channels * math.prod(self.backbone.patch_size)
         self.head = nn.Linear(self.backbone.pos_embed.shape[-1], voxels)
-        kind = dict(sigmoid=True) if channels == 1 else dict(softmax=True, to_onehot_y=True)
+        kind = (
+            dict(sigmoid=True)
+            if channels == 1
+            else dict(softmax=True, to_onehot_y=True)
+        )
         self.loss = _build_loss({**kind, **loss})
 
-    def forward(self, inputs: Tensor | list[Tensor], data_samples=None, mode: str = 'tensor'):
+    def forward(
+        self, inputs: Tensor | list[Tensor], data_samples=None, mode: str = 'tensor'
+    ):
         """Run the model.
 
         Args:
             inputs (Tensor | list[Tensor]): ``[B, C, H, W, D]``, or a list of B.
             data_samples (list[VolumeDataSample], optional): With ``gt_seg`` for 'loss'.
-            mode (str): 'tensor' gives logits ``[B, channels, H, W, D]``, 'loss' a dict of losses,
-                'predict' the samples with predictions.
+            mode (str): 'tensor' gives logits ``[B, channels, H, W, D]``, 'loss' a dict
+                of losses, 'predict' the samples with predictions.
         """
         inputs = torch.stack(inputs) if isinstance(inputs, list) else inputs
         for sample in data_samples or ():
@@ -187,5 +203,6 @@ class VolumeSegmentor(BaseModel):
         sides = self.backbone.patch_size
         grid = [s // p for s, p in zip(size, sides, strict=True)]
         x = patches.unflatten(-1, (-1, *sides)).unflatten(1, grid)
-        # [B, h, w, d, C, ph, pw, pd]: each side of the grid before its side of the patch.
+        # [B, h, w, d, C, ph, pw, pd]: each side of the grid before its side of the
+        # patch.
         return x.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(x.shape[0], -1, *size)

@@ -11,9 +11,9 @@ from lm4ve.registry import TRANSFORMS
 class BinaryMask(BaseTransform):
     """Read a mask of black and white pixels as the classes 0 and 1.
 
-    White is 255, which mmsegmentation would leave out of loss and metrics as unlabeled. It comes
-    after ``LoadAnnotations``. Of lossy files, what is above 127 is the lesion; a mask of the
-    numbers 0 and 1 stays as it is.
+    White is 255, which mmsegmentation would leave out of loss and metrics as unlabeled.
+    It comes after ``LoadAnnotations``. Of lossy files, what is above 127 is the lesion;
+    a mask of the numbers 0 and 1 stays as it is.
 
     Raises:
         UserError: A mask that is not black and white, such as one of several classes.

@@ -22,19 +22,30 @@ class LoadVolume(BaseTransform):
 
     Args:
         channels (int): How many channels a file has, such as four kinds of MR.
-        num_classes (int): How many classes the labels of the file have, with the background.
+        num_classes (int): How many classes the labels of the file have, with the
+            background.
         use (int, optional): The one channel that is kept. Default: all.
         binary (bool): Make one class of all but the background.
 
     Raises:
-        UserError: A file is damaged, has another number of channels or a value that is no number;
-            image and label differ in size, spacing or orientation; or a label is no class.
+        UserError: A file is damaged, has another number of channels or a value that is
+            no number; image and label differ in size, spacing or orientation; or a
+            label is no class.
     """
 
     def __init__(
-        self, channels: int, num_classes: int, use: int | None = None, binary: bool = False
+        self,
+        channels: int,
+        num_classes: int,
+        use: int | None = None,
+        binary: bool = False,
     ) -> None:
-        self.channels, self.num_classes, self.use, self.binary = channels, num_classes, use, binary
+        self.channels, self.num_classes, self.use, self.binary = (
+            channels,
+            num_classes,
+            use,
+            binary,
+        )
         self.read = monai.transforms.LoadImage(
             reader='NibabelReader', image_only=True, ensure_channel_first=True
         )
@@ -49,7 +60,9 @@ class LoadVolume(BaseTransform):
                 'LoadVolume. Fix: the channels of these files.'
             )
         if not torch.isfinite(img).all():
-            raise UserError(f"'{path}' has voxels that are no numbers (NaN or infinite).")
+            raise UserError(
+                f"'{path}' has voxels that are no numbers (NaN or infinite)."
+            )
         results['img'] = img if self.use is None else img[self.use : self.use + 1]
         if label is not None:
             seg = self._open(label)
@@ -90,8 +103,8 @@ class MonaiTransform(BaseTransform):
 
     Args:
         name (str): Its class in ``monai.transforms``, for example 'Spacingd'.
-        **options: Its arguments. ``keys`` are 'img' and 'seg' unless given; a key that a sample
-            lacks is left out.
+        **options: Its arguments. ``keys`` are 'img' and 'seg' unless given; a key that
+            a sample lacks is left out.
     """
 
     def __init__(self, name: str, **options) -> None:

@@ -1,11 +1,12 @@
 """Readers of Argoverse 1 and 2: from the table of one sequence and a map to a ``Scene``.
 
-The data sets differ in their files, columns and maps. The package ``av2`` is not used, since it
-brings kornia, numba, polars and PyAV for a table and a JSON file; the tests compare with it.
+The data sets differ in their files, columns and maps. The package ``av2`` is not used,
+since it brings kornia, numba, polars and PyAV for a table and a JSON file; the tests
+compare with it.
 
-Formats: github.com/argoai/argoverse-api (``map_api.py``, ``vector_map_loader.py``; the paper is
-arXiv 1911.02620), and github.com/argoverse/av2-api (``datasets/motion_forecasting``, ``map``;
-the paper is arXiv 2301.00493).
+Formats: github.com/argoai/argoverse-api (``map_api.py``, ``vector_map_loader.py``; the
+paper is arXiv 1911.02620), and github.com/argoverse/av2-api
+(``datasets/motion_forecasting``, ``map``; the paper is arXiv 2301.00493).
 """
 
 import json
@@ -18,7 +19,13 @@ import pandas as pd
 from pyarrow import parquet
 
 from lm4ve.errors import UserError, brief
-from lm4ve.tasks.motion.scene import HEADING_METERS, LANE_POINTS, Scene, SceneError, resample
+from lm4ve.tasks.motion.scene import (
+    HEADING_METERS,
+    LANE_POINTS,
+    Scene,
+    SceneError,
+    resample,
+)
 
 #: ``lanes`` and ``lane_attributes`` of a city or around one scene, as in
 #: :class:`lm4ve.tasks.motion.scene.Scene`.
@@ -53,9 +60,13 @@ class ArgoverseReader:
         Raises:
             UserError: There is none.
         """
-        found = sorted(self.data_dir.glob(self.pattern), key=lambda p: (len(p.stem), p.stem))
+        found = sorted(
+            self.data_dir.glob(self.pattern), key=lambda p: (len(p.stem), p.stem)
+        )
         if not found:
-            raise UserError(f"No {self.pattern} in '{self.data_dir}', which must be one split.")
+            raise UserError(
+                f"No {self.pattern} in '{self.data_dir}', which must be one split."
+            )
         return found
 
     def read(self, path: str | Path) -> Scene:
@@ -67,19 +78,23 @@ class ArgoverseReader:
         """
         try:
             return self._build(*self._parse(Path(path)))
-        except Exception as e:  # whatever pandas, pyarrow and numpy make of damaged files
+        except (
+            Exception
+        ) as e:  # whatever pandas, pyarrow and numpy make of damaged files
             if isinstance(e, UserError) and not isinstance(e, SceneError):
                 raise
             kind = getattr(e, 'kind', type(e).__name__)
-            raise SceneError(f"'{path}' is no usable scene: {kind} ({brief(e, 120)})", kind) from e
+            raise SceneError(
+                f"'{path}' is no usable scene: {kind} ({brief(e, 120)})", kind
+            ) from e
 
     def _parse(self, path: Path) -> tuple[pd.DataFrame, LaneMap, dict]:
         """Read a file.
 
         Returns:
-            tuple[pd.DataFrame, LaneMap, dict]: A row for each track and step with ``track`` (the
-            agent's name), ``step``, ``x``, ``y`` (meters) and ``is_focal``; the map; and further
-            fields of the scene.
+            tuple[pd.DataFrame, LaneMap, dict]: A row for each track and step with
+            ``track`` (the agent's name), ``step``, ``x``, ``y`` (meters) and
+            ``is_focal``; the map; and further fields of the scene.
         """
         raise NotImplementedError
 
@@ -98,7 +113,10 @@ class ArgoverseReader:
         history = valid[focal[0], : self.history_steps]
         if history.sum() < 2 or not history[-1]:
             raise SceneError('no history')  # to forecast from
-        here, reach = positions[focal[0], self.history_steps - 1], self.map_range + self.lane_margin
+        here, reach = (
+            positions[focal[0], self.history_steps - 1],
+            self.map_range + self.lane_margin,
+        )
         lanes, attributes = lane_map
         low, high = lanes.min(axis=1), lanes.max(axis=1)
         near = ((low <= here + reach) & (high >= here - reach)).all(axis=1)
@@ -113,24 +131,30 @@ class ArgoverseReader:
             lane_attributes=attributes[near],
             **fields,
         )
-        if not all(np.isfinite(x).all() for x in (positions, scene.lanes, np.array(scene.heading))):
+        if not all(
+            np.isfinite(x).all()
+            for x in (positions, scene.lanes, np.array(scene.heading))
+        ):
             raise SceneError('not finite')
         return scene
 
 
-# -------------------------------------------------------------------------------------- Argoverse 1
+# --------------------------------------------------------------------------------------
+# Argoverse 1
 #: Cities of the data set and the number in their map files' names.
 CITY_IDS = {'PIT': 10314, 'MIA': 10316}
 #: The tags of a lane that become its attributes, and the numbers for their values.
 TAGS = 'turn_direction', 'is_intersection', 'has_traffic_control'
 _TAG_VALUES = {'NONE': 0, 'LEFT': -1, 'RIGHT': 1, 'False': 0, 'True': 1}
 
-# A sequence: <split>/data/<number>.csv, 10 Hz, 20 steps of history and 30 of future (none in
-# the test set); the focal agent is the one whose OBJECT_TYPE is AGENT.
+# A sequence: <split>/data/<number>.csv, 10 Hz, 20 steps of history and 30 of future
+# (none in the test set); the focal agent is the one whose OBJECT_TYPE is AGENT.
 #
 #     TIMESTAMP,TRACK_ID,OBJECT_TYPE,X,Y,CITY_NAME
 #     315968000.0,00000000-0000-0000-0000-000000000001,OTHERS,1523.4,310.8,PIT
-_CSV_COLUMNS = dict(TIMESTAMP=float, TRACK_ID=str, OBJECT_TYPE=str, X=float, Y=float, CITY_NAME=str)
+_CSV_COLUMNS = dict(
+    TIMESTAMP=float, TRACK_ID=str, OBJECT_TYPE=str, X=float, Y=float, CITY_NAME=str
+)
 
 
 @cache
@@ -142,10 +166,13 @@ def read_city_map(folder: str | Path, city: str) -> LaneMap:
         city (str): 'PIT' or 'MIA'.
     """
     # <node id="0" x="1523.4" y="310.8"/>
-    # <way lane_id="9600000"><tag k="turn_direction" v="LEFT"/> ... <nd ref="0"/> ... </way>
+    # <way lane_id="9600000"><tag k="turn_direction" v="LEFT"/> ... <nd ref="0"/> ...
+    # </way>
     path = Path(folder) / f'pruned_argoverse_{city}_{CITY_IDS[city]}_vector_map.xml'
     root = ElementTree.parse(path).getroot()
-    nodes = {n.attrib['id']: [float(n.attrib[c]) for c in 'xy'] for n in root.iter('node')}
+    nodes = {
+        n.attrib['id']: [float(n.attrib[c]) for c in 'xy'] for n in root.iter('node')
+    }
     ways = sorted(root.iter('way'), key=lambda way: int(way.attrib['lane_id']))
     lines = [np.array([nodes[n.attrib['ref']] for n in way.iter('nd')]) for way in ways]
     tags = [{t.attrib['k']: t.attrib['v'] for t in way.iter('tag')} for way in ways]
@@ -174,7 +201,9 @@ class Argoverse1Reader(ArgoverseReader):
     history_steps, future_steps = 20, 30
     lane_margin = 1.9  # as in ``centerline_utils.py``
 
-    def __init__(self, data_dir: str | Path, map_dir: str | Path, map_range: float = 142.0) -> None:
+    def __init__(
+        self, data_dir: str | Path, map_dir: str | Path, map_range: float = 142.0
+    ) -> None:
         super().__init__(data_dir, map_range)
         self.map_dir = Path(map_dir)
 
@@ -198,19 +227,24 @@ class Argoverse1Reader(ArgoverseReader):
         table = pd.read_csv(path, usecols=list(_CSV_COLUMNS), dtype=_CSV_COLUMNS)
         (city,) = table['CITY_NAME'].unique()
         times, steps = np.unique(table['TIMESTAMP'], return_inverse=True)
-        if len(times) not in (self.history_steps, self.history_steps + self.future_steps):
+        if len(times) not in (
+            self.history_steps,
+            self.history_steps + self.future_steps,
+        ):
             raise SceneError('other time steps')
         table = table.rename(columns=dict(TRACK_ID='track', X='x', Y='y'))
         table = table.assign(step=steps, is_focal=table['OBJECT_TYPE'] == 'AGENT')
         return table, self.city_map(city), dict(scene_id=path.stem, city=city)
 
 
-# -------------------------------------------------------------------------------------- Argoverse 2
-# A scenario: <id>/scenario_<id>.parquet, 10 Hz, 50 steps of history and 60 of future (none in
-# the test set), one row a track and step:
+# --------------------------------------------------------------------------------------
+# Argoverse 2 A scenario: <id>/scenario_<id>.parquet, 10 Hz, 50 steps of history and 60
+# of future (none in the test set), one row a track and step:
 #
-#     scenario_id  city    focal_track_id  track_id  timestep  position_x  position_y  heading
-#     0a1b...      austin  138             138       0         1523.4      310.8       1.57
+#     scenario_id  city    focal_track_id  track_id  timestep  position_x  position_y
+# heading
+#     0a1b...      austin  138             138       0         1523.4      310.8
+# 1.57
 _PARQUET_COLUMNS = (
     *('scenario_id', 'city', 'focal_track_id', 'track_id'),
     *('timestep', 'position_x', 'position_y', 'heading'),
@@ -224,10 +258,13 @@ def read_map(path: str | Path) -> LaneMap:
     points by arc length; the file has neither turn directions nor traffic
     control.
     """
-    # {"lane_segments": {"<id>": {"left_lane_boundary": [{"x": 1.0, "y": 2.0, "z": 0.0}, ...],
+    # {"lane_segments": {"<id>": {"left_lane_boundary": [{"x": 1.0, "y": 2.0, "z": 0.0},
+    # ...],
     #   "right_lane_boundary": [...], "is_intersection": false, ...}, ...}, ...}
     segments = json.loads(Path(path).read_text())['lane_segments'].values()
-    lines = [center_line(s['left_lane_boundary'], s['right_lane_boundary']) for s in segments]
+    lines = [
+        center_line(s['left_lane_boundary'], s['right_lane_boundary']) for s in segments
+    ]
     attributes = [(0.0, bool(s['is_intersection']), 0.0) for s in segments]
     shaped = np.array(lines).reshape(-1, LANE_POINTS, 2)
     return shaped, np.array(attributes, dtype=np.float32).reshape(-1, 3)
@@ -259,8 +296,12 @@ class Argoverse2Reader(ArgoverseReader):
         table = columns.to_pandas(ignore_metadata=True)
         if table['timestep'].min() < 0:
             raise SceneError('other time steps')
-        scene_id, city, focal = map(str, table.loc[0, ['scenario_id', 'city', 'focal_track_id']])
-        table = table.rename(columns=dict(timestep='step', position_x='x', position_y='y'))
+        scene_id, city, focal = map(
+            str, table.loc[0, ['scenario_id', 'city', 'focal_track_id']]
+        )
+        table = table.rename(
+            columns=dict(timestep='step', position_x='x', position_y='y')
+        )
         table['track'] = table['track_id'].astype(str)
         table['is_focal'] = table['track'] == focal
         history = table[table['is_focal'] & (table['step'] < self.history_steps)]

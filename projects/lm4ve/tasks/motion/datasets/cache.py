@@ -6,8 +6,9 @@ skipped), the footer's length (int64), magic. A file that was not finished has n
 magic at its end. Positions are stored as float32 relative to the scene's origin,
 exact to about 1e-5 m.
 
-Files are read in parallel and in chunks. Each finished chunk is a small cache of its own in a
-folder beside, so that a killed run goes on where it stopped; at the end they become one file.
+Files are read in parallel and in chunks. Each finished chunk is a small cache of its
+own in a folder beside, so that a killed run goes on where it stopped; at the end they
+become one file.
 """
 
 import hashlib
@@ -33,7 +34,15 @@ from lm4ve.tasks.motion.scene import Scene, SceneError
 MAGIC = b'lm4veMC1'
 _LONG = np.dtype('<i8')
 #: Fields of a scene that a record holds as JSON, beside its arrays.
-_PLAIN = 'scene_id', 'city', 'track_ids', 'focal', 'history_steps', 'map_range', 'heading'
+_PLAIN = (
+    'scene_id',
+    'city',
+    'track_ids',
+    'focal',
+    'history_steps',
+    'map_range',
+    'heading',
+)
 
 
 def _record_type(head: dict) -> np.dtype:
@@ -57,7 +66,9 @@ def pack(scene: Scene) -> bytes:
     head |= dict(steps=scene.valid.shape[1], origin=scene.origin.tolist())
     text = json.dumps(head).encode()
     record = np.zeros((), _record_type(head))
-    record['positions'] = np.where(scene.valid[..., None], scene.positions - scene.origin, 0.0)
+    record['positions'] = np.where(
+        scene.valid[..., None], scene.positions - scene.origin, 0.0
+    )
     record['lanes'], record['valid'] = scene.lanes - scene.origin, scene.valid
     record['turns'] = -scene.lane_attributes[:, 0] % 3
     record['flags'] = scene.lane_attributes[:, 1:].T
@@ -128,8 +139,12 @@ class SceneCache:
         try:
             self._open(verify)
         except Exception as e:  # whatever mmap, numpy and json make of such a file
-            advice = 'Fix: remove it, and write it anew with tools/motion/preprocess.py.'
-            raise UserError(f"'{path}' cannot be used ({brief(e, 100)}). {advice}") from e
+            advice = (
+                'Fix: remove it, and write it anew with tools/motion/preprocess.py.'
+            )
+            raise UserError(
+                f"'{path}' cannot be used ({brief(e, 100)}). {advice}"
+            ) from e
 
     def _open(self, verify: bool) -> None:
         with open(self.path, 'rb') as f:
@@ -140,9 +155,16 @@ class SceneCache:
         index = footer - 8 * (len(self) + 1)
         self._offsets = np.frombuffer(data, _LONG, len(self) + 1, index)
         ends = data[: len(MAGIC)], self._offsets[0], self._offsets[-1], data[end:]
-        if ends != (MAGIC, len(MAGIC), index, MAGIC) or (np.diff(self._offsets) <= 0).any():
+        if (
+            ends != (MAGIC, len(MAGIC), index, MAGIC)
+            or (np.diff(self._offsets) <= 0).any()
+        ):
             raise ValueError('it was not written to its end')
-        if verify and hashlib.sha256(memoryview(data)[:index]).hexdigest() != self.footer['sha256']:
+        if (
+            verify
+            and hashlib.sha256(memoryview(data)[:index]).hexdigest()
+            != self.footer['sha256']
+        ):
             raise ValueError('its content has another SHA-256 than its footer')
 
     def __len__(self) -> int:
@@ -177,9 +199,13 @@ class MotionDataset(Dataset):
     metainfo: dict = {}
 
     def __init__(
-        self, cache: str, pipeline: Sequence = (), indices: int | Sequence[int] | None = None
+        self,
+        cache: str,
+        pipeline: Sequence = (),
+        indices: int | Sequence[int] | None = None,
     ) -> None:
-        # Hashed once and not in every worker: under two percent of a training's loading time.
+        # Hashed once and not in every worker: under two percent of a training's loading
+        # time.
         self.scenes = SceneCache(cache, verify=True)
         first = range(len(self.scenes))
         self.indices = indices if isinstance(indices, Sequence) else first[:indices]
@@ -221,8 +247,8 @@ def preprocess_split(
         sizes).
 
     Raises:
-        UserError: A cache of other files is there, or another run works on it; no file is
-            usable; with 'refuse', the first corrupt file.
+        UserError: A cache of other files is there, or another run works on it; no file
+            is usable; with 'refuse', the first corrupt file.
     """
     path, files, skipped = Path(path), reader.files(), SkippedFiles(on_corrupt)
     source = _source(reader, files)
@@ -231,7 +257,9 @@ def preprocess_split(
         if path.is_file():
             footer = SceneCache(path).footer
             if footer.get('source') != source:
-                raise UserError(f"'{path}' is the cache of other files or another map_range.")
+                raise UserError(
+                    f"'{path}' is the cache of other files or another map_range."
+                )
             return footer
         # Chunks of another run (other files, other sizes) are in another folder.
         parts = path.with_name(f'{path.name}.parts')
@@ -239,15 +267,21 @@ def preprocess_split(
         starts = range(0, len(files), chunk_size)
         chunks = {folder / f'{i:08d}': files[i : i + chunk_size] for i in starts}
         todo = {part: chunk for part, chunk in chunks.items() if not part.is_file()}
-        tasks = (delayed(_write_chunk)(reader, on_corrupt, *item) for item in todo.items())
+        tasks = (
+            delayed(_write_chunk)(reader, on_corrupt, *item) for item in todo.items()
+        )
         written = Parallel(workers, return_as='generator_unordered')(tasks)
-        for _ in tqdm(written, f'preprocessing {path.name}, in chunks', len(todo), disable=None):
+        for _ in tqdm(
+            written, f'preprocessing {path.name}, in chunks', len(todo), disable=None
+        ):
             pass
         caches = [SceneCache(part) for part in chunks]
         for cache in caches:
             skipped.merge(cache.footer['skipped'], cache.footer['examples'])
         if not any(map(len, caches)):
-            raise UserError(f'None of {len(files)} files is usable: {skipped.examples[0]}')
+            raise UserError(
+                f'None of {len(files)} files is usable: {skipped.examples[0]}'
+            )
         records = (c.record(i) for c in caches for i in range(len(c)))
         notes = dict(skipped=skipped.counts, examples=skipped.examples, source=source)
         footer = write_cache(path, records, **notes)
@@ -263,7 +297,9 @@ def _source(reader: ArgoverseReader, files: list[Path]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _write_chunk(reader: ArgoverseReader, on_corrupt: str, part: Path, files: list[Path]) -> None:
+def _write_chunk(
+    reader: ArgoverseReader, on_corrupt: str, part: Path, files: list[Path]
+) -> None:
     records, skipped = [], SkippedFiles(on_corrupt)
     for f in files:
         try:

@@ -92,7 +92,10 @@ def build_city(city: str) -> list[Lane]:
             if at not in grid:
                 continue
             b = grid.index(at)
-            middle, limit = _street(rng, nodes[a], nodes[b]), float(rng.uniform(*LIMITS))
+            middle, limit = (
+                _street(rng, nodes[a], nodes[b]),
+                float(rng.uniform(*LIMITS)),
+            )
             for line, start, end in ((middle, a, b), (middle[::-1], b, a)):
                 line = resample(line + OFFSET * sideways(line), 2 * LANE_POINTS - 1)
                 # Two segments a direction, as long streets are cut in real maps.
@@ -120,7 +123,9 @@ def build_city(city: str) -> list[Lane]:
 def _bezier(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> np.ndarray:
     """Return 60 points of a cubic curve by its control points, each ``[2]``."""
     t = np.linspace(0, 1, 60)[:, None]
-    return (1 - t) ** 3 * a + 3 * (1 - t) ** 2 * t * b + 3 * (1 - t) * t**2 * c + t**3 * d
+    return (
+        (1 - t) ** 3 * a + 3 * (1 - t) ** 2 * t * b + 3 * (1 - t) * t**2 * c + t**3 * d
+    )
 
 
 def sideways(line: np.ndarray) -> np.ndarray:
@@ -137,7 +142,9 @@ def _street(rng: np.random.Generator, start: np.ndarray, end: np.ndarray) -> np.
     start, end = start + SETBACK * ahead, end - SETBACK * ahead
     third = (end - start) / 3
     bends = rng.normal(0, 9, 2)
-    return _bezier(start, start + third + bends[0] * side, end - third + bends[1] * side, end)
+    return _bezier(
+        start, start + third + bends[0] * side, end - third + bends[1] * side, end
+    )
 
 
 def _connect(lanes: list[Lane], i: int, j: int) -> None:
@@ -162,8 +169,8 @@ class Window:
 
     Attributes:
         city (str): A key of :data:`CITIES`.
-        tracks (np.ndarray): ``[A, T, 4]``: x and y with noise (meters), heading (radians)
-            and speed (m/s).
+        tracks (np.ndarray): ``[A, T, 4]``: x and y with noise (meters), heading
+            (radians) and speed (m/s).
         valid (np.ndarray): bool ``[A, T]``.
         focal, sensor (int): Which agent is to be forecast, which carries the
             sensor.
@@ -198,19 +205,27 @@ class Simulation:
         self.rng = np.random.default_rng(seed)
         self.time = float(self.rng.uniform(0, 2 * GREEN))
         streets = [i for i, lane in enumerate(self.lanes) if not lane.junction]
-        slots = [(i, s) for i in streets for s in np.arange(4.0, self.lanes[i].length - 4.0, 14.0)]
+        slots = [
+            (i, s)
+            for i in streets
+            for s in np.arange(4.0, self.lanes[i].length - 4.0, 14.0)
+        ]
         self.vehicles = []
         for n in self.rng.permutation(len(slots))[:VEHICLES]:
             lane, s = slots[n]
             speed = self.rng.uniform(4, 9)
-            self.vehicles.append(_Vehicle(lane, s, speed, wish=self.rng.uniform(0.8, 1.15)))
+            self.vehicles.append(
+                _Vehicle(lane, s, speed, wish=self.rng.uniform(0.8, 1.15))
+            )
 
     def run(self, steps: int) -> np.ndarray:
         """Simulate: ``[V, steps, 4]``, as the tracks of :class:`Window` without noise."""
         frames = []
         for _ in range(steps):
             self._step()
-            frames.append([(*self.lanes[v.lane].pose(v.s), v.speed) for v in self.vehicles])
+            frames.append(
+                [(*self.lanes[v.lane].pose(v.s), v.speed) for v in self.vehicles]
+            )
         return np.array(frames).swapaxes(0, 1)
 
     def _step(self) -> None:
@@ -241,13 +256,19 @@ class Simulation:
         distance, number = here.length - v.s, 0
         while distance < SIGHT:
             # A red light is a standing car, unless it is too late to brake.
-            if gap == np.inf and self._red(here) and distance > v.speed**2 / (2 * 4.0) - 1.0:
+            if (
+                gap == np.inf
+                and self._red(here)
+                and distance > v.speed**2 / (2 * 4.0) - 1.0
+            ):
                 gap, closing = distance + MIN_GAP - 1.0, v.speed
             number += 1
             index = self._route(v, number)[number - 1]
             here = self.lanes[index]
             # Slow down in time for the turn: v^2 = u^2 + 2 b d.
-            wanted = min(wanted, np.sqrt((here.limit * v.wish) ** 2 + 2 * 1.5 * distance))
+            wanted = min(
+                wanted, np.sqrt((here.limit * v.wish) ** 2 + 2 * 1.5 * distance)
+            )
             if gap == np.inf and order.get(index):
                 other = order[index][0]
                 gap, closing = distance + other.s - CAR, v.speed - other.speed
@@ -255,7 +276,10 @@ class Simulation:
         return idm(v.speed, wanted, gap, closing)
 
     def _red(self, lane: Lane) -> bool:
-        return lane.gate >= 0 and int((self.time + lane.gate * 5.0) // GREEN) % 2 != lane.phase
+        return (
+            lane.gate >= 0
+            and int((self.time + lane.gate * 5.0) // GREEN) % 2 != lane.phase
+        )
 
 
 def idm(speed: float, wanted: float, gap: float, closing: float) -> float:
@@ -269,7 +293,9 @@ def idm(speed: float, wanted: float, gap: float, closing: float) -> float:
     braking = speed * closing / (2 * np.sqrt(ACCELERATION * BRAKING))
     wish = MIN_GAP + max(0.0, speed * TIME_GAP + braking)
     free = ACCELERATION * (1 - (speed / max(wanted, 0.1)) ** 4)
-    return float(np.clip(free - ACCELERATION * (wish / max(gap, 0.3)) ** 2, -7.0, ACCELERATION))
+    return float(
+        np.clip(free - ACCELERATION * (wish / max(gap, 0.3)) ** 2, -7.0, ACCELERATION)
+    )
 
 
 def windows(city: str, seed: int, count: int, steps: int, history: int) -> list[Window]:
@@ -318,4 +344,6 @@ def _observe(rng, city: str, tracks: np.ndarray, focal: int, history: int) -> Wi
     seen = np.flatnonzero(valid.any(axis=1))
     noisy = tracks[seen]
     noisy[..., :2] += rng.normal(0, NOISE, noisy[..., :2].shape)
-    return Window(city, noisy, valid[seen], *np.searchsorted(seen, (focal, sensor)).tolist())
+    return Window(
+        city, noisy, valid[seen], *np.searchsorted(seen, (focal, sensor)).tolist()
+    )

@@ -16,7 +16,12 @@ from tqdm import tqdm
 from lm4ve.errors import check, require
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.base.generated import write_once
-from lm4ve.tasks.motion.datasets.argoverse import CITY_IDS, TAGS, Argoverse1Reader, ArgoverseReader
+from lm4ve.tasks.motion.datasets.argoverse import (
+    CITY_IDS,
+    TAGS,
+    Argoverse1Reader,
+    ArgoverseReader,
+)
 from lm4ve.tasks.motion.datasets.cache import MotionDataset, preprocess_split
 from lm4ve.tasks.motion.demo.traffic import CITIES, Window, build_city, windows
 from lm4ve.tasks.motion.scene import STEP
@@ -32,7 +37,9 @@ def simulate(split_seed: int, count: int, kind: type[ArgoverseReader]) -> list[W
     steps = kind.history_steps + kind.future_steps, kind.history_steps
     found: list[Window] = []
     parts = range(0, count, PER_SIMULATION)
-    for n, done in enumerate(tqdm(parts, f'simulating {count:,} scenes, in parts', disable=None)):
+    for n, done in enumerate(
+        tqdm(parts, f'simulating {count:,} scenes, in parts', disable=None)
+    ):
         part = min(PER_SIMULATION, count - done)
         found += windows(sorted(CITIES)[n % 2], 1000 * split_seed + n, part, *steps)
     return found
@@ -55,7 +62,9 @@ def write_argoverse1(root: str | Path, splits: dict[str, int]) -> None:
         for i, w in enumerate(simulate(n, count, Argoverse1Reader), start=1):
             if split == 'test':
                 w.valid[:, Argoverse1Reader.history_steps :] = False
-            argoverse1_table(w).to_csv(folder / f'{i}.csv', index=False, float_format='%.6f')
+            argoverse1_table(w).to_csv(
+                folder / f'{i}.csv', index=False, float_format='%.6f'
+            )
 
 
 def argoverse1_table(window: Window) -> pd.DataFrame:
@@ -82,14 +91,18 @@ def write_argoverse1_map(folder: Path, city: str) -> None:
     ways: list[str] = []
     for i, lane in enumerate(build_city(city)):
         tags = zip(TAGS, (lane.turn, lane.junction, lane.control), strict=True)
-        ways.append(f'<way lane_id="{9_600_000 + i}">')  # long numbers, as in the data set
+        ways.append(
+            f'<way lane_id="{9_600_000 + i}">'
+        )  # long numbers, as in the data set
         ways += [f'<tag k="{k}" v="{v}" />' for k, v in tags]
         for x, y in lane.line:
             ways.append(f'<nd ref="{len(nodes)}" />')
             nodes.append(f'<node id="{len(nodes)}" x="{x:.6f}" y="{y:.6f}" />')
         ways.append('</way>')
     text = ''.join(['<ArgoverseVectorMap>', *nodes, *ways, '</ArgoverseVectorMap>'])
-    (folder / f'pruned_argoverse_{city}_{CITY_IDS[city]}_vector_map.xml').write_text(text)
+    (folder / f'pruned_argoverse_{city}_{CITY_IDS[city]}_vector_map.xml').write_text(
+        text
+    )
 
 
 @DATASETS.register_module()
@@ -135,7 +148,12 @@ class TrafficDataset(MotionDataset):
             folder.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(folder.with_name(f'{folder.name}.lock')):
                 recipe = dict(layout='argoverse1', counts=counts)
-                write_once(folder, recipe, 'scenes', lambda root: write_argoverse1(root, counts))
+                write_once(
+                    folder,
+                    recipe,
+                    'scenes',
+                    lambda root: write_argoverse1(root, counts),
+                )
                 reader = Argoverse1Reader(folder / split / 'data', folder / 'map_files')
                 preprocess_split(reader, folder / f'{split}.cache')
         barrier()

@@ -31,7 +31,9 @@ class MotionForecaster(BaseModel):
         **kwargs: Passed to MMEngine's ``BaseModel``.
     """
 
-    def __init__(self, encoder: dict, decoder: dict, neck: dict | None = None, **kwargs) -> None:
+    def __init__(
+        self, encoder: dict, decoder: dict, neck: dict | None = None, **kwargs
+    ) -> None:
         super().__init__(**kwargs)
         self.encoder = MODELS.build(encoder)
         self.neck = None if neck is None else MODELS.build(neck)
@@ -59,19 +61,25 @@ class MotionForecaster(BaseModel):
         if self.neck is None:
             features = take_tokens(tokens, queries)
         else:
-            features = self.neck(tokens, padding_mask=encoded['padding_mask'], queries=queries)
+            features = self.neck(
+                tokens, padding_mask=encoded['padding_mask'], queries=queries
+            )
         trajectories, scores = self.decoder(features, encoded, inputs)
         if mode == 'predict':
             assert data_samples is not None
             return self._predict(trajectories, scores, data_samples)
         if mode == 'tensor':
             return trajectories, scores
-        future, valid = (take_agents(inputs[k], queries) for k in ('future', 'future_valid'))
+        future, valid = (
+            take_agents(inputs[k], queries) for k in ('future', 'future_valid')
+        )
         known = valid.any(dim=-1) & ~inputs['query_padding']
         if not known.any():
             # A step without any truth: zero, with a path to every parameter.
             return dict(loss=(trajectories.sum() + scores.sum()) * 0.0)
-        return self.decoder.loss(trajectories[known], scores[known], future[known], valid[known])
+        return self.decoder.loss(
+            trajectories[known], scores[known], future[known], valid[known]
+        )
 
     def _predict(
         self, trajectories: Tensor, scores: Tensor, data_samples: list[dict]

@@ -16,7 +16,9 @@ def take_agents(values: Tensor, queries: Tensor) -> Tensor:
 def ends_of(trajectories: Tensor, valid: Tensor) -> Tensor:
     """Return the points at the last True of each row, ``[B, ..., F, 2] -> [B, ..., 2]``."""
     last = valid.shape[1] - 1 - valid.flip(1).int().argmax(dim=1)
-    return trajectories.movedim(-2, 1)[torch.arange(len(valid), device=valid.device), last]
+    return trajectories.movedim(-2, 1)[
+        torch.arange(len(valid), device=valid.device), last
+    ]
 
 
 def end_distances(trajectories: Tensor, future: Tensor, valid: Tensor) -> Tensor:
@@ -57,7 +59,9 @@ def offset_huber(trajectories: Tensor, future: Tensor, valid: Tensor) -> Tensor:
     # Both start at one place, so the difference of the first offsets is that of
     # the first points.
     error = torch.cat([error[:, :, :1], error.diff(dim=2)], dim=2)
-    both = torch.cat([valid[:, :1], valid[:, 1:] & valid[:, :-1]], dim=1)[:, None, :, None]
+    both = torch.cat([valid[:, :1], valid[:, 1:] & valid[:, :-1]], dim=1)[
+        :, None, :, None
+    ]
     loss = F.huber_loss(error, torch.zeros_like(error), reduction='none')
     total = torch.where(both, loss, 0.0).sum(dim=(2, 3))
     return total / (2 * both.sum(dim=(2, 3))).clamp(min=1)
@@ -91,10 +95,16 @@ def proposal_losses(
         losses['reg'] = huber.gather(1, distances.argmin(dim=1, keepdim=True)).mean()
         members = torch.ones_like(scores, dtype=torch.bool)
     else:
-        losses['reg'] = (torch.where(members, huber, 0.0).sum(1) / members.sum(1)).mean()
+        losses['reg'] = (
+            torch.where(members, huber, 0.0).sum(1) / members.sum(1)
+        ).mean()
         log_p = scores.log_softmax(dim=1).masked_fill(~members, -torch.inf)
         losses['region'] = -log_p.logsumexp(1).mean()
-    both = torch.stack([scores, -distances]).masked_fill(~members, -1e9).log_softmax(dim=-1)
+    both = (
+        torch.stack([scores, -distances])
+        .masked_fill(~members, -1e9)
+        .log_softmax(dim=-1)
+    )
     found, wanted = both.unbind()
     losses['score'] = F.kl_div(found, wanted, reduction='batchmean', log_target=True)
     return losses

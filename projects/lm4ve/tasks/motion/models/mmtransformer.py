@@ -17,7 +17,11 @@ from torch import Tensor, nn
 from lm4ve.registry import MODELS
 from lm4ve.tasks.motion.models.losses import proposal_losses, take_agents
 from lm4ve.tasks.motion.models.regions import Regions, select_apart
-from lm4ve.tasks.motion.models.vectornet import SubGraph, agent_vectors, linear_norm_relu
+from lm4ve.tasks.motion.models.vectornet import (
+    SubGraph,
+    agent_vectors,
+    linear_norm_relu,
+)
 from lm4ve.tasks.motion.scene import STEP
 
 _XAVIER = dict(type='Xavier', layer='Linear', distribution='uniform')
@@ -25,9 +29,13 @@ _XAVIER = dict(type='Xavier', layer='Linear', distribution='uniform')
 _OPTIONS: dict[str, Any] = dict(nhead=2, dropout=0.0, batch_first=True, norm_first=True)
 
 
-def encoder_stack(channels: int, feedforward: int, final_norm: bool = True) -> nn.Module:
+def encoder_stack(
+    channels: int, feedforward: int, final_norm: bool = True
+) -> nn.Module:
     """Build two encoder layers and their norm."""
-    layer = nn.TransformerEncoderLayer(channels, dim_feedforward=feedforward, **_OPTIONS)
+    layer = nn.TransformerEncoderLayer(
+        channels, dim_feedforward=feedforward, **_OPTIONS
+    )
     norm = nn.LayerNorm(channels) if final_norm else None
     return nn.TransformerEncoder(layer, 2, norm, enable_nested_tensor=False)
 
@@ -56,12 +64,18 @@ class DecoderStack(nn.Module):
             (the paper); 0: none (the code).
     """
 
-    def __init__(self, channels: int, feedforward: int, layers: int, positions: int = 0) -> None:
+    def __init__(
+        self, channels: int, feedforward: int, layers: int, positions: int = 0
+    ) -> None:
         super().__init__()
         options = dict(_OPTIONS, dim_feedforward=feedforward)
-        self.layers = nn.ModuleList(DecoderLayer(channels, **options) for _ in range(layers))
+        self.layers = nn.ModuleList(
+            DecoderLayer(channels, **options) for _ in range(layers)
+        )
         self.norm = nn.LayerNorm(channels)
-        self.position = nn.Parameter(torch.randn(positions, channels) * 0.02) if positions else None
+        self.position = (
+            nn.Parameter(torch.randn(positions, channels) * 0.02) if positions else None
+        )
 
     def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None = None) -> Tensor:
         """``[B, K, C]`` and ``[B, N, C]`` (mask bool ``[B, N]``) to ``[B, K, C]``."""
@@ -207,7 +221,9 @@ class ProposalDecoder(BaseModule):
         layers = social_decoder_layers
         self.social = DecoderStack(c, feedforward, layers) if layers else None
         self.regression = nn.Sequential(
-            *linear_norm_relu(2 * c, 2 * c), nn.Linear(2 * c, c), nn.Linear(c, 2 * future_steps)
+            *linear_norm_relu(2 * c, 2 * c),
+            nn.Linear(2 * c, c),
+            nn.Linear(c, 2 * future_steps),
         )
         self.score = nn.Sequential(
             *(nn.Linear(2 * c, 4 * c), nn.ReLU(), nn.Linear(4 * c, 2 * c)),
@@ -217,7 +233,9 @@ class ProposalDecoder(BaseModule):
         sigmas = {name: nn.Parameter(torch.ones(())) for name in names}
         self.sigmas = nn.ParameterDict(sigmas) if learned_weights else None
 
-    def forward(self, features: Tensor, encoded: dict[str, Tensor], inputs: dict[str, Tensor]):
+    def forward(
+        self, features: Tensor, encoded: dict[str, Tensor], inputs: dict[str, Tensor]
+    ):
         """``[B, Q, C]`` to ``[B, Q, K, F, 2]`` (meters, focal frame), ``[B, Q, K]``.
 
         Step offsets are summed up from where an agent is.
@@ -226,7 +244,9 @@ class ProposalDecoder(BaseModule):
         x = take_agents(encoded['proposals'], queries)
         if self.social is not None:
             count = queries.shape[1]
-            memory = encoded['tokens'][:, : agents.shape[1]].repeat_interleave(count, dim=0)
+            memory = encoded['tokens'][:, : agents.shape[1]].repeat_interleave(
+                count, dim=0
+            )
             mask = inputs['agent_padding'].repeat_interleave(count, dim=0)
             x = self.social(x.flatten(0, 1), memory, mask).unflatten(0, (-1, count))
         x = torch.cat([features[:, :, None].expand_as(x), x], dim=-1)
@@ -244,7 +264,9 @@ class ProposalDecoder(BaseModule):
             members = self.regions.members(future, valid, scores.shape[1])
         losses = proposal_losses(trajectories, scores, future, valid, members)
         if (s := self.sigmas) is not None:
-            losses = {n: v / s[n] ** 2 + (s[n].abs() + 1).log() for n, v in losses.items()}
+            losses = {
+                n: v / s[n] ** 2 + (s[n].abs() + 1).log() for n, v in losses.items()
+            }
         return {f'loss_{n}': v for n, v in losses.items()}
 
     def select(self, trajectories: Tensor, probabilities: Tensor):

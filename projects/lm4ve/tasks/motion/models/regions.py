@@ -2,7 +2,8 @@
 
 The paper (section 3.4) partitions the training set's end points by equal-size
 K-means and uses the clusters' convex hulls, which ``tools/motion/make_regions.py``
-writes; fan shapes are its alternative. Each region owns an equal share of the proposals.
+writes; fan shapes are its alternative. Each region owns an equal share of the
+proposals.
 """
 
 import json
@@ -57,7 +58,9 @@ class Regions(nn.Module):
             found = json.loads(Path(source).read_text())
             centers = np.array(found['centres'])
             hulls = [ConvexHull(np.array(h)).equations for h in found['hulls']]
-        if {centers.shape, *((len(hulls), h.shape[1] - 1) for h in hulls)} != {(len(hulls), 2)}:
+        if {centers.shape, *((len(hulls), h.shape[1] - 1) for h in hulls)} != {
+            (len(hulls), 2)
+        }:
             raise UserError(f"'{source}' does not have one center [x, y] a hull.")
         planes = [torch.from_numpy(hull).float() for hull in hulls]
         return cls(torch.from_numpy(centers).float(), planes)
@@ -88,7 +91,9 @@ class Regions(nn.Module):
         return mine[:, None] == owner
 
 
-def select_apart(ends: Tensor, probabilities: Tensor, keep: int, meters: float = 2.0) -> Tensor:
+def select_apart(
+    ends: Tensor, probabilities: Tensor, keep: int, meters: float = 2.0
+) -> Tensor:
     """Choose end points that lie apart, greedily by probability.
 
     Where too few lie apart, the most probable of the others follow.

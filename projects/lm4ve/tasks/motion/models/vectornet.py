@@ -14,7 +14,11 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from lm4ve.registry import MODELS
-from lm4ve.tasks.motion.models.losses import end_distances, masked_smooth_l1, take_agents
+from lm4ve.tasks.motion.models.losses import (
+    end_distances,
+    masked_smooth_l1,
+    take_agents,
+)
 from lm4ve.tasks.motion.scene import STEP
 
 #: Meters that the network sees as 1, and that a step of its output is worth.
@@ -38,7 +42,9 @@ def agent_vectors(agents: Tensor, valid: Tensor) -> Tensor:
     times = (torch.arange(1, count, device=agents.device) - count + 0.5) * STEP
     times = times.to(agents.dtype)[:, None].expand(*kept.shape[:3], 1)
     vectors = torch.cat([agents[..., 1:, :], agents.diff(dim=2)], dim=-1)
-    return torch.cat([torch.where(kept, vectors, 0.0), kept.to(agents.dtype), times], dim=-1)
+    return torch.cat(
+        [torch.where(kept, vectors, 0.0), kept.to(agents.dtype), times], dim=-1
+    )
 
 
 def lane_vectors(lanes: Tensor, attributes: Tensor) -> Tensor:
@@ -90,8 +96,8 @@ class VectorNet(BaseModule):
     """Encode agents and lanes as tokens, with attention among all of them.
 
     Args:
-        channels (Sequence[int]): Widths of the sub-graphs' levels; tokens have twice the
-            last.
+        channels (Sequence[int]): Widths of the sub-graphs' levels; tokens have twice
+            the last.
         num_heads (int): Heads of the attention.
         num_layers (int): Attention layers, each with a residual connection.
         final_norm (bool): LayerNorm of the output. False with a neck, whose own
@@ -111,7 +117,9 @@ class VectorNet(BaseModule):
         self.lanes = SubGraph(7, channels)
         c, layers = self.embed_dims, range(num_layers)
         self.norms = nn.ModuleList(nn.LayerNorm(c) for _ in layers)
-        attentions = (nn.MultiheadAttention(c, num_heads, batch_first=True) for _ in layers)
+        attentions = (
+            nn.MultiheadAttention(c, num_heads, batch_first=True) for _ in layers
+        )
         self.attentions = nn.ModuleList(attentions)
         self.final_norm = nn.LayerNorm(c) if final_norm else nn.Identity()
 
@@ -133,7 +141,9 @@ class ResidualMLP(nn.Module):
     def __init__(self, channels: int, out_channels: int) -> None:
         super().__init__()
         c = channels
-        self.block = nn.Sequential(*linear_norm_relu(c, c), nn.Linear(c, c), nn.LayerNorm(c))
+        self.block = nn.Sequential(
+            *linear_norm_relu(c, c), nn.Linear(c, c), nn.LayerNorm(c)
+        )
         self.out = nn.Linear(c, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -160,7 +170,9 @@ class TrajectoryDecoder(BaseModule):
         self.modes = nn.ModuleList(modes)
         self.classifier = ResidualMLP(in_channels, num_modes)
 
-    def forward(self, features: Tensor, encoded: dict[str, Tensor], inputs: dict[str, Tensor]):
+    def forward(
+        self, features: Tensor, encoded: dict[str, Tensor], inputs: dict[str, Tensor]
+    ):
         """``[B, Q, C]`` to ``[B, Q, K, F, 2]`` (meters, focal frame), ``[B, Q, K]``.
 
         Trajectories are offsets from where an agent is.

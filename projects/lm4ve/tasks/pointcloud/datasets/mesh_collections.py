@@ -11,7 +11,11 @@ import numpy as np
 from lm4ve.errors import UserError, check, listing
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.pointcloud.datasets.point_clouds import PointCloudDataset, seed_of
-from lm4ve.tasks.pointcloud.datasets.readers import cached_array, drop_nonfinite, read_points
+from lm4ve.tasks.pointcloud.datasets.readers import (
+    cached_array,
+    drop_nonfinite,
+    read_points,
+)
 from lm4ve.tasks.pointcloud.transforms import farthest_points
 
 _MODELNET40 = tuple(
@@ -88,12 +92,17 @@ class ModelNet40(PointCloudDataset):
             '\n'.join(key),
             lambda: self._build(files),
         )
-        return [dict(path=str(p), row=i, gt_label=label) for i, (p, label) in enumerate(files)]
+        return [
+            dict(path=str(p), row=i, gt_label=label)
+            for i, (p, label) in enumerate(files)
+        ]
 
     def _listed(self, root: Path) -> list[tuple[Path, int]]:
         names = root / f'modelnet40_{self.split}.txt'
         files = []
-        for name in names.read_text(encoding='utf-8').split() if names.is_file() else ():
+        for name in (
+            names.read_text(encoding='utf-8').split() if names.is_file() else ()
+        ):
             kind = name.rpartition('_')[0]
             check(f"A class in '{names}'", kind, choices=_MODELNET40)
             if '/' in name:
@@ -147,20 +156,27 @@ class ShapeNet(PointCloudDataset):
     def load_data_list(self) -> list[dict]:
         root = Path(self.data_root)
         arrays = sorted(root.glob('shapenet_pc/*-*.npy'))
-        models = {_synset_and_model(p.stem): p for p in arrays} or _models_of_folders(root)
+        models = {_synset_and_model(p.stem): p for p in arrays} or _models_of_folders(
+            root
+        )
         if not models:
             layouts = 'shapenet_pc/<synset>-<model>.npy nor <synset>/<model>/'
             raise UserError(f"dataset.data_root='{root}' has neither {layouts}.")
         classes = tuple(sorted({synset for synset, _ in models}))
         classes = self._metainfo.setdefault('classes', classes)
         keys = sorted(models)
-        for path in (root / f'{self.split}.txt', root / 'ShapeNet-55' / f'{self.split}.txt'):
+        for path in (
+            root / f'{self.split}.txt',
+            root / 'ShapeNet-55' / f'{self.split}.txt',
+        ):
             if path.is_file():
                 names = path.read_text(encoding='utf-8').replace('/', '-').split()
                 keys = [_synset_and_model(name.removesuffix('.npy')) for name in names]
                 break
         if missing := ['-'.join(key) for key in keys if key not in models]:
-            raise UserError(f"'{root}' lacks models of '{self.split}': {listing(missing)}.")
+            raise UserError(
+                f"'{root}' lacks models of '{self.split}': {listing(missing)}."
+            )
         return [
             dict(path=str(models[key]), gt_label=classes.index(key[0]))
             for key in keys
@@ -176,7 +192,9 @@ def _synset_and_model(name: str) -> tuple[str, str]:
 def _models_of_folders(root: Path) -> dict[tuple[str, str], Path]:
     models = {}
     for folder in sorted(root.glob('[0-9]*/*/')):
-        files = [p for p in folder.rglob('*') if p.suffix in ('.obj', '.ply', '.off', '.npy')]
+        files = [
+            p for p in folder.rglob('*') if p.suffix in ('.obj', '.ply', '.off', '.npy')
+        ]
         if files:
             models[folder.parent.name, folder.name] = min(files)
     return models

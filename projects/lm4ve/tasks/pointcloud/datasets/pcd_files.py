@@ -81,7 +81,9 @@ def check_pcd(data: bytes) -> int:
     return num_points
 
 
-def _check_fields(names: list[str], sizes: list[int], kinds: list[str], counts: list[int]) -> None:
+def _check_fields(
+    names: list[str], sizes: list[int], kinds: list[str], counts: list[int]
+) -> None:
     if not len(names) == len(sizes) == len(kinds) == len(counts):
         raise ValueError('its header describes some fields only')
     fields = zip(sizes, kinds, counts, strict=True)
@@ -96,7 +98,9 @@ def _check_fields(names: list[str], sizes: list[int], kinds: list[str], counts: 
 def _check_text(body: bytes, num_points: int, num_words: int) -> None:
     lines = text_lines(body)
     if len(lines) != num_points:
-        raise ValueError(f'its header promises {num_points:,} points, {len(lines):,} lines follow')
+        raise ValueError(
+            f'its header promises {num_points:,} points, {len(lines):,} lines follow'
+        )
     for number, line in enumerate(lines, 1):
         words = line.split()
         if len(words) != num_words or not all(map(_is_number, words)):
@@ -117,7 +121,9 @@ def _check_binary(body: bytes, size: int, is_packed: bool) -> None:
     if is_packed:
         packed, unpacked = np.frombuffer(body, '<u4', 2).tolist()
         if unpacked != size:
-            raise ValueError(f'its data hold {unpacked:,} bytes, and its points are {size:,}')
+            raise ValueError(
+                f'its data hold {unpacked:,} bytes, and its points are {size:,}'
+            )
         size, found = packed, len(body) - 8
     if found < size:
         raise ValueError(f'its header promises {size:,} bytes, and {found:,} follow')

@@ -61,7 +61,9 @@ class PointCloudDataset(BaseDataset):
     def get_data_info(self, idx: int) -> dict:
         """Return an entry with its ``points``."""
         info = super().get_data_info(idx)
-        origin = f"'{info['path']}'" + (f' (cloud {info["row"]})' if 'row' in info else '')
+        origin = f"'{info['path']}'" + (
+            f' (cloud {info["row"]})' if 'row' in info else ''
+        )
         points = np.array(self.read(info), dtype=np.float32)
         info['points'] = drop_nonfinite(points, origin, self.on_corrupt)
         return info
@@ -91,7 +93,9 @@ class ScanObjectNN(PointCloudDataset):
     _CLASSES = 'bag bin box cabinet chair desk display door shelf table bed pillow sink sofa toilet'
     METAINFO = dict(classes=tuple(_CLASSES.split()))
     VARIANTS = dict(
-        objectbg=('', ''), objectonly=('_nobg', ''), hardest=('', '_augmentedrot_scale75')
+        objectbg=('', ''),
+        objectonly=('_nobg', ''),
+        hardest=('', '_augmentedrot_scale75'),
     )
 
     def __init__(
@@ -108,7 +112,10 @@ class ScanObjectNN(PointCloudDataset):
         folder = Path(self.data_root, f'main_split{nobg}')
         path = folder / f'{begin}_objectdataset{ending}.h5'
         self._clouds, labels = read_h5(path)
-        return [dict(path=str(path), row=i, gt_label=int(label)) for i, label in enumerate(labels)]
+        return [
+            dict(path=str(path), row=i, gt_label=int(label))
+            for i, label in enumerate(labels)
+        ]
 
 
 def read_h5(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -136,7 +143,8 @@ def read_h5(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def _stored(file: Any, key: str) -> np.ndarray:
     """Read an array whose numbers all lie in the file itself.
 
-    HDF5 can refer to other files in three ways, and reads zeros where nothing is stored.
+    HDF5 can refer to other files in three ways, and reads zeros where nothing is
+    stored.
     """
     import h5py
 
@@ -162,8 +170,8 @@ class PointCloudFolder(PointCloudDataset):
         data_root (str): The folder.
         split (str): A folder below ``data_root``; '' where there is none.
         num_samples (int): Points drawn on a mesh.
-        **kwargs: Passed to :class:`PointCloudDataset`. ``metainfo.classes`` names the class
-            folders to use, in the order of their labels; default: all, sorted.
+        **kwargs: Passed to :class:`PointCloudDataset`. ``metainfo.classes`` names the
+            class folders to use, in the order of their labels; default: all, sorted.
 
     Raises:
         UserError: There is no class folder, or one without clouds.

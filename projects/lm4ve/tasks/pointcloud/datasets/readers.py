@@ -1,7 +1,7 @@
 """Points from files: clouds, meshes (sampled on their surface), arrays, text.
 
-A file that was cut is refused: what it promises is compared with what it holds wherever the
-library that reads it does not do so.
+A file that was cut is refused: what it promises is compared with what it holds wherever
+the library that reads it does not do so.
 """
 
 import hashlib
@@ -22,7 +22,9 @@ from lm4ve.tasks.pointcloud.datasets.pcd_files import read_pcd
 EXTENSIONS = ('.ply', '.pcd', '.xyz', '.off', '.obj', '.stl', '.npy', '.txt')
 
 
-def read_points(path: str | Path, num_samples: int = 10000, seed: int = 0) -> np.ndarray:
+def read_points(
+    path: str | Path, num_samples: int = 10000, seed: int = 0
+) -> np.ndarray:
     """Read a file's points.
 
     Args:
@@ -31,12 +33,13 @@ def read_points(path: str | Path, num_samples: int = 10000, seed: int = 0) -> np
         seed (int): Seed of that draw.
 
     Returns:
-        np.ndarray: float32 ``[N, 3]``, in the file's unit; may hold NaN. A cloud so far from
+        np.ndarray: float32 ``[N, 3]``, in the file's unit; may hold NaN. A cloud so far
+            from
         the origin that float32 would blur it (map coordinates) is moved to its mean.
 
     Raises:
-        UserError: The file is missing, empty, damaged, of an unknown kind, or a mesh without
-            area.
+        UserError: The file is missing, empty, damaged, of an unknown kind, or a mesh
+            without area.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -46,10 +49,14 @@ def read_points(path: str | Path, num_samples: int = 10000, seed: int = 0) -> np
     try:
         if not path.is_file():  # a pipe or a device may never end
             raise ValueError('it is no file')
-        with np.errstate(all='ignore'):  # what overflows is refused, or becomes infinite
+        with np.errstate(
+            all='ignore'
+        ):  # what overflows is refused, or becomes infinite
             return as_float32(_read(path, suffix, num_samples, seed))
     except Exception as e:  # the errors of the readers are of many kinds
-        raise UserError(f"'{path}' cannot be read: {e}. Fix: fetch it again, or remove it.") from e
+        raise UserError(
+            f"'{path}' cannot be read: {e}. Fix: fetch it again, or remove it."
+        ) from e
 
 
 def _read(path: Path, suffix: str, num_samples: int, seed: int) -> np.ndarray:
@@ -71,8 +78,9 @@ def _read(path: Path, suffix: str, num_samples: int, seed: int) -> np.ndarray:
 def as_float32(points: np.ndarray) -> np.ndarray:
     """Convert points to float32, moved to their mean where rounding would blur the shape.
 
-    float32 has steps of 0.25 at 4,000,000, the size of map coordinates in meters. Points
-    stay where they are if such a step is below a hundred-thousandth of their extent.
+    float32 has steps of 0.25 at 4,000,000, the size of map coordinates in meters.
+    Points stay where they are if such a step is below a hundred-thousandth of their
+    extent.
     """
     finite = points[np.isfinite(points).all(axis=1)]
     if len(finite):
@@ -94,11 +102,14 @@ def coordinates(array: np.ndarray) -> np.ndarray:
     """Return x, y and z of ``[..., N, 3 or more]``.
 
     Raises:
-        ValueError: There are fewer columns, or fewer points than columns, as in ``[3, N]``.
+        ValueError: There are fewer columns, or fewer points than columns, as in ``[3,
+            N]``.
     """
     count, columns = array.shape[-2:]
     if columns < 3 or count < columns > 3:
-        raise ValueError(f'it holds {count} rows of {columns} numbers, not [N, 3 or more]')
+        raise ValueError(
+            f'it holds {count} rows of {columns} numbers, not [N, 3 or more]'
+        )
     return array[..., :3]
 
 
@@ -111,7 +122,9 @@ def _read_text(path: Path) -> np.ndarray:
         rows = np.loadtxt(lines[first:], delimiter=delimiter, ndmin=2)
     except ValueError:
         # numpy's message would show what the file holds.
-        raise ValueError('its lines do not have numbers alone, as many in each') from None
+        raise ValueError(
+            'its lines do not have numbers alone, as many in each'
+        ) from None
     return coordinates(rows)
 
 
@@ -130,7 +143,9 @@ _ARRAYS: dict[str, Callable[[Path], np.ndarray]] = {
 }
 
 
-def drop_nonfinite(points: np.ndarray, origin: str, on_corrupt: str = 'skip') -> np.ndarray:
+def drop_nonfinite(
+    points: np.ndarray, origin: str, on_corrupt: str = 'skip'
+) -> np.ndarray:
     """Remove points with NaN or infinite coordinates.
 
     Args:

@@ -1,9 +1,9 @@
 """Ten classes of shapes, made from parametric surfaces: no download.
 
-Each object is one surface with random proportions, bent by a random scale of each axis, in a
-random pose over all of SO(3), with parts missing, seen from one side or all, unevenly sampled
-and noisy. Its bounding box does not give its class away: a random forest on the extents along
-the axes and principal axes stays below 75 %.
+Each object is one surface with random proportions, bent by a random scale of each axis,
+in a random pose over all of SO(3), with parts missing, seen from one side or all,
+unevenly sampled and noisy. Its bounding box does not give its class away: a random
+forest on the extents along the axes and principal axes stays below 75 %.
 """
 
 import os
@@ -49,14 +49,18 @@ def make_object(name: str, num_points: int, rng: np.random.Generator) -> np.ndar
     # Denser at one side than at the other.
     direction = random_rotation(rng)[0]
     weight = np.exp(rng.uniform(0, 1.0) * points @ direction)
-    chosen = rng.choice(len(points), num_points, len(points) < num_points, weight / weight.sum())
+    chosen = rng.choice(
+        len(points), num_points, len(points) < num_points, weight / weight.sum()
+    )
     noise = rng.normal(scale=rng.uniform(0, 0.01), size=(num_points, 3))
     points = points[chosen] + noise
     points -= points.mean(axis=0)
     return (points / np.linalg.norm(points, axis=1).max()).astype(np.float32)
 
 
-def _remove_parts(points: np.ndarray, rng: np.random.Generator, least: int) -> np.ndarray:
+def _remove_parts(
+    points: np.ndarray, rng: np.random.Generator, least: int
+) -> np.ndarray:
     """Cut holes and hide the far side; at least ``least`` points stay."""
     for _ in range(rng.integers(0, 3)):
         hole = points[rng.integers(len(points))]
@@ -73,7 +77,8 @@ def _remove_parts(points: np.ndarray, rng: np.random.Generator, least: int) -> n
 def visible_points(points: np.ndarray, eye: np.ndarray, radius: float) -> np.ndarray:
     """Indices of the points that an eye sees (Katz et al., SIGGRAPH 2007).
 
-    Points are mirrored at a sphere around the eye; the visible ones are on the convex hull.
+    Points are mirrored at a sphere around the eye; the visible ones are on the convex
+    hull.
     """
     rays = points - eye
     lengths = np.linalg.norm(rays, axis=1, keepdims=True)
@@ -131,10 +136,14 @@ class PrimitivesDataset(PointCloudDataset):
         key = f'version {VERSION}, {made_as}, {self.per_class}, {self.num_points}, 0'
         name = f'primitives_{made_as}'
         sizes = self.per_class, self.num_points, int(made_as == 'test')
-        self._clouds = cached_array(self.cache_dir, name, key, lambda: make_primitives(*sizes))
+        self._clouds = cached_array(
+            self.cache_dir, name, key, lambda: make_primitives(*sizes)
+        )
         rows = np.arange(len(self._clouds))
         if self.split in ('fit', 'val'):
             # Objects of a class are independent draws: any of them may be held out.
             held_out = rows % self.per_class >= round((1 - VAL_SHARE) * self.per_class)
             rows = rows[held_out if self.split == 'val' else ~held_out]
-        return [dict(path=name, row=int(i), gt_label=int(i // self.per_class)) for i in rows]
+        return [
+            dict(path=name, row=int(i), gt_label=int(i // self.per_class)) for i in rows
+        ]

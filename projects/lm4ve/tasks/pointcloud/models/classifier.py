@@ -39,7 +39,8 @@ class PointCloudDataSample(BaseDataElement):
 class PointCloudPreprocessor(BaseDataPreprocessor):
     """Stack clouds ``[N, 3]`` to a batch ``[B, N, 3]`` on the model's device.
 
-    If the first batch lies far outside of the unit sphere (millimeters?), a warning is logged.
+    If the first batch lies far outside of the unit sphere (millimeters?), a warning is
+    logged.
     """
 
     _is_first = True
@@ -87,7 +88,12 @@ class PointClsHead(BaseModule):
         width = 2 * in_channels
         for size in hidden:
             normed = [nn.BatchNorm1d(size)] if norm else []
-            layers += [nn.Linear(width, size), *normed, nn.ReLU(inplace=True), nn.Dropout(dropout)]
+            layers += [
+                nn.Linear(width, size),
+                *normed,
+                nn.ReLU(inplace=True),
+                nn.Dropout(dropout),
+            ]
             width = size
         self.layers = nn.Sequential(*layers, nn.Linear(width, num_classes))
         self.num_classes = num_classes
@@ -96,7 +102,8 @@ class PointClsHead(BaseModule):
     def forward(self, tokens: Tensor) -> Tensor:
         """Map tokens ``[B, 1 + G, C]`` to logits ``[B, classes]``.
 
-        A neck with ``out_type='query'`` and two joined queries gives ``[B, 2 * C]`` instead.
+        A neck with ``out_type='query'`` and two joined queries gives ``[B, 2 * C]``
+        instead.
         """
         if tokens.dim() > 2:
             tokens = torch.cat((tokens[:, 0], tokens[:, 1:].amax(dim=1)), dim=-1)
@@ -113,8 +120,8 @@ class PointCloudClassifier(BaseModel):
         neck (dict, optional): Config of a module from tokens to tokens, for example
             LLMBlockNeck.
         checkpoint (str, optional): A checkpoint of this suite (made by
-            ``tools/convert_checkpoint.py pointcloud`` of a published one) with the encoder
-            that training starts from; see :func:`load_encoder`.
+            ``tools/convert_checkpoint.py pointcloud`` of a published one) with the
+            encoder that training starts from; see :func:`load_encoder`.
         data_preprocessor (dict): Defaults to :class:`PointCloudPreprocessor`.
         **kwargs: Passed to MMEngine's ``BaseModel``.
     """
@@ -128,7 +135,9 @@ class PointCloudClassifier(BaseModel):
         data_preprocessor: dict | None = None,
         **kwargs,
     ) -> None:
-        super().__init__(data_preprocessor or dict(type='lm4ve.PointCloudPreprocessor'), **kwargs)
+        super().__init__(
+            data_preprocessor or dict(type='lm4ve.PointCloudPreprocessor'), **kwargs
+        )
         self.checkpoint = checkpoint
         self.backbone = MODELS.build(backbone)
         self.neck = None if neck is None else MODELS.build(neck)
@@ -140,7 +149,9 @@ class PointCloudClassifier(BaseModel):
         if self.checkpoint is not None:
             load_encoder(self, self.checkpoint)
 
-    def forward(self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor'):
+    def forward(
+        self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor'
+    ):
         """Run the model.
 
         Args:
@@ -156,8 +167,12 @@ class PointCloudClassifier(BaseModel):
             labels = torch.cat([s.gt_label for s in data_samples or ()])
             return dict(loss=self.head.loss(logits, labels))
         if mode == 'predict':
-            data_samples = data_samples or [PointCloudDataSample() for _ in range(len(logits))]
-            return [s.set_prediction(x) for s, x in zip(data_samples, logits, strict=True)]
+            data_samples = data_samples or [
+                PointCloudDataSample() for _ in range(len(logits))
+            ]
+            return [
+                s.set_prediction(x) for s, x in zip(data_samples, logits, strict=True)
+            ]
         return logits
 
 
@@ -169,16 +184,23 @@ def load_encoder(model: PointCloudClassifier, path: str) -> None:
         path (str): A checkpoint with the names of :class:`PointCloudClassifier`.
 
     Raises:
-        CheckpointError: The file is missing or damaged, or lacks a tensor of the encoder.
+        CheckpointError: The file is missing or damaged, or lacks a tensor of the
+            encoder.
         RuntimeError: A tensor has another shape.
     """
     state, parts = read_state(path), ('backbone.', 'neck.norm.')
-    old, new = ('neck', 'backbone') if model.backbone.norm is not None else ('backbone', 'neck')
+    old, new = (
+        ('neck', 'backbone')
+        if model.backbone.norm is not None
+        else ('backbone', 'neck')
+    )
     for name in (f'{old}.norm.weight', f'{old}.norm.bias'):
         if name in state:
             state[name.replace(old, new)] = state.pop(name)
     encoder = {name: value for name, value in state.items() if name.startswith(parts)}
-    lacking = [k for k in model.state_dict() if k.startswith(parts) and k not in encoder]
+    lacking = [
+        k for k in model.state_dict() if k.startswith(parts) and k not in encoder
+    ]
     # In pre-training Point-MAE has no class token: it starts at random.
     if wrong := set(lacking) - {'backbone.cls_token', 'backbone.cls_pos'}:
         raise CheckpointError(

@@ -17,7 +17,11 @@ from torch import Tensor, nn
 
 from lm4ve.errors import check
 from lm4ve.registry import MODELS
-from lm4ve.tasks.base.point_ops import farthest_point_sample, nearest_neighbors, take_points
+from lm4ve.tasks.base.point_ops import (
+    farthest_point_sample,
+    nearest_neighbors,
+    take_points,
+)
 
 _INIT = [
     dict(type='TruncNormal', layer=['Linear', 'Conv1d'], std=0.02),
@@ -25,7 +29,9 @@ _INIT = [
 ]
 
 
-def group_points(points: Tensor, num_groups: int, group_size: int) -> tuple[Tensor, Tensor]:
+def group_points(
+    points: Tensor, num_groups: int, group_size: int
+) -> tuple[Tensor, Tensor]:
     """Cut clouds into groups: farthest points as centers, and the points nearest to each.
 
     Args:
@@ -58,7 +64,9 @@ class GroupEncoder(BaseModule):
         channels (Sequence[int]): Widths inside: (128, 256, 512) in the paper.
     """
 
-    def __init__(self, out_channels: int, channels: Sequence[int] = (128, 256, 512)) -> None:
+    def __init__(
+        self, out_channels: int, channels: Sequence[int] = (128, 256, 512)
+    ) -> None:
         super().__init__()
         first, pooled, second = channels
         self.first_conv = _two_convs(3, first, pooled)
@@ -121,15 +129,29 @@ class PointBERT(BaseModule):
         init_cfg: Sequence[dict] | None = _INIT,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        self.embed_dims, self.num_groups, self.group_size = embed_dims, num_groups, group_size
+        self.embed_dims, self.num_groups, self.group_size = (
+            embed_dims,
+            num_groups,
+            group_size,
+        )
         self.encoder = GroupEncoder(encoder_dims, encoder_channels)
         reduces = encoder_dims != embed_dims
-        self.reduce_dim = nn.Linear(encoder_dims, embed_dims) if reduces else nn.Identity()
+        self.reduce_dim = (
+            nn.Linear(encoder_dims, embed_dims) if reduces else nn.Identity()
+        )
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dims))
         self.cls_pos = nn.Parameter(torch.randn(1, 1, embed_dims))
-        self.pos_embed = nn.Sequential(nn.Linear(3, 128), nn.GELU(), nn.Linear(128, embed_dims))
+        self.pos_embed = nn.Sequential(
+            nn.Linear(3, 128), nn.GELU(), nn.Linear(128, embed_dims)
+        )
         self.blocks = nn.ModuleList(
-            Block(embed_dims, num_heads, mlp_ratio, drop_path=rate, norm_layer=nn.LayerNorm)
+            Block(
+                embed_dims,
+                num_heads,
+                mlp_ratio,
+                drop_path=rate,
+                norm_layer=nn.LayerNorm,
+            )
             for rate in torch.linspace(0, drop_path_rate, depth).tolist()
         )
         self.norm = nn.LayerNorm(embed_dims) if final_norm else None
@@ -165,7 +187,9 @@ class PointBERT(BaseModule):
         tokens = self.reduce_dim(self.encoder(groups))
         batch = points.shape[0]  # a trace would make len() a constant
         x = torch.cat((self.cls_token.expand(batch, -1, -1), tokens), dim=1)
-        position = torch.cat((self.cls_pos.expand(batch, -1, -1), self.pos_embed(centers)), dim=1)
+        position = torch.cat(
+            (self.cls_pos.expand(batch, -1, -1), self.pos_embed(centers)), dim=1
+        )
         for block in self.blocks:
             # Positions are added before every block, not once.
             x = block(x + position)

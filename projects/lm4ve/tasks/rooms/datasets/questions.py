@@ -9,7 +9,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from lm4ve.errors import UserError
-from lm4ve.tasks.base.language.json_files import check_pairs, check_unique, naming_file, read_json
+from lm4ve.tasks.base.language.json_files import (
+    check_pairs,
+    check_unique,
+    naming_file,
+    read_json,
+)
 
 
 def read_questions(ann_file: str, question_file: str | None = None) -> list[dict]:
@@ -21,10 +26,10 @@ def read_questions(ann_file: str, question_file: str | None = None) -> list[dict
         question_file (str, optional): The official questions.
 
     Returns:
-        list[dict]: For each question ``question_id`` (int or str), ``scene_id``, ``text`` (the
-        situation and the question), ``gt_answers`` (list[str]), ``position`` (3 floats, meters,
-        relative to the middle of the scan) and ``rotation`` (4 floats: a quaternion x, y, z, w
-        of length 1).
+        list[dict]: For each question ``question_id`` (int or str), ``scene_id``,
+        ``text`` (the situation and the question), ``gt_answers`` (list[str]),
+        ``position`` (3 floats, meters, relative to the middle of the scan) and
+        ``rotation`` (4 floats: a quaternion x, y, z, w of length 1).
 
     Raises:
         UserError: A file is damaged or of another kind; a question id occurs twice; the
@@ -63,22 +68,27 @@ def _read(path: str, key: str = 'questions') -> list[dict]:
 
 
 def _of_questions(q: dict) -> dict:
-    # {"question_id": 220602000000, "scene_id": "scene0380_00", "situation": "I am facing ...",
+    # {"question_id": 220602000000, "scene_id": "scene0380_00", "situation": "I am
+    # facing ...",
     #  "question": "What is ...?"}
     return _ids(q) | dict(text=[q['situation'], q['question']])
 
 
 def _of_annotations(a: dict) -> dict:
-    # {"question_id": 220602000000, "scene_id": "scene0380_00", "answers": [{"answer": "brown"}],
+    # {"question_id": 220602000000, "scene_id": "scene0380_00", "answers": [{"answer":
+    # "brown"}],
     #  "position": {"x": .., "y": .., "z": ..},
     #  "rotation": {"_x": .., "_y": .., "_z": .., "_w": ..}}
-    pose = [a['position'][k] for k in 'xyz'] + [a['rotation'][k] for k in ('_x', '_y', '_z', '_w')]
+    pose = [a['position'][k] for k in 'xyz'] + [
+        a['rotation'][k] for k in ('_x', '_y', '_z', '_w')
+    ]
     return _ids(a) | _annotations([answer['answer'] for answer in a['answers']], pose)
 
 
 def _of_list(e: dict) -> dict:
     # {"question_id": "0", "scene_id": "scene0380_00", "situation": "I am facing ...",
-    #  "question": "What is ...?", "answers": ["brown"], "position": [x, y, z, x, y, z, w]}
+    #  "question": "What is ...?", "answers": ["brown"], "position": [x, y, z, x, y, z,
+    # w]}
     if not isinstance(e['answers'], list):
         raise TypeError(f'answers={e["answers"]!r} is not a list')
     return _of_questions(e) | _annotations(e['answers'], e['position'])
@@ -95,7 +105,11 @@ def _annotations(answers: list[str], pose: Sequence[float]) -> dict:
     """Return answers that are not empty, the position, and the rotation of length 1."""
     numbers = np.array(pose, dtype=np.float64)
     length = np.linalg.norm(numbers[3:])
-    if numbers.shape != (7,) or not 0.01 < length < np.inf or not np.isfinite(numbers).all():
+    if (
+        numbers.shape != (7,)
+        or not 0.01 < length < np.inf
+        or not np.isfinite(numbers).all()
+    ):
         raise ValueError(f'position and rotation={pose}')
     return dict(
         gt_answers=[text for text in answers if text.strip()],
@@ -107,11 +121,13 @@ def _annotations(answers: list[str], pose: Sequence[float]) -> dict:
 def _check_order(rotations: Sequence[Sequence[float]], path: str) -> None:
     """Refuse quaternions that begin with w.
 
-    The list has the order that the official file's keys happened to have. People in SQA3D
-    turn around the vertical axis alone, so that the second and third number are x and y, or
-    zero, only if the first is w.
+    The list has the order that the official file's keys happened to have. People in
+    SQA3D turn around the vertical axis alone, so that the second and third number are x
+    and y, or zero, only if the first is w.
     """
-    first, second, third, _ = (np.abs(np.reshape(rotations, (-1, 4))) > 1e-6).any(axis=0)
+    first, second, third, _ = (np.abs(np.reshape(rotations, (-1, 4))) > 1e-6).any(
+        axis=0
+    )
     if first and not second and not third:
         raise UserError(
             f"'{path}' has quaternions w, x, y, z, expected x, y, z, w. Fix: set "

@@ -36,31 +36,32 @@ class SQA3DDataset(TextDataset):
     Args:
         split (str): 'train', 'val' or 'test'.
         data_root (str): The folder of ScanNet.
-        ann_file (str): Below ``data_root``; ``{split}`` stands for the split. The one file
-            that SQA3D's ScanQA code reads, or with ``question_file`` the official
+        ann_file (str): Below ``data_root``; ``{split}`` stands for the split. The one
+            file that SQA3D's ScanQA code reads, or with ``question_file`` the official
             annotations, ``qa/v1_balanced_sqa_annotations_{split}_scannetv2.json``.
         question_file (str, optional): The official questions,
             ``qa/v1_balanced_questions_{split}_scannetv2.json``.
         data_prefix (dict, optional): Other folders than ``scenes='scannet_data'``,
             ``scans='scans'`` and ``objects='objects'``.
         answers (str | Sequence[str] | Mapping[str, int], optional): The vocabulary:
-            the value of ``model.head.answers``. In training, questions without an answer in it
-            are left out and counted; a test keeps them.
+            the value of ``model.head.answers``. In training, questions without an
+            answer in it are left out and counted; a test keeps them.
         on_corrupt, verify: See :class:`lm4ve.tasks.base.integrity.IntegrityMixin`.
         **kwargs: Passed to MMEngine's ``BaseDataset``. ``pipeline`` begins with
-            ``lm4ve.LoadScene`` or ``lm4ve.LoadObjects`` and ends with ``lm4ve.PackScene``;
-            ``test_mode`` is on by default unless the split is 'train'.
+            ``lm4ve.LoadScene`` or ``lm4ve.LoadObjects`` and ends with
+            ``lm4ve.PackScene``; ``test_mode`` is on by default unless the split is
+            'train'.
 
     An entry has ``scene_id``, ``scene_path``, ``scan_file``, ``object_path``, ``text``
-    (situation and question), ``question_id``, ``question_type``, ``gt_answers`` (list[str]),
-    ``position`` and ``rotation``.
+    (situation and question), ``question_id``, ``question_type``, ``gt_answers``
+    (list[str]), ``position`` and ``rotation``.
 
     Questions with an empty text, and those about missing scenes, are left out and
     counted, or refused with ``on_corrupt='refuse'``.
 
     Raises:
-        UserError: A file is missing, damaged or of another kind; question ids occur twice;
-            nothing is left.
+        UserError: A file is missing, damaged or of another kind; question ids occur
+            twice; nothing is left.
     """
 
     noun = 'scene'
@@ -82,10 +83,14 @@ class SQA3DDataset(TextDataset):
         self.split = split
         path = Path(data_root, (question_file or '').replace('{split}', split))
         self.question_file = question_file and str(path)
-        self.answers = None if answers is None else count_answers(answers, 'dataset.answers')
+        self.answers = (
+            None if answers is None else count_answers(answers, 'dataset.answers')
+        )
         kwargs = dict(test_mode=split != 'train') | kwargs
         ann_file = ann_file.replace('{split}', split)
-        super().__init__(ann_file=ann_file, data_root=data_root, data_prefix=prefix, **kwargs)
+        super().__init__(
+            ann_file=ann_file, data_root=data_root, data_prefix=prefix, **kwargs
+        )
 
     def load_data_list(self) -> list[dict]:
         """Return the questions of the files, checked."""
@@ -93,10 +98,14 @@ class SQA3DDataset(TextDataset):
         data_list, empty = [], []
         for q in found:
             where = f'question {q["question_id"]}'
-            self.check_texts([*q['text'], *q['gt_answers']], f"'{self.ann_file}', {where}")
+            self.check_texts(
+                [*q['text'], *q['gt_answers']], f"'{self.ann_file}', {where}"
+            )
             if all(map(str.strip, q['text'])):
                 kind = question_type(q['text'][1])
-                data_list.append(dict(q, question_type=kind, **self.paths_of(q['scene_id'])))
+                data_list.append(
+                    dict(q, question_type=kind, **self.paths_of(q['scene_id']))
+                )
             else:
                 empty.append(where)
         self.leave_out('have an empty situation or question', empty, len(found))
@@ -107,7 +116,10 @@ class SQA3DDataset(TextDataset):
     def paths_of(self, scene_id: str) -> dict[str, str]:
         """Return where the files of a scene lie; ``scene_path`` lacks their endings."""
         scenes, scans, objects = (self.data_prefix[k] for k in FOLDERS)
-        scan_file, object_path = f'{scans}/{scene_id}/{scene_id}.txt', f'{objects}/{scene_id}.npy'
+        scan_file, object_path = (
+            f'{scans}/{scene_id}/{scene_id}.txt',
+            f'{objects}/{scene_id}.npy',
+        )
         scene_path = f'{scenes}/{scene_id}'
         return dict(scene_path=scene_path, scan_file=scan_file, object_path=object_path)
 
@@ -115,7 +127,9 @@ class SQA3DDataset(TextDataset):
         """Leave out, in training, questions without an answer in the vocabulary."""
         if self.answers is None or self.test_mode:
             return data_list
-        kept = [d for d in data_list if not self.answers.keys().isdisjoint(d['gt_answers'])]
+        kept = [
+            d for d in data_list if not self.answers.keys().isdisjoint(d['gt_answers'])
+        ]
         left = f'{len(data_list) - len(kept)} of {len(data_list)} training questions are left out'
         print_log(f'{left}: they have no answer of the vocabulary.', logger='current')
         return kept
@@ -127,7 +141,9 @@ class SQA3DDataset(TextDataset):
         scenes = {d['scene_id']: d for d in data_list}
         found = {i: self.loader.find_defect(d, decode=False) for i, d in scenes.items()}
         lost = [d for d in data_list if found[d['scene_id']]]
-        names = [f'{d["question_id"]} ({d["scene_id"]} {found[d["scene_id"]]})' for d in lost]
+        names = [
+            f'{d["question_id"]} ({d["scene_id"]} {found[d["scene_id"]]})' for d in lost
+        ]
         self.leave_out('are about scenes that lack files', names, len(data_list))
         return [d for d in data_list if not found[d['scene_id']]]
 
@@ -144,4 +160,6 @@ class SQA3DDataset(TextDataset):
 
     def find_defect(self, path: str, decode: bool = False) -> str | None:
         """Return a description of a defect in the files of a scene, or None."""
-        return self.loader and self.loader.find_defect(self.paths_of(Path(path).name), decode)
+        return self.loader and self.loader.find_defect(
+            self.paths_of(Path(path).name), decode
+        )

@@ -29,7 +29,9 @@ class MCANNorm(nn.Module):
         centered = x - x.mean(dim=-1, keepdim=True)
         # The norm of a vector has a gradient at 0, the deviation has none.
         deviation = centered.norm(dim=-1, keepdim=True) / (x.shape[-1] - 1) ** 0.5
-        return self.a_2 * (centered / (deviation + self.eps)).to(self.a_2.dtype) + self.b_2
+        return (
+            self.a_2 * (centered / (deviation + self.eps)).to(self.a_2.dtype) + self.b_2
+        )
 
 
 NORMS = dict(mcan=MCANNorm, layer=nn.LayerNorm)
@@ -38,14 +40,18 @@ NORMS = dict(mcan=MCANNorm, layer=nn.LayerNorm)
 def two_layers(channels: int, hidden: int, out: int, dropout: float) -> nn.Sequential:
     """Build Linear, GELU, dropout and Linear: ``[..., channels]`` to ``[..., out]``."""
     return nn.Sequential(
-        nn.Linear(channels, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, out)
+        nn.Linear(channels, hidden),
+        nn.GELU(),
+        nn.Dropout(dropout),
+        nn.Linear(hidden, out),
     )
 
 
 class Attention(nn.Module):
     """Attention of tokens to others, with several heads.
 
-    Where all others are masked, the output is the mean over all of them, as in the release.
+    Where all others are masked, the output is the mean over all of them, as in the
+    release.
     """
 
     def __init__(self, channels: int, num_heads: int, dropout: float) -> None:
@@ -77,13 +83,23 @@ class GuidedLayer(nn.Module):
     """
 
     def __init__(
-        self, channels: int, num_heads: int, hidden: int, dropout: float, norm: str, guided: bool
+        self,
+        channels: int,
+        num_heads: int,
+        hidden: int,
+        dropout: float,
+        norm: str,
+        guided: bool,
     ) -> None:
         super().__init__()
         self.self_attention = Attention(channels, num_heads, dropout)
-        self.guided_attention = Attention(channels, num_heads, dropout) if guided else None
+        self.guided_attention = (
+            Attention(channels, num_heads, dropout) if guided else None
+        )
         self.feed_forward = two_layers(channels, hidden, channels, dropout)
-        self.norms = nn.ModuleList(NORMS[norm](channels) for _ in range(3 if guided else 2))
+        self.norms = nn.ModuleList(
+            NORMS[norm](channels) for _ in range(3 if guided else 2)
+        )
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, padding: Tensor, *guide: Tensor) -> Tensor:
@@ -103,9 +119,10 @@ class GuidedFusion(nn.Module):
         num_layers (int): Layers of each of the four stacks.
         num_heads (int): Attention heads.
         feedforward_channels (int, optional): Default: 4 C.
-        dropout (float): Rate for attention weights, hidden values of the feed-forward, and the
-            outputs of a layer's three parts.
-        norm (str): 'mcan', MCAN's own norm, as in the release; or 'layer', the common one.
+        dropout (float): Rate for attention weights, hidden values of the feed-forward,
+            and the outputs of a layer's three parts.
+        norm (str): 'mcan', MCAN's own norm, as in the release; or 'layer', the common
+            one.
 
     Source: SQA3D (arXiv 2210.07474), the ScanQA baseline of its code.
     """
@@ -124,10 +141,14 @@ class GuidedFusion(nn.Module):
         hidden = feedforward_channels or 4 * embed_dims
         layer = partial(GuidedLayer, embed_dims, num_heads, hidden, dropout, norm)
         for name in ('situation', 'question', 'object_situation', 'object_question'):
-            stack = nn.ModuleList(layer(name.startswith('object')) for _ in range(num_layers))
+            stack = nn.ModuleList(
+                layer(name.startswith('object')) for _ in range(num_layers)
+            )
             setattr(self, f'{name}_layers', stack)
 
-    def forward(self, tokens: dict[str, Tensor], padding: dict[str, Tensor]) -> dict[str, Tensor]:
+    def forward(
+        self, tokens: dict[str, Tensor], padding: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
         """Attend from objects to the texts.
 
         Args:
@@ -160,7 +181,11 @@ class AttentionPool(nn.Module):
     """
 
     def __init__(
-        self, channels: int, hidden_channels: int, out_channels: int, dropout: float = 0.1
+        self,
+        channels: int,
+        hidden_channels: int,
+        out_channels: int,
+        dropout: float = 0.1,
     ) -> None:
         super().__init__()
         self.weigh = two_layers(channels, hidden_channels, 1, dropout)

@@ -23,18 +23,26 @@ def count_answers(source: Corpus, field: str) -> dict[str, int]:
     """Return how often each answer occurs, by the answers in alphabetical order.
 
     Args:
-        source (str | Path | Sequence[str] | Mapping[str, int]): All answers of a corpus,
-            one entry an occurrence, as ``answer_counter.json`` of SQA3D's release; or
-            counts by answers; or the JSON file of either.
+        source (str | Path | Sequence[str] | Mapping[str, int]): All answers of a
+            corpus, one entry an occurrence, as ``answer_counter.json`` of SQA3D's
+            release; or counts by answers; or the JSON file of either.
         field (str): The config's field, for messages.
 
     Raises:
         UserError: It is neither, or it is empty.
     """
-    found = json.loads(Path(source).read_text()) if isinstance(source, str | Path) else source
+    found = (
+        json.loads(Path(source).read_text())
+        if isinstance(source, str | Path)
+        else source
+    )
     counts = dict(found) if isinstance(found, Mapping) else Counter(found)
-    if not counts or not all(isinstance(k, str) and type(n) is int for k, n in counts.items()):
-        raise UserError(f'{field} must be all answers of a corpus, or the count of each.')
+    if not counts or not all(
+        isinstance(k, str) and type(n) is int for k, n in counts.items()
+    ):
+        raise UserError(
+            f'{field} must be all answers of a corpus, or the count of each.'
+        )
     return dict(sorted(counts.items()))
 
 
@@ -43,13 +51,13 @@ class SceneAnswerHead(VocabularyHead):
     """Classifies the answer: Linear, GELU, dropout, Linear.
 
     Args:
-        answers (str | Sequence[str] | Mapping[str, int]): See :func:`count_answers`. The A
-            answers that occur are the classes, in alphabetical order.
+        answers (str | Sequence[str] | Mapping[str, int]): See :func:`count_answers`.
+            The A answers that occur are the classes, in alphabetical order.
         in_channels (int): 3 E: situation, question and objects.
         hidden_channels (int): Width between the layers.
         dropout (float): Behind the first layer.
-        targets (str): 'soft': the target of an answer is .3, .6, .9 or 1 for one to four
-            occurrences or more in the corpus, as in the release; 'hard': 1.
+        targets (str): 'soft': the target of an answer is .3, .6, .9 or 1 for one to
+            four occurrences or more in the corpus, as in the release; 'hard': 1.
 
     The loss is the binary cross-entropy, summed over answers, mean over questions. A
     fingerprint of the vocabulary is a part of every checkpoint.
@@ -79,7 +87,9 @@ class SceneAnswerHead(VocabularyHead):
     @staticmethod
     def portable(node: dict) -> dict:
         """Put the answers and their counts in the place of their file, for a release."""
-        return dict(answers=count_answers(node['answers'], SceneAnswerHead.vocabulary_field))
+        return dict(
+            answers=count_answers(node['answers'], SceneAnswerHead.vocabulary_field)
+        )
 
     def forward(self, features: Tensor) -> Tensor:
         """``[B, 3 E]`` to logits, fp32 ``[B, A]``."""
@@ -95,7 +105,9 @@ class SceneAnswerHead(VocabularyHead):
         for row, sample in enumerate(data_samples):
             for answer in self.index.keys() & sample.gt_answers:
                 targets[row, self.index[answer]] = self.scores[answer]
-        loss = F.binary_cross_entropy_with_logits(logits, targets.to(logits), reduction='sum')
+        loss = F.binary_cross_entropy_with_logits(
+            logits, targets.to(logits), reduction='sum'
+        )
         return dict(answer=loss / len(logits))
 
     def predict(self, features: Tensor, data_samples: Samples) -> None:
@@ -120,9 +132,10 @@ class PoseHead(nn.Module):
         hidden_channels (int): Width between the layers.
         dropout (float): Behind the first layer.
 
-    Poses are float ``[7]``: x, y, z in meters and a quaternion x, y, z, w, in the frame of
-    the points. The loss is the mean squared error of the position plus that of the
-    quaternion, each a mean over numbers and questions (SQA3D, section 4.2, and its code).
+    Poses are float ``[7]``: x, y, z in meters and a quaternion x, y, z, w, in the frame
+    of the points. The loss is the mean squared error of the position plus that of the
+    quaternion, each a mean over numbers and questions (SQA3D, section 4.2, and its
+    code).
     """
 
     def __init__(

@@ -1,6 +1,7 @@
 """Vectors of words (GloVe) and the LSTM over them, the text encoder of SQA3D's baseline.
 
-Any text encoder of ``transformers`` can replace them: ``lm4ve.TransformersTextEncoder``.
+Any text encoder of ``transformers`` can replace them:
+``lm4ve.TransformersTextEncoder``.
 """
 
 import re
@@ -24,8 +25,8 @@ _FIELD = 'model.data_preprocessor.word_vectors'
 def split_words(text: str) -> list[str]:
     """Split a text as SQA3D's release does: at spaces, "?" and "." being words.
 
-    Further space, also before "?", is an unknown word, as for spaCy's tokenizer. The release
-    looks words up as they are written, so that "What" is not GloVe's "what".
+    Further space, also before "?", is an unknown word, as for spaCy's tokenizer. The
+    release looks words up as they are written, so that "What" is not GloVe's "what".
     """
     spaced = text.replace('?', ' ?').replace('.', ' .')
     return [word or UNKNOWN for word in re.findall(r'(\S+) ?|\s+', spaced)]
@@ -38,16 +39,23 @@ class WordVectors:
         words (Sequence[str]): V words; ``unk`` is among them.
         vectors (np.ndarray): float32 ``[V, D]``.
 
-    Copies share the vectors, so that an average of a model's weights holds no second ones.
+    Copies share the vectors, so that an average of a model's weights holds no second
+    ones.
 
     Raises:
-        UserError, KeyError: There are not as many vectors as words, a number is not finite, or
-            there is no ``unk``.
+        UserError, KeyError: There are not as many vectors as words, a number is not
+            finite, or there is no ``unk``.
     """
 
     def __init__(self, words: Sequence[str], vectors: np.ndarray) -> None:
-        if vectors.ndim != 2 or len(vectors) != len(words) or not np.isfinite(vectors).all():
-            raise UserError(f'{_FIELD} needs a finite row [V, D] for each of {len(words)} words.')
+        if (
+            vectors.ndim != 2
+            or len(vectors) != len(words)
+            or not np.isfinite(vectors).all()
+        ):
+            raise UserError(
+                f'{_FIELD} needs a finite row [V, D] for each of {len(words)} words.'
+            )
         self.rows = {word: i for i, word in enumerate(words)}
         self.unknown = self.rows[UNKNOWN]
         self.vectors = np.asarray(vectors, dtype=np.float32)
@@ -62,10 +70,13 @@ class WordVectors:
             texts (Sequence[Sequence[str]]): T lists of words, none of them empty.
 
         Returns:
-            tuple[Tensor, Tensor]: float32 ``[T, L, D]`` with zeros at the ends of shorter
-            texts, and bool ``[T, L]``, True = padding.
+            tuple[Tensor, Tensor]: float32 ``[T, L, D]`` with zeros at the ends of
+            shorter texts, and bool ``[T, L]``, True = padding.
         """
-        rows = [self.vectors[[self.rows.get(w, self.unknown) for w in words]] for words in texts]
+        rows = [
+            self.vectors[[self.rows.get(w, self.unknown) for w in words]]
+            for words in texts
+        ]
         return padded([torch.from_numpy(x) for x in rows])
 
 
@@ -76,19 +87,25 @@ def padded(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return found, torch.arange(found.shape[1], device=found.device) >= lengths[:, None]
 
 
-def read_word_vectors(source: str | Path | Mapping[str, Sequence[float]]) -> WordVectors:
+def read_word_vectors(
+    source: str | Path | Mapping[str, Sequence[float]],
+) -> WordVectors:
     """Read vectors of words without executing anything of a file.
 
     Args:
-        source (str | Path | Mapping): A ``.npz`` with ``words`` (an array of texts ``[V]``)
-            and ``vectors`` (float ``[V, D]``), which is read in seconds; GloVe's own
-            ``.txt``, a line a word; or the vectors themselves by their words.
+        source (str | Path | Mapping): A ``.npz`` with ``words`` (an array of texts
+            ``[V]``) and ``vectors`` (float ``[V, D]``), which is read in seconds;
+            GloVe's own ``.txt``, a line a word; or the vectors themselves by their
+            words.
 
     Raises:
-        UserError, ValueError, LookupError, OSError: The file is missing, damaged or a pickle.
+        UserError, ValueError, LookupError, OSError: The file is missing, damaged or a
+            pickle.
     """
     if isinstance(source, Mapping):
-        return WordVectors(list(source), np.array(list(source.values()), dtype=np.float32))
+        return WordVectors(
+            list(source), np.array(list(source.values()), dtype=np.float32)
+        )
     if Path(source).suffix == '.txt':
         return _read_text(Path(source))
     with np.load(source, allow_pickle=False) as archive:
@@ -147,7 +164,9 @@ class LSTMTextEncoder(nn.Module):
         embed_dims (int): C.
     """
 
-    def __init__(self, in_channels: int = 300, channels: int = 256, dropout: float = 0.3) -> None:
+    def __init__(
+        self, in_channels: int = 300, channels: int = 256, dropout: float = 0.3
+    ) -> None:
         super().__init__()
         self.embed_dims = channels
         self.dropout = nn.Dropout(dropout)

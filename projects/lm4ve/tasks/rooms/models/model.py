@@ -1,8 +1,9 @@
 """``SQA3D``: objects of a room, a situation and a question in it, and the answer.
 
-Objects attend to the situation, then to the question; the block of a language model comes
-after that and before the pooling (arXiv 2310.12973, section 4.5 and C.6). Source
-of the model: SQA3D (Ma et al., ICLR 2023, arXiv 2210.07474) and ScanQA (arXiv 2112.10482).
+Objects attend to the situation, then to the question; the block of a language model
+comes after that and before the pooling (arXiv 2310.12973, section 4.5 and C.6). Source
+of the model: SQA3D (Ma et al., ICLR 2023, arXiv 2210.07474) and ScanQA (arXiv
+2112.10482).
 """
 
 import functools
@@ -23,7 +24,9 @@ from lm4ve.tasks.rooms.models.preprocessor import TEXTS
 
 STREAMS = ('objects', *TEXTS)
 #: What each part of the loss counts. The release multiplies all of them by ten.
-LOSS_WEIGHTS = dict(vote=10.0, objectness=5.0, box=10.0, semantic=1.0, pose=1.0, answer=1.0)
+LOSS_WEIGHTS = dict(
+    vote=10.0, objectness=5.0, box=10.0, semantic=1.0, pose=1.0, answer=1.0
+)
 
 
 @MODELS.register_module()
@@ -34,14 +37,16 @@ class SQA3D(BaseModel):
         object_encoder (dict): Config of :class:`VoteNet`, which reads points, or of
             :class:`StoredObjects`, which reads features of objects.
         text_encoder (dict): Config of :class:`LSTMTextEncoder`, which reads vectors of
-            words, or of :class:`TransformersTextEncoder`. It reads situation and question.
+            words, or of :class:`TransformersTextEncoder`. It reads situation and
+            question.
         head (dict): Config of :class:`SceneAnswerHead`.
         pose_head (dict, optional): Config of :class:`PoseHead`, the auxiliary task.
         fusion (dict): Config of :class:`GuidedFusion`.
-        neck (dict, optional): ``LLMBlockNeck``, between fusion and pooling. Proposals that
-            are no objects are its padding.
+        neck (dict, optional): ``LLMBlockNeck``, between fusion and pooling. Proposals
+            that are no objects are its padding.
         tokens (str): Input of the neck: 'visual', the objects, as the paper's figure H
-            has it for images; or 'joint', objects, situation and question in one sequence.
+            has it for images; or 'joint', objects, situation and question in one
+            sequence.
         pool (dict): Sizes of the three :class:`AttentionPool`: ``hidden_channels`` and
             ``out_channels`` (E).
         loss_weights (dict, optional): Weights that differ from :data:`LOSS_WEIGHTS`.
@@ -100,58 +105,83 @@ class SQA3D(BaseModel):
         return self.object_encoder(inputs[kind], inputs[f'{kind}_padding'])
 
     def fuse(
-        self, objects: Tensor, texts: Mapping[str, Tensor], padding: Mapping[str, Tensor]
+        self,
+        objects: Tensor,
+        texts: Mapping[str, Tensor],
+        padding: Mapping[str, Tensor],
     ) -> dict[str, Tensor]:
         """Attend from objects to the texts, then apply the neck.
 
         Args:
             objects (Tensor): ``[B, K, C_o]``, of :meth:`encode_objects`.
-            texts (Mapping[str, Tensor]): ``situation`` and ``question``, ``[B, L, C_t]``, of
-                the text encoder.
+            texts (Mapping[str, Tensor]): ``situation`` and ``question``, ``[B, L,
+                C_t]``, of the text encoder.
             padding (Mapping[str, Tensor]): bool of ``objects`` and of the texts.
 
         Returns:
-            dict[str, Tensor]: ``objects`` ``[B, K, C]``, ``situation`` and ``question``.
+            dict[str, Tensor]: ``objects`` ``[B, K, C]``, ``situation`` and
+            ``question``.
         """
         tokens = {'objects': F.gelu(self.object_transform(objects))}
-        tokens |= {name: F.gelu(self.text_transform(text)) for name, text in texts.items()}
+        tokens |= {
+            name: F.gelu(self.text_transform(text)) for name, text in texts.items()
+        }
         fused = self.fusion(tokens, padding)
         if self.neck is None:
             return fused
         if self.tokens == 'visual':
-            # Where nothing is an object, the block sees all proposals, as the fusion does.
+            # Where nothing is an object, the block sees all proposals, as the fusion
+            # does.
             mask = padding['objects'] & ~padding['objects'].all(dim=1, keepdim=True)
             return {**fused, 'objects': self.neck(fused['objects'], padding_mask=mask)}
-        joint, mask = (torch.cat([x[k] for k in STREAMS], dim=1) for x in (fused, padding))
+        joint, mask = (
+            torch.cat([x[k] for k in STREAMS], dim=1) for x in (fused, padding)
+        )
         counts = [fused[name].shape[1] for name in STREAMS]
         parts = self.neck(joint, padding_mask=mask).split(counts, dim=1)
         return dict(zip(STREAMS, parts, strict=True))
 
     def forward(
-        self, inputs: dict[str, Tensor], data_samples: Samples | None = None, mode: str = 'tensor'
+        self,
+        inputs: dict[str, Tensor],
+        data_samples: Samples | None = None,
+        mode: str = 'tensor',
     ) -> Tensor | dict[str, Tensor] | Samples:
         """Run on a batch.
 
         Args:
             inputs (dict[str, Tensor]): Of :class:`SQA3DPreprocessor`.
             data_samples (list[VisionLanguageDataSample], optional): One a question.
-            mode (str): 'tensor' returns features ``[B, 3 E]`` (situation, question, objects),
-                'loss' a dict of losses, 'predict' the samples with predictions.
+            mode (str): 'tensor' returns features ``[B, 3 E]`` (situation, question,
+                objects), 'loss' a dict of losses, 'predict' the samples with
+                predictions.
         """
         objects = self.encode_objects(inputs)
-        padding = {name: inputs[f'{name}_padding'] for name in TEXTS} | {'objects': objects.padding}
+        padding = {name: inputs[f'{name}_padding'] for name in TEXTS} | {
+            'objects': objects.padding
+        }
         texts = {name: self.text_encoder(inputs[name], padding[name]) for name in TEXTS}
         fused = self.fuse(objects.tokens, texts, padding)
-        pooled = {name: self.pools[name](fused[name], padding[name]) for name in STREAMS}
+        pooled = {
+            name: self.pools[name](fused[name], padding[name]) for name in STREAMS
+        }
         features = torch.cat([pooled[name] for name in (*TEXTS, 'objects')], dim=-1)
         if mode == 'tensor':
             return features
         pose = torch.cat((pooled['situation'], pooled['objects']), dim=-1)
-        parts = {self.object_encoder: objects, self.pose_head: pose, self.head: features}
+        parts = {
+            self.object_encoder: objects,
+            self.pose_head: pose,
+            self.head: features,
+        }
         parts.pop(None, None)
         if mode == 'loss':
             losses = [part.loss(x, data_samples) for part, x in parts.items()]
-            return {f'loss_{k}': self.loss_weights[k] * v for d in losses for k, v in d.items()}
+            return {
+                f'loss_{k}': self.loss_weights[k] * v
+                for d in losses
+                for k, v in d.items()
+            }
         samples = data_samples or [VisionLanguageDataSample() for _ in features]
         for part, x in parts.items():
             part.predict(x, samples)

@@ -1,8 +1,8 @@
 """Objects of a room: stored features, or a detector's predictions and their losses.
 
-The losses are VoteNet's (arXiv 1904.09664) as SQA3D's baseline has them, computed in fp32. A
-released quirk is mended: padded boxes stand at the origin there, and a proposal near it would
-match one of them.
+The losses are VoteNet's (arXiv 1904.09664) as SQA3D's baseline has them, computed in
+fp32. A released quirk is mended: padded boxes stand at the origin there, and a proposal
+near it would match one of them.
 """
 
 import math
@@ -21,8 +21,8 @@ from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
 from lm4ve.tasks.base.point_ops import squared_distances
 
 Samples = list[VisionLanguageDataSample]
-#: A proposal nearer than this to the center of a box is of an object; one that is farther
-#: than the second number is not; between them it does not count. Meters.
+#: A proposal nearer than this to the center of a box is of an object; one that is
+#: farther than the second number is not; between them it does not count. Meters.
 NEAR, FAR = 0.3, 0.6
 #: Weights of the classes "nothing" and "object".
 OBJECTNESS_WEIGHTS = (0.2, 0.8)
@@ -119,8 +119,8 @@ class ProposalHead(nn.Module):
         channels (int): C.
         mean_sizes (Tensor): ``[classes, 3]``, in meters.
 
-    As in the release, there is one bin of headings, whose score means nothing: ScanNet's boxes
-    lie along the axes.
+    As in the release, there is one bin of headings, whose score means nothing:
+    ScanNet's boxes lie along the axes.
     """
 
     mean_sizes: Tensor
@@ -140,7 +140,9 @@ class ProposalHead(nn.Module):
         objectness, offsets, _, heading, sizes, residuals, semantics = parts
         residuals, heading = residuals.unflatten(-1, (-1, 3)), heading[..., 0]
         centers = clusters + offsets
-        return Detections(clusters, objectness, centers, heading, sizes, residuals, semantics)
+        return Detections(
+            clusters, objectness, centers, heading, sizes, residuals, semantics
+        )
 
     def loss(self, found: Detections, samples: Samples) -> dict[str, Tensor]:
         """Return the losses of detection without their weights."""
@@ -153,14 +155,19 @@ class ProposalHead(nn.Module):
         """Decode boxes from detections.
 
         Returns:
-            tuple[Tensor, Tensor, Tensor]: Boxes ``[B, K, 7]`` (center, size, angle around
-            z), the probability of an object ``[B, K]`` and int64 classes ``[B, K]``.
+            tuple[Tensor, Tensor, Tensor]: Boxes ``[B, K, 7]`` (center, size, angle
+            around z), the probability of an object ``[B, K]`` and int64 classes ``[B,
+            K]``.
         """
         size = found.size_scores.argmax(dim=-1)
-        residual = found.size_residuals.take_along_dim(size[..., None, None], 2)[:, :, 0]
+        residual = found.size_residuals.take_along_dim(size[..., None, None], 2)[
+            :, :, 0
+        ]
         sizes = self.mean_sizes[size] * (1 + residual)
         scores = found.objectness.softmax(dim=-1)[..., 1]
-        boxes = torch.cat((found.centers, sizes, found.headings[..., None] * math.pi), dim=-1)
+        boxes = torch.cat(
+            (found.centers, sizes, found.headings[..., None] * math.pi), dim=-1
+        )
         return boxes, scores, found.semantic_scores.argmax(dim=-1)
 
 
@@ -168,18 +175,25 @@ def read_mean_sizes(source: str | Path | Sequence[Sequence[float]]) -> Tensor:
     """Return mean sizes of boxes, fp32 ``[classes, 3]``.
 
     Args:
-        source (str | Path | Sequence): A list, a ``.npy``, or a ``.npz`` whose first array
-            is read. Nothing of a file is executed.
+        source (str | Path | Sequence): A list, a ``.npy``, or a ``.npz`` whose first
+            array is read. Nothing of a file is executed.
 
     Raises:
-        UserError, ValueError, OSError: It cannot be read, or is no table of positive sizes.
+        UserError, ValueError, OSError: It cannot be read, or is no table of positive
+            sizes.
     """
-    values = np.load(source, allow_pickle=False) if isinstance(source, (str, Path)) else source
+    values = (
+        np.load(source, allow_pickle=False)
+        if isinstance(source, (str, Path))
+        else source
+    )
     if isinstance(values, np.lib.npyio.NpzFile):
         values = next(iter(values.values()))
     sizes = torch.from_numpy(np.array(values, dtype=np.float32))
     if sizes.shape[1:] != (3,) or not ((sizes > 0) & sizes.isfinite()).all():
-        raise UserError(f'mean_sizes must be positive sizes [classes, 3], not {sizes.shape}.')
+        raise UserError(
+            f'mean_sizes must be positive sizes [classes, 3], not {sizes.shape}.'
+        )
     return sizes
 
 
@@ -222,11 +236,15 @@ def gather_targets(samples: Samples, seed_index: Tensor) -> Targets:
         votes_mask=torch.stack([s.gt_vote_mask[i] for s, i in pairs]),
         boxes=torch.stack(boxes).float(),
         labels=torch.stack(labels),
-        there=(torch.arange(most) < torch.tensor(counts)[:, None]).to(seed_index.device),
+        there=(torch.arange(most) < torch.tensor(counts)[:, None]).to(
+            seed_index.device
+        ),
     )
 
 
-def detection_losses(found: Detections, targets: Targets, mean_sizes: Tensor) -> dict[str, Tensor]:
+def detection_losses(
+    found: Detections, targets: Targets, mean_sizes: Tensor
+) -> dict[str, Tensor]:
     """Compare detections with what is there (VoteNet, section 4.2 and supplement).
 
     Args:
@@ -235,9 +253,9 @@ def detection_losses(found: Detections, targets: Targets, mean_sizes: Tensor) ->
         mean_sizes (Tensor): ``[classes, 3]``, meters.
 
     Returns:
-        dict[str, Tensor]: ``vote``, ``objectness``, ``box`` (center, heading, a tenth of the
-        class of size, and size) and ``semantic``, each a mean over what it is about, without
-        the weights of the model.
+        dict[str, Tensor]: ``vote``, ``objectness``, ``box`` (center, heading, a tenth
+        of the class of size, and size) and ``semantic``, each a mean over what it is
+        about, without the weights of the model.
     """
     squared, match = _distances(found.clusters, targets).min(dim=-1)
     distance = (squared + 1e-6).sqrt()
@@ -246,17 +264,23 @@ def detection_losses(found: Detections, targets: Targets, mean_sizes: Tensor) ->
     weights = torch.tensor(OBJECTNESS_WEIGHTS, device=distance.device)
     objectness = _cross_entropy(found.objectness, positive.long(), weights)
     assert found.votes is not None and found.seeds is not None
-    missed = (found.votes.float() - (found.seeds.float() + targets.votes)).abs().sum(dim=-1)
+    missed = (
+        (found.votes.float() - (found.seeds.float() + targets.votes)).abs().sum(dim=-1)
+    )
 
     to_boxes = _distances(found.centers, targets)
     center = _mean(to_boxes.amin(dim=2), positive)
     center = center + _mean(to_boxes.amin(dim=1), targets.there.float())
-    heading = F.huber_loss(found.headings, torch.zeros_like(found.headings), reduction='none')
+    heading = F.huber_loss(
+        found.headings, torch.zeros_like(found.headings), reduction='none'
+    )
     labels = targets.labels.gather(1, match)
     size_class = _cross_entropy(found.size_scores, labels)
     mean = mean_sizes.float()[labels]
     sizes = targets.boxes[..., 3:].take_along_dim(match[..., None], dim=1)
-    residual = found.size_residuals.float().take_along_dim(labels[..., None, None], 2)[:, :, 0]
+    residual = found.size_residuals.float().take_along_dim(labels[..., None, None], 2)[
+        :, :, 0
+    ]
     size = F.huber_loss(residual, (sizes - mean) / mean, reduction='none').mean(dim=-1)
     box = center + _mean(heading, positive)
     return dict(
@@ -271,8 +295,12 @@ def _mean(values: Tensor, weights: Tensor) -> Tensor:
     return (values * weights).sum() / (weights.sum() + 1e-6)
 
 
-def _cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-    return F.cross_entropy(logits.float().transpose(1, 2), labels, weights, reduction='none')
+def _cross_entropy(
+    logits: Tensor, labels: Tensor, weights: Tensor | None = None
+) -> Tensor:
+    return F.cross_entropy(
+        logits.float().transpose(1, 2), labels, weights, reduction='none'
+    )
 
 
 def _distances(places: Tensor, targets: Targets) -> Tensor:

@@ -9,7 +9,12 @@ from torch import Tensor
 from lm4ve.errors import UserError, check
 from lm4ve.registry import MODELS
 from lm4ve.tasks.base.language.text_preprocessor import TextPreprocessor
-from lm4ve.tasks.rooms.models.language import UNKNOWN, padded, read_word_vectors, split_words
+from lm4ve.tasks.rooms.models.language import (
+    UNKNOWN,
+    padded,
+    read_word_vectors,
+    split_words,
+)
 
 TEXTS = ('situation', 'question')
 
@@ -19,33 +24,34 @@ class SQA3DPreprocessor(TextPreprocessor):
     """Collates scenes with questions into tensors on the model's device.
 
     Args:
-        tokenizer (str, optional): The text encoder's: a local folder, ``package:<name>`` or
-            a hub id.
+        tokenizer (str, optional): The text encoder's: a local folder,
+            ``package:<name>`` or a hub id.
         word_vectors (str | Mapping, optional): Instead, vectors of words: see
             :func:`read_word_vectors`.
         max_length (int): Words or tokens of a text; a longer one is cut, with one
             warning in the log.
-        lower_case (bool): Look words up in lower case, as GloVe has them. The release does
-            not. Only for ``word_vectors``.
-        use_situation (bool): False makes every word of the situation an unknown one, the
-            ablation of SQA3D's paper.
-        color_columns (Sequence[int]): Columns of a point that hold red, green and blue from 0
-            to 255; empty: there are none.
-        color_mean (Sequence[float]): Subtracted from colors, which are then divided by 256; the
-            default is that of ScanNet in the released code. What a data set holds is never
-            changed.
-        color_passes (int): How often colors are normalized. The release does so in place on
-            arrays that it keeps, so that nearly all of its samples, in training and in tests,
-            had the almost constant colors of a second pass: 2 for its weights.
+        lower_case (bool): Look words up in lower case, as GloVe has them. The release
+            does not. Only for ``word_vectors``.
+        use_situation (bool): False makes every word of the situation an unknown one,
+            the ablation of SQA3D's paper.
+        color_columns (Sequence[int]): Columns of a point that hold red, green and blue
+            from 0 to 255; empty: there are none.
+        color_mean (Sequence[float]): Subtracted from colors, which are then divided by
+            256; the default is that of ScanNet in the released code. What a data set
+            holds is never changed.
+        color_passes (int): How often colors are normalized. The release does so in
+            place on arrays that it keeps, so that nearly all of its samples, in
+            training and in tests, had the almost constant colors of a second pass: 2
+            for its weights.
         non_blocking (bool): Passed to MMEngine's ``BaseDataPreprocessor``.
 
     A sample that a pipeline packs is ``dict(inputs=dict(...), data_samples=...)``:
 
-    - ``inputs['points']``: float ``[P, 3 + F]``: x, y, z in meters, then features (for the
-      released model red, green, blue, and the height above the floor); or
+    - ``inputs['points']``: float ``[P, 3 + F]``: x, y, z in meters, then features (for
+      the released model red, green, blue, and the height above the floor); or
       ``inputs['objects']``: float ``[O, C]``, features of objects.
-    - ``data_samples``: a :class:`VisionLanguageDataSample` with metainfo ``text``, a list of
-      two: the situation and the question.
+    - ``data_samples``: a :class:`VisionLanguageDataSample` with metainfo ``text``, a
+      list of two: the situation and the question.
 
     Raises:
         UserError: Both or neither of ``tokenizer`` and ``word_vectors`` are given.
@@ -64,7 +70,9 @@ class SQA3DPreprocessor(TextPreprocessor):
         non_blocking: bool = False,
     ) -> None:
         if (tokenizer is None) == (word_vectors is None):
-            raise UserError('model.data_preprocessor needs either tokenizer or word_vectors.')
+            raise UserError(
+                'model.data_preprocessor needs either tokenizer or word_vectors.'
+            )
         super().__init__(tokenizer, max_length, non_blocking)
         self.vectors = None if word_vectors is None else read_word_vectors(word_vectors)
         self.lower_case, self.use_situation = lower_case, use_situation
@@ -77,16 +85,16 @@ class SQA3DPreprocessor(TextPreprocessor):
         """Collate a batch.
 
         Args:
-            data (dict): ``inputs``: lists of tensors by 'points' or 'objects' (or batches of
-                them), and ``data_samples``.
+            data (dict): ``inputs``: lists of tensors by 'points' or 'objects' (or
+                batches of them), and ``data_samples``.
             training (bool): Not used.
 
         Returns:
             dict: ``data_samples`` as they came, and ``inputs``:
 
-            - ``points`` float ``[B, P, 3 + F]`` with ``points_padding`` bool ``[B, P]``, or
-              None if all clouds are of one size; or ``objects`` ``[B, O, C]`` with
-              ``objects_padding`` bool ``[B, O]``. Padding is True and comes last.
+            - ``points`` float ``[B, P, 3 + F]`` with ``points_padding`` bool ``[B,
+              P]``, or None if all clouds are of one size; or ``objects`` ``[B, O, C]``
+              with ``objects_padding`` bool ``[B, O]``. Padding is True and comes last.
             - ``situation`` and ``question``: int64 ``[B, L]`` of a tokenizer or float
               ``[B, L, D]`` of vectors, each with ``situation_padding`` and
               ``question_padding``, bool ``[B, L]``.
@@ -100,7 +108,9 @@ class SQA3DPreprocessor(TextPreprocessor):
                 for _ in range(self.color_passes):
                     found[..., self.color_columns] -= self.color_mean
                     found[..., self.color_columns] /= 256
-                inputs['points_padding'] = padding if len({len(x) for x in rows}) > 1 else None
+                inputs['points_padding'] = (
+                    padding if len({len(x) for x in rows}) > 1 else None
+                )
         texts = zip(*(sample.text for sample in data['data_samples']), strict=True)
         for name, text in zip(TEXTS, texts, strict=True):
             hidden = name == 'situation' and not self.use_situation
@@ -122,7 +132,9 @@ class SQA3DPreprocessor(TextPreprocessor):
             ids, padding = self.tokenize(texts)
             if hidden:
                 special = torch.tensor(sorted(self._special), device=ids.device)
-                ids = torch.where(torch.isin(ids, special), ids, self.tokenizer.unk_token_id)
+                ids = torch.where(
+                    torch.isin(ids, special), ids, self.tokenizer.unk_token_id
+                )
             return ids, padding
         rows = []
         for text in texts:

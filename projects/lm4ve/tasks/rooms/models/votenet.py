@@ -1,8 +1,8 @@
 """``VoteNet``: points of a room to tokens of the objects in it.
 
-PointNet++ finds seeds, every seed votes for the center of its object, and votes that meet
-become proposals. Sources: PointNet++ (arXiv 1706.02413), VoteNet (arXiv 1904.09664); sizes
-of SQA3D's baseline (arXiv 2210.07474, github.com/SilongYong/SQA3D).
+PointNet++ finds seeds, every seed votes for the center of its object, and votes that
+meet become proposals. Sources: PointNet++ (arXiv 1706.02413), VoteNet (arXiv
+1904.09664); sizes of SQA3D's baseline (arXiv 2210.07474, github.com/SilongYong/SQA3D).
 """
 
 from collections.abc import Sequence
@@ -15,14 +15,19 @@ from torch import Tensor, nn
 from lm4ve.errors import check
 from lm4ve.registry import MODELS
 from lm4ve.tasks.base import point_ops
-from lm4ve.tasks.rooms.models.objects import Objects, ProposalHead, Samples, read_mean_sizes
+from lm4ve.tasks.rooms.models.objects import (
+    Objects,
+    ProposalHead,
+    Samples,
+    read_mean_sizes,
+)
 
 
 class PointLayer(nn.Module):
     """Linear, batch norm, ReLU: ``[B, C_in, L] -> [B, C_out, L]``.
 
-    The layout is the original's. Of ``[N, C]`` a CPU sums batch statistics one row after the
-    other, which loses digits of fp32 where there are millions.
+    The layout is the original's. Of ``[N, C]`` a CPU sums batch statistics one row
+    after the other, which loses digits of fp32 where there are millions.
     """
 
     def __init__(self, in_channels: int, channels: int, bias: bool = False) -> None:
@@ -70,7 +75,11 @@ class SetAbstraction(nn.Module):
         self.layers = point_layers(3 + in_channels, channels)
 
     def forward(
-        self, xyz: Tensor, features: Tensor, picks: Tensor, padding: Tensor | None = None
+        self,
+        xyz: Tensor,
+        features: Tensor,
+        picks: Tensor,
+        padding: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Compute the features of centers.
 
@@ -78,14 +87,18 @@ class SetAbstraction(nn.Module):
             xyz (Tensor): ``[B, N, 3]``.
             features (Tensor): ``[B, N, C_in]``.
             picks (Tensor): int64 ``[B, G]``, the centers' indices among the points.
-            padding (Tensor, optional): bool ``[B, N]``, True = padding, behind the points.
+            padding (Tensor, optional): bool ``[B, N]``, True = padding, behind the
+                points.
 
         Returns:
-            tuple[Tensor, Tensor]: Centers ``[B, G, 3]`` and their features ``[B, G, C]``.
+            tuple[Tensor, Tensor]: Centers ``[B, G, 3]`` and their features ``[B, G,
+            C]``.
         """
         centers = point_ops.take_points(xyz, picks)
         groups = point_ops.ball_query(xyz, centers, self.radius, self.samples, padding)
-        around = (point_ops.take_points(xyz, groups) - centers[:, :, None]) / self.radius
+        around = (
+            point_ops.take_points(xyz, groups) - centers[:, :, None]
+        ) / self.radius
         around = torch.cat((around, point_ops.take_points(features, groups)), dim=-1)
         return centers, self.layers(around).amax(dim=2)
 
@@ -98,7 +111,11 @@ class FeaturePropagation(nn.Module):
         self.layers = point_layers(in_channels, channels)
 
     def forward(
-        self, targets: Tensor, sources: Tensor, target_features: Tensor, source_features: Tensor
+        self,
+        targets: Tensor,
+        sources: Tensor,
+        target_features: Tensor,
+        source_features: Tensor,
     ) -> Tensor:
         """``[B, N, 3]``, ``[B, M, 3]``, ``[B, N, C_1]``, ``[B, M, C_2]`` to ``[B, N, C]``."""
         carried = point_ops.interpolate_features(targets, sources, source_features)
@@ -134,12 +151,18 @@ class PointNet2(nn.Module):
             width = widths[-1]
         self.embed_dims: int = width
 
-    def forward(self, points: Tensor, padding: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, points: Tensor, padding: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         xyz, features = points[..., :3], points[..., 3:]
         levels: list[tuple[Tensor, Tensor]] = []
-        picks = seeds = point_ops.farthest_point_sample(xyz, self.num_points[0], padding)
+        picks = seeds = point_ops.farthest_point_sample(
+            xyz, self.num_points[0], padding
+        )
         for layer, count in zip(self.abstraction, self.num_points, strict=True):
-            if levels:  # the points are in the order of picking: the next picks are the first
+            if (
+                levels
+            ):  # the points are in the order of picking: the next picks are the first
                 picks = torch.arange(count, device=xyz.device).expand(len(xyz), -1)
                 padding = None
             xyz, features = layer(xyz, features, picks, padding)
@@ -156,7 +179,9 @@ class Voting(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.layers = PointLayers(*(PointLayer(channels, channels, bias=True) for _ in range(2)))
+        self.layers = PointLayers(
+            *(PointLayer(channels, channels, bias=True) for _ in range(2))
+        )
         self.out = nn.Linear(channels, 3 + channels)
 
     def forward(self, xyz: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -170,12 +195,12 @@ class VoteNet(nn.Module):
     """Detects objects in a cloud of points; each proposal is a token.
 
     Args:
-        in_channels (int): F, columns of a point behind x, y, z. SQA3D's release has red,
-            green, blue and the height above the floor.
+        in_channels (int): F, columns of a point behind x, y, z. SQA3D's release has
+            red, green, blue and the height above the floor.
         mean_sizes (str | Sequence[Sequence[float]]): Mean size of each class's boxes in
-            meters, ``[classes, 3]``, or the ``.npy`` or ``.npz`` (first array) that holds
-            them, as ScanRefer's ``scannet_reference_means.npz``. There are as many size
-            clusters as classes.
+            meters, ``[classes, 3]``, or the ``.npy`` or ``.npz`` (first array) that
+            holds them, as ScanRefer's ``scannet_reference_means.npz``. There are as
+            many size clusters as classes.
         num_points (Sequence[int]): Points after each set abstraction. The second number
             is that of seeds.
         radii, samples, channels (Sequence): Of each set abstraction.
@@ -184,18 +209,18 @@ class VoteNet(nn.Module):
         proposal_radius (float): Votes within this many meters form a proposal.
         proposal_samples (int): How many of them count.
         proposal_channels (int): C.
-        tokens (str): 'features', those of proposals, as in the release; or 'detections', the
-            center of its box and the probability of each class, which a small model learns from
-            sooner. They change with the scene's position, and no gradient of answers reaches the
-            detector.
+        tokens (str): 'features', those of proposals, as in the release; or
+            'detections', the center of its box and the probability of each class, which
+            a small model learns from sooner. They change with the scene's position, and
+            no gradient of answers reaches the detector.
 
     Attributes:
         embed_dims (int): Width of the tokens: C, or 3 + classes.
         reads (str): 'points'.
 
-    Proposals move with the scene, if the columns behind x, y, z stay. Sampling begins at point
-    0, and full balls keep the first points by index, so that the output depends on the order of
-    points, as in PointNet++'s code.
+    Proposals move with the scene, if the columns behind x, y, z stay. Sampling begins
+    at point 0, and full balls keep the first points by index, so that the output
+    depends on the order of points, as in PointNet++'s code.
     """
 
     reads = 'points'
@@ -218,7 +243,9 @@ class VoteNet(nn.Module):
         super().__init__()
         check('model.object_encoder.tokens', tokens, choices=('features', 'detections'))
         self.num_proposals = num_proposals
-        self.backbone = PointNet2(in_channels, num_points, radii, samples, channels, propagation)
+        self.backbone = PointNet2(
+            in_channels, num_points, radii, samples, channels, propagation
+        )
         width = self.backbone.embed_dims
         self.voting = Voting(width)
         self.aggregation = SetAbstraction(
@@ -228,7 +255,9 @@ class VoteNet(nn.Module):
         layers = (PointLayer(proposal_channels, proposal_channels) for _ in range(2))
         self.head = ProposalHead(PointLayers(*layers), proposal_channels, sizes)
         self.tokens = tokens
-        self.embed_dims = 3 + len(sizes) if tokens == 'detections' else proposal_channels
+        self.embed_dims = (
+            3 + len(sizes) if tokens == 'detections' else proposal_channels
+        )
 
     @staticmethod
     def portable(node: dict) -> dict:
@@ -240,10 +269,12 @@ class VoteNet(nn.Module):
 
         Args:
             points (Tensor): ``[B, P, 3 + F]``: x, y, z in meters, then features.
-            padding (Tensor, optional): bool ``[B, P]``, True = padding, behind the points.
+            padding (Tensor, optional): bool ``[B, P]``, True = padding, behind the
+                points.
 
         Returns:
-            Objects: K tokens a cloud, and its detections. Proposals that are predicted to be no
+            Objects: K tokens a cloud, and its detections. Proposals that are predicted
+                to be no
             objects are padding.
         """
         xyz, features, index = self.backbone(points, padding)
@@ -254,7 +285,11 @@ class VoteNet(nn.Module):
         detections.seeds, detections.seed_index, detections.votes = xyz, index, votes
         if self.tokens == 'detections':
             classes = detections.semantic_scores.softmax(dim=-1)
-            tokens = torch.cat((detections.centers, classes), dim=-1).detach().to(tokens.dtype)
+            tokens = (
+                torch.cat((detections.centers, classes), dim=-1)
+                .detach()
+                .to(tokens.dtype)
+            )
         return Objects(tokens, detections.objectness.argmax(dim=-1) == 0, detections)
 
     def loss(self, objects: Objects, data_samples: Samples) -> dict[str, Tensor]:

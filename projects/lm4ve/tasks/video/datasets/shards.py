@@ -18,14 +18,16 @@ from lm4ve.tasks.video.datasets.video_lists import (
 class VideoShardsMixin(CheckedVideoMixin):
     """Reads shards (:mod:`lm4ve.tasks.base.shards`) in place of a list of videos.
 
-    ``tools/dataset_converters/shards.py`` writes them from any list. Entries have the same keys
-    as those of :class:`lm4ve.tasks.video.CheckedVideoDataset`, so that pipelines stay as they
-    are; ``filename`` is an address that the first transform reads.
+    ``tools/dataset_converters/shards.py`` writes them from any list. Entries have the
+    same keys as those of :class:`lm4ve.tasks.video.CheckedVideoDataset`, so that
+    pipelines stay as they are; ``filename`` is an address that the first transform
+    reads.
 
     Args:
-        ann_file (str): ``<folder>/<split>.index.json``; local. ``data_prefix`` is not used.
-        pipeline (list): Its first transform reads files by MMEngine's clients: DecordInit,
-            PyAVInit or OpenCVInit, with their default ``io_backend``.
+        ann_file (str): ``<folder>/<split>.index.json``; local. ``data_prefix`` is not
+            used.
+        pipeline (list): Its first transform reads files by MMEngine's clients:
+            DecordInit, PyAVInit or OpenCVInit, with their default ``io_backend``.
         *args, **kwargs: Passed on.
 
     Raises:
@@ -37,7 +39,9 @@ class VideoShardsMixin(CheckedVideoMixin):
     def load_data_list(self) -> list[dict]:
         """Return address and label of each sample."""
         for first in self.pipeline.transforms[:1]:
-            check('io_backend of the decoder', first.io_backend, choices=('disk', BACKEND))
+            check(
+                'io_backend of the decoder', first.io_backend, choices=('disk', BACKEND)
+            )
             first.io_backend = BACKEND
         samples = read_samples(self.ann_file)
         return [dict(filename=address, label=label) for address, label in samples]

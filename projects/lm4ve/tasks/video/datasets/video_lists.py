@@ -1,7 +1,7 @@
 """Video lists with checks, so that broken data is reported and not trained on.
 
-mmaction2 reads lists without checking the files: a missing or damaged one ends a training hours
-into an epoch, in a worker, often without its name.
+mmaction2 reads lists without checking the files: a missing or damaged one ends a
+training hours into an epoch, in a worker, often without its name.
 """
 
 import os.path as osp
@@ -27,25 +27,28 @@ _THREADS = 16
 class CheckedVideoMixin(IntegrityMixin):
     """Checks for data sets derived from mmaction2's ``VideoDataset``.
 
-    The list has one ``path label`` per line; the label is what follows the last delimiter, so
-    that paths may hold it. With ``data_prefix.video`` all files lie below that folder; without it
-    the list may hold absolute paths.
+    The list has one ``path label`` per line; the label is what follows the last
+    delimiter, so that paths may hold it. With ``data_prefix.video`` all files lie below
+    that folder; without it the list may hold absolute paths.
 
     Args:
-        on_corrupt (str): Policy for a video that is empty, truncated, without a video stream or
-            with a single frame: 'skip' or 'refuse', see :mod:`lm4ve.tasks.base.integrity`.
-        verify (bool or 'decode', optional): Whether all videos are read when the data set is
-            loaded. Default: for tests only. True reads the packets of each and decodes its first
-            frame, 'decode' decodes all of it, False trusts the list. In training each process
-            does the former for each file the first time that it draws it.
+        on_corrupt (str): Policy for a video that is empty, truncated, without a video
+            stream or with a single frame: 'skip' or 'refuse', see
+            :mod:`lm4ve.tasks.base.integrity`.
+        verify (bool or 'decode', optional): Whether all videos are read when the data
+            set is loaded. Default: for tests only. True reads the packets of each and
+            decodes its first frame, 'decode' decodes all of it, False trusts the list.
+            In training each process does the former for each file the first time that
+            it draws it.
         *args, **kwargs: Passed to the data set.
 
     Raises:
-        UserError: The list is cut or malformed, has negative labels or two labels for a video;
-            files of it do not exist, or lie outside of ``data_prefix.video``; a corrupt video was
-            refused; all videos are corrupt.
+        UserError: The list is cut or malformed, has negative labels or two labels for a
+            video; files of it do not exist, or lie outside of ``data_prefix.video``; a
+            corrupt video was refused; all videos are corrupt.
 
-    Files on remote storage (``io_backend`` of the pipeline's first transform) are not checked.
+    Files on remote storage (``io_backend`` of the pipeline's first transform) are not
+    checked.
     """
 
     noun = 'video'
@@ -68,10 +71,13 @@ class CheckedVideoMixin(IntegrityMixin):
             self.ann_file,
             delimiter=self.delimiter,
             classes=len(classes) if classes else None,
-            leads_outside=partial(leads_outside, folder=prefix) if prefix else lambda name: False,
+            leads_outside=partial(leads_outside, folder=prefix)
+            if prefix
+            else lambda name: False,
         )
         data_list = [
-            dict(filename=osp.join(prefix, entry.name), label=entry.label) for entry in entries
+            dict(filename=osp.join(prefix, entry.name), label=entry.label)
+            for entry in entries
         ]
         if self._is_local:
             lines = [entry.line for entry in entries]
@@ -86,7 +92,9 @@ class CheckedVideoMixin(IntegrityMixin):
             if not is_there:
                 wrong.append(f"line {line}: '{path}' does not exist")
         if wrong:
-            raise UserError(f"dataset.ann_file='{self.ann_file}' cannot be used: {listing(wrong)}.")
+            raise UserError(
+                f"dataset.ann_file='{self.ann_file}' cannot be used: {listing(wrong)}."
+            )
 
     def path_of(self, info: dict) -> str:
         """Return the file of an entry, as mmaction2's DecordInit opens it."""
@@ -131,12 +139,13 @@ class CheckedVideoDataset(CheckedVideoMixin, VideoDataset):
 class CheckedRepeatAugDataset(CheckedVideoMixin, RepeatAugDataset):
     """mmaction2's ``RepeatAugDataset`` with the checks of :class:`CheckedVideoMixin`.
 
-    A video is opened once and gives ``num_repeats`` clips, each sampled and augmented on its own.
-    Batches need ``collate_fn=dict(type='repeat_pseudo_collate')``.
+    A video is opened once and gives ``num_repeats`` clips, each sampled and augmented
+    on its own. Batches need ``collate_fn=dict(type='repeat_pseudo_collate')``.
 
     Args:
         ann_file (str): The list.
-        pipeline (list): Transforms that begin with DecordInit, sampling and DecordDecode.
+        pipeline (list): Transforms that begin with DecordInit, sampling and
+            DecordDecode.
         num_repeats (int): Clips of a video in a batch.
         sample_once (bool): The same frames for all of them.
         on_corrupt, verify: See :class:`CheckedVideoMixin`.

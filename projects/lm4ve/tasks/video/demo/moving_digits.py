@@ -1,8 +1,8 @@
 """Handwritten digits that move in one of eight ways: a small, real video data set.
 
-They demonstrate video training without a download. The digits are scikit-learn's scans, the files
-H.264 as real videos are, so that lists, decoders, sampling and testing over several views are
-those of a real data set.
+They demonstrate video training without a download. The digits are scikit-learn's scans,
+the files H.264 as real videos are, so that lists, decoders, sampling and testing over
+several views are those of a real data set.
 
 No single frame determines the class. Position and angle are uniform and wrap around,
 and so does the logarithm of the size, for every class and at every frame; the
@@ -38,8 +38,8 @@ SIDES = (12.0, 22.0)
 #: Change a frame, drawn uniformly for each clip: pixels, share of the range of
 #: sizes (which wraps around), degrees.
 STEPS = dict(shift=(2.0, 4.0), size=(0.06, 0.12), angle=(12.0, 24.0))
-#: ``[8, 4]``: which of x, y, size and angle a class changes, and the sign; each class is
-#: followed by its opposite.
+#: ``[8, 4]``: which of x, y, size and angle a class changes, and the sign; each class
+#: is followed by its opposite.
 _CHANGES = np.kron(np.diag((-1, -1, 1, 1)), ((1,), (-1,)))
 _SEEDS = dict(train=0, val=1, test=2)
 
@@ -121,13 +121,17 @@ def write_moving_digits(folder: str | Path, counts: dict[str, int] = CLIPS) -> P
     Raises:
         UserError: The folder holds something else.
     """
-    recipe = dict(size=SIZE, frames=FRAMES, fps=FPS, sides=SIDES, steps=STEPS, clips=dict(counts))
+    recipe = dict(
+        size=SIZE, frames=FRAMES, fps=FPS, sides=SIDES, steps=STEPS, clips=dict(counts)
+    )
 
     def write(partial: Path) -> None:
         for split, count in counts.items():
             (partial / split).mkdir()
             digits, text = len(str(max(count - 1, 1))), ''
-            made = tqdm(clips(split, count), f'drawing clips to {split}', count, disable=None)
+            made = tqdm(
+                clips(split, count), f'drawing clips to {split}', count, disable=None
+            )
             for i, (frames, label) in enumerate(made):
                 name = f'{split}/{i:0{digits}d}.mp4'
                 write_video(partial / name, frames, FPS)
@@ -143,8 +147,8 @@ class MovingDigitsDataset(CheckedVideoDataset):
 
     Args:
         split (str): 'train', 'val' or 'test'.
-        data_root (str): The folder of the videos and lists, which are written there if they are
-            missing (a few seconds).
+        data_root (str): The folder of the videos and lists, which are written there if
+            they are missing (a few seconds).
         clips (dict[str, int]): Clips of each split.
         **kwargs: Passed to :class:`CheckedVideoDataset`.
 
@@ -166,5 +170,7 @@ class MovingDigitsDataset(CheckedVideoDataset):
             write_moving_digits(data_root, clips)
         barrier()
         super().__init__(
-            ann_file=f'{data_root}/{split}.txt', data_prefix=dict(video=data_root), **kwargs
+            ann_file=f'{data_root}/{split}.txt',
+            data_prefix=dict(video=data_root),
+            **kwargs,
         )

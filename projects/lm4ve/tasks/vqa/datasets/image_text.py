@@ -27,17 +27,23 @@ class ImageTextDataset(ImageFilesMixin, TextDataset):
         pipeline (Sequence): Transforms, ending with ``lm4ve.PackVisionLanguage``.
         test_mode (bool): For data that is evaluated on: images are checked when the
             data set is loaded, and entries are not replaced by others.
-        on_corrupt, verify: See :class:`lm4ve.tasks.base.integrity.IntegrityMixin`. An image
-            with several texts is read once in the scan. With 'refuse' empty texts are
-            refused too.
+        on_corrupt, verify: See :class:`lm4ve.tasks.base.integrity.IntegrityMixin`. An
+            image with several texts is read once in the scan. With 'refuse' empty texts
+            are refused too.
         **kwargs: Passed to MMEngine's ``BaseDataset``.
     """
 
     def __init__(
-        self, ann_file: str, data_root: str = '', data_prefix: dict | None = None, **kwargs: Any
+        self,
+        ann_file: str,
+        data_root: str = '',
+        data_prefix: dict | None = None,
+        **kwargs: Any,
     ) -> None:
         prefix = {'img_path': '', **(data_prefix or {})}
-        super().__init__(ann_file=ann_file, data_root=data_root, data_prefix=prefix, **kwargs)
+        super().__init__(
+            ann_file=ann_file, data_root=data_root, data_prefix=prefix, **kwargs
+        )
 
     def image_path(self, name: str, where: str) -> str:
         """Return the path of an image that a file names.

@@ -8,7 +8,12 @@ import numpy as np
 
 from lm4ve.errors import check
 from lm4ve.registry import DATASETS
-from lm4ve.tasks.base.language.json_files import naming_file, read_json, read_rows, texts_of
+from lm4ve.tasks.base.language.json_files import (
+    naming_file,
+    read_json,
+    read_rows,
+    texts_of,
+)
 from lm4ve.tasks.vqa.datasets.image_text import ImageTextDataset
 
 #: Rounds of drawing more than needed before all captions are looked through.
@@ -27,7 +32,9 @@ class TextPool:
     def __init__(self, captions: Sequence[str]) -> None:
         number_of: dict[str, int] = {}
         #: ``[T]``, each caption's number among the different texts.
-        self.texts = np.array([number_of.setdefault(c, len(number_of)) for c in captions])
+        self.texts = np.array(
+            [number_of.setdefault(c, len(number_of)) for c in captions]
+        )
         self.distinct = len(number_of)
         encoded = [text.encode() for text in number_of]
         self._ends = np.cumsum([0, *map(len, encoded)])
@@ -35,7 +42,9 @@ class TextPool:
 
     def text(self, number: int) -> str:
         """Return a text by its number."""
-        return self._bytes[self._ends[number] : self._ends[number + 1]].tobytes().decode()
+        return (
+            self._bytes[self._ends[number] : self._ends[number + 1]].tobytes().decode()
+        )
 
     def draw(self, own: Sequence[int], count: int) -> list[str]:
         """Draw different texts, none of which is among those with the numbers ``own``.
@@ -46,7 +55,8 @@ class TextPool:
         seen = set(own)
         chosen: list[int] = []
         for _ in range(_ROUNDS):
-            # Uniform over captions, so that a text that many images have is drawn more often.
+            # Uniform over captions, so that a text that many images have is drawn more
+            # often.
             for i in np.random.randint(len(self.texts), size=count + 1):
                 number = int(self.texts[i])
                 if len(chosen) < count and number not in seen:
@@ -56,7 +66,9 @@ class TextPool:
                 break
         else:
             left = np.setdiff1d(self.texts, list(seen))
-            chosen += np.random.choice(left, count - len(chosen), replace=False).tolist()
+            chosen += np.random.choice(
+                left, count - len(chosen), replace=False
+            ).tolist()
         return list(map(self.text, chosen))
 
 
@@ -70,9 +82,9 @@ class CaptionDataset(ImageTextDataset):
     Args:
         *args: Passed to :class:`lm4ve.tasks.vqa.ImageTextDataset`.
         num_negatives (int): How many false captions are drawn in training.
-        checked_negatives (bool): No false caption is one of the image's own captions, nor
-            has the text of one, and all of them differ. False draws as METER's release
-            does, any caption of the data set.
+        checked_negatives (bool): No false caption is one of the image's own captions,
+            nor has the text of one, and all of them differ. False draws as METER's
+            release does, any caption of the data set.
         **kwargs: Passed on as well.
 
     An entry has ``img_path``, ``text``, ``image_id`` and ``caption_ids``.
@@ -83,7 +95,11 @@ class CaptionDataset(ImageTextDataset):
     """
 
     def __init__(
-        self, *args: Any, num_negatives: int = 15, checked_negatives: bool = True, **kwargs: Any
+        self,
+        *args: Any,
+        num_negatives: int = 15,
+        checked_negatives: bool = True,
+        **kwargs: Any,
     ) -> None:
         check('dataset.num_negatives', num_negatives, kind=int, least=0)
         self.num_negatives, self.checked_negatives = num_negatives, checked_negatives
@@ -154,29 +170,33 @@ class CaptionDataset(ImageTextDataset):
 class KarpathyRetrieval(CaptionDataset):
     """Flickr30k or COCO with Karpathy's splits (arXiv 1412.2306).
 
-    ``dataset_flickr30k.json`` names images of one folder; ``dataset_coco.json`` names the
-    folder of each image too (``train2014``, ``val2014``).
+    ``dataset_flickr30k.json`` names images of one folder; ``dataset_coco.json`` names
+    the folder of each image too (``train2014``, ``val2014``).
 
     Args:
         ann_file (str): That JSON file, below ``data_root``.
-        split (str or sequence of str): One or more of the file's splits: 'train', 'val',
-            'test', and for COCO 'restval', which one trains on as well.
-        **kwargs: Passed to :class:`CaptionDataset`. ``test_mode`` is on unless all splits
-            are among 'train' and 'restval'.
+        split (str or sequence of str): One or more of the file's splits: 'train',
+            'val', 'test', and for COCO 'restval', which one trains on as well.
+        **kwargs: Passed to :class:`CaptionDataset`. ``test_mode`` is on unless all
+            splits are among 'train' and 'restval'.
 
     Raises:
         UserError: The file is damaged or of another kind, or has no such split.
     """
 
-    def __init__(self, ann_file: str, split: str | Sequence[str] = 'train', **kwargs: Any) -> None:
+    def __init__(
+        self, ann_file: str, split: str | Sequence[str] = 'train', **kwargs: Any
+    ) -> None:
         self.splits = (split,) if isinstance(split, str) else tuple(split)
         kwargs.setdefault('test_mode', not set(self.splits) <= {'train', 'restval'})
         super().__init__(ann_file=ann_file, **kwargs)
 
     def load_images(self) -> Iterator[dict]:
         """Yield the images of the splits, in the order of the file."""
-        # {"images": [{"filepath": "val2014" (COCO only), "filename": "391895.jpg", "imgid": 0,
-        #   "split": "test", "sentences": [{"raw": "A man on a bike.", "sentid": 770337}, ...]}]}
+        # {"images": [{"filepath": "val2014" (COCO only), "filename": "391895.jpg",
+        # "imgid": 0,
+        #   "split": "test", "sentences": [{"raw": "A man on a bike.", "sentid":
+        # 770337}, ...]}]}
         content = read_json(self.ann_file, dict, 'dataset.ann_file')
         there = {e['split'] for e in content['images']}
         for split in self.splits:
@@ -217,7 +237,13 @@ class CaptionFiles(CaptionDataset):
         """Yield the images in the order of their first rows."""
         captions: dict[str, list[str]] = {}
         for where, row in read_rows(self.ann_file, 'dataset.ann_file'):
-            texts = texts_of(row, 'caption', 'captions', f"{where} of '{self.ann_file}'")
-            check(f"{where} of '{self.ann_file}': caption or captions", texts, kind=list)
+            texts = texts_of(
+                row, 'caption', 'captions', f"{where} of '{self.ann_file}'"
+            )
+            check(
+                f"{where} of '{self.ann_file}': caption or captions", texts, kind=list
+            )
             captions.setdefault(row['image'], []).extend(texts or ())
-        yield from (dict(image=image, captions=texts) for image, texts in captions.items())
+        yield from (
+            dict(image=image, captions=texts) for image, texts in captions.items()
+        )

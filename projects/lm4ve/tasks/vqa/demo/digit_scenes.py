@@ -56,10 +56,11 @@ class Scene:
     """A scene in words and numbers.
 
     Args:
-        digits (np.ndarray): int ``[GRID, GRID]``, the digit of each cell, -1 where it is empty.
+        digits (np.ndarray): int ``[GRID, GRID]``, the digit of each cell, -1 where it
+            is empty.
         captions (tuple[str, ...]): :data:`CAPTIONS` of them, all different.
-        questions (tuple[dict, ...]): With ``question``, ``answer`` and ``answer_type``, as
-            VQAv2 names them ('yes/no', 'number', 'other').
+        questions (tuple[dict, ...]): With ``question``, ``answer`` and ``answer_type``,
+            as VQAv2 names them ('yes/no', 'number', 'other').
     """
 
     digits: np.ndarray
@@ -78,7 +79,9 @@ def neighbors(digits: np.ndarray, down: int, right: int) -> list[tuple[int, int]
 def facts_of(digits: np.ndarray) -> list[Fact]:
     """Return what lies beside what: each pair of neighbors, left one or upper one first."""
     steps = dict(left=(0, 1), above=(1, 0))
-    facts = [(a, where, b) for where in steps for a, b in neighbors(digits, *steps[where])]
+    facts = [
+        (a, where, b) for where in steps for a, b in neighbors(digits, *steps[where])
+    ]
     return list(dict.fromkeys(facts))
 
 
@@ -96,18 +99,25 @@ def questions_of(digits: np.ndarray) -> list[dict]:
     for words, step in STEPS.items():
         for digit, beside in neighbors(digits, *step):
             if counts[digit] == 1:  # "the 7" has to be the only one
-                asked.append((f'which digit is {words} the {digit}?', str(beside), 'other'))
-    return [dict(zip(('question', 'answer', 'answer_type'), a, strict=True)) for a in asked]
+                asked.append(
+                    (f'which digit is {words} the {digit}?', str(beside), 'other')
+                )
+    return [
+        dict(zip(('question', 'answer', 'answer_type'), a, strict=True)) for a in asked
+    ]
 
 
-def scenes(split: str, count: int | None = None, train: int | None = None) -> Iterator[Scene]:
+def scenes(
+    split: str, count: int | None = None, train: int | None = None
+) -> Iterator[Scene]:
     """Generate a split.
 
     Args:
         split (str): 'train', 'val' or 'test'.
         count (int, optional): How many scenes; default: :data:`SCENES`.
-        train (int, optional): How many scenes the training split has; no caption of 'val'
-            or 'test' is true of any of them, in whatever words. Default: :data:`SCENES`.
+        train (int, optional): How many scenes the training split has; no caption of
+            'val' or 'test' is true of any of them, in whatever words. Default:
+            :data:`SCENES`.
 
     Yields:
         Scene: The same ones each time.
@@ -125,14 +135,19 @@ def scenes(split: str, count: int | None = None, train: int | None = None) -> It
         cells[rng.permutation(GRID * GRID)[:filled]] = rng.integers(0, 10, filled)
         digits = cells.reshape(GRID, GRID)
         sets = itertools.combinations(facts_of(digits), FACTS)
-        free = [facts for facts in sets if not set.intersection(*(held[f] for f in facts))]
-        # Too few neighbors, or scenes of the training split are like it: draw another one.
+        free = [
+            facts for facts in sets if not set.intersection(*(held[f] for f in facts))
+        ]
+        # Too few neighbors, or scenes of the training split are like it: draw another
+        # one.
         if len(free) >= CAPTIONS:
             yield Scene(digits, _captions(free, rng), _questions(digits, rng))
             made += 1
 
 
-def _captions(free: list[tuple[Fact, ...]], rng: np.random.Generator) -> tuple[str, ...]:
+def _captions(
+    free: list[tuple[Fact, ...]], rng: np.random.Generator
+) -> tuple[str, ...]:
     """Word some of the sets of facts, each in an order and wording that are drawn."""
     captions = []
     for number in rng.permutation(len(free))[:CAPTIONS]:
@@ -146,7 +161,9 @@ def _questions(digits: np.ndarray, rng: np.random.Generator) -> tuple[dict, ...]
     """Draw questions: 'yes' and 'no' alike often, and no kind more than its share."""
     kinds = defaultdict(list)
     for q in questions_of(digits):
-        kinds[q['answer'] if q['answer_type'] == 'yes/no' else q['answer_type']].append(q)
+        kinds[q['answer'] if q['answer_type'] == 'yes/no' else q['answer_type']].append(
+            q
+        )
     names = list(kinds)
     picked: dict[str, dict] = {}
     while len(picked) < QUESTIONS:
@@ -156,7 +173,9 @@ def _questions(digits: np.ndarray, rng: np.random.Generator) -> tuple[dict, ...]
     return tuple(picked.values())
 
 
-def draw(digits: np.ndarray, scans: dict[int, np.ndarray], rng: np.random.Generator) -> np.ndarray:
+def draw(
+    digits: np.ndarray, scans: dict[int, np.ndarray], rng: np.random.Generator
+) -> np.ndarray:
     """Draw a scene.
 
     Args:
@@ -172,10 +191,15 @@ def draw(digits: np.ndarray, scans: dict[int, np.ndarray], rng: np.random.Genera
         of_digit = scans[int(digits[row, column])]
         scan = of_digit[rng.integers(len(of_digit))].astype(np.float32) / 16
         side = rng.uniform(*SIDES)
-        middle = CELL * (np.array((column, row)) + 0.5) + rng.uniform(-JITTER, JITTER, 2)
-        # From the scan's 8 pixels to the picture's; pixel centers are half a pixel from the corner.
+        middle = CELL * (np.array((column, row)) + 0.5) + rng.uniform(
+            -JITTER, JITTER, 2
+        )
+        # From the scan's 8 pixels to the picture's; pixel centers are half a pixel from
+        # the corner.
         scale = side / 8
-        place = np.column_stack((scale * np.eye(2), middle - side / 2 + scale / 2 - 0.5))
+        place = np.column_stack(
+            (scale * np.eye(2), middle - side / 2 + scale / 2 - 0.5)
+        )
         ink = cv2.warpAffine(scan, place, (SIZE, SIZE)) * rng.uniform(*INK)
         picture = np.maximum(picture, ink)
     return np.rint(picture).clip(0, 255).astype(np.uint8)
@@ -185,8 +209,8 @@ def write_split(folder: Path, split: str, counts: dict[str, int]) -> None:
     """Write the pictures, captions and questions of a split, drawn with its scans only.
 
     Args:
-        folder (Path): Where ``<split>/*.png`` and ``<split>_{captions,questions,scenes}.jsonl``
-            appear.
+        folder (Path): Where ``<split>/*.png`` and
+            ``<split>_{captions,questions,scenes}.jsonl`` appear.
         split (str): 'train', 'val' or 'test'.
         counts (dict[str, int]): Scenes of each split.
     """
@@ -213,8 +237,8 @@ def write_digit_scenes(folder: str | Path, counts: dict[str, int] = SCENES) -> P
     """Write the data set.
 
     ``<split>/*.png``, and as JSON lines ``<split>_captions.jsonl`` and
-    ``<split>_questions.jsonl``, as :class:`CaptionFiles` and :class:`VQAFiles` read them;
-    ``<split>_scenes.jsonl`` has the digit of each cell.
+    ``<split>_questions.jsonl``, as :class:`CaptionFiles` and :class:`VQAFiles` read
+    them; ``<split>_scenes.jsonl`` has the digit of each cell.
 
     A folder that holds it already is left as it is. It appears as a whole, so that
     nobody else sees half of it.
@@ -229,7 +253,9 @@ def write_digit_scenes(folder: str | Path, counts: dict[str, int] = SCENES) -> P
     Raises:
         UserError: The folder holds something else.
     """
-    sizes = dict(grid=GRID, cell=CELL, digits=DIGITS, sides=SIDES, jitter=JITTER, ink=INK)
+    sizes = dict(
+        grid=GRID, cell=CELL, digits=DIGITS, sides=SIDES, jitter=JITTER, ink=INK
+    )
     texts = dict(captions=CAPTIONS, facts=FACTS, questions=QUESTIONS)
     recipe = dict(version=1, scenes=dict(counts), **sizes, **texts)
 
@@ -245,7 +271,8 @@ class _Written(ImageTextDataset):
 
     Args:
         split (str): 'train', 'val' or 'test'.
-        data_root (str): Where they are; they are written there if they are not (seconds).
+        data_root (str): Where they are; they are written there if they are not
+            (seconds).
         scenes (dict[str, int]): Scenes of each split.
         **kwargs: Passed on. ``test_mode`` is on unless the split is 'train'.
 
@@ -268,7 +295,9 @@ class _Written(ImageTextDataset):
         barrier()
         kwargs.setdefault('test_mode', split != 'train')
         ann_file = osp.join(data_root, f'{split}_{self._kind}.jsonl')
-        super().__init__(ann_file=ann_file, data_prefix=dict(img_path=data_root), **kwargs)
+        super().__init__(
+            ann_file=ann_file, data_prefix=dict(img_path=data_root), **kwargs
+        )
 
 
 @DATASETS.register_module()

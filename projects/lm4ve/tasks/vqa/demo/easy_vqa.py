@@ -26,7 +26,8 @@ ANSWERS = (
     *('circle', 'green', 'red', 'gray', 'yes', 'teal', 'black'),
     *('rectangle', 'yellow', 'triangle', 'brown', 'blue', 'no'),
 )
-#: The training images from this one on, with their questions, are for choosing settings.
+#: The training images from this one on, with their questions, are for choosing
+#: settings.
 FIRST_VAL = 3600
 
 
@@ -51,11 +52,11 @@ class EasyVQA(VQADataset):
     """Questions about the shape and the color in a picture of 64 x 64 pixels.
 
     Args:
-        split (str): 'train' (4,000 images, 38,575 questions) or 'test' (1,000 and 9,673).
-            For choosing settings without the test split, 'train' itself is cut in two:
-            'fit' (its first 3,600 images) and 'val' (the last 400).
-        blank_images (bool): Every picture is one gray. A model trained and tested so sees
-            the questions only, which is the control that pictures are needed.
+        split (str): 'train' (4,000 images, 38,575 questions) or 'test' (1,000 and
+            9,673). For choosing settings without the test split, 'train' itself is cut
+            in two: 'fit' (its first 3,600 images) and 'val' (the last 400).
+        blank_images (bool): Every picture is one gray. A model trained and tested so
+            sees the questions only, which is the control that pictures are needed.
         **kwargs: Passed to :class:`lm4ve.tasks.vqa.VQADataset`.
 
     Raises:
@@ -64,7 +65,9 @@ class EasyVQA(VQADataset):
 
     METAINFO = dict(classes=ANSWERS)
 
-    def __init__(self, split: str = 'train', blank_images: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self, split: str = 'train', blank_images: bool = False, **kwargs: Any
+    ) -> None:
         check('dataset.split', split, choices=('train', 'fit', 'val', 'test'))
         self.split = split
         part = 'test' if split == 'test' else 'train'
@@ -86,7 +89,9 @@ class EasyVQA(VQADataset):
             if self.split in ('train', 'test', 'val' if image >= FIRST_VAL else 'fit'):
                 kind = 'yes/no' if answer in ('yes', 'no') else 'other'
                 known = dict(question_id=number, image_id=image, answer_type=kind)
-                yield dict(image=f'{image}.png', question=question, answers=[answer], **known)
+                yield dict(
+                    image=f'{image}.png', question=question, answers=[answer], **known
+                )
 
 
 @TRANSFORMS.register_module()

@@ -68,10 +68,12 @@ class _TransformersEncoder(_Encoder):
     Args:
         checkpoint (str, optional): A local folder, ``package:<name>`` or a hub id. Its
             ``config.json`` is read at once, its weights by :meth:`init_weights`.
-        config (dict, optional): Instead: fields with ``model_type``, for random weights.
+        config (dict, optional): Instead: fields with ``model_type``, for random
+            weights.
         pretrained (bool): False gives the checkpoint's shape with random weights.
         frozen (bool): No parameter trains.
-        with_cp (bool): Recompute layers in the backward pass instead of storing activations.
+        with_cp (bool): Recompute layers in the backward pass instead of storing
+            activations.
     """
 
     #: Where the encoder stands in the config.
@@ -87,7 +89,10 @@ class _TransformersEncoder(_Encoder):
     ) -> None:
         super().__init__(frozen)
         fields, files = read_model_config(checkpoint, config, self.field)
-        self._config, self._files = build_config(fields, self.field), files if pretrained else None
+        self._config, self._files = (
+            build_config(fields, self.field),
+            files if pretrained else None,
+        )
         self.with_cp = with_cp
 
     def _build(self, config: Any, **options: Any) -> None:
@@ -114,10 +119,10 @@ class TransformersImageEncoder(_TransformersEncoder):
         image_size (int, optional): Height and width of the images in pixels; default:
             as in pre-training. Positions of other sizes are resized when loaded.
         drop_layers (int): How many of the last blocks are left out; METER drops one.
-        head_token (bool): Put the output of SigLIP's own pooling head before the tokens, as
-            a class token. CLIP has a class token and takes no such head.
-        **kwargs: ``checkpoint``, ``config``, ``pretrained``, ``frozen`` and ``with_cp``; see
-            :class:`_TransformersEncoder`.
+        head_token (bool): Put the output of SigLIP's own pooling head before the
+            tokens, as a class token. CLIP has a class token and takes no such head.
+        **kwargs: ``checkpoint``, ``config``, ``pretrained``, ``frozen`` and
+            ``with_cp``; see :class:`_TransformersEncoder`.
 
     Attributes:
         embed_dims (int): C.
@@ -137,7 +142,9 @@ class TransformersImageEncoder(_TransformersEncoder):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        check(f'{self.field}.model_type', self._config.model_type, choices=_IMAGE_FAMILIES)
+        check(
+            f'{self.field}.model_type', self._config.model_type, choices=_IMAGE_FAMILIES
+        )
         self.is_clip = 'siglip' not in self._config.model_type
         config = getattr(self._config, 'vision_config', self._config)
         if self.is_clip:
@@ -175,13 +182,20 @@ class TransformersImageEncoder(_TransformersEncoder):
         # SigLIP's tokens have gone through its norm already.
         tokens = out.last_hidden_state
         tokens = self.model.post_layernorm(tokens) if self.is_clip else tokens
-        return torch.cat((out.pooler_output[:, None], tokens), 1) if self.head_token else tokens
+        return (
+            torch.cat((out.pooler_output[:, None], tokens), 1)
+            if self.head_token
+            else tokens
+        )
 
 
 def _resize_positions(model: Any, state_dict: dict, prefix: str, *others: Any) -> None:
     """Resize the positions of weights that were trained at another image size."""
     key = f'{prefix}embeddings.position_embedding.weight'
-    stored, count = state_dict.get(key), model.embeddings.position_embedding.num_embeddings
+    stored, count = (
+        state_dict.get(key),
+        model.embeddings.position_embedding.num_embeddings,
+    )
     if stored is not None and stored.dim() == 2 and len(stored) != count:
         text = f"The position grid '{key}' has {len(stored)} rows, this model's {count}"
         print_log(f'{text}: resized bicubically.', logger='current')
@@ -194,8 +208,8 @@ class TimmImageEncoder(_Encoder):
 
     Args:
         model_name (str): timm's name, for example 'vit_small_patch16_224'.
-        pretrained (bool): Download the weights that timm knows for this name when training
-            starts. They come at the model's image size, resized by timm.
+        pretrained (bool): Download the weights that timm knows for this name when
+            training starts. They come at the model's image size, resized by timm.
         frozen (bool): No parameter trains.
         **options: Passed to ``timm.create_model``, for example ``img_size=224``.
 
@@ -205,11 +219,17 @@ class TimmImageEncoder(_Encoder):
     """
 
     def __init__(
-        self, model_name: str, pretrained: bool = False, frozen: bool = False, **options: Any
+        self,
+        model_name: str,
+        pretrained: bool = False,
+        frozen: bool = False,
+        **options: Any,
     ) -> None:
         super().__init__(frozen)
         self.pretrained = pretrained
-        self._arguments = dict(model_name=model_name, num_classes=0, global_pool='', **options)
+        self._arguments = dict(
+            model_name=model_name, num_classes=0, global_pool='', **options
+        )
         self._use(self._create(pretrained=False))
         self.embed_dims: int = self.model.num_features
         self.num_prefix_tokens: int = getattr(self.model, 'num_prefix_tokens', 0)
@@ -228,7 +248,11 @@ class TimmImageEncoder(_Encoder):
         out = self.model.forward_features(images)
         if out.dim() == 4:
             # Convolutions give [B, C, H, W], Swin [B, H, W, C].
-            out = out.flatten(1, 2) if out.shape[-1] == self.embed_dims else out.flatten(2).mT
+            out = (
+                out.flatten(1, 2)
+                if out.shape[-1] == self.embed_dims
+                else out.flatten(2).mT
+            )
         return out
 
 
@@ -237,8 +261,8 @@ class TransformersTextEncoder(_TransformersEncoder):
     """Any text encoder of ``transformers``: RoBERTa, BERT, MiniLM and their kin.
 
     Args:
-        **kwargs: ``checkpoint``, ``config``, ``pretrained``, ``frozen`` and ``with_cp``; see
-            :class:`_TransformersEncoder`.
+        **kwargs: ``checkpoint``, ``config``, ``pretrained``, ``frozen`` and
+            ``with_cp``; see :class:`_TransformersEncoder`.
 
     Attributes:
         embed_dims (int): C.
@@ -270,7 +294,10 @@ class TransformersTextEncoder(_TransformersEncoder):
         self.vocab_size: int = config.vocab_size
         self.pad_id: int | None = config.pad_token_id
         self.max_length = config.max_position_embeddings
-        if self.model_type in ('roberta', 'xlm-roberta', 'camembert') and self.pad_id is not None:
+        if (
+            self.model_type in ('roberta', 'xlm-roberta', 'camembert')
+            and self.pad_id is not None
+        ):
             # Positions are counted from behind the padding's.
             self.max_length -= self.pad_id + 1
 
@@ -292,12 +319,12 @@ class TransformersTextEncoder(_TransformersEncoder):
 class ConvStem(nn.Sequential):
     """Convolutions of 3 x 3 pixels, each of stride 2, then one of 1 x 1.
 
-    Takes the place of the one large convolution that embeds patches, with arguments like
-    it, for example in mmpretrain's ``VisionTransformer(patch_cfg=dict(
+    Takes the place of the one large convolution that embeds patches, with arguments
+    like it, for example in mmpretrain's ``VisionTransformer(patch_cfg=dict(
     conv_type='lm4ve.ConvStem'))``. Channels double from layer to layer. Source: Xiao et
     al., "Early Convolutions Help Transformers See Better", arXiv 2106.14881, section 4;
-    with group norms in the place of batch norms, so that nothing depends on the batch or
-    on the process that sees it.
+    with group norms in the place of batch norms, so that nothing depends on the batch
+    or on the process that sees it.
 
     Args:
         in_channels (int): Channels of the image.
@@ -305,7 +332,8 @@ class ConvStem(nn.Sequential):
         kernel_size (int | Sequence[int]): Pixels a side of a patch, a power of two.
         stride (int | Sequence[int]): The same.
         **kwargs: ``padding``, ``dilation`` and ``bias`` of the convolution that it
-            replaces; patches do not overlap, so the first two must be as they are there.
+            replaces; patches do not overlap, so the first two must be as they are
+            there.
 
     Raises:
         UserError: Patches overlap, or their side is no power of two.
@@ -331,7 +359,11 @@ class ConvStem(nn.Sequential):
         )
         layers: list[nn.Module] = []
         for i in range(count):
-            width = max(16, out_channels >> (count - 1 - i)) if i < count - 1 else out_channels
+            width = (
+                max(16, out_channels >> (count - 1 - i))
+                if i < count - 1
+                else out_channels
+            )
             groups = next(g for g in range(max(1, width // 8), 0, -1) if width % g == 0)
             layer = nn.Conv2d(in_channels, width, 3, stride=2, padding=1, bias=False)
             layers += [layer, nn.GroupNorm(groups, width), nn.GELU()]
@@ -343,7 +375,8 @@ def resize_grid(table: Tensor, count: int) -> Tensor:
     """Resize a table of positions bicubically, as METER does when it loads one.
 
     Args:
-        table (Tensor): ``[P + G * G, C]``: P prefix tokens (0 or 1), then a square grid.
+        table (Tensor): ``[P + G * G, C]``: P prefix tokens (0 or 1), then a square
+            grid.
         count (int): The number of positions wanted.
 
     Returns:
@@ -355,7 +388,18 @@ def resize_grid(table: Tensor, count: int) -> Tensor:
     for prefix in (1, 0):
         before, after = math.isqrt(len(table) - prefix), math.isqrt(count - prefix)
         if (before**2 + prefix, after**2 + prefix) == (len(table), count):
-            grid = table[prefix:].float().unflatten(0, (before, before)).permute(2, 0, 1)[None]
-            grid = F.interpolate(grid, size=(after, after), mode='bicubic', align_corners=False)
-            return torch.cat((table[:prefix].float(), grid[0].flatten(1).T)).to(table.dtype)
-    raise UserError(f'Positions of {len(table)} rows cannot become {count}: no square grids.')
+            grid = (
+                table[prefix:]
+                .float()
+                .unflatten(0, (before, before))
+                .permute(2, 0, 1)[None]
+            )
+            grid = F.interpolate(
+                grid, size=(after, after), mode='bicubic', align_corners=False
+            )
+            return torch.cat((table[:prefix].float(), grid[0].flatten(1).T)).to(
+                table.dtype
+            )
+    raise UserError(
+        f'Positions of {len(table)} rows cannot become {count}: no square grids.'
+    )

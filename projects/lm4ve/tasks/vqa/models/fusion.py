@@ -1,7 +1,8 @@
 """METER's co-attention: a stream of image tokens and one of text tokens, layer by layer.
 
-A layer is ``transformers``' ``BridgeTowerBertCrossLayer``, which computes what METER's does:
-self-attention, attention to the other stream, feed-forward, each followed by its norm.
+A layer is ``transformers``' ``BridgeTowerBertCrossLayer``, which computes what METER's
+does: self-attention, attention to the other stream, feed-forward, each followed by its
+norm.
 """
 
 import torch
@@ -9,7 +10,9 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import BertConfig
-from transformers.models.bridgetower.modeling_bridgetower import BridgeTowerBertCrossLayer
+from transformers.models.bridgetower.modeling_bridgetower import (
+    BridgeTowerBertCrossLayer,
+)
 
 from lm4ve.registry import MODELS
 
@@ -21,7 +24,9 @@ def init_as_bert(module: nn.Module) -> None:
             nn.init.normal_(m.weight, std=0.02)
         elif isinstance(m, nn.LayerNorm):
             nn.init.ones_(m.weight)
-        if getattr(m, 'bias', None) is not None and isinstance(m, (nn.Linear, nn.LayerNorm)):
+        if getattr(m, 'bias', None) is not None and isinstance(
+            m, (nn.Linear, nn.LayerNorm)
+        ):
             nn.init.zeros_(m.bias)
 
 
@@ -29,15 +34,16 @@ def init_as_bert(module: nn.Module) -> None:
 class CoAttentionFusion(BaseModule):
     """Layers of co-attention with weights of their own for each stream.
 
-    Both streams step at once: in a layer, each attends to the *input* that the other has
-    in that layer. Source: METER, arXiv 2111.02387, section 3.1.
+    Both streams step at once: in a layer, each attends to the *input* that the other
+    has in that layer. Source: METER, arXiv 2111.02387, section 3.1.
 
     Args:
         embed_dims (int): C of both streams.
         num_layers (int): Layers a stream.
         num_heads (int): Attention heads.
         feedforward_channels (int, optional): Default: 4 C.
-        dropout (float): Probability of dropping attention weights and what each part adds.
+        dropout (float): Probability of dropping attention weights and what each part
+            adds.
         eps (float): The layer norms' epsilon.
         with_cp (bool): Recompute a layer in the backward pass instead of storing its
             activations.
@@ -68,7 +74,9 @@ class CoAttentionFusion(BaseModule):
         self.image_layers = nn.ModuleList(_layer(config) for _ in range(num_layers))
         init_as_bert(self)
 
-    def forward(self, image: Tensor, text: Tensor, text_padding: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, image: Tensor, text: Tensor, text_padding: Tensor
+    ) -> dict[str, Tensor]:
         """Let both streams see each other.
 
         Args:
@@ -80,7 +88,9 @@ class CoAttentionFusion(BaseModule):
             dict[str, Tensor]: ``image`` ``[B, N, C]`` and ``text`` ``[B, L, C]``.
         """
         seen = ~text_padding[:, None, None, :]
-        for text_layer, image_layer in zip(self.text_layers, self.image_layers, strict=True):
+        for text_layer, image_layer in zip(
+            self.text_layers, self.image_layers, strict=True
+        ):
             text, image = (
                 self._run(text_layer, text, image, seen, None),
                 self._run(image_layer, image, text, None, seen),

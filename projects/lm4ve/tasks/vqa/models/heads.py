@@ -34,9 +34,9 @@ class VQAHead(VocabularyHead, BaseModule):
         in_channels (int): 2 C.
         **kwargs: Passed to MMEngine's ``BaseModule``.
 
-    The loss is the binary cross-entropy with :func:`lm4ve.tasks.vqa.answers.soft_scores`, mean
-    over answers and samples, times A. A fingerprint of the vocabulary is a part of every
-    checkpoint.
+    The loss is the binary cross-entropy with
+    :func:`lm4ve.tasks.vqa.answers.soft_scores`, mean over answers and samples, times A.
+    A fingerprint of the vocabulary is a part of every checkpoint.
 
     Raises:
         UserError: The vocabulary cannot be read.
@@ -49,7 +49,11 @@ class VQAHead(VocabularyHead, BaseModule):
         self.in_channels = in_channels
         answers = read_vocabulary(vocabulary, self.vocabulary_field)
         self.layers = nn.Sequential(
-            *(nn.Linear(in_channels, in_channels), nn.LayerNorm(in_channels), nn.GELU()),
+            *(
+                nn.Linear(in_channels, in_channels),
+                nn.LayerNorm(in_channels),
+                nn.GELU(),
+            ),
             nn.Linear(in_channels, len(answers)),
         )
         init_as_bert(self)
@@ -65,26 +69,31 @@ class VQAHead(VocabularyHead, BaseModule):
         """``[..., 2 C]`` to logits, fp32 ``[..., A]``."""
         return in_fp32(self.layers, features)
 
-    def loss(self, features: Tensor, data_samples: Samples, unimodal: Unimodal = None) -> dict:
+    def loss(
+        self, features: Tensor, data_samples: Samples, unimodal: Unimodal = None
+    ) -> dict:
         """Loss of questions.
 
         Args:
             features (Tensor): ``[B, S, 2 C]``, of S questions an image.
-            data_samples (list[VisionLanguageDataSample]): With ``gt_answers``, for S > 1 a
-                list for each question.
+            data_samples (list[VisionLanguageDataSample]): With ``gt_answers``, for S >
+                1 a list for each question.
             unimodal: Not used.
         """
         logits = self(features.flatten(0, 1))
         answers: list[list[str]] = []
         for given in (s.gt_answers for s in data_samples):
-            # A sample with one question may have its answers, as everywhere else, in one flat list.
+            # A sample with one question may have its answers, as everywhere else, in
+            # one flat list.
             answers += [given] if all(isinstance(a, str) for a in given) else given
         require(
             len(answers) == len(logits),
             f'A batch has {len(answers)} lists of gt_answers for {len(logits)} questions. Fix: one '
             'list of answers for each question.',
         )
-        targets = torch.zeros(logits.shape)  # each access to a GPU's tensor would wait for the GPU
+        targets = torch.zeros(
+            logits.shape
+        )  # each access to a GPU's tensor would wait for the GPU
         for row, given in enumerate(answers):
             for answer, score in soft_scores(given).items():
                 if answer in self.index:
@@ -100,7 +109,10 @@ class VQAHead(VocabularyHead, BaseModule):
         """
         check('questions of a test sample', features.shape[1], most=1)
         scores = self(features[:, 0]).sigmoid()
-        return [s.set_answer(x, self.vocabulary) for s, x in zip(data_samples, scores, strict=True)]
+        return [
+            s.set_answer(x, self.vocabulary)
+            for s, x in zip(data_samples, scores, strict=True)
+        ]
 
 
 @MODELS.register_module()
@@ -127,7 +139,9 @@ class MatchingHead(BaseModule):
         logits = self(features)
         return logits[..., 1] - logits[..., 0]
 
-    def loss(self, features: Tensor, data_samples: Samples, unimodal: Unimodal = None) -> dict:
+    def loss(
+        self, features: Tensor, data_samples: Samples, unimodal: Unimodal = None
+    ) -> dict:
         """Cross-entropy over all pairs ``[B, S, 2 C]``; the first of S texts is true."""
         logits = self(features)
         target = torch.zeros(logits.shape[:-1], dtype=torch.long, device=logits.device)
@@ -153,12 +167,14 @@ class RetrievalHead(BaseModule):
 
     Args:
         in_channels (int): 2 C.
-        itm (dict, optional): Also a matching loss: ``dict(weight=1.0, frozen=True)``. METER
-            runs it with a head that its pre-training left and that does not train.
-        contrastive (dict, optional): Also a loss that compares the first tokens of images
-            and texts before the fusion, within the batch of a process:
-            ``dict(channels=256, weight=1.0, temperature=0.07)``. Its embeddings rank pairs
-            without a fusion, for ``coarse=dict(top_k=...)`` of the retrieval loops.
+        itm (dict, optional): Also a matching loss: ``dict(weight=1.0, frozen=True)``.
+            METER runs it with a head that its pre-training left and that does not
+            train.
+        contrastive (dict, optional): Also a loss that compares the first tokens of
+            images and texts before the fusion, within the batch of a process:
+            ``dict(channels=256, weight=1.0, temperature=0.07)``. Its embeddings rank
+            pairs without a fusion, for ``coarse=dict(top_k=...)`` of the retrieval
+            loops.
         **kwargs: Passed to MMEngine's ``BaseModule``.
 
     Raises:
@@ -193,32 +209,45 @@ class RetrievalHead(BaseModule):
 
     def embed(self, kind: str, token: Tensor) -> Tensor:
         """First tokens ``[P, C]`` of one kind, 'image' or 'text', to unit vectors ``[P, E]``."""
-        check('model.head.contrastive for coarse ranking', self.contrastive, kind=nn.Module)
+        check(
+            'model.head.contrastive for coarse ranking',
+            self.contrastive,
+            kind=nn.Module,
+        )
         assert self.contrastive is not None
         return self.contrastive.embed(kind, token)
 
-    def loss(self, features: Tensor, data_samples: Samples, unimodal: Unimodal = None) -> dict:
+    def loss(
+        self, features: Tensor, data_samples: Samples, unimodal: Unimodal = None
+    ) -> dict:
         """Losses of images with their texts.
 
         Args:
             features (Tensor): ``[B, S, 2 C]``; the first text of each image is true.
-            data_samples (list[VisionLanguageDataSample]): With ``image_id`` where known.
+            data_samples (list[VisionLanguageDataSample]): With ``image_id`` where
+                known.
             unimodal (tuple[Tensor, Tensor], optional): First tokens before the fusion,
                 image ``[B, C]`` and texts ``[B, S, C]``.
 
         Raises:
             UserError: There is no false text to compare with.
         """
-        check('texts of a training sample (1 + num_negatives)', features.shape[1], least=2)
+        check(
+            'texts of a training sample (1 + num_negatives)', features.shape[1], least=2
+        )
         scores = self(features)
         target = torch.zeros(len(scores), dtype=torch.long, device=scores.device)
         losses = dict(loss_rank=F.cross_entropy(scores, target))
         if self.itm is not None:
-            losses['loss_itm'] = self.itm_weight * self.itm.loss(features, data_samples)['loss_itm']
+            losses['loss_itm'] = (
+                self.itm_weight * self.itm.loss(features, data_samples)['loss_itm']
+            )
         if self.contrastive is not None:
             assert unimodal is not None
             image, texts = unimodal
-            losses['loss_contrastive'] = self.contrastive.loss(image, texts, data_samples)
+            losses['loss_contrastive'] = self.contrastive.loss(
+                image, texts, data_samples
+            )
         return losses
 
     def predict(self, features: Tensor, data_samples: Samples) -> Samples:
@@ -236,7 +265,11 @@ class _Contrastive(nn.Module):
     """Projections of single first tokens, and the loss that makes them comparable."""
 
     def __init__(
-        self, in_channels: int, channels: int = 256, weight: float = 1.0, temperature: float = 0.07
+        self,
+        in_channels: int,
+        channels: int = 256,
+        weight: float = 1.0,
+        temperature: float = 0.07,
     ) -> None:
         super().__init__()
         self.weight = weight

@@ -34,9 +34,10 @@ class METER(BaseModel):
 
     Args:
         image_encoder (dict): Config of a module from images ``[B, 3, H, W]`` to tokens
-            ``[B, N, C_i]`` (or to a tuple whose last entry is that) with ``embed_dims``.
-        text_encoder (dict): Config of a module ``(input_ids, text_padding) -> [B, L, C_t]``
-            with ``embed_dims``.
+            ``[B, N, C_i]`` (or to a tuple whose last entry is that) with
+            ``embed_dims``.
+        text_encoder (dict): Config of a module ``(input_ids, text_padding) -> [B, L,
+            C_t]`` with ``embed_dims``.
         head (dict): Config of :class:`VQAHead`, :class:`MatchingHead` or
             :class:`RetrievalHead`.
         fusion (dict): Config of :class:`CoAttentionFusion`.
@@ -111,16 +112,25 @@ class METER(BaseModel):
         image, text = fused['image'], fused['text'][:, :1]
         count = image.shape[1]
         if self.neck is not None and self.tokens == 'visual':
-            image = self.neck(image, queries=slice(0, 1) if self.image_pool == 'first' else None)
+            image = self.neck(
+                image, queries=slice(0, 1) if self.image_pool == 'first' else None
+            )
         elif self.neck is not None:
             joint = torch.cat((image, fused['text']), dim=1)
-            mask = torch.cat((text_padding.new_zeros(image.shape[:2]), text_padding), dim=1)
+            mask = torch.cat(
+                (text_padding.new_zeros(image.shape[:2]), text_padding), dim=1
+            )
             read: slice | Tensor = slice(0, count + 1)
             if self.image_pool == 'first':
-                read = torch.tensor([0, count], device=joint.device).expand(len(joint), 2)
+                read = torch.tensor([0, count], device=joint.device).expand(
+                    len(joint), 2
+                )
             out = self.neck(joint, padding_mask=mask, queries=read)
             image, text = out[:, :-1], out[:, -1:]
-        pooled = self.text_pooler(text[:, 0]), self.image_pooler(self.image_token(image))
+        pooled = (
+            self.text_pooler(text[:, 0]),
+            self.image_pooler(self.image_token(image)),
+        )
         return torch.cat(pooled, dim=-1)
 
     def score_pairs(
@@ -158,21 +168,32 @@ class METER(BaseModel):
             inputs (dict[str, Tensor]): ``image`` ``[B, 3, H, W]``, ``input_ids`` and
                 ``text_padding`` ``[B, S, L]``, of the preprocessor.
             data_samples (list[VisionLanguageDataSample], optional): One an image.
-            mode (str): 'tensor' gives features ``[B, S, 2 C]``, 'loss' a dict of losses,
-                'predict' the samples with predictions.
+            mode (str): 'tensor' gives features ``[B, S, 2 C]``, 'loss' a dict of
+                losses, 'predict' the samples with predictions.
         """
         ids, padding = (inputs[k].flatten(0, 1) for k in ('input_ids', 'text_padding'))
         shape = inputs['input_ids'].shape[:2]
         image_tokens = self.encode_images(inputs['image'])
         text_tokens = self.encode_texts(ids, padding)
-        pairs = image_tokens.repeat_interleave(shape[1], dim=0) if shape[1] > 1 else image_tokens
-        features = self.pool(self.fusion(pairs, text_tokens, padding), padding).unflatten(0, shape)
+        pairs = (
+            image_tokens.repeat_interleave(shape[1], dim=0)
+            if shape[1] > 1
+            else image_tokens
+        )
+        features = self.pool(
+            self.fusion(pairs, text_tokens, padding), padding
+        ).unflatten(0, shape)
         if mode == 'tensor':
             return features
         if mode == 'loss':
-            unimodal = (self.image_token(image_tokens), text_tokens[:, 0].unflatten(0, shape))
+            unimodal = (
+                self.image_token(image_tokens),
+                text_tokens[:, 0].unflatten(0, shape),
+            )
             return self.head.loss(features, data_samples, unimodal)
-        samples = data_samples or [VisionLanguageDataSample() for _ in range(len(features))]
+        samples = data_samples or [
+            VisionLanguageDataSample() for _ in range(len(features))
+        ]
         return self.head.predict(features, samples)
 
 

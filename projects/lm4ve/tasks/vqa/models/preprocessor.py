@@ -19,7 +19,8 @@ class VisionLanguagePreprocessor(TextPreprocessor):
             ``package:<name>`` or a hub id.
         max_length (int): Tokens of a text, special ones included. A longer text is cut
             and keeps its last special token; the log says so once.
-        mean, std (Sequence[float]): Of the three channels, from 0 to 255; default: CLIP's.
+        mean, std (Sequence[float]): Of the three channels, from 0 to 255; default:
+            CLIP's.
         to_rgb (bool): The images come as BGR and the encoder wants RGB.
         non_blocking (bool): Passed to MMEngine's ``BaseDataPreprocessor``.
 
@@ -49,14 +50,14 @@ class VisionLanguagePreprocessor(TextPreprocessor):
         """Normalize and tokenize a batch.
 
         Args:
-            data (dict): ``inputs``, a list of uint8 ``[3, H, W]`` (or ``[B, 3, H, W]``),
-                and ``data_samples``, whose ``text`` are as many strings in each.
+            data (dict): ``inputs``, a list of uint8 ``[3, H, W]`` (or ``[B, 3, H,
+                W]``), and ``data_samples``, whose ``text`` are as many strings in each.
             training (bool): Not used.
 
         Returns:
             dict: ``inputs`` with ``image`` float ``[B, 3, H, W]``, ``input_ids`` int64
-            ``[B, S, L]`` and ``text_padding`` bool ``[B, S, L]`` (True = padding), L the
-            longest text of the batch; ``data_samples`` as they came.
+            ``[B, S, L]`` and ``text_padding`` bool ``[B, S, L]`` (True = padding), L
+            the longest text of the batch; ``data_samples`` as they came.
 
         Raises:
             UserError: Numbers of texts differ.
@@ -65,7 +66,9 @@ class VisionLanguagePreprocessor(TextPreprocessor):
         samples = data['data_samples']
         shape = (len(samples), len(samples[0].text))
         for s in samples:
-            name = 'texts of a sample in this batch (all captions: lm4ve.RetrievalValLoop)'
+            name = (
+                'texts of a sample in this batch (all captions: lm4ve.RetrievalValLoop)'
+            )
             check(name, len(s.text), choices=shape[1:])
         ids, padding = self.tokenize([t for s in samples for t in s.text])
         inputs = dict(
