@@ -27,6 +27,7 @@ ORDER = (
         'registry',
         'zoo',
         'llm',
+        'pixels',
         'compat',
         'blocks',
         'necks',

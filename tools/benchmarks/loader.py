@@ -29,8 +29,8 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, FUNCTIONS, init_default_scope
 from mmengine.runner import set_random_seed
 
-from lm4ve.compat import for_pillow
 from lm4ve.cost.step import cost_of_step
+from lm4ve.pixels import resample
 from lm4ve.runner.config import read_config
 from lm4ve.tasks.base.batches import trained_dataset
 
@@ -77,7 +77,7 @@ def load_a_round(
 ) -> None:
     """Load samples by the random numbers of the next seed, with or without compiled kernels."""
     set_random_seed(next(seeds))
-    without = patch.object(for_pillow, 'kernels', return_value=None)
+    without = patch.object(resample, 'kernels', return_value=None)
     with contextlib.nullcontext() if compiled else without:
         load(samples)
 
@@ -100,7 +100,7 @@ def measure(name: str, args) -> dict:
         for column, rows in times.items()
     }
     row = {'path': config, 'samples': noun, **rates}
-    if for_pillow.kernels() is None:
+    if resample.kernels() is None:
         del row['Pillow alone']  # both were
     if args.tflops:
         cost = cost_of_step(read_config(CONFIGS / config))

@@ -12,14 +12,11 @@ such a name; then there is nothing to replace, and the repair is passed over
 """
 
 import warnings
-from functools import partial
 from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 import wrapt
-
-from lm4ve.compat.for_mmcv import resize_by_kernels
 
 # Warnings at the import of mmcv-lite, of an operator that no model here uses, and of
 # MMEngine, of setuptools.
@@ -119,10 +116,3 @@ def holder_of(target: str) -> Any:
 
 for _module in REPAIRS:
     wrapt.register_post_import_hook(repair, _module)
-
-#: No repair: the same pixels in less time. numba is imported by the first call that
-#: asks for it.
-_resize = partial(
-    wrapt.wrap_function_wrapper, name='imresize', wrapper=resize_by_kernels
-)
-wrapt.register_post_import_hook(_resize, 'mmcv.image.geometric')

@@ -1,6 +1,5 @@
-"""Repair of mmcv-lite 2.1.0, and its resize by compiled kernels."""
+"""Repair of mmcv-lite 2.1.0."""
 
-import inspect
 import sys
 from importlib import import_module, util
 from importlib.machinery import ModuleSpec
@@ -54,21 +53,3 @@ def _nms(boxes: Any, scores: Any, iou_threshold: float, offset: int = 0) -> Any:
     if offset:  # MMDetection 1's way to measure boxes
         raise UserError('nms.offset=1 needs a full mmcv. Fix: nms.offset=0.')
     return nms(boxes, scores, float(iou_threshold))
-
-
-def resize_by_kernels(plain: Any, _: None, args: tuple, kwargs: dict) -> Any:
-    """Wrap mmcv's ``imresize``: compiled kernels resize where its backend is Pillow.
-
-    The pixels are the same (:mod:`lm4ve.compat.for_pillow`). The arguments are those of
-    wrapt.
-    """
-    from lm4ve.compat.for_pillow import resize
-
-    asked = inspect.signature(plain).bind(*args, **kwargs)
-    asked.apply_defaults()
-    image, size, with_scale, interpolation, _, backend = asked.args
-    resized = resize(image, size, interpolation) if backend == 'pillow' else None
-    if resized is None:
-        return plain(*args, **kwargs)
-    scales = size[0] / image.shape[1], size[1] / image.shape[0]
-    return (resized, *scales) if with_scale else resized

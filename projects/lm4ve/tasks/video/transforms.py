@@ -16,8 +16,8 @@ from mmcv.transforms import BaseTransform
 from PIL import Image
 from timm.data import auto_augment as timm
 
-from lm4ve.compat import for_pillow
 from lm4ve.errors import require
+from lm4ve.pixels import resample
 from lm4ve.registry import TRANSFORMS
 
 #: RGB of what comes in at the borders.
@@ -124,7 +124,7 @@ def _apply(
         matrix = function(_Canvas((width, height)), *values, **options)
         area = box or (0, 0, width, height)
         moved = (
-            for_pillow.move(clip, matrix, options['fillcolor'], area)
+            resample.transform(clip, matrix, options['fillcolor'], area)
             if matrix
             else None
         )

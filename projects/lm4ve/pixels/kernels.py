@@ -1,8 +1,8 @@
-"""Kernels of Pillow's resizing and moving of RGB pictures, compiled by numba.
+"""Kernels of Pillow's resizing and affine transforms of RGB pictures, compiled by numba.
 
 They repeat Pillow's arithmetic (``src/libImaging/Resample.c``, ``Geometry.c``),
 rounding included, with whole rows or all frames of a clip in the inner loop. Use them
-through :mod:`lm4ve.compat.for_pillow`, which compares them with the installed Pillow.
+through :mod:`lm4ve.pixels.resample`, which compares them with the installed Pillow.
 """
 
 import math
@@ -28,12 +28,23 @@ def _compiled(signature: Any) -> Callable:
     def compile(function: Callable) -> Callable:
         try:
             return njit(signature, cache=True, nogil=True)(function)
-        except (
-            Exception
-        ):  # the cache cannot be written or read: a failure to compile comes again
+        except Exception:
+            # The cache cannot be written or read. A failure to compile comes again.
             return njit(signature, nogil=True)(function)
 
     return compile
+
+
+@_compiled(types.float64(types.float64, types.b1))
+def _filter(x, cubic):
+    """Return the weight of an input at a distance from the center, before scaling."""
+    if not cubic:
+        return 1.0 - x if x < 1.0 else 0.0
+    if x < 1.0:
+        return ((-0.5 + 2.0) * x - (-0.5 + 3.0)) * x * x + 1
+    if x < 2.0:
+        return (((x - 5) * x + 8) * x - 4) * -0.5
+    return 0.0
 
 
 @_compiled(
@@ -57,13 +68,7 @@ def weights_of(size, target, cubic):
         n = min(int(center + support + 0.5), size) - first
         total = 0.0
         for k in range(n):
-            x = abs((k + first - center + 0.5) * shrink)
-            if not cubic:
-                real[k] = 1.0 - x if x < 1.0 else 0.0
-            elif x < 1.0:
-                real[k] = ((-0.5 + 2.0) * x - (-0.5 + 3.0)) * x * x + 1
-            else:
-                real[k] = (((x - 5) * x + 8) * x - 4) * -0.5 if x < 2.0 else 0.0
+            real[k] = _filter(abs((k + first - center + 0.5) * shrink), cubic)
             total += real[k]
         for k in range(n):
             weight = real[k] / total if total != 0.0 else real[k]
@@ -83,14 +88,14 @@ def sum_rows(rows, bounds, weights, out):
     for y in range(out.shape[0]):
         first, count = bounds[y]
         for j in range(n):
-            sums[j] = 1 << (_BITS - 1)
+            sums[j] = 1 << (_BITS - 1)  # rounds to the nearest
         for k in range(count):
-            row, weight = rows[first + k], weights[y, k]
+            row = rows[first + k]
+            weight = weights[y, k]
             for j in range(n):
                 sums[j] += np.int32(row[j]) * weight
         for j in range(n):
-            value = sums[j] >> _BITS
-            out[y, j] = np.uint8(0 if value < 0 else (255 if value > 255 else value))
+            out[y, j] = np.uint8(min(max(sums[j] >> _BITS, 0), 255))
 
 
 @_compiled(
@@ -110,27 +115,34 @@ def _interpolate(source, x_in, y_in, rows, out):
     out.
     """
     height, width, lanes = source.shape
-    x, y = int(math.floor(x_in)), int(math.floor(y_in))
-    dx, dy = x_in - x, y_in - y
-    x0, x1, x2, x3 = (
-        min(max(x - 1, 0), width - 1),
-        min(max(x, 0), width - 1),
-        min(max(x + 1, 0), width - 1),
-        min(max(x + 2, 0), width - 1),
-    )
-    first, last = (0, 4) if dy else (1, 2)
-    for r in range(first, last):
+    x = int(math.floor(x_in))
+    y = int(math.floor(y_in))
+    dx = x_in - x
+    dy = y_in - y
+    # Places beyond the border have the value of the border.
+    x0 = min(max(x - 1, 0), width - 1)
+    x1 = min(max(x, 0), width - 1)
+    x2 = min(max(x + 1, 0), width - 1)
+    x3 = min(max(x + 2, 0), width - 1)
+    if dy:
+        first_row = 0
+        end_row = 4
+    else:
+        first_row = 1
+        end_row = 2
+    for r in range(first_row, end_row):
         line = rows[r]
         row = min(max(y - 1 + r, 0), height - 1)
-        a, b, c, d = source[row, x0], source[row, x1], source[row, x2], source[row, x3]
+        a = source[row, x0]
+        b = source[row, x1]
+        c = source[row, x2]
+        d = source[row, x3]
         if dx:
             for j in range(lanes):
-                v0, v1, v2, v3 = (
-                    np.int32(a[j]),
-                    np.int32(b[j]),
-                    np.int32(c[j]),
-                    np.int32(d[j]),
-                )
+                v0 = np.int32(a[j])
+                v1 = np.int32(b[j])
+                v2 = np.int32(c[j])
+                v3 = np.int32(d[j])
                 p2 = np.float64(2 * (v0 - v1) + v2 - v3)
                 p3 = np.float64(v1 - v0 + v3 - v2)
                 line[j] = v1 + dx * (np.float64(v2 - v0) + dx * (p2 + dx * p3))
@@ -139,7 +151,10 @@ def _interpolate(source, x_in, y_in, rows, out):
                 line[j] = b[j]
     if dy:
         for j in range(lanes):
-            v0, v1, v2, v3 = rows[0, j], rows[1, j], rows[2, j], rows[3, j]
+            v0 = rows[0, j]
+            v1 = rows[1, j]
+            v2 = rows[2, j]
+            v3 = rows[3, j]
             p2 = 2 * (v0 - v1) + v2 - v3
             p3 = -v0 + v1 - v2 + v3
             value = v1 + dy * ((-v0 + v2) + dy * (p2 + dy * p3))
@@ -159,8 +174,8 @@ def _interpolate(source, x_in, y_in, rows, out):
         types.uint8[:, :, :, ::1],
     )
 )
-def move(clip, matrix, fill, top, left, out):
-    """Fill ``out`` with a box, from ``top`` and ``left``, of the moved frames of a clip.
+def transform(clip, matrix, fill, top, left, out):
+    """Fill ``out`` with a box, from ``top`` and ``left``, of a clip's transformed frames.
 
     Values of all frames lie beside each other, so that a pixel's weights are computed
     once.

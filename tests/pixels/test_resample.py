@@ -10,7 +10,7 @@ from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope
 from mmengine.runner import set_random_seed
 
-from lm4ve.compat import for_pillow
+from lm4ve.pixels import resample
 from lm4ve.runner.config import read_config
 from tests.helpers.tasks import ROOT
 
@@ -55,8 +55,8 @@ def test_sizes_views_and_noise_equal_pillow():
         )
         image = views(noise(rng, *shape))[i % 4]
         name, code = list(CODES.items())[i % 3 > 0]
-        ours = for_pillow.resize(image, (width, height), name)
-        old = for_pillow.resize(image, (width, height), name, since_13=False)
+        ours = resample.resize(image, (width, height), name)
+        old = resample.resize(image, (width, height), name, since_13=False)
         picture = Image.fromarray(np.ascontiguousarray(image))
         if ours is not None:
             assert np.array_equal(ours, picture.resize((width, height), code)), (
@@ -75,7 +75,7 @@ def test_sizes_views_and_noise_equal_pillow():
 def test_other_pictures_are_left_to_pillow():
     image = noise(np.random.default_rng(0), 9, 11)
     for other in (image[..., 0], image[..., :1], image.astype(np.float32), image[:0]):
-        assert for_pillow.resize(other, (4, 5), 'bicubic') is None
+        assert resample.resize(other, (4, 5), 'bicubic') is None
     for name, other in (
         ('bicubic', image[..., 0]),
         ('lanczos', image),
@@ -97,7 +97,7 @@ def test_moved_clips_equal_pillow_in_any_box():
         fill = tuple(rng.integers(0, 256, 3).tolist())
         left, right = sorted(rng.integers(0, width + 1, 2))
         top, bottom = sorted(rng.integers(0, height + 1, 2))
-        ours = for_pillow.move(clip, matrix, fill, (left, top, right, bottom))
+        ours = resample.transform(clip, matrix, fill, (left, top, right, bottom))
         for frame, moved in zip(clip, ours, strict=True):
             whole = Image.fromarray(np.ascontiguousarray(frame)).transform(
                 (width, height), Image.AFFINE, matrix, Image.BICUBIC, fillcolor=fill
@@ -154,7 +154,7 @@ def test_samples_are_the_same_without_numba(config, tmp_path, monkeypatch):
             pipeline, found = Compose(loader.dataset.pipeline), []
             for i in range(8):
                 if i == 4:
-                    monkeypatch.setattr(for_pillow, 'kernels', lambda: asked.append(1))
+                    monkeypatch.setattr(resample, 'kernels', lambda: asked.append(1))
                 set_random_seed(i % 4)
                 found.append(np.asarray(pipeline(dict(sample))['inputs']))
             monkeypatch.undo()
@@ -163,18 +163,18 @@ def test_samples_are_the_same_without_numba(config, tmp_path, monkeypatch):
 
 
 def test_pillow_resizes_where_kernels_differ_or_are_missing(monkeypatch):
-    find = for_pillow.kernels.__wrapped__
-    assert find() is for_pillow.kernels() is not None
+    find = resample.kernels.__wrapped__
+    assert find() is resample.kernels() is not None
     with monkeypatch.context() as patch:
-        patch.setattr(for_pillow, 'SINCE_13', not for_pillow.SINCE_13)
+        patch.setattr(resample, 'SINCE_13', not resample.SINCE_13)
         assert find() is None
-    monkeypatch.delitem(sys.modules, 'lm4ve.compat.pillow_kernels')
+    monkeypatch.delitem(sys.modules, 'lm4ve.pixels.kernels')
     monkeypatch.setitem(sys.modules, 'numba', None)
     assert find() is None
 
 
 def test_a_kernel_compiles_where_nothing_can_be_cached():
-    from lm4ve.compat.pillow_kernels import _compiled
+    from lm4ve.pixels.kernels import _compiled
 
     scope = {}
     exec('def double(x): return 2 * x', scope)  # of no file: numba refuses to cache it
