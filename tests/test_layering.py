@@ -32,7 +32,8 @@ ORDER = (
         'blocks',
         'necks',
     ),
-    *('runner', 'tasks/base', 'tasks', *(f'tasks/{name}' for name in TASKS)),
+    *('runner', 'data', 'geometry', 'draw', 'text', 'convert'),
+    *('tasks/base', 'tasks', *(f'tasks/{name}' for name in TASKS)),
     *('analysis', 'release', 'ablation', 'probing', 'cost', 'apis', 'commands'),
     *('__main__', '__init__'),
 )

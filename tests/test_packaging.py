@@ -53,7 +53,7 @@ def test_a_wheel_trains_configs_that_others_inherit(tmp_path):
     site = tmp_path / 'site'
     zipfile.ZipFile(wheel).extractall(site)
     pages = 'analysis/page.html', 'analysis/activations.html', 'probing/report.html'
-    for name in (*pages, 'tasks/base/digits.npz', 'zoo/weights/scores.json'):
+    for name in (*pages, 'data/digits.npz', 'zoo/weights/scores.json'):
         assert (site / 'lm4ve' / name).is_file()
     packed = site / 'lm4ve/zoo/.mim/configs'
     for path in (ROOT / 'configs').rglob('*.py'):

@@ -38,7 +38,7 @@ if ! "$venv/bin/python" -c 'import cv2'; then
   echo "error: OpenCV lacks a system library; run: apt-get install libgl1 libglib2.0-0" >&2
   exit 1
 fi
-if ! answer=$("$venv/bin/python" -c 'from lm4ve.tasks.base.open3d_library import load_open3d; load_open3d()' 2>&1); then
+if ! answer=$("$venv/bin/python" -c 'from lm4ve.geometry.open3d_library import load_open3d; load_open3d()' 2>&1); then
   echo "error: $(echo "$answer" | tail -n 1)" >&2
   exit 1
 fi

@@ -42,7 +42,7 @@ for _module, _names in _REGISTERS.items():
 #: there.
 _BESIDE = {
     'mmengine.model': 'lm4ve.necks',  # nobody builds a model without having imported this
-    'mmaction.models': 'lm4ve.tasks.video.models',  # a neck of mmaction2's own protocol
+    'mmaction.models': 'lm4ve.tasks.video.models.neck',  # a neck of mmaction2's own protocol
     'mmcv.image.geometric': 'lm4ve.pixels.for_mmcv',  # the same pixels in less time
     'peft': 'lm4ve.compat.for_peft',  # its LoRA on frozen projections
 }

@@ -18,7 +18,8 @@ from PIL import Image
 from lm4ve.analysis import Analysis, Attention, Layout, Point, samples
 from lm4ve.analysis.samples import samples_of
 from lm4ve.analysis.sheets import Entry, draw_sheet, write_page
-from lm4ve.tasks.base.pictures import COVER, to_image
+from lm4ve.draw.figures import to_image
+from lm4ve.draw.pictures import COVER
 
 MEAN, STD = torch.tensor([120.0, 110.0, 100.0]), torch.tensor([60.0, 50.0, 40.0])
 SCALE = SimpleNamespace(mean=MEAN.view(-1, 1, 1), std=STD.view(-1, 1, 1))

@@ -12,7 +12,7 @@ from lm4ve.necks.fusing import FusedBlock
 from lm4ve.runner.config import read_config
 from lm4ve.tasks import task_of_config
 from lm4ve.tasks.base.building import build_model, collate, samples_of_files
-from lm4ve.tasks.base.inferencer import FileInferencer
+from lm4ve.tasks.base.inference import FileInferencer
 from tests.helpers.closeness import assert_equal_but_for_rounding
 from tests.helpers.families import write_huggingface
 from tests.helpers.tasks import FOLDERS, configs_of

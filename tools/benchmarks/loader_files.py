@@ -58,7 +58,7 @@ def imagenet(root: Path, dataset: ConfigDict, count: int) -> None:
 
 def clips(root: Path, dataset: ConfigDict, count: int, frames: int, fps: int) -> None:
     """Write H.264 clips: a window that moves over a photograph, with the sensor's noise."""
-    from lm4ve.tasks.video.video_files import write_video
+    from lm4ve.tasks.video.datasets.video_files import write_video
 
     rng, (width, height) = np.random.default_rng(0), CLIP_SIZE
     (root / 'videos').mkdir(parents=True)

@@ -28,18 +28,18 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 from tqdm import tqdm
 
+from lm4ve.data.integrity import POLICIES, SkippedFiles
+from lm4ve.data.shards import HEADER
 from lm4ve.errors import UserError, check, listing
 from lm4ve.files import clear_left_behind, replacing, sole_use, write_text
 from lm4ve.runner.cfg_options import OptionsAction
 from lm4ve.runner.command_line import build_parser, read_config, run_tool
 from lm4ve.tasks import task_of_config
-from lm4ve.tasks.base.integrity import POLICIES, SkippedFiles
-from lm4ve.tasks.base.shards import HEADER
 
 #: Task -> the module that checks its files, and samples of a shard, about 1 GB.
 TASKS = {
-    'image': ('lm4ve.tasks.base.image_files', 10_000),
-    'video': ('lm4ve.tasks.video.corruption', 2_000),
+    'image': ('lm4ve.data.image_files', 10_000),
+    'video': ('lm4ve.tasks.video.datasets.video_files', 2_000),
 }
 
 

@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NEEDED = [
     'py.typed',
     'tasks/image/__init__.pyi',
-    'tasks/base/digits.npz',
+    'data/digits.npz',
     'analysis/page.html',
 ]
 NEEDED += [

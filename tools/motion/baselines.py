@@ -11,7 +11,7 @@ from lm4ve.files import write_json
 from lm4ve.registry import DATASETS
 from lm4ve.runner.command_line import CONFIG, build_parser, read_config, run_tool
 from lm4ve.tasks import require_task
-from lm4ve.tasks.motion.baselines import (
+from lm4ve.tasks.motion.models.baselines import (
     NearestNeighbor,
     constant_velocity,
     kalman_filter,

@@ -5,13 +5,13 @@ python tools/motion/draw.py CONFIG grid.png --checkpoint CHECKPOINT --scenes 6
 
 import torch
 
+from lm4ve.draw.figures import save_figure
 from lm4ve.registry import DATASETS
 from lm4ve.runner.command_line import build_parser, read_config, run_tool
 from lm4ve.runner.flags import CONFIG, PARTIAL
 from lm4ve.tasks import require_task
 from lm4ve.tasks.base.building import build_model
-from lm4ve.tasks.base.pictures import save_figure
-from lm4ve.tasks.motion.baselines import constant_velocity
+from lm4ve.tasks.motion.models.baselines import constant_velocity
 from lm4ve.tasks.motion.transforms import collate_scenes
 from lm4ve.tasks.motion.visualization import scene_grid
 

@@ -10,9 +10,9 @@ A killed run goes on where it stopped when it is started again.
 
 import json
 
+from lm4ve.data.integrity import POLICIES
 from lm4ve.errors import UserError
 from lm4ve.runner.command_line import build_parser, run_tool
-from lm4ve.tasks.base.integrity import POLICIES
 from lm4ve.tasks.motion import (
     Argoverse1Reader,
     Argoverse2Reader,

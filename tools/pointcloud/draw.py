@@ -7,10 +7,11 @@ import torch
 from matplotlib.figure import Figure
 from mmengine.registry import DATASETS
 
+from lm4ve.draw.figures import save_figure
+from lm4ve.draw.pictures import TokenMap
 from lm4ve.errors import UserError
 from lm4ve.runner.command_line import CONFIG, build_parser, read_config, run_tool
 from lm4ve.tasks import require_task
-from lm4ve.tasks.base.pictures import TokenMap, save_figure
 from lm4ve.tasks.pointcloud import group_points
 from lm4ve.tasks.pointcloud.analysis import Cloud
 

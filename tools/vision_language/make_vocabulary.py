@@ -12,7 +12,7 @@ the order of their first occurrence in these files.
 
 from lm4ve.files import write_json
 from lm4ve.runner.command_line import build_parser, run_tool
-from lm4ve.tasks.vqa.answers import build_vocabulary
+from lm4ve.tasks.vqa.datasets.answers import build_vocabulary
 from lm4ve.tasks.vqa.datasets.vqa import read_answers
 
 

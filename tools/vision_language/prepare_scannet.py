@@ -24,8 +24,8 @@ import numpy as np
 from lm4ve.errors import UserError
 from lm4ve.files import replacing, write_json
 from lm4ve.runner.command_line import build_parser, run_tool
+from lm4ve.tasks.rooms.datasets.scannet import NO_OBJECTS
 from lm4ve.tasks.rooms.datasets.scene_files import read_alignment, read_points
-from lm4ve.tasks.rooms.scannet import NO_OBJECTS
 
 #: A folder beside the arrays, with a note for each scan that is done: what it was made
 #: of.

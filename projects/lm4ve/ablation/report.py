@@ -13,9 +13,9 @@ from rich.table import Table
 from lm4ve.ablation.grid import Grid, Trial
 from lm4ve.ablation.statistics import Summary, summarize
 from lm4ve.ablation.store import Store, metric_of
+from lm4ve.draw.figures import save_figure
 from lm4ve.files import write_text
 from lm4ve.runner.rich_console import Console
-from lm4ve.tasks.base.pictures import save_figure
 
 _TIMINGS = ('step_seconds', 'wall_seconds', 'threads', 'device')
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from lm4ve.analysis.capture import Analysis, Attention
 from lm4ve.analysis.measures import MEASURES
+from lm4ve.draw.pictures import Picture, TokenMap, share_scales
 from lm4ve.tasks import get_task
 from lm4ve.tasks.base.analysis import Layout
-from lm4ve.tasks.base.pictures import Picture, TokenMap, share_scales
 
 #: Color maps, both perceptually uniform.
 MEASURE_COLORS, ATTENTION_COLORS = 'viridis', 'magma'

@@ -20,8 +20,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
 from lm4ve.analysis.samples import ATTENTION_COLORS, Sample
+from lm4ve.draw.figures import to_image
+from lm4ve.draw.pictures import TokenMap
 from lm4ve.files import write_text
-from lm4ve.tasks.base.pictures import TokenMap, to_image
 
 DPI = 100
 #: The room for a panel's color bar, inches.

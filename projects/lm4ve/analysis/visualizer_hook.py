@@ -134,7 +134,7 @@ class ActivationVisHook(Hook):
     ) -> None:
         from lm4ve.analysis.samples import samples_of
         from lm4ve.analysis.sheets import draw_sheet
-        from lm4ve.tasks.base.pictures import to_image
+        from lm4ve.draw.figures import to_image
 
         with _restored_generators():
             analysis = analyse(model, batch, self.points, self.attention)

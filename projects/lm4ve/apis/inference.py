@@ -29,7 +29,7 @@ def inference(
     """Predict for images, videos, point clouds, traffic scenes, or images with texts.
 
     The task's inferencer does it, by default
-    :class:`lm4ve.tasks.base.inferencer.FileInferencer`. A folder stands for all files
+    :class:`lm4ve.tasks.base.inference.FileInferencer`. A folder stands for all files
     of the task's kinds in it, at any depth, and a pattern such as ``'photos/**/*.jpg'``
     for its files.
 

@@ -22,10 +22,10 @@ from lm4ve.analysis.capture import analyse, read_points, resolve_points
 from lm4ve.analysis.samples import Sample, samples_of
 from lm4ve.analysis.sheets import Entry, animate, draw_sheet, write_page
 from lm4ve.commands.flags import parser_of
+from lm4ve.draw.figures import to_image
 from lm4ve.errors import UserError, check
 from lm4ve.runner.config import read_checked_config
 from lm4ve.tasks import all_tasks
-from lm4ve.tasks.base.pictures import to_image
 
 
 def write_sample(sample: Sample, folder: Path, note: str, fps: float) -> Entry:
@@ -33,7 +33,7 @@ def write_sample(sample: Sample, folder: Path, note: str, fps: float) -> Entry:
     sheet, movie = folder / f'{sample.name}.png', None
     Image.fromarray(to_image(draw_sheet(sample, note))).save(sheet, optimize=True)
     if sample.picture.is_clip:
-        from lm4ve.tasks.video.video_files import write_video
+        from lm4ve.tasks.video.datasets.video_files import write_video
 
         frames, movie = animate(sample, note), sheet.with_suffix('.mp4')
         write_video(movie, frames, max(round(fps), 1))

@@ -26,20 +26,15 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
 
+from lm4ve.data.folder_listing import OUTSIDE, list_files
+from lm4ve.data.image_files import decode_pixels, find_defect, open_image, shows_through
+from lm4ve.data.labels import first_places, refuse_lookalikes
+from lm4ve.data.shards import PREFIX
 from lm4ve.errors import UserError, check, listing
 from lm4ve.runner.config import read_config
 from lm4ve.tasks.base.analysis import tested_dataset
 from lm4ve.tasks.base.batches import trained_dataset
-from lm4ve.tasks.base.folder_listing import OUTSIDE, list_files
-from lm4ve.tasks.base.image_files import (
-    decode_pixels,
-    find_defect,
-    open_image,
-    shows_through,
-)
-from lm4ve.tasks.base.labels import first_places, refuse_lookalikes
-from lm4ve.tasks.base.language.json_files import read_rows
-from lm4ve.tasks.base.shards import PREFIX
+from lm4ve.text.annotation_files import read_rows
 
 #: What folders and CSV files call a split, in lower case -> its name here.
 SPLITS = {

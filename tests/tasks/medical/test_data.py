@@ -12,8 +12,8 @@ from lm4ve.cost.step import cost_of_step
 from lm4ve.errors import UserError
 from lm4ve.release.exporting import export_model
 from lm4ve.tasks import medical as m
-from lm4ve.tasks.base.inferencer import FileInferencer
-from lm4ve.tasks.medical.models.volume_vit import VolumeDataSample
+from lm4ve.tasks.base.inference import FileInferencer
+from lm4ve.tasks.medical.structures import VolumeDataSample
 from tests.helpers.closeness import assert_equal_but_for_rounding
 from tests.hosts.small import write_picture
 from tests.tasks.medical import files

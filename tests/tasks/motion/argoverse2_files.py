@@ -9,7 +9,7 @@ import pandas as pd
 from lm4ve.tasks.motion.datasets.argoverse import Argoverse2Reader
 from lm4ve.tasks.motion.demo.traffic import OFFSET, Window, build_city, sideways
 from lm4ve.tasks.motion.demo.traffic_files import simulate
-from lm4ve.tasks.motion.scene import STEP
+from lm4ve.tasks.motion.structures import STEP
 
 #: Names of the two cities in Argoverse 2.
 CITY_NAMES = dict(PIT='pittsburgh', MIA='miami')

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from lm4ve.tasks.motion.scene import Scene, rotation
+from lm4ve.tasks.motion.structures import Scene, rotation
 
 
 def moved(scene: Scene, angle: float, shift: list[float]) -> Scene:

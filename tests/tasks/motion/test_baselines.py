@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from lm4ve.errors import UserError
-from lm4ve.tasks.motion.baselines import (
+from lm4ve.tasks.motion.demo.traffic import build_city, windows
+from lm4ve.tasks.motion.demo.traffic_files import TrafficDataset
+from lm4ve.tasks.motion.models.baselines import (
     NearestNeighbor,
     constant_velocity,
     kalman_filter,
 )
-from lm4ve.tasks.motion.demo.traffic import build_city, windows
-from lm4ve.tasks.motion.demo.traffic_files import TrafficDataset
 from tests.tasks.motion.moving import moved, straight
 
 

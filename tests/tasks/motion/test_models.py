@@ -13,7 +13,7 @@ from lm4ve.registry import MODELS
 from lm4ve.tasks.motion import VectorizeScene, collate_scenes
 from lm4ve.tasks.motion.models import losses as losses_of
 from lm4ve.tasks.motion.models.regions import Regions, select_apart
-from lm4ve.tasks.motion.scene import rotation
+from lm4ve.tasks.motion.structures import rotation
 from tests.helpers.closeness import assert_equal_but_for_rounding
 from tests.helpers.models import neck
 from tests.tasks.motion.moving import moved

@@ -7,7 +7,7 @@ import numpy as np
 from plyfile import PlyData, PlyElement
 from pypcd4 import Encoding, PointCloud
 
-from lm4ve.tasks.base.open3d_library import load_open3d
+from lm4ve.geometry.open3d_library import load_open3d
 from lm4ve.tasks.pointcloud import ScanObjectNN
 
 TETRAHEDRON = '4 4 6\n0 0 0\n1 0 0\n0 1 0\n0 0 1\n3 0 2 1\n3 0 1 3\n3 0 3 2\n3 1 2 3\n'

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from lm4ve.errors import UserError
+from lm4ve.geometry.surfaces import sample_surface
 from lm4ve.tasks import pointcloud as pc
-from lm4ve.tasks.base.meshes import sample_surface
 from lm4ve.tasks.pointcloud.datasets.readers import read_points
 from tests.tasks.pointcloud import clouds as c
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from mmengine.config import ConfigDict
 
-from lm4ve.tasks.rooms.scannet import CLASSES
+from lm4ve.tasks.rooms.datasets.scannet import CLASSES
 from tests.helpers import shrink
 from tests.tasks.rooms.scenes import write_sqa3d
 from tests.tasks.rooms.tiny import VECTORS, VOTENET

@@ -9,8 +9,8 @@ from scipy.spatial.transform import Rotation
 
 from lm4ve.errors import UserError
 from lm4ve.tasks.rooms import SQA3DDataset, transforms
+from lm4ve.tasks.rooms.datasets.scannet import CLASSES, NYU40_IDS, classes_of
 from lm4ve.tasks.rooms.datasets.scene_files import read_scene
-from lm4ve.tasks.rooms.scannet import CLASSES, NYU40_IDS, classes_of
 from tests.helpers import hostile
 from tests.helpers.logs import record_logs
 from tests.tasks.rooms.scenes import (
@@ -244,8 +244,8 @@ def copied(root, tmp_path):
 
 @pytest.fixture
 def lines(monkeypatch):
-    modules = 'integrity', 'language.text_entries'
-    return record_logs(monkeypatch, *(f'lm4ve.tasks.base.{m}' for m in modules))
+    modules = ('lm4ve.data.integrity', 'lm4ve.text.dataset')
+    return record_logs(monkeypatch, *modules)
 
 
 def file_of(copied, end):

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from mmengine.registry import MODELS
 
 from lm4ve.errors import CheckpointError
-from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
 from lm4ve.tasks.rooms.models.fusion import MCANNorm
 from lm4ve.tasks.rooms.models.heads import SceneAnswerHead
 from lm4ve.tasks.rooms.models.objects import (
@@ -19,6 +18,7 @@ from lm4ve.tasks.rooms.models.objects import (
     gather_targets,
 )
 from lm4ve.tasks.rooms.models.votenet import point_layers
+from lm4ve.text.structures import VisionLanguageDataSample
 from tests.helpers.closeness import assert_equal_but_for_rounding
 from tests.tasks.rooms.tiny import (
     CORPUS,

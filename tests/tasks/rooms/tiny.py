@@ -3,7 +3,7 @@
 import torch
 from mmengine.registry import MODELS
 
-from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
+from lm4ve.text.structures import VisionLanguageDataSample
 from tests.tasks.vqa.tiny import BLOCK
 
 WORDS = 'I am facing the wall what is behind me left chair ? . unk'.split()

@@ -4,8 +4,9 @@ import numpy as np
 import torch
 from mmengine.dataset import Compose
 
+from lm4ve.draw.figures import without_ticks
+from lm4ve.draw.pictures import Picture
 from lm4ve.tasks.base.analysis import Layout, TaskAnalysis
-from lm4ve.tasks.base.pictures import Picture, without_ticks
 from tests.tasks.toy import TASK
 
 

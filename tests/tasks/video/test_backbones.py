@@ -15,7 +15,7 @@ from mmaction.registry import MODELS as HOST_MODELS  # noqa: E402
 from mmaction.structures import ActionDataSample  # noqa: E402
 from mmengine.registry import MODELS, DefaultScope  # noqa: E402
 
-from lm4ve.tasks.video.models import LLMBlockNeck  # noqa: E402
+from lm4ve.tasks.video.models.neck import LLMBlockNeck  # noqa: E402
 from tests.helpers import backbones as walk  # noqa: E402
 from tools.dev.write_tables import VIDEO, VIDEO_REFUSED  # noqa: E402
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from lm4ve.tasks.video.video_files import write_video
+from lm4ve.tasks.video.datasets.video_files import write_video
 
 
 def write_noise(

@@ -13,7 +13,7 @@ from lm4ve.analysis.samples import samples_of
 from lm4ve.errors import UserError
 from lm4ve.runner.config import read_config
 from lm4ve.tasks import vqa
-from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
+from lm4ve.text.structures import VisionLanguageDataSample
 from tests.analysis.test_capture import call_of
 from tests.helpers.tools import run_tool_here
 from tests.tasks.vqa.files import write_image

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lm4ve.errors import UserError
-from lm4ve.tasks.vqa.answers import (
+from lm4ve.tasks.vqa.datasets.answers import (
     build_vocabulary,
     normalize_answer,
     read_vocabulary,

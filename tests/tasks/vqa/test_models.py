@@ -5,9 +5,9 @@ import torch
 from mmengine.optim import build_optim_wrapper
 
 from lm4ve.errors import CheckpointError, UserError
-from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
 from lm4ve.tasks.vqa.models.heads import VQAHead
 from lm4ve.tasks.vqa.optim import group_of
+from lm4ve.text.structures import VisionLanguageDataSample
 from tests.helpers.closeness import assert_equal_but_for_rounding
 from tests.tasks.vqa import tiny
 from tests.tasks.vqa.tiny import HEADS, IMAGE, SPECIAL, TEXT, WORDS, batch, build, run

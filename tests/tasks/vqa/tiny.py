@@ -11,7 +11,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
+from lm4ve.text.structures import VisionLanguageDataSample
 from tests.helpers.families import FAMILIES
 from tests.helpers.tiny_runs import enlarged
 

@@ -24,8 +24,8 @@ from lm4ve.analysis.iou.pseudo_masks import (
     TokenMaps,
     token_mask,
 )
+from lm4ve.draw.figures import save_figure, without_ticks
 from lm4ve.files import write_json, write_text
-from lm4ve.tasks.base.pictures import save_figure, without_ticks
 
 #: Ways to choose the threshold.
 CHOICES = ('best per image', 'fixed')

@@ -7,7 +7,6 @@ matplotlib, so that measuring needs no drawing.
 """
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,9 @@ from typing import Any
 from mmengine.config import Config
 from torch import Tensor, nn
 
+from lm4ve.draw.file_names import numbered
+from lm4ve.draw.pictures import Picture
 from lm4ve.errors import UserError, check
-from lm4ve.tasks.base.pictures import Picture
 from lm4ve.tasks.base.task import Task
 
 #: Which query of an attention to look at: its index, one index a sample (int64
@@ -244,17 +244,6 @@ class TaskAnalysis:
         source, index = get('img_path') or get('filename'), get('sample_idx')
         stem = Path(str(source)).stem if source else None
         return numbered(number if index is None else int(index), stem)
-
-
-# --------------------------------------------------------------- for several tasks
-def numbered(number: int, name: str | None) -> str:
-    """Join a number and a name: files of two classes may share a name."""
-    return safe_name(f'{number:05d}' if name is None else f'{number:05d}_{name}')
-
-
-def safe_name(name: str) -> str:
-    """Replace everything but letters, digits, `_`, `.` and `-`."""
-    return re.sub(r'[^\w.-]+', '_', name)
 
 
 def tested_loader(cfg: Config) -> Any:

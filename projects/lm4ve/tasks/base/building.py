@@ -18,11 +18,12 @@ from mmengine.logging import print_log
 from mmengine.registry import DATASETS, FUNCTIONS, MODELS, Registry
 from torch import nn
 
+from lm4ve.draw.file_names import safe_name
 from lm4ve.errors import UserError, check
 from lm4ve.necks.fusing import fuse
 from lm4ve.runner import checkpoint_files as files
 from lm4ve.runner.devices import find_device
-from lm4ve.tasks.base.analysis import safe_name, tested_dataset
+from lm4ve.tasks.base.analysis import tested_dataset
 from lm4ve.tasks.base.task import Task, task_of_config
 from lm4ve.zoo import find_checkpoint
 

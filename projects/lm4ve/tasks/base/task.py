@@ -59,7 +59,7 @@ class Task:
     input_suffixes: tuple[str, ...]
     takes_folders: bool = False
     tta_model: str = ''
-    inferencer: str = 'lm4ve.tasks.base.inferencer.FileInferencer'
+    inferencer: str = 'lm4ve.tasks.base.inference.FileInferencer'
     input_options: Mapping[str, str] = field(default_factory=dict)
     exports: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 

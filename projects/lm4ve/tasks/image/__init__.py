@@ -15,7 +15,7 @@ TASK = Task(
         'demo.digits': ('DigitsDataset',),
         'demo.textured_digits': ('TexturedDigits',),
         'metrics': ('CorruptionAccuracy', 'SubsetAccuracy'),
-        'models': ('RawConvNeXt', 'WithoutNorms'),
+        'models.backbones': ('RawConvNeXt', 'WithoutNorms'),
     },
     exports={'datasets.folders': ('CheckedImageMixin',)},
     input_noun='an image',

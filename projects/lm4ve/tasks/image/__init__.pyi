@@ -11,7 +11,7 @@ from lm4ve.tasks.image.demo.digits import DigitsDataset as DigitsDataset
 from lm4ve.tasks.image.demo.textured_digits import TexturedDigits as TexturedDigits
 from lm4ve.tasks.image.metrics import CorruptionAccuracy as CorruptionAccuracy
 from lm4ve.tasks.image.metrics import SubsetAccuracy as SubsetAccuracy
-from lm4ve.tasks.image.models import RawConvNeXt as RawConvNeXt
-from lm4ve.tasks.image.models import WithoutNorms as WithoutNorms
+from lm4ve.tasks.image.models.backbones import RawConvNeXt as RawConvNeXt
+from lm4ve.tasks.image.models.backbones import WithoutNorms as WithoutNorms
 
 TASK: Task

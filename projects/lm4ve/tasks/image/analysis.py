@@ -10,10 +10,10 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from torch import Tensor, nn
 
+from lm4ve.data.image_files import find_defect, read_pixels
+from lm4ve.draw.pictures import Frames, pixels_of
 from lm4ve.errors import UserError
 from lm4ve.tasks.base.analysis import Layout, TaskAnalysis, prefix_of, proportional_grid
-from lm4ve.tasks.base.image_files import find_defect, read_pixels
-from lm4ve.tasks.base.pictures import Frames, pixels_of
 from lm4ve.tasks.image import TASK
 
 

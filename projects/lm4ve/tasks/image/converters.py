@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from lm4ve.tasks.base.key_rules import RELEASED_NECK, RELEASED_NECK_REQUIRED, Rules
-from lm4ve.tasks.base.released_block import convert_state
+from lm4ve.convert.key_rules import RELEASED_NECK, RELEASED_NECK_REQUIRED, Rules
+from lm4ve.convert.released_block import convert_state
 
 _WB = r'(weight|bias)'
 
@@ -63,6 +63,6 @@ def convert_vit(
 
     Raises:
         UserError, CheckpointError: See
-            :func:`lm4ve.tasks.base.released_block.convert_state`.
+            :func:`lm4ve.convert.released_block.convert_state`.
     """
     return convert_state(state, VIT_RULES, VIT_LLAMA_RULES, llm, layer, origin)

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from lm4ve.blocks import LLMBlock, frozen_tensors
 from lm4ve.blocks.provenance import SOURCE_KEY
+from lm4ve.convert.key_rules import Rules, rename, template_rules
+from lm4ve.convert.released_block import convert_state
 from lm4ve.errors import CheckpointError, UserError, listing
-from lm4ve.tasks.base.key_rules import Rules, rename, template_rules
-from lm4ve.tasks.base.released_block import convert_state
 
 State = dict[str, Tensor]
 #: Places within a layer of CMUNeXt's code, and in ours: a depthwise part and a
@@ -140,7 +140,7 @@ def convert_medical(
 
     Raises:
         UserError, CheckpointError: See
-            :func:`lm4ve.tasks.base.released_block.convert_state`.
+            :func:`lm4ve.convert.released_block.convert_state`.
     """
     if 'spatial_cls_token' in state:
         kept = {

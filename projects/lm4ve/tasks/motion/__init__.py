@@ -22,7 +22,7 @@ TASK = Task(
         'datasets.argoverse': ('Argoverse1Reader', 'Argoverse2Reader'),
         'datasets.cache': ('SceneCache', 'preprocess_split'),
         'metrics': ('forecast_metrics',),
-        'scene': ('Scene', 'SceneError'),
+        'structures': ('Scene', 'SceneError'),
     },
     input_noun='a traffic scene',
     input_suffixes=('.csv', '.parquet'),

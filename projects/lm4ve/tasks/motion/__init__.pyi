@@ -12,8 +12,8 @@ from lm4ve.tasks.motion.models.mmtransformer import MMTransformer as MMTransform
 from lm4ve.tasks.motion.models.mmtransformer import ProposalDecoder as ProposalDecoder
 from lm4ve.tasks.motion.models.vectornet import TrajectoryDecoder as TrajectoryDecoder
 from lm4ve.tasks.motion.models.vectornet import VectorNet as VectorNet
-from lm4ve.tasks.motion.scene import Scene as Scene
-from lm4ve.tasks.motion.scene import SceneError as SceneError
+from lm4ve.tasks.motion.structures import Scene as Scene
+from lm4ve.tasks.motion.structures import SceneError as SceneError
 from lm4ve.tasks.motion.transforms import FlipScene as FlipScene
 from lm4ve.tasks.motion.transforms import MaskHistory as MaskHistory
 from lm4ve.tasks.motion.transforms import VectorizeScene as VectorizeScene

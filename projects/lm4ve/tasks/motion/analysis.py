@@ -10,9 +10,11 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from torch import nn
 
+from lm4ve.draw.figures import BACKGROUND, without_ticks
+from lm4ve.draw.file_names import numbered
+from lm4ve.draw.pictures import Picture, TokenMap
 from lm4ve.errors import UserError, require
-from lm4ve.tasks.base.analysis import Layout, Row, TaskAnalysis, numbered
-from lm4ve.tasks.base.pictures import BACKGROUND, Picture, TokenMap, without_ticks
+from lm4ve.tasks.base.analysis import Layout, Row, TaskAnalysis
 from lm4ve.tasks.motion import TASK
 
 

@@ -7,7 +7,7 @@ from mmengine.dataset import Compose
 from lm4ve.tasks.base.batches import TaskBatches, pipeline_of
 from lm4ve.tasks.motion import TASK
 from lm4ve.tasks.motion.datasets.argoverse import Argoverse1Reader, Argoverse2Reader
-from lm4ve.tasks.motion.scene import LANE_POINTS, Scene
+from lm4ve.tasks.motion.structures import LANE_POINTS, Scene
 
 #: A scene of Argoverse, rounded: agents and lanes that a model sees.
 AGENTS, LANES = 32, 128

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lm4ve.convert.key_rules import Rules, rename, template_rules
 from lm4ve.errors import require
-from lm4ve.tasks.base.key_rules import Rules, rename, template_rules
 
 _STACKS = {
     'hist_tf.encoder': 'motion_encoder',

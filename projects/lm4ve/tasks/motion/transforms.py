@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lm4ve.errors import check
 from lm4ve.registry import FUNCTIONS, TRANSFORMS
-from lm4ve.tasks.motion.scene import Scene
+from lm4ve.tasks.motion.structures import Scene
 
 #: Steps at which an agent must have been observed.
 MIN_HISTORY = 4

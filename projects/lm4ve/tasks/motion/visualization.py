@@ -7,13 +7,10 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from lm4ve.draw.figures import to_image
+from lm4ve.draw.visualizer import PredictionVisualizationHook, PredictionVisualizer
 from lm4ve.registry import HOOKS, VISUALIZERS
-from lm4ve.tasks.base.pictures import (
-    PredictionVisualizationHook,
-    PredictionVisualizer,
-    to_image,
-)
-from lm4ve.tasks.motion.scene import Scene
+from lm4ve.tasks.motion.structures import Scene
 
 _LANE, _JUNCTION, _OTHER = '#c8c8c8', '#9db4c8', '#6b6b6b'
 _PAST, _TRUTH, _FORECAST = '#1f4e9c', '#1a8f3c', '#d0452b'
@@ -105,7 +102,7 @@ class MotionVisualizer(PredictionVisualizer):
             name (str): The picture's name.
             data_sample (dict): See :func:`scene_grid`.
             **options: See
-                :meth:`lm4ve.tasks.base.pictures.PredictionVisualizer.present`.
+                :meth:`lm4ve.draw.visualizer.PredictionVisualizer.present`.
 
         Returns:
             np.ndarray: uint8 RGB.

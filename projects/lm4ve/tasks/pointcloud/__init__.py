@@ -32,12 +32,12 @@ TASK = Task(
     },
     exports={
         'datasets.point_clouds': ('PointCloudDataset',),
-        'models.classifier': ('PointCloudDataSample',),
         'models.pointbert': (
             'farthest_point_sample',
             'group_points',
             'nearest_neighbors',
         ),
+        'structures': ('PointCloudDataSample',),
     },
     input_noun='a point cloud',
     input_suffixes=('.ply', '.pcd', '.xyz', '.off', '.obj', '.stl', '.npy', '.txt'),

@@ -17,9 +17,6 @@ from lm4ve.tasks.pointcloud.models.classifier import (
     PointCloudClassifier as PointCloudClassifier,
 )
 from lm4ve.tasks.pointcloud.models.classifier import (
-    PointCloudDataSample as PointCloudDataSample,
-)
-from lm4ve.tasks.pointcloud.models.classifier import (
     PointCloudPreprocessor as PointCloudPreprocessor,
 )
 from lm4ve.tasks.pointcloud.models.classifier import PointClsHead as PointClsHead
@@ -31,6 +28,9 @@ from lm4ve.tasks.pointcloud.models.pointbert import (
 from lm4ve.tasks.pointcloud.models.pointbert import group_points as group_points
 from lm4ve.tasks.pointcloud.models.pointbert import (
     nearest_neighbors as nearest_neighbors,
+)
+from lm4ve.tasks.pointcloud.structures import (
+    PointCloudDataSample as PointCloudDataSample,
 )
 from lm4ve.tasks.pointcloud.transforms import (
     NormalizeToUnitSphere as NormalizeToUnitSphere,

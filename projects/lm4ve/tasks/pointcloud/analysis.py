@@ -9,15 +9,10 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from torch import Tensor, nn
 
+from lm4ve.draw.figures import BACKGROUND, without_ticks
+from lm4ve.draw.pictures import Picture, TokenMap
+from lm4ve.draw.solids import Solids, draw_solids, view_axes
 from lm4ve.tasks.base.analysis import Layout, TaskAnalysis, tested_dataset
-from lm4ve.tasks.base.pictures import (
-    BACKGROUND,
-    Picture,
-    TokenMap,
-    view_axes,
-    without_ticks,
-)
-from lm4ve.tasks.base.solids import Solids, draw_solids
 from lm4ve.tasks.pointcloud import TASK
 
 

@@ -11,14 +11,14 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from lm4ve.errors import CheckpointError, check, listing
-from lm4ve.tasks.base.key_rules import (
+from lm4ve.convert.key_rules import (
     RELEASED_NECK,
     RELEASED_NECK_REQUIRED,
     Rules,
     template_rules,
 )
-from lm4ve.tasks.base.released_block import convert_state
+from lm4ve.convert.released_block import convert_state
+from lm4ve.errors import CheckpointError, check, listing
 
 _TRUNK = (
     ('cls_{rest}', 'backbone.cls_{rest}'),
@@ -104,7 +104,7 @@ def convert_pointbert(
 
     Raises:
         UserError, CheckpointError: There are fewer classes than ``num_classes``; see
-            also :func:`lm4ve.tasks.base.released_block.convert_state`.
+            also :func:`lm4ve.convert.released_block.convert_state`.
     """
     converted = convert_state(
         select_encoder(state), RULES, LLAMA_RULES, llm, layer, origin

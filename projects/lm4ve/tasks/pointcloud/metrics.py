@@ -15,7 +15,7 @@ from mmengine.logging import MMLogger
 from mmengine.model import BaseTTAModel
 
 from lm4ve.registry import METRICS, MODELS
-from lm4ve.tasks.pointcloud.models.classifier import PointCloudDataSample
+from lm4ve.tasks.pointcloud.structures import PointCloudDataSample
 
 
 @METRICS.register_module()

@@ -12,9 +12,9 @@ from mmcv.transforms import BaseTransform, Compose
 from scipy.spatial.transform import Rotation
 
 from lm4ve.errors import check
+from lm4ve.geometry.point_ops import farthest_point_sample
 from lm4ve.registry import TRANSFORMS
-from lm4ve.tasks.base.point_ops import farthest_point_sample
-from lm4ve.tasks.pointcloud.models.classifier import PointCloudDataSample
+from lm4ve.tasks.pointcloud.structures import PointCloudDataSample
 
 
 @TRANSFORMS.register_module()

@@ -9,13 +9,14 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from lm4ve.tasks.base.analysis import Layout, Rows, TaskAnalysis, Watched, safe_name
-from lm4ve.tasks.base.language.words import list_texts, words_of
-from lm4ve.tasks.base.pictures import Picture
+from lm4ve.draw.file_names import safe_name
+from lm4ve.draw.pictures import Picture
+from lm4ve.tasks.base.analysis import Layout, Rows, TaskAnalysis, Watched
 from lm4ve.tasks.rooms import TASK
 from lm4ve.tasks.rooms.inference import RoomReader
 from lm4ve.tasks.rooms.models.language import split_words
 from lm4ve.tasks.rooms.models.preprocessor import TEXTS
+from lm4ve.text.words import list_texts, words_of
 
 
 class RoomAnalysis(TaskAnalysis):

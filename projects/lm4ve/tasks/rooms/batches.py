@@ -7,10 +7,10 @@ import torch
 from mmengine.config import Config, ConfigDict
 
 from lm4ve.tasks.base.batches import TaskBatches
-from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
-from lm4ve.tasks.base.language.text_preprocessor import PlaceholderTokenizer
 from lm4ve.tasks.rooms import TASK
-from lm4ve.tasks.rooms.scannet import CLASSES
+from lm4ve.tasks.rooms.datasets.scannet import CLASSES
+from lm4ve.text.preprocessor import PlaceholderTokenizer
+from lm4ve.text.structures import VisionLanguageDataSample
 
 #: Tokens of a text, and answers of SQA3D's training set.
 WORDS, ANSWERS = 20, 706

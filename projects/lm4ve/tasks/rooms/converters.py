@@ -10,10 +10,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from lm4ve.convert.key_rules import Rules, rename, template_rules
 from lm4ve.errors import require
-from lm4ve.tasks.base.key_rules import Rules, rename, template_rules
-from lm4ve.tasks.base.language.answering import FINGERPRINT, vocabulary_digest
 from lm4ve.tasks.rooms.models.heads import Corpus, count_answers
+from lm4ve.text.vocabulary import FINGERPRINT, vocabulary_digest
 
 _STACKS = dict(
     enc_list_s='situation_layers',

@@ -8,13 +8,13 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import Compose
 
+from lm4ve.draw.figures import to_image
 from lm4ve.registry import TRANSFORMS
 from lm4ve.tasks.base.analysis import tested_dataset
-from lm4ve.tasks.base.language.answering import AnsweringInferencer, name_of
-from lm4ve.tasks.base.language.words import list_texts
-from lm4ve.tasks.base.pictures import to_image
+from lm4ve.tasks.base.answering import AnsweringInferencer, name_of
 from lm4ve.tasks.rooms import TASK
 from lm4ve.tasks.rooms.datasets.scene_files import RoomFile
+from lm4ve.text.words import list_texts
 
 
 class RoomReader:

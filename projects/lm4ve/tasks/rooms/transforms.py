@@ -16,14 +16,14 @@ from mmcv.transforms import BaseTransform
 from scipy.spatial.transform import Rotation
 
 from lm4ve.registry import TRANSFORMS
-from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
+from lm4ve.tasks.rooms.datasets.scannet import classes_of
 from lm4ve.tasks.rooms.datasets.scene_files import (
     RoomFile,
     read_objects,
     read_points,
     read_scene,
 )
-from lm4ve.tasks.rooms.scannet import classes_of
+from lm4ve.text.structures import VisionLanguageDataSample
 
 META_KEYS = (
     'sample_idx scene_id scene_path text gt_answers question_id question_type'.split()

@@ -15,10 +15,11 @@ from matplotlib.patches import Rectangle
 from scipy.spatial.transform import Rotation
 from torchvision.ops import nms
 
-from lm4ve.tasks.base.language.rankings import best, draw_bars
-from lm4ve.tasks.base.language.words import draw_words, flow
-from lm4ve.tasks.base.pictures import Picture, TokenMap, view_axes, without_ticks
-from lm4ve.tasks.base.solids import Solids, draw_solids
+from lm4ve.draw.figures import without_ticks
+from lm4ve.draw.pictures import Picture, TokenMap
+from lm4ve.draw.rankings import best, draw_bars
+from lm4ve.draw.solids import Solids, draw_solids, view_axes
+from lm4ve.draw.words import draw_words, flow
 
 #: The asker looks along minus x of their own frame (SQA3D's utils/visualize_data.py).
 FORWARD = (-1.0, 0.0, 0.0)

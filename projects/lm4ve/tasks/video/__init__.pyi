@@ -12,8 +12,10 @@ from lm4ve.tasks.video.datasets.video_lists import (
 from lm4ve.tasks.video.demo.moving_digits import (
     MovingDigitsDataset as MovingDigitsDataset,
 )
-from lm4ve.tasks.video.models import RawSwinTransformer3D as RawSwinTransformer3D
-from lm4ve.tasks.video.models import Recognizer2D as Recognizer2D
+from lm4ve.tasks.video.models.backbones import (
+    RawSwinTransformer3D as RawSwinTransformer3D,
+)
+from lm4ve.tasks.video.models.recognizer import Recognizer2D as Recognizer2D
 from lm4ve.tasks.video.transforms import ClipRandAugment as ClipRandAugment
 
 TASK: Task

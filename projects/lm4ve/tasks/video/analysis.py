@@ -10,12 +10,12 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from torch import Tensor, nn
 
+from lm4ve.data.image_files import read_pixels
+from lm4ve.draw.pictures import Frames, pixels_of
 from lm4ve.errors import UserError
 from lm4ve.tasks.base.analysis import Layout, TaskAnalysis, prefix_of, proportional_grid
-from lm4ve.tasks.base.image_files import read_pixels
-from lm4ve.tasks.base.pictures import Frames, pixels_of
 from lm4ve.tasks.video import TASK
-from lm4ve.tasks.video.corruption import find_defect
+from lm4ve.tasks.video.datasets.video_files import find_defect
 from lm4ve.tasks.video.export import decoded_by
 
 #: At most so many frames of a frame-wise model's crops and segments are shown.

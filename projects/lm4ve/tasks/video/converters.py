@@ -14,14 +14,14 @@ import torch
 from mmaction.models.backbones.vit_mae import get_sinusoid_encoding
 from torch import Tensor
 
-from lm4ve.errors import UserError
-from lm4ve.tasks.base.key_rules import (
+from lm4ve.convert.key_rules import (
     RELEASED_MAPPERS,
     RELEASED_NECK_REQUIRED,
     Rules,
     template_rules,
 )
-from lm4ve.tasks.base.released_block import convert_state
+from lm4ve.convert.released_block import convert_state
+from lm4ve.errors import UserError
 
 _TRUNK = (
     ('patch_embed.proj.{p}', 'backbone.patch_embed.projection.{p}'),
@@ -102,7 +102,7 @@ def convert_videomae(
     Raises:
         UserError: The sizes do not fit the patches.
         UserError, CheckpointError: See
-            :func:`lm4ve.tasks.base.released_block.convert_state`.
+            :func:`lm4ve.convert.released_block.convert_state`.
     """
     is_pretraining = any(k.startswith('decoder.') or k == 'mask_token' for k in state)
     state = {re.sub(r'^(encoder|backbone)\.', '', k): v for k, v in state.items()}

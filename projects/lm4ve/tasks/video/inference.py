@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from lm4ve.tasks.base.inferencer import FileInferencer
+from lm4ve.tasks.base.inference import FileInferencer
 from lm4ve.tasks.video import TASK
 from lm4ve.tasks.video.visualization import rank, write_annotated
 
@@ -22,7 +22,7 @@ class VideoInferencer(FileInferencer):
         out_dir: str | Path | None = None,
         **options: Any,
     ) -> list[dict[str, Any]]:
-        """Classify; see :meth:`lm4ve.tasks.base.inferencer.FileInferencer.__call__`.
+        """Classify; see :meth:`lm4ve.tasks.base.inference.FileInferencer.__call__`.
 
         Args:
             inputs (str | Path | Sequence[str | Path]): Videos.

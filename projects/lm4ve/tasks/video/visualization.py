@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from lm4ve.errors import UserError
-from lm4ve.tasks.video.video_files import write_video
+from lm4ve.tasks.video.datasets.video_files import write_video
 
 Ranking = list[tuple[str, float]]
 #: The number of classes in a picture or a video.

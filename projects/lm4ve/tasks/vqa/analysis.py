@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from torch import Tensor, nn
 
+from lm4ve.draw.pictures import pixels_of
 from lm4ve.errors import require
 from lm4ve.tasks.base.analysis import (
     Layout,
@@ -20,11 +21,10 @@ from lm4ve.tasks.base.analysis import (
     prefix_of,
     proportional_grid,
 )
-from lm4ve.tasks.base.language.words import list_texts, words_of
-from lm4ve.tasks.base.pictures import pixels_of
 from lm4ve.tasks.vqa import TASK
 from lm4ve.tasks.vqa.inference import list_images
 from lm4ve.tasks.vqa.visualization import ImageAndWords
+from lm4ve.text.words import list_texts, words_of
 
 
 class WordLayout(Layout):

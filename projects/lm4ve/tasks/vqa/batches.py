@@ -7,9 +7,9 @@ from mmengine.config import Config, ConfigDict
 from mmengine.utils import to_2tuple
 
 from lm4ve.tasks.base.batches import TaskBatches, trained_dataset
-from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
-from lm4ve.tasks.base.language.text_preprocessor import PlaceholderTokenizer
 from lm4ve.tasks.vqa import TASK
+from lm4ve.text.preprocessor import PlaceholderTokenizer
+from lm4ve.text.structures import VisionLanguageDataSample
 
 #: Tokens of a text, special ones included. In a batch the longest text counts.
 WORDS = 20

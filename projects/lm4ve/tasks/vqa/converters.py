@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lm4ve.convert.key_rules import Rules, rename, template_rules
 from lm4ve.errors import check, listing, require
-from lm4ve.tasks.base.key_rules import Rules, rename, template_rules
-from lm4ve.tasks.base.language.answering import FINGERPRINT, vocabulary_digest
-from lm4ve.tasks.vqa.answers import read_vocabulary
+from lm4ve.tasks.vqa.datasets.answers import read_vocabulary
+from lm4ve.text.vocabulary import FINGERPRINT, vocabulary_digest
 
 _CLIP = 'vit_model.visual.'
 _BLOCK = f'{_CLIP}transformer.resblocks.{{i}}.'

@@ -11,17 +11,18 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from torch import Tensor, nn
 
+from lm4ve.data.image_files import find_defect, read_pixels
+from lm4ve.draw.figures import to_image
+from lm4ve.draw.file_names import file_name
+from lm4ve.draw.rankings import SHOWN, best
 from lm4ve.errors import check, require
 from lm4ve.tasks.base.analysis import tested_dataset
-from lm4ve.tasks.base.image_files import find_defect, read_pixels
-from lm4ve.tasks.base.inferencer import TaskInferencer
-from lm4ve.tasks.base.language.answering import AnsweringInferencer, name_of
-from lm4ve.tasks.base.language.rankings import SHOWN, best
-from lm4ve.tasks.base.language.words import file_name, list_texts
-from lm4ve.tasks.base.pictures import to_image
+from lm4ve.tasks.base.answering import AnsweringInferencer, name_of
+from lm4ve.tasks.base.inference import TaskInferencer
 from lm4ve.tasks.vqa import TASK
 from lm4ve.tasks.vqa.loops import encode_captions, score_chosen
 from lm4ve.tasks.vqa.visualization import INDEPENDENT, draw_images, draw_ranking
+from lm4ve.text.words import list_texts
 
 Image = str | Path | np.ndarray
 

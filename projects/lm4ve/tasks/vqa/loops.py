@@ -21,7 +21,7 @@ from tqdm import tqdm
 from lm4ve.errors import build_from, check, require
 from lm4ve.registry import LOOPS
 from lm4ve.runner.same_data import innermost
-from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
+from lm4ve.text.structures import VisionLanguageDataSample
 
 
 @dataclass

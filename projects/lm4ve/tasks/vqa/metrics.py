@@ -20,7 +20,7 @@ from torch import Tensor
 from lm4ve.errors import check, require
 from lm4ve.files import write_text
 from lm4ve.registry import METRICS
-from lm4ve.tasks.vqa.answers import clean_answer, normalize_answer
+from lm4ve.tasks.vqa.datasets.answers import clean_answer, normalize_answer
 
 #: The official answer types, and what the results call them.
 ANSWER_TYPES = {'yes/no': 'yes-no', 'number': 'number', 'other': 'other'}
@@ -33,7 +33,7 @@ def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
 
     The mean over all sets that leave one annotator out of ``min(1, n / 3)``, where n of
     the others gave the predicted answer. Both sides are normalized
-    (:func:`lm4ve.tasks.vqa.answers.normalize_answer`) only if the
+    (:func:`lm4ve.tasks.vqa.datasets.answers.normalize_answer`) only if the
     annotators' answers differ.
 
     For fewer annotators there is no official definition. Here with two or three, all of

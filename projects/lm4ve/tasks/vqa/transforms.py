@@ -9,7 +9,7 @@ from mmpretrain.datasets.transforms import SolarizeAdd as HostSolarizeAdd
 
 from lm4ve.errors import require
 from lm4ve.registry import TRANSFORMS
-from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
+from lm4ve.text.structures import VisionLanguageDataSample
 
 META_KEYS = (
     *(
@@ -48,7 +48,7 @@ class PackVisionLanguage(BaseTransform):
 
     ``inputs`` is the image, uint8 ``[3, H, W]``, its channels as they were loaded
     (BGR). ``data_samples`` is a
-    :class:`lm4ve.tasks.base.language.structures.VisionLanguageDataSample` whose
+    :class:`lm4ve.text.structures.VisionLanguageDataSample` whose
     metainfo has the texts; the model's preprocessor turns them into tokens.
 
     Args:

@@ -11,18 +11,14 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lm4ve.draw.figures import to_image, without_ticks
+from lm4ve.draw.file_names import file_name
+from lm4ve.draw.pictures import Frames, TokenMap
+from lm4ve.draw.rankings import TRUE, Ranking, best, draw_bars
+from lm4ve.draw.visualizer import PredictionVisualizationHook, PredictionVisualizer
+from lm4ve.draw.words import draw_words, flow
 from lm4ve.registry import HOOKS, VISUALIZERS
 from lm4ve.runner.same_data import innermost
-from lm4ve.tasks.base.language.rankings import TRUE, Ranking, best, draw_bars
-from lm4ve.tasks.base.language.words import draw_words, file_name, flow
-from lm4ve.tasks.base.pictures import (
-    Frames,
-    PredictionVisualizationHook,
-    PredictionVisualizer,
-    TokenMap,
-    to_image,
-    without_ticks,
-)
 
 #: What the scores of answers are: sigmoids, of which several may be near one.
 INDEPENDENT = 'Each answer is scored on its own: scores need not add up to 100 %.'

@@ -13,12 +13,12 @@ from mmengine.logging import print_log
 from mmpretrain.datasets import CustomDataset, ImageNet
 from mmpretrain.datasets.custom import find_folders, get_samples
 
+from lm4ve.data.folder_listing import by_folder, list_files, warn_left_out
+from lm4ve.data.image_files import ImageFilesMixin
+from lm4ve.data.labels import read_list, refuse_lookalikes, refuse_other_order
 from lm4ve.errors import UserError, listing
 from lm4ve.files import leads_outside
 from lm4ve.registry import DATASETS
-from lm4ve.tasks.base.folder_listing import by_folder, list_files, warn_left_out
-from lm4ve.tasks.base.image_files import ImageFilesMixin
-from lm4ve.tasks.base.labels import read_list, refuse_lookalikes, refuse_other_order
 
 
 class CheckedImageMixin(ImageFilesMixin):
@@ -26,7 +26,7 @@ class CheckedImageMixin(ImageFilesMixin):
 
     Args:
         on_corrupt (str): Policy for an image that is empty, truncated, unreadable or no
-            image at all: 'skip' or 'refuse', see :mod:`lm4ve.tasks.base.integrity`.
+            image at all: 'skip' or 'refuse', see :mod:`lm4ve.data.integrity`.
         verify (bool, optional): Whether all images are decoded when the data set is
             loaded (about 0.25 ms per image and core). Default: for tests only.
         *args, **kwargs: Passed to the data set.
@@ -37,11 +37,11 @@ class CheckedImageMixin(ImageFilesMixin):
             class folder has no images; folders look alike, or ``classes`` names them in
             another order; a corrupt image was refused; all images are corrupt.
 
-    Local folders are read as :mod:`lm4ve.tasks.base.folder_listing` says: each real
+    Local folders are read as :mod:`lm4ve.data.folder_listing` says: each real
     file once, nothing hidden; files that are left out are named in a warning.
 
     The check costs some 10 microseconds per image in training (see
-    :func:`lm4ve.tasks.base.image_files.find_defect`, also for what it cannot find);
+    :func:`lm4ve.data.image_files.find_defect`, also for what it cannot find);
     formats other than JPEG and PNG are decoded three times.
     """
 

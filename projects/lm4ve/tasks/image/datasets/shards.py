@@ -5,14 +5,14 @@ from pathlib import Path
 from mmpretrain.datasets import BaseDataset
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 
+from lm4ve.data.shards import read_samples
 from lm4ve.registry import DATASETS
-from lm4ve.tasks.base.shards import read_samples
 from lm4ve.tasks.image.datasets.folders import CheckedImageMixin
 
 
 @DATASETS.register_module()
 class ImageNetShards(CheckedImageMixin, BaseDataset):
-    """ImageNet, or other images with classes, in shards (:mod:`lm4ve.tasks.base.shards`)::
+    """ImageNet, or other images with classes, in shards (:mod:`lm4ve.data.shards`)::
 
         <data_root>/<split>.index.json, <split>-000000.tar, <split>-000001.tar, ...
 

@@ -7,9 +7,9 @@ enough to train a small ViT on a CPU in a minute, without a download.
 import numpy as np
 from mmengine.dataset import BaseDataset
 
+from lm4ve.data.digit_scans import DIGITS
 from lm4ve.errors import check
 from lm4ve.registry import DATASETS
-from lm4ve.tasks.base.digit_scans import DIGITS
 
 SPLITS = ('train', 'fit', 'val', 'test')
 

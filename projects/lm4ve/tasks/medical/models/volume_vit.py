@@ -12,19 +12,11 @@ from collections.abc import Sequence
 import monai.losses
 import torch
 from mmengine.model import BaseModel, BaseModule
-from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from lm4ve.errors import UserError, build_from, check, require
 from lm4ve.registry import MODELS
-
-
-class VolumeDataSample(BaseDataElement):
-    """Truth and prediction of one volume.
-
-    ``gt_seg`` and ``pred_seg`` int64 ``[H, W, D]``; of ``metainfo``, ``spacing`` in mm,
-    a number for each axis, ``num_classes`` and ``filename``.
-    """
+from lm4ve.tasks.medical.structures import VolumeDataSample
 
 
 def _build_loss(fields: dict) -> nn.Module:

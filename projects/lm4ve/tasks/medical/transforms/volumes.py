@@ -10,7 +10,7 @@ from monai.data.utils import affine_to_spacing
 
 from lm4ve.errors import UserError, build_from, listing
 from lm4ve.registry import TRANSFORMS
-from lm4ve.tasks.medical.models.volume_vit import VolumeDataSample
+from lm4ve.tasks.medical.structures import VolumeDataSample
 
 
 @TRANSFORMS.register_module()

@@ -19,7 +19,7 @@ import pandas as pd
 from pyarrow import parquet
 
 from lm4ve.errors import UserError, brief
-from lm4ve.tasks.motion.scene import (
+from lm4ve.tasks.motion.structures import (
     HEADING_METERS,
     LANE_POINTS,
     Scene,
@@ -28,7 +28,7 @@ from lm4ve.tasks.motion.scene import (
 )
 
 #: ``lanes`` and ``lane_attributes`` of a city or around one scene, as in
-#: :class:`lm4ve.tasks.motion.scene.Scene`.
+#: :class:`lm4ve.tasks.motion.structures.Scene`.
 LaneMap = tuple[np.ndarray, np.ndarray]
 
 

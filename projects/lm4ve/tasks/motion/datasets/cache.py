@@ -24,12 +24,12 @@ from mmengine.dataset import Compose
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from lm4ve.data.integrity import SkippedFiles
 from lm4ve.errors import UserError, brief
 from lm4ve.files import replacing, sole_use
 from lm4ve.registry import DATASETS
-from lm4ve.tasks.base.integrity import SkippedFiles
 from lm4ve.tasks.motion.datasets.argoverse import ArgoverseReader
-from lm4ve.tasks.motion.scene import Scene, SceneError
+from lm4ve.tasks.motion.structures import Scene, SceneError
 
 MAGIC = b'lm4veMC1'
 _LONG = np.dtype('<i8')
@@ -215,7 +215,7 @@ class MotionDataset(Dataset):
         return len(self.indices)
 
     def scene(self, i: int) -> Scene:
-        """The :class:`lm4ve.tasks.motion.scene.Scene` ``i``."""
+        """The :class:`lm4ve.tasks.motion.structures.Scene` ``i``."""
         return self.scenes[self.indices[i]]
 
     def __getitem__(self, i: int) -> dict:

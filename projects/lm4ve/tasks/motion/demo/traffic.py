@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lm4ve.tasks.motion.scene import LANE_POINTS, STEP, resample, rotation
+from lm4ve.tasks.motion.structures import LANE_POINTS, STEP, resample, rotation
 
 #: City -> the seed of its streets, and its corner in meters.
 CITIES = dict(PIT=(11, (1500.0, 200.0)), MIA=(12, (300.0, 2400.0)))

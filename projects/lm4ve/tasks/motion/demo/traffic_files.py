@@ -13,9 +13,9 @@ from filelock import FileLock
 from mmengine.dist import barrier, is_main_process
 from tqdm import tqdm
 
+from lm4ve.data.generated import write_once
 from lm4ve.errors import check, require
 from lm4ve.registry import DATASETS
-from lm4ve.tasks.base.generated import write_once
 from lm4ve.tasks.motion.datasets.argoverse import (
     CITY_IDS,
     TAGS,
@@ -24,7 +24,7 @@ from lm4ve.tasks.motion.datasets.argoverse import (
 )
 from lm4ve.tasks.motion.datasets.cache import MotionDataset, preprocess_split
 from lm4ve.tasks.motion.demo.traffic import CITIES, Window, build_city, windows
-from lm4ve.tasks.motion.scene import STEP
+from lm4ve.tasks.motion.structures import STEP
 
 #: Scenes cut out of one simulation.
 PER_SIMULATION = 160

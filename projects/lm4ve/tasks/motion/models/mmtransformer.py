@@ -22,7 +22,7 @@ from lm4ve.tasks.motion.models.vectornet import (
     agent_vectors,
     linear_norm_relu,
 )
-from lm4ve.tasks.motion.scene import STEP
+from lm4ve.tasks.motion.structures import STEP
 
 _XAVIER = dict(type='Xavier', layer='Linear', distribution='uniform')
 #: Of every layer: pre-norm, two heads, ReLU, no dropout.

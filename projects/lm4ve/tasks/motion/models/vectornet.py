@@ -19,7 +19,7 @@ from lm4ve.tasks.motion.models.losses import (
     masked_smooth_l1,
     take_agents,
 )
-from lm4ve.tasks.motion.scene import STEP
+from lm4ve.tasks.motion.structures import STEP
 
 #: Meters that the network sees as 1, and that a step of its output is worth.
 SCALE = 10.0

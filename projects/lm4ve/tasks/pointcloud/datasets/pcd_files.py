@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lm4ve.tasks.base.open3d_library import load_open3d
-from lm4ve.tasks.base.text_lines import text_lines
+from lm4ve.geometry.open3d_library import load_open3d
+from lm4ve.geometry.text_lines import text_lines
 
 _SIZES = dict(F=(4, 8), I=(1, 2, 4, 8), U=(1, 2, 4, 8))
 #: Lines of a header, in this order, and whether they may be missing.

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from mmengine.dataset import BaseDataset
 
+from lm4ve.data.folder_listing import by_folder, list_files, warn_left_out
+from lm4ve.data.labels import refuse_lookalikes
 from lm4ve.errors import UserError, check
 from lm4ve.registry import DATASETS
-from lm4ve.tasks.base.folder_listing import by_folder, list_files, warn_left_out
-from lm4ve.tasks.base.labels import refuse_lookalikes
 from lm4ve.tasks.pointcloud.datasets.readers import (
     EXTENSIONS,
     coordinates,

@@ -12,10 +12,10 @@ import numpy as np
 
 from lm4ve.errors import UserError, check
 from lm4ve.files import replacing
-from lm4ve.tasks.base.mesh_files import read_mesh
-from lm4ve.tasks.base.meshes import sample_surface
-from lm4ve.tasks.base.open3d_library import load_open3d
-from lm4ve.tasks.base.text_lines import text_lines
+from lm4ve.geometry.mesh_files import read_mesh
+from lm4ve.geometry.open3d_library import load_open3d
+from lm4ve.geometry.surfaces import sample_surface
+from lm4ve.geometry.text_lines import text_lines
 from lm4ve.tasks.pointcloud.datasets.pcd_files import read_pcd
 
 #: What :func:`read_points` reads. A .ply file may hold a cloud or a mesh.

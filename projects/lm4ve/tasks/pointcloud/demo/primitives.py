@@ -14,8 +14,8 @@ from scipy.spatial import ConvexHull
 from tqdm import tqdm
 
 from lm4ve.errors import check
+from lm4ve.geometry.surfaces import PRIMITIVES, sample_primitive
 from lm4ve.registry import DATASETS
-from lm4ve.tasks.base.meshes import PRIMITIVES, sample_primitive
 from lm4ve.tasks.pointcloud.datasets.point_clouds import PointCloudDataset
 from lm4ve.tasks.pointcloud.datasets.readers import cached_array
 from lm4ve.tasks.pointcloud.transforms import random_rotation

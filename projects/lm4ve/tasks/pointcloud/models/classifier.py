@@ -11,28 +11,13 @@ from collections.abc import Sequence
 import torch
 from mmengine.logging import print_log
 from mmengine.model import BaseDataPreprocessor, BaseModel, BaseModule
-from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from lm4ve.errors import CheckpointError, listing
 from lm4ve.llm.finite import check_finite
 from lm4ve.registry import MODELS
 from lm4ve.runner.checkpoint_files import read_state
-
-
-class PointCloudDataSample(BaseDataElement):
-    """Label and prediction of one cloud.
-
-    ``gt_label`` int64 ``[1]``; ``pred_logits`` and ``pred_scores`` float
-    ``[classes]``; ``pred_label`` int64 ``[1]``.
-    """
-
-    def set_prediction(self, logits: Tensor) -> 'PointCloudDataSample':
-        """Set the prediction from logits ``[classes]``; returns itself."""
-        self.pred_logits = logits
-        self.pred_scores = logits.softmax(-1)
-        self.pred_label = logits.argmax(-1, keepdim=True)
-        return self
+from lm4ve.tasks.pointcloud.structures import PointCloudDataSample
 
 
 @MODELS.register_module()

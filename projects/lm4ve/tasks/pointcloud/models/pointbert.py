@@ -16,12 +16,12 @@ from timm.models.vision_transformer import Block  # Point-BERT copied it
 from torch import Tensor, nn
 
 from lm4ve.errors import check
-from lm4ve.registry import MODELS
-from lm4ve.tasks.base.point_ops import (
+from lm4ve.geometry.point_ops import (
     farthest_point_sample,
     nearest_neighbors,
     take_points,
 )
+from lm4ve.registry import MODELS
 
 _INIT = [
     dict(type='TruncNormal', layer=['Linear', 'Conv1d'], std=0.02),

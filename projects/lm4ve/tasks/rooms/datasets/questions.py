@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lm4ve.errors import UserError
-from lm4ve.tasks.base.language.json_files import (
+from lm4ve.text.annotation_files import (
     check_pairs,
     check_unique,
     naming_file,

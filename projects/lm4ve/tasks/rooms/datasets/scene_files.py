@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from lm4ve.errors import check, require
-from lm4ve.tasks.base.mesh_files import read_colored_points
-from lm4ve.tasks.rooms.scannet import classes_of
+from lm4ve.geometry.mesh_files import read_colored_points
+from lm4ve.tasks.rooms.datasets.scannet import classes_of
 
 RoomFile = str | Path | np.ndarray
 

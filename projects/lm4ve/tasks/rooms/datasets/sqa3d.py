@@ -11,11 +11,11 @@ from mmengine.logging import print_log
 
 from lm4ve.errors import check
 from lm4ve.registry import DATASETS
-from lm4ve.tasks.base.language.text_entries import TextDataset
 from lm4ve.tasks.rooms.datasets.questions import read_questions
 from lm4ve.tasks.rooms.metrics import question_type
 from lm4ve.tasks.rooms.models.heads import Corpus, count_answers
 from lm4ve.tasks.rooms.transforms import SceneLoader
+from lm4ve.text.dataset import TextDataset
 
 #: Where the files of scenes lie, below ``data_root``.
 FOLDERS = dict(scenes='scannet_data', scans='scans', objects='objects')
@@ -31,7 +31,7 @@ class SQA3DDataset(TextDataset):
         <data_root>/scans/<scene>/<scene>.txt
         <data_root>/objects/<scene>.npy             instead, for stored objects
 
-    Policy for corrupt scenes: :mod:`lm4ve.tasks.base.integrity`.
+    Policy for corrupt scenes: :mod:`lm4ve.data.integrity`.
 
     Args:
         split (str): 'train', 'val' or 'test'.
@@ -46,7 +46,7 @@ class SQA3DDataset(TextDataset):
         answers (str | Sequence[str] | Mapping[str, int], optional): The vocabulary:
             the value of ``model.head.answers``. In training, questions without an
             answer in it are left out and counted; a test keeps them.
-        on_corrupt, verify: See :class:`lm4ve.tasks.base.integrity.IntegrityMixin`.
+        on_corrupt, verify: See :class:`lm4ve.data.integrity.IntegrityMixin`.
         **kwargs: Passed to MMEngine's ``BaseDataset``. ``pipeline`` begins with
             ``lm4ve.LoadScene`` or ``lm4ve.LoadObjects`` and ends with
             ``lm4ve.PackScene``; ``test_mode`` is on by default unless the split is

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from mmengine.dist import barrier, is_main_process
 
+from lm4ve.data.generated import write_once
+from lm4ve.geometry.surfaces import sample_primitive
 from lm4ve.registry import DATASETS
-from lm4ve.tasks.base.generated import write_once
-from lm4ve.tasks.base.meshes import sample_primitive
+from lm4ve.tasks.rooms.datasets.scannet import NYU40_IDS
 from lm4ve.tasks.rooms.datasets.sqa3d import SQA3DDataset
-from lm4ve.tasks.rooms.scannet import NYU40_IDS
 
 #: Rooms of each split.
 ROOMS = dict(train=600, val=60, test=60)

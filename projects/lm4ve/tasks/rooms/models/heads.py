@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from lm4ve.errors import UserError, check
 from lm4ve.registry import MODELS
-from lm4ve.tasks.base.language.answering import SCORES, TARGETS, VocabularyHead, in_fp32
-from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
 from lm4ve.tasks.rooms.models.fusion import two_layers
+from lm4ve.text.structures import VisionLanguageDataSample
+from lm4ve.text.vocabulary import SCORES, TARGETS, VocabularyHead, in_fp32
 
 Samples = list[VisionLanguageDataSample]
 Corpus = str | Path | Sequence[str] | Mapping[str, int]

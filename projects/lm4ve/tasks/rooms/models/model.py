@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from lm4ve.errors import build_from, check, require
 from lm4ve.registry import MODELS
-from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
-from lm4ve.tasks.base.language.text_preprocessor import check_tokenizer
 from lm4ve.tasks.rooms.models.fusion import AttentionPool
 from lm4ve.tasks.rooms.models.objects import Objects, Samples
 from lm4ve.tasks.rooms.models.preprocessor import TEXTS
+from lm4ve.text.preprocessor import check_tokenizer
+from lm4ve.text.structures import VisionLanguageDataSample
 
 STREAMS = ('objects', *TEXTS)
 #: What each part of the loss counts. The release multiplies all of them by ten.

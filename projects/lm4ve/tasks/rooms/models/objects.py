@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lm4ve.errors import UserError, require
+from lm4ve.geometry.point_ops import squared_distances
 from lm4ve.registry import MODELS
-from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
-from lm4ve.tasks.base.point_ops import squared_distances
+from lm4ve.text.structures import VisionLanguageDataSample
 
 Samples = list[VisionLanguageDataSample]
 #: A proposal nearer than this to the center of a box is of an object; one that is

@@ -8,13 +8,13 @@ from torch import Tensor
 
 from lm4ve.errors import UserError, check
 from lm4ve.registry import MODELS
-from lm4ve.tasks.base.language.text_preprocessor import TextPreprocessor
 from lm4ve.tasks.rooms.models.language import (
     UNKNOWN,
     padded,
     read_word_vectors,
     split_words,
 )
+from lm4ve.text.preprocessor import TextPreprocessor
 
 TEXTS = ('situation', 'question')
 

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lm4ve.errors import check
+from lm4ve.geometry import point_ops
 from lm4ve.registry import MODELS
-from lm4ve.tasks.base import point_ops
 from lm4ve.tasks.rooms.models.objects import (
     Objects,
     ProposalHead,

@@ -4,10 +4,10 @@ import io
 
 from mmengine import fileio
 
+from lm4ve.data.shards import BACKEND, read_samples
 from lm4ve.errors import check
 from lm4ve.registry import DATASETS
-from lm4ve.tasks.base.shards import BACKEND, read_samples
-from lm4ve.tasks.video.corruption import find_defect
+from lm4ve.tasks.video.datasets.video_files import find_defect
 from lm4ve.tasks.video.datasets.video_lists import (
     CheckedRepeatAugDataset,
     CheckedVideoDataset,
@@ -16,7 +16,7 @@ from lm4ve.tasks.video.datasets.video_lists import (
 
 
 class VideoShardsMixin(CheckedVideoMixin):
-    """Reads shards (:mod:`lm4ve.tasks.base.shards`) in place of a list of videos.
+    """Reads shards (:mod:`lm4ve.data.shards`) in place of a list of videos.
 
     ``tools/dataset_converters/shards.py`` writes them from any list. Entries have the
     same keys as those of :class:`lm4ve.tasks.video.CheckedVideoDataset`, so that

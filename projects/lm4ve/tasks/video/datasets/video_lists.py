@@ -14,12 +14,12 @@ from pathlib import Path
 from mmaction.datasets import RepeatAugDataset, VideoDataset
 from mmengine import fileio
 
+from lm4ve.data.integrity import IntegrityMixin
+from lm4ve.data.labels import read_list
 from lm4ve.errors import UserError, listing
 from lm4ve.files import leads_outside
 from lm4ve.registry import DATASETS
-from lm4ve.tasks.base.integrity import IntegrityMixin
-from lm4ve.tasks.base.labels import read_list
-from lm4ve.tasks.video.corruption import find_defect
+from lm4ve.tasks.video.datasets.video_files import find_defect
 
 _THREADS = 16
 
@@ -34,7 +34,7 @@ class CheckedVideoMixin(IntegrityMixin):
     Args:
         on_corrupt (str): Policy for a video that is empty, truncated, without a video
             stream or with a single frame: 'skip' or 'refuse', see
-            :mod:`lm4ve.tasks.base.integrity`.
+            :mod:`lm4ve.data.integrity`.
         verify (bool or 'decode', optional): Whether all videos are read when the data
             set is loaded. Default: for tests only. True reads the packets of each and
             decodes its first frame, 'decode' decodes all of it, False trusts the list.
@@ -116,7 +116,7 @@ class CheckedVideoMixin(IntegrityMixin):
         return defect
 
     def defect_of(self, path: str, decode: bool) -> str | None:
-        """Return what is wrong with a video, see :mod:`lm4ve.tasks.video.corruption`."""
+        """Return what is wrong with a video, see :mod:`lm4ve.tasks.video.datasets.video_files`."""
         return find_defect(path, decode)
 
     def find_defect_behind(self, error: Exception, path: str) -> str | None:

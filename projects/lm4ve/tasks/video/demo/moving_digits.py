@@ -17,12 +17,12 @@ import numpy as np
 from mmengine.dist import barrier, is_main_process
 from tqdm import tqdm
 
+from lm4ve.data.digit_scans import digit_scans
+from lm4ve.data.generated import write_once
 from lm4ve.errors import check
 from lm4ve.registry import DATASETS
-from lm4ve.tasks.base.digit_scans import digit_scans
-from lm4ve.tasks.base.generated import write_once
+from lm4ve.tasks.video.datasets.video_files import write_video
 from lm4ve.tasks.video.datasets.video_lists import CheckedVideoDataset
-from lm4ve.tasks.video.video_files import write_video
 
 #: The classes, in the order of their labels.
 CLASSES = (

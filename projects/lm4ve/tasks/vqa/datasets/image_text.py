@@ -7,17 +7,17 @@ from typing import Any
 import mmcv.transforms  # noqa: F401  (registers LoadImageFromFile)
 from mmengine import fileio
 
+from lm4ve.data.image_files import ImageFilesMixin
 from lm4ve.errors import require
 from lm4ve.files import leads_outside
-from lm4ve.tasks.base.image_files import ImageFilesMixin
-from lm4ve.tasks.base.language.text_entries import TextDataset
+from lm4ve.text.dataset import TextDataset
 
 #: The number of images that are looked for before a training begins.
 _LOOKED_FOR = 100
 
 
 class ImageTextDataset(ImageFilesMixin, TextDataset):
-    """Images with texts. What becomes of corrupt images: :mod:`lm4ve.tasks.base.integrity`.
+    """Images with texts. What becomes of corrupt images: :mod:`lm4ve.data.integrity`.
 
     Args:
         ann_file (str): The file that names images and texts, below ``data_root``.
@@ -27,7 +27,7 @@ class ImageTextDataset(ImageFilesMixin, TextDataset):
         pipeline (Sequence): Transforms, ending with ``lm4ve.PackVisionLanguage``.
         test_mode (bool): For data that is evaluated on: images are checked when the
             data set is loaded, and entries are not replaced by others.
-        on_corrupt, verify: See :class:`lm4ve.tasks.base.integrity.IntegrityMixin`. An
+        on_corrupt, verify: See :class:`lm4ve.data.integrity.IntegrityMixin`. An
             image with several texts is read once in the scan. With 'refuse' empty texts
             are refused too.
         **kwargs: Passed to MMEngine's ``BaseDataset``.

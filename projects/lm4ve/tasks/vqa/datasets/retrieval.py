@@ -8,13 +8,8 @@ import numpy as np
 
 from lm4ve.errors import check
 from lm4ve.registry import DATASETS
-from lm4ve.tasks.base.language.json_files import (
-    naming_file,
-    read_json,
-    read_rows,
-    texts_of,
-)
 from lm4ve.tasks.vqa.datasets.image_text import ImageTextDataset
+from lm4ve.text.annotation_files import naming_file, read_json, read_rows, texts_of
 
 #: Rounds of drawing more than needed before all captions are looked through.
 _ROUNDS = 8

@@ -17,7 +17,9 @@ from mmengine.runner import Runner
 
 from lm4ve.errors import brief, check, require
 from lm4ve.registry import DATASETS, HOOKS
-from lm4ve.tasks.base.language.json_files import (
+from lm4ve.tasks.vqa.datasets.answers import majority, normalize_answer, read_vocabulary
+from lm4ve.tasks.vqa.datasets.image_text import ImageTextDataset
+from lm4ve.text.annotation_files import (
     check_pairs,
     check_unique,
     naming_file,
@@ -25,8 +27,6 @@ from lm4ve.tasks.base.language.json_files import (
     read_rows,
     texts_of,
 )
-from lm4ve.tasks.vqa.answers import majority, normalize_answer, read_vocabulary
-from lm4ve.tasks.vqa.datasets.image_text import ImageTextDataset
 
 #: What a question may have beside its image, text and answers.
 KNOWN = ('question_id', 'image_id', 'question_type', 'answer_type')

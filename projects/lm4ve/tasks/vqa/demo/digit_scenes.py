@@ -20,10 +20,10 @@ import numpy as np
 from mmengine.dist import barrier, is_main_process
 from tqdm import tqdm
 
+from lm4ve.data.digit_scans import digit_scans
+from lm4ve.data.generated import write_once
 from lm4ve.errors import check
 from lm4ve.registry import DATASETS
-from lm4ve.tasks.base.digit_scans import digit_scans
-from lm4ve.tasks.base.generated import write_once
 from lm4ve.tasks.vqa.datasets.image_text import ImageTextDataset
 from lm4ve.tasks.vqa.datasets.retrieval import CaptionFiles
 from lm4ve.tasks.vqa.datasets.vqa import VQAFiles

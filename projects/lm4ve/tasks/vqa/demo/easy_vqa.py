@@ -18,8 +18,8 @@ from mmcv.transforms import BaseTransform
 
 from lm4ve.errors import check, require
 from lm4ve.registry import DATASETS, TRANSFORMS
-from lm4ve.tasks.base.language.json_files import read_json
 from lm4ve.tasks.vqa.datasets.vqa import VQADataset
+from lm4ve.text.annotation_files import read_json
 
 #: The answers, in the order of the package's ``answers.txt``.
 ANSWERS = (

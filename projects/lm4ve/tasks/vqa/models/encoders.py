@@ -20,7 +20,7 @@ from transformers import AutoModel
 
 from lm4ve.errors import UserError, check, require
 from lm4ve.registry import MODELS
-from lm4ve.tasks.base.language.pretrained import (
+from lm4ve.text.pretrained_encoders import (
     build_bare,
     build_config,
     load_weights,

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from lm4ve.errors import build_from, check, require
 from lm4ve.registry import MODELS
-from lm4ve.tasks.base.language.answering import VocabularyHead, in_fp32
-from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
-from lm4ve.tasks.vqa.answers import read_vocabulary, soft_scores
+from lm4ve.tasks.vqa.datasets.answers import read_vocabulary, soft_scores
 from lm4ve.tasks.vqa.models.fusion import init_as_bert
+from lm4ve.text.structures import VisionLanguageDataSample
+from lm4ve.text.vocabulary import VocabularyHead, in_fp32
 
 Samples = list[VisionLanguageDataSample]
 Unimodal = tuple[Tensor, Tensor] | None
@@ -35,7 +35,7 @@ class VQAHead(VocabularyHead, BaseModule):
         **kwargs: Passed to MMEngine's ``BaseModule``.
 
     The loss is the binary cross-entropy with
-    :func:`lm4ve.tasks.vqa.answers.soft_scores`, mean over answers and samples, times A.
+    :func:`lm4ve.tasks.vqa.datasets.answers.soft_scores`, mean over answers and samples, times A.
     A fingerprint of the vocabulary is a part of every checkpoint.
 
     Raises:

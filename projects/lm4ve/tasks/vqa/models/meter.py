@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from lm4ve.errors import check, require
 from lm4ve.registry import MODELS
-from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
-from lm4ve.tasks.base.language.text_preprocessor import check_tokenizer
 from lm4ve.tasks.vqa.models.fusion import init_as_bert
+from lm4ve.text.preprocessor import check_tokenizer
+from lm4ve.text.structures import VisionLanguageDataSample
 
 
 class Pooler(nn.Module):

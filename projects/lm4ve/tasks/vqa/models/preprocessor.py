@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lm4ve.errors import check
 from lm4ve.registry import MODELS
-from lm4ve.tasks.base.language.text_preprocessor import TextPreprocessor
+from lm4ve.text.preprocessor import TextPreprocessor
 
 
 @MODELS.register_module()

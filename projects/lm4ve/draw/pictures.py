@@ -1,0 +1,176 @@
+"""Pictures of samples and of their tokens.
+
+A picture draws its input, and a number for each token in its place, into matplotlib's
+axes. Pictures hold arrays, no model. matplotlib is imported when something is drawn.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from lm4ve.draw.figures import without_ticks
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Normalize
+
+#: Share of a cell's color; the rest is the frame in gray, to see what is there.
+COVER = 0.85
+
+
+@dataclass
+class TokenMap:
+    """A number for each token of one sample.
+
+    Attributes:
+        title (str): What the panel is called: a point's label, or a head.
+        module (str): The module's name.
+        values (np.ndarray): float64 ``[N]``, NaN at padding.
+        grid (tuple[int, ...]): See :class:`lm4ve.tasks.base.analysis.Layout`.
+        limits (tuple[float, float], optional): The ends of its color scale; default:
+            its smallest and its largest value.
+    """
+
+    title: str
+    module: str
+    values: np.ndarray
+    grid: tuple[int, ...]
+    limits: tuple[float, float] | None = None
+
+    def norm(self) -> 'Normalize':
+        """Return the color scale; it is wider than the values where these are nearly equal."""
+        from matplotlib.colors import Normalize
+
+        low, high = self.limits or self.ends()
+        size = max(abs(low), abs(high))
+        margin = (size * 0.05 or 1.0) if high - low <= 0.02 * size else 0.0
+        return Normalize(low - margin, high + margin)
+
+    def ends(self) -> tuple[float, float]:
+        """Return the smallest and the largest value; 0 and 1 without any."""
+        known = self.values[np.isfinite(self.values)]
+        return (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
+
+
+def share_scales(maps: list[TokenMap]) -> None:
+    """Give maps of nearly equal values one color scale, so that colors compare.
+
+    They are nearly equal where the values of each map fill at least half of the scale
+    that holds all of them.
+    """
+    if not maps:
+        return
+    ends = np.array([m.ends() for m in maps])
+    low, high = float(ends.min()), float(ends.max())
+    if (np.diff(ends) >= 0.5 * (high - low)).all():
+        for m in maps:
+            m.limits = low, high
+
+
+class Picture:
+    """The picture of one sample; this one has tokens in a grid or a row, and no input.
+
+    Attributes:
+        side (float): Width of a panel on a sheet, inches.
+        aspect (float): Height by width of a panel.
+        times (int): Number of frames.
+        is_clip (bool): It is shown as a strip of frames and as a movie.
+        caption (str): Stands below the input, to explain its colors.
+    """
+
+    side: float = 1.7
+    aspect: float = 1.0
+    times: int = 1
+    is_clip: bool = False
+    caption: str = ''
+
+    def draw_input(self, axes: 'Axes', time: int = 0) -> None:
+        """Draw what the model was given, at a frame."""
+        axes.text(0.5, 0.5, 'not drawn', ha='center', va='center')
+        without_ticks(axes)
+
+    def draw_values(
+        self, axes: 'Axes', tokens: TokenMap, colors: str, time: int = 0
+    ) -> None:
+        """Draw the tokens' values in their places.
+
+        Args:
+            axes (Axes): Where to draw.
+            tokens (TokenMap): The values.
+            colors (str): The name of matplotlib's color map.
+            time (int): The number of the frame.
+        """
+        values = tokens.values.reshape(-1, tokens.grid[-1])
+        axes.imshow(values, cmap=colors, norm=tokens.norm(), aspect='auto')
+        without_ticks(axes)
+
+
+class Frames(Picture):
+    """An image, or a clip's frames.
+
+    Args:
+        pixels (np.ndarray): uint8 ``[T, H, W, 3]``, RGB; T = 1 for an image.
+        is_clip (bool): The frames are a clip's, even if there is only one.
+    """
+
+    def __init__(self, pixels: np.ndarray, is_clip: bool = False) -> None:
+        self.pixels, self.is_clip, self.times = pixels, is_clip, len(pixels)
+        self.aspect = float(np.clip(pixels.shape[1] / pixels.shape[2], 0.4, 2.5))
+
+    def draw_input(self, axes: 'Axes', time: int = 0) -> None:
+        self._show(axes, self.pixels[time])
+
+    def draw_values(
+        self, axes: 'Axes', tokens: TokenMap, colors: str, time: int = 0
+    ) -> None:
+        """Draw a frame in gray under the tokens' cells.
+
+        The tokens' grid is (rows, columns) or (times, rows, columns); a frame shows
+        the time that it belongs to.
+        """
+        grid = tokens.grid if len(tokens.grid) == 3 else (1, *tokens.grid)
+        values = tokens.values.reshape(grid)[time * grid[0] // self.times]
+        gray = self.pixels[time] / 255 @ [0.299, 0.587, 0.114]
+        self._show(axes, np.repeat(gray[..., None], 3, axis=-1))
+        axes.imshow(
+            values,
+            extent=self._extent(),
+            cmap=colors,
+            norm=tokens.norm(),
+            alpha=COVER,
+            interpolation='nearest',
+        )
+
+    def _extent(self) -> tuple[float, float, float, float]:
+        height, width = self.pixels.shape[1:3]
+        return 0, width, height, 0
+
+    def _show(self, axes: 'Axes', frame: np.ndarray) -> None:
+        # Small pictures keep their pixels; large ones are averaged.
+        smooth = 'nearest' if min(frame.shape[:2]) < 64 else 'antialiased'
+        axes.imshow(frame, extent=self._extent(), interpolation=smooth)
+        axes.set_aspect('equal')
+        without_ticks(axes)
+
+
+def pixels_of(inputs: Tensor, preprocessor: Any) -> np.ndarray:
+    """Undo a preprocessor's normalization.
+
+    Args:
+        inputs (Tensor): ``[B, 3, H, W]``, ``[B, V, 3, H, W]`` or
+            ``[B, V, 3, T, H, W]``; one channel is repeated.
+        preprocessor (nn.Module): May have ``mean`` and ``std``.
+
+    Returns:
+        np.ndarray: uint8, channels last. They are in the preprocessor's order; where
+        it does not convert, in the pipeline's, which is RGB in all data sets that
+        leave it so.
+    """
+    axis = 1 if inputs.dim() == 4 else 2
+    x = inputs.detach().double().movedim(axis, -1).cpu()
+    mean, std = (getattr(preprocessor, k, None) for k in ('mean', 'std'))
+    if mean is not None and std is not None:
+        x = x * std.double().cpu().flatten() + mean.double().cpu().flatten()
+    return x.round().clamp(0, 255).byte().expand(*x.shape[:-1], 3).numpy()

@@ -1,0 +1,195 @@
+"""Check that a .ply file holds what its header promises, before open3d reads it.
+
+open3d reads .ply files in C++ and trusts them: a face that refers to a vertex beyond
+the last one reads foreign memory, and a face without corners ends the process. A cut
+file gives the vertices that are left. So the package plyfile reads the file first and
+refuses what is cut, and here the corners of each face are compared with the number of
+vertices.
+
+plyfile makes room for as many rows as a header promises (8 GB for a file of 180 bytes),
+so the header's counts are compared with the file's size before. Messages say where a
+file is wrong and show nothing of it.
+"""
+
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from plyfile import (
+    PlyData,
+    PlyElement,
+    PlyElementParseError,
+    PlyHeaderParseError,
+    PlyListProperty,
+)
+
+from lm4ve.geometry.text_lines import check_last_line
+
+#: Names of the list of a face's corners; open3d reads the first of them that there is.
+_CORNERS = ('vertex_indices', 'vertex_index')
+#: If all faces are triangles, plyfile reads them at once, otherwise one after the
+#: other.
+_TRIANGLES = dict(face=dict.fromkeys(_CORNERS, 3))
+#: Bytes. plyfile reads a header letter by letter.
+_LONGEST_HEADER = 2**16
+
+
+@dataclass
+class PlyContent:
+    """What a .ply file holds.
+
+    Attributes:
+        num_vertices (int): The number of vertices.
+        columns (tuple[str, ...]): The names of the vertices' properties.
+        num_corners (np.ndarray): int64 ``[F]``, the number of corners of each face.
+    """
+
+    num_vertices: int
+    columns: tuple[str, ...]
+    num_corners: np.ndarray
+
+
+def check_ply(path: str | Path) -> PlyContent:
+    """Compare a file's content with its header.
+
+    Args:
+        path (str | Path): A .ply file, text or binary.
+
+    Returns:
+        PlyContent: What it holds.
+
+    Raises:
+        ValueError: The file is cut or damaged, or has no vertices with x, y and z.
+    """
+    path = Path(path)
+    lines = _header_lines(path)
+    _check_counts(lines, path.stat().st_size)
+    is_text = any(line.split()[:2] == ['format', 'ascii'] for line in lines)
+    content = _read_text(path) if is_text else _read_binary(path)
+    if 'vertex' not in content:
+        raise ValueError('it has no vertices')
+    vertices = content['vertex']
+    _check_vertices(vertices)
+    num_corners = np.zeros(0, np.int64)
+    if 'face' in content and len(content['face']):
+        num_corners = _count_corners(content['face'], len(vertices))
+    columns = tuple(column.name for column in vertices.properties)
+    return PlyContent(len(vertices), columns, num_corners)
+
+
+# ------------------------------------------------------- before plyfile reads a file
+def _header_lines(path: Path) -> list[str]:
+    """Return the lines of a header, the last one excepted.
+
+    Raises:
+        ValueError: There is no whole header, or one that plyfile and open3d could read
+            in different ways, since it mixes ends of lines or has other control
+            characters.
+    """
+    with open(path, 'rb') as file:
+        header, end, _ = file.read(_LONGEST_HEADER).partition(b'\nend_header')
+    if not end:
+        raise ValueError('it has no whole .ply header')
+    line_end = '\r\n' if header.endswith(b'\r') else '\n'
+    lines = header.decode('latin-1').removesuffix('\r').split(line_end)
+    for number, line in enumerate(lines, 1):
+        letters = line.replace('\t', ' ')
+        if not (letters.isascii() and letters.isprintable()):
+            raise ValueError(
+                f'line {number} of its header has characters other than printable ASCII'
+            )
+    return lines
+
+
+def _check_counts(lines: list[str], size: int) -> None:
+    """Compare what a header promises with a file's size: each number takes a byte at least."""
+    count = 0  # rows of the element that a line is about
+    promised = 0
+    for line in lines:
+        words = line.split()
+        if words[:1] == ['element']:
+            if not words[-1].isdecimal():
+                raise ValueError('an element of its header has no count')
+            count = int(words[-1])
+            promised = max(promised, count)
+        elif words[:1] == ['property']:
+            promised += count
+    if promised > size:
+        raise ValueError(f'its header promises more than {size:,} bytes can hold')
+
+
+# ------------------------------------------------------------------- what plyfile reads
+def _read_text(path: Path) -> PlyData:
+    """Read a text; nothing may follow its last row."""
+    data = path.read_bytes()
+    check_last_line(data)
+    stream = io.TextIOWrapper(io.BytesIO(data), 'ascii')
+    content = _read(stream)
+    if stream.read().strip():
+        raise ValueError('more follows than its header promises')
+    return content
+
+
+def _read_binary(path: Path) -> PlyData:
+    """Read a binary file; nothing may follow its last row."""
+    with open(path, 'rb') as file:
+        try:
+            content = _read(file, known_list_len=_TRIANGLES)
+        except ValueError:  # other polygons, or a damaged file
+            file.seek(0)
+            content = _read(file)
+        if file.read().strip():
+            raise ValueError('more follows than its header promises')
+    return content
+
+
+def _read(stream: IO, **options: Any) -> PlyData:
+    """Let plyfile read a file, and say what it refuses in words that show nothing of it."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # of lists without numbers
+            return PlyData.read(stream, **options)
+    except PlyHeaderParseError as e:
+        raise ValueError(f'line {e.line} of its header is none of .ply 1.0') from None
+    except PlyElementParseError as e:
+        raise ValueError(
+            f'row {e.row + 1:,} of an element is damaged: {e.message}'
+        ) from None
+    except UnicodeDecodeError:
+        raise ValueError('its text has characters other than ASCII') from None
+    except (ValueError, OverflowError):
+        raise ValueError(
+            'a name is there twice, or a number does not fit its type'
+        ) from None
+
+
+# ------------------------------------------------------------ what plyfile lets through
+def _check_vertices(vertices: PlyElement) -> None:
+    """Refuse vertices without a place, and lists among their properties."""
+    names = {column.name for column in vertices.properties}
+    has_lists = any(
+        isinstance(column, PlyListProperty) for column in vertices.properties
+    )
+    if not len(vertices) or not {'x', 'y', 'z'} <= names or has_lists:
+        raise ValueError('it has no vertices with the properties x, y and z')
+
+
+def _count_corners(faces: PlyElement, num_vertices: int) -> np.ndarray:
+    """Return the number of corners of each face, int64 ``[F]``, all of which must exist."""
+    name = next((name for name in _CORNERS if name in faces), None)
+    if name is None or not isinstance(faces.ply_property(name), PlyListProperty):
+        raise ValueError('its faces have no list vertex_indices')
+    corners = faces[name]
+    if corners.dtype == object:
+        counts = np.array([len(face) for face in corners], np.int64)
+        corners = np.concatenate(corners)
+    else:
+        counts = np.full(len(corners), corners.shape[1], np.int64)
+    if counts.min() < 1:
+        raise ValueError('a face has no corners')
+    if not 0 <= corners.min() <= corners.max() < num_vertices:
+        raise ValueError('a face refers to a vertex that does not exist')
+    return counts

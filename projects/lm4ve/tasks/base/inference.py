@@ -1,0 +1,182 @@
+"""Applies a trained model to files and returns plain data, for every task.
+
+:class:`TaskInferencer` is the base of all our inferencers. :class:`FileInferencer`
+reads and draws files through the task's analysis, so that a task needs no inferencer of
+its own.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.infer import BaseInferencer
+from torch import nn
+from tqdm import tqdm
+
+from lm4ve.draw.figures import save_picture, to_image
+from lm4ve.draw.visualizer import PredictionVisualizer
+from lm4ve.errors import check
+from lm4ve.runner.config import read_config
+from lm4ve.tasks.base.building import Input, collate, each_sample, inference_model
+from lm4ve.tasks.base.task import require_task, task_of_config
+
+
+class TaskInferencer(BaseInferencer):
+    """A model with its checkpoint, and the config's test pipeline.
+
+    Args:
+        config (str | Path | Config): The config of the training.
+        checkpoint (str | Path, optional): Its checkpoint. Default: random weights, with
+            a warning.
+        device (str, optional): Default: a GPU if there is one.
+        allow_partial (bool): Load what fits of a checkpoint of another model.
+        show_progress (bool): Show a bar.
+
+    Raises:
+        UserError: The config is of another task, or there is no such device.
+        CheckpointError: The checkpoint is missing, damaged, unsafe, or of another
+            model.
+    """
+
+    visualize_kwargs = {'show', 'wait_time', 'out_dir'}
+    #: The name of its only task; empty: it serves all.
+    task = ''
+    visualizer: Any
+
+    def __init__(
+        self,
+        config: str | Path | Config,
+        checkpoint: str | Path | None = None,
+        device: str | None = None,
+        allow_partial: bool = False,
+        show_progress: bool = False,
+    ) -> None:
+        cfg = config if isinstance(config, Config) else read_config(config)
+        if self.task:
+            require_task(cfg, self.task)
+        self.allow_partial = allow_partial
+        scope = cfg.get('default_scope') or 'mmengine'
+        super().__init__(
+            cfg, checkpoint, device, scope=scope, show_progress=show_progress
+        )
+
+    def check_model(self, model: nn.Module) -> None:
+        """Refuse a model of the task that this inferencer does not support."""
+
+    def _init_model(
+        self, cfg: Config, weights: str | Path | None, device: str
+    ) -> nn.Module:
+        model, self.classes = inference_model(cfg, weights, device, self.allow_partial)
+        self.check_model(model)
+        return model
+
+    def _init_visualizer(self, cfg: Config) -> None:
+        """Create none before the first window is shown."""
+
+    def _present(
+        self,
+        drawn: list[np.ndarray],
+        names: list[str],
+        show: bool,
+        wait_time: float,
+        out_dir: Any,
+    ) -> list[np.ndarray]:
+        """Write pictures, uint8 ``[H, W, 3]`` RGB, to files, a window or both."""
+        for image, name in zip(drawn, names, strict=True):
+            if out_dir is not None:
+                save_picture(image, Path(out_dir) / f'{name}.png')
+            if show:
+                self.visualizer = self.visualizer or PredictionVisualizer()
+                self.visualizer.show(image, win_name=name, wait_time=wait_time)
+        return drawn
+
+    def visualize(self, *args: Any, **kwargs: Any) -> list[Any]:
+        """Return nothing: :meth:`__call__` draws."""
+        return []
+
+    def postprocess(self, preds: list[Any], *args: Any, **kwargs: Any) -> list[Any]:
+        """Return the predictions as they are."""
+        return preds
+
+
+class FileInferencer(TaskInferencer):
+    """Predicts for files, for any task with an analysis.
+
+    Example::
+
+        inferencer = FileInferencer(config, checkpoint)
+        inferencer('cloud.ply')[0]['pred_class']
+    """
+
+    # The task's analysis reads files, and the config's test data loader makes batches
+    # of them.
+    _init_pipeline = _init_collate = lambda self, cfg: None
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        inputs: Input | Sequence[Input],
+        batch_size: int = 1,
+        show: bool = False,
+        wait_time: float = 0.0,
+        out_dir: str | Path | None = None,
+        **options: Any,
+    ) -> list[dict[str, Any]]:
+        """Predict.
+
+        Args:
+            inputs (str | Path | np.ndarray | Sequence): Files of the kinds that the
+                task declares, or images as uint8 ``[H, W, 3]``, BGR.
+            batch_size (int): Files per batch.
+            show (bool): Show pictures in a window, each for ``wait_time`` seconds.
+            wait_time (float): Seconds.
+            out_dir (str | Path, optional): Write a picture of each file here.
+            **options: The task's ``input_options``.
+
+        Returns:
+            list[dict]: For each file its ``name`` and the plain data of
+            :meth:`lm4ve.tasks.base.analysis.TaskAnalysis.result`.
+
+        Raises:
+            UserError: A file is missing, unreadable, or of another task.
+        """
+        files = (
+            [inputs] if isinstance(inputs, (str, Path, np.ndarray)) else list(inputs)
+        )
+        check('batch_size', batch_size, least=1)
+        analysis = task_of_config(self.cfg).analysis
+        samples = each_sample(self.cfg, files, **options)
+        batches = self._get_chunk_data(samples, batch_size)
+        count, hidden = (
+            -(-len(files) // batch_size),
+            None if self.show_progress else True,
+        )
+        results = []
+        for batch in tqdm(batches, 'inference', count, disable=hidden):
+            names = [s.name for s in batch]
+            data = analysis.runnable(collate(self.cfg, [s.data for s in batch]))
+            outputs = self.model.test_step(data)
+            for name, output in zip(names, outputs, strict=True):
+                results.append(dict(name=name, **analysis.result(output, self.classes)))
+            if show or out_dir is not None:
+                inputs = self.model.data_preprocessor(data, False)['inputs']
+                pictures = analysis.pictures(self.model, inputs, outputs, 0)
+                facts = [analysis.facts(o, self.classes) for o in outputs]
+                drawn = [_draw(*x) for x in zip(pictures, names, facts, strict=True)]
+                self._present(drawn, names, show, wait_time, out_dir)
+        return results
+
+
+def _draw(picture: Any, name: str, facts: dict[str, str]) -> np.ndarray:
+    """Draw an input under its name and facts, uint8 ``[H, W, 3]``, RGB."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.5, 5.0), dpi=110, layout='constrained')
+    picture.draw_input(figure.subplots())
+    figure.suptitle(
+        '\n'.join([name, *(f'{k}: {v}' for k, v in facts.items())]), fontsize=8
+    )
+    return to_image(figure)

@@ -1,0 +1,11 @@
+"""What is known and predicted of a volume, from file to metric."""
+
+from mmengine.structures import BaseDataElement
+
+
+class VolumeDataSample(BaseDataElement):
+    """Truth and prediction of one volume.
+
+    ``gt_seg`` and ``pred_seg`` int64 ``[H, W, D]``; of ``metainfo``, ``spacing`` in mm,
+    a number for each axis, ``num_classes`` and ``filename``.
+    """

@@ -1,0 +1,61 @@
+"""The entries of data sets of texts: which are left out, and that something is left."""
+
+import logging
+from collections.abc import Sequence
+
+from mmengine.logging import print_log
+
+from lm4ve.data.integrity import IntegrityMixin
+from lm4ve.errors import UserError, check, listing
+
+
+class TextDataset(IntegrityMixin):
+    """Files with texts about them; :mod:`lm4ve.data.integrity` treats damaged ones."""
+
+    def check_texts(self, texts: Sequence[str], where: str) -> None:
+        """Refuse entries that are no texts, or have half of a character, as JSON may.
+
+        Args:
+            texts (Sequence[str]): Texts of an entry.
+            where (str): The file and entry, for messages.
+
+        Raises:
+            UserError: It names the entry.
+        """
+        try:
+            ''.join(texts).encode()
+        except (TypeError, UnicodeEncodeError) as e:
+            raise UserError(
+                f'{where}: not a text that can be written as UTF-8 ({e}).'
+            ) from e
+
+    def leave_out(self, what: str, entries: Sequence[object], total: int) -> None:
+        """Warn of entries that were left out; with 'refuse', raise.
+
+        Args:
+            what (str): What is wrong with them, for example 'have an empty question'.
+            entries (Sequence): What names each of them.
+            total (int): How many entries there were.
+
+        Raises:
+            UserError: ``on_corrupt='refuse'``.
+        """
+        found = f'{type(self).__name__}: {len(entries)} of {total} entries {what}'
+        if self.on_corrupt == 'refuse':
+            name = f"{found} ({listing(entries)}; dataset.on_corrupt='skip' leaves them out)"
+            check(name, len(entries), most=0)
+        elif entries:
+            text = f'{found}, and are left out: {listing(entries)}.'
+            print_log(text, logger='current', level=logging.WARNING)
+
+    def refuse_nothing(self, entries: Sequence[object]) -> None:
+        """Refuse a data set without an entry.
+
+        Raises:
+            UserError: There is none.
+        """
+        check(
+            f"{type(self).__name__}: the entries of '{self.ann_file}'",
+            len(entries),
+            least=1,
+        )
