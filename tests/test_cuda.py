@@ -11,9 +11,9 @@ import torch
 
 from lm4ve.runner.command_line import build_runner
 from tests.helpers import models
+from tests.helpers.processes import environment
 from tests.helpers.shrink import shrinker_of
 from tests.helpers.tasks import ROOT
-from tests.runner.test_distributed import environment
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 pytestmark = [pytest.mark.cuda, needs_gpu]

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from lm4ve.tasks import TASKS, all_tasks, get_task
-from tests.docs.blocks import blocks_of
+from tests.helpers.code_blocks import blocks_of
 from tests.helpers.extras import needed_by, run_alone
 from tests.helpers.families import write_huggingface
+from tests.helpers.image.images import fill
 from tests.helpers.tasks import FOLDERS, ROOT
-from tests.tasks.image.images import fill
 
 #: A block of the core's own, since the embedded language model is another extra.
 BLOCK = """dict(
@@ -179,7 +179,7 @@ COMMANDS = {
 @pytest.mark.slow
 @pytest.mark.parametrize('extras', COMMANDS, ids='+'.join)
 def test_a_command_needs_its_extras_only(extras, tmp_path):
-    from tests.ablation.toy import write_grid
+    from tests.helpers.ablation.toy import write_grid
 
     command, written = COMMANDS[extras]
     files = dict(

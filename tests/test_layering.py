@@ -137,6 +137,8 @@ NEEDS = {
     'vqa': 'mmpretrain',
     'rooms': 'mmpretrain',
 }
+#: Modules of the tests in statements that import them.
+IMPORTED_TESTS = re.compile(r'(?:from|import) (tests(?:\.\w+)+)')
 REGISTRIES = [
     r for r in vars(registry).values() if isinstance(r, registry.LazyRegistry)
 ]
@@ -175,6 +177,17 @@ def test_only_the_demo_imports_the_demo(name):
     for file in folder.rglob('*.py'):
         if 'demo' not in file.relative_to(folder).parts:
             assert f'{package}.demo' not in file.read_text(), file.name
+
+
+def test_tests_share_code_in_helpers_alone():
+    """A test file imports no other one, nor does the text of a script in it."""
+    tests = Path(__file__).parent
+    wrong = []
+    for file in sorted(tests.rglob('*.py')):
+        for module in IMPORTED_TESTS.findall(file.read_text(encoding='utf-8')):
+            if not module.startswith('tests.helpers'):
+                wrong.append(f'{file.relative_to(tests)} imports {module}')
+    assert not wrong
 
 
 #: A line of a user's script -> what it is, or how it is wrong.

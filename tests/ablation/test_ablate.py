@@ -1,16 +1,12 @@
 """The tool on a toy: killed, resumed, stopped, failing, and what it writes."""
 
-import contextlib
 import errno
 import json
 import multiprocessing
 import os
-import runpy
-import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -23,29 +19,10 @@ from lm4ve.ablation.trial import run_trial, write_spec
 from lm4ve.ablation.workers import Workers
 from lm4ve.errors import UserError
 from lm4ve.runner.same_data import pixel_versions
-from tests.ablation.toy import GRID, HANG, TUNE, write_grid
 from tests.helpers import quick_python
+from tests.helpers.ablation.command import TOOL, results, run, when_a_trial_hangs
+from tests.helpers.ablation.toy import GRID, HANG, TUNE, write_grid
 from tests.helpers.tasks import ROOT
-
-TOOL = ROOT / 'tools/analysis/ablate.py'
-
-
-def run(grid, folder, *args) -> int:
-    """Run the tool here; return its exit code."""
-    before = {kind: signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGINT)}
-    # A shell's background jobs, as CI may be one, start with SIGINT ignored.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    words = [str(TOOL), *map(str, (grid, '--work-dir', folder, *args))]
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(sys, 'argv', words)
-        try:
-            runpy.run_path(str(TOOL), run_name='__main__')
-        except SystemExit as e:
-            return e.code
-        finally:
-            for kind, handler in before.items():
-                signal.signal(kind, handler)
-    return 0
 
 
 @pytest.fixture(scope='module')
@@ -54,22 +31,6 @@ def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp('whole')
     assert run(write_grid(folder, GRID + TUNE), folder / 'out', '--workers', 2) == 0
     return folder / 'out'
-
-
-def results(folder) -> list:
-    return list(folder.glob('trials/*/result.json'))
-
-
-@contextlib.contextmanager
-def when_a_trial_hangs(hang: Path, commands: str):
-    """Run commands once a trial is in the middle of its training, inside of the context."""
-    wait = f'until [ -e {hang}.hanging ]; do sleep .1; done'
-    process = subprocess.Popen(['bash', '-c', f'{wait}; {commands}'])
-    try:
-        yield
-    finally:
-        process.kill()
-        process.wait()
 
 
 def wait_for(condition) -> None:

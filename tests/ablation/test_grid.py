@@ -9,7 +9,7 @@ from lm4ve import tasks
 from lm4ve.ablation import load_grid
 from lm4ve.ablation.grid import identity
 from lm4ve.errors import UserError
-from tests.ablation.toy import GRID, TUNE, write_grid
+from tests.helpers.ablation.toy import GRID, TUNE, write_grid
 from tests.helpers.tasks import ROOT
 
 GRIDS = sorted((ROOT / 'configs/ablations').glob('*.py'))
@@ -160,7 +160,7 @@ def test_file_that_is_no_grid_is_named(name, text, tmp_path):
 def test_options_may_import_the_classes_that_they_name(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / 'imported_late.py').write_text(
-        'from tests.ablation.toy import MODELS, ToyModel\n\n\n'
+        'from tests.helpers.ablation.toy import MODELS, ToyModel\n\n\n'
         '@MODELS.register_module()\nclass Late(ToyModel):\n'
         '    def __init__(self, height: int) -> None:\n        super().__init__(height)\n'
     )

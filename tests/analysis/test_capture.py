@@ -10,21 +10,7 @@ from lm4ve.analysis.attention import encoder_attentions, llm_attention_row
 from lm4ve.analysis.capture import necks_of
 from lm4ve.blocks import LLMBlock
 from lm4ve.errors import UserError
-from tests.helpers.models import BLOCK, TASKS, D, build
-
-
-def call_of(model, data, module) -> tuple:
-    """The first input of a module and its named arguments, computed without the analysis."""
-    calls = []
-    handle = module.register_forward_pre_hook(
-        lambda m, *call: calls.append(call), with_kwargs=True
-    )
-    with torch.no_grad():
-        model.test_step(data)
-    handle.remove()
-    args, named = calls[0]
-    return args[0], named
-
+from tests.helpers.models import BLOCK, TASKS, D, build, call_of
 
 PLACES = dict(image=(1, (4, 6)), video=(0, (2, 4, 4)), pointcloud=(1, (6,)))
 

@@ -5,7 +5,6 @@ Analyses are made by hand, so that it is known which token must light up where.
 
 import base64
 import re
-from html.parser import HTMLParser
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,6 +19,7 @@ from lm4ve.analysis.samples import samples_of
 from lm4ve.analysis.sheets import Entry, draw_sheet, write_page
 from lm4ve.draw.figures import to_image
 from lm4ve.draw.pictures import COVER
+from tests.helpers.html import Links
 
 MEAN, STD = torch.tensor([120.0, 110.0, 100.0]), torch.tensor([60.0, 50.0, 40.0])
 SCALE = SimpleNamespace(mean=MEAN.view(-1, 1, 1), std=STD.view(-1, 1, 1))
@@ -237,22 +237,6 @@ def test_numbers_are_those_of_the_tokens(image):
 
 
 # --------------------------------------------------------------------------- page
-class Links(HTMLParser):
-    """Addresses that a page would fetch, its elements and its words."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.links, self.tags, self.words = [], set(), ''
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.add(tag)
-        self.links += [
-            v for k, v in attrs if k in ('src', 'href', 'srcset', 'data', 'poster')
-        ]
-
-    def handle_data(self, data):
-        self.words += data
 
 
 def test_a_page_fetches_nothing_and_escapes_names(image, tmp_path):

@@ -27,10 +27,10 @@ from lm4ve.commands.visualize import main  # noqa: E402
 from lm4ve.errors import UserError  # noqa: E402
 from lm4ve.runner.command_line import build_runner  # noqa: E402
 from lm4ve.runner.config import read_config  # noqa: E402
-from tests.analysis.test_sheets import Links  # noqa: E402
+from tests.helpers.html import Links  # noqa: E402
 from tests.helpers.models import neck  # noqa: E402
+from tests.helpers.pointcloud.clouds import cloud  # noqa: E402
 from tests.helpers.shrink import shrinker_of  # noqa: E402
-from tests.tasks.pointcloud.clouds import cloud  # noqa: E402
 
 # The hook changes nothing of a training, to the bit.
 pytestmark = pytest.mark.bitwise

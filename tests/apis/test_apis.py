@@ -15,10 +15,10 @@ from lm4ve.tasks.base.building import build_model, collate, samples_of_files
 from lm4ve.tasks.base.inference import FileInferencer
 from tests.helpers.closeness import assert_equal_but_for_rounding
 from tests.helpers.families import write_huggingface
+from tests.helpers.pointcloud.clouds import cloud, write_cloud
 from tests.helpers.tasks import FOLDERS, configs_of
 from tests.helpers.tiny_runs import PLACE, enlarged, write_runs
-from tests.tasks.pointcloud.clouds import cloud, write_cloud
-from tests.tasks.vqa.files import write_image
+from tests.helpers.vqa.files import write_image
 
 #: Task -> a small model of the zoo.
 DEMOS = dict(
@@ -37,7 +37,7 @@ def write_inputs(task: str, folder) -> list:
         write_argoverse1(folder, dict(train=3))
         return sorted((folder / 'train/data').glob('*.csv'))
     if task == 'video':
-        from tests.tasks.video.videos import write_noise
+        from tests.helpers.video.videos import write_noise
 
         return [write_noise(folder / f'{i}.mp4', seed=i) for i in range(3)]
     if task == 'image':

@@ -8,7 +8,7 @@ from mmengine.registry import MODELS
 
 from lm4ve.blocks import LLMBlock
 from lm4ve.errors import CheckpointError, UnsupportedModelError, UserError
-from tests.blocks.test_families import tokens
+from tests.helpers.blocks.inputs import tokens
 from tests.helpers.families import FAMILIES
 
 LLAMA = FAMILIES['llama']

@@ -8,14 +8,17 @@ from lm4ve.blocks import FAMILIES as SPECS
 from lm4ve.blocks import LLMBlock, frozen_tensors
 from lm4ve.blocks.families import REFUSED, WRAPPERS
 from lm4ve.errors import CheckpointError, UnsupportedModelError, UserError
-from tests.blocks.reference import reference_layer, takes_rotary
+from tests.helpers.blocks.inputs import right_padding, tokens
+from tests.helpers.blocks.reference import (
+    NO_ROTARY,
+    WITH_ROTARY,
+    reference_layer,
+)
 from tests.helpers.closeness import assert_equal_but_for_rounding
 from tests.helpers.families import FAMILIES, random_model, write_huggingface
 from tests.helpers.tasks import ROOT
 from tools.dev import write_tables
 
-NO_ROTARY = [v for v in FAMILIES if not takes_rotary(random_model(v))]
-WITH_ROTARY = [v for v in FAMILIES if v not in NO_ROTARY]
 WAYS = [
     (v, causal, rotary, layer)
     for v in FAMILIES
@@ -24,18 +27,6 @@ WAYS = [
     for layer in (0, 1)
     if not causal or rotary == (v in WITH_ROTARY)
 ]
-
-
-def tokens(seed: int = 0, length: int = 6) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(2, length, 32, generator=generator)
-
-
-def right_padding(length: int = 6) -> torch.Tensor:
-    """No padding in sample 0, two tokens of it in sample 1."""
-    padding = torch.zeros(2, length, dtype=torch.bool)
-    padding[1, -2:] = True
-    return padding
 
 
 def test_every_spec_has_a_tiny_config():

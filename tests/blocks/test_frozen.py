@@ -11,7 +11,7 @@ from torch import nn
 from lm4ve.blocks import Frozen, LLMBlock, frozen_tensors
 from lm4ve.blocks.provenance import SOURCE_KEY
 from lm4ve.errors import CheckpointError
-from tests.blocks.test_families import right_padding, tokens
+from tests.helpers.blocks.inputs import right_padding, tokens
 from tests.helpers.closeness import assert_equal_but_for_rounding
 from tests.helpers.families import FAMILIES, config_of, decoder_layers, random_model
 

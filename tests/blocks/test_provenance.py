@@ -16,7 +16,8 @@ from lm4ve.blocks.provenance import SOURCE_KEY
 from lm4ve.errors import CheckpointError
 from lm4ve.necks import LLMBlockNeck
 from lm4ve.release.release import trained_state
-from tests.blocks.test_families import WITH_ROTARY, tokens
+from tests.helpers.blocks.inputs import tokens
+from tests.helpers.blocks.reference import WITH_ROTARY
 from tests.helpers.families import FAMILIES
 from tests.helpers.logs import record_logs
 

@@ -21,8 +21,8 @@ from lm4ve.errors import CheckpointError, UserError
 from lm4ve.llm.torch_files import open_torch
 from lm4ve.runner.checkpoint_files import read_checkpoint
 from tests.helpers.hostile import Payload, walk_to_exec
-from tests.runner.test_checkpoint_hooks import DATA, Toy
-from tests.runner.toy import Score, make_runner
+from tests.helpers.runner.toy import Score, make_runner
+from tests.helpers.runner.toy_neck import DATA, Toy
 
 HOOKS = ('CheckpointHook', 'lm4ve.AtomicCheckpointHook')
 

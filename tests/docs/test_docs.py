@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.blocks import PAGES, ROOT, blocks_of
 from tests.helpers import quick_python
+from tests.helpers.code_blocks import PAGES, ROOT, blocks_of
 
 _LINKED = sorted(
     str(p.relative_to(ROOT))

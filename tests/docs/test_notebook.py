@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.docs.blocks import ROOT
+from tests.helpers.code_blocks import ROOT
 
 nbformat = pytest.importorskip('nbformat')
 nbclient = pytest.importorskip('nbclient')

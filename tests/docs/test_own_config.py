@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.blocks import blocks_of
 from tests.helpers import quick_python
+from tests.helpers.code_blocks import blocks_of
+from tests.helpers.image import images
 from tests.helpers.tools import run_command
-from tests.tasks.image import images
 
 PAGES = ('README.md', 'docs/get_started/your_own_config.md')
 COMMANDS = """\

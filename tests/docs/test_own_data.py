@@ -4,15 +4,15 @@ import os
 
 import pytest
 
-from tests.docs.blocks import ROOT, blocks_of
 from tests.helpers import quick_python
+from tests.helpers.code_blocks import ROOT, blocks_of
+from tests.helpers.image import images
+from tests.helpers.motion.argoverse2_files import write_argoverse2
+from tests.helpers.pointcloud.clouds import cloud, write_cloud
+from tests.helpers.rooms.scenes import write_sqa3d
 from tests.helpers.tools import run_command
-from tests.tasks.image import images
-from tests.tasks.motion.argoverse2_files import write_argoverse2
-from tests.tasks.pointcloud.clouds import cloud, write_cloud
-from tests.tasks.rooms.scenes import write_sqa3d
-from tests.tasks.video.videos import write_list, write_noise
-from tests.tasks.vqa.files import write_csv, write_image
+from tests.helpers.video.videos import write_list, write_noise
+from tests.helpers.vqa.files import write_csv, write_image
 
 PAGE = 'docs/get_started/your_own_data.md'
 BLOCKS = blocks_of(PAGE)

@@ -9,7 +9,7 @@ from urllib.parse import urlparse
 
 import pytest
 
-from tests.docs.blocks import ROOT
+from tests.helpers.code_blocks import ROOT
 
 sync_api = pytest.importorskip('playwright.sync_api')
 pytestmark = pytest.mark.slow

@@ -12,7 +12,7 @@ from lm4ve.geometry import surfaces
 from lm4ve.geometry.open3d_library import load_open3d
 from lm4ve.tasks import pointcloud as pc
 from lm4ve.tasks.pointcloud.datasets.readers import read_points
-from tests.tasks.pointcloud import clouds as c
+from tests.helpers.pointcloud import clouds as c
 
 
 class Refuses(importlib.abc.MetaPathFinder):

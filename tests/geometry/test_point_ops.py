@@ -6,7 +6,7 @@ import torch
 
 from lm4ve.geometry import point_ops
 from lm4ve.geometry.open3d_library import load_open3d
-from tests.tasks.pointcloud.clouds import brute_force_picks
+from tests.helpers.pointcloud.clouds import brute_force_picks
 
 
 def clouds(*shape):

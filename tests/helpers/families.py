@@ -363,7 +363,7 @@ def write_meta(
             weight = layer.get_submodule(name).weight
             count = heads.get(name.rpartition('.')[2])
             if count:
-                weight = _rotary_rows_to_meta(weight, count)
+                weight = rotary_rows_to_meta(weight, count)
             state[f'layers.{i}.{meta}.weight'] = weight, dim
     for n in range(shards):
         part = {
@@ -383,7 +383,7 @@ def write_meta(
     return folder
 
 
-def _rotary_rows_to_meta(weight: Tensor, heads: int) -> Tensor:
+def rotary_rows_to_meta(weight: Tensor, heads: int) -> Tensor:
     """From halves ``(0, d/2), ...`` of a head to pairs ``(0, 1), ...``."""
     halves = weight.view(heads, 2, len(weight) // heads // 2, -1)
     return halves.transpose(1, 2).reshape(weight.shape)

@@ -63,7 +63,7 @@ def video(**options):
 def pointcloud(**options):
     """A Point-BERT with six groups."""
     from lm4ve.tasks.pointcloud import PointCloudDataSample
-    from tests.tasks.pointcloud.test_models import build
+    from tests.helpers.pointcloud.tiny import build
 
     samples = [PointCloudDataSample(gt_label=torch.tensor([i])) for i in range(2)]
     data = dict(inputs=[torch.randn(40, 3) for _ in range(2)], data_samples=samples)
@@ -103,3 +103,16 @@ def build(task: str, **options):
         if isinstance(m, torch.nn.Linear) and ('mapper' in name or 'head' in name):
             torch.nn.init.normal_(m.weight, std=0.3)
     return model.eval(), data
+
+
+def call_of(model, data, module) -> tuple:
+    """The first input of a module and its named arguments, computed without the analysis."""
+    calls = []
+    handle = module.register_forward_pre_hook(
+        lambda m, *call: calls.append(call), with_kwargs=True
+    )
+    with torch.no_grad():
+        model.test_step(data)
+    handle.remove()
+    args, named = calls[0]
+    return args[0], named

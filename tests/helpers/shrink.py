@@ -7,7 +7,7 @@ that the code under test goes all the way that it goes for a user; each small co
 compared with the whole one.
 
 The steps here are the same for every task. Each adds its own in
-``tests/tasks/<task>/shrink.py``, a module with a class ``Shrinker``.
+``tests/helpers/<task>/shrink.py``, a module with a class ``Shrinker``.
 """
 
 import argparse
@@ -244,7 +244,7 @@ class Shrinker:
 
 def shrinker_of(task: str, folder: Path) -> Shrinker:
     """Return the shrinker of a task, which writes its tiny files to a folder."""
-    return importlib.import_module(f'tests.tasks.{task}.shrink').Shrinker(folder)
+    return importlib.import_module(f'tests.helpers.{task}.shrink').Shrinker(folder)
 
 
 def shrink_images(pipeline: list) -> None:

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from lm4ve.errors import UserError
-from tests.helpers.tasks import configs_of
-from tests.hosts.small import (
+from tests.helpers.hosts import (
     SIDE,
     HostShrinker,
     train_and_test,
     write_coco,
     write_picture,
 )
+from tests.helpers.tasks import configs_of
 
 RESNET = dict(depth=18, base_channels=4, stem_channels=4)
 

@@ -9,68 +9,12 @@ import torch
 
 from lm4ve.blocks import LLMBlock
 from lm4ve.errors import CheckpointError, UserError
-from tests.blocks.reference import reference_layer
-from tests.blocks.test_families import tokens
-from tests.helpers.families import _rotary_rows_to_meta, random_model
+from tests.helpers.blocks.inputs import tokens
+from tests.helpers.blocks.reference import reference_layer
+from tests.helpers.families import random_model
+from tests.helpers.gguf_files import write_gguf
 
 gguf = pytest.importorskip('gguf')
-
-
-def write(path, variant, kind='F32', fields=(), tensors=(), **changes):
-    """Write a random model as llama.cpp's converter does.
-
-    q and k are in pairs for llama; gemma3's gains are what they are.
-    """
-    model = random_model(variant, **changes)
-    config = model.config
-    gemma3 = config.model_type == 'gemma3_text'
-    arch = config.model_type.removesuffix('_text')
-    writer = gguf.GGUFWriter(path, arch)
-    rope = (
-        config.rope_parameters['full_attention'] if gemma3 else config.rope_parameters
-    )
-    sized = config.model_type in ('qwen3', 'gemma3_text')
-    values = dict(
-        **dict(
-            block_count=config.num_hidden_layers, embedding_length=config.hidden_size
-        ),
-        **dict(feed_forward_length=config.intermediate_size, token_list=['a', 'b']),
-        **dict(
-            head_count=config.num_attention_heads,
-            head_count_kv=config.num_key_value_heads,
-        ),
-        **dict(
-            layer_norm_rms_eps=config.rms_norm_eps, rope_freq_base=rope['rope_theta']
-        ),
-        **(dict(key_length=config.head_dim) if sized else dict(rope_dimension_count=8)),
-        **(dict(sliding_window=config.sliding_window) if gemma3 else {}),
-    )
-    for key, value in values.items():
-        getattr(writer, f'add_{key}')(value)
-    for name in tensors:
-        writer.add_tensor(name, np.ones(48, np.float32))
-    for key, value in dict(fields).items():
-        writer.add_float32(key, value)
-    heads = dict(q_proj=config.num_attention_heads, k_proj=config.num_key_value_heads)
-    rotated = heads if config.model_type == 'llama' else {}
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[arch.upper()], len(model.layers))
-    for name, weight in model.layers.state_dict(prefix='model.layers.').items():
-        part = name.split('.')[-2]
-        if part in rotated:
-            weight = _rotary_rows_to_meta(weight, heads[part])
-        weight = weight + 1 if gemma3 and part.endswith('norm') else weight
-        data, number = weight.contiguous().numpy(), None
-        if kind != 'F32' and data.ndim == 2 and data.shape[1] % 32 == 0:
-            number = gguf.GGMLQuantizationType[kind]
-            data = gguf.quants.quantize(data, number)
-        writer.add_tensor(
-            names.get_name(name, ('.weight', '.bias')), data, raw_dtype=number
-        )
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return str(path)
 
 
 VARIANTS = [
@@ -83,7 +27,7 @@ VARIANTS = [
 
 @pytest.mark.parametrize('variant, changes', VARIANTS)
 def test_a_layer_equals_the_model_that_was_written(tmp_path, variant, changes):
-    path = write(tmp_path / 'm.gguf', variant, **changes)
+    path = write_gguf(tmp_path / 'm.gguf', variant, **changes)
     for rotary in (False, True):  # only rotary embedding tells the order of the rows
         block = LLMBlock(
             path, layers=(1,), rotary=rotary, causal=rotary, final_norm=False
@@ -96,7 +40,7 @@ def test_a_layer_equals_the_model_that_was_written(tmp_path, variant, changes):
 
 
 def test_quantized_weights_are_what_the_library_makes_of_them(tmp_path):
-    path = write(tmp_path / 'm.gguf', 'llama-gqa', 'Q8_0')
+    path = write_gguf(tmp_path / 'm.gguf', 'llama-gqa', 'Q8_0')
     (layer,) = LLMBlock(path, layers=(0,)).layers
     weight = random_model('llama-gqa').layers[0].mlp.up_proj.weight.numpy()
     kind = gguf.GGMLQuantizationType.Q8_0
@@ -134,7 +78,7 @@ def test_damaged_and_hostile_files_are_refused(tmp_path, content):
 
 
 def test_truncated_file_is_refused(tmp_path):
-    path = write(tmp_path / 'm.gguf', 'llama-gqa')
+    path = write_gguf(tmp_path / 'm.gguf', 'llama-gqa')
     os.truncate(path, os.path.getsize(path) - 500)
     with pytest.raises(CheckpointError, match='cut off'):
         LLMBlock(path)
@@ -154,14 +98,14 @@ NOT_READ = [
 
 @pytest.mark.parametrize('options, message', NOT_READ)
 def test_what_is_not_read_is_refused_not_ignored(tmp_path, options, message):
-    path = write(tmp_path / 'm.gguf', 'llama', **options)
+    path = write_gguf(tmp_path / 'm.gguf', 'llama', **options)
     with pytest.raises(UserError, match=message):
         LLMBlock(path)
 
 
 def test_one_of_several_files_must_be_named(tmp_path):
     for file in ('a.gguf', 'b.gguf'):
-        write(tmp_path / file, 'llama')
+        write_gguf(tmp_path / file, 'llama')
     with pytest.raises(CheckpointError, match='several GGUF files'):
         LLMBlock(str(tmp_path))
     assert LLMBlock(str(tmp_path / 'b.gguf')).source['model_type'] == 'llama'

@@ -13,7 +13,7 @@ from huggingface_hub import errors
 
 from lm4ve.blocks import LLMBlock, frozen_tensors
 from lm4ve.errors import CheckpointError
-from tests.blocks.test_families import right_padding, tokens
+from tests.helpers.blocks.inputs import right_padding, tokens
 from tests.helpers.families import LAYOUTS, write_huggingface, write_meta
 from tests.helpers.hub import add_repository, use_cache
 

@@ -21,8 +21,9 @@ from lm4ve.errors import UserError
 from lm4ve.necks import LLMBlockNeck
 from tests.helpers.closeness import assert_equal_but_for_rounding
 from tests.helpers.families import FAMILIES
-from tests.necks.encoder import Encoder, loud
-from tests.necks.test_low_rank import C, assert_same, tokens
+from tests.helpers.necks.encoder import Encoder, loud
+from tests.helpers.necks.equality import C, assert_same, tokens
+from tests.helpers.necks.foreign import Adapter, hidden, replicate
 
 D = 32
 QUERIES = slice(0, 2)
@@ -38,21 +39,6 @@ def make(low_rank: str, block=None, family: str = 'gpt2', **options) -> LLMBlock
 
 
 # -------------------------------------------------------------------------- intrusions
-class Adapter(nn.Module):
-    """A module with a low-rank update beside it, as LoRA writes it."""
-
-    def __init__(self, base: nn.Module) -> None:
-        super().__init__()
-        self.base, self.weight = base, hidden(base).weight
-        self.a = nn.Linear(self.weight.shape[-1], 2, bias=False)
-        self.b = nn.Linear(2, len(self.weight), bias=False)
-
-    def forward(self, x):
-        return self.base(x) + self.b(self.a(x))
-
-
-def hidden(part: nn.Module) -> nn.Module:
-    return getattr(part, 'wrapped', part)
 
 
 def ramp(_, x):
@@ -224,16 +210,6 @@ def test_two_necks_share_a_block_in_two_threads(method):
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(run, range(1000)))
-
-
-def replicate(module: nn.Module) -> nn.Module:
-    """A replica of DataParallel, on the same device."""
-    replica = module._replicate_for_data_parallel()
-    for name, child in module._modules.items():
-        replica._modules[name] = None if child is None else replicate(child)
-    for name, p in module._parameters.items():
-        setattr(replica, name, None if p is None else p.clone())
-    return replica
 
 
 @pytest.mark.parametrize('trainable', ['none', 'all'])

@@ -14,10 +14,10 @@ from torch import nn
 import lm4ve
 from lm4ve.errors import UserError
 from tests.helpers.models import BLOCK
+from tests.helpers.necks.encoder import step
+from tests.helpers.necks.foreign import replicate
 from tests.helpers.tasks import ROOT
 from tests.helpers.tools import run_command
-from tests.necks.encoder import step
-from tests.necks.test_current_weights import replicate
 
 PIXELS = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 

@@ -13,8 +13,8 @@ from lm4ve.errors import UserError
 from lm4ve.necks import LLMBlockInsert
 from lm4ve.necks.mask_names import ANY, GRID, IGNORE, KEEP, MASKS, PACKED, PADDING
 from tests.helpers.models import BLOCK
-from tests.necks.encoder import loud
-from tests.necks.test_current_weights import replicate
+from tests.helpers.necks.encoder import loud
+from tests.helpers.necks.foreign import replicate
 
 # With a mask that says nothing, a host computes the same bits as without it.
 pytestmark = pytest.mark.bitwise

@@ -13,18 +13,7 @@ from lm4ve.errors import UserError
 from lm4ve.necks import LLMBlockNeck
 from lm4ve.necks.layouts import mean_of_tokens
 from tests.helpers.families import FAMILIES
-from tests.necks.encoder import loud
-
-C, D = 12, 32
-BLOCK = dict(type='LLMBlock', arch=FAMILIES['llama-gqa'])
-
-
-def make(**kwargs) -> LLMBlockNeck:
-    torch.manual_seed(0)
-    neck = LLMBlockNeck(in_channels=C, **{'block': BLOCK, **kwargs})
-    neck.init_weights()
-    return loud(neck, 0.3)
-
+from tests.helpers.necks.tiny import BLOCK, C, D, make
 
 NORMS = [
     (dict(type='BN1d'), torch.nn.BatchNorm1d(C)),

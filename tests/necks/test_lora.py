@@ -16,30 +16,13 @@ from lm4ve.errors import CheckpointError, UserError
 from lm4ve.necks import LLMBlockNeck
 from tests.helpers.closeness import assert_equal_but_for_rounding
 from tests.helpers.families import FAMILIES
-from tests.necks.encoder import Encoder, batch
-from tests.necks.test_low_rank import C, assert_same, tokens
-from tests.runner.test_distributed import environment, free_port
+from tests.helpers.necks.encoder import Encoder, batch
+from tests.helpers.necks.equality import C, assert_same, tokens
+from tests.helpers.necks.lora import ARCH, grown, make, train
+from tests.helpers.processes import environment, free_port
 
 peft = pytest.importorskip('peft')
-ARCH = dict(FAMILIES['llama'], initializer_range=0.3)
 ALL = ('q_proj', 'k_proj', 'v_proj', 'o_proj', 'mlp')
-
-
-def make(low_rank='off', lora=None, arch=ARCH, mapped=None, **neck) -> LLMBlockNeck:
-    torch.manual_seed(0)
-    trained = {} if lora is None else dict(trainable='lora', lora=lora)
-    block = dict(type='LLMBlock', arch=arch, layers=(0, 1), **trained)
-    made = LLMBlockNeck(C, block, low_rank=low_rank, norm_cfg=None, lora=mapped, **neck)
-    return grown(made, 'mapper_')
-
-
-def grown(module: nn.Module, prefix: str = '', std: float = 0.4) -> nn.Module:
-    """Give adapters and mappers values that show."""
-    for name, p in module.named_parameters():
-        generator = torch.Generator().manual_seed(len(name.replace('.base_layer', '')))
-        if 'lora_' in name or (prefix and name.startswith(prefix)):
-            p.data.normal_(0, std, generator=generator)
-    return module
 
 
 def pieces(neck: nn.Module) -> dict:
@@ -114,22 +97,6 @@ def test_a_host_initializes_neither_frozen_nor_adapter():
     neck.init_weights()
     for name, p in pieces(neck).items():
         assert torch.equal(p, pieces(fresh)[name]) and p.any() == ('lora_A' in name)
-
-
-def train(model: nn.Module) -> list[float]:
-    """Three steps of Adam on fixed batches; return the losses."""
-    optimizer = torch.optim.Adam(
-        [p for p in model.parameters() if p.requires_grad], 0.01
-    )
-    losses = []
-    for i in range(3):
-        torch.manual_seed(i)
-        loss = model(torch.randn(2, 5, C)).square().mean()
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
-    return losses
 
 
 @pytest.mark.parametrize('targets', [['q_proj', 'v_proj'], ['mapper_in', 'mapper_out']])
@@ -234,7 +201,7 @@ import sys, torch
 from torch import distributed
 from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
 from torch.nn.parallel import DistributedDataParallel as DDP
-from tests.necks.test_lora import make, train
+from tests.helpers.necks.lora import make, train
 
 port, rank = sys.argv[1:]
 address = f'tcp://127.0.0.1:{port}'

@@ -15,7 +15,7 @@ from lm4ve.necks import LLMBlockInsert
 from lm4ve.necks.pretrained import CONFIG_FILE, WEIGHTS_FILE
 from tests.helpers.families import write_huggingface
 from tests.helpers.models import BLOCK
-from tests.necks.encoder import C, Encoder, batch, step, wrapped
+from tests.helpers.necks.encoder import C, Encoder, batch, step, wrapped
 
 
 def trained(freeze: bool = False, **options) -> Encoder:

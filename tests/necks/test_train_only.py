@@ -8,8 +8,8 @@ from lm4ve.commands.train import main as train
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.necks import LLMBlockNeck
 from lm4ve.necks.train_only import draw_tokens
+from tests.helpers.necks.tiny import C, make
 from tests.helpers.tasks import ROOT
-from tests.necks.test_layouts import C, make
 
 
 def plain(neck, tokens, mask=None):

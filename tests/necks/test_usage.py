@@ -6,7 +6,6 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -16,29 +15,10 @@ from lm4ve.errors import UserError
 from lm4ve.necks import LLMBlockInsert
 from tests.helpers.logs import record_logs
 from tests.helpers.models import BLOCK
-from tests.necks.test_current_weights import Adapter
+from tests.helpers.necks.foreign import Adapter
+from tests.helpers.necks.host import NECK, Host
 
-NECK = dict(type='LLMBlockNeck', in_channels=16, block=BLOCK)
 X = torch.randn(3, 5, 16, generator=torch.Generator().manual_seed(1))
-
-
-class Host(BaseModel):
-    """A linear layer, a neck, a linear layer; ``uses`` says what becomes of the neck."""
-
-    def __init__(self, uses: str = 'yes', **neck) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.stem = nn.Linear(16, 16)
-        self.neck = MODELS.build({**NECK, **neck})
-        self.head = nn.Linear(16, 3)
-        self.uses = uses
-
-    def forward(self, inputs, data_samples=None, mode='loss'):
-        x = self.stem(inputs)
-        if self.uses != 'never':
-            out = self.neck(x)
-            x = x if self.uses == 'drops' else out
-        return dict(loss=self.head(x).square().mean())
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from lm4ve.errors import CheckpointError, UserError
 from lm4ve.necks import LLMBlockInsert, LLMBlockNeck
 from tests.helpers.closeness import assert_equal_but_for_rounding
 from tests.helpers.families import FAMILIES, decoder_layers, random_model
-from tests.necks.encoder import Encoder, batch, step, wrapped
-from tests.necks.test_low_rank import MASK, C, assert_same, tokens
+from tests.helpers.necks.encoder import Encoder, batch, step, wrapped
+from tests.helpers.necks.equality import MASK, C, assert_same, tokens
 
 ARCH = dict(FAMILIES['llama'], initializer_range=0.3)
 BLOCK = dict(type='LLMBlock', arch=ARCH)

@@ -14,20 +14,9 @@ from lm4ve.errors import UserError
 from lm4ve.probing.data import ProbeData, read_data, read_picture
 from lm4ve.tasks import get_task
 from lm4ve.tasks.vqa.inference import pixels_of_file
+from tests.helpers.probing import write_folder
 
 rng = np.random.default_rng(0)
-
-
-def write_folder(root, **splits):
-    """Write pictures of noise: split -> class -> how many; '' for no folder of a split."""
-    for split, classes in splits.items():
-        for label, count in classes.items():
-            folder = root / split.strip('_') / label
-            folder.mkdir(parents=True)
-            for i in range(count):
-                noise = rng.integers(256, size=(9, 12, 3), dtype=np.uint8)
-                Image.fromarray(noise).save(folder / f'{i}.png')
-    return root
 
 
 def counts(data):

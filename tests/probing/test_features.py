@@ -13,7 +13,7 @@ from lm4ve.errors import UserError
 from lm4ve.probing.data import read_data
 from lm4ve.probing.encoders import Encoder
 from lm4ve.probing.features import RECORD, TOKENS, extract_features, pool_tokens
-from tests.probing.test_data import write_folder
+from tests.helpers.probing import write_folder
 
 
 def to_tensor(picture):

@@ -15,7 +15,7 @@ from lm4ve.runner.config import read_config
 from lm4ve.version import __version__
 from tests.helpers.tiny_runs import PLACE, write_runs
 from tests.helpers.tools import run_tool_here
-from tests.tasks.vqa import tiny
+from tests.helpers.vqa import tiny
 
 for package in ('mmpretrain', 'mmaction', 'pandas', 'onnxscript', 'onnxruntime'):
     pytest.importorskip(package)

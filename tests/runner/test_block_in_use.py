@@ -10,8 +10,8 @@ from mmengine.runner import Runner
 
 from lm4ve.errors import UserError
 from tests.helpers.logs import record_logs
-from tests.necks.test_usage import NECK, Host
-from tests.runner.toy import make_runner
+from tests.helpers.necks.host import NECK, Host
+from tests.helpers.runner.toy import make_runner
 
 
 def train(folder: Path, model, optim: dict | None = None, **fields) -> Runner:

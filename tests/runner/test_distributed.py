@@ -1,58 +1,21 @@
 """Two CPU processes train as one does, and again after one is killed: gloo, DDP, the scripts."""
 
 import json
-import os
-import socket
 import subprocess
-import sys
 import time
 import weakref
-from pathlib import Path
 
 import pytest
 import torch
 
 from lm4ve.errors import UserError
 from lm4ve.runner.command_line import run_tool
-from tests.helpers import quick_python
+from tests.helpers.processes import environment
+from tests.helpers.runner.recording import config, recorded
 from tests.helpers.tasks import ROOT
 from tests.helpers.tools import ERRORS_ONLY, run_tool_here
 
 pytest.importorskip('mmpretrain')
-
-CONFIG = """
-_base_ = '{root}/configs/lm4ve/vit-demo_minilm_digits.py'
-custom_imports = dict(imports=['lm4ve', 'tests.runner.recording'])
-custom_hooks = [
-    dict(type='RecordHook', out='{out}'),
-    dict(type='KillOnceHook', mark='{mark}', rank=1, after=5),
-]
-# No augmentation: its random numbers differ by process.
-train_dataloader = dict(
-    batch_size={batch}, dataset=dict(indices=128, pipeline=[dict(type='PackInputs')]))
-train_cfg = dict(max_epochs=2, val_interval=2)
-param_scheduler = dict(_delete_=True, type='ConstantLR', factor=1., end=1)
-default_hooks = dict(checkpoint=dict(by_epoch=False, interval=3, max_keep_ckpts=-1))
-work_dir = '{out}/work'
-"""
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        return s.getsockname()[1]
-
-
-def environment(real: bool = False) -> dict:
-    """Return that of a script that calls `python`, a quick one or really this one."""
-    path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
-    return {
-        **os.environ,
-        'PATH': path if real else quick_python.path(),
-        'PYTHONPATH': os.pathsep.join((str(ROOT), str(ROOT / 'projects'))),
-        'OMP_NUM_THREADS': '1',
-        'PORT': str(free_port()),
-    }
 
 
 def script(name: str, *args, real: bool = False) -> dict[str, float]:
@@ -63,18 +26,6 @@ def script(name: str, *args, real: bool = False) -> dict[str, float]:
     lines = {line: time.time() for line in job.stderr}
     assert job.wait(300) == 0, ''.join(lines)[-3000:]
     return lines
-
-
-def config(out: Path, batch: int, mark: str = '') -> Path:
-    """Write a config of 8 steps in 2 epochs."""
-    out.mkdir()
-    path = out / 'config.py'
-    path.write_text(CONFIG.format(root=ROOT, out=out, batch=batch, mark=mark))
-    return path
-
-
-def recorded(out: Path, rank: int = 0) -> dict:
-    return json.loads((out / f'rank{rank}.json').read_text())
 
 
 @pytest.mark.slow

@@ -17,10 +17,10 @@ from torch.distributed.checkpoint.state_dict import (
 from lm4ve.blocks.provenance import NECK_KEY, SOURCE_KEY
 from lm4ve.errors import CheckpointError
 from tests.helpers.models import BLOCK
+from tests.helpers.necks.encoder import Encoder, batch, loud, wrapped
+from tests.helpers.processes import environment
+from tests.helpers.runner.state_in_processes import CONTROL
 from tests.helpers.tasks import ROOT
-from tests.necks.encoder import Encoder, batch, loud, wrapped
-from tests.runner.state_in_processes import CONTROL
-from tests.runner.test_distributed import environment
 
 # A state that was saved and loaded computes the same bits.
 pytestmark = pytest.mark.bitwise
@@ -106,7 +106,7 @@ def test_copies_of_a_model_have_records_of_their_own():
 
 
 def test_two_processes_split_save_load_and_check(tmp_path):
-    words = ['python', ROOT / 'tests/runner/state_in_processes.py']
+    words = ['python', ROOT / 'tests/helpers/runner/state_in_processes.py']
     options = dict(
         env=environment(), text=True, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
     )

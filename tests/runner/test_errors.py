@@ -19,10 +19,10 @@ from lm4ve.runner.command_line import build_runner, run_tool
 from lm4ve.runner.hooks import StopHook
 from lm4ve.runner.resume import check_whole
 from tests.helpers import quick_mmengine, quick_python
+from tests.helpers.processes import environment
+from tests.helpers.runner.random_run import config
 from tests.helpers.tasks import ROOT
 from tests.helpers.tools import ERRORS_ONLY, run_command, run_tool_here
-from tests.runner.test_distributed import environment
-from tests.runner.test_resume import config
 
 pytest.importorskip('mmpretrain')
 

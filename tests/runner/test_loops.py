@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from lm4ve.errors import UserError
-from tests.runner.toy import make_runner
+from tests.helpers.runner.toy import make_runner
 
 LOOPS = [
     dict(type='lm4ve.EpochLoop', max_epochs=1),

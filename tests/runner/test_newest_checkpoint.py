@@ -12,7 +12,7 @@ from mmengine.config import Config
 from lm4ve.errors import UserError
 from lm4ve.files import clear_left_behind, replacing, write_atomically
 from lm4ve.runner.resume import newest_checkpoint, resume_newest
-from tests.runner.test_checkpoint_hooks import make_runner
+from tests.helpers.runner.toy_neck import make_runner
 
 
 @pytest.fixture

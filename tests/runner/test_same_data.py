@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from lm4ve.errors import UserError
 from lm4ve.runner import same_data
-from tests.runner import toy
+from tests.helpers.runner import toy
 
 CLASSES = ('cat', 'dog', 'owl')
 

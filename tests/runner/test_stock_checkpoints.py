@@ -18,8 +18,8 @@ from lm4ve.errors import CheckpointError
 from lm4ve.runner.checkpoint_files import read_checkpoint
 from lm4ve.runner.command_line import build_runner
 from tests.helpers.hostile import Call, attribute
+from tests.helpers.runner import stock_training
 from tests.helpers.tools import run_command
-from tests.runner import stock_training
 
 READERS = {
     'tools': read_checkpoint,

@@ -18,9 +18,10 @@ from torch.distributed.elastic.agent.server.api import RunResult, WorkerState
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 
 from lm4ve.commands.launch import Agent, rendezvous, with_resume
+from tests.helpers.processes import environment, free_port
+from tests.helpers.runner.recording import config, recorded
 from tests.helpers.tasks import ROOT
 from tests.helpers.tools import ERRORS_ONLY, run_tool_here
-from tests.runner.test_distributed import config, environment, free_port, recorded
 
 ADDRESSES, CABLE = ('10.77.3.1', '10.77.3.2'), 'lm4ve0'
 

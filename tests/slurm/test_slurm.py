@@ -10,12 +10,12 @@ from unittest.mock import patch
 
 import pytest
 
-from tests.ablation.test_ablate import results, run, when_a_trial_hangs
-from tests.ablation.toy import GRID, HANG, write_grid
+from tests.helpers.ablation.command import results, run, when_a_trial_hangs
+from tests.helpers.ablation.toy import GRID, HANG, write_grid
+from tests.helpers.processes import environment
+from tests.helpers.slurm import reason_against, running
 from tests.helpers.tasks import ROOT
 from tests.helpers.tools import run_command
-from tests.runner.test_distributed import environment
-from tests.slurm.cluster import reason_against, running
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 pytest.importorskip('submitit')

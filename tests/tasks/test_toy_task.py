@@ -15,14 +15,14 @@ from tests.helpers.closeness import assert_equal_but_for_rounding
 from tests.helpers.tasks import ROOT
 from tests.helpers.tools import run_tool_here
 
-TOY = ROOT / 'tests/tasks/toy'
+TOY = ROOT / 'tests/helpers/toy_task'
 
 
 @pytest.fixture(autouse=True)
 def no_row_left_over():
     """The config's imports add the row, which other tests must not see."""
-    if 'tests.tasks.toy' in sys.modules:  # imported once, by the first test
-        register_task('toy', 'tests.tasks.toy')
+    if 'tests.helpers.toy_task' in sys.modules:  # imported once, by the first test
+        register_task('toy', 'tests.helpers.toy_task')
     yield
     TASKS.pop('toy', None)
 
@@ -43,7 +43,7 @@ def test_toy_task_trains_and_tests(checkpoint, tmp_path):
 
 def test_toy_task_is_visualized(checkpoint, tmp_path, monkeypatch, fails):
     # As in a new process: the config's imports add the row.
-    monkeypatch.delitem(sys.modules, 'tests.tasks.toy', raising=False)
+    monkeypatch.delitem(sys.modules, 'tests.helpers.toy_task', raising=False)
     TASKS.pop('toy', None)
     np.savetxt(tmp_path / 'mine.wave', np.sin(6.28 * 8 * np.arange(32) / 32))
     args = (TOY / 'config.py', checkpoint, tmp_path / 'mine.wave', '--indices', 1)
@@ -58,9 +58,11 @@ def test_toy_task_is_visualized(checkpoint, tmp_path, monkeypatch, fails):
 
 
 def test_task_name_is_unique():
-    register_task('toy', 'tests.tasks.toy')
+    register_task('toy', 'tests.helpers.toy_task')
     assert get_task('toy') in all_tasks()
-    with pytest.raises(UserError, match="task 'toy' is 'tests.tasks.toy' already"):
+    with pytest.raises(
+        UserError, match="task 'toy' is 'tests.helpers.toy_task' already"
+    ):
         register_task('toy', 'another')
 
 

@@ -17,7 +17,7 @@ from tests.helpers.tools import run_tool_here
 
 for package in ('mmpretrain', 'mmaction', 'pandas'):
     pytest.importorskip(package)
-from tests.tasks.video.videos import write_noise  # noqa: E402
+from tests.helpers.video.videos import write_noise  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

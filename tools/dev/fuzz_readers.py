@@ -28,12 +28,12 @@ from lm4ve.tasks.rooms.models.language import read_word_vectors
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.helpers.families import write_huggingface, write_meta
-from tests.llm.test_gguf import write as write_gguf
-from tests.tasks.motion.argoverse2_files import write_argoverse2
-from tests.tasks.pointcloud import clouds
-from tests.tasks.rooms.scenes import write_sqa3d
-from tests.tasks.video.videos import write_noise
-from tests.tasks.vqa import files as vqa
+from tests.helpers.gguf_files import write_gguf
+from tests.helpers.motion.argoverse2_files import write_argoverse2
+from tests.helpers.pointcloud import clouds
+from tests.helpers.rooms.scenes import write_sqa3d
+from tests.helpers.video.videos import write_noise
+from tests.helpers.vqa import files as vqa
 
 Made = tuple[Path, Callable[[], object]]
 #: Readers of text formats of one record a line, which do not count their records.

@@ -10,8 +10,8 @@ from mmengine.runner import load_checkpoint
 from lm4ve.errors import CheckpointError, UserError
 from tests.helpers import models
 from tests.helpers.closeness import assert_equal_but_for_rounding
+from tests.helpers.image import released as r
 from tests.helpers.tools import convert_here
-from tests.tasks.image import released as r
 
 pytest.importorskip('mmpretrain')
 

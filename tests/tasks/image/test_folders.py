@@ -18,7 +18,7 @@ from mmpretrain.datasets import CustomDataset
 from lm4ve.data.image_files import find_defect
 from lm4ve.errors import UserError
 from lm4ve.tasks.image import CheckedImageFolder, CheckedImageNet, ImageNetShards
-from tests.tasks.image.images import broken_files, encode, fill, write
+from tests.helpers.image.images import broken_files, encode, fill, write
 from tools.dataset_converters.shards import Entry, main, write_shards
 
 LOAD = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]

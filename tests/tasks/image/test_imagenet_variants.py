@@ -26,9 +26,9 @@ from lm4ve.tasks.image import (
 from lm4ve.tasks.image.datasets.imagenet_variants import CORRUPTIONS, SEVERITIES
 from lm4ve.tasks.image.datasets.synsets import class_indices
 from lm4ve.tasks.image.metrics import ALEXNET_ERRORS
+from tests.helpers.image.images import fill, write
 from tests.helpers.shrink import shrink_images
 from tests.helpers.tasks import FOLDERS
-from tests.tasks.image.images import fill, write
 
 META_KEYS = ('img_path', 'corruption', 'severity')
 PIPELINE = [

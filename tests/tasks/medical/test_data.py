@@ -15,8 +15,8 @@ from lm4ve.tasks import medical as m
 from lm4ve.tasks.base.inference import FileInferencer
 from lm4ve.tasks.medical.structures import VolumeDataSample
 from tests.helpers.closeness import assert_equal_but_for_rounding
-from tests.hosts.small import write_picture
-from tests.tasks.medical import files
+from tests.helpers.hosts import write_picture
+from tests.helpers.medical import files
 
 VOXELS = np.zeros((6, 5, 4), np.float32)
 SAME = (1.0, 1.0, 2.0)

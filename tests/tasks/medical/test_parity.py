@@ -9,8 +9,8 @@ from lm4ve.errors import CheckpointError
 from lm4ve.tasks.medical.converters import convert_medical
 from tests.helpers.closeness import assert_equal_but_for_rounding
 from tests.helpers.families import random_model, write_huggingface
-from tests.tasks.image import released as llama
-from tests.tasks.medical import released as r
+from tests.helpers.image import released as llama
+from tests.helpers.medical import released as r
 
 
 def assert_same(cfg, theirs, x, scope='mmengine', state=None, **options):

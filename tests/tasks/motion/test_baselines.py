@@ -11,7 +11,7 @@ from lm4ve.tasks.motion.models.baselines import (
     constant_velocity,
     kalman_filter,
 )
-from tests.tasks.motion.moving import moved, straight
+from tests.helpers.motion.moving import moved, straight
 
 
 @pytest.mark.parametrize(

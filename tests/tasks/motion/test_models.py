@@ -16,7 +16,7 @@ from lm4ve.tasks.motion.models.regions import Regions, select_apart
 from lm4ve.tasks.motion.structures import rotation
 from tests.helpers.closeness import assert_equal_but_for_rounding
 from tests.helpers.models import neck
-from tests.tasks.motion.moving import moved
+from tests.helpers.motion.moving import moved
 from tools.motion.make_regions import equal_clusters
 
 NECK = neck(16)

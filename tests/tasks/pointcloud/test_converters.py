@@ -7,9 +7,9 @@ import torch
 
 from lm4ve.errors import CheckpointError, UserError
 from tests.helpers.closeness import assert_equal_but_for_rounding
+from tests.helpers.image import released as r
+from tests.helpers.pointcloud.tiny import build
 from tests.helpers.tools import convert_here
-from tests.tasks.image import released as r
-from tests.tasks.pointcloud.test_models import build
 
 
 def published(model) -> dict:

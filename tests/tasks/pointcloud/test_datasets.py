@@ -10,7 +10,7 @@ import torch
 from lm4ve.errors import UserError
 from lm4ve.tasks import pointcloud as pc
 from lm4ve.tasks.pointcloud.demo import primitives as p
-from tests.tasks.pointcloud import clouds as c
+from tests.helpers.pointcloud import clouds as c
 
 
 def test_scanobjectnn_by_variant(tmp_path):

@@ -10,7 +10,7 @@ from lm4ve.errors import UserError
 from lm4ve.geometry.surfaces import sample_surface
 from lm4ve.tasks import pointcloud as pc
 from lm4ve.tasks.pointcloud.datasets.readers import read_points
-from tests.tasks.pointcloud import clouds as c
+from tests.helpers.pointcloud import clouds as c
 
 MESHES = [(kind, text) for kind in ('ply', 'stl') for text in (True, False)]
 MESHES += [('off', True), ('obj', True)]

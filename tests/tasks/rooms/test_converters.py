@@ -8,9 +8,9 @@ import torch
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.tasks.rooms.converters import convert_sqa3d, to_sqa3d
 from tests.helpers.closeness import assert_equal_but_for_rounding
+from tests.helpers.rooms import released
+from tests.helpers.rooms.tiny import CORPUS, batch, build
 from tests.helpers.tools import convert_both_ways
-from tests.tasks.rooms import released
-from tests.tasks.rooms.tiny import CORPUS, batch, build
 
 UNCALLED = ('s_feat_linear', 'q_feat_linear', 'attflat_lstm_q', 'object_cls')
 FUSION = dict(type='lm4ve.GuidedFusion', embed_dims=16, num_heads=2, norm='layer')

@@ -13,7 +13,7 @@ from lm4ve.tasks.rooms.datasets.scannet import CLASSES, NYU40_IDS, classes_of
 from lm4ve.tasks.rooms.datasets.scene_files import read_scene
 from tests.helpers import hostile
 from tests.helpers.logs import record_logs
-from tests.tasks.rooms.scenes import (
+from tests.helpers.rooms.scenes import (
     ALIGNMENT,
     ANSWERS,
     entries,

@@ -15,10 +15,10 @@ from lm4ve.apis import inference
 from lm4ve.runner.config import read_config
 from lm4ve.tasks.rooms import RoomInferencer
 from tests.helpers.closeness import assert_equal_but_for_rounding
-from tests.tasks.rooms import tiny
-from tests.tasks.rooms.scans import write_ply
-from tests.tasks.rooms.scenes import write_sqa3d
-from tests.tasks.vqa.tiny import write_model
+from tests.helpers.rooms import tiny
+from tests.helpers.rooms.scans import write_ply
+from tests.helpers.rooms.scenes import write_sqa3d
+from tests.helpers.vqa.tiny import write_model
 
 SITUATION, QUESTION = 'I am facing the chair.', 'what is left of me?'
 POINTS = [

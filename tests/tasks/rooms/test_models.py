@@ -20,7 +20,7 @@ from lm4ve.tasks.rooms.models.objects import (
 from lm4ve.tasks.rooms.models.votenet import point_layers
 from lm4ve.text.structures import VisionLanguageDataSample
 from tests.helpers.closeness import assert_equal_but_for_rounding
-from tests.tasks.rooms.tiny import (
+from tests.helpers.rooms.tiny import (
     CORPUS,
     POINTS,
     SIZES,
@@ -30,7 +30,7 @@ from tests.tasks.rooms.tiny import (
     config,
     room,
 )
-from tests.tasks.vqa.tiny import TEXT, run, write_tokenizer
+from tests.helpers.vqa.tiny import TEXT, run, write_tokenizer
 
 
 def one_of(data, i):

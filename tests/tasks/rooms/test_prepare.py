@@ -15,10 +15,10 @@ from lm4ve.tasks.rooms.models.language import read_word_vectors, split_words
 from lm4ve.tasks.rooms.models.objects import read_mean_sizes
 from lm4ve.tasks.rooms.models.preprocessor import SQA3DPreprocessor
 from tests.helpers import hostile
+from tests.helpers.rooms.scans import ALIGNMENT, write_labels, write_scan
+from tests.helpers.rooms.scenes import entries, official
+from tests.helpers.rooms.tiny import VECTORS, batch
 from tests.helpers.tools import run_tool_here
-from tests.tasks.rooms.scans import ALIGNMENT, write_labels, write_scan
-from tests.tasks.rooms.scenes import entries, official
-from tests.tasks.rooms.tiny import VECTORS, batch
 
 SCENES = ['scene0000_00', 'scene0001_00']
 

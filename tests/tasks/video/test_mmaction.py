@@ -15,7 +15,7 @@ from tests.helpers.closeness import assert_equal_but_for_rounding
 from tests.helpers.models import BLOCK, neck
 from tests.helpers.tasks import FOLDERS
 from tests.helpers.tools import convert_here  # noqa: E402
-from tests.tasks.video import released as r  # noqa: E402
+from tests.helpers.video import released as r  # noqa: E402
 
 VIT = dict(
     type='VisionTransformer', img_size=r.SIZE, patch_size=r.PATCH, embed_dims=r.WIDTH

@@ -11,7 +11,7 @@ from mmengine.registry import DATASETS, DefaultScope
 
 from lm4ve.errors import UserError
 from lm4ve.tasks.video.datasets.video_files import find_defect
-from tests.tasks.video.videos import pipeline, write_broken, write_list, write_noise
+from tests.helpers.video.videos import pipeline, write_broken, write_list, write_noise
 from tools.dataset_converters.shards import Entry, write_shards
 
 DEFECTS = dict(

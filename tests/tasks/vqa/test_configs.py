@@ -9,7 +9,7 @@ from lm4ve.runner.command_line import build_runner
 from lm4ve.tasks.vqa.converters import convert_meter
 from tests.helpers.config_runs import metrics_of_saved, train_and_resume
 from tests.helpers.tasks import configs_of
-from tests.tasks.vqa import released
+from tests.helpers.vqa import released
 
 # A training that was resumed gives the same bits as one that was not.
 pytestmark = pytest.mark.bitwise

@@ -11,8 +11,8 @@ from lm4ve.errors import UserError
 from lm4ve.tasks.vqa.converters import convert_meter, to_meter
 from tests.helpers.closeness import assert_equal_but_for_rounding
 from tests.helpers.tools import convert_both_ways
-from tests.tasks.vqa import released
-from tests.tasks.vqa.tiny import ANSWERS, HEADS, IMAGE, build
+from tests.helpers.vqa import released
+from tests.helpers.vqa.tiny import ANSWERS, HEADS, IMAGE, build
 
 #: Four stages, 24 wide at the end.
 SWIN = dict(model_name='swin_tiny_patch4_window7_224', img_size=64, window_size=2)

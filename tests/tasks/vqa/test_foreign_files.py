@@ -15,9 +15,9 @@ from lm4ve.errors import CheckpointError, UserError
 from lm4ve.release.release import make_release
 from lm4ve.tasks import vqa
 from tests.helpers.hostile import Payload, edit
-from tests.tasks.vqa.files import write_image
-from tests.tasks.vqa.shrink import write_clip, write_roberta
-from tests.tasks.vqa.tiny import (
+from tests.helpers.vqa.files import write_image
+from tests.helpers.vqa.shrink import write_clip, write_roberta
+from tests.helpers.vqa.tiny import (
     ANSWERS,
     IMAGE,
     TEXT,

@@ -14,10 +14,10 @@ from lm4ve.errors import UserError
 from lm4ve.runner.config import read_config
 from lm4ve.tasks import vqa
 from lm4ve.text.structures import VisionLanguageDataSample
-from tests.analysis.test_capture import call_of
+from tests.helpers.models import call_of
 from tests.helpers.tools import run_tool_here
-from tests.tasks.vqa.files import write_image
-from tests.tasks.vqa.tiny import ANSWERS, HEADS, batch, build, write_models
+from tests.helpers.vqa.files import write_image
+from tests.helpers.vqa.tiny import ANSWERS, HEADS, batch, build, write_models
 
 QUESTION, LONG = 'what color is the cat', 'what color is the dog that sits on red mat'
 

@@ -17,11 +17,11 @@ from lm4ve.tasks.vqa.datasets.answers import (
 from lm4ve.tasks.vqa.metrics import VQAAccuracy, recall_at, vqa_accuracy
 from lm4ve.tasks.vqa.models.heads import VQAHead
 from tests.helpers import quick_python
+from tests.helpers.processes import environment
 from tests.helpers.tasks import ROOT
 from tests.helpers.tools import run_command, run_tool_here
-from tests.runner.test_distributed import environment
-from tests.tasks.vqa import files, tiny
-from tests.tasks.vqa.retrieval_run import CAPTIONS, COARSE, runner_of, validate, write
+from tests.helpers.vqa import files, tiny
+from tests.helpers.vqa.retrieval_run import CAPTIONS, COARSE, runner_of, validate, write
 
 #: Answers in VQA's normal form, checked against the official evaluation's code.
 NORMAL = {
@@ -261,7 +261,7 @@ def test_coarse_scores_choose_the_fused_pairs(folder, exact, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_score_as_one(folder, exact, tmp_path):
-    module = 'tests.tasks.vqa.retrieval_run'
+    module = 'tests.helpers.vqa.retrieval_run'
     launch = [
         quick_python.folder() / 'python',
         '-m',

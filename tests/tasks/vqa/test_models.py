@@ -9,8 +9,8 @@ from lm4ve.tasks.vqa.models.heads import VQAHead
 from lm4ve.tasks.vqa.optim import group_of
 from lm4ve.text.structures import VisionLanguageDataSample
 from tests.helpers.closeness import assert_equal_but_for_rounding
-from tests.tasks.vqa import tiny
-from tests.tasks.vqa.tiny import HEADS, IMAGE, SPECIAL, TEXT, WORDS, batch, build, run
+from tests.helpers.vqa import tiny
+from tests.helpers.vqa.tiny import HEADS, IMAGE, SPECIAL, TEXT, WORDS, batch, build, run
 
 QUESTIONS = [['what color is the cat'], ['is the dog black']]
 CAPTIONS = [

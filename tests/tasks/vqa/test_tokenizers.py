@@ -7,8 +7,8 @@ import pytest
 from lm4ve.errors import UserError
 from lm4ve.tasks import vqa
 from tests.helpers.hub import COMMIT, add_repository, use_cache
-from tests.tasks.vqa.shrink import write_roberta
-from tests.tasks.vqa.tiny import write_tokenizer
+from tests.helpers.vqa.shrink import write_roberta
+from tests.helpers.vqa.tiny import write_tokenizer
 
 FIELD = 'model.data_preprocessor.tokenizer'
 

@@ -19,7 +19,7 @@ from lm4ve.tasks.vqa.demo.easy_vqa import EasyVQA
 from lm4ve.tasks.vqa.transforms import SolarizeAdd
 from tests.helpers.hostile import edit
 from tests.helpers.tasks import CONFIGS
-from tests.tasks.vqa import files
+from tests.helpers.vqa import files
 
 QUESTIONS = 'vqav2/v2_OpenEnded_mscoco_{}_questions.json'
 TRAIN, ANNOTATIONS = (

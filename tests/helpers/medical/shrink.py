@@ -1,0 +1,71 @@
+"""What :mod:`tests.helpers.shrink` makes small in a medical config."""
+
+from functools import partial
+
+from mmengine.config import ConfigDict
+
+from tests.helpers import shrink
+from tests.helpers.image.shrink import Shrinker as ImageShrinker
+from tests.helpers.medical import files
+
+DIMS, VOLUME = [4, 6, 8, 10, 16], (16, 16, 8)
+SIZES = dict(Resized=dict(spatial_size=VOLUME), Resize=dict(scale=(32, 32)))
+#: How configs' names begin -> a scalar that validation logs.
+METRICS = {'cmunext': 'lesion/Dice', 'vit3d': 'volume/Dice', 'vi': 'medmnist/AUC'}
+
+
+class Shrinker(shrink.Shrinker):
+    """Shrinks pictures to 32 x 32, volumes to 16 x 16 x 8, and encoders."""
+
+    task, metric = 'medical', 'medmnist/AUC'
+
+    def load(self, name, *args, **options):
+        self.metric = next(
+            metric for start, metric in METRICS.items() if name.startswith(start)
+        )
+        return super().load(name, *args, **options)
+
+    def model(self, model: ConfigDict) -> int:
+        backbone = model.backbone.get('backbone', model.backbone)
+        if backbone.type == 'lm4ve.CMUNeXt':
+            backbone.update(dims=DIMS, depths=[1] * 5)
+            model.decode_head.in_channels = DIMS
+            model.data_preprocessor.size = (32, 32)
+            return DIMS[-1]
+        if backbone.type == 'lm4ve.VolumeViT':
+            backbone.update(
+                image_size=VOLUME, patch_size=(8, 8, 4), embed_dims=8, depth=2
+            )
+            return 8
+        width = 16
+        if backbone.type == 'lm4ve.ViViT':
+            backbone.update(
+                embed_dims=width, depth=1, num_heads=2, head_dims=8, patch_size=14
+            )
+        else:
+            width = ImageShrinker._backbone(backbone, False)
+        model.head.in_channels = width
+        return width
+
+    def data(self, loader: ConfigDict, split: str) -> None:
+        dataset = loader.dataset
+        loader.batch_size = 64 if 'flag' in dataset else 2 if split == 'train' else 1
+        if 'flag' in dataset:
+            classes = dict(retinamnist=5, fracturemnist3d=3)[dataset.flag]
+            write = partial(files.write_medmnist, flag=dataset.flag, classes=classes)
+            file = f'{dataset.data_root}/{dataset.flag}.npz'
+            self.provide(file, lambda path: write(path.parent))
+        elif dataset.type == 'BaseSegDataset':
+            name = dataset.ann_file.partition('_')[0]
+            self.provide(dataset.data_root, partial(files.write_lesions, name=name))
+        elif dataset.type == 'lm4ve.Decathlon':
+            load = dataset.pipeline[0]
+            sizes = dict(channels=load.channels, classes=load.num_classes)
+            write = partial(files.write_decathlon, **sizes)
+            self.provide(dataset.data_root, write)
+            dataset.ratios = (0.5, 0.25, 0.25)
+        else:
+            dataset.count = 4
+        shrink.shrink_images(dataset.pipeline)
+        for transform in dataset.pipeline:
+            transform.update(SIZES.get(transform.get('name', transform['type']), {}))

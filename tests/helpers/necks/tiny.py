@@ -1,0 +1,18 @@
+"""A tiny neck with a block of LLaMA's family."""
+
+import torch
+
+from lm4ve.necks import LLMBlockNeck
+from tests.helpers.families import FAMILIES
+from tests.helpers.necks.encoder import loud
+
+C, D = 12, 32
+
+BLOCK = dict(type='LLMBlock', arch=FAMILIES['llama-gqa'])
+
+
+def make(**kwargs) -> LLMBlockNeck:
+    torch.manual_seed(0)
+    neck = LLMBlockNeck(in_channels=C, **{'block': BLOCK, **kwargs})
+    neck.init_weights()
+    return loud(neck, 0.3)

@@ -1,0 +1,27 @@
+"""The environment of processes that tests start, and ports for them."""
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+from tests.helpers import quick_python
+from tests.helpers.tasks import ROOT
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
+
+
+def environment(real: bool = False) -> dict:
+    """Return that of a script that calls `python`, a quick one or really this one."""
+    path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
+    return {
+        **os.environ,
+        'PATH': path if real else quick_python.path(),
+        'PYTHONPATH': os.pathsep.join((str(ROOT), str(ROOT / 'projects'))),
+        'OMP_NUM_THREADS': '1',
+        'PORT': str(free_port()),
+    }

@@ -1,0 +1,104 @@
+"""Runs in other processes that record their losses and weights as JSON."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import joblib
+from mmengine.dist import all_reduce, get_rank
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+from tests.helpers.tasks import ROOT
+
+
+@HOOKS.register_module()
+class RecordHook(Hook):
+    """Write each step's loss (mean over ranks) and the final weights' hash.
+
+    Args:
+        out (str): Folder; each rank writes ``rank<r>.json`` at the end, and the first
+            one a line of ``steps.txt`` at each step: its number and its loss.
+    """
+
+    priority = 'LOWEST'
+
+    def __init__(self, out: str) -> None:
+        self.out = Path(out)
+        self.losses: list = []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        loss = outputs['loss'].detach().clone()
+        all_reduce(loss, 'mean')
+        self.losses.append(loss.item())
+        self.out.mkdir(parents=True, exist_ok=True)
+        if get_rank() == 0:
+            with open(self.out / 'steps.txt', 'a') as file:
+                file.write(f'{runner.iter + 1} {loss.item()}\n')
+
+    def after_train(self, runner) -> None:
+        from lm4ve.blocks import frozen_tensors
+
+        model = getattr(runner.model, 'module', runner.model)  # which DDP wraps
+        tensors = dict(
+            trained=dict(model.named_parameters()), frozen=frozen_tensors(model)
+        )
+        found = dict(losses=self.losses)
+        for kind, named in tensors.items():
+            found[kind] = joblib.hash(
+                {name: t.detach().numpy() for name, t in named.items()}
+            )
+        (self.out / f'rank{get_rank()}.json').write_text(json.dumps(found))
+
+
+@HOOKS.register_module()
+class KillOnceHook(Hook):
+    """Kill one rank after a step, as a failing machine would, but only once.
+
+    Args:
+        mark (str): The file that says it was done, with the time; '' for never.
+        rank (int): Which process.
+        after (int): The number of the step.
+    """
+
+    priority = 'LOWEST'
+
+    def __init__(self, mark: str, rank: int, after: int) -> None:
+        self.mark, self.rank, self.after = mark, rank, after
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        now = self.mark and get_rank() == self.rank and runner.iter + 1 == self.after
+        if now and not Path(self.mark).exists():
+            Path(self.mark).write_text(str(time.time()))
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+CONFIG = """
+_base_ = '{root}/configs/lm4ve/vit-demo_minilm_digits.py'
+custom_imports = dict(imports=['lm4ve', 'tests.helpers.runner.recording'])
+custom_hooks = [
+    dict(type='RecordHook', out='{out}'),
+    dict(type='KillOnceHook', mark='{mark}', rank=1, after=5),
+]
+# No augmentation: its random numbers differ by process.
+train_dataloader = dict(
+    batch_size={batch}, dataset=dict(indices=128, pipeline=[dict(type='PackInputs')]))
+train_cfg = dict(max_epochs=2, val_interval=2)
+param_scheduler = dict(_delete_=True, type='ConstantLR', factor=1., end=1)
+default_hooks = dict(checkpoint=dict(by_epoch=False, interval=3, max_keep_ckpts=-1))
+work_dir = '{out}/work'
+"""
+
+
+def config(out: Path, batch: int, mark: str = '') -> Path:
+    """Write a config of 8 steps in 2 epochs."""
+    out.mkdir()
+    path = out / 'config.py'
+    path.write_text(CONFIG.format(root=ROOT, out=out, batch=batch, mark=mark))
+    return path
+
+
+def recorded(out: Path, rank: int = 0) -> dict:
+    return json.loads((out / f'rank{rank}.json').read_text())

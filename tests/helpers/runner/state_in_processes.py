@@ -1,0 +1,131 @@
+"""What ``test_distributed_state.py`` runs in each of two processes: RANK and a folder.
+
+FSDP2 splits a wrapped model; torch's own functions and ours save, load and check it.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch import nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    set_model_state_dict,
+)
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+import lm4ve
+from lm4ve.errors import UserError
+from tests.helpers.models import BLOCK
+from tests.helpers.necks.encoder import Encoder, batch, wrapped
+
+CONTROL = dict(type='MLPBlock', embed_dims=16)
+
+
+def split(seed: int, block: dict, freeze: bool = False) -> Encoder:
+    """Wrap an encoder and split it; the seed is that of all its weights."""
+    model = wrapped(block=block)
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        nn.init.normal_(parameter, std=0.3, generator=generator)
+        parameter.requires_grad_(not (freeze and name.startswith('blocks')))
+    mesh = init_device_mesh('cpu', (2,))
+    fully_shard(model.llm_neck, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    return model
+
+
+def state_goes_through_files(folder: Path, block: dict) -> None:
+    model, other = split(0, block), split(1, block)
+    expected = model(batch())
+    dcp.save(get_model_state_dict(model), checkpoint_id=folder / 'parts')
+    state = get_model_state_dict(other)
+    dcp.load(state, checkpoint_id=folder / 'parts')
+    set_model_state_dict(other, state)
+    assert torch.equal(other(batch()), expected)
+
+
+def whole_state_goes_from_the_first_process_to_all(folder: Path, block: dict) -> None:
+    model, other = split(0, block), split(1, block)
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    state = get_model_state_dict(model, options=options)
+    assert bool(state) == (dist.get_rank() == 0)
+    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+    set_model_state_dict(other, state, options=options)
+    assert torch.equal(other(batch()), model(batch()))
+
+
+def save_pretrained_writes_whole_tensors(folder: Path, block: dict) -> None:
+    for freeze in (False, True):
+        model = split(0, block, freeze)
+        lm4ve.save_pretrained(model, folder / str(freeze))
+        dist.barrier()
+        encoder = Encoder()
+        if freeze:
+            whole = get_model_state_dict(
+                model, options=StateDictOptions(full_state_dict=True)
+            )
+            own = {k: v for k, v in whole.items() if k.startswith('blocks')}
+            encoder.load_state_dict(own, strict=False)
+        loaded = lm4ve.from_pretrained(encoder, folder / str(freeze))
+        torch.testing.assert_close(loaded(batch()), model(batch()))
+
+
+def check_leaves_the_model_as_it_was(folder: Path, block: dict) -> None:
+    model = split(0, block).eval()
+    model(batch()).square().sum().backward()
+    before = {
+        n: p.grad.full_tensor()
+        for n, p in model.named_parameters()
+        if p.grad is not None
+    }
+    lm4ve.check(model, batch())
+    after = {
+        n: p.grad.full_tensor()
+        for n, p in model.named_parameters()
+        if p.grad is not None
+    }
+    assert before and before.keys() == after.keys() and not model.training
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    model.named.register_forward_hook(
+        lambda module, args, out: dict(features=args[0] * 0)
+    )
+    model.pair.register_forward_hook(lambda module, args, out: (out[0].detach(), 0))
+    try:
+        lm4ve.check(model, batch())
+    except UserError as e:
+        assert 'does not reach the loss' in str(e)
+    else:
+        raise AssertionError('lm4ve.check passed a block without a part in the output')
+
+
+def ddp_copies_no_record(folder: Path, block: dict) -> None:
+    """Language models may lie in folders whose names differ in length."""
+    model = wrapped(block=block)
+    if dist.get_rank() == 1 and 'arch' in block:
+        model.llm_neck.block.source['source'] = 'a name of another length'
+    parallel = nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
+    parallel(batch()).square().sum().backward()
+    model.load_state_dict(model.state_dict())
+
+
+if __name__ == '__main__':
+    rank, folder = int(sys.argv[1]), Path(sys.argv[2])
+    torch.set_num_threads(1)
+    place = f'file://{folder}/processes'
+    dist.init_process_group('gloo', init_method=place, rank=rank, world_size=2)
+    for kind, block in dict(llm=BLOCK, control=CONTROL).items():
+        for run in (
+            state_goes_through_files,
+            whole_state_goes_from_the_first_process_to_all,
+            save_pretrained_writes_whole_tensors,
+            check_leaves_the_model_as_it_was,
+            ddp_copies_no_record,
+        ):
+            run(folder / kind / run.__name__, block)
+            dist.barrier()
+    dist.destroy_process_group()

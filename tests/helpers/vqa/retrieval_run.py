@@ -1,0 +1,97 @@
+"""Validate a tiny METER on tiny captioned images, in one process or several.
+
+As a script, ``retrieval_run.py FOLDER OUT`` under torchrun: each process writes what it
+measured to ``OUT.<rank>``.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import get_rank
+from mmengine.runner import Runner
+
+from lm4ve.runner.command_line import finish_config
+from tests.helpers.vqa import files, tiny
+
+#: How many captions each image has. Prime and uneven: no number of processes divides
+#: it.
+CAPTIONS = (2, 1, 3, 5, 1, 2, 4)
+#: What the script validates with, one after the other.
+COARSE = (None, dict(top_k=2))
+
+
+def write(folder: Path) -> Path:
+    """Write images, captions of very different lengths, and a config with its tokenizer."""
+    rows, number = [], 0
+    for image, count in enumerate(CAPTIONS):
+        files.write_image(folder / f'{image}.png', seed=image, size=(40, 36))
+        for _ in range(count):
+            words = tiny.WORDS[number % 5 : number % 5 + 1 + number % 7]
+            rows.append(
+                dict(image=f'{image}.png', caption=' '.join([*words, tiny.WORDS[-1]]))
+            )
+            number += 3
+    files.write_csv(folder / 'captions.csv', rows)
+    head = tiny.HEADS['retrieval'] | dict(contrastive=dict(channels=8))
+    tiny.write_config(
+        folder / 'c.py', tiny.write_tokenizer(folder / 'tokenizer'), head=head
+    )
+    return folder
+
+
+def runner_of(folder: Path, work_dir: Path, launcher: str = 'none', **loop) -> Runner:
+    """Return a runner that validates and tests, whose model has weights of its own seed."""
+    cfg = Config.fromfile(folder / 'c.py')
+    dataset = dict(
+        cfg.test_dataloader.dataset, type='lm4ve.CaptionFiles', ann_file='captions.csv',
+        data_root=str(folder), test_mode=True, serialize_data=False,
+    )  # fmt: skip
+    sampler = dict(type='DefaultSampler', shuffle=False)
+    loader = dict(batch_size=2, num_workers=0, dataset=dataset, sampler=sampler)
+    loop = dict(pairs_per_batch=9) | loop
+    evaluator = dict(type='lm4ve.RetrievalRecall', ks=(1, 2, 3))
+    for split in ('val', 'test'):
+        cfg[f'{split}_dataloader'], cfg[f'{split}_evaluator'] = loader, evaluator
+        cfg[f'{split}_cfg'] = dict(type=f'lm4ve.Retrieval{split.title()}Loop', **loop)
+    cfg.update(
+        work_dir=str(work_dir), launcher=launcher, default_scope='mmpretrain',
+        log_level='WARNING', randomness=dict(seed=0), experiment_name='retrieval',
+    )  # fmt: skip
+    cfg = finish_config(cfg, argparse.Namespace(no_pin_memory=True, cfg_options=None))
+    runner = Runner.from_cfg(cfg)
+    generator = torch.Generator().manual_seed(1)
+    for parameter in runner.model.parameters():
+        # Large enough for scores that differ.
+        parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)
+    runner._val_loop = runner.build_val_loop(runner._val_loop)
+    return runner
+
+
+def validate(
+    folder: Path, work_dir: Path, launcher: str = 'none', **loop
+) -> tuple[dict, list]:
+    """Return the metrics of a validation and what the loop gave to them."""
+    runner, kept = runner_of(folder, work_dir, launcher, **loop), []
+    (metric,) = runner.val_evaluator.metrics
+    process = metric.process
+    metric.process = lambda data, samples: (
+        kept.extend(samples),
+        process(data, samples),
+    )
+    return runner.val_loop.run(), kept
+
+
+if __name__ == '__main__':
+    source, out = map(Path, sys.argv[1:])
+    kept = []
+    for number, coarse in enumerate(COARSE):
+        metrics, (sample,) = validate(
+            source, out.parent / f'{number}', 'pytorch', coarse=coarse
+        )
+        owner, scores = sample['image_of_caption'].tolist(), sample['scores'].tolist()
+        kept.append(dict(metrics=metrics, owner=owner, scores=scores))
+    Path(f'{out}.{get_rank()}').write_text(json.dumps(kept))
