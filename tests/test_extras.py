@@ -130,6 +130,7 @@ def test_all_modules_of_an_analysis_need_its_extra_only(package, extra, tmp_path
 def test_the_collective_extras_are_their_parts():
     parts = ('activations', 'iou', 'ablation')
     assert needed_by(('analysis',)) == needed_by(parts)
+    assert needed_by(('vision-language',)) == needed_by(('vqa', 'rooms'))
     every = *(t.extra for t in all_tasks()), *parts, 'try', 'demo'
     assert needed_by(('all',)) == needed_by(every)
 

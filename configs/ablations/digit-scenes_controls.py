@@ -3,15 +3,15 @@ _base_ = './_base_/demo_controls.py'
 
 name = 'digit-scenes_controls'
 title = 'Scenes of digits, METER 64 wide'
-base = '../vision_language/meter-demo_none_digit-scenes.py'
+base = '../vqa/meter-demo_none_digit-scenes.py'
 metric = 'retrieval/mean'
 
-_block = '../vision_language/meter-demo_minilm_digit-scenes.py'
+_block = '../vqa/meter-demo_minilm_digit-scenes.py'
 variants = {
     'frozen pre-trained': dict(config=_block),
     'frozen random': dict(config=_block),
     'trained random': dict(config=_block),
-    'MLP': dict(config='../vision_language/meter-demo_mlp_digit-scenes.py'),
+    'MLP': dict(config='../vqa/meter-demo_mlp_digit-scenes.py'),
 }
 tune = dict(
     fields=('optim_wrapper.optimizer.lr',),

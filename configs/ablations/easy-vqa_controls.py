@@ -3,15 +3,15 @@ _base_ = './_base_/demo_controls.py'
 
 name = 'easy-vqa_controls'
 title = 'easy-vqa, METER 64 wide'
-base = '../vision_language/meter-demo_none_easy-vqa.py'
+base = '../vqa/meter-demo_none_easy-vqa.py'
 metric = 'vqa/overall'
 
-_block = '../vision_language/meter-demo_minilm_easy-vqa.py'
+_block = '../vqa/meter-demo_minilm_easy-vqa.py'
 variants = {
     'frozen pre-trained': dict(config=_block),
     'frozen random': dict(config=_block),
     'trained random': dict(config=_block),
-    'MLP': dict(config='../vision_language/meter-demo_mlp_easy-vqa.py'),
+    'MLP': dict(config='../vqa/meter-demo_mlp_easy-vqa.py'),
 }
 tune = dict(
     fields=('optim_wrapper.optimizer.lr',),

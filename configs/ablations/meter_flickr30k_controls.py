@@ -3,16 +3,12 @@ _base_ = './_base_/paper_controls.py'
 
 name = 'meter_flickr30k_controls'
 title = 'Flickr30k, METER: controls'
-base = '../vision_language/meter_flickr30k.py'
+base = '../vqa/meter_flickr30k.py'
 metric = 'retrieval/mean'
 
 variants = {
-    'frozen pre-trained': dict(config='../vision_language/meter_llama_flickr30k.py'),
-    'frozen random': dict(
-        config='../vision_language/meter_llama-randinit-frozen_flickr30k.py'
-    ),
-    'trained random': dict(
-        config='../vision_language/meter_llama-randinit-trained_flickr30k.py'
-    ),
-    'MLP': dict(config='../vision_language/meter_mlp_flickr30k.py'),
+    'frozen pre-trained': dict(config='../vqa/meter_llama_flickr30k.py'),
+    'frozen random': dict(config='../vqa/meter_llama-randinit-frozen_flickr30k.py'),
+    'trained random': dict(config='../vqa/meter_llama-randinit-trained_flickr30k.py'),
+    'MLP': dict(config='../vqa/meter_mlp_flickr30k.py'),
 }

@@ -4,16 +4,12 @@ _base_ = './_base_/paper_controls.py'
 
 name = 'meter_vqav2_controls'
 title = 'VQAv2 (validation), METER: controls'
-base = '../vision_language/meter_vqav2.py'
+base = '../vqa/meter_vqav2.py'
 metric = 'vqa/overall'
 
 variants = {
-    'frozen pre-trained': dict(config='../vision_language/meter_llama_vqav2.py'),
-    'frozen random': dict(
-        config='../vision_language/meter_llama-randinit-frozen_vqav2.py'
-    ),
-    'trained random': dict(
-        config='../vision_language/meter_llama-randinit-trained_vqav2.py'
-    ),
-    'MLP': dict(config='../vision_language/meter_mlp_vqav2.py'),
+    'frozen pre-trained': dict(config='../vqa/meter_llama_vqav2.py'),
+    'frozen random': dict(config='../vqa/meter_llama-randinit-frozen_vqav2.py'),
+    'trained random': dict(config='../vqa/meter_llama-randinit-trained_vqav2.py'),
+    'MLP': dict(config='../vqa/meter_mlp_vqav2.py'),
 }

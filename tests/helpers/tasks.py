@@ -11,12 +11,10 @@ from lm4ve.tasks import TASKS
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / 'configs'
 
-#: Task -> its config folder, where it has another name. The paper's image experiments
-#: lie in the algorithm's.
-_FOLDERS = dict(image='lm4ve', vqa='vision_language', rooms='vision_language')
-FOLDERS = {task: CONFIGS / _FOLDERS.get(task, task) for task in TASKS}
-#: Task -> how the names of its configs begin, where it shares the folder.
-BEGIN = dict(vqa='meter', rooms='sqa3d')
+#: Task -> its config folder, which has its name. The paper's image experiments lie in
+#: the algorithm's.
+FOLDERS = {task: CONFIGS / task for task in TASKS}
+FOLDERS['image'] = CONFIGS / 'lm4ve'
 
 #: Config folders of hosts that train the neck by themselves (``tests/hosts``).
 HOSTS = ('detection', 'segmentation')
@@ -25,8 +23,7 @@ HOSTS = ('detection', 'segmentation')
 def configs_of(name: str) -> list[str]:
     """Return the config files of a task or host, relative to its folder."""
     folder = FOLDERS.get(name, CONFIGS / name)
-    pattern = f'{BEGIN.get(name, "")}*.py'
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob(pattern))
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob('*.py'))
 
 
 #: The config files of all tasks and hosts.

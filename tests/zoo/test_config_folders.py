@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from mmengine.config import Config
 
-from lm4ve.zoo import MIM_FOLDER
-from tests.helpers.tasks import BEGIN, CONFIGS, FOLDERS, HOSTS, ROOT, configs_of
+from lm4ve.zoo import MIM_FOLDER, find_config
+from tests.helpers.tasks import CONFIGS, FOLDERS, HOSTS, ROOT, configs_of
 
 
 def models_of(folder: Path) -> list[dict]:
@@ -36,8 +37,8 @@ def test_every_config_is_a_parameter_of_a_test_of_its_task(task):
 
 @pytest.mark.parametrize('name', [*FOLDERS, *HOSTS])
 def test_metafile_and_readme_list_every_config_of_a_folder(name):
-    folder, begin = FOLDERS.get(name, CONFIGS / name), BEGIN.get(name, '')
-    models = [m for m in models_of(folder) if Path(m['Config']).name.startswith(begin)]
+    folder = FOLDERS.get(name, CONFIGS / name)
+    models = models_of(folder)
     # Those below robustness/ test models that others train.
     own = [c for c in configs_of(name) if not c.startswith('robustness/')]
     assert sorted(m['Config'] for m in models) == [
@@ -54,6 +55,20 @@ def test_the_model_index_imports_every_metafile():
     assert index == sorted(str(p.relative_to(ROOT)) for p in CONFIGS.glob('*/*.yml'))
     names = [m['Name'] for p in index for m in models_of((ROOT / p).parent)]
     assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    'before, now',
+    [
+        ('vision_language/meter_vqav2.py', 'vqa/meter_vqav2.py'),
+        ('vision_language/sqa3d.py', 'rooms/sqa3d.py'),
+    ],
+)
+def test_configs_inherit_by_the_names_that_folders_had(before, now, tmp_path):
+    (tmp_path / 'own.py').write_text(f"_base_ = 'lm4ve::{before}'")
+    inherited = Config.fromfile(tmp_path / 'own.py')
+    assert inherited.to_dict() == Config.fromfile(CONFIGS / now).to_dict()
+    assert find_config(f'lm4ve::{before}').samefile(CONFIGS / now)
 
 
 def test_get_model_builds_ours_by_name():

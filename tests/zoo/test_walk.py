@@ -19,7 +19,7 @@ from lm4ve.runner.command_line import build_runner
 from lm4ve.runner.config import read_config
 from tests.helpers.config_runs import WeightsOfFiles, train
 from tests.helpers.shrink import Shrinker, shrinker_of
-from tests.helpers.tasks import BEGIN, CONFIG_FILES, CONFIGS, FOLDERS, configs_of
+from tests.helpers.tasks import CONFIG_FILES, CONFIGS, FOLDERS, configs_of
 
 GRIDS = sorted((CONFIGS / 'ablations').glob('*.py'))
 ROBUSTNESS = [name for name in configs_of('image') if name.startswith('robustness/')]
@@ -52,9 +52,7 @@ def folders(tmp_path_factory):
 def task_of(config: Path) -> str:
     """Return the task of a config file."""
     for task, folder in FOLDERS.items():
-        if config.is_relative_to(folder) and config.name.startswith(
-            BEGIN.get(task, '')
-        ):
+        if config.is_relative_to(folder):
             return task
     raise AssertionError(f'{config} belongs to no task')
 

@@ -46,7 +46,7 @@ CASES = {
     'cloud': (f'{CLOUD}_scanobjectnn-hardest.py', files.scanobjectnn, 'clouds', 64),
     'cloud-8k': (f'{CLOUD}_modelnet40-8k.py', files.modelnet40, 'clouds', 16),
     'motion': ('motion/vectornet_llama_argoverse1.py', files.full_scenes, 'scenes', 64),
-    'vqa': ('vision_language/meter_llama_vqav2.py', files.vqav2, 'questions', 32),
+    'vqa': ('vqa/meter_llama_vqav2.py', files.vqav2, 'questions', 32),
 }
 
 

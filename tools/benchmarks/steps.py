@@ -43,8 +43,8 @@ PAIRS = {
         32,
     ),
     'vqa': (
-        'vision_language/meter_vqav2.py',
-        'vision_language/meter_llama_vqav2.py',
+        'vqa/meter_vqav2.py',
+        'vqa/meter_llama_vqav2.py',
         16,
     ),
 }

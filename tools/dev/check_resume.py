@@ -46,7 +46,7 @@ DEMOS = {
         'counts.train=28 counts.val=4',
         _CYCLE,
     ),
-    'vqa': ('vision_language/meter-demo_minilm_easy-vqa', 'indices=28', _METER),
+    'vqa': ('vqa/meter-demo_minilm_easy-vqa', 'indices=28', _METER),
 }
 
 

@@ -47,8 +47,9 @@ def inference(
         device (str, optional): Default: a GPU if there is one.
         progress (bool): Show a bar.
         allow_partial (bool): Load what fits of a checkpoint of another model.
-        **options: Inputs of a task beside its files: ``question=`` or ``caption=``
-            (vision-language), with ``situation=`` of SQA3D, ``map_dir=`` (Argoverse 1).
+        **options: Inputs of a task beside its files: ``question=`` or ``caption=`` (VQA
+            and retrieval), ``question=`` and ``situation=`` (rooms), ``map_dir=``
+            (Argoverse 1).
 
     Returns:
         list[dict]: The prediction for each input, as plain data: ``pred_label``,

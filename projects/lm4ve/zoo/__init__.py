@@ -25,9 +25,14 @@ MIM_FOLDER = Path(__file__).parent / '.mim'
 WEIGHTS = Path(__file__).parent / 'weights'
 #: The value of a checkpoint that stands for the config's own file there.
 PRETRAINED = 'pretrained'
-#: Folder of configs -> task, where the names differ. SQA3D's configs lie beside
-#: METER's.
-_TASKS = {'lm4ve': 'image', 'vision_language': 'vqa'}
+#: The folder of the image task's configs; those of other tasks have the task's name.
+_IMAGE_FOLDER = 'lm4ve'
+#: How paths began before folders were renamed -> how they begin now. Configs of users
+#: inherit from the old ones.
+_RENAMED = {
+    'lm4ve::vision_language/meter': 'lm4ve::vqa/meter',
+    'lm4ve::vision_language/sqa3d': 'lm4ve::rooms/sqa3d',
+}
 
 # `_base_ = 'lm4ve::...'` looks for `.mim/configs` in the folder of a *module*
 # when no distribution has this name. The subpackage is found in an editable
@@ -37,12 +42,26 @@ MODULE2PACKAGE.setdefault('lm4ve', 'lm4ve.zoo')
 
 
 @wrapt.patch_function_wrapper(Config, '_get_cfg_path')
-def _without_our_scope(
+def _find_inherited(
     wrapped: Any, _: Any, args: Any, kwargs: Any
 ) -> tuple[str, str | None]:
-    """Give dicts of an inherited config no ``_scope_='lm4ve'``: their types name scopes."""
-    path, scope = wrapped(*args, **kwargs)
-    return path, None if scope == 'lm4ve' else scope
+    """Find an inherited config, and give its dicts no ``_scope_='lm4ve'``.
+
+    The types in our configs name their scopes themselves.
+    """
+    cfg_path, filename = args
+    path, scope = wrapped(current_path(cfg_path), filename)
+    if scope == 'lm4ve':
+        scope = None
+    return path, scope
+
+
+def current_path(path: str) -> str:
+    """Return where a config below ``lm4ve::`` lies now: its folder may have been renamed."""
+    for old, new in _RENAMED.items():
+        if path.startswith(old):
+            return path.replace(old, new, 1)
+    return path
 
 
 @functools.cache
@@ -51,12 +70,8 @@ def all_models() -> dict[str, tuple[str, Path]]:
     found = {}
     for path in load(MIM_FOLDER / 'model-index.yml')['Import']:
         folder = Path(path).parent.name
+        task = 'image' if folder == _IMAGE_FOLDER else folder
         for entry in load(MIM_FOLDER / path)['Models']:
-            task = (
-                'rooms'
-                if entry['Name'].startswith('sqa3d')
-                else _TASKS.get(folder, folder)
-            )
             found[entry['Name']] = (task, MIM_FOLDER / entry['Config'])
     return found
 
@@ -64,7 +79,8 @@ def all_models() -> dict[str, tuple[str, Path]]:
 def find_config(name: str | Path) -> Path:
     """Return the file of a config: of a model's name, below ``lm4ve::``, or any other path."""
     if str(name).startswith('lm4ve::'):
-        return MIM_FOLDER / 'configs' / str(name).removeprefix('lm4ve::')
+        path = current_path(str(name))
+        return MIM_FOLDER / 'configs' / path.removeprefix('lm4ve::')
     is_name = not Path(name).suffix and str(name) in all_models()
     return all_models()[str(name)][1] if is_name else Path(name)
 

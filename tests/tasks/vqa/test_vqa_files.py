@@ -213,7 +213,7 @@ def test_packing_keeps_pixels_and_texts():
 
 def test_augmentation_solarizes_as_meter_does():
     """It adds to all pixels, then inverts those from 128 on."""
-    cfg = Config.fromfile(CONFIGS / '_base_/vision_language/images.py')
+    cfg = Config.fromfile(CONFIGS / '_base_/vqa/images.py')
     steps = Compose(cfg.train_pipeline).transforms[1].transforms
     (solarize,) = [t for t in steps if isinstance(t, SolarizeAdd)]
     pixels = np.arange(768, dtype=np.uint8).reshape(16, 16, 3)
@@ -229,7 +229,7 @@ def test_augmentation_solarizes_as_meter_does():
 @pytest.mark.parametrize('size', [(400, 300), (301, 437), (224, 224), (90, 100)])
 def test_test_pixels_are_those_of_meter(size, tmp_path):
     path = files.write_image(tmp_path / 'a.png', size=size)
-    cfg = Config.fromfile(CONFIGS / '_base_/vision_language/images.py')
+    cfg = Config.fromfile(CONFIGS / '_base_/vqa/images.py')
     found = Compose(cfg.test_pipeline)(dict(img_path=str(path)))['inputs']
     resize = transforms.Resize(224, transforms.InterpolationMode.BICUBIC)
     expected = transforms.CenterCrop(224)(resize(Image.open(path)))

@@ -6,7 +6,7 @@ TASK = Task(
     name='rooms',
     title='question answering in scanned rooms',
     package=__name__,
-    extra='vision-language',
+    extra='rooms',
     models=('lm4ve.tasks.rooms.models.model.SQA3D',),
     registers={
         'datasets.sqa3d': ('SQA3DDataset',),

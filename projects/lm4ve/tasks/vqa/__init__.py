@@ -8,7 +8,7 @@ TASK = Task(
     name='vqa',
     title='visual question answering and retrieval',
     package=__name__,
-    extra='vision-language',
+    extra='vqa',
     models=('lm4ve.tasks.vqa.models.meter.METER',),
     registers={
         'datasets.retrieval': ('CaptionFiles', 'KarpathyRetrieval'),

@@ -5,8 +5,8 @@
 # scene, since it normalizes them in place on arrays that it keeps.
 # model.data_preprocessor.color_passes=2 repeats that, for its weights.
 _base_ = [
-    '../_base_/vision_language/scanqa.py',
-    '../_base_/vision_language/scannet-sqa3d.py',
+    '../_base_/rooms/scanqa.py',
+    '../_base_/rooms/scannet-sqa3d.py',
     '../_base_/default_runtime.py',
 ]
 

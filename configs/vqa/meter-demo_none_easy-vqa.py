@@ -1,8 +1,8 @@
 # The embedded questions: a small METER without a block.
 _base_ = [
-    '../_base_/vision_language/meter-demo.py',
-    '../_base_/vision_language/easy-vqa.py',
-    '../_base_/vision_language/two_cosines_34e.py',
+    '../_base_/vqa/meter-demo.py',
+    '../_base_/vqa/easy-vqa.py',
+    '../_base_/vqa/two_cosines_34e.py',
     '../_base_/default_runtime.py',
 ]
 

@@ -1,9 +1,9 @@
 # The embedded scenes of digits: a small METER without a block ranks captions and
 # images.
 _base_ = [
-    '../_base_/vision_language/meter-demo.py',
-    '../_base_/vision_language/digit-scenes.py',
-    '../_base_/vision_language/cosine_5e.py',
+    '../_base_/vqa/meter-demo.py',
+    '../_base_/vqa/digit-scenes.py',
+    '../_base_/vqa/cosine_5e.py',
     '../_base_/default_runtime.py',
 ]
 

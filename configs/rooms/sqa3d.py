@@ -1,8 +1,8 @@
 # SQA3D's ScanQA baseline, 768 wide as in the paper of the blocks, without a block.
 _base_ = [
-    '../_base_/vision_language/scanqa.py',
-    '../_base_/vision_language/scannet-sqa3d.py',
-    '../_base_/vision_language/steps_30e.py',
+    '../_base_/rooms/scanqa.py',
+    '../_base_/rooms/scannet-sqa3d.py',
+    '../_base_/rooms/steps_30e.py',
     '../_base_/default_runtime.py',
 ]
 
