@@ -15,9 +15,15 @@ os.environ.setdefault('HF_HUB_OFFLINE', '1')
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 import torch  # noqa: E402
+from mmengine.logging import MessageHub, MMLogger  # noqa: E402
+from mmengine.registry import DefaultScope  # noqa: E402
+from mmengine.visualization import Visualizer  # noqa: E402
 
 import lm4ve  # noqa: E402, F401  (registers its types, in every test)
+from tests.helpers.families import write_huggingface  # noqa: E402
+from tests.helpers.quick_mmengine import quicken  # noqa: E402
 from tests.helpers.rounding import Rounding  # noqa: E402
+from tests.helpers.shrink import shrinker_of  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -30,11 +36,19 @@ def pytest_collection_modifyitems(config, items):
     """
     if not hasattr(config, 'workerinput'):
         return
-    seconds = collections.Counter()
+    seconds_of_file = collections.Counter()
     for item in items:
-        slow, slurm = (item.get_closest_marker(name) for name in ('slow', 'slurm'))
-        seconds[item.path] += 60 if slurm else 8 if slow else 0.2
-    items.sort(key=lambda item: -seconds[item.path])
+        seconds_of_file[item.path] += _expected_seconds(item)
+    items.sort(key=lambda item: -seconds_of_file[item.path])
+
+
+def _expected_seconds(item) -> float:
+    """How long a test takes, about."""
+    if item.get_closest_marker('slurm'):
+        return 60
+    if item.get_closest_marker('slow'):
+        return 8
+    return 0.2
 
 
 def pytest_addoption(parser):
@@ -85,8 +99,6 @@ def _rounding_of(node, key):
 
 @pytest.fixture(scope='session', autouse=True)
 def quick_mmengine():
-    from tests.helpers.quick_mmengine import quicken
-
     with pytest.MonkeyPatch.context() as patch:
         quicken(patch.setattr)
         yield
@@ -103,23 +115,12 @@ def nothing_left_over_from_a_run():
     """A Runner sets MMEngine's default scope for good; not beyond its test.
 
     A command sets ``LOCAL_RANK``, which other trainers take for a launcher's. A logger
-    outlives its run too, under a name made of the second in which the run began.
-    A second run in that second would write into the file of the first.
+    and a visualizer outlive their run too, under a name made of the second in which it
+    began: a second run in that second would write into the files of the first.
     """
-    from mmengine.logging import MessageHub, MMLogger
-    from mmengine.registry import DefaultScope
-    from mmengine.visualization import Visualizer
-
-    # A visualizer is kept under that name too, and would write into a folder that is
-    # gone.
-    for kept in (
-        DefaultScope,
-        MessageHub,
-        MMLogger,
-        Visualizer,
-        *Visualizer.__subclasses__(),
-    ):
-        kept._instance_dict.clear()
+    visualizers = [Visualizer, *Visualizer.__subclasses__()]
+    for remembered in [DefaultScope, MessageHub, MMLogger, *visualizers]:
+        remembered._instance_dict.clear()
     os.environ.pop('LOCAL_RANK', None)
     yield
     DefaultScope._instance_dict.clear()
@@ -131,13 +132,11 @@ def checkpoints(tmp_path_factory):
 
     Takes what :func:`tests.helpers.families.write_huggingface` takes; returns a str.
     """
-    from tests.helpers.families import write_huggingface
 
     @functools.cache
     def get(variant: str, **options) -> str:
-        return str(
-            write_huggingface(tmp_path_factory.mktemp(variant), variant, **options)
-        )
+        folder = tmp_path_factory.mktemp(variant)
+        return str(write_huggingface(folder, variant, **options))
 
     return get
 
@@ -151,11 +150,9 @@ def tiny_files(tmp_path_factory):
 @pytest.fixture
 def shrinker(request, tiny_files, monkeypatch):
     """Makes configs small: that of the task in whose folder the tests are."""
-    from tests.helpers.shrink import shrinker_of
-
-    found = shrinker_of(request.path.parent.name, tiny_files)
-    found.enter(monkeypatch)
-    return found
+    made = shrinker_of(request.path.parent.name, tiny_files)
+    made.enter(monkeypatch)
+    return made
 
 
 @pytest.fixture
@@ -163,15 +160,14 @@ def fails(monkeypatch, capsys):
     """``fails(name, *args)`` runs a tool as a command and returns its one message."""
 
     def run(name: str, *args) -> str:
+        path = Path(__file__).parents[1] / 'tools' / name
         monkeypatch.setattr(sys, 'argv', [name, *map(str, args)])
         with pytest.raises(SystemExit) as end:
-            runpy.run_path(
-                str(Path(__file__).parents[1] / 'tools' / name), run_name='__main__'
-            )
-        said = capsys.readouterr().err
-        assert end.value.code == 2 and 'Traceback' not in said
-        before, _, message = said.rpartition('error: ')
-        assert 'error: ' not in before
-        return message
+            runpy.run_path(str(path), run_name='__main__')
+        printed = capsys.readouterr().err
+        assert end.value.code == 2
+        assert 'Traceback' not in printed
+        assert printed.count('error: ') == 1
+        return printed.partition('error: ')[2]
 
     return run

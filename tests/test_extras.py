@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lm4ve.tasks import TASKS, all_tasks, get_task
+from tests.helpers.ablation.toy import write_grid
 from tests.helpers.code_blocks import blocks_of
 from tests.helpers.extras import needed_by, run_alone
 from tests.helpers.families import write_huggingface
@@ -64,17 +65,22 @@ except UserError as e:
 def small_config(task: str, folder: Path, block: str | None = BLOCK) -> Path:
     """Write a demo's config, made tiny; keeps its model's parts and its logs."""
     name, fields = DEMOS[task]
+    base = FOLDERS[task] / f'{name}.py'
     loader = (
-        f'batch_size=4, num_workers=0, persistent_workers=False, dataset=dict({fields})'
+        'dict(batch_size=4, num_workers=0, persistent_workers=False, '
+        f'dataset=dict({fields}))'
     )
     lines = [
-        f'_base_ = {str(FOLDERS[task] / f"{name}.py")!r}',
-        *(f'{split}_dataloader = dict({loader})' for split in ('train', 'val', 'test')),
+        f"_base_ = '{base}'",
+        f'train_dataloader = {loader}',
+        f'val_dataloader = {loader}',
+        f'test_dataloader = {loader}',
         'train_cfg = dict(max_epochs=1, val_interval=1)',
         'param_scheduler = dict(total_steps=1)',
         'default_hooks = dict(checkpoint=dict(interval=1))',
-        *([f'model = dict(neck=dict(block={block}))'] if block else []),
     ]
+    if block:
+        lines.append(f'model = dict(neck=dict(block={block}))')
     path = folder / f'{task}.py'
     path.write_text('\n'.join(lines))
     return path
@@ -84,29 +90,28 @@ def train(
     task: str, extras: tuple[str, ...], folder: Path, then: str = '', **options
 ) -> None:
     """Train a demo with the packages of some extras, and run code in the same process."""
-    words = [str(small_config(task, folder, **options)), '--work-dir', 'run']
+    config = small_config(task, folder, **options)
+    words = [str(config), '--work-dir', 'run']
     code = f'from lm4ve.commands.train import main\nmain({words})\n'
     run_alone(extras, '-c', code + then, folder=folder)
     (curve,) = folder.glob('run/*/vis_data/events.out.*')
     (scalars,) = folder.glob('run/*/vis_data/scalars.json')
     rows = [json.loads(line) for line in scalars.read_text().splitlines()]
-    assert any('loss' in row for row in rows) and curve.stat().st_size
+    assert any('loss' in row for row in rows)
+    assert curve.stat().st_size
     assert (folder / 'run/epoch_1.pth').is_file()
 
 
 def test_the_core_alone_runs_the_readme_and_names_the_extra_of_a_task(tmp_path):
-    assert not needed_by(()) & {
-        'mmcv-lite',
-        'mmpretrain',
-        'mmaction2',
-        'scikit-learn',
-        'timm',
-    }
-    (lines,) = (
-        b.code for b in blocks_of('README.md') if b.language == 'python' and b.runs
-    )
-    said = run_alone((), '-c', lines + CORE, folder=tmp_path, real=True)
-    assert 'pip install "lm4ve[image]"' in said
+    optional = {'mmcv-lite', 'mmpretrain', 'mmaction2', 'scikit-learn', 'timm'}
+    assert needed_by(()).isdisjoint(optional)
+    (example,) = [
+        block.code
+        for block in blocks_of('README.md')
+        if block.language == 'python' and block.runs
+    ]
+    output = run_alone((), '-c', example + CORE, folder=tmp_path, real=True)
+    assert 'pip install "lm4ve[image]"' in output
     saved = {p.name for p in (tmp_path / 'vit-llama').iterdir()}
     assert saved == {'lm4ve_config.json', 'lm4ve_model.safetensors'}
 
@@ -122,26 +127,27 @@ def test_the_core_alone_runs_the_readme_and_names_the_extra_of_a_task(tmp_path):
     ids=str,
 )
 def test_all_modules_of_an_analysis_need_its_extra_only(package, extra, tmp_path):
-    run_alone(
-        (extra,), '-c', IMPORT_ALL.format(package=f'lm4ve.{package}'), folder=tmp_path
-    )
+    code = IMPORT_ALL.format(package=f'lm4ve.{package}')
+    run_alone((extra,), '-c', code, folder=tmp_path)
 
 
 def test_the_collective_extras_are_their_parts():
     parts = ('activations', 'iou', 'ablation')
     assert needed_by(('analysis',)) == needed_by(parts)
     assert needed_by(('vision-language',)) == needed_by(('vqa', 'rooms'))
-    every = *(t.extra for t in all_tasks()), *parts, 'try', 'demo'
-    assert needed_by(('all',)) == needed_by(every)
+    of_tasks = tuple(task.extra for task in all_tasks())
+    assert needed_by(('all',)) == needed_by((*of_tasks, *parts, 'try', 'demo'))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('task', TASKS)
 def test_a_task_trains_and_imports_with_its_extra_only(task, tmp_path):
     declared = get_task(task)
-    names = [n for names in declared.registers.values() for n in names]
+    registered = ['AtomicCheckpointHook']
+    for names in declared.registers.values():
+        registered.extend(names)
     code = IMPORT_ALL.format(package=declared.package)
-    code += LOOK_UP_ALL.format(names=[*names, 'AtomicCheckpointHook'])
+    code += LOOK_UP_ALL.format(names=registered)
     if task in DEMOS:
         # The training comes first: its names have to be found without these imports.
         train(task, (declared.extra,), tmp_path, then=code)
@@ -154,15 +160,10 @@ def test_the_demo_trains_the_embedded_language_model_with_its_extra_only(tmp_pat
     train('image', ('demo',), tmp_path, block=None)
 
 
-ANALYSIS = [
-    f'analysis/{n}.py --out-dir out'
-    for n in ('visualize_activations', 'activation_iou')
-]
-EIGHT = '--cfg-options test_dataloader.dataset.indices=8'
 #: Extras -> a command of their own, and what it writes.
 COMMANDS = {
     ('image', 'activations'): (
-        f'{ANALYSIS[0]} {{config}} none --indices 0',
+        'analysis/visualize_activations.py {config} none --indices 0 --out-dir out',
         'out/*.html',
     ),
     ('image', 'export'): (
@@ -170,7 +171,8 @@ COMMANDS = {
         'out/*.onnx',
     ),
     ('image', 'iou'): (
-        f'{ANALYSIS[1]} {{textured}} none --bootstrap 5 {EIGHT}',
+        'analysis/activation_iou.py {textured} none --bootstrap 5 --out-dir out '
+        '--cfg-options test_dataloader.dataset.indices=8',
         'out/iou.csv',
     ),
     ('ablation',): ('analysis/ablate.py {grid} --work-dir out', 'out/toy/table.md'),
@@ -180,8 +182,6 @@ COMMANDS = {
 @pytest.mark.slow
 @pytest.mark.parametrize('extras', COMMANDS, ids='+'.join)
 def test_a_command_needs_its_extras_only(extras, tmp_path):
-    from tests.helpers.ablation.toy import write_grid
-
     command, written = COMMANDS[extras]
     files = dict(
         config=small_config('image', tmp_path),
@@ -196,11 +196,13 @@ def test_a_command_needs_its_extras_only(extras, tmp_path):
 @pytest.mark.slow
 def test_a_study_needs_its_extra_only(tmp_path):
     fill(tmp_path / 'photos', ('cat', 'dog'), 10)
-    words = f'--block {write_huggingface(tmp_path / "llm", "llama")} --steps 10 --seeds 2 --size 32'
-    words = (
-        f'timm/resnet10t photos --encoder-checkpoint none {words} --workers 0'.split()
+    block = write_huggingface(tmp_path / 'llm', 'llama')
+    command = (
+        f'timm/resnet10t photos --encoder-checkpoint none --block {block} --workers 0 '
+        '--steps 10 --seeds 2 --size 32 --variants frozen lora'
     )
-    words += ['--variants', 'frozen', 'lora']
-    code = f'import importlib as i; i.import_module("lm4ve.commands.try").main({words})'
+    # `try` is a keyword of Python.
+    code = 'import importlib\nmodule = importlib.import_module("lm4ve.commands.try")\n'
+    code += f'module.main({command.split()})\n'
     run_alone(('try',), '-c', code, folder=tmp_path)
     assert '<td>lora' in next(tmp_path.rglob('report.html')).read_text()

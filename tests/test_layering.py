@@ -19,63 +19,87 @@ from lm4ve.tasks import TASKS, all_tasks, get_task
 PACKAGE = Path(lm4ve.__file__).parent
 #: From the bottom to the top. A unit is a folder or a file of the package; `tasks` is
 #: what lies directly in that folder: the table of tasks and the protocol.
-ORDER = (
-    *(
-        'version',
-        'errors',
-        'files',
-        'registry',
-        'zoo',
-        'llm',
-        'pixels',
-        'compat',
-        'blocks',
-        'necks',
-    ),
-    *('runner', 'data', 'geometry', 'draw', 'text', 'convert'),
-    *('tasks/base', 'tasks', *(f'tasks/{name}' for name in TASKS)),
-    *('analysis', 'release', 'ablation', 'probing', 'cost', 'apis', 'commands'),
-    *('__main__', '__init__'),
-)
+ORDER = [
+    'version',
+    'errors',
+    'files',
+    'registry',
+    'zoo',
+    'llm',
+    'pixels',
+    'compat',
+    'blocks',
+    'necks',
+    'runner',
+    'data',
+    'geometry',
+    'draw',
+    'text',
+    'convert',
+    'tasks/base',
+    'tasks',
+    *[f'tasks/{name}' for name in TASKS],
+    'analysis',
+    'release',
+    'ablation',
+    'probing',
+    'cost',
+    'apis',
+    'commands',
+    '__main__',
+    '__init__',
+]
 #: Units that name modules above them in strings, to be imported when they are needed:
 #: the subpackages and what an import of another library brings in; what MMEngine
 #: registers at the first look-up, and the check of a checkpoint; the tasks.
 TABLES = {'__init__', 'compat', 'tasks'}
+
+
+def module_of(file: Path) -> str:
+    """Return the dotted name of a file of the package."""
+    parts = file.relative_to(PACKAGE.parent).with_suffix('').parts
+    return '.'.join(parts).removesuffix('.__init__')
+
+
 #: Module -> its file.
-FILES = {
-    '.'.join(p.relative_to(PACKAGE.parent).with_suffix('').parts).removesuffix(
-        '.__init__'
-    ): p
-    for p in sorted(PACKAGE.rglob('*.py'))
-}
+FILES = {module_of(file): file for file in sorted(PACKAGE.rglob('*.py'))}
+#: Module -> its syntax tree.
 TREES = {
-    module: ast.parse(path.read_text(encoding='utf-8'))
-    for module, path in FILES.items()
+    module: ast.parse(file.read_text(encoding='utf-8'))
+    for module, file in FILES.items()
 }
 
 
 def unit_of(module: str) -> str:
     """Return the unit of a module."""
-    _, *parts = module.split('.')
-    if parts[:1] == ['tasks'] and parts[1:2] and parts[1] in (*TASKS, 'base'):
-        return '/'.join(parts[:2])
-    return parts[0] if parts else '__init__'
+    parts = module.split('.')[1:]
+    if not parts:
+        return '__init__'
+    unit = '/'.join(parts[:2])
+    if unit in ORDER:
+        return unit
+    return parts[0]
 
 
 def imports(module: str) -> Iterator[str]:
     """Yield the modules of this package that a module imports anywhere in it."""
+    for name in imported_names(module):
+        if name not in FILES:
+            name = name.rpartition('.')[0]  # of a function or class
+        if name in FILES and name != 'lm4ve':
+            yield name
+
+
+def imported_names(module: str) -> Iterator[str]:
+    """Yield the full names of what a module imports, of modules and of what is in them."""
     for node in ast.walk(TREES[module]):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            for alias in node.names:
+                yield alias.name
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f'{module}: imports are absolute'
-            names = [f'{node.module}.{alias.name}' for alias in node.names]
-        else:
-            continue
-        for name in names:
-            found = name if name in FILES else name.rpartition('.')[0]
-            if found in FILES and found != 'lm4ve':
-                yield found
+            for alias in node.names:
+                yield f'{node.module}.{alias.name}'
 
 
 def strings(module: str) -> Iterator[str]:
@@ -96,31 +120,30 @@ def test_every_unit_has_its_place():
 
 def test_no_import_goes_upward_or_to_another_task():
     tasks = {f'tasks/{name}' for name in TASKS}
-    wrong = [
-        f'{module} imports {other}'
-        for module in FILES
-        for other in imports(module)
-        for unit, theirs in [(unit_of(module), unit_of(other))]
-        if is_upward(unit, theirs) or ({unit, theirs} <= tasks and unit != theirs)
-    ]
+    wrong = []
+    for module in FILES:
+        unit = unit_of(module)
+        for imported in imports(module):
+            imported_unit = unit_of(imported)
+            between_tasks = unit in tasks and imported_unit in tasks - {unit}
+            if between_tasks or is_upward(unit, imported_unit):
+                wrong.append(f'{module} imports {imported}')
     assert not wrong
 
 
 def test_no_files_import_each_other_in_a_circle():
     """Raises graphlib.CycleError, which names the files of a circle."""
-    TopologicalSorter(
-        {module: {*imports(module)} - {module} for module in FILES}
-    ).prepare()
+    graph = {module: {*imports(module)} - {module} for module in FILES}
+    TopologicalSorter(graph).prepare()
 
 
 def test_only_tables_name_modules_above_them():
-    upward = {
-        unit_of(module)
-        for module in FILES
-        for other in strings(module)
-        if is_upward(unit_of(module), unit_of(other))
-    }
-    assert upward <= TABLES
+    naming_upward = set()
+    for module in FILES:
+        for named in strings(module):
+            if is_upward(unit_of(module), unit_of(named)):
+                naming_upward.add(unit_of(module))
+    assert naming_upward <= TABLES
 
 
 def test_the_table_of_tasks_imports_nothing_of_a_task():
@@ -129,7 +152,16 @@ def test_the_table_of_tasks_imports_nothing_of_a_task():
 
 
 #: Registering modules lie in these, for every task, each a module or a package.
-PLACES = {*'datasets demo loops metrics models optim transforms visualization'.split()}
+PLACES = {
+    'datasets',
+    'demo',
+    'loops',
+    'metrics',
+    'models',
+    'optim',
+    'transforms',
+    'visualization',
+}
 #: Task -> a package without which its modules do not import.
 NEEDS = {
     'image': 'mmpretrain',
@@ -154,19 +186,16 @@ def test_the_table_is_what_importing_the_tasks_modules_registers(name):
     registered = defaultdict(set)
     for r in REGISTRIES:
         for key, value in r.module_dict.items():
-            place = value.__module__.removeprefix(f'{task.package}.')
-            if place != value.__module__:
-                registered[place].add(key)
-    assert registered == {
-        module: set(names) for module, names in task.registers.items()
-    }
+            if value.__module__.startswith(f'{task.package}.'):
+                module = value.__module__.removeprefix(f'{task.package}.')
+                registered[module].add(key)
+    table = {module: set(names) for module, names in task.registers.items()}
+    assert registered == table
     assert {module.partition('.')[0] for module in registered} <= PLACES
     package = importlib.import_module(task.package)
-    assert all(
-        getattr(package, n) is not None
-        for names in task.exports.values()
-        for n in names
-    )
+    for names in task.exports.values():
+        for exported in names:
+            assert getattr(package, exported) is not None
 
 
 @pytest.mark.parametrize('name', TASKS)
@@ -200,9 +229,12 @@ SCRIPT = {
     'lm4ve.wrap()': 'Missing positional',
 }
 #: Without the inside of other libraries, which takes minutes the first time.
-CONFIG = '[mypy]\nignore_missing_imports = True\n[mypy-{}.*]\nfollow_imports = skip\n'.format(
-    '.*,'.join(('torch', 'transformers', 'numpy', 'mmengine', 'wrapt', 'matplotlib'))
-)
+CONFIG = """
+[mypy]
+ignore_missing_imports = True
+[mypy-torch.*,transformers.*,numpy.*,mmengine.*,wrapt.*,matplotlib.*]
+follow_imports = skip
+"""
 
 
 @pytest.mark.slow
@@ -211,29 +243,42 @@ def test_mypy_checks_a_script_of_a_user(tmp_path):
     lines = ['import lm4ve', 'import lm4ve.tasks.vqa', *SCRIPT]
     (tmp_path / 'script.py').write_text('\n'.join(lines))
     (tmp_path / 'mypy.ini').write_text(CONFIG)
-    words = '-m mypy --no-error-summary --follow-imports silent script.py'.split()
-    env = dict(MYPYPATH=str(Path(lm4ve.__file__).parents[1]))
-    run = dict(text=True, capture_output=True, cwd=tmp_path, env=env)
-    found = subprocess.run([sys.executable, *words], **run).stdout.splitlines()
-    for line, (code, words) in zip(found, SCRIPT.items(), strict=True):
-        assert words in line and 'is "Any"' not in line, f'{code}: {line}'
+    command = '-m mypy --no-error-summary --follow-imports silent script.py'.split()
+    done = subprocess.run(
+        [sys.executable, *command],
+        text=True,
+        capture_output=True,
+        cwd=tmp_path,
+        env=dict(MYPYPATH=str(PACKAGE.parent)),
+    )
+    answers = done.stdout.splitlines()
+    for answer, (code, expected) in zip(answers, SCRIPT.items(), strict=True):
+        assert expected in answer, code
+        assert 'is "Any"' not in answer, code
 
 
-def test_dir_star_and_stubs_give_what_is_public():
+def test_dir_and_star_give_what_is_public():
     names: dict = {}
     exec('from lm4ve import *', names)
     assert names.keys() - {'__builtins__'} == {*lm4ve.__all__} < {*dir(lm4ve)}
     assert all(getattr(lm4ve, name) is not None for name in dir(lm4ve))
+
+
+def test_the_stub_of_a_task_lists_what_its_tables_do():
     for task in all_tasks():
         package = sys.modules[task.package]
-        stub = ast.parse(Path(package.__file__).with_suffix('.pyi').read_text())
-        imports = [n for n in stub.body if isinstance(n, ast.ImportFrom)]
-        found = {(n.module, alias.asname) for n in imports for alias in n.names}
-        tables = [*task.registers.items(), *task.exports.items()]
-        wanted = {
-            (f'{task.package}.{module}', name)
-            for module, names in tables
-            for name in names
-        }
-        assert found == wanted | {('lm4ve.tasks.base.task', 'Task')}
-        assert dir(package) == package.__all__ == sorted(name for _, name in wanted)
+        listed = set()
+        for module, names in [*task.registers.items(), *task.exports.items()]:
+            listed |= {(f'{task.package}.{module}', name) for name in names}
+        stub = Path(package.__file__).with_suffix('.pyi')
+        assert imported_by_stub(stub) == listed | {('lm4ve.tasks.base.task', 'Task')}
+        assert dir(package) == package.__all__ == sorted(name for _, name in listed)
+
+
+def imported_by_stub(stub: Path) -> set[tuple[str, str]]:
+    """Return the modules that a stub imports from, each with a name that it gets."""
+    found = set()
+    for node in ast.parse(stub.read_text()).body:
+        if isinstance(node, ast.ImportFrom):
+            found |= {(node.module, alias.asname) for alias in node.names}
+    return found

@@ -16,10 +16,10 @@ ULPS = 4
 def rounding(request):
     if request.config.option.ulp:
         pytest.skip('the products of this run are rounded already')
-    found = Rounding(ULPS, seed=0)
-    found.install()
-    yield found
-    found.remove()
+    rounding = Rounding(ULPS, seed=0)
+    rounding.install()
+    yield rounding
+    rounding.remove()
 
 
 def attention(x):
@@ -56,7 +56,8 @@ def test_products_change_by_a_few_ulp_and_train(rounding, dtype):
         x.requires_grad_()
         rounded = products(x)
         sum(result.sum() for result in rounded.values()).backward()
-    assert x.grad.isfinite().all() and x.grad.any()
+    assert x.grad.isfinite().all()
+    assert x.grad.any()
     for name, result in rounded.items():
         error = (result - exact[name]).abs().max() / exact[name].abs().max()
         # A recurrence rounds sixteen products one after another.
@@ -66,26 +67,32 @@ def test_products_change_by_a_few_ulp_and_train(rounding, dtype):
 def test_each_call_draws_anew_and_a_seed_repeats_all(rounding):
     x = torch.randn(8, 8)
 
-    def two(seed, key='a test', **options):
+    def two_products(seed, key='a test'):
         rounding.seed = seed
-        with rounding.during(key, **options):
-            return x @ x, x @ x
+        with rounding.during(key):
+            first = x @ x
+            second = x @ x
+        return first, second
 
-    first, second = two(0)
+    first, second = two_products(seed=0)
     assert not torch.equal(first, second)
-    assert torch.equal(first, two(0)[0]) and torch.equal(second, two(0)[1])
-    assert not torch.equal(first, two(1)[0])
-    assert not torch.equal(first, two(0, 'another test')[0])
+    again = two_products(seed=0)
+    assert torch.equal(first, again[0])
+    assert torch.equal(second, again[1])
+    assert not torch.equal(first, two_products(seed=1)[0])
+    assert not torch.equal(first, two_products(seed=0, key='another test')[0])
 
 
 def test_a_bitwise_test_gets_the_same_bits_again_but_not_those_of_torch(rounding):
     x = torch.randn(8, 8)
     exact = x @ x
     with rounding.during('a test', repeatable=True):
-        first, second = x @ x, x @ x
-        other = (2 * x) @ x
+        first = x @ x
+        second = x @ x
+        doubled = (2 * x) @ x
     assert torch.equal(first, second)
-    assert not torch.equal(first, exact) and not torch.equal(other, 2 * first)
+    assert not torch.equal(first, exact)
+    assert not torch.equal(doubled, 2 * first)
     assert torch.equal(x @ x, exact)
 
 

@@ -29,7 +29,8 @@ def rounding_bound(dtype: torch.dtype, sums: Iterable[int]) -> float:
             computation.
     """
     accumulator = torch.promote_types(dtype, torch.float32)
-    eps, eps_of_sums = torch.finfo(dtype).eps, torch.finfo(accumulator).eps
+    eps_of_sums = torch.finfo(accumulator).eps
+    eps = torch.finfo(dtype).eps
     return sum(eps + size * eps_of_sums for size in sums)
 
 
@@ -46,7 +47,9 @@ def sums_of(module: nn.Module) -> list[int]:
                 sums.append(weight[0].numel())
             elif weight.dim() > 1:
                 sums.append(max(weight.shape[-2:]))
-    sums += [max(t.shape[-2:]) for t in frozen_tensors(module).values() if t.dim() > 1]
+    for weight in frozen_tensors(module).values():
+        if weight.dim() > 1:
+            sums.append(max(weight.shape[-2:]))
     return 2 * sums
 
 

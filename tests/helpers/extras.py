@@ -70,18 +70,27 @@ def needed_by(extras: tuple[str, ...]) -> set[str]:
     Returns:
         set[str]: Normalized names, ``lm4ve`` among them.
     """
-    asked = [Requirement(f'lm4ve[{",".join(extras)}]')]
+    pending = [Requirement(f'lm4ve[{",".join(extras)}]')]
     seen = set()
-    while asked:
-        requirement = asked.pop()
-        key = canonicalize_name(requirement.name), frozenset(requirement.extras)
-        if key not in seen:
-            seen.add(key)
-            for needed in map(Requirement, _requires(requirement.name)):
-                marker, own = needed.marker, requirement.extras or {''}
-                if marker is None or any(marker.evaluate(dict(extra=e)) for e in own):
-                    asked.append(needed)
+    while pending:
+        requirement = pending.pop()
+        name = canonicalize_name(requirement.name)
+        key = (name, frozenset(requirement.extras))
+        if key in seen:
+            continue
+        seen.add(key)
+        for text in _requires(name):
+            needed = Requirement(text)
+            if _applies(needed, requirement.extras):
+                pending.append(needed)
     return {name for name, _ in seen}
+
+
+def _applies(needed: Requirement, extras: set[str]) -> bool:
+    """Whether a package that is installed with some extras needs this one, here."""
+    if needed.marker is None:
+        return True
+    return any(needed.marker.evaluate(dict(extra=extra)) for extra in extras or {''})
 
 
 def _environments_own():
@@ -97,9 +106,12 @@ def _environments_own():
 def _requires(name: str) -> list[str]:
     with _environments_own():
         try:
-            return metadata.requires(name) or []
+            requirements = metadata.requires(name)
         except metadata.PackageNotFoundError:
             return []  # for another platform
+    if requirements is None:
+        return []
+    return requirements
 
 
 @functools.cache
@@ -109,14 +121,14 @@ def _hidden_from(extras: tuple[str, ...]) -> str:
     with _environments_own():
         installed = {d.metadata['Name'] for d in metadata.distributions()}
         owners = metadata.packages_distributions()
-    modules = [
-        module
-        for module, names in owners.items()
-        # Some distributions install a `tests`; here it is ours.
-        if module != 'tests' and not kept & {canonicalize_name(name) for name in names}
-    ]
-    names = [name for name in installed if canonicalize_name(name) not in kept]
-    return json.dumps(dict(modules=modules, distributions=names))
+    modules = []
+    for module, names in owners.items():
+        if module == 'tests':
+            continue  # some distributions install one; here it is ours
+        if kept.isdisjoint(canonicalize_name(name) for name in names):
+            modules.append(module)
+    distributions = [name for name in installed if canonicalize_name(name) not in kept]
+    return json.dumps(dict(modules=modules, distributions=distributions))
 
 
 @functools.cache
@@ -143,12 +155,20 @@ def run_alone(
     """
     python = sys.executable
     if not real:
-        core = ('PYTHONPATH', _paths()), ('LM4VE_TEST_HIDDEN', _hidden_from(()))
+        core = (('PYTHONPATH', _paths()), ('LM4VE_TEST_HIDDEN', _hidden_from(())))
         python = quick_python.folder(('torch', 'mmengine.runner'), core) / 'python'
-    hidden, cache = _hidden_from(extras), str(folder / 'cache')
-    own = dict(PYTHONPATH=_paths(), LM4VE_TEST_HIDDEN=hidden, LM4VE_CACHE=cache)
-    both = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    options = dict(cwd=folder, env=os.environ | own, check=False, **both)
-    done = subprocess.run([python, *map(str, command)], **options)
+    variables = dict(
+        PYTHONPATH=_paths(),
+        LM4VE_TEST_HIDDEN=_hidden_from(extras),
+        LM4VE_CACHE=str(folder / 'cache'),
+    )
+    done = subprocess.run(
+        [python, *map(str, command)],
+        cwd=folder,
+        env=os.environ | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout[-6000:]
     return done.stdout

@@ -23,8 +23,15 @@ from typing import Any
 #: What a user gives on the command line, and what `lm4ve train` and `test` themselves
 #: set.
 OPTIONS = {
-    *('work_dir', 'launcher', 'log_level', 'resume', 'filename'),
-    *('num_workers', 'persistent_workers', 'pin_memory', 'collate_fn'),
+    'work_dir',
+    'launcher',
+    'log_level',
+    'resume',
+    'filename',
+    'num_workers',
+    'persistent_workers',
+    'pin_memory',
+    'collate_fn',
 }
 #: Sizes that have a name in the place of numbers.
 NAMED_SIZES = {'arch', 'corruptions'}
@@ -43,19 +50,23 @@ def differences(whole: Any, small: Any, place: str = '') -> Iterator[str]:
     if is_number(whole) and is_number(small):
         return
     if isinstance(whole, dict) and isinstance(small, dict):
-        for name in whole:
-            if name in small:
-                yield from differences(whole[name], small[name], f'{place}.{name}')
-            elif name not in OPTIONS:
-                yield f'{place}.{name} is gone'
-        for name in small.keys() - whole.keys() - OPTIONS - NAMED_SIZES:
-            if not is_number(small[name]):
-                yield f'{place}.{name} is new: {small[name]!r}'
+        yield from _differences_of_dicts(whole, small, place)
     elif is_list(whole) and is_list(small) and len(whole) == len(small):
         for i, pair in enumerate(zip(whole, small, strict=True)):
             yield from differences(*pair, f'{place}.{i}')
     elif whole != small:
         yield f'{place}: {whole!r} became {small!r}'
+
+
+def _differences_of_dicts(whole: dict, small: dict, place: str) -> Iterator[str]:
+    for name in whole:
+        if name in small:
+            yield from differences(whole[name], small[name], f'{place}.{name}')
+        elif name not in OPTIONS:
+            yield f'{place}.{name} is gone'
+    for name in small.keys() - whole.keys() - OPTIONS - NAMED_SIZES:
+        if not is_number(small[name]):
+            yield f'{place}.{name} is new: {small[name]!r}'
 
 
 def is_list(value: Any) -> bool:
@@ -65,7 +76,9 @@ def is_list(value: Any) -> bool:
 def is_number(value: Any) -> bool:
     """Return whether a value consists of numbers; a truth value is none."""
     if isinstance(value, dict):
-        return all(map(is_number, value.values()))
+        return all(is_number(entry) for entry in value.values())
     if is_list(value):
-        return all(map(is_number, value))
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+        return all(is_number(entry) for entry in value)
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, (int, float))

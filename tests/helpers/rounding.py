@@ -52,9 +52,8 @@ class Rounding:
     def __init__(self, ulps: int, seed: int) -> None:
         self.ulps = ulps
         self.seed = seed
-        self._draw = (
-            None  # how an operation gets its random numbers; None changes nothing
-        )
+        # How an operation gets its random numbers; without it nothing changes.
+        self._draw = None
         self._library = None
 
     def install(self) -> None:
@@ -82,9 +81,8 @@ class Rounding:
         bits. With ``repeatable`` it gives the same bits: the numbers then follow from
         the tensors, too.
         """
-        random = torch.Generator().manual_seed(
-            zlib.crc32(f'{self.seed} {key}'.encode())
-        )
+        number = zlib.crc32(f'{self.seed} {key}'.encode())
+        random = torch.Generator().manual_seed(number)
 
         def draw_anew(call: tuple) -> torch.Generator:
             return random
@@ -93,7 +91,10 @@ class Rounding:
             return torch.Generator().manual_seed(_hash(call, self.seed))
 
         before = self._draw
-        self._draw = draw_alike if repeatable else draw_anew
+        if repeatable:
+            self._draw = draw_alike
+        else:
+            self._draw = draw_anew
         try:
             yield
         finally:
@@ -120,14 +121,18 @@ class Rounding:
     def _round(self, result: torch.Tensor | None, random: torch.Generator) -> None:
         if result is None or not result.dtype.is_floating_point:
             return
-        shape, dtype = result.shape, result.dtype
         k = torch.randint(
-            -self.ulps, self.ulps + 1, shape, generator=random, dtype=dtype
+            -self.ulps,
+            self.ulps + 1,
+            result.shape,
+            generator=random,
+            dtype=result.dtype,
         )
-        result.mul_(1 + k * torch.finfo(dtype).eps)
+        result.mul_(1 + k * torch.finfo(result.dtype).eps)
 
 
 def _hash(call: tuple, seed: int) -> int:
+    """Return a checksum of an operation's name, tensors and options."""
     for value in call:
         if isinstance(value, torch.Tensor):
             layout = f'{value.dtype} {value.shape} {value.stride()}'
