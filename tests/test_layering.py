@@ -50,9 +50,8 @@ ORDER = [
     '__init__',
 ]
 #: Units that name modules above them in strings, to be imported when they are needed:
-#: the subpackages and what an import of another library brings in; what MMEngine
-#: registers at the first look-up, and the check of a checkpoint; the tasks.
-TABLES = {'__init__', 'compat', 'tasks'}
+#: the subpackages and what an import of another library brings in; the tasks.
+TABLES = {'__init__', 'tasks'}
 
 
 def module_of(file: Path) -> str:
@@ -106,8 +105,9 @@ def strings(module: str) -> Iterator[str]:
     """Yield the modules of this package that a module names in strings."""
     for node in ast.walk(TREES[module]):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            if re.fullmatch(r'lm4ve(\.[a-z_0-9]+)+', node.value):
-                yield node.value
+            module, _, _ = node.value.partition(':')  # of a function module:name
+            if re.fullmatch(r'lm4ve(\.[a-z_0-9]+)+', module):
+                yield module
 
 
 def is_upward(unit: str, other: str) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import wrapt
 
-from lm4ve import compat, registry, tasks  # noqa: F401
+from lm4ve import compat, registry, runner, tasks  # noqa: F401
 from lm4ve.version import __version__  # noqa: F401
 from lm4ve.zoo import MIM_FOLDER
 
@@ -44,7 +44,7 @@ _BESIDE = {
     'mmengine.model': 'lm4ve.necks',  # nobody builds a model without having imported this
     'mmaction.models': 'lm4ve.tasks.video.models.neck',  # a neck of mmaction2's own protocol
     'mmcv.image.geometric': 'lm4ve.pixels.for_mmcv',  # the same pixels in less time
-    'peft': 'lm4ve.compat.for_peft',  # its LoRA on frozen projections
+    'peft': 'lm4ve.blocks.peft_configs',  # its LoRA on frozen projections
 }
 for (
     _library,

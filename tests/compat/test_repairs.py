@@ -188,45 +188,76 @@ def is_fork(package: str) -> bool:
     return any(folder.glob(f'onedl_{package}-*'))
 
 
-TARGETS = [(trigger, t) for trigger, targets in compat.REPAIRS.items() for t in targets]
-FUNCTIONS = [f for targets in compat.REPAIRS.values() for f in targets.values()]
+#: Importing these rooms registers the repairs that need them.
+for _room in ('necks', 'runner'):
+    importlib.import_module(f'lm4ve.{_room}')
+REPAIRS = [pytest.param(repair, id=repair.target) for repair in compat.REPAIRS]
 
 
-@pytest.mark.parametrize('trigger, target', TARGETS)
-def test_what_a_repair_replaces_is_there(trigger, target):
-    package = trigger.partition('.')[0]
+@pytest.mark.parametrize('repair', REPAIRS)
+def test_what_a_repair_replaces_is_there(repair):
+    package = repair.trigger.partition('.')[0]
     pytest.importorskip(package)
-    assert compat.holder_of(target) is not None or is_fork(package)
+    assert compat.holder_of(repair.target) is not None or is_fork(package)
 
 
-@pytest.mark.parametrize('trigger, target', TARGETS)
-def test_a_name_that_is_missing_is_passed_over_in_silence(
-    monkeypatch, capsys, trigger, target
-):
-    module, _, name = target.partition(':')
+@pytest.mark.parametrize('repair', REPAIRS)
+def test_a_name_that_is_missing_is_passed_over_in_silence(monkeypatch, capsys, repair):
+    module, _, name = repair.target.partition(':')
     without_name = ModuleType(module)
     if hasattr(without_name, name):
         return  # a module's own name, for a repair of what it imports
     monkeypatch.setitem(sys.modules, module, without_name)
-    monkeypatch.setattr(
-        compat, 'REPAIRS', {trigger: {target: compat.REPAIRS[trigger][target]}}
-    )
-    compat.repair(ModuleType(trigger))
+    compat.apply(repair)
     assert vars(without_name) == vars(ModuleType(module))
     assert capsys.readouterr() == ('', '')
 
 
+def test_a_repair_of_what_was_imported_before_runs_at_once():
+    """Importing a room late, after the library, must not leave the library as it is."""
+    library = ModuleType('a_library')
+    library.defect = True
+    room = ModuleType('a_room')
+    room.mend = lambda holder: setattr(holder, 'defect', False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, 'a_library', library)
+        patch.setitem(sys.modules, 'a_room', room)
+        patch.setattr(compat, 'REPAIRS', [])
+        compat.register('a_library', 'a_library:defect', 'a_room:mend')
+    assert library.defect is False
+
+
+#: Modules with repairs that other code calls or derives from.
+USED_DIRECTLY = (
+    'mmengine_runner_state',
+    'mmengine_save_order',
+    'mmengine_swapped_average',
+    'transformers_capture',
+    'transformers_trainer_names',
+)
+
+
 def test_every_repair_names_versions_and_its_end():
-    files = {f.partition(':')[0] for f in FUNCTIONS}
-    repairs = {
-        name: value.__doc__
-        for file in (*files, 'for_transformers')
-        for name, value in vars(importlib.import_module(f'lm4ve.compat.{file}')).items()
-        if re.search(r'ay\s+go', getattr(value, '__doc__', None) or '')
-    }
+    functions = [repair.function.partition(':') for repair in compat.REPAIRS]
+    modules = {module for module, _, _ in functions}
+    modules |= {f'lm4ve.compat.{name}' for name in USED_DIRECTLY}
+    repairs = {}
+    for module in modules:
+        for name, value in vars(importlib.import_module(module)).items():
+            if re.search(r'ay\s+go', getattr(value, '__doc__', None) or ''):
+                repairs[name] = value.__doc__
     assert all(re.search(r'\d+\.\d+\.\d+', text) for text in repairs.values())
     assert {*repairs} == {row[0] for row in DEFECTS}
-    assert {*repairs} >= {f.partition(':')[2] for f in FUNCTIONS}
+    assert {*repairs} >= {name for _, _, name in functions}
+
+
+def test_every_file_of_the_room_is_in_use():
+    files = {path.stem for path in Path(compat.__file__).parent.glob('*.py')}
+    registered = set()
+    for repair in compat.REPAIRS:
+        module, _, _ = repair.function.partition(':')
+        registered.add(module.removeprefix('lm4ve.compat.'))
+    assert files - {'__init__'} <= registered | {*USED_DIRECTLY}
 
 
 def test_private_members_of_mmengine_stay_in_compat():

@@ -3,7 +3,7 @@
 A frozen projection is a :class:`lm4ve.blocks.Frozen`, which hides its tensors from
 optimizers, initializers and checkpoints, and which ``peft`` has no layer for.
 :class:`LoRALinear` is ``peft``'s layer around one, also for ``peft.get_peft_model``
-(``compat/for_peft.py``). A checkpoint holds A and B alone.
+(``blocks/peft_configs.py``). A checkpoint holds A and B alone.
 """
 
 import copy

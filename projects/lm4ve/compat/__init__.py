@@ -1,19 +1,23 @@
 """Repairs of released versions of the frameworks that lm4ve extends.
 
-There is one file a library. A repair is a function or a class whose docstring names the
-defect, the versions that have it, where it is reported upstream, and when it may go; a
-test fails once a repair is no longer needed. A repair is imported and runs right after
-the import of the module that it repairs, so that a run pays only for the libraries that
-it uses.
+There is one file a defect. A repair is a function or a class whose docstring describes
+the defect, the versions that have it, where it is reported upstream, and when it may
+go; a test fails once a repair is no longer needed. A repair is imported and runs right
+after the import of the module that it repairs, so that a run pays only for the
+libraries that it uses.
+
+This room has the repairs that need nothing of the rooms above it. Those rooms register
+theirs with :func:`register`: see ``lm4ve/necks/__init__.py``.
 
 Repairs replace names that a library keeps to itself. Another version or a fork may lack
 such a name; then there is nothing to replace, and the repair is passed over
-(:func:`repair`).
+(:func:`apply`).
 """
 
+import functools
 import warnings
+from dataclasses import dataclass
 from importlib import import_module
-from types import ModuleType
 from typing import Any
 
 import wrapt
@@ -22,87 +26,61 @@ import wrapt
 # MMEngine, of setuptools.
 warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformable')
 warnings.filterwarnings('ignore', 'pkg_resources is deprecated')
-_CHECKPOINT = 'mmengine.runner.checkpoint'
-_FLEXIBLE = 'mmengine.runner._flexible_runner'
-_INFERENCER = 'mmengine.infer.infer:BaseInferencer'
-_CLASSIFIERS = 'mmpretrain.models.classifiers'
-#: Module of a library, after whose import they run -> its repairs: what each replaces,
-#: as module:name, and file:function of this package. The function gets what holds the
-#: name.
-REPAIRS = {
-    'mmengine.runner': {
-        f'{_CHECKPOINT}:torch': 'for_mmengine:load_without_code',
-        f'{_CHECKPOINT}:load_url': 'for_mmengine:download_without_code',
-        f'{_CHECKPOINT}:CheckpointLoader.load_checkpoint': 'for_mmengine:explain_bad_files',
-        'mmengine.runner.runner:mmengine': 'for_mmengine:resume_without_code',
-        f'{_FLEXIBLE}:mmengine': 'for_mmengine:resume_without_code',
-        f'{_FLEXIBLE}:FlexibleRunner.load_or_resume': 'for_mmengine:average_before_loading',
-        'mmengine.hooks:CheckpointHook.before_train': 'for_mmengine:delete_own_files_only',
-        'mmengine.config.config:FormatCode': 'for_mmengine:format_once',
-    },
-    'mmengine.infer.infer': {
-        f'{_INFERENCER}._init_model': 'for_mmengine:infer_without_code',
-        f'{_INFERENCER}._load_weights_to_model': 'for_mmengine:infer_from_whole_checkpoints',
-    },
-    'mmpretrain.utils.dependency': {
-        'mmpretrain.utils.dependency:WITH_MULTIMODAL': 'for_mmpretrain:import_without_extras'
-    },
-    f'{_CLASSIFIERS}.hugging_face': {
-        f'{_CLASSIFIERS}.hugging_face:HuggingFaceClassifier.__init__': (
-            'for_mmpretrain:refuse_unbuilt_neck'
-        )
-    },
-    f'{_CLASSIFIERS}.timm': {
-        f'{_CLASSIFIERS}.timm:TimmClassifier.__init__': 'for_mmpretrain:refuse_unbuilt_neck'
-    },
-    f'{_CLASSIFIERS}.image': {
-        f'{_CLASSIFIERS}.image:ImageClassifier.__init__': 'for_mmpretrain:load_plain_encoders'
-    },
-    'mmpretrain.apis.base': {
-        'mmpretrain.apis.base:load_checkpoint': 'for_mmpretrain:load_whole_checkpoints'
-    },
-    'mmpretrain.apis.model': {
-        'mmpretrain.apis.model:get_model': 'for_mmpretrain:load_whole_checkpoints'
-    },
-    'mmaction.registry': {
-        'mmaction.registry:__file__': 'for_mmaction:import_without_missing_parts'
-    },
-    'mmaction.models.backbones.vit_mae': {
-        'mmaction.models.backbones.vit_mae:VisionTransformer.__init__': (
-            'for_mmaction:drop_unused_norm'
-        )
-    },
-    'mmaction.models.recognizers.base': {
-        'mmaction.models.recognizers.base:BaseRecognizer.__init__': (
-            'for_mmaction:build_recognizers'
-        )
-    },
-    'mmaction.models.recognizers.recognizer2d': {
-        'mmaction.models.recognizers.recognizer2d:Recognizer2D.extract_feat': (
-            'for_mmaction:accept_one_map'
-        )
-    },
-    'mmaction.apis.inference': {
-        'mmaction.apis.inference:load_checkpoint': 'for_mmpretrain:load_whole_checkpoints'
-    },
-    'mmdet': {'mmdet:__name__': 'for_mmcv:import_without_operators'},
-    'mmdet.models': {'mmdet.models:__name__': 'for_mmpretrain:import_layer_of_mmdet'},
-    'mmseg': {'mmseg:__name__': 'for_mmcv:import_without_operators'},
-}
 
 
-def repair(module: ModuleType) -> None:
-    """Run the repairs of a module that has just been imported, but of names that are there."""
-    for target, function in REPAIRS[module.__name__].items():
-        holder = holder_of(target)
-        if holder is None:
-            continue
-        file, _, name = function.partition(':')
-        getattr(import_module(f'{__name__}.{file}'), name)(holder)
+@dataclass(frozen=True)
+class Repair:
+    """A function that replaces a name of a library.
+
+    Attributes:
+        trigger (str): The module of the library after whose import the function runs.
+        target (str): What the function replaces, as ``module:name``. The name may have
+            dots, as ``Class.method`` has.
+        function (str): The function, as ``module:name``. It gets the module or class
+            that holds the target.
+    """
+
+    trigger: str
+    target: str
+    function: str
+
+
+#: All that have been registered, in this order.
+REPAIRS: list[Repair] = []
+
+
+def register(trigger: str, target: str, function: str) -> None:
+    """Let a repair run after the import of a library's module, or now if that was before.
+
+    Repairs of the same module run in the order in which they were registered.
+
+    Args:
+        trigger (str): See :class:`Repair`.
+        target (str): See :class:`Repair`.
+        function (str): See :class:`Repair`.
+    """
+    repair = Repair(trigger, target, function)
+    REPAIRS.append(repair)
+    wrapt.register_post_import_hook(functools.partial(apply, repair), trigger)
+
+
+def apply(repair: Repair, _: object = None) -> None:
+    """Run a repair, unless the installed release lacks the name that it replaces.
+
+    Args:
+        repair (Repair): Its function is imported here.
+        _: The module that was imported, which ``wrapt`` passes.
+    """
+    holder = holder_of(repair.target)
+    if holder is None:
+        return
+    module, _, name = repair.function.partition(':')
+    function = getattr(import_module(module), name)
+    function(holder)
 
 
 def holder_of(target: str) -> Any:
-    """Return the module or class that holds a name, written module:name, or None without one."""
+    """Return the module or class that holds a name ``module:name``, or None without one."""
     module_name, _, path = target.partition(':')
     try:
         holder: Any = import_module(module_name)
@@ -111,8 +89,99 @@ def holder_of(target: str) -> Any:
     *owners, last = path.split('.')
     for owner in owners:
         holder = getattr(holder, owner, None)
-    return holder if hasattr(holder, last) else None
+    if not hasattr(holder, last):
+        return None
+    return holder
 
 
-for _module in REPAIRS:
-    wrapt.register_post_import_hook(repair, _module)
+# ----------------------------------------------------------------------------- MMEngine
+register(
+    'mmengine.runner',
+    'mmengine.runner.checkpoint:torch',
+    'lm4ve.compat.mmengine_pickles:load_without_code',
+)
+register(
+    'mmengine.runner',
+    'mmengine.runner.checkpoint:load_url',
+    'lm4ve.compat.mmengine_pickles:download_without_code',
+)
+register(
+    'mmengine.runner',
+    'mmengine.runner.checkpoint:CheckpointLoader.load_checkpoint',
+    'lm4ve.compat.mmengine_load_errors:explain_bad_files',
+)
+for _runner in ('runner', '_flexible_runner'):
+    register(
+        'mmengine.runner',
+        f'mmengine.runner.{_runner}:mmengine',
+        'lm4ve.compat.mmengine_config_code:resume_without_code',
+    )
+register(
+    'mmengine.infer.infer',
+    'mmengine.infer.infer:BaseInferencer._init_model',
+    'lm4ve.compat.mmengine_config_code:infer_without_code',
+)
+register(
+    'mmengine.runner',
+    'mmengine.runner._flexible_runner:FlexibleRunner.load_or_resume',
+    'lm4ve.compat.mmengine_late_average:average_before_loading',
+)
+register(
+    'mmengine.runner',
+    'mmengine.hooks:CheckpointHook.before_train',
+    'lm4ve.compat.mmengine_foreign_files:delete_own_files_only',
+)
+register(
+    'mmengine.runner',
+    'mmengine.config.config:FormatCode',
+    'lm4ve.compat.mmengine_slow_format:format_once',
+)
+# --------------------------------------------------------------------------- mmpretrain
+register(
+    'mmpretrain.utils.dependency',
+    'mmpretrain.utils.dependency:WITH_MULTIMODAL',
+    'lm4ve.compat.mmpretrain_imports:import_without_extras',
+)
+register(
+    'mmdet.models',
+    'mmdet.models:__name__',
+    'lm4ve.compat.mmpretrain_imports:import_layer_of_mmdet',
+)
+register(
+    'mmpretrain.models.classifiers.hugging_face',
+    'mmpretrain.models.classifiers.hugging_face:HuggingFaceClassifier.__init__',
+    'lm4ve.compat.mmpretrain_unbuilt_neck:refuse_unbuilt_neck',
+)
+register(
+    'mmpretrain.models.classifiers.timm',
+    'mmpretrain.models.classifiers.timm:TimmClassifier.__init__',
+    'lm4ve.compat.mmpretrain_unbuilt_neck:refuse_unbuilt_neck',
+)
+# ---------------------------------------------------------------------------- mmaction2
+register(
+    'mmaction.registry',
+    'mmaction.registry:__file__',
+    'lm4ve.compat.mmaction_imports:import_without_missing_parts',
+)
+register(
+    'mmaction.models.backbones.vit_mae',
+    'mmaction.models.backbones.vit_mae:VisionTransformer.__init__',
+    'lm4ve.compat.mmaction_unused_norm:drop_unused_norm',
+)
+register(
+    'mmaction.models.recognizers.base',
+    'mmaction.models.recognizers.base:BaseRecognizer.__init__',
+    'lm4ve.compat.mmaction_unbuilt_parts:build_recognizers',
+)
+register(
+    'mmaction.models.recognizers.recognizer2d',
+    'mmaction.models.recognizers.recognizer2d:Recognizer2D.extract_feat',
+    'lm4ve.compat.mmaction_single_maps:accept_one_map',
+)
+# -------------------------------------------------------------------------------- mmcv
+for _host in ('mmdet', 'mmseg'):
+    register(
+        _host,
+        f'{_host}:__name__',
+        'lm4ve.compat.mmcv_operators:import_without_operators',
+    )

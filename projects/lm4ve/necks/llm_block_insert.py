@@ -17,7 +17,7 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from lm4ve.blocks.provenance import ProvenanceMixin
-from lm4ve.compat.for_transformers import capture_afterwards
+from lm4ve.compat.transformers_capture import capture_afterwards
 from lm4ve.errors import UserError, check, closest, did_you_mean, listing, require
 from lm4ve.necks.llm_block_neck import LLMBlockNeck, record_settings
 

@@ -12,7 +12,7 @@ import torch
 from mmengine.model import initialize
 from torch import Tensor, nn
 
-from lm4ve.compat.for_transformers import keep_names
+from lm4ve.compat.transformers_trainer_names import keep_names
 from lm4ve.errors import UserError
 from lm4ve.necks.llm_block_insert import (
     LLMBlockInsert,

@@ -1,6 +1,6 @@
 """An EMA copy that is kept but not evaluated, as in DeiT's recipe."""
 
-from lm4ve.compat.for_mmengine import UnswappedEMAHook
+from lm4ve.compat.mmengine_swapped_average import UnswappedEMAHook
 from lm4ve.registry import HOOKS
 
 

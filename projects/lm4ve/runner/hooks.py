@@ -27,7 +27,8 @@ from mmengine.runner import Runner
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from lm4ve.blocks.provenance import accept_records
-from lm4ve.compat.for_mmengine import SavesBeforeDeleting, source_of, starts_training
+from lm4ve.compat.mmengine_runner_state import source_of, starts_training
+from lm4ve.compat.mmengine_save_order import SavesBeforeDeleting
 from lm4ve.errors import UserError, listing, require
 from lm4ve.files import clear_left_behind, write_atomically
 from lm4ve.llm.finite import check_finite

@@ -18,7 +18,7 @@ from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 
-from lm4ve.compat.for_mmengine import source_of, starts_training
+from lm4ve.compat.mmengine_runner_state import source_of, starts_training
 from lm4ve.errors import UserError, brief, check
 from lm4ve.runner.checkpoint_files import meta_of
 

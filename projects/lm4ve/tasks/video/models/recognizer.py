@@ -2,7 +2,7 @@
 
 from mmaction.models.recognizers import Recognizer2D as _Recognizer2D
 
-from lm4ve.compat.for_mmaction import extract_feat
+from lm4ve.compat.mmaction_single_maps import extract_feat
 from lm4ve.registry import MODELS
 
 
@@ -32,7 +32,7 @@ class Recognizer2D(_Recognizer2D):
         self.frames_per_clip = frames_per_clip
 
     def extract_feat(self, *args, **kwargs) -> tuple:
-        """Extract features of a stage; see :func:`lm4ve.compat.for_mmaction.extract_feat`.
+        """Extract features of a stage; see :func:`lm4ve.compat.mmaction_single_maps.extract_feat`.
 
         Returns:
             tuple[Tensor, dict]: Maps ``[B * V, C', H', W']`` (or logits for

@@ -1,4 +1,4 @@
-"""Repair of mmcv-lite 2.1.0."""
+"""mmcv-lite lacks the compiled operators, which other libraries import without need."""
 
 import sys
 from importlib import import_module, util
@@ -7,6 +7,8 @@ from types import ModuleType
 from typing import Any
 
 from lm4ve.errors import UserError
+
+_OPERATORS = 'mmcv._ext'
 
 
 def import_without_operators(host: ModuleType) -> None:
@@ -18,19 +20,22 @@ def import_without_operators(host: ModuleType) -> None:
     torchvision's non-maximum suppression; any other operator raises when it is called.
     May go once both import.
     """
-    name = 'mmcv._ext'
-    if name in sys.modules or util.find_spec(name) is not None:
+    if _OPERATORS in sys.modules or util.find_spec(_OPERATORS) is not None:
         return
-    stand_in: Any = ModuleType(name)
-    stand_in.__spec__ = ModuleSpec(name, None)
-    stand_in.__getattr__, stand_in.nms = _operator, _nms
+    stand_in: Any = ModuleType(_OPERATORS)
+    stand_in.__spec__ = ModuleSpec(_OPERATORS, None)
+    stand_in.__getattr__ = _operator
+    stand_in.nms = _nms
     mmcv: Any = import_module('mmcv')
-    sys.modules[name] = mmcv._ext = stand_in
+    mmcv._ext = stand_in
+    sys.modules[_OPERATORS] = stand_in
     # An earlier import went without the class, which mmdetection's layers need.
-    parts: Any = import_module('mmcv.cnn.bricks.transformer')
-    if not hasattr(parts, 'MultiScaleDeformableAttention'):
-        module: Any = import_module('mmcv.ops.multi_scale_deform_attn')
-        parts.MultiScaleDeformableAttention = module.MultiScaleDeformableAttention
+    transformer: Any = import_module('mmcv.cnn.bricks.transformer')
+    if not hasattr(transformer, 'MultiScaleDeformableAttention'):
+        attention: Any = import_module('mmcv.ops.multi_scale_deform_attn')
+        transformer.MultiScaleDeformableAttention = (
+            attention.MultiScaleDeformableAttention
+        )
 
 
 def _operator(name: str) -> Any:

@@ -1,0 +1,90 @@
+"""MMEngine deletes an old checkpoint before it has a new one."""
+
+import copy
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import is_main_process
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import Runner
+
+from lm4ve.errors import check
+from lm4ve.files import write_text
+
+
+class SavesBeforeDeleting(CheckpointHook):
+    """MMEngine deletes an old checkpoint before it has written the new one.
+
+    True of MMEngine 0.10.7 (not reported upstream): with ``max_keep_ckpts=1`` or
+    ``save_best``, a full disk or a killed job at that moment leaves no checkpoint at
+    all, and ``last_checkpoint`` may be left empty. This class has the other order. May
+    go once MMEngine's hook saves before it deletes.
+    """
+
+    file_backend: Any
+
+    def _save_checkpoint_with_step(
+        self, runner: Runner, step: int, meta: dict[str, Any]
+    ) -> None:
+        outdated = self._note_step(runner, step)
+        filename = self.filename_tmpl.format(step)
+        self.last_ckpt = self.file_backend.join_path(self.out_dir, filename)
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        runner.save_checkpoint(
+            self.out_dir,
+            filename,
+            self.file_client_args,
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+            meta=meta,
+            by_epoch=self.by_epoch,
+            backend_args=self.backend_args,
+            **self.args,
+        )
+        if not is_main_process():
+            return
+        write_text(self.last_ckpt, Path(runner.work_dir) / 'last_checkpoint')
+        for old_step in outdated:
+            self._delete(self.filename_tmpl.format(old_step))
+
+    def _note_step(self, runner: Runner, step: int) -> list[int]:
+        """Add a step to those whose checkpoints are kept; return those that are no longer."""
+        steps = list(getattr(self, 'keep_ckpt_ids', ()))
+        if self.max_keep_ckpts <= 0 or steps[-1:] == [step]:
+            return []
+        steps.append(step)
+        kept = steps[-self.max_keep_ckpts :]
+        self.keep_ckpt_ids = deque(kept, self.max_keep_ckpts)
+        runner.message_hub.update_info('keep_ckpt_ids', kept)
+        return steps[: -self.max_keep_ckpts]
+
+    def _delete(self, filename: str) -> None:
+        path = self.file_backend.join_path(self.out_dir, filename)
+        if self.file_backend.isfile(path):
+            self.file_backend.remove(path)
+        elif self.file_backend.isdir(path):  # DeepSpeed's, FSDP's
+            self.file_backend.rmtree(path)
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
+        if not self.save_best:
+            return  # `runner.val()` without training: there is no backend yet
+        for key in self.key_indicators:
+            check('checkpoint.save_best', key, choices=['auto', *metrics])
+        backend = self.file_backend
+        removals: list[tuple[Callable[[str], None], str]] = []
+        # MMEngine's method deletes by this backend, which only takes notes.
+        deferred = copy.copy(backend)
+        deferred.remove = lambda path: removals.append((backend.remove, path))
+        deferred.rmtree = lambda path: removals.append((backend.rmtree, path))
+        self.file_backend = deferred
+        try:
+            super()._save_best_checkpoint(runner, metrics)
+        finally:
+            self.file_backend = backend
+        best_by_score = getattr(self, 'best_ckpt_path_dict', None) or {}
+        current = {getattr(self, 'best_ckpt_path', None), *best_by_score.values()}
+        for remove, path in removals:
+            if path not in current:
+                remove(path)

@@ -1,0 +1,103 @@
+"""Repairs of inferencers, which score whatever part of a checkpoint fits the model.
+
+They are registered with :mod:`lm4ve.compat` and apply to models of ours only.
+"""
+
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+import mmengine.runner
+import wrapt
+from torch import nn
+
+from lm4ve.runner.checkpoint_files import load_strictly, select_state
+
+
+def infer_from_whole_checkpoints(inferencer: Any) -> None:
+    """Inferencers score whatever part of a checkpoint fits the model.
+
+    True of MMEngine 0.10.7 (no upstream issue): it loads without ``strict``, and what
+    does not fit is one line of the log. May go once it refuses such a file.
+    """
+    wrapt.wrap_function_wrapper(
+        inferencer, '_load_weights_to_model', _load_weights_to_model
+    )
+
+
+def _load_weights_to_model(
+    load: Callable[..., None], _: object, args: Any, kwargs: Any
+) -> None:
+    load(*args, **kwargs)
+    given = inspect.signature(load).bind(*args, **kwargs).arguments
+    if given['checkpoint'] is not None:
+        check_checkpoint(
+            given['model'], given['checkpoint'], given['cfg'], 'The checkpoint'
+        )
+
+
+def load_whole_checkpoints(apis: ModuleType) -> None:
+    """The functions of ``apis`` score whatever part of a checkpoint fits the model.
+
+    True of mmpretrain 1.2.0 and mmaction2 1.2.0 (no upstream issue): they load without
+    ``strict``, and what does not fit is one line of the log. May go once they refuse
+    such a file.
+    """
+    if hasattr(apis, 'load_checkpoint'):
+        holder: Any = apis
+    else:
+        # mmpretrain.apis.model looks the function up in MMEngine at each call. Other
+        # callers, which look it up there as well, are let through below.
+        holder = mmengine.runner
+    load = holder.load_checkpoint
+
+    def load_whole(model: Any, filename: Any, *args: Any, **kwargs: Any) -> Any:
+        checkpoint = load(model, filename, *args, **kwargs)
+        caller = sys._getframe(1)
+        if caller.f_globals is apis.__dict__:
+            cfg = caller.f_locals.get('config')
+            if not cfg:
+                cfg = getattr(model, '_config', None)
+            check_checkpoint(model, checkpoint, cfg, f"'{filename}'")
+        return checkpoint
+
+    holder.load_checkpoint = load_whole
+
+
+def check_checkpoint(
+    model: nn.Module, checkpoint: dict[str, Any], cfg: Any, origin: str
+) -> None:
+    """Refuse a checkpoint that does not fit a model of ours.
+
+    ``allow_partial`` of the config's ``WholeCheckpointHook`` is obeyed.
+
+    Args:
+        model (nn.Module): The model, into which the checkpoint was loaded.
+        checkpoint (dict): What was loaded.
+        cfg (Config, optional): The model's config.
+        origin (str): The checkpoint's name in the error.
+
+    Raises:
+        CheckpointError: Tensors are missing, unknown or of another shape.
+    """
+    if not cfg:
+        cfg = {}
+    hooks = cfg.get('default_hooks') or {}
+    strict_hook = hooks.get('whole_checkpoint') or {}
+    if strict_hook.get('allow_partial') or not _is_ours(model, cfg):
+        return
+    load_strictly(model, select_state(checkpoint, origin=origin), origin)
+
+
+def _is_ours(model: nn.Module, cfg: Mapping[str, Any]) -> bool:
+    """Return whether a config imports this package, or a model has a module of it."""
+    custom_imports = cfg.get('custom_imports') or {}
+    imports = custom_imports.get('imports') or ()
+    if isinstance(imports, str):
+        imports = [imports]
+    names = [*imports]
+    for module in model.modules():
+        names.append(type(module).__module__)
+    return any(name.partition('.')[0] == 'lm4ve' for name in names)
