@@ -16,14 +16,20 @@ from lm4ve.runner.devices import find_device
 from lm4ve.tasks import task_of_config
 from lm4ve.tasks.base.analysis import tested_loader
 from lm4ve.tasks.base.building import (
-    Sample,
+    NamedSample,
     build_model,
     classes_of,
     collate,
     samples_of_files,
 )
 
-__all__ = ['Sample', 'collate', 'load_model', 'samples_by_index', 'samples_of_files']
+__all__ = [
+    'NamedSample',
+    'collate',
+    'load_model',
+    'samples_by_index',
+    'samples_of_files',
+]
 
 #: Values of CHECKPOINT without a file.
 UNTRAINED = ('none', '-')
@@ -60,7 +66,7 @@ def load_model(
 
 
 # ----------------------------------------------------------------------- samples
-def samples_by_index(cfg: Config, indices: Sequence[int]) -> list[Sample]:
+def samples_by_index(cfg: Config, indices: Sequence[int]) -> list[NamedSample]:
     """Take samples of the config's test data set.
 
     Raises:
@@ -76,5 +82,5 @@ def samples_by_index(cfg: Config, indices: Sequence[int]) -> list[Sample]:
         sample = data.get('data_samples', data)
         sample = sample[0] if isinstance(sample, list) else sample
         name = task_of_config(cfg).analysis.sample_name(sample, i)
-        found.append(Sample(f'test_{name}', data))
+        found.append(NamedSample(f'test_{name}', data))
     return found

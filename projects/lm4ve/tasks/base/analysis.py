@@ -1,9 +1,9 @@
 """The hooks that a task implements for the analysis of activations, and their defaults.
 
-The analysis itself (:mod:`lm4ve.analysis`) depends on no task. A task reads, places and
-draws its samples by an object ``ANALYSIS`` in ``lm4ve/tasks/<task>/analysis.py``;
-without that module it has a plain :class:`TaskAnalysis`. Nothing here imports
-matplotlib, so that measuring needs no drawing.
+The analysis itself (:mod:`lm4ve.analysis`) is the same for all tasks. How samples are
+read, placed, drawn and described is up to the task: the object ``ANALYSIS`` in
+``lm4ve/tasks/<task>/analysis.py``, or a plain :class:`TaskAnalysis` where a task has no
+such module. Nothing here imports matplotlib, so that measuring needs no drawing.
 """
 
 import math
@@ -20,7 +20,7 @@ from lm4ve.draw.pictures import Picture
 from lm4ve.errors import UserError, check
 from lm4ve.tasks.base.task import Task
 
-#: Which query of an attention to look at: its index, one index a sample (int64
+#: Which query of an attention to show: its index, an index for each sample (int64
 #: ``[B]``), or None for the mean over all queries that are not padding.
 Row = int | Tensor | None
 
@@ -53,7 +53,7 @@ class Layout:
         return self.grid[0] if len(self.grid) == 3 else 1
 
     def fitting(self, count: int) -> 'Layout':
-        """Return this layout if it fits a number of tokens.
+        """Return this layout after a check that it fits a number of tokens.
 
         Args:
             count (int): The number of tokens, prefix included.
@@ -207,14 +207,16 @@ class TaskAnalysis:
         By default: the predicted class, its score, and the true class, where there are
         any.
         """
-        get = getattr(output, 'get', lambda key: None)
-        label, truth = get('pred_label'), get('gt_label')
-        facts = {}
+        facts: dict[str, str] = {}
+        label = _field(output, 'pred_label')
         if isinstance(label, Tensor) and label.numel() == 1:
+            facts['prediction'] = _class_name(int(label), classes)
             scores = _scores_of(output)
-            percent = '' if scores is None else f' ({100 * float(scores.max()):.1f} %)'
-            facts['prediction'] = _class_name(int(label), classes) + percent
-        if isinstance(truth, Tensor) and truth.numel() and (truth >= 0).all():
+            if scores is not None:
+                facts['prediction'] += f' ({100 * float(scores.max()):.1f} %)'
+        truth = _field(output, 'gt_label')
+        # Labels below 0 mean that the class is not known.
+        if isinstance(truth, Tensor) and truth.numel() > 0 and (truth >= 0).all():
             names = [_class_name(i, classes) for i in truth.flatten().tolist()]
             facts['truth'] = ', '.join(names)
         return facts
@@ -225,13 +227,16 @@ class TaskAnalysis:
         By default: ``pred_label``, ``pred_score`` (0 to 1), ``pred_scores`` and, if
         classes are known, ``pred_class``.
         """
-        found: dict[str, Any] = dict(pred_label=int(output.get('pred_label')))
-        if (scores := _scores_of(output)) is not None:
+        label = int(output.get('pred_label'))
+        result: dict[str, Any] = dict(pred_label=label)
+        scores = _scores_of(output)
+        if scores is not None:
             array = scores.detach().float().cpu().numpy()
-            found.update(pred_score=float(array.max()), pred_scores=array)
+            result['pred_score'] = float(array.max())
+            result['pred_scores'] = array
         if classes:
-            found['pred_class'] = classes[found['pred_label']]
-        return found
+            result['pred_class'] = classes[label]
+        return result
 
     def sample_name(self, output: Any, number: int) -> str:
         """Name a sample for file names, by its number and its file.
@@ -240,10 +245,13 @@ class TaskAnalysis:
             output (Any): A data sample or a prediction.
             number (int): Its number, for a sample without ``sample_idx``.
         """
-        get = getattr(output, 'get', lambda key: None)
-        source, index = get('img_path') or get('filename'), get('sample_idx')
-        stem = Path(str(source)).stem if source else None
-        return numbered(number if index is None else int(index), stem)
+        index = _field(output, 'sample_idx')
+        if index is not None:
+            number = int(index)
+        path = _field(output, 'img_path') or _field(output, 'filename')
+        if not path:
+            return numbered(number, None)
+        return numbered(number, Path(str(path)).stem)
 
 
 def tested_loader(cfg: Config) -> Any:
@@ -252,7 +260,9 @@ def tested_loader(cfg: Config) -> Any:
     Raises:
         UserError: It has neither.
     """
-    loader = cfg.get('test_dataloader') or cfg.get('val_dataloader')
+    loader = cfg.get('test_dataloader')
+    if not loader:
+        loader = cfg.get('val_dataloader')
     check('test_dataloader', loader, kind=dict)
     return loader
 
@@ -260,7 +270,8 @@ def tested_loader(cfg: Config) -> Any:
 def tested_dataset(cfg: Config) -> Any:
     """Return the settings of a config's test data set (else validation's)."""
     dataset = tested_loader(cfg).dataset
-    while 'pipeline' not in dataset and 'dataset' in dataset:  # a wrapper
+    # A wrapper, such as one that repeats a data set, has no pipeline of its own.
+    while 'pipeline' not in dataset and 'dataset' in dataset:
         dataset = dataset.dataset
     return dataset
 
@@ -269,9 +280,13 @@ def prefix_of(backbone: nn.Module, count: int) -> int:
     """Return how many of a backbone's ``count`` tokens come before the patches."""
     grid = getattr(backbone, 'patch_resolution', None)
     if grid is not None and math.prod(grid) == count:
-        return 0  # seen before the class token joins, or after it left
-    has_class_token = getattr(backbone, 'cls_token', None) is not None
-    return int(getattr(backbone, 'num_extra_tokens', has_class_token))
+        # These tokens are from before the class token joins, or from after it left.
+        return 0
+    if hasattr(backbone, 'num_extra_tokens'):
+        return int(backbone.num_extra_tokens)
+    if getattr(backbone, 'cls_token', None) is not None:
+        return 1
+    return 0
 
 
 def proportional_grid(placed: int, height: int, width: int) -> tuple[int, int]:
@@ -280,11 +295,25 @@ def proportional_grid(placed: int, height: int, width: int) -> tuple[int, int]:
     return rows, placed // rows
 
 
+def _field(output: Any, name: str) -> Any:
+    """Return a field of a data sample or dict; None if it, or any field, is missing."""
+    if not hasattr(output, 'get'):
+        return None
+    return output.get(name)
+
+
 def _class_name(label: int, classes: Sequence[str] | None) -> str:
-    return str(classes[label]) if classes and label < len(classes) else f'class {label}'
+    if classes and label < len(classes):
+        return str(classes[label])
+    return f'class {label}'
 
 
 def _scores_of(output: Any) -> Tensor | None:
-    """Return the scores of all classes; the hosts' names differ in the last letter."""
+    """Return the scores of all classes, if there are any.
+
+    The hosts call them ``pred_score``, our models ``pred_scores``.
+    """
     scores = output.get('pred_scores')
-    return output.get('pred_score') if scores is None else scores
+    if scores is None:
+        scores = output.get('pred_score')
+    return scores

@@ -16,7 +16,7 @@ class AnsweringInferencer(TaskInferencer):
     """Answers questions about files or arrays. A task reads and draws them."""
 
     postprocess_kwargs = {'topk'}
-    #: What results call the file.
+    #: The row of :meth:`ask` that holds the files, and their name in results.
     source = ''
     #: The texts of a sample, in their order.
     texts: tuple[str, ...] = ('question',)
@@ -50,20 +50,29 @@ class AnsweringInferencer(TaskInferencer):
         Raises:
             UserError: The numbers of entries differ.
         """
-        count = max(map(len, rows.values()))
+        entries = self._entries(rows)
+        results = super().__call__(entries, return_datasamples, batch_size, **kwargs)
+        if return_datasamples:
+            return results
+        answered = []
+        for entry, result in zip(entries, results, strict=True):
+            answered.append({self.source: name_of(entry[self.source]), **result})
+        return answered
+
+    def _entries(self, rows: Mapping[str, list]) -> list[dict[str, Any]]:
+        """Return the inputs of the pipeline, one for each question."""
+        count = max(len(row) for row in rows.values())
         for name, row in rows.items():
             check(f'the number of entries of {name}', len(row), choices=(1, count))
-        columns = [row * count if len(row) == 1 else row for row in rows.values()]
-        inputs = [
-            dict(zip(rows, entry, strict=True)) for entry in zip(*columns, strict=True)
-        ]
-        for number, entry in enumerate(inputs):
-            entry.update(sample_idx=number, text=[entry[k] for k in self.texts])
-        found = super().__call__(inputs, return_datasamples, batch_size, **kwargs)
-        if return_datasamples:
-            return found
-        names = [name_of(entry[self.source]) for entry in inputs]
-        return [{self.source: name, **f} for name, f in zip(names, found, strict=True)]
+        entries = []
+        for number in range(count):
+            entry: dict[str, Any] = {}
+            for name, row in rows.items():
+                entry[name] = row[0] if len(row) == 1 else row[number]
+            entry['sample_idx'] = number
+            entry['text'] = [entry[name] for name in self.texts]
+            entries.append(entry)
+        return entries
 
     def visualize(
         self,
@@ -76,11 +85,11 @@ class AnsweringInferencer(TaskInferencer):
         """Draw the entries, if they are shown or written."""
         if not show and out_dir is None:
             return []
-        drawn = [
-            self.draw(entry, sample)
-            for entry, sample in zip(inputs, preds, strict=True)
-        ]
-        names = [file_name(i, entry[self.source]) for i, entry in enumerate(inputs)]
+        drawn = []
+        names = []
+        for number, (entry, sample) in enumerate(zip(inputs, preds, strict=True)):
+            drawn.append(self.draw(entry, sample))
+            names.append(file_name(number, entry[self.source]))
         return self._present(drawn, names, show, wait_time, out_dir)
 
     def postprocess(
@@ -93,20 +102,21 @@ class AnsweringInferencer(TaskInferencer):
         """Convert predictions to plain data."""
         if return_datasamples:
             return preds
-        found = []
-        for s in preds:
-            ranking = best(s.pred_scores, self.model.head.vocabulary, topk)
-            fields = dict(
-                zip(self.texts, s.text, strict=True),
-                pred_answer=s.pred_answer,
-                pred_score=float(s.pred_scores.max()),
-                answers=[dict(answer=answer, score=score) for answer, score in ranking],
-            )
-            pose = dict(pred_pose=s.pred_pose.tolist()) if 'pred_pose' in s else {}
-            found.append(fields | pose)
-        return found
+        results = []
+        for sample in preds:
+            result = dict(zip(self.texts, sample.text, strict=True))
+            result['pred_answer'] = sample.pred_answer
+            result['pred_score'] = float(sample.pred_scores.max())
+            ranking = best(sample.pred_scores, self.model.head.vocabulary, topk)
+            result['answers'] = [dict(answer=a, score=score) for a, score in ranking]
+            if 'pred_pose' in sample:
+                result['pred_pose'] = sample.pred_pose.tolist()
+            results.append(result)
+        return results
 
 
 def name_of(source: str | Path | np.ndarray) -> str:
     """Return the path of a file, or 'array'."""
-    return 'array' if isinstance(source, np.ndarray) else str(source)
+    if isinstance(source, np.ndarray):
+        return 'array'
+    return str(source)

@@ -41,7 +41,8 @@ class TaskBatches:
 
         By default the first one of the task's export, of class 0.
         """
-        sample = self.task.export.samples(cfg, 1, pipeline_of(cfg, training))[0]
+        pipeline = pipeline_of(cfg, training)
+        sample = self.task.export.samples(cfg, 1, pipeline)[0]
         if 'data_samples' in sample:
             sample['data_samples'].gt_label = torch.zeros(1, dtype=torch.int64)
         return sample
@@ -63,14 +64,22 @@ def trained_dataset(cfg: Config) -> Any:
     if loader is None:
         return tested_dataset(cfg)
     dataset = loader.dataset
-    while 'pipeline' not in dataset and ('dataset' in dataset or 'datasets' in dataset):
-        dataset = (
-            dataset.get('dataset') or dataset.datasets[0]
-        )  # a wrapper, or several joined
+    while 'pipeline' not in dataset:
+        if dataset.get('dataset'):
+            # A wrapper, such as one that repeats a data set.
+            dataset = dataset.dataset
+        elif dataset.get('datasets'):
+            # Several data sets in one; the first stands for all.
+            dataset = dataset.datasets[0]
+        else:
+            break
     return dataset
 
 
 def pipeline_of(cfg: Config, training: bool) -> list[dict]:
     """Return copies of the transforms of the training's pipeline, or of the test's."""
-    dataset = trained_dataset(cfg) if training else tested_dataset(cfg)
-    return [dict(t) for t in dataset.pipeline]
+    if training:
+        dataset = trained_dataset(cfg)
+    else:
+        dataset = tested_dataset(cfg)
+    return [dict(transform) for transform in dataset.pipeline]

@@ -1,9 +1,8 @@
 """Builds what inference needs from a config: the model with its checkpoint, samples and batches.
 
 A checkpoint that does not fit is an error, as in ``lm4ve test``, and nothing of it is
-executed. Files go through the config's own test pipeline, which
-:mod:`lm4ve.tasks.base.analysis` changes only where it begins with something else than a
-file.
+executed. Files go through the config's own test pipeline, so that a prediction here
+equals one of a test.
 """
 
 import logging
@@ -21,7 +20,7 @@ from torch import nn
 from lm4ve.draw.file_names import safe_name
 from lm4ve.errors import UserError, check
 from lm4ve.necks.fusing import fuse
-from lm4ve.runner import checkpoint_files as files
+from lm4ve.runner import checkpoint_files
 from lm4ve.runner.devices import find_device
 from lm4ve.tasks.base.analysis import tested_dataset
 from lm4ve.tasks.base.task import Task, task_of_config
@@ -50,12 +49,17 @@ def build_model(
     if cfg.get('data_preprocessor') is not None:
         settings.setdefault('data_preprocessor', cfg.data_preprocessor)
     checkpoint = find_checkpoint(checkpoint, cfg.filename)
-    content = {} if checkpoint is None else files.read_checkpoint(checkpoint)
-    model: nn.Module = MODELS.build(settings)
-    if checkpoint is not None:
-        origin = f"'{checkpoint}'"
-        load = files.load_partly if allow_partial else files.load_strictly
-        load(model, files.select_state(content, origin=origin), origin)
+    if checkpoint is None:
+        return MODELS.build(settings), {}
+    # Reading comes first: a damaged file is found before a large model is built.
+    content = checkpoint_files.read_checkpoint(checkpoint)
+    model = MODELS.build(settings)
+    origin = f"'{checkpoint}'"
+    state = checkpoint_files.select_state(content, origin=origin)
+    if allow_partial:
+        checkpoint_files.load_partly(model, state, origin)
+    else:
+        checkpoint_files.load_strictly(model, state, origin)
     return model, content
 
 
@@ -68,12 +72,16 @@ def inference_model(
         tuple[nn.Module, Sequence[str] | None]: The model on its device in evaluation
         mode, and its classes (:func:`classes_of`).
     """
-    place = find_device(device)
+    found_device = find_device(device)
     model, content = build_model(cfg, checkpoint, allow_partial)
     if checkpoint is None:
-        text = 'No checkpoint: the model is untrained, and its results are meaningless.'
-        print_log(text, logger='current', level=logging.WARNING)
-    return fuse(model.to(place)), classes_of(cfg, content)
+        print_log(
+            'No checkpoint: the model is untrained, and its results are meaningless.',
+            logger='current',
+            level=logging.WARNING,
+        )
+    model = fuse(model.to(found_device))
+    return model, classes_of(cfg, content)
 
 
 def classes_of(cfg: Config, checkpoint: dict[str, Any]) -> Sequence[str] | None:
@@ -84,12 +92,16 @@ def classes_of(cfg: Config, checkpoint: dict[str, Any]) -> Sequence[str] | None:
         checkpoint (dict): The content that :func:`build_model` returned.
     """
     dataset = tested_dataset(cfg)
+    dataset_class = _registered(DATASETS, dataset.type)
     sources = (
         dataset.get('metainfo'),
-        files.meta_of(checkpoint, 'dataset_meta'),
-        getattr(_registered(DATASETS, dataset.type), 'METAINFO', None),
+        checkpoint_files.meta_of(checkpoint, 'dataset_meta'),
+        getattr(dataset_class, 'METAINFO', None),
     )
-    return next((s['classes'] for s in sources if s and s.get('classes')), None)
+    for metainfo in sources:
+        if metainfo and metainfo.get('classes'):
+            return metainfo['classes']
+    return None
 
 
 def _registered(registry: Registry, name: str | type[Any]) -> Any:
@@ -101,8 +113,8 @@ def _registered(registry: Registry, name: str | type[Any]) -> Any:
 
 
 # ------------------------------------------------------------------ samples and batches
-class Sample(NamedTuple):
-    """One sample: its name and the output of the pipeline."""
+class NamedSample(NamedTuple):
+    """The name of a sample, and what the pipeline made of it."""
 
     name: str
     data: dict[str, Any]
@@ -110,13 +122,17 @@ class Sample(NamedTuple):
 
 def collate(cfg: Config, samples: Sequence[dict[str, Any]]) -> Any:
     """Make a batch as the config's test data loader does."""
-    loader = cfg.get('test_dataloader') or cfg.get('val_dataloader') or {}
-    options = dict(loader.get('collate_fn') or {})
-    kind = options.pop('type', 'default_collate')
-    if kind == 'default_collate':
-        # Lists: pictures may differ in size.
+    options: dict[str, Any] = {}
+    for name in ('test_dataloader', 'val_dataloader'):
+        if cfg.get(name):
+            options.update(cfg[name].get('collate_fn') or {})
+            break
+    function_name = options.pop('type', 'default_collate')
+    if function_name == 'default_collate':
+        # MMEngine's default stacks tensors; lists allow pictures of several sizes.
         return pseudo_collate(list(samples))
-    return _registered(FUNCTIONS, kind)(list(samples), **options)
+    function = _registered(FUNCTIONS, function_name)
+    return function(list(samples), **options)
 
 
 #: A file, or an array for a task that reads arrays.
@@ -125,14 +141,14 @@ Input = str | Path | np.ndarray
 
 def samples_of_files(
     cfg: Config, inputs: Sequence[Input], **options: Any
-) -> list[Sample]:
+) -> list[NamedSample]:
     """Read files as the config's task needs them, all at once; see :func:`each_sample`."""
     return list(each_sample(cfg, inputs, **options))
 
 
 def each_sample(
     cfg: Config, inputs: Sequence[Input], **options: Any
-) -> Iterator[Sample]:
+) -> Iterator[NamedSample]:
     """Check all files, then yield them one by one through the config's test pipeline.
 
     Args:
@@ -145,30 +161,57 @@ def each_sample(
     Raises:
         UserError: A file is missing or of another kind, or the task has no such option.
     """
-    pipeline, task = tested_dataset(cfg).pipeline, task_of_config(cfg)
-    given = [x if isinstance(x, np.ndarray) else Path(x) for x in inputs]
-    for path in given:
-        if isinstance(path, Path):
-            _check_file(path, task)
-    options = {k: v for k, v in options.items() if v is not None}
-    for name in options:
-        check(f'An option of {task.input_noun}', name, choices=task.input_options)
-    # Files of several folders may share a name.
-    stems = [safe_name(x.stem) if isinstance(x, Path) else 'array' for x in given]
-    names = [s if stems.count(s) == 1 else f'{i}_{s}' for i, s in enumerate(stems)]
-    return (
-        Sample(
-            name,
-            task.analysis.read_input(cfg, x, [dict(t) for t in pipeline], **options),
-        )
-        for name, x in zip(names, given, strict=True)
-    )
+    task = task_of_config(cfg)
+    sources = [x if isinstance(x, np.ndarray) else Path(x) for x in inputs]
+    for source in sources:
+        if isinstance(source, Path):
+            _check_file(source, task)
+    given_options = {}
+    for option, value in options.items():
+        if value is None:
+            continue
+        check(f'An option of {task.input_noun}', option, choices=task.input_options)
+        given_options[option] = value
+    return _read_each(cfg, task, sources, given_options)
+
+
+def _read_each(
+    cfg: Config,
+    task: Task,
+    sources: Sequence[Path | np.ndarray],
+    options: dict[str, Any],
+) -> Iterator[NamedSample]:
+    """Send checked files or arrays through the test pipeline, one by one."""
+    pipeline = tested_dataset(cfg).pipeline
+    for name, source in zip(_names_of(sources), sources, strict=True):
+        # A task may change its copy, so that the pipeline begins with an array.
+        transforms = [dict(transform) for transform in pipeline]
+        data = task.analysis.read_input(cfg, source, transforms, **options)
+        yield NamedSample(name, data)
+
+
+def _names_of(sources: Sequence[Path | np.ndarray]) -> list[str]:
+    """Return a name for each file; files of several folders may share theirs."""
+    stems = []
+    for source in sources:
+        if isinstance(source, Path):
+            stems.append(safe_name(source.stem))
+        else:
+            stems.append('array')
+    names = []
+    for number, stem in enumerate(stems):
+        if stems.count(stem) > 1:
+            names.append(f'{number}_{stem}')
+        else:
+            names.append(stem)
+    return names
 
 
 def _check_file(path: Path, task: Task) -> None:
     """Refuse a file that does not exist, or that the task does not read."""
     if not path.exists():
         raise UserError(f"'{path}' does not exist.")
-    if not (path.is_dir() and task.takes_folders):
-        field = f"'{path}' does not fit: the config takes {task.input_noun}; its ending"
-        check(field, path.suffix.lower(), choices=task.input_suffixes)
+    if path.is_dir() and task.takes_folders:
+        return
+    field = f"'{path}' does not fit: the config takes {task.input_noun}; its ending"
+    check(field, path.suffix.lower(), choices=task.input_suffixes)

@@ -68,7 +68,8 @@ class TaskExport:
                 test's.
         """
         dataset = DATASETS.build(tested_loader(cfg).dataset)
-        return [dataset[i % len(dataset)] for i in range(count)]
+        # A small data set is repeated.
+        return [dataset[number % len(dataset)] for number in range(count)]
 
     def tensors(self, model: nn.Module, data: Any) -> tuple[Tensor, ...]:
         """Return the function's inputs for a batch of the data loader, one for each name.
@@ -78,7 +79,9 @@ class TaskExport:
             data (dict): The batch, before the preprocessor.
         """
         inputs = data['inputs']
-        return (inputs if isinstance(inputs, Tensor) else torch.stack(list(inputs)),)
+        if not isinstance(inputs, Tensor):
+            inputs = torch.stack(list(inputs))
+        return (inputs,)
 
     def forward(self, model: Any, *tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Compute what is exported, from the tensors that :meth:`tensors` gives."""
@@ -122,7 +125,9 @@ class Exported(nn.Module):
 
 def as_tuple(outputs: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Return one output or several as a tuple."""
-    return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
+    if isinstance(outputs, Tensor):
+        return (outputs,)
+    return tuple(outputs)
 
 
 # --------------------------------------------------------------- for several tasks
@@ -131,16 +136,16 @@ def normalization_of(model: nn.Module) -> dict[str, Any]:
     preprocessor = getattr(model, 'data_preprocessor', None)
     if not isinstance(getattr(preprocessor, 'mean', None), Tensor):
         return {}
-    swaps = getattr(preprocessor, 'to_rgb', False)
+    if getattr(preprocessor, 'to_rgb', False):
+        channels = 'BGR; they are turned to RGB inside'
+    else:
+        channels = 'as the model was trained'
     described: dict[str, Any] = dict(
-        where='inside the function: give pixels from 0 to 255',
-        channels='BGR; they are turned to RGB inside'
-        if swaps
-        else 'as the model was trained',
+        where='inside the function: give pixels from 0 to 255', channels=channels
     )
     for name in ('mean', 'std'):
         values = getattr(preprocessor, name).flatten().tolist()
-        described[name] = [round(v, 4) for v in values]
+        described[name] = [round(value, 4) for value in values]
     return dict(normalization=described)
 
 
@@ -163,31 +168,41 @@ def array_samples(
         options (Sequence[Mapping], optional): The task's input options, one a file.
         pipeline (Sequence[dict], optional): The transforms; default: the test's.
     """
-    import cv2
-
-    write = (
-        np.save
-        if suffix == '.npy'
-        else lambda path, pixels: cv2.imwrite(str(path), pixels)
-    )
-    steps = tested_dataset(cfg).pipeline if pipeline is None else pipeline
-    read = task.analysis.read_input
+    if pipeline is None:
+        pipeline = tested_dataset(cfg).pipeline
+    if not options:
+        options = [{}] * len(contents)
     samples: list[dict] = []
     with tempfile.TemporaryDirectory() as folder:
-        for content, given in zip(
-            contents, options or [{}] * len(contents), strict=True
-        ):
+        for content, given in zip(contents, options, strict=True):
             path = Path(folder, f'{len(samples)}{suffix}')
-            write(path, content)
-            samples.append(read(cfg, path, [dict(t) for t in steps], **given))
+            _write_array(path, content)
+            transforms = [dict(transform) for transform in pipeline]
+            samples.append(task.analysis.read_input(cfg, path, transforms, **given))
     return samples
+
+
+def _write_array(path: Path, content: np.ndarray) -> None:
+    """Write points to a ``.npy`` file, or pixels to an image file."""
+    if path.suffix == '.npy':
+        np.save(path, content)
+        return
+    import cv2
+
+    cv2.imwrite(str(path), content)
 
 
 def made_up_pictures(
     count: int, height: int = 240, width: int = 320
 ) -> list[np.ndarray]:
-    """Return pictures that are no plain noise, uint8 ``[H, W, 3]``: waves in each channel."""
+    """Return pictures of waves, uint8 ``[H, W, 3]``, different in each picture and channel.
+
+    Models see structure in them, as in photographs, and not the noise of random pixels.
+    """
     y, x = np.mgrid[:height, :width] / height
+    slanted = (y + 0.7 * x)[None, :, :, None]
+    # A frequency and a phase for each channel of each picture.
     phases = np.arange(3 * count).reshape(count, 1, 1, 3) * 1.3 + 1
-    waves = np.sin(9 * phases * (y + 0.7 * x)[None, ..., None] + phases)
-    return list((127.5 + 127.4 * waves).astype(np.uint8))
+    waves = np.sin(9 * phases * slanted + phases)
+    pixels = (127.5 + 127.4 * waves).astype(np.uint8)
+    return list(pixels)

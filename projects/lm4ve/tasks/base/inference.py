@@ -5,7 +5,8 @@ reads and draws files through the task's analysis, so that a task needs no infer
 its own.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from lm4ve.draw.figures import save_picture, to_image
 from lm4ve.draw.visualizer import PredictionVisualizer
 from lm4ve.errors import check
 from lm4ve.runner.config import read_config
+from lm4ve.tasks.base.analysis import TaskAnalysis
 from lm4ve.tasks.base.building import Input, collate, each_sample, inference_model
 from lm4ve.tasks.base.task import require_task, task_of_config
 
@@ -42,7 +44,7 @@ class TaskInferencer(BaseInferencer):
     """
 
     visualize_kwargs = {'show', 'wait_time', 'out_dir'}
-    #: The name of its only task; empty: it serves all.
+    #: The name of the only task that it serves; empty: it serves all.
     task = ''
     visualizer: Any
 
@@ -54,13 +56,14 @@ class TaskInferencer(BaseInferencer):
         allow_partial: bool = False,
         show_progress: bool = False,
     ) -> None:
-        cfg = config if isinstance(config, Config) else read_config(config)
+        if not isinstance(config, Config):
+            config = read_config(config)
         if self.task:
-            require_task(cfg, self.task)
+            require_task(config, self.task)
         self.allow_partial = allow_partial
-        scope = cfg.get('default_scope') or 'mmengine'
+        scope = config.get('default_scope') or 'mmengine'
         super().__init__(
-            cfg, checkpoint, device, scope=scope, show_progress=show_progress
+            config, checkpoint, device, scope=scope, show_progress=show_progress
         )
 
     def check_model(self, model: nn.Module) -> None:
@@ -74,7 +77,7 @@ class TaskInferencer(BaseInferencer):
         return model
 
     def _init_visualizer(self, cfg: Config) -> None:
-        """Create none before the first window is shown."""
+        """Leave the visualizer out, which :meth:`_present` creates with the first window."""
 
     def _present(
         self,
@@ -89,7 +92,8 @@ class TaskInferencer(BaseInferencer):
             if out_dir is not None:
                 save_picture(image, Path(out_dir) / f'{name}.png')
             if show:
-                self.visualizer = self.visualizer or PredictionVisualizer()
+                if self.visualizer is None:
+                    self.visualizer = PredictionVisualizer()
                 self.visualizer.show(image, win_name=name, wait_time=wait_time)
         return drawn
 
@@ -111,9 +115,11 @@ class FileInferencer(TaskInferencer):
         inferencer('cloud.ply')[0]['pred_class']
     """
 
-    # The task's analysis reads files, and the config's test data loader makes batches
-    # of them.
-    _init_pipeline = _init_collate = lambda self, cfg: None
+    def _init_pipeline(self, cfg: Config) -> None:
+        """Leave MMEngine's pipeline out: the task's analysis reads the files."""
+
+    def _init_collate(self, cfg: Config) -> None:
+        """Leave MMEngine's collate function out: :func:`collate` makes the batches."""
 
     @torch.no_grad()
     def __call__(
@@ -143,40 +149,49 @@ class FileInferencer(TaskInferencer):
         Raises:
             UserError: A file is missing, unreadable, or of another task.
         """
-        files = (
-            [inputs] if isinstance(inputs, (str, Path, np.ndarray)) else list(inputs)
-        )
+        if isinstance(inputs, (str, Path, np.ndarray)):
+            files: list[Input] = [inputs]
+        else:
+            files = list(inputs)
         check('batch_size', batch_size, least=1)
         analysis = task_of_config(self.cfg).analysis
         samples = each_sample(self.cfg, files, **options)
         batches = self._get_chunk_data(samples, batch_size)
-        count, hidden = (
-            -(-len(files) // batch_size),
-            None if self.show_progress else True,
-        )
         results = []
-        for batch in tqdm(batches, 'inference', count, disable=hidden):
-            names = [s.name for s in batch]
-            data = analysis.runnable(collate(self.cfg, [s.data for s in batch]))
+        for batch in self._with_progress(batches, math.ceil(len(files) / batch_size)):
+            names = [sample.name for sample in batch]
+            collated = collate(self.cfg, [sample.data for sample in batch])
+            data = analysis.runnable(collated)
             outputs = self.model.test_step(data)
             for name, output in zip(names, outputs, strict=True):
                 results.append(dict(name=name, **analysis.result(output, self.classes)))
             if show or out_dir is not None:
-                inputs = self.model.data_preprocessor(data, False)['inputs']
-                pictures = analysis.pictures(self.model, inputs, outputs, 0)
-                facts = [analysis.facts(o, self.classes) for o in outputs]
-                drawn = [_draw(*x) for x in zip(pictures, names, facts, strict=True)]
+                drawn = self._draw(analysis, data, outputs, names)
                 self._present(drawn, names, show, wait_time, out_dir)
         return results
 
+    def _with_progress(self, batches: Iterable[Any], count: int) -> Iterable[Any]:
+        """Return batches that show a bar on a terminal while they are read."""
+        if not self.show_progress:
+            return batches
+        # None: tqdm shows nothing where the output is no terminal.
+        return tqdm(batches, 'inference', count, disable=None)
 
-def _draw(picture: Any, name: str, facts: dict[str, str]) -> np.ndarray:
-    """Draw an input under its name and facts, uint8 ``[H, W, 3]``, RGB."""
-    from matplotlib.figure import Figure
+    def _draw(
+        self, analysis: TaskAnalysis, data: Any, outputs: list[Any], names: list[str]
+    ) -> list[np.ndarray]:
+        """Draw the inputs of a batch under their names and facts, uint8 ``[H, W, 3]``, RGB."""
+        from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.5, 5.0), dpi=110, layout='constrained')
-    picture.draw_input(figure.subplots())
-    figure.suptitle(
-        '\n'.join([name, *(f'{k}: {v}' for k, v in facts.items())]), fontsize=8
-    )
-    return to_image(figure)
+        inputs = self.model.data_preprocessor(data, False)['inputs']
+        pictures = analysis.pictures(self.model, inputs, outputs, 0)
+        drawn = []
+        for picture, name, output in zip(pictures, names, outputs, strict=True):
+            lines = [name]
+            for fact, value in analysis.facts(output, self.classes).items():
+                lines.append(f'{fact}: {value}')
+            figure = Figure(figsize=(4.5, 5.0), dpi=110, layout='constrained')
+            picture.draw_input(figure.subplots())
+            figure.suptitle('\n'.join(lines), fontsize=8)
+            drawn.append(to_image(figure))
+        return drawn

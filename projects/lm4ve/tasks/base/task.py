@@ -1,9 +1,8 @@
 """The declaration of a task, the table of all tasks, and the task of a config or of a model.
 
-A declaration is the one interface between a task's folder and the rest of the suite.
-
-Registries, commands and the activation analysis go through it. To add a task, write a
-folder like those beside this one and name it in the table of :mod:`lm4ve.tasks`.
+The rest of the package reaches a task through its declaration alone: registries,
+commands, exports and the analysis of activations. To add a task, write a folder like
+those beside this one and name it in the table of :mod:`lm4ve.tasks`.
 """
 
 import importlib
@@ -66,39 +65,59 @@ class Task:
 
     def recognizes(self, model_class: Any) -> bool:
         """Return whether a class is a model of this task."""
-        bases = getattr(model_class, '__mro__', ())
-        return any(f'{c.__module__}.{c.__qualname__}' in self.models for c in bases)
+        for base in getattr(model_class, '__mro__', ()):
+            if f'{base.__module__}.{base.__qualname__}' in self.models:
+                return True
+        return False
 
     def attribute(self, name: str) -> Any:
         """Return a public name of the package; serves as its ``__getattr__``."""
-        for module, names in [*self.registers.items(), *self.exports.items()]:
-            if name in names:
-                found = importlib.import_module(f'{self.package}.{module}')
-                return getattr(found, name)
+        for table in (self.registers, self.exports):
+            for module, names in table.items():
+                if name in names:
+                    found = importlib.import_module(f'{self.package}.{module}')
+                    return getattr(found, name)
         raise AttributeError(f"module '{self.package}' has no attribute '{name}'")
 
-    #: The public names of the package; serves as its ``__all__`` and ``__dir__``.
-    names = property(
-        lambda self: sorted(
-            {n for t in (self.registers, self.exports) for ns in t.values() for n in ns}
-        )
-    )
-    #: The ``ANALYSIS`` of the package's module ``analysis``, or plain grids of tokens.
-    analysis = property(lambda self: self._hooks('analysis'))
-    #: The ``EXPORT`` of the package's module ``export``, or what suits most models.
-    export = property(lambda self: self._hooks('export'))
-    #: The ``BATCHES`` of the package's module ``batches``, or the samples of its
-    #: export.
-    batches = property(lambda self: self._hooks('batches'))
+    @property
+    def names(self) -> list[str]:
+        """The sorted public names of the package; its ``__all__`` and ``__dir__``."""
+        public: set[str] = set()
+        for table in (self.registers, self.exports):
+            for names in table.values():
+                public.update(names)
+        return sorted(public)
 
-    def _hooks(self, module: str) -> Any:
-        """Return the object of a module of the package, or its default, imported on demand."""
-        if importlib.util.find_spec(f'{self.package}.{module}') is not None:
-            return getattr(
-                importlib.import_module(f'{self.package}.{module}'), module.upper()
-            )
-        base = importlib.import_module(f'lm4ve.tasks.base.{module}')
-        return getattr(base, f'Task{module.capitalize()}')(self)
+    @property
+    def analysis(self) -> Any:
+        """``ANALYSIS`` of the package's module ``analysis``, or plain grids of tokens."""
+        return self._hooks('analysis', 'ANALYSIS', default='TaskAnalysis')
+
+    @property
+    def export(self) -> Any:
+        """``EXPORT`` of the package's module ``export``, or what suits most models."""
+        return self._hooks('export', 'EXPORT', default='TaskExport')
+
+    @property
+    def batches(self) -> Any:
+        """``BATCHES`` of the package's module ``batches``, or the samples of its export."""
+        return self._hooks('batches', 'BATCHES', default='TaskBatches')
+
+    def _hooks(self, module: str, constant: str, default: str) -> Any:
+        """Return the hooks that a module of the package holds, or the default ones.
+
+        Either module is imported on demand, since it needs the task's packages.
+
+        Args:
+            module (str): The name of the module, in the package and beside this file.
+            constant (str): What the package's module calls its hooks.
+            default (str): The class of the hooks for a package without that module.
+        """
+        own = f'{self.package}.{module}'
+        if importlib.util.find_spec(own) is not None:
+            return getattr(importlib.import_module(own), constant)
+        defaults = importlib.import_module(f'lm4ve.tasks.base.{module}')
+        return getattr(defaults, default)(self)
 
 
 #: Name -> the package that declares ``TASK``. :func:`register_task` adds rows.

@@ -33,5 +33,10 @@ TASK = Task(
     ),
 )
 
-# For editors and type checkers, __init__.pyi says the same.
-__getattr__, __dir__, __all__ = TASK.attribute, lambda: TASK.names, TASK.names
+# Editors and type checkers read these names in __init__.pyi.
+__getattr__ = TASK.attribute
+__all__ = TASK.names
+
+
+def __dir__() -> list[str]:
+    return TASK.names
