@@ -25,6 +25,10 @@ def digit_scans() -> dict[str, tuple[np.ndarray, np.ndarray]]:
         and which digit each is, int ``[S]``.
     """
     digits = np.load(DIGITS)
-    images, labels = digits['images'].astype(float), digits['labels'].astype(int)
-    parts = {split: digits[f'scans_{split}'] for split in ('train', 'val', 'test')}
-    return {split: (images[part], labels[part]) for split, part in parts.items()}
+    images = digits['images'].astype(float)
+    labels = digits['labels'].astype(int)
+    scans = {}
+    for split in ('train', 'val', 'test'):
+        indices = digits[f'scans_{split}']
+        scans[split] = images[indices], labels[indices]
+    return scans

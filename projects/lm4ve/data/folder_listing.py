@@ -82,13 +82,15 @@ class _Walk:
         self.root = root
         self.is_wanted = is_wanted
         self.found = FolderListing()
-        self.read: set[_Identity] = set()  # folders and files
+        #: The folders and files that were read.
+        self.read: set[_Identity] = set()
         self.linked_folders: list[str] = []
         self.linked_files: list[str] = []
 
     def run(self) -> None:
         self._note_folders_above()
         self._read_folder('')
+        # Reading a linked folder may add further links to the list.
         while self.linked_folders:
             path = self.linked_folders.pop(0)
             if self._identity(path) in self.read:
@@ -96,12 +98,17 @@ class _Walk:
             else:
                 self._read_folder(path)
         for path in self.linked_files:
-            identity = self._identity(path)
-            if identity is not None and identity in self.read:
-                self.found.leave_out(READ_ALREADY, path)
-                continue
-            if identity is not None:
-                self.read.add(identity)
+            self._add_linked_file(path)
+
+    def _add_linked_file(self, path: str) -> None:
+        identity = self._identity(path)
+        if identity is None:
+            # A link that leads nowhere is a damaged file.
+            self.found.files.append(path)
+        elif identity in self.read:
+            self.found.leave_out(READ_ALREADY, path)
+        else:
+            self.read.add(identity)
             self.found.files.append(path)
 
     def _note_folders_above(self) -> None:
@@ -120,37 +127,42 @@ class _Walk:
 
     def _read_folder(self, folder: str) -> None:
         """Read a folder and those in it; note the links."""
+        device, entries = self._open_folder(folder)
+        if folder and len(PurePath(folder).parts) == 1:
+            self.found.folders.add(folder)
+        for entry in entries:
+            path = f'{folder}/{entry.name}' if folder else entry.name
+            identity = device, entry.inode()
+            if entry.is_symlink():
+                self._note_link(path)
+            elif entry.is_dir():
+                # A link may have led into this folder before.
+                if identity in self.read:
+                    self.found.leave_out(READ_ALREADY, path)
+                else:
+                    self._read_folder(path)
+            elif self.is_wanted(path):
+                self.read.add(identity)
+                self.found.files.append(path)
+            else:
+                self.found.leave_out(OTHER_ENDING, path)
+
+    def _open_folder(self, folder: str) -> tuple[int, list[os.DirEntry[str]]]:
+        """Return a folder's device and its visible entries, sorted; count it as read."""
         where = os.path.join(self.root, folder)
         try:
             status = os.stat(where)
             with os.scandir(where) as entries:
                 visible = [e for e in entries if not e.name.startswith('.')]
-        except OSError as e:
+        except OSError as error:
             raise UserError(
-                f"The folder '{where}' cannot be read: {e.strerror}."
-            ) from e
+                f"The folder '{where}' cannot be read: {error.strerror}."
+            ) from error
         self.read.add((status.st_dev, status.st_ino))
-        if folder and len(PurePath(folder).parts) == 1:
-            self.found.folders.add(folder)
-        for entry in sorted(visible, key=lambda e: e.name):
-            path = f'{folder}/{entry.name}' if folder else entry.name
-            if entry.is_symlink():
-                self._note_link(path)
-            elif entry.is_dir():
-                if (
-                    status.st_dev,
-                    entry.inode(),
-                ) in self.read:  # by a link into this folder
-                    self.found.leave_out(READ_ALREADY, path)
-                else:
-                    self._read_folder(path)
-            elif self.is_wanted(path):
-                self.read.add((status.st_dev, entry.inode()))
-                self.found.files.append(path)
-            else:
-                self.found.leave_out(OTHER_ENDING, path)
+        return status.st_dev, sorted(visible, key=lambda entry: entry.name)
 
     def _note_link(self, path: str) -> None:
+        """Keep a link for later, or leave it out."""
         if os.path.isdir(os.path.join(self.root, path)):
             self.linked_folders.append(path)
         elif self.is_wanted(path):
@@ -182,6 +194,7 @@ def warn_left_out(found: FolderListing, root: str | Path, origin: str) -> None:
         root (str | Path): Its folder.
         origin (str): Who lists it.
     """
-    if found.left_out:
-        text = f"{origin}: of the files in '{root}' {found.describe_left_out()}."
-        print_log(text, logger='current', level=logging.WARNING)
+    if not found.left_out:
+        return
+    text = f"{origin}: of the files in '{root}' {found.describe_left_out()}."
+    print_log(text, logger='current', level=logging.WARNING)

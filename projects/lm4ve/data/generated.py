@@ -50,6 +50,7 @@ def write_once(
         try:
             made.rename(folder)
         except OSError:
-            if not (folder / RECIPE).is_file():  # else another process was faster
+            another_process_was_faster = (folder / RECIPE).is_file()
+            if not another_process_was_faster:
                 raise
     return folder

@@ -35,11 +35,11 @@ def open_image(file: Any) -> Image.Image:
 
 
 def decode_pixels(data: bytes) -> np.ndarray | None:
-    """Decode an image as the pipelines' ``LoadImageFromFile`` does, of which a training learns.
+    """Decode an image as the pipelines' ``LoadImageFromFile`` does.
 
-    Whatever reads an image file reads it so: a training, a test, inference, pictures
-    and ``lm4ve try``. Transparency is dropped: what counts is the color that OpenCV
-    finds under it, which is often black.
+    Training, tests, inference, pictures and ``lm4ve try`` all decode in this way, so that
+    a model sees the same pixels everywhere. Transparency is dropped: OpenCV returns the
+    color under it, which is often black.
 
     Returns:
         np.ndarray or None: uint8 ``[H, W, 3]``, BGR, upright. None: OpenCV does not
@@ -76,9 +76,8 @@ def shows_through(path: str) -> bool:
             return bool(alpha.min() < 255)
     except MemoryError:
         raise
-    except (
-        Exception
-    ):  # Pillow's decoders raise anything; such files are reported elsewhere
+    except Exception:
+        # Pillow's decoders raise anything; find_defect reports such files.
         return False
 
 
@@ -100,9 +99,8 @@ def find_defect(
         opencv (bool): OpenCV has to read it too, as it does for the pipelines.
 
     Returns:
-        str or None: The defect, worded to follow the file's name, or None. Flipped bits
-            inside
-        the pixel data are not found: the decoder accepts them.
+        str or None: The defect, worded to follow the file's name, or None. Flipped
+        bits inside the pixel data are not found: the decoder accepts them.
 
     Measured on one CPU core with a 500 x 375 JPEG of 38 kB: about 10 microseconds
     without and 250 with ``decode``, where a full decode takes 415 (remote backends: the
@@ -113,7 +111,8 @@ def find_defect(
             path, backend_args=backend_args, enable_singleton=True
         )
         if isinstance(backend, LocalBackend):
-            if not os.path.isfile(path):  # a pipe or a device may never end
+            # Reading a pipe or a device may never end.
+            if not os.path.isfile(path):
                 return 'does not exist, or is no file'
             if not decode and _has_markers(path):
                 return None
@@ -126,16 +125,21 @@ def find_defect(
 
 
 def _has_markers(path: str) -> bool:
+    """Return whether a local file begins and ends as a JPEG or PNG; reads nothing else."""
     with open(path, 'rb') as file:
         head = file.read(_LENGTH)
-        file.seek(max(0, file.seek(0, io.SEEK_END) - _LENGTH))
-        return _are_markers(head, file.read())
+        size = file.seek(0, io.SEEK_END)
+        file.seek(max(0, size - _LENGTH))
+        tail = file.read()
+    return _are_markers(head, tail)
 
 
 def _are_markers(head: bytes, tail: bytes) -> bool:
-    return any(
-        head.startswith(start) and tail.endswith(end) for start, end in _ENDS.items()
-    )
+    """Return whether the first and the last bytes are those of a JPEG or of a PNG."""
+    for start, end in _ENDS.items():
+        if head.startswith(start) and tail.endswith(end):
+            return True
+    return False
 
 
 def _decode(data: bytes, opencv: bool) -> str | None:
@@ -146,22 +150,23 @@ def _decode(data: bytes, opencv: bool) -> str | None:
             pixels = image.width * image.height
             if pixels > _JPEG_PIXELS * len(data):
                 return f'is damaged: {len(data)} bytes cannot hold {pixels / 1e6:.0f} megapixels'
-            image.draft(
-                image.mode, (max(1, image.width // 8), max(1, image.height // 8))
-            )
+            eighth = max(1, image.width // 8), max(1, image.height // 8)
+            image.draft(image.mode, eighth)
         image.load()
-        # The pipelines' decoder lacks pixels of 32 bits.
+        # OpenCV lacks some pixel types of other formats, such as 32 bits.
         if opencv and image.format not in ('JPEG', 'PNG'):
             if decode_pixels(data) is None:
                 return 'cannot be decoded by OpenCV'
     except UnidentifiedImageError:
         return 'is not an image'
     except Image.DecompressionBombError:
-        pass  # large is not broken
-    except Exception as e:  # anything, and some messages hold bytes of the file
-        return (
-            f'cannot be decoded ({e if isinstance(e, OSError) else type(e).__name__})'
-        )
+        # A large image is not a broken one.
+        return None
+    except OSError as error:
+        return f'cannot be decoded ({error})'
+    except Exception as error:
+        # Decoders raise anything, and messages may hold bytes of the file.
+        return f'cannot be decoded ({type(error).__name__})'
     return None
 
 
@@ -182,5 +187,8 @@ class ImageFilesMixin(IntegrityMixin):
     @property
     def _backend_args(self) -> dict | None:
         """The arguments with which the pipeline's loader reads files."""
-        found = (getattr(t, 'backend_args', None) for t in self.pipeline.transforms)
-        return next(filter(None, found), None)
+        for transform in self.pipeline.transforms:
+            backend_args = getattr(transform, 'backend_args', None)
+            if backend_args:
+                return backend_args
+        return None

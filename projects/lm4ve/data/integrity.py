@@ -12,11 +12,10 @@ report them. Two arguments decide what happens, wherever data is read:
     - 'refuse' raises an error that names the file, or all files found by the scan.
 
 ``verify``
-    Whether all files are read, in threads and by every rank, when the data set is
-        loaded: None
-    (default) with ``test_mode`` only, True always, False never, 'decode' always,
-    decoding every file to its end. After ``verify=False`` a corrupt file of a test
-    raises when it is read.
+    Whether all files are read when the data set is loaded, in threads and by every
+    rank: None (default) with ``test_mode`` only, True always, False never, 'decode'
+    always, decoding every file to its end. After ``verify=False`` a corrupt file of a
+    test raises an error when it is read.
 
 Data sets get both from :class:`IntegrityMixin`. Tools that convert files one by one
 accept ``on_corrupt`` and use :class:`SkippedFiles`.
@@ -36,7 +35,7 @@ from torch.utils.data import get_worker_info
 from lm4ve.errors import UserError, check, listing
 
 POLICIES = ('skip', 'refuse')
-#: They wait for files more than they compute.
+#: Threads of a scan, which wait for files more than they compute.
 _THREADS = 16
 #: The number of messages about skipped files that are kept.
 EXAMPLES = 10
@@ -74,7 +73,8 @@ class IntegrityMixin(BaseDataset):
     ) -> None:
         check('dataset.on_corrupt', on_corrupt, choices=POLICIES)
         check('dataset.verify', verify, choices=(None, True, False, 'decode'))
-        self.on_corrupt, self.verify = on_corrupt, verify
+        self.on_corrupt = on_corrupt
+        self.verify = verify
         self.corrupt_files: dict[str, str] = {}
         super().__init__(*args, **kwargs)
 
@@ -100,7 +100,9 @@ class IntegrityMixin(BaseDataset):
 
     def is_scanned(self) -> bool:
         """Return whether all files are read when the data set is loaded."""
-        return bool(self.test_mode if self.verify is None else self.verify)
+        if self.verify is None:
+            return bool(self.test_mode)
+        return bool(self.verify)
 
     @property
     def num_corrupt(self) -> int:
@@ -112,22 +114,38 @@ class IntegrityMixin(BaseDataset):
         data_list: list[dict[str, Any]] = super().filter_data()
         if not self.is_scanned():
             return data_list
-        files = list(dict.fromkeys(map(self.path_of, data_list)))
+        # Several samples may be of one file.
+        paths = list(dict.fromkeys(self.path_of(info) for info in data_list))
+        self._scan(paths)
+        summary = (
+            f'{type(self).__name__}: {self.num_corrupt} of {len(paths)} {self.noun}s '
+            'are corrupt'
+        )
+        if not self.corrupt_files:
+            print_log(f'{summary}.', logger='current')
+            return data_list
+        kept = []
+        for info in data_list:
+            if self.path_of(info) not in self.corrupt_files:
+                kept.append(info)
+        defects = [f"'{path}' {defect}" for path, defect in self.corrupt_files.items()]
+        message = (
+            f'{summary}; metrics are over the other {len(kept)} samples: '
+            f'{listing(defects, 20)}.'
+        )
+        if self.on_corrupt == 'refuse' or not kept:
+            raise UserError(f'{message} Fix: fetch the data again.')
+        _warn(message)
+        return kept
+
+    def _scan(self, paths: list[str]) -> None:
+        """Read files in threads, and note the corrupt ones."""
         decode = self.scan_decodes or self.verify == 'decode'
         with ThreadPool(_THREADS) as pool:
-            defects = pool.map(lambda path: self.find_defect(path, decode), files)
-        self.corrupt_files |= {p: d for p, d in zip(files, defects, strict=True) if d}
-        kept = [d for d in data_list if self.path_of(d) not in self.corrupt_files]
-        text = f'{type(self).__name__}: {self.num_corrupt} of {len(files)} {self.noun}s are corrupt'
-        if not self.corrupt_files:
-            print_log(f'{text}.', logger='current')
-            return kept
-        named = listing([f"'{p}' {d}" for p, d in self.corrupt_files.items()], 20)
-        text += f'; metrics are over the other {len(kept)} samples: {named}.'
-        if self.on_corrupt == 'refuse' or not kept:
-            raise UserError(f'{text} Fix: fetch the data again.')
-        _warn(text)
-        return kept
+            defects = pool.map(lambda path: self.find_defect(path, decode), paths)
+        for path, defect in zip(paths, defects, strict=True):
+            if defect:
+                self.corrupt_files[path] = defect
 
     def prepare_data(self, idx: int) -> Any:
         """Return the sample after the pipeline; None, for which another is drawn, if corrupt.
@@ -140,25 +158,30 @@ class IntegrityMixin(BaseDataset):
         if defect is None:
             try:
                 return super().prepare_data(idx)
-            except Exception as e:
+            except Exception as error:
                 # Either the file is corrupt or a transform has a bug.
-                defect = self.find_defect_behind(e, path)
+                defect = self.find_defect_behind(error, path)
                 if defect is None:
                     raise
-        found = f"The {self.noun} '{path}' {defect}"
         if self.on_corrupt == 'refuse' or self.test_mode:
             raise UserError(
-                f'{found}. Fix: fetch it again; in training '
+                f"The {self.noun} '{path}' {defect}. Fix: fetch it again; in training "
                 "dataset.on_corrupt='skip' replaces it, and dataset.verify='decode' leaves it out."
             )
         if path not in self.corrupt_files:
             self.corrupt_files[path] = defect
-            worker = get_worker_info()
-            where = f' of worker {worker.id}' if worker else ''
-            _warn(
-                f'{found}: another sample replaces it (corrupt file {self.num_corrupt}{where}).'
-            )
+            self._warn_of_replacement(path, defect)
         return None
+
+    def _warn_of_replacement(self, path: str, defect: str) -> None:
+        """Log that another sample replaces a corrupt file, and how many this worker found."""
+        count = f'corrupt file {self.num_corrupt}'
+        worker = get_worker_info()
+        if worker:
+            count += f' of worker {worker.id}'
+        _warn(
+            f"The {self.noun} '{path}' {defect}: another sample replaces it ({count})."
+        )
 
 
 @dataclass
@@ -191,12 +214,13 @@ class SkippedFiles:
 
     def warn(self, done: str, total: int) -> None:
         """Log what was left out of ``total`` files; ``done`` names the step."""
-        if self.counts:
-            kinds = ', '.join(f'{kind}: {n}' for kind, n in self.counts.items())
-            left_out = (
-                f'{done}: left out {self.counts.total()} of {total} files ({kinds})'
-            )
-            _warn(f'{left_out}; for example: {self.examples[0]}')
+        if not self.counts:
+            return
+        kinds = ', '.join(f'{kind}: {count}' for kind, count in self.counts.items())
+        _warn(
+            f'{done}: left out {self.counts.total()} of {total} files ({kinds}); '
+            f'for example: {self.examples[0]}'
+        )
 
 
 def _warn(message: str) -> None:

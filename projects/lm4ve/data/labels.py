@@ -1,7 +1,7 @@
-"""Lists with a label a line, and names of classes: what cannot be meant is refused.
+"""Lists of files with their labels, and names of classes: obvious mistakes are refused.
 
-A list is checked alike for training and for tests, since a label that a loss or a
-metric takes for another class, or for "ignore", gives a wrong number in silence.
+Lists for training and for tests are checked in the same way. A wrong label would be
+another class for a loss or a metric, or "ignore", and give a wrong number in silence.
 """
 
 import os
@@ -47,8 +47,8 @@ def read_list(
             hold it.
         has_labels (bool): Whether lines end with a label.
         classes (int, optional): The number of classes, where it is known.
-        leads_outside (Callable): Says of a file whether it lies outside of the data's
-            folder.
+        leads_outside (Callable): Whether a file lies outside of the data's folder, by
+            its name.
 
     Raises:
         UserError: The list is cut, is no UTF-8 or names no file; lines have no label, a
@@ -56,54 +56,72 @@ def read_list(
             labels. The message names the list and the lines.
     """
     entries: list[ListEntry] = []
-    wrong: list[str] = []
-    first: dict[str, ListEntry] = {}
-    for number, text in enumerate(whole_lines(data, path), start=1):
-        if not text.strip():
+    mistakes: list[str] = []
+    first_entries: dict[str, ListEntry] = {}
+    for number, line in enumerate(whole_lines(data, path), start=1):
+        text = line.strip()
+        if not text:
             continue
-        entry = _parse(text.strip(), number, delimiter, has_labels)
+        entry = _parse(text, number, delimiter, has_labels)
         if entry is None:
-            wrong.append(
-                f'line {number} is no path{" and label" if has_labels else ""}'
-            )
+            expected = 'path and label' if has_labels else 'path'
+            mistakes.append(f'line {number} is no {expected}')
             continue
-        before = first.setdefault(os.path.normpath(entry.name), entry)
-        if entry.label < 0:
-            wrong.append(
-                f'line {number} has the label {entry.label}; classes count from 0'
-            )
-        elif classes is not None and entry.label >= classes:
-            wrong.append(
-                f'line {number} has the label {entry.label}, of {classes} classes'
-            )
-        elif before.label != entry.label:
-            what = f"line {number} gives '{entry.name}' the label {entry.label}"
-            wrong.append(f'{what}, line {before.line} the label {before.label}')
-        elif leads_outside(entry.name):
-            wrong.append(f'line {number} leads outside of the folder of the data')
-        else:
+        first = first_entries.setdefault(os.path.normpath(entry.name), entry)
+        mistake = _find_mistake(entry, first, classes)
+        if mistake is None and leads_outside(entry.name):
+            mistake = 'leads outside of the folder of the data'
+        if mistake is None:
             entries.append(entry)
-    if wrong:
-        raise UserError(f"dataset.ann_file='{path}' cannot be used: {listing(wrong)}.")
+        else:
+            mistakes.append(f'line {number} {mistake}')
+    if mistakes:
+        raise UserError(
+            f"dataset.ann_file='{path}' cannot be used: {listing(mistakes)}."
+        )
     if not entries:
         raise UserError(f"dataset.ann_file='{path}' cannot be used: it is empty.")
     return entries
 
 
+def _find_mistake(
+    entry: ListEntry, first: ListEntry, classes: int | None
+) -> str | None:
+    """Return what is wrong with an entry's label, in words that follow the line, or None.
+
+    Args:
+        entry (ListEntry): The entry.
+        first (ListEntry): The first entry of the same file, perhaps this one.
+        classes (int, optional): The number of classes, where it is known.
+    """
+    if entry.label < 0:
+        return f'has the label {entry.label}; classes count from 0'
+    if classes is not None and entry.label >= classes:
+        return f'has the label {entry.label}, of {classes} classes'
+    if first.label != entry.label:
+        return (
+            f"gives '{entry.name}' the label {entry.label}, line {first.line} the label "
+            f'{first.label}'
+        )
+    return None
+
+
 def _parse(
     text: str, number: int, delimiter: str, has_labels: bool
 ) -> ListEntry | None:
+    """Return the entry of a line, or None if the line has no name or no label."""
     if not has_labels:
         return ListEntry(text, 0, number)
     name, _, label = text.rpartition(delimiter)
     name = name.rstrip(delimiter)
-    if not name or not re.fullmatch(r'-?\d{1,9}', label):
+    is_number = re.fullmatch(r'-?\d{1,9}', label)
+    if not name or not is_number:
         return None
     return ListEntry(name, int(label), number)
 
 
 def refuse_lookalikes(names: Mapping[str, str], origin: str) -> None:
-    """Raise an error if classes have names that look alike, since they are one class by mistake.
+    """Refuse classes with names that look alike, since they are one class by mistake.
 
     Names look alike if they differ in blanks at their ends, in the Unicode form of
     their letters (NFC, NFD), or in the way to write a number (1, 1.0).
@@ -116,12 +134,12 @@ def refuse_lookalikes(names: Mapping[str, str], origin: str) -> None:
     Raises:
         UserError: It names the pairs.
     """
-    first: dict[str | float, str] = {}
+    first_names: dict[str | float, str] = {}
     pairs = []
     for name, place in names.items():
-        other = first.setdefault(_appearance(name), name)
-        if other != name:
-            pairs.append(f'{other!r} ({names[other]}) and {name!r} ({place})')
+        first = first_names.setdefault(_appearance(name), name)
+        if first != name:
+            pairs.append(f'{first!r} ({names[first]}) and {name!r} ({place})')
     if pairs:
         raise UserError(
             f"'{origin}' has classes whose names look alike: {listing(pairs, 3)}. "
@@ -130,6 +148,7 @@ def refuse_lookalikes(names: Mapping[str, str], origin: str) -> None:
 
 
 def _appearance(name: str) -> str | float:
+    """Return what is equal for names that look alike."""
     plain = unicodedata.normalize('NFC', name).strip()
     try:
         return float(plain)
@@ -140,7 +159,7 @@ def _appearance(name: str) -> str | float:
 def refuse_other_order(
     classes: Sequence[str], folders: Sequence[str], root: str
 ) -> None:
-    """Raise an error if names of classes stand at the places of other folders.
+    """Refuse names of classes that stand at the places of other folders.
 
     Labels count the sorted folders, whatever the order of the names. Names that are
     none of the folders' are for display, as 'tench' for n01440764. A name counts as a
@@ -154,13 +173,17 @@ def refuse_other_order(
     Raises:
         UserError: It names the classes.
     """
-    places = {_spelling(folder): place for place, folder in enumerate(folders)}
-    moved = [
-        f'{name!r} stands at {place}, the folder {folders[places[_spelling(name)]]!r} at '
-        f'{places[_spelling(name)]}'
-        for place, name in enumerate(classes)
-        if places.get(_spelling(name), place) != place
-    ]
+    place_of_folder = {}
+    for place, folder in enumerate(folders):
+        place_of_folder[_spelling(folder)] = place
+    moved = []
+    for place, name in enumerate(classes):
+        right_place = place_of_folder.get(_spelling(name), place)
+        if right_place != place:
+            moved.append(
+                f'{name!r} stands at {place}, the folder {folders[right_place]!r} at '
+                f'{right_place}'
+            )
     if moved:
         raise UserError(
             f"dataset.classes names folders of '{root}' out of order: {listing(moved, 3)}. "
@@ -169,20 +192,22 @@ def refuse_other_order(
 
 
 def _spelling(name: str) -> str:
-    return (
-        re.sub(r'[\s_-]+', ' ', unicodedata.normalize('NFKC', name)).strip().casefold()
-    )
+    """Return a name without upper case, and with one blank for blanks and hyphens."""
+    plain = unicodedata.normalize('NFKC', name)
+    return re.sub(r'[\s_-]+', ' ', plain).strip().casefold()
 
 
-def first_places(names: Iterable[str], place: Callable[[int], str]) -> dict[str, str]:
-    """Return where each name occurs first, as :func:`refuse_lookalikes` takes it.
+def first_places(
+    names: Iterable[str], describe: Callable[[int], str]
+) -> dict[str, str]:
+    """Return where each name occurs first, for :func:`refuse_lookalikes`.
 
     Args:
         names (Iterable[str]): Names in the order of their occurrence, with repetitions.
-        place (Callable): Describes the place of a name by its index.
+        describe (Callable): Describes the place of a name by its index.
     """
-    found: dict[str, str] = {}
+    places: dict[str, str] = {}
     for index, name in enumerate(names):
-        if name not in found:
-            found[name] = place(index)
-    return found
+        if name not in places:
+            places[name] = describe(index)
+    return places

@@ -28,8 +28,10 @@ from mmengine.fileio.backends import BaseStorageBackend
 
 from lm4ve.errors import UserError, listing
 
-#: Prefix of addresses, and name of the backend that reads them.
-PREFIX, BACKEND = 'shard', 'lm4ve-shards'
+#: How addresses begin, before ``://``.
+PREFIX = 'shard'
+#: The name of the backend that reads them.
+BACKEND = 'lm4ve-shards'
 #: Bytes of a tar file's header before each file in it.
 HEADER = 512
 
@@ -46,15 +48,15 @@ class ShardBackend(BaseStorageBackend):
             OSError: The shard is missing, or holds no file of this size at this place.
         """
         path, place, _ = str(filepath).removeprefix(f'{PREFIX}://').split('?')
-        offset, size = map(int, place.split('+'))
-        file = _open(
-            unquote(path)
-        )  # held, since the cache may drop and so close it meanwhile
-        # At an absolute position, so that threads and forked workers can share an open
-        # file.
+        offset, size = (int(number) for number in place.split('+'))
+        # This name keeps the file open, also if the cache drops it meanwhile.
+        file = _open(unquote(path))
+        # pread does not move the file's position, so that threads and forked workers can
+        # share an open file.
         data = os.pread(file.fileno(), HEADER + size, offset - HEADER)
-        intact = data[257:262] == b'ustar' and data[124:136] == b'%011o\0' % size
-        if not intact or len(data) < HEADER + size:
+        is_tar = data[257:262] == b'ustar'
+        has_this_size = data[124:136] == b'%011o\0' % size
+        if not is_tar or not has_this_size or len(data) < HEADER + size:
             raise OSError('the shard has no file of this size there')
         return data[HEADER:]
 
@@ -65,6 +67,7 @@ class ShardBackend(BaseStorageBackend):
 
 @lru_cache(maxsize=32)
 def _open(path: str) -> BinaryIO:
+    """Open a shard for reading, once in a process."""
     return open(path, 'rb')
 
 
@@ -80,24 +83,26 @@ def read_samples(index: str | Path) -> list[tuple[str, Any]]:
             label is no class.
     """
     shards = json.loads(Path(index).read_bytes())['shards']
-    samples, damaged, wrong = [], [], []
+    samples = []
+    damaged_shards = []
+    wrong_labels = []
     for shard in shards:
         path = Path(index).with_name(shard['name'])
         if not path.is_file() or path.stat().st_size != shard['bytes']:
-            damaged.append(path.name)
+            damaged_shards.append(path.name)
         for name, offset, size, label in shard['samples']:
             address = f'{PREFIX}://{quote(str(path))}?{offset}+{size}?{quote(name)}'
             samples.append((address, label))
             if not _are_classes(label):
-                wrong.append(f'{name} has {label!r}')
-    if wrong:
+                wrong_labels.append(f'{name} has {label!r}')
+    if wrong_labels:
         raise UserError(
-            f"'{index}': labels that are no class from 0: {listing(wrong)}."
+            f"'{index}': labels that are no class from 0: {listing(wrong_labels)}."
         )
-    if damaged:
+    if damaged_shards:
         raise UserError(
-            f"'{index}': {len(damaged)} of {len(shards)} shards are missing or cut: "
-            f'{listing(damaged)}. Fix: write or copy them again.'
+            f"'{index}': {len(damaged_shards)} of {len(shards)} shards are missing or cut: "
+            f'{listing(damaged_shards)}. Fix: write or copy them again.'
         )
     return samples
 
@@ -105,4 +110,5 @@ def read_samples(index: str | Path) -> list[tuple[str, Any]]:
 def _are_classes(label: Any) -> bool:
     """Return whether a label is the number of a class, or a list of such."""
     numbers = label if isinstance(label, list) else [label]
+    # bool is a subclass of int, and no class.
     return all(type(number) is int and number >= 0 for number in numbers)
