@@ -12,7 +12,6 @@ name. So:
 - What has been read is counted again.
 """
 
-import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,17 +19,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lm4ve.geometry.mesh_formats import MeshText, parse_obj, parse_off, parse_stl
 from lm4ve.geometry.open3d_library import load_open3d
 from lm4ve.geometry.ply_check import check_ply
-from lm4ve.geometry.text_lines import text_lines
 
 if TYPE_CHECKING:
     from open3d.geometry import TriangleMesh
 
 #: Bytes of a binary .stl file before its facets, and of each facet.
-_STL_HEADER, _STL_FACET = 84, 50
-#: The time to cut a polygon grows with the cube.
+_STL_HEADER = 84
+_STL_FACET = 50
+#: The time to cut a polygon grows with the cube of its corners.
 _MOST_CORNERS = 300
+_PARSERS = {'.off': parse_off, '.obj': parse_obj, '.stl': parse_stl}
 
 
 def read_mesh(path: str | Path) -> 'TriangleMesh':
@@ -41,8 +42,7 @@ def read_mesh(path: str | Path) -> 'TriangleMesh':
 
     Returns:
         TriangleMesh: Its vertices and triangles. A .ply file that holds a cloud gives
-            vertices
-        alone.
+        vertices alone.
 
     Raises:
         ValueError, LookupError, OverflowError, MemoryError, OSError: The file is cut or
@@ -56,10 +56,9 @@ def read_mesh(path: str | Path) -> 'TriangleMesh':
     data = path.read_bytes()
     if suffix == '.stl' and _is_binary_stl(data):
         num_facets = (len(data) - _STL_HEADER) // _STL_FACET
-        return _read_checked(path, np.full(num_facets, 3))
-    parse = {'.off': _parse_off, '.obj': _parse_obj, '.stl': _parse_stl}[suffix]
-    vertices, faces = parse(data)
-    return _read_plain_copy(vertices, faces)
+        return _read_checked(path, num_corners=np.full(num_facets, 3))
+    parse = _PARSERS[suffix]
+    return _read_plain_copy(parse(data))
 
 
 def read_colored_points(path: str | Path) -> np.ndarray:
@@ -86,11 +85,29 @@ def read_colored_points(path: str | Path) -> np.ndarray:
     return np.hstack((points, colors))
 
 
+def _is_binary_stl(data: bytes) -> bool:
+    """Return whether a file has the size that its count of facets promises."""
+    if len(data) < _STL_HEADER:
+        return False
+    num_facets = int.from_bytes(data[80:84], 'little')
+    return len(data) == _STL_HEADER + num_facets * _STL_FACET
+
+
 def _read_checked(
     path: Path, num_corners: np.ndarray, num_vertices: int | None = None
 ) -> 'TriangleMesh':
-    """Read a file whose content has been checked, and count what came of it."""
-    if len(num_corners) and num_corners.max() > _MOST_CORNERS:
+    """Let open3d read a file whose content has been checked, and count what it returns.
+
+    Args:
+        path (Path): The file.
+        num_corners (np.ndarray): int64 ``[F]``, the corners of each face in it.
+        num_vertices (int, optional): The vertices in it; None for a format that does
+            not count them.
+
+    Raises:
+        ValueError: Faces or vertices are missing, or a face has too many corners.
+    """
+    if len(num_corners) > 0 and num_corners.max() > _MOST_CORNERS:
         raise ValueError(f'a face has more than {_MOST_CORNERS} corners')
     mesh = load_open3d().io.read_triangle_mesh(str(path))
     # A face of fewer than three corners becomes a triangle without area.
@@ -107,113 +124,51 @@ def _read_checked(
     return mesh
 
 
-# ------------------------------------------------------------------- meshes as text
-def _read_plain_copy(
-    vertices: Sequence[str], faces: Sequence[list[int]]
-) -> 'TriangleMesh':
-    """Read a mesh of lines 'x y z' and of the corners of faces, counted from 0."""
-    if not vertices or not all(line.strip() for line in vertices):
-        raise ValueError('it has no vertices, or one without coordinates')
-    try:
-        points = np.loadtxt(vertices, usecols=(0, 1, 2), comments=None, ndmin=2)
-    except ValueError:
-        raise ValueError(
-            'a vertex has not three numbers'
-        ) from None  # nothing of the file is shown
-    kept = []
-    for face in faces:
-        if face and not 0 <= min(face) <= max(face) < len(points):
+def _read_plain_copy(mesh: MeshText) -> 'TriangleMesh':
+    """Check a mesh, write it as a plain .off file, and let open3d read that."""
+    points = _read_coordinates(mesh.vertices)
+    kept_faces = []
+    for face in mesh.faces:
+        if face and (min(face) < 0 or max(face) >= len(points)):
             raise ValueError('a face refers to a vertex that does not exist')
+        # open3d cannot cut a polygon that has no area.
         if _has_area(face, points):
-            kept.append(face)
-    lines = ['OFF', f'{len(points)} {len(kept)} 0']
-    lines += [f'{x!r} {y!r} {z!r}' for x, y, z in points.tolist()]
-    lines += [' '.join(map(str, [len(face), *face])) for face in kept]
+            kept_faces.append(face)
+    num_corners = np.array([len(face) for face in kept_faces], np.int64)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, 'mesh.off')
-        copy.write_text('\n'.join([*lines, '']))
-        num_corners = np.array([len(face) for face in kept], np.int64)
+        _write_off(copy, points, kept_faces)
         return _read_checked(copy, num_corners, len(points))
 
 
+def _read_coordinates(vertices: Sequence[str]) -> np.ndarray:
+    """Return the coordinates of lines 'x y z', float64 ``[V, 3]``."""
+    if not vertices or not all(line.strip() for line in vertices):
+        raise ValueError('it has no vertices, or one without coordinates')
+    try:
+        return np.loadtxt(vertices, usecols=(0, 1, 2), comments=None, ndmin=2)
+    except ValueError:
+        # NumPy's message shows a part of the file.
+        raise ValueError('a vertex has not three numbers') from None
+
+
 def _has_area(face: Sequence[int], points: np.ndarray) -> bool:
-    """Tell whether a polygon has an area; open3d cannot cut one that has none."""
+    """Return whether a face counts as a surface: any triangle, or a polygon with an area."""
     if len(face) <= 3:
         return len(face) == 3
     corners = points[face] - points[face[0]]
-    normal = np.cross(corners, np.roll(corners, -1, axis=0)).sum(axis=0)
-    return bool(np.abs(normal).max() > 1e-12 * np.square(corners).max())
+    next_corners = np.roll(corners, -1, axis=0)
+    normal = np.cross(corners, next_corners).sum(axis=0)
+    largest_square = np.square(corners).max()
+    return bool(np.abs(normal).max() > 1e-12 * largest_square)
 
 
-def _parse_off(data: bytes) -> tuple[list[str], list[list[int]]]:
-    """Geomview's object file format, also with the glued headers of ModelNet40 (OFF490 518 0)."""
-    text = '\n'.join(text_lines(data))
-    header = re.match(r'(?:ST)?C?N?OFF\s*(\d+)\s+(\d+).*', text)
-    if not header:
-        raise ValueError('it does not begin with OFF and counts')
-    num_vertices, num_faces = int(header[1]), int(header[2])
-    lines = text[header.end() :].split('\n')[1:]
-    if len(lines) != num_vertices + num_faces:
-        raise ValueError(
-            f'{len(lines):,} lines follow its header, which promises {num_vertices + num_faces:,}'
-        )
-    faces = []
-    for line in lines[num_vertices:]:
-        words = line.split()
-        (count,) = _whole_numbers(words[:1])
-        corners = words[1 : 1 + count]  # colors may follow
-        if count < 0 or len(corners) < count:
-            raise ValueError('a face has fewer corners than it promises')
-        faces.append(_whole_numbers(corners))
-    return lines[:num_vertices], faces
-
-
-def _parse_obj(data: bytes) -> tuple[list[str], list[list[int]]]:
-    """Wavefront's format. It has no counts, but some programs write them as comments."""
-    vertices: list[str] = []
-    faces: list[list[int]] = []
-    for line in text_lines(data.replace(b'\\\r\n', b' ').replace(b'\\\n', b' ')):
-        kind, _, rest = line.partition(' ')
-        if kind == 'v':
-            vertices.append(rest)
-        elif kind == 'f':
-            # Corners are counted from 1, or backwards from the last vertex; 0 is none.
-            numbers = _whole_numbers([word.partition('/')[0] for word in rest.split()])
-            faces.append([n - 1 if n >= 0 else len(vertices) + n for n in numbers])
-    held = dict(vertices=len(vertices), triangles=len(faces), faces=len(faces))
-    for name, count in held.items():
-        comment = rf'(?mi)^#\s*(?:number of )?{name}:\s*(\d+)\s*$'
-        promised = re.findall(comment, data.decode('latin-1'))
-        if len(promised) == 1 and int(promised[0]) != count:
-            raise ValueError(f'it promises {promised[0]} {name} and holds {count:,}')
-    return vertices, faces
-
-
-def _whole_numbers(words: list[str]) -> list[int]:
-    try:
-        return [int(word) for word in words]
-    except ValueError:
-        raise ValueError('a face has a corner that is no number') from None
-
-
-def _is_binary_stl(data: bytes) -> bool:
-    num_facets = int.from_bytes(data[80:84], 'little')
-    return (
-        len(data) >= _STL_HEADER and len(data) == _STL_HEADER + num_facets * _STL_FACET
-    )
-
-
-def _parse_stl(data: bytes) -> tuple[list[str], list[list[int]]]:
-    """Stereolithography as text."""
-    lines = text_lines(data.lower())
-    kinds = [line.split()[0] for line in lines]
-    begun, ended, corners = (kinds.count(k) for k in ('facet', 'endfacet', 'vertex'))
-    is_whole = bool(kinds) and kinds[0] == 'solid' and kinds[-1] == 'endsolid'
-    if not is_whole or not corners == 3 * begun == 3 * ended:
-        raise ValueError('it is neither a whole binary file nor a whole text')
-    vertices = []
-    for kind, line in zip(kinds, lines, strict=True):
-        if kind == 'vertex':
-            vertices.append(line.removeprefix('vertex'))
-    faces = [[i, i + 1, i + 2] for i in range(0, len(vertices), 3)]
-    return vertices, faces
+def _write_off(path: Path, points: np.ndarray, faces: Sequence[Sequence[int]]) -> None:
+    """Write points with all their digits, and faces."""
+    lines = ['OFF', f'{len(points)} {len(faces)} 0']
+    for x, y, z in points.tolist():
+        lines.append(f'{x!r} {y!r} {z!r}')
+    for face in faces:
+        corners = ' '.join(str(corner) for corner in face)
+        lines.append(f'{len(face)} {corners}')
+    path.write_text('\n'.join(lines) + '\n')

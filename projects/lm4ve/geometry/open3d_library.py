@@ -1,9 +1,9 @@
 """The one place that imports open3d.
 
-open3d takes more than a second to import and links several libraries of the system. So
-it is imported by the first function that needs it, after the library that machines lack
-most often, libusb, has been loaded from a package of PyPI. What is still missing is
-named with its package.
+open3d takes more than a second to import, so the first function that needs it imports
+it. It also links several libraries of the system. The one that machines lack most
+often, libusb, is loaded from a package of PyPI before; for another one that is missing,
+the error names the package that has it.
 """
 
 import ctypes
@@ -41,9 +41,11 @@ def load_open3d() -> ModuleType:
     _load_libusb()
     try:
         import open3d
-    except (ImportError, OSError) as e:
-        raise UserError(f'open3d cannot be imported: {e}. Fix: {_advice(e)}.') from e
-    # Its warnings go to the standard output; what matters of them is an error of ours.
+    except (ImportError, OSError) as error:
+        raise UserError(
+            f'open3d cannot be imported: {error}. Fix: {_advice(error)}.'
+        ) from error
+    # It prints warnings to the standard output. What matters raises an error here.
     open3d.utility.set_verbosity_level(open3d.utility.VerbosityLevel.Error)
     return open3d
 
@@ -57,7 +59,8 @@ def _load_libusb() -> None:
         pass
     package = importlib.util.find_spec('libusb_package')
     if package is None or package.origin is None:
-        return  # the import of open3d will name the library
+        # The error of importing open3d will name the library.
+        return
     file = Path(package.origin).with_name('libusb-1.0.so')
     if file.is_file():
         # Under its own name, libusb-1.0.so.0, by which open3d then finds it.
@@ -65,9 +68,9 @@ def _load_libusb() -> None:
 
 
 def _advice(error: Exception) -> str:
-    missing = re.match(
-        r'(lib[\w.+-]+?)\.so[.\d]*: cannot open shared object file', str(error)
-    )
+    """Return how to install what an import of open3d lacks."""
+    pattern = r'(lib[\w.+-]+?)\.so[.\d]*: cannot open shared object file'
+    missing = re.match(pattern, str(error))
     if missing is None:
         return 'pip install open3d-cpu libusb-package'
     library = missing[1]

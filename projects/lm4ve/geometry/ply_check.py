@@ -1,14 +1,15 @@
 """Check that a .ply file holds what its header promises, before open3d reads it.
 
-open3d reads .ply files in C++ and trusts them: a face that refers to a vertex beyond
-the last one reads foreign memory, and a face without corners ends the process. A cut
-file gives the vertices that are left. So the package plyfile reads the file first and
-refuses what is cut, and here the corners of each face are compared with the number of
-vertices.
+open3d reads .ply files in C++ and trusts them: for a face that refers to a vertex
+beyond the last one it reads foreign memory, a face without corners ends the process,
+and of a cut file it returns the vertices that are left. So three checks come first:
 
-plyfile makes room for as many rows as a header promises (8 GB for a file of 180 bytes),
-so the header's counts are compared with the file's size before. Messages say where a
-file is wrong and show nothing of it.
+1. The counts of the header are compared with the size of the file, since plyfile makes
+   room for as many rows as a header promises (8 GB for a file of 180 bytes).
+2. The package plyfile reads the file, and refuses what is cut.
+3. The corners of each face are compared with the number of vertices.
+
+Messages say where a file is wrong and show nothing of it.
 """
 
 import io
@@ -30,8 +31,8 @@ from lm4ve.geometry.text_lines import check_last_line
 
 #: Names of the list of a face's corners; open3d reads the first of them that there is.
 _CORNERS = ('vertex_indices', 'vertex_index')
-#: If all faces are triangles, plyfile reads them at once, otherwise one after the
-#: other.
+#: Tells plyfile that all faces are triangles, which it then reads at once; otherwise it
+#: reads one face after the other.
 _TRIANGLES = dict(face=dict.fromkeys(_CORNERS, 3))
 #: Bytes. plyfile reads a header letter by letter.
 _LONGEST_HEADER = 2**16
@@ -67,16 +68,18 @@ def check_ply(path: str | Path) -> PlyContent:
     path = Path(path)
     lines = _header_lines(path)
     _check_counts(lines, path.stat().st_size)
-    is_text = any(line.split()[:2] == ['format', 'ascii'] for line in lines)
-    content = _read_text(path) if is_text else _read_binary(path)
+    if any(line.split()[:2] == ['format', 'ascii'] for line in lines):
+        content = _read_text(path)
+    else:
+        content = _read_binary(path)
     if 'vertex' not in content:
         raise ValueError('it has no vertices')
     vertices = content['vertex']
-    _check_vertices(vertices)
-    num_corners = np.zeros(0, np.int64)
-    if 'face' in content and len(content['face']):
+    columns = _check_vertices(vertices)
+    if 'face' in content and len(content['face']) > 0:
         num_corners = _count_corners(content['face'], len(vertices))
-    columns = tuple(column.name for column in vertices.properties)
+    else:
+        num_corners = np.zeros(0, np.int64)
     return PlyContent(len(vertices), columns, num_corners)
 
 
@@ -93,11 +96,14 @@ def _header_lines(path: Path) -> list[str]:
         header, end, _ = file.read(_LONGEST_HEADER).partition(b'\nend_header')
     if not end:
         raise ValueError('it has no whole .ply header')
-    line_end = '\r\n' if header.endswith(b'\r') else '\n'
-    lines = header.decode('latin-1').removesuffix('\r').split(line_end)
+    text = header.decode('latin-1')
+    if text.endswith('\r'):
+        lines = text.removesuffix('\r').split('\r\n')
+    else:
+        lines = text.split('\n')
     for number, line in enumerate(lines, 1):
-        letters = line.replace('\t', ' ')
-        if not (letters.isascii() and letters.isprintable()):
+        without_tabs = line.replace('\t', ' ')
+        if not without_tabs.isascii() or not without_tabs.isprintable():
             raise ValueError(
                 f'line {number} of its header has characters other than printable ASCII'
             )
@@ -105,8 +111,12 @@ def _header_lines(path: Path) -> list[str]:
 
 
 def _check_counts(lines: list[str], size: int) -> None:
-    """Compare what a header promises with a file's size: each number takes a byte at least."""
-    count = 0  # rows of the element that a line is about
+    """Compare what a header promises with a file's size in bytes.
+
+    Each row has a byte at least, and so has each number in it.
+    """
+    # The rows of the element whose properties follow.
+    count = 0
     promised = 0
     for line in lines:
         words = line.split()
@@ -138,7 +148,8 @@ def _read_binary(path: Path) -> PlyData:
     with open(path, 'rb') as file:
         try:
             content = _read(file, known_list_len=_TRIANGLES)
-        except ValueError:  # other polygons, or a damaged file
+        except ValueError:
+            # Other polygons than triangles, or a damaged file.
             file.seek(0)
             content = _read(file)
         if file.read().strip():
@@ -147,16 +158,19 @@ def _read_binary(path: Path) -> PlyData:
 
 
 def _read(stream: IO, **options: Any) -> PlyData:
-    """Let plyfile read a file, and say what it refuses in words that show nothing of it."""
+    """Let plyfile read a file; its errors become messages that show nothing of the file."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # of lists without numbers
+            # NumPy warns of lists without numbers.
+            warnings.simplefilter('ignore')
             return PlyData.read(stream, **options)
-    except PlyHeaderParseError as e:
-        raise ValueError(f'line {e.line} of its header is none of .ply 1.0') from None
-    except PlyElementParseError as e:
+    except PlyHeaderParseError as error:
         raise ValueError(
-            f'row {e.row + 1:,} of an element is damaged: {e.message}'
+            f'line {error.line} of its header is none of .ply 1.0'
+        ) from None
+    except PlyElementParseError as error:
+        raise ValueError(
+            f'row {error.row + 1:,} of an element is damaged: {error.message}'
         ) from None
     except UnicodeDecodeError:
         raise ValueError('its text has characters other than ASCII') from None
@@ -167,29 +181,41 @@ def _read(stream: IO, **options: Any) -> PlyData:
 
 
 # ------------------------------------------------------------ what plyfile lets through
-def _check_vertices(vertices: PlyElement) -> None:
-    """Refuse vertices without a place, and lists among their properties."""
-    names = {column.name for column in vertices.properties}
-    has_lists = any(
-        isinstance(column, PlyListProperty) for column in vertices.properties
-    )
-    if not len(vertices) or not {'x', 'y', 'z'} <= names or has_lists:
+def _check_vertices(vertices: PlyElement) -> tuple[str, ...]:
+    """Return the names of the vertices' properties.
+
+    Raises:
+        ValueError: There is no vertex, none of them has coordinates, or a property is a
+            list.
+    """
+    names = tuple(column.name for column in vertices.properties)
+    is_list = [isinstance(column, PlyListProperty) for column in vertices.properties]
+    if len(vertices) == 0 or not {'x', 'y', 'z'} <= set(names) or any(is_list):
         raise ValueError('it has no vertices with the properties x, y and z')
+    return names
 
 
 def _count_corners(faces: PlyElement, num_vertices: int) -> np.ndarray:
-    """Return the number of corners of each face, int64 ``[F]``, all of which must exist."""
-    name = next((name for name in _CORNERS if name in faces), None)
-    if name is None or not isinstance(faces.ply_property(name), PlyListProperty):
-        raise ValueError('its faces have no list vertex_indices')
-    corners = faces[name]
+    """Return the number of corners of each face, int64 ``[F]``, after a check of all corners."""
+    corners = _corners_of(faces)
     if corners.dtype == object:
+        # An array of arrays: faces with several numbers of corners.
         counts = np.array([len(face) for face in corners], np.int64)
         corners = np.concatenate(corners)
     else:
         counts = np.full(len(corners), corners.shape[1], np.int64)
     if counts.min() < 1:
         raise ValueError('a face has no corners')
-    if not 0 <= corners.min() <= corners.max() < num_vertices:
+    if corners.min() < 0 or corners.max() >= num_vertices:
         raise ValueError('a face refers to a vertex that does not exist')
     return counts
+
+
+def _corners_of(faces: PlyElement) -> np.ndarray:
+    """Return the list of corners that open3d reads, of each face."""
+    for name in _CORNERS:
+        if name in faces:
+            if isinstance(faces.ply_property(name), PlyListProperty):
+                return faces[name]
+            break
+    raise ValueError('its faces have no list vertex_indices')

@@ -1,13 +1,13 @@
 """Operators on point clouds for several tasks: sampling, neighbors, balls, interpolation.
 
-The models apply them to batches on the device of their inputs, and their exports
-contain them. No library has such a form: mmcv's operators are for CUDA only and in its
-full build; open3d 0.20 takes one cloud at a time, has no ball query that keeps the
-order of indices, and its build without CUDA serves the CPU alone. Its neighbors equal
-ours (the tests compare them). Its farthest points are the same set, but come in the
-order of the cloud and without repeats, while models and data sets need the order in
-which they were picked. So these are plain batched torch. Distances are computed in
-chunks, which bounds the memory.
+These are plain batched torch, since models apply them on the device of their inputs and
+exported models contain them. Libraries do not fit: mmcv's operators need CUDA and its
+full build. open3d 0.20 takes one cloud at a time, its build without CUDA is for the CPU
+alone, and its ball query does not keep the order of indices. Its neighbors equal ours
+(the tests compare them); its farthest points are the same set, but in the order of the
+cloud, while models and data sets need the order in which they were picked.
+
+Distances are computed in chunks, which bounds the memory.
 """
 
 import torch
@@ -41,16 +41,18 @@ def farthest_point_sample(
     check('num', num, least=1, most=points.shape[1])
     points = points.float()
     if padding is not None:
-        # At no distance of point 0, so that any other point comes before.
+        # Padding moves onto point 0, so that any other point is farther away. Where it
+        # is picked all the same, all points are picked, and point 0 takes its place.
         points = torch.where(padding[..., None], points[:, :1], points)
-        found = farthest_point_sample(points, num)
-        return found.masked_fill(padding.gather(1, found), 0)
+        picked = farthest_point_sample(points, num)
+        return picked.masked_fill(padding.gather(1, picked), 0)
     axes = points.permute(2, 0, 1).contiguous()  # [3, B, N]
     nearest = torch.full_like(axes[0], torch.finfo(points.dtype).max)
     picks = [torch.zeros_like(points[:, :1, 0], dtype=torch.int64)]
     for _ in range(1, num):
         distance = torch.zeros_like(nearest)
-        for x in axes:  # one after the other: the loop is bound by memory
+        # One axis after the other, since the loop is bound by memory.
+        for x in axes:
             difference = x - x.gather(1, picks[-1])
             distance.addcmul_(difference, difference)
         nearest = torch.minimum(nearest, distance)
@@ -72,20 +74,21 @@ def nearest_neighbors(points: Tensor, centers: Tensor, k: int) -> Tensor:
         order (of those that tie for the last place, any).
     """
     check('k', k, least=1, most=points.shape[1])
-    points, centers = points.float(), centers.float()
-    if (
-        torch.compiler.is_exporting()
-    ):  # in one piece, since the batch may be of any size
-        return squared_distances(centers, points).topk(k, dim=-1, largest=False).indices
-    found = []
-    for part in centers.split(max(1, _CHUNK // points[..., 0].numel()), dim=1):
+    points = points.float()
+    centers = centers.float()
+    if torch.compiler.is_exporting():
+        # In one piece: an exported batch may be of any size, and so has no chunks.
+        distances = squared_distances(centers, points)
+        return distances.topk(k, dim=-1, largest=False).indices
+    neighbors = []
+    for part in centers.split(_centers_a_chunk(points, _CHUNK), dim=1):
         # By differences: the usual matrix product cancels near zero, so that
         # a point would not be its own nearest neighbor.
-        distance = torch.cdist(
+        distances = torch.cdist(
             part, points, compute_mode='donot_use_mm_for_euclid_dist'
         )
-        found.append(distance.topk(k, dim=-1, largest=False).indices)
-    return torch.cat(found, dim=1)
+        neighbors.append(distances.topk(k, dim=-1, largest=False).indices)
+    return torch.cat(neighbors, dim=1)
 
 
 @torch.no_grad()
@@ -113,13 +116,14 @@ def ball_query(
     """
     check('radius', radius, above=0)
     check('num', num, least=1)
-    points, centers = points.float(), centers.float()
+    points = points.float()
+    centers = centers.float()
     # Squared in fp32, as mmcv's kernel does.
     limit = torch.tensor(radius, dtype=torch.float32, device=points.device).square()
     # Chunks that fit a CPU's cache take a fifth of the time; a GPU waits once a chunk.
     chunk = _CHUNK if points.is_cuda else _CHUNK // 16
     picks = []
-    for part in centers.split(max(1, chunk // points[..., 0].numel()), dim=1):
+    for part in centers.split(_centers_a_chunk(points, chunk), dim=1):
         inside = squared_distances(part, points) < limit
         if padding is not None:
             inside &= ~padding[:, None]
@@ -128,30 +132,47 @@ def ball_query(
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """Squared distances of all pairs, ``[B, N, 3]`` and ``[B, M, 3]`` to ``[B, N, M]``.
+    """Return the squared distances of all pairs, ``[B, N, M]``.
+
+    Args:
+        a (Tensor): ``[B, N, 3]``.
+        b (Tensor): ``[B, M, 3]``.
 
     By differences, axis by axis: the usual matrix product cancels near zero.
     """
-    out = (a[:, :, None, 0] - b[:, None, :, 0]).square()
+    a = a[:, :, None]
+    b = b[:, None]
+    distances = (a[..., 0] - b[..., 0]).square()
     for axis in (1, 2):
-        difference = a[:, :, None, axis] - b[:, None, :, axis]
-        out.addcmul_(difference, difference)
-    return out
+        difference = a[..., axis] - b[..., axis]
+        distances.addcmul_(difference, difference)
+    return distances
+
+
+def _centers_a_chunk(points: Tensor, chunk: int) -> int:
+    """Return for how many centers the distances to all points fit a chunk; at least 1."""
+    batch, num_points, _ = points.shape
+    return max(1, chunk // (batch * num_points))
 
 
 def _first_true(mask: Tensor, num: int) -> Tensor:
-    """Indices of the first ``num`` True in each row, ``[B, G, N] -> [B, G, num]``."""
+    """Return the indices of the first ``num`` True in each row, ``[B, G, N] -> [B, G, num]``.
+
+    Where there are fewer, the first one fills the rest; where there is none, 0 does.
+    """
     batch, groups, _ = mask.shape
+    device = mask.device
+    # The places of all True, row by row.
     rows, columns = mask.flatten(0, 1).nonzero(as_tuple=True)
     counts = mask.sum(dim=-1).flatten()
-    rank = (
-        torch.arange(len(rows), device=mask.device) - (counts.cumsum(0) - counts)[rows]
-    )
-    kept = rank < num
-    index = torch.zeros(batch * groups, num, dtype=torch.int64, device=mask.device)
-    index[rows[kept], rank[kept]] = columns[kept]
-    there = torch.arange(num, device=mask.device) < counts[:, None]
-    return torch.where(there, index, index[:, :1]).unflatten(0, (batch, groups))
+    starts = counts.cumsum(0) - counts
+    rank_in_row = torch.arange(len(rows), device=device) - starts[rows]
+    kept = rank_in_row < num
+    index = torch.zeros(batch * groups, num, dtype=torch.int64, device=device)
+    index[rows[kept], rank_in_row[kept]] = columns[kept]
+    is_filled = torch.arange(num, device=device) < counts[:, None]
+    index = torch.where(is_filled, index, index[:, :1])
+    return index.unflatten(0, (batch, groups))
 
 
 def interpolate_features(targets: Tensor, sources: Tensor, features: Tensor) -> Tensor:
@@ -172,10 +193,11 @@ def interpolate_features(targets: Tensor, sources: Tensor, features: Tensor) -> 
         offsets = take_points(sources.float(), index) - targets.float()[:, :, None]
         weights = 1 / (offsets.norm(dim=-1, keepdim=True) + 1e-8)
         weights = weights / weights.sum(dim=2, keepdim=True)
-    return (take_points(features, index) * weights.to(features.dtype)).sum(dim=2)
+    weighted = take_points(features, index) * weights.to(features.dtype)
+    return weighted.sum(dim=2)
 
 
 def take_points(points: Tensor, index: Tensor) -> Tensor:
-    """Pick points: ``[B, N, C]`` by int64 ``[B, ...]`` gives ``[B, ..., C]``."""
+    """Return points by their indices: ``[B, N, C]`` by int64 ``[B, ...]`` is ``[B, ..., C]``."""
     flat = index.flatten(1)[..., None].expand(-1, -1, points.shape[-1])
     return points.gather(1, flat).unflatten(1, index.shape[1:])

@@ -1,6 +1,6 @@
-"""Parametric surfaces and points drawn on surfaces, for the synthetic data of several tasks.
+"""Surfaces of random proportions, and random points on them, for synthetic data.
 
-Both are open3d's. Its random numbers are seeded for each surface anew, so that points
+open3d makes both. Its random numbers are seeded anew for each surface, so that points
 do not depend on what was drawn before or on the number of worker processes.
 """
 
@@ -36,7 +36,7 @@ def _torus(rng: np.random.Generator) -> dict[str, Any]:
     return dict(torus_radius=1.0, tube_radius=rng.uniform(0.2, 0.45))
 
 
-def _of_one_shape(rng: np.random.Generator) -> dict[str, Any]:
+def _fixed_proportions(rng: np.random.Generator) -> dict[str, Any]:
     return {}
 
 
@@ -53,18 +53,19 @@ def _arrow(rng: np.random.Generator) -> dict[str, Any]:
     )
 
 
-#: Name of a surface -> what draws its proportions, as arguments of open3d's function.
+#: Name of a surface -> the function that draws its proportions, which are arguments of
+#: open3d's function for that surface.
 PRIMITIVES: dict[str, Callable[[np.random.Generator], dict[str, Any]]] = dict(
     sphere=_sphere,
     box=_box,
     cone=_cone,
     cylinder=_cylinder,
     torus=_torus,
-    tetrahedron=_of_one_shape,
-    octahedron=_of_one_shape,
+    tetrahedron=_fixed_proportions,
+    octahedron=_fixed_proportions,
     mobius=_mobius,
     arrow=_arrow,
-    frame=_of_one_shape,
+    frame=_fixed_proportions,
 )
 
 
@@ -80,7 +81,8 @@ def create_primitive(name: str, rng: np.random.Generator) -> 'TriangleMesh':
     """
     open3d_name = 'coordinate_frame' if name == 'frame' else name
     create = getattr(load_open3d().geometry.TriangleMesh, f'create_{open3d_name}')
-    return create(**PRIMITIVES[name](rng))
+    draw_proportions = PRIMITIVES[name]
+    return create(**draw_proportions(rng))
 
 
 def sample_primitive(

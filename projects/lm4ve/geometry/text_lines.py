@@ -8,8 +8,12 @@ def text_lines(data: bytes) -> list[str]:
         ValueError: The last line has no end, so its last number may be cut.
     """
     check_last_line(data)
-    lines = (line.partition(b'#')[0].strip() for line in data.splitlines())
-    return [line.decode('latin-1') for line in lines if line]
+    lines = []
+    for line in data.splitlines():
+        content = line.partition(b'#')[0].strip()
+        if content:
+            lines.append(content.decode('latin-1'))
+    return lines
 
 
 def check_last_line(data: bytes) -> None:
@@ -18,7 +22,9 @@ def check_last_line(data: bytes) -> None:
     Raises:
         ValueError: The last line has no end.
     """
-    if data.strip() and not data.rstrip(b' \t').endswith((b'\n', b'\r')):
+    is_empty = not data.strip()
+    has_end = data.rstrip(b' \t').endswith((b'\n', b'\r'))
+    if not is_empty and not has_end:
         raise ValueError(
             'its last line has no end, so it may be cut (if it is whole: sed -i "$a\\" FILE)'
         )

@@ -1,0 +1,133 @@
+"""Parsers of meshes as text (.off, .obj, .stl), for :mod:`lm4ve.geometry.mesh_files`.
+
+A parser returns the coordinates as they stand in the file, a text 'x y z' for each
+vertex, and for each face the indices of its corners, counted from 0. It compares counts
+that a file holds; whether corners exist is checked later, for all formats alike.
+"""
+
+import re
+from typing import NamedTuple
+
+from lm4ve.geometry.text_lines import text_lines
+
+#: The first line of an .off file and its counts. ModelNet40 glues them (OFF490 518 0).
+_OFF_HEADER = re.compile(r'(?:ST)?C?N?OFF\s*(\d+)\s+(\d+).*')
+
+
+class MeshText(NamedTuple):
+    """A mesh whose coordinates are text.
+
+    Attributes:
+        vertices (list[str]): 'x y z' of each vertex; more may follow, such as colors.
+        faces (list[list[int]]): The indices of each face's corners, from 0.
+    """
+
+    vertices: list[str]
+    faces: list[list[int]]
+
+
+def parse_off(data: bytes) -> MeshText:
+    """Parse Geomview's object file format."""
+    text = '\n'.join(text_lines(data))
+    header = _OFF_HEADER.match(text)
+    if not header:
+        raise ValueError('it does not begin with OFF and counts')
+    num_vertices = int(header[1])
+    num_faces = int(header[2])
+    lines = text[header.end() :].split('\n')[1:]
+    if len(lines) != num_vertices + num_faces:
+        raise ValueError(
+            f'{len(lines):,} lines follow its header, which promises '
+            f'{num_vertices + num_faces:,}'
+        )
+    vertices = lines[:num_vertices]
+    faces = [_parse_off_face(line) for line in lines[num_vertices:]]
+    return MeshText(vertices, faces)
+
+
+def _parse_off_face(line: str) -> list[int]:
+    """Return the corners of a line 'count corner corner ...'; colors may follow."""
+    words = line.split()
+    (count,) = _whole_numbers(words[:1])
+    corners = words[1 : 1 + count]
+    if count < 0 or len(corners) < count:
+        raise ValueError('a face has fewer corners than it promises')
+    return _whole_numbers(corners)
+
+
+def parse_obj(data: bytes) -> MeshText:
+    """Parse Wavefront's format. It has no counts, but some programs write them as comments."""
+    # A line may be continued behind a backslash.
+    joined = data.replace(b'\\\r\n', b' ').replace(b'\\\n', b' ')
+    vertices: list[str] = []
+    faces: list[list[int]] = []
+    for line in text_lines(joined):
+        keyword, _, rest = line.partition(' ')
+        if keyword == 'v':
+            vertices.append(rest)
+        elif keyword == 'f':
+            faces.append(_parse_obj_face(rest, len(vertices)))
+    comments = data.decode('latin-1')
+    _check_promise(comments, 'vertices', len(vertices))
+    _check_promise(comments, 'triangles', len(faces))
+    _check_promise(comments, 'faces', len(faces))
+    return MeshText(vertices, faces)
+
+
+def _parse_obj_face(text: str, num_vertices: int) -> list[int]:
+    """Return the corners of a face 'v/vt/vn v/vt/vn ...', of which only v counts.
+
+    Args:
+        text (str): What follows the keyword.
+        num_vertices (int): How many vertices come before the face in the file.
+    """
+    numbers = _whole_numbers([word.partition('/')[0] for word in text.split()])
+    corners = []
+    for number in numbers:
+        if number < 0:
+            # Counted backwards from the last vertex.
+            corners.append(num_vertices + number)
+        else:
+            # Counted from 1; 0 becomes -1, which no vertex has.
+            corners.append(number - 1)
+    return corners
+
+
+def _check_promise(comments: str, noun: str, count: int) -> None:
+    """Compare a count with the one that a file's comments promise, if there is just one."""
+    pattern = rf'(?mi)^#\s*(?:number of )?{noun}:\s*(\d+)\s*$'
+    promised = re.findall(pattern, comments)
+    if len(promised) == 1 and int(promised[0]) != count:
+        raise ValueError(f'it promises {promised[0]} {noun} and holds {count:,}')
+
+
+def parse_stl(data: bytes) -> MeshText:
+    """Parse stereolithography as text: triangles, each with corners of its own."""
+    lines = text_lines(data.lower())
+    keywords = [line.split()[0] for line in lines]
+    if not _is_whole_stl(keywords):
+        raise ValueError('it is neither a whole binary file nor a whole text')
+    vertices = []
+    for keyword, line in zip(keywords, lines, strict=True):
+        if keyword == 'vertex':
+            vertices.append(line.removeprefix('vertex'))
+    faces = [[i, i + 1, i + 2] for i in range(0, len(vertices), 3)]
+    return MeshText(vertices, faces)
+
+
+def _is_whole_stl(keywords: list[str]) -> bool:
+    """Return whether lines of these keywords are a solid of whole triangles."""
+    if not keywords or keywords[0] != 'solid' or keywords[-1] != 'endsolid':
+        return False
+    num_facets = keywords.count('facet')
+    if keywords.count('endfacet') != num_facets:
+        return False
+    return keywords.count('vertex') == 3 * num_facets
+
+
+def _whole_numbers(words: list[str]) -> list[int]:
+    try:
+        return [int(word) for word in words]
+    except ValueError:
+        # Without the word: messages show nothing of a file.
+        raise ValueError('a face has a corner that is no number') from None
