@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Behind clouds and scenes: both ends of the color maps can be seen on it.
+#: The color behind clouds and scenes, on which both ends of the color maps are visible.
 BACKGROUND = '#c6c6c6'
 
 
 def without_ticks(axes: 'Axes') -> None:
-    """Leave a thin frame of some axes, and nothing else."""
+    """Leave only a thin frame of axes."""
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set(color='.6', linewidth=0.5)

@@ -43,15 +43,21 @@ class TokenMap:
         """Return the color scale; it is wider than the values where these are nearly equal."""
         from matplotlib.colors import Normalize
 
-        low, high = self.limits or self.ends()
-        size = max(abs(low), abs(high))
-        margin = (size * 0.05 or 1.0) if high - low <= 0.02 * size else 0.0
+        low, high = self.ends() if self.limits is None else self.limits
+        largest = max(abs(low), abs(high))
+        if high - low > 0.02 * largest:
+            return Normalize(low, high)
+        margin = 0.05 * largest
+        if margin == 0:
+            margin = 1.0
         return Normalize(low - margin, high + margin)
 
     def ends(self) -> tuple[float, float]:
         """Return the smallest and the largest value; 0 and 1 without any."""
         known = self.values[np.isfinite(self.values)]
-        return (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
+        if known.size == 0:
+            return 0.0, 1.0
+        return float(known.min()), float(known.max())
 
 
 def share_scales(maps: list[TokenMap]) -> None:
@@ -62,11 +68,13 @@ def share_scales(maps: list[TokenMap]) -> None:
     """
     if not maps:
         return
-    ends = np.array([m.ends() for m in maps])
-    low, high = float(ends.min()), float(ends.max())
-    if (np.diff(ends) >= 0.5 * (high - low)).all():
-        for m in maps:
-            m.limits = low, high
+    ends = np.array([token_map.ends() for token_map in maps])
+    low = float(ends.min())
+    high = float(ends.max())
+    extents = np.diff(ends)
+    if (extents >= 0.5 * (high - low)).all():
+        for token_map in maps:
+            token_map.limits = low, high
 
 
 class Picture:
@@ -116,8 +124,11 @@ class Frames(Picture):
     """
 
     def __init__(self, pixels: np.ndarray, is_clip: bool = False) -> None:
-        self.pixels, self.is_clip, self.times = pixels, is_clip, len(pixels)
-        self.aspect = float(np.clip(pixels.shape[1] / pixels.shape[2], 0.4, 2.5))
+        self.pixels = pixels
+        self.is_clip = is_clip
+        self.times = len(pixels)
+        _, height, width, _ = pixels.shape
+        self.aspect = float(np.clip(height / width, 0.4, 2.5))
 
     def draw_input(self, axes: 'Axes', time: int = 0) -> None:
         self._show(axes, self.pixels[time])
@@ -131,7 +142,9 @@ class Frames(Picture):
         the time that it belongs to.
         """
         grid = tokens.grid if len(tokens.grid) == 3 else (1, *tokens.grid)
-        values = tokens.values.reshape(grid)[time * grid[0] // self.times]
+        # A token may span several frames.
+        token_time = time * grid[0] // self.times
+        values = tokens.values.reshape(grid)[token_time]
         gray = self.pixels[time] / 255 @ [0.299, 0.587, 0.114]
         self._show(axes, np.repeat(gray[..., None], 3, axis=-1))
         axes.imshow(
@@ -144,13 +157,15 @@ class Frames(Picture):
         )
 
     def _extent(self) -> tuple[float, float, float, float]:
+        """Return left, right, bottom and top of a frame, in pixels."""
         height, width = self.pixels.shape[1:3]
         return 0, width, height, 0
 
     def _show(self, axes: 'Axes', frame: np.ndarray) -> None:
         # Small pictures keep their pixels; large ones are averaged.
-        smooth = 'nearest' if min(frame.shape[:2]) < 64 else 'antialiased'
-        axes.imshow(frame, extent=self._extent(), interpolation=smooth)
+        is_small = min(frame.shape[:2]) < 64
+        interpolation = 'nearest' if is_small else 'antialiased'
+        axes.imshow(frame, extent=self._extent(), interpolation=interpolation)
         axes.set_aspect('equal')
         without_ticks(axes)
 
@@ -168,9 +183,13 @@ def pixels_of(inputs: Tensor, preprocessor: Any) -> np.ndarray:
         it does not convert, in the pipeline's, which is RGB in all data sets that
         leave it so.
     """
-    axis = 1 if inputs.dim() == 4 else 2
-    x = inputs.detach().double().movedim(axis, -1).cpu()
-    mean, std = (getattr(preprocessor, k, None) for k in ('mean', 'std'))
+    channel_axis = 1 if inputs.dim() == 4 else 2
+    pixels = inputs.detach().double().movedim(channel_axis, -1).cpu()
+    mean = getattr(preprocessor, 'mean', None)
+    std = getattr(preprocessor, 'std', None)
     if mean is not None and std is not None:
-        x = x * std.double().cpu().flatten() + mean.double().cpu().flatten()
-    return x.round().clamp(0, 255).byte().expand(*x.shape[:-1], 3).numpy()
+        mean = mean.double().cpu().flatten()
+        std = std.double().cpu().flatten()
+        pixels = pixels * std + mean
+    pixels = pixels.round().clamp(0, 255).byte()
+    return pixels.expand(*pixels.shape[:-1], 3).numpy()

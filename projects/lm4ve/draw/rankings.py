@@ -10,7 +10,9 @@ from torch import Tensor
 Ranking = Sequence[tuple[str, float]]
 #: How many answers, captions or images are drawn.
 SHOWN = 5
-BAR, TRUE = '#4c78a8', '#1a8f3c'
+#: Colors of bars, and of those whose name is right.
+BAR = '#4c78a8'
+TRUE = '#1a8f3c'
 
 
 def best(
@@ -23,8 +25,11 @@ def best(
         names (Sequence): A of them.
         count (int): At most so many.
     """
-    found, places = scores.float().topk(min(count, len(names)))
-    return [(names[int(i)], float(x)) for i, x in zip(places, found, strict=True)]
+    top_scores, indices = scores.float().topk(min(count, len(names)))
+    ranking = []
+    for index, score in zip(indices, top_scores, strict=True):
+        ranking.append((names[int(index)], float(score)))
+    return ranking
 
 
 def draw_bars(
@@ -38,24 +43,38 @@ def draw_bars(
         scores (np.ndarray): float ``[N]``.
         right (Sequence[bool]): N of them, or none.
     """
-    colors = [TRUE if r else BAR for r in right or [False] * len(names)]
-    bars = axes.barh(range(len(names)), scores, color=colors, height=0.6)
-    axes.bar_label(bars, [number(s) for s in scores], padding=4, fontsize=8.5)
-    axes.set_yticks(range(len(names)), names, fontsize=9, parse_math=False)
-    # Probabilities have one scale, other scores their own.
-    low, high = min(scores.min(), 0.0), max(scores.max(), 0.0)
-    high = 1.0 if low == 0.0 and high <= 1.0 else high
-    room = 0.18 * (high - low)
-    axes.set(
-        xlim=(low - room * (low < 0), high + room),
-        ylim=(max(len(names), 3) - 0.5, -0.5),
-    )
+    colors = [BAR] * len(names)
+    for index, is_right in enumerate(right):
+        if is_right:
+            colors[index] = TRUE
+    positions = range(len(names))
+    bars = axes.barh(positions, scores, color=colors, height=0.6)
+    labels = [format_score(score) for score in scores]
+    axes.bar_label(bars, labels, padding=4, fontsize=8.5)
+    axes.set_yticks(positions, names, fontsize=9, parse_math=False)
+    axes.set_xlim(*_limits(scores))
+    # Fewer than three bars would be thick.
+    axes.set_ylim(max(len(names), 3) - 0.5, -0.5)
     axes.set_xticks([])
     axes.axvline(0, color='.4', lw=0.8)
     axes.tick_params(axis='y', length=0)
     axes.spines[:].set_visible(False)
 
 
-def number(score: float) -> str:
+def _limits(scores: np.ndarray) -> tuple[float, float]:
+    """Return the ends of the axis of scores: 0 to 1 for probabilities, with room for labels."""
+    low = min(scores.min(), 0.0)
+    high = max(scores.max(), 0.0)
+    if low == 0.0 and high <= 1.0:
+        high = 1.0
+    room = 0.18 * (high - low)
+    if low < 0:
+        low -= room
+    return low, high + room
+
+
+def format_score(score: float) -> str:
     """Write a score: probabilities in percent, others with two digits."""
-    return f'{100 * score:.1f} %' if 0 <= score <= 1 else f'{score:.2f}'
+    if 0 <= score <= 1:
+        return f'{100 * score:.1f} %'
+    return f'{score:.2f}'

@@ -9,7 +9,7 @@ the same view flat.
 """
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -25,8 +25,9 @@ EYE = (1.7, -2.0, 1.3)
 _SUPERSAMPLING = 2
 #: The least and the most pixels of a picture's longer side.
 _PIXELS = (160, 900)
-#: Up to so many balls, how finely each is made.
-_BALL_RESOLUTIONS = ((3000, 8), (12000, 5), (np.inf, 3))
+#: Up to so many balls, how finely each is made; and how finely each of more is made.
+_BALL_RESOLUTIONS = {3000: 8, 12000: 5}
+_COARSEST_BALL = 3
 #: The direction of the light in the view, and the share of light that is everywhere:
 #: colors stand for numbers, so that shades stay close to them.
 _LIGHT = np.array([0.35, 0.5, 0.8]) / np.linalg.norm([0.35, 0.5, 0.8])
@@ -97,11 +98,10 @@ def draw_solids(
 def _panel_pixels(axes: 'Axes') -> float:
     """Return how many pixels the longer side of the axes has in its figure, about."""
     figure: Any = axes.figure
-    inches = figure.get_size_inches() * [
-        axes.get_position().width,
-        axes.get_position().height,
-    ]
-    return float(np.clip(1.5 * figure.dpi * inches.max(), *_PIXELS))
+    position = axes.get_position()
+    inches = figure.get_size_inches() * [position.width, position.height]
+    fewest, most = _PIXELS
+    return float(np.clip(1.5 * figure.dpi * inches.max(), fewest, most))
 
 
 def _draw_flat(axes: 'Axes', solids: Solids) -> None:
@@ -145,16 +145,30 @@ def render(
     Returns:
         np.ndarray: uint8 ``[height, width, 3]``.
     """
-    width, height = (n * _SUPERSAMPLING for n in pixels)
-    hit, normals = _cast(solids, reach, width, height)
+    width, height = pixels
+    hit, normals = _cast(solids, reach, width * _SUPERSAMPLING, height * _SUPERSAMPLING)
+    # The number of a hit is its place here; -1, nothing, is the last: the background.
     palette = np.concatenate((solids.colors, solids.rod_colors, [background]))
+    image = palette[hit] * _brightness(hit, normals)[..., None]
+    # Each pixel is the mean of a block of rays.
+    blocks = image.reshape(height, _SUPERSAMPLING, width, _SUPERSAMPLING, 3)
+    smooth = blocks.mean(axis=(1, 3))
+    return np.rint(255 * smooth.clip(0, 1)).astype(np.uint8)
+
+
+def _brightness(hit: np.ndarray, normals: np.ndarray) -> np.ndarray:
+    """Return the factor of each ray's color, float64 ``[height, width]``, 0 to 1.
+
+    Args:
+        hit (np.ndarray): int64 ``[height, width]``, see :func:`_cast`.
+        normals (np.ndarray): float64 ``[height, width, 3]``.
+    """
     light = _AMBIENT + (1 - _AMBIENT) * np.maximum(normals @ _LIGHT, 0)
     # What faces the eye has its color exactly.
-    light = np.minimum(light / (_AMBIENT + (1 - _AMBIENT) * _LIGHT[2]), 1)
+    towards_the_eye = _AMBIENT + (1 - _AMBIENT) * _LIGHT[2]
+    light = np.minimum(light / towards_the_eye, 1)
     light[hit < 0] = 1
-    image = palette[hit] * light[..., None]  # -1 is the last, the background
-    blocks = image.reshape(pixels[1], _SUPERSAMPLING, pixels[0], _SUPERSAMPLING, 3)
-    return np.rint(255 * blocks.mean(axis=(1, 3)).clip(0, 1)).astype(np.uint8)
+    return light
 
 
 def _cast(
@@ -167,25 +181,23 @@ def _cast(
         ball, or of the rod behind all balls, -1 for nothing; and float64 ``[height,
         width, 3]``.
     """
-    open3d = load_open3d()
-    scene = open3d.t.geometry.RaycastingScene()
-    corners, triangles, owners = _surfaces(solids)
     hit = np.full((height, width), -1)
     normals = np.zeros((height, width, 3))
-    if not len(triangles):
+    surfaces = _surfaces(solids)
+    if len(surfaces.triangles) == 0:
         return hit, normals
-    scene.add_triangles(corners.astype(np.float32), triangles.astype(np.uint32))
-    right, top = reach
-    rays = np.zeros((height, width, 6), np.float32)
-    rays[..., 0] = (np.arange(width) + 0.5) / width * 2 * right - right
-    rays[..., 1] = (top - (np.arange(height) + 0.5) / height * 2 * top)[:, None]
-    rays[..., 2] = corners[:, 2].max() + 1
-    rays[..., 5] = -1
-    found = scene.cast_rays(open3d.core.Tensor(rays))
-    triangle = found['primitive_ids'].numpy()
-    is_hit = np.isfinite(found['t_hit'].numpy())
-    hit[is_hit] = owners[triangle[is_hit]]
-    normals[is_hit] = found['primitive_normals'].numpy()[is_hit]
+    open3d = load_open3d()
+    scene = open3d.t.geometry.RaycastingScene()
+    scene.add_triangles(
+        surfaces.corners.astype(np.float32), surfaces.triangles.astype(np.uint32)
+    )
+    above_all = surfaces.corners[:, 2].max() + 1
+    rays = _parallel_rays(reach, width, height, above_all)
+    answer = scene.cast_rays(open3d.core.Tensor(rays))
+    is_hit = np.isfinite(answer['t_hit'].numpy())
+    hit_triangles = answer['primitive_ids'].numpy()[is_hit]
+    hit[is_hit] = surfaces.owners[hit_triangles]
+    normals[is_hit] = answer['primitive_normals'].numpy()[is_hit]
     # Balls are round, although their surfaces are made of few triangles.
     is_ball = is_hit & (hit < len(solids.centers))
     offsets = rays[is_ball][:, :2] - solids.centers[hit[is_ball], :2]
@@ -195,42 +207,111 @@ def _cast(
     return hit, normals
 
 
-def _surfaces(solids: Solids) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return corners ``[V, 3]``, triangles ``[T, 3]``, and whose each triangle is, ``[T]``."""
+def _parallel_rays(
+    reach: tuple[float, float], width: int, height: int, start: float
+) -> np.ndarray:
+    """Return a ray through the middle of each pixel, away from the eye.
+
+    Args:
+        reach (tuple[float, float]): Half the width and half the height of what is seen.
+        width, height (int): The pixels.
+        start (float): Where all rays start, on the axis towards the eye.
+
+    Returns:
+        np.ndarray: float32 ``[height, width, 6]``, start and direction.
+    """
+    right, top = reach
+    rays = np.zeros((height, width, 6), np.float32)
+    rays[..., 0] = (np.arange(width) + 0.5) / width * 2 * right - right
+    rays[..., 1] = (top - (np.arange(height) + 0.5) / height * 2 * top)[:, None]
+    rays[..., 2] = start
+    rays[..., 5] = -1
+    return rays
+
+
+class _Surfaces(NamedTuple):
+    """Triangles of several solids.
+
+    Attributes:
+        corners (np.ndarray): float64 ``[V, 3]``.
+        triangles (np.ndarray): int64 ``[T, 3]``, indices of corners.
+        owners (np.ndarray): int64 ``[T]``, the number of the solid of each triangle.
+    """
+
+    corners: np.ndarray
+    triangles: np.ndarray
+    owners: np.ndarray
+
+
+def _surfaces(solids: Solids) -> _Surfaces:
+    """Return the triangles of all balls and, behind them, of all rods."""
     shapes = load_open3d().geometry.TriangleMesh
-    count = len(solids.centers)
-    resolution = next(r for most, r in _BALL_RESOLUTIONS if count <= most)
-    ball = shapes.create_sphere(1.0, resolution)
+    num_balls = len(solids.centers)
+    ball = shapes.create_sphere(1.0, _ball_resolution(num_balls))
     ball_corners = np.asarray(ball.vertices) * solids.radii[:, None, None]
     ball_corners = ball_corners + solids.centers[:, None]
+    balls = _join_copies(ball_corners, np.asarray(ball.triangles))
     cylinder = shapes.create_cylinder(1.0, 1.0, 12, 1)
-    rod_corners = _place_rods(solids.rods, np.asarray(cylinder.vertices) + [0, 0, 0.5])
-    balls = _copies(ball_corners, np.asarray(ball.triangles))
-    rods = _copies(rod_corners, np.asarray(cylinder.triangles))
-    corners = np.concatenate((balls[0], rods[0]))
-    triangles = np.concatenate((balls[1], rods[1] + len(balls[0])))
-    owners = np.concatenate((balls[2], rods[2] + count))
-    return corners, triangles, owners
+    # open3d's cylinder reaches from -0.5 to 0.5.
+    unit_rod = np.asarray(cylinder.vertices) + [0, 0, 0.5]
+    rod_corners = _place_rods(solids.rods, unit_rod)
+    rods = _join_copies(rod_corners, np.asarray(cylinder.triangles))
+    return _Surfaces(
+        np.concatenate((balls.corners, rods.corners)),
+        np.concatenate((balls.triangles, rods.triangles + len(balls.corners))),
+        np.concatenate((balls.owners, rods.owners + num_balls)),
+    )
 
 
-def _copies(places: np.ndarray, triangles: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Join copies of a mesh, ``[N, V, 3]``, to corners, triangles and the copies' numbers."""
-    count, size, _ = places.shape
-    starts = np.arange(count)[:, None, None] * size
-    owners = np.repeat(np.arange(count), len(triangles))
-    return places.reshape(-1, 3), (triangles + starts).reshape(-1, 3), owners
+def _ball_resolution(num_balls: int) -> int:
+    """Return how finely each of so many balls is made."""
+    for most, resolution in _BALL_RESOLUTIONS.items():
+        if num_balls <= most:
+            return resolution
+    return _COARSEST_BALL
 
 
-def _place_rods(rods: np.ndarray, unit: np.ndarray) -> np.ndarray:
-    """Place a rod of length 1 and radius 1 along z, ``[V, 3]``, at each rod: ``[M, V, 3]``."""
-    starts, along = rods[:, None, :3], rods[:, 3:6] - rods[:, :3]
-    ahead = along / np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-12)
+def _join_copies(corners: np.ndarray, triangles: np.ndarray) -> _Surfaces:
+    """Join copies of a mesh.
+
+    Args:
+        corners (np.ndarray): ``[N, V, 3]``, the corners of each of N copies.
+        triangles (np.ndarray): ``[T, 3]``, indices of the corners of one copy.
+    """
+    num_copies, num_corners, _ = corners.shape
+    first_corners = np.arange(num_copies)[:, None, None] * num_corners
+    return _Surfaces(
+        corners.reshape(-1, 3),
+        (triangles + first_corners).reshape(-1, 3),
+        np.repeat(np.arange(num_copies), len(triangles)),
+    )
+
+
+def _place_rods(rods: np.ndarray, unit_rod: np.ndarray) -> np.ndarray:
+    """Turn, stretch and move a rod of length 1 and radius 1 along z to each rod.
+
+    Args:
+        rods (np.ndarray): ``[M, 8]``, see :class:`Solids`.
+        unit_rod (np.ndarray): ``[V, 3]``, the corners of the rod along z.
+
+    Returns:
+        np.ndarray: ``[M, V, 3]``.
+    """
+    starts = rods[:, None, :3]
+    along = rods[:, 3:6] - rods[:, :3]
+    lengths = np.linalg.norm(along, axis=1, keepdims=True)
+    ahead = along / np.maximum(lengths, 1e-12)
     # Any axis that is not along the rod gives two others that are across it.
-    other = np.where(np.abs(ahead[:, :1]) < 0.9, [[1.0, 0.0, 0.0]], [[0.0, 1.0, 0.0]])
+    is_across_x = np.abs(ahead[:, :1]) < 0.9
+    other = np.where(is_across_x, [[1.0, 0.0, 0.0]], [[0.0, 1.0, 0.0]])
     side = np.cross(ahead, other)
     side /= np.linalg.norm(side, axis=1, keepdims=True)
     up = np.cross(ahead, side)
-    height = unit[None, :, 2:]
-    radius = rods[:, None, 6:7] * (1 - height) + rods[:, None, 7:8] * height
-    across = unit[None, :, :1] * side[:, None] + unit[None, :, 1:2] * up[:, None]
-    return starts + height * along[:, None] + radius * across
+    height = unit_rod[None, :, 2:]
+    start_radius = rods[:, None, 6:7]
+    end_radius = rods[:, None, 7:8]
+    radius = start_radius * (1 - height) + end_radius * height
+    around = (
+        unit_rod[None, :, :1] * side[:, None] + unit_rod[None, :, 1:2] * up[:, None]
+    )
+    return starts + height * along[:, None] + radius * around

@@ -70,8 +70,11 @@ class PredictionVisualizationHook(Hook):
         out_dir: str | None = None,
         **kwargs: Any,
     ) -> None:
-        self.enable, self.interval, self.out_dir = enable, interval, out_dir
-        self.shown = dict(show=show, wait_time=wait_time)
+        self.enable = enable
+        self.interval = interval
+        self.show = show
+        self.wait_time = wait_time
+        self.out_dir = out_dir
 
     def draw(
         self,
@@ -96,16 +99,26 @@ class PredictionVisualizationHook(Hook):
 
     def options(self, runner: Runner, stem: str) -> dict[str, Any]:
         """Return the arguments of :meth:`PredictionVisualizer.present` for a picture."""
-        out_file = self.out_dir and str(Path(self.out_dir) / f'{stem}.png')
-        return dict(self.shown, out_file=out_file, step=runner.iter)
+        out_file = None
+        if self.out_dir:
+            out_file = str(Path(self.out_dir) / f'{stem}.png')
+        return dict(
+            show=self.show,
+            wait_time=self.wait_time,
+            out_file=out_file,
+            step=runner.iter,
+        )
 
     def _after_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any, outputs: Any, mode: str
     ) -> None:
         """Draw those samples of a batch that are due; MMEngine calls it after each iteration."""
-        if self.enable and mode != 'train':
-            loader = runner.val_dataloader if mode == 'val' else runner.test_dataloader
-            first = batch_idx * (loader.batch_size or len(outputs))
-            for index, sample in enumerate(outputs):
-                if (first + index) % self.interval == 0:
-                    self.draw(runner, mode, first + index, index, data_batch, sample)
+        if not self.enable or mode == 'train':
+            return
+        loader = runner.val_dataloader if mode == 'val' else runner.test_dataloader
+        # A loader with a batch sampler has no batch size.
+        batch_size = loader.batch_size or len(outputs)
+        for index, sample in enumerate(outputs):
+            number = batch_idx * batch_size + index
+            if number % self.interval == 0:
+                self.draw(runner, mode, number, index, data_batch, sample)
