@@ -6,46 +6,51 @@ import re
 import subprocess
 from pathlib import Path
 
+import mmengine.registry
 import pytest
 
+import lm4ve.registry
 from tests.helpers import quick_python
 from tests.helpers.code_blocks import PAGES, ROOT, blocks_of
 
-_LINKED = sorted(
-    str(p.relative_to(ROOT))
-    for p in (
-        *ROOT.glob('*.md'),
-        *(ROOT / 'docs').rglob('*.md'),
-        *(ROOT / 'configs').rglob('*.md'),
-    )
-)
-_LINK = re.compile(
-    r'(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)|src="([^"]+)"'
-)
+#: The targets of links and pictures, of Markdown and of HTML.
+_LINK = re.compile(r'\[[^\]]*\]\(([^)\s]+)\)|src="([^"]+)"')
+
+
+def _pages_with_links() -> list[str]:
+    files = [*ROOT.glob('*.md')]
+    for folder in ('docs', 'configs'):
+        files.extend((ROOT / folder).rglob('*.md'))
+    return sorted(str(file.relative_to(ROOT)) for file in files)
+
+
+def _links(page: Path) -> list[str]:
+    """Return the targets of a page's links that lie in this project."""
+    links = [markdown or html for markdown, html in _LINK.findall(page.read_text())]
+    return [link for link in links if not re.match(r'[a-z]+:', link)]
 
 
 def _anchors(page: Path) -> set[str]:
     """Return the anchors of a page's headings, as GitHub and MkDocs make them."""
-    text = re.sub(r'^```.*?^```', '', page.read_text(), flags=re.M | re.S)
-    headings = re.findall(r'^#+ +(.*)$', text, flags=re.M)
-    plain = (re.sub(r'[^\w\s-]', '', h.replace('`', '')).lower() for h in headings)
-    return {re.sub(r'\s', '-', h.strip()) for h in plain}
+    without_code = re.sub(r'^```.*?^```', '', page.read_text(), flags=re.M | re.S)
+    anchors = set()
+    for heading in re.findall(r'^#+ +(.*)$', without_code, flags=re.M):
+        letters = re.sub(r'[^\w\s-]', '', heading).lower().strip()
+        anchors.add(re.sub(r'\s', '-', letters))
+    return anchors
 
 
-@pytest.mark.parametrize('page', _LINKED)
+@pytest.mark.parametrize('page', _pages_with_links())
 def test_every_link_leads_to_a_file_or_a_heading(page):
     source = ROOT / page
-    for groups in _LINK.findall(source.read_text()):
-        link = next(g for g in groups if g)
-        if re.match(r'[a-z]+:', link):
-            continue
+    for link in _links(source):
         path, _, anchor = link.partition('#')
-        target = (source.parent / path).resolve() if path else source
+        target = source
+        if path:
+            target = (source.parent / path).resolve()
         assert target.exists(), f'{page}: {link}'
-        # The built site has nothing else.
-        assert not page.startswith('docs/') or target.is_relative_to(ROOT / 'docs'), (
-            link
-        )
+        if page.startswith('docs/'):  # the built site contains nothing else
+            assert target.is_relative_to(ROOT / 'docs'), link
         if anchor and target.suffix == '.md':
             assert anchor in _anchors(target), f'{page}: {link}'
 
@@ -53,35 +58,40 @@ def test_every_link_leads_to_a_file_or_a_heading(page):
 @pytest.mark.parametrize('page', PAGES)
 def test_every_command_runs_or_says_why_not(page):
     for block in blocks_of(page):
+        where = f'{page}:{block.line}'
         if block.language in ('bash', 'sh', 'console'):
-            assert block.runs or block.run_by or block.reason, f'{page}:{block.line}'
+            assert block.runs or block.run_by or block.reason, where
         if block.run_by:
-            there = [c for b in blocks_of(block.run_by) if b.runs for c in b.commands]
-            missing = [c for c in block.commands if c not in there]
-            assert not missing, f'{page}:{block.line}'
+            assert set(block.commands) <= _commands_run_by(block.run_by), where
+
+
+def _commands_run_by(page: str) -> set[str]:
+    commands = set()
+    for block in blocks_of(page):
+        if block.runs:
+            commands.update(block.commands)
+    return commands
 
 
 def _types(tree: ast.AST) -> set[str]:
     """Return the names that a fragment gives as ``type='...'``."""
-    words = (k for n in ast.walk(tree) if isinstance(n, ast.Call) for k in n.keywords)
-    return {
-        k.value.value
-        for k in words
-        if k.arg == 'type' and isinstance(k.value, ast.Constant)
-    }
+    names = set()
+    for node in ast.walk(tree):
+        is_type = isinstance(node, ast.keyword) and node.arg == 'type'
+        if is_type and isinstance(node.value, ast.Constant):
+            names.add(node.value.value)
+    return names
 
 
 def _is_registered(name: str) -> bool:
     import mmaction.registry
     import mmpretrain.registry
-    from mmengine import registry as root
 
-    import lm4ve.registry
-
-    kinds = ('MODELS', 'DATASETS', 'HOOKS', 'TRANSFORMS', 'METRICS', 'VISUALIZERS')
-    packages = lm4ve.registry, mmpretrain.registry, mmaction.registry, root
-    registries = [getattr(package, kind) for package in packages for kind in kinds]
-    return any(registry.get(name) for registry in (*registries, root.VISBACKENDS))
+    registries = [mmengine.registry.VISBACKENDS]
+    for kind in ('MODELS', 'DATASETS', 'HOOKS', 'TRANSFORMS', 'METRICS', 'VISUALIZERS'):
+        for package in (lm4ve, mmpretrain, mmaction, mmengine):
+            registries.append(getattr(package.registry, kind))
+    return any(registry.get(name) for registry in registries)
 
 
 @pytest.mark.parametrize('page', PAGES)
@@ -97,10 +107,12 @@ def test_fragments_of_configs_parse_and_name_what_is_there(page):
                 assert _is_registered(name), f'{page}:{block.line}: {name}'
 
 
+def _runs(page: str) -> bool:
+    return any(block.runs for block in blocks_of(page))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    'page', [p for p in PAGES if any(b.runs for b in blocks_of(p))]
-)
+@pytest.mark.parametrize('page', [page for page in PAGES if _runs(page)])
 def test_commands_and_examples_run_in_the_order_of_the_page(page, tmp_path):
     for name in ('configs', 'tools', 'docs', 'Makefile'):
         (tmp_path / name).symlink_to(ROOT / name)
@@ -141,4 +153,6 @@ def test_every_promise_names_tests_that_are_there(page):
     assert len(promises) >= count
     for promise in promises:
         files = re.findall(r'`([\w/]+\.py)`', promise.rpartition(' | ')[2])
-        assert files and all((ROOT / folder / f).is_file() for f in files), promise
+        assert files, promise
+        for file in files:
+            assert (ROOT / folder / file).is_file(), file

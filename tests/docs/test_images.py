@@ -14,7 +14,7 @@ _DRAWN = re.compile(r'\b[Dd]rawn by `([^`]+)`')
 
 
 def pictures_of(page):
-    """Yield each picture of a page, and the text from it to the next picture behind a text."""
+    """Yield each picture of a page, and the text behind it."""
     text = page.read_text(encoding='utf-8')
     for found in _PICTURE.finditer(text):
         yield (page.parent / found[1]).resolve(), text[found.end() :]
@@ -34,14 +34,14 @@ def test_a_page_names_the_command_of_each_picture(page):
             continue  # written by hand
         # The picture may stand in a table or above another one of the same command.
         paragraphs = [p for p in behind.split('\n\n') if p.strip()]
-        drawn = next((p for p in paragraphs[:3] if _DRAWN.search(p)), '')
-        command = _DRAWN.search(drawn)
-        assert command, f'{picture.name}: no "Drawn by `COMMAND`" follows'
-        words = command[1].split()
+        drawn = _DRAWN.search('\n\n'.join(paragraphs[:3]))
+        assert drawn, f'{picture.name}: no "Drawn by `COMMAND`" follows'
+        words = drawn[1].split()
         if words[0] == 'lm4ve':
-            assert words[1] in COMMANDS, command[1]
+            assert words[1] in COMMANDS, drawn[1]
         else:
-            assert words[0] == 'python' and (ROOT / words[1]).is_file(), command[1]
+            assert words[0] == 'python', drawn[1]
+            assert (ROOT / words[1]).is_file(), drawn[1]
         for word in words:
             if word.startswith('configs/'):
                 assert (ROOT / word).is_file(), word

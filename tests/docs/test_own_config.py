@@ -4,6 +4,7 @@ The pages add a neck to a host's config and say nothing of hooks.
 """
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -25,18 +26,23 @@ python -c "import lm4ve; assert lm4ve.apis.inference('own.py', 'work_dirs/own/ep
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('page', PAGES)
-def test_checkpoints_of_a_config_of_your_own_are_read_by_every_command(tmp_path, page):
+def config_of(page: str) -> str:
+    """Return the config of a page with a base and a language model that are here."""
     (code,) = {
         block.code
         for block in blocks_of(page)
         if block.language == 'python' and "out_type='cls_token'" in block.code
     }
-    lines = [line for line in code.splitlines() if not line.startswith('_base_')]
-    text = '\n'.join(["_base_ = './host.py'", *lines])
-    text = text.replace('/path/to/llama-7b', 'package:all-MiniLM-L6-v2')
-    (tmp_path / 'own.py').write_text(text.replace("'float16'", "'float32'"))
+    code = re.sub(r'(?m)^_base_ = .*$', '', code)
+    code = code.replace('/path/to/llama-7b', 'package:all-MiniLM-L6-v2')
+    code = code.replace("'float16'", "'float32'")
+    return f"_base_ = './host.py'\n{code}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('page', PAGES)
+def test_checkpoints_of_a_config_of_your_own_are_read_by_every_command(tmp_path, page):
+    (tmp_path / 'own.py').write_text(config_of(page))
     shutil.copy(Path(__file__).with_name('own_config_host.py'), tmp_path / 'host.py')
     for split in ('train', 'val'):
         images.fill(tmp_path / 'photos' / split, ('cat', 'dog'))

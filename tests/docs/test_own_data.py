@@ -1,6 +1,7 @@
 """The configs of "Your own data" train, test and predict on made-up files of their layouts."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -18,10 +19,10 @@ PAGE = 'docs/get_started/your_own_data.md'
 BLOCKS = blocks_of(PAGE)
 CONFIGS = {b.code.split()[1]: b.code for b in BLOCKS if b.language == 'python'}
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+#: Read the data in this process.
 OPTIONS = ' '.join(f'{x}.num_workers=0 {x}.persistent_workers=False' for x in LOADERS)
-PREDICT = (
-    "import lm4ve; assert lm4ve.apis.inference('{0}/{1}.py', '{0}/epoch_1.pth', {2})"
-)
+#: Train for an epoch.
+SHORT = 'param_scheduler=[] train_cfg.max_epochs=1 default_hooks.checkpoint.interval=1'
 
 #: Config -> inputs of its model, and what keeps its training short.
 RUNS = {
@@ -52,49 +53,59 @@ def folder(tmp_path_factory):
     (made / 'tools').symlink_to(ROOT / 'tools')
     for split in ('train', 'val'):
         images.fill(data / 'photos' / split, ('cat', 'dog'))
-        clips = [write_noise(data / f'clips/{split}{i}.mp4', seed=i) for i in range(3)]
-        write_list(data / f'clips/{split}.txt', [c.name for c in clips])
-        files = [
-            write_image(data / f'mine/images/a/{split}{i}.png', i) for i in range(4)
-        ]
-        rows = [
-            dict(image=f'a/{f.name}', question='Is it 1?', answer='yes') for f in files
-        ]
-        write_csv(data / f'mine/{split}.csv', rows)
-        rows = [dict(image=f'a/{f.name}', captions=f'{f.stem}|Noise') for f in files]
-        write_csv(data / f'mine/captions_{split}.csv', rows)
-    for i, suffix in enumerate(('.ply', '.xyz', '.npy') * 4):
-        path = (
-            data
-            / f'scans/{("train", "test")[i // 8]}/{("bolt", "nut")[i % 2]}/{i}{suffix}'
-        )
-        write_cloud(
-            path, 1000 * cloud(900 + 200 * i, i)
-        )  # millimeters, of several sizes
+        write_clips(data / 'clips', split)
+        write_questions_and_captions(data / 'mine', split)
+    write_scans(data / 'scans')
     write_argoverse2(data / 'traffic', dict(train=4, val=2))
     write_sqa3d(data / 'office')
     return made
 
 
+def write_clips(folder: Path, split: str) -> None:
+    names = [f'{split}{i}.mp4' for i in range(3)]
+    for seed, name in enumerate(names):
+        write_noise(folder / name, seed=seed)
+    write_list(folder / f'{split}.txt', names)
+
+
+def write_questions_and_captions(folder: Path, split: str) -> None:
+    questions = []
+    captions = []
+    for i in range(4):
+        image = f'a/{split}{i}.png'
+        write_image(folder / 'images' / image, i)
+        questions.append(dict(image=image, question='Is it 1?', answer='yes'))
+        captions.append(dict(image=image, captions=f'{split}{i}|Noise'))
+    write_csv(folder / f'{split}.csv', questions)
+    write_csv(folder / f'captions_{split}.csv', captions)
+
+
+def write_scans(folder: Path) -> None:
+    """Write clouds in millimeters, of several sizes, in every format."""
+    for i, suffix in enumerate(['.ply', '.xyz', '.npy'] * 4):
+        split = 'train' if i < 8 else 'test'
+        label = 'bolt' if i % 2 == 0 else 'nut'
+        points = 1000 * cloud(900 + 200 * i, i)
+        write_cloud(folder / split / label / f'{i}{suffix}', points)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('name', CONFIGS)
 def test_config_trains_tests_and_predicts(name, folder):
-    inputs, short = RUNS[name]
+    inputs, options = RUNS[name]
     stem = name.removesuffix('.py')
-    train = (
-        'param_scheduler=[] train_cfg.max_epochs=1 default_hooks.checkpoint.interval=1'
-    )
-    commands = [
-        *(
-            c
-            for b in BLOCKS
-            if b.language == 'bash' and stem in b.code
-            for c in b.commands
-        ),
-        f'lm4ve train {name} --cfg-options {train} {OPTIONS} {short}',
-        f'lm4ve test {name} work_dirs/{stem}/epoch_1.pth --cfg-options {OPTIONS} {short}',
-        f'python -c "{PREDICT.format(f"work_dirs/{stem}", stem, inputs)}"',
+    run = f'work_dirs/{stem}'
+    commands = []
+    for block in BLOCKS:
+        if block.language == 'bash' and stem in block.code:
+            commands.extend(block.commands)
+    commands += [
+        f'lm4ve train {name} --cfg-options {SHORT} {OPTIONS} {options}',
+        f'lm4ve test {name} {run}/epoch_1.pth --cfg-options {OPTIONS} {options}',
+        'python -c "import lm4ve; assert lm4ve.apis.inference('
+        f"'{run}/{name}', '{run}/epoch_1.pth', {inputs})\"",
     ]
-    script, env = '\n'.join(commands), {**os.environ, 'PATH': quick_python.path()}
+    script = '\n'.join(commands)
+    env = {**os.environ, 'PATH': quick_python.path()}
     done = run_command('bash', '-eu', '-c', script, cwd=folder, env=env, timeout=480)
     assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-1000:]

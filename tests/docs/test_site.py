@@ -21,32 +21,25 @@ if CHROMIUM is None and 'CI' not in os.environ:  # in CI, Playwright fails then
 
 SITE = 'http://site.test/'
 PAGES = [
-    *(
-        '',
-        'get_started/first_run/',
-        'get_started/your_own_data/',
-        'notebooks/first_steps/',
-    ),
-    *('guides/action_recognition/', 'guides/language_models/', 'extend/any_model/'),
-    *('results/demos/', 'results/evidence/', 'reference/necks/'),
+    '',
+    'get_started/first_run/',
+    'get_started/your_own_data/',
+    'notebooks/first_steps/',
+    'guides/action_recognition/',
+    'guides/language_models/',
+    'extend/any_model/',
+    'results/demos/',
+    'results/evidence/',
+    'reference/necks/',
 ]
 
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
     out = tmp_path_factory.mktemp('site')
-    command = [
-        sys.executable,
-        '-m',
-        'mkdocs',
-        'build',
-        '--strict',
-        '--quiet',
-        '-d',
-        out,
-    ]
+    build = '-m mkdocs build --strict --quiet -d'.split()
     environment = {**os.environ, 'REPOSITORY_URL': 'https://example.org/lm4ve'}
-    subprocess.run(command, cwd=ROOT, env=environment, check=True)
+    subprocess.run([sys.executable, *build, out], cwd=ROOT, env=environment, check=True)
     return out
 
 
@@ -65,17 +58,23 @@ def page(browser, folder):
     opened.errors = []
 
     def serve(route):
-        file = folder / urlparse(route.request.url).path.strip('/')
-        file = file / 'index.html' if file.is_dir() else file
-        if route.request.url.startswith(SITE) and file.exists():
+        address = route.request.url
+        file = folder / urlparse(address).path.strip('/')
+        if file.is_dir():
+            file = file / 'index.html'
+        if address.startswith(SITE) and file.exists():
             route.fulfill(path=file)
         else:
-            opened.errors.append(route.request.url)
+            opened.errors.append(address)
             route.abort()
 
+    def note_error(message):
+        if message.type == 'error':
+            opened.errors.append(message.text)
+
     opened.context.route('**/*', serve)
-    opened.on('console', lambda m: m.type == 'error' and opened.errors.append(m.text))
-    opened.on('pageerror', lambda e: opened.errors.append(str(e)))
+    opened.on('console', note_error)
+    opened.on('pageerror', lambda error: opened.errors.append(str(error)))
     yield opened
     opened.close()
 
@@ -89,7 +88,9 @@ def test_page_opens_whole_and_fits_a_phone(path, page):
         '[...document.images].filter(i => !i.naturalWidth).map(i => i.src)'
     )
     width = page.evaluate('document.documentElement.scrollWidth')
-    assert (broken, page.errors, width) == ([], [], 390)
+    assert broken == []
+    assert page.errors == []
+    assert width == 390
 
 
 def test_search_leads_to_a_page_with_the_word(page):
@@ -104,16 +105,14 @@ def test_search_leads_to_a_page_with_the_word(page):
 
 
 def test_reference_has_links_for_roles_and_one_row_of_returns(folder):
-    texts = {f: f.read_text() for f in folder.rglob('*.html')}
     role = re.compile(r':(?:class|func|meth|mod|attr|data|obj|exc):')
-    assert [f for f, text in texts.items() if role.search(text)] == []
-    assert (
-        'class="autorefs autorefs-internal"'
-        in texts[folder / 'reference/necks/index.html']
-    )
-    tables = [
-        t
-        for text in texts.values()
-        for t in re.findall(r'Returns:.*?</table>', text, re.S)
-    ]
-    assert tables and all(t.count('<tr class="doc-section-item">') == 1 for t in tables)
+    tables_of_returns = []
+    for file in folder.rglob('*.html'):
+        text = file.read_text()
+        assert not role.search(text), file
+        tables_of_returns += re.findall(r'Returns:.*?</table>', text, re.S)
+    assert tables_of_returns
+    for table in tables_of_returns:
+        assert table.count('<tr class="doc-section-item">') == 1
+    necks = (folder / 'reference/necks/index.html').read_text()
+    assert 'class="autorefs autorefs-internal"' in necks

@@ -19,15 +19,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [
-    'README.md',
-    'CONTRIBUTING.md',
-    *sorted(
-        str(p.relative_to(ROOT))
-        for folder in ('get_started', 'guides', 'extend')
-        for p in (ROOT / 'docs' / folder).glob('*.md')
-    ),
-]
+
+
+def _pages() -> list[str]:
+    guides = []
+    for folder in ('get_started', 'guides', 'extend'):
+        guides.extend((ROOT / 'docs' / folder).glob('*.md'))
+    names = sorted(str(guide.relative_to(ROOT)) for guide in guides)
+    return ['README.md', 'CONTRIBUTING.md', *names]
+
+
+#: The pages whose blocks are tested, from the root.
+PAGES = _pages()
 
 _BLOCK = re.compile(
     r'(?:<!--\s*(?P<note>(?:not )?run\b[^>]*?)\s*-->\n+)?'
@@ -79,24 +82,28 @@ class Block:
             addition = addition.strip()
             script, _, words = addition.partition(' ')
             if script.endswith(('.py', '.sh')):
-                call = rf'(?:/{re.escape(script)}|lm4ve {Path(script).stem}\b)'
-                longer = lambda m, words=words: f'{m[1]} {words}'  # noqa: E731
-                code = re.sub(rf'(?m)^([^#\n]*{call}[^#\n]*?)( *#.*)?$', longer, code)
+                code = _with_words(code, script, words)
             elif '=' in addition:
                 name, _, value = addition.partition('=')
                 code = code.replace(name, value)
         return code
 
 
+def _with_words(code: str, script: str, words: str) -> str:
+    """Add words to each line that calls a script, before its comment."""
+    call = rf'/{re.escape(script)}|lm4ve {Path(script).stem}\b'
+    line = re.compile(rf'^([^#\n]*(?:{call})[^#\n]*?)( *#.*)?$', re.M)
+    return line.sub(lambda found: f'{found[1]} {words}', code)
+
+
 def blocks_of(page: str) -> list[Block]:
     """Return the fenced blocks of a page, in order."""
     text = (ROOT / page).read_text()
-    found = []
-    for m in _BLOCK.finditer(text):
-        indent = m['indent']
-        code = ''.join(
-            line.removeprefix(indent) for line in m['code'].splitlines(keepends=True)
-        )
-        line = text.count('\n', 0, m.start('language')) + 1
-        found.append(Block(line, m['language'], code, m['note'] or ''))
-    return found
+    blocks = []
+    for match in _BLOCK.finditer(text):
+        lines = match['code'].splitlines(keepends=True)
+        code = ''.join(line.removeprefix(match['indent']) for line in lines)
+        number = text.count('\n', 0, match.start('language')) + 1
+        note = match['note'] or ''
+        blocks.append(Block(number, match['language'], code, note))
+    return blocks

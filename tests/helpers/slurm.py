@@ -13,15 +13,15 @@ from unittest.mock import patch
 
 from tests.helpers.processes import free_port
 
-DAEMONS, SEARCHED = ('munged', 'slurmctld', 'slurmd'), '{}:/usr/sbin:/sbin'
+DAEMONS = ('munged', 'slurmctld', 'slurmd')
 #: A requeued job waits until its credentials have expired, which is 120 seconds by
 #: default.
 CONFIG = """\
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
 AuthInfo=socket={folder}/munge.socket,cred_expire=30
-SlurmctldPort={ports[0]}
-SlurmdPort={ports[1]}
+SlurmctldPort={controller_port}
+SlurmdPort={node_port}
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -41,11 +41,17 @@ PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 
 def reason_against() -> str | None:
     """Return why no Slurm can be started here, or None."""
-    path = SEARCHED.format(os.environ['PATH'])
-    missing = [d for d in DAEMONS if shutil.which(d, path=path) is None]
+    missing = [d for d in DAEMONS if shutil.which(d, path=_searched()) is None]
     if missing:
         return f'{", ".join(missing)} missing: apt-get install slurm-wlm munge'
-    return None if os.getuid() == 0 else 'the daemons of a Slurm need root'
+    if os.getuid() != 0:
+        return 'the daemons of a Slurm need root'
+    return None
+
+
+def _searched() -> str:
+    """Return the folders of daemons and commands."""
+    return f'{os.environ["PATH"]}:/usr/sbin:/sbin'
 
 
 @contextlib.contextmanager
@@ -59,40 +65,45 @@ def running(folder: Path) -> Iterator[None]:
     Raises:
         subprocess.SubprocessError: They do not start.
     """
-    for name in ('state', 'spool'):
-        (folder / name).mkdir()
-    (folder / 'munge.key').write_bytes(os.urandom(128))
-    (folder / 'munge.key').chmod(0o400)
-    host, ports = socket.gethostname().partition('.')[0], (free_port(), free_port())
-    (folder / 'slurm.conf').write_text(
-        CONFIG.format(folder=folder, host=host, ports=ports)
-    )
-    (folder / 'cgroup.conf').write_text('CgroupPlugin=disabled\n')
-    options = ('key-file', 'socket', 'pid-file', 'log-file', 'seed-file')
-    munge = [f'--{n}={folder}/munge.{n.partition("-")[0]}' for n in options]
-    changes = dict(
-        PATH=SEARCHED.format(os.environ['PATH']), SLURM_CONF=f'{folder}/slurm.conf'
-    )
+    _write_settings(folder)
+    changes = dict(PATH=_searched(), SLURM_CONF=f'{folder}/slurm.conf')
     with patch.dict(os.environ, changes):
         try:
-            for words in (
-                ['munged', '--force', *munge],
-                ['slurmctld'],
-                ['slurmd', '-b'],
-            ):
-                subprocess.run(words, capture_output=True, timeout=30, check=True)
-            ready = 'until [ "$(sinfo -h -o %T)" = idle ]; do sleep .2; done'
-            subprocess.run(
-                ['bash', '-c', ready], capture_output=True, timeout=30, check=True
-            )
+            _start(folder)
             yield
         finally:
-            subprocess.run(
-                ['scancel', '--quiet', '--user=root'], check=False, capture_output=True
-            )
+            cancel = ['scancel', '--quiet', '--user=root']
+            subprocess.run(cancel, check=False, capture_output=True)
             for name in ('slurmd.pid', 'slurmctld.pid', 'munge.pid'):
                 with contextlib.suppress(OSError, ValueError):
                     _end(int((folder / name).read_text()))
+
+
+def _write_settings(folder: Path) -> None:
+    for name in ('state', 'spool'):
+        (folder / name).mkdir()
+    key = folder / 'munge.key'
+    key.write_bytes(os.urandom(128))
+    key.chmod(0o400)
+    config = CONFIG.format(
+        folder=folder,
+        host=socket.gethostname().partition('.')[0],
+        controller_port=free_port(),
+        node_port=free_port(),
+    )
+    (folder / 'slurm.conf').write_text(config)
+    (folder / 'cgroup.conf').write_text('CgroupPlugin=disabled\n')
+
+
+def _start(folder: Path) -> None:
+    """Start the daemons, and wait until the node takes jobs."""
+    munge = ['munged', '--force']
+    for name in ('key', 'socket', 'pid', 'log', 'seed'):
+        option = '--socket' if name == 'socket' else f'--{name}-file'
+        munge.append(f'{option}={folder}/munge.{name}')
+    ready = 'until [ "$(sinfo -h -o %T)" = idle ]; do sleep .2; done'
+    for command in (munge, ['slurmctld'], ['slurmd', '-b'], ['bash', '-c', ready]):
+        subprocess.run(command, capture_output=True, timeout=30, check=True)
 
 
 def _end(pid: int) -> None:

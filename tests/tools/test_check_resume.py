@@ -13,11 +13,11 @@ from tests.helpers.tasks import ROOT
 def test_a_killed_demo_ends_as_the_undisturbed_one(tmp_path):
     pytest.importorskip('mmpretrain')
     out = tmp_path / 'out.json'
+    python = quick_python.folder() / 'python'
     tool = ROOT / 'tools/dev/check_resume.py'
     words = ['--tasks', 'image', '--kills', '1', '--out', str(out)]
-    subprocess.run(
-        [quick_python.folder() / 'python', tool, *words], check=True, timeout=300
-    )
+    subprocess.run([python, tool, *words], check=True, timeout=300)
     result = json.loads(out.read_text())['image']
-    assert (result['kills'], result['equal']) == (1, 1)
+    assert result['kills'] == 1
+    assert result['equal'] == 1
     assert 0 < result['resumed_at'][0] < 21

@@ -14,47 +14,64 @@ from tests.helpers.tools import load_tool, run_tool_here
 
 pytest.importorskip('mmpretrain')
 DEMO = CONFIGS / 'lm4ve/vit-demo_minilm_digits.py'
-FEW = [f'{part}_dataloader.dataset.indices=128' for part in ('train', 'test')]
+FEW = ['train_dataloader.dataset.indices=128', 'test_dataloader.dataset.indices=128']
 NAME = 'vit-demo_minilm_digits_distilled'
 
 
 def distil(out, *words, config=DEMO, options=FEW):
-    words = 'pretrained', '--out', out, '--steps', 30, *words
+    words = ['pretrained', '--out', out, '--steps', 30, *words]
     run_tool_here('distil_block.py', config, *words, '--cfg-options', *options)
     return json.loads((out / f'{NAME}.json').read_text())
 
 
-def test_distilled_model_ships_without_the_language_model(tmp_path):
-    found = distil(tmp_path / 'a', '--width', 32)
-    assert found['errors'][-1] < 0.9 * found['errors'][0]
-    before, after = found['trained'], found['distilled']
-    assert after['parameters of the neck'] < before['parameters of the neck'] / 50
-    config, weights = (tmp_path / 'a' / f'{NAME}.{end}' for end in ('py', 'pth'))
+@pytest.fixture(scope='module')
+def distilled(tmp_path_factory):
+    """The folder of a distilled model, and what the tool reports."""
+    folder = tmp_path_factory.mktemp('distilled')
+    return folder, distil(folder, '--width', 32)
+
+
+def test_distilled_neck_is_small_and_imitates(distilled):
+    _, report = distilled
+    assert report['errors'][-1] < 0.9 * report['errors'][0]
+    before = report['trained']['parameters of the neck']
+    assert report['distilled']['parameters of the neck'] < before / 50
+
+
+def test_distilled_model_ships_without_the_language_model(distilled, tmp_path):
+    folder, report = distilled
+    config = folder / f'{NAME}.py'
     assert 'MiniLM' not in config.read_text()
-    assert str(tmp_path) not in config.read_text()
-    out = '--out', tmp_path / 'out.json', '--out-item', 'metrics'
-    run_tool_here('test.py', config, weights, '--work-dir', tmp_path, *out)
-    shipped = json.loads((tmp_path / 'out.json').read_text())['accuracy/top1']
-    assert shipped == pytest.approx(after['accuracy/top1'])
-    state, trained = (
-        read_state(weights),
-        read_state(WEIGHTS / f'{DEMO.stem}.safetensors'),
-    )
-    rest = [k for k in trained if not k.startswith('neck.')]
-    assert rest and all(torch.equal(state[k], trained[k]) for k in rest)
-    distil(tmp_path / 'b', '--width', 32)
-    again = read_state(tmp_path / 'b' / f'{NAME}.pth')
-    assert all(torch.equal(state[k], again[k]) for k in state)
+    assert str(folder) not in config.read_text()
+    words = [config, folder / f'{NAME}.pth', '--work-dir', tmp_path]
+    out = tmp_path / 'out.json'
+    run_tool_here('test.py', *words, '--out', out, '--out-item', 'metrics')
+    accuracy = json.loads(out.read_text())['accuracy/top1']
+    assert accuracy == pytest.approx(report['distilled']['accuracy/top1'])
+
+
+def test_distillation_keeps_the_rest_and_repeats_itself(distilled, tmp_path):
+    state = read_state(distilled[0] / f'{NAME}.pth')
+    trained = read_state(WEIGHTS / f'{DEMO.stem}.safetensors')
+    rest = [name for name in trained if not name.startswith('neck.')]
+    assert rest
+    for name in rest:
+        assert torch.equal(state[name], trained[name])
+    distil(tmp_path, '--width', 32)
+    again = read_state(tmp_path / f'{NAME}.pth')
+    for name in state:
+        assert torch.equal(state[name], again[name])
+
+
+def test_an_earlier_result_is_not_overwritten(distilled):
     with pytest.raises(UserError, match='another --out'):
-        distil(tmp_path / 'b')
+        distil(distilled[0])
 
 
 def test_padding_is_not_imitated():
     tokens_of = load_tool('distil_block.py')['tokens_of']
-    neck, out = (
-        LLMBlockNeck(3, dict(type='MLPBlock', embed_dims=4)),
-        torch.randn(2, 4, 3),
-    )
+    neck = LLMBlockNeck(3, dict(type='MLPBlock', embed_dims=4))
+    out = torch.randn(2, 4, 3)
     mask = torch.tensor([[False] * 4, [False, True, True, False]])
     expected = torch.cat([out[0], out[1, [0, 3]]])
     assert torch.equal(tokens_of(neck, (out, {}), dict(padding_mask=mask)), expected)

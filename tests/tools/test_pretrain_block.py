@@ -16,48 +16,61 @@ MINILM = 'package:all-MiniLM-L6-v2'
 
 
 def pretrain(out, *words):
-    tiny = '--arch', 'bert:32x64x4', '--length', 16, '--symbols', 4, '--batch-size', 16
-    run_tool_here(
-        'pretrain_block.py', '--out', out, '--language', 'dyck', *tiny, *words
-    )
+    tiny = '--language dyck --arch bert:32x64x4 --length 16 --symbols 4 --batch-size 16'
+    run_tool_here('pretrain_block.py', '--out', out, *tiny.split(), *words)
     return json.loads((out / 'pretraining.json').read_text())['log']
 
 
-def test_languages_determine_what_they_score():
-    rng, args = np.random.default_rng(0), Namespace(symbols=5, depth=3)
-    tokens, closing = TOOL['write_dyck'](rng, (20, 12), args)
+def write(language: str):
+    """Return twenty sequences of twelve tokens, and which of these are determined."""
+    rng = np.random.default_rng(0)
+    return TOOL[f'write_{language}'](rng, (20, 12), Namespace(symbols=5, depth=3))
+
+
+def test_dyck_closes_brackets_in_the_order_of_a_stack():
+    tokens, closing = write('dyck')
     for row, closes in zip(tokens.tolist(), closing, strict=True):
         stack = []
         for token, close in zip(row, closes, strict=True):
             if close:
                 assert token == 5 + stack.pop()
             else:
+                assert token < 5
                 stack.append(token)
-                assert token < 5 and len(stack) <= 3
+                assert len(stack) <= 3
         assert not stack
-    tokens, known = TOOL['write_copy'](rng, (20, 12), args)
-    assert (tokens[:, 6:] == tokens[:, :6]).all() and (known.sum(1) == 6).all()
-    tokens, known = TOOL['write_set'](rng, (20, 12), args)
-    assert all(
-        (t[k] == np.unique(t[:5])).all() for t, k in zip(tokens, known, strict=True)
-    )
 
 
+def test_copy_repeats_the_first_half():
+    tokens, known = write('copy')
+    assert np.array_equal(tokens[:, 6:], tokens[:, :6])
+    assert (known.sum(axis=1) == 6).all()
+
+
+def test_set_lists_the_symbols_before_it_in_order():
+    for row, known in zip(*write('set'), strict=True):
+        assert np.array_equal(row[known], np.unique(row[:5]))
+
+
+@pytest.mark.bitwise
 @pytest.mark.parametrize('arch', ['bert:32x64x4', 'llama:32x64x4'])
-def test_pretraining_learns_and_loads(arch, tmp_path):
-    words = '--steps', 60, '--lr', 0.01, '--arch', arch
+def test_pretraining_learns_loads_and_repeats_itself(arch, tmp_path):
+    words = ['--steps', 60, '--lr', 0.01, '--arch', arch]
     log = pretrain(tmp_path / 'a', *words)
-    assert log[-1]['loss'] < 0.9 * log[0]['loss'] and log[-1]['accuracy'] > 50
-    assert pretrain(tmp_path / 'b', *words)[-1]['loss'] == log[-1]['loss']
-    blocks = [LLMBlock(str(tmp_path / name)) for name in 'ab']
-    assert blocks[0].source['fingerprint'] == blocks[1].source['fingerprint']
-    assert blocks[0].source['layers'] == [1]
-    assert blocks[0](torch.ones(2, 3, 32)).isfinite().all()
+    assert log[-1]['loss'] < 0.9 * log[0]['loss']
+    assert log[-1]['accuracy'] > 50
+    log_again = pretrain(tmp_path / 'b', *words)
+    assert log_again[-1]['loss'] == log[-1]['loss']
+    block = LLMBlock(str(tmp_path / 'a'))
+    again = LLMBlock(str(tmp_path / 'b'))
+    assert block.source['fingerprint'] == again.source['fingerprint']
+    assert block.source['layers'] == [1]
+    assert block(torch.ones(2, 3, 32)).isfinite().all()
 
 
 def test_default_shape_is_that_of_minilm(tmp_path):
     TOOL['build_model']('bert:384x1536x12', 1, 9, 8).save_pretrained(tmp_path)
-    ours, theirs = LLMBlock(str(tmp_path)), LLMBlock(MINILM)
-    assert ours.source['config'] == theirs.source['config']
+    pretrained_here = LLMBlock(str(tmp_path))
+    assert pretrained_here.source['config'] == LLMBlock(MINILM).source['config']
     with pytest.raises(UserError, match='FAMILY'):
         TOOL['build_model']('bert:384x1536', 1, 9, 8)

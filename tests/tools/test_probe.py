@@ -15,11 +15,13 @@ TOOL = load_tool('analysis/probe.py')
 
 
 def test_linear_cka_equals_that_of_gram_matrices():
-    x, y = torch.randn(20, 5), torch.randn(20, 7)
+    x = torch.randn(20, 5)
+    y = torch.randn(20, 7)
     y[:, :3] += x[:, :3]
     center = torch.eye(20) - 1 / 20
-    a, b = (center @ (t @ t.T) @ center for t in (x, y))
-    expected = (a * b).sum() / ((a * a).sum() * (b * b).sum()).sqrt()
+    gram_x = center @ (x @ x.T) @ center
+    gram_y = center @ (y @ y.T) @ center
+    expected = (gram_x * gram_y).sum() / (gram_x.norm() * gram_y.norm())
     assert TOOL['linear_cka'](x, y) == pytest.approx(expected.item(), rel=1e-5)
     rotation = torch.linalg.qr(torch.randn(5, 5))[0]
     assert TOOL['linear_cka'](x, 3 * x @ rotation + 1) == pytest.approx(1)
@@ -42,18 +44,22 @@ def probe(config: str, *words) -> None:
 
 def test_layers_are_probed_and_compared_with_scores(tmp_path, capsys):
     pytest.importorskip('mmpretrain')
-    scores, out = tmp_path / 'results.csv', tmp_path / 'probe.json'
+    scores = tmp_path / 'results.csv'
     scores.write_text(
         'variant,accuracy/top1\nlayer 4,4\nlayer 4,5\nlayer 5,5\nlayer 5,6\n'
     )
-    few = '--samples', 3, '--steps', 2, '--out', out
-    base = '--base', DEMOS / 'vit-demo_none_digits.py'
-    probe('minilm', *base, '--layers', 4, 5, *few, '--scores', scores, '--seeds', 3, 8)
+    out = tmp_path / 'probe.json'
+    few = ['--samples', 3, '--steps', 2, '--out', out]
+    base = DEMOS / 'vit-demo_none_digits.py'
+    words = f'--base {base} --layers 4 5 --scores {scores} --seeds 3 8'
+    probe('minilm', *words.split(), *few)
     probes = json.loads(out.read_text())
-    order = [(s, n) for s in (3, 8) for n in (None, 4, 5)]
+    order = [(3, None), (3, 4), (3, 5), (8, None), (8, 4), (8, 5)]
     assert [(p['seed'], p['layer']) for p in probes] == order
-    assert all(-0.5 <= p['coherence'] <= 1 for p in probes)
-    assert all(p['layer'] is None or 0 < p['similarity'] <= 1 for p in probes)
+    for found in probes:
+        assert -0.5 <= found['coherence'] <= 1
+        if found['layer'] is not None:
+            assert 0 < found['similarity'] <= 1
     assert len({p['coherence'] for p in probes}) == 6
     assert "Spearman's correlation" in capsys.readouterr().out
     # A seed's probe does not depend on those before it.

@@ -30,10 +30,17 @@ def project(tmp_path, monkeypatch):
 
 
 def tool(path: str, words: str) -> Callable:
-    """Return what runs a tool with some words, of which one is the config, and with flags."""
-    return lambda config, *flags: run_tool_here(
-        path, *words.format(config).split(), *flags
-    )
+    """Return a function of a config and flags that runs a tool.
+
+    Args:
+        path (str): The tool.
+        words (str): Its arguments; ``{}`` stands for the config.
+    """
+
+    def run(config: str, *flags: str) -> None:
+        run_tool_here(path, *words.format(config).split(), *flags)
+
+    return run
 
 
 def runner_of(config: str) -> Runner:
@@ -44,55 +51,81 @@ def runner_of(config: str) -> Runner:
     return Runner.from_cfg(cfg)
 
 
-DRAW = 'analysis/visualize_activations.py', '{} given.pth --indices 0 --out-dir made'
-EVALUATE = 'test.py', '{} given.pth --work-dir work --out made.json --out-item metrics'
+def load_for_analysis(config: str) -> None:
+    load_model(read_config(config), 'given.pth')
+
+
+def get_model(config: str) -> None:
+    lm4ve.apis.get_model(config, pretrained='given.pth')
+
+
+def infer(config: str) -> None:
+    lm4ve.apis.inference(config, 'given.pth', 'in.mp4', device='cpu')
+
+
+def validate(config: str) -> None:
+    runner_of(config).val()
+
+
 #: What uses a checkpoint, given a config.
 USES = dict(
     draw_scenes=tool('motion/draw.py', '{} made.png --checkpoint given.pth'),
     label_video=tool('video/demo.py', 'in.mp4 {} given.pth made.mp4 --device cpu'),
-    visualize=tool(*DRAW),
+    visualize=tool(
+        'analysis/visualize_activations.py',
+        '{} given.pth --indices 0 --out-dir made',
+    ),
     release=tool('make_release.py', '{} given.pth made'),
     resume=tool('train.py', '{} --resume given.pth --work-dir made'),
-    evaluate=tool(*EVALUATE),
-    load=lambda config: load_model(read_config(config), 'given.pth'),
-    get=lambda config: lm4ve.apis.get_model(config, pretrained='given.pth'),
-    infer=lambda config: lm4ve.apis.inference(
-        config, 'given.pth', 'in.mp4', device='cpu'
+    evaluate=tool(
+        'test.py',
+        '{} given.pth --work-dir work --out made.json --out-item metrics',
     ),
-    validate=lambda config: runner_of(config).val(),
+    load=load_for_analysis,
+    get=get_model,
+    infer=infer,
+    validate=validate,
 )
 #: The model whose config it gets, if it is another one than 'vit_frozen'.
 MODELS = dict(draw_scenes='vectornet', label_video='videomae', infer='videomae')
 
 
-def give(model: str, change=lambda state: state) -> None:
-    hub = dict(log_scalars={}, runtime_info={}, resumed_keys={})
+def give(model: str, change: Callable) -> None:
+    """Write 'given.pth': a model's checkpoint whose state is changed."""
     content = torch.load(f'{PLACE}/{model}.pth', weights_only=True)
-    state = change(content['state_dict'])
-    torch.save(content | dict(message_hub=hub, state_dict=state), 'given.pth')
+    content['message_hub'] = dict(log_scalars={}, runtime_info={}, resumed_keys={})
+    content['state_dict'] = change(content['state_dict'])
+    torch.save(content, 'given.pth')
 
 
-#: Every wrong state for four uses, two wrong states for every use.
-PAIRS = [
-    (use, change)
-    for use in USES
-    for change in WRONG
-    if use in ('evaluate', 'resume', 'get', 'infer')
-    or change in ('of another task', 'with an MLP')
-]
+def pairs() -> list[tuple[str, str]]:
+    """Every wrong state for four uses, two wrong states for every use."""
+    found = []
+    for use in USES:
+        if use in ('evaluate', 'resume', 'get', 'infer'):
+            changes = list(WRONG)
+        else:
+            changes = ['of another task', 'with an MLP']
+        found += [(use, change) for change in changes]
+    return found
 
 
-@pytest.mark.parametrize('use, change', PAIRS)
-def test_wrong_checkpoint_is_refused_without_output(use, change):
-    model, (change, named) = MODELS.get(use, 'vit_frozen'), WRONG[change]
+@pytest.mark.parametrize('use, wrong', pairs())
+def test_wrong_checkpoint_is_refused_without_output(use, wrong):
+    model = MODELS.get(use, 'vit_frozen')
+    change, named = WRONG[wrong]
     give(model, change)
     with pytest.raises(UserError, match=named):
         USES[use](f'{PLACE}/{model}.py')
+    assert written_files() <= {'given.pth', 'in.mp4'}
+    assert not Path('made.json').exists()
+
+
+def written_files() -> set[str]:
+    """Return the names of results, the small trained models' left out."""
     endings = ('.h5', '.html', '.mp4', '.png', '.pth')
-    made = {
-        p.name for p in Path().rglob('*') if p.suffix in endings and PLACE not in str(p)
-    }
-    assert made <= {'given.pth', 'in.mp4'} and not Path('made.json').exists()
+    files = [file for file in Path().rglob('*') if file.suffix in endings]
+    return {file.name for file in files if PLACE not in str(file)}
 
 
 @pytest.mark.parametrize(
@@ -100,14 +133,15 @@ def test_wrong_checkpoint_is_refused_without_output(use, change):
 )
 @pytest.mark.parametrize('use', ['release', 'evaluate'])
 def test_mlp_control_refuses_other_checkpoints(use, model, change):
-    """The same for a config with an MLP block, for which a block with a record is wrong."""
+    """A config with an MLP block refuses a block with a record too."""
     give(model, change)
     with pytest.raises(UserError, match='is a MLPBlock|backbone'):
         USES[use](f'{PLACE}/vit_mlp.py')
 
 
-@pytest.mark.parametrize('change', [change for change, _ in [*WRONG.values()][:-1]])
-def test_allow_partial_evaluates_anyway(change):
+@pytest.mark.parametrize('wrong', list(WRONG)[:-1])
+def test_allow_partial_evaluates_anyway(wrong):
+    change, _ = WRONG[wrong]
     give('vit_frozen', change)
     USES['evaluate'](f'{PLACE}/vit_frozen.py', '--allow-partial')
     assert json.loads(Path('made.json').read_text())
