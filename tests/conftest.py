@@ -61,6 +61,12 @@ def pytest_addoption(parser):
     group.addoption(
         '--ulp-seed', type=int, default=0, help='other random numbers for --ulp'
     )
+    group = parser.getgroup('golden', 'Stored results of the shipped configs')
+    group.addoption(
+        '--write-golden',
+        action='store_true',
+        help='store what tests/zoo/test_golden.py measures instead of comparing it',
+    )
 
 
 def pytest_configure(config):

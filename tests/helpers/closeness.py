@@ -40,17 +40,33 @@ def sums_of(module: nn.Module) -> list[int]:
     A matrix is taken for as large in both directions, and an attention has two products
     for the four of its projections: each weight counts twice.
     """
-    sums = []
+    return 2 * [size for size, _ in products_of(module)]
+
+
+def products_of(module: nn.Module) -> list[tuple[int, torch.dtype]]:
+    """Return how many terms each weight's product sums, and the weight's dtype."""
+    products = []
     for part in module.modules():
         for weight in part.parameters(recurse=False):
             if isinstance(part, _ConvNd):
-                sums.append(weight[0].numel())
+                products.append((weight[0].numel(), weight.dtype))
             elif weight.dim() > 1:
-                sums.append(max(weight.shape[-2:]))
+                products.append((max(weight.shape[-2:]), weight.dtype))
     for weight in frozen_tensors(module).values():
         if weight.dim() > 1:
-            sums.append(max(weight.shape[-2:]))
-    return 2 * sums
+            products.append((max(weight.shape[-2:]), weight.dtype))
+    return products
+
+
+def rounding_bound_of(module: nn.Module) -> float:
+    """Bound the relative error of a forward pass in which each part computes in its dtype."""
+    sums_by_dtype: dict[torch.dtype, list[int]] = {}
+    for size, dtype in products_of(module):
+        sums_by_dtype.setdefault(dtype, []).append(size)
+    bound = 0.0
+    for dtype, sums in sums_by_dtype.items():
+        bound += rounding_bound(dtype, 2 * sums)
+    return bound
 
 
 def assert_equal_but_for_rounding(

@@ -11,15 +11,19 @@ The steps here are the same for every task. Each adds its own in
 """
 
 import argparse
+import contextlib
 import copy
 import importlib
 import shutil
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.runner.checkpoint import get_torchvision_models
 
@@ -155,7 +159,8 @@ class Shrinker:
         path = self.folder / name
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            write(path)
+            with random_numbers_of(name):
+                write(path)
         return path
 
     def answer(self, address: str, write: Callable[[Path], object]) -> Path:
@@ -174,7 +179,10 @@ class Shrinker:
         """Answer a hub id with a repository."""
         cache = self.folder / 'hub'
         folder = cache / f'models--{name.replace("/", "--")}' / 'snapshots' / hub.COMMIT
-        return folder if folder.exists() else hub.add_repository(cache, name, write)
+        if folder.exists():
+            return folder
+        with random_numbers_of(name):
+            return hub.add_repository(cache, name, write)
 
     def train_before(self, path: Path) -> None:
         """Write ``work_dirs/<name of a config>/epoch_N.pth`` by training that config."""
@@ -240,6 +248,24 @@ class Shrinker:
             )
             if s.get('begin', 0) > 0:  # warm-up must end before training does
                 s.begin = 0
+
+
+@contextlib.contextmanager
+def random_numbers_of(name: str) -> Iterator[None]:
+    """Seed torch and NumPy by the name of a file, and restore their states afterwards.
+
+    So a file's content follows from its name, whichever config needs it first.
+    """
+    torch_state = torch.get_rng_state()
+    numpy_state = np.random.get_state()
+    seed = zlib.crc32(name.encode())
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(torch_state)
+        np.random.set_state(numpy_state)
 
 
 def shrinker_of(task: str, folder: Path) -> Shrinker:
