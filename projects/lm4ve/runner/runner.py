@@ -16,7 +16,7 @@ from mmengine.registry import RUNNERS
 
 from lm4ve.errors import UserError, check
 from lm4ve.runner.class_count import ClassCountHook
-from lm4ve.runner.config import ENDS
+from lm4ve.runner.config.schedules import ENDS
 from lm4ve.runner.console import ConsoleHook, raise_when_closed, shorten
 from lm4ve.runner.hooks import NeckHook, PlainCheckpointHook, StopHook
 from lm4ve.runner.loops import schedules_of

@@ -1,0 +1,266 @@
+"""Check the fields of a config against what reads them.
+
+A dict with a ``type`` is read by the class of that name; MMEngine's own dicts are in
+the table of :mod:`.fields`. Keys that none of the readers takes, and texts in the place
+of numbers, are refused.
+"""
+
+import inspect
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from mmengine.config import Config
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
+
+from lm4ve.errors import UserError, brief
+from lm4ve.runner.config.classes import classes_named
+from lm4ve.runner.config.fields import (
+    FIELDS,
+    NEEDED_DICTS,
+    OPTIONAL_DICTS,
+    PARAMWISE,
+    READ_BEFORE_BUILDING,
+    READERS,
+    Readers,
+    refuse_unknown,
+    variables_of,
+)
+from lm4ve.runner.config.schedules import (
+    check_lengths,
+    check_schedules,
+    refuse_rates_without_effect,
+)
+from lm4ve.runner.signatures import signature_of, wanted_type
+
+_DEFAULT_CONSTRUCTOR = 'DefaultOptimWrapperConstructor'
+
+
+def check_config(cfg: Config) -> None:
+    """Raise an error for the first field of a config that would have no effect.
+
+    A text where its parameter takes only numbers is refused, too.
+
+    ``allow_new = ['env_cfg.mine']`` in a config permits a field, as does a leading
+    ``_``.
+
+    Args:
+        cfg (Config): The config; it stays as it is.
+
+    Raises:
+        UserError: It names the field's path, and for an unknown one the closest known
+            keys.
+    """
+    _check_names(cfg)
+    scope = cfg.get('default_scope') or 'mmengine'
+    for name in cfg:
+        if name in FIELDS:
+            _check_is_dict(name, cfg[name])
+            _check_node(cfg, cfg[name], name, scope)
+    check_lengths(cfg)
+    check_schedules(cfg)
+    refuse_rates_without_effect(cfg)
+
+
+def _check_names(cfg: Config) -> None:
+    """Check that no top-level name is a misspelled field.
+
+    A config may have names of its own, so only those close to a field are refused.
+
+    Raises:
+        UserError: One is close to a field.
+    """
+    # 'train_pipeline' is no misspelling of 'tta_pipeline'.
+    candidates = FIELDS - {'tta_pipeline'}
+    for name in cfg.keys() - FIELDS:
+        close = get_close_matches(name, candidates, 1, 0.82)
+        if close and not name.startswith(close[0]):
+            refuse_unknown(cfg, '', {name} - variables_of(cfg), FIELDS)
+
+
+def _check_is_dict(name: str, value: Any) -> None:
+    """Check that a top-level field which MMEngine reads as a dict is one, or an object.
+
+    Raises:
+        UserError: It is something else.
+    """
+    if name in OPTIONAL_DICTS:
+        is_wrong = isinstance(value, (str, int, float, list, tuple))
+    elif name in NEEDED_DICTS:
+        is_wrong = value is None or isinstance(value, (str, int, float, list, tuple))
+    else:
+        is_wrong = False
+    if is_wrong:
+        raise UserError(
+            f'{name}={brief(repr(value))} must be a dict, as {name}=dict(...).'
+        )
+
+
+def _check_node(cfg: Config, node: Any, path: str, scope: str) -> None:
+    """Check a part of the config and everything below it.
+
+    Raises:
+        UserError: See :func:`check_config`.
+    """
+    if isinstance(node, (list, tuple)):
+        for index, value in enumerate(node):
+            _check_node(cfg, value, f'{path}.{index}', scope)
+    if not isinstance(node, Mapping):
+        return
+    scope = node.get('_scope_') or scope
+    classes = _classes_of(node, path, scope)
+    if classes:
+        readers = Readers(tuple(classes), are_named_by_type=True)
+    else:
+        readers = READERS.get(path, Readers())
+    _check_values(cfg, node, path, readers)
+    _check_keys(cfg, node, path, readers)
+    _check_sizes(cfg, node, path, classes)
+    for key, value in node.items():
+        _check_node(cfg, value, f'{path}.{key}', scope)
+
+
+def _classes_of(node: Mapping[str, Any], path: str, scope: str) -> list[Any]:
+    """Return what ``type`` of a dict may stand for; nothing if it has none.
+
+    Raises:
+        UserError: It is not the name of a class.
+    """
+    kind = node.get('type', '')
+    # Sizes of an architecture may have a field of this name.
+    is_size = 'arch' in path.split('.')
+    if not is_size and not isinstance(kind, str) and not callable(kind):
+        raise UserError(f'{path}.type={brief(repr(kind))} must be the name of a class.')
+    if isinstance(kind, str) and kind:
+        return classes_named(kind, path, scope)
+    if callable(kind):
+        return [kind]
+    return []
+
+
+def _check_values(
+    cfg: Config, node: Mapping[str, Any], path: str, readers: Readers
+) -> None:
+    """Check that values are of the types that their parameters name.
+
+    Raises:
+        UserError: One is of a type that no reader takes.
+    """
+    signatures = [signature_of(target) for target in readers.callables]
+    permitted = cfg.get('allow_new') or ()
+    for key, value in node.items():
+        field = f'{path}.{key}'
+        if field in permitted:
+            continue
+        wanted = []
+        for signature in signatures:
+            if key in signature.parameters:
+                wanted.append(wanted_type(signature.parameters[key], value))
+        # One reader that takes the value is enough.
+        if wanted and all(wanted):
+            raise UserError(f'{field}={brief(repr(value))} must be {wanted[0]}.')
+
+
+def _check_keys(
+    cfg: Config, node: Mapping[str, Any], path: str, readers: Readers
+) -> None:
+    """Check that each key of a dict is read.
+
+    Raises:
+        UserError: One is unknown.
+    """
+    known = _known_keys(cfg, node, path, readers)
+    if known is None:
+        return
+    unknown = node.keys() - known
+    if readers.are_named_by_type:
+        unknown.discard('type')
+    refuse_unknown(cfg, f'{path}.', unknown, known)
+
+
+def _known_keys(
+    cfg: Config, node: Mapping[str, Any], path: str, readers: Readers
+) -> set[str] | None:
+    """Return the keys that are read from a dict, or None if any may be."""
+    if path == 'optim_wrapper.clip_grad':
+        return _keys_of_clipping(node)
+    if path == 'optim_wrapper.paramwise_cfg':
+        constructor = cfg.optim_wrapper.get('constructor', _DEFAULT_CONSTRUCTOR)
+        return PARAMWISE if constructor == _DEFAULT_CONSTRUCTOR else None
+    if path == 'optim_wrapper' and 'optimizer' not in node:
+        return None  # several optimizers, by a constructor of their own
+    if 'model_type' in node:
+        return _keys_of_language_model(node)
+    known = _keys_of_readers(readers)
+    if known is not None and path.endswith('norm_cfg'):
+        known.add('requires_grad')  # mmcv's `build_norm_layer`
+    return known
+
+
+def _keys_of_clipping(node: Mapping[str, Any]) -> set[str]:
+    """Return the keys of ``clip_grad``: the arguments of torch's function, and its kind."""
+    if node.get('type') == 'value':
+        function: Any = clip_grad_value_
+    else:
+        function = clip_grad_norm_
+    return {'type', *signature_of(function).parameters}
+
+
+def _keys_of_language_model(node: Mapping[str, Any]) -> set[str] | None:
+    """Return the keys of the config of a language model, or None for an unknown one."""
+    from transformers import CONFIG_MAPPING
+
+    if node['model_type'] not in CONFIG_MAPPING:
+        return None
+    config = CONFIG_MAPPING[node['model_type']]()
+    known = {name.lstrip('_') for name in dir(config)} | set(config.attribute_map)
+    # Files of models, of which releases are made, have fields that nothing reads any
+    # more. Only a key that is close to a known one is a misspelling.
+    for key in node:
+        if not get_close_matches(key, known, 1, 0.82):
+            known.add(key)
+    return known
+
+
+def _keys_of_readers(readers: Readers) -> set[str] | None:
+    """Return the keys that some classes and functions read, or None if any may be."""
+    if not readers.callables and not readers.keys:
+        return None
+    known = set(readers.keys)
+    for target in readers.callables:
+        signature = signature_of(target)
+        if signature.is_open:
+            return None
+        known |= signature.parameters.keys()
+        if inspect.isclass(target):
+            known |= _read_before_building(target)
+    return known
+
+
+def _read_before_building(cls: type) -> set[str]:
+    """Return the keys that MMEngine reads from the dict of a class before it builds it."""
+    keys = set()
+    for base, own_keys in READ_BEFORE_BUILDING.items():
+        if issubclass(cls, base):
+            keys |= own_keys
+    return keys
+
+
+def _check_sizes(
+    cfg: Config, node: Mapping[str, Any], path: str, classes: list[Any]
+) -> None:
+    """Check a dict ``arch`` of mmpretrain's backbones, which ignore what their table lacks.
+
+    Raises:
+        UserError: A size is in no row of the table.
+    """
+    arch = node.get('arch')
+    if not isinstance(arch, Mapping):
+        return
+    sizes: set[str] = set()
+    for cls in classes:
+        for row in getattr(cls, 'arch_zoo', {}).values():
+            sizes |= set(row)
+    unknown = arch.keys() - sizes
+    if sizes and unknown:
+        refuse_unknown(cfg, f'{path}.arch.', unknown, sizes)

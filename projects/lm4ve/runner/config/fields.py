@@ -1,0 +1,184 @@
+"""The fields that MMEngine and our commands read from a config, and who reads them."""
+
+import ast
+import inspect
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper, _ParamScheduler
+from mmengine.runner import (
+    EpochBasedTrainLoop,
+    FlexibleRunner,
+    IterBasedTrainLoop,
+    LogProcessor,
+    Runner,
+    TestLoop,
+    ValLoop,
+)
+from mmengine.utils.dl_utils import set_multi_processing
+from torch.utils.data import DataLoader
+
+from lm4ve.errors import UserError, did_you_mean, listing
+
+#: Top-level fields that MMEngine's runners and the commands read.
+FIELDS = {
+    *inspect.signature(Runner).parameters,
+    *inspect.signature(FlexibleRunner).parameters,
+    'activation_checkpointing',
+    'allow_new',
+    'compile',
+    'custom_imports',
+    'efficient_conv_bn_eval',
+    'find_unused_parameters',
+    'image_size',
+    'init_weights_for_test_or_val',
+    'model_wrapper_cfg',
+    'runner_type',
+    'sync_bn',
+    'tta_model',
+    'tta_pipeline',
+}
+#: Top-level fields that are dicts and may not be None.
+NEEDED_DICTS = {'env_cfg', 'model'}
+#: Top-level fields that are dicts or None.
+OPTIONAL_DICTS = {
+    'auto_scale_lr',
+    'custom_imports',
+    'data_preprocessor',
+    'default_hooks',
+    'log_processor',
+    'optim_wrapper',
+    'randomness',
+    'test_cfg',
+    'test_dataloader',
+    'train_cfg',
+    'train_dataloader',
+    'val_cfg',
+    'val_dataloader',
+    'visualizer',
+}
+#: What MMEngine's default constructor of optimizers reads from ``paramwise_cfg``.
+PARAMWISE = {
+    'bias_decay_mult',
+    'bias_lr_mult',
+    'bypass_duplicate',
+    'custom_keys',
+    'dcn_offset_lr_mult',
+    'dwconv_decay_mult',
+    'flat_decay_mult',
+    'norm_decay_mult',
+}
+
+
+@dataclass(frozen=True)
+class Readers:
+    """What reads a dict of a config.
+
+    Attributes:
+        callables (tuple): Classes and functions that get its entries as arguments.
+        keys (frozenset[str]): Further keys that are read before these are called.
+        are_named_by_type (bool): Whether the dict's ``type`` names the callables.
+    """
+
+    callables: tuple[Any, ...] = ()
+    keys: frozenset[str] = frozenset()
+    are_named_by_type: bool = False
+
+
+_LOADER = Readers((DataLoader,), frozenset({'num_batch_per_epoch'}))
+#: Path of a dict that MMEngine reads without a ``type`` -> its readers.
+READERS: dict[str, Readers] = {
+    'auto_scale_lr': Readers(keys=frozenset({'enable', 'base_batch_size'})),
+    'env_cfg': Readers(
+        keys=frozenset({'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'})
+    ),
+    'env_cfg.mp_cfg': Readers((set_multi_processing,)),
+    'log_processor': Readers((LogProcessor,)),
+    'optim_wrapper': Readers((OptimWrapper,)),
+    'randomness': Readers((Runner.set_randomness,)),
+    'test_cfg': Readers((TestLoop,)),
+    'test_dataloader': _LOADER,
+    'train_cfg': Readers(
+        (EpochBasedTrainLoop, IterBasedTrainLoop), frozenset({'by_epoch'})
+    ),
+    'train_dataloader': _LOADER,
+    'val_cfg': Readers((ValLoop,)),
+    'val_dataloader': _LOADER,
+}
+#: Class -> keys that MMEngine reads from its dict before it is built.
+READ_BEFORE_BUILDING: dict[type, set[str]] = {
+    Hook: {'priority'},
+    OptimWrapper: {'optimizer', 'constructor', 'paramwise_cfg'},
+    _ParamScheduler: {'convert_to_iter_based'},
+}
+
+
+def dict_at(cfg: Config, name: str) -> Mapping[str, Any]:
+    """Return a top-level field that is a dict; an empty one in the place of anything else."""
+    value = cfg.get(name)
+    if isinstance(value, Mapping):
+        return value
+    return {}
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, (int, float))
+
+
+def refuse_unknown(
+    cfg: Config, prefix: str, keys: Iterable[str], known: Iterable[str]
+) -> None:
+    """Refuse the first unknown key, unless the config permits it.
+
+    A leading ``_`` permits a key, as does its path in the config's ``allow_new``.
+
+    Args:
+        cfg (Config): The config.
+        prefix (str): The path of the dict with the keys, with a dot at its end; '' for
+            the top level.
+        keys (Iterable[str]): Keys that nothing reads.
+        known (Iterable[str]): Keys that are read, for the message.
+
+    Raises:
+        UserError: It begins with the key's path.
+    """
+    permitted = cfg.get('allow_new') or ()
+    for key in sorted(keys):
+        path = f'{prefix}{key}'
+        if key.startswith('_') or path in permitted:
+            continue
+        advice = did_you_mean(key, known) or f' Known: {listing(sorted(known), 20)}.'
+        raise UserError(f'{path} is not a known field.{advice}')
+
+
+def variables_of(cfg: Config) -> set[str]:
+    """Return the top-level names of a config that only its own Python files read."""
+    text = cfg.text or ''
+    used = set(re.findall(r"""_base_(?:\.|\[['"])(\w+)""", text))
+    # Each file's text comes after a line with its path.
+    parts = re.split(r'(?m)^(\S+\.(?:py|json|ya?ml))$', text)
+    for path, code in zip(parts[1::2], parts[2::2], strict=True):
+        if path.endswith('.py'):
+            used |= _names_in(path, code)
+    return used & set(cfg) - FIELDS
+
+
+def _names_in(path: str, code: str) -> set[str]:
+    """Return the names that a config file reads.
+
+    A file below ``_base_`` offers variables to others, which need not use them all, so
+    that the names which it assigns count, too.
+    """
+    is_piece = '_base_' in Path(path).parts
+    names = set()
+    for node in ast.walk(ast.parse(code)):
+        if not isinstance(node, ast.Name):
+            continue
+        if is_piece or isinstance(node.ctx, ast.Load):
+            names.add(node.id)
+    return names

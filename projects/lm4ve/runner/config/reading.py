@@ -1,0 +1,76 @@
+"""Read config files; one that is missing or wrong ends in a sentence with its name."""
+
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from lm4ve.errors import UserError, did_you_mean
+from lm4ve.runner.config.checking import check_config
+from lm4ve.runner.config.overrides import merge_options
+from lm4ve.zoo import all_models, find_config
+
+
+def read_config(
+    path: str | Path, options: dict[str, Any] | None = None, set_scope: bool = True
+) -> Config:
+    """Read a config file, merge overrides into it and make its scope the default.
+
+    Args:
+        path (str | Path): The file, or a name (:func:`lm4ve.zoo.find_config`).
+        options (dict, optional): Overrides by dotted field name, as
+            ``--cfg-options`` gives them.
+        set_scope (bool): Make the config's ``default_scope`` MMEngine's current
+            one, so that its types are found. A Runner does it by itself.
+
+    Returns:
+        Config: The whole config.
+
+    Raises:
+        UserError: The file does not exist, is no config, has an error, or inherits one
+            of a package that is not installed.
+    """
+    path = find_config(path)
+    if not path.is_file():
+        advice = did_you_mean(str(path), all_models()) or ' See: lm4ve list.'
+        raise UserError(f"The config '{path}' does not exist.{advice}")
+    try:
+        cfg = Config.fromfile(path)
+    except Exception as e:
+        raise UserError(f"The config '{path}' cannot be read: {_describe(e)}") from e
+    if options:
+        merge_options(cfg, options)
+    if set_scope:
+        init_default_scope(cfg.get('default_scope') or 'mmengine')
+    return cfg
+
+
+def _describe(error: Exception) -> str:
+    """Return why a file could not be read, with the line of a syntax error."""
+    if isinstance(error, ImportError):
+        return f'{error}. An extra of lm4ve may be missing, as image.'
+    if isinstance(error, SyntaxError) and error.text:
+        return f'{error}: {error.text.strip()}.'
+    return f'{error}.'
+
+
+def read_checked_config(
+    path: str | Path, options: dict[str, Any] | None = None, set_scope: bool = True
+) -> Config:
+    """Read a config as :func:`read_config` does, and check it.
+
+    Args:
+        path (str | Path): See :func:`read_config`.
+        options (dict, optional): See :func:`read_config`.
+        set_scope (bool): See :func:`read_config`.
+
+    Returns:
+        Config: The whole config.
+
+    Raises:
+        UserError: See :func:`read_config` and :func:`check_config`.
+    """
+    cfg = read_config(path, options, set_scope)
+    check_config(cfg)
+    return cfg
