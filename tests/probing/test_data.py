@@ -8,10 +8,13 @@ import pandas as pd
 import pytest
 from mmcv.transforms import LoadImageFromFile
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from PIL import Image
 
 from lm4ve.errors import UserError
-from lm4ve.probing.data import ProbeData, read_data, read_picture
+from lm4ve.probing.data import ProbeData, read_data
+from lm4ve.probing.items import DatasetItem
+from lm4ve.probing.pictures import read_picture
 from lm4ve.tasks import get_task
 from lm4ve.tasks.vqa.inference import pixels_of_file
 from tests.helpers.probing import write_folder
@@ -89,7 +92,7 @@ def test_arrays_of_data_sets_become_rgb(name, order):
         dataset = type(
             name, (), dict(get_data_info=lambda self, i, img=img: dict(img=img))
         )()
-        picture = ProbeData('', np.zeros(1), {}, (), '', [(dataset, 0)])[0]
+        picture = ProbeData('', np.zeros(1), {}, (), '', [DatasetItem(dataset, 0)])[0]
         expected = pixels[..., ::order] if img.ndim == 3 else np.stack([img] * 3, -1)
         assert np.array_equal(picture, expected)
 
@@ -173,7 +176,7 @@ def test_a_byte_order_mark_is_no_part_of_a_table(tmp_path):
 
 def test_folders_are_read_once_and_left_out_files_are_named(tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr('lm4ve.probing.data._warn', said.append)
+    monkeypatch.setattr(MMLogger, 'warning', lambda self, text: said.append(text))
     whole = read_data(str(write_folder(tmp_path, _=dict(a=5, b=5))))
     write_folder(tmp_path, _={'.git': 3})
     (tmp_path / 'c').symlink_to(tmp_path)
@@ -187,7 +190,7 @@ def test_folders_are_read_once_and_left_out_files_are_named(tmp_path, monkeypatc
 
 def test_rare_classes_and_damaged_training_pictures_are_left_out(tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr('lm4ve.probing.data._warn', said.append)
+    monkeypatch.setattr(MMLogger, 'warning', lambda self, text: said.append(text))
     whole = read_data(str(write_folder(tmp_path / 'rare', _=dict(a=10, b=10, rare=4))))
     assert whole.classes == ('a', 'b') and said.pop().endswith(
         'fewer than 5 pictures: rare.'
@@ -260,7 +263,7 @@ def test_transparent_pictures_are_named_and_not_those_of_an_earlier_policy(
     tmp_path, monkeypatch
 ):
     said = []
-    monkeypatch.setattr('lm4ve.probing.data._warn', said.append)
+    monkeypatch.setattr(MMLogger, 'warning', lambda self, text: said.append(text))
     write_folder(tmp_path, _=dict(a=5, b=5))
     for opacity in (255, 0):
         Image.new('RGBA', (9, 12), (3, 4, 5, opacity)).save(tmp_path / 'a/0.png')

@@ -12,7 +12,9 @@ from torch import nn
 from lm4ve.errors import UserError
 from lm4ve.probing.data import read_data
 from lm4ve.probing.encoders import Encoder
-from lm4ve.probing.features import RECORD, TOKENS, extract_features, pool_tokens
+from lm4ve.probing.features import extract_features
+from lm4ve.probing.pooling import pool_tokens
+from lm4ve.probing.token_file import RECORD, TOKENS
 from tests.helpers.probing import write_folder
 
 

@@ -1,58 +1,51 @@
 """Features once: an encoder's tokens over data, in a memory-mapped file.
 
-    <cache>/<fingerprint>/tokens.f16       batches of tokens, one after the other
-    <cache>/<fingerprint>/progress.json    their shape, and a checksum of each batch
-    <cache>/<fingerprint>/lock             held by the process that writes
-
-A batch is written before the record counts it, so that a kill loses one batch. What the
-record counts is compared with its checksums whenever the file is opened.
+<cache>/<fingerprint>/tokens.f16       batches of tokens, one after the other
+<cache>/<fingerprint>/progress.json    their shape, and a checksum of each batch
+<cache>/<fingerprint>/lock             held by the process that writes
 """
 
 import hashlib
 import json
-import math
-import os
 import shutil
-import zlib
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from lm4ve.errors import UserError, check
-from lm4ve.files import read_json, require_writable, sole_use, write_json
-from lm4ve.probing.data import DamagedPictureError, ProbeData
+from lm4ve.files import require_writable, sole_use
+from lm4ve.probing.data import ProbeData
 from lm4ve.probing.encoders import Encoder
+from lm4ve.probing.pictures import DamagedPictureError
+from lm4ve.probing.pooling import pool_tokens
+from lm4ve.probing.token_file import TOKENS, TokenFile, open_token_file
 from lm4ve.runner.devices import find_device
 from lm4ve.tasks.base.analysis import proportional_grid
 
-TOKENS, RECORD = 'tokens.f16', 'progress.json'
 #: Inputs that the encoder gets at a time.
 BATCH = 64
-#: Packages whose version may change pixels or tokens.
+#: Packages whose version may change pixels or tokens; their order is that of the
+#: fingerprint.
 LIBRARIES = (
-    *(
-        'numpy',
-        'pillow',
-        'torch',
-        'torchvision',
-        'timm',
-        'transformers',
-        'mmcv',
-        'mmpretrain',
-    ),
-    *('mmcv-lite', 'opencv-python', 'opencv-python-headless'),
+    'numpy',
+    'pillow',
+    'torch',
+    'torchvision',
+    'timm',
+    'transformers',
+    'mmcv',
+    'mmpretrain',
+    'mmcv-lite',
+    'opencv-python',
+    'opencv-python-headless',
 )
 
 
@@ -99,7 +92,7 @@ def extract_features(
         views (int): V. From the second on, a picture of the training split is cut at
             random: half to all of it, never mirrored, since a mirrored digit is none.
         tokens (int): N, at most, without class and register tokens; see
-            :func:`pool_tokens`.
+            :func:`lm4ve.probing.pooling.pool_tokens`.
 
     Raises:
         UserError: The encoder does not take such data or gives no tokens, values are
@@ -108,45 +101,164 @@ def extract_features(
     """
     encoder.module.to(find_device(None))
     check('--tokens', tokens, least=0)
-    check('--views', views, least=1, most=None if encoder.kind == 'image' else 1)
-    installed = {d.name: d.version for d in distributions()}
-    facts = [
-        encoder.fingerprint,
-        data.fingerprint,
-        views,
-        tokens,
-        *map(installed.get, LIBRARIES),
-    ]
-    fingerprint = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    most_views = None if encoder.kind == 'image' else 1
+    check('--views', views, least=1, most=most_views)
+
+    fingerprint = _fingerprint(encoder, data, views, tokens)
     folder = Path(cache) / fingerprint[:16]
     require_writable(folder, '--cache')
     with sole_use(folder / 'lock'):
-        shape = _fill(folder, encoder, data, views * len(data), tokens)
-    found = Features(
-        (views, len(data), *shape), data, fingerprint, folder, encoder.name
-    )
+        file = open_token_file(folder)
+        total = views * len(data)
+        if file.rows > total:  # no record of these data
+            file = TokenFile(folder)
+        if file.rows < total:
+            _fill(file, encoder, data, total, tokens)
+
+    shape = (views, len(data), *file.shape)
+    found = Features(shape, data, fingerprint, folder, encoder.name)
     damaged = np.flatnonzero(np.isnan(found.tokens[0, :, 0, 0]))
-    return replace(found, data=replace(data.without_damaged(damaged), items=()))
+    kept = replace(data.without_damaged(damaged), items=())
+    return replace(found, data=kept)
 
 
-def _load(encoder: Encoder, data: ProbeData, row: int) -> Any:
-    """Return a row's input of the encoder, or None if it has none.
+def _fingerprint(encoder: Encoder, data: ProbeData, views: int, tokens: int) -> str:
+    versions = {package.name: package.version for package in distributions()}
+    facts = [encoder.fingerprint, data.fingerprint, views, tokens]
+    facts += [versions.get(library) for library in LIBRARIES]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
-    Rows are all items in the first view, then all in the second, ...
+
+# ---------------------------------------------------------------------------- inputs
+class _Inputs:
+    """The inputs of an encoder by row: all items in the first view, then in the second, ...
+
+    Args:
+        encoder (Encoder): Its transform makes them.
+        data (ProbeData): The items.
     """
-    view, index = divmod(row, len(data))
-    wanted = ['train'] if view else [*data.splits]
-    if not any(index in data.splits[split] for split in wanted):
-        return None
-    try:
-        item = data[index]
-    except DamagedPictureError:
-        return None
-    if isinstance(item, Image.Image) != (encoder.kind == 'image'):
+
+    def __init__(self, encoder: Encoder, data: ProbeData) -> None:
+        self.encoder = encoder
+        self.data = data
+        self.is_used = np.zeros(len(data), bool)
+        for indices in data.splits.values():
+            self.is_used[indices] = True
+        self.is_trained = np.zeros(len(data), bool)
+        self.is_trained[data.splits['train']] = True
+
+    def load(self, row: int) -> Any:
+        """Return a row's input, or None if it has none.
+
+        Raises:
+            UserError: The encoder does not take such data.
+        """
+        view, index = divmod(row, len(self.data))
+        has_view = self.is_used if view == 0 else self.is_trained
+        if not has_view[index]:
+            return None
+        try:
+            item = self.data[index]
+        except DamagedPictureError:
+            return None
+        if isinstance(item, Image.Image) != (self.encoder.kind == 'image'):
+            raise UserError(
+                f"'{self.encoder.name}' takes {self.encoder.kind}s; "
+                f"'{self.data.name}' has others."
+            )
+        if view > 0:
+            item = _cut(item, view, index)
+        return self.encoder.transform(item)
+
+    def first(self, total: int) -> Any:
+        """Return the first input that there is.
+
+        Raises:
+            UserError: There is none.
+        """
+        for row in range(total):
+            loaded = self.load(row)
+            if loaded is not None:
+                return loaded
+        raise UserError('All pictures are damaged.')
+
+
+def _cut(picture: Image.Image, view: int, index: int) -> Image.Image:
+    """Return a random part of a picture at its size, the same one for a view and an index."""
+    rng = np.random.default_rng((view, index))
+    sides = np.array(picture.size)
+    part = np.maximum(sides * np.sqrt(rng.uniform(0.5, 1.0)), 1).astype(int)
+    corner = rng.integers(sides - part + 1)
+    left, top = corner.tolist()
+    right, bottom = (corner + part).tolist()
+    return picture.resize(
+        picture.size, Image.Resampling.BICUBIC, (left, top, right, bottom)
+    )
+
+
+# ---------------------------------------------------------------------------- tokens
+def _fill(
+    file: TokenFile, encoder: Encoder, data: ProbeData, total: int, limit: int
+) -> None:
+    """Compute and write the rows that are not on the disk.
+
+    Raises:
+        UserError: See :func:`extract_features`.
+    """
+    inputs = _Inputs(encoder, data)
+    first = inputs.first(total)
+    file.shape = _shape_of_tokens(encoder, first, limit)
+    done = file.rows
+    _require_room(file, total)
+
+    # Transforms of pictures run in threads; a config's pipeline may not be safe in them.
+    threads = None if isinstance(first, Tensor) else 1
+    pool = ThreadPoolExecutor(threads)
+    bar = tqdm(total=total, initial=done, desc='features')
+    with open(file.folder / TOKENS, 'ab') as tokens, pool, bar:
+        tokens.truncate(done * file.row_bytes)
+        for start in range(done, total, BATCH):
+            rows = range(start, min(start + BATCH, total))
+            loaded = list(pool.map(inputs.load, rows))
+            batch = np.full((len(rows), *file.shape), np.nan, np.float16)
+            present = [i for i, value in enumerate(loaded) if value is not None]
+            if present:
+                batch[present] = _encode(encoder, limit, [loaded[i] for i in present])
+            file.append(tokens, batch)
+            bar.update(len(batch))
+
+
+def _shape_of_tokens(encoder: Encoder, example: Any, limit: int) -> list[int]:
+    """Return N and C of an encoder's tokens, which have to be the same each time.
+
+    Raises:
+        UserError: They are not, as those of an encoder that draws at random.
+    """
+    tokens = _encode(encoder, limit, [example])
+    again = _encode(encoder, limit, [example])
+    slack = 0.01 * float(np.abs(tokens).max())
+    if not np.allclose(tokens, again, rtol=0, atol=slack):
+        raise UserError(f"The encoder '{encoder.name}' gives other tokens each time.")
+    _, count, channels = tokens.shape
+    return [count, channels]
+
+
+def _require_room(file: TokenFile, total: int) -> None:
+    """Print what will be written, and refuse a disk that is too full for it.
+
+    Raises:
+        UserError: There is not enough room.
+    """
+    needed = (total - file.rows) * file.row_bytes / 1e6
+    free = shutil.disk_usage(file.folder).free / 1e6
+    print(
+        f'Features: {total} x {file.shape} in float16; {needed:.0f} MB for {file.folder}.',
+        flush=True,
+    )
+    if free < needed:
         raise UserError(
-            f"'{encoder.name}' takes {encoder.kind}s; '{data.name}' has others."
+            f"'{file.folder}' has {free:.0f} MB free, {needed:.0f} MB are needed."
         )
-    return encoder.transform(_cut(item, view, index) if view else item)
 
 
 @torch.no_grad()
@@ -157,154 +269,37 @@ def _encode(encoder: Encoder, limit: int, inputs: list[Any]) -> np.ndarray:
         UserError: There are none, or float16 does not hold them.
     """
     batch: Any = inputs
-    if isinstance(inputs[0], Tensor):  # this order is faster on CPUs
-        batch = torch.stack(inputs).to(
-            find_device(None), memory_format=torch.channels_last
-        )
+    if isinstance(inputs[0], Tensor):
+        stacked = torch.stack(inputs)
+        # This memory order is faster on CPUs.
+        batch = stacked.to(find_device(None), memory_format=torch.channels_last)
     features = encoder.module(batch)
-    if not isinstance(features, Tensor) or features.dim() not in (3, 4, 5):
-        found = list(getattr(features, 'shape', ())) or type(features).__name__
-        raise UserError(f"The encoder '{encoder.name}' gives no tokens but {found}.")
+    _check_features(encoder, features)
     grid = None
     if encoder.kind == 'image' and features.dim() == 3:
-        picture = inputs[0] if isinstance(batch, Tensor) else inputs[0]['inputs']
-        grid = proportional_grid(
-            features.shape[1] - encoder.prefix, *picture.shape[-2:]
-        )
-    half = pool_tokens(features.float(), limit, encoder.prefix, grid).half()
-    if not half.isfinite().all():
-        largest = f'values up to {float(features.abs().max()):.3g}'
+        picture = inputs[0] if isinstance(inputs[0], Tensor) else inputs[0]['inputs']
+        patches = features.shape[1] - encoder.prefix
+        grid = proportional_grid(patches, *picture.shape[-2:])
+    tokens = pool_tokens(features.float(), limit, encoder.prefix, grid).half()
+    if not tokens.isfinite().all():
+        largest = float(features.abs().max())
         raise UserError(
-            f"The encoder '{encoder.name}' gives {largest}; float16 holds 65504."
+            f"The encoder '{encoder.name}' gives values up to {largest:.3g}; "
+            'float16 holds 65504.'
         )
-    return half.cpu().numpy()
+    return tokens.cpu().numpy()
 
 
-def _fill(
-    folder: Path, encoder: Encoder, data: ProbeData, total: int, limit: int
-) -> list[int]:
-    """Compute and write the rows that are not on the disk; return the shape ``[N, C]`` of one."""
-    shape, batches = _verified(folder)
-    done = sum(rows for rows, _ in batches)
-    if done == total:
-        return shape
-    if done > total:  # no record of these data
-        done, batches = 0, []
-    load = partial(_load, encoder, data)
-    first = next((x for x in map(load, range(total)) if x is not None), None)
-    if first is None:
-        raise UserError('All pictures are damaged.')
-    tokens = _encode(encoder, limit, [first])
-    again, slack = _encode(encoder, limit, [first]), 0.01 * float(np.abs(tokens).max())
-    if not np.allclose(tokens, again, rtol=0, atol=slack):
-        raise UserError(f"The encoder '{encoder.name}' gives other tokens each time.")
-    shape = [*tokens.shape[1:]]
-    size = 2 * math.prod(shape)
-    needed, free = (total - done) * size / 1e6, shutil.disk_usage(folder).free / 1e6
-    print(
-        f'Features: {total} x {shape} in float16; {needed:.0f} MB for {folder}.',
-        flush=True,
-    )
-    if free < needed:
-        raise UserError(
-            f"'{folder}' has {free:.0f} MB free, {needed:.0f} MB are needed."
-        )
-    pool = ThreadPoolExecutor(None if isinstance(first, Tensor) else 1)
-    bar = tqdm(total=total, initial=done, desc='features')
-    with open(folder / TOKENS, 'ab') as file, pool, bar:
-        file.truncate(done * size)
-        for start in range(done, total, BATCH):
-            inputs = [*pool.map(load, range(start, min(start + BATCH, total)))]
-            good = [k for k, x in enumerate(inputs) if x is not None]
-            batch = np.full((len(inputs), *shape), np.nan, np.float16)
-            if good:
-                batch[good] = _encode(encoder, limit, [inputs[k] for k in good])
-            file.write(raw := batch.tobytes())
-            file.flush()
-            batches.append([len(batch), zlib.crc32(raw)])
-            write_json(dict(shape=shape, batches=batches), folder / RECORD)
-            bar.update(len(batch))
-    return shape
+def _check_features(encoder: Encoder, features: Any) -> None:
+    """Refuse an output that is neither tokens nor a map.
 
-
-def _verified(folder: Path) -> tuple[list[int], list[list[int]]]:
-    """Return the shape of a row, and rows and checksum of each batch that is on the disk.
-
-    A record that is damaged counts nothing, and a batch that is damaged ends what
-    counts.
+    Raises:
+        UserError: It describes the output.
     """
-    record = read_json(folder / RECORD)
-    if not _is_record(record):
-        return [], []
-    shape = record['shape']
-    row_bytes = 2 * math.prod(shape)
-    batches: list[list[int]] = []
-    with suppress(OSError), open(folder / TOKENS, 'rb') as file:
-        left = file.seek(0, os.SEEK_END)
-        file.seek(0)
-        for rows, checksum in record['batches']:
-            left -= rows * row_bytes
-            if left < 0 or zlib.crc32(file.read(rows * row_bytes)) != checksum:
-                break
-            batches.append([rows, checksum])
-    return shape, batches
-
-
-def _is_record(value: Any) -> bool:
-    """Return whether a file's content is a record: a shape and a list of pairs of numbers."""
-    if not isinstance(value, dict) or {'shape', 'batches'} - value.keys():
-        return False
-    batches = value['batches']
-    if not _are_counts(value['shape'], 2) or not isinstance(batches, list):
-        return False
-    for batch in batches:
-        if not _are_counts(batch, 2, least=0):
-            return False
-        if batch[0] == 0:  # no rows
-            return False
-    return True
-
-
-def _are_counts(value: Any, length: int, least: int = 1) -> bool:
-    is_list = isinstance(value, list) and len(value) == length
-    return is_list and all(type(number) is int and number >= least for number in value)
-
-
-def _cut(picture: Image.Image, view: int, index: int) -> Image.Image:
-    """Return a random part of a picture at its size, the same one for a view and an index."""
-    rng = np.random.default_rng((view, index))
-    sides = np.array(picture.size)
-    cut = np.maximum(sides * np.sqrt(rng.uniform(0.5, 1.0)), 1).astype(int)
-    corner = rng.integers(sides - cut + 1)
-    box = (*corner.tolist(), *(corner + cut).tolist())
-    return picture.resize(picture.size, Image.Resampling.BICUBIC, box)
-
-
-def pool_tokens(
-    features: Tensor, limit: int, prefix: int = 0, grid: Sequence[int] | None = None
-) -> Tensor:
-    """Average an encoder's output to few tokens.
-
-    Args:
-        features (Tensor): A map ``[B, C, H, W]``, of clips ``[B, C, T, H, W]``, or
-            tokens ``[B, N, C]``.
-        limit (int): A map or grid is averaged to at most s x s places, where s is the
-            root of ``limit``; a sequence (clips, clouds) along its order. 0 keeps all.
-        prefix (int): So many tokens come first and are kept as they are.
-        grid (Sequence[int], optional): Rows and columns of the others, if they have
-            places.
-
-    Returns:
-        Tensor: Tokens ``[B, N', C]``.
-    """
-    if features.dim() > 3:  # class tokens are of sequences
-        prefix, grid = 0, (features.shape[2:] if features.dim() == 4 else None)
-        features = features.flatten(2).transpose(1, 2)
-    first, places = features[:, :prefix], features[:, prefix:].transpose(1, 2)
-    if limit and grid and math.prod(grid) == places.shape[2]:
-        most = math.isqrt(limit)
-        sides = min(most, grid[0]), min(most, grid[1])
-        places = F.adaptive_avg_pool2d(places.unflatten(2, grid), sides).flatten(2)
-    if limit and places.shape[2] > limit:
-        places = F.adaptive_avg_pool1d(places, limit)
-    return torch.cat((first, places.transpose(1, 2)), 1)
+    if isinstance(features, Tensor) and features.dim() in (3, 4, 5):
+        return
+    if hasattr(features, 'shape') and len(features.shape) > 0:
+        found = str(list(features.shape))
+    else:
+        found = type(features).__name__
+    raise UserError(f"The encoder '{encoder.name}' gives no tokens but {found}.")

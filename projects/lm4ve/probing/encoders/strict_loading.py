@@ -76,8 +76,12 @@ def load_pretrained(
     model, found = _from_state(kind, config, state)
     unknown = set(found['unexpected_keys'])
     for larger in _architectures(config):
-        if unknown and larger is not kind:
-            unknown &= set(_from_state(larger, config, state)[1]['unexpected_keys'])
+        if not unknown:
+            break
+        if larger is kind:
+            continue
+        _, found_in_larger = _from_state(larger, config, state)
+        unknown &= set(found_in_larger['unexpected_keys'])
     refuse_unknown(sorted(unknown), origin)
     lacking = sorted(found['missing_keys'])
     for name, stored, expected in sorted(found['mismatched_keys']):
@@ -93,7 +97,8 @@ def _from_state(
 
     verbosity = logging.get_verbosity()
     has_bar = logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()  # or it prints the names, which our errors have
+    # It would print the names, which our errors have.
+    logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
         model, found = kind.from_pretrained(
@@ -117,9 +122,9 @@ def _architectures(config: Any) -> Iterable[type[Any]]:
 
     for name in config.architectures or ():
         found: Any = getattr(transformers, str(name), None)
-        if not inspect.isclass(found) or not issubclass(
-            found, transformers.PreTrainedModel
-        ):
+        if not inspect.isclass(found):
+            continue
+        if not issubclass(found, transformers.PreTrainedModel):
             continue
         if found.config_class is type(config):
             yield found
@@ -156,24 +161,27 @@ def require_unread(
         CheckpointError: It names the tensors.
     """
     tensors = model.state_dict()
-    unset = [tensors[name.partition(' ')[0]] for name in lacking]
-    unset = [tensor for tensor in unset if tensor.is_floating_point()]
+    unset = []
+    for described in lacking:
+        name, _, _ = described.partition(' ')
+        if tensors[name].is_floating_point():
+            unset.append(tensors[name])
     if not unset:
         return
     # Not NaN: torch's fused attention gives zeros for scores of NaN.
-    first, second = (_with_noise(unset, seed, features) for seed in (0, 1))
+    first = _features_with_noise(unset, 0, features)
+    second = _features_with_noise(unset, 1, features)
     if not torch.equal(first, second):
         raise CheckpointError(
             f'{origin} lacks {len(lacking)} tensor(s), and features read them: '
             f'{listing(list(lacking), 3)}. Fix: take configuration and weights from one release.'
         )
-    for (
-        tensor
-    ) in unset:  # random values would give the encoder another fingerprint each time
+    # Random values would give the encoder another fingerprint each time.
+    for tensor in unset:
         tensor.zero_()
 
 
-def _with_noise(
+def _features_with_noise(
     tensors: Iterable[Tensor], seed: int, features: Callable[[], Any]
 ) -> Tensor:
     """Return the features with normal noise in some tensors."""

@@ -1,0 +1,59 @@
+"""Encoders of torchvision."""
+
+from typing import Any
+
+from lm4ve.probing.encoders.encoder import EncoderParts, FrozenModel
+from lm4ve.runner.checkpoint_files import load_strictly
+
+#: What a pooling is called in torchvision's graphs.
+_POOLINGS = ('avgpool', 'adaptive_avg_pool2d')
+
+
+def load_torchvision(name: str, is_published: bool, size: int | None) -> EncoderParts:
+    """Build a model of torchvision: its features go into its pooling, or are ViT's tokens.
+
+    Args:
+        name (str): torchvision's name of it.
+        is_published (bool): Load the published weights.
+        size (int, optional): Pixels a side. Default: that of the weights' transform.
+    """
+    from torchvision.models import get_model, get_model_weights
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    weights = get_model_weights(name).DEFAULT
+    model = get_model(name, weights=None).eval()
+    if is_published:
+        content = weights.get_state_dict(
+            map_location='cpu', check_hash=True, weights_only=True
+        )
+        load_strictly(model, content, f"'{name}'")
+    if hasattr(model, 'transform_input'):
+        # Of Inception: its weights expect other pixels.
+        model.transform_input = True
+    # Of the same tensors as the model.
+    extractor = create_feature_extractor(model, {_last_node(model): 'features'})
+
+    def run(_: Any, pictures: Any) -> Any:
+        return extractor(pictures)['features']
+
+    sizes = {}
+    if size is not None:
+        sizes = dict(crop_size=size, resize_size=size)
+    transform = weights.transforms(**sizes)
+    return EncoderParts(
+        module=FrozenModel(model, run),
+        transform=transform,
+        facts=f'{name}{transform!r}',
+        prefix=1 if hasattr(model, 'class_token') else 0,
+    )
+
+
+def _last_node(model: Any) -> str:
+    """Return the node of a model's graph whose output is pooled."""
+    from torchvision.models.feature_extraction import get_graph_node_names
+
+    _, names = get_graph_node_names(model)
+    for i, name in enumerate(names):
+        if name in _POOLINGS:
+            return names[i - 1]
+    return 'encoder.ln'  # of ViT, which has no pooling

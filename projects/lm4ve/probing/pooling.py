@@ -1,0 +1,49 @@
+"""Averages an encoder's output to few tokens, so that small heads train in seconds."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def pool_tokens(
+    features: Tensor, limit: int, prefix: int = 0, grid: Sequence[int] | None = None
+) -> Tensor:
+    """Average an encoder's output to few tokens.
+
+    Args:
+        features (Tensor): A map ``[B, C, H, W]``, of clips ``[B, C, T, H, W]``, or
+            tokens ``[B, N, C]``.
+        limit (int): A map or grid is averaged to at most s x s places, where s is the
+            root of ``limit``; a sequence (clips, clouds) along its order. 0 keeps all.
+        prefix (int): So many tokens come first and are kept as they are.
+        grid (Sequence[int], optional): Rows and columns of the others, if they have
+            places.
+
+    Returns:
+        Tensor: Tokens ``[B, N', C]``.
+    """
+    if features.dim() == 3:
+        first = features[:, :prefix]
+        others = features[:, prefix:].transpose(1, 2)
+        pooled = _pool_places(others, limit, grid)
+        return torch.cat((first, pooled.transpose(1, 2)), dim=1)
+    # Maps have no class token.
+    grid = features.shape[2:] if features.dim() == 4 else None
+    pooled = _pool_places(features.flatten(2), limit, grid)
+    return pooled.transpose(1, 2).contiguous()
+
+
+def _pool_places(places: Tensor, limit: int, grid: Sequence[int] | None) -> Tensor:
+    """Average ``[B, C, N]`` over neighbours: in a grid if there is one, then in a row."""
+    if limit == 0:
+        return places
+    if grid and math.prod(grid) == places.shape[2]:
+        side = math.isqrt(limit)
+        sides = (min(side, grid[0]), min(side, grid[1]))
+        places = F.adaptive_avg_pool2d(places.unflatten(2, grid), sides).flatten(2)
+    if places.shape[2] > limit:
+        places = F.adaptive_avg_pool1d(places, limit)
+    return places

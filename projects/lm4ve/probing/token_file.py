@@ -1,0 +1,104 @@
+"""Tokens of many pictures in one file, which a killed run leaves readable.
+
+A batch is written before the record counts it, so that a kill loses one batch. What the
+record counts is compared with its checksums whenever the file is opened.
+"""
+
+import math
+import os
+import zlib
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from lm4ve.files import read_json, write_json
+
+TOKENS = 'tokens.f16'
+RECORD = 'progress.json'
+
+
+@dataclass
+class TokenFile:
+    """The tokens of rows in float16, one batch after the other.
+
+    Attributes:
+        folder (Path): Holds the tokens and the record.
+        shape (list[int]): N and C of a row; empty before anything is written.
+        batches (list[list[int]]): Rows and checksum of each batch that is whole.
+    """
+
+    folder: Path
+    shape: list[int] = field(default_factory=list)
+    batches: list[list[int]] = field(default_factory=list)
+
+    @property
+    def rows(self) -> int:
+        """How many rows are whole."""
+        return sum(rows for rows, _ in self.batches)
+
+    @property
+    def row_bytes(self) -> int:
+        """The bytes of a row."""
+        return 2 * math.prod(self.shape)
+
+    def append(self, file: BinaryIO, batch: np.ndarray) -> None:
+        """Write a batch, then count it.
+
+        Args:
+            file (BinaryIO): The file of tokens, at its end.
+            batch (np.ndarray): float16 ``[B, N, C]``.
+        """
+        content = batch.tobytes()
+        file.write(content)
+        file.flush()
+        self.batches.append([len(batch), zlib.crc32(content)])
+        record = dict(shape=self.shape, batches=self.batches)
+        write_json(record, self.folder / RECORD)
+
+
+def open_token_file(folder: Path) -> TokenFile:
+    """Open the tokens that are on the disk and whole.
+
+    A damaged record counts nothing, and a damaged batch ends what counts.
+    """
+    record = read_json(folder / RECORD)
+    if not _is_record(record):
+        return TokenFile(folder)
+    found = TokenFile(folder, record['shape'])
+    with suppress(OSError), open(folder / TOKENS, 'rb') as file:
+        left = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        for rows, checksum in record['batches']:
+            size = rows * found.row_bytes
+            left -= size
+            if left < 0:
+                break
+            if zlib.crc32(file.read(size)) != checksum:
+                break
+            found.batches.append([rows, checksum])
+    return found
+
+
+def _is_record(value: Any) -> bool:
+    """Return whether a file's content is a record: a shape and a list of pairs of numbers."""
+    if not isinstance(value, dict) or {'shape', 'batches'} - value.keys():
+        return False
+    batches = value['batches']
+    if not _are_counts(value['shape'], least=1) or not isinstance(batches, list):
+        return False
+    for batch in batches:
+        if not _are_counts(batch, least=0):
+            return False
+        if batch[0] == 0:  # no rows
+            return False
+    return True
+
+
+def _are_counts(value: Any, least: int) -> bool:
+    """Return whether a value is a list of two integers of at least ``least``."""
+    if not isinstance(value, list) or len(value) != 2:
+        return False
+    return all(type(number) is int and number >= least for number in value)
