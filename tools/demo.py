@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 from lm4ve.blocks import count_parameters
-from lm4ve.cost.tables import print_table
 from lm4ve.runner import command_line as cli
+from lm4ve.runner.tables import print_table
 
 ROOT = Path(__file__).resolve().parent.parent
 VARIANTS = {

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lm4ve.ablation import holm, interval, paired_tests, summarize
+from lm4ve.ablation import (
+    confidence_interval,
+    holm,
+    paired_tests,
+    summarize,
+)
 from lm4ve.ablation.report import failed_seeds
 
 
@@ -16,7 +21,9 @@ def test_degenerate_pairs():
     assert (
         paired_tests([0.1 + 0.2, 5.0, 6.0], [0.3, 4.0, 5.0])[1] == 0.5
     )  # of two differences
-    assert np.isnan([*paired_tests([1.0], [2.0]), *interval([1.0])]).all()
+    assert np.isnan(
+        [*paired_tests([1.0], [2.0]), *confidence_interval(np.array([1.0]))]
+    ).all()
 
 
 def test_equal_differences_of_rounded_shares_are_ties():

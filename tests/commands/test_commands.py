@@ -105,7 +105,7 @@ def test_closed_pipe_of_something_else_is_an_error():
 
 def test_flags_offer_what_their_commands_have():
     from lm4ve.analysis.measures import MEASURES
-    from lm4ve.probing.variants import FAMILIES
+    from lm4ve.probing.candidates import FAMILIES
     from lm4ve.release.exporting import FORMATS
 
     assert {*FLAGS['visualize']['--measures']['choices']} == {*MEASURES}

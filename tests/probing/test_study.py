@@ -12,15 +12,19 @@ import torch
 from filelock import FileLock
 from transformers import LlamaConfig, LlamaModel
 
+from lm4ve.blocks import count_parameters
 from lm4ve.errors import UserError
 from lm4ve.files import sole_use
-from lm4ve.probing import training
+from lm4ve.probing.candidates import list_controls
 from lm4ve.probing.data import ProbeData
 from lm4ve.probing.features import Features
+from lm4ve.probing.heads import BATCH, HeadSpec, build_head, count_operations
+from lm4ve.probing.plan import Plan
 from lm4ve.probing.report import OWNER, claim_folder
+from lm4ve.probing.results import Job, read_result
 from lm4ve.probing.study import Study
-from lm4ve.probing.training import Job, Trainer, start_workers
-from lm4ve.probing.variants import BATCH, Variant, build_head, count, list_controls
+from lm4ve.probing.training import Trainer
+from lm4ve.probing.workers import start_workers
 
 command = import_module('lm4ve.commands.try')  # a statement cannot name it
 TOKENS, CHANNELS = 2, 4
@@ -99,8 +103,8 @@ def test_labels_of_noise_show_no_difference(tmp_path, checkpoint, monkeypatch):
 
 
 def test_labels_made_through_the_block_show_a_gain(tmp_path, checkpoint, monkeypatch):
-    variant = Variant('frozen', 'frozen', '', dict(checkpoint=checkpoint))
-    teacher = build_head(variant, CHANNELS, 2, 0)[0].requires_grad_(False)
+    head = HeadSpec('frozen', 'frozen', '', dict(checkpoint=checkpoint))
+    teacher = build_head(head, CHANNELS, 2, 0)[0].requires_grad_(False)
     signs = torch.tensor([1.0, -1.0])
     teacher.mapper_in.weight.zero_()[:4, :2] = torch.block_diag(signs, signs).T
     teacher.mapper_out.weight.zero_()[0, :4] = torch.tensor([1.0, 1.0, -1.0, -1.0])
@@ -175,10 +179,11 @@ def test_seeds_of_a_trial_are_not_those_of_a_later_run(tmp_path, checkpoint):
     ]
     for words in (['--seeds', '2'], ['--seeds', '3'], []):
         with start_workers(features, 0) as run:
-            made = Study(features, command.parse_args([*common, *words]), run, 0.0)
-        planned.append(made.plan['seeds'])
+            settings = command.settings_of(command.parse_args([*common, *words]))
+            made = Study.prepare(features, settings, run, 0.0)
+        planned.append(made.plan.seeds)
     assert planned == [2, 3, 8]
-    frozen, lora = made.variants.values()
+    frozen, lora = made.heads.values()
     assert lora.trainable > frozen.trainable and lora.identity != frozen.identity
 
 
@@ -219,25 +224,25 @@ def test_a_damaged_plan_is_made_anew(content, tmp_path, checkpoint):
         'frozen',
         'linear',
     ]
+    settings = command.settings_of(command.parse_args(words))
     plans = []
     for _ in range(2):
         with start_workers(features, 0) as run:
-            plans.append(Study(features, command.parse_args(words), run, 0.0).plan)
+            plans.append(Study.prepare(features, settings, run, 0.0).plan)
         (path,) = tmp_path.glob('plan-*.json')
         path.write_bytes(content.encode(errors='surrogateescape'))
-    assert plans[0] == plans[1] == dict(steps=10, seeds=8)
+    assert plans[0] == plans[1] == Plan(steps=10, seeds=8)
 
 
 def test_damaged_results_do_not_count(tmp_path):
     features = make_features(tmp_path)
-    (linear,) = (
-        v for v in list_controls(CHANNELS, TOKENS, 16, 1000) if v.name == 'linear'
-    )
+    trainer = Trainer(features)
+    linear = trainer.profile(HeadSpec('linear', 'linear', 'the linear probe'), steps=0)
     job = Job(linear, 1e-2, 0, 10, 'test')
-    Trainer(features).run(job)
+    trainer.run(job)
     path = job.path(features)
     whole = json.loads(path.read_text())
-    assert training.read_result(features, job) is not None
+    assert read_result(features, job) is not None
     texts = ['', '[' * 100_000, '[]', '5', '\udcff', path.read_text()[:40]]
     fields = dict(
         correct=['zz', '', 'ff' * 999, 1, None], seconds=['1', None, -1, math.nan]
@@ -246,7 +251,7 @@ def test_damaged_results_do_not_count(tmp_path):
         texts += [json.dumps(whole | {field: value}) for value in values]
     for text in texts:
         path.write_bytes(text.encode(errors='surrogateescape'))
-        assert training.read_result(features, job) is None, text[:80]
+        assert read_result(features, job) is None, text[:80]
 
 
 def test_the_work_folder_is_looked_at_before_anything_is_computed(
@@ -305,8 +310,10 @@ def test_minutes_that_do_not_suffice_are_named(tmp_path, checkpoint, monkeypatch
     args = command.parse_args(
         ['e', 'd', '--block', checkpoint, '--minutes', '0.3', '--workers', '0']
     )
+    settings = command.settings_of(args)
+    features = make_features(tmp_path)
     with pytest.raises(UserError, match='needs? about [1-9].*--minutes'):
-        command.run(make_features(tmp_path), args, time.monotonic() - 60, tmp_path)
+        command.run_study(features, settings, time.monotonic() - 60, tmp_path)
 
 
 def test_the_page_escapes_names(tmp_path, checkpoint, monkeypatch):
@@ -323,9 +330,12 @@ def test_controls_have_the_size_they_are_named_for():
     for control in list_controls(channels, tokens, width, operations):
         if control.width:
             head = build_head(control, channels, 10, 0)
-            named = control.name.partition('(')[2][:-1]
-            target = dict(parameters=2 * channels * width, operations=operations)[named]
-            size = count(head[0], tokens, channels, 'cpu')[named]
+            if control.name.endswith('(parameters)'):
+                size, _ = count_parameters(head[0])
+                target = 2 * channels * width
+            else:
+                size = count_operations(head[0], tokens, channels, 'cpu')
+                target = operations
             assert size == pytest.approx(target, rel=0.06), control.name
 
 
@@ -344,11 +354,12 @@ def test_only_pictures_to_train_have_views(tmp_path):
 @pytest.mark.slow
 def test_processes_train_what_one_does(tmp_path, checkpoint):
     features = make_features(tmp_path)
-    variant = Variant('frozen', 'frozen', '', dict(checkpoint=checkpoint))
-    jobs = [Job(variant, 1e-2, seed, 20, 'test') for seed in range(3)]
+    head = HeadSpec('frozen', 'frozen', '', dict(checkpoint=checkpoint))
+    profiled = Trainer(features).profile(head, steps=0)
+    jobs = [Job(profiled, 1e-2, seed, 20, 'test') for seed in range(3)]
     found = []
     for processes in (0, 2):
         with start_workers(features, processes) as run:
             assert len([*run('run', jobs)]) == 3
-        found.append([training.read_result(features, job)[0] for job in jobs])
+        found.append([read_result(features, job).correct for job in jobs])
     assert np.array_equal(*found)

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lm4ve.probing.variants import Variant
-from lm4ve.probing.verdict import compare, conclude
+from lm4ve.probing.heads import HeadSpec
+from lm4ve.probing.sentence import conclude
+from lm4ve.probing.verdict import compare
 
 CONTROLS = ('linear', 'random', 'mlp')
-VARIANTS = {
-    name: Variant(name, name, f'the {name}')
+HEADS = {
+    name: HeadSpec(name, name, f'the {name}')
     for name in ('frozen', 'linear', 'random', 'formal')
 }
 
@@ -128,9 +129,7 @@ def test_the_sentence_says_what_follows(linear, random, formal, meaning):
 
     gains = dict(frozen=0, linear=linear, random=random, formal=formal)
     correct = {name: training(gain) for name, gain in gains.items() if gain is not None}
-    assert meaning in (
-        text := conclude(compare(correct, ['frozen'], 1.0), VARIANTS, 1.0)
-    )
+    assert meaning in (text := conclude(compare(correct, ['frozen'], 1.0), HEADS, 1.0))
     assert (
         linear <= 0
     ) or 'better than the linear by 9 points (95 %: 7.2 to 10.8)' in text

@@ -27,12 +27,12 @@ from mmengine.runner import Runner
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from lm4ve.ablation.statistics import interval
-from lm4ve.cost.tables import print_table
+from lm4ve.ablation.statistics import confidence_interval
 from lm4ve.errors import UserError, check
 from lm4ve.files import write_json
 from lm4ve.necks import LLMBlockNeck
 from lm4ve.runner import command_line as cli
+from lm4ve.runner.tables import print_table
 
 MEASURES = ['coherence', 'similarity']
 
@@ -156,7 +156,7 @@ def mean_rows(probes: pd.DataFrame) -> list[dict[str, str]]:
         row = {'layer': 'no block' if pd.isna(layer) else f'{layer:.0f}'}
         for name in MEASURES:
             values = own[name].dropna()
-            low, high = interval(values)
+            low, high = confidence_interval(values)
             around = f' ({low:.4f} to {high:.4f})' if len(values) > 1 else ''
             row[name] = f'{values.mean():.4f}{around}' if len(values) else ''
         rows.append(row)

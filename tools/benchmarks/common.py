@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from lm4ve.cost.tables import print_table
 from lm4ve.files import write_json
 from lm4ve.runner.flags import Flags, build_parser
+from lm4ve.runner.tables import print_table
 
 DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
 NUMBERS = dict(threads=2, repeats=5, warmup=1, width=4096)

@@ -40,8 +40,8 @@ import fuzz_readers
 import numpy as np
 import torch
 
-from lm4ve.cost.tables import print_table
 from lm4ve.runner.command_line import build_parser, run_tool
+from lm4ve.runner.tables import print_table
 
 GOOD = 'refused', 'same', 'other', 'record'
 BAD = 'cut', 'crash', 'hang'

@@ -6,10 +6,10 @@ python tools/motion/baselines.py configs/motion/vectornet-demo_none_sim.py
 from mmengine.evaluator import Evaluator
 from tqdm import tqdm
 
-from lm4ve.cost.tables import print_table
 from lm4ve.files import write_json
 from lm4ve.registry import DATASETS
 from lm4ve.runner.command_line import CONFIG, build_parser, read_config, run_tool
+from lm4ve.runner.tables import print_table
 from lm4ve.tasks import require_task
 from lm4ve.tasks.motion.models.baselines import (
     NearestNeighbor,

@@ -18,11 +18,11 @@ from lm4ve.analysis import analyse
 from lm4ve.analysis.loading import collate, samples_of_files
 from lm4ve.analysis.samples import samples_of
 from lm4ve.analysis.sheets import draw_sheet
-from lm4ve.cost.tables import print_table
 from lm4ve.draw.figures import save_figure
 from lm4ve.runner.cfg_options import OptionsAction
 from lm4ve.runner.command_line import build_parser, read_config, run_tool
 from lm4ve.runner.flags import PARTIAL
+from lm4ve.runner.tables import print_table
 from lm4ve.tasks import task_of_config
 from lm4ve.tasks.rooms import RoomInferencer
 from lm4ve.tasks.vqa import RetrievalInferencer, VQAInferencer

@@ -4,8 +4,22 @@
 """
 
 from lm4ve.ablation.grid import Grid, Trial, load_grid
-from lm4ve.ablation.statistics import holm, interval, paired_tests, summarize
+from lm4ve.ablation.statistics import (
+    confidence_interval,
+    holm,
+    paired_tests,
+    summarize,
+)
 from lm4ve.ablation.store import Store, select_tuned
 
-__all__ = ['Grid', 'Store', 'Trial', 'holm', 'interval', 'load_grid', 'paired_tests']
-__all__ += ['select_tuned', 'summarize']
+__all__ = [
+    'Grid',
+    'Store',
+    'Trial',
+    'confidence_interval',
+    'holm',
+    'load_grid',
+    'paired_tests',
+    'select_tuned',
+    'summarize',
+]

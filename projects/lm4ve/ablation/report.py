@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from rich.markup import escape
-from rich.table import Table
 
+from lm4ve.ablation.cells import format_interval, format_number, format_p_value
 from lm4ve.ablation.grid import Grid, Trial
 from lm4ve.ablation.statistics import Summary, summarize
 from lm4ve.ablation.store import Store, metric_of
 from lm4ve.draw.figures import save_figure
 from lm4ve.files import write_text
 from lm4ve.runner.rich_console import Console
+from lm4ve.runner.tables import print_table
 
 _TIMINGS = ('step_seconds', 'wall_seconds', 'threads', 'device')
 
@@ -60,7 +60,7 @@ def report(
         for name, by_seed in results.items()
     ]
     caption = _caption(grid, scores, list(summaries.values()))
-    print_table(console, rows, grid.title, caption)
+    print_table(grid.title, rows, caption, console)
     if summaries:
         cells = [
             list(rows[0]),
@@ -111,16 +111,6 @@ def csv_tables(
 
 
 # ---------------------------------------------------------------------------- table
-def print_table(
-    console: Console, rows: list[dict[str, str]], title: str, caption: str | None = None
-) -> None:
-    """Print rows of cells by column, wide enough for all of them where there is no terminal."""
-    table = Table(*rows[0], title=escape(title), caption=caption and escape(caption))
-    for row in rows:
-        table.add_row(*map(escape, row.values()))
-    Console(file=console.file, width=max(console.width, 170)).print(table)
-
-
 def _better(grid: Grid) -> str:
     return 'higher' if grid.greater_is_better else 'lower'
 
@@ -149,16 +139,20 @@ def _row(
         s = Summary(name, 0, *[math.nan] * 3)
     row |= {
         'n': str(s.count),
-        'mean': number(s.mean),
-        '95 % interval': span(s.low, s.high),
-        'difference': number(s.difference, '+'),
-        '95 % interval of it': span(s.difference_low, s.difference_high, '+'),
-        'p (t)': p_value(s.p_t),
-        'Holm (t)': p_value(s.holm_t),
-        'p (Wilcoxon)': p_value(s.p_wilcoxon),
-        'Holm (Wilcoxon)': p_value(s.holm_wilcoxon),
+        'mean': format_number(s.mean),
+        '95 % interval': format_interval(s.low, s.high),
+        'difference': format_number(s.difference, '+'),
+        '95 % interval of it': format_interval(
+            s.difference_low, s.difference_high, '+'
+        ),
+        'p (t)': format_p_value(s.p_t),
+        'Holm (t)': format_p_value(s.holm_t),
+        'p (Wilcoxon)': format_p_value(s.p_wilcoxon),
+        'Holm (Wilcoxon)': format_p_value(s.holm_wilcoxon),
         **{k: f'{results[0][k]:,}' if results else '' for k in ('trainable', 'frozen')},
-        's / step': number(median([r['step_seconds'] for r in results] or [math.nan])),
+        's / step': format_number(
+            median([r['step_seconds'] for r in results] or [math.nan])
+        ),
     }
     if grid.tune:
         value, values = selected.get(name), grid.tune.values
@@ -171,21 +165,6 @@ def _row(
         if results
         else {k: row[k] if k in ('variant', 'n') else 'not run' for k in row}
     )
-
-
-def number(value: float, sign: str = '') -> str:
-    """Return four significant digits; '-' for NaN."""
-    return '-' if math.isnan(value) else f'{value:{sign}.4g}'
-
-
-def span(low: float, high: float, sign: str = '') -> str:
-    """Return an interval in words; '-' for NaN."""
-    return '-' if math.isnan(low) else f'{number(low, sign)} to {number(high, sign)}'
-
-
-def p_value(p: float) -> str:
-    """Return a p value with three decimals; '-' for NaN."""
-    return '-' if math.isnan(p) else '< 0.001' if p < 0.001 else f'{p:.3f}'
 
 
 # ---------------------------------------------------------------------------- plot
@@ -228,8 +207,10 @@ def plot(grid: Grid, scores: Scores, summaries: list[Summary]) -> Figure:
         if s.variant == grid.reference:
             ax.axhline(factor * s.mean, color='C3', lw=0.8, ls=':')
         if bad.any():
-            text = 'not shown:\n' + ', '.join(number(v) for v in [*np.sort(its[bad])])
-            text += f'\nmean {number(factor * s.mean)}'
+            text = 'not shown:\n' + ', '.join(
+                format_number(v) for v in [*np.sort(its[bad])]
+            )
+            text += f'\nmean {format_number(factor * s.mean)}'
             ax.annotate(
                 text,
                 xy=(x, 0.02),

@@ -47,13 +47,22 @@ class Summary:
     holm_wilcoxon: float = math.nan
 
 
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """Return the 95 % interval of the mean by Student's t; NaN for fewer than two values."""
+def confidence_interval(values: np.ndarray) -> tuple[float, float]:
+    """Return the 95 % interval of the mean by Student's t.
+
+    Args:
+        values (np.ndarray): float64 ``[n]``.
+
+    Returns:
+        tuple[float, float]: NaN for fewer than two values; no width for equal values.
+    """
     if len(values) < 2:
         return math.nan, math.nan
-    low, high = stats.t.interval(
-        CONFIDENCE, len(values) - 1, values.mean(), stats.sem(values)
-    )
+    mean = float(values.mean())
+    error = stats.sem(values)
+    if error == 0:
+        return mean, mean
+    low, high = stats.t.interval(CONFIDENCE, len(values) - 1, mean, error)
     return float(low), float(high)
 
 
@@ -117,7 +126,9 @@ def summarize(scores: dict[str, dict[int, float]], reference: str) -> list[Summa
     for name, by_seed in scores.items():
         if by_seed:
             values = np.array(list(by_seed.values()), float)
-            own = Summary(name, len(values), float(values.mean()), *interval(values))
+            own = Summary(
+                name, len(values), float(values.mean()), *confidence_interval(values)
+            )
             if name != reference:
                 own = _compare(own, by_seed, scores.get(reference, {}))
             found.append(own)
@@ -134,7 +145,7 @@ def _compare(own: Summary, scores: dict[int, float], base: dict[int, float]) -> 
     a = [scores[s] for s in seeds]
     b = [base[s] for s in seeds]
     difference = np.subtract(a, b)
-    low, high = interval(difference)
+    low, high = confidence_interval(difference)
     p_t, p_wilcoxon = paired_tests(a, b)
     return replace(
         own,

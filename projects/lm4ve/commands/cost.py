@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 
 from lm4ve.commands.flags import parser_of
 from lm4ve.cost.step import cost_of_step
-from lm4ve.cost.tables import print_table
 from lm4ve.errors import check
 from lm4ve.runner.config import read_checked_config
+from lm4ve.runner.tables import print_table
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -27,35 +27,87 @@ from lm4ve.files import require_writable, sole_use
 from lm4ve.probing.data import read_data
 from lm4ve.probing.encoders import load_encoder
 from lm4ve.probing.features import Features, extract_features
+from lm4ve.probing.plan import StudySettings
 from lm4ve.probing.report import claim_folder, write_report
+from lm4ve.probing.results import DEVICE
 from lm4ve.probing.study import Study
-from lm4ve.probing.training import DEVICE, start_workers
 from lm4ve.probing.verdict import decide
+from lm4ve.probing.workers import start_workers
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line, and refuse values that no study can have.
+
+    Raises:
+        UserError: It names the flag.
+    """
     args = parser_of('try').parse_args(argv)
-    check('the number of --rates', len({*args.rates}) or 3, least=3)
+    if args.rates:
+        check('the number of --rates', len(set(args.rates)), least=3)
     for name, least in (('seeds', 2), ('steps', 10), ('workers', 0)):
-        check(f'--{name}', getattr(args, name) or least, least=least)
-    positive = dict(margin=[args.margin], minutes=[args.minutes], rates=args.rates)
-    for name, values in positive.items():
-        for value in values:
-            check(f'--{name}', value, above=0)
-    if 'frozen' not in args.variants or len({*args.variants}) < 2:
+        value = getattr(args, name)
+        # A zero counts as not given.
+        if value:
+            check(f'--{name}', value, least=least)
+    check('--margin', args.margin, above=0)
+    check('--minutes', args.minutes, above=0)
+    for rate in args.rates:
+        check('--rates', rate, above=0)
+    if 'frozen' not in args.variants or len(set(args.variants)) < 2:
         raise UserError("--variants needs 'frozen', and one to compare it with.")
-    named = [w.split('=', 1) if '=' in w else (Path(w).name, w) for w in args.formal]
-    args.formal = dict(named)
-    check('the number of names in --formal', len(args.formal), least=len(named))
-    if args.workers is None:
-        args.workers = 1 if DEVICE == 'cuda' else len(os.sched_getaffinity(0))
     return args
 
 
+def settings_of(args: argparse.Namespace) -> StudySettings:
+    """Return what the flags ask of a study.
+
+    Raises:
+        UserError: Two folders of --formal have one name.
+    """
+    workers = args.workers
+    if workers is None:
+        workers = 1 if DEVICE == 'cuda' else len(os.sched_getaffinity(0))
+    return StudySettings(
+        block=args.block,
+        layers=args.layers,
+        formal=_read_formal(args.formal),
+        dtype=args.dtype,
+        families=args.variants,
+        seeds=args.seeds or None,
+        steps=args.steps or None,
+        minutes=args.minutes,
+        rates=args.rates,
+        margin=args.margin,
+        workers=workers,
+        resume=args.resume,
+    )
+
+
+def _read_formal(words: Sequence[str]) -> dict[str, str]:
+    """Return name -> folder of words [NAME=]FOLDER; the folder's own name by default.
+
+    Raises:
+        UserError: Two have one name.
+    """
+    folders = {}
+    for word in words:
+        name, separator, folder = word.partition('=')
+        if not separator:
+            name = Path(word).name
+            folder = word
+        folders[name] = folder
+    check('the number of names in --formal', len(folders), least=len(words))
+    return folders
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    started, args = time.monotonic(), parse_args(argv)
+    started = time.monotonic()
+    args = parse_args(argv)
+    settings = settings_of(args)
     MMLogger.get_instance('lm4ve-try', log_level='WARNING')
-    out = args.work_dir or Path('work_dirs/try', default_name(args))
+    out = args.work_dir
+    if out is None:
+        out = Path('work_dirs/try', default_name(args))
     # Before anything is computed: nobody waits ten minutes for a report that cannot be
     # written.
     require_writable(args.cache, '--cache')
@@ -68,33 +120,48 @@ def main(argv: Sequence[str] | None = None) -> None:
         MessageHub.get_instance('lm4ve-try').update_info('last_ckpt', str(args.cache))
         features = extract_features(encoder, data, args.cache, args.views, args.tokens)
         with sole_use(features.folder / 'study.lock'):
-            run(features, args, started, out)
+            run_study(features, settings, started, out)
 
 
 def default_name(args: argparse.Namespace) -> str:
     """Return the name of the folder of a report, by what is compared."""
     parts = [args.encoder, args.data, args.block]
     if args.layers != [-1]:
-        parts += ['layers', *map(str, args.layers)]
-    return re.sub(r'[^\w.-]+', '-', '-'.join(parts)).strip('-')
+        parts.append('layers')
+        parts += [str(layer) for layer in args.layers]
+    name = re.sub(r'[^\w.-]+', '-', '-'.join(parts))
+    return name.strip('-')
 
 
-def run(
-    features: Features, args: argparse.Namespace, started: float, out: Path
+def run_study(
+    features: Features, settings: StudySettings, started: float, out: Path
 ) -> None:
-    """Run a study and write its report into a folder."""
-    with start_workers(features, args.workers) as call:
-        study = Study(features, args, call, started)
-        count = len(study.blocks) * (len(study.variants) - len(study.blocks))
-        about = (
-            f'{study.plan["steps"]} steps, {study.plan["seeds"]} seeds, margin {args.margin:g}, '
-            f'{len(features.data.splits["test"]):,} test pictures of {len(features.data.classes)} '
-            f'classes, {count} comparison(s).'
-        )
-        rule = f'{inspect.getdoc(decide)}\n\nHere: {about}'
+    """Run a study and write its report into a folder.
+
+    Args:
+        features (Features): The tokens.
+        settings (StudySettings): What the user asks for.
+        started (float): ``time.monotonic()`` when the minutes began.
+        out (Path): The folder.
+    """
+    with start_workers(features, settings.workers) as run:
+        study = Study.prepare(features, settings, run, started)
+        rule = f'{inspect.getdoc(decide)}\n\nHere: {_describe(study)}'
         print(f'{rule}\n')
-        study.train()
-    write_report(study, out, rule, shlex.join(['lm4ve', 'try', *sys.argv[1:]]))
+        results = study.train()
+    command = shlex.join(['lm4ve', 'try', *sys.argv[1:]])
+    write_report(study, results, out, rule, command)
+
+
+def _describe(study: Study) -> str:
+    """Return the numbers that the rule is about."""
+    data = study.features.data
+    others = len(study.heads) - len(study.blocks)
+    return (
+        f'{study.plan.steps} steps, {study.plan.seeds} seeds, margin '
+        f'{study.settings.margin:g}, {len(data.splits["test"]):,} test pictures of '
+        f'{len(data.classes)} classes, {len(study.blocks) * others} comparison(s).'
+    )
 
 
 if __name__ == '__main__':

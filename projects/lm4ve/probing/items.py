@@ -2,8 +2,9 @@
 
 import functools
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from mmengine import fileio
@@ -13,7 +14,8 @@ from lm4ve.data.shards import PREFIX
 from lm4ve.probing.pictures import picture_of_array, read_picture
 
 
-class DatasetItem(NamedTuple):
+@dataclass(frozen=True)
+class DatasetItem:
     """A sample of a data set, before the data set's pipeline.
 
     Attributes:

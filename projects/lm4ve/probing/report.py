@@ -1,21 +1,24 @@
 """What a study leaves: a table, a picture, a page that can be sent, CSV files and the sentence."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
-from matplotlib.figure import Figure
 
-from lm4ve.ablation.report import number, p_value, print_table
+from lm4ve.ablation.cells import format_number, format_p_value
+from lm4ve.ablation.statistics import confidence_interval
 from lm4ve.analysis.sheets import render_page
 from lm4ve.draw.figures import save_figure
 from lm4ve.errors import UserError, brief, listing
 from lm4ve.files import read_json, write_json, write_text
-from lm4ve.probing.study import Study
-from lm4ve.probing.variants import BATCH
-from lm4ve.probing.verdict import Comparison, compare, conclude, interval, points
+from lm4ve.probing.heads import BATCH
+from lm4ve.probing.plot import draw_study
+from lm4ve.probing.sentence import conclude
+from lm4ve.probing.study import Study, StudyResults
+from lm4ve.probing.verdict import Comparison, compare, points
 from lm4ve.runner.rich_console import Console
+from lm4ve.runner.tables import print_table
 
 #: Which study a folder's report is of.
 OWNER = '.study.json'
@@ -29,135 +32,182 @@ FILES = (
     'plot.png',
     'sentence.txt',
 )
-
-_COLORS = dict(better='C2', worse='C3', equal='C0')
-
-
-def warn(study: Study) -> Iterator[str]:
-    """Yield what a reader has to know before the numbers."""
-    features, steps = study.features, study.plan['steps']
-    train, test = (len(features.data.splits[s]) for s in ('train', 'test'))
-    mappers = 2 * features.shape[-1] * study.variants[study.blocks[0]].embed_dims
-    if train < mappers:
-        text = f'{train:,} pictures train the {mappers:,} parameters of the two mappers'
-        yield f'{text}: more pictures may change the answer.'
-    if test < 300:
-        yield f'Of {test:,} test pictures, one is worth {points(100 / test)}.'
-    if steps < 300:
-        yield f'Trainings are short ({steps} steps): longer ones (--minutes) may change the answer.'
-    if edges := [
-        f"'{n}' ({rate:g})" for n, rate in study.rates.items() if study.is_edge(n)
-    ]:
-        yield f'The best rate is the smallest or largest that was tried: {", ".join(edges)}.'
+#: Fewer test pictures, or steps, get a note.
+_FEW_PICTURES = 300
+_FEW_STEPS = 300
 
 
-def variant_rows(
-    study: Study, comparisons: Sequence[Comparison]
+def write_report(
+    study: Study, results: StudyResults, out: Path, rule: str, command: str
+) -> None:
+    """Write all files, print the table and the sentence.
+
+    Args:
+        study (Study): What was trained.
+        results (StudyResults): What it gave.
+        out (Path): The folder.
+        rule, command (str): For the page.
+    """
+    features = study.features
+    margin = study.settings.margin
+    comparisons = compare(results.correct, study.blocks, margin)
+    # Of several layers, the report is about the one with the best accuracy in tuning.
+    block = max(study.blocks, key=lambda name: max(results.tuning[name].values()))
+    own = [comparison for comparison in comparisons if comparison.block == block]
+    sentence = conclude(own, study.heads, margin)
+    title = f'{features.encoder} on {features.data.name}'
+    notes = notes_on(study, results)
+    rows = table_rows(study, results, own)
+    plot = out / 'plot.png'
+
+    _write_tables(results, comparisons, out)
+    figure = draw_study(results, own, margin, title)
+    save_figure(figure, plot, dpi=140, metadata=dict(Software=None))
+    render_page(
+        Path(__file__).with_name('report.html'),
+        out / PAGE,
+        title=title,
+        sentence=sentence,
+        recipe=_describe_recipe(study),
+        rule=rule,
+        command=command,
+        notes=notes,
+        rows=rows,
+        picture=plot,
+    )
+    write_text(f'{sentence}\n', out / 'sentence.txt')
+
+    console = Console()
+    print_table(title, rows, console=console)
+    lines = [f'Note: {note}' for note in notes]
+    lines += [f'\n{sentence}\n', f'Report: {out}']
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def notes_on(study: Study, results: StudyResults) -> list[str]:
+    """Return what a reader has to know before the numbers."""
+    features = study.features
+    train_pictures = len(features.data.splits['train'])
+    test_pictures = len(features.data.splits['test'])
+    width = study.heads[study.blocks[0]].embed_dims
+    mappers = 2 * features.shape[-1] * width
+    steps = study.plan.steps
+    notes = []
+    if train_pictures < mappers:
+        notes.append(
+            f'{train_pictures:,} pictures train the {mappers:,} parameters of the two '
+            'mappers: more pictures may change the answer.'
+        )
+    if test_pictures < _FEW_PICTURES:
+        worth = points(100 / test_pictures)
+        notes.append(f'Of {test_pictures:,} test pictures, one is worth {worth}.')
+    if steps < _FEW_STEPS:
+        notes.append(
+            f'Trainings are short ({steps} steps): longer ones (--minutes) may change '
+            'the answer.'
+        )
+    edges = []
+    for name, rate in results.rates.items():
+        if results.is_edge(name):
+            edges.append(f"'{name}' ({rate:g})")
+    if edges:
+        notes.append(
+            'The best rate is the smallest or largest that was tried: '
+            f'{", ".join(edges)}.'
+        )
+    return notes
+
+
+def table_rows(
+    study: Study, results: StudyResults, comparisons: Sequence[Comparison]
 ) -> list[dict[str, str]]:
-    """Return a row for each variant, with the differences of one block from it."""
-    mine, rows = {c.against: c for c in comparisons}, []
-    for name, variant in study.variants.items():
-        scores, c = study.accuracies[name], mine.get(name)
+    """Return a row of cells by column for each head.
+
+    Args:
+        study (Study): What was trained.
+        results (StudyResults): What it gave.
+        comparisons (Sequence[Comparison]): Those of one block, whose differences from
+            the other heads are shown.
+    """
+    comparison_with = {comparison.against: comparison for comparison in comparisons}
+    block = comparisons[0].block
+    rows = []
+    for name, head in study.heads.items():
+        accuracies = results.accuracies[name]
+        low, high = confidence_interval(accuracies)
+        rate = f'{results.rates[name]:g}'
+        if results.is_edge(name):
+            rate += ' (edge)'
         row = {
             'variant': name,
-            'accuracy': f'{scores.mean():.2f}',
-            '95 % interval': _span(interval(scores), ''),
-            'difference': f'{c.difference:+.2f}' if c else '',
-            'over seeds': _span(c.seeds) if c else '',
-            'over both': _span(c.both) if c else '',
-            "Holm's p": p_value(c.holm) if c else '',
-            f"'{comparisons[0].block}' is": c.words if c else '',
-            'trainable': f'{variant.trainable:,}',
-            'MFLOP': number(variant.operations / 1e6),
-            'rate': f'{study.rates[name]:g}{" (edge)" * study.is_edge(name)}',
-            'seconds': number(study.seconds[name]),
+            'accuracy': f'{accuracies.mean():.2f}',
+            '95 % interval': f'{low:.2f} to {high:.2f}',
         }
+        row.update(_comparison_cells(comparison_with.get(name), block))
+        row['trainable'] = f'{head.trainable:,}'
+        row['MFLOP'] = format_number(head.operations / 1e6)
+        row['rate'] = rate
+        row['seconds'] = format_number(results.seconds[name])
         rows.append(row)
     return rows
 
 
-def _span(ends: tuple[float, float], sign: str = '+') -> str:
-    return f'{ends[0]:{sign}.2f} to {ends[1]:{sign}.2f}'
+def _comparison_cells(comparison: Comparison | None, block: str) -> dict[str, str]:
+    """Return the cells of a comparison with the block; empty ones where there is none."""
+    columns = (
+        'difference',
+        'over seeds',
+        'over both',
+        "Holm's p",
+        f"'{block}' is",
+    )
+    if comparison is None:
+        return dict.fromkeys(columns, '')
+    cells = (
+        f'{comparison.difference:+.2f}',
+        _format_difference(comparison.seeds),
+        _format_difference(comparison.both),
+        format_p_value(comparison.holm),
+        comparison.words,
+    )
+    return dict(zip(columns, cells, strict=True))
 
 
-def draw(study: Study, comparisons: Sequence[Comparison], title: str) -> Figure:
-    """Draw accuracies with a point for each seed, and the differences of one block."""
-    scores, mine = study.accuracies, {c.against: c for c in comparisons}
-    block, margin = comparisons[0].block, study.args.margin
-    figure = Figure(figsize=(10, 1.6 + 0.36 * len(scores)), layout='constrained')
-    left, right = figure.subplots(1, 2, sharey=True)
-    right.axvspan(-margin, margin, color='0.9', label=f'at most {points(margin)}')
-    right.axvline(0, color='0.5', lw=0.8)
-    for y, (name, values) in enumerate(scores.items()):
-        color = 'C1' if name == block else 'C0'
-        left.plot(values, [y] * len(values), 'o', ms=4, alpha=0.35, c=color)
-        left.plot(interval(values), [y, y], c=color)
-        left.plot(values.mean(), y, '|', ms=16, mew=2, c=color)
-        if c := mine.get(name):
-            color = _COLORS.get(c.verdict, '0.4')
-            right.plot(c.both, [y, y], lw=7, alpha=0.3, c=color, solid_capstyle='butt')
-            right.plot(c.seeds, [y, y], c=color)
-            right.plot(c.difference, y, 'o', ms=6, c=color)
-    left.set_yticks(range(len(scores)), scores)
-    left.invert_yaxis()
-    left.set_xlabel('test accuracy [%]: seeds, mean, 95 % interval', fontsize=9)
-    kinds = 'over seeds (thin), over seeds and pictures (wide)'
-    text = f"'{block}' minus the variant [points], 95 % intervals:\n{kinds}"
-    right.set_xlabel(text, fontsize=9)
-    right.legend(fontsize=8)
-    figure.suptitle(title, fontsize=11, parse_math=False)
-    return figure
+def _format_difference(interval: tuple[float, float]) -> str:
+    low, high = interval
+    return f'{low:+.2f} to {high:+.2f}'
 
 
-def write_report(study: Study, out: Path, rule: str, command: str) -> None:
-    """Write all files, print the table and the sentence.
-
-    Args:
-        study (Study): All is trained.
-        out (Path): The folder.
-        rule, command (str): For the page.
-    """
-    features, margin = study.features, study.args.margin
-    comparisons = compare(study.correct, study.blocks, margin)
-    block = max(study.blocks, key=lambda name: max(study.tuning[name].values()))
-    mine = [c for c in comparisons if c.block == block]
-    sentence = conclude(mine, study.variants, margin)
-    frame = pd.DataFrame(study.accuracies)
-    frame = frame.melt(var_name='variant', value_name='accuracy', ignore_index=False)
-    frames = {
-        'results': frame.reset_index(names='seed'),
-        'comparisons': pd.DataFrame(map(vars, comparisons)),
-        'tuning': pd.DataFrame(study.tuning).rename_axis('rate').reset_index(),
+def _write_tables(
+    results: StudyResults, comparisons: Sequence[Comparison], out: Path
+) -> None:
+    """Write the CSV files: a row for each seed, comparison and rate."""
+    accuracies = pd.DataFrame(results.accuracies).melt(
+        var_name='variant', value_name='accuracy', ignore_index=False
+    )
+    tables = {
+        'results.csv': accuracies.reset_index(names='seed'),
+        'comparisons.csv': pd.DataFrame([vars(c) for c in comparisons]),
+        'tuning.csv': pd.DataFrame(results.tuning).rename_axis('rate').reset_index(),
     }
-    for name, content in frames.items():
-        write_text(content.to_csv(index=False), out / f'{name}.csv')
-    title, notes = f'{features.encoder} on {features.data.name}', [*warn(study)]
-    picture, rows = out / 'plot.png', variant_rows(study, mine)
-    save_figure(
-        draw(study, mine, title), picture, dpi=140, metadata=dict(Software=None)
+    for name, table in tables.items():
+        write_text(table.to_csv(index=False), out / name)
+
+
+def _describe_recipe(study: Study) -> str:
+    """Return how it was trained, in sentences for the page."""
+    features = study.features
+    sizes = []
+    for split, indices in features.data.splits.items():
+        sizes.append(f'{len(indices):,} {split}')
+    return (
+        f'Pictures: {", ".join(sizes)}; {len(features.data.classes)} classes; tokens '
+        f'{features.shape[2:]}, standardized by channel. AdamW, one cycle, '
+        f'{study.plan.steps} steps of {BATCH}. The rate is tuned on val with two seeds '
+        f'of its own; then {study.plan.seeds} train on train and val. The test pictures '
+        'decide nothing.'
     )
-    sizes = ', '.join(
-        f'{len(i):,} {split}' for split, i in features.data.splits.items()
-    )
-    recipe = (
-        f'Pictures: {sizes}; {len(features.data.classes)} classes; tokens {features.shape[2:]}, '
-        f'standardized by channel. AdamW, one cycle, {study.plan["steps"]} steps of {BATCH}. The '
-        f'rate is tuned on val with two seeds of its own; then {study.plan["seeds"]} train on '
-        f'train and val. The test pictures decide nothing.'
-    )
-    texts = dict(
-        title=title, sentence=sentence, recipe=recipe, rule=rule, command=command
-    )
-    template = Path(__file__).with_name('report.html')
-    render_page(template, out / PAGE, **texts, notes=notes, rows=rows, picture=picture)
-    write_text(f'{sentence}\n', out / 'sentence.txt')
-    print_table(console := Console(), rows, title)
-    for text in (
-        *(f'Note: {note}' for note in notes),
-        f'\n{sentence}\n',
-        f'Report: {out}',
-    ):
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def claim_folder(out: Path, study: Mapping[str, str]) -> None:
@@ -171,19 +221,21 @@ def claim_folder(out: Path, study: Mapping[str, str]) -> None:
         UserError: It holds the report of another study, or files of another command
             that a report would replace.
     """
-    # However a path is written, it is one place.
-    own = {k: os.path.realpath(v) if os.path.exists(v) else v for k, v in study.items()}
-    known = read_json(out / OWNER)
-    there = [name for name in FILES if (out / name).exists()]
-    if there and isinstance(known, dict) and known != own:
-        theirs = ', '.join(f'{name} {brief(value)}' for name, value in known.items())
+    own = {}
+    for name, value in study.items():
+        # However a path is written, it is one place.
+        own[name] = os.path.realpath(value) if os.path.exists(value) else value
+    stored = read_json(out / OWNER)
+    present = [name for name in FILES if (out / name).exists()]
+    if present and isinstance(stored, dict) and stored != own:
+        other = ', '.join(f'{name} {brief(value)}' for name, value in stored.items())
         raise UserError(
-            f"--work-dir='{out}' holds the report of another study ({theirs}). Fix: name another "
+            f"--work-dir='{out}' holds the report of another study ({other}). Fix: name another "
             'folder, or remove this one.'
         )
-    if there and known is None and PAGE not in there:
+    if present and stored is None and PAGE not in present:
         raise UserError(
-            f"--work-dir='{out}' holds {listing(there)} of another command, which the report "
+            f"--work-dir='{out}' holds {listing(present)} of another command, which the report "
             'would replace. Fix: name another folder.'
         )
     write_json(own, out / OWNER)

@@ -1,76 +1,48 @@
-"""A study: how long, which rates, which seeds, and the results of all variants.
+"""A study: it tunes the learning rate of every head, then trains the seeds that are compared."""
 
-The clock decides once, before the first training: the plan that fits ``--minutes`` is
-stored beside the features. Whatever is trained later follows the stored plan, so that a
-study that was killed, or gets more seeds or another layer, uses all that was trained
-before.
-"""
-
-import logging
-import math
 import time
-from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass, replace
 from statistics import median
-from typing import Any
 
 import numpy as np
-from mmengine.logging import print_log
 from tqdm import tqdm
 
 from lm4ve.errors import UserError
-from lm4ve.files import read_json, write_json
+from lm4ve.files import write_json
+from lm4ve.probing.candidates import FAMILIES, list_blocks, list_controls
 from lm4ve.probing.features import Features
-from lm4ve.probing.training import RECIPE, Job, Result, Run, digest, read_result
-from lm4ve.probing.variants import BATCH, FAMILIES, Variant, list_blocks, list_controls
-
-#: Learning rates: tuning begins with the middle three and goes on where the best is the
-#: last.
-LADDER = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
-#: Seeds of tuning; those of the comparison count from 0.
-TUNING_SEEDS = (1000, 1001)
-#: Numbers of steps and, where none is given, of seeds that a plan may have; best first.
-_STEPS = (
-    2000,
-    1500,
-    1200,
-    1000,
-    800,
-    600,
-    500,
-    400,
-    300,
-    250,
-    200,
-    150,
-    120,
-    100,
-    80,
-    60,
+from lm4ve.probing.heads import HeadSpec, ProfiledHead
+from lm4ve.probing.plan import (
+    MEASURED_STEPS,
+    TUNING_SEEDS,
+    Plan,
+    StudySettings,
+    make_plan,
+    plan_file,
+    read_plan,
 )
-_SEEDS = (8, 6, 5, 4)
-#: Most passes over the pictures that a plan spends time on, steps that are measured,
-#: seconds for the report, and how much slower a step is among many than those that were
-#: measured.
-_EPOCHS, _MEASURED, _REPORT, _SLOWER = 60, 6, 15.0, 1.2
+from lm4ve.probing.results import Job, Result, read_result
+from lm4ve.probing.workers import Run
+
+#: Learning rates. Tuning begins with the middle three and goes on where the best one
+#: is at the end of what was tried.
+LADDER = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+_FIRST_RATE = LADDER[3]
+
+#: Head -> rate -> mean accuracy on 'val', per cent.
+Tuning = dict[str, dict[float, float]]
+#: A head's name and a rate.
+Setting = tuple[str, float]
 
 
-class Study:
-    """Trains what a study needs and is not stored yet.
-
-    Args:
-        features (Features): The tokens; results are stored beside them.
-        args (Namespace): The flags of ``lm4ve try``.
-        run (Run): Trains.
-        started (float): ``time.monotonic()`` when the minutes began.
+@dataclass(frozen=True)
+class StudyResults:
+    """What all trainings of a study gave, by the heads' names.
 
     Attributes:
-        variants (dict[str, Variant]): By name, in the order of tables.
-        blocks (list[str]): Names of the frozen ones.
-        plan (dict[str, int]): 'steps' and 'seeds'.
-        tuning (dict[str, dict[float, float]]): Variant -> rate -> mean accuracy on
-            'val', per cent.
+        tuning (dict[str, dict[float, float]]): Rate -> mean accuracy on 'val', per
+            cent.
         rates (dict[str, float]): The best ones.
         correct (dict[str, np.ndarray]): What was right, bool ``[seeds, test
             pictures]``.
@@ -78,162 +50,197 @@ class Study:
         seconds (dict[str, float]): Median of a training.
     """
 
-    def __init__(
-        self, features: Features, args: Namespace, run: Run, started: float
-    ) -> None:
-        self.features, self.args, self.run = features, args, run
-        self._since = 0.0 if args.resume else time.time()
-        # Not the seeds and which layers: they may be added, and what was trained
-        # counts.
-        fields = 'block', 'minutes', 'steps', 'dtype', 'variants'
-        parts = [
-            RECIPE,
-            len(args.layers),
-            sorted(args.formal),
-            *(getattr(args, f) for f in fields),
-        ]
-        path = features.folder / f'plan-{digest(parts)}.json'
-        if (
-            args.seeds and not path.exists()
-        ):  # their number is not the default of a later run
-            path = features.folder / f'plan-{digest([*parts, "seeds"])}.json'
-        self.plan: dict[str, int] = _read_plan(path) if args.resume else {}
-        blocks = self._profile(
-            list_blocks(args.block, args.layers, args.formal, args.dtype)
-        )
-        *_, tokens, channels = features.shape
-        sizes = channels, tokens, blocks[0].embed_dims, blocks[0].operations
-        known = [*blocks, *self._profile(list_controls(*sizes))]
-        known.sort(key=lambda v: FAMILIES.index(v.family))
-        self.variants = {v.name: v for v in known}
-        self.blocks = [v.name for v in known if v.family == 'frozen']
-        names: dict[str, str] = {}
-        for v in known:
-            if (other := names.setdefault(v.identity, v.name)) != v.name:
-                raise UserError(
-                    f"'{other}' and '{v.name}' are the same. Fix: name one."
-                )
-        if not self.plan:
-            self.plan = self._make_plan(time.monotonic() - started)
-            write_json(self.plan, path)
-        self.plan['seeds'] = args.seeds or self.plan['seeds']
-
-    # -------------------------------------------------------- before the first training
-    def _profile(self, variants: list[Variant]) -> list[Variant]:
-        """Build what is wanted of some variants once; count and measure it."""
-        wanted = [v for v in variants if v.family in self.args.variants]
-        steps = 0 if self.plan or self.args.steps else _MEASURED
-        return [*self.run('profile', wanted, [steps] * len(wanted))]
-
-    def _make_plan(self, spent: float) -> dict[str, int]:
-        """Return the best plan that fits the minutes.
-
-        Raises:
-            UserError: None does.
-        """
-        args, epoch = (
-            self.args,
-            math.ceil(len(self.features.data.splits['train']) / BATCH),
-        )
-        most = max(_EPOCHS * epoch, 300)
-        steps = [args.steps] if args.steps else [n for n in _STEPS if n <= most]
-        seeds = [args.seeds] if args.seeds else _SEEDS
-        for plan in [dict(steps=n, seeds=k) for k in seeds for n in steps]:
-            if args.steps or self._minutes(plan, spent) <= args.minutes:
-                return plan
-        needed = math.ceil(self._minutes(plan, spent))
-        slow = max(self.variants.values(), key=lambda v: v.step_seconds).name
-        raise UserError(
-            f'--minutes {args.minutes:g} is too few: {plan["seeds"]} seeds of {plan["steps"]} '
-            f'steps need about {needed}. Fix: --minutes {needed}, fewer --tokens, or leave '
-            f"variants out (--variants); the slowest is '{slow}'."
-        )
-
-    def _minutes(self, plan: Mapping[str, int], spent: float) -> float:
-        """Return the minutes of a plan from nothing, the seconds already spent included."""
-        # Of the ladder four rates are tried, sometimes five.
-        trainings = (len(self.args.rates) or 4.5) * len(TUNING_SEEDS) + plan['seeds']
-        known = self.variants.values()
-        seconds = sum(plan['steps'] * v.step_seconds + v.fixed_seconds for v in known)
-        seconds *= _SLOWER * trainings / max(self.args.workers, 1)
-        return (spent + seconds + _REPORT) / 60
-
-    # ------------------------------------------------------------- trainings
-    def train(self) -> None:
-        """Tune the rates on 'val', then train every seed with the best ones."""
-        self.tuning = self._tune()
-        self.rates = {
-            name: max(by, key=by.__getitem__) for name, by in self.tuning.items()
-        }
-        found = self._results([*self.rates.items()], range(self.plan['seeds']), 'test')
-        self.correct = {
-            name: np.stack([c for c, _ in both]) for (name, _), both in found.items()
-        }
-        self.accuracies = {
-            name: 100 * right.mean(1) for name, right in self.correct.items()
-        }
-        self.seconds = {
-            name: median(s for _, s in both) for (name, _), both in found.items()
-        }
+    tuning: Tuning
+    rates: dict[str, float]
+    correct: dict[str, np.ndarray]
+    accuracies: dict[str, np.ndarray]
+    seconds: dict[str, float]
 
     def is_edge(self, name: str) -> bool:
-        """Return whether a variant's best rate is the smallest or largest that was tried."""
-        return self.rates[name] in (min(self.tuning[name]), max(self.tuning[name]))
+        """Return whether a head's best rate is the smallest or largest that was tried."""
+        tried = self.tuning[name]
+        return self.rates[name] in (min(tried), max(tried))
 
-    def _tune(self) -> dict[str, dict[float, float]]:
-        """Try rates until the best one of each variant has neighbours or ends the ladder."""
-        tuning: dict[str, dict[float, float]] = {name: {} for name in self.variants}
-        while wanted := [
-            (n, rate) for n, by in tuning.items() for rate in self._untried(by)
-        ]:
-            for (name, rate), both in self._results(
-                wanted, TUNING_SEEDS, 'val'
-            ).items():
-                tuning[name][rate] = 100 * float(np.mean([c for c, _ in both]))
-            # In order, since of equal rates the first one wins.
-            for name, by in tuning.items():
-                tuning[name] = {r: by[r] for r in self.args.rates or LADDER if r in by}
-        return tuning
 
-    def _untried(self, accuracies: Mapping[float, float]) -> list[float]:
-        """Return the rates to try next: those given, or the best one's neighbours on the ladder."""
-        rates = self.args.rates
+class Study:
+    """Trains what a study needs and is not stored yet; :meth:`prepare` makes one.
+
+    Args:
+        features (Features): The tokens; results are stored beside them.
+        settings (StudySettings): What the user asks for.
+        run (Run): Trains.
+        heads (Mapping[str, ProfiledHead]): By name, in the order of tables.
+        plan (Plan): Steps and seeds.
+        since (float): Results that were stored before this time do not count, in
+            seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        features: Features,
+        settings: StudySettings,
+        run: Run,
+        heads: Mapping[str, ProfiledHead],
+        plan: Plan,
+        since: float,
+    ) -> None:
+        self.features = features
+        self.settings = settings
+        self.run = run
+        self.heads = heads
+        self.plan = plan
+        self.since = since
+
+    @classmethod
+    def prepare(
+        cls, features: Features, settings: StudySettings, run: Run, started: float
+    ) -> 'Study':
+        """Build every head once, and read or make the plan.
+
+        Args:
+            features, settings, run: See the class.
+            started (float): ``time.monotonic()`` when the minutes began.
+
+        Raises:
+            UserError: Two heads are the same, or no plan fits the minutes.
+        """
+        since = 0.0 if settings.resume else time.time()
+        file = plan_file(features, settings)
+        plan = read_plan(file) if settings.resume else None
+        is_measured = plan is None and settings.steps is None
+        steps = MEASURED_STEPS if is_measured else 0
+        heads = _profile_heads(features, settings, run, steps)
+        if plan is None:
+            spent = time.monotonic() - started
+            pictures = len(features.data.splits['train'])
+            plan = make_plan(settings, list(heads.values()), pictures, spent)
+            write_json(plan.to_json(), file)
+        if settings.seeds is not None:
+            plan = replace(plan, seeds=settings.seeds)
+        return cls(features, settings, run, heads, plan, since)
+
+    @property
+    def blocks(self) -> list[str]:
+        """The names of the frozen blocks."""
+        return [name for name, head in self.heads.items() if head.family == 'frozen']
+
+    def train(self) -> StudyResults:
+        """Tune the rates on 'val', then train every seed with the best ones."""
+        tuning = self._tune()
+        rates = {}
+        for name, accuracies in tuning.items():
+            rates[name] = max(accuracies, key=accuracies.__getitem__)
+        found = self._results(list(rates.items()), range(self.plan.seeds), 'test')
+        correct = {}
+        seconds = {}
+        for (name, _), results in found.items():
+            correct[name] = np.stack([result.correct for result in results])
+            seconds[name] = median(result.seconds for result in results)
+        accuracies_of = {name: 100 * right.mean(1) for name, right in correct.items()}
+        return StudyResults(tuning, rates, correct, accuracies_of, seconds)
+
+    # ------------------------------------------------------------------------- tuning
+    def _tune(self) -> Tuning:
+        """Try rates until the best one of each head has neighbours or ends the ladder."""
+        tuning: Tuning = {name: {} for name in self.heads}
+        while True:
+            settings = []
+            for name, accuracies in tuning.items():
+                for rate in self._untried_rates(accuracies):
+                    settings.append((name, rate))
+            if not settings:
+                return tuning
+            found = self._results(settings, TUNING_SEEDS, 'val')
+            for (name, rate), results in found.items():
+                correct = np.mean([result.correct for result in results])
+                tuning[name][rate] = 100 * float(correct)
+            tuning = {name: self._in_order(tried) for name, tried in tuning.items()}
+
+    def _untried_rates(self, accuracies: Mapping[float, float]) -> list[float]:
+        """Return the rates to try next: those given, or the best one's neighbours on the ladder.
+
+        Args:
+            accuracies (Mapping[float, float]): Of the rates that were tried.
+        """
+        rates: Sequence[float] = self.settings.rates
         if not rates:
-            best = max(accuracies, key=accuracies.__getitem__, default=LADDER[3])
-            rates = LADDER[max(LADDER.index(best) - 1, 0) : LADDER.index(best) + 2]
+            best = _FIRST_RATE
+            if accuracies:
+                best = max(accuracies, key=accuracies.__getitem__)
+            place = LADDER.index(best)
+            rates = LADDER[max(place - 1, 0) : place + 2]
         return [rate for rate in rates if rate not in accuracies]
 
+    def _in_order(self, accuracies: Mapping[float, float]) -> dict[float, float]:
+        """Sort the rates that were tried, since of equal accuracies the first one wins."""
+        rates = self.settings.rates if self.settings.rates else LADDER
+        return {rate: accuracies[rate] for rate in rates if rate in accuracies}
+
+    # ---------------------------------------------------------------------- trainings
     def _results(
-        self, wanted: Sequence[tuple[str, float]], seeds: Sequence[int], split: str
-    ) -> dict[tuple[str, float], list[Result]]:
-        """Train what is missing; return the results of each variant and rate, by seed."""
-        steps = self.plan['steps']
-        jobs = {
-            (name, rate): [
-                Job(self.variants[name], rate, seed, steps, split) for seed in seeds
-            ]
-            for name, rate in wanted
-        }
-        todo = [j for both in jobs.values() for j in both if self._stored(j) is None]
-        # Costly ones first, so that no process waits long for another.
-        todo.sort(key=lambda j: -j.variant.operations)
-        what = 'tuning' if split == 'val' else 'training'
-        for _ in tqdm(self.run('run', todo), what, len(todo), disable=not todo):
+        self, settings: Sequence[Setting], seeds: Sequence[int], split: str
+    ) -> dict[Setting, list[Result]]:
+        """Train what is missing; return the results of each head and rate, by seed."""
+        jobs: dict[Setting, list[Job]] = {}
+        missing: list[Job] = []
+        for name, rate in settings:
+            own = []
+            for seed in seeds:
+                job = Job(self.heads[name], rate, seed, self.plan.steps, split)
+                own.append(job)
+                if read_result(self.features, job, self.since) is None:
+                    missing.append(job)
+            jobs[name, rate] = own
+        self._run_jobs(missing, 'tuning' if split == 'val' else 'training')
+
+        results: dict[Setting, list[Result]] = {}
+        for setting, own in jobs.items():
+            results[setting] = [self._read(job) for job in own]
+        return results
+
+    def _run_jobs(self, jobs: list[Job], title: str) -> None:
+        """Run jobs under a bar; costly ones first, so that no process waits long for another."""
+        jobs.sort(key=lambda job: -job.head.operations)
+        done = self.run('run', jobs)
+        for _ in tqdm(done, title, len(jobs), disable=not jobs):
             pass
-        return {key: [self._stored(j) for j in both] for key, both in jobs.items()}
 
-    def _stored(self, job: Job) -> Any:
-        return read_result(self.features, job, self._since)
+    def _read(self, job: Job) -> Result:
+        result = read_result(self.features, job, self.since)
+        if result is None:
+            raise UserError(f"The result in '{job.path(self.features)}' is damaged.")
+        return result
 
 
-def _read_plan(path: Path) -> dict[str, int]:
-    """Return a stored plan, or an empty one where there is none or it is damaged."""
-    stored = read_json(path)
-    if isinstance(stored, dict) and stored.keys() == {'steps', 'seeds'}:
-        steps, seeds = stored['steps'], stored['seeds']
-        if type(steps) is int and type(seeds) is int and steps >= 1 and seeds >= 2:
-            return stored
-    if path.exists():
-        text = f"'{path}' is damaged: the study is planned anew."
-        print_log(text, logger='current', level=logging.WARNING)
-    return {}
+def _profile_heads(
+    features: Features, settings: StudySettings, run: Run, steps: int
+) -> dict[str, ProfiledHead]:
+    """Build the heads of the wanted families, by name in the order of tables.
+
+    Args:
+        features, settings, run: See :class:`Study`.
+        steps (int): Of each, so many are measured.
+
+    Raises:
+        UserError: Two heads compute the same.
+    """
+
+    def profile(heads: Sequence[HeadSpec]) -> list[ProfiledHead]:
+        wanted = [head for head in heads if head.family in settings.families]
+        return list(run('profile', wanted, [steps] * len(wanted)))
+
+    blocks = profile(
+        list_blocks(settings.block, settings.layers, settings.formal, settings.dtype)
+    )
+    tokens, channels = features.shape[-2:]
+    controls = list_controls(
+        channels, tokens, width=blocks[0].embed_dims, operations=blocks[0].operations
+    )
+    heads = [*blocks, *profile(controls)]
+    heads.sort(key=lambda head: FAMILIES.index(head.family))
+    first: dict[str, str] = {}
+    for head in heads:
+        other = first.setdefault(head.identity, head.name)
+        if other != head.name:
+            raise UserError(f"'{other}' and '{head.name}' are the same. Fix: name one.")
+    return {head.name: head for head in heads}

@@ -7,28 +7,18 @@ was not found is not a result; that it is smaller than a margin is one (equivale
 two one-sided tests: Schuirmann, J. Pharmacokinet. Biopharm. 1987).
 """
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
 from lm4ve.ablation.statistics import holm
-from lm4ve.probing.variants import Variant
 
 ALPHA = 0.05
 POWER = 0.8
-#: Verdicts in the order of sentences.
-_ORDER = (
-    'better',
-    'worse',
-    'equal',
-    'few seeds',
-    'few test pictures',
-    'few seeds and test pictures',
-)
 
 
 @dataclass(frozen=True)
@@ -62,14 +52,7 @@ class Comparison:
 def points(value: float) -> str:
     """Return a number of points in words."""
     text = f'{value:.1f}'.removesuffix('.0')
-    return f'{text} point{"s" * (text != "1")}'
-
-
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """Return the 95 % interval of a mean by Student's t; equal values have one of no width."""
-    from statsmodels.stats.weightstats import DescrStatsW  # it takes seconds to import
-
-    return DescrStatsW(values).tconfint_mean()
+    return '1 point' if text == '1' else f'{text} points'
 
 
 def compare(
@@ -86,21 +69,43 @@ def compare(
     Returns:
         list[Comparison]: For each block in turn; Holm's correction is for all of them.
     """
+    others = [name for name in correct if name not in blocks]
     found = []
-    for block, against in itertools.product(
-        blocks, [n for n in correct if n not in blocks]
-    ):
-        gain = 100.0 * (correct[block].astype(float) - correct[against].astype(float))
-        (seeds, p), (both, q) = (_test(gain, kinds) for kinds in (1, 2))
-        ends = seeds, (min(seeds[0], both[0]), max(seeds[1], both[1]))
-        found.append(
-            (Comparison(block, against, float(gain.mean()), *ends, max(p, q)), gain)
-        )
-    corrected = zip(found, holm([c.p for c, _ in found]), strict=True)
-    return [
-        decide(replace(c, holm=p), gain, margin, len(found))
-        for (c, gain), p in corrected
-    ]
+    gains = []
+    for block in blocks:
+        for other in others:
+            # Of every seed and picture: 100, 0 or -100 points.
+            gain = correct[block].astype(float) - correct[other].astype(float)
+            gains.append(100.0 * gain)
+            found.append(_test_difference(block, other, gains[-1]))
+    corrected = holm([comparison.p for comparison in found])
+    decided = []
+    for comparison, gain, p in zip(found, gains, corrected, strict=True):
+        comparison = replace(comparison, holm=p)
+        decided.append(decide(comparison, gain, margin, len(found)))
+    return decided
+
+
+def _test_difference(block: str, against: str, gain: np.ndarray) -> Comparison:
+    """Compare two heads, without a verdict.
+
+    Args:
+        block, against (str): Their names.
+        gain (np.ndarray): Points, float64 ``[seeds, test pictures]``.
+    """
+    errors = _squared_errors(gain)
+    by_seeds = _test_mean(gain, errors[:1])
+    by_both = _test_mean(gain, errors)
+    low = min(by_seeds.low, by_both.low)
+    high = max(by_seeds.high, by_both.high)
+    return Comparison(
+        block=block,
+        against=against,
+        difference=float(gain.mean()),
+        seeds=(by_seeds.low, by_seeds.high),
+        both=(low, high),
+        p=max(by_seeds.p, by_both.p),
+    )
 
 
 def decide(
@@ -120,131 +125,108 @@ def decide(
 
     Of several layers, the sentence is about the one with the best accuracy in tuning.
     """
-    half = math.sqrt(_rounded_error(gain)) * stats.t.ppf(1 - ALPHA, len(gain) - 1)
-    verdict = words = 'better' if c.difference > 0 else 'worse'
-    if abs(c.difference) + half < margin:
-        verdict, words = 'equal', f'no difference larger than {points(margin)}'
-    elif not c.holm < ALPHA:
-        needed = _needed(gain, ALPHA / comparisons, margin)
-        verdict = f'few {" and ".join(needed)}'
-        numbers = ' and '.join(f'{n:,}' for n in needed.values())
-        words = f'too {verdict} to tell: {numbers} needed'
+    critical_t = stats.t.ppf(1 - ALPHA, len(gain) - 1)
+    half_width = math.sqrt(_rounded_error(gain)) * critical_t
+    if abs(c.difference) + half_width < margin:
+        words = f'no difference larger than {points(margin)}'
+        return replace(c, verdict='equal', words=words)
+    if c.holm < ALPHA:
+        verdict = 'better' if c.difference > 0 else 'worse'
+        return replace(c, verdict=verdict, words=verdict)
+    needed = _numbers_needed(gain, ALPHA / comparisons, margin)
+    verdict = f'few {" and ".join(needed)}'
+    numbers = ' and '.join(f'{number:,}' for number in needed.values())
+    words = f'too {verdict} to tell: {numbers} needed'
     return replace(c, verdict=verdict, words=words)
 
 
-def _errors(gain: np.ndarray) -> np.ndarray:
-    """Return the squared standard errors of a mean, over seeds and over test pictures."""
-    return np.array([x.var(ddof=1) / len(x) for x in (gain.mean(1), gain.mean(0))])
+class _Test(NamedTuple):
+    """A mean's 95 % interval, and the two-sided p of its difference from zero."""
+
+    low: float
+    high: float
+    p: float
+
+
+def _squared_errors(gain: np.ndarray) -> np.ndarray:
+    """Return the squared standard errors of the mean over seeds and over test pictures."""
+    of_seeds = gain.mean(1)
+    of_pictures = gain.mean(0)
+    return np.array(
+        [
+            of_seeds.var(ddof=1) / len(of_seeds),
+            of_pictures.var(ddof=1) / len(of_pictures),
+        ]
+    )
 
 
 def _rounded_error(gain: np.ndarray) -> float:
     """Return the squared standard error over seeds, if rounding to whole pictures is one more."""
-    return float(_errors(gain)[0] + (100 / gain.shape[1]) ** 2 / 12 / len(gain))
+    seeds, pictures = gain.shape
+    over_seeds, _ = _squared_errors(gain)
+    rounding = (100 / pictures) ** 2 / 12 / seeds
+    return float(over_seeds + rounding)
 
 
-def _test(gain: np.ndarray, kinds: int) -> tuple[tuple[float, float], float]:
-    """Return a mean's 95 % interval and p; kinds: over seeds (1), and test pictures (2)."""
-    mean, errors = float(gain.mean()), _errors(gain)[:kinds]
-    if not errors.any():  # Student's t is infinite, or nothing differs
-        return (mean, mean), float(mean == 0)
-    freedom = errors.sum() ** 2 / (errors**2 / (np.array(gain.shape[:kinds]) - 1)).sum()
-    t = stats.t(freedom, mean, math.sqrt(errors.sum()))
-    low, high = t.interval(0.95)
-    return (float(low), float(high)), 2 * float(min(t.cdf(0), t.sf(0)))
-
-
-def _needed(gain: np.ndarray, alpha: float, margin: float) -> dict[str, int]:
-    """Return of what how many would decide, if mean and spread are as they were observed.
-
-    More seeds can show that the mean is not zero, or that it is within the margin; more
-    pictures only the first. Where neither is enough alone, both have to grow.
-    """
-    effect, errors = abs(float(gain.mean())), _errors(gain)
-    sure, power, within, half = stats.norm.ppf(
-        [1 - alpha / 2, POWER, 1 - ALPHA, (1 + POWER) / 2]
-    )
-    most = (effect / (sure + power)) ** 2  # that the errors may sum to
-    rooms = most - errors[::-1]
-    growth = [
-        e / room if room > 0 else math.inf
-        for e, room in zip(errors, rooms, strict=True)
-    ]
-    if margin > effect:  # both one-sided tests have to reject
-        equal = _rounded_error(gain) * ((within + half) / (margin - effect)) ** 2
-        growth[0] = min(growth[0], equal)
-    least = min(growth)
-    factor = least if least < math.inf else errors.sum() / most
-    counts = zip(('seeds', 'test pictures'), gain.shape, growth, strict=True)
-    return {  # with a term for Student's t (Guenther 1981)
-        name: max(math.ceil(count * factor + sure**2 / 2), count + 1)
-        for name, count, own in counts
-        if own == least
-    }
-
-
-def conclude(
-    comparisons: Sequence[Comparison], variants: Mapping[str, Variant], margin: float
-) -> str:
-    """Return the sentence for a reader.
+def _test_mean(gain: np.ndarray, errors: np.ndarray) -> _Test:
+    """Test a mean by Student's t, with Satterthwaite's degrees of freedom.
 
     Args:
-        comparisons (Sequence[Comparison]): Those of one block.
-        variants (Mapping[str, Variant]): By name.
-        margin (float): In points.
+        gain (np.ndarray): Points, ``[seeds, test pictures]``.
+        errors (np.ndarray): Squared standard errors: over seeds, or over seeds and test
+            pictures.
     """
-    parts = []
-    for verdict in _ORDER:
-        if others := [
-            _words(c, variants[c.against]) for c in comparisons if c.verdict == verdict
-        ]:
-            joined = ' and '.join(filter(None, (', '.join(others[:-1]), others[-1])))
-            parts.append(f'{_relation(verdict, margin)} {joined}')
-    block = variants[comparisons[0].block].words
-    meaning = _meaning([(variants[c.against].family, c.verdict) for c in comparisons])
-    return f'On this data {block} {"; it ".join(parts)}. {meaning}'
+    mean = float(gain.mean())
+    if not errors.any():  # Student's t is infinite, or nothing differs
+        return _Test(mean, mean, p=1.0 if mean == 0 else 0.0)
+    counts = np.array(gain.shape[: len(errors)])
+    freedom = errors.sum() ** 2 / (errors**2 / (counts - 1)).sum()
+    t = stats.t(freedom, mean, math.sqrt(errors.sum()))
+    low, high = t.interval(0.95)
+    p = 2 * float(min(t.cdf(0), t.sf(0)))
+    return _Test(float(low), float(high), p)
 
 
-def _words(c: Comparison, other: Variant) -> str:
-    if c.verdict not in ('better', 'worse'):
-        return other.words
-    low, high = sorted(map(abs, c.both))
-    return (
-        f'{other.words} by {points(abs(c.difference))} (95 %: {low:.1f} to {high:.1f})'
+def _numbers_needed(gain: np.ndarray, alpha: float, margin: float) -> dict[str, int]:
+    """Return how many seeds, or test pictures, or of both, would decide.
+
+    The mean and the spread are taken to be as they were observed. More seeds can show
+    that the mean is not zero, or that it is within the margin; more pictures only the
+    first. Where neither is enough alone, both have to grow.
+
+    Args:
+        gain (np.ndarray): Points, ``[seeds, test pictures]``.
+        alpha (float): The level of one comparison.
+        margin (float): In points.
+
+    Returns:
+        dict[str, int]: 'seeds', 'test pictures' or both -> the number.
+    """
+    effect = abs(float(gain.mean()))
+    errors = _squared_errors(gain)
+    # Quantiles of the normal distribution.
+    significance, power, one_sided, two_sided_power = stats.norm.ppf(
+        [1 - alpha / 2, POWER, 1 - ALPHA, (1 + POWER) / 2]
     )
-
-
-def _relation(verdict: str, margin: float) -> str:
-    if verdict == 'equal':
-        return (
-            f'does not differ by more than {points(margin)} on these test pictures from'
-        )
-    few = verdict.removeprefix('few ')
-    return (
-        f'is {verdict} than' if few == verdict else f'needs more {few} to be told from'
-    )
-
-
-def _meaning(found: Sequence[tuple[str, str]]) -> str:
-    """Return what follows from families and verdicts; several ones of a family have to agree."""
-    is_better = {family for family, _ in found} - {
-        f for f, verdict in found if verdict != 'better'
-    }
-    is_not = {family for family, verdict in found if verdict in ('equal', 'worse')}
-    if 'linear' not in is_better:
-        return (
-            'So it does not help here.'
-            if 'linear' in is_not
-            else 'Whether it helps is open.'
-        )
-    if 'random' in is_not:
-        text = 'it helps, but not by its pre-training'
-    elif 'random' not in is_better:
-        text = 'it helps; whether by its pre-training is open'
-    elif 'formal' in is_not:
-        text = 'its pre-training helps, but it is not the language'
-    elif 'formal' in is_better:
-        text = 'its pre-training helps, more than that on a formal language'
-    else:
-        text = 'its pre-training helps; whether it is the language is open'
-    trained = is_not & {'attentive', 'attention', 'mlp'}
-    return f'So {text}{", and a trained control does at least as well" if trained else ""}.'
+    # What the squared errors may sum to, if the mean is to be told from zero.
+    most = (effect / (significance + power)) ** 2
+    # By what factor a number has to grow alone, beside the error that the other leaves.
+    growth = []
+    for own, other in zip(errors, errors[::-1], strict=True):
+        room = most - other
+        growth.append(own / room if room > 0 else math.inf)
+    if margin > effect:  # both one-sided tests have to reject
+        ratio = (one_sided + two_sided_power) / (margin - effect)
+        growth[0] = min(growth[0], _rounded_error(gain) * ratio**2)
+    least = min(growth)
+    factor = least
+    if least == math.inf:
+        factor = errors.sum() / most
+    needed = {}
+    names = ('seeds', 'test pictures')
+    for name, count, own_growth in zip(names, gain.shape, growth, strict=True):
+        if own_growth == least:
+            # With a term for Student's t (Guenther 1981).
+            enough = math.ceil(count * factor + significance**2 / 2)
+            needed[name] = max(enough, count + 1)
+    return needed

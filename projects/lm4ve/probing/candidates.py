@@ -1,0 +1,127 @@
+"""Which heads a study compares: frozen blocks, and what could explain their gain.
+
+A frozen block helps only in comparison: with no block, with random weights of the same
+shape, with weights from a formal language, and with trained layers in its place. The
+trained layers come in two sizes: as many trainable parameters as the two mappers, and
+as many operations as the frozen block. Either could explain a gain alone.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from lm4ve.blocks import count_parameters
+from lm4ve.probing.heads import (
+    ATTENTION_HEADS,
+    TRAINED_LAYERS,
+    HeadSpec,
+    build_neck,
+    count_operations,
+)
+
+#: Names that ``--variants`` takes.
+FAMILIES = (
+    'linear',
+    'attentive',
+    'frozen',
+    'lora',
+    'random',
+    'formal',
+    'attention',
+    'mlp',
+)
+#: Widths that are tried for a trained layer.
+_WIDTHS = range(ATTENTION_HEADS, 1 << 24, ATTENTION_HEADS)
+
+
+def list_blocks(
+    checkpoint: str, layers: Sequence[int], formal: Mapping[str, str], dtype: str
+) -> list[HeadSpec]:
+    """Return the heads with layers of a language model's shape, the frozen ones first.
+
+    Args:
+        checkpoint (str): As :class:`lm4ve.blocks.LLMBlock` takes it.
+        layers (Sequence[int]): One frozen head each; LoRA is in the last, whose shape
+            the random one has.
+        formal (Mapping[str, str]): Name -> folder of weights pre-trained on a formal
+            language.
+        dtype (str): Of the block.
+    """
+    own = dict(checkpoint=checkpoint, dtype=dtype)
+    heads = []
+    for layer in dict.fromkeys(layers):
+        suffix = f' (layer {layer})' if len(layers) > 1 else ''
+        block: dict[str, Any] = dict(own, layers=(layer,))
+        words = f'the frozen block{suffix}'
+        heads.append(HeadSpec(f'frozen{suffix}', 'frozen', words, block))
+    last: dict[str, Any] = dict(own, layers=layers[-1:])
+    lora = dict(last, trainable='lora')
+    heads.append(HeadSpec('lora', 'lora', 'the same block with LoRA', lora))
+    random = dict(last, pretrained=False)
+    heads.append(HeadSpec('random', 'random', 'a frozen random block', random))
+    for name, folder in formal.items():
+        words = f"a frozen block of '{name}'"
+        block = dict(own, checkpoint=folder)
+        heads.append(HeadSpec(f'formal ({name})', 'formal', words, block))
+    return heads
+
+
+def list_controls(
+    channels: int, tokens: int, width: int, operations: int
+) -> list[HeadSpec]:
+    """Return the probes and the trained layers.
+
+    Args:
+        channels, tokens (int): C and N of the encoder's tokens.
+        width (int): D of the frozen block, whose mappers have 2 C D parameters.
+        operations (int): Of the frozen block with its mappers, for one sample.
+    """
+    heads = [
+        HeadSpec('linear', 'linear', 'the linear probe'),
+        HeadSpec('attentive', 'attentive', 'the attentive probe'),
+    ]
+
+    def count_pool(pool: nn.Module) -> int:
+        return count_operations(pool, tokens, channels, 'meta')
+
+    targets = {
+        'parameters': (_count_trainable, 2 * channels * width),
+        'operations': (count_pool, operations),
+    }
+    for family, noun in (('attention', 'attention layer'), ('mlp', 'MLP')):
+        for size, (measure, target) in targets.items():
+            own_width = _find_width(family, channels, measure, target)
+            words = f'a trained {noun} with as many {size}'
+            heads.append(HeadSpec(f'{family} ({size})', family, words, width=own_width))
+    return heads
+
+
+def _count_trainable(pool: nn.Module) -> int:
+    trainable, _ = count_parameters(pool)
+    return trainable
+
+
+def _find_width(
+    family: str, channels: int, measure: Callable[[nn.Module], int], target: int
+) -> int:
+    """Return the width at which a layer between its mappers comes nearest to a target.
+
+    Args:
+        family (str): A key of :data:`lm4ve.probing.heads.TRAINED_LAYERS`.
+        channels (int): C.
+        measure (Callable): The size of such a neck, which grows with the width.
+        target (int): The size to reach.
+    """
+
+    def excess(width: int) -> int:
+        with torch.device('meta'):
+            neck = build_neck(TRAINED_LAYERS[family](width), channels)
+            return measure(neck) - target
+
+    # The first width that is large enough, and the one before it.
+    above = bisect_left(_WIDTHS, 0, key=excess)
+    nearest = _WIDTHS[max(above - 1, 0) : above + 1]
+    return min(nearest, key=lambda width: abs(excess(width)))

@@ -1,0 +1,139 @@
+"""What is trained on an encoder's tokens: probes, blocks, and controls of the same size.
+
+All heads have the same final norm and classifier::
+
+    tokens [B, N, C] -> (mapper -> block -> mapper) -> mean -> LayerNorm -> Linear -> logits
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from mmengine.model import initialize
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from lm4ve.blocks import LLMBlock, MLPBlock
+from lm4ve.blocks.controls import AttentionBlock
+from lm4ve.necks import LLMBlockNeck
+
+#: Samples of a step; operations are counted for as many, since folding depends on their
+#: number.
+BATCH = 64
+#: Attention heads of the probe and of the trained layer, whose width is a multiple of
+#: it.
+ATTENTION_HEADS = 8
+#: Family -> the layer that trains in the place of a language model's.
+TRAINED_LAYERS: dict[str, Callable[[int], nn.Module]] = {
+    'attention': AttentionBlock,
+    'mlp': MLPBlock,
+}
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """One thing to train, which reports call a variant.
+
+    Attributes:
+        name (str): In tables.
+        family (str): One of :data:`lm4ve.probing.candidates.FAMILIES`.
+        words (str): In sentences.
+        block (Mapping): Arguments of :class:`lm4ve.blocks.LLMBlock`, if it has one.
+        width (int): The layer that trains in the block's place is as wide.
+    """
+
+    name: str
+    family: str
+    words: str
+    block: Mapping[str, Any] = field(default_factory=dict)
+    width: int = 0
+
+
+@dataclass(frozen=True)
+class ProfiledHead(HeadSpec):
+    """A head that was built once, and what was found then.
+
+    Attributes:
+        identity (str): Hex; of the computation and the frozen weights.
+        embed_dims (int): D of a block; 0 without one.
+        trainable (int): Parameters that train, those of norm and classifier included.
+        operations (int): Floating-point operations up to the norm, for one sample.
+        step_seconds, fixed_seconds (float): A step of training and the building take
+            these here; the first is 0 where it was not measured.
+    """
+
+    identity: str = ''
+    embed_dims: int = 0
+    trainable: int = 0
+    operations: int = 0
+    step_seconds: float = 0.0
+    fixed_seconds: float = 0.0
+
+
+class AttentiveMean(nn.Module):
+    """Weighted mean of tokens ``[B, N, C] -> [B, C]``: attention of one learned query.
+
+    Each head weights its share of the channels. Without training it is the plain mean.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        heads = math.gcd(channels, ATTENTION_HEADS)
+        self.query = nn.Parameter(torch.zeros(heads, channels // heads))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.unflatten(-1, self.query.shape)
+        scores = (x * self.query).sum(-1, keepdim=True) / self.query.shape[1] ** 0.5
+        return (x * scores.softmax(1)).sum(1).flatten(1)
+
+
+def build_head(head: HeadSpec, channels: int, classes: int, seed: int) -> nn.Sequential:
+    """Build a head: what pools tokens ``[B, N, channels]``, norm and classifier.
+
+    Args:
+        head (HeadSpec): What to build.
+        channels, classes (int): C, and the number of logits.
+        seed (int): Of the initialization; the random block is another one with every
+            seed.
+    """
+    torch.manual_seed(seed)
+    is_attentive = head.family == 'attentive'
+    pool: nn.Module = AttentiveMean(channels).requires_grad_(is_attentive)
+    if head.block:
+        pool = build_neck(LLMBlock(**head.block, seed=seed), channels)
+        initialize(pool, pool.init_cfg)
+    elif head.width:
+        pool = build_neck(TRAINED_LAYERS[head.family](head.width), channels)
+        initialize(pool, pool.init_cfg)
+    norm = nn.LayerNorm(channels, eps=1e-6)
+    return nn.Sequential(pool, norm, nn.Linear(channels, classes))
+
+
+def build_neck(block: nn.Module, channels: int) -> LLMBlockNeck:
+    """Put a block between mappers; the neck averages tokens and leaves out the norm."""
+    # A language model's layer has a residual connection of its own.
+    residual = 'inner' if isinstance(block, AttentionBlock) else 'none'
+    return LLMBlockNeck(
+        channels, block, norm_cfg=None, residual=residual, out_type='avg_featmap'
+    )
+
+
+def count_operations(
+    pool: nn.Module, tokens: int, channels: int, device: str | torch.device
+) -> int:
+    """Count the floating-point operations for one sample of a batch.
+
+    Args:
+        pool (nn.Module): Takes ``[B, tokens, channels]``.
+        tokens, channels (int): N and C.
+        device (str): Where it is; 'meta' counts without computing.
+    """
+    x = torch.zeros(BATCH, tokens, channels, device=device)
+    counter = FlopCounterMode(display=False)
+    # The counter does not know the CPU's fused attention.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        pool(x)
+    return counter.get_total_flops() // BATCH

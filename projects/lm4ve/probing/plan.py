@@ -1,0 +1,206 @@
+"""How long a study trains: the numbers of steps and seeds that fit the minutes.
+
+The clock decides once, before the first training: the plan that fits ``--minutes`` is
+stored beside the features. Whatever is trained later follows the stored plan, so that a
+study that was killed, or gets more seeds or another layer, uses all that was trained
+before.
+"""
+
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mmengine.logging import print_log
+
+from lm4ve.errors import UserError
+from lm4ve.files import read_json
+from lm4ve.probing.features import Features
+from lm4ve.probing.heads import BATCH, ProfiledHead
+from lm4ve.probing.results import RECIPE, digest
+
+#: Seeds of tuning; those of the comparison count from 0.
+TUNING_SEEDS = (1000, 1001)
+#: Steps that are measured before a plan is made.
+MEASURED_STEPS = 6
+#: Numbers of steps that a plan may have; best first.
+_STEPS = (
+    2000,
+    1500,
+    1200,
+    1000,
+    800,
+    600,
+    500,
+    400,
+    300,
+    250,
+    200,
+    150,
+    120,
+    100,
+    80,
+    60,
+)
+#: Numbers of seeds that a plan may have where none is given; best first.
+_SEEDS = (8, 6, 5, 4)
+#: Most passes over the pictures that a plan spends time on, unless they are very few.
+_EPOCHS = 60
+_FEW_STEPS = 300
+#: Of the ladder of learning rates four are tried, sometimes five.
+_TRIED_RATES = 4.5
+#: Seconds for the report.
+_REPORT_SECONDS = 15.0
+#: How much slower a step is among many than those that were measured.
+_SLOWER = 1.2
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """What a user asks of a study: flags of ``lm4ve try``.
+
+    Attributes:
+        block (str): The language model's checkpoint.
+        layers (list[int]): Its layers that are compared.
+        formal (dict[str, str]): Name -> weights that were pre-trained on a formal
+            language.
+        dtype (str): Of the blocks.
+        families (list[str]): Of :data:`lm4ve.probing.candidates.FAMILIES`.
+        seeds (int, optional): Trainings of each head in the comparison.
+        steps (int, optional): Of each training, whatever they take.
+        minutes (float): For all of it, where ``steps`` is None.
+        rates (list[float]): Learning rates to try; empty: a ladder.
+        margin (float): The smallest difference that matters, points.
+        workers (int): Processes that train; 0: none but this one.
+        resume (bool): Use what was trained before.
+    """
+
+    block: str
+    layers: list[int]
+    formal: dict[str, str]
+    dtype: str
+    families: list[str]
+    seeds: int | None
+    steps: int | None
+    minutes: float
+    rates: list[float]
+    margin: float
+    workers: int
+    resume: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long a study trains.
+
+    Attributes:
+        steps (int): Batches of each training.
+        seeds (int): Trainings of each head in the comparison.
+    """
+
+    steps: int
+    seeds: int
+
+    def to_json(self) -> dict[str, int]:
+        """Return what a file holds of it."""
+        return asdict(self)
+
+
+def plan_file(features: Features, settings: StudySettings) -> Path:
+    """Return the file of a study's plan, which its features and settings name.
+
+    Which seeds and which layers do not count: they may be added, and what was trained
+    before is used.
+    """
+    parts = [
+        RECIPE,
+        len(settings.layers),
+        sorted(settings.formal),
+        settings.block,
+        settings.minutes,
+        settings.steps,
+        settings.dtype,
+        settings.families,
+    ]
+    path = features.folder / f'plan-{digest(parts)}.json'
+    if settings.seeds is not None and not path.exists():
+        # The number of seeds of this run is not the default of a later one.
+        return features.folder / f'plan-{digest([*parts, "seeds"])}.json'
+    return path
+
+
+def read_plan(path: Path) -> Plan | None:
+    """Return a stored plan, or None where there is none or it is damaged."""
+    stored = read_json(path)
+    if isinstance(stored, dict) and stored.keys() == {'steps', 'seeds'}:
+        steps = stored['steps']
+        seeds = stored['seeds']
+        are_numbers = type(steps) is int and type(seeds) is int
+        if are_numbers and steps >= 1 and seeds >= 2:
+            return Plan(steps, seeds)
+    if path.exists():
+        text = f"'{path}' is damaged: the study is planned anew."
+        print_log(text, logger='current', level=logging.WARNING)
+    return None
+
+
+def make_plan(
+    settings: StudySettings,
+    heads: Sequence[ProfiledHead],
+    pictures: int,
+    spent: float,
+) -> Plan:
+    """Return the best plan that fits the minutes: many seeds first, then many steps.
+
+    Args:
+        settings (StudySettings): Minutes, and perhaps steps and seeds.
+        heads (Sequence[ProfiledHead]): With the seconds of a step.
+        pictures (int): Of the training split.
+        spent (float): Seconds that have passed already.
+
+    Raises:
+        UserError: None fits.
+    """
+    plans = list(_possible_plans(settings, pictures))
+    for plan in plans:
+        if settings.steps is not None:
+            return plan
+        if _minutes_of(plan, settings, heads, spent) <= settings.minutes:
+            return plan
+    shortest = plans[-1]
+    needed = math.ceil(_minutes_of(shortest, settings, heads, spent))
+    slowest = max(heads, key=lambda head: head.step_seconds)
+    raise UserError(
+        f'--minutes {settings.minutes:g} is too few: {shortest.seeds} seeds of {shortest.steps} '
+        f'steps need about {needed}. Fix: --minutes {needed}, fewer --tokens, or leave '
+        f"variants out (--variants); the slowest is '{slowest.name}'."
+    )
+
+
+def _possible_plans(settings: StudySettings, pictures: int) -> Iterator[Plan]:
+    """Yield plans, the best first."""
+    steps_of_epoch = math.ceil(pictures / BATCH)
+    most = max(_EPOCHS * steps_of_epoch, _FEW_STEPS)
+    steps = [count for count in _STEPS if count <= most]
+    if settings.steps is not None:
+        steps = [settings.steps]
+    seeds: Sequence[int] = _SEEDS
+    if settings.seeds is not None:
+        seeds = [settings.seeds]
+    for seed_count in seeds:
+        for step_count in steps:
+            yield Plan(step_count, seed_count)
+
+
+def _minutes_of(
+    plan: Plan, settings: StudySettings, heads: Sequence[ProfiledHead], spent: float
+) -> float:
+    """Return the minutes of a plan from nothing, the seconds already spent included."""
+    rates = len(settings.rates) if settings.rates else _TRIED_RATES
+    trainings = rates * len(TUNING_SEEDS) + plan.seeds
+    seconds = 0.0  # of one training of each head
+    for head in heads:
+        seconds += plan.steps * head.step_seconds + head.fixed_seconds
+    seconds *= _SLOWER * trainings / max(settings.workers, 1)
+    return (spent + seconds + _REPORT_SECONDS) / 60

@@ -1,0 +1,62 @@
+"""The processes that train heads, each with one CPU thread."""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from mmengine.logging import MMLogger
+
+from lm4ve.ablation.trial import end_with_parent
+from lm4ve.probing.features import Features
+from lm4ve.probing.training import Trainer
+
+#: Calls a method of :class:`Trainer` for each argument, and yields the results in order.
+Run = Callable[..., Iterable[Any]]
+
+
+@contextmanager
+def start_workers(features: Features, processes: int) -> Iterator[Run]:
+    """Start processes that train; they end with this one.
+
+    Args:
+        features (Features): The tokens.
+        processes (int): 0: train in this process.
+
+    Yields:
+        Run: ``run(method, *arguments)`` yields the results in order, as ``map``.
+    """
+    if processes == 0:
+        trainer = Trainer(features)
+        yield lambda method, *arguments: map(getattr(trainer, method), *arguments)
+        return
+    # Also for the tokens' mean, whose digits depend on it.
+    torch.set_num_threads(1)
+    # Libraries read it when the server loads them.
+    os.environ['OMP_NUM_THREADS'] = '1'
+    trainer = Trainer(features)
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(processes, context, _prepare_process) as pool:
+        try:
+            yield lambda method, *arguments: pool.map(
+                getattr(trainer, method), *arguments
+            )
+        except BaseException:
+            # Nobody waits for the trainings that run.
+            for child in multiprocessing.active_children():
+                child.terminate()
+            raise
+
+
+def _prepare_process() -> None:
+    os.setsid()  # Ctrl-C is for the command, which ends its processes
+    end_with_parent()
+    torch.set_num_threads(1)
+    # Some gradients of a block are denormal numbers, which are slow.
+    torch.set_flush_denormal(True)
+    # Each block logs its weights.
+    MMLogger.get_instance('lm4ve-try', log_level='WARNING')

@@ -1,0 +1,41 @@
+"""Tables on the screen."""
+
+from collections.abc import Mapping, Sequence
+
+from rich.markup import escape
+from rich.table import Table
+
+from lm4ve.runner.rich_console import Console
+
+#: Columns of text that a table may take where there is no terminal, or a narrow one, so
+#: that nothing is cut.
+_WIDTH = 170
+
+
+def print_table(
+    title: str,
+    rows: Sequence[Mapping[str, str]],
+    caption: str | None = None,
+    console: Console | None = None,
+) -> None:
+    """Print rows under the names of the first row's columns, numbers to the right.
+
+    Args:
+        title (str): What stands above.
+        rows (Sequence[Mapping[str, str]]): Cells by column; the first cell is a name.
+        caption (str, optional): What stands below.
+        console (Console, optional): Where to print. Default: the standard output.
+    """
+    if console is None:
+        console = Console()
+    table = Table(title=escape(title))
+    if caption is not None:
+        table.caption = escape(caption)
+    name, *others = rows[0]
+    table.add_column(escape(name))
+    for column in others:
+        table.add_column(escape(column), justify='right')
+    for row in rows:
+        table.add_row(*[escape(cell) for cell in row.values()])
+    width = max(console.width, _WIDTH)
+    Console(file=console.file, width=width).print(table)
