@@ -1,8 +1,8 @@
-"""The core that all converters share: read safely, rename by a table, write.
+"""The tables by which converters rename the tensors of published checkpoints.
 
-A converter is a table. Every key of the file is either renamed by it or dropped
-for a stated reason; a key that is neither stops the conversion, since a tensor
-that is silently left behind is a model that silently differs.
+Every key of a file is either renamed by the table or dropped for a stated reason. A key
+that is neither stops the conversion, since a tensor that is silently left behind is a
+model that silently differs.
 """
 
 import re
@@ -29,7 +29,7 @@ RELEASED_NECK_REQUIRED = (
 
 @dataclass(frozen=True)
 class Rules:
-    """What becomes of a file's keys. Patterns match whole keys; first wins.
+    """What becomes of a file's keys. Patterns match whole keys; the first match counts.
 
     Attributes:
         renames (Sequence[tuple[str, str]]): Pattern and replacement, as of
@@ -44,10 +44,13 @@ class Rules:
     required: Sequence[str] = ()
 
 
-#: What may stand for a part of a key in a template.
-_PLACES = dict(
-    p='(?P<p>weight|bias)', i=r'(?P<i>\d+)', j=r'(?P<j>\d+)', rest='(?P<rest>.+)'
-)
+#: Placeholder of a template -> the pattern of what it stands for.
+_PLACEHOLDERS = {
+    'p': '(?P<p>weight|bias)',
+    'i': r'(?P<i>\d+)',
+    'j': r'(?P<j>\d+)',
+    'rest': '(?P<rest>.+)',
+}
 
 
 def template_rules(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -59,8 +62,12 @@ def template_rules(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """
     rules = []
     for old, new in pairs:
-        pattern = re.sub(r'\\\{(\w+)\\\}', lambda m: _PLACES[m[1]], re.escape(old))
-        rules.append((pattern, re.sub(r'\{(\w+)\}', r'\\g<\1>', new)))
+        pattern = re.escape(old)
+        for placeholder, stands_for in _PLACEHOLDERS.items():
+            pattern = pattern.replace(re.escape(f'{{{placeholder}}}'), stands_for)
+        # '{i}' becomes '\g<i>', which re.Match.expand fills in.
+        replacement = re.sub(r'\{(\w+)\}', r'\\g<\1>', new)
+        rules.append((pattern, replacement))
     return rules
 
 
@@ -85,19 +92,34 @@ def rename(
     sources: dict[str, str] = {}
     unknown: list[str] = []
     for key, tensor in state.items():
-        matches = ((re.fullmatch(pattern, key), new) for pattern, new in rules.renames)
-        name = next((match.expand(new) for match, new in matches if match), None)
-        if name is not None:
-            if name in renamed:
-                raise CheckpointError(
-                    f"{origin}: '{sources[name]}', '{key}' become '{name}'."
-                )
-            renamed[name], sources[name] = tensor, key
-        elif not any(re.fullmatch(pattern, key) for pattern, _ in rules.dropped):
-            unknown.append(key)
-    missing = [n for n in rules.required if n not in renamed]
+        name = _new_name(key, rules)
+        if name is None:
+            if not _is_dropped(key, rules):
+                unknown.append(key)
+            continue
+        if name in renamed:
+            raise CheckpointError(
+                f"{origin}: '{sources[name]}', '{key}' become '{name}'."
+            )
+        renamed[name] = tensor
+        sources[name] = key
     if unknown:
         raise CheckpointError(f'{origin} has unknown keys: {listing(unknown, 20)}.')
+    missing = [name for name in rules.required if name not in renamed]
     if missing:
         raise CheckpointError(f'{origin} has nothing that becomes {listing(missing)}.')
     return renamed
+
+
+def _new_name(key: str, rules: Rules) -> str | None:
+    """Return the new name of a key, or None if no pattern matches it."""
+    for pattern, replacement in rules.renames:
+        match = re.fullmatch(pattern, key)
+        if match:
+            return match.expand(replacement)
+    return None
+
+
+def _is_dropped(key: str, rules: Rules) -> bool:
+    """Return whether a key is left out for a stated reason."""
+    return any(re.fullmatch(pattern, key) for pattern, _ in rules.dropped)

@@ -6,7 +6,7 @@ file's tensors is compared with the layer that it claims to be.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
@@ -16,10 +16,10 @@ from lm4ve.convert.key_rules import Rules, rename
 from lm4ve.errors import CheckpointError, UserError, listing, require
 from lm4ve.llm.meta_layout import rotary_rows_to_huggingface
 
-#: Begins the names of the block in the authors' code for every task.
+#: How names of the block begin in the authors' code, for every task.
 BLOCK_PREFIX = 'llama.'
 
-# Meta's name in a layer -> the name in a layer of LLMBlock.
+#: Meta's name in a layer -> the name in a layer of LLMBlock.
 _LAYER_NAMES = {
     'attention.wq.weight': 'q_proj.weight',
     'attention.wk.weight': 'k_proj.weight',
@@ -31,6 +31,8 @@ _LAYER_NAMES = {
     'attention_norm.weight': 'attention_norm.weight',
     'ffn_norm.weight': 'mlp_norm.weight',
 }
+#: The final norm, which the released code keeps beside the layers.
+_NORM = f'{BLOCK_PREFIX}norm.weight'
 # The released classes have no buffers; other versions of LLaMA's code keep the ones
 # named here. Rotary embedding and the cache are not used on image tokens, and
 # embedding and output layer belong to text.
@@ -69,17 +71,21 @@ def convert_state(
         CheckpointError: See :func:`lm4ve.convert.key_rules.rename` and
             :func:`compare_block`.
     """
-    rest = {k: v for k, v in state.items() if not k.startswith(BLOCK_PREFIX)}
-    has_block = len(rest) < len(state)
+    around_block = {}
+    for name, tensor in state.items():
+        if not name.startswith(BLOCK_PREFIX):
+            around_block[name] = tensor
+    has_block = len(around_block) < len(state)
     if has_block != (llm is not None):
+        article = 'a' if has_block else 'no'
         raise UserError(
-            f"{origin} has {'a' if has_block else 'no'} block ('{BLOCK_PREFIX}...'), which is "
-            'compared with its source. Fix: give --llm if and only if there is a block.'
+            f"{origin} has {article} block ('{BLOCK_PREFIX}...'), which is compared with "
+            'its source. Fix: give --llm if and only if there is a block.'
         )
-    renamed = rename(rest, with_block if has_block else plain, origin)
-    converted = {
-        k: v.float() if v.is_floating_point() else v for k, v in renamed.items()
-    }
+    rules = with_block if has_block else plain
+    converted = {}
+    for name, tensor in rename(around_block, rules, origin).items():
+        converted[name] = tensor.float() if tensor.is_floating_point() else tensor
     if llm is not None:
         converted[f'neck.block.{SOURCE_KEY}'] = compare_block(state, llm, layer)
     return converted
@@ -109,40 +115,33 @@ def compare_block(
         UserError: The language model is no LLaMA.
     """
     layers = (layer,) if isinstance(layer, int) else tuple(layer)
-    mine = {k: v for k, v in state.items() if k.startswith(BLOCK_PREFIX)}
-    names = {
-        f'{BLOCK_PREFIX}layers.{i}.{meta}': f'layers.{i}.{ours}'
-        for i in range(len(layers))
-        for meta, ours in _LAYER_NAMES.items()
-    }
-    norm = f'{BLOCK_PREFIX}norm.weight'
-    missing, others = names.keys() - mine.keys(), mine.keys() - {*names, norm}
-    unknown = [
-        k for k in others if not _IGNORED.fullmatch(k.removeprefix(BLOCK_PREFIX))
-    ]
-    if missing or unknown:
-        raise CheckpointError(
-            f"The checkpoint's block lacks {listing(sorted(missing)) or 'nothing'} and has the "
-            f'unknown keys {listing(sorted(unknown))}. Fix: name all of its layers (--layer).'
-        )
-    if norm in mine and not bool((mine[norm] == 1).all()):
+    names = {}
+    for index in range(len(layers)):
+        for meta_name, own_name in _LAYER_NAMES.items():
+            name = f'{BLOCK_PREFIX}layers.{index}.{meta_name}'
+            names[name] = f'layers.{index}.{own_name}'
+    _check_names(state, names)
+    norm = state.get(_NORM)
+    if norm is not None and not bool((norm == 1).all()):
         # The released code never loads it, and LLMBlock applies the norm with unit
         # gain.
-        raise CheckpointError(f"'{norm}' is not all ones, so outputs would differ.")
+        raise CheckpointError(f"'{_NORM}' is not all ones, so outputs would differ.")
     block = LLMBlock(checkpoint=llm, layers=layers)
-    kind = block.source['model_type']
+    model_type = block.source['model_type']
     require(
-        kind == 'llama',
-        f"--llm: model_type is '{kind}', but the released weights go with a block of LLaMA-7B. "
-        'Fix: give the folder of that one.',
+        model_type == 'llama',
+        f"--llm: model_type is '{model_type}', but the released weights go with a block of "
+        'LLaMA-7B. Fix: give the folder of that one.',
     )
-    theirs, head_dim = frozen_tensors(block), block.layers[0].head_dim
-    differences = {
-        name: _difference(name, mine[name], theirs[ours], head_dim)
-        for name, ours in names.items()
-    }
+    expected = frozen_tensors(block)
+    head_dim = block.layers[0].head_dim
+    differences = {}
+    for name, own_name in names.items():
+        differences[name] = _largest_difference(
+            name, state[name], expected[own_name], head_dim
+        )
     worst = max(differences, key=differences.__getitem__)
-    if differences[worst]:
+    if differences[worst] > 0:
         raise CheckpointError(
             f"'{worst}' differs from layers {block.source['layers']} of '{llm}': the largest "
             f'difference is {differences[worst]:.3g}. Fix: --llm, --layer.'
@@ -150,8 +149,34 @@ def compare_block(
     return block.state_dict()[SOURCE_KEY]
 
 
-def _difference(name: str, tensor: Tensor, expected: Tensor, head_dim: int) -> float:
-    """Return the largest difference of a tensor from the language model's; infinite of shapes."""
+def _check_names(state: dict[str, Tensor], expected: Iterable[str]) -> None:
+    """Refuse a block with other tensors than those of its layers and of its final norm."""
+    names = {name for name in state if name.startswith(BLOCK_PREFIX)}
+    missing = set(expected) - names
+    unknown = []
+    for name in names - {*expected, _NORM}:
+        if not _IGNORED.fullmatch(name.removeprefix(BLOCK_PREFIX)):
+            unknown.append(name)
+    if missing or unknown:
+        raise CheckpointError(
+            f"The checkpoint's block lacks {listing(sorted(missing)) or 'nothing'} and has the "
+            f'unknown keys {listing(sorted(unknown))}. Fix: name all of its layers (--layer).'
+        )
+
+
+def _largest_difference(
+    name: str, tensor: Tensor, expected: Tensor, head_dim: int
+) -> float:
+    """Return the largest difference of a tensor from the language model's.
+
+    It is infinite for NaN and for another shape.
+
+    Args:
+        name (str): Meta's name of it: q and k have rows in Meta's order.
+        tensor (Tensor): The file's tensor.
+        expected (Tensor): The language model's, by Hugging Face's order.
+        head_dim (int): The width of an attention head.
+    """
     if tensor.shape != expected.shape:
         return float('inf')
     if name.endswith(('wq.weight', 'wk.weight')):

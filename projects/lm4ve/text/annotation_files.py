@@ -1,8 +1,8 @@
 """Annotation files of texts: JSON, JSON lines and CSV. Nothing in them is executed.
 
-A file that is damaged or of another kind ends in one error that names it
-(:func:`naming_file`), since the readers of formats use entries without checking each
-field.
+The readers of data sets use entries without checking each field. For a file that is
+damaged or of another kind, :func:`naming_file` turns whatever they raise into one error
+that names the file.
 """
 
 import csv
@@ -17,6 +17,17 @@ from typing import Any
 from lm4ve.errors import UserError, check, listing, require
 from lm4ve.files import check_end
 
+#: What code raises that reads a missing or damaged file, or an entry of another type.
+_READ_ERRORS = (
+    OSError,
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    RecursionError,
+    csv.Error,
+)
+
 
 @contextmanager
 def naming_file(path: str | Path, field: str) -> Iterator[None]:
@@ -25,22 +36,15 @@ def naming_file(path: str | Path, field: str) -> Iterator[None]:
     Raises:
         UserError: It cannot be read, or something in it is missing or of another type.
     """
-    foreign = (
-        LookupError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        RecursionError,
-        csv.Error,
-    )
     try:
         yield
     except UserError:
         raise
-    except (OSError, *foreign) as e:
+    except _READ_ERRORS as error:
         raise UserError(
-            f"{field}: '{path}' is missing, damaged or of another kind ({type(e).__name__}: {e})."
-        ) from e
+            f"{field}: '{path}' is missing, damaged or of another kind "
+            f'({type(error).__name__}: {error}).'
+        ) from error
 
 
 def read_text(path: str | Path) -> str:
@@ -88,24 +92,32 @@ def read_rows(path: str | Path, field: str) -> Iterator[tuple[str, dict[str, Any
     )
     with naming_file(path, field):
         text = read_text(path)
-        if suffix in ('.csv', '.tsv'):
-            rows = _csv_rows(text, path, ',' if suffix == '.csv' else '\t')
+        if suffix == '.csv':
+            rows = _csv_rows(text, path, delimiter=',')
+        elif suffix == '.tsv':
+            rows = _csv_rows(text, path, delimiter='\t')
         else:
-            # Not splitlines: a text in JSON may hold other ends of lines, U+2028 for
-            # example.
-            lines = enumerate(text.split('\n'), 1)
-            rows = (
-                (number, json.loads(line)) for number, line in lines if line.strip()
-            )
+            rows = _json_rows(text)
         for number, row in rows:
-            if not isinstance(row, dict):
-                raise ValueError(f'line {number} is no object')
             yield f'line {number}', row
+
+
+def _json_rows(text: str) -> Iterator[tuple[int, dict]]:
+    """Yield the number and the object of each line that is not empty."""
+    # Not splitlines: a text in JSON may hold other ends of lines, for example U+2028.
+    for number, line in enumerate(text.split('\n'), start=1):
+        if not line.strip():
+            continue
+        row = json.loads(line)
+        if not isinstance(row, dict):
+            raise ValueError(f'line {number} is no object')
+        yield number, row
 
 
 def _csv_rows(
     text: str, path: str | Path, delimiter: str
 ) -> Iterator[tuple[int, dict]]:
+    """Yield the number of the last line and the cells of each row, by column."""
     check_end(text, path)
     reader = csv.DictReader(
         io.StringIO(text, newline=''), delimiter=delimiter, strict=True
@@ -116,6 +128,7 @@ def _csv_rows(
         f"'{path}' has two columns of one name among {listing(names, 12)}. Fix: rename one.",
     )
     for row in reader:
+        # The csv module marks superfluous and missing cells by None.
         if None in row or None in row.values():
             raise ValueError(
                 f'line {reader.line_num} has not as many cells as the header'
@@ -137,19 +150,26 @@ def texts_of(row: dict, one: str, many: str, where: str) -> list[str] | None:
     """
     if one not in row and many not in row:
         return None
-    texts = row.get(many, [row.get(one)])
+    if many in row:
+        texts = row[many]
+    else:
+        texts = [row[one]]
     if isinstance(texts, str):
         texts = texts.split('|')
+    # null in JSON.
     if texts in (None, [None]):
         return []
+    stripped = []
     for text in texts:
         check(f'{where}: {one}', text, kind=str)
-    return [t.strip() for t in texts if t.strip()]
+        if text.strip():
+            stripped.append(text.strip())
+    return stripped
 
 
 def check_unique(ids: Sequence[object], path: str) -> None:
     """Refuse a file in which a question id occurs more than once."""
-    twice = [q for q, n in Counter(ids).items() if n > 1]
+    twice = [question_id for question_id, count in Counter(ids).items() if count > 1]
     check(
         f"question ids that '{path}' has more than once ({listing(twice)})",
         len(twice),
@@ -177,11 +197,15 @@ def check_pairs(
             different things.
     """
     key, noun = about
-    ids = {**questions, **annotations}
-    other = [
-        q
-        for q in ids
-        if questions.get(q, {}).get(key) != annotations.get(q, {}).get(key)
-    ]
-    name = f'questions without a partner or about another {noun} ({listing(other)})'
-    check(f"'{question_file}' and '{ann_file}': {name}", len(other), most=0)
+    without_partner = []
+    for question_id in {**questions, **annotations}:
+        question = questions.get(question_id, {})
+        annotation = annotations.get(question_id, {})
+        if question.get(key) != annotation.get(key):
+            without_partner.append(question_id)
+    check(
+        f"'{question_file}' and '{ann_file}': questions without a partner or about "
+        f'another {noun} ({listing(without_partner)})',
+        len(without_partner),
+        most=0,
+    )

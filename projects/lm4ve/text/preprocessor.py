@@ -1,7 +1,7 @@
-"""Texts to numbers of tokens, for every model that reads texts.
+"""Tokenizes texts, for every model that reads texts.
 
-The tokenizer loads without code of its repository; :func:`check_tokenizer` compares it
-with the text encoder, since a foreign tokenizer would give wrong numbers in silence.
+No code of a tokenizer's repository is run. :func:`check_tokenizer` compares a tokenizer
+with the text encoder, since a foreign one would give wrong numbers in silence.
 """
 
 import logging
@@ -14,6 +14,7 @@ import torch
 from mmengine.logging import print_log
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from lm4ve.errors import CheckpointError, UserError, check, first_line, require
 from lm4ve.llm.checkpoint import read_config_file
@@ -46,19 +47,19 @@ class TextPreprocessor(BaseDataPreprocessor):
         self, tokenizer: Any, max_length: int = 50, non_blocking: bool = False
     ) -> None:
         super().__init__(non_blocking)
-        self.tokenizer, self.tokenizer_type, self.tokenizer_name = (
-            tokenizer,
-            None,
-            tokenizer,
-        )
+        self.tokenizer_name = tokenizer
         if isinstance(tokenizer, str):
             self.tokenizer, self.tokenizer_type = load_tokenizer(tokenizer)
-        least = 0
-        if tokenizer is not None:
+        else:
+            self.tokenizer = tokenizer
+            self.tokenizer_type = None
+        num_special = 0
+        if self.tokenizer is not None:
             self._special = set(self.tokenizer.all_special_ids)
-            least = self.tokenizer.num_special_tokens_to_add()
-        check('model.data_preprocessor.max_length', max_length, above=least)
-        self.max_length, self.num_truncated = max_length, 0
+            num_special = self.tokenizer.num_special_tokens_to_add()
+        check('model.data_preprocessor.max_length', max_length, above=num_special)
+        self.max_length = max_length
+        self.num_truncated = 0
         # Follows the model to its device.
         self.register_buffer('_place', torch.empty(0), persistent=False)
 
@@ -75,28 +76,34 @@ class TextPreprocessor(BaseDataPreprocessor):
         Raises:
             UserError: A text gives no token at all.
         """
-        rows = [
-            self._cut(row)
-            for row in self.tokenizer(list(texts), verbose=False)['input_ids']
-        ]
-        if [] in rows:
-            raise UserError(f'The text {texts[rows.index([])]!r} has no token.')
+        tokenized = self.tokenizer(list(texts), verbose=False)['input_ids']
+        rows = []
+        for text, row in zip(texts, tokenized, strict=True):
+            if not row:
+                raise UserError(f'The text {text!r} has no token.')
+            rows.append(torch.tensor(self._cut(row)))
+        ids = pad_sequence(
+            rows, batch_first=True, padding_value=self.tokenizer.pad_token_id
+        )
         lengths = torch.tensor([len(row) for row in rows])
-        padding = torch.arange(max(map(len, rows))) >= lengths[:, None]
-        ids = torch.full(padding.shape, self.tokenizer.pad_token_id)
-        ids[~padding] = torch.tensor([i for row in rows for i in row])
-        return ids.to(self._place.device), padding.to(self._place.device)
+        padding = torch.arange(ids.shape[1]) >= lengths[:, None]
+        device = self._place.device
+        return ids.to(device), padding.to(device)
 
     def describe(self) -> dict[str, Any]:
         """Return the tokenizer's name (of a folder, its last part), longest text and padding."""
-        path = Path(self.tokenizer_name).expanduser()
+        name = self.tokenizer_name
+        path = Path(name).expanduser()
+        if path.exists():
+            name = path.resolve().name
         return dict(
-            name=path.resolve().name if path.exists() else self.tokenizer_name,
+            name=name,
             max_length=self.max_length,
             padding=self.tokenizer.pad_token_id,
         )
 
     def _cut(self, row: list[int]) -> list[int]:
+        """Cut the tokens of a text that is too long, but keep a special one at its end."""
         if len(row) <= self.max_length:
             return row
         self._count_cut(len(row))
@@ -107,10 +114,13 @@ class TextPreprocessor(BaseDataPreprocessor):
     def _count_cut(self, length: int) -> None:
         """Count a text that is cut, and warn of the first one."""
         self.num_truncated += 1
-        if self.num_truncated == 1:
-            text = f'A text of {length} tokens is cut to model.data_preprocessor.max_length='
-            text += f'{self.max_length}; later ones are cut without a warning.'
-            print_log(text, logger='current', level=logging.WARNING)
+        if self.num_truncated > 1:
+            return
+        text = (
+            f'A text of {length} tokens is cut to model.data_preprocessor.max_length='
+            f'{self.max_length}; later ones are cut without a warning.'
+        )
+        print_log(text, logger='current', level=logging.WARNING)
 
 
 def load_tokenizer(source: str) -> tuple[Any, str | None]:
@@ -121,8 +131,7 @@ def load_tokenizer(source: str) -> tuple[Any, str | None]:
 
     Returns:
         tuple: The tokenizer, and the ``model_type`` of the ``config.json`` beside it
-            (None
-        if there is none).
+        (None if there is none).
 
     Raises:
         CheckpointError: There is no such place, or no tokenizer that can be read is
@@ -132,37 +141,41 @@ def load_tokenizer(source: str) -> tuple[Any, str | None]:
     """
     from transformers import AutoTokenizer
 
-    # It has threads of its own, which a forked dataloader worker does not survive.
+    # Its own threads would not survive the fork of a data loader's worker.
     os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
     with naming(_FIELD):
         files, _ = find_files(source)
-        config_file = files.find(
-            'config.json'
-        )  # it also finds out whether there is such a place
+        # Raises an error if there is no such place.
+        config_file = files.find('config.json')
     try:
         tokenizer = AutoTokenizer.from_pretrained(**files.pretrained_arguments())
-    except Exception as e:  # of many kinds, most of them of several lines
-        reason = first_line(e).rstrip('.')
+    except Exception as error:
+        # Errors of many kinds, and most messages have several lines.
+        reason = first_line(error).rstrip('.')
         raise CheckpointError(
             f"{_FIELD}='{source}' has no tokenizer that can be read ({reason})."
-        ) from e
+        ) from error
+    _check_loaded(tokenizer, source)
+    if config_file is None:
+        # A tokenizer alone is enough.
+        return tokenizer, None
+    return tokenizer, read_config_file(config_file).get('model_type')
+
+
+def _check_loaded(tokenizer: Any, source: str) -> None:
+    """Refuse a tokenizer without words or without a padding token."""
     # Without a vocabulary, transformers builds the family's tokenizer from its special
     # tokens.
     if tokenizer.get_vocab().keys() <= set(tokenizer.all_special_tokens):
-        files_of_it = ' or '.join(sorted(set(tokenizer.vocab_files_names.values())))
+        file_names = ' or '.join(sorted(set(tokenizer.vocab_files_names.values())))
         raise CheckpointError(
-            f"{_FIELD}='{source}' has no words: of its tokenizer, {files_of_it} is missing."
+            f"{_FIELD}='{source}' has no words: of its tokenizer, {file_names} is missing."
         )
     if not isinstance(tokenizer.pad_token_id, int):
         raise UserError(
             f"{_FIELD}='{source}' has no padding token, without which texts of different lengths "
             'form no batch. Fix: name the tokenizer of the text encoder.'
         )
-    # A tokenizer alone is enough.
-    kind = (
-        None if config_file is None else read_config_file(config_file).get('model_type')
-    )
-    return tokenizer, kind
 
 
 def check_tokenizer(preprocessor: Any, encoder: nn.Module) -> None:
@@ -171,27 +184,26 @@ def check_tokenizer(preprocessor: Any, encoder: nn.Module) -> None:
     Raises:
         UserError: Families, vocabularies, padding or lengths differ.
     """
-    tokenizer, name = (
-        preprocessor.tokenizer,
-        f"{_FIELD}='{preprocessor.tokenizer_name}'",
-    )
-    family, size, pad, longest = (
-        getattr(encoder, k, None)
-        for k in ('model_type', 'vocab_size', 'pad_id', 'max_length')
-    )
-    if None not in (family, preprocessor.tokenizer_type):
+    tokenizer = preprocessor.tokenizer
+    name = f"{_FIELD}='{preprocessor.tokenizer_name}'"
+    family = preprocessor.tokenizer_type
+    encoder_family = getattr(encoder, 'model_type', None)
+    if family is not None and encoder_family is not None:
         require(
-            preprocessor.tokenizer_type == family,
-            f"{name}: the family is '{preprocessor.tokenizer_type}', but the encoder's is "
-            f"'{family}'. Fix: the tokenizer that the encoder was trained with.",
+            family == encoder_family,
+            f"{name}: the family is '{family}', but the encoder's is '{encoder_family}'. "
+            'Fix: the tokenizer that the encoder was trained with.',
         )
-    tokens = max(len(tokenizer), 1 + max(tokenizer.get_vocab().values(), default=0))
-    check(f'{name}: the number of tokens', tokens, most=size)
-    check(
-        f'{name}: pad_token_id',
-        tokenizer.pad_token_id,
-        choices=None if pad is None else (pad,),
-    )
+    # Numbers of tokens may have gaps, so that the largest one counts.
+    largest_number = max(tokenizer.get_vocab().values(), default=0)
+    num_tokens = max(len(tokenizer), 1 + largest_number)
+    encoder_size = getattr(encoder, 'vocab_size', None)
+    check(f'{name}: the number of tokens', num_tokens, most=encoder_size)
+    encoder_padding = getattr(encoder, 'pad_id', None)
+    if encoder_padding is not None:
+        padding = tokenizer.pad_token_id
+        check(f'{name}: pad_token_id', padding, choices=(encoder_padding,))
+    longest = getattr(encoder, 'max_length', None)
     check('model.data_preprocessor.max_length', preprocessor.max_length, most=longest)
 
 

@@ -20,19 +20,21 @@ from lm4ve.llm.checkpoint import Checkpoint, open_checkpoint
 from lm4ve.llm.finite import check_finite
 from lm4ve.llm.foreign_config import build_foreign_config
 
-# Sizes of a configuration; without a bound, a damaged file would fill the memory.
+#: Counts of a configuration. Without a bound, a damaged file would fill the memory.
+_COUNTS = ('num_hidden_layers', 'num_attention_heads', 'num_channels')
+_MOST_COUNT = 1000
+#: Sizes of a configuration, likewise.
 _SIZES = (
-    *('num_hidden_layers', 'num_attention_heads', 'num_channels', 'hidden_size'),
-    *(
-        'intermediate_size',
-        'vocab_size',
-        'max_position_embeddings',
-        'image_size',
-        'patch_size',
-    ),
+    'hidden_size',
+    'intermediate_size',
+    'vocab_size',
+    'max_position_embeddings',
+    'image_size',
+    'patch_size',
 )
+_MOST_SIZE = 10_000_000
 
-# Fields of a configuration that do not concern the weights.
+#: Fields of a configuration that do not concern the weights.
 _NOT_SHAPES = (
     'architectures',
     'auto_map',
@@ -51,8 +53,9 @@ def naming(field: str) -> Iterator[None]:
     """
     try:
         yield
-    except UserError as e:
-        raise type(e)(str(e).replace('block.checkpoint', field)) from e
+    except UserError as error:
+        message = str(error).replace('block.checkpoint', field)
+        raise type(error)(message) from error
 
 
 def read_model_config(
@@ -76,9 +79,10 @@ def read_model_config(
     """
     if (checkpoint is None) == (config is None):
         raise UserError(f'{field}: give exactly one of checkpoint and config.')
-    files = None
-    fields = dict(config or {})
-    if checkpoint is not None:
+    if checkpoint is None:
+        files = None
+        fields = dict(config or {})
+    else:
         with naming(f'{field}.checkpoint'):
             files = open_checkpoint(checkpoint)
         fields = dict(files.config)
@@ -94,12 +98,22 @@ def build_config(fields: Mapping[str, Any], field: str) -> PretrainedConfig:
         CheckpointError: The family is unknown, or its configuration lies in another
             repository.
     """
-    for key in (None, 'vision_config', 'text_config'):
-        part = fields if key is None else fields.get(key) or {}
-        for name in set(part).intersection(_SIZES):
-            most = 1000 if name.startswith('num_') else 10_000_000
-            check(f'{field}.{name}', part[name], kind=int, least=1, most=most)
+    _check_sizes(fields, field)
+    # A model of images and texts has a configuration for either.
+    for name in ('vision_config', 'text_config'):
+        part = fields.get(name)
+        if isinstance(part, Mapping):
+            _check_sizes(part, field)
     return build_foreign_config(fields, field)
+
+
+def _check_sizes(fields: Mapping[str, Any], field: str) -> None:
+    """Refuse counts and sizes that no model has."""
+    for name, value in fields.items():
+        if name in _COUNTS:
+            check(f'{field}.{name}', value, kind=int, least=1, most=_MOST_COUNT)
+        elif name in _SIZES:
+            check(f'{field}.{name}', value, kind=int, least=1, most=_MOST_SIZE)
 
 
 def portable_fields(
@@ -117,15 +131,17 @@ def portable_fields(
     """
     if not isinstance(node.get('checkpoint'), str):
         return {}
-    config = build_config(read_model_config(node['checkpoint'], None, field)[0], field)
-    config = (
-        getattr(config, 'vision_config', config) if vision else config.get_text_config()
-    )
-    fields = {
-        k: v
-        for k, v in config.to_dict().items()
-        if k[0] != '_' and k not in _NOT_SHAPES
-    }
+    all_fields, _ = read_model_config(node['checkpoint'], None, field)
+    config = build_config(all_fields, field)
+    if vision:
+        config = getattr(config, 'vision_config', config)
+    else:
+        config = config.get_text_config()
+    fields = {}
+    for name, value in config.to_dict().items():
+        if not name.startswith('_') and name not in _NOT_SHAPES:
+            fields[name] = value
+    # Through JSON, so that tuples are lists as in a file.
     return dict(checkpoint=None, config=json.loads(json.dumps(fields)))
 
 
@@ -152,17 +168,15 @@ def load_weights(module: nn.Module, files: Checkpoint, field: str) -> None:
         RuntimeError: Weights have other shapes than the configuration implies.
     """
     own = module.state_dict()
+    origin = f"{field}.checkpoint='{files.name}'"
+    state = {}
     with naming(f'{field}.checkpoint'):
-        stored = _stored_names(list(own), files)
-        state = {}
-        for name, mine in own.items():
-            weight = files.weights[stored[name]]()
+        for name, stored_name in _stored_names(list(own), files).items():
+            weight = files.weights[stored_name]()
             if not weight.is_floating_point():
-                raise CheckpointError(
-                    f"{field}.checkpoint='{files.name}' is quantized."
-                )
-            check_finite({stored[name]: weight}, f"{field}.checkpoint='{files.name}'")
-            state[name] = weight.to(mine.dtype)
+                raise CheckpointError(f'{origin} is quantized.')
+            check_finite({stored_name: weight}, origin)
+            state[name] = weight.to(own[name].dtype)
     module.load_state_dict(state, strict=True)
     print_log(
         f"{field}: weights of '{files.name}'.", logger='current', level=logging.INFO
@@ -173,16 +187,24 @@ def _stored_names(wanted: list[str], files: Checkpoint) -> dict[str, str]:
     """Map a module's names to those in the files, by the one prefix that fits all."""
     stored = {}
     for name in files.weights:
-        newer = name.replace(
-            'LayerNorm.gamma', 'LayerNorm.weight'
-        )  # of TensorFlow times
-        stored[newer.replace('LayerNorm.beta', 'LayerNorm.bias')] = name
-    for prefix in sorted(
-        n.removesuffix(wanted[0]) for n in stored if n.endswith(wanted[0])
-    ):
+        # Files from TensorFlow call the parameters of a norm gamma and beta.
+        current = name.replace('LayerNorm.gamma', 'LayerNorm.weight')
+        current = current.replace('LayerNorm.beta', 'LayerNorm.bias')
+        stored[current] = name
+    prefixes = []
+    for name in stored:
+        if name.endswith(wanted[0]):
+            prefixes.append(name.removesuffix(wanted[0]))
+    for prefix in sorted(prefixes):
         if all(prefix + name in stored for name in wanted):
             return {name: stored[prefix + name] for name in wanted}
-    missing = [w for w in wanted if not any(n.endswith(w) for n in stored)] or wanted
+    missing = []
+    for name in wanted:
+        if not any(stored_name.endswith(name) for stored_name in stored):
+            missing.append(name)
+    if not missing:
+        # All names are there, but not under one prefix.
+        missing = wanted
     raise CheckpointError(
         f"The weights of '{files.name}' are of another model: no {listing(missing, 3)} among "
         f'{listing(sorted(stored), 3)}.'

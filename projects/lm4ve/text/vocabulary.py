@@ -1,7 +1,8 @@
 """Answers out of a vocabulary: the base of heads that choose one.
 
-A fingerprint of the vocabulary is a part of every checkpoint: outputs of a head mean
-nothing, or worse, with other answers.
+An output of a head is the place of an answer in its vocabulary. With another vocabulary
+it would be another answer in silence, so every checkpoint has a fingerprint of the
+vocabulary.
 """
 
 import hashlib
@@ -13,9 +14,10 @@ from torch import Tensor, nn
 from lm4ve.errors import CheckpointError
 
 FINGERPRINT = 'vocabulary_fingerprint'
+#: Kinds of training targets: a score for each answer, or the one answer.
 TARGETS = ('soft', 'hard')
-#: How many of VQA's ten annotators gave an answer -> its score (METER, as the code
-#: before it). From the last entry on it is the last entry's.
+#: The score of an answer by how many of VQA's ten annotators gave it, as in METER and the
+#: code before it; the last entry is that of four and more.
 SCORES = (0.0, 0.3, 0.6, 0.9, 1.0)
 
 
@@ -33,7 +35,7 @@ def vocabulary_digest(answers: Sequence[str]) -> Tensor:
 
 
 class VocabularyHead(nn.Module):
-    """A head with ``layers``, the last of which (number 3) gives one logit an answer."""
+    """A head with ``layers``, the last of which (number 3) returns a logit for each answer."""
 
     #: The config's field that names the answers, for messages.
     vocabulary_field = 'model.head.vocabulary'
@@ -41,7 +43,7 @@ class VocabularyHead(nn.Module):
     def set_vocabulary(self, answers: Sequence[str]) -> None:
         """Set the answers, in the order of the logits."""
         self.vocabulary = list(answers)
-        self.index = {a: i for i, a in enumerate(self.vocabulary)}
+        self.index = {answer: index for index, answer in enumerate(self.vocabulary)}
         self.register_buffer(FINGERPRINT, vocabulary_digest(self.vocabulary))
 
     def _load_from_state_dict(
@@ -52,16 +54,25 @@ class VocabularyHead(nn.Module):
         Raises:
             CheckpointError: The answers differ.
         """
-        stored = state_dict.get(prefix + FINGERPRINT)
+        fingerprint = state_dict.get(prefix + FINGERPRINT)
         bias = state_dict.get(f'{prefix}layers.3.bias')
-        mine = getattr(self, FINGERPRINT)
-        same = stored is None or (
-            stored.dtype == mine.dtype and torch.equal(stored.cpu(), mine.cpu())
-        )
-        count = len(self.vocabulary)
-        if not same or (bias is not None and bias.shape != (count,)):
+        if not self._is_own(fingerprint) or not self._has_own_size(bias):
             raise CheckpointError(
                 'The checkpoint was trained with another vocabulary than the '
-                f'{count} answers of {self.vocabulary_field}. Its outputs would mean other answers.'
+                f'{len(self.vocabulary)} answers of {self.vocabulary_field}. Its outputs '
+                'would mean other answers.'
             )
         super()._load_from_state_dict(state_dict, prefix, *others)
+
+    def _is_own(self, fingerprint: Tensor | None) -> bool:
+        """Return whether a stored fingerprint, if there is one, is that of this vocabulary."""
+        if fingerprint is None:
+            return True
+        own = getattr(self, FINGERPRINT)
+        if fingerprint.dtype != own.dtype:
+            return False
+        return torch.equal(fingerprint.cpu(), own.cpu())
+
+    def _has_own_size(self, bias: Tensor | None) -> bool:
+        """Return whether the last layer's stored bias, if there is one, is of as many answers."""
+        return bias is None or bias.shape == (len(self.vocabulary),)

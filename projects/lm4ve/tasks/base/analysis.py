@@ -282,8 +282,9 @@ def prefix_of(backbone: nn.Module, count: int) -> int:
     if grid is not None and math.prod(grid) == count:
         # These tokens are from before the class token joins, or from after it left.
         return 0
-    if hasattr(backbone, 'num_extra_tokens'):
-        return int(backbone.num_extra_tokens)
+    num_extra_tokens = getattr(backbone, 'num_extra_tokens', None)
+    if num_extra_tokens is not None:
+        return int(num_extra_tokens)
     if getattr(backbone, 'cls_token', None) is not None:
         return 1
     return 0
