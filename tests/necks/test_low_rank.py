@@ -210,7 +210,7 @@ def test_the_cheapest_method_of_a_batch(queries, batch, grad, may_absorb, expect
 
 def test_auto_logs_once_its_choice(checkpoints, monkeypatch):
     _, neck = necks(checkpoints('llama'), 'auto')
-    texts = record_logs(monkeypatch, 'lm4ve.blocks.llm_block')
+    texts = record_logs(monkeypatch, 'lm4ve.blocks.low_rank.choice')
     for _ in range(3):
         neck(tokens(), queries=FIRST)
     (text,) = texts

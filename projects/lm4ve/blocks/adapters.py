@@ -180,42 +180,6 @@ def add_lora(
     return dict(r=options.r, alpha=alpha, targets=sorted(chosen))
 
 
-def expose_linears(part: nn.Module) -> nn.Module:
-    """Freeze the layers of an MLP one by one, so that adapters reach them.
-
-    Returns:
-        nn.Module: The MLP, or a :class:`Frozen` of all of it where it holds a tensor
-            itself
-        (as experts do).
-    """
-    leaves = [
-        (m, n, c) for m in part.modules() for n, c in m.named_children() if _is_leaf(c)
-    ]
-    inside = {id(p) for *_, leaf in leaves for p in leaf.parameters()}
-    if _is_leaf(part) or any(id(p) not in inside for p in part.parameters()):
-        return Frozen(part)
-    for owner, name, leaf in leaves:
-        setattr(owner, name, FrozenLeaf(leaf))
-    return part
-
-
-def _is_leaf(module: nn.Module) -> bool:
-    return (
-        next(module.children(), None) is None
-        and next(module.parameters(), None) is not None
-    )
-
-
-class FrozenLeaf(Frozen):
-    """A frozen layer whose weight the code around it reads, as t5's MLP does for its dtype."""
-
-    @property
-    def weight(self) -> torch.Tensor:
-        """The weight."""
-        weight: torch.Tensor = self.wrapped.get_parameter('weight')
-        return weight
-
-
 def merge_adapters(model: nn.Module) -> None:
     """Merge every active LoRA layer below a module into its base layer, which replaces it."""
     for owner in [*model.modules()]:

@@ -7,7 +7,7 @@ faster than 16.
 
 The output projection and the MLP are such layers. Queries, keys and values stay in
 bfloat16: the low rank of the block's input makes their products small
-(``low_rank.py``).
+(``low_rank/``).
 """
 
 from typing import Any, Self

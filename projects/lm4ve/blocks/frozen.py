@@ -7,17 +7,12 @@ the model, checkpoints save its ``state_dict()`` and optimizers take its
 moves with ``.to()`` and can be found (and hooked) by its name.
 """
 
-import inspect
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as torch_module
-from torch.overrides import _get_current_function_mode_stack
-from torch.utils._device import DeviceContext
-from torch.utils.module_tracker import ModuleTracker
 
 
 class Frozen(nn.Module):
@@ -32,11 +27,8 @@ class Frozen(nn.Module):
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        for (
-            part
-        ) in module.modules():  # a router's bias, which copies share as they do weights
-            if (bias := part._buffers.pop('e_score_correction_bias', None)) is not None:
-                part.e_score_correction_bias = nn.Parameter(bias)
+        for part in module.modules():
+            _router_bias_to_parameter(part)
         # An assignment would register it as a submodule, which is what it must not be.
         self.__dict__['wrapped'] = module.requires_grad_(False).eval()
 
@@ -72,12 +64,20 @@ class Frozen(nn.Module):
         # must leave the original as it is.
         for tensor in self.wrapped.parameters():
             memo[id(tensor)] = nn.Parameter(tensor.detach(), requires_grad=False)
-        copy = memo[id(self)] = type(self).__new__(type(self))
+        copy = type(self).__new__(type(self))
+        memo[id(self)] = copy
         copy.__dict__.update(deepcopy(self.__dict__, memo))  # with its hooks
         return copy
 
     def extra_repr(self) -> str:
         return repr(self.wrapped)
+
+
+def _router_bias_to_parameter(part: nn.Module) -> None:
+    """Make a router's bias a parameter, which copies share as they do weights."""
+    bias = part._buffers.pop('e_score_correction_bias', None)
+    if bias is not None:
+        part.e_score_correction_bias = nn.Parameter(bias)
 
 
 def values(**tensors: Tensor) -> nn.Module:
@@ -90,9 +90,8 @@ def values(**tensors: Tensor) -> nn.Module:
 
 def linear_of(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     """Return a linear layer with the given values, which are not copied."""
-    linear = nn.Linear(
-        weight.shape[1], weight.shape[0], bias=bias is not None, device='meta'
-    )
+    rows, columns = weight.shape
+    linear = nn.Linear(columns, rows, bias=bias is not None, device='meta')
     linear.weight = nn.Parameter(weight.detach())
     if bias is not None:
         linear.bias = nn.Parameter(bias.detach())
@@ -101,72 +100,21 @@ def linear_of(weight: Tensor, bias: Tensor | None) -> nn.Linear:
 
 def unwrap(part: nn.Module) -> Any:
     """Return what a :class:`Frozen` hides, and any other module as it is."""
-    return part.wrapped if isinstance(part, Frozen) else part
-
-
-def is_plain(part: nn.Module, kind: type[nn.Module] = nn.Linear) -> bool:
-    """Return whether a module computes what its class defines from its weights, and no more.
-
-    Hooks, adapters, parametrizations and quantization make it something else. They add
-    hooks or a ``forward`` to the instance, or put another class in its place.
-    """
-    layers = (part, part.wrapped) if type(part) is Frozen else (part,)
-    return type(layers[-1]) is kind and not any(
-        m._forward_hooks
-        or m._forward_pre_hooks
-        or m._backward_hooks
-        or m._backward_pre_hooks
-        or 'forward' in vars(m)
-        for m in layers
-    )
-
-
-# Compiled code is that of the time when it is compiled. (torch's decorator has no
-# types.)
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def acts_on_modules(kinds: tuple[type[nn.Module], ...]) -> bool:
-    """Return whether something outside of modules changes or observes what they compute.
-
-    That is a hook of all modules, a mode of torch's functions, or a ``forward`` that
-    was replaced in one of the classes. Modes of devices only place new tensors, and the
-    hooks by which torch counts operations only keep names. Modes below autograd act on
-    every operation anyway.
-
-    Args:
-        kinds (tuple[type]): The classes of the modules.
-    """
-    for hooks in (
-        torch_module._global_forward_pre_hooks,
-        torch_module._global_forward_hooks,
-        torch_module._global_backward_pre_hooks,
-        torch_module._global_backward_hooks,
-    ):
-        for hook in hooks.values():
-            if not isinstance(getattr(hook, '__self__', None), ModuleTracker):
-                return True
-    if any(
-        not isinstance(mode, DeviceContext)
-        for mode in _get_current_function_mode_stack()
-    ):
-        return True
-    return any(_is_patched(kind) for kind in kinds)
-
-
-def _is_patched(kind: type[nn.Module]) -> bool:
-    """Return whether a class's ``forward`` comes from another file than the class."""
-    owner: Any = next(c for c in kind.__mro__ if 'forward' in vars(c))
-    code = getattr(owner.forward, '__code__', None)
-    return code is None or code.co_filename != inspect.getfile(owner)
+    if isinstance(part, Frozen):
+        return part.wrapped
+    return part
 
 
 def frozen_tensors(module: nn.Module) -> dict[str, Tensor]:
     """Return every frozen tensor below a module, by its qualified name."""
-    return {
-        f'{path}.{name}' if path else name: tensor
-        for path, m in module.named_modules()
-        if isinstance(m, Frozen)
-        for name, tensor in m.wrapped.named_parameters()
-    }
+    tensors: dict[str, Tensor] = {}
+    for path, part in module.named_modules():
+        if not isinstance(part, Frozen):
+            continue
+        prefix = f'{path}.' if path else ''
+        for name, tensor in part.wrapped.named_parameters():
+            tensors[prefix + name] = tensor
+    return tensors
 
 
 def count_parameters(module: nn.Module) -> tuple[int, int]:
@@ -179,7 +127,13 @@ def count_parameters(module: nn.Module) -> tuple[int, int]:
         tuple[int, int]: Trainable and frozen parameters. The second counts
         both :class:`Frozen` tensors and parameters without gradient.
     """
-    trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    plain = sum(p.numel() for p in module.parameters() if not p.requires_grad)
-    hidden = sum(t.numel() for t in frozen_tensors(module).values())
-    return trainable, plain + hidden
+    trainable = 0
+    frozen = 0
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            trainable += parameter.numel()
+        else:
+            frozen += parameter.numel()
+    for tensor in frozen_tensors(module).values():
+        frozen += tensor.numel()
+    return trainable, frozen

@@ -1,9 +1,16 @@
 """``LLMBlock``: layers of a language model as one module ``[B, N, D] -> [B, N, D]``.
 
 Frozen, bidirectional and without rotary by default, as in the paper (arXiv 2310.12973,
-section 3). This file owns what the block is; what a layer computes is in ``layer.py``
-and ``low_rank.py``, how it gets its weights in ``language_model.py``, what a state
-records of them in ``provenance.py``.
+section 3). A block builds its parts, and runs them in a loop:
+
+    language_model.py   transformers' layers with their weights
+    layer.py            one of them as a layer of a visual encoder
+    masks.py            which tokens a layer attends to
+    rotary.py           the tables of its rotary embedding
+    freezing.py         what trains
+    low_rank/           the first layer together with the mapper before it, for less
+    record.py           what a checkpoint says of all this
+    provenance.py       the check when one is loaded
 """
 
 from collections.abc import Callable, Sequence
@@ -14,33 +21,41 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from lm4ve.blocks.frozen import (
-    Frozen,
-    acts_on_modules,
-    count_parameters,
-    frozen_tensors,
-    is_plain,
+from lm4ve.blocks.config_fields import record_fields
+from lm4ve.blocks.eight_bits import EIGHT_BITS, quantize_products
+from lm4ve.blocks.freezing import TRAINABLE, freeze_final_norm, freeze_layer
+from lm4ve.blocks.frozen import Frozen, count_parameters, frozen_tensors
+from lm4ve.blocks.language_model import LanguageModel
+from lm4ve.blocks.layer import LLMLayer
+from lm4ve.blocks.low_rank import (
+    CheapestMethod,
+    Factors,
+    can_absorb,
+    can_fold,
+    factorize,
+    run_layer,
 )
-from lm4ve.blocks.language_model import LanguageModel, Window
-from lm4ve.blocks.layer import LLMLayer, Queries, check_padding, take_tokens
-from lm4ve.blocks.low_rank import Factors, count_macs, factorize, run_layer
+from lm4ve.blocks.masks import AttentionMasks, Window, mask_of_padding
 from lm4ve.blocks.provenance import ProvenanceMixin
-from lm4ve.errors import UserError, check
-from lm4ve.llm.fingerprint import fingerprint
+from lm4ve.blocks.record import BlockRecord
+from lm4ve.blocks.rotary import RotaryTables, Tables
+from lm4ve.blocks.seeding import seeded_cpu_generator
+from lm4ve.blocks.tokens import Queries, check_inputs
+from lm4ve.errors import UserError, check, require
+from lm4ve.llm.fingerprint import Fingerprint
 
-_DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
+#: The field ``dtype`` -> the type of weights that are stored as they are.
+_DTYPES = {
+    'float32': torch.float32,
+    'bfloat16': torch.bfloat16,
+    'float16': torch.float16,
+    'int8': torch.bfloat16,
+    'float8': torch.bfloat16,
+}
+#: The field ``pretrained`` -> the log's word.
 _ORIGINS = {True: 'pre-trained', False: 'random', 'permuted': 'permuted'}
-_EIGHT_BITS = ('int8', 'float8')
-_DTYPES |= dict.fromkeys(
-    _EIGHT_BITS, torch.bfloat16
-)  # of all but their products in 8 bits
-#: What trains -> the types that it trains in: updates are lost in 16-bit weights.
-_TRAINABLE = dict(
-    none=(*_DTYPES,),
-    norms=('float32',),
-    all=('float32',),
-    lora=('float32', 'bfloat16', 'float16'),
-)
+#: Parts of a layer that LoRA adapts by default.
+_LORA_TARGETS = ('q_proj', 'v_proj')
 
 
 @MODELS.register_module()
@@ -55,8 +70,7 @@ class LLMBlock(ProvenanceMixin):
             from the end. Defaults to the last one.
         pretrained (bool | str): False gives the same shape with the family's random
             initialization: the control. 'permuted' keeps the weights, each matrix's in
-                a random
-            order: the same statistics without structure. Defaults to True.
+            a random order: the same statistics without structure. Defaults to True.
         seed (int): Seed of initialization and order, which are drawn on the CPU with a
             generator of their own, so that every rank and every resume gets the same
             weights.
@@ -68,7 +82,7 @@ class LLMBlock(ProvenanceMixin):
             MLP.
         causal (bool | dict): Keep the language model's causal mask, as LLM4Seg (arXiv
             2506.18034) does. dict(soft=0.2) closes it in training:
-            :class:`lm4ve.blocks.variants.SoftMask`.
+            :class:`lm4ve.blocks.masks.SoftMask`.
         causal_suffix (int): Only the last so many tokens are causal: they read all
             tokens before them, which read one another (DeepSeek-OCR 2's learned
             queries).
@@ -89,8 +103,9 @@ class LLMBlock(ProvenanceMixin):
 
     Attributes:
         embed_dims (int): D, the language model's width.
-        source (dict): The record of the frozen weights: name, layers, fingerprint, and
-            the settings that they are used with.
+        source (dict): The record of the frozen weights, :class:`BlockRecord` as plain
+            data, and the settings of the neck that the block is in.
+        soft_mask (SoftMask | None): The mask whose progress a neck sets.
 
     Raises:
         UserError: An argument is out of range; subclasses of it for
@@ -116,119 +131,104 @@ class LLMBlock(ProvenanceMixin):
         causal_suffix: int = 0,
     ) -> None:
         super().__init__()
-        check('block.trainable', trainable, choices=_TRAINABLE)
-        types = _TRAINABLE[trainable]
-        check(f"block.dtype with block.trainable='{trainable}'", dtype, choices=types)
-        self.soft_mask: Any = None
-        plain = pretrained in (True, False) and isinstance(causal, bool)
-        if lora is not None or causal_suffix or not plain:
-            from lm4ve.blocks.variants import SoftMask, check_variants
-
-            check_variants(
-                trainable, lora, causal, causal_suffix, pretrained, checkpoint
-            )
-            self.soft_mask = None if isinstance(causal, bool) else SoftMask(causal)
-        self.checkpoint, self.arch, self.seed = checkpoint, arch, seed
-        self.pretrained: bool | str = pretrained if checkpoint is not None else False
-        self.trainable, self.causal, self.causal_suffix = (
-            trainable,
-            causal,
-            causal_suffix,
-        )
+        _check_training(trainable, dtype, lora)
+        _check_pretrained(pretrained, checkpoint)
+        self.checkpoint = checkpoint
+        self.arch = arch
+        self.pretrained = pretrained if checkpoint is not None else False
+        self.seed = seed
+        self.trainable = trainable
         self.dtype = _DTYPES[dtype]
-        self.eight_bits = dtype if dtype in _EIGHT_BITS else None
+        self.eight_bits = dtype if dtype in EIGHT_BITS else None
+        self.causal_suffix = causal_suffix
+        self.masks = AttentionMasks(causal, causal_suffix)
+        self.soft_mask = self.masks.soft
+
         model = LanguageModel(checkpoint, arch)
         self.embed_dims: int = model.config.hidden_size
         self.layer_indices = model.resolve_layers(layers)
-        windows = [model.window(i) for i in self.layer_indices]
-        self.windows = [w if w and (causal or w.both_ways) else None for w in windows]
-        self._rotary: Any = None
+        self.windows = [self._find_window(model, i) for i in self.layer_indices]
+        self.rotary_tables: RotaryTables | None = None
         if rotary:
-            from lm4ve.blocks.rotary import RotaryTables
+            self.rotary_tables = RotaryTables(model, rotary)
+        self.layers, fingerprint = self._build_layers(model)
+        #: What a checkpoint records of the adapters.
+        self.lora: Any = 'none'
+        if TRAINABLE[trainable].has_adapters:
+            self.lora = self._add_lora(self.layers, lora or {})
+        self.final_norm: nn.Module | None = None
+        if final_norm:
+            self.final_norm = self._build_final_norm(model)
+        self.cheapest_method = CheapestMethod()
 
-            self._rotary = RotaryTables(model, rotary)
-        self._logged: set[str] = set()  # the choices of 'auto' that stand in the log
-        self.lora: Any = 'none' if trainable != 'lora' else lora or {}
-        self.layers, self.final_norm, digest = self._build(model, final_norm)
-        turned = bool(rotary) and any(layer.uses_rotary for layer in self.layers)
-        self.source = dict(
-            **dict(format=1, source=model.name, model_type=model.config.model_type),
-            **dict(
-                layers=self.layer_indices,
-                pretrained=self.pretrained,
-                fingerprint=digest,
-            ),
+        uses_rotary = any(layer.uses_rotary for layer in self.layers)
+        turns = bool(rotary) and uses_rotary
+        record = BlockRecord(
+            source=model.name,
+            model_type=model.config.model_type,
+            layers=self.layer_indices,
+            pretrained=self.pretrained,
+            fingerprint=fingerprint,
             seed=None if self.pretrained is True else seed,
-            **dict(
-                causal=causal, causal_suffix=causal_suffix, lora=self.lora, dtype=dtype
-            ),
+            lora=self.lora,
+            dtype=dtype,
             window=window if any(self.windows) else None,
-            rotary=turned and rotary,
+            rotary=rotary if turns else False,
             final_norm=self.final_norm is not None,
-            config=model.settings(self.layer_indices, turned),
+            config=record_fields(model.config, self.layer_indices, turns),
+            **self.masks.record(),
         )
-        trained, frozen = count_parameters(self)
-        print_log(
-            f"LLMBlock: layers {self.layer_indices} of '{model.name}' ({model.config.model_type}, "
-            f'D={self.embed_dims}, {dtype}, {_ORIGINS[self.pretrained]}), '
-            f'{frozen:,} frozen and {trained:,} trainable parameters',
-            logger='current',
-        )
+        self.source = record.to_dict()
+        self._log(dtype)
 
     # ------------------------------------------------------------- building
-    def _build(
-        self, model: LanguageModel, with_final_norm: bool
-    ) -> tuple[nn.ModuleList, nn.Module | None, str]:
-        """Build layers and final norm; return them and the fingerprint of the layers."""
-        built: list[nn.Module] = []
-        # The CPU generator alone: torch.manual_seed would touch CUDA's too.
-        state = torch.default_generator.get_state()
-        try:
-            torch.default_generator.manual_seed(self.seed)
-            weights = model.load_layers(
-                self.layer_indices, self.dtype, self.pretrained, built
-            )
-            digest = fingerprint(weights)
-        finally:
-            torch.default_generator.set_state(state)
-        layers = nn.ModuleList(
-            LLMLayer(layer, model.spec, model.config) for layer in built
-        )
+    def _find_window(self, model: LanguageModel, index: int) -> Window | None:
+        """Return the window of a layer, if it applies to this block."""
+        window = model.window(index)
+        if window is None:
+            return None
+        if self.masks.causal or window.both_ways:
+            return window
+        return None
+
+    def _build_layers(self, model: LanguageModel) -> tuple[nn.ModuleList, str]:
+        """Build the layers; return them and the fingerprint of their weights."""
+        layers = nn.ModuleList()
+        with seeded_cpu_generator(self.seed), Fingerprint() as fingerprint:
+            for index in self.layer_indices:
+                own = model.build_layer(
+                    index, self.dtype, self.pretrained, fingerprint.add
+                )
+                layers.append(LLMLayer(own, model.spec, model.config))
         layers.requires_grad_(True)
         for layer in layers:
-            if self.eight_bits:
-                from lm4ve.blocks.eight_bits import quantize_products
-
+            if self.eight_bits is not None:
                 quantize_products(layer, self.eight_bits)
-            if self.trainable == 'lora':
-                from lm4ve.blocks.adapters import expose_linears
+            freeze_layer(layer, self.trainable)
+        return layers, fingerprint.digest
 
-                layer.mlp = expose_linears(layer.get_submodule('mlp'))
-            frozen = {
-                part: Frozen(part)
-                for name, part in layer.named_children()
-                if self.trainable == 'none'
-                or (self.trainable == 'norms' and 'norm' not in name)
-                or (
-                    self.trainable == 'lora'
-                    and not (name == 'mlp' or isinstance(part, Frozen))
-                )
-            }
-            layer._modules.update(
-                {n: frozen[m] for n, m in layer._modules.items() if m in frozen}
-            )
-        if self.trainable == 'lora':
-            from lm4ve.blocks.adapters import add_lora
+    def _add_lora(self, layers: nn.Module, fields: dict[str, Any]) -> dict[str, Any]:
+        """Add adapters to layers; return what a checkpoint records of them."""
+        from lm4ve.blocks.adapters import add_lora  # needs peft
 
-            #: What a checkpoint records of the adapters.
-            self.lora = add_lora(
-                layers, self.lora, 'block.lora', ('q_proj', 'v_proj'), self.seed
-            )
-        norm = None
-        if with_final_norm and model.spec.final_norm:
-            norm = model.final_norm(self.dtype).requires_grad_(True)
-            norm = Frozen(norm) if self.trainable in ('none', 'lora') else norm
-        return layers, norm, digest
+        return add_lora(layers, fields, 'block.lora', _LORA_TARGETS, self.seed)
+
+    def _build_final_norm(self, model: LanguageModel) -> nn.Module | None:
+        """Build the norm after the last layer; None where the family has none."""
+        norm = model.final_norm(self.dtype)
+        if norm is None:
+            return None
+        return freeze_final_norm(norm.requires_grad_(True), self.trainable)
+
+    def _log(self, dtype: str) -> None:
+        trained, frozen = count_parameters(self)
+        print_log(
+            f"LLMBlock: layers {self.layer_indices} of '{self.source['source']}' "
+            f'({self.source["model_type"]}, D={self.embed_dims}, {dtype}, '
+            f'{_ORIGINS[self.pretrained]}), {frozen:,} frozen and {trained:,} trainable '
+            'parameters',
+            logger='current',
+        )
 
     def init_weights(self) -> None:
         """Give trained parts their source's weights back.
@@ -236,24 +236,31 @@ class LLMBlock(ProvenanceMixin):
         Hosts initialize every Linear and norm of a model before they call
         this; frozen parts are out of their reach.
         """
-        if self.trainable == 'none':
-            return
-        if self.trainable == 'lora':
+        if TRAINABLE[self.trainable].has_adapters:
             for module in self.layers.modules():
                 if hasattr(module, 'lora_A'):
                     module.init_weights()
-            return
+        elif self.trainable != 'none':
+            self._restore_trained_parts()
+
+    def _restore_trained_parts(self) -> None:
+        """Build the block once more, and take over its weights."""
         model = LanguageModel(self.checkpoint, self.arch)
-        layers, norm, _ = self._build(model, self.final_norm is not None)
+        layers, _ = self._build_layers(model)
         self.layers.load_state_dict(layers.state_dict())
-        if self.final_norm is not None and norm is not None:
+        if self.final_norm is None:
+            return
+        norm = self._build_final_norm(model)
+        if norm is not None:
             self.final_norm.load_state_dict(norm.state_dict())
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         # The whole model may have been cast: compute in the type of its weights.
-        self.dtype = [*frozen_tensors(self).values(), *self.parameters()][0].dtype
-        self.source['dtype'] = self.eight_bits or str(self.dtype).removeprefix('torch.')
+        weights = [*frozen_tensors(self).values(), *self.parameters()]
+        self.dtype = weights[0].dtype
+        name = str(self.dtype).removeprefix('torch.')
+        self.source['dtype'] = self.eight_bits or name
         return self
 
     # ------------------------------------------------------------ computing
@@ -281,67 +288,96 @@ class LLMBlock(ProvenanceMixin):
             raise UserError(
                 f'LLMBlock takes [B, N, {self.embed_dims}], got {list(x.shape)}.'
             )
-        return self.run(x, padding_mask, queries)
+        check_inputs(x, padding_mask, queries)
+        self._follow(x.device)
+        real = mask_of_padding(padding_mask)
+        with torch.autocast(x.device.type, enabled=False):
+            out = self._run_layers(x.to(self.dtype), 0, real, queries)
+        return out.to(x.dtype)
 
     def run(
         self,
         x: Tensor,
         padding_mask: Tensor | None,
         queries: Queries,
-        mapper: Tensor | Factors | None = None,
-        method: str = 'off',
+        mapper: Tensor | Factors,
+        method: str,
     ) -> Tensor:
-        """Run all layers, with a mapper before them if one is given.
+        """Run a mapper and the block, using that the block's input has rank C.
 
         Args:
-            x (Tensor): ``[B, N, D]``, or before the mapper ``[B, N, C]``.
+            x (Tensor): Tokens before the mapper, ``[B, N, C]``.
             padding_mask, queries: See :meth:`forward`.
-            mapper (Tensor | Factors, optional): The mapper's weight ``[D, C]``, or it
-                and the first layer's projections as factors.
-            method (str): How the rank C is used: 'fold' or 'absorb', from
-                :meth:`choose_low_rank`.
+            mapper (Tensor | Factors): The mapper's weight ``[D, C]``, or it and the
+                first layer's projections as factors.
+            method (str): 'fold' or 'absorb', from :meth:`choose_low_rank`.
+
+        Returns:
+            Tensor: ``[B, Q, D]``, in ``x.dtype``.
+
+        Raises:
+            UserError: See :meth:`forward`.
         """
-        _check(x, padding_mask, queries)
-        # .to() moves frozen weights, but FSDP moves only registered parameters.
+        check_inputs(x, padding_mask, queries)
+        self._follow(x.device)
+        real = mask_of_padding(padding_mask)
+        layer = self.layers[0]
+        with torch.autocast(x.device.type, enabled=False):
+            mask, wanted, rotary = self._layer_inputs(0, x, real, queries)
+            if isinstance(mapper, Tensor):
+                mapper = factorize(layer, mapper, self.dtype)
+            hidden = run_layer(layer, x, mask, wanted, rotary, mapper, method)
+            out = self._run_layers(hidden, 1, real, queries)
+        return out.to(x.dtype)
+
+    def _run_layers(
+        self, hidden: Tensor, first: int, real: Tensor | None, queries: Queries
+    ) -> Tensor:
+        """Run the layers from one on, and the final norm: ``[B, N, D] -> [B, Q, D]``."""
+        for i in range(first, len(self.layers)):
+            mask, wanted, rotary = self._layer_inputs(i, hidden, real, queries)
+            hidden = self.layers[i](hidden, mask, wanted, rotary)
+        if self.final_norm is not None:
+            hidden = self.final_norm(hidden)
+        return hidden
+
+    def _layer_inputs(
+        self, i: int, x: Tensor, real: Tensor | None, queries: Queries
+    ) -> tuple[Tensor | None, Queries, Tables | None]:
+        """Return what a layer gets beside its input: mask, queries and rotary tables.
+
+        Args:
+            i (int): Its place in the block.
+            x (Tensor): All tokens, ``[B, N, ...]``.
+            real (Tensor, optional): See :func:`mask_of_padding`.
+            queries: The tokens that the block computes.
+        """
+        is_last = i == len(self.layers) - 1
+        wanted = queries if is_last else None
+        window = None
+        if self.source['window']:  # the record of an older checkpoint switches it off
+            window = self.windows[i]
+        mask = self.masks(x, real, wanted, window, self.training)
+        rotary = None
+        if self.rotary_tables is not None:
+            index = self.layer_indices[i]
+            rotary = self.rotary_tables(index, x.shape[1], x.device)
+        return mask, wanted, rotary
+
+    def _follow(self, device: torch.device) -> None:
+        """Move frozen weights: ``.to()`` does so, but FSDP moves only parameters."""
         for module in self.modules():
             if isinstance(module, Frozen):
-                module.follow(x.device)
-        real = None if padding_mask is None else ~padding_mask[:, None, None, :]
-        h = x.to(self.dtype) if mapper is None else x
-        with torch.autocast(x.device.type, enabled=False):
-            for i, layer in enumerate(self.layers):
-                wanted = queries if i == len(self.layers) - 1 else None
-                mask = real
-                window = self.windows[i] if self.source['window'] else None
-                if self.causal or self.causal_suffix or window:
-                    prefix = 0 if self.causal else x.shape[1] - self.causal_suffix
-                    seen = _seen(x, wanted, prefix, window)
-                    mask = seen if real is None else seen & real
-                    if self.soft_mask is not None:
-                        mask = self.soft_mask(seen, real, self.training)
-                rotary = self._rotary and self._rotary(
-                    self.layer_indices[i], x.shape[1], x.device
-                )
-                if i == 0 and mapper is not None:
-                    if isinstance(mapper, Tensor):
-                        mapper = factorize(layer, mapper, self.dtype)
-                    h = run_layer(layer, h, mask, wanted, rotary, mapper, method)
-                else:
-                    h = layer(h, mask, wanted, rotary)
-            if self.final_norm is not None:
-                h = self.final_norm(h)
-        return h.to(x.dtype)
+                module.follow(device)
 
+    # ------------------------------------------------------------- low rank
     @property
     def may_absorb(self) -> bool:
-        """Whether ``low_rank.absorb`` computes the same as the first layer's attention."""
-        first: Any = self.layers[0]
-        turned = self._rotary is not None and first.uses_rotary
-        plain = all(
-            is_plain(norm, nn.Identity) for norm in (first.k_norm, first.v_norm)
-        )
-        plain = plain and self.soft_mask is None
-        return plain and not turned and first.clip is None and first.sinks is None
+        """Whether 'absorb' computes the same as the first layer's attention."""
+        layer = self.layers[0]
+        turns = self.rotary_tables is not None and layer.uses_rotary
+        has_soft_mask = self.soft_mask is not None
+        return can_absorb(layer, turns, has_soft_mask)
 
     def can_fold(self, mapper: nn.Module) -> bool:
         """Return whether mapper, norm and projections compute what their classes define.
@@ -349,17 +385,7 @@ class LLMBlock(ProvenanceMixin):
         Only then do their weights determine the result: no hook, adapter or bias of the
         mapper, and nothing that acts on modules from outside.
         """
-        layer: Any = self.layers[0]
-        norm = nn.Identity if layer.norm_form is None else layer.norm_form[0]
-        if acts_on_modules((LLMBlock, LLMLayer, Frozen, nn.Linear, norm)):
-            return False
-        return (
-            is_plain(self, LLMBlock)
-            and is_plain(layer, LLMLayer)
-            and is_plain(layer.attention_norm, norm)
-            and all(map(is_plain, (mapper, layer.q_proj, layer.k_proj, layer.v_proj)))
-            and mapper.bias is None
-        )
+        return can_fold(self, LLMBlock, mapper)
 
     def choose_low_rank(
         self, mapper: nn.Module, x: Tensor, queries: Queries, low_rank: str
@@ -379,85 +405,36 @@ class LLMBlock(ProvenanceMixin):
             return low_rank
         if x.shape[-1] >= self.embed_dims:
             return 'off'
-        method = 'off'
         # Only of the last layer a part of the tokens is wanted.
-        costs = count_macs(
-            self.layers[0], x, queries if len(self.layers) == 1 else None
-        )
-        for (
-            name,
-            macs,
-        ) in costs.items():  # `min` with a key takes no symbols of a compiler
-            if macs < costs[method] and (name != 'absorb' or self.may_absorb):
-                method = name
-        if method not in self._logged and not torch.compiler.is_compiling():
-            self._logged.add(method)
-            counts = ', '.join(
-                f'{name} {macs / 1e9:.2f}' for name, macs in costs.items()
-            )
-            text = f"LLMBlock: low_rank='auto' chose '{method}' for {list(x.shape)}"
-            print_log(f'{text} (GMAC up to the heads: {counts})', logger='current')
-        return method
+        wanted = queries if len(self.layers) == 1 else None
+        return self.cheapest_method(self.layers[0], x, wanted, self.may_absorb)
 
 
-def _seen(x: Tensor, queries: Queries, prefix: int, window: Window | None) -> Tensor:
-    """Return where queries may look: bool ``[B or 1, 1, Q, N]``; all at the first ``prefix``."""
-    keys = torch.arange(x.shape[1], device=x.device)
-    if not isinstance(queries, Tensor):
-        queries = (keys if queries is None else keys[queries])[None]
-    queries = queries[:, None, :, None]
-    seen = (queries >= keys) | (keys < prefix)
-    if window is None:
-        return seen
-    if window.chunked:
-        return seen & (queries // window.width == keys // window.width)
-    return seen & ((queries - keys).abs() < window.width)
+def _check_training(trainable: str, dtype: str, lora: Any) -> None:
+    """Check the fields that say what trains.
 
-
-def _check(x: Tensor, padding_mask: Tensor | None, queries: Queries) -> None:
-    """Refuse what would give a wrong result in silence: see :meth:`LLMBlock.forward`."""
-    if queries is not None and not isinstance(queries, slice):
-        check('queries', queries, kind=Tensor)
-        if (
-            queries.dim() != 2
-            or queries.shape[0] != x.shape[0]
-            or queries.dtype != torch.int64
-        ):
-            raise UserError(
-                f'queries must be a slice or int64 indices [{x.shape[0]}, Q], got {queries.dtype} '
-                f'{list(queries.shape)}.'
-            )
-    if padding_mask is None:
-        return
-    if padding_mask.shape != x.shape[:2] or padding_mask.dtype != torch.bool:
-        raise UserError(
-            f'padding_mask must be bool {list(x.shape[:2])} (True = padding), got '
-            f'{padding_mask.dtype} {list(padding_mask.shape)}.'
-        )
-    check_padding(padding_mask)
-
-
-@MODELS.register_module()
-class MLPBlock(nn.Module):
-    """GELU and LayerNorm in the place of a language model block.
-
-    The capacity control of the paper's section 4: is it the block, or just more
-    parameters? (The other control, a block from random initialization, is
-    ``LLMBlock(pretrained=False)``.)
-
-    Args:
-        embed_dims (int): The width D of the block that it stands for.
+    Raises:
+        UserError: One of them has no such value, or they do not go together.
     """
+    check('block.trainable', trainable, choices=TRAINABLE)
+    field = f"block.dtype with block.trainable='{trainable}'"
+    check(field, dtype, choices=TRAINABLE[trainable].dtypes)
+    if lora is not None:
+        require(
+            TRAINABLE[trainable].has_adapters,
+            f"block.trainable='{trainable}' with block.lora would train no adapter. "
+            "Fix: block.trainable='lora', or leave block.lora out.",
+        )
 
-    def __init__(self, embed_dims: int) -> None:
-        super().__init__()
-        self.embed_dims = embed_dims
-        self.act = nn.GELU()
-        self.norm = nn.LayerNorm(embed_dims)
 
-    def forward(
-        self, x: Tensor, padding_mask: Tensor | None = None, queries: Queries = None
-    ) -> Tensor:
-        """Map ``[B, N, D]`` to ``[B, Q, D]``. Tokens do not mix, so no mask is needed."""
-        out: Tensor = self.norm(self.act(take_tokens(x, queries)))
-        return out
+def _check_pretrained(pretrained: bool | str, checkpoint: str | None) -> None:
+    """Check where the weights come from.
+
+    Raises:
+        UserError: There is no such origin, or no weights to permute.
+    """
+    check('block.pretrained', pretrained, choices=_ORIGINS)
+    if pretrained == 'permuted' and checkpoint is None:
+        raise UserError(
+            "block.pretrained='permuted' needs weights. Fix: block.checkpoint."
+        )

@@ -1,21 +1,30 @@
 """What a norm computes, found by probing it: families write theirs in many ways.
 
 Some store their gain less one, some have none, some subtract the mean. The low-rank
-path (``low_rank.py``) needs all of it as numbers, and a family that it misread would be
+path (``low_rank/``) needs all of it as numbers, and a family that it misread would be
 a wrong block without any error.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from lm4ve.blocks.frozen import unwrap
 
-#: What a norm computes: ``gain * (x - mean) / sqrt(mean((x - mean) ** 2) + eps) +
-#: bias``. Its class, whether it subtracts the mean (which is zero here if not), and
-#: eps.
-NormForm = tuple[type[nn.Module], bool, float]
+
+class NormForm(NamedTuple):
+    """A norm: ``gain * (x - mean) / sqrt(mean((x - mean) ** 2) + eps) + bias``.
+
+    Attributes:
+        kind (type): Its class.
+        centered (bool): It subtracts the mean, which is zero in the formula if not.
+        eps (float): The number under the root.
+    """
+
+    kind: type[nn.Module]
+    centered: bool
+    eps: float
 
 
 @torch.no_grad()
@@ -28,13 +37,17 @@ def form_of(norm: nn.Module, width: int) -> NormForm:
     """
     module = unwrap(norm)
     if type(module) is nn.LayerNorm:
-        return nn.LayerNorm, True, module.eps
+        return NormForm(nn.LayerNorm, True, module.eps)
     signs = signs_like(next(module.parameters(), torch.zeros(1)), width)
-    centered = bool(torch.allclose(module(signs), module(signs + 1)))
-    eps: Any = getattr(
-        module, 'variance_epsilon', getattr(module, 'eps', 1e-5)
-    )  # olmo has none
-    return type(module), centered, float(eps)
+    centered = torch.allclose(module(signs), module(signs + 1))
+    return NormForm(type(module), centered, _eps_of(module))
+
+
+def _eps_of(norm: Any) -> float:
+    """Return a norm's epsilon, which families call by two names; olmo's has none."""
+    if hasattr(norm, 'variance_epsilon'):
+        return float(norm.variance_epsilon)
+    return float(getattr(norm, 'eps', 1e-5))
 
 
 def affine_of(
@@ -54,10 +67,12 @@ def affine_of(
     # Signs have mean 0 and mean square 1, so the norm of them is its gain, up to eps.
     signs = signs_like(like, like.shape[-1])
     wide = torch.promote_types(like.dtype, torch.float32)
-    there, back = module(signs).to(wide), module(-signs).to(wide)
+    there = module(signs).to(wide)
+    back = module(-signs).to(wide)
     gain = (there - back) / 2 * signs.to(wide) * (1 + eps) ** 0.5
-    has_bias = getattr(module, 'bias', None) is not None
-    return gain, (there + back) / 2 if has_bias else None
+    if getattr(module, 'bias', None) is None:
+        return gain, None
+    return gain, (there + back) / 2
 
 
 def signs_like(like: Tensor, width: int) -> Tensor:

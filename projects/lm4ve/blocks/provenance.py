@@ -18,6 +18,12 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from lm4ve.blocks.frozen import frozen_tensors
+from lm4ve.blocks.record import (
+    FIELD_TYPES,
+    OPTIONAL_FIELDS,
+    RECORDED_DTYPES,
+    describe,
+)
 from lm4ve.errors import CheckpointError, brief, listing
 from lm4ve.llm.fingerprint import fingerprint
 
@@ -52,24 +58,6 @@ SETTINGS = dict(
     heads='model.neck.block.num_heads',
     place="LLMBlockInsert's place",
 )
-
-
-#: Fields of a block's record beside :data:`SETTINGS` -> their types. Older records lack
-#: the last.
-_FIELDS: dict[str, Any] = dict(
-    format=int,
-    source=str,
-    model_type=str,
-    layers=list,
-    pretrained=(bool, str),
-    fingerprint=str,
-    seed=(int, type(None)),
-    dtype=str,
-    config=dict,
-    embedded=str,
-)
-_OPTIONAL = ('dtype', 'config', 'embedded')
-_DTYPES = ('float64', 'float32', 'bfloat16', 'float16', 'int8', 'float8')
 
 
 def declare_record(module: nn.Module, key: str) -> None:
@@ -129,7 +117,7 @@ def decode_source(record: Tensor, key: str = SOURCE_KEY) -> dict[str, Any]:
             f"'{key}' of the checkpoint is damaged ({type(e).__name__}: {e}). Fix: copy it again."
         ) from e
     is_neck = key.rpartition('.')[2] == NECK_KEY
-    defect = _defect(source, {} if is_neck else _FIELDS)
+    defect = _defect(source, {} if is_neck else FIELD_TYPES)
     if defect:
         raise CheckpointError(
             f"'{key}' of the checkpoint is damaged, or of a newer lm4ve: {defect}. Fix: copy it "
@@ -145,7 +133,7 @@ def _defect(source: Any, fields: Mapping[str, Any]) -> str:
         return f'it is {brief(source)}, expected its fields'
     for name, kind in fields.items():
         if name not in source:
-            if name in _OPTIONAL:
+            if name in OPTIONAL_FIELDS:
                 continue
             return f"it lacks the field '{name}'"
         if not isinstance(source[name], kind):
@@ -155,8 +143,8 @@ def _defect(source: Any, fields: Mapping[str, Any]) -> str:
         return f'it has the unknown field(s) {listing(sorted(unknown))}'
     if source.get('format', 1) != 1:
         return f'its format={source["format"]}, expected 1'
-    if source.get('dtype', 'float32') not in _DTYPES:
-        return f'its dtype={source["dtype"]!r} is none of {", ".join(_DTYPES)}'
+    if source.get('dtype', 'float32') not in RECORDED_DTYPES:
+        return f'its dtype={source["dtype"]!r} is none of {", ".join(RECORDED_DTYPES)}'
     return ''
 
 
@@ -195,17 +183,6 @@ def _agree(a: Any, b: Any) -> bool:
         return all(_agree(a[k], b[k]) for k in a if k in b)
     numbers = isinstance(a, (int, float)) and isinstance(b, (int, float))
     return math.isclose(a, b, rel_tol=1e-6) if numbers else bool(a == b)
-
-
-def describe(source: Mapping[str, Any]) -> str:
-    """Describe a record in one line: which layers of what."""
-    kind = 'permuted' if source['pretrained'] else 'random'
-    whole = source['pretrained'] is True
-    origin = 'pre-trained' if whole else f'{kind} with seed {source["seed"]}'
-    return (
-        f"layers {source['layers']} of '{source['source']}' "
-        f'({source["model_type"]}, {origin}, fingerprint {source["fingerprint"][:12]})'
-    )
 
 
 class ProvenanceMixin(nn.Module):

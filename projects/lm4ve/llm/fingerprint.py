@@ -9,6 +9,7 @@ import hashlib
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -18,30 +19,61 @@ _CHUNK = 1 << 20  # elements; conversions never need more memory than this
 _THREADS = 2
 
 
+class Fingerprint:
+    """The SHA-256 of named tensors, computed in threads while the next ones are read.
+
+    It is a context manager: tensors are added within, and must not change before its
+    end; after it, :attr:`digest` is there.
+
+    Attributes:
+        digest (str): 64 hexadecimal digits.
+    """
+
+    def __init__(self) -> None:
+        self.digest = ''
+        self._total = hashlib.sha256()
+        self._pool = ThreadPoolExecutor(_THREADS)
+        self._pending: deque[Future[bytes]] = deque()
+
+    def add(self, name: str, weight: Tensor) -> None:
+        """Add a tensor.
+
+        Args:
+            name (str): Its name.
+            weight (Tensor): Its values. A ``FakeTensor`` has none: only its name and
+                shape are hashed.
+        """
+        # Few at a time: what waits here is held in memory.
+        if len(self._pending) == _THREADS:
+            self._total.update(self._pending.popleft().result())
+        self._pending.append(self._pool.submit(_hash, name, weight.detach()))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *error: object) -> None:
+        self._pool.shutdown()
+        if kind is not None:
+            return
+        for part in self._pending:
+            self._total.update(part.result())
+        self._pending.clear()
+        self.digest = self._total.hexdigest()
+
+
 def fingerprint(weights: Iterable[tuple[str, Tensor]]) -> str:
-    """Compute the SHA-256 of named tensors while the next ones are read.
+    """Compute the SHA-256 of named tensors, 64 hexadecimal digits.
 
     Args:
-        weights (Iterable): Names and tensors, which must not change until this returns.
-            A ``FakeTensor`` has no values: only its name and shape are hashed.
-
-    Returns:
-        str: 64 hexadecimal digits.
+        weights (Iterable): See :meth:`Fingerprint.add`.
     """
-    total = hashlib.sha256()
-    pending: deque[Future[bytes]] = deque()
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with Fingerprint() as result:
         for name, weight in weights:
-            # Few at a time: what waits here is held in memory.
-            if len(pending) == _THREADS:
-                total.update(pending.popleft().result())
-            pending.append(pool.submit(_digest, name, weight.detach()))
-        for digest in pending:
-            total.update(digest.result())
-    return total.hexdigest()
+            result.add(name, weight)
+    return result.digest
 
 
-def _digest(name: str, weight: Tensor) -> bytes:
+def _hash(name: str, weight: Tensor) -> bytes:
     if isinstance(weight, FakeTensor):
         return f'{name}{list(weight.shape)}'.encode()
     dtype = smallest_exact_dtype(weight)
@@ -55,9 +87,14 @@ def _digest(name: str, weight: Tensor) -> bytes:
 def smallest_exact_dtype(weight: Tensor) -> torch.dtype:
     """Return the first of float16, bfloat16 and float32 that holds every value."""
     for dtype in (torch.float16, torch.bfloat16):
-        if weight.dtype == dtype or all(
-            torch.equal(c.to(dtype).to(c.dtype), c)
-            for c in weight.reshape(-1).split(_CHUNK)
-        ):
+        if weight.dtype == dtype or _holds(dtype, weight):
             return dtype
     return torch.float32
+
+
+def _holds(dtype: torch.dtype, weight: Tensor) -> bool:
+    """Return whether a type holds every value of a tensor exactly."""
+    for chunk in weight.reshape(-1).split(_CHUNK):
+        if not torch.equal(chunk.to(dtype).to(chunk.dtype), chunk):
+            return False
+    return True

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from lm4ve.blocks import LLMBlock, frozen_tensors
-from lm4ve.blocks.language_model import LanguageModel, layer_fields
+from lm4ve.blocks.config_fields import layer_fields
+from lm4ve.blocks.language_model import LanguageModel
 from lm4ve.blocks.provenance import SOURCE_KEY, decode_source, encode_source
 from lm4ve.errors import CheckpointError, UserError, listing
 from lm4ve.files import write_text

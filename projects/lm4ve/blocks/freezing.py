@@ -1,0 +1,143 @@
+"""Which parts of a block train: the table behind the field ``trainable``.
+
+A layer is frozen part by part. A part that trains stays as it is; any other is put into
+a :class:`lm4ve.blocks.Frozen`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from lm4ve.blocks.frozen import Frozen
+
+#: Names of a block's types.
+DTYPES = ('float32', 'bfloat16', 'float16', 'int8', 'float8')
+
+
+def _every_part(name: str) -> bool:
+    return True
+
+
+def _no_part(name: str) -> bool:
+    return False
+
+
+def _all_but_norms(name: str) -> bool:
+    return 'norm' not in name
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a value of ``trainable`` means.
+
+    Attributes:
+        dtypes (tuple[str, ...]): The types that such a block may have. Updates are lost
+            in the rounding of 16-bit weights.
+        freezes (callable): ``(name) -> bool``: whether this part of a layer is frozen.
+        freezes_final_norm (bool): Whether the norm after the last layer is.
+        has_adapters (bool): Whether adapters train beside what is frozen. For them the
+            layers within an MLP are frozen one by one.
+    """
+
+    dtypes: tuple[str, ...]
+    freezes: Callable[[str], bool]
+    freezes_final_norm: bool
+    has_adapters: bool = False
+
+
+#: The field's values.
+TRAINABLE = {
+    'none': Training(
+        dtypes=DTYPES,
+        freezes=_every_part,
+        freezes_final_norm=True,
+    ),
+    'norms': Training(
+        dtypes=('float32',),
+        freezes=_all_but_norms,
+        freezes_final_norm=False,
+    ),
+    'all': Training(
+        dtypes=('float32',),
+        freezes=_no_part,
+        freezes_final_norm=False,
+    ),
+    'lora': Training(
+        dtypes=('float32', 'bfloat16', 'float16'),
+        freezes=_every_part,
+        freezes_final_norm=True,
+        has_adapters=True,
+    ),
+}
+
+
+def freeze_layer(layer: nn.Module, trainable: str) -> None:
+    """Freeze the parts of a layer that do not train, in place.
+
+    Args:
+        layer (nn.Module): Its children are the parts.
+        trainable (str): A key of :data:`TRAINABLE`.
+    """
+    training = TRAINABLE[trainable]
+    # A part may have two names: gemma4's keys are its values too.
+    frozen: dict[nn.Module, nn.Module] = {}
+    for name, part in list(layer._modules.items()):
+        if part is None or not training.freezes(name):
+            continue
+        if part not in frozen:
+            frozen[part] = _freeze(name, part, training)
+        setattr(layer, name, frozen[part])
+
+
+def freeze_final_norm(norm: nn.Module, trainable: str) -> nn.Module:
+    """Return the norm after the last layer, frozen unless it trains."""
+    if TRAINABLE[trainable].freezes_final_norm:
+        return Frozen(norm)
+    return norm
+
+
+def _freeze(name: str, part: nn.Module, training: Training) -> nn.Module:
+    if training.has_adapters and name == 'mlp':
+        return freeze_leaves(part)
+    return Frozen(part)
+
+
+def freeze_leaves(part: nn.Module) -> nn.Module:
+    """Freeze the layers of an MLP one by one, so that adapters reach them.
+
+    Returns:
+        nn.Module: The MLP, or a :class:`Frozen` of all of it where it holds a tensor
+        itself (as experts do).
+    """
+    leaves = []
+    for owner in part.modules():
+        for name, child in owner.named_children():
+            if _is_leaf(child):
+                leaves.append((owner, name, child))
+    in_leaves: set[int] = set()
+    for _, _, leaf in leaves:
+        in_leaves.update(id(p) for p in leaf.parameters())
+    holds_tensor = any(id(p) not in in_leaves for p in part.parameters())
+    if _is_leaf(part) or holds_tensor:
+        return Frozen(part)
+    for owner, name, leaf in leaves:
+        setattr(owner, name, FrozenLeaf(leaf))
+    return part
+
+
+def _is_leaf(module: nn.Module) -> bool:
+    """Return whether a module has parameters and no modules within."""
+    has_children = any(True for _ in module.children())
+    has_parameters = any(True for _ in module.parameters())
+    return has_parameters and not has_children
+
+
+class FrozenLeaf(Frozen):
+    """A frozen layer whose weight the code around it reads, as t5's MLP does for its dtype."""
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight."""
+        weight: Tensor = self.wrapped.get_parameter('weight')
+        return weight
