@@ -27,9 +27,17 @@ from transformers import (
     PreTrainedModel,
 )
 
-_SIZES = dict(vocab_size=32, hidden_size=32, intermediate_size=48, num_hidden_layers=2)
-_SIZES |= dict(num_attention_heads=4, max_position_embeddings=64)
-_SIZES |= dict(pad_token_id=0, bos_token_id=1, eos_token_id=2)
+_SIZES = dict(
+    vocab_size=32,
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    max_position_embeddings=64,
+    pad_token_id=0,
+    bos_token_id=1,
+    eos_token_id=2,
+)
 _GQA = dict(_SIZES, num_key_value_heads=2)
 # A head width that does not follow from the others, as real ones of gemma.
 _GEMMA = dict(_GQA, head_dim=16)
@@ -45,15 +53,28 @@ _CAP = dict(attn_logit_softcapping=2.0)
 _FALCON = dict(num_kv_heads=2, new_decoder_architecture=True, alibi=False)
 # Windows are shorter than the tests' sequences.
 _SLIDING = dict(layer_types=['sliding_attention', 'full_attention'], sliding_window=3)
-_GEMMA4 = dict(_GEMMA, **_SLIDING, global_head_dim=24)
-_GEMMA4 |= dict(hidden_size_per_layer_input=0, num_kv_shared_layers=0)
 _SLIDING_LAST = dict(
-    _SLIDING, layer_types=_SLIDING['layer_types'][::-1], use_sliding_window=True
+    layer_types=['full_attention', 'sliding_attention'],
+    sliding_window=3,
+    use_sliding_window=True,
+)
+_GEMMA4 = dict(
+    _GEMMA,
+    **_SLIDING,
+    global_head_dim=24,
+    hidden_size_per_layer_input=0,
+    num_kv_shared_layers=0,
 )
 
 
-_SCALED = dict(rope_type='default', rope_theta=1e4, llama_4_scaling_beta=0.1)
-_SCALED = dict(rope_parameters=dict(_SCALED, original_max_position_embeddings=64))
+_SCALED = dict(
+    rope_parameters=dict(
+        rope_type='default',
+        rope_theta=1e4,
+        llama_4_scaling_beta=0.1,
+        original_max_position_embeddings=64,
+    )
+)
 
 
 def _mrope(*section: int) -> dict:
@@ -198,23 +219,20 @@ def random_model(variant: str, seed: int = 0, **changes) -> PreTrainedModel:
 def _random_model(variant: str, seed: int, changes: str) -> PreTrainedModel:
     config = config_of(variant, **json.loads(changes))
     config._attn_implementation = 'eager'
-    state = torch.get_rng_state()
     auto = AutoModelForTextEncoding if config.is_encoder_decoder else AutoModel
-    model = auto.from_config(config).eval().requires_grad_(False)
-    for module in model.modules():  # gpt_neo's causal mask of its own
-        if (
-            isinstance(getattr(module, 'bias', None), Tensor)
-            and module.bias.dtype == torch.bool
-        ):
-            module.own_mask = module.bias.clone()
-            module.bias.fill_(True)
-    torch.set_rng_state(state)
+    with torch.random.fork_rng(devices=[]):
+        model = auto.from_config(config)
+    model.eval()
+    model.requires_grad_(False)
+    _open_own_masks(model)
     generator = torch.Generator().manual_seed(seed)
     for param in model.parameters():
         noise = torch.randn(param.shape, generator=generator)
-        scale = 0.2 if param.dim() == 1 else 0.12
-        # On top of the initial value: 1 for most gains, 0 for gemma's.
-        value = (param if param.dim() == 1 else 0.0) + scale * noise
+        if param.dim() == 1:
+            # On top of the initial value: 1 for most gains, 0 for gemma's.
+            value = param + 0.2 * noise
+        else:
+            value = 0.12 * noise
         param.copy_((value * 64).round() / 64)
     for name, buffer in model.named_buffers():
         if name.endswith('layer_scalar'):  # gemma4's factor of a layer, 1 at first
@@ -224,6 +242,15 @@ def _random_model(variant: str, seed: int, changes: str) -> PreTrainedModel:
     return model
 
 
+def _open_own_masks(model: nn.Module) -> None:
+    """Let gpt_neo's layers see everything; keep their causal masks as ``own_mask``."""
+    for module in model.modules():
+        bias = getattr(module, 'bias', None)
+        if isinstance(bias, Tensor) and bias.dtype == torch.bool:
+            module.own_mask = bias.clone()
+            bias.fill_(True)
+
+
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
     """Return the list of a model's layers."""
     config = model.config.get_text_config()
@@ -231,9 +258,10 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
     if config.model_type == 'albert':
         groups = model.encoder.albert_layer_groups
         return nn.ModuleList(groups[i * len(groups) // count] for i in range(count))
-    return next(
-        m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == count
-    )
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == count:
+            return module
+    raise LookupError(f'{config.model_type} has no list of {count} layers')
 
 
 def write_huggingface(
@@ -272,38 +300,48 @@ def write_huggingface(
         copy.to(dtype).save_pretrained(folder)
         return folder
     model.config.save_pretrained(folder)
-    state = {rename(k): v.to(dtype).contiguous() for k, v in model.state_dict().items()}
+    state = {
+        rename(name): tensor.to(dtype, copy=True).contiguous()
+        for name, tensor in model.state_dict().items()
+    }
     state.update(extra)
-    safe = layout.endswith('safetensors')
-    stem, suffix = ('model', 'safetensors') if safe else ('pytorch_model', 'bin')
-
-    def write(part: dict[str, Tensor], name: str) -> None:
-        if safe:
-            save_file(part, folder / name, metadata={'format': 'pt'})
-        else:
-            torch.save(
-                part,
-                folder / name,
-                _use_new_zipfile_serialization=layout != 'legacy-bin',
-            )
-
-    if not layout.startswith('sharded'):
-        write(state, f'{stem}.{suffix}')
-        return folder
-    layers = [
-        next((int(p) for p in name.split('.') if p.isdigit()), -1) for name in state
-    ]
-    shards = {}
-    for i in sorted({*layers}):
-        shards[i] = f'{stem}-{i + 2:05d}-of-{max(layers) + 2:05d}.{suffix}'
-        write(
-            {n: state[n] for n, j in zip(state, layers, strict=True) if i == j},
-            shards[i],
-        )
-    weight_map = {name: shards[i] for name, i in zip(state, layers, strict=True)}
-    index = dict(metadata=dict(total_size=1), weight_map=weight_map)
-    (folder / f'{stem}.{suffix}.index.json').write_text(json.dumps(index))
+    name = 'pytorch_model.bin'
+    if layout.endswith('safetensors'):
+        name = 'model.safetensors'
+    if layout.startswith('sharded'):
+        _write_shards(state, folder / name)
+    else:
+        _write_state(state, folder / name, zipped=layout != 'legacy-bin')
     return folder
+
+
+def _write_state(state: dict[str, Tensor], file: Path, zipped: bool = True) -> None:
+    if file.suffix == '.safetensors':
+        save_file(state, file, metadata={'format': 'pt'})
+    else:
+        torch.save(state, file, _use_new_zipfile_serialization=zipped)
+
+
+def _write_shards(state: dict[str, Tensor], file: Path) -> None:
+    """Write a shard for each layer, one for the rest, and the index."""
+    layers = {name: _layer_of(name) for name in state}
+    count = max(layers.values()) + 2
+    weight_map = {}
+    for layer in sorted(set(layers.values())):
+        part = {name: state[name] for name in state if layers[name] == layer}
+        shard = file.with_stem(f'{file.stem}-{layer + 2:05d}-of-{count:05d}')
+        _write_state(part, shard)
+        weight_map.update(dict.fromkeys(part, shard.name))
+    index = dict(metadata=dict(total_size=1), weight_map=weight_map)
+    file.with_name(f'{file.name}.index.json').write_text(json.dumps(index))
+
+
+def _layer_of(name: str) -> int:
+    """Return the number of the layer that a tensor belongs to; -1 for none."""
+    for part in name.split('.'):
+        if part.isdigit():
+            return int(part)
+    return -1
 
 
 # Meta's name of each tensor of a layer, and the dimension that is split over
@@ -349,38 +387,52 @@ def write_meta(
     """
     folder.mkdir(parents=True, exist_ok=True)
     model = random_model(family, seed, **(sizes or {}))
+    weights = _meta_weights(model)
+    for n in range(shards):
+        part = {}
+        for name, (weight, dim) in weights.items():
+            if dim is not None:
+                weight = weight.chunk(shards, dim)[n]
+            part[name] = weight.to(dtype, copy=True)
+        torch.save(part, folder / f'consolidated.{n:02d}.pth')
+
     config = model.config
-    state = {
+    fields = dict(
+        dim=config.hidden_size,
+        n_heads=config.num_attention_heads,
+        multiple_of=16,
+        n_layers=config.num_hidden_layers,
+        norm_eps=config.rms_norm_eps,
+        vocab_size=-1,
+    )
+    if config.num_key_value_heads != config.num_attention_heads:
+        fields['n_kv_heads'] = config.num_key_value_heads
+    (folder / 'params.json').write_text(json.dumps({**fields, **params}))
+    return folder
+
+
+def _meta_weights(model: PreTrainedModel) -> dict[str, tuple[Tensor, int | None]]:
+    """Return Meta's name -> weight, and the dimension that is split over files."""
+    frequencies = torch.ones(model.config.head_dim // 2)
+    weights = {
         'tok_embeddings.weight': (model.embed_tokens.weight, 1),
         'norm.weight': (model.norm.weight, None),
         'output.weight': (model.embed_tokens.weight, 0),
-        'rope.freqs': (torch.ones(config.head_dim // 2), None),
+        'rope.freqs': (frequencies, None),
     }
-    heads = dict(q_proj=config.num_attention_heads, k_proj=config.num_key_value_heads)
+    heads = {
+        'self_attn.q_proj': model.config.num_attention_heads,
+        'self_attn.k_proj': model.config.num_key_value_heads,
+    }
     for i, layer in enumerate(model.layers):
-        state[f'layers.{i}.attention.inner_attention.rope.freqs'] = state['rope.freqs']
-        for name, (meta, dim) in _META_LAYER.items():
+        inner = f'layers.{i}.attention.inner_attention.rope.freqs'
+        weights[inner] = (frequencies, None)
+        for name, (meta_name, dim) in _META_LAYER.items():
             weight = layer.get_submodule(name).weight
-            count = heads.get(name.rpartition('.')[2])
-            if count:
-                weight = rotary_rows_to_meta(weight, count)
-            state[f'layers.{i}.{meta}.weight'] = weight, dim
-    for n in range(shards):
-        part = {
-            k: (w if dim is None else w.chunk(shards, dim)[n]).to(dtype, copy=True)
-            for k, (w, dim) in state.items()
-        }
-        torch.save(part, folder / f'consolidated.{n:02d}.pth')
-    fields = dict(
-        dim=config.hidden_size, n_heads=config.num_attention_heads, multiple_of=16
-    )
-    fields.update(
-        n_layers=config.num_hidden_layers, norm_eps=config.rms_norm_eps, vocab_size=-1
-    )
-    if config.num_key_value_heads != config.num_attention_heads:
-        fields.update(n_kv_heads=config.num_key_value_heads)
-    (folder / 'params.json').write_text(json.dumps({**fields, **params}))
-    return folder
+            if name in heads:
+                weight = rotary_rows_to_meta(weight, heads[name])
+            weights[f'layers.{i}.{meta_name}.weight'] = (weight, dim)
+    return weights
 
 
 def rotary_rows_to_meta(weight: Tensor, heads: int) -> Tensor:

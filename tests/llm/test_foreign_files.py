@@ -4,7 +4,6 @@ import json
 import os
 import pickle
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ import torch
 from safetensors.torch import save_file
 
 from lm4ve.blocks import LLMBlock
-from lm4ve.blocks.language_model import LanguageModel
 from lm4ve.errors import CheckpointError, UserError
 from tests.helpers import families, hostile
 
@@ -25,108 +23,142 @@ def refused(source, kind=CheckpointError, match: str = '', **options) -> None:
         LLMBlock(str(source), **options)
 
 
-def edit(folder: Path, name: str, changes: dict) -> None:
-    hostile.edit(folder / name, lambda content: content.update(changes))
+def edit(file: Path, changes: dict) -> None:
+    """Change fields of a JSON file."""
+    hostile.edit(file, lambda content: content.update(changes))
 
 
-def edit_last(path: Path, ending: str, change) -> None:
-    """Change the last layer's tensor with a name that ends so; None removes it."""
-    state = torch.load(path, weights_only=True)
-    name = max(n for n in state if n.endswith(ending))
+def change_tensor(file: Path, ending: str, change) -> None:
+    """Change the last layer's tensor with a name that ends so."""
+    state = torch.load(file, weights_only=True)
+    name = max(name for name in state if name.endswith(ending))
     state[name] = change(state[name])
-    torch.save({k: v for k, v in state.items() if v is not None}, path)
+    torch.save(state, file)
 
 
-def truncate(path: Path, share: float = 0.5) -> None:
-    os.truncate(path, int(path.stat().st_size * share))
+def truncate(file: Path, share: float = 0.5) -> None:
+    os.truncate(file, int(file.stat().st_size * share))
 
 
-def twins(folder: Path) -> None:
+# ----------------------------------------------------------------- Hugging Face's folders
+def wrong_configs() -> list[dict]:
+    """Fields of config.json that no model has."""
+    no_sizes = [None, [4], '8', {}, 0, -1, 10**8]
+    configs = [
+        dict(num_hidden_layers=5),
+        dict(text_config=['a']),
+        dict(text_config=5),
+        dict(intermediate_size=64),
+        dict(num_key_value_heads=2),
+        dict(rope_parameters=dict(rope_type='unheard-of')),
+    ]
+    for name in ('hidden_size', 'num_attention_heads', 'num_hidden_layers'):
+        configs += [{name: value} for value in no_sizes]
+    for value in (['llama'], {}, 5, None):
+        configs.append(dict(model_type=value))
+    return configs
+
+
+@pytest.mark.parametrize('fields', wrong_configs(), ids=str)
+def test_wrong_fields_of_a_config_are_refused(tmp_path, fields):
+    folder = families.write_huggingface(tmp_path, 'llama')
+    edit(folder / 'config.json', fields)
+    refused(folder, UserError, rotary=True)
+
+
+NO_CONFIGS = ['{"model_type": ', '[]', '"llama"', '{}', 'null', DEEP]
+
+
+@pytest.mark.parametrize('text', NO_CONFIGS, ids=lambda text: text[:20])
+def test_a_text_that_is_no_config_is_refused(tmp_path, text):
+    folder = families.write_huggingface(tmp_path, 'llama')
+    (folder / 'config.json').write_text(text)
+    refused(folder, UserError)
+
+
+@pytest.mark.parametrize('name', ['model.safetensors', 'config.json'])
+def test_a_folder_without_a_file_is_refused(tmp_path, name):
+    folder = families.write_huggingface(tmp_path, 'llama')
+    (folder / name).unlink()
+    refused(folder, UserError)
+
+
+def test_a_file_of_two_models_is_refused(tmp_path):
+    folder = families.write_huggingface(tmp_path, 'llama')
     state = families.random_model('llama').state_dict()
-    twice = {p + k: v.clone() for p in ('', 'twin.') for k, v in state.items()}
-    save_file(twice, folder / 'model.safetensors')
-
-
-NO_NUMBERS = (None, [4], '8', {}, 0, -1, 10**8)
-CONFIGS = [
-    *({name: v} for name in ('hidden_size', 'num_attention_heads') for v in NO_NUMBERS),
-    *(dict(num_hidden_layers=v) for v in (*NO_NUMBERS, 5)),
-    *(dict(model_type=v) for v in (['llama'], {}, 5, None)),
-    *(dict(text_config=v) for v in (['a'], 5)),
-    *(dict(intermediate_size=64), dict(num_key_value_heads=2)),
-    dict(rope_parameters=dict(rope_type='unheard-of')),
-]
-DAMAGE = [
-    *(partial(edit, name='config.json', changes=changes) for changes in CONFIGS),
-    *(
-        lambda f, text=text: (f / 'config.json').write_text(text)
-        for text in ('{"model_type": ', '[]', '"llama"', '{}', 'null', DEEP)
-    ),
-    lambda f: (f / 'model.safetensors').unlink(),
-    lambda f: (f / 'config.json').unlink(),
-    twins,
-]
-
-
-@pytest.mark.parametrize('damage', DAMAGE)
-def test_damaged_folders_are_refused(tmp_path, damage):
-    damage(families.write_huggingface(tmp_path, 'llama'))
-    refused(tmp_path, UserError, rotary=True)
+    twin = {f'twin.{name}': tensor.clone() for name, tensor in state.items()}
+    save_file({**state, **twin}, folder / 'model.safetensors')
+    refused(folder, UserError)
 
 
 LEFT_OUT = [
     ('llama-bias', dict(attention_bias=False, mlp_bias=False)),
-    *(('qwen3', dict(model_type='llama')), ('phi-qk-norm', dict(qk_layernorm=False))),
+    ('qwen3', dict(model_type='llama')),
+    ('phi-qk-norm', dict(qk_layernorm=False)),
 ]
 
 
 @pytest.mark.parametrize('variant, changes', LEFT_OUT)
 def test_weights_that_the_config_leaves_out_are_refused(tmp_path, variant, changes):
-    edit(families.write_huggingface(tmp_path, variant), 'config.json', changes)
-    refused(tmp_path, match='which a .* of its config.json does not have')
+    folder = families.write_huggingface(tmp_path, variant)
+    edit(folder / 'config.json', changes)
+    refused(folder, match='which a .* of its config.json does not have')
 
 
 @pytest.mark.parametrize('variant', families.FAMILIES)
-def test_an_extra_tensor_of_a_layer_is_refused(checkpoints, variant):
-    model, reference = (
-        LanguageModel(checkpoints(variant), None),
-        families.random_model(variant),
-    )
-    *_, last = families.decoder_layers(reference)[-1].modules()
-    part = next(n for n, m in reference.named_modules() if m is last)
-    model.files.weights = {
-        **model.files.weights,
-        f'{part}.extra': lambda: torch.zeros(1),
-    }
-    with pytest.raises(CheckpointError, match='extra'):
-        model.build_layer(1, torch.float32, True, lambda name, weight: None)
+def test_an_extra_tensor_of_a_layer_is_refused(tmp_path, variant):
+    model = families.random_model(variant)
+    last_layer = families.decoder_layers(model)[-1]
+    part = list(last_layer.modules())[-1]
+    (name,) = [name for name, module in model.named_modules() if module is part]
+    extra = {f'{name}.extra': torch.zeros(1)}
+    refused(families.write_huggingface(tmp_path, variant, extra=extra), match='extra')
 
 
 @pytest.mark.parametrize('layout', ['safetensors', 'bin', 'legacy-bin'])
 @pytest.mark.parametrize('share', [0, 0.01, 0.5, 0.99])
 def test_truncated_files_are_refused(tmp_path, layout, share):
     families.write_huggingface(tmp_path, 'llama', layout)
-    (file,) = (f for f in tmp_path.iterdir() if f.suffix != '.json')
+    (file,) = [file for file in tmp_path.iterdir() if file.suffix != '.json']
     truncate(file, share)
     refused(tmp_path, match=file.name)
 
 
 @pytest.mark.parametrize('layout', ['sharded-safetensors', 'sharded-bin'])
-def test_damaged_shards_and_indexes_are_refused(tmp_path, layout):
+def test_damaged_shards_are_refused(tmp_path, layout):
     families.write_huggingface(tmp_path, 'llama', layout)
-    shard = next(tmp_path.glob('*-00003-of-00003.*'))
+    (shard,) = tmp_path.glob('*-00003-of-00003.*')
     truncate(shard)
     refused(tmp_path, match=shard.name)
     shard.unlink()
     refused(tmp_path, match=shard.name)
-    LLMBlock(str(tmp_path), layers=(0,))
-    if layout == 'sharded-safetensors':  # of another download
-        save_file({'other': torch.zeros(1)}, shard)
-        refused(tmp_path)
-    index = next(tmp_path.glob('*.index.json'))
-    maps = ('3', 'null', '{"a": 5}')
-    for content in ('{', '{}', '[]', DEEP, *(f'{{"weight_map": {m}}}' for m in maps)):
-        index.write_text(content)
+    LLMBlock(str(tmp_path), layers=(0,))  # lies in another shard
+
+
+def test_a_shard_of_another_download_is_refused(tmp_path):
+    families.write_huggingface(tmp_path, 'llama', 'sharded-safetensors')
+    (shard,) = tmp_path.glob('*-00003-of-00003.*')
+    save_file({'other': torch.zeros(1)}, shard)
+    refused(tmp_path)
+
+
+NO_INDEXES = [
+    '{',
+    '{}',
+    '[]',
+    DEEP,
+    '{"weight_map": 3}',
+    '{"weight_map": null}',
+    '{"weight_map": {"a": 5}}',
+]
+
+
+@pytest.mark.parametrize('layout', ['sharded-safetensors', 'sharded-bin'])
+def test_damaged_indexes_are_refused(tmp_path, layout):
+    families.write_huggingface(tmp_path, 'llama', layout)
+    (index,) = tmp_path.glob('*.index.json')
+    for text in NO_INDEXES:
+        index.write_text(text)
         refused(tmp_path, match=index.name)
 
 
@@ -134,56 +166,61 @@ def test_damaged_shards_and_indexes_are_refused(tmp_path, layout):
 @pytest.mark.parametrize('way', ['..', 'absolute', 'below'])
 def test_an_index_does_not_lead_out_of_its_folder(tmp_path, layout, way):
     folder = families.write_huggingface(tmp_path / 'model', 'llama', layout)
-    index = next(folder.glob('*.index.json'))
+    (index,) = folder.glob('*.index.json')
     shards = json.loads(index.read_text())['weight_map']
     for shard in set(shards.values()):
         (folder / shard).rename(tmp_path / shard)
     start = {'..': '..', 'absolute': str(tmp_path), 'below': 'a/../..'}[way]
-    edit(
-        folder,
-        index.name,
-        dict(weight_map={k: f'{start}/{v}' for k, v in shards.items()}),
-    )
+    outside = {name: f'{start}/{shard}' for name, shard in shards.items()}
+    edit(index, dict(weight_map=outside))
     refused(folder, match='outside the checkpoint.s folder')
 
 
-NOT_PLAIN = [
-    *(
-        lambda w, t=t: w.to(t)
-        for t in (torch.int8, torch.float8_e4m3fn, torch.complex64)
-    ),
-    *(lambda w: w.to_sparse(), lambda w: w.to_sparse_csr(), lambda w: w.to('meta')),
-    *(
-        lambda w, v=v: w.index_fill(0, torch.tensor(0), v)
-        for v in (torch.nan, torch.inf)
-    ),
-]
+def with_value(weight: torch.Tensor, value: float) -> torch.Tensor:
+    """Return a weight whose first row has one value."""
+    return weight.index_fill(0, torch.tensor(0), value)
 
 
-@pytest.mark.parametrize('change', NOT_PLAIN)
-def test_weights_that_are_no_plain_numbers_are_refused(tmp_path, change):
+#: What is wrong with a weight -> how to make it so.
+NO_PLAIN_NUMBERS = {
+    'int8': lambda weight: weight.to(torch.int8),
+    'float8': lambda weight: weight.to(torch.float8_e4m3fn),
+    'complex': lambda weight: weight.to(torch.complex64),
+    'sparse': lambda weight: weight.to_sparse(),
+    'sparse rows': lambda weight: weight.to_sparse_csr(),
+    'without values': lambda weight: weight.to('meta'),
+    'not a number': lambda weight: with_value(weight, torch.nan),
+    'infinite': lambda weight: with_value(weight, torch.inf),
+}
+
+
+@pytest.mark.parametrize('wrong', NO_PLAIN_NUMBERS)
+def test_weights_that_are_no_plain_numbers_are_refused(tmp_path, wrong):
     families.write_huggingface(tmp_path, 'llama', 'bin')
-    edit_last(tmp_path / 'pytorch_model.bin', 'up_proj.weight', change)
+    file = tmp_path / 'pytorch_model.bin'
+    change_tensor(file, 'up_proj.weight', NO_PLAIN_NUMBERS[wrong])
     refused(tmp_path, match='up_proj.weight')
 
 
-@pytest.mark.parametrize('file', ['pytorch_model.bin', 'consolidated.00.pth'])
+# --------------------------------------------------------------------------------- code
+@pytest.mark.parametrize('layout', ['bin', 'meta'])
 @pytest.mark.parametrize('how', ['zip', 'legacy', 'pickle'])
-def test_a_pickle_never_runs_code(tmp_path, file, how):
-    families.write_meta(tmp_path) if file.endswith(
-        'pth'
-    ) else families.write_huggingface(tmp_path, 'llama', 'bin')
+def test_a_pickle_never_runs_code(tmp_path, layout, how):
+    if layout == 'meta':
+        families.write_meta(tmp_path)
+        file = tmp_path / 'consolidated.00.pth'
+    else:
+        families.write_huggingface(tmp_path, 'llama', 'bin')
+        file = tmp_path / 'pytorch_model.bin'
     trace = tmp_path / 'trace'
     content = {'weight': torch.zeros(1), 'payload': hostile.Payload(trace)}
     if how == 'pickle':
-        (tmp_path / file).write_bytes(pickle.dumps(content))
+        file.write_bytes(pickle.dumps(content))
     else:
-        torch.save(
-            content, tmp_path / file, _use_new_zipfile_serialization=(how == 'zip')
-        )
-    refused(tmp_path, match=file)
+        torch.save(content, file, _use_new_zipfile_serialization=how == 'zip')
+    refused(tmp_path, match=file.name)
     assert not trace.exists()
-    pickle.loads(pickle.dumps(content))  # it would have run
+    pickle.loads(pickle.dumps(content))  # the code would have left a trace
     assert trace.exists()
 
 
@@ -196,26 +233,23 @@ CODE = [
 ]
 
 
-@pytest.mark.parametrize('fields', CODE, ids=lambda f: next(iter(f)))
+@pytest.mark.parametrize('fields', CODE, ids=lambda fields: list(fields)[0])
 def test_code_that_a_config_names_is_ignored(tmp_path, fields):
     families.write_huggingface(tmp_path, 'llama')
     (tmp_path / 'code.py').write_text(f"open('{tmp_path}/ran', 'w')")
     expected = LLMBlock(str(tmp_path))
-    edit(tmp_path, 'config.json', fields)
-    assert (
-        LLMBlock(str(tmp_path)).source['fingerprint'] == expected.source['fingerprint']
-    )
+    edit(tmp_path / 'config.json', fields)
+    block = LLMBlock(str(tmp_path))
+    assert block.source['fingerprint'] == expected.source['fingerprint']
     assert not (tmp_path / 'ran').exists()
 
 
 def test_deeply_nested_fields_are_refused(tmp_path):
-    path = families.write_huggingface(tmp_path, 'llama') / 'config.json'
+    file = families.write_huggingface(tmp_path, 'llama') / 'config.json'
     deep = '{"a":' * 600 + '1' + '}' * 600
-    path.write_text(path.read_text().rstrip()[:-1] + f', "more": {deep}}}')
+    file.write_text(file.read_text().rstrip()[:-1] + f', "more": {deep}}}')
     before = sys.getrecursionlimit()
-    sys.setrecursionlimit(
-        1000
-    )  # Python's own; torch.compile raises it in the tests before
+    sys.setrecursionlimit(1000)  # Python's own, which torch.compile raises
     try:
         refused(tmp_path, match='config')
     finally:
@@ -223,43 +257,82 @@ def test_deeply_nested_fields_are_refused(tmp_path):
 
 
 # ----------------------------------------------------------------------- Meta's folders
-def both(folder: Path, change) -> None:
-    for n in (0, 1):
-        edit_last(folder / f'consolidated.0{n}.pth', 'w2.weight', change)
+NO_PARAMS = ['{', '[]', '{"dim": 32}']
 
 
-PARAMS = ('dim', 'n_heads', 'n_layers', 'n_kv_heads', 'norm_eps')
-LOST = ('attention.wq', 'attention.wk', 'attention.wo', 'feed_forward.w1', 'ffn_norm')
+@pytest.mark.parametrize('text', NO_PARAMS)
+def test_a_text_that_is_no_params_is_refused(tmp_path, text):
+    folder = families.write_meta(tmp_path)
+    (folder / 'params.json').write_text(text)
+    refused(folder, UserError)
 
 
-META_DAMAGE = [
-    *(
-        lambda f, t=t: (f / 'params.json').write_text(t)
-        for t in ('{', '[]', '{"dim": 32}')
-    ),
-    *(
-        partial(edit, name='params.json', changes={field: value})
-        for field in PARAMS
-        for value in ([4], {'a': 1}, 'x')
-    ),
-    *(
-        lambda f, name=name: [
-            edit_last(p, f'layers.1.{name}.weight', lambda _: None)
-            for p in f.glob('*.pth')
-        ]
-        for name in LOST
-    ),
-    lambda f: [p.unlink() for p in f.glob('*.pth')],
-    lambda f: f.joinpath('consolidated.01.pth').unlink(),
-    lambda f: truncate(f / 'consolidated.01.pth'),
-    lambda f: edit_last(f / 'consolidated.01.pth', 'w2.weight', lambda w: w[:, :3]),
-    lambda f: both(f, torch.sum),
-    lambda f: torch.save({}, f / 'consolidated.01.pth'),
-    lambda f: families.write_meta(f, 2, moe=dict(num_experts=8)),
-]
+@pytest.mark.parametrize('value', [[4], {'a': 1}, 'x'], ids=str)
+@pytest.mark.parametrize(
+    'field', ['dim', 'n_heads', 'n_layers', 'n_kv_heads', 'norm_eps']
+)
+def test_wrong_params_are_refused(tmp_path, field, value):
+    folder = families.write_meta(tmp_path, shards=2)
+    edit(folder / 'params.json', {field: value})
+    refused(folder, UserError)
 
 
-@pytest.mark.parametrize('change', META_DAMAGE)
-def test_damaged_meta_folders_are_refused(tmp_path, change):
-    change(families.write_meta(tmp_path, shards=2))
-    refused(tmp_path, UserError)
+@pytest.mark.parametrize(
+    'part',
+    ['attention.wq', 'attention.wk', 'attention.wo', 'feed_forward.w1', 'ffn_norm'],
+)
+def test_shards_without_a_tensor_are_refused(tmp_path, part):
+    folder = families.write_meta(tmp_path, shards=2)
+    for file in folder.glob('*.pth'):
+        state = torch.load(file, weights_only=True)
+        del state[f'layers.1.{part}.weight']
+        torch.save(state, file)
+    refused(folder, UserError)
+
+
+def without_shards(folder: Path) -> None:
+    for file in folder.glob('*.pth'):
+        file.unlink()
+
+
+def without_the_second_shard(folder: Path) -> None:
+    (folder / 'consolidated.01.pth').unlink()
+
+
+def with_a_cut_shard(folder: Path) -> None:
+    truncate(folder / 'consolidated.01.pth')
+
+
+def with_an_empty_shard(folder: Path) -> None:
+    torch.save({}, folder / 'consolidated.01.pth')
+
+
+def with_a_narrow_part(folder: Path) -> None:
+    change_tensor(folder / 'consolidated.01.pth', 'w2.weight', lambda w: w[:, :3])
+
+
+def with_numbers_for_a_matrix(folder: Path) -> None:
+    for file in folder.glob('*.pth'):
+        change_tensor(file, 'w2.weight', torch.sum)
+
+
+def with_experts(folder: Path) -> None:
+    families.write_meta(folder, shards=2, moe=dict(num_experts=8))
+
+
+@pytest.mark.parametrize(
+    'damage',
+    [
+        without_shards,
+        without_the_second_shard,
+        with_a_cut_shard,
+        with_an_empty_shard,
+        with_a_narrow_part,
+        with_numbers_for_a_matrix,
+        with_experts,
+    ],
+)
+def test_damaged_meta_folders_are_refused(tmp_path, damage):
+    folder = families.write_meta(tmp_path, shards=2)
+    damage(folder)
+    refused(folder, UserError)

@@ -16,9 +16,10 @@ from tests.helpers.gguf_files import write_gguf
 
 gguf = pytest.importorskip('gguf')
 
-
 VARIANTS = [
-    *((variant, {}) for variant in ('llama-gqa', 'qwen2', 'qwen3')),
+    ('llama-gqa', {}),
+    ('qwen2', {}),
+    ('qwen3', {}),
     # What llama.cpp has by the architecture: no biases of the MLP.
     ('llama-bias', dict(mlp_bias=False)),
     ('gemma3_text', dict(query_pre_attn_scalar=16, sliding_window_pattern=6)),
@@ -28,7 +29,7 @@ VARIANTS = [
 @pytest.mark.parametrize('variant, changes', VARIANTS)
 def test_a_layer_equals_the_model_that_was_written(tmp_path, variant, changes):
     path = write_gguf(tmp_path / 'm.gguf', variant, **changes)
-    for rotary in (False, True):  # only rotary embedding tells the order of the rows
+    for rotary in (False, True):  # the order of rows matters to rotary embedding only
         block = LLMBlock(
             path, layers=(1,), rotary=rotary, causal=rotary, final_norm=False
         )

@@ -1,18 +1,17 @@
 """The same weights give the same block, in whatever files they come."""
 
-import re
-from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
 import torch
 from huggingface_hub import errors
+from transformers import AutoModel
 
 from lm4ve.blocks import LLMBlock, frozen_tensors
 from lm4ve.errors import CheckpointError
+from lm4ve.llm.sources import locate_packaged
 from tests.helpers.blocks.inputs import right_padding, tokens
 from tests.helpers.families import LAYOUTS, write_huggingface, write_meta
 from tests.helpers.hub import add_repository, use_cache
@@ -59,37 +58,55 @@ def test_metas_layout_gives_the_same_block(
     assert_equal_sources(tmp_path, checkpoints(family), **options)
 
 
-SCALED = dict(rope_type='llama3', factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0)
-
-
+#: Entries of Meta's params.json, and the same as Hugging Face writes it.
 ROTARY = [
-    ({}, dict(rope_type='default'), 500.0),
     (
-        dict(use_scaled_rope=True),
-        dict(SCALED, original_max_position_embeddings=8192),
-        5e5,
+        dict(rope_theta=500.0),
+        dict(rope_type='default', rope_theta=500.0),
+    ),
+    (
+        dict(rope_theta=5e5, use_scaled_rope=True),
+        dict(
+            rope_type='llama3',
+            rope_theta=5e5,
+            factor=8.0,
+            low_freq_factor=1.0,
+            high_freq_factor=4.0,
+            original_max_position_embeddings=8192,
+        ),
     ),
 ]
 
 
-@pytest.mark.parametrize('params, rope, base', ROTARY)
-def test_metas_rotary_settings_are_used(checkpoints, tmp_path, params, rope, base):
-    write_meta(tmp_path, rope_theta=base, **params)
-    write_huggingface(
-        tmp_path / 'hf', 'llama', rope_parameters=dict(rope, rope_theta=base)
-    )
-    folders = (str(tmp_path), str(tmp_path / 'hf'), checkpoints('llama'))
-    meta, huggingface, usual = (LLMBlock(f, rotary=True)(tokens()) for f in folders)
-    assert torch.equal(meta, huggingface) and not torch.equal(meta, usual)
+@pytest.mark.parametrize('params, rope', ROTARY)
+def test_metas_rotary_settings_are_used(checkpoints, tmp_path, params, rope):
+    def output(folder) -> torch.Tensor:
+        return LLMBlock(str(folder), rotary=True)(tokens())
+
+    meta = output(write_meta(tmp_path / 'meta', **params))
+    huggingface = write_huggingface(tmp_path / 'hf', 'llama', rope_parameters=rope)
+    assert torch.equal(meta, output(huggingface))
+    assert not torch.equal(meta, output(checkpoints('llama')))
 
 
-PREFIXES = dict(
-    llama='model. language_model.model. base_model.model.model.',
-    gpt2='transformer.',
-    opt='model.',
-    bert='bert.',
-    gpt_neox='gpt_neox.',
-)
+PREFIXES = [
+    ('llama', 'model.'),
+    ('llama', 'language_model.model.'),
+    ('llama', 'base_model.model.model.'),
+    ('gpt2', 'transformer.'),
+    ('opt', 'model.'),
+    ('bert', 'bert.'),
+    ('gpt_neox', 'gpt_neox.'),
+]
+
+
+@pytest.mark.parametrize('variant, prefix', PREFIXES)
+def test_prefixes_of_names_do_not_matter(checkpoints, tmp_path, variant, prefix):
+    write_huggingface(tmp_path, variant, rename=lambda name: prefix + name)
+    assert_equal_sources(tmp_path, checkpoints(variant))
+
+
+#: Tensors that old files have beside the weights of each layer.
 EXTRAS = [
     ('llama', 'layers.{}.self_attn.rotary_emb.inv_freq'),
     ('gpt2', 'h.{}.attn.bias'),
@@ -100,82 +117,76 @@ EXTRAS = [
 ]
 
 
-def old_bert(name: str) -> str:
-    name = name.replace('LayerNorm.weight', 'LayerNorm.gamma')
-    return 'bert.' + name.replace('LayerNorm.bias', 'LayerNorm.beta')
-
-
-NAMES = [
-    *(
-        (v, dict(rename=lambda n, p=p: p + n))
-        for v, ps in PREFIXES.items()
-        for p in ps.split()
-    ),
-    *(
-        (v, dict(extra={e.format(i): torch.zeros(3) for i in (0, 1)}))
-        for v, e in EXTRAS
-    ),
-    *(
-        ('bert', dict(rename=old_bert, layout=layout))
-        for layout in ('safetensors', 'sharded-bin')
-    ),
-]
-
-
-@pytest.mark.parametrize('variant, options', NAMES)
-def test_names_in_the_files_do_not_matter(checkpoints, tmp_path, variant, options):
-    write_huggingface(tmp_path, variant, **options)
+@pytest.mark.parametrize('variant, name', EXTRAS)
+def test_buffers_of_old_files_are_ignored(checkpoints, tmp_path, variant, name):
+    extra = {name.format(layer): torch.zeros(3) for layer in (0, 1)}
+    write_huggingface(tmp_path, variant, extra=extra)
     assert_equal_sources(tmp_path, checkpoints(variant))
 
 
-def without_other_shards(folder: Path, layout: str) -> Path:
-    write_huggingface(folder, 'llama', layout)
-    for shard in folder.glob('*-0000[12]-of-00003.*'):
-        shard.unlink()
-    return folder
+def old_name_of_bert(name: str) -> str:
+    name = name.replace('LayerNorm.weight', 'LayerNorm.gamma')
+    name = name.replace('LayerNorm.bias', 'LayerNorm.beta')
+    return f'bert.{name}'
 
 
-def beside_a_pickle(folder: Path) -> Path:
-    (write_huggingface(folder, 'llama') / 'pytorch_model.bin').write_bytes(
-        b'not a pickle'
-    )
-    return folder
+@pytest.mark.parametrize('layout', ['safetensors', 'sharded-bin'])
+def test_old_names_of_norms_are_read(checkpoints, tmp_path, layout):
+    write_huggingface(tmp_path, 'bert', layout, rename=old_name_of_bert)
+    assert_equal_sources(tmp_path, checkpoints('bert'))
 
 
-def one_of(layout: str, file: str) -> Callable[[Path], Path]:
-    return lambda folder: write_huggingface(folder, 'llama', layout) / file
-
-
-SOURCES = {
-    'index': one_of('sharded-safetensors', 'model.safetensors.index.json'),
-    'safetensors': one_of('safetensors', 'model.safetensors'),
-    'bin': one_of('bin', 'pytorch_model.bin'),
-    'shard': one_of('sharded-bin', 'pytorch_model-00003-of-00003.bin'),
-    'a file of Meta': lambda f: write_meta(f, shards=2) / 'consolidated.00.pth',
-    'safetensors before pickles': beside_a_pickle,
-    'safe shards': lambda f: without_other_shards(f, 'sharded-safetensors'),
-    'pickled shards': lambda f: without_other_shards(f, 'sharded-bin'),
-    'home': lambda f: write_huggingface(f / 'llm', 'llama') and '~/llm',
+#: Layout -> a file of it.
+FILES = {
+    'sharded-safetensors': 'model.safetensors.index.json',
+    'safetensors': 'model.safetensors',
+    'bin': 'pytorch_model.bin',
+    'sharded-bin': 'pytorch_model-00003-of-00003.bin',
 }
 
 
-@pytest.mark.parametrize('write', SOURCES.values(), ids=SOURCES)
-def test_files_are_found_by_what_is_named(checkpoints, tmp_path, monkeypatch, write):
+@pytest.mark.parametrize('layout', FILES)
+def test_a_file_stands_for_its_folder(checkpoints, tmp_path, layout):
+    write_huggingface(tmp_path, 'llama', layout)
+    assert_equal_sources(tmp_path / FILES[layout], checkpoints('llama'))
+
+
+def test_a_file_of_meta_stands_for_its_folder(checkpoints, tmp_path):
+    write_meta(tmp_path, shards=2)
+    assert_equal_sources(tmp_path / 'consolidated.00.pth', checkpoints('llama'))
+
+
+@pytest.mark.parametrize('layout', ['sharded-safetensors', 'sharded-bin'])
+def test_other_shards_need_not_be_there(checkpoints, tmp_path, layout):
+    write_huggingface(tmp_path, 'llama', layout)
+    for shard in tmp_path.glob('*-0000[12]-of-00003.*'):
+        shard.unlink()
+    assert_equal_sources(tmp_path, checkpoints('llama'))
+
+
+def test_safetensors_come_before_pickles(checkpoints, tmp_path):
+    write_huggingface(tmp_path, 'llama')
+    (tmp_path / 'pytorch_model.bin').write_bytes(b'not a pickle')
+    assert_equal_sources(tmp_path, checkpoints('llama'))
+
+
+def test_a_path_may_begin_with_the_home_folder(checkpoints, tmp_path, monkeypatch):
     monkeypatch.setenv('HOME', str(tmp_path))
-    assert_equal_sources(write(tmp_path), checkpoints('llama'))
+    write_huggingface(tmp_path / 'llm', 'llama')
+    assert_equal_sources('~/llm', checkpoints('llama'))
 
 
 @pytest.mark.parametrize('layout', ['safetensors', 'bin', 'meta'])
 def test_a_block_does_not_depend_on_its_files_any_more(checkpoints, tmp_path, layout):
-    # A memory map would: a changed file would change the weights.
-    write_meta(tmp_path) if layout == 'meta' else write_huggingface(
-        tmp_path, 'llama', layout
-    )
+    """A memory map would: a changed file would change the weights."""
+    if layout == 'meta':
+        write_meta(tmp_path)
+    else:
+        write_huggingface(tmp_path, 'llama', layout)
     block = LLMBlock(str(tmp_path))
-    for file in tmp_path.iterdir():
-        size = file.stat().st_size
-        with open(file, 'r+b') as f:
-            f.write(b'\0' * size)
+    for path in tmp_path.iterdir():
+        with open(path, 'r+b') as file:
+            file.write(bytes(path.stat().st_size))
     assert_equal_blocks(block, LLMBlock(checkpoints('llama')))
 
 
@@ -201,10 +212,11 @@ def test_a_hub_id_fetches_only_the_shards_of_the_layer(
 ):
     write_huggingface(tmp_path, 'llama', layout)
     block = LLMBlock('org/tiny-llama', layers=(0,))
-    fetched = {f for _, f, _ in requests if (tmp_path / f).is_file()}
-    shards = {f for f in fetched if re.search(r'-of-\d+\.', f)}
-    assert [re.search(r'(\d+)-of', s).group(1) for s in shards] == ['00002']
-    assert all(f.endswith('.json') for f in fetched - shards)
+    requested = [name for _, name, _ in requests]
+    fetched = {name for name in requested if (tmp_path / name).is_file()}
+    weights = [name for name in fetched if not name.endswith('.json')]
+    assert len(weights) == 1
+    assert '-00002-of-00003.' in weights[0]
     assert block.source['source'] == 'org/tiny-llama'
     assert_equal_blocks(block, LLMBlock(checkpoints('llama'), layers=(0,)))
 
@@ -229,9 +241,8 @@ def test_a_hub_id_is_read_from_the_cache_where_there_is_no_network(
     checkpoints, tmp_path, monkeypatch, layout
 ):
     use_cache(monkeypatch, tmp_path)
-    add_repository(
-        tmp_path, 'org/tiny', lambda f: write_huggingface(f, 'llama', layout), 'v1'
-    )
+    write = partial(write_huggingface, family='llama', layout=layout)
+    add_repository(tmp_path, 'org/tiny', write, 'v1')
     assert_equal_sources('org/tiny@v1', checkpoints('llama'))
 
 
@@ -261,32 +272,27 @@ def test_an_answer_of_the_hub_is_said_in_a_line(monkeypatch, error, words):
         raise error(text, response=SimpleNamespace(headers={}, request=None))
 
     monkeypatch.setattr(huggingface_hub, 'hf_hub_download', download)
-    with pytest.raises(CheckpointError, match=words) as e:
+    with pytest.raises(CheckpointError, match=words) as raised:
         LLMBlock('org/tiny')
-    assert str(e.value).startswith("block.checkpoint='org/tiny'") and '\n' not in str(
-        e.value
-    )
+    message = str(raised.value)
+    assert message.startswith("block.checkpoint='org/tiny'")
+    assert '\n' not in message
 
 
 def test_every_layer_of_a_real_model():
-    from transformers import AutoModel
-
-    from lm4ve.llm.sources import locate_packaged
-
     # A requirement of ours: a missing or changed package fails here.
     folder = locate_packaged('all-MiniLM-L6-v2').parent
     model = AutoModel.from_pretrained(folder).eval()
-    ids = torch.randint(
-        1000, 20000, (3, 12), generator=torch.Generator().manual_seed(0)
-    )
-    mask = torch.zeros(3, 12, dtype=torch.bool)
-    mask[1, 5:] = mask[2, 9:] = True
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(1000, 20000, (3, 12), generator=generator)
+    padding = torch.zeros(3, 12, dtype=torch.bool)
+    padding[1, 5:] = True
+    padding[2, 9:] = True
     with torch.no_grad():
-        states = model(
-            ids, attention_mask=(~mask).long(), output_hidden_states=True
-        ).hidden_states
+        output = model(ids, attention_mask=(~padding).long(), output_hidden_states=True)
+    states = output.hidden_states
     for i in range(6):
-        out = LLMBlock('package:all-MiniLM-L6-v2', layers=(i,))(states[i], mask)
-        torch.testing.assert_close(
-            out[~mask], states[i + 1][~mask], atol=1e-5, rtol=1e-5
-        )
+        block = LLMBlock('package:all-MiniLM-L6-v2', layers=(i,))
+        found = block(states[i], padding)[~padding]
+        expected = states[i + 1][~padding]
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)

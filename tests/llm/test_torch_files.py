@@ -12,48 +12,57 @@ from lm4ve.errors import CheckpointError
 from lm4ve.llm.torch_files import open_torch
 from lm4ve.runner.checkpoint_files import read_checkpoint
 
-OTHER = 'big' if sys.byteorder == 'little' else 'little'
+OTHER_ORDER = 'big' if sys.byteorder == 'little' else 'little'
 
 
 def all_kinds() -> dict:
+    """Return tensors of every kind by name, and one without a name."""
     torch.manual_seed(0)
-    base, conjugate = torch.randn(6, 4), torch.randn(3, dtype=torch.complex64).conj()
+    base = torch.randn(6, 4)
+    conjugate = torch.randn(3, dtype=torch.complex64).conj()
     return {
-        **dict(
-            plain=base,
-            shared=base[2:],
-            column=base[:, 1],
-            transposed=torch.randn(4, 6).t(),
-        ),
-        **dict(
-            strided=torch.randn(8, 8)[1::2, ::3],
-            expanded=torch.randn(1, 3).expand(4, 3),
-        ),
-        **dict(bfloat16=torch.randn(5).bfloat16(), float16=torch.randn(3, 2).half()),
-        **dict(int64=torch.arange(7), bool=torch.tensor([True, False, True])),
-        **dict(conjugate=conjugate, negative=(conjugate * 1).conj().imag),
-        **dict(scalar=torch.tensor(3.0), empty=torch.empty(0, 4)),
+        'plain': base,
+        'shared': base[2:],
+        'column': base[:, 1],
+        'transposed': torch.randn(4, 6).t(),
+        'strided': torch.randn(8, 8)[1::2, ::3],
+        'expanded': torch.randn(1, 3).expand(4, 3),
+        'bfloat16': torch.randn(5).bfloat16(),
+        'float16': torch.randn(3, 2).half(),
+        'int64': torch.arange(7),
+        'bool': torch.tensor([True, False, True]),
+        'conjugate': conjugate,
+        'negative': (conjugate * 1).conj().imag,
+        'scalar': torch.tensor(3.0),
+        'empty': torch.empty(0, 4),
         'parameter': torch.nn.Parameter(torch.randn(2, 2)),
         0: torch.ones(1),  # no name
     }
 
 
 def rewritten(
-    path: Path, order: str = sys.byteorder, reverse: bool = False, **kwargs
+    path: Path, order: str = sys.byteorder, reverse: bool = False, **options
 ) -> Path:
-    """The same file by Python's zipfile, saying that it is in a byte order."""
+    """Write the same file by Python's zipfile.
+
+    Args:
+        path (Path): The file.
+        order (str): The byte order that the new file names.
+        reverse (bool): Begin with the last entry.
+        **options: Of ``zipfile.ZipFile``.
+    """
     other = path.with_stem(f'{order}-{reverse}')
-    with (
-        zipfile.ZipFile(path) as source,
-        zipfile.ZipFile(other, 'w', **kwargs) as target,
-    ):
-        for entry in sorted(
-            source.infolist(), key=lambda e: e.header_offset, reverse=reverse
-        ):
-            said = entry.filename.endswith('/byteorder')
-            target.writestr(
-                entry.filename, order.encode() if said else source.read(entry)
-            )
+    source = zipfile.ZipFile(path)
+    target = zipfile.ZipFile(other, 'w', **options)
+    with source, target:
+        entries = sorted(source.infolist(), key=lambda entry: entry.header_offset)
+        if reverse:
+            entries.reverse()
+        for entry in entries:
+            content = source.read(entry)
+            if entry.filename.endswith('/byteorder'):
+                content = order.encode()
+            target.writestr(entry.filename, content)
     return other
 
 
@@ -65,35 +74,40 @@ def file(tmp_path) -> Path:
 
 
 def assert_as_torch_reads_it(path: Path) -> None:
-    content = torch.load(path, weights_only=True)
-    expected = {
-        k: v.to_dense() for k, v in content.items() if k and isinstance(v, torch.Tensor)
-    }
-    mine = {name: read().to_dense() for name, read in open_torch(path).items()}
+    expected = {}
+    for name, value in torch.load(path, weights_only=True).items():
+        if isinstance(name, str) and isinstance(value, torch.Tensor):
+            expected[name] = value.to_dense()
+    found = {name: read().to_dense() for name, read in open_torch(path).items()}
     # Swapped bytes are NaN here and there.
-    torch.testing.assert_close(mine, expected, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
 
 
-REWRITES = [
-    lambda file: file,
-    # Storages that no name is for: places cannot be told from the zip's directory.
-    lambda file: torch.save({'extra': [torch.ones(9)], **all_kinds()}, file) or file,
-    lambda file: (
-        torch.save({'extra': dict(a=torch.ones(9)), **all_kinds()}, file) or file
-    ),
-    lambda file: (
-        torch.save({'extra': torch.eye(3).to_sparse(), **all_kinds()}, file) or file
-    ),
-    # Without alignment, and storages in another order.
-    lambda file: rewritten(file),
-    lambda file: rewritten(file, reverse=True),
-    lambda file: torch.save({}, file) or file,
-]
+#: Values beside the tensors whose storages have no name: then the places of the
+#: storages cannot be derived from the zip's directory.
+UNNAMED = {
+    'none': {},
+    'list': {'extra': [torch.ones(9)]},
+    'dict': {'extra': dict(a=torch.ones(9))},
+    'sparse': {'extra': torch.eye(3).to_sparse()},
+}
 
 
-@pytest.mark.parametrize('change', REWRITES)
-def test_every_kind_of_tensor_is_as_torch_reads_it(file, change):
-    assert_as_torch_reads_it(change(file))
+@pytest.mark.parametrize('extra', UNNAMED.values(), ids=UNNAMED)
+def test_every_kind_of_tensor_is_as_torch_reads_it(tmp_path, extra):
+    file = tmp_path / 'kinds.pth'
+    torch.save({**extra, **all_kinds()}, file)
+    assert_as_torch_reads_it(file)
+
+
+def test_a_file_without_tensors_is_as_torch_reads_it(tmp_path):
+    torch.save({}, tmp_path / 'empty.pth')
+    assert_as_torch_reads_it(tmp_path / 'empty.pth')
+
+
+@pytest.mark.parametrize('reverse', [False, True])
+def test_storages_may_be_unaligned_and_in_any_order(file, reverse):
+    assert_as_torch_reads_it(rewritten(file, reverse=reverse))
 
 
 def test_a_compressed_zip_is_refused(file):
@@ -107,29 +121,36 @@ def read_tensors(path: Path) -> None:
         read()
 
 
-@pytest.mark.parametrize('order', [sys.byteorder, OTHER])
+@pytest.mark.parametrize('order', [sys.byteorder, OTHER_ORDER])
 @pytest.mark.parametrize('read', [read_tensors, read_checkpoint])
 def test_a_wrong_byte_is_refused_by_its_checksum(file, read, order):
-    torch.save({k: v for k, v in all_kinds().items() if k}, file)
+    named = {name: tensor for name, tensor in all_kinds().items() if name != 0}
+    torch.save(named, file)
     path = rewritten(file, order)
     read(path)
     whole = path.read_bytes()
-    with zipfile.ZipFile(path) as z:
-        entries = [e for e in z.infolist() if e.file_size]
+    with zipfile.ZipFile(path) as archive:
+        entries = [entry for entry in archive.infolist() if entry.file_size]
     for entry in entries:
-        place = entry.header_offset + 30 + len(entry.filename) + entry.file_size // 2
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        begin = entry.header_offset + 30 + len(entry.filename)
+        damaged = bytearray(whole)
+        damaged[begin + entry.file_size // 2] ^= 1
+        path.write_bytes(damaged)
         with pytest.raises(CheckpointError, match=path.name):
             read(path)
 
 
 def test_a_file_of_another_byte_order(file):
-    swapped = rewritten(file, OTHER)
+    swapped = rewritten(file, OTHER_ORDER)
     assert open_torch(swapped)['int64']()[1] == 1 << 56
     assert_as_torch_reads_it(swapped)
 
 
-@pytest.mark.parametrize('change', [lambda f: os.truncate(f, 100), Path.unlink])
+def cut(path: Path) -> None:
+    os.truncate(path, 100)
+
+
+@pytest.mark.parametrize('change', [cut, Path.unlink])
 def test_file_that_shrinks_or_goes_is_refused(file, change):
     tensors = open_torch(file)
     change(file)
