@@ -20,15 +20,13 @@ from lm4ve.zoo import MIM_FOLDER
 
 #: Module -> the names that it registers, for what serves all tasks.
 _REGISTERS = {
-    'lm4ve.runner.hooks': (
-        *(
-            'AtomicCheckpointHook',
-            'PlainCheckpointHook',
-            'WholeCheckpointHook',
-            'FiniteLossHook',
-        ),
-        *('BlockInUseHook', 'NeckProgressHook'),
+    'lm4ve.runner.checkpoint_hooks': (
+        'AtomicCheckpointHook',
+        'PlainCheckpointHook',
+        'WholeCheckpointHook',
     ),
+    'lm4ve.runner.finite_loss': ('FiniteLossHook',),
+    'lm4ve.runner.block_in_use': ('BlockInUseHook', 'NeckProgressHook'),
     'lm4ve.blocks.controls': ('AttentionBlock',),
     'lm4ve.runner.ema': ('KeptEMAHook',),
     'lm4ve.runner.loops': ('EpochLoop', 'IterLoop'),

@@ -17,7 +17,7 @@ from mmengine.runner import Runner
 from lm4ve.blocks import frozen_tensors
 from lm4ve.blocks.provenance import SOURCE_KEY
 from lm4ve.errors import CheckpointError, UserError
-from lm4ve.runner.hooks import PlainCheckpointHook
+from lm4ve.runner.checkpoint_hooks import PlainCheckpointHook
 from tests.helpers.runner.toy_neck import Toy, make_runner
 
 
@@ -180,7 +180,7 @@ def test_containers_are_stored_plain(tmp_path):
 def test_what_has_no_plain_form_is_saved_as_text_and_named(monkeypatch):
     warnings = []
     monkeypatch.setattr(
-        'lm4ve.runner.hooks.print_log', lambda text, **_: warnings.append(text)
+        'lm4ve.runner.plain_data.print_log', lambda text, **_: warnings.append(text)
     )
     checkpoint = dict(meta=dict(when=datetime.date(2026, 1, 2)))
     PlainCheckpointHook().before_save_checkpoint(None, checkpoint)

@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader
 
 from lm4ve.errors import UserError
 from lm4ve.runner.command_line import build_runner, run_tool
-from lm4ve.runner.hooks import StopHook
 from lm4ve.runner.resume import check_whole
+from lm4ve.runner.stopping import current_signals
 from tests.helpers import quick_mmengine, quick_python
 from tests.helpers.processes import environment
 from tests.helpers.runner.random_run import config
@@ -174,7 +174,7 @@ def test_signal_that_mmengine_swallows_ends_the_training(tmp_path, capsys, numbe
 
 def test_error_after_a_signal_is_reported(capsys):
     def main() -> None:
-        StopHook.is_running = True
+        current_signals().waits = True
         os.kill(os.getpid(), signal.SIGTERM)
         raise UserError('The disk is full.')
 

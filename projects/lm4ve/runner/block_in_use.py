@@ -1,0 +1,172 @@
+"""Watch the blocks of a training: they are built, run, and have a part in the loss.
+
+A host may ignore the neck that its config gives it, or never call it, and then trains
+without the block in silence.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+from torch import nn
+
+from lm4ve.errors import UserError, listing, require
+from lm4ve.necks import LLMBlockNeck
+from lm4ve.necks.usage import ADVICE, NeckUsage, inspect_usage, is_compiled, watch_necks
+from lm4ve.registry import HOOKS
+from lm4ve.runner.finite_loss import losses_of
+
+#: What a host has whose head reads a map: segmentation and detection.
+_HEADS_OF_MAPS = ('decode_head', 'bbox_head', 'rpn_head')
+
+
+@HOOKS.register_module(name=['BlockInUseHook', 'NeckProgressHook'])
+class NeckHook(Hook):  # type: ignore[misc]
+    """Compare the model with its config, and each neck with what one iteration shows of it.
+
+    It raises if a neck was not built, did not run, or has no part in the loss.
+    Iterations whose loss is exactly zero, as a batch without truth gives it, are passed
+    over. Compiled models are not watched. Before each step it sets the progress of the
+    necks that depend on it: a branch with a falling weight, a growing part of the
+    tokens. Runners that our tools build have it.
+    """
+
+    # Before all other hooks of a step, and those that save.
+    priority = 'VERY_HIGH'
+
+    def __init__(self) -> None:
+        #: What the first iteration shows of each neck; empty once that is judged.
+        self._watched: Sequence[NeckUsage] = ()
+        self._following: list[LLMBlockNeck] = []
+
+    def before_train(self, runner: Runner) -> None:
+        """Compare what was built with what the config names, and begin to watch.
+
+        Raises:
+            UserError: A host did not build the neck that it was given.
+        """
+        model = runner.model
+        necks = [m for m in model.modules() if isinstance(m, LLMBlockNeck)]
+        _refuse_unbuilt_neck(runner.cfg, model, len(necks))
+        for module in model.modules():
+            if isinstance(getattr(module, 'neck', None), LLMBlockNeck):
+                _check_neck_fits(module)
+        _warn_of_unused_keys(runner.cfg, model)
+        self._following = [neck for neck in necks if neck.follows_progress]
+        if not runner.cfg.get('compile') and not is_compiled(model):
+            self._watched = watch_necks(model)
+
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None
+    ) -> None:
+        """Set the progress, from 0 in the first step to 1 in the last, by the step alone."""
+        for neck in self._following:
+            neck.set_progress(runner.iter / max(1, runner.max_iters - 1))
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Any = None,
+    ) -> None:
+        """Judge the first iteration, or the first with a loss.
+
+        Raises:
+            UserError: See :func:`lm4ve.necks.usage.inspect_usage`.
+        """
+        if not self._watched:
+            return
+        losses = losses_of(outputs)
+        is_zero = bool(losses) and not any(loss.any() for loss in losses.values())
+        if is_zero:
+            return
+        watched = self._watched
+        self._watched = ()
+        inspect_usage(watched)
+
+
+def _host_of(model: nn.Module) -> Any:
+    """Return the model within the wrapper of distributed training."""
+    return getattr(model, 'module', model)
+
+
+def _refuse_unbuilt_neck(cfg: Any, model: nn.Module, built: int) -> None:
+    """Compare the number of necks in a config with those in its model.
+
+    Raises:
+        UserError: The model has fewer.
+    """
+    # The name in a scope ends so, and so does the class itself.
+    named = repr(cfg.get('model')).count("LLMBlockNeck'")
+    if named > built:
+        raise UserError(
+            f'model.neck of the config: {type(_host_of(model)).__name__} built {built} of {named} '
+            f"type='LLMBlockNeck' and would train without the block.{ADVICE}"
+        )
+
+
+def _warn_of_unused_keys(cfg: Any, model: nn.Module) -> None:
+    """Warn of keys of ``custom_keys`` that match no parameter.
+
+    A part that the model can have but does not (``neck=None``) is no mistake.
+    """
+    wrapper = cfg.get('optim_wrapper') or {}
+    paramwise = wrapper.get('paramwise_cfg') or {}
+    keys = paramwise.get('custom_keys') or ()
+    # A key matches any part of a name; the marks let it match ends and beginnings, too.
+    names = ''.join(f'.{name}\n' for name, _ in model.named_parameters())
+    unused = []
+    for key in keys:
+        part = key.partition('.')[0] or '.'
+        if key not in names and not hasattr(_host_of(model), part):
+            unused.append(key)
+    if unused:
+        text = 'optim_wrapper.paramwise_cfg.custom_keys: no parameter matches '
+        print_log(text + listing(unused), logger='current', level=logging.WARNING)
+
+
+def _check_neck_fits(host: Any) -> None:
+    """Check that a host's neck fits its encoder and head.
+
+    Warns where the neck takes a mean over class tokens, too.
+
+    Args:
+        host (nn.Module): With ``neck``, and perhaps ``backbone``.
+
+    Raises:
+        UserError: The neck would draw from the class tokens, which the head expects
+            first, or gives a vector where segmentation and detection need a map.
+    """
+    neck = host.neck
+    if any(hasattr(host, name) for name in _HEADS_OF_MAPS):
+        require(
+            neck.out_type == 'raw',
+            f"model.neck.out_type='{neck.out_type}' gives a vector, but {type(host).__name__} "
+            "reads a map. Fix: model.neck.out_type='raw'.",
+        )
+    encoder = getattr(host, 'backbone', None)
+    extra = getattr(encoder, 'num_extra_tokens', 0)
+    if not extra or getattr(encoder, 'out_type', 'raw') != 'raw':
+        return
+    if neck.num_extra_tokens == extra:
+        return
+    tokens = (
+        f'the first {extra} tokens of {type(encoder).__name__}, which are no patches. Fix: '
+        f'model.neck.num_extra_tokens={extra}'
+    )
+    if neck.out_type == 'avg_featmap' or _pools(neck.query):
+        text = f"model.neck.out_type='{neck.out_type}' pools {tokens}, if that is not meant."
+        print_log(text, logger='current', level=logging.WARNING)
+    elif neck.train_only is not None and neck.train_only.queries:
+        raise UserError(f'model.neck.train_queries draws from {tokens}.')
+
+
+def _pools(query: Any) -> bool:
+    """Return whether a neck's queries include a mean or a maximum over all tokens."""
+    if query is None:
+        return False
+    return bool(query.fields.mean or query.fields.max)

@@ -1,0 +1,173 @@
+"""Hooks that save and load checkpoints: whole, as plain data, and of this model.
+
+MMEngine writes a checkpoint straight to its final name and deletes the one before it
+first; a full disk or a killed job then leaves none. It pickles its message hub, which
+safe loaders refuse (:mod:`.plain_data`). And it loads what fits and logs the rest, so
+that a test of another model's checkpoint ends with a score near chance and exit status
+0.
+"""
+
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import get_world_size, is_main_process
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.runner import Runner
+from torch.distributed.fsdp import FullyShardedDataParallel
+
+from lm4ve.blocks.provenance import accept_records
+from lm4ve.compat.mmengine_runner_state import source_of, starts_training
+from lm4ve.compat.mmengine_save_order import SavesBeforeDeleting
+from lm4ve.files import clear_left_behind, write_atomically
+from lm4ve.llm.finite import check_finite
+from lm4ve.registry import HOOKS
+from lm4ve.runner.checkpoint_files import load_strictly, select_state
+from lm4ve.runner.plain_data import restore_histories, to_plain
+from lm4ve.runner.same_data import SameDataHook, innermost
+
+Checkpoint = dict[str, Any]
+_GRADIENTS = 'lm4ve_gradients'
+
+
+@register_backend('lm4ve_atomic')
+class AtomicLocalBackend(LocalBackend):  # type: ignore[misc]
+    """MMEngine's local backend with atomic writes."""
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        """Write bytes; see :func:`lm4ve.files.write_atomically`."""
+        write_atomically(obj, filepath)
+
+
+@HOOKS.register_module()
+class AtomicCheckpointHook(SavesBeforeDeleting):
+    """``CheckpointHook`` that never has fewer good files than before.
+
+    The new checkpoint is written beside its name and renamed; outdated ones
+    are deleted after that. Takes the arguments of MMEngine's hook; on remote
+    storage (``backend_args``) the order is kept and writing is MMEngine's.
+    """
+
+    backend_args: dict[str, Any] | None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        #: Of the resumed checkpoint, by the names of parameters.
+        self._gradients: dict[str, torch.Tensor] = {}
+
+    def before_train(self, runner: Runner) -> None:
+        """Choose the atomic backend where the files are local; clear what kills left."""
+        super().before_train(runner)
+        if runner.iter > 0:
+            self._restore_gradients(runner)
+        self._gradients = {}
+        is_local = isinstance(self.file_backend, LocalBackend)
+        if is_local and not self.backend_args and not self.file_client_args:
+            self.backend_args = dict(backend='lm4ve_atomic')
+            if is_main_process():
+                self._clear_left_behind(runner)
+
+    def _restore_gradients(self, runner: Runner) -> None:
+        for name, parameter in runner.model.named_parameters():
+            if name in self._gradients:
+                parameter.grad = self._gradients[name].to(parameter)
+
+    def _clear_left_behind(self, runner: Runner) -> None:
+        for folder in {str(self.out_dir), str(runner.work_dir)}:
+            for path in clear_left_behind(folder):
+                runner.logger.info(
+                    f"Deleted '{path}', which a killed run left half done."
+                )
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: Checkpoint) -> None:
+        """Store gradients that wait for more batches (``accumulative_counts``).
+
+        Of one process only: each of several has other ones.
+        """
+        wrapper = runner.optim_wrapper
+        if not isinstance(wrapper, OptimWrapper):
+            return
+        if isinstance(wrapper, OptimWrapperDict) or get_world_size() > 1:
+            return
+        if wrapper.should_update():
+            return
+        gradients = {}
+        for name, parameter in runner.model.named_parameters():
+            if parameter.grad is not None:
+                gradients[name] = parameter.grad
+        checkpoint[_GRADIENTS] = gradients
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: Checkpoint) -> None:
+        """Keep stored gradients until training goes on."""
+        self._gradients = checkpoint.get(_GRADIENTS, {})
+
+
+@HOOKS.register_module()
+class PlainCheckpointHook(Hook):  # type: ignore[misc]
+    """Store plain data only, so that checkpoints load safely.
+
+    ``torch.load(weights_only=True)`` accepts tensors and plain containers.
+    MMEngine's history buffers become dicts of tensors on saving and are rebuilt
+    on loading. Stock MMEngine resumes such a file too, without the history. Runners
+    that our commands build have this hook.
+    """
+
+    # After every other hook that touches the checkpoint.
+    priority = 'LOWEST'
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: Checkpoint) -> None:
+        """Turn everything in the checkpoint into plain data, in place."""
+        for key, value in checkpoint.items():
+            checkpoint[key] = to_plain(value, key)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: Checkpoint) -> None:
+        """Rebuild the history buffers in the checkpoint, in place."""
+        restore_histories(checkpoint)
+
+
+@HOOKS.register_module()
+class WholeCheckpointHook(SameDataHook):
+    """Refuse a checkpoint that does not fit the model, by the names of its tensors, or the data.
+
+    This holds for evaluation and for ``resume``. Training that begins with
+    ``load_from`` may take a part of a file, as fine-tuning does. Models that FSDP has
+    split are not checked. Weights that are NaN or infinite are always refused.
+
+    Args:
+        allow_partial (bool): Load what fits and log the rest, as MMEngine does.
+    """
+
+    # After the hooks that change the state, such as EMA's.
+    priority = 'LOWEST'
+
+    def __init__(self, allow_partial: bool = False) -> None:
+        super().__init__()
+        self.allow_partial = allow_partial
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: Checkpoint) -> None:
+        """Load the state strictly; what MMEngine then loads is the same.
+
+        Raises:
+            UserError: The file holds no state of a model.
+            CheckpointError: Tensors are missing, unknown, of another shape or not
+                finite.
+        """
+        super().after_load_checkpoint(runner, checkpoint)
+        model = innermost(runner.model)
+        origin = f"The checkpoint '{source_of(runner)}'"
+        state = checkpoint.get('state_dict', checkpoint)
+        is_split = any(isinstance(m, FullyShardedDataParallel) for m in model.modules())
+        may_be_partial = starts_training(runner) or is_split
+        if may_be_partial or self.allow_partial:
+            check_finite(state, origin, dict(model.named_buffers()))
+        if may_be_partial:
+            return
+        if self.allow_partial:
+            accept_records(model, state)
+            return
+        plain: OrderedDict[str, Any] = OrderedDict(select_state(dict(state_dict=state)))
+        plain._metadata = getattr(state, '_metadata', {})  # type: ignore[attr-defined]
+        load_strictly(model, plain, origin)

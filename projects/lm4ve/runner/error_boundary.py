@@ -1,0 +1,130 @@
+"""The one place where an exception becomes a line on stderr and an exit code."""
+
+import gc
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from mmengine.logging import MessageHub, MMLogger
+
+from lm4ve.errors import UserError
+from lm4ve.runner.building import find_built_field
+from lm4ve.runner.pipes import exit_when_output_is_closed
+from lm4ve.runner.stopping import handle_signals, signal_behind
+
+#: Environment variable with the folder where the processes of a launcher leave errors.
+ERRORS = 'LM4VE_ERRORS'
+#: Begins the part of an error's line that differs by process.
+TRACEBACK = ' (traceback: '
+
+
+def run_tool(main: Callable[[], None]) -> None:
+    """Run a command; any exception becomes one line on stderr and an exit code.
+
+    The code is 2; 130 after Ctrl-C, 143 after SIGTERM; 141 where nobody reads the
+    output any more; and 1 after an error of one of several processes that the user need
+    not mend, which a launcher may start again. Tracebacks go to the log file.
+
+    Args:
+        main (Callable): The command. It takes nothing; what it returns is dropped.
+
+    Raises:
+        SystemExit: With the code, after an error.
+    """
+    try:
+        with handle_signals():
+            try:
+                with exit_when_output_is_closed():
+                    main()
+            except (Exception, KeyboardInterrupt) as e:
+                sys.exit(_report_error(e))
+    finally:
+        if torch.distributed.is_initialized():
+            _leave_group()
+
+
+def _report_error(error: BaseException) -> int:
+    """Report what ended a command, and return the exit code."""
+    number = signal_behind(error)
+    if number is not None:
+        _report_stop(number)
+        return 128 + number
+    if isinstance(error, UserError):
+        report(_without_traceback(error))
+        return 2
+    report(_in_one_line(error))
+    if torch.distributed.is_initialized():
+        return 1
+    return 2
+
+
+def _without_traceback(error: UserError) -> str:
+    """Return an error's message; a dataloader puts its worker's traceback before it."""
+    kind = type(error)
+    start = f'{kind.__module__}.{kind.__name__}: '
+    return str(error).rpartition(start)[2].strip()
+
+
+def _report_stop(number: signal.Signals) -> None:
+    if os.environ.get('RANK', '0') != '0':
+        return
+    info = MessageHub.get_current_instance().runtime_info
+    saved = info.get('last_ckpt', 'nothing')
+    print(f'\nStopped by {number.name}. Saved: {saved} (--resume).', file=sys.stderr)
+
+
+def _in_one_line(error: BaseException) -> str:
+    """Describe an exception in one line, and write its traceback to the log file."""
+    command = ' '.join([Path(sys.argv[0]).name, *sys.argv[1:2]])
+    path = _log_file()
+    with open(path, 'a', encoding='utf-8') as log:
+        log.write(''.join(traceback.format_exception(error)))
+    words = ' '.join(str(error).split())[:1000]
+    field = find_built_field(error)
+    place = '' if field is None else f'{field}: '
+    return f'{command}: {place}{type(error).__name__}: {words}{TRACEBACK}{path})'
+
+
+def _log_file() -> str:
+    """Return the file of the current log, or a new temporary one if there is no log."""
+    if MMLogger._instance_dict:
+        path = MMLogger.get_current_instance().log_file
+        if path is not None and Path(path).parent.is_dir():
+            return str(path)
+    descriptor, path = tempfile.mkstemp('.log', 'lm4ve-error-')
+    os.close(descriptor)
+    return path
+
+
+def report(message: str) -> None:
+    """Print an error, or leave it to the launcher, which prints it once for all processes."""
+    folder = os.environ.get(ERRORS)
+    if folder is None:
+        print(f'\nerror: {message}', file=sys.stderr)
+        return
+    rank = os.environ.get('RANK', '0')
+    Path(folder, f'{rank}.txt').write_text(message, encoding='utf-8')
+
+
+def _leave_group() -> None:
+    """Free what a command has built, then the processes' group.
+
+    A model in DDP holds the group. If it lives until the interpreter ends, the threads
+    of gloo are still running then, and now and then the process is aborted: "terminate
+    called without an active exception" (PyTorch issue 190489).
+    """
+    error: BaseException | None = sys.exception()
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            # Who has read a frame's variables left a copy there; reading them again
+            # empties it.
+            _ = frame.f_locals
+        error = error.__cause__ or error.__context__
+    gc.collect()
+    torch.distributed.destroy_process_group()
