@@ -24,26 +24,22 @@ class ImageAnalysis(TaskAnalysis):
         self, cfg: Config, path: Path | np.ndarray, pipeline: list[dict], **options: Any
     ) -> dict:
         """Read a file, or pixels uint8 ``[H, W, 3]``, BGR, or a volume ``[3, D, H, W]``."""
-        array = path if isinstance(path, np.ndarray) else None
-        if array is None and (defect := find_defect(str(path), decode=True)):
-            raise UserError(f"The image '{path}' {defect}.")
-        loads = any('LoadImage' in t['type'] for t in pipeline)
-        if loads and array is None:
+        is_file = not isinstance(path, np.ndarray)
+        if is_file:
+            defect = find_defect(str(path), decode=True)
+            if defect:
+                raise UserError(f"The image '{path}' {defect}.")
+        loaders = [t for t in pipeline if 'LoadImage' in t['type']]
+        if loaders and is_file:
             return Compose(pipeline)(dict(img_path=str(path)))
-        pixels = read_pixels(path) if array is None else array
-        if loads:
+        pixels = read_pixels(path) if is_file else path
+        if loaders:
             pipeline = [t for t in pipeline if 'LoadImage' not in t['type']]
         else:
-            # The data set gives arrays, in the order that its preprocessor expects.
-            preprocessor = cfg.get('data_preprocessor') or cfg.model.data_preprocessor
-            if not preprocessor.get('to_rgb', False) and pixels.ndim == 3:
-                pixels = np.ascontiguousarray(pixels[..., ::-1])
-            size = cfg.model.get('backbone', {}).get('img_size')
-            if size and not any('Resize' in t['type'] for t in pipeline):
-                size = (size, size) if isinstance(size, int) else tuple(size)[::-1]
-                pipeline = [dict(type='Resize', scale=size), *pipeline]
-        sizes = dict(img_shape=pixels.shape[:2], ori_shape=pixels.shape[:2])
-        return Compose(pipeline)(dict(img=pixels, **sizes))
+            pixels = _in_order_of_data_set(pixels, cfg)
+            pipeline = _with_resize(pipeline, cfg)
+        shape = pixels.shape[:2]
+        return Compose(pipeline)(dict(img=pixels, img_shape=shape, ori_shape=shape))
 
     def layout(
         self,
@@ -56,17 +52,50 @@ class ImageAnalysis(TaskAnalysis):
             return Layout(self.task.name, 0, grid)
         backbone = getattr(model, 'backbone', model)
         prefix = prefix_of(backbone, count)
+        num_patches = count - prefix
         grid = getattr(backbone, 'patch_resolution', None)
-        if grid is None or math.prod(grid) != count - prefix:
-            grid = proportional_grid(count - prefix, *inputs.shape[-2:])
+        if grid is None or math.prod(grid) != num_patches:
+            height, width = inputs.shape[-2:]
+            grid = proportional_grid(num_patches, height, width)
         return Layout(self.task.name, prefix, tuple(grid)).fitting(count)
 
     def pictures(
         self, model: nn.Module, inputs: Tensor, outputs: Sequence[Any], frames: int
     ) -> list[Frames]:
-        if inputs.dim() == 5:  # MedMNIST's volumes: their middle slice
+        if inputs.dim() == 5:
+            # Of MedMNIST's volumes, the slice in the middle.
             inputs = inputs[:, :, inputs.shape[2] // 2]
-        return [Frames(p[None]) for p in pixels_of(inputs, model.data_preprocessor)]
+        images = pixels_of(inputs, model.data_preprocessor)
+        return [Frames(image[None]) for image in images]
+
+
+def _in_order_of_data_set(pixels: np.ndarray, cfg: Config) -> np.ndarray:
+    """Return BGR pixels in the order of channels of a data set that gives arrays itself.
+
+    A preprocessor that does not convert its inputs to RGB expects RGB from the data set.
+    """
+    preprocessor = cfg.get('data_preprocessor') or cfg.model.data_preprocessor
+    converts = preprocessor.get('to_rgb', False)
+    is_volume = pixels.ndim != 3
+    if converts or is_volume:
+        return pixels
+    return np.ascontiguousarray(pixels[..., ::-1])
+
+
+def _with_resize(pipeline: list[dict], cfg: Config) -> list[dict]:
+    """Return a pipeline that resizes files to the backbone's size if it does not do so.
+
+    A data set that gives arrays of one size needs no resizing, but files have any size.
+    """
+    size = cfg.model.get('backbone', {}).get('img_size')
+    if not size or any('Resize' in t['type'] for t in pipeline):
+        return pipeline
+    if isinstance(size, int):
+        scale = size, size
+    else:
+        # mmcv's scale is (width, height), the backbone's size (height, width).
+        scale = tuple(size)[::-1]
+    return [dict(type='Resize', scale=scale), *pipeline]
 
 
 ANALYSIS = ImageAnalysis(TASK)

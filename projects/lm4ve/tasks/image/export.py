@@ -21,18 +21,19 @@ class ImageExport(TaskExport):
         self, cfg: Config, count: int, pipeline: list[dict] | None = None
     ) -> list[dict]:
         dataset = tested_dataset(cfg)
-        if str(dataset.get('flag')).endswith(
-            '3d'
-        ):  # MedMNIST's volumes, which no picture holds
-            shape = (count, 3, *[dataset.get('size', 28)] * 3)
-            noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-            return [
-                Compose(pipeline or dataset.pipeline)(dict(img=volume))
-                for volume in noise
-            ]
-        return array_samples(
-            self.task, cfg, made_up_pictures(count), '.png', pipeline=pipeline
-        )
+        if str(dataset.get('flag')).endswith('3d'):
+            # MedMNIST's volumes, which no image file holds.
+            transform = Compose(pipeline or dataset.pipeline)
+            volumes = _made_up_volumes(count, dataset.get('size', 28))
+            return [transform(dict(img=volume)) for volume in volumes]
+        pictures = made_up_pictures(count)
+        return array_samples(self.task, cfg, pictures, '.png', pipeline=pipeline)
+
+
+def _made_up_volumes(count: int, size: int) -> np.ndarray:
+    """Return volumes of noise, uint8 ``[count, 3, size, size, size]``."""
+    shape = (count, 3, size, size, size)
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
 EXPORT = ImageExport(TASK)

@@ -1,8 +1,7 @@
 """Accuracies of the ImageNet variants, on top of mmpretrain's ``Accuracy``."""
 
-import itertools
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from mmpretrain.evaluation import Accuracy
@@ -65,9 +64,8 @@ class SubsetAccuracy(Accuracy):
                     f'The label {sample["gt_label"].tolist()} is not of the subset of '
                     f'{len(indices)} classes (test_evaluator.indices).'
                 )
-            self.results.append(
-                dict(pred_score=sample['pred_score'].cpu()[indices], gt_label=place)
-            )
+            scores = sample['pred_score'].cpu()[indices]
+            self.results.append(dict(pred_score=scores, gt_label=place))
 
 
 @METRICS.register_module()
@@ -96,47 +94,72 @@ class CorruptionAccuracy(Accuracy):
         """Keep four small values a sample: the set has 3.75 million."""
         for sample in data_samples:
             scores = sample.get('pred_score')
-            pred = sample['pred_label'] if scores is None else scores.argmax()
-            self.results.append(
-                (
-                    sample['corruption'],
-                    int(sample['severity']),
-                    int(pred),
-                    int(sample['gt_label']),
-                )
+            if scores is None:
+                prediction = sample['pred_label']
+            else:
+                prediction = scores.argmax()
+            result = (
+                sample['corruption'],
+                int(sample['severity']),
+                int(prediction),
+                int(sample['gt_label']),
             )
+            self.results.append(result)
 
     def compute_metrics(self, results: list[tuple]) -> dict:
-        # (corruption, severity) -> predictions and labels.
-        groups: dict[tuple[str, int], tuple[list, list]] = defaultdict(lambda: ([], []))
-        for corruption, severity, pred, label in results:
-            preds, labels = groups[corruption, severity]
-            preds.append(pred)
-            labels.append(label)
-        meta = self.dataset_meta or {}
-        named = itertools.product(
-            meta.get('corruptions', ()), meta.get('severities', ())
-        )
-        if missing := [f'{c}/{s}' for c, s in named if (c, s) not in groups]:
-            raise UserError(
-                f'CorruptionAccuracy: no sample of {listing(missing)} was tested.'
-            )
-        accuracies = {
-            group: self.calculate(torch.tensor(preds), torch.tensor(labels)).item()
-            for group, (preds, labels) in groups.items()
-        }
+        accuracies = self._accuracies(results)
+        self._check_complete(accuracies)
         by_corruption: dict[str, dict[int, float]] = defaultdict(dict)
         for (corruption, severity), accuracy in accuracies.items():
             by_corruption[corruption][severity] = accuracy
-        means = {c: _mean(s.values()) for c, s in by_corruption.items()}
-        metrics = dict(top1=_mean(accuracies.values()), **means)
-        if all(set(by_corruption[c]) >= set(SEVERITIES) for c in CORRUPTIONS):
-            metrics['mCE'] = _mean(
-                100 * (100 - means[c]) / ALEXNET_ERRORS[c] for c in CORRUPTIONS
-            )
+        metrics = dict(top1=_mean([*accuracies.values()]))
+        for corruption, by_severity in by_corruption.items():
+            metrics[corruption] = _mean([*by_severity.values()])
+        if _is_whole_benchmark(by_corruption):
+            relative_errors = []
+            for corruption, alexnet_error in ALEXNET_ERRORS.items():
+                error = 100 - metrics[corruption]
+                relative_errors.append(100 * error / alexnet_error)
+            metrics['mCE'] = _mean(relative_errors)
         return metrics
 
+    def _accuracies(self, results: list[tuple]) -> dict[tuple[str, int], float]:
+        """Return the top-1 accuracy of each corruption and severity, in percent."""
+        predictions = defaultdict(list)
+        labels = defaultdict(list)
+        for corruption, severity, prediction, label in results:
+            predictions[corruption, severity].append(prediction)
+            labels[corruption, severity].append(label)
+        accuracies = {}
+        for group in predictions:
+            accuracy = self.calculate(
+                torch.tensor(predictions[group]), torch.tensor(labels[group])
+            )
+            accuracies[group] = accuracy.item()
+        return accuracies
 
-def _mean(values) -> float:
-    values = list(values)
+    def _check_complete(self, tested: Collection[tuple[str, int]]) -> None:
+        """Refuse results without a group that the data set names."""
+        meta = self.dataset_meta or {}
+        missing = []
+        for corruption in meta.get('corruptions', ()):
+            for severity in meta.get('severities', ()):
+                if (corruption, severity) not in tested:
+                    missing.append(f'{corruption}/{severity}')
+        if missing:
+            raise UserError(
+                f'CorruptionAccuracy: no sample of {listing(missing)} was tested.'
+            )
+
+
+def _is_whole_benchmark(by_corruption: Mapping[str, Mapping[int, float]]) -> bool:
+    """Return whether all corruptions were tested with all severities."""
+    for corruption in CORRUPTIONS:
+        tested = by_corruption.get(corruption, {})
+        if not set(SEVERITIES) <= set(tested):
+            return False
+    return True
+
+
+def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)

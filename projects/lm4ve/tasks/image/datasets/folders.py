@@ -66,17 +66,17 @@ class CheckedImageMixin(ImageFilesMixin):
         return data_list
 
     def _leads_outside(self, name: str) -> bool:
+        """Return whether a list's entry names a file outside of the folder, or an address."""
         if self.img_prefix:
             return leads_outside(name, self.img_prefix)
         return '://' in name and self._backend_args is None
 
     def _find_samples(self) -> list:
         """Return the images of the folder, with the number of their folder if they have labels."""
-        samples = (
-            self._find_labelled()
-            if self.with_label
-            else self._list_images(self.img_prefix)
-        )
+        if self.with_label:
+            samples = self._find_labelled()
+        else:
+            samples = self._list_images(self.img_prefix)
         if not samples:
             endings = ', '.join(sorted(self.extensions))
             raise UserError(
@@ -86,21 +86,23 @@ class CheckedImageMixin(ImageFilesMixin):
         return samples
 
     def _find_labelled(self) -> list[tuple[str, int]]:
-        pictures = self._list_folders(self.img_prefix)
-        self.folder_to_idx = {name: label for label, name in enumerate(pictures)}
-        self._name_classes(list(pictures))
-        refuse_empty(
-            self.img_prefix, [name for name, files in pictures.items() if not files]
-        )
+        """Return the images of the class folders, each with the number of its folder."""
+        images_of_folder = self._list_folders(self.img_prefix)
+        folders = list(images_of_folder)
+        self.folder_to_idx = {folder: label for label, folder in enumerate(folders)}
+        self._name_classes(folders)
+        empty = [folder for folder in folders if not images_of_folder[folder]]
+        refuse_empty(self.img_prefix, empty)
         samples = []
-        for name, files in pictures.items():
-            samples += [(path, self.folder_to_idx[name]) for path in files]
+        for label, folder in enumerate(folders):
+            for path in images_of_folder[folder]:
+                samples.append((path, label))
         return samples
 
     def _list_images(self, root: str) -> list[str]:
         """Return the paths of the images below a folder, sorted."""
         if not _is_local(root):
-            paths: list[str] = get_samples(root, None, self.is_valid_file)[0]
+            paths, _ = get_samples(root, None, self.is_valid_file)
             return paths
         found = list_files(root, self.is_valid_file)
         warn_left_out(found, root, type(self).__name__)
@@ -108,17 +110,23 @@ class CheckedImageMixin(ImageFilesMixin):
 
     def _list_folders(self, root: str) -> dict[str, list[str]]:
         """Return the folders of classes, sorted, each with the paths of its images below root."""
-        if _is_local(root):
-            found = list_files(root, self.is_valid_file)
-            pictures = by_folder(found)
-            warn_left_out(found, root, type(self).__name__)
-            return pictures
-        names = [name for name in find_folders(root)[0] if not name.startswith('.')]
-        numbers = {name: number for number, name in enumerate(names)}
-        pictures = {name: [] for name in names}
-        for path, label in get_samples(root, numbers, self.is_valid_file)[0]:
-            pictures[names[label]].append(path)
-        return pictures
+        if not _is_local(root):
+            return self._list_remote_folders(root)
+        found = list_files(root, self.is_valid_file)
+        images_of_folder = by_folder(found)
+        warn_left_out(found, root, type(self).__name__)
+        return images_of_folder
+
+    def _list_remote_folders(self, root: str) -> dict[str, list[str]]:
+        """Do the same by mmpretrain's functions, which read any file backend."""
+        all_folders, _ = find_folders(root)
+        folders = [name for name in all_folders if not name.startswith('.')]
+        label_of = {folder: label for label, folder in enumerate(folders)}
+        samples, _ = get_samples(root, label_of, self.is_valid_file)
+        images_of_folder: dict[str, list[str]] = {folder: [] for folder in folders}
+        for path, label in samples:
+            images_of_folder[folders[label]].append(path)
+        return images_of_folder
 
     def _name_classes(self, folders: Sequence[str]) -> None:
         """Take the folders' names for classes, or check the names that are given.
@@ -136,11 +144,10 @@ class CheckedImageMixin(ImageFilesMixin):
                 f'{len(folders)} folders: {listing(folders)}.'
             )
         refuse_other_order(self.CLASSES, folders, self.img_prefix)
-        renamed = [
-            f'{folder!r} is {name!r}'
-            for folder, name in zip(folders, self.CLASSES, strict=True)
-            if folder != name
-        ]
+        renamed = []
+        for folder, name in zip(folders, self.CLASSES, strict=True):
+            if folder != name:
+                renamed.append(f'{folder!r} is {name!r}')
         if renamed:
             print_log(
                 f"Classes of '{self.img_prefix}': {listing(renamed)}.", logger='current'
@@ -148,18 +155,23 @@ class CheckedImageMixin(ImageFilesMixin):
 
 
 def _is_local(root: str) -> bool:
-    return isinstance(
-        fileio.get_file_backend(root, enable_singleton=True), LocalBackend
-    )
+    backend = fileio.get_file_backend(root, enable_singleton=True)
+    return isinstance(backend, LocalBackend)
 
 
 def refuse_empty(root: str, folders: Collection[str]) -> None:
-    """Raise an error if there are class folders without images."""
-    if folders:
-        raise UserError(
-            f"{len(folders)} class folders in '{root}' hold no image: {listing(sorted(folders))}. "
-            'Fix: put their images back, remove the folders, or set dataset.extensions.'
-        )
+    """Refuse class folders without images.
+
+    Args:
+        root (str): The folder of the class folders, for the message.
+        folders (Collection[str]): Those without images.
+    """
+    if not folders:
+        return
+    raise UserError(
+        f"{len(folders)} class folders in '{root}' hold no image: {listing(sorted(folders))}. "
+        'Fix: put their images back, remove the folders, or set dataset.extensions.'
+    )
 
 
 @DATASETS.register_module()

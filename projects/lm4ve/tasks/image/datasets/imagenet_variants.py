@@ -4,7 +4,6 @@ Their folders are named by wnid, and -A and -R have 200 of the classes: a label 
 class's index among the 1,000, never the folder's position in the listing.
 """
 
-import itertools
 import re
 from collections.abc import Iterable, Sequence
 
@@ -89,24 +88,24 @@ class ImageNetVariant(CheckedImageMixin, CustomDataset):
         """Return path and label of each image, by the wnid of its folder."""
         data_list = []
         for root, fields in self.groups():
-            pictures = self._list_folders(root)
-            self._check_class_folders(root, pictures)
+            images_of_folder = self._list_folders(root)
+            self._check_class_folders(root, images_of_folder)
             wnids = sorted(self.class_indices)
-            refuse_empty(root, [wnid for wnid in wnids if not pictures[wnid]])
+            refuse_empty(root, [wnid for wnid in wnids if not images_of_folder[wnid]])
             for wnid in wnids:
                 label = self.class_indices[wnid]
-                for path in pictures[wnid]:
+                for path in images_of_folder[wnid]:
                     image = fileio.join_path(root, path)
                     data_list.append(dict(img_path=image, gt_label=label, **fields))
         return data_list
 
     def _check_class_folders(self, folder: str, names: Iterable[str]) -> None:
-        # Others (`__MACOSX`) are clutter.
+        """Refuse class folders that are not those of the variant."""
+        # Folders of other names, such as __MACOSX, do not count.
         found = {name for name in names if re.fullmatch(r'n\d{8}', name)}
-        missing, foreign = (
-            self.class_indices.keys() - found,
-            found - self.class_indices.keys(),
-        )
+        expected = set(self.class_indices)
+        missing = expected - found
+        foreign = found - expected
         if missing or foreign:
             raise UserError(
                 f"'{folder}' is not ImageNet-{self.variant.capitalize()}: of its "
@@ -143,7 +142,9 @@ class ImageNetC(ImageNetVariant):
         metainfo: dict | None = None,
         **kwargs,
     ) -> None:
-        self.corruptions = tuple(CORRUPTIONS if corruptions is None else corruptions)
+        if corruptions is None:
+            corruptions = CORRUPTIONS
+        self.corruptions = tuple(corruptions)
         self.severities = tuple(severities)
         metainfo = dict(
             corruptions=self.corruptions, severities=self.severities, **(metainfo or {})
@@ -151,6 +152,9 @@ class ImageNetC(ImageNetVariant):
         super().__init__(variant='c', data_root=data_root, metainfo=metainfo, **kwargs)
 
     def groups(self) -> list[tuple[str, dict]]:
-        pairs = itertools.product(self.corruptions, self.severities)
-        folder = fileio.join_path(self.img_prefix, '{}', '{}').format
-        return [(folder(c, s), dict(corruption=c, severity=s)) for c, s in pairs]
+        groups = []
+        for corruption in self.corruptions:
+            for severity in self.severities:
+                folder = fileio.join_path(self.img_prefix, corruption, str(severity))
+                groups.append((folder, dict(corruption=corruption, severity=severity)))
+        return groups

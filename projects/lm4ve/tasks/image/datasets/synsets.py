@@ -20,6 +20,7 @@ _LISTS = {
 
 @cache
 def _read(name: str) -> tuple[str, ...]:
+    """Return the wnids of one of timm's lists."""
     # The folder of the lists is no package: start at timm itself.
     file = resources.files('timm') / 'data' / '_info' / name
     return tuple(file.read_text(encoding='utf-8').split())
@@ -32,5 +33,6 @@ def class_indices(variant: str) -> dict[str, int]:
         variant (str): 'a', 'r' (200 classes), 'sketch' or 'c' (1,000).
     """
     check('dataset.variant', variant, choices=_LISTS)
-    index = {w: i for i, w in enumerate(_read('imagenet_synsets.txt'))}
-    return {w: index[w] for w in _read(_LISTS[variant])}
+    all_wnids = _read('imagenet_synsets.txt')
+    index_of = {wnid: index for index, wnid in enumerate(all_wnids)}
+    return {wnid: index_of[wnid] for wnid in _read(_LISTS[variant])}

@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits as an image classification dataset.
+"""scikit-learn's handwritten digits as an image classification data set.
 
 1,797 real 8 x 8 scans (UCI, Alpaydin and Kaynak) that come with the package:
 enough to train a small ViT on a CPU in a minute, without a download.
@@ -39,12 +39,13 @@ class DigitsDataset(BaseDataset):
         digits = np.load(DIGITS)
         pixels = np.rint(digits['images'] * (255 / 16)).astype(np.uint8)
         labels = digits['labels']
-        sizes = dict(img_shape=(8, 8), ori_shape=(8, 8))
-        return [
-            dict(
-                img=np.repeat(pixels[i][..., None], 3, axis=-1),
-                gt_label=int(labels[i]),
-                **sizes,
+        data_list = []
+        for index in digits[self.split]:
+            info = dict(
+                img=np.repeat(pixels[index][..., None], 3, axis=-1),
+                gt_label=int(labels[index]),
+                img_shape=(8, 8),
+                ori_shape=(8, 8),
             )
-            for i in digits[self.split]
-        ]
+            data_list.append(info)
+        return data_list

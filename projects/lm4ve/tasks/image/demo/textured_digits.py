@@ -33,13 +33,17 @@ PHOTOGRAPHS = dict(
 PHOTOGRAPHS['train'] = PHOTOGRAPHS['fit'] + PHOTOGRAPHS['val']
 #: Pixels a side of a picture.
 SIZE = 32
-#: Side of the digit's box, and of the crop behind it before scaling, in pixels.
-SIDES, CROPS = (22.0, 28.0), (32, 160)
-#: Distance of the strokes' gray level from the background's mean, in levels, and
-#: what the background's contrast is multiplied with.
-CONTRAST, FADING = (90.0, 150.0), (0.4, 0.8)
+#: The shortest and the longest side of the digit's box, in pixels.
+SIDES = (22.0, 28.0)
+#: The shortest and the longest side of the crop behind it before scaling, in pixels.
+CROPS = (32, 160)
+#: Bounds of the distance of the strokes' gray level from the background's mean.
+CONTRAST = (90.0, 150.0)
+#: Bounds of the factor of the background's contrast.
+FADING = (0.4, 0.8)
 #: Ink (0 to 1) from which a pixel is foreground.
 INK = 0.5
+#: The number of a split in the seeds of its pictures.
 _CODES = dict(train=0, fit=1, val=2, test=3)
 
 
@@ -85,19 +89,20 @@ class TexturedDigits(DigitsDataset):
     def load_data_list(self) -> list:
         digits = super().load_data_list()
         self._inks = [digit['img'][..., 0].astype(np.float32) / 255 for digit in digits]
-        rows = [
-            dict(digit=i, gt_label=digit['gt_label']) for i, digit in enumerate(digits)
-        ]
-        return [dict(row, variant=v) for v in range(self.variants) for row in rows]
+        data_list = []
+        for variant in range(self.variants):
+            for number, digit in enumerate(digits):
+                info = dict(digit=number, gt_label=digit['gt_label'], variant=variant)
+                data_list.append(info)
+        return data_list
 
     def get_data_info(self, idx: int) -> dict:
         """Draw picture ``idx``."""
         info = super().get_data_info(idx)
-        rng = np.random.default_rng(
-            (self.seed, _CODES[self.split], info['digit'], info['variant'])
-        )
-        files, shape = PHOTOGRAPHS[self.split], (SIZE, SIZE)
-        name = files[rng.integers(len(files))]
+        seeds = self.seed, _CODES[self.split], info['digit'], info['variant']
+        rng = np.random.default_rng(seeds)
+        photographs = PHOTOGRAPHS[self.split]
+        name = photographs[rng.integers(len(photographs))]
         background = crop(_photograph(name), rng)
         img, mask = paste(self._inks[info['digit']], background, rng, self.max_angle)
         return dict(
@@ -105,8 +110,8 @@ class TexturedDigits(DigitsDataset):
             img=img,
             gt_mask=mask,
             photograph=name,
-            img_shape=shape,
-            ori_shape=shape,
+            img_shape=(SIZE, SIZE),
+            ori_shape=(SIZE, SIZE),
         )
 
 
@@ -121,14 +126,17 @@ def crop(photograph: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         np.ndarray: float32 ``[SIZE, SIZE, 3]``, 0 to 255.
     """
     height, width = photograph.shape[:2]
-    side = rng.integers(CROPS[0], min(CROPS[1], height, width) + 1)
-    y, x = rng.integers(height - side + 1), rng.integers(width - side + 1)
+    shortest, longest = CROPS
+    side = rng.integers(shortest, min(longest, height, width) + 1)
+    y = rng.integers(height - side + 1)
+    x = rng.integers(width - side + 1)
     square = photograph[y : y + side, x : x + side]
-    if rng.random() < 0.5:
+    is_mirrored = rng.random() < 0.5
+    if is_mirrored:
         square = square[:, ::-1]
-    return cv2.resize(
-        np.ascontiguousarray(square), (SIZE, SIZE), interpolation=cv2.INTER_AREA
-    ).astype(np.float32)
+    square = np.ascontiguousarray(square)
+    small = cv2.resize(square, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+    return small.astype(np.float32)
 
 
 def paste(
@@ -152,24 +160,33 @@ def paste(
         tuple[np.ndarray, np.ndarray]: The picture, uint8 ``[SIZE, SIZE, 3]``, and
         the mask, uint8 ``[SIZE, SIZE]``, 1 where the ink is :data:`INK` or more.
     """
-    side = rng.uniform(*SIDES)
-    middle = rng.uniform(side / 2, SIZE - side / 2, size=2)
-    place = cv2.getRotationMatrix2D(
-        (3.5, 3.5), rng.uniform(-max_angle, max_angle), side / 8
-    )
-    # Pixel centers are half a pixel from the corner.
-    place[:, 2] = place[:, 2] + middle - 0.5 - 3.5
-    alpha = cv2.warpAffine(ink, place, (SIZE, SIZE))[..., None]
-    level, contrast = background.mean(), rng.uniform(*CONTRAST)
+    alpha = _place_digit(ink, rng, max_angle)[..., None]
+    level = background.mean()
+    contrast = rng.uniform(*CONTRAST)
     background = level + rng.uniform(*FADING) * (background - level)
-    if rng.random() < 0.5:
+    is_darker = rng.random() < 0.5
+    if is_darker:
         contrast = -contrast
+    # Where there are no such levels, the strokes are on the other side of the mean.
     if not 0 <= level + contrast <= 255:
         contrast = -contrast
     color = level + contrast + rng.uniform(-25, 25, size=3)
     img = background * (1 - alpha) + color.clip(0, 255) * alpha
     mask = (alpha[..., 0] >= INK).astype(np.uint8)
     return np.rint(img).clip(0, 255).astype(np.uint8), mask
+
+
+def _place_digit(
+    ink: np.ndarray, rng: np.random.Generator, max_angle: float
+) -> np.ndarray:
+    """Scale, turn and move a digit at random, float32 ``[SIZE, SIZE]``, 0 to 1."""
+    side = rng.uniform(*SIDES)
+    middle = rng.uniform(side / 2, SIZE - side / 2, size=2)
+    angle = rng.uniform(-max_angle, max_angle)
+    matrix = cv2.getRotationMatrix2D((3.5, 3.5), angle, side / 8)
+    # Pixel centers are half a pixel from the corner.
+    matrix[:, 2] = matrix[:, 2] + middle - 0.5 - 3.5
+    return cv2.warpAffine(ink, matrix, (SIZE, SIZE))
 
 
 @cache
@@ -179,7 +196,8 @@ def _photograph(name: str) -> np.ndarray:
 
     # By path: `skimage.data` would download what is missing.
     path = Path(skimage.__file__).parent / 'data' / name
-    img = cv2.imread(str(path)) if path.is_file() else None
-    if img is None:
+    # OpenCV prints a warning if there is no such file.
+    pixels = cv2.imread(str(path)) if path.is_file() else None
+    if pixels is None:
         raise UserError(f"'{path}' is missing. Fix: install scikit-image 0.22 to 0.26.")
-    return img
+    return pixels

@@ -42,9 +42,8 @@ def WithoutNorms(backbone: dict | nn.Module, norms: Sequence[str]) -> nn.Module:
     encoder = backbone if isinstance(backbone, nn.Module) else MODELS.build(backbone)
     for name in norms:
         removed = encoder.get_submodule(name)
-        vars(encoder)['removed_norm'] = (
-            removed.state_dict()
-        )  # the neck's norm starts from it
+        # The neck's norm starts from it. By vars(), since it is no part of the encoder.
+        vars(encoder)['removed_norm'] = removed.state_dict()
         parent, _, leaf = name.rpartition('.')
         setattr(encoder.get_submodule(parent), leaf, nn.Identity())
     return encoder
