@@ -33,21 +33,21 @@ class VideoAnalysis(TaskAnalysis):
     def read_input(
         self, cfg: Config, path: Path, pipeline: list[dict], **options: Any
     ) -> dict:
-        # One clip and one crop, as mmaction2's inferencer has it.
-        for t in pipeline:
-            if t['type'] in ('ThreeCrop', 'TenCrop'):
-                t['type'] = 'CenterCrop'
-            if t['type'] == 'SampleFrames' and cfg.model.type.endswith('Recognizer3D'):
-                t['num_clips'] = 1
+        """Read a video file or a folder of frames, as one clip and one crop."""
+        pipeline = _with_one_view(pipeline, cfg)
         results: dict[str, Any] = dict(label=-1, start_index=0, modality='RGB')
         if path.is_dir():
             frames = _read_frames(path)
-            results.update(array=frames, total_frames=len(frames))
+            results['array'] = frames
+            results['total_frames'] = len(frames)
             return Compose(decoded_by('Array', pipeline))(results)
-        if defect := find_defect(str(path)):
+        defect = find_defect(str(path))
+        if defect:
             raise UserError(f"The video '{path}' {defect}.")
-        pipeline = [dict(type='DecordInit'), *decoded_by('Decord', pipeline)]
-        return Compose(pipeline)(dict(results, filename=str(path)))
+        results['filename'] = str(path)
+        return Compose([dict(type='DecordInit'), *decoded_by('Decord', pipeline)])(
+            results
+        )
 
     def layout(
         self,
@@ -60,12 +60,14 @@ class VideoAnalysis(TaskAnalysis):
             return Layout(self.task.name, 0, grid)
         backbone = getattr(model, 'backbone', model)
         prefix = prefix_of(backbone, count)
-        placed = count - prefix
+        num_patches = count - prefix
+        # Rows and columns; what is left of the tokens are times.
         plane = getattr(backbone, 'grid_size', None)
-        if plane is None or placed % math.prod(plane):
-            plane = proportional_grid(placed, *inputs.shape[-2:])
-        grid = (placed // math.prod(plane), *plane)
-        return Layout(self.task.name, prefix, grid).fitting(count)
+        if plane is None or num_patches % math.prod(plane) != 0:
+            height, width = inputs.shape[-2:]
+            plane = proportional_grid(num_patches, height, width)
+        times = num_patches // math.prod(plane)
+        return Layout(self.task.name, prefix, (times, *plane)).fitting(count)
 
     def frames_shown(self, inputs: Tensor, layouts: Sequence[Layout]) -> int:
         """Return how many frames of a frame-wise model's sample are drawn.
@@ -75,23 +77,43 @@ class VideoAnalysis(TaskAnalysis):
         """
         if inputs.dim() != 5:
             return 0
-        joined = max(layout.times for layout in layouts)
-        return joined if joined > 1 else min(inputs.shape[1], MOST_FRAMES)
+        frames_a_clip = max(layout.times for layout in layouts)
+        if frames_a_clip > 1:
+            return frames_a_clip
+        return min(inputs.shape[1], MOST_FRAMES)
 
     def pictures(
         self, model: nn.Module, inputs: Tensor, outputs: Sequence[Any], frames: int
     ) -> list[Frames]:
-        pixels = pixels_of(inputs, model.data_preprocessor)
-        # Clips [B, V, T, H, W, 3], of which the first view; frames [B, V, H, W, 3].
-        return [Frames(p[:frames] if frames else p[0], is_clip=True) for p in pixels]
+        pictures = []
+        for pixels in pixels_of(inputs, model.data_preprocessor):
+            if frames > 0:
+                # Frames [V, H, W, 3] of a frame-wise model.
+                shown = pixels[:frames]
+            else:
+                # Clips [V, T, H, W, 3], of which the first view.
+                shown = pixels[0]
+            pictures.append(Frames(shown, is_clip=True))
+        return pictures
+
+
+def _with_one_view(pipeline: list[dict], cfg: Config) -> list[dict]:
+    """Change a test pipeline to one clip and one crop, as mmaction2's inferencer does."""
+    is_3d = cfg.model.type.endswith('Recognizer3D')
+    for transform in pipeline:
+        if transform['type'] in ('ThreeCrop', 'TenCrop'):
+            transform['type'] = 'CenterCrop'
+        if transform['type'] == 'SampleFrames' and is_3d:
+            transform['num_clips'] = 1
+    return pipeline
 
 
 def _read_frames(folder: Path) -> np.ndarray:
     """Read a folder's images as one RGB array, sorted by number, then by name."""
-    files = (p for p in folder.iterdir() if p.suffix.lower() in _FRAME_SUFFIXES)
-    frames = [
-        read_pixels(p) for p in sorted(files, key=lambda p: (len(p.stem), p.stem))
-    ]
+    files = [p for p in folder.iterdir() if p.suffix.lower() in _FRAME_SUFFIXES]
+    # Numbers need no leading zeros: 9 comes before 10.
+    files.sort(key=lambda path: (len(path.stem), path.stem))
+    frames = [read_pixels(path) for path in files]
     sizes = {frame.shape for frame in frames}
     if len(frames) < 2 or len(sizes) > 1:
         raise UserError(

@@ -41,6 +41,13 @@ _REQUIRED = (
 def _finetuned(
     norm: str, mappers: Sequence[tuple[str, str]], required: Sequence[str]
 ) -> Rules:
+    """Return the rules of a fine-tuned model.
+
+    Args:
+        norm (str): Our name of the final norm.
+        mappers (Sequence[tuple[str, str]]): Patterns and replacements of the mappers.
+        required (Sequence[str]): Our names of norm and mappers.
+    """
     names = (
         *_TRUNK,
         ('fc_norm.{p}', f'{norm}.{{p}}'),
@@ -104,18 +111,23 @@ def convert_videomae(
         UserError, CheckpointError: See
             :func:`lm4ve.convert.released_block.convert_state`.
     """
-    is_pretraining = any(k.startswith('decoder.') or k == 'mask_token' for k in state)
-    state = {re.sub(r'^(encoder|backbone)\.', '', k): v for k, v in state.items()}
-    plain = PRETRAINED_RULES if is_pretraining else FINETUNED_RULES
-    converted = convert_state(state, plain, LLAMA_RULES, llm, layer, origin)
-    width, _, tube, *patch = converted['backbone.patch_embed.projection.weight'].shape
-    if num_frames % tube or img_size % patch[0]:
-        patches = f'{tube} frames and {patch[0]} pixels'
+    is_pretraining = any(
+        name.startswith('decoder.') or name == 'mask_token' for name in state
+    )
+    plain_rules = PRETRAINED_RULES if is_pretraining else FINETUNED_RULES
+    unprefixed = {}
+    for name, tensor in state.items():
+        unprefixed[re.sub(r'^(encoder|backbone)\.', '', name)] = tensor
+    converted = convert_state(unprefixed, plain_rules, LLAMA_RULES, llm, layer, origin)
+    projection = converted['backbone.patch_embed.projection.weight']
+    width, _, tube, side, _ = projection.shape
+    if num_frames % tube != 0 or img_size % side != 0:
         raise UserError(
-            f'--num-frames and --img-size must be multiples of the {patches} of {origin}.'
+            f'--num-frames and --img-size must be multiples of the {tube} frames and '
+            f'{side} pixels of {origin}.'
         )
-    count = num_frames // tube * (img_size // patch[0]) ** 2
-    converted['backbone.pos_embed'] = get_sinusoid_encoding(count, width)
+    num_patches = num_frames // tube * (img_size // side) ** 2
+    converted['backbone.pos_embed'] = get_sinusoid_encoding(num_patches, width)
     if is_pretraining:
         converted['backbone.fc_norm.weight'] = torch.ones(width)
         converted['backbone.fc_norm.bias'] = torch.zeros(width)

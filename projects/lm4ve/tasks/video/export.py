@@ -30,32 +30,35 @@ class VideoExport(TaskExport):
     }
 
     def prepare(self, model: Any) -> None:
-        if model.test_cfg:  # it saves memory, for a batch of one only
+        # Views in parts save memory, but for a batch of one only.
+        if model.test_cfg:
             model.test_cfg.pop('max_testing_views', None)
 
     def samples(
         self, cfg: Config, count: int, pipeline: list[dict] | None = None
     ) -> list[dict]:
         pipeline = pipeline or tested_dataset(cfg).pipeline
-        size: tuple[int, ...] = ()
-        if not any(word in t['type'] for t in pipeline for word in ('Resize', 'Crop')):
-            side = cfg.model.backbone.get(
-                'img_size'
-            )  # the data set's own, as the demo's
+        if any('Resize' in t['type'] or 'Crop' in t['type'] for t in pipeline):
+            pictures = made_up_pictures(count)
+        else:
+            # The data set has one size, as the demo's.
+            side = cfg.model.backbone.get('img_size')
             if side is None:
                 return super().samples(cfg, count)
-            size = side, side
+            pictures = made_up_pictures(count, side, side)
         transform = Compose(decoded_by('Array', pipeline))
-        known = dict(total_frames=_FRAMES, label=-1, start_index=0, modality='RGB')
-        return [
-            transform(
-                dict(
-                    known,
-                    array=np.stack([np.roll(p, 5 * i, 1) for i in range(_FRAMES)]),
-                )
+        samples = []
+        for picture in pictures:
+            frames = [np.roll(picture, 5 * t, axis=1) for t in range(_FRAMES)]
+            results = dict(
+                array=np.stack(frames),
+                total_frames=_FRAMES,
+                label=-1,
+                start_index=0,
+                modality='RGB',
             )
-            for p in made_up_pictures(count, *size)
-        ]
+            samples.append(transform(results))
+        return samples
 
     def forward(self, model: Any, *tensors: Tensor) -> Tensor:
         (clips,) = tensors
@@ -65,7 +68,9 @@ class VideoExport(TaskExport):
         average = model.cls_head.average_clips
         if average is None:
             return scores
-        return (scores.softmax(dim=2) if average == 'prob' else scores).mean(dim=1)
+        if average == 'prob':
+            scores = scores.softmax(dim=2)
+        return scores.mean(dim=1)
 
     def expected(self, model: Any, data: Any) -> Tensor:
         return torch.stack([s.pred_score for s in model.test_step(data)])
@@ -73,8 +78,13 @@ class VideoExport(TaskExport):
 
 def decoded_by(decoder: str, pipeline: list[dict]) -> list[dict]:
     """Return a pipeline that decodes by 'Array' (frames in memory) or 'Decord'."""
-    kept = [dict(t) for t in pipeline if 'Init' not in t['type']]
-    return [dict(type=f'{decoder}Decode') if 'Decode' in t['type'] else t for t in kept]
+    transforms = []
+    for transform in pipeline:
+        if 'Decode' in transform['type']:
+            transforms.append(dict(type=f'{decoder}Decode'))
+        elif 'Init' not in transform['type']:
+            transforms.append(dict(transform))
+    return transforms
 
 
 def _normalized(clips: Tensor, preprocessor: Any) -> Tensor:
@@ -84,7 +94,8 @@ def _normalized(clips: Tensor, preprocessor: Any) -> Tensor:
         clips = clips.flip(2)
     if not preprocessor._enable_normalize:
         return clips
-    shape = (-1, *[1] * (clips.dim() - 3))
+    # As the channels, the dimension 2.
+    shape = [-1] + [1] * (clips.dim() - 3)
     return (clips - preprocessor.mean.view(shape)) / preprocessor.std.view(shape)
 
 

@@ -32,8 +32,10 @@ class VideoInferencer(FileInferencer):
         """
         files = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
         results = super().__call__(files, batch_size, show, wait_time, **options)
-        if out_dir is not None:
-            for number, (file, result) in enumerate(zip(files, results, strict=True)):
-                out = Path(out_dir) / f'{number:05d}_{Path(file).stem}.mp4'
-                write_annotated(file, rank(result['pred_scores'], self.classes), out)
+        if out_dir is None:
+            return results
+        for number, (file, result) in enumerate(zip(files, results, strict=True)):
+            ranking = rank(result['pred_scores'], self.classes)
+            out = Path(out_dir) / f'{number:05d}_{Path(file).stem}.mp4'
+            write_annotated(file, ranking, out)
         return results

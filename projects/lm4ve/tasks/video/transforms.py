@@ -9,7 +9,7 @@ the pixels are Pillow's.
 import random
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -22,17 +22,29 @@ from lm4ve.registry import TRANSFORMS
 
 #: RGB of what comes in at the borders.
 _FILL = (124, 116, 104)
-#: Operations that change each pixel by itself, and those that move pixels by a matrix.
+#: Operations that change each pixel by itself.
 _BY_PIXEL: set[Callable] = {
     timm.invert,
     timm.solarize,
     timm.solarize_add,
     timm.posterize,
+    timm.color,
+    timm.brightness,
+    timm.desaturate,
 }
-_BY_PIXEL |= {timm.color, timm.brightness, timm.desaturate}
-_MOVES: set[Callable] = {timm.shear_x, timm.shear_y, timm.rotate}
-_MOVES |= {timm.translate_x_rel, timm.translate_y_rel}
-_MOVES |= {timm.translate_x_abs, timm.translate_y_abs}
+#: Operations that move pixels by a matrix.
+_MOVES: set[Callable] = {
+    timm.shear_x,
+    timm.shear_y,
+    timm.rotate,
+    timm.translate_x_rel,
+    timm.translate_y_rel,
+    timm.translate_x_abs,
+    timm.translate_y_abs,
+}
+
+#: Left, top, right and bottom of the part of a frame that is kept.
+Box = tuple[int, int, int, int]
 
 
 @TRANSFORMS.register_module()
@@ -59,7 +71,7 @@ class ClipRandAugment(BaseTransform):
         self, config: str = 'rand-m7-n4-mstd0.5-inc1', crop: dict | None = None
     ) -> None:
         self.config = config
-        self.crop = crop and TRANSFORMS.build(crop)
+        self.crop = TRANSFORMS.build(crop) if crop else None
         # A lazy crop is cut out by a later transform: once more.
         require(
             not getattr(self.crop, 'lazy', False),
@@ -68,22 +80,25 @@ class ClipRandAugment(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         clip = np.stack(results.pop('imgs'))
-        steps = self._draw(*clip.shape[1:3])
-        box = None
-        if self.crop:
+        _, height, width, _ = clip.shape
+        operations = self._draw(height, width)
+        box = (0, 0, width, height)
+        if self.crop is not None:
             results = self.crop(results)
-            box = results['crop_bbox'].tolist()
-        whole = len(steps)  # so many operations need pixels that are cut off
-        while whole and steps[whole - 1][0] in _BY_PIXEL:
-            whole -= 1
-        if not whole:
+            box = tuple(results['crop_bbox'].tolist())
+        # The crop is cut out by the last operation that needs pixels outside of it.
+        num_whole = _count_needing_all(operations)
+        if num_whole == 0:
             clip = _cut(clip, box)
-        for i, step in enumerate(steps, 1):
-            clip = _apply(clip, box if i == whole else None, *step)
+        for number, operation in enumerate(operations, start=1):
+            if number == num_whole:
+                clip = _apply_and_cut(clip, operation, box)
+            else:
+                clip = _apply(clip, operation)
         results['imgs'] = list(clip)
         return results
 
-    def _draw(self, height: int, width: int) -> list[tuple]:
+    def _draw(self, height: int, width: int) -> list['_Operation']:
         """Draw a clip's operations, as timm draws those of a picture."""
         # As in timm's own pipeline; shifts are a share of the picture.
         shift = int(min(height, width) * 0.45)
@@ -93,70 +108,116 @@ class ClipRandAugment(BaseTransform):
             interpolation=Image.Resampling.BICUBIC,
         )
         augment = timm.rand_augment_transform(self.config, options)
+        # timm's operations take a picture and return one; these take a list of
+        # operations and return one with themselves.
         for operation in augment.ops:
             operation.aug_fn = partial(_note, operation.aug_fn)
         return augment([])
 
 
+class _Operation(NamedTuple):
+    """An operation that timm has drawn.
+
+    Attributes:
+        function (Callable): timm's, of a picture, the values and the options.
+        values (tuple[float, ...]): Its strength, where it has one.
+        options (dict): Fill color and interpolation.
+        state (tuple): The state of Python's and of NumPy's generator from which it may
+            draw numbers of its own.
+    """
+
+    function: Callable
+    values: tuple[float, ...]
+    options: dict[str, Any]
+    state: tuple
+
+
 def _note(
-    function: Any, steps: list[tuple], *values: float, **options: Any
-) -> list[tuple]:
-    """Add an operation, and the state from which it may draw numbers of its own."""
+    function: Callable, drawn: list[_Operation], *values: float, **options: Any
+) -> list[_Operation]:
+    """Add an operation to those that are drawn."""
     state = random.getstate(), np.random.get_state()
-    if function not in _BY_PIXEL | _MOVES:
-        function(
-            Image.new('RGB', (8, 8)), *values, **options
-        )  # draws them, once for all frames
-    return [*steps, (function, values, options, state)]
+    if function not in _BY_PIXEL and function not in _MOVES:
+        # It may draw numbers, which it does here once for all frames.
+        function(Image.new('RGB', (8, 8)), *values, **options)
+    return [*drawn, _Operation(function, values, options, state)]
 
 
-def _apply(
-    clip: np.ndarray,
-    box: list | None,
-    function: Any,
-    values: tuple,
-    options: dict,
-    state: tuple,
-) -> np.ndarray:
+def _count_needing_all(operations: list[_Operation]) -> int:
+    """Return how many operations come before those at the end that are by pixel."""
+    count = len(operations)
+    while count > 0 and operations[count - 1].function in _BY_PIXEL:
+        count -= 1
+    return count
+
+
+def _apply_and_cut(clip: np.ndarray, operation: _Operation, box: Box) -> np.ndarray:
     """Apply an operation to uint8 ``[T, H, W, 3]``, and return a box of the result."""
-    count, height, width, _ = clip.shape
-    if function in _MOVES:
-        matrix = function(_Canvas((width, height)), *values, **options)
-        area = box or (0, 0, width, height)
-        moved = (
-            resample.transform(clip, matrix, options['fillcolor'], area)
-            if matrix
-            else None
-        )
+    if operation.function in _MOVES:
+        moved = _move(clip, operation, box)
         if moved is not None:
             return moved
-    if function in _BY_PIXEL:  # all frames are one tall picture
+    return _cut(_apply_by_pillow(clip, operation), box)
+
+
+def _apply(clip: np.ndarray, operation: _Operation) -> np.ndarray:
+    """Apply an operation to uint8 ``[T, H, W, 3]``."""
+    _, height, width, _ = clip.shape
+    return _apply_and_cut(clip, operation, (0, 0, width, height))
+
+
+def _move(clip: np.ndarray, operation: _Operation, box: Box) -> np.ndarray | None:
+    """Move the pixels of all frames by one call of a kernel, and return a box of them.
+
+    Returns:
+        np.ndarray or None: None where the operation has no matrix, or there is no kernel.
+    """
+    _, height, width, _ = clip.shape
+    canvas = _Canvas((width, height))
+    matrix = operation.function(canvas, *operation.values, **operation.options)
+    if not matrix:
+        return None
+    return resample.transform(clip, matrix, operation.options['fillcolor'], box)
+
+
+def _apply_by_pillow(clip: np.ndarray, operation: _Operation) -> np.ndarray:
+    """Apply an operation to each frame with the same random numbers."""
+    if operation.function in _BY_PIXEL:
+        # All frames are one tall picture.
+        count, height, width, _ = clip.shape
         frames = clip.reshape(1, count * height, width, 3)
     else:
         frames = clip
-    after, changed = (random.getstate(), np.random.get_state()), []
+    python_state, numpy_state = operation.state
+    python_state_after = random.getstate()
+    numpy_state_after = np.random.get_state()
+    changed = []
     for frame in frames:
-        random.setstate(state[0])
-        np.random.set_state(state[1])
-        changed.append(np.asarray(function(Image.fromarray(frame), *values, **options)))
-    random.setstate(after[0])
-    np.random.set_state(after[1])
-    return _cut(np.stack(changed).reshape(clip.shape), box)
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        picture = operation.function(
+            Image.fromarray(frame), *operation.values, **operation.options
+        )
+        changed.append(np.asarray(picture))
+    random.setstate(python_state_after)
+    np.random.set_state(numpy_state_after)
+    return np.stack(changed).reshape(clip.shape)
 
 
-def _cut(clip: np.ndarray, box: list | None) -> np.ndarray:
-    """Return the part of all frames from left and top to right and bottom."""
-    left, top, right, bottom = box or (0, 0, clip.shape[2], clip.shape[1])
+def _cut(clip: np.ndarray, box: Box) -> np.ndarray:
+    """Return a box of all frames."""
+    left, top, right, bottom = box
     return clip[:, top:bottom, left:right]
 
 
 class _Canvas:
-    """What timm's moves take for a picture: they return the matrix that Pillow would get."""
+    """Stands for a picture in timm's moves, which then return the matrix for Pillow."""
 
     rotate = Image.Image.rotate
 
     def __init__(self, size: tuple[int, int]) -> None:
-        self.size = self.width, self.height = size
+        self.size = size
+        self.width, self.height = size
 
     def transform(
         self, size: tuple[int, int], method: int, matrix: Any, *_: Any, **__: Any
@@ -164,6 +225,6 @@ class _Canvas:
         return matrix
 
     def transpose(self, *_: Any) -> None:
-        """A rotation by a right angle has no matrix: Pillow does it."""
+        """Return no matrix for a rotation by a right angle, which Pillow does without."""
 
     copy = transpose

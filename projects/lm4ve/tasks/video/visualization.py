@@ -18,6 +18,8 @@ Ranking = list[tuple[str, float]]
 #: The number of classes in a picture or a video.
 SHOWN = 3
 _MIN_HEIGHT = 240
+#: Frames a second of a video that does not say its rate.
+_DEFAULT_RATE = 25
 
 
 def rank(
@@ -33,12 +35,13 @@ def rank(
     Raises:
         UserError: There are more or fewer names than scores.
     """
-    names = classes or [f'class {i}' for i in range(len(scores))]
+    names = classes or [f'class {label}' for label in range(len(scores))]
     if len(names) != len(scores):
         raise UserError(
             f'The model has {len(scores)} classes, and there are {len(names)} names.'
         )
-    return [(names[i], float(scores[i])) for i in np.argsort(-scores)[:topk]]
+    best_labels = np.argsort(-scores)[:topk]
+    return [(names[label], float(scores[label])) for label in best_labels]
 
 
 def write_annotated(video: str | Path, ranking: Ranking, out: str | Path) -> None:
@@ -56,19 +59,28 @@ def write_annotated(video: str | Path, ranking: Ranking, out: str | Path) -> Non
     out = Path(out)
     if out.exists() and out.samefile(video):
         raise UserError(f"'{out}' is the video itself. Fix: write to another file.")
-    with av.open(str(video)) as container:
-        stream = container.streams.video[0]
-        rate = round(float(stream.average_rate or 25)) or 25
-        frames = [f.to_ndarray(format='rgb24') for f in container.decode(stream)]
+    frames, rate = _read_frames(video)
     height, width = frames[0].shape[:2]
     scale = max(1.0, _MIN_HEIGHT / height)
-    size = [
-        2 * round(side * scale / 2) for side in (width, height)
-    ]  # H.264 needs even ones
+    # H.264 needs even sides.
+    size = 2 * round(width * scale / 2), 2 * round(height * scale / 2)
     method = cv2.INTER_NEAREST if scale > 1 else cv2.INTER_AREA
-    drawn = [_draw(cv2.resize(f, size, interpolation=method), ranking) for f in frames]
+    drawn = []
+    for frame in frames:
+        resized = cv2.resize(frame, size, interpolation=method)
+        drawn.append(_draw(resized, ranking))
     out.parent.mkdir(parents=True, exist_ok=True)
     write_video(out, np.stack(drawn), rate)
+
+
+def _read_frames(video: str | Path) -> tuple[list[np.ndarray], int]:
+    """Return a video's frames, uint8 ``[H, W, 3]``, RGB, and how many a second it shows."""
+    with av.open(str(video)) as container:
+        stream = container.streams.video[0]
+        rate = round(float(stream.average_rate or _DEFAULT_RATE))
+        frames = [f.to_ndarray(format='rgb24') for f in container.decode(stream)]
+    # A rate below one half, as of an animation, would be rounded to 0.
+    return frames, rate or _DEFAULT_RATE
 
 
 def _draw(frame: np.ndarray, ranking: Ranking) -> np.ndarray:
@@ -76,9 +88,15 @@ def _draw(frame: np.ndarray, ranking: Ranking) -> np.ndarray:
     line = max(14, len(frame) // 14)
     top = len(frame) - line * len(ranking) - 4
     frame[top:] = frame[top:] // 3
-    style = (cv2.FONT_HERSHEY_SIMPLEX, line / 34, (255, 255, 255), 1, cv2.LINE_AA)
-    for i, (name, score) in enumerate(ranking, start=1):
+    for number, (name, score) in enumerate(ranking, start=1):
         cv2.putText(
-            frame, f'{100 * score:.0f}% {name}', (4, top + i * line - 3), *style
+            frame,
+            f'{100 * score:.0f}% {name}',
+            (4, top + number * line - 3),
+            fontFace=cv2.FONT_HERSHEY_SIMPLEX,
+            fontScale=line / 34,
+            color=(255, 255, 255),
+            thickness=1,
+            lineType=cv2.LINE_AA,
         )
     return frame

@@ -38,11 +38,11 @@ class VideoShardsMixin(CheckedVideoMixin):
 
     def load_data_list(self) -> list[dict]:
         """Return address and label of each sample."""
-        for first in self.pipeline.transforms[:1]:
-            check(
-                'io_backend of the decoder', first.io_backend, choices=('disk', BACKEND)
-            )
-            first.io_backend = BACKEND
+        if self.pipeline.transforms:
+            decoder = self.pipeline.transforms[0]
+            backend = decoder.io_backend
+            check('io_backend of the decoder', backend, choices=('disk', BACKEND))
+            decoder.io_backend = BACKEND
         samples = read_samples(self.ann_file)
         return [dict(filename=address, label=label) for address, label in samples]
 
@@ -54,8 +54,8 @@ class VideoShardsMixin(CheckedVideoMixin):
         """Return what is wrong with a sample, or None."""
         try:
             data = fileio.get(path)
-        except (OSError, ValueError) as e:
-            return f'cannot be read ({e})'
+        except (OSError, ValueError) as error:
+            return f'cannot be read ({error})'
         return find_defect(io.BytesIO(data), decode)
 
 

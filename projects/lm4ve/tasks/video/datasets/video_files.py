@@ -8,16 +8,18 @@ OpenCV's wheels encode no H.264, and browsers play little else, so PyAV writes.
 import io
 import os
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
 
-# FFmpeg's formats whose frames lie in other files.
+#: FFmpeg's formats whose frames lie in other files.
 _PLAYLISTS = ('concat', 'hls', 'dash', 'imf', 'sdp', 'rtsp')
-# The first bytes of a Matroska (WebM) file and of its one segment; both lie in its
-# head.
-_EBML, _SEGMENT, _HEAD = b'\x1a\x45\xdf\xa3', b'\x18\x53\x80\x67', 4096
+#: The first bytes of a Matroska (WebM) file and of its one segment.
+_EBML = b'\x1a\x45\xdf\xa3'
+_SEGMENT = b'\x18\x53\x80\x67'
+#: Both lie within the first bytes of a file, so many.
+_HEAD = 4096
 
 
 def find_defect(path: str | BinaryIO, decode: bool = False) -> str | None:
@@ -31,29 +33,38 @@ def find_defect(path: str | BinaryIO, decode: bool = False) -> str | None:
 
     Returns:
         str or None: The defect, worded to follow the file's name, or None. Damage
-            inside the
-        pictures is found by decoding only, and not all of it: decoders conceal what
-            they can.
+        inside the pictures is found by decoding only, and not all of it: decoders
+        conceal what they can.
     """
     try:
-        with open(path, 'rb') if isinstance(path, (str, os.PathLike)) else path as file:
-            size = file.seek(0, io.SEEK_END)
-            if size == 0:
-                return 'is empty (0 bytes)'
-            missing = _missing_bytes(file, size)
-            file.seek(0)
-            with av.open(path) as container:
-                if container.format.name.partition(',')[0] in _PLAYLISTS:
-                    return 'is a list of other files, which are not read'
-                if not container.streams.video:
-                    return 'has no video stream'
-                if missing > 0:
-                    return f'is truncated: its last {missing} bytes are missing'
-                return _find_in_stream(container, container.streams.video[0], decode)
+        if isinstance(path, (str, os.PathLike)):
+            with open(path, 'rb') as file:
+                return _find_in_file(file, path, decode)
+        with path:
+            return _find_in_file(path, path, decode)
     except FileNotFoundError:
         return 'does not exist'
-    except (av.FFmpegError, OSError, ValueError) as e:
-        return f'cannot be read ({e})'
+    except (av.FFmpegError, OSError, ValueError) as error:
+        return f'cannot be read ({error})'
+
+
+def _find_in_file(
+    file: BinaryIO, source: str | os.PathLike | BinaryIO, decode: bool
+) -> str | None:
+    """Return what is wrong with an open file, which FFmpeg opens by its source."""
+    size = file.seek(0, io.SEEK_END)
+    if size == 0:
+        return 'is empty (0 bytes)'
+    missing = _missing_bytes(file, size)
+    file.seek(0)
+    with av.open(source) as container:
+        if container.format.name.partition(',')[0] in _PLAYLISTS:
+            return 'is a list of other files, which are not read'
+        if not container.streams.video:
+            return 'has no video stream'
+        if missing > 0:
+            return f'is truncated: its last {missing} bytes are missing'
+        return _find_in_stream(container, container.streams.video[0], decode)
 
 
 def _missing_bytes(file: BinaryIO, size: int) -> int:
@@ -63,35 +74,47 @@ def _missing_bytes(file: BinaryIO, size: int) -> int:
     not store the number of frames. A live stream is written without a length.
     """
     file.seek(0)
-    head, end = file.read(_HEAD), 0
+    head = file.read(_HEAD)
+    # Where the next element begins.
+    position = 0
     for element in (_EBML, _SEGMENT):
-        if not head.startswith(element, end) or len(head) < end + len(element) + 8:
+        number_at = position + len(element)
+        if not head.startswith(element, position) or len(head) < number_at + 8:
             return 0
         # RFC 8794, section 6: the leading zeros of a number count the bytes that
-        # follow.
-        at = end + len(element)
-        width = 9 - head[at].bit_length()
-        length = int.from_bytes(head[at : at + width], 'big') & ((1 << 7 * width) - 1)
-        if length == (1 << 7 * width) - 1:
+        # follow; a number whose bits are all 1 means that the length is unknown.
+        width = 9 - head[number_at].bit_length()
+        unknown = (1 << 7 * width) - 1
+        number = int.from_bytes(head[number_at : number_at + width], 'big')
+        length = number & unknown
+        if length == unknown:
             return 0
-        end = at + width + length
-    return end - size
+        position = number_at + width + length
+    return position - size
 
 
-def _find_in_stream(container, stream, decode: bool) -> str | None:
-    promised, packets, frames = stream.frames, 0, 0
+def _find_in_stream(container: Any, stream: Any, decode: bool) -> str | None:
+    """Return what is wrong with a video stream; read all packets, and decode some or all."""
+    # 0 where the format does not store it.
+    promised = stream.frames
+    packets = 0
+    frames = 0
     for packet in container.demux(stream):
         if packet.is_corrupt:
             return f'is truncated after {packets} of {promised or "?"} frames'
         if decode or frames == 0:
             frames += len(packet.decode())
-        packets += packet.size > 0  # the last one only flushes
-    if promised and packets < promised:
+        # The last packet is empty; decoding it returns the frames that are left.
+        if packet.size > 0:
+            packets += 1
+    if packets < promised:
         return f'is truncated after {packets} of {promised} frames'
-    if packets and not frames:
+    if packets > 0 and frames == 0:
         return 'cannot be decoded'
     found = frames if decode else packets
-    return None if packets > 1 and found > 1 else f'has {found} frame(s), no motion'
+    if packets <= 1 or found <= 1:
+        return f'has {found} frame(s), no motion'
+    return None
 
 
 def write_video(path: str | Path, frames: np.ndarray, fps: int) -> None:
@@ -111,8 +134,8 @@ def write_video(path: str | Path, frames: np.ndarray, fps: int) -> None:
         stream.pix_fmt = 'yuv420p'
         stream.options = dict(crf='16', preset='veryfast', threads='1')
         for frame in frames:
-            picture = av.VideoFrame.from_ndarray(
-                np.ascontiguousarray(frame), format='rgb24'
-            )
+            pixels = np.ascontiguousarray(frame)
+            picture = av.VideoFrame.from_ndarray(pixels, format='rgb24')
             container.mux(stream.encode(picture))
+        # The frames that the encoder still holds.
         container.mux(stream.encode())

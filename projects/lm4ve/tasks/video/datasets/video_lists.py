@@ -7,7 +7,6 @@ training hours into an epoch, in a worker, often without its name.
 import os.path as osp
 import traceback
 from collections.abc import Sequence
-from functools import partial
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
@@ -59,8 +58,11 @@ class CheckedVideoMixin(IntegrityMixin):
 
     @property
     def _is_local(self) -> bool:
-        first = self.pipeline.transforms[0] if self.pipeline.transforms else None
-        return getattr(first, 'io_backend', 'disk') == 'disk'
+        """Whether the pipeline's first transform reads files from a local disk."""
+        if not self.pipeline.transforms:
+            return True
+        decoder = self.pipeline.transforms[0]
+        return getattr(decoder, 'io_backend', 'disk') == 'disk'
 
     def load_data_list(self) -> list[dict]:
         """Return path and label of each video of the list."""
@@ -71,29 +73,34 @@ class CheckedVideoMixin(IntegrityMixin):
             self.ann_file,
             delimiter=self.delimiter,
             classes=len(classes) if classes else None,
-            leads_outside=partial(leads_outside, folder=prefix)
-            if prefix
-            else lambda name: False,
+            leads_outside=self._leads_outside,
         )
-        data_list = [
-            dict(filename=osp.join(prefix, entry.name), label=entry.label)
-            for entry in entries
-        ]
+        data_list = []
+        for entry in entries:
+            path = osp.join(prefix, entry.name)
+            data_list.append(dict(filename=path, label=entry.label))
         if self._is_local:
-            lines = [entry.line for entry in entries]
-            self._refuse_missing([self.path_of(d) for d in data_list], lines)
+            paths = [self.path_of(info) for info in data_list]
+            self._refuse_missing(paths, [entry.line for entry in entries])
         return data_list
 
+    def _leads_outside(self, name: str) -> bool:
+        """Return whether a list's entry names a file outside of the data's folder."""
+        prefix = self.data_prefix.get('video')
+        # Without a folder, a list may hold any path.
+        return bool(prefix) and leads_outside(name, prefix)
+
     def _refuse_missing(self, paths: Sequence[str], lines: Sequence[int]) -> None:
+        """Refuse a list with files that do not exist, each of which stands in a line."""
         with ThreadPool(_THREADS) as pool:
             exist = pool.map(osp.isfile, paths)
-        wrong = []
+        missing = []
         for path, line, is_there in zip(paths, lines, exist, strict=True):
             if not is_there:
-                wrong.append(f"line {line}: '{path}' does not exist")
-        if wrong:
+                missing.append(f"line {line}: '{path}' does not exist")
+        if missing:
             raise UserError(
-                f"dataset.ann_file='{self.ann_file}' cannot be used: {listing(wrong)}."
+                f"dataset.ann_file='{self.ann_file}' cannot be used: {listing(missing)}."
             )
 
     def path_of(self, info: dict) -> str:
@@ -106,9 +113,11 @@ class CheckedVideoMixin(IntegrityMixin):
         return self._is_local and super().is_scanned()
 
     def find_defect(self, path: str, decode: bool = False) -> str | None:
-        """Return what is wrong with a video; one that was whole is not read again."""
-        trusted = self.test_mode and self.verify is False
-        if not self._is_local or not decode and (trusted or path in self._whole_files):
+        """Return what is wrong with a video; one that was whole is only read to decode it."""
+        if not self._is_local:
+            return None
+        is_trusted = self.test_mode and self.verify is False
+        if not decode and (is_trusted or path in self._whole_files):
             return None
         defect = self.defect_of(path, decode)
         if defect is None:
@@ -122,9 +131,13 @@ class CheckedVideoMixin(IntegrityMixin):
     def find_defect_behind(self, error: Exception, path: str) -> str | None:
         """Return the defect that made the pipeline fail; a decoder's own error is one."""
         defect = super().find_defect_behind(error, path)
-        raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename).parts
-        is_decoders = not {'decord', 'av'}.isdisjoint(raised_in)
-        return defect or (f'cannot be decoded ({error})' if is_decoders else None)
+        if defect is not None:
+            return defect
+        innermost = traceback.extract_tb(error.__traceback__)[-1]
+        folders = Path(innermost.filename).parts
+        if 'decord' in folders or 'av' in folders:
+            return f'cannot be decoded ({error})'
+        return None
 
 
 @DATASETS.register_module()

@@ -26,21 +26,41 @@ from lm4ve.tasks.video.datasets.video_lists import CheckedVideoDataset
 
 #: The classes, in the order of their labels.
 CLASSES = (
-    *('left', 'right', 'up', 'down', 'growing', 'shrinking'),
-    *('turning clockwise', 'turning counter-clockwise'),
+    'left',
+    'right',
+    'up',
+    'down',
+    'growing',
+    'shrinking',
+    'turning clockwise',
+    'turning counter-clockwise',
 )
-#: Pixels a side, frames a clip, frames a second.
-SIZE, FRAMES, FPS = 32, 8, 8
+#: Pixels a side.
+SIZE = 32
+#: Frames a clip.
+FRAMES = 8
+#: Frames a second.
+FPS = 8
 #: Clips of each split. A digit's scan belongs to one split only.
 CLIPS = dict(train=8000, val=400, test=800)
-#: Side of a digit in pixels, from the smallest to the largest.
+#: Side of the smallest and of the largest digit in pixels.
 SIDES = (12.0, 22.0)
-#: Change a frame, drawn uniformly for each clip: pixels, share of the range of
-#: sizes (which wraps around), degrees.
+#: Bounds of the change a frame, drawn uniformly for each clip: pixels, share of the range
+#: of sizes (which wraps around), degrees.
 STEPS = dict(shift=(2.0, 4.0), size=(0.06, 0.12), angle=(12.0, 24.0))
-#: ``[8, 4]``: which of x, y, size and angle a class changes, and the sign; each class
-#: is followed by its opposite.
-_CHANGES = np.kron(np.diag((-1, -1, 1, 1)), ((1,), (-1,)))
+#: ``[8, 4]``: the sign with which each class changes x, y, size and angle.
+_CHANGES = np.array(
+    [
+        (-1, 0, 0, 0),
+        (1, 0, 0, 0),
+        (0, -1, 0, 0),
+        (0, 1, 0, 0),
+        (0, 0, 1, 0),
+        (0, 0, -1, 0),
+        (0, 0, 0, 1),
+        (0, 0, 0, -1),
+    ]
+)
 _SEEDS = dict(train=0, val=1, test=2)
 
 
@@ -57,16 +77,19 @@ def render(digit: np.ndarray, states: np.ndarray) -> np.ndarray:
         np.ndarray: uint8 ``[T, SIZE, SIZE]``; what leaves on one side comes
         in on the other.
     """
+    digit = digit.astype(np.float32)
+    smallest, largest = SIDES
     frames = []
     for x, y, size, angle in states:
-        side = SIDES[0] * (SIDES[1] / SIDES[0]) ** (size % 1)
-        whole = np.floor((x, y)).astype(int)
+        side = smallest * (largest / smallest) ** (size % 1)
+        whole_x, whole_y = np.floor((x, y)).astype(int)
         # OpenCV's angles are counter-clockwise.
-        place = cv2.getRotationMatrix2D((3.5, 3.5), -angle, side / 8)
-        place[:, 2] = place[:, 2] + np.array((x, y)) - whole + SIZE // 2 - 3.5
-        frame = cv2.warpAffine(digit.astype(np.float32), place, (SIZE, SIZE))
-        # Drawn in the middle, where all of it fits, then moved.
-        frames.append(np.roll(frame, tuple(whole[::-1]), axis=(0, 1)))
+        matrix = cv2.getRotationMatrix2D((3.5, 3.5), -angle, side / 8)
+        shift = matrix[:, 2] + np.array((x, y)) - (whole_x, whole_y)
+        matrix[:, 2] = shift + SIZE // 2 - 3.5
+        # Drawn in the middle, where all of it fits, then moved by whole pixels.
+        frame = cv2.warpAffine(digit, matrix, (SIZE, SIZE))
+        frames.append(np.roll(frame, (whole_y, whole_x), axis=(0, 1)))
     return np.rint(255 * np.clip(frames, 0, 1)).astype(np.uint8)
 
 
@@ -81,9 +104,12 @@ def draw_states(label: int, rng: np.random.Generator) -> np.ndarray:
         np.ndarray: ``[FRAMES, 4]``, the ``states`` of :func:`render`.
     """
     start = rng.uniform(0, (SIZE, SIZE, 1, 360))
-    shift, size, angle = (rng.uniform(*STEPS[k]) for k in ('shift', 'size', 'angle'))
+    shift = rng.uniform(*STEPS['shift'])
+    size = rng.uniform(*STEPS['size'])
+    angle = rng.uniform(*STEPS['angle'])
     step = _CHANGES[label] * (shift, shift, size, angle)
-    return start + np.arange(FRAMES)[:, None] * step
+    times = np.arange(FRAMES)[:, None]
+    return start + times * step
 
 
 def clips(split: str, count: int) -> Iterator[tuple[np.ndarray, int]]:
@@ -99,8 +125,8 @@ def clips(split: str, count: int) -> Iterator[tuple[np.ndarray, int]]:
     """
     rng = np.random.default_rng(_SEEDS[split])
     scans, _ = digit_scans()[split]
-    for i in range(count):
-        label = i % len(CLASSES)
+    for number in range(count):
+        label = number % len(CLASSES)
         digit = scans[rng.integers(len(scans))] / 16
         yield render(digit, draw_states(label, rng)), label
 
@@ -127,18 +153,25 @@ def write_moving_digits(folder: str | Path, counts: dict[str, int] = CLIPS) -> P
 
     def write(partial: Path) -> None:
         for split, count in counts.items():
-            (partial / split).mkdir()
-            digits, text = len(str(max(count - 1, 1))), ''
-            made = tqdm(
-                clips(split, count), f'drawing clips to {split}', count, disable=None
-            )
-            for i, (frames, label) in enumerate(made):
-                name = f'{split}/{i:0{digits}d}.mp4'
-                write_video(partial / name, frames, FPS)
-                text += f'{name} {label}\n'
-            (partial / f'{split}.txt').write_text(text)
+            _write_split(partial, split, count)
 
     return write_once(folder, recipe, 'moving digits', write)
+
+
+def _write_split(folder: Path, split: str, count: int) -> None:
+    """Write the videos of a split and their list."""
+    (folder / split).mkdir()
+    # All names have as many digits as the largest number.
+    width = len(str(max(count - 1, 1)))
+    lines = []
+    progress = tqdm(
+        clips(split, count), f'drawing clips to {split}', count, disable=None
+    )
+    for number, (frames, label) in enumerate(progress):
+        name = f'{split}/{number:0{width}d}.mp4'
+        write_video(folder / name, frames, FPS)
+        lines.append(f'{name} {label}\n')
+    (folder / f'{split}.txt').write_text(''.join(lines))
 
 
 @DATASETS.register_module()
