@@ -18,6 +18,7 @@ from peft.tuners import lora as peft_lora
 from torch import nn
 
 from lm4ve.blocks.frozen import Frozen, unwrap
+from lm4ve.blocks.seeding import kept_cpu_generator
 from lm4ve.errors import UserError, build_from, check, listing
 
 
@@ -49,12 +50,18 @@ class LoRA:
         check('lora.bias', self.bias, choices=('none', 'lora_only'))
         check('lora.targets', self.targets, kind=(str, list, tuple))
 
+    @property
+    def resolved_alpha(self) -> float:
+        """``alpha``, or the rank where it is None."""
+        if self.alpha is None:
+            return self.r
+        return self.alpha
+
 
 class _Linear(peft_lora.Linear):
-    """A base between ``peft``'s class and ours.
+    """Hides the name 'Linear' from initializers, which match a class and its direct base.
 
-    Hosts initialize what is called 'Linear', or whose base is: through ``weight`` they
-    would overwrite the frozen layer.
+    Through ``weight`` they would overwrite the frozen layer.
     """
 
 
@@ -77,17 +84,16 @@ class LoRALinear(_Linear):
     @property
     def bias(self) -> Any:
         """The base layer's bias, unless it is frozen: ``peft`` trains what this returns."""
-        return (
-            None if isinstance(self.base_layer, Frozen) else self.get_base_layer().bias
-        )
+        if isinstance(self.base_layer, Frozen):
+            return None
+        return self.get_base_layer().bias
 
     def merge(
         self, safe_merge: bool = True, adapter_names: list[str] | None = None
     ) -> None:
         """Add the update to the weight; never in place, since copies share frozen values."""
-        if isinstance(
-            self.base_layer, Frozen
-        ):  # which gemma4's values may share with its keys
+        if isinstance(self.base_layer, Frozen):
+            # gemma4's values may share theirs with its keys.
             self.base_layer = copy.deepcopy(self.base_layer)
         super().merge(True, adapter_names)
 
@@ -101,7 +107,8 @@ class LoRALinear(_Linear):
         """Initialize A and B as ``peft`` does; hosts have initialized them as any Linear."""
         generator = torch.Generator().manual_seed(self.seed)
         for name in self.lora_A:
-            a, b = self.lora_A[name].weight, self.lora_B[name].weight
+            a = self.lora_A[name].weight
+            b = self.lora_B[name].weight
             drawn = torch.empty(a.shape, dtype=torch.float32)
             nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator)
             with torch.no_grad():
@@ -132,58 +139,87 @@ def add_lora(
         UserError: A field has no such value, or a target matches nothing.
     """
     options = build_from(LoRA, fields, field, targets=targets)
-    linears = [n for n, m in root.named_modules() if isinstance(unwrap(m), nn.Linear)]
-    wanted = (
-        [options.targets] if isinstance(options.targets, str) else [*options.targets]
-    )
+    chosen = _match_targets(root, options.targets, f'{field}.targets')
+    _inject(root, _peft_config(options, chosen))
+    for i, layer in enumerate(_lora_layers(root)):
+        # Updates are lost in 16-bit weights.
+        layer.lora_A.float()
+        layer.lora_B.float()
+        layer.seed = seed + i
+        layer.init_weights()
+    return dict(r=options.r, alpha=options.resolved_alpha, targets=chosen)
+
+
+def _match_targets(
+    root: nn.Module, targets: Sequence[str] | str, field: str
+) -> list[str]:
+    """Return the names of the linear layers that the targets name, sorted.
+
+    Raises:
+        UserError: A target matches nothing, or there is none.
+    """
+    linears = []
+    for name, module in root.named_modules():
+        if isinstance(unwrap(module), nn.Linear):
+            linears.append(name)
+    known = listing(linears, 12)
+    if isinstance(targets, str):
+        targets = [targets]
     chosen: set[str] = set()
-    for target in wanted:
-        matches = [
-            n for n in linears if target == 'all-linear' or f'.{target}.' in f'.{n}.'
-        ]
+    for target in targets:
+        matches = [name for name in linears if _matches(target, name)]
         if not matches:
             raise UserError(
-                f'{field}.targets={target!r} matches no linear layer. Fix: name some of '
-                f'{listing(linears, 12)}, or all-linear.'
+                f'{field}={target!r} matches no linear layer. Fix: name some of '
+                f'{known}, or all-linear.'
             )
         chosen.update(matches)
     if not chosen:
-        raise UserError(
-            f'{field}.targets is empty. Fix: name some of {listing(linears, 12)}.'
-        )
-    alpha: Any = options.r if options.alpha is None else options.alpha
+        raise UserError(f'{field} is empty. Fix: name some of {known}.')
+    return sorted(chosen)
+
+
+def _matches(target: str, name: str) -> bool:
+    """Return whether a target is a layer's name, or one or more whole parts of it."""
+    if target == 'all-linear':
+        return True
+    return f'.{target}.' in f'.{name}.'
+
+
+def _peft_config(options: LoRA, chosen: list[str]) -> LoraConfig:
+    """Return ``peft``'s config of adapters on some layers."""
+    # peft's annotations are narrower than what it takes.
+    alpha: Any = options.resolved_alpha
     bias: Any = options.bias
     config = LoraConfig(
         r=options.r,
         lora_alpha=alpha,
         lora_dropout=options.dropout,
         bias=bias,
-        target_modules=sorted(chosen),
+        target_modules=chosen,
     )
     config._register_custom_module({nn.Linear: LoRALinear})
-    state = (
-        torch.default_generator.get_state()
-    )  # which the layers' constructors draw from
+    return config
+
+
+def _inject(root: nn.Module, config: LoraConfig) -> None:
+    """Let ``peft`` put its layers into a module."""
     holder = nn.Module()
-    holder.root, holder.device = (
-        root,
-        nn.Parameter(torch.empty(0)),
-    )  # peft looks for a parameter
-    inject_adapter_in_model(config, holder)
-    torch.default_generator.set_state(state)
-    added = [m for m in root.modules() if isinstance(m, LoRALinear)]
-    for i, layer in enumerate(added):
-        for part in (layer.lora_A, layer.lora_B):  # updates are lost in 16-bit weights
-            part.float()
-        layer.seed = seed + i
-        layer.init_weights()
-    return dict(r=options.r, alpha=alpha, targets=sorted(chosen))
+    holder.root = root
+    holder.device = nn.Parameter(torch.empty(0))  # peft looks for a parameter
+    with kept_cpu_generator():  # which the layers' constructors draw from
+        inject_adapter_in_model(config, holder)
+
+
+def _lora_layers(root: nn.Module) -> list[LoRALinear]:
+    """Return the layers with adapters below a module."""
+    return [m for m in root.modules() if isinstance(m, LoRALinear)]
 
 
 def merge_adapters(model: nn.Module) -> None:
     """Merge every active LoRA layer below a module into its base layer, which replaces it."""
-    for owner in [*model.modules()]:
-        for name, layer in [*owner.named_children()]:
+    for owner in list(model.modules()):
+        for name, layer in list(owner.named_children()):
             if isinstance(layer, peft_lora.Linear) and not layer.disable_adapters:
                 layer.merge(safe_merge=True)
                 setattr(owner, name, layer.base_layer)

@@ -7,8 +7,9 @@ The control of "Are language models actually useful for time series forecasting?
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lm4ve.blocks.layer import Queries, take_tokens
-from lm4ve.errors import UserError, check, require
+from lm4ve.blocks.masks import mask_of_padding
+from lm4ve.blocks.tokens import Queries, take_tokens
+from lm4ve.errors import check, require
 from lm4ve.registry import MODELS
 
 
@@ -40,36 +41,46 @@ class AttentionBlock(nn.Module):
         if parameters is not None:
             require(
                 head_dims is None,
-                f'block.head_dims={head_dims} with block.parameters={parameters}: the second '
-                'determines the first. Fix: leave one of them out.',
+                f'block.head_dims={head_dims} with block.parameters={parameters}: the '
+                'second determines the first. Fix: leave one of them out.',
             )
             check('block.parameters', parameters, kind=int, least=1)
-            # A channel of every head is a row of q, k and v with its bias, and one of
-            # the output.
-            head_dims = max(
-                1, round((parameters - embed_dims) / (num_heads * (4 * embed_dims + 3)))
+            head_dims = nearest_head_dims(parameters, embed_dims, num_heads)
+        elif not head_dims:
+            require(
+                embed_dims % num_heads == 0,
+                f'block.embed_dims={embed_dims} is no multiple of '
+                f'block.num_heads={num_heads}. Fix: block.head_dims.',
             )
-        elif head_dims is None and embed_dims % num_heads:
-            raise UserError(
-                f'block.embed_dims={embed_dims} is no multiple of block.num_heads={num_heads}. '
-                'Fix: block.head_dims.'
-            )
-        self.embed_dims, self.num_heads = embed_dims, num_heads
-        inner = num_heads * (head_dims or embed_dims // num_heads)
-        self.q_proj, self.k_proj, self.v_proj = (
-            nn.Linear(embed_dims, inner) for _ in 'qkv'
-        )
+            head_dims = embed_dims // num_heads
+        self.embed_dims = embed_dims
+        self.num_heads = num_heads
+        inner = num_heads * head_dims
+        self.q_proj = nn.Linear(embed_dims, inner)
+        self.k_proj = nn.Linear(embed_dims, inner)
+        self.v_proj = nn.Linear(embed_dims, inner)
         self.o_proj = nn.Linear(inner, embed_dims)
 
     def forward(
         self, x: Tensor, padding_mask: Tensor | None = None, queries: Queries = None
     ) -> Tensor:
         """Run the layer; see :meth:`lm4ve.blocks.LLMBlock.forward`."""
-        projected = self.q_proj(take_tokens(x, queries)), self.k_proj(x), self.v_proj(x)
-        q, k, v = (
-            t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in projected
-        )
-        mask = None if padding_mask is None else ~padding_mask[:, None, None, :]
+        q = self._heads(self.q_proj(take_tokens(x, queries)))
+        k = self._heads(self.k_proj(x))
+        v = self._heads(self.v_proj(x))
+        mask = mask_of_padding(padding_mask)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        projected_out: Tensor = self.o_proj(out.transpose(1, 2).flatten(2))
-        return projected_out
+        projected: Tensor = self.o_proj(out.transpose(1, 2).flatten(2))
+        return projected
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """Split ``[B, N, H * d]`` into heads ``[B, H, N, d]``."""
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+
+def nearest_head_dims(parameters: int, embed_dims: int, num_heads: int) -> int:
+    """Return the width of a head with which a block has nearest to so many parameters."""
+    # A channel of every head is a row of q, k and v with its bias, and a column of the
+    # output.
+    per_channel = num_heads * (4 * embed_dims + 3)
+    return max(1, round((parameters - embed_dims) / per_channel))

@@ -19,41 +19,76 @@ from transformers.pytorch_utils import Conv1D
 from lm4ve.blocks.frozen import linear_of
 
 #: Name of a block's dtype -> that of the codes.
-EIGHT_BITS = dict(int8=torch.int8, float8=torch.float8_e4m3fn)
-#: CUDA's integer product needs more rows than this.
-_ROWS = 16
+EIGHT_BITS = {
+    'int8': torch.int8,
+    'float8': torch.float8_e4m3fn,
+}
+#: CUDA's integer product needs at least so many rows.
+_LEAST_ROWS = 17
 
 
 def quantize_rows(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Write ``[R, C]`` as codes ``[R, C]`` times scales ``[R, 1]`` in fp32."""
-    largest = (torch.finfo if dtype.is_floating_point else torch.iinfo)(dtype).max
     x = x.float()
-    # Clamped last: a denormal scale may be flushed to zero, and a row of zeros be 0 /
-    # 0.
-    scale = (x.abs().amax(dim=-1, keepdim=True) / largest).clamp_min(
-        torch.finfo(x.dtype).tiny
-    )
-    x = x / scale
-    return (x if dtype.is_floating_point else x.round()).to(dtype), scale
+    scale = x.abs().amax(dim=-1, keepdim=True) / _largest(dtype)
+    # Clamped last: a denormal scale may be flushed to zero, and a row of zeros would be
+    # 0 / 0.
+    scale = scale.clamp_min(torch.finfo(x.dtype).tiny)
+    codes = x / scale
+    if not dtype.is_floating_point:
+        codes = codes.round()
+    return codes.to(dtype), scale
+
+
+def _largest(dtype: torch.dtype) -> float:
+    """Return the largest code of a type."""
+    if dtype.is_floating_point:
+        return torch.finfo(dtype).max
+    return torch.iinfo(dtype).max
 
 
 def _product(x: Tensor, codes: Tensor, columns: Tensor | None) -> Tensor:
-    """Return ``x @ codes`` in fp32 for codes ``[C, O]``, times scales of the columns ``[O]``."""
-    xs, rows = quantize_rows(x, codes.dtype)
+    """Return ``x @ codes`` in fp32, of which the product is in 8 bits.
+
+    Args:
+        x (Tensor): ``[R, C]``, which is quantized by rows.
+        codes (Tensor): ``[C, O]``.
+        columns (Tensor, optional): Scales of the columns, ``[O]``.
+    """
+    x_codes, rows = quantize_rows(x, codes.dtype)
     if codes.dtype.is_floating_point:
-        ones = (
-            torch.ones(codes.shape[1], device=x.device) if columns is None else columns
-        )
-        if codes.stride(0) != 1:  # the product needs contiguous columns
-            codes = codes.t().contiguous().t()
-        out = torch._scaled_mm(
-            xs, codes, rows, ones[None].contiguous(), out_dtype=torch.bfloat16
-        )
-        return out.float()
-    missing = max(0, _ROWS + 1 - len(xs)) if x.is_cuda else 0
-    sums = torch._int_mm(nn.functional.pad(xs, (0, 0, 0, missing)), codes)[: len(xs)]
+        return _float_product(x_codes, rows, codes, columns)
+    return _integer_product(x_codes, rows, codes, columns)
+
+
+def _float_product(
+    x_codes: Tensor, rows: Tensor, codes: Tensor, columns: Tensor | None
+) -> Tensor:
+    """Return the product of float8 codes, times both scales."""
+    if columns is None:
+        columns = torch.ones(codes.shape[1], device=codes.device)
+    if codes.stride(0) != 1:  # the product needs contiguous columns
+        codes = codes.t().contiguous().t()
+    out = torch._scaled_mm(
+        x_codes, codes, rows, columns[None].contiguous(), out_dtype=torch.bfloat16
+    )
+    return out.float()
+
+
+def _integer_product(
+    x_codes: Tensor, rows: Tensor, codes: Tensor, columns: Tensor | None
+) -> Tensor:
+    """Return the product of int8 codes, times both scales."""
+    count = len(x_codes)
+    missing = 0
+    if x_codes.is_cuda:
+        missing = max(0, _LEAST_ROWS - count)
+    padded = nn.functional.pad(x_codes, (0, 0, 0, missing))
+    sums = torch._int_mm(padded, codes)[:count]
     out = sums.float() * rows
-    return out if columns is None else out * columns
+    if columns is None:
+        return out
+    return out * columns
 
 
 class _Product(torch.autograd.Function):
@@ -64,9 +99,11 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (g,), (codes, scale) = gradients, ctx.saved_tensors
+        (gradient,) = gradients
+        codes, scale = ctx.saved_tensors
         # The sum is over output channels, so their scales go to the gradient's side.
-        return _product(g.float() * scale, codes, None).to(g.dtype), None, None
+        of_x = _product(gradient.float() * scale, codes, None).to(gradient.dtype)
+        return of_x, None, None
 
 
 class EightBitLinear(nn.Module):
@@ -77,27 +114,37 @@ class EightBitLinear(nn.Module):
         kind (str): A key of :data:`EIGHT_BITS`.
     """
 
+    codes: Tensor
+    scale: Tensor
+
     def __init__(self, linear: nn.Linear, kind: str) -> None:
         super().__init__()
         codes, scale = quantize_rows(linear.weight.detach(), EIGHT_BITS[kind])
-        for name, tensor in dict(codes=codes, scale=scale[:, 0]).items():
-            self.register_parameter(name, nn.Parameter(tensor, requires_grad=False))
+        self.register_parameter('codes', _fixed(codes))
+        self.register_parameter('scale', _fixed(scale[:, 0]))
         self.bias: nn.Parameter | None = linear.bias
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.flatten(0, -2)
         out: Tensor = _Product.apply(rows, self.codes, self.scale)  # type: ignore[no-untyped-call]
         out = out.unflatten(0, x.shape[:-1])
-        return out if self.bias is None else out + self.bias
+        if self.bias is None:
+            return out
+        return out + self.bias
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         # A cast of the whole model moves these tensors and leaves their types.
-        kept = {name: getattr(self, name).detach() for name in ('codes', 'scale')}
+        codes = self.codes.detach()
+        scale = self.scale.detach()
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for name, before in kept.items():
-            tensor = before.to(getattr(self, name).device)
-            setattr(self, name, nn.Parameter(tensor, requires_grad=False))
+        self.codes = _fixed(codes.to(self.codes.device))
+        self.scale = _fixed(scale.to(self.scale.device))
         return self
+
+
+def _fixed(tensor: Tensor) -> nn.Parameter:
+    """Return a parameter that does not train."""
+    return nn.Parameter(tensor, requires_grad=False)
 
 
 def quantize_products(layer: Any, kind: str) -> None:
@@ -110,12 +157,19 @@ def quantize_products(layer: Any, kind: str) -> None:
         layer (LLMLayer): Before its parts are frozen; changed in place.
         kind (str): A key of :data:`EIGHT_BITS`.
     """
-    for parent in (layer, *layer.mlp.modules()):
-        for name, part in [*parent.named_children()]:
-            if isinstance(part, Conv1D):
-                part = linear_of(part.weight.t().contiguous(), part.bias)
-            if type(part) is nn.Linear and (
-                parent is not layer or name in ('o_proj', 'mlp')
-            ):
-                if all(width % 16 == 0 for width in part.weight.shape):
-                    setattr(parent, name, EightBitLinear(part, kind))
+    _quantize_child(layer, 'o_proj', kind)
+    _quantize_child(layer, 'mlp', kind)
+    for parent in list(layer.mlp.modules()):
+        for name, _ in list(parent.named_children()):
+            _quantize_child(parent, name, kind)
+
+
+def _quantize_child(parent: nn.Module, name: str, kind: str) -> None:
+    """Put an 8-bit layer into the place of a child, if it is linear and of such widths."""
+    part = getattr(parent, name)
+    if isinstance(part, Conv1D):
+        part = linear_of(part.weight.t().contiguous(), part.bias)
+    if type(part) is not nn.Linear:
+        return
+    if all(width % 16 == 0 for width in part.weight.shape):
+        setattr(parent, name, EightBitLinear(part, kind))

@@ -114,37 +114,38 @@ def decode_source(record: Tensor, key: str = SOURCE_KEY) -> dict[str, Any]:
         source: Any = json.loads(bytes(record[:].tolist()))
     except (ValueError, LookupError, TypeError, RecursionError) as e:
         raise CheckpointError(
-            f"'{key}' of the checkpoint is damaged ({type(e).__name__}: {e}). Fix: copy it again."
+            f"'{key}' of the checkpoint is damaged ({type(e).__name__}: {e}). "
+            'Fix: copy it again.'
         ) from e
-    is_neck = key.rpartition('.')[2] == NECK_KEY
-    defect = _defect(source, {} if is_neck else FIELD_TYPES)
+    is_of_neck = key.rpartition('.')[2] == NECK_KEY
+    defect = _find_defect(source, {} if is_of_neck else FIELD_TYPES)
     if defect:
         raise CheckpointError(
-            f"'{key}' of the checkpoint is damaged, or of a newer lm4ve: {defect}. Fix: copy it "
-            'again, or update lm4ve.'
+            f"'{key}' of the checkpoint is damaged, or of a newer lm4ve: {defect}. "
+            'Fix: copy it again, or update lm4ve.'
         )
     found: dict[str, Any] = source
     return found
 
 
-def _defect(source: Any, fields: Mapping[str, Any]) -> str:
+def _find_defect(source: Any, field_types: Mapping[str, Any]) -> str:
     """Describe what is wrong with a record, or return nothing."""
     if not isinstance(source, dict) or not source:
         return f'it is {brief(source)}, expected its fields'
-    for name, kind in fields.items():
-        if name not in source:
-            if name in OPTIONAL_FIELDS:
-                continue
+    for name, kind in field_types.items():
+        if name in source:
+            if not isinstance(source[name], kind):
+                return f'its field {name}={brief(source[name])} has another type'
+        elif name not in OPTIONAL_FIELDS:
             return f"it lacks the field '{name}'"
-        if not isinstance(source[name], kind):
-            return f'its field {name}={brief(source[name])} has another type'
-    unknown = source.keys() - fields.keys() - SETTINGS.keys()
+    unknown = source.keys() - field_types.keys() - SETTINGS.keys()
     if unknown:
         return f'it has the unknown field(s) {listing(sorted(unknown))}'
     if source.get('format', 1) != 1:
         return f'its format={source["format"]}, expected 1'
     if source.get('dtype', 'float32') not in RECORDED_DTYPES:
-        return f'its dtype={source["dtype"]!r} is none of {", ".join(RECORDED_DTYPES)}'
+        known = ', '.join(RECORDED_DTYPES)
+        return f'its dtype={source["dtype"]!r} is none of {known}'
     return ''
 
 
@@ -158,20 +159,27 @@ def compare_settings(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> None
         CheckpointError: One of :data:`SETTINGS` has another value, or a field of the
             language model's config.
     """
-    pairs = [
-        (field, theirs.get(name), mine.get(name)) for name, field in SETTINGS.items()
-    ]
-    pairs = [(field, a, b) for field, a, b in pairs if a is not None and b is not None]
-    there, here = theirs.get('config', {}), mine.get('config', {})
-    pairs += [
-        (f"the language model's {k}", there[k], here[k]) for k in there if k in here
-    ]
-    for field, a, b in pairs:
-        if not _agree(a, b):
-            raise CheckpointError(
-                f'The checkpoint was made with {field}={a!r}, the config has {b!r}. Fix: set the '
-                "checkpoint's value."
-            )
+    for name, field in SETTINGS.items():
+        # None, a setting without effect, equals any.
+        if theirs.get(name) is not None and mine.get(name) is not None:
+            _check_equal(field, theirs[name], mine[name])
+    our_config = mine.get('config', {})
+    for name, value in theirs.get('config', {}).items():
+        if name in our_config:
+            _check_equal(f"the language model's {name}", value, our_config[name])
+
+
+def _check_equal(field: str, theirs: Any, mine: Any) -> None:
+    """Refuse a checkpoint in which a field has another value.
+
+    Raises:
+        CheckpointError: It names the field and both values.
+    """
+    if not _agree(theirs, mine):
+        raise CheckpointError(
+            f'The checkpoint was made with {field}={theirs!r}, the config has '
+            f"{mine!r}. Fix: set the checkpoint's value."
+        )
 
 
 def _agree(a: Any, b: Any) -> bool:
@@ -180,9 +188,10 @@ def _agree(a: Any, b: Any) -> bool:
     Numbers may differ by the rounding of GGUF, which stores them in 32 bits.
     """
     if isinstance(a, dict) and isinstance(b, dict):
-        return all(_agree(a[k], b[k]) for k in a if k in b)
-    numbers = isinstance(a, (int, float)) and isinstance(b, (int, float))
-    return math.isclose(a, b, rel_tol=1e-6) if numbers else bool(a == b)
+        return all(_agree(a[key], b[key]) for key in a if key in b)
+    if isinstance(a, (int, float)) and isinstance(b, (int, float)):
+        return math.isclose(a, b, rel_tol=1e-6)
+    return bool(a == b)
 
 
 class ProvenanceMixin(nn.Module):
@@ -204,10 +213,10 @@ class ProvenanceMixin(nn.Module):
 
     def frozen_state(self) -> dict[str, Tensor]:
         """Return the frozen tensors, for a self-contained release file."""
-        return {
-            EMBEDDED_PREFIX + n: t.detach().cpu()
-            for n, t in frozen_tensors(self).items()
-        }
+        state = {}
+        for name, tensor in frozen_tensors(self).items():
+            state[EMBEDDED_PREFIX + name] = tensor.detach().cpu()
+        return state
 
     def _save_to_state_dict(
         self, state: dict[str, Any], prefix: str, keep_vars: bool
@@ -219,59 +228,121 @@ class ProvenanceMixin(nn.Module):
         self, state: dict[str, Any], prefix: str, *others: Any
     ) -> None:
         record = take_record(self, state, prefix, SOURCE_KEY)
-        start = prefix + EMBEDDED_PREFIX
-        names = [k for k in state if k.startswith(start)]
-        embedded = {k.removeprefix(start): state.pop(k) for k in names}
+        embedded = _take_embedded(state, prefix)
         if record is not None:
-            self._compare(decode_source(record, prefix + SOURCE_KEY), embedded)
+            source = decode_source(record, prefix + SOURCE_KEY)
+            self._load_record(source, embedded)
         super()._load_from_state_dict(state, prefix, *others)
 
-    def _compare(self, source: dict[str, Any], embedded: dict[str, Tensor]) -> None:
+    def _load_record(self, source: dict[str, Any], embedded: dict[str, Tensor]) -> None:
         """Compare a checkpoint's record with this block's; load embedded weights if need be.
+
+        Args:
+            source (dict): The record.
+            embedded (dict): The frozen tensors that the checkpoint brings along.
 
         Raises:
             CheckpointError: The settings differ; or the frozen weights, and the
                 checkpoint does not bring weights that fit.
         """
-        mine, digest = frozen_tensors(self), source.pop('embedded', None)
+        digest = source.pop('embedded', None)
+        mine = frozen_tensors(self)
         differs = bool(mine) and source['fingerprint'] != self.source['fingerprint']
-        if differs and (self.checkpoint is not None or not embedded):
-            raise CheckpointError(
-                'The checkpoint was made with other frozen weights than the config asks for. '
-                f'Checkpoint: {describe(source)}. Config: {describe(self.source)}. Fix: set '
-                "model.neck.block.checkpoint, layers, pretrained and seed to the checkpoint's."
-            )
-        names = sorted(mine.keys() ^ embedded.keys())
-        names = names or [n for n in mine if mine[n].shape != embedded[n].shape]
-        if differs and names:
-            raise CheckpointError(
-                'The self-contained checkpoint embeds other tensors than block.arch has: '
-                f'{listing(names)}. Fix: use the config that was released beside it.'
-            )
-        if embedded and digest and digest != fingerprint(sorted(embedded.items())):
-            raise CheckpointError(
-                'The embedded weights are damaged. Fix: copy the release again.'
-            )
-        if (
-            'window' not in source and self.source['window']
-        ):  # made before there were windows
-            self.source['window'] = False
-            text = 'The checkpoint was made without windows: model.neck.block.window is False now.'
-            print_log(text, logger='current', level=logging.WARNING)
+        if differs:
+            self._check_may_replace(source, embedded)
+            _check_same_shapes(mine, embedded)
+        if embedded and digest:
+            _check_embedded(embedded, digest)
+        self._follow_old_record(source)
         compare_settings(source, self.source)
-        dtype = self.source['dtype']
-        if source.get('dtype', dtype) != dtype:
-            print_log(
-                f"The checkpoint was made with model.neck.block.dtype='{source['dtype']}', the "
-                f"model computes in '{dtype}': results will differ a little.",
-                logger='current',
-                level=logging.WARNING,
-            )
+        self._warn_of_dtype(source)
         if differs:
             with torch.no_grad():
                 for name, tensor in mine.items():
                     tensor.copy_(embedded[name])
+            dtype = self.source['dtype']
             self.source = {**self.source, **source, 'dtype': dtype}
+
+    def _check_may_replace(
+        self, source: dict[str, Any], embedded: dict[str, Tensor]
+    ) -> None:
+        """Refuse other frozen weights, unless they come along and none are configured.
+
+        Raises:
+            CheckpointError: It describes both.
+        """
+        if self.checkpoint is None and embedded:
+            return
+        raise CheckpointError(
+            'The checkpoint was made with other frozen weights than the config asks '
+            f'for. Checkpoint: {describe(source)}. Config: {describe(self.source)}. '
+            'Fix: set model.neck.block.checkpoint, layers, pretrained and seed to the '
+            "checkpoint's."
+        )
+
+    def _follow_old_record(self, source: dict[str, Any]) -> None:
+        """Switch windows off for a checkpoint that was made before there were any."""
+        if 'window' in source or not self.source['window']:
+            return
+        self.source['window'] = False
+        print_log(
+            'The checkpoint was made without windows: model.neck.block.window is False '
+            'now.',
+            logger='current',
+            level=logging.WARNING,
+        )
+
+    def _warn_of_dtype(self, source: dict[str, Any]) -> None:
+        """Warn if the checkpoint was made in another type."""
+        dtype = self.source['dtype']
+        if source.get('dtype', dtype) == dtype:
+            return
+        print_log(
+            f"The checkpoint was made with model.neck.block.dtype='{source['dtype']}', "
+            f"the model computes in '{dtype}': results will differ a little.",
+            logger='current',
+            level=logging.WARNING,
+        )
+
+
+def _take_embedded(state: dict[str, Any], prefix: str) -> dict[str, Tensor]:
+    """Take the frozen tensors of a self-contained release out of a state."""
+    start = prefix + EMBEDDED_PREFIX
+    embedded = {}
+    for key in list(state):
+        if key.startswith(start):
+            embedded[key.removeprefix(start)] = state.pop(key)
+    return embedded
+
+
+def _check_same_shapes(
+    mine: Mapping[str, Tensor], embedded: Mapping[str, Tensor]
+) -> None:
+    """Refuse embedded weights that do not fit.
+
+    Raises:
+        CheckpointError: It names the first of them.
+    """
+    names = sorted(mine.keys() ^ embedded.keys())
+    if not names:
+        names = [n for n in mine if mine[n].shape != embedded[n].shape]
+    if names:
+        raise CheckpointError(
+            'The self-contained checkpoint embeds other tensors than block.arch has: '
+            f'{listing(names)}. Fix: use the config that was released beside it.'
+        )
+
+
+def _check_embedded(embedded: Mapping[str, Tensor], digest: str) -> None:
+    """Refuse embedded weights that are not those of their fingerprint.
+
+    Raises:
+        CheckpointError: They are not.
+    """
+    if fingerprint(sorted(embedded.items())) != digest:
+        raise CheckpointError(
+            'The embedded weights are damaged. Fix: copy the release again.'
+        )
 
 
 def accept_records(model: nn.Module, state: dict[str, Any]) -> None:
@@ -283,15 +354,19 @@ def accept_records(model: nn.Module, state: dict[str, Any]) -> None:
         model (nn.Module): The model that will load it.
         state (dict): Its tensors by name; changed in place.
     """
-    named = {n: m for n, m in model.named_modules() if isinstance(m, ProvenanceMixin)}
-    blocks = {
-        f'{name}.{SOURCE_KEY}'.removeprefix('.'): block for name, block in named.items()
-    }
+    blocks = {}
+    for name, module in model.named_modules():
+        if isinstance(module, ProvenanceMixin):
+            blocks[f'{name}.{SOURCE_KEY}'.removeprefix('.')] = module
     for key in list(state):
         ending = key.rpartition('.')[2]
-        if ending == NECK_KEY or (ending == SOURCE_KEY and key not in blocks):
+        is_of_no_block = ending == SOURCE_KEY and key not in blocks
+        if ending == NECK_KEY or is_of_no_block:
             del state[key]
     for key, block in blocks.items():
-        record = decode_source(state[key], key) if key in state else block.source
+        record = block.source
+        if key in state:
+            record = decode_source(state[key], key)
         kept = {k: v for k, v in record.items() if k not in SETTINGS}
-        state[key] = encode_source(dict(kept, window=block.source['window']))
+        kept['window'] = block.source['window']
+        state[key] = encode_source(kept)

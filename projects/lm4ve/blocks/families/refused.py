@@ -1,32 +1,60 @@
 """Families that are refused on purpose, each with its reason."""
 
-_REMOTE_CODE = (
-    'it is the remote-code layout of early {} models; '
-    'use a checkpoint with model_type "{}"'
+_ALIBI = 'it adds an alibi position bias to the attention scores'
+_FOUR_STREAMS = (
+    "its layers take four streams at once and an embedding of each token's id, "
+    'which image tokens do not have'
 )
-_BY_REASON = {
-    'it adds an alibi position bias to the attention scores': 'bloom mpt',
-    "its layers take four streams at once and an embedding of each token's id, which image tokens "
-    'do not have': 'gemma3n gemma3n_text',
-    'its attention scores have terms made of relative positions, outside of the layer': (
-        'deberta deberta-v2 mpnet xlnet umt5'
-    ),
-    'its layers are recurrent and have no softmax attention': (
-        'mamba mamba2 falcon_mamba rwkv xlstm'
-    ),
-    'its layers mix attention with state-space branches': (
-        'falcon_h1 bamba jamba zamba zamba2 nemotron_h'
-    ),
-    'its keys and values are made in two steps with a norm between (latent attention)': (
-        'deepseek_v2 deepseek_v3 minicpm3 longcat_flash'
-    ),
-    'its attention is defined by blocks and windows of positions': (
-        'big_bird longformer reformer longt5'
-    ),
-    _REMOTE_CODE.format('Phi', 'phi'): 'mixformer-sequential phi-msft',
-    _REMOTE_CODE.format('Falcon', 'falcon'): 'RefinedWeb RefinedWebModel',
-}
+_RELATIVE_SCORES = (
+    'its attention scores have terms made of relative positions, outside of the layer'
+)
+_RECURRENT = 'its layers are recurrent and have no softmax attention'
+_STATE_SPACE = 'its layers mix attention with state-space branches'
+_LATENT = (
+    'its keys and values are made in two steps with a norm between (latent attention)'
+)
+_BLOCKS_OF_POSITIONS = 'its attention is defined by blocks and windows of positions'
+_OLD_PHI = (
+    'it is the remote-code layout of early Phi models; use a checkpoint with '
+    'model_type "phi"'
+)
+_OLD_FALCON = (
+    'it is the remote-code layout of early Falcon models; use a checkpoint with '
+    'model_type "falcon"'
+)
+
 #: ``model_type`` -> the reason.
 REFUSED = {
-    kind: reason for reason, kinds in _BY_REASON.items() for kind in kinds.split()
+    'bloom': _ALIBI,
+    'mpt': _ALIBI,
+    'gemma3n': _FOUR_STREAMS,
+    'gemma3n_text': _FOUR_STREAMS,
+    'deberta': _RELATIVE_SCORES,
+    'deberta-v2': _RELATIVE_SCORES,
+    'mpnet': _RELATIVE_SCORES,
+    'xlnet': _RELATIVE_SCORES,
+    'umt5': _RELATIVE_SCORES,
+    'mamba': _RECURRENT,
+    'mamba2': _RECURRENT,
+    'falcon_mamba': _RECURRENT,
+    'rwkv': _RECURRENT,
+    'xlstm': _RECURRENT,
+    'falcon_h1': _STATE_SPACE,
+    'bamba': _STATE_SPACE,
+    'jamba': _STATE_SPACE,
+    'zamba': _STATE_SPACE,
+    'zamba2': _STATE_SPACE,
+    'nemotron_h': _STATE_SPACE,
+    'deepseek_v2': _LATENT,
+    'deepseek_v3': _LATENT,
+    'minicpm3': _LATENT,
+    'longcat_flash': _LATENT,
+    'big_bird': _BLOCKS_OF_POSITIONS,
+    'longformer': _BLOCKS_OF_POSITIONS,
+    'reformer': _BLOCKS_OF_POSITIONS,
+    'longt5': _BLOCKS_OF_POSITIONS,
+    'mixformer-sequential': _OLD_PHI,
+    'phi-msft': _OLD_PHI,
+    'RefinedWeb': _OLD_FALCON,
+    'RefinedWebModel': _OLD_FALCON,
 }
