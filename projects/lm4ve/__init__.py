@@ -10,6 +10,7 @@ library is imported, everything else when a config first names it.
 
 import functools
 import importlib
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import wrapt
@@ -44,20 +45,29 @@ _BESIDE = {
     'mmcv.image.geometric': 'lm4ve.pixels.for_mmcv',  # the same pixels in less time
     'peft': 'lm4ve.blocks.peft_configs',  # its LoRA on frozen projections
 }
-for (
-    _library,
-    _module,
-) in _BESIDE.items():  # a hook's argument is no base of an absolute name
-    wrapt.register_post_import_hook(
-        functools.partial(importlib.import_module, _module), _library
-    )
-# `mmpretrain.get_model` and `list_models` find the image models.
-wrapt.register_post_import_hook(
-    lambda model: model.ModelHub.register_model_index(
+
+
+def _import_beside(ours: str, library: ModuleType) -> None:
+    """Import a module of ours after one of a library, which is passed and not needed."""
+    importlib.import_module(ours)
+
+
+for _library, _ours in _BESIDE.items():
+    wrapt.register_post_import_hook(functools.partial(_import_beside, _ours), _library)
+
+
+def _offer_image_models(model: ModuleType) -> None:
+    """Let ``mmpretrain.get_model`` and ``list_models`` find the image models.
+
+    Args:
+        model (ModuleType): ``mmpretrain.apis.model``, just imported.
+    """
+    model.ModelHub.register_model_index(
         MIM_FOLDER / 'configs/lm4ve/metafile.yml', config_prefix=MIM_FOLDER
-    ),
-    'mmpretrain.apis.model',
-)
+    )
+
+
+wrapt.register_post_import_hook(_offer_image_models, 'mmpretrain.apis.model')
 
 #: Functions of this package -> the modules that have them.
 _FUNCTIONS = {
@@ -69,8 +79,18 @@ _FUNCTIONS = {
 }
 #: What the core's packages suffice to import.
 __all__ = [
-    *('__version__', 'check', 'from_pretrained', 'fuse', 'save_pretrained', 'wrap'),
-    *('apis', 'blocks', 'errors', 'necks', 'registry', 'tasks'),
+    '__version__',
+    'apis',
+    'blocks',
+    'check',
+    'errors',
+    'from_pretrained',
+    'fuse',
+    'necks',
+    'registry',
+    'save_pretrained',
+    'tasks',
+    'wrap',
 ]
 #: Imported when they are first used, and by ``import lm4ve.ablation`` as any other.
 _SUBPACKAGES = ('ablation', 'analysis', 'cost', 'llm', 'release', 'runner', 'zoo')

@@ -49,28 +49,66 @@ def check(
     Raises:
         UserError: The message names the field, the value and what it must be.
     """
-    if choices is not None and not any(value is c or value == c for c in choices):
-        advice = did_you_mean(value, choices) if isinstance(value, str) else ''
-        raise UserError(
-            f'{field}={brief(repr(value))} must be one of {", ".join(map(str, choices))}.{advice}'
-        )
-    wants = []
-    kinds = kind if isinstance(kind, tuple) else (kind,) if kind is not None else ()
-    wrong = bool(kinds) and not isinstance(value, kinds)
-    if kinds:
-        wrong |= isinstance(value, bool) and bool not in kinds
-        names = ('None' if k is type(None) else k.__name__ for k in kinds)
-        wants.append('of type ' + ' or '.join(names))
-    bounds = ((above, 'above'), (least, 'at least'), (most, 'at most'))
-    wants += [f'{word} {bound}' for bound, word in bounds if bound is not None]
-    if not wrong and isinstance(value, (int, float)):
-        wrong = not (
+    if choices is not None:
+        _check_choice(field, value, choices)
+    kinds = _kinds_of(kind)
+    is_of_kind = _is_of_kind(value, kinds)
+    is_within = True
+    if isinstance(value, (int, float)):
+        # Written so that NaN, which compares as false, is refused.
+        is_within = (
             (above is None or value > above)
             and (least is None or value >= least)
             and (most is None or value <= most)
         )
-    if wrong:
-        raise UserError(f'{field}={brief(repr(value))} must be {" and ".join(wants)}.')
+    if is_of_kind and is_within:
+        return
+    wants = []
+    if kinds:
+        names = ['None' if k is type(None) else k.__name__ for k in kinds]
+        wants.append(f'of type {" or ".join(names)}')
+    if above is not None:
+        wants.append(f'above {above}')
+    if least is not None:
+        wants.append(f'at least {least}')
+    if most is not None:
+        wants.append(f'at most {most}')
+    raise UserError(f'{field}={brief(repr(value))} must be {" and ".join(wants)}.')
+
+
+def _check_choice(field: str, value: Any, choices: Collection[Any]) -> None:
+    """Refuse a value that is none of some choices.
+
+    Raises:
+        UserError: It lists the choices.
+    """
+    for choice in choices:
+        if value is choice or value == choice:
+            return
+    advice = ''
+    if isinstance(value, str):
+        advice = did_you_mean(value, choices)
+    raise UserError(
+        f'{field}={brief(repr(value))} must be one of {", ".join(map(str, choices))}.{advice}'
+    )
+
+
+def _kinds_of(kind: type | tuple[type, ...] | None) -> tuple[type, ...]:
+    """Return the types that a value may have; nothing if it may have any."""
+    if kind is None:
+        return ()
+    if isinstance(kind, tuple):
+        return kind
+    return (kind,)
+
+
+def _is_of_kind(value: Any, kinds: tuple[type, ...]) -> bool:
+    """Return whether a value has one of some types, where a bool is no int."""
+    if not kinds:
+        return True
+    if isinstance(value, bool):
+        return bool in kinds
+    return isinstance(value, kinds)
 
 
 def require(condition: object, sentence: str) -> None:
@@ -110,40 +148,44 @@ def build_from(
             one.
     """
     check(field, fields, kind=dict)
-    parameters = inspect.signature(kind).parameters.values()
-    named = {
-        p.name: p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-    }
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    arguments = {**defaults, **fields}
+    named = {}
+    takes_any = False
+    for name, parameter in inspect.signature(kind).parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            takes_any = True
+        elif parameter.kind is not parameter.VAR_POSITIONAL:
+            named[name] = parameter
     for name in fields:
         if name not in named and not takes_any:
-            close = (
-                did_you_mean(str(name), named) or f' Known: {listing([*named], 20)}.'
-            )
             path = f'{field}.{name}' if field else name
-            raise UserError(f'{path} is not a known field.{close}')
+            known = list(named)
+            advice = did_you_mean(str(name), known) or f' Known: {listing(known, 20)}.'
+            raise UserError(f'{path} is not a known field.{advice}')
+    arguments = {**defaults, **fields}
     for name, parameter in named.items():
-        if parameter.default is parameter.empty and name not in arguments:
-            if not field:
-                raise UserError(f'{name} is missing. Fix: {name}=...')
-            raise UserError(
-                f'{field}.{name} is missing. Fix: {field}=dict({name}=...).'
-            )
+        if parameter.default is not parameter.empty or name in arguments:
+            continue
+        if not field:
+            raise UserError(f'{name} is missing. Fix: {name}=...')
+        raise UserError(f'{field}.{name} is missing. Fix: {field}=dict({name}=...).')
     return kind(**arguments)
 
 
 def did_you_mean(word: str, known: Iterable[Any]) -> str:
     """Return " Did you mean ...?" with the known words closest to one, or nothing."""
-    close = get_close_matches(word, [k for k in known if isinstance(k, str)], 3, 0.6)
-    return f' Did you mean {" or ".join(map(repr, close))}?' if close else ''
+    words = [name for name in known if isinstance(name, str)]
+    close = get_close_matches(word, words, 3, 0.6)
+    if not close:
+        return ''
+    return f' Did you mean {" or ".join(map(repr, close))}?'
 
 
 def listing(names: Sequence[object], limit: int = 5) -> str:
     """Join the first names for a message, with the number of those left out."""
     text = ', '.join(map(str, names[:limit]))
-    more = len(names) - limit
-    return f'{text} and {more} more' if more > 0 else text
+    if len(names) <= limit:
+        return text
+    return f'{text} and {len(names) - limit} more'
 
 
 def closest(word: str, names: Iterable[str], limit: int = 8) -> str:
@@ -159,13 +201,17 @@ def closest(word: str, names: Iterable[str], limit: int = 8) -> str:
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(_pattern(name), []).append(name)
-    shape = _pattern(word)
-    order = sorted(
-        groups, key=lambda pattern: -SequenceMatcher(None, shape, pattern).ratio()
-    )
+    wanted = _pattern(word)
+
+    def unlikeness(pattern: str) -> float:
+        return -SequenceMatcher(None, wanted, pattern).ratio()
+
+    order = sorted(groups, key=unlikeness)
     text = ', '.join(_group(pattern, groups[pattern]) for pattern in order[:limit])
-    more = sum(len(groups[pattern]) for pattern in order[limit:])
-    return f'{text} and {more} more' if more else text
+    left_out = sum(len(groups[pattern]) for pattern in order[limit:])
+    if not left_out:
+        return text
+    return f'{text} and {left_out} more'
 
 
 def _pattern(name: str) -> str:
@@ -191,11 +237,16 @@ def _group(pattern: str, names: Sequence[str]) -> str:
 def brief(value: object, limit: int = 60) -> str:
     """Return a value from a file for a message: printable, and at most ``limit`` characters."""
     text = str(value)
-    shown = text if text.isprintable() else repr(text)[1:-1]
-    return shown if len(shown) <= limit else f'{shown[:limit]}...'
+    if not text.isprintable():
+        text = repr(text)[1:-1]
+    if len(text) <= limit:
+        return text
+    return f'{text[:limit]}...'
 
 
 def first_line(error: BaseException) -> str:
     """Return the first line of a foreign error's text, or its kind if it has no text."""
-    lines = str(error).split('\n')
-    return next((line.strip() for line in lines if line.strip()), type(error).__name__)
+    for line in str(error).split('\n'):
+        if line.strip():
+            return line.strip()
+    return type(error).__name__

@@ -39,12 +39,13 @@ def leads_outside(name: str, folder: str | Path) -> bool:
         name (str): A relative path, or an absolute one that begins with the folder's.
         folder (str | Path): The folder.
     """
-    path = PurePath(name)
     if '://' in name:
-        return not ('://' in str(folder) and name.startswith(str(folder)))
-    return '..' in path.parts or (
-        path.is_absolute() and not path.is_relative_to(os.path.abspath(folder))
-    )
+        is_below = '://' in str(folder) and name.startswith(str(folder))
+        return not is_below
+    path = PurePath(name)
+    if '..' in path.parts:
+        return True
+    return path.is_absolute() and not path.is_relative_to(os.path.abspath(folder))
 
 
 @contextlib.contextmanager
@@ -183,32 +184,37 @@ def clear_left_behind(folder: str | Path) -> list[Path]:
     Returns:
         list[Path]: What was deleted.
     """
-    gone = []
+    deleted = []
     for path in sorted(Path(folder).glob('.*.tmp*')):
-        name = _TEMPORARY.fullmatch(path.name)
         # Another process may clear the same folder.
         with contextlib.suppress(OSError):
-            if (
-                name
-                and path.is_file()
-                and _is_abandoned(path, name['host'], int(name['process']))
-            ):
+            if path.is_file() and _is_abandoned(path):
                 path.unlink()
-                gone.append(path)
-    return gone
+                deleted.append(path)
+    return deleted
 
 
-def _is_abandoned(path: Path, host: str, process: int) -> bool:
-    if host == socket.gethostname():
-        if process == os.getpid():
-            return True
-        try:
-            os.kill(process, 0)
-        except (ProcessLookupError, OverflowError):
-            return True
-        except PermissionError:
-            pass
+def _is_abandoned(path: Path) -> bool:
+    """Return whether the process that wrote a temporary file has ended, or seems to."""
+    name = _TEMPORARY.fullmatch(path.name)
+    if name is None:
+        return False  # not a file of ours
+    if name['host'] == socket.gethostname() and _has_ended(int(name['process'])):
+        return True
     return time.time() - path.stat().st_mtime > _ABANDONED
+
+
+def _has_ended(process: int) -> bool:
+    """Return whether no other process of this machine has an id."""
+    if process == os.getpid():
+        return True
+    try:
+        os.kill(process, 0)  # only asks
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:  # another user's
+        return False
+    return False
 
 
 def decoded(data: bytes, path: str | Path) -> str:
@@ -252,7 +258,8 @@ def check_end(text: str, path: str | Path) -> None:
     Raises:
         UserError: It names the file.
     """
-    if text.rstrip(' \t') and not text.rstrip(' \t').endswith(('\n', '\r')):
+    text = text.rstrip(' \t')
+    if text and not text.endswith(('\n', '\r')):
         raise UserError(
             f"The last line of '{path}' has no end, so the file may be cut."
         )

@@ -46,29 +46,21 @@ class LazyRegistry(Registry):
         return super().get(key)
 
 
-(
-    MODELS,
-    DATASETS,
-    DATA_SAMPLERS,
-    TRANSFORMS,
-    METRICS,
-    FUNCTIONS,
-    HOOKS,
-    LOOPS,
-    OPTIM_WRAPPER_CONSTRUCTORS,
-    VISUALIZERS,
-) = (
+def _child_of(parent: Registry) -> LazyRegistry:
+    """Return the registry of our scope below one of MMEngine's."""
     # A location keeps MMEngine from looking for `lm4ve.utils`.
-    LazyRegistry(parent.name, parent=parent, scope=SCOPE, locations=['lm4ve.registry'])
-    for parent in (
-        *(
-            root.MODELS,
-            root.DATASETS,
-            root.DATA_SAMPLERS,
-            root.TRANSFORMS,
-            root.METRICS,
-        ),
-        *(root.FUNCTIONS, root.HOOKS, root.LOOPS, root.OPTIM_WRAPPER_CONSTRUCTORS),
-        root.VISUALIZERS,
+    return LazyRegistry(
+        parent.name, parent=parent, scope=SCOPE, locations=['lm4ve.registry']
     )
-)
+
+
+MODELS = _child_of(root.MODELS)
+DATASETS = _child_of(root.DATASETS)
+DATA_SAMPLERS = _child_of(root.DATA_SAMPLERS)
+TRANSFORMS = _child_of(root.TRANSFORMS)
+METRICS = _child_of(root.METRICS)
+FUNCTIONS = _child_of(root.FUNCTIONS)
+HOOKS = _child_of(root.HOOKS)
+LOOPS = _child_of(root.LOOPS)
+OPTIM_WRAPPER_CONSTRUCTORS = _child_of(root.OPTIM_WRAPPER_CONSTRUCTORS)
+VISUALIZERS = _child_of(root.VISUALIZERS)

@@ -17,6 +17,7 @@ from lm4ve.blocks.provenance import SOURCE_KEY, accept_records
 from lm4ve.errors import CheckpointError, UserError, listing
 from lm4ve.files import replacing
 from lm4ve.llm.finite import check_finite
+from lm4ve.llm.torch_files import is_zipped, load, read_safetensors, safe_loading
 
 # Where training scripts put the model's state, in the order of looking.
 _STATE_KEYS = ('model', 'state_dict', 'module', 'base_model', 'model_state_dict')
@@ -38,8 +39,6 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         CheckpointError: There is no such file, it is damaged, not safe to
             load (:func:`lm4ve.llm.torch_files.safe_loading`), or no dict.
     """
-    from lm4ve.llm.torch_files import is_zipped, load, read_safetensors, safe_loading
-
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"The checkpoint '{path}' does not exist.")
@@ -56,10 +55,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 def meta_of(checkpoint: dict[str, Any], *keys: str) -> dict[str, Any]:
     """Return a checkpoint's ``meta``, or a dict within it; empty where there is none."""
-    found: Any = checkpoint
+    value: Any = checkpoint
     for key in ('meta', *keys):
-        found = found.get(key) if isinstance(found, dict) else None
-    return dict(found) if isinstance(found, dict) else {}
+        value = value.get(key)
+        if not isinstance(value, dict):
+            return {}
+    return dict(value)
 
 
 def select_state(
@@ -79,21 +80,41 @@ def select_state(
     Raises:
         UserError: There is no state, or no average where one is asked for.
     """
-    keys = ('model_ema',) if ema else _STATE_KEYS
-    state = next(
-        (checkpoint[k] for k in keys if k in checkpoint), {} if ema else checkpoint
-    )
-    tensors = [*state.items()] if isinstance(state, dict) else []
-    if not tensors or not all(
-        isinstance(k, str) and isinstance(v, Tensor) for k, v in tensors
-    ):
+    if ema:
+        keys: tuple[str, ...] = ('model_ema',)
+        state = _first_of(checkpoint, keys, {})
+        wanted = 'moving average'
+    else:
+        keys = _STATE_KEYS
+        # A file may also be the state itself.
+        state = _first_of(checkpoint, keys, checkpoint)
+        wanted = 'model state'
+    if not _is_state(state):
         raise UserError(
-            f'{origin} has no {"moving average" if ema else "model state"}: no tensors under '
-            f'{", ".join(keys)}; its keys are {listing(list(checkpoint), 20)}.'
+            f'{origin} has no {wanted}: no tensors under {", ".join(keys)}; its keys are '
+            f'{listing(list(checkpoint), 20)}.'
         )
-    if all(k.startswith('module.') for k in state):
-        return {k.removeprefix('module.'): v for k, v in state.items()}
+    if all(name.startswith('module.') for name in state):
+        return {name.removeprefix('module.'): state[name] for name in state}
     return dict(state)
+
+
+def _first_of(checkpoint: dict[str, Any], keys: Sequence[str], default: Any) -> Any:
+    """Return the value of the first key that is there, or a default."""
+    for key in keys:
+        if key in checkpoint:
+            return checkpoint[key]
+    return default
+
+
+def _is_state(value: Any) -> bool:
+    """Return whether a value is a dict of tensors by name, and not empty."""
+    if not isinstance(value, dict) or not value:
+        return False
+    for name, tensor in value.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            return False
+    return True
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
@@ -124,13 +145,15 @@ def load_strictly(model: nn.Module, state: dict[str, Tensor], origin: str) -> No
     _check_tensors(model, state, origin)
     try:
         missing, unknown = model.load_state_dict(state, strict=False)
-        found = _difference(missing, unknown)
-    except RuntimeError as e:  # torch lists the shapes that differ, one a line
-        found = listing([line.strip() for line in str(e).splitlines()[1:]], 3)
-    if found:
+        difference = _difference(missing, unknown)
+    except RuntimeError as e:
+        # torch lists the shapes that differ after a first line.
+        lines = [line.strip() for line in str(e).splitlines()]
+        difference = listing(lines[1:], 3)
+    if difference:
         raise CheckpointError(
-            f"{origin} is of another model than the config's: {found}. Was it trained with other "
-            '--cfg-options? --allow-partial evaluates what fits.'
+            f"{origin} is of another model than the config's: {difference}. Was it trained with "
+            'other --cfg-options? --allow-partial evaluates what fits.'
         )
 
 
@@ -149,12 +172,14 @@ def load_partly(model: nn.Module, state: dict[str, Tensor], origin: str) -> None
     state = dict(state)
     _check_tensors(model, state, origin)
     accept_records(model, state)
-    mine = model.state_dict()
-    for name in mine.keys() & state.keys():
-        if not name.endswith(SOURCE_KEY) and state[name].shape != mine[name].shape:
+    own = model.state_dict()
+    for name in own.keys() & state.keys():
+        if not name.endswith(SOURCE_KEY) and state[name].shape != own[name].shape:
             del state[name]
-    if found := _difference(*model.load_state_dict(state, strict=False)):
-        text = f'{origin} was loaded in part: {found}.'
+    missing, unknown = model.load_state_dict(state, strict=False)
+    difference = _difference(missing, unknown)
+    if difference:
+        text = f'{origin} was loaded in part: {difference}.'
         print_log(text, logger='current', level=logging.WARNING)
 
 
@@ -167,13 +192,13 @@ def _check_tensors(model: nn.Module, state: dict[str, Tensor], origin: str) -> N
     own = {**dict(model.named_buffers()), **dict(model.named_parameters())}
     wrong = []
     for name, tensor in state.items():
-        mine = own.get(name)
         if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
             wrong.append(f'{name} (sparse, quantized or without values)')
-        elif (
-            mine is not None and mine.is_floating_point() != tensor.is_floating_point()
-        ):
-            wrong.append(f'{name} ({tensor.dtype}, expected {mine.dtype})')
+            continue
+        if name not in own:
+            continue
+        if own[name].is_floating_point() != tensor.is_floating_point():
+            wrong.append(f'{name} ({tensor.dtype}, expected {own[name].dtype})')
     if wrong:
         raise CheckpointError(
             f'{origin} has tensors of other types: {listing(wrong, 3)}.'
@@ -183,11 +208,12 @@ def _check_tensors(model: nn.Module, state: dict[str, Tensor], origin: str) -> N
 
 def _difference(missing: Sequence[str], unknown: Sequence[str]) -> str:
     """Describe the tensors that only one side has, or return nothing."""
-    return ' and '.join(
-        f'it {verb} {len(names)} tensor(s) ({listing(names, 3)})'
-        for verb, names in (('lacks', missing), ('has unknown', unknown))
-        if names
-    )
+    parts = []
+    if missing:
+        parts.append(f'it lacks {len(missing)} tensor(s) ({listing(missing, 3)})')
+    if unknown:
+        parts.append(f'it has unknown {len(unknown)} tensor(s) ({listing(unknown, 3)})')
+    return ' and '.join(parts)
 
 
 def write_checkpoint(
@@ -208,7 +234,7 @@ def write_checkpoint(
         UserError: It cannot be written.
     """
     # Cloned, or `torch.save` would write the whole storage that a view is a part of.
-    state = {k: v.detach().cpu().clone() for k, v in state.items()}
+    state = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
     with replacing(path) as beside:
         torch.save(dict(meta=meta, state_dict=state), beside)
     return Path(path).stat().st_size

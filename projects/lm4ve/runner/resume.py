@@ -8,6 +8,7 @@ behind it; a work directory that was moved or copied leaves a path to nowhere.
 import logging
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from mmengine.config import Config
@@ -33,61 +34,117 @@ def check_whole(path: str | Path) -> None:
         )
 
 
+@dataclass(frozen=True)
+class _Saved:
+    """A checkpoint under MMEngine's name, ``epoch_3.pth`` or ``iter_3.pth``.
+
+    Attributes:
+        unit (str): 'epoch' or 'iter'.
+        number (int): How many of them were done.
+        path (Path): The file, or a folder of shards.
+    """
+
+    unit: str
+    number: int
+    path: Path
+
+
 def newest_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str]]:
     """Find the checkpoint to resume from.
 
     Args:
         work_dir (str | Path): The run's folder. The file of the name in its
             ``last_checkpoint`` comes first, in this folder, or where the path leads
-            (``out_dir`` of the hook) if this folder has none; then the other
-            checkpoints of MMEngine's
-            names, from the latest, but none that comes after the named one: an earlier
-                run may
-            have left it.
+            (``out_dir`` of the hook) if this folder has no checkpoints; then the other
+            checkpoints of MMEngine's names, from the latest, but none that comes after
+            the named one: an earlier run may have left it.
 
     Returns:
         tuple[Path | None, list[str]]: The file, and why it is not the named one. None
-        without
-        a reason: there is no checkpoint.
+        without a reason: there is no checkpoint.
 
     Raises:
         UserError: There are checkpoints, and all are damaged.
     """
-    folder, notes = Path(work_dir), list[str]()
+    folder = Path(work_dir)
+    saved = _find_saved(folder)
     pointer = folder / 'last_checkpoint'
-    found = [
-        (m[1], int(m[2]), p)
-        for p in folder.glob('*.pth')
-        if (m := _NAME.fullmatch(p.name))
-    ]
-    found.sort(key=lambda f: f[2].stat().st_mtime, reverse=True)
-    text = (
-        pointer.read_bytes().decode(errors='replace').strip()
-        if pointer.is_file()
-        else ''
-    )
-    # A work directory that was copied names files of the other one.
-    places = [str(folder / Path(text).name), *[text] * (not found)] if text else []
-    paths = [Path(place) for place in places if os.path.exists(place)][:1]
-    if not paths and (found or pointer.is_file()):
+    target = _read_pointer(pointer)
+    named = _find_named(folder, target, may_be_elsewhere=not saved)
+    candidates: list[Path] = []
+    notes: list[str] = []
+    if named is not None:
+        candidates.append(named)
+    elif saved or pointer.is_file():
         notes.append(f"'{pointer}' is missing or damaged, or its file is gone.")
-    if m := _NAME.fullmatch(Path(text).name):
-        found = sorted(
-            (f for f in found if f[0] == m[1] and f[1] < int(m[2])), reverse=True
-        )
-    paths += [path for *_, path in found]
-    for path in paths:
+    candidates += [each.path for each in _in_order(saved, Path(target).name)]
+    for path in candidates:
         try:
             if not path.is_dir():  # a folder of shards, whose format checks itself
                 check_whole(path)
-            return path, notes
         except (CheckpointError, OSError) as e:
             notes.append(str(e))
-    if paths:
+        else:
+            return path, notes
+    if candidates:
         raise UserError(
             f"No checkpoint in work_dir='{folder}' is whole: {listing(notes)}"
         )
     return None, notes
+
+
+def _find_saved(folder: Path) -> list[_Saved]:
+    """Return the checkpoints of a folder, whether they are whole or not."""
+    saved = []
+    for path in folder.glob('*.pth'):
+        match = _NAME.fullmatch(path.name)
+        if match is not None:
+            saved.append(_Saved(match[1], int(match[2]), path))
+    return saved
+
+
+def _read_pointer(pointer: Path) -> str:
+    """Return what a file ``last_checkpoint`` holds, which may be damaged; '' without one."""
+    if not pointer.is_file():
+        return ''
+    return pointer.read_bytes().decode(errors='replace').strip()
+
+
+def _find_named(folder: Path, target: str, may_be_elsewhere: bool) -> Path | None:
+    """Return the checkpoint that a pointer names, if it exists.
+
+    Args:
+        folder (Path): The work directory, which may have been copied: then the pointer
+            names a file of the other one, and this folder's own counts.
+        target (str): What the pointer holds.
+        may_be_elsewhere (bool): Whether a file outside of the folder may be taken.
+    """
+    if not target:
+        return None
+    own = folder / Path(target).name
+    if os.path.exists(own):
+        return own
+    if may_be_elsewhere and os.path.exists(target):
+        return Path(target)
+    return None
+
+
+def _in_order(saved: list[_Saved], name: str) -> list[_Saved]:
+    """Return those that may come from the run of a named checkpoint, the latest first.
+
+    Args:
+        saved (list): All of a folder.
+        name (str): Of the named checkpoint. If it is none of MMEngine's, all may come
+            from the run, and the time of writing decides.
+    """
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return sorted(saved, key=lambda each: each.path.stat().st_mtime, reverse=True)
+    earlier = []
+    for each in saved:
+        if each.unit == match[1] and each.number < int(match[2]):
+            earlier.append(each)
+    return sorted(earlier, key=lambda each: each.number, reverse=True)
 
 
 def resume_newest(cfg: Config, needed: bool = False) -> None:
@@ -110,6 +167,14 @@ def resume_newest(cfg: Config, needed: bool = False) -> None:
     if path is not None:
         cfg.load_from = str(path)
     if os.environ.get('RANK', '0') == '0':
-        then = f"Training continues from '{path}'." if path else 'Training begins anew.'
-        level = logging.WARNING if notes else logging.INFO
-        print_log(' '.join([*notes, then]), logger='current', level=level)
+        _log_choice(path, notes)
+
+
+def _log_choice(path: Path | None, notes: list[str]) -> None:
+    """Log where training starts; a warning if that is not the named checkpoint."""
+    if path is None:
+        choice = 'Training begins anew.'
+    else:
+        choice = f"Training continues from '{path}'."
+    level = logging.WARNING if notes else logging.INFO
+    print_log(' '.join([*notes, choice]), logger='current', level=level)

@@ -1,8 +1,8 @@
 """What an evaluation shares with the training of its model: the labels, and the pixels.
 
-A class folder that is missing or misspelt moves the labels behind it, a list that
-counts from 1 moves all of them, and other versions of the libraries that decode and
-resize make other pixels. Each of them changes a score without an error.
+A missing or misspelt class folder shifts all later labels by one, a list that counts
+from 1 shifts all of them, and other versions of the libraries that decode and resize
+make other pixels. Each of them changes a score without an error.
 """
 
 import contextlib
@@ -25,33 +25,56 @@ from lm4ve.runner.checkpoint_files import meta_of
 #: Under this name versions are kept in a checkpoint's meta, and in the result of a
 #: trial.
 VERSIONS = 'pixel_versions'
-_OPENCV = [f'opencv-{a}python{b}' for a in ('', 'contrib-') for b in ('', '-headless')]
-_LIBRARIES = ('pillow', 'torchvision', 'decord', 'av', *_OPENCV)
+_LIBRARIES = (
+    'pillow',
+    'torchvision',
+    'decord',
+    'av',
+    'opencv-python',
+    'opencv-python-headless',
+    'opencv-contrib-python',
+    'opencv-contrib-python-headless',
+)
 
 
 def pixel_versions() -> dict[str, str]:
     """Return the versions of the installed libraries that make pixels."""
-    found = {}
+    versions = {}
     for name in _LIBRARIES:
         with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+            versions[name] = version(name)
+    return versions
 
 
 def changed_versions(stored: object) -> str:
-    """Name the libraries whose versions differ from stored ones; what one side lacks does not."""
-    before, now = stored if isinstance(stored, Mapping) else {}, pixel_versions()
-    both = sorted(before.keys() & now.keys())
-    return ', '.join(
-        f'{k} {before[k]} (here {now[k]})' for k in both if before[k] != now[k]
-    )
+    """Name the libraries whose versions differ from stored ones; what one side lacks does not.
+
+    Args:
+        stored: What :func:`pixel_versions` gave. Anything but a mapping counts as
+            nothing stored.
+
+    Returns:
+        str: For a message: 'pillow 12 (here 11), av 13 (here 14)'; '' without a
+        difference.
+    """
+    if not isinstance(stored, Mapping):
+        return ''
+    installed = pixel_versions()
+    changes = []
+    for name in sorted(stored.keys() & installed.keys()):
+        if stored[name] != installed[name]:
+            changes.append(f'{name} {stored[name]} (here {installed[name]})')
+    return ', '.join(changes)
 
 
 class SameDataHook(Hook):  # type: ignore[misc]
     """Refuse evaluations whose labels do not mean what they meant in training."""
 
-    _trained: object = None
-    _answers: frozenset[bool] = frozenset()
+    def __init__(self) -> None:
+        #: The names of the classes in training.
+        self._trained_classes: object = None
+        self._answers_seen = False
+        self._answers_known = False
 
     def before_save_checkpoint(
         self, runner: Runner, checkpoint: dict[str, Any]
@@ -61,79 +84,125 @@ class SameDataHook(Hook):  # type: ignore[misc]
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Keep the names of the classes; warn of other libraries."""
-        self._trained = meta_of(checkpoint, 'dataset_meta').get('classes')
-        changed = changed_versions(meta_of(checkpoint).get(VERSIONS))
-        if changed and not starts_training(runner):
-            text = f"'{source_of(runner)}' was trained on the pixels of {changed}."
+        self._trained_classes = meta_of(checkpoint, 'dataset_meta').get('classes')
+        changes = changed_versions(meta_of(checkpoint).get(VERSIONS))
+        if changes and not starts_training(runner):
+            text = f"'{source_of(runner)}' was trained on the pixels of {changes}."
             print_log(text, logger='current', level=logging.WARNING)
+
+    def before_train(self, runner: Runner) -> None:
+        """Keep the names of the classes of a new training; compare those of a resumed one."""
+        classes = _classes_of(runner.train_dataloader)
+        if starts_training(runner) or not self._trained_classes:
+            self._trained_classes = classes
+        self._compare_classes(classes, 'train')
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Compare the classes of the validation data with those of the training."""
-        self._compare(runner, 'val')
+        self._compare_classes(_classes_of(runner.val_dataloader), 'val')
+        self._forget_answers()
 
     def before_test_epoch(self, runner: Runner) -> None:
         """Compare the classes of the test data with those of the training."""
-        self._compare(runner, 'test')
+        self._compare_classes(_classes_of(runner.test_dataloader), 'test')
+        self._forget_answers()
 
-    def _compare(self, runner: Runner, mode: str = 'train') -> None:
-        """Compare the classes of the data with those of the training, by name.
-
-        A new training gives them; a resumed one has them.
+    def _compare_classes(self, classes: object, mode: str) -> None:
+        """Compare the classes of some data with those of the training, by name.
 
         Raises:
             UserError: A label has another name.
         """
-        dataset = getattr(runner, f'{mode}_dataloader').dataset
-        classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
-        if mode == 'train' and (starts_training(runner) or not self._trained):
-            self._trained = classes
-        names = self._trained, classes
-        known = names if all(isinstance(n, (list, tuple)) for n in names) else ()
-        for label, (there, here) in enumerate(zip_longest(*known)):
-            if here not in (there, None):
+        trained = self._trained_classes
+        if not isinstance(trained, (list, tuple)):
+            return
+        if not isinstance(classes, (list, tuple)):
+            return
+        for label, (there, here) in enumerate(zip_longest(trained, classes)):
+            if here is not None and here != there:
                 raise UserError(
                     f'{mode}_dataloader.dataset: label {label} is {brief(here)!r}, and the model '
                     f'learned it as {brief(there)!r}. Fix: the same class folders, or classes.'
                 )
-        self._answers = frozenset()
 
-    before_train = _compare
+    def _forget_answers(self) -> None:
+        self._answers_seen = False
+        self._answers_known = False
+
+    def after_val_iter(self, runner: Runner, outputs: Any = (), **others: Any) -> None:
+        """Check an evaluated batch; see :meth:`_check_batch`."""
+        self._check_batch(runner, outputs)
 
     def after_test_iter(self, runner: Runner, outputs: Any = (), **others: Any) -> None:
+        """Check an evaluated batch; see :meth:`_check_batch`."""
+        self._check_batch(runner, outputs)
+
+    def _check_batch(self, runner: Runner, outputs: Any) -> None:
         """Check the labels of an evaluated batch; note which answers the model can give.
 
         Raises:
             UserError: A label is none of the model's.
         """
-        vocabulary = getattr(
-            getattr(innermost(runner.model), 'head', None), 'index', ()
-        )
-        for sample in outputs if isinstance(outputs, (list, tuple)) else ():
-            get: Any = getattr(sample, 'get', {}.get)
-            scores = next(
-                (s for s in map(get, ('pred_score', 'pred_scores')) if s is not None),
-                (),
-            )
-            label = get('gt_label')
-            if isinstance(label, torch.Tensor) and label.numel() and len(scores):
-                for bound in label.aminmax():
-                    check('gt_label', int(bound), least=0, most=len(scores) - 1)
-            self._answers |= {
-                a in vocabulary for a in get('gt_answers') or () if vocabulary
-            }
+        if not isinstance(outputs, (list, tuple)):
+            return
+        head = getattr(innermost(runner.model), 'head', None)
+        vocabulary = getattr(head, 'index', ())
+        for sample in outputs:
+            if not hasattr(sample, 'get'):
+                continue
+            _check_label(sample)
+            if not vocabulary:
+                continue
+            for answer in sample.get('gt_answers') or ():
+                self._answers_seen = True
+                if answer in vocabulary:
+                    self._answers_known = True
+
+    def after_val_epoch(
+        self, runner: Runner, metrics: dict[str, float] | None = None
+    ) -> None:
+        """Refuse a vocabulary of other data; see :meth:`_check_answers`."""
+        self._check_answers(metrics)
 
     def after_test_epoch(
         self, runner: Runner, metrics: dict[str, float] | None = None
     ) -> None:
+        """Refuse a vocabulary of other data; see :meth:`_check_answers`."""
+        self._check_answers(metrics)
+
+    def _check_answers(self, metrics: dict[str, float] | None) -> None:
         """Refuse a score of zero where no right answer is in the vocabulary.
 
         Raises:
             UserError: The vocabulary is of other data.
         """
-        if self._answers == {False} and not any((metrics or {}).values()):
+        none_is_known = self._answers_seen and not self._answers_known
+        if none_is_known and not any((metrics or {}).values()):
             raise UserError('No right answer of the data is in model.head.vocabulary.')
 
-    after_val_iter, after_val_epoch = after_test_iter, after_test_epoch
+
+def _classes_of(loader: Any) -> object:
+    """Return the names of the classes of a dataloader's data, or None."""
+    metainfo = getattr(loader.dataset, 'metainfo', None) or {}
+    return metainfo.get('classes')
+
+
+def _check_label(sample: Any) -> None:
+    """Check that an evaluated sample has scores for its labels.
+
+    Raises:
+        UserError: A label is none of the model's.
+    """
+    scores = sample.get('pred_score')
+    if scores is None:
+        scores = sample.get('pred_scores')
+    label = sample.get('gt_label')
+    if scores is None or len(scores) == 0:
+        return
+    if not isinstance(label, torch.Tensor) or label.numel() == 0:
+        return
+    for bound in label.aminmax():
+        check('gt_label', int(bound), least=0, most=len(scores) - 1)
 
 
 def innermost(model: Any) -> Any:
