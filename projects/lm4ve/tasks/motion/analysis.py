@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.collections import LineCollection
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from torch import nn
@@ -16,6 +17,9 @@ from lm4ve.draw.pictures import Picture, TokenMap
 from lm4ve.errors import UserError, require
 from lm4ve.tasks.base.analysis import Layout, Row, TaskAnalysis
 from lm4ve.tasks.motion import TASK
+from lm4ve.tasks.motion.datasets.argoverse import Argoverse1Reader, Argoverse2Reader
+from lm4ve.tasks.motion.metrics import forecast_metrics
+from lm4ve.tasks.motion.visualization import draw_scene
 
 
 class MotionAnalysis(TaskAnalysis):
@@ -28,14 +32,15 @@ class MotionAnalysis(TaskAnalysis):
 
         By default it is the next folder of that name above the file.
         """
-        from lm4ve.tasks.motion import Argoverse1Reader, Argoverse2Reader
-
         if path.suffix.lower() == '.csv':
-            maps = options.get('map_dir') or _find_map_files(path)
+            maps = options.get('map_dir')
+            if not maps:
+                maps = _find_map_files(path)
             scene = Argoverse1Reader(path.parent, maps).read(path)
         else:
             scene = Argoverse2Reader(path.parent.parent).read(path)
-        steps = len(scene.future[0])
+        future, _ = scene.future
+        steps = len(future)
         wanted = cfg.model.decoder.get('future_steps', steps)
         require(
             steps == wanted,
@@ -63,39 +68,49 @@ class MotionAnalysis(TaskAnalysis):
     def pictures(
         self, model: nn.Module, inputs: dict, outputs: Sequence[Any], frames: int
     ) -> list['TrafficScene']:
-        arrays = {k: v.cpu().numpy() for k, v in inputs.items() if torch.is_tensor(v)}
-        return [
-            TrafficScene({k: v[i] for k, v in arrays.items()}, output)
-            for i, output in enumerate(outputs)
-        ]
+        arrays = {}
+        for name, value in inputs.items():
+            if torch.is_tensor(value):
+                arrays[name] = value.cpu().numpy()
+        scenes = []
+        for i, output in enumerate(outputs):
+            sample = {name: batch[i] for name, batch in arrays.items()}
+            scenes.append(TrafficScene(sample, output))
+        return scenes
 
     def facts(self, output: dict, classes: Sequence[str] | None) -> dict[str, str]:
-        from lm4ve.tasks.motion import forecast_metrics
-
         if 'trajectories' not in output:
             return {}
-        lines, p = output['trajectories'], output['probabilities']
-        facts = dict(
-            prediction=f'{len(lines)} trajectories, the likeliest at {np.max(p):.1%}'
-        )
-        if output['scene'].future[1].any():
-            m = forecast_metrics(lines, p, *output['scene'].future)
+        lines = output['trajectories']
+        probabilities = output['probabilities']
+        likeliest = np.max(probabilities)
+        facts = {
+            'prediction': f'{len(lines)} trajectories, the likeliest at {likeliest:.1%}'
+        }
+        future, valid = output['scene'].future
+        if valid.any():
+            metrics = forecast_metrics(lines, probabilities, future, valid)
             facts['against the truth'] = (
-                f'minADE {m["minADE"]:.2f} m, minFDE {m["minFDE"]:.2f} m'
+                f'minADE {metrics["minADE"]:.2f} m, minFDE {metrics["minFDE"]:.2f} m'
             )
         return facts
 
     def result(self, output: dict, classes: Sequence[str] | None) -> dict[str, Any]:
         """Return ``trajectories`` ``[K, F, 2]`` in city coordinates, the likeliest first, and
         their ``probabilities`` ``[K]``."""
-        found = {k: np.asarray(output[k]) for k in ('trajectories', 'probabilities')}
-        return dict(scene_id=output['scene'].scene_id, **found)
+        return dict(
+            scene_id=output['scene'].scene_id,
+            trajectories=np.asarray(output['trajectories']),
+            probabilities=np.asarray(output['probabilities']),
+        )
 
     def sample_name(self, output: dict, number: int) -> str:
-        return numbered(number, getattr(output.get('scene'), 'scene_id', None))
+        scene = output.get('scene')
+        return numbered(number, None if scene is None else scene.scene_id)
 
 
 def _find_map_files(path: Path) -> Path:
+    """Return the nearest folder ``map_files`` above a file."""
     for folder in path.resolve().parents:
         if (folder / 'map_files').is_dir():
             return folder / 'map_files'
@@ -120,52 +135,57 @@ class TrafficScene(Picture):
         # The focal agent is the first, and drawn last, on top.
         self.agents = np.flatnonzero(valid.any(axis=1))[::-1]
         self.paths = [inputs['agents'][i][valid[i]] for i in self.agents]
-        self.lanes, self.num_agents = inputs['lanes'], len(valid)
+        self.num_agents = len(valid)
+        self.lanes = inputs['lanes']
         self.kept_lanes = np.flatnonzero(~inputs['lane_padding'])
         self.prediction = prediction
 
     def draw_input(self, axes: Any, time: int = 0) -> None:
         """Draw the map, histories, the truth and the forecasts."""
-        from lm4ve.tasks.motion.visualization import draw_scene
-
         if 'scene' in self.prediction:
-            forecast = (
+            draw_scene(
+                axes,
+                self.prediction['scene'],
                 self.prediction.get('trajectories'),
                 self.prediction.get('probabilities'),
             )
-            draw_scene(axes, self.prediction['scene'], *forecast)
         self._finish(axes, 'white')
 
     def draw_values(
         self, axes: Any, tokens: TokenMap, colors: str, time: int = 0
     ) -> None:
         """Color agents and lanes; lanes without a token are thin and white."""
-        from matplotlib.collections import LineCollection
-
         style: dict[str, Any] = dict(cmap=colors, norm=tokens.norm())
-        agents, lanes = np.split(tokens.values, [self.num_agents])
+        agent_values, lane_values = np.split(tokens.values, [self.num_agents])
+        self._draw_lanes(axes, lane_values, style)
+        self._draw_agents(axes, agent_values[self.agents], style)
+        self._finish(axes, BACKGROUND)
+
+    def _draw_lanes(self, axes: Any, values: np.ndarray, style: dict[str, Any]) -> None:
         lines = list(self.lanes[self.kept_lanes])
-        if len(lanes):
-            shown = LineCollection(
-                lines, array=lanes[self.kept_lanes], linewidths=1.6, **style
-            )
+        if len(values) == 0:
+            lanes = LineCollection(lines, colors='white', linewidths=0.8)
         else:
-            shown = LineCollection(lines, colors='white', linewidths=0.8)
-        axes.add_collection(shown)
-        values = agents[self.agents]
+            kept = values[self.kept_lanes]
+            lanes = LineCollection(lines, array=kept, linewidths=1.6, **style)
+        axes.add_collection(lanes)
+
+    def _draw_agents(
+        self, axes: Any, values: np.ndarray, style: dict[str, Any]
+    ) -> None:
+        """Draw each path and a disk at its end, a larger one for the focal agent."""
         paths = LineCollection(
             self.paths, array=values, linewidths=2.5, zorder=2, **style
         )
         axes.add_collection(paths)
-        ends = np.array([path[-1] for path in self.paths])
-        size = np.where(self.agents == 0, 70, 30)  # the focal agent is larger
+        x, y = np.array([path[-1] for path in self.paths]).T
+        sizes = np.where(self.agents == 0, 70, 30)
         axes.scatter(
-            *ends.T, c=values, s=size, edgecolors='k', linewidths=0.7, zorder=3, **style
+            x, y, c=values, s=sizes, edgecolors='k', linewidths=0.7, zorder=3, **style
         )
-        self._finish(axes, BACKGROUND)
 
     def _finish(self, axes: Any, background: str) -> None:
-        reach = -50.0, 50.0  # meters
+        reach = (-50.0, 50.0)  # meters
         axes.set(xlim=reach, ylim=reach, aspect='equal', facecolor=background, title='')
         without_ticks(axes)
 

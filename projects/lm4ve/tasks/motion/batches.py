@@ -6,11 +6,16 @@ from mmengine.dataset import Compose
 
 from lm4ve.tasks.base.batches import TaskBatches, pipeline_of
 from lm4ve.tasks.motion import TASK
-from lm4ve.tasks.motion.datasets.argoverse import Argoverse1Reader, Argoverse2Reader
+from lm4ve.tasks.motion.datasets.argoverse import (
+    Argoverse1Reader,
+    Argoverse2Reader,
+    ArgoverseReader,
+)
 from lm4ve.tasks.motion.structures import LANE_POINTS, Scene
 
 #: A scene of Argoverse, rounded: agents and lanes that a model sees.
-AGENTS, LANES = 32, 128
+AGENTS = 32
+LANES = 128
 
 
 class MotionBatches(TaskBatches):
@@ -28,26 +33,27 @@ class MotionBatches(TaskBatches):
         return Compose(pipeline_of(cfg, training))(dict(scene=scene))
 
 
+def parallel_lines(along: np.ndarray, count: int) -> np.ndarray:
+    """Return lines side by side, ``[count, len(along), 2]`` meters."""
+    across = np.linspace(-20, 20, count)[:, None]
+    return np.stack(np.broadcast_arrays(along, across), axis=-1)
+
+
 def made_up_scene(future_steps: int) -> Scene:
     """Return agents side by side, on parallel lanes; the past is as in either Argoverse set."""
-    reader = Argoverse1Reader if future_steps <= 30 else Argoverse2Reader
+    reader: type[ArgoverseReader] = Argoverse1Reader
+    if future_steps > Argoverse1Reader.future_steps:
+        reader = Argoverse2Reader
     steps = reader.history_steps + future_steps
-
-    def grid(along: np.ndarray, count: int) -> np.ndarray:
-        """``[count, len(along), 2]``: parallel lines, meters."""
-        return np.stack(
-            np.broadcast_arrays(along, np.linspace(-20, 20, count)[:, None]), axis=-1
-        )
-
     return Scene(
         scene_id='made up',
         city='PIT',
         track_ids=[str(i) for i in range(AGENTS)],
-        positions=grid(np.arange(steps) * 0.5, AGENTS),
+        positions=parallel_lines(np.arange(steps) * 0.5, AGENTS),
         valid=np.ones((AGENTS, steps), dtype=bool),
         focal=0,
         history_steps=reader.history_steps,
-        lanes=grid(np.linspace(-20, 20, LANE_POINTS), LANES),
+        lanes=parallel_lines(np.linspace(-20, 20, LANE_POINTS), LANES),
         lane_attributes=np.zeros((LANES, 3), dtype=np.float32),
         map_range=1000.0,
     )

@@ -4,7 +4,6 @@ Its scenes have the focal agent's heading along y, ours along x: the turn goes i
 linear layers that read and write coordinates.
 """
 
-import re
 from collections.abc import Sequence
 
 import torch
@@ -34,11 +33,6 @@ _LAYERS = {
 }
 #: Without the leading ``stacked_transformer.``.
 _NAMES = {
-    **{
-        f'{a}.{x}': f'encoder.{b}.{y}'
-        for a, b in _STACKS.items()
-        for x, y in _LAYERS.items()
-    },
     'hist_tf.src_embed.0.lut.{p}': 'encoder.motion_in.{p}',
     'lane_emb.lut.{p}': 'encoder.lane_in.{p}',
     'query_embed.weight': 'encoder.proposals',
@@ -53,13 +47,14 @@ _NAMES = {
     'prediction_header.classification_layer.0.{p}': 'decoder.score.3.{p}',
     'prediction_header.classification_layer.1.{p}': 'decoder.score.4.{p}',
 }
+for _released, _stack in _STACKS.items():
+    for _name, _own_name in _LAYERS.items():
+        _NAMES[f'{_released}.{_name}'] = f'encoder.{_stack}.{_own_name}'
 RULES = Rules(
     renames=template_rules(_NAMES.items()),
     dropped=(
-        (
-            r'(social_dec|prediction_header\.dis_emb)\..*',
-            'the released code never calls it',
-        ),
+        (r'social_dec\..*', 'the released code never calls it'),
+        (r'prediction_header\.dis_emb\..*', 'the released code never calls it'),
         (r'hist_tf\.src_embed\.1\.pe', 'sines, which are computed'),
     ),
     required=(
@@ -69,7 +64,13 @@ RULES = Rules(
     ),
 )
 #: Their x is to the right and y ahead; ours are ahead and to the left.
-_TURN = ((0.0, -1.0), (1.0, 0.0))
+_TURN = torch.tensor([[0.0, -1.0], [1.0, 0.0]])
+#: Layers that read coordinates, and how many of their first inputs are coordinates.
+_READERS = {
+    'encoder.motion_in.weight': 2,
+    'encoder.place.0.weight': 2,
+    'encoder.lane_graph.levels.0.0.weight': 4,
+}
 
 
 def convert_mmtransformer(
@@ -101,27 +102,11 @@ def convert_mmtransformer(
     )
     state = {name.removeprefix('stacked_transformer.'): t for name, t in state.items()}
     renamed = rename(state, RULES, origin)
-    converted = {name: tensor for name, tensor in renamed.items() if '.in.' not in name}
-    # Queries, keys and values are one matrix in torch's attention.
-    for name in filter(re.compile(r'\.in\.0\.').search, renamed):
-        parts = [renamed[name.replace('.in.0.', f'.in.{i}.')] for i in range(3)]
-        converted[name.replace('.in.0.', '.in_proj_')] = torch.cat(parts)
-    turn = torch.tensor(_TURN)
-    for part, coordinates in (
-        ('motion_in', 2),
-        ('place.0', 2),
-        ('lane_graph.levels.0.0', 4),
-    ):
-        name = f'encoder.{part}.weight'
-        read, rest = converted[name].tensor_split([coordinates], 1)
-        converted[name] = torch.cat(
-            [(read.unflatten(1, (-1, 2)) @ turn).flatten(1), rest], 1
-        )
+    converted = _join_attention(renamed)
+    for name, coordinates in _READERS.items():
+        converted[name] = _turn_inputs(converted[name], coordinates)
     for name in ('decoder.regression.4.weight', 'decoder.regression.4.bias'):
-        rows = converted[name]
-        converted[name] = (turn.T @ rows.reshape(-1, 2, rows[0].numel())).reshape(
-            rows.shape
-        )
+        converted[name] = _turn_outputs(converted[name])
     # Their order of a concatenation is place, then proposal (or summary); ours the
     # reverse.
     channels = converted['encoder.proposals'].shape[1]
@@ -129,3 +114,29 @@ def convert_mmtransformer(
         place, rest = converted[name].tensor_split([-channels], 1)
         converted[name] = torch.cat([rest, place], 1)
     return converted
+
+
+def _join_attention(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Make one matrix of queries, keys and values, as torch's attention has it."""
+    joined = {}
+    for name, tensor in state.items():
+        if '.in.' not in name:
+            joined[name] = tensor
+    for name in state:
+        if '.in.0.' in name:
+            parts = [state[name.replace('.in.0.', f'.in.{i}.')] for i in range(3)]
+            joined[name.replace('.in.0.', '.in_proj_')] = torch.cat(parts)
+    return joined
+
+
+def _turn_inputs(weight: Tensor, coordinates: int) -> Tensor:
+    """Let a layer read coordinates of our frame, the first of its inputs."""
+    read, rest = weight.tensor_split([coordinates], 1)
+    turned = read.unflatten(1, (-1, 2)) @ _TURN
+    return torch.cat([turned.flatten(1), rest], 1)
+
+
+def _turn_outputs(rows: Tensor) -> Tensor:
+    """Let a layer, of which this is the weight or bias, write coordinates of our frame."""
+    points = rows.reshape(-1, 2, rows[0].numel())
+    return (_TURN.T @ points).reshape(rows.shape)

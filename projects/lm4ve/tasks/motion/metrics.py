@@ -12,7 +12,6 @@ Argoverse 2's reads parquet (av2-api, ``eval/submission.py``): one row a traject
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,7 +27,8 @@ from lm4ve.registry import METRICS
 #: 'argoverse2' (code in the wild, for example Forecast-MAE): minADE is the smallest
 #: ADE of all K; probabilities stay as they are (``normalize=False`` in av2-api).
 #: The values are a submission's suffix and the steps of its trajectories.
-CONVENTIONS = dict(argoverse1=('.h5', 30), argoverse2=('.parquet', 60))
+CONVENTIONS = {'argoverse1': ('.h5', 30), 'argoverse2': ('.parquet', 60)}
+#: A forecast that ends farther than this from the truth is a miss.
 MISS_METERS = 2.0
 
 
@@ -61,32 +61,50 @@ def forecast_metrics(
         IndexError: No step is valid.
     """
     check('convention', convention, choices=CONVENTIONS)
-    lines, p = (np.asarray(x, dtype=np.float64) for x in (predictions, probabilities))
-    in_range = ((p >= 0) & (p <= 1 + 1e-6)).all()
-    if lines.shape != (len(p), *truth.shape) or not (
-        in_range and np.isfinite(lines).all()
-    ):
-        expected = f'finite [K, {len(truth)}, 2] and [K] from 0 to 1'
-        raise ValueError(
-            f'predictions {lines.shape} and probabilities {p} are not {expected}'
-        )
-    kept = np.argsort(-p, kind='stable')[:k]
-    lines, p = lines[kept], p[kept]
-    errors = np.linalg.norm(lines - truth, axis=-1)
+    predictions = np.asarray(predictions, dtype=np.float64)
+    probabilities = np.asarray(probabilities, dtype=np.float64)
+    _check_forecast(predictions, probabilities, truth)
+    kept = np.argsort(-probabilities, kind='stable')[:k]
+    probabilities = probabilities[kept]
+    errors = np.linalg.norm(predictions[kept] - truth, axis=-1)
     if valid is not None:
         errors = errors[:, valid]
-    fde, ade = errors[:, -1], errors.mean(axis=1)
+    fde = errors[:, -1]
+    ade = errors.mean(axis=1)
     best = fde.argmin()
-    min_ade = ade.min()
     if convention == 'argoverse1':
         min_ade = ade[best]
-        p = p / p.sum() if p.sum() > 0 else np.full(len(p), 1 / len(p))
+        probabilities = _normalized(probabilities)
+    else:
+        min_ade = ade.min()
     return {
         'minADE': float(min_ade),
         'minFDE': float(fde[best]),
         'MR': float(fde[best] > MISS_METERS),
-        'brier-minFDE': float(fde[best] + (1 - p[best]) ** 2),
+        'brier-minFDE': float(fde[best] + (1 - probabilities[best]) ** 2),
     }
+
+
+def _check_forecast(
+    predictions: np.ndarray, probabilities: np.ndarray, truth: np.ndarray
+) -> None:
+    """Raise a ValueError for what :func:`forecast_metrics` does not take."""
+    fits = predictions.shape == (len(probabilities), *truth.shape)
+    in_range = ((probabilities >= 0) & (probabilities <= 1 + 1e-6)).all()
+    if fits and in_range and np.isfinite(predictions).all():
+        return
+    raise ValueError(
+        f'predictions {predictions.shape} and probabilities {probabilities} are not '
+        f'finite [K, {len(truth)}, 2] and [K] from 0 to 1'
+    )
+
+
+def _normalized(probabilities: np.ndarray) -> np.ndarray:
+    """Return probabilities that sum to 1; equal ones where all are 0."""
+    total = probabilities.sum()
+    if total > 0:
+        return probabilities / total
+    return np.full(len(probabilities), 1 / len(probabilities))
 
 
 def write_submission(path: str | Path, forecasts: list[dict], form: str) -> None:
@@ -103,26 +121,33 @@ def write_submission(path: str | Path, forecasts: list[dict], form: str) -> None
         UserError: Suffix or number of steps are not the format's.
         ValueError: An Argoverse 1 sequence is not named by its number.
     """
-    path, (suffix, steps) = Path(path), CONVENTIONS[form]
+    path = Path(path)
+    suffix, steps = CONVENTIONS[form]
     require(
         path.suffix == suffix,
         f"submission='{path}' must end in '{suffix}', the form of {form}.",
     )
     rows = []
-    for f in forecasts:
-        lines, p = (
-            np.asarray(f[name], np.float64)
-            for name in ('trajectories', 'probabilities')
-        )
+    for forecast in forecasts:
+        trajectories = np.asarray(forecast['trajectories'], np.float64)
+        probabilities = np.asarray(forecast['probabilities'], np.float64)
+        own_steps = trajectories.shape[1]
         require(
-            lines.shape[1] == steps,
-            f"scene '{f['scene_id']}': steps are {lines.shape[1]}, but {form} takes {steps}.",
+            own_steps == steps,
+            f"scene '{forecast['scene_id']}': steps are {own_steps}, but {form} takes {steps}.",
         )
+        total = probabilities.sum()
         # The best first, since servers keep the first k where probabilities tie.
-        for i in np.argsort(-p, kind='stable'):
-            rows.append((f['scene_id'], f['track_id'], p[i] / p.sum(), *lines[i].T))
-    columns = 'probability', 'predicted_trajectory_x', 'predicted_trajectory_y'
-    table = pd.DataFrame(rows, columns=('scenario_id', 'track_id', *columns))
+        for i in np.argsort(-probabilities, kind='stable'):
+            row = dict(
+                scenario_id=forecast['scene_id'],
+                track_id=forecast['track_id'],
+                probability=probabilities[i] / total,
+                predicted_trajectory_x=trajectories[i, :, 0],
+                predicted_trajectory_y=trajectories[i, :, 1],
+            )
+            rows.append(row)
+    table = pd.DataFrame(rows)
     with replacing(path) as beside:
         if form == 'argoverse2':
             table.to_parquet(beside)
@@ -133,15 +158,14 @@ def write_submission(path: str | Path, forecasts: list[dict], form: str) -> None
 def _write_h5(path: Path, table: pd.DataFrame) -> None:
     import h5py  # only this format needs it
 
-    numbers = table['scenario_id'].astype(int), table['probability']
-    x, y = (
-        np.stack(table[f'predicted_trajectory_{axis}']).astype(np.float32)
-        for axis in 'xy'
-    )
-    ids, p = (np.repeat(column, x.shape[1]) for column in numbers)
-    with h5py.File(path, 'w') as h:
-        data = np.column_stack([ids, x.ravel(), y.ravel(), p])
-        h.create_dataset('argoverse_forecasting', data=data, compression='gzip')
+    x = np.stack(table['predicted_trajectory_x']).astype(np.float32)
+    y = np.stack(table['predicted_trajectory_y']).astype(np.float32)
+    steps = x.shape[1]
+    ids = np.repeat(table['scenario_id'].astype(int), steps)
+    probabilities = np.repeat(table['probability'], steps)
+    data = np.column_stack([ids, x.ravel(), y.ravel(), probabilities])
+    with h5py.File(path, 'w') as file:
+        file.create_dataset('argoverse_forecasting', data=data, compression='gzip')
 
 
 @METRICS.register_module()
@@ -178,33 +202,39 @@ class MotionMetric(BaseMetric):
     ) -> None:
         super().__init__(**kwargs)
         check('MotionMetric.convention', convention, choices=CONVENTIONS)
-        self.convention, self.k, self.submission = convention, tuple(k), submission
+        self.convention = convention
+        self.k = tuple(k)
+        self.submission = submission
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         """Score a batch; keep a few numbers a scene."""
         for sample in data_samples:
             scene = sample['scene']
-            result: dict[str, Any] = dict(scene_id=scene.scene_id, scores={})
-            if scene.future[1].any():
-                future, valid = scene.future
-                for k in self.k:
-                    scores = forecast_metrics(
-                        sample['trajectories'],
-                        sample['probabilities'],
-                        future,
-                        valid,
-                        k,
-                        self.convention,
-                    )
-                    result['scores'] |= {
-                        f'{name}@{k}': value for name, value in scores.items()
-                    }
+            result = dict(scene_id=scene.scene_id, scores=self._score(sample))
             if self.submission is not None:
-                kept = {
-                    name: sample[name] for name in ('trajectories', 'probabilities')
-                }
-                result |= dict(kept, track_id=scene.track_ids[scene.focal])
+                result['trajectories'] = sample['trajectories']
+                result['probabilities'] = sample['probabilities']
+                result['track_id'] = scene.track_ids[scene.focal]
             self.results.append(result)
+
+    def _score(self, sample: dict) -> dict[str, float]:
+        """Return the metrics of a sample; none if its future is not known."""
+        future, valid = sample['scene'].future
+        scores: dict[str, float] = {}
+        if not valid.any():
+            return scores
+        for k in self.k:
+            metrics = forecast_metrics(
+                sample['trajectories'],
+                sample['probabilities'],
+                future,
+                valid,
+                k,
+                self.convention,
+            )
+            for name, value in metrics.items():
+                scores[f'{name}@{k}'] = value
+        return scores
 
     def compute_metrics(self, results: list[dict]) -> dict:
         if self.submission is not None:
@@ -214,8 +244,9 @@ class MotionMetric(BaseMetric):
             raise UserError(
                 'No scene has a known future. Fix for a test set: a submission file.'
             )
-        names = scored[0] if scored else ()
-        means = {
-            name: float(np.mean([scores[name] for scores in scored])) for name in names
-        }
-        return dict(means, scenes=len(scored))
+        metrics: dict[str, float] = {}
+        if scored:
+            for name in scored[0]:
+                metrics[name] = float(np.mean([scores[name] for scores in scored]))
+        metrics['scenes'] = len(scored)
+        return metrics

@@ -16,9 +16,11 @@ from lm4ve.errors import UserError
 STEP = 0.1
 #: Points of a lane's center line.
 LANE_POINTS = 10
-#: Steps and meters of the window that gives an agent's heading (mmTransformer).
-HEADING_STEPS, HEADING_METERS = 7, 2.0
-# The default of a field that is computed from the others.
+#: Steps of the window that gives an agent's heading (mmTransformer).
+HEADING_STEPS = 7
+#: Meters that this window spans at least.
+HEADING_METERS = 2.0
+#: The default of a field that is computed from the others.
 _COMPUTED: Any = None
 
 
@@ -27,7 +29,9 @@ class SceneError(UserError):
 
     def __init__(self, message: str, kind: str | None = None) -> None:
         super().__init__(message)
-        self.kind = kind or message
+        if kind is None:
+            kind = message
+        self.kind = kind
 
 
 @dataclass
@@ -72,7 +76,8 @@ class Scene:
         if self.origin is None:
             self.origin = self.positions[self.focal, self.history_steps - 1].copy()
         if self.heading is None:
-            self.heading = heading_of(*self.history, self.lanes)
+            history, valid = self.history
+            self.heading = heading_of(history, valid, self.lanes)
 
     @property
     def history(self) -> tuple[np.ndarray, np.ndarray]:
@@ -92,16 +97,15 @@ class Scene:
 
     def to_world(self, points: np.ndarray) -> np.ndarray:
         """Transform the focal frame ``[..., 2]`` to city coordinates, float64."""
-        return (
-            np.asarray(points, dtype=np.float64) @ rotation(self.heading).T
-            + self.origin
-        )
+        points = np.asarray(points, dtype=np.float64)
+        return points @ rotation(self.heading).T + self.origin
 
 
 def rotation(angle: float) -> np.ndarray:
     """Return the matrix that turns column vectors by ``angle``, ``[2, 2]``."""
-    c, s = np.cos(angle), np.sin(angle)
-    return np.array([[c, -s], [s, c]])
+    cosine = np.cos(angle)
+    sine = np.sin(angle)
+    return np.array([[cosine, -sine], [sine, cosine]])
 
 
 def heading_of(history: np.ndarray, valid: np.ndarray, lanes: np.ndarray) -> float:
@@ -122,18 +126,37 @@ def heading_of(history: np.ndarray, valid: np.ndarray, lanes: np.ndarray) -> flo
     first = max(len(points) - HEADING_STEPS, 0)
     while first > 0 and np.linalg.norm(points[-1] - points[first]) < HEADING_METERS:
         first -= 1
-    times = steps[first:] - steps[first:].mean()
-    velocity = times @ points[first:] / (times @ times)
-    travelled = velocity * (steps[-1] - steps[first])
+    steps = steps[first:]
+    velocity = _fit_velocity(steps, points[first:])
+    travelled = velocity * (steps[-1] - steps[0])
     if np.linalg.norm(travelled) >= HEADING_METERS / 2:
-        return float(np.arctan2(*velocity[::-1]))
+        return direction_of(velocity)
     if len(lanes) == 0:
         return 0.0
-    start, ahead = lanes[:, :-1], np.diff(lanes, axis=1)
-    distances = np.linalg.norm(start + ahead / 2 - points[-1], axis=-1)
-    distances[np.linalg.norm(ahead, axis=-1) < 1e-6] = np.inf
-    lane, piece = np.unravel_index(distances.argmin(), distances.shape)
-    return float(np.arctan2(*ahead[lane, piece, ::-1]))
+    return _nearest_lane_heading(points[-1], lanes)
+
+
+def direction_of(vector: np.ndarray) -> float:
+    """Return the angle of a vector ``[2]`` from the x axis, radians."""
+    x, y = vector
+    return float(np.arctan2(y, x))
+
+
+def _fit_velocity(steps: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Fit a straight line over time to points ``[n, 2]``; return meters a step, ``[2]``."""
+    times = steps - steps.mean()
+    return times @ points / (times @ times)
+
+
+def _nearest_lane_heading(point: np.ndarray, lanes: np.ndarray) -> float:
+    """Return the direction of the lane segment whose middle is nearest to a point."""
+    starts = lanes[:, :-1]
+    segments = np.diff(lanes, axis=1)
+    distances = np.linalg.norm(starts + segments / 2 - point, axis=-1)
+    # A segment of no length, from padding, has no direction.
+    distances[np.linalg.norm(segments, axis=-1) < 1e-6] = np.inf
+    lane, segment = np.unravel_index(distances.argmin(), distances.shape)
+    return direction_of(segments[lane, segment])
 
 
 def resample(line: np.ndarray, count: int = LANE_POINTS) -> np.ndarray:
@@ -143,7 +166,10 @@ def resample(line: np.ndarray, count: int = LANE_POINTS) -> np.ndarray:
     """
     line = np.asarray(line, dtype=np.float64)
     lengths = np.linalg.norm(np.diff(line, axis=0), axis=-1)
-    keep = np.concatenate([[True], lengths > 0])
-    line, at = line[keep], np.concatenate([[0.0], np.cumsum(lengths)])[keep]
-    wanted = np.linspace(0, at[-1], count)
-    return np.stack([np.interp(wanted, at, c) for c in line.T], axis=-1)
+    arc_lengths = np.concatenate([[0.0], np.cumsum(lengths)])
+    moves = np.concatenate([[True], lengths > 0])
+    line = line[moves]
+    arc_lengths = arc_lengths[moves]
+    wanted = np.linspace(0, arc_lengths[-1], count)
+    columns = [np.interp(wanted, arc_lengths, column) for column in line.T]
+    return np.stack(columns, axis=-1)

@@ -14,6 +14,14 @@ from lm4ve.tasks.motion.structures import Scene
 
 #: Steps at which an agent must have been observed.
 MIN_HISTORY = 4
+#: What is padded in a batch -> the name of its mask.
+PADDING_MASKS = {
+    'agents': 'agent_padding',
+    'lanes': 'lane_padding',
+    'queries': 'query_padding',
+}
+#: What is padded alike, and has no mask of its own.
+OTHER_INPUTS = ('agents_valid', 'future', 'future_valid', 'lane_attributes')
 
 
 @TRANSFORMS.register_module()
@@ -45,44 +53,49 @@ class VectorizeScene:
         decode: str = 'focal',
     ) -> None:
         check('VectorizeScene.decode', decode, choices=('focal', 'all'))
-        self.agent_range, self.lane_range, self.decode = agent_range, lane_range, decode
+        self.agent_range = agent_range
+        self.lane_range = lane_range
+        self.decode = decode
 
     def __call__(self, results: dict) -> dict:
         scene: Scene = results['scene']
         # The square may stand on its corner in the city's frame.
         field = "VectorizeScene.lane_range * sqrt(2), bound by the cache's map_range,"
         check(field, self.lane_range * 2**0.5, most=scene.map_range + 1e-6)
-        kept = self._agents(scene)
-        h = scene.history_steps
-        local = scene.to_local(scene.positions[kept]).astype(np.float32)
-        valid = scene.valid[kept]
-        results['agents'] = fill_gaps(local[:, :h], valid[:, :h])
-        results['agents_valid'] = valid[:, :h]
-        results['future'] = np.where(valid[:, h:, None], local[:, h:], np.float32(0))
-        results['future_valid'] = valid[:, h:]
-        results['lanes'], results['lane_attributes'] = self._lanes(scene)
-        results['queries'] = np.arange(1 if self.decode == 'focal' else len(kept))
+        agents = self._choose_agents(scene)
+        local = scene.to_local(scene.positions[agents]).astype(np.float32)
+        valid = scene.valid[agents]
+        history, future = np.split(local, [scene.history_steps], axis=1)
+        history_valid, future_valid = np.split(valid, [scene.history_steps], axis=1)
+        results['agents'] = fill_gaps(history, history_valid)
+        results['agents_valid'] = history_valid
+        results['future'] = np.where(future_valid[..., None], future, np.float32(0))
+        results['future_valid'] = future_valid
+        lanes, attributes = self._choose_lanes(scene)
+        results['lanes'] = lanes
+        results['lane_attributes'] = attributes
+        num_queries = 1 if self.decode == 'focal' else len(agents)
+        results['queries'] = np.arange(num_queries)
         return results
 
-    def _agents(self, scene: Scene) -> np.ndarray:
+    def _choose_agents(self, scene: Scene) -> np.ndarray:
+        """Return the indices of the focal agent and of those near it."""
         history = scene.valid[:, : scene.history_steps]
         last = scene.positions[:, scene.history_steps - 1]
         near = np.linalg.norm(last - scene.origin, axis=-1) <= self.agent_range
         kept = near & history[:, -1] & (history.sum(axis=1) >= MIN_HISTORY)
-        kept[scene.focal] = False
+        kept[scene.focal] = False  # it comes first
         return np.concatenate([[scene.focal], np.flatnonzero(kept)])
 
-    def _lanes(self, scene: Scene):
-        lanes, attributes = (
-            scene.to_local(scene.lanes).astype(np.float32),
-            scene.lane_attributes,
-        )
-        kept = (np.abs(lanes) <= self.lane_range).all(axis=-1).any(axis=-1)
+    def _choose_lanes(self, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+        """Return the lanes near the focal agent, and their attributes."""
+        lanes = scene.to_local(scene.lanes).astype(np.float32)
+        within = (np.abs(lanes) <= self.lane_range).all(axis=-1)  # each point
+        kept = within.any(axis=-1)
         if not kept.any():
-            return np.zeros((1, *scene.lanes.shape[1:]), np.float32), np.zeros(
-                (1, 3), np.float32
-            )
-        return lanes[kept], attributes[kept]
+            no_lane = np.zeros((1, *scene.lanes.shape[1:]), np.float32)
+            return no_lane, np.zeros((1, 3), np.float32)
+        return lanes[kept], scene.lane_attributes[kept]
 
 
 def fill_gaps(positions: np.ndarray, valid: np.ndarray) -> np.ndarray:
@@ -93,9 +106,10 @@ def fill_gaps(positions: np.ndarray, valid: np.ndarray) -> np.ndarray:
         valid (np.ndarray): bool ``[A, T]``, at least one True a row.
     """
     steps = np.arange(valid.shape[1])
-    at = np.maximum.accumulate(np.where(valid, steps, -1), axis=1)
-    at = np.where(at < 0, valid.argmax(axis=1)[:, None], at)
-    return np.take_along_axis(positions, at[..., None], axis=1)
+    last_valid = np.maximum.accumulate(np.where(valid, steps, -1), axis=1)
+    first_valid = valid.argmax(axis=1)[:, None]
+    source = np.where(last_valid < 0, first_valid, last_valid)
+    return np.take_along_axis(positions, source[..., None], axis=1)
 
 
 @TRANSFORMS.register_module()
@@ -113,12 +127,13 @@ class FlipScene:
         self.prob = prob
 
     def __call__(self, results: dict) -> dict:
-        if np.random.random() < self.prob:
-            mirror = np.array([1, -1], dtype=np.float32)
-            for key in ('agents', 'future', 'lanes'):
-                results[key] = results[key] * mirror
-            turns = np.array([-1, 1, 1], dtype=np.float32)
-            results['lane_attributes'] = results['lane_attributes'] * turns
+        if np.random.random() >= self.prob:
+            return results
+        mirror = np.array([1, -1], dtype=np.float32)
+        for key in ('agents', 'future', 'lanes'):
+            results[key] = results[key] * mirror
+        turns = np.array([-1, 1, 1], dtype=np.float32)
+        results['lane_attributes'] = results['lane_attributes'] * turns
         return results
 
 
@@ -134,18 +149,19 @@ class MaskHistory:
     """
 
     def __init__(self, steps: int = 10, prob: float = 0.5) -> None:
-        self.steps, self.prob = steps, prob
+        self.steps = steps
+        self.prob = prob
 
     def __call__(self, results: dict) -> dict:
-        if np.random.random() < self.prob:
-            hidden = np.random.randint(1, self.steps + 1)
-            seen = results['agents_valid']
-            late = seen & (np.arange(seen.shape[1]) >= hidden)
-            # An agent that would vanish keeps what it has.
-            results['agents_valid'] = np.where(
-                late.any(axis=1, keepdims=True), late, seen
-            )
-            results['agents'] = fill_gaps(results['agents'], results['agents_valid'])
+        if np.random.random() >= self.prob:
+            return results
+        hidden = np.random.randint(1, self.steps + 1)
+        seen = results['agents_valid']
+        late = seen & (np.arange(seen.shape[1]) >= hidden)
+        # An agent that would vanish keeps what it has.
+        stays = late.any(axis=1, keepdims=True)
+        results['agents_valid'] = np.where(stays, late, seen)
+        results['agents'] = fill_gaps(results['agents'], results['agents_valid'])
         return results
 
 
@@ -162,11 +178,11 @@ def collate_scenes(samples: list[dict]) -> dict[str, object]:
         list of dicts with the scene's name, pose and truth.
     """
     inputs = {}
-    masks = dict(agents='agent_padding', lanes='lane_padding', queries='query_padding')
-    for key in (*masks, 'agents_valid', 'future', 'future_valid', 'lane_attributes'):
-        tensors = [torch.as_tensor(s[key]) for s in samples]
+    for key in (*PADDING_MASKS, *OTHER_INPUTS):
+        tensors = [torch.as_tensor(sample[key]) for sample in samples]
         inputs[key] = pad_sequence(tensors, batch_first=True)
-        if key in masks:
-            sizes = torch.tensor([len(t) for t in tensors])
-            inputs[masks[key]] = torch.arange(inputs[key].shape[1]) >= sizes[:, None]
-    return dict(inputs=inputs, data_samples=[dict(scene=s['scene']) for s in samples])
+    for key, mask in PADDING_MASKS.items():
+        sizes = torch.tensor([len(sample[key]) for sample in samples])
+        inputs[mask] = torch.arange(inputs[key].shape[1]) >= sizes[:, None]
+    data_samples = [dict(scene=sample['scene']) for sample in samples]
+    return dict(inputs=inputs, data_samples=data_samples)

@@ -1,5 +1,6 @@
 """Pictures of scenes: map, history, truth, and K forecasts with probabilities."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,8 +13,19 @@ from lm4ve.draw.visualizer import PredictionVisualizationHook, PredictionVisuali
 from lm4ve.registry import HOOKS, VISUALIZERS
 from lm4ve.tasks.motion.structures import Scene
 
-_LANE, _JUNCTION, _OTHER = '#c8c8c8', '#9db4c8', '#6b6b6b'
-_PAST, _TRUTH, _FORECAST = '#1f4e9c', '#1a8f3c', '#d0452b'
+_LANE = '#c8c8c8'
+_JUNCTION = '#9db4c8'
+_OTHER = '#6b6b6b'
+_PAST = '#1f4e9c'
+_TRUTH = '#1a8f3c'
+_FORECAST = '#d0452b'
+#: What the legend explains.
+_LEGEND = {
+    'history': _PAST,
+    'truth': _TRUTH,
+    'forecasts': _FORECAST,
+    'other agents': _OTHER,
+}
 
 
 def draw_scene(
@@ -33,34 +45,63 @@ def draw_scene(
             likelier the darker, and the likeliest is in the title.
         extent (float): Half the side of what is shown, meters.
     """
-    colors = np.where(scene.lane_attributes[:, 1] > 0, _JUNCTION, _LANE)
-    lanes = list(scene.to_local(scene.lanes))
-    axes.add_collection(LineCollection(lanes, colors=colors, linewidths=0.8))
     title = f'{scene.scene_id[-12:]} ({scene.city})'
-    local, h = scene.to_local(scene.positions), scene.history_steps
-    for i in np.flatnonzero(scene.valid[:, :h].any(axis=1)):
-        style = dict(color=_OTHER, lw=1.2, ms=2.5, zorder=2)
-        if i == scene.focal:
-            style = dict(color=_PAST, lw=2.0, ms=4, zorder=7)
-        axes.plot(*local[i, :h][scene.valid[i, :h]].T, '-o', markevery=[-1], **style)
+    _draw_lanes(axes, scene)
+    _draw_histories(axes, scene)
     if trajectories is not None and probabilities is not None:
-        p = np.asarray(probabilities) / max(float(np.max(probabilities)), 1e-9)
-        for line, q in zip(scene.to_local(np.asarray(trajectories)), p, strict=True):
-            style = dict(
-                color=_FORECAST, lw=1.4, ms=5, alpha=0.35 + 0.65 * float(q), zorder=4
-            )
-            axes.plot(
-                *np.insert(line, 0, 0, axis=0).T, marker='.', markevery=[-1], **style
-            )
+        lines = scene.to_local(np.asarray(trajectories))
+        _draw_forecasts(axes, lines, np.asarray(probabilities))
         title += f', {100 * np.max(probabilities):.0f} %'
-    future = local[scene.focal, h:][scene.valid[scene.focal, h:]]
-    if len(future):
-        # On top of the forecasts: it must never be hidden.
-        style = dict(color=_TRUTH, lw=1.6, ms=8, mec='white', mew=0.6, zorder=8)
-        axes.plot(*np.insert(future, 0, 0, axis=0).T, '-*', markevery=[-1], **style)
+    _draw_truth(axes, scene)
     axes.set(xlim=(-extent, extent), ylim=(-extent, extent), aspect='equal')
     axes.set_title(title, fontsize=7)
     axes.tick_params(labelsize=6)
+
+
+def _draw_lanes(axes, scene: Scene) -> None:
+    intersection = scene.lane_attributes[:, 1] > 0
+    colors = np.where(intersection, _JUNCTION, _LANE)
+    lanes = list(scene.to_local(scene.lanes))
+    axes.add_collection(LineCollection(lanes, colors=colors, linewidths=0.8))
+
+
+def _draw_histories(axes, scene: Scene) -> None:
+    """Draw the observed steps of each agent, with a dot at the last."""
+    steps = slice(scene.history_steps)
+    local = scene.to_local(scene.positions)[:, steps]
+    valid = scene.valid[:, steps]
+    for i in np.flatnonzero(valid.any(axis=1)):
+        if i == scene.focal:
+            style = dict(color=_PAST, lw=2.0, ms=4, zorder=7)
+        else:
+            style = dict(color=_OTHER, lw=1.2, ms=2.5, zorder=2)
+        x, y = local[i][valid[i]].T
+        axes.plot(x, y, '-o', markevery=[-1], **style)
+
+
+def _draw_forecasts(axes, lines: np.ndarray, probabilities: np.ndarray) -> None:
+    """Draw lines ``[K, F, 2]`` of the focal frame from its origin, the likelier the darker."""
+    largest = max(float(np.max(probabilities)), 1e-9)
+    for line, share in zip(lines, probabilities / largest, strict=True):
+        x, y = _from_origin(line)
+        alpha = 0.35 + 0.65 * float(share)
+        style = dict(color=_FORECAST, lw=1.4, ms=5, alpha=alpha, zorder=4)
+        axes.plot(x, y, marker='.', markevery=[-1], **style)
+
+
+def _draw_truth(axes, scene: Scene) -> None:
+    """Draw the known steps of the future on top of the forecasts, so that they hide nothing."""
+    future, valid = scene.future
+    if not valid.any():
+        return
+    x, y = _from_origin(scene.to_local(future[valid]))
+    style = dict(color=_TRUTH, lw=1.6, ms=8, mec='white', mew=0.6, zorder=8)
+    axes.plot(x, y, '-*', markevery=[-1], **style)
+
+
+def _from_origin(line: np.ndarray) -> np.ndarray:
+    """Return x and y of a line of the focal frame that begins at the agent, ``[2, n + 1]``."""
+    return np.insert(line, 0, 0, axis=0).T
 
 
 def scene_grid(
@@ -75,16 +116,20 @@ def scene_grid(
         extent (float): See :func:`draw_scene`.
     """
     columns = min(columns, len(samples))
-    rows = -(-len(samples) // columns)
+    rows = math.ceil(len(samples) / columns)
     figure = Figure(figsize=(3.0 * columns, 3.2 * rows), dpi=110, layout='constrained')
     for i, sample in enumerate(samples, start=1):
         axes = figure.add_subplot(rows, columns, i)
-        forecast = sample.get('trajectories'), sample.get('probabilities')
-        draw_scene(axes, sample['scene'], *forecast, extent=extent)
-    meanings = dict(history=_PAST, truth=_TRUTH, forecasts=_FORECAST) | {
-        'other agents': _OTHER
-    }
-    handles = [Line2D([], [], color=c, label=t) for t, c in meanings.items()]
+        draw_scene(
+            axes,
+            sample['scene'],
+            sample.get('trajectories'),
+            sample.get('probabilities'),
+            extent,
+        )
+    handles = []
+    for label, color in _LEGEND.items():
+        handles.append(Line2D([], [], color=color, label=label))
     figure.legend(
         handles=handles, loc='outside lower center', ncols=4, fontsize=7, frameon=False
     )

@@ -52,7 +52,8 @@ class ArgoverseReader:
     lane_margin = 0.0
 
     def __init__(self, data_dir: str | Path, map_range: float = 142.0) -> None:
-        self.data_dir, self.map_range = Path(data_dir), float(map_range)
+        self.data_dir = Path(data_dir)
+        self.map_range = float(map_range)
 
     def files(self) -> list[Path]:
         """Return the paths of the sequences, sorted by number or name.
@@ -60,9 +61,7 @@ class ArgoverseReader:
         Raises:
             UserError: There is none.
         """
-        found = sorted(
-            self.data_dir.glob(self.pattern), key=lambda p: (len(p.stem), p.stem)
-        )
+        found = sorted(self.data_dir.glob(self.pattern), key=_by_number_or_name)
         if not found:
             raise UserError(
                 f"No {self.pattern} in '{self.data_dir}', which must be one split."
@@ -77,16 +76,15 @@ class ArgoverseReader:
             UserError: The map of the whole city is missing or damaged.
         """
         try:
-            return self._build(*self._parse(Path(path)))
-        except (
-            Exception
-        ) as e:  # whatever pandas, pyarrow and numpy make of damaged files
-            if isinstance(e, UserError) and not isinstance(e, SceneError):
-                raise
-            kind = getattr(e, 'kind', type(e).__name__)
-            raise SceneError(
-                f"'{path}' is no usable scene: {kind} ({brief(e, 120)})", kind
-            ) from e
+            table, lane_map, fields = self._parse(Path(path))
+            return self._build(table, lane_map, fields)
+        except SceneError as e:
+            raise _unusable(path, e, e.kind) from e
+        except UserError:
+            raise
+        # Whatever pandas, pyarrow and numpy make of damaged files.
+        except Exception as e:
+            raise _unusable(path, e, type(e).__name__) from e
 
     def _parse(self, path: Path) -> tuple[pd.DataFrame, LaneMap, dict]:
         """Read a file.
@@ -102,41 +100,57 @@ class ArgoverseReader:
         """Build the scene of what :meth:`_parse` returns, with the lanes near the focal agent."""
         if table.isna().any(axis=None):
             raise SceneError('empty cells')
-        rows, names = pd.factorize(table['track'])
-        focal = np.unique(rows[table['is_focal']])
-        if len(focal) != 1:
+        agents, names = pd.factorize(table['track'])
+        focal_agents = np.unique(agents[table['is_focal']])
+        if len(focal_agents) != 1:
             raise SceneError('no focal agent')
-        at = rows, table['step'].to_numpy()
+        focal = int(focal_agents[0])
+
         shape = len(names), self.history_steps + self.future_steps
-        positions, valid = np.zeros((*shape, 2)), np.zeros(shape, dtype=bool)
-        positions[at], valid[at] = table[['x', 'y']], True
-        history = valid[focal[0], : self.history_steps]
+        observed = agents, table['step'].to_numpy()
+        positions = np.zeros((*shape, 2))
+        positions[observed] = table[['x', 'y']]
+        valid = np.zeros(shape, dtype=bool)
+        valid[observed] = True
+        history = valid[focal, : self.history_steps]
         if history.sum() < 2 or not history[-1]:
             raise SceneError('no history')  # to forecast from
-        here, reach = (
-            positions[focal[0], self.history_steps - 1],
-            self.map_range + self.lane_margin,
-        )
+
         lanes, attributes = lane_map
-        low, high = lanes.min(axis=1), lanes.max(axis=1)
-        near = ((low <= here + reach) & (high >= here - reach)).all(axis=1)
+        near = self._is_near(positions[focal, self.history_steps - 1], lanes)
         scene = Scene(
             track_ids=[str(name) for name in names],
             positions=positions,
             valid=valid,
-            focal=int(focal[0]),
+            focal=focal,
             history_steps=self.history_steps,
             map_range=self.map_range,
             lanes=lanes[near],
             lane_attributes=attributes[near],
             **fields,
         )
-        if not all(
-            np.isfinite(x).all()
-            for x in (positions, scene.lanes, np.array(scene.heading))
-        ):
-            raise SceneError('not finite')
+        for numbers in (positions, scene.lanes, scene.heading):
+            if not np.isfinite(numbers).all():
+                raise SceneError('not finite')
         return scene
+
+    def _is_near(self, origin: np.ndarray, lanes: np.ndarray) -> np.ndarray:
+        """Return which lanes reach into the square around the origin, bool ``[L]``."""
+        reach = self.map_range + self.lane_margin
+        begins_before_end = lanes.min(axis=1) <= origin + reach
+        ends_after_begin = lanes.max(axis=1) >= origin - reach
+        return (begins_before_end & ends_after_begin).all(axis=1)
+
+
+def _by_number_or_name(path: Path) -> tuple[int, str]:
+    """Sort key: shorter numbers are smaller ones, and names of one length are alphabetic."""
+    return len(path.stem), path.stem
+
+
+def _unusable(path: str | Path, error: Exception, kind: str) -> SceneError:
+    """Return the error of a file that cannot become a scene."""
+    message = f"'{path}' is no usable scene: {kind} ({brief(error, 120)})"
+    return SceneError(message, kind)
 
 
 # --------------------------------------------------------------------------------------
@@ -144,7 +158,7 @@ class ArgoverseReader:
 #: Cities of the data set and the number in their map files' names.
 CITY_IDS = {'PIT': 10314, 'MIA': 10316}
 #: The tags of a lane that become its attributes, and the numbers for their values.
-TAGS = 'turn_direction', 'is_intersection', 'has_traffic_control'
+TAGS = ('turn_direction', 'is_intersection', 'has_traffic_control')
 _TAG_VALUES = {'NONE': 0, 'LEFT': -1, 'RIGHT': 1, 'False': 0, 'True': 1}
 
 # A sequence: <split>/data/<number>.csv, 10 Hz, 20 steps of history and 30 of future
@@ -152,9 +166,14 @@ _TAG_VALUES = {'NONE': 0, 'LEFT': -1, 'RIGHT': 1, 'False': 0, 'True': 1}
 #
 #     TIMESTAMP,TRACK_ID,OBJECT_TYPE,X,Y,CITY_NAME
 #     315968000.0,00000000-0000-0000-0000-000000000001,OTHERS,1523.4,310.8,PIT
-_CSV_COLUMNS = dict(
-    TIMESTAMP=float, TRACK_ID=str, OBJECT_TYPE=str, X=float, Y=float, CITY_NAME=str
-)
+_CSV_COLUMNS = {
+    'TIMESTAMP': float,
+    'TRACK_ID': str,
+    'OBJECT_TYPE': str,
+    'X': float,
+    'Y': float,
+    'CITY_NAME': str,
+}
 
 
 @cache
@@ -166,19 +185,30 @@ def read_city_map(folder: str | Path, city: str) -> LaneMap:
         city (str): 'PIT' or 'MIA'.
     """
     # <node id="0" x="1523.4" y="310.8"/>
-    # <way lane_id="9600000"><tag k="turn_direction" v="LEFT"/> ... <nd ref="0"/> ...
+    # <way lane_id="9600000">
+    #   <tag k="turn_direction" v="LEFT"/> ... <nd ref="0"/> ...
     # </way>
-    path = Path(folder) / f'pruned_argoverse_{city}_{CITY_IDS[city]}_vector_map.xml'
-    root = ElementTree.parse(path).getroot()
-    nodes = {
-        n.attrib['id']: [float(n.attrib[c]) for c in 'xy'] for n in root.iter('node')
-    }
-    ways = sorted(root.iter('way'), key=lambda way: int(way.attrib['lane_id']))
-    lines = [np.array([nodes[n.attrib['ref']] for n in way.iter('nd')]) for way in ways]
-    tags = [{t.attrib['k']: t.attrib['v'] for t in way.iter('tag')} for way in ways]
-    attributes = [[_TAG_VALUES[t[name]] for name in TAGS] for t in tags]
-    lanes = np.stack([_ten_points(line) for line in lines])
-    return lanes, np.array(attributes, dtype=np.float32)
+    root = ElementTree.parse(city_map_file(folder, city)).getroot()
+    nodes = {}
+    for node in root.iter('node'):
+        nodes[node.attrib['id']] = float(node.attrib['x']), float(node.attrib['y'])
+    lines = []
+    attributes = []
+    for way in sorted(root.iter('way'), key=_lane_id):
+        line = [nodes[point.attrib['ref']] for point in way.iter('nd')]
+        lines.append(_ten_points(np.array(line)))
+        tags = {tag.attrib['k']: tag.attrib['v'] for tag in way.iter('tag')}
+        attributes.append([_TAG_VALUES[tags[name]] for name in TAGS])
+    return np.stack(lines), np.array(attributes, dtype=np.float32)
+
+
+def city_map_file(folder: str | Path, city: str) -> Path:
+    """Return the path of a city's map in ``map_files``."""
+    return Path(folder) / f'pruned_argoverse_{city}_{CITY_IDS[city]}_vector_map.xml'
+
+
+def _lane_id(way: ElementTree.Element) -> int:
+    return int(way.attrib['lane_id'])
 
 
 def _ten_points(line: np.ndarray) -> np.ndarray:
@@ -198,7 +228,8 @@ class Argoverse1Reader(ArgoverseReader):
     """
 
     pattern = '*.csv'
-    history_steps, future_steps = 20, 30
+    history_steps = 20
+    future_steps = 30
     lane_margin = 1.9  # as in ``centerline_utils.py``
 
     def __init__(
@@ -219,18 +250,18 @@ class Argoverse1Reader(ArgoverseReader):
         try:
             return read_city_map(self.map_dir, city)
         except Exception as e:  # whatever a damaged file raises
-            advice = 'Fix: unpack hd_maps.tar.gz and give its folder map_files.'
-            problem = f"The map of {city} in '{self.map_dir}' cannot be read"
-            raise UserError(f'{problem} ({brief(e, 200)}). {advice}') from e
+            raise UserError(
+                f"The map of {city} in '{self.map_dir}' cannot be read ({brief(e, 200)}). "
+                'Fix: unpack hd_maps.tar.gz and give its folder map_files.'
+            ) from e
 
     def _parse(self, path: Path) -> tuple[pd.DataFrame, LaneMap, dict]:
         table = pd.read_csv(path, usecols=list(_CSV_COLUMNS), dtype=_CSV_COLUMNS)
         (city,) = table['CITY_NAME'].unique()
         times, steps = np.unique(table['TIMESTAMP'], return_inverse=True)
-        if len(times) not in (
-            self.history_steps,
-            self.history_steps + self.future_steps,
-        ):
+        # Without the future in a test set.
+        lengths = (self.history_steps, self.history_steps + self.future_steps)
+        if len(times) not in lengths:
             raise SceneError('other time steps')
         table = table.rename(columns=dict(TRACK_ID='track', X='x', Y='y'))
         table = table.assign(step=steps, is_focal=table['OBJECT_TYPE'] == 'AGENT')
@@ -238,16 +269,19 @@ class Argoverse1Reader(ArgoverseReader):
 
 
 # --------------------------------------------------------------------------------------
-# Argoverse 2 A scenario: <id>/scenario_<id>.parquet, 10 Hz, 50 steps of history and 60
-# of future (none in the test set), one row a track and step:
+# Argoverse 2
 #
-#     scenario_id  city    focal_track_id  track_id  timestep  position_x  position_y
-# heading
-#     0a1b...      austin  138             138       0         1523.4      310.8
-# 1.57
+# A scenario: <id>/scenario_<id>.parquet, 10 Hz, 50 steps of history and 60 of future
+# (none in the test set), one row a track and step. Beside it lies its map.
 _PARQUET_COLUMNS = (
-    *('scenario_id', 'city', 'focal_track_id', 'track_id'),
-    *('timestep', 'position_x', 'position_y', 'heading'),
+    'scenario_id',  # '0a1b...'
+    'city',  # 'austin'
+    'focal_track_id',  # '138'
+    'track_id',  # '138'
+    'timestep',  # 0
+    'position_x',  # 1523.4
+    'position_y',  # 310.8
+    'heading',  # 1.57
 )
 
 
@@ -258,16 +292,19 @@ def read_map(path: str | Path) -> LaneMap:
     points by arc length; the file has neither turn directions nor traffic
     control.
     """
-    # {"lane_segments": {"<id>": {"left_lane_boundary": [{"x": 1.0, "y": 2.0, "z": 0.0},
-    # ...],
+    # {"lane_segments": {"<id>": {
+    #   "left_lane_boundary": [{"x": 1.0, "y": 2.0, "z": 0.0}, ...],
     #   "right_lane_boundary": [...], "is_intersection": false, ...}, ...}, ...}
-    segments = json.loads(Path(path).read_text())['lane_segments'].values()
-    lines = [
-        center_line(s['left_lane_boundary'], s['right_lane_boundary']) for s in segments
-    ]
-    attributes = [(0.0, bool(s['is_intersection']), 0.0) for s in segments]
-    shaped = np.array(lines).reshape(-1, LANE_POINTS, 2)
-    return shaped, np.array(attributes, dtype=np.float32).reshape(-1, 3)
+    lines = []
+    attributes = []
+    for segment in json.loads(Path(path).read_text())['lane_segments'].values():
+        left = segment['left_lane_boundary']
+        right = segment['right_lane_boundary']
+        lines.append(center_line(left, right))
+        attributes.append((0.0, bool(segment['is_intersection']), 0.0))
+    # The shapes hold for a map without lanes, too.
+    lanes = np.array(lines).reshape(-1, LANE_POINTS, 2)
+    return lanes, np.array(attributes, dtype=np.float32).reshape(-1, 3)
 
 
 def center_line(left: list[dict], right: list[dict]) -> np.ndarray:
@@ -288,7 +325,8 @@ class Argoverse2Reader(ArgoverseReader):
     """Read scenarios of one split: the folders in ``data_dir``."""
 
     pattern = '*/scenario_*.parquet'
-    history_steps, future_steps = 50, 60
+    history_steps = 50
+    future_steps = 60
 
     def _parse(self, path: Path) -> tuple[pd.DataFrame, LaneMap, dict]:
         # One file: `read_table` would treat folders named `x=y` as partitions.
@@ -296,14 +334,13 @@ class Argoverse2Reader(ArgoverseReader):
         table = columns.to_pandas(ignore_metadata=True)
         if table['timestep'].min() < 0:
             raise SceneError('other time steps')
-        scene_id, city, focal = map(
-            str, table.loc[0, ['scenario_id', 'city', 'focal_track_id']]
-        )
-        table = table.rename(
-            columns=dict(timestep='step', position_x='x', position_y='y')
-        )
+        first = table.loc[0]
+        scene_id = str(first['scenario_id'])
+        city = str(first['city'])
+        names = dict(timestep='step', position_x='x', position_y='y')
+        table = table.rename(columns=names)
         table['track'] = table['track_id'].astype(str)
-        table['is_focal'] = table['track'] == focal
+        table['is_focal'] = table['track'] == str(first['focal_track_id'])
         history = table[table['is_focal'] & (table['step'] < self.history_steps)]
         heading = _standing_heading(history.sort_values('step'))
         lanes = read_map(path.parent / f'log_map_archive_{scene_id}.json')
@@ -317,6 +354,9 @@ def _standing_heading(history: pd.DataFrame) -> float | None:
     one thing.
     """
     points = history[['x', 'y']].to_numpy()
-    if len(points) == 0 or np.linalg.norm(points[-1] - points[0]) >= HEADING_METERS / 2:
+    if len(points) == 0:
+        return None
+    moves = np.linalg.norm(points[-1] - points[0]) >= HEADING_METERS / 2
+    if moves:
         return None
     return float(history['heading'].iloc[-1])

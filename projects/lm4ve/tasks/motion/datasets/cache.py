@@ -15,7 +15,7 @@ import hashlib
 import json
 import mmap
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +32,10 @@ from lm4ve.tasks.motion.datasets.argoverse import ArgoverseReader
 from lm4ve.tasks.motion.structures import Scene, SceneError
 
 MAGIC = b'lm4veMC1'
+#: Lengths and offsets are of this type.
 _LONG = np.dtype('<i8')
+#: Turns of a lane as scenes have them, by what records have: none, left, right.
+_TURNS = np.array([0, -1, 1])
 #: Fields of a scene that a record holds as JSON, beside its arrays.
 _PLAIN = (
     'scene_id',
@@ -47,14 +50,16 @@ _PLAIN = (
 
 def _record_type(head: dict) -> np.dtype:
     """Return the type of a record's arrays, of the sizes in its JSON."""
-    agents, steps, lanes = len(head['track_ids']), head['steps'], head['lanes']
+    agents = len(head['track_ids'])
+    steps = head['steps']
+    lanes = head['lanes']
     fields = [
         ('positions', '<f4', (agents, steps, 2)),
         ('lanes', '<f4', (lanes, head['points'], 2)),
         ('valid', '?', (agents, steps)),
         ('unused', 'i1', (agents,)),
-        ('turns', 'i1', (lanes,)),  # none, left, right
-        ('flags', '?', (2, lanes)),
+        ('turns', 'i1', (lanes,)),  # an index of _TURNS
+        ('flags', '?', (2, lanes)),  # intersection, traffic control
     ]
     return np.dtype(fields)
 
@@ -62,35 +67,51 @@ def _record_type(head: dict) -> np.dtype:
 def pack(scene: Scene) -> bytes:
     """Serialize a scene: length-prefixed JSON, then the arrays."""
     head = {name: getattr(scene, name) for name in _PLAIN}
-    head['lanes'], head['points'] = scene.lanes.shape[:2]
-    head |= dict(steps=scene.valid.shape[1], origin=scene.origin.tolist())
+    head['lanes'] = scene.lanes.shape[0]
+    head['points'] = scene.lanes.shape[1]
+    head['steps'] = scene.valid.shape[1]
+    head['origin'] = scene.origin.tolist()
+
+    arrays = np.zeros((), _record_type(head))
+    local = scene.positions - scene.origin
+    arrays['positions'] = np.where(scene.valid[..., None], local, 0.0)
+    arrays['lanes'] = scene.lanes - scene.origin
+    arrays['valid'] = scene.valid
+    arrays['turns'] = -scene.lane_attributes[:, 0] % 3  # 0, -1, 1 become 0, 1, 2
+    arrays['flags'] = scene.lane_attributes[:, 1:].T
+
     text = json.dumps(head).encode()
-    record = np.zeros((), _record_type(head))
-    record['positions'] = np.where(
-        scene.valid[..., None], scene.positions - scene.origin, 0.0
-    )
-    record['lanes'], record['valid'] = scene.lanes - scene.origin, scene.valid
-    record['turns'] = -scene.lane_attributes[:, 0] % 3
-    record['flags'] = scene.lane_attributes[:, 1:].T
-    return np.array(len(text), _LONG).tobytes() + text + record.tobytes()
+    return _long(len(text)) + text + arrays.tobytes()
 
 
 def unpack(record: bytes) -> Scene:
     """Restore a scene that :func:`pack` has serialized."""
-    at = 8 + int(np.frombuffer(record, _LONG, 1)[0])
-    head = json.loads(record[8:at])
-    arrays = np.frombuffer(record, _record_type(head), 1, at)[0]
-    origin, valid = np.array(head['origin']), arrays['valid']
+    begin = _LONG.itemsize
+    end = begin + _read_long(record, 0)
+    head = json.loads(record[begin:end])
+    (arrays,) = np.frombuffer(record, _record_type(head), count=1, offset=end)
+
+    origin = np.array(head['origin'])
+    valid = arrays['valid']
     positions = arrays['positions'].astype(np.float64) + origin
-    turns = np.array([0, -1, 1])[arrays['turns']]
+    intersection, control = arrays['flags']
+    attributes = [_TURNS[arrays['turns']], intersection, control]
     return Scene(
         **{name: head[name] for name in _PLAIN},
         positions=np.where(valid[..., None], positions, 0.0),
         valid=valid,
         lanes=arrays['lanes'] + origin,
-        lane_attributes=np.stack([turns, *arrays['flags']], axis=-1).astype(np.float32),
+        lane_attributes=np.stack(attributes, axis=-1).astype(np.float32),
         origin=origin,
     )
+
+
+def _long(number: int) -> bytes:
+    return np.array(number, _LONG).tobytes()
+
+
+def _read_long(data: bytes | mmap.mmap, offset: int) -> int:
+    return int(np.frombuffer(data, _LONG, count=1, offset=offset)[0])
 
 
 def write_cache(path: str | Path, records: Iterable[bytes], **footer) -> dict:
@@ -115,7 +136,9 @@ def write_cache(path: str | Path, records: Iterable[bytes], **footer) -> dict:
         footer = dict(footer, count=len(offsets) - 1, sha256=digest.hexdigest())
         text = json.dumps(footer).encode()
         f.write(np.array(offsets, _LONG).tobytes())
-        f.write(text + np.array(len(text), _LONG).tobytes() + MAGIC)
+        f.write(text)
+        f.write(_long(len(text)))
+        f.write(MAGIC)
     return footer
 
 
@@ -139,32 +162,33 @@ class SceneCache:
         try:
             self._open(verify)
         except Exception as e:  # whatever mmap, numpy and json make of such a file
-            advice = (
-                'Fix: remove it, and write it anew with tools/motion/preprocess.py.'
-            )
             raise UserError(
-                f"'{path}' cannot be used ({brief(e, 100)}). {advice}"
+                f"'{path}' cannot be used ({brief(e, 100)}). "
+                'Fix: remove it, and write it anew with tools/motion/preprocess.py.'
             ) from e
 
     def _open(self, verify: bool) -> None:
+        """Map the file, and read its footer and index from its end."""
         with open(self.path, 'rb') as f:
-            data = self._map = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
-        end = len(data) - len(MAGIC)
-        footer = end - 8 - int(np.frombuffer(data, _LONG, 1, end - 8)[0])
-        self.footer = json.loads(data[footer : end - 8])
-        index = footer - 8 * (len(self) + 1)
-        self._offsets = np.frombuffer(data, _LONG, len(self) + 1, index)
-        ends = data[: len(MAGIC)], self._offsets[0], self._offsets[-1], data[end:]
-        if (
-            ends != (MAGIC, len(MAGIC), index, MAGIC)
-            or (np.diff(self._offsets) <= 0).any()
-        ):
+            self._map = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
+        data = self._map
+        last_magic = len(data) - len(MAGIC)
+        footer_length = last_magic - _LONG.itemsize
+        footer = footer_length - _read_long(data, footer_length)
+        self.footer = json.loads(data[footer:footer_length])
+        count = len(self) + 1
+        index = footer - _LONG.itemsize * count
+        self._offsets = np.frombuffer(data, _LONG, count, index)
+
+        has_magic = data[: len(MAGIC)] == MAGIC and data[last_magic:] == MAGIC
+        fills_file = self._offsets[0] == len(MAGIC) and self._offsets[-1] == index
+        rises = (np.diff(self._offsets) > 0).all()
+        if not (has_magic and fills_file and rises):
             raise ValueError('it was not written to its end')
-        if (
-            verify
-            and hashlib.sha256(memoryview(data)[:index]).hexdigest()
-            != self.footer['sha256']
-        ):
+        if not verify:
+            return
+        digest = hashlib.sha256(memoryview(data)[:index]).hexdigest()
+        if digest != self.footer['sha256']:
             raise ValueError('its content has another SHA-256 than its footer')
 
     def __len__(self) -> int:
@@ -207,8 +231,9 @@ class MotionDataset(Dataset):
         # Hashed once and not in every worker: under two percent of a training's loading
         # time.
         self.scenes = SceneCache(cache, verify=True)
-        first = range(len(self.scenes))
-        self.indices = indices if isinstance(indices, Sequence) else first[:indices]
+        if not isinstance(indices, Sequence):
+            indices = range(len(self.scenes))[:indices]
+        self.indices = indices
         self.pipeline = Compose(pipeline)
 
     def __len__(self) -> int:
@@ -250,7 +275,9 @@ def preprocess_split(
         UserError: A cache of other files is there, or another run works on it; no file
             is usable; with 'refuse', the first corrupt file.
     """
-    path, files, skipped = Path(path), reader.files(), SkippedFiles(on_corrupt)
+    path = Path(path)
+    files = reader.files()
+    skipped = SkippedFiles(on_corrupt)
     source = _source(reader, files)
     path.parent.mkdir(parents=True, exist_ok=True)
     with sole_use(path.with_name(f'.{path.name}.lock')):
@@ -261,49 +288,94 @@ def preprocess_split(
                     f"'{path}' is the cache of other files or another map_range."
                 )
             return footer
-        # Chunks of another run (other files, other sizes) are in another folder.
         parts = path.with_name(f'{path.name}.parts')
+        # Chunks of another run (other files, other sizes) are in another folder.
         folder = parts / f'{source[:16]}-{chunk_size}'
-        starts = range(0, len(files), chunk_size)
-        chunks = {folder / f'{i:08d}': files[i : i + chunk_size] for i in starts}
-        todo = {part: chunk for part, chunk in chunks.items() if not part.is_file()}
-        tasks = (
-            delayed(_write_chunk)(reader, on_corrupt, *item) for item in todo.items()
-        )
-        written = Parallel(workers, return_as='generator_unordered')(tasks)
-        for _ in tqdm(
-            written, f'preprocessing {path.name}, in chunks', len(todo), disable=None
-        ):
-            pass
-        caches = [SceneCache(part) for part in chunks]
-        for cache in caches:
-            skipped.merge(cache.footer['skipped'], cache.footer['examples'])
-        if not any(map(len, caches)):
-            raise UserError(
-                f'None of {len(files)} files is usable: {skipped.examples[0]}'
-            )
-        records = (c.record(i) for c in caches for i in range(len(c)))
-        notes = dict(skipped=skipped.counts, examples=skipped.examples, source=source)
-        footer = write_cache(path, records, **notes)
-        shutil.rmtree(parts)
+        chunks = {}
+        for start in range(0, len(files), chunk_size):
+            chunks[folder / f'{start:08d}'] = files[start : start + chunk_size]
+        _write_chunks(reader, chunks, workers, on_corrupt, path.name)
+        footer = _join_chunks(path, list(chunks), skipped, source)
         skipped.warn('preprocess', len(files))
+        shutil.rmtree(parts)
         return footer
+
+
+def _write_chunks(
+    reader: ArgoverseReader,
+    chunks: dict[Path, list[Path]],
+    workers: int,
+    on_corrupt: str,
+    name: str,
+) -> None:
+    """Write the small caches that are not there yet, in parallel.
+
+    Args:
+        reader (ArgoverseReader): Reads the files.
+        chunks (dict[Path, list[Path]]): Small cache -> its files.
+        workers (int): Processes.
+        on_corrupt (str): See :func:`preprocess_split`.
+        name (str): The cache's name, for the progress bar.
+    """
+    write = delayed(_write_chunk)
+    tasks = []
+    for chunk, files in chunks.items():
+        if not chunk.is_file():
+            tasks.append(write(reader, on_corrupt, chunk, files))
+    written = Parallel(workers, return_as='generator_unordered')(tasks)
+    title = f'preprocessing {name}, in chunks'
+    for _ in tqdm(written, title, len(tasks), disable=None):
+        pass
+
+
+def _join_chunks(
+    path: Path, chunks: list[Path], skipped: SkippedFiles, source: str
+) -> dict:
+    """Write one cache of the scenes of small ones, and count what these left out.
+
+    Returns:
+        dict: The footer.
+
+    Raises:
+        UserError: There is no scene in them.
+    """
+    caches = [SceneCache(chunk) for chunk in chunks]
+    for cache in caches:
+        skipped.merge(cache.footer['skipped'], cache.footer['examples'])
+    if all(len(cache) == 0 for cache in caches):
+        total = skipped.counts.total()
+        raise UserError(f'None of {total} files is usable: {skipped.examples[0]}')
+    return write_cache(
+        path,
+        _records_of(caches),
+        skipped=skipped.counts,
+        examples=skipped.examples,
+        source=source,
+    )
+
+
+def _records_of(caches: list[SceneCache]) -> Iterator[bytes]:
+    for cache in caches:
+        for i in range(len(cache)):
+            yield cache.record(i)
 
 
 def _source(reader: ArgoverseReader, files: list[Path]) -> str:
     """Hash the names and sizes of the files, and the reader's range."""
     text = f'{type(reader).__name__} {reader.map_range}'
-    text += ''.join(f'{f.name} {f.stat().st_size}\n' for f in files)
+    for file in files:
+        text += f'{file.name} {file.stat().st_size}\n'
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _write_chunk(
-    reader: ArgoverseReader, on_corrupt: str, part: Path, files: list[Path]
+    reader: ArgoverseReader, on_corrupt: str, chunk: Path, files: list[Path]
 ) -> None:
-    records, skipped = [], SkippedFiles(on_corrupt)
-    for f in files:
+    records = []
+    skipped = SkippedFiles(on_corrupt)
+    for file in files:
         try:
-            records.append(pack(reader.read(f)))
+            records.append(pack(reader.read(file)))
         except SceneError as e:
             skipped.add(e.kind, e)
-    write_cache(part, records, skipped=skipped.counts, examples=skipped.examples)
+    write_cache(chunk, records, skipped=skipped.counts, examples=skipped.examples)

@@ -7,6 +7,7 @@ Helbing, Physical Review E 62, 2000), slow down for turns and red lights, and ch
 a branch at random. Observed tracks are noisy, have gaps, and start late.
 """
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,24 +16,39 @@ from lm4ve.tasks.motion.structures import LANE_POINTS, STEP, resample, rotation
 
 #: City -> the seed of its streets, and its corner in meters.
 CITIES = dict(PIT=(11, (1500.0, 200.0)), MIA=(12, (300.0, 2400.0)))
-#: Intersections along each side of a city, and the meters between them.
-SIZE, SPACING = 4, 95.0
+#: Intersections along each side of a city, and meters between them.
+SIZE = 4
+SPACING = 95.0
 #: Distance of a lane from its street's middle, meters.
 OFFSET = 1.9
 #: Streets end this far from an intersection's middle, meters.
 SETBACK = 12.0
-#: Speed limits of streets, and the sideways acceleration that drivers accept.
-LIMITS, SIDEWAYS = (9.0, 14.0), 2.0
-#: IDM: acceleration, comfortable braking (m/s^2), time gap (s), gap and car (m).
-ACCELERATION, BRAKING, TIME_GAP, MIN_GAP, CAR = 1.8, 2.5, 1.2, 2.0, 4.6
+#: The lowest and the highest speed limit of a street, m/s.
+LIMITS = (9.0, 14.0)
+#: The sideways acceleration that drivers accept in a turn, m/s^2.
+SIDEWAYS = 2.0
+#: The intelligent driver model: acceleration and comfortable braking, m/s^2.
+ACCELERATION = 1.8
+BRAKING = 2.5
+#: Its gaps to the car ahead: seconds, and meters of a standing car.
+TIME_GAP = 1.2
+MIN_GAP = 2.0
+#: Length of a car, meters.
+CAR = 4.6
+#: A red light is passed where only braking harder than this would stop the car, m/s^2.
+HARD_BRAKING = 4.0
+#: Braking before a turn, m/s^2.
+TURN_BRAKING = 1.5
 #: Seconds of green for each of a light's two phases.
 GREEN = 12.0
 #: Vehicles in a city.
 VEHICLES = 60
 #: How far ahead drivers look, meters.
 SIGHT = 60.0
-#: Steps between the starts of windows, and focal agents of a window.
-STRIDE, PER_WINDOW = 15, 4
+#: Steps between the starts of windows.
+STRIDE = 15
+#: Focal agents of a window.
+PER_WINDOW = 4
 #: Noise of a position, meters.
 NOISE = 0.04
 
@@ -63,14 +79,16 @@ class Lane:
 
     def __post_init__(self) -> None:
         steps = np.linalg.norm(np.diff(self.line, axis=0), axis=-1)
+        # Meters from the start to each point.
         self.at = np.concatenate([[0.0], np.cumsum(steps)])
         self.length = self.at[-1]
 
     def pose(self, s: float) -> tuple[float, float, float]:
         """Return the position x, y (meters) and heading (radians) after ``s`` meters."""
-        x, y = (np.interp(s, self.at, axis) for axis in self.line.T)
-        piece = min(int(np.searchsorted(self.at, s, 'right')), len(self.at) - 1)
-        ahead = self.line[piece] - self.line[piece - 1]
+        x = np.interp(s, self.at, self.line[:, 0])
+        y = np.interp(s, self.at, self.line[:, 1])
+        end = min(int(np.searchsorted(self.at, s, 'right')), len(self.at) - 1)
+        ahead = self.line[end] - self.line[end - 1]
         return x, y, np.arctan2(ahead[1], ahead[0])
 
 
@@ -79,7 +97,7 @@ def build_city(city: str) -> list[Lane]:
     seed, corner = CITIES[city]
     rng = np.random.default_rng(seed)
     grid = list(np.ndindex(SIZE, SIZE))
-    nodes = [np.array(at) * SPACING + rng.uniform(-14, 14, 2) for at in grid]
+    nodes = [np.array(cell) * SPACING + rng.uniform(-14, 14, 2) for cell in grid]
     turn = rotation(rng.uniform(0, 2 * np.pi))
     nodes = [turn @ node + corner for node in nodes]
     lit = [bool(rng.random() < 0.6) for _ in nodes]
@@ -87,31 +105,20 @@ def build_city(city: str) -> list[Lane]:
     # Of each intersection: the one at the other end of a street, and the lane's id.
     arriving: list[list[tuple[int, int]]] = [[] for _ in nodes]
     leaving: list[list[tuple[int, int]]] = [[] for _ in nodes]
-    for a, (row, column) in enumerate(grid):
-        for at in ((row + 1, column), (row, column + 1)):
-            if at not in grid:
-                continue
-            b = grid.index(at)
-            middle, limit = (
-                _street(rng, nodes[a], nodes[b]),
-                float(rng.uniform(*LIMITS)),
-            )
-            for line, start, end in ((middle, a, b), (middle[::-1], b, a)):
-                line = resample(line + OFFSET * sideways(line), 2 * LANE_POINTS - 1)
-                # Two segments a direction, as long streets are cut in real maps.
-                i, gate = len(lanes), end if lit[end] else -1
-                lanes.append(Lane(line[:LANE_POINTS], limit=limit, successors=[i + 1]))
-                lanes.append(
-                    Lane(
-                        line[LANE_POINTS - 1 :],
-                        control=lit[end],
-                        gate=gate,
-                        phase=int(row == at[0]),
-                        limit=limit,
-                    )
-                )
-                arriving[end].append((start, i + 1))
-                leaving[start].append((end, i))
+    for a, b in _streets(grid):
+        middle = _street(rng, nodes[a], nodes[b])
+        limit = float(rng.uniform(*LIMITS))
+        same_row = grid[a][0] == grid[b][0]
+        for line, start, end in ((middle, a, b), (middle[::-1], b, a)):
+            first = len(lanes)
+            last = first + 1
+            lanes += _direction_of_street(line, first, limit)
+            lanes[last].phase = int(same_row)
+            if lit[end]:
+                lanes[last].control = True
+                lanes[last].gate = end
+            arriving[end].append((start, last))
+            leaving[start].append((end, first))
     for arrivals, departures in zip(arriving, leaving, strict=True):
         for origin, i in arrivals:
             for target, j in departures:
@@ -120,12 +127,37 @@ def build_city(city: str) -> list[Lane]:
     return lanes
 
 
+def _streets(grid: list[tuple[int, ...]]) -> list[tuple[int, int]]:
+    """Return the pairs of neighboring intersections, by their indices in the grid."""
+    pairs = []
+    for a, (row, column) in enumerate(grid):
+        for neighbor in ((row + 1, column), (row, column + 1)):
+            if neighbor in grid:
+                pairs.append((a, grid.index(neighbor)))
+    return pairs
+
+
+def _direction_of_street(middle: np.ndarray, first: int, limit: float) -> list[Lane]:
+    """Build one direction of a street, in two lanes, as real maps cut long streets.
+
+    Args:
+        middle (np.ndarray): The street's middle in the direction of travel, ``[n, 2]``.
+        first (int): The id of the first lane.
+        limit (float): Meters per second.
+    """
+    line = middle + OFFSET * sideways(middle)
+    line = resample(line, 2 * LANE_POINTS - 1)
+    return [
+        Lane(line[:LANE_POINTS], limit=limit, successors=[first + 1]),
+        Lane(line[LANE_POINTS - 1 :], limit=limit),
+    ]
+
+
 def _bezier(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> np.ndarray:
     """Return 60 points of a cubic curve by its control points, each ``[2]``."""
     t = np.linspace(0, 1, 60)[:, None]
-    return (
-        (1 - t) ** 3 * a + 3 * (1 - t) ** 2 * t * b + 3 * (1 - t) * t**2 * c + t**3 * d
-    )
+    rest = 1 - t
+    return rest**3 * a + 3 * rest**2 * t * b + 3 * rest * t**2 * c + t**3 * d
 
 
 def sideways(line: np.ndarray) -> np.ndarray:
@@ -139,28 +171,57 @@ def _street(rng: np.random.Generator, start: np.ndarray, end: np.ndarray) -> np.
     """Draw the middle line of a street between two intersections."""
     ahead = (end - start) / np.linalg.norm(end - start)
     side = np.array([ahead[1], -ahead[0]])
-    start, end = start + SETBACK * ahead, end - SETBACK * ahead
+    start = start + SETBACK * ahead
+    end = end - SETBACK * ahead
     third = (end - start) / 3
-    bends = rng.normal(0, 9, 2)
-    return _bezier(
-        start, start + third + bends[0] * side, end - third + bends[1] * side, end
-    )
+    bend_at_start, bend_at_end = rng.normal(0, 9, 2)
+    near_start = start + third + bend_at_start * side
+    near_end = end - third + bend_at_end * side
+    return _bezier(start, near_start, near_end, end)
 
 
 def _connect(lanes: list[Lane], i: int, j: int) -> None:
     """Add the lane that leads through an intersection from lane ``i`` to lane ``j``."""
-    start, end = lanes[i].line[-1], lanes[j].line[0]
-    d0, d1 = start - lanes[i].line[-2], lanes[j].line[1] - end
-    d0, d1 = d0 / np.linalg.norm(d0), d1 / np.linalg.norm(d1)
+    arriving = lanes[i]
+    leaving = lanes[j]
+    start = arriving.line[-1]
+    end = leaving.line[0]
+    ahead_at_start = _unit(start - arriving.line[-2])
+    ahead_at_end = _unit(leaving.line[1] - end)
     reach = np.linalg.norm(end - start) * 0.4
-    line = resample(_bezier(start, start + reach * d0, end - reach * d1, end))
-    angle = np.arctan2(d0[0] * d1[1] - d0[1] * d1[0], d0 @ d1)
-    turn = 'NONE' if abs(angle) < 0.7 else ('LEFT' if angle > 0 else 'RIGHT')
-    lane = Lane(line, turn, True, lanes[i].control, successors=[j])
-    curvature = abs(angle) / np.linalg.norm(np.diff(line, axis=0), axis=-1).sum()
-    lane.limit = float(min(lanes[i].limit, np.sqrt(SIDEWAYS / max(curvature, 1e-3))))
-    lanes[i].successors.append(len(lanes))
+    near_start = start + reach * ahead_at_start
+    near_end = end - reach * ahead_at_end
+    line = resample(_bezier(start, near_start, near_end, end))
+    angle = _angle_between(ahead_at_start, ahead_at_end)
+    length = np.linalg.norm(np.diff(line, axis=0), axis=-1).sum()
+    curvature = abs(angle) / length
+    fastest = np.sqrt(SIDEWAYS / max(curvature, 1e-3))
+    lane = Lane(
+        line,
+        turn=_turn_of(angle),
+        junction=True,
+        control=arriving.control,
+        limit=float(min(arriving.limit, fastest)),
+        successors=[j],
+    )
+    arriving.successors.append(len(lanes))
     lanes.append(lane)
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    return vector / np.linalg.norm(vector)
+
+
+def _angle_between(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the turn from one direction ``[2]`` to another, radians, positive to the left."""
+    return np.arctan2(a[0] * b[1] - a[1] * b[0], a @ b)
+
+
+def _turn_of(angle: float) -> str:
+    """Return what a map calls a turn by this angle."""
+    if abs(angle) < 0.7:
+        return 'NONE'
+    return 'LEFT' if angle > 0 else 'RIGHT'
 
 
 @dataclass
@@ -185,6 +246,16 @@ class Window:
 
 @dataclass(slots=True)
 class _Vehicle:
+    """A vehicle on the lanes of a city.
+
+    Attributes:
+        lane (int): Id of the lane.
+        s (float): Meters from the lane's start.
+        speed (float): Meters per second.
+        wish (float): The speed that its driver wants, relative to the limit.
+        route (list[int]): Ids of the next lanes, as far as they are chosen.
+    """
+
     lane: int
     s: float
     speed: float
@@ -204,82 +275,109 @@ class Simulation:
         self.lanes = build_city(city)
         self.rng = np.random.default_rng(seed)
         self.time = float(self.rng.uniform(0, 2 * GREEN))
-        streets = [i for i, lane in enumerate(self.lanes) if not lane.junction]
-        slots = [
-            (i, s)
-            for i in streets
-            for s in np.arange(4.0, self.lanes[i].length - 4.0, 14.0)
-        ]
-        self.vehicles = []
+        self.vehicles = self._place_vehicles()
+
+    def _place_vehicles(self) -> list[_Vehicle]:
+        """Put vehicles on streets, at random and apart."""
+        slots = []
+        for i, lane in enumerate(self.lanes):
+            if not lane.junction:
+                slots += [(i, s) for s in np.arange(4.0, lane.length - 4.0, 14.0)]
+        vehicles = []
         for n in self.rng.permutation(len(slots))[:VEHICLES]:
-            lane, s = slots[n]
+            lane_id, s = slots[n]
             speed = self.rng.uniform(4, 9)
-            self.vehicles.append(
-                _Vehicle(lane, s, speed, wish=self.rng.uniform(0.8, 1.15))
-            )
+            wish = self.rng.uniform(0.8, 1.15)
+            vehicles.append(_Vehicle(lane_id, s, speed, wish))
+        return vehicles
 
     def run(self, steps: int) -> np.ndarray:
         """Simulate: ``[V, steps, 4]``, as the tracks of :class:`Window` without noise."""
         frames = []
         for _ in range(steps):
             self._step()
-            frames.append(
-                [(*self.lanes[v.lane].pose(v.s), v.speed) for v in self.vehicles]
-            )
+            frame = []
+            for vehicle in self.vehicles:
+                x, y, heading = self.lanes[vehicle.lane].pose(vehicle.s)
+                frame.append((x, y, heading, vehicle.speed))
+            frames.append(frame)
         return np.array(frames).swapaxes(0, 1)
 
     def _step(self) -> None:
+        """Move all vehicles by one step, each by what it sees before the step."""
         self.time += STEP
-        order: dict[int, list] = {}
-        for v in sorted(self.vehicles, key=lambda v: v.s):
-            order.setdefault(v.lane, []).append(v)
-        changes = [self._acceleration(v, order) for v in self.vehicles]
-        for v, a in zip(self.vehicles, changes, strict=True):
-            before, v.speed = v.speed, max(v.speed + a * STEP, 0.0)
-            v.s += (before + v.speed) / 2 * STEP
-            while v.s > self.lanes[v.lane].length:
-                v.s -= self.lanes[v.lane].length
-                v.lane = self._route(v, 1).pop(0)
+        queues: dict[int, list[_Vehicle]] = {}
+        for vehicle in sorted(self.vehicles, key=lambda vehicle: vehicle.s):
+            queues.setdefault(vehicle.lane, []).append(vehicle)
+        accelerations = [self._acceleration(v, queues) for v in self.vehicles]
+        for vehicle, acceleration in zip(self.vehicles, accelerations, strict=True):
+            self._move(vehicle, acceleration)
 
-    def _route(self, v: _Vehicle, count: int) -> list[int]:
+    def _move(self, vehicle: _Vehicle, acceleration: float) -> None:
+        speed_before = vehicle.speed
+        vehicle.speed = max(speed_before + acceleration * STEP, 0.0)
+        vehicle.s += (speed_before + vehicle.speed) / 2 * STEP
+        while vehicle.s > self.lanes[vehicle.lane].length:
+            vehicle.s -= self.lanes[vehicle.lane].length
+            vehicle.lane = self._route(vehicle, 1).pop(0)
+
+    def _route(self, vehicle: _Vehicle, count: int) -> list[int]:
         """Return the next lanes; branches are chosen at random when first asked for."""
-        while len(v.route) < count:
-            last = self.lanes[v.route[-1] if v.route else v.lane]
-            v.route.append(int(self.rng.choice(last.successors)))
-        return v.route
+        route = vehicle.route
+        while len(route) < count:
+            last = route[-1] if route else vehicle.lane
+            successors = self.lanes[last].successors
+            route.append(int(self.rng.choice(successors)))
+        return route
 
-    def _acceleration(self, v: _Vehicle, order: dict[int, list]) -> float:
-        here, gap, closing = self.lanes[v.lane], np.inf, 0.0
-        wanted = here.limit * v.wish
-        if ahead := [other for other in order[v.lane] if other.s > v.s]:
-            gap, closing = ahead[0].s - v.s - CAR, v.speed - ahead[0].speed
-        distance, number = here.length - v.s, 0
+    def _acceleration(
+        self, vehicle: _Vehicle, queues: dict[int, list[_Vehicle]]
+    ) -> float:
+        """Compute a vehicle's acceleration by what its driver sees along the route, m/s^2.
+
+        Args:
+            vehicle (_Vehicle): The vehicle.
+            queues (dict[int, list[_Vehicle]]): The vehicles of each lane, the last
+                first.
+        """
+        lane = self.lanes[vehicle.lane]
+        wanted = lane.limit * vehicle.wish
+        gap = np.inf  # meters to the car ahead or to a red light
+        closing = 0.0
+        ahead = [other for other in queues[vehicle.lane] if other.s > vehicle.s]
+        if ahead:
+            gap = ahead[0].s - vehicle.s - CAR
+            closing = vehicle.speed - ahead[0].speed
+        distance = lane.length - vehicle.s  # to the end of the lane
+        lanes_ahead = 0
         while distance < SIGHT:
-            # A red light is a standing car, unless it is too late to brake.
-            if (
-                gap == np.inf
-                and self._red(here)
-                and distance > v.speed**2 / (2 * 4.0) - 1.0
-            ):
-                gap, closing = distance + MIN_GAP - 1.0, v.speed
-            number += 1
-            index = self._route(v, number)[number - 1]
-            here = self.lanes[index]
+            braking_distance = vehicle.speed**2 / (2 * HARD_BRAKING)
+            can_brake = distance > braking_distance - 1.0
+            if gap == np.inf and self._is_red(lane) and can_brake:
+                # The light is a standing car.
+                gap = distance + MIN_GAP - 1.0
+                closing = vehicle.speed
+            lanes_ahead += 1
+            lane_id = self._route(vehicle, lanes_ahead)[lanes_ahead - 1]
+            lane = self.lanes[lane_id]
             # Slow down in time for the turn: v^2 = u^2 + 2 b d.
-            wanted = min(
-                wanted, np.sqrt((here.limit * v.wish) ** 2 + 2 * 1.5 * distance)
-            )
-            if gap == np.inf and order.get(index):
-                other = order[index][0]
-                gap, closing = distance + other.s - CAR, v.speed - other.speed
-            distance += here.length
-        return idm(v.speed, wanted, gap, closing)
+            speed_there = lane.limit * vehicle.wish
+            fastest = np.sqrt(speed_there**2 + 2 * TURN_BRAKING * distance)
+            wanted = min(wanted, fastest)
+            queue = queues.get(lane_id)
+            if gap == np.inf and queue:
+                gap = distance + queue[0].s - CAR
+                closing = vehicle.speed - queue[0].speed
+            distance += lane.length
+        return idm(vehicle.speed, wanted, gap, closing)
 
-    def _red(self, lane: Lane) -> bool:
-        return (
-            lane.gate >= 0
-            and int((self.time + lane.gate * 5.0) // GREEN) % 2 != lane.phase
-        )
+    def _is_red(self, lane: Lane) -> bool:
+        """Return whether the light at a lane's end is red; False without a light."""
+        if lane.gate < 0:
+            return False
+        # The lights of intersections change at different times.
+        phase = int((self.time + lane.gate * 5.0) // GREEN) % 2
+        return phase != lane.phase
 
 
 def idm(speed: float, wanted: float, gap: float, closing: float) -> float:
@@ -292,10 +390,9 @@ def idm(speed: float, wanted: float, gap: float, closing: float) -> float:
     """
     braking = speed * closing / (2 * np.sqrt(ACCELERATION * BRAKING))
     wish = MIN_GAP + max(0.0, speed * TIME_GAP + braking)
-    free = ACCELERATION * (1 - (speed / max(wanted, 0.1)) ** 4)
-    return float(
-        np.clip(free - ACCELERATION * (wish / max(gap, 0.3)) ** 2, -7.0, ACCELERATION)
-    )
+    on_free_road = ACCELERATION * (1 - (speed / max(wanted, 0.1)) ** 4)
+    behind_car = ACCELERATION * (wish / max(gap, 0.3)) ** 2
+    return float(np.clip(on_free_road - behind_car, -7.0, ACCELERATION))
 
 
 def windows(city: str, seed: int, count: int, steps: int, history: int) -> list[Window]:
@@ -310,13 +407,15 @@ def windows(city: str, seed: int, count: int, steps: int, history: int) -> list[
     rng = np.random.default_rng([seed, 1])
     simulation = Simulation(city, seed)
     simulation.run(50)  # so that the initial placement no longer matters
-    total = steps + STRIDE * (-(-count // PER_WINDOW) - 1)
+    num_cuts = math.ceil(count / PER_WINDOW)
+    total = steps + STRIDE * (num_cuts - 1)
     tracks = simulation.run(total)
     found: list[Window] = []
     for start in range(0, total - steps + 1, STRIDE):
         cut = tracks[:, start : start + steps]
         # As in Argoverse, agents that do something are worth a forecast.
-        moved = np.linalg.norm(cut[:, -1, :2] - cut[:, 0, :2], axis=-1)
+        moves = cut[:, -1, :2] - cut[:, 0, :2]
+        moved = np.linalg.norm(moves, axis=-1)
         going = np.flatnonzero(moved > 0.15 * steps)
         if len(going) < PER_WINDOW:
             going = np.argsort(-moved)[:PER_WINDOW]
@@ -327,11 +426,15 @@ def windows(city: str, seed: int, count: int, steps: int, history: int) -> list[
 
 def _observe(rng, city: str, tracks: np.ndarray, focal: int, history: int) -> Window:
     """Simulate the observations of a vehicle near the focal one."""
-    positions, (count, steps) = tracks[..., :2], tracks.shape[:2]
+    count, steps = tracks.shape[:2]
+    positions = tracks[..., :2]
     distance = np.linalg.norm(positions - positions[focal], axis=-1)
-    sensor = int(np.argsort(distance[:, history - 1])[1])
+    _, nearest, *_ = np.argsort(distance[:, history - 1])
+    sensor = int(nearest)
     valid = np.linalg.norm(positions - positions[sensor], axis=-1) < 60.0
-    for n in sorted({*range(count)} - {focal, sensor}):
+    for n in range(count):
+        if n in (focal, sensor):
+            continue
         if rng.random() < 0.25:  # came into view late
             valid[n, : rng.integers(1, steps // 2)] = False
         if rng.random() < 0.3:  # hidden behind another for a while
@@ -344,6 +447,5 @@ def _observe(rng, city: str, tracks: np.ndarray, focal: int, history: int) -> Wi
     seen = np.flatnonzero(valid.any(axis=1))
     noisy = tracks[seen]
     noisy[..., :2] += rng.normal(0, NOISE, noisy[..., :2].shape)
-    return Window(
-        city, noisy, valid[seen], *np.searchsorted(seen, (focal, sensor)).tolist()
-    )
+    focal_row, sensor_row = np.searchsorted(seen, (focal, sensor)).tolist()
+    return Window(city, noisy, valid[seen], focal_row, sensor_row)

@@ -5,6 +5,8 @@ and through the reader and the preprocessing of real data.
 The tests have a writer of the layout of Argoverse 2.
 """
 
+import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +19,10 @@ from lm4ve.data.generated import write_once
 from lm4ve.errors import check, require
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.motion.datasets.argoverse import (
-    CITY_IDS,
     TAGS,
     Argoverse1Reader,
     ArgoverseReader,
+    city_map_file,
 )
 from lm4ve.tasks.motion.datasets.cache import MotionDataset, preprocess_split
 from lm4ve.tasks.motion.demo.traffic import CITIES, Window, build_city, windows
@@ -34,14 +36,16 @@ VAL_SHARE = 0.2
 
 def simulate(split_seed: int, count: int, kind: type[ArgoverseReader]) -> list[Window]:
     """Simulate the scenes of a split with the steps of a reader, alternating between the cities."""
-    steps = kind.history_steps + kind.future_steps, kind.history_steps
-    found: list[Window] = []
+    steps = kind.history_steps + kind.future_steps
+    cities = sorted(CITIES)
     parts = range(0, count, PER_SIMULATION)
-    for n, done in enumerate(
-        tqdm(parts, f'simulating {count:,} scenes, in parts', disable=None)
-    ):
-        part = min(PER_SIMULATION, count - done)
-        found += windows(sorted(CITIES)[n % 2], 1000 * split_seed + n, part, *steps)
+    progress = tqdm(parts, f'simulating {count:,} scenes, in parts', disable=None)
+    found: list[Window] = []
+    for number, done in enumerate(progress):
+        city = cities[number % len(cities)]
+        seed = 1000 * split_seed + number
+        in_part = min(PER_SIMULATION, count - done)
+        found += windows(city, seed, in_part, steps, kind.history_steps)
     return found
 
 
@@ -56,32 +60,33 @@ def write_argoverse1(root: str | Path, splits: dict[str, int]) -> None:
     root = Path(root)
     for city in CITIES:
         write_argoverse1_map(root / 'map_files', city)
-    for n, (split, count) in enumerate(splits.items()):
+    for split_seed, (split, count) in enumerate(splits.items()):
         folder = root / split / 'data'
         folder.mkdir(parents=True, exist_ok=True)
-        for i, w in enumerate(simulate(n, count, Argoverse1Reader), start=1):
+        found = simulate(split_seed, count, Argoverse1Reader)
+        for number, window in enumerate(found, start=1):
             if split == 'test':
-                w.valid[:, Argoverse1Reader.history_steps :] = False
-            argoverse1_table(w).to_csv(
-                folder / f'{i}.csv', index=False, float_format='%.6f'
-            )
+                window.valid[:, Argoverse1Reader.history_steps :] = False
+            table = argoverse1_table(window)
+            path = folder / f'{number}.csv'
+            table.to_csv(path, index=False, float_format='%.6f')
 
 
 def argoverse1_table(window: Window) -> pd.DataFrame:
     """Return the rows of a sequence, sorted by time."""
     steps, agents = np.nonzero(window.valid.T)
     kinds = np.full(len(window.valid), 'OTHERS', dtype=object)
-    kinds[window.sensor], kinds[window.focal] = 'AV', 'AGENT'
-    return pd.DataFrame(
-        dict(
-            TIMESTAMP=315968000.0 + steps * STEP,
-            TRACK_ID=[f'00000000-0000-0000-0000-{a:012d}' for a in agents],
-            OBJECT_TYPE=kinds[agents],
-            X=window.tracks[agents, steps, 0],
-            Y=window.tracks[agents, steps, 1],
-            CITY_NAME=window.city,
-        )
+    kinds[window.sensor] = 'AV'
+    kinds[window.focal] = 'AGENT'
+    columns = dict(
+        TIMESTAMP=315968000.0 + steps * STEP,
+        TRACK_ID=[f'00000000-0000-0000-0000-{agent:012d}' for agent in agents],
+        OBJECT_TYPE=kinds[agents],
+        X=window.tracks[agents, steps, 0],
+        Y=window.tracks[agents, steps, 1],
+        CITY_NAME=window.city,
     )
+    return pd.DataFrame(columns)
 
 
 def write_argoverse1_map(folder: Path, city: str) -> None:
@@ -90,19 +95,18 @@ def write_argoverse1_map(folder: Path, city: str) -> None:
     nodes: list[str] = []
     ways: list[str] = []
     for i, lane in enumerate(build_city(city)):
-        tags = zip(TAGS, (lane.turn, lane.junction, lane.control), strict=True)
-        ways.append(
-            f'<way lane_id="{9_600_000 + i}">'
-        )  # long numbers, as in the data set
-        ways += [f'<tag k="{k}" v="{v}" />' for k, v in tags]
+        lane_id = 9_600_000 + i  # long numbers, as in the data set
+        ways.append(f'<way lane_id="{lane_id}">')
+        values = (lane.turn, lane.junction, lane.control)
+        for tag, value in zip(TAGS, values, strict=True):
+            ways.append(f'<tag k="{tag}" v="{value}" />')
         for x, y in lane.line:
-            ways.append(f'<nd ref="{len(nodes)}" />')
-            nodes.append(f'<node id="{len(nodes)}" x="{x:.6f}" y="{y:.6f}" />')
+            node_id = len(nodes)
+            ways.append(f'<nd ref="{node_id}" />')
+            nodes.append(f'<node id="{node_id}" x="{x:.6f}" y="{y:.6f}" />')
         ways.append('</way>')
-    text = ''.join(['<ArgoverseVectorMap>', *nodes, *ways, '</ArgoverseVectorMap>'])
-    (folder / f'pruned_argoverse_{city}_{CITY_IDS[city]}_vector_map.xml').write_text(
-        text
-    )
+    parts = ['<ArgoverseVectorMap>', *nodes, *ways, '</ArgoverseVectorMap>']
+    city_map_file(folder, city).write_text(''.join(parts))
 
 
 @DATASETS.register_module()
@@ -131,7 +135,9 @@ class TrafficDataset(MotionDataset):
         part: str | None = None,
         **kwargs,
     ) -> None:
-        counts = dict(counts or dict(train=3000, val=500))
+        if not counts:
+            counts = dict(train=3000, val=500)
+        counts = dict(counts)
         check('TrafficDataset.split', split, choices=counts)
         if part is not None:
             # Both part and indices would choose scenes.
@@ -145,19 +151,24 @@ class TrafficDataset(MotionDataset):
         # Only one process writes; the others wait for it, those of this training
         # at the barrier and those of another one at the lock.
         if is_main_process():
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder.with_name(f'{folder.name}.lock')):
-                recipe = dict(layout='argoverse1', counts=counts)
-                write_once(
-                    folder,
-                    recipe,
-                    'scenes',
-                    lambda root: write_argoverse1(root, counts),
-                )
-                reader = Argoverse1Reader(folder / split / 'data', folder / 'map_files')
-                preprocess_split(reader, folder / f'{split}.cache')
+            prepare_traffic(folder, split, counts)
         barrier()
-        super().__init__(cache=str(folder / f'{split}.cache'), **kwargs)
+        super().__init__(cache=str(_cache_of(folder, split)), **kwargs)
+
+
+def prepare_traffic(folder: Path, split: str, counts: dict[str, int]) -> None:
+    """Write the files of all splits and the cache of one, unless they are there."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f'{folder.name}.lock')):
+        recipe = dict(layout='argoverse1', counts=counts)
+        write = partial(write_argoverse1, splits=counts)
+        write_once(folder, recipe, 'scenes', write)
+        reader = Argoverse1Reader(folder / split / 'data', folder / 'map_files')
+        preprocess_split(reader, _cache_of(folder, split))
+
+
+def _cache_of(folder: Path, split: str) -> Path:
+    return folder / f'{split}.cache'
 
 
 def part_of(part: str, count: int) -> range:
@@ -172,6 +183,9 @@ def part_of(part: str, count: int) -> range:
     """
     check('TrafficDataset.part', part, choices=('fit', 'val'))
     check('scenes to divide by TrafficDataset.part', count, above=PER_SIMULATION)
-    parts = -(-count // PER_SIMULATION)
-    cut = PER_SIMULATION * (parts - max(1, round(VAL_SHARE * parts)))
-    return range(cut) if part == 'fit' else range(cut, count)
+    simulations = math.ceil(count / PER_SIMULATION)
+    held_out = max(1, round(VAL_SHARE * simulations))
+    cut = PER_SIMULATION * (simulations - held_out)
+    if part == 'fit':
+        return range(cut)
+    return range(cut, count)

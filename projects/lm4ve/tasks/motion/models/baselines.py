@@ -19,18 +19,24 @@ Forecast = tuple[np.ndarray, np.ndarray]
 
 
 def _straight(scene: Scene, start: np.ndarray, velocity: np.ndarray) -> Forecast:
-    times = np.arange(1, len(scene.future[0]) + 1)[:, None] * STEP
-    return (start + velocity * times)[None], np.ones(1)
+    """Forecast one straight line, with probability 1."""
+    future, _ = scene.future
+    times = np.arange(1, len(future) + 1)[:, None] * STEP
+    line = start + velocity * times
+    return line[None], np.ones(1)
 
 
 def constant_velocity(scene: Scene, steps: int = 5) -> Forecast:
     """Extrapolate the mean velocity of the last ``steps`` steps. One trajectory."""
     points, valid = scene.history
-    seen = np.flatnonzero(valid)
-    # Of the observed steps in the window; of the last two if there is one.
-    first = min(seen[seen >= seen[-1] - steps][0], seen[-2])
-    velocity = (points[seen[-1]] - points[first]) / ((seen[-1] - first) * STEP)
-    return _straight(scene, points[seen[-1]], velocity)
+    observed = np.flatnonzero(valid)
+    last = observed[-1]
+    first_in_window = observed[observed >= last - steps][0]
+    # The window may hold the last step alone.
+    first = min(first_in_window, observed[-2])
+    seconds = (last - first) * STEP
+    velocity = (points[last] - points[first]) / seconds
+    return _straight(scene, points[last], velocity)
 
 
 def kalman_filter(scene: Scene) -> Forecast:
@@ -40,18 +46,22 @@ def kalman_filter(scene: Scene) -> Forecast:
     """
     points, valid = scene.history
     move = np.array([[1.0, STEP], [0.0, 1.0]])
-    # Noise of 0.1 m and of 1 m/s^2.
-    r, q = 0.1**2, np.array([[STEP**4 / 4, STEP**3 / 2], [STEP**3 / 2, STEP**2]])
+    position_noise = 0.1**2  # of 0.1 m
+    # Of an acceleration of 1 m/s^2.
+    motion_noise = np.array([[STEP**4 / 4, STEP**3 / 2], [STEP**3 / 2, STEP**2]])
     start = np.flatnonzero(valid)[0]
     # Rows: position, velocity; columns: x, y, which share a covariance.
-    state, covariance = np.stack([points[start], np.zeros(2)]), np.diag([r, 400.0])
-    for t in range(start + 1, len(points)):
+    state = np.stack([points[start], np.zeros(2)])
+    covariance = np.diag([position_noise, 400.0])
+    for step in range(start + 1, len(points)):
         state = move @ state
-        covariance = move @ covariance @ move.T + q
-        if valid[t]:
-            gain = covariance[:, :1] / (covariance[0, 0] + r)
-            state = state + gain @ (points[t] - state[0])[None]
-            covariance = covariance - gain @ covariance[:1]
+        covariance = move @ covariance @ move.T + motion_noise
+        if not valid[step]:
+            continue
+        gain = covariance[:, :1] / (covariance[0, 0] + position_noise)
+        error = points[step] - state[0]
+        state = state + gain @ error[None]
+        covariance = covariance - gain @ covariance[:1]
     return _straight(scene, state[0], state[1])
 
 
@@ -70,17 +80,27 @@ class NearestNeighbor:
     """
 
     def __init__(self, scenes: Iterable[Scene], k: int = 6) -> None:
-        known = [s for s in scenes if s.future[1].all()]
-        check('the number of training scenes with a whole future', len(known), least=k)
-        self.futures = np.stack([s.to_local(s.future[0]) for s in known])
-        self.index = NearestNeighbors(n_neighbors=k).fit([self._key(s) for s in known])
-
-    @staticmethod
-    def _key(scene: Scene) -> np.ndarray:
-        points, valid = scene.history
-        return fill_gaps(scene.to_local(points)[None], valid[None]).ravel()
+        histories = []
+        futures = []
+        for scene in scenes:
+            future, valid = scene.future
+            if valid.all():
+                histories.append(_local_history(scene))
+                futures.append(scene.to_local(future))
+        known = len(futures)
+        check('the number of training scenes with a whole future', known, least=k)
+        self.futures = np.stack(futures)
+        self.index = NearestNeighbors(n_neighbors=k).fit(histories)
 
     def __call__(self, scene: Scene) -> Forecast:
-        (distances,), (rows,) = self.index.kneighbors(self._key(scene)[None])
+        history = _local_history(scene)
+        (distances,), (neighbors,) = self.index.kneighbors(history[None])
+        trajectories = scene.to_world(self.futures[neighbors])
         weights = 1 / (distances + 0.1)
-        return scene.to_world(self.futures[rows]), weights / weights.sum()
+        return trajectories, weights / weights.sum()
+
+
+def _local_history(scene: Scene) -> np.ndarray:
+    """Return the focal agent's history in its own frame, gaps filled, ``[2 H]``."""
+    points, valid = scene.history
+    return fill_gaps(scene.to_local(points)[None], valid[None]).ravel()

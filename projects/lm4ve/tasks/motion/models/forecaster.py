@@ -57,22 +57,28 @@ class MotionForecaster(BaseModel):
                 (``[K]``) of the focal agent, the most probable first.
         """
         encoded = self.encoder(inputs)
-        tokens, queries = encoded['tokens'], inputs['queries']
-        if self.neck is None:
-            features = take_tokens(tokens, queries)
-        else:
-            features = self.neck(
-                tokens, padding_mask=encoded['padding_mask'], queries=queries
-            )
+        features = self._query_features(encoded, inputs['queries'])
         trajectories, scores = self.decoder(features, encoded, inputs)
-        if mode == 'predict':
-            assert data_samples is not None
-            return self._predict(trajectories, scores, data_samples)
         if mode == 'tensor':
             return trajectories, scores
-        future, valid = (
-            take_agents(inputs[k], queries) for k in ('future', 'future_valid')
-        )
+        if mode == 'loss':
+            return self._loss(trajectories, scores, inputs)
+        assert data_samples is not None
+        return self._predict(trajectories, scores, data_samples)
+
+    def _query_features(self, encoded: dict[str, Tensor], queries: Tensor) -> Tensor:
+        """Return the features of the agents that are decoded, ``[B, Q, C]``."""
+        tokens = encoded['tokens']
+        if self.neck is None:
+            return take_tokens(tokens, queries)
+        return self.neck(tokens, padding_mask=encoded['padding_mask'], queries=queries)
+
+    def _loss(
+        self, trajectories: Tensor, scores: Tensor, inputs: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Compute the losses of the agents whose future is known."""
+        future = take_agents(inputs['future'], inputs['queries'])
+        valid = take_agents(inputs['future_valid'], inputs['queries'])
         known = valid.any(dim=-1) & ~inputs['query_padding']
         if not known.any():
             # A step without any truth: zero, with a path to every parameter.
@@ -84,13 +90,20 @@ class MotionForecaster(BaseModel):
     def _predict(
         self, trajectories: Tensor, scores: Tensor, data_samples: list[dict]
     ) -> list[dict]:
+        """Add the focal agent's forecast to each sample, the most probable line first."""
         # The focal agent is the first; softmax in fp32 also under autocast.
-        probabilities = scores[:, 0].float().softmax(dim=-1)
+        focal_trajectories = trajectories[:, 0].float()
+        focal_probabilities = scores[:, 0].float().softmax(dim=-1)
         results = []
         for i, sample in enumerate(data_samples):
-            lines, p = self.decoder.select(trajectories[i, 0].float(), probabilities[i])
-            order = torch.argsort(p, descending=True, stable=True)
-            lines, p = (x[order].cpu().numpy() for x in (lines, p))
-            world = sample['scene'].to_world(lines)
-            results.append(dict(sample, probabilities=p, trajectories=world))
+            lines, probabilities = self.decoder.select(
+                focal_trajectories[i], focal_probabilities[i]
+            )
+            order = torch.argsort(probabilities, descending=True, stable=True)
+            lines = lines[order].cpu().numpy()
+            forecast = dict(
+                probabilities=probabilities[order].cpu().numpy(),
+                trajectories=sample['scene'].to_world(lines),
+            )
+            results.append(sample | forecast)
         return results

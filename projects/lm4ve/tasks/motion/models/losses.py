@@ -10,15 +10,16 @@ from torch import Tensor
 
 def take_agents(values: Tensor, queries: Tensor) -> Tensor:
     """Pick agents of each scene: ``[B, A, ...]`` by int64 ``[B, Q]`` gives ``[B, Q, ...]``."""
-    return values[torch.arange(values.shape[0], device=values.device)[:, None], queries]
+    scenes = torch.arange(values.shape[0], device=values.device)
+    return values[scenes[:, None], queries]
 
 
 def ends_of(trajectories: Tensor, valid: Tensor) -> Tensor:
     """Return the points at the last True of each row, ``[B, ..., F, 2] -> [B, ..., 2]``."""
-    last = valid.shape[1] - 1 - valid.flip(1).int().argmax(dim=1)
-    return trajectories.movedim(-2, 1)[
-        torch.arange(len(valid), device=valid.device), last
-    ]
+    steps_after_last = valid.flip(1).int().argmax(dim=1)
+    last = valid.shape[1] - 1 - steps_after_last
+    rows = torch.arange(len(valid), device=valid.device)
+    return trajectories.movedim(-2, 1)[rows, last]
 
 
 def end_distances(trajectories: Tensor, future: Tensor, valid: Tensor) -> Tensor:
@@ -30,7 +31,8 @@ def end_distances(trajectories: Tensor, future: Tensor, valid: Tensor) -> Tensor
         valid (Tensor): bool ``[B, F]``, at least one True a row.
     """
     ends = ends_of(trajectories.detach(), valid)
-    return (ends - ends_of(future, valid)[:, None]).norm(dim=-1)
+    true_ends = ends_of(future, valid)
+    return (ends - true_ends[:, None]).norm(dim=-1)
 
 
 def masked_smooth_l1(trajectory: Tensor, future: Tensor, valid: Tensor) -> Tensor:
@@ -59,9 +61,8 @@ def offset_huber(trajectories: Tensor, future: Tensor, valid: Tensor) -> Tensor:
     # Both start at one place, so the difference of the first offsets is that of
     # the first points.
     error = torch.cat([error[:, :, :1], error.diff(dim=2)], dim=2)
-    both = torch.cat([valid[:, :1], valid[:, 1:] & valid[:, :-1]], dim=1)[
-        :, None, :, None
-    ]
+    both = torch.cat([valid[:, :1], valid[:, 1:] & valid[:, :-1]], dim=1)
+    both = both[:, None, :, None]
     loss = F.huber_loss(error, torch.zeros_like(error), reduction='none')
     total = torch.where(both, loss, 0.0).sum(dim=(2, 3))
     return total / (2 * both.sum(dim=(2, 3))).clamp(min=1)
@@ -90,21 +91,19 @@ def proposal_losses(
         the log of their summed probability.
     """
     huber = offset_huber(trajectories, future, valid)
-    distances, losses = end_distances(trajectories, future, valid), {}
+    distances = end_distances(trajectories, future, valid)
+    losses = {}
     if members is None:
-        losses['reg'] = huber.gather(1, distances.argmin(dim=1, keepdim=True)).mean()
+        nearest = distances.argmin(dim=1, keepdim=True)
+        losses['reg'] = huber.gather(1, nearest).mean()
         members = torch.ones_like(scores, dtype=torch.bool)
     else:
-        losses['reg'] = (
-            torch.where(members, huber, 0.0).sum(1) / members.sum(1)
-        ).mean()
-        log_p = scores.log_softmax(dim=1).masked_fill(~members, -torch.inf)
-        losses['region'] = -log_p.logsumexp(1).mean()
-    both = (
-        torch.stack([scores, -distances])
-        .masked_fill(~members, -1e9)
-        .log_softmax(dim=-1)
-    )
-    found, wanted = both.unbind()
+        sums = torch.where(members, huber, 0.0).sum(1)
+        losses['reg'] = (sums / members.sum(1)).mean()
+        log_probabilities = scores.log_softmax(dim=1)
+        of_members = log_probabilities.masked_fill(~members, -torch.inf)
+        losses['region'] = -of_members.logsumexp(1).mean()
+    found = scores.masked_fill(~members, -1e9).log_softmax(dim=-1)
+    wanted = (-distances).masked_fill(~members, -1e9).log_softmax(dim=-1)
     losses['score'] = F.kl_div(found, wanted, reduction='batchmean', log_target=True)
     return losses

@@ -50,7 +50,8 @@ class DecoderLayer(nn.TransformerDecoderLayer):
     def forward(  # type: ignore[override]
         self, x: Tensor, memory: Tensor, memory_key_padding_mask: Tensor | None
     ) -> Tensor:
-        x = x + self.self_attn(x, x, self.norm1(x), need_weights=False)[0]
+        attended, _ = self.self_attn(x, x, self.norm1(x), need_weights=False)
+        x = x + attended
         x = x + self._mha_block(self.norm2(x), memory, None, memory_key_padding_mask)
         return x + self._ff_block(self.norm3(x))
 
@@ -68,20 +69,43 @@ class DecoderStack(nn.Module):
         self, channels: int, feedforward: int, layers: int, positions: int = 0
     ) -> None:
         super().__init__()
-        options = dict(_OPTIONS, dim_feedforward=feedforward)
-        self.layers = nn.ModuleList(
-            DecoderLayer(channels, **options) for _ in range(layers)
-        )
+        self.layers = nn.ModuleList()
+        for _ in range(layers):
+            layer = DecoderLayer(channels, dim_feedforward=feedforward, **_OPTIONS)
+            self.layers.append(layer)
         self.norm = nn.LayerNorm(channels)
-        self.position = (
-            nn.Parameter(torch.randn(positions, channels) * 0.02) if positions else None
-        )
+        self.position = None
+        if positions:
+            self.position = nn.Parameter(torch.randn(positions, channels) * 0.02)
 
     def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None = None) -> Tensor:
         """``[B, K, C]`` and ``[B, N, C]`` (mask bool ``[B, N]``) to ``[B, K, C]``."""
         for layer in self.layers:
-            x = layer(x if self.position is None else x + self.position, memory, mask)
+            if self.position is not None:
+                x = x + self.position
+            x = layer(x, memory, mask)
         return self.norm(x)
+
+
+def see_each(
+    decoder: nn.Module, proposals: Tensor, tokens: Tensor, padding_mask: Tensor
+) -> Tensor:
+    """Let each agent's proposals see each other, and tokens of the whole scene.
+
+    Args:
+        decoder (nn.Module): A :class:`DecoderStack`.
+        proposals (Tensor): ``[B, A, K, C]``.
+        tokens (Tensor): ``[B, N, C]``.
+        padding_mask (Tensor): bool ``[B, N]``, True = padding.
+
+    Returns:
+        Tensor: ``[B, A, K, C]``.
+    """
+    agents = proposals.shape[1]
+    memory = tokens.repeat_interleave(agents, dim=0)
+    padding_mask = padding_mask.repeat_interleave(agents, dim=0)
+    out = decoder(proposals.flatten(0, 1), memory, padding_mask)
+    return out.unflatten(0, (-1, agents))
 
 
 def sinusoids(steps: int, channels: int, like: Tensor) -> Tensor:
@@ -119,9 +143,11 @@ class MMTransformer(BaseModule):
         final_norm: bool = True,
     ) -> None:
         super().__init__(_XAVIER)
-        k, c = num_proposals, channels
+        k = num_proposals
+        c = channels
         positions = k if query_position else 0
-        self.embed_dims, self.num_proposals = c, k
+        self.embed_dims = c
+        self.num_proposals = k
         self.motion_in = nn.Linear(4, c)
         self.motion_encoder = encoder_stack(c, feedforward)
         self.motion_decoder = DecoderStack(c, feedforward, 2, positions)
@@ -141,16 +167,14 @@ class MMTransformer(BaseModule):
 
         Also gives ``proposals`` ``[B, A, K, C]``.
         """
-        agent_mask, lane_mask = inputs['agent_padding'], inputs['lane_padding']
-        agents = agent_mask.shape[1]
+        agent_mask = inputs['agent_padding']
+        lane_mask = inputs['lane_padding']
         place = self.place(inputs['agents'][:, :, -1])
-        wide = place[:, :, None].expand(-1, -1, self.num_proposals, -1)
-        proposals = self.fuse_place(torch.cat([self._motion(inputs), wide], dim=-1))
+        place_each = place[:, :, None].expand(-1, -1, self.num_proposals, -1)
+        proposals = torch.cat([self._motion(inputs), place_each], dim=-1)
+        proposals = self.fuse_place(proposals)
         lanes = self._lanes(inputs)
-        # Each agent's proposals see each other, and all of the scene's lanes.
-        memory, mask = (x.repeat_interleave(agents, dim=0) for x in (lanes, lane_mask))
-        proposals = self.lane_decoder(proposals.flatten(0, 1), memory, mask)
-        proposals = proposals.unflatten(0, (-1, agents))
+        proposals = see_each(self.lane_decoder, proposals, lanes, lane_mask)
         summary = self.summary(proposals.flatten(2))
         summary = self.fuse_summary(torch.cat([summary, place], dim=-1))
         tokens = self.social(summary, src_key_padding_mask=agent_mask)
@@ -161,24 +185,30 @@ class MMTransformer(BaseModule):
         )
 
     def _motion(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Turn each agent's history into proposals, ``[B, A, K, C]``."""
         vectors = agent_vectors(inputs['agents'], inputs['agents_valid'])
         _, moves, seen, _ = vectors.split([2, 2, 1, 1], dim=-1)
         count = vectors.shape[2]
         times = (torch.arange(count, device=seen.device) + 0.5) * STEP
-        x = torch.cat([moves, times.to(seen)[:, None].expand_as(seen), seen], dim=-1)
+        times = times.to(seen)[:, None].expand_as(seen)
+        x = torch.cat([moves, times, seen], dim=-1)
         x = self.motion_in(x) * math.sqrt(self.embed_dims)
-        x = (x + sinusoids(count, self.embed_dims, x)).flatten(0, 1)
+        x = x + sinusoids(count, self.embed_dims, x)
+        x = x.flatten(0, 1)
         queries = self.proposals.expand(x.shape[0], -1, -1)
         out = self.motion_decoder(queries, self.motion_encoder(x))
         return out.unflatten(0, vectors.shape[:2])
 
     def _lanes(self, inputs: dict[str, Tensor]) -> Tensor:
-        lanes, extra = inputs['lanes'], inputs['lane_attributes']
-        turn, intersection, control = extra.unbind(-1)
+        """Encode each lane, ``[B, L, C]``."""
+        lanes = inputs['lanes']
+        turn, intersection, control = inputs['lane_attributes'].unbind(-1)
         turn = turn.abs() * 1.5 + turn * 0.5  # none 0, left -1, right 1 to 0, 1, 2
-        extra = 1 + torch.stack([intersection, turn, control], dim=-1)
-        extra = extra[:, :, None].expand(-1, -1, lanes.shape[2] - 1, -1)
-        vectors = torch.cat([lanes[..., :-1, :], lanes[..., 1:, :], extra], dim=-1)
+        attributes = 1 + torch.stack([intersection, turn, control], dim=-1)
+        attributes = attributes[:, :, None].expand(-1, -1, lanes.shape[2] - 1, -1)
+        starts = lanes[..., :-1, :]
+        ends = lanes[..., 1:, :]
+        vectors = torch.cat([starts, ends, attributes], dim=-1)
         x = self.lane_in(self.lane_graph(vectors)) * math.sqrt(self.embed_dims)
         return self.lane_encoder(x, src_key_padding_mask=inputs['lane_padding'])
 
@@ -216,44 +246,52 @@ class ProposalDecoder(BaseModule):
         select: int | None = None,
     ) -> None:
         super().__init__(_XAVIER)
-        self.future_steps, self.keep, c = future_steps, select, channels
+        c = channels
+        self.future_steps = future_steps
+        self.keep = select
         self.regions = None if regions is None else Regions.load(regions)
-        layers = social_decoder_layers
-        self.social = DecoderStack(c, feedforward, layers) if layers else None
+        self.social = None
+        if social_decoder_layers:
+            self.social = DecoderStack(c, feedforward, social_decoder_layers)
         self.regression = nn.Sequential(
             *linear_norm_relu(2 * c, 2 * c),
             nn.Linear(2 * c, c),
             nn.Linear(c, 2 * future_steps),
         )
         self.score = nn.Sequential(
-            *(nn.Linear(2 * c, 4 * c), nn.ReLU(), nn.Linear(4 * c, 2 * c)),
-            *(nn.Linear(2 * c, c), nn.Linear(c, 1)),
+            nn.Linear(2 * c, 4 * c),
+            nn.ReLU(),
+            nn.Linear(4 * c, 2 * c),
+            nn.Linear(2 * c, c),
+            nn.Linear(c, 1),
         )
-        names = ['reg', 'score', *(['region'] if regions else [])]
-        sigmas = {name: nn.Parameter(torch.ones(())) for name in names}
-        self.sigmas = nn.ParameterDict(sigmas) if learned_weights else None
+        self.sigmas = None
+        if learned_weights:
+            names = ['reg', 'score']
+            if regions:
+                names.append('region')
+            sigmas = {name: nn.Parameter(torch.ones(())) for name in names}
+            self.sigmas = nn.ParameterDict(sigmas)
 
     def forward(
         self, features: Tensor, encoded: dict[str, Tensor], inputs: dict[str, Tensor]
-    ):
+    ) -> tuple[Tensor, Tensor]:
         """``[B, Q, C]`` to ``[B, Q, K, F, 2]`` (meters, focal frame), ``[B, Q, K]``.
 
         Step offsets are summed up from where an agent is.
         """
-        queries, agents = inputs['queries'], inputs['agents']
-        x = take_agents(encoded['proposals'], queries)
+        queries = inputs['queries']
+        proposals = take_agents(encoded['proposals'], queries)
         if self.social is not None:
-            count = queries.shape[1]
-            memory = encoded['tokens'][:, : agents.shape[1]].repeat_interleave(
-                count, dim=0
-            )
-            mask = inputs['agent_padding'].repeat_interleave(count, dim=0)
-            x = self.social(x.flatten(0, 1), memory, mask).unflatten(0, (-1, count))
-        x = torch.cat([features[:, :, None].expand_as(x), x], dim=-1)
+            padding = inputs['agent_padding']
+            agents = encoded['tokens'][:, : padding.shape[1]]
+            proposals = see_each(self.social, proposals, agents, padding)
+        agent_each = features[:, :, None].expand_as(proposals)
+        x = torch.cat([agent_each, proposals], dim=-1)
         offsets = self.regression(x).unflatten(-1, (self.future_steps, 2))
-        here = take_agents(agents[:, :, -1], queries)
-        lines = here[:, :, None, None] + offsets.cumsum(dim=-2)
-        return lines, self.score(x)[..., 0]
+        origins = take_agents(inputs['agents'][:, :, -1], queries)
+        trajectories = origins[:, :, None, None] + offsets.cumsum(dim=-2)
+        return trajectories, self.score(x)[..., 0]
 
     def loss(
         self, trajectories: Tensor, scores: Tensor, future: Tensor, valid: Tensor
@@ -263,16 +301,20 @@ class ProposalDecoder(BaseModule):
         if self.regions is not None:
             members = self.regions.members(future, valid, scores.shape[1])
         losses = proposal_losses(trajectories, scores, future, valid, members)
-        if (s := self.sigmas) is not None:
-            losses = {
-                n: v / s[n] ** 2 + (s[n].abs() + 1).log() for n, v in losses.items()
-            }
-        return {f'loss_{n}': v for n, v in losses.items()}
+        named = {}
+        for name, loss in losses.items():
+            if self.sigmas is not None:
+                sigma = self.sigmas[name]
+                loss = loss / sigma**2 + (sigma.abs() + 1).log()
+            named[f'loss_{name}'] = loss
+        return named
 
-    def select(self, trajectories: Tensor, probabilities: Tensor):
+    def select(
+        self, trajectories: Tensor, probabilities: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Return all, or the best that end apart: ``[K, F, 2]`` and ``[K]``."""
         if self.keep is None:
             return trajectories, probabilities
         kept = select_apart(trajectories[:, -1], probabilities, self.keep)
-        p = probabilities[kept]
-        return trajectories[kept], p / p.sum()
+        probabilities = probabilities[kept]
+        return trajectories[kept], probabilities / probabilities.sum()

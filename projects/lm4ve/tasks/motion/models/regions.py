@@ -49,30 +49,29 @@ class Regions(nn.Module):
             UserError: Centers and hulls are not of equally many regions of a plane.
         """
         if source == 'fan':
-            edges = np.linspace(-np.pi / 2, np.pi / 2, 7)
-            middles = (edges[1:] + edges[:-1]) / 2
-            centers = 20 * np.stack([np.cos(middles), np.sin(middles)], axis=-1)
-            sides = np.stack([np.sin(edges), -np.cos(edges), np.zeros(7)], axis=-1)
-            hulls = list(np.stack([sides[:-1], -sides[1:]], axis=1))
+            centers, hulls = _fan()
         else:
-            found = json.loads(Path(source).read_text())
-            centers = np.array(found['centres'])
-            hulls = [ConvexHull(np.array(h)).equations for h in found['hulls']]
-        if {centers.shape, *((len(hulls), h.shape[1] - 1) for h in hulls)} != {
-            (len(hulls), 2)
-        }:
+            content = json.loads(Path(source).read_text())
+            centers = np.array(content['centres'])
+            hulls = [ConvexHull(np.array(hull)).equations for hull in content['hulls']]
+        has_center_each = centers.shape == (len(hulls), 2)
+        is_plane = all(hull.shape[1] == 3 for hull in hulls)
+        if not (has_center_each and is_plane):
             raise UserError(f"'{source}' does not have one center [x, y] a hull.")
         planes = [torch.from_numpy(hull).float() for hull in hulls]
         return cls(torch.from_numpy(centers).float(), planes)
 
     def forward(self, points: Tensor) -> Tensor:
         """Map points ``[N, 2]`` to regions, int64 ``[N]``."""
-        a, c = self.planes[..., :2], self.planes[..., 2]
-        sides = torch.einsum('mpk,nk->nmp', a, points.to(a.dtype)) + c
+        normals = self.planes[..., :2]
+        offsets = self.planes[..., 2]
+        points = points.to(normals.dtype)
+        sides = torch.einsum('mpk,nk->nmp', normals, points) + offsets
         inside = (sides <= 1e-4).all(dim=-1)
-        distances = torch.cdist(points.to(a.dtype), self.centers)
-        none = ~inside.any(dim=1, keepdim=True)
-        return distances.masked_fill(~(inside | none), torch.inf).argmin(dim=1)
+        in_none = ~inside.any(dim=1, keepdim=True)
+        candidates = inside | in_none
+        distances = torch.cdist(points, self.centers)
+        return distances.masked_fill(~candidates, torch.inf).argmin(dim=1)
 
     def members(self, future: Tensor, valid: Tensor, count: int) -> Tensor:
         """Return which of ``count`` proposals belong to the truth's region, ``[N, K]``.
@@ -86,9 +85,20 @@ class Regions(nn.Module):
             f'encoder.num_proposals={count} cannot be shared out equally among {regions} regions. '
             f'Fix: a multiple of {regions}.',
         )
-        mine = self(ends_of(future, valid))
-        owner = torch.arange(count, device=future.device) // (count // regions)
-        return mine[:, None] == owner
+        region_of_truth = self(ends_of(future, valid))
+        proposals = torch.arange(count, device=future.device)
+        region_of_proposal = proposals // (count // regions)
+        return region_of_truth[:, None] == region_of_proposal
+
+
+def _fan() -> tuple[np.ndarray, list[np.ndarray]]:
+    """Return the centers ``[6, 2]`` of six sectors ahead, and their half planes ``[2, 3]``."""
+    edges = np.linspace(-np.pi / 2, np.pi / 2, 7)
+    middles = (edges[1:] + edges[:-1]) / 2
+    centers = 20 * np.stack([np.cos(middles), np.sin(middles)], axis=-1)
+    sides = np.stack([np.sin(edges), -np.cos(edges), np.zeros(7)], axis=-1)
+    sectors = np.stack([sides[:-1], -sides[1:]], axis=1)
+    return centers, list(sectors)
 
 
 def select_apart(
@@ -110,8 +120,12 @@ def select_apart(
     order = probabilities.argsort(descending=True, stable=True).tolist()
     near = (torch.cdist(ends, ends) < meters).tolist()
     apart: list[int] = []
+    rest: list[int] = []
     for i in order:
-        if not any(near[i][j] for j in apart):
+        is_near_chosen = any(near[i][j] for j in apart)
+        if is_near_chosen:
+            rest.append(i)
+        else:
             apart.append(i)
-    rest = [i for i in order if i not in apart]
-    return torch.tensor([*apart, *rest][:keep], device=ends.device)
+    chosen = apart + rest
+    return torch.tensor(chosen[:keep], device=ends.device)

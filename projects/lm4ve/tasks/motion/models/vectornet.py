@@ -37,14 +37,14 @@ def agent_vectors(agents: Tensor, valid: Tensor) -> Tensor:
         seconds before the last step; a vector with an end not observed is 0 but
         for its time.
     """
-    kept = (valid[..., 1:] & valid[..., :-1])[..., None]
+    kept = valid[..., 1:] & valid[..., :-1]
+    kept = kept[..., None]
     count = agents.shape[2]
     times = (torch.arange(1, count, device=agents.device) - count + 0.5) * STEP
     times = times.to(agents.dtype)[:, None].expand(*kept.shape[:3], 1)
     vectors = torch.cat([agents[..., 1:, :], agents.diff(dim=2)], dim=-1)
-    return torch.cat(
-        [torch.where(kept, vectors, 0.0), kept.to(agents.dtype), times], dim=-1
-    )
+    vectors = torch.where(kept, vectors, 0.0)
+    return torch.cat([vectors, kept.to(agents.dtype), times], dim=-1)
 
 
 def lane_vectors(lanes: Tensor, attributes: Tensor) -> Tensor:
@@ -80,14 +80,15 @@ class SubGraph(nn.Module):
     def __init__(self, in_channels: int, channels: Sequence[int]) -> None:
         super().__init__()
         self.levels = nn.ModuleList()
-        for c in channels:
-            self.levels.append(nn.Sequential(*linear_norm_relu(in_channels, c)))
-            in_channels = 2 * c
+        for width in channels:
+            self.levels.append(nn.Sequential(*linear_norm_relu(in_channels, width)))
+            in_channels = 2 * width
 
     def forward(self, x: Tensor) -> Tensor:
         for level in self.levels:
             x = level(x)
-            x = torch.cat([x, x.amax(dim=-2, keepdim=True).expand_as(x)], dim=-1)
+            maximum = x.amax(dim=-2, keepdim=True)
+            x = torch.cat([x, maximum.expand_as(x)], dim=-1)
         return x.amax(dim=-2)
 
 
@@ -115,13 +116,15 @@ class VectorNet(BaseModule):
         self.embed_dims = 2 * channels[-1]
         self.agents = SubGraph(6, channels)
         self.lanes = SubGraph(7, channels)
-        c, layers = self.embed_dims, range(num_layers)
-        self.norms = nn.ModuleList(nn.LayerNorm(c) for _ in layers)
-        attentions = (
-            nn.MultiheadAttention(c, num_heads, batch_first=True) for _ in layers
-        )
-        self.attentions = nn.ModuleList(attentions)
-        self.final_norm = nn.LayerNorm(c) if final_norm else nn.Identity()
+        self.norms = nn.ModuleList()
+        self.attentions = nn.ModuleList()
+        for _ in range(num_layers):
+            attention = nn.MultiheadAttention(
+                self.embed_dims, num_heads, batch_first=True
+            )
+            self.norms.append(nn.LayerNorm(self.embed_dims))
+            self.attentions.append(attention)
+        self.final_norm = nn.LayerNorm(self.embed_dims) if final_norm else nn.Identity()
 
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """See :class:`lm4ve.tasks.motion.models.forecaster.MotionForecaster`."""
@@ -131,7 +134,8 @@ class VectorNet(BaseModule):
         mask = torch.cat([inputs['agent_padding'], inputs['lane_padding']], dim=1)
         for norm, attention in zip(self.norms, self.attentions, strict=True):
             y = norm(x)
-            x = x + attention(y, y, y, key_padding_mask=mask, need_weights=False)[0]
+            out, _ = attention(y, y, y, key_padding_mask=mask, need_weights=False)
+            x = x + out
         return dict(tokens=self.final_norm(x), padding_mask=mask)
 
 
@@ -140,11 +144,12 @@ class ResidualMLP(nn.Module):
 
     def __init__(self, channels: int, out_channels: int) -> None:
         super().__init__()
-        c = channels
         self.block = nn.Sequential(
-            *linear_norm_relu(c, c), nn.Linear(c, c), nn.LayerNorm(c)
+            *linear_norm_relu(channels, channels),
+            nn.Linear(channels, channels),
+            nn.LayerNorm(channels),
         )
-        self.out = nn.Linear(c, out_channels)
+        self.out = nn.Linear(channels, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.out(F.relu(x + self.block(x)))
@@ -166,21 +171,24 @@ class TrajectoryDecoder(BaseModule):
     def __init__(self, in_channels: int, future_steps: int, num_modes: int = 6) -> None:
         super().__init__()
         self.future_steps = future_steps
-        modes = (ResidualMLP(in_channels, 2 * future_steps) for _ in range(num_modes))
-        self.modes = nn.ModuleList(modes)
+        self.modes = nn.ModuleList()
+        for _ in range(num_modes):
+            self.modes.append(ResidualMLP(in_channels, 2 * future_steps))
         self.classifier = ResidualMLP(in_channels, num_modes)
 
     def forward(
         self, features: Tensor, encoded: dict[str, Tensor], inputs: dict[str, Tensor]
-    ):
+    ) -> tuple[Tensor, Tensor]:
         """``[B, Q, C]`` to ``[B, Q, K, F, 2]`` (meters, focal frame), ``[B, Q, K]``.
 
         Trajectories are offsets from where an agent is.
         """
-        lines = torch.stack([m(features) for m in self.modes], dim=2)
-        lines = lines.unflatten(-1, (self.future_steps, 2)) * SCALE
-        here = take_agents(inputs['agents'][:, :, -1], inputs['queries'])
-        return here[:, :, None, None] + lines, self.classifier(features)
+        modes = [mode(features) for mode in self.modes]
+        offsets = torch.stack(modes, dim=2)
+        offsets = offsets.unflatten(-1, (self.future_steps, 2)) * SCALE
+        origins = take_agents(inputs['agents'][:, :, -1], inputs['queries'])
+        trajectories = origins[:, :, None, None] + offsets
+        return trajectories, self.classifier(features)
 
     def loss(
         self, trajectories: Tensor, scores: Tensor, future: Tensor, valid: Tensor
@@ -198,6 +206,8 @@ class TrajectoryDecoder(BaseModule):
         regression = masked_smooth_l1(nearest, future, valid)
         return dict(loss_reg=regression, loss_cls=F.cross_entropy(scores, best))
 
-    def select(self, trajectories: Tensor, probabilities: Tensor):
+    def select(
+        self, trajectories: Tensor, probabilities: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Return all trajectories."""
         return trajectories, probabilities
