@@ -202,7 +202,11 @@ def check_tokenizer(preprocessor: Any, encoder: nn.Module) -> None:
     encoder_padding = getattr(encoder, 'pad_id', None)
     if encoder_padding is not None:
         padding = tokenizer.pad_token_id
-        check(f'{name}: pad_token_id', padding, choices=(encoder_padding,))
+        require(
+            padding == encoder_padding,
+            f"{name}: pad_token_id={padding}, but the encoder's is {encoder_padding}. Fix: the "
+            'tokenizer that the encoder was trained with.',
+        )
     longest = getattr(encoder, 'max_length', None)
     check('model.data_preprocessor.max_length', preprocessor.max_length, most=longest)
 

@@ -132,7 +132,7 @@ TOKENIZERS = [
         WORDS,
         None,
         12,
-        'pad_token_id=0 must be one of 1',
+        "pad_token_id=0, but the encoder's is 1",
     ),
     (
         SPECIAL,
