@@ -21,14 +21,22 @@ write_picture = partial(write_image, size=(SIDE, SIDE))
 
 def write_coco(folder: Path, split: str, count: int, classes: tuple[str, ...]) -> None:
     """COCO's layout: pictures, and one file with a box of one of two classes for each."""
-    names = [f'{i:012d}.jpg' for i in range(count)]
-    images = [
-        dict(id=i, file_name=n, width=SIDE, height=SIDE) for i, n in enumerate(names)
-    ]
-    box = dict(bbox=[8, 8, 32, 24], area=768, iscrowd=0, segmentation=[])
-    boxes = [dict(box, id=i, image_id=i, category_id=1 + i % 2) for i in range(count)]
-    for i, name in enumerate(names):
+    images = []
+    boxes = []
+    for i in range(count):
+        name = f'{i:012d}.jpg'
         write_picture(folder / f'{split}2017' / name, i)
+        images.append(dict(id=i, file_name=name, width=SIDE, height=SIDE))
+        box = dict(
+            id=i,
+            image_id=i,
+            category_id=1 + i % 2,
+            bbox=[8, 8, 32, 24],
+            area=768,
+            iscrowd=0,
+            segmentation=[],
+        )
+        boxes.append(box)
     categories = [dict(id=i, name=name) for i, name in enumerate(classes, 1)]
     content = dict(images=images, annotations=boxes, categories=categories)
     write_json(folder / f'annotations/instances_{split}2017.json', content)
@@ -66,8 +74,9 @@ class HostShrinker(shrink.Shrinker):
         loader.batch_size = 2 if split == 'train' else 1
         self.write_data(loader.dataset)
         for transform in loader.dataset.pipeline:
-            sizes = {'scale', 'crop_size'} & transform.keys()
-            transform.update(dict.fromkeys(sizes, (SIDE, SIDE)))
+            for field in ('scale', 'crop_size'):
+                if field in transform:
+                    transform[field] = (SIDE, SIDE)
 
     def _schedule(self, cfg: Config, epochs: int) -> None:
         cfg.train_cfg.update(self.steps)
@@ -84,16 +93,18 @@ class HostShrinker(shrink.Shrinker):
             if 'pretrained' in bare:
                 bare.pretrained = None
             state = MODELS.build(bare).state_dict()
-            torch.save(
-                dict(state_dict={k: random_like(v) for k, v in state.items()}), path
-            )
+            for name, tensor in state.items():
+                state[name] = random_like(tensor)
+            torch.save(dict(state_dict=state), path)
 
         self.answer(address, write)
 
 
 def random_like(tensor: torch.Tensor) -> torch.Tensor:
     """Return numbers that no initialization gives; counts stay as they are."""
-    return torch.rand_like(tensor) / 8 if tensor.is_floating_point() else tensor
+    if not tensor.is_floating_point():
+        return tensor
+    return torch.rand_like(tensor) / 8
 
 
 def train_and_test(shrinker: HostShrinker, cfg: Config, metric: str) -> None:
@@ -103,7 +114,6 @@ def train_and_test(shrinker: HostShrinker, cfg: Config, metric: str) -> None:
     train(runner)
     (file,) = Path(runner.work_dir).glob('*_[12].pth')
     state = torch.load(file, weights_only=True)['state_dict']
-    assert [k for k in state if '.block.' in k] == [
-        'backbone.llm_neck.block.llm_source'
-    ]
+    of_block = [name for name in state if '.block.' in name]
+    assert of_block == ['backbone.llm_neck.block.llm_source']
     assert metric in runner.test()

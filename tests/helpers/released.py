@@ -44,11 +44,19 @@ def attention(
     q: Tensor, k: Tensor, v: Tensor, heads: int, masked: Tensor | None = None
 ) -> Tensor:
     """Attend over ``[B, N, C]`` in plain tensors; ``masked`` keys ``[B, N]`` are hidden."""
-    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
+    q = _split_heads(q, heads)
+    k = _split_heads(k, heads)
+    v = _split_heads(v, heads)
     scores = q @ k.mT / q.shape[-1] ** 0.5
     if masked is not None:
         scores = scores.masked_fill(masked[..., None, None, :], -1e9)
-    return (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
+    mixed = scores.softmax(-1) @ v
+    return mixed.transpose(1, 2).flatten(2)
+
+
+def _split_heads(x: Tensor, heads: int) -> Tensor:
+    """``[B, N, C] -> [B, heads, N, C / heads]``."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
 def norm(state: dict[str, Tensor], name: str, x: Tensor, eps: float = 1e-5) -> Tensor:

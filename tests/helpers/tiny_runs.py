@@ -27,12 +27,10 @@ def write_runs(folder: Path, *names: str) -> None:
     """
     shutil.copytree(CONFIGS, folder / PLACE)
     for name in names:
-        meta = dict(
-            epoch=3, iter=60, dataset_meta=dict(classes=[str(i) for i in range(10)])
-        )
-        torch.save(
-            dict(state_dict=state_of(name), meta=meta), folder / PLACE / f'{name}.pth'
-        )
+        classes = [str(digit) for digit in range(10)]
+        meta = dict(epoch=3, iter=60, dataset_meta=dict(classes=classes))
+        content = dict(state_dict=state_of(name), meta=meta)
+        torch.save(content, folder / PLACE / f'{name}.pth')
 
 
 @functools.cache
@@ -55,28 +53,46 @@ def enlarged(model: nn.Module, std: float = 0.3) -> nn.Module:
 
 
 def without(*parts: str) -> Callable[[dict], dict]:
-    return lambda state: {
-        k: v for k, v in state.items() if not any(p in k for p in parts)
-    }
+    """Return a function that removes the entries of a state with a part in their name."""
+
+    def change(state: dict) -> dict:
+        return {
+            name: tensor
+            for name, tensor in state.items()
+            if not any(part in name for part in parts)
+        }
+
+    return change
+
+
+def of_another_task(state: dict) -> dict:
+    return state_of('pointmae')
 
 
 def with_an_mlp(state: dict) -> dict:
     norm = torch.ones(len(state['neck.mapper_in.weight']))
-    state = without('llm_source')(state)
-    return state | {f'neck.block.norm.{k}': norm for k in ('weight', 'bias')}
+    changed = without('llm_source')(state)
+    changed['neck.block.norm.weight'] = norm
+    changed['neck.block.norm.bias'] = norm
+    return changed
+
+
+def misshapen(state: dict) -> dict:
+    return {**state, 'neck.mapper_in.weight': torch.zeros(3, 3)}
+
+
+def empty(state: dict) -> dict:
+    return {}
 
 
 #: What is wrong with a state -> how it comes from the right one, and what our errors
 #: name.
 WRONG = {
-    'of another task': (lambda _: state_of('pointmae'), 'neck|encoder|backbone'),
+    'of another task': (of_another_task, 'neck|encoder|backbone'),
     'without a block': (without('neck.'), 'neck'),
     'without its record': (without('llm_source'), 'llm_source'),
     'with an MLP': (with_an_mlp, 'llm_source'),
     'without a layer': (without('layers.0.', 'blocks.0.'), 'layers.0|blocks.0'),
-    'misshapen': (
-        lambda s: s | {'neck.mapper_in.weight': torch.zeros(3, 3)},
-        'mapper_in.weight',
-    ),
-    'empty': (lambda _: {}, 'no model state'),
+    'misshapen': (misshapen, 'mapper_in.weight'),
+    'empty': (empty, 'no model state'),
 }

@@ -14,8 +14,16 @@ from tests.helpers.families import write_meta
 from tests.helpers.released import attention, linear, norm, random, tensor
 
 #: A tiny stand-in of ViT-S and LLaMA-7B.
-WIDTH, DEPTH, HEADS, CLASSES, PATCH, SIZE = 24, 2, 3, 7, 4, 16
-DIM, LLM_HEADS, HIDDEN, EPS = 32, 4, 48, 1e-5
+WIDTH = 24
+DEPTH = 2
+HEADS = 3
+CLASSES = 7
+PATCH = 4
+SIZE = 16
+DIM = 32
+LLM_HEADS = 4
+HIDDEN = 48
+EPS = 1e-5
 
 
 def vit_state() -> dict:
@@ -35,13 +43,12 @@ def blocks() -> dict:
 def write_llm(folder: Path, seed: int = 0) -> tuple[str, list[dict]]:
     """Write a language model in fp16 as Meta does; return the folder and its three layers."""
     write_meta(folder, seed=seed, dtype=torch.float16, sizes=dict(num_hidden_layers=3))
-    state, layers = (
-        torch.load(folder / 'consolidated.00.pth', weights_only=True),
-        [{}, {}, {}],
-    )
+    state = torch.load(folder / 'consolidated.00.pth', weights_only=True)
+    layers = [{}, {}, {}]
     for name, weight in state.items():
         if name.startswith('layers.') and 'rope' not in name:
-            layers[int(name[7])][name[9:]] = weight
+            _, number, part = name.split('.', maxsplit=2)
+            layers[int(number)][part] = weight
     return str(folder), layers
 
 
@@ -51,7 +58,8 @@ def llama_state(layers: list, plain=vit_state, width: int = WIDTH) -> dict:
     state['llama_dim_mapper1.weight'] = random(DIM, width)
     state['llama_dim_mapper2.weight'] = random(width, DIM)
     for i, layer in enumerate(layers):
-        state.update({f'llama.layers.{i}.{k}': v.float() for k, v in layer.items()})
+        for name, weight in layer.items():
+            state[f'llama.layers.{i}.{name}'] = weight.float()
     state['llama.norm.weight'] = torch.ones(DIM)
     return state
 
@@ -65,7 +73,9 @@ def released(state: dict, **extra) -> dict:
 
 def rms(x, weight=None):
     x = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + EPS)
-    return x if weight is None else x * weight
+    if weight is None:
+        return x
+    return x * weight
 
 
 def llama(state, x):
@@ -73,33 +83,35 @@ def llama(state, x):
     if 'llama_dim_mapper1.weight' not in state:
         return x
     x = linear(state, 'llama_dim_mapper1', x, bias=False)
-    for i in range(sum(k.endswith('.ffn_norm.weight') for k in state)):
-        at = f'llama.layers.{i}'
-        h = rms(x, state[f'{at}.attention_norm.weight'])
-        qkv = (linear(state, f'{at}.attention.w{n}', h, bias=False) for n in 'qkv')
-        x = x + linear(
-            state, f'{at}.attention.wo', attention(*qkv, LLM_HEADS), bias=False
-        )
-        h = rms(x, state[f'{at}.ffn_norm.weight'])
-        gate, up = (
-            linear(state, f'{at}.feed_forward.w{n}', h, bias=False) for n in (1, 3)
-        )
-        x = x + linear(state, f'{at}.feed_forward.w2', F.silu(gate) * up, bias=False)
+    layer = 0
+    while f'llama.layers.{layer}.ffn_norm.weight' in state:
+        x = llama_layer(state, f'llama.layers.{layer}', x)
+        layer += 1
     return linear(state, 'llama_dim_mapper2', rms(x), bias=False)
 
 
+def llama_layer(state, at, x):
+    h = rms(x, state[f'{at}.attention_norm.weight'])
+    q = linear(state, f'{at}.attention.wq', h, bias=False)
+    k = linear(state, f'{at}.attention.wk', h, bias=False)
+    v = linear(state, f'{at}.attention.wv', h, bias=False)
+    h = attention(q, k, v, LLM_HEADS)
+    x = x + linear(state, f'{at}.attention.wo', h, bias=False)
+    h = rms(x, state[f'{at}.ffn_norm.weight'])
+    gate = linear(state, f'{at}.feed_forward.w1', h, bias=False)
+    up = linear(state, f'{at}.feed_forward.w3', h, bias=False)
+    return x + linear(state, f'{at}.feed_forward.w2', F.silu(gate) * up, bias=False)
+
+
 def encode(state, x):
-    for at in (f'blocks.{i}' for i in range(DEPTH)):
-        qkv = linear(
-            state, f'{at}.attn.qkv', norm(state, f'{at}.norm1', x, 1e-6), 3 * WIDTH
-        )
-        found = attention(*qkv.chunk(3, -1), HEADS)
-        x = x + linear(state, f'{at}.attn.proj', found, WIDTH)
-        h = F.gelu(
-            linear(
-                state, f'{at}.mlp.fc1', norm(state, f'{at}.norm2', x, 1e-6), 4 * WIDTH
-            )
-        )
+    for i in range(DEPTH):
+        at = f'blocks.{i}'
+        h = norm(state, f'{at}.norm1', x, 1e-6)
+        q, k, v = linear(state, f'{at}.attn.qkv', h, 3 * WIDTH).chunk(3, -1)
+        h = attention(q, k, v, HEADS)
+        x = x + linear(state, f'{at}.attn.proj', h, WIDTH)
+        h = norm(state, f'{at}.norm2', x, 1e-6)
+        h = F.gelu(linear(state, f'{at}.mlp.fc1', h, 4 * WIDTH))
         x = x + linear(state, f'{at}.mlp.fc2', h, WIDTH)
     return x
 
@@ -109,10 +121,9 @@ def logits(state: dict, images: torch.Tensor) -> torch.Tensor:
     weight = tensor(state, 'patch_embed.proj.weight', WIDTH, 3, PATCH, PATCH)
     bias = tensor(state, 'patch_embed.proj.bias', WIDTH)
     x = F.conv2d(images, weight, bias, stride=PATCH).flatten(2).transpose(1, 2)
-    x = torch.cat(
-        (tensor(state, 'cls_token', 1, 1, WIDTH).expand(len(x), -1, -1), x), dim=1
-    )
-    x = encode(state, x + tensor(state, 'pos_embed', *x[:1].shape))
-    return linear(
-        state, 'head', norm(state, 'norm', llama(state, x), 1e-6)[:, 0], CLASSES
-    )
+    class_token = tensor(state, 'cls_token', 1, 1, WIDTH).expand(len(x), -1, -1)
+    x = torch.cat((class_token, x), dim=1)
+    x = x + tensor(state, 'pos_embed', *x[:1].shape)
+    x = llama(state, encode(state, x))
+    x = norm(state, 'norm', x, 1e-6)
+    return linear(state, 'head', x[:, 0], CLASSES)

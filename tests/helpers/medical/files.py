@@ -23,15 +23,20 @@ def write_medmnist(
     root: Path, flag: str, classes: int, count: int = 256, labels: int = 1
 ) -> Path:
     """A file of MedMNIST with random pixels."""
-    rng, arrays = np.random.default_rng(0), {}
-    sides = (28,) * 3 if flag.endswith('3d') else (28, 28, 3)
+    rng = np.random.default_rng(0)
+    shape = (28, 28, 3)
+    if flag.endswith('3d'):
+        shape = (28, 28, 28)
+    arrays = {}
     for split, n in dict(train=count, val=12, test=12).items():
-        arrays[f'{split}_images'] = rng.integers(0, 256, (n, *sides), dtype=np.uint8)
-        rows = np.arange(n)[:, None] + np.arange(labels)
-        arrays[f'{split}_labels'] = (rows % classes).astype(np.uint8)
+        images = rng.integers(0, 256, (n, *shape), dtype=np.uint8)
+        numbers = np.arange(n)[:, None] + np.arange(labels)
+        arrays[f'{split}_images'] = images
+        arrays[f'{split}_labels'] = (numbers % classes).astype(np.uint8)
     root.mkdir(parents=True, exist_ok=True)
-    np.savez(root / f'{flag}.npz', **arrays)
-    return root / f'{flag}.npz'
+    file = root / f'{flag}.npz'
+    np.savez(file, **arrays)
+    return file
 
 
 def write_volume(path: Path, array: np.ndarray, voxel: tuple = (1.0, 1.0, 2.0)) -> Path:
@@ -47,12 +52,15 @@ def write_decathlon(
     """A task of MSD: a bright box in parts."""
     label = np.zeros((20, 18, 16), np.uint8)
     label[4:14, 4:14, 4:12] = np.arange(8) % (classes - 1) + 1
-    image = np.random.default_rng(0).random((*label.shape, channels), np.float32)
-    image = np.squeeze(image + (label > 0)[..., None])
-    names = [f'{i}.nii.gz' for i in range(count)]
-    for name in names:
+    noise = np.random.default_rng(0).random((*label.shape, channels), np.float32)
+    brighter = (label > 0)[..., None]
+    image = np.squeeze(noise + brighter)
+    pairs = []
+    for i in range(count):
+        name = f'{i}.nii.gz'
         write_volume(root / 'imagesTr' / name, image)
         write_volume(root / 'labelsTr' / name, label)
-    pairs = [dict(image=f'./imagesTr/{n}', label=f'./labelsTr/{n}') for n in names]
+        pairs.append(dict(image=f'./imagesTr/{name}', label=f'./labelsTr/{name}'))
     labels = {str(i): f'class {i}' for i in range(classes)}
-    (root / 'dataset.json').write_text(json.dumps(dict(labels=labels, training=pairs)))
+    content = dict(labels=labels, training=pairs)
+    (root / 'dataset.json').write_text(json.dumps(content))

@@ -8,21 +8,24 @@ from torch import nn
 
 from tests.helpers.released import attention
 
-DIMS, KERNELS = (4, 6, 8, 10, 16), (3, 3, 7, 7, 7)
-WIDTH, DEPTH, PATCH, SIZE = 24, 2, (4, 4, 2), (8, 8, 4)
+DIMS = (4, 6, 8, 10, 16)
+KERNELS = (3, 3, 7, 7, 7)
+WIDTH = 24
+DEPTH = 2
+PATCH = (4, 4, 2)
+SIZE = (8, 8, 4)
 
 
-def seq(*parts: nn.Module, **named: nn.Module) -> nn.Sequential:
-    return nn.Sequential(*parts) if parts else nn.Sequential(OrderedDict(named))
+def named_sequence(**parts: nn.Module) -> nn.Sequential:
+    return nn.Sequential(OrderedDict(parts))
 
 
 def randomized(model: nn.Module) -> nn.Module:
     """Give every tensor random values, those of batch norms too."""
     for tensor in itertools.chain(model.parameters(), model.buffers()):
         if tensor.is_floating_point():
-            tensor.data = torch.rand(tensor.shape) * 0.4 + (
-                0.8 if tensor.dim() == 1 else -0.2
-            )
+            lowest = 0.8 if tensor.dim() == 1 else -0.2
+            tensor.data = torch.rand(tensor.shape) * 0.4 + lowest
     return model.eval()
 
 
@@ -36,49 +39,65 @@ class Residual(nn.Module):
 
 
 # --------------------------------------------------------------------- CMUNeXt, LLM4Seg
-def cbr(c, out):
+def conv_norm_relu(c, out):
     return nn.Conv2d(c, out, 3, padding=1), nn.BatchNorm2d(out), nn.ReLU()
 
 
-def cgb(c, out, k=1, groups=1):
+def conv_gelu_norm(c, out, k=1, groups=1):
     conv = nn.Conv2d(c, out, k, padding=k // 2, groups=groups)
     return conv, nn.GELU(), nn.BatchNorm2d(out)
+
+
+def encoder_stage(c, out, k):
+    unit = nn.Sequential(
+        Residual(nn.Sequential(*conv_gelu_norm(c, c, k, c))),
+        *conv_gelu_norm(c, 4 * c),
+        *conv_gelu_norm(4 * c, c),
+    )
+    up = named_sequence(conv=nn.Sequential(*conv_norm_relu(c, out)))
+    return named_sequence(block=nn.Sequential(unit), up=up)
+
+
+def upsampling(c, out):
+    up = nn.Upsample(scale_factor=2, mode='bilinear')
+    return named_sequence(up=nn.Sequential(up, *conv_norm_relu(c, out)))
+
+
+def fusion(out):
+    conv = nn.Sequential(
+        *conv_gelu_norm(2 * out, 2 * out, 3, 2),
+        *conv_gelu_norm(2 * out, 4 * out),
+        *conv_gelu_norm(4 * out, out),
+    )
+    return named_sequence(conv=conv)
 
 
 class CMUNeXt(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.stem = seq(conv=seq(*cbr(3, DIMS[0])))
-        for i, (c, out, k) in enumerate(
-            zip((DIMS[0], *DIMS), DIMS, KERNELS, strict=False), 1
-        ):
-            unit = seq(Residual(seq(*cgb(c, c, k, c))), *cgb(c, 4 * c), *cgb(4 * c, c))
-            setattr(
-                self,
-                f'encoder{i}',
-                seq(block=seq(unit), up=seq(conv=seq(*cbr(c, out)))),
-            )
-        for n, (out, c) in enumerate(zip(DIMS, DIMS[1:], strict=False), 2):
-            up = seq(nn.Upsample(scale_factor=2, mode='bilinear'), *cbr(c, out))
-            fusion = seq(
-                *cgb(2 * out, 2 * out, 3, 2), *cgb(2 * out, 4 * out), *cgb(4 * out, out)
-            )
-            setattr(self, f'Up{n}', seq(up=up))
-            setattr(self, f'Up_conv{n}', seq(conv=fusion))
+        self.stem = named_sequence(conv=nn.Sequential(*conv_norm_relu(3, DIMS[0])))
+        c = DIMS[0]
+        for i in range(5):
+            setattr(self, f'encoder{i + 1}', encoder_stage(c, DIMS[i], KERNELS[i]))
+            c = DIMS[i]
+        for i in range(4):
+            setattr(self, f'Up{i + 2}', upsampling(DIMS[i + 1], DIMS[i]))
+            setattr(self, f'Up_conv{i + 2}', fusion(DIMS[i]))
         self.Conv_1x1 = nn.Conv2d(DIMS[0], 1, 1)
         self.llm4seg = nn.Identity()
 
     def forward(self, x):
-        maps, x = [], self.stem(x)
-        for i in range(1, 6):
-            x = getattr(self, f'encoder{i}')(
-                nn.functional.max_pool2d(x, 2) if i > 1 else x
-            )
+        x = self.encoder1(self.stem(x))
+        maps = [x]
+        for i in range(2, 6):
+            encoder = getattr(self, f'encoder{i}')
+            x = encoder(nn.functional.max_pool2d(x, 2))
             maps.append(x)
         x = self.llm4seg(x)
-        for n in range(5, 1, -1):
-            x = torch.cat((maps[n - 2], getattr(self, f'Up{n}')(x)), 1)
-            x = getattr(self, f'Up_conv{n}')(x)
+        for i in range(5, 1, -1):
+            up = getattr(self, f'Up{i}')
+            fuse = getattr(self, f'Up_conv{i}')
+            x = fuse(torch.cat((maps[i - 2], up(x)), 1))
         return self.Conv_1x1(x)
 
 
@@ -87,18 +106,18 @@ class LLM4Seg(nn.Module):
 
     def __init__(self, layer: nn.Module, width: int) -> None:
         super().__init__()
-        self.adapter1, self.adapter2 = (
-            nn.Linear(DIMS[-1], width),
-            nn.Linear(width, DIMS[-1]),
-        )
+        self.adapter1 = nn.Linear(DIMS[-1], width)
+        self.adapter2 = nn.Linear(width, DIMS[-1])
         self.llm = layer
 
     def forward(self, x):
         places = torch.arange(x[0, 0].numel()).view(1, -1, 1).float()
-        y, tables = self.adapter1(x.flatten(2).mT), (places.sin(), places.cos())
+        tables = (places.sin(), places.cos())
+        y = self.adapter1(x.flatten(2).mT)
         y = self.llm(hidden_states=y, position_embeddings=tables)
-        y = self.adapter2(y[0] if isinstance(y, tuple) else y)
-        return y.mT.reshape(x.shape)
+        if isinstance(y, tuple):
+            y = y[0]
+        return self.adapter2(y).mT.reshape(x.shape)
 
 
 # --------------------------------------------------------------------------
@@ -108,16 +127,20 @@ class MedVisionLlama(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.pe = seq(embed_layer=nn.Linear(32, WIDTH))
+        self.pe = named_sequence(embed_layer=nn.Linear(32, WIDTH))
         self.position_embed = nn.Parameter(torch.empty(1, 8, WIDTH))
         self.attention_blocks = nn.ModuleList()
         for _ in range(DEPTH):
-            mha = nn.MultiheadAttention(WIDTH, 4, batch_first=True)
-            mlp = seq(layers=seq(nn.Linear(WIDTH, 96), nn.GELU(), nn.Linear(96, WIDTH)))
-            norms = dict(ln1=nn.LayerNorm(WIDTH), ln2=nn.LayerNorm(WIDTH))
-            self.attention_blocks.append(seq(mha=mha, mlp=mlp, **norms))
-        self.output_proj = seq(projection=nn.Linear(WIDTH, 32))
-        self.vis_output_proj = seq(projection=nn.Linear(WIDTH, 32))
+            mlp = nn.Sequential(nn.Linear(WIDTH, 96), nn.GELU(), nn.Linear(96, WIDTH))
+            layer = named_sequence(
+                mha=nn.MultiheadAttention(WIDTH, 4, batch_first=True),
+                mlp=named_sequence(layers=mlp),
+                ln1=nn.LayerNorm(WIDTH),
+                ln2=nn.LayerNorm(WIDTH),
+            )
+            self.attention_blocks.append(layer)
+        self.output_proj = named_sequence(projection=nn.Linear(WIDTH, 32))
+        self.vis_output_proj = named_sequence(projection=nn.Linear(WIDTH, 32))
         self.mapped = nn.Identity()
 
     def forward(self, x):
@@ -125,9 +148,10 @@ class MedVisionLlama(nn.Module):
         patches = x.reshape(2, 2, 4, 2, 4, 2, 2).permute(0, 1, 3, 5, 2, 4, 6)
         tokens = self.pe(patches.reshape(2, 8, 32))
         tokens = self.mapped(tokens) + self.position_embed
-        for mha, mlp, ln1, ln2 in self.attention_blocks:
-            tokens = tokens + mha(*[ln1(tokens)] * 3, need_weights=False)[0]
-            tokens = tokens + mlp(ln2(tokens))
+        for layer in self.attention_blocks:
+            normed = layer.ln1(tokens)
+            tokens = tokens + layer.mha(normed, normed, normed, need_weights=False)[0]
+            tokens = tokens + layer.mlp(layer.ln2(tokens))
         patches = self.output_proj(tokens).reshape(2, 2, 2, 2, 4, 4, 2)
         return patches.permute(0, 1, 4, 2, 5, 3, 6).reshape(2, 1, 8, 8, 4)
 
@@ -136,20 +160,26 @@ class MedVisionLlama(nn.Module):
 def transformer() -> nn.Module:
     layers = nn.ModuleList()
     for _ in range(DEPTH):
-        named = dict(
-            to_qkv=nn.Linear(WIDTH, 48, bias=False), to_out=seq(nn.Linear(16, WIDTH))
+        attend = named_sequence(
+            norm=nn.LayerNorm(WIDTH),
+            to_qkv=nn.Linear(WIDTH, 48, bias=False),
+            to_out=nn.Sequential(nn.Linear(16, WIDTH)),
         )
-        a, b = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
-        net = seq(nn.LayerNorm(WIDTH), a, nn.GELU(), nn.Identity(), b)
-        layers.append(
-            nn.ModuleList([seq(norm=nn.LayerNorm(WIDTH), **named), seq(net=net)])
+        net = nn.Sequential(
+            nn.LayerNorm(WIDTH),
+            nn.Linear(WIDTH, WIDTH),
+            nn.GELU(),
+            nn.Identity(),
+            nn.Linear(WIDTH, WIDTH),
         )
-    return seq(norm=nn.LayerNorm(WIDTH), layers=layers)
+        layers.append(nn.ModuleList([attend, named_sequence(net=net)]))
+    return named_sequence(norm=nn.LayerNorm(WIDTH), layers=layers)
 
 
 def encode(part, x):
-    for (norm, to_qkv, to_out), net in part.layers:
-        x = to_out(attention(*to_qkv(norm(x)).chunk(3, -1), heads=2)) + x
+    for attend, net in part.layers:
+        q, k, v = attend.to_qkv(attend.norm(x)).chunk(3, -1)
+        x = attend.to_out(attention(q, k, v, heads=2)) + x
         x = net(x) + x
     return part.norm(x)
 
@@ -159,16 +189,19 @@ class ViViT(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        embed = nn.LayerNorm(96), nn.Linear(96, WIDTH), nn.LayerNorm(WIDTH)
-        self.to_patch_embedding = seq(nn.Identity(), *embed)
+        self.to_patch_embedding = nn.Sequential(
+            nn.Identity(),
+            nn.LayerNorm(96),
+            nn.Linear(96, WIDTH),
+            nn.LayerNorm(WIDTH),
+        )
         self.pos_embedding = nn.Parameter(torch.empty(1, 2, 4, WIDTH))
         self.spatial_cls_token = nn.Parameter(torch.empty(1, 1, WIDTH))
         self.temporal_cls_token = nn.Parameter(torch.empty(1, 1, WIDTH))
-        self.spatial_transformer, self.temporal_transformer = (
-            transformer(),
-            transformer(),
-        )
-        self.mlp_head, self.mapped = nn.Linear(WIDTH, 3), nn.Identity()
+        self.spatial_transformer = transformer()
+        self.temporal_transformer = transformer()
+        self.mlp_head = nn.Linear(WIDTH, 3)
+        self.mapped = nn.Identity()
 
     def forward(self, x):
         # 'b c (f pf) (h p1) (w p2) -> b f (h w) (p1 p2 pf c)'
@@ -177,4 +210,5 @@ class ViViT(nn.Module):
         x = torch.cat((self.spatial_cls_token.expand(4, 1, -1), x.flatten(0, 1)), 1)
         x = encode(self.spatial_transformer, x)[:, 0].unflatten(0, (2, 2))
         x = torch.cat((self.temporal_cls_token.expand(2, 1, -1), x), 1)
-        return self.mlp_head(self.mapped(encode(self.temporal_transformer, x))[:, 0])
+        x = self.mapped(encode(self.temporal_transformer, x))
+        return self.mlp_head(x[:, 0])

@@ -8,7 +8,9 @@ from tests.helpers import shrink
 from tests.helpers.image.shrink import Shrinker as ImageShrinker
 from tests.helpers.medical import files
 
-DIMS, VOLUME = [4, 6, 8, 10, 16], (16, 16, 8)
+DIMS = [4, 6, 8, 10, 16]
+VOLUME = (16, 16, 8)
+#: Transform -> its smaller size.
 SIZES = dict(Resized=dict(spatial_size=VOLUME), Resize=dict(scale=(32, 32)))
 #: How configs' names begin -> a scalar that validation logs.
 METRICS = {'cmunext': 'lesion/Dice', 'vit3d': 'volume/Dice', 'vi': 'medmnist/AUC'}
@@ -17,12 +19,13 @@ METRICS = {'cmunext': 'lesion/Dice', 'vit3d': 'volume/Dice', 'vi': 'medmnist/AUC
 class Shrinker(shrink.Shrinker):
     """Shrinks pictures to 32 x 32, volumes to 16 x 16 x 8, and encoders."""
 
-    task, metric = 'medical', 'medmnist/AUC'
+    task = 'medical'
+    metric = 'medmnist/AUC'
 
     def load(self, name, *args, **options):
-        self.metric = next(
-            metric for start, metric in METRICS.items() if name.startswith(start)
-        )
+        for start, metric in METRICS.items():
+            if name.startswith(start):
+                self.metric = metric
         return super().load(name, *args, **options)
 
     def model(self, model: ConfigDict) -> int:
@@ -49,8 +52,9 @@ class Shrinker(shrink.Shrinker):
 
     def data(self, loader: ConfigDict, split: str) -> None:
         dataset = loader.dataset
-        loader.batch_size = 64 if 'flag' in dataset else 2 if split == 'train' else 1
+        loader.batch_size = 2 if split == 'train' else 1
         if 'flag' in dataset:
+            loader.batch_size = 64
             classes = dict(retinamnist=5, fracturemnist3d=3)[dataset.flag]
             write = partial(files.write_medmnist, flag=dataset.flag, classes=classes)
             file = f'{dataset.data_root}/{dataset.flag}.npz'
@@ -60,12 +64,15 @@ class Shrinker(shrink.Shrinker):
             self.provide(dataset.data_root, partial(files.write_lesions, name=name))
         elif dataset.type == 'lm4ve.Decathlon':
             load = dataset.pipeline[0]
-            sizes = dict(channels=load.channels, classes=load.num_classes)
-            write = partial(files.write_decathlon, **sizes)
+            write = partial(
+                files.write_decathlon, channels=load.channels, classes=load.num_classes
+            )
             self.provide(dataset.data_root, write)
             dataset.ratios = (0.5, 0.25, 0.25)
         else:
             dataset.count = 4
         shrink.shrink_images(dataset.pipeline)
         for transform in dataset.pipeline:
-            transform.update(SIZES.get(transform.get('name', transform['type']), {}))
+            name = transform.get('name', transform['type'])
+            if name in SIZES:
+                transform.update(SIZES[name])

@@ -20,8 +20,9 @@ UNLABELED = (5.0, 5.0, 1.0)
 def write_ply(path, vertices, binary=True):
     """Write vertices ``[V, 6]`` as colored points."""
     kinds = [(c, 'f4') for c in 'xyz'] + [(c, 'u1') for c in ('red', 'green', 'blue')]
-    rows = np.array(list(map(tuple, vertices)), dtype=kinds)
-    PlyData([PlyElement.describe(rows, 'vertex')], text=not binary).write(str(path))
+    rows = np.array([tuple(vertex) for vertex in vertices], dtype=kinds)
+    element = PlyElement.describe(rows, 'vertex')
+    PlyData([element], text=not binary).write(str(path))
 
 
 def write_scan(
@@ -32,23 +33,19 @@ def write_scan(
     folder.mkdir(parents=True)
     # A tetrahedron a thing, of two segments.
     corners = np.array([corner for *_, corner in THINGS] + [UNLABELED])
-    points = (
-        np.array([(0, 0, 0), (1, 0, 0), (0, 0.5, 0), (0, 0, 0.25)]) + corners[:, None]
-    )
-    colors, segments = np.arange(48).reshape(-1, 3) * 5, np.arange(16) // 2 * 10 + 7
-    vertices = np.hstack([points.reshape(-1, 3), colors])
+    tetrahedron = np.array([(0, 0, 0), (1, 0, 0), (0, 0.5, 0), (0, 0, 0.25)])
+    points = (tetrahedron + corners[:, None]).reshape(-1, 3)
+    colors = np.arange(48).reshape(-1, 3) * 5
+    segments = np.arange(16) // 2 * 10 + 7
+    vertices = np.hstack([points, colors])
     write_ply(folder / f'{scene}_vh_clean_2.ply', vertices, binary)
     content = dict(sceneId=scene, segIndices=segments.tolist())
     (folder / f'{scene}_vh_clean_2.0.010000.segs.json').write_text(json.dumps(content))
-    groups = [
-        dict(
-            id=i,
-            objectId=i,
-            label=name,
-            segments=sorted({*segments[4 * n : 4 * n + 4].tolist()}),
-        )
-        for n, (name, i, _) in enumerate(THINGS)
-    ]
+    groups = []
+    for n, (name, number, _) in enumerate(THINGS):
+        own = set(segments[4 * n : 4 * n + 4].tolist())
+        group = dict(id=number, objectId=number, label=name, segments=sorted(own))
+        groups.append(group)
     content = dict(sceneId=f'scannet.{scene}', segGroups=groups)
     (folder / aggregation.format(scene)).write_text(json.dumps(content))
     numbers = ' '.join(f'{x:.6f}' for x in ALIGNMENT.flat)

@@ -26,17 +26,19 @@ def write_scene(
 ) -> dict[str, np.ndarray]:
     """Write the files of a scene; return what is in them, by the ends of their names."""
     rng = np.random.default_rng(seed)
-    places, colors = rng.uniform(0, 4, (count, 3)), rng.integers(0, 256, (count, 3))
-    raw = np.hstack((places, colors, rng.normal(size=(count, 3)))).astype(np.float32)
+    places = rng.uniform(0, 4, (count, 3))
+    colors = rng.integers(0, 256, (count, 3))
+    normals = rng.normal(size=(count, 3))
+    raw = np.hstack((places, colors, normals)).astype(np.float32)
     aligned = raw.copy()
     aligned[:, :3] = raw[:, :3] @ ALIGNMENT[:3, :3].T + ALIGNMENT[:3, 3]
     instances = rng.integers(0, len(IDS), count)
-    clouds = [aligned[instances == i, :3] for i in range(len(IDS))]
-    ends = [(x.min(0), x.max(0)) for x in clouds]
-    boxes = [
-        [*(high + low) / 2, *(high - low), IDS[i], i]
-        for i, (low, high) in enumerate(ends)
-    ]
+    boxes = []
+    for i, kind in enumerate(IDS):
+        points = aligned[instances == i, :3]
+        low = points.min(0)
+        high = points.max(0)
+        boxes.append([*(high + low) / 2, *(high - low), kind, i])
     arrays = dict(
         vert=raw,
         aligned_vert=aligned,
@@ -60,34 +62,47 @@ def write_scene(
 
 def entries(scenes: Sequence[str]) -> list[dict]:
     """Return the list of ``SQA_<split>.json``: each question about each scene."""
-    found = []
+    listed = []
     for i, (situation, question, answer) in enumerate(QUESTIONS):
-        turn = Rotation.from_euler('z', 40 * i + 10, degrees=True).as_quat().tolist()
-        texts = dict(situation=situation, question=question, answers=[answer])
+        turn = Rotation.from_euler('z', 40 * i + 10, degrees=True)
         for scene in scenes:
-            ids = dict(scene_id=scene, question_id=220602000000 + len(found))
-            found.append(dict(ids, **texts, position=[0.5, -0.25 * i, 0, *turn]))
-    return found
+            entry = dict(
+                scene_id=scene,
+                question_id=220602000000 + len(listed),
+                situation=situation,
+                question=question,
+                answers=[answer],
+                position=[0.5, -0.25 * i, 0, *turn.as_quat().tolist()],
+            )
+            listed.append(entry)
+    return listed
 
 
 def official(listed: Sequence[dict]) -> tuple[dict, dict]:
     """Return the contents of the two official files with the questions of the one."""
-    questions, annotations = [], []
-    for e in listed:
-        ids = dict(scene_id=e['scene_id'], question_id=e['question_id'])
-        texts = dict(situation=e['situation'], question=e['question'])
-        questions.append(
-            dict(ids, **texts, alternative_situation=['I stand here.'] * 2)
+    questions = []
+    annotations = []
+    for entry in listed:
+        ids = dict(scene_id=entry['scene_id'], question_id=entry['question_id'])
+        question = dict(
+            ids,
+            situation=entry['situation'],
+            question=entry['question'],
+            alternative_situation=['I stand here.'] * 2,
         )
-        x, y, z, qx, qy, qz, qw = e['position']
+        questions.append(question)
+        x, y, z, qx, qy, qz, qw = entry['position']
         answers = [
-            dict(answer=a, answer_confidence='yes', answer_id=1) for a in e['answers']
+            dict(answer=answer, answer_confidence='yes', answer_id=1)
+            for answer in entry['answers']
         ]
-        # As in the train file: w comes first.
-        rotation, position = dict(_w=qw, _x=qx, _y=qy, _z=qz), dict(x=x, y=y, z=z)
-        annotations.append(
-            dict(ids, answers=answers, rotation=rotation, position=position)
+        annotation = dict(
+            ids,
+            answers=answers,
+            rotation=dict(_w=qw, _x=qx, _y=qy, _z=qz),  # in the train file's order
+            position=dict(x=x, y=y, z=z),
         )
+        annotations.append(annotation)
     return dict(task_type='SQA', questions=questions), dict(annotations=annotations)
 
 
@@ -100,12 +115,13 @@ def write_sqa3d(root: Path) -> Path:
         for i, scene in zip(chosen, scenes, strict=True):
             write_scene(root, scene, seed=i)
         listed = entries(scenes)
-        (qa / f'SQA_{split}.json').write_text(json.dumps(listed))
-        for name, content in zip(
-            ('questions', 'sqa_annotations'), official(listed), strict=True
-        ):
-            (qa / f'v1_balanced_{name}_{split}_scannetv2.json').write_text(
-                json.dumps(content)
-            )
+        questions, annotations = official(listed)
+        contents = {
+            f'SQA_{split}': listed,
+            f'v1_balanced_questions_{split}_scannetv2': questions,
+            f'v1_balanced_sqa_annotations_{split}_scannetv2': annotations,
+        }
+        for name, content in contents.items():
+            (qa / f'{name}.json').write_text(json.dumps(content))
     (qa / 'answer_counter.json').write_text(json.dumps(ANSWERS))
     return root

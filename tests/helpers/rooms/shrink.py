@@ -16,9 +16,8 @@ ROOMS = dict(train=1, val=1, test=1)
 
 def write_vectors(path: Path) -> None:
     """Write vectors of a few words, as GloVe is converted."""
-    np.savez(
-        path, words=list(VECTORS), vectors=np.array(list(VECTORS.values()), dtype='f4')
-    )
+    vectors = np.array(list(VECTORS.values()), dtype='f4')
+    np.savez(path, words=list(VECTORS), vectors=vectors)
 
 
 def write_mean_sizes(path: Path) -> None:
@@ -45,8 +44,9 @@ class Shrinker(shrink.Shrinker):
             return model.fusion.embed_dims
         self.provide(model.data_preprocessor.word_vectors, write_vectors)
         self.provide(SCANNET, _write_scannet)
-        kept = 'type', 'in_channels', 'mean_sizes'
-        model.object_encoder.update({k: v for k, v in VOTENET.items() if k not in kept})
+        for name, value in VOTENET.items():
+            if name not in ('type', 'in_channels', 'mean_sizes'):
+                model.object_encoder[name] = value
         model.text_encoder.update(in_channels=5, channels=16)
         model.fusion.update(embed_dims=16, num_heads=2)
         model.pool.update(hidden_channels=9, out_channels=12)

@@ -12,15 +12,19 @@ POINTS = 40
 SIZES = [[0.5, 0.6, 0.7], [1.0, 1.1, 1.2], [2.0, 0.3, 0.4]]
 _ROWS = torch.randn(len(WORDS), 5, generator=torch.Generator().manual_seed(3)).tolist()
 VECTORS = dict(zip(WORDS, _ROWS, strict=True))
-VOTENET = dict(type='lm4ve.VoteNet', in_channels=4, mean_sizes=SIZES)
-VOTENET |= dict(
-    num_points=(16, 12, 8, 6), radii=(0.5, 0.8, 1.2, 1.6), samples=(6, 5, 4, 4)
-)
-VOTENET |= dict(
-    channels=((6, 6, 8), *[(8, 8, 10)] * 3), propagation=((10, 10), (10, 10))
-)
-VOTENET |= dict(
-    num_proposals=6, proposal_radius=0.8, proposal_samples=4, proposal_channels=7
+VOTENET = dict(
+    type='lm4ve.VoteNet',
+    in_channels=4,
+    mean_sizes=SIZES,
+    num_points=(16, 12, 8, 6),
+    radii=(0.5, 0.8, 1.2, 1.6),
+    samples=(6, 5, 4, 4),
+    channels=((6, 6, 8), (8, 8, 10), (8, 8, 10), (8, 8, 10)),
+    propagation=((10, 10), (10, 10)),
+    num_proposals=6,
+    proposal_radius=0.8,
+    proposal_samples=4,
+    proposal_channels=7,
 )
 NECK = dict(type='LLMBlockNeck', in_channels=16, block=BLOCK, norm_cfg=None)
 STORED = dict(type='lm4ve.StoredObjects', in_channels=9)
@@ -32,7 +36,7 @@ TEXTS = (
 
 def config(neck: bool = False, stored: bool = False, **changes) -> dict:
     """Return the config of a tiny SQA3D."""
-    found = dict(
+    default = dict(
         type='lm4ve.SQA3D',
         data_preprocessor=dict(type='lm4ve.SQA3DPreprocessor', word_vectors=VECTORS),
         object_encoder=STORED if stored else VOTENET,
@@ -48,7 +52,7 @@ def config(neck: bool = False, stored: bool = False, **changes) -> dict:
         ),
         pose_head=dict(type='lm4ve.PoseHead', in_channels=24, hidden_channels=16),
     )
-    return found | changes
+    return default | changes
 
 
 def build(*args, **changes):
@@ -66,27 +70,31 @@ def room(count: int = POINTS, seed: int = 0) -> torch.Tensor:
 
 def sample(points: torch.Tensor, number: int, **fields) -> VisionLanguageDataSample:
     """Return a sample with all annotations, of two boxes."""
-    fields = (
-        dict(text=list(TEXTS[number % 2]), scene_id=f'scene{number:04d}_00') | fields
+    metainfo = dict(
+        gt_answers=['chair'],
+        text=list(TEXTS[number % 2]),
+        scene_id=f'scene{number:04d}_00',
     )
-    found = VisionLanguageDataSample(metainfo=dict(gt_answers=['chair'], **fields))
+    made = VisionLanguageDataSample(metainfo=metainfo | fields)
     centers = points[:2, :3]
-    found.gt_boxes = torch.cat((centers, torch.tensor(SIZES[:2]) + 0.1), dim=1)
-    found.gt_labels = torch.tensor([0, 1])
-    found.gt_votes = centers[:1] - points[:, :3]
-    found.gt_vote_mask = torch.arange(len(points)) < len(points) // 2
-    found.gt_pose = torch.tensor([0.1, 0.2, 0.0, 0.0, 0.0, 0.6, 0.8])
-    return found
+    made.gt_boxes = torch.cat((centers, torch.tensor(SIZES[:2]) + 0.1), dim=1)
+    made.gt_labels = torch.tensor([0, 1])
+    made.gt_votes = centers[:1] - points[:, :3]
+    made.gt_vote_mask = torch.arange(len(points)) < len(points) // 2
+    made.gt_pose = torch.tensor([0.1, 0.2, 0.0, 0.0, 0.0, 0.6, 0.8])
+    return made
 
 
 def batch(counts=(POINTS, POINTS), stored: bool = False, **fields) -> dict:
     """Return a batch as MMEngine's ``pseudo_collate`` gives it."""
     rooms = [room(count, i) for i, count in enumerate(counts)]
     samples = [sample(points, i, **fields) for i, points in enumerate(rooms)]
+    inputs = dict(points=rooms)
     if stored:
-        rows = [
-            torch.randn(c, 9, generator=torch.Generator().manual_seed(c))
-            for c in counts
-        ]
-        return dict(inputs=dict(objects=rows), data_samples=samples)
-    return dict(inputs=dict(points=rooms), data_samples=samples)
+        inputs = dict(objects=[objects(count) for count in counts])
+    return dict(inputs=inputs, data_samples=samples)
+
+
+def objects(count: int) -> torch.Tensor:
+    """Features ``[count, 9]`` of objects as files store them."""
+    return torch.randn(count, 9, generator=torch.Generator().manual_seed(count))

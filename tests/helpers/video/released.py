@@ -4,16 +4,24 @@ Plain functional torch on a state dict with the published keys: it shares no cod
 lm4ve, mmaction2 or transformers, so that equal logits are evidence.
 """
 
-import numpy as np
+import math
+
 import torch
 import torch.nn.functional as F
 
 from tests.helpers.image import released as image
-from tests.helpers.image.released import random, write_llm  # noqa: F401
+from tests.helpers.image.released import write_llm  # noqa: F401
+from tests.helpers.released import linear, norm, random
 
 #: A tiny stand-in of ViT-S: 32 x 32 pixels, 16 frames, tubes of 2 x 16 x 16.
-WIDTH, DEPTH, HEADS, CLASSES = image.WIDTH, image.DEPTH, image.HEADS, 6
-PATCH, SIZE, TUBE, FRAMES = 16, 32, 2, 16
+WIDTH = image.WIDTH
+DEPTH = image.DEPTH
+HEADS = image.HEADS
+CLASSES = 6
+PATCH = 16
+SIZE = 32
+TUBE = 2
+FRAMES = 16
 TOKENS = (SIZE // PATCH) ** 2 * FRAMES // TUBE
 
 
@@ -24,35 +32,32 @@ def trunk() -> dict:
         'patch_embed.proj.bias': random(WIDTH),
     }
     state |= image.blocks()
-    for at in (f'blocks.{i}.attn' for i in range(DEPTH)):
+    for i in range(DEPTH):
+        at = f'blocks.{i}.attn'
         del state[f'{at}.qkv.bias']
-        state |= {f'{at}.{name}_bias': random(WIDTH) for name in 'qv'}
+        state[f'{at}.q_bias'] = random(WIDTH)
+        state[f'{at}.v_bias'] = random(WIDTH)
     return state
 
 
 def pretrained_state() -> dict:
     """What VideoMAE's pre-training writes."""
-    state = {f'encoder.{k}': v for k, v in trunk().items()}
-    sizes = {
-        'encoder.norm.weight': WIDTH,
-        'encoder.norm.bias': WIDTH,
-        'mask_token': (1, 1, 8),
-    }
-    sizes |= {'encoder_to_decoder.weight': (8, WIDTH), 'decoder.norm.weight': 8}
-    sizes |= {'decoder.blocks.0.attn.qkv.weight': (24, 8), 'decoder.head.bias': 6}
-    for name, size in sizes.items():
-        state[name] = random(
-            *np.atleast_1d(size), offset=float(name == 'encoder.norm.weight')
-        )
+    state = {f'encoder.{name}': tensor for name, tensor in trunk().items()}
+    state['encoder.norm.weight'] = random(WIDTH, offset=1.0)
+    state['encoder.norm.bias'] = random(WIDTH)
+    state['mask_token'] = random(1, 1, 8)
+    state['encoder_to_decoder.weight'] = random(8, WIDTH)
+    state['decoder.norm.weight'] = random(8)
+    state['decoder.blocks.0.attn.qkv.weight'] = random(24, 8)
+    state['decoder.head.bias'] = random(6)
     return state
 
 
 def finetuned_state() -> dict:
     """What its fine-tuning writes."""
     state = trunk()
-    image.linear(
-        state, 'head', image.norm(state, 'fc_norm', torch.zeros(WIDTH)), CLASSES
-    )
+    normed = norm(state, 'fc_norm', torch.zeros(WIDTH))
+    linear(state, 'head', normed, CLASSES)
     return state
 
 
@@ -66,26 +71,23 @@ def sinusoid(count: int, width: int) -> torch.Tensor:
     table = torch.zeros(count, width, dtype=torch.float64)
     for position in range(count):
         for j in range(width):
-            angle = torch.tensor(
-                position / 10000 ** (2 * (j // 2) / width), dtype=torch.float64
-            )
-            table[position, j] = angle.cos() if j % 2 else angle.sin()
+            angle = position / 10000 ** (2 * (j // 2) / width)
+            wave = math.sin if j % 2 == 0 else math.cos
+            table[position, j] = wave(angle)
     return table.float()
 
 
 def logits(state: dict, clips: torch.Tensor) -> torch.Tensor:
     """``[B, 3, FRAMES, SIZE, SIZE] -> [B, CLASSES]``."""
-
-    weight, bias = (state[f'patch_embed.proj.{n}'] for n in ('weight', 'bias'))
-    x = (
-        F.conv3d(clips, weight, bias, stride=(TUBE, PATCH, PATCH))
-        .flatten(2)
-        .transpose(1, 2)
-    )
-    x = x + sinusoid(TOKENS, WIDTH)
-    for at in (f'blocks.{i}.attn' for i in range(DEPTH)):
-        bias = state[f'{at}.q_bias'], torch.zeros(WIDTH), state[f'{at}.v_bias']
-        state = state | {f'{at}.qkv.bias': torch.cat(bias)}
-    x = image.encode(state, x)
-    x = image.norm(state, 'fc_norm', image.llama(state, x).mean(1), 1e-6)
-    return image.linear(state, 'head', x)
+    state = dict(state)
+    for i in range(DEPTH):
+        at = f'blocks.{i}.attn'
+        biases = (state[f'{at}.q_bias'], torch.zeros(WIDTH), state[f'{at}.v_bias'])
+        state[f'{at}.qkv.bias'] = torch.cat(biases)
+    weight = state['patch_embed.proj.weight']
+    bias = state['patch_embed.proj.bias']
+    x = F.conv3d(clips, weight, bias, stride=(TUBE, PATCH, PATCH))
+    x = x.flatten(2).transpose(1, 2) + sinusoid(TOKENS, WIDTH)
+    x = image.llama(state, image.encode(state, x))
+    x = norm(state, 'fc_norm', x.mean(1), 1e-6)
+    return linear(state, 'head', x)

@@ -49,14 +49,20 @@ def vqa_pair(
 ) -> tuple[dict, dict]:
     """Return the contents of VQAv2's two files of a split."""
     types = {'yes': 'yes/no', 'no': 'yes/no', '2': 'number'}
-    questions, annotations = [], []
+    questions = []
+    annotations = []
     for image, i in itertools.product(images, range(per_image)):
         answer = ANSWERS[(image + i) % len(ANSWERS)]
         ids = dict(question_id=image * 1000 + i, image_id=image)
-        known = dict(question_type='what is', answer_type=types.get(answer, 'other'))
-        given = dict(multiple_choice_answer=answer, answers=ten(answer))
         questions.append(dict(question=f'What is thing {i} here?', **ids))
-        annotations.append(dict(known, **given, **ids))
+        annotation = dict(
+            question_type='what is',
+            answer_type=types.get(answer, 'other'),
+            multiple_choice_answer=answer,
+            answers=ten(answer),
+            **ids,
+        )
+        annotations.append(annotation)
     head = dict(
         info=dict(version='2.0', year=2017), data_type='mscoco', data_subtype=split
     )
@@ -90,11 +96,16 @@ def write_visual_genome(root: Path, count: int = 4) -> Path:
     """Write Visual Genome, its images in two folders."""
     content = []
     for image in range(1, count + 1):
-        folder = ('VG_100K', 'VG_100K_2')[image % 2]
+        folder = 'VG_100K' if image % 2 == 0 else 'VG_100K_2'
         write_image(root / folder / f'{image}.jpg', seed=image)
         answer = ANSWERS[image % len(ANSWERS)]
-        qa = dict(qa_id=986000 + image, image_id=image, question='What color is it?')
-        content.append(dict(id=image, qas=[dict(qa, answer=f'{answer.capitalize()}.')]))
+        pair = dict(
+            qa_id=986000 + image,
+            image_id=image,
+            question='What color is it?',
+            answer=f'{answer.capitalize()}.',
+        )
+        content.append(dict(id=image, qas=[pair]))
     write_json(root / 'question_answers.json', content)
     return root
 
@@ -108,23 +119,33 @@ def caption(seed: int, words: int = 5) -> str:
 def write_karpathy(root: Path, splits: dict[str, int], coco: bool) -> Path:
     """Write COCO or Flickr30k with Karpathy's splits, five captions an image."""
     images = []
-    for number, split in enumerate(
-        s for s, count in splits.items() for _ in range(count)
-    ):
-        ids = range(5 * number, 5 * number + 5)
-        sentences = [dict(raw=caption(i), imgid=number, sentid=i) for i in ids]
-        image = dict(sentids=[*ids], imgid=number, split=split, sentences=sentences)
-        folder, name = 'flickr30k-images', f'{1000 + number}.jpg'
-        if coco:  # 'restval' are images of val2014
-            folder = 'train2014' if split == 'train' else 'val2014'
-            name = f'COCO_{folder}_{5000 + number:012d}.jpg'
-            image.update(cocoid=5000 + number, filepath=folder)
-        write_image(root / folder / name, seed=number)
-        images.append(image | dict(filename=name))
-    write_json(
-        root / f'dataset_{"coco" if coco else "flickr30k"}.json', dict(images=images)
-    )
+    for split, count in splits.items():
+        for _ in range(count):
+            images.append(_karpathy_image(root, len(images), split, coco))
+    name = 'dataset_coco.json' if coco else 'dataset_flickr30k.json'
+    write_json(root / name, dict(images=images))
     return root
+
+
+def _karpathy_image(root: Path, number: int, split: str, coco: bool) -> dict:
+    """Write an image; return its entry of the list."""
+    ids = list(range(5 * number, 5 * number + 5))
+    entry = dict(
+        sentids=ids,
+        imgid=number,
+        split=split,
+        sentences=[dict(raw=caption(i), imgid=number, sentid=i) for i in ids],
+    )
+    if coco:  # 'restval' are images of val2014
+        folder = 'train2014' if split == 'train' else 'val2014'
+        entry['filename'] = f'COCO_{folder}_{5000 + number:012d}.jpg'
+        entry['cocoid'] = 5000 + number
+        entry['filepath'] = folder
+    else:
+        folder = 'flickr30k-images'
+        entry['filename'] = f'{1000 + number}.jpg'
+    write_image(root / folder / entry['filename'], seed=number)
+    return entry
 
 
 def write_flickr30k(root: Path) -> Path:

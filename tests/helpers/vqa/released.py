@@ -23,9 +23,9 @@ def random_state(head: str) -> dict:
         head (str): 'pretrain', 'vqa' or 'retrieval'.
     """
     state = {'text_transformer.embeddings.position_ids': torch.arange(40)[None]}
-    pooled = features(
-        state, torch.zeros(1, 3, 32, 32), torch.zeros(1, 2, dtype=torch.long)
-    )
+    image = torch.zeros(1, 3, 32, 32)
+    words = torch.zeros(1, 2, dtype=torch.long)
+    pooled = features(state, image, words)
     if head == 'vqa':
         answer_logits(state, pooled)
     else:
@@ -47,27 +47,32 @@ def features(
     """Normalized images ``[B, 3, H, W]`` (or Swin's tokens) and words to ``[B, 2 C]``."""
     padding = ids == PAD
     x = _text(state, ids, padding)
-    y = _clip(state, image) if swin is None else swin
+    y = swin
+    if swin is None:
+        y = _clip(state, image)
     x = linear(state, 'cross_modal_text_transform', x, 16)
     y = linear(state, 'cross_modal_image_transform', y, 16)
     types = tensor(state, 'token_type_embeddings.weight', 2, 16)
-    x, y = x + types[0], y + types[1]
+    x = x + types[0]
+    y = y + types[1]
     for i in range(2):
-        x, y = (
-            _cross(state, f'cross_modal_text_layers.{i}', x, y, padding, None),
-            _cross(state, f'cross_modal_image_layers.{i}', y, x, None, padding),
-        )
+        # Each side reads the other as it was before this layer.
+        next_x = _cross(state, f'cross_modal_text_layers.{i}', x, y, padding, None)
+        y = _cross(state, f'cross_modal_image_layers.{i}', y, x, None, padding)
+        x = next_x
     x = torch.tanh(linear(state, 'cross_modal_text_pooler.dense', x[:, 0], 16))
-    y = y[:, 0] if swin is None else y.mean(dim=1)
+    if swin is None:
+        y = y[:, 0]
+    else:
+        y = y.mean(dim=1)
     y = torch.tanh(linear(state, 'cross_modal_image_pooler.dense', y, 16))
     return torch.cat((x, y), dim=-1)
 
 
 def answer_logits(state: dict, pooled: torch.Tensor) -> torch.Tensor:
     x = linear(state, 'vqa_classifier.0', pooled, 32)
-    return linear(
-        state, 'vqa_classifier.3', F.gelu(norm(state, 'vqa_classifier.1', x)), 5
-    )
+    x = F.gelu(norm(state, 'vqa_classifier.1', x))
+    return linear(state, 'vqa_classifier.3', x, 5)
 
 
 def matching_logits(state: dict, pooled: torch.Tensor) -> torch.Tensor:
@@ -93,11 +98,14 @@ def _clip(state, image):
         block = f'{p}transformer.resblocks.{i}'
         weight = tensor(state, f'{block}.attn.in_proj_weight', 72, 24)
         bias = tensor(state, f'{block}.attn.in_proj_bias', 72)
-        qkv = F.linear(norm(state, f'{block}.ln_1', x), weight, bias)
-        y = attention(*qkv.chunk(3, dim=-1), HEADS)
+        y = norm(state, f'{block}.ln_1', x)
+        q, k, v = F.linear(y, weight, bias).chunk(3, dim=-1)
+        y = attention(q, k, v, HEADS)
         x = x + linear(state, f'{block}.attn.out_proj', y, 24)
-        y = linear(state, f'{block}.mlp.c_fc', norm(state, f'{block}.ln_2', x), 32)
-        x = x + linear(state, f'{block}.mlp.c_proj', y * torch.sigmoid(1.702 * y), 24)
+        y = norm(state, f'{block}.ln_2', x)
+        y = linear(state, f'{block}.mlp.c_fc', y, 32)
+        y = y * torch.sigmoid(1.702 * y)
+        x = x + linear(state, f'{block}.mlp.c_proj', y, 24)
     return norm(state, f'{p}ln_post', x)
 
 
@@ -124,10 +132,10 @@ def _cross(state, name, x, other, padding, other_padding):
 def _attend(state, name, x, other, padding, eps):
     width = x.shape[-1]
     q = linear(state, f'{name}.self.query', x, width)
-    k, v = (
-        linear(state, f'{name}.self.{kind}', other, width) for kind in ('key', 'value')
-    )
-    y = linear(state, f'{name}.output.dense', attention(q, k, v, HEADS, padding), width)
+    k = linear(state, f'{name}.self.key', other, width)
+    v = linear(state, f'{name}.self.value', other, width)
+    y = attention(q, k, v, HEADS, padding)
+    y = linear(state, f'{name}.output.dense', y, width)
     return norm(state, f'{name}.output.LayerNorm', x + y, eps)
 
 

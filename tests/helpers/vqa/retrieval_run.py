@@ -26,41 +26,60 @@ COARSE = (None, dict(top_k=2))
 
 def write(folder: Path) -> Path:
     """Write images, captions of very different lengths, and a config with its tokenizer."""
-    rows, number = [], 0
+    rows = []
     for image, count in enumerate(CAPTIONS):
-        files.write_image(folder / f'{image}.png', seed=image, size=(40, 36))
+        file = folder / f'{image}.png'
+        files.write_image(file, seed=image, size=(40, 36))
         for _ in range(count):
-            words = tiny.WORDS[number % 5 : number % 5 + 1 + number % 7]
-            rows.append(
-                dict(image=f'{image}.png', caption=' '.join([*words, tiny.WORDS[-1]]))
-            )
-            number += 3
+            rows.append(dict(image=file.name, caption=_caption(len(rows))))
     files.write_csv(folder / 'captions.csv', rows)
     head = tiny.HEADS['retrieval'] | dict(contrastive=dict(channels=8))
-    tiny.write_config(
-        folder / 'c.py', tiny.write_tokenizer(folder / 'tokenizer'), head=head
-    )
+    tokenizer = tiny.write_tokenizer(folder / 'tokenizer')
+    tiny.write_config(folder / 'c.py', tokenizer, head=head)
     return folder
+
+
+def _caption(number: int) -> str:
+    """Return a caption of one to eight words."""
+    begin = 3 * number % 5
+    count = 1 + 3 * number % 7
+    words = tiny.WORDS[begin : begin + count]
+    return ' '.join([*words, tiny.WORDS[-1]])
 
 
 def runner_of(folder: Path, work_dir: Path, launcher: str = 'none', **loop) -> Runner:
     """Return a runner that validates and tests, whose model has weights of its own seed."""
     cfg = Config.fromfile(folder / 'c.py')
     dataset = dict(
-        cfg.test_dataloader.dataset, type='lm4ve.CaptionFiles', ann_file='captions.csv',
-        data_root=str(folder), test_mode=True, serialize_data=False,
-    )  # fmt: skip
-    sampler = dict(type='DefaultSampler', shuffle=False)
-    loader = dict(batch_size=2, num_workers=0, dataset=dataset, sampler=sampler)
+        cfg.test_dataloader.dataset,
+        type='lm4ve.CaptionFiles',
+        ann_file='captions.csv',
+        data_root=str(folder),
+        test_mode=True,
+        serialize_data=False,
+    )
+    loader = dict(
+        batch_size=2,
+        num_workers=0,
+        dataset=dataset,
+        sampler=dict(type='DefaultSampler', shuffle=False),
+    )
     loop = dict(pairs_per_batch=9) | loop
     evaluator = dict(type='lm4ve.RetrievalRecall', ks=(1, 2, 3))
-    for split in ('val', 'test'):
-        cfg[f'{split}_dataloader'], cfg[f'{split}_evaluator'] = loader, evaluator
-        cfg[f'{split}_cfg'] = dict(type=f'lm4ve.Retrieval{split.title()}Loop', **loop)
     cfg.update(
-        work_dir=str(work_dir), launcher=launcher, default_scope='mmpretrain',
-        log_level='WARNING', randomness=dict(seed=0), experiment_name='retrieval',
-    )  # fmt: skip
+        val_dataloader=loader,
+        val_evaluator=evaluator,
+        val_cfg=dict(type='lm4ve.RetrievalValLoop', **loop),
+        test_dataloader=loader,
+        test_evaluator=evaluator,
+        test_cfg=dict(type='lm4ve.RetrievalTestLoop', **loop),
+        work_dir=str(work_dir),
+        launcher=launcher,
+        default_scope='mmpretrain',
+        log_level='WARNING',
+        randomness=dict(seed=0),
+        experiment_name='retrieval',
+    )
     cfg = finish_config(cfg, argparse.Namespace(no_pin_memory=True, cfg_options=None))
     runner = Runner.from_cfg(cfg)
     generator = torch.Generator().manual_seed(1)
@@ -75,23 +94,30 @@ def validate(
     folder: Path, work_dir: Path, launcher: str = 'none', **loop
 ) -> tuple[dict, list]:
     """Return the metrics of a validation and what the loop gave to them."""
-    runner, kept = runner_of(folder, work_dir, launcher, **loop), []
+    runner = runner_of(folder, work_dir, launcher, **loop)
     (metric,) = runner.val_evaluator.metrics
     process = metric.process
-    metric.process = lambda data, samples: (
-        kept.extend(samples),
-        process(data, samples),
-    )
-    return runner.val_loop.run(), kept
+    given = []
+
+    def process_and_keep(data_batch, data_samples):
+        given.extend(data_samples)
+        process(data_batch, data_samples)
+
+    metric.process = process_and_keep
+    return runner.val_loop.run(), given
 
 
 if __name__ == '__main__':
-    source, out = map(Path, sys.argv[1:])
-    kept = []
+    source, out = [Path(word) for word in sys.argv[1:]]
+    results = []
     for number, coarse in enumerate(COARSE):
-        metrics, (sample,) = validate(
-            source, out.parent / f'{number}', 'pytorch', coarse=coarse
+        work_dir = out.parent / str(number)
+        metrics, (sample,) = validate(source, work_dir, 'pytorch', coarse=coarse)
+        results.append(
+            dict(
+                metrics=metrics,
+                owner=sample['image_of_caption'].tolist(),
+                scores=sample['scores'].tolist(),
+            )
         )
-        owner, scores = sample['image_of_caption'].tolist(), sample['scores'].tolist()
-        kept.append(dict(metrics=metrics, owner=owner, scores=scores))
-    Path(f'{out}.{get_rank()}').write_text(json.dumps(kept))
+    Path(f'{out}.{get_rank()}').write_text(json.dumps(results))

@@ -11,8 +11,10 @@ from tests.helpers import shrink
 from tests.helpers.vqa import files
 from tests.helpers.vqa.tiny import IMAGE, SIZE, TEXT, write_tokenizer
 
-#: The width of the fusion, and how many embedded scenes there are.
-WIDTH, SCENES = 16, dict(train=4, val=2, test=4)
+#: The width of the fusion.
+WIDTH = 16
+#: How many embedded scenes there are.
+SCENES = dict(train=4, val=2, test=4)
 
 
 def write_clip(folder: Path) -> Path:
@@ -20,15 +22,15 @@ def write_clip(folder: Path) -> Path:
     text = dict(
         hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1
     )
-    CLIPModel(CLIPConfig(vision_config=IMAGE, text_config=text)).save_pretrained(folder)
+    model = CLIPModel(CLIPConfig(vision_config=IMAGE, text_config=text))
+    model.save_pretrained(folder)
     return folder
 
 
 def write_roberta(folder: Path) -> Path:
     """Write a tiny RoBERTa as the hub has it, with its tokenizer."""
-    AutoModelForMaskedLM.from_config(AutoConfig.for_model(**TEXT)).save_pretrained(
-        folder
-    )
+    model = AutoModelForMaskedLM.from_config(AutoConfig.for_model(**TEXT))
+    model.save_pretrained(folder)
     write_tokenizer(folder)
     return folder
 
@@ -103,11 +105,9 @@ class Shrinker(shrink.Shrinker):
         elif dataset.type == 'lm4ve.VisualGenomeQA':
             self.provide('data/visual_genome', files.write_visual_genome)
         elif dataset.type == 'lm4ve.KarpathyRetrieval':
-            write = (
-                files.write_coco
-                if 'coco' in dataset.ann_file
-                else files.write_flickr30k
-            )
+            write = files.write_flickr30k
+            if 'coco' in dataset.ann_file:
+                write = files.write_coco
             listed = f'{dataset.data_root}/{dataset.ann_file}'
             self.provide(listed, lambda path: write(path.parent))
             dataset.num_negatives = 2

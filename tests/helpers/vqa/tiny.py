@@ -28,39 +28,49 @@ HEADS = dict(
     matching=dict(type='lm4ve.MatchingHead', in_channels=32),
 )
 IMAGE = dict(
-    hidden_size=24, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2
+    model_type='clip_vision_model',
+    image_size=SIZE,
+    patch_size=8,
+    hidden_size=24,
+    intermediate_size=32,
+    num_hidden_layers=3,
+    num_attention_heads=2,
 )
-IMAGE.update(model_type='clip_vision_model', image_size=SIZE, patch_size=8)
 TEXT = dict(
-    hidden_size=20, intermediate_size=28, num_hidden_layers=2, num_attention_heads=2
+    model_type='roberta',
+    vocab_size=len(SPECIAL) + len(WORDS),
+    hidden_size=20,
+    intermediate_size=28,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    layer_norm_eps=1e-5,
+    max_position_embeddings=40,
+    pad_token_id=1,
 )
-TEXT.update(
-    model_type='roberta', vocab_size=len(SPECIAL) + len(WORDS), layer_norm_eps=1e-5
-)
-TEXT.update(max_position_embeddings=40, pad_token_id=1)
 
 
 def write_tokenizer(
     folder: Path, words=WORDS, special=SPECIAL, model_type=None, pad_token='<pad>'
 ) -> str:
     """Write a tokenizer of whole words; return its folder."""
-    vocabulary = {w: i for i, w in enumerate([*special, *words])}
+    vocabulary = {word: number for number, word in enumerate([*special, *words])}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token='<unk>'))
     tokenizer.pre_tokenizer = Whitespace()
     tokenizer.post_processor = TemplateProcessing(
         single='<s> $A </s>',
         special_tokens=[(t, vocabulary[t]) for t in ('<s>', '</s>')],
     )
-    tokens = dict(
-        bos_token='<s>', pad_token=pad_token, eos_token='</s>', unk_token='<unk>'
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token='<s>',
+        pad_token=pad_token,
+        eos_token='</s>',
+        unk_token='<unk>',
     )
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **tokens).save_pretrained(
-        folder
-    )
+    fast.save_pretrained(folder)
     if model_type is not None:
-        (Path(folder) / 'config.json').write_text(
-            json.dumps(dict(model_type=model_type))
-        )
+        config = json.dumps(dict(model_type=model_type))
+        (Path(folder) / 'config.json').write_text(config)
     return str(folder)
 
 
