@@ -75,7 +75,8 @@ class AttentionBlock(nn.Module):
 
     def _heads(self, x: Tensor) -> Tensor:
         """Split ``[B, N, H * d]`` into heads ``[B, H, N, d]``."""
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        heads: Tensor = x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        return heads
 
 
 def nearest_head_dims(parameters: int, embed_dims: int, num_heads: int) -> int:

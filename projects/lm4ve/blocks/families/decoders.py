@@ -17,53 +17,101 @@ from lm4ve.errors import UnsupportedModelError
 LLAMA = LayerSpec()
 #: LLaMA with a norm over the channels of each head's queries and keys.
 QWEN3 = LayerSpec(qk_norm='head')
+#: LLaMA with a norm before each branch and one on its output.
+GEMMA2 = LayerSpec(
+    norms={
+        'attention_norm': 'input_layernorm',
+        'attention_out_norm': 'post_attention_layernorm',
+        'mlp_norm': 'pre_feedforward_layernorm',
+        'mlp_out_norm': 'post_feedforward_layernorm',
+    },
+)
 _APERTUS = replace(
     QWEN3,
-    norms=dict(attention_norm='attention_layernorm', mlp_norm='feedforward_layernorm'),
+    norms={
+        'attention_norm': 'attention_layernorm',
+        'mlp_norm': 'feedforward_layernorm',
+    },
 )
 # No norm before a branch, one on its output.
 _OLMO2 = LayerSpec(
     qk_norm='all',
-    norms=dict(
-        attention_out_norm='post_attention_layernorm',
-        mlp_out_norm='post_feedforward_layernorm',
-    ),
+    norms={
+        'attention_out_norm': 'post_attention_layernorm',
+        'mlp_out_norm': 'post_feedforward_layernorm',
+    },
 )
-# A norm before a branch, and one on its output.
-_BOTH = ('attention_norm', 'attention_out_norm', 'mlp_norm', 'mlp_out_norm')
-_AROUND = 'input_layernorm post_{}_layernorm {}_layernorm post_{}_layernorm'
-_GEMMA2 = _AROUND.format('attention', 'pre_feedforward', 'feedforward').split()
-_GLM4 = _AROUND.format('self_attn', 'post_attention', 'mlp').split()
-GEMMA2 = LayerSpec(norms=dict(zip(_BOTH, _GEMMA2, strict=True)))
 _GLM = LayerSpec(rotary='pairs')
-_FUSED = LayerSpec(qkv=('query_key_value',), split=rows_grouped, out='dense')
-_LAYERNORMS = ('q_layernorm', 'k_layernorm')
-# Norms of queries and keys count where the config has them built.
-_LATE_NORMS: Any = dict(
-    qk_norm='head', qk_norms=_LAYERNORMS, final_norm='final_layernorm'
+_GLM4 = replace(
+    _GLM,
+    norms={
+        'attention_norm': 'input_layernorm',
+        'attention_out_norm': 'post_self_attn_layernorm',
+        'mlp_norm': 'post_attention_layernorm',
+        'mlp_out_norm': 'post_mlp_layernorm',
+    },
 )
 # Branches side by side that read the same norm.
-_SHARED_NORM = LayerSpec(parallel=True, norms=dict(attention_norm='input_layernorm'))
+_SHARED_NORM = LayerSpec(
+    parallel=True,
+    norms={'attention_norm': 'input_layernorm'},
+)
 _COHERE = replace(_SHARED_NORM, rotary='interleaved')
 _GPTJ = replace(
     _SHARED_NORM,
     attention='attn',
     out='out_proj',
-    norms=dict(attention_norm='ln_1'),
+    norms={'attention_norm': 'ln_1'},
     rotary='sine first',
     final_norm='ln_f',
+)
+# What norms of queries and keys are called in some families; they count where the
+# config has them built.
+_LAYERNORMS = ('q_layernorm', 'k_layernorm')
+_PHI = replace(
+    _SHARED_NORM,
+    out='dense',
+    qk_norm='head',
+    qk_norms=_LAYERNORMS,
+    final_norm='final_layernorm',
+)
+# Queries, keys and values of a head lie together in one projection.
+_FUSED = LayerSpec(
+    qkv=('query_key_value',),
+    split=rows_grouped,
+    out='dense',
+)
+_PERSIMMON = replace(
+    _FUSED,
+    qk_norm='head',
+    qk_norms=_LAYERNORMS,
+    final_norm='final_layernorm',
 )
 _GPT2 = LayerSpec(
     attention='attn',
     qkv=('c_attn',),
     split=rows_concatenated,
     out='c_proj',
-    norms=dict(attention_norm='ln_1', mlp_norm='ln_2'),
+    norms={
+        'attention_norm': 'ln_1',
+        'mlp_norm': 'ln_2',
+    },
     final_norm='ln_f',
+)
+_GPT_NEO = replace(
+    _GPT2,
+    attention='attn.attention',
+    qkv=('q_proj', 'k_proj', 'v_proj'),
+    split=None,
+    out='out_proj',
+    scale=1.0,
 )
 _BIOGPT = LayerSpec(
     out='out_proj',
-    norms=dict(attention_norm='self_attn_layer_norm', mlp_norm='final_layer_norm'),
+    norms={
+        'attention_norm': 'self_attn_layer_norm',
+        'mlp_norm': 'final_layer_norm',
+    },
     mlp=('fc1', 'activation_fn', 'fc2'),
     final_norm='layer_norm',
 )
@@ -80,45 +128,47 @@ def _stablelm(config: PretrainedConfig) -> LayerSpec:
 
 
 def _gpt_bigcode(config: PretrainedConfig) -> LayerSpec:
-    return replace(
-        _GPT2, split=rows_concatenated if config.multi_query else rows_grouped
-    )
+    if config.multi_query:
+        return _GPT2
+    return replace(_GPT2, split=rows_grouped)
 
 
 def _opt(config: PretrainedConfig) -> LayerSpec:
-    before = config.do_layer_norm_before  # False only for opt-350m
-    removed = getattr(config, '_remove_final_layer_norm', False)
-    places = (
-        ('attention_norm', 'mlp_norm')
-        if before
-        else ('attention_post_norm', 'mlp_post_norm')
-    )
-    return LayerSpec(
-        out='out_proj',
-        norms=dict(
-            zip(places, ('self_attn_layer_norm', 'final_layer_norm'), strict=True)
-        ),
-        mlp=('fc1', 'activation_fn', 'fc2'),
-        final_norm='decoder.final_layer_norm' if before and not removed else '',
-    )
+    if config.do_layer_norm_before:
+        norms = {
+            'attention_norm': 'self_attn_layer_norm',
+            'mlp_norm': 'final_layer_norm',
+        }
+        final_norm = 'decoder.final_layer_norm'
+    else:  # opt-350m alone
+        norms = {
+            'attention_post_norm': 'self_attn_layer_norm',
+            'mlp_post_norm': 'final_layer_norm',
+        }
+        final_norm = ''
+    if getattr(config, '_remove_final_layer_norm', False):
+        final_norm = ''
+    return replace(_BIOGPT, norms=norms, final_norm=final_norm)
 
 
 def _falcon(config: PretrainedConfig) -> LayerSpec:
     if config.alibi:
         raise UnsupportedModelError(
-            'falcon with alibi=True adds a position bias to the attention scores. Choose another.'
+            'falcon with alibi=True adds a position bias to the attention scores. '
+            'Choose another.'
         )
     # The layouts of falcon-rw, -7b and -40b differ only in how many queries share a
     # key.
     sequential = replace(_FUSED, attention='self_attention', final_norm='ln_f')
     if not config.parallel_attn:
         return sequential
+    norms = {'attention_norm': 'input_layernorm'}
     if config.new_decoder_architecture and config.num_ln_in_parallel_attn != 1:
-        norms = dict(attention_norm='ln_attn', mlp_norm='ln_mlp')
-        return replace(sequential, parallel=True, norms=norms)
-    return replace(
-        sequential, parallel=True, norms=dict(attention_norm='input_layernorm')
-    )
+        norms = {
+            'attention_norm': 'ln_attn',
+            'mlp_norm': 'ln_mlp',
+        }
+    return replace(sequential, parallel=True, norms=norms)
 
 
 def _where_it_slides(attention: Any) -> bool:
@@ -137,15 +187,27 @@ def _ministral3_reach(config: PretrainedConfig) -> int:
     return int(config.rope_parameters['original_max_position_embeddings'])
 
 
-# Biases, LayerNorm, gated or plain MLPs and scales of the residual come with the
-# modules.
-_LIKE_LLAMA = (
-    'llama mistral ministral qwen2 qwen2_vl_text qwen2_5_vl_text gemma granite smollm3 starcoder2 '
-    'arcee seed_oss internlm3 nemotron cwm jais2 iquestcoder eurobert'
-)
-
 DECODERS: dict[str, Family] = {
-    **dict.fromkeys(_LIKE_LLAMA.split(), LLAMA),
+    # Biases, LayerNorm, gated or plain MLPs and scales of the residual come with the
+    # modules.
+    'llama': LLAMA,
+    'mistral': LLAMA,
+    'ministral': LLAMA,
+    'qwen2': LLAMA,
+    'qwen2_vl_text': LLAMA,
+    'qwen2_5_vl_text': LLAMA,
+    'gemma': LLAMA,
+    'granite': LLAMA,
+    'smollm3': LLAMA,
+    'starcoder2': LLAMA,
+    'arcee': LLAMA,
+    'seed_oss': LLAMA,
+    'internlm3': LLAMA,
+    'nemotron': LLAMA,
+    'cwm': LLAMA,
+    'jais2': LLAMA,
+    'iquestcoder': LLAMA,
+    'eurobert': LLAMA,
     'olmo': replace(LLAMA, reads=('clip_qkv',)),
     'granite_swa': replace(
         LLAMA, uses_rotary=_granite_swa_rotary, reads=('layer_rope_theta',)
@@ -156,7 +218,7 @@ DECODERS: dict[str, Family] = {
     'glm': _GLM,
     'ernie4_5': _GLM,
     'helium': _GLM,
-    'glm4': replace(_GLM, norms=dict(zip(_BOTH, _GLM4, strict=True))),
+    'glm4': _GLM4,
     # Norms of queries and keys.
     'qwen3': QWEN3,
     'qwen3_vl_text': QWEN3,
@@ -175,7 +237,7 @@ DECODERS: dict[str, Family] = {
     # Branches side by side.
     'cohere': replace(_COHERE, qk_norm='head'),
     'cohere2': replace(_COHERE, uses_rotary=_where_it_slides),
-    'phi': replace(_SHARED_NORM, out='dense', **_LATE_NORMS),
+    'phi': _PHI,
     'stablelm': _stablelm,
     'falcon': _falcon,
     'gpt_neox': _gpt_neox,
@@ -184,15 +246,8 @@ DECODERS: dict[str, Family] = {
     # The line of GPT-2, without rotary embedding but for persimmon.
     'gpt2': _GPT2,
     'gpt_bigcode': _gpt_bigcode,
-    'gpt_neo': replace(
-        _GPT2,
-        attention='attn.attention',
-        qkv=('q_proj', 'k_proj', 'v_proj'),
-        split=None,
-        out='out_proj',
-        scale=1.0,
-    ),
-    'persimmon': replace(_FUSED, **_LATE_NORMS),
+    'gpt_neo': _GPT_NEO,
+    'persimmon': _PERSIMMON,
     'opt': _opt,
     'biogpt': _BIOGPT,
     'xglm': _BIOGPT,

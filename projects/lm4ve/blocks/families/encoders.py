@@ -10,12 +10,34 @@ _BERT = LayerSpec(
     attention='attention',
     qkv=('self.query', 'self.key', 'self.value'),
     out='output.dense',
-    norms=dict(
-        attention_post_norm='attention.output.LayerNorm',
-        mlp_post_norm='output.LayerNorm',
-    ),
+    norms={
+        'attention_post_norm': 'attention.output.LayerNorm',
+        'mlp_post_norm': 'output.LayerNorm',
+    },
     mlp=('intermediate.dense', 'intermediate.intermediate_act_fn', 'output.dense'),
     final_norm='',
+)
+_DISTILBERT = LayerSpec(
+    attention='attention',
+    qkv=('q_lin', 'k_lin', 'v_lin'),
+    out='out_lin',
+    norms={
+        'attention_post_norm': 'sa_layer_norm',
+        'mlp_post_norm': 'output_layer_norm',
+    },
+    mlp=('ffn',),
+    final_norm='',
+)
+_MODERNBERT = LayerSpec(
+    attention='attn',
+    qkv=('Wqkv',),
+    split=rows_concatenated,
+    out='Wo',
+    norms={
+        'attention_norm': 'attn_norm',
+        'mlp_norm': 'mlp_norm',
+    },
+    final_norm='final_norm',
 )
 # T5 has no rotary embedding but a bias of the scores by relative position, which stands
 # in its first layer alone and is left out, as rotary embedding is.
@@ -23,7 +45,10 @@ _T5 = LayerSpec(
     attention='layer.0.SelfAttention',
     qkv=('q', 'k', 'v'),
     out='o',
-    norms=dict(attention_norm='layer.0.layer_norm', mlp_norm='layer.1.layer_norm'),
+    norms={
+        'attention_norm': 'layer.0.layer_norm',
+        'mlp_norm': 'layer.1.layer_norm',
+    },
     mlp=('layer.1.DenseReluDense',),
     final_norm='encoder.final_layer_norm',
 )
@@ -31,70 +56,65 @@ _T5 = LayerSpec(
 
 def _albert_place(config: PretrainedConfig, index: int) -> str:
     """Layers of a group share one layer's weights."""
-    group = int(index / (config.num_hidden_layers / config.num_hidden_groups))
+    layers_in_group = config.num_hidden_layers / config.num_hidden_groups
+    group = int(index / layers_in_group)
     return f'albert_layer_groups.{group}.albert_layers.0'
 
 
 def _albert_refuse(config: PretrainedConfig, index: int) -> str:
     count = config.inner_group_num
-    return (
-        f'inner_group_num={count} makes several layers one, expected 1'
-        if count != 1
-        else ''
-    )
+    if count == 1:
+        return ''
+    return f'inner_group_num={count} makes several layers one, expected 1'
 
 
-_LIKE_BERT = (
-    'bert roberta xlm-roberta camembert electra ernie data2vec-text bert-generation rembert '
-    'roc_bert layoutlm'
+_ALBERT = LayerSpec(
+    attention='attention',
+    qkv=('query', 'key', 'value'),
+    out='dense',
+    norms={
+        'attention_post_norm': 'attention.LayerNorm',
+        'mlp_post_norm': 'full_layer_layer_norm',
+    },
+    mlp=('ffn', 'activation', 'ffn_output'),
+    final_norm='',
+    layers='encoder.albert_layer_groups.0.albert_layers',
+    place=_albert_place,
+    refuse=_albert_refuse,
 )
+
 ENCODERS: dict[str, Family] = {
-    **dict.fromkeys(_LIKE_BERT.split(), _BERT),
-    'distilbert': LayerSpec(
-        attention='attention',
-        qkv=('q_lin', 'k_lin', 'v_lin'),
-        out='out_lin',
-        norms=dict(
-            attention_post_norm='sa_layer_norm', mlp_post_norm='output_layer_norm'
-        ),
-        mlp=('ffn',),
-        final_norm='',
-    ),
-    'albert': LayerSpec(
-        attention='attention',
-        qkv=('query', 'key', 'value'),
-        out='dense',
-        norms=dict(
-            attention_post_norm='attention.LayerNorm',
-            mlp_post_norm='full_layer_layer_norm',
-        ),
-        mlp=('ffn', 'activation', 'ffn_output'),
-        final_norm='',
-        layers='encoder.albert_layer_groups.0.albert_layers',
-        place=_albert_place,
-        refuse=_albert_refuse,
-    ),
+    'bert': _BERT,
+    'roberta': _BERT,
+    'xlm-roberta': _BERT,
+    'camembert': _BERT,
+    'electra': _BERT,
+    'ernie': _BERT,
+    'data2vec-text': _BERT,
+    'bert-generation': _BERT,
+    'rembert': _BERT,
+    'roc_bert': _BERT,
+    'layoutlm': _BERT,
+    'distilbert': _DISTILBERT,
+    'albert': _ALBERT,
     # Norms before the branches.
     'roberta-prelayernorm': replace(
         _BERT,
-        norms=dict(
-            attention_norm='attention.LayerNorm', mlp_norm='intermediate.LayerNorm'
-        ),
+        norms={
+            'attention_norm': 'attention.LayerNorm',
+            'mlp_norm': 'intermediate.LayerNorm',
+        },
         final_norm='LayerNorm',
     ),
     'megatron-bert': replace(
         _BERT,
-        norms=dict(attention_norm='attention.ln', mlp_norm='ln'),
+        norms={
+            'attention_norm': 'attention.ln',
+            'mlp_norm': 'ln',
+        },
         final_norm='encoder.ln',
     ),
-    'modernbert': LayerSpec(
-        attention='attn',
-        qkv=('Wqkv',),
-        split=rows_concatenated,
-        out='Wo',
-        norms=dict(attention_norm='attn_norm', mlp_norm='mlp_norm'),
-        final_norm='final_norm',
-    ),
+    'modernbert': _MODERNBERT,
     't5': _T5,
     'mt5': _T5,
 }

@@ -15,14 +15,16 @@ from lm4ve.blocks.families.spec import Family, LayerSpec
 
 def _without_attention(config: PretrainedConfig, index: int) -> str:
     """Refuse layers that ``layer_types`` does not call full attention."""
-    types, kind = config.layer_types, 'full_attention'
-    if types[index] == kind:
+    types = config.layer_types
+    kind = types[index]
+    if kind == 'full_attention':
         return ''
-    found = sorted(
-        (i for i, t in enumerate(types) if t == kind), key=lambda i: abs(i - index)
-    )
-    nearest = f'the nearest layer that has is {found[0]}' if found else 'no layer has'
-    return f"it is of the kind '{types[index]}' and has no softmax attention; {nearest}"
+    usable = [i for i, other in enumerate(types) if other == 'full_attention']
+    advice = 'no layer has'
+    if usable:
+        nearest = min(usable, key=lambda i: abs(i - index))
+        advice = f'the nearest layer that has is {nearest}'
+    return f"it is of the kind '{kind}' and has no softmax attention; {advice}"
 
 
 def _gemma4_refuse(config: PretrainedConfig, index: int) -> str:
@@ -39,7 +41,9 @@ def _gemma4_refuse(config: PretrainedConfig, index: int) -> str:
 
 
 def _llama4_reach(config: PretrainedConfig) -> int:
-    return int(config.floor_scale) - 1 if config.attn_temperature_tuning else 10**9
+    if not config.attn_temperature_tuning:
+        return 10**9
+    return int(config.floor_scale) - 1
 
 
 _LLAMA4 = LayerSpec(
@@ -52,20 +56,28 @@ _LLAMA4 = LayerSpec(
     experts=True,
 )
 _MIXTRAL = replace(LLAMA, experts=True)
+_QWEN3_MOE = replace(QWEN3, experts=True)
 _QWEN3_NEXT = replace(QWEN3, gated=True, experts=True, refuse=_without_attention)
 _LFM2 = LayerSpec(
     out='out_proj',
     qk_norm='head',
     qk_norms=('q_layernorm', 'k_layernorm'),
-    norms=dict(attention_norm='operator_norm', mlp_norm='ffn_norm'),
+    norms={
+        'attention_norm': 'operator_norm',
+        'mlp_norm': 'ffn_norm',
+    },
     mlp=('feed_forward',),
     final_norm='embedding_norm',
     refuse=_without_attention,
 )
 
 HYBRIDS: dict[str, Family] = {
-    **dict.fromkeys(('mixtral', 'qwen2_moe', 'solar_open'), _MIXTRAL),
-    **dict.fromkeys(('qwen3_moe', 'mellum', 'glm4_moe'), replace(QWEN3, experts=True)),
+    'mixtral': _MIXTRAL,
+    'qwen2_moe': _MIXTRAL,
+    'solar_open': _MIXTRAL,
+    'qwen3_moe': _QWEN3_MOE,
+    'mellum': _QWEN3_MOE,
+    'glm4_moe': _QWEN3_MOE,
     'olmoe': replace(_MIXTRAL, qk_norm='all', reads=('clip_qkv',)),
     'minimax_m2': replace(_MIXTRAL, qk_norm='all'),
     'gpt_oss': replace(LLAMA, rotary='half width', experts=True),

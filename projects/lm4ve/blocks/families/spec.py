@@ -16,8 +16,12 @@ from transformers import PretrainedConfig
 
 #: The norms of a layer: before a branch, on its output, and after the residual sum.
 NORMS = (
-    *('attention_norm', 'attention_out_norm', 'attention_post_norm'),
-    *('mlp_norm', 'mlp_out_norm', 'mlp_post_norm'),
+    'attention_norm',
+    'attention_out_norm',
+    'attention_post_norm',
+    'mlp_norm',
+    'mlp_out_norm',
+    'mlp_post_norm',
 )
 #: Forms of rotary tables by which channel i turns with i + r / 2.
 HALVES = ('halves', 'half width', 'backwards')
@@ -26,6 +30,17 @@ HALVES = ('halves', 'half width', 'backwards')
 RARE_FIELDS = ('clip_qkv', 'is_causal', 'layer_rope_theta')
 #: Indices of the rows of q, k and v in a fused projection.
 Rows = tuple[Tensor, Tensor, Tensor]
+
+
+def _llama_norms() -> dict[str, str]:
+    return {
+        'attention_norm': 'input_layernorm',
+        'mlp_norm': 'post_attention_layernorm',
+    }
+
+
+def _uses_rotary(attention: Any) -> bool:
+    return bool(getattr(attention, 'use_rope', True))
 
 
 @dataclass(frozen=True)
@@ -85,17 +100,11 @@ class LayerSpec:
     qk_norms: tuple[str, str] = ('q_norm', 'k_norm')
     norm_after_rotary: bool = False
     v_norm: str = ''
-    norms: dict[str, str] = field(
-        default_factory=lambda: dict(
-            attention_norm='input_layernorm', mlp_norm='post_attention_layernorm'
-        )
-    )
+    norms: dict[str, str] = field(default_factory=_llama_norms)
     mlp: tuple[str, ...] = ('mlp',)
     parallel: bool = False
     rotary: str = 'halves'
-    uses_rotary: Callable[[Any], bool] = lambda attention: bool(
-        getattr(attention, 'use_rope', True)
-    )
+    uses_rotary: Callable[[Any], bool] = _uses_rotary
     scale: float | None = None
     softcap: bool = False
     reads: tuple[str, ...] = ()
@@ -115,7 +124,8 @@ def rows_concatenated(
     config: PretrainedConfig, heads: int, kv_heads: int, head_dim: int
 ) -> Rows:
     """All queries, then all keys, then all values."""
-    q, kv = heads * head_dim, kv_heads * head_dim
+    q = heads * head_dim
+    kv = kv_heads * head_dim
     rows = torch.arange(q + 2 * kv)
     return rows[:q], rows[q : q + kv], rows[q + kv :]
 
@@ -127,16 +137,16 @@ def rows_grouped(
     group = heads // kv_heads
     rows = torch.arange((heads + 2 * kv_heads) * head_dim)
     rows = rows.view(kv_heads, group + 2, head_dim)
-    return (
-        rows[:, :group].reshape(-1),
-        rows[:, group].reshape(-1),
-        rows[:, group + 1].reshape(-1),
-    )
+    q = rows[:, :group].reshape(-1)
+    k = rows[:, group].reshape(-1)
+    v = rows[:, group + 1].reshape(-1)
+    return q, k, v
 
 
 def rows_of_four_shards(
     config: PretrainedConfig, heads: int, kv_heads: int, head_dim: int
 ) -> Rows:
     """For each of the four shards that CodeGen was trained on: queries, values, keys."""
-    q, v, k = torch.arange(3 * heads * head_dim).view(4, 3, -1).unbind(dim=1)
+    rows = torch.arange(3 * heads * head_dim).view(4, 3, -1)
+    q, v, k = rows.unbind(dim=1)
     return q.reshape(-1), k.reshape(-1), v.reshape(-1)
