@@ -24,17 +24,19 @@ class ImageAnalysis(TaskAnalysis):
         self, cfg: Config, path: Path | np.ndarray, pipeline: list[dict], **options: Any
     ) -> dict:
         """Read a file, or pixels uint8 ``[H, W, 3]``, BGR, or a volume ``[3, D, H, W]``."""
-        is_file = not isinstance(path, np.ndarray)
-        if is_file:
+        without_loader = [t for t in pipeline if 'LoadImage' not in t['type']]
+        has_loader = len(without_loader) < len(pipeline)
+        if isinstance(path, np.ndarray):
+            pixels = path
+        else:
             defect = find_defect(str(path), decode=True)
             if defect:
                 raise UserError(f"The image '{path}' {defect}.")
-        loaders = [t for t in pipeline if 'LoadImage' in t['type']]
-        if loaders and is_file:
-            return Compose(pipeline)(dict(img_path=str(path)))
-        pixels = read_pixels(path) if is_file else path
-        if loaders:
-            pipeline = [t for t in pipeline if 'LoadImage' not in t['type']]
+            if has_loader:
+                return Compose(pipeline)(dict(img_path=str(path)))
+            pixels = read_pixels(path)
+        if has_loader:
+            pipeline = without_loader
         else:
             pixels = _in_order_of_data_set(pixels, cfg)
             pipeline = _with_resize(pipeline, cfg)

@@ -14,6 +14,7 @@ from lm4ve.draw.pictures import Picture, TokenMap
 from lm4ve.draw.solids import Solids, draw_solids, view_axes
 from lm4ve.tasks.base.analysis import Layout, TaskAnalysis, tested_dataset
 from lm4ve.tasks.pointcloud import TASK
+from lm4ve.tasks.pointcloud.datasets.readers import drop_nonfinite, read_points
 
 
 class PointCloudAnalysis(TaskAnalysis):
@@ -22,12 +23,11 @@ class PointCloudAnalysis(TaskAnalysis):
     def read_input(
         self, cfg: Config, path: Path, pipeline: list[dict], **options: Any
     ) -> dict:
-        from lm4ve.tasks.pointcloud.datasets.readers import drop_nonfinite, read_points
-
-        for t in pipeline:
+        for transform in pipeline:
+            is_sampling = transform['type'].endswith('SamplePoints')
             # Data sets store farthest points first, or in random order; files do not.
-            if t['type'].endswith('SamplePoints') and t.get('method') == 'first':
-                t['method'] = 'fps'
+            if is_sampling and transform.get('method') == 'first':
+                transform['method'] = 'fps'
         if tested_dataset(cfg).type.endswith('PrimitivesDataset'):
             # Its objects are of that size already.
             pipeline = [dict(type='lm4ve.NormalizeToUnitSphere'), *pipeline]
@@ -50,10 +50,11 @@ class PointCloudAnalysis(TaskAnalysis):
         self, model: Any, inputs: Tensor, outputs: Sequence[Any], frames: int
     ) -> list['Cloud']:
         _, groups = model.backbone.group(inputs)
-        return [
-            Cloud(points.detach().double().cpu().numpy(), index.cpu().numpy())
-            for points, index in zip(inputs, groups, strict=True)
-        ]
+        clouds = []
+        for points, index in zip(inputs, groups, strict=True):
+            coordinates = points.detach().double().cpu().numpy()
+            clouds.append(Cloud(coordinates, index.cpu().numpy()))
+        return clouds
 
 
 class Cloud(Picture):
@@ -69,26 +70,28 @@ class Cloud(Picture):
 
     def __init__(self, points: np.ndarray, groups: np.ndarray) -> None:
         self.groups = groups
+        middle = (points.max(axis=0) + points.min(axis=0)) / 2
         #: Right, up, and towards the eye, ``[N, 3]``, in the points' unit.
-        self.seen = (
-            points - (points.max(axis=0) + points.min(axis=0)) / 2
-        ) @ view_axes().T
+        self.seen = (points - middle) @ view_axes().T
 
     def point_values(self, values: np.ndarray) -> np.ndarray:
         """Average values ``[G]`` over each point's groups, ``[N]``, NaN without any."""
-        member = np.zeros((len(self.groups), len(self.seen)), dtype=bool)
-        np.put_along_axis(member, self.groups, True, axis=1)
-        count = member.sum(axis=0)
-        return np.where(count > 0, values @ member / np.maximum(count, 1), np.nan)
+        # Whether a point belongs to a group, [G, N].
+        is_member = np.zeros((len(self.groups), len(self.seen)), dtype=bool)
+        np.put_along_axis(is_member, self.groups, True, axis=1)
+        count = is_member.sum(axis=0)
+        means = values @ is_member / np.maximum(count, 1)
+        return np.where(count > 0, means, np.nan)
 
     def draw_input(self, axes: Any, time: int = 0) -> None:
         """Draw the points, near ones dark."""
         from matplotlib import colormaps
 
         depth = self.seen[:, 2]
-        # Not from white: the far side is to be seen too.
-        darkness = (depth - depth.min()) / max(np.ptp(depth), 1e-12)
-        self._draw(axes, colormaps['Greys']((0.6 + darkness) / 1.6)[:, :3], 1.0)
+        nearness = (depth - depth.min()) / max(np.ptp(depth), 1e-12)
+        # Not from white, so that the far side is visible, too.
+        colors = colormaps['Greys']((0.6 + nearness) / 1.6)
+        self._draw(axes, colors[:, :3], 1.0)
 
     def draw_values(
         self, axes: Any, tokens: TokenMap, colors: str, time: int = 0
@@ -96,14 +99,18 @@ class Cloud(Picture):
         """Color the points by their groups; those without one are small and gray."""
         from matplotlib import colormaps
 
-        shades = colormaps[colors].with_extremes(bad='0.58')
+        colormap = colormaps[colors].with_extremes(bad='0.58')
+        norm = tokens.norm()
         values = np.ma.masked_invalid(self.point_values(tokens.values))
         sizes = np.where(values.mask, 0.6, 1.0)
-        self._draw(axes, shades(tokens.norm()(values))[:, :3], sizes)
+        self._draw(axes, colormap(norm(values))[:, :3], sizes)
 
     def _draw(self, axes: Any, colors: np.ndarray, sizes: float | np.ndarray) -> None:
-        # All points may be one.
-        reach = 1.06 * np.abs(self.seen[:, :2]).max() or 1.0
+        """Draw the points as balls of colors ``[N, 3]`` and relative sizes."""
+        reach = 1.06 * np.abs(self.seen[:, :2]).max()
+        if reach == 0:
+            # All points are one.
+            reach = 1.0
         # The fewer points, the larger.
         radius = reach * np.clip(1 / np.sqrt(len(self.seen)), 0.008, 0.045)
         radii = radius * sizes * np.ones(len(self.seen))

@@ -7,7 +7,7 @@ model and left out.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
@@ -63,21 +63,34 @@ def select_encoder(state: dict[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         CheckpointError: Pre-training with keys of an unknown part.
     """
-    state = {k.removeprefix('base_model.'): v for k, v in state.items()}
-    prefix = next(
-        (p for p in _PRETRAINING if any(k.startswith(p) for k in state)), None
-    )
+    unprefixed = {}
+    for name, tensor in state.items():
+        unprefixed[name.removeprefix('base_model.')] = tensor
+    prefix = _pretraining_prefix(unprefixed)
     if prefix is None:
-        return state
-    unknown = [k for k in state if not k.startswith(prefix) and not _REST.fullmatch(k)]
+        return unprefixed
+    encoder = {}
+    unknown = []
+    for name, tensor in unprefixed.items():
+        if name.startswith(prefix):
+            own_name = name.removeprefix(prefix)
+            if not _NOT_ENCODER.fullmatch(own_name):
+                encoder[own_name] = tensor
+        elif not _REST.fullmatch(name):
+            unknown.append(name)
     if unknown:
         raise CheckpointError(
             f'The pre-training checkpoint has unknown keys: {listing(unknown)}.'
         )
-    encoder = {
-        k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)
-    }
-    return {k: v for k, v in encoder.items() if not _NOT_ENCODER.fullmatch(k)}
+    return encoder
+
+
+def _pretraining_prefix(names: Iterable[str]) -> str | None:
+    """Return how the encoder's names of pre-training begin; None of a fine-tuned model."""
+    for prefix in _PRETRAINING:
+        if any(name.startswith(prefix) for name in names):
+            return prefix
+    return None
 
 
 def convert_pointbert(
@@ -110,8 +123,9 @@ def convert_pointbert(
         select_encoder(state), RULES, LLAMA_RULES, llm, layer, origin
     )
     if num_classes is not None:
-        last = max(k.rpartition('.')[0] for k in converted if k.startswith('head.'))
-        for key in (f'{last}.weight', f'{last}.bias'):
-            check('--num-classes', num_classes, most=len(converted[key]))
-            converted[key] = converted[key][:num_classes]
+        head = [name for name in converted if name.startswith('head.')]
+        last_layer = max(name.rpartition('.')[0] for name in head)
+        for name in (f'{last_layer}.weight', f'{last_layer}.bias'):
+            check('--num-classes', num_classes, most=len(converted[name]))
+            converted[name] = converted[name][:num_classes]
     return converted

@@ -22,10 +22,11 @@ class PointCloudExport(TaskExport):
         self, cfg: Config, count: int, pipeline: list[dict] | None = None
     ) -> list[dict]:
         """Return samples of clouds on ellipsoids, since a model expects surfaces."""
-        generator = np.random.default_rng(0)
-        clouds = generator.normal(size=(count, _POINTS, 3))
-        clouds /= np.linalg.norm(clouds, axis=2, keepdims=True)
-        clouds = clouds * generator.uniform(0.4, 1.0, (count, 1, 3))
+        rng = np.random.default_rng(0)
+        directions = rng.normal(size=(count, _POINTS, 3))
+        spheres = directions / np.linalg.norm(directions, axis=2, keepdims=True)
+        half_axes = rng.uniform(0.4, 1.0, (count, 1, 3))
+        clouds = spheres * half_axes
         contents = list(clouds.astype(np.float32))
         return array_samples(self.task, cfg, contents, '.npy', pipeline=pipeline)
 

@@ -35,31 +35,33 @@ class PointCloudAccuracy(BaseMetric):
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         """Keep label, prediction and number of classes of each sample."""
         for sample in data_samples:
-            label, prediction = int(sample['gt_label']), int(sample['pred_label'])
-            self.results.append((label, prediction, len(sample['pred_logits'])))
+            label = int(sample['gt_label'])
+            prediction = int(sample['pred_label'])
+            num_classes = len(sample['pred_logits'])
+            self.results.append((label, prediction, num_classes))
 
     def compute_metrics(self, results: list) -> dict:
         """Count the pairs of label and prediction."""
-        from sklearn.metrics import (
-            confusion_matrix,
-        )  # heavy, and only evaluation needs it
+        # It takes long to import, and only an evaluation needs it.
+        from sklearn.metrics import confusion_matrix
 
         labels, predictions, sizes = np.asarray(results, dtype=np.int64).T
-        count = int(max(sizes.max(), labels.max() + 1))
-        matrix = confusion_matrix(labels, predictions, labels=np.arange(count))
+        num_classes = int(max(sizes.max(), labels.max() + 1))
+        matrix = confusion_matrix(labels, predictions, labels=np.arange(num_classes))
         total = matrix.sum(axis=1)
+        # NaN for classes that do not occur.
         recall = 100.0 * matrix.diagonal() / np.where(total > 0, total, np.nan)
-        names = (self.dataset_meta or {}).get('classes', range(count))
-        rows = (
-            f'{n}: {c.tolist()} {r:.1f} %'
-            for n, c, r in zip(names, matrix, recall, strict=True)
-        )
-        text = '\n'.join(
-            ['confusion matrix (a row for each true class) and recall', *rows]
-        )
-        MMLogger.get_current_instance().info(text)
+        self._log(matrix, recall)
         overall = 100.0 * matrix.trace() / matrix.sum()
         return dict(overall=overall, mean_class=float(np.nanmean(recall)))
+
+    def _log(self, matrix: np.ndarray, recall: np.ndarray) -> None:
+        """Write the confusion matrix and the recall of each class to the log."""
+        names = (self.dataset_meta or {}).get('classes', range(len(matrix)))
+        lines = ['confusion matrix (a row for each true class) and recall']
+        for name, counts, percent in zip(names, matrix, recall, strict=True):
+            lines.append(f'{name}: {counts.tolist()} {percent:.1f} %')
+        MMLogger.get_current_instance().info('\n'.join(lines))
 
 
 @MODELS.register_module()
@@ -75,9 +77,9 @@ class PointCloudVote(BaseTTAModel):
         self, data_samples_list: list[list[PointCloudDataSample]]
     ) -> list[PointCloudDataSample]:
         """Merge the predictions for the draws of each cloud to one."""
-        means = [
-            torch.stack([d.pred_logits for d in draws]).mean(0)
-            for draws in data_samples_list
-        ]
-        samples = [draws[0].clone() for draws in data_samples_list]
-        return [s.set_prediction(mean) for s, mean in zip(samples, means, strict=True)]
+        merged = []
+        for draws in data_samples_list:
+            logits = torch.stack([draw.pred_logits for draw in draws])
+            sample = draws[0].clone()
+            merged.append(sample.set_prediction(logits.mean(0)))
+        return merged

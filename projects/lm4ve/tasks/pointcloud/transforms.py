@@ -27,7 +27,9 @@ class NormalizeToUnitSphere(BaseTransform):
     def transform(self, results: dict) -> dict:
         points = results['points'] - results['points'].mean(axis=0)
         radius = np.sqrt((points**2).sum(axis=1).max())
-        results['points'] = points / radius if radius > 0 else points
+        if radius > 0:
+            points = points / radius
+        results['points'] = points
         return results
 
 
@@ -53,31 +55,42 @@ class SamplePoints(BaseTransform):
 
     def __init__(self, num: int, method: str = 'random', fill: bool = True) -> None:
         check('SamplePoints.method', method, choices=('fps', 'random', 'first'))
-        self.num, self.method, self.fill = num, method, fill
+        self.num = num
+        self.method = method
+        self.fill = fill
         # Of each sample of the data set: a hash of its cloud, and its farthest points.
         self._farthest: dict[int, tuple[bytes, np.ndarray]] = {}
 
     def transform(self, results: dict) -> dict:
         points = results['points']
-        count = len(points)
-        if count < self.num:
-            if self.fill:
-                # Each point as often as any other, plus or minus one.
-                points = np.resize(points, (self.num, points.shape[1]))
-        elif self.method == 'random':
-            points = points[np.random.permutation(count)[: self.num]]
-        elif self.method == 'first' or count == self.num:
-            points = points[: self.num]
+        if len(points) < self.num:
+            results['points'] = self._fill(points)
         else:
-            points = self._fps(points, results.get('sample_idx', -1))
-        results['points'] = points
+            results['points'] = self._choose(points, results.get('sample_idx', -1))
         return results
 
-    def _fps(self, points: np.ndarray, index: int) -> np.ndarray:
-        cloud = hashlib.blake2b(points.tobytes()).digest()
-        if self._farthest.get(index, (b'',))[0] != cloud:
-            self._farthest[index] = cloud, farthest_points(points, self.num)
-        return self._farthest[index][1]
+    def _fill(self, points: np.ndarray) -> np.ndarray:
+        """Repeat the points of a cloud that has too few, each as often, plus or minus one."""
+        if not self.fill:
+            return points
+        return np.resize(points, (self.num, points.shape[1]))
+
+    def _choose(self, points: np.ndarray, index: int) -> np.ndarray:
+        """Choose from a cloud that has enough; its index in the data set is -1 for a file."""
+        if self.method == 'random':
+            return points[np.random.permutation(len(points))[: self.num]]
+        if self.method == 'first' or len(points) == self.num:
+            return points[: self.num]
+        return self._farthest_points(points, index)
+
+    def _farthest_points(self, points: np.ndarray, index: int) -> np.ndarray:
+        """Return the farthest points of a sample's cloud, which are kept while it is equal."""
+        digest = hashlib.blake2b(points.tobytes()).digest()
+        known_digest, farthest = self._farthest.get(index, (None, None))
+        if farthest is None or known_digest != digest:
+            farthest = farthest_points(points, self.num)
+            self._farthest[index] = digest, farthest
+        return farthest
 
 
 @TRANSFORMS.register_module()
@@ -92,7 +105,8 @@ class RandomScaleTranslate(BaseTransform):
     def __init__(
         self, scale: Sequence[float] = (2 / 3, 3 / 2), shift: float = 0.2
     ) -> None:
-        self.scale, self.shift = scale, shift
+        self.scale = scale
+        self.shift = shift
 
     def transform(self, results: dict) -> dict:
         least, most = self.scale
@@ -129,9 +143,8 @@ class RandomRotate(BaseTransform):
         if self.group == 'so3':
             rotation = random_rotation()
         else:
-            rotation = Rotation.from_euler(
-                'z', np.random.uniform(0, 2 * np.pi)
-            ).as_matrix()
+            angle = np.random.uniform(0, 2 * np.pi)
+            rotation = Rotation.from_euler('z', angle).as_matrix()
         results['points'] = (results['points'] @ rotation.T).astype(np.float32)
         return results
 
@@ -146,13 +159,13 @@ class RandomJitter(BaseTransform):
     """
 
     def __init__(self, std: float = 0.01, clip: float = 0.05) -> None:
-        self.std, self.clip = std, clip
+        self.std = std
+        self.clip = clip
 
     def transform(self, results: dict) -> dict:
         points = results['points']
-        noise = np.random.normal(scale=self.std, size=points.shape).clip(
-            -self.clip, self.clip
-        )
+        noise = np.random.normal(scale=self.std, size=points.shape)
+        noise = noise.clip(-self.clip, self.clip)
         results['points'] = points + noise.astype(np.float32)
         return results
 
@@ -173,10 +186,13 @@ class RandomPointDropout(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         points = results['points']
-        dropped = np.random.random(len(points)) < np.random.uniform(0, self.max_ratio)
-        if dropped.any() and not dropped.all():
+        draws = np.random.random(len(points))
+        ratio = np.random.uniform(0, self.max_ratio)
+        is_dropped = draws < ratio
+        if is_dropped.any() and not is_dropped.all():
+            first_kept = np.argmin(is_dropped)
             points = points.copy()
-            points[dropped] = points[np.argmin(dropped)]
+            points[is_dropped] = points[first_kept]
             results['points'] = points
         return results
 
@@ -186,9 +202,8 @@ class PackPointCloud(BaseTransform):
     """Convert to the inputs of a model: ``inputs`` and ``data_samples``."""
 
     def transform(self, results: dict) -> dict:
-        sample = PointCloudDataSample(
-            metainfo={k: results.get(k) for k in ('sample_idx', 'path')}
-        )
+        metainfo = dict(sample_idx=results.get('sample_idx'), path=results.get('path'))
+        sample = PointCloudDataSample(metainfo=metainfo)
         if 'gt_label' in results:
             sample.gt_label = torch.tensor([results['gt_label']])
         points = np.ascontiguousarray(results['points'], dtype=np.float32)
@@ -210,7 +225,8 @@ class RepeatDraws(BaseTransform):
 
     def __init__(self, transforms: list[dict], num: int = 10, seed: int = 0) -> None:
         self.transforms = Compose(transforms)
-        self.num, self.seed = num, seed
+        self.num = num
+        self.seed = seed
 
     def transform(self, results: dict) -> dict | None:
         state = np.random.get_state()
@@ -219,4 +235,4 @@ class RepeatDraws(BaseTransform):
             draws = [self.transforms(dict(results)) for _ in range(self.num)]
         finally:
             np.random.set_state(state)
-        return {k: [d[k] for d in draws] for k in draws[0]}
+        return {name: [draw[name] for draw in draws] for name in draws[0]}

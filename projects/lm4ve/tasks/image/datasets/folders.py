@@ -73,6 +73,7 @@ class CheckedImageMixin(ImageFilesMixin):
 
     def _find_samples(self) -> list:
         """Return the images of the folder, with the number of their folder if they have labels."""
+        samples: list = []
         if self.with_label:
             samples = self._find_labelled()
         else:

@@ -5,6 +5,7 @@ training, so ModelNet40 is brought to one array, once, and kept.
 """
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,13 +19,50 @@ from lm4ve.tasks.pointcloud.datasets.readers import (
 )
 from lm4ve.tasks.pointcloud.transforms import farthest_points
 
-_MODELNET40 = tuple(
-    """
-    airplane bathtub bed bench bookshelf bottle bowl car chair cone cup curtain desk door dresser
-    flower_pot glass_box guitar keyboard lamp laptop mantel monitor night_stand person piano plant
-    radio range_hood sink sofa stairs stool table tent toilet tv_stand vase wardrobe xbox
-    """.split()
+_MODELNET40 = (
+    'airplane',
+    'bathtub',
+    'bed',
+    'bench',
+    'bookshelf',
+    'bottle',
+    'bowl',
+    'car',
+    'chair',
+    'cone',
+    'cup',
+    'curtain',
+    'desk',
+    'door',
+    'dresser',
+    'flower_pot',
+    'glass_box',
+    'guitar',
+    'keyboard',
+    'lamp',
+    'laptop',
+    'mantel',
+    'monitor',
+    'night_stand',
+    'person',
+    'piano',
+    'plant',
+    'radio',
+    'range_hood',
+    'sink',
+    'sofa',
+    'stairs',
+    'stool',
+    'table',
+    'tent',
+    'toilet',
+    'tv_stand',
+    'vase',
+    'wardrobe',
+    'xbox',
 )
+#: Endings of the files of ShapeNetCore's models.
+_MODEL_SUFFIXES = ('.obj', '.ply', '.off', '.npy')
 
 
 @DATASETS.register_module()
@@ -70,47 +108,61 @@ class ModelNet40(PointCloudDataset):
         **kwargs,
     ) -> None:
         check('dataset.split', split, choices=('train', 'test'))
-        self.split, self.num_points, self.num_samples = split, num_points, num_samples
+        self.split = split
+        self.num_points = num_points
+        self.num_samples = num_samples
         self.cache_dir = cache_dir
         super().__init__(data_root=data_root, **kwargs)
 
     def load_data_list(self) -> list[dict]:
         root = Path(self.data_root)
-        files = self._listed(root) or [
-            (path, label)
-            for label, kind in enumerate(_MODELNET40)
-            for path in sorted((root / kind / self.split).glob('*.off'))
-        ]
+        files = self._listed(root) or self._meshes(root)
         if not files:
             layouts = f'modelnet40_{self.split}.txt nor <class>/{self.split}/*.off'
             raise UserError(f"dataset.data_root='{root}' has neither {layouts}.")
+        # The clouds depend on these, and on the files' names and sizes.
         key = [f'version 1, {self.num_points} of {self.num_samples}']
-        key += [f'{p.relative_to(root)} {p.stat().st_size}' for p, _ in files]
+        for path, _ in files:
+            key.append(f'{path.relative_to(root)} {path.stat().st_size}')
         self._clouds = cached_array(
             self.cache_dir or root / 'lm4ve_cache',
             f'modelnet40_{self.split}_{self.num_points}',
             '\n'.join(key),
-            lambda: self._build(files),
+            build=lambda: self._build(files),
         )
-        return [
-            dict(path=str(p), row=i, gt_label=label)
-            for i, (p, label) in enumerate(files)
-        ]
+        data_list = []
+        for row, (path, label) in enumerate(files):
+            data_list.append(dict(path=str(path), row=row, gt_label=label))
+        return data_list
 
     def _listed(self, root: Path) -> list[tuple[Path, int]]:
-        names = root / f'modelnet40_{self.split}.txt'
+        """Return the files of the text release with their labels; empty without its list."""
+        list_file = root / f'modelnet40_{self.split}.txt'
+        if not list_file.is_file():
+            return []
         files = []
-        for name in (
-            names.read_text(encoding='utf-8').split() if names.is_file() else ()
-        ):
-            kind = name.rpartition('_')[0]
-            check(f"A class in '{names}'", kind, choices=_MODELNET40)
+        for name in list_file.read_text(encoding='utf-8').split():
+            class_name = name.rpartition('_')[0]
+            check(f"A class in '{list_file}'", class_name, choices=_MODELNET40)
             if '/' in name:
-                raise UserError(f"'{names}' names a file outside of its class folder.")
-            files.append((root / kind / f'{name}.txt', _MODELNET40.index(kind)))
+                raise UserError(
+                    f"'{list_file}' names a file outside of its class folder."
+                )
+            path = root / class_name / f'{name}.txt'
+            files.append((path, _MODELNET40.index(class_name)))
         return files
 
-    def _build(self, files: list) -> np.ndarray:
+    def _meshes(self, root: Path) -> list[tuple[Path, int]]:
+        """Return the official meshes with their labels."""
+        files = []
+        for label, class_name in enumerate(_MODELNET40):
+            folder = root / class_name / self.split
+            for path in sorted(folder.glob('*.off')):
+                files.append((path, label))
+        return files
+
+    def _build(self, files: list[tuple[Path, int]]) -> np.ndarray:
+        """Read all shapes, float32 ``[M, num_points, 3]``, farthest points first."""
         clouds = np.empty((len(files), self.num_points, 3), dtype=np.float32)
         for cloud, (path, _) in zip(clouds, files, strict=True):
             points = read_points(path, self.num_samples, seed_of(path.name))
@@ -150,51 +202,67 @@ class ShapeNet(PointCloudDataset):
         self, data_root: str, split: str = 'train', num_samples: int = 8192, **kwargs
     ) -> None:
         check('dataset.split', split, choices=('train', 'val', 'test'))
-        self.split, self.num_samples = split, num_samples
+        self.split = split
+        self.num_samples = num_samples
         super().__init__(data_root=data_root, **kwargs)
 
     def load_data_list(self) -> list[dict]:
         root = Path(self.data_root)
-        arrays = sorted(root.glob('shapenet_pc/*-*.npy'))
-        models = {_synset_and_model(p.stem): p for p in arrays} or _models_of_folders(
-            root
-        )
+        models = _models_of_arrays(root) or _models_of_folders(root)
         if not models:
             layouts = 'shapenet_pc/<synset>-<model>.npy nor <synset>/<model>/'
             raise UserError(f"dataset.data_root='{root}' has neither {layouts}.")
-        classes = tuple(sorted({synset for synset, _ in models}))
-        classes = self._metainfo.setdefault('classes', classes)
-        keys = sorted(models)
-        for path in (
-            root / f'{self.split}.txt',
-            root / 'ShapeNet-55' / f'{self.split}.txt',
-        ):
-            if path.is_file():
-                names = path.read_text(encoding='utf-8').replace('/', '-').split()
-                keys = [_synset_and_model(name.removesuffix('.npy')) for name in names]
-                break
-        if missing := ['-'.join(key) for key in keys if key not in models]:
+        synsets = {model.synset for model in models}
+        classes = self._metainfo.setdefault('classes', tuple(sorted(synsets)))
+        listed = self._listed(root)
+        if listed is None:
+            listed = sorted(models)
+        missing = [f'{m.synset}-{m.name}' for m in listed if m not in models]
+        if missing:
             raise UserError(
                 f"'{root}' lacks models of '{self.split}': {listing(missing)}."
             )
-        return [
-            dict(path=str(models[key]), gt_label=classes.index(key[0]))
-            for key in keys
-            if key[0] in classes
-        ]
+        data_list = []
+        for model in listed:
+            if model.synset in classes:
+                label = classes.index(model.synset)
+                data_list.append(dict(path=str(models[model]), gt_label=label))
+        return data_list
+
+    def _listed(self, root: Path) -> list['_Model'] | None:
+        """Return the models of the split's list, or None without one."""
+        for folder in (root, root / 'ShapeNet-55'):
+            list_file = folder / f'{self.split}.txt'
+            if list_file.is_file():
+                names = list_file.read_text(encoding='utf-8').replace('/', '-').split()
+                return [_parse_model(name.removesuffix('.npy')) for name in names]
+        return None
 
 
-def _synset_and_model(name: str) -> tuple[str, str]:
-    synset, _, model = name.partition('-')
-    return synset, model
+class _Model(NamedTuple):
+    """A model of ShapeNet: its class, a synset id of WordNet, and its name."""
+
+    synset: str
+    name: str
 
 
-def _models_of_folders(root: Path) -> dict[tuple[str, str], Path]:
+def _parse_model(text: str) -> _Model:
+    """Parse '<synset>-<model>'."""
+    synset, _, name = text.partition('-')
+    return _Model(synset, name)
+
+
+def _models_of_arrays(root: Path) -> dict[_Model, Path]:
+    """Return the models of ShapeNet55, each with its file."""
+    paths = sorted(root.glob('shapenet_pc/*-*.npy'))
+    return {_parse_model(path.stem): path for path in paths}
+
+
+def _models_of_folders(root: Path) -> dict[_Model, Path]:
+    """Return the models of ShapeNetCore, each with the first of its files."""
     models = {}
     for folder in sorted(root.glob('[0-9]*/*/')):
-        files = [
-            p for p in folder.rglob('*') if p.suffix in ('.obj', '.ply', '.off', '.npy')
-        ]
+        files = [path for path in folder.rglob('*') if path.suffix in _MODEL_SUFFIXES]
         if files:
-            models[folder.parent.name, folder.name] = min(files)
+            models[_Model(folder.parent.name, folder.name)] = min(files)
     return models

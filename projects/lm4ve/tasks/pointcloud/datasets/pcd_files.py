@@ -4,6 +4,7 @@ open3d trusts the header: what a cut file lacks is read as zeros or as foreign m
 """
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ import numpy as np
 from lm4ve.geometry.open3d_library import load_open3d
 from lm4ve.geometry.text_lines import text_lines
 
+#: Type of a field (floating point, signed, unsigned) -> the bytes that it may have.
 _SIZES = dict(F=(4, 8), I=(1, 2, 4, 8), U=(1, 2, 4, 8))
-#: Lines of a header, in this order, and whether they may be missing.
+#: The lines of a header in their order; optional ones may be missing.
 _HEADER = re.compile(
     r'(VERSION (?P<version>\S+)\n)?'
     r'(FIELDS|COLUMNS) (?P<fields>[^\n]+)\n'
@@ -56,55 +58,76 @@ def check_pcd(data: bytes) -> int:
     Raises:
         ValueError: The file is cut or damaged, or has no fields x, y and z.
     """
-    before, keyword, rest = data.partition(b'\nDATA ')
-    style, line_end, body = rest.partition(b'\n')
-    lines = text_lines(before + b'\n')
-    lines = [' '.join(line.split()) for line in lines]
-    text = '\n'.join([*lines, 'DATA ' + style.decode('latin-1').strip()])
-    header = _HEADER.fullmatch(text)
-    if not keyword or not line_end or not header:
-        raise ValueError('it has no whole .pcd header')
-    names = header['fields'].split()
-    sizes = [int(word) for word in header['size'].split()]
-    kinds = header['type'].split()
-    counts = [int(word) for word in (header['count'] or '1 ' * len(names)).split()]
-    _check_fields(names, sizes, kinds, counts)
+    header, body = _split(data)
+    fields = _parse_fields(header)
     num_points = int(header['width']) * int(header['height'])
     if num_points < 1 or header['points'] not in (None, str(num_points)):
         raise ValueError('its numbers of points, width and height do not fit')
     if header['data'] == 'ascii':
-        _check_text(body, num_points, sum(counts))
+        _check_text(body, num_points, sum(field.count for field in fields))
+        return num_points
+    size = num_points * sum(field.size * field.count for field in fields)
+    if header['data'] == 'binary':
+        _check_size(len(body), size)
     else:
-        row = sum(size * count for size, count in zip(sizes, counts, strict=True))
-        is_packed = header['data'] == 'binary_compressed'
-        _check_binary(body, num_points * row, is_packed)
+        _check_compressed(body, size)
     return num_points
 
 
-def _check_fields(
-    names: list[str], sizes: list[int], kinds: list[str], counts: list[int]
-) -> None:
-    if not len(names) == len(sizes) == len(kinds) == len(counts):
+def _split(data: bytes) -> tuple[re.Match[str], bytes]:
+    """Return the parsed header of a file, and what follows it."""
+    before, keyword, rest = data.partition(b'\nDATA ')
+    style, line_end, body = rest.partition(b'\n')
+    lines = [' '.join(line.split()) for line in text_lines(before + b'\n')]
+    lines.append('DATA ' + style.decode('latin-1').strip())
+    header = _HEADER.fullmatch('\n'.join(lines))
+    if not keyword or not line_end or not header:
+        raise ValueError('it has no whole .pcd header')
+    return header, body
+
+
+@dataclass(frozen=True)
+class _Field:
+    """A field of each point: its name, the bytes of a number, its type, and how many."""
+
+    name: str
+    size: int
+    type: str
+    count: int
+
+
+def _parse_fields(header: re.Match[str]) -> list[_Field]:
+    """Return the fields that a header describes, among which are x, y and z."""
+    names = header['fields'].split()
+    sizes = header['size'].split()
+    types = header['type'].split()
+    counts = header['count'].split() if header['count'] else ['1'] * len(names)
+    if not len(names) == len(sizes) == len(types) == len(counts):
         raise ValueError('its header describes some fields only')
-    fields = zip(sizes, kinds, counts, strict=True)
-    for number, (size, kind, count) in enumerate(fields, 1):
-        if size not in _SIZES.get(kind, ()) or count < 1:
+    fields = []
+    for name, size, type_, count in zip(names, sizes, types, counts, strict=True):
+        fields.append(_Field(name, int(size), type_, int(count)))
+    for number, field in enumerate(fields, start=1):
+        if field.size not in _SIZES.get(field.type, ()) or field.count < 1:
             raise ValueError(f'field {number} of its header has an unknown type')
     for axis in 'xyz':
-        if names.count(axis) != 1 or counts[names.index(axis)] != 1:
+        counts_of_axis = [field.count for field in fields if field.name == axis]
+        if counts_of_axis != [1]:
             raise ValueError(f"it has not one field '{axis}' of one number")
+    return fields
 
 
 def _check_text(body: bytes, num_points: int, num_words: int) -> None:
+    """Refuse a text without a line of so many numbers for each point."""
     lines = text_lines(body)
     if len(lines) != num_points:
         raise ValueError(
             f'its header promises {num_points:,} points, {len(lines):,} lines follow'
         )
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(lines, start=1):
         words = line.split()
-        if len(words) != num_words or not all(map(_is_number, words)):
-            # open3d takes what it cannot read for 0.
+        # open3d takes what it cannot read for 0.
+        if len(words) != num_words or not all(_is_number(word) for word in words):
             raise ValueError(f'point {number:,} has not {num_words} numbers')
 
 
@@ -116,14 +139,20 @@ def _is_number(word: str) -> bool:
     return True
 
 
-def _check_binary(body: bytes, size: int, is_packed: bool) -> None:
-    found = len(body)
-    if is_packed:
-        packed, unpacked = np.frombuffer(body, '<u4', 2).tolist()
-        if unpacked != size:
-            raise ValueError(
-                f'its data hold {unpacked:,} bytes, and its points are {size:,}'
-            )
-        size, found = packed, len(body) - 8
-    if found < size:
-        raise ValueError(f'its header promises {size:,} bytes, and {found:,} follow')
+def _check_compressed(body: bytes, size: int) -> None:
+    """Refuse compressed data that are cut, or of another size than the points."""
+    compressed_size, own_size = np.frombuffer(body, '<u4', 2).tolist()
+    if own_size != size:
+        raise ValueError(
+            f'its data hold {own_size:,} bytes, and its points are {size:,}'
+        )
+    # The two sizes themselves have eight bytes.
+    _check_size(len(body) - 8, compressed_size)
+
+
+def _check_size(found: int, promised: int) -> None:
+    """Refuse fewer bytes of data than the header promises."""
+    if found < promised:
+        raise ValueError(
+            f'its header promises {promised:,} bytes, and {found:,} follow'
+        )

@@ -61,12 +61,31 @@ class PointCloudDataset(BaseDataset):
     def get_data_info(self, idx: int) -> dict:
         """Return an entry with its ``points``."""
         info = super().get_data_info(idx)
-        origin = f"'{info['path']}'" + (
-            f' (cloud {info["row"]})' if 'row' in info else ''
-        )
+        origin = f"'{info['path']}'"
+        if 'row' in info:
+            origin += f' (cloud {info["row"]})'
         points = np.array(self.read(info), dtype=np.float32)
         info['points'] = drop_nonfinite(points, origin, self.on_corrupt)
         return info
+
+
+_SCANOBJECTNN = (
+    'bag',
+    'bin',
+    'box',
+    'cabinet',
+    'chair',
+    'desk',
+    'display',
+    'door',
+    'shelf',
+    'table',
+    'bed',
+    'pillow',
+    'sink',
+    'sofa',
+    'toilet',
+)
 
 
 @DATASETS.register_module()
@@ -90,8 +109,8 @@ class ScanObjectNN(PointCloudDataset):
         UserError: A file is missing, damaged, or lacks a key.
     """
 
-    _CLASSES = 'bag bin box cabinet chair desk display door shelf table bed pillow sink sofa toilet'
-    METAINFO = dict(classes=tuple(_CLASSES.split()))
+    METAINFO = dict(classes=_SCANOBJECTNN)
+    #: Variant -> how the names of its folder and of its files end.
     VARIANTS = dict(
         objectbg=('', ''),
         objectonly=('_nobg', ''),
@@ -103,19 +122,20 @@ class ScanObjectNN(PointCloudDataset):
     ) -> None:
         check('dataset.split', split, choices=('train', 'test'))
         check('dataset.variant', variant, choices=tuple(self.VARIANTS))
-        self.split, self.variant = split, variant
+        self.split = split
+        self.variant = variant
         super().__init__(data_root=data_root, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        nobg, ending = self.VARIANTS[self.variant]
-        begin = 'training' if self.split == 'train' else 'test'
-        folder = Path(self.data_root, f'main_split{nobg}')
-        path = folder / f'{begin}_objectdataset{ending}.h5'
+        folder_ending, file_ending = self.VARIANTS[self.variant]
+        part = 'training' if self.split == 'train' else 'test'
+        folder = Path(self.data_root, f'main_split{folder_ending}')
+        path = folder / f'{part}_objectdataset{file_ending}.h5'
         self._clouds, labels = read_h5(path)
-        return [
-            dict(path=str(path), row=i, gt_label=int(label))
-            for i, label in enumerate(labels)
-        ]
+        data_list = []
+        for row, label in enumerate(labels):
+            data_list.append(dict(path=str(path), row=row, gt_label=int(label)))
+        return data_list
 
 
 def read_h5(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -124,20 +144,23 @@ def read_h5(path: Path) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         UserError: It is missing, damaged, or has other keys or shapes.
     """
-    import h5py  # for this format only
+    # Only this format needs it.
+    import h5py
 
     try:
         with h5py.File(path, 'r') as file:
-            data, labels = (_stored(file, key) for key in ('data', 'label'))
+            data = _stored(file, 'data')
+            labels = _stored(file, 'label')
         labels = labels.reshape(-1).astype(np.int64)
-        if data.ndim != 3 or len(data) != len(labels) or not data.size:
+        if data.ndim != 3 or len(data) != len(labels) or data.size == 0:
             raise ValueError(f'it has data {list(data.shape)} and {len(labels)} labels')
         return coordinates(data).astype(np.float32), labels
-    except Exception as e:  # the errors of h5py are of many kinds
+    except Exception as error:
+        # The errors of h5py are of many kinds.
         raise UserError(
-            f"'{path}' cannot be read: {e}. Fix: put ScanObjectNN's h5_files there, or set "
-            'dataset.data_root.'
-        ) from e
+            f"'{path}' cannot be read: {error}. Fix: put ScanObjectNN's h5_files there, "
+            'or set dataset.data_root.'
+        ) from error
 
 
 def _stored(file: Any, key: str) -> np.ndarray:
@@ -148,15 +171,19 @@ def _stored(file: Any, key: str) -> np.ndarray:
     """
     import h5py
 
-    # Looking at the target of an external link would open it.
-    is_here = file.id.links.get_info(key.encode()).type == h5py.h5l.TYPE_HARD
-    found = file[key] if is_here else None
-    if not isinstance(found, h5py.Dataset) or found.dtype.kind not in 'fiu':
+    # The type of the link comes first: looking at the target of an external one opens it.
+    link = file.id.links.get_info(key.encode())
+    if link.type != h5py.h5l.TYPE_HARD:
         raise ValueError(f"'{key}' is a link, or holds no numbers")
-    stored, claimed = found.id.get_storage_size(), found.size * found.dtype.itemsize
-    if found.external or found.is_virtual or claimed > _COMPRESSION * stored:
+    dataset = file[key]
+    if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in 'fiu':
+        raise ValueError(f"'{key}' is a link, or holds no numbers")
+    stored_bytes = dataset.id.get_storage_size()
+    claimed_bytes = dataset.size * dataset.dtype.itemsize
+    is_partly_missing = claimed_bytes > _COMPRESSION * stored_bytes
+    if dataset.external or dataset.is_virtual or is_partly_missing:
         raise ValueError(f"not all numbers of '{key}' lie in the file itself")
-    return found[()]
+    return dataset[()]
 
 
 @DATASETS.register_module()
@@ -180,13 +207,13 @@ class PointCloudFolder(PointCloudDataset):
     def __init__(
         self, data_root: str, split: str = 'train', num_samples: int = 2048, **kwargs
     ) -> None:
-        self.split, self.num_samples = split, num_samples
+        self.split = split
+        self.num_samples = num_samples
         super().__init__(data_root=data_root, **kwargs)
 
     def load_data_list(self) -> list[dict]:
         root = Path(self.data_root) / self.split
-        endings = {*EXTENSIONS} - {'.txt'}
-        found = list_files(root, lambda path: Path(path).suffix.lower() in endings)
+        found = list_files(root, _is_cloud)
         clouds = by_folder(found)
         warn_left_out(found, root, type(self).__name__)
         classes = self._metainfo.setdefault('classes', tuple(clouds))
@@ -196,8 +223,15 @@ class PointCloudFolder(PointCloudDataset):
         for label, name in enumerate(classes):
             paths = sorted(root / path for path in clouds.get(name, ()))
             check(f"The number of clouds in '{root / name}'", len(paths), least=1)
-            entries += [dict(path=str(path), gt_label=label) for path in paths]
+            for path in paths:
+                entries.append(dict(path=str(path), gt_label=label))
         return entries
+
+
+def _is_cloud(path: str) -> bool:
+    """Return whether a file counts as a cloud by its ending; texts may be anything."""
+    suffix = Path(path).suffix.lower()
+    return suffix in EXTENSIONS and suffix != '.txt'
 
 
 def seed_of(name: str) -> int:

@@ -34,8 +34,8 @@ def read_points(
 
     Returns:
         np.ndarray: float32 ``[N, 3]``, in the file's unit; may hold NaN. A cloud so far
-            from
-        the origin that float32 would blur it (map coordinates) is moved to its mean.
+        from the origin that float32 would blur it (map coordinates) is moved to its
+        mean.
 
     Raises:
         UserError: The file is missing, empty, damaged, of an unknown kind, or a mesh
@@ -45,18 +45,20 @@ def read_points(
     suffix = path.suffix.lower()
     check(f"The ending of '{path}'", suffix, choices=EXTENSIONS)
     if suffix not in _ARRAYS:
-        load_open3d()  # if it is missing, this is not the file's fault
+        # Outside of what follows: that open3d is missing is not the file's fault.
+        load_open3d()
     try:
-        if not path.is_file():  # a pipe or a device may never end
+        # Reading a pipe or a device may never end.
+        if not path.is_file():
             raise ValueError('it is no file')
-        with np.errstate(
-            all='ignore'
-        ):  # what overflows is refused, or becomes infinite
+        # What overflows is refused, or becomes infinite.
+        with np.errstate(all='ignore'):
             return as_float32(_read(path, suffix, num_samples, seed))
-    except Exception as e:  # the errors of the readers are of many kinds
+    except Exception as error:
+        # The errors of the readers are of many kinds.
         raise UserError(
-            f"'{path}' cannot be read: {e}. Fix: fetch it again, or remove it."
-        ) from e
+            f"'{path}' cannot be read: {error}. Fix: fetch it again, or remove it."
+        ) from error
 
 
 def _read(path: Path, suffix: str, num_samples: int, seed: int) -> np.ndarray:
@@ -67,10 +69,11 @@ def _read(path: Path, suffix: str, num_samples: int, seed: int) -> np.ndarray:
         points = read_pcd(path)
     else:
         mesh = read_mesh(path)
-        if len(mesh.triangles) or suffix != '.ply':
+        is_cloud = suffix == '.ply' and len(mesh.triangles) == 0
+        if not is_cloud:
             return sample_surface(mesh, num_samples, seed)
         points = np.asarray(mesh.vertices)
-    if not len(points):
+    if len(points) == 0:
         raise ValueError('it has no points')
     return points
 
@@ -83,16 +86,19 @@ def as_float32(points: np.ndarray) -> np.ndarray:
     extent.
     """
     finite = points[np.isfinite(points).all(axis=1)]
-    if len(finite):
+    if len(finite) > 0:
         extent = float(np.ptp(finite, axis=0).max())
-        step = float(np.spacing(np.abs(finite).max().astype(np.float32)))
+        largest = np.abs(finite).max().astype(np.float32)
+        step = float(np.spacing(largest))
         if 0 < extent < 1e5 * step:
             points = points - finite.mean(axis=0, dtype=np.float64)
     return np.ascontiguousarray(points, dtype=np.float32)
 
 
 def _read_array(path: Path) -> np.ndarray:
-    array = np.load(path, allow_pickle=False)  # reading a pickle could run code
+    # Reading a pickle could run code.
+    array = np.load(path, allow_pickle=False)
+    # An .npz archive has no dimensions.
     if getattr(array, 'ndim', 0) != 2 or array.dtype.kind not in 'fiu':
         raise ValueError('it does not hold one array of numbers [N, 3 or more]')
     return coordinates(array)
@@ -106,7 +112,8 @@ def coordinates(array: np.ndarray) -> np.ndarray:
             N]``.
     """
     count, columns = array.shape[-2:]
-    if columns < 3 or count < columns > 3:
+    looks_transposed = columns > 3 and count < columns
+    if columns < 3 or looks_transposed:
         raise ValueError(
             f'it holds {count} rows of {columns} numbers, not [N, 3 or more]'
         )
@@ -115,24 +122,34 @@ def coordinates(array: np.ndarray) -> np.ndarray:
 
 def _read_text(path: Path) -> np.ndarray:
     lines = text_lines(path.read_bytes())
+    # None: blanks.
     delimiter = ',' if any(',' in line for line in lines[:3]) else None
-    # The names of columns, or the number of points, may come first.
-    first = next((i for i, line in enumerate(lines[:3]) if _is_row(line, delimiter)), 0)
+    first_row = _find_first_row(lines, delimiter)
     try:
-        rows = np.loadtxt(lines[first:], delimiter=delimiter, ndmin=2)
+        rows = np.loadtxt(lines[first_row:], delimiter=delimiter, ndmin=2)
     except ValueError:
-        # numpy's message would show what the file holds.
+        # NumPy's message would show what the file holds.
         raise ValueError(
             'its lines do not have numbers alone, as many in each'
         ) from None
     return coordinates(rows)
 
 
+def _find_first_row(lines: list[str], delimiter: str | None) -> int:
+    """Return which line has the first point: names or the number of points may come first."""
+    for number, line in enumerate(lines[:3]):
+        if _is_row(line, delimiter):
+            return number
+    return 0
+
+
 def _is_row(line: str, delimiter: str | None) -> bool:
+    """Return whether a line has three numbers or more, and nothing else."""
     try:
-        return len([float(word) for word in line.split(delimiter)]) >= 3
+        numbers = [float(word) for word in line.split(delimiter)]
     except ValueError:
         return False
+    return len(numbers) >= 3
 
 
 #: Readers of arrays and of text, in which open3d would leave out lines without a word.
@@ -159,11 +176,14 @@ def drop_nonfinite(
     Raises:
         UserError: None is finite, or one is not and ``on_corrupt='refuse'``.
     """
-    finite = np.isfinite(points).all(axis=1)
-    bad = int((~finite).sum())
-    if bad == len(points) or (bad and on_corrupt == 'refuse'):
-        raise UserError(f'{origin}: {bad} of {len(points)} points are NaN or infinite.')
-    return points[finite]
+    is_finite = np.isfinite(points).all(axis=1)
+    num_bad = int((~is_finite).sum())
+    is_refused = num_bad > 0 and on_corrupt == 'refuse'
+    if num_bad == len(points) or is_refused:
+        raise UserError(
+            f'{origin}: {num_bad} of {len(points)} points are NaN or infinite.'
+        )
+    return points[is_finite]
 
 
 def cached_array(
@@ -173,8 +193,8 @@ def cached_array(
 
     Args:
         cache_dir (str | Path): Folder of the file.
-        name (str): Begin of the file's name.
-        key (str): All that the array depends on; another key, another file.
+        name (str): How the file's name begins.
+        key (str): All that the array depends on; another key has another file.
         build (callable): Returns the array.
 
     Returns:

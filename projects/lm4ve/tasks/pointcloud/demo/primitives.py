@@ -25,6 +25,7 @@ VERSION = 1
 #: Share of each class of the training split that tuning may be judged by.
 VAL_SHARE = 0.2
 CLASSES = tuple(PRIMITIVES)
+_SEEDS = dict(train=0, test=1)
 
 
 def make_object(name: str, num_points: int, rng: np.random.Generator) -> np.ndarray:
@@ -48,55 +49,77 @@ def make_object(name: str, num_points: int, rng: np.random.Generator) -> np.ndar
     points = _remove_parts(points, rng, num_points)
     # Denser at one side than at the other.
     direction = random_rotation(rng)[0]
-    weight = np.exp(rng.uniform(0, 1.0) * points @ direction)
+    weights = np.exp(rng.uniform(0, 1.0) * points @ direction)
     chosen = rng.choice(
-        len(points), num_points, len(points) < num_points, weight / weight.sum()
+        len(points),
+        num_points,
+        replace=len(points) < num_points,
+        p=weights / weights.sum(),
     )
     noise = rng.normal(scale=rng.uniform(0, 0.01), size=(num_points, 3))
     points = points[chosen] + noise
     points -= points.mean(axis=0)
-    return (points / np.linalg.norm(points, axis=1).max()).astype(np.float32)
+    points = points / np.linalg.norm(points, axis=1).max()
+    return points.astype(np.float32)
 
 
 def _remove_parts(
     points: np.ndarray, rng: np.random.Generator, least: int
 ) -> np.ndarray:
     """Cut holes and hide the far side; at least ``least`` points stay."""
-    for _ in range(rng.integers(0, 3)):
-        hole = points[rng.integers(len(points))]
-        far = np.linalg.norm(points - hole, axis=1) > rng.uniform(0.15, 0.35)
-        if far.sum() >= 2 * least:
-            points = points[far]
-    if rng.random() < 0.3:
-        seen = visible_points(points, 4.0 * random_rotation(rng)[0], 400.0)
-        if len(seen) >= least:
-            points = points[seen]
+    num_holes = rng.integers(0, 3)
+    for _ in range(num_holes):
+        middle = points[rng.integers(len(points))]
+        distances = np.linalg.norm(points - middle, axis=1)
+        is_outside = distances > rng.uniform(0.15, 0.35)
+        if is_outside.sum() >= 2 * least:
+            points = points[is_outside]
+    is_seen_from_one_side = rng.random() < 0.3
+    if is_seen_from_one_side:
+        eye = 4.0 * random_rotation(rng)[0]
+        visible = visible_points(points, eye, 400.0)
+        if len(visible) >= least:
+            points = points[visible]
     return points
 
 
 def visible_points(points: np.ndarray, eye: np.ndarray, radius: float) -> np.ndarray:
-    """Indices of the points that an eye sees (Katz et al., SIGGRAPH 2007).
+    """Return the indices of the points that an eye sees (Katz et al., SIGGRAPH 2007).
 
     Points are mirrored at a sphere around the eye; the visible ones are on the convex
-    hull.
+    hull of these and of the eye.
+
+    Args:
+        points (np.ndarray): ``[N, 3]``.
+        eye (np.ndarray): ``[3]``.
+        radius (float): Of the sphere, larger than all distances from the eye.
+
+    Returns:
+        np.ndarray: int ``[M]``, sorted.
     """
     rays = points - eye
     lengths = np.linalg.norm(rays, axis=1, keepdims=True)
     mirrored = rays + 2 * (radius - lengths) * rays / lengths
-    corners = ConvexHull(np.concatenate((mirrored, np.zeros((1, 3))))).vertices
-    return np.sort(corners[corners < len(points)])
+    with_eye = np.concatenate((mirrored, np.zeros((1, 3))))
+    corners = ConvexHull(with_eye).vertices
+    is_point = corners < len(points)
+    return np.sort(corners[is_point])
 
 
 def make_primitives(per_class: int, num_points: int, seed: int) -> np.ndarray:
     """Make a set: float32 ``[10 * per_class, num_points, 3]``, class by class."""
     rng = np.random.default_rng(seed)
-    names = [name for name in CLASSES for _ in range(per_class)]
-    made = tqdm(names, 'sampling shapes', disable=None)
-    return np.stack([make_object(name, num_points, rng) for name in made])
+    names = []
+    for name in CLASSES:
+        names.extend([name] * per_class)
+    objects = []
+    for name in tqdm(names, 'sampling shapes', disable=None):
+        objects.append(make_object(name, num_points, rng))
+    return np.stack(objects)
 
 
 def default_cache() -> Path:
-    """``$LM4VE_CACHE``, or ``~/.cache/lm4ve``."""
+    """Return the folder ``$LM4VE_CACHE``, or ``~/.cache/lm4ve``."""
     return Path(os.environ.get('LM4VE_CACHE', '~/.cache/lm4ve')).expanduser()
 
 
@@ -126,24 +149,39 @@ class PrimitivesDataset(PointCloudDataset):
         **kwargs,
     ) -> None:
         check('dataset.split', split, choices=('train', 'fit', 'val', 'test'))
-        self.split, self.num_points = split, num_points
-        self.per_class = per_class or (100 if split == 'test' else 300)
+        self.split = split
+        self.num_points = num_points
+        if per_class:
+            self.per_class = per_class
+        else:
+            self.per_class = 100 if split == 'test' else 300
         self.cache_dir = Path(cache_dir) if cache_dir else default_cache()
         super().__init__(**kwargs)
 
     def load_data_list(self) -> list[dict]:
+        # 'fit' and 'val' are parts of 'train'.
         made_as = 'test' if self.split == 'test' else 'train'
-        key = f'version {VERSION}, {made_as}, {self.per_class}, {self.num_points}, 0'
+        seed = _SEEDS[made_as]
         name = f'primitives_{made_as}'
-        sizes = self.per_class, self.num_points, int(made_as == 'test')
+        key = f'version {VERSION}, {made_as}, {self.per_class}, {self.num_points}, 0'
         self._clouds = cached_array(
-            self.cache_dir, name, key, lambda: make_primitives(*sizes)
+            self.cache_dir,
+            name,
+            key,
+            build=lambda: make_primitives(self.per_class, self.num_points, seed),
         )
-        rows = np.arange(len(self._clouds))
-        if self.split in ('fit', 'val'):
-            # Objects of a class are independent draws: any of them may be held out.
-            held_out = rows % self.per_class >= round((1 - VAL_SHARE) * self.per_class)
-            rows = rows[held_out if self.split == 'val' else ~held_out]
-        return [
-            dict(path=name, row=int(i), gt_label=int(i // self.per_class)) for i in rows
-        ]
+        data_list = []
+        for row in range(len(self._clouds)):
+            if self._is_of_split(row):
+                label = row // self.per_class
+                data_list.append(dict(path=name, row=row, gt_label=label))
+        return data_list
+
+    def _is_of_split(self, row: int) -> bool:
+        """Return whether a row of the array belongs to the split."""
+        if self.split not in ('fit', 'val'):
+            return True
+        # Objects of a class are independent draws: any of them may be held out.
+        num_fitted = round((1 - VAL_SHARE) * self.per_class)
+        is_held_out = row % self.per_class >= num_fitted
+        return is_held_out == (self.split == 'val')

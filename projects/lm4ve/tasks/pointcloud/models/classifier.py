@@ -34,13 +34,24 @@ class PointCloudPreprocessor(BaseDataPreprocessor):
         """Cast and stack ``inputs``, a list of ``[N, 3]`` (or ``[B, N, 3]``)."""
         data = self.cast_data(data)
         inputs = data['inputs']
-        inputs = inputs if isinstance(inputs, Tensor) else torch.stack(list(inputs))
-        if self._is_first and (farthest := float(inputs.abs().max())) > 10:
-            text = f'A coordinate is {farthest:.4g}; models expect clouds within the unit sphere. '
-            text += "Fix: dict(type='lm4ve.NormalizeToUnitSphere') in the pipelines."
-            print_log(text, logger='current', level=logging.WARNING)
-        self._is_first = False
+        if not isinstance(inputs, Tensor):
+            inputs = torch.stack(list(inputs))
+        if self._is_first:
+            self._is_first = False
+            _warn_if_far(inputs)
         return dict(inputs=inputs.float(), data_samples=data.get('data_samples'))
+
+
+def _warn_if_far(points: Tensor) -> None:
+    """Warn of clouds that lie far outside of the unit sphere."""
+    farthest = float(points.abs().max())
+    if farthest <= 10:
+        return
+    text = (
+        f'A coordinate is {farthest:.4g}; models expect clouds within the unit sphere. '
+        "Fix: dict(type='lm4ve.NormalizeToUnitSphere') in the pipelines."
+    )
+    print_log(text, logger='current', level=logging.WARNING)
 
 
 @MODELS.register_module()
@@ -72,15 +83,14 @@ class PointClsHead(BaseModule):
         layers: list[nn.Module] = []
         width = 2 * in_channels
         for size in hidden:
-            normed = [nn.BatchNorm1d(size)] if norm else []
-            layers += [
-                nn.Linear(width, size),
-                *normed,
-                nn.ReLU(inplace=True),
-                nn.Dropout(dropout),
-            ]
+            layers.append(nn.Linear(width, size))
+            if norm:
+                layers.append(nn.BatchNorm1d(size))
+            layers.append(nn.ReLU(inplace=True))
+            layers.append(nn.Dropout(dropout))
             width = size
-        self.layers = nn.Sequential(*layers, nn.Linear(width, num_classes))
+        layers.append(nn.Linear(width, num_classes))
+        self.layers = nn.Sequential(*layers)
         self.num_classes = num_classes
         self.loss = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
 
@@ -91,7 +101,9 @@ class PointClsHead(BaseModule):
         instead.
         """
         if tokens.dim() > 2:
-            tokens = torch.cat((tokens[:, 0], tokens[:, 1:].amax(dim=1)), dim=-1)
+            class_token = tokens[:, 0]
+            largest = tokens[:, 1:].amax(dim=1)
+            tokens = torch.cat((class_token, largest), dim=-1)
         return self.layers(tokens)
 
 
@@ -147,18 +159,24 @@ class PointCloudClassifier(BaseModel):
                 losses, 'predict' the samples with predictions.
         """
         tokens = self.backbone(inputs)
-        logits = self.head(tokens if self.neck is None else self.neck(tokens))
+        if self.neck is not None:
+            tokens = self.neck(tokens)
+        logits = self.head(tokens)
         if mode == 'loss':
-            labels = torch.cat([s.gt_label for s in data_samples or ()])
+            labels = torch.cat([sample.gt_label for sample in data_samples or ()])
             return dict(loss=self.head.loss(logits, labels))
         if mode == 'predict':
-            data_samples = data_samples or [
-                PointCloudDataSample() for _ in range(len(logits))
-            ]
+            if not data_samples:
+                data_samples = [PointCloudDataSample() for _ in range(len(logits))]
             return [
-                s.set_prediction(x) for s, x in zip(data_samples, logits, strict=True)
+                sample.set_prediction(sample_logits)
+                for sample, sample_logits in zip(data_samples, logits, strict=True)
             ]
         return logits
+
+
+#: How the names of the encoder and of its final norm begin.
+_ENCODER = ('backbone.', 'neck.norm.')
 
 
 def load_encoder(model: PointCloudClassifier, path: str) -> None:
@@ -173,26 +191,35 @@ def load_encoder(model: PointCloudClassifier, path: str) -> None:
             encoder.
         RuntimeError: A tensor has another shape.
     """
-    state, parts = read_state(path), ('backbone.', 'neck.norm.')
-    old, new = (
-        ('neck', 'backbone')
-        if model.backbone.norm is not None
-        else ('backbone', 'neck')
-    )
-    for name in (f'{old}.norm.weight', f'{old}.norm.bias'):
-        if name in state:
-            state[name.replace(old, new)] = state.pop(name)
-    encoder = {name: value for name, value in state.items() if name.startswith(parts)}
-    lacking = [
-        k for k in model.state_dict() if k.startswith(parts) and k not in encoder
-    ]
+    state = read_state(path)
+    _move_final_norm(state, to_backbone=model.backbone.norm is not None)
+    encoder = {}
+    for name, tensor in state.items():
+        if name.startswith(_ENCODER):
+            encoder[name] = tensor
+    lacking = []
+    for name in model.state_dict():
+        if name.startswith(_ENCODER) and name not in encoder:
+            lacking.append(name)
     # In pre-training Point-MAE has no class token: it starts at random.
-    if wrong := set(lacking) - {'backbone.cls_token', 'backbone.cls_pos'}:
+    refused = set(lacking) - {'backbone.cls_token', 'backbone.cls_pos'}
+    if refused:
         raise CheckpointError(
-            f"model.checkpoint='{path}' is not of this encoder, it lacks {listing(sorted(wrong))}. "
-            'Fix: convert the published checkpoint, and set model.backbone to its sizes.'
+            f"model.checkpoint='{path}' is not of this encoder, it lacks "
+            f'{listing(sorted(refused))}. Fix: convert the published checkpoint, and set '
+            'model.backbone to its sizes.'
         )
     check_finite(encoder, f"model.checkpoint='{path}'")
     model.load_state_dict(encoder, strict=False)
-    random = f', but for {listing(lacking)}' if lacking else ''
-    print_log(f"Encoder initialized from '{path}'{random}.", logger='current')
+    text = f"Encoder initialized from '{path}'"
+    if lacking:
+        text += f', but for {listing(lacking)}'
+    print_log(f'{text}.', logger='current')
+
+
+def _move_final_norm(state: dict[str, Tensor], to_backbone: bool) -> None:
+    """Rename the final norm of a checkpoint: it is the backbone's or, with a block, the neck's."""
+    old, new = ('neck', 'backbone') if to_backbone else ('backbone', 'neck')
+    for part in ('weight', 'bias'):
+        if f'{old}.norm.{part}' in state:
+            state[f'{new}.norm.{part}'] = state.pop(f'{old}.norm.{part}')

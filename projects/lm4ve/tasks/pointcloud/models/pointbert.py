@@ -76,18 +76,25 @@ class GroupEncoder(BaseModule):
         """Encode groups ``[B, G, S, 3]``, relative to their centers, to ``[B, G, C]``."""
         x = self.first_conv(groups.flatten(0, 1).transpose(1, 2))
         pooled = x.amax(dim=2, keepdim=True)
-        # The maximum is the same for all points of a group, so it is projected once.
+        # The second stage sees the maximum beside each point. It is the same for all
+        # points of a group, so its half of the convolution is computed once a group.
         layers: Any = self.second_conv
         conv, norm, relu, last = layers
-        before, after = conv.weight.split(x.shape[1], dim=1)
-        x = F.conv1d(x, after) + F.conv1d(pooled, before, conv.bias)
+        weight_of_pooled, weight_of_points = conv.weight.split(x.shape[1], dim=1)
+        x = F.conv1d(x, weight_of_points) + F.conv1d(
+            pooled, weight_of_pooled, conv.bias
+        )
         x = last(relu(norm(x)))
         return x.amax(dim=2).unflatten(0, (-1, groups.shape[1]))
 
 
 def _two_convs(in_channels: int, hidden: int, out_channels: int) -> nn.Sequential:
-    first, last = nn.Conv1d(in_channels, hidden, 1), nn.Conv1d(hidden, out_channels, 1)
-    return nn.Sequential(first, nn.BatchNorm1d(hidden), nn.ReLU(inplace=True), last)
+    return nn.Sequential(
+        nn.Conv1d(in_channels, hidden, 1),
+        nn.BatchNorm1d(hidden),
+        nn.ReLU(inplace=True),
+        nn.Conv1d(hidden, out_channels, 1),
+    )
 
 
 @MODELS.register_module()
@@ -129,31 +136,28 @@ class PointBERT(BaseModule):
         init_cfg: Sequence[dict] | None = _INIT,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        self.embed_dims, self.num_groups, self.group_size = (
-            embed_dims,
-            num_groups,
-            group_size,
-        )
+        self.embed_dims = embed_dims
+        self.num_groups = num_groups
+        self.group_size = group_size
         self.encoder = GroupEncoder(encoder_dims, encoder_channels)
-        reduces = encoder_dims != embed_dims
-        self.reduce_dim = (
-            nn.Linear(encoder_dims, embed_dims) if reduces else nn.Identity()
-        )
+        self.reduce_dim: nn.Module = nn.Identity()
+        if encoder_dims != embed_dims:
+            self.reduce_dim = nn.Linear(encoder_dims, embed_dims)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dims))
         self.cls_pos = nn.Parameter(torch.randn(1, 1, embed_dims))
         self.pos_embed = nn.Sequential(
             nn.Linear(3, 128), nn.GELU(), nn.Linear(128, embed_dims)
         )
-        self.blocks = nn.ModuleList(
-            Block(
+        self.blocks = nn.ModuleList()
+        for rate in torch.linspace(0, drop_path_rate, depth).tolist():
+            block = Block(
                 embed_dims,
                 num_heads,
                 mlp_ratio,
                 drop_path=rate,
                 norm_layer=nn.LayerNorm,
             )
-            for rate in torch.linspace(0, drop_path_rate, depth).tolist()
-        )
+            self.blocks.append(block)
         self.norm = nn.LayerNorm(embed_dims) if final_norm else None
 
     def init_weights(self) -> None:
@@ -185,11 +189,12 @@ class PointBERT(BaseModule):
         centers, index = self.group(points)
         groups = take_points(points, index) - centers[:, :, None]
         tokens = self.reduce_dim(self.encoder(groups))
-        batch = points.shape[0]  # a trace would make len() a constant
-        x = torch.cat((self.cls_token.expand(batch, -1, -1), tokens), dim=1)
-        position = torch.cat(
-            (self.cls_pos.expand(batch, -1, -1), self.pos_embed(centers)), dim=1
-        )
+        # Not len(), which a trace would make a constant.
+        batch = points.shape[0]
+        class_tokens = self.cls_token.expand(batch, -1, -1)
+        class_positions = self.cls_pos.expand(batch, -1, -1)
+        x = torch.cat((class_tokens, tokens), dim=1)
+        position = torch.cat((class_positions, self.pos_embed(centers)), dim=1)
         for block in self.blocks:
             # Positions are added before every block, not once.
             x = block(x + position)
