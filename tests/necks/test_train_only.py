@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from lm4ve.commands.train import main as train
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.necks import LLMBlockNeck
-from lm4ve.necks.train_only import draw_tokens
+from lm4ve.necks.parts.draw_tokens import draw_tokens
 from tests.helpers.necks.tiny import C, make
 from tests.helpers.tasks import ROOT
 

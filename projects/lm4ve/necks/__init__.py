@@ -2,7 +2,7 @@
 
 from lm4ve import compat
 from lm4ve.necks.llm_block_insert import LLMBlockInsert
-from lm4ve.necks.llm_block_neck import LLMBlockNeck
+from lm4ve.necks.neck import LLMBlockNeck
 
 compat.register(
     'mmpretrain.models.classifiers.image',

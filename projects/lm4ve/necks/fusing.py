@@ -18,7 +18,7 @@ from lm4ve.blocks.frozen import linear_of, values
 from lm4ve.blocks.layer import Queries, take_tokens
 from lm4ve.blocks.low_rank import Factors, Matrix, Part, factorize
 from lm4ve.errors import UserError
-from lm4ve.necks.llm_block_neck import LLMBlockNeck
+from lm4ve.necks.neck import LLMBlockNeck
 
 
 def fuse(model: nn.Module) -> nn.Module:

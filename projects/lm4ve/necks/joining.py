@@ -9,7 +9,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from lm4ve.errors import UserError, listing
-from lm4ve.necks.llm_block_neck import LLMBlockNeck
+from lm4ve.necks.neck import LLMBlockNeck
 
 _NORM = re.compile(r'norm|ln|bn', re.IGNORECASE)
 #: Names of the norm that comes after the mean over tokens.
@@ -33,11 +33,7 @@ def join(model: Any) -> None:
     has_class = any(
         re.search('cls|class', n) for n, _ in model.backbone.named_parameters()
     )
-    queries = neck and neck.query
-    reads_class = neck and (
-        neck.out_type == 'cls_token' or (queries and queries.fields.cls_token)
-    )
-    if reads_class and not has_class:
+    if neck is not None and neck.reads_class_token and not has_class:
         kind = type(model.backbone).__name__
         raise UserError(
             f'The neck reads a class token: {kind} has none. Fix: another out_type.'

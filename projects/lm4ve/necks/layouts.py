@@ -1,17 +1,15 @@
-"""How features are laid out, and how a neck sees them as tokens.
+"""How features are laid out, and how a neck reads them as tokens.
 
 A layout is a word with a letter for each dimension: B for samples, C for channels, any
 others for the grid or sequence of tokens.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import Tensor
 
-from lm4ve.blocks.layer import Queries, check_padding
+from lm4ve.blocks.layer import check_padding
 from lm4ve.errors import UserError
 
 #: Number of dimensions -> the layout where none is given.
@@ -23,7 +21,7 @@ COMMON = ('BNC', 'BCN', 'BCHW', 'BHWC', 'BCTHW', 'BTHWC', 'BTCHW')
 def to_tokens(
     x: Tensor, channels: int, layout: str | None = None
 ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """See features as tokens.
+    """Read features as tokens.
 
     Args:
         x (Tensor): In ``layout``.
@@ -40,30 +38,38 @@ def to_tokens(
     """
     letters = layout or DEFAULTS.get(x.dim(), '')
     if len(letters) != x.dim() or x.shape[letters.index('C')] != channels:
-        fits = [
-            n for n in COMMON if len(n) == x.dim() and x.shape[n.index('C')] == channels
-        ]
-        advice = [f"layout='{n}' if those are the channels, or " for n in fits]
-        given = (
-            x.shape[letters.index('C')]
-            if len(letters) == x.dim()
-            else 'another number of'
-        )
-        raise UserError(
-            f'in_channels={channels} and layout={layout!r} (by default BNC, BCHW or BCTHW) of the '
-            f'neck, but the encoder gives {list(x.shape)}. Fix: set {"".join(advice)}'
-            f"in_channels={given}; in configs also the backbone's out_type='raw'."
-        )
-    places = [i for i, n in enumerate(letters) if n not in 'BC']
-    grid = [x.shape[i] for i in places]
-    dims = [letters.index('B'), *places, letters.index('C')]
+        raise UserError(_explain_mismatch(x, channels, layout, letters))
+    grid_dims = [i for i, letter in enumerate(letters) if letter not in 'BC']
+    grid = [x.shape[i] for i in grid_dims]
+    order = [letters.index('B'), *grid_dims, letters.index('C')]
 
     def restore(out: Tensor) -> Tensor:
         # Of a sequence there may be fewer tokens than came in.
-        out = out.unflatten(1, grid) if len(grid) > 1 else out
-        return out.permute([dims.index(i) for i in range(len(dims))])
+        if len(grid) > 1:
+            out = out.unflatten(1, grid)
+        inverse = [order.index(i) for i in range(len(order))]
+        return out.permute(inverse)
 
-    return x.permute(dims).flatten(1, -2), restore
+    return x.permute(order).flatten(1, -2), restore
+
+
+def _explain_mismatch(
+    x: Tensor, channels: int, layout: str | None, letters: str
+) -> str:
+    """Return the message for features that are not laid out as expected."""
+    advice = []
+    for name in COMMON:
+        if len(name) == x.dim() and x.shape[name.index('C')] == channels:
+            advice.append(f"layout='{name}' if those are the channels, or ")
+    given: object = 'another number of'
+    if len(letters) == x.dim():
+        given = x.shape[letters.index('C')]
+    return (
+        f'in_channels={channels} and layout={layout!r} (by default BNC, BCHW or BCTHW) '
+        f'of the neck, but the encoder gives {list(x.shape)}. Fix: set '
+        f"{''.join(advice)}in_channels={given}; in configs also the backbone's "
+        "out_type='raw'."
+    )
 
 
 def check_layout(layout: str) -> None:
@@ -72,41 +78,36 @@ def check_layout(layout: str) -> None:
     Raises:
         UserError: It has not, or lacks B or C.
     """
-    if not (layout.isalpha() and {*'BC'} < {*layout} and len({*layout}) == len(layout)):
+    letters = set(layout)
+    is_word = layout.isalpha() and len(letters) == len(layout)
+    has_tokens = {'B', 'C'} < letters
+    if not (is_word and has_tokens):
         raise UserError(
-            f'neck.layout={layout!r} must have a letter for each dimension, B of samples and C '
-            f'of channels among them, for example {", ".join(COMMON)} or NBC.'
-        )
-
-
-def check_norm(neck: Any, queries: Queries) -> None:
-    """Refuse a norm whose statistics would be those of padding too.
-
-    Raises:
-        UserError: The norm is over tokens, not channels, and all of them are read.
-    """
-    reads = (
-        neck.norm_first if neck.out_type == 'avg_featmap' else neck.out_type == 'raw'
-    )
-    if reads and queries is None and isinstance(neck.norm, (nn.GroupNorm, _BatchNorm)):
-        kind = type(neck.norm).__name__
-        raise UserError(
-            f'neck.norm_cfg: {kind} would count padding in. Fix: LN or RMSNorm.'
+            f'neck.layout={layout!r} must have a letter for each dimension, B of '
+            f'samples and C of channels among them, for example {", ".join(COMMON)} '
+            'or NBC.'
         )
 
 
 def mean_of_tokens(x: Tensor, padding_mask: Tensor | None, extra: int) -> Tensor:
-    """Mean over the tokens that are not padding, ``[B, N, C] -> [B, C]``.
+    """Average the tokens that are not padding: ``[B, N, C] -> [B, C]``.
 
-    The mask is that of the tokens with ``extra`` further ones before them.
+    Args:
+        x (Tensor): ``[B, N, C]``.
+        padding_mask (Tensor, optional): Bool ``[B, extra + N]``, True = padding.
+        extra (int): How many tokens stood before those of ``x``, which the mask counts.
+
+    Raises:
+        UserError: All tokens of a sample are padding.
     """
     if padding_mask is None:
         return x.mean(dim=1)
-    check_padding(padding_mask[:, extra:])
-    padding_mask = padding_mask[:, extra:, None]
+    padded = padding_mask[:, extra:]
+    check_padding(padded)
+    padded = padded[..., None]
+    # 16 bits hold neither sum nor count.
+    wide = torch.promote_types(x.dtype, torch.float32)
     # where(), not a product: what stands at padded places may be anything.
-    wide = torch.promote_types(
-        x.dtype, torch.float32
-    )  # 16 bits hold neither sum nor count
-    total = torch.where(padding_mask, 0.0, x).sum(dim=1, dtype=wide)
-    return (total / (~padding_mask).sum(dim=1, dtype=wide)).to(x.dtype)
+    total = torch.where(padded, 0.0, x).sum(dim=1, dtype=wide)
+    count = (~padded).sum(dim=1, dtype=wide)
+    return (total / count).to(x.dtype)

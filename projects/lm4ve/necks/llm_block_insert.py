@@ -16,10 +16,10 @@ from mmengine.model import ModuleList
 from mmengine.registry import MODELS
 from torch import nn
 
-from lm4ve.blocks.provenance import ProvenanceMixin
 from lm4ve.compat.transformers_capture import capture_afterwards
 from lm4ve.errors import UserError, check, closest, did_you_mean, listing, require
-from lm4ve.necks.llm_block_neck import LLMBlockNeck, record_settings
+from lm4ve.necks.neck import LLMBlockNeck
+from lm4ve.necks.record import write_records
 
 #: Modules of torch whose tokens come before samples unless ``batch_first`` is set.
 _SEQUENCES = (
@@ -114,12 +114,12 @@ def LLMBlockInsert(
         )
         if isinstance(built, LLMBlockNeck):
             where = 'before' if at_input else 'after'
-            built.variants['place'] = f"{where}='{name}', index={index!r}"
+            built.record.place = f"{where}='{name}', index={index!r}"
             if mask:
-                built.variants['place'] += f', mask={dict(mask)!r}'
+                built.record.place += f', mask={dict(mask)!r}'
             _check_drawn(encoder, built)
         necks.append(built)
-    record_each(necks)
+    write_records([neck for neck in necks if isinstance(neck, LLMBlockNeck)])
     several = not has_one_place(after, before)
     neck = ModuleList(necks) if several else necks[0]
     from lm4ve.necks.neck_hook import ThroughNeck
@@ -156,23 +156,11 @@ def _check_drawn(encoder: nn.Module, neck: LLMBlockNeck) -> None:
         UserError: The encoder has some, and the neck would draw from them.
     """
     tokens = [n for n, _ in encoder.named_parameters() if _FIRST.search(n)]
-    draws = neck.train_only is not None and neck.train_only.queries
-    if draws and tokens and not neck.num_extra_tokens:
+    if neck.draws_tokens and tokens and not neck.num_extra_tokens:
         raise UserError(
             f'backbone.neck.train_queries draws from {listing(tokens)} too, which '
             f'{type(encoder).__name__} reads first. Fix: num_extra_tokens, their number.'
         )
-
-
-def record_each(necks: Sequence[Any]) -> None:
-    """Record the settings of necks; a shared block's record has no room for those of several."""
-    if len({id(getattr(neck, 'block', neck)) for neck in necks}) < len(necks):
-        for neck in necks:
-            record_settings(neck)
-        return
-    for neck in necks:
-        if isinstance(neck, LLMBlockNeck) and isinstance(neck.block, ProvenanceMixin):
-            neck.block.source.update(neck.settings())
 
 
 def has_one_place(after: Any, before: Any) -> bool:

@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_leaves
 
 from lm4ve import errors
 from lm4ve.errors import UserError
-from lm4ve.necks.llm_block_neck import LLMBlockNeck
+from lm4ve.necks.neck import LLMBlockNeck
 
 ADVICE = (
     ' Fix: a host that calls its neck, or after= a submodule that runs and index= an entry of its '

@@ -11,6 +11,7 @@ mappers and finds no gradient.
 import weakref
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
@@ -31,6 +32,8 @@ def expect_gradient(neck: nn.Module) -> None:
     Args:
         neck (nn.Module): A neck in training mode that runs under ``torch.no_grad()``.
     """
+    if torch.compiler.is_compiling():
+        return
     if neck in _waiting or not _trained(neck):
         return
     _waiting.add(neck)

@@ -19,9 +19,9 @@ from lm4ve.necks.llm_block_insert import (
     defaults_of,
     find_places,
     has_one_place,
-    record_each,
 )
-from lm4ve.necks.llm_block_neck import LLMBlockNeck
+from lm4ve.necks.neck import LLMBlockNeck
+from lm4ve.necks.record import write_records
 
 #: Attributes with the number of a layer's output channels.
 _WIDTHS = (
@@ -142,7 +142,7 @@ def build_necks(
     for options in fields if isinstance(fields, list) else [fields]:
         shared = necks[0].block if necks and arguments.get('share_block') else None
         necks.append(LLMBlockNeck(block=shared or settings or block, **options))
-    record_each(necks)
+    write_records(necks)
     return necks
 
 

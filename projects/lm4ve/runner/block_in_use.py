@@ -158,15 +158,8 @@ def _check_neck_fits(host: Any) -> None:
         f'the first {extra} tokens of {type(encoder).__name__}, which are no patches. Fix: '
         f'model.neck.num_extra_tokens={extra}'
     )
-    if neck.out_type == 'avg_featmap' or _pools(neck.query):
+    if neck.averages_tokens:
         text = f"model.neck.out_type='{neck.out_type}' pools {tokens}, if that is not meant."
         print_log(text, logger='current', level=logging.WARNING)
-    elif neck.train_only is not None and neck.train_only.queries:
+    elif neck.draws_tokens:
         raise UserError(f'model.neck.train_queries draws from {tokens}.')
-
-
-def _pools(query: Any) -> bool:
-    """Return whether a neck's queries include a mean or a maximum over all tokens."""
-    if query is None:
-        return False
-    return bool(query.fields.mean or query.fields.max)

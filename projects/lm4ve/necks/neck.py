@@ -1,0 +1,393 @@
+"""``LLMBlockNeck``: linear mapper, block, linear mapper, norm, for any feature layout.
+
+The paper's place for it is after an encoder's last block and before its final norm
+(arXiv 2310.12973, section 3.1), so the host's backbone gives raw tokens
+(``out_type='raw', final_norm=False``) and the neck applies the norm.
+
+A forward pass has five steps, each in a file of its own:
+
+    reader.py     features in any layout -> tokens [B, N, C]
+    readout.py    which tokens does the host read?
+    path.py       mapper [B, N, D], block, mapper [B, Q, C], residuals
+    readout.py    norm, and class token or mean
+    reader.py     tokens -> the layout that they came in
+
+``running.py`` compiles or recomputes the path. Parts (``parts/``) change what it
+computes, and run around it. ``fields.py`` refuses fields that do not go together,
+``record.py`` is what a checkpoint says, ``interface.py`` what others read of a neck.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from lm4ve.blocks.layer import Queries
+from lm4ve.errors import UserError
+from lm4ve.necks.fields import NeckFields
+from lm4ve.necks.interface import NeckInterface
+from lm4ve.necks.norms import build_norm, normalize, refuse_norm_of_padding
+from lm4ve.necks.parts.branch import Branch, parse_branch
+from lm4ve.necks.parts.draw_tokens import DrawTokens, parse_train_queries
+from lm4ve.necks.parts.gate import build_gate, open_gate
+from lm4ve.necks.parts.mappers import parse_mapper
+from lm4ve.necks.parts.part import Computed, Part, Request, Step
+from lm4ve.necks.parts.queries import QueryTokens, parse_queries
+from lm4ve.necks.parts.shuffle import TokenShuffle
+from lm4ve.necks.path import PathParts
+from lm4ve.necks.reader import FeatureReader, Features
+from lm4ve.necks.readout import build_readout
+from lm4ve.necks.record import (
+    check_kind_of_block,
+    check_own_record,
+    describe_norm,
+    write_record,
+)
+from lm4ve.necks.running import RunsPath
+from lm4ve.necks.without_gradient import expect_gradient
+
+_INIT = dict(type='TruncNormal', layer='Linear', std=0.02)
+
+
+@MODELS.register_module()
+class LLMBlockNeck(NeckInterface, RunsPath):
+    """``x -> mapper_in: Linear(C, D) -> block -> mapper_out: Linear(D, C) -> norm``.
+
+    Args:
+        in_channels (int): C, the backbone's width.
+        block (dict | nn.Module): Config of :class:`lm4ve.blocks.LLMBlock`,
+            :class:`lm4ve.blocks.MLPBlock`, or any module with ``embed_dims``
+            and their ``forward(x, padding_mask, queries)``.
+        norm_cfg (dict, optional): The encoder's final norm, which comes after the block
+            and acts on the channels in every layout: 'LN', 'LN2d' (the same here),
+            'RMSNorm', 'GN', 'BN', 'BN1d', 'BN2d', 'BN3d' or 'SyncBN', and its
+            arguments. None: no norm.
+        norm_first (bool): Let 'avg_featmap' normalize each token, then average, as some
+            hosts do.
+        residual (str): 'none' as in the paper; 'inner' adds the block's input
+            to its output (in D), 'outer' the neck's input to the second
+            mapper's output (in C, before the norm), 'both' does both (the
+            variants of arXiv 2403.17343).
+        out_type (str): 'raw' returns all tokens in the layout of the input;
+            'cls_token' returns ``[B, C]``, token 0, and computes only it;
+            'avg_featmap' returns ``[B, C]``, the norm of the mean over tokens
+            (VideoMAE's ``fc_norm``); 'query' returns the outputs of few ``queries``.
+        low_rank (str): How the rank C of the block's input is used to save
+            computation (see ``lm4ve/blocks/low_rank.py``): 'absorb', 'fold',
+            'off', or 'auto', which counts the operations for each batch and
+            picks the cheapest. All give the same result. Where something acts on the
+            mapper, the norm or the projections (an adapter, a hook, a bias, a
+            quantization), they are called as modules, as with 'off'.
+        with_cp (bool): Recompute mappers and block in the backward pass, store no
+            activations.
+        compile (bool | dict): Run mappers and block through ``torch.compile``, with
+            these options.
+        layout (str, optional): What the dimensions of the features are, a letter for
+            each: B samples, C channels, any others tokens. Default: 'BNC', 'BCHW' or
+            'BCTHW' by their number. Other encoders return 'BCN', 'BHWC' or, within
+            CLIP's transformers, 'NBC'.
+        num_extra_tokens (int): How many class and register tokens come first, which
+            'avg_featmap' leaves out of its mean (as MAE, BEiT and EVA-02 do).
+        index (int): Which entry of a sequence of features the neck takes.
+        keep_others (bool): Return a sequence of the same length with that entry
+            replaced, for modules that read several maps (FPN, TPN, UPerHead).
+        train_queries (float | dict, optional): The part of the tokens that a training
+            step computes, drawn anew for each sample, where the host pools over all of
+            them; evaluation computes all. A dict has the field ``fraction``: a number,
+            or a pair for the first and the last step.
+        branch (bool | dict, optional): Make the block a branch beside the identity in
+            training and leave it out in evaluation. A dict has the fields of
+            :class:`lm4ve.necks.parts.branch.TrainBranch`.
+        guard (bool): Let ``lm4ve.BlockInUseHook`` end a training in whose first
+            iteration the block does not run or gets no gradient. False for models that
+            skip it in some steps.
+        queries (dict, optional): The tokens that out_type='query' reads: see
+            :class:`lm4ve.necks.parts.queries.QueryFields`.
+        mapper (dict, optional): Bias, depth and activations of the mappers: see
+            :class:`lm4ve.necks.parts.mappers.Mappers`.
+        lora (dict, optional): Freeze the mappers, and train LoRA on them: see
+            :class:`lm4ve.blocks.adapters.LoRA`. MedVisionLlama has ``r=4, alpha=1``.
+        gate (bool | str): Multiply the block's branch beside an 'inner' or 'outer'
+            residual by a scalar that is zero at first (ReZero), with 'tanh' by its tanh
+            (Flamingo).
+        shuffle_tokens (bool): A control: the block reads a sample's tokens in random
+            order.
+        init_cfg (dict | list, optional): How the mappers, never the block, are
+            initialized.
+
+    Raises:
+        UserError: An argument is not one of those above.
+    """
+
+    block: Any
+    mapper_in: Any
+    mapper_out: Any
+    norm: nn.Module | None
+    gate: nn.Parameter | None
+    skip: Any
+    query: Any
+
+    def __init__(
+        self,
+        in_channels: int,
+        block: dict[str, Any] | nn.Module,
+        norm_cfg: dict[str, Any] | None = dict(type='LN', eps=1e-6),
+        residual: str = 'none',
+        out_type: str = 'raw',
+        low_rank: str = 'auto',
+        with_cp: bool = False,
+        compile: bool | dict[str, Any] = False,
+        layout: str | None = None,
+        num_extra_tokens: int = 0,
+        index: int = -1,
+        keep_others: bool = False,
+        train_queries: float | dict[str, Any] | None = None,
+        branch: bool | dict[str, Any] | None = None,
+        guard: bool = True,
+        norm_first: bool = False,
+        init_cfg: dict[str, Any] | Sequence[dict[str, Any]] | None = _INIT,
+        queries: dict[str, Any] | None = None,
+        mapper: dict[str, Any] | None = None,
+        lora: dict[str, Any] | None = None,
+        gate: bool | str = False,
+        shuffle_tokens: bool = False,
+    ) -> None:
+        super().__init__(with_cp, compile, init_cfg)
+        self.fields = NeckFields(
+            in_channels=in_channels,
+            residual=residual,
+            out_type=out_type,
+            low_rank=low_rank,
+            layout=layout,
+            num_extra_tokens=num_extra_tokens,
+            index=index,
+            keep_others=keep_others,
+            norm_first=norm_first,
+            train_queries=parse_train_queries(train_queries),
+            branch=parse_branch(branch),
+            queries=parse_queries(queries),
+            mapper=parse_mapper(mapper),
+            gate=gate,
+            shuffle_tokens=shuffle_tokens,
+        )
+        self.residual = residual
+        self.low_rank = low_rank
+        self.guard = guard
+
+        # The paper: mapper, block, mapper, norm.
+        self.block = block if isinstance(block, nn.Module) else MODELS.build(block)
+        self.fields.check_block(self.block)
+        width = self.block.embed_dims
+        self.mapper_in = nn.Linear(in_channels, width, bias=False)
+        self.mapper_out = nn.Linear(width, in_channels, bias=False)
+        self.norm = build_norm(norm_cfg, in_channels)
+        self.record = self.fields.to_record(self.block, self.norm)
+
+        # What later papers add to these, or put in their place.
+        self.gate = build_gate(self.fields.gate_form)
+        self.skip = None
+        if self.fields.mapper is not None:
+            self.mapper_in = self.fields.mapper.build_in(in_channels, width)
+            self.mapper_out = self.fields.mapper.build_out(in_channels, width)
+            self.skip = self.fields.mapper.build_skip(in_channels)
+        if lora is not None:
+            self._adapt_mappers(lora)
+        self.query = None
+        self._part_names: list[str] = []
+        for name, part in build_parts(self.fields, self.block).items():
+            self.add_part(name, part)
+
+        self.reader = FeatureReader(in_channels, layout, index, keep_others)
+        self.readout = build_readout(self.fields, self.query)
+        write_record(self)
+
+    # ------------------------------------------------------------------ forward
+    def forward(
+        self,
+        feats: Tensor | Sequence[Tensor],
+        padding_mask: Tensor | None = None,
+        queries: Queries = None,
+    ) -> Tensor | tuple[Tensor, ...]:
+        """Run the neck.
+
+        Args:
+            feats (Tensor | Sequence[Tensor]): Features, or a sequence of which
+                :attr:`index` is used: tokens, an image map or a clip map, in
+                :attr:`layout`.
+            padding_mask (Tensor, optional): Bool ``[B, N]``, True = padding.
+            queries (slice | Tensor, optional): The tokens to compute (see
+                :class:`lm4ve.blocks.LLMBlock`); only for token features with
+                ``out_type='raw'``.
+
+        Returns:
+            Tensor | tuple[Tensor]: A tuple if ``feats`` was a sequence, of one unless
+            :attr:`keep_others`. 'raw' keeps the layout (or ``[B, Q, C]``), else ``[B,
+            C]``.
+
+        Raises:
+            UserError: Another width, an unknown layout, or a norm that would count
+                padding in.
+        """
+        features = self.reader.read(feats)
+        self._check_call(features, padding_mask, queries)
+        request = Request(
+            tokens=features.tokens,
+            padding_mask=padding_mask,
+            queries=self.readout.select(queries),
+            is_map=features.is_map,
+            read_mask=padding_mask,
+        )
+        step = Step(self.training, self._observed, self.parameters)
+        parts = self.parts
+        for part in parts:
+            request = part.before(request, step)
+        run = self._run_request
+        for part in parts:
+            run = partial(part.around, run, step)
+        computed = run(request)
+        out = self.readout.after(computed.tokens, computed.read_mask, self.normalize)
+        return self.reader.write(out, features, feats)
+
+    def _run_request(self, request: Request) -> Computed:
+        """Run the path for the tokens that a request names."""
+        out = self.run(request.tokens, request.padding_mask, request.computed)
+        if request.drawn is not None:
+            return Computed(out, None)  # padding is never drawn
+        return Computed(out, request.read_mask)
+
+    def path_parts(self) -> PathParts:
+        """Return the modules of the path, as they are now."""
+        return PathParts(
+            mapper_in=self.mapper_in,
+            block=self.block,
+            mapper_out=self.mapper_out,
+            residual=self.residual,
+            skip=self.skip,
+            gate=open_gate(self.gate, self.fields.gate_form),
+            low_rank=self.low_rank,
+        )
+
+    def normalize(self, x: Tensor) -> Tensor:
+        """Apply the norm to the channels of ``[B, Q, C]`` or ``[B, C]``."""
+        return normalize(x, self.norm)
+
+    def _check_call(
+        self, features: Features, padding_mask: Tensor | None, queries: Queries
+    ) -> None:
+        """Refuse features, padding or queries that the fields do not go with.
+
+        Without gradients in training, the optimizer's first step will raise if the
+        mappers have got none.
+        """
+        self._check_extra_tokens(features.tokens.shape[1])
+        expects_gradient = self.training and self.guard
+        if expects_gradient and not torch.is_grad_enabled():
+            expect_gradient(self)
+        if padding_mask is not None and self.readout.norms_padding(queries):
+            refuse_norm_of_padding(self.norm)
+        self.readout.check_request(queries, features.is_map)
+
+    def _check_extra_tokens(self, count: int) -> None:
+        """Refuse more class and register tokens than there are tokens.
+
+        Args:
+            count (int): N, with them.
+
+        Raises:
+            UserError: There are fewer, or none is left to average.
+        """
+        extra = self.num_extra_tokens
+        if extra == 0:
+            return
+        needed = extra
+        if self.averages_tokens:
+            needed = extra + 1
+        if count < needed:
+            raise UserError(
+                f'neck.num_extra_tokens={extra}, but the encoder gives {count} tokens, '
+                'class and register tokens among them. Fix: how many of those it has.'
+            )
+
+    # -------------------------------------------------------------------- parts
+    def add_part(self, name: str, part: Part) -> None:
+        """Add a variant after those that the neck has.
+
+        Args:
+            name (str): The neck's attribute for it, under which a checkpoint has its
+                tensors.
+            part (Part): The variant.
+        """
+        setattr(self, name, part)
+        self._part_names.append(name)
+        part.add_to(self.record)
+
+    @property
+    def parts(self) -> list[Part]:
+        """The variants in the order in which they act."""
+        # By name: in a replica of DataParallel these are other modules.
+        return [getattr(self, name) for name in self._part_names]
+
+    def _adapt_mappers(self, fields: dict[str, Any]) -> None:
+        """Put LoRA on the mappers."""
+        from lm4ve.necks.parts.lora import adapt_mappers
+
+        mapper_in, mapper_out, record = adapt_mappers(
+            fields, self.mapper_in, self.mapper_out
+        )
+        self.mapper_in = mapper_in
+        self.mapper_out = mapper_out
+        self.record.mapper_lora = record
+
+    # -------------------------------------------------------------- checkpoints
+    def settings(self) -> dict[str, Any]:
+        """Return the settings that a checkpoint records, beside the neck's tensors.
+
+        A setting without effect is None, which equals any.
+        """
+        # Others replace norms (SyncBN) and the residual (lm4ve.fuse).
+        record = replace(
+            self.record, residual=self.residual, norm=describe_norm(self.norm)
+        )
+        return record.to_dict()
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *others: Any
+    ) -> None:
+        """Load, but refuse the neck of another kind, even where loading is not strict.
+
+        Raises:
+            CheckpointError: The state was made with other :meth:`settings`, or with
+                another kind of block.
+        """
+        check_own_record(self, state_dict, prefix)
+        check_kind_of_block(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *others)
+
+
+def build_parts(fields: NeckFields, block: Any) -> dict[str, Part]:
+    """Build the variants that a neck's fields name.
+
+    Args:
+        fields (NeckFields): The neck's fields.
+        block (nn.Module): Its block.
+
+    Returns:
+        dict[str, Part]: The parts by their names in the neck, in the order in which
+        they act: a part is run around those before it.
+    """
+    extra = fields.num_extra_tokens
+    parts: dict[str, Part] = {}
+    if fields.shuffle_tokens:
+        parts['shuffle'] = TokenShuffle(fields.leading_tokens)
+    if fields.queries is not None:
+        parts['query'] = QueryTokens(fields.queries, fields.in_channels, extra, block)
+    if fields.branch is not None:
+        parts['branch'] = Branch(fields.branch)
+    if fields.train_queries is not None:
+        keeps_extra = fields.out_type == 'raw'
+        parts['draw'] = DrawTokens(fields.train_queries, extra, keeps_extra)
+    return parts

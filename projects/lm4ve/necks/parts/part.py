@@ -1,0 +1,112 @@
+"""What a variant can do in a forward pass: change what is computed, and run around it."""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from lm4ve.blocks.layer import Queries
+from lm4ve.errors import UserError
+from lm4ve.necks.record import NeckRecord
+
+
+class Request(NamedTuple):
+    """What the path has to compute in a forward pass.
+
+    Attributes:
+        tokens (Tensor): ``[B, N, C]``.
+        padding_mask (Tensor, optional): Padding among them, bool ``[B, N]``, True =
+            padding.
+        queries: Which of them the host reads: None (all), a slice over N, or indices
+            ``[B, Q]``.
+        is_map (bool): Whether the tokens came as a map.
+        read_mask (Tensor, optional): Padding in the order of the encoder's tokens,
+            whatever order ``tokens`` have; for the readout.
+        drawn (Tensor, optional): Indices ``[B, k]`` of the tokens that a training step
+            computes in the place of ``queries``.
+    """
+
+    tokens: Tensor
+    padding_mask: Tensor | None
+    queries: Queries
+    is_map: bool
+    read_mask: Tensor | None
+    drawn: Tensor | None = None
+
+    @property
+    def computed(self) -> Queries:
+        """Which tokens the block computes."""
+        if self.drawn is None:
+            return self.queries
+        return self.drawn
+
+
+class Computed(NamedTuple):
+    """What came of a request.
+
+    Attributes:
+        tokens (Tensor): ``[B, Q, C]``.
+        read_mask (Tensor, optional): See :class:`Request`. None: none of the tokens is
+            padding.
+    """
+
+    tokens: Tensor
+    read_mask: Tensor | None
+
+
+class Step(NamedTuple):
+    """The forward pass that a part acts in.
+
+    Attributes:
+        training (bool): Whether the neck is in training mode.
+        observed (bool): Whether somebody looks at the modules of the path, see
+            :meth:`lm4ve.necks.running.RunsPath.observe`.
+        parameters (Callable): Returns the neck's parameters.
+    """
+
+    training: bool
+    observed: bool
+    parameters: Callable[[], Iterator[nn.Parameter]]
+
+
+#: Computes a request.
+Run = Callable[[Request], Computed]
+
+
+class Part:
+    """A variant, which by itself changes nothing. A subclass overrides what it changes.
+
+    Attributes:
+        follows_progress (bool): Whether the part depends on how far training has come.
+        progress (float, optional): How far it has come, in [0, 1]; None: unknown.
+    """
+
+    follows_progress: bool = False
+    progress: float | None = None
+
+    def before(self, request: Request, step: Step) -> Request:
+        """Return a request for other tokens, another order, or other queries."""
+        return request
+
+    def around(self, run: Run, step: Step, request: Request) -> Computed:
+        """Run the path, and do what has to be done before or after, or instead."""
+        return run(request)
+
+    def add_to(self, record: NeckRecord) -> None:
+        """Write into the checkpoint's record what its tensors do not show."""
+
+    def progress_in(self, step: Step) -> float:
+        """Return how far training has come, 0 where that makes no difference.
+
+        Raises:
+            UserError: A training step depends on it, and nobody has set it.
+        """
+        if self.progress is not None:
+            return self.progress
+        if step.training and self.follows_progress:
+            raise UserError(
+                'neck.branch and a growing neck.train_queries need '
+                'lm4ve.NeckProgressHook in custom_hooks, or '
+                'neck.set_progress(step / steps) before each step.'
+            )
+        return 0.0

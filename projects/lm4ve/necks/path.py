@@ -1,0 +1,130 @@
+"""The path of the tokens: mapper, block, mapper, and the residuals beside them.
+
+:func:`paper_path` is section 3.1 of arXiv 2310.12973 in code. :func:`low_rank_path`
+computes the same result with fewer operations, and calls :func:`paper_path` where it
+cannot.
+"""
+
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from lm4ve.blocks.layer import Queries, take_tokens
+
+
+class PathParts(NamedTuple):
+    """What a path is made of.
+
+    The neck collects the parts for each call, because others replace them: peft the
+    mappers, and ``lm4ve.fuse`` the first mapper and the block.
+
+    Attributes:
+        mapper_in (nn.Module): ``[B, N, C] -> [B, N, D]``.
+        block (nn.Module): ``[B, N, D] -> [B, Q, D]``.
+        mapper_out (nn.Module): ``[B, Q, D] -> [B, Q, C]``.
+        residual (str): 'none', 'inner', 'outer' or 'both'.
+        skip (nn.Module, optional): A layer ``C -> C`` for the outer residual.
+        gate (Tensor, optional): A scalar ``[1]`` that multiplies the branch beside a
+            residual.
+        low_rank (str): 'auto', 'fold', 'absorb' or 'off'.
+    """
+
+    mapper_in: Any
+    block: Any
+    mapper_out: Any
+    residual: str
+    skip: nn.Module | None
+    gate: Tensor | None
+    low_rank: str
+
+
+def paper_path(
+    tokens: Tensor, padding_mask: Tensor | None, queries: Queries, parts: PathParts
+) -> Tensor:
+    """Run mapper, block and mapper as modules.
+
+    Args:
+        tokens (Tensor): ``[B, N, C]``.
+        padding_mask (Tensor, optional): Bool ``[B, N]``, True = padding.
+        queries: Which tokens to compute: None (all), a slice over N, or indices
+            ``[B, Q]``.
+        parts (PathParts): The modules.
+
+    Returns:
+        Tensor: ``[B, Q, C]``.
+    """
+    hidden = parts.mapper_in(tokens)
+    out = parts.block(hidden, padding_mask=padding_mask, queries=queries)
+    if has_inner_residual(parts.residual):
+        kept = take_tokens(hidden, queries)
+        out = kept + apply_gate(out, parts.gate)
+    out = parts.mapper_out(out)
+    return add_outer_residual(out, tokens, queries, parts)
+
+
+def low_rank_path(
+    tokens: Tensor, padding_mask: Tensor | None, queries: Queries, parts: PathParts
+) -> Tensor:
+    """Compute what :func:`paper_path` does from the rank C of the block's input.
+
+    See ``lm4ve/blocks/low_rank.py``. The arguments and the result are those of
+    :func:`paper_path`.
+    """
+    method = choose_method(tokens, queries, parts)
+    if method == 'off':
+        return paper_path(tokens, padding_mask, queries, parts)
+    weight = parts.mapper_in.weight
+    out = parts.block.run(tokens, padding_mask, queries, weight, method)
+    if has_inner_residual(parts.residual):
+        kept = parts.mapper_in(take_tokens(tokens, queries))
+        out = kept + apply_gate(out, parts.gate)
+    out = parts.mapper_out(out)
+    return add_outer_residual(out, tokens, queries, parts)
+
+
+def choose_method(tokens: Tensor, queries: Queries, parts: PathParts) -> str:
+    """Return 'fold', 'absorb' or 'off'; the block chooses, if it can do more than one."""
+    choose = getattr(parts.block, 'choose_low_rank', None)
+    if choose is None:
+        return 'off'
+    method: str = choose(parts.mapper_in, tokens, queries, parts.low_rank)
+    return method
+
+
+def has_inner_residual(residual: str) -> bool:
+    """Whether the block's input is added to its output."""
+    return residual in ('inner', 'both')
+
+
+def has_outer_residual(residual: str) -> bool:
+    """Whether the neck's input is added to the second mapper's output."""
+    return residual in ('outer', 'both')
+
+
+def apply_gate(branch: Tensor, gate: Tensor | None) -> Tensor:
+    """Multiply a branch by the gate, if there is one."""
+    if gate is None:
+        return branch
+    return branch * gate.to(branch.dtype)
+
+
+def add_outer_residual(
+    out: Tensor, tokens: Tensor, queries: Queries, parts: PathParts
+) -> Tensor:
+    """Add the neck's input to the second mapper's output, if the residual says so.
+
+    Args:
+        out (Tensor): ``[B, Q, C]``.
+        tokens (Tensor): The neck's input, ``[B, N, C]``.
+        queries: Which of them were computed.
+        parts (PathParts): Its residual, skip layer and gate.
+
+    Returns:
+        Tensor: ``[B, Q, C]``.
+    """
+    if not has_outer_residual(parts.residual):
+        return out
+    kept = take_tokens(tokens, queries)
+    if parts.skip is not None:
+        kept = parts.skip(kept)
+    return kept + apply_gate(out, parts.gate)

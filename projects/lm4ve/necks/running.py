@@ -1,0 +1,98 @@
+"""How a neck runs its path: compiled, with recomputation, or module by module."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Self
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from lm4ve.blocks.layer import Queries, take_tokens
+from lm4ve.necks.path import PathParts, low_rank_path, paper_path
+
+
+class RunsPath(BaseModule):  # type: ignore[misc]
+    """A module that runs the path of :meth:`path_parts`.
+
+    Args:
+        with_cp (bool): Recompute the path in the backward pass, store no activations.
+        compile (bool | dict): Run the path through ``torch.compile``, with these
+            options.
+        init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModule``.
+
+    Attributes:
+        compile_options (dict, optional): None: do not compile.
+    """
+
+    def __init__(
+        self, with_cp: bool, compile: bool | dict[str, Any], init_cfg: Any
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        self.with_cp = with_cp
+        self.compile_options = parse_compile(compile)
+        self._compiled: Callable[..., Tensor] | None = None
+        self._observed = False
+
+    def path_parts(self) -> PathParts:
+        """Return the modules of the path, as they are now."""
+        raise NotImplementedError
+
+    def run(
+        self, tokens: Tensor, padding_mask: Tensor | None, queries: Queries
+    ) -> Tensor:
+        """Run the path ``[B, N, C] -> [B, Q, C]``; see :func:`paper_path`."""
+        if self._observed:
+            every_token = paper_path(tokens, padding_mask, None, self.path_parts())
+            return take_tokens(every_token, queries)
+        function = self._compute
+        # An export traces what would be compiled.
+        if self.compile_options is not None and not torch.compiler.is_exporting():
+            function = self._compile(self.compile_options)
+        if self.with_cp and torch.is_grad_enabled():
+            out: Tensor = checkpoint(
+                function, tokens, padding_mask, queries, use_reentrant=False
+            )
+            return out
+        return function(tokens, padding_mask, queries)
+
+    @contextmanager
+    def observe(self) -> Iterator[Self]:
+        """Compute every token, and run each part as a module, inside this context.
+
+        So forward hooks see what would otherwise be folded, compiled or not computed.
+        The result stays the same; it costs what ``low_rank='off'`` with all tokens
+        costs.
+        """
+        before = self._observed
+        self._observed = True
+        try:
+            yield self
+        finally:
+            self._observed = before
+
+    def _compute(
+        self, tokens: Tensor, padding_mask: Tensor | None, queries: Queries
+    ) -> Tensor:
+        return low_rank_path(tokens, padding_mask, queries, self.path_parts())
+
+    def _compile(self, options: dict[str, Any]) -> Callable[..., Tensor]:
+        if self._compiled is None:
+            self._compiled = torch.compile(self._compute, **options)
+        return self._compiled
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A compiled method belongs to its module: copies (EMA) compile their own.
+        state = dict(super().__getstate__())
+        state['_compiled'] = None
+        return state
+
+
+def parse_compile(compile: bool | dict[str, Any]) -> dict[str, Any] | None:
+    """Return the options of ``torch.compile``; None: do not compile."""
+    if not compile:
+        return None
+    if compile is True:
+        return {}
+    return compile
