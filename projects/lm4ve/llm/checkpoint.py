@@ -12,9 +12,8 @@ Data goes one way, from a name in a config to the tensors of one layer::
       -> Checkpoint       the configuration, and the tensors of a layer, one at a time
       -> lm4ve.blocks     the layer
 
-A file of this folder is imported where a checkpoint needs it, and a weight file is
-opened when a layer is read for the first time: a model that is refused, or that gets
-random weights, costs no download of them.
+A weight file is opened when a layer is read for the first time: a model that is
+refused, or that gets random weights, costs no download of them.
 """
 
 import json
@@ -30,20 +29,25 @@ from torch import Tensor
 
 from lm4ve.errors import CheckpointError, UserError, listing
 from lm4ve.llm.finite import check_finite
+from lm4ve.llm.gguf_files import open_gguf
+from lm4ve.llm.meta_layout import open_meta
 from lm4ve.llm.readers import open_huggingface
-from lm4ve.llm.sources import Tensors, find_files
+from lm4ve.llm.sources import FileSource, Tensors, find_files
 
 # Names of LayerNorm's parameters in BERT checkpoints that were converted from
 # TensorFlow.
 _OLD_WORDS = {'weight': 'gamma', 'bias': 'beta'}
 _OLD_NAMES = re.compile(r'(?<=LayerNorm\.)(weight|bias)$')
-# What files hold beside a layer's weights: masks, tables, and t5's bias by position.
-_BESIDE = re.compile(
-    r'.*\.(rotary_emb\..*|rope\.freqs|embed_positions|causal_mask|relative_attention_bias\.weight'
-    r'|(attn|attention)\.(masked_)?bias)'
+# Tensors in a layer's namespace that are ignored: masks, tables, and t5's bias by
+# position.
+_IGNORED = re.compile(
+    r'.*\.(rotary_emb\..*|rope\.freqs|embed_positions|causal_mask'
+    r'|relative_attention_bias\.weight|(attn|attention)\.(masked_)?bias)'
 )
 # Integers and 8-bit floats need scales, which are not read.
 _TYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+#: The two files of which a folder has one, beside its weights.
+_CONFIG_FILES = ('config.json', 'params.json')
 
 
 @dataclass
@@ -86,66 +90,120 @@ class Checkpoint:
             CheckpointError: Weights are missing, damaged, quantized, not finite, of
                 other shapes, or more than the configuration implies.
         """
-        for name, stored in sorted(self._stored_names(place, list(shapes)).items()):
-            try:
-                weight = self.weights[stored]()
-            except UserError:
-                raise
-            except Exception as e:  # of many kinds, none of which names the tensor
-                raise CheckpointError(
-                    f"'{stored}' of '{self.name}' is damaged: {e}."
-                ) from e
-            if weight.shape != shapes[name]:
-                raise CheckpointError(
-                    f"'{stored}' of '{self.name}' has the shape {list(weight.shape)}, but its "
-                    f'config.json implies {list(shapes[name])}. Fix: copy both from one release.'
-                )
-            if (
-                weight.dtype not in _TYPES
-                or weight.layout != torch.strided
-                or weight.is_meta
-            ):
-                raise CheckpointError(
-                    f"'{stored}' of '{self.name}' is stored as {weight.dtype} ({weight.layout}). "
-                    "Fix: use the model's original weights, not quantized ones."
-                )
-            check_finite({stored: weight}, f"'{self.name}'")
-            yield name, weight
+        stored_names = self._stored_names(place, list(shapes))
+        for name, stored in sorted(stored_names.items()):
+            yield name, self._read(stored, shapes[name])
+
+    def _read(self, stored: str, shape: tuple[int, ...]) -> Tensor:
+        """Read a tensor by its name in the files, and check it.
+
+        Raises:
+            CheckpointError: See :meth:`read_layer`.
+        """
+        try:
+            weight = self.weights[stored]()
+        except UserError:
+            raise
+        except Exception as e:  # of many kinds, none of which names the tensor
+            raise CheckpointError(
+                f"'{stored}' of '{self.name}' is damaged: {e}."
+            ) from e
+        if weight.shape != shape:
+            raise CheckpointError(
+                f"'{stored}' of '{self.name}' has the shape {list(weight.shape)}, but "
+                f'its config.json implies {list(shape)}. Fix: copy both from one '
+                'release.'
+            )
+        is_plain = weight.layout == torch.strided and not weight.is_meta
+        if weight.dtype not in _TYPES or not is_plain:
+            raise CheckpointError(
+                f"'{stored}' of '{self.name}' is stored as {weight.dtype} "
+                f"({weight.layout}). Fix: use the model's original weights, not "
+                'quantized ones.'
+            )
+        check_finite({stored: weight}, f"'{self.name}'")
+        return weight
 
     def _stored_names(self, place: str, wanted: list[str]) -> dict[str, str]:
         """Map a layer's names to the names in the files.
 
         There is no table of prefixes: the right one is the only prefix under which
         all names of the layer exist.
+
+        Args:
+            place (str): See :meth:`read_layer`.
+            wanted (list[str]): The names in the layer.
+
+        Raises:
+            CheckpointError: No prefix, or several, have all names, or the layer in the
+                files has more.
         """
         names = set(self.weights)
-        pattern = re.compile(rf'((?:.*\.)?{re.escape(place)}\.){re.escape(wanted[0])}')
-        spellings = (
-            wanted,
-            [_OLD_NAMES.sub(lambda m: _OLD_WORDS[m[0]], name) for name in wanted],
-        )
-        found = {}
-        for prefix in sorted(m[1] for m in map(pattern.fullmatch, names) if m):
-            for spelling in spellings:
-                stored = [prefix + name for name in spelling]
-                if names.issuperset(stored):
-                    found[prefix] = dict(zip(wanted, stored, strict=True))
-                    break
-        if len(found) != 1:
-            places = listing([f[wanted[0]] for f in found.values()]) or 'nowhere'
+        layers = {}
+        for prefix in _prefixes(names, place, wanted[0]):
+            layer = _match_names(names, prefix, wanted)
+            if layer is not None:
+                layers[prefix] = layer
+        family = self.config['model_type']
+        if len(layers) != 1:
+            firsts = [layer[wanted[0]] for layer in layers.values()]
+            places = listing(firsts) or 'nowhere'
             raise CheckpointError(
-                f"'{self.name}' must have layer {place} of a '{self.config['model_type']}' "
-                f'({listing(wanted, 3)}) under one prefix, as transformers has it; found {places} '
-                f'among {listing(sorted(names), 3)}.'
+                f"'{self.name}' must have layer {place} of a '{family}' "
+                f'({listing(wanted, 3)}) under one prefix, as transformers has it; '
+                f'found {places} among {listing(sorted(names), 3)}.'
             )
-        ((prefix, layer),) = found.items()
-        others = sorted(n for n in names - {*layer.values()} if n.startswith(prefix))
-        if extra := [n for n in others if not _BESIDE.fullmatch(n)]:
+        prefix = next(iter(layers))
+        layer = layers[prefix]
+        extra = _unread_names(names - set(layer.values()), prefix)
+        if extra:
             raise CheckpointError(
-                f"'{self.name}' has {listing(extra, 3)}, which a '{self.config['model_type']}' of "
-                'its config.json does not have. Fix: copy both from one release.'
+                f"'{self.name}' has {listing(extra, 3)}, which a '{family}' of its "
+                'config.json does not have. Fix: copy both from one release.'
             )
         return layer
+
+
+def _prefixes(names: set[str], place: str, name: str) -> list[str]:
+    """Return what stands before a layer's name in the files, sorted.
+
+    Args:
+        names (set[str]): Of all tensors.
+        place (str): The end of the prefix, without its last dot.
+        name (str): A tensor in the layer.
+    """
+    pattern = re.compile(rf'((?:.*\.)?{re.escape(place)}\.){re.escape(name)}')
+    prefixes = []
+    for stored in names:
+        match = pattern.fullmatch(stored)
+        if match:
+            prefixes.append(match[1])
+    return sorted(prefixes)
+
+
+def _match_names(
+    names: set[str], prefix: str, wanted: list[str]
+) -> dict[str, str] | None:
+    """Map a layer's names to those under a prefix; None if one of them is missing."""
+    for spelling in (wanted, [_old_name(name) for name in wanted]):
+        stored = [prefix + name for name in spelling]
+        if names.issuperset(stored):
+            return dict(zip(wanted, stored, strict=True))
+    return None
+
+
+def _old_name(name: str) -> str:
+    """Return what TensorFlow calls a parameter of a layer."""
+    return _OLD_NAMES.sub(lambda match: _OLD_WORDS[match[0]], name)
+
+
+def _unread_names(names: set[str], prefix: str) -> list[str]:
+    """Return the names under a prefix that are not ignored, sorted."""
+    unread = []
+    for name in sorted(names):
+        if name.startswith(prefix) and not _IGNORED.fullmatch(name):
+            unread.append(name)
+    return unread
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
@@ -158,7 +216,9 @@ def read_config_file(path: Path) -> dict[str, Any]:
         config = json.loads(path.read_text())
     except (ValueError, RecursionError) as e:
         raise CheckpointError(f'{path} is not JSON: {e}.') from e
-    return config if isinstance(config, dict) else {}  # which lacks every field
+    if not isinstance(config, dict):
+        return {}  # it lacks every field
+    return config
 
 
 def open_checkpoint(checkpoint: str) -> Checkpoint:
@@ -172,33 +232,57 @@ def open_checkpoint(checkpoint: str) -> Checkpoint:
             configuration is damaged.
     """
     source, weight_file = find_files(checkpoint)
-    names = (
-        [] if source.folder is None else sorted(p.name for p in source.folder.iterdir())
-    )
-    gguf = [n for n in ([weight_file] if weight_file else names) if n.endswith('.gguf')]
-    if gguf and (weight_file or not {'config.json', 'params.json'} & set(names)):
-        if len(gguf) > 1:
-            raise CheckpointError(
-                f"'{source.name}' holds several GGUF files. Fix: point at one."
-            )
-        from lm4ve.llm.gguf_files import open_gguf
-
-        assert source.folder is not None
-        path = source.folder / gguf[0]
-        config, weights = open_gguf(path)
-        return Checkpoint(source.name, config, path, partial(dict, weights))
-    for name in ('config.json', 'params.json'):
-        if (found := source.find(name)) is None:
-            continue
-        config = read_config_file(found)
-        if name == 'config.json':
-            open_weights = partial(open_huggingface, source, weight_file)
-            return Checkpoint(source.name, config, found, open_weights)
-        from lm4ve.llm.meta_layout import open_meta
-
-        config, weights = open_meta(source, found, config)
-        return Checkpoint(source.name, config, found, partial(dict, weights))
+    name = source.name
+    gguf = _find_gguf(source, weight_file)
+    if gguf is not None:
+        config, weights = open_gguf(gguf)
+        return Checkpoint(name, config, gguf, partial(dict, weights))
+    path = source.find('config.json')
+    if path is not None:
+        config = read_config_file(path)
+        return Checkpoint(
+            name, config, path, partial(open_huggingface, source, weight_file)
+        )
+    path = source.find('params.json')
+    if path is not None:
+        config, weights = open_meta(source, path, read_config_file(path))
+        return Checkpoint(name, config, path, partial(dict, weights))
+    files = listing(_file_names(source)) or 'nothing'
     raise CheckpointError(
-        f"block.checkpoint='{source.name}' has neither config.json (Hugging Face) nor params.json "
-        f'(Meta); found {listing(names) or "nothing"}.'
+        f"block.checkpoint='{name}' has neither config.json (Hugging Face) nor "
+        f'params.json (Meta); found {files}.'
     )
+
+
+def _find_gguf(source: FileSource, weight_file: str | None) -> Path | None:
+    """Return the GGUF file that a source is, if it is one.
+
+    Args:
+        source (FileSource): Where the files are.
+        weight_file (str, optional): The one that the user pointed at.
+
+    Raises:
+        CheckpointError: There are several, and the user pointed at none.
+    """
+    if source.folder is None:
+        return None
+    if weight_file is not None:
+        if weight_file.endswith('.gguf'):
+            return source.folder / weight_file
+        return None
+    names = _file_names(source)
+    files = [name for name in names if name.endswith('.gguf')]
+    if not files or any(name in names for name in _CONFIG_FILES):
+        return None
+    if len(files) > 1:
+        raise CheckpointError(
+            f"'{source.name}' holds several GGUF files. Fix: point at one."
+        )
+    return source.folder / files[0]
+
+
+def _file_names(source: FileSource) -> list[str]:
+    """Return the names of a folder's files, sorted; none of a hub repository."""
+    if source.folder is None:
+        return []
+    return sorted(path.name for path in source.folder.iterdir())

@@ -17,12 +17,22 @@ from lm4ve.errors import CheckpointError
 from lm4ve.llm.sources import Tensors
 
 _EXPERT = re.compile(r'(.*\.experts)\.(\d{1,5})\.(\w+)\.weight')
-# A matrix of an expert -> the joined tensor, and its place in it.
-_JOINED = dict(
-    **dict.fromkeys(('gate_proj', 'w1'), ('gate_up_proj', 0)),
-    **dict.fromkeys(('up_proj', 'w3'), ('gate_up_proj', 1)),
-    **dict.fromkeys(('down_proj', 'w2'), ('down_proj', 0)),
-)
+# A matrix of an expert -> the joined tensor, and its slot in it.
+_JOINED = {
+    'gate_proj': ('gate_up_proj', 0),
+    'w1': ('gate_up_proj', 0),
+    'up_proj': ('gate_up_proj', 1),
+    'w3': ('gate_up_proj', 1),
+    'down_proj': ('down_proj', 0),
+    'w2': ('down_proj', 0),
+}
+# A joined tensor -> how many matrices of each expert it holds.
+_SLOTS = {
+    'gate_up_proj': 2,
+    'down_proj': 1,
+}
+#: (expert, slot) -> the function that reads the matrix.
+Matrices = Mapping[tuple[int, int], Callable[[], Tensor]]
 
 
 def join_experts(tensors: Tensors) -> Tensors:
@@ -33,33 +43,40 @@ def join_experts(tensors: Tensors) -> Tensors:
             from the others.
     """
     joined: dict[str, Callable[[], Tensor]] = {}
-    # Joined name -> (expert, place in it) -> the function that reads the matrix.
     experts: dict[str, dict[tuple[int, int], Callable[[], Tensor]]] = {}
     for stored, read in tensors.items():
         name = stored.replace('.block_sparse_moe.', '.mlp.')  # mixtral's
         match = _EXPERT.fullmatch(name)
-        if match and match[3] in _JOINED:
-            target, place = _JOINED[match[3]]
-            experts.setdefault(f'{match[1]}.{target}', {})[int(match[2]), place] = read
-        else:
+        if match is None or match[3] not in _JOINED:
             joined[name] = read
-    return joined | {
-        name: partial(_join, name, parts) for name, parts in experts.items()
-    }
+            continue
+        target, slot = _JOINED[match[3]]
+        target_name = f'{match[1]}.{target}'
+        expert = int(match[2])
+        experts.setdefault(target_name, {})[expert, slot] = read
+    for name, matrices in experts.items():
+        joined[name] = partial(_join, name, matrices)
+    return joined
 
 
-def _join(name: str, parts: Mapping[tuple[int, int], Callable[[], Tensor]]) -> Tensor:
+def _join(name: str, matrices: Matrices) -> Tensor:
+    """Read the matrices of all experts into one tensor ``[experts, rows, columns]``.
+
+    Raises:
+        CheckpointError: An expert is missing or differs from the others.
+    """
     error = CheckpointError(
         f"An expert of '{name}' is missing or differs from the others."
     )
-    places = 2 if name.endswith('gate_up_proj') else 1
-    count = len(parts) // places
-    if sorted(parts) != list(product(range(count), range(places))):
+    slots = _SLOTS[name.rpartition('.')[2]]
+    count = len(matrices) // slots
+    order = list(product(range(count), range(slots)))
+    if sorted(matrices) != order:
         raise error
-    first = parts[0, 0]()
-    joined = torch.empty(len(parts), *first.shape, dtype=first.dtype)
-    for target, part in zip(joined, sorted(parts), strict=True):
-        matrix = parts[part]()
+    first = matrices[0, 0]()
+    joined = torch.empty(len(order), *first.shape, dtype=first.dtype)
+    for target, key in zip(joined, order, strict=True):
+        matrix = matrices[key]()
         if matrix.shape != first.shape or matrix.dtype != first.dtype:
             raise error
         target.copy_(matrix)

@@ -14,15 +14,18 @@ from lm4ve.errors import CheckpointError, listing
 
 def is_finite(tensor: Tensor) -> bool:
     """Return whether all values of a tensor are finite numbers."""
-    if tensor.numel() == 0 or not (tensor.is_floating_point() or tensor.is_complex()):
+    if tensor.numel() == 0:
         return True
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor)
+    if not tensor.is_floating_point():
+        return True
     if tensor.element_size() == 1:  # float8 has no minimum
         tensor = tensor.float()
     # The extremes are NaN where any value is: one pass, without a mask of the tensor's
     # size.
-    return bool(torch.isfinite(torch.stack(torch.aminmax(tensor))).all())
+    extremes = torch.stack(torch.aminmax(tensor))
+    return bool(extremes.isfinite().all())
 
 
 def check_finite(

@@ -24,10 +24,14 @@ _CHUNK = 1 << 20
 
 #: Architecture -> model_type. llama.cpp stores q and k of llama in Meta's order of
 #: rows, and gains of gemma3 as what they are, not less one.
-_ARCHITECTURES = dict(llama='llama', qwen2='qwen2', qwen3='qwen3', gemma3='gemma3_text')
+_ARCHITECTURES = {
+    'llama': 'llama',
+    'qwen2': 'qwen2',
+    'qwen3': 'qwen3',
+    'gemma3': 'gemma3_text',
+}
 # Field of the header, after the architecture -> field of config.json. The head's width
-# is there three times. A field without a name does not concern layers, or is read
-# below.
+# is there three times.
 _FIELDS = {
     'block_count': 'num_hidden_layers',
     'embedding_length': 'hidden_size',
@@ -38,24 +42,38 @@ _FIELDS = {
     'attention.key_length': 'head_dim',
     'attention.value_length': 'head_dim',
     'rope.dimension_count': 'head_dim',
-    **dict.fromkeys(('context_length', 'vocab_size', 'rope.freq_base'), ''),
 }
-_GEMMA3_FIELDS = {'attention.sliding_window', 'rope.freq_base_swa'}
+# Further fields, which do not concern layers or are read by hand.
+_OTHER_FIELDS = {
+    'context_length',
+    'vocab_size',
+    'rope.freq_base',
+}
+_GEMMA3_FIELDS = {
+    'attention.sliding_window',
+    'rope.freq_base_swa',
+}
 # Part of a layer -> transformers' name of it.
-_PARTS = dict(
-    **{f'attn_{x}': f'self_attn.{x}_proj' for x in 'qkv'},
-    **{f'attn_{x}_norm': f'self_attn.{x}_norm' for x in 'qk'},
-    **{f'ffn_{x}': f'mlp.{x}_proj' for x in ('gate', 'up', 'down')},
-    **dict(attn_output='self_attn.o_proj', attn_norm='input_layernorm'),
-)
-_NORMS = dict(ffn_norm='post_attention_layernorm')
-_GEMMA3_NORMS = dict(
-    **dict(
-        post_attention_norm='post_attention_layernorm',
-        ffn_norm='pre_feedforward_layernorm',
-    ),
-    post_ffw_norm='post_feedforward_layernorm',
-)
+_PARTS = {
+    'attn_q': 'self_attn.q_proj',
+    'attn_k': 'self_attn.k_proj',
+    'attn_v': 'self_attn.v_proj',
+    'attn_q_norm': 'self_attn.q_norm',
+    'attn_k_norm': 'self_attn.k_norm',
+    'attn_output': 'self_attn.o_proj',
+    'attn_norm': 'input_layernorm',
+    'ffn_gate': 'mlp.gate_proj',
+    'ffn_up': 'mlp.up_proj',
+    'ffn_down': 'mlp.down_proj',
+    'ffn_norm': 'post_attention_layernorm',
+}
+# What gemma3 has instead or beside.
+_GEMMA3_PARTS = {
+    'post_attention_norm': 'post_attention_layernorm',
+    'ffn_norm': 'pre_feedforward_layernorm',
+    'post_ffw_norm': 'post_feedforward_layernorm',
+}
+_TENSOR = re.compile(r'blk\.(\d+)\.(.+)\.(\w+)')
 
 
 def _open(path: Path) -> Any:
@@ -68,25 +86,24 @@ def _open(path: Path) -> Any:
         def _get(
             self, offset: int, dtype: Any, count: int = 1, *args: Any, **kwargs: Any
         ) -> Any:
-            if (
-                not 0
-                <= offset + int(count) * np.dtype(dtype).itemsize
-                <= len(self.data)
-            ):
+            end = offset + int(count) * np.dtype(dtype).itemsize
+            if not 0 <= end <= len(self.data):
                 raise ValueError('it is cut off, or a count in it goes beyond its end')
             return super()._get(offset, dtype, count, *args, **kwargs)
 
         def _get_field_parts(self, orig_offs: int, raw_type: int) -> Any:
             if raw_type != gguf.GGUFValueType.ARRAY:
                 return super()._get_field_parts(orig_offs, raw_type)
-            kind, start = int(self._get(orig_offs, np.uint32)[0]), orig_offs + 12
+            # An array is the type of its entries, their number, and the entries.
+            kind = int(self._get(orig_offs, np.uint32)[0])
             count = int(self._get(orig_offs + 4, np.uint64)[0])
+            end = orig_offs + 12
             if kind == gguf.GGUFValueType.STRING:
-                end = start
                 for _ in range(count):
-                    end += 8 + int(self._get(end, np.uint64)[0])
+                    length = int(self._get(end, np.uint64)[0])
+                    end += 8 + length
             else:
-                end = start + count * np.dtype(self.gguf_scalar_to_np[kind]).itemsize
+                end += count * np.dtype(self.gguf_scalar_to_np[kind]).itemsize
             return end - orig_offs, [], [], [gguf.GGUFValueType.ARRAY]
 
     return BoundedReader(path)
@@ -106,11 +123,8 @@ def open_gguf(path: Path) -> tuple[dict[str, Any], Tensors]:
     """
     try:
         reader = _open(path)
-        fields = {
-            k: f.contents() if f.parts else None for k, f in reader.fields.items()
-        }
-        tensors = {t.name: t for t in reader.tensors}
-        config = _config(path, fields, tensors)
+        tensors = {tensor.name: tensor for tensor in reader.tensors}
+        config = _config(path, _fields(reader), tensors)
         return config, _by_huggingface_name(tensors, config)
     except ModuleNotFoundError as e:
         raise CheckpointError(
@@ -122,76 +136,131 @@ def open_gguf(path: Path) -> tuple[dict[str, Any], Tensors]:
         raise CheckpointError(f'{path} cannot be read as a GGUF file: {e}.') from e
 
 
+def _fields(reader: Any) -> dict[str, Any]:
+    """Return the header's fields; arrays, which were skipped, as None."""
+    fields = {}
+    for name, field in reader.fields.items():
+        fields[name] = field.contents() if field.parts else None
+    return fields
+
+
 def _config(
     path: Path, fields: dict[str, Any], tensors: dict[str, Any]
 ) -> dict[str, Any]:
     """Return the fields of the model's ``config.json``."""
-    kind = str(fields.get('general.architecture'))
-    check(f'the architecture of {path}', kind, choices=_ARCHITECTURES)
-    own = {
-        k.removeprefix(f'{kind}.'): v
-        for k, v in fields.items()
-        if k.startswith(f'{kind}.')
-    }
-    read = _FIELDS.keys() | (_GEMMA3_FIELDS if kind == 'gemma3' else {})
-    unknown = [*(own.keys() - read), *(tensors.keys() & {'rope_freqs.weight'})]
-    if (
-        unknown
-    ):  # left out, they would be wrong in silence (rope.scaling only with rotary=True)
-        raise CheckpointError(
-            f'{path} has {listing(unknown)}, which is not read. Fix: use the safetensors release.'
-        )
-    rope = dict(rope_type='default', rope_theta=float(own.get('rope.freq_base') or 1e4))
-    config: dict[str, Any] = dict(model_type=_ARCHITECTURES[kind], rope_parameters=rope)
+    architecture = str(fields.get('general.architecture'))
+    check(f'the architecture of {path}', architecture, choices=_ARCHITECTURES)
+    own = {}
+    for name, value in fields.items():
+        if name.startswith(f'{architecture}.'):
+            own[name.removeprefix(f'{architecture}.')] = value
+    _check_all_read(path, architecture, own, tensors)
+    config: dict[str, Any] = dict(
+        model_type=_ARCHITECTURES[architecture],
+        rope_parameters=_rope(own.get('rope.freq_base') or 1e4),
+    )
     for field, name in _FIELDS.items():
-        if name and field in own:
-            known = config.setdefault(name, own[field])
-            require(
-                own[field] == known,
-                f'{path} has {field}={own[field]}, and another field that says {known}. Fix: a '
-                'whole file.',
-            )
+        if field not in own:
+            continue
+        known = config.setdefault(name, own[field])
+        require(
+            own[field] == known,
+            f'{path} has {field}={own[field]}, and another field that says {known}. '
+            'Fix: a whole file.',
+        )
     config.setdefault('num_key_value_heads', config['num_attention_heads'])
-    if kind == 'llama':
+    if architecture == 'llama':
         config['attention_bias'] = 'blk.0.attn_q.bias' in tensors
-    if (
-        kind == 'gemma3'
-    ):  # llama.cpp has the rest by the architecture, and the 27B by its depth
-        local = dict(rope, rope_theta=float(own.get('rope.freq_base_swa', 1e4)))
-        config['rope_parameters'] = dict(full_attention=rope, sliding_attention=local)
-        config['sliding_window'] = own['attention.sliding_window']
-        is_27b = config['num_hidden_layers'] == 62
-        width = config['hidden_size'] // config['num_attention_heads']
-        config['query_pre_attn_scalar'] = width if is_27b else config['head_dim']
+    if architecture == 'gemma3':
+        _complete_gemma3(config, own)
     return config
+
+
+def _check_all_read(
+    path: Path, architecture: str, own: dict[str, Any], tensors: dict[str, Any]
+) -> None:
+    """Refuse fields that nothing here reads: left out, they would be wrong in silence.
+
+    One of rope.scaling only where the block has rotary embedding.
+
+    Raises:
+        CheckpointError: It names them.
+    """
+    read = set(_FIELDS) | _OTHER_FIELDS
+    if architecture == 'gemma3':
+        read |= _GEMMA3_FIELDS
+    unknown = [name for name in own if name not in read]
+    if 'rope_freqs.weight' in tensors:
+        unknown.append('rope_freqs.weight')
+    if unknown:
+        raise CheckpointError(
+            f'{path} has {listing(unknown)}, which is not read. Fix: use the '
+            'safetensors release.'
+        )
+
+
+def _complete_gemma3(config: dict[str, Any], own: dict[str, Any]) -> None:
+    """Add what llama.cpp has by the architecture, and for the 27B by its depth.
+
+    Args:
+        config (dict): Changed in place.
+        own (dict): The architecture's fields of the header.
+    """
+    config['rope_parameters'] = dict(
+        full_attention=config['rope_parameters'],
+        sliding_attention=_rope(own.get('rope.freq_base_swa', 1e4)),
+    )
+    config['sliding_window'] = own['attention.sliding_window']
+    config['query_pre_attn_scalar'] = config['head_dim']
+    is_27b = config['num_hidden_layers'] == 62
+    if is_27b:
+        width = config['hidden_size'] // config['num_attention_heads']
+        config['query_pre_attn_scalar'] = width
+
+
+def _rope(base: float) -> dict[str, Any]:
+    """Return the parameters of a rotary embedding without scaling."""
+    return dict(rope_type='default', rope_theta=float(base))
 
 
 def _by_huggingface_name(tensors: dict[str, Any], config: dict[str, Any]) -> Tensors:
     """Key the layers' tensors by ``transformers``' names."""
-    kind = config['model_type']
-    heads = dict(
-        attn_q=config['num_attention_heads'], attn_k=config['num_key_value_heads']
-    )
-    parts = {**_PARTS, **(_GEMMA3_NORMS if kind == 'gemma3_text' else _NORMS)}
-    found = {}
-    for match in filter(
-        None, map(re.compile(r'blk\.(\d+)\.(.+)\.(\w+)').fullmatch, tensors)
-    ):
-        (index, part, suffix), tensor = match.groups(), tensors[match[0]]
-        count = heads.get(part) if kind == 'llama' else None
-        shift = float(kind == 'gemma3_text' and part.endswith('norm'))
+    names = dict(_PARTS)
+    is_gemma3 = config['model_type'] == 'gemma3_text'
+    if is_gemma3:
+        names.update(_GEMMA3_PARTS)
+    rotated_heads = {}
+    if config['model_type'] == 'llama':
+        rotated_heads['attn_q'] = config['num_attention_heads']
+        rotated_heads['attn_k'] = config['num_key_value_heads']
+    layers = {}
+    for stored, tensor in tensors.items():
+        match = _TENSOR.fullmatch(stored)
+        if match is None:
+            continue
+        index, part, suffix = match.groups()
+        # A name that no such layer has stays as it is, to be refused with the layer.
+        name = f'model.layers.{index}.{names.get(part, part)}.{suffix}'
         # GGUF counts from the fastest dimension.
         shape = tuple(int(n) for n in tensor.shape[::-1])
-        # A name that no such layer has stays as it is, to be refused with the layer.
-        target = f'model.layers.{index}.{parts.get(part, part)}.{suffix}'
-        found[target] = partial(_read, tensor, shape, count, shift)
-    return found
+        shift = 0.0
+        if is_gemma3 and part.endswith('norm'):
+            shift = 1.0
+        layers[name] = partial(_read, tensor, shape, rotated_heads.get(part), shift)
+    return layers
 
 
 def _read(
     stored: Any, shape: tuple[int, ...], heads: int | None, shift: float
 ) -> Tensor:
-    """Return one tensor less ``shift`` in float32; with ``heads`` it is a rotated projection."""
+    """Read one tensor in float32.
+
+    Args:
+        stored (ReaderTensor): The map of the file.
+        shape (tuple[int, ...]): Of the tensor.
+        heads (int, optional): Of a rotated projection in Meta's order of rows.
+        shift (float): What is subtracted.
+    """
     from gguf.quants import dequantize
 
     weight = torch.empty(shape)

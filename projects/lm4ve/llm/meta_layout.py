@@ -74,28 +74,37 @@ def open_meta(
         raise CheckpointError(
             f'{path} describes a mixture of experts. Fix: choose a dense model.'
         )
-    files: list[Tensors] = []
-    # By number, not by listing: a hub repository cannot be listed offline.
-    while (file := source.find(f'consolidated.{len(files):02d}.pth')) is not None:
-        files.append(open_torch(file))
+    files = _open_files(source)
     try:
         config = _config(params, files)
         return config, _join(files, config)
     except (LookupError, TypeError, ValueError, OverflowError) as e:
         raise CheckpointError(
-            f"'{path}' and the {len(files)} file(s) consolidated.*.pth beside it are not a whole "
-            f'LLaMA: {e!r}. Fix: download all files again.'
+            f"'{path}' and the {len(files)} file(s) consolidated.*.pth beside it are "
+            f'not a whole LLaMA: {e!r}. Fix: download all files again.'
         ) from e
+
+
+def _open_files(source: FileSource) -> list[Tensors]:
+    """Open the weight files one after another.
+
+    By number, not by listing: a hub repository cannot be listed offline.
+    """
+    files: list[Tensors] = []
+    while True:
+        path = source.find(f'consolidated.{len(files):02d}.pth')
+        if path is None:
+            return files
+        files.append(open_torch(path))
 
 
 def _config(params: dict[str, Any], files: Sequence[Tensors]) -> dict[str, Any]:
     """Return the fields of the model's ``config.json``."""
-    rows, hidden = (
-        sum(file[f'layers.0.{name}.weight']().shape[0] for file in files)
-        for name in ('attention.wq', 'feed_forward.w1')
-    )
+    rows = _count_rows(files, 'layers.0.attention.wq.weight')
     if rows != int(params['dim']):  # files are missing
         raise ValueError(f'{rows} query rows instead of {params["dim"]}')
+    # Of params.json, the width of the MLP would be a formula of three fields.
+    hidden = _count_rows(files, 'layers.0.feed_forward.w1.weight')
     rope = dict(rope_type='default', rope_theta=float(params.get('rope_theta', 1e4)))
     if params.get('use_scaled_rope'):
         rope.update(
@@ -108,13 +117,18 @@ def _config(params: dict[str, Any], files: Sequence[Tensors]) -> dict[str, Any]:
     return dict(
         model_type='llama',
         hidden_size=int(params['dim']),
-        intermediate_size=hidden,  # a formula of three fields in params.json
+        intermediate_size=hidden,
         num_hidden_layers=int(params['n_layers']),
         num_attention_heads=int(params['n_heads']),
         num_key_value_heads=int(params.get('n_kv_heads') or params['n_heads']),
         rms_norm_eps=float(params['norm_eps']),
         rope_parameters=rope,
     )
+
+
+def _count_rows(files: Sequence[Tensors], name: str) -> int:
+    """Return how many rows the parts of a tensor have together."""
+    return sum(file[name]().shape[0] for file in files)
 
 
 def _join(files: Sequence[Tensors], config: dict[str, Any]) -> Tensors:
@@ -125,13 +139,18 @@ def _join(files: Sequence[Tensors], config: dict[str, Any]) -> Tensors:
     }
     tensors = {}
     for stored in files[0]:
-        layer, name = '.'.join(stored.split('.')[:2]), '.'.join(stored.split('.')[2:])
+        # 'layers', its index, and the name in the layer.
+        words = stored.split('.')
+        layer = '.'.join(words[:2])
+        name = '.'.join(words[2:])
         # A name that no LLaMA has stays as it is, to be refused with the layer.
-        huggingface, dim = LAYER_NAMES.get(name, (name, None))
-        parts = [file[stored] for file in (files[:1] if dim is None else files)]
-        tensors[f'{layer}.{huggingface}'] = partial(
-            _read, parts, dim or 0, heads.get(name)
-        )
+        new_name, dim = LAYER_NAMES.get(name, (name, None))
+        if dim is None:  # every file holds all of it
+            dim = 0
+            parts = [files[0][stored]]
+        else:
+            parts = [file[stored] for file in files]
+        tensors[f'{layer}.{new_name}'] = partial(_read, parts, dim, heads.get(name))
     return tensors
 
 
@@ -144,4 +163,6 @@ def _read(parts: Sequence[Callable[[], Tensor]], dim: int, heads: int | None) ->
         if any(w.shape != weights[0].shape for w in weights):
             raise ValueError('its parts in the files have different shapes')
         weight = torch.cat(weights, dim)
-    return weight if heads is None else rotary_rows_to_huggingface(weight, heads)
+    if heads is None:
+        return weight
+    return rotary_rows_to_huggingface(weight, heads)

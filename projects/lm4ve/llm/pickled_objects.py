@@ -58,9 +58,7 @@ class _NumberArray(np.ndarray):
         _, shape, kind, is_fortran, data = state
         if not isinstance(kind, _NumberType) or not isinstance(data, bytes):
             raise pickle.UnpicklingError('an array of numpy without numbers')
-        if not isinstance(shape, tuple) or not all(
-            type(n) is int and n >= 0 for n in shape
-        ):
+        if not _is_shape(shape):
             raise pickle.UnpicklingError('an array of numpy without a shape')
         # numpy compares the number of bytes with the shape.
         numbers: Any = (1, shape, np.dtype(kind.code), is_fortran is True, data)
@@ -68,6 +66,13 @@ class _NumberArray(np.ndarray):
 
     def __reduce__(self) -> Any:
         return np.array(self).__reduce__()
+
+
+def _is_shape(shape: object) -> bool:
+    """Return whether this is a tuple of sizes."""
+    if not isinstance(shape, tuple):
+        return False
+    return all(type(size) is int and size >= 0 for size in shape)
 
 
 def _empty_array(kind: object, *_: object) -> _NumberArray:
@@ -90,13 +95,11 @@ class _History(HistoryBuffer):  # type: ignore[misc]
         history = state['_log_history']
         counts = state['_count_history']
         length = state['max_length']
-        are_arrays = isinstance(history, _NumberArray) and isinstance(
-            counts, _NumberArray
-        )
-        if not are_arrays or type(length) is not int:
-            raise pickle.UnpicklingError(
-                'a HistoryBuffer of something else than numbers'
-            )
+        for values in (history, counts):
+            if not isinstance(values, _NumberArray):
+                raise pickle.UnpicklingError('a HistoryBuffer without arrays')
+        if type(length) is not int:
+            raise pickle.UnpicklingError('a HistoryBuffer without a length')
         if history.ndim != 1 or history.shape != counts.shape:
             raise pickle.UnpicklingError('a HistoryBuffer of other shapes')
         HistoryBuffer.__init__(self, history, counts, length)

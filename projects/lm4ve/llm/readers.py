@@ -6,6 +6,7 @@ touched in memory, and so double the peak of loading a block.
 """
 
 import json
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePath
 
@@ -13,7 +14,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 from lm4ve.errors import CheckpointError
+from lm4ve.llm.expert_layout import join_experts
 from lm4ve.llm.sources import FileSource, Tensors
+from lm4ve.llm.torch_files import open_torch
 
 
 def open_file(path: Path) -> Tensors:
@@ -23,8 +26,6 @@ def open_file(path: Path) -> Tensors:
         CheckpointError: It cannot be read.
     """
     if path.suffix != '.safetensors':
-        from lm4ve.llm.torch_files import open_torch
-
         return open_torch(path)
     try:
         with safe_open(path, framework='pt') as f:
@@ -50,6 +51,16 @@ def open_index(source: FileSource, index: Path) -> Tensors:
         CheckpointError: The index is damaged or leads out of its folder; or, when a
             tensor is read, its shard is missing.
     """
+    shards = Shards(source, index, _read_weight_map(index))
+    return {name: partial(shards.read, name) for name in shards.shard_of}
+
+
+def _read_weight_map(index: Path) -> dict[str, str]:
+    """Read which shard holds which tensor.
+
+    Raises:
+        CheckpointError: The index is damaged or leads out of its folder.
+    """
     try:
         shards: dict[str, str] = dict(json.loads(index.read_text())['weight_map'])
         paths = {PurePath(shard) for shard in shards.values()}
@@ -57,24 +68,48 @@ def open_index(source: FileSource, index: Path) -> Tensors:
         raise CheckpointError(f'{index} is not a weight index: {e!r}.') from e
     if any(path.is_absolute() or '..' in path.parts for path in paths):
         raise CheckpointError(f"{index} names a shard outside the checkpoint's folder.")
-    opened: dict[str, Tensors] = {}
+    return shards
 
-    def read(name: str) -> Tensor:
-        shard = shards[name]
-        if shard not in opened and (path := source.find(shard)) is not None:
-            opened[shard] = open_file(path)
-        if name not in opened.get(shard, ()):
+
+@dataclass
+class Shards:
+    """The shards of a checkpoint, each opened when a tensor of it is first read.
+
+    Attributes:
+        source (FileSource): Where they are.
+        index (Path): The index, for messages.
+        shard_of (dict[str, str]): Name of a tensor -> the file that holds it.
+        opened (dict[str, Tensors]): The tensors of each file that was opened.
+    """
+
+    source: FileSource
+    index: Path
+    shard_of: dict[str, str]
+    opened: dict[str, Tensors] = field(default_factory=dict)
+
+    def read(self, name: str) -> Tensor:
+        """Read a tensor.
+
+        Raises:
+            CheckpointError: Its shard is missing, or lacks it.
+        """
+        shard = self.shard_of[name]
+        if shard not in self.opened:
+            path = self.source.find(shard)
+            if path is not None:
+                self.opened[shard] = open_file(path)
+        tensors = self.opened.get(shard, {})
+        if name not in tensors:
             raise CheckpointError(
-                f"{index} names '{shard}' for '{name}', but '{source.name}' has no such file, or "
-                'the file lacks the tensor. Fix: download that shard again.'
+                f"{self.index} names '{shard}' for '{name}', but '{self.source.name}' "
+                'has no such file, or the file lacks the tensor. Fix: download that '
+                'shard again.'
             )
-        return opened[shard][name]()
-
-    return {name: partial(read, name) for name in shards}
+        return tensors[name]()
 
 
 #: Hugging Face file names, best first: the safe format before pickles.
-HF_FILES = (
+HF_FILES: tuple[str, ...] = (
     'model.safetensors.index.json',
     'model.safetensors',
     'pytorch_model.bin.index.json',
@@ -92,19 +127,26 @@ def open_huggingface(source: FileSource, weights: str | None = None) -> Tensors:
     Raises:
         CheckpointError: There are no weights.
     """
-    for filename in (weights,) if weights else HF_FILES:
-        path = source.find(filename)
+    names = HF_FILES
+    if weights is not None:
+        names = (weights,)
+    for name in names:
+        path = source.find(name)
         if path is not None:
-            tensors = (
-                open_index(source, path) if path.suffix == '.json' else open_file(path)
-            )
-            if any('.experts.' in name for name in tensors):
-                from lm4ve.llm.expert_layout import join_experts
-
-                return join_experts(tensors)
-            return tensors
+            return _open(source, path)
     raise CheckpointError(
-        f"block.checkpoint='{source.name}' has a config but none of {', '.join(HF_FILES)}. Fix: "
-        'copy them beside it; only random weights (block.pretrained=False, or '
-        '--encoder-checkpoint none) need no file.'
+        f"block.checkpoint='{source.name}' has a config but none of "
+        f'{", ".join(HF_FILES)}. Fix: copy them beside it; only random weights '
+        '(block.pretrained=False, or --encoder-checkpoint none) need no file.'
     )
+
+
+def _open(source: FileSource, path: Path) -> Tensors:
+    """List the tensors of an index or a weight file, experts joined."""
+    if path.suffix == '.json':
+        tensors = open_index(source, path)
+    else:
+        tensors = open_file(path)
+    if any('.experts.' in name for name in tensors):
+        return join_experts(tensors)
+    return tensors

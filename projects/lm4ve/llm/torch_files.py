@@ -29,19 +29,19 @@ from lm4ve.llm.sources import Tensors
 
 # What torch.load and zipfile raise about bytes that are not what torch.save wrote.
 _DAMAGE = (
-    *(
-        RuntimeError,
-        ValueError,
-        EOFError,
-        OSError,
-        LookupError,
-        TypeError,
-        AttributeError,
-    ),
-    *(MemoryError, zipfile.BadZipFile),
+    RuntimeError,
+    ValueError,
+    EOFError,
+    OSError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    MemoryError,
+    zipfile.BadZipFile,
 )
 # Bytes that are read at a time.
 _CHUNK = 1 << 20
+# A part of the zip that is a tensor's values.
 _STORAGE = re.compile(r'/data/\d+$')
 
 
@@ -110,6 +110,7 @@ def safe_loading(path: str | Path, whole: bool = True) -> Iterator[None]:
     """
     local = Path(path).expanduser()
     is_local = local.is_file()
+    # Before the checksums: a file of neither format is named as such.
     zipped = is_local and is_zipped(local)
     try:
         if zipped and whole:
@@ -117,10 +118,13 @@ def safe_loading(path: str | Path, whole: bool = True) -> Iterator[None]:
         yield
     except pickle.UnpicklingError as e:
         # The rest of torch's text advises to switch the check off.
-        found = re.search(r'GLOBAL (\S+)', str(e))
-        what = f"an object of '{found[1]}'" if found else 'more than tensors'
+        match = re.search(r'GLOBAL (\S+)', str(e))
+        content = 'more than tensors'
+        if match:
+            content = f"an object of '{match[1]}'"
         raise CheckpointError(
-            f"'{path}' was not loaded: it holds {what}, and loading such a pickle could run code."
+            f"'{path}' was not loaded: it holds {content}, and loading such a pickle "
+            'could run code.'
         ) from e
     except _DAMAGE as e:
         if not is_local or isinstance(e, torch.OutOfMemoryError):
@@ -136,21 +140,22 @@ def is_zipped(path: Path) -> bool:
     """
     with open(path, 'rb') as f:
         start = f.read(64)
-    if not start.startswith((b'\x80', b'PK')):
-        what = (
-            'a Git LFS pointer'
-            if b'//git-lfs' in start
-            else 'neither a zip nor a pickle'
-        )
-        raise CheckpointError(
-            f"'{path}' is not a checkpoint of torch.save: it is {what}."
-        )
-    return start.startswith(b'PK')
+    if start.startswith(b'PK'):
+        return True
+    if start.startswith(b'\x80'):
+        return False
+    content = 'neither a zip nor a pickle'
+    if b'//git-lfs' in start:
+        content = 'a Git LFS pointer'
+    raise CheckpointError(
+        f"'{path}' is not a checkpoint of torch.save: it is {content}."
+    )
 
 
 def _damaged(path: Path, error: BaseException) -> CheckpointError:
     """Return the error for a file that cannot be read as what it seems to be."""
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    lines = str(error).strip().splitlines()
+    reason = lines[0] if lines else type(error).__name__
     return CheckpointError(
         f"'{path}' cannot be read and looks truncated or damaged: {reason}."
     )
@@ -167,16 +172,17 @@ def open_torch(path: Path) -> Tensors:
             a tensor: it is damaged, or the file has changed.
     """
     if not is_zipped(path):
-        text = (
-            f'{path} is in the format from before PyTorch 1.6: '
-            'the whole file is read into memory.'
+        warnings.warn(
+            f'{path} is in the format from before PyTorch 1.6: the whole file is read '
+            'into memory.',
+            stacklevel=2,
         )
-        warnings.warn(text, stacklevel=2)
         tensors = _load(path, mmap=False)
         return {name: partial(tensors.__getitem__, name) for name in tensors}
     with safe_loading(path, whole=False):
         sums = check_parts(path)
-    return {name: partial(_read, path, name, sums) for name in _load(path, mmap=True)}
+    names = _load(path, mmap=True)
+    return {name: partial(_read, path, name, sums) for name in names}
 
 
 def check_parts(path: Path, whole: bool = False) -> set[tuple[int, int]]:
@@ -200,18 +206,32 @@ def check_parts(path: Path, whole: bool = False) -> set[tuple[int, int]]:
             raise zipfile.BadZipFile(
                 'it is a compressed zip; write it again with torch.save'
             )
-        orders = [z.read(e) for e in entries if e.filename.endswith('/byteorder')]
-        whole |= orders not in (
-            [],
-            [sys.byteorder.encode()],
-        )  # torch swaps what it reads
+        if _has_other_byte_order(z):
+            whole = True  # torch swaps what it reads, so that it has another checksum
         for entry in entries:
-            with z.open(entry) as part:
-                while (whole or not _STORAGE.search(entry.filename)) and part.read(
-                    _CHUNK
-                ):
-                    pass
-    return set() if whole else {(e.file_size, e.CRC) for e in entries}
+            is_tensor = _STORAGE.search(entry.filename) is not None
+            if whole or not is_tensor:
+                _read_to_end(z, entry)
+    if whole:
+        return set()
+    return {(entry.file_size, entry.CRC) for entry in entries}
+
+
+def _has_other_byte_order(archive: zipfile.ZipFile) -> bool:
+    """Return whether a file was written on a machine of another byte order."""
+    for entry in archive.infolist():
+        if entry.filename.endswith('/byteorder'):
+            if archive.read(entry) != sys.byteorder.encode():
+                return True
+    return False
+
+
+def _read_to_end(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
+    """Read a part to its end, where zipfile compares the checksum."""
+    with archive.open(entry) as part:
+        while True:
+            if not part.read(_CHUNK):
+                return
 
 
 def _load(path: Path, mmap: bool) -> dict[str, Tensor]:
@@ -221,27 +241,30 @@ def _load(path: Path, mmap: bool) -> dict[str, Tensor]:
         raise CheckpointError(
             f"'{path}' holds a {type(content).__name__}, not named tensors."
         )
-    return {
-        k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)
-    }
+    tensors = {}
+    for name, value in content.items():
+        if isinstance(name, str) and isinstance(value, Tensor):
+            tensors[name] = value
+    return tensors
 
 
 def _read(path: Path, name: str, sums: set[tuple[int, int]]) -> Tensor:
     tensor = _load(path, mmap=True).get(name)
     if tensor is None:
         raise CheckpointError(f"{path} changed while it was read: '{name}' is gone.")
-    if sums and tensor.layout == torch.strided and not tensor.is_meta:
-        data = (
-            torch.empty(0, dtype=torch.uint8)
-            .set_(tensor.untyped_storage())
-            .numpy()
-            .data
+    has_values = tensor.layout == torch.strided and not tensor.is_meta
+    if sums and has_values and _checksum(tensor) not in sums:
+        raise CheckpointError(
+            f"'{name}' of {path} is damaged or changed. Fix: copy it again."
         )
-        if (len(data), zlib.crc32(data)) not in sums:
-            raise CheckpointError(
-                f"'{name}' of {path} is damaged or changed. Fix: copy it again."
-            )
     return tensor
+
+
+def _checksum(tensor: Tensor) -> tuple[int, int]:
+    """Return the size and the checksum of a tensor's whole storage."""
+    storage = torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage())
+    data = storage.numpy().data
+    return len(data), zlib.crc32(data)
 
 
 def read_safetensors(path: str | Path) -> dict[str, Any]:
@@ -258,10 +281,14 @@ def read_safetensors(path: str | Path) -> dict[str, Any]:
     """
     try:
         with safe_open(path, framework='pt') as file:
-            meta = json.loads((file.metadata() or {}).get('lm4ve', '{}'))
-            state: dict[str, Tensor] = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+            texts = file.metadata() or {}
+            meta = json.loads(texts.get('lm4ve', '{}'))
+            names = file.keys()
+            state: dict[str, Tensor] = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError, ValueError) as e:
         raise _damaged(Path(path), e) from e
-    classes = meta.get('classes') if isinstance(meta, dict) else None
-    dataset = {} if classes is None else {'dataset_meta': dict(classes=classes)}
-    return dict(meta=dict(dataset, lm4ve=meta), state_dict=state)
+    fields: dict[str, Any] = {}
+    if isinstance(meta, dict) and meta.get('classes') is not None:
+        fields['dataset_meta'] = dict(classes=meta['classes'])
+    fields['lm4ve'] = meta
+    return dict(meta=fields, state_dict=state)
