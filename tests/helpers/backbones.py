@@ -20,13 +20,12 @@ def check_listed(
     registry: Registry, package: ModuleType, entries: list[Entry | Refused]
 ) -> None:
     """The tables have every backbone of a host once, and no other."""
-    registered = {
-        name
-        for name, c in registry.module_dict.items()
-        if inspect.isclass(c) and c.__module__.startswith(package.__name__)
-    }
-    listed = [e.type for e in entries if '.' not in e.type]
-    assert sorted(listed) == sorted(registered | {*package.__all__})
+    registered = set(package.__all__)
+    for name, cls in registry.module_dict.items():
+        if inspect.isclass(cls) and cls.__module__.startswith(package.__name__):
+            registered.add(name)
+    listed = [entry.type for entry in entries if '.' not in entry.type]
+    assert sorted(listed) == sorted(registered)
 
 
 def check_refusal(
@@ -60,32 +59,36 @@ def with_block(
     if not entry.insert:
         feats = encoder(*inputs)
         encoder.forward = lambda *_, **__: feats  # it need not run again
-        x = (
-            feats
-            if isinstance(feats, torch.Tensor)
-            else feats[entry.neck.get('index', -1)]
-        )
-        return encoder, dict(neck, in_channels=_width(entry, x)), _width(entry, x)
-    seen = []
-    place = encoder.get_submodule(entry.insert['after'])
-    hook = place.register_forward_hook(lambda _, __, out: seen.append(out))
+        width = _width(entry, feats, entry.neck.get('index', -1))
+        return encoder, dict(neck, in_channels=width), width
+    feats = output_of(encoder, entry.insert['after'], inputs)
+    width = _width(entry, feats, entry.insert.get('index', 0))
+    neck.update(type=LLMBlockNeck, in_channels=width)
+    insert = dict(type='LLMBlockInsert', backbone=encoder, neck=neck, **entry.insert)
+    return MODELS.build(insert), None, width
+
+
+def output_of(encoder: torch.nn.Module, name: str, inputs: tuple):
+    """Return what a submodule returns while the encoder evaluates inputs."""
+    outputs = []
+    place = encoder.get_submodule(name)
+    hook = place.register_forward_hook(lambda _, __, out: outputs.append(out))
     encoder.eval()
     with torch.no_grad():
         encoder(*inputs)
     hook.remove()
     encoder.train()
-    x = (
-        seen[0]
-        if isinstance(seen[0], torch.Tensor)
-        else seen[0][entry.insert.get('index', 0)]
-    )
-    neck = dict(neck, type=LLMBlockNeck, in_channels=_width(entry, x))
-    insert = dict(type='LLMBlockInsert', backbone=encoder, neck=neck, **entry.insert)
-    return MODELS.build(insert), None, _width(entry, x)
+    return outputs[0]
 
 
-def _width(entry: Entry, x: torch.Tensor) -> int:
-    return x.shape[(entry.neck.get('layout') or DEFAULTS[x.dim()]).index('C')]
+def _width(entry: Entry, feats, index: int) -> int:
+    """Return the number of channels of features, or of the indexed ones of several."""
+    if not isinstance(feats, torch.Tensor):
+        feats = feats[index]
+    layout = entry.neck.get('layout')
+    if layout is None:
+        layout = DEFAULTS[feats.dim()]
+    return feats.shape[layout.index('C')]
 
 
 class Host(torch.nn.Module):
@@ -93,70 +96,100 @@ class Host(torch.nn.Module):
 
     def __init__(self, backbone: torch.nn.Module, neck, then: list) -> None:
         super().__init__()
-        self.backbone, self.neck, self.then = backbone, neck, torch.nn.Sequential(*then)
+        self.backbone = backbone
+        self.neck = neck
+        self.then = torch.nn.Sequential(*then)
         join(self)
 
     def forward(self, *inputs):
         feats = self.backbone(*inputs)
-        return self.then(self.neck(feats) if self.neck else feats)
+        if self.neck is not None:
+            feats = self.neck(feats)
+        return self.then(feats)
+
+
+def neck_of(model: torch.nn.Module) -> LLMBlockNeck:
+    for module in model.modules():
+        if isinstance(module, LLMBlockNeck):
+            return module
+    raise LookupError('the model has no neck')
 
 
 @torch.no_grad()
 def check_bypass(entry: Entry, host: str, sizes: dict, inputs: tuple) -> None:
     """With a second mapper of zero and the outer residual, the host's own weights and result."""
-    own = {} if entry.plain is HOSTS_OWN else entry.backbone | entry.plain
-    plain = Entry(own.pop('type', entry.type), own)
-    plain = build_encoder(plain, host, sizes)
-    for p in plain.parameters():
-        p.add_(torch.randn_like(p), alpha=0.3)
+    model, plain = bypassed_and_plain(entry, host, sizes, inputs)
+    missing, unknown = model.load_state_dict(plain.state_dict(), strict=False)
+    assert not unknown
+    trained = {name for name, _ in model.named_parameters()}
+    for name in trained & set(missing):
+        assert 'mapper_' in name
+    neck = neck_of(model)
+    # The neck's norm stands for one of the host's.
+    replaced = set(plain.state_dict()) - set(model.state_dict())
+    norms = {name.rpartition('.')[0] for name in replaced}
+    own_eps = set() if neck.norm is None else {neck.norm.eps}
+    assert {plain.get_submodule(name).eps for name in norms} == own_eps
+
+    neck.mapper_out.weight.zero_()
+    neck.residual = 'outer'
+    model.eval()
+    plain.eval()
+    outputs = tensors_of(model(*inputs))
+    expected = tensors_of(plain(*inputs))
+    if entry.type == 'DistilledVisionTransformer':
+        del expected[len(outputs) :]  # DeiT also gives its second class token
+    if entry.type == 'TIMMBackbone':
+        expected = [tokens[:, 0] for tokens in expected]  # timm gives all tokens
+    for ours, theirs in zip(outputs, expected, strict=True):
+        bound = 1e-5 * max(1, pooled(theirs).abs().max().item())
+        torch.testing.assert_close(pooled(ours), pooled(theirs), rtol=1e-4, atol=bound)
+
+
+def bypassed_and_plain(entry: Entry, host: str, sizes: dict, inputs: tuple):
+    """Return the host's model with a block, and the one without it."""
+    config = {}
+    if entry.plain is not HOSTS_OWN:
+        config = entry.backbone | entry.plain
+    kind = config.pop('type', entry.type)
+    plain = build_encoder(Entry(kind, config), host, sizes)
+    for parameter in plain.parameters():
+        parameter.add_(torch.randn_like(parameter), alpha=0.3)
     model, neck, _ = with_block(entry, build_encoder(entry, host, sizes), inputs)
     vars(model).pop('forward', None)
     with DefaultScope.overwrite_default_scope(host):
         then = [MODELS.build(cfg) for cfg in entry.then]
-        if neck:
-            model, plain = (
-                Host(model, MODELS.build(neck), then),
-                Host(plain, None, then),
-            )
-    missing, unknown = model.load_state_dict(plain.state_dict(), strict=False)
-    block = next(m for m in model.modules() if isinstance(m, LLMBlockNeck))
-    trained = {n for n, _ in model.named_parameters()}
-    assert not unknown and all('mapper_' in n for n in trained & {*missing})
-    norms = {
-        n.rpartition('.')[0] for n in {*plain.state_dict()} - {*model.state_dict()}
-    }
-    assert {plain.get_submodule(n).eps for n in norms} == {
-        m.eps for m in [block.norm] if m
-    }
-    block.mapper_out.weight.zero_()
-    block.residual = 'outer'
-    model.eval(), plain.eval()
-    mine, theirs = (
-        [x for x in tree_leaves(m(*inputs)) if x is not None] for m in (model, plain)
-    )
-    # DeiT also gives its second class token, timm all tokens.
-    for a, b in zip(mine, theirs, strict=entry.type != 'DistilledVisionTransformer'):
-        b = b[:, 0] if entry.type == 'TIMMBackbone' else b
-        a, b = (x.flatten(2).mean(-1) if x.dim() > 2 else x for x in (a, b))
-        torch.testing.assert_close(
-            a, b, rtol=1e-4, atol=1e-5 * max(1, b.abs().max().item())
-        )
+        if neck is not None:
+            model = Host(model, MODELS.build(neck), then)
+            plain = Host(plain, None, then)
+    return model, plain
+
+
+def tensors_of(output) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(output) if leaf is not None]
+
+
+def pooled(x: torch.Tensor) -> torch.Tensor:
+    """Average a map over its places; leave a vector as it is."""
+    if x.dim() <= 2:
+        return x
+    return x.flatten(2).mean(-1)
 
 
 def check_a_step(entry: Entry, model: torch.nn.Module, *batch) -> None:
     """Train a step: all has a gradient, and nothing was normed before."""
-    neck = next(m for m in model.modules() if isinstance(m, LLMBlockNeck))
+    neck = neck_of(model)
     normed = []
     neck.register_forward_pre_hook(
         lambda m, x: normed.append(comes_from_norm(m.pick(x[0]).grad_fn))
     )
     losses = model(*batch, mode='loss')
-    sum(v for k, v in losses.items() if 'loss' in k).backward()
-    assert normed and not any(normed)
-    unused = [
-        n for n, p in model.named_parameters() if p.requires_grad and p.grad is None
-    ]
-    unused = [n for n in unused if not entry.unused or entry.unused not in n]
-    assert not unused, unused[:3]
+    sum(loss for name, loss in losses.items() if 'loss' in name).backward()
+    assert normed
+    assert not any(normed)
+    for name, parameter in model.named_parameters():
+        expected_unused = entry.unused and entry.unused in name
+        if parameter.requires_grad and not expected_unused:
+            assert parameter.grad is not None, name
     # The gradient has come through the block, whose own weights are frozen.
     assert neck.mapper_in.weight.grad.abs().sum() > 0

@@ -13,7 +13,20 @@ VOLUME = (16, 16, 8)
 #: Transform -> its smaller size.
 SIZES = dict(Resized=dict(spatial_size=VOLUME), Resize=dict(scale=(32, 32)))
 #: How configs' names begin -> a scalar that validation logs.
-METRICS = {'cmunext': 'lesion/Dice', 'vit3d': 'volume/Dice', 'vi': 'medmnist/AUC'}
+METRICS = {
+    'cmunext': 'lesion/Dice',
+    'vit3d': 'volume/Dice',
+    'vit-': 'medmnist/AUC',
+    'vivit': 'medmnist/AUC',
+}
+
+
+def metric_of(name: str) -> str:
+    """Return a scalar that the validation of a config logs."""
+    for start, metric in METRICS.items():
+        if name.startswith(start):
+            return metric
+    raise AssertionError(f'teach tests/helpers/medical/shrink.py the metric of {name}')
 
 
 class Shrinker(shrink.Shrinker):
@@ -23,9 +36,7 @@ class Shrinker(shrink.Shrinker):
     metric = 'medmnist/AUC'
 
     def load(self, name, *args, **options):
-        for start, metric in METRICS.items():
-            if name.startswith(start):
-                self.metric = metric
+        self.metric = metric_of(name)
         return super().load(name, *args, **options)
 
     def model(self, model: ConfigDict) -> int:

@@ -36,7 +36,8 @@ class Encoder(nn.Module):
         self.stem = nn.Linear(8, C)
         self.blocks = nn.ModuleList([nn.Linear(C, C) for _ in range(2)])
         self.act = nn.Tanh()
-        self.pair, self.named = Pair(), Named()
+        self.pair = Pair()
+        self.named = Named()
         self.norm = nn.LayerNorm(C)
         self.head = nn.Linear(C, 3)
 
@@ -47,14 +48,21 @@ class Encoder(nn.Module):
 
         def run(name: str, x: Tensor) -> Tensor:
             out = self.get_submodule(name)(x)
-            out = out[0] if isinstance(out, tuple) else out
-            out = out['features'] if isinstance(out, dict) else out
-            return neck(out) if name == after else out
+            if isinstance(out, tuple):
+                out = out[0]
+            elif isinstance(out, dict):
+                out = out['features']
+            if name == after:
+                out = neck(out)
+            return out
 
         x = run('stem', x)
         for i in range(len(self.blocks)):
-            x = run('act', run(f'blocks.{i}', x))
-        return self.head(self.norm(run('named', run('pair', x))).mean(dim=1))
+            x = run(f'blocks.{i}', x)
+            x = run('act', x)
+        x = run('pair', x)
+        x = run('named', x)
+        return self.head(self.norm(x).mean(dim=1))
 
 
 def loud(neck: nn.Module, std: float = 0.4) -> nn.Module:
@@ -77,9 +85,10 @@ def wrapped(after: str = 'blocks.0', block=BLOCK, dtype=None, **options) -> Enco
 
 def step(model: nn.Module, x: Tensor | None = None) -> None:
     """Train for a step, with a rate that shows."""
-    optimizer = torch.optim.SGD(
-        [p for p in model.parameters() if p.requires_grad], lr=0.5
-    )
-    model(batch() if x is None else x).square().mean().backward()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=0.5)
+    if x is None:
+        x = batch()
+    model(x).square().mean().backward()
     optimizer.step()
     optimizer.zero_grad()

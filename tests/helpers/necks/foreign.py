@@ -8,7 +8,8 @@ class Adapter(nn.Module):
 
     def __init__(self, base: nn.Module) -> None:
         super().__init__()
-        self.base, self.weight = base, hidden(base).weight
+        self.base = base
+        self.weight = hidden(base).weight
         self.a = nn.Linear(self.weight.shape[-1], 2, bias=False)
         self.b = nn.Linear(2, len(self.weight), bias=False)
 
@@ -17,14 +18,17 @@ class Adapter(nn.Module):
 
 
 def hidden(part: nn.Module) -> nn.Module:
+    """Return the module that holds a frozen part's weights."""
     return getattr(part, 'wrapped', part)
 
 
 def replicate(module: nn.Module) -> nn.Module:
     """A replica of DataParallel, on the same device."""
     replica = module._replicate_for_data_parallel()
-    for name, child in module._modules.items():
-        replica._modules[name] = None if child is None else replicate(child)
-    for name, p in module._parameters.items():
-        setattr(replica, name, None if p is None else p.clone())
+    for name, child in module.named_children():
+        replica._modules[name] = replicate(child)
+    for name in module._parameters:
+        # A replica has plain tensors, not parameters.
+        parameter = getattr(module, name)
+        setattr(replica, name, None if parameter is None else parameter.clone())
     return replica

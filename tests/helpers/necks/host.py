@@ -11,7 +11,13 @@ NECK = dict(type='LLMBlockNeck', in_channels=16, block=BLOCK)
 
 
 class Host(BaseModel):
-    """A linear layer, a neck, a linear layer; ``uses`` says what becomes of the neck."""
+    """A linear layer, a neck, a linear layer.
+
+    Args:
+        uses (str): 'yes', 'never' (the neck does not run) or 'drops' (its output is
+            not read).
+        **neck: Fields of the neck.
+    """
 
     def __init__(self, uses: str = 'yes', **neck) -> None:
         super().__init__()
@@ -23,7 +29,8 @@ class Host(BaseModel):
 
     def forward(self, inputs, data_samples=None, mode='loss'):
         x = self.stem(inputs)
-        if self.uses != 'never':
-            out = self.neck(x)
-            x = x if self.uses == 'drops' else out
+        if self.uses == 'yes':
+            x = self.neck(x)
+        elif self.uses == 'drops':
+            self.neck(x)
         return dict(loss=self.head(x).square().mean())

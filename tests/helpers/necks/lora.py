@@ -12,19 +12,29 @@ ARCH = dict(FAMILIES['llama'], initializer_range=0.3)
 
 def make(low_rank='off', lora=None, arch=ARCH, mapped=None, **neck) -> LLMBlockNeck:
     torch.manual_seed(0)
-    trained = {} if lora is None else dict(trainable='lora', lora=lora)
-    block = dict(type='LLMBlock', arch=arch, layers=(0, 1), **trained)
+    block = dict(type='LLMBlock', arch=arch, layers=(0, 1))
+    if lora is not None:
+        block.update(trainable='lora', lora=lora)
     made = LLMBlockNeck(C, block, low_rank=low_rank, norm_cfg=None, lora=mapped, **neck)
-    return grown(made, 'mapper_')
+    for name, parameter in made.named_parameters():
+        if name.startswith('mapper_'):
+            _draw(name, parameter)
+    return grown(made)
 
 
-def grown(module: nn.Module, prefix: str = '', std: float = 0.4) -> nn.Module:
-    """Give adapters and mappers values that show."""
-    for name, p in module.named_parameters():
-        generator = torch.Generator().manual_seed(len(name.replace('.base_layer', '')))
-        if 'lora_' in name or (prefix and name.startswith(prefix)):
-            p.data.normal_(0, std, generator=generator)
+def grown(module: nn.Module) -> nn.Module:
+    """Give adapters values that show."""
+    for name, parameter in module.named_parameters():
+        if 'lora_' in name:
+            _draw(name, parameter)
     return module
+
+
+def _draw(name: str, parameter: nn.Parameter) -> None:
+    """Draw values that follow from the name, with peft or without it."""
+    own_name = name.replace('.base_layer', '')
+    generator = torch.Generator().manual_seed(len(own_name))
+    parameter.data.normal_(0, 0.4, generator=generator)
 
 
 def train(model: nn.Module) -> list[float]:

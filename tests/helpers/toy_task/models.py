@@ -21,12 +21,12 @@ class WaveClassifier(BaseModel):
         self.neck = MODELS.build(neck)
         self.head = nn.Linear(8, 2)
 
-    def forward(
-        self, inputs: list | torch.Tensor, label: list | None = None, mode='tensor', **_
-    ):
-        # The data loader gives a list of waves, the exporter one tensor.
-        waves = torch.stack(inputs) if isinstance(inputs, list) else inputs
-        scores = self.head(self.neck(self.encoder(waves.unflatten(1, (-1, 4)))))
+    def forward(self, inputs, label=None, mode='tensor', **_):
+        waves = inputs
+        if isinstance(inputs, list):  # of a data loader; the exporter gives a tensor
+            waves = torch.stack(inputs)
+        tokens = self.encoder(waves.unflatten(1, (-1, 4)))
+        scores = self.head(self.neck(tokens))
         if mode == 'loss':
             return dict(loss=nn.functional.cross_entropy(scores, torch.tensor(label)))
         if mode == 'tensor':
