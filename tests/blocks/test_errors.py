@@ -54,7 +54,7 @@ UNSUPPORTED_MODELS = [
     (dict(model_type='deepseek_v3', n_routed_experts=64), 'latent attention'),
     (
         dict(model_type='no-such-wrapper', text_config=dict(model_type='granitemoe')),
-        "'granitemoe' has no layer spec",
+        "'no-such-wrapper' has no layer spec, and transformers .* does not have it",
     ),
     (dict(model_type='bloom'), "'bloom' is refused.*alibi"),
     (dict(FAMILIES['falcon-rw'], alibi=True), 'falcon.*alibi=True.*Choose'),

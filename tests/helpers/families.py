@@ -27,6 +27,8 @@ from transformers import (
     PreTrainedModel,
 )
 
+from tests.helpers.own_families import OWN_FAMILIES
+
 _SIZES = dict(
     vocab_size=32,
     hidden_size=32,
@@ -197,8 +199,9 @@ LAYOUTS = ('safetensors', 'sharded-safetensors', 'bin', 'sharded-bin', 'legacy-b
 
 
 def config_of(variant: str, **changes):
-    """Return ``transformers``' config of a variant."""
-    fields = dict(FAMILIES[variant], **changes)
+    """Return ``transformers``' config of a variant, or of a family without a spec."""
+    fields = FAMILIES[variant] if variant in FAMILIES else OWN_FAMILIES[variant]
+    fields = dict(fields, **changes)
     return AutoConfig.for_model(fields.pop('model_type'), **fields)
 
 
@@ -208,7 +211,8 @@ def random_model(variant: str, seed: int = 0, **changes) -> PreTrainedModel:
     Attention is 'eager', which obeys any explicit additive mask.
 
     Args:
-        variant (str): A key of :data:`FAMILIES`.
+        variant (str): A key of :data:`FAMILIES` or of
+            :data:`tests.helpers.own_families.OWN_FAMILIES`.
         seed (int): Same seed, same weights.
         **changes: Other config fields.
     """
@@ -237,7 +241,7 @@ def _random_model(variant: str, seed: int, changes: str) -> PreTrainedModel:
     for name, buffer in model.named_buffers():
         if name.endswith('layer_scalar'):  # gemma4's factor of a layer, 1 at first
             buffer.fill_(0.75)
-        elif name.endswith('e_score_correction_bias'):
+        elif name.endswith(('e_score_correction_bias', 'expert_bias')):
             buffer.copy_(torch.randn(buffer.shape, generator=generator).round())
     return model
 

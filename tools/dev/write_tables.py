@@ -3,7 +3,7 @@
     python tools/dev/write_tables.py            # write them
     python tools/dev/write_tables.py --check    # name the pages that differ
 
-One table has the families of language models, from their specs. The others say which
+Three tables have the families of language models. The others say which
 fields let a block into the backbones of mmpretrain and mmaction2: every backbone that a
 host registers is in one of its two tables here. Tests fail while a page and the Python
 table differ; they train a step of each entry at tiny size and check that each refused
@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lm4ve.blocks.families import FAMILIES, REFUSED, WRAPPERS
+from lm4ve.blocks.families import FAMILIES, OWN_LAYERS, REFUSED, WRAPPERS
 from lm4ve.blocks.families.decoders import DECODERS
 from lm4ve.blocks.families.encoders import ENCODERS
 from lm4ve.blocks.families.hybrids import HYBRIDS
@@ -371,6 +371,12 @@ def families_table() -> str:
     )
 
 
+def own_layers_table() -> str:
+    """Return the Markdown table of families that run by their own layers."""
+    title = f'`model_type`: {len(OWN_LAYERS)} families without a spec'
+    return markdown([title], [[_names(OWN_LAYERS)]])
+
+
 def refused_families_table() -> str:
     """Return the Markdown table of families that are refused by name, with the reason."""
     rows = [[_names(kinds), reason] for reason, kinds in _inverse(REFUSED).items()]
@@ -411,6 +417,7 @@ def _follower(type: str, **fields: Any) -> str:
 #: What stands between the markers of a name.
 TABLES = {
     'supported families': families_table,
+    'own layers': own_layers_table,
     'refused families': refused_families_table,
     'image backbones': partial(works_table, IMAGE, 'mmpretrain'),
     'refused image backbones': partial(refused_table, IMAGE_REFUSED),

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForTextEncoding, PretrainedConfig
 from transformers.activations import XIELUActivation
 
-from lm4ve.blocks.families import check_supported, layer_spec
+from lm4ve.blocks.families import FAMILIES, REFUSED, check_supported, layer_spec
 from lm4ve.blocks.families.spec import RARE_FIELDS, LayerSpec
+from lm4ve.blocks.host_layer import HostFamily
 from lm4ve.blocks.masks import Window
 from lm4ve.blocks.norms import affine_of, form_of
 from lm4ve.blocks.permuted import permuted
@@ -43,13 +44,16 @@ class LanguageModel:
         files (Checkpoint | None): The checkpoint, if there is one.
         name (str): The user's name of it.
         config (PretrainedConfig): Its text config.
+        host (HostFamily | None): What runs the family's own layers, if it has no spec.
         spec (LayerSpec): What the parts of its layers are called.
-        skeleton (PreTrainedModel): ``transformers``' model with one layer on the meta
-            device, which has the classes of layers, final norm and rotary embedding.
+        skeleton (PreTrainedModel): ``transformers``' model on the meta device, with one
+            layer where there is a spec. It has the classes of layers, final norm and
+            rotary embedding.
 
     Raises:
         CheckpointError: Files are missing or damaged.
-        UnsupportedModelError: The family has no spec or is refused.
+        UnsupportedModelError: The family is refused, or has no spec and its own layers
+            cannot be used.
         UserError: Neither or both of ``checkpoint`` and ``arch`` are given.
     """
 
@@ -76,9 +80,17 @@ class LanguageModel:
         check_supported(fields)
         try:
             self.config: Any = build_foreign_config(fields, origin).get_text_config()
-            self.spec = layer_spec(self.config)
-            _drop_unread_fields(self.config, self.spec)
-            self.skeleton: Any = _build_skeleton(self.config)
+            self.host: HostFamily | None = None
+            if self.config.model_type in {*FAMILIES, *REFUSED}:
+                self.spec = layer_spec(self.config)
+                _drop_unread_fields(self.config, self.spec)
+                self.skeleton: Any = _build_skeleton(self.config)
+            else:
+                self.host = HostFamily(self.config)
+                self.spec = self.host.spec()
+                self.skeleton = self.host.model
+                if self.files is not None:
+                    self.files = self.host.convert(self.files)
         except UserError:
             raise
         except Exception as e:  # of many kinds, none of which names the file
@@ -115,6 +127,8 @@ class LanguageModel:
         Raises:
             UnsupportedModelError: With the family's reason.
         """
+        if self.host is not None:
+            self.host.check_layer(index)
         if self.spec.refuse is None:
             return
         reason = self.spec.refuse(self.config, index)
@@ -161,6 +175,8 @@ class LanguageModel:
 
     def _empty_layer(self, index: int) -> nn.Module:
         """Build a layer on the meta device."""
+        if self.host is not None:
+            return self.host.empty_layer(index)
         kind = self._layer_class()
         arguments = {}
         # Families call the index by one of two names, if they want it.
@@ -231,7 +247,7 @@ class LanguageModel:
 
         Rounded to 16 bits, it would choose others.
         """
-        parts = ['e_score_correction_bias']
+        parts = ['e_score_correction_bias', 'expert_bias']
         parts.extend(self.skeleton._keep_in_fp32_modules_strict or ())
         return any(part in name for part in parts)
 

@@ -5,6 +5,7 @@ section 3). A block builds its parts, and runs them in a loop:
 
     language_model.py   transformers' layers with their weights
     layer.py            one of them as a layer of a visual encoder
+    host_layer.py       the same by the library's own layer, for families without a spec
     masks.py            which tokens a layer attends to
     rotary.py           the tables of its rotary embedding
     freezing.py         what trains
@@ -25,6 +26,7 @@ from lm4ve.blocks.config_fields import record_fields
 from lm4ve.blocks.eight_bits import EIGHT_BITS, quantize_products
 from lm4ve.blocks.freezing import TRAINABLE, freeze_final_norm, freeze_layer
 from lm4ve.blocks.frozen import Frozen, count_parameters, frozen_tensors
+from lm4ve.blocks.host_layer import HostLayer, HostRotary, check_host_block
 from lm4ve.blocks.language_model import LanguageModel
 from lm4ve.blocks.layer import LLMLayer
 from lm4ve.blocks.low_rank import (
@@ -38,7 +40,7 @@ from lm4ve.blocks.low_rank import (
 from lm4ve.blocks.masks import AttentionMasks, Window, mask_of_padding
 from lm4ve.blocks.provenance import ProvenanceMixin
 from lm4ve.blocks.record import BlockRecord
-from lm4ve.blocks.rotary import RotaryTables, Tables
+from lm4ve.blocks.rotary import RotaryTables
 from lm4ve.blocks.seeding import seeded_cpu_generator
 from lm4ve.blocks.tokens import Queries, check_inputs
 from lm4ve.errors import UserError, check, require
@@ -112,7 +114,7 @@ class LLMBlock(ProvenanceMixin):
             checkpoints and unsupported models.
     """
 
-    layers: Any  # nn.ModuleList of LLMLayer
+    layers: Any  # nn.ModuleList of LLMLayer, or of HostLayer
 
     def __init__(
         self,
@@ -147,10 +149,14 @@ class LLMBlock(ProvenanceMixin):
         model = LanguageModel(checkpoint, arch)
         self.embed_dims: int = model.config.hidden_size
         self.layer_indices = model.resolve_layers(layers)
+        if model.host is not None:
+            check_host_block(trainable, dtype, self.soft_mask is not None)
+            if window:
+                model.host.check_windows(self.layer_indices, bool(causal))
         self.windows = [self._find_window(model, i) for i in self.layer_indices]
-        self.rotary_tables: RotaryTables | None = None
+        self.rotary_tables: RotaryTables | HostRotary | None = None
         if rotary:
-            self.rotary_tables = RotaryTables(model, rotary)
+            self.rotary_tables = self._build_rotary(model, rotary)
         self.layers, fingerprint = self._build_layers(model)
         #: What a checkpoint records of the adapters.
         self.lora: Any = 'none'
@@ -191,6 +197,14 @@ class LLMBlock(ProvenanceMixin):
             return window
         return None
 
+    def _build_rotary(
+        self, model: LanguageModel, rotary: bool | str
+    ) -> RotaryTables | HostRotary:
+        """Build what makes the rotary tables of the layers."""
+        if model.host is None:
+            return RotaryTables(model, rotary)
+        return model.host.rotary_tables(rotary, self.layer_indices)
+
     def _build_layers(self, model: LanguageModel) -> tuple[nn.ModuleList, str]:
         """Build the layers; return them and the fingerprint of their weights."""
         layers = nn.ModuleList()
@@ -199,7 +213,12 @@ class LLMBlock(ProvenanceMixin):
                 own = model.build_layer(
                     index, self.dtype, self.pretrained, fingerprint.add
                 )
-                layers.append(LLMLayer(own, model.spec, model.config))
+                layer: nn.Module
+                if model.host is None:
+                    layer = LLMLayer(own, model.spec, model.config)
+                else:
+                    layer = model.host.build_layer(own, index, self.trainable)
+                layers.append(layer)
         layers.requires_grad_(True)
         for layer in layers:
             if self.eight_bits is not None:
@@ -343,8 +362,10 @@ class LLMBlock(ProvenanceMixin):
 
     def _layer_inputs(
         self, i: int, x: Tensor, real: Tensor | None, queries: Queries
-    ) -> tuple[Tensor | None, Queries, Tables | None]:
+    ) -> tuple[Tensor | None, Queries, Any]:
         """Return what a layer gets beside its input: mask, queries and rotary tables.
+
+        The tables are in the layer's own form.
 
         Args:
             i (int): Its place in the block.
@@ -357,7 +378,10 @@ class LLMBlock(ProvenanceMixin):
         window = None
         if self.source['window']:  # the record of an older checkpoint switches it off
             window = self.windows[i]
-        mask = self.masks(x, real, wanted, window, self.training)
+        rows = wanted
+        if isinstance(self.layers[i], HostLayer):
+            rows = None  # it computes all tokens, and takes those that are wanted
+        mask = self.masks(x, real, rows, window, self.training)
         rotary = None
         if self.rotary_tables is not None:
             index = self.layer_indices[i]
@@ -398,7 +422,18 @@ class LLMBlock(ProvenanceMixin):
             queries: See :meth:`forward`.
             low_rank (str): 'auto' for the method with the fewest operations, which is
                 written to the log once; others are returned.
+
+        Raises:
+            UserError: A method is asked for by name, and the family has no spec.
         """
+        if isinstance(self.layers[0], HostLayer):
+            require(
+                low_rank in ('auto', 'off'),
+                f"neck.low_rank='{low_rank}': '{self.source['model_type']}' has no "
+                'layer spec, and its own layer runs as a whole. Fix: '
+                "neck.low_rank='auto'.",
+            )
+            return 'off'
         if low_rank == 'off' or not self.can_fold(mapper):
             return 'off'
         if low_rank != 'auto':

@@ -9,6 +9,7 @@ Data goes one way, from a name in a config to the tensors of one layer::
          meta_layout.py   Meta's names and rows turned into Hugging Face's
          gguf_files.py    llama.cpp's one file, configuration and weights
          expert_layout.py experts' matrices joined
+         library_layout.py any family's own names, by transformers' table
       -> Checkpoint       the configuration, and the tensors of a layer, one at a time
       -> lm4ve.blocks     the layer
 
@@ -28,6 +29,7 @@ import torch
 from torch import Tensor
 
 from lm4ve.errors import CheckpointError, UserError, listing
+from lm4ve.llm.expert_layout import join_experts
 from lm4ve.llm.finite import check_finite
 from lm4ve.llm.gguf_files import open_gguf
 from lm4ve.llm.meta_layout import open_meta
@@ -59,17 +61,19 @@ class Checkpoint:
         config (dict): The content of ``config.json``, not checked yet.
         config_file (Path): Where the configuration was read, for messages.
         open_weights (callable): Opens the weight files.
+        convert (callable): Brings the stored tensors into the form of ``transformers``.
     """
 
     name: str
     config: dict[str, Any]
     config_file: Path
     open_weights: Callable[[], Tensors]
+    convert: Callable[[Tensors], Tensors] = join_experts
 
     @cached_property
     def weights(self) -> Tensors:
-        """All tensors, by Hugging Face's names."""
-        return self.open_weights()
+        """All tensors, as ``transformers`` names and joins them."""
+        return self.convert(self.open_weights())
 
     def read_layer(
         self, place: str, shapes: Mapping[str, tuple[int, ...]]

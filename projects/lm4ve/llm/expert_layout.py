@@ -36,12 +36,14 @@ Matrices = Mapping[tuple[int, int], Callable[[], Tensor]]
 
 
 def join_experts(tensors: Tensors) -> Tensors:
-    """Join the matrices of experts among the tensors of a checkpoint.
+    """Join the matrices of experts among the tensors of a checkpoint, if it has any.
 
     Raises:
         CheckpointError: When a joined tensor is read: an expert is missing or differs
             from the others.
     """
+    if not any('.experts.' in name for name in tensors):
+        return tensors
     joined: dict[str, Callable[[], Tensor]] = {}
     experts: dict[str, dict[tuple[int, int], Callable[[], Tensor]]] = {}
     for stored, read in tensors.items():

@@ -79,9 +79,10 @@ def build_foreign_config(fields: Mapping[str, Any], origin: str) -> 'PretrainedC
         CheckpointError: The fields are not those of a model, or need another
             repository.
     """
-    from transformers import AutoConfig
+    from transformers import AutoConfig, PretrainedConfig
 
-    plain = without_code(fields)
+    # transformers writes infinity, which JSON does not have, as a dict.
+    plain = PretrainedConfig._decode_special_floats(without_code(fields))
     kind = plain.pop('model_type', None)
     try:
         with offline(origin):

@@ -14,7 +14,6 @@ from safetensors import safe_open
 from torch import Tensor
 
 from lm4ve.errors import CheckpointError
-from lm4ve.llm.expert_layout import join_experts
 from lm4ve.llm.sources import FileSource, Tensors
 from lm4ve.llm.torch_files import open_torch
 
@@ -133,20 +132,11 @@ def open_huggingface(source: FileSource, weights: str | None = None) -> Tensors:
     for name in names:
         path = source.find(name)
         if path is not None:
-            return _open(source, path)
+            if path.suffix == '.json':
+                return open_index(source, path)
+            return open_file(path)
     raise CheckpointError(
         f"block.checkpoint='{source.name}' has a config but none of "
         f'{", ".join(HF_FILES)}. Fix: copy them beside it; only random weights '
         '(block.pretrained=False, or --encoder-checkpoint none) need no file.'
     )
-
-
-def _open(source: FileSource, path: Path) -> Tensors:
-    """List the tensors of an index or a weight file, experts joined."""
-    if path.suffix == '.json':
-        tensors = open_index(source, path)
-    else:
-        tensors = open_file(path)
-    if any('.experts.' in name for name in tensors):
-        return join_experts(tensors)
-    return tensors

@@ -2,7 +2,9 @@
 
 ``spec.py`` defines a spec, ``decoders.py``, ``encoders.py`` and ``hybrids.py``
 are the table, ``wrappers.py`` lists models that carry one of these families as their
-text part, and ``refused.py`` gives the reason where a family cannot be had.
+text part, and ``refused.py`` gives the reason where a family cannot be had. A family in
+none of them runs by its own layer, if that can be used (``blocks/host_layer.py``);
+``own_layers.py`` lists those that do.
 
 To add a family: print ``transformers``' layer, name its parts in one of the three, and
 add a tiny config of it to ``tests/helpers/families.py``; the parity tests do the rest.
@@ -11,10 +13,13 @@ add a tiny config of it to ``tests/helpers/families.py``; the parity tests do th
 from typing import Any
 
 from transformers import PretrainedConfig
+from transformers import __version__ as transformers_version
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from lm4ve.blocks.families.decoders import DECODERS
 from lm4ve.blocks.families.encoders import ENCODERS
 from lm4ve.blocks.families.hybrids import HYBRIDS
+from lm4ve.blocks.families.own_layers import OWN_LAYERS
 from lm4ve.blocks.families.refused import REFUSED
 from lm4ve.blocks.families.spec import Family, LayerSpec
 from lm4ve.blocks.families.wrappers import WRAPPERS
@@ -22,11 +27,13 @@ from lm4ve.errors import UnsupportedModelError, check
 
 __all__ = [
     'FAMILIES',
+    'OWN_LAYERS',
     'REFUSED',
     'WRAPPERS',
     'LayerSpec',
     'check_supported',
     'layer_spec',
+    'unsupported',
 ]
 
 #: ``model_type`` of a config -> its spec, or a function of the config.
@@ -52,7 +59,7 @@ def layer_spec(config: PretrainedConfig) -> LayerSpec:
     """
     kind = config.model_type
     if kind not in FAMILIES:
-        raise _unsupported(kind)
+        raise unsupported(kind, 'nothing here describes it')
     family = FAMILIES[kind]
     spec = family(config) if callable(family) else family
     if not spec.experts and any(getattr(config, name, None) for name in _EXPERTS):
@@ -63,11 +70,20 @@ def layer_spec(config: PretrainedConfig) -> LayerSpec:
     return spec
 
 
-def _unsupported(kind: object) -> UnsupportedModelError:
-    reason = f'is refused: {REFUSED[kind]}' if kind in REFUSED else 'has no layer spec'
-    supported = ', '.join(sorted({*FAMILIES, *WRAPPERS}))
+def unsupported(kind: object, reason: str) -> UnsupportedModelError:
+    """Return the error for a family that no block can be made of.
+
+    Args:
+        kind: Its ``model_type``.
+        reason (str): The reason, as the rest of a sentence after "has no layer spec,
+            and", for a family that is not refused on purpose.
+    """
+    why = f'has no layer spec, and {reason}'
+    if kind in REFUSED:
+        why = f'is refused: {REFUSED[kind]}'
+    supported = ', '.join(sorted({*FAMILIES, *OWN_LAYERS, *WRAPPERS}))
     return UnsupportedModelError(
-        f"model_type '{kind}' {reason}. Supported: {supported}. To add one: "
+        f"model_type '{kind}' {why}. Supported: {supported}. To add one: "
         'lm4ve/blocks/families (docs/extend/add_a_family.md).'
     )
 
@@ -94,6 +110,7 @@ def check_supported(config: dict[str, Any]) -> None:
                 f"model_type '{kind}' with quantization_config. Fix: the unquantized release."
             )
     named = kind if kind in REFUSED else text.get('model_type', kind)
-    # Where a wrapper does not name its text part's family, the built config does.
-    if named not in FAMILIES and (kind in REFUSED or kind not in WRAPPERS):
-        raise _unsupported(named)
+    if named in REFUSED:
+        raise unsupported(named, '')
+    if kind not in CONFIG_MAPPING_NAMES:
+        raise unsupported(kind, f'transformers {transformers_version} does not have it')

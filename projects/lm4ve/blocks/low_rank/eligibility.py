@@ -28,6 +28,8 @@ def can_fold(block: Any, block_kind: type[nn.Module], mapper: nn.Module) -> bool
         mapper (nn.Module): The mapper, which must have no bias either.
     """
     layer = block.layers[0]
+    if not isinstance(layer, LLMLayer):
+        return False
     norm_kind: type[nn.Module] = nn.Identity
     if layer.norm_form is not None:
         norm_kind = layer.norm_form[0]
@@ -43,15 +45,15 @@ def can_fold(block: Any, block_kind: type[nn.Module], mapper: nn.Module) -> bool
     return mapper.bias is None
 
 
-def can_absorb(layer: LLMLayer, turns: bool, has_soft_mask: bool) -> bool:
+def can_absorb(layer: nn.Module, turns: bool, has_soft_mask: bool) -> bool:
     """Return whether absorbing computes the same as a layer's attention.
 
     Args:
-        layer (LLMLayer): The block's first layer.
+        layer (nn.Module): The block's first layer. The library's own never allows it.
         turns (bool): Whether its queries and keys get rotary embedding.
         has_soft_mask (bool): Whether weights are multiplied by factors after softmax.
     """
-    if turns or has_soft_mask:
+    if turns or has_soft_mask or not isinstance(layer, LLMLayer):
         return False
     if layer.clip is not None or layer.sinks is not None:
         return False

@@ -1,0 +1,437 @@
+"""Families without a spec run ``transformers``' own layer, or are refused by name."""
+
+import copy
+import inspect
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+)
+
+from lm4ve.blocks import FAMILIES as SPECS
+from lm4ve.blocks import LLMBlock, frozen_tensors
+from lm4ve.blocks.families import OWN_LAYERS, REFUSED, WRAPPERS
+from lm4ve.blocks.host_layer import HostFamily, HostLayer, find_defect
+from lm4ve.errors import CheckpointError, UnsupportedModelError, UserError
+from lm4ve.necks import LLMBlockNeck
+from tests.helpers.closeness import assert_equal_but_for_rounding
+from tests.helpers.families import FAMILIES, config_of, decoder_layers, random_model
+from tests.helpers.own_families import OWN_FAMILIES
+
+WIDTH = 32
+#: Layers of the tiny models that have no attention.
+WITHOUT_ATTENTION = [
+    ('bailing_hybrid', 0),
+    ('granitemoehybrid', 0),
+    ('kimi_linear', 0),
+    ('lara_mini', 0),
+    ('lfm2_moe', 0),
+    ('lfm3', 0),
+    ('minimax', 0),
+    ('olmo_hybrid', 0),
+    ('qwen3_5_moe_text', 0),
+]
+RUNNING = [
+    (kind, layer)
+    for kind in OWN_FAMILIES
+    for layer in (0, 1)
+    if (kind, layer) not in WITHOUT_ATTENTION
+]
+LANGUAGE_MODELS = {
+    *MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    *MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    *MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+}
+#: Language models of the installed transformers that are in no table.
+OTHERS = sorted(
+    kind
+    for kind in LANGUAGE_MODELS - {*SPECS, *REFUSED, *WRAPPERS, *OWN_FAMILIES}
+    if 'text_config' not in CONFIG_MAPPING[kind].sub_configs
+)
+
+
+def tokens(seed: int = 0, length: int = 6) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(2, length, WIDTH, generator=generator)
+
+
+def whole_model_call(model, index: int, length: int = 6) -> tuple[Tensor, Tensor, dict]:
+    """Run a whole model; return a layer's input, its output and its arguments."""
+    layer = decoder_layers(model)[index]
+    seen = []
+
+    def keep(module, args, kwargs, output):
+        bound = inspect.signature(module.forward).bind(*args, **kwargs).arguments
+        hidden = next(iter(bound.values()))
+        if isinstance(output, (tuple, list)):
+            output = output[0]
+        seen.append((hidden, output, bound))
+
+    hook = layer.register_forward_hook(keep, with_kwargs=True)
+    run_whole_model(model, length)
+    hook.remove()
+    return seen[0]
+
+
+def run_whole_model(model, length: int) -> None:
+    """Run a model on random tokens of text."""
+    generator = torch.Generator().manual_seed(1)
+    model(input_ids=torch.randint(3, 32, (1, length), generator=generator))
+
+
+# --------------------------------------------------------------------- which ones run
+def test_the_table_of_the_guide_has_the_families_that_run():
+    assert sorted(OWN_LAYERS) == sorted(OWN_FAMILIES)
+
+
+@pytest.mark.parametrize('kind, layer', WITHOUT_ATTENTION)
+def test_a_layer_without_attention_is_refused_by_its_type(kind, layer):
+    with pytest.raises(UnsupportedModelError, match=f"layer {layer} of the type '"):
+        LLMBlock(arch=OWN_FAMILIES[kind], layers=(layer,))
+
+
+@pytest.mark.parametrize('kind', OTHERS)
+def test_every_other_language_model_makes_a_block_or_is_refused_by_name(kind):
+    fields = dict(OWN_FAMILIES['exaone'], model_type=kind)
+    try:
+        block = LLMBlock(arch=fields, layers=(0,))
+    except (UnsupportedModelError, CheckpointError) as error:
+        assert 'has no layer spec, and' in str(error) or kind in str(error)
+    else:  # another name of a family that runs
+        assert block.source['model_type'] in {*SPECS, *OWN_FAMILIES}
+
+
+# ---------------------------------------------------------------------- what they give
+@pytest.mark.parametrize('kind, layer', RUNNING)
+def test_a_block_from_disk_equals_the_layer_in_its_whole_model(
+    checkpoints, kind, layer
+):
+    """With its own mask, windows and rotary tables, as the library's model calls it."""
+    model = random_model(kind)
+    hidden, expected, arguments = whole_model_call(model, layer)
+    mask = arguments.get('attention_mask')
+    causal = mask is not None and bool((mask[..., 0, -1] < 0).all())
+    rotary = HostFamily(config_of(kind)).rotary is not None
+    options = dict(layers=(layer,), causal=causal, rotary=rotary, final_norm=False)
+    try:
+        block = LLMBlock(checkpoints(kind), **options)
+    except UserError as error:
+        options['window'] = False
+        if 'several rotary modules' in str(error):
+            pytest.skip('its rotary embedding is refused')
+        assert 'block.window' in str(error)
+        block = LLMBlock(checkpoints(kind), **options)
+    assert_equal_but_for_rounding(block(hidden), expected, block)
+
+
+@pytest.mark.parametrize('kind', OWN_FAMILIES)
+def test_a_final_norm_is_the_last_module_of_its_model(kind):
+    block = LLMBlock(arch=OWN_FAMILIES[kind], layers=(1,))
+    path = HostFamily(config_of(kind)).spec().final_norm
+    assert (block.final_norm is None) == (path == '')
+    if not path:
+        return
+    model = random_model(kind)
+    calls = []
+    last = decoder_layers(model)[-1]
+    hooks = [
+        last.register_forward_hook(lambda *_: calls.append('layer')),
+        model.get_submodule(path).register_forward_hook(
+            lambda *_: calls.append('norm')
+        ),
+    ]
+    run_whole_model(model, 4)
+    for hook in hooks:
+        hook.remove()
+    assert calls == ['layer', 'norm']
+
+
+@pytest.mark.parametrize('kind', OWN_FAMILIES)
+def test_tokens_have_no_positions_and_padding_is_not_read(kind):
+    block = LLMBlock(arch=OWN_FAMILIES[kind], layers=(1,), trainable='all')
+    x, order = tokens(), torch.tensor([3, 1, 5, 0, 2, 4])
+    assert_equal_but_for_rounding(block(x[:, order]), block(x)[:, order], block)
+    padding = torch.zeros(2, 6, dtype=torch.bool)
+    padding[1, 4:] = True
+    padded = block(x, padding)
+    assert_equal_but_for_rounding(padded[1:, :4], block(x[1:, :4]), block)
+    assert_equal_but_for_rounding(padded[:1], block(x[:1]), block)
+
+
+@pytest.mark.parametrize('kind', OWN_FAMILIES)
+def test_gradients_are_those_of_the_output(kind):
+    """Nothing of a layer runs without gradients, as some routers in eval mode."""
+    block = LLMBlock(arch=OWN_FAMILIES[kind], layers=(1,))
+    x = tokens().requires_grad_()
+    weights = tokens(2)
+    direction = tokens(3)
+    step = 1e-3
+    (gradient,) = torch.autograd.grad((block(x) * weights).sum(), x)
+    with torch.no_grad():
+        ahead = (block(x + step * direction) * weights).sum()
+        behind = (block(x - step * direction) * weights).sum()
+    expected = (ahead - behind) / (2 * step)
+    torch.testing.assert_close(
+        (gradient * direction).sum(), expected, rtol=2e-2, atol=2e-2
+    )
+
+
+# ------------------------------------------------------------------------ spec'd ones
+#: Variants with a spec that their own layers cannot run -> the reason.
+NOT_BY_THEIR_OWN = {
+    'albert-shared': 'the only one',
+    'gemma4_text': 'shared_kv_states',
+    'gemma4-keys-as-values': 'shared_kv_states',
+    'gpt_neo': 'attention.bias',
+    't5': 'position_bias',
+    'mt5': 'position_bias',
+}
+
+
+@pytest.mark.parametrize('variant', FAMILIES)
+def test_own_layers_of_families_with_a_spec_equal_ours(checkpoints, variant):
+    config = config_of(variant)
+    try:
+        family = HostFamily(config)
+        family.check_layer(0)
+    except UnsupportedModelError as error:
+        assert variant in NOT_BY_THEIR_OWN
+        assert NOT_BY_THEIR_OWN[variant] in str(error)
+        return
+    assert variant not in NOT_BY_THEIR_OWN
+    for index in (0, 1):
+        own = copy.deepcopy(decoder_layers(random_model(variant))[index])
+        host = HostLayer(own, index, family.rotary)
+        for causal in (False, True):
+            block = LLMBlock(
+                checkpoints(variant),
+                layers=(index,),
+                causal=causal,
+                window=False,
+                final_norm=False,
+            )
+            x, mask = tokens(), None
+            if causal:
+                mask = torch.ones(6, 6, dtype=torch.bool).tril()[None, None]
+            assert_equal_but_for_rounding(host(x, mask), block(x), block)
+
+
+# ---------------------------------------------------------------- what is found out
+class Attention(nn.Module):
+    """A layer that does nothing wrong."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values = nn.Linear(WIDTH, WIDTH)
+
+    def scores(self, x: Tensor) -> Tensor:
+        return x @ x.transpose(1, 2) / WIDTH
+
+    def forward(self, hidden_states, attention_mask=None):
+        scores = self.scores(hidden_states) + attention_mask[:, 0]
+        return hidden_states + scores.softmax(dim=-1) @ self.values(hidden_states)
+
+
+class PositionBias(Attention):
+    def scores(self, x):
+        places = torch.arange(x.shape[1])
+        return super().scores(x) - (places[:, None] - places).abs() / 10
+
+
+class Convolution(Attention):
+    def scores(self, x):
+        return super().scores(x + 0.1 * x.roll(1, dims=1))
+
+
+class OwnCausalMask(Attention):
+    def scores(self, x):
+        return super().scores(x) + torch.full((x.shape[1],) * 2, -1e9).triu(1)
+
+
+class IgnoresItsMask(Attention):
+    def forward(self, hidden_states, attention_mask=None):
+        return super().forward(hidden_states, 0 * attention_mask)
+
+
+class ReadsNothing(Attention):
+    def forward(self, hidden_states, attention_mask=None):
+        return hidden_states + self.values(hidden_states)
+
+
+class OwnWindow(Attention):
+    def scores(self, x):
+        return super().scores(x) + torch.full((x.shape[1],) * 2, -1e9).triu(4).flip(1)
+
+
+class MixesSamples(Attention):
+    def forward(self, hidden_states, attention_mask=None):
+        mixed = hidden_states + 0.1 * hidden_states.cumsum(dim=0)
+        return super().forward(mixed, attention_mask)
+
+
+class ReturnsTheMean(Attention):
+    def forward(self, hidden_states, attention_mask=None):
+        return super().forward(hidden_states, attention_mask).mean(dim=1)
+
+
+class ReturnsInfinity(Attention):
+    def forward(self, hidden_states, attention_mask=None):
+        return super().forward(hidden_states, attention_mask) / 0
+
+
+DEFECTS = [
+    (PositionBias, 'depends on the order of the tokens'),
+    (Convolution, 'depends on the order of the tokens'),
+    (OwnCausalMask, 'depends on the order of the tokens'),
+    (OwnWindow, 'depends on the order of the tokens'),
+    (MixesSamples, 'depends on the order of the tokens'),
+    (ReadsNothing, 'does not let all tokens read the first one'),
+    (IgnoresItsMask, 'reads padding'),
+    (ReturnsTheMean, 'does not return a vector for each token'),
+    (ReturnsInfinity, 'returns values that are not finite'),
+]
+
+
+@pytest.mark.parametrize('layer, reason', DEFECTS)
+def test_a_layer_that_would_be_wrong_in_silence_is_found(layer, reason):
+    assert find_defect(HostLayer(layer(), 0, None), WIDTH) == reason
+
+
+def test_a_layer_without_a_defect_passes():
+    assert find_defect(HostLayer(Attention(), 0, None), WIDTH) == ''
+
+
+@pytest.mark.bitwise
+def test_trying_a_layer_draws_no_global_random_numbers():
+    family = HostFamily(config_of('granitemoe'))
+    before = torch.get_rng_state()
+    family.check_layer(0)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# ----------------------------------------------------------------------- what blocks do
+KIND = 'lfm2_moe'
+
+
+@pytest.mark.bitwise
+def test_only_the_wanted_tokens_are_returned(checkpoints):
+    block = LLMBlock(checkpoints(KIND), causal=True)
+    x = tokens()
+    out = block(x)
+    assert torch.equal(block(x, queries=slice(0, 1)), out[:, :1])
+    picked = torch.tensor([[5, 0], [2, 2]])
+    expected = torch.stack([out[0, picked[0]], out[1, picked[1]]])
+    assert torch.equal(block(x, queries=picked), expected)
+
+
+@pytest.mark.bitwise
+def test_frozen_weights_are_kept_as_those_of_other_blocks(checkpoints):
+    block = LLMBlock(checkpoints(KIND))
+    assert [*block.state_dict()] == ['llm_source']
+    assert [*block.parameters()] == []
+    x = tokens()
+    copied = copy.deepcopy(block)
+    assert torch.equal(copied(x), block(x))
+    mine, theirs = frozen_tensors(block), frozen_tensors(copied)
+    assert all(mine[name].data_ptr() == theirs[name].data_ptr() for name in mine)
+    assert torch.equal(block.train()(x), block.eval()(x))
+    assert block.bfloat16()(x).dtype == torch.float32
+
+
+@pytest.mark.bitwise
+def test_what_chooses_experts_is_frozen_with_the_rest_and_not_rounded(checkpoints):
+    block = LLMBlock(checkpoints(KIND), dtype='bfloat16')
+    held = frozen_tensors(block)
+    (bias,) = [name for name in held if name.endswith('expert_bias')]
+    assert held[bias].dtype == torch.float32
+    stored = dict(random_model(KIND).named_buffers())
+    (expected,) = [
+        t for name, t in stored.items() if name.endswith('1.feed_forward.expert_bias')
+    ]
+    assert torch.equal(held[bias], expected)
+
+
+def test_another_checkpoint_is_noticed_when_a_state_is_loaded(checkpoints):
+    state = LLMBlock(checkpoints(KIND)).state_dict()
+    LLMBlock(checkpoints(KIND)).load_state_dict(state)
+    with pytest.raises(CheckpointError, match='other frozen weights'):
+        LLMBlock(checkpoints(KIND, seed=1)).load_state_dict(state)
+
+
+@pytest.mark.bitwise
+def test_a_trained_block_gets_its_weights_back_and_has_no_dropout(checkpoints):
+    block = LLMBlock(checkpoints(KIND), trainable='all').train()
+    x = tokens()
+    expected = block(x)
+    assert torch.equal(block(x), expected)
+    with torch.no_grad():
+        for parameter in block.parameters():
+            parameter.zero_()
+    block.init_weights()
+    assert torch.equal(block(x), expected)
+
+
+@pytest.mark.bitwise
+def test_random_weights_depend_on_the_seed_alone():
+    blocks = [LLMBlock(arch=OWN_FAMILIES[KIND], seed=seed) for seed in (0, 0, 1)]
+    first, second, third = (block.source['fingerprint'] for block in blocks)
+    assert first == second != third
+
+
+def test_16_bit_blocks_are_close(checkpoints):
+    block = LLMBlock(checkpoints(KIND), dtype='bfloat16')
+    exact = LLMBlock(checkpoints(KIND))
+    x = tokens()
+    assert_equal_but_for_rounding(block(x), exact(x), block, torch.bfloat16)
+
+
+FIELDS = [
+    (
+        dict(trainable='norms'),
+        "block.trainable='norms' needs a family with a layer spec",
+    ),
+    (dict(trainable='lora'), "block.trainable='lora' needs a family with a layer spec"),
+    (dict(dtype='int8'), "block.dtype='int8' needs a family with a layer spec"),
+    (dict(causal=dict(soft=0.5)), 'soft=.* needs a family with a layer spec'),
+    (
+        dict(rotary='llm4seg'),
+        "block.rotary='llm4seg'.*only the tables of its own model",
+    ),
+]
+
+
+@pytest.mark.parametrize('options, message', FIELDS)
+def test_fields_that_need_the_parts_of_a_layer_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        LLMBlock(arch=OWN_FAMILIES[KIND], **options)
+
+
+NO_TABLES = [('ctrl', 'makes no rotary tables'), ('granitemoe_swa', 'several rotary')]
+
+
+@pytest.mark.parametrize('kind, reason', NO_TABLES)
+def test_rotary_needs_one_module_that_makes_tables(kind, reason):
+    with pytest.raises(UserError, match=f"block.rotary=True: '{kind}'.*{reason}"):
+        LLMBlock(arch=OWN_FAMILIES[kind], rotary=True)
+
+
+def test_windows_of_an_unknown_form_are_refused_where_they_count():
+    fields = dict(OWN_FAMILIES['exaone'], attention_window=3)
+    LLMBlock(arch=fields)
+    LLMBlock(arch=fields, causal=True, window=False)
+    with pytest.raises(UserError, match='block.window=True: .*attention_window'):
+        LLMBlock(arch=fields, causal=True)
+
+
+def test_a_neck_runs_the_block_without_the_low_rank():
+    block = dict(type='LLMBlock', arch=OWN_FAMILIES[KIND])
+    neck = LLMBlockNeck(8, block)
+    neck((torch.randn(2, 8, 3, 3),))
+    for low_rank, message in (('fold', "low_rank='fold'"), ('absorb', 'low_rank')):
+        with pytest.raises(UserError, match=message):
+            LLMBlockNeck(8, block, low_rank=low_rank)((torch.randn(2, 8, 3, 3),))
