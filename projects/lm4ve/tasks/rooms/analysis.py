@@ -15,7 +15,10 @@ from lm4ve.tasks.base.analysis import Layout, Rows, TaskAnalysis, Watched
 from lm4ve.tasks.rooms import TASK
 from lm4ve.tasks.rooms.inference import RoomReader
 from lm4ve.tasks.rooms.models.language import split_words
+from lm4ve.tasks.rooms.models.model import mask_of_objects
+from lm4ve.tasks.rooms.models.objects import Objects
 from lm4ve.tasks.rooms.models.preprocessor import TEXTS
+from lm4ve.tasks.rooms.visualization import RoomPicture
 from lm4ve.text.words import list_texts, words_of
 
 
@@ -26,27 +29,30 @@ class RoomAnalysis(TaskAnalysis):
         self, cfg: Config, path: Path, pipeline: list[dict], **options: Any
     ) -> dict:
         """Read a room; ``situation`` and ``question`` are texts."""
-        text = [list_texts(options.get(name, ''), f'--{name}')[0] for name in TEXTS]
-        return RoomReader(pipeline)(dict(room=path, text=text, sample_idx=0))
+        texts = []
+        for name in TEXTS:
+            text, *_ = list_texts(options.get(name, ''), f'--{name}')
+            texts.append(text)
+        return RoomReader(pipeline)(dict(room=path, text=texts, sample_idx=0))
 
     # ----------------------------------------------------------------- where to look
     def further_points(self, model: Any) -> dict[str, str]:
         """Look at the last layers of the fusion: objects without a neck, and words."""
-        points = dict(encoder='object_question')
-        if model.neck is None or model.tokens == 'visual':
-            points |= {text: text for text in TEXTS}
         last = len(model.fusion.situation_layers) - 1
-        return {label: f'fusion.{name}_layers.{last}' for label, name in points.items()}
+        points = dict(encoder=f'fusion.object_question_layers.{last}')
+        if model.neck is None or model.tokens == 'visual':
+            for text in TEXTS:
+                points[text] = f'fusion.{text}_layers.{last}'
+        return points
 
     def watched(self, model: nn.Module) -> list[Watched]:
         """Watch how much each object counts in what the answer is read from."""
 
         def read(pool: Any, inputs: dict, arguments: Mapping[str, Any]) -> Rows:
-            weights = pool.weights(arguments['tokens'], arguments['padding'])[:, None]
+            weights = pool.weights(arguments['tokens'], arguments['padding'])
             titles = [['weight in the answer']] * len(weights)
-            return Rows(
-                weights, titles, self._layout(self._paddings(model, inputs)['objects'])
-            )
+            objects = self._paddings(model, inputs)['objects']
+            return Rows(weights[:, None], titles, self._layout(objects))
 
         return [Watched('pooling of objects', 'pools.objects', read, 'answer')]
 
@@ -61,21 +67,22 @@ class RoomAnalysis(TaskAnalysis):
                 return self._layout(paddings[text]).fitting(count)
         if name.startswith('neck') and model.tokens == 'joint':
             return self._layout(*paddings.values()).fitting(count)
-        fitting = (p for p in paddings.values() if p.shape[1] == count)
-        return self._layout(next(fitting, paddings['objects'])).fitting(count)
+        for padding in paddings.values():
+            if padding.shape[1] == count:
+                return self._layout(padding).fitting(count)
+        return self._layout(paddings['objects']).fitting(count)
 
     def _layout(self, *paddings: Tensor) -> Layout:
+        """Return the layout of tokens in a row, those of several sequences one after another."""
         padding = torch.cat(paddings, dim=1)
         return Layout(self.task.name, 0, (padding.shape[1],), padding)
 
     def _paddings(self, model: nn.Module, inputs: dict) -> dict[str, Tensor]:
         """Return the padding of objects, situation and question, bool ``[B, N]`` each."""
-        padding = self._objects(model, inputs).padding
-        # Where nothing is an object, the model reads all proposals.
-        objects = padding & ~padding.all(dim=1, keepdim=True)
-        return dict(
-            objects=objects, **{name: inputs[f'{name}_padding'] for name in TEXTS}
-        )
+        paddings = {'objects': mask_of_objects(self._objects(model, inputs).padding)}
+        for name in TEXTS:
+            paddings[name] = inputs[f'{name}_padding']
+        return paddings
 
     @torch.no_grad()
     def _objects(self, model: Any, inputs: dict) -> Any:
@@ -89,51 +96,61 @@ class RoomAnalysis(TaskAnalysis):
         self, model: Any, inputs: dict, outputs: Sequence[Any], frames: int
     ) -> list[Picture]:
         """Return the room of each sample, with its objects and words."""
-        from lm4ve.tasks.rooms.visualization import RoomPicture
-
-        objects, points = self._objects(model, inputs), inputs.get('points')
-        # Stored features have no known places: they stand in rows, in the order of the
-        # file.
-        number = np.arange(objects.tokens.shape[1])
-        places = [np.stack((number % 16, -(number // 16)), axis=1)] * len(outputs)
-        if objects.detections is not None:
-            places = list(objects.detections.centers[..., :2].double().cpu().numpy())
-        if points is not None:
-            points = model.data_preprocessor.restore_colors(points).cpu().numpy()
+        places = places_of(self._objects(model, inputs))
+        rooms: Any = [None] * len(outputs)
+        if inputs.get('points') is not None:
+            points = model.data_preprocessor.restore_colors(inputs['points'])
+            rooms = points.cpu().numpy()
         pictures: list[Picture] = []
         for i, output in enumerate(outputs):
-            room = None if points is None else points[i]
-            texts = zip(TEXTS, output.text, strict=True)
-            words = {
-                name: read_words(model, inputs, name, i, text) for name, text in texts
-            }
-            pictures.append(RoomPicture(room, output, places[i], words))
+            words = {}
+            for name, text in zip(TEXTS, output.text, strict=True):
+                words[name] = read_words(model, inputs, name, i, text)
+            pictures.append(RoomPicture(rooms[i], output, places[i], words))
         return pictures
 
     def facts(self, output: Any, classes: Sequence[str] | None) -> dict[str, str]:
         """Return the question, the answer with its score, the truth and the situation."""
         situation, question = output.text
         percent = 100 * float(output.pred_scores.max())
-        facts = dict(
-            question=question, prediction=f'{output.pred_answer} ({percent:.1f} %)'
-        )
-        if answers := output.get('gt_answers'):
+        facts = {
+            'question': question,
+            'prediction': f'{output.pred_answer} ({percent:.1f} %)',
+        }
+        answers = output.get('gt_answers')
+        if answers:
             facts['truth'] = ', '.join(dict.fromkeys(answers))
-        return dict(facts, situation=situation)
+        facts['situation'] = situation
+        return facts
 
     def sample_name(self, output: Any, number: int) -> str:
         """Name a sample by its scene and its question."""
-        return safe_name(
-            f'{output.get("scene_id")}_{output.get("question_id", number)}'
-        )
+        question = output.get('question_id', number)
+        return safe_name(f'{output.get("scene_id")}_{question}')
+
+
+def places_of(objects: Objects) -> np.ndarray:
+    """Return where objects are seen from above, float64 ``[B, K, 2]`` in meters.
+
+    Stored features have no known places: they stand in rows of 16, in the order of the
+    file.
+    """
+    if objects.detections is not None:
+        return objects.detections.centers[..., :2].double().cpu().numpy()
+    samples, count, _ = objects.tokens.shape
+    number = np.arange(count)
+    grid = np.stack((number % 16, -(number // 16)), axis=1)
+    return np.broadcast_to(grid, (samples, count, 2))
 
 
 def read_words(model: Any, inputs: dict, name: str, index: int, text: str) -> list[str]:
     """Return the words of a text as the model reads them, without padding."""
     padding = inputs[f'{name}_padding'][index]
-    if model.data_preprocessor.tokenizer is not None:
-        return words_of(model, inputs[name][index, None], padding[None])[0]
-    return split_words(text)[: int((~padding).sum())]
+    if model.data_preprocessor.tokenizer is None:
+        count = int((~padding).sum())
+        return split_words(text)[:count]
+    (words,) = words_of(model, inputs[name][index, None], padding[None])
+    return words
 
 
 ANALYSIS = RoomAnalysis(TASK)

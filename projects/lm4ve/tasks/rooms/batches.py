@@ -12,10 +12,15 @@ from lm4ve.tasks.rooms.datasets.scannet import CLASSES
 from lm4ve.text.preprocessor import PlaceholderTokenizer
 from lm4ve.text.structures import VisionLanguageDataSample
 
-#: Tokens of a text, and answers of SQA3D's training set.
-WORDS, ANSWERS = 20, 706
-#: Points of a scanned room, boxes in it, and stored objects.
-POINTS, BOXES, OBJECTS = 40_000, 16, 256
+#: Tokens of a text.
+WORDS = 20
+#: Answers of SQA3D's training set.
+ANSWERS = 706
+#: Points of a scanned room, and boxes in it.
+POINTS = 40_000
+BOXES = 16
+#: Stored objects of a room.
+OBJECTS = 256
 
 
 class RoomBatches(TaskBatches):
@@ -25,7 +30,8 @@ class RoomBatches(TaskBatches):
         preprocessor = model.data_preprocessor
         if preprocessor.get('tokenizer') is not None:
             config = model.text_encoder.get('config') or {}
-            preprocessor.tokenizer = PlaceholderTokenizer(config.get('pad_token_id', 0))
+            pad_token_id = config.get('pad_token_id', 0)
+            preprocessor.tokenizer = PlaceholderTokenizer(pad_token_id)
         else:
             vector = [0.0] * model.text_encoder.get('in_channels', 300)
             preprocessor.word_vectors = MappingProxyType(dict(unk=vector))
@@ -36,13 +42,15 @@ class RoomBatches(TaskBatches):
 
     def sample(self, cfg: Config, training: bool) -> dict[str, Any]:
         """Return a scanned room, or its stored objects, with all annotations."""
-        encoder, text = cfg.model.object_encoder, ' '.join(['word'] * WORDS)
+        encoder = cfg.model.object_encoder
+        text = ' '.join(['word'] * WORDS)
         meta = dict(text=[text, text], gt_answers=[], scene_id='made up')
         sample = VisionLanguageDataSample(metainfo=meta, gt_pose=torch.zeros(7))
         if encoder.type.endswith('StoredObjects'):
             inputs = dict(objects=torch.zeros(OBJECTS, encoder.in_channels))
         else:
-            inputs = dict(points=torch.zeros(POINTS, 3 + encoder.get('in_channels', 4)))
+            columns = 3 + encoder.get('in_channels', 4)
+            inputs = dict(points=torch.zeros(POINTS, columns))
             sample.gt_boxes = torch.ones(BOXES, 6)
             sample.gt_labels = torch.zeros(BOXES, dtype=torch.int64)
             sample.gt_votes = torch.zeros(POINTS, 3)

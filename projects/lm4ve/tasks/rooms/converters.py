@@ -15,12 +15,27 @@ from lm4ve.errors import require
 from lm4ve.tasks.rooms.models.heads import Corpus, count_answers
 from lm4ve.text.vocabulary import FINGERPRINT, vocabulary_digest
 
-_STACKS = dict(
-    enc_list_s='situation_layers',
-    enc_list_q='question_layers',
-    dec_list='object_situation_layers',
-    dec_list_2='object_question_layers',
-)
+#: Stacks of self-attention, and those whose layers attend to a guide, too.
+_PLAIN_STACKS = {'enc_list_s': 'situation_layers', 'enc_list_q': 'question_layers'}
+_GUIDED_STACKS = {
+    'dec_list': 'object_situation_layers',
+    'dec_list_2': 'object_question_layers',
+}
+#: The attentions of their layers.
+_PLAIN_ATTENTIONS = {'mhatt': 'self_attention'}
+_GUIDED_ATTENTIONS = {'mhatt1': 'self_attention', 'mhatt2': 'guided_attention'}
+#: The linear layers of an attention.
+_LINEARS = {
+    'linear_q': 'query',
+    'linear_k': 'key',
+    'linear_v': 'value',
+    'linear_merge': 'merge',
+}
+_POOLS = {
+    'attflat_visual': 'objects',
+    'attflat_s': 'situation',
+    'attflat_q': 'question',
+}
 
 
 def _names() -> Iterator[tuple[str, str]]:
@@ -32,24 +47,33 @@ def _names() -> Iterator[tuple[str, str]]:
     yield 'aux_reg.{i}.{p}', 'pose_head.layers.{i}.{p}'
     for theirs, ours in _detector():
         yield theirs, f'object_encoder.{ours}'
-    for stack, name in _STACKS.items():
-        theirs, ours = f'{stack}.{{i}}', f'fusion.{name}.{{i}}'
-        attentions = ['mhatt1', 'mhatt2'] if stack.startswith('dec') else ['mhatt']
-        for mhatt, attention in zip(attentions, ('self', 'guided'), strict=False):
-            for letter, linear in dict(
-                q='query', k='key', v='value', merge='merge'
-            ).items():
-                part = f'{ours}.{attention}_attention.{linear}.{{p}}'
-                yield f'{theirs}.{mhatt}.linear_{letter}.{{p}}', part
-        yield f'{theirs}.ffn.mlp.fc.linear.{{p}}', f'{ours}.feed_forward.0.{{p}}'
-        yield f'{theirs}.ffn.mlp.linear.{{p}}', f'{ours}.feed_forward.3.{{p}}'
-        for n in range(len(attentions) + 1):
-            for part in ('a_2', 'b_2'):
-                yield f'{theirs}.norm{n + 1}.{part}', f'{ours}.norms.{n}.{part}'
-    for pool, name in dict(visual='objects', s='situation', q='question').items():
-        yield f'attflat_{pool}.mlp.fc.linear.{{p}}', f'pools.{name}.weigh.0.{{p}}'
-        yield f'attflat_{pool}.mlp.linear.{{p}}', f'pools.{name}.weigh.3.{{p}}'
-        yield f'attflat_{pool}.linear_merge.{{p}}', f'pools.{name}.merge.{{p}}'
+    for theirs, ours in _PLAIN_STACKS.items():
+        yield from _layer_names(theirs, f'fusion.{ours}', _PLAIN_ATTENTIONS)
+    for theirs, ours in _GUIDED_STACKS.items():
+        yield from _layer_names(theirs, f'fusion.{ours}', _GUIDED_ATTENTIONS)
+    for theirs, ours in _POOLS.items():
+        yield f'{theirs}.mlp.fc.linear.{{p}}', f'pools.{ours}.weigh.0.{{p}}'
+        yield f'{theirs}.mlp.linear.{{p}}', f'pools.{ours}.weigh.3.{{p}}'
+        yield f'{theirs}.linear_merge.{{p}}', f'pools.{ours}.merge.{{p}}'
+
+
+def _layer_names(
+    theirs: str, ours: str, attentions: dict[str, str]
+) -> Iterator[tuple[str, str]]:
+    """Yield their names and ours of the layers of a stack, by the stack's names."""
+    theirs = f'{theirs}.{{i}}'
+    ours = f'{ours}.{{i}}'
+    for their_attention, attention in attentions.items():
+        for their_linear, linear in _LINEARS.items():
+            yield (
+                f'{theirs}.{their_attention}.{their_linear}.{{p}}',
+                f'{ours}.{attention}.{linear}.{{p}}',
+            )
+    yield f'{theirs}.ffn.mlp.fc.linear.{{p}}', f'{ours}.feed_forward.0.{{p}}'
+    yield f'{theirs}.ffn.mlp.linear.{{p}}', f'{ours}.feed_forward.3.{{p}}'
+    for n in range(len(attentions) + 1):
+        for part in ('a_2', 'b_2'):
+            yield f'{theirs}.norm{n + 1}.{part}', f'{ours}.norms.{n}.{part}'
 
 
 def _detector() -> Iterator[tuple[str, str]]:
@@ -120,11 +144,11 @@ def convert_sqa3d(
     renamed = rename(state, Rules(_RULES, _DROPPED, required), origin)
     converted = {}
     for name, tensor in renamed.items():
-        tensor = tensor.float() if tensor.is_floating_point() else tensor
-        is_convolution = (
-            name.endswith('.weight') and tensor.dim() > 2 and tensor[0, 0].numel() == 1
-        )
-        converted[name] = tensor.flatten(1) if is_convolution else tensor
+        if tensor.is_floating_point():
+            tensor = tensor.float()
+        if _is_convolution_of_size_1(name, tensor):
+            tensor = tensor.flatten(1)
+        converted[name] = tensor
     counts = count_answers(answers or (), '--answers')
     scores = len(converted['head.layers.3.bias'])
     require(
@@ -134,6 +158,12 @@ def convert_sqa3d(
     )
     converted[f'head.{FINGERPRINT}'] = vocabulary_digest(list(counts))
     return converted
+
+
+def _is_convolution_of_size_1(name: str, tensor: Tensor) -> bool:
+    if not name.endswith('.weight') or tensor.dim() <= 2:
+        return False
+    return tensor[0, 0].numel() == 1
 
 
 def to_sqa3d(
@@ -164,23 +194,34 @@ def to_sqa3d(
             'aux_reg.3.bias',
         ],
     )
-    out = rename(state, rules, origin)
-    for name, tensor in out.items():
+    released = {}
+    for name, tensor in rename(state, rules, origin).items():
         if name.endswith('.conv.weight'):
-            out[name] = tensor[..., None, None]
-        elif re.fullmatch(
-            r'(voting_net\.conv\d|proposal_net\.proposal\.[036])\.weight', name
-        ):
-            out[name] = tensor[..., None]
+            tensor = tensor[..., None, None]
+        elif _CONVOLUTIONS.fullmatch(name):
+            tensor = tensor[..., None]
+        released[name] = tensor
+    _add_unused(released)
+    return released
+
+
+#: Their convolutions over one dimension.
+_CONVOLUTIONS = re.compile(
+    r'(voting_net\.conv\d|proposal_net\.proposal\.[036])\.weight'
+)
+
+
+def _add_unused(released: dict[str, Tensor]) -> None:
+    """Add what the released model has and never calls."""
     for part in ('weight', 'bias'):
-        for text in 'sq':
-            out[f'{text}_feat_linear.0.{part}'] = out[
-                f'lang_feat_linear.0.{part}'
-            ].clone()
-    pool = {k: v.clone() for k, v in out.items() if k.startswith('attflat_q.')}
-    out |= {k.replace('attflat_q.', 'attflat_lstm_q.'): v for k, v in pool.items()}
-    width = len(out['lang_feat_linear.0.bias'])
-    for place, rows in ((0, width), (3, 1)):
-        out[f'object_cls.{place}.weight'] = torch.zeros(rows, width)
-        out[f'object_cls.{place}.bias'] = torch.zeros(rows)
-    return out
+        projection = released[f'lang_feat_linear.0.{part}']
+        released[f's_feat_linear.0.{part}'] = projection.clone()
+        released[f'q_feat_linear.0.{part}'] = projection.clone()
+    for name in list(released):
+        if name.startswith('attflat_q.'):
+            unused = name.replace('attflat_q.', 'attflat_lstm_q.')
+            released[unused] = released[name].clone()
+    width = len(released['lang_feat_linear.0.bias'])
+    for layer, rows in ((0, width), (3, 1)):
+        released[f'object_cls.{layer}.weight'] = torch.zeros(rows, width)
+        released[f'object_cls.{layer}.bias'] = torch.zeros(rows)

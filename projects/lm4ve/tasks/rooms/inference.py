@@ -14,6 +14,7 @@ from lm4ve.tasks.base.analysis import tested_dataset
 from lm4ve.tasks.base.answering import AnsweringInferencer, name_of
 from lm4ve.tasks.rooms import TASK
 from lm4ve.tasks.rooms.datasets.scene_files import RoomFile
+from lm4ve.tasks.rooms.visualization import draw_sample
 from lm4ve.text.words import list_texts
 
 
@@ -25,19 +26,21 @@ class RoomReader:
     """
 
     def __init__(self, pipeline: Sequence[dict]) -> None:
-        first, *rest = (dict(t) for t in pipeline)
-        self.loader = TRANSFORMS.build(first)
-        self.rest = Compose(rest)
+        first, *rest = pipeline
+        self.loader = TRANSFORMS.build(dict(first))
+        self.rest = Compose([dict(transform) for transform in rest])
 
     def __call__(self, entry: dict) -> dict:
         """Return the sample of a ``room``, with ``text`` and ``sample_idx``."""
         path = Path(name_of(entry['room']))
         # As in the data set, where a scene's name is the seed of the sampled points.
         scene = path.stem.removesuffix('_vert').removesuffix('_aligned')
-        meta = dict(
-            scene_id=scene, scene_path=str(path.with_name(scene)), gt_answers=[]
-        )
-        return self.rest({**entry, **meta, **self.loader.read_room(entry['room'])})
+        results = dict(entry)
+        results['scene_id'] = scene
+        results['scene_path'] = str(path.with_name(scene))
+        results['gt_answers'] = []
+        results |= self.loader.read_room(entry['room'])
+        return self.rest(results)
 
 
 class RoomInferencer(AnsweringInferencer):
@@ -97,7 +100,5 @@ class RoomInferencer(AnsweringInferencer):
 
     def draw(self, entry: dict, sample: Any) -> np.ndarray:
         """Draw a room with a question and its best answers."""
-        from lm4ve.tasks.rooms.visualization import draw_sample
-
         points = self.pipeline(entry)['inputs'].get('points')
         return to_image(draw_sample(points, sample, self.model.head.vocabulary))

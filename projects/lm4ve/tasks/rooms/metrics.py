@@ -21,8 +21,13 @@ KS = (1, 10)
 
 def question_type(question: str) -> str:
     """Return one of :data:`TYPES`: the first word in lower case, 'are' counts as 'is'."""
-    first = [*question.lower().split(), ''][0]
-    return 'is' if first == 'are' else first if first in TYPES else 'other'
+    words = question.lower().split()
+    if not words:
+        return 'other'
+    first = words[0]
+    if first == 'are':
+        return 'is'
+    return first if first in TYPES else 'other'
 
 
 @METRICS.register_module()
@@ -55,21 +60,28 @@ class SQA3DAccuracy(BaseMetric):
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Keep the answers of a batch."""
         for sample in data_samples:
-            kind = sample.get('question_type') or question_type(sample['text'][-1])
+            kind = sample.get('question_type')
+            if not kind:
+                kind = question_type(sample['text'][-1])
+            answer = sample['pred_answer']
             # Of equal scores pred_answer is the first, and topk may put another one
             # first.
-            ranked = dict.fromkeys([sample['pred_answer'], *sample['pred_top_answers']])
-            found = dict(question_id=sample.get('question_id'), question_type=kind)
-            found |= dict(
-                answer=sample['pred_answer'], top_answers=list(ranked)[: max(KS)]
+            ranked = dict.fromkeys([answer, *sample['pred_top_answers']])
+            result = dict(
+                question_id=sample.get('question_id'),
+                question_type=kind,
+                answer=answer,
+                top_answers=list(ranked)[: max(KS)],
+                gt_answers=list(sample.get('gt_answers') or ()),
             )
-            self.results.append(
-                dict(found, gt_answers=list(sample.get('gt_answers') or ()))
-            )
+            self.results.append(result)
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         """Count hits, letter by letter, and write the file."""
-        ids = Counter(r['question_id'] for r in results if r['question_id'] is not None)
+        ids: Counter = Counter()
+        for result in results:
+            if result['question_id'] is not None:
+                ids[result['question_id']] += 1
         check('samples of one question id', max(ids.values(), default=1), most=1)
         if self.result_file is not None:
             write_json(results, self.result_file)
@@ -78,15 +90,18 @@ class SQA3DAccuracy(BaseMetric):
             raise UserError(
                 'No question has an answer. Fix: set test_evaluator.result_file.'
             )
-        if len(known) < len(results):
-            text = f'{len(results) - len(known)} of {len(results)} questions have no right answer'
+        unknown = len(results) - len(known)
+        if unknown:
             print_log(
-                f'{text} and do not count.', logger='current', level=logging.WARNING
+                f'{unknown} of {len(results)} questions have no right answer and do not count.',
+                logger='current',
+                level=logging.WARNING,
             )
-        hits = defaultdict(list)
-        for r in known:
+        hits: dict[str, list[bool]] = defaultdict(list)
+        for result in known:
+            right = set(result['gt_answers'])
             for k in KS:
-                hit = not set(r['gt_answers']).isdisjoint(r['top_answers'][:k])
+                hit = not right.isdisjoint(result['top_answers'][:k])
                 hits[f'em@{k}'].append(hit)
-                hits[f'em@{k}/{r["question_type"]}'].append(hit)
+                hits[f'em@{k}/{result["question_type"]}'].append(hit)
         return {name: 100 * float(np.mean(found)) for name, found in hits.items()}

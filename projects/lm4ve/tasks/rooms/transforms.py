@@ -3,7 +3,6 @@
 Randomness is numpy's global generator, which the suite seeds for every batch.
 """
 
-import functools
 import os
 import zlib
 from collections.abc import Sequence
@@ -25,8 +24,15 @@ from lm4ve.tasks.rooms.datasets.scene_files import (
 )
 from lm4ve.text.structures import VisionLanguageDataSample
 
+#: What a packed sample keeps of an entry.
 META_KEYS = (
-    'sample_idx scene_id scene_path text gt_answers question_id question_type'.split()
+    'sample_idx',
+    'scene_id',
+    'scene_path',
+    'text',
+    'gt_answers',
+    'question_id',
+    'question_type',
 )
 #: Share of the lowest points below the floor: the released code passes 0.99 to
 #: ``np.percentile``, which expects percent.
@@ -55,11 +61,13 @@ class SceneLoader(BaseTransform):
             results (dict): ``scene_path``, ``scan_file`` and ``object_path``.
             decode (bool): Read the files; without, they only have to exist.
         """
-        if missing := [f for f in self.files(results) if not os.path.isfile(f)]:
-            return f"lacks '{missing[0]}'"
+        for file in self.files(results):
+            if not os.path.isfile(file):
+                return f"lacks '{file}'"
+        if not decode:
+            return None
         try:
-            if decode:
-                self.transform(dict(results))
+            self.transform(dict(results))
         except Exception as e:  # a damaged file makes numpy raise almost anything
             return f'cannot be read ({type(e).__name__}: {e})'
         return None
@@ -86,36 +94,43 @@ class LoadScene(SceneLoader):
     def __init__(
         self, color: bool = True, height: bool = True, annotations: bool = True
     ) -> None:
-        self.color, self.height, self.annotations = color, height, annotations
+        self.color = color
+        self.height = height
+        self.annotations = annotations
 
     def files(self, results: dict) -> list[str]:
         ends = ['vert', 'aligned_vert']
-        ends += ['ins_label', 'sem_label', 'aligned_bbox'] if self.annotations else []
-        return [
-            *(f'{results["scene_path"]}_{end}.npy' for end in ends),
-            results['scan_file'],
-        ]
+        if self.annotations:
+            ends += ['ins_label', 'sem_label', 'aligned_bbox']
+        files = [f'{results["scene_path"]}_{end}.npy' for end in ends]
+        files.append(results['scan_file'])
+        return files
 
     def transform(self, results: dict) -> dict:
         scene = read_scene(
             results['scene_path'], results['scan_file'], self.annotations
         )
-        results |= self._columns_of(scene['points'])
+        results['points'] = self._columns_of(scene['points'])
         if self.annotations:
-            results |= {k: scene[k] for k in ('instances', 'semantics', 'labels')}
+            results['instances'] = scene['instances']
+            results['semantics'] = scene['semantics']
+            results['labels'] = scene['labels']
             results['boxes'] = scene['boxes'].copy()
-        return _add_pose(results, scene)
+        _add_pose(results, scene)
+        return results
 
     def read_room(self, room: RoomFile) -> dict:
-        return self._columns_of(read_points(room))
+        return dict(points=self._columns_of(read_points(room)))
 
-    def _columns_of(self, points: np.ndarray) -> dict:
-        """Return the columns of ``[V, 6 or more]`` that the model reads."""
-        columns = [points[:, : 6 if self.color else 3]]
+    def _columns_of(self, points: np.ndarray) -> np.ndarray:
+        """Return a copy of the columns of ``[V, 6 or more]`` that the model reads."""
+        count = 6 if self.color else 3
+        columns = [points[:, :count]]
         if self.height:
             z = points[:, 2:3]
-            columns.append(z - np.percentile(z, _FLOOR_PERCENT).astype(np.float32))
-        return dict(points=np.concatenate(columns, axis=1))
+            floor = np.percentile(z, _FLOOR_PERCENT).astype(np.float32)
+            columns.append(z - floor)
+        return np.concatenate(columns, axis=1)
 
 
 @TRANSFORMS.register_module()
@@ -135,31 +150,32 @@ class LoadObjects(SceneLoader):
         self.pose = pose
 
     def files(self, results: dict) -> list[str]:
-        scene = LoadScene(annotations=False).files(results) if self.pose else []
-        return [results['object_path'], *scene]
+        files = [results['object_path']]
+        if self.pose:
+            files += LoadScene(annotations=False).files(results)
+        return files
 
     def transform(self, results: dict) -> dict:
-        results |= self.read_room(results['object_path'])
+        results['objects'] = read_objects(results['object_path'])
         if self.pose:
-            _add_pose(
-                results, read_scene(results['scene_path'], results['scan_file'], False)
-            )
+            scene = read_scene(results['scene_path'], results['scan_file'], False)
+            _add_pose(results, scene)
         return results
 
     def read_room(self, room: RoomFile) -> dict:
         return dict(objects=read_objects(room))
 
 
-def _add_pose(results: dict, scene: dict[str, np.ndarray]) -> dict:
+def _add_pose(results: dict, scene: dict[str, np.ndarray]) -> None:
     """Move the asker from SQA3D's frame, around the middle of the scan, to the aligned one."""
-    if results.get('position') is not None:
-        turn, shift = scene['alignment'][:3, :3], scene['alignment'][:3, 3]
-        place = turn @ (np.array(results['position']) + scene['center']) + shift
-        heading = Rotation.from_matrix(
-            turn @ Rotation.from_quat(results['rotation']).as_matrix()
-        )
-        results['pose'] = np.concatenate((place, heading.as_quat()))
-    return results
+    if results.get('position') is None:
+        return
+    turn = scene['alignment'][:3, :3]
+    shift = scene['alignment'][:3, 3]
+    in_scan = np.array(results['position']) + scene['center']
+    heading = turn @ Rotation.from_quat(results['rotation']).as_matrix()
+    quaternion = Rotation.from_matrix(heading).as_quat()
+    results['pose'] = np.concatenate((turn @ in_scan + shift, quaternion))
 
 
 @TRANSFORMS.register_module()
@@ -173,17 +189,20 @@ class SampleScenePoints(BaseTransform):
     """
 
     def __init__(self, num: int = 40000, seed: int | None = None) -> None:
-        self.num, self.seed = num, seed
+        self.num = num
+        self.seed = seed
 
     def transform(self, results: dict) -> dict:
         count = len(results['points'])
-        seed = (self.seed or 0) + zlib.crc32(Path(results['scene_path']).name.encode())
-        rng: Any = (
-            np.random if self.seed is None else np.random.RandomState(seed % 2**32)
-        )
+        rng: Any = np.random
+        if self.seed is not None:
+            scene = Path(results['scene_path']).name
+            seed = (self.seed + zlib.crc32(scene.encode())) % 2**32
+            rng = np.random.RandomState(seed)
         chosen = rng.choice(count, self.num, replace=count < self.num)
-        for key in results.keys() & {'points', 'instances', 'semantics'}:
-            results[key] = results[key][chosen]
+        for key in ('points', 'instances', 'semantics'):
+            if key in results:
+                results[key] = results[key][chosen]
         return results
 
 
@@ -208,11 +227,15 @@ class AugmentScene(BaseTransform):
     def __init__(
         self, flip: float = 0.5, angle: float = 5.0, shift: float = 0.5
     ) -> None:
-        self.flip, self.angle, self.shift = flip, angle, shift
+        self.flip = flip
+        self.angle = angle
+        self.shift = shift
 
     def transform(self, results: dict) -> dict:
-        mirrors = (np.diag([-1.0, 1.0, 1.0]), np.diag([1.0, -1.0, 1.0]))
-        steps = [mirror for mirror in mirrors if np.random.random() < self.flip]
+        steps = []
+        for mirror in (np.diag([-1.0, 1.0, 1.0]), np.diag([1.0, -1.0, 1.0])):
+            if np.random.random() < self.flip:
+                steps.append(mirror)
         for axis in 'xyz':
             angle = np.random.uniform(-self.angle, self.angle)
             steps.append(Rotation.from_euler(axis, angle, degrees=True).as_matrix())
@@ -231,11 +254,13 @@ def move(results: dict, steps: Sequence[np.ndarray], shift: np.ndarray) -> None:
             axes.
         shift (np.ndarray): Behind them, ``[3]``.
     """
-    matrix = functools.reduce(lambda done, step: step @ done, steps, np.eye(3))
-    points = results['points']  # 40,000; float64 takes twice as long
-    points[:, :3] = points[:, :3] @ matrix.T.astype(np.float32) + shift.astype(
-        np.float32
-    )
+    matrix = np.eye(3)
+    for step in steps:
+        matrix = step @ matrix
+    points = results['points']
+    # Of 40,000 points float64 takes twice as long.
+    moved = points[:, :3] @ matrix.T.astype(np.float32)
+    points[:, :3] = moved + shift.astype(np.float32)
     if 'boxes' in results:
         boxes = results['boxes']
         boxes[:, :3] = boxes[:, :3] @ matrix.T + shift
@@ -261,8 +286,8 @@ class PackScene(BaseTransform):
     """
 
     def transform(self, results: dict) -> dict:
-        kept = {k: results[k] for k in META_KEYS if k in results}
-        sample = VisionLanguageDataSample(metainfo=kept)
+        meta = {key: results[key] for key in META_KEYS if key in results}
+        sample = VisionLanguageDataSample(metainfo=meta)
         if 'pose' in results:
             sample.gt_pose = torch.from_numpy(results['pose'].astype(np.float32))
         kind = 'objects' if 'objects' in results else 'points'
@@ -271,10 +296,8 @@ class PackScene(BaseTransform):
             votes, mask = votes_of(
                 inputs[:, :3], results['instances'], results['semantics']
             )
-            sample.gt_votes, sample.gt_vote_mask = (
-                torch.from_numpy(votes),
-                torch.from_numpy(mask),
-            )
+            sample.gt_votes = torch.from_numpy(votes)
+            sample.gt_vote_mask = torch.from_numpy(mask)
             sample.gt_boxes = torch.from_numpy(results['boxes'])
             sample.gt_labels = torch.from_numpy(results['labels'].copy())
         return dict(inputs={kind: torch.from_numpy(inputs)}, data_samples=sample)
@@ -296,9 +319,14 @@ def votes_of(
         of the box around the sampled points of its object, and bool ``[P]``, True on
         objects.
     """
-    _, first, index = np.unique(instances, return_index=True, return_inverse=True)
-    low, high = points[first].copy(), points[first].copy()
-    np.minimum.at(low, index, points)
-    np.maximum.at(high, index, points)
-    mask = (classes_of(semantics[first]) >= 0)[index]
-    return np.where(mask[:, None], ((low + high) / 2)[index] - points, 0), mask
+    # Of each instance its first point; of each point its instance.
+    _, first, instance = np.unique(instances, return_index=True, return_inverse=True)
+    low = points[first].copy()
+    high = points[first].copy()
+    np.minimum.at(low, instance, points)
+    np.maximum.at(high, instance, points)
+    middle = (low + high) / 2
+    is_object = classes_of(semantics[first]) >= 0
+    mask = is_object[instance]
+    votes = np.where(mask[:, None], middle[instance] - points, 0)
+    return votes, mask

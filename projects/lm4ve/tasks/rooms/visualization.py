@@ -1,6 +1,7 @@
 """Pictures of rooms: plan and corner view with asker and proposals, answers, tokens of objects."""
 
 import itertools
+import math
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -23,20 +24,31 @@ from lm4ve.draw.words import draw_words, flow
 
 #: The asker looks along minus x of their own frame (SQA3D's utils/visualize_data.py).
 FORWARD = (-1.0, 0.0, 0.0)
-PROPOSAL, ASKER, GUESS = '#ff7f0e', '#d62728', '#1f5fd0'
+PROPOSAL = '#ff7f0e'
+ASKER = '#d62728'
+GUESS = '#1f5fd0'
+#: Poses of a sample, the predicted one first, and their colors.
+_POSES = {'pred_pose': GUESS, 'gt_pose': ASKER}
 _KEY = 'red: asker, blue: predicted asker, orange: proposals'
 #: Nothing is drawn higher above the floor, in meters, since ceilings hide rooms.
 _CUT = 2.2
-#: Proposals with at least this score are drawn if they overlap better ones by less than
-#: this.
-_SCORE, _OVERLAP = 0.5, 0.25
-#: Corner view: at most so many points, since each is a ball; radii in meters, of points
-#: at most.
+#: Proposals with at least this score are drawn.
+_SCORE = 0.5
+#: They are left out if they overlap better ones by more than this.
+_OVERLAP = 0.25
+#: The corner view has at most so many points, since each is a ball.
 _MOST_BALLS = 20_000
-_POINT, _EDGE, _SHAFT, _TIP, _PERSON = 0.045, 0.012, 0.035, 0.11, 0.14
-#: Points this close to the near walls hide the room and are left out, in meters, above
-#: the floor.
-_NEAR_WALL, _SKIRTING = 0.2, 0.1
+#: Its radii in meters: of points (at most), edges of boxes, an arrow's shaft and tip,
+#: and people.
+_POINT = 0.045
+_EDGE = 0.012
+_SHAFT = 0.035
+_TIP = 0.11
+_PERSON = 0.14
+#: Points this close to the near walls hide the room and are left out, in meters.
+_NEAR_WALL = 0.2
+#: They stay up to this height above the floor.
+_SKIRTING = 0.1
 
 
 def draw_room(axes: Axes, points: Any, sample: Any = None) -> None:
@@ -54,27 +66,57 @@ def draw_room(axes: Axes, points: Any, sample: Any = None) -> None:
     floor = np.percentile(points[:, 2], 1)  # a few points may lie below it
     shown = points[points[:, 2] < floor + _CUT]
     shown = shown[shown[:, 2].argsort(kind='stable')]
-    colors = np.clip(shown[:, 3:6] / 255, 0, 1) if shown.shape[1] >= 6 else '.5'
     size = np.clip(4e4 / max(len(shown), 1), 1, 24)
-    known, alpha = ((), 0.25) if sample is None else (sample.keys(), 1)
-    axes.scatter(shown[:, 0], shown[:, 1], c=colors, s=size, linewidths=0, alpha=alpha)
-    if 'pred_boxes' in known:
-        for x, y, _, width, depth, _, angle in clear_boxes(sample).tolist():
-            corner = x - width / 2, y - depth / 2
-            turned = dict(angle=np.degrees(angle), rotation_point='center')
-            axes.add_patch(
-                Rectangle(corner, width, depth, **turned, fill=False, ec=PROPOSAL)
-            )
-    for name, color in dict(pred_pose=GUESS, gt_pose=ASKER).items():
-        if name in known:
-            place, ahead = _stand(sample.get(name))
-            in_meters: Any = dict(angles='xy', scale_units='xy', scale=1, width=0.012)
-            axes.quiver(*place[:2], *ahead[:2], color=color, **in_meters)
-            axes.plot(
-                *place[:2], 'o', color=color, markeredgecolor='white', markersize=9
-            )
+    alpha = 0.25 if sample is None else 1
+    axes.scatter(
+        shown[:, 0],
+        shown[:, 1],
+        c=_colors_of(shown),
+        s=size,
+        linewidths=0,
+        alpha=alpha,
+    )
+    if sample is not None:
+        _draw_proposals(axes, sample)
+        _draw_askers(axes, sample)
     axes.set_aspect('equal', adjustable='datalim')
     without_ticks(axes)
+
+
+def _colors_of(points: np.ndarray) -> np.ndarray:
+    """Return the colors of points from 0 to 1, ``[P, 3]``; gray where they have none."""
+    if points.shape[1] < 6:
+        return np.full((len(points), 3), 0.5)
+    return np.clip(points[:, 3:6] / 255, 0, 1)
+
+
+def _draw_proposals(axes: Axes, sample: Any) -> None:
+    """Draw the likely proposals from above, if the sample has any."""
+    if 'pred_boxes' not in sample:
+        return
+    for x, y, _, width, depth, _, angle in clear_boxes(sample).tolist():
+        rectangle = Rectangle(
+            (x - width / 2, y - depth / 2),
+            width,
+            depth,
+            angle=np.degrees(angle),
+            rotation_point='center',
+            fill=False,
+            ec=PROPOSAL,
+        )
+        axes.add_patch(rectangle)
+
+
+def _draw_askers(axes: Axes, sample: Any) -> None:
+    """Draw the asker and the model's guess from above, each with an arrow of a meter."""
+    in_meters: Any = dict(angles='xy', scale_units='xy', scale=1, width=0.012)
+    for name, color in _POSES.items():
+        if name not in sample:
+            continue
+        place, ahead = _stand(sample.get(name))
+        x, y, _ = place
+        axes.quiver(x, y, ahead[0], ahead[1], color=color, **in_meters)
+        axes.plot(x, y, 'o', color=color, markeredgecolor='white', markersize=9)
 
 
 def draw_corner(axes: Axes, points: Any, sample: Any) -> None:
@@ -88,18 +130,24 @@ def draw_corner(axes: Axes, points: Any, sample: Any) -> None:
     """
     points = np.asarray(points, dtype=np.float64)
     floor = np.percentile(points[:, 2], 1)  # a few points may lie below it
-    solids = _joined(
-        [_points_within(points, floor), _boxes(sample), *_askers(sample, floor)]
-    )
-    view = view_axes()
-    solids.centers = solids.centers @ view.T
-    middle = (solids.centers.max(axis=0) + solids.centers.min(axis=0)) / 2
-    solids.centers = solids.centers - middle
-    starts, ends, radii = np.split(solids.rods, [3, 6], axis=1)
-    solids.rods = np.hstack((starts @ view.T - middle, ends @ view.T - middle, radii))
-    right, top = 1.06 * np.maximum(np.abs(solids.centers[:, :2]).max(axis=0), _PERSON)
+    parts = [_points_within(points, floor), _boxes(sample), *_askers(sample, floor)]
+    solids = _turned_to_eye(_joined(parts))
+    reach = np.abs(solids.centers[:, :2]).max(axis=0)
+    right, top = 1.06 * np.maximum(reach, _PERSON)
     draw_solids(axes, solids, (float(right), float(top)))
     without_ticks(axes)
+
+
+def _turned_to_eye(solids: Solids) -> Solids:
+    """Return solids in the frame of the eye, with their middle at the origin."""
+    view = view_axes()
+    centers = solids.centers @ view.T
+    middle = (centers.max(axis=0) + centers.min(axis=0)) / 2
+    starts, ends, radii = np.split(solids.rods, [3, 6], axis=1)
+    rods = np.hstack((starts @ view.T - middle, ends @ view.T - middle, radii))
+    return Solids(
+        centers - middle, solids.radii, solids.colors, rods, solids.rod_colors
+    )
 
 
 def _joined(parts: Sequence[Solids]) -> Solids:
@@ -115,41 +163,44 @@ def _joined(parts: Sequence[Solids]) -> Solids:
 
 def _points_within(points: np.ndarray, floor: float) -> Solids:
     """Return the points of a room as balls, without what hides it from the eye."""
-    low, high = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
+    x, y, z = points[:, :3].T
     # The eye is at the side of large x and small y.
-    is_near = (points[:, 0] > high[0] - _NEAR_WALL) | (
-        points[:, 1] < low[1] + _NEAR_WALL
-    )
-    is_hiding = is_near & (points[:, 2] > floor + _SKIRTING)
-    is_below_ceiling = points[:, 2] < floor + _CUT
+    is_near = (x > x.max() - _NEAR_WALL) | (y < y.min() + _NEAR_WALL)
+    is_hiding = is_near & (z > floor + _SKIRTING)
+    is_below_ceiling = z < floor + _CUT
     is_shown = is_below_ceiling & ~is_hiding
     if not is_shown.any():
         is_shown = is_below_ceiling
     shown = points[is_shown]
-    shown = shown[:: -(-len(shown) // _MOST_BALLS)]  # every n-th, from n = 1
-    colors = np.full((len(shown), 3), 0.5)
-    if shown.shape[1] >= 6:
-        colors = np.clip(shown[:, 3:6] / 255, 0, 1)
+    step = math.ceil(len(shown) / _MOST_BALLS)
+    shown = shown[::step]
     radius = min(_POINT, 2.0 / np.sqrt(len(shown)))
-    return Solids(shown[:, :3], np.full(len(shown), radius), colors)
+    radii = np.full(len(shown), radius)
+    return Solids(shown[:, :3], radii, _colors_of(shown))
 
 
 def _askers(sample: Any, floor: float) -> list[Solids]:
     """Return the asker and the model's guess, each a ball with an arrow of a meter."""
-    found = []
-    for name, color in dict(pred_pose=GUESS, gt_pose=ASKER).items():
-        if name not in sample.keys():
+    people = []
+    for name, color in _POSES.items():
+        if name not in sample:
             continue
         place, ahead = _stand(sample.get(name))
         place = np.array([place[0], place[1], floor + 0.5])
-        neck, tip = place + 0.7 * ahead, place + ahead
-        arrow = np.array([[*place, *neck, _SHAFT, _SHAFT], [*neck, *tip, _TIP, 0.0]])
+        neck = place + 0.7 * ahead
+        tip = place + ahead
+        shaft = [*place, *neck, _SHAFT, _SHAFT]
+        head = [*neck, *tip, _TIP, 0.0]
         shade = np.array([to_rgb(color)])
         person = Solids(
-            place[None], np.array([_PERSON]), shade, arrow, np.repeat(shade, 2, axis=0)
+            centers=place[None],
+            radii=np.array([_PERSON]),
+            colors=shade,
+            rods=np.array([shaft, head]),
+            rod_colors=np.repeat(shade, 2, axis=0),
         )
-        found.append(person)
-    return found
+        people.append(person)
+    return people
 
 
 def _stand(pose: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -160,41 +211,43 @@ def _stand(pose: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 def _boxes(sample: Any) -> Solids:
     """Return the edges of each likely proposal as thin rods."""
-    rods = []
-    if 'pred_boxes' in sample.keys():
+    rods: list[list[float]] = []
+    if 'pred_boxes' in sample:
         for box in clear_boxes(sample).double().cpu().numpy():
-            turn = Rotation.from_euler('z', box[6]).as_matrix()
-            for corners in _UNIT_EDGES:
-                start, end = (
-                    box[:3] + turn @ (corner * box[3:6] / 2) for corner in corners
-                )
-                rods.append([*start, *end, _EDGE, _EDGE])
+            rods += _edges_of(box)
     edges = np.array(rods).reshape(-1, 8)
     nothing = np.zeros((0, 3))
     colors = np.tile(to_rgb(PROPOSAL), (len(edges), 1))
     return Solids(nothing, np.zeros(0), nothing, edges, colors)
 
 
+def _edges_of(box: np.ndarray) -> list[list[float]]:
+    """Return the twelve edges of a box ``[7]`` as rods."""
+    center, size = box[:3], box[3:6]
+    turn = Rotation.from_euler('z', box[6]).as_matrix()
+    rods = []
+    for a, b in itertools.combinations(_CORNERS, 2):
+        # An edge joins corners that differ in one coordinate.
+        if np.count_nonzero(a != b) == 1:
+            start = center + turn @ (a * size / 2)
+            end = center + turn @ (b * size / 2)
+            rods.append([*start, *end, _EDGE, _EDGE])
+    return rods
+
+
+#: Corners of a cube of side 2.
 _CORNERS = [np.array(signs) for signs in itertools.product((-1.0, 1.0), repeat=3)]
-#: Edges of a cube: pairs of corners that differ in one coordinate.
-_UNIT_EDGES = [
-    (a, b)
-    for a, b in itertools.combinations(_CORNERS, 2)
-    if np.count_nonzero(a != b) == 1
-]
 
 
 def clear_boxes(sample: Any) -> torch.Tensor:
     """Return the likely proposals ``[M, 7]``, without those that overlap likelier ones."""
     likely = sample.pred_box_scores >= _SCORE
-    boxes, scores = (
-        sample.pred_boxes[likely].float(),
-        sample.pred_box_scores[likely].float(),
-    )
-    center, half = boxes[:, :2], boxes[:, 3:5] / 2
-    return boxes[
-        nms(torch.cat((center - half, center + half), dim=1), scores, _OVERLAP)
-    ]
+    boxes = sample.pred_boxes[likely].float()
+    scores = sample.pred_box_scores[likely].float()
+    center = boxes[:, :2]
+    half = boxes[:, 3:5] / 2
+    corners = torch.cat((center - half, center + half), dim=1)
+    return boxes[nms(corners, scores, _OVERLAP)]
 
 
 def draw_sample(points: Any, sample: Any, vocabulary: Sequence[str]) -> Figure:
@@ -218,14 +271,24 @@ def draw_sample(points: Any, sample: Any, vocabulary: Sequence[str]) -> Figure:
         draw_room(plan, points, sample)
         plan.set_xlabel(_KEY, fontsize=9)
         draw_corner(corner, points, sample)
-    names, scores = zip(*best(sample.pred_scores, vocabulary), strict=True)
+    _draw_answers(bars, sample, vocabulary)
+    return figure
+
+
+def _draw_answers(axes: Axes, sample: Any, vocabulary: Sequence[str]) -> None:
+    """Draw bars of the best answers, right ones in another color, and the truth below."""
     truth = sample.get('gt_answers') or ()
-    short = [textwrap.shorten(name, 26, placeholder='…') for name in names]
-    draw_bars(bars, short, np.array(scores), [name in truth for name in names])
+    names = []
+    scores = []
+    is_right = []
+    for answer, score in best(sample.pred_scores, vocabulary):
+        names.append(textwrap.shorten(answer, 26, placeholder='…'))
+        scores.append(score)
+        is_right.append(answer in truth)
+    draw_bars(axes, names, np.array(scores), is_right)
     if truth:
         text = f'truth: {", ".join(dict.fromkeys(truth))}'
-        bars.set_xlabel(text, fontsize=9, parse_math=False)
-    return figure
+        axes.set_xlabel(text, fontsize=9, parse_math=False)
 
 
 class RoomPicture(Picture):
@@ -243,22 +306,20 @@ class RoomPicture(Picture):
     def __init__(
         self, points: Any, sample: Any, places: np.ndarray, words: dict[str, list[str]]
     ) -> None:
-        self.points, self.sample, self.places, self.words = (
-            points,
-            sample,
-            places,
-            words,
-        )
-        self.caption = '\n'.join(textwrap.fill(' '.join(w), 46) for w in words.values())
+        self.points = points
+        self.sample = sample
+        self.places = places
+        self.words = words
+        lines = [textwrap.fill(' '.join(text), 46) for text in words.values()]
+        self.caption = '\n'.join(lines)
 
     def draw_input(self, axes: Axes, time: int = 0) -> None:
         """Draw the room with its proposals and the asker; without a room, the words."""
-        if self.points is None:
-            self._draw_words(
-                axes, {k: ['white'] * len(v) for k, v in self.words.items()}
-            )
-        else:
+        if self.points is not None:
             draw_room(axes, self.points, self.sample)
+            return
+        shades = {name: ['white'] * len(words) for name, words in self.words.items()}
+        self._draw_words(axes, shades)
 
     def draw_values(
         self, axes: Axes, tokens: TokenMap, colors: str, time: int = 0
@@ -266,17 +327,21 @@ class RoomPicture(Picture):
         """Color objects in their places, or words; of a joint sequence, objects alone."""
         shades = colormaps[colors](tokens.norm()(tokens.values))
         for name, words in self.words.items():
-            if f'{name}_layers' in tokens.module and 'object_' not in tokens.module:
-                return self._draw_words(axes, {name: shades[: len(words)]})
+            is_of_text = f'{name}_layers' in tokens.module
+            is_of_objects = 'object_' in tokens.module
+            if is_of_text and not is_of_objects:
+                self._draw_words(axes, {name: shades[: len(words)]})
+                return
         values = tokens.values[: len(self.places)]
         order = np.argsort(values)  # large values over small ones
         order = order[np.isfinite(values[order])]
         if self.points is not None:
             draw_room(axes, self.points)
-        look: Any = dict(s=30, linewidths=0.5, edgecolors='.25', zorder=3)
         x, y = self.places[order].T
-        axes.scatter(x, y, c=shades[order], **look)
-        return without_ticks(axes)
+        axes.scatter(
+            x, y, c=shades[order], s=30, linewidths=0.5, edgecolors='.25', zorder=3
+        )
+        without_ticks(axes)
 
     def _draw_words(self, axes: Axes, shades: dict) -> None:
         top = 0.0

@@ -4,7 +4,7 @@ Formats: github.com/SilongYong/SQA3D, assets/dataset.md and utils/sqa_data_2_Sca
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -36,80 +36,97 @@ def read_questions(ann_file: str, question_file: str | None = None) -> list[dict
             files do not belong together.
     """
     if question_file is None:
-        return _read(ann_file)
-    questions = {q['question_id']: q for q in _read(question_file)}
-    annotations = {a['question_id']: a for a in _read(ann_file, 'annotations')}
+        return _read(ann_file, 'questions', _parse_question)
+    questions = {}
+    for question in _read(question_file, 'questions', _parse_question):
+        questions[question['question_id']] = question
+    annotations = {}
+    for annotation in _read(ann_file, 'annotations', _parse_annotation):
+        annotations[annotation['question_id']] = annotation
     check_pairs(questions, annotations, question_file, ann_file, ('scene_id', 'scene'))
-    return [{**q, **annotations[i]} for i, q in questions.items()]
+    return [
+        question | annotations[question_id]
+        for question_id, question in questions.items()
+    ]
 
 
 def read_texts(path: str) -> list[str]:
     """Return the situations and questions of a file: the one list, or official questions."""
-    return [text for q in _read(path) for text in q['text']]
+    texts = []
+    for question in _read(path, 'questions', _parse_question):
+        texts += question['text']
+    return texts
 
 
 def read_answers(path: str) -> list[str]:
     """Return the answers of a file: the one list, or official annotations."""
-    return [answer for q in _read(path, 'annotations') for answer in q['gt_answers']]
+    answers = []
+    for annotation in _read(path, 'annotations', _parse_annotation):
+        answers += annotation['gt_answers']
+    return answers
 
 
-def _read(path: str, key: str = 'questions') -> list[dict]:
-    """Return the entries of a list, or of an official file's list under ``key``."""
+def _read(path: str, key: str, parse: Callable[[dict], dict]) -> list[dict]:
+    """Return the entries of the one list, or of an official file.
+
+    Args:
+        path (str): The file.
+        key (str): Where an official file has its entries.
+        parse (callable): Parses one of them.
+    """
     content = read_json(path, (list, dict), 'SQA3D')
     with naming_file(path, 'SQA3D'):
         if isinstance(content, list):
-            found = [_of_list(e) for e in content]
-            _check_order([e['rotation'] for e in found], path)
+            entries = [_parse_of_list(row) for row in content]
+            _check_order([entry['rotation'] for entry in entries], path)
         else:
-            read = _of_questions if key == 'questions' else _of_annotations
-            found = [read(e) for e in content[key]]
-    check_unique([q['question_id'] for q in found], path)
-    return found
+            entries = [parse(row) for row in content[key]]
+    check_unique([entry['question_id'] for entry in entries], path)
+    return entries
 
 
-def _of_questions(q: dict) -> dict:
-    # {"question_id": 220602000000, "scene_id": "scene0380_00", "situation": "I am
-    # facing ...",
-    #  "question": "What is ...?"}
-    return _ids(q) | dict(text=[q['situation'], q['question']])
+def _parse_question(row: dict) -> dict:
+    """Parse an entry of the official questions, or the question in one of the list."""
+    # {"question_id": 220602000000, "scene_id": "scene0380_00",
+    #  "situation": "I am facing ...", "question": "What is ...?"}
+    return _ids(row) | dict(text=[row['situation'], row['question']])
 
 
-def _of_annotations(a: dict) -> dict:
-    # {"question_id": 220602000000, "scene_id": "scene0380_00", "answers": [{"answer":
-    # "brown"}],
+def _parse_annotation(row: dict) -> dict:
+    """Parse an entry of the official annotations."""
+    # {"question_id": 220602000000, "scene_id": "scene0380_00",
+    #  "answers": [{"answer": "brown"}],
     #  "position": {"x": .., "y": .., "z": ..},
     #  "rotation": {"_x": .., "_y": .., "_z": .., "_w": ..}}
-    pose = [a['position'][k] for k in 'xyz'] + [
-        a['rotation'][k] for k in ('_x', '_y', '_z', '_w')
-    ]
-    return _ids(a) | _annotations([answer['answer'] for answer in a['answers']], pose)
+    position = [row['position'][key] for key in ('x', 'y', 'z')]
+    rotation = [row['rotation'][key] for key in ('_x', '_y', '_z', '_w')]
+    answers = [answer['answer'] for answer in row['answers']]
+    return _ids(row) | _answers_and_pose(answers, position + rotation)
 
 
-def _of_list(e: dict) -> dict:
-    # {"question_id": "0", "scene_id": "scene0380_00", "situation": "I am facing ...",
-    #  "question": "What is ...?", "answers": ["brown"], "position": [x, y, z, x, y, z,
-    # w]}
-    if not isinstance(e['answers'], list):
-        raise TypeError(f'answers={e["answers"]!r} is not a list')
-    return _of_questions(e) | _annotations(e['answers'], e['position'])
+def _parse_of_list(row: dict) -> dict:
+    """Parse an entry of the one list, which is a question with its annotation."""
+    # {"question_id": "0", "scene_id": "scene0380_00",
+    #  "situation": "I am facing ...", "question": "What is ...?",
+    #  "answers": ["brown"], "position": [x, y, z, x, y, z, w]}
+    if not isinstance(row['answers'], list):
+        raise TypeError(f'answers={row["answers"]!r} is not a list')
+    return _parse_question(row) | _answers_and_pose(row['answers'], row['position'])
 
 
-def _ids(entry: dict) -> dict:
+def _ids(row: dict) -> dict:
     # The name becomes a part of paths.
-    if not re.fullmatch('[A-Za-z0-9_-]+', entry['scene_id']):
-        raise ValueError(f'scene_id={entry["scene_id"]!r}')
-    return dict(question_id=entry['question_id'], scene_id=entry['scene_id'])
+    if not re.fullmatch('[A-Za-z0-9_-]+', row['scene_id']):
+        raise ValueError(f'scene_id={row["scene_id"]!r}')
+    return dict(question_id=row['question_id'], scene_id=row['scene_id'])
 
 
-def _annotations(answers: list[str], pose: Sequence[float]) -> dict:
+def _answers_and_pose(answers: list[str], pose: Sequence[float]) -> dict:
     """Return answers that are not empty, the position, and the rotation of length 1."""
     numbers = np.array(pose, dtype=np.float64)
     length = np.linalg.norm(numbers[3:])
-    if (
-        numbers.shape != (7,)
-        or not 0.01 < length < np.inf
-        or not np.isfinite(numbers).all()
-    ):
+    is_pose = numbers.shape == (7,) and np.isfinite(numbers).all()
+    if not is_pose or not 0.01 < length < np.inf:
         raise ValueError(f'position and rotation={pose}')
     return dict(
         gt_answers=[text for text in answers if text.strip()],
@@ -125,10 +142,9 @@ def _check_order(rotations: Sequence[Sequence[float]], path: str) -> None:
     SQA3D turn around the vertical axis alone, so that the second and third number are x
     and y, or zero, only if the first is w.
     """
-    first, second, third, _ = (np.abs(np.reshape(rotations, (-1, 4))) > 1e-6).any(
-        axis=0
-    )
-    if first and not second and not third:
+    numbers = np.reshape(rotations, (-1, 4))
+    is_used = (np.abs(numbers) > 1e-6).any(axis=0)
+    if is_used[0] and not is_used[1] and not is_used[2]:
         raise UserError(
             f"'{path}' has quaternions w, x, y, z, expected x, y, z, w. Fix: set "
             'dataset.question_file and dataset.ann_file to the two official files.'

@@ -51,36 +51,53 @@ def read_scene(
         ValueError, OSError, EOFError: A file is missing or damaged, or files do not fit
             each other.
     """
-    raw, points = (
-        read_points(f'{scene_path}_{end}.npy') for end in ('vert', 'aligned_vert')
+    scanned = read_points(f'{scene_path}_vert.npy')
+    points = read_points(f'{scene_path}_aligned_vert.npy')
+    alignment = read_alignment(scan_file)
+    xyz = scanned[:, :3].astype(np.float64)
+    aligned = xyz @ alignment[:3, :3].T + alignment[:3, 3]
+    is_one_scan = scanned.shape == points.shape and (
+        np.abs(aligned - points[:, :3]).max() <= 0.01
     )
-    xyz, alignment = raw[:, :3].astype(np.float64), read_alignment(scan_file)
-    center = (xyz.max(axis=0) + xyz.min(axis=0)) / 2
-    found = dict(points=points, center=center, alignment=alignment)
-    moved = xyz @ alignment[:3, :3].T + alignment[:3, 3]
-    if raw.shape != points.shape or not np.abs(moved - points[:, :3]).max() <= 0.01:
+    if not is_one_scan:
         raise ValueError(
             f"_vert.npy, _aligned_vert.npy and '{scan_file}' are not of one scan"
         )
+    scene = dict(
+        points=points,
+        center=(xyz.max(axis=0) + xyz.min(axis=0)) / 2,
+        alignment=alignment,
+    )
     if annotations:
-        for name, end in dict(instances='ins_label', semantics='sem_label').items():
-            labels = _read_array(f'{scene_path}_{end}.npy', 1)
-            found[name] = labels.astype(np.int32)
-            if len(labels) != len(points) or (found[name] != labels).any():
-                raise ValueError(f'_{end}.npy has not a whole number for each point')
-        rows = _read_array(f'{scene_path}_aligned_bbox.npy', 2)
-        if rows.shape[1] not in (7, 8) or (rows[:, 3:6] < 0).any():
-            raise ValueError(
-                '_aligned_bbox.npy has not boxes [M, 7 or 8] of positive sizes'
-            )
-        classes = classes_of(rows[:, 6])
-        found['boxes'] = rows[classes >= 0, :6].astype(np.float32)
-        found['labels'] = classes[classes >= 0]
-    for array in found.values():
+        scene['instances'] = _read_labels(scene_path, 'ins_label', len(points))
+        scene['semantics'] = _read_labels(scene_path, 'sem_label', len(points))
+        scene['boxes'], scene['labels'] = _read_boxes(scene_path)
+    for array in scene.values():
         # Several samples share a scene: the release normalizes colors in place, and the
         # second sample sees them normalized twice.
         array.flags.writeable = False
-    return found
+    return scene
+
+
+def _read_labels(scene_path: str, end: str, count: int) -> np.ndarray:
+    """Return the labels of a scene's points, int32 ``[count]``."""
+    labels = _read_array(f'{scene_path}_{end}.npy', 1)
+    whole = labels.astype(np.int32)
+    if len(labels) != count or (whole != labels).any():
+        raise ValueError(f'_{end}.npy has not a whole number for each point')
+    return whole
+
+
+def _read_boxes(scene_path: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the boxes of a scene's objects ``[M, 6]``, and their classes ``[M]``."""
+    rows = _read_array(f'{scene_path}_aligned_bbox.npy', 2)
+    if rows.shape[1] not in (7, 8) or (rows[:, 3:6] < 0).any():
+        raise ValueError(
+            '_aligned_bbox.npy has not boxes [M, 7 or 8] of positive sizes'
+        )
+    classes = classes_of(rows[:, 6])
+    is_object = classes >= 0
+    return rows[is_object, :6].astype(np.float32), classes[is_object]
 
 
 def read_alignment(path: str | Path) -> np.ndarray:
@@ -88,16 +105,14 @@ def read_alignment(path: str | Path) -> np.ndarray:
     text = Path(path).read_text(encoding='utf-8')
     check(f"'{path}': lines NAME = VALUE", text.count('='), least=1)
     lines = re.findall(r'(?m)^\s*axisAlignment[^=]*=(.*)$', text)
-    matrix = (
-        np.array(lines[-1].split(), dtype=np.float64).reshape(4, 4)
-        if lines
-        else np.eye(4)
-    )
+    if not lines:
+        return np.eye(4)
+    matrix = np.array(lines[-1].split(), dtype=np.float64).reshape(4, 4)
     turn = matrix[:3, :3]
-    is_rotation = (
-        np.allclose(turn @ turn.T, np.eye(3), atol=1e-3) and np.linalg.det(turn) > 0
-    )
-    if not (is_rotation and np.allclose(matrix[3], (0, 0, 0, 1), atol=1e-6)):
+    is_orthogonal = np.allclose(turn @ turn.T, np.eye(3), atol=1e-3)
+    is_mirrored = np.linalg.det(turn) <= 0
+    has_last_row = np.allclose(matrix[3], (0, 0, 0, 1), atol=1e-6)
+    if not is_orthogonal or is_mirrored or not has_last_row:
         raise ValueError(f"axisAlignment in '{path}' is not a rotation and a shift")
     return matrix
 
@@ -121,29 +136,33 @@ def read_points(source: RoomFile) -> np.ndarray:
     points = _read_array(source, 2)
     check('the number of points', len(points), least=1)
     check('the columns of the points', points.shape[1], choices=(6, 9))
-    if points[:, 3:6].min() < 0 or points[:, 3:6].max() > 255:
+    colors = points[:, 3:6]
+    if colors.min() < 0 or colors.max() > 255:
         raise ValueError('points have colors beyond 0 to 255')
     return points.astype(np.float32)
 
 
+def _load_whole(path: str | Path) -> np.ndarray:
+    """Load a ``.npy`` that is exactly as long as its header says."""
+    # Mapped, so that a header cannot claim more than the file has.
+    mapped = np.load(path, mmap_mode='r', allow_pickle=False)
+    expected = mapped.offset + mapped.nbytes
+    size = Path(path).stat().st_size
+    require(
+        size == expected, f"'{path}' has {size} bytes, but its header says {expected}."
+    )
+    return np.array(mapped)
+
+
 def _read_array(source: RoomFile, dimensions: int) -> np.ndarray:
     """Read an array of finite numbers; nothing in a file is executed."""
-    if isinstance(source, np.ndarray):
-        array = source
-    else:
-        # Mapped, so that a header cannot claim more than the file has.
-        mapped = np.load(source, mmap_mode='r', allow_pickle=False)
-        size = mapped.offset + mapped.nbytes
-        found = Path(source).stat().st_size
-        require(
-            found == size, f"'{source}' has {found} bytes, but its header says {size}."
-        )
-        array = np.array(mapped)
+    array = source if isinstance(source, np.ndarray) else _load_whole(source)
     require(
         array.ndim == dimensions,
         f'The array has {array.ndim} dimensions, not {dimensions}.',
     )
-    if array.dtype.kind not in 'fiu' or not np.isfinite(array.astype(np.float32)).all():
+    is_numeric = array.dtype.kind in 'fiu'
+    if not is_numeric or not np.isfinite(array.astype(np.float32)).all():
         raise ValueError(
             f'{array.dtype} {list(array.shape)} with values that are not finite'
         )

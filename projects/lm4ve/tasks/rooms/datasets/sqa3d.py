@@ -77,82 +77,101 @@ class SQA3DDataset(TextDataset):
         answers: Corpus | None = None,
         **kwargs: Any,
     ) -> None:
-        for name in data_prefix or {}:
+        folders = dict(FOLDERS)
+        for name, folder in (data_prefix or {}).items():
             check('dataset.data_prefix', name, choices=FOLDERS)
-        prefix = {**FOLDERS, **(data_prefix or {})}
+            folders[name] = folder
         self.split = split
-        path = Path(data_root, (question_file or '').replace('{split}', split))
-        self.question_file = question_file and str(path)
-        self.answers = (
-            None if answers is None else count_answers(answers, 'dataset.answers')
-        )
-        kwargs = dict(test_mode=split != 'train') | kwargs
-        ann_file = ann_file.replace('{split}', split)
+        self.question_file = None
+        if question_file:
+            path = Path(data_root, question_file.replace('{split}', split))
+            self.question_file = str(path)
+        self.answers = None
+        if answers is not None:
+            self.answers = count_answers(answers, 'dataset.answers')
+        kwargs.setdefault('test_mode', split != 'train')
         super().__init__(
-            ann_file=ann_file, data_root=data_root, data_prefix=prefix, **kwargs
+            ann_file=ann_file.replace('{split}', split),
+            data_root=data_root,
+            data_prefix=folders,
+            **kwargs,
         )
 
     def load_data_list(self) -> list[dict]:
         """Return the questions of the files, checked."""
-        found = read_questions(self.ann_file, self.question_file)
-        data_list, empty = [], []
-        for q in found:
-            where = f'question {q["question_id"]}'
-            self.check_texts(
-                [*q['text'], *q['gt_answers']], f"'{self.ann_file}', {where}"
-            )
-            if all(map(str.strip, q['text'])):
-                kind = question_type(q['text'][1])
-                data_list.append(
-                    dict(q, question_type=kind, **self.paths_of(q['scene_id']))
-                )
-            else:
-                empty.append(where)
-        self.leave_out('have an empty situation or question', empty, len(found))
-        data_list = self._with_scenes(self._with_answers(data_list))
+        entries = read_questions(self.ann_file, self.question_file)
+        data_list = []
+        empty = []
+        for entry in entries:
+            name = f'question {entry["question_id"]}'
+            texts = [*entry['text'], *entry['gt_answers']]
+            self.check_texts(texts, f"'{self.ann_file}', {name}")
+            situation, question = entry['text']
+            if not situation.strip() or not question.strip():
+                empty.append(name)
+                continue
+            entry['question_type'] = question_type(question)
+            entry |= self.paths_of(entry['scene_id'])
+            data_list.append(entry)
+        self.leave_out('have an empty situation or question', empty, len(entries))
+        data_list = self._with_answers(data_list)
+        data_list = self._with_scenes(data_list)
         self.refuse_nothing(data_list)
         return data_list
 
     def paths_of(self, scene_id: str) -> dict[str, str]:
         """Return where the files of a scene lie; ``scene_path`` lacks their endings."""
-        scenes, scans, objects = (self.data_prefix[k] for k in FOLDERS)
-        scan_file, object_path = (
-            f'{scans}/{scene_id}/{scene_id}.txt',
-            f'{objects}/{scene_id}.npy',
+        folders = self.data_prefix
+        return dict(
+            scene_path=f'{folders["scenes"]}/{scene_id}',
+            scan_file=f'{folders["scans"]}/{scene_id}/{scene_id}.txt',
+            object_path=f'{folders["objects"]}/{scene_id}.npy',
         )
-        scene_path = f'{scenes}/{scene_id}'
-        return dict(scene_path=scene_path, scan_file=scan_file, object_path=object_path)
 
     def _with_answers(self, data_list: list[dict]) -> list[dict]:
         """Leave out, in training, questions without an answer in the vocabulary."""
         if self.answers is None or self.test_mode:
             return data_list
-        kept = [
-            d for d in data_list if not self.answers.keys().isdisjoint(d['gt_answers'])
-        ]
-        left = f'{len(data_list) - len(kept)} of {len(data_list)} training questions are left out'
-        print_log(f'{left}: they have no answer of the vocabulary.', logger='current')
+        known = self.answers.keys()
+        kept = []
+        for entry in data_list:
+            if not known.isdisjoint(entry['gt_answers']):
+                kept.append(entry)
+        left_out = len(data_list) - len(kept)
+        print_log(
+            f'{left_out} of {len(data_list)} training questions are left out: they have no answer '
+            'of the vocabulary.',
+            logger='current',
+        )
         return kept
 
     def _with_scenes(self, data_list: list[dict]) -> list[dict]:
         """Leave out questions about scenes with missing files, before training starts."""
         if self.loader is None:
             return data_list
-        scenes = {d['scene_id']: d for d in data_list}
-        found = {i: self.loader.find_defect(d, decode=False) for i, d in scenes.items()}
-        lost = [d for d in data_list if found[d['scene_id']]]
-        names = [
-            f'{d["question_id"]} ({d["scene_id"]} {found[d["scene_id"]]})' for d in lost
-        ]
-        self.leave_out('are about scenes that lack files', names, len(data_list))
-        return [d for d in data_list if not found[d['scene_id']]]
+        defects: dict[str, str | None] = {}
+        kept = []
+        lost = []
+        for entry in data_list:
+            scene = entry['scene_id']
+            if scene not in defects:
+                defects[scene] = self.loader.find_defect(entry, decode=False)
+            defect = defects[scene]
+            if defect is None:
+                kept.append(entry)
+            else:
+                lost.append(f'{entry["question_id"]} ({scene} {defect})')
+        self.leave_out('are about scenes that lack files', lost, len(data_list))
+        return kept
 
     # ------------------------------------------------------------------- the scenes
     @property
     def loader(self) -> SceneLoader | None:
         """The first step of the pipeline, if it reads scenes."""
         steps = self.pipeline.transforms
-        return steps[0] if steps and isinstance(steps[0], SceneLoader) else None
+        if steps and isinstance(steps[0], SceneLoader):
+            return steps[0]
+        return None
 
     def path_of(self, info: dict) -> str:
         """Return the path of an entry's scene, without an ending."""
@@ -160,6 +179,6 @@ class SQA3DDataset(TextDataset):
 
     def find_defect(self, path: str, decode: bool = False) -> str | None:
         """Return a description of a defect in the files of a scene, or None."""
-        return self.loader and self.loader.find_defect(
-            self.paths_of(Path(path).name), decode
-        )
+        if self.loader is None:
+            return None
+        return self.loader.find_defect(self.paths_of(Path(path).name), decode)

@@ -9,9 +9,10 @@ its baseline prepares them.
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace as Thing
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from mmengine.dist import barrier, is_main_process
@@ -26,27 +27,42 @@ from lm4ve.tasks.rooms.datasets.sqa3d import SQA3DDataset
 ROOMS = dict(train=600, val=60, test=60)
 #: The shapes: their primitive, and the least and the greatest size in x, y, z in
 #: meters.
-SHAPES = dict(
-    box=('box', (0.55, 0.55, 0.35), (0.75, 0.75, 0.5)),
-    ball=('sphere', (0.6, 0.6, 0.6), (0.7, 0.7, 0.7)),
-    cone=('cone', (0.55, 0.55, 0.75), (0.7, 0.7, 0.95)),
-    cylinder=('cylinder', (0.3, 0.3, 0.85), (0.4, 0.4, 1.05)),
-)
-COLORS = dict(
-    red=(205, 45, 40), green=(40, 160, 60), blue=(45, 80, 200), yellow=(225, 205, 50)
-)
-FLOOR, WALLS = (120, 105, 90), (205, 205, 200)
+SHAPES = {
+    'box': ('box', (0.55, 0.55, 0.35), (0.75, 0.75, 0.5)),
+    'ball': ('sphere', (0.6, 0.6, 0.6), (0.7, 0.7, 0.7)),
+    'cone': ('cone', (0.55, 0.55, 0.75), (0.7, 0.7, 0.95)),
+    'cylinder': ('cylinder', (0.3, 0.3, 0.85), (0.4, 0.4, 1.05)),
+}
+#: Red, green and blue of shapes, floor and walls.
+COLORS = {
+    'red': (205, 45, 40),
+    'green': (40, 160, 60),
+    'blue': (45, 80, 200),
+    'yellow': (225, 205, 50),
+}
+FLOOR = (120, 105, 90)
+WALLS = (205, 205, 200)
 #: Where shapes stand, clockwise from the north (y); "east" is x.
 PLACES = ('north', 'east', 'south', 'west')
+#: The directions of the places from the middle, x and y.
+DIRECTIONS = ((0, 1), (1, 0), (0, -1), (-1, 0))
 #: Where the asker sees them, clockwise too, and in words.
-SIDES = dict(
-    front='in front of me', right='to my right', behind='behind me', left='to my left'
-)
-#: Half of a room's sides, and the height of its walls, in meters.
-HALF, WALL = (2.0, 2.4), 0.8
-#: How far shapes stand from the middle, how far beside the line through it the only one
-#: stands at most, and each of two.
-AWAY, ASIDE, APART = (1.35, 1.6), 0.25, (0.5, 0.6)
+SIDES = {
+    'front': 'in front of me',
+    'right': 'to my right',
+    'behind': 'behind me',
+    'left': 'to my left',
+}
+#: Half of a room's sides at least and at most, in meters.
+HALF = (2.0, 2.4)
+#: The height of its walls, in meters.
+WALL = 0.8
+#: How far shapes stand from the middle, in meters.
+AWAY = (1.35, 1.6)
+#: How far beside the line through the middle the only shape of a place stands at most.
+ASIDE = 0.25
+#: How far beside it each of two stands.
+APART = (0.5, 0.6)
 #: How often there are two in a place, which are alike.
 PAIRS = 0.15
 #: How far from the middle the asker may stand, in x and in y.
@@ -54,7 +70,9 @@ STEP = 0.2
 #: How far a shape is turned at most, in radians.
 TURN = 0.26
 #: Points of a shape, of the floor and of all walls.
-SHAPE_POINTS, FLOOR_POINTS, WALL_POINTS = 96, 160, 160
+SHAPE_POINTS = 96
+FLOOR_POINTS = 160
+WALL_POINTS = 160
 #: Questions about a room. Each has a situation of its own: several of one situation
 #: would be of different sides, which undoes SHARES.
 QUESTIONS = 32
@@ -67,24 +85,69 @@ WORDINGS = (
 )
 #: Kinds of questions, by the first words of which SQA3D scores them, and how often each
 #: is.
-KINDS = dict(shape=4 / 11, color=4 / 11, there=1 / 11, see=1 / 11, count=1 / 11)
+KINDS = {
+    'shape': 4 / 11,
+    'color': 4 / 11,
+    'there': 1 / 11,
+    'see': 1 / 11,
+    'count': 1 / 11,
+}
 #: Relative frequencies of sides in questions. With equal ones, neither the side nor the
 #: asker's heading alone would be informative, and training would stall for long.
-SHARES = dict(front=6 / 9, right=1 / 9, behind=1 / 9, left=1 / 9)
+SHARES = {'front': 6 / 9, 'right': 1 / 9, 'behind': 1 / 9, 'left': 1 / 9}
 #: All that there are, "red box" and so on, and the NYU40 ids of furniture under which
 #: they go.
 NAMES = tuple(f'{color} {shape}' for color in COLORS for shape in SHAPES)
 IDS = dict(zip(NAMES, NYU40_IDS, strict=False), wall=1, floor=2)
 
 
+@dataclass
+class Thing:
+    """A shape that stands in a room.
+
+    Attributes:
+        shape (str): A key of :data:`SHAPES`.
+        color (str): A key of :data:`COLORS`.
+        place (int): An index of :data:`PLACES`.
+        center (tuple[float, float]): x and y, meters.
+        size (np.ndarray): In x, y and z before it is turned, meters.
+    """
+
+    shape: str
+    color: str
+    place: int
+    center: tuple[float, float]
+    size: np.ndarray
+
+    @property
+    def name(self) -> str:
+        """Its name in :data:`NAMES`."""
+        return f'{self.color} {self.shape}'
+
+    def is_a(self, word: str) -> bool:
+        """Return whether a word is its shape or its color."""
+        return word in (self.shape, self.color)
+
+
+class Question(NamedTuple):
+    """A question about a room.
+
+    Attributes:
+        kind (str): A key of :data:`KINDS`.
+        side (str): A key of :data:`SIDES`, where the asker looks for the answer.
+        text (str): The question.
+        answer (str): The only right answer.
+    """
+
+    kind: str
+    side: str
+    text: str
+    answer: str
+
+
 # ------------------------------------------------------------------ shapes and points
 def draw_things(place: int, rng: np.random.Generator) -> list[Thing]:
-    """Draw one shape, or two that are alike in shape and color.
-
-    A thing has ``shape`` and ``color``, of :data:`SHAPES` and :data:`COLORS`, its
-    ``place``, an index of :data:`PLACES`, its ``center`` (x, y), and ``size`` in x, y,
-    z before it is turned.
-    """
+    """Draw the things of a place: one shape, or two that are alike in shape and color."""
     shape = list(SHAPES)[rng.integers(len(SHAPES))]
     color = list(COLORS)[rng.integers(len(COLORS))]
     beside = np.array([rng.uniform(-ASIDE, ASIDE)])
@@ -92,15 +155,14 @@ def draw_things(place: int, rng: np.random.Generator) -> list[Thing]:
         beside = rng.uniform(*APART, 2) * (-1, 1)
     _, least, most = SHAPES[shape]
     things = []
-    for x in beside:
+    for aside in beside:
         size = np.add(least, rng.random() * np.subtract(most, least))
-        # Away from the middle and aside, turned to the place.
+        # As if the place were in the north, then turned to it.
+        x = aside
         y = rng.uniform(*AWAY)
         for _ in range(place):
             x, y = y, -x
-        things.append(
-            Thing(shape=shape, color=color, place=place, center=(x, y), size=size)
-        )
+        things.append(Thing(shape, color, place, (x, y), size))
     return things
 
 
@@ -119,45 +181,64 @@ def draw_cloud(
         and blue from 0 to 255; and int64 ``[P]``: the index of the thing, -1 for the
         floor and -2 for the walls.
     """
-
-    def paint(points: np.ndarray, color: tuple[int, ...]) -> np.ndarray:
-        """Add a color that differs a little from thing to thing and from point to point."""
-        mean = np.array(color) + rng.normal(scale=10, size=3)
-        colors = np.rint(mean + rng.normal(scale=6, size=points.shape)).clip(0, 255)
-        return np.hstack((points, colors))
-
     clouds = []
     for thing in things:
-        points = sample_primitive(SHAPES[thing.shape][0], SHAPE_POINTS, rng)
-        low, high = points.min(axis=0), points.max(axis=0)
-        points = (points - (low + high) / 2) * (thing.size / (high - low))
-        points = points @ turn_around_z(rng.uniform(-TURN, TURN)).T
-        points += (*thing.center, thing.size[2] / 2)
-        clouds.append(paint(points, COLORS[thing.color]))
-    places = rng.uniform(-1, 1, (FLOOR_POINTS, 2)) * half
-    clouds.append(paint(np.hstack((places, np.zeros((FLOOR_POINTS, 1)))), FLOOR))
-    along = rng.uniform(-1, 1, WALL_POINTS)[:, None]
-    walls = np.array([(0, 1), (1, 0), (0, -1), (-1, 0)])[
-        rng.integers(0, 4, WALL_POINTS)
-    ]
-    places = walls * half + (1 - abs(walls)) * along * half
-    clouds.append(
-        paint(np.hstack((places, rng.uniform(0, WALL, (WALL_POINTS, 1)))), WALLS)
-    )
-    order = rng.permutation(sum(map(len, clouds)))
-    parts = np.repeat([*range(len(things)), -1, -2], list(map(len, clouds)))
+        clouds.append(_paint(_draw_shape(thing, rng), COLORS[thing.color], rng))
+    clouds.append(_paint(_draw_floor(half, rng), FLOOR, rng))
+    clouds.append(_paint(_draw_walls(half, rng), WALLS, rng))
+    sizes = [len(cloud) for cloud in clouds]
+    parts = np.repeat([*range(len(things)), -1, -2], sizes)
+    order = rng.permutation(sum(sizes))
     return np.concatenate(clouds)[order].astype(np.float32), parts[order]
+
+
+def _draw_shape(thing: Thing, rng: np.random.Generator) -> np.ndarray:
+    """Draw points of a thing in its place, on the floor and turned a little, ``[P, 3]``."""
+    primitive, _, _ = SHAPES[thing.shape]
+    points = sample_primitive(primitive, SHAPE_POINTS, rng)
+    low = points.min(axis=0)
+    high = points.max(axis=0)
+    points = (points - (low + high) / 2) * (thing.size / (high - low))
+    points = points @ turn_around_z(rng.uniform(-TURN, TURN)).T
+    x, y = thing.center
+    points += (x, y, thing.size[2] / 2)
+    return points
+
+
+def _draw_floor(half: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw points of the floor, ``[P, 3]``."""
+    xy = rng.uniform(-1, 1, (FLOOR_POINTS, 2)) * half
+    return np.hstack((xy, np.zeros((FLOOR_POINTS, 1))))
+
+
+def _draw_walls(half: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw points of the four walls, ``[P, 3]``."""
+    along = rng.uniform(-1, 1, WALL_POINTS)[:, None]
+    walls = np.array(DIRECTIONS)[rng.integers(0, 4, WALL_POINTS)]
+    xy = walls * half + (1 - abs(walls)) * along * half
+    z = rng.uniform(0, WALL, (WALL_POINTS, 1))
+    return np.hstack((xy, z))
+
+
+def _paint(
+    points: np.ndarray, color: tuple[int, ...], rng: np.random.Generator
+) -> np.ndarray:
+    """Add a color that differs a little from thing to thing and from point to point."""
+    mean = np.array(color) + rng.normal(scale=10, size=3)
+    colors = np.rint(mean + rng.normal(scale=6, size=points.shape)).clip(0, 255)
+    return np.hstack((points, colors))
 
 
 def turn_around_z(angle: float) -> np.ndarray:
     """Return the rotation by an angle in radians, ``[3, 3]``."""
-    c, s = np.cos(angle), np.sin(angle)
-    return np.array([(c, -s, 0), (s, c, 0), (0, 0, 1)])
+    cosine = np.cos(angle)
+    sine = np.sin(angle)
+    return np.array([(cosine, -sine, 0), (sine, cosine, 0), (0, 0, 1)])
 
 
 # -------------------------------------------------------------------------- questions
-def questions_of(things: list[Thing], looks: int) -> list[tuple[str, str, str, str]]:
-    """Return all questions that have one answer: kind, side, question, answer.
+def questions_of(things: list[Thing], looks: int) -> list[Question]:
+    """Return all questions that have one answer.
 
     Args:
         things (list[Thing]): What stands in the room.
@@ -166,44 +247,64 @@ def questions_of(things: list[Thing], looks: int) -> list[tuple[str, str, str, s
     A "no" or a 0 is the answer only for what stands elsewhere in the room, so that what
     is there at all does not give the answer away.
     """
-    found = []
-    names = {c: (f'a {c} thing', f'{c} things') for c in COLORS}
-    names |= {s: (f'a {s}', 'boxes' if s == 'box' else f'{s}s') for s in SHAPES}
+    questions = []
+    sides = list(SIDES)
     for place in range(len(PLACES)):
-        side = list(SIDES)[(place - looks) % len(PLACES)]
-        words, here = SIDES[side], [t for t in things if t.place == place]
-        found.append(('shape', side, f'What is {words}?', here[0].shape))
-        found.append(
-            ('color', side, f'What color is the thing {words}?', here[0].color)
+        side = sides[(place - looks) % len(PLACES)]
+        words = SIDES[side]
+        here = [thing for thing in things if thing.place == place]
+        shape = here[0].shape
+        color = here[0].color
+        questions.append(Question('shape', side, f'What is {words}?', shape))
+        questions.append(
+            Question('color', side, f'What color is the thing {words}?', color)
         )
-        for name, (one, many) in names.items():
-            if not any(name in (t.shape, t.color) for t in things):
+        for word, (one, many) in _NOUNS.items():
+            if not any(thing.is_a(word) for thing in things):
                 continue
-            number = sum(name in (t.shape, t.color) for t in here)
-            answer = 'yes' if number else 'no'
-            found.append(('count', side, f'How many {many} are {words}?', str(number)))
-            found.append(('there', side, f'Is there {one} {words}?', answer))
+            number = sum(thing.is_a(word) for thing in here)
+            text = f'How many {many} are {words}?'
+            questions.append(Question('count', side, text, str(number)))
+            yes_or_no = 'yes' if number else 'no'
+            text = f'Is there {one} {words}?'
+            questions.append(Question('there', side, text, yes_or_no))
             if side == 'front':
-                found.append(('see', side, f'Can I see {one}?', answer))
-    return found
+                text = f'Can I see {one}?'
+                questions.append(Question('see', side, text, yes_or_no))
+    return questions
+
+
+def _nouns() -> dict[str, tuple[str, str]]:
+    """Return how one thing and several things of a color or a shape are called."""
+    nouns = {}
+    for color in COLORS:
+        nouns[color] = (f'a {color} thing', f'{color} things')
+    for shape in SHAPES:
+        plural = 'boxes' if shape == 'box' else f'{shape}s'
+        nouns[shape] = (f'a {shape}', plural)
+    return nouns
+
+
+_NOUNS = _nouns()
 
 
 def draw_question(
     things: list[Thing], looks: int, rng: np.random.Generator
 ) -> tuple[str, str]:
     """Draw a question and its answer; of a kind and a side, each answer occurs alike often."""
-    found = questions_of(things, looks)
-    while True:
+    questions = questions_of(things, looks)
+    fitting: list[Question] = []
+    while not fitting:
         kind = rng.choice(list(KINDS), p=list(KINDS.values()))
         side = rng.choice(list(SHARES), p=list(SHARES.values()))
         if kind == 'see':
             side = 'front'
-        fit = [(q, a) for k, s, q, a in found if k == kind and s == side]
-        # One thing or two alike: 0, and 1 or 2.
-        if answers := sorted({a for _, a in fit}):
-            answer = answers[rng.integers(len(answers))]
-            questions = [q for q, a in fit if a == answer]
-            return questions[rng.integers(len(questions))], answer
+        fitting = [q for q in questions if q.kind == kind and q.side == side]
+    # Of counts there are 0, and 1 or 2.
+    answers = sorted({question.answer for question in fitting})
+    answer = answers[rng.integers(len(answers))]
+    texts = [question.text for question in fitting if question.answer == answer]
+    return texts[rng.integers(len(texts))], answer
 
 
 # ------------------------------------------------------------------------------ files
@@ -225,85 +326,151 @@ def write_rooms(folder: str | Path, counts: Mapping[str, int] = ROOMS) -> Path:
     Raises:
         UserError: The folder holds something else.
     """
+    recipe = dict(version=3, rooms=dict(counts))
+    return write_once(folder, recipe, 'rooms', partial(_write_splits, counts=counts))
 
-    def write(partial: Path) -> None:
-        for part in ('scannet_data', 'objects', 'qa'):
-            (partial / part).mkdir()
-        rooms = 0
-        for number, (split, count) in enumerate(counts.items()):
-            rows: list[dict] = []
-            for i in range(count):
-                # Each room has a generator of its own, so that more rooms begin alike.
-                rng = np.random.default_rng((number, i))
-                rows += _write_room(partial, f'scene{rooms + i:04d}_00', rng)
-            for question_id, row in enumerate(rows, rooms * QUESTIONS):
-                row['question_id'] = question_id
-            (partial / f'qa/SQA_{split}.json').write_text(json.dumps(rows))
-            rooms += count
 
-    return write_once(folder, dict(version=3, rooms=dict(counts)), 'rooms', write)
+def _write_splits(folder: Path, counts: Mapping[str, int]) -> None:
+    """Write the rooms and questions of all splits into an empty folder."""
+    for part in ('scannet_data', 'objects', 'qa'):
+        (folder / part).mkdir()
+    written = 0
+    for number, (split, count) in enumerate(counts.items()):
+        rows: list[dict] = []
+        for i in range(count):
+            # Each room has a generator of its own, so that more rooms begin alike.
+            rng = np.random.default_rng((number, i))
+            rows += _write_room(folder, f'scene{written + i:04d}_00', rng)
+        for question_id, row in enumerate(rows, written * QUESTIONS):
+            row['question_id'] = question_id
+        (folder / f'qa/SQA_{split}.json').write_text(json.dumps(rows))
+        written += count
+
+
+class _Asked(NamedTuple):
+    """A question with its situation: the asker looks at a place and stands at x, y."""
+
+    looks: int
+    stands: np.ndarray
+    situation: str
+    question: str
+    answer: str
+
+
+def _draw_asked(things: list[Thing], rng: np.random.Generator) -> _Asked:
+    looks = int(rng.integers(len(PLACES)))
+    stands = rng.uniform(-STEP, STEP, 2)
+    wording = WORDINGS[rng.permutation(len(WORDINGS))[0]]
+    question, answer = draw_question(things, looks, rng)
+    return _Asked(looks, stands, wording.format(PLACES[looks]), question, answer)
 
 
 def _write_room(folder: Path, name: str, rng: np.random.Generator) -> list[dict]:
     """Write a room as scanned, in a frame of its own, and as aligned; return its questions."""
-    things = [
-        thing for place in range(len(PLACES)) for thing in draw_things(place, rng)
-    ]
-    half, asked = rng.uniform(*HALF, 2), []
-    for _ in range(QUESTIONS):
-        looks = int(rng.integers(len(PLACES)))
-        stands = rng.uniform(-STEP, STEP, 2)
-        situation = WORDINGS[rng.permutation(len(WORDINGS))[0]].format(PLACES[looks])
-        asked.append((looks, stands, situation, *draw_question(things, looks, rng)))
+    things = []
+    for place in range(len(PLACES)):
+        things += draw_things(place, rng)
+    half = rng.uniform(*HALF, 2)
+    asked = [_draw_asked(things, rng) for _ in range(QUESTIONS)]
     points, parts = draw_cloud(things, half, rng)
-    frame = np.eye(4)
-    frame[:3, :3] = turn_around_z(rng.uniform(-np.pi, np.pi))
-    frame[:2, 3] = rng.uniform(-2, 2, 2)
-    # Rounded as in the file, so that the alignment that is read is exact.
-    frame = np.round(frame, 6)
-    turn, shift = frame[:3, :3], frame[:3, 3]  # aligned = turn @ scanned + shift
+    alignment = _draw_alignment(rng)
     scan = points.astype(np.float64)
-    scan[:, :3] = (scan[:, :3] - shift) @ turn
-    ids = np.array(
-        [IDS[x] for x in (*(f'{t.color} {t.shape}' for t in things), 'wall', 'floor')]
-    )
-    clouds = [points[parts == i] for i in range(len(things))]
-    # Counted from 1; of the negative parts, the floor comes first.
-    instances = np.where(parts < 0, len(things) - parts, parts + 1)
-    # The output of a perfect detector: center and size in meters, and the mean color
-    # around 0.
-    features = [(*_box(x), *(x[:, 3:6].mean(axis=0) - 128) / 64) for x in clouds]
-    boxes = np.array([(*_box(x), ids[i], i) for i, x in enumerate(clouds)])
-    arrays: dict[str, np.ndarray] = dict(
-        vert=scan.astype(np.float32),
-        aligned_vert=points,
-        aligned_bbox=boxes,
-        sem_label=ids[parts].astype(np.uint32),
-        ins_label=instances.astype(np.uint32),
-    )
-    files = {f'scannet_data/{name}_{kind}': array for kind, array in arrays.items()}
-    files[f'objects/{name}'] = np.array(features, dtype=np.float32)
-    for file, array in files.items():
-        np.save(folder / f'{file}.npy', array, allow_pickle=False)
+    scan[:, :3] = _to_scan(scan[:, :3], alignment)
+
+    _write_annotations(folder, name, things, points, parts)
+    scan_files = folder / 'scannet_data'
+    np.save(scan_files / f'{name}_vert.npy', scan.astype(np.float32))
+    np.save(scan_files / f'{name}_aligned_vert.npy', points)
     path = folder / 'scans' / name / f'{name}.txt'
     path.parent.mkdir(parents=True)
-    path.write_text(f'axisAlignment = {" ".join(f"{x:.6f}" for x in frame.ravel())} \n')
-    rows, middle = [], (scan[:, :3].min(axis=0) + scan[:, :3].max(axis=0)) / 2
-    for looks, stands, situation, question, answer in asked:
-        x, y, _ = ((*stands, 0.0) - shift) @ turn - middle
-        ahead = np.array([(0, 1, 0), (1, 0, 0), (0, -1, 0), (-1, 0, 0)][looks]) @ turn
-        # Without a turn the asker looks along -x, as SQA3D's code draws it. A hundredth
-        # of a radian more: a quaternion and its negative are one turn, and exactly at a
-        # right angle rounding alone would choose between them.
-        angle = (np.arctan2(-ahead[1], -ahead[0]) + 0.01) / 2
-        pose = [x, y, 0.0, 0.0, 0.0, np.sin(angle), np.cos(angle)]
-        texts = dict(situation=situation, question=question, answers=[answer])
-        rows.append(dict(scene_id=name, **texts, position=pose))
+    numbers = ' '.join(f'{x:.6f}' for x in alignment.ravel())
+    path.write_text(f'axisAlignment = {numbers} \n')
+
+    middle = (scan[:, :3].min(axis=0) + scan[:, :3].max(axis=0)) / 2
+    rows = []
+    for ask in asked:
+        row = dict(
+            scene_id=name,
+            situation=ask.situation,
+            question=ask.question,
+            answers=[ask.answer],
+            position=_pose_in_scan(ask, alignment, middle),
+        )
+        rows.append(row)
     return rows
 
 
+def _draw_alignment(rng: np.random.Generator) -> np.ndarray:
+    """Draw the matrix that moves a scan to the aligned frame, ``[4, 4]``.
+
+    It is rounded as in the file, so that the alignment that is read is exact.
+    """
+    matrix = np.eye(4)
+    matrix[:3, :3] = turn_around_z(rng.uniform(-np.pi, np.pi))
+    matrix[:2, 3] = rng.uniform(-2, 2, 2)
+    return np.round(matrix, 6)
+
+
+def _to_scan(points: np.ndarray, alignment: np.ndarray) -> np.ndarray:
+    """Move points ``[..., 3]`` from the aligned frame to that of the scan."""
+    return (points - alignment[:3, 3]) @ alignment[:3, :3]
+
+
+def _write_annotations(
+    folder: Path,
+    name: str,
+    things: list[Thing],
+    points: np.ndarray,
+    parts: np.ndarray,
+) -> None:
+    """Write the boxes of things, the labels of points, and the stored features.
+
+    Args:
+        folder (Path): The data set's.
+        name (str): The room's.
+        things (list[Thing]): What stands in it.
+        points, parts (np.ndarray): See :func:`draw_cloud`.
+    """
+    names = [thing.name for thing in things] + ['wall', 'floor']
+    # The parts -1 and -2, floor and walls, count from the end.
+    ids = np.array([IDS[name] for name in names])
+    boxes = []
+    features = []
+    for i in range(len(things)):
+        cloud = points[parts == i]
+        box = _box(cloud)
+        boxes.append((*box, ids[i], i))
+        # The output of a perfect detector: center and size in meters, and the mean
+        # color around 0.
+        color = (cloud[:, 3:6].mean(axis=0) - 128) / 64
+        features.append((*box, *color))
+    # Counted from 1; of the negative parts, the floor comes first.
+    instances = np.where(parts < 0, len(things) - parts, parts + 1)
+    scan_files = folder / 'scannet_data'
+    np.save(scan_files / f'{name}_aligned_bbox.npy', np.array(boxes))
+    np.save(scan_files / f'{name}_sem_label.npy', ids[parts].astype(np.uint32))
+    np.save(scan_files / f'{name}_ins_label.npy', instances.astype(np.uint32))
+    objects = np.array(features, dtype=np.float32)
+    np.save(folder / 'objects' / f'{name}.npy', objects)
+
+
+def _pose_in_scan(
+    ask: _Asked, alignment: np.ndarray, middle: np.ndarray
+) -> list[float]:
+    """Return the asker's position around the middle of the scan, and quaternion, 7 numbers."""
+    x, y, _ = _to_scan(np.array([*ask.stands, 0.0]), alignment) - middle
+    ahead = np.array([*DIRECTIONS[ask.looks], 0]) @ alignment[:3, :3]
+    # Without a turn the asker looks along -x, as SQA3D's code draws it. A hundredth
+    # of a radian more: a quaternion and its negative are one turn, and exactly at a
+    # right angle rounding alone would choose between them.
+    angle = (np.arctan2(-ahead[1], -ahead[0]) + 0.01) / 2
+    return [x, y, 0.0, 0.0, 0.0, np.sin(angle), np.cos(angle)]
+
+
 def _box(points: np.ndarray) -> np.ndarray:
-    low, high = points[:, :3].min(axis=0), points[:, :3].max(axis=0)
+    """Return the center and size of the box around points, ``[6]``."""
+    low = points[:, :3].min(axis=0)
+    high = points[:, :3].max(axis=0)
     return np.concatenate(((low + high) / 2, high - low))
 
 
@@ -314,11 +481,11 @@ def blank(results: dict) -> dict:
     columns are 0. (In one place, all features would be alike, and batch norms would
     divide by nothing.)
     """
-    places = np.random.default_rng(0).uniform(
-        (-2, -2, 0), (2, 2, 1), (len(results['points']), 3)
-    )
-    others = np.zeros_like(results['points'][:, 3:])
-    return dict(results, points=np.hstack((places.astype(np.float32), others)))
+    points = results['points']
+    rng = np.random.default_rng(0)
+    xyz = rng.uniform((-2, -2, 0), (2, 2, 1), (len(points), 3))
+    others = np.zeros_like(points[:, 3:])
+    return results | dict(points=np.hstack((xyz.astype(np.float32), others)))
 
 
 @DATASETS.register_module()

@@ -4,8 +4,6 @@ The layers are MCAN's (Yu et al., CVPR 2019, arXiv 1906.10770), in the order in 
 SQA3D's baseline has them. They come after their norm: "post-norm".
 """
 
-from functools import partial
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -29,12 +27,12 @@ class MCANNorm(nn.Module):
         centered = x - x.mean(dim=-1, keepdim=True)
         # The norm of a vector has a gradient at 0, the deviation has none.
         deviation = centered.norm(dim=-1, keepdim=True) / (x.shape[-1] - 1) ** 0.5
-        return (
-            self.a_2 * (centered / (deviation + self.eps)).to(self.a_2.dtype) + self.b_2
-        )
+        normed = (centered / (deviation + self.eps)).to(self.a_2.dtype)
+        return self.a_2 * normed + self.b_2
 
 
-NORMS = dict(mcan=MCANNorm, layer=nn.LayerNorm)
+#: The values of ``norm``.
+NORMS = {'mcan': MCANNorm, 'layer': nn.LayerNorm}
 
 
 def two_layers(channels: int, hidden: int, out: int, dropout: float) -> nn.Sequential:
@@ -56,22 +54,29 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int, num_heads: int, dropout: float) -> None:
         super().__init__()
-        self.num_heads, self.dropout = num_heads, dropout
-        linears = (nn.Linear(channels, channels) for _ in range(4))
-        self.query, self.key, self.value, self.merge = linears
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.query = nn.Linear(channels, channels)
+        self.key = nn.Linear(channels, channels)
+        self.value = nn.Linear(channels, channels)
+        self.merge = nn.Linear(channels, channels)
 
     def forward(self, x: Tensor, others: Tensor, padding: Tensor) -> Tensor:
         """``[B, N, C]``, ``[B, M, C]`` and bool ``[B, M]`` (True = masked) to ``[B, N, C]``."""
-        query, key, value = (
-            tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-            for tokens in (self.query(x), self.key(others), self.value(others))
-        )
+        query = self._split(self.query(x))
+        key = self._split(self.key(others))
+        value = self._split(self.value(others))
         all_masked = padding.all(dim=1)[:, None, None, None]
         seen = ~padding[:, None, None] | all_masked
+        # A query of zeros weighs all alike.
         query = query.masked_fill(all_masked, 0.0)
         dropout = self.dropout if self.training else 0.0
         out = F.scaled_dot_product_attention(query, key, value, seen, dropout)
         return self.merge(out.transpose(1, 2).flatten(2))
+
+    def _split(self, tokens: Tensor) -> Tensor:
+        """``[B, N, C]`` to heads, ``[B, heads, N, C / heads]``."""
+        return tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
 
 class GuidedLayer(nn.Module):
@@ -93,20 +98,21 @@ class GuidedLayer(nn.Module):
     ) -> None:
         super().__init__()
         self.self_attention = Attention(channels, num_heads, dropout)
-        self.guided_attention = (
-            Attention(channels, num_heads, dropout) if guided else None
-        )
+        self.guided_attention = None
+        if guided:
+            self.guided_attention = Attention(channels, num_heads, dropout)
         self.feed_forward = two_layers(channels, hidden, channels, dropout)
-        self.norms = nn.ModuleList(
-            NORMS[norm](channels) for _ in range(3 if guided else 2)
-        )
+        count = 3 if guided else 2
+        self.norms = nn.ModuleList(NORMS[norm](channels) for _ in range(count))
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, padding: Tensor, *guide: Tensor) -> Tensor:
         """``[B, N, C]`` with its padding, and a guide ``[B, M, C]`` with its padding."""
-        x = self.norms[0](x + self.dropout(self.self_attention(x, x, padding)))
+        attended = self.self_attention(x, x, padding)
+        x = self.norms[0](x + self.dropout(attended))
         if self.guided_attention is not None:
-            x = self.norms[1](x + self.dropout(self.guided_attention(x, *guide)))
+            guided = self.guided_attention(x, *guide)
+            x = self.norms[1](x + self.dropout(guided))
         return self.norms[-1](x + self.dropout(self.feed_forward(x)))
 
 
@@ -139,12 +145,19 @@ class GuidedFusion(nn.Module):
         super().__init__()
         self.embed_dims = embed_dims
         hidden = feedforward_channels or 4 * embed_dims
-        layer = partial(GuidedLayer, embed_dims, num_heads, hidden, dropout, norm)
-        for name in ('situation', 'question', 'object_situation', 'object_question'):
-            stack = nn.ModuleList(
-                layer(name.startswith('object')) for _ in range(num_layers)
-            )
-            setattr(self, f'{name}_layers', stack)
+
+        def stack(guided: bool) -> nn.ModuleList:
+            layers = nn.ModuleList()
+            for _ in range(num_layers):
+                layers.append(
+                    GuidedLayer(embed_dims, num_heads, hidden, dropout, norm, guided)
+                )
+            return layers
+
+        self.situation_layers = stack(guided=False)
+        self.question_layers = stack(guided=False)
+        self.object_situation_layers = stack(guided=True)
+        self.object_question_layers = stack(guided=True)
 
     def forward(
         self, tokens: dict[str, Tensor], padding: dict[str, Tensor]
@@ -159,15 +172,20 @@ class GuidedFusion(nn.Module):
         Returns:
             dict[str, Tensor]: The same three, after the fusion.
         """
-        fused = dict(tokens)
-        for text in ('situation', 'question'):
-            for layer in getattr(self, f'{text}_layers'):
-                fused[text] = layer(fused[text], padding[text])
-        for text in ('situation', 'question'):
-            guide = fused[text], padding[text]
-            for layer in getattr(self, f'object_{text}_layers'):
-                fused['objects'] = layer(fused['objects'], padding['objects'], *guide)
-        return fused
+        situation = tokens['situation']
+        for layer in self.situation_layers:
+            situation = layer(situation, padding['situation'])
+        question = tokens['question']
+        for layer in self.question_layers:
+            question = layer(question, padding['question'])
+        objects = tokens['objects']
+        for layer in self.object_situation_layers:
+            objects = layer(
+                objects, padding['objects'], situation, padding['situation']
+            )
+        for layer in self.object_question_layers:
+            objects = layer(objects, padding['objects'], question, padding['question'])
+        return dict(objects=objects, situation=situation, question=question)
 
 
 class AttentionPool(nn.Module):

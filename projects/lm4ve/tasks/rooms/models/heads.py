@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -31,15 +32,14 @@ def count_answers(source: Corpus, field: str) -> dict[str, int]:
     Raises:
         UserError: It is neither, or it is empty.
     """
-    found = (
-        json.loads(Path(source).read_text())
-        if isinstance(source, str | Path)
-        else source
-    )
-    counts = dict(found) if isinstance(found, Mapping) else Counter(found)
-    if not counts or not all(
-        isinstance(k, str) and type(n) is int for k, n in counts.items()
-    ):
+    corpus: Any = source
+    if isinstance(source, str | Path):
+        corpus = json.loads(Path(source).read_text())
+    counts = dict(corpus) if isinstance(corpus, Mapping) else Counter(corpus)
+    are_texts = all(isinstance(answer, str) for answer in counts)
+    # A truth value is no count, though it is an int.
+    are_counts = all(type(count) is int for count in counts.values())
+    if not counts or not are_texts or not are_counts:
         raise UserError(
             f'{field} must be all answers of a corpus, or the count of each.'
         )
@@ -79,17 +79,18 @@ class SceneAnswerHead(VocabularyHead):
         check('model.head.targets', targets, choices=TARGETS)
         self.in_channels = in_channels
         counts = count_answers(answers, self.vocabulary_field)
-        scores = SCORES if targets == 'soft' else (1.0,)
-        self.scores = {a: scores[min(n, len(scores) - 1)] for a, n in counts.items()}
+        self.scores = {}
+        for answer, count in counts.items():
+            score = SCORES[min(count, len(SCORES) - 1)]
+            self.scores[answer] = score if targets == 'soft' else 1.0
         self.layers = two_layers(in_channels, hidden_channels, len(counts), dropout)
         self.set_vocabulary(list(counts))
 
     @staticmethod
     def portable(node: dict) -> dict:
         """Put the answers and their counts in the place of their file, for a release."""
-        return dict(
-            answers=count_answers(node['answers'], SceneAnswerHead.vocabulary_field)
-        )
+        counts = count_answers(node['answers'], SceneAnswerHead.vocabulary_field)
+        return dict(answers=counts)
 
     def forward(self, features: Tensor) -> Tensor:
         """``[B, 3 E]`` to logits, fp32 ``[B, A]``."""
@@ -103,8 +104,9 @@ class SceneAnswerHead(VocabularyHead):
         logits = self(features)
         targets = torch.zeros(logits.shape, device='cpu')
         for row, sample in enumerate(data_samples):
-            for answer in self.index.keys() & sample.gt_answers:
-                targets[row, self.index[answer]] = self.scores[answer]
+            for answer in sample.gt_answers:
+                if answer in self.index:
+                    targets[row, self.index[answer]] = self.scores[answer]
         loss = F.binary_cross_entropy_with_logits(
             logits, targets.to(logits), reduction='sum'
         )
@@ -152,9 +154,10 @@ class PoseHead(nn.Module):
     def loss(self, features: Tensor, data_samples: Samples) -> dict[str, Tensor]:
         """Loss of poses; samples have ``gt_pose`` ``[7]``."""
         found = self(features)
-        poses = torch.stack([s.gt_pose for s in data_samples]).to(found)
+        poses = torch.stack([sample.gt_pose for sample in data_samples]).to(found)
         position = F.mse_loss(found[:, :3], poses[:, :3])
-        return dict(pose=position + F.mse_loss(found[:, 3:], poses[:, 3:]))
+        heading = F.mse_loss(found[:, 3:], poses[:, 3:])
+        return dict(pose=position + heading)
 
     def predict(self, features: Tensor, data_samples: Samples) -> None:
         """Add ``pred_pose``, ``[7]``; its quaternion is not of length 1."""

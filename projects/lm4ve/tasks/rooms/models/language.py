@@ -48,11 +48,8 @@ class WordVectors:
     """
 
     def __init__(self, words: Sequence[str], vectors: np.ndarray) -> None:
-        if (
-            vectors.ndim != 2
-            or len(vectors) != len(words)
-            or not np.isfinite(vectors).all()
-        ):
+        is_table = vectors.ndim == 2 and len(vectors) == len(words)
+        if not is_table or not np.isfinite(vectors).all():
             raise UserError(
                 f'{_FIELD} needs a finite row [V, D] for each of {len(words)} words.'
             )
@@ -73,18 +70,19 @@ class WordVectors:
             tuple[Tensor, Tensor]: float32 ``[T, L, D]`` with zeros at the ends of
             shorter texts, and bool ``[T, L]``, True = padding.
         """
-        rows = [
-            self.vectors[[self.rows.get(w, self.unknown) for w in words]]
-            for words in texts
-        ]
-        return padded([torch.from_numpy(x) for x in rows])
+        found = []
+        for words in texts:
+            rows = [self.rows.get(word, self.unknown) for word in words]
+            found.append(torch.from_numpy(self.vectors[rows]))
+        return padded(found)
 
 
 def padded(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Join ``[L_i, ...]`` to ``[B, L, ...]``, and return bool ``[B, L]``, True = padding."""
-    found = pad_sequence(list(rows), batch_first=True)
-    lengths = torch.tensor([len(x) for x in rows], device=found.device)
-    return found, torch.arange(found.shape[1], device=found.device) >= lengths[:, None]
+    joined = pad_sequence(list(rows), batch_first=True)
+    lengths = torch.tensor([len(row) for row in rows], device=joined.device)
+    places = torch.arange(joined.shape[1], device=joined.device)
+    return joined, places >= lengths[:, None]
 
 
 def read_word_vectors(
@@ -113,13 +111,17 @@ def read_word_vectors(
 
 
 def _read_text(path: Path, wanted: Collection[str] | None = None) -> WordVectors:
-    words, rows, width = [], [], None
+    """Read GloVe's own text, all words or the wanted ones."""
+    words = []
+    rows = []
+    width = 0
     with path.open(encoding='utf-8') as lines:
         for line in lines:
             if not line.endswith('\n'):
                 raise ValueError('its last line has no end, so it may be cut')
+            if width == 0:
+                width = line.count(' ')
             # A few words of GloVe's larger files hold spaces themselves.
-            width = width or line.count(' ')
             word, *numbers = line.rstrip('\n').rsplit(' ', width)
             if wanted is None or word in wanted:
                 words.append(word)
@@ -144,8 +146,11 @@ def write_word_vectors(
         tuple[int, int]: How many different words the texts have, and how many of them
         have a vector; the others are read as unknown.
     """
-    words = {word for text in texts for word in split_words(text)}
-    found = _read_text(Path(source), {*words, *(w.lower() for w in words), UNKNOWN})
+    words: set[str] = set()
+    for text in texts:
+        words.update(split_words(text))
+    lower = {word.lower() for word in words}
+    found = _read_text(Path(source), words | lower | {UNKNOWN})
     with replacing(path) as beside:
         np.savez(beside, words=np.array(list(found.rows)), vectors=found.vectors)
     return len(words), len(words & found.rows.keys())

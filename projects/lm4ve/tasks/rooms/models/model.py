@@ -8,6 +8,7 @@ of the model: SQA3D (Ma et al., ICLR 2023, arXiv 2210.07474) and ScanQA (arXiv
 
 import functools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,11 +23,17 @@ from lm4ve.tasks.rooms.models.preprocessor import TEXTS
 from lm4ve.text.preprocessor import check_tokenizer
 from lm4ve.text.structures import VisionLanguageDataSample
 
+#: The three sequences that the model fuses, in the order of a joint one.
 STREAMS = ('objects', *TEXTS)
 #: What each part of the loss counts. The release multiplies all of them by ten.
-LOSS_WEIGHTS = dict(
-    vote=10.0, objectness=5.0, box=10.0, semantic=1.0, pose=1.0, answer=1.0
-)
+LOSS_WEIGHTS = {
+    'vote': 10.0,
+    'objectness': 5.0,
+    'box': 10.0,
+    'semantic': 1.0,
+    'pose': 1.0,
+    'answer': 1.0,
+}
 
 
 @MODELS.register_module()
@@ -82,14 +89,15 @@ class SQA3D(BaseModel):
         self.text_transform = nn.Linear(self.text_encoder.embed_dims, channels)
         self.neck = None if neck is None else MODELS.build(neck)
         build_pool = functools.partial(AttentionPool, channels)
-        self.pools = nn.ModuleDict(
-            {name: build_from(build_pool, pool, 'model.pool') for name in STREAMS}
-        )
+        self.pools = nn.ModuleDict()
+        for name in STREAMS:
+            self.pools[name] = build_from(build_pool, pool, 'model.pool')
         self.head = MODELS.build(head)
         self.pose_head = None if pose_head is None else MODELS.build(pose_head)
-        for name in loss_weights or ():
+        self.loss_weights = dict(LOSS_WEIGHTS)
+        for name, weight in (loss_weights or {}).items():
             check('model.loss_weights', name, choices=LOSS_WEIGHTS)
-        self.loss_weights = {**LOSS_WEIGHTS, **(loss_weights or {})}
+            self.loss_weights[name] = weight
         out_type = getattr(self.neck, 'out_type', 'raw')
         require(
             out_type == 'raw',
@@ -123,20 +131,17 @@ class SQA3D(BaseModel):
             ``question``.
         """
         tokens = {'objects': F.gelu(self.object_transform(objects))}
-        tokens |= {
-            name: F.gelu(self.text_transform(text)) for name, text in texts.items()
-        }
+        for name, text in texts.items():
+            tokens[name] = F.gelu(self.text_transform(text))
         fused = self.fusion(tokens, padding)
         if self.neck is None:
             return fused
         if self.tokens == 'visual':
-            # Where nothing is an object, the block sees all proposals, as the fusion
-            # does.
-            mask = padding['objects'] & ~padding['objects'].all(dim=1, keepdim=True)
-            return {**fused, 'objects': self.neck(fused['objects'], padding_mask=mask)}
-        joint, mask = (
-            torch.cat([x[k] for k in STREAMS], dim=1) for x in (fused, padding)
-        )
+            mask = mask_of_objects(padding['objects'])
+            fused['objects'] = self.neck(fused['objects'], padding_mask=mask)
+            return fused
+        joint = torch.cat([fused[name] for name in STREAMS], dim=1)
+        mask = torch.cat([padding[name] for name in STREAMS], dim=1)
         counts = [fused[name].shape[1] for name in STREAMS]
         parts = self.neck(joint, padding_mask=mask).split(counts, dim=1)
         return dict(zip(STREAMS, parts, strict=True))
@@ -157,32 +162,46 @@ class SQA3D(BaseModel):
                 predictions.
         """
         objects = self.encode_objects(inputs)
-        padding = {name: inputs[f'{name}_padding'] for name in TEXTS} | {
-            'objects': objects.padding
-        }
-        texts = {name: self.text_encoder(inputs[name], padding[name]) for name in TEXTS}
-        fused = self.fuse(objects.tokens, texts, padding)
-        pooled = {
-            name: self.pools[name](fused[name], padding[name]) for name in STREAMS
-        }
+        pooled = self._pool(objects, inputs)
         features = torch.cat([pooled[name] for name in (*TEXTS, 'objects')], dim=-1)
         if mode == 'tensor':
             return features
-        pose = torch.cat((pooled['situation'], pooled['objects']), dim=-1)
-        parts = {
-            self.object_encoder: objects,
-            self.pose_head: pose,
-            self.head: features,
-        }
-        parts.pop(None, None)
+        # What has a loss and predictions, with what it reads.
+        parts: list[tuple[Any, Any]] = [(self.object_encoder, objects)]
+        if self.pose_head is not None:
+            pose = torch.cat((pooled['situation'], pooled['objects']), dim=-1)
+            parts.append((self.pose_head, pose))
+        parts.append((self.head, features))
         if mode == 'loss':
-            losses = [part.loss(x, data_samples) for part, x in parts.items()]
-            return {
-                f'loss_{k}': self.loss_weights[k] * v
-                for d in losses
-                for k, v in d.items()
-            }
-        samples = data_samples or [VisionLanguageDataSample() for _ in features]
-        for part, x in parts.items():
-            part.predict(x, samples)
-        return samples
+            losses = {}
+            for part, read in parts:
+                for name, loss in part.loss(read, data_samples).items():
+                    losses[f'loss_{name}'] = self.loss_weights[name] * loss
+            return losses
+        if not data_samples:
+            data_samples = [VisionLanguageDataSample() for _ in features]
+        for part, read in parts:
+            part.predict(read, data_samples)
+        return data_samples
+
+    def _pool(self, objects: Objects, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Encode the texts, fuse them with the objects, and pool each, ``[B, E]``."""
+        padding = {'objects': objects.padding}
+        texts = {}
+        for name in TEXTS:
+            padding[name] = inputs[f'{name}_padding']
+            texts[name] = self.text_encoder(inputs[name], padding[name])
+        fused = self.fuse(objects.tokens, texts, padding)
+        pooled = {}
+        for name in STREAMS:
+            pooled[name] = self.pools[name](fused[name], padding[name])
+        return pooled
+
+
+def mask_of_objects(padding: Tensor) -> Tensor:
+    """Return the objects' padding, bool ``[B, K]``, as the neck reads it.
+
+    Where nothing is an object, it sees all proposals, as the fusion does.
+    """
+    nothing_there = padding.all(dim=1, keepdim=True)
+    return padding & ~nothing_there

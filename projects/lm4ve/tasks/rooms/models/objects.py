@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,9 +22,10 @@ from lm4ve.registry import MODELS
 from lm4ve.text.structures import VisionLanguageDataSample
 
 Samples = list[VisionLanguageDataSample]
-#: A proposal nearer than this to the center of a box is of an object; one that is
-#: farther than the second number is not; between them it does not count. Meters.
-NEAR, FAR = 0.3, 0.6
+#: A proposal nearer than this to the center of a box is of an object, meters.
+NEAR = 0.3
+#: One that is farther than this is not; between the two it does not count.
+FAR = 0.6
 #: Weights of the classes "nothing" and "object".
 OBJECTNESS_WEIGHTS = (0.2, 0.8)
 #: Farther than any proposal is.
@@ -138,10 +140,14 @@ class ProposalHead(nn.Module):
         """Tokens ``[B, K, C]`` and their places ``[B, K, 3]`` to detections."""
         parts = self.out(self.layers(tokens)).float().split(self.splits, dim=-1)
         objectness, offsets, _, heading, sizes, residuals, semantics = parts
-        residuals, heading = residuals.unflatten(-1, (-1, 3)), heading[..., 0]
-        centers = clusters + offsets
         return Detections(
-            clusters, objectness, centers, heading, sizes, residuals, semantics
+            clusters=clusters,
+            objectness=objectness,
+            centers=clusters + offsets,
+            headings=heading[..., 0],
+            size_scores=sizes,
+            size_residuals=residuals.unflatten(-1, (-1, 3)),
+            semantic_scores=semantics,
         )
 
     def loss(self, found: Detections, samples: Samples) -> dict[str, Tensor]:
@@ -159,16 +165,18 @@ class ProposalHead(nn.Module):
             around z), the probability of an object ``[B, K]`` and int64 classes ``[B,
             K]``.
         """
-        size = found.size_scores.argmax(dim=-1)
-        residual = found.size_residuals.take_along_dim(size[..., None, None], 2)[
-            :, :, 0
-        ]
-        sizes = self.mean_sizes[size] * (1 + residual)
+        size_class = found.size_scores.argmax(dim=-1)
+        residual = _take_class(found.size_residuals, size_class)
+        sizes = self.mean_sizes[size_class] * (1 + residual)
+        angles = found.headings[..., None] * math.pi
+        boxes = torch.cat((found.centers, sizes, angles), dim=-1)
         scores = found.objectness.softmax(dim=-1)[..., 1]
-        boxes = torch.cat(
-            (found.centers, sizes, found.headings[..., None] * math.pi), dim=-1
-        )
         return boxes, scores, found.semantic_scores.argmax(dim=-1)
+
+
+def _take_class(values: Tensor, classes: Tensor) -> Tensor:
+    """Pick the values of a class each, ``[B, K, classes, 3]`` to ``[B, K, 3]``."""
+    return values.take_along_dim(classes[..., None, None], 2)[:, :, 0]
 
 
 def read_mean_sizes(source: str | Path | Sequence[Sequence[float]]) -> Tensor:
@@ -182,11 +190,9 @@ def read_mean_sizes(source: str | Path | Sequence[Sequence[float]]) -> Tensor:
         UserError, ValueError, OSError: It cannot be read, or is no table of positive
             sizes.
     """
-    values = (
-        np.load(source, allow_pickle=False)
-        if isinstance(source, (str, Path))
-        else source
-    )
+    values: Any = source
+    if isinstance(source, (str, Path)):
+        values = np.load(source, allow_pickle=False)
     if isinstance(values, np.lib.npyio.NpzFile):
         values = next(iter(values.values()))
     sizes = torch.from_numpy(np.array(values, dtype=np.float32))
@@ -226,19 +232,25 @@ def gather_targets(samples: Samples, seed_index: Tensor) -> Targets:
             int64 ``[M]``.
         seed_index (Tensor): int64 ``[B, S]``, among a scene's points.
     """
-    counts = [len(s.gt_boxes) for s in samples]
+    counts = [len(sample.gt_boxes) for sample in samples]
     most = max(1, *counts)
-    boxes = [F.pad(s.gt_boxes, (0, 0, 0, most - len(s.gt_boxes))) for s in samples]
-    labels = [F.pad(s.gt_labels, (0, most - len(s.gt_labels))) for s in samples]
-    pairs = list(zip(samples, seed_index, strict=True))
+    votes = []
+    votes_mask = []
+    boxes = []
+    labels = []
+    for sample, seeds in zip(samples, seed_index, strict=True):
+        votes.append(sample.gt_votes[seeds].float())
+        votes_mask.append(sample.gt_vote_mask[seeds])
+        missing = most - len(sample.gt_boxes)
+        boxes.append(F.pad(sample.gt_boxes, (0, 0, 0, missing)))
+        labels.append(F.pad(sample.gt_labels, (0, missing)))
+    there = torch.arange(most) < torch.tensor(counts)[:, None]
     return Targets(
-        votes=torch.stack([s.gt_votes[i].float() for s, i in pairs]),
-        votes_mask=torch.stack([s.gt_vote_mask[i] for s, i in pairs]),
+        votes=torch.stack(votes),
+        votes_mask=torch.stack(votes_mask),
         boxes=torch.stack(boxes).float(),
         labels=torch.stack(labels),
-        there=(torch.arange(most) < torch.tensor(counts)[:, None]).to(
-            seed_index.device
-        ),
+        there=there.to(seed_index.device),
     )
 
 
@@ -263,32 +275,54 @@ def detection_losses(
     sure = ((distance < NEAR) | (distance > FAR)).float()
     weights = torch.tensor(OBJECTNESS_WEIGHTS, device=distance.device)
     objectness = _cross_entropy(found.objectness, positive.long(), weights)
-    assert found.votes is not None and found.seeds is not None
-    missed = (
-        (found.votes.float() - (found.seeds.float() + targets.votes)).abs().sum(dim=-1)
+    labels = targets.labels.gather(1, match)
+    semantic = _cross_entropy(found.semantic_scores, labels)
+    return dict(
+        vote=_vote_loss(found, targets),
+        objectness=_mean(objectness, sure),
+        box=_box_loss(found, targets, mean_sizes, positive, match),
+        semantic=_mean(semantic, positive),
     )
 
+
+def _vote_loss(found: Detections, targets: Targets) -> Tensor:
+    """Compute how far votes miss the centers of the seeds' objects."""
+    assert found.votes is not None
+    assert found.seeds is not None
+    centers = found.seeds.float() + targets.votes
+    missed = (found.votes.float() - centers).abs().sum(dim=-1)
+    return _mean(missed, targets.votes_mask.float())
+
+
+def _box_loss(
+    found: Detections,
+    targets: Targets,
+    mean_sizes: Tensor,
+    positive: Tensor,
+    match: Tensor,
+) -> Tensor:
+    """Compute the loss of centers, headings, classes of size, and sizes.
+
+    Args:
+        found, targets, mean_sizes: See :func:`detection_losses`.
+        positive (Tensor): float ``[B, K]``, 1 for a proposal of an object.
+        match (Tensor): int64 ``[B, K]``, the box nearest to each proposal.
+    """
     to_boxes = _distances(found.centers, targets)
     center = _mean(to_boxes.amin(dim=2), positive)
     center = center + _mean(to_boxes.amin(dim=1), targets.there.float())
-    heading = F.huber_loss(
-        found.headings, torch.zeros_like(found.headings), reduction='none'
-    )
+    straight = torch.zeros_like(found.headings)
+    heading = F.huber_loss(found.headings, straight, reduction='none')
+
     labels = targets.labels.gather(1, match)
     size_class = _cross_entropy(found.size_scores, labels)
     mean = mean_sizes.float()[labels]
     sizes = targets.boxes[..., 3:].take_along_dim(match[..., None], dim=1)
-    residual = found.size_residuals.float().take_along_dim(labels[..., None, None], 2)[
-        :, :, 0
-    ]
+    residual = _take_class(found.size_residuals.float(), labels)
     size = F.huber_loss(residual, (sizes - mean) / mean, reduction='none').mean(dim=-1)
+
     box = center + _mean(heading, positive)
-    return dict(
-        vote=_mean(missed, targets.votes_mask.float()),
-        objectness=_mean(objectness, sure),
-        box=box + 0.1 * _mean(size_class, positive) + _mean(size, positive),
-        semantic=_mean(_cross_entropy(found.semantic_scores, labels), positive),
-    )
+    return box + 0.1 * _mean(size_class, positive) + _mean(size, positive)
 
 
 def _mean(values: Tensor, weights: Tensor) -> Tensor:
@@ -304,6 +338,6 @@ def _cross_entropy(
 
 
 def _distances(places: Tensor, targets: Targets) -> Tensor:
-    """Squared distances ``[B, K, M]`` to boxes; padded ones are nowhere near."""
-    far = squared_distances(places.float(), targets.boxes[..., :3])
-    return far.masked_fill(~targets.there[:, None], _NOWHERE)
+    """Compute squared distances ``[B, K, M]`` to boxes; padded ones are nowhere near."""
+    squared = squared_distances(places.float(), targets.boxes[..., :3])
+    return squared.masked_fill(~targets.there[:, None], _NOWHERE)

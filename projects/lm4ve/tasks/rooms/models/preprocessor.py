@@ -16,6 +16,7 @@ from lm4ve.tasks.rooms.models.language import (
 )
 from lm4ve.text.preprocessor import TextPreprocessor
 
+#: The two texts of a sample, in this order.
 TEXTS = ('situation', 'question')
 
 
@@ -75,9 +76,11 @@ class SQA3DPreprocessor(TextPreprocessor):
             )
         super().__init__(tokenizer, max_length, non_blocking)
         self.vectors = None if word_vectors is None else read_word_vectors(word_vectors)
-        self.lower_case, self.use_situation = lower_case, use_situation
+        self.lower_case = lower_case
+        self.use_situation = use_situation
         check('model.data_preprocessor.color_passes', color_passes, choices=(1, 2))
-        self.color_columns, self.color_passes = list(color_columns), color_passes
+        self.color_columns = list(color_columns)
+        self.color_passes = color_passes
         mean = torch.tensor(color_mean[: len(self.color_columns)])
         self.register_buffer('color_mean', mean, persistent=False)
 
@@ -100,22 +103,28 @@ class SQA3DPreprocessor(TextPreprocessor):
               ``question_padding``, bool ``[B, L]``.
         """
         data = self.cast_data(data)
+        samples = data['data_samples']
         inputs: dict[str, Tensor | None] = {}
         for kind, rows in data['inputs'].items():
-            found, padding = padded([x.float() for x in rows])
-            inputs[kind], inputs[f'{kind}_padding'] = found, padding
+            batch, padding = padded([row.float() for row in rows])
+            inputs[kind] = batch
+            inputs[f'{kind}_padding'] = padding
             if kind == 'points':
-                for _ in range(self.color_passes):
-                    found[..., self.color_columns] -= self.color_mean
-                    found[..., self.color_columns] /= 256
-                inputs['points_padding'] = (
-                    padding if len({len(x) for x in rows}) > 1 else None
-                )
-        texts = zip(*(sample.text for sample in data['data_samples']), strict=True)
-        for name, text in zip(TEXTS, texts, strict=True):
+                self._normalize_colors(batch)
+                sizes = {len(row) for row in rows}
+                if len(sizes) == 1:
+                    inputs['points_padding'] = None
+        for i, name in enumerate(TEXTS):
+            texts = [sample.text[i] for sample in samples]
             hidden = name == 'situation' and not self.use_situation
-            inputs[name], inputs[f'{name}_padding'] = self.read(text, hidden)
-        return dict(inputs=inputs, data_samples=data['data_samples'])
+            inputs[name], inputs[f'{name}_padding'] = self.read(texts, hidden)
+        return dict(inputs=inputs, data_samples=samples)
+
+    def _normalize_colors(self, points: Tensor) -> None:
+        """Change the colors of points ``[B, P, 3 + F]`` in place."""
+        for _ in range(self.color_passes):
+            points[..., self.color_columns] -= self.color_mean
+            points[..., self.color_columns] /= 256
 
     def read(self, texts: Sequence[str], hidden: bool = False) -> tuple[Tensor, Tensor]:
         """Convert texts to inputs of the text encoder.
@@ -128,22 +137,32 @@ class SQA3DPreprocessor(TextPreprocessor):
             tuple[Tensor, Tensor]: int64 ``[T, L]`` or float ``[T, L, D]``, and bool
             ``[T, L]`` (True = padding), on the model's device.
         """
-        if self.vectors is None:
-            ids, padding = self.tokenize(texts)
-            if hidden:
-                special = torch.tensor(sorted(self._special), device=ids.device)
-                ids = torch.where(
-                    torch.isin(ids, special), ids, self.tokenizer.unk_token_id
-                )
-            return ids, padding
+        if self.vectors is not None:
+            return self._look_up(texts, hidden)
+        ids, padding = self.tokenize(texts)
+        if hidden:
+            special = torch.tensor(sorted(self._special), device=ids.device)
+            is_special = torch.isin(ids, special)
+            ids = torch.where(is_special, ids, self.tokenizer.unk_token_id)
+        return ids, padding
+
+    def _look_up(self, texts: Sequence[str], hidden: bool) -> tuple[Tensor, Tensor]:
+        """Return the vectors of the words of texts, and their padding."""
+        assert self.vectors is not None
         rows = []
         for text in texts:
-            words = split_words(text.lower() if self.lower_case else text)
+            if self.lower_case:
+                text = text.lower()
+            words = split_words(text)
             if len(words) > self.max_length:
                 self._count_cut(len(words))
-            rows.append([UNKNOWN if hidden else w for w in words[: self.max_length]])
+                words = words[: self.max_length]
+            if hidden:
+                words = [UNKNOWN] * len(words)
+            rows.append(words)
         vectors, padding = self.vectors(rows)
-        return vectors.to(self._place.device), padding.to(self._place.device)
+        device = self._place.device
+        return vectors.to(device), padding.to(device)
 
     def restore_colors(self, points: Tensor) -> Tensor:
         """Return points ``[B, P, 3 + F]`` with colors from 0 to 255 again."""

@@ -44,17 +44,18 @@ class PointLayers(nn.Sequential):
     """Layers on the last dimension: ``[B, ..., C_in] -> [B, ..., C_out]``."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.flatten(1, -2).mT).mT.unflatten(1, x.shape[1:-1])
+        rows = x.flatten(1, -2)
+        out = super().forward(rows.mT).mT
+        return out.unflatten(1, x.shape[1:-1])
 
 
 def point_layers(in_channels: int, channels: Sequence[int]) -> PointLayers:
     """Build layers of the given widths, initialized as PointNet++ does."""
     widths = (in_channels, *channels)
-    layers = PointLayers(*(PointLayer(a, b) for a, b in pairwise(widths)))
+    layers = [PointLayer(a, b) for a, b in pairwise(widths)]
     for layer in layers:
-        assert isinstance(layer, PointLayer)
         nn.init.kaiming_normal_(layer.linear.weight)
-    return layers
+    return PointLayers(*layers)
 
 
 class SetAbstraction(nn.Module):
@@ -71,7 +72,8 @@ class SetAbstraction(nn.Module):
         self, radius: float, samples: int, in_channels: int, channels: Sequence[int]
     ) -> None:
         super().__init__()
-        self.radius, self.samples = radius, samples
+        self.radius = radius
+        self.samples = samples
         self.layers = point_layers(3 + in_channels, channels)
 
     def forward(
@@ -140,38 +142,42 @@ class PointNet2(nn.Module):
         propagation: Sequence[Sequence[int]],
     ) -> None:
         super().__init__()
-        outputs = [in_channels, *(widths[-1] for widths in channels)]
         self.num_points = num_points
-        sizes = zip(radii, samples, outputs[:-1], channels, strict=True)
-        self.abstraction = nn.ModuleList(SetAbstraction(*s) for s in sizes)
+        self.abstraction = nn.ModuleList()
+        width = in_channels
+        level_widths = []
+        for radius, count, widths in zip(radii, samples, channels, strict=True):
+            self.abstraction.append(SetAbstraction(radius, count, width, widths))
+            width = widths[-1]
+            level_widths.append(width)
         self.propagation = nn.ModuleList()
-        width = outputs.pop()
+        level_widths.pop()  # the last level is what propagation begins with
         for widths in propagation:
-            self.propagation.append(FeaturePropagation(width + outputs.pop(), widths))
+            in_channels = width + level_widths.pop()
+            self.propagation.append(FeaturePropagation(in_channels, widths))
             width = widths[-1]
         self.embed_dims: int = width
 
     def forward(
         self, points: Tensor, padding: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        xyz, features = points[..., :3], points[..., 3:]
-        levels: list[tuple[Tensor, Tensor]] = []
-        picks = seeds = point_ops.farthest_point_sample(
-            xyz, self.num_points[0], padding
-        )
-        for layer, count in zip(self.abstraction, self.num_points, strict=True):
-            if (
-                levels
-            ):  # the points are in the order of picking: the next picks are the first
-                picks = torch.arange(count, device=xyz.device).expand(len(xyz), -1)
-                padding = None
-            xyz, features = layer(xyz, features, picks, padding)
+        xyz = points[..., :3]
+        features = points[..., 3:]
+        first, *later = self.abstraction
+        picked = point_ops.farthest_point_sample(xyz, self.num_points[0], padding)
+        xyz, features = first(xyz, features, picked, padding)
+        levels: list[tuple[Tensor, Tensor]] = [(xyz, features)]
+        for layer, count in zip(later, self.num_points[1:], strict=True):
+            # The points are in the order of picking: the next picks are the first.
+            picks = torch.arange(count, device=xyz.device).expand(len(xyz), -1)
+            xyz, features = layer(xyz, features, picks, None)
             levels.append((xyz, features))
         for layer in self.propagation:
             sources, _ = levels.pop()
             xyz, skipped = levels[-1]
             features = layer(xyz, sources, skipped, features)
-        return xyz, features, seeds[:, : xyz.shape[1]]
+        seeds = picked[:, : xyz.shape[1]]
+        return xyz, features, seeds
 
 
 class Voting(nn.Module):
@@ -180,14 +186,17 @@ class Voting(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.layers = PointLayers(
-            *(PointLayer(channels, channels, bias=True) for _ in range(2))
+            PointLayer(channels, channels, bias=True),
+            PointLayer(channels, channels, bias=True),
         )
         self.out = nn.Linear(channels, 3 + channels)
 
     def forward(self, xyz: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         """Seeds ``[B, S, 3]``, ``[B, S, C]`` to votes of these shapes, features of norm 1."""
         out = self.out(self.layers(features)).float()
-        return xyz + out[..., :3], F.normalize(features.float() + out[..., 3:], dim=-1)
+        votes = xyz + out[..., :3]
+        features = features.float() + out[..., 3:]
+        return votes, F.normalize(features, dim=-1)
 
 
 @MODELS.register_module()
@@ -232,7 +241,12 @@ class VoteNet(nn.Module):
         num_points: Sequence[int] = (2048, 1024, 512, 256),
         radii: Sequence[float] = (0.2, 0.4, 0.8, 1.2),
         samples: Sequence[int] = (64, 32, 16, 16),
-        channels: Sequence[Sequence[int]] = ((64, 64, 128), *((128, 128, 256),) * 3),
+        channels: Sequence[Sequence[int]] = (
+            (64, 64, 128),
+            (128, 128, 256),
+            (128, 128, 256),
+            (128, 128, 256),
+        ),
         propagation: Sequence[Sequence[int]] = ((256, 256), (256, 256)),
         num_proposals: int = 256,
         proposal_radius: float = 0.3,
@@ -248,16 +262,17 @@ class VoteNet(nn.Module):
         )
         width = self.backbone.embed_dims
         self.voting = Voting(width)
+        c = proposal_channels
         self.aggregation = SetAbstraction(
-            proposal_radius, proposal_samples, width, (proposal_channels,) * 3
+            proposal_radius, proposal_samples, width, (c, c, c)
         )
         sizes = read_mean_sizes(mean_sizes)
-        layers = (PointLayer(proposal_channels, proposal_channels) for _ in range(2))
-        self.head = ProposalHead(PointLayers(*layers), proposal_channels, sizes)
+        layers = PointLayers(PointLayer(c, c), PointLayer(c, c))
+        self.head = ProposalHead(layers, c, sizes)
         self.tokens = tokens
-        self.embed_dims = (
-            3 + len(sizes) if tokens == 'detections' else proposal_channels
-        )
+        self.embed_dims = c
+        if tokens == 'detections':
+            self.embed_dims = 3 + len(sizes)
 
     @staticmethod
     def portable(node: dict) -> dict:
@@ -274,23 +289,22 @@ class VoteNet(nn.Module):
 
         Returns:
             Objects: K tokens a cloud, and its detections. Proposals that are predicted
-                to be no
-            objects are padding.
+            to be no objects are padding.
         """
         xyz, features, index = self.backbone(points, padding)
         votes, features = self.voting(xyz, features)
         picks = point_ops.farthest_point_sample(votes, self.num_proposals)
         centers, tokens = self.aggregation(votes, features, picks)
         detections = self.head(tokens, centers)
-        detections.seeds, detections.seed_index, detections.votes = xyz, index, votes
+        detections.seeds = xyz
+        detections.seed_index = index
+        detections.votes = votes
         if self.tokens == 'detections':
             classes = detections.semantic_scores.softmax(dim=-1)
-            tokens = (
-                torch.cat((detections.centers, classes), dim=-1)
-                .detach()
-                .to(tokens.dtype)
-            )
-        return Objects(tokens, detections.objectness.argmax(dim=-1) == 0, detections)
+            detected = torch.cat((detections.centers, classes), dim=-1)
+            tokens = detected.detach().to(tokens.dtype)
+        is_nothing = detections.objectness.argmax(dim=-1) == 0
+        return Objects(tokens, is_nothing, detections)
 
     def loss(self, objects: Objects, data_samples: Samples) -> dict[str, Tensor]:
         """Return the losses of detection without their weights."""
@@ -300,6 +314,8 @@ class VoteNet(nn.Module):
     def predict(self, objects: Objects, data_samples: Samples) -> None:
         """Add ``pred_boxes``, ``pred_box_scores`` and ``pred_box_labels`` of all proposals."""
         assert objects.detections is not None
-        boxes = self.head.boxes(objects.detections)
-        for sample, *found in zip(data_samples, *boxes, strict=True):
-            sample.pred_boxes, sample.pred_box_scores, sample.pred_box_labels = found
+        boxes, scores, labels = self.head.boxes(objects.detections)
+        for i, sample in enumerate(data_samples):
+            sample.pred_boxes = boxes[i]
+            sample.pred_box_scores = scores[i]
+            sample.pred_box_labels = labels[i]
