@@ -7,7 +7,7 @@ import pytest
 
 from lm4ve import tasks
 from lm4ve.ablation import load_grid
-from lm4ve.ablation.grid import identity
+from lm4ve.ablation.identity import identity
 from lm4ve.errors import UserError
 from tests.helpers.ablation.toy import GRID, TUNE, write_grid
 from tests.helpers.tasks import ROOT

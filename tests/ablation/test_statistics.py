@@ -12,7 +12,7 @@ from lm4ve.ablation import (
     paired_tests,
     summarize,
 )
-from lm4ve.ablation.report import failed_seeds
+from lm4ve.ablation.plot import failed_seeds
 
 
 def test_degenerate_pairs():
@@ -24,6 +24,10 @@ def test_degenerate_pairs():
     assert np.isnan(
         [*paired_tests([1.0], [2.0]), *confidence_interval(np.array([1.0]))]
     ).all()
+
+
+def test_equal_scores_have_an_interval_without_width():
+    assert confidence_interval(np.full(3, 12.5)) == (12.5, 12.5)
 
 
 def test_equal_differences_of_rounded_shares_are_ties():

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from lm4ve.ablation.grid import Grid, Variant, load_grid
+from lm4ve.ablation.grid import Grid, Variant
+from lm4ve.ablation.grid_files import load_grid
 from lm4ve.blocks import LLMBlock
 from lm4ve.runner.command_line import build_runner
 from lm4ve.runner.config import read_config

@@ -3,7 +3,8 @@
 ``lm4ve ablate`` is the command, and ``docs/guides/ablations.md`` describes a grid file.
 """
 
-from lm4ve.ablation.grid import Grid, Trial, load_grid
+from lm4ve.ablation.grid import Grid, Trial
+from lm4ve.ablation.grid_files import load_grid
 from lm4ve.ablation.statistics import (
     confidence_interval,
     holm,

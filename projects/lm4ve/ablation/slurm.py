@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from submitit.helpers import Checkpointable, TorchDistributedEnvironment
 from submitit.slurm.slurm import SlurmExecutor
@@ -44,9 +45,11 @@ class TrialJob(Checkpointable):
 
     def __call__(self, spec: Path) -> None:
         """Train and test the trial of a specification, unless it has a result."""
+        launcher = 'none'
         if self.distributed:
             TorchDistributedEnvironment().export(overwrite=True)
-        run_logged(spec, self.threads, 'pytorch' if self.distributed else 'none')
+            launcher = 'pytorch'
+        run_logged(spec, self.threads, launcher)
 
 
 @dataclass
@@ -66,72 +69,84 @@ class SlurmJobs(Executor):
 
     def __post_init__(self) -> None:
         # Absolute, since a job may begin in another folder.
-        self.executor = SlurmExecutor(
-            self.store.work_dir.resolve() / 'slurm', max_num_timeout=3
-        )
-        given = {k: int(v) if v.isdecimal() else v for k, v in self.options.items()}
+        folder = self.store.work_dir.resolve() / 'slurm'
+        self.executor = SlurmExecutor(folder, max_num_timeout=3)
+        parameters: dict[str, Any] = dict(job_name='lm4ve', time=24 * 60)
         if self.store.world_size > 1:
-            given.setdefault('gpus_per_node', self.store.world_size)
+            parameters['gpus_per_node'] = self.store.world_size
+        for name, value in self.options.items():
+            parameters[name] = int(value) if value.isdecimal() else value
+        threads = self.threads
         self.executor.update_parameters(
-            job_name=given.pop('job_name', 'lm4ve'),
-            time=given.pop('time', 24 * 60),
             array_parallelism=self.count,
             nodes=1,
             ntasks_per_node=self.store.world_size,
-            cpus_per_task=self.threads,
-            setup=[
-                f'export OMP_NUM_THREADS={self.threads} MKL_NUM_THREADS={self.threads}'
-            ],
-            **given,
+            cpus_per_task=threads,
+            setup=[f'export OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads}'],
+            **parameters,
         )
 
     def _run(self, todo: list[Trial]) -> Ended:
         active = _queue()
-        waiting = [(t, job) for t in todo if (job := self._job_of(t)) in active]
+        waiting: list[tuple[Trial, str]] = []
+        new: list[Trial] = []
+        for trial in todo:
+            job = self._job_of(trial)
+            if job is not None and job in active:
+                waiting.append((trial, job))
+            else:
+                new.append(trial)
         if waiting:
             self.say(f'{len(waiting)} trials are in the queue of Slurm already')
-        queued = {t.id for t, _ in waiting}
-        if new := [t for t in todo if t.id not in queued]:
+        if new:
             waiting += self._submit(new)
         try:
             yield from self._wait(waiting)
         except (KeyboardInterrupt, GeneratorExit):
-            arrays = ' '.join(sorted({job.partition('_')[0] for _, job in waiting}))
-            self.say(
-                f'{len(waiting)} trials stay in the queue of Slurm. The same command waits for '
-                f'them again; this ends them: scancel {arrays}'
-            )
+            self._describe_waiting(waiting)
             raise
+
+    def _describe_waiting(self, waiting: Sequence[tuple[Trial, str]]) -> None:
+        """Print how to go on waiting for jobs, and how to end them."""
+        arrays = sorted({job.partition('_')[0] for _, job in waiting})
+        self.say(
+            f'{len(waiting)} trials stay in the queue of Slurm. The same command waits for '
+            f'them again; this ends them: scancel {" ".join(arrays)}'
+        )
 
     def _submit(self, trials: Sequence[Trial]) -> list[tuple[Trial, str]]:
         """Submit an array; return the job of each trial."""
-        specs = [
-            write_spec(t, self.store.clear(t).resolve(), self.keep_checkpoints)
-            for t in trials
-        ]
-        work = TrialJob(self.threads, self.store.world_size > 1)
+        specs = []
+        for trial in trials:
+            folder = self.store.clear(trial).resolve()
+            specs.append(write_spec(trial, folder, self.keep_checkpoints))
+        work = TrialJob(self.threads, distributed=self.store.world_size > 1)
         jobs = [job.job_id for job in self.executor.map_array(work, specs)]
         for trial, job in zip(trials, jobs, strict=True):
             write_json(dict(job=job), self.store.folder(trial) / 'slurm.json')
-        self.say(
-            f'submitted {len(jobs)} trials to Slurm as job {jobs[0].partition("_")[0]}'
-        )
+        array, _, _ = jobs[0].partition('_')
+        self.say(f'submitted {len(jobs)} trials to Slurm as job {array}')
         return list(zip(trials, jobs, strict=True))
 
     def _job_of(self, trial: Trial) -> str | None:
-        """Return the job that a trial was submitted as."""
+        """Return the job that a trial was submitted as, or None."""
         stored = read_json(self.store.folder(trial) / 'slurm.json')
-        return stored.get('job') if isinstance(stored, dict) else None
+        if not isinstance(stored, dict):
+            return None
+        job: str | None = stored.get('job')
+        return job
 
     def _wait(self, waiting: list[tuple[Trial, str]]) -> Ended:
         """Wait until no job is in the queue; a trial that has ended leaves the list."""
         while waiting:
             active = _queue()
-            gone = [(t, job) for t, job in waiting if job not in active]
-            if any(self.store.result(t) is None for t, _ in gone):
+            gone = [(trial, job) for trial, job in waiting if job not in active]
+            if any(self.store.result(trial) is None for trial, _ in gone):
                 time.sleep(DELAY)
                 active = _queue()  # a requeued job is back
-            for trial, job in [(t, job) for t, job in gone if job not in active]:
+            for trial, job in gone:
+                if job in active:
+                    continue
                 waiting.remove((trial, job))
                 yield trial, self.outcome(trial, f'ended (Slurm job {job})')
             if waiting:
@@ -142,5 +157,13 @@ def _queue() -> set[str]:
     """Return the user's jobs that wait or run, ``'12_3'`` for an element of an array."""
     # Of all partitions, also hidden ones. A job that waits to be requeued is among
     # them.
-    command = ['squeue', '--noheader', '--array', '--all', '--user', getpass.getuser()]
-    return set(subprocess.check_output([*command, '--format=%i'], text=True).split())
+    command = [
+        'squeue',
+        '--noheader',
+        '--array',
+        '--all',
+        f'--user={getpass.getuser()}',
+        '--format=%i',
+    ]
+    output = subprocess.check_output(command, text=True)
+    return set(output.split())

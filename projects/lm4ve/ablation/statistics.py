@@ -85,12 +85,17 @@ def paired_tests(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
     difference[np.abs(difference) <= limit] = 0.0
     if not difference.any():
         return 1.0, 1.0
-    # A constant difference has no spread: t is infinite, and p is 0.
-    with np.errstate(divide='ignore'):
-        p_t = 0.0 if np.ptp(difference) == 0 else float(stats.ttest_rel(a, b).pvalue)
+    if np.ptp(difference) == 0:
+        p_t = 0.0  # a constant difference has no spread: t is infinite
+    else:
+        with np.errstate(divide='ignore'):
+            p_t = float(stats.ttest_rel(a, b).pvalue)
+    # Differences of nearly one size are ties, so each gets the size of the first.
     size = np.abs(difference)
-    size = size[np.isclose(size[:, None], size, rtol=0, atol=limit).argmax(1)]
-    return p_t, float(stats.wilcoxon(np.sign(difference) * size).pvalue)
+    is_tie = np.isclose(size[:, None], size, rtol=0, atol=limit)
+    size = size[is_tie.argmax(1)]
+    p_wilcoxon = float(stats.wilcoxon(np.sign(difference) * size).pvalue)
+    return p_t, p_wilcoxon
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -124,31 +129,42 @@ def summarize(scores: dict[str, dict[int, float]], reference: str) -> list[Summa
     """
     found = []
     for name, by_seed in scores.items():
-        if by_seed:
-            values = np.array(list(by_seed.values()), float)
-            own = Summary(
-                name, len(values), float(values.mean()), *confidence_interval(values)
-            )
-            if name != reference:
-                own = _compare(own, by_seed, scores.get(reference, {}))
-            found.append(own)
-    corrected = holm([s.p_t for s in found]), holm([s.p_wilcoxon for s in found])
-    triples = zip(found, *corrected, strict=True)
-    return [replace(s, holm_t=t, holm_wilcoxon=wilcoxon) for s, t, wilcoxon in triples]
+        if not by_seed:
+            continue
+        values = np.array(list(by_seed.values()), float)
+        low, high = confidence_interval(values)
+        summary = Summary(name, len(values), float(values.mean()), low, high)
+        if name != reference:
+            summary = _compare(summary, by_seed, scores.get(reference, {}))
+        found.append(summary)
+    holm_t = holm([summary.p_t for summary in found])
+    holm_wilcoxon = holm([summary.p_wilcoxon for summary in found])
+    corrected = []
+    for summary, p_t, p_wilcoxon in zip(found, holm_t, holm_wilcoxon, strict=True):
+        corrected.append(replace(summary, holm_t=p_t, holm_wilcoxon=p_wilcoxon))
+    return corrected
 
 
-def _compare(own: Summary, scores: dict[int, float], base: dict[int, float]) -> Summary:
-    """Add the difference from the reference, over the seeds that both have."""
-    seeds = [s for s in scores if s in base]
+def _compare(
+    summary: Summary, scores: dict[int, float], reference: dict[int, float]
+) -> Summary:
+    """Add the difference from the reference, over the seeds that both have.
+
+    Args:
+        summary (Summary): Of a variant.
+        scores, reference (dict[int, float]): Seed -> score of the variant, and of the
+            reference.
+    """
+    seeds = [seed for seed in scores if seed in reference]
     if not seeds:
-        return own
-    a = [scores[s] for s in seeds]
-    b = [base[s] for s in seeds]
+        return summary
+    a = [scores[seed] for seed in seeds]
+    b = [reference[seed] for seed in seeds]
     difference = np.subtract(a, b)
     low, high = confidence_interval(difference)
     p_t, p_wilcoxon = paired_tests(a, b)
     return replace(
-        own,
+        summary,
         difference=float(difference.mean()),
         difference_low=low,
         difference_high=high,

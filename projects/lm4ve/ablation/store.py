@@ -10,7 +10,6 @@ Grids that share a folder share their trials: the same config with the same seed
 trained once.
 """
 
-import itertools
 import math
 import shutil
 from collections.abc import Iterator
@@ -40,9 +39,11 @@ class Store:
     """
 
     def __init__(self, work_dir: Path, world_size: int = 1) -> None:
-        self.work_dir, self.world_size = Path(work_dir), world_size
+        self.work_dir = Path(work_dir)
+        self.world_size = world_size
 
     def folder(self, trial: Trial) -> Path:
+        """Return the folder of a trial, which may not exist yet."""
         return self.work_dir / 'trials' / trial.id
 
     def result(self, trial: Trial) -> dict | None:
@@ -50,8 +51,9 @@ class Store:
         result = read_json(self.folder(trial) / 'result.json')
         if not isinstance(result, dict) or not _is_result(result):
             return None
-        is_own = result['id'] == trial.id and result['world_size'] == self.world_size
-        return result if is_own else None
+        if result['id'] != trial.id or result['world_size'] != self.world_size:
+            return None
+        return result
 
     def clear(self, trial: Trial) -> Path:
         """Empty a trial's folder, or make it.
@@ -89,9 +91,12 @@ class Store:
 def _is_result(stored: dict[str, Any]) -> bool:
     """Return whether what a file holds has the fields of a result, in their types."""
     metrics = stored.get('metrics')
-    if not isinstance(metrics, dict) or not all(map(_is_number, metrics.values())):
+    if 'id' not in stored or not isinstance(metrics, dict):
         return False
-    return 'id' in stored and all(_is_number(stored.get(name)) for name in _NUMBERS)
+    numbers = list(metrics.values())
+    for name in _NUMBERS:
+        numbers.append(stored.get(name))
+    return all(_is_number(number) for number in numbers)
 
 
 def _is_number(value: Any) -> bool:
@@ -112,21 +117,31 @@ def select_tuned(grid: Grid, store: Store) -> dict[str, Any]:
     Raises:
         UserError: A result lacks the grid's metric.
     """
-    means: dict[str, dict[Any, float]] = {v.name: {} for v in grid.variants}
-    trials = itertools.groupby(grid.tuning(), key=lambda t: (t.variant, t.value))
-    for (variant, value), group in trials:
-        results = [store.result(t) for t in group]
-        finished = [r for r in results if r is not None]
-        if len(finished) < len(results):
-            continue
-        sign = 1 if grid.greater_is_better else -1
-        mean = sign * sum(metric_of(grid, r) for r in finished) / len(finished)
-        means[variant][value] = mean if math.isfinite(mean) else -math.inf
-    return {
-        variant: max(by_value, key=by_value.__getitem__)
-        for variant, by_value in means.items()
-        if grid.tune and len(by_value) == len(grid.tune.values)
-    }
+    if grid.tune is None:
+        return {}
+    results: dict[tuple[str, Any], list[dict | None]] = {}
+    for trial in grid.tuning():
+        own = results.setdefault((trial.variant, trial.value), [])
+        own.append(store.result(trial))
+    selected = {}
+    for variant in grid.variants:
+        means = {}
+        for value in grid.tune.values:
+            finished = [r for r in results[variant.name, value] if r is not None]
+            if len(finished) == len(grid.tune.seeds):
+                means[value] = _score(grid, finished)
+        if len(means) == len(grid.tune.values):
+            selected[variant.name] = max(means, key=means.__getitem__)
+    return selected
+
+
+def _score(grid: Grid, results: list[dict]) -> float:
+    """Return the mean of the metric, higher is better; infinitely bad if it is not finite."""
+    sign = 1 if grid.greater_is_better else -1
+    mean = sign * sum(metric_of(grid, result) for result in results) / len(results)
+    if not math.isfinite(mean):
+        return -math.inf
+    return mean
 
 
 def metric_of(grid: Grid, result: dict) -> float:

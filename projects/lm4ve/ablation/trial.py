@@ -18,6 +18,7 @@ import threading
 import time
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,8 @@ from mmengine.config import Config
 from mmengine.dist import get_rank, get_world_size
 
 import lm4ve  # noqa: F401  (registers before the config is read)
-from lm4ve.ablation.grid import Trial, identity
+from lm4ve.ablation.grid import Trial
+from lm4ve.ablation.identity import identity
 from lm4ve.ablation.store import trial_lock
 from lm4ve.blocks import count_parameters
 from lm4ve.errors import UserError
@@ -36,10 +38,16 @@ from lm4ve.runner.same_data import pixel_versions
 
 def write_spec(trial: Trial, folder: Path, keep_checkpoints: bool) -> Path:
     """Write the specification that a trial's process reads; return the file."""
-    # As Python, since JSON would make lists of tuples.
-    spec = dict(id=trial.id, config=str(trial.config), options=repr(trial.options))
-    write_json(dict(spec, keep_checkpoints=keep_checkpoints), folder / 'spec.json')
-    return folder / 'spec.json'
+    spec = dict(
+        id=trial.id,
+        config=str(trial.config),
+        # As Python, since JSON would make lists of tuples.
+        options=repr(trial.options),
+        keep_checkpoints=keep_checkpoints,
+    )
+    file = folder / 'spec.json'
+    write_json(spec, file)
+    return file
 
 
 def trial_config(spec: dict, work_dir: Path, launcher: str = 'none') -> Config:
@@ -48,18 +56,25 @@ def trial_config(spec: dict, work_dir: Path, launcher: str = 'none') -> Config:
     Raises:
         UserError: The config is not what it was when the grid was read.
     """
-    options, path = ast.literal_eval(spec['options']), Path(spec['config'])
+    options = ast.literal_eval(spec['options'])
+    path = Path(spec['config'])
     if identity(path, options) != spec['id']:
         raise UserError(
             f"The config '{path}' has changed since the grid was read. Start again."
         )
-    given = dict(
-        config=str(path), work_dir=str(work_dir), launcher=launcher, cfg_options=options
+    flags = argparse.Namespace(
+        config=str(path),
+        work_dir=str(work_dir),
+        launcher=launcher,
+        cfg_options=options,
+        no_pin_memory=False,
+        local_rank=0,
     )
-    args = argparse.Namespace(**given, no_pin_memory=False, local_rank=0)
-    cfg = finish_config(load_config(args), args)
+    cfg = finish_config(load_config(flags), flags)
     # The last epoch is what is tested: no score is used on the way.
-    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    cfg.val_cfg = None
+    cfg.val_dataloader = None
+    cfg.val_evaluator = None
     cfg.resume = False
     hooks = cfg.setdefault('default_hooks', {})
     if not spec['keep_checkpoints']:
@@ -77,22 +92,31 @@ def train_and_test(spec: dict, folder: Path, launcher: str = 'none') -> dict:
     runner = build_runner(trial_config(spec, folder / 'run', launcher))
     trainable, frozen = count_parameters(runner.model)
     runner.train()
-    steps = runner.message_hub.get_scalar('train/time').data[0]
-    numbers = int, float, np.number, torch.Tensor
+    step_seconds = runner.message_hub.get_scalar('train/time').data[0]
+    device = 'CPU'
+    if torch.cuda.is_available():
+        device = torch.cuda.get_device_name()
     return dict(
         id=spec['id'],
-        metrics={
-            k: float(v) for k, v in runner.test().items() if isinstance(v, numbers)
-        },
+        metrics=_numbers_of(runner.test()),
         trainable=trainable,
         frozen=frozen,
-        step_seconds=median(map(float, steps)),
+        step_seconds=median(float(seconds) for seconds in step_seconds),
         wall_seconds=time.time() - start,
         world_size=get_world_size(),
         threads=torch.get_num_threads(),
         pixel_versions=pixel_versions(),
-        device=torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU',
+        device=device,
     )
+
+
+def _numbers_of(metrics: dict) -> dict[str, float]:
+    """Return the metrics that are numbers."""
+    numbers = {}
+    for name, value in metrics.items():
+        if isinstance(value, (int, float, np.number, torch.Tensor)):
+            numbers[name] = float(value)
+    return numbers
 
 
 def run_trial(spec: Path, launcher: str = 'none') -> None:
@@ -102,7 +126,10 @@ def run_trial(spec: Path, launcher: str = 'none') -> None:
     jobs never run one trial at a time.
     """
     folder = spec.parent
-    with trial_lock(folder, -1) if _is_first(launcher) else contextlib.nullcontext():
+    lock: Any = contextlib.nullcontext()
+    if _is_first(launcher):
+        lock = trial_lock(folder, -1)
+    with lock:
         if (folder / 'result.json').exists():
             print(f'{folder} has a result already.')
             return
@@ -123,16 +150,24 @@ def run_logged(spec: Path, threads: int, launcher: str = 'none') -> None:
 
 
 def _is_first(launcher: str) -> bool:
+    """Return whether this is the first process of a trial."""
     return launcher == 'none' or int(os.environ.get('RANK', 0)) == 0
 
 
 def end_with_parent() -> None:
     """Kill this process's group when the process that started it is gone."""
-    # Of a process of the fork server the command is the parent.
-    command, parent = multiprocessing.parent_process(), os.getppid()
+    # The parent of a process of the fork server is the server; `parent_process` is the
+    # command that asked for it.
+    command = multiprocessing.parent_process()
+    parent = os.getppid()
+
+    def has_parent() -> bool:
+        if command is not None:
+            return command.is_alive()
+        return os.getppid() == parent
 
     def watch() -> None:
-        while command.is_alive() if command else os.getppid() == parent:
+        while has_parent():
             time.sleep(0.25)
         os.killpg(0, signal.SIGKILL)
 

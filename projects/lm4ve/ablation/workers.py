@@ -21,7 +21,8 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.progress import track
 
-from lm4ve.ablation.grid import Trial, fresh_config
+from lm4ve.ablation.grid import Trial
+from lm4ve.ablation.identity import fresh_config
 from lm4ve.ablation.store import Store
 from lm4ve.ablation.trial import end_with_parent, run_logged, write_spec
 from lm4ve.files import find_write_problem
@@ -78,34 +79,48 @@ class Executor:
         Returns:
             list[Failure]: The failures, in the order in which they ended.
         """
-        unique = list({t.id: t for t in trials}.values())
-        results = [self.store.result(t) or {} for t in unique]
-        todo = [t for t, result in zip(unique, results, strict=True) if not result]
-        done = len(unique) - len(todo)
-        failures: list[Failure] = []
-        changes = {changed_versions(r.get('pixel_versions')) for r in results}
-        for changed in sorted(changes - {''}):
-            self.say(f'Warning: finished trials saw the pixels of {changed}.')
+        unique = list({trial.id: trial for trial in trials}.values())
+        todo = []
+        finished = []
+        for trial in unique:
+            result = self.store.result(trial)
+            if result is None:
+                todo.append(trial)
+            else:
+                finished.append(result)
+        self._warn_of_other_pixels(finished)
+        if not todo:
+            return []
+
+        failures = []
+        number = len(finished)
         with contextlib.closing(self._run(todo)) as ended:
             shown = track(
                 ended,
                 'trials',
                 total=len(unique),
-                completed=done,
+                completed=number,
                 console=self.console,
                 disable=not self.console.is_terminal,
             )
-            for number, (trial, failure) in enumerate(shown if todo else (), done + 1):
-                words = (
-                    failure.reason
-                    if failure
-                    else describe(self.store.result(trial) or {})
-                )
+            for trial, failure in shown:
+                number += 1
+                if failure is None:
+                    words = describe(self.store.result(trial) or {})
+                else:
+                    words = failure.reason
+                    failures.append(failure)
                 self.say(f'{number}/{len(unique)} {trial}: {words}')
-                failures += [failure] if failure else []
         return failures
 
+    def _warn_of_other_pixels(self, results: Iterable[dict]) -> None:
+        """Warn where finished trials read pictures by other versions of libraries."""
+        changes = {changed_versions(r.get('pixel_versions')) for r in results}
+        for changed in sorted(changes - {''}):
+            self.say(f'Warning: finished trials saw the pixels of {changed}.')
+
     def say(self, line: str) -> None:
+        """Print a line of progress."""
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def outcome(self, trial: Trial, ending: str) -> Failure | None:
@@ -122,14 +137,21 @@ class Executor:
             return Failure(
                 trial, log, f"{ending}: '{log.parent}' cannot be written: {problem}"
             )
-        lines = (
-            log.read_text(errors='replace').strip().splitlines() if log.exists() else []
-        )
-        return Failure(trial, log, f'{ending}: {lines[-1] if lines else "no output"}')
+        return Failure(trial, log, f'{ending}: {_last_line(log)}')
 
     def _run(self, todo: list[Trial]) -> Ended:
         """Run trials; yield each when it ends, with its failure if it has no result."""
         raise NotImplementedError
+
+
+def _last_line(log: Path) -> str:
+    """Return the last line of a log, where an error is."""
+    if not log.exists():
+        return 'no output'
+    lines = log.read_text(errors='replace').strip().splitlines()
+    if not lines:
+        return 'no output'
+    return lines[-1]
 
 
 @dataclass
@@ -148,42 +170,54 @@ class Workers(Executor):
         # The libraries read these when the fork server loads them.
         for name in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'):
             os.environ[name] = str(self.threads)
-        scopes = {
-            fresh_config(path).get('default_scope') for path in {t.config for t in todo}
-        }
-        hosts = [
-            f'{s}.{m}' for s in sorted(filter(None, scopes)) for m in _HOST_MODULES
-        ]
-        _FORKS.set_forkserver_preload(['lm4ve.ablation.trial', *hosts])
-        queue, free = list(todo), list(range(self.count))
+        _FORKS.set_forkserver_preload(['lm4ve.ablation.trial', *_host_modules(todo)])
+        queue = list(todo)
+        free = list(range(self.count))
         running: dict[BaseProcess, tuple[Trial, int]] = {}
         try:
             while queue or running:
                 while queue and free:
-                    trial, worker = queue.pop(0), free.pop(0)
-                    running[self._start(trial, worker)] = trial, worker
-                wait([p.sentinel for p in running])
-                for process in [p for p in running if p.exitcode is not None]:
+                    trial = queue.pop(0)
+                    worker = free.pop(0)
+                    process = self._start(trial, worker)
+                    running[process] = (trial, worker)
+                wait([process.sentinel for process in running])
+                ended = [p for p in running if p.exitcode is not None]
+                for process in ended:
                     trial, worker = running.pop(process)
                     free.append(worker)
-                    yield (
-                        trial,
-                        self.outcome(trial, f'failed (exit code {process.exitcode})'),
-                    )
+                    ending = f'failed (exit code {process.exitcode})'
+                    yield trial, self.outcome(trial, ending)
         finally:
             _stop(running)
 
     def _start(self, trial: Trial, worker: int) -> BaseProcess:
+        """Start a trial on a worker's share of the machine.
+
+        Args:
+            trial (Trial): The trial.
+            worker (int): Which worker, from 0.
+        """
         spec = write_spec(trial, self.store.clear(trial), self.keep_checkpoints)
         # The whole environment, since the server keeps that of its own start.
-        env, size = dict(os.environ), self.store.world_size
+        env = dict(os.environ)
+        size = self.store.world_size
         if self.gpus:
-            env['CUDA_VISIBLE_DEVICES'] = ','.join(
-                self.gpus[worker * size : (worker + 1) * size]
-            )
+            own = self.gpus[worker * size : (worker + 1) * size]
+            env['CUDA_VISIBLE_DEVICES'] = ','.join(own)
         process = _FORKS.Process(target=_forked, args=(spec, env, self.threads, size))
         process.start()
         return process
+
+
+def _host_modules(trials: Iterable[Trial]) -> list[str]:
+    """Return the modules that register what the configs of trials name."""
+    scopes = set()
+    for path in {trial.config for trial in trials}:
+        scope = fresh_config(path).get('default_scope')
+        if scope:
+            scopes.add(scope)
+    return [f'{scope}.{module}' for scope in sorted(scopes) for module in _HOST_MODULES]
 
 
 def _forked(spec: Path, env: dict[str, str], threads: int, processes: int) -> None:
@@ -195,22 +229,30 @@ def _forked(spec: Path, env: dict[str, str], threads: int, processes: int) -> No
     if processes == 1:
         run_logged(spec, threads)
         return
-    torchrun = (
-        f'-m torch.distributed.run --standalone --nproc-per-node={processes}'.split()
-    )
-    trial = '-m', 'lm4ve.ablation.trial', str(spec), '--launcher', 'pytorch'
+    command = [
+        sys.executable,
+        '-m',
+        'torch.distributed.run',
+        '--standalone',
+        f'--nproc-per-node={processes}',
+        '-m',
+        'lm4ve.ablation.trial',
+        str(spec),
+        '--launcher',
+        'pytorch',
+    ]
     with open(spec.with_name('log.txt'), 'wb') as log:
-        command = [sys.executable, *torchrun, *trial]
-        sys.exit(subprocess.call(command, stdout=log, stderr=subprocess.STDOUT))
+        code = subprocess.call(command, stdout=log, stderr=subprocess.STDOUT)
+    sys.exit(code)
 
 
 def _stop(processes: Iterable[BaseProcess]) -> None:
     """Ask trials to end with everything that they started, and kill those that do not."""
     for number in (signal.SIGTERM, signal.SIGKILL):
-        for p in processes:
-            if p.pid is not None and p.exitcode is None:
+        for process in processes:
+            if process.pid is not None and process.exitcode is None:
                 with contextlib.suppress(ProcessLookupError):
-                    os.killpg(p.pid, number)
+                    os.killpg(process.pid, number)
         end = time.monotonic() + GRACE
-        for p in processes:
-            p.join(max(0.0, end - time.monotonic()))
+        for process in processes:
+            process.join(max(0.0, end - time.monotonic()))

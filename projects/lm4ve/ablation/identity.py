@@ -1,0 +1,44 @@
+"""What decides the result of a trial, as a hash: equal trials are trained once."""
+
+import copy
+import functools
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+
+from lm4ve.runner.config import merge_options, read_config
+from lm4ve.version import __version__
+
+
+def identity(path: Path, options: dict[str, Any]) -> str:
+    """Return a hash of everything that a trial's result depends on, 16 hex digits.
+
+    It covers the whole config with the trial's overrides, seed included, and the
+    versions of this package and of PyTorch. It does not cover the files that the config
+    names (data, checkpoints), the number of threads and the device.
+
+    Args:
+        path (Path): The config.
+        options (dict): Dotted config field -> value.
+    """
+    cfg = fresh_config(path)
+    # As it is trained, schedules and sizes that follow included. MMEngine removes
+    # `_delete_`.
+    merge_options(cfg, copy.deepcopy(options))
+    content = dict(config=cfg.to_dict(), lm4ve=__version__, torch=torch.__version__)
+    text = json.dumps(content, sort_keys=True, default=repr)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def fresh_config(path: Path) -> Config:
+    """Return a copy of a config; a file is read once for all its trials."""
+    return copy.deepcopy(_read(path))
+
+
+@functools.cache
+def _read(path: Path) -> Config:
+    return read_config(path, set_scope=False)
