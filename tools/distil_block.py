@@ -23,7 +23,7 @@ from mmengine.runner import Runner, set_random_seed
 from torch import Tensor, nn
 from tqdm import trange
 
-from lm4ve.analysis.capture import necks_of
+from lm4ve.analysis.points import necks_of
 from lm4ve.apis.models import in_scope_of
 from lm4ve.blocks import count_parameters
 from lm4ve.blocks.layer import take_tokens

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from lm4ve.analysis import analyse, frequency, magnitude, normalize
 from lm4ve.analysis.attention import encoder_attentions, llm_attention_row
-from lm4ve.analysis.capture import necks_of
+from lm4ve.analysis.points import necks_of
 from lm4ve.blocks import LLMBlock
 from lm4ve.errors import UserError
 from tests.helpers.models import BLOCK, TASKS, D, build, call_of

@@ -15,8 +15,9 @@ from matplotlib import colormaps
 from PIL import Image
 
 from lm4ve.analysis import Analysis, Attention, Layout, Point, samples
+from lm4ve.analysis.pages import PageEntry, write_page
 from lm4ve.analysis.samples import samples_of
-from lm4ve.analysis.sheets import Entry, draw_sheet, write_page
+from lm4ve.analysis.sheets import draw_sheet
 from lm4ve.draw.figures import to_image
 from lm4ve.draw.pictures import COVER
 from tests.helpers.html import Links
@@ -245,7 +246,7 @@ def test_a_page_fetches_nothing_and_escapes_names(image, tmp_path):
     name = '<script>alert("1")</script> & co'
     number = samples.Number('magnitude', '<i>', 'neck', 12345.6, 0.00012)
     sample = samples.Sample(name, None, [], {'prediction': '<b>cat</b>'}, [number])
-    entries = [Entry(sample, sheet, sheet)] * 2
+    entries = [PageEntry(sample, sheet, sheet)] * 2
     write_page(tmp_path / 'index.html', 'Title', dict(command='tool <x>'), entries)
     text = (tmp_path / 'index.html').read_text()
     page = Links(text)

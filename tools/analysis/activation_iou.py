@@ -19,7 +19,7 @@ from mmengine.dataset import Compose
 from mmengine.registry import DATASETS
 from tqdm import tqdm
 
-from lm4ve.analysis.capture import analyse, read_points
+from lm4ve.analysis.capture import analyse
 from lm4ve.analysis.iou.mask_datasets import Items, batches, folder, imagenet_s, samples
 from lm4ve.analysis.iou.pseudo_masks import RULES, THRESHOLDS, Scores, maps_of
 from lm4ve.analysis.iou.report import (
@@ -32,6 +32,7 @@ from lm4ve.analysis.iou.report import (
     write,
 )
 from lm4ve.analysis.loading import UNTRAINED, collate, load_model
+from lm4ve.analysis.points import parse_points
 from lm4ve.draw.pictures import pixels_of
 from lm4ve.errors import UserError, check
 from lm4ve.runner.command_line import build_parser, read_config, run_tool
@@ -57,7 +58,7 @@ def score_all(model, found, args: argparse.Namespace) -> tuple[Scores, list[Exam
     """Score every batch; return the first images to show."""
     scores, shown = Scores(args.thresholds, args.rule, args.seed), []
     for names, data, masks in found:
-        analysis = analyse(model, data, read_points(args.points))
+        analysis = analyse(model, data, parse_points(args.points))
         size = tuple(analysis.inputs.shape[-2:])
         if {m.shape for m in masks} != {size}:
             raise UserError(

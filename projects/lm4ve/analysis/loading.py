@@ -58,10 +58,11 @@ def load_model(
     """
     place = find_device(device)
     torch.manual_seed(0)
-    file = None if checkpoint in UNTRAINED else checkpoint
-    model, content = build_model(cfg, file, allow_partial)
-    if file is None:
+    if checkpoint in UNTRAINED:
+        model, content = build_model(cfg, None, allow_partial)
         model.init_weights()
+    else:
+        model, content = build_model(cfg, checkpoint, allow_partial)
     return model.to(place).eval(), classes_of(cfg, content)
 
 
@@ -75,12 +76,14 @@ def samples_by_index(cfg: Config, indices: Sequence[int]) -> list[NamedSample]:
     if not indices:
         return []
     dataset = DATASETS.build(tested_loader(cfg).dataset)
-    found = []
-    for i in indices:
-        check('--indices', i, least=0, most=len(dataset) - 1)
-        data = dataset[i]
-        sample = data.get('data_samples', data)
-        sample = sample[0] if isinstance(sample, list) else sample
-        name = task_of_config(cfg).analysis.sample_name(sample, i)
-        found.append(NamedSample(f'test_{name}', data))
-    return found
+    task = task_of_config(cfg).analysis
+    samples = []
+    for index in indices:
+        check('--indices', index, least=0, most=len(dataset) - 1)
+        data = dataset[index]
+        description = data.get('data_samples', data)
+        if isinstance(description, list):  # of several views
+            description = description[0]
+        name = task.sample_name(description, index)
+        samples.append(NamedSample(f'test_{name}', data))
+    return samples

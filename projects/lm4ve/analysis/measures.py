@@ -75,11 +75,13 @@ def normalize(values: Tensor, padding_mask: Tensor | None = None) -> Tensor:
     Returns:
         Tensor: ``[B, N]``; 0 where all values of a sample are equal, and at padding.
     """
-    low, high = values, values
+    for_low = values
+    for_high = values
     if padding_mask is not None:
-        low = values.masked_fill(padding_mask, torch.inf)
-        high = values.masked_fill(padding_mask, -torch.inf)
-    low, high = low.amin(-1, keepdim=True), high.amax(-1, keepdim=True)
+        for_low = values.masked_fill(padding_mask, torch.inf)
+        for_high = values.masked_fill(padding_mask, -torch.inf)
+    low = for_low.amin(-1, keepdim=True)
+    high = for_high.amax(-1, keepdim=True)
     span = high - low
     scaled = (values - low) / torch.where(span > 0, span, 1.0)
     return _cleared(scaled, padding_mask)
@@ -111,4 +113,7 @@ def _mean(x: Tensor, padding_mask: Tensor | None) -> Tensor:
 
 
 def _cleared(values: Tensor, padding_mask: Tensor | None) -> Tensor:
-    return values if padding_mask is None else values.masked_fill(padding_mask, 0.0)
+    """Set values ``[B, N]`` to 0 at padding."""
+    if padding_mask is None:
+        return values
+    return values.masked_fill(padding_mask, 0.0)

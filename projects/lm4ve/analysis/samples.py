@@ -12,14 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lm4ve.analysis.capture import Analysis, Attention
+from lm4ve.analysis.activations import Analysis, Attention
 from lm4ve.analysis.measures import MEASURES
 from lm4ve.draw.pictures import Picture, TokenMap, share_scales
 from lm4ve.tasks import get_task
 from lm4ve.tasks.base.analysis import Layout
 
 #: Color maps, both perceptually uniform.
-MEASURE_COLORS, ATTENTION_COLORS = 'viridis', 'magma'
+MEASURE_COLORS = 'viridis'
+ATTENTION_COLORS = 'magma'
 #: At most so many rows of attention with a name get a panel, the first ones.
 _MOST_ROWS = 11
 #: Attention that varies by less than this share of its mean is called nearly uniform.
@@ -87,96 +88,175 @@ def samples_of(
         view is shown; see :meth:`lm4ve.tasks.base.analysis.TaskAnalysis.frames_shown`.
     """
     task = get_task(analysis.kind).analysis
-    inputs, outputs = analysis.inputs, analysis.outputs
     layouts = [point.layout for point in analysis.points.values()]
     layouts += [attention.layout for attention in analysis.attention.values()]
-    frames = task.frames_shown(inputs, layouts)
-    pictures = task.pictures(model, inputs, outputs, frames)
-
-    def rows_of(i: int, values: Tensor, layout: Layout) -> slice:
-        """Return which rows of a point or an attention show sample ``i``."""
-        each = len(values) // len(outputs)
-        return slice(i * each, i * each + max(frames // layout.times, 1))
-
-    found = []
-    for i, (name, output) in enumerate(zip(names, outputs, strict=True)):
-        sections, numbers = [], []
+    frames = task.frames_shown(analysis.inputs, layouts)
+    pictures = task.pictures(model, analysis.inputs, analysis.outputs, frames)
+    splitting = _Splitting(analysis, frames)
+    samples = []
+    for i, (name, output) in enumerate(zip(names, analysis.outputs, strict=True)):
+        sections = []
+        numbers = []
         for measure in measures:
-            maps = []
-            for label, point in analysis.points.items():
-                rows = rows_of(i, point.tokens, point.layout)
-                values = MEASURES[measure](
-                    point.tokens[rows], _padding(point.layout, rows)
-                )
-                maps.append(_map(label, point.name, values, point.layout, rows))
-                extent = (
-                    float(np.nanmean(maps[-1].values)),
-                    float(np.nanmax(maps[-1].values)),
-                )
-                numbers.append(Number(measure, label, point.name, *extent))
-            share_scales(maps)
-            sections.append(Section(measure.capitalize(), MEASURE_COLORS, maps))
+            section, own_numbers = splitting.measure(i, measure)
+            sections.append(section)
+            numbers += own_numbers
         for label, attention in analysis.attention.items():
-            rows = rows_of(i, attention.weights, attention.layout)
+            rows = splitting.rows_of(i, attention.weights, attention.layout)
             section, number = _attention_section(label, attention, rows, heads)
             sections.append(section)
             numbers.append(number)
         facts = task.facts(output, classes)
-        found.append(Sample(name, pictures[i], sections, facts, numbers))
-    return found
+        samples.append(Sample(name, pictures[i], sections, facts, numbers))
+    return samples
+
+
+class _Splitting:
+    """Takes what belongs to one sample of a batch.
+
+    Args:
+        analysis (Analysis): The batch's.
+        frames (int): Frames of a clip that are shown; 1 of other inputs.
+    """
+
+    def __init__(self, analysis: Analysis, frames: int) -> None:
+        self.analysis = analysis
+        self.frames = frames
+
+    def rows_of(self, i: int, values: Tensor, layout: Layout) -> slice:
+        """Return which rows of a point or an attention show sample ``i``."""
+        rows_of_sample = len(values) // len(self.analysis.outputs)
+        shown = max(self.frames // layout.times, 1)
+        first = i * rows_of_sample
+        return slice(first, first + shown)
+
+    def measure(self, i: int, measure: str) -> tuple[Section, list[Number]]:
+        """Return the panels of a measure of sample ``i``, and their numbers."""
+        maps = []
+        numbers = []
+        for label, point in self.analysis.points.items():
+            layout = point.layout
+            rows = self.rows_of(i, point.tokens, layout)
+            values = MEASURES[measure](point.tokens[rows], _padding(layout, rows))
+            token_map = _map(label, point.name, values, layout, rows)
+            mean = float(np.nanmean(token_map.values))
+            largest = float(np.nanmax(token_map.values))
+            maps.append(token_map)
+            numbers.append(Number(measure, label, point.name, mean, largest))
+        share_scales(maps)
+        return Section(measure.capitalize(), MEASURE_COLORS, maps), numbers
 
 
 def _padding(layout: Layout, rows: slice) -> Tensor | None:
-    return None if layout.padding_mask is None else layout.padding_mask[rows]
+    """Return the padding mask of some rows, if there is one."""
+    if layout.padding_mask is None:
+        return None
+    return layout.padding_mask[rows]
 
 
 def _map(
     title: str, module: str, values: Tensor, layout: Layout, rows: slice
 ) -> TokenMap:
     """Return the map of values ``[rows, N]``, NaN at padding, frames one after the other."""
-    if layout.padding_mask is not None:
-        values = values.masked_fill(layout.padding_mask[rows], torch.nan)
-    grid, count = tuple(layout.grid), len(values)
+    padding = _padding(layout, rows)
+    if padding is not None:
+        values = values.masked_fill(padding, torch.nan)
+    grid = tuple(layout.grid)
+    count = len(values)
     if count > 1:
         grid = (layout.times * count, *grid[-2:])
-    return TokenMap(
-        title, module, values.detach().double().flatten().cpu().numpy(), grid
-    )
+    flat = values.detach().double().flatten().cpu().numpy()
+    return TokenMap(title, module, flat, grid)
 
 
 def _attention_section(
     label: str, attention: Attention, rows: slice, heads: int | None
 ) -> tuple[Section, Number]:
     """Return the panels of an attention, and the entropy of its rows."""
-    weights, layout = attention.weights[rows].double(), attention.layout
+    weights = attention.weights[rows].double()
     if attention.titles is None:
-        titles = [f'head {h + 1}' for h in range(weights.shape[1])]
-        panels, most = [(f'sum of {len(titles)} heads', weights.sum(dim=1))], heads
+        panels = _panels_of_heads(weights, heads)
     else:
         titles = attention.titles[rows.start]
         weights = weights[:, : len(titles)]
-        # A single row is its own mean.
-        panels = [(f'mean of {len(titles)} rows', weights.mean(dim=1))] * (
-            len(titles) > 1
-        )
-        most = None if heads is None else _MOST_ROWS
-    panels += zip(titles[:most], weights.unbind(dim=1), strict=False)
-    maps = [_map(title, attention.name, w, layout, rows) for title, w in panels]
+        panels = _panels_of_rows(weights, titles, heads)
+    maps = []
+    for title, values in panels:
+        maps.append(_map(title, attention.name, values, attention.layout, rows))
     share_scales(maps[1:])  # of the heads: their sum has other values
-    for m in maps:
-        (low, high), top = m.ends(), (m.limits or m.ends())[1]
-        # A scale from the smallest to the largest value would show rounding as a
-        # pattern.
-        if high - low < _NEARLY_UNIFORM * np.nanmean(m.values):
-            m.title, m.limits = f'{m.title}, nearly uniform', (0.0, top)
-    row = (
-        attention.row if attention.row.startswith('mean') else f'of the {attention.row}'
-    )
+    for token_map in maps:
+        _mark_uniform(token_map)
+    row = attention.row
+    if not row.startswith('mean'):
+        row = f'of the {row}'
     title = f'Attention, {label}: {row} ({attention.name})'
+    entropy = _entropy(label, attention, weights, rows)
+    return Section(title, ATTENTION_COLORS, maps), entropy
+
+
+def _panels_of_heads(weights: Tensor, heads: int | None) -> list[tuple[str, Tensor]]:
+    """Return the sum over heads, and the first heads.
+
+    Args:
+        weights (Tensor): ``[rows, H, N]``.
+        heads (int, optional): So many; None: all.
+    """
+    count = weights.shape[1]
+    panels = [(f'sum of {count} heads', weights.sum(dim=1))]
+    for head in range(count)[:heads]:
+        panels.append((f'head {head + 1}', weights[:, head]))
+    return panels
+
+
+def _panels_of_rows(
+    weights: Tensor, titles: Sequence[str], heads: int | None
+) -> list[tuple[str, Tensor]]:
+    """Return the mean over rows that have names, and the first rows.
+
+    Args:
+        weights (Tensor): ``[rows, R, N]``.
+        titles (Sequence[str]): R names.
+        heads (int, optional): None: all rows; else at most :data:`_MOST_ROWS`.
+    """
+    panels = []
+    if len(titles) > 1:  # a single row is its own mean
+        panels.append((f'mean of {len(titles)} rows', weights.mean(dim=1)))
+    most = None if heads is None else _MOST_ROWS
+    for i, title in enumerate(titles[:most]):
+        panels.append((title, weights[:, i]))
+    return panels
+
+
+def _mark_uniform(token_map: TokenMap) -> None:
+    """Let the scale of nearly uniform attention begin at zero, and name it so.
+
+    A scale from the smallest to the largest value would show rounding as a pattern.
+    """
+    low, high = token_map.ends()
+    top = high
+    if token_map.limits is not None:
+        _, top = token_map.limits
+    if high - low < _NEARLY_UNIFORM * np.nanmean(token_map.values):
+        token_map.title = f'{token_map.title}, nearly uniform'
+        token_map.limits = (0.0, top)
+
+
+def _entropy(label: str, attention: Attention, weights: Tensor, rows: slice) -> Number:
+    """Return the entropy of attention rows, and how large it can be.
+
+    Args:
+        label (str): The attention's.
+        attention (Attention): The attention.
+        weights (Tensor): float64 ``[rows, H, N]``.
+        rows (slice): Which rows of the batch they are.
+    """
     p = weights / weights.sum(dim=-1, keepdim=True).clamp(min=1e-300)
-    entropy, padding = torch.special.entr(p).sum(dim=-1), _padding(layout, rows)
-    count = weights.shape[-1] if padding is None else int((~padding).sum())
+    entropy = torch.special.entr(p).sum(dim=-1)
+    padding = _padding(attention.layout, rows)
+    count = weights.shape[-1]
+    if padding is not None:
+        count = int((~padding).sum())
     quantity = f'attention entropy (at most {math.log(count):.2f} nats)'
-    extent = float(entropy.mean()), float(entropy.max())
-    number = Number(quantity, label, attention.name, *extent)
-    return Section(title, ATTENTION_COLORS, maps), number
+    mean = float(entropy.mean())
+    largest = float(entropy.max())
+    return Number(quantity, label, attention.name, mean, largest)

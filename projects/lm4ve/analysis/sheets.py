@@ -1,35 +1,31 @@
-"""Draws sheets: the panels of one sample side by side, as figures, pixels and videos.
+"""Draws sheets: the panels of one sample side by side, as figures, pixels and videos."""
 
-:func:`write_page` puts all sheets and numbers of a run into one HTML file that can be
-sent: pictures are embedded and nothing is fetched, neither scripts nor style sheets nor
-fonts.
-"""
-
-import base64
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import zip_longest
-from pathlib import Path
 from textwrap import wrap
 from typing import Any, NamedTuple
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
-from lm4ve.analysis.samples import ATTENTION_COLORS, Sample
+from lm4ve.analysis.samples import ATTENTION_COLORS, Sample, Section
 from lm4ve.draw.figures import to_image
-from lm4ve.draw.pictures import TokenMap
-from lm4ve.files import write_text
+from lm4ve.draw.pictures import Picture, TokenMap
 
 DPI = 100
 #: The room for a panel's color bar, inches.
 _BAR = 0.62
-#: Columns of panels beside the input's, and frames of a strip and their width in
-#: inches.
-_FEWEST, _MOST, _MOST_FRAMES, _FRAME = 3, 6, 8, 0.95
+#: At least and at most so many columns of panels stand beside the input's.
+_FEWEST = 3
+_MOST = 6
+#: At most so many frames of a clip are in a strip, and how wide each is, inches.
+_MOST_FRAMES = 8
+_FRAME = 0.95
+#: Letters of a fact or a note that fit into an inch.
+_LETTERS = 13
 _NOTE = (
     "Colors run from a panel's smallest to its largest value; the numbers at its bar are those "
     'values, not normalized.\nPanels whose values are nearly equal share one scale; that of '
@@ -37,15 +33,39 @@ _NOTE = (
 )
 
 
+class _Bar(NamedTuple):
+    """A panel's color bar: the values that it is for, and its color map."""
+
+    tokens: TokenMap
+    colors: str
+
+
 class _Panel(NamedTuple):
-    """A panel: what draws it, heading and title, caption, and the bar's values and colors."""
+    """A panel of a sheet.
+
+    Attributes:
+        draw (Callable): Draws it into axes.
+        heading (str): In bold above the title.
+        title (Sequence[str]): Lines above the panel.
+        caption (str): Below it.
+        bar (_Bar, optional): Beside it.
+    """
 
     draw: Callable[[Axes], None]
-    lines: Sequence[str] = ()
+    heading: str = ''
+    title: Sequence[str] = ()
     caption: str = ''
-    bar: tuple[TokenMap, str] | None = None
+    bar: _Bar | None = None
+
+    @property
+    def lines(self) -> int:
+        """Lines above the panel, the heading among them."""
+        if self.heading or self.title:
+            return 1 + len(self.title)
+        return 0
 
 
+#: Rows of panels; None: nothing is drawn there.
 _Rows = list[list[_Panel | None]]
 
 
@@ -62,13 +82,15 @@ def draw_sheet(sample: Sample, note: str = '', time: int | None = None) -> Figur
         Figure: It has no window, and leaves pyplot's state alone.
     """
     picture = sample.picture
-    if not picture.is_clip or time is not None:
-        return _draw(sample, _grid(sample, time or 0), picture.side, note)
+    if not picture.is_clip:
+        return _draw(sample, _panel_grid(sample, 0), picture.side, note)
+    if time is not None:
+        return _draw(sample, _panel_grid(sample, time), picture.side, note)
     count = min(picture.times, _MOST_FRAMES)
-    times = np.unique(
-        np.linspace(0, picture.times - 1, count).round().astype(int)
-    ).tolist()
-    return _draw(sample, _strip(sample, times), max(_FRAME, 6 / (len(times) + 1)), note)
+    times = np.linspace(0, picture.times - 1, count).round().astype(int)
+    shown = np.unique(times).tolist()
+    side = max(_FRAME, 6 / (len(shown) + 1))
+    return _draw(sample, _panel_strip(sample, shown), side, note)
 
 
 def animate(sample: Sample, note: str = '') -> np.ndarray:
@@ -76,14 +98,18 @@ def animate(sample: Sample, note: str = '') -> np.ndarray:
 
     Color scales are those of the whole clip.
     """
-    frames = np.stack(
-        [to_image(draw_sheet(sample, note, t)) for t in range(sample.picture.times)]
-    )
+    sheets = []
+    for time in range(sample.picture.times):
+        sheets.append(to_image(draw_sheet(sample, note, time)))
+    frames = np.stack(sheets)
     # H.264 takes even sizes only.
-    return frames[:, : frames.shape[1] // 2 * 2, : frames.shape[2] // 2 * 2]
+    height = frames.shape[1] // 2 * 2
+    width = frames.shape[2] // 2 * 2
+    return frames[:, :height, :width]
 
 
-def _grid(sample: Sample, time: int) -> _Rows:
+# ---------------------------------------------------------------------------- placing
+def _panel_grid(sample: Sample, time: int) -> _Rows:
     """Place the input in the first column, the sections beside and below it."""
     picture = sample.picture
     rows: _Rows = []
@@ -91,48 +117,77 @@ def _grid(sample: Sample, time: int) -> _Rows:
         for i, tokens in enumerate(section.maps):
             if i % _MOST == 0:
                 rows.append([None])
-            draw = partial(
-                picture.draw_values, tokens=tokens, colors=section.colors, time=time
-            )
-            lines = ['' if i else section.title, tokens.title]
+            title = [tokens.title]
             if section.colors != ATTENTION_COLORS:  # its heading names the module
-                lines.append(tokens.module[-31:])
-            rows[-1].append(_Panel(draw, lines, bar=(tokens, section.colors)))
-    frame = [f'frame {time + 1} of {picture.times}'] if picture.is_clip else []
+                title.append(tokens.module[-31:])
+            panel = _Panel(
+                draw=partial(
+                    picture.draw_values, tokens=tokens, colors=section.colors, time=time
+                ),
+                heading=section.title if i == 0 else '',
+                title=title,
+                bar=_Bar(tokens, section.colors),
+            )
+            rows[-1].append(panel)
+    title = []
+    if picture.is_clip:
+        title.append(f'frame {time + 1} of {picture.times}')
     draw = partial(picture.draw_input, time=time)
-    rows[0][0] = _Panel(draw, ['Input', *frame], picture.caption)
+    rows[0][0] = _Panel(draw, 'Input', title, picture.caption)
     return rows
 
 
-def _strip(sample: Sample, times: Sequence[int]) -> _Rows:
+def _panel_strip(sample: Sample, times: Sequence[int]) -> _Rows:
     """Place a quantity in each row, a frame in each column."""
-    picture, headings = sample.picture, ['Input', *[''] * (len(times) - 1)]
-    rows: _Rows = [[
-        _Panel(partial(picture.draw_input, time=t), [heading, f'frame {t + 1}'])
-        for t, heading in zip(times, headings, strict=True)
-    ]]  # fmt: skip
+    picture = sample.picture
+    inputs: list[_Panel | None] = []
+    for time in times:
+        draw = partial(picture.draw_input, time=time)
+        heading = '' if inputs else 'Input'
+        inputs.append(_Panel(draw, heading, [f'frame {time + 1}']))
+    rows = [inputs]
     for section in sample.sections:
-        is_attention = section.colors == ATTENTION_COLORS
-        # The sum stands for attention; its heads are in the sheets of single frames.
-        for tokens in section.maps[:1] if is_attention else section.maps:
-            module = '' if is_attention else f' ({tokens.module})'
-            draw = partial(picture.draw_values, tokens=tokens, colors=section.colors)
-            row = [_Panel(partial(draw, time=t)) for t in times]
-            row[0] = row[0]._replace(lines=[f'{section.title}, {tokens.title}{module}'])
-            row[-1] = row[-1]._replace(bar=(tokens, section.colors))
-            rows.append([*row])
+        maps = section.maps
+        if section.colors == ATTENTION_COLORS:
+            # The sum stands for attention; its heads are in the sheets of single frames.
+            maps = maps[:1]
+        for tokens in maps:
+            rows.append(_strip_row(picture, section, tokens, times))
     return rows
 
 
+def _strip_row(
+    picture: Picture, section: Section, tokens: TokenMap, times: Sequence[int]
+) -> list[_Panel | None]:
+    """Return the panels of one quantity, the first with a heading, the last with a bar."""
+    heading = f'{section.title}, {tokens.title}'
+    if section.colors != ATTENTION_COLORS:  # its title names the module
+        heading += f' ({tokens.module})'
+    panels = []
+    for time in times:
+        draw = partial(
+            picture.draw_values, tokens=tokens, colors=section.colors, time=time
+        )
+        panels.append(_Panel(draw))
+    panels[0] = panels[0]._replace(heading=heading)
+    panels[-1] = panels[-1]._replace(bar=_Bar(tokens, section.colors))
+    return list(panels)
+
+
+# ---------------------------------------------------------------------------- drawing
 def _draw(sample: Sample, rows: _Rows, side: float, note: str) -> Figure:
     """Draw rows of panels about ``side`` inches wide between name, facts and notes."""
-    columns = max(_FEWEST + 1, *map(len, rows))
-    width = columns * (side + (_BAR if side == sample.picture.side else 0.06)) + _BAR
-    facts = '   '.join(f'{k}: {v}' for k, v in sample.facts.items())
-    lines = [sample.name, *wrap(facts, int(width * 13)), *wrap(note, int(width * 13))]
-    titles = [max(len(p.lines) for p in row if p is not None) for row in rows]
-    height = len(rows) * (side * sample.picture.aspect + 0.1) + 0.14 * sum(titles)
-    height += 0.16 * len(lines) + 0.12 * sample.picture.caption.count('\n') + 0.45
+    picture = sample.picture
+    columns = max(_FEWEST + 1, *[len(row) for row in rows])
+    gap = _BAR if side == picture.side else 0.06
+    width = columns * (side + gap) + _BAR
+    letters = int(width * _LETTERS)
+    facts = '   '.join(f'{name}: {value}' for name, value in sample.facts.items())
+    lines = [sample.name, *wrap(facts, letters), *wrap(note, letters)]
+
+    height = len(rows) * (side * picture.aspect + 0.1)
+    height += 0.14 * sum(_lines_above(row) for row in rows)
+    height += 0.16 * len(lines) + 0.12 * picture.caption.count('\n') + 0.45
     figure = Figure((width, height), DPI, facecolor='white', layout='constrained')
     style: dict[str, Any] = dict(x=0.01, ha='left', linespacing=1.4, parse_math=False)
     figure.suptitle('\n'.join(lines), fontsize=8.5, **style)
@@ -147,64 +202,40 @@ def _draw(sample: Sample, rows: _Rows, side: float, note: str) -> Figure:
     return figure
 
 
+def _lines_above(row: Sequence[_Panel | None]) -> int:
+    """Return the most lines that stand above a panel of a row."""
+    return max(panel.lines for panel in row if panel is not None)
+
+
 def _draw_panel(axes: Axes, panel: _Panel) -> None:
     """Draw a panel with its heading, title, caption and color bar."""
     panel.draw(axes)
-    heading, *title = panel.lines or ('',)
     style: dict[str, Any] = dict(linespacing=1.25, parse_math=False)
-    axes.set_title('\n'.join(['', *title]), loc='left', fontsize=7, pad=3, **style)
+    title = '\n'.join(['', *panel.title])
+    axes.set_title(title, loc='left', fontsize=7, pad=3, **style)
     # The heading may be wider than the panel, and stands above the lines of its title.
-    style |= dict(transform=axes.transAxes, va='bottom', weight='bold', in_layout=False)
+    heading = panel.heading + '\n' * len(panel.title)
     axes.text(
-        0, 1.02, '\n'.join([heading, *('' for _ in title)]), fontsize=7.5, **style
+        0,
+        1.02,
+        heading,
+        fontsize=7.5,
+        transform=axes.transAxes,
+        va='bottom',
+        weight='bold',
+        in_layout=False,
+        **style,
     )
     axes.set_xlabel(panel.caption, loc='left', fontsize=6.5)
     if panel.bar is not None:
-        tokens, colors = panel.bar
-        norm = tokens.norm()
-        bar = axes.inset_axes((1.03, 0, 0.05, 1))
-        ticks: Any = [norm.vmin, norm.vmax]
-        shown = ScalarMappable(norm, colors)
-        axes.figure.colorbar(shown, cax=bar, ticks=ticks, format='%.3g')
-        bar.tick_params(labelsize=6.5, length=2, pad=1)
+        _draw_bar(axes, panel.bar)
 
 
-# ------------------------------------------------------------------------------ page
-class Entry(NamedTuple):
-    """A sample on the page, the PNG of its sheet, and the MP4 of a clip."""
-
-    sample: Sample
-    sheet: Path
-    movie: Path | None = None
-
-
-def write_page(
-    path: str | Path, title: str, facts: dict[str, str], entries: list[Entry]
-) -> None:
-    """Write a page of samples.
-
-    Args:
-        path (str | Path): The HTML file.
-        title (str): Its heading.
-        facts (dict[str, str]): Facts of the run: its command, its config, ...
-        entries (list[Entry]): The samples. Names and facts are escaped.
-    """
-    template = Path(__file__).with_name('activations.html')
-    render_page(template, path, title=title, facts=facts, entries=entries)
-
-
-def render_page(template: Path, path: str | Path, **values: Any) -> None:
-    """Write a page from a template that extends this folder's ``page.html``.
-
-    Args:
-        template (Path): Jinja escapes what it names; the filter ``base64`` embeds a
-            file.
-        path (str | Path): The HTML file.
-        **values: What the template names.
-    """
-    loader = FileSystemLoader([template.parent, Path(__file__).parent])
-    environment = Environment(autoescape=True, loader=loader)
-    environment.filters['base64'] = lambda file: base64.b64encode(
-        file.read_bytes()
-    ).decode()
-    write_text(environment.get_template(template.name).render(values), path)
+def _draw_bar(axes: Axes, bar: _Bar) -> None:
+    """Draw a color bar with the smallest and the largest value."""
+    norm = bar.tokens.norm()
+    beside = axes.inset_axes((1.03, 0, 0.05, 1))
+    ticks: Any = [norm.vmin, norm.vmax]
+    colors = ScalarMappable(norm, bar.colors)
+    axes.figure.colorbar(colors, cax=beside, ticks=ticks, format='%.3g')
+    beside.tick_params(labelsize=6.5, length=2, pad=1)

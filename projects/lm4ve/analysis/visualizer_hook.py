@@ -18,8 +18,9 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from lm4ve.analysis.capture import analyse, resolve_points, unwrapped
+from lm4ve.analysis.capture import analyse, unwrapped
 from lm4ve.analysis.measures import MEASURES
+from lm4ve.analysis.points import resolve_points
 from lm4ve.errors import UserError, check
 from lm4ve.registry import HOOKS
 from lm4ve.tasks import task_of_model
@@ -74,57 +75,62 @@ class ActivationVisHook(Hook):
         heads: int = 3,
         max_samples: int = 8,
     ) -> None:
-        for name, value in (
-            ('interval', interval),
-            ('heads', heads),
-            ('max_samples', max_samples),
-        ):
-            check(
-                f'ActivationVisHook.{name}', value, kind=int, least=int(name != 'heads')
-            )
-        self.enable, self.interval, self.points = enable, interval, points
+        check('ActivationVisHook.interval', interval, kind=int, least=1)
+        check('ActivationVisHook.heads', heads, kind=int, least=0)
+        check('ActivationVisHook.max_samples', max_samples, kind=int, least=1)
         for name in measures:
             check('ActivationVisHook.measures', name, choices=MEASURES)
-        self.measures, self.attention = measures, attention
-        self.heads, self.max_samples = heads, max_samples
+        self.enable = enable
+        self.interval = interval
+        self.points = points
+        self.measures = measures
+        self.attention = attention
+        self.heads = heads
+        self.max_samples = max_samples
+        # Samples of this validation or test that the main process has had, and drawn.
+        self._seen = 0
+        self._drawn = 0
 
     def before_run(self, runner) -> None:
         """Look the points up, so that a typing error does not cost an epoch."""
-        names = ' '.join(
-            k.__name__ for m in runner.model.modules() for k in type(m).__mro__
-        )
-        if self.enable and any(name in names for name in _SHARDED):
+        if self.enable and _is_sharded(runner.model):
             self._stop('one process cannot run a model in shards alone')
         if self.enable:
             resolve_points(unwrapped(runner.model), self.points)
 
     def _before_epoch(self, runner, mode: str = 'train') -> None:
-        self._seen = self._drawn = 0
+        self._seen = 0
+        self._drawn = 0
 
     def _after_iter(
         self, runner, batch_idx, data_batch=None, outputs=None, mode: str = 'train'
     ) -> None:
         if not self.enable or mode == 'train' or not is_main_process():
             return
-        first, count = self._seen, len(outputs)
-        rows = [i for i in range(count) if (first + i) % self.interval == 0]
-        rows = rows[: self.max_samples - self._drawn]
-        self._seen, self._drawn = first + count, self._drawn + len(rows)
+        first = self._seen
+        count = len(outputs)
+        due = [i for i in range(count) if (first + i) % self.interval == 0]
+        rows = due[: self.max_samples - self._drawn]
+        self._seen += count
+        self._drawn += len(rows)
         if not rows:
             return
-        model, size = unwrapped(runner.model), get_world_size()
+        model = unwrapped(runner.model)
         try:
             task = task_of_model(type(model)).analysis
-            names = [
-                task.sample_name(outputs[i], (first + i) * size + get_rank())
-                for i in rows
-            ]
-            self._draw(runner, model, mode, take(data_batch, rows, count), names)
+            names = []
+            for i in rows:
+                # Processes take turns with the samples of a data set.
+                index = (first + i) * get_world_size() + get_rank()
+                names.append(task.sample_name(outputs[i], index))
+            batch = take(data_batch, rows, count)
+            self._draw(runner, model, mode, batch, names)
         except UserError as e:
             # No picture is worth a training that ends here.
             self._stop(str(e))
 
     def _stop(self, reason: str) -> None:
+        """Draw nothing from here on, and log why."""
         self.enable = False
         message = f'ActivationVisHook draws no activations: {reason}'
         print_log(message, logger='current', level=logging.WARNING)
@@ -136,17 +142,28 @@ class ActivationVisHook(Hook):
         from lm4ve.analysis.sheets import draw_sheet
         from lm4ve.draw.figures import to_image
 
+        classes = None
+        if runner.visualizer.dataset_meta:
+            classes = runner.visualizer.dataset_meta.get('classes')
         with _restored_generators():
             analysis = analyse(model, batch, self.points, self.attention)
-            classes = (runner.visualizer.dataset_meta or {}).get('classes')
             samples = samples_of(
                 analysis, model, names, self.measures, classes, self.heads
             )
+        note = f'{runner.experiment_name}, {mode}, iteration {runner.iter}'
         for sample in samples:
-            note = f'{runner.experiment_name}, {mode}, iteration {runner.iter}'
             image = to_image(draw_sheet(sample, note))
             name = f'{mode}_activations_{sample.name}'
             runner.visualizer.add_image(name, image, step=runner.iter)
+
+
+def _is_sharded(model: nn.Module) -> bool:
+    """Return whether a part of a model is in shards on several processes."""
+    for module in model.modules():
+        for base in type(module).__mro__:
+            if any(name in base.__name__ for name in _SHARDED):
+                return True
+    return False
 
 
 def take(data: Any, rows: list[int], count: int) -> Any:
@@ -163,22 +180,31 @@ def take(data: Any, rows: list[int], count: int) -> Any:
         since models write predictions into them.
     """
     if isinstance(data, Tensor):
-        return data[rows] if data.dim() and len(data) == count else data
+        is_batch = data.dim() > 0 and len(data) == count
+        return data[rows] if is_batch else data
     if isinstance(data, dict):
-        return type(data)((k, take(v, rows, count)) for k, v in data.items())
-    if isinstance(data, (list, tuple)) and len(data) == count:
-        return [
-            v if isinstance(v, Tensor) else copy.deepcopy(v)
-            for v in (data[i] for i in rows)
-        ]
-    return data
+        return type(data)(
+            (key, take(value, rows, count)) for key, value in data.items()
+        )
+    if not isinstance(data, (list, tuple)) or len(data) != count:
+        return data
+    taken = []
+    for i in rows:
+        entry = data[i]
+        if not isinstance(entry, Tensor):
+            entry = copy.deepcopy(entry)
+        taken.append(entry)
+    return taken
 
 
 @contextmanager
 def _restored_generators() -> Iterator[None]:
     """Restore the random generators of torch, numpy and Python afterwards."""
-    numpy, python = np.random.get_state(), random.getstate()
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    numpy = np.random.get_state()
+    python = random.getstate()
+    devices = []
+    if torch.cuda.is_available():
+        devices.append(torch.cuda.current_device())
     try:
         with torch.random.fork_rng(devices):
             yield

@@ -9,78 +9,117 @@ clouds and meshes; rooms (.npy, .ply); scenes (Argoverse 1's .csv, Argoverse 2's
 what is shown.
 """
 
+import argparse
 import shlex
 import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from mmengine.config import Config
 from PIL import Image
 
 from lm4ve.analysis import loading
-from lm4ve.analysis.capture import analyse, read_points, resolve_points
+from lm4ve.analysis.capture import analyse
+from lm4ve.analysis.loading import NamedSample
+from lm4ve.analysis.pages import PageEntry, write_page
+from lm4ve.analysis.points import parse_points, resolve_points
 from lm4ve.analysis.samples import Sample, samples_of
-from lm4ve.analysis.sheets import Entry, animate, draw_sheet, write_page
+from lm4ve.analysis.sheets import animate, draw_sheet
 from lm4ve.commands.flags import parser_of
 from lm4ve.draw.figures import to_image
 from lm4ve.errors import UserError, check
 from lm4ve.runner.config import read_checked_config
 from lm4ve.tasks import all_tasks
 
+#: Heads with a panel of their own, unless all have one.
+_HEADS = 3
 
-def write_sample(sample: Sample, folder: Path, note: str, fps: float) -> Entry:
-    """Write a sample's PNG, and of a clip an MP4."""
-    sheet, movie = folder / f'{sample.name}.png', None
+
+def write_sample(sample: Sample, folder: Path, note: str, fps: float) -> PageEntry:
+    """Write a sample's PNG, and of a clip an MP4.
+
+    Args:
+        sample (Sample): The sample.
+        folder (Path): Where to write.
+        note (str): A line on the sheet.
+        fps (float): Frames of the MP4 in a second.
+    """
+    sheet = folder / f'{sample.name}.png'
     Image.fromarray(to_image(draw_sheet(sample, note))).save(sheet, optimize=True)
-    if sample.picture.is_clip:
-        from lm4ve.tasks.video.datasets.video_files import write_video
+    if not sample.picture.is_clip:
+        return PageEntry(sample, sheet)
+    from lm4ve.tasks.video.datasets.video_files import write_video
 
-        frames, movie = animate(sample, note), sheet.with_suffix('.mp4')
-        write_video(movie, frames, max(round(fps), 1))
-    return Entry(sample, sheet, movie)
+    movie = sheet.with_suffix('.mp4')
+    write_video(movie, animate(sample, note), max(round(fps), 1))
+    return PageEntry(sample, sheet, movie)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def parse_args(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Config]:
+    """Read the command line and the config that it names.
+
+    Raises:
+        UserError: There are no inputs, or a flag has a value that it cannot have.
+    """
     args, unknown = parser_of('visualize').parse_known_args(argv)
     cfg = read_checked_config(args.config, args.cfg_options)
     if unknown:  # perhaps a flag of the task that reading the config has registered
         args = parser_of('visualize').parse_args(argv)
-    points = read_points(args.points)
-    if not (args.input or args.indices):
+    if not args.input and not args.indices:
         raise UserError(
             'There are no inputs. Give files, or --indices of the test set.'
         )
     check('--fps', args.fps, above=0)
-    options = {
-        name: getattr(args, name) for t in all_tasks() for name in t.input_options
-    }
-    given = [
-        *loading.samples_of_files(cfg, args.input, **options),
-        *loading.samples_by_index(cfg, args.indices),
-    ]
+    return args, cfg
+
+
+def read_samples(cfg: Config, args: argparse.Namespace) -> list[NamedSample]:
+    """Read the files and the samples of the test set that flags name.
+
+    Raises:
+        UserError: One cannot be read, or there is no such sample.
+    """
+    options = {}
+    for task in all_tasks():
+        for name in task.input_options:
+            options[name] = getattr(args, name)
+    samples = loading.samples_of_files(cfg, args.input, **options)
+    return [*samples, *loading.samples_by_index(cfg, args.indices)]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args, cfg = parse_args(argv)
+    points = parse_points(args.points)
+    samples = read_samples(cfg, args)
     model, classes = loading.load_model(
         cfg, args.checkpoint, args.device, args.allow_partial
     )
     resolve_points(model, points)
     name = Path(args.config).stem
-    untrained = args.checkpoint in loading.UNTRAINED
-    checkpoint = 'untrained (seed 0)' if untrained else args.checkpoint
+    checkpoint = args.checkpoint
+    if checkpoint in loading.UNTRAINED:
+        checkpoint = 'untrained (seed 0)'
     folder = Path(args.out_dir or f'work_dirs/{name}/activations')
     folder.mkdir(parents=True, exist_ok=True)
-    heads, entries = None if args.all_heads else 3, []
-    for sample in given:
+    heads = None if args.all_heads else _HEADS
+    entries = []
+    for sample in samples:
         batch = loading.collate(cfg, [sample.data])
         analysis = analyse(model, batch, points, not args.no_attention)
         (drawn,) = samples_of(
             analysis, model, [sample.name], args.measures, classes, heads
         )
-        entries.append(write_sample(drawn, folder, f'{name}, {checkpoint}', args.fps))
-        print(entries[-1].sheet)
+        entry = write_sample(drawn, folder, f'{name}, {checkpoint}', args.fps)
+        entries.append(entry)
+        print(entry.sheet)
+    words = sys.argv[1:] if argv is None else argv
     facts = dict(
         config=args.config,
         checkpoint=checkpoint,
-        command=f'lm4ve visualize {shlex.join(map(str, argv or sys.argv[1:]))}',
+        command=f'lm4ve visualize {shlex.join(str(word) for word in words)}',
         date=datetime.now().astimezone().strftime('%Y-%m-%d %H:%M %Z'),
     )
-    write_page(folder / 'index.html', f'Activations of {name}', facts, entries)
-    print(folder / 'index.html')
+    page = folder / 'index.html'
+    write_page(page, f'Activations of {name}', facts, entries)
+    print(page)

@@ -8,7 +8,7 @@ import pandas as pd
 
 from lm4ve.ablation.cells import format_number, format_p_value
 from lm4ve.ablation.statistics import confidence_interval
-from lm4ve.analysis.sheets import render_page
+from lm4ve.analysis.pages import render_page
 from lm4ve.draw.figures import save_figure
 from lm4ve.errors import UserError, brief, listing
 from lm4ve.files import read_json, write_json, write_text

@@ -58,8 +58,10 @@ def imagenet_s(root: str | Path, split: str = 'validation') -> Items:
         split (str): 'validation', or 'train-semi'.
     """
     root = Path(root)
+    classes = IMAGENET_S_50
     lists = sorted(root.glob('ImageNetS_categories_im*.txt'))
-    classes = lists[0].read_text().split() if lists else IMAGENET_S_50
+    if lists:
+        classes = lists[0].read_text().split()
 
     def foreground(path: Path) -> np.ndarray:
         red, green, _ = np.asarray(Image.open(path)).astype(int).transpose(2, 0, 1)
@@ -86,8 +88,10 @@ def folder(root: str | Path, ignored: int | None = None) -> Items:
     def foreground(path: Path) -> np.ndarray:
         image = Image.open(path)
         values = np.asarray(image)
-        if values.ndim == 3:
-            values = values[..., : 1 if image.mode == 'LA' else 3].max(-1)
+        if image.mode == 'LA':
+            values = values[..., 0]
+        elif values.ndim == 3:
+            values = values[..., :3].max(-1)
         mask = (values > 0).astype(np.uint8)
         if ignored is not None:
             mask[values == ignored] = IGNORED
@@ -108,15 +112,30 @@ def _files(
         return str(path), sample, foreground(mask)
 
     items: Items = []
-    for path in sorted(p for p in images.rglob('*') if p.suffix.lower() in IMAGES):
+    files = [path for path in images.rglob('*') if path.suffix.lower() in IMAGES]
+    for path in sorted(files):
         stem = masks / path.relative_to(images)
-        suffixes = [s for m in MASKS for s in (m, m.upper())]
-        found = [p for p in map(stem.with_suffix, suffixes) if p.is_file()]
-        if not found:
-            raise UserError(f"'{path}' has no mask '{stem.with_suffix('.png')}'.")
-        items.append(partial(read, path, found[0]))
+        items.append(partial(read, path, _find_mask(stem, path)))
     check(f"the number of images in '{images}'", len(items), least=1)
     return items
+
+
+def _find_mask(stem: Path, image: Path) -> Path:
+    """Return the mask's file of an image.
+
+    Args:
+        stem (Path): Its path, but for the suffix.
+        image (Path): The image, for the error.
+
+    Raises:
+        UserError: There is none.
+    """
+    for suffix in MASKS:
+        for spelling in (suffix, suffix.upper()):
+            mask = stem.with_suffix(spelling)
+            if mask.is_file():
+                return mask
+    raise UserError(f"'{image}' has no mask '{stem.with_suffix('.png')}'.")
 
 
 def samples(dataset: BaseDataset) -> Items:
@@ -129,11 +148,13 @@ def samples(dataset: BaseDataset) -> Items:
     Raises:
         UserError: There is no such key.
     """
-    key = next((k for k in MASK_KEYS if k in dataset.get_data_info(0)), None)
-    if key is None:
+    first = dataset.get_data_info(0)
+    keys = [key for key in MASK_KEYS if key in first]
+    if not keys:
         raise UserError(
             f"{type(dataset).__name__}'s samples have no mask. Give --data-root."
         )
+    key = keys[0]
 
     def read(i: int) -> Item:
         sample = dataset.get_data_info(i)
@@ -172,7 +193,8 @@ def follow(
     for transform in pipeline:
         if 'img' in sample:
             check_size(sample['img'].shape[:2])
-        sample, mask = transform(sample), _moved(transform, mask)
+        sample = transform(sample)
+        mask = _moved(transform, mask)
     check_size(sample['inputs'].shape[-2:])
     return sample, mask
 
@@ -195,7 +217,8 @@ def _moved(transform: Any, mask: np.ndarray) -> np.ndarray:
         twin.pad_val = dict(img=IGNORED)
     else:
         # Pillow's nearest pixel is that of the center; OpenCV's is not.
-        twin.interpolation, twin.backend = 'nearest', 'pillow'
+        twin.interpolation = 'nearest'
+        twin.backend = 'pillow'
     return twin(dict(img=mask))['img']
 
 
@@ -230,7 +253,10 @@ def batches(
             raise UserError(
                 f'{name}: its mask has no foreground. --skip-empty passes over it.'
             )
-        if batch and (len(batch) == batch_size or i == len(items)):
-            names, packed, masks = map(list, zip(*batch, strict=True))
+        is_last = i == len(items)
+        if batch and (len(batch) == batch_size or is_last):
+            names = [name for name, _, _ in batch]
+            packed = [sample for _, sample, _ in batch]
+            masks = [mask for _, _, mask in batch]
             yield names, collate(packed), masks
             batch = []

@@ -9,11 +9,13 @@ that is fixed on other images, and the score of a map that is foreground everywh
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import cv2
 import numpy as np
+from torch import Tensor
 
-from lm4ve.analysis.capture import Analysis
+from lm4ve.analysis.activations import Analysis
 from lm4ve.analysis.measures import MEASURES
 from lm4ve.errors import UserError, check
 from lm4ve.tasks.base.analysis import Layout
@@ -54,15 +56,23 @@ def token_mask(
         UserError: The rule is unknown.
     """
     check('rule', rule, choices=RULES)
-    size = grid[::-1]
-    counted, share = (
-        cv2.resize(m.astype(np.float64), size, interpolation=cv2.INTER_AREA)
-        for m in (mask != IGNORED, mask == 1)
-    )
+    counted = _shares(mask != IGNORED, grid)
+    foreground = _shares(mask == 1, grid)
     # Sums of areas carry rounding: exactly one half must count as such.
-    least = 0.5 * counted - 1e-9 if rule == 'majority' else 1e-9
+    least = np.full_like(counted, 1e-9)
+    if rule == 'majority':
+        least = 0.5 * counted - 1e-9
     valid = counted > 1e-9
-    return (valid & (share >= least)).ravel(), valid.ravel()
+    is_foreground = valid & (foreground >= least)
+    return is_foreground.ravel(), valid.ravel()
+
+
+def _shares(pixels: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """Return the share of each token's area where pixels ``[H, W]`` are True."""
+    rows, columns = grid
+    return cv2.resize(
+        pixels.astype(np.float64), (columns, rows), interpolation=cv2.INTER_AREA
+    )
 
 
 def iou(
@@ -77,7 +87,8 @@ def iou(
     Returns:
         np.ndarray: float64; NaN where nothing is true and nothing predicted.
     """
-    valid = np.ones_like(truth) if valid is None else valid
+    if valid is None:
+        valid = np.ones_like(truth)
     hits = (predicted & truth & valid).sum(-1)
     union = ((predicted | truth) & valid).sum(-1)
     return np.where(union > 0, hits / np.maximum(union, 1), np.nan)
@@ -129,23 +140,23 @@ def maps_of(analysis: Analysis) -> list[TokenMaps]:
     """
     if getattr(analysis.inputs, 'ndim', 0) != 4 or analysis.views != 1:
         raise UserError('Pseudo-masks need an image model that sees each image once.')
-    found = []
+    maps = []
     for measure in MEASURES:
         for label, point in analysis.points.items():
-            scale = np.full(len(point.tokens), np.pi * np.sqrt(point.tokens.shape[-1]))
+            values = _array(point.measure(measure, scaled=False))
             if measure == 'magnitude':
                 scale = _array(point.tokens.double().norm(dim=-1)).mean(-1)
-            values = _array(point.measure(measure, scaled=False))
-            scaled = _scaled(values, scale)
-            found.append(
-                TokenMaps(measure, label, scaled, _rows_and_columns(point.layout))
-            )
-    for label, a in analysis.attention.items():
-        values = _array(a.weights).sum(axis=1)
+            else:  # of phases, one for each channel
+                channels = point.tokens.shape[-1]
+                scale = np.full(len(point.tokens), np.pi * np.sqrt(channels))
+            grid = _rows_and_columns(point.layout)
+            maps.append(TokenMaps(measure, label, _scaled(values, scale), grid))
+    for label, attention in analysis.attention.items():
+        values = _array(attention.weights).sum(axis=1)
         scaled = _scaled(values, values.mean(-1))
-        grid = _rows_and_columns(a.layout)
-        found.append(TokenMaps('attention', label, scaled, grid, a.row))
-    return found
+        grid = _rows_and_columns(attention.layout)
+        maps.append(TokenMaps('attention', label, scaled, grid, attention.row))
+    return maps
 
 
 def _rows_and_columns(layout: Layout) -> tuple[int, int]:
@@ -154,18 +165,32 @@ def _rows_and_columns(layout: Layout) -> tuple[int, int]:
     return rows, columns
 
 
-def _array(x) -> np.ndarray:
+def _array(x: Tensor) -> np.ndarray:
+    """Return a tensor as float64."""
     return x.detach().double().cpu().numpy()
 
 
 def _scaled(values: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """Min-max normalize rows ``[B, N]``; ones where a row is constant but for rounding."""
-    low, span = values.min(-1, keepdims=True), np.ptp(values, axis=-1)[:, None]
-    flat = span <= _FLAT * scale[:, None]
-    return np.where(flat, 1.0, (values - low) / np.where(flat, 1.0, span))
+    low = values.min(-1, keepdims=True)
+    span = np.ptp(values, axis=-1)[:, None]
+    is_flat = span <= _FLAT * scale[:, None]
+    divisor = np.where(is_flat, 1.0, span)
+    return np.where(is_flat, 1.0, (values - low) / divisor)
 
 
 # -------------------------------------------------------------------- all images
+class _Targets(NamedTuple):
+    """What pseudo-masks are compared with, bool ``[B, N]`` each; see :func:`token_mask`."""
+
+    truth: np.ndarray
+    valid: np.ndarray
+
+    def take(self, kept: np.ndarray) -> '_Targets':
+        """Return those of some images."""
+        return _Targets(self.truth[kept], self.valid[kept])
+
+
 @dataclass
 class Scores:
     """IoU of every image, map, variant and threshold.
@@ -207,36 +232,69 @@ class Scores:
             names (Sequence[str]): B names.
         """
         targets = {}
-        for grid in {m.grid for m in maps}:
-            truth, valid = zip(
-                *(token_mask(m, grid, self.rule) for m in masks), strict=True
-            )
-            targets[grid] = np.stack(truth), np.stack(valid)
-        kept = np.all([t.any(-1) for t, _ in targets.values()], axis=0)
-        # Each image has random numbers of its own, whatever the size of a batch.
+        for grid in {token_maps.grid for token_maps in maps}:
+            targets[grid] = self._targets(masks, grid)
+        # An image counts if all grids have foreground.
+        has_foreground = [target.truth.any(-1) for target in targets.values()]
+        kept = np.all(has_foreground, axis=0)
         first = len(self.names) + len(self.empty)
-        seeds = [(self.seed, first + i) for i in range(len(kept))]
-        for name, keep in zip(names, kept, strict=True):
-            (self.names if keep else self.empty).append(name)
-        truth, valid = (t[kept] for t in targets[max(targets, key=np.prod)])
-        self.parts[PRIOR].append(iou(np.ones_like(truth), truth, valid)[:, None])
-        limits = np.asarray(self.thresholds)[:, None]
-        for m in maps:
-            self.notes |= {m.point: m.note} if m.note else {}
-            truth, valid = (t[kept][:, None] for t in targets[m.grid])
-            count = m.values.shape[-1]
-            order = np.stack(
-                [np.random.default_rng(s).permutation(count) for s in seeds]
-            )
+        for name, is_kept in zip(names, kept, strict=True):
+            if is_kept:
+                self.names.append(name)
+            else:
+                self.empty.append(name)
+
+        finest = targets[max(targets, key=np.prod)].take(kept)
+        everything = np.ones_like(finest.truth)
+        self.parts[PRIOR].append(iou(everything, finest.truth, finest.valid)[:, None])
+        for token_maps in maps:
+            if token_maps.note:
+                self.notes[token_maps.point] = token_maps.note
+            orders = self._orders(first, token_maps.values.shape)
             for variant in VARIANTS:
-                values = m.variant(variant, order)[kept]
-                part = iou(values[..., None, :] > limits, truth, valid)
-                self.parts[m.measure, m.point, variant].append(part)
+                values = token_maps.variant(variant, orders)[kept]
+                part = self._score(values, targets[token_maps.grid].take(kept))
+                key = (token_maps.measure, token_maps.point, variant)
+                self.parts[key].append(part)
+
+    def _targets(
+        self, masks: Sequence[np.ndarray], grid: tuple[int, int]
+    ) -> '_Targets':
+        """Bring masks to a grid."""
+        truth = []
+        valid = []
+        for mask in masks:
+            own_truth, own_valid = token_mask(mask, grid, self.rule)
+            truth.append(own_truth)
+            valid.append(own_valid)
+        return _Targets(np.stack(truth), np.stack(valid))
+
+    def _orders(self, first: int, shape: tuple[int, ...]) -> np.ndarray:
+        """Draw an order of N tokens for each of B images.
+
+        Each image has random numbers of its own, whatever the size of a batch.
+
+        Args:
+            first (int): Images before these.
+            shape (tuple[int, int]): B and N.
+        """
+        images, tokens = shape
+        orders = []
+        for i in range(images):
+            rng = np.random.default_rng((self.seed, first + i))
+            orders.append(rng.permutation(tokens))
+        return np.stack(orders)
+
+    def _score(self, values: np.ndarray, targets: '_Targets') -> np.ndarray:
+        """Return the IoU of maps ``[B, N]`` at every threshold, ``[B, T]``."""
+        thresholds = np.asarray(self.thresholds)[:, None]
+        predicted = values[:, None, :] > thresholds
+        return iou(predicted, targets.truth[:, None], targets.valid[:, None])
 
     @property
     def tables(self) -> dict[Key, np.ndarray]:
         """IoU float64 ``[images, T]`` by (measure, point, variant); the prior's T is 1."""
-        return {k: np.concatenate(v) for k, v in self.parts.items()}
+        return {key: np.concatenate(parts) for key, parts in self.parts.items()}
 
 
 def split_images(count: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

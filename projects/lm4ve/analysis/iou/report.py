@@ -20,6 +20,7 @@ from lm4ve.analysis.iou import pseudo_masks
 from lm4ve.analysis.iou.pseudo_masks import (
     PRIOR,
     VARIANTS,
+    Key,
     Scores,
     TokenMaps,
     token_mask,
@@ -31,11 +32,11 @@ from lm4ve.files import write_json, write_text
 CHOICES = ('best per image', 'fixed')
 #: What the differences compare, by measure: before and after the block, in the
 #: encoder's channels and in the language model's.
-PAIRS = dict(
-    magnitude=(('encoder', 'after'), ('mapped', 'block')),
-    frequency=(('encoder', 'after'), ('mapped', 'block')),
-    attention=(('encoder', 'block'),),
-)
+PAIRS = {
+    'magnitude': (('encoder', 'after'), ('mapped', 'block')),
+    'frequency': (('encoder', 'after'), ('mapped', 'block')),
+    'attention': (('encoder', 'block'),),
+}
 
 
 @dataclass
@@ -87,12 +88,16 @@ def bootstrap_mean(
     mean = float(np.mean(values))
     if len(values) < 2:
         return mean, np.nan, np.nan
-    options = dict(
-        n_resamples=resamples, method='percentile', rng=np.random.default_rng(seed)
+    found = stats.bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=resamples,
+        method='percentile',
+        rng=np.random.default_rng(seed),
+        batch=max(2**23 // len(values), 1),  # at most 64 MB
     )
-    options |= dict(batch=max(2**23 // len(values), 1))  # at most 64 MB
-    found = stats.bootstrap((values,), np.mean, **options).confidence_interval
-    return mean, float(found.low), float(found.high)
+    interval = found.confidence_interval
+    return mean, float(interval.low), float(interval.high)
 
 
 def summarize(
@@ -107,56 +112,92 @@ def summarize(
         seed (int): Seeds the split and the bootstrap.
     """
     fixing, rest = pseudo_masks.split_images(len(scores.names), fixed_share, seed)
-    columns = [
-        'table',
-        'measure',
-        'point',
-        'variant',
-        'threshold_choice',
-        'threshold',
-        'values',
-    ]
-    found: list[tuple] = []
+    rows: list[dict[str, Any]] = []
     for key, table in scores.tables.items():
         if key == PRIOR:
-            found.append(('rows', *key, '', None, table[:, 0]))
+            rows.append(_new_row('rows', key, '', None, table[:, 0]))
             continue
         best = float(np.take(scores.thresholds, table.argmax(axis=1)).mean())
-        found.append(('rows', *key, CHOICES[0], best, table.max(axis=1)))
+        rows.append(_new_row('rows', key, CHOICES[0], best, table.max(axis=1)))
         fixed = int(table[fixing].mean(axis=0).argmax())
-        found.append(
-            ('rows', *key, CHOICES[1], scores.thresholds[fixed], table[rest, fixed])
-        )
-        if key[2] == VARIANTS[0]:
+        threshold = scores.thresholds[fixed]
+        rows.append(_new_row('rows', key, CHOICES[1], threshold, table[rest, fixed]))
+        _, _, variant = key
+        if variant == VARIANTS[0]:
             for threshold, values in zip(scores.thresholds, table.T, strict=True):
-                found.append(('curves', *key, 'the same for all', threshold, values))
-    chosen = {row[1:5]: row[-1] for row in found}
+                rows.append(
+                    _new_row('curves', key, 'the same for all', threshold, values)
+                )
+    rows += _differences(rows)
+    frame = pd.DataFrame(rows)
+    values_of_rows = frame.pop('values')
+    frame['images'] = values_of_rows.map(len)
+    frame[['iou', 'low', 'high']] = [
+        bootstrap_mean(values, resamples, seed) for values in values_of_rows
+    ]
+    notes = frame['point'].map(scores.notes).fillna('')
+    frame['note'] = notes.where(frame['measure'] == 'attention', '')
+    return Report(
+        frame=frame,
+        thresholds=list(scores.thresholds),
+        images=len(scores.names),
+        fixing_images=len(fixing),
+        empty=scores.empty,
+    )
+
+
+def _new_row(
+    table: str, key: Key, choice: str, threshold: float | None, values: np.ndarray
+) -> dict[str, Any]:
+    """Return a row of :attr:`Report.frame`, with the IoU of each image as 'values'."""
+    measure, point, variant = key
+    return dict(
+        table=table,
+        measure=measure,
+        point=point,
+        variant=variant,
+        threshold_choice=choice,
+        threshold=threshold,
+        values=values,
+    )
+
+
+def _differences(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows of the differences after minus before the block, paired by image.
+
+    Args:
+        rows (Sequence[dict]): Of :func:`_new_row`.
+    """
+    known = {}
+    for row in rows:
+        key = (row['measure'], row['point'], row['variant'], row['threshold_choice'])
+        known[key] = row['values']
+    differences = []
     for measure, pairs in PAIRS.items():
         for (before, after), variant, choice in itertools.product(
             pairs, VARIANTS[:2], CHOICES
         ):
-            a, b = (chosen.get((measure, p, variant, choice)) for p in (after, before))
-            if a is not None and b is not None:
-                name = f'{after} - {before}'
-                found.append(
-                    ('differences', measure, name, variant, choice, None, a - b)
-                )
-    frame = pd.DataFrame(found, columns=columns)
-    values = frame.pop('values')
-    frame['images'] = values.map(len)
-    frame[['iou', 'low', 'high']] = [bootstrap_mean(v, resamples, seed) for v in values]
-    notes = frame['point'].map(scores.notes).fillna('')
-    frame['note'] = notes.where(frame['measure'] == 'attention', '')
-    counts = len(scores.names), len(fixing)
-    return Report(frame, list(scores.thresholds), *counts, scores.empty)
+            values_before = known.get((measure, before, variant, choice))
+            values_after = known.get((measure, after, variant, choice))
+            if values_before is None or values_after is None:
+                continue
+            key = (measure, f'{after} - {before}', variant)
+            difference = values_after - values_before
+            differences.append(_new_row('differences', key, choice, None, difference))
+    return differences
 
 
 def write(report: Report, path: Path, about: dict[str, Any]) -> None:
     """Write everything as JSON, with what was run, and every row as CSV beside it."""
-    plain = report.frame.astype(object).where(
-        report.frame.notna(), None
-    )  # NaN is not JSON
-    content = dict(about, **{k: v for k, v in vars(report).items() if k != 'frame'})
+    # NaN is not JSON.
+    plain = report.frame.astype(object).where(report.frame.notna(), None)
+    content = dict(
+        about,
+        thresholds=report.thresholds,
+        images=report.images,
+        fixing_images=report.fixing_images,
+        empty=report.empty,
+    )
     for name, rows in plain.groupby('table', sort=False):
         content[name] = rows.drop(columns='table').to_dict('records')
     write_json(content, path)
@@ -171,12 +212,12 @@ def plot(report: Report, path: Path, title: str = '') -> None:
     figure = Figure(figsize=(4 * len(measures), 3.6), layout='constrained')
     axes = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
     for ax, measure in zip(axes, measures, strict=True):
-        for point, rows in curves[curves['measure'] == measure].groupby(
-            'point', sort=False
-        ):
-            x, style = rows['threshold'], dict(color=colors[point])
-            ax.plot(x, rows['iou'], 'o-', ms=3, label=point, **style)
-            ax.fill_between(x, rows['low'], rows['high'], alpha=0.2, lw=0, **style)
+        own = curves[curves['measure'] == measure]
+        for point, rows in own.groupby('point', sort=False):
+            x = rows['threshold']
+            color = colors[point]
+            ax.plot(x, rows['iou'], 'o-', ms=3, label=point, color=color)
+            ax.fill_between(x, rows['low'], rows['high'], alpha=0.2, lw=0, color=color)
         ax.axhline(report.prior['iou'], color='.5', ls='--', lw=1, label=PRIOR[0])
         ax.set(title=measure, xlabel='threshold')
         ax.grid(alpha=0.3)
@@ -190,39 +231,62 @@ def plot(report: Report, path: Path, title: str = '') -> None:
 def tables(report: Report, title: str) -> list[tuple[str, pd.DataFrame]]:
     """Return heading and table for each choice of the threshold, and of the differences."""
     frame = report.frame.assign(cell=report.frame.apply(_cell, axis=1))
-    noted = frame[frame['note'] != ''].drop_duplicates(['point', 'note'])
-    notes = ''.join(
-        f' Attention, {p}: {n}.' for p, n in zip(noted.point, noted.note, strict=True)
-    )
+    rows = frame[frame['table'] == 'rows']
+    differences = frame[frame['table'] == 'differences']
+    by_choice = rows.groupby('threshold_choice')
     tried = report.images - report.fixing_images
-    headings = (
+    headings = [
         f'{title}: IoU in %, 95 % bootstrap interval over {report.images} images. Everything is '
-        f'foreground: {_cell(report.prior)}.{notes}\nBest threshold of each image (sees the truth)',
+        f'foreground: {_cell(report.prior)}.{_notes(frame)}\nBest threshold of each image '
+        '(sees the truth)',
         f'Fixed threshold of {report.fixing_images} images, tried on the other {tried}',
         'Behind the block minus before it, paired by image',
+    ]
+    point = ['measure', 'point']
+    pivots = [
+        _pivot(by_choice.get_group(CHOICES[0]), point, 'variant'),
+        _pivot(by_choice.get_group(CHOICES[1]), point, 'variant'),
+        _pivot(differences, [*point, 'variant'], 'threshold_choice'),
+    ]
+    found = []
+    for heading, pivot in zip(headings, pivots, strict=True):
+        if len(pivot) > 0:
+            found.append((heading, pivot))
+    return found
+
+
+def _pivot(rows: pd.DataFrame, index: list[str], columns: str) -> pd.DataFrame:
+    """Place the cells of rows in a table, in the order of the rows."""
+    return rows.pivot_table(
+        index=index, columns=columns, values='cell', aggfunc='first', sort=False
     )
-    rows, differences = (
-        frame[frame['table'] == name] for name in ('rows', 'differences')
-    )
-    style = dict(values='cell', aggfunc='first', sort=False)
-    index, by_choice = ['measure', 'point'], rows.groupby('threshold_choice')
-    parts = [by_choice.get_group(choice) for choice in CHOICES]
-    pivots = [p.pivot_table(index=index, columns='variant', **style) for p in parts]
-    index = [*index, 'variant']
-    pivots.append(
-        differences.pivot_table(index=index, columns='threshold_choice', **style)
-    )
-    return [pair for pair in zip(headings, pivots, strict=True) if len(pair[1])]
+
+
+def _notes(frame: pd.DataFrame) -> str:
+    """Return whose attention it is at each point, as sentences."""
+    noted = frame[frame['note'] != ''].drop_duplicates(['point', 'note'])
+    sentences = ''
+    for point, note in zip(noted['point'], noted['note'], strict=True):
+        sentences += f' Attention, {point}: {note}.'
+    return sentences
 
 
 def _cell(row: pd.Series) -> str:
-    sign = '+' if row['table'] == 'differences' else ''
-    mean, low, high = (f'{100 * row[k]:{sign}.1f}' for k in ('iou', 'low', 'high'))
+    """Return a mean in per cent, its interval, and the threshold where it is fixed."""
+    is_difference = row['table'] == 'differences'
+    sign = '+' if is_difference else ''
+    mean = f'{100 * row["iou"]:{sign}.1f}'
     if row['variant'] == VARIANTS[2]:
         return mean
-    interval = '(one image)' if np.isnan(row['low']) else f'[{low}, {high}]'
-    is_fixed = row['threshold_choice'] == CHOICES[1] and not sign
-    return f'{mean} {interval}' + (f' at {row["threshold"]:g}' if is_fixed else '')
+    if np.isnan(row['low']):
+        cell = f'{mean} (one image)'
+    else:
+        low = f'{100 * row["low"]:{sign}.1f}'
+        high = f'{100 * row["high"]:{sign}.1f}'
+        cell = f'{mean} [{low}, {high}]'
+    if row['threshold_choice'] == CHOICES[1] and not is_difference:
+        cell += f' at {row["threshold"]:g}'
+    return cell
 
 
 # ---------------------------------------------------------------------------- images
@@ -247,36 +311,62 @@ def draw_examples(
         title (str): The title of the picture.
     """
     rows = report.frame.query("threshold_choice == 'fixed' and variant == 'as is'")
-    thresholds = rows.set_index(['table', 'measure', 'point'])['threshold'].to_dict()
+    rows = rows[rows['table'] == 'rows']
+    thresholds = rows.set_index(['measure', 'point'])['threshold'].to_dict()
     columns = 2 + len(examples[0].maps)
-    figure = Figure(
-        figsize=(1.15 * columns, 1.3 * len(examples) + 0.6), layout='constrained'
-    )
+    size = (1.15 * columns, 1.3 * len(examples) + 0.6)
+    figure = Figure(figsize=size, layout='constrained')
     axes = figure.subplots(len(examples), columns, squeeze=False)
-    for row, (pixels, mask, maps) in zip(axes, examples, strict=True):
-        truth, _ = token_mask(mask, maps[0].grid, rule)
-        shown = [('image', pixels, ''), ('mask', _lit(pixels, truth, maps[0].grid), '')]
-        for m in maps:
-            truth, valid = token_mask(mask, m.grid, rule)
-            threshold = thresholds['rows', m.measure, m.point]
-            predicted = m.values[0] > threshold
-            name = f'{m.measure}\n{m.point}, t = {threshold:g}'
-            score = f'{100 * pseudo_masks.iou(predicted, truth, valid):.0f}'
-            shown.append((name, _lit(pixels, predicted, m.grid), score))
-        for ax, (name, picture, score) in zip(row, shown, strict=True):
-            ax.imshow(picture, interpolation='nearest')
+    for i, example in enumerate(examples):
+        panels = _example_panels(example, thresholds, rule)
+        for ax, panel in zip(axes[i], panels, strict=True):
+            ax.imshow(panel.picture, interpolation='nearest')
             without_ticks(ax)
-            ax.set_xlabel(score, fontsize=7, labelpad=1)
-            ax.set_title(name if ax in axes[0] else '', fontsize=7)
+            ax.set_xlabel(panel.score, fontsize=7, labelpad=1)
+            ax.set_title(panel.name if i == 0 else '', fontsize=7)
     figure.suptitle(title, fontsize=8)
     save_figure(figure, path, dpi=110)
+
+
+class _Panel(NamedTuple):
+    """A panel of an example: its name, its picture, and the IoU in words."""
+
+    name: str
+    picture: np.ndarray
+    score: str = ''
+
+
+def _example_panels(
+    example: Example, thresholds: dict[tuple[str, str], float], rule: str
+) -> list[_Panel]:
+    """Return image, mask and pseudo-masks of an example.
+
+    Args:
+        example (Example): The image.
+        thresholds (dict): Measure and point -> threshold.
+        rule (str): The rule of :func:`token_mask`.
+    """
+    pixels = example.pixels
+    grid = example.maps[0].grid
+    truth, _ = token_mask(example.mask, grid, rule)
+    panels = [_Panel('image', pixels), _Panel('mask', _lit(pixels, truth, grid))]
+    for token_maps in example.maps:
+        truth, valid = token_mask(example.mask, token_maps.grid, rule)
+        threshold = thresholds[token_maps.measure, token_maps.point]
+        predicted = token_maps.values[0] > threshold
+        name = f'{token_maps.measure}\n{token_maps.point}, t = {threshold:g}'
+        score = f'{100 * pseudo_masks.iou(predicted, truth, valid):.0f}'
+        picture = _lit(pixels, predicted, token_maps.grid)
+        panels.append(_Panel(name, picture, score))
+    return panels
 
 
 def _lit(pixels: np.ndarray, tokens: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     """Return the picture, dark where ``tokens`` ``[N]`` is False."""
     height, width = pixels.shape[:2]
-    rows, columns = (
-        np.arange(n) * g // n for n, g in zip((height, width), grid, strict=True)
-    )
-    light = np.where(tokens.reshape(grid)[rows][:, columns], 1.0, 0.25)
+    rows, columns = grid
+    row_of_pixel = np.arange(height) * rows // height
+    column_of_pixel = np.arange(width) * columns // width
+    is_lit = tokens.reshape(grid)[row_of_pixel][:, column_of_pixel]
+    light = np.where(is_lit, 1.0, 0.25)
     return (pixels * light[..., None]).astype(np.uint8)
