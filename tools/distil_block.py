@@ -32,7 +32,7 @@ from lm4ve.errors import UserError, check
 from lm4ve.files import write_json, write_text
 from lm4ve.necks import LLMBlockNeck
 from lm4ve.necks.layouts import to_tokens
-from lm4ve.release.release import all_dicts, release_config
+from lm4ve.release.portable_config import all_dicts, release_config
 from lm4ve.runner import checkpoint_files, command_line
 from lm4ve.runner.config import read_config
 from lm4ve.runner.devices import find_device

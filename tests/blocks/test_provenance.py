@@ -15,7 +15,7 @@ from lm4ve.blocks.layer import take_tokens
 from lm4ve.blocks.provenance import SOURCE_KEY
 from lm4ve.errors import CheckpointError
 from lm4ve.necks import LLMBlockNeck
-from lm4ve.release.release import trained_state
+from lm4ve.release.states import trained_state
 from tests.helpers.blocks.inputs import tokens
 from tests.helpers.blocks.reference import WITH_ROTARY
 from tests.helpers.families import FAMILIES

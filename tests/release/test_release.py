@@ -15,7 +15,7 @@ from lm4ve.blocks.provenance import SOURCE_KEY
 from lm4ve.commands import export
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.release import exporting, formats
-from lm4ve.release.release import portable_arch
+from lm4ve.release.portable_config import portable_arch
 from lm4ve.runner.config import check_config, read_config
 from tests.helpers.families import FAMILIES, write_huggingface
 from tests.helpers.tasks import ROOT

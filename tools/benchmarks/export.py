@@ -16,7 +16,7 @@ from steps import configs
 
 from lm4ve.cost.fake import build_fake, fake_config
 from lm4ve.release import formats
-from lm4ve.release.formats import trace, traceable
+from lm4ve.release.tracing import trace, traceable
 from lm4ve.tasks import get_task
 from lm4ve.tasks.base.export import Exported
 

@@ -97,8 +97,9 @@ def _last_block(model: Any) -> str:
     for encoder in _ENCODERS:
         for stack in _STACKS:
             blocks = getattr(getattr(model, encoder, None), stack, None)
-            is_stack = isinstance(blocks, (nn.ModuleList, nn.Sequential))
-            if is_stack and len(blocks) > 0:
+            if not isinstance(blocks, (nn.ModuleList, nn.Sequential)):
+                continue
+            if len(blocks) > 0:
                 return f'{encoder}.{stack}.{len(blocks) - 1}'
     if hasattr(model, 'encoder'):
         return 'encoder'  # it gives tokens itself

@@ -67,8 +67,8 @@ def inference(
     check('batch_size', batch_size, least=1)
     with in_scope_of(cfg):
         task = task_of_config(cfg)
-        kind = pkgutil.resolve_name(task.inferencer)
-        run: Any = kind(
+        inferencer: Any = pkgutil.resolve_name(task.inferencer)
+        run = inferencer(
             cfg,
             checkpoint,
             device=device,
@@ -84,17 +84,34 @@ def expand_inputs(inputs: Any, suffixes: Collection[str]) -> list[Any]:
 
     What has no such files stays as it is: a folder of frames is a video itself, and a
     name without a file is the inferencer's to refuse.
+
+    Args:
+        inputs: One or several files, folders, patterns or arrays.
+        suffixes (Collection[str]): Of the files that count in a folder.
     """
-    found: list[Any] = []
-    for item in [inputs] if isinstance(inputs, (str, Path, np.ndarray)) else inputs:
-        inside: list[Path] = []
+    if isinstance(inputs, (str, Path, np.ndarray)):
+        inputs = [inputs]
+    expanded: list[Any] = []
+    for item in inputs:
+        files: list[Path] = []
         if not isinstance(item, np.ndarray):
-            path = Path(item)
-            if path.is_dir():
-                inside = [
-                    p for p in path.rglob('[!.]*') if p.suffix.lower() in suffixes
-                ]
-            elif not path.exists():
-                inside = [Path(p) for p in glob.glob(str(item), recursive=True)]
-        found += sorted(inside) or [item]
-    return found
+            files = _files_of(item, suffixes)
+        if files:
+            expanded += files
+        else:
+            expanded.append(item)
+    return expanded
+
+
+def _files_of(item: str | Path, suffixes: Collection[str]) -> list[Path]:
+    """Return the files of a folder or a pattern, sorted; none of anything else."""
+    path = Path(item)
+    if path.is_dir():
+        files = []
+        for file in path.rglob('[!.]*'):
+            if file.suffix.lower() in suffixes:
+                files.append(file)
+        return sorted(files)
+    if path.exists():
+        return []
+    return sorted(Path(file) for file in glob.glob(str(item), recursive=True))

@@ -17,9 +17,9 @@ from lm4ve.zoo import PRETRAINED
 
 def loaded(config: str | Path | Config) -> Config:
     """Return a config: as it is, or :func:`lm4ve.runner.config.read_config`'s."""
-    return (
-        config if isinstance(config, Config) else read_config(config, set_scope=False)
-    )
+    if isinstance(config, Config):
+        return config
+    return read_config(config, set_scope=False)
 
 
 def in_scope_of(config: Config) -> Any:
@@ -30,13 +30,19 @@ def in_scope_of(config: Config) -> Any:
     """
     scope = config.get('default_scope') or 'mmengine'
     if find_spec(scope) is None:
-        extra = next(
-            (t.extra for t in all_tasks() if f'{scope}.' in t.models[0]), scope
-        )
+        extra = _extra_of(scope)
         raise UserError(
             f'\'{scope}\' is not installed. Fix: pip install "lm4ve[{extra}]".'
         )
     return DefaultScope.overwrite_default_scope(scope)
+
+
+def _extra_of(scope: str) -> str:
+    """Return the extra of lm4ve that brings a host's package."""
+    for task in all_tasks():
+        if f'{scope}.' in task.models[0]:
+            return task.extra
+    return scope
 
 
 def get_model(
@@ -68,7 +74,11 @@ def get_model(
     """
     cfg = loaded(config).copy()
     cfg.merge_from_dict(dict(model=fields))
-    checkpoint = PRETRAINED if pretrained is True else pretrained or None
+    checkpoint: str | Path | None = None
+    if pretrained is True:
+        checkpoint = PRETRAINED
+    elif pretrained:
+        checkpoint = pretrained
     with in_scope_of(cfg):
         model, _ = build_model(cfg, checkpoint, allow_partial)
     return model.to(device or 'cpu').eval()

@@ -8,6 +8,7 @@ import contextlib
 import functools
 import gc
 import sys
+from collections.abc import Callable
 from importlib import import_module
 
 from lm4ve.errors import did_you_mean
@@ -39,42 +40,52 @@ def main() -> None:
 
 
 def _run_command() -> None:
-    name = sys.argv[1] if len(sys.argv) > 1 else '--help'
+    name = '--help'
+    if len(sys.argv) > 1:
+        name = sys.argv[1]
     if name == '--version':
         print(__version__)
-        return
-    if name in ('-h', '--help'):
-        print('usage: lm4ve COMMAND [arguments]\n')
-        for command, does in COMMANDS.items():
-            print(f'  {command:10} {does}')
-        print(
-            f"\n'lm4ve COMMAND --help' lists the arguments. This is lm4ve {__version__}."
-        )
-        return
-    if name not in COMMANDS:
-        print(
-            f"error: no command '{name}'.{did_you_mean(name, COMMANDS)}",
-            file=sys.stderr,
-        )
+    elif name in ('-h', '--help'):
+        _print_help()
+    elif name not in COMMANDS:
+        advice = did_you_mean(name, COMMANDS)
+        print(f"error: no command '{name}'.{advice}", file=sys.stderr)
         sys.exit(2)
+    else:
+        sys.argv = [f'lm4ve {name}', *sys.argv[2:]]
+        _check_flags(name)
+        run = _import_command(name)
+        run()
+
+
+def _print_help() -> None:
+    print('usage: lm4ve COMMAND [arguments]\n')
+    for command, does in COMMANDS.items():
+        print(f'  {command:10} {does}')
+    print(f"\n'lm4ve COMMAND --help' lists the arguments. This is lm4ve {__version__}.")
+
+
+def _check_flags(name: str) -> None:
+    """End the process for a mistake in the flags, before torch is imported."""
     from lm4ve.commands.flags import FLAGS, parser_of
 
-    sys.argv = [f'lm4ve {name}', *sys.argv[2:]]
-    # A config may register a task, and `visualize` then has the flags of that task.
-    with contextlib.suppress(
-        Exception
-    ):  # of a value; the command raises it again, in `run_tool`
-        if (
-            name in FLAGS
-            and parser_of(name).parse_known_args()[1]
-            and name != 'visualize'
-        ):
+    if name not in FLAGS:
+        return
+    # An exception is of a value; the command raises it again, in `run_tool`.
+    with contextlib.suppress(Exception):
+        _, unknown = parser_of(name).parse_known_args()
+        # A config may register a task, and `visualize` then has the flags of that task.
+        if unknown and name != 'visualize':
             parser_of(name).parse_args()
+
+
+def _import_command(name: str) -> Callable[[], None]:
+    """Import a command's module; return its ``main``, which reports errors in a line."""
     # Among what imports make there is no garbage, and looking for it takes a third of
     # their time.
     gc.disable()
     try:
-        run = import_module(f'lm4ve.commands.{name}').main
+        run: Callable[[], None] = import_module(f'lm4ve.commands.{name}').main
         if name != 'list':
             from lm4ve.runner.command_line import run_tool
 
@@ -86,4 +97,4 @@ def _run_command() -> None:
         sys.exit(f'error: {e}. Fix, {fix}')
     gc.freeze()
     gc.enable()
-    run()
+    return run

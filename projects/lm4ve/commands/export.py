@@ -22,12 +22,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(
             f'--with-block is for safetensors; {args.format} holds the block.'
         )
-    name = Path(args.config).stem
+    out = args.out
+    if out is None:
+        name = Path(args.config).stem
+        out = f'work_dirs/{name}/{name}{FORMATS[args.format]}'
     written = export_model(
         read_checked_config(args.config, args.cfg_options),
         args.checkpoint,
         args.format,
-        args.out or f'work_dirs/{name}/{name}{FORMATS[args.format]}',
+        out,
         overwrite=args.overwrite,
         tolerance=args.tolerance,
         with_block=args.with_block,
@@ -36,6 +39,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f'{written.path}: {written.size / 1e6:.1f} MB')
     for kind in ('inputs', 'outputs'):
         for tensor in written.metadata.get(kind, ()):
-            shape = ', '.join(map(str, tensor['shape']))
+            shape = ', '.join(str(size) for size in tensor['shape'])
             print(f'  {kind[:-1]:6} {tensor["name"]}: {tensor["dtype"]} [{shape}]')
     print(f'Read back and compared: {written.difference:.1e} apart.')

@@ -198,13 +198,16 @@ FLAGS: dict[str, Flags] = {
 
 
 def parser_of(command: str) -> argparse.ArgumentParser:
-    """Return the parser of a command; its module's docstring, which is read, not imported, helps.
+    """Return the parser of a command.
 
-    ``visualize`` has a flag for each input option of the tasks.
+    The text of ``--help`` is the docstring of the command's module, which is read and not
+    imported. ``visualize`` has a flag for each input option of the tasks.
     """
     flags = dict(FLAGS[command])
-    for task in all_tasks() if command == 'visualize' else ():
-        for name, text in task.input_options.items():
-            flags[f'--{name.replace("_", "-")}'] = dict(help=text)
-    module = Path(__file__).with_name(f'{command}.py').read_text(encoding='utf-8')
-    return build_parser(ast.get_docstring(ast.parse(module)), flags)
+    if command == 'visualize':
+        for task in all_tasks():
+            for name, text in task.input_options.items():
+                flags[f'--{name.replace("_", "-")}'] = dict(help=text)
+    file = Path(__file__).with_name(f'{command}.py')
+    tree = ast.parse(file.read_text(encoding='utf-8'))
+    return build_parser(ast.get_docstring(tree), flags)

@@ -28,6 +28,10 @@ from lm4ve.runner.command_line import ERRORS, TRACEBACK, report, run_tool
 
 #: Seconds that machines wait for the last one, at the start and after a restart.
 _WAIT = 900
+#: What a process exits with after an error that the user must mend.
+_USER_ERROR = 2
+#: torchrun's own default.
+_PORT = 29500
 
 
 def rendezvous(env: Mapping[str, str]) -> list[str]:
@@ -37,36 +41,38 @@ def rendezvous(env: Mapping[str, str]) -> list[str]:
     MASTER_ADDR for the others, whose ranks are fixed. Otherwise they meet in torchrun's
     c10d rendezvous, again after each restart, which assigns the ranks.
     """
-    nodes, restarts = env.get('NNODES', '1'), env.get('MAX_RESTARTS', '0')
-    rank, host, port = (
-        env.get('NODE_RANK'),
-        env.get('MASTER_ADDR', '127.0.0.1'),
-        env.get('PORT'),
-    )
+    nodes = env.get('NNODES', '1')
+    restarts = env.get('MAX_RESTARTS', '0')
+    rank = env.get('NODE_RANK')
+    host = env.get('MASTER_ADDR', '127.0.0.1')
+    port = env.get('PORT') or _PORT
     if 'RDZV_ENDPOINT' not in env and restarts == '0':
-        flags = dict(
+        flags: dict[str, Any] = dict(
             nnodes=nodes,
             node_rank=rank or 0,
             master_addr=host,
-            master_port=port or 29500,
+            master_port=port,
         )
-        return [f'--{name}={value}' for name, value in flags.items()]
-    endpoint = env.get('RDZV_ENDPOINT', f'{host}:{port or 29500}')
-    settings = f'join_timeout={_WAIT},read_timeout={_WAIT}'
-    # Without a NODE_RANK torchrun finds out which machine the endpoint is on.
-    if rank is not None or nodes == '1' or 'RDZV_ENDPOINT' not in env:
-        settings += f',is_host={rank in (None, "0")}'
-    flags = dict(
-        nnodes=nodes,
-        max_restarts=restarts,
-        rdzv_backend='c10d',
-        rdzv_endpoint=endpoint,
-        rdzv_id=env.get('RDZV_ID', 'lm4ve'),
-        rdzv_conf=settings,
-        # Not this machine's name, which the others may not resolve.
-        local_addr=env.get('LOCAL_ADDR')
-        or _address_towards(endpoint.rpartition(':')[0]),
-    )
+    else:
+        endpoint = env.get('RDZV_ENDPOINT', f'{host}:{port}')
+        settings = f'join_timeout={_WAIT},read_timeout={_WAIT}'
+        # Without a NODE_RANK torchrun finds out which machine the endpoint is on.
+        is_known = rank is not None or nodes == '1' or 'RDZV_ENDPOINT' not in env
+        if is_known:
+            settings += f',is_host={rank in (None, "0")}'
+        address = env.get('LOCAL_ADDR')
+        if not address:
+            # Not this machine's name, which the others may not resolve.
+            address = _address_towards(endpoint.rpartition(':')[0])
+        flags = dict(
+            nnodes=nodes,
+            max_restarts=restarts,
+            rdzv_backend='c10d',
+            rdzv_endpoint=endpoint,
+            rdzv_id=env.get('RDZV_ID', 'lm4ve'),
+            rdzv_conf=settings,
+            local_addr=address,
+        )
     return [f'--{name}={value}' for name, value in flags.items()]
 
 
@@ -83,33 +89,37 @@ class Agent(local_elastic_agent.LocalElasticAgent):
 
     def _monitor_workers(self, group: Any) -> Any:
         result = super()._monitor_workers(group)
-        if result.is_failed() and any(
-            f.exitcode == 2 for f in result.failures.values()
-        ):
-            self._remaining_restarts = 0
+        if result.is_failed():
+            codes = [failure.exitcode for failure in result.failures.values()]
+            if _USER_ERROR in codes:
+                self._remaining_restarts = 0
         return result
 
 
 def with_resume(command: str, words: Sequence[str], restarts: bool) -> list[str]:
     """Return a command's words; a training that may be started again gets ``--resume auto``."""
-    given = any(word.partition('=')[0] == '--resume' for word in words)
-    added = (
-        ['--resume', 'auto'] if restarts and command == 'train' and not given else []
-    )
-    return [*words, *added]
+    is_given = any(word.partition('=')[0] == '--resume' for word in words)
+    if command != 'train' or not restarts or is_given:
+        return list(words)
+    return [*words, '--resume', 'auto']
 
 
 def main() -> None:
     command, processes, *words = sys.argv[1:]
     env = os.environ
     words = with_resume(command, words, restarts=env.get('MAX_RESTARTS', '0') != '0')
-    flags = [
-        *rendezvous(env),
-        f'--nproc_per_node={processes}',
-        '--module',
-        'lm4ve.commands',
-    ]
-    args = torchrun.parse_args([*flags, command, *words, '--launcher', 'pytorch'])
+    args = torchrun.parse_args(
+        [
+            *rendezvous(env),
+            f'--nproc_per_node={processes}',
+            '--module',
+            'lm4ve.commands',
+            command,
+            *words,
+            '--launcher',
+            'pytorch',
+        ]
+    )
     # torchrun would keep one store for all starts, with the addresses of the dead in
     # it.
     env.setdefault('TORCH_DISABLE_SHARE_RDZV_TCP_STORE', '1')
@@ -131,12 +141,22 @@ def main() -> None:
             sys.exit(128 + int(e.sigval))
         finally:
             del env[ERRORS]  # errors of this process go to the screen
-        messages = [
-            p.read_text(encoding='utf-8') for p in sorted(Path(folder).glob('*.txt'))
-        ]
-    for message in {m.partition(TRACEBACK)[0]: m for m in messages}.values():
-        report(message)
+        _report_errors(Path(folder))
     sys.exit(code)
+
+
+def _report_errors(folder: Path) -> None:
+    """Print each error once that processes left in a folder.
+
+    Those of several processes differ in their tracebacks alone.
+    """
+    messages = {}
+    for path in sorted(folder.glob('*.txt')):
+        message = path.read_text(encoding='utf-8')
+        sentence, _, _ = message.partition(TRACEBACK)
+        messages[sentence] = message
+    for message in messages.values():
+        report(message)
 
 
 if __name__ == '__main__':

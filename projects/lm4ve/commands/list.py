@@ -12,7 +12,9 @@ from lm4ve.zoo import list_models
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = parser_of('list')
+    args = parser.parse_args(argv)
     try:
-        print(*list_models(task=parser.parse_args(argv).task), sep='\n')
+        names = list_models(task=args.task)
     except UserError as e:
         parser.error(str(e))
+    print('\n'.join(names))

@@ -12,14 +12,14 @@ from lm4ve.release.release import make_release
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parser_of('release').parse_args(argv)
-    r = make_release(
+    release = make_release(
         args.config, args.checkpoint, args.out_folder, args.half, args.cfg_options
     )
-    size = r.checkpoint.stat().st_size / 1e6
-    print(
-        f'{r.config}\n{r.checkpoint}: {size:.1f} MB, loaded again: every tensor is equal.'
-    )
-    if r.kept:
+    size = release.checkpoint.stat().st_size / 1e6
+    print(release.config)
+    print(f'{release.checkpoint}: {size:.1f} MB, loaded again: every tensor is equal.')
+    if release.kept:
         print(
-            f'--half: {r.kept} frozen tensors stay in fp32, since 16 bits would change them.'
+            f'--half: {release.kept} frozen tensors stay in fp32, since 16 bits would change '
+            'them.'
         )

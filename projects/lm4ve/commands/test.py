@@ -3,6 +3,7 @@
 lm4ve test CONFIG CHECKPOINT
 """
 
+import argparse
 from collections.abc import Sequence
 from copy import deepcopy
 
@@ -22,21 +23,51 @@ def use_tta(cfg: Config) -> None:
     Raises:
         UserError: Neither the config nor its task defines an augmentation.
     """
-    if missing := [
-        field for field in ('tta_model', 'tta_pipeline') if field not in cfg
-    ]:
+    fields = ('tta_model', 'tta_pipeline')
+    missing = [field for field in fields if field not in cfg]
+    if missing:
         task = task_of_config(cfg)
         if not task.tta_model:
             raise UserError(
                 f'--tta needs {" and ".join(missing)} in a config for {task.title}.'
             )
         cfg.setdefault('tta_model', ConfigDict(type=task.tta_model))
-        pipeline = deepcopy(cfg.test_dataloader.dataset.pipeline)
-        flips = [dict(type='RandomFlip', prob=p) for p in (1.0, 0.0)]
-        pipeline[-1] = dict(type='TestTimeAug', transforms=[flips, [pipeline[-1]]])
-        cfg.setdefault('tta_pipeline', pipeline)
+        cfg.setdefault('tta_pipeline', _with_flips(cfg))
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+
+
+def _with_flips(cfg: Config) -> list:
+    """Return the test pipeline, which packs a picture twice: flipped, and as it is."""
+    pipeline = deepcopy(cfg.test_dataloader.dataset.pipeline)
+    flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
+    pack = pipeline[-1]
+    pipeline[-1] = dict(type='TestTimeAug', transforms=[flips, [pack]])
+    return pipeline
+
+
+def show_predictions(cfg: Config, args: argparse.Namespace) -> None:
+    """Let the config's hook draw predictions, in a window or into a folder.
+
+    Raises:
+        UserError: The config has no such hook.
+    """
+    if 'visualization' not in cfg.get('default_hooks', {}):
+        raise UserError('--show and --show-dir need default_hooks.visualization.')
+    hook = cfg.default_hooks.visualization
+    hook.update(
+        enable=True,
+        interval=args.interval,
+        show=args.show,
+        wait_time=args.wait_time,
+        out_dir=args.show_dir,
+    )
+    # mmpretrain writes on the picture itself: small ones are enlarged, or nobody can
+    # read it.
+    size = cfg.model.get('backbone', {}).get('img_size', 256)
+    is_small = isinstance(size, int) and size <= 128
+    if is_small and cfg.get('default_scope') == 'mmpretrain':
+        hook.rescale_factor = 256 // size
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -48,27 +79,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.amp:
         cfg.test_cfg.fp16 = True
     if args.show or args.show_dir is not None:
-        if 'visualization' not in cfg.get('default_hooks', {}):
-            raise UserError('--show and --show-dir need default_hooks.visualization.')
-        shown = dict(show=args.show, wait_time=args.wait_time, out_dir=args.show_dir)
-        # mmpretrain writes on the picture itself: small ones are enlarged, or nobody
-        # can read it.
-        size = cfg.model.get('backbone', {}).get('img_size', 256)
-        if (
-            cfg.get('default_scope') == 'mmpretrain'
-            and isinstance(size, int)
-            and size <= 128
-        ):
-            shown['rescale_factor'] = 256 // size
-        cfg.default_hooks.visualization.update(
-            enable=True, interval=args.interval, **shown
-        )
+        show_predictions(cfg, args)
     command_line.finish_config(cfg, args)
     if args.tta:
         use_tta(cfg)  # last, so that --cfg-options reach the model and not its wrapper
     runner = command_line.build_runner(cfg, short_console=not args.verbose)
-    if args.out and args.out_item != 'metrics':
+    writes_metrics = args.out_item == 'metrics'
+    if args.out and not writes_metrics:
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
     metrics = runner.test()
-    if args.out and args.out_item == 'metrics':
+    if args.out and writes_metrics:
         mmengine.dump(metrics, args.out)

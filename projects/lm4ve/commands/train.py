@@ -3,9 +3,11 @@
 lm4ve train configs/lm4ve/vit-demo_minilm_digits.py
 """
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmengine.config import Config
 from mmengine.dist import get_rank
 
 from lm4ve.commands.flags import parser_of
@@ -18,22 +20,7 @@ from lm4ve.runner.resume import check_whole, resume_newest
 def main(argv: Sequence[str] | None = None) -> None:
     args = parser_of('train').parse_args(argv)
     cfg = command_line.load_config(args)
-    if args.no_validate:
-        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
-    if args.amp:
-        cfg.optim_wrapper.type = 'AmpOptimWrapper'
-        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
-    if args.resume not in (None, 'newest', 'auto'):
-        cfg.resume, cfg.load_from = True, args.resume
-    if args.auto_scale_lr:
-        if cfg.get('auto_scale_lr') is None:
-            raise UserError(
-                '--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...).'
-            )
-        cfg.auto_scale_lr.enable = True
-    if args.no_persistent_workers:
-        for loader in filter(None, map(cfg.get, command_line.DATALOADERS)):
-            loader.persistent_workers = False
+    apply_flags(cfg, args)
     command_line.finish_config(cfg, args)
     if args.resume in ('newest', 'auto'):
         resume_newest(cfg, needed=args.resume == 'newest')
@@ -43,3 +30,31 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Two trainings in one folder would replace each other's checkpoints.
     with sole_use(Path(cfg.work_dir) / f'training-{get_rank()}.lock'):
         runner.train()
+
+
+def apply_flags(cfg: Config, args: argparse.Namespace) -> None:
+    """Change a config as the flags of a training say.
+
+    Raises:
+        UserError: The config lacks what a flag needs.
+    """
+    if args.no_validate:
+        cfg.val_cfg = None
+        cfg.val_dataloader = None
+        cfg.val_evaluator = None
+    if args.amp:
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if args.resume not in (None, 'newest', 'auto'):
+        cfg.resume = True
+        cfg.load_from = args.resume
+    if args.auto_scale_lr:
+        if cfg.get('auto_scale_lr') is None:
+            raise UserError(
+                '--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...).'
+            )
+        cfg.auto_scale_lr.enable = True
+    if args.no_persistent_workers:
+        for name in command_line.DATALOADERS:
+            if cfg.get(name):
+                cfg[name].persistent_workers = False

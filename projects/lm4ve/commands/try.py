@@ -1,8 +1,7 @@
 """Does a language model's block help your encoder on your data, and is it the language?
 
     lm4ve try timm/vit_small_patch14_dinov2 photos/ --block package:all-MiniLM-L6-v2
-    lm4ve try package:efficientnet-lite0 photos.csv --block /models/llama-7b --layers 0
-    15 31
+    lm4ve try package:efficientnet-lite0 photos.csv --block /models/llama-7b --layers 0 15 31
 
 DATA is a folder with a folder of pictures for each class, a CSV file, or a config.
 Started again, also with other layers or more seeds, it uses what was trained before.

@@ -4,7 +4,7 @@ A fake tensor has a shape, a type and a device, and no values, so that a model w
 block of LLaMA-7B is built in a second and needs no memory.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
@@ -22,9 +22,12 @@ from lm4ve.tasks import task_of_config
 
 #: Parts whose sizes a checkpoint decides -> the field that gives them instead. Any
 #: other checkpoint only initializes.
-SHAPED = dict(
-    LLMBlock='arch', TransformersImageEncoder='config', TransformersTextEncoder='config'
-)
+SHAPED = {
+    'LLMBlock': 'arch',
+    'TransformersImageEncoder': 'config',
+    'TransformersTextEncoder': 'config',
+}
+_aten = torch.ops.aten
 
 
 class AssumedValues(TorchDispatchMode):
@@ -38,72 +41,82 @@ class AssumedValues(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        packet, aten, kwargs = func.overloadpacket, torch.ops.aten, kwargs or {}
+        kwargs = kwargs or {}
+        operator = func.overloadpacket
         on_cpu = str(kwargs.get('device', 'cpu')) == 'cpu'
-        if (
-            packet is aten.arange and on_cpu
-        ):  # MONAI's losses list the dimensions to sum over
+        if operator is _aten.arange and on_cpu:
+            # MONAI's losses list the dimensions to sum over.
             with _disable_current_modes():
                 return func(*args, **kwargs)
-        if packet in (aten._local_scalar_dense, aten.item):
-            if args[0].dtype == torch.bool:
-                return not hasattr(args[0], 'is_false')
-            return 1.0 if args[0].dtype.is_floating_point else 1
-        if packet in (aten.allclose, aten.equal):
+        if operator in (_aten._local_scalar_dense, _aten.item):
+            return _assumed_number(args[0])
+        if operator in (_aten.allclose, _aten.equal):
             return True
-        if packet is aten.nonzero:
+        if operator is _aten.nonzero:
             x = args[0]
             return torch.zeros((x.numel(), x.dim()), dtype=torch.int64, device=x.device)
-        if packet is aten.masked_select:
-            return (
-                args[0]
-                .expand(torch.broadcast_shapes(*(x.shape for x in args)))
-                .reshape(-1)
-            )
-        if packet is aten.index:
-            args = (args[0], [j for i in args[1] for j in _indices(i)])
+        if operator is _aten.masked_select:
+            shape = torch.broadcast_shapes(*[x.shape for x in args])
+            return args[0].expand(shape).reshape(-1)
+        if operator is _aten.index:
+            args = (args[0], _without_masks(args[1]))
         out = func(*args, **kwargs)
-        if func is aten.all.dim or (
-            packet is aten.any and hasattr(args[0], 'is_false')
-        ):
+        is_any_of_false = operator is _aten.any and hasattr(args[0], 'is_false')
+        if func is _aten.all.dim or is_any_of_false:
+            # Whether a row is all True: `_assumed_number` reads it.
             out.is_false = True
         return out
 
 
-def _indices(index: Tensor | None) -> list[Tensor | None]:
-    """Turn a mask into the indices of its True entries, which are all."""
-    if index is None or index.dtype != torch.bool:
-        return [index]
-    return [
-        torch.zeros(index.numel(), dtype=torch.int64, device=index.device)
-    ] * index.dim()
+def _assumed_number(x: Tensor) -> bool | int | float:
+    """Return what a tensor of one number is taken for."""
+    if x.dtype == torch.bool:
+        return not hasattr(x, 'is_false')
+    if x.dtype.is_floating_point:
+        return 1.0
+    return 1
+
+
+def _without_masks(indices: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Replace masks by the indices of their True entries, which are all."""
+    found: list[Tensor | None] = []
+    for index in indices:
+        if index is None or index.dtype != torch.bool:
+            found.append(index)
+            continue
+        zeros = torch.zeros(index.numel(), dtype=torch.int64, device=index.device)
+        found += [zeros] * index.dim()
+    return found
 
 
 def _apply(
     module: nn.Module, fn: Callable[[Tensor], Tensor], recurse: bool = True
 ) -> nn.Module:
     """Replace :meth:`nn.Module._apply`, which changes parameters in place: no fake ones can be."""
-    for child in module.children() if recurse else ():
-        child._apply(fn)
+    if recurse:
+        for child in module.children():
+            child._apply(fn)
     with torch.no_grad():
-        for name, p in module._parameters.items():
-            module._parameters[name] = (
-                p if p is None else nn.Parameter(fn(p), p.requires_grad)
-            )
-        for name, b in module._buffers.items():
-            module._buffers[name] = b if b is None else fn(b)
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                moved = nn.Parameter(fn(parameter), parameter.requires_grad)
+                module._parameters[name] = moved
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = fn(buffer)
     return module
 
 
 @contextmanager
 def fake_tensors() -> Iterator[None]:
     """Make every tensor of the context a fake one."""
+    # Torch draws again until no value is outside; assumed ones always are.
+    without_draws = patch.object(
+        nn.init, '_no_grad_trunc_normal_', lambda tensor, *_, **__: tensor
+    )
     with (
         patch.object(nn.Module, '_apply', _apply),
-        # Torch draws again until no value is outside; assumed ones always are.
-        patch.object(
-            nn.init, '_no_grad_trunc_normal_', lambda tensor, *_, **__: tensor
-        ),
+        without_draws,
         FakeTensorMode(allow_non_fake_inputs=True),
         AssumedValues(),
     ):
@@ -125,14 +138,18 @@ def fake_config(cfg: Config) -> Config:
 
 
 def _drop_checkpoints(node: Any) -> None:
+    """Replace the checkpoints in a model's config by the shapes of their models."""
+    children: Sequence[Any] = ()
     if isinstance(node, ConfigDict):
-        name = SHAPED.get(str(node.get('type')).rpartition('.')[2])
-        if name and isinstance(node.get('checkpoint'), str):
-            node[name] = ConfigDict(shape_of(node.pop('checkpoint')))
-        node = list(node.values())
-    if isinstance(node, (list, tuple)):
-        for value in node:
-            _drop_checkpoints(value)
+        class_name = str(node.get('type')).rpartition('.')[2]
+        field = SHAPED.get(class_name)
+        if field is not None and isinstance(node.get('checkpoint'), str):
+            node[field] = ConfigDict(shape_of(node.pop('checkpoint')))
+        children = list(node.values())
+    elif isinstance(node, (list, tuple)):
+        children = node
+    for child in children:
+        _drop_checkpoints(child)
 
 
 def build_fake(cfg: Config) -> nn.Module:

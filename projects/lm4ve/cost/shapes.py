@@ -12,18 +12,36 @@ from lm4ve.llm.checkpoint import open_checkpoint
 def _llama(
     width: int, inner: int, heads: int, layers: int, **more: Any
 ) -> dict[str, Any]:
-    sizes = dict(hidden_size=width, intermediate_size=inner, num_hidden_layers=layers)
-    return dict(model_type='llama', **sizes, num_attention_heads=heads) | more
+    fields: dict[str, Any] = dict(
+        model_type='llama',
+        hidden_size=width,
+        intermediate_size=inner,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+    )
+    return {**fields, **more}
 
 
 def _opt(width: int, heads: int, layers: int, **more: Any) -> dict[str, Any]:
-    sizes = dict(hidden_size=width, ffn_dim=4 * width, num_hidden_layers=layers)
-    sizes |= dict(num_attention_heads=heads, word_embed_proj_dim=width)
-    return dict(model_type='opt', **sizes) | more
+    fields: dict[str, Any] = dict(
+        model_type='opt',
+        hidden_size=width,
+        ffn_dim=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        word_embed_proj_dim=width,
+    )
+    return {**fields, **more}
 
 
-_ROBERTA = dict(model_type='roberta', vocab_size=50265, max_position_embeddings=514)
-_ROBERTA |= dict(type_vocab_size=1, pad_token_id=1, layer_norm_eps=1e-5)
+_ROBERTA = dict(
+    model_type='roberta',
+    vocab_size=50265,
+    max_position_embeddings=514,
+    type_vocab_size=1,
+    pad_token_id=1,
+    layer_norm_eps=1e-5,
+)
 _7B = _llama(4096, 11008, 32, 32)
 #: The last part of a checkpoint's name, in small letters -> fields of its
 #: configuration.
@@ -64,13 +82,16 @@ def shape_of(checkpoint: str) -> dict[str, Any]:
     Raises:
         CheckpointError: The model is unknown, and there is no configuration.
     """
-    name = (
-        checkpoint.rstrip('/')
-        .rpartition('/')[2]
-        .rpartition(':')[2]
-        .partition('@')[0]
-        .lower()
-    )
-    if name in SHAPES and not Path(checkpoint).expanduser().exists():
+    is_local = Path(checkpoint).expanduser().exists()
+    name = _model_name(checkpoint)
+    if name in SHAPES and not is_local:
         return dict(SHAPES[name])
     return dict(open_checkpoint(checkpoint).config)
+
+
+def _model_name(checkpoint: str) -> str:
+    """Return the name of a model: 'llama-7b' of 'owner/LLaMA-7B@revision'."""
+    _, _, last = checkpoint.rstrip('/').rpartition('/')
+    _, _, last = last.rpartition(':')  # 'package:...'
+    name, _, _ = last.partition('@')
+    return name.lower()

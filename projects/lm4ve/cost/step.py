@@ -100,7 +100,8 @@ def cost_of_step(cfg: Config, batch: int | None = None) -> StepCost:
             known.
     """
     cfg = fake_config(cfg)
-    batch = batch or batch_of(cfg)
+    if batch is None:
+        batch = batch_of(cfg)
     data = task_of_config(cfg).batches.batch(cfg, batch, training=True)
     with fake_tensors():
         model: Any = build_fake(cfg)
@@ -109,9 +110,24 @@ def cost_of_step(cfg: Config, batch: int | None = None) -> StepCost:
             loss, _ = model.parse_losses(model(**data, mode='loss'))
             counts.end_forward()
             loss.backward()
-    backward = counts.total() - counts.forward['all']
-    parameters, sizes = count_parameters(model), _sizes(cfg, model)
-    return StepCost(batch, *parameters, counts.forward, backward, counts.saved, **sizes)
+    trainable, frozen = count_parameters(model)
+    weights: Counter[torch.dtype] = Counter()
+    for tensor in _tensors_of(model):
+        weights[tensor.dtype] += tensor.nbytes
+    gradients = sum(p.nbytes for p in model.parameters() if p.requires_grad)
+    optimizer = _numbers_kept(cfg) * gradients
+    return StepCost(
+        batch=batch,
+        trainable=trainable,
+        frozen=frozen,
+        forward=counts.forward,
+        backward=counts.total() - counts.forward['all'],
+        saved=counts.saved,
+        weights=weights,
+        gradients=gradients,
+        optimizer=optimizer,
+        checkpoint=_checkpoint_bytes(cfg, model, optimizer),
+    )
 
 
 def batch_of(cfg: Config) -> int:
@@ -122,7 +138,13 @@ def batch_of(cfg: Config) -> int:
 
 @dataclass
 class Counts:
-    """Counts of one forward and backward pass; see :class:`StepCost` for the fields."""
+    """Counts of one forward and backward pass.
+
+    Attributes:
+        flops (FlopCounterMode): Counts while the model runs.
+        children (dict[str, str]): Child of the model -> its name in these counts.
+        saved, forward: See :class:`StepCost`.
+    """
 
     flops: FlopCounterMode
     children: dict[str, str]
@@ -137,7 +159,9 @@ class Counts:
         """Keep the counts of the forward pass by child of the model."""
         by_module = self.flops.get_flop_counts()
         for name, module in self.children.items():
-            if (macs := sum(by_module.get(module, {}).values()) // 2) > 0:
+            operations = sum(by_module.get(module, {}).values())
+            macs = operations // 2
+            if macs > 0:
                 self.forward[name] = macs
         self.forward['all'] = self.total()
 
@@ -145,7 +169,8 @@ class Counts:
 @contextmanager
 def counting(model: nn.Module) -> Iterator[Counts]:
     """Count the operations inside the context, and the memory kept for the backward pass."""
-    children = {n: f'{type(model).__name__}.{n}' for n, _ in model.named_children()}
+    owner = type(model).__name__
+    children = {name: f'{owner}.{name}' for name, _ in model.named_children()}
     counts = Counts(FlopCounterMode(display=False, custom_mapping=FORMULAS), children)
     seen = {t.untyped_storage()._cdata for t in _tensors_of(model)}
 
@@ -161,24 +186,38 @@ def counting(model: nn.Module) -> Iterator[Counts]:
 
 
 def _tensors_of(model: nn.Module) -> list[Tensor]:
+    """List parameters, buffers and the frozen tensors of blocks."""
     return [*model.parameters(), *model.buffers(), *frozen_tensors(model).values()]
 
 
-def _sizes(cfg: Config, model: nn.Module) -> dict[str, Any]:
-    """Return the bytes of weights, gradients, the optimizer's state and a checkpoint."""
-    weights: Counter[torch.dtype] = Counter()
-    for t in _tensors_of(model):
-        weights[t.dtype] += t.nbytes
-    gradients = sum(p.nbytes for p in model.parameters() if p.requires_grad)
-    kind = (cfg.get('optim_wrapper') or {}).get('optimizer', {}).get('type', 'AdamW')
-    optimizer = (
-        STATES.get(kind if isinstance(kind, str) else kind.__name__, 2) * gradients
-    )
-    saved = sum(t.nbytes for t in model.state_dict().values())
-    hooks = [*cfg.get('default_hooks', {}).values(), *(cfg.get('custom_hooks') or ())]
-    averages = any(str(h.get('type', '')).endswith('EMAHook') for h in hooks if h)
+def _numbers_kept(cfg: Config) -> int:
+    """Return how many numbers of a parameter's size the config's optimizer keeps."""
+    wrapper = cfg.get('optim_wrapper') or {}
+    kind = wrapper.get('optimizer', {}).get('type', 'AdamW')
+    name = kind if isinstance(kind, str) else kind.__name__
+    return STATES.get(name, 2)
+
+
+def _checkpoint_bytes(cfg: Config, model: nn.Module, optimizer: int) -> int:
+    """Return the bytes of a checkpoint, as the config's hooks write it.
+
+    Args:
+        cfg (Config): The config.
+        model (nn.Module): Its model.
+        optimizer (int): Bytes of the optimizer's state.
+    """
+    weights = sum(tensor.nbytes for tensor in model.state_dict().values())
+    size = weights
+    if _keeps_average(cfg):
+        size += weights
     writer = cfg.get('default_hooks', {}).get('checkpoint') or {}
-    checkpoint = saved * (1 + averages) + optimizer * writer.get('save_optimizer', True)
-    return dict(
-        weights=weights, gradients=gradients, optimizer=optimizer, checkpoint=checkpoint
-    )
+    if writer.get('save_optimizer', True):
+        size += optimizer
+    return size
+
+
+def _keeps_average(cfg: Config) -> bool:
+    """Return whether a hook of the config averages the weights."""
+    hooks = list(cfg.get('default_hooks', {}).values())
+    hooks += cfg.get('custom_hooks') or []
+    return any(str(hook.get('type', '')).endswith('EMAHook') for hook in hooks if hook)

@@ -42,35 +42,18 @@ def run_converter(
         UserError: The result would overwrite the source; what ``convert`` raises.
         CheckpointError: See :func:`lm4ve.runner.checkpoint_files.read_checkpoint`.
     """
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add('src', type=Path, help='the published checkpoint')
-    add('dst', type=Path, help='where to write ours')
-    add(
-        '--llm',
-        help='the language model of its block: a folder, a weight file, or a hub id',
-    )
-    add(
-        '--layer',
-        type=int,
-        nargs='+',
-        default=[layer],
-        help=f'its layer(s); default: {layer}',
-    )
-    for name, options in flags.items():
-        add(f'--{name.replace("_", "-")}', **options)
-    args = parser.parse_args(argv)
+    args = _build_parser(description, layer, flags).parse_args(argv)
     if args.dst.exists() and args.src.exists() and args.dst.samefile(args.src):
         raise UserError(f"SRC and DST are the same file, '{args.src}'.")
-    given = {name: getattr(args, name) for name in flags}
-    ema, origin = given.pop('ema', False), f"'{args.src}'"
+    arguments = {name: getattr(args, name) for name in flags}
+    ema = arguments.pop('ema', False)
+    origin = f"'{args.src}'"
     state = select_state(read_checkpoint(args.src), ema, origin)
-    converted = convert(state, args.llm, args.layer, origin=origin, **given)
-    weights = 'model_ema' if ema else 'model'
+    converted = convert(state, args.llm, args.layer, origin=origin, **arguments)
     meta = dict(
-        lm4ve_version=__version__, converted_from=args.src.name, weights=weights
+        lm4ve_version=__version__,
+        converted_from=args.src.name,
+        weights='model_ema' if ema else 'model',
     )
     size = write_checkpoint(converted, meta, args.dst)
     if args.llm is not None:
@@ -79,3 +62,28 @@ def run_converter(
             f"The block, layer {args.layer} of '{args.llm}', is left out ({left} tensors)."
         )
     print(f'{args.dst}: {len(converted)} tensors, {size / 1e6:.1f} MB')
+
+
+def _build_parser(
+    description: str, layer: int, flags: dict[str, dict[str, Any]]
+) -> argparse.ArgumentParser:
+    """Return the parser of a converter; see :func:`run_converter`."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('src', type=Path, help='the published checkpoint')
+    parser.add_argument('dst', type=Path, help='where to write ours')
+    parser.add_argument(
+        '--llm',
+        help='the language model of its block: a folder, a weight file, or a hub id',
+    )
+    parser.add_argument(
+        '--layer',
+        type=int,
+        nargs='+',
+        default=[layer],
+        help=f'its layer(s); default: {layer}',
+    )
+    for name, options in flags.items():
+        parser.add_argument(f'--{name.replace("_", "-")}', **options)
+    return parser

@@ -78,11 +78,15 @@ def all_models() -> dict[str, tuple[str, Path]]:
 
 def find_config(name: str | Path) -> Path:
     """Return the file of a config: of a model's name, below ``lm4ve::``, or any other path."""
-    if str(name).startswith('lm4ve::'):
-        path = current_path(str(name))
-        return MIM_FOLDER / 'configs' / path.removeprefix('lm4ve::')
-    is_name = not Path(name).suffix and str(name) in all_models()
-    return all_models()[str(name)][1] if is_name else Path(name)
+    text = str(name)
+    if text.startswith('lm4ve::'):
+        below = current_path(text).removeprefix('lm4ve::')
+        return MIM_FOLDER / 'configs' / below
+    path = Path(name)
+    if path.suffix or text not in all_models():
+        return path
+    _, config = all_models()[text]
+    return config
 
 
 def list_models(pattern: str | None = None, task: str | None = None) -> list[str]:
@@ -95,10 +99,17 @@ def list_models(pattern: str | None = None, task: str | None = None) -> list[str
     Raises:
         UserError: There is no such task.
     """
+    models = all_models()
     if task is not None:
-        check('task', task, choices=sorted({its for its, _ in all_models().values()}))
-    names = [name for name, (its, _) in all_models().items() if task in (None, its)]
-    return sorted(fnmatch.filter(names, pattern or '*'))
+        tasks = {own_task for own_task, _ in models.values()}
+        check('task', task, choices=sorted(tasks))
+    names = []
+    for name, (own_task, _) in models.items():
+        if task is None or own_task == task:
+            names.append(name)
+    if pattern is not None:
+        names = fnmatch.filter(names, pattern)
+    return sorted(names)
 
 
 def find_checkpoint(checkpoint: Any, config: str | Path | None) -> Any:
@@ -113,22 +124,31 @@ def find_checkpoint(checkpoint: Any, config: str | Path | None) -> Any:
     Raises:
         CheckpointError: There is no such file, or no weights of that config.
     """
-    if checkpoint != PRETRAINED:
-        if checkpoint is not None and '://' not in str(checkpoint):
-            _require_file(Path(checkpoint))
-        return checkpoint
+    if checkpoint == PRETRAINED:
+        return _find_weights(config)
+    is_address = '://' in str(checkpoint)
+    if checkpoint is not None and not is_address:
+        _require_file(Path(checkpoint))
+    return checkpoint
+
+
+def _find_weights(config: str | Path | None) -> Path:
+    """Return the trained weights that come with a config.
+
+    Raises:
+        CheckpointError: None do; it names the configs that have some.
+    """
     name = Path(config or '').stem
-    path, known = (
-        WEIGHTS / f'{name}.safetensors',
-        all_models().get(name, ('', Path()))[1],
+    weights = WEIGHTS / f'{name}.safetensors'
+    if config and name in all_models() and weights.is_file():
+        _, own_config = all_models()[name]
+        # A config of one's own may have the name of one of ours.
+        if own_config.resolve() == Path(config).resolve():
+            return weights
+    names = sorted(path.stem for path in WEIGHTS.glob('*.safetensors'))
+    raise CheckpointError(
+        f"No weights come with the config '{config}', but with: {listing(names, 20)}."
     )
-    # A config of one's own may have the name of one of ours.
-    if not (path.is_file() and config and known.resolve() == Path(config).resolve()):
-        names = listing(sorted(p.stem for p in WEIGHTS.glob('*.safetensors')), 20)
-        raise CheckpointError(
-            f"No weights come with the config '{config}', but with: {names}."
-        )
-    return path
 
 
 def _require_file(path: Path) -> None:

@@ -170,8 +170,8 @@ def _differences(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """
     known = {}
     for row in rows:
-        key = (row['measure'], row['point'], row['variant'], row['threshold_choice'])
-        known[key] = row['values']
+        names = (row['measure'], row['point'], row['variant'], row['threshold_choice'])
+        known[names] = row['values']
     differences = []
     for measure, pairs in PAIRS.items():
         for (before, after), variant, choice in itertools.product(
