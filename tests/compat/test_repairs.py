@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
@@ -18,142 +19,189 @@ from lm4ve import compat
 pytest.importorskip('mmpretrain')
 pytest.importorskip('mmaction')
 
-_RUNNER, _HOOKS = 'mmengine.runner', 'mmengine.hooks'
-_PRETRAIN, _ACTION = 'mmpretrain.models', 'mmaction.models'
-_BLIP = 'models/multimodal/blip/language_model.py'
-_VINDLU = 'models/multimodal/vindlu/modeling_bert.py'
-_LAYER = 'models/utils/res_layer_extra_norm.py'
-_CAPTURE = 'transformers/utils/output_capturing.py'
-_LATE, _BEST = r"load_or_resume\(.*'before_run'", r"get_info\(\s*'best_ckpt'"
-_ORDER = r'\.remove\(.*save_checkpoint\(\n'
-_NO_MAP, _LOADS = 'not return_feat_map', r'load_state_dict\(state_dict, False\)'
-#: Repair, what has the defect, a pattern in its source while it does, and one that is
-#: not.
+
+@dataclass(frozen=True)
+class Defect:
+    """What a repair mends, and how the source of a release shows it.
+
+    Attributes:
+        repair (str): The name of the function or class.
+        place (str): What has the defect, as ``module:name``, or a file of a package
+            that does not import.
+        there (str): A pattern in the source while it has the defect.
+        absent (str, optional): A pattern that comes into the source with the mending.
+    """
+
+    repair: str
+    place: str
+    there: str
+    absent: str | None = None
+
+
 DEFECTS = [
-    (
+    Defect(
         'load_without_code',
-        f'{_RUNNER}.checkpoint:load_from_local',
+        'mmengine.runner.checkpoint:load_from_local',
         r'torch_?\.?load\(',
         'only=True',
     ),
-    (
+    Defect(
         'download_without_code',
-        f'{_RUNNER}.checkpoint:load_from_http',
+        'mmengine.runner.checkpoint:load_from_http',
         'load_url',
         'weights_only',
     ),
-    (
+    Defect(
         'explain_bad_files',
-        f'{_RUNNER}.checkpoint:CheckpointLoader',
+        'mmengine.runner.checkpoint:CheckpointLoader',
         '_loader',
         'safetensors',
     ),
-    ('resume_without_code', f'{_RUNNER}:Runner.resume', 'Config.fromstring', None),
-    (
+    Defect(
         'resume_without_code',
-        f'{_RUNNER}:FlexibleRunner.resume',
+        'mmengine.runner:Runner.resume',
         'Config.fromstring',
-        None,
     ),
-    ('infer_without_code', 'mmengine.infer:BaseInferencer', 'Config.fromstring', None),
-    (
+    Defect(
+        'resume_without_code',
+        'mmengine.runner:FlexibleRunner.resume',
+        'Config.fromstring',
+    ),
+    Defect(
+        'infer_without_code',
+        'mmengine.infer:BaseInferencer',
+        'Config.fromstring',
+    ),
+    Defect(
         'infer_from_whole_checkpoints',
         'mmengine.infer:BaseInferencer',
         '_checkpoint',
         'strict',
     ),
-    ('UnswappedEMAHook', f'{_HOOKS}:EMAHook.__init__', 'strict_load', 'swap|store'),
-    ('average_before_loading', f'{_RUNNER}:FlexibleRunner.train', _LATE, None),
-    ('delete_own_files_only', f'{_HOOKS}:CheckpointHook.before_train', _BEST, None),
-    (
-        'SavesBeforeDeleting',
-        f'{_HOOKS}:CheckpointHook._save_checkpoint_with_step',
-        _ORDER,
-        None,
+    Defect(
+        'UnswappedEMAHook',
+        'mmengine.hooks:EMAHook.__init__',
+        'strict_load',
+        'swap|store',
     ),
-    (
+    Defect(
+        'average_before_loading',
+        'mmengine.runner:FlexibleRunner.train',
+        r"load_or_resume\(.*'before_run'",
+    ),
+    Defect(
+        'delete_own_files_only',
+        'mmengine.hooks:CheckpointHook.before_train',
+        r"get_info\(\s*'best_ckpt'",
+    ),
+    Defect(
+        'SavesBeforeDeleting',
+        'mmengine.hooks:CheckpointHook._save_checkpoint_with_step',
+        r'\.remove\(.*save_checkpoint\(\n',
+    ),
+    Defect(
         'starts_training',
-        f'{_RUNNER}:Runner',
+        'mmengine.runner:Runner',
         '_train_loop',
         'def (is_training|resume_from)',
     ),
-    ('format_once', 'mmengine.config:Config', r'FormatCode\(', 'cache'),
-    ('import_without_extras', 'mmpretrain/' + _BLIP, 'apply_chunking_to_forward', None),
-    ('import_without_extras', 'mmpretrain/' + _LAYER, 'from mmdet', 'def __getattr__'),
-    (
+    Defect(
+        'format_once',
+        'mmengine.config:Config',
+        r'FormatCode\(',
+        'cache',
+    ),
+    Defect(
+        'import_without_extras',
+        'mmpretrain/models/multimodal/blip/language_model.py',
+        'apply_chunking_to_forward',
+    ),
+    Defect(
+        'import_without_extras',
+        'mmpretrain/models/utils/res_layer_extra_norm.py',
+        'from mmdet',
+        'def __getattr__',
+    ),
+    Defect(
         'import_layer_of_mmdet',
-        'mmpretrain/' + _LAYER,
+        'mmpretrain/models/utils/res_layer_extra_norm.py',
         'except ImportError',
         'def __getattr__',
     ),
-    (
+    Defect(
         'refuse_unbuilt_neck',
-        f'{_PRETRAIN}:HuggingFaceClassifier.__init__',
+        'mmpretrain.models:HuggingFaceClassifier.__init__',
         'kwargs',
         'neck',
     ),
-    ('refuse_unbuilt_neck', f'{_PRETRAIN}:TimmClassifier.__init__', 'kwargs', 'neck'),
-    (
+    Defect(
+        'refuse_unbuilt_neck',
+        'mmpretrain.models:TimmClassifier.__init__',
+        'kwargs',
+        'neck',
+    ),
+    Defect(
         'load_plain_encoders',
-        f'{_PRETRAIN}:ImageClassifier.__init__',
+        'mmpretrain.models:ImageClassifier.__init__',
         'state_dict',
         'neck.*state',
     ),
-    (
+    Defect(
         'load_whole_checkpoints',
         'mmpretrain.apis:get_model',
         'load_checkpoint',
         'strict',
     ),
-    (
+    Defect(
         'load_whole_checkpoints',
         'mmpretrain.apis.base:BaseInferencer',
         'load_checkpoint',
         'strict',
     ),
-    (
+    Defect(
         'load_whole_checkpoints',
         'mmaction.apis:init_recognizer',
         'load_checkpoint',
         'strict',
     ),
-    (
+    Defect(
         'import_without_missing_parts',
-        'mmaction/' + _VINDLU,
+        'mmaction/models/multimodal/vindlu/modeling_bert.py',
         'apply_chunking_to_forward',
-        None,
     ),
-    (
+    Defect(
         'drop_unused_norm',
-        f'{_ACTION}.backbones:VisionTransformer.__init__',
+        'mmaction.models.backbones:VisionTransformer.__init__',
         'fc_norm',
-        _NO_MAP,
+        'not return_feat_map',
     ),
-    (
+    Defect(
         'build_recognizers',
-        f'{_ACTION}:BaseRecognizer.__init__',
+        'mmaction.models:BaseRecognizer.__init__',
         "'ActionDataPreprocessor'",
-        None,
     ),
-    (
+    Defect(
         'accept_one_map',
-        f'{_ACTION}:Recognizer2D.extract_feat',
+        'mmaction.models:Recognizer2D.extract_feat',
         r'backbone\.get\(.*each in x',
-        None,
     ),
-    (
+    Defect(
         'import_without_operators',
         'mmcv.utils.ext_loader:load_ext',
         'import_module',
         'except',
     ),
-    (
+    Defect(
         'keep_names',
         'transformers.trainer:Trainer._load_from_checkpoint',
-        _LOADS,
+        r'load_state_dict\(state_dict, False\)',
         'conversion',
     ),
-    ('capture_afterwards', _CAPTURE, r'forward_hook\(output_capturing_hook\)', None),
+    Defect(
+        'capture_afterwards',
+        'transformers/utils/output_capturing.py',
+        r'forward_hook\(output_capturing_hook\)',
+    ),
 ]
 
 
@@ -164,21 +212,23 @@ def source_of(place: str) -> str:
         folder = Path(importlib.util.find_spec(package).origin).parent
         return (folder / file).read_text(encoding='utf-8')
     module, _, name = place.partition(':')
-    found = attrgetter(name)(importlib.import_module(module))
-    return inspect.getsource(inspect.unwrap(found))
+    target = attrgetter(name)(importlib.import_module(module))
+    return inspect.getsource(inspect.unwrap(target))
 
 
-@pytest.mark.parametrize('name, place, there, absent', DEFECTS)
-def test_installed_release_has_the_defect(name, place, there, absent):
-    package = place.partition('.')[0].partition('/')[0].partition(':')[0]
+@pytest.mark.parametrize('defect', DEFECTS, ids=lambda defect: defect.place)
+def test_installed_release_has_the_defect(defect):
+    package = re.match(r'\w+', defect.place)[0]
     pytest.importorskip(package)
     if is_fork(package):
         pytest.skip('a fork, which mends in its own time')
-    text = source_of(place)
-    assert re.search(there, text, re.DOTALL) and not (
-        absent and re.search(absent, text)
-    ), (
-        f'{place} was mended upstream: raise the lower bound of its version and delete {name}'
+    source = source_of(defect.place)
+    is_mended = not re.search(defect.there, source, re.DOTALL)
+    if defect.absent is not None and re.search(defect.absent, source):
+        is_mended = True
+    assert not is_mended, (
+        f'{defect.place} was mended upstream: raise the lower bound of its version and '
+        f'delete {defect.repair}'
     )
 
 
@@ -237,27 +287,36 @@ USED_DIRECTLY = (
 )
 
 
-def test_every_repair_names_versions_and_its_end():
-    functions = [repair.function.partition(':') for repair in compat.REPAIRS]
-    modules = {module for module, _, _ in functions}
-    modules |= {f'lm4ve.compat.{name}' for name in USED_DIRECTLY}
+def repairs_by_name() -> dict[str, str]:
+    """Return the docstring of each repair: of what says when it may go."""
+    modules = {repair.function.partition(':')[0] for repair in compat.REPAIRS}
+    for name in USED_DIRECTLY:
+        modules.add(f'lm4ve.compat.{name}')
     repairs = {}
     for module in modules:
         for name, value in vars(importlib.import_module(module)).items():
-            if re.search(r'ay\s+go', getattr(value, '__doc__', None) or ''):
-                repairs[name] = value.__doc__
-    assert all(re.search(r'\d+\.\d+\.\d+', text) for text in repairs.values())
-    assert {*repairs} == {row[0] for row in DEFECTS}
-    assert {*repairs} >= {name for _, _, name in functions}
+            text = getattr(value, '__doc__', None) or ''
+            if re.search(r'ay\s+go', text):
+                repairs[name] = text
+    return repairs
+
+
+def test_every_repair_names_versions_and_its_end():
+    repairs = repairs_by_name()
+    for name, text in repairs.items():
+        assert re.search(r'\d+\.\d+\.\d+', text), name
+    assert set(repairs) == {defect.repair for defect in DEFECTS}
+    for repair in compat.REPAIRS:
+        assert repair.function.partition(':')[2] in repairs
 
 
 def test_every_file_of_the_room_is_in_use():
-    files = {path.stem for path in Path(compat.__file__).parent.glob('*.py')}
-    registered = set()
+    used = set(USED_DIRECTLY)
     for repair in compat.REPAIRS:
         module, _, _ = repair.function.partition(':')
-        registered.add(module.removeprefix('lm4ve.compat.'))
-    assert files - {'__init__'} <= registered | {*USED_DIRECTLY}
+        used.add(module.removeprefix('lm4ve.compat.'))
+    files = {path.stem for path in Path(compat.__file__).parent.glob('*.py')}
+    assert files - used == {'__init__'}
 
 
 def test_private_members_of_mmengine_stay_in_compat():
@@ -266,13 +325,10 @@ def test_private_members_of_mmengine_stay_in_compat():
         r'|\._models_dict|\b_load_checkpoint\(|runner\._(?!_)\w+'
     )
     package = Path(compat.__file__).parents[1]
-    found = [
-        f'{path.relative_to(package)}: {name}'
-        for path in package.rglob('*.py')
-        if path.parent.name != 'compat'
-        for name in private.findall(path.read_text(encoding='utf-8'))
-    ]
-    assert not found
+    for path in package.rglob('*.py'):
+        if path.parent.name != 'compat':
+            names = private.findall(path.read_text(encoding='utf-8'))
+            assert not names, path.relative_to(package)
 
 
 SCRIPT = """

@@ -42,7 +42,8 @@ class Pickled:
     """Written as numpy 1 and 2 write their objects, which are none here."""
 
     def __init__(self, function, *args) -> None:
-        self.function, self.args = function, args
+        self.function = function
+        self.args = args
 
     def __reduce__(self):
         return self.function, self.args
@@ -62,10 +63,19 @@ READERS = {
 )
 def test_numpy_numbers_become_plain(path, reader, module):
     # Point-BERT's pre-training files hold such scores, written with numpy 1 or 2.
-    values = [np.float64(0.5), np.float32(2), np.int64(-3), np.uint8(7), np.bool_(True)]
-    values += [np.complex64(1j), np.float16(0.25), np.dtype('>f8').type(1)]
-    big = Pickled(np.float64(0).__reduce__()[0], np.dtype('>f4'), b'\x3f\x80\0\0')
-    content = dict(base_model=dict(a=torch.ones(2)), metrics=dict(acc=[*values, big]))
+    constructor, _ = np.float64(0).__reduce__()
+    values = [
+        np.float64(0.5),
+        np.float32(2),
+        np.int64(-3),
+        np.uint8(7),
+        np.bool_(True),
+        np.complex64(1j),
+        np.float16(0.25),
+        np.dtype('>f8').type(1),
+        Pickled(constructor, np.dtype('>f4'), b'\x3f\x80\0\0'),  # 1, big-endian
+    ]
+    content = dict(base_model=dict(a=torch.ones(2)), metrics=dict(acc=values))
     torch.save(content, path, _use_new_zipfile_serialization=module is None)
     if module is not None:  # a zip has checksums and lengths
         path.write_bytes(path.read_bytes().replace(b'numpy._core.multiarray', module))
@@ -122,9 +132,8 @@ def test_broken_files_are_refused_without_their_bytes(path, reader, write, words
     write(path)
     with pytest.raises(CheckpointError, match=f"'{path}' .*{words}") as e:
         reader(path)
-    assert 'root' not in str(e.value).replace(str(path), '') and '\n' not in str(
-        e.value
-    )
+    text = str(e.value).replace(str(path), '')
+    assert 'root' not in text and '\n' not in text
 
 
 @pytest.mark.parametrize(
@@ -176,7 +185,8 @@ def test_other_number_types_are_refused(change, load):
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float16])
 def test_fitting_state_loads_from_any_precision(dtype):
-    ours, state = model(), {k: v.to(dtype) for k, v in model().state_dict().items()}
+    ours = model()
+    state = {name: value.to(dtype) for name, value in model().state_dict().items()}
     files.load_strictly(ours, state, "'a.pth'")
     assert torch.equal(ours[0].weight, state['0.weight'].float())
 
@@ -201,9 +211,8 @@ def test_weights_that_are_not_finite_are_refused_by_name(load, change, dtype):
     words = r"'a\.pth' has weights that are NaN or infinite, in 1 tensors: 1\.weight\. Fix: "
     with pytest.raises(CheckpointError, match=words):
         load(ours, state, "'a.pth'")
-    assert all(
-        torch.equal(value, before[name]) for name, value in ours.state_dict().items()
-    )
+    for name, value in ours.state_dict().items():
+        assert torch.equal(value, before[name])
 
 
 class Masked(nn.Module):

@@ -4,6 +4,7 @@ import json
 import subprocess
 import time
 import weakref
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,9 +24,22 @@ def script(name: str, *args, real: bool = False) -> dict[str, float]:
     env = environment(real) | dict(PAUSE='0', RESTARTS='1')
     words = ['bash', ROOT / 'tools' / name, *map(str, args)]
     job = subprocess.Popen(words, env=env, **ERRORS_ONLY)
-    lines = {line: time.time() for line in job.stderr}
-    assert job.wait(300) == 0, ''.join(lines)[-3000:]
-    return lines
+    times = {}
+    for line in job.stderr:
+        times[line] = time.time()
+    assert job.wait(300) == 0, ''.join(times)[-3000:]
+    return times
+
+
+def logged_accuracies(work_dir: Path) -> list[float]:
+    """Return the accuracies that the runs of a folder have logged."""
+    accuracies = []
+    for path in work_dir.glob('*/vis_data/scalars.json'):
+        for line in path.read_text().splitlines():
+            row = json.loads(line)
+            if 'accuracy/top1' in row:
+                accuracies.append(row['accuracy/top1'])
+    return accuracies
 
 
 @pytest.mark.slow
@@ -45,41 +59,38 @@ def test_two_processes_equal_one_after_a_kill(tmp_path):
     # A killed process costs a restart and changes no weight.
     mark = tmp_path / 'killed'
     killed = config(tmp_path / 'killed-run', batch=16, mark=str(mark))
-    lines = script('dist_train_restarting.sh', killed, 2)
-    (again,) = (t for line, t in lines.items() if '0 more restart(s) left' in line)
+    times = script('dist_train_restarting.sh', killed, 2)
+    (again,) = [times[line] for line in times if '0 more restart(s) left' in line]
     # The other process did not wait for the dead one, nor for gloo's half hour.
     assert again - float(mark.read_text()) < 120
     resumed = recorded(killed.parent)
     assert len(resumed['losses']) == 5  # from the checkpoint of the third step
-    assert (
-        resumed['trained'] == first['trained'] and resumed['frozen'] == first['frozen']
-    )
+    assert resumed['trained'] == first['trained']
+    assert resumed['frozen'] == first['frozen']
 
     metrics = two / 'metrics.json'
     flags = '--out', metrics, '--out-item', 'metrics'
     script('dist_test.sh', two / 'config.py', two / 'work/iter_8.pth', 2, *flags)
-    files = (two / 'work').glob('*/vis_data/scalars.json')
-    rows = [
-        json.loads(line) for path in files for line in path.read_text().splitlines()
-    ]
-    (logged,) = [row['accuracy/top1'] for row in rows if 'accuracy/top1' in row]
+    (logged,) = logged_accuracies(two / 'work')
     assert json.loads(metrics.read_text())['accuracy/top1'] == pytest.approx(logged)
 
 
 @pytest.mark.parametrize('error', [UserError, RuntimeError, KeyboardInterrupt])
 def test_model_is_freed_before_process_group(monkeypatch, error):
     """Else threads of gloo run on while the interpreter ends, which may abort it."""
-    built, alive = [], []
-    group = torch.distributed
-    monkeypatch.setattr(group, 'is_initialized', lambda: True)
-    monkeypatch.setattr(
-        group, 'destroy_process_group', lambda: alive.append(built[0]())
-    )
+    models = []
+    alive = []
+
+    def destroy() -> None:
+        alive.append(models[0]())
+
+    monkeypatch.setattr(torch.distributed, 'is_initialized', lambda: True)
+    monkeypatch.setattr(torch.distributed, 'destroy_process_group', destroy)
 
     def main() -> None:
         model = torch.nn.Linear(1, 1)
         model.itself = [model]  # a cycle, as runners and hooks are
-        built.append(weakref.ref(model))
+        models.append(weakref.ref(model))
         raise error('x')
 
     with pytest.raises(SystemExit):

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from lm4ve.errors import UserError
 from lm4ve.runner.command_line import build_runner, run_tool
+from lm4ve.runner.console import shorten
 from lm4ve.runner.resume import check_whole
 from lm4ve.runner.stopping import current_signals
 from tests.helpers import quick_mmengine, quick_python
@@ -26,11 +27,20 @@ from tests.helpers.tools import ERRORS_ONLY, run_command, run_tool_here
 
 pytest.importorskip('mmpretrain')
 
+DEMO = ROOT / 'configs/lm4ve/vit-demo_minilm_digits.py'
+#: Overrides that make a training short.
+SHORT = [
+    'train_cfg.max_epochs=2',
+    'train_cfg.val_interval=2',
+    'param_scheduler.total_steps=2',
+    'train_dataloader.batch_size=256',
+]
 
-def fail(fails, folder, option: str) -> str:
-    return fails(
-        'train.py', DEMO, '--work-dir', folder, '--cfg-options', *SHORT, *option.split()
-    )
+
+def fail(fails, folder: Path, option: str) -> str:
+    """Train the demo with overrides that end in an error; return what it prints."""
+    words = ['train.py', DEMO, '--work-dir', folder, '--cfg-options', *SHORT]
+    return fails(*words, *option.split())
 
 
 OWN_ERROR = [
@@ -63,12 +73,10 @@ OWN_ERROR = [
 
 @pytest.mark.parametrize('option, words', OWN_ERROR)
 def test_own_error_is_printed_as_it_is(tmp_path, option, words, fails):
-    said = fail(fails, tmp_path, option)
-    assert (
-        re.search(words, said)
-        and 'traceback' not in said
-        and not list(tmp_path.glob('*.pth'))
-    )
+    output = fail(fails, tmp_path, option)
+    assert re.search(words, output)
+    assert 'traceback' not in output
+    assert not list(tmp_path.glob('*.pth'))
 
 
 #: What a library says follows the path of the part that was being built.
@@ -114,10 +122,9 @@ def test_signal_waits_for_the_checkpoint(tmp_path, capsys):
     runner.register_hook(SignalHook())
     with pytest.raises(SystemExit, match='143'):
         run_tool(runner.train)
+    assert runner.iter == 0
     check_whole(tmp_path / 'iter_1.pth')
-    assert (
-        f'Saved: {tmp_path}/iter_1.pth' in capsys.readouterr().err and runner.iter == 0
-    )
+    assert f'Saved: {tmp_path}/iter_1.pth' in capsys.readouterr().err
 
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
@@ -144,10 +151,8 @@ def test_signal_ends_a_command_while_mmengine_formats_the_config(
     with pytest.raises(SystemExit) as end:
         run_tool(lambda: Config(dict(a=1)).pretty_text)
     assert end.value.code == 128 + number
-    assert (
-        capsys.readouterr().err.strip()
-        == f'Stopped by {number.name}. Saved: nothing (--resume).'
-    )
+    line = capsys.readouterr().err.strip()
+    assert line == f'Stopped by {number.name}. Saved: nothing (--resume).'
 
 
 class StopsWhenCopied:
@@ -191,11 +196,9 @@ def test_error_without_log_writes_temporary_file(monkeypatch, capsys):
         run_tool(main)
     line = capsys.readouterr().err.strip()
     log = Path(line.rpartition('(traceback: ')[2].rstrip(')'))
-    assert (
-        end.value.code == 2
-        and "KeyError: 'x'" in line
-        and 'Traceback' in log.read_text()
-    )
+    assert end.value.code == 2
+    assert "KeyError: 'x'" in line
+    assert 'Traceback' in log.read_text()
     log.unlink()
 
 
@@ -222,9 +225,12 @@ def test_error_of_several_processes_is_printed_once(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize('number', SIGNALS)
 def test_stopped_training_names_last_checkpoint(tmp_path, number):
-    every = 'train_cfg.max_epochs=500 param_scheduler.total_steps=500'
-    every = *every.split(), 'default_hooks.checkpoint.interval=1'
-    words = 'train', DEMO, '--work-dir', tmp_path, '--cfg-options', *SHORT, *every
+    long = [
+        'train_cfg.max_epochs=500',
+        'param_scheduler.total_steps=500',
+        'default_hooks.checkpoint.interval=1',
+    ]
+    words = ['train', DEMO, '--work-dir', tmp_path, '--cfg-options', *SHORT, *long]
     process = subprocess.Popen(
         [quick_python.folder() / 'lm4ve', *map(str, words)],
         **ERRORS_ONLY,
@@ -235,37 +241,31 @@ def test_stopped_training_names_last_checkpoint(tmp_path, number):
     while not (tmp_path / 'last_checkpoint').exists() and time.monotonic() < end:
         time.sleep(0.1)
     process.send_signal(number)
-    said = process.communicate(timeout=60)[1]
-    assert process.returncode == 128 + number and 'Traceback' not in said
-    last = said.strip().splitlines()[-1]
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert 'Traceback' not in errors
+    last = errors.strip().splitlines()[-1]
     assert last.startswith(f'Stopped by {number.name}. Saved: ') and '--resume' in last
-
-
-DEMO = ROOT / 'configs/lm4ve/vit-demo_minilm_digits.py'
-SHORT = 'train_cfg.max_epochs=2 train_cfg.val_interval=2 param_scheduler.total_steps=2'
-SHORT = *SHORT.split(), 'train_dataloader.batch_size=256'
 
 
 def test_training_prints_short_start_and_epoch_lines(tmp_path, capsys):
     run_tool_here('train.py', DEMO, '--work-dir', tmp_path, '--cfg-options', *SHORT)
-    shown = capsys.readouterr().out.strip().splitlines()
-    start = [i for i, line in enumerate(shown) if line.startswith('epoch ')][0]
-    assert start <= 6
-    said = '\n'.join(shown[:start])
+    *start, first, second, saved = capsys.readouterr().out.strip().splitlines()
+    assert len(start) <= 6
+    (log,) = tmp_path.glob('*/*.log')
     for words in (
         'vit-demo_minilm_digits',
         '1,257 to train',
         '540 to validate',
         'trained',
         'log ',
+        str(log),
     ):
-        assert words in said
-    first, second, saved = shown[start:]
+        assert words in '\n'.join(start)
     assert first.startswith('epoch 1/2  loss ') and 'accuracy' not in first
     assert second.startswith('epoch 2/2  loss ') and 'accuracy/top1 ' in second
     assert saved.split() == ['saved', str(tmp_path / 'epoch_2.pth')]
 
-    (log,) = tmp_path.glob('*/*.log')
     text = log.read_text()
     for words in (
         'System environment',
@@ -274,7 +274,6 @@ def test_training_prints_short_start_and_epoch_lines(tmp_path, capsys):
         'Epoch(train) [2]',
     ):
         assert words in text
-    assert str(log) in said
 
     run_tool_here('test.py', DEMO, tmp_path / 'epoch_2.pth', '--work-dir', tmp_path)
     *start, last = capsys.readouterr().out.strip().splitlines()
@@ -282,8 +281,6 @@ def test_training_prints_short_start_and_epoch_lines(tmp_path, capsys):
 
 
 def test_console_shows_warnings_without_framework_noise(capsys):
-    from lm4ve.runner.console import shorten
-
     logger = MMLogger('test_console')
     shorten(logger)
     logger.warning('the loss is large')

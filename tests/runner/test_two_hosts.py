@@ -23,7 +23,10 @@ from tests.helpers.runner.recording import config, recorded
 from tests.helpers.tasks import ROOT
 from tests.helpers.tools import ERRORS_ONLY, run_tool_here
 
-ADDRESSES, CABLE = ('10.77.3.1', '10.77.3.2'), 'lm4ve0'
+#: Of the two machines.
+ADDRESSES = ('10.77.3.1', '10.77.3.2')
+#: The name of each end of the cable.
+CABLE = 'lm4ve0'
 
 
 def ip(*words: str) -> None:
@@ -41,7 +44,8 @@ def namespaces() -> Iterator[list[str]]:
             for name in names:
                 ip('netns', 'add', name)
                 stack.callback(ip, 'netns', 'del', name)
-            first, second = (('name', CABLE, 'netns', name) for name in names)
+            first = ('name', CABLE, 'netns', names[0])
+            second = ('name', CABLE, 'netns', names[1])
             ip('link', 'add', *first, 'type', 'veth', 'peer', *second)
             for name, address in zip(names, ADDRESSES, strict=True):
                 ip('-n', name, 'address', 'add', f'{address}/24', 'dev', CABLE)
@@ -59,20 +63,21 @@ def train_on_two_hosts(path: Path, **more: str) -> None:
     env = {**environment(real=True), 'NNODES': '2', 'MASTER_ADDR': ADDRESSES[0], **more}
     env['GLOO_SOCKET_IFNAME'] = CABLE
     command = ['bash', str(ROOT / 'tools/dist_train.sh'), str(path), '1']
+    jobs = []
+    errors = []
     with namespaces() as names:
-        jobs = [
-            subprocess.Popen(
-                ['ip', 'netns', 'exec', name, *command],
-                **dict(ERRORS_ONLY, env={**env, 'NODE_RANK': str(rank)}),
-            )
-            for rank, name in enumerate(names)
-        ]
+        for rank, name in enumerate(names):
+            options = dict(ERRORS_ONLY, env={**env, 'NODE_RANK': str(rank)})
+            words = ['ip', 'netns', 'exec', name, *command]
+            jobs.append(subprocess.Popen(words, **options))
         try:
-            said = [job.communicate(timeout=500)[1] for job in jobs]
+            for job in jobs:
+                _, stderr = job.communicate(timeout=500)
+                errors.append(stderr)
         finally:
             for job in jobs:
                 job.kill()
-    assert [job.returncode for job in jobs] == [0, 0], '\n'.join(said)[-4000:]
+    assert [job.returncode for job in jobs] == [0, 0], '\n'.join(errors)[-4000:]
 
 
 @pytest.mark.slow
@@ -85,38 +90,40 @@ def test_two_hosts_equal_one_process_after_a_kill(tmp_path):
 
     run_tool_here('train.py', config(tmp_path / 'one', batch=32))
     single = recorded(tmp_path / 'one')
-    first, second = recorded(two.parent, 0), recorded(two.parent, 1)
-    assert first['trained'] == second['trained'] and first['frozen'] == single['frozen']
-    lines = (two.parent / 'steps.txt').read_text().splitlines()
-    steps = [(int(n), float(loss)) for n, loss in map(str.split, lines)]
+    first = recorded(two.parent, 0)
+    second = recorded(two.parent, 1)
+    assert first['trained'] == second['trained']
+    assert first['frozen'] == single['frozen']
+    numbers = []
+    for line in (two.parent / 'steps.txt').read_text().splitlines():
+        number, loss = line.split()
+        numbers.append(int(number))
+        expected = single['losses'][int(number) - 1]
+        assert float(loss) == pytest.approx(expected, abs=1e-4)
     # Killed after the fifth step, resumed from the checkpoint of the third.
-    assert [n for n, _ in steps] == [1, 2, 3, 4, 5, 4, 5, 6, 7, 8]
-    for number, loss in steps:
-        assert loss == pytest.approx(single['losses'][number - 1], abs=1e-4)
+    assert numbers == [1, 2, 3, 4, 5, 4, 5, 6, 7, 8]
 
 
 def test_restarts_use_c10d_rendezvous():
     port = free_port()
     here = rendezvous(dict(MAX_RESTARTS='3', PORT=str(port)))
-    assert {'--max_restarts=3', '--rdzv_backend=c10d', '--local_addr=127.0.0.1'} <= {
-        *here
-    }
-    assert f'--rdzv_endpoint=127.0.0.1:{port}' in here and 'is_host=True' in ''.join(
-        here
-    )
-    there = rendezvous(
-        dict(NNODES='4', RDZV_ENDPOINT=f'127.0.0.1:{port}', RDZV_ID='job7')
-    )
-    assert {'--nnodes=4', '--max_restarts=0', '--rdzv_id=job7'} <= {*there}
+    assert '--max_restarts=3' in here
+    assert '--rdzv_backend=c10d' in here
+    assert '--local_addr=127.0.0.1' in here
+    assert f'--rdzv_endpoint=127.0.0.1:{port}' in here
+    assert 'is_host=True' in ''.join(here)
+    endpoint = f'127.0.0.1:{port}'
+    there = rendezvous(dict(NNODES='4', RDZV_ENDPOINT=endpoint, RDZV_ID='job7'))
+    assert '--nnodes=4' in there
+    assert '--max_restarts=0' in there
+    assert '--rdzv_id=job7' in there
     assert 'is_host' not in ''.join(there)
 
 
 def test_restarted_training_resumes():
     assert with_resume('train', ['c.py'], restarts=True) == ['c.py', '--resume', 'auto']
-    assert (
-        with_resume('train', ['c.py', '--resume', 'x.pth'], restarts=True)[-1]
-        == 'x.pth'
-    )
+    named = ['c.py', '--resume', 'x.pth']
+    assert with_resume('train', named, restarts=True) == named
     assert with_resume('train', ['c.py'], restarts=False) == ['c.py']
     assert with_resume('test', ['c.py', 'x.pth'], restarts=True) == ['c.py', 'x.pth']
 
@@ -129,4 +136,5 @@ def test_user_error_is_not_restarted(monkeypatch, code, left):
     )
     agent = Agent.__new__(Agent)
     agent._remaining_restarts = 3
-    assert agent._monitor_workers(None) is result and agent._remaining_restarts == left
+    assert agent._monitor_workers(None) is result
+    assert agent._remaining_restarts == left
