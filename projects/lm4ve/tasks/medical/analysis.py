@@ -26,13 +26,19 @@ class MedicalAnalysis(TaskAnalysis):
         Both are on the grid that the pipeline made, whose ``spacing`` in mm is beside
         them.
         """
-        labels, spacing = output.pred_seg.cpu(), output.spacing
-        voxel = spacing[0] * spacing[1] * spacing[2] / 1000
-        counts = torch.bincount(labels.flatten(), minlength=output.num_classes)[1:]
-        known = classes and len(classes) == output.num_classes
-        names = classes[1:] if known else range(1, output.num_classes)
-        sizes = {str(n): float(c) * voxel for n, c in zip(names, counts, strict=True)}
-        return dict(pred_seg=labels.numpy(), spacing=spacing, milliliters=sizes)
+        labels = output.pred_seg.cpu()
+        spacing = output.spacing
+        milliliters_a_voxel = spacing[0] * spacing[1] * spacing[2] / 1000
+        counts = torch.bincount(labels.flatten(), minlength=output.num_classes)
+        if classes and len(classes) == output.num_classes:
+            names = classes
+        else:
+            names = range(output.num_classes)
+        milliliters = {}
+        # Without the background, which is class 0.
+        for name, count in zip(names[1:], counts[1:], strict=True):
+            milliliters[str(name)] = float(count) * milliliters_a_voxel
+        return dict(pred_seg=labels.numpy(), spacing=spacing, milliliters=milliliters)
 
 
 ANALYSIS = MedicalAnalysis(TASK)

@@ -15,32 +15,40 @@ from lm4ve.convert.released_block import convert_state
 from lm4ve.errors import CheckpointError, UserError, listing
 
 State = dict[str, Tensor]
-#: Places within a layer of CMUNeXt's code, and in ours: a depthwise part and a
-#: pointwise one.
-_CMUNEXT_PARTS = {'0.fn.0': 'spatial.{i}.0', '0.fn.2': 'spatial.{i}.2'} | {
-    old: f'pointwise.{{i}}.{new}'
-    for old, new in {'1': 0, '3': 2, '4': 3, '6': 5}.items()
+#: Part of a layer in CMUNeXt's code -> in ours, the depthwise and the pointwise half.
+_CMUNEXT_PARTS = {
+    '0.fn.0': 'spatial.{i}.0',
+    '0.fn.2': 'spatial.{i}.2',
+    '1': 'pointwise.{i}.0',
+    '3': 'pointwise.{i}.2',
+    '4': 'pointwise.{i}.3',
+    '6': 'pointwise.{i}.5',
 }
+
+
+def _cmunext_parts() -> list[tuple[str, str]]:
+    """Return the templates of the parts of CMUNeXt's layers."""
+    pairs = []
+    for old, new in _CMUNEXT_PARTS.items():
+        old_name = f'encoder{{j}}.block.{{i}}.{old}.{{rest}}'
+        pairs.append((old_name, f'backbone.encoder{{j}}.{new}.{{rest}}'))
+    return pairs
+
+
 CMUNEXT_RULES = Rules(
     renames=template_rules(
         [
             ('stem.conv.{rest}', 'backbone.stem.{rest}'),
             ('encoder{j}.up.conv.{rest}', 'backbone.encoder{j}.up.{rest}'),
-            *(
-                (
-                    f'encoder{{j}}.block.{{i}}.{old}.{{rest}}',
-                    f'backbone.encoder{{j}}.{new}.{{rest}}',
-                )
-                for old, new in _CMUNEXT_PARTS.items()
-            ),
-            *(
-                (f'Up{n}.up.{{rest}}', f'decode_head.ups.{5 - n}.{{rest}}')
-                for n in range(2, 6)
-            ),
-            *(
-                (f'Up_conv{n}.conv.{{rest}}', f'decode_head.fusions.{5 - n}.{{rest}}')
-                for n in range(2, 6)
-            ),
+            *_cmunext_parts(),
+            ('Up5.up.{rest}', 'decode_head.ups.0.{rest}'),
+            ('Up4.up.{rest}', 'decode_head.ups.1.{rest}'),
+            ('Up3.up.{rest}', 'decode_head.ups.2.{rest}'),
+            ('Up2.up.{rest}', 'decode_head.ups.3.{rest}'),
+            ('Up_conv5.conv.{rest}', 'decode_head.fusions.0.{rest}'),
+            ('Up_conv4.conv.{rest}', 'decode_head.fusions.1.{rest}'),
+            ('Up_conv3.conv.{rest}', 'decode_head.fusions.2.{rest}'),
+            ('Up_conv2.conv.{rest}', 'decode_head.fusions.3.{rest}'),
             ('Conv_1x1.{p}', 'decode_head.conv_seg.{p}'),
             ('llm4seg.adapter1.{p}', 'backbone.llm_neck.mapper_in.{p}'),
             ('llm4seg.adapter2.{p}', 'backbone.llm_neck.mapper_out.{p}'),
@@ -57,7 +65,8 @@ _LAYER_RULES = Rules(
         (r'post_attention_layernorm\.weight', 'layers.0.mlp_norm.weight'),
     )
 )
-_MAPPERS = ((1, 'backbone.llm_neck.mapper_in'), (2, 'backbone.llm_neck.mapper_out'))
+_IN = 'backbone.llm_neck.mapper_in'
+_OUT = 'backbone.llm_neck.mapper_out'
 VOLUME_VIT_RULES = Rules(
     renames=template_rules(
         [
@@ -70,28 +79,47 @@ VOLUME_VIT_RULES = Rules(
                 'backbone.layers.{i}.mlp.{j}.{p}',
             ),
             ('output_proj.projection.{p}', 'head.{p}'),
-            *(
-                (f'llm_dim_mapper{n}.{{p}}', f'{at}.base_layer.{{p}}')
-                for n, at in _MAPPERS
-            ),
-            *(
-                (f'llm_dim_mapper{n}.lora_{x}', f'{at}.lora_{x}.default.weight')
-                for n, at in _MAPPERS
-                for x in 'AB'
-            ),
+            ('llm_dim_mapper1.{p}', f'{_IN}.base_layer.{{p}}'),
+            ('llm_dim_mapper1.lora_A', f'{_IN}.lora_A.default.weight'),
+            ('llm_dim_mapper1.lora_B', f'{_IN}.lora_B.default.weight'),
+            ('llm_dim_mapper2.{p}', f'{_OUT}.base_layer.{{p}}'),
+            ('llm_dim_mapper2.lora_A', f'{_OUT}.lora_A.default.weight'),
+            ('llm_dim_mapper2.lora_B', f'{_OUT}.lora_B.default.weight'),
         ]
     ),
     dropped=((r'vis_output_proj.*', 'draws pictures only'),),
     required=('backbone.embed.weight', 'backbone.pos_embed', 'head.weight'),
 )
-_ENCODERS = (('spatial', 'within'), ('temporal', 'across'))
+#: Encoder in LLMBoostMedical's code -> in ours.
+_ENCODERS = {'spatial': 'within', 'temporal': 'across'}
+#: Part of an encoder in LLMBoostMedical's code -> in ours.
+_ENCODER_PARTS = {
+    'norm': 'norm',
+    'layers.{i}.0.norm': 'attentions.{i}.norm',
+    'layers.{i}.0.to_qkv': 'attentions.{i}.qkv',
+    'layers.{i}.0.to_out.0': 'attentions.{i}.out',
+    'layers.{i}.1.net.0': 'mlps.{i}.0',
+    'layers.{i}.1.net.1': 'mlps.{i}.1',
+    'layers.{i}.1.net.4': 'mlps.{i}.3',
+}
+
+
+def _vivit_encoders() -> list[tuple[str, str]]:
+    """Return the templates of the parts of ViViT's encoders."""
+    pairs = []
+    for old_encoder, encoder in _ENCODERS.items():
+        for old, new in _ENCODER_PARTS.items():
+            old_name = f'{old_encoder}_transformer.{old}.{{p}}'
+            pairs.append((old_name, f'backbone.{encoder}.{new}.{{p}}'))
+    return pairs
+
+
 VIVIT_RULES = Rules(
     renames=template_rules(
         [
-            *(
-                (f'to_patch_embedding.{n}.{{p}}', f'backbone.embed.{n - 1}.{{p}}')
-                for n in (1, 2, 3)
-            ),
+            ('to_patch_embedding.1.{p}', 'backbone.embed.0.{p}'),
+            ('to_patch_embedding.2.{p}', 'backbone.embed.1.{p}'),
+            ('to_patch_embedding.3.{p}', 'backbone.embed.2.{p}'),
             ('pos_embedding', 'backbone.pos_embed'),
             ('spatial_cls_token', 'backbone.slab_token'),
             ('temporal_cls_token', 'backbone.cls_token'),
@@ -99,19 +127,7 @@ VIVIT_RULES = Rules(
             ('llama_dim_mapper1.weight', 'neck.mapper_in.weight'),
             ('llama_dim_mapper2.weight', 'neck.mapper_out.weight'),
             ('llama_dim_dim_mapper.weight', 'neck.skip.0.weight'),
-            *(
-                (f'{theirs}_transformer.{old}.{{p}}', f'backbone.{ours}.{new}.{{p}}')
-                for theirs, ours in _ENCODERS
-                for old, new in {
-                    'norm': 'norm',
-                    'layers.{i}.0.norm': 'attentions.{i}.norm',
-                    'layers.{i}.0.to_qkv': 'attentions.{i}.qkv',
-                    'layers.{i}.0.to_out.0': 'attentions.{i}.out',
-                    'layers.{i}.1.net.0': 'mlps.{i}.0',
-                    'layers.{i}.1.net.1': 'mlps.{i}.1',
-                    'layers.{i}.1.net.4': 'mlps.{i}.3',
-                }.items()
-            ),
+            *_vivit_encoders(),
         ]
     ),
     required=('backbone.pos_embed', 'backbone.slab_token', 'head.fc.weight'),
@@ -143,15 +159,22 @@ def convert_medical(
             :func:`lm4ve.convert.released_block.convert_state`.
     """
     if 'spatial_cls_token' in state:
-        kept = {
-            k: v
-            for k, v in state.items()
-            if skip or not k.startswith('llama_dim_dim_mapper')
-        }
-        return convert_state(kept, VIVIT_RULES, VIVIT_RULES, llm, layer, origin)
+        if not skip:
+            state = _without(state, 'llama_dim_dim_mapper')
+        return convert_state(state, VIVIT_RULES, VIVIT_RULES, llm, layer, origin)
     if 'position_embed' in state:
         return _convert_medvisionllama(state, llm, layer, origin, unmerged)
     return _convert_cmunext(state, llm, layer, origin)
+
+
+def _without(state: State, prefix: str) -> State:
+    """Return the tensors whose names do not begin with a prefix."""
+    return {k: v for k, v in state.items() if not k.startswith(prefix)}
+
+
+def _below(state: State, prefix: str) -> State:
+    """Return the tensors whose names begin with a prefix, by what follows it."""
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
 
 def _convert_medvisionllama(
@@ -161,16 +184,12 @@ def _convert_medvisionllama(
     origin: str,
     unmerged: bool,
 ) -> State:
-    """Convert MedVisionLlama or its baseline. Its update is ``B A x / 4``: rank 4 and alpha 1."""
-    state = {
-        f'llama.{k[4:]}' if k.startswith('llm.') else k: v for k, v in state.items()
-    }
-    for n in (1, 2) if llm is not None and not unmerged else ():
-        weight, a, b = (
-            state[f'llm_dim_mapper{n}.{x}'].float()
-            for x in ('weight', 'lora_A', 'lora_B')
-        )
-        state[f'llm_dim_mapper{n}.weight'] = weight - b @ a / len(a)
+    """Convert MedVisionLlama or its baseline."""
+    block = {f'llama.{k}': v for k, v in _below(state, 'llm.').items()}
+    state = {**_without(state, 'llm.'), **block}
+    if llm is not None and not unmerged:
+        for mapper in ('llm_dim_mapper1', 'llm_dim_mapper2'):
+            state[f'{mapper}.weight'] = _without_update(state, mapper)
     converted = convert_state(
         state, VOLUME_VIT_RULES, VOLUME_VIT_RULES, llm, layer, origin
     )
@@ -180,48 +199,75 @@ def _convert_medvisionllama(
     return converted
 
 
+def _without_update(state: State, mapper: str) -> Tensor:
+    """Return a mapper's weight before loralib added its update, ``B A / 4``.
+
+    The rank is 4, and alpha is 1.
+    """
+    weight = state[f'{mapper}.weight'].float()
+    a = state[f'{mapper}.lora_A'].float()
+    b = state[f'{mapper}.lora_B'].float()
+    rank = len(a)
+    return weight - b @ a / rank
+
+
 def _convert_cmunext(
     state: State, llm: str | None, layer: int | Sequence[int], origin: str
 ) -> State:
-    """Convert LLM4Seg or CMUNeXt. The record is that of the released computation."""
+    """Convert LLM4Seg or CMUNeXt."""
     prefix = 'llm4seg.llm.'
-    theirs = {
-        k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)
-    }
-    if bool(theirs) != (llm is not None):
+    stored_layer = _below(state, prefix)
+    has_block = len(stored_layer) > 0
+    if has_block != (llm is not None):
+        article = 'a' if has_block else 'no'
         raise UserError(
-            f"{origin} has {'a' if theirs else 'no'} block ('{prefix}...'). Fix: give --llm if and "
-            'only if there is one.'
+            f"{origin} has {article} block ('{prefix}...'). Fix: give --llm if and only if "
+            'there is one.'
         )
-    rest = {k: v for k, v in state.items() if not k.startswith(prefix)}
-    converted = rename(rest, CMUNEXT_RULES, origin)
+    converted = rename(_without(state, prefix), CMUNEXT_RULES, origin)
     if llm is not None:
-        layers = (layer,) if isinstance(layer, int) else tuple(layer)
-        block = LLMBlock(
-            checkpoint=llm,
-            layers=layers,
-            causal=True,
-            rotary='llm4seg',
-            final_norm=False,
-        )
-        expected = frozen_tensors(block)
-        found = rename(theirs, _LAYER_RULES, origin)
-        wrong = [
-            k for k in expected.keys() | found.keys() if not _equal(expected, found, k)
-        ]
-        if wrong:
-            raise CheckpointError(
-                f"{origin}: {listing(sorted(wrong))} differ from layers {layers} of '{llm}'. Fix: "
-                '--llm, --layer.'
-            )
-        converted[f'backbone.llm_neck.block.{SOURCE_KEY}'] = block.state_dict()[
-            SOURCE_KEY
-        ]
+        record = _compare_layer(stored_layer, llm, layer, origin)
+        converted[f'backbone.llm_neck.block.{SOURCE_KEY}'] = record
     return converted
 
 
-def _equal(expected: State, found: State, name: str) -> bool:
-    if name not in expected or name not in found:
+def _compare_layer(
+    stored_layer: State, llm: str, layer: int | Sequence[int], origin: str
+) -> Tensor:
+    """Compare LLM4Seg's layer with a language model's, and return the block's record.
+
+    The record is that of the released computation: causal, with rotary embedding of its
+    own, and without a final norm.
+
+    Args:
+        stored_layer (dict[str, Tensor]): By the names of ``transformers``.
+        llm (str): The language model.
+        layer (int | Sequence[int]): The layer in it.
+        origin (str): Name of the file in messages.
+
+    Raises:
+        CheckpointError: Tensors differ.
+    """
+    layers = (layer,) if isinstance(layer, int) else tuple(layer)
+    block = LLMBlock(
+        checkpoint=llm, layers=layers, causal=True, rotary='llm4seg', final_norm=False
+    )
+    expected = frozen_tensors(block)
+    found = rename(stored_layer, _LAYER_RULES, origin)
+    differing = []
+    for name in expected.keys() | found.keys():
+        if not _are_equal(expected.get(name), found.get(name)):
+            differing.append(name)
+    if differing:
+        raise CheckpointError(
+            f"{origin}: {listing(sorted(differing))} differ from layers {layers} of '{llm}'. "
+            'Fix: --llm, --layer.'
+        )
+    return block.state_dict()[SOURCE_KEY]
+
+
+def _are_equal(expected: Tensor | None, found: Tensor | None) -> bool:
+    """Return whether both tensors are there and are equal in the precision of the second."""
+    if expected is None or found is None or expected.shape != found.shape:
         return False
-    a, b = expected[name], found[name]
-    return a.shape == b.shape and bool((a.to(b.dtype) == b).all())
+    return bool((expected.to(found.dtype) == found).all())

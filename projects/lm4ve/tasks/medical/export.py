@@ -8,6 +8,7 @@ import numpy as np
 from mmcv.transforms import Compose
 from mmengine.config import Config
 
+from lm4ve.errors import UserError
 from lm4ve.tasks.base.analysis import tested_dataset
 from lm4ve.tasks.base.export import TaskExport
 from lm4ve.tasks.medical import TASK
@@ -28,23 +29,32 @@ class MedicalExport(TaskExport):
     def samples(
         self, cfg: Config, count: int, pipeline: list[dict] | None = None
     ) -> list[dict]:
-        steps = [dict(t) for t in pipeline or tested_dataset(cfg).pipeline]
-        channels = next(t['channels'] for t in steps if 'channels' in t)
-        noise = np.random.default_rng(0).random(
-            (count, 32, 32, 32, channels), np.float32
-        )
-        read, samples = Compose(steps), []
+        transforms = [dict(t) for t in pipeline or tested_dataset(cfg).pipeline]
+        shape = (count, 32, 32, 32, _channels_of(transforms))
+        noise = np.random.default_rng(0).random(shape, np.float32)
+        transform = Compose(transforms)
+        samples = []
         with tempfile.TemporaryDirectory() as folder:
-            paths = dict(
-                img_path=Path(folder, 'img.nii'), seg_path=Path(folder, 'seg.nii')
-            )
+            img_path = Path(folder, 'img.nii')
+            seg_path = Path(folder, 'seg.nii')
             for img in noise:
-                for path, array in zip(
-                    paths.values(), (img, 0 * img[..., 0]), strict=True
-                ):
-                    nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), path)
-                samples.append(read(dict(paths)))
+                _write(img, img_path)
+                _write(np.zeros_like(img[..., 0]), seg_path)
+                samples.append(transform(dict(img_path=img_path, seg_path=seg_path)))
         return samples
+
+
+def _channels_of(pipeline: list[dict]) -> int:
+    """Return how many channels the files of a pipeline have, as its reader is told."""
+    for transform in pipeline:
+        if 'channels' in transform:
+            return transform['channels']
+    raise UserError('No transform of the pipeline has channels. Fix: LoadVolume.')
+
+
+def _write(volume: np.ndarray, path: Path) -> None:
+    """Write a volume with voxels of 1 mm as NIfTI."""
+    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), path)
 
 
 EXPORT = MedicalExport(TASK)

@@ -45,31 +45,34 @@ class Decathlon(BaseDataset):
     ) -> None:
         check('dataset.split', split, choices=_SPLITS)
         check('dataset.fraction', fraction, above=0, most=1)
-        self.split, self.ratios, self.seed, self.fraction = (
-            split,
-            ratios,
-            seed,
-            fraction,
-        )
+        self.split = split
+        self.ratios = ratios
+        self.seed = seed
+        self.fraction = fraction
         self.file = Path(data_root) / 'dataset.json'
-        try:
-            labels = json.loads(self.file.read_text())['labels']
-            # A few tasks count from text that is not sorted.
-            names = [labels[key] for key in sorted(labels, key=int)]
-        except (OSError, ValueError, LookupError, TypeError) as e:
-            raise UserError(f"'{self.file}' is no dataset.json of MSD: {e}.") from e
-        super().__init__(
-            data_root=data_root, metainfo=dict(classes=tuple(names)), **kwargs
-        )
+        metainfo = dict(classes=_read_classes(self.file))
+        super().__init__(data_root=data_root, metainfo=metainfo, **kwargs)
 
     def load_data_list(self) -> list[dict]:
         pairs = load_decathlon_datalist(str(self.file), data_list_key='training')
         parts = partition_dataset(
             pairs, ratios=self.ratios, shuffle=True, seed=self.seed
         )
-        # Rounding may leave a volume over.
-        parts[-1] += [pair for pair in pairs if not any(pair in part for part in parts)]
+        # Rounding may leave a volume over, which is tested.
+        left_over = [pair for pair in pairs if not any(pair in part for part in parts)]
+        parts[-1] += left_over
         part = parts[_SPLITS.index(self.split)]
         if self.split == 'train':
-            part = part[: max(1, round(self.fraction * len(part)))]
+            num_used = max(1, round(self.fraction * len(part)))
+            part = part[:num_used]
         return [dict(img_path=pair['image'], seg_path=pair['label']) for pair in part]
+
+
+def _read_classes(file: Path) -> tuple[str, ...]:
+    """Return the names of the classes by their numbers, of a task's ``dataset.json``."""
+    try:
+        labels = json.loads(file.read_text())['labels']
+        # In a few tasks the numbers, which are text, are not sorted.
+        return tuple(labels[number] for number in sorted(labels, key=int))
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise UserError(f"'{file}' is no dataset.json of MSD: {error}.") from error

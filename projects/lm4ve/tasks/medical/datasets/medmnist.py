@@ -11,6 +11,15 @@ from lm4ve.errors import UserError, check
 from lm4ve.registry import DATASETS
 
 _SPLITS = ('train', 'val', 'test')
+#: What NumPy raises for a file that is missing, cut, or of other or pickled arrays.
+_READ_ERRORS = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @DATASETS.register_module()
@@ -40,11 +49,13 @@ class MedMNIST(BaseDataset):
 
         check('dataset.flag', flag, choices=INFO)
         check('dataset.split', split, choices=_SPLITS)
-        self.info, self.split = INFO[flag], split
+        self.info = INFO[flag]
+        self.split = split
         self.is_multi_label = self.info['task'].startswith('multi-label')
-        end = '' if size == 28 else f'_{size}'
-        self.file = Path(data_root) / f'{flag}{end}.npz'
-        self.sides = (size,) * (3 if flag.endswith('3d') else 2)
+        file_name = flag if size == 28 else f'{flag}_{size}'
+        self.file = Path(data_root) / f'{file_name}.npz'
+        is_volume = flag.endswith('3d')
+        self.sides = (size, size, size) if is_volume else (size, size)
         names = self.info['label']
         classes = tuple(names[key] for key in sorted(names, key=int))
         kwargs.setdefault('serialize_data', False)
@@ -53,48 +64,46 @@ class MedMNIST(BaseDataset):
 
     def load_data_list(self) -> list[dict]:
         self.images, labels = self._read()
-        if self.is_multi_label:
-            return [
-                dict(row=i, gt_score=y.astype(np.float32)) for i, y in enumerate(labels)
-            ]
-        return [dict(row=i, gt_label=int(y[0])) for i, y in enumerate(labels)]
+        self._check(self.images, labels)
+        data_list = []
+        for row, row_labels in enumerate(labels):
+            if self.is_multi_label:
+                info = dict(row=row, gt_score=row_labels.astype(np.float32))
+            else:
+                info = dict(row=row, gt_label=int(row_labels[0]))
+            data_list.append(info)
+        return data_list
 
     def _read(self) -> tuple[np.ndarray, np.ndarray]:
-        """Read and check images ``[N, side, side, ...]`` and labels ``[N, labels]``."""
+        """Read images ``[N, side, side, ...]`` and labels ``[N, labels]``."""
         try:
             with np.load(self.file, allow_pickle=False) as arrays:
-                images, labels = (
-                    arrays[f'{self.split}_{n}'] for n in ('images', 'labels')
-                )
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            EOFError,
-            zipfile.BadZipFile,
-            zlib.error,
-        ) as e:
+                images = arrays[f'{self.split}_images']
+                labels = arrays[f'{self.split}_labels']
+        except _READ_ERRORS as error:
             raise UserError(
-                f"'{self.file}' is no file of MedMNIST: {e}. Fix: download it again."
-            ) from e
-        classes = len(self.info['label'])
-        columns = classes if self.is_multi_label else 1
+                f"'{self.file}' is no file of MedMNIST: {error}. Fix: download it again."
+            ) from error
+        return images, labels
+
+    def _check(self, images: np.ndarray, labels: np.ndarray) -> None:
+        """Refuse arrays that are not those of this set."""
+        num_classes = len(self.info['label'])
+        num_columns = num_classes if self.is_multi_label else 1
         sides = images.shape[1 : 1 + len(self.sides)]
-        fits = (
-            sides == self.sides
-            and images.dtype == np.uint8
-            and labels.dtype.kind in 'iub'
-        )
-        if not fits or labels.shape != (len(images), columns):
+        have_types = images.dtype == np.uint8 and labels.dtype.kind in 'iub'
+        have_shapes = sides == self.sides and labels.shape == (len(images), num_columns)
+        if not have_types or not have_shapes:
             raise UserError(
                 f"'{self.file}' has images {images.dtype} {list(images.shape)} and labels "
-                f'{list(labels.shape)}, which are not of {classes} classes of {self.sides}.'
+                f'{list(labels.shape)}, which are not of {num_classes} classes of {self.sides}.'
             )
-        if labels.min() < 0 or labels.max() >= (2 if self.is_multi_label else classes):
+        # Several labels a picture are a 0 or 1 for each class.
+        num_values = 2 if self.is_multi_label else num_classes
+        if labels.min() < 0 or labels.max() >= num_values:
             raise UserError(
-                f"'{self.file}' has the label {labels.max()}, but {classes} classes are known."
+                f"'{self.file}' has the label {labels.max()}, but {num_classes} classes are known."
             )
-        return images, labels
 
     def get_data_info(self, idx: int) -> dict:
         """Return picture or volume ``idx``."""
@@ -102,10 +111,9 @@ class MedMNIST(BaseDataset):
         img = self.images[info['row']]
         if len(self.sides) == 3:
             img = np.repeat(img[None], 3, axis=0)
-        else:  # in BGR, as mmcv reads files
-            img = (
-                np.repeat(img[..., None], 3, axis=2)
-                if img.ndim == 2
-                else img[..., ::-1].copy()
-            )
+        elif img.ndim == 2:
+            img = np.repeat(img[..., None], 3, axis=2)
+        else:
+            # In BGR, as mmcv reads files.
+            img = img[..., ::-1].copy()
         return dict(info, img=img, img_shape=self.sides, ori_shape=self.sides)

@@ -14,6 +14,7 @@ from lm4ve.registry import DATASETS
 
 #: Pixels a side of a picture.
 SIZE = 64
+#: The number of a split in the seeds of its pictures.
 _CODES = dict(train=0, val=1, test=2)
 
 
@@ -38,12 +39,17 @@ class UltrasoundDemo(BaseDataset):
     ) -> None:
         check('dataset.split', split, choices=_CODES)
         check('dataset.count', count, least=1)
-        self.split, self.count, self.seed = split, count, seed
+        self.split = split
+        self.count = count
+        self.seed = seed
         super().__init__(**kwargs)
 
     def load_data_list(self) -> list[dict]:
-        name = f'{self.split}_{{:05d}}.png'
-        return [dict(index=i, img_path=name.format(i)) for i in range(self.count)]
+        data_list = []
+        for index in range(self.count):
+            name = f'{self.split}_{index:05d}.png'
+            data_list.append(dict(index=index, img_path=name))
+        return data_list
 
     def get_data_info(self, idx: int) -> dict:
         """Draw picture ``idx``."""
@@ -72,30 +78,42 @@ def draw(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         0 and 1.
     """
     y, x = np.mgrid[:SIZE, :SIZE].astype(np.float32)
-    echo = np.full((SIZE, SIZE), 1.0, dtype=np.float32)
-    # Layers of tissue, and what the beam loses on its way down.
-    wave = np.sin(
-        y / rng.uniform(3, 6) + rng.uniform(0.5, 2) * np.sin(x / 20) + rng.uniform(0, 6)
-    )
-    echo += 0.25 * wave - 0.4 * y / SIZE
-    mask, center, axes = ellipse(rng, (7.0, 15.0))
-    behind = (np.abs(x - center[0]) < 0.7 * axes[0]) & (y > center[1])
-    echo[behind] *= 1.3
+    echo = _draw_tissue(y, x, rng)
+    mask, center, half_axes = ellipse(rng, (7.0, 15.0))
+    is_behind = (np.abs(x - center[0]) < 0.7 * half_axes[0]) & (y > center[1])
+    echo[is_behind] *= 1.3
     # A shadow is dark down to the lower edge.
-    left, width = rng.uniform(0, SIZE - 6), rng.uniform(3, 7)
-    echo[(x > left) & (x < left + width) & (y > rng.uniform(5, 40)) & (mask == 0)] *= (
-        0.35
-    )
+    left = rng.uniform(0, SIZE - 6)
+    right = left + rng.uniform(3, 7)
+    top = rng.uniform(5, 40)
+    is_shadow = (x > left) & (x < right) & (y > top)
+    echo[is_shadow & (mask == 0)] *= 0.35
     echo[mask == 1] = rng.uniform(0.15, 0.45)
-    field = rng.normal(size=(2, SIZE, SIZE)).astype(np.float32)
-    beams = [cv2.GaussianBlur(f, (0, 0), sigmaX=1.2, sigmaY=0.6) for f in field]
-    speckle = np.hypot(*beams)
-    amplitude = (
-        cv2.GaussianBlur(echo, (0, 0), 0.8).clip(0.02) * speckle / speckle.mean()
-    )
+    speckle = _draw_speckle(rng)
+    smooth_echo = cv2.GaussianBlur(echo, (0, 0), 0.8).clip(0.02)
+    amplitude = smooth_echo * speckle / speckle.mean()
     # Scanners show logarithms.
     shown = np.log1p(20 * amplitude) / np.log1p(60)
     return np.rint(255 * shown.clip(0, 1)).astype(np.uint8), mask
+
+
+def _draw_tissue(y: np.ndarray, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw layers of tissue, darker further down, where the beam is weaker."""
+    thickness = rng.uniform(3, 6)
+    bend = rng.uniform(0.5, 2)
+    phase = rng.uniform(0, 6)
+    layers = np.sin(y / thickness + bend * np.sin(x / 20) + phase)
+    echo = np.full((SIZE, SIZE), 1.0, dtype=np.float32)
+    echo += 0.25 * layers - 0.4 * y / SIZE
+    return echo
+
+
+def _draw_speckle(rng: np.random.Generator) -> np.ndarray:
+    """Draw the amplitude of a complex Gaussian field that is as wide as the beam."""
+    noise = rng.normal(size=(2, SIZE, SIZE)).astype(np.float32)
+    real = cv2.GaussianBlur(noise[0], (0, 0), sigmaX=1.2, sigmaY=0.6)
+    imaginary = cv2.GaussianBlur(noise[1], (0, 0), sigmaX=1.2, sigmaY=0.6)
+    return np.hypot(real, imaginary)
 
 
 def ellipse(
@@ -103,15 +121,27 @@ def ellipse(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Draw the mask of a turned ellipse that lies inside the picture.
 
+    Args:
+        rng (np.random.Generator): The source of randomness.
+        radii (tuple[float, float]): Bounds of both half axes in pixels.
+
     Returns:
         tuple[np.ndarray, np.ndarray, np.ndarray]: uint8 ``[64, 64]``, its center (x, y)
         and its half axes in pixels.
     """
-    axes = rng.uniform(*radii, size=2)
-    center = rng.uniform(axes.max() + 2, SIZE - axes.max() - 2, size=2)
+    half_axes = rng.uniform(*radii, size=2)
+    longest = half_axes.max()
+    center = rng.uniform(longest + 2, SIZE - longest - 2, size=2)
+    angle = rng.uniform(0, 180)
     mask = np.zeros((SIZE, SIZE), dtype=np.uint8)
-    spots = tuple(map(int, np.rint(center)))
     cv2.ellipse(
-        mask, spots, tuple(map(int, np.rint(axes))), rng.uniform(0, 180), 0, 360, 1, -1
+        mask,
+        center=np.rint(center).astype(int).tolist(),
+        axes=np.rint(half_axes).astype(int).tolist(),
+        angle=angle,
+        startAngle=0,
+        endAngle=360,
+        color=1,
+        thickness=cv2.FILLED,
     )
-    return mask, center, axes
+    return mask, center, half_axes

@@ -4,6 +4,9 @@ from mmseg.evaluation.metrics import IoUMetric
 
 from lm4ve.registry import METRICS
 
+#: Added to intersection and union, so that a picture without lesion counts 100.
+_SMOOTH = 1e-5
+
 
 @METRICS.register_module()
 class LesionIoU(IoUMetric):
@@ -18,10 +21,15 @@ class LesionIoU(IoUMetric):
     default_prefix = 'lesion'
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Compute all of them."""
-        pooled = super().compute_metrics(results)
-        smooth = 1e-5
-        ious = [(float(r[0][1]) + smooth) / (float(r[1][1]) + smooth) for r in results]
-        dices = [2 * x / (1 + x) for x in ious]
-        names = dict(IoU=ious, Dice=dices)
-        return dict(pooled, **{k: 100 * sum(v) / len(v) for k, v in names.items()})
+        """Add the means over pictures to mmsegmentation's metrics over all pixels."""
+        metrics = super().compute_metrics(results)
+        ious = []
+        for intersections, unions, *_ in results:
+            # Of class 1.
+            intersection = float(intersections[1]) + _SMOOTH
+            union = float(unions[1]) + _SMOOTH
+            ious.append(intersection / union)
+        dices = [2 * iou / (1 + iou) for iou in ious]
+        metrics['IoU'] = 100 * sum(ious) / len(ious)
+        metrics['Dice'] = 100 * sum(dices) / len(dices)
+        return metrics

@@ -22,26 +22,22 @@ class MedMNISTMetric(BaseMetric):
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         """Keep label and scores of each sample."""
-        classes = (len(self.dataset_meta['classes']),)
+        num_classes = len(self.dataset_meta['classes'])
+        is_multi_label = self.dataset_meta['medmnist_task'].startswith('multi-label')
         for sample in data_samples:
-            check(
-                'model.head.num_classes',
-                sample['pred_score'].shape[-1],
-                choices=classes,
-            )
-            several = self.dataset_meta['medmnist_task'].startswith('multi-label')
-            truth = sample['gt_score' if several else 'gt_label']
-            scores = sample['pred_score'].double().cpu().numpy()
-            self.results.append((truth.cpu().numpy(), scores))
+            scores = sample['pred_score']
+            check('model.head.num_classes', scores.shape[-1], choices=(num_classes,))
+            truth = sample['gt_score'] if is_multi_label else sample['gt_label']
+            self.results.append((truth.cpu().numpy(), scores.double().cpu().numpy()))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Hand all of them to the evaluator."""
         from medmnist.evaluator import getACC, getAUC
 
-        truth, scores = (np.stack(rows) for rows in zip(*results, strict=True))
+        truth = np.stack([sample_truth for sample_truth, _ in results])
+        scores = np.stack([sample_scores for _, sample_scores in results])
         task = self.dataset_meta['medmnist_task']
-        measures = dict(AUC=getAUC, ACC=getACC)
-        return {
-            k: 100 * float(measure(truth, scores, task))
-            for k, measure in measures.items()
-        }
+        return dict(
+            AUC=100 * float(getAUC(truth, scores, task)),
+            ACC=100 * float(getACC(truth, scores, task)),
+        )

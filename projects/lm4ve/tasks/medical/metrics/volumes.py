@@ -8,9 +8,13 @@ import torch
 from mmengine.evaluator import BaseMetric
 from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surface_dice
 from monai.networks import one_hot
+from torch import Tensor
 
 from lm4ve.errors import check
 from lm4ve.registry import METRICS
+
+#: Name of a metric -> the factor that turns its mean into per cent, or leaves it in mm.
+_SCALES = dict(Dice=100, NSD=100, HD95=1, missed=100)
 
 
 @METRICS.register_module()
@@ -39,35 +43,42 @@ class VolumeMetric(BaseMetric):
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         """Measure each structure of each volume."""
         for sample in data_samples:
-            truth, found = (
-                one_hot(sample[name].cpu()[None, None], sample['num_classes'])
-                for name in ('gt_seg', 'pred_seg')
+            num_classes = sample['num_classes']
+            # [1, classes, H, W, D], as MONAI takes them.
+            truth = one_hot(sample['gt_seg'].cpu()[None, None], num_classes)
+            found = one_hot(sample['pred_seg'].cpu()[None, None], num_classes)
+            self.results.append(self._measure(truth, found, sample['spacing']))
+
+    def _measure(
+        self, truth: Tensor, found: Tensor, spacing: Sequence[float]
+    ) -> np.ndarray:
+        """Measure the structures of a volume, float64 ``[4, classes - 1]``, NaN for none.
+
+        The rows are those of :data:`_SCALES`.
+        """
+        num_structures = truth.shape[1] - 1
+        dice = compute_dice(found, truth, include_background=False, ignore_empty=False)
+        with warnings.catch_warnings():
+            # MONAI warns of structures that are not there.
+            warnings.simplefilter('ignore')
+            nsd = compute_surface_dice(
+                found, truth, [self.tolerance] * num_structures, spacing=spacing
             )
-            spacing, limits = (
-                sample['spacing'],
-                [self.tolerance] * (sample['num_classes'] - 1),
+            hd95 = compute_hausdorff_distance(
+                found, truth, percentile=95, spacing=spacing
             )
-            dice = compute_dice(
-                found, truth, include_background=False, ignore_empty=False
-            )
-            with warnings.catch_warnings():
-                warnings.simplefilter('ignore')  # of structures that are not there
-                nsd = compute_surface_dice(found, truth, limits, spacing=spacing)
-                hd95 = compute_hausdorff_distance(
-                    found, truth, percentile=95, spacing=spacing
-                )
-            sizes = [x[0, 1:].flatten(1).sum(1) > 0 for x in (truth, found)]
-            hd95[0, ~(sizes[0] & sizes[1])] = float('nan')
-            missed = torch.where(sizes[0], (~sizes[1]).float(), float('nan'))
-            rows = (dice[0], nsd[0], hd95[0], missed)
-            self.results.append(torch.stack([row.double() for row in rows]).numpy())
+        is_there = truth[0, 1:].flatten(1).sum(1) > 0
+        is_found = found[0, 1:].flatten(1).sum(1) > 0
+        hd95[0, ~(is_there & is_found)] = float('nan')
+        missed = torch.where(is_there, (~is_found).float(), float('nan'))
+        rows = (dice[0], nsd[0], hd95[0], missed)
+        return torch.stack([row.double() for row in rows]).numpy()
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Average over volumes and structures. What was nowhere is left out."""
         values = np.concatenate(results, axis=1)
-        scales = dict(Dice=100, NSD=100, HD95=1, missed=100)
-        return {
-            name: scale * float(np.nanmean(row))
-            for (name, scale), row in zip(scales.items(), values, strict=True)
-            if not np.isnan(row).all()
-        }
+        metrics = {}
+        for (name, scale), row in zip(_SCALES.items(), values, strict=True):
+            if not np.isnan(row).all():
+                metrics[name] = scale * float(np.nanmean(row))
+        return metrics

@@ -5,6 +5,7 @@ Here that is ``LLMBlockInsert(after='encoder5')`` around the backbone, and both 
 stay what they are.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -17,12 +18,12 @@ from lm4ve.registry import MODELS
 
 
 def _normed(conv: nn.Conv2d) -> list[nn.Module]:
-    """A convolution, then GELU, then batch norm, in the order of the paper."""
+    """Return a convolution, GELU and batch norm, in the order of the paper."""
     return [conv, nn.GELU(), nn.BatchNorm2d(conv.out_channels)]
 
 
 def _convolve(channels: int, out: int) -> list[nn.Module]:
-    """A plain convolution of 3 x 3, batch norm and ReLU."""
+    """Return a plain convolution of 3 x 3, batch norm and ReLU."""
     return [
         nn.Conv2d(channels, out, 3, padding=1),
         nn.BatchNorm2d(out),
@@ -31,8 +32,10 @@ def _convolve(channels: int, out: int) -> list[nn.Module]:
 
 
 def _inverted(channels: int, hidden: int, out: int) -> list[nn.Module]:
-    """Two pointwise convolutions with a wide layer between them."""
-    return _normed(nn.Conv2d(channels, hidden, 1)) + _normed(nn.Conv2d(hidden, out, 1))
+    """Return two pointwise convolutions with a wide layer between them."""
+    widen = nn.Conv2d(channels, hidden, 1)
+    narrow = nn.Conv2d(hidden, out, 1)
+    return [*_normed(widen), *_normed(narrow)]
 
 
 class LargeKernelBlock(nn.Module):
@@ -49,15 +52,15 @@ class LargeKernelBlock(nn.Module):
 
     def __init__(self, channels: int, out: int, depth: int, kernel: int) -> None:
         super().__init__()
-        self.spatial, self.pointwise = nn.ModuleList(), nn.ModuleList()
+        self.spatial = nn.ModuleList()
+        self.pointwise = nn.ModuleList()
         for _ in range(depth):
-            conv = nn.Conv2d(
+            depthwise = nn.Conv2d(
                 channels, channels, kernel, padding=kernel // 2, groups=channels
             )
-            self.spatial.append(nn.Sequential(*_normed(conv)))
-            self.pointwise.append(
-                nn.Sequential(*_inverted(channels, 4 * channels, channels))
-            )
+            self.spatial.append(nn.Sequential(*_normed(depthwise)))
+            bottleneck = _inverted(channels, 4 * channels, channels)
+            self.pointwise.append(nn.Sequential(*bottleneck))
         self.up = nn.Sequential(*_convolve(channels, out))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -90,10 +93,14 @@ class CMUNeXt(BaseModule):
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         self.stem = nn.Sequential(*_convolve(in_channels, dims[0]))
-        before = (dims[0], *dims[:-1])
-        for i, sizes in enumerate(zip(before, dims, depths, kernels, strict=True), 1):
-            setattr(self, f'encoder{i}', LargeKernelBlock(*sizes))
-        self.stages = [f'encoder{i}' for i in range(1, len(dims) + 1)]
+        self.stages = []
+        channels = dims[0]
+        stages = zip(dims, depths, kernels, strict=True)
+        for number, (out, depth, kernel) in enumerate(stages, start=1):
+            name = f'encoder{number}'
+            setattr(self, name, LargeKernelBlock(channels, out, depth, kernel))
+            self.stages.append(name)
+            channels = out
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Encode ``[B, in_channels, H, W]``: five maps of sides 1, 1/2, 1/4, 1/8 and 1/16.
@@ -102,7 +109,9 @@ class CMUNeXt(BaseModule):
         """
         maps = [self.encoder1(self.stem(x))]
         for name in self.stages[1:]:
-            maps.append(getattr(self, name)(F.max_pool2d(maps[-1], 2)))
+            encoder = getattr(self, name)
+            half = F.max_pool2d(maps[-1], 2)
+            maps.append(encoder(half))
         return tuple(maps)
 
 
@@ -117,19 +126,19 @@ class CMUNeXtHead(BaseDecodeHead):
     """
 
     def __init__(self, in_channels: Sequence[int], **kwargs) -> None:
-        super().__init__(
-            **{
-                'in_index': list(range(len(in_channels))),
-                'input_transform': 'multiple_select',
-                'dropout_ratio': 0,  # the original has none
-                'init_cfg': None,
-                **kwargs,
-                'in_channels': list(in_channels),
-                'channels': in_channels[0],
-            }
-        )
-        self.ups, self.fusions = nn.ModuleList(), nn.ModuleList()
-        for deep, shallow in zip(in_channels[:0:-1], in_channels[-2::-1], strict=True):
+        kwargs.setdefault('in_index', list(range(len(in_channels))))
+        kwargs.setdefault('input_transform', 'multiple_select')
+        # The original has no dropout.
+        kwargs.setdefault('dropout_ratio', 0)
+        kwargs.setdefault('init_cfg', None)
+        kwargs['in_channels'] = list(in_channels)
+        kwargs['channels'] = in_channels[0]
+        super().__init__(**kwargs)
+        self.ups = nn.ModuleList()
+        self.fusions = nn.ModuleList()
+        # From the deepest map to the first one.
+        from_deepest = list(in_channels)[::-1]
+        for deep, shallow in itertools.pairwise(from_deepest):
             up = nn.Upsample(scale_factor=2, mode='bilinear')
             self.ups.append(nn.Sequential(up, *_convolve(deep, shallow)))
             grouped = nn.Conv2d(2 * shallow, 2 * shallow, 3, padding=1, groups=2)
@@ -139,8 +148,10 @@ class CMUNeXtHead(BaseDecodeHead):
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Decode the encoder's maps to logits ``[B, out_channels, H, W]``."""
         *skips, x = self._transform_inputs(inputs)
-        for up, fusion, skip in zip(self.ups, self.fusions, skips[::-1], strict=True):
-            x = fusion(torch.cat((skip, up(x)), dim=1))
+        skips.reverse()
+        for up, fusion, skip in zip(self.ups, self.fusions, skips, strict=True):
+            x = torch.cat((skip, up(x)), dim=1)
+            x = fusion(x)
         return self.cls_seg(x)
 
 
@@ -164,18 +175,18 @@ class BinaryDiceLoss(nn.Module):
         loss_name: str = 'loss_dice',
     ) -> None:
         super().__init__()
-        self.loss_weight, self.smooth, self.loss_name = loss_weight, smooth, loss_name
+        self.loss_weight = loss_weight
+        self.smooth = smooth
+        self.loss_name = loss_name
 
     def forward(
         self, logits: Tensor, labels: Tensor, weight=None, ignore_index: int = 255, **_
     ) -> Tensor:
         """Compute the loss of logits ``[B, 1, H, W]`` and labels 0 or 1 ``[B, H, W]``."""
-        kept = (labels != ignore_index).flatten(1)
-        probabilities = logits.float().sigmoid().flatten(1) * kept
-        truth = (labels == 1).flatten(1) * kept
-        both = (probabilities * truth).sum(1)
+        is_labeled = (labels != ignore_index).flatten(1)
+        probabilities = logits.float().sigmoid().flatten(1) * is_labeled
+        truth = (labels == 1).flatten(1) * is_labeled
+        overlap = (probabilities * truth).sum(1)
         total = probabilities.sum(1) + truth.sum(1)
-        return (
-            self.loss_weight
-            * (1 - (2 * both + self.smooth) / (total + self.smooth)).mean()
-        )
+        dice = (2 * overlap + self.smooth) / (total + self.smooth)
+        return self.loss_weight * (1 - dice).mean()

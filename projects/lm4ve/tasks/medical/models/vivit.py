@@ -20,10 +20,15 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Run it, without the identity beside it."""
-        parts = self.qkv(self.norm(x)).chunk(3, dim=-1)
-        q, k, v = (p.unflatten(-1, (self.heads, -1)).transpose(1, 2) for p in parts)
-        out = nn.functional.scaled_dot_product_attention(q, k, v)
-        return self.out(out.transpose(1, 2).flatten(2))
+        q, k, v = self.qkv(self.norm(x)).chunk(3, dim=-1)
+        attended = nn.functional.scaled_dot_product_attention(
+            self._split_heads(q), self._split_heads(k), self._split_heads(v)
+        )
+        return self.out(attended.transpose(1, 2).flatten(2))
+
+    def _split_heads(self, x: Tensor) -> Tensor:
+        """``[B, N, heads * head_dims] -> [B, heads, N, head_dims]``."""
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
 class Encoder(nn.Module):
@@ -112,7 +117,8 @@ class ViViT(BaseModule):
         self.shape = (in_channels, frames, image_size, image_size)
         self.sides = (frame_patch_size, patch_size, patch_size)
         voxels = in_channels * frame_patch_size * patch_size**2
-        slabs, patches = frames // frame_patch_size, (image_size // patch_size) ** 2
+        slabs = frames // frame_patch_size
+        patches = (image_size // patch_size) ** 2
         self.embed = nn.Sequential(
             nn.LayerNorm(voxels),
             nn.Linear(voxels, embed_dims),
@@ -121,8 +127,11 @@ class ViViT(BaseModule):
         self.pos_embed = nn.Parameter(torch.randn(1, slabs, patches, embed_dims))
         self.cls_token = nn.Parameter(torch.randn(1, 1, embed_dims))
         self.slab_token = nn.Parameter(torch.randn(1, 1, embed_dims))
-        sizes = (embed_dims, depth, num_heads, head_dims, hidden_dims or embed_dims)
-        self.within, self.across = Encoder(*sizes), Encoder(*sizes)
+        if hidden_dims is None:
+            hidden_dims = embed_dims
+        sizes = (embed_dims, depth, num_heads, head_dims, hidden_dims)
+        self.within = Encoder(*sizes)
+        self.across = Encoder(*sizes)
 
     def forward(self, x: Tensor) -> tuple[Tensor]:
         """Encode volumes."""
@@ -131,16 +140,28 @@ class ViViT(BaseModule):
                 f'ViViT takes volumes [B, C, D, H, W] of {list(self.shape)}, got {list(x.shape)}. '
                 'Fix: in_channels, frames and image_size of the backbone.'
             )
-        for axis, side in enumerate(self.sides, 2):
+        # [B, slabs, patches, C]
+        tokens = self.embed(self._cut(x)) + self.pos_embed
+        num_slabs = tokens.shape[1]
+        # Each slab by itself, as if it were a sample.
+        tokens = _with_first(self.slab_token, tokens.flatten(0, 1))
+        slabs = self.within(tokens)[:, 0].unflatten(0, (-1, num_slabs))
+        x = self.across(_with_first(self.cls_token, slabs))
+        if self.out_type == 'raw':
+            return (x,)
+        return (x[:, 0],)
+
+    def _cut(self, x: Tensor) -> Tensor:
+        """Cut volumes into patches, ``[B, C, D, H, W] -> [B, slabs, patches, voxels]``."""
+        for axis, side in enumerate(self.sides, start=2):
             x = x.unfold(axis, side, side)
-        # [B, C, f, h, w, pf, ph, pw]: the channels of a voxel are next to each other.
-        x = x.permute(0, 2, 3, 4, 6, 7, 5, 1).flatten(4).flatten(2, 3)
-        x = (self.embed(x) + self.pos_embed).flatten(0, 1)
-        x = self.within(
-            torch.cat((self.slab_token.expand(x.shape[0], -1, -1), x), dim=1)
-        )[:, 0]
-        x = x.unflatten(0, (-1, self.pos_embed.shape[1]))
-        x = self.across(
-            torch.cat((self.cls_token.expand(x.shape[0], -1, -1), x), dim=1)
-        )
-        return (x if self.out_type == 'raw' else x[:, 0],)
+        # From [B, C, f, h, w, pf, ph, pw]: the channels of a voxel are next to each
+        # other.
+        x = x.permute(0, 2, 3, 4, 6, 7, 5, 1)
+        return x.flatten(4).flatten(2, 3)
+
+
+def _with_first(token: Tensor, tokens: Tensor) -> Tensor:
+    """Put a token ``[1, 1, C]`` before those of each sample ``[B, N, C]``."""
+    first = token.expand(tokens.shape[0], -1, -1)
+    return torch.cat((first, tokens), dim=1)

@@ -26,10 +26,13 @@ def _build_loss(fields: dict) -> nn.Module:
         UserError: There is no such loss, or it has no such argument.
     """
     options = dict(fields)
-    name = options.pop('name', None)
-    known = [n for n, kind in vars(monai.losses).items() if inspect.isclass(kind)]
-    check('model.loss.name', name, choices=known)
-    return build_from(getattr(monai.losses, name), options, 'model.loss')
+    loss_name = options.pop('name', None)
+    known = []
+    for name, value in vars(monai.losses).items():
+        if inspect.isclass(value):
+            known.append(name)
+    check('model.loss.name', loss_name, choices=known)
+    return build_from(getattr(monai.losses, loss_name), options, 'model.loss')
 
 
 class Layer(nn.Module):
@@ -37,7 +40,8 @@ class Layer(nn.Module):
 
     def __init__(self, embed_dims: int, num_heads: int, dropout: float) -> None:
         super().__init__()
-        self.ln1, self.ln2 = nn.LayerNorm(embed_dims), nn.LayerNorm(embed_dims)
+        self.ln1 = nn.LayerNorm(embed_dims)
+        self.ln2 = nn.LayerNorm(embed_dims)
         self.attn = nn.MultiheadAttention(
             embed_dims, num_heads, dropout, batch_first=True
         )
@@ -50,8 +54,9 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the layer."""
-        y = self.ln1(x)
-        x = x + self.attn(y, y, y, need_weights=False)[0]
+        normed = self.ln1(x)
+        attended, _ = self.attn(normed, normed, normed, need_weights=False)
+        x = x + attended
         return x + self.mlp(self.ln2(x))
 
 
@@ -87,17 +92,17 @@ class VolumeViT(BaseModule):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
+        num_patches = 1
         for axis, (size, patch) in enumerate(zip(image_size, patch_size, strict=True)):
             require(
                 size % patch == 0,
                 f'backbone.image_size[{axis}]={size} is no multiple of patch_size={patch}.',
             )
-        self.shape, self.patch_size = (in_channels, *image_size), tuple(patch_size)
-        grid = [
-            size // patch for size, patch in zip(image_size, patch_size, strict=True)
-        ]
+            num_patches *= size // patch
+        self.shape = (in_channels, *image_size)
+        self.patch_size = tuple(patch_size)
         self.embed = nn.Linear(in_channels * math.prod(patch_size), embed_dims)
-        self.pos_embed = nn.Parameter(torch.randn(1, math.prod(grid), embed_dims))
+        self.pos_embed = nn.Parameter(torch.randn(1, num_patches, embed_dims))
         self.layers = nn.ModuleList(
             Layer(embed_dims, num_heads, dropout) for _ in range(depth)
         )
@@ -110,9 +115,11 @@ class VolumeViT(BaseModule):
                 f'{list(x.shape)}. Fix: in_channels and image_size of the backbone, or the '
                 'Resized of the pipelines.'
             )
+        # [B, C, h, ph, w, pw, d, pd]
         for axis, patch in zip((2, 4, 6), self.patch_size, strict=True):
             x = x.unflatten(axis, (-1, patch))
-        x = x.permute(0, 2, 4, 6, 1, 3, 5, 7)  # [B, h, w, d, C, ph, pw, pd]
+        # [B, h, w, d, C, ph, pw, pd]
+        x = x.permute(0, 2, 4, 6, 1, 3, 5, 7)
         x = self.embed(x.flatten(4).flatten(1, 3))
         x = x + self.pos_embed
         for layer in self.layers:
@@ -148,15 +155,15 @@ class VolumeSegmentor(BaseModel):
         check('model.num_classes', num_classes, least=2)
         self.num_classes = num_classes
         self.backbone = MODELS.build(backbone)
-        channels = 1 if num_classes == 2 else num_classes
+        self.is_binary = num_classes == 2
+        channels = 1 if self.is_binary else num_classes
         voxels = channels * math.prod(self.backbone.patch_size)
         self.head = nn.Linear(self.backbone.pos_embed.shape[-1], voxels)
-        kind = (
-            dict(sigmoid=True)
-            if channels == 1
-            else dict(softmax=True, to_onehot_y=True)
-        )
-        self.loss = _build_loss({**kind, **loss})
+        if self.is_binary:
+            options = dict(sigmoid=True)
+        else:
+            options = dict(softmax=True, to_onehot_y=True)
+        self.loss = _build_loss({**options, **loss})
 
     def forward(
         self, inputs: Tensor | list[Tensor], data_samples=None, mode: str = 'tensor'
@@ -169,32 +176,48 @@ class VolumeSegmentor(BaseModel):
             mode (str): 'tensor' gives logits ``[B, channels, H, W, D]``, 'loss' a dict
                 of losses, 'predict' the samples with predictions.
         """
-        inputs = torch.stack(inputs) if isinstance(inputs, list) else inputs
+        if isinstance(inputs, list):
+            inputs = torch.stack(inputs)
         for sample in data_samples or ():
-            if 'gt_seg' in sample:  # a sigmoid would learn any number
-                top = int(sample.gt_seg.max())
-                check('labels with model.num_classes', top, most=self.num_classes - 1)
+            self._check_labels(sample)
         logits = self.fold(self.head(self.backbone(inputs)))
         if mode == 'loss':
-            truth = torch.stack([s.gt_seg for s in data_samples])[:, None]
-            truth = truth.float() if logits.shape[1] == 1 else truth
+            truth = torch.stack([sample.gt_seg for sample in data_samples])[:, None]
+            if self.is_binary:
+                truth = truth.float()
             return dict(loss=self.loss(logits, truth))
         if mode == 'predict':
-            binary = logits.shape[1] == 1
-            labels = (logits[:, 0] > 0).long() if binary else logits.argmax(1)
-            data_samples = data_samples or [VolumeDataSample() for _ in labels]
-            for sample, label in zip(data_samples, labels, strict=True):
-                sample.pred_seg = label
-                sample.set_metainfo(dict(num_classes=self.num_classes))
-            return data_samples
+            return self._predict(logits, data_samples)
         return logits
+
+    def _check_labels(self, sample: VolumeDataSample) -> None:
+        """Refuse labels that are no class: a sigmoid would learn any number."""
+        if 'gt_seg' in sample:
+            highest = int(sample.gt_seg.max())
+            check('labels with model.num_classes', highest, most=self.num_classes - 1)
+
+    def _predict(
+        self, logits: Tensor, data_samples: list[VolumeDataSample] | None
+    ) -> list[VolumeDataSample]:
+        """Return the samples, or new ones, with the class of each voxel."""
+        if self.is_binary:
+            labels = (logits[:, 0] > 0).long()
+        else:
+            labels = logits.argmax(1)
+        if not data_samples:
+            data_samples = [VolumeDataSample() for _ in range(len(labels))]
+        for sample, label in zip(data_samples, labels, strict=True):
+            sample.pred_seg = label
+            sample.set_metainfo(dict(num_classes=self.num_classes))
+        return data_samples
 
     def fold(self, patches: Tensor) -> Tensor:
         """Put the voxels of patches ``[B, N, channels * patch]`` in their places."""
         _, *size = self.backbone.shape
-        sides = self.backbone.patch_size
-        grid = [s // p for s, p in zip(size, sides, strict=True)]
-        x = patches.unflatten(-1, (-1, *sides)).unflatten(1, grid)
-        # [B, h, w, d, C, ph, pw, pd]: each side of the grid before its side of the
-        # patch.
-        return x.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(x.shape[0], -1, *size)
+        patch_size = self.backbone.patch_size
+        grid = [side // patch for side, patch in zip(size, patch_size, strict=True)]
+        # [B, h, w, d, C, ph, pw, pd]
+        x = patches.unflatten(-1, (-1, *patch_size)).unflatten(1, grid)
+        # [B, C, h, ph, w, pw, d, pd]
+        x = x.permute(0, 4, 1, 5, 2, 6, 3, 7)
+        return x.reshape(x.shape[0], -1, *size)

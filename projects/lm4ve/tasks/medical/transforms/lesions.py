@@ -22,7 +22,10 @@ class BinaryMask(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Replace ``gt_seg_map``, where there is one."""
         mask = results.get('gt_seg_map')
-        if mask is None or (highest := int(mask.max())) <= 1:
+        if mask is None:
+            return results
+        highest = int(mask.max())
+        if highest <= 1:
             return results
         if mask.ndim != 2 or highest < 128:
             raise UserError(

@@ -40,19 +40,17 @@ class LoadVolume(BaseTransform):
         use: int | None = None,
         binary: bool = False,
     ) -> None:
-        self.channels, self.num_classes, self.use, self.binary = (
-            channels,
-            num_classes,
-            use,
-            binary,
-        )
+        self.channels = channels
+        self.num_classes = num_classes
+        self.use = use
+        self.binary = binary
         self.read = monai.transforms.LoadImage(
             reader='NibabelReader', image_only=True, ensure_channel_first=True
         )
 
     def transform(self, results: dict) -> dict:
         """Read the files."""
-        path, label = results['img_path'], results.get('seg_path')
+        path = results['img_path']
         img = self._open(path)
         if len(img) != self.channels or img.dim() != 4:
             raise UserError(
@@ -63,37 +61,44 @@ class LoadVolume(BaseTransform):
             raise UserError(
                 f"'{path}' has voxels that are no numbers (NaN or infinite)."
             )
-        results['img'] = img if self.use is None else img[self.use : self.use + 1]
-        if label is not None:
-            seg = self._open(label)
-            self._compare(path, img, label, seg)
-            results['seg'] = (seg > 0).to(seg.dtype) if self.binary else seg
+        label_path = results.get('seg_path')
+        if label_path is not None:
+            seg = self._open(label_path)
+            self._compare(path, img, label_path, seg)
+            if self.binary:
+                seg = (seg > 0).to(seg.dtype)
+            results['seg'] = seg
+        if self.use is not None:
+            img = img[self.use : self.use + 1]
+        results['img'] = img
         return results
 
     def _open(self, path: str) -> Any:
+        """Read a file as a MONAI tensor, ``[C, H, W, D]``."""
         try:
             return self.read(path)
-        except Exception as e:  # nibabel, zlib and MONAI raise a dozen kinds
-            cause = e.__cause__ or e
+        except Exception as error:
+            # nibabel, zlib and MONAI raise a dozen kinds.
+            cause = error.__cause__ or error
             raise UserError(
                 f"'{path}' cannot be read as NIfTI: {cause}. Fix: copy it again."
-            ) from e
+            ) from error
 
-    def _compare(self, path: str, img: Any, label: str, seg: Any) -> None:
+    def _compare(self, path: str, img: Any, label_path: str, seg: Any) -> None:
         """Refuse a label that is not of the image's voxels, or has classes that are none."""
-        same = seg.shape[1:] == img.shape[1:] and len(seg) == 1
-        if not same or not np.allclose(seg.affine, img.affine, atol=1e-2):
+        has_same_shape = seg.shape[1:] == img.shape[1:] and len(seg) == 1
+        if not has_same_shape or not np.allclose(seg.affine, img.affine, atol=1e-2):
             raise UserError(
-                f"'{label}' {list(seg.shape)}, spacing {_spacing(seg)}, is not of the voxels of "
-                f"'{path}' {list(img.shape)}, spacing {_spacing(img)} (or of its orientation or "
-                'origin). Fix: resample one of them.'
+                f"'{label_path}' {list(seg.shape)}, spacing {_spacing(seg)}, is not of the "
+                f"voxels of '{path}' {list(img.shape)}, spacing {_spacing(img)} (or of its "
+                'orientation or origin). Fix: resample one of them.'
             )
-        values = torch.unique(seg.as_tensor())
-        wrong = [v for v in values.tolist() if v not in range(self.num_classes)]
-        if wrong:
+        labels = torch.unique(seg.as_tensor()).tolist()
+        unknown = [label for label in labels if label not in range(self.num_classes)]
+        if unknown:
             raise UserError(
-                f"'{label}' has the labels {listing(wrong)}, but num_classes={self.num_classes} of "
-                'LoadVolume. Fix: num_classes, or the file.'
+                f"'{label_path}' has the labels {listing(unknown)}, but "
+                f'num_classes={self.num_classes} of LoadVolume. Fix: num_classes, or the file.'
             )
 
 
@@ -108,11 +113,16 @@ class MonaiTransform(BaseTransform):
     """
 
     def __init__(self, name: str, **options) -> None:
-        kind = getattr(monai.transforms, name, None)
-        if kind is None:
+        transform_class = getattr(monai.transforms, name, None)
+        if transform_class is None:
             raise UserError(f"MonaiTransform: monai.transforms has no '{name}'.")
-        given = dict(keys=('img', 'seg'), allow_missing_keys=True)
-        self.apply = build_from(kind, options, f'MonaiTransform of {name}', **given)
+        self.apply = build_from(
+            transform_class,
+            options,
+            f'MonaiTransform of {name}',
+            keys=('img', 'seg'),
+            allow_missing_keys=True,
+        )
 
     def transform(self, results: dict) -> dict:
         """Run it."""
@@ -129,9 +139,8 @@ class PackVolume(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Return ``inputs`` (float32 ``[C, H, W, D]``) and ``data_samples``."""
         img = results['img']
-        sample = VolumeDataSample(
-            metainfo=dict(filename=str(results['img_path']), spacing=_spacing(img))
-        )
+        metainfo = dict(filename=str(results['img_path']), spacing=_spacing(img))
+        sample = VolumeDataSample(metainfo=metainfo)
         if 'seg' in results:
             sample.gt_seg = results['seg'].as_tensor()[0].round().long()
         return dict(inputs=img.as_tensor().float().contiguous(), data_samples=sample)
@@ -139,4 +148,4 @@ class PackVolume(BaseTransform):
 
 def _spacing(volume: Any) -> list[float]:
     """Return the sides of a voxel in mm, one for each axis."""
-    return [round(float(s), 4) for s in affine_to_spacing(volume.affine)]
+    return [round(float(side), 4) for side in affine_to_spacing(volume.affine)]
