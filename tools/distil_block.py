@@ -26,8 +26,8 @@ from tqdm import trange
 from lm4ve.analysis.points import necks_of
 from lm4ve.apis.models import in_scope_of
 from lm4ve.blocks import count_parameters
-from lm4ve.blocks.layer import take_tokens
 from lm4ve.blocks.provenance import NECK_KEY
+from lm4ve.blocks.tokens import take_tokens
 from lm4ve.errors import UserError, check
 from lm4ve.files import write_json, write_text
 from lm4ve.necks import LLMBlockNeck

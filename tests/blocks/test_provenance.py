@@ -11,8 +11,8 @@ from torch import nn
 
 from lm4ve.blocks import LLMBlock, MLPBlock, provenance
 from lm4ve.blocks.language_model import LanguageModel
-from lm4ve.blocks.layer import take_tokens
 from lm4ve.blocks.provenance import SOURCE_KEY
+from lm4ve.blocks.tokens import take_tokens
 from lm4ve.errors import CheckpointError
 from lm4ve.necks import LLMBlockNeck
 from lm4ve.release.states import trained_state

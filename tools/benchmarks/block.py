@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from common import DTYPES, in_rounds, llama, matmul_rate, middle, parse, ratio, report
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from lm4ve.blocks.layer import take_tokens
 from lm4ve.blocks.low_rank import count_macs
+from lm4ve.blocks.tokens import take_tokens
 from lm4ve.cost.step import FORMULAS
 from lm4ve.necks import LLMBlockNeck
 

@@ -18,9 +18,7 @@ from lm4ve.blocks.frozen import unwrap, values
 from lm4ve.blocks.norms import NormForm, form_of
 from lm4ve.blocks.projections import split_projections
 from lm4ve.blocks.rotary import Tables, rotate
-from lm4ve.blocks.tokens import Queries, check_padding, take_tokens
-
-__all__ = ['LLMLayer', 'Queries', 'check_padding', 'take_tokens']
+from lm4ve.blocks.tokens import Queries, take_tokens
 
 
 class LLMLayer(nn.Module):

@@ -1,7 +1,7 @@
 """``lm4ve.fuse``: a model for inference, in which mappers are folded into their blocks.
 
 As peft's merging and the fusing of detectors: one explicit step before deployment. What
-``blocks/low_rank.py`` folds in each forward pass is folded once here, and *replaces*
+``blocks/low_rank`` folds in each forward pass is folded once here, and *replaces*
 mapper, norm and projections. So nothing can go stale; nor can such a block be trained,
 or loaded from a checkpoint.
 """
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from lm4ve.blocks import Frozen, LLMBlock
 from lm4ve.blocks.frozen import linear_of, values
-from lm4ve.blocks.layer import Queries, take_tokens
 from lm4ve.blocks.low_rank import Factors, Matrix, Part, factorize
+from lm4ve.blocks.tokens import Queries, take_tokens
 from lm4ve.errors import UserError
 from lm4ve.necks.neck import LLMBlockNeck
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lm4ve.blocks.layer import check_padding
+from lm4ve.blocks.tokens import check_padding
 from lm4ve.errors import UserError
 
 #: Number of dimensions -> the layout where none is given.

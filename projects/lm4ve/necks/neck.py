@@ -26,7 +26,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from lm4ve.blocks.layer import Queries
+from lm4ve.blocks.tokens import Queries
 from lm4ve.errors import UserError
 from lm4ve.necks.fields import NeckFields
 from lm4ve.necks.interface import NeckInterface
@@ -77,7 +77,7 @@ class LLMBlockNeck(NeckInterface, RunsPath):
             'avg_featmap' returns ``[B, C]``, the norm of the mean over tokens
             (VideoMAE's ``fc_norm``); 'query' returns the outputs of few ``queries``.
         low_rank (str): How the rank C of the block's input is used to save
-            computation (see ``lm4ve/blocks/low_rank.py``): 'absorb', 'fold',
+            computation (see ``lm4ve/blocks/low_rank``): 'absorb', 'fold',
             'off', or 'auto', which counts the operations for each batch and
             picks the cheapest. All give the same result. Where something acts on the
             mapper, the norm or the projections (an adapter, a hook, a bias, a

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from lm4ve.blocks.layer import Queries, take_tokens
+from lm4ve.blocks.tokens import Queries, take_tokens
 
 
 class PathParts(NamedTuple):
@@ -67,7 +67,7 @@ def low_rank_path(
 ) -> Tensor:
     """Compute what :func:`paper_path` does from the rank C of the block's input.
 
-    See ``lm4ve/blocks/low_rank.py``. The arguments and the result are those of
+    See ``lm4ve/blocks/low_rank``. The arguments and the result are those of
     :func:`paper_path`.
     """
     method = choose_method(tokens, queries, parts)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from lm4ve.blocks.layer import Queries
+from lm4ve.blocks.tokens import Queries
 from lm4ve.errors import UserError
 from lm4ve.necks.fields import NeckFields
 from lm4ve.necks.layouts import mean_of_tokens

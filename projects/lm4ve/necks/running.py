@@ -9,7 +9,7 @@ from mmengine.model import BaseModule
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from lm4ve.blocks.layer import Queries, take_tokens
+from lm4ve.blocks.tokens import Queries, take_tokens
 from lm4ve.necks.path import PathParts, low_rank_path, paper_path
 
 

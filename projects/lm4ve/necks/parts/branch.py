@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from lm4ve.blocks.layer import take_tokens
+from lm4ve.blocks.tokens import take_tokens
 from lm4ve.errors import build_from, check
 from lm4ve.necks.parts.part import Computed, Part, Request, Run, Step
 from lm4ve.necks.record import NeckRecord

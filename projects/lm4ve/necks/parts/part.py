@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from lm4ve.blocks.layer import Queries
+from lm4ve.blocks.tokens import Queries
 from lm4ve.errors import UserError
 from lm4ve.necks.record import NeckRecord
 

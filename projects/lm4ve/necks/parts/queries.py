@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lm4ve.blocks.layer import Queries, check_padding
+from lm4ve.blocks.tokens import Queries, check_padding
 from lm4ve.errors import UserError, build_from, check
 from lm4ve.necks.layouts import mean_of_tokens
 from lm4ve.necks.parts.part import Part, Request, Step

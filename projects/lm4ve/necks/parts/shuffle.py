@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lm4ve.blocks.layer import Queries
+from lm4ve.blocks.tokens import Queries
 from lm4ve.necks.parts.part import Part, Request, Step
 from lm4ve.necks.record import NeckRecord
 

@@ -9,7 +9,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor
 
-from lm4ve.blocks.layer import take_tokens
+from lm4ve.blocks.tokens import take_tokens
 from lm4ve.registry import MODELS
 from lm4ve.tasks.motion.models.losses import take_agents
 
