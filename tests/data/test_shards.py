@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from mmengine import fileio
 
+from lm4ve.data.shard_writing import Entry, verify_shards, write_shards
 from lm4ve.data.shards import read_samples
 from lm4ve.errors import UserError
 from tests.helpers.hostile import Payload
-from tools.dataset_converters.shards import Entry, verify_shards, write_shards
 
 webdataset = pytest.importorskip('webdataset')
 

@@ -12,9 +12,9 @@ from lm4ve.tasks.motion import (
     preprocess_split,
 )
 from lm4ve.tasks.motion.demo.traffic_files import write_argoverse1
+from lm4ve.tasks.motion.region_clusters import write_regions
 from tests.helpers import shrink
 from tests.helpers.motion.argoverse2_files import write_argoverse2
-from tools.motion.make_regions import write_regions
 
 SCENES = dict(train=8, val=5)
 WIDTH = 16

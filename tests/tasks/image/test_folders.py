@@ -16,10 +16,11 @@ from mmengine.config import Config
 from mmpretrain.datasets import CustomDataset
 
 from lm4ve.data.image_files import find_defect
+from lm4ve.data.shard_writing import Entry, write_shards
 from lm4ve.errors import UserError
 from lm4ve.tasks.image import CheckedImageFolder, CheckedImageNet, ImageNetShards
 from tests.helpers.image.images import broken_files, encode, fill, write
-from tools.dataset_converters.shards import Entry, main, write_shards
+from tools.dataset_converters.shards import main
 
 LOAD = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
 CLASSES = ('n01440764', 'n01443537', 'n01484850')

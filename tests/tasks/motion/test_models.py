@@ -13,11 +13,11 @@ from lm4ve.registry import MODELS
 from lm4ve.tasks.motion import VectorizeScene, collate_scenes
 from lm4ve.tasks.motion.models import losses as losses_of
 from lm4ve.tasks.motion.models.regions import Regions, select_apart
+from lm4ve.tasks.motion.region_clusters import equal_clusters
 from lm4ve.tasks.motion.structures import rotation
 from tests.helpers.closeness import assert_equal_but_for_rounding
 from tests.helpers.models import neck
 from tests.helpers.motion.moving import moved
-from tools.motion.make_regions import equal_clusters
 
 NECK = neck(16)
 VECTORNET = dict(encoder=dict(type='lm4ve.VectorNet', channels=(4, 8)))

@@ -9,10 +9,10 @@ pytest.importorskip('mmaction')
 import av
 from mmengine.registry import DATASETS, DefaultScope
 
+from lm4ve.data.shard_writing import Entry, write_shards
 from lm4ve.errors import UserError
 from lm4ve.tasks.video.datasets.video_files import find_defect
 from tests.helpers.video.videos import pipeline, write_broken, write_list, write_noise
-from tools.dataset_converters.shards import Entry, write_shards
 
 DEFECTS = dict(
     empty='is empty', truncated_late='is truncated', audio='has no video stream'
