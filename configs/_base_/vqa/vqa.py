@@ -5,7 +5,7 @@ _base_ = ['./meter.py', './schedule_10e.py']
 model = dict(
     head=dict(
         type='lm4ve.VQAHead',
-        # Of train and val, by tools/vision_language/make_vocabulary.py.
+        # Of train and val, by tools/vqa/make_vocabulary.py.
         vocabulary='data/coco/vqav2/vocabulary.json',
         in_channels=1536,
     )

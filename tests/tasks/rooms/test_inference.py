@@ -18,6 +18,7 @@ from tests.helpers.closeness import assert_equal_but_for_rounding
 from tests.helpers.rooms import tiny
 from tests.helpers.rooms.scans import write_ply
 from tests.helpers.rooms.scenes import write_sqa3d
+from tests.helpers.tools import run_tool_here
 from tests.helpers.vqa.tiny import write_model
 
 SITUATION, QUESTION = 'I am facing the chair.', 'what is left of me?'
@@ -60,6 +61,29 @@ def room_of(made, name):
 
 def asker(made, name):
     return RoomInferencer(made / f'{name}.py', made / f'{name}.pth', device='cpu')
+
+
+def test_demo_prints_answers_and_draws(made, tmp_path, capsys):
+    run_tool_here(
+        'rooms/demo.py',
+        room_of(made, 'points'),
+        QUESTION,
+        '--situation',
+        SITUATION,
+        '--config',
+        made / 'points.py',
+        '--checkpoint',
+        made / 'points.pth',
+        '--device',
+        'cpu',
+        '--out-dir',
+        tmp_path,
+    )
+    printed = capsys.readouterr().out
+    assert SITUATION in printed and QUESTION in printed
+    names = sorted(path.name for path in tmp_path.iterdir())
+    room = room_of(made, 'points').stem
+    assert names == [f'00000_{room}.png', f'{room}_activations.png']
 
 
 # ------------------------------------------------------------------------- answers

@@ -37,7 +37,7 @@ def prepare(scans, tmp_path, capsys):
     labels = write_labels(tmp_path / 'labels.tsv')
 
     def run(*options, out='scannet_data'):
-        tool = 'vision_language/prepare_scannet.py'
+        tool = 'rooms/prepare_scannet.py'
         run_tool_here(tool, scans, tmp_path / out, '--labels', labels, *options)
         return json.loads(capsys.readouterr().out)
 
@@ -151,7 +151,7 @@ def folder(tmp_path):
 @pytest.mark.parametrize('kind', ['list', 'questions'])
 def test_vectors_of_the_words_of_texts_are_kept(kind, folder, capsys):
     out = folder / 'glove.npz'
-    tool = 'vision_language/make_word_vectors.py'
+    tool = 'rooms/make_word_vectors.py'
     run_tool_here(tool, folder / 'glove.txt', out, folder / f'{kind}.json')
     texts = ' '.join(f'{e["situation"]} {e["question"]}' for e in ENTRIES)
     words = set(texts.replace('.', ' . ').replace('?', ' ? ').split())
@@ -183,7 +183,7 @@ def test_another_file_than_glove_is_refused(content, folder):
     (folder / 'glove.txt').write_text(content)
     args = folder / 'glove.txt', folder / 'out.npz', folder / 'list.json'
     with pytest.raises(REFUSED):
-        run_tool_here('vision_language/make_word_vectors.py', *args)
+        run_tool_here('rooms/make_word_vectors.py', *args)
     assert not (folder / 'out.npz').exists()
 
 
@@ -203,7 +203,7 @@ def test_pickles_and_wrong_checksums_are_refused(read, tmp_path):
 
 @pytest.mark.parametrize('kind', ['list', 'annotations'])
 def test_every_answer_is_counted(kind, folder, capsys):
-    out, tool = folder / 'answer_counter.json', 'vision_language/make_answer_counter.py'
+    out, tool = folder / 'answer_counter.json', 'rooms/make_answer_counter.py'
     run_tool_here(tool, out, folder / f'{kind}.json')
     expected = [a for e in ENTRIES for a in e['answers']]
     assert sorted(json.loads(out.read_text())) == sorted(expected)

@@ -134,9 +134,7 @@ def test_demo_prints_results_and_draws(made, tmp_path, capsys):
             made / f'{name}.pth',
         )
         more = ('--device', 'cpu', '--out-dir', tmp_path / name)
-        run_tool_here(
-            'vision_language/demo.py', made / images, QUESTION, *options, *more
-        )
+        run_tool_here('vqa/demo.py', made / images, QUESTION, *options, *more)
         out = capsys.readouterr().out
         assert QUESTION in out and all(word in out for word in printed)
         drawn = sorted((tmp_path / name).iterdir())

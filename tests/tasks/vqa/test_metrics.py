@@ -202,7 +202,7 @@ def test_tool_writes_what_a_head_reads(tmp_path, capsys):
         ((*splits, '--min-count', 4), ('no', '2', 'red', 'blue', 'yes')),
         ((own, '--min-count', 1, '--raw'), ('cat', 'Dog')),
     ):
-        run_tool_here('vision_language/make_vocabulary.py', out, *arguments)
+        run_tool_here('vqa/make_vocabulary.py', out, *arguments)
         assert read_vocabulary(out) == expected
     assert '5 answers. 20 of 20 questions (100.0%)' in capsys.readouterr().out
 

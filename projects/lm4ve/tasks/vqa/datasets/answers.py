@@ -77,7 +77,7 @@ def read_vocabulary(
 
     Args:
         source (str | Path | Sequence[str]): A JSON file that holds a list, as
-            ``tools/vision_language/make_vocabulary.py`` writes it, or the list.
+            ``tools/vqa/make_vocabulary.py`` writes it, or the list.
         field (str): The config's field, for messages.
 
     Raises:

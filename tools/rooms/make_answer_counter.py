@@ -1,6 +1,6 @@
 """Write the answers that a model of SQA3D chooses from, one entry for each occurrence.
 
-    python tools/vision_language/make_answer_counter.py
+    python tools/rooms/make_answer_counter.py
         data/scannet/qa/answer_counter.json \\ data/scannet/qa/SQA_train.json
 
 The model's answers are the different ones, sorted; how often one occurs says how much a

@@ -1,6 +1,6 @@
 """Keep of GloVe the vectors of the words that SQA3D's texts have, in a file without a pickle.
 
-    python tools/vision_language/make_word_vectors.py glove.6B.300d.txt \\
+    python tools/rooms/make_word_vectors.py glove.6B.300d.txt \\
         data/glove/glove.6B.300d.npz data/scannet/qa/SQA_{train,val,test}.json
 
 Texts are the lists that SQA3D's ScanQA code reads, or the official files of questions.

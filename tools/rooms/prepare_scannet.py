@@ -1,6 +1,6 @@
 """Turn ScanNet's scans into the arrays that SQA3D's models are trained on.
 
-    python tools/vision_language/prepare_scannet.py data/scannet/scans \\
+    python tools/rooms/prepare_scannet.py data/scannet/scans \\
         data/scannet/scannet_data --labels data/scannet/scannetv2-labels.combined.tsv
         --workers 8
 

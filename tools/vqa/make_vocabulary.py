@@ -1,9 +1,9 @@
 """Write the answers that a model of visual question answering chooses from.
 
-    python tools/vision_language/make_vocabulary.py data/coco/vqav2/vocabulary.json \\
+    python tools/vqa/make_vocabulary.py data/coco/vqav2/vocabulary.json \\
         data/coco/vqav2/v2_mscoco_train2014_annotations.json \\
         data/coco/vqav2/v2_mscoco_val2014_annotations.json
-    python tools/vision_language/make_vocabulary.py data/mine/vocabulary.json \\
+    python tools/vqa/make_vocabulary.py data/mine/vocabulary.json \\
         data/mine/train.csv --min-count 1 --raw
 
 Annotations are VQAv2's (.json), or own questions (.csv, .tsv, .jsonl). Answers stand in
