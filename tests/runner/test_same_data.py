@@ -1,7 +1,5 @@
 """Labels and pixels of an evaluation are those of the training, or it is refused or warned."""
 
-import contextlib
-
 import pytest
 import torch
 from mmengine.model import BaseModel
@@ -20,7 +18,9 @@ class Samples(Dataset):
     """Two samples of fields that are given, and the names of their classes."""
 
     def __init__(self, classes=None, **fields):
-        self.metainfo = dict(classes=classes) if classes else {}
+        self.metainfo = {}
+        if classes:
+            self.metainfo['classes'] = classes
         self.fields = fields
 
     def __len__(self):
@@ -46,15 +46,29 @@ class Classifier(BaseModel):
 
 
 def runner_of(folder, trained=None, tested=None, score=0.0, **changes):
-    metric = toy.Score([score])
-    loader = dict(batch_size=2, collate_fn=dict(type='pseudo_collate'), dataset=tested)
-    loader |= dict(sampler=dict(type='DefaultSampler', shuffle=False))
-    kinds = 'lm4ve.PlainCheckpointHook', 'lm4ve.WholeCheckpointHook'
-    hooks = dict({kind: dict(type=kind) for kind in kinds}, checkpoint=toy.CHECKPOINT)
-    fields = dict(
-        test_dataloader=loader, test_cfg={}, test_evaluator=metric, default_hooks=hooks
+    """Return a runner that trains on some samples and tests on others."""
+    loader = dict(
+        dataset=tested,
+        batch_size=2,
+        collate_fn=dict(type='pseudo_collate'),
+        sampler=dict(type='DefaultSampler', shuffle=False),
     )
-    return toy.make_runner(folder, Classifier(), trained, 2, **fields, **changes)
+    hooks = dict(
+        plain=dict(type='lm4ve.PlainCheckpointHook'),
+        whole=dict(type='lm4ve.WholeCheckpointHook'),
+        checkpoint=toy.CHECKPOINT,
+    )
+    return toy.make_runner(
+        folder,
+        Classifier(),
+        trained,
+        batch_size=2,
+        test_dataloader=loader,
+        test_cfg={},
+        test_evaluator=toy.Score([score]),
+        default_hooks=hooks,
+        **changes,
+    )
 
 
 TESTED = [
@@ -77,11 +91,10 @@ def test_classes_of_other_labels_are_refused(tested, shifted, loads, tmp_path):
     if loads:
         start = dict(load_from=str(tmp_path / 'iter_1.pth'))
         runner = runner_of(tmp_path, Samples(), Samples(tested), **start)
-    with (
-        pytest.raises(UserError, match='label . is')
-        if shifted
-        else contextlib.nullcontext()
-    ):
+    if shifted:
+        with pytest.raises(UserError, match='label . is'):
+            runner.test()
+    else:
         runner.test()
 
 
@@ -105,17 +118,17 @@ TRUTHS = [
 @pytest.mark.parametrize('fields, score, refused', TRUTHS)
 def test_truth_that_the_model_cannot_give_is_refused(fields, score, refused, tmp_path):
     runner = runner_of(tmp_path, Samples(), Samples(**fields), score)
-    with (
-        pytest.raises(UserError, match=refused) if refused else contextlib.nullcontext()
-    ):
+    if refused:
+        with pytest.raises(UserError, match=refused):
+            runner.test()
+    else:
         assert runner.test()
 
 
 def test_other_versions_of_pixel_libraries_are_warned_of(tmp_path, monkeypatch, capsys):
     runner_of(tmp_path, Samples(), Samples()).train()
-    stored = torch.load(tmp_path / 'iter_1.pth', weights_only=True)['meta'][
-        same_data.VERSIONS
-    ]
+    checkpoint = torch.load(tmp_path / 'iter_1.pth', weights_only=True)
+    stored = checkpoint['meta'][same_data.VERSIONS]
     assert stored == same_data.pixel_versions() and 'pillow' in stored
     monkeypatch.setattr(
         same_data, 'version', lambda name: '0.1' if name == 'pillow' else '1'

@@ -16,8 +16,10 @@ from lm4ve.necks import LLMBlockNeck
 from tests.helpers.models import BLOCK
 from tests.helpers.runner.toy import CHECKPOINT
 
-STEPS, EPOCHS = 5, 3
-
+#: Of an epoch.
+STEPS = 5
+EPOCHS = 3
+#: The indices of the samples that were read, in order.
 READ: list[int] = []
 
 
@@ -48,12 +50,11 @@ class Dropping(BaseModel):
         )
 
     def forward(self, inputs, mode='tensor'):
-        out = self.neck(self.net(torch.stack(list(inputs)))[:, None]) * np.random.rand()
-        return (
-            dict(loss=(out - random.random()).square().mean())
-            if mode == 'loss'
-            else out
-        )
+        features = self.net(torch.stack(list(inputs)))
+        out = self.neck(features[:, None]) * np.random.rand()
+        if mode == 'loss':
+            return dict(loss=(out - random.random()).square().mean())
+        return out
 
 
 class Killed(Exception):
@@ -98,7 +99,8 @@ def config(
             checkpoint=checkpoint, plain=dict(type='lm4ve.PlainCheckpointHook')
         ),
         custom_hooks=[*hooks, dict(type='KillHook', after=kill)],
-        **dict(randomness=dict(seed=3), log_level='ERROR'),
+        randomness=dict(seed=3),
+        log_level='ERROR',
         experiment_name=f'resume-{os.urandom(6).hex()}',
     )
     return Config({**cfg, **changes})

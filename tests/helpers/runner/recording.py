@@ -42,15 +42,18 @@ class RecordHook(Hook):
         from lm4ve.blocks import frozen_tensors
 
         model = getattr(runner.model, 'module', runner.model)  # which DDP wraps
-        tensors = dict(
-            trained=dict(model.named_parameters()), frozen=frozen_tensors(model)
+        record = dict(
+            losses=self.losses,
+            trained=hash_of(dict(model.named_parameters())),
+            frozen=hash_of(frozen_tensors(model)),
         )
-        found = dict(losses=self.losses)
-        for kind, named in tensors.items():
-            found[kind] = joblib.hash(
-                {name: t.detach().numpy() for name, t in named.items()}
-            )
-        (self.out / f'rank{get_rank()}.json').write_text(json.dumps(found))
+        (self.out / f'rank{get_rank()}.json').write_text(json.dumps(record))
+
+
+def hash_of(tensors: dict) -> str:
+    """Return a hash of tensors by name."""
+    arrays = {name: tensor.detach().numpy() for name, tensor in tensors.items()}
+    return joblib.hash(arrays)
 
 
 @HOOKS.register_module()
@@ -66,11 +69,14 @@ class KillOnceHook(Hook):
     priority = 'LOWEST'
 
     def __init__(self, mark: str, rank: int, after: int) -> None:
-        self.mark, self.rank, self.after = mark, rank, after
+        self.mark = mark
+        self.rank = rank
+        self.after = after
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        now = self.mark and get_rank() == self.rank and runner.iter + 1 == self.after
-        if now and not Path(self.mark).exists():
+        if not self.mark or Path(self.mark).exists():
+            return
+        if get_rank() == self.rank and runner.iter + 1 == self.after:
             Path(self.mark).write_text(str(time.time()))
             os.kill(os.getpid(), signal.SIGKILL)
 

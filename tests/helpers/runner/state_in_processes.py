@@ -40,7 +40,8 @@ def split(seed: int, block: dict, freeze: bool = False) -> Encoder:
 
 
 def state_goes_through_files(folder: Path, block: dict) -> None:
-    model, other = split(0, block), split(1, block)
+    model = split(0, block)
+    other = split(1, block)
     expected = model(batch())
     dcp.save(get_model_state_dict(model), checkpoint_id=folder / 'parts')
     state = get_model_state_dict(other)
@@ -50,7 +51,8 @@ def state_goes_through_files(folder: Path, block: dict) -> None:
 
 
 def whole_state_goes_from_the_first_process_to_all(folder: Path, block: dict) -> None:
-    model, other = split(0, block), split(1, block)
+    model = split(0, block)
+    other = split(1, block)
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     state = get_model_state_dict(model, options=options)
     assert bool(state) == (dist.get_rank() == 0)
@@ -75,20 +77,21 @@ def save_pretrained_writes_whole_tensors(folder: Path, block: dict) -> None:
         torch.testing.assert_close(loaded(batch()), model(batch()))
 
 
+def gradients_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the whole gradients of a split model."""
+    gradients = {}
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            gradients[name] = parameter.grad.full_tensor()
+    return gradients
+
+
 def check_leaves_the_model_as_it_was(folder: Path, block: dict) -> None:
     model = split(0, block).eval()
     model(batch()).square().sum().backward()
-    before = {
-        n: p.grad.full_tensor()
-        for n, p in model.named_parameters()
-        if p.grad is not None
-    }
+    before = gradients_of(model)
     lm4ve.check(model, batch())
-    after = {
-        n: p.grad.full_tensor()
-        for n, p in model.named_parameters()
-        if p.grad is not None
-    }
+    after = gradients_of(model)
     assert before and before.keys() == after.keys() and not model.training
     assert all(torch.equal(before[name], after[name]) for name in before)
     model.named.register_forward_hook(
@@ -114,7 +117,8 @@ def ddp_copies_no_record(folder: Path, block: dict) -> None:
 
 
 if __name__ == '__main__':
-    rank, folder = int(sys.argv[1]), Path(sys.argv[2])
+    rank = int(sys.argv[1])
+    folder = Path(sys.argv[2])
     torch.set_num_threads(1)
     place = f'file://{folder}/processes'
     dist.init_process_group('gloo', init_method=place, rank=rank, world_size=2)
