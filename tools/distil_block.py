@@ -55,17 +55,21 @@ _REPLACED = ('mapper_in.', 'mapper_out.', 'block.', 'gate', NECK_KEY)
 # ---------------------------------------------------------------------------- models
 def replace_blocks(cfg: Any, width: int | None) -> None:
     """Give each neck in a config the small layer, in place."""
-    necks = [
-        d for d in all_dicts(cfg) if str(d.get('type')).endswith(LLMBlockNeck.__name__)
-    ]
-    for node in necks:
+    for node in all_dicts(cfg):
+        if not str(node.get('type')).endswith(LLMBlockNeck.__name__):
+            continue
         # Without the block in evaluation there is nothing to imitate.
         check('model.neck.branch', node.get('branch') or None, choices=(None,))
         for name in _LEFT_OUT:
             node.pop(name, None)
-        d = width or node['in_channels']
-        sizes = dict(hidden_size=d, intermediate_size=4 * d, num_attention_heads=4)
-        arch = dict(model_type='bert', num_hidden_layers=1, **sizes)
+        layer_width = width or node['in_channels']
+        arch = dict(
+            model_type='bert',
+            num_hidden_layers=1,
+            hidden_size=layer_width,
+            intermediate_size=4 * layer_width,
+            num_attention_heads=4,
+        )
         node['block'] = dict(
             type='LLMBlock', arch=arch, pretrained=False, trainable='all'
         )
@@ -77,29 +81,30 @@ def keep_the_rest(student: nn.Module, teacher: nn.Module) -> None:
     Raises:
         CheckpointError: The models differ in more than these.
     """
-    replaced = tuple(
-        f'{name}.{part}' for name, _ in necks_of(teacher) for part in _REPLACED
-    )
-    kept = {k: v for k, v in teacher.state_dict().items() if not k.startswith(replaced)}
-    state = {**student.state_dict(), **kept}
+    replaced = []
+    for neck_name, _ in necks_of(teacher):
+        replaced += [f'{neck_name}.{part}' for part in _REPLACED]
+    state = student.state_dict()
+    for name, tensor in teacher.state_dict().items():
+        if not name.startswith(tuple(replaced)):
+            state[name] = tensor
     checkpoint_files.load_strictly(student, state, 'The trained model')
 
 
 # ---------------------------------------------------------------------------- training
 def tokens_of(neck: Any, output: Any, kwargs: dict[str, Any]) -> Tensor:
     """Return a neck's output as vectors ``[n, C]`` in fp32, without those of padding."""
-    if isinstance(output, tuple) and isinstance(
-        output[-1], dict
-    ):  # mmaction2's protocol
+    of_mmaction = isinstance(output, tuple) and isinstance(output[-1], dict)
+    if of_mmaction:
         output = output[0]
     if not isinstance(output, Tensor):
         output = output[neck.index if neck.keep_others else 0]
     if output.dim() > 2:
         output, _ = to_tokens(output, neck.in_channels, neck.layout)
-        if (mask := kwargs.get('padding_mask')) is not None:
-            output = output[
-                ~take_tokens(mask[..., None], kwargs.get('queries')).squeeze(-1)
-            ]
+        padding = kwargs.get('padding_mask')
+        if padding is not None:
+            padding = take_tokens(padding[..., None], kwargs.get('queries'))
+            output = output[~padding.squeeze(-1)]
     return output.flatten(0, -2).float()
 
 
@@ -120,17 +125,22 @@ def imitate(
     """
     set_random_seed(args.seed)  # a test has set another one
     for model in (teacher, student):
-        model.to(find_device(None)).eval()
-    pairs = zip(necks_of(teacher), necks_of(student), strict=True)
-    small = {neck: imitation for (_, neck), (_, imitation) in pairs}
+        model.to(find_device(None))
+        model.eval()
+    small = {}
+    for (_, neck), (_, imitation) in zip(
+        necks_of(teacher), necks_of(student), strict=True
+    ):
+        small[neck] = imitation
     losses: list[Tensor] = []
 
     def compare(neck: Any, inputs: Any, kwargs: dict[str, Any], output: Any) -> None:
         target = tokens_of(neck, output, kwargs)
+        imitation = small[neck]
         with torch.enable_grad():
-            found = tokens_of(small[neck], small[neck](*inputs, **kwargs), kwargs)
-            scale = target.var(dim=0, correction=0).mean().clamp_min(1e-6)
-            losses.append((found - target).square().mean() / scale)
+            found = tokens_of(imitation, imitation(*inputs, **kwargs), kwargs)
+            variance = target.var(dim=0, correction=0).mean().clamp_min(1e-6)
+            losses.append((found - target).square().mean() / variance)
 
     for neck in small:
         neck.register_forward_hook(compare, with_kwargs=True)
@@ -138,11 +148,13 @@ def imitate(
     # OneCycleLR needs steps on both sides of its peak.
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, max(10, args.steps))
     loader = dict(cfg.train_dataloader, sampler=dict(type='InfiniteSampler'))
-    data, errors = iter(Runner.build_dataloader(loader, args.seed)), []
+    batches = iter(Runner.build_dataloader(loader, args.seed))
+    errors = []
     for _ in trange(args.steps, desc='imitating the block', disable=None):
         losses.clear()
         with torch.no_grad():
-            teacher(**teacher.data_preprocessor(next(data), True), mode='loss')
+            batch = teacher.data_preprocessor(next(batches), True)
+            teacher(**batch, mode='loss')
         loss = torch.stack(losses).mean()
         optimizer.zero_grad()
         loss.backward()
@@ -152,9 +164,9 @@ def imitate(
     return errors
 
 
-# ----------------------------------------------------------------------------
-# comparison
+# -------------------------------------------------------------------------- comparison
 def ready(args: argparse.Namespace) -> Any:
+    """Return the config, adapted to the machine; each use gets one of its own."""
     return command_line.finish_config(command_line.load_config(args), args)
 
 
@@ -162,15 +174,27 @@ def measure(model: nn.Module, cfg: Any, checkpoint: str | Path) -> dict[str, flo
     """Return a model's parameters, and the metrics of its config's test."""
     command_line.evaluate_checkpoint(cfg, str(checkpoint), allow_partial=False)
     metrics = command_line.build_runner(cfg, short_console=True).test()
-    neck = nn.ModuleList(neck for _, neck in necks_of(model))
-    sizes = {'parameters of the neck': neck, 'parameters of the model': model}
-    return {**{k: sum(count_parameters(m)) for k, m in sizes.items()}, **metrics}
+    necks = nn.ModuleList(neck for _, neck in necks_of(model))
+    return {
+        'parameters of the neck': sum(count_parameters(necks)),
+        'parameters of the model': sum(count_parameters(model)),
+        **metrics,
+    }
+
+
+def print_comparison(
+    before: dict[str, float], after: dict[str, float], errors: list[float]
+) -> None:
+    for name, value in before.items():
+        print(f'{name}: {value:.8g} -> {after[name]:.8g} ({after[name] - value:+.6g})')
+    last = errors[-100:]
+    share = sum(last) / len(last)
+    print(f"Squared error in training: {share:.2%} of the outputs' variance.")
 
 
 def main(argv: list[str] | None = None) -> None:
-    add = (
-        parser := command_line.build_parser(__doc__, command_line.CONFIG)
-    ).add_argument
+    parser = command_line.build_parser(__doc__, command_line.CONFIG)
+    add = parser.add_argument
     parser.set_defaults(launcher='none', local_rank=0, no_pin_memory=False)
     add('checkpoint', help="of that config, or 'pretrained'")
     add('--width', type=int, help="of the layer; default: the encoder's")
@@ -183,9 +207,8 @@ def main(argv: list[str] | None = None) -> None:
     add('--seed', type=int, default=0)
     add('--out', type=Path, required=True, help='folder for config and checkpoint')
     args = parser.parse_args(argv)
-    args.work_dir = str(
-        args.out / 'tests'
-    )  # the runner writes a config of the same name
+    # The runner writes a config of the same name.
+    args.work_dir = str(args.out / 'tests')
     path = args.out / f'{Path(args.config).stem}_distilled.py'
     if path.exists():
         raise UserError(f"'{path}' exists. Fix: another --out.")
@@ -207,17 +230,12 @@ def main(argv: list[str] | None = None) -> None:
         student.state_dict(), meta, path.with_suffix('.pth')
     )
     write_text(text, path)
-    args.config, args.cfg_options = path, None
+    args.config = path
+    args.cfg_options = None
     after = measure(student, ready(args), path.with_suffix('.pth'))
-    for name, value in before.items():
-        print(f'{name}: {value:.8g} -> {after[name]:.8g} ({after[name] - value:+.6g})')
-    last = errors[-100:]
-    print(
-        f"Squared error in training: {sum(last) / len(last):.2%} of the outputs' variance."
-    )
-    write_json(
-        dict(trained=before, distilled=after, errors=errors), path.with_suffix('.json')
-    )
+    print_comparison(before, after, errors)
+    content = dict(trained=before, distilled=after, errors=errors)
+    write_json(content, path.with_suffix('.json'))
 
 
 if __name__ == '__main__':

@@ -25,8 +25,10 @@ from lm4ve.files import write_json
 from lm4ve.runner.flags import build_parser
 
 ROOT = Path(__file__).resolve().parents[2]
-_SHORT = 'train_cfg.max_epochs=3 train_cfg.val_interval=3 train_dataloader.batch_size=4'
-_SHORT += ' default_hooks.checkpoint.by_epoch=False default_hooks.checkpoint.interval=2'
+_SHORT = (
+    'train_cfg.max_epochs=3 train_cfg.val_interval=3 train_dataloader.batch_size=4 '
+    'default_hooks.checkpoint.by_epoch=False default_hooks.checkpoint.interval=2'
+)
 _CYCLE = 'param_scheduler.total_steps=3'
 #: METER has one epoch for each scheduler, and its questions change after the first.
 _METER = (
@@ -59,18 +61,14 @@ def start(task: str, name: str, *flags: str) -> subprocess.Popen:
         *flags (str): For the tool.
     """
     config, fields, schedule = DEMOS[task]
-    loaders = [f'{split}_dataloader.dataset' for split in ('train', 'val')]
-    small = [f'{loader}.{field}' for loader in loaders for field in fields.split()]
-    words = [
-        ROOT / 'tools/train.py',
-        ROOT / f'configs/{config}.py',
-        '--work-dir',
-        name,
-        *flags,
-    ]
-    words += ['--cfg-options', *_SHORT.split(), *small, *schedule.split()]
+    options = _SHORT.split() + schedule.split()
+    for field in fields.split():
+        options.append(f'train_dataloader.dataset.{field}')
+        options.append(f'val_dataloader.dataset.{field}')
+    command = [sys.executable, ROOT / 'tools/train.py', ROOT / f'configs/{config}.py']
+    command += ['--work-dir', name, *flags, '--cfg-options', *options]
     with open(f'{name}.log', 'a', encoding='utf-8') as log:
-        process = subprocess.Popen([sys.executable, *words], stdout=log, stderr=log)
+        process = subprocess.Popen(command, stdout=log, stderr=log)
     while process.poll() is None and not Path(name, 'last_checkpoint').exists():
         time.sleep(0.01)
     return process
@@ -78,7 +76,8 @@ def start(task: str, name: str, *flags: str) -> subprocess.Popen:
 
 def finish(process: subprocess.Popen, name: str) -> dict:
     """Wait for the end and return the last state; a failed training ends this process."""
-    if code := process.wait():
+    code = process.wait()
+    if code != 0:
         log = Path(f'{name}.log').read_text(encoding='utf-8')
         sys.exit(f'{name} ended with {code}:\n{log[-2000:]}')
     return last_state(name)
@@ -92,17 +91,27 @@ def last_state(name: str) -> dict:
 def state_of(path: str | Path) -> dict:
     """Return weights, average, optimizer, schedule and iteration of a checkpoint."""
     saved = torch.load(path, weights_only=True)
-    keys = ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers')
-    return {k: saved[k] for k in keys if k in saved} | {'iter': saved['meta']['iter']}
+    state = dict(iter=saved['meta']['iter'])
+    for key in ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers'):
+        if key in saved:
+            state[key] = saved[key]
+    return state
 
 
 def is_same(a: object, b: object) -> bool:
     """Return whether two nests of containers are equal, bit by bit."""
-    one, other = tree_flatten(a), tree_flatten(b)
-    if one[1] != other[1]:
+    leaves, structure = tree_flatten(a)
+    other_leaves, other_structure = tree_flatten(b)
+    if structure != other_structure:
         return False
-    pairs = zip(one[0], other[0], strict=True)
-    return all(x.equal(y) if isinstance(x, torch.Tensor) else x == y for x, y in pairs)
+    for leaf, other in zip(leaves, other_leaves, strict=True):
+        if isinstance(leaf, torch.Tensor):
+            equal = leaf.equal(other)
+        else:
+            equal = leaf == other
+        if not equal:
+            return False
+    return True
 
 
 def check(task: str, kills: int, seed: int) -> dict:
@@ -117,38 +126,44 @@ def check(task: str, kills: int, seed: int) -> dict:
         dict: ``kills``, ``equal``, and ``resumed_at``: the iterations that the runs
         went on from.
     """
-    rng, whole = random.Random(seed), start(task, 'whole')
+    rng = random.Random(seed)
+    whole = start(task, 'whole')
     begin = time.perf_counter()
     expected = finish(whole, 'whole')
-    length = time.perf_counter() - begin
-    equal, resumed_at = 0, []
+    seconds = time.perf_counter() - begin
+    equal = 0
+    resumed_at = []
     while len(resumed_at) < kills:
         name = f'run{len(resumed_at)}'
         process = start(task, name)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(rng.uniform(0, length))
+            process.wait(rng.uniform(0, seconds))
         process.kill()
         process.wait()
         at = last_state(name)['iter']
         if at == expected['iter']:  # it was done already
-            length *= 0.9
+            seconds *= 0.9
         else:
-            same = is_same(finish(start(task, name, '--resume'), name), expected)
-            equal += same
             resumed_at.append(at)
-            word = 'equal' if same else 'DIFFERS'
-            print(f'{task}: killed after iteration {at}, {word}', flush=True)
+            state = finish(start(task, name, '--resume'), name)
+            verdict = 'DIFFERS'
+            if is_same(state, expected):
+                equal += 1
+                verdict = 'equal'
+            print(f'{task}: killed after iteration {at}, {verdict}', flush=True)
         shutil.rmtree(name)
     return dict(kills=kills, equal=equal, resumed_at=resumed_at)
 
 
 def main() -> None:
-    add = (parser := build_parser(__doc__, {})).add_argument
+    parser = build_parser(__doc__, {})
+    add = parser.add_argument
     add('--tasks', nargs='+', choices=DEMOS, default=list(DEMOS))
     add('--kills', type=int, default=20, help='for each task')
     add('--seed', type=int, default=0, help='of the moments')
     add('--out', help='JSON file for the results')
-    args, results = parser.parse_args(), {}
+    args = parser.parse_args()
+    results = {}
     for task in args.tasks:
         # Generated data go below the current folder.
         with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
@@ -156,7 +171,8 @@ def main() -> None:
         print(f'{task}: {results[task]["equal"]} of {args.kills} equal', flush=True)
     if args.out:
         write_json(results, args.out)
-    sys.exit(any(r['equal'] < r['kills'] for r in results.values()))
+    if any(result['equal'] < result['kills'] for result in results.values()):
+        sys.exit(1)
 
 
 if __name__ == '__main__':

@@ -43,11 +43,20 @@ import torch
 from lm4ve.runner.command_line import build_parser, run_tool
 from lm4ve.runner.tables import print_table
 
-GOOD = 'refused', 'same', 'other', 'record'
-BAD = 'cut', 'crash', 'hang'
+GOOD = ('refused', 'same', 'other', 'record')
+BAD = ('cut', 'crash', 'hang')
 #: Seconds after which a reader hangs.
 PATIENCE = 30
-WORDS = b'\x00' * 8, b'\xff' * 8, b'\xff' * 3 + b'\x7f', b'nan', b'-1', b'null', b'1e99'
+#: What may stand in the place of a number.
+WORDS = (
+    bytes(8),
+    b'\xff' * 8,
+    b'\xff\xff\xff\x7f',
+    b'nan',
+    b'-1',
+    b'null',
+    b'1e99',
+)
 
 
 class EndsProcess:
@@ -59,12 +68,13 @@ class EndsProcess:
 
 def hostile_pickle(rng: random.Random) -> bytes:
     """Return a pickle as itself, in torch's format or in numpy's."""
-    out, bomb = io.BytesIO(), EndsProcess()
+    out = io.BytesIO()
     save = rng.choice([pickle.dump, torch.save, np.save])
     if save is np.save:
-        np.save(out, np.array([bomb], dtype=object), allow_pickle=True)
+        array = np.array([EndsProcess()], dtype=object)
+        np.save(out, array, allow_pickle=True)
     else:
-        save(dict(state_dict=bomb), out)
+        save(dict(state_dict=EndsProcess()), out)
     return out.getvalue()
 
 
@@ -97,24 +107,31 @@ def mutate(data: bytes, rng: random.Random) -> tuple[str, bytes]:
 
 def digest(value: object) -> str:
     """Return a hash of nested containers, data classes, arrays and tensors."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        value = [(k, digest(v)) for k, v in value.items()]
-    elif isinstance(value, list | tuple):
-        value = [digest(v) for v in value]
-    elif isinstance(value, np.ndarray | torch.Tensor):
+    if isinstance(value, np.ndarray | torch.Tensor):
         array = np.asarray(value)
-        value = array.dtype, array.shape, hashlib.sha256(array.tobytes()).hexdigest()
-    return hashlib.sha256(repr(value).encode()).hexdigest()
+        content = hashlib.sha256(array.tobytes()).hexdigest()
+        parts = [array.dtype, array.shape, content]
+    elif isinstance(value, list | tuple):
+        parts = [digest(entry) for entry in value]
+    elif isinstance(value, dict):
+        parts = [(key, digest(entry)) for key, entry in value.items()]
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = dataclasses.fields(value)
+        parts = [(field.name, digest(getattr(value, field.name))) for field in fields]
+    else:
+        parts = [value]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def outcome_if_different(name: str, whole: bytes, data: bytes) -> str:
     """Return the outcome of reading a mutated file as other content than the whole file's."""
     if len(data) >= len(whole) or not whole.startswith(data):
         return 'other'
-    at_end = not data or data.endswith(b'\n') or whole[len(data) :].startswith(b'\n')
-    return 'record' if name in fuzz_readers.UNCOUNTED and at_end else 'cut'
+    rest = whole[len(data) :]
+    at_end_of_record = not data or data.endswith(b'\n') or rest.startswith(b'\n')
+    if name in fuzz_readers.UNCOUNTED and at_end_of_record:
+        return 'record'
+    return 'cut'
 
 
 def work(
@@ -126,7 +143,8 @@ def work(
     os.chdir(folder)
     file, read = fuzz_readers.READERS[name](name)
     fuzz_readers.start_anew()
-    whole, expected = file.read_bytes(), digest(read())
+    whole = file.read_bytes()
+    expected = digest(read())
     gc.freeze()  # MMEngine collects garbage for each data set: a second, among all modules
     with open(os.devnull, 'w') as nothing:
         for stream in (1, 2):  # libraries print what they find wrong
@@ -165,35 +183,45 @@ def fuzz(name: str, mutations: int, seed: int) -> list[tuple[str, str]]:
             child.start()
             sending.close()
             with contextlib.suppress(EOFError):
-                while kind := receiving.recv():
-                    found.append((kind, receiving.recv()))
+                while True:
+                    kind = receiving.recv()
+                    outcome = receiving.recv()
+                    found.append((kind, outcome))
                     kind = None
             child.join()
-        if kind:
-            found.append(
-                (kind, 'hang' if child.exitcode == -signal.SIGALRM else 'crash')
-            )
+        if kind is not None:
+            was_ended_by_alarm = child.exitcode == -signal.SIGALRM
+            found.append((kind, 'hang' if was_ended_by_alarm else 'crash'))
         elif len(found) < mutations:
             raise RuntimeError(f'{name}: its whole file cannot be read')
     return found
 
 
 def main(argv: list[str] | None = None) -> None:
-    add = (parser := build_parser(__doc__, {})).add_argument
+    parser = build_parser(__doc__, {})
+    add = parser.add_argument
     every = sorted(fuzz_readers.READERS)
     add('--readers', nargs='+', choices=every, default=every, metavar='NAME')
     add('--mutations', type=int, default=100, help='of each reader')
     add('--seed', type=int, default=0)
-    args, rows, failures = parser.parse_args(argv), [], []
+    args = parser.parse_args(argv)
+    rows = []
+    failures = []
     for name in args.readers:
         found = fuzz(name, args.mutations, args.seed)
         counts = collections.Counter(outcome for _, outcome in found)
-        rows.append(dict(reader=name, **{o: str(counts[o]) for o in GOOD + BAD}))
-        failures += [(name, i, *f) for i, f in enumerate(found) if f[1] in BAD]
+        row = dict(reader=name)
+        for outcome in GOOD + BAD:
+            row[outcome] = str(counts[outcome])
+        rows.append(row)
+        for number, (kind, outcome) in enumerate(found):
+            if outcome in BAD:
+                failures.append(f'{name}: {outcome} in mutation {number} ({kind})')
     print_table(f'Outcomes of {args.mutations} mutations', rows)
-    for name, number, kind, outcome in failures:
-        print(f'{name}: {outcome} in mutation {number} ({kind})')
-    sys.exit(bool(failures))
+    for line in failures:
+        print(line)
+    if failures:
+        sys.exit(1)
 
 
 if __name__ == '__main__':

@@ -40,13 +40,12 @@ _FLOAT8 = (8, 9)
 
 def commands(folder: Path) -> dict[str, list[str]]:
     """Return what is run, by name; benchmarks write ``<name>.json`` into the folder."""
-    found = {'tests': [sys.executable, *'-m pytest -q -m cuda --durations=0'.split()]}
-    for name, line in _BENCHMARKS.items():
-        words = f'tools/benchmarks/{line}'.split()
-        found[name] = [sys.executable, *words, '--out', str(folder / f'{name}.json')]
+    lines = {'tests': '-m pytest -q -m cuda --durations=0'}
+    for name, benchmark in _BENCHMARKS.items():
+        lines[name] = f'tools/benchmarks/{benchmark} --out {folder / name}.json'
     if torch.cuda.is_available() and torch.cuda.get_device_capability() < _FLOAT8:
-        del found['float8']
-    return found
+        del lines['float8']
+    return {name: [sys.executable, *line.split()] for name, line in lines.items()}
 
 
 def run_all(
@@ -65,23 +64,41 @@ def run_all(
         begun'), ``seconds``, the end of what it ``said`` and, if it left one, its
         ``result``.
     """
-    results, end = [], time.monotonic() + budget
-    both = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    results = []
+    end = time.monotonic() + budget
     for name, command in named.items():
-        start, state, said = time.monotonic(), 'not begun', None
-        if start < end:
-            try:
-                done = subprocess.run(command, timeout=end - start, cwd=ROOT, **both)
-                state, said = 'failed' if done.returncode else 'passed', done.stdout
-            except subprocess.TimeoutExpired as e:
-                state, said = 'stopped', e.stdout
-        words = (said or b'').decode(errors='replace')[-4000:]
-        seconds = round(time.monotonic() - start, 1)
-        row = dict(name=name, state=state, seconds=seconds, said=words)
-        results.append(row)
-        if (left := folder / f'{name}.json').is_file():
+        start = time.monotonic()
+        state, output = run(command, end - start)
+        row = dict(
+            name=name,
+            state=state,
+            seconds=round(time.monotonic() - start, 1),
+            said=output.decode(errors='replace')[-4000:],
+        )
+        left = folder / f'{name}.json'
+        if left.is_file():
             row['result'] = json.loads(left.read_text())
+        results.append(row)
     return results
+
+
+def run(command: Sequence[str], seconds: float) -> tuple[str, bytes]:
+    """Run a command for so long at most; return its state and what it printed."""
+    if seconds <= 0:
+        return 'not begun', b''
+    try:
+        done = subprocess.run(
+            command,
+            timeout=seconds,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+    except subprocess.TimeoutExpired as e:
+        return 'stopped', e.stdout or b''
+    if done.returncode:
+        return 'failed', done.stdout
+    return 'passed', done.stdout
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -103,7 +120,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for row in results:
         print(f'| {row["name"]} | {row["state"]} | {row["seconds"]:.1f} |')
     print(args.out)
-    sys.exit(any(row['state'] == 'failed' for row in results))
+    if any(row['state'] == 'failed' for row in results):
+        sys.exit(1)
 
 
 if __name__ == '__main__':
