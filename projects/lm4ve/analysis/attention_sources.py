@@ -13,6 +13,7 @@ from lm4ve.analysis.attention import (
     llm_attention_row,
 )
 from lm4ve.analysis.recording import Calls, RecordedCall
+from lm4ve.blocks.layer import LLMLayer
 from lm4ve.necks import LLMBlockNeck
 from lm4ve.tasks.base.analysis import Layout, TaskAnalysis, Watched
 
@@ -67,9 +68,13 @@ def list_sources(
             encoder.append(module)
     sources = [AttentionSource('encoder', encoder)]
     if necks:
-        # A control in the block's place has no layers.
+        # A control in the block's place has no layers, and the library's own layers do
+        # not name their projections.
         layers = list(getattr(necks[-1].block, 'layers', ()))
-        sources.append(AttentionSource(_BLOCK, layers[-1:]))
+        last: list[nn.Module] = []
+        if layers and isinstance(layers[-1], LLMLayer):
+            last.append(layers[-1])
+        sources.append(AttentionSource(_BLOCK, last))
     for own in watched:
         module = model.get_submodule(own.module)
         sources.append(AttentionSource(own.label, [module], own))

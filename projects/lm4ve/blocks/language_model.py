@@ -18,7 +18,7 @@ from transformers.activations import XIELUActivation
 
 from lm4ve.blocks.families import FAMILIES, REFUSED, check_supported, layer_spec
 from lm4ve.blocks.families.spec import RARE_FIELDS, LayerSpec
-from lm4ve.blocks.host_layer import HostFamily
+from lm4ve.blocks.host_family import HostFamily
 from lm4ve.blocks.masks import Window
 from lm4ve.blocks.norms import affine_of, form_of
 from lm4ve.blocks.permuted import permuted

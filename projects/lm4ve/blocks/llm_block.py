@@ -5,7 +5,8 @@ section 3). A block builds its parts, and runs them in a loop:
 
     language_model.py   transformers' layers with their weights
     layer.py            one of them as a layer of a visual encoder
-    host_layer.py       the same by the library's own layer, for families without a spec
+    host_layer.py       the library's own layer as one, for families without a spec
+    host_family.py      where their layers are, and whether they serve
     masks.py            which tokens a layer attends to
     rotary.py           the tables of its rotary embedding
     freezing.py         what trains
@@ -26,7 +27,8 @@ from lm4ve.blocks.config_fields import record_fields
 from lm4ve.blocks.eight_bits import EIGHT_BITS, quantize_products
 from lm4ve.blocks.freezing import TRAINABLE, freeze_final_norm, freeze_layer
 from lm4ve.blocks.frozen import Frozen, count_parameters, frozen_tensors
-from lm4ve.blocks.host_layer import HostLayer, HostRotary, check_host_block
+from lm4ve.blocks.host_family import check_host_block
+from lm4ve.blocks.host_layer import HostLayer, HostRotary
 from lm4ve.blocks.language_model import LanguageModel
 from lm4ve.blocks.layer import LLMLayer
 from lm4ve.blocks.low_rank import (

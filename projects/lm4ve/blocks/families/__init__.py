@@ -3,7 +3,7 @@
 ``spec.py`` defines a spec, ``decoders.py``, ``encoders.py`` and ``hybrids.py``
 are the table, ``wrappers.py`` lists models that carry one of these families as their
 text part, and ``refused.py`` gives the reason where a family cannot be had. A family in
-none of them runs by its own layer, if that can be used (``blocks/host_layer.py``);
+none of them runs by its own layer, if that can be used (``blocks/host_family.py``);
 ``own_layers.py`` lists those that do.
 
 To add a family: print ``transformers``' layer, name its parts in one of the three, and

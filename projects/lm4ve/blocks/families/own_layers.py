@@ -1,7 +1,7 @@
 """Families without a spec whose own layers run, as the tests of this version found.
 
 Other families of ``transformers`` are tried when a block is built: see
-``lm4ve/blocks/host_layer.py``.
+``lm4ve/blocks/host_family.py``.
 """
 
 #: ``model_type`` of a config.

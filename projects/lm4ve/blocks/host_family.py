@@ -1,0 +1,403 @@
+"""Families of ``transformers`` that have no spec: where their layers are, and whether they serve.
+
+The library's model is built on the meta device, with all its layers. The layers
+themselves run as :class:`lm4ve.blocks.host_layer.HostLayer`.
+"""
+
+import copy
+import dataclasses
+import inspect
+import re
+import sys
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoModel,
+    AutoModelForTextEncoding,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+
+from lm4ve.blocks.families import LayerSpec, unsupported
+from lm4ve.blocks.families.spec import RARE_FIELDS
+from lm4ve.blocks.host_layer import HostLayer, HostRotary
+from lm4ve.blocks.host_trial import (
+    TRIED_WINDOW,
+    fill_with_noise,
+    find_defect,
+    find_unusable_parts,
+)
+from lm4ve.errors import UserError, listing
+from lm4ve.llm.checkpoint import Checkpoint
+from lm4ve.llm.library_layout import convert_to_library
+
+#: Fields of a config that limit how far a token sees.
+_OF_WINDOWS = re.compile('window|chunk|local_attention|block_size')
+#: That of them which ``LanguageModel.window`` reads where there are no types of layers.
+_KNOWN_WINDOW = 'sliding_window'
+#: Entries of ``layer_types`` whose masks ``LanguageModel.window`` knows.
+_KNOWN_TYPES = (
+    'attention',
+    'chunked_attention',
+    'full_attention',
+    'sliding_attention',
+)
+
+
+class HostFamily:
+    """A family of ``transformers`` that has no spec, and what its own model is made of.
+
+    Args:
+        config (PretrainedConfig): The (text) config.
+
+    Attributes:
+        model (PreTrainedModel): The library's model on the meta device, with all its
+            layers.
+        layers (str): The path of the list of its layers.
+        rotary (HostRotary | None): Makes the tables that the layers take.
+
+    Raises:
+        UnsupportedModelError: The library cannot build the model, or its layers or
+            their final norm cannot be found for certain.
+    """
+
+    def __init__(self, config: PretrainedConfig) -> None:
+        self.config: Any = config
+        self.kind = config.model_type
+        try:
+            self.model = _build_on_meta(config)
+        except Exception as e:  # of many kinds
+            reason = f'transformers cannot build its model ({_one_line(e)})'
+            raise unsupported(self.kind, reason) from e
+        self.layers = self._find_layers()
+        self.final_norm = self._find_final_norm()
+        modules = self._find_rotary_modules()
+        self.rotary_modules = len(modules)
+        self.rotary: HostRotary | None = None
+        if modules:
+            self.rotary = self._build_rotary(modules[0])
+        self._known_arguments: dict[int, dict[str, Any] | None] = {}
+
+    def spec(self) -> LayerSpec:
+        """Return a spec of all but the parts of a layer."""
+        return LayerSpec(
+            reads=RARE_FIELDS,
+            experts=True,
+            layers=self.layers,
+            final_norm=self.final_norm,
+        )
+
+    # ------------------------------------------------------------------- for a block
+    def empty_layer(self, index: int) -> nn.Module:
+        """Return a copy of a layer on the meta device."""
+        stack: Any = self.model.get_submodule(self.layers)
+        layer: nn.Module = copy.deepcopy(stack[index])
+        return layer
+
+    def convert(self, files: Checkpoint) -> Checkpoint:
+        """Return a checkpoint whose tensors have the names and forms of the model's."""
+        return dataclasses.replace(
+            files, convert=partial(convert_to_library, model=self.model)
+        )
+
+    def build_layer(self, own: nn.Module, index: int, trainable: str) -> HostLayer:
+        """Return the library's layer as one of a block.
+
+        Args:
+            own (nn.Module): The layer with its weights.
+            index (int): Which one it is.
+            trainable (str): The field of :class:`lm4ve.blocks.LLMBlock`.
+        """
+        if trainable == 'none':
+            _turn_buffers_into_parameters(own)
+        given = self.model_arguments(index) or {}
+        uses_rotary = given.get('position_embeddings') is not None
+        return HostLayer(own, index, self.rotary, uses_rotary)
+
+    def rotary_tables(self, rotary: bool | str, indices: Sequence[int]) -> HostRotary:
+        """Return what makes the layers' tables, for a block that keeps rotary embedding.
+
+        Args:
+            rotary (bool | str): The field ``block.rotary``.
+            indices (Sequence[int]): The layers.
+
+        Raises:
+            UserError: The tables cannot be those that the library's model gives.
+        """
+        reason = ''
+        if rotary is not True:
+            reason = 'its own layers take only the tables of its own model'
+        elif self.rotary_modules > 1:
+            reason = 'it has several rotary modules'
+        elif self.rotary is None:
+            reason = 'its model makes no rotary tables outside of its layers'
+        elif any(self.model_arguments(index) is None for index in indices):
+            reason = 'which layers get rotary tables cannot be seen'
+        if reason or self.rotary is None:
+            raise UserError(
+                f"block.rotary={rotary!r}: '{self.kind}' has no layer spec, and "
+                f'{reason}. Fix: block.rotary=False.'
+            )
+        return self.rotary
+
+    # ------------------------------------------------------------ what the model has
+    def _find_layers(self) -> str:
+        """Return the path of the only list with as many modules as the config has layers."""
+        count = getattr(self.config, 'num_hidden_layers', None)
+        paths: list[str] = []
+        for path, module in self.model.named_modules():
+            if not isinstance(module, nn.ModuleList) or len(module) != count:
+                continue
+            if not any(path.startswith(f'{outer}.') for outer in paths):
+                paths.append(path)
+        if len(paths) != 1:
+            found = listing(paths) or 'none'
+            reason = f'its model has not exactly one list of {count} modules ({found})'
+            raise unsupported(self.kind, reason)
+        return paths[0]
+
+    def _find_final_norm(self) -> str:
+        """Return the path of the norm that is defined after the layers, '' if none is.
+
+        It stands beside the list of layers, or beside the module that holds the list.
+        """
+        found = []
+        holder, _, _ = self.layers.rpartition('.')
+        for prefix in {'', f'{holder}.' if holder else ''}:
+            siblings = self.model.get_submodule(prefix.removesuffix('.'))
+            names = [name for name, _ in siblings.named_children()]
+            within = self.layers.removeprefix(prefix).partition('.')[0]
+            for name in names[names.index(within) + 1 :]:
+                module = siblings.get_submodule(name)
+                has_parts = any(True for _ in module.children())
+                if type(module).__name__.endswith('Norm') and not has_parts:
+                    found.append(prefix + name)
+        if len(found) > 1:
+            reason = f'several norms follow its layers: {listing(sorted(found))}'
+            raise unsupported(self.kind, reason)
+        return found[0] if found else ''
+
+    def _find_rotary_modules(self) -> list[nn.Module]:
+        """Return what makes rotary tables outside of the layers."""
+        found = []
+        for path, module in self.model.named_modules():
+            is_rotary = type(module).__name__.endswith('RotaryEmbedding')
+            if is_rotary and not path.startswith(f'{self.layers}.'):
+                found.append(module)
+        return found
+
+    def _build_rotary(self, module: nn.Module) -> HostRotary:
+        """Build a rotary module anew, on the CPU."""
+        kind: Any = type(module)
+        layer_types = None
+        if 'layer_type' in inspect.signature(kind.forward).parameters:
+            layer_types = getattr(self.config, 'layer_types', None)
+        try:
+            return HostRotary(kind(self.config), layer_types)
+        except Exception as e:  # of many kinds
+            reason = f'its rotary module cannot be built ({_one_line(e)})'
+            raise unsupported(self.kind, reason) from e
+
+    def model_arguments(self, index: int) -> dict[str, Any] | None:
+        """Return what the library's model gives a layer beside the tokens, by name.
+
+        None if the model does not run on the meta device.
+        """
+        if index not in self._known_arguments:
+            model = _build_on_meta(self.config)
+            stack: Any = model.get_submodule(self.layers)
+            self._known_arguments[index] = _record_arguments(model, stack, index)
+        return self._known_arguments[index]
+
+    # ---------------------------------------------------------------------- refusals
+    def check_windows(self, indices: Sequence[int], causal: bool) -> None:
+        """Refuse layers whose own masks are not known, where they would count.
+
+        They count with a causal mask, and in models that are bidirectional themselves.
+
+        Args:
+            indices (Sequence[int]): The layers.
+            causal (bool): Whether the block is causal.
+
+        Raises:
+            UserError: A field of the config limits how far a token sees, and nothing
+                here reads it.
+        """
+        functions = vars(sys.modules[type(self.model).__module__])
+        if not causal and 'create_causal_mask' in functions:
+            return
+        unknown = []
+        types = getattr(self.config, 'layer_types', None)
+        if types:
+            for index in indices:
+                if types[index] not in _KNOWN_TYPES:
+                    unknown.append(f'layer_types[{index}]={types[index]!r}')
+        else:
+            for name, value in vars(self.config).items():
+                if _is_window(name, value) and name != _KNOWN_WINDOW:
+                    unknown.append(name)
+        if unknown:
+            raise UserError(
+                f"block.window=True: '{self.kind}' has no layer spec, and how "
+                f'{listing(unknown)} limits attention is not known. Fix: '
+                'block.window=False.'
+            )
+
+    def check_layer(self, index: int) -> None:
+        """Try a layer with random weights and random tokens.
+
+        A layer of LLaMA-7B takes two seconds of processor time, and the memory of its
+        largest matrix; experts take five seconds for a billion weights.
+
+        Raises:
+            UnsupportedModelError: No block can be made of it, with the reason.
+        """
+        given = self.model_arguments(index) or {}
+        reason = find_unusable_parts(self.empty_layer(index), given)
+        if not reason:
+            try:
+                reason = find_defect(self._build_trial(index), self.config.hidden_size)
+            except Exception as e:  # of many kinds: it is foreign code
+                reason = f'cannot run alone ({_one_line(e)})'
+        if reason:
+            raise unsupported(self.kind, f'its layer {self._name(index)} {reason}')
+
+    def _build_trial(self, index: int) -> HostLayer:
+        """Build a layer with random weights, and with windows of a few tokens."""
+        config = copy.deepcopy(self.config)
+        for name, value in vars(config).items():
+            if _is_window(name, value) and value > TRIED_WINDOW:
+                vars(config)[name] = TRIED_WINDOW
+        # In a loop over experts: the product of all at once would copy their weights.
+        config._experts_implementation = 'eager'
+        stack: Any = _build_on_meta(config).get_submodule(self.layers)
+        layer = stack[index]
+        fill_with_noise(layer)
+        return HostLayer(layer, index, self.rotary)
+
+    def _name(self, index: int) -> str:
+        """Describe a layer for an error: its number, its type, and what else there is."""
+        types = getattr(self.config, 'layer_types', None)
+        if not types:
+            return str(index)
+        name = f"{index} of the type '{types[index]}'"
+        others = sorted(set(types) - {types[index]})
+        if others:
+            name += f' (others are of {listing(others)}: block.layers)'
+        return name
+
+
+def check_host_block(trainable: str, dtype: str, has_soft_mask: bool) -> None:
+    """Refuse the fields of a block that need to know the parts of a layer.
+
+    Args:
+        trainable, dtype (str): The fields of :class:`lm4ve.blocks.LLMBlock`.
+        has_soft_mask (bool): Whether its causal mask is soft.
+
+    Raises:
+        UserError: One of them has such a value.
+    """
+    needs_spec = (
+        'needs a family with a layer spec, which says what the parts of a layer are'
+    )
+    if trainable not in ('none', 'all'):
+        raise UserError(
+            f"block.trainable='{trainable}' {needs_spec}. Fix: 'none' or 'all'."
+        )
+    if dtype in ('int8', 'float8'):
+        raise UserError(f"block.dtype='{dtype}' {needs_spec}. Fix: 'bfloat16'.")
+    if has_soft_mask:
+        raise UserError(
+            f'block.causal=dict(soft=...) {needs_spec}. Fix: block.causal=True.'
+        )
+
+
+def _build_on_meta(config: PretrainedConfig) -> PreTrainedModel:
+    """Build a family's model without memory, with the attention that obeys any mask."""
+    auto: Any = AutoModel
+    if config.is_encoder_decoder:
+        auto = AutoModelForTextEncoding  # the encoder alone
+    with torch.device('meta'):
+        model: PreTrainedModel = auto.from_config(
+            copy.deepcopy(config), attn_implementation='eager'
+        )
+    return model
+
+
+class _Reached(Exception):
+    """The layer was called whose arguments are looked for."""
+
+
+def _record_arguments(
+    model: PreTrainedModel, layers: nn.ModuleList, index: int
+) -> dict[str, Any] | None:
+    """Run a model on the meta device up to a layer, and return what that is called with.
+
+    Args:
+        model (PreTrainedModel): It is changed: layers before this one hand on their
+            input.
+        layers (nn.ModuleList): Its layers.
+        index (int): The layer.
+
+    Returns:
+        dict | None: Values by argument, the tokens among them; None if the model does
+        not run there.
+    """
+    found: dict[str, Any] = {}
+
+    def hand_on(hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return hidden
+
+    def record(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        signature = inspect.signature(module.forward)
+        for name, value in signature.bind(*args, **kwargs).arguments.items():
+            parameter = signature.parameters[name]
+            if parameter.kind is parameter.VAR_KEYWORD:
+                found.update(value)
+            else:
+                found[name] = value
+        raise _Reached
+
+    for layer in layers[:index]:
+        layer.forward = hand_on
+    layers[index].register_forward_pre_hook(record, with_kwargs=True)
+    embedding: Any = model.get_input_embeddings()
+    width = embedding.weight.shape[1]
+    inputs = dict(
+        inputs_embeds=torch.zeros(1, 2, width, device='meta'),
+        input_ids=torch.zeros(1, 2, dtype=torch.long, device='meta'),
+    )
+    model.eval()
+    for name, value in inputs.items():  # some models take only one of them
+        try:
+            model(**{name: value})
+        except _Reached:
+            return found
+        except Exception:  # of many kinds: it is foreign code without values
+            found.clear()
+    return None
+
+
+def _turn_buffers_into_parameters(layer: nn.Module) -> None:
+    """Make a layer's buffers, as the biases of routers, parameters that can be frozen."""
+    for module in layer.modules():
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            if buffer.is_floating_point():
+                del module._buffers[name]
+                module.register_parameter(name, nn.Parameter(buffer))
+
+
+def _is_window(name: str, value: object) -> bool:
+    """Return whether a field of a config is a number of tokens that a token sees."""
+    if not isinstance(value, int) or isinstance(value, bool) or value == 0:
+        return False
+    return _OF_WINDOWS.search(name) is not None
+
+
+def _one_line(error: Exception) -> str:
+    text = ' '.join(str(error).split())
+    return f'{type(error).__name__}: {text}'
