@@ -19,6 +19,7 @@ from lm4ve.blocks.low_rank import Factors, Matrix, Part, factorize
 from lm4ve.blocks.tokens import Queries, take_tokens
 from lm4ve.errors import UserError
 from lm4ve.necks.neck import LLMBlockNeck
+from lm4ve.necks.path import has_inner_residual, has_outer_residual
 
 
 def fuse(model: nn.Module) -> nn.Module:
@@ -35,25 +36,33 @@ def fuse(model: nn.Module) -> nn.Module:
 
     Returns:
         nn.Module: The copy, in evaluation mode and without gradients of parameters. Its
-            outputs
-        equal the model's. It has nothing to train, and to load a checkpoint into it is
-        an error.
+        outputs equal the model's. It has nothing to train, and to load a checkpoint
+        into it is an error.
     """
     fused = copy.deepcopy(model).requires_grad_(False)
     fused.eval()  # mmpretrain's does not return the model
-    for neck in [m for m in fused.modules() if isinstance(m, LLMBlockNeck)]:
-        if any(hasattr(m, 'lora_A') for m in neck.modules()):
-            from lm4ve.blocks.adapters import merge_adapters
-
-            merge_adapters(neck)
-        inner = neck.residual in ('inner', 'both')
-        if inner and neck.gate is not None:  # between the block and what is added
-            continue
-        if isinstance(neck.block, LLMBlock) and neck.block.can_fold(neck.mapper_in):
-            neck.block = FusedBlock(neck.block, neck.mapper_in.weight, inner)
-            neck.residual = 'outer' if neck.residual in ('outer', 'both') else 'none'
-            neck.mapper_in = nn.Identity()
+    for module in list(fused.modules()):
+        if isinstance(module, LLMBlockNeck):
+            _fuse_neck(module)
     return fused
+
+
+def _fuse_neck(neck: LLMBlockNeck) -> None:
+    """Fold a neck's mapper into its block, unless something acts on them."""
+    if any(hasattr(module, 'lora_A') for module in neck.modules()):
+        from lm4ve.blocks.adapters import merge_adapters
+
+        merge_adapters(neck)
+    inner = has_inner_residual(neck.residual)
+    if inner and neck.gate is not None:
+        return  # the gate acts between the block and what is added
+    if not isinstance(neck.block, LLMBlock):
+        return
+    if not neck.block.can_fold(neck.mapper_in):
+        return
+    neck.block = FusedBlock(neck.block, neck.mapper_in.weight, inner)
+    neck.residual = 'outer' if has_outer_residual(neck.residual) else 'none'
+    neck.mapper_in = nn.Identity()
 
 
 class FusedBlock(nn.Module):
@@ -69,15 +78,15 @@ class FusedBlock(nn.Module):
     @torch.no_grad()
     def __init__(self, block: LLMBlock, weight: Tensor, residual: bool) -> None:
         super().__init__()
-        self.embed_dims, self.residual = block.embed_dims, residual
+        self.embed_dims = block.embed_dims
+        self.residual = residual
         self.block = copy.deepcopy(block).requires_grad_(False)
         layer: Any = self.block.layers[0]
         with torch.autocast(weight.device.type, enabled=False):
             factors = factorize(layer, weight, block.dtype)
             for name, part in factors.parts.items():
-                setattr(
-                    layer, f'{name}_proj', Frozen(linear_of(part.fold(), part.constant))
-                )
+                folded = linear_of(part.fold(), part.constant)
+                setattr(layer, f'{name}_proj', Frozen(folded))
         kept = dict(root=factors.root, mapper=factors.mapper.frame)
         if factors.mean is not None:
             kept['mean'] = factors.mean
@@ -91,32 +100,56 @@ class FusedBlock(nn.Module):
     def forward(
         self, x: Tensor, padding_mask: Tensor | None = None, queries: Queries = None
     ) -> Tensor:
-        """Run mapper and block; see :meth:`LLMBlock.forward`, but ``x`` is ``[B, N, C]``."""
+        """Run mapper and block.
+
+        Args:
+            x (Tensor): Tokens before the mapper, ``[B, N, C]``.
+            padding_mask (Tensor, optional): See :meth:`LLMBlock.forward`.
+            queries: See :meth:`LLMBlock.forward`.
+
+        Returns:
+            Tensor: ``[B, Q, D]``.
+        """
+        factors = self._factors()
+        out = self.block.run(x, padding_mask, queries, factors, self._method(queries))
+        if not self.residual:
+            return out
+        layer: Any = self.block.layers[0]
+        weight = layer.folded.wrapped.residual
+        return out + F.linear(take_tokens(x, queries), weight.to(x.dtype))
+
+    def _factors(self) -> Factors:
+        """Return what was folded, as the block's low-rank computation reads it."""
         layer: Any = self.block.layers[0]
         kept = layer.folded.wrapped
         wide = torch.promote_types(self.block.dtype, torch.float32)
         mean = getattr(kept, 'mean', None)
+        if mean is not None:
+            mean = mean.to(wide)
         parts = {}
         for name in 'qkv':
             linear = getattr(layer, f'{name}_proj').wrapped
             parts[name] = Part(linear.weight, None, linear.bias)
-        factors = Factors(
+        return Factors(
             root=kept.root.to(wide),
             mapper=Matrix(kept.mapper.to(wide), None),
-            mean=None if mean is None else mean.to(wide),
+            mean=mean,
             eps=self.eps,
             dtype=self.block.dtype,
             parts=parts,
         )
-        # The class token, or certain ones. Counting would bind a trace to the sizes.
-        few = isinstance(queries, Tensor) or queries == slice(0, 1)
-        absorb = few and len(self.block.layers) == 1 and self.block.may_absorb
-        method = 'absorb' if absorb else 'fold'
-        out = self.block.run(x, padding_mask, queries, factors, method)
-        if self.residual:
-            weight = layer.folded.wrapped.residual
-            out = out + F.linear(take_tokens(x, queries), weight.to(x.dtype))
-        return out
+
+    def _method(self, queries: Queries) -> str:
+        """Return 'absorb' where few tokens are computed, else 'fold'.
+
+        Those are the class token, or certain ones. To count them would bind a trace to
+        the sizes.
+        """
+        reads_few = isinstance(queries, Tensor) or queries == slice(0, 1)
+        has_one_layer = len(self.block.layers) == 1
+        if reads_few and has_one_layer and self.block.may_absorb:
+            return 'absorb'
+        return 'fold'
 
     def _load_from_state_dict(self, *args: Any) -> None:
         """Refuse every state.

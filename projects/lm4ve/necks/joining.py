@@ -1,7 +1,13 @@
-"""A host's neck beside its encoder: the class token that it reads, the norm that it takes over."""
+"""A host's neck beside its encoder: the class token that it reads, the norm that it takes over.
+
+A plain encoder's checkpoint has a final norm, which the encoder before a neck lacks.
+The neck's norm starts from it, by whatever way the weights are loaded: into the model
+or into its backbone. ``lm4ve/necks/repairs.py`` lets hosts call :func:`join`.
+"""
 
 import logging
 import re
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -12,6 +18,7 @@ from lm4ve.errors import UserError, listing
 from lm4ve.necks.neck import LLMBlockNeck
 
 _NORM = re.compile(r'norm|ln|bn', re.IGNORECASE)
+_CLASS_TOKEN = re.compile('cls|class')
 #: Names of the norm that comes after the mean over tokens.
 _AFTER_MEAN = ('fc_norm', 'ln2')
 
@@ -19,71 +26,144 @@ _AFTER_MEAN = ('fc_norm', 'ln2')
 def join(model: Any) -> None:
     """Let a host's neck start from the final norm of its encoder's weights.
 
-    A plain encoder's checkpoint has a final norm, which the encoder before a neck
-    lacks. It becomes the neck's, by whatever way the weights are loaded: into the model
-    or into its backbone.
-
     Args:
         model (nn.Module): A host's model with ``backbone`` and perhaps ``neck``.
 
     Raises:
         UserError: The neck reads a class token, and the encoder has none.
     """
-    neck = _neck_of(model)[1]
-    has_class = any(
-        re.search('cls|class', n) for n, _ in model.backbone.named_parameters()
-    )
-    if neck is not None and neck.reads_class_token and not has_class:
-        kind = type(model.backbone).__name__
-        raise UserError(
-            f'The neck reads a class token: {kind} has none. Fix: another out_type.'
-        )
-    if neck and neck.norm is not None:
-        removed = vars(model.backbone).get('removed_norm', {})
-        if removed.keys() == neck.norm.state_dict().keys():
-            neck.norm.load_state_dict(removed)
-        for part in (model, model.backbone):
-            part.register_load_state_dict_pre_hook(partial(_load_norm, model))
+    neck = _find_neck(model)[1]
+    if neck is None:
+        return
+    if neck.reads_class_token:
+        _check_class_token(model.backbone)
+    if neck.norm is None:
+        return
+    # An encoder that was built with its norm may keep what was removed.
+    removed = vars(model.backbone).get('removed_norm', {})
+    if removed.keys() == neck.norm.state_dict().keys():
+        neck.norm.load_state_dict(removed)
+    for part in (model, model.backbone):
+        part.register_load_state_dict_pre_hook(partial(_load_norm, model))
 
 
-def _neck_of(model: Any) -> tuple[str, Any]:
+def _find_neck(model: nn.Module) -> tuple[str, Any]:
     """Return the name and the neck that a model has as ``neck``; '' and None without one."""
-    necks = (nm for nm in model.named_modules() if isinstance(nm[1], LLMBlockNeck))
-    return next((nm for nm in necks if nm[0].startswith('neck')), ('', None))
+    for name, module in model.named_modules():
+        if name.startswith('neck') and isinstance(module, LLMBlockNeck):
+            return name, module
+    return '', None
+
+
+def _check_class_token(backbone: nn.Module) -> None:
+    """Check that an encoder has a class token.
+
+    Raises:
+        UserError: No parameter is named so.
+    """
+    for name, _ in backbone.named_parameters():
+        if _CLASS_TOKEN.search(name):
+            return
+    kind = type(backbone).__name__
+    raise UserError(
+        f'The neck reads a class token: {kind} has none. Fix: another out_type.'
+    )
 
 
 def _load_norm(
     model: Any, module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any
 ) -> None:
-    """Before a model or its backbone is loaded, move a plain encoder's final norm to the neck."""
-    name, neck = _neck_of(model)
-    whole = module is model
-    start, own = prefix + 'backbone.' * whole, f'{prefix}{name}.norm.'
-    # A backbone with a prefix is loaded as a part of the model, which has done it.
-    if f'{own}weight' in state or (prefix and not whole):
+    """Move a plain encoder's final norm to the neck: a hook before ``load_state_dict``.
+
+    Args:
+        model (nn.Module): The model, whose neck has a norm.
+        module (nn.Module): What is loaded: the model, or its backbone.
+        state (dict): The tensors that are loaded; changed in place.
+        prefix (str): The module's name in the state, with a dot.
+    """
+    name, neck = _find_neck(model)
+    own = f'{prefix}{name}.norm.'
+    if f'{own}weight' in state:
         return
-    mine, known = (
-        neck.norm.state_dict(),
-        {start + k for k in model.backbone.state_dict()},
-    )
-    found = []
+    loads_model = module is model
+    if prefix and not loads_model:
+        # The backbone is loaded as a part of the model, which has moved the norm.
+        return
+    backbone = f'{prefix}backbone.' if loads_model else prefix
+    norm = neck.norm.state_dict()
+    candidates = _find_norms(state, backbone, model.backbone, norm)
+    chosen = _choose_norm(candidates, neck)
+    if chosen is not None:
+        for leaf, tensor in norm.items():
+            loaded = state.pop(f'{chosen}.{leaf}')
+            if loads_model:
+                state[own + leaf] = loaded
+            else:
+                tensor.copy_(loaded)
+    _log_loading(f'{name}.norm', chosen, module, state, prefix)
+
+
+def _find_norms(
+    state: Mapping[str, Tensor],
+    prefix: str,
+    backbone: nn.Module,
+    norm: Mapping[str, Tensor],
+) -> list[str]:
+    """Return the names of norms in a state that the backbone lacks and the neck can load.
+
+    Args:
+        state (dict): The state.
+        prefix (str): The backbone's name in it, with a dot.
+        backbone (nn.Module): The backbone.
+        norm (dict): The tensors of the neck's norm.
+    """
+    known = {prefix + key for key in backbone.state_dict()}
+    names = []
     for key in state.keys() - known:
-        norm = key.removesuffix('.weight')
-        shapes = [getattr(state.get(f'{norm}.{n}'), 'shape', None) for n in mine]
-        is_norm = _NORM.search(norm.rpartition('.')[2]) and key.startswith(start)
-        if norm != key and is_norm and shapes == [t.shape for t in mine.values()]:
-            found.append(norm)
-    after_mean = neck.out_type == 'avg_featmap' and not neck.norm_first
-    chosen = max(
-        found, key=lambda n: (n.endswith(_AFTER_MEAN) == after_mean, n), default=None
+        if not key.startswith(prefix) or not key.endswith('.weight'):
+            continue
+        name = key.removesuffix('.weight')
+        is_norm = _NORM.search(name.rpartition('.')[2])
+        if is_norm and _fits(state, name, norm):
+            names.append(name)
+    return names
+
+
+def _fits(state: Mapping[str, Tensor], name: str, norm: Mapping[str, Tensor]) -> bool:
+    """Whether a state has a norm's tensors under a name, in the same shapes."""
+    for leaf, tensor in norm.items():
+        loaded = state.get(f'{name}.{leaf}')
+        if getattr(loaded, 'shape', None) != tensor.shape:
+            return False
+    return True
+
+
+def _choose_norm(candidates: list[str], neck: LLMBlockNeck) -> str | None:
+    """Choose the norm that stands where the neck's does: after a mean over tokens, or not."""
+    is_after_mean = neck.out_type == 'avg_featmap' and not neck.norm_first
+
+    def rank(name: str) -> tuple[bool, str]:
+        fits = name.endswith(_AFTER_MEAN) == is_after_mean
+        return fits, name
+
+    return max(candidates, key=rank, default=None)
+
+
+def _log_loading(
+    norm: str,
+    chosen: str | None,
+    module: nn.Module,
+    state: Mapping[str, Tensor],
+    prefix: str,
+) -> None:
+    """Log where a neck's norm comes from, and what else does not fit."""
+    names = {prefix + key for key in module.state_dict()}
+    missing = sorted(names - state.keys())
+    unknown = sorted(state.keys() - names)
+    start = chosen or 'its initial values'
+    text = (
+        f'{norm} starts from {start} of {len(state)} tensors. '
+        f'Missing: {listing(missing)}. Unknown: {listing(unknown)}.'
     )
-    for leaf, tensor in mine.items() if chosen else ():
-        if whole:
-            state[own + leaf] = state.pop(f'{chosen}.{leaf}')
-        else:
-            tensor.copy_(state.pop(f'{chosen}.{leaf}'))
-    names = {prefix + k for k in module.state_dict()}
-    missing, unknown = sorted(names - state.keys()), sorted(state.keys() - names)
-    text = f'{name}.norm starts from {chosen or "its initial values"} of {len(state)} tensors. '
-    text += f'Missing: {listing(missing)}. Unknown: {listing(unknown)}.'
-    print_log(text, logger='current', level=logging.INFO if chosen else logging.WARNING)
+    level = logging.INFO if chosen else logging.WARNING
+    print_log(text, logger='current', level=level)

@@ -17,15 +17,12 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from lm4ve.compat.transformers_capture import capture_afterwards
-from lm4ve.errors import UserError, check, closest, did_you_mean, listing, require
+from lm4ve.errors import UserError, check, listing, require
 from lm4ve.necks.neck import LLMBlockNeck
+from lm4ve.necks.neck_hook import ThroughNeck
+from lm4ve.necks.places import Place, default_fields, find_places, has_one_place
 from lm4ve.necks.record import write_records
 
-#: Modules of torch whose tokens come before samples unless ``batch_first`` is set.
-_SEQUENCES = (
-    *(nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.TransformerDecoder),
-    *(nn.TransformerDecoderLayer, nn.MultiheadAttention, nn.RNNBase),
-)
 #: Names of parameters that are tokens before the patches.
 _FIRST = re.compile(r'(^|[._])(cls|class|dist[a-z]*|reg[a-z]*)_(tokens?|embedding)$')
 
@@ -76,175 +73,145 @@ def LLMBlockInsert(
             what nobody takes. In a forward pass: a mask is unknown, or not of as many
             tokens as the place has.
     """
-    encoder: nn.Module = (
-        backbone if isinstance(backbone, nn.Module) else MODELS.build(backbone)
-    )
+    encoder: Any = backbone
+    if not isinstance(backbone, nn.Module):
+        encoder = MODELS.build(backbone)
     places = find_places(encoder, after, before)
-    given = (
-        [*neck] if isinstance(neck, (Sequence, nn.ModuleList)) else [neck] * len(places)
-    )
-    require(
-        len(given) == len(places),
-        f'backbone.neck: {len(given)} necks for {len(places)} places. Fix: one for all of them, or '
-        'one for each.',
-    )
-    necks: list[Any] = []
-    for (_, name, at_input), fields in zip(places, given, strict=True):
-        built: Any = fields
-        if share_block or not isinstance(fields, nn.Module):
-            check('backbone.neck', fields, kind=dict)
-            cfg = {**defaults_of(encoder, name), **fields}
-            if str(cfg.get('type')).rpartition('.')[2] == 'LLMBlockNeck':
-                cfg['type'] = (
-                    LLMBlockNeck  # in mmaction2's scope the name means one of its own
-                )
-            if necks and share_block:
-                if cfg.get('block') != given[0].get('block'):
-                    raise UserError(
-                        'backbone.neck: with share_block all necks name one block.'
-                    )
-                cfg['block'] = necks[0].block
-            built = MODELS.build(cfg)
-        # Inside an encoder the neck must give all tokens.
-        out_type = getattr(built, 'out_type', 'raw')
-        require(
-            out_type == 'raw',
-            f"backbone.neck.out_type='{out_type}' gives a vector, but the layers after the neck "
-            "read all tokens. Fix: backbone.neck.out_type='raw'.",
-        )
+    necks = _build_necks(encoder, places, neck, share_block)
+    for place, built in zip(places, necks, strict=True):
+        _check_inserted(encoder, built)
         if isinstance(built, LLMBlockNeck):
-            where = 'before' if at_input else 'after'
-            built.record.place = f"{where}='{name}', index={index!r}"
-            if mask:
-                built.record.place += f', mask={dict(mask)!r}'
-            _check_drawn(encoder, built)
-        necks.append(built)
-    write_records([neck for neck in necks if isinstance(neck, LLMBlockNeck)])
-    several = not has_one_place(after, before)
-    neck = ModuleList(necks) if several else necks[0]
-    from lm4ve.necks.neck_hook import ThroughNeck
+            built.record.place = _describe_place(place, index, mask)
+    write_records([built for built in necks if isinstance(built, LLMBlockNeck)])
 
-    names = {m: n for n, m in encoder.named_modules()}
-    hooks = []
-    for i, (place, name, _) in enumerate(places):
-        layout = defaults_of(encoder, name).get('layout')
-        number = i if several else None
-        hooks.append(ThroughNeck(encoder, names[place], index, layout, number, mask))
-    encoder.llm_neck = neck.train(encoder.training)
-    for hook, (place, _, at_input) in zip(hooks, places, strict=True):
-        hook.attach(at_input)
-        if not at_input:
-            capture_afterwards(place)
+    is_single = has_one_place(after, before)
+    hooks = _build_hooks(encoder, places, index, mask, is_single)
+    inserted = necks[0] if is_single else ModuleList(necks)
+    encoder.llm_neck = inserted.train(encoder.training)
+    for hook, place in zip(hooks, places, strict=True):
+        hook.attach(place.at_input)
+        if not place.at_input:
+            capture_afterwards(place.module)
     forget_compiled_code()
     return encoder
 
 
+def _build_necks(
+    encoder: nn.Module, places: Sequence[Place], given: Any, share_block: bool
+) -> list[Any]:
+    """Build a neck for each place.
+
+    Args:
+        encoder (nn.Module): The encoder.
+        places (Sequence[Place]): Its places.
+        given: A neck or its config for all places, or a sequence with one for each.
+        share_block (bool): Let all necks have the first one's block.
+
+    Raises:
+        UserError: There are more or fewer than places, or with ``share_block`` they
+            name several blocks.
+    """
+    if isinstance(given, (Sequence, nn.ModuleList)):
+        given = list(given)
+    else:
+        given = [given] * len(places)
+    require(
+        len(given) == len(places),
+        f'backbone.neck: {len(given)} necks for {len(places)} places. Fix: one for '
+        'all of them, or one for each.',
+    )
+    if not share_block:
+        return [
+            _build_neck(encoder, place, one)
+            for place, one in zip(places, given, strict=True)
+        ]
+    for one in given:
+        check('backbone.neck', one, kind=dict)
+        if one.get('block') != given[0].get('block'):
+            raise UserError('backbone.neck: with share_block all necks name one block.')
+    first = _build_neck(encoder, places[0], given[0])
+    necks = [first]
+    for place, one in zip(places[1:], given[1:], strict=True):
+        necks.append(_build_neck(encoder, place, {**one, 'block': first.block}))
+    return necks
+
+
+def _build_neck(encoder: nn.Module, place: Place, given: Any) -> Any:
+    """Return a neck that is given as a module, or build it from its config."""
+    if isinstance(given, nn.Module):
+        return given
+    check('backbone.neck', given, kind=dict)
+    cfg = {**default_fields(encoder, place.name), **given}
+    if str(cfg.get('type')).rpartition('.')[2] == 'LLMBlockNeck':
+        # In mmaction2's scope the name means one of its own.
+        cfg['type'] = LLMBlockNeck
+    return MODELS.build(cfg)
+
+
+def _check_inserted(encoder: nn.Module, neck: Any) -> None:
+    """Check that a neck can stand inside an encoder.
+
+    Raises:
+        UserError: It does not give all tokens, or draws some of class, distillation and
+            register tokens, which the encoder reads first.
+    """
+    out_type = getattr(neck, 'out_type', 'raw')
+    require(
+        out_type == 'raw',
+        f"backbone.neck.out_type='{out_type}' gives a vector, but the layers after the "
+        "neck read all tokens. Fix: backbone.neck.out_type='raw'.",
+    )
+    if not isinstance(neck, LLMBlockNeck) or not neck.draws_tokens:
+        return
+    tokens = [name for name, _ in encoder.named_parameters() if _FIRST.search(name)]
+    if tokens and neck.num_extra_tokens == 0:
+        raise UserError(
+            f'backbone.neck.train_queries draws from {listing(tokens)} too, which '
+            f'{type(encoder).__name__} reads first. Fix: num_extra_tokens, their '
+            'number.'
+        )
+
+
+def _describe_place(
+    place: Place, index: int | str, mask: Mapping[str, str] | None
+) -> str:
+    """Describe a place as a checkpoint records it."""
+    where = 'before' if place.at_input else 'after'
+    text = f"{where}='{place.name}', index={index!r}"
+    if mask:
+        text += f', mask={dict(mask)!r}'
+    return text
+
+
+def _build_hooks(
+    encoder: nn.Module,
+    places: Sequence[Place],
+    index: int | str,
+    mask: Mapping[str, str] | None,
+    is_single: bool,
+) -> list[ThroughNeck]:
+    """Build a hook for each place; see :func:`LLMBlockInsert` for the arguments."""
+    names = {module: name for name, module in encoder.named_modules()}
+    hooks = []
+    for number, place in enumerate(places):
+        layout = default_fields(encoder, place.name).get('layout')
+        hook = ThroughNeck(
+            encoder,
+            names[place.module],
+            index,
+            layout,
+            number=None if is_single else number,
+            mask=mask,
+        )
+        hooks.append(hook)
+    return hooks
+
+
 def forget_compiled_code() -> None:
-    """Let models that were compiled and have run be compiled anew, with hooks that came later.
+    """Let models that were compiled and have run be compiled anew, with later hooks.
 
     What ``torch.compile`` has made of a model does not look at its hooks again, so that
     a block would have no effect. Nothing happens where nothing was compiled.
     """
     if 'torch._dynamo' in sys.modules:
         torch.compiler.reset()
-
-
-def _check_drawn(encoder: nn.Module, neck: LLMBlockNeck) -> None:
-    """Refuse to draw from class, distillation and register tokens, which the encoder reads first.
-
-    Raises:
-        UserError: The encoder has some, and the neck would draw from them.
-    """
-    tokens = [n for n, _ in encoder.named_parameters() if _FIRST.search(n)]
-    if neck.draws_tokens and tokens and not neck.num_extra_tokens:
-        raise UserError(
-            f'backbone.neck.train_queries draws from {listing(tokens)} too, which '
-            f'{type(encoder).__name__} reads first. Fix: num_extra_tokens, their number.'
-        )
-
-
-def has_one_place(after: Any, before: Any) -> bool:
-    """Whether a single name is given."""
-    return isinstance(after or before, str) and (after is None or before is None)
-
-
-def find_places(
-    encoder: nn.Module,
-    after: str | Sequence[str] | None,
-    before: str | Sequence[str] | None,
-) -> list[tuple[nn.Module, str, bool]]:
-    """Return each place: the submodule, its name as given, and whether its input is meant.
-
-    Raises:
-        UserError: There is none; see :func:`find_place`.
-    """
-    places = [
-        (find_place(encoder, name, at_input), name, at_input)
-        for names, at_input in ((after, False), (before, True))
-        for name in ([names] if isinstance(names, str) else names or ())
-    ]
-    if not places:
-        raise UserError(
-            'A block needs a place. Fix: name a submodule in after= or before=.'
-        )
-    return places
-
-
-def defaults_of(encoder: nn.Module, after: str) -> dict[str, Any]:
-    """Return a neck's default arguments: no norm, and the layout of torch's own modules."""
-    within = [
-        m
-        for n, m in encoder.named_modules()
-        if f'{after}.'.startswith(f'{n}.' if n else '')
-    ]
-    parts = (part for m in within if isinstance(m, _SEQUENCES) for part in m.modules())
-    tokens_first = not all(getattr(part, 'batch_first', True) for part in parts)
-    return dict(norm_cfg=None, **(dict(layout='NBC') if tokens_first else {}))
-
-
-def find_place(encoder: nn.Module, after: str, at_input: bool = False) -> nn.Module:
-    """Return the submodule of a name, in an encoder that has no block yet.
-
-    Of a sequence it is the last module, which runs also where a host calls one after
-    the other (timm's gradient checkpointing); the first for its input.
-
-    Raises:
-        UserError: There is none, it only holds others, or the encoder has a block.
-    """
-    kind = type(encoder).__name__
-    if hasattr(encoder, 'llm_neck'):
-        raise UserError(
-            f'{kind} has a block already (llm_neck). Fix: give that one several layers '
-            '(block.layers), or all places at once (a list as after=).'
-        )
-    if type(encoder).forward is nn.Sequential.forward:
-        raise UserError(
-            f'A {kind} would run its llm_neck as a last layer. Fix: wrap what holds it.'
-        )
-    modules = {n: m for n, m in encoder.named_modules() if n}
-    place: Any = modules.get(after)
-    if place is None or type(place).forward is nn.Module.forward:
-        what = (
-            'no submodule'
-            if place is None
-            else 'only a container, which is never called,'
-        )
-        near = (
-            [f'{after}.{n}' for n, _ in place.named_children()] if place else [*modules]
-        )
-        close = did_you_mean(after, modules) if place is None else ''
-        raise UserError(
-            f"{'before' if at_input else 'after'}='{after}' is {what} of {kind}."
-            f'{close} Fix: name one of {closest(after, near)}.'
-        )
-    every = [m for _, m in encoder.named_modules(remove_duplicate=False)]
-    end = 0 if at_input else -1
-    # Unless that one is used elsewhere too.
-    while (
-        type(place).forward is nn.Sequential.forward
-        and len(place)
-        and every.count(place[end]) == 1
-    ):
-        place = place[end]
-    found: nn.Module = place
-    return found

@@ -5,7 +5,6 @@ library without configs has: a model, a name and a checkpoint.
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import product
 from typing import Any
 
 import torch
@@ -14,13 +13,9 @@ from torch import Tensor, nn
 
 from lm4ve.compat.transformers_trainer_names import keep_names
 from lm4ve.errors import UserError
-from lm4ve.necks.llm_block_insert import (
-    LLMBlockInsert,
-    defaults_of,
-    find_places,
-    has_one_place,
-)
+from lm4ve.necks.llm_block_insert import LLMBlockInsert
 from lm4ve.necks.neck import LLMBlockNeck
+from lm4ve.necks.places import default_fields, find_places, has_one_place
 from lm4ve.necks.record import write_records
 
 #: Attributes with the number of a layer's output channels.
@@ -74,8 +69,7 @@ def wrap(
 
     Returns:
         nn.Module: ``model``, with the neck as ``model.llm_neck``; a list of necks if
-            ``after``
-        or ``before`` is a list.
+        ``after`` or ``before`` is a list.
 
     Raises:
         UserError: There is no such submodule, the model has a block already or is on
@@ -83,24 +77,22 @@ def wrap(
         TypeError: An argument is none of the neck's.
     """
     options: list[dict[str, Any]] = []
-    for place, name, _ in find_places(model, after, before):
-        width = in_channels or _width_of(model, place, name)
-        options.append({**defaults_of(model, name), 'in_channels': width, **neck})
+    for place in find_places(model, after, before):
+        width = in_channels
+        if width is None:
+            width = _width_of(model, place.module, place.name)
+        defaults = default_fields(model, place.name)
+        options.append({**defaults, 'in_channels': width, **neck})
     arguments: dict[str, Any] = dict(after=after, index=index, neck=options[0])
+    # A single place is recorded as it was before there could be several.
     if before is not None or share_block or not has_one_place(after, before):
         arguments.update(before=before, share_block=share_block, neck=options)
     if mask is not None:
         arguments['mask'] = dict(mask)
-    built = build_necks(model, arguments, block)
-    for part in built:
-        for child in (part.mapper_in, part.mapper_out, part.skip):
-            if (
-                part.init_cfg and child is not None
-            ):  # what a runner calls init_weights() for
-                initialize(child, part.init_cfg)
-                if hasattr(child, 'init_weights'):
-                    child.init_weights()
-    return insert(model, built, arguments)
+    necks = build_necks(model, arguments, block)
+    for built in necks:
+        _init_mappers(built)
+    return insert(model, necks, arguments)
 
 
 def build_necks(
@@ -123,39 +115,72 @@ def build_necks(
         UserError: See :func:`wrap`.
     """
     places = find_places(model, arguments['after'], arguments.get('before'))
-    if (
-        _reference(model, places[0][0]).is_meta
-        or torch.get_default_device().type == 'meta'
-    ):
+    is_meta = _reference(model, places[0].module).is_meta
+    if is_meta or torch.get_default_device().type == 'meta':
         raise UserError(
             "A model on the device 'meta' cannot be wrapped. Fix: to_empty() first."
         )
-    settings: dict[str, Any] | None = None
-    if not isinstance(block, nn.Module):
-        named = (
-            dict(checkpoint=block) if isinstance(block, (str, type(None))) else block
-        )
-        settings = {'type': 'LLMBlock', **named}
-    arguments['block'] = settings
+    arguments['block'] = _block_config(block)
     fields = arguments['neck']
+    if not isinstance(fields, list):
+        fields = [fields]
+    shares_block = arguments.get('share_block')
     necks: list[LLMBlockNeck] = []
-    for options in fields if isinstance(fields, list) else [fields]:
-        shared = necks[0].block if necks and arguments.get('share_block') else None
-        necks.append(LLMBlockNeck(block=shared or settings or block, **options))
+    for options in fields:
+        if necks and shares_block:
+            block_or_config = necks[0].block
+        elif arguments['block'] is None:
+            block_or_config = block
+        else:
+            block_or_config = arguments['block']
+        necks.append(LLMBlockNeck(block=block_or_config, **options))
     write_records(necks)
     return necks
+
+
+def _block_config(block: Any) -> dict[str, Any] | None:
+    """Return the config of a block; None of one that is given as a module."""
+    if isinstance(block, nn.Module):
+        return None
+    if block is None or isinstance(block, str):
+        return dict(type='LLMBlock', checkpoint=block)
+    return {'type': 'LLMBlock', **block}
+
+
+def _init_mappers(neck: LLMBlockNeck) -> None:
+    """Initialize a neck's mappers, for which a runner calls ``init_weights()``."""
+    for mapper in (neck.mapper_in, neck.mapper_out, neck.skip):
+        if mapper is None or not neck.init_cfg:
+            continue
+        initialize(mapper, neck.init_cfg)
+        if hasattr(mapper, 'init_weights'):
+            mapper.init_weights()
 
 
 def insert(
     model: nn.Module, necks: Sequence[LLMBlockNeck], arguments: dict[str, Any]
 ) -> nn.Module:
-    """Attach necks, on the device and, except for the block, in the dtype of their places."""
-    after, before = arguments['after'], arguments.get('before')
-    references = [
-        _reference(model, place) for place, *_ in find_places(model, after, before)
-    ]
-    mask = arguments.get('mask')
-    LLMBlockInsert(model, after, [*necks], arguments['index'], before, mask=mask)
+    """Attach necks to a model.
+
+    They get the device and, except for their blocks, the dtype of their places.
+
+    Args:
+        model (nn.Module): The model; it is changed in place.
+        necks (Sequence[LLMBlockNeck]): Those of :func:`build_necks`.
+        arguments (dict): See there.
+    """
+    after = arguments['after']
+    before = arguments.get('before')
+    places = find_places(model, after, before)
+    references = [_reference(model, place.module) for place in places]
+    LLMBlockInsert(
+        model,
+        after,
+        list(necks),
+        arguments['index'],
+        before,
+        mask=arguments.get('mask'),
+    )
     for neck, reference in zip(necks, references, strict=True):
         neck.to(reference.device)
         for name, part in neck.named_children():
@@ -170,12 +195,19 @@ def insert(
 
 def _reference(model: nn.Module, place: nn.Module) -> Tensor:
     """Return a tensor whose device and dtype the mappers get."""
-    tensors = (*place.parameters(), *place.buffers(), *model.parameters())
-    return next((t for t in tensors if t.is_floating_point()), torch.empty(0))
+    for tensor in (*place.parameters(), *place.buffers(), *model.parameters()):
+        if tensor.is_floating_point():
+            return tensor
+    return torch.empty(0)
 
 
 def _width_of(model: nn.Module, place: nn.Module, name: str) -> int:
     """Return how many channels the last layer within a module gives.
+
+    Args:
+        model (nn.Module): The model.
+        place (nn.Module): The place, which may lie within the module of its name.
+        name (str): Its name.
 
     Raises:
         UserError: No layer within it shows that. Where one before it does, its width is
@@ -184,22 +216,29 @@ def _width_of(model: nn.Module, place: nn.Module, name: str) -> int:
     own = _last_width(place)
     if own is not None:
         return own[1]
-    text = f"'{name}' ({type(place).__name__}) does not show the width of its output."
+    kind = type(place).__name__
+    text = f"'{name}' ({kind}) does not show the width of its output."
     before = _last_width(model.get_submodule(name))
     if before is None:
         raise UserError(f'{text} Fix: give in_channels=, the number of its channels.')
     layer, width = before
     raise UserError(
-        f'{text} Fix: in_channels={width}, if it keeps the width of the {type(layer).__name__} '
-        'before it.'
+        f'{text} Fix: in_channels={width}, if it keeps the width of the '
+        f'{type(layer).__name__} before it.'
     )
 
 
 def _last_width(place: nn.Module) -> tuple[nn.Module, int] | None:
-    """Return the last layer within a module that shows how many channels it gives, and these."""
-    for module, name in product(reversed([*place.modules()]), _WIDTHS):
-        width = getattr(module, name, None)
-        width = width[-1] if isinstance(width, (tuple, list)) and width else width
-        if isinstance(width, int) and width > 0:
-            return module, width
+    """Return the last layer within a module that shows how many channels it gives.
+
+    Returns:
+        tuple[nn.Module, int] | None: The layer, and the number of channels.
+    """
+    for module in reversed(list(place.modules())):
+        for name in _WIDTHS:
+            width = getattr(module, name, None)
+            if isinstance(width, (tuple, list)) and width:
+                width = width[-1]
+            if isinstance(width, int) and width > 0:
+                return module, width
     return None

@@ -28,7 +28,7 @@ class TokenShuffle(Part):
         return request._replace(
             tokens=tokens.gather(1, order[..., None].expand_as(tokens)),
             padding_mask=padding_mask,
-            queries=find_places(order, request.queries),
+            queries=new_places(order, request.queries),
         )
 
     def draw(self, tokens: Tensor, training: bool) -> Tensor:
@@ -59,7 +59,7 @@ class TokenShuffle(Part):
         record.shuffle_tokens = True
 
 
-def find_places(order: Tensor, queries: Queries) -> Tensor:
+def new_places(order: Tensor, queries: Queries) -> Tensor:
     """Return where the tokens that are read stand now.
 
     Args:

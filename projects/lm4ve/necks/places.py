@@ -1,0 +1,159 @@
+"""The places of an encoder at which a neck can act: its submodules, by name."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from lm4ve.errors import UserError, closest, did_you_mean
+
+#: Modules of torch whose tokens come before samples unless ``batch_first`` is set.
+_SEQUENCES = (
+    nn.TransformerEncoder,
+    nn.TransformerEncoderLayer,
+    nn.TransformerDecoder,
+    nn.TransformerDecoderLayer,
+    nn.MultiheadAttention,
+    nn.RNNBase,
+)
+
+
+class Place(NamedTuple):
+    """A place.
+
+    Attributes:
+        module (nn.Module): The submodule.
+        name (str): Its name as it was given. The submodule may lie within the one of
+            this name, see :func:`find_place`.
+        at_input (bool): Whether its input goes through the neck, not its output.
+    """
+
+    module: nn.Module
+    name: str
+    at_input: bool
+
+
+def has_one_place(after: Any, before: Any) -> bool:
+    """Whether a single name is given, so that there is one neck and no list."""
+    if after is None:
+        return isinstance(before, str)
+    return isinstance(after, str) and before is None
+
+
+def find_places(
+    encoder: nn.Module,
+    after: str | Sequence[str] | None,
+    before: str | Sequence[str] | None,
+) -> list[Place]:
+    """Find all places that a user names.
+
+    Args:
+        encoder (nn.Module): The encoder.
+        after (str | Sequence[str], optional): Submodules whose output is meant.
+        before (str | Sequence[str], optional): Submodules whose input is meant.
+
+    Raises:
+        UserError: There is none; see :func:`find_place`.
+    """
+    places = []
+    for name in _as_list(after):
+        places.append(Place(find_place(encoder, name), name, at_input=False))
+    for name in _as_list(before):
+        module = find_place(encoder, name, at_input=True)
+        places.append(Place(module, name, at_input=True))
+    if not places:
+        raise UserError(
+            'A block needs a place. Fix: name a submodule in after= or before=.'
+        )
+    return places
+
+
+def _as_list(names: str | Sequence[str] | None) -> list[str]:
+    if names is None:
+        return []
+    if isinstance(names, str):
+        return [names]
+    return list(names)
+
+
+def find_place(encoder: nn.Module, name: str, at_input: bool = False) -> nn.Module:
+    """Find the submodule of a name, in an encoder that has no block yet.
+
+    Of a sequence it is the last module, which runs also where a host calls one after
+    the other (timm's gradient checkpointing); the first for its input.
+
+    Args:
+        encoder (nn.Module): The encoder.
+        name (str): The name.
+        at_input (bool): Whether the submodule's input is meant.
+
+    Raises:
+        UserError: There is none, it only holds others, or the encoder has a block.
+    """
+    _check_encoder(encoder)
+    modules = {n: m for n, m in encoder.named_modules() if n}
+    place: Any = modules.get(name)
+    argument = 'before' if at_input else 'after'
+    kind = type(encoder).__name__
+    if place is None:
+        close = did_you_mean(name, modules)
+        raise UserError(
+            f"{argument}='{name}' is no submodule of {kind}.{close} "
+            f'Fix: name one of {closest(name, modules)}.'
+        )
+    if type(place).forward is nn.Module.forward:
+        children = [f'{name}.{child}' for child, _ in place.named_children()]
+        raise UserError(
+            f"{argument}='{name}' is only a container, which is never called, of "
+            f'{kind}. Fix: name one of {closest(name, children or modules)}.'
+        )
+    end = 0 if at_input else -1
+    every = [m for _, m in encoder.named_modules(remove_duplicate=False)]
+    while type(place).forward is nn.Sequential.forward and len(place) > 0:
+        is_used_elsewhere = every.count(place[end]) > 1
+        if is_used_elsewhere:
+            break
+        place = place[end]
+    found: nn.Module = place
+    return found
+
+
+def _check_encoder(encoder: nn.Module) -> None:
+    """Refuse an encoder that has a block already, or would run its neck as a layer."""
+    kind = type(encoder).__name__
+    if hasattr(encoder, 'llm_neck'):
+        raise UserError(
+            f'{kind} has a block already (llm_neck). Fix: give that one several layers '
+            '(block.layers), or all places at once (a list as after=).'
+        )
+    if type(encoder).forward is nn.Sequential.forward:
+        raise UserError(
+            f'A {kind} would run its llm_neck as a last layer. Fix: wrap what holds it.'
+        )
+
+
+def default_fields(encoder: nn.Module, place: str) -> dict[str, Any]:
+    """Return a neck's default arguments at a place.
+
+    It has no norm, and the layout of torch's own modules.
+
+    Args:
+        encoder (nn.Module): The encoder.
+        place (str): The name of the place.
+    """
+    fields: dict[str, Any] = dict(norm_cfg=None)
+    if _has_tokens_first(encoder, place):
+        fields['layout'] = 'NBC'
+    return fields
+
+
+def _has_tokens_first(encoder: nn.Module, place: str) -> bool:
+    """Whether a module of torch around a place, or a part of it, has tokens first."""
+    for name, module in encoder.named_modules():
+        is_around = name == '' or f'{place}.'.startswith(f'{name}.')
+        if not is_around or not isinstance(module, _SEQUENCES):
+            continue
+        for part in module.modules():
+            if not getattr(part, 'batch_first', True):
+                return True
+    return False
