@@ -105,3 +105,10 @@ class NeckInterface:
     def pick(self, feats: Tensor | Sequence[Tensor]) -> Tensor:
         """Return the features that go through the neck; see :class:`FeatureReader`."""
         return self.reader.pick(feats)
+
+
+def features_of(output: Any) -> Any:
+    """Return the features of a neck's output, which mmaction2's protocol pairs with losses."""
+    if isinstance(output, tuple) and isinstance(output[-1], dict):
+        return output[0]
+    return output

@@ -73,8 +73,9 @@ def LLMBlockInsert(
             what nobody takes. In a forward pass: a mask is unknown, or not of as many
             tokens as the place has.
     """
-    encoder: Any = backbone
-    if not isinstance(backbone, nn.Module):
+    if isinstance(backbone, nn.Module):
+        encoder = backbone
+    else:
         encoder = MODELS.build(backbone)
     places = find_places(encoder, after, before)
     necks = _build_necks(encoder, places, neck, share_block)

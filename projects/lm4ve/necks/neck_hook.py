@@ -1,6 +1,7 @@
-"""The forward hook by which an inserted neck gets a module's output.
+"""The hook by which an inserted neck gets a module's output or input.
 
-A module of its own, so that a model whose host calls the neck never imports it.
+It stands on the place itself, and notes the calls of the modules around it, where a
+padding mask may be found (``host_masks.py``).
 """
 
 import copy
@@ -13,7 +14,9 @@ from torch import Tensor, nn
 
 from lm4ve.errors import UserError
 from lm4ve.necks import host_masks
-from lm4ve.necks.host_masks import Call, Signature
+from lm4ve.necks.host_calls import Call, close_call, open_call, running_calls
+from lm4ve.necks.host_signature import Signature, check_mask, signature_of
+from lm4ve.necks.interface import features_of
 from lm4ve.necks.layouts import DEFAULTS
 
 #: Libraries whose modules have samples first, and those parts of them that may not.
@@ -55,6 +58,14 @@ class ThroughNeck:
             shows it.
         number (int, optional): Which of several necks of the encoder.
         mask (Mapping, optional): See :func:`lm4ve.necks.LLMBlockInsert`.
+
+    Attributes:
+        key: Distinguishes the calls that this hook has noted from those of other hooks.
+        signature (Signature): The signature of the place.
+        around (dict[str, Signature]): Those of the modules around it that may be given
+            a mask, the encoder's ('') first.
+        reads_around (bool): Whether padding was ever found in a call around the place,
+            not in its own.
     """
 
     def __init__(
@@ -66,29 +77,27 @@ class ThroughNeck:
         number: int | None = None,
         mask: Mapping[str, str] | None = None,
     ) -> None:
-        self.encoder, self.after, self.index = encoder, after, index
+        self.encoder = encoder
+        self.after = after
+        self.index = index
         self.number = number
-        place = encoder.get_submodule(after)
-        #: Tells the calls that this hook has noted from those of other hooks.
         self.key = object()
-        modules = {name: encoder.get_submodule(name) for name in _names_around(after)}
-        self.known_layout = known_layout
-        if known_layout is None and _are_batch_first([*modules.values(), place]):
-            self.known_layout = 'BNC'
-        modules = {
-            n: m for n, m in modules.items() if type(m).forward is not nn.Module.forward
-        }
-        given = host_masks.check_mask(
-            mask, [Signature(module, {}) for module in (*modules.values(), place)]
-        )
-        self.signature = Signature(place, given)
-        #: Of the encoder and of the modules between it and the place that may be told
-        #: of padding.
-        self.around = {
-            name: Signature(module, given) for name, module in modules.items()
-        }
-        #: Whether padding was ever found in a call around the place, not in its own.
         self.reads_around = False
+        place = encoder.get_submodule(after)
+        around = {name: encoder.get_submodule(name) for name in _names_around(after)}
+        self.known_layout = known_layout
+        if known_layout is None and _are_batch_first([*around.values(), place]):
+            self.known_layout = 'BNC'
+        called = {}
+        for name, module in around.items():
+            is_container = type(module).forward is nn.Module.forward
+            if not is_container:
+                called[name] = module
+        given = check_mask(mask, [*called.values(), place])
+        self.signature = signature_of(place, given)
+        self.around = {
+            name: signature_of(module, given) for name, module in called.items()
+        }
 
     def __deepcopy__(self, memo: dict[int, Any]) -> 'ThroughNeck':
         hook = copy.copy(self)
@@ -107,49 +116,46 @@ class ThroughNeck:
         self.encoder.register_forward_pre_hook(self.enter, with_kwargs=True)
         self.encoder.register_forward_hook(self.leave, always_call=True)
         for name, signature in self.around.items():
-            if name and signature.may_be_told:
-                around = Around(self, signature)
-                module = self.encoder.get_submodule(name)
-                module.register_forward_pre_hook(around.enter, with_kwargs=True)
-                module.register_forward_hook(around.leave, always_call=True)
+            is_encoder = name == ''
+            if is_encoder or not signature.may_get_mask:
+                continue
+            around = Around(self, signature)
+            module = self.encoder.get_submodule(name)
+            module.register_forward_pre_hook(around.enter, with_kwargs=True)
+            module.register_forward_hook(around.leave, always_call=True)
         place = self.encoder.get_submodule(self.after)
         if at_input:
             place.register_forward_pre_hook(self.replace_input, with_kwargs=True)
         else:
             place.register_forward_hook(self, with_kwargs=True)
 
+    # --------------------------------------------------------- around the encoder
     def enter(
         self, encoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        """Before the encoder runs: note its call; give a replica of DataParallel its own hook."""
+        """Before the encoder runs: note its call, and check that the hook is in place."""
         if getattr(encoder, '_is_replica', False):
             self._replicate(encoder)
         elif not torch.compiler.is_compiling():
             check_place(self)
         signature = self.around['']
-        host_masks.open_call(Call(self.key, signature, signature.bind(args, kwargs)))
+        open_call(Call(self.key, signature, signature.bind(args, kwargs)))
 
     def leave(self, encoder: Any, args: Any, output: Any) -> None:
-        """After the encoder has run, or has raised."""
-        host_masks.close_call(self.key, self.around[''])
+        """After the encoder has run, or has raised: forget its call."""
+        close_call(self.key, self.around[''])
 
     def _replicate(self, encoder: nn.Module) -> None:
-        """Let the hooks in a replica of the encoder look for the neck there."""
+        """Give a replica of DataParallel a hook of its own, which finds its neck there."""
         hook = copy.copy(self)
         hook.encoder = encoder
         for module in encoder.modules():
-            if any(h is self for h in module._forward_hooks.values()):
-                hooks = module._forward_hooks.items()
-                module._forward_hooks = OrderedDict(
-                    (k, hook if h is self else h) for k, h in hooks
-                )
-            if any(h == self.replace_input for h in module._forward_pre_hooks.values()):
-                hooks = module._forward_pre_hooks.items()
-                own = hook.replace_input
-                module._forward_pre_hooks = OrderedDict(
-                    (k, own if h == self.replace_input else h) for k, h in hooks
-                )
+            _exchange_hook(module, '_forward_hooks', self, hook)
+            _exchange_hook(
+                module, '_forward_pre_hooks', self.replace_input, hook.replace_input
+            )
 
+    # ---------------------------------------------------------------- at the place
     def replace_input(
         self, module: nn.Module, args: Any, kwargs: dict[str, Any]
     ) -> Any:
@@ -167,60 +173,80 @@ class ThroughNeck:
     def _replace(
         self, module: nn.Module, values: Any, args: Any, kwargs: dict[str, Any]
     ) -> Any:
-        """Send features through the neck, alone or as an entry of a sequence or of a dict."""
+        """Send features through the neck, alone or as an entry of a sequence or of a dict.
+
+        Args:
+            module (nn.Module): The place.
+            values: Its output, or its arguments.
+            args (tuple): The arguments of its call.
+            kwargs (dict): Those by name.
+
+        Returns:
+            ``values``, with the features replaced.
+        """
         call = Call(self.key, self.signature, self.signature.bind(args, kwargs))
         if isinstance(values, Tensor):
             return self._run(values, call)
         # Patch embeddings and Swin's stages return (tokens, grid size).
-        index = self.index
-        try:
-            features = (
-                values.get(index) if isinstance(values, Mapping) else values[index]
-            )
-        except (LookupError, TypeError):
-            features = None
+        features = _entry_of(values, self.index)
         if not isinstance(features, Tensor):
-            named = values.items() if isinstance(values, Mapping) else enumerate(values)
-            kinds = {
-                k: list(getattr(v, 'shape', ())) or type(v).__name__ for k, v in named
-            }
+            kind = type(module).__name__
             raise UserError(
-                f'index={index!r} names no features: {type(module).__name__} returns {kinds}. '
-                'Fix: the index (of a dict the key) of the entry that the encoder uses.'
+                f'index={self.index!r} names no features: {kind} returns '
+                f'{_describe_entries(values)}. Fix: the index (of a dict the key) of '
+                'the entry that the encoder uses.'
             )
         # A copy: what the module keeps of its output stays as it is.
-        entries: Any = (
-            copy.copy(values) if isinstance(values, Mapping) else list(values)
-        )
-        entries[index] = self._run(features, call)
-        return tuple(entries) if isinstance(values, tuple) else entries
+        entries: Any = list(values)
+        if isinstance(values, Mapping):
+            entries = copy.copy(values)
+        entries[self.index] = self._run(features, call)
+        if isinstance(values, tuple):
+            return tuple(entries)
+        return entries
 
     def _run(self, x: Tensor, call: Call) -> Any:
         """Run the neck on the features of a call of the place."""
         neck = self.encoder.llm_neck
-        neck = neck if self.number is None else neck[self.number]
+        if self.number is not None:
+            neck = neck[self.number]
         if x.is_nested:
             padded, padding, lengths = host_masks.pad_nested(x)
-            return host_masks.nest(_output_of(neck, padded, padding), lengths, x.layout)
-        calls = [call, *host_masks.running_calls(self.key)]
-        layout = getattr(neck, 'layout', None) or DEFAULTS.get(x.dim(), '')
-        if x.dim() == len(layout) == 3 and neck.guard and not torch.jit.is_tracing():
-            self._check_layout(
-                x, layout, calls[-1], is_named=getattr(neck, 'layout', None)
-            )
-        found = host_masks.find_mask(calls)
-        if found is None:
+            out = features_of(neck(padded, padding_mask=padding))
+            return host_masks.nest(out, lengths, x.layout)
+        padding_mask = self._find_padding(neck, x, call)
+        if padding_mask is None:
+            return features_of(neck(x))
+        return features_of(neck(x, padding_mask=padding_mask))
+
+    def _find_padding(self, neck: Any, x: Tensor, call: Call) -> Tensor | None:
+        """Find the padding among the features of a call of the place.
+
+        Returns:
+            Tensor | None: Bool ``[B, N]``, True = padding; None: nothing is padded.
+
+        Raises:
+            UserError: A mask is unknown, lost or of another shape, or the features are
+                laid out otherwise.
+        """
+        calls = [call, *running_calls(self.key)]
+        named_layout = getattr(neck, 'layout', None)
+        layout = named_layout or DEFAULTS.get(x.dim(), '')
+        is_sequence = x.dim() == 3 and len(layout) == 3
+        if is_sequence and neck.guard and not torch.jit.is_tracing():
+            self._check_layout(x, layout, calls[-1], is_named=bool(named_layout))
+        mask = host_masks.find_mask(calls)
+        if mask is None:
             self._refuse_lost_mask(calls)
-            return _output_of(neck, x, None)
-        told, name = found
-        if name is None:
-            return _output_of(neck, x, None)
+            return None
+        if mask.name is None:
+            return None
         if len(layout) != x.dim():
-            return _output_of(neck, x, None)  # which the neck refuses
-        if told is not call and not self.reads_around:
+            return None  # the neck refuses such features
+        if mask.call is not call and not self.reads_around:
             self.reads_around = True
         extra = getattr(neck, 'num_extra_tokens', 0)
-        return _output_of(neck, x, host_masks.padding_of(told, name, x, layout, extra))
+        return host_masks.padding_of(mask.call, mask.name, x, layout, extra)
 
     def _refuse_lost_mask(self, calls: list[Call]) -> None:
         """Refuse a recomputation in the backward pass that lacks the calls around it.
@@ -231,15 +257,25 @@ class ThroughNeck:
         is_whole = calls[-1].signature is self.around['']
         if not self.reads_around or is_whole or torch.compiler.is_compiling():
             return
-        if torch._C._current_graph_task_id() != -1:
+        is_backward = torch._C._current_graph_task_id() != -1
+        if is_backward:
             raise UserError(
-                f"'{self.after}' is recomputed in the backward pass (gradient checkpointing), out "
-                'of reach of the padding mask of the forward pass. Fix: a place that is itself '
-                'given the mask, or no checkpointing around it (with_cp=True of the neck is fine).'
+                f"'{self.after}' is recomputed in the backward pass (gradient "
+                'checkpointing), out of reach of the padding mask of the forward pass. '
+                'Fix: a place that is itself given the mask, or no checkpointing '
+                'around it (with_cp=True of the neck is fine).'
             )
 
-    def _check_layout(self, x: Tensor, layout: str, outer: Call, is_named: Any) -> None:
+    def _check_layout(
+        self, x: Tensor, layout: str, outer: Call, is_named: bool
+    ) -> None:
         """Refuse sequence-first features that would be read as batch-first, and the reverse.
+
+        Args:
+            x (Tensor): Features with three dimensions.
+            layout (str): The neck's layout.
+            outer (Call): The outermost call.
+            is_named (bool): Whether the user has named the layout.
 
         Raises:
             UserError: The dimension of samples has another size than the encoder's
@@ -257,8 +293,9 @@ class ThroughNeck:
             return
         raise UserError(
             f"after='{self.after}' gives {list(x.shape)} of {samples} samples, which "
-            f"layout={layout!r} has in dimension {batch}. Fix: another layout (CLIP's is "
-            "'NBC'), or layout='BNC' if frames or windows are folded into the samples."
+            f"layout={layout!r} has in dimension {batch}. Fix: another layout (CLIP's "
+            "is 'NBC'), or layout='BNC' if frames or windows are folded into the "
+            'samples.'
         )
 
 
@@ -271,25 +308,57 @@ class Around:
     """
 
     def __init__(self, hook: ThroughNeck, signature: Signature) -> None:
-        self.hook, self.signature = hook, signature
+        self.hook = hook
+        self.signature = signature
 
     def enter(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        """Before the module runs."""
-        host_masks.open_call(
-            Call(self.hook.key, self.signature, self.signature.bind(args, kwargs))
-        )
+        """Before the module runs: note its call."""
+        given = self.signature.bind(args, kwargs)
+        open_call(Call(self.hook.key, self.signature, given))
 
     def leave(self, module: nn.Module, args: Any, output: Any) -> None:
-        """After the module has run, or has raised."""
-        host_masks.close_call(self.hook.key, self.signature)
+        """After the module has run, or has raised: forget its call."""
+        close_call(self.hook.key, self.signature)
 
 
-def _output_of(neck: nn.Module, x: Tensor, padding_mask: Tensor | None) -> Any:
-    """Run a neck; of its output in mmaction2's protocol ``(x, losses)`` return x."""
-    out = neck(x) if padding_mask is None else neck(x, padding_mask=padding_mask)
-    return out[0] if isinstance(out, tuple) and isinstance(out[-1], dict) else out
+def _exchange_hook(module: nn.Module, attribute: str, old: Any, new: Any) -> None:
+    """Put a hook in the place of another, in a dict of a module's own.
+
+    Args:
+        module (nn.Module): A replica, which shares its dicts with the original.
+        attribute (str): The dict's name.
+        old (Callable): The hook that is replaced, if the module has it.
+        new (Callable): The other one.
+    """
+    hooks = getattr(module, attribute)
+    if not any(hook == old for hook in hooks.values()):
+        return
+    own = OrderedDict()
+    for key, hook in hooks.items():
+        own[key] = new if hook == old else hook
+    setattr(module, attribute, own)
+
+
+def _entry_of(values: Any, index: int | str) -> Any:
+    """Return an entry of a sequence or of a dict; None without one."""
+    try:
+        if isinstance(values, Mapping):
+            return values.get(index)
+        return values[index]
+    except (LookupError, TypeError):
+        return None
+
+
+def _describe_entries(values: Any) -> dict[Any, Any]:
+    """Return the shapes of the tensors in a sequence or in a dict, else their types."""
+    named = values.items() if isinstance(values, Mapping) else enumerate(values)
+    described = {}
+    for name, value in named:
+        shape = list(getattr(value, 'shape', ()))
+        described[name] = shape if shape else type(value).__name__
+    return described
 
 
 def _samples_of(call: Call) -> int | None:
@@ -307,11 +376,11 @@ def _are_batch_first(modules: list[nn.Module]) -> bool:
         modules (list[nn.Module]): The place, after the modules around it.
     """
     for module in reversed(modules):
-        name = type(module).__module__
-        if not name.startswith('torch.'):
-            return name.startswith(_SAMPLES_FIRST) and not {*name.split('.')} & {
-                *_TOKENS_FIRST
-            }
+        path = type(module).__module__
+        if path.startswith('torch.'):
+            continue
+        has_tokens_first = any(part in _TOKENS_FIRST for part in path.split('.'))
+        return path.startswith(_SAMPLES_FIRST) and not has_tokens_first
     return False
 
 
@@ -332,20 +401,20 @@ def check_place(hook: ThroughNeck) -> None:
     found = _find(hook.encoder, name)
     if found is None:
         raise UserError(
-            f"'{name}' was replaced by another module, or removed, after it got its block, which "
-            'does not run. Fix: convert the model (SyncBatchNorm, quantization, pruning), then '
-            'wrap it.'
+            f"'{name}' was replaced by another module, or removed, after it got its "
+            'block, which does not run. Fix: convert the model (SyncBatchNorm, '
+            'quantization, pruning), then wrap it.'
         )
     if found.rpartition('.')[2] == 'base_layer':
         raise UserError(
-            f"'{name}' has got an adapter (peft), which acts after the block, but before it once "
-            'merged. Fix: leave it out of target_modules (exclude_modules), or get_peft_model '
-            'first and lm4ve.wrap then.'
+            f"'{name}' has got an adapter (peft), which acts after the block, but "
+            'before it once merged. Fix: leave it out of target_modules '
+            '(exclude_modules), or get_peft_model first and lm4ve.wrap then.'
         )
 
 
 def _find(encoder: nn.Module, name: str) -> str | None:
-    """Return where a hook of ours is that was put on a submodule: its name now."""
+    """Find the submodule that has the hook of a place: its name now, or None."""
     try:
         place = encoder.get_submodule(name)
     except AttributeError:  # renamed, or a wrapper around what holds it
@@ -362,6 +431,7 @@ def _has_hook(module: nn.Module, name: str) -> bool:
     """Whether the hook that a place was given is on a module."""
     for hooks in (module._forward_hooks, module._forward_pre_hooks):
         for hook in hooks.values():
+            # The hook itself at a module's output, its method at a module's input.
             owner = getattr(hook, '__self__', hook)
             acts = hook is owner or getattr(hook, '__name__', '') == 'replace_input'
             if acts and isinstance(owner, ThroughNeck) and owner.after == name:

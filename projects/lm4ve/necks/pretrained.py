@@ -6,7 +6,7 @@ was made around other weights is refused before anything of the model is changed
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,16 @@ from lm4ve.errors import CheckpointError, UserError, listing, require
 from lm4ve.files import write_atomically, write_json
 from lm4ve.llm.fingerprint import fingerprint
 from lm4ve.llm.finite import check_finite
-from lm4ve.necks.llm_block_insert import find_places, has_one_place
+from lm4ve.necks.neck import LLMBlockNeck
+from lm4ve.necks.places import find_places, has_one_place
 from lm4ve.necks.wrapping import build_necks, insert
 from lm4ve.version import __version__
 
 WEIGHTS_FILE = 'lm4ve_model.safetensors'
 CONFIG_FILE = 'lm4ve_config.json'
+FORMAT = 1
+#: The arguments of :func:`lm4ve.wrap` that a folder has, beside the block.
+_ARGUMENTS = ('after', 'index', 'before', 'share_block', 'neck', 'mask')
 #: Name of the neck in the model that has it.
 _NECK = 'llm_neck.'
 
@@ -53,28 +57,23 @@ def save_pretrained(model: nn.Module, folder: str | Path) -> None:
         raise UserError(
             f'{type(wrapped).__name__} has no block of lm4ve.wrap. Fix: wrap it first.'
         )
-    frozen = {
-        n
-        for n, p in wrapped.named_parameters(remove_duplicate=False)
-        if not p.requires_grad and not n.startswith(_NECK)
-    }
-    state = {k: v for k, v in wrapped.state_dict().items() if isinstance(v, Tensor)}
-    kept = {
-        k: _whole(v).to('cpu', copy=True).contiguous()
-        for k, v in state.items()
-        if k not in frozen
-    }
+    state = _tensors_of(wrapped)
+    frozen = _frozen_names(wrapped)
     necks = wrapped.llm_neck
     first = necks[0] if isinstance(necks, nn.ModuleList) else necks
     config = dict(
-        format=1,
+        format=FORMAT,
         lm4ve=__version__,
         model=_class_name(wrapped),
         **wrapped.llm_inserted,
         record=getattr(first.block, 'source', None),
         frozen_encoder=_fingerprint(state, frozen) if frozen else None,
     )
-    is_split = any(isinstance(v, DTensor) for v in state.values())
+    kept = {}
+    for name, tensor in state.items():
+        if name not in frozen:
+            kept[name] = _whole(tensor).to('cpu', copy=True).contiguous()
+    is_split = any(isinstance(tensor, DTensor) for tensor in state.values())
     if is_split and get_rank() != 0:
         return
     write_atomically(save(kept), Path(folder) / WEIGHTS_FILE)
@@ -103,67 +102,116 @@ def from_pretrained(
             language model, other settings, another encoder or other frozen weights of
             it. The model is as it was then.
     """
-    model, folder = _unwrapped(model), Path(folder)
+    model = _unwrapped(model)
+    folder = Path(folder)
     config = json.loads((folder / CONFIG_FILE).read_text(encoding='utf-8'))
     require(
-        config['format'] == 1,
-        f"'{folder}' has format {config['format']}, and this version of lm4ve reads format 1. Fix: "
-        'a newer lm4ve.',
+        config['format'] == FORMAT,
+        f"'{folder}' has format {config['format']}, and this version of lm4ve reads "
+        f'format {FORMAT}. Fix: a newer lm4ve.',
     )
     saved = load_file(folder / WEIGHTS_FILE)
     check_finite(saved, f"'{folder / WEIGHTS_FILE}'", dict(model.named_buffers()))
     _check_encoder(model, saved, config)
-    made: Any = getattr(model, 'llm_inserted', None)
-    neck: Any
-    if made is not None:
-        neck = model.llm_neck
-        for name in ('after', 'index', 'before', 'share_block', 'mask'):
-            value = made.get(name)
-            value = (
-                [*value] if isinstance(value, tuple) else value
-            )  # JSON has no tuples
-            require(
-                value == config.get(name),
-                f"{name}={value!r} of lm4ve.wrap differs from {config.get(name)!r} of '{folder}'. "
-                'Fix: the same, or a model that is not wrapped.',
-            )
+    if hasattr(model, 'llm_inserted'):
+        _check_arguments(model, config, folder)
+        inserted: Any = model.llm_neck
+        _load_neck(inserted, saved)
     else:
-        block = config['block'] if block is None else block
-        if block is None:
-            raise UserError(
-                f"The block of '{folder}' was given as a module. Fix: give block=."
-            )
-        names = ('after', 'index', 'before', 'share_block', 'neck', 'mask')
-        arguments = {name: config[name] for name in names if name in config}
-        for place, name, _ in find_places(model, config['after'], config.get('before')):
-            if hasattr(place, 'base_layer'):  # of peft
-                raise UserError(
-                    f"'{name}' has an adapter, which may come before or after the block. Fix: "
-                    'lm4ve.wrap before or after get_peft_model, as it was, then from_pretrained.'
-                )
-        necks = build_necks(model, arguments, block)
-        single = has_one_place(config['after'], config.get('before'))
-        neck = necks[0] if single else nn.ModuleList(necks)
-    trained = {
-        k.removeprefix(_NECK): v for k, v in saved.items() if k.startswith(_NECK)
-    }
-    mine = neck.state_dict()
-    if wrong := _differences(trained, mine) or sorted(mine.keys() - trained.keys()):
-        raise CheckpointError(
-            f'The folder was made with another neck or block: {listing(wrong, 3)}. Fix: give '
-            f'block= the one that {CONFIG_FILE} names.'
-        )
-    # The records are compared here, before anything else of the model has changed.
-    kept = {k: v.clone() for k, v in mine.items()}
-    try:
-        neck.load_state_dict(trained)
-    except UserError:  # what was loaded before the record that differs
-        neck.load_state_dict(kept)
-        raise
-    if made is None:
+        arguments = {name: config[name] for name in _ARGUMENTS if name in config}
+        necks = _build_necks(model, arguments, block, config['block'], folder)
+        is_single = has_one_place(config['after'], config.get('before'))
+        _load_neck(necks[0] if is_single else nn.ModuleList(necks), saved)
         insert(model, necks, arguments)
     model.load_state_dict(saved, strict=False)
     return model
+
+
+def _build_necks(
+    model: nn.Module,
+    arguments: dict[str, Any],
+    block: str | Mapping[str, Any] | nn.Module | None,
+    saved_block: Any,
+    folder: Path,
+) -> Sequence[LLMBlockNeck]:
+    """Build the necks that a folder describes.
+
+    Args:
+        model (nn.Module): The encoder; it stays as it is.
+        arguments (dict): See :func:`lm4ve.necks.wrapping.build_necks`.
+        block: See :func:`from_pretrained`.
+        saved_block (dict, optional): The block's config in the folder; None if it was
+            given as a module.
+        folder (Path): The folder, for messages.
+
+    Raises:
+        UserError: The block is unknown, or a place has an adapter.
+    """
+    if block is None:
+        block = saved_block
+    if block is None:
+        raise UserError(
+            f"The block of '{folder}' was given as a module. Fix: give block=."
+        )
+    for place in find_places(model, arguments['after'], arguments.get('before')):
+        if hasattr(place.module, 'base_layer'):  # of peft
+            raise UserError(
+                f"'{place.name}' has an adapter, which may come before or after the "
+                'block. Fix: lm4ve.wrap before or after get_peft_model, as it was, '
+                'then from_pretrained.'
+            )
+    return build_necks(model, arguments, block)
+
+
+def _check_arguments(model: Any, config: Mapping[str, Any], folder: Path) -> None:
+    """Check that a model was wrapped as the one of a folder.
+
+    Raises:
+        UserError: It was wrapped with other arguments.
+    """
+    for name in ('after', 'index', 'before', 'share_block', 'mask'):
+        value = model.llm_inserted.get(name)
+        if isinstance(value, tuple):  # which JSON has not
+            value = list(value)
+        require(
+            value == config.get(name),
+            f'{name}={value!r} of lm4ve.wrap differs from {config.get(name)!r} of '
+            f"'{folder}'. Fix: the same, or a model that is not wrapped.",
+        )
+
+
+def _load_neck(neck: nn.Module, saved: Mapping[str, Tensor]) -> None:
+    """Load a neck, or leave it as it was.
+
+    The records are compared here, before anything else of the model has changed.
+
+    Args:
+        neck (nn.Module): The neck, or a list of necks.
+        saved (Mapping): The tensors of a folder.
+
+    Raises:
+        CheckpointError: They are of another neck or block.
+    """
+    trained = {}
+    for name, tensor in saved.items():
+        if name.startswith(_NECK):
+            trained[name.removeprefix(_NECK)] = tensor
+    own = neck.state_dict()
+    wrong = _differences(trained, own)
+    if not wrong:
+        wrong = sorted(own.keys() - trained.keys())
+    if wrong:
+        raise CheckpointError(
+            'The folder was made with another neck or block: '
+            f'{listing(wrong, 3)}. Fix: give block= the one that {CONFIG_FILE} names.'
+        )
+    before = {name: tensor.clone() for name, tensor in own.items()}
+    try:
+        neck.load_state_dict(trained)
+    except UserError:
+        # What was loaded before the record that differs.
+        neck.load_state_dict(before)
+        raise
 
 
 def _unwrapped(model: Any) -> Any:
@@ -181,15 +229,34 @@ def _unwrapped(model: Any) -> Any:
 
 def _class_name(model: nn.Module) -> str:
     """Return the name of a model's class, not of the one that FSDP2 derives from it."""
-    return next(
-        c.__name__ for c in type(model).__mro__ if not issubclass(c, FSDPModule)
-    )
+    for cls in type(model).__mro__:
+        if not issubclass(cls, FSDPModule):
+            return cls.__name__
+    raise AssertionError  # the last one is object
+
+
+def _tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors of a model's state, without foreign records."""
+    state = model.state_dict()
+    return {name: v for name, v in state.items() if isinstance(v, Tensor)}
+
+
+def _frozen_names(model: nn.Module) -> set[str]:
+    """Return the names of the encoder's frozen parameters."""
+    names = set()
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if not parameter.requires_grad and not name.startswith(_NECK):
+            names.add(name)
+    return names
 
 
 def _whole(tensor: Tensor) -> Tensor:
     """Return a tensor in one piece: of one that FSDP2 has split, each process has a part."""
     tensor = tensor.detach()
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    if isinstance(tensor, DTensor):
+        whole: Tensor = tensor.full_tensor()
+        return whole
+    return tensor
 
 
 def _fingerprint(state: Mapping[str, Tensor], names: Iterable[str]) -> str:
@@ -201,24 +268,26 @@ def _check_encoder(
 ) -> None:
     """Compare an encoder with the one that a folder was made with.
 
+    Args:
+        model (nn.Module): The encoder.
+        saved (Mapping): The tensors of the folder.
+        config (Mapping): The JSON file of the folder.
+
     Raises:
         CheckpointError: Its tensors have other names or shapes, or what is frozen of it
             has other values.
     """
-    state = model.state_dict()
-    mine = {
-        k: v
-        for k, v in state.items()
-        if not k.startswith(_NECK) and isinstance(v, Tensor)
-    }
-    theirs = {k: v for k, v in saved.items() if not k.startswith(_NECK)}
-    rest = [k for k in mine if k not in theirs]
+    own = _without_neck(_tensors_of(model))
+    trained = _without_neck(saved)
+    rest = [name for name in own if name not in trained]
     frozen = config['frozen_encoder']
-    wrong = _differences(theirs, mine) or ([] if frozen else rest)
-    if frozen and not wrong and _fingerprint(mine, rest) != frozen:
-        wrong = [
-            f'the frozen weights of {listing(rest, 2)}, which must be there before'
-        ]
+    wrong = _differences(trained, own)
+    if not wrong:
+        if frozen is None:
+            wrong = rest
+        elif _fingerprint(own, rest) != frozen:
+            names = listing(rest, 2)
+            wrong = [f'the frozen weights of {names}, which must be there before']
     if wrong:
         raise CheckpointError(
             f'The folder was made with another model ({config["model"]}) than this '
@@ -226,10 +295,24 @@ def _check_encoder(
         )
 
 
-def _differences(theirs: Mapping[str, Tensor], mine: Mapping[str, Tensor]) -> list[str]:
-    """Name the tensors that a model lacks or has in another shape; records vary in length."""
-    return [
-        f'{k} {list(v.shape)} instead of {list(mine[k].shape) if k in mine else "none"}'
-        for k, v in theirs.items()
-        if k not in mine or (v.dtype != torch.uint8 and v.shape != mine[k].shape)
-    ]
+def _without_neck(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: v for name, v in state.items() if not name.startswith(_NECK)}
+
+
+def _differences(saved: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
+    """Describe the tensors that a model lacks or has in another shape.
+
+    Args:
+        saved (Mapping): What would be loaded. Records (uint8) vary in length.
+        own (Mapping): The model's tensors.
+    """
+    differences = []
+    for name, tensor in saved.items():
+        there: object = 'none'
+        if name in own:
+            is_record = tensor.dtype == torch.uint8
+            if is_record or tensor.shape == own[name].shape:
+                continue
+            there = list(own[name].shape)
+        differences.append(f'{name} {list(tensor.shape)} instead of {there}')
+    return differences

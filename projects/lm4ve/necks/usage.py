@@ -10,7 +10,7 @@ import copy
 import itertools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -23,116 +23,154 @@ from torch.utils._pytree import tree_leaves
 
 from lm4ve import errors
 from lm4ve.errors import UserError
+from lm4ve.necks.interface import features_of
 from lm4ve.necks.neck import LLMBlockNeck
 
 ADVICE = (
-    ' Fix: a host that calls its neck, or after= a submodule that runs and index= an entry of its '
-    'output that is used (lm4ve.wrap, LLMBlockInsert); guard=False of the neck where the block '
-    'rests in some steps.'
+    ' Fix: a host that calls its neck, or after= a submodule that runs and index= an '
+    'entry of its output that is used (lm4ve.wrap, LLMBlockInsert); guard=False of the '
+    'neck where the block rests in some steps.'
 )
 #: Operations that move, copy or average tokens without changing what a norm has made.
-_NEUTRAL = (
-    *(
-        'View',
-        'UnsafeView',
-        'ReshapeAlias',
-        'Permute',
-        'Transpose',
-        'T',
-        'Clone',
-        'Slice',
-    ),
-    *(
-        'Select',
-        'Squeeze',
-        'Unsqueeze',
-        'Mean',
-        'Alias',
-        'ToCopy',
-        'Cat',
-        'Split',
-        'Unbind',
-    ),
-    *('AdaptiveAvgPool2D', 'AdaptiveAvgPool3D', 'MkldnnAdaptiveAvgPool2D', 'AsStrided'),
-)
-_NORMS = ('NativeLayerNorm', 'NativeGroupNorm', 'FusedRmsNorm', 'RmsNorm')
+_NEUTRAL = {
+    'AdaptiveAvgPool2D',
+    'AdaptiveAvgPool3D',
+    'Alias',
+    'AsStrided',
+    'Cat',
+    'Clone',
+    'Mean',
+    'MkldnnAdaptiveAvgPool2D',
+    'Permute',
+    'ReshapeAlias',
+    'Select',
+    'Slice',
+    'Split',
+    'Squeeze',
+    'T',
+    'ToCopy',
+    'Transpose',
+    'Unbind',
+    'UnsafeView',
+    'Unsqueeze',
+    'View',
+}
+_NORMS = {'FusedRmsNorm', 'NativeGroupNorm', 'NativeLayerNorm', 'RmsNorm'}
+#: How many of these operations are followed back from a neck to a norm.
+_DEPTH = 16
 
 
 class NeckUsage:
-    """Observes one neck while its hooks are there.
+    """What one iteration shows of a neck.
 
     Args:
         neck (LLMBlockNeck): The neck.
         name (str): Its name in the model.
-        sharded (bool): Its parameters are FSDP1's, which get no gradient of their own.
+
+    Attributes:
+        ran (bool): Whether it ran.
+        differentiable (bool): Whether its output has gradients.
+        reached (bool): Whether its output got a gradient.
+        trains (bool): Whether parameters of its mappers train.
+        unreached (set[str]): Names of those that got no gradient.
+        made_by: The operation that made the neck's features, their ``grad_fn``.
+        hooks (list): What :meth:`watch` has added.
     """
 
-    def __init__(self, neck: LLMBlockNeck, name: str, sharded: bool) -> None:
-        self.neck, self.name = neck, name
-        self.ran = self.differentiable = self.reached = False
-        self.made_by: Any = None  # the operation that made the neck's features
-        trained = {
-            n: p
-            for n, p in neck.named_parameters()
-            if n.startswith('mapper_')
-            and p.requires_grad
-            and type(p) in (nn.Parameter, DTensor)
-        }
-        self.unreached = set() if sharded else set(trained)
+    def __init__(self, neck: LLMBlockNeck, name: str) -> None:
+        self.neck = neck
+        self.name = name
+        self.ran = False
+        self.differentiable = False
+        self.reached = False
+        self.trains = False
+        self.unreached: set[str] = set()
+        self.made_by: Any = None
+        self.hooks: list[Any] = []
+
+    def watch(self, is_sharded: bool) -> None:
+        """Add the hooks.
+
+        Args:
+            is_sharded (bool): The parameters are FSDP1's, which get no gradient of
+                their own.
+        """
+        trained = self._trained_mappers()
         self.trains = bool(trained)
-        self.hooks: list[Any] = [
-            neck.register_forward_pre_hook(self._before, with_kwargs=True),
-            neck.register_forward_hook(self._after),
-        ]
-        for n, p in trained.items():
+        if not is_sharded:
+            self.unreached = set(trained)
+        self.hooks.append(
+            self.neck.register_forward_pre_hook(self._before, with_kwargs=True)
+        )
+        self.hooks.append(self.neck.register_forward_hook(self._after))
+        for name, parameter in trained.items():
+            self.hooks.append(self._watch_gradient(name, parameter))
+
+    def _trained_mappers(self) -> dict[str, Any]:
+        """Return the parameters of the mappers that train, by their names."""
+        trained = {}
+        for name, parameter in self.neck.named_parameters():
+            # Not FSDP1's flat parameters, which get no gradient of their own.
+            is_plain = type(parameter) in (nn.Parameter, DTensor)
+            if name.startswith('mapper_') and parameter.requires_grad and is_plain:
+                trained[name] = parameter
+        return trained
+
+    def _watch_gradient(self, name: str, parameter: Any) -> Any:
+        """Note the gradient of a parameter once it comes; return the hook."""
+        register = parameter.register_hook
+        if isinstance(parameter, DTensor):
             # FSDP2 computes with other tensors than its parameters, and hands these a
             # gradient.
-            split = isinstance(p, DTensor)
-            register = (
-                p.register_post_accumulate_grad_hook if split else p.register_hook
-            )
-            self.hooks.append(register(lambda _, n=n: self.unreached.discard(n)))
+            register = parameter.register_post_accumulate_grad_hook
+        return register(lambda _: self.unreached.discard(name))
 
     def _before(
         self, neck: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        if not self.ran and torch.is_grad_enabled():
-            self.made_by = self.neck.pick(
-                args[0] if args else next(iter(kwargs.values()))
-            ).grad_fn
+        if self.ran or not torch.is_grad_enabled():
+            return
+        feats = args[0] if args else next(iter(kwargs.values()))
+        self.made_by = self.neck.pick(feats).grad_fn
 
     def _after(self, neck: nn.Module, args: Any, out: Any) -> None:
         self.ran = True
-        if isinstance(out, tuple) and isinstance(
-            out[-1], dict
-        ):  # mmaction2's (x, losses)
-            out = out[0]
+        out = features_of(out)
         if isinstance(out, tuple):
             out = out[self.neck.index if self.neck.keep_others else 0]
         if torch.is_grad_enabled() and out.requires_grad:
             self.differentiable = True
-            # By a gradient, also one of zeros.
-            out.register_hook(lambda _: setattr(self, 'reached', True))
+            out.register_hook(self._note_gradient)
+
+    def _note_gradient(self, gradient: Tensor) -> None:
+        self.reached = True  # also by a gradient of zeros
 
     def defect(self) -> str:
         """Return what is wrong after an iteration, or nothing."""
         if not self.ran:
             return f'{self.name} was built and did not run: nothing calls it.'
         if self.trains and not self.differentiable:
-            return f'{self.name} ran without gradients (torch.no_grad(), a reversible layer).'
+            return (
+                f'{self.name} ran without gradients (torch.no_grad(), a reversible '
+                'layer).'
+            )
         if self.differentiable and not self.reached:
-            return f'The output of {self.name} does not reach the loss: encoder or head drops it.'
+            return (
+                f'The output of {self.name} does not reach the loss: encoder or head '
+                'drops it.'
+            )
         if self.reached and self.unreached:
-            return f'The mapper got no gradient: {self.name}.{min(self.unreached)}.'
+            parameter = f'{self.name}.{min(self.unreached)}'
+            return f'The mapper got no gradient: {parameter}.'
         return ''
 
 
 def is_compiled(model: nn.Module) -> bool:
     """Whether a part of a model runs in compiled code, which leaves no trace in Python."""
-    modules = model.modules()
-    return any(
-        m._compiled_call_impl or type(m).__name__ == 'OptimizedModule' for m in modules
-    )
+    for module in model.modules():
+        if module._compiled_call_impl or type(module).__name__ == 'OptimizedModule':
+            return True
+    return False
 
 
 def watch_necks(model: nn.Module) -> list[NeckUsage]:
@@ -142,16 +180,18 @@ def watch_necks(model: nn.Module) -> list[NeckUsage]:
         model (nn.Module): The model, also within a distributed wrapper, and not
             compiled.
     """
-    modules = [*model.modules()]
-    sharded = any(isinstance(m, FullyShardedDataParallel) for m in modules)
-    return [
-        NeckUsage(m, f'model.{n.removeprefix("module.")}', sharded)
-        for n, m in model.named_modules()
+    is_sharded = any(isinstance(m, FullyShardedDataParallel) for m in model.modules())
+    watched = []
+    for name, module in model.named_modules():
+        if not isinstance(module, LLMBlockNeck) or not module.guard:
+            continue
         # peft keeps the original of a module beside the copy that it trains.
-        if isinstance(m, LLMBlockNeck)
-        and m.guard
-        and 'original_module' not in n.split('.')
-    ]
+        if 'original_module' in name.split('.'):
+            continue
+        usage = NeckUsage(module, f'model.{name.removeprefix("module.")}')
+        usage.watch(is_sharded)
+        watched.append(usage)
+    return watched
 
 
 def inspect_usage(necks: Sequence[NeckUsage]) -> None:
@@ -161,18 +201,20 @@ def inspect_usage(necks: Sequence[NeckUsage]) -> None:
         UserError: A neck did not run, has no part in the loss, or its mapper got no
             gradient.
     """
-    for hook in itertools.chain(*(usage.hooks for usage in necks)):
-        hook.remove()
+    for usage in necks:
+        for hook in usage.hooks:
+            hook.remove()
     for usage in necks:
         if usage.neck.norm is not None and comes_from_norm(usage.made_by):
-            print_log(
-                f'The input of {usage.name} is already normalized, and the neck has a norm too. '
-                "Fix: turn the encoder's final norm off (model.backbone.final_norm=False; "
-                'docs/guides/backbones.md), or set norm_cfg=None.',
-                logger='current',
-                level=logging.WARNING,
+            text = (
+                f'The input of {usage.name} is already normalized, and the neck has a '
+                "norm too. Fix: turn the encoder's final norm off "
+                '(model.backbone.final_norm=False; docs/guides/backbones.md), or set '
+                'norm_cfg=None.'
             )
-        if defect := usage.defect():
+            print_log(text, logger='current', level=logging.WARNING)
+        defect = usage.defect()
+        if defect:
             raise UserError(defect + ADVICE)
 
 
@@ -192,45 +234,54 @@ def check(model: nn.Module, batch: Any) -> None:
         UserError: There is no neck, a block does not run or has no part in the output,
             or its mapper gets no gradient.
     """
-    necks = sum(isinstance(m, LLMBlockNeck) for m in model.modules())
-    errors.check('necks (LLMBlockNeck) of the model', necks, least=1)
-    unchanged: AbstractContextManager[None]
-    if any(isinstance(m, FSDPModule) for m in model.modules()):
-        unchanged = _restored(model)
-    else:
-        model = copy.deepcopy(model)
-        unchanged = nullcontext()
-    devices = {t.device for t in itertools.chain(model.parameters(), model.buffers())}
-    random_state = torch.random.fork_rng([d for d in devices if d.type == 'cuda'])
-    as_written: AbstractContextManager[None] = nullcontext()
-    if is_compiled(model):  # where hooks see nothing
-        as_written = torch.compiler.set_stance('force_eager')
-    with unchanged, random_state, as_written, torch.enable_grad():
+    necks = [m for m in model.modules() if isinstance(m, LLMBlockNeck)]
+    errors.check('necks (LLMBlockNeck) of the model', len(necks), least=1)
+    with ExitStack() as stack:
+        if any(isinstance(m, FSDPModule) for m in model.modules()):
+            stack.enter_context(_restored(model))
+        else:
+            model = copy.deepcopy(model)
+        stack.enter_context(torch.random.fork_rng(_cuda_devices(model)))
+        if is_compiled(model):  # where hooks see nothing
+            stack.enter_context(torch.compiler.set_stance('force_eager'))
+        stack.enter_context(torch.enable_grad())
         watched = watch_necks(model)
-        for training in (
-            True,
-            False,
-        ):  # a layer may rest in a training step (LayerDrop)
-            model.train(training)
-            if isinstance(model, BaseModel):
-                losses = model._run_forward(
-                    model.data_preprocessor(batch, True), mode='loss'
-                )
-                out = model.parse_losses(losses)[0]
-            elif isinstance(batch, Mapping):
-                out = model(**batch)
-            else:
-                out = (
-                    model(*batch) if isinstance(batch, (tuple, list)) else model(batch)
-                )
-            tensors = [
-                x for x in tree_leaves(out) if isinstance(x, Tensor) and x.requires_grad
-            ]
-            if tensors:
-                torch.stack([x.sum().float() for x in tensors]).sum().backward()
-            if all(usage.ran for usage in watched):
-                break
+        _run(model, batch, training=True)
+        if not all(usage.ran for usage in watched):
+            # A layer may rest in a training step (LayerDrop).
+            _run(model, batch, training=False)
         inspect_usage(watched)
+
+
+def _cuda_devices(model: nn.Module) -> list[torch.device]:
+    """Return the GPUs that a model is on, whose random numbers it may draw."""
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    devices = {tensor.device for tensor in tensors}
+    return [device for device in devices if device.type == 'cuda']
+
+
+def _run(model: nn.Module, batch: Any, training: bool) -> None:
+    """Run a model forward and backward, in training or evaluation mode."""
+    model.train(training)
+    outputs = []
+    for value in tree_leaves(_forward(model, batch)):
+        if isinstance(value, Tensor) and value.requires_grad:
+            outputs.append(value.sum().float())
+    if outputs:
+        torch.stack(outputs).sum().backward()
+
+
+def _forward(model: Any, batch: Any) -> Any:
+    """Return a model's output; of one of MMEngine's, the loss."""
+    if isinstance(model, BaseModel):
+        data = model.data_preprocessor(batch, True)
+        losses = model._run_forward(data, mode='loss')
+        return model.parse_losses(losses)[0]
+    if isinstance(batch, Mapping):
+        return model(**batch)
+    if isinstance(batch, (tuple, list)):
+        return model(*batch)
+    return model(batch)
 
 
 @contextmanager
@@ -261,9 +312,21 @@ def comes_from_norm(node: Any) -> bool:
     Args:
         node: The operation that made the features, their ``grad_fn``.
     """
-    for _ in range(16):
+    for _ in range(_DEPTH):
+        if node is None:
+            return False
         name = type(node).__name__.partition('Backward')[0].lstrip('_')
-        if node is None or name not in _NEUTRAL:
-            return name in _NORMS
-        node = next((n for n, _ in node.next_functions if n is not None), None)
+        if name in _NORMS:
+            return True
+        if name not in _NEUTRAL:
+            return False
+        node = _first_input(node)
     return False
+
+
+def _first_input(node: Any) -> Any:
+    """Return the operation that made the first differentiable input of another."""
+    for previous, _ in node.next_functions:
+        if previous is not None:
+            return previous
+    return None
