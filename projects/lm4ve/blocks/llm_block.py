@@ -139,7 +139,9 @@ class LLMBlock(ProvenanceMixin):
         _check_pretrained(pretrained, checkpoint)
         self.checkpoint = checkpoint
         self.arch = arch
-        self.pretrained = pretrained if checkpoint is not None else False
+        self.pretrained = pretrained
+        if checkpoint is None:
+            self.pretrained = False
         self.seed = seed
         self.trainable = trainable
         self.dtype = _DTYPES[dtype]
@@ -169,23 +171,7 @@ class LLMBlock(ProvenanceMixin):
             self.final_norm = self._build_final_norm(model)
         self.cheapest_method = CheapestMethod()
 
-        uses_rotary = any(layer.uses_rotary for layer in self.layers)
-        turns = bool(rotary) and uses_rotary
-        record = BlockRecord(
-            source=model.name,
-            model_type=model.config.model_type,
-            layers=self.layer_indices,
-            pretrained=self.pretrained,
-            fingerprint=fingerprint,
-            seed=None if self.pretrained is True else seed,
-            lora=self.lora,
-            dtype=dtype,
-            window=window if any(self.windows) else None,
-            rotary=rotary if turns else False,
-            final_norm=self.final_norm is not None,
-            config=record_fields(model.config, self.layer_indices, turns),
-            **self.masks.record(),
-        )
+        record = self._describe(model, fingerprint, dtype, window, rotary)
         self.source = record.to_dict()
         self._log(dtype)
 
@@ -240,6 +226,45 @@ class LLMBlock(ProvenanceMixin):
         if norm is None:
             return None
         return freeze_final_norm(norm.requires_grad_(True), self.trainable)
+
+    def _describe(
+        self,
+        model: LanguageModel,
+        fingerprint: str,
+        dtype: str,
+        window: bool,
+        rotary: bool | str,
+    ) -> BlockRecord:
+        """Return what a checkpoint says of the block.
+
+        Fields that have no effect on these layers are recorded as such, so that
+        checkpoints which differ in them alone fit.
+        """
+        recorded_seed = None
+        if self.pretrained is not True:
+            recorded_seed = self.seed
+        recorded_window = None
+        if any(self.windows):
+            recorded_window = window
+        recorded_rotary: bool | str = False
+        if rotary and any(layer.uses_rotary for layer in self.layers):
+            recorded_rotary = rotary
+        uses_rotary = recorded_rotary is not False
+        return BlockRecord(
+            source=model.name,
+            model_type=model.config.model_type,
+            layers=self.layer_indices,
+            pretrained=self.pretrained,
+            fingerprint=fingerprint,
+            seed=recorded_seed,
+            lora=self.lora,
+            dtype=dtype,
+            window=recorded_window,
+            rotary=recorded_rotary,
+            final_norm=self.final_norm is not None,
+            config=record_fields(model.config, self.layer_indices, uses_rotary),
+            **self.masks.record(),
+        )
 
     def _log(self, dtype: str) -> None:
         trained, frozen = count_parameters(self)

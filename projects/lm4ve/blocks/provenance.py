@@ -160,13 +160,16 @@ def compare_settings(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> None
             language model's config.
     """
     for name, field in SETTINGS.items():
+        their_value = theirs.get(name)
+        my_value = mine.get(name)
         # None, a setting without effect, equals any.
-        if theirs.get(name) is not None and mine.get(name) is not None:
-            _check_equal(field, theirs[name], mine[name])
-    our_config = mine.get('config', {})
-    for name, value in theirs.get('config', {}).items():
-        if name in our_config:
-            _check_equal(f"the language model's {name}", value, our_config[name])
+        if their_value is not None and my_value is not None:
+            _check_equal(field, their_value, my_value)
+    my_config = mine.get('config', {})
+    for name, their_value in theirs.get('config', {}).items():
+        if name in my_config:
+            field = f"the language model's {name}"
+            _check_equal(field, their_value, my_config[name])
 
 
 def _check_equal(field: str, theirs: Any, mine: Any) -> None:

@@ -60,12 +60,14 @@ def layer_spec(config: PretrainedConfig) -> LayerSpec:
     kind = config.model_type
     if kind not in FAMILIES:
         raise unsupported(kind, 'nothing here describes it')
-    family = FAMILIES[kind]
-    spec = family(config) if callable(family) else family
-    if not spec.experts and any(getattr(config, name, None) for name in _EXPERTS):
-        experts = ', '.join(HYBRIDS)
+    spec = FAMILIES[kind]
+    if callable(spec):
+        spec = spec(config)
+    has_experts = any(getattr(config, name, None) for name in _EXPERTS)
+    if has_experts and not spec.experts:
+        families = ', '.join(HYBRIDS)
         raise UnsupportedModelError(
-            f"model_type '{kind}' with experts, which only {experts} have."
+            f"model_type '{kind}' with experts, which only {families} have."
         )
     return spec
 
@@ -99,18 +101,36 @@ def check_supported(config: dict[str, Any]) -> None:
             that needs remote code.
         UserError: A field has a value that no model has.
     """
-    kind, text = config['model_type'], config.get('text_config') or {}
+    kind = config['model_type']
+    text = config.get('text_config')
+    if not text:
+        text = {}
     check('text_config of config.json', text, kind=dict)
-    for fields in (config, text):
-        for name in (*_DEPTHS, *_EXPERTS):
-            if isinstance(fields.get(name), int):  # transformers refuses other types
-                check(f'{name} of config.json', fields[name], most=10_000)
-        if fields.get('quantization_config'):
-            raise UnsupportedModelError(
-                f"model_type '{kind}' with quantization_config. Fix: the unquantized release."
-            )
-    named = kind if kind in REFUSED else text.get('model_type', kind)
-    if named in REFUSED:
-        raise unsupported(named, '')
+    _check_fields(config, kind)
+    _check_fields(text, kind)
+    for family in (kind, text.get('model_type', kind)):
+        if family in REFUSED:
+            raise unsupported(family, '')
     if kind not in CONFIG_MAPPING_NAMES:
         raise unsupported(kind, f'transformers {transformers_version} does not have it')
+
+
+def _check_fields(fields: dict[str, Any], kind: str) -> None:
+    """Refuse sizes that no model has, and quantized weights.
+
+    Args:
+        fields (dict): A config, or the part of it that concerns text.
+        kind (str): Its ``model_type``.
+
+    Raises:
+        UnsupportedModelError, UserError: See :func:`check_supported`.
+    """
+    for name in (*_DEPTHS, *_EXPERTS):
+        size = fields.get(name)
+        if isinstance(size, int):  # transformers refuses other types
+            check(f'{name} of config.json', size, most=10_000)
+    if fields.get('quantization_config'):
+        raise UnsupportedModelError(
+            f"model_type '{kind}' with quantization_config. Fix: the unquantized "
+            'release.'
+        )

@@ -149,10 +149,11 @@ def _weights(
     matrix = keys.matrix.unflatten(0, (kv_heads, -1))
     moved = torch.einsum('bkgqd,kdc->bkgqc', q, matrix)
     scores = score(moved.flatten(1, 3), keys.after, scaled).float()
-    scores = scores.view(batch, kv_heads * group, queries, -1)
+    heads = kv_heads * group
+    scores = scores.view(batch, heads, queries, -1)
     if keys.constant is not None and _key_constant_counts(layer, keys.constant):
         constant = keys.constant.view(kv_heads, 1, 1, head_dim)
-        added = (q * constant).sum(-1, keepdim=True)
+        added = (q * constant).sum(-1, keepdim=True)  # the same for each key
         scores = scores + added.flatten(1, 2).float()
     if layer.softcap is not None:
         scores = torch.tanh(scores / layer.softcap) * layer.softcap
