@@ -114,19 +114,26 @@ def _warn_of_unused_keys(cfg: Any, model: nn.Module) -> None:
 
     A part that the model can have but does not (``neck=None``) is no mistake.
     """
-    wrapper = cfg.get('optim_wrapper') or {}
-    paramwise = wrapper.get('paramwise_cfg') or {}
-    keys = paramwise.get('custom_keys') or ()
-    # A key matches any part of a name; the marks let it match ends and beginnings, too.
-    names = ''.join(f'.{name}\n' for name, _ in model.named_parameters())
+    names = []
+    for name, _ in model.named_parameters():
+        names.append(f'.{name}')  # a key may begin with the dot before a name
+    host = _host_of(model)
     unused = []
-    for key in keys:
-        part = key.partition('.')[0] or '.'
-        if key not in names and not hasattr(_host_of(model), part):
+    for key in _custom_keys(cfg):
+        part = key.partition('.')[0]
+        is_used = any(key in name for name in names)
+        if not is_used and not hasattr(host, part):
             unused.append(key)
     if unused:
         text = 'optim_wrapper.paramwise_cfg.custom_keys: no parameter matches '
         print_log(text + listing(unused), logger='current', level=logging.WARNING)
+
+
+def _custom_keys(cfg: Any) -> list[str]:
+    """Return the keys by which a config gives parameters their own rates."""
+    wrapper = cfg.get('optim_wrapper') or {}
+    paramwise = wrapper.get('paramwise_cfg') or {}
+    return list(paramwise.get('custom_keys') or ())
 
 
 def _check_neck_fits(host: Any) -> None:
