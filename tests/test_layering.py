@@ -167,7 +167,7 @@ NEEDS = {
     'image': 'mmpretrain',
     'video': 'mmaction',
     'vqa': 'mmpretrain',
-    'rooms': 'mmpretrain',
+    'rooms': 'mmcv',
 }
 #: Modules of the tests in statements that import them.
 IMPORTED_TESTS = re.compile(r'(?:from|import) (tests(?:\.\w+)+)')

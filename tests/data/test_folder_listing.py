@@ -44,21 +44,36 @@ def is_visible(path, root):
 
 @pytest.mark.parametrize('seed', range(40))
 def test_each_real_file_is_read_once(seed, tmp_path):
-    root, outside = tmp_path / 'data' / 'root', tmp_path / 'other'
+    root = tmp_path / 'data/root'
+    outside = tmp_path / 'other'
     root.mkdir(parents=True)
     outside.mkdir()
     grow(root, outside, np.random.default_rng(seed))
     found = list_files(root, is_wanted)
-    whole = [root / name for name in found.files if (root / name).exists()]
-    real = [path.resolve() for path in whole]
+    listed = [root / name for name in found.files]
+    real = [path.resolve() for path in listed if path.exists()]
     assert len(set(real)) == len(real)
-    # Whatever stands in the root under its own name is read under that name.
-    own = [Path(top, name) for top, _, names in os.walk(root) for name in names]
-    own = [path for path in own if not path.is_symlink() and is_visible(path, root)]
-    assert {path for path in own if is_wanted(path.name)} <= set(whole)
-    assert all(is_visible(root / name, root) for name in found.files)
-    named = {name for names in found.left_out.values() for name in names}
-    assert {str(p.relative_to(root)) for p in own if not is_wanted(p.name)} <= named
+    assert all(is_visible(path, root) for path in listed)
+    left_out = set()
+    for names in found.left_out.values():
+        left_out.update(root / name for name in names)
+    # Whatever stands in the root under its own name is read, or named, under that name.
+    for path in own_files(root):
+        if is_wanted(path.name):
+            assert path in listed
+        else:
+            assert path in left_out
+
+
+def own_files(root):
+    """Return the visible files below a folder that are no links."""
+    paths = []
+    for folder, _, names in os.walk(root):
+        for name in names:
+            path = Path(folder, name)
+            if not path.is_symlink() and is_visible(path, root):
+                paths.append(path)
+    return paths
 
 
 def test_links_back_and_up_add_nothing(tmp_path):

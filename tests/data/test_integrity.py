@@ -15,7 +15,7 @@ class Notes(IntegrityMixin):
     noun = 'note'
 
     def __init__(self, paths, **kwargs):
-        self.paths, self.looks = paths, []
+        self.paths = paths
         # MMEngine collects garbage when it serializes: slow beside torch.
         super().__init__(pipeline=[self.read], serialize_data=False, **kwargs)
 
@@ -33,11 +33,12 @@ class Notes(IntegrityMixin):
         return info['path']
 
     def find_defect(self, path, decode=False):
-        self.looks.append((path, decode))
         text = Path(path).read_text()
         if text == 'bad':
             return 'is bad'
-        return 'is bad inside' if decode and text == 'deep' else None
+        if decode and text == 'deep':
+            return 'is bad inside'
+        return None
 
 
 @pytest.fixture

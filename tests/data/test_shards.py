@@ -45,36 +45,51 @@ def write(tmp_path, entries):
 
 def test_samples_are_written_in_a_seeded_order(write, entries):
     shards, path = write(seed=1, workers=2)
-    assert [len(s['samples']) for s in shards] == [3, 3, 1]
-    found = [(fileio.get(address), label) for address, label in read_samples(path)]
-    wanted = [(Path(e.path).read_bytes(), e.label) for e in entries]
-    assert sorted(found) == sorted(wanted) and found != wanted
+    assert [len(shard['samples']) for shard in shards] == [3, 3, 1]
+    samples = [(fileio.get(address), label) for address, label in read_samples(path)]
+    expected = contents_of(entries)
+    assert sorted(samples) == sorted(expected)
+    assert samples != expected
     assert verify_shards(path) == 3
+
+
+def contents_of(entries):
+    """Return the bytes and the label of each entry."""
+    return [(Path(entry.path).read_bytes(), entry.label) for entry in entries]
 
 
 def test_webdataset_reads_the_same_samples(write, entries):
     shards, path = write()
-    names = [str(path.with_name(s['name'])) for s in shards]
-    stream = webdataset.WebDataset(names, shardshuffle=False)
-    found = [(s['jpg'], int(s['cls'])) for s in stream]
-    assert found == [(Path(e.path).read_bytes(), e.label) for e in entries]
+    files = [str(path.with_name(shard['name'])) for shard in shards]
+    stream = webdataset.WebDataset(files, shardshuffle=False)
+    samples = [(sample['jpg'], int(sample['cls'])) for sample in stream]
+    assert samples == contents_of(entries)
 
 
 def test_killed_run_continues_with_the_missing_shard(write):
     shards, path = write(seed=0)
-    kept, gone = path.with_name('train-000000.tar'), path.with_name('train-000001.json')
-    before = kept.stat().st_mtime_ns
-    gone.unlink()  # as a kill leaves it: one shard has no list yet
-    assert write(seed=0)[0] == shards and kept.stat().st_mtime_ns == before
-    # Shards of another order are written anew.
-    assert write(seed=5)[0] != shards and verify_shards(path) == 3
+    first_shard = path.with_name('train-000000.tar')
+    written_at = first_shard.stat().st_mtime_ns
+    # As a kill leaves it: one shard has no list yet.
+    path.with_name('train-000001.json').unlink()
+    again, _ = write(seed=0)
+    assert again == shards
+    assert first_shard.stat().st_mtime_ns == written_at
+
+
+def test_shards_of_another_order_are_written_anew(write):
+    shards, path = write(seed=0)
+    others, _ = write(seed=5)
+    assert others != shards
+    assert verify_shards(path) == 3
 
 
 def test_corrupt_files_are_skipped_or_refused(write, entries):
     Path(entries[2].path).write_bytes(b'')
     with pytest.raises(UserError, match=r"2.jpg' is empty"):
         write(on_corrupt='refuse')
-    assert len(write()[0][0]['samples']) == 2
+    shards, _ = write()
+    assert len(shards[0]['samples']) == 2
 
 
 @pytest.mark.parametrize('how', ['missing', 'cut'])

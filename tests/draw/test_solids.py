@@ -15,12 +15,10 @@ from lm4ve.errors import UserError
 from lm4ve.tasks.pointcloud.analysis import Cloud
 from lm4ve.tasks.rooms.visualization import draw_corner
 
-RED, GREEN, BLUE, WHITE = (
-    (1.0, 0.0, 0.0),
-    (0.0, 0.5, 0.0),
-    (0.0, 0.0, 1.0),
-    (1.0, 1.0, 1.0),
-)
+RED = (1.0, 0.0, 0.0)
+GREEN = (0.0, 0.5, 0.0)
+BLUE = (0.0, 0.0, 1.0)
+WHITE = (1.0, 1.0, 1.0)
 
 
 @pytest.fixture(params=['open3d', 'flat'])
@@ -37,7 +35,8 @@ def renderer(request, monkeypatch):
 
 def drawn(draw, reach):
     """Return the image of axes that fill a figure, and a function from places to its pixels."""
-    figure = Figure((4, 4 * reach[1] / reach[0]), dpi=100)
+    right, top = reach
+    figure = Figure((4, 4 * top / right), dpi=100)
     axes = figure.add_axes((0, 0, 1, 1))
     draw(axes)
     axes.set_axis_off()
@@ -45,8 +44,9 @@ def drawn(draw, reach):
     height, width, _ = image.shape
 
     def color_at(place):
-        column = (place[0] + reach[0]) / (2 * reach[0]) * width
-        row = (reach[1] - place[1]) / (2 * reach[1]) * height
+        x, y = place[:2]
+        column = (x + right) / (2 * right) * width
+        row = (top - y) / (2 * top) * height
         return image[int(row), int(column)]
 
     return color_at
@@ -54,29 +54,35 @@ def drawn(draw, reach):
 
 @pytest.mark.parametrize('order', [[0, 1, 2], [2, 1, 0], [1, 2, 0]], ids=str)
 def test_near_balls_cover_far_ones_in_any_order(order, renderer):
-    centers = np.array([(-0.5, 0, 0), (-0.5, 0, 2), (1, 0.5, -3)], float)[order]
+    far, near, alone = (-0.5, 0, 0), (-0.5, 0, 2), (1, 0.5, -3)
+    centers = np.array([far, near, alone], float)[order]
     colors = np.array([RED, GREEN, BLUE])[order]
     scene = Solids(centers, np.full(3, 0.4), colors)
     color_at = drawn(lambda axes: draw_solids(axes, scene, (2, 1)), (2, 1))
-    for place, color in {(-0.5, 0): GREEN, (1, 0.5): BLUE, (1, -0.5): WHITE}.items():
-        assert np.abs(color_at(place) - 255 * np.array(color)).max() <= 3, place
+    assert_color(color_at(near), GREEN)
+    assert_color(color_at(alone), BLUE)
+    assert_color(color_at((1, -0.5)), WHITE)
+
+
+def assert_color(found, expected, tolerance=3):
+    """Compare a pixel, 0 to 255, with a color, 0 to 1."""
+    assert np.abs(found - 255 * np.array(expected)).max() <= tolerance
 
 
 def test_colors_in_the_middle_of_balls_and_behind_them_are_exact():
     shades = colormaps['viridis'](np.linspace(0, 1, 7))[:, :3]
     centers = np.column_stack((np.arange(7) - 3.0, np.zeros((7, 2))))
-    image = render(
-        Solids(centers, np.full(7, 0.4), shades), (3.5, 0.5), (350, 50), (0.2, 0.4, 0.6)
-    )
+    scene = Solids(centers, np.full(7, 0.4), shades)
+    image = render(scene, (3.5, 0.5), (350, 50), background=(0.2, 0.4, 0.6))
     middles = image[25, 50 * np.arange(7) + 25].astype(int)
-    assert np.abs(middles - 255 * shades).max() <= 2.5
+    assert_color(middles, shades, tolerance=2.5)
     assert image[0, 0].tolist() == [51, 102, 153]
 
 
 def test_rods_join_their_ends_and_cones_end_in_a_point():
-    rods = np.array(
-        [[-1, 0.5, 0, 1, 0.5, 0, 0.1, 0.1], [-1, -0.5, 0, 1, -0.5, 0, 0.3, 0]], float
-    )
+    rod = [-1, 0.5, 0, 1, 0.5, 0, 0.1, 0.1]
+    cone = [-1, -0.5, 0, 1, -0.5, 0, 0.3, 0]
+    rods = np.array([rod, cone], float)
     nothing = np.zeros((0, 3))
     scene = Solids(nothing, np.zeros(0), nothing, rods, np.array([RED, BLUE]))
     image = render(scene, (2, 1), (200, 100), WHITE)
@@ -84,9 +90,12 @@ def test_rods_join_their_ends_and_cones_end_in_a_point():
     # 50 pixels a unit: the rod is 2 x 0.2, the cone half of 2 x 0.6.
     assert is_drawn[:50].sum() == pytest.approx(100 * 10, rel=0.05)
     assert is_drawn[50:].sum() == pytest.approx(100 * 30 / 2, rel=0.05)
-    assert not render(Solids(nothing, np.zeros(0), nothing), (1, 1), (4, 4), RED)[
-        ..., 1:
-    ].any()
+
+
+def test_a_scene_without_solids_is_its_background():
+    nothing = np.zeros((0, 3))
+    image = render(Solids(nothing, np.zeros(0), nothing), (1, 1), (4, 4), RED)
+    assert (image == (255, 0, 0)).all()
 
 
 def test_points_of_a_cloud_have_the_colors_of_their_groups(renderer):
@@ -98,12 +107,8 @@ def test_points_of_a_cloud_have_the_colors_of_their_groups(renderer):
         lambda axes: cloud.draw_values(axes, tokens, 'viridis'), (reach, reach)
     )
     for place, value in zip(cloud.seen[1:], tokens.values, strict=True):
-        assert (
-            np.abs(
-                color_at(place) - 255 * np.array(colormaps['viridis'](value)[:3])
-            ).max()
-            <= 4
-        )
+        color = colormaps['viridis'](value)[:3]
+        assert_color(color_at(place), color, tolerance=4)
     # Without a group: gray.
     assert np.ptp(color_at(cloud.seen[0]).astype(int)) <= 3
 
@@ -136,11 +141,11 @@ def test_a_room_is_seen_from_a_corner_without_what_hides_it(renderer):
     draw_corner(figure.subplots(), points, sample)
     image = to_image(figure).reshape(-1, 3).astype(int)
     red, green, blue = image.T
-    assert not ((green > 120) & (red < 40) & (blue < 40)).any()  # the near wall
-    assert not ((red > 200) & (green < 20) & (blue < 20)).any()  # the ceiling
-    assert (
-        (red > 180) & (abs(green - 125) < 40) & (blue < 60)
-    ).sum() > 30  # the proposal
-    assert (
-        (red > 150) & (abs(green - 39) < 20) & (abs(blue - 40) < 20)
-    ).sum() > 30  # the asker
+    is_near_wall = (green > 120) & (red < 40) & (blue < 40)
+    is_ceiling = (red > 200) & (green < 20) & (blue < 20)
+    is_proposal = (red > 180) & (abs(green - 125) < 40) & (blue < 60)
+    is_asker = (red > 150) & (abs(green - 39) < 20) & (abs(blue - 40) < 20)
+    assert not is_near_wall.any()
+    assert not is_ceiling.any()
+    assert is_proposal.sum() > 30
+    assert is_asker.sum() > 30

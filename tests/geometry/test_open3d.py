@@ -67,17 +67,17 @@ def test_a_primitive_depends_on_its_generator_alone(name):
     load_open3d().utility.random.seed(99)
     surfaces.sample_primitive('torus', 7, np.random.default_rng(4))
     again = surfaces.sample_primitive(name, 50, np.random.default_rng(3))
-    assert first.shape == (50, 3) and np.array_equal(first, again)
-    assert not np.array_equal(
-        first, surfaces.sample_primitive(name, 50, np.random.default_rng(5))
-    )
+    other = surfaces.sample_primitive(name, 50, np.random.default_rng(5))
+    assert first.shape == (50, 3)
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
 
 
 def test_points_do_not_depend_on_workers_or_on_where_a_run_resumes(tmp_path):
-    for i in range(6):
-        kind = ('off', 'stl', 'ply')[i % 3]
-        (tmp_path / 'train/x').mkdir(parents=True, exist_ok=True)
-        c.write_mesh(tmp_path / f'train/x/{i}.{kind}')
+    folder = tmp_path / 'train/x'
+    folder.mkdir(parents=True)
+    for number, ending in enumerate(('off', 'stl', 'ply', 'off', 'stl', 'ply')):
+        c.write_mesh(folder / f'{number}.{ending}')
     data = pc.PointCloudFolder(str(tmp_path), num_samples=40)
     # The main process draws before it forks, as after a validation without workers.
     alone = [data[i]['points'] for i in range(6)]
@@ -89,11 +89,6 @@ def test_points_do_not_depend_on_workers_or_on_where_a_run_resumes(tmp_path):
 
     order = [4, 1, 5, 0, 3, 2]
     for workers in (0, 2):
-        whole = read(order, workers)
-        assert all(
-            np.array_equal(p, alone[i]) for p, i in zip(whole, order, strict=True)
-        )
-        resumed = read(order[3:], workers)
-        assert all(
-            np.array_equal(a, b) for a, b in zip(whole[3:], resumed, strict=True)
-        )
+        expected = [alone[index] for index in order]
+        assert np.array_equal(read(order, workers), expected)
+        assert np.array_equal(read(order[3:], workers), expected[3:])

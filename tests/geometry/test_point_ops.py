@@ -16,13 +16,25 @@ def clouds(*shape):
 
 
 def balls_by_hand(points, centers, radius, num, counts):
+    """Compute what ``ball_query`` returns; of each cloud the first ``counts`` count."""
     rows = []
     for cloud, some, count in zip(points, centers, counts, strict=True):
         for center in some:
-            squares = [float((p - center).square().sum()) for p in cloud[:count]]
-            first = [i for i in range(count) if squares[i] < radius**2][:num] or [0]
-            rows.append(first + first[:1] * (num - len(first)))
+            rows.append(ball_by_hand(cloud[:count], center, radius, num))
     return torch.tensor(rows).view(*centers.shape[:2], num)
+
+
+def ball_by_hand(points, center, radius, num):
+    inside = []
+    for index, point in enumerate(points):
+        square = float((point - center).square().sum())
+        if square < radius**2:
+            inside.append(index)
+    if not inside:
+        inside = [0]
+    # The first one fills the rest.
+    filled = inside + [inside[0]] * num
+    return filled[:num]
 
 
 # Whole numbers: distances are exact, so that ties are ties.
@@ -101,18 +113,19 @@ def test_points_far_from_the_origin_keep_their_neighbors():
 def test_balls_hold_the_first_points_within_the_radius(radius, num, chunk, monkeypatch):
     monkeypatch.setattr(point_ops, '_CHUNK', chunk)
     points = clouds(2, 60)
-    centers = torch.cat(
-        (points[:, :9], clouds(2, 4) + 100), dim=1
-    )  # the last see nothing
+    far_from_all = clouds(2, 4) + 100
+    centers = torch.cat((points[:, :9], far_from_all), dim=1)
     found = point_ops.ball_query(points, centers, radius, num)
     assert found.dtype == torch.int64
     assert torch.equal(found, balls_by_hand(points, centers, radius, num, (60, 60)))
 
 
 def test_padding_is_in_no_ball_and_is_never_picked():
-    points, counts = clouds(2, 60), (60, 25)
+    points = clouds(2, 60)
+    counts = (60, 25)
     padding = torch.arange(60) >= torch.tensor(counts)[:, None]
-    points[padding] = torch.nan  # what stands there means nothing
+    # What stands there means nothing.
+    points[padding] = torch.nan
     found = point_ops.ball_query(points, points[:, :9], 4.0, 8, padding)
     assert torch.equal(found, balls_by_hand(points, points[:, :9], 4.0, 8, counts))
     picks = point_ops.farthest_point_sample(points, 20, padding)
@@ -123,12 +136,14 @@ def test_padding_is_in_no_ball_and_is_never_picked():
 
 @pytest.mark.parametrize('count', [1, 2, 7])
 def test_features_are_interpolated_by_inverse_distance(count):
-    targets, sources = torch.randn(2, 9, 3), torch.randn(2, count, 3)
+    targets = torch.randn(2, 9, 3)
+    sources = torch.randn(2, count, 3)
     features = torch.randn(2, count, 5, requires_grad=True)
     found = point_ops.interpolate_features(targets, sources, features)
     distances = (targets[:, :, None] - sources[:, None]).norm(dim=-1)
-    near = distances <= distances.sort(dim=-1).values[..., :3].amax(-1, keepdim=True)
-    weights = near / (distances + 1e-8)
+    third = distances.sort(dim=-1).values[..., :3].amax(-1, keepdim=True)
+    is_near = distances <= third
+    weights = is_near / (distances + 1e-8)
     expected = weights @ features / weights.sum(-1, keepdim=True)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     found.sum().backward()
@@ -138,7 +153,8 @@ def test_features_are_interpolated_by_inverse_distance(count):
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 def test_gpu_gives_the_same():
-    points, features = torch.rand(2, 500, 3), torch.randn(2, 50, 4)
+    points = torch.rand(2, 500, 3)
+    features = torch.randn(2, 50, 4)
     padding = torch.arange(500) >= torch.tensor([[500], [300]])
 
     def results(points, features, padding):
