@@ -94,11 +94,7 @@ def keep_the_rest(student: nn.Module, teacher: nn.Module) -> None:
 # ---------------------------------------------------------------------------- training
 def tokens_of(neck: Any, output: Any, kwargs: dict[str, Any]) -> Tensor:
     """Return a neck's output as vectors ``[n, C]`` in fp32, without those of padding."""
-    of_mmaction = isinstance(output, tuple) and isinstance(output[-1], dict)
-    if of_mmaction:
-        output = output[0]
-    if not isinstance(output, Tensor):
-        output = output[neck.index if neck.keep_others else 0]
+    output = neck.pick_output(output)
     if output.dim() > 2:
         output, _ = to_tokens(output, neck.in_channels, neck.layout)
         padding = kwargs.get('padding_mask')

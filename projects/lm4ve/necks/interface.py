@@ -106,6 +106,18 @@ class NeckInterface:
         """Return the features that go through the neck; see :class:`FeatureReader`."""
         return self.reader.pick(feats)
 
+    def pick_output(self, output: Any) -> Tensor:
+        """Return the tensor that the neck has made, of what its host gets.
+
+        Args:
+            output: What ``forward`` has returned: a tensor, or a tuple.
+        """
+        out: Any = features_of(output)
+        if isinstance(out, Tensor):
+            return out
+        made: Tensor = out[self.index if self.keep_others else 0]
+        return made
+
 
 def features_of(output: Any) -> Any:
     """Return the features of a neck's output, which mmaction2's protocol pairs with losses."""

@@ -37,11 +37,11 @@ def to_tokens(
             the expected number, the message gives the layout.
     """
     letters = layout or DEFAULTS.get(x.dim(), '')
-    if len(letters) != x.dim() or x.shape[letters.index('C')] != channels:
+    if not _fits(x, letters, channels):
         raise UserError(_explain_mismatch(x, channels, layout, letters))
     grid_dims = [i for i, letter in enumerate(letters) if letter not in 'BC']
-    grid = [x.shape[i] for i in grid_dims]
     order = [letters.index('B'), *grid_dims, letters.index('C')]
+    grid = [x.shape[i] for i in grid_dims]
 
     def restore(out: Tensor) -> Tensor:
         # Of a sequence there may be fewer tokens than came in.
@@ -53,22 +53,26 @@ def to_tokens(
     return x.permute(order).flatten(1, -2), restore
 
 
+def _fits(x: Tensor, layout: str, channels: int) -> bool:
+    """Whether features have a layout's dimensions, and as many channels."""
+    return len(layout) == x.dim() and x.shape[layout.index('C')] == channels
+
+
 def _explain_mismatch(
     x: Tensor, channels: int, layout: str | None, letters: str
 ) -> str:
     """Return the message for features that are not laid out as expected."""
-    advice = []
+    advice = ''
     for name in COMMON:
-        if len(name) == x.dim() and x.shape[name.index('C')] == channels:
-            advice.append(f"layout='{name}' if those are the channels, or ")
+        if _fits(x, name, channels):
+            advice += f"layout='{name}' if those are the channels, or "
     given: object = 'another number of'
     if len(letters) == x.dim():
         given = x.shape[letters.index('C')]
     return (
         f'in_channels={channels} and layout={layout!r} (by default BNC, BCHW or BCTHW) '
         f'of the neck, but the encoder gives {list(x.shape)}. Fix: set '
-        f"{''.join(advice)}in_channels={given}; in configs also the backbone's "
-        "out_type='raw'."
+        f"{advice}in_channels={given}; in configs also the backbone's out_type='raw'."
     )
 
 

@@ -1,88 +1,97 @@
-"""Arguments by which hosts are told of padding: a row a name, how it reads, and for which shape.
+"""Arguments by which hosts mark padding: a row a name, how it reads, and for which shape.
 
 ``lm4ve.wrap`` and ``LLMBlockInsert`` find a padding mask by the name of the argument
 that it comes in, never by its values. An argument of another host is named at ``mask=``
 in the same words; one whose name has 'mask' and that is named nowhere is refused.
 """
 
-#: Readings, of masks of tokens ``[B, N]`` or of pairs ``[B, Q, N]`` and ``[B, heads, Q,
-#: N]``.
-PADDING = 'padding'  # True is padding, as in torch; floats are added to scores
-KEEP = 'keep'  # 1 is kept and 0 is padding, as in transformers
-ADDITIVE = (
-    'additive'  # floats are added to scores, -inf is padding; of bools True is kept
-)
+# Readings, of masks of tokens ``[B, N]`` or of pairs ``[B, Q, N]`` and ``[B, heads, Q,
+# N]``.
+
+#: True is padding, as in torch; floats are added to scores.
+PADDING = 'padding'
+#: 1 is kept and 0 is padding, as in transformers.
+KEEP = 'keep'
+#: Floats are added to scores, -inf is padding; of bools True is kept.
+ADDITIVE = 'additive'
 #: 1 is kept, of masks of pixels or patches ``[B, H, W]``.
 PIXELS = 'pixels'
-#: It says nothing of padding among the tokens of the place.
+#: It does not mark padding among the tokens of the place.
 IGNORE = 'ignore'
 #: What may be named at ``mask=``.
 READINGS = (PADDING, KEEP, ADDITIVE, PIXELS, IGNORE)
 #: Sequences lie one after the other without padding, which a block would mix.
 PACKED = 'packed'
 
-TOKENS = 2  # dimensions of [B, N]
-GRID = 3  # of [B, H, W]
-PAIRS = 4  # of [B, heads, Q, N]
-ANY = 0  # a row that holds for every shape
+#: Dimensions of ``[B, N]``.
+TOKENS = 2
+#: Dimensions of ``[B, H, W]``.
+GRID = 3
+#: Dimensions of ``[B, heads, Q, N]``.
+PAIRS = 4
+#: A row that holds for every shape.
+ANY = 0
 
 #: Name of an argument -> number of dimensions -> reading. Another number is refused.
 MASKS = {
-    # torch.nn
+    # --- torch.nn
     'key_padding_mask': {TOKENS: PADDING},
     'src_key_padding_mask': {TOKENS: PADDING},
     'tgt_key_padding_mask': {TOKENS: PADDING},
-    'memory_key_padding_mask': {
-        ANY: IGNORE
-    },  # of the sequence that cross-attention reads
+    # These two are of the sequence that cross-attention reads.
+    'memory_key_padding_mask': {ANY: IGNORE},
     'memory_mask': {ANY: IGNORE},
-    'src_mask': {TOKENS: IGNORE},  # [N, N]: which pairs attend to each other
+    # [N, N]: which pairs of tokens attend to each other.
+    'src_mask': {TOKENS: IGNORE},
     'tgt_mask': {TOKENS: IGNORE},
-    'attn_mask': {
-        TOKENS: IGNORE,
-        PAIRS: ADDITIVE,
-    },  # timm's and sdpa's have four dimensions
-    # transformers
+    # Those of timm and of torch's attention function have four dimensions.
+    'attn_mask': {TOKENS: IGNORE, PAIRS: ADDITIVE},
+    # --- transformers
     'attention_mask': {TOKENS: KEEP, PAIRS: ADDITIVE},
-    'lang_attention_mask': {TOKENS: KEEP, PAIRS: ADDITIVE},  # beside the next: LXMERT
+    # LXMERT has two sequences, each with its mask.
+    'lang_attention_mask': {TOKENS: KEEP, PAIRS: ADDITIVE},
     'visual_attention_mask': {TOKENS: KEEP, PAIRS: ADDITIVE},
     'pixel_mask': {GRID: PIXELS},
     'patch_attention_mask': {GRID: PIXELS},
     'pixel_attention_mask': {TOKENS: KEEP},
-    'encoder_attention_mask': {
-        ANY: IGNORE
-    },  # of the sequence that cross-attention reads
+    # These three are of the sequence that cross-attention reads.
+    'encoder_attention_mask': {ANY: IGNORE},
     'cross_attention_mask': {ANY: IGNORE},
     'inputs_mask': {ANY: IGNORE},
-    'decoder_attention_mask': {
-        ANY: IGNORE
-    },  # which the decoder itself gets as attention_mask
-    'global_attention_mask': {ANY: IGNORE},  # which tokens of Longformer attend to all
-    'is_index_masked': {ANY: IGNORE},  # what Longformer's attention_mask says beside it
+    # The decoder itself gets it as attention_mask.
+    'decoder_attention_mask': {ANY: IGNORE},
+    # Which tokens of Longformer attend to all.
+    'global_attention_mask': {ANY: IGNORE},
+    # A bool form of Longformer's attention_mask, which is given beside it.
+    'is_index_masked': {ANY: IGNORE},
     'causal_attention_mask': {ANY: IGNORE},
-    'mask_matrix': {ANY: IGNORE},  # which windows of mmaction2's Swin are neighbors
-    'head_mask': {ANY: IGNORE},  # of attention's heads
+    # mmaction2's Swin: which windows are neighbors.
+    'mask_matrix': {ANY: IGNORE},
+    # These four switch off heads of attention.
+    'head_mask': {ANY: IGNORE},
     'decoder_head_mask': {ANY: IGNORE},
     'cross_attn_head_mask': {ANY: IGNORE},
     'layer_head_mask': {ANY: IGNORE},
-    'bool_masked_pos': {ANY: IGNORE},  # patches that a masked autoencoder hides
-    'mask_time_indices': {ANY: IGNORE},  # spans that SpecAugment hides
+    # Patches that a masked autoencoder hides.
+    'bool_masked_pos': {ANY: IGNORE},
+    # Spans that SpecAugment hides.
+    'mask_time_indices': {ANY: IGNORE},
     'mask_feature_indices': {ANY: IGNORE},
-    'mask_labels': {ANY: IGNORE},  # the truth of a segmentation
+    # The ground truth of a segmentation.
+    'mask_labels': {ANY: IGNORE},
     'cu_seqlens': {ANY: PACKED},
     'cu_seq_lens_q': {ANY: PACKED},
     'cu_seq_lens_k': {ANY: PACKED},
-    # timm
+    # --- timm
     'patch_valid': {TOKENS: KEEP},
 }
 
 #: Start of a class's full name -> rows of its own, where a name means something else
 #: than above.
 EXCEPTIONS = {
-    'torch.nn.modules.transformer.TransformerEncoder': {
-        'mask': {TOKENS: IGNORE}
-    },  # [N, N]
-    # Products of two masks, of which 1 is kept.
+    # [N, N]: which pairs of tokens attend to each other.
+    'torch.nn.modules.transformer.TransformerEncoder': {'mask': {TOKENS: IGNORE}},
+    # These layers get the product of two masks, in which 1 is kept.
     'transformers.models.deberta': {
         'attention_mask': {TOKENS: KEEP, PAIRS: KEEP},
         'mask': {TOKENS: KEEP},
@@ -92,7 +101,7 @@ EXCEPTIONS = {
     'transformers.models.flaubert.modeling_flaubert.MultiHeadAttention': {
         'mask': {TOKENS: KEEP}
     },
-    # The model's own argument is 1 for what is kept, those of its parts are added to
+    # 1 is kept in the argument of the model itself; those of its parts are added to
     # scores.
     'transformers.models.longformer.modeling_longformer.LongformerEncoder': {
         'attention_mask': {TOKENS: ADDITIVE}

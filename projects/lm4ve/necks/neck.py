@@ -234,6 +234,8 @@ class LLMBlockNeck(NeckInterface, RunsPath):
         """
         features = self.reader.read(feats)
         self._check_call(features, padding_mask, queries)
+        if self.training and self.guard and not torch.is_grad_enabled():
+            expect_gradient(self)
         request = Request(
             tokens=features.tokens,
             padding_mask=padding_mask,
@@ -278,15 +280,8 @@ class LLMBlockNeck(NeckInterface, RunsPath):
     def _check_call(
         self, features: Features, padding_mask: Tensor | None, queries: Queries
     ) -> None:
-        """Refuse features, padding or queries that the fields do not go with.
-
-        Without gradients in training, the optimizer's first step will raise if the
-        mappers have got none.
-        """
+        """Refuse features, padding or queries that the fields do not go with."""
         self._check_extra_tokens(features.tokens.shape[1])
-        expects_gradient = self.training and self.guard
-        if expects_gradient and not torch.is_grad_enabled():
-            expect_gradient(self)
         if padding_mask is not None and self.readout.norms_padding(queries):
             refuse_norm_of_padding(self.norm)
         self.readout.check_request(queries, features.is_map)

@@ -429,11 +429,12 @@ def _find(encoder: nn.Module, name: str) -> str | None:
 
 def _has_hook(module: nn.Module, name: str) -> bool:
     """Whether the hook that a place was given is on a module."""
-    for hooks in (module._forward_hooks, module._forward_pre_hooks):
-        for hook in hooks.values():
-            # The hook itself at a module's output, its method at a module's input.
-            owner = getattr(hook, '__self__', hook)
-            acts = hook is owner or getattr(hook, '__name__', '') == 'replace_input'
-            if acts and isinstance(owner, ThroughNeck) and owner.after == name:
-                return True
+    for hook in module._forward_hooks.values():
+        if isinstance(hook, ThroughNeck) and hook.after == name:
+            return True
+    for hook in module._forward_pre_hooks.values():
+        replaces_input = getattr(hook, '__name__', '') == 'replace_input'
+        owner = getattr(hook, '__self__', None)
+        if replaces_input and isinstance(owner, ThroughNeck) and owner.after == name:
+            return True
     return False

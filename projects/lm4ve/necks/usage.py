@@ -23,7 +23,6 @@ from torch.utils._pytree import tree_leaves
 
 from lm4ve import errors
 from lm4ve.errors import UserError
-from lm4ve.necks.interface import features_of
 from lm4ve.necks.neck import LLMBlockNeck
 
 ADVICE = (
@@ -133,11 +132,9 @@ class NeckUsage:
         feats = args[0] if args else next(iter(kwargs.values()))
         self.made_by = self.neck.pick(feats).grad_fn
 
-    def _after(self, neck: nn.Module, args: Any, out: Any) -> None:
+    def _after(self, neck: nn.Module, args: Any, output: Any) -> None:
         self.ran = True
-        out = features_of(out)
-        if isinstance(out, tuple):
-            out = out[self.neck.index if self.neck.keep_others else 0]
+        out = self.neck.pick_output(output)
         if torch.is_grad_enabled() and out.requires_grad:
             self.differentiable = True
             out.register_hook(self._note_gradient)

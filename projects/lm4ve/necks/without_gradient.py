@@ -3,9 +3,9 @@
 A frozen encoder is often run under ``torch.no_grad()``, and a reversible encoder
 computes its gradients by calling parts of its layers again, past every hook. In both
 the mappers get no gradient, and the optimizer skips them without a word. The forward
-pass alone cannot tell: gradient checkpointing runs it under ``no_grad`` too, and so
-does a look at the output's shape. What tells is a step of an optimizer that has the
-mappers and finds no gradient.
+pass alone does not show it: gradient checkpointing runs it under ``no_grad`` too, and
+so does a look at the output's shape. A step of an optimizer that has the mappers and
+finds no gradient does.
 """
 
 import weakref
@@ -34,7 +34,7 @@ def expect_gradient(neck: nn.Module) -> None:
     """
     if torch.compiler.is_compiling():
         return
-    if neck in _waiting or not _trained(neck):
+    if neck in _waiting or not _trained_mappers(neck):
         return
     _waiting.add(neck)
     if not _hooks:
@@ -45,35 +45,39 @@ def _inspect(optimizer: Optimizer, args: Any, kwargs: dict[str, Any]) -> None:
     """Look at the necks whose mappers an optimizer has; torch calls it before each step."""
     if not _waiting:
         return
-    closure = args[1] if len(args) > 1 else kwargs.get('closure')
+    closure = kwargs.get('closure')
+    if len(args) > 1:
+        closure = args[1]
     if closure is not None:  # it computes the gradients within the step
         return
     for neck in list(_waiting):
-        if not _trains(optimizer, neck):
+        mappers = _trained_mappers(neck)
+        if not _has_any(optimizer, mappers):
             continue
         _waiting.discard(neck)
-        if not _has_gradient(neck):
+        if all(parameter.grad is None for parameter in mappers):
             raise UserError(
-                'An LLMBlockNeck ran under torch.no_grad() in training, and its mappers got no '
-                'gradient. Fix: freeze the encoder by requires_grad_(False) and run it with '
-                'gradients; or a place that is no part of a reversible layer; or guard=False.'
+                'An LLMBlockNeck ran under torch.no_grad() in training, and its '
+                'mappers got no gradient. Fix: freeze the encoder by '
+                'requires_grad_(False) and run it with gradients; or a place that is '
+                'no part of a reversible layer; or guard=False.'
             )
 
 
-def _trained(neck: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters of mappers that train."""
-    named = neck.named_parameters()
-    return [p for name, p in named if name.startswith('mapper_') and p.requires_grad]
+def _trained_mappers(neck: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters of a neck's mappers that train."""
+    trained = []
+    for name, parameter in neck.named_parameters():
+        if name.startswith('mapper_') and parameter.requires_grad:
+            trained.append(parameter)
+    return trained
 
 
-def _trains(optimizer: Optimizer, neck: nn.Module) -> bool:
-    """Whether an optimizer has a neck's mappers."""
-    mine = {id(p) for p in _trained(neck)}
-    return any(
-        id(p) in mine for group in optimizer.param_groups for p in group['params']
-    )
-
-
-def _has_gradient(neck: nn.Module) -> bool:
-    """Whether a mapper has got a gradient."""
-    return any(p.grad is not None for p in _trained(neck))
+def _has_any(optimizer: Optimizer, parameters: list[nn.Parameter]) -> bool:
+    """Whether an optimizer has one of some parameters."""
+    wanted = {id(parameter) for parameter in parameters}
+    for group in optimizer.param_groups:
+        for parameter in group['params']:
+            if id(parameter) in wanted:
+                return True
+    return False
