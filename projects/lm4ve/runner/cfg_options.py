@@ -80,18 +80,27 @@ def _value_of(node: ast.expr) -> Any:
     if isinstance(node, ast.Tuple):
         return tuple(_value_of(item) for item in node.elts)
     if isinstance(node, ast.Dict):
-        keys = [_value_of(key) for key in node.keys if key is not None]
-        return dict(zip(keys, map(_value_of, node.values), strict=True))
+        return _from_braces(node)
     if isinstance(node, ast.Call):
         return _from_call(node)
-    if isinstance(
-        node, (ast.Name, ast.Attribute)
-    ):  # a word, such as lm4ve.LLMBlockNeck
+    # A word without quotation marks, such as lm4ve.LLMBlockNeck.
+    if isinstance(node, (ast.Name, ast.Attribute)):
         return ast.unparse(node)
     return ast.literal_eval(node)
 
 
+def _from_braces(node: ast.Dict) -> dict[Any, Any]:
+    """Return a dict that is written with braces."""
+    fields = {}
+    for key, value in zip(node.keys, node.values, strict=True):
+        if key is None:
+            raise ValueError('** is not read.')
+        fields[_value_of(key)] = _value_of(value)
+    return fields
+
+
 def _from_call(node: ast.Call) -> dict[str, Any]:
+    """Return a dict that is written as ``dict(name=value)``."""
     if not isinstance(node.func, ast.Name) or node.func.id != 'dict' or node.args:
         raise ValueError('Only dict(name=value) can be called.')
     fields = {}

@@ -150,9 +150,8 @@ def _is_name(node: ast.expr, name: str | None) -> bool:
 def _hints_of(function: Callable[..., Any]) -> dict[str, Any]:
     try:
         return typing.get_type_hints(function)
-    except (
-        Exception
-    ):  # a name that its module imports for type checkers only, or others
+    except Exception:
+        # Such as a name that its module imports for type checkers only.
         return {}
 
 
