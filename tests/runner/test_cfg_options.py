@@ -45,6 +45,7 @@ WRONG = {
     'field=[dict(a=1]': 'field=.*cannot be read',
     'field=dict(open("a"))': 'field=.*cannot be read',
     'field=dict(a=open("b"))': 'field=.*cannot be read',
+    'field={[1]: 2}': 'field=.*cannot be read',
     'field={**a, "b": 1}': 'field=.*cannot be read',
 }
 

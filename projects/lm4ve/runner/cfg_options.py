@@ -58,7 +58,13 @@ def parse_option(word: str) -> tuple[str, Any]:
         if _DICT.match(text):
             return field, _from_python(text.strip(' \'"'))
         return field, DictAction._parse_iterable(text)
-    except (SyntaxError, ValueError, AssertionError, RecursionError) as e:
+    except (
+        SyntaxError,
+        ValueError,
+        TypeError,  # a list as a key
+        AssertionError,
+        RecursionError,
+    ) as e:
         raise UserError(
             f'--cfg-options {field}={brief(text)} cannot be read. Fix: close its brackets, and '
             'write dicts as in Python, for example "[dict(type=Resize, scale=8)]".'
