@@ -15,40 +15,9 @@ import pytest
 import lm4ve
 from lm4ve import registry
 from lm4ve.tasks import TASKS, all_tasks, get_task
+from tests.helpers.import_order import ORDER
 
 PACKAGE = Path(lm4ve.__file__).parent
-#: From the bottom to the top. A unit is a folder or a file of the package; `tasks` is
-#: what lies directly in that folder: the table of tasks and the protocol.
-ORDER = [
-    'version',
-    'errors',
-    'files',
-    'registry',
-    'zoo',
-    'llm',
-    'pixels',
-    'compat',
-    'blocks',
-    'necks',
-    'runner',
-    'data',
-    'geometry',
-    'draw',
-    'text',
-    'convert',
-    'tasks/base',
-    'tasks',
-    *[f'tasks/{name}' for name in TASKS],
-    'analysis',
-    'release',
-    'ablation',
-    'probing',
-    'cost',
-    'apis',
-    'commands',
-    '__main__',
-    '__init__',
-]
 #: Units that name modules above them in strings, to be imported when they are needed:
 #: the subpackages and what an import of another library brings in; the tasks.
 TABLES = {'__init__', 'tasks'}

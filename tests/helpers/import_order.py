@@ -1,0 +1,36 @@
+"""The rooms of the package, each of which imports only those before it."""
+
+from lm4ve.tasks import TASKS
+
+#: From the bottom to the top. A unit is a folder or a file of the package; `tasks` is
+#: what lies directly in that folder: the table of tasks and the protocol.
+ORDER = [
+    'version',
+    'errors',
+    'files',
+    'registry',
+    'zoo',
+    'llm',
+    'pixels',
+    'compat',
+    'blocks',
+    'necks',
+    'runner',
+    'data',
+    'geometry',
+    'draw',
+    'text',
+    'convert',
+    'tasks/base',
+    'tasks',
+    *[f'tasks/{name}' for name in TASKS],
+    'analysis',
+    'release',
+    'ablation',
+    'probing',
+    'cost',
+    'apis',
+    'commands',
+    '__main__',
+    '__init__',
+]
