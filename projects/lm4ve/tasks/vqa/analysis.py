@@ -32,8 +32,10 @@ class WordLayout(Layout):
 
     @property
     def num_placed(self) -> int:
-        *image, words = self.grid
-        return words + (image[0] * image[1] if image else 0)
+        if len(self.grid) == 1:
+            return self.grid[0]
+        rows, columns, words = self.grid
+        return rows * columns + words
 
     @property
     def times(self) -> int:
@@ -60,24 +62,29 @@ class ImageTextAnalysis(TaskAnalysis):
         texts = [options[wanted]] if asks else options[wanted].split('|')
         (image,) = list_images(path)
         entry = dict(
-            img_path=str(image), text=list_texts(texts, f'--{wanted}'), gt_answers=[]
+            img_path=str(image),
+            text=list_texts(texts, f'--{wanted}'),
+            gt_answers=[],
+            sample_idx=0,
         )
-        return Compose(pipeline)(dict(entry, sample_idx=0))
+        return Compose(pipeline)(entry)
 
     # ----------------------------------------------------------------- where to look
     def further_points(self, model: nn.Module) -> dict[str, str]:
         """Look at both streams behind the fusion; a neck on both of them has the words."""
-        last = len(getattr(model.fusion, 'text_layers', ())) - 1
-        points = dict(
-            encoder=f'fusion.image_layers.{last}', words=f'fusion.text_layers.{last}'
-        )
-        if model.neck is not None and model.tokens == 'joint':
-            del points['words']
-        return points if last >= 0 else {}
+        last = last_layer(model.fusion)
+        if last is None:
+            return {}
+        points = dict(encoder=f'fusion.image_layers.{last}')
+        if not runs_joint(model):
+            points['words'] = f'fusion.text_layers.{last}'
+        return points
 
     def watched(self, model: nn.Module) -> list[Watched]:
         """Watch how words attend to the image in the last layer of the fusion."""
-        last = len(getattr(model.fusion, 'text_layers', ())) - 1
+        last = last_layer(model.fusion)
+        if last is None:
+            return []
         name = f'fusion.text_layers.{last}.crossattention.self'
 
         def read(module: nn.Module, inputs: dict, arguments: Mapping[str, Any]) -> Rows:
@@ -85,19 +92,22 @@ class ImageTextAnalysis(TaskAnalysis):
             weights = cross_attention(module, arguments['hidden_states'], image)
             padding = inputs['text_padding'].flatten(0, 1)
             texts = words_of(model, inputs['input_ids'].flatten(0, 1), padding)
-            titles = [words[:-1] if len(words) > 2 else words for words in texts]
+            titles = []
+            for words in texts:
+                # Without the last special token.
+                titles.append(words[:-1] if len(words) > 2 else words)
             layout = self.layout(model, inputs, image.shape[1])
             return Rows(weights.masked_fill(padding[..., None], 0.0), titles, layout)
 
-        return [Watched('words to image', name, read)] if last >= 0 else []
+        return [Watched('words to image', name, read)]
 
     def runnable(self, data: Any) -> Any:
         """Leave one caption of each image, the first."""
-        samples = [
-            s.new(metainfo=dict(s.metainfo, text=s.text[:1]))
-            for s in data['data_samples']
-        ]
-        return {**data, 'data_samples': samples}
+        samples = []
+        for sample in data['data_samples']:
+            meta = dict(sample.metainfo, text=sample.text[:1])
+            samples.append(sample.new(metainfo=meta))
+        return data | dict(data_samples=samples)
 
     # ---------------------------------------------------------------- where tokens lie
     def layout(
@@ -112,8 +122,10 @@ class ImageTextAnalysis(TaskAnalysis):
             return Layout(self.task.name, 0, grid)
         encoder: Any = model.image_encoder
         prefix = getattr(encoder, 'num_prefix_tokens', None)
-        prefix = prefix_of(encoder, count) if prefix is None else prefix
-        grid = proportional_grid(max(count - prefix, 1), *inputs['image'].shape[-2:])
+        if prefix is None:
+            prefix = prefix_of(encoder, count)
+        height, width = inputs['image'].shape[-2:]
+        grid = proportional_grid(max(count - prefix, 1), height, width)
         return Layout(self.task.name, prefix, grid).fitting(count)
 
     def layout_at(
@@ -126,11 +138,10 @@ class ImageTextAnalysis(TaskAnalysis):
             return WordLayout(self.task.name, 0, (words,), padding).fitting(count)
         if name.startswith('neck') and model.tokens == 'joint':
             image = self.layout(model, inputs, count - words)
-            free = padding.new_zeros(len(padding), image.num_placed)
-            padding = torch.cat((free, padding), dim=1)
-            return WordLayout(
-                self.task.name, image.prefix, (*image.grid, words), padding
-            )
+            no_padding = padding.new_zeros(len(padding), image.num_placed)
+            padding = torch.cat((no_padding, padding), dim=1)
+            grid = (*image.grid, words)
+            return WordLayout(self.task.name, image.prefix, grid, padding)
         return self.layout(model, inputs, count, grid)
 
     # ------------------------------------------------------------ how a sample looks
@@ -141,27 +152,46 @@ class ImageTextAnalysis(TaskAnalysis):
         if not getattr(model.data_preprocessor, 'to_rgb', True):
             pixels = pixels[..., ::-1]
         words = words_of(model, inputs['input_ids'][:, 0], inputs['text_padding'][:, 0])
-        joint = model.neck is not None and model.tokens == 'joint'
-        texts = [o.get('text') or [''] for o in outputs]
-        return [
-            ImageAndWords(p[None], w, t[0], joint)
-            for p, w, t in zip(pixels, words, texts, strict=True)
-        ]
+        joint = runs_joint(model)
+        pictures = []
+        for image, tokens, output in zip(pixels, words, outputs, strict=True):
+            picture = ImageAndWords(image[None], tokens, first_text(output), joint)
+            pictures.append(picture)
+        return pictures
 
     def facts(self, output: Any, classes: Sequence[str] | None) -> dict[str, str]:
         """Return the question, the answer with its score, and the annotators' answers."""
-        text, scores = (output.get('text') or [''])[0], output.get('pred_scores')
-        if (answer := output.get('pred_answer')) is None:
+        text = first_text(output)
+        answer = output.get('pred_answer')
+        scores = output.get('pred_scores')
+        if answer is None:
             return dict(caption=text, score=f'{float(scores[0]):.3f}')
-        facts = dict(
-            question=text, prediction=f'{answer} ({100 * float(scores.max()):.1f} %)'
-        )
-        if answers := output.get('gt_answers'):
-            common = Counter(answers).most_common(3)
-            facts['truth'] = ', '.join(
-                f'{a} ({n} of {len(answers)})' for a, n in common
-            )
+        percent = 100 * float(scores.max())
+        facts = dict(question=text, prediction=f'{answer} ({percent:.1f} %)')
+        truth = output.get('gt_answers')
+        if truth:
+            counted = []
+            for given, count in Counter(truth).most_common(3):
+                counted.append(f'{given} ({count} of {len(truth)})')
+            facts['truth'] = ', '.join(counted)
         return facts
+
+
+def last_layer(fusion: Any) -> int | None:
+    """Return the number of a fusion's last layer; None without layers of co-attention."""
+    count = len(getattr(fusion, 'text_layers', ()))
+    return count - 1 if count else None
+
+
+def runs_joint(model: Any) -> bool:
+    """Return whether a model's neck takes image and text in one sequence."""
+    return model.neck is not None and model.tokens == 'joint'
+
+
+def first_text(output: Any) -> str:
+    """Return the first text of a sample; an empty one if it has none."""
+    texts = output.get('text')
+    return texts[0] if texts else ''
 
 
 def cross_attention(module: Any, text: Tensor, image: Tensor) -> Tensor:
@@ -176,13 +206,10 @@ def cross_attention(module: Any, text: Tensor, image: Tensor) -> Tensor:
         Tensor: fp32 ``[B, L, N]``, the mean over heads.
     """
     heads = module.num_attention_heads
-    q, k = (
-        layer(x).unflatten(-1, (heads, -1)).transpose(1, 2).float()
-        for layer, x in ((module.query, text), (module.key, image))
-    )
-    return torch.softmax(q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5, dim=-1).mean(
-        dim=1
-    )
+    query = module.query(text).unflatten(-1, (heads, -1)).transpose(1, 2).float()
+    key = module.key(image).unflatten(-1, (heads, -1)).transpose(1, 2).float()
+    scores = query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5
+    return scores.softmax(dim=-1).mean(dim=1)
 
 
 ANALYSIS = ImageTextAnalysis(TASK)

@@ -25,13 +25,9 @@ TRUNK = (
     ('vit_model.layers.{i}.blocks.{rest}', f'{_IMAGE}layers.{{i}}.blocks.{{rest}}'),
     ('vit_model.norm.{p}', f'{_IMAGE}norm.{{p}}'),
     # At the end of a stage in METER's Swin, at the begin of the next one in timm's.
-    *(
-        (
-            f'vit_model.layers.{i}.downsample.{{rest}}',
-            f'{_IMAGE}layers.{i + 1}.downsample.{{rest}}',
-        )
-        for i in range(3)
-    ),
+    ('vit_model.layers.0.downsample.{rest}', f'{_IMAGE}layers.1.downsample.{{rest}}'),
+    ('vit_model.layers.1.downsample.{rest}', f'{_IMAGE}layers.2.downsample.{{rest}}'),
+    ('vit_model.layers.2.downsample.{rest}', f'{_IMAGE}layers.3.downsample.{{rest}}'),
     (f'{_CLIP}conv1.weight', f'{_IMAGE}embeddings.patch_embedding.weight'),
     (f'{_CLIP}class_embedding', f'{_IMAGE}embeddings.class_embedding'),
     (f'{_CLIP}positional_embedding', f'{_IMAGE}embeddings.position_embedding.weight'),
@@ -53,14 +49,14 @@ TRUNK = (
     ('cross_modal_image_pooler.dense.{p}', 'image_pooler.dense.{p}'),
 )
 #: The head of each of our tasks.
-HEADS = dict(
-    vqa=(('vqa_classifier.{i}.{p}', 'head.layers.{i}.{p}'),),
-    retrieval=(
+HEADS = {
+    'vqa': [('vqa_classifier.{i}.{p}', 'head.layers.{i}.{p}')],
+    'retrieval': [
         ('rank_output.{p}', 'head.rank_output.{p}'),
         ('itm_score.fc.{p}', 'head.itm.fc.{p}'),
-    ),
-    matching=(('itm_score.fc.{p}', 'head.fc.{p}'),),
-)
+    ],
+    'matching': [('itm_score.fc.{p}', 'head.fc.{p}')],
+}
 _DROPPED = (
     (r'vit_model\.(positional_embedding|ln_final\.\w+|token_embedding\.weight|text_projection'
      r'|logit_scale)', "the text half of CLIP, which METER's forward pass never calls"),
@@ -106,54 +102,88 @@ def convert_meter(
         UserError: There is no vocabulary for a head of answers.
         CheckpointError: The file is of another model; a key is unknown or missing.
     """
-    # Another encoder in one message, rather than by a list of keys.
-    found = {f'{_CLIP}conv1.weight', 'vit_model.patch_embed.proj.weight'}.intersection(
-        state
-    )
+    _check_encoder(state, origin)
+    if task == 'auto':
+        task = _task_of(state)
+    # The counting of the text encoder's embeddings would fit a rename, too.
+    kept = {}
+    for name, tensor in state.items():
+        if not any(re.fullmatch(pattern, name) for pattern, _ in _DROPPED):
+            kept[name] = tensor
+    converted = {}
+    for name, tensor in rename(kept, _rules_of(task), origin).items():
+        tensor = tensor.float()
+        if '.in_proj.' not in name:
+            converted[name] = tensor
+            continue
+        for part, rows in zip('qkv', tensor.chunk(3), strict=True):
+            converted[name.replace('in_proj', f'{part}_proj')] = rows.contiguous()
+    if task == 'retrieval':
+        _start_ranking(converted)
+    if task == 'vqa' and 'head.layers.3.bias' in converted:
+        scores = len(converted['head.layers.3.bias'])
+        answers = _read_answers(vocabulary, scores, origin)
+        converted[f'head.{FINGERPRINT}'] = vocabulary_digest(answers)
+    return converted
+
+
+def _check_encoder(state: dict[str, Tensor], origin: str) -> None:
+    """Refuse another image encoder in one message, rather than by a list of keys."""
+    first_layers = {f'{_CLIP}conv1.weight', 'vit_model.patch_embed.proj.weight'}
+    found = first_layers.intersection(state)
     require(
         len(found) == 1,
         f"{origin} is no METER with CLIP's ViT or Swin, which are what can be converted: it has "
         f'{listing(sorted(found)) or "neither of their first layers"}.',
     )
-    if task == 'auto':
-        heads = {name.partition('.')[0] for name in state}
-        task = 'retrieval' if 'rank_output' in heads else 'matching'
-        task = 'vqa' if 'vqa_classifier' in heads else task
-    others = [(p, f'not for {task}') for k, pairs in HEADS.items() if k != task
-              for p, _ in template_rules(pairs)]  # fmt: skip
-    renames = template_rules((*TRUNK, *HEADS[task]))
-    rules = Rules(renames, (*_DROPPED, *others), _REQUIRED)
-    # The counting of the text encoder's embeddings would fit a rename, too.
-    kept = {
-        k: v
-        for k, v in state.items()
-        if not any(re.fullmatch(p, k) for p, _ in _DROPPED)
-    }
-    converted = {}
-    for name, tensor in rename(kept, rules, origin).items():
-        if '.in_proj.' in name:
-            for part, rows in zip('qkv', tensor.float().chunk(3), strict=True):
-                converted[name.replace('in_proj', f'{part}_proj')] = rows.contiguous()
-        else:
-            converted[name] = tensor.float()
-    for part in ('weight', 'bias') if task == 'retrieval' else ():
-        if (itm := f'head.itm.fc.{part}') in converted:
-            converted.setdefault(f'head.rank_output.{part}', converted[itm][1:].clone())
-    if task == 'vqa' and (bias := converted.get('head.layers.3.bias')) is not None:
-        check(
-            '--vocabulary, the answers of the head in their order',
-            vocabulary,
-            kind=(str, list),
-        )
-        assert vocabulary is not None
-        answers = read_vocabulary(vocabulary, '--vocabulary')
-        require(
-            len(answers) == len(bias),
-            f'--vocabulary has {len(answers)} answers, but {origin} has scores for {len(bias)}. '
-            'Fix: the answers that it was trained with, in their order.',
-        )
-        converted[f'head.{FINGERPRINT}'] = vocabulary_digest(answers)
-    return converted
+
+
+def _task_of(state: dict[str, Tensor]) -> str:
+    """Return what a released model is for, by its heads."""
+    heads = {name.partition('.')[0] for name in state}
+    if 'vqa_classifier' in heads:
+        return 'vqa'
+    if 'rank_output' in heads:
+        return 'retrieval'
+    return 'matching'
+
+
+def _rules_of(task: str) -> Rules:
+    """Return the rules for a model of a task, which drop the heads of the others."""
+    dropped = list(_DROPPED)
+    for other, pairs in HEADS.items():
+        if other == task:
+            continue
+        for pattern, _ in template_rules(pairs):
+            dropped.append((pattern, f'not for {task}'))
+    return Rules(template_rules((*TRUNK, *HEADS[task])), dropped, _REQUIRED)
+
+
+def _start_ranking(converted: dict[str, Tensor]) -> None:
+    """Give a pre-trained model without a ranking head ITM's row of the class "match"."""
+    for part in ('weight', 'bias'):
+        matching = converted.get(f'head.itm.fc.{part}')
+        if matching is not None:
+            converted.setdefault(f'head.rank_output.{part}', matching[1:].clone())
+
+
+def _read_answers(
+    vocabulary: str | Sequence[str] | None, scores: int, origin: str
+) -> Sequence[str]:
+    """Return the answers of a head with so many scores."""
+    check(
+        '--vocabulary, the answers of the head in their order',
+        vocabulary,
+        kind=(str, list),
+    )
+    assert vocabulary is not None
+    answers = read_vocabulary(vocabulary, '--vocabulary')
+    require(
+        len(answers) == scores,
+        f'--vocabulary has {len(answers)} answers, but {origin} has scores for {scores}. '
+        'Fix: the answers that it was trained with, in their order.',
+    )
+    return answers
 
 
 def to_meter(
@@ -176,20 +206,33 @@ def to_meter(
         CheckpointError: A key is unknown or missing.
     """
     for part in ('neck.', 'head.contrastive.'):
-        found = any(k.startswith(part) for k in state)
+        has_part = any(name.startswith(part) for name in state)
         require(
-            not found,
+            not has_part,
             f"{origin} has '{part}', for which the released METER has no place.",
         )
     joined = {}
     for name, tensor in state.items():
-        if match := re.fullmatch(r'(.*\.self_attn\.)q_proj(\..*)', name):
-            parts = [state[f'{match[1]}{part}_proj{match[2]}'] for part in 'qkv']
-            joined[f'{match[1]}in_proj{match[2]}'] = torch.cat(parts)
-        elif not re.fullmatch(r'.*\.self_attn\.[kv]_proj\..*', name):
+        projection = _PROJECTION.fullmatch(name)
+        if projection is None:
             joined[name] = tensor
-    pairs = [pair for head in HEADS.values() for pair in head]
-    table = [(ours, theirs) for theirs, ours in (*TRUNK, *pairs)]
-    dropped = [(rf'head\.{FINGERPRINT}', 'METER keeps no record of its answers')]
-    required = ['cross_modal_text_pooler.dense.weight']
-    return rename(joined, Rules(template_rules(table), dropped, required), origin)
+        elif projection['part'] == 'q':
+            before = projection['before']
+            after = projection['after']
+            parts = [state[f'{before}{part}_proj{after}'] for part in 'qkv']
+            joined[f'{before}in_proj{after}'] = torch.cat(parts)
+    table = list(TRUNK)
+    for pairs in HEADS.values():
+        table += pairs
+    rules = Rules(
+        renames=template_rules((ours, theirs) for theirs, ours in table),
+        dropped=[(rf'head\.{FINGERPRINT}', 'METER keeps no record of its answers')],
+        required=['cross_modal_text_pooler.dense.weight'],
+    )
+    return rename(joined, rules, origin)
+
+
+#: A projection of queries, keys or values in transformers' CLIP.
+_PROJECTION = re.compile(
+    r'(?P<before>.*\.self_attn\.)(?P<part>[qkv])_proj(?P<after>\..*)'
+)

@@ -41,13 +41,16 @@ class METERExport(TaskExport):
         self, cfg: Config, count: int, pipeline: list[dict] | None = None
     ) -> list[dict]:
         kind = 'question' if str(cfg.model.head.type).endswith('VQAHead') else 'caption'
-        texts = [{kind: _TEXTS[i % len(_TEXTS)]} for i in range(count)]
+        texts = []
+        for i in range(count):
+            texts.append({kind: _TEXTS[i % len(_TEXTS)]})
         return array_samples(self.task, cfg, made_up_pictures(count), '.png', texts)
 
     def tensors(self, model: Any, data: Any) -> tuple[Tensor, ...]:
         (images,) = super().tensors(model, data)
-        texts = [s.text[0] for s in data['data_samples']]
-        return images, *model.data_preprocessor.tokenize(texts)
+        texts = [sample.text[0] for sample in data['data_samples']]
+        ids, padding = model.data_preprocessor.tokenize(texts)
+        return images, ids, padding
 
     def forward(self, model: Any, *tensors: Tensor) -> Tensor:
         image, ids, padding = tensors
@@ -70,9 +73,9 @@ class METERExport(TaskExport):
 
 def _read(model: Any, features: Tensor) -> Tensor:
     """Compute the head's logits or scores of features ``[B, 2 C]``."""
-    return (model.head if hasattr(model.head, 'vocabulary') else model.head.score)(
-        features
-    )
+    if hasattr(model.head, 'vocabulary'):
+        return model.head(features)
+    return model.head.score(features)
 
 
 EXPORT = METERExport(TASK)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lm4ve.data.image_files import find_defect, read_pixels
 from lm4ve.draw.figures import to_image
 from lm4ve.draw.file_names import file_name
-from lm4ve.draw.rankings import SHOWN, best
+from lm4ve.draw.rankings import SHOWN, Ranking, best
 from lm4ve.errors import check, require
 from lm4ve.tasks.base.analysis import tested_dataset
 from lm4ve.tasks.base.answering import AnsweringInferencer, name_of
@@ -37,23 +37,39 @@ def list_images(images: Image | Sequence[Image]) -> list[Image]:
     Raises:
         UserError: There is none, or one cannot be read.
     """
-    found = [images] if isinstance(images, (str, Path, np.ndarray)) else list(images)
+    found: list[Image]
     if isinstance(images, (str, Path)) and Path(images).is_dir():
-        found = sorted(
-            p for p in Path(images).iterdir() if p.suffix.lower() in TASK.input_suffixes
-        )
+        found = _images_in(Path(images))
+    elif isinstance(images, (str, Path, np.ndarray)):
+        found = [images]
+    else:
+        found = list(images)
     check(f'images ({", ".join(TASK.input_suffixes)}) of {images}', len(found), least=1)
     for image in found:
-        if isinstance(image, np.ndarray):
-            kind = str(image.dtype), image.ndim, image.shape[-1]
-            require(
-                kind == ('uint8', 3, 3),
-                f'An image is an array [H, W, 3] of uint8, not {image.dtype} {list(image.shape)}.',
-            )
-        else:
-            defect = find_defect(str(image), decode=True)
-            require(defect is None, f"'{image}' cannot be read: {defect}.")
+        _check_image(image)
     return found
+
+
+def _images_in(folder: Path) -> list[Image]:
+    """Return the images of a folder, by their names."""
+    paths = []
+    for path in folder.iterdir():
+        if path.suffix.lower() in TASK.input_suffixes:
+            paths.append(path)
+    return sorted(paths)
+
+
+def _check_image(image: Image) -> None:
+    """Refuse a file that cannot be read, and an array of another kind."""
+    if not isinstance(image, np.ndarray):
+        defect = find_defect(str(image), decode=True)
+        require(defect is None, f"'{image}' cannot be read: {defect}.")
+        return
+    is_image = image.ndim == 3 and image.shape[-1] == 3 and image.dtype == np.uint8
+    require(
+        is_image,
+        f'An image is an array [H, W, 3] of uint8, not {image.dtype} {list(image.shape)}.',
+    )
 
 
 def pixels_of_file(image: Image) -> np.ndarray:
@@ -80,9 +96,15 @@ class _ImageInferencer(TaskInferencer):
 
     def _init_pipeline(self, cfg: Config) -> Callable:
         """Return the config's test pipeline, for entries with a file or an array."""
-        steps = tested_dataset(cfg).pipeline
-        load = Compose([t for t in steps if 'LoadImage' in t['type']])
-        rest = Compose([t for t in steps if 'LoadImage' not in t['type']])
+        loading = []
+        others = []
+        for step in tested_dataset(cfg).pipeline:
+            if 'LoadImage' in step['type']:
+                loading.append(step)
+            else:
+                others.append(step)
+        load = Compose(loading)
+        rest = Compose(others)
 
         def pipeline(entry: dict) -> dict:
             image = entry['img_path']
@@ -139,8 +161,9 @@ class VQAInferencer(_ImageInferencer, AnsweringInferencer):
     def draw(self, entry: dict, sample: Any) -> np.ndarray:
         """Draw an image with a question and its best answers."""
         ranking = best(sample.pred_scores, self.model.head.vocabulary)
-        pixels, question = pixels_of_file(entry['img_path']), sample.text[0]
-        return to_image(draw_ranking(pixels, question, ranking, note=INDEPENDENT))
+        pixels = pixels_of_file(entry['img_path'])
+        figure = draw_ranking(pixels, sample.text[0], ranking, note=INDEPENDENT)
+        return to_image(figure)
 
 
 class RetrievalInferencer(_ImageInferencer):
@@ -188,43 +211,30 @@ class RetrievalInferencer(_ImageInferencer):
             UserError: An image cannot be read, or a text is empty.
         """
         check('rank', rank, choices=('images', 'captions'))
-        given, texts = list_images(images), list_texts(caption, 'caption')
-        paths = [name_of(image) for image in given]
-        table = self.score(given, texts, batch_size)
-        sources: list[Any]
+        found = list_images(images)
+        texts = list_texts(caption, 'caption')
+        table = self.score(found, texts, batch_size)
+        is_shown = show or out_dir is not None
+        pictures = []
+        names = []
+        results = []
         if rank == 'captions':
-            sources, found = given, [best(row, texts, topk) for row in table]
-            results = [
-                dict(
-                    img_path=path, captions=[dict(text=t, score=s) for t, s in ranking]
-                )
-                for path, ranking in zip(paths, found, strict=True)
-            ]
-            figures = (
-                draw_ranking(pixels_of_file(image), Path(path).name, ranking[:SHOWN])
-                for image, path, ranking in zip(given, paths, found, strict=True)
-            )
+            for i, (image, scores) in enumerate(zip(found, table, strict=True)):
+                ranking = best(scores, texts, topk)
+                results.append(_captions_of(image, ranking))
+                if is_shown:
+                    pictures.append(_draw_captions(image, ranking[:SHOWN]))
+                    names.append(file_name(i, image))
         else:
-            sources = [None] * len(texts)
-            found = [best(row, range(len(given)), topk) for row in table.T]
-            results = [
-                dict(
-                    text=text,
-                    images=[dict(img_path=paths[i], score=s) for i, s in ranking],
-                )
-                for text, ranking in zip(texts, found, strict=True)
-            ]
-            figures = (
-                draw_images(
-                    text, [(pixels_of_file(given[i]), paths[i], s) for i, s in ranking]
-                )
-                for text, ranking in zip(texts, (f[:SHOWN] for f in found), strict=True)
-            )
-        if show or out_dir is not None:
-            names = [file_name(i, source) for i, source in enumerate(sources)]
-            self._present(
-                [to_image(f) for f in figures], names, show, wait_time, out_dir
-            )
+            for i, (text, scores) in enumerate(zip(texts, table.T, strict=True)):
+                numbers = best(scores, range(len(found)), topk)
+                ranked = [(found[number], score) for number, score in numbers]
+                results.append(_images_of(text, ranked))
+                if is_shown:
+                    pictures.append(_draw_images(text, ranked[:SHOWN]))
+                    names.append(file_name(i, None))
+        if is_shown:
+            self._present(pictures, names, show, wait_time, out_dir)
         return results
 
     @torch.no_grad()
@@ -237,18 +247,44 @@ class RetrievalInferencer(_ImageInferencer):
             Tensor: fp32 ``[I, T]``, on the CPU; higher for a better match.
         """
         tokens: list[Tensor] = []  # of each image
-        entries = [dict(img_path=i, text=['']) for i in images]
+        entries = [dict(img_path=image, text=['']) for image in images]
         for chunk in self._get_chunk_data(entries, batch_size):
             pixels = [self.pipeline(entry)['inputs'] for entry in chunk]
-            tokens += self.model.encode_images(
-                self.model.data_preprocessor.normalize(pixels)
-            ).cpu()
+            normalized = self.model.data_preprocessor.normalize(pixels)
+            tokens += self.model.encode_images(normalized).cpu()
         captions = encode_captions(self.model, texts, batch_size)
         chosen = torch.ones(len(tokens), len(captions), dtype=torch.bool)
         return score_chosen(self.model, tokens, captions, chosen, batch_size)
 
 
+def _captions_of(image: Image, ranking: Ranking) -> dict:
+    """Return the result of an image: its captions, best first."""
+    captions = [dict(text=text, score=score) for text, score in ranking]
+    return dict(img_path=name_of(image), captions=captions)
+
+
+def _draw_captions(image: Image, ranking: Ranking) -> np.ndarray:
+    """Draw an image beside its captions."""
+    heading = Path(name_of(image)).name
+    return to_image(draw_ranking(pixels_of_file(image), heading, ranking))
+
+
+def _images_of(text: str, ranked: Sequence[tuple[Image, float]]) -> dict:
+    """Return the result of a text: its images, best first."""
+    images = [dict(img_path=name_of(image), score=score) for image, score in ranked]
+    return dict(text=text, images=images)
+
+
+def _draw_images(text: str, ranked: Sequence[tuple[Image, float]]) -> np.ndarray:
+    """Draw a text above its images."""
+    panels = []
+    for image, score in ranked:
+        panels.append((pixels_of_file(image), name_of(image), score))
+    return to_image(draw_images(text, panels))
+
+
 def inferencer_of(config: Config, *args: Any, **kwargs: Any) -> _ImageInferencer:
     """Build the inferencer that fits a config's head."""
-    asks = str(config.model.head.type).endswith('VQAHead')
-    return (VQAInferencer if asks else RetrievalInferencer)(config, *args, **kwargs)
+    if str(config.model.head.type).endswith('VQAHead'):
+        return VQAInferencer(config, *args, **kwargs)
+    return RetrievalInferencer(config, *args, **kwargs)

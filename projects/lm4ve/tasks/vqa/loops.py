@@ -16,6 +16,7 @@ from mmengine.dist import all_gather_object, get_rank, is_main_process
 from mmengine.runner import TestLoop, ValLoop
 from mmengine.runner.amp import autocast
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from lm4ve.errors import build_from, check, require
@@ -64,54 +65,86 @@ def score_all_pairs(
         dict: The same in every process, in the order of the data set: ``scores`` fp32
         ``[I, T]``, and ``image_of_caption`` int64 ``[T]``.
     """
-    everywhere = all_gather_object([replace(e, tokens=None) for e in encoded])
-    owners = {
-        e.key: (e, rank)
-        for rank in reversed(range(len(everywhere)))
-        for e in everywhere[rank]
-    }
-    images, ranks = zip(*(owners[key] for key in sorted(owners)), strict=True)
-    captions = [c for e in images for c in e.captions]
-    image_of_caption = torch.tensor(
-        [i for i, e in enumerate(images) for _ in e.captions]
-    )
+    images, owners = _gather_images(encoded)
+    captions = []
+    image_of_caption = []
+    for number, image in enumerate(images):
+        captions += image.captions
+        image_of_caption += [number] * len(image.captions)
     chosen = torch.ones(len(images), len(captions), dtype=torch.bool)
     if top_k is not None:
-        cheap = torch.cat([e.embedding for e in images])
-        cheap = cheap @ torch.cat([e.caption_embeddings for e in images]).T
+        cheap = _cheap_scores(images)
         chosen = _best_pairs(cheap, top_k)
-    tokens = {e.key: e.tokens for e in encoded if e.tokens is not None}
-    rows = [i for i, rank in enumerate(ranks) if rank == get_rank()]
-    own = [tokens[images[i].key] for i in rows]
+
+    tokens: dict[tuple, Any] = {image.key: image.tokens for image in encoded}
+    own = [number for number, rank in enumerate(owners) if rank == get_rank()]
+    own_tokens = [tokens[images[number].key] for number in own]
+    own_scores = score_chosen(model, own_tokens, captions, chosen[own], pairs_per_batch)
     scores = torch.zeros(chosen.shape)
-    own_scores = score_chosen(model, own, captions, chosen[rows], pairs_per_batch)
-    for some, found in all_gather_object((rows, own_scores)):
-        scores[some] = found
+    for rows, row_scores in all_gather_object((own, own_scores)):
+        scores[rows] = row_scores
     if top_k is not None:
+        # The best of the cheap scores comes below the worst of the others.
         below = scores[chosen].min() - 1 - cheap.max()
         scores = torch.where(chosen, scores, cheap + below)
-    return dict(scores=scores, image_of_caption=image_of_caption)
+    return dict(scores=scores, image_of_caption=torch.tensor(image_of_caption))
+
+
+def _gather_images(
+    encoded: Sequence[EncodedImage],
+) -> tuple[list[EncodedImage], list[int]]:
+    """Gather the images of all processes, without their tokens.
+
+    Returns:
+        tuple[list[EncodedImage], list[int]]: The images in the order of the data set,
+        and the process that scores each, the first of those that have it.
+    """
+    without_tokens = [replace(image, tokens=None) for image in encoded]
+    by_key: dict[tuple, tuple[EncodedImage, int]] = {}
+    for rank, images in enumerate(all_gather_object(without_tokens)):
+        for image in images:
+            by_key.setdefault(image.key, (image, rank))
+    gathered = []
+    owners = []
+    for key in sorted(by_key):
+        image, rank = by_key[key]
+        gathered.append(image)
+        owners.append(rank)
+    return gathered, owners
+
+
+def _cheap_scores(images: Sequence[Any]) -> Tensor:
+    """Return the products of the embeddings of images and captions, ``[I, T]``."""
+    of_images = torch.cat([image.embedding for image in images])
+    of_captions = torch.cat([image.caption_embeddings for image in images])
+    return of_images @ of_captions.T
 
 
 def _best_pairs(cheap: Tensor, k: int) -> Tensor:
     """Return bool ``[I, T]``: the k best captions of each image, and images of each caption."""
     chosen = torch.zeros_like(cheap, dtype=torch.bool)
     for dim in (0, 1):
-        chosen.scatter_(
-            dim, cheap.topk(min(k, cheap.shape[dim]), dim=dim).indices, True
-        )
+        count = min(k, cheap.shape[dim])
+        best = cheap.topk(count, dim=dim).indices
+        chosen.scatter_(dim, best, True)
     return chosen
 
 
 def encode_captions(model: Any, texts: Sequence[str], size: int) -> list[Tensor]:
     """Encode texts, ``size`` at a time, to tokens ``[L, C]`` each, without padding, on the CPU."""
     ids, padding = model.data_preprocessor.tokenize(list(texts))
-    parts = zip(ids.split(size), padding.split(size), strict=True)
-    tokens = torch.cat([model.encode_texts(*part) for part in parts]).cpu()
-    # Copies, so that the tensor of the batch is freed.
-    return [
-        t[:n].clone() for t, n in zip(tokens, (~padding).sum(1).tolist(), strict=True)
-    ]
+    parts = []
+    for some_ids, some_padding in zip(
+        ids.split(size), padding.split(size), strict=True
+    ):
+        parts.append(model.encode_texts(some_ids, some_padding))
+    tokens = torch.cat(parts).cpu()
+    lengths = (~padding).sum(1).tolist()
+    captions = []
+    for row, length in zip(tokens, lengths, strict=True):
+        # A copy, so that the tensor of the batch is freed.
+        captions.append(row[:length].clone())
+    return captions
 
 
 def score_chosen(
@@ -134,26 +167,27 @@ def score_chosen(
     """
     device = next(model.parameters()).device
     scores = torch.zeros(chosen.shape)
-    lengths = torch.tensor([len(c) for c in captions])
+    lengths = torch.tensor([len(caption) for caption in captions])
     groups = lengths.argsort(stable=True).split(size)
-    for columns in tqdm(
-        groups, 'scoring pairs', disable=None if is_main_process() else True
-    ):
-        texts = nn.utils.rnn.pad_sequence(
-            [captions[t] for t in columns], batch_first=True
-        )
-        padding = (torch.arange(texts.shape[1]) >= lengths[columns, None]).to(device)
+    hidden = None if is_main_process() else True  # None: where there is no terminal
+    for columns in tqdm(groups, 'scoring pairs', disable=hidden):
+        texts = pad_sequence([captions[i] for i in columns], batch_first=True)
+        padding = torch.arange(texts.shape[1]) >= lengths[columns, None]
+        padding = padding.to(device)
         texts = texts.to(device)
         for pairs in chosen[:, columns].nonzero().split(size):
-            rows, image_of = pairs[:, 0].unique(return_inverse=True)
-            if not len(rows):
+            if len(pairs) == 0:
                 continue
-            tokens = torch.stack([images[i] for i in rows]).to(device)
-            text_of = pairs[:, 1].to(device)
-            found = model.score_pairs(
-                tokens[image_of.to(device)], texts[text_of], padding[text_of]
+            image_rows, text_rows = pairs.unbind(dim=1)
+            different, image_of_pair = image_rows.unique(return_inverse=True)
+            tokens = torch.stack([images[i] for i in different]).to(device)
+            text_of_pair = text_rows.to(device)
+            pair_scores = model.score_pairs(
+                tokens[image_of_pair.to(device)],
+                texts[text_of_pair],
+                padding[text_of_pair],
             )
-            scores[pairs[:, 0], columns[pairs[:, 1]]] = found.float().cpu()
+            scores[image_rows, columns[text_rows]] = pair_scores.float().cpu()
     return scores
 
 
@@ -199,18 +233,20 @@ class _RetrievalLoop:
     @torch.no_grad()
     def run_iter(self, idx: int, data_batch: dict) -> None:
         """Encode the images of a batch and their captions; after the last one, score all pairs."""
-        hook, samples = self.runner.call_hook, data_batch['data_samples']
-        hook(f'before_{self.mode}_iter', batch_idx=idx, data_batch=data_batch)
+        samples = data_batch['data_samples']
+        self.runner.call_hook(
+            f'before_{self.mode}_iter', batch_idx=idx, data_batch=data_batch
+        )
         model = innermost(self.runner.model)
         with autocast(enabled=self.fp16):
             self._encoded += self._encode(model, data_batch['inputs'], samples)
             if idx + 1 == len(self.dataloader):
-                encoded, self._encoded = self._encoded, []
                 scores = score_all_pairs(
-                    model, encoded, self.pairs_per_batch, **self.coarse
+                    model, self._encoded, self.pairs_per_batch, **self.coarse
                 )
+                self._encoded = []
                 self.evaluator.process(data_samples=[scores])
-        hook(
+        self.runner.call_hook(
             f'after_{self.mode}_iter',
             batch_idx=idx,
             data_batch=data_batch,
@@ -220,23 +256,35 @@ class _RetrievalLoop:
     def _encode(
         self, model: Any, inputs: Any, samples: list[VisionLanguageDataSample]
     ) -> list[EncodedImage]:
+        """Encode the images of a batch and their captions."""
         images = model.encode_images(model.data_preprocessor.normalize(inputs))
+        texts = []
+        for sample in samples:
+            texts += sample.text
         # As many captions at a time as pairs: an image may have hundreds.
-        texts = [t for s in samples for t in s.text]
-        rows = iter(encode_captions(model, texts, self.pairs_per_batch))
+        all_captions = encode_captions(model, texts, self.pairs_per_batch)
         encoded = []
-        for sample, image in zip(samples, images, strict=True):
-            key = (sample.sample_idx, sample.img_path)
-            captions = [next(rows) for _ in sample.text]
-            e = EncodedImage(key, image.clone().cpu(), captions)
+        start = 0
+        for sample, tokens in zip(samples, images, strict=True):
+            end = start + len(sample.text)
+            image = EncodedImage(
+                key=(sample.sample_idx, sample.img_path),
+                tokens=tokens.clone().cpu(),
+                captions=all_captions[start:end],
+            )
+            start = end
             if self.coarse:
-                first = torch.stack([c[0] for c in captions]).to(image.device)
-                e.embedding = model.head.embed(
-                    'image', model.image_token(image[None])
-                ).cpu()
-                e.caption_embeddings = model.head.embed('text', first).cpu()
-            encoded.append(e)
+                self._embed(model, tokens, image)
+            encoded.append(image)
         return encoded
+
+    def _embed(self, model: Any, tokens: Tensor, image: EncodedImage) -> None:
+        """Add the embeddings of an image and its captions."""
+        first = torch.stack([caption[0] for caption in image.captions])
+        captions = model.head.embed('text', first.to(tokens.device))
+        embedding = model.head.embed('image', model.image_token(tokens[None]))
+        image.embedding = embedding.cpu()
+        image.caption_embeddings = captions.cpu()
 
 
 @LOOPS.register_module()

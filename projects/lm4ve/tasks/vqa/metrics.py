@@ -7,9 +7,8 @@ found. Pure functions first, MMEngine's metrics after them.
 
 import json
 import logging
-from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -52,19 +51,20 @@ def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
     """
     check('the answers of annotators', answers, kind=(list, tuple))
     check('the number of answers of annotators', len(answers), least=1)
-    predicted, given = clean_answer(prediction), [clean_answer(a) for a in answers]
+    predicted = clean_answer(prediction)
+    given = [clean_answer(answer) for answer in answers]
     total = len(given)
     if total == 1 or len(set(given)) > 1:
-        predicted, given = (
-            normalize_answer(predicted),
-            [normalize_answer(a) for a in given],
-        )
+        predicted = normalize_answer(predicted)
+        given = [normalize_answer(answer) for answer in given]
     agreed = given.count(predicted)
     if total == 1:
         return float(agreed)
     needed = min(_AGREE, total - 1)
-    without, with_all = min(1.0, max(0, agreed - 1) / needed), min(1.0, agreed / needed)
-    return (agreed * without + (total - agreed) * with_all) / total
+    # Where one of those who agree is left out, and where one of the others is.
+    without_one = min(1.0, max(0, agreed - 1) / needed)
+    with_all = min(1.0, agreed / needed)
+    return (agreed * without_one + (total - agreed) * with_all) / total
 
 
 def recall_at(
@@ -89,7 +89,8 @@ def recall_at(
     Raises:
         UserError: A score is not a number, or an index is negative.
     """
-    scores, owner = torch.as_tensor(scores), torch.as_tensor(image_of_caption).long()
+    scores = torch.as_tensor(scores)
+    owner = torch.as_tensor(image_of_caption).long()
     images, captions = scores.shape
     # Either would give a number that is wrong.
     check('scores that are no number', int(scores.isnan().sum()), most=0)
@@ -100,11 +101,16 @@ def recall_at(
     best = torch.full((images,), captions, device=scores.device)
     best = best.scatter_reduce(0, owner, _rank(scores, owner, columns), 'amin')
     by_image = best[owner.bincount(minlength=images) > 0]
-    return {
-        f'{name}/R@{k}': 100 * float((ranks < k).double().mean())
-        for name, ranks in (('image_to_text', by_image), ('text_to_image', by_caption))
-        for k in ks
-    }
+    recalls = {}
+    for k in ks:
+        recalls[f'image_to_text/R@{k}'] = _percent(by_image < k)
+    for k in ks:
+        recalls[f'text_to_image/R@{k}'] = _percent(by_caption < k)
+    return recalls
+
+
+def _percent(hits: Tensor) -> float:
+    return 100 * float(hits.double().mean())
 
 
 def _rank(scores: Tensor, rows: Tensor, columns: Tensor, chunk: int = 1024) -> Tensor:
@@ -117,6 +123,22 @@ def _rank(scores: Tensor, rows: Tensor, columns: Tensor, chunk: int = 1024) -> T
         earlier = (part == value) & (places < column[:, None])
         ranks.append(((part > value) | earlier).sum(1))
     return torch.cat(ranks)
+
+
+class ScoredAnswer(NamedTuple):
+    """What :class:`VQAAccuracy` keeps of a question.
+
+    Attributes:
+        question_id (int | str | None): None where it is not known.
+        predicted (str): The predicted answer.
+        accuracy (float | None): From 0 to 1; None without a right answer.
+        answer_type (str | None): A key of :data:`ANSWER_TYPES`, or another one.
+    """
+
+    question_id: int | str | None
+    predicted: str
+    accuracy: float | None
+    answer_type: str | None
 
 
 @METRICS.register_module()
@@ -149,28 +171,31 @@ class VQAAccuracy(BaseMetric):
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Score a batch; keep a few values a question."""
         for sample in data_samples:
+            predicted = sample['pred_answer']
             answers = sample.get('gt_answers')
-            accuracy = vqa_accuracy(sample['pred_answer'], answers) if answers else None
-            kept = (sample.get('question_id'), sample['pred_answer'], accuracy)
-            self.results.append((*kept, sample.get('answer_type')))
+            accuracy = vqa_accuracy(predicted, answers) if answers else None
+            scored = ScoredAnswer(
+                sample.get('question_id'),
+                predicted,
+                accuracy,
+                sample.get('answer_type'),
+            )
+            self.results.append(scored)
 
     def compute_metrics(self, results: list[tuple]) -> dict[str, float]:
+        # Gathered from other processes they are plain tuples.
+        answers = [ScoredAnswer(*result) for result in results]
         if self.result_file is not None:
-            # In the form of VQA's evaluation server, one for each question.
-            ids = {r[0] for r in results} - {None}
-            require(
-                len(ids) == len(results),
-                f'{len(results)} results have {len(ids)} different values of question_id. Fix: a '
-                'question_id for each, or no result_file.',
-            )
-            answers = [dict(question_id=r[0], answer=r[1]) for r in results]
-            write_text(json.dumps(answers), self.result_file)
-        by_type = defaultdict(list)
-        for _, _, accuracy, answer_type in results:
-            if accuracy is not None:
-                by_type['overall'].append(accuracy)
-                if answer_type in ANSWER_TYPES:
-                    by_type[ANSWER_TYPES[answer_type]].append(accuracy)
+            write_answers(answers, self.result_file)
+        by_type: dict[str, list[float]] = {'overall': []}
+        for name in ANSWER_TYPES.values():
+            by_type[name] = []
+        for answer in answers:
+            if answer.accuracy is None:
+                continue
+            by_type['overall'].append(answer.accuracy)
+            if answer.answer_type in ANSWER_TYPES:
+                by_type[ANSWER_TYPES[answer.answer_type]].append(answer.accuracy)
         scored = len(by_type['overall'])
         if self.result_file is None:
             check(
@@ -178,11 +203,35 @@ class VQAAccuracy(BaseMetric):
                 scored,
                 least=1,
             )
-        if scored < len(results):
-            text = f'VQAAccuracy: {scored} of {len(results)} questions have an answer and count.'
-            print_log(text, logger='current', level=logging.WARNING)
-        order = ('overall', *ANSWER_TYPES.values())
-        return {k: 100 * float(np.mean(by_type[k])) for k in order if by_type[k]}
+        if scored < len(answers):
+            print_log(
+                f'VQAAccuracy: {scored} of {len(answers)} questions have an answer and count.',
+                logger='current',
+                level=logging.WARNING,
+            )
+        metrics = {}
+        for name, accuracies in by_type.items():
+            if accuracies:
+                metrics[name] = 100 * float(np.mean(accuracies))
+        return metrics
+
+
+def write_answers(answers: Sequence[ScoredAnswer], path: str) -> None:
+    """Write answers in the form of VQA's evaluation server, one for each question.
+
+    Raises:
+        UserError: Two answers have one question id, or one has none.
+    """
+    ids = {answer.question_id for answer in answers} - {None}
+    require(
+        len(ids) == len(answers),
+        f'{len(answers)} results have {len(ids)} different values of question_id. Fix: a '
+        'question_id for each, or no result_file.',
+    )
+    rows = []
+    for answer in answers:
+        rows.append(dict(question_id=answer.question_id, answer=answer.predicted))
+    write_text(json.dumps(rows), path)
 
 
 @METRICS.register_module()
@@ -206,8 +255,12 @@ class RetrievalRecall(BaseMetric):
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Rank; keep a few numbers, since the scores are too many to send between ranks."""
         for sample in data_samples:
-            found = recall_at(sample['scores'], sample['image_of_caption'], self.ks)
-            self.results.append(dict(found, mean=float(np.mean(list(found.values())))))
+            recalls = recall_at(sample['scores'], sample['image_of_caption'], self.ks)
+            mean = float(np.mean(list(recalls.values())))
+            self.results.append(recalls | dict(mean=mean))
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
-        return {k: float(np.mean([r[k] for r in results])) for k in results[0]}
+        metrics = {}
+        for name in results[0]:
+            metrics[name] = float(np.mean([result[name] for result in results]))
+        return metrics

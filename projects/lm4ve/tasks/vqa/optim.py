@@ -14,20 +14,19 @@ from lm4ve.errors import check
 from lm4ve.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 #: How fast a group trains, relative to the base rate: the paper's VQAv2.
-MULTIPLIERS = dict(base=1.0, head=50.0, cross_modal=5.0, neck=10.0)
-#: The beginnings of names -> their group, the first that fits. METER finds its heads
-#: and its fusion by their names too, and leaves rank_output and token types at the base
-#: rate.
-_CROSS_MODAL = (
-    'image_transform',
-    'text_transform',
-    'image_pooler',
-    'text_pooler',
-    'fusion',
-)
-GROUPS = (('head.rank_output', 'base'), ('head', 'head'), ('neck', 'neck')) + tuple(
-    (begin, 'cross_modal') for begin in _CROSS_MODAL
-)
+MULTIPLIERS = {'base': 1.0, 'head': 50.0, 'cross_modal': 5.0, 'neck': 10.0}
+#: The group of a module, the first that fits. METER finds its heads and its fusion by
+#: their names too, and leaves rank_output and token types at the base rate.
+GROUPS = {
+    'head.rank_output': 'base',
+    'head': 'head',
+    'neck': 'neck',
+    'image_transform': 'cross_modal',
+    'text_transform': 'cross_modal',
+    'image_pooler': 'cross_modal',
+    'text_pooler': 'cross_modal',
+    'fusion': 'cross_modal',
+}
 #: METER does not decay what has these in its name. CLIP's norms and the one of the
 #: answer head are called otherwise, and do decay.
 _NORMS = {'LayerNorm', 'norm', 'norm1', 'norm2'}
@@ -46,12 +45,15 @@ def group_of(name: str) -> tuple[str, bool]:
     Args:
         name (str): Its name in a :class:`METER`.
     """
-    parts = [p for p in name.split('.') if p not in _WRAPPERS]
+    parts = [part for part in name.split('.') if part not in _WRAPPERS]
+    is_bias = 'bias' in parts[-1]
+    is_of_norm = not _NORMS.isdisjoint(parts)
+    decays = not is_bias and not is_of_norm
     name = '.'.join(parts)
-    group = next(
-        (group for begin, group in GROUPS if name.startswith(f'{begin}.')), 'base'
-    )
-    return group, 'bias' not in parts[-1] and not _NORMS.intersection(parts)
+    for module, group in GROUPS.items():
+        if name.startswith(f'{module}.'):
+            return group, decays
+    return 'base', decays
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -76,7 +78,7 @@ class METEROptimWrapperConstructor(DefaultOptimWrapperConstructor):
             check(
                 f'optim_wrapper.paramwise_cfg.{key}', value, kind=(int, float), least=0
             )
-        self.paramwise_cfg = {**MULTIPLIERS, **self.paramwise_cfg}
+        self.paramwise_cfg = MULTIPLIERS | self.paramwise_cfg
 
     def add_params(self, params: list[dict], module: nn.Module, *others: Any) -> None:
         """Add the model's groups: parameters with their rate and decay, in the model's order."""
@@ -84,12 +86,20 @@ class METEROptimWrapperConstructor(DefaultOptimWrapperConstructor):
         for name, parameter in module.named_parameters():
             if not parameter.requires_grad:
                 continue
-            kind, decays = key = group_of(name)
-            decay = self.base_wd if decays else 0.0
-            rates = dict(lr=self.base_lr * self.paramwise_cfg[kind])
-            rates |= {} if decay is None else dict(weight_decay=decay)
-            groups.setdefault(key, dict(params=[], **rates))['params'].append(parameter)
+            key = group_of(name)
+            if key not in groups:
+                groups[key] = self._new_group(*key)
+            groups[key]['params'].append(parameter)
         # Names of sharded parameters would put all of them at the base rate.
         fusion = sum(kind == 'cross_modal' for kind, _ in groups)
         check('METEROptimWrapperConstructor: groups of the fusion', fusion, least=1)
         params.extend(groups.values())
+
+    def _new_group(self, kind: str, decays: bool) -> dict[str, Any]:
+        """Return a group without parameters, with its rate and decay."""
+        group = dict(params=[], lr=self.base_lr * self.paramwise_cfg[kind])
+        if not decays:
+            group['weight_decay'] = 0.0
+        elif self.base_wd is not None:
+            group['weight_decay'] = self.base_wd
+        return group

@@ -11,17 +11,19 @@ from lm4ve.errors import require
 from lm4ve.registry import TRANSFORMS
 from lm4ve.text.structures import VisionLanguageDataSample
 
+#: What a packed sample keeps of an entry by default.
 META_KEYS = (
-    *(
-        'sample_idx',
-        'img_path',
-        'ori_shape',
-        'img_shape',
-        'text',
-        'gt_answers',
-        'question_id',
-    ),
-    *('question_type', 'answer_type', 'image_id', 'caption_ids'),
+    'sample_idx',
+    'img_path',
+    'ori_shape',
+    'img_shape',
+    'text',
+    'gt_answers',
+    'question_id',
+    'question_type',
+    'answer_type',
+    'image_id',
+    'caption_ids',
 )
 
 
@@ -33,12 +35,13 @@ class SolarizeAdd(HostSolarizeAdd):
     """
 
     def transform(self, results: dict) -> dict:
-        if not self.random_disable():
-            magnitude = (
-                self.random_magnitude() if self.magnitude is None else self.magnitude
-            )
-            added = np.minimum(results['img'] + float(magnitude), 255).astype(np.uint8)
-            results['img'] = np.where(added < self.thr, added, 255 - added)
+        if self.random_disable():
+            return results
+        magnitude = self.magnitude
+        if magnitude is None:
+            magnitude = self.random_magnitude()
+        added = np.minimum(results['img'] + float(magnitude), 255).astype(np.uint8)
+        results['img'] = np.where(added < self.thr, added, 255 - added)
         return results
 
 
@@ -70,6 +73,7 @@ class PackVisionLanguage(BaseTransform):
             f"'{results.get('img_path')}' has {image.shape[-1]} channels, not 3. Fix: convert it "
             'to RGB.',
         )
-        kept = {k: results[k] for k in self.meta_keys if k in results}
+        meta = {key: results[key] for key in self.meta_keys if key in results}
+        sample = VisionLanguageDataSample(metainfo=meta)
         pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-        return dict(inputs=pixels, data_samples=VisionLanguageDataSample(metainfo=kept))
+        return dict(inputs=pixels, data_samples=sample)

@@ -45,7 +45,8 @@ class ImageAndWords(Frames):
         self, pixels: np.ndarray, words: list[str], text: str, joint: bool
     ) -> None:
         super().__init__(pixels)
-        self.words, self.joint = words, joint
+        self.words = words
+        self.joint = joint
         self.image_height = self.side * self.aspect
         if joint:
             self.places, self.size, band = flow(words, self.side, _BAND)
@@ -64,18 +65,21 @@ class ImageAndWords(Frames):
         self, axes: Axes, tokens: TokenMap, colors: str, time: int = 0
     ) -> None:
         """Color cells of the image, boxes of words, or both."""
-        *grid, count = tokens.grid if len(tokens.grid) != 2 else (*tokens.grid, 0)
+        grid, count = _split_grid(tokens.grid)
         norm = tokens.norm()
+        top = 0.0  # of the words
         if grid:
-            cells = tokens.values[: grid[0] * grid[1]]
+            rows, columns = grid
+            cells = tokens.values[: rows * columns]
             # Those of the words, too; `TokenMap.norm` sets both.
             limits: Any = (norm.vmin, norm.vmax)
-            image = replace(tokens, values=cells, grid=tuple(grid), limits=limits)
+            image = replace(tokens, values=cells, grid=grid, limits=limits)
             super().draw_values(axes, image, colors, time)
             self._frame(axes)
+            top = self.image_height
         if count:
-            shades = colormaps[colors](norm(tokens.values[-count:][: len(self.words)]))
-            self._draw_words(axes, shades, self.image_height if grid else 0.0)
+            values = tokens.values[-count:][: len(self.words)]
+            self._draw_words(axes, colormaps[colors](norm(values)), top)
 
     def _draw_words(self, axes: Axes, shades: list | np.ndarray, top: float) -> None:
         draw_words(axes, self.words, self.places, self.size, shades, top, self.side)
@@ -88,6 +92,17 @@ class ImageAndWords(Frames):
     def _extent(self) -> tuple[float, float, float, float]:
         # In inches of the panel, as the words are.
         return 0, self.side, self.image_height, 0
+
+
+def _split_grid(grid: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
+    """Return the grid of an image's tokens, empty without them, and the number of words.
+
+    A grid of one number is of words, of two of an image, of three of an image and
+    words.
+    """
+    if len(grid) == 2:
+        return grid, 0
+    return grid[:-1], grid[-1]
 
 
 def draw_ranking(
@@ -118,9 +133,14 @@ def draw_ranking(
     if truth:
         text = textwrap.shorten(f'truth: {", ".join(dict.fromkeys(truth))}', 90)
         figure.supxlabel(text, fontsize=8.5, color=TRUE, parse_math=False)
-    names, scores = zip(*ranking, strict=True)
-    labels = [textwrap.fill(name, 42) for name in names]
-    draw_bars(right, labels, np.array(scores), [name in truth for name in names])
+    labels = []
+    scores = []
+    is_true = []
+    for name, score in ranking:
+        labels.append(textwrap.fill(name, 42))
+        scores.append(score)
+        is_true.append(name in truth)
+    draw_bars(right, labels, np.array(scores), is_true)
     right.set_xlabel(note, fontsize=8)
     return figure
 
@@ -140,9 +160,9 @@ def draw_images(query: str, ranked: Sequence[tuple[np.ndarray, str, float]]) -> 
     title = textwrap.fill(query, int(13 * width))
     figure.suptitle(title, fontsize=11, weight='bold', parse_math=False)
     panels = figure.subplots(1, len(ranked), squeeze=False)[0]
-    for rank, (axes, (image, path, score)) in enumerate(
-        zip(panels, ranked, strict=True), 1
-    ):
+    for i, (image, path, score) in enumerate(ranked):
+        axes = panels[i]
+        rank = i + 1
         _show(axes, image)
         name = textwrap.shorten(Path(path).name, 26, placeholder='…')
         axes.set_title(f'{rank}.  {score:.2f}\n{name}', fontsize=8, parse_math=False)
@@ -150,9 +170,8 @@ def draw_images(query: str, ranked: Sequence[tuple[np.ndarray, str, float]]) -> 
 
 
 def _show(axes: Any, image: np.ndarray) -> None:
-    axes.imshow(
-        image, interpolation='nearest' if min(image.shape[:2]) < 100 else 'antialiased'
-    )
+    is_small = min(image.shape[:2]) < 100
+    axes.imshow(image, interpolation='nearest' if is_small else 'antialiased')
     axes.set_axis_off()
 
 
@@ -206,9 +225,8 @@ class VisionLanguageVisualizationHook(PredictionVisualizationHook):
         if 'pred_answer' not in sample:
             return
         name = f'{mode}_{file_name(number, sample.get("img_path"))}'
-        pixels = (
-            batch['inputs'][index].flip(0).permute(1, 2, 0).cpu().numpy()
-        )  # loaded as BGR
+        loaded = batch['inputs'][index]  # BGR
+        pixels = loaded.flip(0).permute(1, 2, 0).cpu().numpy()
         options = self.options(runner, f'{name}_{runner.iter}')
         vocabulary = innermost(runner.model).head.vocabulary
         runner.visualizer.add_datasample(name, pixels, sample, vocabulary, **options)

@@ -60,8 +60,9 @@ def build_vocabulary(
     Raises:
         UserError: No answer is left.
     """
-    counts = Counter(normalize_answer(a) if normalize else a.strip() for a in answers)
-    kept = [a for a, n in counts.items() if n >= min_count]
+    as_counted = normalize_answer if normalize else str.strip
+    counts = Counter(as_counted(answer) for answer in answers)
+    kept = [answer for answer, count in counts.items() if count >= min_count]
     check(
         f'answers of {counts.total()} questions with a count of {min_count}',
         len(kept),
@@ -90,7 +91,7 @@ def read_vocabulary(
     for answer in answers:
         check(f'{field}: an answer', answer, kind=str)
     # The fingerprint in checkpoints joins the answers by line breaks.
-    lines = {a for a in answers if '\n' not in a}
+    lines = {answer for answer in answers if '\n' not in answer}
     require(answers, f'{field} has no answers. Fix: a line for each answer.')
     require(
         len(lines) == len(answers),
@@ -115,7 +116,10 @@ def soft_scores(answers: Sequence[str]) -> dict[str, float]:
     Args:
         answers (Sequence[str]): The annotators' answers; may be empty.
     """
-    return {
-        answer: 1.0 if n == len(answers) else SCORES[min(n, len(SCORES) - 1)]
-        for answer, n in Counter(answers).items()
-    }
+    scores = {}
+    for answer, count in Counter(answers).items():
+        if count == len(answers):
+            scores[answer] = 1.0
+        else:
+            scores[answer] = SCORES[min(count, len(SCORES) - 1)]
+    return scores

@@ -40,9 +40,10 @@ class ImageTextDataset(ImageFilesMixin, TextDataset):
         data_prefix: dict | None = None,
         **kwargs: Any,
     ) -> None:
-        prefix = {'img_path': '', **(data_prefix or {})}
+        folders = dict(img_path='')
+        folders.update(data_prefix or {})
         super().__init__(
-            ann_file=ann_file, data_root=data_root, data_prefix=prefix, **kwargs
+            ann_file=ann_file, data_root=data_root, data_prefix=folders, **kwargs
         )
 
     def image_path(self, name: str, where: str) -> str:
@@ -56,19 +57,22 @@ class ImageTextDataset(ImageFilesMixin, TextDataset):
             UserError: It leads out of that folder, which a file must not.
         """
         folder = self.data_prefix['img_path']
-        outside = not name.strip() or leads_outside(name, folder or '.')
+        is_named = bool(name.strip())
         require(
-            not outside,
+            is_named and not leads_outside(name, folder or '.'),
             f"{where}: '{name}' leads out of the folder '{folder}'. Fix: name a file in it.",
         )
-        return fileio.join_path(folder, name) if folder else name
+        if not folder:
+            return name
+        return fileio.join_path(folder, name)
 
     def check_some_images(self, paths: Sequence[str]) -> None:
         """Refuse a training whose first images are all missing; a test reads all of them anyway."""
-        if self._backend_args is None and not self.is_scanned():
-            found = any(map(osp.isfile, list(dict.fromkeys(paths))[:_LOOKED_FOR]))
-            require(
-                found,
-                f"'{paths[0]}' and the next images do not exist. Fix: dataset.data_root and "
-                'dataset.data_prefix.',
-            )
+        if self._backend_args is not None or self.is_scanned():
+            return
+        first = list(dict.fromkeys(paths))[:_LOOKED_FOR]
+        require(
+            any(osp.isfile(path) for path in first),
+            f"'{paths[0]}' and the next images do not exist. Fix: dataset.data_root and "
+            'dataset.data_prefix.',
+        )

@@ -26,20 +26,20 @@ class TextPool:
 
     def __init__(self, captions: Sequence[str]) -> None:
         number_of: dict[str, int] = {}
+        numbers = [number_of.setdefault(text, len(number_of)) for text in captions]
         #: ``[T]``, each caption's number among the different texts.
-        self.texts = np.array(
-            [number_of.setdefault(c, len(number_of)) for c in captions]
-        )
+        self.texts = np.array(numbers)
         self.distinct = len(number_of)
         encoded = [text.encode() for text in number_of]
-        self._ends = np.cumsum([0, *map(len, encoded)])
+        #: Where each text begins, and where the last one ends.
+        self._starts = np.cumsum([0] + [len(text) for text in encoded])
         self._bytes = np.frombuffer(b''.join(encoded), np.uint8)
 
     def text(self, number: int) -> str:
         """Return a text by its number."""
-        return (
-            self._bytes[self._ends[number] : self._ends[number + 1]].tobytes().decode()
-        )
+        start = self._starts[number]
+        end = self._starts[number + 1]
+        return self._bytes[start:end].tobytes().decode()
 
     def draw(self, own: Sequence[int], count: int) -> list[str]:
         """Draw different texts, none of which is among those with the numbers ``own``.
@@ -59,12 +59,11 @@ class TextPool:
                     chosen.append(number)
             if len(chosen) == count:
                 break
-        else:
+        missing = count - len(chosen)
+        if missing:
             left = np.setdiff1d(self.texts, list(seen))
-            chosen += np.random.choice(
-                left, count - len(chosen), replace=False
-            ).tolist()
-        return list(map(self.text, chosen))
+            chosen += np.random.choice(left, missing, replace=False).tolist()
+        return [self.text(number) for number in chosen]
 
 
 class CaptionDataset(ImageTextDataset):
@@ -97,7 +96,8 @@ class CaptionDataset(ImageTextDataset):
         **kwargs: Any,
     ) -> None:
         check('dataset.num_negatives', num_negatives, kind=int, least=0)
-        self.num_negatives, self.checked_negatives = num_negatives, checked_negatives
+        self.num_negatives = num_negatives
+        self.checked_negatives = checked_negatives
         self._pool: TextPool | None = None
         super().__init__(*args, **kwargs)
 
@@ -111,54 +111,91 @@ class CaptionDataset(ImageTextDataset):
 
     def load_data_list(self) -> list[dict]:
         """Return an entry for each image of the files, or in training for each caption."""
-        images, empty, total, captions = [], [], 0, 0
+        images = self._load_entries()
+        self.refuse_nothing(images)
+        self.check_some_images([entry['img_path'] for entry in images])
+        if self.test_mode:
+            return images
+        captions: list[str] = []
+        for entry in images:
+            captions += entry['text']
+        self._pool = TextPool(captions)
+        if self.checked_negatives:
+            largest = max(len(entry['text']) for entry in images)
+            most = self._pool.distinct - largest
+            check('dataset.num_negatives', self.num_negatives, most=most)
+        return _split_captions(images, self._pool.texts.tolist())
+
+    def _load_entries(self) -> list[dict]:
+        """Return an entry for each image that has a caption."""
+        entries = []
+        empty = []
+        total = 0
+        num_captions = 0
         with naming_file(self.ann_file, 'dataset.ann_file'):
-            for total, found in enumerate(self.load_images(), 1):
-                image_id = found.get('image_id', total - 1)
+            for total, row in enumerate(self.load_images(), start=1):
+                image_id = row.get('image_id', total - 1)
                 where = f"'{self.ann_file}', image {image_id}"
-                path = self.image_path(found['image'], where)
-                texts = found['captions']
+                path = self.image_path(row['image'], where)
+                texts = row['captions']
                 self.check_texts(texts, where)
-                ids = found.get('caption_ids') or range(captions, captions + len(texts))
-                captions += len(texts)
+                ids = row.get('caption_ids')
+                if not ids:
+                    ids = range(num_captions, num_captions + len(texts))
+                num_captions += len(texts)
                 unique: dict[str, Any] = {}
                 for text, caption_id in zip(texts, ids, strict=True):
                     if text.strip():
                         unique.setdefault(text, caption_id)
-                if not texts or not all(map(str.strip, texts)):
+                if not texts or not all(text.strip() for text in texts):
                     empty.append(f'image {image_id}')
                 if unique:
-                    entry = dict(img_path=path, text=list(unique), image_id=image_id)
-                    images.append(dict(entry, caption_ids=list(unique.values())))
+                    entry = dict(
+                        img_path=path,
+                        text=list(unique),
+                        image_id=image_id,
+                        caption_ids=list(unique.values()),
+                    )
+                    entries.append(entry)
         self.leave_out('have an empty caption or none', empty, total)
-        self.refuse_nothing(images)
-        self.check_some_images([d['img_path'] for d in images])
-        return images if self.test_mode else list(self._captions(images))
-
-    def _captions(self, images: list[dict]) -> Iterator[dict]:
-        """Yield the entries of a training; their captions become the pool of false ones."""
-        self._pool = pool = TextPool([c for d in images for c in d['text']])
-        if self.checked_negatives:
-            most = pool.distinct - max(len(d['text']) for d in images)
-            check('dataset.num_negatives', self.num_negatives, most=most)
-        numbers = iter(pool.texts.tolist())
-        for d in images:
-            own = [next(numbers) for _ in d['text']]
-            for text, caption_id in zip(d['text'], d['caption_ids'], strict=True):
-                yield dict(d, text=[text], caption_ids=[caption_id], own=own)
+        return entries
 
     def get_data_info(self, idx: int) -> dict:
         """Return an entry; in training with false captions, which are drawn here."""
         info = super().get_data_info(idx)
-        own, pool, count = info.pop('own', None), self._pool, self.num_negatives
-        if own is None or pool is None:
-            return info
-        if self.checked_negatives:
-            info['text'] = [*info['text'], *pool.draw(own, count)]
-        else:
-            drawn = pool.texts[np.random.randint(len(pool.texts), size=count)]
-            info['text'] = [*info['text'], *map(pool.text, drawn)]
+        own = info.pop('own', None)
+        if own is not None and self._pool is not None:
+            info['text'] = info['text'] + self._draw_negatives(self._pool, own)
         return info
+
+    def _draw_negatives(self, pool: TextPool, own: Sequence[int]) -> list[str]:
+        """Draw false captions for an image whose own ones have these numbers."""
+        if self.checked_negatives:
+            return pool.draw(own, self.num_negatives)
+        places = np.random.randint(len(pool.texts), size=self.num_negatives)
+        return [pool.text(number) for number in pool.texts[places]]
+
+
+def _split_captions(images: list[dict], numbers: list[int]) -> list[dict]:
+    """Return an entry for each caption.
+
+    Args:
+        images (list[dict]): Entries with all captions of an image.
+        numbers (list[int]): The number of each caption in the pool, in the same order.
+
+    Returns:
+        list[dict]: Each with ``own``, the numbers of all captions of its image.
+    """
+    entries = []
+    start = 0
+    for image in images:
+        end = start + len(image['text'])
+        own = numbers[start:end]
+        start = end
+        for text, caption_id in zip(image['text'], image['caption_ids'], strict=True):
+            entry = dict(image, text=[text], caption_ids=[caption_id], own=own)
+            entries.append(entry)
+    return entries
 
 
 @DATASETS.register_module()
@@ -182,27 +219,29 @@ class KarpathyRetrieval(CaptionDataset):
     def __init__(
         self, ann_file: str, split: str | Sequence[str] = 'train', **kwargs: Any
     ) -> None:
-        self.splits = (split,) if isinstance(split, str) else tuple(split)
+        if isinstance(split, str):
+            split = [split]
+        self.splits = tuple(split)
         kwargs.setdefault('test_mode', not set(self.splits) <= {'train', 'restval'})
         super().__init__(ann_file=ann_file, **kwargs)
 
     def load_images(self) -> Iterator[dict]:
         """Yield the images of the splits, in the order of the file."""
-        # {"images": [{"filepath": "val2014" (COCO only), "filename": "391895.jpg",
-        # "imgid": 0,
-        #   "split": "test", "sentences": [{"raw": "A man on a bike.", "sentid":
-        # 770337}, ...]}]}
+        # {"images": [
+        #   {"filepath": "val2014" (COCO only), "filename": "391895.jpg", "imgid": 0,
+        #    "split": "test", "sentences": [
+        #      {"raw": "A man on a bike.", "sentid": 770337}, ...]}]}
         content = read_json(self.ann_file, dict, 'dataset.ann_file')
-        there = {e['split'] for e in content['images']}
+        known_splits = sorted({image['split'] for image in content['images']})
         for split in self.splits:
-            check(f"dataset.split of '{self.ann_file}'", split, choices=sorted(there))
+            check(f"dataset.split of '{self.ann_file}'", split, choices=known_splits)
         for number, image in enumerate(content['images']):
             if image['split'] not in self.splits:
                 continue
-            ids = [s.get('sentid') for s in image['sentences']]
+            ids = [sentence.get('sentid') for sentence in image['sentences']]
             yield dict(
                 image=osp.join(image.get('filepath', ''), image['filename']),
-                captions=[s['raw'] for s in image['sentences']],
+                captions=[sentence['raw'] for sentence in image['sentences']],
                 image_id=image.get('imgid', number),
                 caption_ids=None if None in ids else ids,
             )
@@ -231,14 +270,10 @@ class CaptionFiles(CaptionDataset):
     def load_images(self) -> Iterator[dict]:
         """Yield the images in the order of their first rows."""
         captions: dict[str, list[str]] = {}
-        for where, row in read_rows(self.ann_file, 'dataset.ann_file'):
-            texts = texts_of(
-                row, 'caption', 'captions', f"{where} of '{self.ann_file}'"
-            )
-            check(
-                f"{where} of '{self.ann_file}': caption or captions", texts, kind=list
-            )
+        for line, row in read_rows(self.ann_file, 'dataset.ann_file'):
+            where = f"{line} of '{self.ann_file}'"
+            texts = texts_of(row, 'caption', 'captions', where)
+            check(f'{where}: caption or captions', texts, kind=list)
             captions.setdefault(row['image'], []).extend(texts or ())
-        yield from (
-            dict(image=image, captions=texts) for image, texts in captions.items()
-        )
+        for image, texts in captions.items():
+            yield dict(image=image, captions=texts)

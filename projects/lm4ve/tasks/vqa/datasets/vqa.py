@@ -4,6 +4,7 @@ VQAv2 (arXiv 1612.00837; visualqa.org): questions and annotations are two JSON f
 that belong together by question ids; images are COCO's.
 """
 
+import math
 import os.path as osp
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -50,14 +51,19 @@ def group_by_image(entries: list[dict]) -> list[dict]:
     groups: dict[str, list[dict]] = {}
     for entry in entries:
         groups.setdefault(entry['img_path'], []).append(entry)
-    return [
-        dict(
-            group[0],
-            text=[text for e in group for text in e['text']],
-            **{k: [e.get(k) for e in group] for k in PER_QUESTION if k in group[0]},
-        )
-        for group in groups.values()
-    ]
+    return [_join_questions(group) for group in groups.values()]
+
+
+def _join_questions(group: list[dict]) -> dict:
+    """Return one entry of several about one image."""
+    joined = dict(group[0])
+    joined['text'] = []
+    for entry in group:
+        joined['text'] += entry['text']
+    for key in PER_QUESTION:
+        if key in group[0]:
+            joined[key] = [entry.get(key) for entry in group]
+    return joined
 
 
 def draw_questions(
@@ -73,20 +79,23 @@ def draw_questions(
         answers (Collection[str], optional): Draw from questions with one of these
             answers, if the image has any.
     """
-    candidates: Sequence[int] = range(len(entry['text']))
+    candidates = list(range(len(entry['text'])))
     if answers is not None:
-        fits = [
-            i for i in candidates if not set(answers).isdisjoint(entry['gt_answers'][i])
-        ]
-        candidates = fits or candidates
-    rounds = [
-        np.random.permutation(candidates) for _ in range(-(-count // len(candidates)))
-    ]
+        wanted = set(answers)
+        fitting = []
+        for i, given in enumerate(entry['gt_answers']):
+            if not wanted.isdisjoint(given):
+                fitting.append(i)
+        if fitting:
+            candidates = fitting
+    num_rounds = math.ceil(count / len(candidates))
+    rounds = [np.random.permutation(candidates) for _ in range(num_rounds)]
     chosen = np.concatenate(rounds)[:count].tolist()
-    drawn = {
-        k: [entry[k][i] for i in chosen] for k in ('text', *PER_QUESTION) if k in entry
-    }
-    return dict(entry, **drawn)
+    drawn = dict(entry)
+    for key in ('text', *PER_QUESTION):
+        if key in entry:
+            drawn[key] = [entry[key][i] for i in chosen]
+    return drawn
 
 
 class VQADataset(ImageTextDataset):
@@ -122,12 +131,12 @@ class VQADataset(ImageTextDataset):
         questions_per_image: int | None = None,
         **kwargs: Any,
     ) -> None:
-        kinds = int, type(None)
+        kinds = (int, type(None))
         check('dataset.questions_per_image', questions_per_image, kind=kinds, least=1)
         self.questions_per_image = questions_per_image
-        self.vocabulary = (
-            None if vocabulary is None else frozenset(read_vocabulary(vocabulary))
-        )
+        self.vocabulary = None
+        if vocabulary is not None:
+            self.vocabulary = frozenset(read_vocabulary(vocabulary))
         super().__init__(*args, **kwargs)
 
     def load_questions(self) -> Iterable[dict]:
@@ -141,47 +150,66 @@ class VQADataset(ImageTextDataset):
 
     def load_data_list(self) -> list[dict]:
         """Return an entry for each question of the files, or for each image with questions."""
-        data_list, empty, total, paths = [], [], 0, {}
+        data_list = self._load_entries()
+        check_unique([entry['question_id'] for entry in data_list], self.ann_file)
+        data_list = self._with_answers(data_list)
+        self.refuse_nothing(data_list)
+        self.check_some_images([entry['img_path'] for entry in data_list])
+        if self._groups:
+            return group_by_image(data_list)
+        return data_list
+
+    def _load_entries(self) -> list[dict]:
+        """Return an entry for each question; without empty ones, unless this is a test."""
+        entries = []
+        empty = []
+        total = 0
+        paths: dict[str, str] = {}
         with naming_file(self.ann_file, 'dataset.ann_file'):
-            for total, q in enumerate(self.load_questions(), 1):
-                known = {k: q[k] for k in KNOWN if q.get(k) is not None}
+            for total, row in enumerate(self.load_questions(), start=1):
+                known = {key: row[key] for key in KNOWN if row.get(key) is not None}
                 known.setdefault('question_id', total - 1)
+                name = f'question {known["question_id"]}'
+                where = f"'{self.ann_file}', {name}"
                 # As written: METER's tokens include those of spaces at the ends.
-                where, text = f'question {known["question_id"]}', q['question']
-                self.check_texts([text, *q['answers']], f"'{self.ann_file}', {where}")
+                text = row['question']
+                self.check_texts([text, *row['answers']], where)
                 if not text.strip():
-                    empty.append(where)
-                # An evaluation server wants an answer to each of its questions.
-                if text.strip() or self.test_mode:
-                    image = q['image']
-                    if image not in paths:  # many questions are about one image
-                        paths[image] = self.image_path(
-                            image, f"'{self.ann_file}', {where}"
-                        )
-                    entry = dict(
-                        img_path=paths[image],
-                        text=[text],
-                        gt_answers=list(q['answers']),
-                    )
-                    data_list.append(entry | known)
+                    empty.append(name)
+                    # An evaluation server wants an answer to each of its questions.
+                    if not self.test_mode:
+                        continue
+                image = row['image']
+                if image not in paths:  # many questions are about one image
+                    paths[image] = self.image_path(image, where)
+                entry = dict(
+                    img_path=paths[image],
+                    text=[text],
+                    gt_answers=list(row['answers']),
+                )
+                entries.append(entry | known)
         if not self.test_mode or self.on_corrupt == 'refuse':
             self.leave_out('have an empty question', empty, total)
-        check_unique([d['question_id'] for d in data_list], self.ann_file)
-        if self.vocabulary is not None and not self.test_mode:
-            total = len(data_list)
-            data_list = [
-                d for d in data_list if not self.vocabulary.isdisjoint(d['gt_answers'])
-            ]
-            text = f'{len(data_list)} of {total} questions have an answer of the vocabulary'
-            print_log(
-                f'{type(self).__name__}: {text}; the others are left out.', 'current'
-            )
-        self.refuse_nothing(data_list)
-        self.check_some_images([d['img_path'] for d in data_list])
-        return group_by_image(data_list) if self._groups else data_list
+        return entries
+
+    def _with_answers(self, data_list: list[dict]) -> list[dict]:
+        """Leave out, in training, questions without an answer in the vocabulary."""
+        if self.vocabulary is None or self.test_mode:
+            return data_list
+        kept = []
+        for entry in data_list:
+            if not self.vocabulary.isdisjoint(entry['gt_answers']):
+                kept.append(entry)
+        print_log(
+            f'{type(self).__name__}: {len(kept)} of {len(data_list)} questions have an answer of '
+            'the vocabulary; the others are left out.',
+            'current',
+        )
+        return kept
 
     @property
     def _groups(self) -> bool:
+        """Whether a sample is an image with several questions."""
         return self.questions_per_image is not None and not self.test_mode
 
     def get_data_info(self, idx: int) -> dict:
@@ -215,42 +243,42 @@ class VQAv2(VQADataset):
 
     def __init__(self, split: str, data_root: str = 'data/coco', **kwargs: Any) -> None:
         check('dataset.split', split, choices=SPLITS)
-        self.split, self.images = split, split.replace('test-dev', 'test')
+        self.split = split
+        self.images = split.replace('test-dev', 'test')
         kwargs.setdefault('test_mode', split != 'train2014')
-        ann_file = (
-            ''
-            if split.startswith('test')
-            else f'vqav2/v2_mscoco_{split}_annotations.json'
-        )
-        prefix = dict(img_path=self.images)
+        ann_file = ''
+        if not split.startswith('test'):
+            ann_file = f'vqav2/v2_mscoco_{split}_annotations.json'
         super().__init__(
-            ann_file=ann_file, data_root=data_root, data_prefix=prefix, **kwargs
+            ann_file=ann_file,
+            data_root=data_root,
+            data_prefix=dict(img_path=self.images),
+            **kwargs,
         )
 
     def load_questions(self) -> Iterator[dict]:
         """Yield the questions with the answers of their annotators."""
         # {"data_subtype": "train2014", "task_type": "Open-Ended", "questions": [
-        #   {"image_id": 262144, "question": "Is the ball flying?", "question_id":
-        # 262144000}]}
+        #   {"image_id": 262144, "question": "Is the ball flying?",
+        #    "question_id": 262144000}]}
         file = f'vqav2/v2_OpenEnded_mscoco_{self.split}_questions.json'
         question_file = osp.join(self.data_root, file)
         questions = read_official(question_file, 'questions', self.split)
         annotations: dict[int, dict] = {}
         if self.ann_file:
             # {"data_subtype": "train2014", "annotations": [
-            #   {"question_id": 262144000, "image_id": 262144, "question_type": "is
-            # the",
-            #    "answer_type": "yes/no", "multiple_choice_answer": "yes",
-            #    "answers": [{"answer": "yes", "answer_confidence": "yes", "answer_id":
-            # 1}, ...]}]}
+            #   {"question_id": 262144000, "image_id": 262144,
+            #    "question_type": "is the", "answer_type": "yes/no",
+            #    "multiple_choice_answer": "yes", "answers": [
+            #      {"answer": "yes", "answer_confidence": "yes", "answer_id": 1}, ...]}]}
             annotations = read_official(self.ann_file, 'annotations', self.split)
             check_pairs(questions, annotations, question_file, self.ann_file)
-        for question_id, q in questions.items():
-            known = dict(annotations.get(question_id, dict(answers=[])), **q)
-            image = f'COCO_{self.images}_{q["image_id"]:012d}.jpg'
-            yield dict(
-                known, image=image, answers=[a['answer'] for a in known['answers']]
-            )
+        unknown: dict = dict(answers=[])
+        for question_id, question in questions.items():
+            row = annotations.get(question_id, unknown) | question
+            row['image'] = f'COCO_{self.images}_{question["image_id"]:012d}.jpg'
+            row['answers'] = [answer['answer'] for answer in row['answers']]
+            yield row
 
 
 def read_official(path: str, key: str, split: str | None = None) -> dict[int, dict]:
@@ -271,13 +299,13 @@ def read_official(path: str, key: str, split: str | None = None) -> dict[int, di
     field = f'dataset: {key}'
     content = read_json(path, dict, field)
     with naming_file(path, field):
-        ids = [e['question_id'] for e in content[key]]
+        ids = [entry['question_id'] for entry in content[key]]
         found = dict(zip(ids, content[key], strict=True))
         header = dict(content, version=content.get('info', {}).get('version', '2.0'))
     expected = dict(task_type='Open-Ended', version='2.0')
-    for name, value in (
-        expected if split is None else dict(expected, data_subtype=split)
-    ).items():
+    if split is not None:
+        expected['data_subtype'] = split
+    for name, value in expected.items():
         stated = header.get(name, value)
         require(
             stated == value,
@@ -315,19 +343,24 @@ class VQAFiles(VQADataset):
 
 def read_question_rows(path: str) -> Iterator[dict]:
     """Yield the rows of a file of questions, as :meth:`VQADataset.load_questions` does."""
-    for where, row in read_rows(path, 'dataset.ann_file'):
-        for column in ('image', 'question'):
-            check(f"{where} of '{path}': {column}", row.get(column), kind=str)
-        answers = texts_of(row, 'answer', 'answers', f"{where} of '{path}'") or []
-        known = {k: row[k] for k in KNOWN if row.get(k) not in (None, '')}
-        for column, value in known.items():
-            check(f"{where} of '{path}': {column}", value, kind=(str, int))
-        # CSV has no numbers, and an evaluation server may want its ids as such.
-        if re.fullmatch(r'(0|[1-9][0-9]{0,17})', str(known.get('question_id', ''))):
-            known['question_id'] = int(known['question_id'])
-        yield dict(
-            image=row['image'], question=row['question'], answers=answers, **known
+    for line, row in read_rows(path, 'dataset.ann_file'):
+        where = f"{line} of '{path}'"
+        check(f'{where}: image', row.get('image'), kind=str)
+        check(f'{where}: question', row.get('question'), kind=str)
+        answers = texts_of(row, 'answer', 'answers', where)
+        found = dict(
+            image=row['image'], question=row['question'], answers=answers or []
         )
+        for column in KNOWN:
+            value = row.get(column)
+            if value not in (None, ''):
+                check(f'{where}: {column}', value, kind=(str, int))
+                found[column] = value
+        # CSV has no numbers, and an evaluation server may want its ids as such.
+        question_id = str(found.get('question_id', ''))
+        if re.fullmatch(r'(0|[1-9][0-9]{0,17})', question_id):
+            found['question_id'] = int(question_id)
+        yield found
 
 
 def read_answers(path: str) -> list[tuple[str, list[str]]]:
@@ -337,15 +370,19 @@ def read_answers(path: str) -> list[tuple[str, list[str]]]:
         path (str): VQAv2's annotations (.json), or a file of :class:`VQAFiles` with
             another ending.
     """
+    found = []
     if path.endswith('.json'):
-        found = read_official(path, 'annotations').values()
+        annotations = read_official(path, 'annotations').values()
         with naming_file(path, 'annotations'):
-            return [
-                (a['multiple_choice_answer'], [g['answer'] for g in a['answers']])
-                for a in found
-            ]
-    answers = [row['answers'] for row in read_question_rows(path)]
-    return [(majority(a), a) for a in answers if a]
+            for annotation in annotations:
+                answers = [answer['answer'] for answer in annotation['answers']]
+                found.append((annotation['multiple_choice_answer'], answers))
+        return found
+    for row in read_question_rows(path):
+        answers = row['answers']
+        if answers:
+            found.append((majority(answers), answers))
+    return found
 
 
 @DATASETS.register_module()
@@ -374,19 +411,22 @@ class VisualGenomeQA(VQADataset):
 
     def load_questions(self) -> Iterator[dict]:
         """Yield the questions of all images."""
-        # [{"id": 1, "qas": [{"qa_id": 986769, "image_id": 1, "question": "What is
-        # orange?",
-        #                     "answer": "The man's shirt."}, ...]}, ...]
+        # [{"id": 1, "qas": [
+        #   {"qa_id": 986769, "image_id": 1, "question": "What is orange?",
+        #    "answer": "The man's shirt."}, ...]}, ...]
         # The annotations do not hold the folder of an image.
-        second = {
-            p.name for p in Path(self.data_prefix['img_path'], 'VG_100K_2').glob('*')
-        }
+        folder = Path(self.data_prefix['img_path'], 'VG_100K_2')
+        in_second = {path.name for path in folder.glob('*')}
         for entry in read_json(self.ann_file, list, 'dataset.ann_file'):
-            for q in entry['qas']:
-                name, answer = f'{q["image_id"]}.jpg', normalize_answer(q['answer'])
-                image = f'VG_100K_2/{name}' if name in second else f'VG_100K/{name}'
-                answers = [answer] if answer else []
-                yield dict(q, question_id=q['qa_id'], image=image, answers=answers)
+            for question in entry['qas']:
+                row = dict(question)
+                row['question_id'] = question['qa_id']
+                name = f'{question["image_id"]}.jpg'
+                part = 'VG_100K_2' if name in in_second else 'VG_100K'
+                row['image'] = f'{part}/{name}'
+                answer = normalize_answer(question['answer'])
+                row['answers'] = [answer] if answer else []
+                yield row
 
 
 @HOOKS.register_module()
@@ -404,7 +444,8 @@ class AskFirstHook(Hook):
     """
 
     def __init__(self, answers: Sequence[str], epochs: int) -> None:
-        self.answers, self.epochs = frozenset(answers), epochs
+        self.answers = frozenset(answers)
+        self.epochs = epochs
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Set the answers of the epoch's questions in the data set.

@@ -28,26 +28,35 @@ from lm4ve.tasks.vqa.datasets.image_text import ImageTextDataset
 from lm4ve.tasks.vqa.datasets.retrieval import CaptionFiles
 from lm4ve.tasks.vqa.datasets.vqa import VQAFiles
 
-#: Cells a side of the grid, and pixels a side of a cell.
-GRID, CELL = 3, 16
+#: Cells a side of the grid.
+GRID = 3
+#: Pixels a side of a cell.
+CELL = 16
 #: Pixels a side of a picture.
 SIZE = GRID * CELL
 #: Scenes of each split.
-SCENES = dict(train=4000, val=500, test=500)
+SCENES = {'train': 4000, 'val': 500, 'test': 500}
 #: How many digits a scene has, from the fewest to the most.
 DIGITS = (5, 7)
-#: Side of a digit in pixels, how far its middle is from its cell's, and its brightness.
-SIDES, JITTER, INK = (11.0, 15.0), 1.5, (160.0, 255.0)
-#: Captions of a scene, facts in a caption, and questions about a scene.
-CAPTIONS, FACTS, QUESTIONS = 3, 3, 5
-#: A fact (first digit, where, second digit) in words; both wordings say the same.
-WORDINGS = dict(
-    left=('a {0} left of a {1}', 'a {1} right of a {0}'),
-    above=('a {0} above a {1}', 'a {1} below a {0}'),
-)
+#: Side of a digit in pixels, at least and at most.
+SIDES = (11.0, 15.0)
+#: How far a digit's middle is from its cell's at most, in x and in y, pixels.
+JITTER = 1.5
+#: Brightness of a digit, at least and at most.
+INK = (160.0, 255.0)
+#: Captions of a scene, and questions about it.
+CAPTIONS = 3
+QUESTIONS = 5
+#: Facts in a caption.
+FACTS = 3
+#: A fact (first digit, where, second digit) in words; both wordings have one meaning.
+WORDINGS = {
+    'left': ('a {0} left of a {1}', 'a {1} right of a {0}'),
+    'above': ('a {0} above a {1}', 'a {1} below a {0}'),
+}
 #: Where a question looks: rows and columns from the digit that it names.
 STEPS = {'left of': (0, -1), 'right of': (0, 1), 'above': (-1, 0), 'below': (1, 0)}
-_SEEDS = dict(train=0, val=1, test=2)
+_SEEDS = {'train': 0, 'val': 1, 'test': 2}
 Fact = tuple[int, str, int]
 
 
@@ -72,16 +81,17 @@ def neighbors(digits: np.ndarray, down: int, right: int) -> list[tuple[int, int]
     """Return each digit with the one so many rows and columns away, where there is one."""
     around = np.pad(digits, 1, constant_values=-1)
     beside = np.roll(around, (-down, -right), (0, 1))[1:-1, 1:-1]
-    pairs = zip(digits.ravel().tolist(), beside.ravel().tolist(), strict=True)
-    return [(a, b) for a, b in pairs if a >= 0 and b >= 0]
+    pairs = []
+    for a, b in zip(digits.ravel().tolist(), beside.ravel().tolist(), strict=True):
+        if a >= 0 and b >= 0:
+            pairs.append((a, b))
+    return pairs
 
 
 def facts_of(digits: np.ndarray) -> list[Fact]:
     """Return what lies beside what: each pair of neighbors, left one or upper one first."""
-    steps = dict(left=(0, 1), above=(1, 0))
-    facts = [
-        (a, where, b) for where in steps for a, b in neighbors(digits, *steps[where])
-    ]
+    facts = [(a, 'left', b) for a, b in neighbors(digits, 0, 1)]
+    facts += [(a, 'above', b) for a, b in neighbors(digits, 1, 0)]
     return list(dict.fromkeys(facts))
 
 
@@ -92,19 +102,22 @@ def questions_of(digits: np.ndarray) -> list[dict]:
         digits (np.ndarray): int ``[GRID, GRID]``, -1 where a cell is empty.
     """
     counts = np.bincount(digits[digits >= 0], minlength=10).tolist()
-    asked = []
+    questions = []
     for digit, count in enumerate(counts):
-        asked.append((f'is there a {digit}?', 'yes' if count else 'no', 'yes/no'))
-        asked.append((f'how many {digit}s are there?', str(count), 'number'))
-    for words, step in STEPS.items():
-        for digit, beside in neighbors(digits, *step):
+        is_there = 'yes' if count else 'no'
+        questions.append(_question(f'is there a {digit}?', is_there, 'yes/no'))
+        text = f'how many {digit}s are there?'
+        questions.append(_question(text, str(count), 'number'))
+    for words, (down, right) in STEPS.items():
+        for digit, beside in neighbors(digits, down, right):
             if counts[digit] == 1:  # "the 7" has to be the only one
-                asked.append(
-                    (f'which digit is {words} the {digit}?', str(beside), 'other')
-                )
-    return [
-        dict(zip(('question', 'answer', 'answer_type'), a, strict=True)) for a in asked
-    ]
+                text = f'which digit is {words} the {digit}?'
+                questions.append(_question(text, str(beside), 'other'))
+    return questions
+
+
+def _question(text: str, answer: str, answer_type: str) -> dict:
+    return dict(question=text, answer=answer, answer_type=answer_type)
 
 
 def scenes(
@@ -122,55 +135,81 @@ def scenes(
     Yields:
         Scene: The same ones each time.
     """
+    if count is None:
+        count = SCENES[split]
     rng = np.random.default_rng(_SEEDS[split])
-    held = defaultdict(set)
+    scenes_with: dict[Fact, set[int]] = defaultdict(set)
     if split != 'train':
         for number, scene in enumerate(scenes('train', train)):
             for fact in facts_of(scene.digits):
-                held[fact].add(number)
+                scenes_with[fact].add(number)
     made = 0
-    while made < (SCENES[split] if count is None else count):
-        filled = int(rng.integers(DIGITS[0], DIGITS[1] + 1))
-        cells = np.full(GRID * GRID, -1)
-        cells[rng.permutation(GRID * GRID)[:filled]] = rng.integers(0, 10, filled)
-        digits = cells.reshape(GRID, GRID)
-        sets = itertools.combinations(facts_of(digits), FACTS)
-        free = [
-            facts for facts in sets if not set.intersection(*(held[f] for f in facts))
-        ]
+    while made < count:
+        digits = _draw_digits(rng)
+        free = []
+        for facts in itertools.combinations(facts_of(digits), FACTS):
+            if not _scenes_with_all(facts, scenes_with):
+                free.append(facts)
         # Too few neighbors, or scenes of the training split are like it: draw another
         # one.
-        if len(free) >= CAPTIONS:
-            yield Scene(digits, _captions(free, rng), _questions(digits, rng))
-            made += 1
+        if len(free) < CAPTIONS:
+            continue
+        captions = _draw_captions(free, rng)
+        yield Scene(digits, captions, _draw_questions(digits, rng))
+        made += 1
 
 
-def _captions(
+def _draw_digits(rng: np.random.Generator) -> np.ndarray:
+    """Put some digits into the cells of a grid, int ``[GRID, GRID]``."""
+    filled = int(rng.integers(DIGITS[0], DIGITS[1] + 1))
+    drawn = rng.integers(0, 10, filled)
+    chosen = rng.permutation(GRID * GRID)[:filled]
+    cells = np.full(GRID * GRID, -1)
+    cells[chosen] = drawn
+    return cells.reshape(GRID, GRID)
+
+
+def _scenes_with_all(
+    facts: tuple[Fact, ...], scenes_with: dict[Fact, set[int]]
+) -> set[int]:
+    """Return the scenes of which all facts are true."""
+    first, *others = facts
+    found = set(scenes_with[first])
+    for fact in others:
+        found &= scenes_with[fact]
+    return found
+
+
+def _draw_captions(
     free: list[tuple[Fact, ...]], rng: np.random.Generator
 ) -> tuple[str, ...]:
     """Word some of the sets of facts, each in an order and wording that are drawn."""
     captions = []
     for number in rng.permutation(len(free))[:CAPTIONS]:
-        facts = [free[number][i] for i in rng.permutation(FACTS)]
-        words = [WORDINGS[where][rng.integers(2)].format(a, b) for a, where, b in facts]
+        words = []
+        for i in rng.permutation(FACTS):
+            a, where, b = free[number][i]
+            wording = WORDINGS[where][rng.integers(2)]
+            words.append(wording.format(a, b))
         captions.append(', '.join(words[:-1]) + ' and ' + words[-1])
     return tuple(captions)
 
 
-def _questions(digits: np.ndarray, rng: np.random.Generator) -> tuple[dict, ...]:
+def _draw_questions(digits: np.ndarray, rng: np.random.Generator) -> tuple[dict, ...]:
     """Draw questions: 'yes' and 'no' alike often, and no kind more than its share."""
-    kinds = defaultdict(list)
-    for q in questions_of(digits):
-        kinds[q['answer'] if q['answer_type'] == 'yes/no' else q['answer_type']].append(
-            q
-        )
+    kinds: dict[str, list[dict]] = defaultdict(list)
+    for question in questions_of(digits):
+        kind = question['answer_type']
+        if kind == 'yes/no':
+            kind = question['answer']
+        kinds[kind].append(question)
     names = list(kinds)
-    picked: dict[str, dict] = {}
-    while len(picked) < QUESTIONS:
+    drawn: dict[str, dict] = {}
+    while len(drawn) < QUESTIONS:
         of_kind = kinds[names[rng.integers(len(names))]]
-        q = of_kind[rng.integers(len(of_kind))]
-        picked[q['question']] = q
-    return tuple(picked.values())
+        question = of_kind[rng.integers(len(of_kind))]
+        drawn[question['question']] = question
+    return tuple(drawn.values())
 
 
 def draw(
@@ -191,16 +230,14 @@ def draw(
         of_digit = scans[int(digits[row, column])]
         scan = of_digit[rng.integers(len(of_digit))].astype(np.float32) / 16
         side = rng.uniform(*SIDES)
-        middle = CELL * (np.array((column, row)) + 0.5) + rng.uniform(
-            -JITTER, JITTER, 2
-        )
+        middle_of_cell = CELL * (np.array((column, row)) + 0.5)
+        middle = middle_of_cell + rng.uniform(-JITTER, JITTER, 2)
         # From the scan's 8 pixels to the picture's; pixel centers are half a pixel from
         # the corner.
         scale = side / 8
-        place = np.column_stack(
-            (scale * np.eye(2), middle - side / 2 + scale / 2 - 0.5)
-        )
-        ink = cv2.warpAffine(scan, place, (SIZE, SIZE)) * rng.uniform(*INK)
+        shift = middle - side / 2 + scale / 2 - 0.5
+        matrix = np.column_stack((scale * np.eye(2), shift))
+        ink = cv2.warpAffine(scan, matrix, (SIZE, SIZE)) * rng.uniform(*INK)
         picture = np.maximum(picture, ink)
     return np.rint(picture).clip(0, 255).astype(np.uint8)
 
@@ -218,19 +255,29 @@ def write_split(folder: Path, split: str, counts: dict[str, int]) -> None:
     images, labels = digit_scans()[split]
     scans = {digit: images[labels == digit] for digit in range(10)}
     rng = np.random.default_rng((_SEEDS[split], 2))
-    made = scenes(split, counts[split], counts.get('train', 0))
-    lines = defaultdict(list)
-    for number, scene in enumerate(
-        tqdm(made, f'drawing scenes to {split}', counts[split], disable=None)
-    ):
+    count = counts[split]
+    made = scenes(split, count, counts.get('train', 0))
+    progress = tqdm(made, f'drawing scenes to {split}', count, disable=None)
+    captions = []
+    questions = []
+    digits = []
+    for number, scene in enumerate(progress):
         name = f'{split}/{number:04d}.png'
         cv2.imwrite(str(folder / name), draw(scene.digits, scans, rng))
-        lines['captions'].append(dict(image=name, captions=scene.captions))
-        lines['questions'] += [dict(image=name, **q) for q in scene.questions]
-        lines['scenes'].append(dict(image=name, digits=scene.digits.tolist()))
-    for kind, rows in lines.items():
-        text = ''.join(json.dumps(row) + '\n' for row in rows)
-        (folder / f'{split}_{kind}.jsonl').write_text(text, encoding='utf-8')
+        captions.append(dict(image=name, captions=scene.captions))
+        for question in scene.questions:
+            questions.append(dict(image=name) | question)
+        digits.append(dict(image=name, digits=scene.digits.tolist()))
+    if count == 0:
+        return
+    _write_lines(folder / f'{split}_captions.jsonl', captions)
+    _write_lines(folder / f'{split}_questions.jsonl', questions)
+    _write_lines(folder / f'{split}_scenes.jsonl', digits)
+
+
+def _write_lines(path: Path, rows: list[dict]) -> None:
+    lines = [json.dumps(row) + '\n' for row in rows]
+    path.write_text(''.join(lines), encoding='utf-8')
 
 
 def write_digit_scenes(folder: str | Path, counts: dict[str, int] = SCENES) -> Path:
@@ -253,15 +300,23 @@ def write_digit_scenes(folder: str | Path, counts: dict[str, int] = SCENES) -> P
     Raises:
         UserError: The folder holds something else.
     """
-    sizes = dict(
-        grid=GRID, cell=CELL, digits=DIGITS, sides=SIDES, jitter=JITTER, ink=INK
+    recipe = dict(
+        version=1,
+        scenes=dict(counts),
+        grid=GRID,
+        cell=CELL,
+        digits=DIGITS,
+        sides=SIDES,
+        jitter=JITTER,
+        ink=INK,
+        captions=CAPTIONS,
+        facts=FACTS,
+        questions=QUESTIONS,
     )
-    texts = dict(captions=CAPTIONS, facts=FACTS, questions=QUESTIONS)
-    recipe = dict(version=1, scenes=dict(counts), **sizes, **texts)
 
-    def write(partial: Path) -> None:
+    def write(empty_folder: Path) -> None:
         for split in counts:
-            write_split(partial, split, counts)
+            write_split(empty_folder, split, counts)
 
     return write_once(folder, recipe, 'digit scenes', write)
 

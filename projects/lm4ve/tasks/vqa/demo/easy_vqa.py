@@ -23,8 +23,19 @@ from lm4ve.text.annotation_files import read_json
 
 #: The answers, in the order of the package's ``answers.txt``.
 ANSWERS = (
-    *('circle', 'green', 'red', 'gray', 'yes', 'teal', 'black'),
-    *('rectangle', 'yellow', 'triangle', 'brown', 'blue', 'no'),
+    'circle',
+    'green',
+    'red',
+    'gray',
+    'yes',
+    'teal',
+    'black',
+    'rectangle',
+    'yellow',
+    'triangle',
+    'brown',
+    'blue',
+    'no',
 )
 #: The training images from this one on, with their questions, are for choosing
 #: settings.
@@ -86,12 +97,24 @@ class EasyVQA(VQADataset):
         """Yield the questions of the split; ids are places in the package's list."""
         rows = read_json(self.ann_file, list, 'dataset.ann_file')
         for number, (question, answer, image) in enumerate(rows):
-            if self.split in ('train', 'test', 'val' if image >= FIRST_VAL else 'fit'):
-                kind = 'yes/no' if answer in ('yes', 'no') else 'other'
-                known = dict(question_id=number, image_id=image, answer_type=kind)
-                yield dict(
-                    image=f'{image}.png', question=question, answers=[answer], **known
-                )
+            if not self._has(image):
+                continue
+            yield dict(
+                image=f'{image}.png',
+                question=question,
+                answers=[answer],
+                question_id=number,
+                image_id=image,
+                answer_type='yes/no' if answer in ('yes', 'no') else 'other',
+            )
+
+    def _has(self, image: int) -> bool:
+        """Return whether the split has an image of the package's part, by its number."""
+        if self.split == 'fit':
+            return image < FIRST_VAL
+        if self.split == 'val':
+            return image >= FIRST_VAL
+        return True
 
 
 @TRANSFORMS.register_module()

@@ -89,10 +89,8 @@ class _TransformersEncoder(_Encoder):
     ) -> None:
         super().__init__(frozen)
         fields, files = read_model_config(checkpoint, config, self.field)
-        self._config, self._files = (
-            build_config(fields, self.field),
-            files if pretrained else None,
-        )
+        self._config = build_config(fields, self.field)
+        self._files = files if pretrained else None
         self.with_cp = with_cp
 
     def _build(self, config: Any, **options: Any) -> None:
@@ -181,25 +179,28 @@ class TransformersImageEncoder(_TransformersEncoder):
         out = self.model(pixel_values=images)
         # SigLIP's tokens have gone through its norm already.
         tokens = out.last_hidden_state
-        tokens = self.model.post_layernorm(tokens) if self.is_clip else tokens
-        return (
-            torch.cat((out.pooler_output[:, None], tokens), 1)
-            if self.head_token
-            else tokens
-        )
+        if self.is_clip:
+            tokens = self.model.post_layernorm(tokens)
+        if self.head_token:
+            tokens = torch.cat((out.pooler_output[:, None], tokens), 1)
+        return tokens
 
 
 def _resize_positions(model: Any, state_dict: dict, prefix: str, *others: Any) -> None:
     """Resize the positions of weights that were trained at another image size."""
     key = f'{prefix}embeddings.position_embedding.weight'
-    stored, count = (
-        state_dict.get(key),
-        model.embeddings.position_embedding.num_embeddings,
+    stored = state_dict.get(key)
+    if stored is None or stored.dim() != 2:
+        return
+    count = model.embeddings.position_embedding.num_embeddings
+    if len(stored) == count:
+        return
+    print_log(
+        f"The position grid '{key}' has {len(stored)} rows, this model's {count}: resized "
+        'bicubically.',
+        logger='current',
     )
-    if stored is not None and stored.dim() == 2 and len(stored) != count:
-        text = f"The position grid '{key}' has {len(stored)} rows, this model's {count}"
-        print_log(f'{text}: resized bicubically.', logger='current')
-        state_dict[key] = resize_grid(stored, count)
+    state_dict[key] = resize_grid(stored, count)
 
 
 @MODELS.register_module()
@@ -246,14 +247,12 @@ class TimmImageEncoder(_Encoder):
     def forward(self, images: Tensor) -> Tensor:
         """float ``[B, 3, H, W]``, normalized, to tokens ``[B, N, C]``."""
         out = self.model.forward_features(images)
-        if out.dim() == 4:
-            # Convolutions give [B, C, H, W], Swin [B, H, W, C].
-            out = (
-                out.flatten(1, 2)
-                if out.shape[-1] == self.embed_dims
-                else out.flatten(2).mT
-            )
-        return out
+        if out.dim() != 4:
+            return out
+        # Swin gives [B, H, W, C], convolutions [B, C, H, W].
+        if out.shape[-1] == self.embed_dims:
+            return out.flatten(1, 2)
+        return out.flatten(2).mT
 
 
 @MODELS.register_module()
@@ -287,18 +286,17 @@ class TransformersTextEncoder(_TransformersEncoder):
         )
         # A pooler that nobody reads would stop distributed training.
         family: Any = AutoModel._model_mapping[type(config)]
-        parameters = inspect.signature(family).parameters
-        pooler = 'add_pooling_layer' in parameters
-        self._build(config, **(dict(add_pooling_layer=False) if pooler else {}))
+        if 'add_pooling_layer' in inspect.signature(family).parameters:
+            self._build(config, add_pooling_layer=False)
+        else:
+            self._build(config)
         self.model_type: str = config.model_type
         self.vocab_size: int = config.vocab_size
         self.pad_id: int | None = config.pad_token_id
         self.max_length = config.max_position_embeddings
-        if (
-            self.model_type in ('roberta', 'xlm-roberta', 'camembert')
-            and self.pad_id is not None
-        ):
-            # Positions are counted from behind the padding's.
+        counts_from_padding = self.model_type in ('roberta', 'xlm-roberta', 'camembert')
+        if counts_from_padding and self.pad_id is not None:
+            # The first position comes after the padding's.
             self.max_length -= self.pad_id + 1
 
     def forward(self, input_ids: Tensor, text_padding: Tensor) -> Tensor:
@@ -350,25 +348,36 @@ class ConvStem(nn.Sequential):
         **kwargs: object,
     ) -> None:
         sides = {*to_2tuple(kernel_size), *to_2tuple(stride)}
-        side, count = max(sides), max(sides).bit_length() - 1
-        fits = to_2tuple(kwargs.get('padding', 0)) == (0, 0) and len(sides) == 1
+        padding = kwargs.get('padding', 0)
+        side = max(sides)
+        count = side.bit_length() - 1  # each halves the sides
+        is_power_of_two = count > 0 and 2**count == side
+        overlaps = len(sides) > 1 or to_2tuple(padding) != (0, 0)
         require(
-            fits and count > 0 and 2**count == side,
+            is_power_of_two and not overlaps,
             'lm4ve.ConvStem takes patches without overlap or padding whose side is a power of two, '
-            f'not sides {sorted(sides)} and padding={kwargs.get("padding", 0)}.',
+            f'not sides {sorted(sides)} and padding={padding}.',
         )
         layers: list[nn.Module] = []
-        for i in range(count):
-            width = (
-                max(16, out_channels >> (count - 1 - i))
-                if i < count - 1
-                else out_channels
-            )
-            groups = next(g for g in range(max(1, width // 8), 0, -1) if width % g == 0)
-            layer = nn.Conv2d(in_channels, width, 3, stride=2, padding=1, bias=False)
-            layers += [layer, nn.GroupNorm(groups, width), nn.GELU()]
+        for halvings in range(count - 1, -1, -1):
+            width = out_channels
+            if halvings > 0:
+                width = max(16, out_channels >> halvings)
+            layers += [
+                nn.Conv2d(in_channels, width, 3, stride=2, padding=1, bias=False),
+                nn.GroupNorm(_num_groups(width), width),
+                nn.GELU(),
+            ]
             in_channels = width
         super().__init__(*layers, nn.Conv2d(in_channels, out_channels, 1))
+
+
+def _num_groups(width: int) -> int:
+    """Return the largest number of groups of at least eight channels that divides a width."""
+    for groups in range(width // 8, 1, -1):
+        if width % groups == 0:
+            return groups
+    return 1
 
 
 def resize_grid(table: Tensor, count: int) -> Tensor:
@@ -386,20 +395,19 @@ def resize_grid(table: Tensor, count: int) -> Tensor:
         UserError: One of the numbers is no square with a class token or without.
     """
     for prefix in (1, 0):
-        before, after = math.isqrt(len(table) - prefix), math.isqrt(count - prefix)
-        if (before**2 + prefix, after**2 + prefix) == (len(table), count):
-            grid = (
-                table[prefix:]
-                .float()
-                .unflatten(0, (before, before))
-                .permute(2, 0, 1)[None]
+        before = math.isqrt(len(table) - prefix)
+        after = math.isqrt(count - prefix)
+        are_squares = before**2 + prefix == len(table) and after**2 + prefix == count
+        if are_squares:
+            grid = table[prefix:].float().unflatten(0, (before, before))
+            resized = F.interpolate(
+                grid.permute(2, 0, 1)[None],
+                size=(after, after),
+                mode='bicubic',
+                align_corners=False,
             )
-            grid = F.interpolate(
-                grid, size=(after, after), mode='bicubic', align_corners=False
-            )
-            return torch.cat((table[:prefix].float(), grid[0].flatten(1).T)).to(
-                table.dtype
-            )
+            rows = resized[0].flatten(1).T
+            return torch.cat((table[:prefix].float(), rows)).to(table.dtype)
     raise UserError(
         f'Positions of {len(table)} rows cannot become {count}: no square grids.'
     )

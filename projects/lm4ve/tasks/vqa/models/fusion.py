@@ -19,15 +19,14 @@ from lm4ve.registry import MODELS
 
 def init_as_bert(module: nn.Module) -> None:
     """Initialize as BERT and METER do: normal weights of .02, no bias, unit norms."""
-    for m in module.modules():
-        if isinstance(m, (nn.Linear, nn.Embedding)):
-            nn.init.normal_(m.weight, std=0.02)
-        elif isinstance(m, nn.LayerNorm):
-            nn.init.ones_(m.weight)
-        if getattr(m, 'bias', None) is not None and isinstance(
-            m, (nn.Linear, nn.LayerNorm)
-        ):
-            nn.init.zeros_(m.bias)
+    for part in module.modules():
+        if isinstance(part, (nn.Linear, nn.Embedding)):
+            nn.init.normal_(part.weight, std=0.02)
+        elif isinstance(part, nn.LayerNorm):
+            nn.init.ones_(part.weight)
+        has_bias = getattr(part, 'bias', None) is not None
+        if has_bias and isinstance(part, (nn.Linear, nn.LayerNorm)):
+            nn.init.zeros_(part.bias)
 
 
 @MODELS.register_module()
@@ -60,7 +59,8 @@ class CoAttentionFusion(BaseModule):
         with_cp: bool = False,
     ) -> None:
         super().__init__()
-        self.embed_dims, self.with_cp = embed_dims, with_cp
+        self.embed_dims = embed_dims
+        self.with_cp = with_cp
         config = BertConfig(
             hidden_size=embed_dims,
             num_attention_heads=num_heads,
@@ -88,16 +88,15 @@ class CoAttentionFusion(BaseModule):
             dict[str, Tensor]: ``image`` ``[B, N, C]`` and ``text`` ``[B, L, C]``.
         """
         seen = ~text_padding[:, None, None, :]
-        for text_layer, image_layer in zip(
-            self.text_layers, self.image_layers, strict=True
-        ):
-            text, image = (
-                self._run(text_layer, text, image, seen, None),
-                self._run(image_layer, image, text, None, seen),
-            )
+        layers = zip(self.text_layers, self.image_layers, strict=True)
+        for text_layer, image_layer in layers:
+            next_text = self._run(text_layer, text, image, seen, None)
+            image = self._run(image_layer, image, text, None, seen)
+            text = next_text
         return dict(image=image, text=text)
 
     def _run(self, layer: nn.Module, *args: Tensor | None) -> Tensor:
+        """Run a layer on its stream, the other one, and which tokens of each are seen."""
         if self.with_cp and torch.is_grad_enabled():
             return checkpoint(layer, *args, use_reentrant=False)[0]
         return layer(*args)[0]

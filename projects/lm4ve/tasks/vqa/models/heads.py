@@ -22,6 +22,7 @@ from lm4ve.text.structures import VisionLanguageDataSample
 from lm4ve.text.vocabulary import VocabularyHead, in_fp32
 
 Samples = list[VisionLanguageDataSample]
+#: First tokens before the fusion, image ``[B, C]`` and texts ``[B, S, C]``.
 Unimodal = tuple[Tensor, Tensor] | None
 
 
@@ -49,11 +50,9 @@ class VQAHead(VocabularyHead, BaseModule):
         self.in_channels = in_channels
         answers = read_vocabulary(vocabulary, self.vocabulary_field)
         self.layers = nn.Sequential(
-            *(
-                nn.Linear(in_channels, in_channels),
-                nn.LayerNorm(in_channels),
-                nn.GELU(),
-            ),
+            nn.Linear(in_channels, in_channels),
+            nn.LayerNorm(in_channels),
+            nn.GELU(),
             nn.Linear(in_channels, len(answers)),
         )
         init_as_bert(self)
@@ -81,19 +80,14 @@ class VQAHead(VocabularyHead, BaseModule):
             unimodal: Not used.
         """
         logits = self(features.flatten(0, 1))
-        answers: list[list[str]] = []
-        for given in (s.gt_answers for s in data_samples):
-            # A sample with one question may have its answers, as everywhere else, in
-            # one flat list.
-            answers += [given] if all(isinstance(a, str) for a in given) else given
+        answers = _answers_of(data_samples)
         require(
             len(answers) == len(logits),
             f'A batch has {len(answers)} lists of gt_answers for {len(logits)} questions. Fix: one '
             'list of answers for each question.',
         )
-        targets = torch.zeros(
-            logits.shape
-        )  # each access to a GPU's tensor would wait for the GPU
+        # On the CPU: each access to a GPU's tensor would wait for the GPU.
+        targets = torch.zeros(logits.shape)
         for row, given in enumerate(answers):
             for answer, score in soft_scores(given).items():
                 if answer in self.index:
@@ -108,11 +102,26 @@ class VQAHead(VocabularyHead, BaseModule):
             UserError: There are several questions a sample, which is for training.
         """
         check('questions of a test sample', features.shape[1], most=1)
-        scores = self(features[:, 0]).sigmoid()
-        return [
-            s.set_answer(x, self.vocabulary)
-            for s, x in zip(data_samples, scores, strict=True)
-        ]
+        rows = self(features[:, 0]).sigmoid()
+        answered = []
+        for sample, scores in zip(data_samples, rows, strict=True):
+            answered.append(sample.set_answer(scores, self.vocabulary))
+        return answered
+
+
+def _answers_of(data_samples: Samples) -> list[list[str]]:
+    """Return the annotators' answers to each question of the samples."""
+    answers: list[list[str]] = []
+    for sample in data_samples:
+        given = sample.gt_answers
+        # A sample with one question may have its answers, as everywhere else, in one
+        # flat list.
+        is_flat = all(isinstance(answer, str) for answer in given)
+        if is_flat:
+            answers.append(given)
+        else:
+            answers += given
+    return answers
 
 
 @MODELS.register_module()
@@ -192,7 +201,8 @@ class RetrievalHead(BaseModule):
         self.in_channels = in_channels
         self.rank_output = nn.Linear(in_channels, 1)
         init_as_bert(self)
-        self.itm = self.contrastive = None
+        self.itm = None
+        self.contrastive = None
         if itm is not None:
             matching = build_from(_Matching, itm, 'model.head.itm')
             self.itm_weight = matching.weight
@@ -239,9 +249,8 @@ class RetrievalHead(BaseModule):
         target = torch.zeros(len(scores), dtype=torch.long, device=scores.device)
         losses = dict(loss_rank=F.cross_entropy(scores, target))
         if self.itm is not None:
-            losses['loss_itm'] = (
-                self.itm_weight * self.itm.loss(features, data_samples)['loss_itm']
-            )
+            matching = self.itm.loss(features, data_samples)
+            losses['loss_itm'] = self.itm_weight * matching['loss_itm']
         if self.contrastive is not None:
             assert unimodal is not None
             image, texts = unimodal
@@ -256,6 +265,7 @@ class RetrievalHead(BaseModule):
 
 
 def _with_scores(data_samples: Samples, rows: Tensor) -> Samples:
+    """Set ``pred_scores`` of each sample to its row."""
     for sample, scores in zip(data_samples, rows, strict=True):
         sample.pred_scores = scores
     return data_samples
@@ -279,7 +289,9 @@ class _Contrastive(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(1 / temperature).log())
 
     def embed(self, kind: str, token: Tensor) -> Tensor:
-        return F.normalize(in_fp32(getattr(self, kind), token), dim=-1)
+        """See :meth:`RetrievalHead.embed`."""
+        projection = self.image if kind == 'image' else self.text
+        return F.normalize(in_fp32(projection, token), dim=-1)
 
     def loss(self, image: Tensor, texts: Tensor, data_samples: Samples) -> Tensor:
         """Both directions of InfoNCE; false texts are further negatives of every image."""
@@ -289,11 +301,21 @@ class _Contrastive(nn.Module):
         rows = torch.arange(len(texts), device=scores.device)
         true = rows * texts.shape[1]
         # True captions of another sample of the same image are no negatives.
-        ids = [s.get('image_id', i) for i, s in enumerate(data_samples)]
-        same = torch.tensor([[a == b for b in ids] for a in ids], device=scores.device)
+        same = _same_image(data_samples).to(scores.device)
         hidden = torch.zeros_like(scores, dtype=torch.bool)
         hidden[:, true] = same.fill_diagonal_(False)
         scores = scores.masked_fill(hidden, torch.finfo(scores.dtype).min)
         to_text = F.cross_entropy(scores, true)
         to_image = F.cross_entropy(scores[:, true].T, rows)
         return self.weight * (to_text + to_image) / 2
+
+
+def _same_image(data_samples: Samples) -> Tensor:
+    """Return whether two samples are of one image, bool ``[B, B]``."""
+    ids = []
+    for i, sample in enumerate(data_samples):
+        ids.append(sample.get('image_id', i))
+    rows = []
+    for own in ids:
+        rows.append([own == other for other in ids])
+    return torch.tensor(rows)

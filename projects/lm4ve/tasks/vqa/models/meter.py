@@ -5,6 +5,7 @@ section 4.5 and figure H). Source of the model: METER, arXiv 2111.02387.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmengine.model import BaseModel
@@ -68,7 +69,8 @@ class METER(BaseModel):
         super().__init__(data_preprocessor, init_cfg)
         check('model.tokens', tokens, choices=('visual', 'joint'))
         check('model.image_pool', image_pool, choices=('first', 'mean'))
-        self.tokens, self.image_pool = tokens, image_pool
+        self.tokens = tokens
+        self.image_pool = image_pool
         self.image_encoder = MODELS.build(image_encoder)
         self.text_encoder = MODELS.build(text_encoder)
         self.fusion = MODELS.build(fusion)
@@ -78,16 +80,23 @@ class METER(BaseModel):
         self.token_types = nn.Embedding(2, channels)
         self.image_pooler = Pooler(channels)
         self.text_pooler = Pooler(channels)
-        parts = self.image_transform, self.text_transform, self.token_types
-        init_as_bert(nn.ModuleList([*parts, self.image_pooler, self.text_pooler]))
-        self.neck = None if neck is None else MODELS.build(neck)
+        own_parts = [
+            self.image_transform,
+            self.text_transform,
+            self.token_types,
+            self.image_pooler,
+            self.text_pooler,
+        ]
+        init_as_bert(nn.ModuleList(own_parts))
+        self.neck: Any = None if neck is None else MODELS.build(neck)
         self.head = MODELS.build(head)
         check_parts(self)
 
     def encode_images(self, image: Tensor) -> Tensor:
         """Images, float ``[B, 3, H, W]``, to tokens ``[B, N, C]`` that have seen no text."""
         tokens = self.image_encoder(image)
-        tokens = tokens if isinstance(tokens, Tensor) else tokens[-1]
+        if not isinstance(tokens, Tensor):
+            tokens = tokens[-1]
         return self.image_transform(tokens) + self._token_type(1, tokens)
 
     def encode_texts(self, input_ids: Tensor, text_padding: Tensor) -> Tensor:
@@ -109,29 +118,37 @@ class METER(BaseModel):
         Returns:
             Tensor: ``[P, 2 C]``, text first, as METER has it.
         """
-        image, text = fused['image'], fused['text'][:, :1]
-        count = image.shape[1]
+        image = fused['image']
+        text_token = fused['text'][:, 0]
         if self.neck is not None and self.tokens == 'visual':
-            image = self.neck(
-                image, queries=slice(0, 1) if self.image_pool == 'first' else None
-            )
+            read = slice(0, 1) if self.image_pool == 'first' else None
+            image = self.neck(image, queries=read)
         elif self.neck is not None:
-            joint = torch.cat((image, fused['text']), dim=1)
-            mask = torch.cat(
-                (text_padding.new_zeros(image.shape[:2]), text_padding), dim=1
-            )
-            read: slice | Tensor = slice(0, count + 1)
-            if self.image_pool == 'first':
-                read = torch.tensor([0, count], device=joint.device).expand(
-                    len(joint), 2
-                )
-            out = self.neck(joint, padding_mask=mask, queries=read)
-            image, text = out[:, :-1], out[:, -1:]
-        pooled = (
-            self.text_pooler(text[:, 0]),
-            self.image_pooler(self.image_token(image)),
-        )
-        return torch.cat(pooled, dim=-1)
+            image, text_token = self._run_joint(image, fused['text'], text_padding)
+        pooled_text = self.text_pooler(text_token)
+        pooled_image = self.image_pooler(self.image_token(image))
+        return torch.cat((pooled_text, pooled_image), dim=-1)
+
+    def _run_joint(
+        self, image: Tensor, text: Tensor, text_padding: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Run the neck on image and text in one sequence.
+
+        Returns:
+            tuple[Tensor, Tensor]: The image's tokens that its pooler reads, ``[P, N,
+            C]`` or ``[P, 1, C]``, and the text's first token ``[P, C]``.
+        """
+        count = image.shape[1]
+        joint = torch.cat((image, text), dim=1)
+        no_padding = text_padding.new_zeros(image.shape[:2])
+        mask = torch.cat((no_padding, text_padding), dim=1)
+        # All of the image, and the first token of the text.
+        read: slice | Tensor = slice(0, count + 1)
+        if self.image_pool == 'first':
+            first = torch.tensor([0, count], device=joint.device)
+            read = first.expand(len(joint), 2)
+        out = self.neck(joint, padding_mask=mask, queries=read)
+        return out[:, :-1], out[:, -1]
 
     def score_pairs(
         self, image_tokens: Tensor, text_tokens: Tensor, text_padding: Tensor
@@ -171,30 +188,26 @@ class METER(BaseModel):
             mode (str): 'tensor' gives features ``[B, S, 2 C]``, 'loss' a dict of
                 losses, 'predict' the samples with predictions.
         """
-        ids, padding = (inputs[k].flatten(0, 1) for k in ('input_ids', 'text_padding'))
         shape = inputs['input_ids'].shape[:2]
+        ids = inputs['input_ids'].flatten(0, 1)
+        padding = inputs['text_padding'].flatten(0, 1)
         image_tokens = self.encode_images(inputs['image'])
         text_tokens = self.encode_texts(ids, padding)
-        pairs = (
-            image_tokens.repeat_interleave(shape[1], dim=0)
-            if shape[1] > 1
-            else image_tokens
-        )
-        features = self.pool(
-            self.fusion(pairs, text_tokens, padding), padding
-        ).unflatten(0, shape)
+        _, num_texts = shape
+        image_of_text = image_tokens
+        if num_texts > 1:
+            image_of_text = image_tokens.repeat_interleave(num_texts, dim=0)
+        fused = self.fusion(image_of_text, text_tokens, padding)
+        features = self.pool(fused, padding).unflatten(0, shape)
         if mode == 'tensor':
             return features
         if mode == 'loss':
-            unimodal = (
-                self.image_token(image_tokens),
-                text_tokens[:, 0].unflatten(0, shape),
-            )
-            return self.head.loss(features, data_samples, unimodal)
-        samples = data_samples or [
-            VisionLanguageDataSample() for _ in range(len(features))
-        ]
-        return self.head.predict(features, samples)
+            image_token = self.image_token(image_tokens)
+            text_token = text_tokens[:, 0].unflatten(0, shape)
+            return self.head.loss(features, data_samples, (image_token, text_token))
+        if not data_samples:
+            data_samples = [VisionLanguageDataSample() for _ in features]
+        return self.head.predict(features, data_samples)
 
 
 def check_parts(model: METER) -> None:
@@ -203,26 +216,29 @@ def check_parts(model: METER) -> None:
     Raises:
         UserError: It names both fields.
     """
-    neck, encoder, channels = model.neck, model.image_encoder, model.fusion.embed_dims
-    widths = (('neck', neck, channels), ('head', model.head, 2 * channels))
-    for name, part, width in widths:
-        found = getattr(part, 'in_channels', width)
-        require(
-            found == width,
-            f'model.{name}.in_channels={found} does not fit the fusion. Fix: in_channels={width}.',
-        )
+    channels = model.fusion.embed_dims
+    _check_width('neck', model.neck, channels)
+    _check_width('head', model.head, 2 * channels)
     # METER pools by itself.
-    out_type = getattr(neck, 'out_type', 'raw')
+    out_type = getattr(model.neck, 'out_type', 'raw')
     require(
         out_type == 'raw',
         f"model.neck.out_type='{out_type}' gives a vector, and METER pools by itself. Fix: "
         "model.neck.out_type='raw'.",
     )
-    if getattr(encoder, 'num_prefix_tokens', 1) == 0:  # no class token
-        require(
-            model.image_pool == 'mean',
-            f"model.image_pool='{model.image_pool}' needs a class token, which this image encoder "
-            "does not have. Fix: model.image_pool='mean'.",
-        )
+    has_class_token = getattr(model.image_encoder, 'num_prefix_tokens', 1) > 0
+    require(
+        has_class_token or model.image_pool == 'mean',
+        f"model.image_pool='{model.image_pool}' needs a class token, which this image encoder "
+        "does not have. Fix: model.image_pool='mean'.",
+    )
     if hasattr(model.data_preprocessor, 'tokenizer'):
         check_tokenizer(model.data_preprocessor, model.text_encoder)
+
+
+def _check_width(name: str, part: nn.Module | None, width: int) -> None:
+    found = getattr(part, 'in_channels', width)
+    require(
+        found == width,
+        f'model.{name}.in_channels={found} does not fit the fusion. Fix: in_channels={width}.',
+    )

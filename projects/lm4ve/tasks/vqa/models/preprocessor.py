@@ -64,13 +64,17 @@ class VisionLanguagePreprocessor(TextPreprocessor):
         """
         data = self.cast_data(data)
         samples = data['data_samples']
-        shape = (len(samples), len(samples[0].text))
-        for s in samples:
-            name = (
-                'texts of a sample in this batch (all captions: lm4ve.RetrievalValLoop)'
+        count = len(samples[0].text)
+        texts = []
+        for sample in samples:
+            check(
+                'texts of a sample in this batch (all captions: lm4ve.RetrievalValLoop)',
+                len(sample.text),
+                choices=(count,),
             )
-            check(name, len(s.text), choices=shape[1:])
-        ids, padding = self.tokenize([t for s in samples for t in s.text])
+            texts += sample.text
+        ids, padding = self.tokenize(texts)
+        shape = (len(samples), count)
         inputs = dict(
             image=self.normalize(data['inputs']),
             input_ids=ids.unflatten(0, shape),
@@ -88,7 +92,7 @@ class VisionLanguagePreprocessor(TextPreprocessor):
             Tensor: float ``[B, 3, H, W]`` on the model's device.
         """
         if not isinstance(images, Tensor):
-            images = torch.stack([x.to(self.mean.device) for x in images])
+            images = torch.stack([image.to(self.mean.device) for image in images])
         images = images.to(self.mean.device)
         if self.to_rgb:
             images = images.flip(1)
