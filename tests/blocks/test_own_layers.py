@@ -432,8 +432,11 @@ def test_windows_of_an_unknown_form_are_refused_where_they_count():
 
 def test_a_neck_runs_the_block_without_the_low_rank():
     block = dict(type='LLMBlock', arch=OWN_FAMILIES[KIND])
-    neck = LLMBlockNeck(8, block)
-    neck((torch.randn(2, 8, 3, 3),))
-    for low_rank, message in (('fold', "low_rank='fold'"), ('absorb', 'low_rank')):
-        with pytest.raises(UserError, match=message):
-            LLMBlockNeck(8, block, low_rank=low_rank)((torch.randn(2, 8, 3, 3),))
+    feats = (torch.randn(2, 8, 3, 3),)
+    (out,) = LLMBlockNeck(8, block)(feats)
+    assert out.shape == feats[0].shape
+    folding = LLMBlockNeck(8, block, low_rank='fold')
+    with pytest.raises(UserError, match="low_rank='fold'.*has no layer spec"):
+        folding(feats)
+    with pytest.raises(UserError, match='low_rank'):
+        LLMBlockNeck(8, block, low_rank='absorb')

@@ -150,9 +150,10 @@ class HostFamily:
         count = getattr(self.config, 'num_hidden_layers', None)
         paths: list[str] = []
         for path, module in self.model.named_modules():
-            if not isinstance(module, nn.ModuleList) or len(module) != count:
+            is_within = any(path.startswith(f'{outer}.') for outer in paths)
+            if is_within or not isinstance(module, nn.ModuleList):
                 continue
-            if not any(path.startswith(f'{outer}.') for outer in paths):
+            if len(module) == count:
                 paths.append(path)
         if len(paths) != 1:
             found = listing(paths) or 'none'
@@ -165,21 +166,18 @@ class HostFamily:
 
         It stands beside the list of layers, or beside the module that holds the list.
         """
-        found = []
-        holder, _, _ = self.layers.rpartition('.')
-        for prefix in {'', f'{holder}.' if holder else ''}:
-            siblings = self.model.get_submodule(prefix.removesuffix('.'))
-            names = [name for name, _ in siblings.named_children()]
-            within = self.layers.removeprefix(prefix).partition('.')[0]
-            for name in names[names.index(within) + 1 :]:
-                module = siblings.get_submodule(name)
-                has_parts = any(True for _ in module.children())
-                if type(module).__name__.endswith('Norm') and not has_parts:
-                    found.append(prefix + name)
-        if len(found) > 1:
-            reason = f'several norms follow its layers: {listing(sorted(found))}'
+        norms = _norms_after(self.model, self.layers)
+        holder_path, _, list_name = self.layers.rpartition('.')
+        if holder_path:
+            holder = self.model.get_submodule(holder_path)
+            for name in _norms_after(holder, list_name):
+                norms.append(f'{holder_path}.{name}')
+        if len(norms) > 1:
+            reason = f'several norms follow its layers: {listing(norms)}'
             raise unsupported(self.kind, reason)
-        return found[0] if found else ''
+        if norms:
+            return norms[0]
+        return ''
 
     def _find_rotary_modules(self) -> list[nn.Module]:
         """Return what makes rotary tables outside of the layers."""
@@ -380,6 +378,29 @@ def _record_arguments(
         except Exception:  # of many kinds: it is foreign code without values
             found.clear()
     return None
+
+
+def _norms_after(parent: nn.Module, path: str) -> list[str]:
+    """Return the names of norms among a module's children that follow another one.
+
+    Args:
+        parent (nn.Module): The module.
+        path (str): Where the other one is, which may be within a child.
+    """
+    child, _, _ = path.partition('.')
+    norms = []
+    is_after = False
+    for name, module in parent.named_children():
+        if is_after and _is_norm(module):
+            norms.append(name)
+        if name == child:
+            is_after = True
+    return norms
+
+
+def _is_norm(module: nn.Module) -> bool:
+    has_parts = any(True for _ in module.children())
+    return type(module).__name__.endswith('Norm') and not has_parts
 
 
 def _turn_buffers_into_parameters(layer: nn.Module) -> None:

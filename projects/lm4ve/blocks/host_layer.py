@@ -103,9 +103,10 @@ class HostLayer(nn.Module):
 
 def _accepted_arguments(layer: nn.Module) -> list[str]:
     """Return which of :data:`GIVEN_ARGUMENTS` a layer takes."""
-    parameters = inspect.signature(layer.forward).parameters
-    accepted = [name for name in GIVEN_ARGUMENTS if name in parameters]
-    takes_more = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    signature = inspect.signature(layer.forward)
+    accepted = [name for name in GIVEN_ARGUMENTS if name in signature.parameters]
+    kinds = [parameter.kind for parameter in signature.parameters.values()]
+    takes_more = inspect.Parameter.VAR_KEYWORD in kinds
     if takes_more and 'position_embeddings' not in accepted:
         accepted.append('position_embeddings')  # some layers only hand the tables on
     return accepted

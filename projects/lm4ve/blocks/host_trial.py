@@ -79,9 +79,11 @@ def fill_with_noise(layer: nn.Module) -> None:
     for module in layer.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
             values = _draw(parameter.shape, generator)
-            module.register_parameter(name, nn.Parameter(values, requires_grad=False))
+            frozen = nn.Parameter(values, requires_grad=False)
+            module.register_parameter(name, frozen)
         for name, buffer in list(module.named_buffers(recurse=False)):
-            module.register_buffer(name, _draw(buffer.shape, generator))
+            values = _draw(buffer.shape, generator)
+            module.register_buffer(name, values)
 
 
 def _draw(shape: torch.Size, generator: torch.Generator) -> Tensor:
