@@ -5,6 +5,7 @@ import inspect
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import (
@@ -22,7 +23,13 @@ from lm4ve.blocks.host_trial import find_defect
 from lm4ve.errors import CheckpointError, UnsupportedModelError, UserError
 from lm4ve.necks import LLMBlockNeck
 from tests.helpers.closeness import assert_equal_but_for_rounding
-from tests.helpers.families import FAMILIES, config_of, decoder_layers, random_model
+from tests.helpers.families import (
+    FAMILIES,
+    config_of,
+    decoder_layers,
+    random_model,
+    write_huggingface,
+)
 from tests.helpers.own_families import OWN_FAMILIES
 
 WIDTH = 32
@@ -356,6 +363,16 @@ def test_what_chooses_experts_is_frozen_with_the_rest_and_not_rounded(checkpoint
         t for name, t in stored.items() if name.endswith('1.feed_forward.expert_bias')
     ]
     assert torch.equal(held[bias], expected)
+
+
+def test_a_missing_expert_is_noticed(tmp_path):
+    file = write_huggingface(tmp_path, KIND) / 'model.safetensors'
+    state = load_file(file)
+    name = next(name for name in state if '.experts.2.w1.' in name)
+    del state[name]
+    save_file(state, file)
+    with pytest.raises(CheckpointError, match='expert'):
+        LLMBlock(str(tmp_path))
 
 
 def test_another_checkpoint_is_noticed_when_a_state_is_loaded(checkpoints):

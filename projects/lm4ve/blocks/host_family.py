@@ -11,16 +11,11 @@ import re
 import sys
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    AutoModel,
-    AutoModelForTextEncoding,
-    PretrainedConfig,
-    PreTrainedModel,
-)
+from transformers import AutoModel, AutoModelForTextEncoding, PretrainedConfig
 
 from lm4ve.blocks.families import LayerSpec, unsupported
 from lm4ve.blocks.families.spec import RARE_FIELDS
@@ -34,6 +29,9 @@ from lm4ve.blocks.host_trial import (
 from lm4ve.errors import UserError, listing
 from lm4ve.llm.checkpoint import Checkpoint
 from lm4ve.llm.library_layout import convert_to_library
+
+if TYPE_CHECKING:  # its module takes half a second to import
+    from transformers import PreTrainedModel
 
 #: Fields of a config that limit how far a token sees.
 _OF_WINDOWS = re.compile('window|chunk|local_attention|block_size')
@@ -314,7 +312,7 @@ def check_host_block(trainable: str, dtype: str, has_soft_mask: bool) -> None:
         )
 
 
-def _build_on_meta(config: PretrainedConfig) -> PreTrainedModel:
+def _build_on_meta(config: PretrainedConfig) -> 'PreTrainedModel':
     """Build a family's model without memory, with the attention that obeys any mask."""
     auto: Any = AutoModel
     if config.is_encoder_decoder:
@@ -331,7 +329,7 @@ class _Reached(Exception):
 
 
 def _record_arguments(
-    model: PreTrainedModel, layers: nn.ModuleList, index: int
+    model: 'PreTrainedModel', layers: nn.ModuleList, index: int
 ) -> dict[str, Any] | None:
     """Run a model on the meta device up to a layer, and return what that is called with.
 

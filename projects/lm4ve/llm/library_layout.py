@@ -9,10 +9,9 @@ table is applied to the tensors of a checkpoint one at a time, when they are rea
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
-from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import (
     WeightConverter,
@@ -23,8 +22,11 @@ from transformers.core_model_loading import (
 
 from lm4ve.llm.sources import Tensors
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-def convert_to_library(tensors: Tensors, model: PreTrainedModel) -> Tensors:
+
+def convert_to_library(tensors: Tensors, model: 'PreTrainedModel') -> Tensors:
     """Return a checkpoint's tensors as a family's own model has them.
 
     Args:
@@ -35,9 +37,10 @@ def convert_to_library(tensors: Tensors, model: PreTrainedModel) -> Tensors:
     conversions: Any = get_model_conversion_mapping(model)
     renamings = [c for c in conversions if isinstance(c, WeightRenaming)]
     converters = [c for c in conversions if isinstance(c, WeightConverter)]
-    by_pattern = {
-        p: converter for converter in converters for p in converter.source_patterns
-    }
+    by_pattern = {}
+    for converter in converters:
+        for pattern in converter.source_patterns:
+            by_pattern[pattern] = converter
     own_names = model.state_dict()
 
     converted: dict[str, Callable[[], Tensor]] = {}
@@ -45,16 +48,18 @@ def convert_to_library(tensors: Tensors, model: PreTrainedModel) -> Tensors:
     groups: dict[str, _Group] = {}
     # In the order of the numbers in the names, which is that of a list of experts.
     for stored in sorted(tensors, key=dot_natural_key):
-        name, pattern = rename_source_key(
+        read = tensors[stored]
+        name, matched = rename_source_key(
             stored, renamings, converters, model.base_model_prefix, own_names
         )
         if stored in own_names and name not in own_names:
-            converted[stored] = tensors[stored]
-        elif pattern is None:
-            converted[name] = tensors[stored]
+            converted[stored] = read
+        elif matched is None:
+            converted[name] = read
         else:
-            group = groups.setdefault(name, _Group(name, by_pattern[pattern], model))
-            group.sources.append((stored, pattern, tensors[stored]))
+            if name not in groups:
+                groups[name] = _Group(name, by_pattern[matched], model)
+            groups[name].sources.append((stored, matched, read))
     for group in groups.values():
         for name in group.targets():
             converted[name] = partial(group.read, name)
@@ -71,7 +76,7 @@ class _Group:
     """
 
     def __init__(
-        self, first: str, converter: WeightConverter, model: PreTrainedModel
+        self, first: str, converter: WeightConverter, model: 'PreTrainedModel'
     ) -> None:
         self.first = first
         self.converter = converter
