@@ -12,28 +12,34 @@ from tests.helpers.blocks.inputs import tokens
 from tests.helpers.families import FAMILIES
 
 LLAMA = FAMILIES['llama']
-NO_LAYERS = ((2,), (0, -3), (1, -1), (), 1, ('a',), None)
 
 
 ARGUMENTS = [
     (dict(), 'block.checkpoint=.*block.arch=.*exactly one'),
     (dict(checkpoint='x', arch=dict(model_type='llama')), 'exactly one'),
-    *((dict(arch=arch), 'arch') for arch in ({}, dict(hidden_size=32), 'llama', [])),
+    (dict(arch={}), 'arch'),
+    (dict(arch=dict(hidden_size=32)), 'arch'),
+    (dict(arch='llama'), 'arch'),
+    (dict(arch=[]), 'arch'),
     (dict(arch=dict(LLAMA, hidden_size='wide')), "valid 'llama'.*hidden_size"),
     (dict(arch=dict(LLAMA, num_attention_heads=5)), 'arch.*llama'),
     (dict(checkpoint='package:other'), 'all-MiniLM'),
     (dict(arch=dict(model_type='mixtral', num_local_experts=10**9)), 'at most 10000'),
-    *(
-        (dict(checkpoint=p), 'block.checkpoint')
-        for p in ('/no/such', './nowhere', 'a/b/c', '')
-    ),
+    (dict(checkpoint='/no/such'), 'block.checkpoint'),
+    (dict(checkpoint='./nowhere'), 'block.checkpoint'),
+    (dict(checkpoint='a/b/c'), 'block.checkpoint'),
+    (dict(checkpoint=''), 'block.checkpoint'),
     (dict(arch=LLAMA, trainable='some'), "trainable='some'.*none, norms, all"),
     (dict(arch=LLAMA, dtype='int4'), "='int4'.*float32, bfloat16"),
-    *(
-        (dict(arch=LLAMA, trainable='all', dtype=dtype), 'block.dtype.*float32')
-        for dtype in ('bfloat16', 'int8')
-    ),
-    *((dict(arch=LLAMA, layers=x), 'block.layers') for x in NO_LAYERS),
+    (dict(arch=LLAMA, trainable='all', dtype='bfloat16'), 'block.dtype.*float32'),
+    (dict(arch=LLAMA, trainable='all', dtype='int8'), 'block.dtype.*float32'),
+    (dict(arch=LLAMA, layers=(2,)), 'block.layers'),
+    (dict(arch=LLAMA, layers=(0, -3)), 'block.layers'),
+    (dict(arch=LLAMA, layers=(1, -1)), 'block.layers'),
+    (dict(arch=LLAMA, layers=()), 'block.layers'),
+    (dict(arch=LLAMA, layers=1), 'block.layers'),
+    (dict(arch=LLAMA, layers=('a',)), 'block.layers'),
+    (dict(arch=LLAMA, layers=None), 'block.layers'),
 ]
 
 
@@ -72,34 +78,43 @@ def test_unsupported_models_are_refused_with_the_reason(tmp_path, fields, messag
             LLMBlock(**source)
 
 
-INPUTS = [
-    *(
-        (torch.zeros(s), {}, r'takes \[B, N, 32\]')
-        for s in ((2, 6, 31), (6, 32), (2, 32, 3, 3))
-    ),
-    *(
-        (
-            tokens(),
-            dict(padding_mask=mask),
-            'padding_mask (must be bool|marks every token)',
-        )
-        for mask in (
-            *(torch.zeros(2, 6), torch.zeros(2, 6, dtype=torch.long)),
-            *(torch.zeros(2, 5).bool(), torch.zeros(6).bool()),
-            torch.tensor([[False] * 6, [True] * 6]),
-        )
-    ),
-    *(
-        (tokens(), dict(queries=queries), r'queries(=| must be)')
-        for queries in (
-            *(0, [0, 1], torch.tensor([0, 1]), torch.zeros(2, 1, dtype=torch.int32)),
-            *(torch.ones(2, 6).bool(), torch.zeros(3, 1, dtype=torch.long)),
-        )
-    ),
+@pytest.mark.parametrize('shape', [(2, 6, 31), (6, 32), (2, 32, 3, 3)])
+def test_inputs_of_another_shape_are_refused(shape):
+    with pytest.raises(UserError, match=r'takes \[B, N, 32\]'):
+        LLMBlock(arch=LLAMA)(torch.zeros(shape))
+
+
+PADDING_MASKS = [
+    torch.zeros(2, 6),
+    torch.zeros(2, 6, dtype=torch.long),
+    torch.zeros(2, 5).bool(),
+    torch.zeros(6).bool(),
 ]
 
 
-@pytest.mark.parametrize('x, inputs, message', INPUTS)
-def test_inputs_that_cannot_be_are_refused(x, inputs, message):
-    with pytest.raises(UserError, match=message):
-        LLMBlock(arch=LLAMA)(x, **inputs)
+@pytest.mark.parametrize('mask', PADDING_MASKS)
+def test_padding_masks_of_another_form_are_refused(mask):
+    with pytest.raises(UserError, match='padding_mask must be bool'):
+        LLMBlock(arch=LLAMA)(tokens(), padding_mask=mask)
+
+
+def test_a_sample_that_is_all_padding_is_refused():
+    mask = torch.tensor([[False] * 6, [True] * 6])
+    with pytest.raises(UserError, match='padding_mask marks every token'):
+        LLMBlock(arch=LLAMA)(tokens(), padding_mask=mask)
+
+
+QUERIES = [
+    0,
+    [0, 1],
+    torch.tensor([0, 1]),
+    torch.zeros(2, 1, dtype=torch.int32),
+    torch.ones(2, 6).bool(),
+    torch.zeros(3, 1, dtype=torch.long),
+]
+
+
+@pytest.mark.parametrize('queries', QUERIES)
+def test_queries_of_another_form_are_refused(queries):
+    with pytest.raises(UserError, match=r'queries(=| must be)'):
+        LLMBlock(arch=LLAMA)(tokens(), queries=queries)

@@ -19,21 +19,24 @@ from tests.helpers.families import FAMILIES, random_model, write_huggingface
 from tests.helpers.tasks import ROOT
 from tools.dev import write_tables
 
-WAYS = [
-    (v, causal, rotary, layer)
-    for v in FAMILIES
-    for rotary in ((False, True) if v in WITH_ROTARY else (False,))
-    for causal in (False, True)
-    for layer in (0, 1)
-    if not causal or rotary == (v in WITH_ROTARY)
-]
+
+def ways() -> list[tuple]:
+    """Return ``(variant, causal, rotary, layer)``: bidirectional, and as the model is."""
+    found = []
+    for variant in FAMILIES:
+        for layer in (0, 1):
+            found.append((variant, False, False, layer))
+            found.append((variant, True, variant in WITH_ROTARY, layer))
+            if variant in WITH_ROTARY:
+                found.append((variant, False, True, layer))
+    return found
 
 
 def test_every_spec_has_a_tiny_config():
     assert {f['model_type'] for f in FAMILIES.values()} == set(SPECS)
 
 
-@pytest.mark.parametrize('variant, causal, rotary, layer', WAYS)
+@pytest.mark.parametrize('variant, causal, rotary, layer', ways())
 def test_equals_the_layer_of_transformers(checkpoints, variant, causal, rotary, layer):
     options = dict(layers=(layer,), causal=causal, rotary=rotary, final_norm=False)
     block = LLMBlock(checkpoints(variant), **options)
@@ -43,8 +46,10 @@ def test_equals_the_layer_of_transformers(checkpoints, variant, causal, rotary, 
             random_model(variant), layer, x, causal, rotary, padding
         )
         got = block(x, padding)
-        real = slice(None) if padding is None else ~padding
-        assert_equal_but_for_rounding(got[real], expected[real], block)
+        if padding is not None:
+            got = got[~padding]
+            expected = expected[~padding]
+        assert_equal_but_for_rounding(got, expected, block)
 
 
 @pytest.mark.parametrize('variant', ['llama', 'gemma2'])
@@ -66,37 +71,39 @@ def test_final_norm_is_the_models_with_unit_gain(checkpoints, variant):
     path = checkpoints(variant)
     plain = LLMBlock(path, final_norm=False)
     block = LLMBlock(path, final_norm=True)
-    names = dict(random_model(variant).named_modules())
-    source = next((names[n] for n in _FINAL_NORMS if n in names), None)
-    assert (block.final_norm is None) == (source is None)
-    if source is None:
+    norm = final_norm_of(random_model(variant))
+    assert (block.final_norm is None) == (norm is None)
+    if norm is None:
         return
-    eps = getattr(source, 'variance_epsilon', getattr(source, 'eps', 1e-5))
+    eps = getattr(norm, 'variance_epsilon', getattr(norm, 'eps', 1e-5))
     x = tokens()
     out = plain(x)
-    if 'LayerNorm' in type(source).__name__ and variant not in ('t5', 'mt5'):
+    is_centered = 'LayerNorm' in type(norm).__name__ and variant not in ('t5', 'mt5')
+    if is_centered:
         out = out - out.mean(-1, keepdim=True)
     expected = out * torch.rsqrt(out.square().mean(-1, keepdim=True) + eps)
     assert_equal_but_for_rounding(block(x), expected, block)
 
 
-_FINAL_NORMS = (
-    *(
+def final_norm_of(model):
+    """Return a model's norm after the last layer, whatever it is called; None if none."""
+    modules = dict(model.named_modules())
+    for name in (
         'norm',
         'final_layernorm',
         'final_layer_norm',
         'decoder.final_layer_norm',
         'ln_f',
-    ),
-    *(
         'layer_norm',
         'final_norm',
         'LayerNorm',
         'encoder.ln',
         'encoder.final_layer_norm',
-    ),
-    'embedding_norm',
-)
+        'embedding_norm',
+    ):
+        if name in modules:
+            return modules[name]
+    return None
 
 
 @pytest.mark.parametrize('variant', NO_ROTARY)
@@ -110,7 +117,9 @@ def test_rotary_is_refused_where_there_is_none(checkpoints, variant):
 @pytest.mark.parametrize('variant', ['starcoder2', 'gpt2', 'phi', 'opt', 'mixtral'])
 @pytest.mark.bitwise
 def test_a_trained_block_has_no_dropout_of_its_own(checkpoints, variant):
-    changes = dict(router_jitter_noise=0.5) if variant == 'mixtral' else {}
+    changes = {}
+    if variant == 'mixtral':
+        changes['router_jitter_noise'] = 0.5
     block = LLMBlock(checkpoints(variant, **changes), trainable='all').train()
     x = tokens()
     assert torch.equal(block(x), block(x))
@@ -152,21 +161,25 @@ def test_the_text_part_of_a_wrapper_makes_a_block(wrapper):
     assert block.embed_dims == text['hidden_size']
 
 
-FULL, LINEAR = 'full_attention', 'linear_attention'
+@pytest.mark.parametrize('kind', REFUSED)
+def test_families_are_refused_with_the_reason(kind):
+    with pytest.raises(UnsupportedModelError, match=f"'{kind}' is refused: "):
+        LLMBlock(arch=dict(model_type=kind))
 
 
-UNUSABLE = [
-    *((None, dict(model_type=kind), -1, f"'{kind}' is refused: ") for kind in REFUSED),
+FULL = 'full_attention'
+LINEAR = 'linear_attention'
+UNUSABLE_LAYERS = [
     (
-        *('lfm2', dict(layer_types=[FULL, 'conv', 'conv'], num_hidden_layers=3), -1),
+        'lfm2',
+        dict(layer_types=[FULL, 'conv', 'conv'], num_hidden_layers=3),
+        -1,
         "Layer 2 .*'conv'.*nearest layer that has is 0.*Fix: change block.layers",
     ),
     (
-        *(
-            'qwen3_next',
-            dict(layer_types=[LINEAR, FULL, LINEAR], num_hidden_layers=3),
-            0,
-        ),
+        'qwen3_next',
+        dict(layer_types=[LINEAR, FULL, LINEAR], num_hidden_layers=3),
+        0,
         "Layer 0 .*'linear_attention'.*nearest layer that has is 1",
     ),
     ('qwen3_5_text', dict(layer_types=[LINEAR] * 2), 0, 'no layer has'),
@@ -176,12 +189,10 @@ UNUSABLE = [
 ]
 
 
-@pytest.mark.parametrize('variant, changes, layer, reason', UNUSABLE)
-def test_families_and_layers_are_refused_with_the_reason(
-    variant, changes, layer, reason
-):
+@pytest.mark.parametrize('variant, changes, layer, reason', UNUSABLE_LAYERS)
+def test_layers_are_refused_with_the_reason(variant, changes, layer, reason):
     with pytest.raises(UnsupportedModelError, match=reason):
-        LLMBlock(arch=dict(FAMILIES.get(variant, {}), **changes), layers=(layer,))
+        LLMBlock(arch=dict(FAMILIES[variant], **changes), layers=(layer,))
 
 
 def test_positions_that_a_family_scales_by_are_refused():
@@ -202,27 +213,28 @@ def test_joined_experts_equal_stored_ones(tmp_path, variant):
         tmp_path / 'joined', variant, layout='sharded-safetensors'
     )
     assert any('.experts.3.' in name for name in load_file(apart / 'model.safetensors'))
-    blocks = [LLMBlock(str(folder), layers=(0,)) for folder in (apart, joined)]
-    assert torch.equal(*(block(tokens()) for block in blocks))
-    assert len({block.source['fingerprint'] for block in blocks}) == 1
+    from_apart = LLMBlock(str(apart), layers=(0,))
+    from_joined = LLMBlock(str(joined), layers=(0,))
+    assert torch.equal(from_apart(tokens()), from_joined(tokens()))
+    assert from_apart.source['fingerprint'] == from_joined.source['fingerprint']
 
 
 @pytest.mark.parametrize('variant', ['glm4_moe', 'solar_open', 'minimax_m2'])
 def test_what_chooses_experts_is_not_rounded(tmp_path, variant):
-    name = [n for n, _ in random_model(variant).named_buffers() if n.endswith('_bias')][
-        -1
-    ]
+    names = [n for n, _ in random_model(variant).named_buffers()]
+    router_biases = [n for n in names if n.endswith('_bias')]
+    name = router_biases[-1]
     bias = torch.tensor([8.0, 8.001, 8.002, 8.003])
     write_huggingface(tmp_path, variant, extra={name: bias})
-    held, random = (
-        frozen_tensors(LLMBlock(str(tmp_path), dtype='bfloat16', pretrained=pretrained))
-        for pretrained in (True, False)
-    )
-    place = f'layers.0.{name.partition("layers.1.")[2]}'
-    assert torch.equal(held[place], bias)
-    assert {n: t.dtype for n, t in random.items()} == {
-        n: t.dtype for n, t in held.items()
-    }
+    block = LLMBlock(str(tmp_path), dtype='bfloat16')
+    random = LLMBlock(str(tmp_path), dtype='bfloat16', pretrained=False)
+    name_in_block = f'layers.0.{name.partition("layers.1.")[2]}'
+    assert torch.equal(frozen_tensors(block)[name_in_block], bias)
+    assert dtypes_of(random) == dtypes_of(block)
+
+
+def dtypes_of(block: LLMBlock) -> dict:
+    return {name: tensor.dtype for name, tensor in frozen_tensors(block).items()}
 
 
 DAMAGES = [
@@ -244,12 +256,17 @@ def test_damaged_experts_are_refused(tmp_path, damage):
 
 @pytest.mark.bitwise
 def test_layers_run_in_the_given_order(checkpoints):
-    path, x = checkpoints('llama'), tokens()
-    first, second = (LLMBlock(path, layers=(i,), final_norm=False) for i in (0, 1))
-    for layers, expected in (
-        *(((0, 1), second(first(x))), ((1, 0), first(second(x)))),
-        *(((-2, -1), second(first(x))), ((-1,), second(x))),
-    ):
+    path = checkpoints('llama')
+    x = tokens()
+    first = LLMBlock(path, layers=(0,), final_norm=False)
+    second = LLMBlock(path, layers=(1,), final_norm=False)
+    orders = {
+        (0, 1): second(first(x)),
+        (1, 0): first(second(x)),
+        (-2, -1): second(first(x)),
+        (-1,): second(x),
+    }
+    for layers, expected in orders.items():
         block = LLMBlock(path, layers=layers, final_norm=False)
         assert torch.equal(block(x), expected)
         assert block.source['layers'] == [i % 2 for i in layers]
@@ -260,10 +277,12 @@ def test_layers_run_in_the_given_order(checkpoints):
 def test_16_bit_blocks_are_close_and_keep_the_input_type(checkpoints, variant, dtype):
     options = dict(rotary=variant in ('llama', 'gemma2'))
     block = LLMBlock(checkpoints(variant), dtype=dtype, **options)
-    x, padding = tokens(), right_padding()
-    out, full = block(x, padding), LLMBlock(checkpoints(variant), **options)(x, padding)
-    rounded = getattr(torch, dtype)
-    assert_equal_but_for_rounding(out[~padding], full[~padding], block, rounded)
+    full_block = LLMBlock(checkpoints(variant), **options)
+    x = tokens()
+    padding = right_padding()
+    out = block(x, padding)[~padding]
+    full = full_block(x, padding)[~padding]
+    assert_equal_but_for_rounding(out, full, block, getattr(torch, dtype))
     for other in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
         assert block(x.to(other)).dtype == other
 
@@ -273,9 +292,13 @@ def test_16_bit_blocks_are_close_and_keep_the_input_type(checkpoints, variant, d
 def test_autocast_does_not_reach_into_the_block(checkpoints, dtype):
     block = LLMBlock(checkpoints('llama'), dtype=dtype)
     types = set()
+
+    def note(module, args, out):
+        types.add(out.dtype)
+
     for name, module in block.named_modules():
         if name.endswith('_proj'):
-            module.register_forward_hook(lambda module, args, out: types.add(out.dtype))
+            module.register_forward_hook(note)
     with torch.autocast('cpu', torch.bfloat16):
         inside = block(tokens())
     assert types == {getattr(torch, dtype)}

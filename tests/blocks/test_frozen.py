@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -35,15 +36,19 @@ def test_the_state_dict_holds_the_source_only(block):
 def test_values_are_bit_equal_to_the_files(checkpoints):
     held = frozen_tensors(LLMBlock(checkpoints('llama-gqa')))
     layer = random_model('llama-gqa').layers[1]
-    for mine, theirs in (
-        *((f'{n}_proj', layer.self_attn.get_submodule(f'{n}_proj')) for n in 'qkvo'),
-        *(
-            (f'mlp.{n}_proj', layer.mlp.get_submodule(f'{n}_proj'))
-            for n in ('gate', 'up', 'down')
-        ),
-        ('attention_norm', layer.input_layernorm),
-    ):
-        assert torch.equal(held[f'layers.0.{mine}.weight'], theirs.weight)
+    names = {
+        'q_proj': 'self_attn.q_proj',
+        'k_proj': 'self_attn.k_proj',
+        'v_proj': 'self_attn.v_proj',
+        'o_proj': 'self_attn.o_proj',
+        'mlp.gate_proj': 'mlp.gate_proj',
+        'mlp.up_proj': 'mlp.up_proj',
+        'mlp.down_proj': 'mlp.down_proj',
+        'attention_norm': 'input_layernorm',
+    }
+    for mine, theirs in names.items():
+        expected = layer.get_parameter(f'{theirs}.weight')
+        assert torch.equal(held[f'layers.0.{mine}.weight'], expected)
 
 
 INITIALIZERS = [
@@ -67,15 +72,17 @@ COPIES = [
 @pytest.mark.parametrize('copied', COPIES)
 @pytest.mark.bitwise
 def test_copies_share_the_values_and_cast_alone(block, copied):
-    before, twin = snapshot(block), copied(block)
-    places = [
-        {k: t.data_ptr() for k, t in frozen_tensors(b).items()} for b in (twin, block)
-    ]
-    assert places[0] == places[1]
+    before = snapshot(block)
+    twin = copied(block)
+    assert addresses(twin) == addresses(block)
     assert torch.equal(twin(tokens()), block(tokens()))
     twin.to(torch.bfloat16)
     assert all(t.dtype == torch.bfloat16 for t in frozen_tensors(twin).values())
     torch.testing.assert_close(frozen_tensors(block), before, rtol=0, atol=0)
+
+
+def addresses(block: nn.Module) -> dict:
+    return {name: tensor.data_ptr() for name, tensor in frozen_tensors(block).items()}
 
 
 def test_hooks_of_a_copy_are_its_own(block):
@@ -107,21 +114,23 @@ def test_a_cast_model_computes_in_the_type_of_its_weights(
     assert model.half()(x.half()).dtype == torch.float16
 
 
-MOVES = [
-    lambda block: block.to('meta'),
-    # A wrapper that moves registered parameters only leaves them behind.
-    lambda b: [
-        m.follow(torch.device('meta')) for m in b.modules() if isinstance(m, Frozen)
-    ],
-]
+def move(block: nn.Module) -> None:
+    block.to('meta')
 
 
-@pytest.mark.parametrize('move', MOVES)
+def follow(block: nn.Module) -> None:
+    """Move what a wrapper leaves behind that moves registered parameters only."""
+    for module in block.modules():
+        if isinstance(module, Frozen):
+            module.follow(torch.device('meta'))
+
+
+@pytest.mark.parametrize('move', [move, follow])
 def test_weights_move_to_a_device(block, move):
     move(block)
-    assert all(
-        t.is_meta and not t.requires_grad for t in frozen_tensors(block).values()
-    )
+    for tensor in frozen_tensors(block).values():
+        assert tensor.is_meta
+        assert not tensor.requires_grad
 
 
 @pytest.mark.parametrize('rotary', [False, True])
@@ -142,15 +151,18 @@ def test_compiled_blocks_give_equal_results(checkpoints, backend):
     torch.compiler.reset()
     block = LLMBlock(checkpoints('llama-gqa'), causal=True, rotary=True)
     compiled = torch.compile(block, backend=backend, fullgraph=True)
-    inputs = right_padding(), torch.tensor([[1], [3]])
+    padding = right_padding()
+    queries = torch.tensor([[1], [3]])
     x = tokens().requires_grad_()
-    outs = [run(x, *inputs) for run in (compiled, block)]
-    assert_equal_but_for_rounding(*outs, block)
+    out = compiled(x, padding, queries)
+    expected = block(x, padding, queries)
+    assert_equal_but_for_rounding(out, expected, block)
     # Not the sum of squares, which the final norm keeps constant: its gradient is
     # rounding.
-    direction = torch.randn(outs[0].shape)
-    grads = [torch.autograd.grad((out * direction).sum(), x)[0] for out in outs]
-    assert_equal_but_for_rounding(*grads, block)
+    direction = torch.randn(out.shape)
+    (gradient,) = torch.autograd.grad((out * direction).sum(), x)
+    (expected_gradient,) = torch.autograd.grad((expected * direction).sum(), x)
+    assert_equal_but_for_rounding(gradient, expected_gradient, block)
 
 
 VARIANTS = [
@@ -170,19 +182,24 @@ VARIANTS = [
 def test_norms_or_all_of_the_layer_train(checkpoints, variant):
     for trainable in ('norms', 'all'):
         block = LLMBlock(checkpoints(variant), trainable=trainable, final_norm=False)
-        expected = sum(
-            p.numel()
-            for m in decoder_layers(random_model(variant))[1].modules()
-            if trainable == 'all' or 'Norm' in type(m).__name__
-            for p in m.parameters(recurse=False)
-        )
-        params = list(block.parameters())
-        assert sum(p.numel() for p in params) == expected
+        layer = decoder_layers(random_model(variant))[1]
+        parameters = list(block.parameters())
+        count = sum(p.numel() for p in parameters)
+        assert count == count_trained(layer, trainable)
         block(tokens()).square().sum().backward()
-        assert all(p.requires_grad and p.grad is not None for p in params)
+        assert all(p.requires_grad and p.grad is not None for p in parameters)
         frozen = frozen_tensors(block)
         assert bool(frozen) == (trainable == 'norms')
         assert not any(t.requires_grad for t in frozen.values())
+
+
+def count_trained(layer: nn.Module, trainable: str) -> int:
+    """Count the values of a layer of ``transformers`` that train."""
+    count = 0
+    for module in layer.modules():
+        if trainable == 'all' or 'Norm' in type(module).__name__:
+            count += sum(p.numel() for p in module.parameters(recurse=False))
+    return count
 
 
 @pytest.mark.parametrize('trainable', ['none', 'norms', 'all'])
@@ -194,20 +211,32 @@ def test_initializers_of_a_host_leave_the_block(
 ):
     options = dict(layers=(0, 1), pretrained=pretrained, seed=3, trainable=trainable)
     block = LLMBlock(checkpoints(variant), **options)
-    before = {**snapshot(block), **{k: v.clone() for k, v in block.named_parameters()}}
-    host, expected = nn.Sequential(nn.Linear(8, 32), block), block(tokens())
-    torch.manual_seed(7)
-    block.init_weights()
-    assert torch.equal(torch.rand(1), torch.manual_seed(7) and torch.rand(1))
+    before = snapshot(block)
+    for name, parameter in block.named_parameters():
+        before[name] = parameter.detach().clone()
+    host = nn.Sequential(nn.Linear(8, 32), block)
+    expected = block(tokens())
+    with draws_nothing():
+        block.init_weights()
     for init_cfg in INITIALIZERS:
         initialize(host, init_cfg)
-    host.apply(
-        lambda m: m.reset_parameters() if hasattr(m, 'reset_parameters') else None
-    )
+    for module in host.modules():
+        if hasattr(module, 'reset_parameters'):
+            module.reset_parameters()
     block.init_weights()
     after = {**frozen_tensors(block), **dict(block.named_parameters())}
     torch.testing.assert_close(after, before, rtol=0, atol=0)
     assert torch.equal(block(tokens()), expected)
+
+
+@contextmanager
+def draws_nothing(seed: int = 7):
+    """Check that nothing is drawn from torch's global generator inside."""
+    torch.manual_seed(seed)
+    yield
+    found = torch.rand(1)
+    torch.manual_seed(seed)
+    assert torch.equal(found, torch.rand(1))
 
 
 # ------------------------------------------------------------- random control
@@ -215,23 +244,24 @@ def test_initializers_of_a_host_leave_the_block(
 @pytest.mark.bitwise
 def test_random_blocks_depend_on_their_seed_only(variant):
     def build(global_seed: int, seed: int) -> LLMBlock:
-        torch.manual_seed(global_seed)
-        block = LLMBlock(arch=FAMILIES[variant], layers=(0, 1), seed=seed)
-        assert torch.equal(
-            torch.rand(1), torch.manual_seed(global_seed) and torch.rand(1)
-        )
-        return block
+        with draws_nothing(global_seed):
+            return LLMBlock(arch=FAMILIES[variant], layers=(0, 1), seed=seed)
 
     x = tokens()
-    first, again, other = build(1, 0), build(2, 0), build(1, 5)
-    assert torch.equal(first(x), again(x)) and first.source == again.source
-    assert not torch.equal(first(x), other(x)) and first(x).isfinite().all()
+    first = build(global_seed=1, seed=0)
+    again = build(global_seed=2, seed=0)
+    other = build(global_seed=1, seed=5)
+    assert torch.equal(first(x), again(x))
+    assert first.source == again.source
+    assert first(x).isfinite().all()
+    assert not torch.equal(first(x), other(x))
     assert first.source['fingerprint'] != other.source['fingerprint']
 
 
 def test_random_layers_have_the_familys_initialization():
     block = LLMBlock(arch=dict(FAMILIES['llama'], initializer_range=0.5), layers=(0, 1))
-    first, second = (layer.q_proj.wrapped.weight for layer in block.layers)
+    first = block.layers[0].q_proj.wrapped.weight
+    second = block.layers[1].q_proj.wrapped.weight
     assert not torch.equal(first, second)
     assert first.std().item() == pytest.approx(0.5, rel=0.1)
 
@@ -248,9 +278,8 @@ def test_a_random_block_needs_no_weight_file(checkpoints, tmp_path):
 
 
 def test_random_weights_are_the_same_in_every_type():
-    full, half = (
-        LLMBlock(arch=FAMILIES['llama'], dtype=d) for d in ('float32', 'bfloat16')
-    )
+    full = LLMBlock(arch=FAMILIES['llama'])
+    half = LLMBlock(arch=FAMILIES['llama'], dtype='bfloat16')
     assert full.source['fingerprint'] == half.source['fingerprint']
     torch.testing.assert_close(
         snapshot(full.bfloat16()), snapshot(half), rtol=0, atol=0

@@ -12,30 +12,28 @@ from tests.helpers.families import FAMILIES, decoder_layers, random_model
 @cache
 def own_arguments(model, index: int, length: int) -> dict:
     """What a whole model gives a layer."""
-    layer, seen = decoder_layers(model)[index], []
-    bind = inspect.signature(layer.forward).bind
-    hook = layer.register_forward_pre_hook(
-        lambda _, args, kwargs: seen.append(bind(*args, **kwargs).arguments),
-        with_kwargs=True,
-    )
-    model(
-        inputs_embeds=torch.zeros(
-            1, length, model.get_input_embeddings().weight.shape[1]
-        )
-    )
+    layer = decoder_layers(model)[index]
+    signature = inspect.signature(layer.forward)
+    calls = []
+
+    def note(module, args, kwargs):
+        calls.append(signature.bind(*args, **kwargs).arguments)
+
+    hook = layer.register_forward_pre_hook(note, with_kwargs=True)
+    width = model.get_input_embeddings().weight.shape[1]
+    model(inputs_embeds=torch.zeros(1, length, width))
     hook.remove()
-    return seen[0]
+    return calls[0]
 
 
 def own_mask(model, index: int, length: int) -> Tensor:
     """Where a whole model lets the tokens of a layer look, ``[N, N]``."""
     layer = decoder_layers(model)[index]
     mask = own_arguments(model, index, length).get('attention_mask')
-    visible = (
-        torch.ones(length, length, dtype=torch.bool)
-        if mask is None
-        else mask[0, 0] == 0
-    )
+    if mask is None:
+        visible = torch.ones(length, length, dtype=torch.bool)
+    else:
+        visible = mask[0, 0] == 0
     for module in layer.modules():
         if hasattr(module, 'own_mask'):
             visible = visible & module.own_mask[0, 0, :length, :length]
@@ -50,12 +48,13 @@ def mask_of(
     What the model masks itself counts with ``causal``, or where it sees both ways.
     """
     batch, length, _ = x.shape
-    visible, own = (
-        torch.ones(batch, 1, length, length).bool(),
-        own_mask(model, index, length),
-    )
-    visible = visible.tril() if causal else visible
-    visible = visible & own if causal or own.triu(1).any() else visible
+    visible = torch.ones(batch, 1, length, length).bool()
+    if causal:
+        visible = visible.tril()
+    own = own_mask(model, index, length)
+    sees_later_tokens = own.triu(1).any()
+    if causal or sees_later_tokens:
+        visible = visible & own
     if padding is not None:
         visible = visible & ~padding[:, None, None, :]
     lowest = torch.finfo(torch.float32).min
@@ -75,12 +74,11 @@ def rotary_tables(model, index: int, x: Tensor, rotary: bool):
         return tables
     if isinstance(tables, Tensor):  # llama4: complex numbers
         return torch.ones_like(tables)
-    ones, zeros = torch.ones_like(tables[0]), torch.zeros_like(tables[0])
-    return (
-        (zeros, ones)
-        if model.config.model_type in ('gptj', 'codegen')
-        else (ones, zeros)
-    )
+    ones = torch.ones_like(tables[0])
+    zeros = torch.zeros_like(tables[0])
+    if model.config.model_type in ('gptj', 'codegen'):  # sine first
+        return zeros, ones
+    return ones, zeros
 
 
 def reference_layer(
@@ -92,20 +90,22 @@ def reference_layer(
     padding: Tensor | None = None,
 ) -> Tensor:
     """Output of layer ``index`` of a ``random_model``."""
-    layer, count = decoder_layers(model)[index], x.shape[1]
+    layer = decoder_layers(model)[index]
+    count = x.shape[1]
     takes = inspect.signature(layer.forward).parameters
     options = dict(alibi=None, shared_kv_states={})
     options['position_ids'] = torch.arange(count)[None]  # ministral3 scales far queries
     if 'position_embeddings' in takes:
         options['position_embeddings'] = rotary_tables(model, index, x, rotary)
     if 'position_bias' in takes:  # t5: left out, as rotary embedding is
-        options['position_bias'] = torch.zeros(
-            1, model.config.num_attention_heads, count, count
-        )
+        heads = model.config.num_attention_heads
+        options['position_bias'] = torch.zeros(1, heads, count, count)
     options = {name: value for name, value in options.items() if name in takes}
     options['attention_mask'] = mask_of(model, index, x, causal, padding)
     out = layer(x, **options)
-    return out[0] if isinstance(out, tuple) else out
+    if isinstance(out, tuple):
+        return out[0]
+    return out
 
 
 NO_ROTARY = [v for v in FAMILIES if not takes_rotary(random_model(v))]
