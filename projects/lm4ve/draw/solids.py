@@ -1,7 +1,7 @@
 """3-D pictures of points and boxes: balls and rods, seen without perspective.
 
-open3d's ray casting draws them. It runs on the CPU without a graphics driver, and a ray
-says which ball it hits, so that colors, which stand for numbers, are exact. (open3d
+open3d's ray casting draws them. It runs on the CPU without a graphics driver and returns
+which ball each ray hits, so that colors, which stand for numbers, are exact. (open3d
 0.20's ``OffscreenRenderer`` ends the process where there is no Vulkan driver, and with
 Mesa's software driver it drew the same ball in its color or black, at random.) Where
 open3d cannot be imported, since a library of the system is missing, matplotlib draws

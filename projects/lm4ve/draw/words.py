@@ -110,12 +110,13 @@ def draw_words(
         )
         axes.add_patch(rectangle)
         gray = np.dot(to_rgb(shade), [0.299, 0.587, 0.114])
+        color = 'white' if gray < _DARK else 'black'
         axes.text(
             x + word_width / 2,
             y + top + line_height / 2,
             _shorten(word, width, size),
             fontsize=size,
-            color='white' if gray < _DARK else 'black',
+            color=color,
             **_STYLE,
         )
 

@@ -37,8 +37,8 @@ class CheckedImageMixin(ImageFilesMixin):
             class folder has no images; folders look alike, or ``classes`` names them in
             another order; a corrupt image was refused; all images are corrupt.
 
-    Local folders are read as :mod:`lm4ve.data.folder_listing` says: each real
-    file once, nothing hidden; files that are left out are named in a warning.
+    Local folders are read by :mod:`lm4ve.data.folder_listing`: each real file once,
+    nothing hidden; files that are left out are named in a warning.
 
     The check costs some 10 microseconds per image in training (see
     :func:`lm4ve.data.image_files.find_defect`, also for what it cannot find);
@@ -49,11 +49,12 @@ class CheckedImageMixin(ImageFilesMixin):
         """Return path and label of each image of the list or, without one, of the folders."""
         if not self.ann_file:
             return super().load_data_list()
+        num_classes = len(self.CLASSES) if self.CLASSES else None
         entries = read_list(
             fileio.get(self.ann_file, backend_args=self._backend_args),
             self.ann_file,
             has_labels=self.with_label,
-            classes=len(self.CLASSES) if self.CLASSES else None,
+            classes=num_classes,
             leads_outside=self._leads_outside,
         )
         backend = fileio.get_file_backend(self.img_prefix, enable_singleton=True)

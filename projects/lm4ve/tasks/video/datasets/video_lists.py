@@ -68,11 +68,12 @@ class CheckedVideoMixin(IntegrityMixin):
         """Return path and label of each video of the list."""
         prefix = self.data_prefix.get('video') or ''
         classes = self.metainfo.get('classes')
+        num_classes = len(classes) if classes else None
         entries = read_list(
             fileio.get(self.ann_file),
             self.ann_file,
             delimiter=self.delimiter,
-            classes=len(classes) if classes else None,
+            classes=num_classes,
             leads_outside=self._leads_outside,
         )
         data_list = []

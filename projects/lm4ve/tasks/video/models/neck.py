@@ -48,4 +48,7 @@ class LLMBlockNeck(_LLMBlockNeck):
         Raises:
             UserError: The features have another width or an unknown layout.
         """
-        return super().forward(x if self.keep_others else self.pick(x)), {}
+        if not self.keep_others:
+            x = self.pick(x)
+        further_losses: dict = {}
+        return super().forward(x), further_losses
