@@ -88,11 +88,15 @@ def failed_seeds(values: list[np.ndarray]) -> list[np.ndarray]:
     Returns:
         list[np.ndarray]: bool ``[n]`` for each variant.
     """
-    deviations = [np.abs(own - np.median(own)) for own in values]
+    deviations = [np.abs(scores - np.median(scores)) for scores in values]
     typical = np.median(np.concatenate(deviations))
-    if typical == 0:
-        return [np.zeros(len(own), bool) for own in values]
-    return [own >= 10 * typical for own in deviations]
+    failed = []
+    for deviation in deviations:
+        if typical > 0:
+            failed.append(deviation >= 10 * typical)
+        else:
+            failed.append(np.zeros(len(deviation), bool))
+    return failed
 
 
 def _unit_of(metric: str) -> tuple[str, int]:

@@ -217,7 +217,10 @@ def _host_modules(trials: Iterable[Trial]) -> list[str]:
         scope = fresh_config(path).get('default_scope')
         if scope:
             scopes.add(scope)
-    return [f'{scope}.{module}' for scope in sorted(scopes) for module in _HOST_MODULES]
+    modules = []
+    for scope in sorted(scopes):
+        modules += [f'{scope}.{module}' for module in _HOST_MODULES]
+    return modules
 
 
 def _forked(spec: Path, env: dict[str, str], threads: int, processes: int) -> None:

@@ -104,9 +104,9 @@ def _project(module: Any, x: Tensor) -> Tensor:
         return torch.cat([getattr(module, name)(x) for name in _SPLIT], dim=-1)
     bias = module.qkv.bias
     if bias is None and hasattr(module, 'q_bias'):
-        # VideoMAE: no bias for keys.
-        no_bias = torch.zeros_like(module.v_bias)
-        bias = torch.cat((module.q_bias, no_bias, module.v_bias))
+        # VideoMAE has no bias for keys.
+        k_bias = torch.zeros_like(module.v_bias)
+        bias = torch.cat((module.q_bias, k_bias, module.v_bias))
     return F.linear(x, module.qkv.weight, bias)
 
 

@@ -123,9 +123,11 @@ def extract_features(
 
 
 def _fingerprint(encoder: Encoder, data: ProbeData, views: int, tokens: int) -> str:
+    """Return hex digits that decide whether stored tokens are those that are wanted."""
     versions = {package.name: package.version for package in distributions()}
     facts = [encoder.fingerprint, data.fingerprint, views, tokens]
-    facts += [versions.get(library) for library in LIBRARIES]
+    for library in LIBRARIES:
+        facts.append(versions.get(library))
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 

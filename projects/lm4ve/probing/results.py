@@ -67,7 +67,7 @@ class Result(NamedTuple):
 
 
 def digest(value: Any) -> str:
-    """Return 24 hex digits that plain data determine."""
+    """Return 24 hex digits that identify plain data."""
     text = json.dumps(value, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 

@@ -32,8 +32,8 @@ _FIRST_RATE = LADDER[3]
 
 #: Head -> rate -> mean accuracy on 'val', per cent.
 Tuning = dict[str, dict[float, float]]
-#: A head's name and a rate.
-Setting = tuple[str, float]
+#: A head's name and a learning rate.
+HeadRate = tuple[str, float]
 
 
 @dataclass(frozen=True)
@@ -130,10 +130,11 @@ class Study:
         rates = {}
         for name, accuracies in tuning.items():
             rates[name] = max(accuracies, key=accuracies.__getitem__)
-        found = self._results(list(rates.items()), range(self.plan.seeds), 'test')
+        seeds = range(self.plan.seeds)
+        results_of = self._results(list(rates.items()), seeds, 'test')
         correct = {}
         seconds = {}
-        for (name, _), results in found.items():
+        for (name, _), results in results_of.items():
             correct[name] = np.stack([result.correct for result in results])
             seconds[name] = median(result.seconds for result in results)
         accuracies_of = {name: 100 * right.mean(1) for name, right in correct.items()}
@@ -144,14 +145,14 @@ class Study:
         """Try rates until the best one of each head has neighbours or ends the ladder."""
         tuning: Tuning = {name: {} for name in self.heads}
         while True:
-            settings = []
+            untried = []
             for name, accuracies in tuning.items():
                 for rate in self._untried_rates(accuracies):
-                    settings.append((name, rate))
-            if not settings:
+                    untried.append((name, rate))
+            if not untried:
                 return tuning
-            found = self._results(settings, TUNING_SEEDS, 'val')
-            for (name, rate), results in found.items():
+            results_of = self._results(untried, TUNING_SEEDS, 'val')
+            for (name, rate), results in results_of.items():
                 correct = np.mean([result.correct for result in results])
                 tuning[name][rate] = 100 * float(correct)
             tuning = {name: self._in_order(tried) for name, tried in tuning.items()}
@@ -178,12 +179,12 @@ class Study:
 
     # ---------------------------------------------------------------------- trainings
     def _results(
-        self, settings: Sequence[Setting], seeds: Sequence[int], split: str
-    ) -> dict[Setting, list[Result]]:
+        self, pairs: Sequence[HeadRate], seeds: Sequence[int], split: str
+    ) -> dict[HeadRate, list[Result]]:
         """Train what is missing; return the results of each head and rate, by seed."""
-        jobs: dict[Setting, list[Job]] = {}
+        jobs: dict[HeadRate, list[Job]] = {}
         missing: list[Job] = []
-        for name, rate in settings:
+        for name, rate in pairs:
             own = []
             for seed in seeds:
                 job = Job(self.heads[name], rate, seed, self.plan.steps, split)
@@ -193,9 +194,9 @@ class Study:
             jobs[name, rate] = own
         self._run_jobs(missing, 'tuning' if split == 'val' else 'training')
 
-        results: dict[Setting, list[Result]] = {}
-        for setting, own in jobs.items():
-            results[setting] = [self._read(job) for job in own]
+        results: dict[HeadRate, list[Result]] = {}
+        for pair, own in jobs.items():
+            results[pair] = [self._read(job) for job in own]
         return results
 
     def _run_jobs(self, jobs: list[Job], title: str) -> None:

@@ -78,13 +78,18 @@ def _name_dimensions(graph: Any, shapes: Sequence[Sequence[int | str]]) -> None:
     """Give a graph's dimensions the names of its inputs' shapes for the trace's symbols."""
     names = {}
     for value, shape in zip(graph.input, shapes, strict=False):
-        for dim, size in zip(value.type.tensor_type.shape.dim, shape, strict=True):
+        for dim, size in zip(_dimensions_of(value), shape, strict=True):
             if dim.dim_param and isinstance(size, str):
                 names[dim.dim_param] = size
     for value in (*graph.input, *graph.output, *graph.value_info):
-        for dim in value.type.tensor_type.shape.dim:
+        for dim in _dimensions_of(value):
             if dim.dim_param in names:
                 dim.dim_param = names[dim.dim_param]
+
+
+def _dimensions_of(value: Any) -> Any:
+    """Return the dimensions of an input, an output or a value of an ONNX graph."""
+    return value.type.tensor_type.shape.dim
 
 
 def load_onnx(path: Path) -> Run:

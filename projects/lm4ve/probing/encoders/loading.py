@@ -83,9 +83,12 @@ def _split_name(name: str) -> tuple[str, str]:
     A folder of Hugging Face's files is of transformers; the library of a config's name
     is none of :data:`_LIBRARIES`.
     """
-    library, _, rest = name.replace('package:', 'package/', 1).partition('/')
-    is_folder = Path(name).is_dir() and library not in _LIBRARIES
-    if is_folder or (Path(name) / 'config.json').is_file():
+    folder = Path(name)
+    if (folder / 'config.json').is_file():
+        return 'transformers', name
+    spelling = name.replace('package:', 'package/', 1)
+    library, _, rest = spelling.partition('/')
+    if library not in _LIBRARIES and folder.is_dir():
         return 'transformers', name
     return library, rest
 
