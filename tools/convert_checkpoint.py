@@ -1,7 +1,7 @@
 """Convert published checkpoints for the configs of a task; METER's and SQA3D's also back.
 
-    python tools/convert_checkpoint.py image vit_small_llama.pth OUT.pth --llm
-    data/llm/llama-7b python tools/convert_checkpoint.py TASK --help
+    python tools/convert_checkpoint.py image vit_small_llama.pth OUT.pth --llm data/llm/llama-7b
+    python tools/convert_checkpoint.py TASK --help
 
 image: the paper's ViT and ViT-LLaMA, for mmpretrain. Test the result with
     configs/lm4ve/vit-s_in1k.py and vit-s_llama_in1k.py.
@@ -31,34 +31,56 @@ from lm4ve.errors import check
 from lm4ve.release.command_line import run_converter
 from lm4ve.runner.command_line import build_parser, run_tool
 
-_SWITCH = dict(action='store_true')
 _AVERAGE = 'take the moving average (model_ema); the paper evaluates the raw weights'
 _ROWS = 'keep this many rows of the head (15 for ScanObjectNN, whose published heads have 40)'
-_METER = dict(choices=('auto', 'vqa', 'retrieval', 'matching'), default='auto')
-_BACK = dict(_SWITCH, help='from our names to the released')
-#: Task -> its converter, and the options of its flags.
-CONVERTERS: dict[str, tuple[str, dict[str, Any]]] = {
-    'image': ('convert_vit', dict(ema=dict(_SWITCH, help=_AVERAGE))),
-    'video': ('convert_videomae', dict(
-        layer=15,
+
+
+def _switch(text: str) -> dict[str, Any]:
+    """Return the options of a flag without a value."""
+    return dict(action='store_true', help=text)
+
+
+_BACK = _switch('from our names to the released')
+#: Task -> the function of its ``converters`` that converts.
+CONVERTERS = {
+    'image': 'convert_vit',
+    'video': 'convert_videomae',
+    'pointcloud': 'convert_pointbert',
+    'motion': 'convert_mmtransformer',
+    'medical': 'convert_medical',
+    'vqa': 'convert_meter',
+    'rooms': 'convert_sqa3d',
+}
+#: Task -> further arguments of its converter, and the options of their flags.
+FLAGS: dict[str, dict[str, Any]] = {
+    'image': dict(ema=_switch(_AVERAGE)),
+    'video': dict(
         img_size=dict(type=int, default=224, help='side in pixels; default: 224'),
         num_frames=dict(type=int, default=16, help='frames of a clip; default: 16'),
-    )),
-    'pointcloud': ('convert_pointbert', dict(num_classes=dict(type=int, help=_ROWS))),
-    'motion': ('convert_mmtransformer', {}),
-    'medical': ('convert_medical', dict(
-        skip=dict(_SWITCH, help='a ViViT of the mode llm_out_nn'),
-        unmerged=dict(_SWITCH, help='a MedVisionLlama that was saved in training mode'),
-    )),
-    'vqa': ('convert_meter', dict(
-        task=dict(_METER, help='default: by the heads of the file'),
+    ),
+    'pointcloud': dict(num_classes=dict(type=int, help=_ROWS)),
+    'motion': {},
+    'medical': dict(
+        skip=_switch('a ViViT of the mode llm_out_nn'),
+        unmerged=_switch('a MedVisionLlama that was saved in training mode'),
+    ),
+    'vqa': dict(
+        task=dict(
+            choices=('auto', 'vqa', 'retrieval', 'matching'),
+            default='auto',
+            help='default: by the heads of the file',
+        ),
         vocabulary=dict(help='the answers of a VQA checkpoint, in their order'),
         reverse=_BACK,
-    )),
-    'rooms': ('convert_sqa3d', dict(
-        answers=dict(help='the answer_counter.json of the checkpoint'), reverse=_BACK,
-    )),
-}  # fmt: skip
+    ),
+    'rooms': dict(
+        answers=dict(help='the answer_counter.json of the checkpoint'),
+        reverse=_BACK,
+    ),
+}
+#: Task -> the layer of the language model that its released blocks are; default: the
+#: last.
+LAYERS = {'video': 15}
 
 
 def both_ways(
@@ -71,24 +93,29 @@ def both_ways(
 ) -> dict[str, Tensor]:
     """Convert METER's or SQA3D's state, or one of ours into the released names."""
     check('--llm', llm, choices=(None,))  # the releases have no block
-    if reverse:
-        return resolve_name(forth.replace('convert_', 'to_'))(state, options['origin'])
-    return resolve_name(forth)(state, **options)
+    if not reverse:
+        return resolve_name(forth)(state, **options)
+    back = forth.replace('convert_', 'to_')
+    return resolve_name(back)(state, options['origin'])
 
 
 def main(argv: list[str] | None = None) -> None:
     words = sys.argv[1:] if argv is None else argv
-    # The flags are those of the task.
-    task = (
-        build_parser(__doc__, {'task': dict(choices=CONVERTERS)})
-        .parse_args(words[:1])
-        .task
-    )
-    name, flags = CONVERTERS[task]
-    name = f'lm4ve.tasks.{task}.converters:{name}'
-    convert = partial(both_ways, name) if 'reverse' in flags else resolve_name(name)
+    # The first word decides the flags of the others.
+    parser = build_parser(__doc__, {'task': dict(choices=CONVERTERS)})
+    task = parser.parse_args(words[:1]).task
+    name = f'lm4ve.tasks.{task}.converters:{CONVERTERS[task]}'
+    flags = FLAGS[task]
+    if 'reverse' in flags:
+        convert = partial(both_ways, name)
+    else:
+        convert = resolve_name(name)
     run_converter(
-        words[1:], f'Convert a published checkpoint ({task}).', convert, **flags
+        words[1:],
+        f'Convert a published checkpoint ({task}).',
+        convert,
+        layer=LAYERS.get(task, -1),
+        **flags,
     )
 
 

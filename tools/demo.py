@@ -26,56 +26,59 @@ def train_and_test(
     label: str, config: str, work_dir: Path, options: list
 ) -> dict[str, str]:
     """Train and test one config; return its row of the table."""
-    start, words = time.time(), [config, '--work-dir', str(work_dir)]
-    parser = cli.build_parser(None, cli.RUN)
-    args = parser.parse_args(
-        [*words, *(['--cfg-options', *options] if options else [])]
-    )
+    start = time.time()
+    words = [config, '--work-dir', str(work_dir)]
+    if options:
+        words += ['--cfg-options', *options]
+    args = cli.build_parser(None, cli.RUN).parse_args(words)
     cfg = cli.finish_config(cli.load_config(args), args)
     runner = cli.build_runner(cfg, short_console=True)
     runner.train()
-    steps = runner.message_hub.get_scalar('train/time').data[0]
-    metrics, checkpoint = (
-        runner.test(),
-        Path((work_dir / 'last_checkpoint').read_text()),
-    )
+    step_seconds = runner.message_hub.get_scalar('train/time').data[0]
+    metrics = runner.test()
+    checkpoint = Path((work_dir / 'last_checkpoint').read_text())
     trainable, frozen = count_parameters(runner.model)
+    median = statistics.median(float(seconds) for seconds in step_seconds)
     return {
         '': label,
         'top-1 %': f'{metrics["accuracy/top1"]:.2f}',
         'trainable': f'{trainable:,}',
         'frozen': f'{frozen:,}',
-        's / step': f'{statistics.median(map(float, steps)):.4f}',
+        's / step': f'{median:.4f}',
         'checkpoint': f'{checkpoint.stat().st_size / 1e6:.2f} MB',
         'training + test': f'{time.time() - start:.0f} s',
     }
 
 
 def main(argv: list[str] | None = None) -> None:
-    add = (parser := cli.build_parser(__doc__, {})).add_argument
-    add('--work-dir', type=Path, default=Path('work_dirs/demo'))
-    add(
+    parser = cli.build_parser(__doc__, {})
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/demo'))
+    parser.add_argument(
         '--cfg-options',
         nargs='+',
         default=[],
         help='for example train_cfg.max_epochs=5',
     )
-    add('--llm', action='store_true', help='SmolLM2-135M too')
-    args, rows, places = parser.parse_args(argv), [], []
-    for label, name in {**(DECODER if args.llm else {}), **VARIANTS}.items():
+    parser.add_argument('--llm', action='store_true', help='SmolLM2-135M too')
+    args = parser.parse_args(argv)
+    demos = dict(VARIANTS)
+    if args.llm:
+        demos = {**DECODER, **VARIANTS}
+    rows = []
+    lines = []
+    for label, name in demos.items():
         work_dir = args.work_dir / name
         config = str(ROOT / f'configs/lm4ve/{name}.py')
         rows.append(train_and_test(label, config, work_dir, args.cfg_options))
-        places += [
+        lines += [
             label,
             f'  checkpoint   {(work_dir / "last_checkpoint").read_text()}',
-        ]
-        places += [
             f'  logs         {work_dir}/*/*.log',
             f'  TensorBoard  {work_dir}/*/vis_data',
         ]
     print_table('Handwritten digits, 540 held-out images', rows)
-    print(*places, f'\ntensorboard --logdir {args.work_dir}', sep='\n')
+    lines.append(f'\ntensorboard --logdir {args.work_dir}')
+    print('\n'.join(lines))
 
 
 if __name__ == '__main__':

@@ -1,7 +1,6 @@
 """Build the sdist and the wheel, check them, and use the wheel in a new environment.
 
-    python tools/dev/build_release.py --out dist --repository
-    https://github.com/OWNER/lm4ve
+    python tools/dev/build_release.py --out dist --repository https://github.com/OWNER/lm4ve
 
 ``make release`` runs it. The wheel is built from the sdist, so that each shows what the
 other lacks, and is installed outside of the clone, where it lists, trains and tests a
@@ -30,8 +29,6 @@ NEEDED = [
     'tasks/image/__init__.pyi',
     'data/digits.npz',
     'analysis/page.html',
-]
-NEEDED += [
     'zoo/weights/scores.json',
     'zoo/.mim/configs/lm4ve/vit-demo_minilm_digits.py',
 ]
@@ -43,17 +40,25 @@ _LINK = re.compile(r'(!?)\[([^\]]*)\]\((?!https?://|#)([^)]+)\)')
 
 
 def run(*words: object, cwd: Path, stdout: int | None = None) -> None:
-    subprocess.run([*map(str, words)], cwd=cwd, stdout=stdout, check=True)
+    """Run a command in a folder.
+
+    Raises:
+        subprocess.CalledProcessError: It fails.
+    """
+    command = [str(word) for word in words]
+    subprocess.run(command, cwd=cwd, stdout=stdout, check=True)
 
 
 def absolute_links(text: str, repository: str) -> str:
     """Return a README whose links and pictures work on any site."""
 
     def replace(link: re.Match) -> str:
-        picture, words, path = link.groups()
-        kind = 'raw' if picture else 'blob'
-        whole = f'{picture}[{words}]({repository}/{kind}/v{__version__}/{path})'
-        return whole if repository else words * (not picture)
+        mark, words, path = link.groups()
+        is_picture = mark == '!'
+        if repository:
+            kind = 'raw' if is_picture else 'blob'
+            return f'{mark}[{words}]({repository}/{kind}/v{__version__}/{path})'
+        return '' if is_picture else words
 
     return _LINK.sub(replace, text)
 
@@ -74,10 +79,13 @@ def build(out: Path, repository: str, folder: Path) -> Path:
 
 def check_wheel(path: Path) -> None:
     """Refuse a wheel that lacks a file or a field, or whose description has a relative link."""
-    (found,) = metadata.distributions(path=[str(path)])
-    names, fields = {str(f) for f in found.files}, found.metadata
-    missing = [n for n in NEEDED if f'lm4ve/{n}' not in names]
-    missing += [f for f in ('Summary', 'License-Expression') if f not in fields]
+    (wheel,) = metadata.distributions(path=[str(path)])
+    files = {str(file) for file in wheel.files}
+    fields = wheel.metadata
+    missing = [name for name in NEEDED if f'lm4ve/{name}' not in files]
+    for field in ('Summary', 'License-Expression'):
+        if field not in fields:
+            missing.append(field)
     relative = [link.group() for link in _LINK.finditer(fields.get_payload())]
     if missing or relative or fields['Version'] != __version__:
         raise UserError(
@@ -86,13 +94,22 @@ def check_wheel(path: Path) -> None:
 
 
 def use_wheel(wheel: Path, folder: Path, shared: bool) -> None:
-    """Install a wheel in a new environment and run its commands there."""
+    """Install a wheel in a new environment and run its commands there.
+
+    Args:
+        wheel (Path): The wheel.
+        folder (Path): An empty folder.
+        shared (bool): Take other packages from this environment.
+    """
     venv.create(folder / 'venv', with_pip=True)
     python = folder / 'venv/bin/python'
     (site,) = (folder / 'venv').glob('lib/python*/site-packages')
-    (site / 'shared.pth').write_text(get_path('purelib') if shared else '')
-    words = ('--no-deps', wheel) if shared else (f'{wheel}[image,demo]',)
-    run(python, '-m', 'pip', 'install', '--quiet', *words, cwd=folder)
+    pip = (python, '-m', 'pip', 'install', '--quiet')
+    if shared:
+        (site / 'shared.pth').write_text(get_path('purelib'))
+        run(*pip, '--no-deps', wheel, cwd=folder)
+    else:
+        run(*pip, f'{wheel}[image,demo]', cwd=folder)
     place = 'import lm4ve, sys; assert lm4ve.__file__.startswith(sys.prefix), lm4ve.__file__'
     run(python, '-I', '-c', place, cwd=folder)
     lm4ve = (python, '-I', '-m', 'lm4ve.commands')
@@ -102,19 +119,19 @@ def use_wheel(wheel: Path, folder: Path, shared: bool) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    add = (parser := build_parser(__doc__, {})).add_argument
-    add(
+    parser = build_parser(__doc__, {})
+    parser.add_argument(
         '--out',
         type=Path,
         default=Path('dist'),
         help='new or empty folder of the two files',
     )
-    add(
+    parser.add_argument(
         '--repository',
         default='',
         help='address that links to files and pictures begin with',
     )
-    add(
+    parser.add_argument(
         '--shared-packages',
         action='store_true',
         help="see this environment's other packages",
@@ -122,12 +139,13 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     out = args.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    check(f"The number of files in '{out}'", len([*out.iterdir()]), most=0)
+    check(f"The number of files in '{out}'", len(list(out.iterdir())), most=0)
     with TemporaryDirectory() as folder:
         wheel = build(out, args.repository.rstrip('/'), Path(folder, 'source'))
         check_wheel(wheel)
         use_wheel(wheel, Path(folder), args.shared_packages)
-    print(*sorted(out.iterdir()), sep='\n')
+    for path in sorted(out.iterdir()):
+        print(path)
 
 
 if __name__ == '__main__':

@@ -12,16 +12,16 @@ def on_page_markdown(markdown: str, *, config: Any, **_: Any) -> str:
     if PLACE not in markdown:
         return markdown
     readme = (Path(config.config_file_path).parent / 'README.md').read_text('utf-8')
-    readme = readme.partition('\n')[2].partition('## Documentation')[0]
+    _, _, below_title = readme.partition('\n')
+    readme, _, _ = below_title.partition('## Documentation')
 
     def link(match: re.Match[str]) -> str:
         text, target = match.groups()
         if target.startswith(('http', 'docs/')):
             return f'[{text}]({target.removeprefix("docs/")})'
-        return (
-            f'[{text}]({config.repo_url}/blob/main/{target})'
-            if config.repo_url
-            else text
-        )
+        if config.repo_url:
+            return f'[{text}]({config.repo_url}/blob/main/{target})'
+        return text
 
-    return markdown.replace(PLACE, re.sub(r'\[([^\]]*)\]\(([^)\s]+)\)', link, readme))
+    linked = re.sub(r'\[([^\]]*)\]\(([^)\s]+)\)', link, readme)
+    return markdown.replace(PLACE, linked)

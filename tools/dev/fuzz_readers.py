@@ -38,14 +38,21 @@ from tests.helpers.vqa import files as vqa
 Made = tuple[Path, Callable[[], object]]
 #: Readers of text formats of one record a line, which do not count their records.
 UNCOUNTED = {
-    *('obj', 'vqa-csv', 'vqa-jsonl', 'image-list', 'video-list', 'word-vectors-txt')
+    'obj',
+    'vqa-csv',
+    'vqa-jsonl',
+    'image-list',
+    'video-list',
+    'word-vectors-txt',
 }
 HERE = Path()
 
 
 def start_anew() -> None:
     """Forget the files that were read before, and start the random numbers again."""
-    for module in [m for n, m in sys.modules.items() if n.startswith('lm4ve.tasks')]:
+    for name, module in list(sys.modules.items()):
+        if not name.startswith('lm4ve.tasks'):
+            continue
         for value in list(vars(module).values()):
             if hasattr(value, 'cache_clear'):
                 value.cache_clear()
@@ -66,19 +73,24 @@ LANGUAGE_MODELS = {
 
 
 def language_model(name: str) -> Made:
+    """Write a language model of one layer, which a block reads."""
     layout, file = LANGUAGE_MODELS[name]
-    path, sizes = Path('llm', file), dict(num_hidden_layers=1)
+    path = Path('llm', file)
     path.parent.mkdir()
+    sizes = dict(num_hidden_layers=1)
+    checkpoint = path.parent
     if layout == 'gguf':
         write_gguf(path, 'llama', **sizes)
+        checkpoint = path
     elif layout == 'meta':
         write_meta(path.parent, sizes=sizes)
     else:
         write_huggingface(path.parent, 'llama', layout, **sizes)
-    return path, lambda: LLMBlock(str(path if layout == 'gguf' else path.parent)).source
+    return path, lambda: LLMBlock(str(checkpoint)).source
 
 
 def checkpoint(name: str) -> Made:
+    """Write a checkpoint as MMEngine does."""
     path = Path('epoch_1.pth')
     torch.save(dict(state_dict={'w': torch.randn(4, 6)}, meta=dict(epoch=1)), path)
     return path, lambda: select_state(read_checkpoint(path))
@@ -99,6 +111,7 @@ CLOUDS = (
 
 
 def cloud(name: str) -> Made:
+    """Write a point cloud or a mesh."""
     kind, _, binary = name.partition('-')
     path = Path(f'cloud.{kind}')
     if kind in ('pcd', 'npy'):
@@ -117,37 +130,54 @@ SCENES = {
 
 
 def traffic(name: str) -> Made:
+    """Write a scene of Argoverse, or a cache of scenes."""
+    if name == 'motion-cache':
+        return scene_cache()
     if name.startswith('argoverse2'):
         write_argoverse2(HERE, dict(train=1))
-        make = partial(Argoverse2Reader, 'train')
+        build_reader = partial(Argoverse2Reader, 'train')
     else:
-        write_argoverse1(HERE, dict(train=2 if name == 'motion-cache' else 1))
-        make = partial(Argoverse1Reader, 'train/data', 'map_files')
-    scenes = [make().read(file) for file in make().files()]
-    if name == 'motion-cache':
-        write_cache('train.cache', [pack(scene) for scene in scenes])
-        return Path('train.cache'), lambda: list(SceneCache('train.cache', verify=True))
-    pattern = SCENES[name].format(city=scenes[0].city)
-    return next(HERE.rglob(pattern)), lambda: make().read(make().files()[0])
+        write_argoverse1(HERE, dict(train=1))
+        build_reader = partial(Argoverse1Reader, 'train/data', 'map_files')
+
+    def read() -> object:
+        reader = build_reader()
+        return reader.read(reader.files()[0])
+
+    pattern = SCENES[name].format(city=read().city)
+    return next(HERE.rglob(pattern)), read
+
+
+def scene_cache() -> Made:
+    """Write a cache of two scenes."""
+    write_argoverse1(HERE, dict(train=2))
+    reader = Argoverse1Reader('train/data', 'map_files')
+    scenes = [reader.read(file) for file in reader.files()]
+    path = Path('train.cache')
+    write_cache(str(path), [pack(scene) for scene in scenes])
+    return path, lambda: list(SceneCache(str(path), verify=True))
 
 
 # ---------------------------------------------------------------------------- data sets
 def write_images() -> None:
+    """Write pictures of two formats, and a list of each with labels."""
     for kind in ('jpg', 'png'):
+        lines = []
         for i in range(4):
             vqa.write_image(Path(f'val/{i}.{kind}'), i, (24, 24))
-        Path(f'{kind}.txt').write_text(
-            ''.join(f'{i}.{kind} {10 + i}\n' for i in range(4))
-        )
+            lines.append(f'{i}.{kind} {10 + i}\n')
+        Path(f'{kind}.txt').write_text(''.join(lines))
 
 
 def write_videos() -> None:
+    """Write two videos, and a list of them with labels."""
     for i in range(2):
         write_noise(Path(f'{i}.mp4'), frames=8, seed=i)
     Path('clips.txt').write_text('0.mp4 11\n1.mp4 12\n')
 
 
 def write_questions() -> None:
+    """Write questions in the layouts of all data sets."""
     vqa.write_vqav2(HERE, dict(train2014=2))
     vqa.write_visual_genome(HERE, 3)
     vqa.write_karpathy(HERE, dict(train=3), coco=True)
@@ -161,23 +191,33 @@ def write_questions() -> None:
 
 
 def clips(decoder: str) -> dict:
-    first, last = (
-        dict(type=f'mmaction.{decoder}{step}') for step in ('Init', 'Decode')
+    """Return a data set of videos that a decoder reads."""
+    pipeline = [
+        dict(type=f'mmaction.{decoder}Init'),
+        dict(
+            type='mmaction.SampleFrames', clip_len=4, frame_interval=2, test_mode=True
+        ),
+        dict(type=f'mmaction.{decoder}Decode'),
+    ]
+    return dict(
+        type='CheckedVideoDataset',
+        ann_file='clips.txt',
+        test_mode=True,
+        verify='decode',
+        on_corrupt='refuse',
+        pipeline=pipeline,
     )
-    sample = dict(
-        type='mmaction.SampleFrames', clip_len=4, frame_interval=2, test_mode=True
-    )
-    options = dict(
-        ann_file='clips.txt', test_mode=True, verify='decode', on_corrupt='refuse'
-    )
-    return dict(options, type='CheckedVideoDataset', pipeline=[first, sample, last])
 
 
 write_rooms = partial(write_sqa3d, HERE)
 write_scans = partial(clouds.write_scanobjectnn, HERE, per_split=4, points=24)
-_IMAGES = dict(data_root='.', split='val', verify=True, on_corrupt='refuse')
-_IMAGES |= dict(
-    type='CheckedImageNet', pipeline=[dict(type='mmpretrain.LoadImageFromFile')]
+_IMAGES = dict(
+    type='CheckedImageNet',
+    data_root='.',
+    split='val',
+    verify=True,
+    on_corrupt='refuse',
+    pipeline=[dict(type='mmpretrain.LoadImageFromFile')],
 )
 _OWN = dict(type='VQAFiles', data_root='.', verify=False)
 _VQA = dict(_OWN, type='VQAv2', split='train2014')
@@ -186,9 +226,13 @@ _COCO = dict(
     _OWN, type='KarpathyRetrieval', ann_file='dataset_coco.json', num_negatives=1
 )
 _ROOMS = dict(
-    data_root='.', answers='qa/answer_counter.json', split='train', on_corrupt='refuse'
+    type='SQA3DDataset',
+    data_root='.',
+    answers='qa/answer_counter.json',
+    split='train',
+    on_corrupt='refuse',
+    pipeline=[dict(type='lm4ve.LoadScene')],
 )
-_ROOMS |= dict(type='SQA3DDataset', pipeline=[dict(type='lm4ve.LoadScene')])
 _BALANCED = 'qa/v1_balanced_{}_train_scannetv2.json'.format
 _OFFICIAL = dict(
     ann_file=_BALANCED('sqa_annotations'), question_file=_BALANCED('questions')
@@ -236,21 +280,30 @@ def data_set(name: str) -> Made:
 
     def read() -> list:
         kind = f'lm4ve.{options["type"]}'
-        data = DATASETS.build(dict(options, type=kind, serialize_data=False))
-        read = data.prepare_data if data.pipeline.transforms else data.get_data_info
-        return [read(i) for i in range(len(data))]
+        dataset = DATASETS.build(dict(options, type=kind, serialize_data=False))
+        read_entry = dataset.get_data_info
+        if dataset.pipeline.transforms:
+            read_entry = dataset.prepare_data
+        return [read_entry(i) for i in range(len(dataset))]
 
     return Path(file), read
 
 
 def word_vectors(name: str) -> Made:
-    words, path = ('unk', 'what', 'chair'), Path(f'glove.{name[-3:]}')
+    """Write word vectors, as arrays or as text."""
+    words = ('unk', 'what', 'chair')
+    path = Path(f'glove.{name[-3:]}')
     vectors = np.random.default_rng(0).normal(size=(3, 3)).astype(np.float32)
     if path.suffix == '.npz':
         np.savez(path, words=np.array(words), vectors=vectors)
     else:
         np.savetxt(path, np.column_stack([words, vectors]), fmt='%s')
-    return path, lambda: list(read_word_vectors(path)([['what', 'unk', 'chair']]))
+
+    def read() -> list:
+        vectors_of = read_word_vectors(path)
+        return list(vectors_of([['what', 'unk', 'chair']]))
+
+    return path, read
 
 
 READERS: dict[str, Callable[[str], Made]] = {

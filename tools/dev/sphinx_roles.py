@@ -15,20 +15,25 @@ def link_roles(text: str, thing: griffe.Object) -> str:
     """Return a docstring in which each role is code, with a link where the site has the name."""
 
     def link(match: re.Match[str]) -> str:
-        is_short, name = match[1], match[2].strip().lstrip('.')
-        path = name
-        for scope in (thing, thing.module):
-            try:
-                path = scope.resolve(name)
-                break
-            except griffe.NameResolutionError:
-                if f'{scope.path}.{name}' in thing.modules_collection:
-                    path = f'{scope.path}.{name}'
-                    break
+        is_short = bool(match[1])
+        name = match[2].strip().lstrip('.')
         label = name.rpartition('.')[2] if is_short else name
+        path = _find(name, thing)
         return f'<autoref identifier="{path}" optional><code>{label}</code></autoref>'
 
     return ROLE.sub(link, text)
+
+
+def _find(name: str, thing: griffe.Object) -> str:
+    """Return the full path of a name, as it is found from a docstring's owner."""
+    for scope in (thing, thing.module):
+        try:
+            return scope.resolve(name)
+        except griffe.NameResolutionError:
+            path = f'{scope.path}.{name}'
+            if path in thing.modules_collection:
+                return path
+    return name
 
 
 class SphinxRoles(griffe.Extension):
@@ -40,4 +45,6 @@ class SphinxRoles(griffe.Extension):
             thing = waiting.pop()
             if thing.docstring:
                 thing.docstring.value = link_roles(thing.docstring.value, thing)
-            waiting += [m for m in thing.members.values() if not m.is_alias]
+            for member in thing.members.values():
+                if not member.is_alias:
+                    waiting.append(member)

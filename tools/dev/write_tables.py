@@ -101,7 +101,8 @@ _GROUP = dict(norm_cfg=dict(type='GN', num_groups=1))
 #: The host averages before its norm by default.
 _GAP = dict(gap_before_final_norm=False)
 
-_BN, _VIT_S = dict(norm_cfg=dict(type='BN')), dict(model_name='vit_small_patch16_224')
+_BN = dict(norm_cfg=dict(type='BN'))
+_VIT_S = dict(model_name='vit_small_patch16_224')
 _SCALES = dict(type='HRFuseScales', in_channels=(32, 64, 128, 256))
 _PIXELS = '224 x 224 pixels, as the host asks'
 _CONFORMER = 'the convolutional branch stays as it is'
@@ -206,7 +207,8 @@ IMAGE_REFUSED = (
 )
 
 
-_3D, _2D = 'Recognizer3D', 'lm4ve.Recognizer2D'
+_3D = 'Recognizer3D'
+_2D = 'lm4ve.Recognizer2D'
 
 
 def _clips(
@@ -216,10 +218,8 @@ def _clips(
 
 
 _TOKENS = dict(model=_3D, head='TimeSformerHead')
-_LAST, _FRAMES = (
-    dict(after='transformer.resblocks.11'),
-    'the block sees one frame at a time',
-)
+_LAST = dict(after='transformer.resblocks.11')
+_FRAMES = 'the block sees one frame at a time'
 VIDEO = (
     Entry(
         'VisionTransformer',
@@ -310,11 +310,15 @@ def config_lines(entry: Entry, name: str) -> list[str]:
         backbone = dict(
             type='LLMBlockInsert', **entry.insert, backbone=backbone, neck=...
         )
-    neck = ['inside the backbone'] if entry.insert else []
+    parts = []
+    if entry.insert:
+        parts.append('inside the backbone')
     if entry.neck:
-        neck.append(f'`{_fields(entry.neck)}`')
-    then = [f', then `{_follower(**cfg)}`' for cfg in entry.then]
-    return [f'`{_fields(backbone)}`', ''.join([': '.join(neck) or 'nothing', *then])]
+        parts.append(f'`{_fields(entry.neck)}`')
+    neck = ': '.join(parts) if parts else 'nothing'
+    for cfg in entry.then:
+        neck += f', then `{_follower(**cfg)}`'
+    return [f'`{_fields(backbone)}`', neck]
 
 
 def works_table(entries: Iterable[Entry], host: str, *more: str) -> str:
@@ -328,22 +332,22 @@ def works_table(entries: Iterable[Entry], host: str, *more: str) -> str:
     """
     names_of: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for entry in entries:
-        cells, head = (
-            config_lines(entry, f'{host}.NAME'),
-            f'`{entry.head}`' * bool(entry.head),
-        )
+        cells = config_lines(entry, f'{host}.NAME')
+        head = f'`{entry.head}`' if entry.head else ''
         if more:
             cells.append(f'`{entry.model}`, {head}')
         elif head:
             cells[-1] += f', head {head}'
-        cells[-1] += f'; {entry.note}' if entry.note else ''
+        if entry.note:
+            cells[-1] += f'; {entry.note}'
         names_of[tuple(cells)].append(entry.type)
     rows = []
     for (backbone, *others), names in names_of.items():
         if len(names) == 1:
             backbone = backbone.replace(f'{host}.NAME', full_type(names[0], host))
         else:
-            backbone += f', NAME one of {", ".join(f"`{n}`" for n in names)}'
+            quoted = ', '.join(f'`{name}`' for name in names)
+            backbone += f', NAME one of {quoted}'
         rows.append([backbone, *others])
     fields = '`backbone=dict(...)`: these fields and your sizes'
     necks = "`neck=dict(type='LLMBlockNeck', ...)`: beside `in_channels` and `block`"
@@ -352,7 +356,8 @@ def works_table(entries: Iterable[Entry], host: str, *more: str) -> str:
 
 def refused_table(refused: Iterable[Refused]) -> str:
     """Return the Markdown table of the backbones that do not take it, with the reasons."""
-    return markdown(['backbone', 'why'], [[f'`{r.type}`', r.reason] for r in refused])
+    rows = [[f'`{backbone.type}`', backbone.reason] for backbone in refused]
+    return markdown(['backbone', 'why'], rows)
 
 
 def families_table() -> str:
@@ -385,8 +390,14 @@ def refused_families_table() -> str:
 
 def markdown(titles: list[str], rows: Iterable[Iterable[str]]) -> str:
     """Return a Markdown table."""
-    lines = [f'| {" | ".join(cells)} |' for cells in (titles, *rows)]
-    return '\n'.join([lines[0], '|---' * len(titles) + '|', *lines[1:]])
+    lines = [_line(titles), '|---' * len(titles) + '|']
+    for cells in rows:
+        lines.append(_line(cells))
+    return '\n'.join(lines)
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f'| {" | ".join(cells)} |'
 
 
 def _names(kinds: Iterable[str]) -> str:
@@ -407,11 +418,15 @@ def _fields(values: dict[str, Any]) -> str:
 def _value(value: Any) -> str:
     if isinstance(value, dict):
         return f'dict({_fields(value)})'
-    return '...' if value is ... else repr(value)
+    if value is ...:
+        return '...'
+    return repr(value)
 
 
 def _follower(type: str, **fields: Any) -> str:
-    return f'{type}({_fields(fields)})' if fields else type
+    if not fields:
+        return type
+    return f'{type}({_fields(fields)})'
 
 
 #: What stands between the markers of a name.
@@ -429,7 +444,8 @@ TABLES = {
 def with_tables(page: str) -> str:
     """Return a Markdown page with the tables between their markers made anew."""
     for name, make in TABLES.items():
-        start, end = START.format(name), END.format(name)
+        start = START.format(name)
+        end = END.format(name)
         before, _, rest = page.partition(start)
         _, found, after = rest.partition(end)
         if found:
@@ -439,7 +455,8 @@ def with_tables(page: str) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     flags = {'--check': dict(action='store_true', help='write nothing')}
-    check, differ = build_parser(__doc__, flags).parse_args(argv).check, []
+    check = build_parser(__doc__, flags).parse_args(argv).check
+    differ = []
     for name in PAGES:
         before = (ROOT / name).read_text(encoding='utf-8')
         after = with_tables(before)
