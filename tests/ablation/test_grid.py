@@ -21,37 +21,37 @@ def test_every_grid_of_ours_expands(path):
     pytest.importorskip('mmaction')
     grid = load_grid(path)
     assert grid.name == path.stem
-    values = {v.name: grid.tune and grid.tune.values[0] for v in grid.variants}
-    main = grid.main(values)
+    value = grid.tune.values[0] if grid.tune else None
+    main = grid.main({variant.name: value for variant in grid.variants})
+    tuning = grid.tuning()
     assert len(main) == len(grid.variants) * len(grid.seeds)
     # Each variant and seed is a training of its own.
-    ids = {t.id for t in main + grid.tuning()}
-    assert len(ids) == len(main) + len(grid.tuning())
-    for t in main:
-        assert t.options['randomness.seed'] == t.seed
-        if t.options.get('model.neck.block.pretrained') is False:
-            assert t.options['model.neck.block.seed'] == t.seed
-    for t in grid.tuning():
+    ids = {trial.id for trial in main + tuning}
+    assert len(ids) == len(main) + len(tuning)
+    for trial in main:
+        options = trial.options
+        assert options['randomness.seed'] == trial.seed
+        if options.get('model.neck.block.pretrained') is False:
+            assert options['model.neck.block.seed'] == trial.seed
+    for trial in tuning:
         # Never by the test split.
-        tested_on = [
-            t.options.get(f'test_dataloader.dataset.{k}') for k in ('split', 'part')
-        ]
-        assert tested_on in (['val', None], ['train', 'val'])
+        split = trial.options.get('test_dataloader.dataset.split')
+        part = trial.options.get('test_dataloader.dataset.part')
+        assert (split, part) in [('val', None), ('train', 'val')]
 
 
 def test_ids_say_all_that_a_result_depends_on(tmp_path):
     def ids(text):
         grid = load_grid(write_grid(tmp_path, text))
-        return [
-            t.id
-            for t in grid.tuning() + grid.main({v.name: 0.1 for v in grid.variants})
-        ]
+        main = grid.main({variant.name: 0.1 for variant in grid.variants})
+        return [trial.id for trial in grid.tuning() + main]
 
-    first = ids(GRID + TUNE)
-    assert first == ids(GRID + TUNE)
+    text = GRID + TUNE
+    first = ids(text)
+    assert first == ids(text)
     # Other names, other order of keys, other helpers: the same trainings.
-    assert first == ids((GRID + TUNE).replace("'one'", "'1'") + '_helper = 3\n')
-    changed = ids((GRID + TUNE).replace("'model.width': 1", "'model.width': 3"))
+    assert first == ids(text.replace("'one'", "'1'") + '_helper = 3\n')
+    changed = ids(text.replace("'model.width': 1", "'model.width': 3"))
     # Tuning comes first: two values of each variant; then two seeds of each.
     same = [a == b for a, b in zip(first, changed, strict=True)]
     assert same == [False, False, True, True, False, False, True, True]
@@ -60,28 +60,30 @@ def test_ids_say_all_that_a_result_depends_on(tmp_path):
 def test_a_schedule_that_follows_the_epochs_has_another_id(tmp_path):
     text = "train_cfg = dict(max_epochs=2)\nparam_scheduler = [dict(type='LinearLR', end=2)]\n"
     (tmp_path / 'config.py').write_text(text)
+    path = tmp_path / 'config.py'
     follows = {'train_cfg.max_epochs': 3}
-    stays = {**follows, 'param_scheduler.0.end': 2}
-    assert len({identity(tmp_path / 'config.py', o) for o in (follows, stays)}) == 2
+    stays = {'train_cfg.max_epochs': 3, 'param_scheduler.0.end': 2}
+    assert identity(path, follows) != identity(path, stays)
 
 
 def test_seeds_and_tuned_values_reach_the_options(tmp_path):
     text = GRID.replace(
         "{'model.width': 1}", "{'model.width': '{seed}', 'work_dir': 'at-{seed}'}"
     )
-    grid = load_grid(
-        write_grid(tmp_path, text.replace('seeds = 2', 'seeds = (3, 5)') + TUNE)
-    )
-    trial = grid.main(dict(one=0.01))[1]
-    own = {'model.width': 5, 'work_dir': 'at-5'}
-    assert trial.options == own | {
+    text = text.replace('seeds = 2', 'seeds = (3, 5)') + TUNE
+    grid = load_grid(write_grid(tmp_path, text))
+    _, second = grid.main(dict(one=0.01))
+    assert second.options == {
+        'model.width': 5,
+        'work_dir': 'at-5',
         'randomness.seed': 5,
         'optim_wrapper.optimizer.lr': 0.01,
     }
-    assert [t.value for t in grid.tuning()] == [0.01, 0.1] * 2
-    assert grid.tuning()[0].options['train_dataloader.dataset.part'] == 'fit'
+    tuning = grid.tuning()
+    assert [trial.value for trial in tuning] == [0.01, 0.1, 0.01, 0.1]
+    assert tuning[0].options['train_dataloader.dataset.part'] == 'fit'
     # What is not tuned yet has no main trials.
-    assert {t.variant for t in grid.main(dict(two=0.1))} == {'two'}
+    assert {trial.variant for trial in grid.main(dict(two=0.1))} == {'two'}
 
 
 MISTAKES = {
@@ -166,14 +168,11 @@ def test_options_may_import_the_classes_that_they_name(tmp_path, monkeypatch):
     )
     late = "{'model': dict(_delete_=True, type='Late', height=1)}"
     text = GRID.replace("{'model.width': 1}", late)
-    assert load_grid(
-        write_grid(
-            tmp_path,
-            f"{text}common = {{'custom_imports.imports': ['imported_late']}}\n",
-        )
-    )
+    text += "common = {'custom_imports.imports': ['imported_late']}\n"
+    assert load_grid(write_grid(tmp_path, text))
 
 
+#: Data set -> its fields, the key of an input, and the sizes of fit and val.
 SETS = {
     'image.DigitsDataset': ({}, 'img', (1005, 252)),
     'pointcloud.PrimitivesDataset': (
@@ -190,17 +189,23 @@ def test_fit_and_val_are_the_training_split(name, tmp_path, monkeypatch):
     fields, content, sizes = SETS[name]
 
     def samples(split):
-        data = attrgetter(name)(tasks)(split=split, **fields)
-        return [
-            (data[i]['gt_label'], data[i][content].tobytes()) for i in range(len(data))
-        ]
+        dataset = attrgetter(name)(tasks)(split=split, **fields)
+        found = []
+        for i in range(len(dataset)):
+            sample = dataset[i]
+            found.append((sample['gt_label'], sample[content].tobytes()))
+        return found
 
-    train, fit, val = map(samples, ('train', 'fit', 'val'))
-    assert sorted(fit + val) == sorted(train) and (len(fit), len(val)) == sizes
-    of_train, of_val = (
-        np.bincount([label for label, _ in part]) for part in (train, val)
-    )
-    assert np.abs(of_val - 0.2 * of_train).max() < 1 and val == samples('val')
+    def count_labels(part):
+        return np.bincount([label for label, _ in part])
+
+    train = samples('train')
+    fit = samples('fit')
+    val = samples('val')
+    assert sorted(fit + val) == sorted(train)
+    assert (len(fit), len(val)) == sizes
+    assert np.abs(count_labels(val) - 0.2 * count_labels(train)).max() < 1
+    assert val == samples('val')
 
 
 def test_traffic_parts_share_no_simulation(tmp_path, monkeypatch):
@@ -210,11 +215,13 @@ def test_traffic_parts_share_no_simulation(tmp_path, monkeypatch):
     monkeypatch.setattr(traffic_files, 'PER_SIMULATION', 2)
 
     def scenes(**kwargs):
-        data = traffic_files.TrafficDataset(
+        dataset = traffic_files.TrafficDataset(
             'train', root=str(tmp_path / 'd'), counts=dict(train=6, val=2), **kwargs
         )
-        return [data.scene(i).scene_id for i in range(len(data))]
+        return [dataset.scene(i).scene_id for i in range(len(dataset))]
 
-    fit, val = scenes(part='fit'), scenes(part='val')
+    fit = scenes(part='fit')
+    val = scenes(part='val')
     # Three simulations of two scenes each, in their order: the last is held out.
-    assert fit + val == scenes() and len(val) == 2
+    assert fit + val == scenes()
+    assert len(val) == 2

@@ -1,5 +1,7 @@
 """``lm4ve.apis``: one call for the models of every task, by the names of the zoo."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -48,7 +50,8 @@ def write_inputs(task: str, folder) -> list:
 @pytest.mark.parametrize('task, name', DEMOS.items())
 def test_every_task_predicts_for_files(task, name, tmp_path):
     pytest.importorskip({'image': 'mmpretrain', 'video': 'mmaction'}.get(task, 'torch'))
-    checkpoint, files = tmp_path / 'model.pth', write_inputs(task, tmp_path)
+    checkpoint = tmp_path / 'model.pth'
+    files = write_inputs(task, tmp_path)
     model = enlarged(lm4ve.apis.get_model(name), 0.1)  # with weights that say something
     torch.save(dict(state_dict=model.state_dict()), checkpoint)
     scope = DefaultScope.get_current_instance()
@@ -58,7 +61,8 @@ def test_every_task_predicts_for_files(task, name, tmp_path):
     (alone,) = lm4ve.apis.inference(name, checkpoint, files[2], device='cpu')
     assert DefaultScope.get_current_instance() is scope
     key = 'probabilities' if task == 'motion' else 'pred_scores'
-    assert len(found) == 3 and not np.allclose(found[0][key], found[1][key])
+    assert len(found) == 3
+    assert not np.allclose(found[0][key], found[1][key])
     for result in found:
         assert np.isclose(result[key].sum(), 1, atol=1e-4)
         if task != 'motion':
@@ -66,19 +70,24 @@ def test_every_task_predicts_for_files(task, name, tmp_path):
             assert result['pred_score'] == pytest.approx(result[key].max())
             assert result['pred_class']
     np.testing.assert_allclose(alone[key], found[2][key], atol=1e-5)
-    pictures = [p for p in (tmp_path / 'out').iterdir() if p.stat().st_size]
-    assert len(pictures) == 3 and {p.suffix for p in pictures} <= {'.png', '.mp4'}
+    pictures = [path for path in (tmp_path / 'out').iterdir() if path.stat().st_size]
+    assert len(pictures) == 3
+    assert {path.suffix for path in pictures} <= {'.png', '.mp4'}
 
 
 def test_list_models_lists_every_config():
     for task in FOLDERS:
-        own = [c for c in configs_of(task) if not c.startswith('robustness/')]
-        assert lm4ve.apis.list_models(task=task) == sorted(
-            c[:-3].rpartition('/')[2] for c in own
-        )
-    found = lm4ve.apis.list_models('*demo*digits', task='image')
-    assert found and all('demo' in n and n.endswith('digits') for n in found)
-    assert set(found) < set(lm4ve.apis.list_models())
+        names = []
+        for config in configs_of(task):
+            if not config.startswith('robustness/'):
+                names.append(Path(config).stem)
+        assert lm4ve.apis.list_models(task=task) == sorted(names)
+    demos = lm4ve.apis.list_models('*demo*digits', task='image')
+    assert demos
+    for name in demos:
+        assert 'demo' in name
+        assert name.endswith('digits')
+    assert set(demos) < set(lm4ve.apis.list_models())
     with pytest.raises(
         UserError, match="task='images' must be one of .*image, medical"
     ):
@@ -90,7 +99,8 @@ def test_get_model_applies_overrides(tmp_path):
     llm = write_huggingface(tmp_path, 'llama')
     neck = dict(block=dict(checkpoint=str(llm), layers=(-1,)))
     model = lm4ve.apis.get_model('vit-s_llama_in1k', neck=neck)
-    assert model.neck.block.source['source'] == str(llm) and not model.training
+    assert model.neck.block.source['source'] == str(llm)
+    assert not model.training
     with pytest.raises(UserError, match="does not exist. Did you mean 'vit-demo_"):
         lm4ve.apis.get_model('vit-demo_digits')
     with pytest.raises(
@@ -118,7 +128,8 @@ def test_fused_scores_equal_the_model(name, tmp_path, monkeypatch):
     write_runs(tmp_path, name)
     write = np.save if file.endswith('.npy') else cv2.imwrite
     write(file, content)
-    config, checkpoint = f'{PLACE}/{name}.py', f'{PLACE}/{name}.pth'
+    config = f'{PLACE}/{name}.py'
+    checkpoint = f'{PLACE}/{name}.pth'
     inferencer = FileInferencer(config, checkpoint, device='cpu')
     assert any(isinstance(m, FusedBlock) for m in inferencer.model.modules())
     (found,) = inferencer(file)

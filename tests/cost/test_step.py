@@ -75,10 +75,9 @@ def test_a_fake_model_is_counted_as_a_real_one():
     real = count('image')
     with fake_tensors():
         fake = count('image')
-    assert (
-        fake.forward == real.forward
-        and fake.forward['all'] == sum(real.forward.values()) / 2
-    )
+    assert fake.forward == real.forward
+    # All counts what its children count.
+    assert fake.forward['all'] == sum(real.forward.values()) / 2
     assert fake.total() == real.total() > 2 * real.forward['all']
     assert fake.saved == real.saved
 
@@ -104,7 +103,8 @@ def test_ddp_reduces_as_many_bytes_as_are_counted(demo, group):
     """A real model with a frozen block; the hook sees each bucket before it is sent."""
     cfg = fake_config(read_config(DEMO))
     model = build_fake(cfg)
-    ddp, buckets = DistributedDataParallel(model), []
+    ddp = DistributedDataParallel(model)
+    buckets = []
 
     def hook(state, bucket):
         buckets.append(bucket.buffer().nbytes)
@@ -114,8 +114,7 @@ def test_ddp_reduces_as_many_bytes_as_are_counted(demo, group):
 
     ddp.register_comm_hook(None, hook)
     data = task_of_config(cfg).batches.batch(cfg, 2, training=True)
-    loss, _ = model.parse_losses(
-        ddp(**model.data_preprocessor(data, True), mode='loss')
-    )
+    data = model.data_preprocessor(data, True)
+    loss, _ = model.parse_losses(ddp(**data, mode='loss'))
     loss.backward()
     assert sum(buckets) == demo.gradients > 0

@@ -57,27 +57,33 @@ def test_splits_are_kept_or_made_stratified(given, expected, tmp_path):
 
 def test_groups_and_equal_files_stay_together(tmp_path):
     write_folder(tmp_path, _=dict(a=30, b=30))
-    rows = [(f'{c}/{i}.png', c, f'{c}{i // 3}') for c in 'ab' for i in range(30)]
-    pd.DataFrame(rows, columns=['path', 'label', 'group']).to_csv(
-        tmp_path / 'd.csv', index=False
-    )
+    rows = []
+    for label in 'ab':
+        for i in range(30):
+            rows.append((f'{label}/{i}.png', label, f'{label}{i // 3}'))
+    table = pd.DataFrame(rows, columns=['path', 'label', 'group'])
+    table.to_csv(tmp_path / 'd.csv', index=False)
     grouped = read_data(str(tmp_path / 'd.csv'))
-    for c, _, _ in rows[::6]:
-        shutil.copy(tmp_path / c, tmp_path / c.replace('/', '/copy'))
+    assert_sides_share_nothing(grouped, table['group'])
+
+    for path in table['path'][::6]:
+        shutil.copy(tmp_path / path, tmp_path / path.replace('/', '/copy'))
     copied = read_data(str(tmp_path))
-    paths = [str(p.relative_to(tmp_path)) for p in copied.items]
-    own = dict(
-        path=paths, label=[p[0] for p in paths], group=paths
-    )  # hides that some are equal
-    pd.DataFrame(own).to_csv(tmp_path / 'd.csv', index=False)
-    hidden, contents = (
-        read_data(str(tmp_path / 'd.csv')),
-        [p.read_bytes() for p in copied.items],
-    )
-    keys = [group for _, _, group in rows], contents, contents
-    for data, key in zip((grouped, copied, hidden), keys, strict=True):
-        sides = [{key[i] for i in indices} for indices in data.splits.values()]
-        assert sum(map(len, sides)) == len(set(key)) < len(data)
+    contents = [path.read_bytes() for path in copied.items]
+    assert_sides_share_nothing(copied, contents)
+
+    # A group for each file hides that some are equal.
+    paths = [str(path.relative_to(tmp_path)) for path in copied.items]
+    labels = [path[0] for path in paths]
+    table = pd.DataFrame(dict(path=paths, label=labels, group=paths))
+    table.to_csv(tmp_path / 'd.csv', index=False)
+    assert_sides_share_nothing(read_data(str(tmp_path / 'd.csv')), contents)
+
+
+def assert_sides_share_nothing(data, keys):
+    """Check that items of one key, of which there are some, stand in one split."""
+    sides = [{keys[i] for i in indices} for indices in data.splits.values()]
+    assert sum(len(side) for side in sides) == len(set(keys)) < len(data)
 
 
 def test_a_limit_leaves_small_classes_and_names_to_all(tmp_path):
@@ -87,14 +93,17 @@ def test_a_limit_leaves_small_classes_and_names_to_all(tmp_path):
 
 @pytest.mark.parametrize('name, order', [('CIFAR10', 1), ('Other', -1)])
 def test_arrays_of_data_sets_become_rgb(name, order):
-    pixels = rng.integers(256, size=(4, 5, 3), dtype=np.uint8)
-    for img in (pixels, pixels[..., 0]):
-        dataset = type(
-            name, (), dict(get_data_info=lambda self, i, img=img: dict(img=img))
-        )()
-        picture = ProbeData('', np.zeros(1), {}, (), '', [DatasetItem(dataset, 0)])[0]
-        expected = pixels[..., ::order] if img.ndim == 3 else np.stack([img] * 3, -1)
-        assert np.array_equal(picture, expected)
+    color = rng.integers(256, size=(4, 5, 3), dtype=np.uint8)
+    assert np.array_equal(picture_of(name, color), color[..., ::order])
+    gray = color[..., 0]
+    assert np.array_equal(picture_of(name, gray), np.stack([gray] * 3, -1))
+
+
+def picture_of(name, pixels):
+    """Return the picture that a data set of a class's name gives for an array."""
+    dataset = type(name, (), dict(get_data_info=lambda self, i: dict(img=pixels)))()
+    items = [DatasetItem(dataset, 0)]
+    return ProbeData('', np.zeros(1), {}, (), '', items)[0]
 
 
 def test_bad_data_is_refused_by_name(tmp_path):
@@ -169,7 +178,10 @@ def test_a_row_of_no_split_is_refused(split, tmp_path):
 
 def test_a_byte_order_mark_is_no_part_of_a_table(tmp_path):
     write_folder(tmp_path, _=dict(a=5, b=5))
-    lines = ['path,label', *(f'{c}/{i}.png,{c}' for c in 'ab' for i in range(5)), '']
+    lines = ['path,label']
+    for label in 'ab':
+        lines += [f'{label}/{i}.png,{label}' for i in range(5)]
+    lines.append('')
     (tmp_path / 'd.csv').write_text('\n'.join(lines), encoding='utf-8-sig')
     assert read_data(str(tmp_path / 'd.csv')).classes == ('a', 'b')
 
@@ -192,21 +204,23 @@ def test_rare_classes_and_damaged_training_pictures_are_left_out(tmp_path, monke
     said = []
     monkeypatch.setattr(MMLogger, 'warning', lambda self, text: said.append(text))
     whole = read_data(str(write_folder(tmp_path / 'rare', _=dict(a=10, b=10, rare=4))))
-    assert whole.classes == ('a', 'b') and said.pop().endswith(
-        'fewer than 5 pictures: rare.'
-    )
+    assert whole.classes == ('a', 'b')
+    assert said.pop().endswith('fewer than 5 pictures: rare.')
     parts = dict(train=dict(a=10, b=10), val=dict(a=2, b=2), test=dict(a=2, b=2))
     whole = read_data(str(write_folder(tmp_path / 'split', **parts)))
-    damage(path := whole.items[whole.splits['train'][0]])
+    path = whole.items[whole.splits['train'][0]]
+    damage(path)
     data = read_data(str(tmp_path / 'split'))
-    assert counts(data)[0] == [9, 10] and counts(data)[1:] == counts(whole)[1:]
+    assert counts(data)[0] == [9, 10]
+    assert counts(data)[1:] == counts(whole)[1:]
     assert f'1 damaged picture(s) left out: {path} cannot be decoded' in said[-1]
     assert data.fingerprint != whole.fingerprint
 
 
 def test_pictures_are_read_as_configs_read_them(tmp_path):
     noise = rng.integers(256, size=(16, 24, 3), dtype=np.uint8)
-    picture, exif = Image.fromarray(noise), Image.Exif()
+    picture = Image.fromarray(noise)
+    exif = Image.Exif()
     exif[0x0112] = 6  # lies on its side
     Image.fromarray(noise[..., 0]).save(tmp_path / 'gray.png')
     Image.fromarray(noise[..., 0].astype(np.uint16) * 257).save(tmp_path / 'deep.png')
@@ -214,10 +228,9 @@ def test_pictures_are_read_as_configs_read_them(tmp_path):
     picture.save(tmp_path / 'plain.webp', lossless=True)
     picture.convert('CMYK').save(tmp_path / 'ink.jpg', quality=100)
     for path in tmp_path.iterdir():
-        theirs = mmcv.imread(str(path), channel_order='rgb').astype(int)
-        assert np.abs(read_picture(path) - theirs).max() <= 3 * (
-            path.suffix == '.jpg'
-        ), path
+        expected = mmcv.imread(str(path), channel_order='rgb').astype(int)
+        slack = 3 if path.suffix == '.jpg' else 0
+        assert np.abs(read_picture(path) - expected).max() <= slack, path
     Image.new('F', (2, 2)).save(tmp_path / 'float.tif')
     (tmp_path / 'program.png').write_bytes(
         b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 2 2\n'
@@ -250,9 +263,8 @@ def test_transparent_pictures_are_the_same_everywhere(tmp_path):
     pipeline = [dict(type='LoadImageFromFile')]
     cfg = Config(dict(default_scope='mmpretrain', model=dict()))
     for path in tmp_path.iterdir():
-        expected = LoadImageFromFile()(dict(img_path=str(path)))[
-            'img'
-        ]  # what a training sees
+        # What a training sees.
+        expected = LoadImageFromFile()(dict(img_path=str(path)))['img']
         assert np.array_equal(np.asarray(read_picture(path))[..., ::-1], expected), path
         assert np.array_equal(pixels_of_file(path)[..., ::-1], expected), path
         read = get_task('image').analysis.read_input(cfg, path, pipeline)
@@ -269,6 +281,7 @@ def test_transparent_pictures_are_named_and_not_those_of_an_earlier_policy(
         Image.new('RGBA', (9, 12), (3, 4, 5, opacity)).save(tmp_path / 'a/0.png')
         data = read_data(str(tmp_path))
         assert bool(said) == (opacity == 0)
-    assert '1 picture(s) are transparent in part' in said[-1] and 'a/0.png' in said[-1]
-    (item,) = (i for i, path in enumerate(data.items) if path.match('a/0.png'))
-    assert (np.asarray(data[item]) == [3, 4, 5]).all()
+    assert '1 picture(s) are transparent in part' in said[-1]
+    assert 'a/0.png' in said[-1]
+    (index,) = [i for i, path in enumerate(data.items) if path.match('a/0.png')]
+    assert (np.asarray(data[index]) == [3, 4, 5]).all()

@@ -28,16 +28,16 @@ class Small(nn.Module):
     def __init__(self, number=0, act=None):
         super().__init__()
         torch.manual_seed(0)
-        self.conv, self.calls, self.number, self.act = (
-            nn.Conv2d(3, 8, 4, 3),
-            0,
-            number,
-            act,
-        )
+        self.conv = nn.Conv2d(3, 8, 4, 3)
+        self.calls = 0
+        self.number = number
+        self.act = act
 
     def forward(self, x):
         self.calls += 1
-        return self.act(x) if self.calls == self.number else self.conv(x)
+        if self.calls == self.number:
+            return self.act(x)
+        return self.conv(x)
 
 
 def extract(module, data, cache, **options):
@@ -54,9 +54,8 @@ def small_batches():
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-    return read_data(
-        str(write_folder(tmp_path_factory.mktemp('data'), _=dict(a=15, b=15)))
-    )
+    folder = tmp_path_factory.mktemp('data')
+    return read_data(str(write_folder(folder, _=dict(a=15, b=15))))
 
 
 @pytest.fixture(scope='module')
@@ -65,11 +64,11 @@ def whole(data, tmp_path_factory):
 
 
 def test_features_are_the_encoders_outputs(data, whole):
-    expected = (
-        Small().conv(torch.stack([to_tensor(data[i]) for i in range(30)])).flatten(2)
-    )
-    assert whole.tokens.shape == (1, 30, 6, 8) and whole.tokens.dtype == np.float16
-    assert np.allclose(whole.tokens[0], expected.transpose(1, 2).detach(), atol=2e-3)
+    pictures = torch.stack([to_tensor(data[i]) for i in range(30)])
+    maps = Small().conv(pictures).detach()
+    assert whole.tokens.shape == (1, 30, 6, 8)
+    assert whole.tokens.dtype == np.float16
+    assert np.allclose(whole.tokens[0], maps.flatten(2).transpose(1, 2), atol=2e-3)
 
 
 def killed(_):
@@ -77,23 +76,28 @@ def killed(_):
 
 
 def test_a_killed_run_loses_one_batch(data, whole, tmp_path):
-    if not (child := os.fork()):
+    child = os.fork()
+    if child == 0:
         try:
             extract(Small(5, killed), data, tmp_path, tokens=0)
         finally:
             os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
     (record,) = tmp_path.glob(f'*/{RECORD}')
-    assert [rows for rows, _ in json.loads(record.read_text())['batches']] == [8, 8]
-    with open(
-        record.with_name(TOKENS), 'r+b'
-    ) as file:  # and the disk lost the second one
+    batches = json.loads(record.read_text())['batches']
+    assert [rows for rows, _ in batches] == [8, 8]
+    # The disk lost the second one, too.
+    with open(record.with_name(TOKENS), 'r+b') as file:
         file.seek(-3, 2)
         file.write(b'abc')
-    again = extract(module := Small(), data, tmp_path, tokens=0)
-    assert module.calls == 2 + 3 and again.fingerprint == whole.fingerprint
+    module = Small()
+    again = extract(module, data, tmp_path, tokens=0)
+    assert module.calls == 2 + 3
+    assert again.fingerprint == whole.fingerprint
     assert again.tokens.tobytes() == whole.tokens.tobytes()
-    extract(module := Small(), data, tmp_path, tokens=0)
+    module = Small()
+    extract(module, data, tmp_path, tokens=0)
     assert module.calls == 0
 
 
@@ -116,10 +120,8 @@ def test_a_killed_run_loses_one_batch(data, whole, tmp_path):
 def test_a_damaged_record_is_made_anew(content, data, whole, tmp_path):
     folder = extract(Small(), data, tmp_path, tokens=0).folder
     (folder / RECORD).write_bytes(content)
-    assert (
-        extract(Small(), data, tmp_path, tokens=0).tokens.tobytes()
-        == whole.tokens.tobytes()
-    )
+    again = extract(Small(), data, tmp_path, tokens=0)
+    assert again.tokens.tobytes() == whole.tokens.tobytes()
 
 
 def test_an_encoder_that_draws_at_random_is_refused(data, tmp_path):
@@ -129,10 +131,10 @@ def test_an_encoder_that_draws_at_random_is_refused(data, tmp_path):
 
 def test_views_beside_the_first_are_of_training_pictures(data, tmp_path):
     found = extract(Small(), data, tmp_path, views=3)
-    train, test = found.data.splits['train'], found.data.splits['test']
-    assert (
-        np.isfinite(found.tokens[:, train]).all() and np.isfinite(found.tokens[0]).all()
-    )
+    train = found.data.splits['train']
+    test = found.data.splits['test']
+    assert np.isfinite(found.tokens[:, train]).all()
+    assert np.isfinite(found.tokens[0]).all()
     assert np.isnan(found.tokens[1:, test]).all()
     assert not np.array_equal(found.tokens[1, train], found.tokens[2, train])
 
@@ -159,7 +161,7 @@ def test_pictures_found_damaged_later_leave_their_split(tmp_path):
     path.write_bytes(raw)
     data = read_data(str(folder))
     kept = extract(Small(), data, tmp_path).data.splits
-    (lost,) = {*data.splits['train']} - {*kept['train']}
+    (lost,) = set(data.splits['train']) - set(kept['train'])
     assert data.items[lost] == path
     (folder / 'test/a/0.png').write_bytes(raw)
     with pytest.raises(UserError, match='damaged picture.s. in val or test: .*a/0.png'):

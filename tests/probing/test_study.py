@@ -54,15 +54,19 @@ def make_features(folder, labels=None, count=900, views=1) -> Features:
     tokens = np.memmap(folder / 'tokens.f16', np.float16, 'w+', shape=shape)
     tokens[:] = rng.normal(size=shape)
     tokens[1:] = 1000.0
-    found = (
-        labels(torch.from_numpy(tokens[0]).float())
-        if labels
-        else rng.integers(2, size=count)
-    )
-    parts = np.split(rng.permutation(count), [count // 3, count // 2])
-    splits = dict(zip(('train', 'val', 'test'), parts, strict=True))
+    if labels is None:
+        own_labels = rng.integers(2, size=count)
+    else:
+        own_labels = labels(torch.from_numpy(tokens[0]).float())
+    order = rng.permutation(count)
+    train, val, test = np.split(order, [count // 3, count // 2])
     data = ProbeData(
-        'data', np.asarray(found, np.int64), splits, ('<0>', '<1>'), 'f00d', ()
+        name='data',
+        labels=np.asarray(own_labels, np.int64),
+        splits=dict(train=train, val=val, test=test),
+        classes=('<0>', '<1>'),
+        fingerprint='f00d',
+        items=(),
     )
     return Features(shape, data, 'f00d', folder, '<encoder>')
 
@@ -73,21 +77,12 @@ def study(features, checkpoint, *words, monkeypatch):
         monkeypatch.setattr(command, name, lambda *a, **k: None)
     monkeypatch.setattr(command, 'extract_features', lambda *a, **k: features)
     out = features.folder / 'out'
-    families = ['--variants', 'linear', 'frozen', 'random']
-    short = [
-        '--steps',
-        '20',
-        '--seeds',
-        '3',
-        '--workers',
-        '0',
-        '--rates',
-        '3e-3',
-        '1e-2',
-        '3e-2',
-    ]
+    flags = (
+        '--variants linear frozen random --rates 3e-3 1e-2 3e-2 --steps 20 --seeds 3 '
+        '--workers 0'
+    )
     common = ['encoder', 'data', '--block', checkpoint, '--work-dir', str(out)]
-    command.main([*common, *families, *short, *map(str, words)])
+    command.main([*common, *flags.split(), *[str(word) for word in words]])
     return (out / 'sentence.txt').read_text(), (out / 'results.csv').read_bytes()
 
 
@@ -95,10 +90,8 @@ def test_labels_of_noise_show_no_difference(tmp_path, checkpoint, monkeypatch):
     features = make_features(tmp_path, count=4500)
     words = '--seeds', 8, '--margin', 5
     sentence, _ = study(features, checkpoint, *words, monkeypatch=monkeypatch)
-    assert (
-        'by more than 5 points on these test pictures from the linear probe and a'
-        in sentence
-    )
+    words = 'by more than 5 points on these test pictures from the linear probe and a'
+    assert words in sentence
     assert 'does not help' in sentence
 
 
@@ -112,10 +105,8 @@ def test_labels_made_through_the_block_show_a_gain(tmp_path, checkpoint, monkeyp
     features = make_features(tmp_path, lambda x: teacher(x)[:, 0] > 0)
     words = '--seeds', 4, '--steps', 80
     sentence, _ = study(features, checkpoint, *words, monkeypatch=monkeypatch)
-    assert (
-        'is better than the linear probe by' in sentence
-        and 'its pre-training helps' in sentence
-    )
+    assert 'is better than the linear probe by' in sentence
+    assert 'its pre-training helps' in sentence
 
 
 def test_a_channel_silent_in_training_does_not_drown_the_others(tmp_path):
@@ -133,12 +124,14 @@ def test_a_stopped_study_resumes_to_the_digit(tmp_path, checkpoint, monkeypatch)
     whole = study(
         make_features(tmp_path / 'whole'), checkpoint, monkeypatch=monkeypatch
     )
-    features, left = make_features(tmp_path / 'torn'), iter(range(20))
+    features = make_features(tmp_path / 'torn')
+    calls = []
     run = Trainer.run
 
     def stopped(self, job):
-        if next(left, None) is None:
+        if len(calls) == 20:
             raise KeyboardInterrupt
+        calls.append(job)
         run(self, job)
 
     monkeypatch.setattr(Trainer, 'run', stopped)
@@ -148,12 +141,16 @@ def test_a_stopped_study_resumes_to_the_digit(tmp_path, checkpoint, monkeypatch)
     assert len(done) == 20
     done[3].write_text(done[3].read_text()[:40])
     times = {path: path.stat().st_mtime_ns for path in done}
-    calls = []
-    monkeypatch.setattr(
-        Trainer, 'run', lambda self, job: calls.append(job) or run(self, job)
-    )
+    calls.clear()
+
+    def counted(self, job):
+        calls.append(job)
+        run(self, job)
+
+    monkeypatch.setattr(Trainer, 'run', counted)
     assert study(features, checkpoint, monkeypatch=monkeypatch) == whole
-    assert [p for p, time in times.items() if p.stat().st_mtime_ns != time] == [done[3]]
+    changed = [path for path in done if path.stat().st_mtime_ns != times[path]]
+    assert changed == [done[3]]
     # More seeds train only what is new; --no-resume trains all.
     assert len(calls) == 3 * (3 * 2 + 3) - 19
     calls.clear()
@@ -165,18 +162,10 @@ def test_a_stopped_study_resumes_to_the_digit(tmp_path, checkpoint, monkeypatch)
 
 
 def test_seeds_of_a_trial_are_not_those_of_a_later_run(tmp_path, checkpoint):
-    features, planned = make_features(tmp_path), []
-    common = [
-        'e',
-        'd',
-        '--block',
-        checkpoint,
-        '--steps',
-        '10',
-        '--variants',
-        'frozen',
-        'lora',
-    ]
+    features = make_features(tmp_path)
+    planned = []
+    flags = '--steps 10 --variants frozen lora'
+    common = ['e', 'd', '--block', checkpoint, *flags.split()]
     for words in (['--seeds', '2'], ['--seeds', '3'], []):
         with start_workers(features, 0) as run:
             settings = command.settings_of(command.parse_args([*common, *words]))
@@ -184,7 +173,8 @@ def test_seeds_of_a_trial_are_not_those_of_a_later_run(tmp_path, checkpoint):
         planned.append(made.plan.seeds)
     assert planned == [2, 3, 8]
     frozen, lora = made.heads.values()
-    assert lora.trainable > frozen.trainable and lora.identity != frozen.identity
+    assert lora.trainable > frozen.trainable
+    assert lora.identity != frozen.identity
 
 
 def test_another_layer_reuses_what_is_trained(tmp_path, checkpoint, monkeypatch):
@@ -213,17 +203,8 @@ def test_two_runs_at_once_are_one_too_many(tmp_path, checkpoint, monkeypatch):
 )
 def test_a_damaged_plan_is_made_anew(content, tmp_path, checkpoint):
     features = make_features(tmp_path)
-    words = [
-        'e',
-        'd',
-        '--block',
-        checkpoint,
-        '--steps',
-        '10',
-        '--variants',
-        'frozen',
-        'linear',
-    ]
+    flags = '--steps 10 --variants frozen linear'
+    words = ['e', 'd', '--block', checkpoint, *flags.split()]
     settings = command.settings_of(command.parse_args(words))
     plans = []
     for _ in range(2):
@@ -265,14 +246,8 @@ def test_the_work_folder_is_looked_at_before_anything_is_computed(
     (tmp_path / 'grid').mkdir()
     (tmp_path / 'grid/results.csv').write_text('of a grid')
     (tmp_path / 'used').mkdir()
-    words = [
-        'encoder',
-        'data',
-        '--block',
-        checkpoint,
-        '--cache',
-        str(tmp_path / 'cache'),
-    ]
+    cache = str(tmp_path / 'cache')
+    words = ['encoder', 'data', '--block', checkpoint, '--cache', cache]
     cases = {
         'file': 'cannot be written to: File exists',
         'grid': 'holds results.csv of another',
@@ -319,10 +294,10 @@ def test_minutes_that_do_not_suffice_are_named(tmp_path, checkpoint, monkeypatch
 def test_the_page_escapes_names(tmp_path, checkpoint, monkeypatch):
     study(make_features(tmp_path), checkpoint, monkeypatch=monkeypatch)
     page = (tmp_path / 'out/report.html').read_text()
-    assert '&lt;encoder&gt; on data' in page and '<encoder>' not in page
-    assert (
-        'src="data:image/png;base64,' in page and 'http' not in page.split('<pre>')[0]
-    )
+    assert '&lt;encoder&gt; on data' in page
+    assert '<encoder>' not in page
+    assert 'src="data:image/png;base64,' in page
+    assert 'http' not in page.split('<pre>')[0]
 
 
 def test_controls_have_the_size_they_are_named_for():

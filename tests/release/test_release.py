@@ -24,40 +24,60 @@ from tests.helpers.tools import run_tool_here
 
 pytest.importorskip('mmpretrain')
 
-VIT = dict(type='VisionTransformer', img_size=16, patch_size=8)
-VIT['arch'] = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
-VIT['init_cfg'] = dict(type='Pretrained', checkpoint='/nowhere/vit.pth')
+VIT = dict(
+    type='VisionTransformer',
+    img_size=16,
+    patch_size=8,
+    arch=dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32),
+    init_cfg=dict(type='Pretrained', checkpoint='/nowhere/vit.pth'),
+)
 RESNET = dict(
     type='ResNet', depth=18, stem_channels=4, base_channels=2, norm_cfg=dict(type='BN')
 )
 #: Where a block can be.
-PLACES = 'neck', 'necks', 'insert'
+PLACES = ('neck', 'necks', 'insert')
 
 
 def write_config(path: Path, checkpoint: str, place: str = 'neck', **block) -> Path:
+    """Write the config of a small classifier with a block at a place; return its file."""
+    pipeline = [dict(type='Resize', scale=(16, 16)), dict(type='PackInputs')]
+    dataset = dict(type='lm4ve.DigitsDataset', pipeline=pipeline)
+    llm_block = dict(type='LLMBlock', checkpoint=checkpoint, **block)
     cfg = Config(
-        dict(custom_imports=dict(imports=['lm4ve']), default_scope='mmpretrain')
+        dict(
+            custom_imports=dict(imports=['lm4ve']),
+            default_scope='mmpretrain',
+            work_dir='/nowhere',
+            load_from='/nowhere/start.pth',
+            data_preprocessor=dict(num_classes=5, mean=[1.0] * 3, std=[2.0] * 3),
+            test_dataloader=dict(dataset=dataset),
+            llm_block=llm_block,
+            model=model_config(place, llm_block),
+        )
     )
-    cfg.update(work_dir='/nowhere', load_from='/nowhere/start.pth')
-    cfg.data_preprocessor = dict(num_classes=5, mean=[1.0] * 3, std=[2.0] * 3)
-    steps = [dict(type='Resize', scale=(16, 16)), dict(type='PackInputs')]
-    cfg.test_dataloader = dict(dataset=dict(type='lm4ve.DigitsDataset', pipeline=steps))
-    cfg.llm_block = dict(type='LLMBlock', checkpoint=checkpoint, **block)
-    neck = dict(type='LLMBlockNeck', in_channels=16, block=cfg.llm_block)
-    loss, head = dict(type='CrossEntropyLoss'), 'VisionTransformerClsHead'
-    if place == 'necks':
-        neck, head = [neck, dict(type='GlobalAveragePooling')], 'LinearClsHead'
-        cfg.model = dict(backbone=RESNET, neck=neck)
-    elif place == 'insert':
-        insert = dict(type='LLMBlockInsert', after='layers.0', neck=neck)
-        cfg.model = dict(backbone=dict(insert, backbone=VIT), neck=None)
-    else:
-        backbone = dict(VIT, out_type='raw', final_norm=False)
-        cfg.model = dict(backbone=backbone, neck=dict(neck, out_type='cls_token'))
-    head = dict(type=head, num_classes=5, in_channels=16, loss=loss)
-    cfg.model.update(type='ImageClassifier', head=head)
     cfg.dump(path)
     return path
+
+
+def model_config(place: str, block: dict) -> dict:
+    """Return the config of a classifier with a block at one of :data:`PLACES`."""
+    neck = dict(type='LLMBlockNeck', in_channels=16, block=block)
+    head = dict(
+        type='VisionTransformerClsHead',
+        num_classes=5,
+        in_channels=16,
+        loss=dict(type='CrossEntropyLoss'),
+    )
+    if place == 'necks':
+        necks = [neck, dict(type='GlobalAveragePooling')]
+        head = dict(head, type='LinearClsHead')
+        return dict(type='ImageClassifier', backbone=RESNET, neck=necks, head=head)
+    if place == 'insert':
+        insert = dict(type='LLMBlockInsert', after='layers.0', neck=neck, backbone=VIT)
+        return dict(type='ImageClassifier', backbone=insert, neck=None, head=head)
+    backbone = dict(VIT, out_type='raw', final_norm=False)
+    neck = dict(neck, out_type='cls_token')
+    return dict(type='ImageClassifier', backbone=backbone, neck=neck, head=head)
 
 
 def build(path, seed: int = 0, options=()):
@@ -200,10 +220,8 @@ def test_shipped_configs(name, tmp_path):
     """Configs that inherit a host's recipe, with scopes inside, flatten too."""
     llm = write_huggingface(tmp_path / 'llm', 'llama')
     place = 'backbone.neck' if 'head' in name else 'neck'
-    config, option = (
-        ROOT / f'configs/lm4ve/{name}.py',
-        f'model.{place}.block.checkpoint',
-    )
+    config = ROOT / f'configs/lm4ve/{name}.py'
+    option = f'model.{place}.block.checkpoint'
     model = build(config, options={option: str(llm)})
     torch.save(dict(state_dict=model.state_dict()), tmp_path / 'a.pth')
     files = config, tmp_path / 'a.pth', tmp_path / 'out'
@@ -211,23 +229,28 @@ def test_shipped_configs(name, tmp_path):
     shutil.rmtree(llm)
     again = build(tmp_path / f'out/{name}.py')
     load_checkpoint(again, str(tmp_path / f'out/{name}.pth'), strict=True)
-    ours, theirs = frozen_tensors(model), frozen_tensors(again)
-    assert ours and all(torch.equal(ours[k], theirs[k]) for k in ours)
+    frozen = frozen_tensors(model)
+    frozen_again = frozen_tensors(again)
+    assert frozen
+    for tensor_name, tensor in frozen.items():
+        assert torch.equal(tensor, frozen_again[tensor_name]), tensor_name
 
 
 @pytest.mark.parametrize('name', ['small.py', 'small.pth'])
 def test_a_release_overwrites_no_file(name, tmp_path):
     make(tmp_path, str(write_huggingface(tmp_path / 'llm', 'llama')))
-    kept = (tmp_path / 'other' / name, tmp_path / 'out' / name)
-    kept[0].parent.mkdir()
-    shutil.copy(kept[1], kept[0])
+    released = tmp_path / 'out' / name
+    other = tmp_path / 'other' / name
+    other.parent.mkdir()
+    shutil.copy(released, other)
+    files = (tmp_path / 'small.py', tmp_path / 'epoch_3.pth', other.parent)
     with pytest.raises(UserError, match='would overwrite'):
-        files = tmp_path / 'small.py', tmp_path / 'epoch_3.pth', tmp_path / 'other'
         run_tool_here('make_release.py', *files)
-    assert kept[0].read_bytes() == kept[1].read_bytes()
+    assert other.read_bytes() == released.read_bytes()
 
 
-CONFIG, CHECKPOINT = f'{PLACE}/vit_frozen.py', f'{PLACE}/vit_frozen.pth'
+CONFIG = f'{PLACE}/vit_frozen.py'
+CHECKPOINT = f'{PLACE}/vit_frozen.pth'
 
 
 @pytest.fixture
@@ -278,7 +301,9 @@ def test_a_file_that_differs_from_the_model_is_not_kept(project, monkeypatch):
 
 @pytest.mark.parametrize('bad', [float('nan'), float('inf')])
 def test_outputs_that_are_no_numbers_are_no_match(bad):
-    good, wrong = torch.zeros(2), torch.tensor([bad, 1.0])
+    good = torch.zeros(2)
+    wrong = torch.tensor([bad, 1.0])
     for outputs in ([good, wrong], [wrong, good]):
-        assert not exporting.largest_difference(outputs, outputs) <= 1e9
+        difference = exporting.largest_difference(outputs, outputs)
+        assert not difference <= 1e9
     assert exporting.largest_difference([good], [good]) == 0
