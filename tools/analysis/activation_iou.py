@@ -20,17 +20,10 @@ from mmengine.registry import DATASETS
 from tqdm import tqdm
 
 from lm4ve.analysis.capture import analyse
+from lm4ve.analysis.iou.drawing import Example, draw_examples, plot_thresholds
 from lm4ve.analysis.iou.mask_datasets import Items, batches, folder, imagenet_s, samples
 from lm4ve.analysis.iou.pseudo_masks import RULES, THRESHOLDS, Scores, maps_of
-from lm4ve.analysis.iou.report import (
-    Example,
-    Report,
-    draw_examples,
-    plot,
-    summarize,
-    tables,
-    write,
-)
+from lm4ve.analysis.iou.report import Report, make_report, save_report, tables
 from lm4ve.analysis.loading import UNTRAINED, collate, load_model
 from lm4ve.analysis.points import parse_points
 from lm4ve.draw.pictures import pixels_of
@@ -130,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> Report:
     )
     found = tqdm(found, 'batches', -(-len(items) // args.batch_size), disable=None)
     scores, examples = score_all(model, found, args)
-    report = summarize(scores, args.fixed_share, args.bootstrap, args.seed)
+    report = make_report(scores, args.fixed_share, args.bootstrap, args.seed)
     weights = (
         'untrained weights'
         if args.checkpoint in UNTRAINED
@@ -144,8 +137,8 @@ def main(argv: Sequence[str] | None = None) -> Report:
     )
     path = Path(args.out_dir or f'work_dirs/{Path(args.config).stem}/iou') / 'iou.json'
     about = {k: v for k, v in vars(args).items() if k not in ('cfg_options', 'out_dir')}
-    write(report, path, dict(title=title, **about))
-    plot(report, path.with_suffix('.png'), title)
+    save_report(report, path, dict(title=title, **about))
+    plot_thresholds(report, path.with_suffix('.png'), title)
     if examples:
         draw_examples(
             examples, report, args.rule, path.with_name('pseudo_masks.png'), title

@@ -42,7 +42,7 @@ class _Column(NamedTuple):
     above: float
 
 
-def plot(
+def plot_grid(
     grid: Grid, scores: dict[str, dict[int, float]], summaries: Sequence[Summary]
 ) -> Figure:
     """Draw a point for each seed, the means and their 95 % intervals; a sweep as a line.

@@ -8,7 +8,7 @@ import pandas as pd
 
 from lm4ve.ablation.cells import format_interval, format_number, format_p_value
 from lm4ve.ablation.grid import Grid, Trial
-from lm4ve.ablation.plot import plot
+from lm4ve.ablation.plot import plot_grid
 from lm4ve.ablation.statistics import Summary, summarize
 from lm4ve.ablation.store import Store, metric_of
 from lm4ve.draw.figures import save_figure
@@ -43,7 +43,7 @@ Scores = dict[str, dict[int, float]]
 Row = dict[str, str]
 
 
-def report(
+def report_grid(
     grid: Grid,
     store: Store,
     trials: list[Trial],
@@ -90,7 +90,7 @@ def report(
     print_table(grid.title, rows, caption, console)
     if summaries:
         write_text(_markdown(rows, caption), folder / 'table.md')
-        figure = plot(grid, scores, list(summaries.values()))
+        figure = plot_grid(grid, scores, list(summaries.values()))
         metadata = dict(Software=None)
         save_figure(figure, folder / 'plot.png', dpi=140, metadata=metadata)
     console.print(f'Results: {folder}', highlight=False)

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from lm4ve.ablation import Grid, Store, load_grid, select_tuned
-from lm4ve.ablation.report import report
+from lm4ve.ablation.report import report_grid
 from lm4ve.ablation.store import metric_of
 from lm4ve.ablation.workers import Executor, Workers
 from lm4ve.commands.flags import parser_of
@@ -19,7 +19,7 @@ from lm4ve.errors import UserError, check, require
 from lm4ve.runner.rich_console import Console
 
 
-def part_of(grid: Grid, args: argparse.Namespace) -> Grid:
+def select_part(grid: Grid, args: argparse.Namespace) -> Grid:
     """Return the part of a grid that --seeds and --variants select.
 
     Raises:
@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser_of('ablate').parse_args(argv)
     check('--workers', args.workers, least=1)
     whole = load_grid(args.grid)
-    grid = part_of(whole, args)
+    grid = select_part(whole, args)
     store = Store(args.work_dir, args.gpus_per_trial)
     console = Console()
 
@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             failures += executor.run(grid.main(select_tuned(grid, store)), describe)
     selected = select_tuned(whole, store)
     trials = whole.tuning() + whole.main(selected)
-    report(whole, store, trials, selected, console)
+    report_grid(whole, store, trials, selected, console)
     if failures:
         lines = [f'  {f.trial}: {f.reason}\n    {f.log}' for f in failures]
         raise UserError(

@@ -74,7 +74,7 @@ def parse_args(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Config]:
     return args, cfg
 
 
-def read_samples(cfg: Config, args: argparse.Namespace) -> list[NamedSample]:
+def load_samples(cfg: Config, args: argparse.Namespace) -> list[NamedSample]:
     """Read the files and the samples of the test set that flags name.
 
     Raises:
@@ -91,7 +91,7 @@ def read_samples(cfg: Config, args: argparse.Namespace) -> list[NamedSample]:
 def main(argv: Sequence[str] | None = None) -> None:
     args, cfg = parse_args(argv)
     points = parse_points(args.points)
-    samples = read_samples(cfg, args)
+    samples = load_samples(cfg, args)
     model, classes = loading.load_model(
         cfg, args.checkpoint, args.device, args.allow_partial
     )

@@ -6,7 +6,7 @@ import torch
 
 from lm4ve.analysis import Analysis, Attention, Layout, Point
 from lm4ve.analysis.iou import pseudo_masks as pm
-from lm4ve.analysis.iou.report import bootstrap_mean, summarize
+from lm4ve.analysis.iou.report import bootstrap_mean, make_report
 
 # ---------------------------------------------------------------------- one image
 AREAS = [
@@ -106,7 +106,7 @@ def row_of(report, variant: str, choice: str):
 
 def test_each_image_has_its_best_threshold_inverted_too():
     maps, truth = random_scores()
-    report = summarize(some_scores(truth, encoder=maps), resamples=50)
+    report = make_report(some_scores(truth, encoder=maps), resamples=50)
     levels = np.arange(1, 10) / 10
     for variant, m in (('as is', maps), ('inverted', 1 - maps)):
         best = [
@@ -131,7 +131,7 @@ def test_the_fixed_threshold_comes_from_its_split_alone():
     assert sorted([*fixing, *rest]) == list(range(30))
 
     def fixed(maps):
-        report = summarize(some_scores(truth, encoder=maps), 0.3, 50, seed=4)
+        report = make_report(some_scores(truth, encoder=maps), 0.3, 50, seed=4)
         assert report.fixing_images == 9
         return row_of(report, 'as is', 'fixed')
 

@@ -1,4 +1,4 @@
-"""Pseudo-mask IoU as a table of means with intervals, kept as JSON and CSV, and as pictures.
+"""Pseudo-mask IoU as a table of means with intervals, kept as JSON and CSV.
 
 Two ways to choose the threshold stand side by side. The paper takes the best one of
 each image, which looks at the truth; the other is fixed on some images and tried on the
@@ -9,11 +9,10 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from scipy import stats
 
 from lm4ve.analysis.iou import pseudo_masks
@@ -22,10 +21,7 @@ from lm4ve.analysis.iou.pseudo_masks import (
     VARIANTS,
     Key,
     Scores,
-    TokenMaps,
-    token_mask,
 )
-from lm4ve.draw.figures import save_figure, without_ticks
 from lm4ve.files import write_json, write_text
 
 #: Ways to choose the threshold.
@@ -100,7 +96,7 @@ def bootstrap_mean(
     return mean, float(interval.low), float(interval.high)
 
 
-def summarize(
+def make_report(
     scores: Scores, fixed_share: float = 0.2, resamples: int = 2000, seed: int = 0
 ) -> Report:
     """Choose thresholds, average over images, and bootstrap the means.
@@ -187,7 +183,7 @@ def _differences(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return differences
 
 
-def write(report: Report, path: Path, about: dict[str, Any]) -> None:
+def save_report(report: Report, path: Path, about: dict[str, Any]) -> None:
     """Write everything as JSON, with what was run, and every row as CSV beside it."""
     # NaN is not JSON.
     plain = report.frame.astype(object).where(report.frame.notna(), None)
@@ -202,30 +198,6 @@ def write(report: Report, path: Path, about: dict[str, Any]) -> None:
         content[name] = rows.drop(columns='table').to_dict('records')
     write_json(content, path)
     write_text(report.frame.to_csv(index=False), path.with_suffix('.csv'))
-
-
-def plot(report: Report, path: Path, title: str = '') -> None:
-    """Draw IoU over the threshold, a panel for each measure, with the 95 % band."""
-    curves = report.frame[report.frame['table'] == 'curves']
-    measures = curves['measure'].unique()
-    colors = {point: f'C{i}' for i, point in enumerate(curves['point'].unique())}
-    figure = Figure(figsize=(4 * len(measures), 3.6), layout='constrained')
-    axes = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
-    for ax, measure in zip(axes, measures, strict=True):
-        own = curves[curves['measure'] == measure]
-        for point, rows in own.groupby('point', sort=False):
-            x = rows['threshold']
-            color = colors[point]
-            ax.plot(x, rows['iou'], 'o-', ms=3, label=point, color=color)
-            ax.fill_between(x, rows['low'], rows['high'], alpha=0.2, lw=0, color=color)
-        ax.axhline(report.prior['iou'], color='.5', ls='--', lw=1, label=PRIOR[0])
-        ax.set(title=measure, xlabel='threshold')
-        ax.grid(alpha=0.3)
-        ax.legend(fontsize=7)
-    axes[0].set_ylabel('IoU, mean over images')
-    axes[0].set_ylim(bottom=0)  # last: the panels share it
-    figure.suptitle(title, fontsize=9)
-    save_figure(figure, path, dpi=110)
 
 
 def tables(report: Report, title: str) -> list[tuple[str, pd.DataFrame]]:
@@ -287,86 +259,3 @@ def _cell(row: pd.Series) -> str:
     if row['threshold_choice'] == CHOICES[1] and not is_difference:
         cell += f' at {row["threshold"]:g}'
     return cell
-
-
-# ---------------------------------------------------------------------------- images
-class Example(NamedTuple):
-    """An image, uint8 ``[H, W, 3]`` RGB, its mask, and its maps with values ``[1, N]``."""
-
-    pixels: np.ndarray
-    mask: np.ndarray
-    maps: list[TokenMaps]
-
-
-def draw_examples(
-    examples: Sequence[Example], report: Report, rule: str, path: Path, title: str = ''
-) -> None:
-    """Draw image, mask and pseudo-masks with the fixed thresholds, a row an image.
-
-    Args:
-        examples (Sequence[Example]): The images.
-        report (Report): Holds the fixed thresholds.
-        rule (str): The rule of :func:`token_mask` that the report was made with.
-        path (Path): The file to write.
-        title (str): The title of the picture.
-    """
-    rows = report.frame.query("threshold_choice == 'fixed' and variant == 'as is'")
-    rows = rows[rows['table'] == 'rows']
-    thresholds = rows.set_index(['measure', 'point'])['threshold'].to_dict()
-    columns = 2 + len(examples[0].maps)
-    size = (1.15 * columns, 1.3 * len(examples) + 0.6)
-    figure = Figure(figsize=size, layout='constrained')
-    axes = figure.subplots(len(examples), columns, squeeze=False)
-    for i, example in enumerate(examples):
-        panels = _example_panels(example, thresholds, rule)
-        for ax, panel in zip(axes[i], panels, strict=True):
-            ax.imshow(panel.picture, interpolation='nearest')
-            without_ticks(ax)
-            ax.set_xlabel(panel.score, fontsize=7, labelpad=1)
-            ax.set_title(panel.name if i == 0 else '', fontsize=7)
-    figure.suptitle(title, fontsize=8)
-    save_figure(figure, path, dpi=110)
-
-
-class _Panel(NamedTuple):
-    """A panel of an example: its name, its picture, and the IoU in words."""
-
-    name: str
-    picture: np.ndarray
-    score: str = ''
-
-
-def _example_panels(
-    example: Example, thresholds: dict[tuple[str, str], float], rule: str
-) -> list[_Panel]:
-    """Return image, mask and pseudo-masks of an example.
-
-    Args:
-        example (Example): The image.
-        thresholds (dict): Measure and point -> threshold.
-        rule (str): The rule of :func:`token_mask`.
-    """
-    pixels = example.pixels
-    grid = example.maps[0].grid
-    truth, _ = token_mask(example.mask, grid, rule)
-    panels = [_Panel('image', pixels), _Panel('mask', _lit(pixels, truth, grid))]
-    for token_maps in example.maps:
-        truth, valid = token_mask(example.mask, token_maps.grid, rule)
-        threshold = thresholds[token_maps.measure, token_maps.point]
-        predicted = token_maps.values[0] > threshold
-        name = f'{token_maps.measure}\n{token_maps.point}, t = {threshold:g}'
-        score = f'{100 * pseudo_masks.iou(predicted, truth, valid):.0f}'
-        picture = _lit(pixels, predicted, token_maps.grid)
-        panels.append(_Panel(name, picture, score))
-    return panels
-
-
-def _lit(pixels: np.ndarray, tokens: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """Return the picture, dark where ``tokens`` ``[N]`` is False."""
-    height, width = pixels.shape[:2]
-    rows, columns = grid
-    row_of_pixel = np.arange(height) * rows // height
-    column_of_pixel = np.arange(width) * columns // width
-    is_lit = tokens.reshape(grid)[row_of_pixel][:, column_of_pixel]
-    light = np.where(is_lit, 1.0, 0.25)
-    return (pixels * light[..., None]).astype(np.uint8)

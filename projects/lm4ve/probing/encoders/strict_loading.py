@@ -36,7 +36,7 @@ def load_encoder_state(
             features read them; the message names them.
     """
     whole = model.state_dict()
-    refuse_unknown([name for name in state if name not in whole], origin)
+    refuse_unknown_tensors([name for name in state if name not in whole], origin)
     lacking = []
     for name, mine in whole.items():
         if name not in state:
@@ -82,7 +82,7 @@ def load_pretrained(
             continue
         _, found_in_larger = _from_state(larger, config, state)
         unknown &= set(found_in_larger['unexpected_keys'])
-    refuse_unknown(sorted(unknown), origin)
+    refuse_unknown_tensors(sorted(unknown), origin)
     lacking = sorted(found['missing_keys'])
     for name, stored, expected in sorted(found['mismatched_keys']):
         lacking.append(f'{name} {list(stored)}, expected {list(expected)}')
@@ -130,7 +130,7 @@ def _architectures(config: Any) -> Iterable[type[Any]]:
             yield found
 
 
-def refuse_unknown(names: Collection[str], origin: str) -> None:
+def refuse_unknown_tensors(names: Collection[str], origin: str) -> None:
     """Raise an error if there are names that the model does not have.
 
     Raises:
