@@ -21,20 +21,21 @@ def test_points_are_the_inputs_and_outputs_of_neck_parts(task):
     seen = analyse(model, data)
     assert seen.kind == task
     assert list(seen.points) == ['encoder', 'mapped', 'block', 'after']
-    neck = necks_of(model)[0][1]
+    _, neck = necks_of(model)[0]
     x, kwargs = call_of(model, data, neck)
+    if isinstance(x, (tuple, list)):
+        x = x[-1]
+    if x.dim() > 3:
+        x = x.flatten(2).transpose(1, 2)
     with torch.no_grad():
-        x = x[-1] if isinstance(x, (tuple, list)) else x
-        x = x if x.dim() == 3 else x.flatten(2).transpose(1, 2)
         mapped = F.linear(x, neck.mapper_in.weight)
         block = neck.block(mapped, padding_mask=kwargs.get('padding_mask'))
         after = F.linear(block, neck.mapper_out.weight)
     prefix = seen.points['encoder'].layout.prefix
     if task != 'motion':
         assert (prefix, seen.points['encoder'].layout.grid) == PLACES[task]
-    for label, expected in dict(
-        encoder=x, mapped=mapped, block=block, after=after
-    ).items():
+    expected_at = dict(encoder=x, mapped=mapped, block=block, after=after)
+    for label, expected in expected_at.items():
         found = seen.points[label].tokens
         torch.testing.assert_close(found, expected[:, prefix:], rtol=1e-4, atol=1e-5)
     assert seen.points['block'].tokens.shape[-1] == D
@@ -52,13 +53,14 @@ def test_capture_changes_neither_predictions_nor_modes(task):
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     with torch.no_grad():
         plain = model.eval().test_step(data)
-    name = dict(motion='trajectories', pointcloud='pred_scores').get(task, 'pred_score')
-    for a, b in zip(seen.outputs, plain, strict=True):
-        # Trajectories lie in a city, tens of meters from its origin.
-        a, b = (torch.as_tensor(x.get(name)) for x in (a, b))
-        torch.testing.assert_close(
-            a, b, rtol=1e-4, atol=1e-3 if task == 'motion' else 1e-5
-        )
+    names = dict(motion='trajectories', pointcloud='pred_scores')
+    name = names.get(task, 'pred_score')
+    # Trajectories lie in a city, tens of meters from its origin.
+    slack = 1e-3 if task == 'motion' else 1e-5
+    for seen_output, plain_output in zip(seen.outputs, plain, strict=True):
+        prediction = torch.as_tensor(seen_output.get(name))
+        expected = torch.as_tensor(plain_output.get(name))
+        torch.testing.assert_close(prediction, expected, rtol=1e-4, atol=slack)
 
 
 def test_all_views_are_captured():
@@ -75,10 +77,12 @@ def test_all_views_are_captured():
 
 def test_any_module_can_be_named():
     model, data = build('image')
-    points = dict(patches='backbone.patch_embed', inside='neck.block.layers.0.o_proj')
-    seen = analyse(
-        model, data, points | dict(norm='neck.block.layers.1.mlp_norm:input')
+    points = dict(
+        patches='backbone.patch_embed',
+        inside='neck.block.layers.0.o_proj',
+        norm='neck.block.layers.1.mlp_norm:input',
     )
+    seen = analyse(model, data, points)
     assert seen.points['patches'].layout.prefix == 0
     assert seen.points['inside'].tokens.shape == (2, 24, D)
     assert seen.points['norm'].tokens.shape == (2, 24, D)
@@ -112,7 +116,8 @@ def test_encoder_attention_is_the_class_tokens_row():
     attention = model.backbone.layers[-1].attn
     x = call_of(model, data, attention)[0][1]
     q, k, _ = attention.qkv(x).view(25, 3, 2, 8).unbind(1)
-    assert got.row == 'class token' and got.name == 'backbone.layers.1.attn'
+    assert got.row == 'class token'
+    assert got.name == 'backbone.layers.1.attn'
     torch.testing.assert_close(got.weights[1], softmax_row(q, k, 0)[:, 1:])
 
 
@@ -164,24 +169,30 @@ def test_scene_attention_is_the_focal_agents_row():
     seen = analyse(model, data)
     for attention in seen.attention.values():
         assert attention.row == 'focal agent'
-        weights, mask = attention.weights, attention.layout.padding_mask
-        mask = mask[:, None].expand_as(weights)
-        assert (weights[mask] == 0).all() and mask.any()
+        weights = attention.weights
+        padding = attention.layout.padding_mask[:, None].expand_as(weights)
+        assert padding.any()
+        assert (weights[padding] == 0).all()
         torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:2]))
 
 
 def numpy_frequency(x: np.ndarray, wrap: bool) -> np.ndarray:
-    # The transform as a matrix, not as an FFT.
-    n = np.arange(x.shape[1])
-    spectrum = x.astype(np.float64) @ np.exp(-2j * np.pi * np.outer(n, n) / len(n))
+    """Return the frequency of tokens ``[N, C]``, by a matrix in place of the FFT."""
+    channels = x.shape[1]
+    n = np.arange(channels)
+    transform = np.exp(-2j * np.pi * np.outer(n, n) / channels)
+    spectrum = x.astype(np.float64) @ transform
     # The sums that are real but for rounding: their angle is 0 or pi.
-    for k in {0, len(n) // 2} if len(n) % 2 == 0 else {0}:
-        spectrum[:, k] = spectrum[:, k].real
+    spectrum[:, 0] = spectrum[:, 0].real
+    if channels % 2 == 0:
+        spectrum[:, channels // 2] = spectrum[:, channels // 2].real
     angles = np.angle(spectrum)
-    apart = angles - angles.mean(0)
     if wrap:
-        apart = np.angle(np.exp(1j * (angles - np.angle(np.exp(1j * angles).mean(0)))))
-    return np.linalg.norm(apart, axis=1)
+        mean = np.angle(np.exp(1j * angles).mean(0))
+        difference = np.angle(np.exp(1j * (angles - mean)))
+    else:
+        difference = angles - angles.mean(0)
+    return np.linalg.norm(difference, axis=1)
 
 
 @pytest.mark.parametrize('channels', [7, 16])
@@ -224,15 +235,13 @@ def test_values_that_are_not_finite_are_refused():
 
 
 def test_attention_behind_a_soft_mask_is_what_the_layer_uses():
-    block, x = (
-        LLMBlock(arch=BLOCK['arch'], causal=dict(soft=0.5)).eval(),
-        torch.randn(2, 5, 24),
-    )
+    block = LLMBlock(arch=BLOCK['arch'], causal=dict(soft=0.5)).eval()
+    layer = block.layers[0]
     calls = []
-    block.layers[0].register_forward_pre_hook(lambda _, args: calls.append(args))
-    block(x)
-    ((seen, mask, *_),) = calls
-    for row in (None, 3):
-        weights = llm_attention_row(block.layers[0], seen, mask, None, row)
-        expected = torch.ones(5, 5).tril()[3] if row else torch.ones(5)
-        assert torch.equal(weights[0, 0] > 0, expected > 0)
+    layer.register_forward_pre_hook(lambda _, args: calls.append(args))
+    block(torch.randn(2, 5, 24))
+    ((x, mask, *_),) = calls
+    mean = llm_attention_row(layer, x, mask, None, None)
+    assert (mean[0, 0] > 0).all()
+    row = llm_attention_row(layer, x, mask, None, 3)
+    assert (row[0, 0] > 0).tolist() == [True, True, True, True, False]

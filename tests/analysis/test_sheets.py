@@ -22,7 +22,8 @@ from lm4ve.draw.figures import to_image
 from lm4ve.draw.pictures import COVER
 from tests.helpers.html import Links
 
-MEAN, STD = torch.tensor([120.0, 110.0, 100.0]), torch.tensor([60.0, 50.0, 40.0])
+MEAN = torch.tensor([120.0, 110.0, 100.0])
+STD = torch.tensor([60.0, 50.0, 40.0])
 SCALE = SimpleNamespace(mean=MEAN.view(-1, 1, 1), std=STD.view(-1, 1, 1))
 MODEL = SimpleNamespace(data_preprocessor=SCALE)
 
@@ -40,16 +41,21 @@ def normalized(pixels: np.ndarray) -> torch.Tensor:
 
 
 def analysis_of(kind, inputs, layout, tokens, attention=None, samples=1):
-    points, outputs = dict(encoder=Point('enc.last', tokens, layout)), [{}] * samples
+    """Return an analysis of one point."""
     return Analysis(
-        kind, inputs, points, attention or {}, outputs, len(tokens) // samples
+        kind=kind,
+        inputs=inputs,
+        points={'encoder': Point('enc.last', tokens, layout)},
+        attention=attention or {},
+        outputs=[{}] * samples,
+        views=len(tokens) // samples,
     )
 
 
 def drawn(analysis, model=MODEL, **options):
-    return samples_of(
-        analysis, model, [f's{i}' for i in range(len(analysis.outputs))], **options
-    )
+    """Return the samples of an analysis, ready to be drawn."""
+    names = [f's{i}' for i in range(len(analysis.outputs))]
+    return samples_of(analysis, model, names, **options)
 
 
 def panels(figure) -> list:
@@ -72,7 +78,8 @@ def cells(panel: np.ndarray, rows: int, columns: int) -> np.ndarray:
     return panel[y][:, x] / 255.0
 
 
-HIGH, LOW = (np.array(colormaps['viridis'](v)[:3]) for v in (1.0, 0.0))
+HIGH = np.array(colormaps['viridis'](1.0)[:3])
+LOW = np.array(colormaps['viridis'](0.0)[:3])
 
 
 def has_color(pixels: np.ndarray, color: np.ndarray) -> np.ndarray:
@@ -113,10 +120,15 @@ def test_an_image_and_its_brightest_token_keep_their_places(image):
 def test_nearly_uniform_attention_has_a_scale_from_zero(image):
     _, analysis = image
     (sample,) = drawn(analysis)
-    heads = {m.title: m.norm() for m in sample.sections[-1].maps[1:]}
-    assert list(heads) == ['head 1, nearly uniform', 'head 2', 'head 3, nearly uniform']
-    scales = np.array([(norm.vmin, norm.vmax) for norm in heads.values()])
-    np.testing.assert_allclose(scales, [[0, 0.05], [0.05, 0.6], [0, 0.05]])
+    scales = {}
+    for head in sample.sections[-1].maps[1:]:
+        norm = head.norm()
+        scales[head.title] = (norm.vmin, norm.vmax)
+    assert scales == {
+        'head 1, nearly uniform': pytest.approx((0, 0.05)),
+        'head 2': pytest.approx((0.05, 0.6)),
+        'head 3, nearly uniform': pytest.approx((0, 0.05)),
+    }
 
 
 # -------------------------------------------------------------------------- clips
@@ -149,9 +161,14 @@ def test_the_first_clip_of_a_sample_is_shown():
     single = torch.zeros(12, 4, 8)  # a point before frames are joined
     single[7, 3] = 100.0  # sample 1, frame 1, lower right
     analysis.points['before'] = Point('enc', single, Layout('video', 0, (2, 2)))
-    one, two, *shown = panels(draw_sheet(drawn(analysis, measures=['magnitude'])[1]))
-    assert len(shown) == 4 and one[9:-9, 9:-9].max() == 0 < 180 < two[9:-9, 9:-9].min()
-    assert [cells(p, 2, 2)[..., 1].argmax() for p in shown[1::2]] == [2, 3]
+    _, second = drawn(analysis, measures=['magnitude'])
+    dark, bright, *of_points = panels(draw_sheet(second))
+    assert len(of_points) == 4
+    assert dark[9:-9, 9:-9].max() == 0
+    assert bright[9:-9, 9:-9].min() > 180
+    # In the second frame of each point; green is high at the high end alone.
+    brightest = [cells(panel, 2, 2)[..., 1].argmax() for panel in of_points[1::2]]
+    assert brightest == [2, 3]
 
 
 # ------------------------------------------------------------------------- clouds
@@ -164,14 +181,18 @@ def test_a_group_lights_up_where_its_points_are():
     groups = torch.from_numpy(np.stack([np.arange(100), low, low + 1]))[None]
     model = SimpleNamespace(backbone=SimpleNamespace(group=lambda x: (None, groups)))
     tokens = torch.tensor([9.0, 0.0, 0.0])[None, :, None].expand(1, 3, 6)
-    inputs, layout = torch.from_numpy(points)[None], Layout('pointcloud', 1, (3,))
+    inputs = torch.from_numpy(points)[None]
+    layout = Layout('pointcloud', 1, (3,))
     analysis = analysis_of('pointcloud', inputs, layout, tokens)
     (sample,) = drawn(analysis, model, measures=['magnitude'])
     panel = panels(draw_sheet(sample))[1]
     rows = np.arange(len(panel))[:, None].repeat(panel.shape[1], 1)
-    high, low = has_color(panel, HIGH), has_color(panel, LOW)
-    assert high.sum() > 200 and low.sum() > 200
-    assert rows[high].mean() < 0.4 * len(panel) < 0.6 * len(panel) < rows[low].mean()
+    high = has_color(panel, HIGH)
+    low = has_color(panel, LOW)
+    assert high.sum() > 200
+    assert low.sum() > 200
+    assert rows[high].mean() < 0.4 * len(panel)
+    assert rows[low].mean() > 0.6 * len(panel)
     # Points of no group are grey, and smaller.
     grey = has_color(panel, np.full(3, 0.58))
     assert 20 < grey.sum() < low.sum()
@@ -182,31 +203,34 @@ def scene_analysis():
     agents = torch.zeros(2, 3, 4, 2)
     agents[:, 1] = torch.tensor([30.0, 25.0])  # ahead, to the left
     lanes = torch.stack([torch.linspace(-40, -10, 5), torch.full((5,), -30.0)], -1)
-    paddings = (
-        torch.tensor([[False, False, True]] * 2),
-        torch.tensor([[False, True]] * 2),
-    )
-    valid = torch.ones(2, 3, 4, dtype=torch.bool)
+    agent_padding = torch.tensor([[False, False, True]] * 2)
+    lane_padding = torch.tensor([[False, True]] * 2)
     inputs = dict(
-        agents=agents, agents_valid=valid, lanes=lanes.expand(2, 2, 5, 2).clone()
+        agents=agents,
+        agents_valid=torch.ones(2, 3, 4, dtype=torch.bool),
+        agent_padding=agent_padding,
+        lanes=lanes.expand(2, 2, 5, 2).clone(),
+        lane_padding=lane_padding,
     )
-    inputs |= dict(zip(('agent_padding', 'lane_padding'), paddings, strict=True))
     tokens = torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(1))
     tokens[:, 1] = 50.0
-    tokens[:, 2] = tokens[:, 4] = 1e6  # padding
-    layout = Layout('motion', 0, (5,), torch.cat(paddings, dim=1))
+    tokens[:, [2, 4]] = 1e6  # padding
+    padding_mask = torch.cat((agent_padding, lane_padding), dim=1)
+    layout = Layout('motion', 0, (5,), padding_mask)
     return analysis_of('motion', inputs, layout, tokens, samples=2)
 
 
 def test_an_agent_lights_up_where_it_is():
-    panel = panels(draw_sheet(drawn(scene_analysis(), measures=['magnitude'])[1]))[1]
+    _, second = drawn(scene_analysis(), measures=['magnitude'])
+    panel = panels(draw_sheet(second))[1]
     # 30 m ahead is to the right, 25 m to the left is up; 50 m reach to the edge.
     middle = np.argwhere(has_color(panel, HIGH)).mean(axis=0) / len(panel)
     np.testing.assert_allclose(middle, [(50 - 25) / 100, (50 + 30) / 100], atol=0.02)
     # The lane is behind to the right.
     lane = np.argwhere(has_color(panel, LOW)) / len(panel)
     lane = lane[lane[:, 0] > 0.7]
-    assert len(lane) > 20 and (lane[:, 1] < 0.45).all()
+    assert len(lane) > 20
+    assert (lane[:, 1] < 0.45).all()
 
 
 def test_padding_does_not_count():

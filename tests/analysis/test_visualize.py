@@ -79,26 +79,27 @@ def test_files_and_indices_become_sheets_and_a_page(digits, tmp_path, capsys):
     visualize(*digits, '--indices 3', flags, tmp_path)
     printed = capsys.readouterr().out.split()
     names = ['my_cat.png', 'test_00003.png']
-    assert printed[-3:] == [str(tmp_path / n) for n in (*names, 'index.html')]
-    assert all(is_sheet(tmp_path / n) for n in names)
-    found = page(tmp_path).words
-    names = (
+    assert printed[-3:] == [str(tmp_path / name) for name in (*names, 'index.html')]
+    for name in names:
+        assert is_sheet(tmp_path / name)
+    words = page(tmp_path).words
+    expected = [
         'my_cat',
         'test_00003',
         'prediction:',
         'truth:',
         'neck.mapper_in',
         'frequency',
-    )
-    assert all(
-        w in found for w in (*names, 'attention entropy', str(digits[1]), '--indices')
-    )
-    assert found.count('truth:') == 1  # of the test sample alone
+        'attention entropy',
+        str(digits[1]),
+        '--indices',
+    ]
+    assert [word for word in expected if word not in words] == []
+    assert words.count('truth:') == 1  # of the test sample alone
     # Two attentions of 4 and 12 heads take more rows than three heads do.
     visualize(*digits, flags, tmp_path / 'all', '--all-heads')
-    few, every = (
-        Image.open(f / 'my_cat.png').height for f in (tmp_path, tmp_path / 'all')
-    )
+    few = Image.open(tmp_path / 'my_cat.png').height
+    every = Image.open(tmp_path / 'all/my_cat.png').height
     assert every > 1.2 * few
 
 
@@ -117,12 +118,12 @@ def test_colours_and_names_of_files_are_kept(digits, tmp_path):
     for file in files:
         file.parent.mkdir()
         cv2.imwrite(str(file), np.full((8, 8, 3), (0, 0, 255), np.uint8))
+    # What the preprocessor turns round arrives as BGR.
     for to_rgb, expected in ((True, [0, 0, 255]), (False, [255, 0, 0])):
         cfg = read_config(digits[0], {'data_preprocessor.to_rgb': to_rgb})
-        found = loading.samples_of_files(cfg, files)
-        assert [sample.name for sample in found] == ['0_red', '1_red']
-        # What the preprocessor turns round arrives as BGR.
-        assert found[0].data['inputs'][:, 0, 0].tolist() == expected
+        first, second = loading.samples_of_files(cfg, files)
+        assert (first.name, second.name) == ('0_red', '1_red')
+        assert first.data['inputs'][:, 0, 0].tolist() == expected
 
 
 class Convolution(BaseClassifier):
@@ -141,10 +142,8 @@ class Convolution(BaseClassifier):
 @pytest.mark.parametrize('points', [None, dict(b='neck.block')])
 def test_tokens_of_a_map_have_its_grid_inside_the_neck(points):
     analysis = analyse(Convolution(), dict(inputs=torch.rand(2, 3, 32, 32)), points)
-    layouts = [
-        p.layout for p in (*analysis.points.values(), *analysis.attention.values())
-    ]
-    assert {layout.grid for layout in layouts} == {(2, 6)}
+    captured = [*analysis.points.values(), *analysis.attention.values()]
+    assert {entry.layout.grid for entry in captured} == {(2, 6)}
 
 
 # -------------------------------------------------------------------- other tasks
@@ -164,17 +163,15 @@ def test_videos_become_sheets_and_movies(tiny, tmp_path):
     config = tiny('video', 'videomae-demo_minilm_moving-digits.py')
     cfg = read_config(config)
     (indexed,) = loading.samples_by_index(cfg, [3])  # writes the set
-    video, frames, out = (
-        tmp_path / n for n in ('data/moving-digits/test/3.mp4', 'frames', 'out')
-    )
+    video = tmp_path / 'data/moving-digits/test/3.mp4'
+    frames = tmp_path / 'frames'
+    out = tmp_path / 'out'
     frames.mkdir()
     with av.open(str(video)) as container:
-        for i, frame in enumerate(
-            container.decode(video=0)
-        ):  # 8.png ... 15.png: by number
-            Image.fromarray(frame.to_ndarray(format='rgb24')).save(
-                frames / f'{i + 8}.png'
-            )
+        # 8.png ... 15.png: they are sorted by number, not as texts.
+        for number, frame in enumerate(container.decode(video=0), 8):
+            pixels = frame.to_ndarray(format='rgb24')
+            Image.fromarray(pixels).save(frames / f'{number}.png')
     flags = '--points b=neck.block --no-attention --fps 2'
     visualize(config, 'none', video, '--out-dir', out, flags)
     assert sorted(p.name for p in out.iterdir()) == ['3.mp4', '3.png', 'index.html']
@@ -190,11 +187,13 @@ def test_videos_become_sheets_and_movies(tiny, tmp_path):
 
 def test_clouds_of_any_size_become_sheets(tiny, tmp_path):
     config = tiny('pointcloud', 'pointbert-demo_minilm_primitives.py')
-    file, out = tmp_path / 'mine.npy', tmp_path / 'out'
+    file = tmp_path / 'mine.npy'
+    out = tmp_path / 'out'
     np.save(file, 40 * cloud(300) + 7)
     visualize(config, '-', file, '--indices 1 --no-attention --out-dir', out)
     assert is_sheet(out / 'mine.png')
-    assert 'sphere' in page(out).words and 'test_00001' in page(out).words
+    assert 'sphere' in page(out).words
+    assert 'test_00001' in page(out).words
     (given,) = loading.samples_of_files(read_config(config), [file])
     # Brought to where the set's objects are.
     assert 0.5 < given.data['inputs'].norm(dim=1).max() <= 1 + 1e-6
@@ -202,12 +201,14 @@ def test_clouds_of_any_size_become_sheets(tiny, tmp_path):
 
 def test_scenes_become_sheets(tiny, tmp_path):
     config = tiny('motion', 'vectornet-demo_minilm_sim.py')
-    cfg, out = read_config(config), tmp_path / 'out'
+    cfg = read_config(config)
+    out = tmp_path / 'out'
     (indexed,) = loading.samples_by_index(cfg, [0])
     scene_id = indexed.data['scene'].scene_id
     file = tmp_path / f'data/traffic-sim/val/data/{scene_id}.csv'
     visualize(config, 'none', file, '--out-dir', out)
-    assert is_sheet(out / f'{scene_id}.png') and 'minFDE' in page(out).words
+    assert is_sheet(out / f'{scene_id}.png')
+    assert 'minFDE' in page(out).words
     (read,) = loading.samples_of_files(cfg, [file])
     np.testing.assert_allclose(read.data['agents'], indexed.data['agents'], atol=1e-3)
 
@@ -249,12 +250,17 @@ def train_from_the_same_start(runner) -> dict:
     """Train a model that uses every generator, as one with dropout at test time would."""
 
     def draw(*_):
-        torch.rand(1), np.random.rand(), random.random()
+        torch.rand(1)
+        np.random.rand()
+        random.random()
 
     runner.model.backbone.register_forward_pre_hook(draw)
-    torch.manual_seed(3), np.random.seed(3), random.seed(3)
+    torch.manual_seed(3)
+    np.random.seed(3)
+    random.seed(3)
     runner.train()
-    return {k: v.clone() for k, v in runner.model.state_dict().items()}
+    state = runner.model.state_dict()
+    return {name: tensor.clone() for name, tensor in state.items()}
 
 
 # ------------------------------------------------------------------- what is drawn
@@ -273,22 +279,23 @@ def trained(tmp_path_factory):
 
 def test_pictures_go_to_the_backends_at_their_steps(trained):
     root = trained[0]
-    expected = {(f'val_activations_{i:05d}', step) for i in (0, 9) for step in (2, 4)}
+    expected = set()
+    for step in (2, 4):
+        expected.add(('val_activations_00000', step))
+        expected.add(('val_activations_00009', step))
     files = {p.stem: p for p in root.glob('*/vis_data/vis_image/*.png')}
     assert set(files) == {f'{name}_{step}' for name, step in expected}
     sheet = cv2.imread(str(files['val_activations_00009_2']))
     # RGB all the way: the high end of the colour map is yellow, not cyan.
     b, g, r = sheet.reshape(-1, 3).astype(int).T
     assert ((r > 200) & (g > 200) & (b < 120)).sum() > 50
-    events = EventAccumulator(
-        str(next(root.glob('*/vis_data'))), dict(images=0)
-    ).Reload()
-    found = {
-        (tag, event.step)
-        for tag in events.Tags()['images']
-        for event in events.Images(tag)
-    }
-    assert found == expected
+    folder = next(root.glob('*/vis_data'))
+    events = EventAccumulator(str(folder), dict(images=0)).Reload()
+    logged = set()
+    for tag in events.Tags()['images']:
+        for event in events.Images(tag):
+            logged.add((tag, event.step))
+    assert logged == expected
 
 
 def test_training_is_bit_equal_without_the_hook(trained, tmp_path):
@@ -298,7 +305,8 @@ def test_training_is_bit_equal_without_the_hook(trained, tmp_path):
 
 def one_batch(runner, hook, mode: str = 'val', model=None) -> list:
     """Give the hook the loader's first batch; return the pictures' names."""
-    batch, names = next(iter(runner.val_dataloader)), []
+    batch = next(iter(runner.val_dataloader))
+    names = []
     with torch.no_grad():
         outputs = runner.model.val_step(batch)
     visualizer = SimpleNamespace(
@@ -343,7 +351,8 @@ def test_a_distributed_model_is_drawn_without_communication(
 
 
 def test_the_average_is_drawn_where_it_is_evaluated(tmp_path, monkeypatch):
-    drawn, analyse = [], hook_module.analyse
+    drawn = []
+    analyse = hook_module.analyse
 
     def record(model, *args):
         drawn.append(model.neck.mapper_in.weight.clone())

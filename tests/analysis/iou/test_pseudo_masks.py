@@ -19,12 +19,13 @@ AREAS = [
 
 @pytest.mark.parametrize('rows, foreground, counted', AREAS, ids=['all', 'ignored'])
 def test_a_token_is_foreground_from_half_of_its_area(rows, foreground, counted):
-    mask = np.array(
-        [[pm.IGNORED if c == 'x' else int(c) for c in r] for r in rows], np.uint8
-    )
+    values = {'0': 0, '1': 1, 'x': pm.IGNORED}
+    mask = np.array([[values[pixel] for pixel in row] for row in rows], np.uint8)
     truth, valid = pm.token_mask(mask, (2, 2))
-    assert (truth.tolist(), valid.tolist()) == (foreground, counted)
-    assert pm.token_mask(mask, (2, 2), 'any')[0].tolist() == counted
+    assert truth.tolist() == foreground
+    assert valid.tolist() == counted
+    truth_of_any, _ = pm.token_mask(mask, (2, 2), 'any')
+    assert truth_of_any.tolist() == counted
 
 
 def test_areas_are_exact_where_tokens_cut_pixels():
@@ -37,8 +38,9 @@ def test_areas_are_exact_where_tokens_cut_pixels():
 
 
 def test_iou_equals_counting():
-    # Of 200 cases of five tokens, some have nothing to find or to count.
-    for predicted, truth, valid in np.random.default_rng(0).random((200, 3, 5)) < 0.5:
+    cases = np.random.default_rng(0).random((200, 3, 5)) < 0.5
+    for predicted, truth, valid in cases:
+        # Some of the cases of five tokens have nothing to find or to count.
         if (truth & valid).any():
             expected = _by_counting(predicted[valid], truth[valid])
             assert pm.iou(predicted, truth, valid) == pytest.approx(expected, abs=1e-12)
@@ -84,9 +86,12 @@ def test_a_constant_activation_scores_the_class_prior(noise):
 def some_scores(truth: np.ndarray, **maps: np.ndarray) -> pm.Scores:
     """Scores of maps ``[images, 4]`` by point, with masks of one pixel a token."""
     scores = pm.Scores()
-    found = [pm.TokenMaps('magnitude', k, v, (2, 2)) for k, v in maps.items()]
+    token_maps = []
+    for point, values in maps.items():
+        token_maps.append(pm.TokenMaps('magnitude', point, values, (2, 2)))
     masks = list(truth.reshape(-1, 2, 2).astype(np.uint8))
-    scores.add(found, masks, [f'{i}' for i in range(len(masks))])
+    names = [str(i) for i in range(len(masks))]
+    scores.add(token_maps, masks, names)
     return scores
 
 
@@ -107,14 +112,15 @@ def row_of(report, variant: str, choice: str):
 def test_each_image_has_its_best_threshold_inverted_too():
     maps, truth = random_scores()
     report = make_report(some_scores(truth, encoder=maps), resamples=50)
-    levels = np.arange(1, 10) / 10
-    for variant, m in (('as is', maps), ('inverted', 1 - maps)):
-        best = [
-            max(_by_counting(x > t, y) for t in levels)
-            for x, y in zip(m, truth, strict=True)
-        ]
+    thresholds = np.arange(1, 10) / 10
+    for variant, values in (('as is', maps), ('inverted', 1 - maps)):
+        best = []
+        for image, image_truth in zip(values, truth, strict=True):
+            scores = [_by_counting(image > t, image_truth) for t in thresholds]
+            best.append(max(scores))
         row = row_of(report, variant, 'best per image')
-        assert row.iou == pytest.approx(np.mean(best), abs=1e-12) and row.images == 12
+        assert row.iou == pytest.approx(np.mean(best), abs=1e-12)
+        assert row.images == 12
     assert report.prior['iou'] == pytest.approx(truth.mean(), abs=1e-12)
 
 
@@ -155,16 +161,19 @@ def test_shuffled_maps_keep_their_values_and_know_nothing():
     truth = np.tile([True, False, False, False], (400, 1))
     scores = some_scores(truth, encoder=truth.astype(float))
     # A random token of four is right in a quarter of the images.
-    found = scores.tables['magnitude', 'encoder', 'shuffled'][:, 0]
-    assert set(found) == {0.0, 1.0} and abs(found.mean() - 0.25) < 0.07
+    key = ('magnitude', 'encoder', 'shuffled')
+    ious = scores.tables[key][:, 0]
+    assert set(ious) == {0.0, 1.0}
+    assert abs(ious.mean() - 0.25) < 0.07
     again = some_scores(truth, encoder=truth.astype(float))
-    assert np.array_equal(found, again.tables['magnitude', 'encoder', 'shuffled'][:, 0])
+    assert np.array_equal(ious, again.tables[key][:, 0])
 
 
 def test_the_bootstrap_equals_a_plain_one():
     values = np.random.default_rng(0).random(30)
     mean, low, high = bootstrap_mean(values, resamples=400, seed=7)
     rng = np.random.default_rng(7)
-    means = np.array([values[rng.integers(0, 30, 30)].mean() for _ in range(400)])
-    expected = values.mean(), np.percentile(means, 2.5), np.percentile(means, 97.5)
-    assert (mean, low, high) == pytest.approx(expected, abs=1e-12)
+    means = [values[rng.integers(0, 30, 30)].mean() for _ in range(400)]
+    assert mean == pytest.approx(values.mean(), abs=1e-12)
+    assert low == pytest.approx(np.percentile(means, 2.5), abs=1e-12)
+    assert high == pytest.approx(np.percentile(means, 97.5), abs=1e-12)
