@@ -57,7 +57,7 @@ def test_errors_keep_their_type_in_the_registry():
 
 UNSUPPORTED_MODELS = [
     (dict(model_type='zaya'), "'zaya' has no layer spec.*llama.*blocks/families"),
-    (dict(model_type='deepseek_v3', n_routed_experts=64), 'latent attention'),
+    (dict(model_type='mamba'), 'recurrent'),
     (
         dict(model_type='no-such-wrapper', text_config=dict(model_type='granitemoe')),
         "'no-such-wrapper' has no layer spec, and transformers .* does not have it",

@@ -10,9 +10,6 @@ _RELATIVE_SCORES = (
 )
 _RECURRENT = 'its layers are recurrent and have no softmax attention'
 _STATE_SPACE = 'its layers mix attention with state-space branches'
-_LATENT = (
-    'its keys and values are made in two steps with a norm between (latent attention)'
-)
 _BLOCKS_OF_POSITIONS = 'its attention is defined by blocks and windows of positions'
 _OLD_PHI = (
     'it is the remote-code layout of early Phi models; use a checkpoint with '
@@ -45,10 +42,6 @@ REFUSED = {
     'zamba': _STATE_SPACE,
     'zamba2': _STATE_SPACE,
     'nemotron_h': _STATE_SPACE,
-    'deepseek_v2': _LATENT,
-    'deepseek_v3': _LATENT,
-    'minicpm3': _LATENT,
-    'longcat_flash': _LATENT,
     'big_bird': _BLOCKS_OF_POSITIONS,
     'longformer': _BLOCKS_OF_POSITIONS,
     'reformer': _BLOCKS_OF_POSITIONS,
