@@ -92,12 +92,18 @@ def test_padding_changes_nothing(model, scenes):
 
 
 def test_lonely_agent_without_lanes_gets_forecast(model, scenes):
-    s = scenes[0]
-    kept = {k: getattr(s, k)[[s.focal]] for k in ('positions', 'valid')}
-    lanes = {k: v[:0] for k, v in vars(s).items() if k.startswith('lane')}
-    lonely = dataclasses.replace(s, **kept, **lanes, track_ids=['a'], focal=0)
+    scene = scenes[0]
+    lonely = dataclasses.replace(
+        scene,
+        positions=scene.positions[[scene.focal]],
+        valid=scene.valid[[scene.focal]],
+        lanes=scene.lanes[:0],
+        lane_attributes=scene.lane_attributes[:0],
+        track_ids=['a'],
+        focal=0,
+    )
     (alone,) = predict(model, [lonely])
-    together = predict(model, [lonely, *scenes[1:3]])[0]
+    together, *_ = predict(model, [lonely, *scenes[1:3]])
     assert np.isfinite(alone['trajectories']).all()
     np.testing.assert_allclose(
         alone['trajectories'], together['trajectories'], atol=1e-4
@@ -108,12 +114,13 @@ def test_every_trained_parameter_gets_a_gradient(model, scenes):
     model.zero_grad()
     data = batch(scenes, decode='all')
     sum(model(**data, mode='loss').values()).backward()
-    for name, p in model.named_parameters():
-        assert not p.requires_grad or (
-            p.grad is not None and p.grad.isfinite().all()
-        ), name
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
     with torch.no_grad():
-        one, many = (model(x)[0] for x in (batch(scenes)['inputs'], data['inputs']))
+        one, _ = model(batch(scenes)['inputs'])
+        many, _ = model(data['inputs'])
     assert many.shape[1] > 1
     assert_equal_but_for_rounding(many[:, 0], one[:, 0], model)
 
@@ -145,11 +152,14 @@ def test_unknown_steps_do_not_enter_losses():
 
 
 def test_huber_is_of_step_offsets():
-    lines, future = torch.randn(1, 1, 4, 2), torch.randn(1, 4, 2)
-    zero = torch.zeros(1, 2)
-    steps = (torch.cat([zero, x]).diff(dim=0) for x in (lines[0, 0], future[0]))
-    expected = F.huber_loss(*steps)
-    found = losses_of.offset_huber(lines, future, torch.ones(1, 4, dtype=torch.bool))
+    lines = torch.randn(1, 1, 4, 2)
+    future = torch.randn(1, 4, 2)
+    start = torch.zeros(1, 2)
+    offsets = torch.cat([start, lines[0, 0]]).diff(dim=0)
+    true_offsets = torch.cat([start, future[0]]).diff(dim=0)
+    expected = F.huber_loss(offsets, true_offsets)
+    valid = torch.ones(1, 4, dtype=torch.bool)
+    found = losses_of.offset_huber(lines, future, valid)
     assert torch.allclose(found[0, 0], expected)
 
 

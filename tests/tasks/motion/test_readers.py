@@ -31,22 +31,22 @@ def step(table):
 
 def test_argoverse1_rows_become_positions(reader1):
     path = reader1.files()[0]
-    scene, table = reader1.read(path), pd.read_csv(path)
-    assert scene.positions.shape[1] == 50 and scene.history_steps == 20
-    assert scene.valid.sum() == len(table) and scene.city == table.CITY_NAME[0]
+    scene = reader1.read(path)
+    table = pd.read_csv(path)
+    assert scene.positions.shape[1] == 50
+    assert scene.history_steps == 20
+    assert scene.city == table.CITY_NAME[0]
     agents = table.TRACK_ID.map(scene.track_ids.index)
-    assert scene.valid[agents, step(table)].all()
-    np.testing.assert_array_equal(
-        scene.positions[agents, step(table)], table[['X', 'Y']]
-    )
+    steps = step(table)
+    assert scene.valid.sum() == len(table)
+    assert scene.valid[agents, steps].all()
+    np.testing.assert_array_equal(scene.positions[agents, steps], table[['X', 'Y']])
     assert set(agents[table.OBJECT_TYPE == 'AGENT']) == {scene.focal}
 
 
 def test_argoverse1_map_is_the_city(argoverse1):
-    (lanes, attributes), city = (
-        read_city_map(argoverse1 / 'map_files', 'PIT'),
-        build_city('PIT'),
-    )
+    lanes, attributes = read_city_map(argoverse1 / 'map_files', 'PIT')
+    city = build_city('PIT')
     np.testing.assert_allclose(lanes, [lane.line for lane in city], atol=1e-5)
     signs = dict(NONE=0, LEFT=-1, RIGHT=1)
     expected = [(signs[lane.turn], lane.junction, lane.control) for lane in city]
@@ -56,16 +56,18 @@ def test_argoverse1_map_is_the_city(argoverse1):
 def test_argoverse2_equals_av2s_reader(reader2):
     io = pytest.importorskip('av2.datasets.motion_forecasting.scenario_serialization')
     for path in reader2.files()[:3]:
-        scene, theirs = reader2.read(path), io.load_argoverse_scenario_parquet(path)
+        scene = reader2.read(path)
+        theirs = io.load_argoverse_scenario_parquet(path)
         assert scene.scene_id == theirs.scenario_id
         assert scene.track_ids[scene.focal] == theirs.focal_track_id
-        assert sorted(scene.track_ids) == sorted(t.track_id for t in theirs.tracks)
-        for t in theirs.tracks:
-            a = scene.track_ids.index(t.track_id)
-            steps = [s.timestep for s in t.object_states]
-            assert np.flatnonzero(scene.valid[a]).tolist() == sorted(steps)
-            expected = [s.position for s in t.object_states]
-            np.testing.assert_array_equal(scene.positions[a, steps], expected)
+        their_ids = [track.track_id for track in theirs.tracks]
+        assert sorted(scene.track_ids) == sorted(their_ids)
+        for track in theirs.tracks:
+            agent = scene.track_ids.index(track.track_id)
+            steps = [state.timestep for state in track.object_states]
+            positions = [state.position for state in track.object_states]
+            assert np.flatnonzero(scene.valid[agent]).tolist() == sorted(steps)
+            np.testing.assert_array_equal(scene.positions[agent, steps], positions)
 
 
 def test_argoverse2_center_lines_equal_av2s(reader2):
@@ -73,19 +75,29 @@ def test_argoverse2_center_lines_equal_av2s(reader2):
     (path,) = reader2.files()[0].parent.glob('log_map_archive_*.json')
     lanes, attributes = read_map(path)
     segments = list(json.loads(path.read_text())['lane_segments'].values())
-    assert attributes.tolist() == [[0, s['is_intersection'], 0] for s in segments]
-    for line, s in zip(lanes, segments, strict=True):
-        sides = (s[f'{side}_lane_boundary'] for side in ('left', 'right'))
-        sides = (np.array([[p['x'], p['y'], p['z']] for p in side]) for side in sides)
-        theirs, _ = interpolate.compute_midpoint_line(*sides)
+    for segment, attribute in zip(segments, attributes.tolist(), strict=True):
+        assert attribute == [0, segment['is_intersection'], 0]
+    for segment, line in zip(segments, lanes, strict=True):
+        left = points_of(segment['left_lane_boundary'])
+        right = points_of(segment['right_lane_boundary'])
+        theirs, _ = interpolate.compute_midpoint_line(left, right)
         np.testing.assert_allclose(line, theirs[:, :2], atol=1e-6)
+
+
+def points_of(boundary: list[dict]) -> np.ndarray:
+    """Return the points of a lane's boundary in a map file, ``[n, 3]``."""
+    return np.array([[point['x'], point['y'], point['z']] for point in boundary])
 
 
 def test_test_splits_have_no_future(argoverse1, argoverse2):
     first = Argoverse1Reader(argoverse1 / 'test/data', argoverse1 / 'map_files')
     for reader in (first, Argoverse2Reader(argoverse2 / 'test')):
-        for scene in map(reader.read, reader.files()):
-            assert not scene.future[1].any() and scene.history[1][-1]
+        for path in reader.files():
+            scene = reader.read(path)
+            _, future_valid = scene.future
+            _, history_valid = scene.history
+            assert not future_valid.any()
+            assert history_valid[-1]
 
 
 # ----------------------------------------------------------------- geometry

@@ -1,5 +1,6 @@
 """SQA3D's files become the rooms and questions in them; what is wrong is one message."""
 
+import functools
 import json
 import shutil
 
@@ -138,14 +139,14 @@ def test_sampled_points_keep_labels_and_follow_a_seed(root, arrays):
     points = first['inputs']['points']
     assert points.shape == (25, 7) and len(points.unique(dim=0)) == 25
     assert points.equal(third['inputs']['points'])
-    rows = [
-        arrays['aligned_vert'][:, :3].tolist().index(p) for p in points[:, :3].tolist()
-    ]
+    all_points = arrays['aligned_vert'][:, :3].tolist()
+    rows = [all_points.index(point) for point in points[:, :3].tolist()]
     mask = first['data_samples'].gt_vote_mask.tolist()
     assert mask == (arrays['sem_label'][rows] != 1).tolist()
     free = dataset(root, dict(type='lm4ve.SampleScenePoints', num=100))
-    drawn = [free[0]['inputs']['points'] for _ in range(2)]
-    assert drawn[0].shape == (100, 7) and not drawn[0].equal(drawn[1])
+    drawn = free[0]['inputs']['points']
+    assert drawn.shape == (100, 7)
+    assert not drawn.equal(free[0]['inputs']['points'])
 
 
 def test_stored_objects_are_given_as_they_are(root):
@@ -197,18 +198,19 @@ def test_a_mirrored_room_is_the_room_in_a_mirror(root, axis):
 def test_augmentation_is_one_motion_of_all_parts(root):
     augment = transforms.AugmentScene(flip=0.0, angle=30.0, shift=2.0)
     before, after, looked, looks = moved(root, augment.transform)
-    a, b = (r['points'][:, :3].astype(np.float64) for r in (before, after))
-    ones = np.ones((len(a), 1))
-    fitted, residual, *_ = np.linalg.lstsq(np.concatenate((a, ones), 1), b, rcond=None)
-    turn, shift = fitted[:3].T, fitted[3]
-    assert residual.max() < 1e-8 and np.abs(shift).max() > 0.1
-    for found, expected in (
-        (turn @ turn.T, np.eye(3)),
-        (looks, turn @ looked),
-        (after['pose'][:3], turn @ before['pose'][:3] + shift),
-        (after['boxes'][:, :3], before['boxes'][:, :3] @ turn.T + shift),
-    ):
-        np.testing.assert_allclose(found, expected, atol=1e-4)
+    old_points = before['points'][:, :3].astype(np.float64)
+    new_points = after['points'][:, :3].astype(np.float64)
+    with_ones = np.hstack((old_points, np.ones((len(old_points), 1))))
+    fitted, residual, *_ = np.linalg.lstsq(with_ones, new_points, rcond=None)
+    turn = fitted[:3].T
+    shift = fitted[3]
+    assert residual.max() < 1e-8
+    assert np.abs(shift).max() > 0.1
+    close = functools.partial(np.testing.assert_allclose, atol=1e-4)
+    close(turn @ turn.T, np.eye(3))
+    close(looks, turn @ looked)
+    close(after['pose'][:3], turn @ before['pose'][:3] + shift)
+    close(after['boxes'][:, :3], before['boxes'][:, :3] @ turn.T + shift)
     # No corner of a box leaves the box that goes with the room.
     signs = np.array(np.meshgrid(*[(-0.5, 0.5)] * 3)).reshape(3, 8).T
     for old, new in zip(before['boxes'], after['boxes'], strict=True):

@@ -27,46 +27,61 @@ def read(folder, split='test', **options):
 
 def things_of(sample: dict) -> list[tuple[str, str, str]]:
     """What stands where, seen by who asks: side, shape and color of each box of a sample."""
-    points, data = sample['inputs']['points'].numpy(), sample['data_samples']
+    points = sample['inputs']['points'].numpy()
+    data = sample['data_samples']
     place, turn = np.split(data.gt_pose.numpy(), [3])
     # Ahead is -x in the asker's own frame, so that the left is -y there.
     to_asker = Rotation.from_quat(turn).inv()
     found = []
     for box, label in zip(data.gt_boxes.numpy(), data.gt_labels.tolist(), strict=True):
         x, y, _ = to_asker.apply(box[:3] - place)
-        near = (
-            (x < 0, 'front', 'behind') if abs(x) > abs(y) else (y < 0, 'left', 'right')
-        )
+        if abs(x) > abs(y):
+            side = 'front' if x < 0 else 'behind'
+        else:
+            side = 'left' if y < 0 else 'right'
         inside = (abs(points[:, :3] - box[:3]) <= box[3:] / 2 + 1e-3).all(axis=1)
         painted = np.median(points[inside, 3:6], axis=0)
-        color = min(
-            r.COLORS, key=lambda c: np.linalg.norm(np.array(r.COLORS[c]) - painted)
-        )
+        distances = {
+            name: np.linalg.norm(np.array(rgb) - painted)
+            for name, rgb in r.COLORS.items()
+        }
+        color = min(distances, key=distances.get)
         named, shape = r.NAMES[label].split()
         assert named == color
-        found.append((near[1] if near[0] else near[2], shape, color))
+        found.append((side, shape, color))
     return found
 
 
 def answer_of(question: str, things: list[tuple[str, str, str]]) -> str:
     """Answer a question by looking around."""
-    words = {text: side for side, text in r.SIDES.items()} | {'': 'front'}
-    asked = re.fullmatch(rf'(.+?) ?({"|".join(words)})\?', question)
-    here = [t[1:] for t in things if t[0] == words[asked[2]]]
-    if asked[1] in ('What is', 'What color is the thing'):
-        (kind,) = {t[asked[1] != 'What is'] for t in here}
-        return kind
+    side_of_words = {words: side for side, words in r.SIDES.items()}
+    side_of_words[''] = 'front'
+    form = rf'(.+?) ?({"|".join(side_of_words)})\?'
+    begin, words = re.fullmatch(form, question).groups()
+    here = []
+    for side, shape, color in things:
+        if side == side_of_words[words]:
+            here.append((shape, color))
+    if begin == 'What is':
+        (shape,) = {shape for shape, _ in here}
+        return shape
+    if begin == 'What color is the thing':
+        (color,) = {color for _, color in here}
+        return color
     form = r'(How many|Is there a|Can I see a) (\w+)(?: .*)?'
-    start, name = re.fullmatch(form, asked[1]).groups()
+    start, noun = re.fullmatch(form, begin).groups()
     # "boxes" begins with the shape, "red things" with the color.
-    (name,) = {n for n in (*r.SHAPES, *r.COLORS) if name.startswith(n)}
-    count = sum(name in t for t in here)
-    return str(count) if start == 'How many' else 'yes' if count else 'no'
+    (name,) = {name for name in (*r.SHAPES, *r.COLORS) if noun.startswith(name)}
+    count = sum(name in thing for thing in here)
+    if start == 'How many':
+        return str(count)
+    return 'yes' if count else 'no'
 
 
 def test_every_answer_follows_from_points_and_pose(folder):
     compass = dict(north=(0, 1), east=(1, 0), south=(0, -1), west=(-1, 0))
-    data, asked = read(folder), collections.Counter()
+    data = read(folder)
+    asked = collections.Counter()
     assert len(data) == SMALL['test'] * r.QUESTIONS
     for sample in data:
         found = sample['data_samples']
@@ -85,9 +100,12 @@ def test_splits_share_no_room_and_more_begin_alike(folder, tmp_path):
     more = r.write_rooms(tmp_path / 'rooms', dict(train=7))
     name = 'scannet_data/scene0003_00_vert.npy'
     assert (folder / name).read_bytes() == (more / name).read_bytes()
-    splits = [read(folder, split) for split in SMALL]
-    scenes = [{d.get_data_info(i)['scene_id'] for i in range(len(d))} for d in splits]
-    assert list(map(len, scenes)) == list(SMALL.values())
-    assert len(set.union(*scenes)) == sum(SMALL.values())
+    all_scenes = set()
+    for split, count in SMALL.items():
+        data = read(folder, split)
+        scenes = {data.get_data_info(i)['scene_id'] for i in range(len(data))}
+        assert len(scenes) == count
+        all_scenes |= scenes
+    assert len(all_scenes) == sum(SMALL.values())
     with pytest.raises(UserError):
         r.write_rooms(folder, dict(SMALL, test=9))

@@ -95,13 +95,14 @@ def is_true(caption: str, digits: np.ndarray) -> bool:
 
 def answer_of(question: str, digits: np.ndarray) -> str:
     """Answer a question by looking at the grid."""
-    if found := re.fullmatch(r'is there a (\d)\?', question):
-        return 'yes' if int(found[1]) in digits else 'no'
-    if found := re.fullmatch(r'how many (\d)s are there\?', question):
-        return str((digits == int(found[1])).sum())
-    place, named = re.fullmatch(
-        r'which digit is ([a-z ]+) the (\d)\?', question
-    ).groups()
+    is_there = re.fullmatch(r'is there a (\d)\?', question)
+    if is_there:
+        return 'yes' if int(is_there[1]) in digits else 'no'
+    how_many = re.fullmatch(r'how many (\d)s are there\?', question)
+    if how_many:
+        return str((digits == int(how_many[1])).sum())
+    which = re.fullmatch(r'which digit is ([a-z ]+) the (\d)\?', question)
+    place, named = which.groups()
     (cell,) = np.argwhere(digits == int(named))  # "the" one
     return str(beside(digits, cell, place))
 
@@ -112,11 +113,13 @@ def test_captions_are_true_and_answers_right(split):
     for scene in ds.scenes(split, 60, train=100):
         assert ds.DIGITS[0] <= (scene.digits >= 0).sum() <= ds.DIGITS[1]
         assert len(set(scene.captions)) == ds.CAPTIONS
-        assert all(is_true(c, scene.digits) for c in scene.captions)
-        assert len({q['question'] for q in scene.questions}) == ds.QUESTIONS
-        for q in scene.questions:
-            assert q['answer'] == answer_of(q['question'], scene.digits)
-            asked[q['answer_type'], q['answer']] += 1
+        assert all(is_true(caption, scene.digits) for caption in scene.captions)
+        texts = {question['question'] for question in scene.questions}
+        assert len(texts) == ds.QUESTIONS
+        for question in scene.questions:
+            answer = question['answer']
+            assert answer == answer_of(question['question'], scene.digits)
+            asked[question['answer_type'], answer] += 1
     kinds = {kind for kind, _ in asked}
     assert kinds == {'yes/no', 'number', 'other'}
     assert 0.6 < asked['yes/no', 'yes'] / asked['yes/no', 'no'] < 1.7
@@ -124,15 +127,15 @@ def test_captions_are_true_and_answers_right(split):
 
 @pytest.mark.parametrize('split', list(SMALL))
 def test_pictures_have_ink_where_digits_are(split, folder):
-    scenes = [json.loads(x) for x in (folder / f'{split}_scenes.jsonl').open()]
-    again = ds.scenes(
-        split, SMALL[split] + 2, train=SMALL['train']
-    )  # the same each time
+    scenes = []
+    for line in (folder / f'{split}_scenes.jsonl').read_text().splitlines():
+        scenes.append(json.loads(line))
+    # The same each time.
+    again = ds.scenes(split, SMALL[split] + 2, train=SMALL['train'])
     for line, scene in zip(scenes, again, strict=False):
         assert line['digits'] == scene.digits.tolist()
         picture = cv2.imread(str(folder / line['image']), cv2.IMREAD_GRAYSCALE)
         cells = picture.reshape(ds.GRID, ds.CELL, ds.GRID, ds.CELL).astype(float)
         # A digit may reach a little into the cell beside it.
-        assert (
-            (cells[:, 4:12, :, 4:12].mean((1, 3)) > 20) == (scene.digits >= 0)
-        ).all()
+        has_ink = cells[:, 4:12, :, 4:12].mean((1, 3)) > 20
+        np.testing.assert_array_equal(has_ink, scene.digits >= 0)

@@ -41,12 +41,15 @@ def inferencer(made, name):
 @torch.no_grad()
 def scores_of(model, path, text):
     """What the head gives for an image of the model's own size, without the pipeline."""
-    pixels = torch.from_numpy(cv2.imread(str(path)).transpose(2, 0, 1).copy())
+    loaded = cv2.imread(str(path)).transpose(2, 0, 1)
+    pixels = torch.from_numpy(loaded.copy())
     ids, padding = model.data_preprocessor.tokenize([text])
     images = model.encode_images(model.data_preprocessor.normalize([pixels]))
     fused = model.fusion(images, model.encode_texts(ids, padding), padding)
-    read = model.head if hasattr(model.head, 'vocabulary') else model.head.score
-    return read(model.pool(fused, padding))[0]
+    features = model.pool(fused, padding)
+    if hasattr(model.head, 'vocabulary'):
+        return model.head(features)[0]
+    return model.head.score(features)[0]
 
 
 def test_answers_are_the_models_best(made):
@@ -64,13 +67,18 @@ def test_answers_are_the_models_best(made):
 def test_batches_arrays_and_files_agree(made):
     asked = inferencer(made, 'vqa')
     files = [made / f'images/{i}.png' for i in range(3)]
-    alone = [asked(f, QUESTION)[0]['pred_score'] for f in files]
+    arrays = [cv2.imread(str(file)) for file in files]
+    alone = []
+    for file in files:
+        (result,) = asked(file, QUESTION)
+        alone.append(result['pred_score'])
     assert len(set(alone)) == 3
-    for images in (files, [cv2.imread(str(f)) for f in files], made / 'images'):
-        found = asked(images, QUESTION, batch_size=2)
-        assert [r['pred_score'] for r in found] == pytest.approx(alone, abs=1e-5)
+    for images in (files, arrays, made / 'images'):
+        results = asked(images, QUESTION, batch_size=2)
+        scores = [result['pred_score'] for result in results]
+        assert scores == pytest.approx(alone, abs=1e-5)
     many = asked(files[0], [QUESTION, 'two dogs '], batch_size=2)
-    assert [r['question'] for r in many] == [QUESTION, 'two dogs ']
+    assert [result['question'] for result in many] == [QUESTION, 'two dogs ']
     assert many[0]['pred_score'] == pytest.approx(alone[0], abs=1e-5)
     (sample,) = asked(files[0], QUESTION, return_datasamples=True)
     assert sample.pred_scores.shape == (len(ANSWERS),)

@@ -222,7 +222,9 @@ def exact(folder, tmp_path_factory):
     model = runner.model.eval()
     data = runner.val_dataloader.dataset
     samples = [data[i] for i in range(len(data))]
-    texts = [t for s in samples for t in s['data_samples'].text]
+    texts = []
+    for sample in samples:
+        texts += sample['data_samples'].text
     scores = torch.zeros(len(samples), len(texts))
     for i, sample in enumerate(samples):
         for t, text in enumerate(texts):
@@ -230,7 +232,9 @@ def exact(folder, tmp_path_factory):
             pair.set_metainfo(dict(text=[text]))
             batch = dict(inputs=[sample['inputs']], data_samples=[pair])
             scores[i, t] = model.head.score(tiny.run(model, batch)[:, 0]).item()
-    owner = [i for i, count in enumerate(CAPTIONS) for _ in range(count)]
+    owner = []
+    for i, count in enumerate(CAPTIONS):
+        owner += [i] * count
     return scores, owner
 
 
