@@ -110,20 +110,22 @@ def freeze_leaves(part: nn.Module) -> nn.Module:
         nn.Module: The MLP, or a :class:`Frozen` of all of it where it holds a tensor
         itself (as experts do).
     """
-    leaves = []
-    for owner in part.modules():
-        for name, child in owner.named_children():
-            if _is_leaf(child):
-                leaves.append((owner, name, child))
-    in_leaves: set[int] = set()
-    for _, _, leaf in leaves:
-        in_leaves.update(id(p) for p in leaf.parameters())
-    holds_tensor = any(id(p) not in in_leaves for p in part.parameters())
-    if _is_leaf(part) or holds_tensor:
+    if _is_leaf(part) or _holds_tensor(part):
         return Frozen(part)
-    for owner, name, leaf in leaves:
-        setattr(owner, name, FrozenLeaf(leaf))
+    for owner in list(part.modules()):
+        for name, child in list(owner.named_children()):
+            if _is_leaf(child):
+                setattr(owner, name, FrozenLeaf(child))
     return part
+
+
+def _holds_tensor(part: nn.Module) -> bool:
+    """Return whether a module holds a parameter beside modules within."""
+    for module in part.modules():
+        has_own = any(True for _ in module.parameters(recurse=False))
+        if has_own and not _is_leaf(module):
+            return True
+    return False
 
 
 def _is_leaf(module: nn.Module) -> bool:

@@ -9,12 +9,13 @@ folder.
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from huggingface_hub import constants
+from huggingface_hub.errors import OfflineModeIsEnabled
+from transformers import AutoConfig, PretrainedConfig
 
 from lm4ve.errors import CheckpointError, UserError
-
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig
 
 #: Fields that name code, kernels, weight files or replaced modules, and no property of
 #: a model.
@@ -37,18 +38,15 @@ def offline(origin: str) -> Iterator[None]:
     Raises:
         CheckpointError: Something inside asked the hub.
     """
-    from huggingface_hub import constants
-    from huggingface_hub.errors import OfflineModeIsEnabled
-
     before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = True  # the library looks at it before each request
     try:
         yield
     except OfflineModeIsEnabled as e:
         raise CheckpointError(
-            f'{origin} names another repository, and nothing is fetched that only a file asks for. '
-            "Fix: put that repository's configuration into the file, as 'backbone_config' for "
-            "'backbone'."
+            f'{origin} names another repository, and nothing is fetched that only a '
+            "file asks for. Fix: put that repository's configuration into the file, as "
+            "'backbone_config' for 'backbone'."
         ) from e
     finally:
         constants.HF_HUB_OFFLINE = before
@@ -68,7 +66,7 @@ def without_code(fields: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def build_foreign_config(fields: Mapping[str, Any], origin: str) -> 'PretrainedConfig':
+def build_foreign_config(fields: Mapping[str, Any], origin: str) -> PretrainedConfig:
     """Build a configuration of ``transformers``; nothing is imported or downloaded for it.
 
     Args:
@@ -79,7 +77,7 @@ def build_foreign_config(fields: Mapping[str, Any], origin: str) -> 'PretrainedC
         CheckpointError: The fields are not those of a model, or need another
             repository.
     """
-    from transformers import AutoConfig, PretrainedConfig
+    from transformers import PretrainedConfig
 
     # transformers writes infinity, which JSON does not have, as a dict.
     plain = PretrainedConfig._decode_special_floats(without_code(fields))

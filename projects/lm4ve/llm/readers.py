@@ -28,7 +28,8 @@ def open_file(path: Path) -> Tensors:
         return open_torch(path)
     try:
         with safe_open(path, framework='pt') as f:
-            return {name: partial(_read, path, name) for name in f.keys()}  # noqa: SIM118
+            names = f.keys()
+            return {name: partial(_read, path, name) for name in names}
     except Exception as e:  # whose text does not name the file
         raise CheckpointError(f"'{path}' cannot be read as safetensors: {e}.") from e
 
@@ -61,13 +62,17 @@ def _read_weight_map(index: Path) -> dict[str, str]:
         CheckpointError: The index is damaged or leads out of its folder.
     """
     try:
-        shards: dict[str, str] = dict(json.loads(index.read_text())['weight_map'])
-        paths = {PurePath(shard) for shard in shards.values()}
+        content = json.loads(index.read_text())
+        shard_of: dict[str, str] = dict(content['weight_map'])
+        paths = {PurePath(shard) for shard in shard_of.values()}
     except (ValueError, KeyError, TypeError, RecursionError) as e:
         raise CheckpointError(f'{index} is not a weight index: {e!r}.') from e
-    if any(path.is_absolute() or '..' in path.parts for path in paths):
-        raise CheckpointError(f"{index} names a shard outside the checkpoint's folder.")
-    return shards
+    for path in paths:
+        if path.is_absolute() or '..' in path.parts:
+            raise CheckpointError(
+                f"{index} names a shard outside the checkpoint's folder."
+            )
+    return shard_of
 
 
 @dataclass

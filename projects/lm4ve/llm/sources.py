@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
+import huggingface_hub.errors
 from torch import Tensor
 
 from lm4ve.errors import CheckpointError, check, first_line
