@@ -28,6 +28,7 @@ PAGES = [
     'guides/action_recognition/',
     'guides/language_models/',
     'extend/any_model/',
+    'extend/architecture/',
     'results/demos/',
     'results/evidence/',
     'reference/necks/',

@@ -28,11 +28,15 @@ HELP = dict(
 
 def llama(width: int) -> dict:
     """Return the ``arch`` of one LLaMA layer; 4096 is the width of LLaMA-7B."""
-    sizes = dict(
-        hidden_size=width, intermediate_size=width * 11008 // 4096, vocab_size=8
+    return dict(
+        model_type='llama',
+        hidden_size=width,
+        intermediate_size=width * 11008 // 4096,
+        vocab_size=8,
+        num_attention_heads=32,
+        num_hidden_layers=1,
+        rms_norm_eps=1e-6,
     )
-    layer = dict(num_attention_heads=32, num_hidden_layers=1, rms_norm_eps=1e-6)
-    return dict(model_type='llama', **sizes, **layer)
 
 
 def parse(
@@ -47,15 +51,13 @@ def parse(
         **numbers (int): Defaults of its own flags that are numbers, and of those of all
             benchmarks.
     """
-    p = build_parser(description, flags or {})
-    p.add_argument('--device', default='cpu', help="'cpu' or 'cuda'")
-    p.add_argument('--out', type=Path, help='write the rows as JSON')
+    parser = build_parser(description, flags or {})
+    parser.add_argument('--device', default='cpu', help="'cpu' or 'cuda'")
+    parser.add_argument('--out', type=Path, help='write the rows as JSON')
     for name, default in {**NUMBERS, **numbers}.items():
-        words = HELP.get(name, name)
-        p.add_argument(
-            f'--{name}', type=int, default=default, help=f'{words}; default {default}'
-        )
-    args = p.parse_args(argv)
+        words = f'{HELP.get(name, name)}; default {default}'
+        parser.add_argument(f'--{name}', type=int, default=default, help=words)
+    args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     return args
 
@@ -65,16 +67,17 @@ def timed(function: Callable[[], object], device: str) -> dict:
 
     Returns:
         dict: ``seconds``, and ``cpu_seconds`` of this process, which other processes
-            hardly
-        touch; on CUDA, where events time it, ``peak_mb`` instead.
+        hardly touch; on CUDA, where events time it, ``peak_mb`` instead.
     """
     if torch.device(device).type != 'cuda':
-        start, used = time.perf_counter(), time.process_time()
+        cpu_start = time.process_time()
+        wall_start = time.perf_counter()
         function()
-        seconds = time.perf_counter() - start
-        return dict(seconds=seconds, cpu_seconds=time.process_time() - used)
+        seconds = time.perf_counter() - wall_start
+        return dict(seconds=seconds, cpu_seconds=time.process_time() - cpu_start)
     torch.cuda.reset_peak_memory_stats()
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start = torch.cuda.Event(enable_timing=True)
+    end = torch.cuda.Event(enable_timing=True)
     start.record()
     function()
     end.record()
@@ -92,26 +95,29 @@ def in_rounds(functions: dict, args: argparse.Namespace) -> dict[object, list[di
     Returns:
         dict: For each name one row of :func:`timed` a round, warm-up left out.
     """
-    rounds = []
-    for _ in tqdm(
-        range(args.warmup + args.repeats), 'rounds of measurements', disable=None
-    ):
-        rounds.append(
-            {name: timed(run, args.device) for name, run in functions.items()}
-        )
-    return {name: [r[name] for r in rounds[args.warmup :]] for name in functions}
+    times: dict[object, list[dict]] = {name: [] for name in functions}
+    rounds = range(args.warmup + args.repeats)
+    for number in tqdm(rounds, 'rounds of measurements', disable=None):
+        for name, run in functions.items():
+            row = timed(run, args.device)
+            if number >= args.warmup:
+                times[name].append(row)
+    return times
 
 
 def middle(rows: list[dict]) -> dict:
     """Return the median seconds and, where measured, the largest peak memory of rounds."""
+    middle_row = dict(seconds=statistics.median(row['seconds'] for row in rows))
     peaks = [row['peak_mb'] for row in rows if 'peak_mb' in row]
-    seconds = statistics.median(row['seconds'] for row in rows)
-    return dict(seconds=seconds, **({'peak_mb': max(peaks)} if peaks else {}))
+    if peaks:
+        middle_row['peak_mb'] = max(peaks)
+    return middle_row
 
 
 def ratio(these: list[dict], those: list[dict], key: str = 'seconds') -> float:
     """Return the median over rounds of the ratio of seconds within a round."""
-    return statistics.median(a[key] / b[key] for a, b in zip(these, those, strict=True))
+    pairs = zip(these, those, strict=True)
+    return statistics.median(this[key] / that[key] for this, that in pairs)
 
 
 def step_row(own: list[dict], base: list[dict]) -> dict:
@@ -127,39 +133,51 @@ def matmul_rate(device: str, rows: int, width: int, dtype: torch.dtype) -> float
     """Return the best MAC/s of fifteen ``[rows, width] x [width, width]`` products."""
     a = torch.randn(rows, width, dtype=dtype, device=device)
     b = torch.randn(width, width, dtype=dtype, device=device)
-    runs = [
-        timed(lambda: a @ b, device)['seconds'] for _ in range(16)
-    ]  # the first one warms up
-    return rows * width * width / min(runs[1:])
+    seconds = [timed(lambda: a @ b, device)['seconds'] for _ in range(16)]
+    del seconds[0]  # the first one warms up
+    return rows * width * width / min(seconds)
 
 
 def machine(device: str) -> str:
     """Name the machine, the software and the day."""
-    name, info = platform.processor(), Path('/proc/cpuinfo')
     if torch.device(device).type == 'cuda':
         name = torch.cuda.get_device_name()
-    elif info.is_file():
-        values = defaultdict(
-            str, re.findall(r'^(.*?)\s*: (.*)$', info.read_text(), re.M)
-        )
-        # Virtual machines often hide the model's name, but never its numbers.
-        numbers = f'family {values["cpu family"]}, model {values["model"]}'
-        fast = {'avx2', 'avx512f', 'avx512_bf16', 'amx_bf16'} & {
-            *values['flags'].split()
-        }
-        name = f'{values["model name"] or name} ({numbers}), {" ".join(sorted(fast))}'
-    return f'{name}; {torch.get_num_threads()} threads; torch {torch.__version__}; {date.today()}'
+    else:
+        name = processor()
+    threads = torch.get_num_threads()
+    return f'{name}; {threads} threads; torch {torch.__version__}; {date.today()}'
+
+
+def processor() -> str:
+    """Name the CPU and the instructions of it that make products of matrices fast."""
+    name = platform.processor()
+    info = Path('/proc/cpuinfo')
+    if not info.is_file():
+        return name
+    lines = re.findall(r'^(.*?)\s*: (.*)$', info.read_text(), re.M)
+    values = defaultdict(str, lines)
+    # Virtual machines often hide the model's name, but never its numbers.
+    numbers = f'family {values["cpu family"]}, model {values["model"]}'
+    flags = set(values['flags'].split())
+    fast = sorted(flags & {'avx2', 'avx512f', 'avx512_bf16', 'amx_bf16'})
+    return f'{values["model name"] or name} ({numbers}), {" ".join(fast)}'
+
+
+def cell(value: object) -> str:
+    if isinstance(value, float):
+        return f'{value:.4g}'
+    return str(value or '-')
 
 
 def report(title: str, rows: list[dict], args: argparse.Namespace, note: str) -> None:
     """Print rows as a table, with a dash where a row has no value, and write them as JSON."""
     where = machine(args.device)
-    empty, table = dict.fromkeys((name for row in rows for name in row), '-'), []
+    empty = {}
     for row in rows:
-        cells = {
-            k: f'{v:.4g}' if isinstance(v, float) else str(v or '-')
-            for k, v in row.items()
-        }
+        empty |= dict.fromkeys(row, '-')
+    table = []
+    for row in rows:
+        cells = {name: cell(value) for name, value in row.items()}
         table.append(empty | cells)
     print_table(f'{title}\n{where}', table)
     print(note)

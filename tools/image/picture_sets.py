@@ -27,7 +27,7 @@ import io
 import json
 import re
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,10 +74,8 @@ def drawing_of(code: str) -> str:
 
 def _choose_variants(table: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     """Return at most MOST_VARIANTS rows of each group, chosen at random, in a stable order."""
-    chosen = (
-        table.iloc[rng.permutation(len(table))].groupby('group').head(MOST_VARIANTS)
-    )
-    return chosen.sort_index()
+    shuffled = table.iloc[rng.permutation(len(table))]
+    return shuffled.groupby('group').head(MOST_VARIANTS).sort_index()
 
 
 def read_openmoji(args: Any) -> Iterator[Picture]:
@@ -85,9 +83,8 @@ def read_openmoji(args: Any) -> Iterator[Picture]:
     from resvg_py import svg_to_bytes
 
     table = pd.read_csv(root / 'data/openmoji.csv', dtype=str, keep_default_na=False)
-    table = table[~table['group'].str.match('extras|component')].rename(
-        columns={'group': 'label'}
-    )
+    is_emoji = ~table['group'].str.match('extras|component')
+    table = table[is_emoji].rename(columns={'group': 'label'})
     table['group'] = table['hexcode'].map(drawing_of)
     for row in _choose_variants(table, args.rng).itertuples():
         path = root / f'color/svg/{row.hexcode}.svg'
@@ -100,22 +97,27 @@ def read_vendors(args: Any) -> Iterator[Picture]:
 
     Both are yielded with the split in which they may stand; the other half is left out.
     """
-    entries = json.loads((args.source[0] / 'emoji.json').read_text('utf-8'))
+    twitter, google = args.source
+    entries = json.loads((twitter / 'emoji.json').read_text('utf-8'))
     rows = []
     for entry in entries:
-        for variant in (entry, *entry.get('skin_variations', {}).values()):
+        label = entry['category'].lower().replace(' & ', '-')
+        for variant in [entry, *entry.get('skin_variations', {}).values()]:
             if variant['has_img_twitter'] and variant['has_img_google']:
-                label = entry['category'].lower().replace(' & ', '-')
-                rows.append((variant['image'], label, drawing_of(variant['unified'])))
+                group = drawing_of(variant['unified'])
+                rows.append(dict(image=variant['image'], label=label, group=group))
     table = pd.DataFrame(rows, columns=['image', 'label', 'group'])
     table = table[table['label'] != 'component']
     for row in _choose_variants(table, args.rng).itertuples():
-        halves = zip(args.source, ('twitter', 'google'), ('train', 'test'), strict=True)
-        for root, vendor, side in halves:
-            with Image.open(root / f'img/{vendor}/64/{row.image}') as file:
-                image = file.convert('RGBA')
-            name = f'{vendor}-{row.image.removesuffix(".png")}'
-            yield Picture(name, image, row.label, row.group, side)
+        yield _vendors_picture(twitter, 'twitter', row, 'train')
+        yield _vendors_picture(google, 'google', row, 'test')
+
+
+def _vendors_picture(root: Path, vendor: str, row: Any, split: str) -> Picture:
+    with Image.open(root / f'img/{vendor}/64/{row.image}') as file:
+        image = file.convert('RGBA')
+    name = f'{vendor}-{row.image.removesuffix(".png")}'
+    return Picture(name, image, row.label, row.group, split)
 
 
 # ---------------------------------------------------------------------------- others
@@ -124,40 +126,50 @@ def read_digits(args: Any) -> Iterator[Picture]:
 
     digits = load_digits()
     for i, (scan, label) in enumerate(zip(digits.images, digits.target, strict=True)):
-        image = Image.fromarray((255 - scan * 255 / 16).round().astype(np.uint8))
-        image = image.resize((args.size,) * 2, Image.BICUBIC)
+        pixels = (255 - scan * 255 / 16).round().astype(np.uint8)
+        image = Image.fromarray(pixels)
+        image = image.resize((args.size, args.size), Image.BICUBIC)
         yield Picture(f'{i:04d}', image, str(label), str(i))
+
+
+#: Fonts of symbols give them the codes of letters.
+_SYMBOLS = re.compile('Symbol|Dingbat|D050|Keyboard|Math')
 
 
 def _fonts(folders: Sequence[Path]) -> pd.DataFrame:
     """List the fonts that have all small letters; those of one design share their first word."""
     from fontTools.ttLib import TTFont
 
+    paths = []
+    for folder in folders:
+        paths += [*folder.rglob('*.ttf'), *folder.rglob('*.otf')]
+    letters = {ord(letter) for letter in string.ascii_lowercase}
     rows = []
-    for path in sorted(
-        p for f in folders for p in f.rglob('*') if p.suffix in ('.ttf', '.otf')
-    ):
+    for path in sorted(paths):
         with TTFont(path, lazy=True) as font:
-            names, characters = font['name'], font.getBestCmap() or {}
+            characters = font.getBestCmap() or {}
+            names = font['name']
             family = names.getDebugName(16) or names.getDebugName(1)
-        # Fonts of symbols give them the codes of letters.
-        symbols = re.search('Symbol|Dingbat|D050|Keyboard|Math', family)
-        if not symbols and set(map(ord, string.ascii_lowercase)) <= set(characters):
-            word = re.match('[A-Z]+(?![a-z])|[A-Z]?[a-z]+', family)
-            rows.append((path, word[0] if word else family))
+        if _SYMBOLS.search(family) or not letters <= set(characters):
+            continue
+        first_word = re.match('[A-Z]+(?![a-z])|[A-Z]?[a-z]+', family)
+        group = first_word[0] if first_word else family
+        rows.append(dict(path=path, group=group))
     return pd.DataFrame(rows, columns=['path', 'group'])
 
 
 def read_glyphs(args: Any) -> Iterator[Picture]:
     """Yield the letters of at most six fonts of a design, which fill two thirds of a picture."""
     table = _fonts(args.source)
-    table = table.iloc[args.rng.permutation(len(table))].groupby('group').head(6)
-    for row in table.sort_values('path').itertuples():
+    shuffled = table.iloc[args.rng.permutation(len(table))]
+    chosen = shuffled.groupby('group').head(6).sort_values('path')
+    middle = args.size / 2
+    for row in chosen.itertuples():
         font = ImageFont.truetype(str(row.path), args.size * 2 // 3)
         for letter in string.ascii_lowercase:
-            image = Image.new('L', (args.size,) * 2, 255)
-            place = dict(anchor='mm', font=font, fill=0)
-            ImageDraw.Draw(image).text((args.size / 2,) * 2, letter, **place)
+            image = Image.new('L', (args.size, args.size), 255)
+            draw = ImageDraw.Draw(image)
+            draw.text((middle, middle), letter, anchor='mm', font=font, fill=0)
             yield Picture(f'{letter}-{row.path.stem}', image, letter, row.group)
 
 
@@ -171,35 +183,51 @@ def read_easy_vqa(args: Any) -> Iterator[Picture]:
 
     for part in ('train', 'test'):
         root = locate_easy_vqa() / part
-        words: dict[int, set[str]] = {}
-        for question, answer, index in json.loads(
-            (root / 'questions.json').read_text('utf-8')
-        ):
-            # What is asked for, or denied, need not be there.
-            if question.startswith('what') or (
-                answer == 'yes' and ' no' not in question
-            ):
-                words.setdefault(index, set()).update(
-                    re.findall('[a-z]+', question), [answer]
-                )
-        for index, known in sorted(words.items()):
-            shapes, colors = known & _SHAPES, known & _COLORS
-            if len(shapes) == len(colors) == 1:
+        for index, words in sorted(_true_words(root / 'questions.json').items()):
+            shapes = words & _SHAPES
+            colors = words & _COLORS
+            if len(shapes) == 1 and len(colors) == 1:
                 with Image.open(root / f'images/{index}.png') as file:
                     image = file.convert('RGB')
                 name = f'{part}-{index}'
                 yield Picture(name, image, ' '.join([*colors, *shapes]), name)
 
 
+def _true_words(path: Path) -> dict[int, set[str]]:
+    """Return the words that are true of each picture, from its questions and answers."""
+    words: dict[int, set[str]] = {}
+    for question, answer, index in json.loads(path.read_text('utf-8')):
+        # What is asked for, or denied, need not be there.
+        is_affirmed = answer == 'yes' and ' no' not in question
+        if question.startswith('what') or is_affirmed:
+            known = words.setdefault(index, set())
+            known.update(re.findall('[a-z]+', question))
+            known.add(answer)
+    return words
+
+
 # ---------------------------------------------------------------------------- writing
-#: Set -> its reader, how many sources it needs at least, and how much of it is for
-#: tests and for validation.
+class PictureSet(NamedTuple):
+    """A set.
+
+    Attributes:
+        read (callable): Yields its pictures, given the arguments of the command.
+        least_sources (int): How many sources it needs at least.
+        test, val (float): How much of it is for tests, and for validation.
+    """
+
+    read: Callable[[Any], Iterator[Picture]]
+    least_sources: int
+    test: float
+    val: float
+
+
 SETS = {
-    'openmoji': (read_openmoji, 1, 0.5, 0.12),
-    'emoji-vendors': (read_vendors, 2, 0.52, 0.12),
-    'digits': (read_digits, 0, 0.56, 0.11),
-    'glyphs': (read_glyphs, 1, 0.45, 0.12),
-    'easy-vqa': (read_easy_vqa, 0, 0.25, 0.1),
+    'openmoji': PictureSet(read_openmoji, 1, test=0.5, val=0.12),
+    'emoji-vendors': PictureSet(read_vendors, 2, test=0.52, val=0.12),
+    'digits': PictureSet(read_digits, 0, test=0.56, val=0.11),
+    'glyphs': PictureSet(read_glyphs, 1, test=0.45, val=0.12),
+    'easy-vqa': PictureSet(read_easy_vqa, 0, test=0.25, val=0.1),
 }
 
 
@@ -212,59 +240,73 @@ def split_groups(
     first row.
     """
     firsts = table.drop_duplicates('group')
-    parts = {}
+    split_of_group: dict[str, str] = {}
     for _, own in firsts.groupby('label'):
         groups = own['group'].to_numpy()[rng.permutation(len(own))]
         bounds = np.round(np.cumsum([test, val]) * len(groups)).astype(int)
-        for split, names in zip(
-            ('test', 'val', 'train'), np.split(groups, bounds), strict=True
-        ):
-            parts |= dict.fromkeys(names, split)
-    return table['group'].map(parts)
+        for_test, for_val, for_train = np.split(groups, bounds)
+        split_of_group |= dict.fromkeys(for_test, 'test')
+        split_of_group |= dict.fromkeys(for_val, 'val')
+        split_of_group |= dict.fromkeys(for_train, 'train')
+    return table['group'].map(split_of_group)
 
 
 def write_set(args: Any) -> pd.DataFrame:
     """Write a set as the command line says; return its table."""
-    read, _, test, val = SETS[args.set]
-    pictures = list(read(args))
+    chosen = SETS[args.set]
+    pictures = list(chosen.read(args))
     rows = [(f'{p.label}/{p.name}.png', p.label, p.split, p.group) for p in pictures]
     table = pd.DataFrame(rows, columns=['path', 'label', 'given', 'group'])
     if table.empty:
         raise UserError(f'--source={args.source} has no pictures for {args.set}.')
-    table['split'] = split_groups(table, test, val, args.rng)
-    is_test = table['split'] == 'test'
-    table = table[(table['given'] == '') | ((table['given'] == 'test') == is_test)]
-    # One drawing under two names: of several sides it stays on that of the test, or of
-    # val.
-    pixels = table.index.map(lambda i: pictures[i].image.tobytes())
-    firm = table['split'].map(['test', 'val', 'train'].index)
-    table = table[firm == firm.groupby(pixels).transform('min')]
+    table['split'] = split_groups(table, chosen.test, chosen.val, args.rng)
+    table = _without_twins(_without_other_sides(table), pictures)
     for i in table.index:
-        path = args.out / table.loc[i, 'path']
-        path.parent.mkdir(parents=True, exist_ok=True)
-        image = pictures[i].image.convert('RGBA')
-        white = Image.new('RGBA', image.size, 'white')
-        Image.alpha_composite(white, image).convert('RGB').save(path)
-    table[['path', 'label', 'split', 'group']].to_csv(
-        args.out / 'pictures.csv', index=False
-    )
+        _write_picture(pictures[i].image, args.out / table.loc[i, 'path'])
+    listed = table[['path', 'label', 'split', 'group']]
+    listed.to_csv(args.out / 'pictures.csv', index=False)
     numbers = table['label'].astype('category').cat.codes.astype(str)
-    for split, lines in (table['path'] + ' ' + numbers).groupby(table['split']):
-        (args.out / f'{split}.txt').write_text(
-            '\n'.join(lines) + '\n', encoding='utf-8'
-        )
+    entries = table['path'] + ' ' + numbers
+    for split, lines in entries.groupby(table['split']):
+        text = '\n'.join(lines) + '\n'
+        (args.out / f'{split}.txt').write_text(text, encoding='utf-8')
     return table
 
 
+def _without_other_sides(table: pd.DataFrame) -> pd.DataFrame:
+    """Leave out what the source fixes to the other side of the test."""
+    is_free = table['given'] == ''
+    is_right = (table['given'] == 'test') == (table['split'] == 'test')
+    return table[is_free | is_right]
+
+
+def _without_twins(table: pd.DataFrame, pictures: Sequence[Picture]) -> pd.DataFrame:
+    """Keep a drawing of two names on one side: in the test, or else in val."""
+    pixels = table.index.map(lambda i: pictures[i].image.tobytes())
+    rank = table['split'].map(['test', 'val', 'train'].index)
+    first_rank = rank.groupby(pixels).transform('min')
+    return table[rank == first_rank]
+
+
+def _write_picture(image: Image.Image, path: Path) -> None:
+    """Write a picture on a white ground."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    white = Image.new('RGBA', image.size, 'white')
+    Image.alpha_composite(white, image.convert('RGBA')).convert('RGB').save(path)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    add = (parser := build_parser(__doc__, {})).add_argument
+    parser = build_parser(__doc__, {})
+    add = parser.add_argument
     add('set', choices=SETS)
     add('--source', type=Path, nargs='*', default=[], help='see above')
     add('--out', type=Path, required=True)
     add('--size', type=int, default=64, help='width and height, where a set is drawn')
     add('--seed', type=int, default=0, help='of variants and splits')
     args = parser.parse_args(argv)
-    check('The number of --source', len(args.source), least=SETS[args.set][1])
+    check(
+        'The number of --source', len(args.source), least=SETS[args.set].least_sources
+    )
     args.rng = np.random.default_rng(args.seed)
     table = write_set(args)
     counts: Any = pd.crosstab(table['label'], table['split'], margins=True)
