@@ -196,6 +196,7 @@ class LLMBlockNeck(NeckInterface, RunsPath):
             self.skip = self.fields.mapper.build_skip(in_channels)
         if lora is not None:
             self._adapt_mappers(lora)
+        write_record(self)
         self.query = None
         self._part_names: list[str] = []
         for name, part in build_parts(self.fields, self.block).items():
@@ -203,7 +204,6 @@ class LLMBlockNeck(NeckInterface, RunsPath):
 
         self.reader = FeatureReader(in_channels, layout, index, keep_others)
         self.readout = build_readout(self.fields, self.query)
-        write_record(self)
 
     # ------------------------------------------------------------------ forward
     def forward(
@@ -309,7 +309,7 @@ class LLMBlockNeck(NeckInterface, RunsPath):
 
     # -------------------------------------------------------------------- parts
     def add_part(self, name: str, part: Part) -> None:
-        """Add a variant after those that the neck has.
+        """Add a variant after those that the neck has, and record it.
 
         Args:
             name (str): The neck's attribute for it, under which a checkpoint has its
@@ -319,6 +319,7 @@ class LLMBlockNeck(NeckInterface, RunsPath):
         setattr(self, name, part)
         self._part_names.append(name)
         part.add_to(self.record)
+        write_record(self)
 
     @property
     def parts(self) -> list[Part]:

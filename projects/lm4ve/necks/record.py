@@ -11,6 +11,9 @@ A state dict has the record in one of two places:
   the block writes and compares (``lm4ve/blocks/provenance.py``);
 - in ``neck.neck_settings``, where the block has no record, or serves several necks, so
   that its record has no room for the settings of each. The neck writes and compares it.
+
+A new field of a neck also has a row in ``SETTINGS`` of ``lm4ve/blocks/provenance.py``,
+which names it in messages; a record with a field that is not there is refused.
 """
 
 from collections.abc import Sequence
@@ -104,8 +107,10 @@ def write_record(neck: Any) -> None:
     """Let a neck's state dict have its record: in the block's, or else in its own.
 
     Args:
-        neck (LLMBlockNeck): Its block serves no other neck.
+        neck (LLMBlockNeck): If it writes its own record already, it goes on to do so.
     """
+    if NECK_KEY in neck._buffers:
+        return
     if isinstance(neck.block, ProvenanceMixin):
         neck.block.source.update(neck.settings())
     else:
@@ -128,9 +133,10 @@ def write_records(necks: Sequence[Any]) -> None:
 
 
 def _write_own_record(neck: Any) -> None:
-    if NECK_KEY not in neck._buffers:
-        declare_record(neck, NECK_KEY)
-        neck.register_state_dict_post_hook(_save_settings)
+    if NECK_KEY in neck._buffers:
+        return
+    declare_record(neck, NECK_KEY)
+    neck.register_state_dict_post_hook(_save_settings)
 
 
 def _save_settings(

@@ -1,4 +1,16 @@
-"""What a variant can do in a forward pass: change what is computed, and run around it."""
+"""What a variant can do in a forward pass: change what is computed, and run around it.
+
+A variant that computes every second token would be::
+
+    class EverySecondToken(Part):
+        def before(self, request, step):
+            batch, n, _ = request.tokens.shape
+            places = torch.arange(0, n, 2, device=request.tokens.device)
+            return request._replace(queries=places.expand(batch, -1))
+
+A field of the neck names it, and ``build_parts`` adds it; to try one,
+``neck.add_part('every_second', EverySecondToken())`` does.
+"""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
