@@ -4,6 +4,7 @@ No code of a tokenizer's repository is run. :func:`check_tokenizer` compares a t
 with the text encoder, since a foreign one would give wrong numbers in silence.
 """
 
+import itertools
 import logging
 import os
 from collections.abc import Sequence
@@ -14,7 +15,6 @@ import torch
 from mmengine.logging import print_log
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from lm4ve.errors import CheckpointError, UserError, check, first_line, require
 from lm4ve.llm.checkpoint import read_config_file
@@ -81,12 +81,12 @@ class TextPreprocessor(BaseDataPreprocessor):
         for text, row in zip(texts, tokenized, strict=True):
             if not row:
                 raise UserError(f'The text {text!r} has no token.')
-            rows.append(torch.tensor(self._cut(row)))
-        ids = pad_sequence(
-            rows, batch_first=True, padding_value=self.tokenizer.pad_token_id
-        )
+            rows.append(self._cut(row))
         lengths = torch.tensor([len(row) for row in rows])
-        padding = torch.arange(ids.shape[1]) >= lengths[:, None]
+        padding = torch.arange(int(lengths.max())) >= lengths[:, None]
+        ids = torch.full(padding.shape, self.tokenizer.pad_token_id)
+        # One tensor of all tokens takes half the time of a tensor for each row.
+        ids[~padding] = torch.tensor(list(itertools.chain.from_iterable(rows)))
         device = self._place.device
         return ids.to(device), padding.to(device)
 
