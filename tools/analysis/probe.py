@@ -47,7 +47,10 @@ def linear_cka(x: Tensor, y: Tensor) -> float:
     Args:
         x, y (Tensor): ``[n, p]`` and ``[n, q]``, representations of the same n things.
     """
-    x, y = (t.double() - t.double().mean(dim=0) for t in (x, y))
+    x = x.double()
+    x = x - x.mean(dim=0)
+    y = y.double()
+    y = y - y.mean(dim=0)
     own = torch.linalg.norm(x.T @ x) * torch.linalg.norm(y.T @ y)
     check('the variance of the tokens', float(own), above=0)
     return float(torch.linalg.norm(x.T @ y) ** 2 / own)
@@ -55,12 +58,12 @@ def linear_cka(x: Tensor, y: Tensor) -> float:
 
 def mean_cosine(vectors: Iterable[Tensor]) -> float:
     """Return the mean cosine of all pairs of vectors, in [-1 / (n - 1), 1]."""
-    count, total = 0, torch.zeros(())
-    for v in vectors:  # only their sum is kept: a model has millions of gradients
-        count, total = (
-            count + 1,
-            total + v.double() / v.double().norm().clamp_min(1e-300),
-        )
+    count = 0
+    total = torch.zeros(())
+    for vector in vectors:  # only their sum is kept: a model has millions of gradients
+        vector = vector.double()
+        total = total + vector / vector.norm().clamp_min(1e-300)
+        count += 1
     return float((total @ total - count) / (count * (count - 1)))
 
 
@@ -78,48 +81,64 @@ def probe(cfg: Config, layer: int | None, samples: int, steps: int) -> dict[str,
     if layer is not None:
         cfg.model.neck.block.layers = (layer,)
     seed = (cfg.get('randomness') or {}).get('seed')
-    for part in ('val', 'test'):
-        cfg.update(
-            {f'{part}_{key}': None for key in ('cfg', 'dataloader', 'evaluator')}
-        )
-    cfg.train_cfg = ConfigDict(type='IterBasedTrainLoop', max_iters=max(1, steps))
-    cfg.param_scheduler, cfg.custom_hooks, cfg.resume = None, None, False
-    logger = ConfigDict(type='LoggerHook', interval=max(1, steps))
+    _shorten(cfg, max(1, steps))
+    runner = cli.build_runner(cfg)
+    if steps:
+        runner.train()
+    else:
+        runner.model.init_weights()
+    model = runner.model.eval()
+    batches = _batches(runner, samples, seed or 0)
+    for module in model.modules():
+        if getattr(module, 'follows_progress', False):  # a neck, as training begins
+            module.train().set_progress(0.0)
+            module.block.eval()
+    coherence = mean_cosine(_gradient(model, batch) for batch in batches)
+    similarity = None
+    if layer is not None:
+        similarity = _similarity(model, batches)
+    return dict(layer=layer, seed=seed, coherence=coherence, similarity=similarity)
+
+
+def _shorten(cfg: Config, steps: int) -> None:
+    """Let a config train for some steps, without schedule, checkpoints and evaluation."""
+    for split in ('val', 'test'):
+        for field in ('cfg', 'dataloader', 'evaluator'):
+            cfg[f'{split}_{field}'] = None
+    cfg.train_cfg = ConfigDict(type='IterBasedTrainLoop', max_iters=steps)
+    cfg.param_scheduler = None
+    cfg.custom_hooks = None
+    cfg.resume = False
+    logger = ConfigDict(type='LoggerHook', interval=steps)
     cfg.default_hooks = ConfigDict(checkpoint=None, logger=logger)
-    cfg.log_processor, cfg.log_level = ConfigDict(by_epoch=False), 'WARNING'
+    cfg.log_processor = ConfigDict(by_epoch=False)
+    cfg.log_level = 'WARNING'
     # MMEngine's visualizers are found by name, which has the second only.
     cfg.experiment_name = f'probe-{time.time_ns()}'
-    runner = cli.build_runner(cfg)
-    runner.train() if steps else runner.model.init_weights()
-    model, batches = runner.model.eval(), _batches(runner, samples, seed or 0)
-    for neck in (m for m in model.modules() if getattr(m, 'follows_progress', False)):
-        neck.train().set_progress(0.0)
-        neck.block.eval()
-    coherence = mean_cosine(_gradient(model, batch) for batch in batches)
-    similarity = None if layer is None else _similarity(model, batches)
-    return dict(layer=layer, seed=seed, coherence=coherence, similarity=similarity)
 
 
 def _batches(runner: Runner, samples: int, seed: int) -> list[Any]:
     """Return training samples, each as a batch; the same ones of a data set for a seed."""
-    cfg = runner.cfg.train_dataloader
-    loader = Runner.build_dataloader(
-        {**cfg, 'num_workers': 0, 'persistent_workers': False}, 0
-    )
-    check('--samples', samples, least=2, most=len(loader.dataset))
+    cfg = dict(runner.cfg.train_dataloader, num_workers=0, persistent_workers=False)
+    loader = Runner.build_dataloader(cfg, 0)
+    count = len(loader.dataset)
+    check('--samples', samples, least=2, most=count)
+    order = np.random.default_rng(seed).permutation(count)
     batches = []
-    for i in np.random.default_rng(seed).permutation(len(loader.dataset))[:samples]:
-        np.random.seed(int(i))
-        torch.manual_seed(int(i))
-        batches.append(loader.collate_fn([loader.dataset[int(i)]]))
+    for i in order[:samples].tolist():
+        np.random.seed(i)
+        torch.manual_seed(i)
+        batches.append(loader.collate_fn([loader.dataset[i]]))
     return batches
 
 
 def _gradient(model: Any, batch: Any) -> Tensor:
     """Return the gradient of a batch's loss by what trains before neck and head, ``[p]``."""
-    behind = {'neck', 'head', 'cls_head'}
-    trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    parameters = [p for n, p in trained if not behind & set(n.split('.'))]
+    after_encoder = {'neck', 'head', 'cls_head'}
+    parameters = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and after_encoder.isdisjoint(name.split('.')):
+            parameters.append(parameter)
     data = model.data_preprocessor(batch, True)
     loss, _ = model.parse_losses(model(**data, mode='loss'))
     gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
@@ -135,7 +154,8 @@ def _gradient(model: Any, batch: Any) -> Tensor:
 def _similarity(model: Any, batches: Sequence[Any]) -> float:
     """Return the linear CKA of tokens before the neck and after its block."""
     (neck,) = [m for m in model.modules() if isinstance(m, LLMBlockNeck)]
-    before, after = [], []
+    before: list[Tensor] = []
+    after: list[Tensor] = []
     neck.mapper_in.register_forward_hook(
         lambda _, args, out: before.append(args[0].flatten(0, 1))
     )
@@ -155,12 +175,19 @@ def mean_rows(probes: pd.DataFrame) -> list[dict[str, str]]:
     for layer, own in probes.groupby('layer', dropna=False, sort=False):
         row = {'layer': 'no block' if pd.isna(layer) else f'{layer:.0f}'}
         for name in MEASURES:
-            values = own[name].dropna()
-            low, high = confidence_interval(values)
-            around = f' ({low:.4f} to {high:.4f})' if len(values) > 1 else ''
-            row[name] = f'{values.mean():.4f}{around}' if len(values) else ''
+            row[name] = _mean_with_interval(own[name].dropna())
         rows.append(row)
     return rows
+
+
+def _mean_with_interval(values: pd.Series) -> str:
+    if values.empty:
+        return ''
+    mean = f'{values.mean():.4f}'
+    if len(values) == 1:
+        return mean
+    low, high = confidence_interval(values)
+    return f'{mean} ({low:.4f} to {high:.4f})'
 
 
 def correlation_rows(probes: pd.DataFrame, path: Path) -> list[dict[str, str]]:
@@ -180,14 +207,17 @@ def correlation_rows(probes: pd.DataFrame, path: Path) -> list[dict[str, str]]:
         row = {
             'measure': name,
             f"Spearman's correlation with {column}": f'{found.statistic:.2f}',
+            'p': f'{found.pvalue:.2f}',
+            'layers': str(len(means)),
         }
-        rows.append(row | {'p': f'{found.pvalue:.2f}', 'layers': str(len(means))})
+        rows.append(row)
     return rows
 
 
 # ---------------------------------------------------------------------------- command
 def main(argv: Sequence[str] | None = None) -> None:
-    add = (parser := cli.build_parser(__doc__, cli.CONFIG)).add_argument
+    parser = cli.build_parser(__doc__, cli.CONFIG)
+    add = parser.add_argument
     add('--base', help='config of the same model without a block')
     add('--layers', type=int, nargs='+', required=True, help='of the language model')
     add('--samples', type=int, default=64, help='training samples that are looked at')
@@ -201,17 +231,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     add('--scores', type=Path, help='results.csv of a grid whose x is the layer')
     add('--out', type=Path, help='JSON file for the results')
     args = parser.parse_args(argv)
-    models = [(args.base, None)] if args.base else []
-    models += [(args.config, layer) for layer in args.layers]
+    models = []
+    if args.base:
+        models.append((args.base, None, None))
+    for layer in args.layers:
+        models.append((args.config, args.cfg_options, layer))
     probes = []
     with tempfile.TemporaryDirectory() as folder:
-        fixed = dict(
-            work_dir=folder, launcher='none', local_rank=0, no_pin_memory=False
-        )
         for seed in args.seeds:
-            for path, layer in models:
-                options = None if path == args.base else args.cfg_options
-                given = argparse.Namespace(config=path, cfg_options=options, **fixed)
+            for path, options, layer in models:
+                given = argparse.Namespace(
+                    config=path,
+                    cfg_options=options,
+                    work_dir=folder,
+                    launcher='none',
+                    local_rank=0,
+                    no_pin_memory=False,
+                )
                 cfg = cli.finish_config(cli.load_config(given), given)
                 if seed is not None:
                     cfg.setdefault('randomness', {})['seed'] = seed

@@ -16,13 +16,16 @@ from lm4ve.tasks.motion.datasets.cache import pack, write_cache
 
 #: Of ImageNet's training images: the usual size, and a quality at which files of these
 #: smooth photographs have about 100 kB, as ImageNet's have on average (110 kB).
-IMAGE_SIZE, IMAGE_QUALITY = (500, 375), 98
+IMAGE_SIZE = (500, 375)
+IMAGE_QUALITY = 98
 #: The same of COCO's images: 150 kB here, 160 kB there.
-COCO_SIZE, COCO_QUALITY = (640, 427), 98
+COCO_SIZE = (640, 427)
+COCO_QUALITY = 98
 #: Something-Something V2 is 12 frames a second and 4 seconds on average; Kinetics-400
 #: is 10 seconds at 30 frames a second. Both are usually kept at 340 x 256.
 CLIP_SIZE = (340, 256)
-SSV2, K400 = dict(frames=46, fps=12), dict(frames=300, fps=30)
+SSV2 = dict(frames=46, fps=12)
+K400 = dict(frames=300, fps=30)
 
 
 def _crops(count: int, size: tuple[int, int]) -> list[np.ndarray]:
@@ -30,16 +33,19 @@ def _crops(count: int, size: tuple[int, int]) -> list[np.ndarray]:
     from sklearn.datasets import load_sample_image
 
     photographs = [load_sample_image(name) for name in ('china.jpg', 'flower.jpg')]
-    rng, found = np.random.default_rng(0), []
+    rng = np.random.default_rng(0)
+    crops = []
     for i in range(count):
         picture = photographs[i % len(photographs)]
         zoom = rng.uniform(0.8, 1.0)
-        height, width = (int(zoom * n) for n in picture.shape[:2])
+        height = int(zoom * picture.shape[0])
+        width = int(zoom * picture.shape[1])
         top = rng.integers(picture.shape[0] - height + 1)
         left = rng.integers(picture.shape[1] - width + 1)
-        cut = picture[top : top + height, left : left + width, :: rng.choice((-1, 1))]
-        found.append(cv2.resize(cut, size, interpolation=cv2.INTER_AREA))
-    return found
+        channels = slice(None, None, rng.choice((-1, 1)))
+        cut = picture[top : top + height, left : left + width, channels]
+        crops.append(cv2.resize(cut, size, interpolation=cv2.INTER_AREA))
+    return crops
 
 
 def _write_jpeg(path: Path, rgb: np.ndarray, quality: int) -> None:
@@ -60,14 +66,17 @@ def clips(root: Path, dataset: ConfigDict, count: int, frames: int, fps: int) ->
     """Write H.264 clips: a window that moves over a photograph, with the sensor's noise."""
     from lm4ve.tasks.video.datasets.video_files import write_video
 
-    rng, (width, height) = np.random.default_rng(0), CLIP_SIZE
+    rng = np.random.default_rng(0)
+    width, height = CLIP_SIZE
     (root / 'videos').mkdir(parents=True)
     for i, picture in enumerate(_crops(count, (640, 427))):
         tops = np.linspace(0, 427 - height, frames).astype(int)
         lefts = np.linspace(0, 640 - width, frames).astype(int)
-        film = np.stack([
-            picture[t : t + height, x : x + width] for t, x in zip(tops, lefts, strict=True)
-        ]).astype(np.int16)  # fmt: skip
+        windows = [
+            picture[top : top + height, left : left + width]
+            for top, left in zip(tops, lefts, strict=True)
+        ]
+        film = np.stack(windows).astype(np.int16)
         film += rng.integers(-3, 4, film.shape, dtype=np.int16)
         write_video(root / f'videos/{i}.mp4', film.clip(0, 255).astype(np.uint8), fps)
     (root / 'list.txt').write_text(''.join(f'{i}.mp4 {i}\n' for i in range(count)))
@@ -113,34 +122,45 @@ def full_scenes(root: Path, dataset: ConfigDict, count: int) -> None:
 
 def vqav2(root: Path, dataset: ConfigDict, count: int) -> None:
     """Write images of COCO's size with a question each."""
-    questions, annotations = [], []
+    answers = [
+        dict(answer='red', answer_confidence='yes', answer_id=number)
+        for number in range(1, 11)
+    ]
+    questions = []
+    annotations = []
     for i, picture in enumerate(_crops(count, COCO_SIZE), 1):
-        _write_jpeg(
-            root / f'train2014/COCO_train2014_{i:012d}.jpg', picture, COCO_QUALITY
+        path = root / f'train2014/COCO_train2014_{i:012d}.jpg'
+        _write_jpeg(path, picture, COCO_QUALITY)
+        question = dict(
+            question_id=i, image_id=i, question='What color is the roof of the house?'
         )
-        ids = dict(question_id=i, image_id=i)
-        questions.append(dict(ids, question='What color is the roof of the house?'))
-        answers = [
-            dict(answer='red', answer_confidence='yes', answer_id=k)
-            for k in range(1, 11)
-        ]
-        kind = dict(question_type='what color is the', answer_type='other')
-        annotations.append(
-            dict(ids, **kind, multiple_choice_answer='red', answers=answers)
+        questions.append(question)
+        annotation = dict(
+            question_id=i,
+            image_id=i,
+            question_type='what color is the',
+            answer_type='other',
+            multiple_choice_answer='red',
+            answers=answers,
         )
+        annotations.append(annotation)
+    head = dict(
+        info=dict(
+            version='2.0', year=2017, description='This is v2.0 of the VQA dataset.'
+        ),
+        data_type='mscoco',
+        data_subtype='train2014',
+        license=dict(name=''),
+    )
+    contents = {
+        'v2_OpenEnded_mscoco_train2014_questions': dict(
+            head, task_type='Open-Ended', questions=questions
+        ),
+        'v2_mscoco_train2014_annotations': dict(head, annotations=annotations),
+        'vocabulary': ['red'],
+    }
     files = root / 'vqav2'
     files.mkdir()
-    info = dict(
-        version='2.0', year=2017, description='This is v2.0 of the VQA dataset.'
-    )
-    head = dict(
-        info=info, data_type='mscoco', data_subtype='train2014', license=dict(name='')
-    )
-    asked = dict(head, task_type='Open-Ended', questions=questions)
-    (files / 'v2_OpenEnded_mscoco_train2014_questions.json').write_text(
-        json.dumps(asked)
-    )
-    answered = dict(head, annotations=annotations)
-    (files / 'v2_mscoco_train2014_annotations.json').write_text(json.dumps(answered))
-    (files / 'vocabulary.json').write_text('["red"]')
+    for name, content in contents.items():
+        (files / f'{name}.json').write_text(json.dumps(content))
     dataset.update(data_root=str(root), vocabulary=str(files / 'vocabulary.json'))

@@ -31,11 +31,12 @@ from lm4ve.tasks.rooms.datasets.scene_files import read_alignment, read_points
 #: of.
 NOTES = '.prepared'
 #: What may become of a scan.
-KINDS = 'made', 'done_before', 'skipped'
+KINDS = ('made', 'done_before', 'skipped')
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    add = (parser := build_parser(__doc__, {})).add_argument
+    parser = build_parser(__doc__, {})
+    add = parser.add_argument
     add('scans', type=Path, help="ScanNet's folder with a folder for each scan")
     add('out', type=Path, help='the folder to write arrays to (scannet_data)')
     add('--labels', type=Path, required=True, help='scannetv2-labels.combined.tsv')
@@ -49,26 +50,40 @@ def main(argv: Sequence[str] | None = None) -> None:
         help='for damaged scans',
     )
     args = parser.parse_args(argv)
-    folders = sorted(p for p in args.scans.iterdir() if p.is_dir() and p.name[0] != '.')
-    if args.names is not None:
-        folders = [
-            args.scans / Path(name).name for name in args.names.read_text().split()
-        ]
+    folders = scan_folders(args.scans, args.names)
     if any(args.out.glob('*.npy')) and not (args.out / NOTES).is_dir():
         raise UserError(f"'{args.out}' holds arrays that another program wrote.")
-    with open(args.labels, encoding='utf-8', newline='') as file:
-        rows = csv.DictReader(file, delimiter='\t')
-        ids = {row['raw_category']: int(row['nyu40id']) for row in rows}
+    ids = read_labels(args.labels)
     work = partial(prepare_scan, args.out, ids, args.max_points, args.on_corrupt)
-    in_order = map if args.workers == 1 else ProcessPoolExecutor(args.workers).map
-    found = list(in_order(work, folders))
-    counts = {kind: [k for k, _ in found].count(kind) for kind in KINDS}
-    errors = [error for kind, error in found if kind == 'skipped']
-    if len(errors) == len(found):
+    if args.workers == 1:
+        outcomes = [work(folder) for folder in folders]
+    else:
+        with ProcessPoolExecutor(args.workers) as pool:
+            outcomes = list(pool.map(work, folders))
+    kinds = [kind for kind, _ in outcomes]
+    summary: dict = {kind: kinds.count(kind) for kind in KINDS}
+    errors = [error for kind, error in outcomes if kind == 'skipped']
+    if len(errors) == len(outcomes):
         raise UserError(
-            f'None of the {len(found)} scans is usable. The first: {errors[:1]}'
+            f'None of the {len(outcomes)} scans is usable. The first: {errors[:1]}'
         )
-    print(json.dumps(counts | dict(examples=errors[:5]), indent=2))
+    summary['examples'] = errors[:5]
+    print(json.dumps(summary, indent=2))
+
+
+def scan_folders(scans: Path, names: Path | None) -> list[Path]:
+    """Return the folders of the scans that a list names; without a list, all."""
+    if names is not None:
+        return [scans / Path(name).name for name in names.read_text().split()]
+    folders = [path for path in scans.iterdir() if path.is_dir()]
+    return sorted(folder for folder in folders if not folder.name.startswith('.'))
+
+
+def read_labels(path: Path) -> dict[str, int]:
+    """Return the NYU40 id of each category."""
+    with open(path, encoding='utf-8', newline='') as file:
+        rows = csv.DictReader(file, delimiter='\t')
+        return {row['raw_category']: int(row['nyu40id']) for row in rows}
 
 
 def prepare_scan(
@@ -78,13 +93,12 @@ def prepare_scan(
     note = out / NOTES / f'{folder.name}.json'
     try:
         sizes = [(path.name, path.stat().st_size) for path in files_of(folder)]
-        source = hashlib.sha256(
-            repr((sizes, max_points, sorted(ids.items()))).encode()
-        ).hexdigest()
+        inputs = repr((sizes, max_points, sorted(ids.items())))
+        source = hashlib.sha256(inputs.encode()).hexdigest()
         if note.is_file() and json.loads(note.read_text()) == source:
             return 'done_before', ''
         arrays = arrays_of(folder, ids, max_points)
-    except (ValueError, LookupError, OSError, StopIteration) as e:
+    except (ValueError, LookupError, OSError) as e:
         if on_corrupt == 'refuse':
             raise UserError(f"The scan '{folder}' cannot be prepared: {e!r}") from e
         return 'skipped', f'{folder.name}: {e!r}'
@@ -122,48 +136,63 @@ def arrays_of(
     segment_of = np.array(json.loads(segs.read_text())['segIndices'])
     if segment_of.shape != (len(points),) or segment_of.dtype.kind != 'i':
         raise ValueError(f'{segs.name} and {mesh.name} are not of one mesh')
-    semantic, instance = np.zeros((2, len(points)), np.int64)
+    semantic = np.zeros(len(points), np.int64)
+    instance = np.zeros(len(points), np.int64)
     for group in json.loads(aggregation.read_text())['segGroups']:
         if not np.isin(group['segments'], segment_of).all():
             raise ValueError(f'{aggregation.name} and {segs.name} are not of one mesh')
-        at = np.isin(segment_of, group['segments'])
-        semantic[at], instance[at] = ids[group['label']], int(group['objectId']) + 1
-    aligned, alignment = points.copy(), read_alignment(text)
-    turn, shift = alignment[:3, :3], alignment[:3, 3]
+        of_group = np.isin(segment_of, group['segments'])
+        semantic[of_group] = ids[group['label']]
+        instance[of_group] = int(group['objectId']) + 1
+    alignment = read_alignment(text)
+    turn = alignment[:3, :3]
+    shift = alignment[:3, 3]
+    aligned = points.copy()
     aligned[:, :3] = points[:, :3].astype(np.float64) @ turn.T + shift
-    boxes = []
-    for i in np.unique(instance[instance > 0]):
-        xyz, label = (
-            aligned[instance == i, :3].astype(np.float64),
-            semantic[instance == i][0],
-        )
-        low, high = xyz.min(axis=0), xyz.max(axis=0)
-        if label not in NO_OBJECTS:
-            boxes.append([*(low + high) / 2, *(high - low), label, i - 1])
+    boxes = boxes_of(aligned, semantic, instance)
     # The scan's name is the seed, whatever the order.
     seed = int.from_bytes(hashlib.sha256(folder.name.encode()).digest()[:8], 'little')
+    rng = np.random.default_rng(seed)
     count = min(len(points), max_points)
-    kept = np.sort(
-        np.random.default_rng(seed).choice(len(points), count, replace=False)
-    )
-    labels = dict(
-        sem_label=np.uint32(semantic[kept]), ins_label=np.uint32(instance[kept])
-    )
-    rows = np.array(boxes, np.float64).reshape(-1, 8)
+    kept = np.sort(rng.choice(len(points), count, replace=False))
     return dict(
-        vert=points[kept], aligned_vert=aligned[kept], aligned_bbox=rows, **labels
+        vert=points[kept],
+        aligned_vert=aligned[kept],
+        aligned_bbox=boxes,
+        sem_label=np.uint32(semantic[kept]),
+        ins_label=np.uint32(instance[kept]),
     )
+
+
+def boxes_of(
+    points: np.ndarray, semantic: np.ndarray, instance: np.ndarray
+) -> np.ndarray:
+    """Return the boxes around objects, ``[K, 8]``: see :func:`arrays_of`."""
+    boxes = []
+    for number in np.unique(instance[instance > 0]):
+        of_object = instance == number
+        label = semantic[of_object][0]
+        if label in NO_OBJECTS:
+            continue
+        xyz = points[of_object, :3].astype(np.float64)
+        low = xyz.min(axis=0)
+        high = xyz.max(axis=0)
+        boxes.append([*(low + high) / 2, *(high - low), label, number - 1])
+    return np.array(boxes, np.float64).reshape(-1, 8)
 
 
 def files_of(folder: Path) -> list[Path]:
     """Return a scan's mesh, segments, objects and alignment."""
     start = str(folder / folder.name)
     # The second is of the finer mesh; some copies of the data have it alone.
-    objects = f'{start}.aggregation.json', f'{start}_vh_clean.aggregation.json'
-    found = next(name for name in objects if Path(name).is_file())
-    segments = f'{start}_vh_clean_2.0.010000.segs.json'
+    objects = Path(f'{start}.aggregation.json')
+    if not objects.is_file():
+        objects = Path(f'{start}_vh_clean.aggregation.json')
     return [
-        Path(x) for x in (f'{start}_vh_clean_2.ply', segments, found, f'{start}.txt')
+        Path(f'{start}_vh_clean_2.ply'),
+        Path(f'{start}_vh_clean_2.0.010000.segs.json'),
+        objects,
+        Path(f'{start}.txt'),
     ]
 
 
