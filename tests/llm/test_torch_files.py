@@ -74,11 +74,14 @@ def file(tmp_path) -> Path:
 
 
 def assert_as_torch_reads_it(path: Path) -> None:
+    content = torch.load(path, weights_only=True)
     expected = {}
-    for name, value in torch.load(path, weights_only=True).items():
+    for name, value in content.items():
         if isinstance(name, str) and isinstance(value, torch.Tensor):
             expected[name] = value.to_dense()
-    found = {name: read().to_dense() for name, read in open_torch(path).items()}
+    found = {}
+    for name, read in open_torch(path).items():
+        found[name] = read().to_dense()
     # Swapped bytes are NaN here and there.
     torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
 

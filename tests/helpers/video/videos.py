@@ -25,7 +25,7 @@ def write_broken(folder: Path) -> dict:
     """Write one of each kind; return what is wrong -> path."""
     source = write_noise(folder / 'whole.mp4')
     whole = source.read_bytes()
-    kinds = 'empty', 'truncated', 'truncated_late', 'audio', 'one_frame', 'text'
+    kinds = ('empty', 'truncated', 'truncated_late', 'audio', 'one_frame', 'text')
     broken = {kind: folder / f'{kind}.mp4' for kind in kinds}
     broken['empty'].write_bytes(b'')
     broken['truncated'].write_bytes(whole[: len(whole) // 2])
@@ -34,23 +34,33 @@ def write_broken(folder: Path) -> dict:
         sound.setparams((1, 2, 8000, 0, 'NONE', None))
         sound.writeframes(bytes(1600))
     write_noise(broken['one_frame'], frames=1)
-    # With its index in front, as web servers have it, a cut file opens well.
-    cut, fast = broken['truncated_late'], dict(movflags='faststart')
-    with av.open(str(source)) as video, av.open(str(cut), 'w', options=fast) as out:
+    write_cut(source, broken['truncated_late'])
+    return broken
+
+
+def write_cut(source: Path, path: Path) -> None:
+    """Write two thirds of a video with its index in front, which still opens well."""
+    video = av.open(str(source))
+    out = av.open(str(path), 'w', options=dict(movflags='faststart'))
+    with video, out:
         stream = out.add_stream_from_template(video.streams.video[0])
         for packet in video.demux(video=0):
             if packet.dts is not None:
                 packet.stream = stream
                 out.mux(packet)
-    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size * 2 // 3])
-    return broken
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * 2 // 3])
 
 
 def pipeline(decoder: str = 'Decord', **options) -> list[dict]:
     """Return steps from a file to four frames."""
-    ends = dict(type='FormatShape', input_format='NCTHW'), dict(type='PackActionInputs')
-    sample = dict(type='UniformSample', clip_len=4, **options)
-    return [dict(type=f'{decoder}Init'), sample, dict(type=f'{decoder}Decode'), *ends]
+    return [
+        dict(type=f'{decoder}Init'),
+        dict(type='UniformSample', clip_len=4, **options),
+        dict(type=f'{decoder}Decode'),
+        dict(type='FormatShape', input_format='NCTHW'),
+        dict(type='PackActionInputs'),
+    ]
 
 
 def write_list(path: Path, videos: list) -> str:
