@@ -29,7 +29,12 @@ from torch import Tensor, nn
 from lm4ve.blocks.provenance import NECK_KEY, SOURCE_KEY
 from lm4ve.runner.command_line import build_runner
 from lm4ve.runner.config import read_config
-from tests.helpers.closeness import products_of, rounding_bound, rounding_bound_of
+from tests.helpers.closeness import (
+    products_of,
+    rounding_bound,
+    rounding_bound_of,
+    sums_of,
+)
 from tests.helpers.shrink import Shrinker
 from tests.helpers.tasks import FOLDERS, ROOT
 
@@ -51,6 +56,7 @@ class Results:
         records: The saved records of frozen weights and of necks, as their JSON text.
         normal_draws: A digest of random numbers of this CPU. Where it differs, random
             weights differ in their last bits, and so do their fingerprints.
+        products: A digest of matrix products of this CPU.
         losses: Of each of the first steps, what the model logs.
         gradients: The norm of each parameter's gradient in the first step.
         scores: Of the first batch of the validation after training: the floating-point
@@ -63,6 +69,7 @@ class Results:
     state: list[str]
     records: dict[str, str]
     normal_draws: str
+    products: str
     losses: list[dict[str, float]]
     gradients: dict[str, float]
     scores: dict[str, list[float]]
@@ -79,12 +86,16 @@ class Bounds:
 
     Attributes:
         step: Relative, of a forward pass.
+        step_alike: The same on a CPU that multiplies as the one that wrote the results:
+            products of 16 bits give the same bits there, and only the place of tensors
+            in memory changes sums of 32 bits.
         gradient: Of a gradient that is zero but for rounding, relative to the norm of
             all gradients.
         steps: How many steps the whole training had.
     """
 
     step: float
+    step_alike: float
     gradient: float
     steps: int
 
@@ -101,7 +112,18 @@ def bounds_of(model: nn.Module, steps: int) -> Bounds:
     """Return the bounds of a model that trained some steps."""
     products = products_of(model)
     largest = max(rounding_bound(dtype, [size]) for size, dtype in products)
-    return Bounds(rounding_bound_of(model), largest, steps)
+    alike = rounding_bound(torch.float32, sums_of(model))
+    return Bounds(rounding_bound_of(model), alike, largest, steps)
+
+
+def digest_of_products() -> str:
+    """Return a digest of matrix products, which differs where a CPU adds in another order."""
+    matrix = torch.arange(64 * 64).remainder(97).reshape(64, 64) / 97
+    digest = hashlib.sha256()
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        product = matrix.to(dtype) @ matrix.to(dtype).T
+        digest.update(product.float().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 class Watch(Hook):
@@ -166,6 +188,7 @@ def measure(shrinker: Shrinker, name: str, work_dir: Path) -> tuple[Results, Bou
         state=[f'{k}: {shape_of(k, v)}' for k, v in sorted(saved.items())],
         records=records_of(saved, shrinker.folder),
         normal_draws=hashlib.sha256(draws.numpy().tobytes()).hexdigest()[:16],
+        products=digest_of_products(),
         losses=watch.losses,
         gradients=watch.gradients,
         scores=watch.scores,
@@ -291,6 +314,8 @@ class Store:
 
 def differences(found: Results, stored: Results, bounds: Bounds) -> list[str]:
     """Return what a config gives that differs from what is stored, a line each."""
+    if found.products == stored.products:
+        bounds = dataclasses.replace(bounds, step=bounds.step_alike)
     return [
         *differing_lines('config', found.config, stored.config),
         *differing_lines('state', found.state, stored.state),
