@@ -234,8 +234,6 @@ class LLMBlockNeck(NeckInterface, RunsPath):
         """
         features = self.reader.read(feats)
         self._check_call(features, padding_mask, queries)
-        if self.training and self.guard and not torch.is_grad_enabled():
-            expect_gradient(self)
         request = Request(
             tokens=features.tokens,
             padding_mask=padding_mask,
@@ -243,19 +241,27 @@ class LLMBlockNeck(NeckInterface, RunsPath):
             is_map=features.is_map,
             read_mask=padding_mask,
         )
+        computed = self._compute_request(request)
+        out = self.readout.after(computed.tokens, computed.read_mask, self.normalize)
+        return self.reader.write(out, features, feats)
+
+    def _compute_request(self, request: Request) -> Computed:
+        """Run the path, changed and enclosed by the variants that the neck has.
+
+        A plain neck has none. Of several, each sees the request as the one before it
+        left it, and the last one is the outermost around the path.
+        """
         step = Step(self.training, self._observed, self.parameters)
         parts = self.parts
         for part in parts:
             request = part.before(request, step)
-        run = self._run_request
+        run = self._run_path
         for part in parts:
             run = partial(part.around, run, step)
-        computed = run(request)
-        out = self.readout.after(computed.tokens, computed.read_mask, self.normalize)
-        return self.reader.write(out, features, feats)
+        return run(request)
 
-    def _run_request(self, request: Request) -> Computed:
-        """Run the path for the tokens that a request names."""
+    def _run_path(self, request: Request) -> Computed:
+        """Run mapper, block and mapper for the tokens that a request names."""
         out = self.run(request.tokens, request.padding_mask, request.computed)
         if request.drawn is not None:
             return Computed(out, None)  # padding is never drawn
@@ -280,7 +286,13 @@ class LLMBlockNeck(NeckInterface, RunsPath):
     def _check_call(
         self, features: Features, padding_mask: Tensor | None, queries: Queries
     ) -> None:
-        """Refuse features, padding or queries that the fields do not go with."""
+        """Refuse features, padding or queries that the fields do not go with.
+
+        A training step without gradients may be a calibration, so it is not refused
+        here: the optimizer's first step raises if the mappers have got no gradient.
+        """
+        if self.training and self.guard and not torch.is_grad_enabled():
+            expect_gradient(self)
         self._check_extra_tokens(features.tokens.shape[1])
         if padding_mask is not None and self.readout.norms_padding(queries):
             refuse_norm_of_padding(self.norm)
