@@ -92,6 +92,20 @@ def test_rods_join_their_ends_and_cones_end_in_a_point():
     assert is_drawn[50:].sum() == pytest.approx(100 * 30 / 2, rel=0.05)
 
 
+def test_a_rod_without_length_hides_nothing():
+    nowhere = [0.5, 0, 0, 0.5, 0, 0, 0.1, 0.1]
+    scene = Solids(
+        np.array([[-0.5, 0.0, 0.0]]),
+        np.array([0.4]),
+        np.array([RED]),
+        np.array([nowhere]),
+        np.array([BLUE]),
+    )
+    image = render(scene, (1, 1), (60, 60), WHITE)
+    assert_color(image[30, 15].astype(int), RED)
+    assert_color(image[30, 45].astype(int), WHITE)
+
+
 def test_a_scene_without_solids_is_its_background():
     nothing = np.zeros((0, 3))
     image = render(Solids(nothing, np.zeros(0), nothing), (1, 1), (4, 4), RED)

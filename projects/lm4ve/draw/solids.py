@@ -295,23 +295,25 @@ def _place_rods(rods: np.ndarray, unit_rod: np.ndarray) -> np.ndarray:
         unit_rod (np.ndarray): ``[V, 3]``, the corners of the rod along z.
 
     Returns:
-        np.ndarray: ``[M, V, 3]``.
+        np.ndarray: ``[M, V, 3]``, the corners of each rod.
     """
     starts = rods[:, None, :3]
     along = rods[:, 3:6] - rods[:, :3]
     lengths = np.linalg.norm(along, axis=1, keepdims=True)
     ahead = along / np.maximum(lengths, 1e-12)
-    # Any axis that is not along the rod gives two others that are across it.
-    is_across_x = np.abs(ahead[:, :1]) < 0.9
-    other = np.where(is_across_x, [[1.0, 0.0, 0.0]], [[0.0, 1.0, 0.0]])
+    # The cross product with an axis that is not along the rod is across it: x for all
+    # rods but those that lie nearly along x.
+    leaves_x = np.abs(ahead[:, :1]) < 0.9
+    other = np.where(leaves_x, [[1.0, 0.0, 0.0]], [[0.0, 1.0, 0.0]])
     side = np.cross(ahead, other)
-    side /= np.linalg.norm(side, axis=1, keepdims=True)
+    # A rod without length has no direction: it becomes a point, which nothing shows.
+    side /= np.maximum(np.linalg.norm(side, axis=1, keepdims=True), 1e-12)
     up = np.cross(ahead, side)
+    unit_x = unit_rod[None, :, :1]
+    unit_y = unit_rod[None, :, 1:2]
     height = unit_rod[None, :, 2:]
     start_radius = rods[:, None, 6:7]
     end_radius = rods[:, None, 7:8]
     radius = start_radius * (1 - height) + end_radius * height
-    around = (
-        unit_rod[None, :, :1] * side[:, None] + unit_rod[None, :, 1:2] * up[:, None]
-    )
+    around = unit_x * side[:, None] + unit_y * up[:, None]
     return starts + height * along[:, None] + radius * around
