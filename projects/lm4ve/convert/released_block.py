@@ -5,6 +5,7 @@ layer of which language model it is; before that record is written, each of the
 file's tensors is compared with the layer that it claims to be.
 """
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 
@@ -169,7 +170,9 @@ def _largest_difference(
 ) -> float:
     """Return the largest difference of a tensor from the language model's.
 
-    It is infinite for NaN and for another shape.
+    The language model's is rounded to the file's precision first, so that a lower one
+    alone makes no difference. Another shape, and NaN or infinite values, make an infinite
+    difference.
 
     Args:
         name (str): Meta's name of it: q and k have rows in Meta's order.
@@ -181,6 +184,9 @@ def _largest_difference(
         return float('inf')
     if name.endswith(('wq.weight', 'wk.weight')):
         tensor = rotary_rows_to_huggingface(tensor, tensor.shape[0] // head_dim)
-    # The same weights in the file's precision, should it be lower.
-    difference = tensor.float() - expected.to(tensor.dtype).float()
-    return difference.abs().max().nan_to_num(float('inf')).item()
+    rounded = expected.to(tensor.dtype).float()
+    largest = (tensor.float() - rounded).abs().max().item()
+    if math.isnan(largest):
+        # The maximum of values is NaN as soon as one of them is.
+        return float('inf')
+    return largest

@@ -106,6 +106,16 @@ UNLIKE = [
     ),
     ('llama.layers.0.attention.wq.weight', lambda s, k: s[k].copy_(s[k].flip(0)), None),
     ('llama.norm.weight', lambda s, k: s[k][2].fill_(1.5), None),
+    (
+        'llama.layers.0.attention.wo.weight',
+        lambda s, k: s[k][3, 4].fill_(float('nan')),
+        'wo.weight.*difference is inf',
+    ),
+    (
+        'llama.layers.0.attention.wo.weight',
+        lambda s, k: s[k][3, 4].fill_(float('inf')),
+        'wo.weight.*difference is inf',
+    ),
 ]
 
 
