@@ -21,10 +21,17 @@ class MedicalAnalysis(TaskAnalysis):
         return Compose(pipeline)(dict(img_path=str(path)))
 
     def result(self, output: Any, classes: Any) -> dict[str, Any]:
-        """Return ``pred_seg`` (int64 ``[H, W, D]``) and each structure's ``milliliters``.
+        """Return the class of each voxel and the volume of each structure.
 
-        Both are on the grid that the pipeline made, whose ``spacing`` in mm is beside
-        them.
+        Args:
+            output (VolumeDataSample): With ``pred_seg``, int64 ``[H, W, D]``.
+            classes (Sequence[str], optional): Names of the classes; where they are not
+                as many as the model's, the numbers take their place.
+
+        Returns:
+            dict: ``pred_seg``, the same as an array; ``spacing``, the sides of a voxel in
+            mm on the grid that the pipeline made; and ``milliliters``, name of each class
+            but the background -> volume.
         """
         labels = output.pred_seg.cpu()
         spacing = output.spacing

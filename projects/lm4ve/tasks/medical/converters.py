@@ -11,7 +11,7 @@ from torch import Tensor
 from lm4ve.blocks import LLMBlock, frozen_tensors
 from lm4ve.blocks.provenance import SOURCE_KEY
 from lm4ve.convert.key_rules import Rules, rename, template_rules
-from lm4ve.convert.released_block import convert_state
+from lm4ve.convert.released_block import BLOCK_PREFIX, convert_state
 from lm4ve.errors import CheckpointError, UserError, listing
 
 State = dict[str, Tensor]
@@ -149,8 +149,8 @@ def convert_medical(
         llm (str, optional): The language model of the block; needed if there is one.
         layer (int | Sequence[int]): The block's layer(s) in it.
         origin (str): Name of the file in messages.
-        skip (bool): ViViT was trained in the mode ``llm_out_nn``, whose layer beside
-            the block every file has.
+        skip (bool): Keep the layer beside ViViT's block. Every file has one, but only
+            the mode of training ``llm_out_nn`` uses it.
         unmerged (bool): MedVisionLlama's mappers do not hold their low-rank update yet.
             Its code saves them in evaluation, where loralib has added it.
 
@@ -161,7 +161,15 @@ def convert_medical(
     if 'spatial_cls_token' in state:
         if not skip:
             state = _without(state, 'llama_dim_dim_mapper')
-        return convert_state(state, VIVIT_RULES, VIVIT_RULES, llm, layer, origin)
+        # One table serves both: in a file without mappers their rules match nothing.
+        return convert_state(
+            state,
+            plain=VIVIT_RULES,
+            with_block=VIVIT_RULES,
+            llm=llm,
+            layer=layer,
+            origin=origin,
+        )
     if 'position_embed' in state:
         return _convert_medvisionllama(state, llm, layer, origin, unmerged)
     return _convert_cmunext(state, llm, layer, origin)
@@ -169,12 +177,20 @@ def convert_medical(
 
 def _without(state: State, prefix: str) -> State:
     """Return the tensors whose names do not begin with a prefix."""
-    return {k: v for k, v in state.items() if not k.startswith(prefix)}
+    others = {}
+    for name, tensor in state.items():
+        if not name.startswith(prefix):
+            others[name] = tensor
+    return others
 
 
 def _below(state: State, prefix: str) -> State:
-    """Return the tensors whose names begin with a prefix, by what follows it."""
-    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    """Return the tensors whose names begin with a prefix; their new names lack it."""
+    below = {}
+    for name, tensor in state.items():
+        if name.startswith(prefix):
+            below[name.removeprefix(prefix)] = tensor
+    return below
 
 
 def _convert_medvisionllama(
@@ -184,15 +200,37 @@ def _convert_medvisionllama(
     origin: str,
     unmerged: bool,
 ) -> State:
-    """Convert MedVisionLlama or its baseline."""
-    block = {f'llama.{k}': v for k, v in _below(state, 'llm.').items()}
-    state = {**_without(state, 'llm.'), **block}
+    """Convert MedVisionLlama, or its baseline without a language model.
+
+    LoRA trains the two mappers around the block: a file holds the weight W of each
+    beside the factors A and B. loralib adds their product to W in evaluation, so that
+    most files hold the sum in place of W. Our mappers are peft's, which keep W apart
+    and add the product themselves; it is taken out here.
+
+    Args:
+        state (dict[str, Tensor]): By the released names.
+        llm (str, optional): The language model of the block; None for the baseline.
+        layer (int | Sequence[int]): The block's layer(s) in it.
+        origin (str): Name of the file in messages.
+        unmerged (bool): The file holds W itself, from which nothing is taken.
+    """
+    # convert_state and compare_block find a block by their own prefix.
+    renamed = _without(state, 'llm.')
+    for name, tensor in _below(state, 'llm.').items():
+        renamed[f'{BLOCK_PREFIX}{name}'] = tensor
     if llm is not None and not unmerged:
         for mapper in ('llm_dim_mapper1', 'llm_dim_mapper2'):
-            state[f'{mapper}.weight'] = _without_update(state, mapper)
+            renamed[f'{mapper}.weight'] = _without_update(renamed, mapper)
+    # One table serves both: in a file without mappers their rules match nothing.
     converted = convert_state(
-        state, VOLUME_VIT_RULES, VOLUME_VIT_RULES, llm, layer, origin
+        renamed,
+        plain=VOLUME_VIT_RULES,
+        with_block=VOLUME_VIT_RULES,
+        llm=llm,
+        layer=layer,
+        origin=origin,
     )
+    # Here the neck with the block is inside the backbone, not beside it.
     record = converted.pop(f'neck.block.{SOURCE_KEY}', None)
     if record is not None:
         converted[f'backbone.llm_neck.block.{SOURCE_KEY}'] = record
@@ -200,21 +238,34 @@ def _convert_medvisionllama(
 
 
 def _without_update(state: State, mapper: str) -> Tensor:
-    """Return a mapper's weight before loralib added its update, ``B A / 4``.
+    """Return a mapper's weight W, given the sum W + B A / rank that loralib stored.
 
-    The rank is 4, and alpha is 1.
+    loralib's factor is alpha / rank; the released code leaves alpha at 1.
+
+    Args:
+        state (dict[str, Tensor]): The sum ``[out, in]`` and the factors A ``[rank, in]``
+            and B ``[out, rank]``, by the released names.
+        mapper (str): How the three names begin.
+
+    Returns:
+        Tensor: fp32 ``[out, in]``.
     """
-    weight = state[f'{mapper}.weight'].float()
+    merged = state[f'{mapper}.weight'].float()
     a = state[f'{mapper}.lora_A'].float()
     b = state[f'{mapper}.lora_B'].float()
     rank = len(a)
-    return weight - b @ a / rank
+    return merged - b @ a / rank
 
 
 def _convert_cmunext(
     state: State, llm: str | None, layer: int | Sequence[int], origin: str
 ) -> State:
-    """Convert LLM4Seg or CMUNeXt."""
+    """Convert LLM4Seg, or CMUNeXt, which is the same without a block.
+
+    LLM4Seg's file holds its layer by the names of ``transformers``. That layer is
+    compared with the language model's and left out; a record of its source takes its
+    place.
+    """
     prefix = 'llm4seg.llm.'
     stored_layer = _below(state, prefix)
     has_block = len(stored_layer) > 0
@@ -253,10 +304,10 @@ def _compare_layer(
         checkpoint=llm, layers=layers, causal=True, rotary='llm4seg', final_norm=False
     )
     expected = frozen_tensors(block)
-    found = rename(stored_layer, _LAYER_RULES, origin)
+    stored = rename(stored_layer, _LAYER_RULES, origin)
     differing = []
-    for name in expected.keys() | found.keys():
-        if not _are_equal(expected.get(name), found.get(name)):
+    for name in expected.keys() | stored.keys():
+        if not _are_equal(expected.get(name), stored.get(name)):
             differing.append(name)
     if differing:
         raise CheckpointError(
@@ -266,8 +317,11 @@ def _compare_layer(
     return block.state_dict()[SOURCE_KEY]
 
 
-def _are_equal(expected: Tensor | None, found: Tensor | None) -> bool:
-    """Return whether both tensors are there and are equal in the precision of the second."""
-    if expected is None or found is None or expected.shape != found.shape:
+def _are_equal(expected: Tensor | None, stored: Tensor | None) -> bool:
+    """Return whether a language model's tensor equals the file's in the file's precision.
+
+    A tensor that is missing (None) on one side equals nothing.
+    """
+    if expected is None or stored is None or expected.shape != stored.shape:
         return False
-    return bool((expected.to(found.dtype) == found).all())
+    return bool((expected.to(stored.dtype) == stored).all())

@@ -29,6 +29,7 @@ class MedicalExport(TaskExport):
     def samples(
         self, cfg: Config, count: int, pipeline: list[dict] | None = None
     ) -> list[dict]:
+        """Return volumes of noise that went through a pipeline (default: the test's)."""
         transforms = [dict(t) for t in pipeline or tested_dataset(cfg).pipeline]
         shape = (count, 32, 32, 32, _channels_of(transforms))
         noise = np.random.default_rng(0).random(shape, np.float32)
@@ -45,7 +46,7 @@ class MedicalExport(TaskExport):
 
 
 def _channels_of(pipeline: list[dict]) -> int:
-    """Return how many channels the files of a pipeline have, as its reader is told."""
+    """Return how many channels a pipeline's reader expects in a file."""
     for transform in pipeline:
         if 'channels' in transform:
             return transform['channels']

@@ -54,11 +54,16 @@ class Decathlon(BaseDataset):
         super().__init__(data_root=data_root, metainfo=metainfo, **kwargs)
 
     def load_data_list(self) -> list[dict]:
+        """Return the image and the label of each volume of the split.
+
+        MONAI shuffles and divides the labeled volumes; the training part is cut to its
+        first ``fraction``.
+        """
         pairs = load_decathlon_datalist(str(self.file), data_list_key='training')
         parts = partition_dataset(
             pairs, ratios=self.ratios, shuffle=True, seed=self.seed
         )
-        # Rounding may leave a volume over, which is tested.
+        # MONAI rounds the parts' sizes, which may leave volumes over: these are tested.
         left_over = [pair for pair in pairs if not any(pair in part for part in parts)]
         parts[-1] += left_over
         part = parts[_SPLITS.index(self.split)]

@@ -63,6 +63,7 @@ class MedMNIST(BaseDataset):
         super().__init__(data_root=data_root, metainfo=metainfo, **kwargs)
 
     def load_data_list(self) -> list[dict]:
+        """Read and check the file, keep its images, and return row and labels of each."""
         self.images, labels = self._read()
         self._check(self.images, labels)
         data_list = []
@@ -106,7 +107,7 @@ class MedMNIST(BaseDataset):
             )
 
     def get_data_info(self, idx: int) -> dict:
-        """Return picture or volume ``idx``."""
+        """Return entry ``idx`` with its picture ``[H, W, 3]`` or volume ``[3, D, H, W]``."""
         info = super().get_data_info(idx)
         img = self.images[info['row']]
         if len(self.sides) == 3:

@@ -45,6 +45,10 @@ class UltrasoundDemo(BaseDataset):
         super().__init__(**kwargs)
 
     def load_data_list(self) -> list[dict]:
+        """Return an entry for each picture, which is drawn from its ``index`` when it is read.
+
+        ``img_path`` is a name for logs and results; there is no such file.
+        """
         data_list = []
         for index in range(self.count):
             name = f'{self.split}_{index:05d}.png'
@@ -52,7 +56,7 @@ class UltrasoundDemo(BaseDataset):
         return data_list
 
     def get_data_info(self, idx: int) -> dict:
-        """Draw picture ``idx``."""
+        """Return entry ``idx`` with its picture and mask, the same ones each time."""
         info = super().get_data_info(idx)
         rng = np.random.default_rng((self.seed, _CODES[self.split], info['index']))
         img, mask = draw(rng)
@@ -79,6 +83,7 @@ def draw(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """
     y, x = np.mgrid[:SIZE, :SIZE].astype(np.float32)
     echo = _draw_tissue(y, x, rng)
+    # Tissue behind a lesion, below it in the picture, is brighter.
     mask, center, half_axes = ellipse(rng, (7.0, 15.0))
     is_behind = (np.abs(x - center[0]) < 0.7 * half_axes[0]) & (y > center[1])
     echo[is_behind] *= 1.3

@@ -21,7 +21,7 @@ class MedMNISTMetric(BaseMetric):
     default_prefix = 'medmnist'
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
-        """Keep label and scores of each sample."""
+        """Keep label and scores of each sample; ``data_batch`` is not needed."""
         num_classes = len(self.dataset_meta['classes'])
         is_multi_label = self.dataset_meta['medmnist_task'].startswith('multi-label')
         for sample in data_samples:
@@ -31,7 +31,7 @@ class MedMNISTMetric(BaseMetric):
             self.results.append((truth.cpu().numpy(), scores.double().cpu().numpy()))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Hand all of them to the evaluator."""
+        """Return MedMNIST's AUC and accuracy of all samples, in per cent."""
         from medmnist.evaluator import getACC, getAUC
 
         truth = np.stack([sample_truth for sample_truth, _ in results])

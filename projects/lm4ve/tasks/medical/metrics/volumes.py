@@ -52,9 +52,15 @@ class VolumeMetric(BaseMetric):
     def _measure(
         self, truth: Tensor, found: Tensor, spacing: Sequence[float]
     ) -> np.ndarray:
-        """Measure the structures of a volume, float64 ``[4, classes - 1]``, NaN for none.
+        """Measure the structures of one volume.
 
-        The rows are those of :data:`_SCALES`.
+        Args:
+            truth, found (Tensor): One-hot ``[1, classes, H, W, D]``.
+            spacing (Sequence[float]): The sides of a voxel in mm.
+
+        Returns:
+            np.ndarray: float64 ``[4, classes - 1]``, a row for each metric of
+            :data:`_SCALES`; NaN where a metric does not apply to a structure.
         """
         num_structures = truth.shape[1] - 1
         dice = compute_dice(found, truth, include_background=False, ignore_empty=False)
@@ -75,7 +81,10 @@ class VolumeMetric(BaseMetric):
         return torch.stack([row.double() for row in rows]).numpy()
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Average over volumes and structures. What was nowhere is left out."""
+        """Average each metric over volumes and structures, without the NaN.
+
+        A metric that applied to no structure is left out.
+        """
         values = np.concatenate(results, axis=1)
         metrics = {}
         for (name, scale), row in zip(_SCALES.items(), values, strict=True):

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from lm4ve.registry import MODELS
 
 
-def _normed(conv: nn.Conv2d) -> list[nn.Module]:
+def _conv_gelu_norm(conv: nn.Conv2d) -> list[nn.Module]:
     """Return a convolution, GELU and batch norm, in the order of the paper."""
     return [conv, nn.GELU(), nn.BatchNorm2d(conv.out_channels)]
 
 
-def _convolve(channels: int, out: int) -> list[nn.Module]:
-    """Return a plain convolution of 3 x 3, batch norm and ReLU."""
+def _conv_norm_relu(channels: int, out: int) -> list[nn.Module]:
+    """Return a 3 x 3 convolution that keeps the size, batch norm and ReLU."""
     return [
         nn.Conv2d(channels, out, 3, padding=1),
         nn.BatchNorm2d(out),
@@ -31,11 +31,11 @@ def _convolve(channels: int, out: int) -> list[nn.Module]:
     ]
 
 
-def _inverted(channels: int, hidden: int, out: int) -> list[nn.Module]:
-    """Return two pointwise convolutions with a wide layer between them."""
+def _inverted_bottleneck(channels: int, hidden: int, out: int) -> list[nn.Module]:
+    """Return two pointwise convolutions, to many channels and back, each with GELU and norm."""
     widen = nn.Conv2d(channels, hidden, 1)
     narrow = nn.Conv2d(hidden, out, 1)
-    return [*_normed(widen), *_normed(narrow)]
+    return [*_conv_gelu_norm(widen), *_conv_gelu_norm(narrow)]
 
 
 class LargeKernelBlock(nn.Module):
@@ -58,13 +58,17 @@ class LargeKernelBlock(nn.Module):
             depthwise = nn.Conv2d(
                 channels, channels, kernel, padding=kernel // 2, groups=channels
             )
-            self.spatial.append(nn.Sequential(*_normed(depthwise)))
-            bottleneck = _inverted(channels, 4 * channels, channels)
+            self.spatial.append(nn.Sequential(*_conv_gelu_norm(depthwise)))
+            bottleneck = _inverted_bottleneck(channels, 4 * channels, channels)
             self.pointwise.append(nn.Sequential(*bottleneck))
-        self.up = nn.Sequential(*_convolve(channels, out))
+        # The released code's name; it changes the channels, not the size.
+        self.up = nn.Sequential(*_conv_norm_relu(channels, out))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Run the block."""
+        """Run the layers, then the convolution to ``out`` channels.
+
+        Only the depthwise half of a layer has a residual connection, as in the paper.
+        """
         for spatial, pointwise in zip(self.spatial, self.pointwise, strict=True):
             x = pointwise(spatial(x) + x)
         return self.up(x)
@@ -92,11 +96,13 @@ class CMUNeXt(BaseModule):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        self.stem = nn.Sequential(*_convolve(in_channels, dims[0]))
+        self.stem = nn.Sequential(*_conv_norm_relu(in_channels, dims[0]))
+        #: The names of the stages' attributes, in order.
         self.stages = []
         channels = dims[0]
-        stages = zip(dims, depths, kernels, strict=True)
-        for number, (out, depth, kernel) in enumerate(stages, start=1):
+        sizes = zip(dims, depths, kernels, strict=True)
+        for number, (out, depth, kernel) in enumerate(sizes, start=1):
+            # Checkpoints have these names, and LLMBlockInsert finds a stage by its own.
             name = f'encoder{number}'
             setattr(self, name, LargeKernelBlock(channels, out, depth, kernel))
             self.stages.append(name)
@@ -140,10 +146,11 @@ class CMUNeXtHead(BaseDecodeHead):
         from_deepest = list(in_channels)[::-1]
         for deep, shallow in itertools.pairwise(from_deepest):
             up = nn.Upsample(scale_factor=2, mode='bilinear')
-            self.ups.append(nn.Sequential(up, *_convolve(deep, shallow)))
+            self.ups.append(nn.Sequential(up, *_conv_norm_relu(deep, shallow)))
+            # One group for the encoder's map, one for the map from below.
             grouped = nn.Conv2d(2 * shallow, 2 * shallow, 3, padding=1, groups=2)
-            inverted = _inverted(2 * shallow, 4 * shallow, shallow)
-            self.fusions.append(nn.Sequential(*_normed(grouped), *inverted))
+            bottleneck = _inverted_bottleneck(2 * shallow, 4 * shallow, shallow)
+            self.fusions.append(nn.Sequential(*_conv_gelu_norm(grouped), *bottleneck))
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Decode the encoder's maps to logits ``[B, out_channels, H, W]``."""
@@ -182,7 +189,14 @@ class BinaryDiceLoss(nn.Module):
     def forward(
         self, logits: Tensor, labels: Tensor, weight=None, ignore_index: int = 255, **_
     ) -> Tensor:
-        """Compute the loss of logits ``[B, 1, H, W]`` and labels 0 or 1 ``[B, H, W]``."""
+        """Compute the loss.
+
+        Args:
+            logits (Tensor): ``[B, 1, H, W]``.
+            labels (Tensor): int64 ``[B, H, W]``, 0 or 1.
+            weight, **_: Not used; mmsegmentation passes them to every loss.
+            ignore_index (int): The label of pixels that do not count.
+        """
         is_labeled = (labels != ignore_index).flatten(1)
         probabilities = logits.float().sigmoid().flatten(1) * is_labeled
         truth = (labels == 1).flatten(1) * is_labeled

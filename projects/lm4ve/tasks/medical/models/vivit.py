@@ -19,7 +19,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(heads * head_dims, dims)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Run it, without the identity beside it."""
+        """Attend; the caller adds the residual connection."""
         q, k, v = self.qkv(self.norm(x)).chunk(3, dim=-1)
         attended = nn.functional.scaled_dot_product_attention(
             self._split_heads(q), self._split_heads(k), self._split_heads(v)
@@ -27,7 +27,7 @@ class Attention(nn.Module):
         return self.out(attended.transpose(1, 2).flatten(2))
 
     def _split_heads(self, x: Tensor) -> Tensor:
-        """``[B, N, heads * head_dims] -> [B, heads, N, head_dims]``."""
+        """Give each head its part: ``[B, N, heads * head_dims] -> [B, heads, N, head_dims]``."""
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
@@ -125,16 +125,25 @@ class ViViT(BaseModule):
             nn.LayerNorm(embed_dims),
         )
         self.pos_embed = nn.Parameter(torch.randn(1, slabs, patches, embed_dims))
+        #: The first token of the encoder `across`, which stands for the volume.
         self.cls_token = nn.Parameter(torch.randn(1, 1, embed_dims))
+        #: The first token of the encoder `within`, which stands for a slab.
         self.slab_token = nn.Parameter(torch.randn(1, 1, embed_dims))
         if hidden_dims is None:
             hidden_dims = embed_dims
         sizes = (embed_dims, depth, num_heads, head_dims, hidden_dims)
+        #: Reads the patches of one slab.
         self.within = Encoder(*sizes)
+        #: Reads one token for each slab.
         self.across = Encoder(*sizes)
 
     def forward(self, x: Tensor) -> tuple[Tensor]:
-        """Encode volumes."""
+        """Encode volumes ``[B, C, D, H, W]``.
+
+        Returns:
+            tuple[Tensor]: The class token ``[B, embed_dims]``, or with 'raw' all tokens
+            of the second encoder ``[B, 1 + slabs, embed_dims]``.
+        """
         if x.shape[1:] != self.shape:
             raise UserError(
                 f'ViViT takes volumes [B, C, D, H, W] of {list(self.shape)}, got {list(x.shape)}. '

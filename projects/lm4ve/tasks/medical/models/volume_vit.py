@@ -27,11 +27,11 @@ def _build_loss(fields: dict) -> nn.Module:
     """
     options = dict(fields)
     loss_name = options.pop('name', None)
-    known = []
+    class_names = []
     for name, value in vars(monai.losses).items():
         if inspect.isclass(value):
-            known.append(name)
-    check('model.loss.name', loss_name, choices=known)
+            class_names.append(name)
+    check('model.loss.name', loss_name, choices=class_names)
     return build_from(getattr(monai.losses, loss_name), options, 'model.loss')
 
 
@@ -108,7 +108,11 @@ class VolumeViT(BaseModule):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Encode volumes."""
+        """Cut volumes ``[B, in_channels, H, W, D]`` into patches, and encode these.
+
+        Returns:
+            Tensor: ``[B, N, embed_dims]``, a token for each patch.
+        """
         if x.shape[1:] != self.shape:
             raise UserError(
                 f'The model takes volumes [B, C, H, W, D] of {list(self.shape)}, got '
@@ -168,21 +172,26 @@ class VolumeSegmentor(BaseModel):
     def forward(
         self, inputs: Tensor | list[Tensor], data_samples=None, mode: str = 'tensor'
     ):
-        """Run the model.
+        """Compute logits, and of them what the mode asks for.
 
         Args:
             inputs (Tensor | list[Tensor]): ``[B, C, H, W, D]``, or a list of B.
             data_samples (list[VolumeDataSample], optional): With ``gt_seg`` for 'loss'.
-            mode (str): 'tensor' gives logits ``[B, channels, H, W, D]``, 'loss' a dict
-                of losses, 'predict' the samples with predictions.
+            mode (str): 'loss' gives a dict of losses, 'predict' the samples with
+                predictions, 'tensor' (or anything else) the logits ``[B, channels, H,
+                W, D]``; there is one channel for two classes.
         """
         if isinstance(inputs, list):
             inputs = torch.stack(inputs)
         for sample in data_samples or ():
             self._check_labels(sample)
-        logits = self.fold(self.head(self.backbone(inputs)))
+        tokens = self.backbone(inputs)
+        # The head turns each token into the logits of its patch's voxels.
+        logits = self.fold(self.head(tokens))
         if mode == 'loss':
-            truth = torch.stack([sample.gt_seg for sample in data_samples])[:, None]
+            labels = torch.stack([sample.gt_seg for sample in data_samples])
+            # MONAI's losses take a channel, and floats beside a sigmoid.
+            truth = labels[:, None]
             if self.is_binary:
                 truth = truth.float()
             return dict(loss=self.loss(logits, truth))
@@ -212,7 +221,11 @@ class VolumeSegmentor(BaseModel):
         return data_samples
 
     def fold(self, patches: Tensor) -> Tensor:
-        """Put the voxels of patches ``[B, N, channels * patch]`` in their places."""
+        """Put patches back in their places: tokens become a volume.
+
+        ``[B, N, channels * ph * pw * pd] -> [B, channels, H, W, D]``, where ph, pw and pd
+        are the sides of a patch.
+        """
         _, *size = self.backbone.shape
         patch_size = self.backbone.patch_size
         grid = [side // patch for side, patch in zip(size, patch_size, strict=True)]

@@ -40,16 +40,23 @@ class LoadVolume(BaseTransform):
         use: int | None = None,
         binary: bool = False,
     ) -> None:
+        #: How many channels and classes a file must have.
         self.channels = channels
         self.num_classes = num_classes
+        #: The index of the one channel that is kept after reading; None keeps all.
         self.use = use
+        #: Whether labels 1, 2, ... all become 1, "not background", after their check.
         self.binary = binary
         self.read = monai.transforms.LoadImage(
             reader='NibabelReader', image_only=True, ensure_channel_first=True
         )
 
     def transform(self, results: dict) -> dict:
-        """Read the files."""
+        """Read and check the image and, where there is one, its label; add ``img``, ``seg``.
+
+        Both are checked as they are in the files, before a channel is selected or classes
+        are joined.
+        """
         path = results['img_path']
         img = self._open(path)
         if len(img) != self.channels or img.dim() != 4:
@@ -85,7 +92,14 @@ class LoadVolume(BaseTransform):
             ) from error
 
     def _compare(self, path: str, img: Any, label_path: str, seg: Any) -> None:
-        """Refuse a label that is not of the image's voxels, or has classes that are none."""
+        """Refuse a label whose voxels are not the image's, or that has an unknown class.
+
+        Args:
+            path (str): The image's file, for the message.
+            img (MetaTensor): ``[C, H, W, D]`` with its affine.
+            label_path (str): The label's file, for the message.
+            seg (MetaTensor): ``[1, H, W, D]`` with its affine.
+        """
         has_same_shape = seg.shape[1:] == img.shape[1:] and len(seg) == 1
         if not has_same_shape or not np.allclose(seg.affine, img.affine, atol=1e-2):
             raise UserError(
@@ -104,7 +118,7 @@ class LoadVolume(BaseTransform):
 
 @TRANSFORMS.register_module()
 class MonaiTransform(BaseTransform):
-    """A dictionary transform of MONAI, whose random numbers are those of the run.
+    """A dictionary transform of MONAI that draws its numbers from NumPy's seeded generator.
 
     Args:
         name (str): Its class in ``monai.transforms``, for example 'Spacingd'.
@@ -125,9 +139,9 @@ class MonaiTransform(BaseTransform):
         )
 
     def transform(self, results: dict) -> dict:
-        """Run it."""
+        """Apply MONAI's transform, seeded from NumPy's generator if it is random."""
         if isinstance(self.apply, monai.transforms.Randomizable):
-            # Its own generator would go on from where it is in this worker.
+            # MMEngine does not seed its own generator, of which each worker has a copy.
             self.apply.set_random_state(seed=int(np.random.randint(2**31)))
         return self.apply(results)
 
