@@ -30,14 +30,14 @@ warnings.filterwarnings('ignore', 'pkg_resources is deprecated')
 
 @dataclass(frozen=True)
 class Repair:
-    """A function that replaces a name of a library.
+    """The place of a defect in a library, and the function of ours that repairs it.
 
     Attributes:
         trigger (str): The module of the library after whose import the function runs.
-        target (str): What the function replaces, as ``module:name``. The name may have
-            dots, as ``Class.method`` has.
-        function (str): The function, as ``module:name``. It gets the module or class
-            that holds the target.
+        target (str): The library's object that the function replaces, as
+            ``module:name``. The name may have dots, as ``Class.method`` has.
+        function (str): The function, as ``module:name``. Its one argument is the module
+            or class that holds the target.
     """
 
     trigger: str
@@ -50,7 +50,7 @@ REPAIRS: list[Repair] = []
 
 
 def register(trigger: str, target: str, function: str) -> None:
-    """Let a repair run after the import of a library's module, or now if that was before.
+    """Run a repair after the import of a library's module; at once if it is imported already.
 
     Repairs of the same module run in the order in which they were registered.
 
@@ -64,23 +64,33 @@ def register(trigger: str, target: str, function: str) -> None:
     wrapt.register_post_import_hook(functools.partial(apply, repair), trigger)
 
 
-def apply(repair: Repair, _: object = None) -> None:
+def apply(repair: Repair, imported: object = None) -> None:
     """Run a repair, unless the installed release lacks the name that it replaces.
 
     Args:
-        repair (Repair): Its function is imported here.
-        _: The module that was imported, which ``wrapt`` passes.
+        repair (Repair): The repair. The module of its function is imported here, so
+            that a run without the repaired library does not pay for it.
+        imported (ModuleType, optional): Not used: ``wrapt`` passes the module whose
+            import triggered the repair.
     """
     holder = holder_of(repair.target)
     if holder is None:
         return
-    module, _, name = repair.function.partition(':')
-    function = getattr(import_module(module), name)
+    module_name, _, function_name = repair.function.partition(':')
+    function = getattr(import_module(module_name), function_name)
     function(holder)
 
 
 def holder_of(target: str) -> Any:
-    """Return the module or class that holds a name ``module:name``, or None without one."""
+    """Return the module or class in which a repair replaces a name.
+
+    Args:
+        target (str): See :class:`Repair`. For ``module:Class.method`` the holder is the
+            class, for ``module:name`` the module.
+
+    Returns:
+        Any: The holder. None: the installed release has no such module or name.
+    """
     module_name, _, path = target.partition(':')
     try:
         holder: Any = import_module(module_name)

@@ -1,4 +1,4 @@
-"""mmaction2's wheel does not import."""
+"""Make ``mmaction.models`` importable from mmaction2's wheel, which lacks a folder."""
 
 import sys
 from importlib import import_module
@@ -10,16 +10,22 @@ _DRN = 'mmaction.models.localizers.drn'
 
 
 def import_without_missing_parts(registry: Any) -> None:
-    """``import mmaction.models`` fails at a folder and at functions that do not exist.
+    """Let ``import mmaction.models`` succeed without DRN and VindLU, which fail at import.
 
-    Broken in mmaction2 1.2.0: its wheel lacks ``mmaction/models/localizers/drn``
-    (mmaction2 issue 2714, open), and VindLU imports functions that transformers >= 4.48
-    lacks (not reported upstream). mmaction2's own switch for machines without
-    ``transformers`` leaves VindLU out. May go once the lowest supported wheel has the
-    folder and VindLU imports.
+    A missing DRN is replaced by an empty class, and mmaction2's own switch for machines
+    without ``transformers`` leaves VindLU out.
+
+    Broken in mmaction2 1.2.0: its wheel lacks the folder
+    ``mmaction/models/localizers/drn`` (mmaction2 issue 2714, open), and VindLU imports
+    functions that transformers >= 4.48 lacks (not reported upstream). May go once the
+    lowest supported wheel has the folder and VindLU imports.
+
+    Args:
+        registry (ModuleType): ``mmaction.registry``, which is imported before the
+            models. Its path leads to the package's folder.
     """
-    folder = Path(registry.__file__).parent / 'models/localizers/drn'
-    if not folder.is_dir():
+    package = Path(registry.__file__).parent
+    if not (package / 'models/localizers/drn').is_dir():
         module: Any = ModuleType(f'{_DRN}.drn')
         module.DRN = type('DRN', (), {})
         sys.modules[_DRN] = ModuleType(_DRN)

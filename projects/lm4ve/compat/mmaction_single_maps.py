@@ -1,4 +1,4 @@
-"""mmaction2's 2D recognizer cannot put one map through a neck."""
+"""Let mmaction2's 2D recognizers put a single feature map through a neck."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,19 +11,28 @@ from lm4ve.errors import UserError
 
 
 def accept_one_map(recognizer: Any) -> None:
-    """mmaction2's ``Recognizer2D`` takes a single map before a neck for several.
+    """Let ``Recognizer2D`` accept an ``LLMBlockNeck``, which reads and returns one map.
 
-    Broken in mmaction2 1.2.0 (not reported upstream): ``extract_feat`` iterates over
-    what the backbone gives, so that of one map the samples become maps; and
-    ``max_testing_views`` asks ``backbone.get``, which no module has. Both end in errors
-    of shapes far from their cause. May go once one map may come before a neck.
+    Its ``extract_feat`` is replaced by :func:`extract_feat` for recognizers with this
+    neck; all others keep mmaction2's.
+
+    Broken in mmaction2 1.2.0 (not reported upstream): before a neck, ``extract_feat``
+    iterates over the backbone's output, so that the samples of a single map are taken
+    for maps; and ``max_testing_views`` calls ``backbone.get``, which no module has. Both
+    end in errors about shapes, far from their cause. May go once a neck may read one
+    map.
     """
-    wrapt.wrap_function_wrapper(recognizer, 'extract_feat', _extract_feat)
+    wrapt.wrap_function_wrapper(recognizer, 'extract_feat', _extract_feat_of_block)
 
 
-def _extract_feat(
-    of_host: Callable[..., tuple], model: Any, args: Any, kwargs: Any
+def _extract_feat_of_block(
+    extract_by_host: Callable[..., tuple], model: Any, args: Any, kwargs: Any
 ) -> tuple:
+    """Call ours of the two functions ``extract_feat`` where the neck is a block, else mmaction2's.
+
+    The backbone's own features are always extracted by mmaction2's, which ours calls
+    for them.
+    """
     if 'stage' in kwargs:
         stage = kwargs['stage']
     elif len(args) > 1:
@@ -32,32 +41,39 @@ def _extract_feat(
         stage = 'neck'
     has_block = type(getattr(model, 'neck', None)).__name__ == 'LLMBlockNeck'
     if stage == 'backbone' or not has_block:
-        return of_host(*args, **kwargs)
-    return extract_feat(model, of_host, *args, **kwargs)
+        return extract_by_host(*args, **kwargs)
+    return extract_feat(model, extract_by_host, *args, **kwargs)
 
 
 def extract_feat(
     model: Any,
-    of_backbone: Callable[..., tuple],
+    extract_by_host: Callable[..., tuple],
     inputs: Tensor,
     stage: str = 'neck',
     data_samples: list | None = None,
     test_mode: bool = False,
 ) -> tuple:
-    """Extract features of a stage of a 2D recognizer whose neck takes and gives one map.
+    """Extract features of a 2D recognizer whose neck reads and returns one map.
+
+    Frames go through backbone and neck all at once, or in tests
+    ``test_cfg.max_testing_views`` at a time.
 
     Args:
-        model (Recognizer2D): With ``frames_per_clip`` (1 without it), the number of
-            successive frames that its neck gets as one clip.
-        of_backbone (Callable): The host's ``extract_feat``.
-        inputs (Tensor): Frames ``[B, V, C, H, W]``, V crops times segments.
-        stage (str): 'backbone', 'neck' or 'head'.
+        model (Recognizer2D): The recognizer. Its ``frames_per_clip`` (1 if it has none)
+            is the number of successive frames that the neck gets as one clip.
+        extract_by_host (Callable): mmaction2's ``extract_feat``, which runs the
+            backbone.
+        inputs (Tensor): Frames ``[B, V, C, H, W]``; V is crops times segments.
+        stage (str): Where to stop: after the 'backbone', the 'neck' or the 'head'.
         data_samples (list, optional): Passed to the neck in training.
-        test_mode (bool): Obey ``test_cfg``.
+        test_mode (bool): Obey ``model.test_cfg``.
 
     Returns:
-        tuple[Tensor, dict]: Maps ``[B * V, C', H', W']`` (or logits for 'head') and the
-        head's arguments.
+        tuple[Tensor, dict]: Features and the arguments of the head. The features are
+        maps ``[B * V', C', H', W']``; V' is V, or V / ``frames_per_clip`` if the neck
+        returns one vector for each clip. With ``test_cfg.fcn_test`` they are
+        ``[B * V' / S, C', S, H', W']`` for S segments. For 'head' they are its logits.
+        ``num_segs`` of the arguments is V'.
 
     Raises:
         UserError: Frames do not make whole clips.
@@ -68,19 +84,20 @@ def extract_feat(
     views = inputs.shape[1]
     frames = inputs.flatten(0, 1)
     frames_at_once = test_cfg.get('max_testing_views') or len(frames)
-    through_neck = model.with_neck and stage != 'backbone'
     if model.with_neck:
         _check_clips(model, views, frames_at_once)
     feats = []
+    # Those of the last portion. Only training uses them, where there is one portion.
     losses: dict = {}
-    for part in frames.split(frames_at_once):
-        x, _ = of_backbone(part[None], stage='backbone')
-        x = _one_map(model, x)
-        if through_neck:
+    for portion in frames.split(frames_at_once):
+        # mmaction2's function expects a batch: here it has one sample.
+        backbone_output, _ = extract_by_host(portion.unsqueeze(0), stage='backbone')
+        x = _select_map(model, backbone_output)
+        if model.with_neck and stage != 'backbone':
             x, losses = _through_neck(model, x, data_samples)
         feats.append(x)
     x = torch.cat(feats)
-    arguments: dict[str, Any] = dict(num_segs=views * len(x) // len(frames))
+    arguments: dict[str, Any] = dict(num_segs=len(x) // len(inputs))
     if test_mode:
         arguments['fcn_test'] = bool(test_cfg.get('fcn_test', False))
     if stage == 'backbone':
@@ -95,14 +112,20 @@ def extract_feat(
 
 
 def _frames_per_clip(model: Any) -> int:
+    """Return how many frames make a clip: 1 for mmaction2's own recognizers."""
     return getattr(model, 'frames_per_clip', 1)
 
 
 def _check_clips(model: Any, views: int, frames_at_once: int) -> None:
-    """Check that the frames which the backbone gets at once make whole clips.
+    """Check that the frames of a sample, and those that run at once, make whole clips.
+
+    Args:
+        model (Recognizer2D): The recognizer.
+        views (int): The number of frames of a sample.
+        frames_at_once (int): The number of frames that go through the backbone at once.
 
     Raises:
-        UserError: They do not.
+        UserError: One of the two numbers is no multiple of ``frames_per_clip``.
     """
     size = _frames_per_clip(model)
     if views % size == 0 and frames_at_once % size == 0:
@@ -113,21 +136,21 @@ def _check_clips(model: Any, views: int, frames_at_once: int) -> None:
     )
 
 
-def _one_map(model: Any, feats: Any) -> Tensor:
-    """Return the map that the neck reads, or the last one without a neck."""
-    if not isinstance(feats, (tuple, list)):
-        return feats
+def _select_map(model: Any, backbone_output: Any) -> Tensor:
+    """Return one map of a backbone's output: the one that the neck reads, else the last."""
+    if not isinstance(backbone_output, (tuple, list)):
+        return backbone_output
     if model.with_neck:
-        return model.neck.pick(feats)
-    return feats[-1]
+        return model.neck.pick(backbone_output)
+    return backbone_output[-1]
 
 
 def _through_neck(model: Any, x: Tensor, data_samples: list | None) -> tuple:
-    """Put maps ``[N, C, H, W]`` through the neck as clips, and back.
+    """Run the neck on frames' maps ``[N, C, H, W]``, which it gets as clips ``[B, C, T, H, W]``.
 
     Returns:
-        tuple[Tensor, dict]: Maps, of one pixel and one a clip where the neck gives a
-        vector for a clip; and losses.
+        tuple[Tensor, dict]: Maps ``[N, C', H', W']``, and the neck's losses. If the neck
+        returns a vector ``[B, C']`` for each clip, the maps are ``[B, C', 1, 1]``.
     """
     clips = x.unflatten(0, (-1, _frames_per_clip(model))).transpose(1, 2)
     out, losses = model.neck(clips, data_samples=data_samples)

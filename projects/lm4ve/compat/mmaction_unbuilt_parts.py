@@ -1,4 +1,4 @@
-"""mmaction2's recognizers do not build or call every part of a config."""
+"""Let mmaction2's recognizers build every part of a config, or refuse a part without effect."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,17 +14,22 @@ _WITHOUT_NECK = ('RecognizerAudio', 'RecognizerGCN', 'MMRecognizer3D')
 
 
 class NeckSequence(nn.Sequential):
-    """Necks in mmaction2's protocol, one after the other; their losses come together."""
+    """Necks that run one after the other and return features and losses, as one neck does.
+
+    In mmaction2's protocol a neck is called as ``neck(x, data_samples=...)`` and returns
+    ``(features, losses)``. Necks of mmpretrain and modules of torch are called as
+    ``neck(x)`` and return features.
+    """
 
     def forward(self, x: Any, data_samples: list | None = None) -> tuple:
-        """Run the necks; those of another host get and give features alone.
+        """Run the necks on features, and collect their losses.
 
         Args:
-            x: Features, as the first neck takes them.
+            x: The input of the first neck.
             data_samples (list, optional): Passed to each neck of mmaction2's protocol.
 
         Returns:
-            tuple: Features and a dict of losses.
+            tuple: The output of the last neck, and the losses of all necks by name.
 
         Raises:
             ValueError: Two necks have a loss of the same name.
@@ -34,18 +39,21 @@ class NeckSequence(nn.Sequential):
             if neck.__module__.startswith(('mmpretrain.', 'torch.')):
                 x = neck(x)
                 continue
-            x, own_losses = neck(x, data_samples=data_samples)
-            twice = losses.keys() & own_losses.keys()
-            if twice:
+            x, neck_losses = neck(x, data_samples=data_samples)
+            shared = losses.keys() & neck_losses.keys()
+            if shared:
                 raise ValueError(
-                    f'Two necks of a sequence have a loss named {sorted(twice)}.'
+                    f'Two necks of a sequence have a loss named {sorted(shared)}.'
                 )
-            losses.update(own_losses)
+            losses.update(neck_losses)
         return x, losses
 
 
 def build_recognizers(recognizer: Any) -> None:
-    """mmaction2's recognizers do not build or call every part that a config may have.
+    """Let recognizers build their parts in mmaction2's scope and call all necks of a list.
+
+    A recognizer that would never call its block is refused. The constructor of
+    ``BaseRecognizer`` is wrapped.
 
     Broken in mmaction2 1.2.0 (not reported upstream):
 
@@ -59,10 +67,15 @@ def build_recognizers(recognizer: Any) -> None:
     May go once ``BaseRecognizer`` builds its parts by mmaction2's registry and calls
     each neck.
     """
-    wrapt.wrap_function_wrapper(recognizer, '__init__', _init)
+    wrapt.wrap_function_wrapper(recognizer, '__init__', _build_parts)
 
 
-def _init(init: Callable[..., None], model: Any, args: Any, kwargs: Any) -> None:
+def _build_parts(init: Callable[..., None], model: Any, args: Any, kwargs: Any) -> None:
+    """Construct a recognizer by mmaction2's ``init``, and mend or refuse its neck.
+
+    Raises:
+        UserError: The neck has a block, and the recognizer never calls its neck.
+    """
     with DefaultScope.overwrite_default_scope('mmaction'):
         init(*args, **kwargs)
     neck = getattr(model, 'neck', None)
@@ -72,11 +85,13 @@ def _init(init: Callable[..., None], model: Any, args: Any, kwargs: Any) -> None
 
 
 def _refuse_uncalled_neck(model: Any) -> None:
-    """Refuse a block in a neck that its host never calls.
+    """Refuse a block in the neck of a recognizer that never calls its neck.
 
     Raises:
-        UserError: The host is one of those.
+        UserError: The recognizer inherits ``extract_feat`` from a class in
+            ``_WITHOUT_NECK`` and its neck has a block.
     """
+    # The class that defines the method: a subclass may define one that calls the neck.
     host = type(model).extract_feat.__qualname__.partition('.')[0]
     if host not in _WITHOUT_NECK or not model.with_neck:
         return

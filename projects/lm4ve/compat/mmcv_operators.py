@@ -1,4 +1,4 @@
-"""mmcv-lite lacks the compiled operators, which other libraries import without need."""
+"""Stand in for mmcv's compiled operators, which mmcv-lite lacks and other libraries import."""
 
 import sys
 from importlib import import_module, util
@@ -12,24 +12,31 @@ _OPERATORS = 'mmcv._ext'
 
 
 def import_without_operators(host: ModuleType) -> None:
-    """mmsegmentation and mmdetection do not import beside mmcv-lite.
+    """Let mmsegmentation and mmdetection be imported beside mmcv-lite.
 
-    Both import ``mmcv.ops``, whose modules need the compiled ``mmcv._ext`` at import,
-    although most models call none of its operators (mmsegmentation 1.2.2, mmdetection
-    3.3.0, mmcv-lite 2.1.0; known upstream, a full mmcv is advised). A stand-in has
-    torchvision's non-maximum suppression; any other operator raises when it is called.
-    May go once both import.
+    A module takes the place of the compiled ``mmcv._ext``. It has torchvision's
+    non-maximum suppression; any other operator raises an error when it is called.
+    Nothing happens where the compiled module is installed.
+
+    Broken in mmsegmentation 1.2.2 and mmdetection 3.3.0 with mmcv-lite 2.1.0 (known
+    upstream, where a full mmcv is advised): both import ``mmcv.ops``, whose modules need
+    ``mmcv._ext`` at import, although most models call none of its operators. May go once
+    both can be imported without it.
+
+    Args:
+        host (ModuleType): Not used: the library that was imported.
     """
     if _OPERATORS in sys.modules or util.find_spec(_OPERATORS) is not None:
         return
     stand_in: Any = ModuleType(_OPERATORS)
     stand_in.__spec__ = ModuleSpec(_OPERATORS, None)
-    stand_in.__getattr__ = _operator
+    stand_in.__getattr__ = _missing_operator  # called for any other name
     stand_in.nms = _nms
     mmcv: Any = import_module('mmcv')
     mmcv._ext = stand_in
     sys.modules[_OPERATORS] = stand_in
-    # An earlier import went without the class, which mmdetection's layers need.
+    # mmcv leaves this class out when it is imported without the operators; mmdetection's
+    # layers need it.
     transformer: Any = import_module('mmcv.cnn.bricks.transformer')
     if not hasattr(transformer, 'MultiScaleDeformableAttention'):
         attention: Any = import_module('mmcv.ops.multi_scale_deform_attn')
@@ -38,8 +45,16 @@ def import_without_operators(host: ModuleType) -> None:
         )
 
 
-def _operator(name: str) -> Any:
-    """Return an operator that raises when it is called."""
+def _missing_operator(name: str) -> Any:
+    """Return a function that raises an error when it is called, in place of an operator.
+
+    It is the stand-in module's ``__getattr__``, so that ``mmcv.ops`` finds each name at
+    import.
+
+    Raises:
+        AttributeError: The name is Python's own, such as ``__path__``, which modules may
+            lack.
+    """
     if name.startswith('__'):
         raise AttributeError(name)
 
@@ -52,9 +67,22 @@ def _operator(name: str) -> Any:
 
 
 def _nms(boxes: Any, scores: Any, iou_threshold: float, offset: int = 0) -> Any:
-    """Suppress boxes ``[N, 4]`` by torchvision's operator; returns the kept indices."""
+    """Suppress overlapping boxes by torchvision's operator instead of mmcv's.
+
+    Args:
+        boxes (Tensor): Corners, float ``[N, 4]``.
+        scores (Tensor): Float ``[N]``.
+        iou_threshold (float): A box is suppressed if it overlaps a better one by more.
+        offset (int): mmcv's: 1 counts the last pixel of a box, as MMDetection 1 did.
+
+    Returns:
+        Tensor: Indices of the boxes that are kept, int64 ``[K]``, by falling score.
+
+    Raises:
+        UserError: ``offset`` is not 0.
+    """
     from torchvision.ops import nms
 
-    if offset:  # MMDetection 1's way to measure boxes
+    if offset:
         raise UserError('nms.offset=1 needs a full mmcv. Fix: nms.offset=0.')
     return nms(boxes, scores, float(iou_threshold))

@@ -1,4 +1,4 @@
-"""MMEngine executes the text of a config that a checkpoint holds."""
+"""Keep MMEngine from executing the config that is stored in a checkpoint."""
 
 from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
@@ -10,10 +10,16 @@ from lm4ve.errors import UserError
 
 
 def resume_without_code(module: Any) -> None:
-    """Resuming executes ``meta['config']`` of a checkpoint as Python.
+    """Let a runner resume without parsing the config that a checkpoint stores.
 
-    True of MMEngine 0.10.7 (no upstream issue): both runners look for ``gpu_ids``
-    there, where MMCV wrote it and MMEngine does not. May go once they do not.
+    Broken in MMEngine 0.10.7 (no upstream issue): both runners pass ``meta['config']``
+    to ``Config.fromstring``, which executes it as Python. They look for ``gpu_ids``,
+    which MMCV wrote and MMEngine does not. May go once they no longer do so.
+
+    Args:
+        module (ModuleType): The module of a runner, which refers to MMEngine as
+            ``mmengine``. That name is replaced by a copy of MMEngine's namespace with
+            another ``Config``.
     """
     without_config = ModuleType('mmengine')
     without_config.__dict__.update(vars(module.mmengine))
@@ -22,19 +28,28 @@ def resume_without_code(module: Any) -> None:
 
 
 def _read_nothing(*args: Any, **kwargs: Any) -> dict[str, Any]:
-    """Stand in for ``Config.fromstring``: the text has no ``gpu_ids``."""
+    """Take the place of ``Config.fromstring``: return an empty config, without ``gpu_ids``."""
     return {}
 
 
 def infer_without_code(inferencer: Any) -> None:
-    """An inferencer without a model executes ``meta['cfg']`` of the checkpoint as Python.
+    """Let an inferencer refuse to take its model's config from a checkpoint.
 
-    True of MMEngine 0.10.7 (no upstream issue). May go once it does not.
+    Broken in MMEngine 0.10.7 (no upstream issue): an inferencer that is built with
+    weights and without a model executes ``meta['cfg']`` of the checkpoint as Python. May
+    go once it does not.
     """
-    wrapt.wrap_function_wrapper(inferencer, '_init_model', _init_model)
+    wrapt.wrap_function_wrapper(inferencer, '_init_model', _init_model_of_config)
 
 
-def _init_model(init: Callable[..., Any], _: object, args: Any, kwargs: Any) -> Any:
+def _init_model_of_config(
+    init: Callable[..., Any], inferencer: Any, args: Any, kwargs: Any
+) -> Any:
+    """Build an inferencer's model by MMEngine's ``init``, from a config that is not empty.
+
+    Raises:
+        UserError: There is no config but the one in the checkpoint.
+    """
     cfg = kwargs['cfg'] if 'cfg' in kwargs else args[0]
     if not cfg:
         raise UserError(

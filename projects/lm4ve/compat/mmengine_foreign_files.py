@@ -1,4 +1,4 @@
-"""MMEngine deletes checkpoints of other runs."""
+"""Keep MMEngine from deleting the checkpoints of other runs."""
 
 import re
 from collections.abc import Callable
@@ -10,48 +10,69 @@ from mmengine.logging import print_log
 
 
 def delete_own_files_only(checkpoint_hook: Any) -> None:
-    """A better checkpoint deletes the file or folder that a resumed checkpoint names as best.
+    """Let a resumed ``CheckpointHook`` delete only best checkpoints in its own directory.
 
-    True of MMEngine 0.10.7 (no upstream issue): ``CheckpointHook`` takes the path from
-    the message hub of the file. It may lie anywhere; after a work directory was copied,
-    it lies in the old one. May go once the hook looks into its own directory only.
+    Broken in MMEngine 0.10.7 (no upstream issue): a resumed hook reads the path of the
+    best checkpoint so far from the message hub of the resumed file, and deletes what is
+    there (a file or a folder) as soon as there is a better one. The path may be any;
+    after a work directory was copied, it leads to the old one. May go once the hook
+    deletes in its own directory only.
     """
-    wrapt.wrap_function_wrapper(checkpoint_hook, 'before_train', _before_train)
+    wrapt.wrap_function_wrapper(
+        checkpoint_hook, 'before_train', _before_train_with_own_files
+    )
 
 
-def _before_train(
+def _before_train_with_own_files(
     before_train: Callable[..., None], hook: Any, args: Any, kwargs: Any
 ) -> None:
+    """Run ``CheckpointHook.before_train``, and drop the paths it found of foreign files.
+
+    MMEngine's method reads two things from the message hub. The numbers of the kept
+    checkpoints, ``keep_ckpt_ids``, become names of files to delete, so that a value of
+    the file which is no list of integers is dropped before. The paths of the best
+    checkpoints are replaced afterwards, in the hook and in the message hub, by those of
+    this run's files or by None.
+    """
     runner = kwargs.get('runner') or args[0]
     info = runner.message_hub.runtime_info
     if 'keep_ckpt_ids' in info and not _is_list_of_ints(info['keep_ckpt_ids']):
         del info['keep_ckpt_ids']
     before_train(*args, **kwargs)
-    # One of the two, by whether one score or several choose the best.
+    # A hook has one of the two attributes: the first if one score chooses the best
+    # checkpoint, the second if each of several scores has a best one.
     best = getattr(hook, 'best_ckpt_path', None)
     if best is not None:
-        hook.best_ckpt_path = _own_file(hook, best)
-        info['best_ckpt'] = hook.best_ckpt_path
+        own_path = _find_in_own_directory(hook, best)
+        hook.best_ckpt_path = own_path
+        info['best_ckpt'] = own_path
     best_by_score = getattr(hook, 'best_ckpt_path_dict', None) or {}
-    for score, path in best_by_score.items():
+    for score, path in list(best_by_score.items()):
         if path is not None:
-            best_by_score[score] = _own_file(hook, path)
-            info[f'best_ckpt_{score}'] = best_by_score[score]
+            own_path = _find_in_own_directory(hook, path)
+            best_by_score[score] = own_path
+            info[f'best_ckpt_{score}'] = own_path
 
 
 def _is_list_of_ints(value: object) -> bool:
     return isinstance(value, list) and all(type(item) is int for item in value)
 
 
-def _own_file(hook: Any, path: object) -> str | None:
-    """Return the file of a path's name in the hook's own directory, or None.
+def _find_in_own_directory(hook: Any, path: object) -> str | None:
+    """Find the best checkpoint of a stored path in the hook's own directory, by its name.
 
-    None: there is no such file, or the hook never gives a file such a name.
+    Args:
+        hook (CheckpointHook): The hook that will delete the file once it is outdated.
+        path: A path from the resumed file, in any directory.
+
+    Returns:
+        str | None: The path in the hook's directory. None, after a message: there is no
+        such file, or the name is none that this hook gives to its best checkpoints.
     """
     name = PurePath(str(path)).name
-    own = hook.file_backend.join_path(hook.out_dir, name)
-    if _is_name_of_best(hook, name) and hook.file_backend.exists(own):
-        return str(own)
+    own_path = hook.file_backend.join_path(hook.out_dir, name)
+    if _is_name_of_best(hook, name) and hook.file_backend.exists(own_path):
+        return str(own_path)
     print_log(
         f"The best checkpoint so far, '{path}', is not of this run and is kept.",
         logger='current',
@@ -60,7 +81,7 @@ def _own_file(hook: Any, path: object) -> str | None:
 
 
 def _is_name_of_best(hook: Any, name: str) -> bool:
-    """Return whether a hook may call its best checkpoint so: best_..._epoch_3.pth."""
+    """Return whether a hook names its best checkpoints like this: ``best_*_epoch_3.pth``."""
     if not name.startswith('best_'):
         return False
     for number in re.findall(r'\d+', name):

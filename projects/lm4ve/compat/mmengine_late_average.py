@@ -1,4 +1,4 @@
-"""MMEngine's FlexibleRunner loads a checkpoint before its average exists."""
+"""Let MMEngine's FlexibleRunner create its average of the weights before it loads one."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,18 +8,22 @@ from mmengine.hooks import EMAHook
 
 
 def average_before_loading(flexible_runner: Any) -> None:
-    """The FlexibleRunner cannot load a checkpoint where there is an ``EMAHook``.
+    """Let a FlexibleRunner with an ``EMAHook`` load checkpoints.
 
-    True of MMEngine 0.10.7 (no upstream issue): the hook makes its average in
-    ``before_run``, which the Runner calls before it loads and the FlexibleRunner after.
-    May go once it loads after ``before_run``.
+    Broken in MMEngine 0.10.7 (no upstream issue): the hook builds its averaged model in
+    ``before_run`` and needs it when a checkpoint is loaded. The Runner calls
+    ``before_run`` first; the FlexibleRunner loads first, which fails. May go once it
+    loads after ``before_run``.
     """
-    wrapt.wrap_function_wrapper(flexible_runner, 'load_or_resume', _load_or_resume)
+    wrapt.wrap_function_wrapper(
+        flexible_runner, 'load_or_resume', _load_or_resume_with_average
+    )
 
 
-def _load_or_resume(
+def _load_or_resume_with_average(
     load: Callable[..., Any], runner: Any, args: Any, kwargs: Any
 ) -> Any:
+    """Let EMA hooks build their averaged models, then load by MMEngine's ``load``."""
     for hook in runner.hooks:
         if isinstance(hook, EMAHook):
             hook.before_run(runner)
@@ -28,10 +32,11 @@ def _load_or_resume(
 
 
 def _skip_next_before_run(hook: Any) -> None:
-    """Let the runner's own call of ``before_run``, which follows, do nothing.
+    """Let the next call of a hook's ``before_run`` do nothing, and later calls work again.
 
-    The function is put on this instance, where it hides the method of the class, and
-    removes itself when it is called: a later run needs the method again.
+    We have called the method, and the runner will call it once more after loading,
+    which would build the averaged model anew. A function on this instance hides the
+    method of the class, and removes itself when it is called.
     """
 
     def do_nothing_once(runner: Any) -> None:

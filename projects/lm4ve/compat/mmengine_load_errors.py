@@ -1,4 +1,4 @@
-"""MMEngine answers a bad checkpoint with advice to run its code."""
+"""Let MMEngine raise an error that names the file when a checkpoint is bad."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,18 +9,24 @@ from lm4ve.llm.torch_files import read_safetensors, safe_loading
 
 
 def explain_bad_files(loader: Any) -> None:
-    """MMEngine's loading ends in advice to run the code of a file that it refuses.
+    """Let ``CheckpointLoader.load_checkpoint`` explain bad files, and read safetensors.
 
-    True of MMEngine 0.10.7 (no upstream issue): torch's own errors reach the user, of
-    damaged files, too; and it reads no safetensors. May go once one sentence names the
-    file.
+    Broken in MMEngine 0.10.7 (no upstream issue): the user gets torch's own errors of
+    files that are damaged or refused, which do not name the file and advise to run its
+    code with ``weights_only=False``; and MMEngine cannot read safetensors. May go once
+    the error names the file and its cause.
     """
-    wrapt.wrap_function_wrapper(loader, 'load_checkpoint', _load_checkpoint)
+    wrapt.wrap_function_wrapper(loader, 'load_checkpoint', _load_or_explain)
 
 
-def _load_checkpoint(
-    load: Callable[..., Any], _: object, args: Any, kwargs: Any
+def _load_or_explain(
+    load: Callable[..., Any], loader: object, args: Any, kwargs: Any
 ) -> Any:
+    """Load a checkpoint by MMEngine's ``load``, or by ours if it is a local safetensors file.
+
+    Raises:
+        CheckpointError: The file is missing, damaged or not safe to load.
+    """
     path = str(kwargs.get('filename') or args[0])
     if path.endswith('.safetensors') and '://' not in path:
         return read_safetensors(path)

@@ -1,4 +1,4 @@
-"""MMEngine executes pickles, which a checkpoint may be."""
+"""Keep MMEngine from executing code when it loads a checkpoint, which may be any pickle."""
 
 from types import ModuleType
 from typing import Any
@@ -7,7 +7,10 @@ from lm4ve.llm.torch_files import load, own_safe_globals
 
 
 class _TorchWithSafeLoad(ModuleType):
-    """``torch`` as a module of MMEngine sees it: its ``load`` runs nothing of a file."""
+    """The module ``torch`` with another ``load``: ours, which executes no code of a file.
+
+    Every other name is torch's.
+    """
 
     def __init__(self, torch: ModuleType) -> None:
         super().__init__('torch')
@@ -21,30 +24,37 @@ class _TorchWithSafeLoad(ModuleType):
 
 
 def load_without_code(checkpoint: Any) -> None:
-    """MMEngine's later versions execute pickles.
+    """Let MMEngine's module for checkpoints load by our ``load``, whatever arguments it passes.
 
-    True of MMEngine's main branch (0.11.0rc0) and of ``onedl-mmengine`` 0.10.12 (no
-    upstream issue): what ``weights_only=True`` refuses is loaded with
-    ``weights_only=False``, and the true ``getattr`` is allowed for the former. So their
-    ``torch.load`` is ours, whatever they ask it for. MMEngine 0.10.7 leaves torch's
-    default to an environment variable. May go once MMEngine always passes
-    ``weights_only=True`` and can be given further safe objects.
+    Broken in MMEngine's main branch (0.11.0rc0) and in ``onedl-mmengine`` 0.10.12 (no
+    upstream issue): a file that ``weights_only=True`` refuses is loaded with
+    ``weights_only=False``, which executes its code, and Python's ``getattr`` is allowed
+    even with ``weights_only=True``. MMEngine 0.10.7 passes no ``weights_only``, so that
+    an environment variable can switch torch's check off. May go once MMEngine always
+    passes ``weights_only=True`` and accepts further safe objects.
+
+    Args:
+        checkpoint (ModuleType): ``mmengine.runner.checkpoint``.
     """
     checkpoint.torch = _TorchWithSafeLoad(checkpoint.torch)
 
 
 def download_without_code(checkpoint: Any) -> None:
-    """MMEngine executes pickles that it downloads.
+    """Let MMEngine load downloaded checkpoints with ``weights_only=True``.
 
-    True of MMEngine 0.10.7 (no upstream issue): ``http://``, ``torchvision://`` and
-    ``open-mmlab://`` checkpoints are loaded by ``torch.hub``'s function without a
-    check. May go with :func:`load_without_code`.
+    Broken in MMEngine 0.10.7 (no upstream issue): ``http://``, ``torchvision://`` and
+    ``open-mmlab://`` checkpoints are loaded by ``torch.hub.load_state_dict_from_url``
+    without this check, so that their code is executed. May go with
+    :func:`load_without_code`.
+
+    Args:
+        checkpoint (ModuleType): ``mmengine.runner.checkpoint``.
     """
-    download = checkpoint.load_url
+    load_url_by_torch = checkpoint.load_url
 
-    def load_url(*args: Any, **kwargs: Any) -> Any:
+    def load_url_without_code(*args: Any, **kwargs: Any) -> Any:
         kwargs['weights_only'] = True
         with own_safe_globals():
-            return download(*args, **kwargs)
+            return load_url_by_torch(*args, **kwargs)
 
-    checkpoint.load_url = load_url
+    checkpoint.load_url = load_url_without_code

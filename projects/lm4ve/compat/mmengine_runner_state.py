@@ -1,18 +1,24 @@
-"""What MMEngine's Runner keeps to itself."""
+"""Read private attributes of MMEngine's Runner: whether it resumes, and from which file."""
 
 from mmengine.runner import BaseLoop, Runner
 
 
 def starts_training(runner: Runner) -> bool:
-    """Return whether a training is about to begin anew, perhaps from ``load_from``.
+    """Return whether a runner trains and does not resume: from nothing or from ``load_from``.
 
-    True of MMEngine 0.10.7 (no upstream issue): ``Runner.train_loop`` builds the loop
-    when it is read, and ``resume`` and ``load_from`` are private attributes. May go
-    once the Runner has public attributes for whether it trains and whether it resumes.
+    MMEngine 0.10.7 has no public way to ask this (no upstream issue): ``train_loop``
+    would build the loop, and whether a run resumes is a private attribute. May go once
+    the Runner has public attributes for whether it trains and whether it resumes.
     """
+    # The attribute is a dict until `train` builds the loop.
     return isinstance(runner._train_loop, BaseLoop) and not runner._resume
 
 
 def source_of(runner: Runner) -> str:
-    """Return the path that a checkpoint is loaded from, or 'given'."""
+    """Return the path of the runner's checkpoint, for messages.
+
+    Returns:
+        str: ``load_from``; the word 'given' for a checkpoint without a path, which a
+        caller has loaded.
+    """
     return runner._load_from or 'given'

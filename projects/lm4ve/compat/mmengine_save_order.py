@@ -1,4 +1,4 @@
-"""MMEngine deletes an old checkpoint before it has a new one."""
+"""Let MMEngine delete an old checkpoint only after it has written the new one."""
 
 import copy
 from collections import deque
@@ -15,12 +15,12 @@ from lm4ve.files import write_text
 
 
 class SavesBeforeDeleting(CheckpointHook):
-    """MMEngine deletes an old checkpoint before it has written the new one.
+    """``CheckpointHook`` that writes the new checkpoint before it deletes the old one.
 
-    True of MMEngine 0.10.7 (not reported upstream): with ``max_keep_ckpts=1`` or
-    ``save_best``, a full disk or a killed job at that moment leaves no checkpoint at
-    all, and ``last_checkpoint`` may be left empty. This class has the other order. May
-    go once MMEngine's hook saves before it deletes.
+    Broken in MMEngine 0.10.7 (not reported upstream): its hook deletes first. With
+    ``max_keep_ckpts=1`` or ``save_best``, a full disk or a killed job at that moment
+    leaves no checkpoint at all, and ``last_checkpoint`` may be left empty. May go once
+    MMEngine's hook saves before it deletes.
     """
 
     file_backend: Any
@@ -28,6 +28,15 @@ class SavesBeforeDeleting(CheckpointHook):
     def _save_checkpoint_with_step(
         self, runner: Runner, step: int, meta: dict[str, Any]
     ) -> None:
+        """Save the checkpoint of an epoch or iteration, then delete outdated ones.
+
+        Overrides MMEngine's method, which does this in the other order.
+
+        Args:
+            runner (Runner): The runner.
+            step (int): The number of epochs or iterations that are done.
+            meta (dict): Stored with the checkpoint.
+        """
         outdated = self._note_step(runner, step)
         filename = self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, filename)
@@ -50,7 +59,12 @@ class SavesBeforeDeleting(CheckpointHook):
             self._delete(self.filename_tmpl.format(old_step))
 
     def _note_step(self, runner: Runner, step: int) -> list[int]:
-        """Add a step to those whose checkpoints are kept; return those that are no longer."""
+        """Add a step to those whose checkpoints are kept, and drop the oldest from them.
+
+        Returns:
+            list[int]: The dropped steps, whose checkpoints are to be deleted. None are
+            dropped if there is no limit, or if this step was added before.
+        """
         steps = list(getattr(self, 'keep_ckpt_ids', ()))
         if self.max_keep_ckpts <= 0 or steps[-1:] == [step]:
             return []
@@ -61,24 +75,43 @@ class SavesBeforeDeleting(CheckpointHook):
         return steps[: -self.max_keep_ckpts]
 
     def _delete(self, filename: str) -> None:
+        """Delete a checkpoint of the hook's directory, if it exists."""
         path = self.file_backend.join_path(self.out_dir, filename)
         if self.file_backend.isfile(path):
             self.file_backend.remove(path)
-        elif self.file_backend.isdir(path):  # DeepSpeed's, FSDP's
+        elif self.file_backend.isdir(path):  # as DeepSpeed and FSDP write them
             self.file_backend.rmtree(path)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
+        """Save the checkpoint if it is the best so far, then delete the best one before it.
+
+        MMEngine's method deletes before it saves. It runs here with a backend that only
+        records what it is asked to delete; the deletions follow once it has returned.
+
+        Args:
+            runner (Runner): The runner.
+            metrics (dict): Scores of the evaluation by name.
+
+        Raises:
+            UserError: ``save_best`` names a score that the evaluation does not have.
+        """
         if not self.save_best:
             return  # `runner.val()` without training: there is no backend yet
         for key in self.key_indicators:
             check('checkpoint.save_best', key, choices=['auto', *metrics])
         backend = self.file_backend
         removals: list[tuple[Callable[[str], None], str]] = []
-        # MMEngine's method deletes by this backend, which only takes notes.
-        deferred = copy.copy(backend)
-        deferred.remove = lambda path: removals.append((backend.remove, path))
-        deferred.rmtree = lambda path: removals.append((backend.rmtree, path))
-        self.file_backend = deferred
+
+        def record_file(path: str) -> None:
+            removals.append((backend.remove, path))
+
+        def record_folder(path: str) -> None:
+            removals.append((backend.rmtree, path))
+
+        recording_backend = copy.copy(backend)
+        recording_backend.remove = record_file
+        recording_backend.rmtree = record_folder
+        self.file_backend = recording_backend
         try:
             super()._save_best_checkpoint(runner, metrics)
         finally:

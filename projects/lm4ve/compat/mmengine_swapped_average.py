@@ -1,4 +1,4 @@
-"""MMEngine cannot keep an average of the weights beside them."""
+"""Let MMEngine keep an average of the weights beside them, without exchanging the two."""
 
 from typing import Any
 
@@ -6,17 +6,20 @@ from mmengine.hooks import EMAHook
 
 
 class UnswappedEMAHook(EMAHook):
-    """MMEngine's EMA hook always evaluates the average and stores it as the weights.
+    """``EMAHook`` that never exchanges the average and the weights.
 
-    True of MMEngine 0.10.7 (mmengine issue 1678, open, asks for files of their own):
-    there is no option that keeps an average beside the weights. mmpretrain's hook can
-    evaluate the raw weights, but still stores the average as ``state_dict``, so that a
-    test of the file scores other weights than training reported. This class never
-    exchanges them. May go once MMEngine's hook can leave the weights where they are.
+    The weights are evaluated and stored as ``state_dict``; the average is kept beside
+    them.
+
+    Missing in MMEngine 0.10.7 (mmengine issue 1678, open, asks for separate files): its
+    hook always evaluates the average and stores it as ``state_dict``. mmpretrain's hook
+    can evaluate the raw weights, but still stores the average as ``state_dict``, so that
+    a test of the file scores other weights than training reported. May go once
+    MMEngine's hook has an option that leaves the weights where they are.
     """
 
     def _swap_ema_state_dict(self, checkpoint: dict[str, Any]) -> None:
-        pass
+        """Leave average and weights in a checkpoint where they are; MMEngine exchanges them."""
 
     def _swap_ema_parameters(self) -> None:
-        pass
+        """Leave average and weights of the model where they are; MMEngine exchanges them."""

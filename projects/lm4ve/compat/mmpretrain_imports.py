@@ -1,4 +1,4 @@
-"""mmpretrain imports models that need other packages, wherever these are installed."""
+"""Let mmpretrain be imported without the models that need pycocotools or mmdetection."""
 
 import sys
 from importlib import import_module
@@ -9,15 +9,20 @@ _MMDET_LAYER = 'mmpretrain.models.utils.res_layer_extra_norm'
 
 
 def import_without_extras(dependency: Any) -> None:
-    """mmpretrain imports models of other packages with its own, wherever these are installed.
+    """Let ``import mmpretrain.models`` leave out multimodal models and a layer of mmdetection.
 
-    True of mmpretrain 1.2.0 (not reported upstream). Where pycocotools is installed, as
-    mmdetection installs it, BLIP imports functions that transformers >= 4.48 lacks, and
-    ``import mmpretrain.models`` ends in "TypeError: NoneType takes no arguments";
-    mmpretrain's own switch for machines without pycocotools leaves those models out.
-    For one layer mmpretrain imports all of mmdetection, in a second;
-    :func:`import_layer_of_mmdet` adds the layer when mmdetection is imported. May go
-    once BLIP imports and the layer is imported where it is used.
+    mmpretrain's own switch for machines without pycocotools leaves out the multimodal
+    models. An empty module takes the place of the one with the layer, unless mmdetection
+    is imported already; :func:`import_layer_of_mmdet` adds the layer later.
+
+    Broken in mmpretrain 1.2.0 (not reported upstream). Where pycocotools is installed,
+    as mmdetection installs it, BLIP imports functions that transformers >= 4.48 lacks,
+    and the import ends in "TypeError: NoneType takes no arguments". And where
+    mmdetection is installed, all of it is imported for the one layer, which takes a
+    second. May go once BLIP can be imported and the layer is imported where it is used.
+
+    Args:
+        dependency (ModuleType): ``mmpretrain.utils.dependency``, which has the switch.
     """
     dependency.WITH_MULTIMODAL = False
     if 'mmdet' not in sys.modules:
@@ -27,13 +32,20 @@ def import_without_extras(dependency: Any) -> None:
         sys.modules[_MMDET_LAYER] = stand_in
 
 
-def import_layer_of_mmdet(_: Any) -> None:
-    """mmpretrain 1.2.0 makes its layer of mmdetection only if that was there at its own import.
+def import_layer_of_mmdet(mmdet_models: Any) -> None:
+    """Import mmpretrain's layer for mmdetection, once mmdetection itself is imported.
 
-    The layer that :func:`import_without_extras` left out is put in its place. May go
-    with that.
+    The layer is ``ResLayerExtraNorm``. :func:`import_without_extras` left it out and put
+    an empty module in its place, which is replaced here.
+
+    mmpretrain 1.2.0 defines the layer only if mmdetection can be imported while
+    mmpretrain is. May go together with :func:`import_without_extras`.
+
+    Args:
+        mmdet_models (ModuleType): Not used: ``mmdet.models``, which was imported.
     """
     layer = sys.modules.get(_MMDET_LAYER)
+    # A module that Python imported has a spec.
     is_stand_in = layer is not None and layer.__spec__ is None
     if not is_stand_in:
         return

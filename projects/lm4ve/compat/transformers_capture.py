@@ -1,19 +1,22 @@
-"""What transformers captures of a layer lacks what later hooks add."""
+"""Let ``hidden_states`` of transformers' models include what a neck adds to a layer."""
 
 from torch import nn
 
 
-def capture_afterwards(place: nn.Module) -> None:
-    """What ``transformers`` captures of a layer is its output before a hook that came later.
+def capture_afterwards(layer: nn.Module) -> None:
+    """Move the hooks by which ``transformers`` captures a layer's output behind all others.
 
-    True of transformers 5.24.0 (not reported upstream): a backbone registers the hooks
-    that capture ``hidden_states`` when it is built, any other model when it is first
-    asked for them. So feature maps lack what a neck adds to the layer, unless the
-    capture comes last. May go once it captures what the next layer reads.
+    Forward hooks run in the order of their registration, and each may change the
+    output.
+
+    Broken in transformers 5.24.0 (not reported upstream): a backbone registers the hooks
+    that capture ``hidden_states`` when it is built, before a neck adds its own hook
+    (other models do so when the states are first requested). Its feature maps then lack
+    what the neck adds. May go once transformers captures what the next layer reads.
 
     Args:
-        place (nn.Module): A layer with the neck's hook.
+        layer (nn.Module): A layer with the neck's hook.
     """
-    for key, hook in list(place._forward_hooks.items()):
+    for key, hook in list(layer._forward_hooks.items()):
         if getattr(hook, '__module__', '') == 'transformers.utils.output_capturing':
-            place._forward_hooks.move_to_end(key)  # type: ignore[attr-defined]
+            layer._forward_hooks.move_to_end(key)  # type: ignore[attr-defined]
