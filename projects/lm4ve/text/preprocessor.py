@@ -47,20 +47,24 @@ class TextPreprocessor(BaseDataPreprocessor):
         self, tokenizer: Any, max_length: int = 50, non_blocking: bool = False
     ) -> None:
         super().__init__(non_blocking)
+        #: What the config gave: a name, for messages and records, or the object.
         self.tokenizer_name = tokenizer
+        #: The family of the text encoder beside the tokenizer's files; None: not known.
+        self.tokenizer_type: str | None = None
         if isinstance(tokenizer, str):
             self.tokenizer, self.tokenizer_type = load_tokenizer(tokenizer)
         else:
             self.tokenizer = tokenizer
-            self.tokenizer_type = None
-        num_special = 0
-        if self.tokenizer is not None:
+        if self.tokenizer is None:
+            self._special = set()
+            num_special = 0
+        else:
             self._special = set(self.tokenizer.all_special_ids)
             num_special = self.tokenizer.num_special_tokens_to_add()
         check('model.data_preprocessor.max_length', max_length, above=num_special)
         self.max_length = max_length
         self.num_truncated = 0
-        # Follows the model to its device.
+        # An empty tensor that follows the model to its device, where texts go.
         self.register_buffer('_place', torch.empty(0), persistent=False)
 
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -91,7 +95,12 @@ class TextPreprocessor(BaseDataPreprocessor):
         return ids.to(device), padding.to(device)
 
     def describe(self) -> dict[str, Any]:
-        """Return the tokenizer's name (of a folder, its last part), longest text and padding."""
+        """Describe the tokenizer for a release, in plain data.
+
+        Returns:
+            dict: ``name``, ``max_length`` and the padding's number ``padding``. A local
+            folder has its last part for a name: where it lies says nothing to others.
+        """
         name = self.tokenizer_name
         path = Path(name).expanduser()
         if path.exists():
