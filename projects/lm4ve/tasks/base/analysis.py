@@ -155,7 +155,10 @@ class TaskAnalysis:
         Raises:
             UserError: So many tokens have no place in the inputs.
         """
-        return Layout(self.task.name, 0, grid or (count,)).fitting(count)
+        if not grid:
+            # In a row.
+            grid = (count,)
+        return Layout(self.task.name, 0, grid).fitting(count)
 
     def pictures(
         self, model: nn.Module, inputs: Any, outputs: Sequence[Any], frames: int
@@ -190,16 +193,30 @@ class TaskAnalysis:
         return []
 
     def runnable(self, data: Any) -> Any:
-        """Return a batch of the data loader in the form of ``test_step``'s argument."""
+        """Return a batch of the data loader in the form that the model's ``test_step`` takes.
+
+        By default that is the batch itself.
+        """
         return data
 
     def frames_shown(self, inputs: Any, layouts: Sequence[Layout]) -> int:
-        """Return how many rows of the inputs are a sample's frames; 0: none are."""
+        """Return how many frames of a sample are drawn; 0 where its inputs are no frames.
+
+        Args:
+            inputs (Tensor | dict): The preprocessed batch. Frames that a model takes one
+                by one are ``[B, V, 3, H, W]``.
+            layouts (Sequence[Layout]): The places of the tokens that are shown.
+        """
         return 0
 
     def attention_row(self, layout: Layout, inputs: Any) -> tuple[Row, str]:
-        """Return which query of an attention is of interest, and what it is called."""
-        return (0, 'class token') if layout.prefix else (None, 'mean over tokens')
+        """Return which query of an attention is of interest, and what it is called.
+
+        By default: the class token where there is one, else the mean over all queries.
+        """
+        if layout.prefix > 0:
+            return 0, 'class token'
+        return None, 'mean over tokens'
 
     def facts(self, output: Any, classes: Sequence[str] | None) -> dict[str, str]:
         """Describe a model's prediction of a sample, and the truth.
@@ -297,13 +314,17 @@ def proportional_grid(placed: int, height: int, width: int) -> tuple[int, int]:
 
 
 def _field(output: Any, name: str) -> Any:
-    """Return a field of a data sample or dict; None if it, or any field, is missing."""
+    """Return a field of a data sample or dict, or None if it lacks the field.
+
+    Outputs of other types, such as tensors, have no fields at all.
+    """
     if not hasattr(output, 'get'):
         return None
     return output.get(name)
 
 
 def _class_name(label: int, classes: Sequence[str] | None) -> str:
+    """Return the name of a class, or 'class 7' where names are not known."""
     if classes and label < len(classes):
         return str(classes[label])
     return f'class {label}'

@@ -16,9 +16,10 @@ class AnsweringInferencer(TaskInferencer):
     """Answers questions about files or arrays. A task reads and draws them."""
 
     postprocess_kwargs = {'topk'}
-    #: The row of :meth:`ask` that holds the files, and their name in results.
+    #: The name of the row of :meth:`ask` with the files or arrays, such as 'image'; results
+    #: have it, too.
     source = ''
-    #: The texts of a sample, in their order.
+    #: The names of the rows of :meth:`ask` with the texts of a sample, in their order.
     texts: tuple[str, ...] = ('question',)
 
     def draw(self, entry: dict[str, Any], sample: Any) -> np.ndarray:
@@ -32,23 +33,24 @@ class AnsweringInferencer(TaskInferencer):
         batch_size: int = 1,
         **kwargs: Any,
     ) -> list:
-        """Answer one question for each entry of the rows.
+        """Answer several questions, each about one file or array.
 
         Args:
-            rows (Mapping[str, list]): :attr:`source`, :attr:`texts`, and what else
-                :meth:`draw` needs. A row of one entry is repeated. The pipeline takes a
-                dict of one entry of each row, with ``text`` (list[str]) and its number
-                ``sample_idx``.
+            rows (Mapping[str, list]): Name of a row -> its values, one for each question,
+                or a single one for all. There is a row of files or arrays
+                (:attr:`source`), one for each name in :attr:`texts`, and what else
+                :meth:`draw` needs.
             return_datasamples (bool): Return data samples instead of dicts.
             batch_size (int): Questions per batch.
             **kwargs: ``topk``, ``show``, ``wait_time`` and ``out_dir``.
 
         Returns:
-            list[dict]: The file, the texts, ``pred_answer``, ``pred_score`` and
-            ``answers``.
+            list: For each question the model's data sample, or a dict with the path of
+            the file (under :attr:`source`), the texts, ``pred_answer``, ``pred_score``
+            and ``answers``.
 
         Raises:
-            UserError: The numbers of entries differ.
+            UserError: A row has neither one value nor as many as the longest row.
         """
         entries = self._entries(rows)
         results = super().__call__(entries, return_datasamples, batch_size, **kwargs)
@@ -60,7 +62,15 @@ class AnsweringInferencer(TaskInferencer):
         return answered
 
     def _entries(self, rows: Mapping[str, list]) -> list[dict[str, Any]]:
-        """Return the inputs of the pipeline, one for each question."""
+        """Return the input of the pipeline for each question.
+
+        Args:
+            rows (Mapping[str, list]): As of :meth:`ask`.
+
+        Returns:
+            list[dict]: One value of each row by the row's name, the texts once more as a
+            list ``text``, and the question's number ``sample_idx``.
+        """
         count = max(len(row) for row in rows.values())
         for name, row in rows.items():
             check(f'the number of entries of {name}', len(row), choices=(1, count))
@@ -68,9 +78,12 @@ class AnsweringInferencer(TaskInferencer):
         for number in range(count):
             entry: dict[str, Any] = {}
             for name, row in rows.items():
-                entry[name] = row[0] if len(row) == 1 else row[number]
+                if len(row) == 1:
+                    entry[name] = row[0]
+                else:
+                    entry[name] = row[number]
             entry['sample_idx'] = number
-            entry['text'] = [entry[name] for name in self.texts]
+            entry['text'] = [entry[text_name] for text_name in self.texts]
             entries.append(entry)
         return entries
 
@@ -82,7 +95,11 @@ class AnsweringInferencer(TaskInferencer):
         wait_time: float = 0.0,
         out_dir: str | Path | None = None,
     ) -> list[np.ndarray]:
-        """Draw the entries, if they are shown or written."""
+        """Draw the questions with their answers, if they are shown or written.
+
+        MMEngine's ``__call__`` hands over the entries and the predictions. Nothing is
+        drawn, and the list is empty, where there is neither a window nor a folder.
+        """
         if not show and out_dir is None:
             return []
         drawn = []
@@ -99,7 +116,13 @@ class AnsweringInferencer(TaskInferencer):
         return_datasamples: bool = False,
         topk: int = SHOWN,
     ) -> list:
-        """Convert predictions to plain data."""
+        """Convert predictions to plain data; ``visualization`` is not used.
+
+        Returns:
+            list: For each question the data sample as it is, or a dict with the texts,
+            ``pred_answer``, ``pred_score``, the ``topk`` best ``answers`` with their
+            scores and, in a room, ``pred_pose``.
+        """
         if return_datasamples:
             return preds
         results = []
@@ -108,7 +131,9 @@ class AnsweringInferencer(TaskInferencer):
             result['pred_answer'] = sample.pred_answer
             result['pred_score'] = float(sample.pred_scores.max())
             ranking = best(sample.pred_scores, self.model.head.vocabulary, topk)
-            result['answers'] = [dict(answer=a, score=score) for a, score in ranking]
+            result['answers'] = [
+                dict(answer=answer, score=score) for answer, score in ranking
+            ]
             if 'pred_pose' in sample:
                 result['pred_pose'] = sample.pred_pose.tolist()
             results.append(result)

@@ -26,7 +26,10 @@ class TaskBatches:
         self.task = task
 
     def imagine(self, model: Any) -> None:
-        """Replace what a model's config reads from files, beside checkpoints, by made-up values.
+        """Change a model's config so that building it needs no files but checkpoints.
+
+        A task whose models read other files, such as lists of answers, puts made-up values
+        in their place. By default there are none.
 
         Args:
             model (ConfigDict): The model's config, changed in place.
@@ -35,11 +38,12 @@ class TaskBatches:
     def sample(self, cfg: Config, training: bool) -> dict:
         """Return one sample of full size, as the data set gives it.
 
+        By default it is one that the task's export makes up, labeled as class 0.
+
         Args:
             cfg (Config): The config.
-            training (bool): Through the pipeline of the training, not of the test.
-
-        By default the first one of the task's export, of class 0.
+            training (bool): Whether it goes through the pipeline of the training; else
+                through that of the test.
         """
         pipeline = pipeline_of(cfg, training)
         sample = self.task.export.samples(cfg, 1, pipeline)[0]

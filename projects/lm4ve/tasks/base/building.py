@@ -105,7 +105,10 @@ def classes_of(cfg: Config, checkpoint: dict[str, Any]) -> Sequence[str] | None:
 
 
 def _registered(registry: Registry, name: str | type[Any]) -> Any:
-    """Return the object of a config's ``type``; ``get`` alone does not search the scope."""
+    """Return the class or function that a config's ``type`` names, or is.
+
+    ``get`` alone does not search the scope of the config.
+    """
     if not isinstance(name, str):
         return name
     with registry.switch_scope_and_registry(None) as scoped:
@@ -121,7 +124,10 @@ class NamedSample(NamedTuple):
 
 
 def collate(cfg: Config, samples: Sequence[dict[str, Any]]) -> Any:
-    """Make a batch as the config's test data loader does."""
+    """Join samples to a batch with the collate function of the config's test data loader.
+
+    Without a test data loader, validation's counts.
+    """
     options: dict[str, Any] = {}
     for name in ('test_dataloader', 'val_dataloader'):
         if cfg.get(name):
@@ -162,10 +168,14 @@ def each_sample(
         UserError: A file is missing or of another kind, or the task has no such option.
     """
     task = task_of_config(cfg)
-    sources = [x if isinstance(x, np.ndarray) else Path(x) for x in inputs]
-    for source in sources:
-        if isinstance(source, Path):
-            _check_file(source, task)
+    sources: list[Path | np.ndarray] = []
+    for given_input in inputs:
+        if isinstance(given_input, np.ndarray):
+            sources.append(given_input)
+        else:
+            path = Path(given_input)
+            _check_file(path, task)
+            sources.append(path)
     given_options = {}
     for option, value in options.items():
         if value is None:
@@ -181,17 +191,28 @@ def _read_each(
     sources: Sequence[Path | np.ndarray],
     options: dict[str, Any],
 ) -> Iterator[NamedSample]:
-    """Send checked files or arrays through the test pipeline, one by one."""
+    """Send checked files or arrays through the test pipeline, one by one.
+
+    Args:
+        cfg (Config): Has the pipeline.
+        task (Task): Its analysis reads the sources.
+        sources (Sequence[Path | np.ndarray]): Files or arrays.
+        options (dict): Those of the task's ``input_options`` that were given.
+    """
     pipeline = tested_dataset(cfg).pipeline
     for name, source in zip(_names_of(sources), sources, strict=True):
-        # A task may change its copy, so that the pipeline begins with an array.
+        # read_input may change transforms, for an array that needs no reading for
+        # example: each source has copies, so that the next one is not affected.
         transforms = [dict(transform) for transform in pipeline]
         data = task.analysis.read_input(cfg, source, transforms, **options)
         yield NamedSample(name, data)
 
 
 def _names_of(sources: Sequence[Path | np.ndarray]) -> list[str]:
-    """Return a name for each file; files of several folders may share theirs."""
+    """Return a name for each source: its file's without ending, or 'array'.
+
+    Where sources share a name, as files of several folders may, their number comes first.
+    """
     stems = []
     for source in sources:
         if isinstance(source, Path):
@@ -208,10 +229,19 @@ def _names_of(sources: Sequence[Path | np.ndarray]) -> list[str]:
 
 
 def _check_file(path: Path, task: Task) -> None:
-    """Refuse a file that does not exist, or that the task does not read."""
+    """Refuse a path that does not exist, or whose ending the task does not read.
+
+    A folder needs no ending where the task takes folders.
+
+    Raises:
+        UserError: The message names the path, the task's input and its endings.
+    """
     if not path.exists():
         raise UserError(f"'{path}' does not exist.")
     if path.is_dir() and task.takes_folders:
         return
-    field = f"'{path}' does not fit: the config takes {task.input_noun}; its ending"
-    check(field, path.suffix.lower(), choices=task.input_suffixes)
+    # check continues this beginning of its message: "...; its ending='.gif' must be ...".
+    ending_of_path = (
+        f"'{path}' does not fit: the config takes {task.input_noun}; its ending"
+    )
+    check(ending_of_path, path.suffix.lower(), choices=task.input_suffixes)

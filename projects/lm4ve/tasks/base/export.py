@@ -48,10 +48,13 @@ class TaskExport:
         self.task = task
 
     def prepare(self, model: nn.Module) -> None:
-        """Change what has no meaning outside of a test, such as how views are split."""
+        """Change a model in place before its export, such as how a test splits views.
+
+        By default nothing is changed.
+        """
 
     def limits(self, model: nn.Module) -> Mapping[str, int]:
-        """Return the largest sizes of varying dimensions, by name, where there are any."""
+        """Return the largest sizes of varying dimensions, by name; by default, none is limited."""
         return {}
 
     def samples(
@@ -89,10 +92,10 @@ class TaskExport:
         return model(data['inputs'], mode='tensor')
 
     def expected(self, model: Any, data: Any) -> Tensor | tuple[Tensor, ...]:
-        """Compute the same of a batch of the data loader as the model's tests do.
+        """Compute the outputs of a batch of the data loader in the way of the model's tests.
 
-        The check compares the file with this, so it should share as little as possible
-        with :meth:`forward`.
+        The exported file is compared with them, so this should share as little as
+        possible with :meth:`forward`.
         """
         data = model.data_preprocessor(data, False)
         return model(**data, mode='tensor')
@@ -120,6 +123,7 @@ class Exported(nn.Module):
         self.model = model
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Compute the outputs, one for each name of :attr:`TaskExport.outputs`."""
         return as_tuple(self.export.forward(self.model, *tensors))
 
 
@@ -174,11 +178,13 @@ def array_samples(
         options = [{}] * len(contents)
     samples: list[dict] = []
     with tempfile.TemporaryDirectory() as folder:
-        for content, given in zip(contents, options, strict=True):
+        for content, file_options in zip(contents, options, strict=True):
             path = Path(folder, f'{len(samples)}{suffix}')
             _write_array(path, content)
+            # Copies, which read_input may change.
             transforms = [dict(transform) for transform in pipeline]
-            samples.append(task.analysis.read_input(cfg, path, transforms, **given))
+            sample = task.analysis.read_input(cfg, path, transforms, **file_options)
+            samples.append(sample)
     return samples
 
 
@@ -198,11 +204,15 @@ def made_up_pictures(
     """Return pictures of waves, uint8 ``[H, W, 3]``, different in each picture and channel.
 
     Models see structure in them, as in photographs, and not the noise of random pixels.
+    The waves get shorter from picture to picture; beyond some twenty pictures of the
+    default size they are shorter than two pixels.
     """
     y, x = np.mgrid[:height, :width] / height
-    slanted = (y + 0.7 * x)[None, :, :, None]
-    # A frequency and a phase for each channel of each picture.
-    phases = np.arange(3 * count).reshape(count, 1, 1, 3) * 1.3 + 1
-    waves = np.sin(9 * phases * slanted + phases)
+    # How far each pixel lies along the slanted direction in which the waves run.
+    distance = (y + 0.7 * x)[None, :, :, None]
+    # Each channel of each picture has its own number: the phase of its wave and, times
+    # 9, the frequency.
+    numbers = np.arange(3 * count).reshape(count, 1, 1, 3) * 1.3 + 1
+    waves = np.sin(9 * numbers * distance + numbers)
     pixels = (127.5 + 127.4 * waves).astype(np.uint8)
     return list(pixels)

@@ -72,6 +72,7 @@ class TaskInferencer(BaseInferencer):
     def _init_model(
         self, cfg: Config, weights: str | Path | None, device: str
     ) -> nn.Module:
+        """Build the model for MMEngine's constructor, and keep its classes."""
         model, self.classes = inference_model(cfg, weights, device, self.allow_partial)
         self.check_model(model)
         return model
@@ -87,7 +88,15 @@ class TaskInferencer(BaseInferencer):
         wait_time: float,
         out_dir: Any,
     ) -> list[np.ndarray]:
-        """Write pictures, uint8 ``[H, W, 3]`` RGB, to files, a window or both."""
+        """Write pictures to files, show them in a window, or both; return them.
+
+        Args:
+            drawn (list[np.ndarray]): uint8 ``[H, W, 3]``, RGB.
+            names (list[str]): A name for each, of its file and window.
+            show (bool): Show each in a window.
+            wait_time (float): For so many seconds.
+            out_dir (str | Path, optional): The folder of the files; None: no files.
+        """
         for image, name in zip(drawn, names, strict=True):
             if out_dir is not None:
                 save_picture(image, Path(out_dir) / f'{name}.png')

@@ -71,12 +71,18 @@ class Task:
         return False
 
     def attribute(self, name: str) -> Any:
-        """Return a public name of the package; serves as its ``__getattr__``."""
+        """Return an object of the package by its public name; serves as its ``__getattr__``.
+
+        Its module is imported here, on first use.
+
+        Raises:
+            AttributeError: The declaration does not list the name.
+        """
         for table in (self.registers, self.exports):
             for module, names in table.items():
                 if name in names:
-                    found = importlib.import_module(f'{self.package}.{module}')
-                    return getattr(found, name)
+                    defined_in = importlib.import_module(f'{self.package}.{module}')
+                    return getattr(defined_in, name)
         raise AttributeError(f"module '{self.package}' has no attribute '{name}'")
 
     @property
@@ -91,33 +97,37 @@ class Task:
     @property
     def analysis(self) -> Any:
         """``ANALYSIS`` of the package's module ``analysis``, or plain grids of tokens."""
-        return self._hooks('analysis', 'ANALYSIS', default='TaskAnalysis')
+        return self._hooks('analysis', 'ANALYSIS', default_class='TaskAnalysis')
 
     @property
     def export(self) -> Any:
         """``EXPORT`` of the package's module ``export``, or what suits most models."""
-        return self._hooks('export', 'EXPORT', default='TaskExport')
+        return self._hooks('export', 'EXPORT', default_class='TaskExport')
 
     @property
     def batches(self) -> Any:
         """``BATCHES`` of the package's module ``batches``, or the samples of its export."""
-        return self._hooks('batches', 'BATCHES', default='TaskBatches')
+        return self._hooks('batches', 'BATCHES', default_class='TaskBatches')
 
-    def _hooks(self, module: str, constant: str, default: str) -> Any:
-        """Return the hooks that a module of the package holds, or the default ones.
+    def _hooks(self, module: str, constant: str, default_class: str) -> Any:
+        """Return the task's own hooks, or default ones where it has none.
 
-        Either module is imported on demand, since it needs the task's packages.
+        Hooks are an object. A task's own is a constant in a module of its package; a
+        default one is an instance of a class in the module of the same name beside this
+        file. Either module is imported here only, since it needs the task's packages.
 
         Args:
-            module (str): The name of the module, in the package and beside this file.
-            constant (str): What the package's module calls its hooks.
-            default (str): The class of the hooks for a package without that module.
+            module (str): The name of the module, for example 'export'.
+            constant (str): The hooks in the package's module, for example 'EXPORT'.
+            default_class (str): The class of the default hooks, for example
+                'TaskExport'.
         """
-        own = f'{self.package}.{module}'
-        if importlib.util.find_spec(own) is not None:
-            return getattr(importlib.import_module(own), constant)
-        defaults = importlib.import_module(f'lm4ve.tasks.base.{module}')
-        return getattr(defaults, default)(self)
+        module_of_task = f'{self.package}.{module}'
+        if importlib.util.find_spec(module_of_task) is not None:
+            return getattr(importlib.import_module(module_of_task), constant)
+        module_of_defaults = importlib.import_module(f'lm4ve.tasks.base.{module}')
+        hooks_class = getattr(module_of_defaults, default_class)
+        return hooks_class(self)
 
 
 #: Name -> the package that declares ``TASK``. :func:`register_task` adds rows.
