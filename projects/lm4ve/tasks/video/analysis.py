@@ -45,9 +45,8 @@ class VideoAnalysis(TaskAnalysis):
         if defect:
             raise UserError(f"The video '{path}' {defect}.")
         results['filename'] = str(path)
-        return Compose([dict(type='DecordInit'), *decoded_by('Decord', pipeline)])(
-            results
-        )
+        transforms = [dict(type='DecordInit'), *decoded_by('Decord', pipeline)]
+        return Compose(transforms)(results)
 
     def layout(
         self,
@@ -70,10 +69,13 @@ class VideoAnalysis(TaskAnalysis):
         return Layout(self.task.name, prefix, (times, *plane)).fitting(count)
 
     def frames_shown(self, inputs: Tensor, layouts: Sequence[Layout]) -> int:
-        """Return how many frames of a frame-wise model's sample are drawn.
+        """Return how many of a frame-wise model's frames are drawn; 0 for a model of clips.
 
-        Where a neck joins frames to clips they are the first clip's; else they are
-        all, but of many crops and segments the first ones.
+        Args:
+            inputs (Tensor): Frames ``[B, V, 3, H, W]``, or clips ``[B, V, 3, T, H, W]``.
+            layouts (Sequence[Layout]): The places of the tokens that are shown. Tokens at
+                several times are those of a neck that joins frames to clips: then the
+                first clip is drawn, and else the first :data:`MOST_FRAMES` frames.
         """
         if inputs.dim() != 5:
             return 0
@@ -91,14 +93,22 @@ class VideoAnalysis(TaskAnalysis):
                 # Frames [V, H, W, 3] of a frame-wise model.
                 shown = pixels[:frames]
             else:
-                # Clips [V, T, H, W, 3], of which the first view.
+                # Clips [V, T, H, W, 3]: the first view.
                 shown = pixels[0]
             pictures.append(Frames(shown, is_clip=True))
         return pictures
 
 
 def _with_one_view(pipeline: list[dict], cfg: Config) -> list[dict]:
-    """Change a test pipeline to one clip and one crop, as mmaction2's inferencer does."""
+    """Change a test pipeline to one view, as mmaction2's inferencer does; return it.
+
+    A view is one crop of one clip. A 2D recognizer takes single frames, and its
+    ``num_clips`` is how many of these it averages: that number stays.
+
+    Args:
+        pipeline (list[dict]): Changed in place.
+        cfg (Config): Its model is a 3D recognizer, or a 2D one.
+    """
     is_3d = cfg.model.type.endswith('Recognizer3D')
     for transform in pipeline:
         if transform['type'] in ('ThreeCrop', 'TenCrop'):

@@ -30,15 +30,27 @@ class VideoExport(TaskExport):
     }
 
     def prepare(self, model: Any) -> None:
-        # Views in parts save memory, but for a batch of one only.
+        """Let the model compute all views at once.
+
+        Views in parts would save memory, but work only for a batch of one.
+        """
         if model.test_cfg:
             model.test_cfg.pop('max_testing_views', None)
 
     def samples(
         self, cfg: Config, count: int, pipeline: list[dict] | None = None
     ) -> list[dict]:
+        """Return samples of made-up videos, in which a picture moves to the right.
+
+        A pipeline without resizing and crops takes videos of one size, the backbone's.
+        Where that is not known, the samples are the data set's.
+        """
         pipeline = pipeline or tested_dataset(cfg).pipeline
-        if any('Resize' in t['type'] or 'Crop' in t['type'] for t in pipeline):
+        fits_any_size = any(
+            'Resize' in transform['type'] or 'Crop' in transform['type']
+            for transform in pipeline
+        )
+        if fits_any_size:
             pictures = made_up_pictures(count)
         else:
             # The data set has one size, as the demo's.
@@ -61,9 +73,11 @@ class VideoExport(TaskExport):
         return samples
 
     def forward(self, model: Any, *tensors: Tensor) -> Tensor:
+        """Compute the scores ``[B, classes]`` of raw clips, averaged over their views."""
         (clips,) = tensors
         clips = _normalized(clips, model.data_preprocessor)
         features, options = model.extract_feat(clips, test_mode=True)
+        # From [B * V, classes] to [B, V, classes].
         scores = model.cls_head(features, **options).unflatten(0, (clips.shape[0], -1))
         average = model.cls_head.average_clips
         if average is None:
@@ -73,6 +87,7 @@ class VideoExport(TaskExport):
         return scores.mean(dim=1)
 
     def expected(self, model: Any, data: Any) -> Tensor:
+        """Return the scores ``[B, classes]`` that a test gives."""
         return torch.stack([s.pred_score for s in model.test_step(data)])
 
 
@@ -94,7 +109,7 @@ def _normalized(clips: Tensor, preprocessor: Any) -> Tensor:
         clips = clips.flip(2)
     if not preprocessor._enable_normalize:
         return clips
-    # As the channels, the dimension 2.
+    # Mean and std [3] stand at dimension 2, that of the channels.
     shape = [-1] + [1] * (clips.dim() - 3)
     return (clips - preprocessor.mean.view(shape)) / preprocessor.std.view(shape)
 

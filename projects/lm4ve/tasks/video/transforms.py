@@ -79,6 +79,7 @@ class ClipRandAugment(BaseTransform):
         )
 
     def transform(self, results: dict) -> dict:
+        """Draw operations and the crop, and apply them to all frames of ``imgs``."""
         clip = np.stack(results.pop('imgs'))
         _, height, width, _ = clip.shape
         operations = self._draw(height, width)
@@ -99,20 +100,31 @@ class ClipRandAugment(BaseTransform):
         return results
 
     def _draw(self, height: int, width: int) -> list['_Operation']:
-        """Draw a clip's operations, as timm draws those of a picture."""
-        # As in timm's own pipeline; shifts are a share of the picture.
-        shift = int(min(height, width) * 0.45)
+        """Draw a clip's operations and their strengths by timm, and apply none of them.
+
+        timm's augmentation draws operations and passes a picture from one to the next.
+        Here each operation is replaced by one that only records itself, and what is passed
+        on is the list of records, which is empty at first.
+
+        Args:
+            height, width (int): Of the frames; the largest shift is a share of them.
+
+        Returns:
+            list[_Operation]: Those to apply, in order. timm leaves each out with a
+            probability of its own.
+        """
+        # The share is that of timm's own pipeline.
+        largest_shift = int(min(height, width) * 0.45)
         options = dict(
-            translate_const=shift,
+            translate_const=largest_shift,
             img_mean=_FILL,
             interpolation=Image.Resampling.BICUBIC,
         )
         augment = timm.rand_augment_transform(self.config, options)
-        # timm's operations take a picture and return one; these take a list of
-        # operations and return one with themselves.
         for operation in augment.ops:
-            operation.aug_fn = partial(_note, operation.aug_fn)
-        return augment([])
+            operation.aug_fn = partial(_record, operation.aug_fn)
+        no_records: list[_Operation] = []
+        return augment(no_records)
 
 
 class _Operation(NamedTuple):
@@ -132,19 +144,30 @@ class _Operation(NamedTuple):
     state: tuple
 
 
-def _note(
-    function: Callable, drawn: list[_Operation], *values: float, **options: Any
+def _record(
+    function: Callable, records: list[_Operation], *values: float, **options: Any
 ) -> list[_Operation]:
-    """Add an operation to those that are drawn."""
+    """Stand for one of timm's operations: return the records with one more, its own.
+
+    Args:
+        function (Callable): The operation that it stands for.
+        records (list[_Operation]): Where timm passes a picture, the operations before.
+        *values (float): The strength that timm has drawn.
+        **options: Fill color and interpolation.
+    """
     state = random.getstate(), np.random.get_state()
     if function not in _BY_PIXEL and function not in _MOVES:
-        # It may draw numbers, which it does here once for all frames.
+        # It may draw numbers of its own. They are drawn here, on a picture that is thrown
+        # away, so that the generators go on as if it had run once for all frames.
         function(Image.new('RGB', (8, 8)), *values, **options)
-    return [*drawn, _Operation(function, values, options, state)]
+    return [*records, _Operation(function, values, options, state)]
 
 
 def _count_needing_all(operations: list[_Operation]) -> int:
-    """Return how many operations come before those at the end that are by pixel."""
+    """Return how many operations, from the first on, need the whole frames.
+
+    Those that follow change each pixel by itself, so that the crop suffices for them.
+    """
     count = len(operations)
     while count > 0 and operations[count - 1].function in _BY_PIXEL:
         count -= 1
@@ -168,6 +191,8 @@ def _apply(clip: np.ndarray, operation: _Operation) -> np.ndarray:
 
 def _move(clip: np.ndarray, operation: _Operation, box: Box) -> np.ndarray | None:
     """Move the pixels of all frames by one call of a kernel, and return a box of them.
+
+    timm's function moves a stand-in for a picture, which gives the matrix.
 
     Returns:
         np.ndarray or None: None where the operation has no matrix, or there is no kernel.
@@ -222,6 +247,7 @@ class _Canvas:
     def transform(
         self, size: tuple[int, int], method: int, matrix: Any, *_: Any, **__: Any
     ) -> Any:
+        """Return the matrix by which a picture of this size would be moved."""
         return matrix
 
     def transpose(self, *_: Any) -> None:

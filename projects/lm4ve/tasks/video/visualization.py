@@ -84,7 +84,12 @@ def _read_frames(video: str | Path) -> tuple[list[np.ndarray], int]:
 
 
 def _draw(frame: np.ndarray, ranking: Ranking) -> np.ndarray:
-    """Write one line per class into the darkened bottom of a frame."""
+    """Write a ranking into the darkened bottom of a frame, one class a line; return it.
+
+    Args:
+        frame (np.ndarray): uint8 ``[H, W, 3]``, RGB; changed in place.
+        ranking (list[tuple[str, float]]): Names and probabilities.
+    """
     line = max(14, len(frame) // 14)
     top = len(frame) - line * len(ranking) - 4
     frame[top:] = frame[top:] // 3

@@ -26,10 +26,10 @@ def find_defect(path: str | BinaryIO, decode: bool = False) -> str | None:
     """Return what is wrong with a video file.
 
     Args:
-        path (str or BinaryIO): A local file, or its content. Its bytes decide its
-            format.
-        decode (bool): Decode all of it too. Without, its packets are read and
-            counted, but for the first frame not decoded.
+        path (str or BinaryIO): A local file, or a stream of its content, which is
+            closed at the end. The bytes decide the format, not the name.
+        decode (bool): Decode all frames. Otherwise all packets are read and counted,
+            and only the first frame is decoded.
 
     Returns:
         str or None: The defect, worded to follow the file's name, or None. Damage
@@ -51,7 +51,14 @@ def find_defect(path: str | BinaryIO, decode: bool = False) -> str | None:
 def _find_in_file(
     file: BinaryIO, source: str | os.PathLike | BinaryIO, decode: bool
 ) -> str | None:
-    """Return what is wrong with an open file, which FFmpeg opens by its source."""
+    """Return what is wrong with an open video file, or None.
+
+    Args:
+        file (BinaryIO): The file.
+        source (str | os.PathLike | BinaryIO): What FFmpeg opens: the path of the file, or
+            the same stream.
+        decode (bool): Decode all frames, not only the first one.
+    """
     size = file.seek(0, io.SEEK_END)
     if size == 0:
         return 'is empty (0 bytes)'
@@ -68,33 +75,47 @@ def _find_in_file(
 
 
 def _missing_bytes(file: BinaryIO, size: int) -> int:
-    """Return how many bytes a Matroska (WebM) file lacks of the length of its segment.
+    """Return how many bytes are cut off a Matroska (WebM) file; 0 where that is not known.
 
     FFmpeg reports nothing where a file was cut between two packets, and the format does
-    not store the number of frames. A live stream is written without a length.
+    not store the number of frames. But a file consists of two elements, a header and the
+    segment with everything else, and each begins with an identifier and its length. A
+    live stream is written without the length, and other formats begin otherwise.
+
+    Args:
+        file (BinaryIO): The file.
+        size (int): Its size in bytes.
     """
     file.seek(0)
     head = file.read(_HEAD)
-    # Where the next element begins.
+    # Where the next element begins; at last, where the segment should end.
     position = 0
-    for element in (_EBML, _SEGMENT):
-        number_at = position + len(element)
-        if not head.startswith(element, position) or len(head) < number_at + 8:
+    for identifier in (_EBML, _SEGMENT):
+        length_at = position + len(identifier)
+        if not head.startswith(identifier, position) or len(head) < length_at + 8:
             return 0
-        # RFC 8794, section 6: the leading zeros of a number count the bytes that
-        # follow; a number whose bits are all 1 means that the length is unknown.
-        width = 9 - head[number_at].bit_length()
-        unknown = (1 << 7 * width) - 1
-        number = int.from_bytes(head[number_at : number_at + width], 'big')
-        length = number & unknown
-        if length == unknown:
+        # RFC 8794, section 6: a length has 1 to 8 bytes, one more than its first byte
+        # has leading zeros. After the zeros and a 1, the other 7 bits a byte are the
+        # value; if all of these are 1, the length is unknown.
+        num_bytes = 9 - head[length_at].bit_length()
+        value_bits = (1 << 7 * num_bytes) - 1
+        stored = int.from_bytes(head[length_at : length_at + num_bytes], 'big')
+        length = stored & value_bits
+        if length == value_bits:
             return 0
-        position = number_at + width + length
-    return position - size
+        position = length_at + num_bytes + length
+    # Bytes may also follow the segment.
+    return max(0, position - size)
 
 
 def _find_in_stream(container: Any, stream: Any, decode: bool) -> str | None:
-    """Return what is wrong with a video stream; read all packets, and decode some or all."""
+    """Return what is wrong with a video stream, or None, after reading all of its packets.
+
+    Args:
+        container (av.container.InputContainer): The open file.
+        stream (av.VideoStream): Its video stream.
+        decode (bool): Decode all packets; else only until there is a frame.
+    """
     # 0 where the format does not store it.
     promised = stream.frames
     packets = 0
@@ -111,9 +132,10 @@ def _find_in_stream(container: Any, stream: Any, decode: bool) -> str | None:
         return f'is truncated after {packets} of {promised} frames'
     if packets > 0 and frames == 0:
         return 'cannot be decoded'
-    found = frames if decode else packets
-    if packets <= 1 or found <= 1:
-        return f'has {found} frame(s), no motion'
+    # A packet holds a frame.
+    num_frames = frames if decode else packets
+    if packets <= 1 or num_frames <= 1:
+        return f'has {num_frames} frame(s), no motion'
     return None
 
 

@@ -65,7 +65,7 @@ _SEEDS = dict(train=0, val=1, test=2)
 
 
 def render(digit: np.ndarray, states: np.ndarray) -> np.ndarray:
-    """Draw a digit at given places.
+    """Draw a digit in several states, a frame for each.
 
     Args:
         digit (np.ndarray): Float ``[8, 8]``, 0 (paper) to 1 (ink).
@@ -113,7 +113,9 @@ def draw_states(label: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def clips(split: str, count: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Generate a split.
+    """Generate the clips of a split, the same ones each time; classes take turns.
+
+    Each shows a random scan of a digit that moves as its class does.
 
     Args:
         split (str): 'train', 'val' or 'test'.
@@ -121,14 +123,15 @@ def clips(split: str, count: int) -> Iterator[tuple[np.ndarray, int]]:
 
     Yields:
         tuple[np.ndarray, int]: uint8 ``[FRAMES, SIZE, SIZE]`` and the label.
-        The same ones each time; classes take turns.
     """
     rng = np.random.default_rng(_SEEDS[split])
     scans, _ = digit_scans()[split]
     for number in range(count):
         label = number % len(CLASSES)
+        # Scans have levels of ink from 0 to 16.
         digit = scans[rng.integers(len(scans))] / 16
-        yield render(digit, draw_states(label, rng)), label
+        states = draw_states(label, rng)
+        yield render(digit, states), label
 
 
 def write_moving_digits(folder: str | Path, counts: dict[str, int] = CLIPS) -> Path:
@@ -159,13 +162,24 @@ def write_moving_digits(folder: str | Path, counts: dict[str, int] = CLIPS) -> P
 
 
 def _write_split(folder: Path, split: str, count: int) -> None:
-    """Write the videos of a split and their list."""
+    """Draw the clips of a split, and write a video of each and their list.
+
+    Args:
+        folder (Path): Gets a folder of videos, ``<split>/``, and the list
+            ``<split>.txt`` with a line 'name label' for each.
+        split (str): 'train', 'val' or 'test'.
+        count (int): How many clips.
+    """
     (folder / split).mkdir()
     # All names have as many digits as the largest number.
     width = len(str(max(count - 1, 1)))
     lines = []
+    # disable=None: no bar where the output is no terminal.
     progress = tqdm(
-        clips(split, count), f'drawing clips to {split}', count, disable=None
+        clips(split, count),
+        desc=f'drawing clips to {split}',
+        total=count,
+        disable=None,
     )
     for number, (frames, label) in enumerate(progress):
         name = f'{split}/{number:0{width}d}.mp4'
