@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 
 #: Share of a cell's color; the rest is the frame in gray, to see what is there.
 COVER = 0.85
+#: Values that differ by less than this share of the largest magnitude count as equal:
+#: their rounding errors should not fill the color scale.
+_NEARLY_EQUAL = 0.02
+#: The margin of a color scale on either side of equal values, as a share of them.
+_MARGIN = 0.05
+#: Weights of red, green and blue in a gray value (ITU-R BT.601).
+_GRAY_WEIGHTS = [0.299, 0.587, 0.114]
 
 
 @dataclass
@@ -40,14 +47,21 @@ class TokenMap:
     limits: tuple[float, float] | None = None
 
     def norm(self) -> 'Normalize':
-        """Return the color scale; it is wider than the values where these are nearly equal."""
+        """Return the color scale: from the smallest to the largest value, or its limits.
+
+        Nearly equal values get a wider scale, so that all have about its middle color;
+        where all are 0, it reaches from -1 to 1.
+        """
         from matplotlib.colors import Normalize
 
-        low, high = self.ends() if self.limits is None else self.limits
+        if self.limits is None:
+            low, high = self.ends()
+        else:
+            low, high = self.limits
         largest = max(abs(low), abs(high))
-        if high - low > 0.02 * largest:
+        if high - low > _NEARLY_EQUAL * largest:
             return Normalize(low, high)
-        margin = 0.05 * largest
+        margin = _MARGIN * largest
         if margin == 0:
             margin = 1.0
         return Normalize(low - margin, high + margin)
@@ -61,10 +75,10 @@ class TokenMap:
 
 
 def share_scales(maps: list[TokenMap]) -> None:
-    """Give maps of nearly equal values one color scale, so that colors compare.
+    """Give maps one color scale, so that colors compare, if their ranges are alike.
 
-    They are nearly equal where the values of each map fill at least half of the scale
-    that holds all of them.
+    They are alike where the values of each map fill at least half of the range of all
+    maps. Otherwise each map keeps a scale of its own, on which its values differ.
     """
     if not maps:
         return
@@ -131,21 +145,30 @@ class Frames(Picture):
         self.aspect = float(np.clip(height / width, 0.4, 2.5))
 
     def draw_input(self, axes: 'Axes', time: int = 0) -> None:
+        """Draw the frame ``time``."""
         self._show(axes, self.pixels[time])
 
     def draw_values(
         self, axes: 'Axes', tokens: TokenMap, colors: str, time: int = 0
     ) -> None:
-        """Draw a frame in gray under the tokens' cells.
+        """Draw a frame in gray, and over it a half-transparent cell for each token's value.
 
-        The tokens' grid is (rows, columns) or (times, rows, columns); a frame shows
-        the time that it belongs to.
+        Args:
+            axes (Axes): Where to draw.
+            tokens (TokenMap): On a grid (rows, columns), or (times, rows, columns) where
+                each time of a token stands for several frames in a row.
+            colors (str): The name of matplotlib's color map.
+            time (int): The number of the frame.
         """
-        grid = tokens.grid if len(tokens.grid) == 3 else (1, *tokens.grid)
-        # A token may span several frames.
-        token_time = time * grid[0] // self.times
+        grid = tokens.grid
+        if len(grid) == 2:
+            # An image's tokens are at one time.
+            grid = (1, *grid)
+        num_token_times = grid[0]
+        # The time of the tokens that the frame belongs to.
+        token_time = time * num_token_times // self.times
         values = tokens.values.reshape(grid)[token_time]
-        gray = self.pixels[time] / 255 @ [0.299, 0.587, 0.114]
+        gray = (self.pixels[time] / 255) @ _GRAY_WEIGHTS
         self._show(axes, np.repeat(gray[..., None], 3, axis=-1))
         axes.imshow(
             values,
@@ -162,7 +185,7 @@ class Frames(Picture):
         return 0, width, height, 0
 
     def _show(self, axes: 'Axes', frame: np.ndarray) -> None:
-        # Small pictures keep their pixels; large ones are averaged.
+        """Draw a frame ``[H, W, 3]``: small ones keep their pixels, large ones are averaged."""
         is_small = min(frame.shape[:2]) < 64
         interpolation = 'nearest' if is_small else 'antialiased'
         axes.imshow(frame, extent=self._extent(), interpolation=interpolation)

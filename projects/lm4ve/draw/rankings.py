@@ -62,7 +62,11 @@ def draw_bars(
 
 
 def _limits(scores: np.ndarray) -> tuple[float, float]:
-    """Return the ends of the axis of scores: 0 to 1 for probabilities, with room for labels."""
+    """Return the ends of the axis of scores, with room for labels beside the bars.
+
+    For probabilities it reaches from 0 to 1, else from 0 to the scores that are farthest
+    from it.
+    """
     low = min(scores.min(), 0.0)
     high = max(scores.max(), 0.0)
     if low == 0.0 and high <= 1.0:

@@ -68,7 +68,7 @@ class Solids:
 def draw_solids(
     axes: 'Axes', solids: Solids, reach: tuple[float, float], background: str = 'white'
 ) -> None:
-    """Draw solids into axes.
+    """Draw solids into axes: by ray casting with open3d, or else flat by matplotlib.
 
     Args:
         axes (Axes): Where to draw; its units are those of the solids.
@@ -82,8 +82,10 @@ def draw_solids(
     try:
         load_open3d()
     except UserError:
+        # It is not there, or a library of the system that it links is missing.
         _draw_flat(axes, solids)
     else:
+        # The longer side of the image has as many pixels as that of the axes.
         scale = _panel_pixels(axes) / max(reach)
         pixels = (max(1, round(right * scale)), max(1, round(top * scale)))
         image = render(solids, reach, pixels, to_rgb(background))
@@ -96,7 +98,10 @@ def draw_solids(
 
 
 def _panel_pixels(axes: 'Axes') -> float:
-    """Return how many pixels the longer side of the axes has in its figure, about."""
+    """Return how many pixels to draw along the longer side of the axes.
+
+    Half as many again as it has in its figure, within the bounds of :data:`_PIXELS`.
+    """
     figure: Any = axes.figure
     position = axes.get_position()
     inches = figure.get_size_inches() * [position.width, position.height]
@@ -105,9 +110,14 @@ def _panel_pixels(axes: 'Axes') -> float:
 
 
 def _draw_flat(axes: 'Axes', solids: Solids) -> None:
-    """Draw discs, far ones first, and lines, without open3d."""
+    """Draw balls as discs and rods as lines, without open3d.
+
+    Near discs cover far ones. Lines lie above all discs and are equally thick, whatever
+    the radii of the rods.
+    """
     from matplotlib.collections import EllipseCollection, LineCollection
 
+    # From far to near: z is the axis towards the eye.
     order = np.argsort(solids.centers[:, 2], kind='stable')
     sizes = 2 * solids.radii[order]
     discs = EllipseCollection(
@@ -121,6 +131,7 @@ def _draw_flat(axes: 'Axes', solids: Solids) -> None:
         linewidths=0,
     )
     axes.add_collection(discs)
+    # Start and end of each rod, [M, 2, 3], without their depth.
     lines = solids.rods[:, :6].reshape(-1, 2, 3)[..., :2]
     axes.add_collection(
         LineCollection(list(lines), colors=solids.rod_colors, linewidths=1.5)
@@ -134,7 +145,7 @@ def render(
     pixels: tuple[int, int],
     background: tuple[float, float, float],
 ) -> np.ndarray:
-    """Draw solids as an image.
+    """Draw solids as an image by casting rays, several for each pixel.
 
     Args:
         solids (Solids): What to draw.
@@ -147,8 +158,10 @@ def render(
     """
     width, height = pixels
     hit, normals = _cast(solids, reach, width * _SUPERSAMPLING, height * _SUPERSAMPLING)
-    # The number of a hit is its place here; -1, nothing, is the last: the background.
+    # A hit is the number of a ball or rod, in this order. -1 means that a ray hits
+    # nothing, and as an index the last row: the background.
     palette = np.concatenate((solids.colors, solids.rod_colors, [background]))
+    # The background is not shaded: its brightness is 1.
     image = palette[hit] * _brightness(hit, normals)[..., None]
     # Each pixel is the mean of a block of rays.
     blocks = image.reshape(height, _SUPERSAMPLING, width, _SUPERSAMPLING, 3)
@@ -176,10 +189,15 @@ def _cast(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return what the ray of each pixel hits, and the normal there.
 
+    Args:
+        solids (Solids): What the rays may hit.
+        reach (tuple[float, float]): Half the width and half the height of what is seen.
+        width, height (int): The number of rays in a row, and of rows.
+
     Returns:
-        tuple[np.ndarray, np.ndarray]: int64 ``[height, width]``, the number of the
-        ball, or of the rod behind all balls, -1 for nothing; and float64 ``[height,
-        width, 3]``.
+        tuple[np.ndarray, np.ndarray]: int64 ``[height, width]``, the number of the ball
+        or rod that is hit (rods are counted on from the last ball), -1 for nothing; and
+        float64 ``[height, width, 3]``.
     """
     hit = np.full((height, width), -1)
     normals = np.zeros((height, width, 3))
@@ -244,7 +262,7 @@ class _Surfaces(NamedTuple):
 
 
 def _surfaces(solids: Solids) -> _Surfaces:
-    """Return the triangles of all balls and, behind them, of all rods."""
+    """Return the triangles of all balls, followed by those of all rods."""
     shapes = load_open3d().geometry.TriangleMesh
     num_balls = len(solids.centers)
     ball = shapes.create_sphere(1.0, _ball_resolution(num_balls))
@@ -264,7 +282,7 @@ def _surfaces(solids: Solids) -> _Surfaces:
 
 
 def _ball_resolution(num_balls: int) -> int:
-    """Return how finely each of so many balls is made."""
+    """Return open3d's resolution of a sphere; the more balls, the coarser each of them."""
     for most, resolution in _BALL_RESOLUTIONS.items():
         if num_balls <= most:
             return resolution
@@ -272,7 +290,7 @@ def _ball_resolution(num_balls: int) -> int:
 
 
 def _join_copies(corners: np.ndarray, triangles: np.ndarray) -> _Surfaces:
-    """Join copies of a mesh.
+    """Join copies of a mesh to one set of triangles, whose owners are the copies' numbers.
 
     Args:
         corners (np.ndarray): ``[N, V, 3]``, the corners of each of N copies.

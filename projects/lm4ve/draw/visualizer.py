@@ -1,6 +1,6 @@
 """Sends pictures of predictions to MMEngine's backends, to files and to windows.
 
-For tasks without a host's visualizer and hook.
+Tasks use it whose models come from no library with a visualizer and a hook of its own.
 """
 
 from pathlib import Path
@@ -51,8 +51,8 @@ class PredictionVisualizationHook(Hook):
     """Draws every n-th sample in validation and testing. A task implements :meth:`draw`.
 
     Args:
-        enable (bool): Default: off.
-        interval (int): Every n-th sample.
+        enable (bool): Whether anything is drawn; off by default.
+        interval (int): Every n-th sample is drawn, the first one included.
         show (bool): Show them in a window, for ``wait_time`` seconds each.
         wait_time (float): Seconds.
         out_dir (str, optional): PNG files here instead of the backends.
@@ -70,6 +70,8 @@ class PredictionVisualizationHook(Hook):
         out_dir: str | None = None,
         **kwargs: Any,
     ) -> None:
+        # kwargs: a config that inherits from another host's keeps the arguments of that
+        # host's hook, which mean nothing here.
         self.enable = enable
         self.interval = interval
         self.show = show
@@ -98,7 +100,12 @@ class PredictionVisualizationHook(Hook):
         raise NotImplementedError
 
     def options(self, runner: Runner, stem: str) -> dict[str, Any]:
-        """Return the arguments of :meth:`PredictionVisualizer.present` for a picture."""
+        """Return where a picture goes: arguments of :meth:`PredictionVisualizer.present`.
+
+        Args:
+            runner (Runner): Its iteration is the global step.
+            stem (str): The name of the picture's file, without folder and ending.
+        """
         out_file = None
         if self.out_dir:
             out_file = str(Path(self.out_dir) / f'{stem}.png')
@@ -112,12 +119,22 @@ class PredictionVisualizationHook(Hook):
     def _after_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any, outputs: Any, mode: str
     ) -> None:
-        """Draw those samples of a batch that are due; MMEngine calls it after each iteration."""
+        """Draw every n-th sample of validation and tests, counted over all batches.
+
+        MMEngine calls this after each iteration, with the number of the batch, the batch
+        of the data loader, the predictions (one a sample) and 'train', 'val' or 'test'.
+        """
         if not self.enable or mode == 'train':
             return
-        loader = runner.val_dataloader if mode == 'val' else runner.test_dataloader
-        # A loader with a batch sampler has no batch size.
-        batch_size = loader.batch_size or len(outputs)
+        if mode == 'val':
+            loader = runner.val_dataloader
+        else:
+            loader = runner.test_dataloader
+        batch_size = loader.batch_size
+        if batch_size is None:
+            # A batch sampler makes the batches. The numbers are right as long as all
+            # batches are as large as this one.
+            batch_size = len(outputs)
         for index, sample in enumerate(outputs):
             number = batch_idx * batch_size + index
             if number % self.interval == 0:

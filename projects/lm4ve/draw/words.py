@@ -59,6 +59,8 @@ def flow(words: list[str], width: float, height: float) -> Flow:
 
 
 def _flow_at_size(words: list[str], width: float, size: float) -> Flow:
+    """Place words of a font size from left to right, in lines of ``width`` inches."""
+    # A point, the unit of font sizes, is 1/72 of an inch.
     line_height = _LINE * size / 72
     boxes = []
     x = _GAP
@@ -122,7 +124,13 @@ def draw_words(
 
 
 def _shorten(word: str, width: float, size: float) -> str:
-    """Cut a word that is wider than a line."""
+    """Return a word, cut and with an ellipsis if it is wider than a line.
+
+    Args:
+        word (str): The word.
+        width (float): How wide a line is, in inches.
+        size (float): The size of the font in points.
+    """
     most_letters = int((width - 2 * _GAP) / (_LETTER * size / 72) - 1)
     if len(word) <= most_letters:
         return word
