@@ -58,13 +58,16 @@ def template_rules(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 
     Args:
         pairs (Iterable[tuple[str, str]]): Old and new name. ``{p}`` is weight or bias,
-            ``{i}`` and ``{j}`` are numbers, ``{rest}`` is anything.
+            ``{i}`` and ``{j}`` are numbers, ``{rest}`` is anything. Each is at most once
+            in a name.
     """
     rules = []
     for old, new in pairs:
+        # All of the old name is taken literally, except for its placeholders.
         pattern = re.escape(old)
         for placeholder, stands_for in _PLACEHOLDERS.items():
-            pattern = pattern.replace(re.escape(f'{{{placeholder}}}'), stands_for)
+            escaped_placeholder = re.escape(f'{{{placeholder}}}')
+            pattern = pattern.replace(escaped_placeholder, stands_for)
         # '{i}' becomes '\g<i>', which re.Match.expand fills in.
         replacement = re.sub(r'\{(\w+)\}', r'\\g<\1>', new)
         rules.append((pattern, replacement))

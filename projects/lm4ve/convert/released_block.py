@@ -52,19 +52,24 @@ def convert_state(
     layer: int | Sequence[int],
     origin: str,
 ) -> dict[str, Tensor]:
-    """Convert a foreign model with or without a block.
+    """Convert a foreign model with or without a block to tensors by our names.
+
+    A block's own tensors are compared with the language model's and left out. What is
+    kept of them is a record of which layers they are, a tensor of bytes.
 
     Args:
-        state (dict[str, Tensor]): The checkpoint.
-        plain, with_block (Rules): Its names and ours, in either case.
+        state (dict[str, Tensor]): The checkpoint; names of a block's tensors begin with
+            :data:`BLOCK_PREFIX`.
+        plain (Rules): Its names and ours, of a model without a block.
+        with_block (Rules): The same of what is around a block.
         llm (str, optional): The language model of the block; needed if there is a
             block.
         layer (int | Sequence[int]): The block's layer(s) in it.
         origin (str): Name of the file in messages.
 
     Returns:
-        dict[str, Tensor]: The tensors by our names, floating point ones in fp32. The
-        block's own are left out; :func:`compare_block` gives the record of them.
+        dict[str, Tensor]: The tensors by our names, floating point ones in fp32. With a
+        block also :func:`compare_block`'s record, under the name that a neck's block has.
 
     Raises:
         UserError: There is a block, but no language model to compare it with, or the
@@ -80,7 +85,7 @@ def convert_state(
     if has_block != (llm is not None):
         article = 'a' if has_block else 'no'
         raise UserError(
-            f"{origin} has {article} block ('{BLOCK_PREFIX}...'), which is compared with "
+            f"{origin} has {article} block ('{BLOCK_PREFIX}...'); a block is compared with "
             'its source. Fix: give --llm if and only if there is a block.'
         )
     rules = with_block if has_block else plain
@@ -116,6 +121,7 @@ def compare_block(
         UserError: The language model is no LLaMA.
     """
     layers = (layer,) if isinstance(layer, int) else tuple(layer)
+    # A tensor's name in the checkpoint -> its name in LLMBlock.
     names = {}
     for index in range(len(layers)):
         for meta_name, own_name in _LAYER_NAMES.items():
@@ -151,7 +157,17 @@ def compare_block(
 
 
 def _check_names(state: dict[str, Tensor], expected: Iterable[str]) -> None:
-    """Refuse a block with other tensors than those of its layers and of its final norm."""
+    """Refuse a block that lacks a tensor of its layers, or has one that is not accounted for.
+
+    Besides those of its layers it may have a final norm, and what :data:`_IGNORED` names.
+
+    Args:
+        state (dict[str, Tensor]): The checkpoint.
+        expected (Iterable[str]): The names of the tensors of the block's layers in it.
+
+    Raises:
+        CheckpointError: It names the tensors that are missing and those that are unknown.
+    """
     names = {name for name in state if name.startswith(BLOCK_PREFIX)}
     missing = set(expected) - names
     unknown = []
@@ -160,9 +176,17 @@ def _check_names(state: dict[str, Tensor], expected: Iterable[str]) -> None:
             unknown.append(name)
     if missing or unknown:
         raise CheckpointError(
-            f"The checkpoint's block lacks {listing(sorted(missing)) or 'nothing'} and has the "
-            f'unknown keys {listing(sorted(unknown))}. Fix: name all of its layers (--layer).'
+            f"The checkpoint's block lacks {_listing_or_nothing(missing)} and has the "
+            f'unknown keys {_listing_or_nothing(unknown)}. Fix: name all of its layers (--layer).'
         )
+
+
+def _listing_or_nothing(names: Iterable[str]) -> str:
+    """Return names for a message, or 'nothing'."""
+    ordered = sorted(names)
+    if not ordered:
+        return 'nothing'
+    return listing(ordered)
 
 
 def _largest_difference(

@@ -88,6 +88,11 @@ class _Walk:
         self.linked_files: list[str] = []
 
     def run(self) -> None:
+        """Read the root and all below it, then the linked folders, and last the linked files.
+
+        Links come after what they may lead to: a file or folder that has been read under
+        its own name is not read once more.
+        """
         self._note_folders_above()
         self._read_folder('')
         # Reading a linked folder may add further links to the list.
@@ -101,6 +106,7 @@ class _Walk:
             self._add_linked_file(path)
 
     def _add_linked_file(self, path: str) -> None:
+        """Add a link to a file, unless the file has been read under another name."""
         identity = self._identity(path)
         if identity is None:
             # A link that leads nowhere is a damaged file.
@@ -112,13 +118,16 @@ class _Walk:
             self.found.files.append(path)
 
     def _note_folders_above(self) -> None:
-        """Count the folders above the root as read: a link to one would add other data."""
+        """Count the folders above the root as read, so that no link leads out to them.
+
+        A link to one of them would add the root once more, and all that is beside it.
+        """
         for folder in Path(self.root).resolve().parents:
             status = os.stat(folder)
             self.read.add((status.st_dev, status.st_ino))
 
     def _identity(self, path: str) -> _Identity | None:
-        """Return what a path leads to, or None if it leads nowhere."""
+        """Return the identity of the file or folder that a path leads to, or None without one."""
         try:
             status = os.stat(os.path.join(self.root, path))
         except OSError:

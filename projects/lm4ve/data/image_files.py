@@ -143,13 +143,22 @@ def _are_markers(head: bytes, tail: bytes) -> bool:
 
 
 def _decode(data: bytes, opencv: bool) -> str | None:
-    """Decode with Pillow, which reports truncation and accepts bytes behind an end marker."""
+    """Decode an image's bytes with Pillow; return what is wrong with it, or None.
+
+    Pillow reports truncation, and accepts bytes behind an end marker.
+
+    Args:
+        data (bytes): The file's content.
+        opencv (bool): OpenCV has to read it too. It reads every sound JPEG and PNG.
+    """
     try:
         image = open_image(io.BytesIO(data))
         if image.format == 'JPEG':
             pixels = image.width * image.height
             if pixels > _JPEG_PIXELS * len(data):
                 return f'is damaged: {len(data)} bytes cannot hold {pixels / 1e6:.0f} megapixels'
+            # At an eighth of its size a JPEG is decoded faster, and all of its bytes are
+            # read all the same.
             eighth = max(1, image.width // 8), max(1, image.height // 8)
             image.draft(image.mode, eighth)
         image.load()

@@ -213,7 +213,12 @@ class SkippedFiles:
         self.examples = [*self.examples, *examples][:EXAMPLES]
 
     def warn(self, done: str, total: int) -> None:
-        """Log what was left out of ``total`` files; ``done`` names the step."""
+        """Log how many files were left out and why, if any were.
+
+        Args:
+            done (str): The step, which begins the message, for example 'write shards'.
+            total (int): How many files there were.
+        """
         if not self.counts:
             return
         kinds = ', '.join(f'{kind}: {count}' for kind, count in self.counts.items())
@@ -224,4 +229,5 @@ class SkippedFiles:
 
 
 def _warn(message: str) -> None:
+    """Log a warning to the run's logger."""
     print_log(message, logger='current', level=logging.WARNING)

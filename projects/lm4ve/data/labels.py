@@ -40,6 +40,9 @@ def read_list(
 ) -> list[ListEntry]:
     """Read a list with a file, and perhaps its label, a line; blank lines are skipped.
 
+    All mistakes are collected before the error is raised. A file may be listed several
+    times with one label, and then has as many entries.
+
     Args:
         data (bytes): Its content, UTF-8.
         path (str): Its name, for the error.
@@ -67,6 +70,7 @@ def read_list(
             expected = 'path and label' if has_labels else 'path'
             mistakes.append(f'line {number} is no {expected}')
             continue
+        # A file that is listed before must have the same label again.
         first = first_entries.setdefault(os.path.normpath(entry.name), entry)
         mistake = _find_mistake(entry, first, classes)
         if mistake is None and leads_outside(entry.name):
@@ -91,7 +95,8 @@ def _find_mistake(
 
     Args:
         entry (ListEntry): The entry.
-        first (ListEntry): The first entry of the same file, perhaps this one.
+        first (ListEntry): The first entry of the same file, which is ``entry`` itself
+            for a file that is not listed before.
         classes (int, optional): The number of classes, where it is known.
     """
     if entry.label < 0:
@@ -148,7 +153,7 @@ def refuse_lookalikes(names: Mapping[str, str], origin: str) -> None:
 
 
 def _appearance(name: str) -> str | float:
-    """Return what is equal for names that look alike."""
+    """Return a name's number if it is one, else its normalized letters, to compare names by."""
     plain = unicodedata.normalize('NFC', name).strip()
     try:
         return float(plain)

@@ -94,7 +94,18 @@ def _write_shard(
     path: Path,
     entries: Sequence[Entry],
 ) -> dict[str, Any]:
-    """Write a shard and its part of the index, unless both exist; return the part."""
+    """Write a shard and its part of the index, unless both exist; return the part.
+
+    Args:
+        find_defect (Callable): Returns what is wrong with a file, or None.
+        on_corrupt (str): 'skip' or 'refuse'.
+        path (Path): The shard; its part of the index is beside it, ending in .json.
+        entries (Sequence[Entry]): The samples.
+
+    Returns:
+        dict: The shard's entry in the index, with ``skipped`` and ``examples``, the counts
+        of corrupt files and messages about them.
+    """
     note = path.with_suffix('.json')
     # A killed run is continued if its samples are the same.
     samples = repr([(entry.name, entry.label) for entry in entries])
@@ -136,6 +147,7 @@ def _add_sample(tar: tarfile.TarFile, key: str, entry: Entry) -> tuple[int, int]
 
 
 def _add_file(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    """Add a read-only file to a shard, without time and owner: equal data, equal bytes."""
     info = tarfile.TarInfo(name)
     info.size = len(content)
     info.mode = 0o444
@@ -143,6 +155,7 @@ def _add_file(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 def _hash(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
     with open(path, 'rb') as file:
         return hashlib.file_digest(file, 'sha256').hexdigest()
 

@@ -27,14 +27,24 @@ class MeshText(NamedTuple):
 
 
 def parse_off(data: bytes) -> MeshText:
-    """Parse Geomview's object file format."""
+    """Parse Geomview's object file format.
+
+    A header with the counts of vertices and faces, in one line or two, is followed by a
+    line for each vertex and then one for each face. Comments and empty lines do not
+    count.
+
+    Raises:
+        ValueError: There is no such header, lines are missing or too many, or a face is
+            damaged.
+    """
     text = '\n'.join(text_lines(data))
     header = _OFF_HEADER.match(text)
     if not header:
         raise ValueError('it does not begin with OFF and counts')
     num_vertices = int(header[1])
     num_faces = int(header[2])
-    lines = text[header.end() :].split('\n')[1:]
+    # The header ends with its line: the first part is empty.
+    _, *lines = text[header.end() :].split('\n')
     if len(lines) != num_vertices + num_faces:
         raise ValueError(
             f'{len(lines):,} lines follow its header, which promises '
@@ -94,7 +104,14 @@ def _parse_obj_face(text: str, num_vertices: int) -> list[int]:
 
 
 def _check_promise(comments: str, noun: str, count: int) -> None:
-    """Compare a count with the one that a file's comments promise, if there is just one."""
+    """Compare a count with the one that a file's comments promise, as '# vertices: 8' does.
+
+    A file that several programs have written, or with several objects, may promise several
+    counts, of which none need be that of the whole: these are not compared.
+
+    Raises:
+        ValueError: There is one promise, of another count, so that the file may be cut.
+    """
     pattern = rf'(?mi)^#\s*(?:number of )?{noun}:\s*(\d+)\s*$'
     promised = re.findall(pattern, comments)
     if len(promised) == 1 and int(promised[0]) != count:
@@ -126,6 +143,7 @@ def _is_whole_stl(keywords: list[str]) -> bool:
 
 
 def _whole_numbers(words: list[str]) -> list[int]:
+    """Return the corners of a face as numbers; ValueError if a word is none."""
     try:
         return [int(word) for word in words]
     except ValueError:

@@ -212,10 +212,15 @@ def _count_corners(faces: PlyElement, num_vertices: int) -> np.ndarray:
 
 
 def _corners_of(faces: PlyElement) -> np.ndarray:
-    """Return the list of corners that open3d reads, of each face."""
-    for name in _CORNERS:
-        if name in faces:
-            if isinstance(faces.ply_property(name), PlyListProperty):
-                return faces[name]
-            break
-    raise ValueError('its faces have no list vertex_indices')
+    """Return the corners of each face, from the property in which open3d reads them.
+
+    That is the first of :data:`_CORNERS` that the file has. If it is no list but a single
+    number, open3d does not read the second one in its place.
+
+    Raises:
+        ValueError: There is no such property, or it is no list.
+    """
+    names = [name for name in _CORNERS if name in faces]
+    if not names or not isinstance(faces.ply_property(names[0]), PlyListProperty):
+        raise ValueError('its faces have no list vertex_indices')
+    return faces[names[0]]

@@ -41,11 +41,13 @@ def farthest_point_sample(
     check('num', num, least=1, most=points.shape[1])
     points = points.float()
     if padding is not None:
-        # Padding moves onto point 0, so that any other point is farther away. Where it
-        # is picked all the same, all points are picked, and point 0 takes its place.
-        points = torch.where(padding[..., None], points[:, :1], points)
-        picked = farthest_point_sample(points, num)
-        return picked.masked_fill(padding.gather(1, picked), 0)
+        # Padding moves onto point 0, which is always picked: its distance to the picked
+        # points is 0. So it is picked only after all points that differ, and then point
+        # 0 takes its place, as it would without padding.
+        moved = torch.where(padding[..., None], points[:, :1], points)
+        picked = farthest_point_sample(moved, num)
+        is_padding = padding.gather(1, picked)
+        return picked.masked_fill(is_padding, 0)
     axes = points.permute(2, 0, 1).contiguous()  # [3, B, N]
     nearest = torch.full_like(axes[0], torch.finfo(points.dtype).max)
     picks = [torch.zeros_like(points[:, :1, 0], dtype=torch.int64)]
@@ -56,6 +58,7 @@ def farthest_point_sample(
             difference = x - x.gather(1, picks[-1])
             distance.addcmul_(difference, difference)
         nearest = torch.minimum(nearest, distance)
+        # Of several that are equally far, argmax returns the first.
         picks.append(nearest.argmax(1, keepdim=True))
     return torch.cat(picks, dim=1)
 

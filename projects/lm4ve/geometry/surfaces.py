@@ -16,35 +16,43 @@ if TYPE_CHECKING:
 
 
 def _sphere(rng: np.random.Generator) -> dict[str, Any]:
+    """Draw the arguments of open3d's ``create_sphere``."""
     return dict(radius=1.0, resolution=24)
 
 
 def _box(rng: np.random.Generator) -> dict[str, Any]:
+    """Draw the arguments of open3d's ``create_box``."""
     width, height, depth = rng.uniform(0.6, 1.6, 3)
     return dict(width=width, height=height, depth=depth)
 
 
 def _cone(rng: np.random.Generator) -> dict[str, Any]:
+    """Draw the arguments of open3d's ``create_cone``."""
     return dict(radius=1.0, height=rng.uniform(1.2, 2.6), resolution=32)
 
 
 def _cylinder(rng: np.random.Generator) -> dict[str, Any]:
+    """Draw the arguments of open3d's ``create_cylinder``."""
     return dict(radius=1.0, height=rng.uniform(1.0, 3.0), resolution=32)
 
 
 def _torus(rng: np.random.Generator) -> dict[str, Any]:
+    """Draw the arguments of open3d's ``create_torus``."""
     return dict(torus_radius=1.0, tube_radius=rng.uniform(0.2, 0.45))
 
 
 def _fixed_proportions(rng: np.random.Generator) -> dict[str, Any]:
+    """Return no arguments, and draw nothing: open3d's defaults have one shape."""
     return {}
 
 
 def _mobius(rng: np.random.Generator) -> dict[str, Any]:
+    """Draw the arguments of open3d's ``create_mobius``."""
     return dict(width=rng.uniform(0.4, 0.9), length_split=48, width_split=8)
 
 
 def _arrow(rng: np.random.Generator) -> dict[str, Any]:
+    """Draw the arguments of open3d's ``create_arrow``; the cone is wider than the shaft."""
     return dict(
         cylinder_radius=rng.uniform(0.6, 1.0),
         cone_radius=rng.uniform(1.4, 2.0),
@@ -79,9 +87,9 @@ def create_primitive(name: str, rng: np.random.Generator) -> 'TriangleMesh':
     Returns:
         TriangleMesh: In its own frame and unit.
     """
+    draw_proportions = PRIMITIVES[name]
     open3d_name = 'coordinate_frame' if name == 'frame' else name
     create = getattr(load_open3d().geometry.TriangleMesh, f'create_{open3d_name}')
-    draw_proportions = PRIMITIVES[name]
     return create(**draw_proportions(rng))
 
 
