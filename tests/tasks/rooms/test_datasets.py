@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from lm4ve.errors import UserError
 from lm4ve.tasks.rooms import SQA3DDataset, transforms
 from lm4ve.tasks.rooms.datasets.scannet import CLASSES, NYU40_IDS, classes_of
-from lm4ve.tasks.rooms.datasets.scene_files import read_scene
+from lm4ve.tasks.rooms.datasets.scene_files import read_objects, read_scene
 from tests.helpers import hostile
 from tests.helpers.logs import record_logs
 from tests.helpers.rooms.scenes import (
@@ -335,3 +335,14 @@ def test_damaged_questions_are_refused_before_training(file, change, copied):
 def test_questions_with_an_empty_text_are_left_out(name, copied):
     hostile.edit(copied / LIST, lambda c: c[0].update({name: ' '}))
     assert len(dataset(copied)) == 5
+
+
+@pytest.mark.parametrize('values', [[[True]], [['1.5']]], ids=['bool', 'text'])
+def test_an_array_without_numbers_is_refused_by_its_type(values):
+    with pytest.raises(ValueError, match='is no array of numbers'):
+        read_objects(np.array(values))
+
+
+def test_features_that_are_not_finite_are_refused():
+    with pytest.raises(ValueError, match='values that are not finite'):
+        read_objects(np.array([[np.nan]]))

@@ -22,6 +22,7 @@ from lm4ve.errors import check, require
 from lm4ve.geometry.mesh_files import read_colored_points
 from lm4ve.tasks.rooms.datasets.scannet import classes_of
 
+#: A file, or an array with its content.
 RoomFile = str | Path | np.ndarray
 
 
@@ -155,15 +156,29 @@ def _load_whole(path: str | Path) -> np.ndarray:
 
 
 def _read_array(source: RoomFile, dimensions: int) -> np.ndarray:
-    """Read an array of finite numbers; nothing in a file is executed."""
+    """Return an array, given or of a ``.npy``, after a check of its content.
+
+    Args:
+        source (str | Path | np.ndarray): The file, of which nothing is executed, or the
+            array itself.
+        dimensions (int): How many dimensions the array must have.
+
+    Returns:
+        np.ndarray: The array in its own dtype.
+
+    Raises:
+        UserError, ValueError, OSError: The file is cut or a pickle; the array has other
+            dimensions, no numbers, or numbers that float32 cannot hold.
+    """
     array = source if isinstance(source, np.ndarray) else _load_whole(source)
     require(
         array.ndim == dimensions,
         f'The array has {array.ndim} dimensions, not {dimensions}.',
     )
-    is_numeric = array.dtype.kind in 'fiu'
-    if not is_numeric or not np.isfinite(array.astype(np.float32)).all():
-        raise ValueError(
-            f'{array.dtype} {list(array.shape)} with values that are not finite'
-        )
+    described = f'{array.dtype} {list(array.shape)}'
+    is_numeric = array.dtype.kind in 'fiu'  # floating, signed or unsigned
+    if not is_numeric:
+        raise ValueError(f'{described} is no array of numbers')
+    if not np.isfinite(array.astype(np.float32)).all():
+        raise ValueError(f'{described} with values that are not finite')
     return array
