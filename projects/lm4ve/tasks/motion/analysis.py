@@ -41,10 +41,11 @@ class MotionAnalysis(TaskAnalysis):
             scene = Argoverse2Reader(path.parent.parent).read(path)
         future, _ = scene.future
         steps = len(future)
-        wanted = cfg.model.decoder.get('future_steps', steps)
+        forecast_steps = cfg.model.decoder.get('future_steps', steps)
         require(
-            steps == wanted,
-            f"'{path}' has {steps} steps to forecast, but model.decoder.future_steps={wanted}. "
+            steps == forecast_steps,
+            f"'{path}' has {steps} steps to forecast, but model.decoder.future_steps="
+            f'{forecast_steps}. '
             'Fix: a scene of the data set of the config.',
         )
         return Compose(pipeline)(dict(scene=scene, sample_idx=0))
@@ -56,6 +57,14 @@ class MotionAnalysis(TaskAnalysis):
         count: int,
         grid: tuple[int, ...] | None = None,
     ) -> Layout:
+        """Place a token for each agent, or for each agent and then each lane.
+
+        Args:
+            model (nn.Module): Not used.
+            inputs (dict): The batch, with the padding of agents and lanes.
+            count (int): How many tokens a module gave.
+            grid (tuple[int, ...], optional): Not used; a scene's tokens have no grid.
+        """
         mask = inputs['agent_padding']
         # Some models have agents' tokens alone before lanes join.
         if count != mask.shape[1]:
@@ -68,6 +77,7 @@ class MotionAnalysis(TaskAnalysis):
     def pictures(
         self, model: nn.Module, inputs: dict, outputs: Sequence[Any], frames: int
     ) -> list['TrafficScene']:
+        """Return a picture of each sample of a batch with the model's output for it."""
         arrays = {}
         for name, value in inputs.items():
             if torch.is_tensor(value):
@@ -79,6 +89,7 @@ class MotionAnalysis(TaskAnalysis):
         return scenes
 
     def facts(self, output: dict, classes: Sequence[str] | None) -> dict[str, str]:
+        """Return the number of forecasts, and their errors where the future is known."""
         if 'trajectories' not in output:
             return {}
         lines = output['trajectories']
@@ -123,8 +134,9 @@ class TrafficScene(Picture):
     Args:
         inputs (dict[str, np.ndarray]): A sample of the batch of
             :func:`lm4ve.tasks.motion.transforms.collate_scenes`.
-        prediction (dict): Perhaps ``scene``, ``trajectories`` and ``probabilities``;
-            see :func:`lm4ve.tasks.motion.visualization.draw_scene`.
+        prediction (dict): The model's output for the sample: if it is a forecaster's,
+            with ``scene``, ``trajectories`` and ``probabilities``, as in
+            :func:`lm4ve.tasks.motion.visualization.draw_scene`.
     """
 
     side = 2.1
@@ -134,6 +146,7 @@ class TrafficScene(Picture):
         valid = inputs['agents_valid'] & ~inputs['agent_padding'][:, None]
         # The focal agent is the first, and drawn last, on top.
         self.agents = np.flatnonzero(valid.any(axis=1))[::-1]
+        # The observed positions of each of these agents, [n, 2].
         self.paths = [inputs['agents'][i][valid[i]] for i in self.agents]
         self.num_agents = len(valid)
         self.lanes = inputs['lanes']
@@ -141,7 +154,11 @@ class TrafficScene(Picture):
         self.prediction = prediction
 
     def draw_input(self, axes: Any, time: int = 0) -> None:
-        """Draw the map, histories, the truth and the forecasts."""
+        """Draw the map, histories, the truth and, where a model gave them, the forecasts.
+
+        A prediction holds the scene that it belongs to. The panel stays white for a
+        model whose outputs have none. A scene is one picture, so ``time`` is not used.
+        """
         if 'scene' in self.prediction:
             draw_scene(
                 axes,
@@ -154,7 +171,10 @@ class TrafficScene(Picture):
     def draw_values(
         self, axes: Any, tokens: TokenMap, colors: str, time: int = 0
     ) -> None:
-        """Color agents and lanes; lanes without a token are thin and white."""
+        """Color agents and lanes; lanes without a token are thin and white.
+
+        A scene is one picture, so ``time`` is not used.
+        """
         style: dict[str, Any] = dict(cmap=colors, norm=tokens.norm())
         agent_values, lane_values = np.split(tokens.values, [self.num_agents])
         self._draw_lanes(axes, lane_values, style)
@@ -162,6 +182,7 @@ class TrafficScene(Picture):
         self._finish(axes, BACKGROUND)
 
     def _draw_lanes(self, axes: Any, values: np.ndarray, style: dict[str, Any]) -> None:
+        """Draw the lanes in the colors of their values ``[L]``, or in white if it is empty."""
         lines = list(self.lanes[self.kept_lanes])
         if len(values) == 0:
             lanes = LineCollection(lines, colors='white', linewidths=0.8)
@@ -173,7 +194,13 @@ class TrafficScene(Picture):
     def _draw_agents(
         self, axes: Any, values: np.ndarray, style: dict[str, Any]
     ) -> None:
-        """Draw each path and a disk at its end, a larger one for the focal agent."""
+        """Draw each path and a disk at its end, a larger one for the focal agent.
+
+        Args:
+            axes (matplotlib.axes.Axes): Where to draw.
+            values (np.ndarray): One for each of ``self.paths``.
+            style (dict): The color map and its norm.
+        """
         paths = LineCollection(
             self.paths, array=values, linewidths=2.5, zorder=2, **style
         )
@@ -185,6 +212,7 @@ class TrafficScene(Picture):
         )
 
     def _finish(self, axes: Any, background: str) -> None:
+        """Show 50 m around the focal agent, without title and ticks."""
         reach = (-50.0, 50.0)  # meters
         axes.set(xlim=reach, ylim=reach, aspect='equal', facecolor=background, title='')
         without_ticks(axes)

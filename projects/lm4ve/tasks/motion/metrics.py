@@ -131,10 +131,10 @@ def write_submission(path: str | Path, forecasts: list[dict], form: str) -> None
     for forecast in forecasts:
         trajectories = np.asarray(forecast['trajectories'], np.float64)
         probabilities = np.asarray(forecast['probabilities'], np.float64)
-        own_steps = trajectories.shape[1]
+        num_steps = trajectories.shape[1]
         require(
-            own_steps == steps,
-            f"scene '{forecast['scene_id']}': steps are {own_steps}, but {form} takes {steps}.",
+            num_steps == steps,
+            f"scene '{forecast['scene_id']}': steps are {num_steps}, but {form} takes {steps}.",
         )
         total = probabilities.sum()
         # The best first, since servers keep the first k where probabilities tie.
@@ -156,6 +156,7 @@ def write_submission(path: str | Path, forecasts: list[dict], form: str) -> None
 
 
 def _write_h5(path: Path, table: pd.DataFrame) -> None:
+    """Write Argoverse 1's form: a row of scene, x, y and probability for each step."""
     import h5py  # only this format needs it
 
     x = np.stack(table['predicted_trajectory_x']).astype(np.float32)
@@ -237,6 +238,7 @@ class MotionMetric(BaseMetric):
         return scores
 
     def compute_metrics(self, results: list[dict]) -> dict:
+        """Write the submission if there is one, and average over scenes that have a future."""
         if self.submission is not None:
             write_submission(self.submission, results, self.convention)
         scored = [r['scores'] for r in results if r['scores']]

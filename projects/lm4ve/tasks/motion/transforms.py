@@ -58,6 +58,11 @@ class VectorizeScene:
         self.decode = decode
 
     def __call__(self, results: dict) -> dict:
+        """Add the arrays that the class describes.
+
+        Raises:
+            UserError: ``lane_range`` reaches beyond the lanes that the cache holds.
+        """
         scene: Scene = results['scene']
         # The square may stand on its corner in the city's frame.
         field = "VectorizeScene.lane_range * sqrt(2), bound by the cache's map_range,"
@@ -99,7 +104,7 @@ class VectorizeScene:
 
 
 def fill_gaps(positions: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Put the last valid position before a gap into it (at the start the next).
+    """Fill each gap with the last valid position before it; at the start with the first.
 
     Args:
         positions (np.ndarray): ``[A, T, 2]``.
@@ -127,6 +132,7 @@ class FlipScene:
         self.prob = prob
 
     def __call__(self, results: dict) -> dict:
+        """Change the sign of y, which points left, and exchange left and right turns."""
         if np.random.random() >= self.prob:
             return results
         mirror = np.array([1, -1], dtype=np.float32)
@@ -153,14 +159,15 @@ class MaskHistory:
         self.prob = prob
 
     def __call__(self, results: dict) -> dict:
+        """Mark the first 1 to ``steps`` steps as not observed, and fill their positions."""
         if np.random.random() >= self.prob:
             return results
-        hidden = np.random.randint(1, self.steps + 1)
-        seen = results['agents_valid']
-        late = seen & (np.arange(seen.shape[1]) >= hidden)
-        # An agent that would vanish keeps what it has.
-        stays = late.any(axis=1, keepdims=True)
-        results['agents_valid'] = np.where(stays, late, seen)
+        num_hidden = np.random.randint(1, self.steps + 1)
+        observed = results['agents_valid']
+        late = observed & (np.arange(observed.shape[1]) >= num_hidden)
+        # An agent that would vanish keeps its whole history.
+        is_seen_late = late.any(axis=1, keepdims=True)
+        results['agents_valid'] = np.where(is_seen_late, late, observed)
         results['agents'] = fill_gaps(results['agents'], results['agents_valid'])
         return results
 

@@ -59,6 +59,7 @@ def draw_scene(
 
 
 def _draw_lanes(axes, scene: Scene) -> None:
+    """Draw the center lines of lanes, those of intersections in a color of their own."""
     intersection = scene.lane_attributes[:, 1] > 0
     colors = np.where(intersection, _JUNCTION, _LANE)
     lanes = list(scene.to_local(scene.lanes))

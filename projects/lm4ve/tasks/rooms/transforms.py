@@ -107,6 +107,7 @@ class LoadScene(SceneLoader):
         return files
 
     def transform(self, results: dict) -> dict:
+        """Add the arrays that the class describes; what may be changed later is a copy."""
         scene = read_scene(
             results['scene_path'], results['scan_file'], self.annotations
         )
@@ -156,6 +157,7 @@ class LoadObjects(SceneLoader):
         return files
 
     def transform(self, results: dict) -> dict:
+        """Add ``objects``, and the pose if it is asked for."""
         results['objects'] = read_objects(results['object_path'])
         if self.pose:
             scene = read_scene(results['scene_path'], results['scan_file'], False)
@@ -193,6 +195,7 @@ class SampleScenePoints(BaseTransform):
         self.seed = seed
 
     def transform(self, results: dict) -> dict:
+        """Replace points, and the labels of points, by those of the sampled ones."""
         count = len(results['points'])
         rng: Any = np.random
         if self.seed is not None:
@@ -232,6 +235,7 @@ class AugmentScene(BaseTransform):
         self.shift = shift
 
     def transform(self, results: dict) -> dict:
+        """Draw mirrors, turns and a shift, in this order, and move the entry by them."""
         steps = []
         for mirror in (np.diag([-1.0, 1.0, 1.0]), np.diag([1.0, -1.0, 1.0])):
             if np.random.random() < self.flip:
@@ -252,7 +256,7 @@ def move(results: dict, steps: Sequence[np.ndarray], shift: np.ndarray) -> None:
         steps (Sequence[np.ndarray]): ``[3, 3]``, rotations and mirrors, one after the
             other. With each, boxes grow as much as they have to, to stay along the
             axes.
-        shift (np.ndarray): Behind them, ``[3]``.
+        shift (np.ndarray): ``[3]``, meters, after the rotations and mirrors.
     """
     matrix = np.eye(3)
     for step in steps:
@@ -286,6 +290,7 @@ class PackScene(BaseTransform):
     """
 
     def transform(self, results: dict) -> dict:
+        """Return ``inputs`` and ``data_samples`` as tensors."""
         meta = {key: results[key] for key in META_KEYS if key in results}
         sample = VisionLanguageDataSample(metainfo=meta)
         if 'pose' in results:
@@ -319,7 +324,7 @@ def votes_of(
         of the box around the sampled points of its object, and bool ``[P]``, True on
         objects.
     """
-    # Of each instance its first point; of each point its instance.
+    # `first`: a point of each instance; `instance`: the number of each point's instance.
     _, first, instance = np.unique(instances, return_index=True, return_inverse=True)
     low = points[first].copy()
     high = points[first].copy()

@@ -139,10 +139,11 @@ def draw_corner(axes: Axes, points: Any, sample: Any) -> None:
 
 
 def _turned_to_eye(solids: Solids) -> Solids:
-    """Return solids in the frame of the eye, with their middle at the origin."""
+    """Return solids in the frame of the eye, with the middle of the balls at the origin."""
     view = view_axes()
     centers = solids.centers @ view.T
     middle = (centers.max(axis=0) + centers.min(axis=0)) / 2
+    # Columns of a rod: start (3), end (3), then the radii.
     starts, ends, radii = np.split(solids.rods, [3, 6], axis=1)
     rods = np.hstack((starts @ view.T - middle, ends @ view.T - middle, radii))
     return Solids(
@@ -344,6 +345,12 @@ class RoomPicture(Picture):
         without_ticks(axes)
 
     def _draw_words(self, axes: Axes, shades: dict) -> None:
+        """Draw texts below each other, their words as boxes.
+
+        Args:
+            axes (Axes): Where to draw.
+            shades (dict): Name of a text -> the color of each of its words.
+        """
         top = 0.0
         for name, colors in shades.items():
             places, size, height = flow(self.words[name], self.side, 1.5)

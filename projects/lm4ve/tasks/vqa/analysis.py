@@ -28,10 +28,14 @@ from lm4ve.text.words import list_texts, words_of
 
 
 class WordLayout(Layout):
-    """The places of words: their number, or rows, columns and words of a joint sequence."""
+    """The places of tokens of words, or of an image and then words.
+
+    Its grid is ``(words,)``, or ``(rows, columns, words)`` of a joint sequence.
+    """
 
     @property
     def num_placed(self) -> int:
+        """How many tokens have a place: all words, and all cells of the image."""
         if len(self.grid) == 1:
             return self.grid[0]
         rows, columns, words = self.grid
@@ -39,6 +43,7 @@ class WordLayout(Layout):
 
     @property
     def times(self) -> int:
+        """One, since there are no frames."""
         return 1
 
 
@@ -53,17 +58,20 @@ class ImageTextAnalysis(TaskAnalysis):
     ) -> dict:
         """Read an image with a ``question``, or a ``caption`` (``|`` between several)."""
         asks = str(cfg.model.head.type).endswith('VQAHead')
-        wanted = 'question' if asks else 'caption'
+        option = 'question' if asks else 'caption'
+        given_options = [f'--{name}' for name in options]
+        if not given_options:
+            given_options = ['missing']
         require(
-            list(options) == [wanted],
-            f'The text beside an image is --{wanted} for {cfg.model.head.type}, not '
-            f'{" and ".join(f"--{name}" for name in options) or "missing"}.',
+            list(options) == [option],
+            f'The text beside an image is --{option} for {cfg.model.head.type}, not '
+            f'{" and ".join(given_options)}.',
         )
-        texts = [options[wanted]] if asks else options[wanted].split('|')
+        texts = [options[option]] if asks else options[option].split('|')
         (image,) = list_images(path)
         entry = dict(
             img_path=str(image),
-            text=list_texts(texts, f'--{wanted}'),
+            text=list_texts(texts, f'--{option}'),
             gt_answers=[],
             sample_idx=0,
         )
@@ -71,7 +79,11 @@ class ImageTextAnalysis(TaskAnalysis):
 
     # ----------------------------------------------------------------- where to look
     def further_points(self, model: nn.Module) -> dict[str, str]:
-        """Look at both streams behind the fusion; a neck on both of them has the words."""
+        """Return modules to look at beside the neck: the last layers of the fusion.
+
+        A neck on both streams gives the words' tokens itself; otherwise the last layer
+        of the text stream does.
+        """
         last = last_layer(model.fusion)
         if last is None:
             return {}
@@ -88,6 +100,7 @@ class ImageTextAnalysis(TaskAnalysis):
         name = f'fusion.text_layers.{last}.crossattention.self'
 
         def read(module: nn.Module, inputs: dict, arguments: Mapping[str, Any]) -> Rows:
+            """Return the attention of each word to the image's tokens."""
             image = arguments['encoder_hidden_states']
             weights = cross_attention(module, arguments['hidden_states'], image)
             padding = inputs['text_padding'].flatten(0, 1)
@@ -102,7 +115,11 @@ class ImageTextAnalysis(TaskAnalysis):
         return [Watched('words to image', name, read)]
 
     def runnable(self, data: Any) -> Any:
-        """Leave one caption of each image, the first."""
+        """Return a batch that the model can run: one text an image.
+
+        A sample of retrieval has several captions. The copies here have the first one;
+        their other fields stay.
+        """
         samples = []
         for sample in data['data_samples']:
             meta = dict(sample.metainfo, text=sample.text[:1])
@@ -148,6 +165,7 @@ class ImageTextAnalysis(TaskAnalysis):
     def pictures(
         self, model: nn.Module, inputs: dict, outputs: Sequence[Any], frames: int
     ) -> list[ImageAndWords]:
+        """Return a picture of each sample: its image, and the words of its first text."""
         pixels = pixels_of(inputs['image'], model.data_preprocessor)
         if not getattr(model.data_preprocessor, 'to_rgb', True):
             pixels = pixels[..., ::-1]
@@ -171,8 +189,8 @@ class ImageTextAnalysis(TaskAnalysis):
         truth = output.get('gt_answers')
         if truth:
             counted = []
-            for given, count in Counter(truth).most_common(3):
-                counted.append(f'{given} ({count} of {len(truth)})')
+            for true_answer, count in Counter(truth).most_common(3):
+                counted.append(f'{true_answer} ({count} of {len(truth)})')
             facts['truth'] = ', '.join(counted)
         return facts
 

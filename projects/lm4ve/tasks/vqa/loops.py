@@ -84,7 +84,7 @@ def score_all_pairs(
     for rows, row_scores in all_gather_object((own, own_scores)):
         scores[rows] = row_scores
     if top_k is not None:
-        # The best of the cheap scores comes below the worst of the others.
+        # Pairs that were not fused come after all others, in the order of cheap scores.
         below = scores[chosen].min() - 1 - cheap.max()
         scores = torch.where(chosen, scores, cheap + below)
     return dict(scores=scores, image_of_caption=torch.tensor(image_of_caption))
@@ -192,14 +192,17 @@ def score_chosen(
 
 
 def _coarse_fields(top_k: int = 128) -> dict[str, int]:
-    """Return the fields of ``coarse``."""
+    """Return the fields of ``coarse``: its signature names them for the check of a config."""
     return dict(top_k=top_k)
 
 
 class _RetrievalLoop:
-    """What validation and test share; :class:`RetrievalValLoop` describes the arguments."""
+    """Encodes all batches, then scores all pairs: base of validation and test.
 
-    #: What MMEngine's hooks are called for.
+    :class:`RetrievalValLoop` describes the arguments.
+    """
+
+    #: 'val' or 'test', as in the names of MMEngine's hooks and config fields.
     mode: str
     # Set by MMEngine's loop, the other base.
     runner: Any

@@ -21,7 +21,7 @@ from lm4ve.files import write_text
 from lm4ve.registry import METRICS
 from lm4ve.tasks.vqa.datasets.answers import clean_answer, normalize_answer
 
-#: The official answer types, and what the results call them.
+#: The official answer types -> the names of their metrics.
 ANSWER_TYPES = {'yes/no': 'yes-no', 'number': 'number', 'other': 'other'}
 #: How many other annotators have to agree.
 _AGREE = 3
@@ -183,6 +183,14 @@ class VQAAccuracy(BaseMetric):
             self.results.append(scored)
 
     def compute_metrics(self, results: list[tuple]) -> dict[str, float]:
+        """Write the file for EvalAI if there is one, and average over questions.
+
+        Questions without a right answer do not count. A type without questions has no
+        metric.
+
+        Raises:
+            UserError: No question counts, and no file is to be written.
+        """
         # Gathered from other processes they are plain tuples.
         answers = [ScoredAnswer(*result) for result in results]
         if self.result_file is not None:
@@ -196,16 +204,16 @@ class VQAAccuracy(BaseMetric):
             by_type['overall'].append(answer.accuracy)
             if answer.answer_type in ANSWER_TYPES:
                 by_type[ANSWER_TYPES[answer.answer_type]].append(answer.accuracy)
-        scored = len(by_type['overall'])
+        num_scored = len(by_type['overall'])
         if self.result_file is None:
             check(
                 'VQAAccuracy without result_file: questions with an answer',
-                scored,
+                num_scored,
                 least=1,
             )
-        if scored < len(answers):
+        if num_scored < len(answers):
             print_log(
-                f'VQAAccuracy: {scored} of {len(answers)} questions have an answer and count.',
+                f'VQAAccuracy: {num_scored} of {len(answers)} questions have an answer and count.',
                 logger='current',
                 level=logging.WARNING,
             )

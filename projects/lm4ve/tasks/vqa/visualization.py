@@ -71,7 +71,7 @@ class ImageAndWords(Frames):
         if grid:
             rows, columns = grid
             cells = tokens.values[: rows * columns]
-            # Those of the words, too; `TokenMap.norm` sets both.
+            # One scale for image and words: that of all tokens.
             limits: Any = (norm.vmin, norm.vmax)
             image = replace(tokens, values=cells, grid=grid, limits=limits)
             super().draw_values(axes, image, colors, time)
@@ -82,10 +82,12 @@ class ImageAndWords(Frames):
             self._draw_words(axes, colormaps[colors](norm(values)), top)
 
     def _draw_words(self, axes: Axes, shades: list | np.ndarray, top: float) -> None:
+        """Draw the words as boxes in their colors, from ``top`` inches downward."""
         draw_words(axes, self.words, self.places, self.size, shades, top, self.side)
         self._frame(axes)
 
     def _frame(self, axes: Axes) -> None:
+        """Show the whole panel, in inches from its upper left corner."""
         axes.set(xlim=(0, self.side), ylim=(self.side * self.aspect, 0), aspect='equal')
         without_ticks(axes)
 
@@ -170,6 +172,7 @@ def draw_images(query: str, ranked: Sequence[tuple[np.ndarray, str, float]]) -> 
 
 
 def _show(axes: Any, image: np.ndarray) -> None:
+    """Show an image; a small one with sharp pixels."""
     is_small = min(image.shape[:2]) < 100
     axes.imshow(image, interpolation='nearest' if is_small else 'antialiased')
     axes.set_axis_off()

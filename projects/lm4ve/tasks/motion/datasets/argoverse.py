@@ -79,12 +79,12 @@ class ArgoverseReader:
             table, lane_map, fields = self._parse(Path(path))
             return self._build(table, lane_map, fields)
         except SceneError as e:
-            raise _unusable(path, e, e.kind) from e
+            raise _error_of_file(path, e, e.kind) from e
         except UserError:
             raise
         # Whatever pandas, pyarrow and numpy make of damaged files.
         except Exception as e:
-            raise _unusable(path, e, type(e).__name__) from e
+            raise _error_of_file(path, e, type(e).__name__) from e
 
     def _parse(self, path: Path) -> tuple[pd.DataFrame, LaneMap, dict]:
         """Read a file.
@@ -147,8 +147,8 @@ def _by_number_or_name(path: Path) -> tuple[int, str]:
     return len(path.stem), path.stem
 
 
-def _unusable(path: str | Path, error: Exception, kind: str) -> SceneError:
-    """Return the error of a file that cannot become a scene."""
+def _error_of_file(path: str | Path, error: Exception, kind: str) -> SceneError:
+    """Return a scene's error that names its file; ``kind`` is how skipped files are counted."""
     message = f"'{path}' is no usable scene: {kind} ({brief(error, 120)})"
     return SceneError(message, kind)
 
@@ -208,11 +208,16 @@ def city_map_file(folder: str | Path, city: str) -> Path:
 
 
 def _lane_id(way: ElementTree.Element) -> int:
+    """Sort key: lanes in the order of their numbers."""
     return int(way.attrib['lane_id'])
 
 
 def _ten_points(line: np.ndarray) -> np.ndarray:
-    """Return ten points; fewer are padded by the last, as in mmTransformer's map."""
+    """Return a line ``[n, 2]`` as ten points.
+
+    A longer line is resampled; a shorter one repeats its last point, as in
+    mmTransformer's map.
+    """
     if len(line) > LANE_POINTS:
         return resample(line)
     return np.pad(line, ((0, LANE_POINTS - len(line)), (0, 0)), mode='edge')
@@ -256,6 +261,7 @@ class Argoverse1Reader(ArgoverseReader):
             ) from e
 
     def _parse(self, path: Path) -> tuple[pd.DataFrame, LaneMap, dict]:
+        """Read a CSV file; the focal agent is the one of type AGENT."""
         table = pd.read_csv(path, usecols=list(_CSV_COLUMNS), dtype=_CSV_COLUMNS)
         (city,) = table['CITY_NAME'].unique()
         times, steps = np.unique(table['TIMESTAMP'], return_inverse=True)
@@ -308,11 +314,13 @@ def read_map(path: str | Path) -> LaneMap:
 
 
 def center_line(left: list[dict], right: list[dict]) -> np.ndarray:
-    """Return the mean of two boundaries, ``[10, 2]`` meters.
+    """Return the line in the middle of two boundaries, ``[10, 2]`` meters.
+
+    Each is resampled to 10 points at equal distances along it; the line is their mean.
 
     Args:
-        left, right (list[dict]): Points with x, y (and z, which counts for the
-            arc length as in av2-api).
+        left, right (list[dict]): Points with x, y and perhaps z, in one direction. z
+            counts for the distances, as in av2-api, and is dropped then.
     """
     lines = []
     for side in (left, right):
@@ -329,6 +337,7 @@ class Argoverse2Reader(ArgoverseReader):
     future_steps = 60
 
     def _parse(self, path: Path) -> tuple[pd.DataFrame, LaneMap, dict]:
+        """Read a Parquet file and the map beside it; the file names its focal agent."""
         # One file: `read_table` would treat folders named `x=y` as partitions.
         columns = parquet.ParquetFile(path).read().select(_PARQUET_COLUMNS)
         table = columns.to_pandas(ignore_metadata=True)

@@ -49,7 +49,7 @@ _PLAIN = (
 
 
 def _record_type(head: dict) -> np.dtype:
-    """Return the type of a record's arrays, of the sizes in its JSON."""
+    """Return the structured type of a record's arrays, with the sizes that its JSON gives."""
     agents = len(head['track_ids'])
     steps = head['steps']
     lanes = head['lanes']
@@ -58,7 +58,7 @@ def _record_type(head: dict) -> np.dtype:
         ('lanes', '<f4', (lanes, head['points'], 2)),
         ('valid', '?', (agents, steps)),
         ('unused', 'i1', (agents,)),
-        ('turns', 'i1', (lanes,)),  # an index of _TURNS
+        ('turns', 'i1', (lanes,)),  # an index into _TURNS
         ('flags', '?', (2, lanes)),  # intersection, traffic control
     ]
     return np.dtype(fields)
@@ -107,10 +107,12 @@ def unpack(record: bytes) -> Scene:
 
 
 def _long(number: int) -> bytes:
+    """Return a number as eight bytes."""
     return np.array(number, _LONG).tobytes()
 
 
 def _read_long(data: bytes | mmap.mmap, offset: int) -> int:
+    """Return the number in the eight bytes at an offset."""
     return int(np.frombuffer(data, _LONG, count=1, offset=offset)[0])
 
 
@@ -168,17 +170,18 @@ class SceneCache:
             ) from e
 
     def _open(self, verify: bool) -> None:
-        """Map the file, and read its footer and index from its end."""
+        """Map the file; read its footer and index, which are found from its end."""
         with open(self.path, 'rb') as f:
             self._map = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
         data = self._map
+        # Where each part begins, from the last one on; see the head of this file.
         last_magic = len(data) - len(MAGIC)
         footer_length = last_magic - _LONG.itemsize
         footer = footer_length - _read_long(data, footer_length)
         self.footer = json.loads(data[footer:footer_length])
-        count = len(self) + 1
-        index = footer - _LONG.itemsize * count
-        self._offsets = np.frombuffer(data, _LONG, count, index)
+        num_offsets = len(self) + 1
+        index = footer - _LONG.itemsize * num_offsets
+        self._offsets = np.frombuffer(data, _LONG, num_offsets, index)
 
         has_magic = data[: len(MAGIC)] == MAGIC and data[last_magic:] == MAGIC
         fills_file = self._offsets[0] == len(MAGIC) and self._offsets[-1] == index
@@ -331,13 +334,20 @@ def _write_chunks(
 def _join_chunks(
     path: Path, chunks: list[Path], skipped: SkippedFiles, source: str
 ) -> dict:
-    """Write one cache of the scenes of small ones, and count what these left out.
+    """Write the cache of a split from the small caches of its chunks.
+
+    Args:
+        path (Path): The cache to write.
+        chunks (list[Path]): The small caches, at least one, in the order of the files.
+        skipped (SkippedFiles): Gets the counts and messages of all chunks.
+        source (str): See :func:`preprocess_split`.
 
     Returns:
         dict: The footer.
 
     Raises:
-        UserError: There is no scene in them.
+        UserError: No chunk has a scene. Every file was skipped then, and the message
+            has the first reason.
     """
     caches = [SceneCache(chunk) for chunk in chunks]
     for cache in caches:
@@ -355,6 +365,7 @@ def _join_chunks(
 
 
 def _records_of(caches: list[SceneCache]) -> Iterator[bytes]:
+    """Yield the packed scenes of several caches, one cache after the other."""
     for cache in caches:
         for i in range(len(cache)):
             yield cache.record(i)
@@ -371,6 +382,11 @@ def _source(reader: ArgoverseReader, files: list[Path]) -> str:
 def _write_chunk(
     reader: ArgoverseReader, on_corrupt: str, chunk: Path, files: list[Path]
 ) -> None:
+    """Write the small cache of some files; its footer counts what was left out.
+
+    Raises:
+        UserError: With ``on_corrupt='refuse'``, a file cannot become a scene.
+    """
     records = []
     skipped = SkippedFiles(on_corrupt)
     for file in files:

@@ -90,13 +90,19 @@ def argoverse1_table(window: Window) -> pd.DataFrame:
 
 
 def write_argoverse1_map(folder: Path, city: str) -> None:
-    """Write a city's vector map."""
+    """Write a city's lanes as a vector map of Argoverse 1, an XML file in a folder.
+
+    It has what :func:`lm4ve.tasks.motion.datasets.argoverse.read_city_map` reads: the
+    nodes of all lanes, then each lane with three tags. Which lane follows which is left
+    out.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     nodes: list[str] = []
     ways: list[str] = []
     for i, lane in enumerate(build_city(city)):
         lane_id = 9_600_000 + i  # long numbers, as in the data set
         ways.append(f'<way lane_id="{lane_id}">')
+        # 'NONE', 'LEFT' or 'RIGHT', then twice 'True' or 'False'.
         values = (lane.turn, lane.junction, lane.control)
         for tag, value in zip(TAGS, values, strict=True):
             ways.append(f'<tag k="{tag}" v="{value}" />')
@@ -168,11 +174,12 @@ def prepare_traffic(folder: Path, split: str, counts: dict[str, int]) -> None:
 
 
 def _cache_of(folder: Path, split: str) -> Path:
+    """Return the path of a split's cache."""
     return folder / f'{split}.cache'
 
 
 def part_of(part: str, count: int) -> range:
-    """Return the scenes of a part of a split.
+    """Return the scenes of a part of a split, cut between two simulations.
 
     Args:
         part (str): 'fit' or 'val'.

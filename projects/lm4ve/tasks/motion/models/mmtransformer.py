@@ -50,6 +50,7 @@ class DecoderLayer(nn.TransformerDecoderLayer):
     def forward(  # type: ignore[override]
         self, x: Tensor, memory: Tensor, memory_key_padding_mask: Tensor | None
     ) -> Tensor:
+        """``[B, K, C]`` and ``[B, N, C]`` (mask bool ``[B, N]``) to ``[B, K, C]``."""
         attended, _ = self.self_attn(x, x, self.norm1(x), need_weights=False)
         x = x + attended
         x = x + self._mha_block(self.norm2(x), memory, None, memory_key_padding_mask)
@@ -117,6 +118,7 @@ def sinusoids(steps: int, channels: int, like: Tensor) -> Tensor:
 
 
 def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """Build a linear layer, norm and ReLU, then a second linear layer."""
     return nn.Sequential(*linear_norm_relu(inputs, hidden), nn.Linear(hidden, outputs))
 
 
@@ -185,14 +187,19 @@ class MMTransformer(BaseModule):
         )
 
     def _motion(self, inputs: dict[str, Tensor]) -> Tensor:
-        """Turn each agent's history into proposals, ``[B, A, K, C]``."""
+        """Turn each agent's history into proposals, ``[B, A, K, C]``.
+
+        Each step is a token of its displacement, time and whether it was observed; K
+        learned queries read these tokens.
+        """
         vectors = agent_vectors(inputs['agents'], inputs['agents_valid'])
         _, moves, seen, _ = vectors.split([2, 2, 1, 1], dim=-1)
         count = vectors.shape[2]
+        # The middle of each vector, in seconds since the first step.
         times = (torch.arange(count, device=seen.device) + 0.5) * STEP
         times = times.to(seen)[:, None].expand_as(seen)
         x = torch.cat([moves, times, seen], dim=-1)
-        x = self.motion_in(x) * math.sqrt(self.embed_dims)
+        x = self._scaled(self.motion_in(x))
         x = x + sinusoids(count, self.embed_dims, x)
         x = x.flatten(0, 1)
         queries = self.proposals.expand(x.shape[0], -1, -1)
@@ -200,17 +207,31 @@ class MMTransformer(BaseModule):
         return out.unflatten(0, vectors.shape[:2])
 
     def _lanes(self, inputs: dict[str, Tensor]) -> Tensor:
-        """Encode each lane, ``[B, L, C]``."""
+        """Encode each lane as a token, ``[B, L, C]``.
+
+        A lane of P points is P - 1 vectors: start, end and the lane's attributes. The
+        attributes are numbered as the released code numbers them, from 1 on.
+        """
         lanes = inputs['lanes']
         turn, intersection, control = inputs['lane_attributes'].unbind(-1)
-        turn = turn.abs() * 1.5 + turn * 0.5  # none 0, left -1, right 1 to 0, 1, 2
-        attributes = 1 + torch.stack([intersection, turn, control], dim=-1)
-        attributes = attributes[:, :, None].expand(-1, -1, lanes.shape[2] - 1, -1)
+        turn_class = _turn_class(turn)
+        attributes = 1 + torch.stack([intersection, turn_class, control], dim=-1)
+        num_vectors = lanes.shape[2] - 1
+        attributes = attributes[:, :, None].expand(-1, -1, num_vectors, -1)
         starts = lanes[..., :-1, :]
         ends = lanes[..., 1:, :]
         vectors = torch.cat([starts, ends, attributes], dim=-1)
-        x = self.lane_in(self.lane_graph(vectors)) * math.sqrt(self.embed_dims)
+        x = self._scaled(self.lane_in(self.lane_graph(vectors)))
         return self.lane_encoder(x, src_key_padding_mask=inputs['lane_padding'])
+
+    def _scaled(self, embedding: Tensor) -> Tensor:
+        """Multiply an embedding by the root of its width, as in "Attention is all you need"."""
+        return embedding * math.sqrt(self.embed_dims)
+
+
+def _turn_class(turn: Tensor) -> Tensor:
+    """Number turns from 0 on: none (0) stays 0, left (-1) becomes 1, right (1) becomes 2."""
+    return turn.abs() * 1.5 + turn * 0.5
 
 
 @MODELS.register_module()
@@ -296,7 +317,16 @@ class ProposalDecoder(BaseModule):
     def loss(
         self, trajectories: Tensor, scores: Tensor, future: Tensor, valid: Tensor
     ) -> dict[str, Tensor]:
-        """Compute the losses of N agents; see ``proposal_losses``."""
+        """Compute the losses of N agents.
+
+        Args:
+            trajectories, scores, future, valid (Tensor): See
+                :func:`lm4ve.tasks.motion.models.losses.proposal_losses`.
+
+        Returns:
+            dict[str, Tensor]: ``loss_<name>``, each weighted by its learned uncertainty
+            if there are any (``loss / sigma^2 + log(1 + |sigma|)``).
+        """
         members = None
         if self.regions is not None:
             members = self.regions.members(future, valid, scores.shape[1])

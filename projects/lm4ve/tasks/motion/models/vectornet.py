@@ -33,18 +33,23 @@ def agent_vectors(agents: Tensor, valid: Tensor) -> Tensor:
         valid (Tensor): bool ``[B, A, H]``.
 
     Returns:
-        Tensor: ``[B, A, H - 1, 6]``; x, y are a vector's end, t its mean time in
-        seconds before the last step; a vector with an end not observed is 0 but
-        for its time.
+        Tensor: ``[B, A, H - 1, 6]``. A vector leads from one step to the next: x, y
+        are its end, dx, dy its length, t its middle in seconds relative to the last
+        step (negative). The mask is 1 if both steps were observed; otherwise all but
+        the time is 0.
     """
-    kept = valid[..., 1:] & valid[..., :-1]
-    kept = kept[..., None]
-    count = agents.shape[2]
-    times = (torch.arange(1, count, device=agents.device) - count + 0.5) * STEP
-    times = times.to(agents.dtype)[:, None].expand(*kept.shape[:3], 1)
+    both_observed = valid[..., 1:] & valid[..., :-1]
+    both_observed = both_observed[..., None]
     vectors = torch.cat([agents[..., 1:, :], agents.diff(dim=2)], dim=-1)
-    vectors = torch.where(kept, vectors, 0.0)
-    return torch.cat([vectors, kept.to(agents.dtype), times], dim=-1)
+    # Filled gaps are not shown to the network.
+    vectors = torch.where(both_observed, vectors, 0.0)
+    mask = both_observed.to(agents.dtype)
+
+    count = agents.shape[2]
+    ends = torch.arange(1, count, device=agents.device) - count  # -1 is the last step
+    times = (ends + 0.5) * STEP
+    times = times.to(agents.dtype)[:, None].expand_as(mask)
+    return torch.cat([vectors, mask, times], dim=-1)
 
 
 def lane_vectors(lanes: Tensor, attributes: Tensor) -> Tensor:

@@ -53,6 +53,7 @@ class WordVectors:
             raise UserError(
                 f'{_FIELD} needs a finite row [V, D] for each of {len(words)} words.'
             )
+        # The row of each word; of a word that stands twice, the last one.
         self.rows = {word: i for i, word in enumerate(words)}
         self.unknown = self.rows[UNKNOWN]
         self.vectors = np.asarray(vectors, dtype=np.float32)
@@ -110,8 +111,17 @@ def read_word_vectors(
         return WordVectors(archive['words'].tolist(), archive['vectors'])
 
 
-def _read_text(path: Path, wanted: Collection[str] | None = None) -> WordVectors:
-    """Read GloVe's own text, all words or the wanted ones."""
+def _read_text(path: Path, only: Collection[str] | None = None) -> WordVectors:
+    """Read GloVe's text file: a word and its numbers a line, with spaces between them.
+
+    Args:
+        path (Path): The file.
+        only (Collection[str], optional): Keep these words; None keeps all.
+
+    Raises:
+        ValueError: The file is cut, has lines of different lengths, or has none of the
+            words.
+    """
     words = []
     rows = []
     width = 0
@@ -119,11 +129,11 @@ def _read_text(path: Path, wanted: Collection[str] | None = None) -> WordVectors
         for line in lines:
             if not line.endswith('\n'):
                 raise ValueError('its last line has no end, so it may be cut')
-            if width == 0:
+            if width == 0:  # of the first line, whose word holds no space
                 width = line.count(' ')
             # A few words of GloVe's larger files hold spaces themselves.
             word, *numbers = line.rstrip('\n').rsplit(' ', width)
-            if wanted is None or word in wanted:
+            if only is None or word in only:
                 words.append(word)
                 rows.append(np.array(numbers, dtype=np.float32))
     return WordVectors(words, np.stack(rows))

@@ -166,7 +166,7 @@ class SQA3D(BaseModel):
         features = torch.cat([pooled[name] for name in (*TEXTS, 'objects')], dim=-1)
         if mode == 'tensor':
             return features
-        # What has a loss and predictions, with what it reads.
+        # Each part that has losses and predictions, with the input of its methods.
         parts: list[tuple[Any, Any]] = [(self.object_encoder, objects)]
         if self.pose_head is not None:
             pose = torch.cat((pooled['situation'], pooled['objects']), dim=-1)
@@ -174,18 +174,23 @@ class SQA3D(BaseModel):
         parts.append((self.head, features))
         if mode == 'loss':
             losses = {}
-            for part, read in parts:
-                for name, loss in part.loss(read, data_samples).items():
+            for part, features_of_part in parts:
+                for name, loss in part.loss(features_of_part, data_samples).items():
                     losses[f'loss_{name}'] = self.loss_weights[name] * loss
             return losses
         if not data_samples:
             data_samples = [VisionLanguageDataSample() for _ in features]
-        for part, read in parts:
-            part.predict(read, data_samples)
+        for part, features_of_part in parts:
+            part.predict(features_of_part, data_samples)
         return data_samples
 
     def _pool(self, objects: Objects, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Encode the texts, fuse them with the objects, and pool each, ``[B, E]``."""
+        """Encode situation and question, fuse them with the objects, and pool all three.
+
+        Returns:
+            dict[str, Tensor]: ``[B, E]`` for each of :data:`STREAMS`: the objects and
+            the two texts.
+        """
         padding = {'objects': objects.padding}
         texts = {}
         for name in TEXTS:

@@ -326,12 +326,14 @@ def _box_loss(
 
 
 def _mean(values: Tensor, weights: Tensor) -> Tensor:
+    """Return the weighted mean of all values; 0 where all weights are 0."""
     return (values * weights).sum() / (weights.sum() + 1e-6)
 
 
 def _cross_entropy(
     logits: Tensor, labels: Tensor, weights: Tensor | None = None
 ) -> Tensor:
+    """Compute the loss of each proposal, ``[B, K]``, from logits ``[B, K, classes]``."""
     return F.cross_entropy(
         logits.float().transpose(1, 2), labels, weights, reduction='none'
     )

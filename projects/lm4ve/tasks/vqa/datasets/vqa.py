@@ -33,7 +33,7 @@ from lm4ve.text.annotation_files import (
 KNOWN = ('question_id', 'image_id', 'question_type', 'answer_type')
 SPLITS = ('train2014', 'val2014', 'test2015', 'test-dev2015')
 
-#: What a sample has one of for each of its questions.
+#: Fields of a sample with several questions that are lists with an entry for each.
 PER_QUESTION = ('gt_answers', 'question_id', 'question_type', 'answer_type')
 
 
@@ -81,13 +81,13 @@ def draw_questions(
     """
     candidates = list(range(len(entry['text'])))
     if answers is not None:
-        wanted = set(answers)
-        fitting = []
-        for i, given in enumerate(entry['gt_answers']):
-            if not wanted.isdisjoint(given):
-                fitting.append(i)
-        if fitting:
-            candidates = fitting
+        preferred = set(answers)
+        with_preferred = []
+        for i, gt_answers in enumerate(entry['gt_answers']):
+            if not preferred.isdisjoint(gt_answers):
+                with_preferred.append(i)
+        if with_preferred:
+            candidates = with_preferred
     num_rounds = math.ceil(count / len(candidates))
     rounds = [np.random.permutation(candidates) for _ in range(num_rounds)]
     chosen = np.concatenate(rounds)[:count].tolist()
@@ -121,8 +121,9 @@ class VQADataset(ImageTextDataset):
             twice; an image lies outside of its folder; nothing is left.
     """
 
-    #: Of several questions an image, those with one of these answers; set by a hook.
-    asked: frozenset[str] | None = None
+    #: With several questions an image: draw those with one of these answers; None draws
+    #: from all. Set by :class:`AskFirstHook`.
+    preferred_answers: frozenset[str] | None = None
 
     def __init__(
         self,
@@ -131,6 +132,7 @@ class VQADataset(ImageTextDataset):
         questions_per_image: int | None = None,
         **kwargs: Any,
     ) -> None:
+        # Before the base's constructor, which loads the questions and reads these.
         kinds = (int, type(None))
         check('dataset.questions_per_image', questions_per_image, kind=kinds, least=1)
         self.questions_per_image = questions_per_image
@@ -209,15 +211,15 @@ class VQADataset(ImageTextDataset):
 
     @property
     def _groups(self) -> bool:
-        """Whether a sample is an image with several questions."""
+        """Whether a sample is an image with several questions: only in training."""
         return self.questions_per_image is not None and not self.test_mode
 
     def get_data_info(self, idx: int) -> dict:
-        """Return an entry; with several questions, which are drawn here."""
+        """Return an entry; in training with several questions an image, a draw of them."""
         info = super().get_data_info(idx)
         if self.questions_per_image is None or not self._groups:
             return info
-        return draw_questions(info, self.questions_per_image, self.asked)
+        return draw_questions(info, self.questions_per_image, self.preferred_answers)
 
 
 @DATASETS.register_module()
@@ -448,7 +450,7 @@ class AskFirstHook(Hook):
         self.epochs = epochs
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Set the answers of the epoch's questions in the data set.
+        """Let the data set prefer questions with ``answers``, or no longer after ``epochs``.
 
         Raises:
             UserError: The data set has one question a sample, or its workers outlive an
@@ -466,4 +468,5 @@ class AskFirstHook(Hook):
             'train_dataloader.persistent_workers=True does not go with AskFirstHook, since workers '
             'that stay do not see its changes. Fix: train_dataloader.persistent_workers=False.',
         )
-        loader.dataset.asked = self.answers if runner.epoch < self.epochs else None
+        preferred = self.answers if runner.epoch < self.epochs else None
+        loader.dataset.preferred_answers = preferred

@@ -88,8 +88,8 @@ class VQAHead(VocabularyHead, BaseModule):
         )
         # On the CPU: each access to a GPU's tensor would wait for the GPU.
         targets = torch.zeros(logits.shape)
-        for row, given in enumerate(answers):
-            for answer, score in soft_scores(given).items():
+        for row, answers_of_question in enumerate(answers):
+            for answer, score in soft_scores(answers_of_question).items():
                 if answer in self.index:
                     targets[row, self.index[answer]] = score
         loss = F.binary_cross_entropy_with_logits(logits, targets.to(logits))
@@ -110,18 +110,20 @@ class VQAHead(VocabularyHead, BaseModule):
 
 
 def _answers_of(data_samples: Samples) -> list[list[str]]:
-    """Return the annotators' answers to each question of the samples."""
-    answers: list[list[str]] = []
+    """Return the annotators' answers to each question of a batch, one list a question.
+
+    ``gt_answers`` of a sample with several questions is a list for each question; of a
+    sample with one question it is the list of its answers, empty if nobody gave one.
+    """
+    answers_by_question: list[list[str]] = []
     for sample in data_samples:
-        given = sample.gt_answers
-        # A sample with one question may have its answers, as everywhere else, in one
-        # flat list.
-        is_flat = all(isinstance(answer, str) for answer in given)
-        if is_flat:
-            answers.append(given)
+        gt_answers = sample.gt_answers
+        is_one_question = all(isinstance(answer, str) for answer in gt_answers)
+        if is_one_question:
+            answers_by_question.append(gt_answers)
         else:
-            answers += given
-    return answers
+            answers_by_question += gt_answers
+    return answers_by_question
 
 
 @MODELS.register_module()
@@ -272,7 +274,15 @@ def _with_scores(data_samples: Samples, rows: Tensor) -> Samples:
 
 
 class _Contrastive(nn.Module):
-    """Projections of single first tokens, and the loss that makes them comparable."""
+    """Projections of first tokens of images and texts, and the loss that makes them comparable.
+
+    Args:
+        in_channels (int): C, the width of both tokens.
+        channels (int): E, the width of the common space.
+        weight (float): Factor of the loss.
+        temperature (float): Scores are cosines divided by it. Its inverse is trained,
+            as a logarithm, so that it stays positive.
+    """
 
     def __init__(
         self,
@@ -289,17 +299,25 @@ class _Contrastive(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(1 / temperature).log())
 
     def embed(self, kind: str, token: Tensor) -> Tensor:
-        """See :meth:`RetrievalHead.embed`."""
+        """Project tokens ``[..., C]`` of one kind, 'image' or 'text', to unit vectors."""
         projection = self.image if kind == 'image' else self.text
         return F.normalize(in_fp32(projection, token), dim=-1)
 
     def loss(self, image: Tensor, texts: Tensor, data_samples: Samples) -> Tensor:
-        """Both directions of InfoNCE; false texts are further negatives of every image."""
+        """Compute the mean of InfoNCE from images to texts and from texts to images.
+
+        Args:
+            image (Tensor): ``[B, C]``.
+            texts (Tensor): ``[B, S, C]``; the first text of each image is true. The
+                false ones are negatives of every image.
+            data_samples (list[VisionLanguageDataSample]): With ``image_id`` where
+                known.
+        """
         scale = self.log_scale.float().exp().clamp(max=100.0)
         columns = self.embed('text', texts).flatten(0, 1)
         scores = scale * self.embed('image', image) @ columns.T
         rows = torch.arange(len(texts), device=scores.device)
-        true = rows * texts.shape[1]
+        true = rows * texts.shape[1]  # the columns of the true texts
         # True captions of another sample of the same image are no negatives.
         same = _same_image(data_samples).to(scores.device)
         hidden = torch.zeros_like(scores, dtype=torch.bool)
@@ -311,11 +329,14 @@ class _Contrastive(nn.Module):
 
 
 def _same_image(data_samples: Samples) -> Tensor:
-    """Return whether two samples are of one image, bool ``[B, B]``."""
+    """Return for each pair of samples whether both are of one image, bool ``[B, B]``.
+
+    A sample without ``image_id`` counts as another image than all others.
+    """
     ids = []
     for i, sample in enumerate(data_samples):
         ids.append(sample.get('image_id', i))
     rows = []
-    for own in ids:
-        rows.append([own == other for other in ids])
+    for image_id in ids:
+        rows.append([image_id == other for other in ids])
     return torch.tensor(rows)

@@ -213,8 +213,13 @@ class METER(BaseModel):
 def check_parts(model: METER) -> None:
     """Refuse parts that do not fit each other, before anything is computed.
 
+    Checked are the widths of neck and head beside the fusion's, that the neck gives all
+    tokens, that the image encoder has the class token that is pooled, and that the
+    tokenizer is the text encoder's. A part of the user's own that does not state such a
+    property passes.
+
     Raises:
-        UserError: It names both fields.
+        UserError: Two parts do not fit; the message names a field and its fix.
     """
     channels = model.fusion.embed_dims
     _check_width('neck', model.neck, channels)
@@ -237,8 +242,10 @@ def check_parts(model: METER) -> None:
 
 
 def _check_width(name: str, part: nn.Module | None, width: int) -> None:
-    found = getattr(part, 'in_channels', width)
+    """Refuse a part of the model that reads another width; no part reads any."""
+    in_channels = getattr(part, 'in_channels', width)
     require(
-        found == width,
-        f'model.{name}.in_channels={found} does not fit the fusion. Fix: in_channels={width}.',
+        in_channels == width,
+        f'model.{name}.in_channels={in_channels} does not fit the fusion. '
+        f'Fix: in_channels={width}.',
     )
