@@ -23,6 +23,7 @@ class PointCloudAnalysis(TaskAnalysis):
     def read_input(
         self, cfg: Config, path: Path, pipeline: list[dict], **options: Any
     ) -> dict:
+        """Read a file's points, and send those that are finite through the test pipeline."""
         for transform in pipeline:
             is_sampling = transform['type'].endswith('SamplePoints')
             # Data sets store farthest points first, or in random order; files do not.
@@ -42,6 +43,7 @@ class PointCloudAnalysis(TaskAnalysis):
         count: int,
         grid: tuple[int, ...] | None = None,
     ) -> Layout:
+        """Find the places of tokens: one for each group, behind the class token if it is there."""
         backbone = getattr(model, 'backbone', model)
         groups = getattr(backbone, 'num_groups', count - 1)
         return Layout(self.task.name, count - groups, (groups,)).fitting(count)
@@ -49,6 +51,7 @@ class PointCloudAnalysis(TaskAnalysis):
     def pictures(
         self, model: Any, inputs: Tensor, outputs: Sequence[Any], frames: int
     ) -> list['Cloud']:
+        """Return the clouds of a batch, each with the groups that the encoder makes of it."""
         _, groups = model.backbone.group(inputs)
         clouds = []
         for points, index in zip(inputs, groups, strict=True):
@@ -71,7 +74,7 @@ class Cloud(Picture):
     def __init__(self, points: np.ndarray, groups: np.ndarray) -> None:
         self.groups = groups
         middle = (points.max(axis=0) + points.min(axis=0)) / 2
-        #: Right, up, and towards the eye, ``[N, 3]``, in the points' unit.
+        #: The points in the view: right, up, and towards the eye, ``[N, 3]``, in their unit.
         self.seen = (points - middle) @ view_axes().T
 
     def point_values(self, values: np.ndarray) -> np.ndarray:
@@ -84,7 +87,7 @@ class Cloud(Picture):
         return np.where(count > 0, means, np.nan)
 
     def draw_input(self, axes: Any, time: int = 0) -> None:
-        """Draw the points, near ones dark."""
+        """Draw the points, near ones dark; ``time`` is not used, a cloud has no frames."""
         from matplotlib import colormaps
 
         depth = self.seen[:, 2]
@@ -96,14 +99,25 @@ class Cloud(Picture):
     def draw_values(
         self, axes: Any, tokens: TokenMap, colors: str, time: int = 0
     ) -> None:
-        """Color the points by their groups; those without one are small and gray."""
+        """Color the points by the values of their groups.
+
+        Points without a value, which are in no group, are small and gray.
+
+        Args:
+            axes (Axes): Where to draw.
+            tokens (TokenMap): The values, one for each group.
+            colors (str): The name of matplotlib's color map.
+            time (int): Not used: a cloud has no frames.
+        """
         from matplotlib import colormaps
 
+        # matplotlib draws masked values in the color for bad ones.
+        values = np.ma.masked_invalid(self.point_values(tokens.values))
         colormap = colormaps[colors].with_extremes(bad='0.58')
         norm = tokens.norm()
-        values = np.ma.masked_invalid(self.point_values(tokens.values))
+        colors_with_alpha = colormap(norm(values))
         sizes = np.where(values.mask, 0.6, 1.0)
-        self._draw(axes, colormap(norm(values))[:, :3], sizes)
+        self._draw(axes, colors_with_alpha[:, :3], sizes)
 
     def _draw(self, axes: Any, colors: np.ndarray, sizes: float | np.ndarray) -> None:
         """Draw the points as balls of colors ``[N, 3]`` and relative sizes."""

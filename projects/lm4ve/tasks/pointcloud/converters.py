@@ -40,18 +40,24 @@ RULES = Rules(
 LLAMA_RULES = Rules(
     renames=(*_RENAMES, *RELEASED_NECK), required=(*_REQUIRED, *RELEASED_NECK_REQUIRED)
 )
-#: How the kept keys of pre-training begin, and which of them are not the encoder's.
-_PRETRAINING = ('transformer_q.', 'MAE_encoder.')
+#: How the encoder's names begin in pre-training: of Point-BERT, and of Point-MAE.
+_ENCODER_PREFIXES = ('transformer_q.', 'MAE_encoder.')
+#: What else has such a prefix, by its name after it: heads and the token of masked groups.
 _NOT_ENCODER = re.compile(r'(cls_head|lm_head)\..*|mask_token')
-# The rest of pre-training: momentum encoder, queue, tokenizer, decoder.
-_REST = re.compile(
+#: What pre-training has without the prefix: momentum encoder, queue, tokenizer, decoder.
+_BESIDE_ENCODER = re.compile(
     r'(transformer_[qk]|dvae|MAE_decoder|decoder_pos_embed|'
     r'increase_dim|norm_p)\..*|queue.*|mask_token'
 )
 
 
 def select_encoder(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Strip prefixes, and of pre-training keep the encoder.
+    """Give a state the names of a fine-tuned classifier, and keep the encoder of pre-training.
+
+    In pre-training the encoder's names have a prefix, as in ``MAE_encoder.norm.weight``,
+    which is taken off. What does not belong to the encoder is left out; that it is known
+    is checked, so that no tensor is lost in silence. A fine-tuned classifier stays as it
+    is.
 
     Args:
         state (dict[str, Tensor]): Without ``module.``; names may begin with
@@ -66,17 +72,17 @@ def select_encoder(state: dict[str, Tensor]) -> dict[str, Tensor]:
     unprefixed = {}
     for name, tensor in state.items():
         unprefixed[name.removeprefix('base_model.')] = tensor
-    prefix = _pretraining_prefix(unprefixed)
-    if prefix is None:
+    encoder_prefix = _pretraining_prefix(unprefixed)
+    if encoder_prefix is None:
         return unprefixed
     encoder = {}
     unknown = []
     for name, tensor in unprefixed.items():
-        if name.startswith(prefix):
-            own_name = name.removeprefix(prefix)
-            if not _NOT_ENCODER.fullmatch(own_name):
-                encoder[own_name] = tensor
-        elif not _REST.fullmatch(name):
+        if name.startswith(encoder_prefix):
+            short_name = name.removeprefix(encoder_prefix)
+            if not _NOT_ENCODER.fullmatch(short_name):
+                encoder[short_name] = tensor
+        elif not _BESIDE_ENCODER.fullmatch(name):
             unknown.append(name)
     if unknown:
         raise CheckpointError(
@@ -86,8 +92,12 @@ def select_encoder(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _pretraining_prefix(names: Iterable[str]) -> str | None:
-    """Return how the encoder's names of pre-training begin; None of a fine-tuned model."""
-    for prefix in _PRETRAINING:
+    """Return how the encoder's names begin in a state of pre-training.
+
+    Returns:
+        str or None: The prefix, or None for the state of a fine-tuned model.
+    """
+    for prefix in _ENCODER_PREFIXES:
         if any(name.startswith(prefix) for name in names):
             return prefix
     return None
@@ -120,10 +130,16 @@ def convert_pointbert(
             also :func:`lm4ve.convert.released_block.convert_state`.
     """
     converted = convert_state(
-        select_encoder(state), RULES, LLAMA_RULES, llm, layer, origin
+        select_encoder(state),
+        plain=RULES,
+        with_block=LLAMA_RULES,
+        llm=llm,
+        layer=layer,
+        origin=origin,
     )
     if num_classes is not None:
         head = [name for name in converted if name.startswith('head.')]
+        # The numbers of the layers have one digit, so that they sort as texts.
         last_layer = max(name.rpartition('.')[0] for name in head)
         for name in (f'{last_layer}.weight', f'{last_layer}.bias'):
             check('--num-classes', num_classes, most=len(converted[name]))

@@ -41,7 +41,7 @@ def farthest_points(points: np.ndarray, num: int) -> np.ndarray:
 
 @TRANSFORMS.register_module()
 class SamplePoints(BaseTransform):
-    """Keep ``num`` points; a smaller cloud is filled up with repeats.
+    """Bring a cloud to ``num`` points: choose some, or repeat those of a smaller cloud.
 
     Args:
         num (int): How many.
@@ -49,8 +49,8 @@ class SamplePoints(BaseTransform):
             data set's cloud are computed once), 'random' (without replacement), or
             'first' (which is 'fps' for clouds that are stored in farthest-point order,
             as :class:`lm4ve.ModelNet40` does).
-        fill (bool): Fill up smaller clouds by repeating their points; False
-            keeps them as they are ("capped at available").
+        fill (bool): Whether the points of a smaller cloud are repeated; False keeps it
+            as it is ("capped at available").
     """
 
     def __init__(self, num: int, method: str = 'random', fill: bool = True) -> None:
@@ -58,7 +58,8 @@ class SamplePoints(BaseTransform):
         self.num = num
         self.method = method
         self.fill = fill
-        # Of each sample of the data set: a hash of its cloud, and its farthest points.
+        #: Farthest points take long to find. Index of a sample in the data set -> a hash of
+        #: its cloud, and the farthest points of that cloud.
         self._farthest: dict[int, tuple[bytes, np.ndarray]] = {}
 
     def transform(self, results: dict) -> dict:
@@ -70,13 +71,18 @@ class SamplePoints(BaseTransform):
         return results
 
     def _fill(self, points: np.ndarray) -> np.ndarray:
-        """Repeat the points of a cloud that has too few, each as often, plus or minus one."""
+        """Repeat the points of a cloud that has too few in turn, unless ``fill`` is off."""
         if not self.fill:
             return points
         return np.resize(points, (self.num, points.shape[1]))
 
     def _choose(self, points: np.ndarray, index: int) -> np.ndarray:
-        """Choose from a cloud that has enough; its index in the data set is -1 for a file."""
+        """Choose ``num`` points of a cloud that has enough, by the method.
+
+        Args:
+            points (np.ndarray): ``[N, 3]``, N at least ``num``.
+            index (int): The sample's in the data set; -1 for a cloud of no data set.
+        """
         if self.method == 'random':
             return points[np.random.permutation(len(points))[: self.num]]
         if self.method == 'first' or len(points) == self.num:
@@ -84,7 +90,7 @@ class SamplePoints(BaseTransform):
         return self._farthest_points(points, index)
 
     def _farthest_points(self, points: np.ndarray, index: int) -> np.ndarray:
-        """Return the farthest points of a sample's cloud, which are kept while it is equal."""
+        """Return the farthest points of a sample's cloud, computed anew only if it changed."""
         digest = hashlib.blake2b(points.tobytes()).digest()
         known_digest, farthest = self._farthest.get(index, (None, None))
         if farthest is None or known_digest != digest:
@@ -117,7 +123,7 @@ class RandomScaleTranslate(BaseTransform):
 
 
 def random_rotation(rng=np.random) -> np.ndarray:
-    """Draw a rotation from the uniform distribution over SO(3), ``[3, 3]``.
+    """Draw a rotation matrix ``[3, 3]`` from the uniform distribution over SO(3).
 
     The unit quaternion of four Gaussian numbers (Shoemake, Graphics Gems III, 1992), as
     SciPy's ``Rotation.random`` draws it, but with the scalar first: the shapes of the
@@ -190,6 +196,7 @@ class RandomPointDropout(BaseTransform):
         ratio = np.random.uniform(0, self.max_ratio)
         is_dropped = draws < ratio
         if is_dropped.any() and not is_dropped.all():
+            # The first False.
             first_kept = np.argmin(is_dropped)
             points = points.copy()
             points[is_dropped] = points[first_kept]
@@ -230,6 +237,7 @@ class RepeatDraws(BaseTransform):
 
     def transform(self, results: dict) -> dict | None:
         state = np.random.get_state()
+        # The seeds are so far apart that no two of them share a sample's draws.
         np.random.seed((self.seed * 1_000_003 + results['sample_idx']) % 2**32)
         try:
             draws = [self.transforms(dict(results)) for _ in range(self.num)]

@@ -107,14 +107,18 @@ class ModelNet40(PointCloudDataset):
         cache_dir: str | None = None,
         **kwargs,
     ) -> None:
+        # MMEngine's constructor loads the data list, which needs these.
         check('dataset.split', split, choices=('train', 'test'))
         self.split = split
+        #: Points kept of each shape: the farthest of those that were read.
         self.num_points = num_points
+        #: Points drawn on the surface of each mesh, of which the former are kept.
         self.num_samples = num_samples
         self.cache_dir = cache_dir
         super().__init__(data_root=data_root, **kwargs)
 
     def load_data_list(self) -> list[dict]:
+        """Return file, row and label of each shape; read all clouds, or the cache of them."""
         root = Path(self.data_root)
         files = self._listed(root) or self._meshes(root)
         if not files:
@@ -207,6 +211,7 @@ class ShapeNet(PointCloudDataset):
         super().__init__(data_root=data_root, **kwargs)
 
     def load_data_list(self) -> list[dict]:
+        """Return file and label of each model of the split; labels count the sorted synsets."""
         root = Path(self.data_root)
         models = _models_of_arrays(root) or _models_of_folders(root)
         if not models:
@@ -217,7 +222,10 @@ class ShapeNet(PointCloudDataset):
         listed = self._listed(root)
         if listed is None:
             listed = sorted(models)
-        missing = [f'{m.synset}-{m.name}' for m in listed if m not in models]
+        missing = []
+        for model in listed:
+            if model not in models:
+                missing.append(f'{model.synset}-{model.name}')
         if missing:
             raise UserError(
                 f"'{root}' lacks models of '{self.split}': {listing(missing)}."

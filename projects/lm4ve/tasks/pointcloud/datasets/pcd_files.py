@@ -132,6 +132,7 @@ def _check_text(body: bytes, num_points: int, num_words: int) -> None:
 
 
 def _is_number(word: str) -> bool:
+    """Return whether a word is a number; NaN and infinity count, drop_nonfinite treats them."""
     try:
         float(word)
     except ValueError:
@@ -150,9 +151,9 @@ def _check_compressed(body: bytes, size: int) -> None:
     _check_size(len(body) - 8, compressed_size)
 
 
-def _check_size(found: int, promised: int) -> None:
+def _check_size(num_bytes: int, promised: int) -> None:
     """Refuse fewer bytes of data than the header promises."""
-    if found < promised:
+    if num_bytes < promised:
         raise ValueError(
-            f'its header promises {promised:,} bytes, and {found:,} follow'
+            f'its header promises {promised:,} bytes, and {num_bytes:,} follow'
         )

@@ -127,6 +127,7 @@ class ScanObjectNN(PointCloudDataset):
         super().__init__(data_root=data_root, **kwargs)
 
     def load_data_list(self) -> list[dict]:
+        """Read the split's file, keep its clouds, and return row and label of each."""
         folder_ending, file_ending = self.VARIANTS[self.variant]
         part = 'training' if self.split == 'train' else 'test'
         folder = Path(self.data_root, f'main_split{folder_ending}')
@@ -212,6 +213,7 @@ class PointCloudFolder(PointCloudDataset):
         super().__init__(data_root=data_root, **kwargs)
 
     def load_data_list(self) -> list[dict]:
+        """Return file and label of each cloud in the class folders."""
         root = Path(self.data_root) / self.split
         found = list_files(root, _is_cloud)
         clouds = by_folder(found)

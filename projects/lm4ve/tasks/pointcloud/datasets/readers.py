@@ -45,32 +45,49 @@ def read_points(
     suffix = path.suffix.lower()
     check(f"The ending of '{path}'", suffix, choices=EXTENSIONS)
     if suffix not in _ARRAYS:
-        # Outside of what follows: that open3d is missing is not the file's fault.
+        # Before the file is opened: that open3d is missing is not the file's fault.
         load_open3d()
     try:
         # Reading a pipe or a device may never end.
         if not path.is_file():
             raise ValueError('it is no file')
-        # What overflows is refused, or becomes infinite.
+        # Numbers beyond float32 become infinite without NumPy's warnings. They are points
+        # that are not finite, which drop_nonfinite leaves out or refuses.
         with np.errstate(all='ignore'):
             return as_float32(_read(path, suffix, num_samples, seed))
     except Exception as error:
-        # The errors of the readers are of many kinds.
+        # A damaged file makes the readers raise errors of any kind, also MemoryError where
+        # it promises billions of points.
         raise UserError(
             f"'{path}' cannot be read: {error}. Fix: fetch it again, or remove it."
         ) from error
 
 
 def _read(path: Path, suffix: str, num_samples: int, seed: int) -> np.ndarray:
-    """Read the points of a file that exists, or draw them on its surface."""
+    """Read the points of a cloud's file, or draw points on the surface of a mesh.
+
+    Args:
+        path (Path): A regular file.
+        suffix (str): Its ending in lower case, one of :data:`EXTENSIONS`.
+        num_samples (int): Points to draw on a mesh.
+        seed (int): Seed of that draw.
+
+    Returns:
+        np.ndarray: ``[N, 3]``, N > 0, in any type of numbers.
+
+    Raises:
+        ValueError: There are no points, or a mesh has no surface; and what the readers
+            raise for a damaged file.
+    """
     if suffix in _ARRAYS:
         points = _ARRAYS[suffix](path)
     elif suffix == '.pcd':
         points = read_pcd(path)
     else:
         mesh = read_mesh(path)
-        is_cloud = suffix == '.ply' and len(mesh.triangles) == 0
-        if not is_cloud:
+        # Of these formats, .ply alone may hold a cloud: vertices without faces.
+        is_mesh = suffix != '.ply' or len(mesh.triangles) > 0
+        if is_mesh:
             return sample_surface(mesh, num_samples, seed)
         points = np.asarray(mesh.vertices)
     if len(points) == 0:
@@ -96,6 +113,7 @@ def as_float32(points: np.ndarray) -> np.ndarray:
 
 
 def _read_array(path: Path) -> np.ndarray:
+    """Read the points of a .npy file, ``[N, 3]``; nothing in it is executed."""
     # Reading a pickle could run code.
     array = np.load(path, allow_pickle=False)
     # An .npz archive has no dimensions.
@@ -121,9 +139,12 @@ def coordinates(array: np.ndarray) -> np.ndarray:
 
 
 def _read_text(path: Path) -> np.ndarray:
+    """Read the points of a text, ``[N, 3]``: numbers between blanks or commas in each line."""
     lines = text_lines(path.read_bytes())
-    # None: blanks.
-    delimiter = ',' if any(',' in line for line in lines[:3]) else None
+    # NumPy takes None for blanks.
+    delimiter = None
+    if any(',' in line for line in lines[:3]):
+        delimiter = ','
     first_row = _find_first_row(lines, delimiter)
     try:
         rows = np.loadtxt(lines[first_row:], delimiter=delimiter, ndmin=2)

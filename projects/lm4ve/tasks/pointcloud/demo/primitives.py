@@ -49,7 +49,8 @@ def make_object(name: str, num_points: int, rng: np.random.Generator) -> np.ndar
     points = _remove_parts(points, rng, num_points)
     # Denser at one side than at the other.
     direction = random_rotation(rng)[0]
-    weights = np.exp(rng.uniform(0, 1.0) * points @ direction)
+    unevenness = rng.uniform(0, 1.0)
+    weights = np.exp(unevenness * points @ direction)
     chosen = rng.choice(
         len(points),
         num_points,
@@ -159,6 +160,7 @@ class PrimitivesDataset(PointCloudDataset):
         super().__init__(**kwargs)
 
     def load_data_list(self) -> list[dict]:
+        """Make the clouds or read the cache of them; return row and label of the split's."""
         # 'fit' and 'val' are parts of 'train'.
         made_as = 'test' if self.split == 'test' else 'train'
         seed = _SEEDS[made_as]

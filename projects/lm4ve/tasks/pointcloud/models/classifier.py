@@ -31,19 +31,28 @@ class PointCloudPreprocessor(BaseDataPreprocessor):
     _is_first = True
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """Cast and stack ``inputs``, a list of ``[N, 3]`` (or ``[B, N, 3]``)."""
+        """Move a batch to the model's device, and stack its clouds.
+
+        Args:
+            data (dict): ``inputs``, a list of ``[N, 3]`` (or ``[B, N, 3]``), and, unless
+                the model is exported, ``data_samples``.
+            training (bool): Not used.
+
+        Returns:
+            dict: ``inputs`` fp32 ``[B, N, 3]``, and ``data_samples``, None without any.
+        """
         data = self.cast_data(data)
         inputs = data['inputs']
         if not isinstance(inputs, Tensor):
             inputs = torch.stack(list(inputs))
         if self._is_first:
             self._is_first = False
-            _warn_if_far(inputs)
+            _warn_if_not_normalized(inputs)
         return dict(inputs=inputs.float(), data_samples=data.get('data_samples'))
 
 
-def _warn_if_far(points: Tensor) -> None:
-    """Warn of clouds that lie far outside of the unit sphere."""
+def _warn_if_not_normalized(points: Tensor) -> None:
+    """Warn of clouds that lie far outside of the unit sphere, such as some in millimeters."""
     farthest = float(points.abs().max())
     if farthest <= 10:
         return
@@ -149,14 +158,15 @@ class PointCloudClassifier(BaseModel):
     def forward(
         self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor'
     ):
-        """Run the model.
+        """Compute logits, and of them what the mode asks for.
 
         Args:
             inputs (Tensor): ``[B, N, 3]``.
             data_samples (list[PointCloudDataSample], optional): With
-                ``gt_label`` for 'loss'.
-            mode (str): 'tensor' gives logits ``[B, classes]``, 'loss' a dict of
-                losses, 'predict' the samples with predictions.
+                ``gt_label`` for 'loss'; for 'predict' new ones are made if there are
+                none.
+            mode (str): 'loss' gives a dict of losses, 'predict' the samples with
+                predictions, 'tensor' (or anything else) the logits ``[B, classes]``.
         """
         tokens = self.backbone(inputs)
         if self.neck is not None:
@@ -168,10 +178,10 @@ class PointCloudClassifier(BaseModel):
         if mode == 'predict':
             if not data_samples:
                 data_samples = [PointCloudDataSample() for _ in range(len(logits))]
-            return [
-                sample.set_prediction(sample_logits)
-                for sample, sample_logits in zip(data_samples, logits, strict=True)
-            ]
+            predicted = []
+            for sample, sample_logits in zip(data_samples, logits, strict=True):
+                predicted.append(sample.set_prediction(sample_logits))
+            return predicted
         return logits
 
 
@@ -218,8 +228,17 @@ def load_encoder(model: PointCloudClassifier, path: str) -> None:
 
 
 def _move_final_norm(state: dict[str, Tensor], to_backbone: bool) -> None:
-    """Rename the final norm of a checkpoint: it is the backbone's or, with a block, the neck's."""
-    old, new = ('neck', 'backbone') if to_backbone else ('backbone', 'neck')
+    """Rename the final norm of a checkpoint, in place.
+
+    Args:
+        state (dict[str, Tensor]): The checkpoint's tensors.
+        to_backbone (bool): The model's final norm is the backbone's; else it is that of a
+            neck with a block. The checkpoint's may be either.
+    """
+    if to_backbone:
+        old, new = 'neck', 'backbone'
+    else:
+        old, new = 'backbone', 'neck'
     for part in ('weight', 'bias'):
         if f'{old}.norm.{part}' in state:
             state[f'{new}.norm.{part}'] = state.pop(f'{old}.norm.{part}')

@@ -89,6 +89,7 @@ class GroupEncoder(BaseModule):
 
 
 def _two_convs(in_channels: int, hidden: int, out_channels: int) -> nn.Sequential:
+    """Return two linear layers for each point, with batch norm and ReLU between them."""
     return nn.Sequential(
         nn.Conv1d(in_channels, hidden, 1),
         nn.BatchNorm1d(hidden),
@@ -161,6 +162,7 @@ class PointBERT(BaseModule):
         self.norm = nn.LayerNorm(embed_dims) if final_norm else None
 
     def init_weights(self) -> None:
+        """Initialize by ``init_cfg``, and the class token and its position as Point-BERT does."""
         super().init_weights()
         trunc_normal_(self.cls_token, std=0.02)
         trunc_normal_(self.cls_pos, std=0.02)
