@@ -128,7 +128,7 @@ def _csv_rows(
         f"'{path}' has two columns of one name among {listing(names, 12)}. Fix: rename one.",
     )
     for row in reader:
-        # The csv module marks superfluous and missing cells by None.
+        # csv.DictReader puts superfluous cells under None, and None for missing ones.
         if None in row or None in row.values():
             raise ValueError(
                 f'line {reader.line_num} has not as many cells as the header'
@@ -137,7 +137,10 @@ def _csv_rows(
 
 
 def texts_of(row: dict, one: str, many: str, where: str) -> list[str] | None:
-    """Return the texts that a row has under one of two names, or None.
+    """Return the texts that a row has under one of two names, without blanks at their ends.
+
+    Empty texts are left out; null, where JSON has it, counts as no text. None is returned
+    for a row without either name.
 
     Args:
         row (dict): A row of :func:`read_rows`.

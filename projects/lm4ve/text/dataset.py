@@ -30,7 +30,7 @@ class TextDataset(IntegrityMixin):
             ) from e
 
     def leave_out(self, what: str, entries: Sequence[object], total: int) -> None:
-        """Warn of entries that were left out; with 'refuse', raise.
+        """Warn of entries that were left out, if any were; with 'refuse', raise.
 
         Args:
             what (str): What is wrong with them, for example 'have an empty question'.
@@ -40,12 +40,15 @@ class TextDataset(IntegrityMixin):
         Raises:
             UserError: ``on_corrupt='refuse'``.
         """
-        found = f'{type(self).__name__}: {len(entries)} of {total} entries {what}'
+        summary = f'{type(self).__name__}: {len(entries)} of {total} entries {what}'
         if self.on_corrupt == 'refuse':
-            name = f"{found} ({listing(entries)}; dataset.on_corrupt='skip' leaves them out)"
+            name = (
+                f'{summary} ({listing(entries)}; '
+                "dataset.on_corrupt='skip' leaves them out)"
+            )
             check(name, len(entries), most=0)
         elif entries:
-            text = f'{found}, and are left out: {listing(entries)}.'
+            text = f'{summary}, and are left out: {listing(entries)}.'
             print_log(text, logger='current', level=logging.WARNING)
 
     def refuse_nothing(self, entries: Sequence[object]) -> None:

@@ -112,7 +112,7 @@ class TextPreprocessor(BaseDataPreprocessor):
         )
 
     def _cut(self, row: list[int]) -> list[int]:
-        """Cut the tokens of a text that is too long, but keep a special one at its end."""
+        """Cut the tokens of a text to ``max_length``; a special one at its end stays the last."""
         if len(row) <= self.max_length:
             return row
         self._count_cut(len(row))
@@ -188,10 +188,16 @@ def _check_loaded(tokenizer: Any, source: str) -> None:
 
 
 def check_tokenizer(preprocessor: Any, encoder: nn.Module) -> None:
-    """Refuse a tokenizer that is not the text encoder's; unknown properties are not compared.
+    """Refuse a tokenizer that is not the text encoder's.
+
+    Args:
+        preprocessor (TextPreprocessor): Has the tokenizer.
+        encoder (nn.Module): May have ``model_type``, ``vocab_size``, ``pad_id`` and
+            ``max_length``; what it lacks is not compared.
 
     Raises:
-        UserError: Families, vocabularies, padding or lengths differ.
+        UserError: The families or the paddings differ, or the encoder has fewer numbers
+            of tokens, or shorter texts.
     """
     tokenizer = preprocessor.tokenizer
     name = f"{_FIELD}='{preprocessor.tokenizer_name}'"
@@ -233,9 +239,11 @@ class PlaceholderTokenizer:
         self.pad_token_id = pad_token_id
 
     def __len__(self) -> int:
+        """Return 6: numbers of tokens are below it."""
         return 6
 
     def __call__(self, texts: list[str], **options: Any) -> dict[str, list[list[int]]]:
+        """Return a token for each word of each text; options of other tokenizers are ignored."""
         return dict(input_ids=[[5] * len(text.split()) for text in texts])
 
     def get_vocab(self) -> dict[str, int]:

@@ -91,7 +91,15 @@ def read_model_config(
 
 
 def build_config(fields: Mapping[str, Any], field: str) -> PretrainedConfig:
-    """Build a configuration of ``transformers``; nothing of it names code.
+    """Build a configuration of ``transformers`` from fields that a file may have damaged.
+
+    Sizes are checked first. The class is one of ``transformers`` itself, which
+    :func:`lm4ve.llm.foreign_config.build_foreign_config` sees to: code that the fields
+    name is not run.
+
+    Args:
+        fields (Mapping[str, Any]): The content of a ``config.json``.
+        field (str): Where the encoder stands in the config, for messages.
 
     Raises:
         UserError: A size is no number, or none that a model has.
@@ -99,11 +107,11 @@ def build_config(fields: Mapping[str, Any], field: str) -> PretrainedConfig:
             repository.
     """
     _check_sizes(fields, field)
-    # A model of images and texts has a configuration for either.
+    # A model of images and texts has a configuration for either half.
     for name in ('vision_config', 'text_config'):
-        part = fields.get(name)
-        if isinstance(part, Mapping):
-            _check_sizes(part, field)
+        fields_of_half = fields.get(name)
+        if isinstance(fields_of_half, Mapping):
+            _check_sizes(fields_of_half, field)
     return build_foreign_config(fields, field)
 
 
@@ -167,16 +175,16 @@ def load_weights(module: nn.Module, files: Checkpoint, field: str) -> None:
         CheckpointError: Weights are missing, damaged or quantized.
         RuntimeError: Weights have other shapes than the configuration implies.
     """
-    own = module.state_dict()
+    random_weights = module.state_dict()
     origin = f"{field}.checkpoint='{files.name}'"
     state = {}
     with naming(f'{field}.checkpoint'):
-        for name, stored_name in _stored_names(list(own), files).items():
+        for name, stored_name in _stored_names(list(random_weights), files).items():
             weight = files.weights[stored_name]()
             if not weight.is_floating_point():
                 raise CheckpointError(f'{origin} is quantized.')
             check_finite({stored_name: weight}, origin)
-            state[name] = weight.to(own[name].dtype)
+            state[name] = weight.to(random_weights[name].dtype)
     module.load_state_dict(state, strict=True)
     print_log(
         f"{field}: weights of '{files.name}'.", logger='current', level=logging.INFO
@@ -184,7 +192,18 @@ def load_weights(module: nn.Module, files: Checkpoint, field: str) -> None:
 
 
 def _stored_names(wanted: list[str], files: Checkpoint) -> dict[str, str]:
-    """Map a module's names to those in the files, by the one prefix that fits all."""
+    """Map a module's names to those in the files, by the one prefix that fits all.
+
+    Args:
+        wanted (list[str]): The module's names, at least one.
+        files (Checkpoint): Its weights have the same names behind some prefix.
+
+    Returns:
+        dict[str, str]: Name in the module -> name in the files.
+
+    Raises:
+        CheckpointError: There is no such prefix.
+    """
     stored = {}
     for name in files.weights:
         # Files from TensorFlow call the parameters of a norm gamma and beta.

@@ -55,6 +55,7 @@ class VocabularyHead(nn.Module):
             CheckpointError: The answers differ.
         """
         fingerprint = state_dict.get(prefix + FINGERPRINT)
+        # Of the last layer: a number for each answer.
         bias = state_dict.get(f'{prefix}layers.3.bias')
         if not self._is_own(fingerprint) or not self._has_own_size(bias):
             raise CheckpointError(

@@ -18,15 +18,20 @@ def list_texts(texts: str | Sequence[str], noun: str) -> list[str]:
     Raises:
         UserError: There is none, or one is empty.
     """
-    given = [texts] if isinstance(texts, str) else list(texts)
-    is_filled = [isinstance(text, str) and text.strip() != '' for text in given]
-    if not given or not all(is_filled):
-        raise UserError(f'Every {noun} must be a text that is not empty, not {given}.')
-    return given
+    if isinstance(texts, str):
+        text_list = [texts]
+    else:
+        text_list = list(texts)
+    are_filled = all(isinstance(text, str) and text.strip() for text in text_list)
+    if not text_list or not are_filled:
+        raise UserError(
+            f'Every {noun} must be a text that is not empty, not {text_list}.'
+        )
+    return text_list
 
 
 def words_of(model: Any, ids: Tensor, padding: Tensor) -> list[list[str]]:
-    """Return the tokens of texts as they are read.
+    """Return the tokens of texts as they are read, a list for each text.
 
     Args:
         model (nn.Module): Its preprocessor has the tokenizer.
@@ -42,7 +47,7 @@ def words_of(model: Any, ids: Tensor, padding: Tensor) -> list[list[str]]:
 
 
 def _word_of(tokenizer: Any, token: int) -> str:
-    """Return what a token reads, or its name if it reads nothing."""
+    """Return the letters of a token, or its name if it has none, as a special one."""
     word = tokenizer.decode([token]).strip()
     if not word:
         return tokenizer.convert_ids_to_tokens(token)

@@ -50,36 +50,60 @@ class ImageAnalysis(TaskAnalysis):
         count: int,
         grid: tuple[int, ...] | None = None,
     ) -> Layout:
+        """Find the places of ``count`` tokens of an image, in rows and columns.
+
+        Tokens that were a map have its grid, and none comes before them. Otherwise the
+        class token, if the backbone has one, comes first, and the patches lie on the
+        backbone's grid; if that is of another number, on a grid with the proportions of
+        the input.
+
+        Args:
+            model (nn.Module): The model that they come from.
+            inputs (Tensor): ``[B, 3, H, W]``.
+            count (int): How many tokens an image has.
+            grid (tuple[int, int], optional): Rows and columns of the map that they were.
+
+        Raises:
+            UserError: So many tokens fill no grid.
+        """
         if grid is not None:
             return Layout(self.task.name, 0, grid)
         backbone = getattr(model, 'backbone', model)
         prefix = prefix_of(backbone, count)
         num_patches = count - prefix
-        grid = getattr(backbone, 'patch_resolution', None)
-        if grid is None or math.prod(grid) != num_patches:
+        patch_grid = getattr(backbone, 'patch_resolution', None)
+        if patch_grid is None or math.prod(patch_grid) != num_patches:
             height, width = inputs.shape[-2:]
-            grid = proportional_grid(num_patches, height, width)
-        return Layout(self.task.name, prefix, tuple(grid)).fitting(count)
+            patch_grid = proportional_grid(num_patches, height, width)
+        return Layout(self.task.name, prefix, tuple(patch_grid)).fitting(count)
 
     def pictures(
         self, model: nn.Module, inputs: Tensor, outputs: Sequence[Any], frames: int
     ) -> list[Frames]:
+        """Return the images of a batch as pictures; of a volume, its middle slice."""
         if inputs.dim() == 5:
-            # Of MedMNIST's volumes, the slice in the middle.
+            # MedMNIST's volumes [B, 3, D, H, W].
             inputs = inputs[:, :, inputs.shape[2] // 2]
         images = pixels_of(inputs, model.data_preprocessor)
         return [Frames(image[None]) for image in images]
 
 
 def _in_order_of_data_set(pixels: np.ndarray, cfg: Config) -> np.ndarray:
-    """Return BGR pixels in the order of channels of a data set that gives arrays itself.
+    """Return a file's pixels with the channels in the order that the model is used to.
 
-    A preprocessor that does not convert its inputs to RGB expects RGB from the data set.
+    Where no transform reads files, the data set makes the pixels. A preprocessor with
+    ``to_rgb`` takes BGR, as a file is read. Any other takes what the data set makes, which
+    is RGB.
+
+    Args:
+        pixels (np.ndarray): ``[H, W, 3]``, BGR, or a volume, which has no colors and is
+            returned as it is.
+        cfg (Config): Has the preprocessor.
     """
     preprocessor = cfg.get('data_preprocessor') or cfg.model.data_preprocessor
-    converts = preprocessor.get('to_rgb', False)
-    is_volume = pixels.ndim != 3
-    if converts or is_volume:
+    takes_bgr = preprocessor.get('to_rgb', False)
+    is_picture = pixels.ndim == 3
+    if takes_bgr or not is_picture:
         return pixels
     return np.ascontiguousarray(pixels[..., ::-1])
 

@@ -20,6 +20,7 @@ class ImageExport(TaskExport):
     def samples(
         self, cfg: Config, count: int, pipeline: list[dict] | None = None
     ) -> list[dict]:
+        """Return samples of made-up pictures, or of volumes where the data set has these."""
         dataset = tested_dataset(cfg)
         if str(dataset.get('flag')).endswith('3d'):
             # MedMNIST's volumes, which no image file holds.

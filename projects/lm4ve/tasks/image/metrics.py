@@ -107,6 +107,12 @@ class CorruptionAccuracy(Accuracy):
             self.results.append(result)
 
     def compute_metrics(self, results: list[tuple]) -> dict:
+        """Average the accuracies of all groups, and per corruption; add mCE where it is defined.
+
+        Args:
+            results (list[tuple]): Corruption, severity, prediction and label of each
+                sample.
+        """
         accuracies = self._accuracies(results)
         self._check_complete(accuracies)
         by_corruption: dict[str, dict[int, float]] = defaultdict(dict)
@@ -162,4 +168,5 @@ def _is_whole_benchmark(by_corruption: Mapping[str, Mapping[int, float]]) -> boo
 
 
 def _mean(values: Sequence[float]) -> float:
+    """Return the mean of one value or more."""
     return sum(values) / len(values)

@@ -73,7 +73,10 @@ class CheckedImageMixin(ImageFilesMixin):
         return '://' in name and self._backend_args is None
 
     def _find_samples(self) -> list:
-        """Return the images of the folder, with the number of their folder if they have labels."""
+        """Return the images of the folder, for mmpretrain, which calls this without a list.
+
+        They are paths, or pairs of path and label where the data set has labels.
+        """
         samples: list = []
         if self.with_label:
             samples = self._find_labelled()
@@ -120,7 +123,10 @@ class CheckedImageMixin(ImageFilesMixin):
         return images_of_folder
 
     def _list_remote_folders(self, root: str) -> dict[str, list[str]]:
-        """Do the same by mmpretrain's functions, which read any file backend."""
+        """Return the folders of classes with their images, as :meth:`_list_folders` does.
+
+        mmpretrain's functions list them, which work with any file backend.
+        """
         all_folders, _ = find_folders(root)
         folders = [name for name in all_folders if not name.startswith('.')]
         label_of = {folder: label for label, folder in enumerate(folders)}
@@ -157,6 +163,7 @@ class CheckedImageMixin(ImageFilesMixin):
 
 
 def _is_local(root: str) -> bool:
+    """Return whether a folder is on a disk, and not behind another file backend."""
     backend = fileio.get_file_backend(root, enable_singleton=True)
     return isinstance(backend, LocalBackend)
 

@@ -74,6 +74,7 @@ class ImageNetVariant(CheckedImageMixin, CustomDataset):
     ) -> None:
         self.variant = variant
         self.class_indices = class_indices(variant)
+        # SubsetAccuracy reads the subset.
         metainfo = dict(subset=sorted(self.class_indices.values()), **(metainfo or {}))
         kwargs.setdefault('test_mode', True)
         super().__init__(
@@ -146,12 +147,14 @@ class ImageNetC(ImageNetVariant):
             corruptions = CORRUPTIONS
         self.corruptions = tuple(corruptions)
         self.severities = tuple(severities)
+        # CorruptionAccuracy reads them, to find groups of which no sample was tested.
         metainfo = dict(
             corruptions=self.corruptions, severities=self.severities, **(metainfo or {})
         )
         super().__init__(variant='c', data_root=data_root, metainfo=metainfo, **kwargs)
 
     def groups(self) -> list[tuple[str, dict]]:
+        """Return the folder of each corruption and severity, with both as extra fields."""
         groups = []
         for corruption in self.corruptions:
             for severity in self.severities:

@@ -27,7 +27,7 @@ def _read(name: str) -> tuple[str, ...]:
 
 
 def class_indices(variant: str) -> dict[str, int]:
-    """Return the variant's wnids, each with its index among the 1,000 classes.
+    """Return the wnids of a variant of ImageNet, each with its index among the 1,000 classes.
 
     Args:
         variant (str): 'a', 'r' (200 classes), 'sketch' or 'c' (1,000).

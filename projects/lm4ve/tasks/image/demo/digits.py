@@ -36,6 +36,7 @@ class DigitsDataset(BaseDataset):
         super().__init__(**kwargs)
 
     def load_data_list(self) -> list:
+        """Return picture and label of each digit of the split."""
         digits = np.load(DIGITS)
         pixels = np.rint(digits['images'] * (255 / 16)).astype(np.uint8)
         labels = digits['labels']

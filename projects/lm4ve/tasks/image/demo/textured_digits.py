@@ -87,7 +87,14 @@ class TexturedDigits(DigitsDataset):
         super().__init__(split=split, **kwargs)
 
     def load_data_list(self) -> list:
+        """Keep the scans of the split, and return an entry for each picture to draw of them.
+
+        A digit is drawn in several variants, each at another place on another photograph:
+        first all digits in variant 0, then all in variant 1, and so on. An entry has the
+        number of the digit's scan, its class and the variant.
+        """
         digits = super().load_data_list()
+        # Each float32 [8, 8], 0 (paper) to 1 (ink); the three channels are equal.
         self._inks = [digit['img'][..., 0].astype(np.float32) / 255 for digit in digits]
         data_list = []
         for variant in range(self.variants):
@@ -97,7 +104,7 @@ class TexturedDigits(DigitsDataset):
         return data_list
 
     def get_data_info(self, idx: int) -> dict:
-        """Draw picture ``idx``."""
+        """Return entry ``idx`` with its picture and mask, the same ones each time."""
         info = super().get_data_info(idx)
         seeds = self.seed, _CODES[self.split], info['digit'], info['variant']
         rng = np.random.default_rng(seeds)
