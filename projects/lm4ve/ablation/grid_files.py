@@ -47,10 +47,15 @@ def load_grid(path: Path) -> Grid:
 
 
 def _refuse_repeated_keys(path: Path) -> None:
-    """Refuse equal keys in a dict, of which Python silently keeps the last.
+    """Refuse a file in which a dict display has a key twice: Python keeps the last silently.
+
+    Only keys that are written as constants are compared.
+
+    Args:
+        path (Path): A Python file; it is parsed, not run.
 
     Raises:
-        UserError: It names line and key.
+        UserError: A key is there twice; the message names line and key.
     """
     for node in ast.walk(ast.parse(path.read_text(), str(path))):
         if not isinstance(node, ast.Dict):
@@ -65,10 +70,16 @@ def _refuse_repeated_keys(path: Path) -> None:
 
 
 def _check_options(grid: Grid, variant: Variant, stage: str) -> None:
-    """Check that every override of a variant matches a field of its config.
+    """Check that the overrides of a variant fit its config, without training anything.
+
+    Args:
+        grid (Grid): The grid, whose own overrides are merged too.
+        variant (Variant): The variant.
+        stage (str): 'main', or 'tune' with the overrides of tuning.
 
     Raises:
-        UserError: It names the variant.
+        UserError: An override names no field, or the config is wrong with it; the
+            message names the variant.
     """
     cfg = fresh_config(variant.config)
     # One seed and one value represent all.
@@ -88,22 +99,22 @@ def _build(fields: dict[str, Any], folder: Path) -> Grid:
     """Build a grid from a file's fields; missing and unknown ones are refused.
 
     Args:
-        fields (dict): The fields.
+        fields (dict): Name -> value, as the file holds them; the dict is changed.
         folder (Path): The file's folder, to which paths are relative.
 
     Raises:
         UserError: See :func:`load_grid`.
     """
-    settings = fields.pop('variants', None)
+    settings_of = fields.pop('variants', None)
     require(
-        isinstance(settings, dict) and settings,
+        isinstance(settings_of, dict) and settings_of,
         "it is no grid: it has no dict 'variants'. Fix: see docs/guides/ablations.md, and the "
         'files in configs/ablations.',
     )
     base = fields.pop('base', None)
     variants = []
-    for name, own in settings.items():
-        variants.append(_build_variant(str(name), own, base, folder))
+    for name, settings in settings_of.items():
+        variants.append(_build_variant(str(name), settings, base, folder))
     fields['seeds'] = _parse_seeds(fields.get('seeds', 0), 'seeds')
     if fields.get('tune') is not None:
         fields['tune'] = build_from(_build_tune, fields['tune'], 'tune')
@@ -136,14 +147,20 @@ def _build_variant(name: str, settings: Any, base: Any, folder: Path) -> Variant
         isinstance(config, str),
         f'{field} has no config. Fix: set base, or config in the variant.',
     )
-    fields = {**settings, 'config': _find_base(config, folder)}
-    # Not a field of the dict, whose key it is.
-    named = functools.partial(Variant, name)
-    return build_from(named, fields, field)
+    fields = dict(settings, config=_find_base(config, folder))
+    # The name is the key of the dict, not one of its fields.
+    variant_of_that_name = functools.partial(Variant, name)
+    return build_from(variant_of_that_name, fields, field)
 
 
 def _find_base(config: str, folder: Path) -> Path:
-    """Return the file of a config: beside the grid, in the current folder, or a model's name."""
+    """Return the file of a config that a grid names.
+
+    Args:
+        config (str): A path relative to the grid's folder or to the current one, or the
+            name of a model of the zoo, in this order.
+        folder (Path): The grid's folder.
+    """
     beside_grid = folder / config
     if beside_grid.is_file():
         return beside_grid.resolve()
@@ -156,12 +173,19 @@ def _build_tune(
     options: dict[str, Any] | None = None,
     seeds: int | Sequence[int] = 1,
 ) -> Tune:
-    """Build the settings of tuning from a grid's field ``tune``; see :class:`Tune`.
+    """Build the settings of tuning from the entries of a grid's field ``tune``.
+
+    Args:
+        fields (str | Sequence[str]): The config field that gets the value, or several.
+        values (Sequence): The values to try, at least two different ones.
+        options (dict, optional): See :class:`Tune`; an error if it is missing or empty.
+        seeds (int | Sequence[int]): How many seeds each value is tried with, or which.
 
     Raises:
-        UserError: There are fewer than two values, or no options.
+        UserError: There are fewer than two values, no options, or the seeds are wrong.
     """
     names = [fields] if isinstance(fields, str) else fields
+    # By their text, since a value may be a list, which has no hash.
     different = {repr(value) for value in values}
     check('the number of different tune.values', len(different), least=2)
     if not options:
@@ -178,13 +202,19 @@ def _build_tune(
 
 
 def _parse_seeds(value: Any, name: str) -> tuple[int, ...]:
-    """Return the seeds of a number of them, or of a list.
+    """Return the seeds that a field stands for: a count n gives 0 to n - 1, a list itself.
+
+    Args:
+        value: The field's value.
+        name (str): The field, for the error.
 
     Raises:
-        UserError: There are none, or equal ones.
+        UserError: The value is neither an int nor a list, there is no seed, or two are
+            equal.
     """
     check(name, value, kind=(int, list, tuple))
     seeds = tuple(range(value)) if isinstance(value, int) else tuple(value)
-    field = f'the number of different {name}'
-    check(field, len(set(seeds)), least=max(len(seeds), 1))
+    number_of_different = len(set(seeds))
+    needed = len(seeds) if seeds else 1
+    check(f'the number of different {name}', number_of_different, least=needed)
     return seeds

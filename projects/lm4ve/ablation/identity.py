@@ -23,13 +23,15 @@ def identity(path: Path, options: dict[str, Any]) -> str:
 
     Args:
         path (Path): The config.
-        options (dict): Dotted config field -> value.
+        options (dict): Dotted config field -> value; it is not changed.
     """
     cfg = fresh_config(path)
-    # As it is trained, schedules and sizes that follow included. MMEngine removes
-    # `_delete_`.
+    # The merge also adapts schedules and sizes that follow from the overrides, so that
+    # the hash is of the config that is trained. MMEngine takes the key `_delete_` out of
+    # the overrides it merges; the copy keeps the caller's as they are.
     merge_options(cfg, copy.deepcopy(options))
     content = dict(config=cfg.to_dict(), lm4ve=__version__, torch=torch.__version__)
+    # Values that JSON lacks, such as classes, are hashed by their text.
     text = json.dumps(content, sort_keys=True, default=repr)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -41,4 +43,5 @@ def fresh_config(path: Path) -> Config:
 
 @functools.cache
 def _read(path: Path) -> Config:
+    """Read a config file once; callers copy the result before they change it."""
     return read_config(path, set_scope=False)

@@ -100,7 +100,7 @@ def failed_seeds(values: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def _unit_of(metric: str) -> tuple[str, int]:
-    """Return the unit of a metric, '' if it is not known, and the factor to it."""
+    """Return the unit of a metric and the factor to it; ('', 1) for an unknown metric."""
     for beginning, (unit, factor) in _UNITS.items():
         if metric.startswith(beginning):
             return unit, factor
@@ -113,7 +113,14 @@ def _columns(
     summaries: Sequence[Summary],
     factor: int,
 ) -> list[_Column]:
-    """Return what is drawn of each variant with scores, from left to right."""
+    """Return what is drawn of each variant that has scores, from left to right.
+
+    A variant's place is its ``x`` in a sweep, else its number in the grid.
+
+    Args:
+        grid, scores, summaries: See :func:`plot_grid`.
+        factor (int): Multiplies scores, to bring them to the axis's unit.
+    """
     places: dict[str, float] = {}
     for i, variant in enumerate(grid.variants):
         places[variant.name] = i
@@ -135,7 +142,7 @@ def _columns(
 
 
 def _name_failed(axes: Axes, column: _Column, has_failed: np.ndarray) -> None:
-    """Write the scores of failed seeds at the lower edge."""
+    """Write the scores of a variant's failed seeds, and its mean, at the lower edge."""
     failed = np.sort(column.scores[has_failed])
     numbers = ', '.join(format_number(score) for score in failed)
     axes.annotate(
@@ -150,7 +157,7 @@ def _name_failed(axes: Axes, column: _Column, has_failed: np.ndarray) -> None:
 
 
 def _draw_means(axes: Axes, columns: Sequence[_Column], connected: bool) -> None:
-    """Draw means and intervals, those of a sweep connected by a line."""
+    """Draw the means with their 95 % intervals; ``connected`` draws a line through them."""
     axes.errorbar(
         [column.x for column in columns],
         [column.mean for column in columns],
@@ -166,7 +173,15 @@ def _draw_means(axes: Axes, columns: Sequence[_Column], connected: bool) -> None
 def _limit_axis(
     axes: Axes, columns: Sequence[_Column], failed: Sequence[np.ndarray]
 ) -> None:
-    """Fit the axis to the seeds that have not failed, if some have."""
+    """Limit the vertical axis to the seeds that have not failed; without failures, leave it.
+
+    Below, there is twice the room, for the scores that :func:`_name_failed` writes.
+
+    Args:
+        axes (Axes): The axes.
+        columns (Sequence[_Column]): The variants.
+        failed (Sequence[np.ndarray]): Which seeds have failed, for each variant.
+    """
     if not any(has_failed.any() for has_failed in failed):
         return
     shown = np.concatenate(
@@ -181,7 +196,7 @@ def _limit_axis(
 
 
 def _label_axes(axes: Axes, grid: Grid, columns: Sequence[_Column], unit: str) -> None:
-    """Write names or numbers of the variants, the metric and the title."""
+    """Label the axes: variants by name, or by number in a sweep; metric, unit and title."""
     label = ''
     names = [column.name.replace(' ', '\n') for column in columns]
     if grid.is_sweep:

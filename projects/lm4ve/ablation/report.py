@@ -19,7 +19,7 @@ from lm4ve.runner.tables import print_table
 #: Fields of a result that differ from run to run.
 _TIMINGS = ('step_seconds', 'wall_seconds', 'threads', 'device')
 
-#: Columns of the table; where a grid tunes, 'tuned' follows.
+#: Columns of the table in their order; in a grid that tunes, 'tuned' follows.
 _COLUMNS = (
     'variant',
     'n',
@@ -69,7 +69,8 @@ def report_grid(
             done.append((trial, result))
     folder = store.work_dir / grid.name
     for name, frame in csv_tables(grid, done, selected).items():
-        if not frame.empty:  # after an edit of the grid nothing is done; keep what was
+        # After an edit of the grid no trial may be done; then the old file stays.
+        if not frame.empty:
             write_text(frame.to_csv(index=False), folder / name)
 
     results: dict[str, list[dict[str, Any]]] = {v.name: [] for v in grid.variants}
@@ -100,17 +101,61 @@ def report_grid(
 def csv_tables(
     grid: Grid, done: Done, selected: dict[str, Any]
 ) -> dict[str, pd.DataFrame]:
-    """Return ``results.csv``, ``timings.csv`` and, where a grid tunes, ``tuning.csv``.
+    """Return the grid's CSV files as data frames, by file name.
 
-    Config and seed determine the first and the last; numbers that differ from run to
-    run are in ``timings.csv``.
+    - ``results.csv``: a row for each main trial: variant, seed, metrics and numbers of
+      parameters. Config and seed determine its content.
+    - ``timings.csv``: a row for each trial, of either stage, with the numbers that
+      differ from run to run.
+    - ``tuning.csv``, only for a grid that tunes: ``results.csv`` of the tuning trials,
+      and ``chosen``, which is 1 for the value that the variant was given and else 0.
 
     Args:
         grid (Grid): The grid.
         done (list): Finished trials with their results.
         selected (dict): Variant -> its tuned value.
     """
-    metrics = set()
+    columns = _result_columns(grid, done)
+    x_of = {variant.name: variant.x for variant in grid.variants}
+    main_rows = []
+    tuning_rows = []
+    timing_rows = []
+    for trial, result in done:
+        row = dict(
+            result['metrics'],
+            variant=trial.variant,
+            x=x_of[trial.variant],
+            value=trial.value,
+            seed=trial.seed,
+            trainable=result['trainable'],
+            frozen=result['frozen'],
+            trial=trial.id,
+        )
+        if trial.stage == 'main':
+            main_rows.append(row)
+        else:
+            is_chosen = selected.get(trial.variant) == trial.value
+            tuning_rows.append(dict(row, chosen=int(is_chosen)))
+        timing = dict(
+            stage=trial.stage, variant=trial.variant, seed=trial.seed, trial=trial.id
+        )
+        for name in _TIMINGS:
+            timing[name] = result.get(name)
+        timing_rows.append(timing)
+
+    timing_columns = ['stage', 'variant', 'seed', *_TIMINGS, 'trial']
+    tables = {
+        'results.csv': _frame(main_rows, columns),
+        'timings.csv': _frame(timing_rows, timing_columns),
+    }
+    if grid.tune is not None:
+        tables['tuning.csv'] = _frame(tuning_rows, [*columns, 'chosen'])
+    return tables
+
+
+def _result_columns(grid: Grid, done: Done) -> list[str]:
+    """Return the columns of ``results.csv`` in their order, metrics sorted by name."""
+    metrics: set[str] = set()
     for _, result in done:
         metrics.update(result['metrics'])
     columns = ['variant']
@@ -118,25 +163,12 @@ def csv_tables(
         columns.append('x')
     if grid.tune is not None:
         columns.append('value')
-    columns += ['seed', *sorted(metrics), 'trainable', 'frozen', 'trial']
-    timings = ['stage', 'variant', 'seed', *_TIMINGS, 'trial']
+    return [*columns, 'seed', *sorted(metrics), 'trainable', 'frozen', 'trial']
 
-    x_of = {variant.name: variant.x for variant in grid.variants}
-    rows = []
-    for trial, result in done:
-        row = {**result['metrics'], **result, **vars(trial)}
-        row['x'] = x_of[trial.variant]
-        row['trial'] = trial.id
-        row['chosen'] = int(selected.get(trial.variant) == trial.value)
-        rows.append(row)
-    names = list(dict.fromkeys([*columns, *timings, 'chosen']))
-    # As objects: a missing metric must not turn counts into floats.
-    frame = pd.DataFrame(rows, columns=names, dtype=object)
-    is_main = frame['stage'] == 'main'
-    tables = {'results.csv': frame.loc[is_main, columns], 'timings.csv': frame[timings]}
-    if grid.tune is not None:
-        tables['tuning.csv'] = frame.loc[~is_main, [*columns, 'chosen']]
-    return tables
+
+def _frame(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
+    """Return rows as a data frame of objects, so that a missing metric leaves counts integers."""
+    return pd.DataFrame(rows, columns=columns, dtype=object)
 
 
 # ---------------------------------------------------------------------------- table
@@ -146,42 +178,47 @@ def _row(
     results: list[dict[str, Any]],
     selected: dict[str, Any],
 ) -> Row:
-    """Return a variant's cells by column.
+    """Return the table's row of a variant that has results: column -> cell.
+
+    In a grid that tunes, 'tuned' is the value that was selected for the variant, marked
+    as an edge where it is the first or last of the grid's: a better one may lie outside.
 
     Args:
         grid (Grid): The grid.
-        summary (Summary): Of the variant's scores.
-        results (list[dict]): Of its main trials.
-        selected (dict): Variant -> its tuned value.
+        summary (Summary): The summary of the variant's scores.
+        results (list[dict]): The results of its main trials, at least one.
+        selected (dict): Variant -> its tuned value. In a grid that tunes, a variant with
+            main trials has one.
     """
     step_seconds = median(result['step_seconds'] for result in results)
-    difference = format_interval(summary.difference_low, summary.difference_high, '+')
-    cells = (
-        _title(grid, summary.variant),
-        str(summary.count),
-        format_number(summary.mean),
-        format_interval(summary.low, summary.high),
-        format_number(summary.difference, '+'),
-        difference,
-        format_p_value(summary.p_t),
-        format_p_value(summary.holm_t),
-        format_p_value(summary.p_wilcoxon),
-        format_p_value(summary.holm_wilcoxon),
-        f'{results[0]["trainable"]:,}',
-        f'{results[0]["frozen"]:,}',
-        format_number(step_seconds),
-    )
-    row = dict(zip(_COLUMNS, cells, strict=True))
+    any_result = results[0]  # the seed does not change the number of parameters
+    row = {
+        'variant': _title(grid, summary.variant),
+        'n': str(summary.count),
+        'mean': format_number(summary.mean),
+        '95 % interval': format_interval(summary.low, summary.high),
+        'difference': format_number(summary.difference, sign='+'),
+        '95 % interval of it': format_interval(
+            summary.difference_low, summary.difference_high, sign='+'
+        ),
+        'p (t)': format_p_value(summary.p_t),
+        'Holm (t)': format_p_value(summary.holm_t),
+        'p (Wilcoxon)': format_p_value(summary.p_wilcoxon),
+        'Holm (Wilcoxon)': format_p_value(summary.holm_wilcoxon),
+        'trainable': f'{any_result["trainable"]:,}',
+        'frozen': f'{any_result["frozen"]:,}',
+        's / step': format_number(step_seconds),
+    }
     if grid.tune is not None:
-        value = selected.get(summary.variant)
+        value = selected[summary.variant]
         row['tuned'] = str(value)
         if value in (grid.tune.values[0], grid.tune.values[-1]):
-            row['tuned'] += ' (edge)'  # a better value may lie outside
+            row['tuned'] += ' (edge)'
     return row
 
 
 def _row_not_run(grid: Grid, name: str) -> Row:
-    """Return the cells of a variant that has no result."""
+    """Return the table's row of a variant without a result: 'not run' in every cell."""
     row = dict.fromkeys(_COLUMNS, 'not run')
     row['variant'] = _title(grid, name)
     row['n'] = '0'
@@ -191,13 +228,21 @@ def _row_not_run(grid: Grid, name: str) -> Row:
 
 
 def _title(grid: Grid, variant: str) -> str:
+    """Return a variant's name as the table shows it: the reference is marked."""
     if variant == grid.reference:
         return f'{variant} (reference)'
     return variant
 
 
 def _caption(grid: Grid, scores: Scores, summaries: list[Summary]) -> str:
-    """Return what the numbers are, and how many trials are missing."""
+    """Return the sentences below the table: what its numbers are, and what is missing.
+
+    Args:
+        grid (Grid): The grid.
+        scores (Scores): Variant -> seed -> score of the finished main trials.
+        summaries (list[Summary]): The summaries of the variants that have scores.
+    """
+    # The p value is NaN for the reference and where seeds are too few for a test.
     tests = sum(not math.isnan(summary.p_t) for summary in summaries)
     caption = (
         f"{grid.metric}, {grid.better} is better; differences from '{grid.reference}', paired by "
@@ -211,7 +256,7 @@ def _caption(grid: Grid, scores: Scores, summaries: list[Summary]) -> str:
 
 
 def _markdown(rows: list[Row], caption: str) -> str:
-    """Return the table in Markdown."""
+    """Return rows as a Markdown table with the caption below it."""
     columns = list(rows[0])
     lines = [columns, ['---'] * len(columns)]
     for row in rows:

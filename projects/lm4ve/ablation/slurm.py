@@ -68,6 +68,7 @@ class SlurmJobs(Executor):
     options: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        """Set up submitit's executor, whose files go below the work folder."""
         # Absolute, since a job may begin in another folder.
         folder = self.store.work_dir.resolve() / 'slurm'
         self.executor = SlurmExecutor(folder, max_num_timeout=3)
@@ -87,7 +88,9 @@ class SlurmJobs(Executor):
         )
 
     def _run(self, todo: list[Trial]) -> Ended:
+        """Submit trials as jobs, except those that are queued already; wait for all."""
         active = _queue()
+        # Trials with the ids of their jobs.
         waiting: list[tuple[Trial, str]] = []
         new: list[Trial] = []
         for trial in todo:
@@ -115,7 +118,7 @@ class SlurmJobs(Executor):
         )
 
     def _submit(self, trials: Sequence[Trial]) -> list[tuple[Trial, str]]:
-        """Submit an array; return the job of each trial."""
+        """Submit trials as one array of jobs; return each trial with its job's id."""
         specs = []
         for trial in trials:
             folder = self.store.clear(trial).resolve()
@@ -129,7 +132,7 @@ class SlurmJobs(Executor):
         return list(zip(trials, jobs, strict=True))
 
     def _job_of(self, trial: Trial) -> str | None:
-        """Return the job that a trial was submitted as, or None."""
+        """Return the id of the job that a trial was last submitted as, or None."""
         stored = read_json(self.store.folder(trial) / 'slurm.json')
         if not isinstance(stored, dict):
             return None
@@ -137,7 +140,13 @@ class SlurmJobs(Executor):
         return job
 
     def _wait(self, waiting: list[tuple[Trial, str]]) -> Ended:
-        """Wait until no job is in the queue; a trial that has ended leaves the list."""
+        """Wait until no job is in the queue; yield each trial that has ended.
+
+        Args:
+            waiting (list[tuple[Trial, str]]): Trials with the ids of their jobs. A trial
+                that has ended is taken out, so that the list always holds those in the
+                queue.
+        """
         while waiting:
             active = _queue()
             gone = [(trial, job) for trial, job in waiting if job not in active]
@@ -154,9 +163,11 @@ class SlurmJobs(Executor):
 
 
 def _queue() -> set[str]:
-    """Return the user's jobs that wait or run, ``'12_3'`` for an element of an array."""
-    # Of all partitions, also hidden ones. A job that waits to be requeued is among
-    # them.
+    """Return the ids of the user's jobs that wait or run, ``'12_3'`` for one of an array.
+
+    A job that waits to be requeued is among them.
+    """
+    # '--all' includes hidden partitions.
     command = [
         'squeue',
         '--noheader',

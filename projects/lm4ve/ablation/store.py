@@ -47,7 +47,11 @@ class Store:
         return self.work_dir / 'trials' / trial.id
 
     def result(self, trial: Trial) -> dict | None:
-        """Return a trial's result; None where there is none, or it is damaged or another's."""
+        """Return a trial's result as its process wrote it, or None if it has to be run.
+
+        A file that is missing or damaged, or that is of another trial or another number
+        of processes, is no result.
+        """
         result = read_json(self.folder(trial) / 'result.json')
         if not isinstance(result, dict) or not _is_result(result):
             return None
@@ -89,7 +93,7 @@ class Store:
 
 
 def _is_result(stored: dict[str, Any]) -> bool:
-    """Return whether what a file holds has the fields of a result, in their types."""
+    """Return whether a dict from a file has the fields of a result, in their types."""
     metrics = stored.get('metrics')
     if 'id' not in stored or not isinstance(metrics, dict):
         return False
@@ -100,11 +104,19 @@ def _is_result(stored: dict[str, Any]) -> bool:
 
 
 def _is_number(value: Any) -> bool:
+    """Return whether a value is an int or a float; a bool is neither."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def trial_lock(folder: Path, timeout: float) -> FileLock:
-    """Return the lock of a trial's folder, which lies beside it and ends with its process."""
+    """Return the lock of a trial's folder; the process that holds it frees it by ending.
+
+    The lock's file lies beside the folder, since the folder is emptied under the lock.
+
+    Args:
+        folder (Path): The trial's folder.
+        timeout (float): Seconds to wait for the lock; -1: without end.
+    """
     return FileLock(folder.with_name(f'{folder.name}.lock'), timeout=timeout)
 
 
@@ -119,24 +131,30 @@ def select_tuned(grid: Grid, store: Store) -> dict[str, Any]:
     """
     if grid.tune is None:
         return {}
-    results: dict[tuple[str, Any], list[dict | None]] = {}
+    finished: dict[tuple[str, Any], list[dict]] = {}
     for trial in grid.tuning():
-        own = results.setdefault((trial.variant, trial.value), [])
-        own.append(store.result(trial))
+        results = finished.setdefault((trial.variant, trial.value), [])
+        result = store.result(trial)
+        if result is not None:
+            results.append(result)
     selected = {}
     for variant in grid.variants:
-        means = {}
+        score_of = {}
         for value in grid.tune.values:
-            finished = [r for r in results[variant.name, value] if r is not None]
-            if len(finished) == len(grid.tune.seeds):
-                means[value] = _score(grid, finished)
-        if len(means) == len(grid.tune.values):
-            selected[variant.name] = max(means, key=means.__getitem__)
+            results = finished[variant.name, value]
+            if len(results) == len(grid.tune.seeds):
+                score_of[value] = _score(grid, results)
+        is_complete = len(score_of) == len(grid.tune.values)
+        if is_complete:
+            selected[variant.name] = max(score_of, key=score_of.__getitem__)
     return selected
 
 
 def _score(grid: Grid, results: list[dict]) -> float:
-    """Return the mean of the metric, higher is better; infinitely bad if it is not finite."""
+    """Return the mean of the metric with a sign by which higher is better.
+
+    A mean that is not finite gives -inf, so that it never wins.
+    """
     sign = 1 if grid.greater_is_better else -1
     mean = sign * sum(metric_of(grid, result) for result in results) / len(results)
     if not math.isfinite(mean):

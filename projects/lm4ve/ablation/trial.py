@@ -51,7 +51,15 @@ def write_spec(trial: Trial, folder: Path, keep_checkpoints: bool) -> Path:
 
 
 def trial_config(spec: dict, work_dir: Path, launcher: str = 'none') -> Config:
-    """Build a trial's config from its specification, without validation and checkpoints.
+    """Build the config that a trial trains, from its specification.
+
+    It is the config of ``lm4ve train`` with the trial's overrides, but without
+    validation and, unless the specification keeps them, without checkpoints.
+
+    Args:
+        spec (dict): The specification, as :func:`write_spec` wrote it.
+        work_dir (Path): The folder of the run.
+        launcher (str): See :func:`run_trial`.
 
     Raises:
         UserError: The config is not what it was when the grid was read.
@@ -71,7 +79,7 @@ def trial_config(spec: dict, work_dir: Path, launcher: str = 'none') -> Config:
         local_rank=0,
     )
     cfg = finish_config(load_config(flags), flags)
-    # The last epoch is what is tested: no score is used on the way.
+    # Only the last epoch is tested, and nothing is selected by scores before it.
     cfg.val_cfg = None
     cfg.val_dataloader = None
     cfg.val_evaluator = None
@@ -87,7 +95,17 @@ def trial_config(spec: dict, work_dir: Path, launcher: str = 'none') -> Config:
 
 
 def train_and_test(spec: dict, folder: Path, launcher: str = 'none') -> dict:
-    """Train and test; return the result."""
+    """Train and test a trial in this process, and return its result.
+
+    Args:
+        spec (dict): The specification, as :func:`write_spec` wrote it.
+        folder (Path): The trial's folder; the run's own files go below it.
+        launcher (str): See :func:`run_trial`.
+
+    Returns:
+        dict: The content of ``result.json``: the metrics, the number of trainable and
+        frozen parameters, the median seconds of a training step, and the circumstances.
+    """
     start = time.time()
     runner = build_runner(trial_config(spec, folder / 'run', launcher))
     trainable, frozen = count_parameters(runner.model)
@@ -111,7 +129,7 @@ def train_and_test(spec: dict, folder: Path, launcher: str = 'none') -> dict:
 
 
 def _numbers_of(metrics: dict) -> dict[str, float]:
-    """Return the metrics that are numbers."""
+    """Return the metrics that are numbers, as Python floats."""
     numbers = {}
     for name, value in metrics.items():
         if isinstance(value, (int, float, np.number, torch.Tensor)):
@@ -124,11 +142,16 @@ def run_trial(spec: Path, launcher: str = 'none') -> None:
 
     The first process of a trial holds the trial's lock, so that two commands or two
     jobs never run one trial at a time.
+
+    Args:
+        spec (Path): The specification's file, in the trial's folder.
+        launcher (str): 'pytorch' if torchrun starts a process for each device, else
+            'none'.
     """
     folder = spec.parent
     lock: Any = contextlib.nullcontext()
     if _is_first(launcher):
-        lock = trial_lock(folder, -1)
+        lock = trial_lock(folder, timeout=-1)
     with lock:
         if (folder / 'result.json').exists():
             print(f'{folder} has a result already.')
@@ -139,11 +162,20 @@ def run_trial(spec: Path, launcher: str = 'none') -> None:
 
 
 def run_logged(spec: Path, threads: int, launcher: str = 'none') -> None:
-    """Run a trial as the program of this process; its first process logs beside the spec."""
+    """Run a trial as if this process were its command.
+
+    The first process of a trial sends what it prints to ``log.txt`` beside the
+    specification. An error ends the process, with a message that a user can mend.
+
+    Args:
+        spec (Path): The specification's file.
+        threads (int): CPU threads of torch.
+        launcher (str): See :func:`run_trial`.
+    """
     if _is_first(launcher):
         with open(spec.with_name('log.txt'), 'wb') as log:
-            os.dup2(log.fileno(), 1)
-            os.dup2(log.fileno(), 2)
+            os.dup2(log.fileno(), 1)  # stdout, also of libraries in C
+            os.dup2(log.fileno(), 2)  # stderr
     torch.set_num_threads(threads)
     sys.argv = ['trial', str(spec)]
     run_tool(lambda: run_trial(spec, launcher))
@@ -155,9 +187,12 @@ def _is_first(launcher: str) -> bool:
 
 
 def end_with_parent() -> None:
-    """Kill this process's group when the process that started it is gone."""
-    # The parent of a process of the fork server is the server; `parent_process` is the
-    # command that asked for it.
+    """Kill this process and its group as soon as the command that started it has ended.
+
+    A thread looks four times a second.
+    """
+    # A process of the fork server is the server's child; `parent_process` is the command
+    # that had it started.
     command = multiprocessing.parent_process()
     parent = os.getppid()
 
@@ -175,6 +210,7 @@ def end_with_parent() -> None:
 
 
 def main() -> None:
+    """Run the trial that the command line names; its parent's end is its own."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('spec', type=Path)
     parser.add_argument('--launcher', default='none')

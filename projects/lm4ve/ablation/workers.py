@@ -35,6 +35,7 @@ _HOST_MODULES = ('datasets', 'engine', 'evaluation', 'models', 'visualization')
 
 _FORKS = multiprocessing.get_context('forkserver')
 
+#: Yields each trial when it ends, with its failure, or None if it has a result.
 Ended = Generator[tuple[Trial, 'Failure | None'], None, None]
 
 
@@ -115,8 +116,12 @@ class Executor:
 
     def _warn_of_other_pixels(self, results: Iterable[dict]) -> None:
         """Warn where finished trials read pictures by other versions of libraries."""
-        changes = {changed_versions(r.get('pixel_versions')) for r in results}
-        for changed in sorted(changes - {''}):
+        changes = set()
+        for result in results:
+            changed = changed_versions(result.get('pixel_versions'))
+            if changed:
+                changes.add(changed)
+        for changed in sorted(changes):
             self.say(f'Warning: finished trials saw the pixels of {changed}.')
 
     def say(self, line: str) -> None:
@@ -124,10 +129,14 @@ class Executor:
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def outcome(self, trial: Trial, ending: str) -> Failure | None:
-        """Return None for a trial with a result, else its failure.
+        """Return None if an ended trial has a result, else its failure.
 
-        The reason is the last line of its log, or why nothing can be written: then the
-        log lacks its end.
+        The failure's reason is the last line of the trial's log. If nothing can be
+        written into its folder, the log lacks its end, and that problem is the reason.
+
+        Args:
+            trial (Trial): The trial.
+            ending (str): How it ended, which the reason begins with.
         """
         if self.store.result(trial) is not None:
             return None
@@ -167,6 +176,7 @@ class Workers(Executor):
     gpus: Sequence[str] = ()
 
     def _run(self, todo: list[Trial]) -> Ended:
+        """Run trials, each in a process that starts when a worker is free."""
         # The libraries read these when the fork server loads them.
         for name in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'):
             os.environ[name] = str(self.threads)
@@ -192,11 +202,11 @@ class Workers(Executor):
             _stop(running)
 
     def _start(self, trial: Trial, worker: int) -> BaseProcess:
-        """Start a trial on a worker's share of the machine.
+        """Start the process of a trial, with an empty folder of its own.
 
         Args:
             trial (Trial): The trial.
-            worker (int): Which worker, from 0.
+            worker (int): The worker's number, from 0, which decides the devices.
         """
         spec = write_spec(trial, self.store.clear(trial), self.keep_checkpoints)
         # The whole environment, since the server keeps that of its own start.
@@ -211,7 +221,10 @@ class Workers(Executor):
 
 
 def _host_modules(trials: Iterable[Trial]) -> list[str]:
-    """Return the modules that register what the configs of trials name."""
+    """Return modules to import before trials fork: those that register their hosts' classes.
+
+    Some may not exist; the fork server passes over them.
+    """
     scopes = set()
     for path in {trial.config for trial in trials}:
         scope = fresh_config(path).get('default_scope')
@@ -224,8 +237,16 @@ def _host_modules(trials: Iterable[Trial]) -> list[str]:
 
 
 def _forked(spec: Path, env: dict[str, str], threads: int, processes: int) -> None:
-    """Be a trial in a process of the fork server, or start its processes by torchrun."""
-    # The leader of a group: the command passes Ctrl-C on, and the terminal must not.
+    """Run a trial in this process of the fork server, or by torchrun in several.
+
+    Args:
+        spec (Path): The trial's specification.
+        env (dict[str, str]): The environment of the command, and the trial's devices.
+        threads (int): CPU threads of each process.
+        processes (int): Processes of the trial.
+    """
+    # A session of its own: the terminal sends Ctrl-C to the command alone, which then
+    # ends its trials.
     os.setsid()
     end_with_parent()
     os.environ.update(env)
@@ -250,12 +271,16 @@ def _forked(spec: Path, env: dict[str, str], threads: int, processes: int) -> No
 
 
 def _stop(processes: Iterable[BaseProcess]) -> None:
-    """Ask trials to end with everything that they started, and kill those that do not."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
+    """Ask processes and everything that they started to end; kill those that do not.
+
+    Args:
+        processes (Iterable[BaseProcess]): Leaders of process groups.
+    """
+    for signal_number in (signal.SIGTERM, signal.SIGKILL):
         for process in processes:
             if process.pid is not None and process.exitcode is None:
                 with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, number)
+                    os.killpg(process.pid, signal_number)
         end = time.monotonic() + GRACE
         for process in processes:
             process.join(max(0.0, end - time.monotonic()))
