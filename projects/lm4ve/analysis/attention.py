@@ -16,8 +16,8 @@ from lm4ve.tasks.base.analysis import Row
 
 #: Names of three projections, where there is not one named 'qkv'.
 _SPLIT = ('q_proj', 'k_proj', 'v_proj')
-#: Attributes of attention whose scores are not those of qkv alone: windows, rotations,
-#: channels in place of tokens, pooled tokens, tables by place.
+#: Attributes of modules that compute attention from more than queries and keys: windows,
+#: rotary embeddings, attention over channels, pooled tokens, position biases.
 _OTHER_SCORES = (
     'window_size',
     'rope',
@@ -31,22 +31,30 @@ _OTHER_SCORES = (
 
 
 def encoder_attentions(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """List the self-attention modules that can be read, in the model's order.
+    """List the self-attention modules whose weights :func:`attention_row` can recompute.
 
-    A module can be read if it has ``num_heads`` and one ``qkv`` projection (mmpretrain,
-    mmaction2, timm) or three (CLIP and SigLIP of transformers), or is torch's own. Not
-    if its scores depend on more: windows, rotations, biases by place, channels in place
-    of tokens.
+    They are torch's ``MultiheadAttention`` and the modules whose attention is a softmax
+    over products of queries and keys and nothing else, as in most vision transformers of
+    mmpretrain, mmaction2, timm and transformers.
+
+    Returns:
+        list[tuple[str, nn.Module]]: Names and modules, in the order of
+        ``model.named_modules()``.
     """
-    found = []
+    attentions = []
     for name, module in model.named_modules():
-        if isinstance(module, nn.MultiheadAttention) or _is_readable(module):
-            found.append((name, module))
-    return found
+        if isinstance(module, nn.MultiheadAttention) or _is_recomputable(module):
+            attentions.append((name, module))
+    return attentions
 
 
-def _is_readable(module: nn.Module) -> bool:
-    """Return whether a module's attention follows from its qkv projections alone."""
+def _is_recomputable(module: nn.Module) -> bool:
+    """Return whether a module's attention follows from its queries and keys alone.
+
+    It does if the module has ``num_heads`` and one ``qkv`` projection (mmpretrain,
+    mmaction2, timm) or three (CLIP and SigLIP of transformers). It does not with
+    windows, rotary embeddings, position biases or attention over channels.
+    """
     linear = {n for n, m in module.named_children() if isinstance(m, nn.Linear)}
     if 'qkv' not in linear and not linear.issuperset(_SPLIT):
         return False
@@ -56,40 +64,42 @@ def _is_readable(module: nn.Module) -> bool:
         return False
     if 'Channel' in type(module).__name__:  # DaViT's
         return False
-    # timm's EVA is given its rotations.
+    # timm's EVA gets its rotary embedding as an argument.
     return 'rope' not in inspect.signature(module.forward).parameters
 
 
 def attention_row(
     module: Any, x: Tensor, row: Row, padding_mask: Tensor | None = None
 ) -> Tensor:
-    """Compute the softmax attention of an encoder's module.
+    """Recompute one row of an encoder module's softmax attention from its input.
 
     Args:
         module (nn.Module): One of :func:`encoder_attentions`.
-        x (Tensor): Its input, ``[B, N, C]``, also where it wants ``[N, B, C]``.
-        row (int | Tensor | None): The query: an index, one a sample (int64
+        x (Tensor): The module's input as ``[B, N, C]``, also for a module that takes
+            ``[N, B, C]``.
+        row (int | Tensor | None): The query: an index, an index for each sample (int64
             ``[B]``), or None for the mean over all queries that are not padding.
         padding_mask (Tensor, optional): Bool ``[B, N]``, True = padding.
 
     Returns:
-        Tensor: ``[B, H, N]``, each row summing to 1.
+        Tensor: fp32 ``[B, H, N]``: what each token gets of the row's attention, in each
+        head; it sums to 1, and padding gets 0.
     """
-    qkv = _project(module, x)
-    q, k, _ = qkv.unflatten(-1, (3, module.num_heads, -1)).unbind(2)
+    qkv = _project(module, x).unflatten(-1, (3, module.num_heads, -1))
+    q, k, _ = qkv.unbind(dim=2)  # each [B, N, H, d]
     q = q.transpose(1, 2)
     k = k.transpose(1, 2)
     if hasattr(module, 'q_norm'):
         q = module.q_norm(q)
     if hasattr(module, 'k_norm'):
         k = module.k_norm(k)
-    # As a field of some hosts, where it is not 1 / sqrt(d).
+    # Modules of some hosts have a scale of their own; the usual one is 1 / sqrt(d).
     scale = getattr(module, 'scale', None)
     if not scale:
         scale = q.shape[-1] ** -0.5
     mask = None
     if padding_mask is not None:
-        mask = ~padding_mask[:, None, None]
+        mask = ~padding_mask[:, None, None]  # [B, 1, 1, N], True = may look
     if row is not None:
         q, mask = _take_row(q, mask, row)
     weights = _softmax(q.float() @ k.float().transpose(-2, -1) * scale, mask)
@@ -97,14 +107,14 @@ def attention_row(
 
 
 def _project(module: Any, x: Tensor) -> Tensor:
-    """Return queries, keys and values after each other, ``[B, N, 3 C]``."""
+    """Project tokens ``[B, N, C]`` to queries, keys and values, in this order: ``[B, N, 3 C]``."""
     if isinstance(module, nn.MultiheadAttention):
         return F.linear(x, module.in_proj_weight, module.in_proj_bias)
     if hasattr(module, _SPLIT[0]):
         return torch.cat([getattr(module, name)(x) for name in _SPLIT], dim=-1)
     bias = module.qkv.bias
     if bias is None and hasattr(module, 'q_bias'):
-        # VideoMAE has no bias for keys.
+        # VideoMAE has biases for queries and values, and none for keys.
         k_bias = torch.zeros_like(module.v_bias)
         bias = torch.cat((module.q_bias, k_bias, module.v_bias))
     return F.linear(x, module.qkv.weight, bias)
@@ -118,24 +128,26 @@ def llm_attention_row(
     row: Row,
     padding_mask: Tensor | None = None,
 ) -> Tensor:
-    """Compute the softmax attention of a language model's layer.
+    """Recompute one row of a language model layer's softmax attention from its input.
 
     Args:
         layer (LLMLayer): The layer.
-        x (Tensor): Its input, ``[B, N, D]``.
-        mask (Tensor, optional): The layer's: bool, True = may look, or factors after
-            softmax.
-        rotary (tuple[Tensor, Tensor], optional): The layer's rotary tables.
+        x (Tensor): The layer's input, ``[B, N, D]``.
+        mask (Tensor, optional): The mask that the layer was called with: bool, True =
+            may look, or factors that multiply the weights after the softmax.
+        rotary (tuple[Tensor, Tensor], optional): The rotary tables that the layer was
+            called with.
         row, padding_mask: See :func:`attention_row`.
 
     Returns:
-        Tensor: ``[B, H, N]``.
+        Tensor: fp32 ``[B, H, N]``; each row sums to 1, unless the mask holds factors.
     """
     with torch.autocast(x.device.type, enabled=False):
         normed = layer.attention_norm(x)
         q = layer.heads(layer.q_proj(normed), layer.q_norm)
         k = layer.heads(layer.k_proj(normed), layer.k_norm)
         q, k = layer.rotated(q, k, None, rotary)
+    # Grouped-query attention: several heads of queries share one of keys.
     k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
     if row is not None:
         q, mask = _take_row(q, mask, row)
@@ -149,12 +161,12 @@ def llm_attention_row(
 def _take_row(
     q: Tensor, mask: Tensor | None, row: int | Tensor
 ) -> tuple[Tensor, Tensor | None]:
-    """Return one query of each sample, and its row of the mask.
+    """Return the queries of one row, ``[B, H, 1, d]``, and the mask of that row.
 
     Args:
         q (Tensor): ``[B, H, N, d]``.
         mask (Tensor, optional): Broadcastable to ``[B, H, N, N]``.
-        row (int | Tensor): An index, or one a sample (int64 ``[B]``).
+        row (int | Tensor): The row's index, or an index for each sample (int64 ``[B]``).
     """
     index = torch.as_tensor(row, device=q.device)
     index = index.expand(len(q))[:, None, None, None]
@@ -166,11 +178,12 @@ def _take_row(
 
 
 def _softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
-    """Return the weights ``[B, H, Q, N]`` of scores under a mask.
+    """Return the attention weights, fp32 ``[B, H, Q, N]``, of scores under a mask.
 
     Args:
         scores (Tensor): fp32 ``[B, H, Q, N]``.
-        mask (Tensor, optional): Bool, True = may look, or factors after softmax.
+        mask (Tensor, optional): Broadcastable to the scores. Bool: True = may look.
+            Floating point: factors that multiply the weights after the softmax.
     """
     if mask is None:
         return torch.softmax(scores, dim=-1)
@@ -180,8 +193,15 @@ def _softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _mean_of_rows(weights: Tensor, row: Row, padding_mask: Tensor | None) -> Tensor:
-    """Return ``[B, H, N]``: the one row, or the mean over rows that are not padding."""
-    if padding_mask is None or row is not None:
-        return weights.mean(dim=2)
+    """Reduce attention weights to one row, ``[B, H, N]``.
+
+    Args:
+        weights (Tensor): ``[B, H, 1, N]`` if a row was taken, else ``[B, H, N, N]``.
+        row (int | Tensor | None): The row that was taken; None takes the mean over rows.
+        padding_mask (Tensor, optional): Bool ``[B, N]``, True = padding; its rows are
+            left out of the mean.
+    """
+    if row is not None or padding_mask is None:
+        return weights.mean(dim=2)  # of a row that was taken, the row itself
     is_token = (~padding_mask)[:, None, :, None].to(weights.dtype)
     return (weights * is_token).sum(dim=2) / is_token.sum(dim=2)

@@ -54,10 +54,13 @@ def list_sources(
 ) -> list[AttentionSource]:
     """List the attentions of a model that can be recomputed.
 
+    They are that of the visual encoder, with a neck that of the last neck's last layer,
+    and those that the task reads itself.
+
     Args:
         model (nn.Module): The model.
         necks (Sequence[LLMBlockNeck]): Its necks.
-        watched (Sequence[Watched]): What its task watches.
+        watched (Sequence[Watched]): The attentions that the task reads itself.
     """
     in_necks = set()
     for neck in necks:
@@ -68,8 +71,8 @@ def list_sources(
             encoder.append(module)
     sources = [AttentionSource('encoder', encoder)]
     if necks:
-        # A control in the block's place has no layers, and the library's own layers do
-        # not name their projections.
+        # Only our own layers can be read. A control in the block's place has no layers,
+        # and transformers' layers name their projections differently.
         layers = list(getattr(necks[-1].block, 'layers', ()))
         last: list[nn.Module] = []
         if layers and isinstance(layers[-1], LLMLayer):
@@ -88,14 +91,18 @@ def recompute_attention(
     calls: Calls,
     layout_of: LayoutOf,
 ) -> dict[str, Attention]:
-    """Recompute rows of attention; a module whose tokens have no place gives none.
+    """Recompute a row of each attention from the recorded input of its module.
 
     Args:
-        sources (Sequence[AttentionSource]): What to recompute.
+        sources (Sequence[AttentionSource]): The attentions.
         model (nn.Module): The model.
-        task (TaskAnalysis): Chooses the rows.
-        calls (Calls): What the modules were called with.
-        layout_of (Callable): Places tokens.
+        task (TaskAnalysis): The task's hooks, which choose the row.
+        calls (Calls): The recorded calls of modules.
+        layout_of (Callable): Returns the layout of a module's tokens.
+
+    Returns:
+        dict[str, Attention]: By label. Missing are those of which no module ran, or
+        whose tokens have no place.
     """
     names = {module: name for name, module in model.named_modules()}
     inputs = calls[model.data_preprocessor].output['inputs']
@@ -121,7 +128,15 @@ def recompute_attention(
 def _read_watched(
     watched: Watched, name: str, module: nn.Module, inputs: Any, call: RecordedCall
 ) -> Attention:
-    """Let a task read an attention of its own."""
+    """Return an attention that the task itself reads from a module's call.
+
+    Args:
+        watched (Watched): The task's description of it, with the function that reads.
+        name (str): The module's name.
+        module (nn.Module): The module.
+        inputs: The preprocessed batch.
+        call (RecordedCall): The module's call.
+    """
     rows = watched.read(module, inputs, call.arguments)
     placed = rows.weights[..., rows.layout.prefix :]
     return Attention(name, placed, watched.row, rows.layout, rows.titles)
@@ -136,7 +151,16 @@ def _recompute(
     task: TaskAnalysis,
     layout_of: LayoutOf,
 ) -> Attention | None:
-    """Recompute one row from a module's input; None where its tokens have no place."""
+    """Recompute one row of a module's attention; None if its tokens have no place.
+
+    Args:
+        name (str): The module's name.
+        module (nn.Module): A layer of the language model, or an encoder's attention.
+        is_block (bool): Whether it is a layer of the language model.
+        inputs: The preprocessed batch.
+        call (RecordedCall): The module's call.
+        task, layout_of: See :func:`recompute_attention`.
+    """
     x = call.input
     if not getattr(module, 'batch_first', True):
         x = x.transpose(0, 1)

@@ -93,13 +93,13 @@ def unwrapped(model: Any) -> nn.Module:
 
 
 class _Placing:
-    """Finds the places of tokens that modules gave.
+    """Finds where in the input the tokens of modules lie.
 
     Args:
         model (nn.Module): The model.
-        task (TaskAnalysis): It places tokens.
-        calls (Calls): What the modules gave.
-        grids (dict): Of the maps that went into necks.
+        task (TaskAnalysis): The task's hooks, which place tokens.
+        calls (Calls): The recorded inputs and outputs of modules.
+        grids (dict): Number of tokens -> grid, of the maps that went into necks.
     """
 
     def __init__(
@@ -112,7 +112,11 @@ class _Placing:
         self.inputs = calls[model.data_preprocessor].output['inputs']
 
     def place(self, label: str, point: ResolvedPoint) -> Point:
-        """Return the tokens at a point, with their places.
+        """Return the tokens at a point without the prefix, and their layout.
+
+        Args:
+            label (str): The point's label, for errors.
+            point (ResolvedPoint): The module, and whether its input is meant.
 
         Raises:
             UserError: The module did not run or gives no tokens, or they have no place.
@@ -141,8 +145,8 @@ class _Placing:
         Args:
             name (str): The module's name.
             count (int): The number of tokens, prefix included.
-            points (Sequence[Point]): Those that were placed. One with as many tokens
-                counts, since it may have a map's grid, and points differ in resolution.
+            points (Sequence[Point]): The points that were placed. The layout of one with
+                as many tokens is taken first, since it may come from a map's grid.
         """
         for point in points:
             if point.layout.prefix + point.layout.num_placed == count:
@@ -155,15 +159,17 @@ class _Placing:
 
 
 def _tokens_of(value: Any, label: str) -> tuple[Tensor, tuple[int, ...] | None]:
-    """Return the tokens of what a module takes or gives.
+    """Find the tokens in a module's input or output.
 
     Args:
-        value: A tensor, a sequence with one, or a dict with 'tokens'.
-        label (str): The point's, for the error.
+        value: A tensor of tokens ``[B, N, C]`` or a map ``[B, C, ...]`` of two or three
+            dimensions; a sequence whose last such tensor counts; or a dict with either
+            under 'tokens'.
+        label (str): The label of the point, for the error.
 
     Returns:
-        tuple[Tensor, tuple[int, ...] | None]: ``[B, N, C]``, and a map's grid; None for
-        tokens.
+        tuple[Tensor, tuple[int, ...] | None]: The tokens ``[B, N, C]``, and the grid of
+        the map that they were, or None if they were tokens.
 
     Raises:
         UserError: There is no such tensor.
@@ -183,7 +189,7 @@ def _tokens_of(value: Any, label: str) -> tuple[Tensor, tuple[int, ...] | None]:
 
 
 def _map_grids(necks: Sequence[LLMBlockNeck], calls: Calls) -> Grids:
-    """Return the grids of the maps that went into necks, by their number of tokens."""
+    """Return the grids of the maps that went into necks: number of tokens -> grid."""
     grids = {}
     for neck in necks:
         if neck not in calls:
@@ -201,7 +207,13 @@ def _map_grids(necks: Sequence[LLMBlockNeck], calls: Calls) -> Grids:
 
 
 def _input_of(module: nn.Module, value: Any) -> Any:
-    """Return what went into a module; of a neck, the tokens that it picks."""
+    """Return the features in a module's recorded input.
+
+    Args:
+        module (nn.Module): The module.
+        value: Its first argument. A neck may get features of several stages: the ones
+            that it reads are taken, as tokens ``[B, N, C]`` if its layout is given.
+    """
     if not isinstance(module, LLMBlockNeck):
         return value
     features = module.pick(value)

@@ -56,19 +56,23 @@ def load_model(
         CheckpointError: The file is missing, damaged, unsafe, or of another model.
         UserError: There is no such device.
     """
-    place = find_device(device)
+    found_device = find_device(device)
     torch.manual_seed(0)
     if checkpoint in UNTRAINED:
         model, content = build_model(cfg, None, allow_partial)
         model.init_weights()
     else:
         model, content = build_model(cfg, checkpoint, allow_partial)
-    return model.to(place).eval(), classes_of(cfg, content)
+    return model.to(found_device).eval(), classes_of(cfg, content)
 
 
 # ----------------------------------------------------------------------- samples
 def samples_by_index(cfg: Config, indices: Sequence[int]) -> list[NamedSample]:
-    """Take samples of the config's test data set.
+    """Return samples of the config's test data set, named 'test_...'.
+
+    Args:
+        cfg (Config): The config.
+        indices (Sequence[int]): Their places in the data set, from 0.
 
     Raises:
         UserError: There is no such sample.
@@ -82,8 +86,8 @@ def samples_by_index(cfg: Config, indices: Sequence[int]) -> list[NamedSample]:
         check('--indices', index, least=0, most=len(dataset) - 1)
         data = dataset[index]
         description = data.get('data_samples', data)
-        if isinstance(description, list):  # of several views
-            description = description[0]
+        if isinstance(description, list):
+            description = description[0]  # several views have the same name
         name = task.sample_name(description, index)
         samples.append(NamedSample(f'test_{name}', data))
     return samples

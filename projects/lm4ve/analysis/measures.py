@@ -43,9 +43,9 @@ def frequency(
     Args:
         tokens (Tensor): ``[B, N, C]``, any floating type.
         padding_mask (Tensor, optional): Bool ``[B, N]``, True = padding.
-        wrap (bool): Treat angles as angles: the mean is the circular one, and
-            differences are wrapped into [-pi, pi). False takes plain means and
-            differences, as the paper's pseudo-code.
+        wrap (bool): Take the circular mean of angles, and wrap differences into
+            [-pi, pi). False takes plain means and differences, as the paper's
+            pseudo-code does.
 
     Returns:
         Tensor: float64 ``[B, N]``, the L2 norm over the C frequencies of the FFT
@@ -57,8 +57,9 @@ def frequency(
     tokens = _checked(tokens, padding_mask)
     angles = torch.fft.fft(tokens, dim=-1).angle()
     if wrap:
-        towards = torch.polar(torch.ones_like(angles), angles)
-        difference = angles - _mean(towards, padding_mask).angle()
+        # The circular mean is the direction of the mean of unit vectors.
+        directions = torch.polar(torch.ones_like(angles), angles)
+        difference = angles - _mean(directions, padding_mask).angle()
         difference = torch.remainder(difference + math.pi, 2 * math.pi) - math.pi
     else:
         difference = angles - _mean(angles, padding_mask)
@@ -75,13 +76,14 @@ def normalize(values: Tensor, padding_mask: Tensor | None = None) -> Tensor:
     Returns:
         Tensor: ``[B, N]``; 0 where all values of a sample are equal, and at padding.
     """
-    for_low = values
-    for_high = values
+    # Padding must be neither the minimum nor the maximum.
+    values_for_low = values
+    values_for_high = values
     if padding_mask is not None:
-        for_low = values.masked_fill(padding_mask, torch.inf)
-        for_high = values.masked_fill(padding_mask, -torch.inf)
-    low = for_low.amin(-1, keepdim=True)
-    high = for_high.amax(-1, keepdim=True)
+        values_for_low = values.masked_fill(padding_mask, torch.inf)
+        values_for_high = values.masked_fill(padding_mask, -torch.inf)
+    low = values_for_low.amin(-1, keepdim=True)
+    high = values_for_high.amax(-1, keepdim=True)
     span = high - low
     scaled = (values - low) / torch.where(span > 0, span, 1.0)
     return _cleared(scaled, padding_mask)
@@ -108,8 +110,8 @@ def _mean(x: Tensor, padding_mask: Tensor | None) -> Tensor:
     """Return the mean over tokens that are not padding, ``[B, N, C] -> [B, 1, C]``."""
     if padding_mask is None:
         return x.mean(dim=1, keepdim=True)
-    kept = (~padding_mask)[..., None]
-    return (x * kept).sum(dim=1, keepdim=True) / kept.sum(dim=1, keepdim=True)
+    is_token = (~padding_mask)[..., None]
+    return (x * is_token).sum(dim=1, keepdim=True) / is_token.sum(dim=1, keepdim=True)
 
 
 def _cleared(values: Tensor, padding_mask: Tensor | None) -> Tensor:

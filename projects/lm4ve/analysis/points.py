@@ -47,9 +47,10 @@ def default_points(model: nn.Module) -> dict[str, str]:
     """Choose the points of a model.
 
     With a neck: 'encoder' (the neck's input, C channels), 'mapped' (the block's input,
-    D), 'block' (the block's output, D) and 'after' (behind the second mapper, C, before
-    the norm); of several necks, those of the last. Without a neck: 'encoder', the
-    output of the encoder's last block. A task may add others, as words.
+    D), 'block' (the block's output, D) and 'after' (the second mapper's output, C,
+    before the norm). Of several necks, the last one counts. Without a neck: 'encoder',
+    the output of the encoder's last block. A task may add others, for example the words
+    of a question.
 
     Args:
         model (nn.Module): A host's or one of ours.
@@ -60,7 +61,7 @@ def default_points(model: nn.Module) -> dict[str, str]:
     Raises:
         UserError: There is no neck, and no list of blocks where hosts keep it.
     """
-    of_task = _points_of_task(model)
+    points_of_task = _points_of_task(model)
     necks = necks_of(model)
     if necks:
         name, _ = necks[-1]
@@ -71,16 +72,16 @@ def default_points(model: nn.Module) -> dict[str, str]:
             'block': f'{prefix}block',
             'after': f'{prefix}mapper_out',
         }
-        for label, place in of_task.items():
-            points.setdefault(label, place)
+        for label, module in points_of_task.items():
+            points.setdefault(label, module)
         return points
-    if of_task:
-        return of_task
+    if points_of_task:
+        return points_of_task
     return {'encoder': _last_block(model)}
 
 
 def _points_of_task(model: nn.Module) -> dict[str, str]:
-    """Return the points that the model's task adds."""
+    """Return the points that the model's task adds, label -> module name; often none."""
     for task in all_tasks():
         if task.recognizes(type(model)):
             points: dict[str, str] = task.analysis.further_points(model)
@@ -102,7 +103,7 @@ def _last_block(model: Any) -> str:
             if len(blocks) > 0:
                 return f'{encoder}.{stack}.{len(blocks) - 1}'
     if hasattr(model, 'encoder'):
-        return 'encoder'  # it gives tokens itself
+        return 'encoder'  # its output is tokens
     raise UserError(
         f'{type(model).__name__} has no LLMBlockNeck and no known list of blocks. '
         "Name a module, for example points=dict(encoder='backbone.layer4')."
@@ -139,7 +140,10 @@ def resolve_points(
 
 
 def parse_points(words: Sequence[str]) -> dict[str, str] | None:
-    """Parse ``LABEL=MODULE`` words of a command line; without words, return None."""
+    """Parse the words ``LABEL=MODULE`` of a command line to label -> module name.
+
+    Without words the result is None, which chooses the default points.
+    """
     if not words:
         return None
     points = {}

@@ -26,11 +26,16 @@ Calls = dict[nn.Module, RecordedCall]
 
 @contextmanager
 def record_calls(modules: Iterable[nn.Module]) -> Iterator[Calls]:
-    """Record the last call of each module inside the context."""
+    """Record the last call of each module inside the context.
+
+    Yields:
+        Calls: Module -> its last call, filled while the model runs. A module that does
+        not run is missing.
+    """
     calls: Calls = {}
 
     def record(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
-        # Once more at the end, since the order of the last calls counts.
+        # A module that runs again moves to the end: the order is that of the last calls.
         calls.pop(module, None)
         bound = inspect.signature(module.forward).bind(*args, **kwargs)
         calls[module] = RecordedCall(bound.arguments, output)
@@ -45,14 +50,18 @@ def record_calls(modules: Iterable[nn.Module]) -> Iterator[Calls]:
 
 @contextmanager
 def evaluation_mode(model: Any) -> Iterator[None]:
-    """Set evaluation mode and run all views at once; restore both afterwards."""
+    """Put a model into evaluation mode inside the context, and let it run all views at once.
+
+    Afterwards each module is in its own mode again, and ``test_cfg`` is as before.
+    """
     modes = {module: module.training for module in model.modules()}
     model.eval()
     test_cfg = getattr(model, 'test_cfg', None)
     if test_cfg and 'max_testing_views' in test_cfg:
-        # In parts, only the last part's activations would be kept.
-        whole = {k: v for k, v in test_cfg.items() if k != 'max_testing_views'}
-        model.test_cfg = whole
+        # Views that run in several parts would leave the activations of the last part.
+        without_parts = dict(test_cfg)
+        del without_parts['max_testing_views']
+        model.test_cfg = without_parts
     try:
         yield
     finally:

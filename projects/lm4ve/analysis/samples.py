@@ -112,11 +112,11 @@ def samples_of(
 
 
 class _Splitting:
-    """Takes what belongs to one sample of a batch.
+    """Splits the analysis of a batch by samples.
 
     Args:
-        analysis (Analysis): The batch's.
-        frames (int): Frames of a clip that are shown; 1 of other inputs.
+        analysis (Analysis): The analysis of the batch.
+        frames (int): How many frames of a clip are shown; 1 for other inputs.
     """
 
     def __init__(self, analysis: Analysis, frames: int) -> None:
@@ -124,14 +124,28 @@ class _Splitting:
         self.frames = frames
 
     def rows_of(self, i: int, values: Tensor, layout: Layout) -> slice:
-        """Return which rows of a point or an attention show sample ``i``."""
+        """Return the rows of a point's or an attention's values that show sample ``i``.
+
+        A sample has a row for each of its views; for a clip that is seen frame by frame,
+        a row for each frame.
+
+        Args:
+            i (int): The sample's place in the batch.
+            values (Tensor): ``[B, ...]``, where B counts rows.
+            layout (Layout): The layout of its tokens; a row has ``times`` frames.
+        """
         rows_of_sample = len(values) // len(self.analysis.outputs)
         shown = max(self.frames // layout.times, 1)
         first = i * rows_of_sample
         return slice(first, first + shown)
 
     def measure(self, i: int, measure: str) -> tuple[Section, list[Number]]:
-        """Return the panels of a measure of sample ``i``, and their numbers."""
+        """Measure sample ``i`` at every point; return the panels and their numbers.
+
+        Args:
+            i (int): The sample's place in the batch.
+            measure (str): 'magnitude' or 'frequency'.
+        """
         maps = []
         numbers = []
         for label, point in self.analysis.points.items():
@@ -148,7 +162,7 @@ class _Splitting:
 
 
 def _padding(layout: Layout, rows: slice) -> Tensor | None:
-    """Return the padding mask of some rows, if there is one."""
+    """Return the padding mask of some rows of the batch, or None if it has none."""
     if layout.padding_mask is None:
         return None
     return layout.padding_mask[rows]
@@ -157,7 +171,17 @@ def _padding(layout: Layout, rows: slice) -> Tensor | None:
 def _map(
     title: str, module: str, values: Tensor, layout: Layout, rows: slice
 ) -> TokenMap:
-    """Return the map of values ``[rows, N]``, NaN at padding, frames one after the other."""
+    """Make the map of a panel from values of tokens.
+
+    Args:
+        title, module (str): The panel's title, and the module that gave the tokens.
+        values (Tensor): ``[rows, N]``: one row, or a row for each frame.
+        layout (Layout): The layout of the tokens.
+        rows (slice): The rows of the batch that the values are of.
+
+    Returns:
+        TokenMap: The values of all frames in order, NaN at padding.
+    """
     padding = _padding(layout, rows)
     if padding is not None:
         values = values.masked_fill(padding, torch.nan)
@@ -172,7 +196,14 @@ def _map(
 def _attention_section(
     label: str, attention: Attention, rows: slice, heads: int | None
 ) -> tuple[Section, Number]:
-    """Return the panels of an attention, and the entropy of its rows."""
+    """Return the panels of one sample's attention, and its entropy.
+
+    Args:
+        label (str): 'encoder', 'block', or the label of a task's own.
+        attention (Attention): The attention of the batch.
+        rows (slice): The rows of the sample.
+        heads (int, optional): See :func:`samples_of`.
+    """
     weights = attention.weights[rows].double()
     if attention.titles is None:
         panels = _panels_of_heads(weights, heads)
@@ -195,11 +226,11 @@ def _attention_section(
 
 
 def _panels_of_heads(weights: Tensor, heads: int | None) -> list[tuple[str, Tensor]]:
-    """Return the sum over heads, and the first heads.
+    """Return titles and values of the panels of attention heads: their sum, then each.
 
     Args:
         weights (Tensor): ``[rows, H, N]``.
-        heads (int, optional): So many; None: all.
+        heads (int, optional): How many heads get a panel, the first ones; None: all.
     """
     count = weights.shape[1]
     panels = [(f'sum of {count} heads', weights.sum(dim=1))]
@@ -211,7 +242,7 @@ def _panels_of_heads(weights: Tensor, heads: int | None) -> list[tuple[str, Tens
 def _panels_of_rows(
     weights: Tensor, titles: Sequence[str], heads: int | None
 ) -> list[tuple[str, Tensor]]:
-    """Return the mean over rows that have names, and the first rows.
+    """Return titles and values of the panels of named rows: their mean, then each.
 
     Args:
         weights (Tensor): ``[rows, R, N]``.
@@ -228,9 +259,10 @@ def _panels_of_rows(
 
 
 def _mark_uniform(token_map: TokenMap) -> None:
-    """Let the scale of nearly uniform attention begin at zero, and name it so.
+    """Change the title and the scale of a map whose values are nearly equal.
 
-    A scale from the smallest to the largest value would show rounding as a pattern.
+    Its scale begins at zero then: one from the smallest to the largest value would show
+    rounding as a pattern.
     """
     low, high = token_map.ends()
     top = high
@@ -242,10 +274,12 @@ def _mark_uniform(token_map: TokenMap) -> None:
 
 
 def _entropy(label: str, attention: Attention, weights: Tensor, rows: slice) -> Number:
-    """Return the entropy of attention rows, and how large it can be.
+    """Return the entropy of attention rows in nats; the quantity's name has its maximum.
+
+    The weights are normalized first, since what the prefix gets is missing.
 
     Args:
-        label (str): The attention's.
+        label (str): The attention's label.
         attention (Attention): The attention.
         weights (Tensor): float64 ``[rows, H, N]``.
         rows (slice): Which rows of the batch they are.

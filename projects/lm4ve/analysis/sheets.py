@@ -110,7 +110,14 @@ def animate(sample: Sample, note: str = '') -> np.ndarray:
 
 # ---------------------------------------------------------------------------- placing
 def _panel_grid(sample: Sample, time: int) -> _Rows:
-    """Place the input in the first column, the sections beside and below it."""
+    """Return the panels of a sheet: the input at the left, the sections beside it.
+
+    A section begins a new row, and has at most :data:`_MOST` panels in each.
+
+    Args:
+        sample (Sample): The sample.
+        time (int): The frame of a clip; 0 for other inputs.
+    """
     picture = sample.picture
     rows: _Rows = []
     for section in sample.sections:
@@ -138,7 +145,12 @@ def _panel_grid(sample: Sample, time: int) -> _Rows:
 
 
 def _panel_strip(sample: Sample, times: Sequence[int]) -> _Rows:
-    """Place a quantity in each row, a frame in each column."""
+    """Return the panels of a clip's strip: a quantity in each row, a frame in each column.
+
+    Args:
+        sample (Sample): The sample.
+        times (Sequence[int]): The frames.
+    """
     picture = sample.picture
     inputs: list[_Panel | None] = []
     for time in times:
@@ -176,7 +188,14 @@ def _strip_row(
 
 # ---------------------------------------------------------------------------- drawing
 def _draw(sample: Sample, rows: _Rows, side: float, note: str) -> Figure:
-    """Draw rows of panels about ``side`` inches wide between name, facts and notes."""
+    """Draw panels into a figure, with the sample's name and facts above and notes below.
+
+    Args:
+        sample (Sample): The sample.
+        rows (list): The panels.
+        side (float): How wide a panel is, about, in inches.
+        note (str): A line below the sample's name.
+    """
     picture = sample.picture
     columns = max(_FEWEST + 1, *[len(row) for row in rows])
     gap = _BAR if side == picture.side else 0.06
@@ -203,7 +222,7 @@ def _draw(sample: Sample, rows: _Rows, side: float, note: str) -> Figure:
 
 
 def _lines_above(row: Sequence[_Panel | None]) -> int:
-    """Return the most lines that stand above a panel of a row."""
+    """Return how many lines a row of panels needs above it, for headings and titles."""
     return max(panel.lines for panel in row if panel is not None)
 
 
@@ -232,7 +251,7 @@ def _draw_panel(axes: Axes, panel: _Panel) -> None:
 
 
 def _draw_bar(axes: Axes, bar: _Bar) -> None:
-    """Draw a color bar with the smallest and the largest value."""
+    """Draw a color bar beside a panel, with the smallest and the largest value as ticks."""
     norm = bar.tokens.norm()
     beside = axes.inset_axes((1.03, 0, 0.05, 1))
     ticks: Any = [norm.vmin, norm.vmax]

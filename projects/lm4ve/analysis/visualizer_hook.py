@@ -47,12 +47,14 @@ class ActivationVisHook(Hook):
     Args:
         enable (bool): Default: off.
         interval (int): Draw every n-th sample of the main process.
-        points (dict[str, str], optional): Label to module name; default:
+        points (dict[str, str], optional): Where activations are captured: label ->
+            module name, with ``':input'`` after it for the module's input. Default:
             :func:`lm4ve.analysis.default_points`.
-        measures (Sequence[str]): 'magnitude', 'frequency'.
-        attention (bool): Also draw attention, where it can be read.
-        heads (int): Heads with a panel of their own, beside their sum.
-        max_samples (int): Draw at most so many in each validation or test.
+        measures (Sequence[str]): Which of 'magnitude' and 'frequency' to draw.
+        attention (bool): Also draw attention, where it can be recomputed.
+        heads (int): How many attention heads get a panel of their own, beside the sum
+            over all heads.
+        max_samples (int): Draw at most so many samples in each validation or test.
 
     Raises:
         UserError: An argument is wrong, or a point is no module of the model (before
@@ -87,7 +89,8 @@ class ActivationVisHook(Hook):
         self.attention = attention
         self.heads = heads
         self.max_samples = max_samples
-        # Samples of this validation or test that the main process has had, and drawn.
+        # How many samples of the current validation or test the main process has seen,
+        # and how many of them it has drawn.
         self._seen = 0
         self._drawn = 0
 
@@ -99,12 +102,25 @@ class ActivationVisHook(Hook):
             resolve_points(unwrapped(runner.model), self.points)
 
     def _before_epoch(self, runner, mode: str = 'train') -> None:
+        """Count samples anew; MMEngine calls this before training, validation and testing."""
         self._seen = 0
         self._drawn = 0
 
     def _after_iter(
         self, runner, batch_idx, data_batch=None, outputs=None, mode: str = 'train'
     ) -> None:
+        """Draw the samples of a validation or test batch that are due.
+
+        Due are those whose number is a multiple of ``interval``, until ``max_samples``
+        are drawn. An error while drawing ends the drawing, not the run.
+
+        Args:
+            runner (Runner): Gives the model and the visualizer.
+            batch_idx (int): Not used: batches may differ in size, so samples are counted.
+            data_batch (dict): The batch.
+            outputs (Sequence): The prediction of each sample.
+            mode (str): 'train', in which nothing is drawn, 'val' or 'test'.
+        """
         if not self.enable or mode == 'train' or not is_main_process():
             return
         first = self._seen
@@ -138,6 +154,15 @@ class ActivationVisHook(Hook):
     def _draw(
         self, runner, model: nn.Module, mode: str, batch: Any, names: Sequence[str]
     ) -> None:
+        """Run the model once more on some samples, and add their sheets to the visualizer.
+
+        Args:
+            runner (Runner): Gives the visualizer, and names the step.
+            model (nn.Module): The model without the wrapper of distributed training.
+            mode (str): 'val' or 'test'.
+            batch (dict): The samples.
+            names (Sequence[str]): Their names.
+        """
         from lm4ve.analysis.samples import samples_of
         from lm4ve.analysis.sheets import draw_sheet
         from lm4ve.draw.figures import to_image
@@ -158,7 +183,10 @@ class ActivationVisHook(Hook):
 
 
 def _is_sharded(model: nn.Module) -> bool:
-    """Return whether a part of a model is in shards on several processes."""
+    """Return whether a part of a model is in shards on several processes.
+
+    Wrappers are found by the names of their classes, since not all are installed.
+    """
     for module in model.modules():
         for base in type(module).__mro__:
             if any(name in base.__name__ for name in _SHARDED):

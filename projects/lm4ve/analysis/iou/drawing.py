@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lm4ve.analysis.iou import pseudo_masks
-from lm4ve.analysis.iou.pseudo_masks import PRIOR, TokenMaps, token_mask
-from lm4ve.analysis.iou.report import Report
+from lm4ve.analysis.iou.pseudo_masks import AS_IS, PRIOR, TokenMaps, token_mask
+from lm4ve.analysis.iou.report import FIXED, Report
 from lm4ve.draw.figures import save_figure, without_ticks
 
 
@@ -57,8 +57,9 @@ def draw_examples(
         path (Path): The file to write.
         title (str): The title of the picture.
     """
-    rows = report.frame.query("threshold_choice == 'fixed' and variant == 'as is'")
-    rows = rows[rows['table'] == 'rows']
+    frame = report.frame
+    is_of_map = (frame['table'] == 'rows') & (frame['variant'] == AS_IS)
+    rows = frame[is_of_map & (frame['threshold_choice'] == FIXED)]
     thresholds = rows.set_index(['measure', 'point'])['threshold'].to_dict()
     columns = 2 + len(examples[0].maps)
     size = (1.15 * columns, 1.3 * len(examples) + 0.6)
@@ -76,7 +77,7 @@ def draw_examples(
 
 
 class _Panel(NamedTuple):
-    """A panel of an example: its name, its picture, and the IoU in words."""
+    """A panel of an example: its name, its picture, and the IoU in per cent as text."""
 
     name: str
     picture: np.ndarray
@@ -86,7 +87,7 @@ class _Panel(NamedTuple):
 def _example_panels(
     example: Example, thresholds: dict[tuple[str, str], float], rule: str
 ) -> list[_Panel]:
-    """Return image, mask and pseudo-masks of an example.
+    """Return the panels of an example: the image, its mask, and a pseudo-mask for each map.
 
     Args:
         example (Example): The image.
@@ -94,13 +95,19 @@ def _example_panels(
         rule (str): The rule of :func:`token_mask`.
     """
     pixels = example.pixels
-    grid = example.maps[0].grid
-    truth, _ = token_mask(example.mask, grid, rule)
-    panels = [_Panel('image', pixels), _Panel('mask', _lit(pixels, truth, grid))]
+    # The mask is shown on the grid of the first map.
+    shown_grid = example.maps[0].grid
+    shown_mask, _ = token_mask(example.mask, shown_grid, rule)
+    panels = [
+        _Panel('image', pixels),
+        _Panel('mask', _lit(pixels, shown_mask, shown_grid)),
+    ]
     for token_maps in example.maps:
+        # Maps may differ in their grids; each is scored on its own.
         truth, valid = token_mask(example.mask, token_maps.grid, rule)
         threshold = thresholds[token_maps.measure, token_maps.point]
-        predicted = token_maps.values[0] > threshold
+        (values,) = token_maps.values  # of the one image, [N]
+        predicted = values > threshold
         name = f'{token_maps.measure}\n{token_maps.point}, t = {threshold:g}'
         score = f'{100 * pseudo_masks.iou(predicted, truth, valid):.0f}'
         picture = _lit(pixels, predicted, token_maps.grid)
@@ -109,7 +116,13 @@ def _example_panels(
 
 
 def _lit(pixels: np.ndarray, tokens: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """Return the picture, dark where ``tokens`` ``[N]`` is False."""
+    """Return a picture that is dark where tokens are False.
+
+    Args:
+        pixels (np.ndarray): uint8 ``[H, W, 3]``.
+        tokens (np.ndarray): bool ``[N]``, row by row of the grid.
+        grid (tuple[int, int]): Rows and columns of the tokens.
+    """
     height, width = pixels.shape[:2]
     rows, columns = grid
     row_of_pixel = np.arange(height) * rows // height

@@ -40,7 +40,7 @@ IMAGENET_S_50 = [
 
 #: A name, the pipeline's input, and the mask (uint8 ``[H, W]``: 0, 1, IGNORED).
 Item = tuple[str, dict[str, Any], np.ndarray]
-#: What reads each item of a data set.
+#: A function for each item of a data set, which reads it.
 Items = list[Callable[[], Item]]
 
 
@@ -103,7 +103,15 @@ def folder(root: str | Path, ignored: int | None = None) -> Items:
 def _files(
     images: Path, masks: Path, foreground: Callable[[Path], np.ndarray]
 ) -> Items:
-    """List pairs of an image file and its mask's file, whose paths differ in the suffix."""
+    """List image files with their masks, whose paths differ in folder and suffix alone.
+
+    Args:
+        images, masks (Path): The two folders, with the same folders inside.
+        foreground (Callable): Reads a mask's file, to uint8 ``[H, W]``.
+
+    Raises:
+        UserError: There is no image, or one has no mask.
+    """
 
     def read(path: Path, mask: Path) -> Item:
         img = mmcv.imread(str(path))  # for pipelines that do not load
@@ -121,14 +129,14 @@ def _files(
 
 
 def _find_mask(stem: Path, image: Path) -> Path:
-    """Return the mask's file of an image.
+    """Return the file of an image's mask, in any format of :data:`MASKS`.
 
     Args:
-        stem (Path): Its path, but for the suffix.
+        stem (Path): The mask's path with any suffix, which is replaced.
         image (Path): The image, for the error.
 
     Raises:
-        UserError: There is none.
+        UserError: There is no such file.
     """
     for suffix in MASKS:
         for spelling in (suffix, suffix.upper()):
@@ -200,7 +208,18 @@ def follow(
 
 
 def _moved(transform: Any, mask: np.ndarray) -> np.ndarray:
-    """Apply the geometry of an image's transform to a mask; padding is no background."""
+    """Apply a transform's change of geometry to the mask of its image.
+
+    Pixels that are added as padding are :data:`IGNORED`, not background.
+
+    Args:
+        transform (BaseTransform): A transform of the pipeline; it is not changed.
+        mask (np.ndarray): uint8 ``[H, W]``.
+
+    Raises:
+        UserError: The type of the transform is unknown, so that it may move pixels in a
+            way that a mask cannot follow.
+    """
     name = type(transform).__name__
     known = ('Resize', 'ResizeEdge', 'CenterCrop', 'Pad', *STILL)
     check(
@@ -210,13 +229,14 @@ def _moved(transform: Any, mask: np.ndarray) -> np.ndarray:
     )
     if name in STILL:
         return mask
+    # A copy of the transform, with settings for masks.
     twin = copy.copy(transform)
     if name == 'CenterCrop':
         twin.pad_cfg = dict(twin.pad_cfg, pad_val=dict(img=IGNORED))
     elif name == 'Pad':
         twin.pad_val = dict(img=IGNORED)
     else:
-        # Pillow's nearest pixel is that of the center; OpenCV's is not.
+        # Pillow takes the pixel nearest to the center, and OpenCV does not.
         twin.interpolation = 'nearest'
         twin.backend = 'pillow'
     return twin(dict(img=mask))['img']

@@ -25,13 +25,20 @@ THRESHOLDS = tuple(i / 10 for i in range(1, 10))
 RULES = ('majority', 'any')
 #: The activation as it is, its negative (some models light up the background), and
 #: its values in random places.
-VARIANTS = ('as is', 'inverted', 'shuffled')
-#: A span of values below this share of their scale is rounding, not structure.
+AS_IS = 'as is'
+INVERTED = 'inverted'
+SHUFFLED = 'shuffled'
+VARIANTS = (AS_IS, INVERTED, SHUFFLED)
+#: A span of values up to this share of their magnitude is rounding, not structure.
 _FLAT = 1e-6
+#: Shares of an area are sums, which carry rounding of about this size.
+_ROUNDING = 1e-9
 #: The value of a mask's pixels that do not count.
 IGNORED = 255
 
+#: Measure, point and variant of a map.
 Key = tuple[str, str, str]
+#: The key of a map that is foreground everywhere, which needs no model.
 PRIOR: Key = ('everything is foreground', '', '')
 
 
@@ -58,17 +65,25 @@ def token_mask(
     check('rule', rule, choices=RULES)
     counted = _shares(mask != IGNORED, grid)
     foreground = _shares(mask == 1, grid)
-    # Sums of areas carry rounding: exactly one half must count as such.
-    least = np.full_like(counted, 1e-9)
+    valid = counted > _ROUNDING
     if rule == 'majority':
-        least = 0.5 * counted - 1e-9
-    valid = counted > 1e-9
-    is_foreground = valid & (foreground >= least)
-    return is_foreground.ravel(), valid.ravel()
+        # Exactly one half is foreground, whatever the rounding.
+        is_foreground = foreground >= 0.5 * counted - _ROUNDING
+    else:
+        is_foreground = foreground >= _ROUNDING
+    return (valid & is_foreground).ravel(), valid.ravel()
 
 
 def _shares(pixels: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """Return the share of each token's area where pixels ``[H, W]`` are True."""
+    """Return the share of each token's area where pixels are True.
+
+    Args:
+        pixels (np.ndarray): bool ``[H, W]``.
+        grid (tuple[int, int]): Rows and columns of tokens.
+
+    Returns:
+        np.ndarray: float64 ``[rows, columns]``, 0 to 1.
+    """
     rows, columns = grid
     return cv2.resize(
         pixels.astype(np.float64), (columns, rows), interpolation=cv2.INTER_AREA
@@ -114,26 +129,32 @@ class TokenMaps:
     note: str = ''
 
     def variant(self, name: str, order: np.ndarray) -> np.ndarray:
-        """Return one of :data:`VARIANTS`; ``order`` ``[B, N]`` shuffles."""
-        if name == 'as is':
+        """Return the maps in one of :data:`VARIANTS`, float64 ``[B, N]``, 0 to 1.
+
+        Args:
+            name (str): The variant.
+            order (np.ndarray): int64 ``[B, N]``: where the shuffled values of each
+                image come from. Other variants do not read it.
+        """
+        if name == AS_IS:
             return self.values
-        if name == 'shuffled':
+        if name == SHUFFLED:
             return np.take_along_axis(self.values, order, axis=-1)
-        flat = (self.values == 1).all(axis=-1, keepdims=True)
-        return np.where(flat, 1.0, 1 - self.values)
+        # A constant map stays all ones, as its class says.
+        is_flat = (self.values == 1).all(axis=-1, keepdims=True)
+        return np.where(is_flat, 1.0, 1 - self.values)
 
 
 def maps_of(analysis: Analysis) -> list[TokenMaps]:
-    """Take the maps of a batch of images.
+    """Turn the analysis of a batch of images into maps with values from 0 to 1.
 
     Args:
         analysis (Analysis): The batch's analysis.
 
     Returns:
-        list[TokenMaps]: For every measure and point; attention where it could be
-        read: the row that ``note`` names (the class token's, without one the mean of
-            all
-        rows), summed over heads.
+        list[TokenMaps]: A map for every measure and point, and one for each attention
+        that could be recomputed: its row summed over heads. The map's ``note`` names
+        the row, which is the class token's, or without one the mean over all.
 
     Raises:
         UserError: The model does not take images, or looks at several views.
@@ -145,22 +166,25 @@ def maps_of(analysis: Analysis) -> list[TokenMaps]:
         for label, point in analysis.points.items():
             values = _array(point.measure(measure, scaled=False))
             if measure == 'magnitude':
-                scale = _array(point.tokens.double().norm(dim=-1)).mean(-1)
-            else:  # of phases, one for each channel
+                # Distances between tokens round as the norms of tokens do.
+                sizes = _array(point.tokens.double().norm(dim=-1)).mean(-1)
+            else:
+                # The largest norm of phases, each of which is at most pi.
                 channels = point.tokens.shape[-1]
-                scale = np.full(len(point.tokens), np.pi * np.sqrt(channels))
+                sizes = np.full(len(point.tokens), np.pi * np.sqrt(channels))
+            scaled = _scaled(values, sizes)
             grid = _rows_and_columns(point.layout)
-            maps.append(TokenMaps(measure, label, _scaled(values, scale), grid))
+            maps.append(TokenMaps(measure, label, scaled, grid))
     for label, attention in analysis.attention.items():
         values = _array(attention.weights).sum(axis=1)
-        scaled = _scaled(values, values.mean(-1))
+        scaled = _scaled(values, sizes=values.mean(-1))
         grid = _rows_and_columns(attention.layout)
-        maps.append(TokenMaps('attention', label, scaled, grid, attention.row))
+        maps.append(TokenMaps('attention', label, scaled, grid, note=attention.row))
     return maps
 
 
 def _rows_and_columns(layout: Layout) -> tuple[int, int]:
-    """Return the grid of an image's tokens."""
+    """Return rows and columns of an image's tokens."""
     rows, columns = layout.grid
     return rows, columns
 
@@ -170,12 +194,21 @@ def _array(x: Tensor) -> np.ndarray:
     return x.detach().double().cpu().numpy()
 
 
-def _scaled(values: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Min-max normalize rows ``[B, N]``; ones where a row is constant but for rounding."""
+def _scaled(values: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Scale the values of each image to 0 ... 1 by their minimum and maximum.
+
+    Values that are equal but for rounding become all ones, so that the pseudo-mask of a
+    map without structure is foreground everywhere, as :data:`PRIOR` is.
+
+    Args:
+        values (np.ndarray): float64 ``[B, N]``.
+        sizes (np.ndarray): float64 ``[B]``: of what size the numbers are that the
+            values were computed from. Rounding is measured by it.
+    """
     low = values.min(-1, keepdims=True)
     span = np.ptp(values, axis=-1)[:, None]
-    is_flat = span <= _FLAT * scale[:, None]
-    divisor = np.where(is_flat, 1.0, span)
+    is_flat = span <= _FLAT * sizes[:, None]
+    divisor = np.where(is_flat, 1.0, span)  # avoids a division by zero
     return np.where(is_flat, 1.0, (values - low) / divisor)
 
 
@@ -187,7 +220,7 @@ class _Targets(NamedTuple):
     valid: np.ndarray
 
     def take(self, kept: np.ndarray) -> '_Targets':
-        """Return those of some images."""
+        """Return the targets of some images; ``kept`` is bool ``[B]``."""
         return _Targets(self.truth[kept], self.valid[kept])
 
 
@@ -224,7 +257,10 @@ class Scores:
         masks: Sequence[np.ndarray],
         names: Sequence[str],
     ) -> None:
-        """Score a batch.
+        """Score a batch: the prior, and every map in every variant at every threshold.
+
+        An image counts if its mask has foreground on the grids of all maps; the names of
+        the others go to ``empty``.
 
         Args:
             maps (Sequence[TokenMaps]): The maps of the B images.
@@ -234,7 +270,6 @@ class Scores:
         targets = {}
         for grid in {token_maps.grid for token_maps in maps}:
             targets[grid] = self._targets(masks, grid)
-        # An image counts if all grids have foreground.
         has_foreground = [target.truth.any(-1) for target in targets.values()]
         kept = np.all(has_foreground, axis=0)
         first = len(self.names) + len(self.empty)
@@ -260,7 +295,7 @@ class Scores:
     def _targets(
         self, masks: Sequence[np.ndarray], grid: tuple[int, int]
     ) -> '_Targets':
-        """Bring masks to a grid."""
+        """Bring the B masks of a batch to a grid of tokens; see :func:`token_mask`."""
         truth = []
         valid = []
         for mask in masks:
@@ -275,8 +310,11 @@ class Scores:
         Each image has random numbers of its own, whatever the size of a batch.
 
         Args:
-            first (int): Images before these.
+            first (int): How many images of the data set come before these.
             shape (tuple[int, int]): B and N.
+
+        Returns:
+            np.ndarray: int64 ``[B, N]``, a permutation in each row.
         """
         images, tokens = shape
         orders = []
@@ -286,7 +324,7 @@ class Scores:
         return np.stack(orders)
 
     def _score(self, values: np.ndarray, targets: '_Targets') -> np.ndarray:
-        """Return the IoU of maps ``[B, N]`` at every threshold, ``[B, T]``."""
+        """Return the IoU of maps ``[B, N]`` at each of the T thresholds, float64 ``[B, T]``."""
         thresholds = np.asarray(self.thresholds)[:, None]
         predicted = values[:, None, :] > thresholds
         return iou(predicted, targets.truth[:, None], targets.valid[:, None])

@@ -5,7 +5,6 @@ each image, which looks at the truth; the other is fixed on some images and trie
 rest.
 """
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,17 +16,21 @@ from scipy import stats
 
 from lm4ve.analysis.iou import pseudo_masks
 from lm4ve.analysis.iou.pseudo_masks import (
+    AS_IS,
+    INVERTED,
     PRIOR,
-    VARIANTS,
+    SHUFFLED,
     Key,
     Scores,
 )
 from lm4ve.files import write_json, write_text
 
 #: Ways to choose the threshold.
-CHOICES = ('best per image', 'fixed')
-#: What the differences compare, by measure: before and after the block, in the
-#: encoder's channels and in the language model's.
+BEST_PER_IMAGE = 'best per image'
+FIXED = 'fixed'
+CHOICES = (BEST_PER_IMAGE, FIXED)
+#: Measure -> the pairs of points whose difference is reported: one before and one after
+#: the block, in the encoder's channels and in the language model's.
 PAIRS = {
     'magnitude': (('encoder', 'after'), ('mapped', 'block')),
     'frequency': (('encoder', 'after'), ('mapped', 'block')),
@@ -84,7 +87,7 @@ def bootstrap_mean(
     mean = float(np.mean(values))
     if len(values) < 2:
         return mean, np.nan, np.nan
-    found = stats.bootstrap(
+    result = stats.bootstrap(
         (values,),
         np.mean,
         n_resamples=resamples,
@@ -92,7 +95,7 @@ def bootstrap_mean(
         rng=np.random.default_rng(seed),
         batch=max(2**23 // len(values), 1),  # at most 64 MB
     )
-    interval = found.confidence_interval
+    interval = result.confidence_interval
     return mean, float(interval.low), float(interval.high)
 
 
@@ -111,19 +114,13 @@ def make_report(
     rows: list[dict[str, Any]] = []
     for key, table in scores.tables.items():
         if key == PRIOR:
-            rows.append(_new_row('rows', key, '', None, table[:, 0]))
+            row = _new_row('rows', key, choice='', threshold=None, values=table[:, 0])
+            rows.append(row)
             continue
-        best = float(np.take(scores.thresholds, table.argmax(axis=1)).mean())
-        rows.append(_new_row('rows', key, CHOICES[0], best, table.max(axis=1)))
-        fixed = int(table[fixing].mean(axis=0).argmax())
-        threshold = scores.thresholds[fixed]
-        rows.append(_new_row('rows', key, CHOICES[1], threshold, table[rest, fixed]))
+        rows += _rows_of_map(key, table, scores.thresholds, fixing, rest)
         _, _, variant = key
-        if variant == VARIANTS[0]:
-            for threshold, values in zip(scores.thresholds, table.T, strict=True):
-                rows.append(
-                    _new_row('curves', key, 'the same for all', threshold, values)
-                )
+        if variant == AS_IS:
+            rows += _curve(key, table, scores.thresholds)
     rows += _differences(rows)
     frame = pd.DataFrame(rows)
     values_of_rows = frame.pop('values')
@@ -131,6 +128,7 @@ def make_report(
     frame[['iou', 'low', 'high']] = [
         bootstrap_mean(values, resamples, seed) for values in values_of_rows
     ]
+    # A point's note is on its attention; the other measures of the point have none.
     notes = frame['point'].map(scores.notes).fillna('')
     frame['note'] = notes.where(frame['measure'] == 'attention', '')
     return Report(
@@ -142,10 +140,52 @@ def make_report(
     )
 
 
+def _rows_of_map(
+    key: Key,
+    table: np.ndarray,
+    thresholds: Sequence[float],
+    fixing: np.ndarray,
+    rest: np.ndarray,
+) -> list[dict[str, Any]]:
+    """Return two rows of a map: with the best threshold of each image, and with a fixed one.
+
+    Args:
+        key (Key): Measure, point and variant.
+        table (np.ndarray): IoU float64 ``[images, T]``.
+        thresholds (Sequence[float]): The T thresholds.
+        fixing, rest (np.ndarray): Indices of the images on which the threshold is
+            fixed, and of those on which it is tried.
+    """
+    mean_of_best = float(np.take(thresholds, table.argmax(axis=1)).mean())
+    best = _new_row('rows', key, BEST_PER_IMAGE, mean_of_best, table.max(axis=1))
+    index = int(table[fixing].mean(axis=0).argmax())
+    fixed = _new_row('rows', key, FIXED, thresholds[index], table[rest, index])
+    return [best, fixed]
+
+
+def _curve(
+    key: Key, table: np.ndarray, thresholds: Sequence[float]
+) -> list[dict[str, Any]]:
+    """Return a row of a map at every threshold; ``table`` is IoU ``[images, T]``."""
+    rows = []
+    for threshold, values in zip(thresholds, table.T, strict=True):
+        rows.append(_new_row('curves', key, 'the same for all', threshold, values))
+    return rows
+
+
 def _new_row(
     table: str, key: Key, choice: str, threshold: float | None, values: np.ndarray
 ) -> dict[str, Any]:
-    """Return a row of :attr:`Report.frame`, with the IoU of each image as 'values'."""
+    """Return a row of :attr:`Report.frame`, with the IoU of each image as 'values'.
+
+    Args:
+        table (str): The row's table: 'rows', 'curves' or 'differences'.
+        key (Key): Measure, point and variant.
+        choice (str): How the threshold was chosen.
+        threshold (float, optional): The threshold, or the mean of several; None in rows
+            that have none.
+        values (np.ndarray): The IoU of each image, float64 ``[images]``.
+    """
     measure, point, variant = key
     return dict(
         table=table,
@@ -159,32 +199,50 @@ def _new_row(
 
 
 def _differences(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return rows of the differences after minus before the block, paired by image.
+    """Return rows of the differences in IoU after minus before the block.
+
+    There is one for each pair of points in :data:`PAIRS`, as is and inverted, and for
+    each choice of the threshold. Pairs of which the model lacks a point are left out.
+    Rows of one choice hold the same images in the same order, so that values are paired
+    by image.
 
     Args:
-        rows (Sequence[dict]): Of :func:`_new_row`.
+        rows (Sequence[dict]): The rows of maps, from :func:`_new_row`.
     """
-    known = {}
+    values_of = {}
     for row in rows:
-        names = (row['measure'], row['point'], row['variant'], row['threshold_choice'])
-        known[names] = row['values']
+        key = (row['measure'], row['point'], row['variant'])
+        values_of[key, row['threshold_choice']] = row['values']
     differences = []
     for measure, pairs in PAIRS.items():
-        for (before, after), variant, choice in itertools.product(
-            pairs, VARIANTS[:2], CHOICES
-        ):
-            values_before = known.get((measure, before, variant, choice))
-            values_after = known.get((measure, after, variant, choice))
-            if values_before is None or values_after is None:
-                continue
-            key = (measure, f'{after} - {before}', variant)
-            difference = values_after - values_before
-            differences.append(_new_row('differences', key, choice, None, difference))
+        for before, after in pairs:
+            for variant in (AS_IS, INVERTED):
+                for choice in CHOICES:
+                    values_before = values_of.get(((measure, before, variant), choice))
+                    values_after = values_of.get(((measure, after, variant), choice))
+                    if values_before is None or values_after is None:
+                        continue
+                    row = _new_row(
+                        'differences',
+                        key=(measure, f'{after} - {before}', variant),
+                        choice=choice,
+                        threshold=None,
+                        values=values_after - values_before,
+                    )
+                    differences.append(row)
     return differences
 
 
 def save_report(report: Report, path: Path, about: dict[str, Any]) -> None:
-    """Write everything as JSON, with what was run, and every row as CSV beside it."""
+    """Write a report as JSON, and its rows as CSV beside it.
+
+    Args:
+        report (Report): The report.
+        path (Path): The JSON file. It holds ``about``, thresholds and numbers of images,
+            and under 'rows', 'curves' and 'differences' a list of rows each; NaN becomes
+            null. The CSV file has the same name with ``.csv``.
+        about (dict): What was run, in plain data.
+    """
     # NaN is not JSON.
     plain = report.frame.astype(object).where(report.frame.notna(), None)
     content = dict(
@@ -194,14 +252,22 @@ def save_report(report: Report, path: Path, about: dict[str, Any]) -> None:
         fixing_images=report.fixing_images,
         empty=report.empty,
     )
-    for name, rows in plain.groupby('table', sort=False):
-        content[name] = rows.drop(columns='table').to_dict('records')
+    for table, rows in plain.groupby('table', sort=False):
+        content[table] = rows.drop(columns='table').to_dict('records')
     write_json(content, path)
     write_text(report.frame.to_csv(index=False), path.with_suffix('.csv'))
 
 
 def tables(report: Report, title: str) -> list[tuple[str, pd.DataFrame]]:
-    """Return heading and table for each choice of the threshold, and of the differences."""
+    """Return the tables of a report with their headings, as text for people.
+
+    There is one for each choice of the threshold, and one of the differences; empty ones
+    are left out.
+
+    Args:
+        report (Report): The report.
+        title (str): What was scored; the first heading begins with it.
+    """
     frame = report.frame.assign(cell=report.frame.apply(_cell, axis=1))
     rows = frame[frame['table'] == 'rows']
     differences = frame[frame['table'] == 'differences']
@@ -216,19 +282,25 @@ def tables(report: Report, title: str) -> list[tuple[str, pd.DataFrame]]:
     ]
     point = ['measure', 'point']
     pivots = [
-        _pivot(by_choice.get_group(CHOICES[0]), point, 'variant'),
-        _pivot(by_choice.get_group(CHOICES[1]), point, 'variant'),
+        _pivot(by_choice.get_group(BEST_PER_IMAGE), point, 'variant'),
+        _pivot(by_choice.get_group(FIXED), point, 'variant'),
         _pivot(differences, [*point, 'variant'], 'threshold_choice'),
     ]
-    found = []
+    not_empty = []
     for heading, pivot in zip(headings, pivots, strict=True):
         if len(pivot) > 0:
-            found.append((heading, pivot))
-    return found
+            not_empty.append((heading, pivot))
+    return not_empty
 
 
 def _pivot(rows: pd.DataFrame, index: list[str], columns: str) -> pd.DataFrame:
-    """Place the cells of rows in a table, in the order of the rows."""
+    """Place the column 'cell' of rows in a table with row and column headings.
+
+    Args:
+        rows (pd.DataFrame): Rows with a 'cell' each, whose order is kept.
+        index (list[str]): The columns of ``rows`` that give the row headings.
+        columns (str): The column of ``rows`` that gives the column headings.
+    """
     return rows.pivot_table(
         index=index, columns=columns, values='cell', aggfunc='first', sort=False
     )
@@ -244,11 +316,15 @@ def _notes(frame: pd.DataFrame) -> str:
 
 
 def _cell(row: pd.Series) -> str:
-    """Return a mean in per cent, its interval, and the threshold where it is fixed."""
+    """Return the text of a row: '52.1 [50.3, 54.0] at 0.4', in per cent.
+
+    Differences have a sign, only fixed thresholds are written, and the shuffled maps have
+    the mean alone.
+    """
     is_difference = row['table'] == 'differences'
     sign = '+' if is_difference else ''
     mean = f'{100 * row["iou"]:{sign}.1f}'
-    if row['variant'] == VARIANTS[2]:
+    if row['variant'] == SHUFFLED:
         return mean
     if np.isnan(row['low']):
         cell = f'{mean} (one image)'
@@ -256,6 +332,6 @@ def _cell(row: pd.Series) -> str:
         low = f'{100 * row["low"]:{sign}.1f}'
         high = f'{100 * row["high"]:{sign}.1f}'
         cell = f'{mean} [{low}, {high}]'
-    if row['threshold_choice'] == CHOICES[1] and not is_difference:
+    if row['threshold_choice'] == FIXED and not is_difference:
         cell += f' at {row["threshold"]:g}'
     return cell
