@@ -41,7 +41,15 @@ class AssumedValues(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        kwargs = kwargs or {}
+        """Run an operator of torch; those whose result depends on values get assumed ones.
+
+        Args:
+            func (OpOverload): The operator.
+            types: The types of its tensors, which do not matter here.
+            args, kwargs: Its arguments.
+        """
+        if kwargs is None:
+            kwargs = {}
         operator = func.overloadpacket
         on_cpu = str(kwargs.get('device', 'cpu')) == 'cpu'
         if operator is _aten.arange and on_cpu:
@@ -63,13 +71,14 @@ class AssumedValues(TorchDispatchMode):
         out = func(*args, **kwargs)
         is_any_of_false = operator is _aten.any and hasattr(args[0], 'is_false')
         if func is _aten.all.dim or is_any_of_false:
-            # Whether a row is all True: `_assumed_number` reads it.
+            # "Is a row all True?" is assumed to be False; the mark reaches
+            # `_assumed_number` when code reads the value.
             out.is_false = True
         return out
 
 
 def _assumed_number(x: Tensor) -> bool | int | float:
-    """Return what a tensor of one number is taken for."""
+    """Return the number that stands for the unknown value of a tensor of one element."""
     if x.dtype == torch.bool:
         return not hasattr(x, 'is_false')
     if x.dtype.is_floating_point:
@@ -78,21 +87,38 @@ def _assumed_number(x: Tensor) -> bool | int | float:
 
 
 def _without_masks(indices: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """Replace masks by the indices of their True entries, which are all."""
-    found: list[Tensor | None] = []
+    """Replace bool masks among the indices of a tensor by integer indices.
+
+    A mask is taken to select all its entries. It becomes an index for each of its
+    dimensions; only the number of indices counts, so all of them are 0.
+
+    Args:
+        indices (Sequence[Tensor | None]): An entry for each dimension; None: all of it.
+    """
+    without_masks: list[Tensor | None] = []
     for index in indices:
         if index is None or index.dtype != torch.bool:
-            found.append(index)
+            without_masks.append(index)
             continue
         zeros = torch.zeros(index.numel(), dtype=torch.int64, device=index.device)
-        found += [zeros] * index.dim()
-    return found
+        without_masks += [zeros] * index.dim()
+    return without_masks
 
 
 def _apply(
     module: nn.Module, fn: Callable[[Tensor], Tensor], recurse: bool = True
 ) -> nn.Module:
-    """Replace :meth:`nn.Module._apply`, which changes parameters in place: no fake ones can be."""
+    """Apply a function to a module's tensors as ``nn.Module._apply`` does, for fake tensors.
+
+    Torch changes parameters in place, which fake tensors do not allow. Here new
+    parameters take the place of the old ones: they keep ``requires_grad``, have no
+    gradients, and a parameter that two modules shared becomes two.
+
+    Args:
+        module (nn.Module): The module, changed in place and returned.
+        fn (Callable): Returns the new tensor of an old one, for example on a device.
+        recurse (bool): Also change the modules within.
+    """
     if recurse:
         for child in module.children():
             child._apply(fn)
@@ -109,8 +135,9 @@ def _apply(
 
 @contextmanager
 def fake_tensors() -> Iterator[None]:
-    """Make every tensor of the context a fake one."""
-    # Torch draws again until no value is outside; assumed ones always are.
+    """Make every tensor that is created inside the context a fake one."""
+    # torch draws a truncated normal anew until all values are within its bounds. Assumed
+    # values never are, so this would not end.
     without_draws = patch.object(
         nn.init, '_no_grad_trunc_normal_', lambda tensor, *_, **__: tensor
     )
@@ -126,8 +153,8 @@ def fake_tensors() -> Iterator[None]:
 def fake_config(cfg: Config) -> Config:
     """Return a copy of a config whose model is built without any file.
 
-    Random models of the same shape replace checkpoints (:mod:`lm4ve.cost.shapes`),
-    made-up values what the task reads besides.
+    Models of the same shape replace checkpoints (:mod:`lm4ve.cost.shapes`). For other
+    files that the model reads, the task fills in made-up values.
     """
     cfg = deepcopy(cfg)
     if cfg.get('data_preprocessor') is not None:
@@ -138,7 +165,11 @@ def fake_config(cfg: Config) -> Config:
 
 
 def _drop_checkpoints(node: Any) -> None:
-    """Replace the checkpoints in a model's config by the shapes of their models."""
+    """Replace the checkpoints in a model's config by the shapes of their models.
+
+    Args:
+        node: The config or a value in it; it is changed, with everything below it.
+    """
     children: Sequence[Any] = ()
     if isinstance(node, ConfigDict):
         class_name = str(node.get('type')).rpartition('.')[2]

@@ -12,6 +12,10 @@ from lm4ve.llm.checkpoint import open_checkpoint
 def _llama(
     width: int, inner: int, heads: int, layers: int, **more: Any
 ) -> dict[str, Any]:
+    """Return the configuration of a LLaMA by its sizes; ``more`` adds or replaces fields.
+
+    Models of other types whose layers have these fields are described by it, too.
+    """
     fields: dict[str, Any] = dict(
         model_type='llama',
         hidden_size=width,
@@ -23,6 +27,7 @@ def _llama(
 
 
 def _opt(width: int, heads: int, layers: int, **more: Any) -> dict[str, Any]:
+    """Return the configuration of an OPT by its sizes; ``more`` adds or replaces fields."""
     fields: dict[str, Any] = dict(
         model_type='opt',
         hidden_size=width,
@@ -72,9 +77,9 @@ SHAPES: dict[str, dict[str, Any]] = {
 def shape_of(checkpoint: str) -> dict[str, Any]:
     """Return the fields that decide the sizes of a checkpoint's model.
 
-    What lies at a local path is read; else a model of :data:`SHAPES` needs no file, and
-    of any other the configuration is read where the checkpoint says, which for a hub id
-    may be a download of that one file.
+    The configuration of a local checkpoint is read. Otherwise a model that
+    :data:`SHAPES` lists needs no file, and of any other the configuration is read from
+    where it lies; for a hub id this may download that one file.
 
     Args:
         checkpoint (str): See :func:`lm4ve.llm.sources.find_files`.

@@ -22,8 +22,9 @@ from lm4ve.tasks import task_of_config
 #: How many numbers of a parameter's size an optimizer keeps, by its type.
 STATES = dict(AdamW=2, Adam=2, SGD=1, LAMB=2, Lamb=2)
 _aten = torch.ops.aten
-#: What torch has no formulas for: attention on CPUs, whose are those of the other fused
-#: kernels, and the product of 8-bit integers.
+#: Operators that torch does not count -> formulas for their floating-point operations,
+#: from the shapes of their arguments: attention on CPUs, which costs as much as the
+#: other fused kernels, and the product of 8-bit integers.
 _CPU = _aten._scaled_dot_product_flash_attention_for_cpu
 _CPU_BACKWARD = _aten._scaled_dot_product_flash_attention_for_cpu_backward
 FORMULAS = {
@@ -131,9 +132,12 @@ def cost_of_step(cfg: Config, batch: int | None = None) -> StepCost:
 
 
 def batch_of(cfg: Config) -> int:
-    """Return the samples of a batch of the training, of the test where nothing is trained."""
-    loader = cfg.get('train_dataloader') or cfg.get('test_dataloader') or {}
-    return loader.get('batch_size', 1)
+    """Return the batch size of a config's training, or of its test if it does not train."""
+    for name in ('train_dataloader', 'test_dataloader'):
+        loader = cfg.get(name)
+        if loader:
+            return loader.get('batch_size', 1)
+    return 1
 
 
 @dataclass
@@ -156,10 +160,13 @@ class Counts:
         return self.flops.get_total_flops() // 2
 
     def end_forward(self) -> None:
-        """Keep the counts of the forward pass by child of the model."""
-        by_module = self.flops.get_flop_counts()
+        """Store the multiply-accumulates so far in ``forward``: by child, and 'all'.
+
+        Children without any are left out. A multiply-accumulate is two operations.
+        """
+        operations_by_module = self.flops.get_flop_counts()
         for name, module in self.children.items():
-            operations = sum(by_module.get(module, {}).values())
+            operations = sum(operations_by_module.get(module, {}).values())
             macs = operations // 2
             if macs > 0:
                 self.forward[name] = macs
@@ -168,20 +175,32 @@ class Counts:
 
 @contextmanager
 def counting(model: nn.Module) -> Iterator[Counts]:
-    """Count the operations inside the context, and the memory kept for the backward pass."""
-    owner = type(model).__name__
-    children = {name: f'{owner}.{name}' for name, _ in model.named_children()}
+    """Count the operations inside the context, and the memory kept for the backward pass.
+
+    Args:
+        model (nn.Module): The model that runs. Its own tensors are not counted as
+            memory, and of several views of one storage only the first is.
+
+    Yields:
+        Counts: Filled while the model runs.
+    """
+    class_name = type(model).__name__
+    children = {name: f'{class_name}.{name}' for name, _ in model.named_children()}
     counts = Counts(FlopCounterMode(display=False, custom_mapping=FORMULAS), children)
-    seen = {t.untyped_storage()._cdata for t in _tensors_of(model)}
+    counted = {tensor.untyped_storage()._cdata for tensor in _tensors_of(model)}
 
-    def keep(t: Tensor) -> Tensor:
-        storage = t.untyped_storage()
-        if storage._cdata not in seen:
-            seen.add(storage._cdata)
-            counts.saved[t.dtype] += storage.nbytes()
-        return t
+    def count_saved(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in counted:
+            counted.add(storage._cdata)
+            counts.saved[tensor.dtype] += storage.nbytes()
+        return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t), counts.flops:
+    def unpack(tensor: Tensor) -> Tensor:
+        return tensor  # it was saved as it is
+
+    hooks = torch.autograd.graph.saved_tensors_hooks(count_saved, unpack)
+    with hooks, counts.flops:
         yield counts
 
 
@@ -191,10 +210,13 @@ def _tensors_of(model: nn.Module) -> list[Tensor]:
 
 
 def _numbers_kept(cfg: Config) -> int:
-    """Return how many numbers of a parameter's size the config's optimizer keeps."""
+    """Return how many numbers the config's optimizer keeps for each trained one.
+
+    An optimizer that :data:`STATES` lacks is taken for one that keeps two, as Adam does.
+    """
     wrapper = cfg.get('optim_wrapper') or {}
-    kind = wrapper.get('optimizer', {}).get('type', 'AdamW')
-    name = kind if isinstance(kind, str) else kind.__name__
+    optimizer = wrapper.get('optimizer', {}).get('type', 'AdamW')
+    name = optimizer if isinstance(optimizer, str) else optimizer.__name__
     return STATES.get(name, 2)
 
 
@@ -217,7 +239,12 @@ def _checkpoint_bytes(cfg: Config, model: nn.Module, optimizer: int) -> int:
 
 
 def _keeps_average(cfg: Config) -> bool:
-    """Return whether a hook of the config averages the weights."""
+    """Return whether a hook of the config keeps an average of the weights."""
     hooks = list(cfg.get('default_hooks', {}).values())
     hooks += cfg.get('custom_hooks') or []
-    return any(str(hook.get('type', '')).endswith('EMAHook') for hook in hooks if hook)
+    for hook in hooks:
+        if not hook:  # a default hook that is switched off
+            continue
+        if str(hook.get('type', '')).endswith('EMAHook'):
+            return True
+    return False
