@@ -19,7 +19,7 @@ from lm4ve import compat, registry, runner, tasks  # noqa: F401
 from lm4ve.version import __version__  # noqa: F401
 from lm4ve.zoo import MIM_FOLDER
 
-#: Module -> the names that it registers, for what serves all tasks.
+#: Module -> the classes that it registers and that serve all tasks.
 _REGISTERS = {
     'lm4ve.runner.checkpoint_hooks': (
         'AtomicCheckpointHook',
@@ -37,8 +37,8 @@ for _module, _names in _REGISTERS.items():
     registry.PROVIDERS.update(dict.fromkeys(_names, (_module, '')))
 
 
-#: Module of another library -> ours that is imported right after it, since it registers
-#: there.
+#: Module of another library -> our module that is imported right after it, since it
+#: registers classes there or replaces functions of it.
 _BESIDE = {
     'mmengine.model': 'lm4ve.necks',  # nobody builds a model without having imported this
     'mmaction.models': 'lm4ve.tasks.video.models.neck',  # a neck of mmaction2's own protocol
@@ -48,7 +48,13 @@ _BESIDE = {
 
 
 def _import_beside(ours: str, library: ModuleType) -> None:
-    """Import a module of ours after one of a library, which is passed and not needed."""
+    """Import a module of ours, right after one of a library.
+
+    Args:
+        ours (str): Our module's name.
+        library (ModuleType): The library's module; ``wrapt`` passes it, and it is not
+            used.
+    """
     importlib.import_module(ours)
 
 
@@ -57,7 +63,7 @@ for _library, _ours in _BESIDE.items():
 
 
 def _offer_image_models(model: ModuleType) -> None:
-    """Let ``mmpretrain.get_model`` and ``list_models`` find the image models.
+    """Add the image models to those that mmpretrain's ``get_model`` and ``list_models`` find.
 
     Args:
         model (ModuleType): ``mmpretrain.apis.model``, just imported.
@@ -69,7 +75,7 @@ def _offer_image_models(model: ModuleType) -> None:
 
 wrapt.register_post_import_hook(_offer_image_models, 'mmpretrain.apis.model')
 
-#: Functions of this package -> the modules that have them.
+#: Functions that this package offers -> the modules that define them.
 _FUNCTIONS = {
     'wrap': 'lm4ve.necks.wrapping',
     'save_pretrained': 'lm4ve.necks.pretrained',
@@ -77,7 +83,7 @@ _FUNCTIONS = {
     'fuse': 'lm4ve.necks.fusing',
     'check': 'lm4ve.necks.usage',
 }
-#: What the core's packages suffice to import.
+#: Names that need no optional package.
 __all__ = [
     '__version__',
     'apis',
@@ -113,16 +119,29 @@ if TYPE_CHECKING:
     from lm4ve.necks.usage import check as check
     from lm4ve.necks.wrapping import wrap as wrap
 else:
+    # At run time, functions and subpackages are imported when they are first used.
 
     def __getattr__(name: str):
+        """Import the function or the subpackage that an attribute of ``lm4ve`` names.
+
+        Python calls it for names that the module does not have.
+
+        Raises:
+            AttributeError: There is neither.
+            ModuleNotFoundError: The subpackage needs a package that is not installed.
+        """
         if name in _FUNCTIONS:
-            return getattr(importlib.import_module(_FUNCTIONS[name]), name)
+            module = importlib.import_module(_FUNCTIONS[name])
+            return getattr(module, name)
+        module_name = f'lm4ve.{name}'
         try:
-            return importlib.import_module(f'lm4ve.{name}')
+            return importlib.import_module(module_name)
         except ModuleNotFoundError as e:
-            if e.name != f'lm4ve.{name}':
-                raise  # a package that the module needs
+            is_other_package = e.name != module_name
+            if is_other_package:
+                raise
             raise AttributeError(f"module 'lm4ve' has no attribute '{name}'") from None
 
     def __dir__() -> list[str]:
+        """List the public names, also those that are not imported yet."""
         return sorted([*__all__, *_SUBPACKAGES])

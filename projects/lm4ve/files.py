@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from lm4ve.errors import UserError
 
-# What `replacing` calls a file that is not whole yet.
+# The names that `replacing` gives to files that are not whole yet.
 _TEMPORARY = re.compile(
     r'\..+\.(?P<host>[^/]+)-(?P<process>\d+)-[0-9a-f]{8}\.tmp(\.[^.]*)?'
 )
@@ -61,10 +61,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
         path (str | Path): The file; its folder is made if it does not exist.
 
     Yields:
-        Path: A file that does not exist yet, in the folder of ``path``.
+        Path: A file that does not exist yet, in the folder of ``path``. The body writes
+        it, and nothing else: its ``OSError`` is reported as one of ``path``.
 
     Raises:
-        UserError: There is no room or no permission.
+        UserError: There is no room or no permission, or the body wrote nothing.
     """
     path = Path(path)
     unique = f'{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}'
@@ -100,9 +101,9 @@ def write_json(value: Any, path: str | Path) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Return what a JSON file of ours holds, or None where there is none or it is damaged.
+    """Return the content of a JSON file; None if the file is missing or damaged.
 
-    For files that are made anew then. What it holds has still to be checked.
+    For files of ours that are made anew in that case. Callers check the content.
     """
     try:
         return json.loads(Path(path).read_text(encoding='utf-8'))
@@ -111,10 +112,11 @@ def read_json(path: str | Path) -> Any:
 
 
 def find_write_problem(folder: str | Path) -> str | None:
-    """Return why a file of a mebibyte cannot be written into a folder, or None.
+    """Try to write a mebibyte into a folder; return why it failed, or None if it worked.
 
     Args:
-        folder (str | Path): Is made if it does not exist.
+        folder (str | Path): The folder, which is made if it does not exist. The file is
+            deleted again.
     """
     probe = Path(folder) / f'.probe.{secrets.token_hex(4)}'
     try:
@@ -135,11 +137,11 @@ def require_writable(folder: str | Path, field: str) -> None:
     """Raise an error if nothing can be written into a folder, before hours of work for it.
 
     Args:
-        folder (str | Path): Is made if it does not exist.
-        field (str): What names it, for the error.
+        folder (str | Path): The folder, which is made if it does not exist.
+        field (str): The flag or field that names the folder, for the error.
 
     Raises:
-        UserError: It gives the reason.
+        UserError: Writing failed; the message gives the reason.
     """
     problem = find_write_problem(folder)
     if problem:
@@ -148,9 +150,9 @@ def require_writable(folder: str | Path, field: str) -> None:
 
 @contextlib.contextmanager
 def sole_use(lock: str | Path) -> Iterator[None]:
-    """Hold a lock file inside, so that no other run writes where this one does.
+    """Hold a lock file inside the context, so that no other run writes where this one does.
 
-    The system gives the lock back when the process ends, however it does.
+    The system frees the lock when the process ends, however it ends.
 
     Args:
         lock (str | Path): The file.
@@ -174,19 +176,22 @@ def sole_use(lock: str | Path) -> Iterator[None]:
 def clear_left_behind(folder: str | Path) -> list[Path]:
     """Delete the temporary files of processes that were killed while writing.
 
-    A file of this machine goes if its process has ended (or has this process's id,
-    which a restarted container has again), one of another machine after an hour without
-    a change. Only names of :func:`replacing` count.
+    A file of this machine is deleted if the process in its name has ended. A file of
+    another machine, whose processes cannot be seen from here, is deleted after an hour
+    without a change. Other files than those of :func:`replacing` stay.
+
+    Call it before this process writes into the folder: files with its own id count as
+    those of an earlier process, since a restarted container gives the same ids again.
 
     Args:
-        folder (str | Path): Where to look, not below it.
+        folder (str | Path): The folder; those inside it are not searched.
 
     Returns:
-        list[Path]: What was deleted.
+        list[Path]: The deleted files.
     """
     deleted = []
     for path in sorted(Path(folder).glob('.*.tmp*')):
-        # Another process may clear the same folder.
+        # Another process may clear the same folder at the same time.
         with contextlib.suppress(OSError):
             if path.is_file() and _is_abandoned(path):
                 path.unlink()
@@ -195,33 +200,45 @@ def clear_left_behind(folder: str | Path) -> list[Path]:
 
 
 def _is_abandoned(path: Path) -> bool:
-    """Return whether the process that wrote a temporary file has ended, or seems to."""
+    """Return whether a file is one of :func:`replacing` that nobody writes any more.
+
+    Any such file is taken for abandoned after an hour without a change, and one of this
+    machine as soon as its process has ended.
+    """
     name = _TEMPORARY.fullmatch(path.name)
     if name is None:
-        return False  # not a file of ours
+        return False
     if name['host'] == socket.gethostname() and _has_ended(int(name['process'])):
         return True
     return time.time() - path.stat().st_mtime > _ABANDONED
 
 
 def _has_ended(process: int) -> bool:
-    """Return whether no other process of this machine has an id."""
+    """Return whether a process of this machine has ended, by its id.
+
+    This process's own id counts as that of an earlier process that has ended; see
+    :func:`clear_left_behind`.
+    """
     if process == os.getpid():
         return True
     try:
-        os.kill(process, 0)  # only asks
+        os.kill(process, 0)  # signal 0 only asks whether the process exists
     except (ProcessLookupError, OverflowError):
         return True
-    except PermissionError:  # another user's
+    except PermissionError:  # it runs, as another user's
         return False
     return False
 
 
 def decoded(data: bytes, path: str | Path) -> str:
-    """Decode a text; a byte order mark, which some editors write first, is no part of it.
+    """Decode a file's content as UTF-8, without the byte order mark that some editors write.
+
+    Args:
+        data (bytes): The content.
+        path (str | Path): The file, for the error.
 
     Raises:
-        UserError: It is not UTF-8.
+        UserError: The content is not UTF-8.
     """
     try:
         return data.decode('utf-8-sig')
@@ -232,10 +249,10 @@ def decoded(data: bytes, path: str | Path) -> str:
 
 
 def whole_lines(data: bytes, path: str | Path) -> list[str]:
-    """Split a list of one entry a line, and raise an error if its last line was cut.
+    """Split a file of one entry a line; raise an error if its last line may have been cut.
 
-    For lists whose entries end in a number: of 12, cut after the 1, nothing else shows
-    it.
+    For lists whose entries end in a number: if a copy ends after the 1 of a 12, only the
+    missing end of the line shows it.
 
     Args:
         data (bytes): The file's content.
@@ -253,10 +270,10 @@ def whole_lines(data: bytes, path: str | Path) -> list[str]:
 
 
 def check_end(text: str, path: str | Path) -> None:
-    """Raise an error for a text of one entry a line whose last line has no end.
+    """Raise an error if the last line of a text of one entry a line has no line end.
 
     Raises:
-        UserError: It names the file.
+        UserError: The last line has none; the message names the file.
     """
     text = text.rstrip(' \t')
     if text and not text.endswith(('\n', '\r')):

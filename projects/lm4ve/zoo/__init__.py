@@ -45,9 +45,19 @@ MODULE2PACKAGE.setdefault('lm4ve', 'lm4ve.zoo')
 def _find_inherited(
     wrapped: Any, _: Any, args: Any, kwargs: Any
 ) -> tuple[str, str | None]:
-    """Find an inherited config, and give its dicts no ``_scope_='lm4ve'``.
+    """Replace MMEngine's look-up of an inherited config, in two respects.
 
-    The types in our configs name their scopes themselves.
+    A path below ``lm4ve::`` from before its folder was renamed is found at its new
+    place. And the dicts of our configs get no ``_scope_='lm4ve'``, which MMEngine adds
+    to those of other projects: the types in our configs name their scopes themselves.
+
+    Args:
+        wrapped (Callable): MMEngine's function.
+        args (tuple): Its arguments: the inherited path, and the file that inherits.
+        kwargs (dict): Empty; MMEngine passes both by position.
+
+    Returns:
+        tuple[str, str | None]: The file, and the scope of its dicts.
     """
     cfg_path, filename = args
     path, scope = wrapped(current_path(cfg_path), filename)
@@ -57,7 +67,12 @@ def _find_inherited(
 
 
 def current_path(path: str) -> str:
-    """Return where a config below ``lm4ve::`` lies now: its folder may have been renamed."""
+    """Return a config's path with the present name of its folder, if that was renamed.
+
+    Args:
+        path (str): A path as configs inherit it. One that begins with none of
+            :data:`_RENAMED` is returned as it is.
+    """
     for old, new in _RENAMED.items():
         if path.startswith(old):
             return path.replace(old, new, 1)
@@ -66,18 +81,26 @@ def current_path(path: str) -> str:
 
 @functools.cache
 def all_models() -> dict[str, tuple[str, Path]]:
-    """Return name -> task and config file, of every metafile."""
-    found = {}
+    """Return the models of all metafiles: name -> task and config file.
+
+    The files are read once; callers do not change the dict.
+    """
+    models = {}
     for path in load(MIM_FOLDER / 'model-index.yml')['Import']:
         folder = Path(path).parent.name
         task = 'image' if folder == _IMAGE_FOLDER else folder
         for entry in load(MIM_FOLDER / path)['Models']:
-            found[entry['Name']] = (task, MIM_FOLDER / entry['Config'])
-    return found
+            models[entry['Name']] = (task, MIM_FOLDER / entry['Config'])
+    return models
 
 
 def find_config(name: str | Path) -> Path:
-    """Return the file of a config: of a model's name, below ``lm4ve::``, or any other path."""
+    """Return the file of a config.
+
+    Args:
+        name (str | Path): The name of a model of the zoo, a path below ``lm4ve::``, or
+            any other path, which is returned as it is and need not exist.
+    """
     text = str(name)
     if text.startswith('lm4ve::'):
         below = current_path(text).removeprefix('lm4ve::')
@@ -113,12 +136,14 @@ def list_models(pattern: str | None = None, task: str | None = None) -> list[str
 
 
 def find_checkpoint(checkpoint: Any, config: str | Path | None) -> Any:
-    """Return a checkpoint as it is, or the trained weights that come with a config.
+    """Return the checkpoint that a user names; ``'pretrained'`` becomes the weights' file.
 
-    A file is looked for here, before anything is built; an address is not.
+    A file has to exist, so that the error comes before anything is built. An address
+    (``https://``) and None are returned as they are.
 
     Args:
-        checkpoint (str | Path | None): Anything; ``'pretrained'`` names those weights.
+        checkpoint (str | Path | None): A file, an address, or ``'pretrained'`` for the
+            trained weights that come with the config.
         config (str | Path, optional): The config's file, as in ``Config.filename``.
 
     Raises:
@@ -133,18 +158,24 @@ def find_checkpoint(checkpoint: Any, config: str | Path | None) -> Any:
 
 
 def _find_weights(config: str | Path | None) -> Path:
-    """Return the trained weights that come with a config.
+    """Return the file of the trained weights that come with a config.
+
+    Args:
+        config (str | Path | None): The config's file. A model's name is not enough:
+            :func:`find_config` returns its file.
 
     Raises:
-        CheckpointError: None do; it names the configs that have some.
+        CheckpointError: No weights come with it; the message names the configs that
+            have some.
     """
-    name = Path(config or '').stem
-    weights = WEIGHTS / f'{name}.safetensors'
-    if config and name in all_models() and weights.is_file():
-        _, own_config = all_models()[name]
-        # A config of one's own may have the name of one of ours.
-        if own_config.resolve() == Path(config).resolve():
-            return weights
+    if config:
+        name = Path(config).stem
+        weights = WEIGHTS / f'{name}.safetensors'
+        if name in all_models() and weights.is_file():
+            _, config_of_ours = all_models()[name]
+            # A user's own config may have the name of one of ours.
+            if config_of_ours.resolve() == Path(config).resolve():
+                return weights
     names = sorted(path.stem for path in WEIGHTS.glob('*.safetensors'))
     raise CheckpointError(
         f"No weights come with the config '{config}', but with: {listing(names, 20)}."
@@ -152,10 +183,10 @@ def _find_weights(config: str | Path | None) -> Path:
 
 
 def _require_file(path: Path) -> None:
-    """Refuse a checkpoint that is no file.
+    """Refuse a checkpoint that is a folder or does not exist.
 
     Raises:
-        CheckpointError: It names the files of a folder.
+        CheckpointError: For a folder, the message names the checkpoints in it.
     """
     if path.is_dir():
         names = [str(path / p.name) for p in sorted(path.glob('*.pth'))]
