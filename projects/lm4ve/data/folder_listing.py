@@ -81,9 +81,11 @@ class _Walk:
     def __init__(self, root: str, is_wanted: Callable[[str], bool]) -> None:
         self.root = root
         self.is_wanted = is_wanted
+        #: What the walk has listed so far.
         self.found = FolderListing()
-        #: The folders and files that were read.
+        #: The folders and files that were read, whatever name led to them.
         self.read: set[_Identity] = set()
+        #: Links that are still to be followed, by their relative paths.
         self.linked_folders: list[str] = []
         self.linked_files: list[str] = []
 

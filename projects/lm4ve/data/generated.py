@@ -43,12 +43,13 @@ def write_once(
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f'.{folder.name}.', dir=folder.parent) as partial:
-        made = Path(partial, 'made')
-        made.mkdir()
-        write(made)
-        (made / RECIPE).write_text(json.dumps(recipe, indent=1))
+        # Not the temporary folder itself, which is removed at the end.
+        new_folder = Path(partial, 'made')
+        new_folder.mkdir()
+        write(new_folder)
+        (new_folder / RECIPE).write_text(json.dumps(recipe, indent=1))
         try:
-            made.rename(folder)
+            new_folder.rename(folder)
         except OSError:
             another_process_was_faster = (folder / RECIPE).is_file()
             if not another_process_was_faster:

@@ -61,6 +61,7 @@ class TaskInferencer(BaseInferencer):
         if self.task:
             require_task(config, self.task)
         self.allow_partial = allow_partial
+        # MMEngine's constructor builds model and pipeline from the registries of this scope.
         scope = config.get('default_scope') or 'mmengine'
         super().__init__(
             config, checkpoint, device, scope=scope, show_progress=show_progress

@@ -206,9 +206,9 @@ def task_of_config(cfg: Config) -> Task:
 
 def require_task(cfg: Config, name: str) -> None:
     """Refuse a config of another task than a tool is for."""
-    found = task_of_config(cfg).name
+    name_of_config = task_of_config(cfg).name
     require(
-        found == name,
-        f"The task of {cfg.model.type} is '{found}', but this tool is for '{name}'. Fix: a config "
-        'of that task (lm4ve list --task).',
+        name_of_config == name,
+        f"The task of {cfg.model.type} is '{name_of_config}', but this tool is for '{name}'. "
+        'Fix: a config of that task (lm4ve list --task).',
     )

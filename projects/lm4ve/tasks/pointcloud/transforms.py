@@ -25,6 +25,7 @@ class NormalizeToUnitSphere(BaseTransform):
     """
 
     def transform(self, results: dict) -> dict:
+        """Move and scale ``points``."""
         points = results['points'] - results['points'].mean(axis=0)
         radius = np.sqrt((points**2).sum(axis=1).max())
         if radius > 0:
@@ -63,6 +64,7 @@ class SamplePoints(BaseTransform):
         self._farthest: dict[int, tuple[bytes, np.ndarray]] = {}
 
     def transform(self, results: dict) -> dict:
+        """Choose from ``points``, or repeat them; ``sample_idx`` is the key of the cache."""
         points = results['points']
         if len(points) < self.num:
             results['points'] = self._fill(points)
@@ -115,6 +117,7 @@ class RandomScaleTranslate(BaseTransform):
         self.shift = shift
 
     def transform(self, results: dict) -> dict:
+        """Draw a factor and a shift for each axis, and apply them to ``points``."""
         least, most = self.scale
         scale = np.random.uniform(least, most, size=3)
         shift = np.random.uniform(-self.shift, self.shift, size=3)
@@ -146,6 +149,7 @@ class RandomRotate(BaseTransform):
         self.group = group
 
     def transform(self, results: dict) -> dict:
+        """Draw a rotation of the group, and apply it to ``points``."""
         if self.group == 'so3':
             rotation = random_rotation()
         else:
@@ -169,6 +173,7 @@ class RandomJitter(BaseTransform):
         self.clip = clip
 
     def transform(self, results: dict) -> dict:
+        """Draw the noise of all coordinates, and add it to ``points``."""
         points = results['points']
         noise = np.random.normal(scale=self.std, size=points.shape)
         noise = noise.clip(-self.clip, self.clip)
@@ -191,6 +196,10 @@ class RandomPointDropout(BaseTransform):
         self.max_ratio = max_ratio
 
     def transform(self, results: dict) -> dict:
+        """Draw which ``points`` to drop, and put the first that stays in their places.
+
+        If none or all would be dropped, nothing is.
+        """
         points = results['points']
         draws = np.random.random(len(points))
         ratio = np.random.uniform(0, self.max_ratio)
@@ -209,6 +218,7 @@ class PackPointCloud(BaseTransform):
     """Convert to the inputs of a model: ``inputs`` and ``data_samples``."""
 
     def transform(self, results: dict) -> dict:
+        """Return ``inputs``, float32 ``[N, 3]``, and ``data_samples`` with the label if known."""
         metainfo = dict(sample_idx=results.get('sample_idx'), path=results.get('path'))
         sample = PointCloudDataSample(metainfo=metainfo)
         if 'gt_label' in results:
@@ -236,6 +246,10 @@ class RepeatDraws(BaseTransform):
         self.seed = seed
 
     def transform(self, results: dict) -> dict | None:
+        """Return a list of the draws' values for each key, as test-time augmentation takes them.
+
+        NumPy's global generator is afterwards as it was.
+        """
         state = np.random.get_state()
         # The seeds are so far apart that no two of them share a sample's draws.
         np.random.seed((self.seed * 1_000_003 + results['sample_idx']) % 2**32)

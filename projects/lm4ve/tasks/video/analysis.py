@@ -55,6 +55,21 @@ class VideoAnalysis(TaskAnalysis):
         count: int,
         grid: tuple[int, ...] | None = None,
     ) -> Layout:
+        """Find the places of ``count`` tokens of a clip: times, rows and columns.
+
+        Tokens that were a map have its grid. Otherwise the class token, if there is one,
+        comes first. Rows and columns are those of the backbone or, if they do not fit,
+        have the proportions of the input.
+
+        Args:
+            model (nn.Module): The model that they come from.
+            inputs (Tensor): ``[..., H, W]``.
+            count (int): How many tokens a clip has.
+            grid (tuple[int, ...], optional): The shape of the map that they were.
+
+        Raises:
+            UserError: So many tokens fill no grid.
+        """
         if grid is not None:
             return Layout(self.task.name, 0, grid)
         backbone = getattr(model, 'backbone', model)
@@ -87,6 +102,15 @@ class VideoAnalysis(TaskAnalysis):
     def pictures(
         self, model: nn.Module, inputs: Tensor, outputs: Sequence[Any], frames: int
     ) -> list[Frames]:
+        """Return the frames to draw of each sample.
+
+        Args:
+            model (nn.Module): Its preprocessor undoes the normalization.
+            inputs (Tensor): The preprocessed batch.
+            outputs (Sequence): Not used.
+            frames (int): How many frames to draw of a frame-wise model's; 0 for a model
+                of clips, whose first view is drawn.
+        """
         pictures = []
         for pixels in pixels_of(inputs, model.data_preprocessor):
             if frames > 0:

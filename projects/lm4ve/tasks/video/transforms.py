@@ -70,9 +70,11 @@ class ClipRandAugment(BaseTransform):
     def __init__(
         self, config: str = 'rand-m7-n4-mstd0.5-inc1', crop: dict | None = None
     ) -> None:
+        #: timm's notation of the augmentation.
         self.config = config
+        #: The crop that comes after the operations: it draws a box, which is cut out here.
         self.crop = TRANSFORMS.build(crop) if crop else None
-        # A lazy crop is cut out by a later transform: once more.
+        # mmaction2's lazy crops are cut out by a later transform: once more.
         require(
             not getattr(self.crop, 'lazy', False),
             'crop.lazy=True would cut the crop out once more later. Fix: crop.lazy=False.',

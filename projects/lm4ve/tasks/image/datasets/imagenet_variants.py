@@ -103,10 +103,10 @@ class ImageNetVariant(CheckedImageMixin, CustomDataset):
     def _check_class_folders(self, folder: str, names: Iterable[str]) -> None:
         """Refuse class folders that are not those of the variant."""
         # Folders of other names, such as __MACOSX, do not count.
-        found = {name for name in names if re.fullmatch(r'n\d{8}', name)}
+        wnids = {name for name in names if re.fullmatch(r'n\d{8}', name)}
         expected = set(self.class_indices)
-        missing = expected - found
-        foreign = found - expected
+        missing = expected - wnids
+        foreign = wnids - expected
         if missing or foreign:
             raise UserError(
                 f"'{folder}' is not ImageNet-{self.variant.capitalize()}: of its "

@@ -45,9 +45,12 @@ class Decathlon(BaseDataset):
     ) -> None:
         check('dataset.split', split, choices=_SPLITS)
         check('dataset.fraction', fraction, above=0, most=1)
+        # MMEngine's constructor loads the data list, which needs these.
         self.split = split
+        #: The parts for training, validation and tests, and the seed of the division.
         self.ratios = ratios
         self.seed = seed
+        #: The part of the training volumes that is used.
         self.fraction = fraction
         self.file = Path(data_root) / 'dataset.json'
         metainfo = dict(classes=_read_classes(self.file))

@@ -57,6 +57,7 @@ class MedMNIST(BaseDataset):
         is_volume = flag.endswith('3d')
         self.sides = (size, size, size) if is_volume else (size, size)
         names = self.info['label']
+        # The keys are the labels' numbers as texts.
         classes = tuple(names[key] for key in sorted(names, key=int))
         kwargs.setdefault('serialize_data', False)
         metainfo = dict(classes=classes, medmnist_task=self.info['task'])

@@ -12,6 +12,7 @@ class Attention(nn.Module):
     """Pre-norm self-attention whose heads have a width of their own: ``[B, N, C] -> [B, N, C]``."""
 
     def __init__(self, dims: int, heads: int, head_dims: int) -> None:
+        """Build the layers for tokens of width ``dims``; all heads are ``head_dims`` wide."""
         super().__init__()
         self.heads = heads
         self.norm = nn.LayerNorm(dims)
@@ -37,6 +38,7 @@ class Encoder(nn.Module):
     def __init__(
         self, dims: int, depth: int, heads: int, head_dims: int, hidden: int
     ) -> None:
+        """Build the layers for tokens of width ``dims``; their MLPs are ``hidden`` wide."""
         super().__init__()
         self.attentions = nn.ModuleList(
             Attention(dims, heads, head_dims) for _ in range(depth)
@@ -114,6 +116,7 @@ class ViViT(BaseModule):
         )
         check('backbone.out_type', out_type, choices=('cls_token', 'raw'))
         self.out_type = out_type
+        #: The shape of an input, and the sides of a patch in it.
         self.shape = (in_channels, frames, image_size, image_size)
         self.sides = (frame_patch_size, patch_size, patch_size)
         voxels = in_channels * frame_patch_size * patch_size**2

@@ -99,6 +99,7 @@ class VolumeViT(BaseModule):
                 f'backbone.image_size[{axis}]={size} is no multiple of patch_size={patch}.',
             )
             num_patches *= size // patch
+        #: The shape of an input.
         self.shape = (in_channels, *image_size)
         self.patch_size = tuple(patch_size)
         self.embed = nn.Linear(in_channels * math.prod(patch_size), embed_dims)
@@ -159,10 +160,12 @@ class VolumeSegmentor(BaseModel):
         check('model.num_classes', num_classes, least=2)
         self.num_classes = num_classes
         self.backbone = MODELS.build(backbone)
+        # Of two classes the second one's logit is enough.
         self.is_binary = num_classes == 2
         channels = 1 if self.is_binary else num_classes
-        voxels = channels * math.prod(self.backbone.patch_size)
-        self.head = nn.Linear(self.backbone.pos_embed.shape[-1], voxels)
+        logits_a_patch = channels * math.prod(self.backbone.patch_size)
+        embed_dims = self.backbone.pos_embed.shape[-1]
+        self.head = nn.Linear(embed_dims, logits_a_patch)
         if self.is_binary:
             options = dict(sigmoid=True)
         else:

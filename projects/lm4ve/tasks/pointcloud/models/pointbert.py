@@ -200,7 +200,10 @@ class PointBERT(BaseModule):
         for block in self.blocks:
             # Positions are added before every block, not once.
             x = block(x + position)
-        return x if self.norm is None else self.norm(x)
+        if self.norm is None:
+            # A neck applies it.
+            return x
+        return self.norm(x)
 
 
 @MODELS.register_module()
