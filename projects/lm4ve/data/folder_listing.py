@@ -137,12 +137,22 @@ class _Walk:
         return status.st_dev, status.st_ino
 
     def _read_folder(self, folder: str) -> None:
-        """Read a folder and those in it; note the links."""
+        """List the files of a folder and of the folders in it, and keep links for later.
+
+        Args:
+            folder (str): Its path below the root; '' for the root itself.
+
+        Raises:
+            UserError: A folder cannot be read.
+        """
         device, entries = self._open_folder(folder)
         if folder and len(PurePath(folder).parts) == 1:
             self.found.folders.add(folder)
         for entry in entries:
-            path = f'{folder}/{entry.name}' if folder else entry.name
+            if folder:
+                path = f'{folder}/{entry.name}'
+            else:
+                path = entry.name
             identity = device, entry.inode()
             if entry.is_symlink():
                 self._note_link(path)
@@ -164,7 +174,7 @@ class _Walk:
         try:
             status = os.stat(where)
             with os.scandir(where) as entries:
-                visible = [e for e in entries if not e.name.startswith('.')]
+                visible = [entry for entry in entries if not entry.name.startswith('.')]
         except OSError as error:
             raise UserError(
                 f"The folder '{where}' cannot be read: {error.strerror}."
@@ -173,7 +183,7 @@ class _Walk:
         return status.st_dev, sorted(visible, key=lambda entry: entry.name)
 
     def _note_link(self, path: str) -> None:
-        """Keep a link for later, or leave it out."""
+        """Keep a link to a folder or to a wanted file for later; leave out any other."""
         if os.path.isdir(os.path.join(self.root, path)):
             self.linked_folders.append(path)
         elif self.is_wanted(path):
@@ -185,7 +195,10 @@ class _Walk:
 def by_folder(found: FolderListing) -> dict[str, list[str]]:
     """Return the folders of classes, sorted, each with the paths of its files.
 
-    Files beside the folders have no class: they are left out.
+    Files beside the folders have no class: ``found`` notes that they are left out.
+
+    Args:
+        found (FolderListing): Of the folder that holds the folders of classes.
     """
     files: dict[str, list[str]] = {name: [] for name in sorted(found.folders)}
     for path in found.files:

@@ -108,7 +108,10 @@ def read_samples(index: str | Path) -> list[tuple[str, Any]]:
 
 
 def _are_classes(label: Any) -> bool:
-    """Return whether a label is the number of a class, or a list of such."""
-    numbers = label if isinstance(label, list) else [label]
+    """Return whether a label is the number of a class, or a list of such numbers."""
+    if isinstance(label, list):
+        numbers = label
+    else:
+        numbers = [label]
     # bool is a subclass of int, and no class.
     return all(type(number) is int and number >= 0 for number in numbers)

@@ -113,9 +113,9 @@ def _check_promise(comments: str, noun: str, count: int) -> None:
         ValueError: There is one promise, of another count, so that the file may be cut.
     """
     pattern = rf'(?mi)^#\s*(?:number of )?{noun}:\s*(\d+)\s*$'
-    promised = re.findall(pattern, comments)
-    if len(promised) == 1 and int(promised[0]) != count:
-        raise ValueError(f'it promises {promised[0]} {noun} and holds {count:,}')
+    promises = [int(number) for number in re.findall(pattern, comments)]
+    if len(promises) == 1 and promises[0] != count:
+        raise ValueError(f'it promises {promises[0]:,} {noun} and holds {count:,}')
 
 
 def parse_stl(data: bytes) -> MeshText:

@@ -66,7 +66,15 @@ def build_model(
 def inference_model(
     cfg: Config, checkpoint: str | Path | None, device: str | None, allow_partial: bool
 ) -> tuple[nn.Module, Sequence[str] | None]:
-    """Build a fused model for inference (:func:`lm4ve.fuse`), which warns without a checkpoint.
+    """Build a fused model for inference (:func:`lm4ve.fuse`).
+
+    Without a checkpoint the model is untrained, of which the log warns.
+
+    Args:
+        cfg (Config): The config.
+        checkpoint (str | Path, optional): See :func:`build_model`.
+        device (str, optional): Default: a GPU if there is one.
+        allow_partial (bool): Load what fits of a checkpoint of another model.
 
     Returns:
         tuple[nn.Module, Sequence[str] | None]: The model on its device in evaluation
@@ -85,7 +93,10 @@ def inference_model(
 
 
 def classes_of(cfg: Config, checkpoint: dict[str, Any]) -> Sequence[str] | None:
-    """Return the class names in the order of the labels, from config, checkpoint or data set.
+    """Return the class names in the order of the labels; None where nothing names them.
+
+    They come from the first of these that has any: the config of the test data set, the
+    checkpoint, the class of the data set.
 
     Args:
         cfg (Config): The config.

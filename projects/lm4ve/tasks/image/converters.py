@@ -65,4 +65,11 @@ def convert_vit(
         UserError, CheckpointError: See
             :func:`lm4ve.convert.released_block.convert_state`.
     """
-    return convert_state(state, VIT_RULES, VIT_LLAMA_RULES, llm, layer, origin)
+    return convert_state(
+        state,
+        plain=VIT_RULES,
+        with_block=VIT_LLAMA_RULES,
+        llm=llm,
+        layer=layer,
+        origin=origin,
+    )

@@ -118,7 +118,14 @@ def convert_videomae(
     unprefixed = {}
     for name, tensor in state.items():
         unprefixed[re.sub(r'^(encoder|backbone)\.', '', name)] = tensor
-    converted = convert_state(unprefixed, plain_rules, LLAMA_RULES, llm, layer, origin)
+    converted = convert_state(
+        unprefixed,
+        plain=plain_rules,
+        with_block=LLAMA_RULES,
+        llm=llm,
+        layer=layer,
+        origin=origin,
+    )
     projection = converted['backbone.patch_embed.projection.weight']
     width, _, tube, side, _ = projection.shape
     if num_frames % tube != 0 or img_size % side != 0:

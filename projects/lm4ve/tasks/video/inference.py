@@ -30,7 +30,10 @@ class VideoInferencer(FileInferencer):
                 classes.
             batch_size, show, wait_time, **options: Passed on.
         """
-        files = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
+        if isinstance(inputs, (str, Path)):
+            files = [inputs]
+        else:
+            files = list(inputs)
         results = super().__call__(files, batch_size, show, wait_time, **options)
         if out_dir is None:
             return results

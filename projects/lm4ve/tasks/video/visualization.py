@@ -79,8 +79,10 @@ def _read_frames(video: str | Path) -> tuple[list[np.ndarray], int]:
         stream = container.streams.video[0]
         rate = round(float(stream.average_rate or _DEFAULT_RATE))
         frames = [f.to_ndarray(format='rgb24') for f in container.decode(stream)]
-    # A rate below one half, as of an animation, would be rounded to 0.
-    return frames, rate or _DEFAULT_RATE
+    if rate == 0:
+        # A slow animation, of less than a frame in two seconds.
+        rate = _DEFAULT_RATE
+    return frames, rate
 
 
 def _draw(frame: np.ndarray, ranking: Ranking) -> np.ndarray:

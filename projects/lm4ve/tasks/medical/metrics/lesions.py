@@ -21,11 +21,16 @@ class LesionIoU(IoUMetric):
     default_prefix = 'lesion'
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Add the means over pictures to mmsegmentation's metrics over all pixels."""
+        """Add the lesion's means over pictures to mmsegmentation's metrics over all pixels.
+
+        Args:
+            results (list): For each picture the areas of intersection and of union, a
+                number for each class, and others that are not used.
+        """
         metrics = super().compute_metrics(results)
         ious = []
         for intersections, unions, *_ in results:
-            # Of class 1.
+            # Class 1 is the lesion.
             intersection = float(intersections[1]) + _SMOOTH
             union = float(unions[1]) + _SMOOTH
             ious.append(intersection / union)

@@ -41,7 +41,13 @@ class VolumeMetric(BaseMetric):
         self.tolerance = tolerance
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
-        """Measure each structure of each volume."""
+        """Measure each structure of each volume, and keep the results.
+
+        Args:
+            data_batch: Not used.
+            data_samples (Sequence[dict]): With ``gt_seg`` and ``pred_seg``, int64 ``[H, W,
+                D]``, ``spacing`` in mm and ``num_classes``.
+        """
         for sample in data_samples:
             num_classes = sample['num_classes']
             # [1, classes, H, W, D], as MONAI takes them.

@@ -20,7 +20,7 @@ class BinaryMask(BaseTransform):
     """
 
     def transform(self, results: dict) -> dict:
-        """Replace ``gt_seg_map``, where there is one."""
+        """Replace ``gt_seg_map``, where there is one, by the classes 0 and 1."""
         mask = results.get('gt_seg_map')
         if mask is None:
             return results
