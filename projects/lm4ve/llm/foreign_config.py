@@ -30,13 +30,13 @@ _NOT_OF_A_MODEL = {
 
 @contextmanager
 def offline(origin: str) -> Iterator[None]:
-    """Let every request to the hub fail inside, also where its cache holds the answer.
+    """Let every request to the hub within this context fail, even for files in its cache.
 
     Args:
         origin (str): The file whose fields are read, for the error.
 
     Raises:
-        CheckpointError: Something inside asked the hub.
+        CheckpointError: Code within the context sent a request.
     """
     before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = True  # the library looks at it before each request
@@ -53,7 +53,10 @@ def offline(origin: str) -> Iterator[None]:
 
 
 def without_code(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Drop the fields, also of nested configurations, that are no property of a model.
+    """Return a configuration without the fields that are no property of a model.
+
+    They name code, kernels or files; see ``_NOT_OF_A_MODEL``. Nested configurations lose
+    them, too.
 
     Args:
         fields (Mapping): The content of a ``config.json``.
@@ -67,29 +70,30 @@ def without_code(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def build_foreign_config(fields: Mapping[str, Any], origin: str) -> PretrainedConfig:
-    """Build a configuration of ``transformers``; nothing is imported or downloaded for it.
+    """Build a configuration of ``transformers`` without importing or downloading anything.
+
+    Fields that name code are dropped (:func:`without_code`), and the hub is out of reach
+    meanwhile (:func:`offline`).
 
     Args:
         fields (Mapping): The content of a ``config.json``, with ``model_type``.
-        origin (str): Where the fields stand, for the error.
+        origin (str): Where the fields were read, for the error.
 
     Raises:
         CheckpointError: The fields are not those of a model, or need another
             repository.
     """
-    from transformers import PretrainedConfig
-
     # transformers writes infinity, which JSON does not have, as a dict.
     plain = PretrainedConfig._decode_special_floats(without_code(fields))
-    kind = plain.pop('model_type', None)
+    model_type = plain.pop('model_type', None)
     try:
         with offline(origin):
-            config: PretrainedConfig = AutoConfig.for_model(kind, **plain)
+            config: PretrainedConfig = AutoConfig.for_model(model_type, **plain)
     except UserError:
         raise
-    except Exception as e:  # of many kinds, none of which names the file
+    except Exception as e:  # any class of error, and the file is not named
         reason = ' '.join(str(e).split())
         raise CheckpointError(
-            f"{origin} is not that of a valid '{kind}' model ({type(e).__name__}: {reason})."
+            f"{origin} is not that of a valid '{model_type}' model ({type(e).__name__}: {reason})."
         ) from e
     return config

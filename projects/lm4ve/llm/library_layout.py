@@ -8,6 +8,7 @@ table is applied to the tensors of a checkpoint one at a time, when they are rea
 
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -27,75 +28,115 @@ if TYPE_CHECKING:
 
 
 def convert_to_library(tensors: Tensors, model: 'PreTrainedModel') -> Tensors:
-    """Return a checkpoint's tensors as a family's own model has them.
+    """Return a checkpoint's tensors under the names and in the form of a family's model.
+
+    No tensor is read here: names lead to functions that read a tensor, before and after.
+    A stored name has one of three fates. A name of the model stays, if the library's
+    table would turn it into one that the model does not have. Otherwise the name is
+    translated, and the tensor is passed on as it is, or, if the table has a converter
+    for the name, becomes part of a group that is converted together.
 
     Args:
-        tensors (Tensors): As they are stored. Tensors that have the model's names
-            already stay as they are.
+        tensors (Tensors): The tensors as they are stored.
         model (PreTrainedModel): The model, which may be on the meta device.
+
+    Returns:
+        Tensors: The tensors by the model's names. Reading one of a group reads and
+        converts the whole group.
     """
     conversions: Any = get_model_conversion_mapping(model)
     renamings = [c for c in conversions if isinstance(c, WeightRenaming)]
     converters = [c for c in conversions if isinstance(c, WeightConverter)]
-    by_pattern = {}
+    converter_of = {}
     for converter in converters:
         for pattern in converter.source_patterns:
-            by_pattern[pattern] = converter
-    own_names = model.state_dict()
+            converter_of[pattern] = converter
+    model_state = model.state_dict()
 
     converted: dict[str, Callable[[], Tensor]] = {}
-    # First target -> its converter, and the stored tensors that it reads by pattern.
+    # Name of the first tensor that a group becomes -> the group.
     groups: dict[str, _Group] = {}
     # In the order of the numbers in the names, which is that of a list of experts.
     for stored in sorted(tensors, key=dot_natural_key):
         read = tensors[stored]
-        name, matched = rename_source_key(
-            stored, renamings, converters, model.base_model_prefix, own_names
+        # The translated name, and the pattern by which a converter applies to it, if
+        # one does; then the name is that of the first tensor that the converter makes.
+        name, pattern = rename_source_key(
+            stored, renamings, converters, model.base_model_prefix, model_state
         )
-        if stored in own_names and name not in own_names:
+        if stored in model_state and name not in model_state:
             converted[stored] = read
-        elif matched is None:
+            continue
+        if pattern is None:
             converted[name] = read
-        else:
-            if name not in groups:
-                groups[name] = _Group(name, by_pattern[matched], model)
-            groups[name].sources.append((stored, matched, read))
+            continue
+        if name not in groups:
+            groups[name] = _Group(name, converter_of[pattern], model)
+        groups[name].sources.append(_Source(stored, pattern, read))
     for group in groups.values():
         for name in group.targets():
             converted[name] = partial(group.read, name)
     return converted
 
 
-class _Group:
-    """Stored tensors that are converted together.
+@dataclass(frozen=True)
+class _Source:
+    """A stored tensor that a converter reads.
 
-    Args:
-        first (str): The name of the first tensor that they become.
-        converter (WeightConverter): What the library does to them.
-        model (PreTrainedModel): The model whose tensors they become.
+    Attributes:
+        stored (str): Its name in the file.
+        pattern (str): The converter's pattern that matches its name.
+        read (callable): Reads it.
     """
 
-    def __init__(
-        self, first: str, converter: WeightConverter, model: 'PreTrainedModel'
-    ) -> None:
-        self.first = first
-        self.converter = converter
-        self.model = model
-        self.sources: list[tuple[str, str, Callable[[], Tensor]]] = []
+    stored: str
+    pattern: str
+    read: Callable[[], Tensor]
+
+
+@dataclass
+class _Group:
+    """Stored tensors that one converter of the library turns into one or several of the model.
+
+    Attributes:
+        first_target (str): The name of the first tensor that they become, by which the
+            library identifies the group.
+        converter (WeightConverter): The library's conversion.
+        model (PreTrainedModel): The model whose tensors they become.
+        sources (list[_Source]): The stored tensors, in the order of their names.
+    """
+
+    first_target: str
+    converter: WeightConverter
+    model: 'PreTrainedModel'
+    sources: list[_Source] = field(default_factory=list)
 
     def targets(self) -> Iterator[str]:
-        """Yield the names of all tensors that they become."""
+        """Yield the names of all tensors that the group becomes."""
         patterns = self.converter.target_patterns
         for pattern in patterns:
-            yield self.first.replace(patterns[0], pattern)
+            yield self.first_target.replace(patterns[0], pattern)
 
-    def read(self, name: str) -> Tensor:
-        """Read and convert them, and return the tensor of one name."""
-        converter: Any = deepcopy(self.converter)  # which keeps what it has read
-        for stored, pattern, read in self.sources:
-            converter.add_tensor(self.first, stored, pattern, read)
-        made = converter.convert(self.first, model=self.model, config=self.model.config)
-        tensor = made[name]
+    def read(self, target: str) -> Tensor:
+        """Read and convert the group, and return one of the tensors that it becomes.
+
+        The others are dropped: each call reads and converts the whole group, so that no
+        more than one group is held in memory.
+
+        Args:
+            target (str): A name from :meth:`targets`.
+        """
+        # A copy, since a converter keeps the tensors that are added to it.
+        converter: Any = deepcopy(self.converter)
+        for source in self.sources:
+            converter.add_tensor(
+                self.first_target, source.stored, source.pattern, source.read
+            )
+        converted = converter.convert(
+            self.first_target, model=self.model, config=self.model.config
+        )
+        tensor = converted[target]
+        # Some conversions return a list of one tensor.
         if isinstance(tensor, list):
             tensor = tensor[0]
         result: Tensor = tensor

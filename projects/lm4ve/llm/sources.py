@@ -102,15 +102,19 @@ class FileSource:
         return None
 
     def _download(self, filename: str) -> Path | None:
-        """Return the path of a file of the hub; see :meth:`find`."""
+        """Return the path of a hub file in the local cache, downloading it if needed.
+
+        See :meth:`find` for the result and the errors.
+        """
         errors = huggingface_hub.errors
         try:
             path = huggingface_hub.hf_hub_download(
                 self.repository, filename, revision=self.revision
             )
-        # No network. It is an EntryNotFoundError, too.
+        # The hub is not reached and the file is not in its cache. This error is an
+        # EntryNotFoundError, too, so it comes before that.
         except errors.LocalEntryNotFoundError as e:
-            if self._is_cached_without(filename):
+            if self._cache_shows_absence(filename):
                 return None
             raise self._unreadable(e) from e
         except errors.EntryNotFoundError:
@@ -119,11 +123,13 @@ class FileSource:
             raise self._unreadable(e) from e
         return Path(path)
 
-    def _is_cached_without(self, filename: str) -> bool:
-        """Return whether the hub's cache has the repository, and no sign that it has this file.
+    def _cache_shows_absence(self, filename: str) -> bool:
+        """Return whether the repository, as the hub's cache holds it, does not have a file.
 
-        The cache may hold a list of the repository's files: one that is listed, but was
-        never downloaded, is missing and not absent.
+        For a file that is not in the cache while the hub is not reached. It may be absent
+        from the repository, or only never have been downloaded. The library raises an
+        error if the cache lacks the repository, or lists the file as one of the
+        repository. If it raises none, the repository was cached without the file.
         """
         try:
             huggingface_hub.snapshot_download(
@@ -137,6 +143,7 @@ class FileSource:
         return True
 
     def _unreadable(self, reason: Exception) -> CheckpointError:
+        """Return the error for a repository that the hub's library failed to read."""
         return CheckpointError(
             f"block.checkpoint='{self.name}' is neither a local path nor a hub "
             f'repository that can be read ({_explain(reason)}).'
@@ -167,7 +174,7 @@ def locate_packaged(
     Args:
         name (str): A key of ``models``.
         models (Mapping): It has the form of :data:`PACKAGED_MODELS`.
-        field (str): What holds the name, for the error.
+        field (str): The field of the config that holds the name, for the error.
 
     Raises:
         CheckpointError: The package is not installed, or its weights do not have the
@@ -185,14 +192,14 @@ def locate_packaged(
         ) from e
     weights = Path(str(root.locate_file(file)))
     with open(weights, 'rb') as f:
-        found = hashlib.file_digest(f, 'sha256').hexdigest()
-    if found != sha256:
+        installed_sha256 = hashlib.file_digest(f, 'sha256').hexdigest()
+    if installed_sha256 != sha256:
         raise CheckpointError(f'{weights} has another sha256. Fix: reinstall {install}')
     return weights
 
 
 def find_files(checkpoint: str) -> tuple[FileSource, str | None]:
-    """Resolve a ``checkpoint`` argument.
+    """Find where the files of a ``checkpoint`` argument are. Nothing is downloaded yet.
 
     Args:
         checkpoint (str): A local folder, a local weight file (GGUF too), a
@@ -211,7 +218,8 @@ def find_files(checkpoint: str) -> tuple[FileSource, str | None]:
         path = locate_packaged(packaged)
     else:
         path = Path(text).expanduser()
-    if text and path.is_dir():  # no text would be the working directory
+    # An empty text would be the working directory.
+    if text and path.is_dir():
         return FileSource(text, path), None
     if path.is_file() and path.name.endswith(_WEIGHT_FILES):
         return FileSource(text, path.parent), path.name

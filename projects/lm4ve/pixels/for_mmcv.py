@@ -17,27 +17,28 @@ from lm4ve.pixels.resample import resize
 def resize_by_kernels(
     imresize: Callable[..., Any], _: None, args: tuple, kwargs: dict
 ) -> Any:
-    """Resize as mmcv does: the same pixels, whoever makes them.
+    """Resize a picture by the kernels if they apply, else by mmcv; the pixels are the same.
 
     Args:
-        imresize (Callable): mmcv's function, which is called where the kernels do not
-            apply.
-        args (tuple): Its positional arguments.
-        kwargs (dict): Its keyword arguments.
+        imresize (Callable): mmcv's function.
+        _: Not used: wrapt passes an instance where it wraps a method.
+        args (tuple): The positional arguments of the call.
+        kwargs (dict): The keyword arguments of the call.
 
     Returns:
         np.ndarray or tuple: The picture, with its scales in width and height if
         ``return_scale`` is true.
     """
-    given = inspect.signature(imresize).bind(*args, **kwargs)
-    given.apply_defaults()
-    image, size, return_scale, interpolation, _, backend = given.args
-    if backend != 'pillow':
+    call = inspect.signature(imresize).bind(*args, **kwargs)
+    call.apply_defaults()
+    image = call.arguments['img']
+    size = call.arguments['size']
+    if call.arguments['backend'] != 'pillow':
         return imresize(*args, **kwargs)
-    resized = resize(image, size, interpolation)
-    if resized is None:
+    resized = resize(image, size, call.arguments['interpolation'])
+    if resized is None:  # the kernels do not apply
         return imresize(*args, **kwargs)
-    if not return_scale:
+    if not call.arguments['return_scale']:
         return resized
     width_scale = size[0] / image.shape[1]
     height_scale = size[1] / image.shape[0]

@@ -1,7 +1,8 @@
 """Kernels of Pillow's resizing and affine transforms of RGB pictures, compiled by numba.
 
 They repeat Pillow's arithmetic (``src/libImaging/Resample.c``, ``Geometry.c``),
-rounding included, with whole rows or all frames of a clip in the inner loop. Use them
+rounding included, with whole rows or all frames of a clip in the inner loop. The order
+and the types of operations are Pillow's, since others would round differently. Use them
 through :mod:`lm4ve.pixels.resample`, which compares them with the installed Pillow.
 """
 
@@ -12,24 +13,27 @@ from typing import Any
 import numpy as np
 from numba import njit, types
 
-#: Bits behind the point of Pillow's integer weights.
+#: Pillow's weights are integers: real weights times 2 ** _BITS, rounded.
 _BITS = 22
 _ROWS = types.Array(types.uint8, 2, 'C', readonly=True)
 _CLIP = types.Array(types.uint8, 4, 'A', readonly=True)
 
 
 def _compiled(signature: Any) -> Callable:
-    """Compile for one signature; keep the machine code where a folder can be written.
+    """Return a decorator that compiles a function for one signature, and caches the machine code.
 
-    numba keeps it beside this file, else in the user's cache folder, by processor, and
-    replaces files atomically. Both may be read-only: then each process compiles.
+    numba writes it beside this file, else to the user's cache folder, by processor, and
+    replaces files atomically. If both are read-only, each process compiles.
+
+    Args:
+        signature: numba's types of the result and of the arguments.
     """
 
     def compile(function: Callable) -> Callable:
         try:
             return njit(signature, cache=True, nogil=True)(function)
         except Exception:
-            # The cache cannot be written or read. A failure to compile comes again.
+            # The cache cannot be written or read. If compiling failed, it fails again.
             return njit(signature, nogil=True)(function)
 
     return compile
@@ -37,7 +41,15 @@ def _compiled(signature: Any) -> Callable:
 
 @_compiled(types.float64(types.float64, types.b1))
 def _filter(x, cubic):
-    """Return the weight of an input at a distance from the center, before scaling."""
+    """Return Pillow's resampling kernel at a distance from its center.
+
+    Args:
+        x (float): The distance, at least 0, in pixels of the smaller of the two pictures.
+        cubic (bool): The bicubic kernel (a = -0.5), else the triangle of bilinear.
+
+    Returns:
+        float: The weight, before weights are divided by their sum.
+    """
     if not cubic:
         return 1.0 - x if x < 1.0 else 0.0
     if x < 1.0:
@@ -53,7 +65,18 @@ def _filter(x, cubic):
     )
 )
 def weights_of(size, target, cubic):
-    """Return the first input and the number of inputs of each output, and their weights."""
+    """Compute which inputs each output of a resized row or column sums, and with which weights.
+
+    Args:
+        size (int): The number of inputs.
+        target (int): The number of outputs.
+        cubic (bool): See :func:`_filter`.
+
+    Returns:
+        tuple[np.ndarray, np.ndarray]: Index of the first input and number of inputs,
+        int32 ``[target, 2]``; and weights in units of ``2 ** -_BITS``, int32 ``[target,
+        most inputs]``, zero behind the number of inputs.
+    """
     scale = size / target
     stretch = max(scale, 1.0)
     support = (2.0 if cubic else 1.0) * stretch
@@ -82,13 +105,20 @@ def weights_of(size, target, cubic):
     types.void(_ROWS, types.int32[:, ::1], types.int32[:, ::1], types.uint8[:, ::1])
 )
 def sum_rows(rows, bounds, weights, out):
-    """Fill each row of ``out`` with a weighted sum of rows."""
+    """Fill each row of ``out`` with a weighted sum of rows, rounded and clipped to bytes.
+
+    Args:
+        rows (np.ndarray): uint8 ``[H, N]``.
+        bounds (np.ndarray): From :func:`weights_of`, one entry for each row of ``out``.
+        weights (np.ndarray): From :func:`weights_of`.
+        out (np.ndarray): uint8 ``[H', N]``.
+    """
     n = rows.shape[1]
     sums = np.empty(n, np.int32)
     for y in range(out.shape[0]):
         first, count = bounds[y]
         for j in range(n):
-            sums[j] = 1 << (_BITS - 1)  # rounds to the nearest
+            sums[j] = 1 << (_BITS - 1)  # one half, so that the shift below rounds
         for k in range(count):
             row = rows[first + k]
             weight = weights[y, k]
@@ -108,11 +138,23 @@ def sum_rows(rows, bounds, weights, out):
     )
 )
 def _interpolate(source, x_in, y_in, rows, out):
-    """Interpolate at one place: four values along each of four rows, then along the columns.
+    """Interpolate bicubically at one place, along four rows and then along the columns.
 
-    Where the place lies on a row or a column of the source, as it does in each shear
-    and shift, a polynomial gives its first coefficient exactly, and the others are left
-    out.
+    Through each four neighboring values v0 to v3 goes Pillow's cubic, at the distance d
+    from v1: v1 + d * (p1 + d * (p2 + d * p3)), with p1 = v2 - v0 and p2, p3 below. The
+    result is clipped to 0..255, and its fraction is cut off as in Pillow.
+
+    At d = 0 the cubic is v1 exactly. This is frequent (in a shear or shift, one of the
+    distances always is), so then the other values are not read.
+
+    Args:
+        source (np.ndarray): uint8 ``[H, W, L]``. All L values of a pixel are
+            interpolated alike.
+        x_in (float): The place, in columns from the center of the first one.
+        y_in (float): The place, in rows from the center of the first one.
+        rows (np.ndarray): Scratch space for the values of the four rows at ``x_in``,
+            float64 ``[4, L]``. Row 1 is the one at or above the place.
+        out (np.ndarray): Gets the values at the place, uint8 ``[L]``.
     """
     height, width, lanes = source.shape
     x = int(math.floor(x_in))
@@ -139,6 +181,7 @@ def _interpolate(source, x_in, y_in, rows, out):
         d = source[row, x3]
         if dx:
             for j in range(lanes):
+                # Sums of bytes are integers in Pillow; below, sums of rows are doubles.
                 v0 = np.int32(a[j])
                 v1 = np.int32(b[j])
                 v2 = np.int32(c[j])
@@ -175,10 +218,19 @@ def _interpolate(source, x_in, y_in, rows, out):
     )
 )
 def transform(clip, matrix, fill, top, left, out):
-    """Fill ``out`` with a box, from ``top`` and ``left``, of a clip's transformed frames.
+    """Fill ``out`` with a box of a clip's affinely transformed frames.
 
-    Values of all frames lie beside each other, so that a pixel's weights are computed
-    once.
+    The frames are first copied to ``[H, W, 3 * T]``, so that a place and its distances
+    are computed once for all frames.
+
+    Args:
+        clip (np.ndarray): uint8 ``[T, H, W, 3]``.
+        matrix (np.ndarray): Six numbers a to f, float64: the pixel with center (x, y) of
+            the result is taken from (a x + b y + c, d x + e y + f) of the frame.
+        fill (np.ndarray): RGB color of pixels that are taken from outside the frame.
+        top (int): First row of the box in the transformed frames.
+        left (int): First column of the box in the transformed frames.
+        out (np.ndarray): uint8 ``[T, height, width, 3]`` of the box.
     """
     count, height, width = clip.shape[:3]
     lanes = 3 * count
