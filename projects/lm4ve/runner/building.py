@@ -13,10 +13,16 @@ from mmengine.config import Config
 
 
 def find_built_field(error: BaseException) -> str | None:
-    """Return the path of the innermost dict that was being built, or None.
+    """Return the path in the config of the part that was being built at an error.
 
     Args:
-        error (BaseException): With its traceback.
+        error (BaseException): An error with its traceback. Its innermost frame of
+            ``build_from_cfg`` has the part, and its first frame with a variable ``cfg``
+            of the class has the whole config.
+
+    Returns:
+        str | None: For example 'model.neck' or 'train_dataloader.dataset.pipeline.2'.
+        None: nothing was being built, or it is not found in the config.
     """
     config: Config | None = None
     built: Any = None
@@ -34,8 +40,18 @@ def find_built_field(error: BaseException) -> str | None:
 
 
 def _find_path(node: Any, built: Mapping[str, Any], path: str) -> str | None:
-    """Return the path of the first dict below a node from which a part was built."""
+    """Search a node and everything below it for the dict from which a part was built.
+
+    Args:
+        node: A value of the config.
+        built (Mapping): The dict that ``build_from_cfg`` got.
+        path (str): The path of the node; '' for the whole config.
+
+    Returns:
+        str | None: The path of the first such dict, parents before children.
+    """
     if isinstance(node, Mapping):
+        # The whole config is the source of the runner, which is no part of it.
         if path and _is_source(node, built):
             return path
         items = [(str(key), value) for key, value in node.items()]
@@ -44,14 +60,23 @@ def _find_path(node: Any, built: Mapping[str, Any], path: str) -> str | None:
     else:
         return None
     for name, value in items:
-        found = _find_path(value, built, f'{path}.{name}' if path else name)
-        if found is not None:
-            return found
+        value_path = f'{path}.{name}' if path else name
+        source_path = _find_path(value, built, value_path)
+        if source_path is not None:
+            return source_path
     return None
 
 
 def _is_source(node: Mapping[str, Any], built: Mapping[str, Any]) -> bool:
-    """Return whether a part has all fields of a dict: a host may have added some."""
-    if 'type' not in node and 'dataset' not in node:  # a dataloader has no type
+    """Return whether a part may have been built from a dict of the config.
+
+    The part has all fields of the dict, and perhaps others, which a host has added.
+
+    Args:
+        node (Mapping): The dict in the config.
+        built (Mapping): The dict that ``build_from_cfg`` got.
+    """
+    # Parts have a type, but for dataloaders, which have a dataset.
+    if 'type' not in node and 'dataset' not in node:
         return False
     return all(key in built and built[key] == value for key, value in node.items())

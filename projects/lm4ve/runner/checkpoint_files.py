@@ -54,7 +54,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def meta_of(checkpoint: dict[str, Any], *keys: str) -> dict[str, Any]:
-    """Return a checkpoint's ``meta``, or a dict within it; empty where there is none."""
+    """Return a checkpoint's ``meta``, or the dict at a path of keys in it.
+
+    Returns:
+        dict: A copy; an empty one if there is no such dict.
+    """
     value: Any = checkpoint
     for key in ('meta', *keys):
         value = value.get(key)
@@ -66,32 +70,33 @@ def meta_of(checkpoint: dict[str, Any], *keys: str) -> dict[str, Any]:
 def select_state(
     checkpoint: dict[str, Any], ema: bool = False, origin: str = 'The checkpoint'
 ) -> dict[str, Tensor]:
-    """Find the model's state in a training checkpoint.
+    """Find the model's state in a training checkpoint, under the keys that are in use for it.
 
     Args:
-        checkpoint (dict): What :func:`read_checkpoint` returns.
-        ema (bool): Take the moving average instead of the weights.
-        origin (str): Its name in the error.
+        checkpoint (dict): The result of :func:`read_checkpoint`. It may also be the
+            state itself.
+        ema (bool): Find the moving average instead of the weights.
+        origin (str): The checkpoint's name in the error.
 
     Returns:
         dict[str, Tensor]: Tensors by name, without the ``module.`` of
         distributed training.
 
     Raises:
-        UserError: There is no state, or no average where one is asked for.
+        UserError: There is no state, or with ``ema`` no average.
     """
     if ema:
         keys: tuple[str, ...] = ('model_ema',)
         state = _first_of(checkpoint, keys, {})
-        wanted = 'moving average'
+        content = 'moving average'
     else:
         keys = _STATE_KEYS
         # A file may also be the state itself.
         state = _first_of(checkpoint, keys, checkpoint)
-        wanted = 'model state'
+        content = 'model state'
     if not _is_state(state):
         raise UserError(
-            f'{origin} has no {wanted}: no tensors under {", ".join(keys)}; its keys are '
+            f'{origin} has no {content}: no tensors under {", ".join(keys)}; its keys are '
             f'{listing(list(checkpoint), 20)}.'
         )
     if all(name.startswith('module.') for name in state):
@@ -100,7 +105,7 @@ def select_state(
 
 
 def _first_of(checkpoint: dict[str, Any], keys: Sequence[str], default: Any) -> Any:
-    """Return the value of the first key that is there, or a default."""
+    """Return the value of the first of some keys that a checkpoint has, or a default."""
     for key in keys:
         if key in checkpoint:
             return checkpoint[key]
@@ -134,9 +139,10 @@ def load_strictly(model: nn.Module, state: dict[str, Tensor], origin: str) -> No
     weights that were never trained.
 
     Args:
-        model (nn.Module): The model to load into.
+        model (nn.Module): The model to load into. After an error it may hold a part of
+            the state.
         state (dict[str, Tensor]): Tensors by the model's names.
-        origin (str): Its name in the error.
+        origin (str): The checkpoint's name in the error.
 
     Raises:
         CheckpointError: Tensors are missing, unknown, of another shape or another kind
@@ -163,11 +169,11 @@ def load_partly(model: nn.Module, state: dict[str, Tensor], origin: str) -> None
     Args:
         model (nn.Module): The model to load into.
         state (dict[str, Tensor]): Tensors by the model's names.
-        origin (str): Its name in the warning.
+        origin (str): The checkpoint's name in the warning.
 
     Raises:
-        CheckpointError: It was made with other frozen weights, has other kinds of
-            numbers, or some that are not finite.
+        CheckpointError: The checkpoint was made with other frozen weights, or has
+            tensors of other types or with values that are not finite.
     """
     state = dict(state)
     _check_tensors(model, state, origin)
@@ -184,10 +190,12 @@ def load_partly(model: nn.Module, state: dict[str, Tensor], origin: str) -> None
 
 
 def _check_tensors(model: nn.Module, state: dict[str, Tensor], origin: str) -> None:
-    """Check for tensors that torch cannot copy, would convert in silence, or are not finite.
+    """Refuse tensors that torch cannot copy, would convert in silence, or that are not finite.
+
+    torch converts floating-point numbers to integers, and the other way round.
 
     Raises:
-        CheckpointError: It names them.
+        CheckpointError: It names the tensors.
     """
     own = {**dict(model.named_buffers()), **dict(model.named_parameters())}
     wrong = []
@@ -207,7 +215,11 @@ def _check_tensors(model: nn.Module, state: dict[str, Tensor], origin: str) -> N
 
 
 def _difference(missing: Sequence[str], unknown: Sequence[str]) -> str:
-    """Describe the tensors that only one side has, or return nothing."""
+    """Describe which tensors a checkpoint lacks, and which of its tensors the model lacks.
+
+    Returns:
+        str: For a message; '' if there are neither.
+    """
     parts = []
     if missing:
         parts.append(f'it lacks {len(missing)} tensor(s) ({listing(missing, 3)})')
@@ -219,13 +231,13 @@ def _difference(missing: Sequence[str], unknown: Sequence[str]) -> str:
 def write_checkpoint(
     state: dict[str, Tensor], meta: dict[str, Any], path: str | Path
 ) -> int:
-    """Write ``dict(meta=..., state_dict=...)``, or leave ``path`` as it was.
+    """Write a checkpoint file ``dict(meta=..., state_dict=...)``, whole or not at all.
 
     Args:
         state (dict[str, Tensor]): Tensors by name.
         meta (dict): Plain data, so that the file loads with
             ``weights_only=True``.
-        path (str | Path): Where to.
+        path (str | Path): The file. After an error it is as it was.
 
     Returns:
         int: The file's size in bytes.

@@ -1,4 +1,4 @@
-"""Hooks that save and load checkpoints: whole, as plain data, and of this model.
+"""Hooks that save checkpoints atomically and as plain data, and load them strictly.
 
 MMEngine writes a checkpoint straight to its final name and deletes the one before it
 first; a full disk or a killed job then leaves none. It pickles its message hub, which
@@ -55,11 +55,15 @@ class AtomicCheckpointHook(SavesBeforeDeleting):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        #: Of the resumed checkpoint, by the names of parameters.
+        #: Accumulated gradients of the resumed checkpoint, by the names of parameters.
         self._gradients: dict[str, torch.Tensor] = {}
 
     def before_train(self, runner: Runner) -> None:
-        """Choose the atomic backend where the files are local; clear what kills left."""
+        """Restore accumulated gradients of a resumed run, and prepare the folder.
+
+        Local files will be written by the atomic backend, and half-written files of
+        killed runs are deleted.
+        """
         super().before_train(runner)
         if runner.iter > 0:
             self._restore_gradients(runner)
@@ -71,11 +75,13 @@ class AtomicCheckpointHook(SavesBeforeDeleting):
                 self._clear_left_behind(runner)
 
     def _restore_gradients(self, runner: Runner) -> None:
+        """Set the gradients that the resumed checkpoint has of the model's parameters."""
         for name, parameter in runner.model.named_parameters():
             if name in self._gradients:
                 parameter.grad = self._gradients[name].to(parameter)
 
     def _clear_left_behind(self, runner: Runner) -> None:
+        """Delete half-written files in the run's folders, and log which."""
         for folder in {str(self.out_dir), str(runner.work_dir)}:
             for path in clear_left_behind(folder):
                 runner.logger.info(
@@ -83,15 +89,20 @@ class AtomicCheckpointHook(SavesBeforeDeleting):
                 )
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: Checkpoint) -> None:
-        """Store gradients that wait for more batches (``accumulative_counts``).
+        """Store the gradients of a checkpoint in the middle of an accumulation.
 
-        Of one process only: each of several has other ones.
+        With ``accumulative_counts``, the optimizer acts on the gradients of several
+        iterations. A run that is resumed between them needs those of the first ones.
+        They are not stored with several optimizers, nor with several processes, each of
+        which has gradients of its own.
         """
         wrapper = runner.optim_wrapper
         if not isinstance(wrapper, OptimWrapper):
             return
         if isinstance(wrapper, OptimWrapperDict) or get_world_size() > 1:
             return
+        # True after the last iteration of an accumulation: the optimizer has just acted,
+        # and no gradients are left.
         if wrapper.should_update():
             return
         gradients = {}
@@ -101,7 +112,7 @@ class AtomicCheckpointHook(SavesBeforeDeleting):
         checkpoint[_GRADIENTS] = gradients
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: Checkpoint) -> None:
-        """Keep stored gradients until training goes on."""
+        """Keep the gradients of a loaded checkpoint until :meth:`before_train` restores them."""
         self._gradients = checkpoint.get(_GRADIENTS, {})
 
 
@@ -130,7 +141,7 @@ class PlainCheckpointHook(Hook):  # type: ignore[misc]
 
 @HOOKS.register_module()
 class WholeCheckpointHook(SameDataHook):
-    """Refuse a checkpoint that does not fit the model, by the names of its tensors, or the data.
+    """Refuse a checkpoint whose tensors do not fit the model, or whose classes not the data.
 
     This holds for evaluation and for ``resume``. Training that begins with
     ``load_from`` may take a part of a file, as fine-tuning does. Models that FSDP has
@@ -148,7 +159,9 @@ class WholeCheckpointHook(SameDataHook):
         self.allow_partial = allow_partial
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: Checkpoint) -> None:
-        """Load the state strictly; what MMEngine then loads is the same.
+        """Check the checkpoint's tensors against the model by loading them strictly.
+
+        MMEngine loads the same state once more afterwards.
 
         Raises:
             UserError: The file holds no state of a model.

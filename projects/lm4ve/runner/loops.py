@@ -13,6 +13,7 @@ rank, and with any number of workers.
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import wrapt
@@ -28,7 +29,10 @@ from lm4ve.runner.stopping import current_signals
 
 
 def schedules_of(runner: Any) -> list[Any]:
-    """Return a runner's schedulers, of one optimizer or of several."""
+    """Return all parameter schedulers of a runner in one list.
+
+    MMEngine has a list of them for one optimizer, and a dict of lists for several.
+    """
     schedules = runner.param_schedulers or []
     if isinstance(schedules, dict):
         return list(itertools.chain(*schedules.values()))
@@ -38,71 +42,93 @@ def schedules_of(runner: Any) -> list[Any]:
 class NumberedBatches(wrapt.ObjectProxy):  # type: ignore[type-arg]
     """A batch sampler that puts the key of its seeds before the indices of each batch.
 
-    It gives no batches until :meth:`begin_at` was called, so that no worker reads ahead
+    It yields no batches until :meth:`begin_at` was called, so that no worker reads ahead
     before the first batch is known.
     """
 
-    #: What each key begins with, the number of the first batch, and how many to pass
-    #: over. The name's beginning keeps the value here, not in the sampler.
-    _self_begin: tuple[tuple[int, ...], int, int] | None = None
+    #: Where the next iteration begins. wrapt keeps attributes in this proxy, instead of
+    #: the wrapped sampler, only if their names begin with ``_self_``.
+    _self_start: '_Start | None' = None
 
     def begin_at(self, key: tuple[int, ...], number: int, skip: int) -> None:
-        """Set which batches the next iteration gives.
+        """Set which batches the next iteration yields.
 
         Args:
-            key (tuple[int, ...]): What the key of each batch begins with; its number
-                comes after that.
-            number (int): Of the first batch that is given.
-            skip (int): How many batches are passed over before it.
+            key (tuple[int, ...]): The beginning of the key of each batch, which its
+                number completes.
+            number (int): The number of the first batch that is yielded, which is the
+                first after those that are skipped.
+            skip (int): How many of the sampler's batches are skipped.
         """
-        self._self_begin = (key, number, skip)
+        self._self_start = _Start(key, number, skip)
 
     def __iter__(self) -> Iterator[list[Any]]:
-        # A generator: nothing happens before the first batch is wanted, for dataloaders
-        # make two iterators and use the second.
-        if self._self_begin is None:
+        """Yield the batches from the start on: the key of each, and then its indices.
+
+        This is a generator, so that the sampler is not asked for anything before the
+        first batch is requested. A dataloader creates two iterators and uses only the
+        second.
+        """
+        start = self._self_start
+        if start is None:
             return
-        key, number, skip = self._self_begin
-        for batch in itertools.islice(self.__wrapped__, skip, None):
-            yield [(*key, number), *batch]
-            number += 1
+        remaining = itertools.islice(self.__wrapped__, start.skip, None)
+        for number, batch in enumerate(remaining, start.number):
+            yield [(*start.key, number), *batch]
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Where an iteration over batches begins; see :meth:`NumberedBatches.begin_at`."""
+
+    key: tuple[int, ...]
+    number: int
+    skip: int
 
 
 def _number_batches(loader: Any) -> None:
-    """Let a dataloader seed the reading of each batch, in its workers, too."""
+    """Make a dataloader seed all generators before it reads a batch, in its workers too.
+
+    Its batch sampler puts a key before the indices of each batch, and its dataset seeds
+    by the key and then reads the indices.
+
+    Args:
+        loader (DataLoader): Changed in place, with its dataset.
+    """
     if isinstance(loader.batch_sampler, NumberedBatches):
         return
     dataset = loader.dataset
-    read = getattr(dataset, '__getitems__', None)
-    # Dataloaders call it once a batch.
-    dataset.__getitems__ = functools.partial(_read_seeded, dataset, read)
-    # A dataloader forbids this assignment, for fear of a batch size that is not its
-    # batch sampler's; the batches are the same.
+    read_many = getattr(dataset, '__getitems__', None)
+    # Dataloaders call this method once for each batch.
+    dataset.__getitems__ = functools.partial(_read_seeded, dataset, read_many)
+    # A dataloader forbids the plain assignment, because a new batch sampler could have
+    # another batch size. Here the batches are the same.
     object.__setattr__(loader, 'batch_sampler', NumberedBatches(loader.batch_sampler))
 
 
 def _read_seeded(
     dataset: Any,
-    read: Callable[[list[Any]], Sequence[Any]] | None,
+    read_many: Callable[[list[Any]], Sequence[Any]] | None,
     indices: Sequence[Any],
 ) -> list[Any]:
-    """Read a batch, seeded by the key that is before its indices.
+    """Read the samples of a batch after seeding all generators by the batch's key.
 
     Args:
         dataset (Dataset): The data.
-        read (Callable, optional): The dataset's own reading of many samples.
-        indices (Sequence): Of samples, perhaps with a key before them.
+        read_many (Callable, optional): The dataset's own ``__getitems__``, if it has one.
+        indices (Sequence): The key, a tuple of integers, and then the indices of the
+            samples. Without a key nothing is seeded.
     """
     if indices and isinstance(indices[0], tuple):
         key, *indices = indices
         seed_everything(*key)
-    if read is not None:
-        return list(read(list(indices)))
+    if read_many is not None:
+        return list(read_many(list(indices)))
     return [dataset[index] for index in indices]
 
 
 def _refuse_no_batches(loader: Any) -> None:
-    """Refuse a dataloader that would end before it gives the first batch.
+    """Refuse a dataloader without any batch: MMEngine would end the training in silence.
 
     Raises:
         UserError: There are no samples, or fewer than a batch that may not be
@@ -132,9 +158,14 @@ def _refuse_no_batches(loader: Any) -> None:
 
 
 class _ExactLoop(BaseLoop):  # type: ignore[misc]
-    """Base of both loops: numbered batches and seeded steps."""
+    """Base of both loops: numbers the batches, and seeds the reading of data and each step."""
 
     def __init__(self, runner: Any, dataloader: Any, *args: Any, **kwargs: Any) -> None:
+        """Build the dataloader and number its batches, then construct MMEngine's loop.
+
+        Raises:
+            UserError: See :func:`_refuse_no_batches`.
+        """
         BaseLoop.__init__(self, runner, dataloader)  # builds the dataloader
         _refuse_no_batches(self.dataloader)
         _number_batches(self.dataloader)
@@ -148,7 +179,8 @@ class _ExactLoop(BaseLoop):  # type: ignore[misc]
             UserError: A schedule cannot go on until the end.
         """
         self._check_schedules()
-        # Shuffle as the resumed run did, if the config leaves the seed to chance.
+        # Without a seed in the config, the sampler has one drawn for this process.
+        # Resuming restores the runner's seed; the sampler has to shuffle by the same.
         sampler: Any = getattr(self.dataloader.batch_sampler, 'sampler', None)
         if getattr(sampler, 'seed', None) == self._first_seed:
             sampler.seed = self.runner.seed
@@ -176,6 +208,7 @@ class _ExactLoop(BaseLoop):  # type: ignore[misc]
             )
 
     def _warn_that_nothing_is_left(self) -> None:
+        """Warn that the resumed checkpoint has done all iterations of the config."""
         by_epoch = isinstance(self, EpochBasedTrainLoop)
         field = 'max_epochs' if by_epoch else 'max_iters'
         self.runner.logger.warning(
@@ -184,20 +217,21 @@ class _ExactLoop(BaseLoop):  # type: ignore[misc]
         )
 
     def run_iter(self, *args: Any) -> None:
-        """Train one step, with fresh seeds.
+        """Train one step, after seeding all generators by the number of the iteration.
 
         Args:
-            *args: MMEngine's; they depend on the loop.
+            *args: Passed to the ``run_iter`` of MMEngine's loop.
         """
         seed_everything(self.runner.seed, STEP, self._iter)
         super().run_iter(*args)
 
     def begin_pass(self, epoch: int, skip: int) -> None:
-        """Prepare the dataloader for a pass over the data.
+        """Prepare the dataloader for a pass over the data: its order, and its first batch.
 
         Args:
             epoch (int): The number by which samplers shuffle.
-            skip (int): How many batches were trained on. They are not read.
+            skip (int): How many batches of the pass have been trained on already. They
+                are skipped without reading them.
         """
         batches: Any = self.dataloader.batch_sampler
         samplers: list[Any] = [batches, getattr(batches, 'sampler', None)]
@@ -212,11 +246,12 @@ class _ExactLoop(BaseLoop):  # type: ignore[misc]
 class EpochLoop(_ExactLoop, EpochBasedTrainLoop):  # type: ignore[misc]
     """``EpochBasedTrainLoop`` that resumes where the checkpoint was written.
 
-    Takes MMEngine's arguments. Batches of the epoch that were trained on are passed
-    over without reading them. Hooks see the true ``batch_idx``.
+    Takes MMEngine's arguments. Batches of the epoch that were trained on are skipped
+    without reading them. Hooks get the true ``batch_idx``.
     """
 
-    #: How many iterations the finished epochs had beyond what they would have now.
+    #: How many iterations more were done before this epoch than its number times its
+    #: present length: other than 0 if the length of epochs has changed.
     _surplus = 0
 
     def run_epoch(self) -> None:
@@ -227,17 +262,18 @@ class EpochLoop(_ExactLoop, EpochBasedTrainLoop):  # type: ignore[misc]
         self.begin_pass(self._epoch, skip)
         for index, data in enumerate(self.dataloader, skip):
             self.run_iter(index, data)
-        # Validation draws the same numbers, however many steps this process has
-        # trained.
+        # So that validation draws the same random numbers after a resume.
         seed_everything(self.runner.seed, PAUSE, self._iter)
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
 
     def _batches_done(self) -> int:
-        """Return how many batches of this epoch the resumed checkpoint has trained on.
+        """Return how many batches of this epoch were trained on before the run was resumed.
 
-        0 with a warning: the lengths of epochs have changed since, so that no batch of
-        this one corresponds to the checkpoint's iteration.
+        This is the number of all iterations less those of the finished epochs. If it is
+        not possible in an epoch of the present length, because the length has changed
+        since the checkpoint, a warning is logged and the epoch begins at its first batch
+        (0).
         """
         length = len(self.dataloader)
         done: int = self._iter - self._epoch * length - self._surplus
@@ -253,10 +289,15 @@ class EpochLoop(_ExactLoop, EpochBasedTrainLoop):  # type: ignore[misc]
 
 
 class _ResumedBatches:
-    """Batches as MMEngine's loop over iterations reads them, which first passes over the past.
+    """An iterator of batches that returns None for each batch before the resumed iteration.
 
-    MMEngine 0.10.7 reads the batches of the past one by one, and gets nothing for each.
-    Its forks call ``skip_iter``.
+    On a resume, MMEngine's loop over iterations first skips the batches that were
+    trained on: MMEngine 0.10.7 by one ``next`` for each, its forks by ``skip_iter``.
+    Here this reads nothing.
+
+    Args:
+        past (int): The number of iterations that were done.
+        batches (Iterator): The batches from the resumed iteration on.
     """
 
     def __init__(self, past: int, batches: Iterator[Any]) -> None:
@@ -267,13 +308,14 @@ class _ResumedBatches:
         return self
 
     def __next__(self) -> Any:
+        """Return None while there are past batches to skip, then the next batch."""
         if self._past > 0:
             self._past -= 1
             return None
         return next(self._batches)
 
     def skip_iter(self, number: int) -> None:
-        """Pass over so many batches of the past."""
+        """Skip a number of past batches at once."""
         self._past -= number
 
 
@@ -287,13 +329,16 @@ class IterLoop(_ExactLoop, IterBasedTrainLoop):  # type: ignore[misc]
     def run(self) -> Any:
         """Train from the iteration that the runner has resumed, or from the first."""
         self.dataloader_iterator = _ResumedBatches(self._iter, self._endless())
-        # A fork's switch that leaves the past in the data. Here it costs nothing to
-        # pass over.
+        # With this switch, a fork of MMEngine does not skip the past batches, to save
+        # time. Here skipping costs nothing and has to happen.
         self.fast_forward_on_resume = False
         return super().run()
 
     def _endless(self) -> Iterator[Any]:
-        """Yield the batches of one pass after the other, from the present iteration on."""
+        """Yield batches from the present iteration on, in one pass over the data after another.
+
+        An ``InfiniteSampler`` makes a single endless pass.
+        """
         is_one_pass = isinstance(self.dataloader.batch_sampler.sampler, InfiniteSampler)
         while True:
             if is_one_pass:

@@ -1,6 +1,6 @@
-"""From a config to the runner that trains or evaluates it.
+"""Build the runner that trains or evaluates a config.
 
-:func:`build_runner` is the one way: it makes resuming exact (:mod:`.loops`), loading
+All commands use :func:`build_runner`: it makes resuming exact (:mod:`.loops`), loading
 strict (:mod:`.checkpoint_hooks`) and the console short (:mod:`.console`).
 """
 
@@ -24,7 +24,7 @@ from lm4ve.runner.loops import schedules_of
 from lm4ve.runner.resume import resume_newest
 from lm4ve.runner.stopping import StopHook
 
-#: Default hooks of MMEngine, which None switches off.
+#: Names of MMEngine's default hooks. Its runner accepts None only under these.
 _MMENGINES_HOOKS = (
     'runtime_info',
     'timer',
@@ -85,6 +85,10 @@ class Runner(mmengine.runner.Runner):  # type: ignore[misc]
 def build_runner(cfg: Config, short_console: bool = False) -> Any:
     """Build the config's runner: ours, or the one that ``runner_type`` names.
 
+    With ``resume`` and without ``load_from``, training continues from the newest
+    checkpoint of the work directory, or begins if there is none. Resuming loads
+    strictly, and MMEngine's training loops are replaced by ours, which resume exactly.
+
     Args:
         cfg (Config): See :func:`lm4ve.runner.command_line.finish_config`. Changed in
             place.
@@ -94,64 +98,80 @@ def build_runner(cfg: Config, short_console: bool = False) -> Any:
         Runner: Ready to train, validate or test.
 
     Raises:
-        UserError: ``load_from`` names no file.
+        UserError: ``load_from`` does not exist, ``runner_type`` is unknown, or all
+            checkpoints to resume from are damaged.
     """
-    name = cfg.get('runner_type', 'Runner')
-    check('runner_type', name, choices=RUNNERS.module_dict)
-    _check_start(cfg, name)
+    runner_type = cfg.get('runner_type', 'Runner')
+    check('runner_type', runner_type, choices=RUNNERS.module_dict)
+    _check_load_from(cfg, runner_type)
     if cfg.get('resume') and not cfg.get('load_from'):
-        resume_newest(cfg)
+        resume_newest(cfg)  # sets `resume` to False if there is no checkpoint
     if cfg.get('resume'):
         _load_strictly_by_default(cfg)
-    _take_exact_loop(cfg)
-    _drop_hooks(cfg)
-    if name == 'Runner':
+    _replace_training_loop(cfg)
+    _drop_hooks_set_to_none(cfg)
+    if runner_type == 'Runner':
         runner = _build_own_runner(cfg, short_console)
     else:
-        runner = RUNNERS.get(name).from_cfg(cfg)
+        runner = RUNNERS.get(runner_type).from_cfg(cfg)
         if short_console:
             shorten(runner.logger)
     if short_console:
         runner.register_hook(ConsoleHook())
-    # The last one comes after the hooks of the config that touch a checkpoint.
-    for hook in (NeckHook, StopHook, ClassCountHook, PlainCheckpointHook):
-        if not any(isinstance(present, hook) for present in runner.hooks):
-            runner.register_hook(hook())
+    # PlainCheckpointHook has to run after all other hooks that change a checkpoint, so it
+    # is registered last.
+    for hook_class in (NeckHook, StopHook, ClassCountHook, PlainCheckpointHook):
+        if not any(isinstance(hook, hook_class) for hook in runner.hooks):
+            runner.register_hook(hook_class())
     return runner
 
 
-def _check_start(cfg: Config, runner_type: str) -> None:
-    """Check that ``load_from`` is a file, or for another runner perhaps a folder.
+def _check_load_from(cfg: Config, runner_type: str) -> None:
+    """Check that the checkpoint ``load_from`` exists, unless it is an address.
+
+    Other runners than ``Runner``, such as that of DeepSpeed, may load a folder.
 
     Raises:
-        UserError: It is not.
+        UserError: It does not exist, or is a folder for ``Runner``.
     """
-    start = cfg.get('load_from')
-    if not start or '://' in str(start):
+    path = cfg.get('load_from')
+    if not path or '://' in str(path):
         return
-    if not Path(start).exists():
-        raise UserError(f"load_from='{start}' does not exist.")
-    if runner_type == 'Runner' and Path(start).is_dir():
+    if not Path(path).exists():
+        raise UserError(f"load_from='{path}' does not exist.")
+    if runner_type == 'Runner' and Path(path).is_dir():
         raise UserError(
-            f"load_from='{start}' is a folder. Fix: name a checkpoint in it."
+            f"load_from='{path}' is a folder. Fix: name a checkpoint in it."
         )
 
 
-def _take_exact_loop(cfg: Config) -> None:
-    """Put our loop in the place of MMEngine's, which ``by_epoch`` may name, too."""
+def _replace_training_loop(cfg: Config) -> None:
+    """Replace one of MMEngine's training loops in a config by ours; leave any other loop.
+
+    A config names MMEngine's loop by ``train_cfg.type`` or by ``train_cfg.by_epoch``.
+
+    Args:
+        cfg (Config): Changed in place.
+    """
     loop = dict(cfg.get('train_cfg') or {})
     if 'by_epoch' in loop:
         by_epoch = loop.pop('by_epoch')
         loop.setdefault(
             'type', 'EpochBasedTrainLoop' if by_epoch else 'IterBasedTrainLoop'
         )
-    kind = str(loop.get('type')).removeprefix('mmengine.')
-    if kind in _EXACT_LOOPS:
-        cfg.train_cfg = ConfigDict(loop, type=_EXACT_LOOPS[kind])
+    loop_type = str(loop.get('type')).removeprefix('mmengine.')
+    if loop_type in _EXACT_LOOPS:
+        cfg.train_cfg = ConfigDict(loop, type=_EXACT_LOOPS[loop_type])
 
 
-def _drop_hooks(cfg: Config) -> None:
-    """Leave out default hooks that are None; MMEngine fails on None under a name of ours."""
+def _drop_hooks_set_to_none(cfg: Config) -> None:
+    """Remove default hooks that a config sets to None, which switches them off.
+
+    MMEngine does so for its own hooks, and fails at None under any other name.
+
+    Args:
+        cfg (Config): Changed in place.
+    """
     hooks = cfg.get('default_hooks') or {}
     for name, hook in list(hooks.items()):
         if hook is None and name not in _MMENGINES_HOOKS:
@@ -159,6 +179,10 @@ def _drop_hooks(cfg: Config) -> None:
 
 
 def _build_own_runner(cfg: Config, short_console: bool) -> Runner:
+    """Build :class:`Runner` from a copy of a config, as MMEngine's ``from_cfg`` does for its own.
+
+    The fields that are arguments of MMEngine's runner are passed to it.
+    """
     fields = copy.deepcopy(cfg)
     known = inspect.signature(mmengine.runner.Runner).parameters
     arguments = {name: value for name, value in fields.items() if name in known}
@@ -166,11 +190,12 @@ def _build_own_runner(cfg: Config, short_console: bool) -> Runner:
 
 
 def set_strict_loading(cfg: Config, **options: Any) -> None:
-    """Add the hook for strict loading to a config, in the place of one that is there.
+    """Add the hook for strict loading to a config, or replace the one that it has.
 
     Args:
         cfg (Config): Changed in place.
-        **options: Of :class:`lm4ve.runner.checkpoint_hooks.WholeCheckpointHook`.
+        **options: Arguments of
+            :class:`lm4ve.runner.checkpoint_hooks.WholeCheckpointHook`.
     """
     cfg.setdefault('default_hooks', ConfigDict())
     cfg.default_hooks.whole_checkpoint = ConfigDict(
@@ -179,7 +204,7 @@ def set_strict_loading(cfg: Config, **options: Any) -> None:
 
 
 def _load_strictly_by_default(cfg: Config) -> None:
-    """Add the hook for strict loading to a config that lacks it."""
+    """Add the hook for strict loading to a config, unless it has the hook already."""
     hooks = [
         *(cfg.get('default_hooks') or {}).values(),
         *(cfg.get('custom_hooks') or ()),

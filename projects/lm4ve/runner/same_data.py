@@ -1,4 +1,4 @@
-"""What an evaluation shares with the training of its model: the labels, and the pixels.
+"""Compare an evaluation's data with that of the training: the labels, and the pixels.
 
 A missing or misspelt class folder shifts all later labels by one, a list that counts
 from 1 shifts all of them, and other versions of the libraries that decode and resize
@@ -22,8 +22,7 @@ from lm4ve.compat.mmengine_runner_state import source_of, starts_training
 from lm4ve.errors import UserError, brief, check
 from lm4ve.runner.checkpoint_files import meta_of
 
-#: Under this name versions are kept in a checkpoint's meta, and in the result of a
-#: trial.
+#: The key of :func:`pixel_versions` in a checkpoint's meta and in the result of a trial.
 VERSIONS = 'pixel_versions'
 _LIBRARIES = (
     'pillow',
@@ -47,11 +46,13 @@ def pixel_versions() -> dict[str, str]:
 
 
 def changed_versions(stored: object) -> str:
-    """Name the libraries whose versions differ from stored ones; what one side lacks does not.
+    """Name the libraries whose installed versions differ from stored ones.
+
+    Libraries that are not installed, or were not, are left out.
 
     Args:
-        stored: What :func:`pixel_versions` gave. Anything but a mapping counts as
-            nothing stored.
+        stored: The result of :func:`pixel_versions` from a file. Anything but a mapping
+            counts as nothing stored.
 
     Returns:
         str: For a message: 'pillow 12 (here 11), av 13 (here 14)'; '' without a
@@ -68,12 +69,18 @@ def changed_versions(stored: object) -> str:
 
 
 class SameDataHook(Hook):  # type: ignore[misc]
-    """Refuse evaluations whose labels do not mean what they meant in training."""
+    """Refuse data whose labels do not mean what they meant in training.
+
+    The names of the training's classes come from the loaded checkpoint, or from the
+    training data of a new run.
+    """
 
     def __init__(self) -> None:
-        #: The names of the classes in training.
+        #: Names of the classes in training, by label. From a file, so not checked yet.
         self._trained_classes: object = None
+        #: Whether the present evaluation has right answers, as VQA has.
         self._answers_seen = False
+        #: Whether one of them is in the model's vocabulary.
         self._answers_known = False
 
     def before_save_checkpoint(
@@ -83,7 +90,7 @@ class SameDataHook(Hook):  # type: ignore[misc]
         checkpoint.setdefault('meta', {})[VERSIONS] = pixel_versions()
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Keep the names of the classes; warn of other libraries."""
+        """Keep the class names of a loaded checkpoint; warn if other libraries made its pixels."""
         self._trained_classes = meta_of(checkpoint, 'dataset_meta').get('classes')
         changes = changed_versions(meta_of(checkpoint).get(VERSIONS))
         if changes and not starts_training(runner):
@@ -91,10 +98,18 @@ class SameDataHook(Hook):  # type: ignore[misc]
             print_log(text, logger='current', level=logging.WARNING)
 
     def before_train(self, runner: Runner) -> None:
-        """Keep the names of the classes of a new training; compare those of a resumed one."""
+        """Keep the class names of a new training; compare those of a resumed one.
+
+        A new training may begin with the weights of a checkpoint (``load_from``), whose
+        classes do not count any more.
+
+        Raises:
+            UserError: The resumed training had another name for a label.
+        """
         classes = _classes_of(runner.train_dataloader)
         if starts_training(runner) or not self._trained_classes:
             self._trained_classes = classes
+            return
         self._compare_classes(classes, 'train')
 
     def before_val_epoch(self, runner: Runner) -> None:
@@ -108,24 +123,32 @@ class SameDataHook(Hook):  # type: ignore[misc]
         self._forget_answers()
 
     def _compare_classes(self, classes: object, mode: str) -> None:
-        """Compare the classes of some data with those of the training, by name.
+        """Compare the classes of some data with those of the training, label by label.
+
+        Data may have fewer classes. Nothing is compared where one of the two has no list
+        of names.
+
+        Args:
+            classes: The names by label.
+            mode (str): 'train', 'val' or 'test', for the error.
 
         Raises:
-            UserError: A label has another name.
+            UserError: A label has another name than in training.
         """
         trained = self._trained_classes
         if not isinstance(trained, (list, tuple)):
             return
         if not isinstance(classes, (list, tuple)):
             return
-        for label, (there, here) in enumerate(zip_longest(trained, classes)):
-            if here is not None and here != there:
+        for label, (learned, name) in enumerate(zip_longest(trained, classes)):
+            if name is not None and name != learned:
                 raise UserError(
-                    f'{mode}_dataloader.dataset: label {label} is {brief(here)!r}, and the model '
-                    f'learned it as {brief(there)!r}. Fix: the same class folders, or classes.'
+                    f'{mode}_dataloader.dataset: label {label} is {brief(name)!r}, and the model '
+                    f'learned it as {brief(learned)!r}. Fix: the same class folders, or classes.'
                 )
 
     def _forget_answers(self) -> None:
+        """Start an evaluation, in which no answer was seen yet; see :meth:`_check_answers`."""
         self._answers_seen = False
         self._answers_known = False
 
@@ -138,7 +161,11 @@ class SameDataHook(Hook):  # type: ignore[misc]
         self._check_batch(runner, outputs)
 
     def _check_batch(self, runner: Runner, outputs: Any) -> None:
-        """Check the labels of an evaluated batch; note which answers the model can give.
+        """Check the labels of an evaluated batch; note if the model knows one of its answers.
+
+        Args:
+            runner (Runner): The runner, whose model may have a head with a vocabulary.
+            outputs: The evaluated samples, with their labels and predictions.
 
         Raises:
             UserError: A label is none of the model's.
@@ -171,10 +198,14 @@ class SameDataHook(Hook):  # type: ignore[misc]
         self._check_answers(metrics)
 
     def _check_answers(self, metrics: dict[str, float] | None) -> None:
-        """Refuse a score of zero where no right answer is in the vocabulary.
+        """Refuse an evaluation with only zero scores if the model knows none of the right answers.
+
+        Args:
+            metrics (dict, optional): The scores by name.
 
         Raises:
-            UserError: The vocabulary is of other data.
+            UserError: No right answer is in the model's vocabulary, which comes from
+                other data.
         """
         none_is_known = self._answers_seen and not self._answers_known
         if none_is_known and not any((metrics or {}).values()):
@@ -188,7 +219,13 @@ def _classes_of(loader: Any) -> object:
 
 
 def _check_label(sample: Any) -> None:
-    """Check that an evaluated sample has scores for its labels.
+    """Check that the labels of an evaluated sample are below the number of its scores.
+
+    A sample without labels or scores passes.
+
+    Args:
+        sample (DataElement): With ``gt_label``, and ``pred_score`` (mmpretrain's name)
+            or ``pred_scores``.
 
     Raises:
         UserError: A label is none of the model's.
