@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from lm4ve.blocks import LLMBlock
 from lm4ve.errors import CheckpointError, UserError
+from lm4ve.llm.foreign_config import build_foreign_config
 from tests.helpers import families, hostile
 
 pytestmark = pytest.mark.filterwarnings('ignore:.*before PyTorch 1.6')
@@ -222,6 +223,11 @@ def test_a_pickle_never_runs_code(tmp_path, layout, how):
     assert not trace.exists()
     pickle.loads(pickle.dumps(content))  # the code would have left a trace
     assert trace.exists()
+
+
+def test_fields_that_stand_for_a_number_are_refused():
+    with pytest.raises(CheckpointError, match='^config.json is not that of a valid'):
+        build_foreign_config({'__float__': 'Infinity'}, 'config.json')
 
 
 CODE = [

@@ -160,6 +160,19 @@ def test_misfit_state_names_tensors(name):
         files.load_strictly(model(), state, "'a.pth'")
 
 
+class LoadsByItself(nn.Linear):
+    """A layer whose own loading raises an error of one line."""
+
+    def _load_from_state_dict(self, *args):
+        raise RuntimeError('wrong version')
+
+
+def test_error_of_one_line_is_not_swallowed():
+    layer = LoadsByItself(2, 2)
+    with pytest.raises(CheckpointError, match='wrong version'):
+        files.load_strictly(layer, layer.state_dict(), "'a.pth'")
+
+
 KINDS = {
     'complex': lambda w: w.to(torch.complex64),
     'of whole numbers': lambda w: w.to(torch.int64),

@@ -50,6 +50,14 @@ def test_misspelled_key_is_named_with_suggestion(field):
     check_config(cfg)
 
 
+def test_parameters_are_no_key_of_gradient_clipping():
+    """torch's function has an argument of this name, which MMEngine itself passes."""
+    cfg = demo()
+    cfg.optim_wrapper.clip_grad = dict(max_norm=1, parameters=None)
+    with pytest.raises(UserError, match='^optim_wrapper.clip_grad.parameters is not'):
+        check_config(cfg)
+
+
 TYPES = [
     ('model.backbone', 'VisonTransformer', 'VisionTransformer'),
     ('default_hooks.checkpoint', 'lm4ve.AtomicCheckpointHok', 'AtomicCheckpointHook'),

@@ -83,11 +83,12 @@ def build_foreign_config(fields: Mapping[str, Any], origin: str) -> PretrainedCo
         CheckpointError: The fields are not those of a model, or need another
             repository.
     """
-    # transformers writes infinity, which JSON does not have, as a dict.
-    plain = PretrainedConfig._decode_special_floats(without_code(fields))
-    model_type = plain.pop('model_type', None)
+    model_type = fields.get('model_type')
     try:
         with offline(origin):
+            # transformers writes infinity, which JSON does not have, as a dict.
+            plain = PretrainedConfig._decode_special_floats(without_code(fields))
+            plain.pop('model_type', None)
             config: PretrainedConfig = AutoConfig.for_model(model_type, **plain)
     except UserError:
         raise

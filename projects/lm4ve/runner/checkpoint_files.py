@@ -14,7 +14,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from lm4ve.blocks.provenance import SOURCE_KEY, accept_records
-from lm4ve.errors import CheckpointError, UserError, listing
+from lm4ve.errors import CheckpointError, UserError, first_line, listing
 from lm4ve.files import replacing
 from lm4ve.llm.finite import check_finite
 from lm4ve.llm.torch_files import is_zipped, load, read_safetensors, safe_loading
@@ -153,14 +153,24 @@ def load_strictly(model: nn.Module, state: dict[str, Tensor], origin: str) -> No
         missing, unknown = model.load_state_dict(state, strict=False)
         difference = _difference(missing, unknown)
     except RuntimeError as e:
-        # torch lists the shapes that differ after a first line.
-        lines = [line.strip() for line in str(e).splitlines()]
-        difference = listing(lines[1:], 3)
+        difference = _describe_loading_error(e)
     if difference:
         raise CheckpointError(
             f"{origin} is of another model than the config's: {difference}. Was it trained with "
             'other --cfg-options? --allow-partial evaluates what fits.'
         )
+
+
+def _describe_loading_error(error: RuntimeError) -> str:
+    """Return the reasons of torch's error in ``load_state_dict``, for a message.
+
+    torch lists the tensors of other shapes, one in each line after the first. A module
+    with loading of its own may raise an error of one line.
+    """
+    lines = [line.strip() for line in str(error).splitlines()]
+    if len(lines) < 2:
+        return first_line(error)
+    return listing(lines[1:], 3)
 
 
 def load_partly(model: nn.Module, state: dict[str, Tensor], origin: str) -> None:

@@ -198,12 +198,18 @@ def _known_keys(
 
 
 def _keys_of_clipping(node: Mapping[str, Any]) -> set[str]:
-    """Return the keys of ``clip_grad``: the arguments of torch's function, and its kind."""
+    """Return the keys of ``optim_wrapper.clip_grad``.
+
+    ``type`` chooses one of torch's two functions; MMEngine passes the other keys to it,
+    beside the parameters.
+    """
     if node.get('type') == 'value':
         function: Any = clip_grad_value_
     else:
         function = clip_grad_norm_
-    return {'type', *signature_of(function).parameters}
+    arguments = set(signature_of(function).parameters)
+    arguments.remove('parameters')
+    return {'type', *arguments}
 
 
 def _keys_of_language_model(node: Mapping[str, Any]) -> set[str] | None:
