@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from lm4ve.errors import UserError
 from lm4ve.runner.same_data import innermost
 
-#: Where mmpretrain and ours, mmaction2, and mmsegmentation have it.
+#: A model's attribute with its head: of mmpretrain and ours, mmaction2, mmsegmentation.
 _HEADS = ('head', 'cls_head', 'decode_head')
 
 
@@ -38,6 +38,7 @@ class ClassCountHook(Hook):  # type: ignore[misc]
         model = innermost(runner.model)
         for name in _HEADS:
             count: Any = getattr(getattr(model, name, None), 'num_classes', None)
+            # One logit is enough to tell two classes apart.
             is_one_logit = count == 1 and len(classes) == 2
             if isinstance(count, int) and count < len(classes) and not is_one_logit:
                 raise UserError(

@@ -37,7 +37,11 @@ _WINDOW = 20
 
 
 def is_shown(record: logging.LogRecord) -> bool:
-    """Return whether a message belongs on the console, and prepare its prefix."""
+    """Filter the messages of the console: warnings, errors, and lines that are meant for it.
+
+    Also sets the attribute ``prefix`` of the record for the console's format: 'warning: '
+    or another level, '' for our lines.
+    """
     record.prefix = ''
     if record.levelno < logging.WARNING:
         return getattr(record, 'for_console', False)
@@ -57,7 +61,7 @@ def shorten(logger: logging.Logger) -> None:
 
 
 def raise_when_closed(logger: logging.Logger) -> None:
-    """Let a command end when nobody reads its console any more.
+    """Let a logger raise an error when the reader of its console is gone, as ``head`` is.
 
     By default ``logging`` prints a traceback for each line that it cannot write, and
     goes on.
@@ -68,6 +72,7 @@ def raise_when_closed(logger: logging.Logger) -> None:
 
 
 def _raise_broken_pipe(handler: logging.Handler, record: logging.LogRecord) -> None:
+    """Raise the present error if it is a broken pipe; else handle it as ``logging`` does."""
     if isinstance(sys.exception(), BrokenPipeError):
         raise
     logging.Handler.handleError(handler, record)
@@ -121,6 +126,14 @@ class ConsoleHook(Hook):  # type: ignore[misc]
     def _print_start(
         self, runner: Runner, what: str, data: list[str], more: dict[str, str]
     ) -> None:
+        """Print the rows at the start of a run: what it does, its model, data and log file.
+
+        Args:
+            runner (Runner): The runner.
+            what (str): What the run does, such as 'testing'.
+            data (list[str]): Descriptions of its data.
+            more (dict[str, str]): Further rows by title.
+        """
         name = runner.experiment_name.removesuffix(f'_{runner.timestamp}')
         rows = {
             f'lm4ve {__version__}': f'{what}: {name}',
@@ -135,7 +148,10 @@ class ConsoleHook(Hook):  # type: ignore[misc]
     def after_train_iter(
         self, runner: Runner, batch_idx: int, *args: Any, **kwargs: Any
     ) -> None:
-        """Move the bar on, or print a line in a long epoch."""
+        """Move the progress bar on by a step; without a bar, print a line once a minute.
+
+        There is no bar where the output is no terminal.
+        """
         loop = runner.train_loop
         if isinstance(loop, EpochBasedTrainLoop):
             self._advance(batch_idx, len(loop.dataloader))
@@ -143,22 +159,28 @@ class ConsoleHook(Hook):  # type: ignore[misc]
             self._advance(runner.iter, loop.max_iters)
         is_due = time.monotonic() - self._printed_at > HEARTBEAT
         if self._bar.disable and is_due:
-            self._print(runner, _progress(runner, _WINDOW, runner.iter + 1))
+            line = _progress(runner, window=_WINDOW, done=runner.iter + 1)
+            self._print(runner, line)
 
     def after_val_iter(
         self, runner: Runner, batch_idx: int, *args: Any, **kwargs: Any
     ) -> None:
-        """Move the bar on."""
+        """Move the progress bar of the validation on by a step."""
         self._advance(batch_idx, len(runner.val_loop.dataloader))
 
     def after_test_iter(
         self, runner: Runner, batch_idx: int, *args: Any, **kwargs: Any
     ) -> None:
-        """Move the bar on."""
+        """Move the progress bar of the test on by a step."""
         self._advance(batch_idx, len(runner.test_loop.dataloader))
 
     def _advance(self, done: int, total: int) -> None:
-        """Move the bar on by a step; it is shown on a terminal only."""
+        """Move the progress bar on by a step, and create it before its first one.
+
+        Args:
+            done (int): The number of steps before this one.
+            total (int): The number of steps at the end of the bar.
+        """
         if self._bar is None:
             self._bar = tqdm(
                 initial=done,
@@ -171,18 +193,19 @@ class ConsoleHook(Hook):  # type: ignore[misc]
         self._bar.update()
 
     def _close_bar(self) -> None:
+        """Remove the progress bar; the next step creates another one."""
         if self._bar is not None:
             self._bar.close()
         self._bar = None
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Print the epoch's line, or keep it until the scores of its validation are there."""
+        """Print the line of an epoch, or keep it for :meth:`after_val_epoch` to add the scores."""
         self._close_bar()
         loop = runner.train_loop
         if not isinstance(loop, EpochBasedTrainLoop):
             return
         seconds = time.monotonic() - self._epoch_began
-        progress = _progress(runner, len(loop.dataloader), runner.iter)
+        progress = _progress(runner, window=len(loop.dataloader), done=runner.iter)
         line = f'{progress}  {seconds:.1f} s'
         if self._validates_now(runner):
             self._waiting_line = line
@@ -203,11 +226,11 @@ class ConsoleHook(Hook):  # type: ignore[misc]
     def after_val_epoch(
         self, runner: Runner, metrics: dict[str, Any] | None = None
     ) -> None:
-        """Print the scores, after the line of the epoch."""
+        """Print the scores of a validation, in one line with the epoch before it."""
         if self._waiting_line:
             line = self._waiting_line
         elif self._trains:
-            line = _progress(runner, _WINDOW, runner.iter)
+            line = _progress(runner, window=_WINDOW, done=runner.iter)
         else:
             line = 'validation'
         self._print(runner, _with_numbers(line, metrics))
@@ -217,7 +240,7 @@ class ConsoleHook(Hook):  # type: ignore[misc]
     def after_test_epoch(
         self, runner: Runner, metrics: dict[str, Any] | None = None
     ) -> None:
-        """Print the scores."""
+        """Print the scores of a test."""
         self._print(runner, _with_numbers('test', metrics))
 
     def after_train(self, runner: Runner) -> None:
@@ -227,13 +250,14 @@ class ConsoleHook(Hook):  # type: ignore[misc]
             self._print(runner, f'saved        {saved}')
 
     def _print(self, runner: Runner, text: str) -> None:
+        """Print a line by the runner's logger, and note when, for the next heartbeat."""
         self._close_bar()
         self._printed_at = time.monotonic()
         runner.logger.info(text, extra=_SHOWN)
 
 
 def _describe_model(runner: Runner) -> str:
-    """Return the class of a model, of its parts, and where it runs."""
+    """Describe a model by its class, its parts' classes and its device, for the start."""
     model = getattr(runner.model, 'module', runner.model)
     parts = []
     for name, part in model.named_children():
@@ -248,7 +272,7 @@ def _describe_model(runner: Runner) -> str:
 
 
 def _training_data(loop: BaseLoop) -> str:
-    """Return the size of a training's data and of its batches."""
+    """Describe the number of training samples, of samples a step and of steps an epoch."""
     batch = getattr(loop.dataloader, 'batch_size', None) or 'batches'
     text = f'{_size_of(loop)} to train ({batch} a step'
     if isinstance(loop, EpochBasedTrainLoop):
@@ -257,7 +281,7 @@ def _training_data(loop: BaseLoop) -> str:
 
 
 def _size_of(loop: BaseLoop) -> str:
-    """Return the number of samples of a loop's data."""
+    """Return the number of samples of a loop's data, or 'a stream' for data without length."""
     dataset = loop.dataloader.dataset
     if not hasattr(dataset, '__len__'):
         return 'a stream'
@@ -265,12 +289,14 @@ def _size_of(loop: BaseLoop) -> str:
 
 
 def _progress(runner: Runner, window: int, done: int) -> str:
-    """Return where training is, its loss over some steps, rate and remaining time.
+    """Return a line about a training: its epoch or step, loss, learning rate and time left.
+
+    For example 'epoch  3/10  loss 0.6931  lr 1.00e-03  0:12:30 left'.
 
     Args:
-        runner (Runner): It trains.
-        window (int): Over how many of the last steps the loss is averaged.
-        done (int): The number of steps, which is shown where there are no epochs.
+        runner (Runner): The runner that trains.
+        window (int): The number of last steps over which the loss is averaged.
+        done (int): The number of finished steps, shown where there are no epochs.
     """
     loop = runner.train_loop
     if isinstance(loop, EpochBasedTrainLoop):
@@ -295,7 +321,12 @@ def _progress(runner: Runner, window: int, done: int) -> str:
 
 
 def _with_numbers(line: str, metrics: dict[str, Any] | None) -> str:
-    """Return a line and the scalar metrics, four digits each, in lines of :data:`WIDTH`."""
+    """Append the scalar metrics to a line, and wrap it at :data:`WIDTH` columns.
+
+    Args:
+        line (str): The beginning of the line.
+        metrics (dict, optional): Values by name; those that are no scalars are left out.
+    """
     words = [line]
     for name, value in (metrics or {}).items():
         is_scalar = isinstance(value, (int, float)) or getattr(value, 'ndim', None) == 0

@@ -49,7 +49,10 @@ def run_tool(main: Callable[[], None]) -> None:
 
 
 def _report_error(error: BaseException) -> int:
-    """Report what ended a command, and return the exit code."""
+    """Report the error or signal that ended a command, and return its exit code.
+
+    The codes are those of :func:`run_tool`.
+    """
     number = signal_behind(error)
     if number is not None:
         _report_stop(number)
@@ -64,13 +67,18 @@ def _report_error(error: BaseException) -> int:
 
 
 def _without_traceback(error: UserError) -> str:
-    """Return an error's message; a dataloader puts its worker's traceback before it."""
+    """Return an error's message alone.
+
+    A dataloader raises a worker's error anew, with the worker's traceback before the
+    message.
+    """
     kind = type(error)
     start = f'{kind.__module__}.{kind.__name__}: '
     return str(error).rpartition(start)[2].strip()
 
 
 def _report_stop(number: signal.Signals) -> None:
+    """Print which signal ended a command, and the last checkpoint; the first process only."""
     if os.environ.get('RANK', '0') != '0':
         return
     info = MessageHub.get_current_instance().runtime_info
@@ -122,8 +130,8 @@ def _leave_group() -> None:
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         for frame, _ in traceback.walk_tb(error.__traceback__):
-            # Who has read a frame's variables left a copy there; reading them again
-            # empties it.
+            # Code that read a frame's variables has left a copy of them in the frame.
+            # Reading them again, now that they are cleared, empties the copy.
             _ = frame.f_locals
         error = error.__cause__ or error.__context__
     gc.collect()

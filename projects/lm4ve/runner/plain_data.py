@@ -21,15 +21,15 @@ _TORCH = (torch.Tensor, torch.dtype, torch.device)
 
 
 def to_plain(value: Any, path: str) -> Any:
-    """Return the same data in the types that every safe loader builds.
+    """Convert data to the types that every safe loader builds.
 
     These are dicts, lists, tuples, sets, tensors, Python's numbers and text. Their
-    subclasses (named tuples, defaultdicts, enumerations of numbers) and numpy's numbers
-    and arrays become those; of any other object its text is stored, with a warning.
+    subclasses (named tuples, defaultdicts, enumerations) and numpy's numbers and arrays
+    are converted to them. Any other object becomes its ``str``, with a warning.
 
     Args:
         value (Any): A part of a checkpoint.
-        path (str): Its place there, for the warning.
+        path (str): Its path in the checkpoint, for the warning.
 
     Returns:
         Any: New containers; tensors are the same objects.

@@ -10,11 +10,13 @@ DATA, STEP, PAUSE = range(3)
 
 
 def seed_everything(*key: int) -> None:
-    """Seed Python, numpy and torch (the current process's devices too) from some numbers.
+    """Seed Python's, numpy's and torch's generators (those of GPUs too) from some numbers.
 
     Args:
-        *key (int): Any numbers; keys that differ in one of them give unrelated seeds.
+        *key (int): Any numbers, also negative ones. Keys that differ in one of them give
+            unrelated seeds.
     """
+    # SeedSequence accepts no negative numbers.
     sequence = np.random.SeedSequence([number % 2**64 for number in key])
     words = sequence.generate_state(3, np.uint64)
     random.seed(int(words[0]))

@@ -1,4 +1,4 @@
-"""What a class or function takes: its keyword arguments, and the types that they name.
+"""Find the keyword arguments of a class or function, and the types of their annotations.
 
 The check of a config (:mod:`lm4ve.runner.config`) compares each dict with them.
 """
@@ -18,13 +18,13 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 from torch import nn
 
-#: What numbers are; a config's other values are texts, lists and dicts.
+#: The types of numbers in a config.
 _NUMBERS = {int, float, bool}
-#: What a config's values are.
+#: The types of all values in a config.
 _PLAIN = _NUMBERS | {str, dict, list, tuple, type(None)}
-#: A type of a parameter that we cannot check a value against.
+#: Stands for a type that is none of these, for which no value is refused.
 _ANYTHING = object()
-#: How a message names the types of a parameter, in this order.
+#: The types of a parameter in words, in the order of a message.
 _NAMES = {
     int: 'a number',
     float: 'a number',
@@ -39,10 +39,11 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class Parameter:
-    """An argument.
+    """An argument of a class or function.
 
     Attributes:
-        kinds (frozenset): Types that its annotation names, or the type of its default.
+        kinds (frozenset): The types of its annotation and of its default. They may
+            include :data:`_ANYTHING`.
     """
 
     kinds: frozenset[Any]
@@ -53,8 +54,8 @@ class Signature:
     """The keyword arguments of a class or function.
 
     Attributes:
-        parameters (dict): Name -> the types that it names.
-        is_open (bool): Whether it accepts others, too.
+        parameters (dict[str, Parameter]): The arguments by name.
+        is_open (bool): Whether it accepts further ones, by ``**kwargs``.
     """
 
     parameters: dict[str, Parameter]
@@ -64,8 +65,8 @@ class Signature:
 def signature_of(target: Any) -> Signature:
     """Return the keyword arguments of a class or function.
 
-    Where a constructor does nothing with ``**kwargs`` but call its parent's, the
-    parent's count too.
+    A constructor that only passes its ``**kwargs`` to its parent's constructor has the
+    arguments of that, too.
     """
     if not inspect.isclass(target):
         return _signature_of_function(target)
@@ -86,7 +87,10 @@ def signature_of(target: Any) -> Signature:
 
 
 def _constructors(cls: type) -> Iterator[tuple[type, Callable[..., Any]]]:
-    """Yield a class and its parents, up to torch's, that have a constructor, and this."""
+    """Yield the classes that define a constructor, from a class up, each with its constructor.
+
+    The search ends at ``nn.Module`` and ``object``.
+    """
     for owner in cls.__mro__:
         if owner in (nn.Module, object):
             return
@@ -131,7 +135,7 @@ def _only_passes_on_keywords(constructor: Callable[..., Any]) -> bool:
 
 
 def _name_of_keywords(function: Callable[..., Any]) -> str | None:
-    """Return how a function calls its ``**kwargs``."""
+    """Return the name of a function's parameter for further keywords, mostly 'kwargs'."""
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
             return name
@@ -148,6 +152,7 @@ def _is_name(node: ast.expr, name: str | None) -> bool:
 
 @cache
 def _hints_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return a function's annotations by parameter; none if they cannot be evaluated."""
     try:
         return typing.get_type_hints(function)
     except Exception:
@@ -156,21 +161,30 @@ def _hints_of(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _kinds_of(parameter: inspect.Parameter, hint: Any) -> frozenset[Any]:
-    """Return the types of a parameter: those of its annotation, else that of its default."""
+    """Return the types that a parameter accepts, as far as its annotation and default show.
+
+    Args:
+        parameter (inspect.Parameter): The parameter.
+        hint: Its annotation, or None if it has none.
+
+    Returns:
+        frozenset: Plain types of Python. Without an annotation, a number as the default
+        stands for numbers, lists and None; any other default for :data:`_ANYTHING`.
+    """
     default = parameter.default
     if hint is not None:
         kinds = _flatten(hint)
         if default is not parameter.empty:
             kinds.add(type(default))
         return frozenset(kinds)
-    # Many a default is False where a text is taken as well, such as a path.
+    # A default of False shows no type: such parameters often accept a text as well.
     if type(default) in (int, float):
         return frozenset({int, float, list, tuple, type(None)})
     return frozenset({_ANYTHING})
 
 
 def _flatten(hint: Any) -> set[Any]:
-    """Return the plain types of an annotation; :data:`_ANYTHING` for what is none."""
+    """Return the plain types in an annotation, with :data:`_ANYTHING` for each other type."""
     origin = typing.get_origin(hint)
     kinds: set[Any] = set()
     if origin in (Union, types.UnionType):
@@ -189,18 +203,19 @@ def _flatten(hint: Any) -> set[Any]:
 
 
 def wanted_type(parameter: Parameter, value: Any) -> str | None:
-    """Return what a parameter takes where a value is clearly none of it, or None.
+    """Return the type that a parameter expects, if a value is clearly of another one.
 
-    Clear is a text, a dict or a list in the place of a number. Annotations are not
-    always exact: MMEngine's schedules, whose ``end`` is an int, take half an epoch as
-    well, and many a parameter without ``None`` in its annotation takes it.
+    It is clear for a text, a dict or a list in the place of a number. Other values are
+    accepted, since annotations are not always exact: ``end`` of MMEngine's schedules is
+    an int and may be half an epoch, and many parameters accept None without saying so.
 
     Args:
-        parameter (Parameter): What reads the value.
+        parameter (Parameter): The parameter that gets the value.
         value: A value of a config.
 
     Returns:
-        str or None: For a message: 'a number or None'.
+        str or None: The type for a message, such as 'a number or None'. None: the value
+        is accepted.
     """
     kinds = parameter.kinds
     takes_numbers = bool(kinds & _NUMBERS) and _ANYTHING not in kinds
@@ -216,7 +231,7 @@ def wanted_type(parameter: Parameter, value: Any) -> str | None:
 
 
 def _interchangeable(value: Any) -> type | tuple[type, ...]:
-    """Return the types that may stand for a value's: MMEngine's files make lists of tuples."""
+    """Return the types of a value: for a list also tuple, since MMEngine exchanges the two."""
     if isinstance(value, str):
         return str
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Stop a command at SIGTERM and Ctrl-C, a training after its iteration and checkpoint.
+"""End a command at SIGTERM or Ctrl-C; SIGTERM lets a training finish its iteration.
 
 An exception in the middle of an iteration could be caught by what runs there. So while
 a training loop runs, the handler of SIGTERM only notes the signal, and
@@ -19,9 +19,10 @@ class StopSignals:
     """The handler of SIGTERM and Ctrl-C while a command runs.
 
     Attributes:
-        asked (int, optional): The signal that came, which what ran then may have
-            swallowed: MMEngine copies its message hub so.
-        waits (bool): Whether SIGTERM waits for the end of an iteration.
+        asked (int, optional): The number of the signal that came. Its exception may
+            have been caught by the code that ran, as by MMEngine's copy of its message
+            hub.
+        waits (bool): Whether SIGTERM is only noted here, for :class:`StopHook`.
     """
 
     def __init__(self) -> None:
@@ -30,14 +31,19 @@ class StopSignals:
         self._process = os.getpid()
 
     def __call__(self, number: int, frame: object) -> None:
-        """Handle a signal.
+        """Handle a signal: note it, and raise an exception unless it has to wait.
+
+        Args:
+            number (int): The signal.
+            frame (FrameType, optional): Not used: Python passes the interrupted frame.
 
         Raises:
             KeyboardInterrupt: At Ctrl-C, and at SIGTERM unless it waits. Its argument
                 is the signal's number.
         """
+        # A forked worker of a dataloader inherits this handler. It has nothing to save.
         if os.getpid() != self._process and number == signal.SIGTERM:
-            os._exit(128 + number)  # a worker that was forked
+            os._exit(128 + number)
         self.asked = number
         if number == signal.SIGINT or not self.waits:
             raise KeyboardInterrupt(number)
@@ -45,7 +51,10 @@ class StopSignals:
 
 @contextlib.contextmanager
 def handle_signals() -> Iterator[None]:
-    """Let SIGTERM, and Ctrl-C where it is not ignored, end what runs inside."""
+    """Install :class:`StopSignals` for SIGTERM and Ctrl-C within this context.
+
+    Where Ctrl-C is ignored, it stays so.
+    """
     handler = StopSignals()
     before: dict[signal.Signals, Any] = {}
     before[signal.SIGTERM] = signal.signal(signal.SIGTERM, handler)
@@ -60,7 +69,10 @@ def handle_signals() -> Iterator[None]:
 
 
 def current_signals() -> StopSignals:
-    """Return the handler of the command that runs, or one that no signal reaches."""
+    """Return the installed :class:`StopSignals`, or a new one that no signal reaches.
+
+    None is installed where no command of ours runs, as in a notebook.
+    """
     handler = signal.getsignal(signal.SIGTERM)
     if isinstance(handler, StopSignals):
         return handler
@@ -68,7 +80,7 @@ def current_signals() -> StopSignals:
 
 
 def signal_behind(error: BaseException) -> signal.Signals | None:
-    """Return the signal that began an error, or None.
+    """Return the signal whose exception is among an error's causes, or None.
 
     A library may catch a signal's exception and raise another one, as MMEngine does
     while it formats a config ("Failed to format the config file").
@@ -90,16 +102,23 @@ class StopHook(Hook):  # type: ignore[misc]
     priority = 'LOWEST'
 
     def after_run(self, runner: Runner) -> None:
-        """Let signals end what comes after the training at once."""
+        """Let SIGTERM raise its exception at once again, after the training."""
         current_signals().waits = False
 
-    def _after_iter(self, *_: Any, **__: Any) -> None:
+    def _after_iter(self, *args: Any, **kwargs: Any) -> None:
+        """End the run after an iteration of training, validation or test."""
         self._raise_if_asked()
 
-    def _after_epoch(self, *_: Any, **__: Any) -> None:
+    def _after_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """End the run after an epoch of training, validation or test."""
         self._raise_if_asked()
 
     def _raise_if_asked(self) -> None:
+        """End the run if a signal came.
+
+        Raises:
+            KeyboardInterrupt: Its argument is the signal's number.
+        """
         asked = current_signals().asked
         if asked is not None:
             raise KeyboardInterrupt(asked)

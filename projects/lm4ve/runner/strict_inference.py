@@ -1,4 +1,4 @@
-"""Repairs of inferencers, which score whatever part of a checkpoint fits the model.
+"""Repairs of inferencers: refuse a checkpoint that does not fit the model.
 
 They are registered with :mod:`lm4ve.compat` and apply to models of ours only.
 """
@@ -17,39 +17,52 @@ from lm4ve.runner.checkpoint_files import load_strictly, select_state
 
 
 def infer_from_whole_checkpoints(inferencer: Any) -> None:
-    """Inferencers score whatever part of a checkpoint fits the model.
+    """Let MMEngine's inferencers refuse a checkpoint that does not fit a model of ours.
 
-    True of MMEngine 0.10.7 (no upstream issue): it loads without ``strict``, and what
-    does not fit is one line of the log. May go once it refuses such a file.
+    Broken in MMEngine 0.10.7 (no upstream issue): it loads without ``strict``, so that
+    the part which fits is scored and the rest is one line of the log. May go once it
+    refuses such a file.
     """
     wrapt.wrap_function_wrapper(
-        inferencer, '_load_weights_to_model', _load_weights_to_model
+        inferencer, '_load_weights_to_model', _load_and_check_weights
     )
 
 
-def _load_weights_to_model(
-    load: Callable[..., None], _: object, args: Any, kwargs: Any
+def _load_and_check_weights(
+    load: Callable[..., None], inferencer: object, args: Any, kwargs: Any
 ) -> None:
+    """Load weights by MMEngine's ``load``, then check that they fit the model.
+
+    Raises:
+        CheckpointError: See :func:`check_checkpoint`.
+    """
     load(*args, **kwargs)
-    given = inspect.signature(load).bind(*args, **kwargs).arguments
-    if given['checkpoint'] is not None:
+    arguments = inspect.signature(load).bind(*args, **kwargs).arguments
+    if arguments['checkpoint'] is not None:
         check_checkpoint(
-            given['model'], given['checkpoint'], given['cfg'], 'The checkpoint'
+            arguments['model'],
+            arguments['checkpoint'],
+            arguments['cfg'],
+            'The checkpoint',
         )
 
 
 def load_whole_checkpoints(apis: ModuleType) -> None:
-    """The functions of ``apis`` score whatever part of a checkpoint fits the model.
+    """Let functions such as ``get_model`` refuse a checkpoint that does not fit a model of ours.
 
-    True of mmpretrain 1.2.0 and mmaction2 1.2.0 (no upstream issue): they load without
-    ``strict``, and what does not fit is one line of the log. May go once they refuse
-    such a file.
+    Broken in mmpretrain 1.2.0 and mmaction2 1.2.0 (no upstream issue): they load without
+    ``strict``, so that the part which fits is scored and the rest is one line of the
+    log. May go once they refuse such a file.
+
+    Args:
+        apis (ModuleType): The module of such functions. They call ``load_checkpoint``,
+            which is replaced by one that checks.
     """
     if hasattr(apis, 'load_checkpoint'):
         holder: Any = apis
     else:
-        # mmpretrain.apis.model looks the function up in MMEngine at each call. Other
-        # callers, which look it up there as well, are let through below.
+        # mmpretrain.apis.model looks the function up in MMEngine at each call, as others
+        # do. Below, only calls from the module are checked.
         holder = mmengine.runner
     load = holder.load_checkpoint
 

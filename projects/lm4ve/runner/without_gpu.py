@@ -10,7 +10,9 @@ from mmengine.logging import print_log
 
 
 def adapt_to_cpu(cfg: Config) -> None:
-    """Change what needs a GPU in a config, unless there is one.
+    """Change fields of a config that need a GPU, if there is none.
+
+    Mixed precision becomes fp32, and the processes of a launcher communicate by gloo.
 
     Args:
         cfg (Config): Changed in place; its ``launcher`` must be set.
@@ -31,10 +33,10 @@ def adapt_to_cpu(cfg: Config) -> None:
 
 
 def _join_group(cfg: Config) -> None:
-    """Let the processes of a launcher communicate by gloo.
+    """Initialize torch's process group with gloo, unless there is a group.
 
-    MMEngine's own initialisation selects a CUDA device; it leaves an existing group
-    alone.
+    MMEngine's own initialization would select a CUDA device. It is skipped where a group
+    exists.
     """
     if torch.distributed.is_initialized():
         return
@@ -44,7 +46,7 @@ def _join_group(cfg: Config) -> None:
 
 
 def _set_rendezvous_from_slurm(cfg: Config) -> None:
-    """Set the variables by which torch's processes find each other from Slurm's."""
+    """Set torch's environment variables for the processes' rendezvous from Slurm's variables."""
     env = os.environ
     if 'MASTER_ADDR' not in env:
         nodes = env.get('SLURM_JOB_NODELIST', env.get('SLURM_NODELIST', ''))
@@ -60,7 +62,7 @@ def _set_rendezvous_from_slurm(cfg: Config) -> None:
 
 
 def _wrap_without_device(cfg: Config) -> None:
-    """Set MMEngine's defaults for DDP, but for the device."""
+    """Set MMEngine's defaults of DDP in a config, but without a device, for models on the CPU."""
     cfg.setdefault('model_wrapper_cfg', ConfigDict())
     cfg.model_wrapper_cfg.setdefault('type', 'MMDistributedDataParallel')
     cfg.model_wrapper_cfg.setdefault('broadcast_buffers', False)

@@ -1,8 +1,8 @@
 """Check the fields of a config against what reads them.
 
-A dict with a ``type`` is read by the class of that name; MMEngine's own dicts are in
-the table of :mod:`.fields`. Keys that none of the readers takes, and texts in the place
-of numbers, are refused.
+A dict with a ``type`` is read by the class of that name; the table of :mod:`.fields`
+has the readers of MMEngine's other dicts. A key that no reader has as an argument, or a
+text in the place of a number, is refused.
 """
 
 import inspect
@@ -37,12 +37,10 @@ _DEFAULT_CONSTRUCTOR = 'DefaultOptimWrapperConstructor'
 
 
 def check_config(cfg: Config) -> None:
-    """Raise an error for the first field of a config that would have no effect.
+    """Raise an error for the first field of a config that is unknown, wrong or without effect.
 
-    A text where its parameter takes only numbers is refused, too.
-
-    ``allow_new = ['env_cfg.mine']`` in a config permits a field, as does a leading
-    ``_``.
+    Unknown are keys that nothing reads. They are permitted by a leading ``_``, or by
+    their path in the config's ``allow_new``, such as ``allow_new = ['env_cfg.mine']``.
 
     Args:
         cfg (Config): The config; it stays as it is.
@@ -63,12 +61,12 @@ def check_config(cfg: Config) -> None:
 
 
 def _check_names(cfg: Config) -> None:
-    """Check that no top-level name is a misspelled field.
+    """Refuse top-level names that are close to a field, and so probably misspelled.
 
-    A config may have names of its own, so only those close to a field are refused.
+    A config may have other names, which it uses itself.
 
     Raises:
-        UserError: One is close to a field.
+        UserError: A name is close to a field.
     """
     # 'train_pipeline' is no misspelling of 'tta_pipeline'.
     candidates = FIELDS - {'tta_pipeline'}
@@ -79,10 +77,12 @@ def _check_names(cfg: Config) -> None:
 
 
 def _check_is_dict(name: str, value: Any) -> None:
-    """Check that a top-level field which MMEngine reads as a dict is one, or an object.
+    """Refuse a number, a text or a list in a top-level field that MMEngine reads as a dict.
+
+    An object in its place, such as a model that is built already, is accepted.
 
     Raises:
-        UserError: It is something else.
+        UserError: The field has such a value, or None where it may not be None.
     """
     if name in OPTIONAL_DICTS:
         is_wrong = isinstance(value, (str, int, float, list, tuple))
@@ -98,6 +98,12 @@ def _check_is_dict(name: str, value: Any) -> None:
 
 def _check_node(cfg: Config, node: Any, path: str, scope: str) -> None:
     """Check a part of the config and everything below it.
+
+    Args:
+        cfg (Config): The whole config.
+        node: The part: a dict, a list or any other value, which needs no check.
+        path (str): The part's path, for errors.
+        scope (str): MMEngine's scope, in which types of the part are looked up.
 
     Raises:
         UserError: See :func:`check_config`.
@@ -121,30 +127,35 @@ def _check_node(cfg: Config, node: Any, path: str, scope: str) -> None:
 
 
 def _classes_of(node: Mapping[str, Any], path: str, scope: str) -> list[Any]:
-    """Return what ``type`` of a dict may stand for; nothing if it has none.
+    """Return the classes and functions that the ``type`` of a dict may stand for.
+
+    A name may be in several registries. The list is empty if the dict has no type.
 
     Raises:
-        UserError: It is not the name of a class.
+        UserError: The type is neither a name nor a class, or a misspelled name.
     """
-    kind = node.get('type', '')
-    # Sizes of an architecture may have a field of this name.
+    type_or_name = node.get('type', '')
+    # Among the sizes of an architecture, `type` may be a field of another meaning.
     is_size = 'arch' in path.split('.')
-    if not is_size and not isinstance(kind, str) and not callable(kind):
-        raise UserError(f'{path}.type={brief(repr(kind))} must be the name of a class.')
-    if isinstance(kind, str) and kind:
-        return classes_named(kind, path, scope)
-    if callable(kind):
-        return [kind]
+    is_type = isinstance(type_or_name, str) or callable(type_or_name)
+    if not is_size and not is_type:
+        raise UserError(
+            f'{path}.type={brief(repr(type_or_name))} must be the name of a class.'
+        )
+    if isinstance(type_or_name, str) and type_or_name:
+        return classes_named(type_or_name, path, scope)
+    if callable(type_or_name):
+        return [type_or_name]
     return []
 
 
 def _check_values(
     cfg: Config, node: Mapping[str, Any], path: str, readers: Readers
 ) -> None:
-    """Check that values are of the types that their parameters name.
+    """Check that the values of a dict are of the types of their readers' arguments.
 
     Raises:
-        UserError: One is of a type that no reader takes.
+        UserError: All readers with an argument of this name expect another type.
     """
     signatures = [signature_of(target) for target in readers.callables]
     permitted = cfg.get('allow_new') or ()
@@ -152,22 +163,23 @@ def _check_values(
         field = f'{path}.{key}'
         if field in permitted:
             continue
-        wanted = []
+        # For each reader: the type that it expects instead, or None if the value will do.
+        expected = []
         for signature in signatures:
             if key in signature.parameters:
-                wanted.append(wanted_type(signature.parameters[key], value))
-        # One reader that takes the value is enough.
-        if wanted and all(wanted):
-            raise UserError(f'{field}={brief(repr(value))} must be {wanted[0]}.')
+                expected.append(wanted_type(signature.parameters[key], value))
+        # One reader that accepts the value is enough.
+        if expected and all(expected):
+            raise UserError(f'{field}={brief(repr(value))} must be {expected[0]}.')
 
 
 def _check_keys(
     cfg: Config, node: Mapping[str, Any], path: str, readers: Readers
 ) -> None:
-    """Check that each key of a dict is read.
+    """Refuse the first key of a dict that none of its readers reads.
 
     Raises:
-        UserError: One is unknown.
+        UserError: It names the key's path and the closest known keys.
     """
     known = _known_keys(cfg, node, path, readers)
     if known is None:
@@ -181,7 +193,17 @@ def _check_keys(
 def _known_keys(
     cfg: Config, node: Mapping[str, Any], path: str, readers: Readers
 ) -> set[str] | None:
-    """Return the keys that are read from a dict, or None if any may be."""
+    """Return the keys that are read from a dict.
+
+    Args:
+        cfg (Config): The whole config.
+        node (Mapping): The dict.
+        path (str): Its path. A few dicts of MMEngine have rules of their own.
+        readers (Readers): Its readers.
+
+    Returns:
+        set[str] | None: The keys. None: any key may be read.
+    """
     if path == 'optim_wrapper.clip_grad':
         return _keys_of_clipping(node)
     if path == 'optim_wrapper.paramwise_cfg':
@@ -213,15 +235,20 @@ def _keys_of_clipping(node: Mapping[str, Any]) -> set[str]:
 
 
 def _keys_of_language_model(node: Mapping[str, Any]) -> set[str] | None:
-    """Return the keys of the config of a language model, or None for an unknown one."""
+    """Return the keys of the configuration of a language model, by its ``model_type``.
+
+    Returns:
+        set[str] | None: The attributes of transformers' configuration, and those keys of
+        ``node`` that are close to none of them. None: transformers has no such model.
+    """
     from transformers import CONFIG_MAPPING
 
     if node['model_type'] not in CONFIG_MAPPING:
         return None
     config = CONFIG_MAPPING[node['model_type']]()
     known = {name.lstrip('_') for name in dir(config)} | set(config.attribute_map)
-    # Files of models, of which releases are made, have fields that nothing reads any
-    # more. Only a key that is close to a known one is a misspelling.
+    # A config.json of a release may have fields that nothing reads any more, so only a
+    # key that is close to a known one is taken for a misspelling.
     for key in node:
         if not get_close_matches(key, known, 1, 0.82):
             known.add(key)
@@ -229,7 +256,12 @@ def _keys_of_language_model(node: Mapping[str, Any]) -> set[str] | None:
 
 
 def _keys_of_readers(readers: Readers) -> set[str] | None:
-    """Return the keys that some classes and functions read, or None if any may be."""
+    """Return the keys that classes and functions read as their arguments.
+
+    Returns:
+        set[str] | None: The keys. None: any key may be read, because a reader has
+        ``**kwargs`` or there is no reader.
+    """
     if not readers.callables and not readers.keys:
         return None
     known = set(readers.keys)
@@ -255,7 +287,10 @@ def _read_before_building(cls: type) -> set[str]:
 def _check_sizes(
     cfg: Config, node: Mapping[str, Any], path: str, classes: list[Any]
 ) -> None:
-    """Check a dict ``arch`` of mmpretrain's backbones, which ignore what their table lacks.
+    """Check the sizes in the dict ``arch`` of a backbone of mmpretrain, if it has one.
+
+    mmpretrain's backbones have a table ``arch_zoo`` of architectures and their sizes,
+    and ignore sizes with names that are not in it.
 
     Raises:
         UserError: A size is in no row of the table.

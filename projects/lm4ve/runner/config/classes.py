@@ -14,21 +14,21 @@ from lm4ve.errors import UserError
 
 
 def classes_named(name: str, path: str, scope: str) -> list[Any]:
-    """Return what the registries of a scope hold under a name.
+    """Return the classes and functions that are registered under a name.
 
     Args:
-        name (str): With a scope, as ``lm4ve.EpochLoop``, or without one. It may be a
-            path in Python, too: ``torch.nn.Linear``.
-        path (str): The place of the dict in the config, for the error.
-        scope (str): The scope that a name without one belongs to. MMEngine's is its
-            parent.
+        name (str): With a scope, as ``lm4ve.EpochLoop``, or without one. It may also be
+            an import path: ``torch.nn.Linear``.
+        path (str): The path of the dict in the config, for the error.
+        scope (str): The scope of a name without one. MMEngine's registries, the parents
+            of all others, are searched too.
 
     Returns:
-        list: Classes and functions, one from each registry that has the name. Nothing:
-        it is in none of them, but no misspelling either.
+        list: Classes and functions, one from each registry that has the name. Empty: no
+        registry has it, nor a similar name.
 
     Raises:
-        UserError: Nothing has that name, but something has a similar one.
+        UserError: The name is not registered, but a similar one is.
     """
     prefix, _, bare = name.rpartition('.')
     if (prefix or scope) == ours.SCOPE:
@@ -52,10 +52,13 @@ def classes_named(name: str, path: str, scope: str) -> list[Any]:
 
 
 def _registries_of(scopes: Iterable[str]) -> list[Registry]:
-    """Return the registries of scopes, filled by their libraries."""
+    """Return all registries of some scopes, after the import of what registers in them.
+
+    Scopes and modules that cannot be imported are left out: their packages are optional.
+    """
     registries: list[Registry] = []
     for scope in scopes:
-        with contextlib.suppress(ImportError):  # no scope
+        with contextlib.suppress(ImportError):  # no package of this name
             module = importlib.import_module(f'{scope}.registry')
             for value in vars(module).values():
                 if isinstance(value, Registry):
@@ -67,7 +70,12 @@ def _registries_of(scopes: Iterable[str]) -> list[Registry]:
 
 
 def _refuse_misspelling(name: str, field: str, registries: Iterable[Registry]) -> None:
-    """Refuse a name that nothing has if something has a similar one.
+    """Refuse a name that is not registered, if a similar one is.
+
+    Args:
+        name (str): The name without a scope.
+        field (str): The field that has it, with its value, for the error.
+        registries (Iterable[Registry]): They have the registered names.
 
     Raises:
         UserError: It suggests the similar name.

@@ -77,7 +77,7 @@ PARAMWISE = {
 
 @dataclass(frozen=True)
 class Readers:
-    """What reads a dict of a config.
+    """The code that reads a dict of a config, by which its keys are checked.
 
     Attributes:
         callables (tuple): Classes and functions that get its entries as arguments.
@@ -119,7 +119,7 @@ READ_BEFORE_BUILDING: dict[type, set[str]] = {
 
 
 def dict_at(cfg: Config, name: str) -> Mapping[str, Any]:
-    """Return a top-level field that is a dict; an empty one in the place of anything else."""
+    """Return a top-level field of a config if it is a dict, else an empty dict."""
     value = cfg.get(name)
     if isinstance(value, Mapping):
         return value
@@ -127,6 +127,7 @@ def dict_at(cfg: Config, name: str) -> Mapping[str, Any]:
 
 
 def is_number(value: Any) -> bool:
+    """Return whether a value of a config is a number; True and False count as such."""
     return isinstance(value, (int, float))
 
 
@@ -157,10 +158,18 @@ def refuse_unknown(
 
 
 def variables_of(cfg: Config) -> set[str]:
-    """Return the top-level names of a config that only its own Python files read."""
+    """Return the top-level names of a config that its files use as variables.
+
+    Such a name is read by other lines of the config files, and by nothing once the
+    config is built. Fields of MMEngine and of our commands are none.
+
+    Args:
+        cfg (Config): The config. Its ``text`` has the files, each after a line with its
+            path.
+    """
     text = cfg.text or ''
+    # `_base_.name` and `_base_['name']` read a name of another file.
     used = set(re.findall(r"""_base_(?:\.|\[['"])(\w+)""", text))
-    # Each file's text comes after a line with its path.
     parts = re.split(r'(?m)^(\S+\.(?:py|json|ya?ml))$', text)
     for path, code in zip(parts[1::2], parts[2::2], strict=True):
         if path.endswith('.py'):
@@ -171,8 +180,8 @@ def variables_of(cfg: Config) -> set[str]:
 def _names_in(path: str, code: str) -> set[str]:
     """Return the names that a config file reads.
 
-    A file below ``_base_`` offers variables to others, which need not use them all, so
-    that the names which it assigns count, too.
+    A file in a folder ``_base_`` defines variables for other files, which need not use
+    all of them. So the names that it assigns are returned, too.
     """
     is_piece = '_base_' in Path(path).parts
     names = set()

@@ -17,9 +17,9 @@ from lm4ve.runner.config.schedules import (
     schedules_in,
 )
 
-#: Names of what follows a config's ``image_size``.
+#: Fields of transforms and models that follow a config's ``image_size``.
 _SIZES = ('scale', 'crop_size', 'image_size', 'img_size')
-#: Ends of the names of the top-level fields in which they are.
+#: Endings of the names of top-level fields that contain them.
 _HAVE_SIZES = ('model', '_dataloader', '_pipeline')
 
 
@@ -32,7 +32,7 @@ def follow_epochs(cfg: Config, before: Any, after: Any) -> None:
         after: ``max_epochs`` now.
     """
     if not is_number(before) or not is_number(after):
-        return  # the check of the config names it
+        return  # the check of the config reports it
     for _, schedule in schedules_in(cfg):
         if not schedule.get('by_epoch', True):
             continue
@@ -46,9 +46,10 @@ def follow_epochs(cfg: Config, before: Any, after: Any) -> None:
 
 
 def follow_rate(cfg: Config, before: Any) -> None:
-    """Keep the optimizer's rate and the peak of a one-cycle schedule equal, as they were.
+    """Keep the optimizer's rate and the peak of a one-cycle schedule equal after an override.
 
-    Of the two, the schedule's alone counts.
+    If one of the two was overridden and the other still has the old value, it gets the
+    new one. Only the schedule's has an effect.
 
     Args:
         cfg (Config): Changed in place.

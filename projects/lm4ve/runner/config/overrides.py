@@ -1,7 +1,7 @@
 """Merge the overrides of ``--cfg-options`` into a config.
 
-One that would have no effect raises an error; what depends on an overridden field
-follows it (:mod:`.following`).
+An override that would have no effect raises an error. Fields that depend on an
+overridden one follow it (:mod:`.following`).
 """
 
 from collections.abc import Mapping
@@ -15,9 +15,9 @@ from lm4ve.runner.config.fields import FIELDS, dict_at, refuse_unknown, variable
 from lm4ve.runner.config.following import follow_epochs, follow_rate, follow_size
 from lm4ve.runner.config.schedules import rate_of_optimizer
 
-#: Before a field of ``--cfg-options`` that is new to the config.
+#: Prefix in ``--cfg-options`` of a field that is new to the config.
 ALLOW_NEW = 'allow_new.'
-#: Stands for a field that a config does not have; None is a value.
+#: The value of a field that a config does not have. (None may be a field's value.)
 _ABSENT = object()
 
 
@@ -41,7 +41,8 @@ def merge_options(cfg: Config, options: dict[str, Any]) -> None:
     epochs = dict_at(cfg, 'train_cfg').get('max_epochs')
     image_size = cfg.get('image_size')
     rate = rate_of_optimizer(cfg)
-    # One by one, in their order: at once, a dict would undo what is in it.
+    # One by one, in their order: merged at once, an override of a dict would undo one of a
+    # field in it.
     for field, value in fields.items():
         _merge(cfg, field, value)
     _import_custom(cfg)
@@ -52,13 +53,18 @@ def merge_options(cfg: Config, options: dict[str, Any]) -> None:
 
 
 def _check_fields(cfg: Config, options: dict[str, Any]) -> dict[str, Any]:
-    """Check the first part of each field, and note in the config which are new to it.
+    """Check the top-level name of each field, and record in the config which fields are new.
+
+    Args:
+        cfg (Config): Fields with the prefix ``allow_new.`` are added to its
+            ``allow_new``.
+        options (dict): Values by dotted field.
 
     Returns:
         dict: The options without ``allow_new.``.
 
     Raises:
-        UserError: A field is unknown, or only the config's own files read it.
+        UserError: A field is unknown, or is a variable of the config's own files.
     """
     variables = variables_of(cfg)
     known = FIELDS | cfg.keys()
@@ -81,14 +87,17 @@ def _check_fields(cfg: Config, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _merge(cfg: Config, field: str, value: Any) -> None:
-    """Merge one override.
+    """Merge one override into a config.
+
+    A dict updates the dict that the config has; any other value replaces the old one.
 
     Raises:
-        UserError: The config has no such place, or a dict that names a class there.
+        UserError: The field cannot be reached, or a scalar would replace a dict that
+            names a class.
     """
     before = _value_at(cfg, field)
     _refuse_scalar_for_part(field, value, before)
-    # Such as a dict of sizes in the place of a name of `model.backbone.arch`.
+    # For example, a dict of sizes replaces a name in `model.backbone.arch`.
     is_replacement = before is not _ABSENT and not isinstance(before, Mapping)
     if isinstance(value, Mapping) and is_replacement:
         value = dict(value, _delete_=True)  # MMEngine's word for a replacement
@@ -127,10 +136,10 @@ def _refuse_scalar_for_part(field: str, value: Any, before: Any) -> None:
 
 
 def _import_custom(cfg: Config) -> None:
-    """Import what ``custom_imports`` names, which an override may have changed.
+    """Import the modules in ``custom_imports`` again, which an override may have changed.
 
     Raises:
-        UserError: It names no modules, or one that cannot be imported.
+        UserError: The field has no list of modules, or one cannot be imported.
     """
     imports = cfg.get('custom_imports')
     if not imports:

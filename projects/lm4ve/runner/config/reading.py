@@ -1,4 +1,4 @@
-"""Read config files; one that is missing or wrong ends in a sentence with its name."""
+"""Read config files; a missing or wrong one raises an error that names the file."""
 
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ def read_config(
 
 
 def _describe(error: Exception) -> str:
-    """Return why a file could not be read, with the line of a syntax error."""
+    """Explain an error of reading a config file, with the line if it is a syntax error."""
     if isinstance(error, ImportError):
         return f'{error}. An extra of lm4ve may be missing, as image.'
     if isinstance(error, SyntaxError) and error.text:

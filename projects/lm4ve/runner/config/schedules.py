@@ -1,4 +1,4 @@
-"""Schedules of a config: where they are, and whether they and the optimizer's rates act.
+"""Find the schedules of a config, and refuse schedules and learning rates without effect.
 
 MMEngine trains with a schedule that never begins, and with learning rates that a
 one-cycle schedule replaces, without a word.
@@ -19,7 +19,10 @@ _NO_EFFECT = 'has no effect: OneCycleLR sets the learning rate of all parameters
 
 
 def schedules_in(cfg: Config) -> list[tuple[str, Any]]:
-    """Return the path and the fields of each schedule of a config with one optimizer."""
+    """Return the path and the dict of each schedule of a config, in order.
+
+    Configs with several optimizers have their schedules by name, which are not returned.
+    """
     value = cfg.get('param_scheduler')
     if isinstance(value, Mapping):
         return [('param_scheduler', value)]
@@ -33,7 +36,10 @@ def schedules_in(cfg: Config) -> list[tuple[str, Any]]:
 
 
 def find_one_cycle(cfg: Config) -> Any:
-    """Return the one-cycle schedule that sets the rate from the first step on, or None."""
+    """Return the first one-cycle schedule that begins with the training, or None.
+
+    It sets the learning rate of all parameters in every step.
+    """
     for _, schedule in schedules_in(cfg):
         name = str(schedule.get('type')).rpartition('.')[2]
         if name in _ONE_CYCLE and not schedule.get('begin'):
@@ -42,7 +48,10 @@ def find_one_cycle(cfg: Config) -> Any:
 
 
 def rate_of_optimizer(cfg: Config) -> Any:
-    """Return the learning rate that a config gives its only optimizer, or None."""
+    """Return the learning rate of a config's optimizer, or None.
+
+    None: there is no rate, or there are several optimizers.
+    """
     optimizer = dict_at(cfg, 'optim_wrapper').get('optimizer')
     if not isinstance(optimizer, Mapping):
         return None
@@ -50,7 +59,7 @@ def rate_of_optimizer(cfg: Config) -> Any:
 
 
 def check_lengths(cfg: Config) -> None:
-    """Check that a training has steps.
+    """Check that a training has at least one epoch or iteration.
 
     Raises:
         UserError: It has none.
@@ -123,7 +132,12 @@ def refuse_rates_without_effect(cfg: Config) -> None:
 
 
 def _rate_factors(node: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Yield the paths and values of what multiplies the rate of some parameters."""
+    """Yield the path and value of each factor of learning rates in ``paramwise_cfg``.
+
+    Args:
+        node: A part of ``paramwise_cfg``, which is searched to any depth.
+        path (str): The path of the part.
+    """
     if not isinstance(node, Mapping):
         return
     for key, value in node.items():
