@@ -83,7 +83,7 @@ def build_foreign_config(fields: Mapping[str, Any], origin: str) -> PretrainedCo
         CheckpointError: The fields are not those of a model, or need another
             repository.
     """
-    model_type = fields.get('model_type')
+    model_type: Any = fields.get('model_type')
     try:
         with offline(origin):
             # transformers writes infinity, which JSON does not have, as a dict.

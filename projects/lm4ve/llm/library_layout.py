@@ -61,18 +61,18 @@ def convert_to_library(tensors: Tensors, model: 'PreTrainedModel') -> Tensors:
         read = tensors[stored]
         # The translated name, and the pattern by which a converter applies to it, if
         # one does; then the name is that of the first tensor that the converter makes.
-        name, pattern = rename_source_key(
+        name, matched = rename_source_key(
             stored, renamings, converters, model.base_model_prefix, model_state
         )
         if stored in model_state and name not in model_state:
             converted[stored] = read
             continue
-        if pattern is None:
+        if matched is None:
             converted[name] = read
             continue
         if name not in groups:
-            groups[name] = _Group(name, converter_of[pattern], model)
-        groups[name].sources.append(_Source(stored, pattern, read))
+            groups[name] = _Group(name, converter_of[matched], model)
+        groups[name].sources.append(_Source(stored, matched, read))
     for group in groups.values():
         for name in group.targets():
             converted[name] = partial(group.read, name)
