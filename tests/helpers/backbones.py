@@ -19,7 +19,7 @@ from tools.dev.write_tables import HOSTS_OWN, Entry, Refused, full_type
 def check_listed(
     registry: Registry, package: ModuleType, entries: list[Entry | Refused]
 ) -> None:
-    """The tables have every backbone of a host once, and no other."""
+    """Assert that the tables have every backbone of a host once, and no other."""
     registered = set(package.__all__)
     for name, cls in registry.module_dict.items():
         if inspect.isclass(cls) and cls.__module__.startswith(package.__name__):
@@ -31,7 +31,11 @@ def check_listed(
 def check_refusal(
     refused: Refused, registry: Registry, host: str, sizes: dict, inputs
 ) -> None:
-    """Building or running it fails with the words of its entry, or it is not registered."""
+    """Assert that a refused backbone fails as its entry in the table says.
+
+    Building it or running it on inputs raises the entry's error. An entry without an
+    error is of a backbone that the host does not register here.
+    """
     if not refused.error:
         assert refused.type not in registry.module_dict
         return
@@ -42,6 +46,7 @@ def check_refusal(
 
 
 def build_encoder(entry: Entry, host: str, sizes: dict) -> torch.nn.Module:
+    """Build the backbone of an entry as it is before it gets a block, in training mode."""
     backbone = dict(type=full_type(entry.type, host), **entry.backbone, **sizes)
     if entry.norms:
         backbone = dict(type='lm4ve.WithoutNorms', norms=entry.norms, backbone=backbone)
@@ -109,6 +114,7 @@ class Host(torch.nn.Module):
 
 
 def neck_of(model: torch.nn.Module) -> LLMBlockNeck:
+    """Return the first neck with a block in a model."""
     for module in model.modules():
         if isinstance(module, LLMBlockNeck):
             return module
@@ -117,7 +123,11 @@ def neck_of(model: torch.nn.Module) -> LLMBlockNeck:
 
 @torch.no_grad()
 def check_bypass(entry: Entry, host: str, sizes: dict, inputs: tuple) -> None:
-    """With a second mapper of zero and the outer residual, the host's own weights and result."""
+    """Assert that a model whose neck adds nothing computes what the host computes.
+
+    The neck adds nothing where its second mapper is zero and the outer residual goes
+    around it.
+    """
     model, plain = bypassed_and_plain(entry, host, sizes, inputs)
     missing, unknown = model.load_state_dict(plain.state_dict(), strict=False)
     assert not unknown
@@ -166,6 +176,7 @@ def bypassed_and_plain(entry: Entry, host: str, sizes: dict, inputs: tuple):
 
 
 def tensors_of(output) -> list[torch.Tensor]:
+    """Return the tensors of nested tuples, lists and dicts, in order."""
     return [leaf for leaf in tree_leaves(output) if leaf is not None]
 
 
@@ -177,7 +188,7 @@ def pooled(x: torch.Tensor) -> torch.Tensor:
 
 
 def check_a_step(entry: Entry, model: torch.nn.Module, *batch) -> None:
-    """Train a step: all has a gradient, and nothing was normed before."""
+    """Assert that all trained weights get a gradient, and that no norm comes before the neck."""
     neck = neck_of(model)
     normed = []
     neck.register_forward_pre_hook(

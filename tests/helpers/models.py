@@ -18,11 +18,13 @@ ARCH = dict(
     num_attention_heads=4,
     num_key_value_heads=2,
 )
+#: A block of two random layers of LLaMA's family, 24 channels wide.
 BLOCK = dict(type='LLMBlock', layers=(0, 1), arch=ARCH)
 TASKS = ('image', 'video', 'pointcloud', 'motion')
 
 
 def neck(channels: int, **options):
+    """Return the config of a neck with :data:`BLOCK` for tokens of so many channels."""
     return dict(type='LLMBlockNeck', in_channels=channels, block=BLOCK, **options)
 
 

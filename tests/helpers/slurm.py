@@ -72,6 +72,7 @@ def running(folder: Path) -> Iterator[None]:
             _start(folder)
             yield
         finally:
+            # The tests' jobs run as root, the only user here. They need not have ended.
             cancel = ['scancel', '--quiet', '--user=root']
             subprocess.run(cancel, check=False, capture_output=True)
             for name in ('slurmd.pid', 'slurmctld.pid', 'munge.pid'):
@@ -80,6 +81,7 @@ def running(folder: Path) -> Iterator[None]:
 
 
 def _write_settings(folder: Path) -> None:
+    """Write the settings of Slurm and the key of munge, and create their folders."""
     for name in ('state', 'spool'):
         (folder / name).mkdir()
     key = folder / 'munge.key'

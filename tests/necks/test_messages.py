@@ -61,11 +61,11 @@ def test_place_that_cannot_be_taken_is_named_with_the_fix(after, words):
 
 
 def test_closest_names_come_first_and_numbered_ones_as_a_group():
-    names = [f'a.{i}.{part}' for i in range(3) for part in ('b', 'c')] + [
-        'head',
-        'stem',
-        'a.7.d',
-    ]
+    """A group counts as one of those shown; "more" counts each name on its own."""
+    numbered = ['a.0.b', 'a.0.c', 'a.1.b', 'a.1.c', 'a.2.b', 'a.2.c']
+    names = [*numbered, 'head', 'stem', 'a.7.d']
+    # Two groups with all six numbered names; three names are left.
     assert closest('a.9.c', names, 2) == 'a.{0..2}.c, a.{0..2}.b and 3 more'
+    # One of nine names.
     assert closest('hed', names, 1) == 'head and 8 more'
     assert closest('x', ['y']) == 'y'

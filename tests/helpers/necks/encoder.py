@@ -73,10 +73,12 @@ def loud(neck: nn.Module, std: float = 0.4) -> nn.Module:
 
 
 def batch() -> Tensor:
+    """Return the same random input of :class:`Encoder` every time, ``[2, 5, 8]``."""
     return torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(1))
 
 
 def wrapped(after: str = 'blocks.0', block=BLOCK, dtype=None, **options) -> Encoder:
+    """Return an :class:`Encoder` with a neck after a submodule; ``options`` go to ``wrap``."""
     model = Encoder().to(dtype)
     torch.manual_seed(2)
     lm4ve.wrap(model, after, block, **options)

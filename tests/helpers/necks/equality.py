@@ -19,7 +19,13 @@ SUMS = 2 * [C, *LAYER_SUMS, *LAYER_SUMS, D]
 
 
 def assert_same(pair, x, dtype=None, **kwargs):
-    """Output and every gradient of two necks are equal.
+    """Assert that output and every gradient of two necks are equal.
+
+    Args:
+        pair (Sequence[nn.Module]): The neck that computes plainly, and the other one.
+        x (Tensor): ``[B, N, C]``.
+        dtype (torch.dtype, optional): See below.
+        **kwargs: Passed to both necks, such as ``padding_mask``.
 
     They are computed in float64, where the rounding of the norms remains, which
     transformers computes in float32; with ``dtype``, as they are, and equal to the
@@ -58,4 +64,5 @@ def output_and_gradients(neck, x, in_float64: bool, **kwargs) -> dict:
 
 
 def tokens(seed: int = 2) -> torch.Tensor:
+    """Return the same random tokens of two samples every time, ``[2, 5, C]``."""
     return torch.randn(2, 5, C, generator=torch.Generator().manual_seed(seed))

@@ -7,23 +7,47 @@ from lm4ve.necks import LLMBlockNeck
 from tests.helpers.families import FAMILIES
 from tests.helpers.necks.equality import C
 
+#: A tiny LLaMA whose weights are large enough that attention is not uniform.
 ARCH = dict(FAMILIES['llama'], initializer_range=0.3)
 
 
-def make(low_rank='off', lora=None, arch=ARCH, mapped=None, **neck) -> LLMBlockNeck:
+def build_neck(
+    low_rank: str = 'off',
+    block_lora: dict | None = None,
+    arch: dict = ARCH,
+    mapper_lora: dict | None = None,
+    **options,
+) -> LLMBlockNeck:
+    """Build a neck of two layers with the same weights every time.
+
+    Its adapters, if it has any, have values as after a training.
+
+    Args:
+        low_rank (str): How the neck uses the low rank of the block's input.
+        block_lora (dict, optional): Fields of the adapters inside the block.
+        arch (dict): Sizes of the language model.
+        mapper_lora (dict, optional): Fields of the adapters on the two mappers.
+        **options: More fields of the neck.
+    """
     torch.manual_seed(0)
     block = dict(type='LLMBlock', arch=arch, layers=(0, 1))
-    if lora is not None:
-        block.update(trainable='lora', lora=lora)
-    made = LLMBlockNeck(C, block, low_rank=low_rank, norm_cfg=None, lora=mapped, **neck)
-    for name, parameter in made.named_parameters():
+    if block_lora is not None:
+        block.update(trainable='lora', lora=block_lora)
+    neck = LLMBlockNeck(
+        C, block, low_rank=low_rank, norm_cfg=None, lora=mapper_lora, **options
+    )
+    for name, parameter in neck.named_parameters():
         if name.startswith('mapper_'):
             _draw(name, parameter)
-    return grown(made)
+    return fill_adapters(neck)
 
 
-def grown(module: nn.Module) -> nn.Module:
-    """Give adapters values that show."""
+def fill_adapters(module: nn.Module) -> nn.Module:
+    """Give the adapters of a module values as after a training: fresh ones change nothing.
+
+    Returns:
+        nn.Module: The module itself.
+    """
     for name, parameter in module.named_parameters():
         if 'lora_' in name:
             _draw(name, parameter)
@@ -37,8 +61,8 @@ def _draw(name: str, parameter: nn.Parameter) -> None:
     parameter.data.normal_(0, 0.4, generator=generator)
 
 
-def train(model: nn.Module) -> list[float]:
-    """Three steps of Adam on fixed batches; return the losses."""
+def train_three_steps(model: nn.Module) -> list[float]:
+    """Train three steps of Adam on fixed batches; return the three losses."""
     optimizer = torch.optim.Adam(
         [p for p in model.parameters() if p.requires_grad], 0.01
     )

@@ -29,11 +29,23 @@ class Toy(BaseModel):
 
 
 DATA = [dict(inputs=torch.randn(3, 4)) for _ in range(8)]
+BATCH_SIZE = 4
+STEPS_PER_EPOCH = len(DATA) // BATCH_SIZE
 
 
 def make_runner(
     work_dir: Path, epochs=2, plain=True, model=None, hooks=(), **kwargs
 ) -> Runner:
+    """Build a Runner that trains on :data:`DATA` and keeps the last two checkpoints.
+
+    Args:
+        work_dir (Path): For its checkpoints.
+        epochs (int): How long it trains.
+        plain (bool): It has ``PlainCheckpointHook``.
+        model (nn.Module, optional): Default: a new :class:`Toy`.
+        hooks (Sequence[dict]): Configs of more hooks.
+        **kwargs: More arguments of the Runner.
+    """
     default_hooks = dict(checkpoint=dict(CHECKPOINT, by_epoch=True, max_keep_ckpts=2))
     default_hooks['logger'] = dict(type='LoggerHook', interval=1)
     if plain:
@@ -42,4 +54,6 @@ def make_runner(
     kwargs |= dict(default_hooks=default_hooks, custom_hooks=list(hooks))
     kwargs['train_cfg'] = dict(by_epoch=True, max_epochs=epochs)
     kwargs['param_scheduler'] = dict(type='OneCycleLR', eta_max=1e-3, **steps)
-    return toy.make_runner(work_dir, model or Toy(), DATA, 4, **kwargs)
+    if model is None:
+        model = Toy()
+    return toy.make_runner(work_dir, model, DATA, BATCH_SIZE, **kwargs)

@@ -12,6 +12,7 @@ from tests.helpers.rooms import released
 from tests.helpers.rooms.tiny import CORPUS, batch, build
 from tests.helpers.tools import convert_both_ways
 
+#: Beginnings of the names of weights that the release has but never uses.
 UNCALLED = ('s_feat_linear', 'q_feat_linear', 'attflat_lstm_q', 'object_cls')
 FUSION = dict(type='lm4ve.GuidedFusion', embed_dims=16, num_heads=2, norm='layer')
 
@@ -81,27 +82,27 @@ def test_models_with_other_parts_are_not_converted_back(changes):
         to_sqa3d(build(**changes).state_dict())
 
 
-@pytest.mark.parametrize('poses', ['aux_reg', 'lang_cls'])
-def test_called_weights_survive_both_conversions(poses, tmp_path):
-    state, answers = released.random_state(poses), tmp_path / 'answer_counter.json'
+@pytest.mark.parametrize('pose_head', ['aux_reg', 'lang_cls'])
+def test_used_weights_survive_the_conversion_to_ours_and_back(pose_head, tmp_path):
+    """Releases call the head of the pose by one of two names; ``aux_reg`` comes back."""
+    state = released.random_state(pose_head)
     torch.save(state, tmp_path / 'model.pth')
+    answers = tmp_path / 'answer_counter.json'
     answers.write_text(json.dumps(CORPUS))
-    again = convert_both_ways(
+
+    back = convert_both_ways(
         'rooms', tmp_path / 'model.pth', build(), '--answers', answers
     )
-    state = {k.replace(poses, 'aux_reg'): v for k, v in state.items()}
-    shapes = {k: tuple(v.shape) for k, v in again.items()}
-    assert shapes == {k: tuple(v.shape) for k, v in state.items()}
-    assert shapes['detection_backbone.sa1.mlp_module.layer0.conv.weight'] == (
-        6,
-        7,
-        1,
-        1,
-    )
-    assert (
-        shapes['voting_net.conv1.weight']
-        == shapes['voting_net.conv2.weight']
-        == (10, 10, 1)
-    )
-    called = [k for k in state if not k.startswith(UNCALLED)]
-    assert all(torch.equal(again[k], state[k]) for k in called) and len(called) > 150
+
+    expected = {k.replace(pose_head, 'aux_reg'): v for k, v in state.items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in back.items()}
+    assert shapes == {name: tuple(tensor.shape) for name, tensor in expected.items()}
+    # Ours are matrices: convolutions of one point must get their last axes back.
+    first_layer = 'detection_backbone.sa1.mlp_module.layer0.conv.weight'
+    assert shapes[first_layer] == (6, 7, 1, 1)
+    assert shapes['voting_net.conv1.weight'] == (10, 10, 1)
+    assert shapes['voting_net.conv2.weight'] == (10, 10, 1)
+    used = [name for name in expected if not name.startswith(UNCALLED)]
+    assert len(used) > 150  # else nothing would be compared
+    for name in used:
+        assert torch.equal(back[name], expected[name]), name
