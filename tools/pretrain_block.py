@@ -49,7 +49,17 @@ Sequences = tuple[np.ndarray, np.ndarray]
 def write_dyck(
     rng: np.random.Generator, shape: tuple[int, int], args: Any
 ) -> Sequences:
-    """Return balanced brackets; a bracket of kind i opens with token i and closes with k + i."""
+    """Return sequences of balanced brackets of several kinds (a Dyck language).
+
+    Token i opens a bracket of kind i, token ``symbols + i`` closes it. At most
+    ``depth`` brackets are open at once. Which kind closes is determined.
+
+    Args:
+        rng (np.random.Generator): Decides where brackets open, and their kinds.
+        shape (tuple[int, int]): Sequences and their length. At an even length all
+            brackets close, at an odd one the last one stays open.
+        args (argparse.Namespace): With ``symbols``, the number of kinds, and ``depth``.
+    """
     rows, length = shape
     row = np.arange(rows)
     # Of each sequence the kinds of the brackets that are open, and how many there are.
@@ -60,11 +70,13 @@ def write_dyck(
     for i in range(length):
         wants_to_open = rng.random(rows) < 0.5
         has_to_open = height == 0
+        # All that is open has to close in the rest. At an even length both are even or
+        # both are odd, so that where the rest is longer, one more pair fits.
         can_still_close = height < length - i
         opens = wants_to_open | has_to_open
         opens = opens & (height < args.depth) & can_still_close
         kind = rng.integers(args.symbols, size=rows)
-        innermost = stack[row, height - 1]
+        innermost = stack[row, height - 1]  # of no meaning where none is open
         tokens[:, i] = np.where(opens, kind, args.symbols + innermost)
         determined[:, i] = ~opens
         stack[row[opens], height[opens]] = kind[opens]
@@ -75,11 +87,18 @@ def write_dyck(
 def write_copy(
     rng: np.random.Generator, shape: tuple[int, int], args: Any
 ) -> Sequences:
-    """Return symbols, and the same symbols again."""
+    """Return symbols, and the same symbols again: the second half is determined.
+
+    Args:
+        rng (np.random.Generator): Draws the symbols.
+        shape (tuple[int, int]): Sequences and their length, at least 2.
+        args (argparse.Namespace): With ``symbols``, how many different ones there are.
+    """
     rows, length = shape
     half = length // 2
     symbols = rng.integers(args.symbols, size=(rows, half))
-    tokens = np.tile(symbols, 3)[:, :length]  # an odd length has a third beginning
+    # Twice; an odd length begins a third time.
+    tokens = np.tile(symbols, 3)[:, :length]
     is_second = np.arange(length) >= half
     return tokens, np.tile(is_second, (rows, 1))
 

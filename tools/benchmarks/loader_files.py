@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from mmengine.config import ConfigDict
 
+from lm4ve.tasks.motion.datasets.argoverse import Argoverse1Reader
 from lm4ve.tasks.motion.datasets.cache import pack, write_cache
 
 #: Of ImageNet's training images: the usual size, and a quality at which files of these
@@ -111,11 +112,15 @@ def modelnet40(root: Path, dataset: ConfigDict, count: int) -> None:
 
 
 def full_scenes(root: Path, dataset: ConfigDict, count: int) -> None:
-    """Write a cache of scenes with the 32 agents and 128 lanes that costs are counted for."""
+    """Write a cache of so many copies of one scene with 32 agents and 128 lanes.
+
+    Costs of models are counted for such a scene.
+    """
     from lm4ve.tasks.motion.batches import made_up_scene
 
     root.mkdir(parents=True)
-    record = pack(made_up_scene(30))
+    scene = made_up_scene(Argoverse1Reader.future_steps)
+    record = pack(scene)
     write_cache(root / 'train.cache', [record] * count)
     dataset.update(cache=str(root / 'train.cache'))
 

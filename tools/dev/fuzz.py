@@ -170,13 +170,14 @@ def fuzz(name: str, mutations: int, seed: int) -> list[tuple[str, str]]:
     Raises:
         RuntimeError: The reader cannot read its whole file.
     """
-    found: list[tuple[str, str]] = []
+    outcomes: list[tuple[str, str]] = []
     context = multiprocessing.get_context('fork')
-    while len(found) < mutations:
+    # A process that is ended, or crashes, has a successor for the rest.
+    while len(outcomes) < mutations:
         receiving, sending = context.Pipe(duplex=False)
         kind = None
         with tempfile.TemporaryDirectory() as folder, receiving:
-            numbers = range(len(found), mutations)
+            numbers = range(len(outcomes), mutations)
             child = context.Process(
                 target=work, args=(name, folder, seed, numbers, sending)
             )
@@ -186,18 +187,22 @@ def fuzz(name: str, mutations: int, seed: int) -> list[tuple[str, str]]:
                 while True:
                     kind = receiving.recv()
                     outcome = receiving.recv()
-                    found.append((kind, outcome))
+                    outcomes.append((kind, outcome))
                     kind = None
             child.join()
         if kind is not None:
             was_ended_by_alarm = child.exitcode == -signal.SIGALRM
-            found.append((kind, 'hang' if was_ended_by_alarm else 'crash'))
-        elif len(found) < mutations:
+            outcomes.append((kind, 'hang' if was_ended_by_alarm else 'crash'))
+        elif len(outcomes) < mutations:
             raise RuntimeError(f'{name}: its whole file cannot be read')
-    return found
+    return outcomes
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Print how often each reader had each outcome, then each bad one.
+
+    The command ends with 1 if there is a bad one.
+    """
     parser = build_parser(__doc__, {})
     add = parser.add_argument
     every = sorted(fuzz_readers.READERS)
@@ -208,15 +213,15 @@ def main(argv: list[str] | None = None) -> None:
     rows = []
     failures = []
     for name in args.readers:
-        found = fuzz(name, args.mutations, args.seed)
-        counts = collections.Counter(outcome for _, outcome in found)
+        outcomes = fuzz(name, args.mutations, args.seed)
+        counts = collections.Counter(outcome for _, outcome in outcomes)
         row = dict(reader=name)
         for outcome in GOOD + BAD:
             row[outcome] = str(counts[outcome])
         rows.append(row)
-        for number, (kind, outcome) in enumerate(found):
+        for number, (mutation, outcome) in enumerate(outcomes):
             if outcome in BAD:
-                failures.append(f'{name}: {outcome} in mutation {number} ({kind})')
+                failures.append(f'{name}: {outcome} in mutation {number} ({mutation})')
     print_table(f'Outcomes of {args.mutations} mutations', rows)
     for line in failures:
         print(line)

@@ -35,7 +35,8 @@ from tests.helpers.rooms.scenes import write_sqa3d
 from tests.helpers.video.videos import write_noise
 from tests.helpers.vqa import files as vqa
 
-Made = tuple[Path, Callable[[], object]]
+#: The file to damage, and a function that reads it as lm4ve does.
+Sample = tuple[Path, Callable[[], object]]
 #: Readers of text formats of one record a line, which do not count their records.
 UNCOUNTED = {
     'obj',
@@ -45,6 +46,7 @@ UNCOUNTED = {
     'video-list',
     'word-vectors-txt',
 }
+#: Samples are written into the current folder, a temporary one of each reader.
 HERE = Path()
 
 
@@ -72,7 +74,7 @@ LANGUAGE_MODELS = {
 }
 
 
-def language_model(name: str) -> Made:
+def language_model(name: str) -> Sample:
     """Write a language model of one layer, which a block reads."""
     layout, file = LANGUAGE_MODELS[name]
     path = Path('llm', file)
@@ -89,7 +91,7 @@ def language_model(name: str) -> Made:
     return path, lambda: LLMBlock(str(checkpoint)).source
 
 
-def checkpoint(name: str) -> Made:
+def checkpoint(name: str) -> Sample:
     """Write a checkpoint as MMEngine does."""
     path = Path('epoch_1.pth')
     torch.save(dict(state_dict={'w': torch.randn(4, 6)}, meta=dict(epoch=1)), path)
@@ -110,7 +112,7 @@ CLOUDS = (
 )
 
 
-def cloud(name: str) -> Made:
+def cloud(name: str) -> Sample:
     """Write a point cloud or a mesh."""
     kind, _, binary = name.partition('-')
     path = Path(f'cloud.{kind}')
@@ -129,7 +131,7 @@ SCENES = {
 }
 
 
-def traffic(name: str) -> Made:
+def traffic(name: str) -> Sample:
     """Write a scene of Argoverse, or a cache of scenes."""
     if name == 'motion-cache':
         return scene_cache()
@@ -148,14 +150,18 @@ def traffic(name: str) -> Made:
     return next(HERE.rglob(pattern)), read
 
 
-def scene_cache() -> Made:
-    """Write a cache of two scenes."""
+def scene_cache() -> Sample:
+    """Write a cache of two simulated scenes."""
     write_argoverse1(HERE, dict(train=2))
-    reader = Argoverse1Reader('train/data', 'map_files')
+    reader = Argoverse1Reader(HERE / 'train/data', HERE / 'map_files')
     scenes = [reader.read(file) for file in reader.files()]
-    path = Path('train.cache')
-    write_cache(str(path), [pack(scene) for scene in scenes])
-    return path, lambda: list(SceneCache(str(path), verify=True))
+    path = HERE / 'train.cache'
+    write_cache(path, [pack(scene) for scene in scenes])
+
+    def read() -> list:
+        return list(SceneCache(path, verify=True))
+
+    return path, read
 
 
 # ---------------------------------------------------------------------------- data sets
@@ -273,7 +279,7 @@ SETS = {
 }
 
 
-def data_set(name: str) -> Made:
+def data_set(name: str) -> Sample:
     """Build a data set of lm4ve and return its entries, through its pipeline if it has one."""
     write, file, options = SETS[name]
     write()
@@ -289,7 +295,7 @@ def data_set(name: str) -> Made:
     return Path(file), read
 
 
-def word_vectors(name: str) -> Made:
+def word_vectors(name: str) -> Sample:
     """Write word vectors, as arrays or as text."""
     words = ('unk', 'what', 'chair')
     path = Path(f'glove.{name[-3:]}')
@@ -306,7 +312,7 @@ def word_vectors(name: str) -> Made:
     return path, read
 
 
-READERS: dict[str, Callable[[str], Made]] = {
+READERS: dict[str, Callable[[str], Sample]] = {
     **dict.fromkeys(LANGUAGE_MODELS, language_model),
     'checkpoint': checkpoint,
     **dict.fromkeys(CLOUDS, cloud),

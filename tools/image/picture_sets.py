@@ -178,7 +178,11 @@ _COLORS = {'black', 'blue', 'brown', 'gray', 'green', 'red', 'teal', 'yellow'}
 
 
 def read_easy_vqa(args: Any) -> Iterator[Picture]:
-    """Yield the pictures whose questions and answers give both shape and color."""
+    """Yield the pictures of easy-VQA whose questions tell one shape and one color.
+
+    They are the label. No two pictures are of one group, so that the set is split
+    freely. The data set comes with its package, so ``args`` is not used.
+    """
     from lm4ve.tasks.vqa.demo.easy_vqa import locate_easy_vqa
 
     for part in ('train', 'test'):
@@ -190,11 +194,12 @@ def read_easy_vqa(args: Any) -> Iterator[Picture]:
                 with Image.open(root / f'images/{index}.png') as file:
                     image = file.convert('RGB')
                 name = f'{part}-{index}'
-                yield Picture(name, image, ' '.join([*colors, *shapes]), name)
+                label = ' '.join([*colors, *shapes])
+                yield Picture(name, image, label, group=name)
 
 
 def _true_words(path: Path) -> dict[int, set[str]]:
-    """Return the words that are true of each picture, from its questions and answers."""
+    """Return number of a picture -> the words of its questions and answers that are true of it."""
     words: dict[int, set[str]] = {}
     for question, answer, index in json.loads(path.read_text('utf-8')):
         # What is asked for, or denied, need not be there.

@@ -35,6 +35,7 @@ def check_test_set(cfg: Config, out: str) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Test the checkpoint; the metric writes the forecasts to the submission file."""
     parser = cli.build_parser(__doc__, {**RUN, **PARTIAL})
     parser.add_argument('checkpoint')
     parser.add_argument('out', help='.h5 for Argoverse 1, .parquet for 2')
@@ -43,6 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     cfg = cli.load_config(args)
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     check_test_set(cfg, args.out)
+    # Only changes the config; the Runner below loads the checkpoint.
     cli.evaluate_checkpoint(cfg, args.checkpoint, args.allow_partial)
     cfg.test_evaluator.submission = args.out
     if args.cache:

@@ -71,7 +71,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def print_answers(
     inferencer: VQAInferencer, args: argparse.Namespace, folder: Path
 ) -> None:
-    """Ask the question and print the likeliest answers."""
+    """Ask the question and print the likeliest answers; a picture goes to ``folder``."""
     (result,) = inferencer(args.image, args.text, topk=args.topk, out_dir=folder)
     print(args.text)
     rows = []
@@ -83,7 +83,10 @@ def print_answers(
 def print_captions(
     inferencer: RetrievalInferencer, args: argparse.Namespace, folder: Path
 ) -> None:
-    """Rank the captions for the image."""
+    """Rank the captions in ``args.text``, with ``|`` between them, for the image.
+
+    A picture goes to ``folder``.
+    """
     captions = args.text.split('|')
     for result in inferencer(
         args.image, captions, rank='captions', topk=args.topk, out_dir=folder
@@ -98,7 +101,10 @@ def print_captions(
 def print_images(
     inferencer: RetrievalInferencer, args: argparse.Namespace, folder: Path
 ) -> None:
-    """Rank the images of the folder for each caption."""
+    """Rank the images of the folder ``args.image`` for each caption, and print the best.
+
+    Captions stand in ``args.text`` with ``|`` between them. Pictures go to ``folder``.
+    """
     captions = args.text.split('|')
     for result in inferencer(
         args.image, captions, rank='images', topk=args.topk, out_dir=folder
