@@ -14,11 +14,11 @@ Built = TypeVar('Built')
 
 
 class UserError(ValueError):
-    """Something in a config, a file or on the machine needs the user's hand."""
+    """An error that the user can mend: in a config, in a file or on the machine."""
 
 
 class CheckpointError(UserError):
-    """A checkpoint is missing, damaged, unsafe or not what the config says."""
+    """A checkpoint is missing, damaged, unsafe, or does not fit the config."""
 
 
 class UnsupportedModelError(UserError):
@@ -35,16 +35,16 @@ def check(
     least: float | None = None,
     most: float | None = None,
 ) -> None:
-    """Refuse a field of a config or an argument whose value it cannot have.
+    """Refuse a value that a field of a config, or an argument, cannot have.
 
     Args:
         field (str): Its name as the user writes it, for example 'neck.residual'.
-        value: What was given.
-        choices (Collection, optional): The values that there are.
-        kind (type | tuple[type], optional): The types that it may have. A bool counts
-            as an int only where bool is named.
-        above (float, optional): A bound that the number must exceed.
-        least, most (float, optional): Bounds that the number may reach.
+        value: The value to check.
+        choices (Collection, optional): The values that are allowed.
+        kind (type | tuple[type], optional): The types that are allowed. True and False
+            are allowed only by bool, not by int.
+        above (float, optional): A bound that a number must exceed.
+        least, most (float, optional): Bounds that a number may reach.
 
     Raises:
         UserError: The message names the field, the value and what it must be.
@@ -77,7 +77,7 @@ def check(
 
 
 def _check_choice(field: str, value: Any, choices: Collection[Any]) -> None:
-    """Refuse a value that is none of some choices.
+    """Refuse a value that is none of the allowed ones.
 
     Raises:
         UserError: It lists the choices.
@@ -94,7 +94,7 @@ def _check_choice(field: str, value: Any, choices: Collection[Any]) -> None:
 
 
 def _kinds_of(kind: type | tuple[type, ...] | None) -> tuple[type, ...]:
-    """Return the types that a value may have; nothing if it may have any."""
+    """Return the allowed types as a tuple, which is empty if any type is allowed."""
     if kind is None:
         return ()
     if isinstance(kind, tuple):
@@ -103,7 +103,7 @@ def _kinds_of(kind: type | tuple[type, ...] | None) -> tuple[type, ...]:
 
 
 def _is_of_kind(value: Any, kinds: tuple[type, ...]) -> bool:
-    """Return whether a value has one of some types, where a bool is no int."""
+    """Return whether a value has one of the allowed types; a bool does not count as an int."""
     if not kinds:
         return True
     if isinstance(value, bool):
@@ -112,17 +112,17 @@ def _is_of_kind(value: Any, kinds: tuple[type, ...]) -> bool:
 
 
 def require(condition: object, sentence: str) -> None:
-    """Refuse what a sentence describes unless a condition holds.
+    """Raise an error with a given sentence unless a condition is true.
 
-    The sister of :func:`check` for what one value alone cannot say, such as two fields
-    that do not go together.
+    For conditions that :func:`check` cannot express, such as two fields that exclude
+    each other.
 
     Args:
-        condition: What has to be true.
-        sentence (str): It names the field or file, what was found, and the fix.
+        condition: Its truth value counts.
+        sentence (str): The message. It names the field or file, its value, and the fix.
 
     Raises:
-        UserError: The condition does not hold; the message is the sentence.
+        UserError: The condition is false.
     """
     if not condition:
         raise UserError(sentence)
@@ -134,7 +134,7 @@ def build_from(
     """Call a class or function with the entries of a dict that a user wrote.
 
     Args:
-        kind (Callable): It takes the entries as keyword arguments.
+        kind (Callable): The class or function. Entries become its keyword arguments.
         fields (dict): The entries.
         field (str): The dict's name as the user writes it, for example 'neck.queries';
             '' for the top level of a file.
@@ -172,7 +172,7 @@ def build_from(
 
 
 def did_you_mean(word: str, known: Iterable[Any]) -> str:
-    """Return " Did you mean ...?" with the known words closest to one, or nothing."""
+    """Return ' Did you mean ...?' with up to three known words like a word, or ''."""
     words = [name for name in known if isinstance(name, str)]
     close = get_close_matches(word, words, 3, 0.6)
     if not close:
@@ -181,7 +181,7 @@ def did_you_mean(word: str, known: Iterable[Any]) -> str:
 
 
 def listing(names: Sequence[object], limit: int = 5) -> str:
-    """Join the first names for a message, with the number of those left out."""
+    """Join the first names with commas for a message, and add how many more there are."""
     text = ', '.join(map(str, names[:limit]))
     if len(names) <= limit:
         return text
@@ -194,9 +194,10 @@ def closest(word: str, names: Iterable[str], limit: int = 8) -> str:
     ``layers.0.attn`` to ``layers.11.attn`` become ``layers.{0..11}.attn``.
 
     Args:
-        word (str): What was given.
-        names (Iterable[str]): What there is, with dots between the parts.
-        limit (int): Groups that are shown; the number of names of the others follows.
+        word (str): A word that is none of the names.
+        names (Iterable[str]): Names of parts with dots between them.
+        limit (int): How many groups are shown. The number of names in the others is
+            added.
     """
     groups: dict[str, list[str]] = {}
     for name in names:
@@ -215,7 +216,7 @@ def closest(word: str, names: Iterable[str], limit: int = 8) -> str:
 
 
 def _pattern(name: str) -> str:
-    """Return a name with a star in the place of each number."""
+    """Return a dotted name with a star in the place of each part that is a number."""
     return '.'.join('*' if part.isdecimal() else part for part in name.split('.'))
 
 
@@ -235,7 +236,7 @@ def _group(pattern: str, names: Sequence[str]) -> str:
 
 
 def brief(value: object, limit: int = 60) -> str:
-    """Return a value from a file for a message: printable, and at most ``limit`` characters."""
+    """Return a value as printable text for a message, cut after ``limit`` characters."""
     text = str(value)
     if not text.isprintable():
         text = repr(text)[1:-1]
@@ -245,7 +246,7 @@ def brief(value: object, limit: int = 60) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of a foreign error's text, or its kind if it has no text."""
+    """Return the first line of an error's text that is not blank, else the error's class."""
     for line in str(error).split('\n'):
         if line.strip():
             return line.strip()

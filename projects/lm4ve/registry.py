@@ -28,7 +28,13 @@ class LazyRegistry(Registry):
     """A registry that imports the module of a name at the first look-up."""
 
     def get(self, key: str):
-        """Return what is registered under a name, or None.
+        """Return the class or function that is registered under a name, or None.
+
+        If the table :data:`PROVIDERS` has the name, its module is imported first, which
+        registers it.
+
+        Args:
+            key (str): A name, with or without the scope.
 
         Raises:
             UserError: The name belongs to a task whose packages are missing.

@@ -48,7 +48,7 @@ _IGNORED = re.compile(
 )
 # Integers and 8-bit floats need scales, which are not read.
 _TYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-#: The two files of which a folder has one, beside its weights.
+#: A folder of weights has one of these two: Hugging Face's or Meta's.
 _CONFIG_FILES = ('config.json', 'params.json')
 
 
@@ -57,7 +57,7 @@ class Checkpoint:
     """The configuration of a language model, and the tensors of its layers.
 
     Attributes:
-        name (str): The user's name of it.
+        name (str): The checkpoint's name in the user's config.
         config (dict): The content of ``config.json``, not checked yet.
         config_file (Path): Where the configuration was read, for messages.
         open_weights (callable): Opens the weight files.
@@ -81,8 +81,9 @@ class Checkpoint:
         """Read a layer's tensors one at a time, sorted by name.
 
         Args:
-            place (str): The end of the prefix of the layer's tensors: its index from 0
-                or, for a family that shares layers, a longer one.
+            place (str): The end of the prefix of the layer's tensors, without its last
+                dot: the layer's index from 0 or, for a family that shares layers, a
+                longer one.
             shapes (Mapping[str, tuple]): The name of each tensor in the layer, and the
                 shape that the configuration implies.
 
@@ -138,6 +139,9 @@ class Checkpoint:
             place (str): See :meth:`read_layer`.
             wanted (list[str]): The names in the layer.
 
+        Returns:
+            dict[str, str]: Name in the layer -> name in the files.
+
         Raises:
             CheckpointError: No prefix, or several, have all names, or the layer in the
                 files has more.
@@ -169,12 +173,16 @@ class Checkpoint:
 
 
 def _prefixes(names: set[str], place: str, name: str) -> list[str]:
-    """Return what stands before a layer's name in the files, sorted.
+    """Return the prefixes, with their last dot, under which a layer's tensor may be stored.
 
     Args:
-        names (set[str]): Of all tensors.
+        names (set[str]): The names of all tensors in the files.
         place (str): The end of the prefix, without its last dot.
-        name (str): A tensor in the layer.
+        name (str): The name of one tensor in the layer.
+
+    Returns:
+        list[str]: Sorted; for place '3' and name 'mlp.weight', for example
+        ['model.layers.3.'].
     """
     pattern = re.compile(rf'((?:.*\.)?{re.escape(place)}\.){re.escape(name)}')
     prefixes = []
@@ -188,7 +196,12 @@ def _prefixes(names: set[str], place: str, name: str) -> list[str]:
 def _match_names(
     names: set[str], prefix: str, wanted: list[str]
 ) -> dict[str, str] | None:
-    """Map a layer's names to those under a prefix; None if one of them is missing."""
+    """Map a layer's names to those under a prefix, in today's or TensorFlow's spelling.
+
+    Returns:
+        dict[str, str] | None: Name in the layer -> name in the files. None: under this
+        prefix, each spelling lacks a name.
+    """
     for spelling in (wanted, [_old_name(name) for name in wanted]):
         stored = [prefix + name for name in spelling]
         if names.issuperset(stored):
@@ -197,12 +210,12 @@ def _match_names(
 
 
 def _old_name(name: str) -> str:
-    """Return what TensorFlow calls a parameter of a layer."""
+    """Return a parameter's name in checkpoints that were converted from TensorFlow."""
     return _OLD_NAMES.sub(lambda match: _OLD_WORDS[match[0]], name)
 
 
 def _unread_names(names: set[str], prefix: str) -> list[str]:
-    """Return the names under a prefix that are not ignored, sorted."""
+    """Return those of some names that are under a prefix and not to be ignored, sorted."""
     unread = []
     for name in sorted(names):
         if name.startswith(prefix) and not _IGNORED.fullmatch(name):
@@ -221,7 +234,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as e:
         raise CheckpointError(f'{path} is not JSON: {e}.') from e
     if not isinstance(config, dict):
-        return {}  # it lacks every field
+        return {}  # the check of its fields reports the first one as missing
     return config
 
 
@@ -259,14 +272,15 @@ def open_checkpoint(checkpoint: str) -> Checkpoint:
 
 
 def _find_gguf(source: FileSource, weight_file: str | None) -> Path | None:
-    """Return the GGUF file that a source is, if it is one.
+    """Return the GGUF file of a checkpoint, or None if it has another format.
 
     Args:
         source (FileSource): Where the files are.
-        weight_file (str, optional): The one that the user pointed at.
+        weight_file (str, optional): The one file that the user named. Without it, a
+            folder is searched, in which a configuration beside the file comes first.
 
     Raises:
-        CheckpointError: There are several, and the user pointed at none.
+        CheckpointError: There are several GGUF files, and the user named none.
     """
     if source.folder is None:
         return None
@@ -286,7 +300,7 @@ def _find_gguf(source: FileSource, weight_file: str | None) -> Path | None:
 
 
 def _file_names(source: FileSource) -> list[str]:
-    """Return the names of a folder's files, sorted; none of a hub repository."""
+    """Return the names of a folder's files, sorted; an empty list for a hub repository."""
     if source.folder is None:
         return []
     return sorted(path.name for path in source.folder.iterdir())

@@ -1,8 +1,8 @@
-"""Mixtures of experts as they are stored: a matrix an expert, joined as ``transformers`` has them.
+"""Join the stored matrices of experts into the tensors that ``transformers``' layers have.
 
-Files hold ``experts.0.gate_proj``, ``experts.0.up_proj``, ...; a layer holds all
-experts' matrices in one tensor, which some files do too. The names are turned into the
-layer's while reading, so that only this file has the others.
+Most files have a matrix for each expert: ``experts.0.gate_proj``, ``experts.0.up_proj``,
+...; a layer, and some files, have all experts' matrices in one tensor. The names are
+translated while reading, so that only this file has those of single experts.
 """
 
 import re
@@ -36,7 +36,9 @@ Matrices = Mapping[tuple[int, int], Callable[[], Tensor]]
 
 
 def join_experts(tensors: Tensors) -> Tensors:
-    """Join the matrices of experts among the tensors of a checkpoint, if it has any.
+    """Return a checkpoint's tensors with the matrices of experts joined, if it has any.
+
+    Nothing is read here; a joined tensor reads its matrices when it is read.
 
     Raises:
         CheckpointError: When a joined tensor is read: an expert is missing or differs
@@ -63,6 +65,13 @@ def join_experts(tensors: Tensors) -> Tensors:
 
 def _join(name: str, matrices: Matrices) -> Tensor:
     """Read the matrices of all experts into one tensor ``[experts, rows, columns]``.
+
+    Where a tensor holds two matrices of each expert (gate and up), the rows of the second
+    follow those of the first.
+
+    Args:
+        name (str): The name of the joined tensor.
+        matrices (Matrices): They read the matrices, by expert and slot.
 
     Raises:
         CheckpointError: An expert is missing or differs from the others.

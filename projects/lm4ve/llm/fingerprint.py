@@ -22,8 +22,8 @@ _THREADS = 2
 class Fingerprint:
     """The SHA-256 of named tensors, computed in threads while the next ones are read.
 
-    It is a context manager: tensors are added within, and must not change before its
-    end; after it, :attr:`digest` is there.
+    Used as a context manager: tensors are added within it and must not change before its
+    end, where :attr:`digest` is set.
 
     Attributes:
         digest (str): 64 hexadecimal digits.
@@ -51,12 +51,13 @@ class Fingerprint:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: object, *error: object) -> None:
+    def __exit__(self, error_type: object, *error: object) -> None:
+        """Wait for the threads and set the digest, unless an error ends the context."""
         self._pool.shutdown()
-        if kind is not None:
+        if error_type is not None:
             return
-        for part in self._pending:
-            self._total.update(part.result())
+        for tensor_hash in self._pending:
+            self._total.update(tensor_hash.result())
         self._pending.clear()
         self.digest = self._total.hexdigest()
 
@@ -74,6 +75,10 @@ def fingerprint(weights: Iterable[tuple[str, Tensor]]) -> str:
 
 
 def _hash(name: str, weight: Tensor) -> bytes:
+    """Return the hash of a tensor's name, shape, smallest exact type and values.
+
+    A ``FakeTensor`` has no values: its name and shape are returned.
+    """
     if isinstance(weight, FakeTensor):
         return f'{name}{list(weight.shape)}'.encode()
     dtype = smallest_exact_dtype(weight)

@@ -1,6 +1,6 @@
-"""Find weights that are NaN or infinite where a file's tensors become a model's.
+"""Refuse weights from a file that are NaN or infinite.
 
-Such a model computes NaN for every sample, and its evaluation ends with a score near
+A model with such weights computes NaN for every sample, and its evaluation ends with a score near
 chance.
 """
 
@@ -37,7 +37,7 @@ def check_finite(
 
     Args:
         state (Mapping): Tensors by name; other entries are passed over.
-        origin (str): What holds them, for the error.
+        origin (str): The file that has them, for the error.
         buffers (Mapping, optional): The model's own buffers, before anything is loaded.
             A mask may be infinite in a file where it is in the model.
 

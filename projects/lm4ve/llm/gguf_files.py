@@ -147,7 +147,17 @@ def _fields(reader: Any) -> dict[str, Any]:
 def _config(
     path: Path, fields: dict[str, Any], tensors: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return the fields of the model's ``config.json``."""
+    """Return the fields that the model's ``config.json`` would have.
+
+    Args:
+        path (Path): The file, for errors.
+        fields (dict): The fields of its header.
+        tensors (dict): Its tensors by their stored names.
+
+    Raises:
+        CheckpointError: A field of the architecture is not read here.
+        UserError: The architecture is unknown, or two fields contradict each other.
+    """
     architecture = str(fields.get('general.architecture'))
     check(f'the architecture of {path}', architecture, choices=_ARCHITECTURES)
     own = {}
@@ -179,12 +189,18 @@ def _config(
 def _check_all_read(
     path: Path, architecture: str, own: dict[str, Any], tensors: dict[str, Any]
 ) -> None:
-    """Refuse fields that nothing here reads: left out, they would be wrong in silence.
+    """Refuse fields that are not read here: a model without them would be silently wrong.
 
-    One of rope.scaling only where the block has rotary embedding.
+    The scaling of a rotary embedding is one of them, as fields or as a tensor.
+
+    Args:
+        path (Path): The file, for the error.
+        architecture (str): The architecture of the model.
+        own (dict): The architecture's fields of the header.
+        tensors (dict): The tensors by their stored names.
 
     Raises:
-        CheckpointError: It names them.
+        CheckpointError: It names the fields.
     """
     read = set(_FIELDS) | _OTHER_FIELDS
     if architecture == 'gemma3':
@@ -200,7 +216,9 @@ def _check_all_read(
 
 
 def _complete_gemma3(config: dict[str, Any], own: dict[str, Any]) -> None:
-    """Add what llama.cpp has by the architecture, and for the 27B by its depth.
+    """Add fields of gemma3's configuration that a GGUF file does not store.
+
+    llama.cpp sets them by the architecture, and one of them for the 27B by its depth.
 
     Args:
         config (dict): Changed in place.
@@ -224,7 +242,12 @@ def _rope(base: float) -> dict[str, Any]:
 
 
 def _by_huggingface_name(tensors: dict[str, Any], config: dict[str, Any]) -> Tensors:
-    """Key the layers' tensors by ``transformers``' names."""
+    """Return the layers' tensors by ``transformers``' names; other tensors are left out.
+
+    Args:
+        tensors (dict): The tensors by their stored names.
+        config (dict): The fields of the model's ``config.json``.
+    """
     names = dict(_PARTS)
     is_gemma3 = config['model_type'] == 'gemma3_text'
     if is_gemma3:
@@ -241,7 +264,7 @@ def _by_huggingface_name(tensors: dict[str, Any], config: dict[str, Any]) -> Ten
         index, part, suffix = match.groups()
         # A name that no such layer has stays as it is, to be refused with the layer.
         name = f'model.layers.{index}.{names.get(part, part)}.{suffix}'
-        # GGUF counts from the fastest dimension.
+        # GGUF stores the sizes of the dimensions in reverse order.
         shape = tuple(int(n) for n in tensor.shape[::-1])
         shift = 0.0
         if is_gemma3 and part.endswith('norm'):
@@ -253,13 +276,14 @@ def _by_huggingface_name(tensors: dict[str, Any], config: dict[str, Any]) -> Ten
 def _read(
     stored: Any, shape: tuple[int, ...], heads: int | None, shift: float
 ) -> Tensor:
-    """Read one tensor in float32.
+    """Read one tensor and dequantize it to float32, some rows at a time.
 
     Args:
-        stored (ReaderTensor): The map of the file.
-        shape (tuple[int, ...]): Of the tensor.
-        heads (int, optional): Of a rotated projection in Meta's order of rows.
-        shift (float): What is subtracted.
+        stored (ReaderTensor): The stored tensor, a map of the file.
+        shape (tuple[int, ...]): The tensor's shape.
+        heads (int, optional): For a projection in Meta's order of rows the number of its
+            heads: its rows are reordered.
+        shift (float): Subtracted from all values.
     """
     from gguf.quants import dequantize
 

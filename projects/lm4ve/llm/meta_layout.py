@@ -53,7 +53,7 @@ def rotary_rows_to_huggingface(weight: Tensor, heads: int) -> Tensor:
 def open_meta(
     source: FileSource, path: Path, params: dict[str, Any]
 ) -> tuple[dict[str, Any], Tensors]:
-    """Open a Meta folder.
+    """Open a folder with LLaMA as Meta publishes it.
 
     Args:
         source (FileSource): The folder.
@@ -86,9 +86,9 @@ def open_meta(
 
 
 def _open_files(source: FileSource) -> list[Tensors]:
-    """Open the weight files one after another.
+    """Open ``consolidated.00.pth``, ``consolidated.01.pth`` and so on, until one is missing.
 
-    By number, not by listing: a hub repository cannot be listed offline.
+    The files are not listed, because a hub repository cannot be listed offline.
     """
     files: list[Tensors] = []
     while True:
@@ -99,11 +99,16 @@ def _open_files(source: FileSource) -> list[Tensors]:
 
 
 def _config(params: dict[str, Any], files: Sequence[Tensors]) -> dict[str, Any]:
-    """Return the fields of the model's ``config.json``."""
+    """Return the fields that the model's ``config.json`` would have.
+
+    Raises:
+        ValueError: The files do not have as many query rows as ``params`` says.
+    """
     rows = _count_rows(files, 'layers.0.attention.wq.weight')
     if rows != int(params['dim']):  # files are missing
         raise ValueError(f'{rows} query rows instead of {params["dim"]}')
-    # Of params.json, the width of the MLP would be a formula of three fields.
+    # The weights show the width of the MLP, which params.json has only as a formula of
+    # three fields.
     hidden = _count_rows(files, 'layers.0.feed_forward.w1.weight')
     rope = dict(rope_type='default', rope_theta=float(params.get('rope_theta', 1e4)))
     if params.get('use_scaled_rope'):
@@ -127,7 +132,7 @@ def _config(params: dict[str, Any], files: Sequence[Tensors]) -> dict[str, Any]:
 
 
 def _count_rows(files: Sequence[Tensors], name: str) -> int:
-    """Return how many rows the parts of a tensor have together."""
+    """Return the sum of a tensor's rows in all files, over which its rows are split."""
     return sum(file[name]().shape[0] for file in files)
 
 
@@ -155,7 +160,17 @@ def _join(files: Sequence[Tensors], config: dict[str, Any]) -> Tensors:
 
 
 def _read(parts: Sequence[Callable[[], Tensor]], dim: int, heads: int | None) -> Tensor:
-    """Join a tensor's parts; with ``heads`` it is a rotated projection."""
+    """Read a tensor's parts and join them.
+
+    Args:
+        parts (Sequence[Callable]): They read the parts.
+        dim (int): The dimension along which the tensor is split.
+        heads (int, optional): For a q or k projection the number of its heads: its rows
+            are reordered.
+
+    Raises:
+        ValueError: The parts have different shapes.
+    """
     if len(parts) == 1:
         weight = parts[0]()
     else:

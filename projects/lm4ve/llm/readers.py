@@ -30,11 +30,12 @@ def open_file(path: Path) -> Tensors:
         with safe_open(path, framework='pt') as f:
             names = f.keys()
             return {name: partial(_read, path, name) for name in names}
-    except Exception as e:  # whose text does not name the file
+    except Exception as e:  # any class of error, and the file is not named
         raise CheckpointError(f"'{path}' cannot be read as safetensors: {e}.") from e
 
 
 def _read(path: Path, name: str) -> Tensor:
+    """Read one tensor of a safetensors file, through a map that ends with the tensor."""
     with safe_open(path, framework='pt') as f:
         tensor: Tensor = f.get_tensor(name)
     return tensor
@@ -56,7 +57,10 @@ def open_index(source: FileSource, index: Path) -> Tensors:
 
 
 def _read_weight_map(index: Path) -> dict[str, str]:
-    """Read which shard holds which tensor.
+    """Read a weight index.
+
+    Returns:
+        dict[str, str]: Name of a tensor -> name of the file that holds it.
 
     Raises:
         CheckpointError: The index is damaged or leads out of its folder.
@@ -92,7 +96,7 @@ class Shards:
     opened: dict[str, Tensors] = field(default_factory=dict)
 
     def read(self, name: str) -> Tensor:
-        """Read a tensor.
+        """Read a tensor from its shard, which is opened if it is not open yet.
 
         Raises:
             CheckpointError: Its shard is missing, or lacks it.
@@ -126,7 +130,8 @@ def open_huggingface(source: FileSource, weights: str | None = None) -> Tensors:
 
     Args:
         source (FileSource): Where its files are.
-        weights (str, optional): The one weight file or index to use.
+        weights (str, optional): Name of the only weight file or index to use. Default:
+            the first of :data:`HF_FILES` that exists.
 
     Raises:
         CheckpointError: There are no weights.

@@ -48,7 +48,7 @@ _STORAGE = re.compile(r'/data/\d+$')
 def load(
     file: Any, map_location: Any = None, mmap: bool | None = None, **_: object
 ) -> Any:
-    """Do as ``torch.load`` does, and run nothing of the file.
+    """Load a file as ``torch.load`` does, without executing any code of it.
 
     Neither the caller nor the environment can choose otherwise: ``weights_only`` and
     ``pickle_module`` are ignored, and torch lets no variable overrule a
@@ -56,8 +56,9 @@ def load(
 
     Args:
         file (str | Path | IO): What ``torch.load`` takes.
-        map_location (Any): torch's.
-        mmap (bool, optional): torch's.
+        map_location (Any): Passed to ``torch.load``.
+        mmap (bool, optional): Passed to ``torch.load``.
+        **_: Further arguments of ``torch.load``, which are ignored.
 
     Raises:
         UnpicklingError: It holds other objects than tensors, plain containers and those
@@ -69,11 +70,11 @@ def load(
 
 @contextmanager
 def own_safe_globals() -> Iterator[None]:
-    """Let torch build what we allow, and from the process's own list what has another name.
+    """Let torch build the objects in ``ALLOWED`` within this context, by our stand-ins.
 
-    That list is the user's way to allow a class of theirs. But MMEngine's main branch
-    and its forks write the true ``getattr`` into it around each load of theirs, so our
-    names come first.
+    The process's own list of safe objects stays valid, for users who allow a class of
+    theirs. But under a name of ours our stand-in counts: MMEngine's main branch and its
+    forks add Python's ``getattr`` to that list around each load.
     """
     serialization = torch.serialization
     before = serialization.get_safe_globals()
@@ -89,7 +90,7 @@ def own_safe_globals() -> Iterator[None]:
 
 
 def _name_of(entry: Any) -> str:
-    """Return the name in a pickle for an entry of torch's list of safe globals."""
+    """Return the name by which a pickle refers to an entry of torch's list of safe globals."""
     if isinstance(entry, tuple):
         return str(entry[1])
     return f'{entry.__module__}.{entry.__qualname__}'

@@ -1,4 +1,4 @@
-"""Watch the blocks of a training: they are built, run, and have a part in the loss.
+"""Stop a training whose blocks are not built, do not run, or do not affect the loss.
 
 A host may ignore the neck that its config gives it, or never call it, and then trains
 without the block in silence.
@@ -19,7 +19,7 @@ from lm4ve.necks.usage import ADVICE, NeckUsage, inspect_usage, is_compiled, wat
 from lm4ve.registry import HOOKS
 from lm4ve.runner.finite_loss import losses_of
 
-#: What a host has whose head reads a map: segmentation and detection.
+#: Attributes of models for segmentation and detection, whose heads read a map.
 _HEADS_OF_MAPS = ('decode_head', 'bbox_head', 'rpn_head')
 
 
@@ -43,10 +43,11 @@ class NeckHook(Hook):  # type: ignore[misc]
         self._following: list[LLMBlockNeck] = []
 
     def before_train(self, runner: Runner) -> None:
-        """Compare what was built with what the config names, and begin to watch.
+        """Compare the built model with its config, and watch its necks in the next iteration.
 
         Raises:
-            UserError: A host did not build the neck that it was given.
+            UserError: A host did not build the neck of its config, or its neck does not
+                fit its encoder or head.
         """
         model = runner.model
         necks = [m for m in model.modules() if isinstance(m, LLMBlockNeck)]
@@ -62,7 +63,7 @@ class NeckHook(Hook):  # type: ignore[misc]
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None
     ) -> None:
-        """Set the progress, from 0 in the first step to 1 in the last, by the step alone."""
+        """Set the training's progress in necks, from 0 in the first step to 1 in the last."""
         for neck in self._following:
             neck.set_progress(runner.iter / max(1, runner.max_iters - 1))
 
@@ -73,7 +74,7 @@ class NeckHook(Hook):  # type: ignore[misc]
         data_batch: Any = None,
         outputs: Any = None,
     ) -> None:
-        """Judge the first iteration, or the first with a loss.
+        """Check the necks after the first iteration whose loss is not exactly zero.
 
         Raises:
             UserError: See :func:`lm4ve.necks.usage.inspect_usage`.

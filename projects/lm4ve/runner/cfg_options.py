@@ -72,6 +72,11 @@ def parse_option(word: str) -> tuple[str, Any]:
 
 
 def _from_python(text: str) -> Any:
+    """Return the value of a Python expression that is written in an option, without running it.
+
+    Raises:
+        ValueError: See :func:`_value_of`.
+    """
     return _value_of(ast.parse(text, mode='eval').body)
 
 

@@ -74,6 +74,13 @@ def finish_config(cfg: Config, args: argparse.Namespace) -> Config:
 def _set_defaults_of_loader(
     cfg: Config, loader: ConfigDict, args: argparse.Namespace
 ) -> None:
+    """Set the fields of a dataloader that a config leaves open, for flags and machine.
+
+    Args:
+        cfg (Config): The whole config.
+        loader (ConfigDict): The dataloader's config, changed in place.
+        args (argparse.Namespace): Of the flags :data:`RUN`.
+    """
     if args.no_pin_memory:
         loader.pin_memory = False
     loader.setdefault('pin_memory', torch.cuda.is_available())

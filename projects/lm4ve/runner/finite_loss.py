@@ -1,4 +1,4 @@
-"""Stop a training whose loss or weights are no numbers any more.
+"""Stop a training whose loss or weights are NaN or infinite.
 
 MMEngine trains on with weights that are NaN and overwrites good checkpoints with them.
 """
@@ -41,10 +41,16 @@ class FiniteLossHook(Hook):  # type: ignore[misc]
         data_batch: Any = None,
         outputs: Any = None,
     ) -> None:
-        """Check the losses that the step returned.
+        """Count iterations in a row with a loss that is not finite, and stop at too many.
+
+        Args:
+            runner (Runner): The runner.
+            batch_idx (int): Not used.
+            data_batch: Not used.
+            outputs (dict, optional): The results of the step, with its losses.
 
         Raises:
-            UserError: Too many in a row are not finite; it names the iteration.
+            UserError: More than ``tolerate`` iterations in a row; it names the losses.
         """
         bad = {}
         for name, loss in losses_of(outputs).items():
@@ -66,7 +72,7 @@ class FiniteLossHook(Hook):  # type: ignore[misc]
     def before_save_checkpoint(
         self, runner: Runner, checkpoint: dict[str, Any]
     ) -> None:
-        """Check the weights that train.
+        """Refuse to save trained weights that are not finite, unless any loss is tolerated.
 
         Raises:
             UserError: One of them is NaN or infinite.
@@ -86,7 +92,7 @@ class FiniteLossHook(Hook):  # type: ignore[misc]
 
 
 def losses_of(outputs: Any) -> dict[str, torch.Tensor]:
-    """Return the losses among what a training step returned, as tensors of any shape."""
+    """Return the results of a training step with 'loss' in their names, as tensors."""
     losses = {}
     for name, value in (outputs or {}).items():
         if 'loss' in name:

@@ -61,7 +61,11 @@ INSPECT: Flags = {
 
 
 def at_least(bound: Number) -> Callable[[str], Number]:
-    """Return the ``type`` of a flag whose number may not be below a bound of the same type."""
+    """Return a function for ``type=`` of a flag that accepts numbers from a bound on.
+
+    Args:
+        bound (int or float): The lowest number. Its type is that of the flag.
+    """
     kind = type(bound)
 
     def read(word: str) -> Number:

@@ -20,18 +20,18 @@ CLOSED_OUTPUT = 128 + signal.SIGPIPE
 
 @contextlib.contextmanager
 def exit_when_output_is_closed() -> Iterator[None]:
-    """Exit in silence, with the code 141, where a write fails since nobody reads the output.
+    """Exit silently with the code 141 if a write fails because the output has no reader.
 
     Raises:
-        BrokenPipeError: Of any other pipe or socket.
+        BrokenPipeError: Another pipe or socket was closed.
         SystemExit: The reader of the standard output is gone.
     """
     try:
         try:
             yield
         finally:
-            # What is still in the buffer Python would write when it ends, where no
-            # handler is left.
+            # Otherwise Python would write the rest of the buffer when it ends, and an
+            # error there could not be caught.
             sys.stdout.flush()
     except BrokenPipeError:
         if not _is_output_closed():

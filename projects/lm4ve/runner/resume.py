@@ -21,7 +21,7 @@ _NAME = re.compile(r'(epoch|iter)_(\d+)\.pth')
 
 
 def check_whole(path: str | Path) -> None:
-    """Read a checkpoint file.
+    """Read a checkpoint file to its end, and check that a training can continue from it.
 
     Raises:
         CheckpointError: It does not exist, is damaged, or holds no state of a training.
@@ -40,7 +40,7 @@ class _Saved:
 
     Attributes:
         unit (str): 'epoch' or 'iter'.
-        number (int): How many of them were done.
+        number (int): How many epochs or iterations were done.
         path (Path): The file, or a folder of shards.
     """
 
@@ -50,18 +50,20 @@ class _Saved:
 
 
 def newest_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str]]:
-    """Find the checkpoint to resume from.
+    """Find the first checkpoint of a work directory that is whole, from the newest on.
+
+    The first candidate is the checkpoint named in the file ``last_checkpoint``: in this
+    folder, or where the path leads (``out_dir`` of the hook) if this folder has no
+    checkpoints. The others of MMEngine's names follow, the latest first, without those
+    after the named one, which an earlier run may have left.
 
     Args:
-        work_dir (str | Path): The run's folder. The file of the name in its
-            ``last_checkpoint`` comes first, in this folder, or where the path leads
-            (``out_dir`` of the hook) if this folder has no checkpoints; then the other
-            checkpoints of MMEngine's names, from the latest, but none that comes after
-            the named one: an earlier run may have left it.
+        work_dir (str | Path): The run's folder.
 
     Returns:
-        tuple[Path | None, list[str]]: The file, and why it is not the named one. None
-        without a reason: there is no checkpoint.
+        tuple[Path | None, list[str]]: The checkpoint, and why it is not the named one. If
+        there is no checkpoint, None and an empty list, or the reason if
+        ``last_checkpoint`` names one that is gone.
 
     Raises:
         UserError: There are checkpoints, and all are damaged.
@@ -80,7 +82,8 @@ def newest_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str]]:
     candidates += [each.path for each in _in_order(saved, Path(target).name)]
     for path in candidates:
         try:
-            if not path.is_dir():  # a folder of shards, whose format checks itself
+            # A folder has shards of a format that is checked where it is loaded.
+            if not path.is_dir():
                 check_whole(path)
         except (CheckpointError, OSError) as e:
             notes.append(str(e))
@@ -104,7 +107,11 @@ def _find_saved(folder: Path) -> list[_Saved]:
 
 
 def _read_pointer(pointer: Path) -> str:
-    """Return what a file ``last_checkpoint`` holds, which may be damaged; '' without one."""
+    """Return the text of a file ``last_checkpoint``, which may be damaged.
+
+    Returns:
+        str: The path of a checkpoint; '' if there is no such file.
+    """
     if not pointer.is_file():
         return ''
     return pointer.read_bytes().decode(errors='replace').strip()
@@ -114,10 +121,10 @@ def _find_named(folder: Path, target: str, may_be_elsewhere: bool) -> Path | Non
     """Return the checkpoint that a pointer names, if it exists.
 
     Args:
-        folder (Path): The work directory, which may have been copied: then the pointer
-            names a file of the other one, and this folder's own counts.
-        target (str): What the pointer holds.
-        may_be_elsewhere (bool): Whether a file outside of the folder may be taken.
+        folder (Path): The work directory. If it was copied, the pointer leads to the old
+            one; so a file of the same name in this folder comes first.
+        target (str): The text of the pointer.
+        may_be_elsewhere (bool): Whether a file outside this folder is accepted.
     """
     if not target:
         return None
@@ -130,12 +137,14 @@ def _find_named(folder: Path, target: str, may_be_elsewhere: bool) -> Path | Non
 
 
 def _in_order(saved: list[_Saved], name: str) -> list[_Saved]:
-    """Return those that may come from the run of a named checkpoint, the latest first.
+    """Return the checkpoints before a named one, the latest first.
+
+    Later ones, and those in another unit, may be of an earlier run and are left out.
 
     Args:
-        saved (list): All of a folder.
-        name (str): Of the named checkpoint. If it is none of MMEngine's, all may come
-            from the run, and the time of writing decides.
+        saved (list[_Saved]): The checkpoints of a folder.
+        name (str): The file name of the named checkpoint. If it is not one of MMEngine's
+            names, all checkpoints are returned, ordered by their time of writing.
     """
     match = _NAME.fullmatch(name)
     if match is None:
