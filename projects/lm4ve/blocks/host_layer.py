@@ -37,7 +37,13 @@ class HostLayer(nn.Module):
         rotary (HostRotary, optional): Makes the tables that the layer takes; None if
             the family has no rotary embedding.
         uses_rotary (bool): Whether the library's model gives this layer tables.
+
+    Attributes:
+        computes_all_tokens (bool): The library's layer computes all tokens, of which
+            the queries are taken afterwards.
     """
+
+    computes_all_tokens = True
 
     def __init__(
         self,
@@ -102,7 +108,7 @@ class HostLayer(nn.Module):
 
 
 def _accepted_arguments(layer: nn.Module) -> list[str]:
-    """Return which of :data:`GIVEN_ARGUMENTS` a layer takes."""
+    """Return the names in :data:`GIVEN_ARGUMENTS` that a layer's ``forward`` takes."""
     signature = inspect.signature(layer.forward)
     accepted = [name for name in GIVEN_ARGUMENTS if name in signature.parameters]
     kinds = [parameter.kind for parameter in signature.parameters.values()]
@@ -136,7 +142,10 @@ def additive_mask(mask: Tensor | None, x: Tensor) -> Tensor:
 
 
 def _repeat(tables: OwnTables | None, length: int) -> OwnTables | None:
-    """Repeat the tables of one token, ``[..., 1, r]``, for a number of tokens."""
+    """Expand the tables of one token to ``length`` tokens: ``[..., 1, r] -> [..., N, r]``.
+
+    None, of a family without rotary embedding, stays None.
+    """
     if tables is None:
         return None
     if isinstance(tables, Tensor):
@@ -145,7 +154,10 @@ def _repeat(tables: OwnTables | None, length: int) -> OwnTables | None:
 
 
 def _place(tables: OwnTables | None, x: Tensor) -> OwnTables | None:
-    """Bring tables to the device of the tokens; cos and sin also into their dtype."""
+    """Move tables to the device of the tokens ``x``; None stays None.
+
+    cos and sin are also cast to the dtype of ``x``. Complex tables keep theirs.
+    """
     if tables is None:
         return None
     if isinstance(tables, Tensor):
@@ -176,21 +188,34 @@ class HostRotary:
         return tuple(table.to(device) for table in tables)
 
     def identity(self, layer: int) -> OwnTables:
-        """Return tables of one token by which no channel turns: those of position 0.
+        """Return tables of one token by which no channel turns.
 
-        Some families multiply cos and sin by a factor (YaRN), which is left out.
+        At position 0 every angle is 0, so cos is 1 and sin is 0. Some families multiply
+        both by a constant (YaRN), which is divided out: it is the largest entry, since
+        cos holds nothing else and sin only zeros.
+
+        Args:
+            layer (int): Which layer of the model, for families whose tables depend on
+                it.
+
+        Returns:
+            tuple[Tensor, ...] | Tensor: cos and sin in the family's order, each ``[1,
+            1, r]``; or complex ones, where the family multiplies by ``cos + i sin``.
         """
-        tables = self._tables(layer, 1)
-        if isinstance(tables, Tensor):
+        tables = self._tables(layer, length=1)
+        if isinstance(tables, Tensor):  # complex
             return torch.ones_like(tables)
-        scale = torch.stack([table.abs().max() for table in tables]).max()
-        return tuple(table / scale for table in tables)
+        largest_entries = [table.abs().max() for table in tables]
+        factor = torch.stack(largest_entries).max()
+        return tuple(table / factor for table in tables)
 
     @torch.no_grad()
     def _tables(self, layer: int, length: int) -> OwnTables:
+        """Return the library's tables of the positions from 0 on, on the CPU."""
         arguments: list[Any] = [torch.zeros(1), torch.arange(length)[None]]
         if self.layer_types is not None:
             arguments.append(self.layer_types[layer])
-        # A copy, since some modules remember the longest sequence that they have seen.
+        # A copy, since some modules store the longest sequence that they were called
+        # with.
         tables: OwnTables = copy.deepcopy(self.module)(*arguments)
         return tables

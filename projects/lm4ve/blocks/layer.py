@@ -34,10 +34,14 @@ class LLMLayer(nn.Module):
         config (PretrainedConfig): The (text) config it was built from.
 
     Attributes:
+        computes_all_tokens (bool): Whether all tokens are computed, whatever the
+            queries are. Here only the queries are.
         norm_form (NormForm | None): What the norm before attention computes; None
             where there is none.
         needs_normed (bool): Whether :meth:`finish` reads the input after that norm.
     """
+
+    computes_all_tokens = False
 
     # Modules whose attributes the code below reads, whatever a family calls their class.
     q_proj: Any
@@ -116,40 +120,57 @@ class LLMLayer(nn.Module):
         return self.finish(take_tokens(x, queries), take_tokens(normed, queries), out)
 
     def heads(self, x: Tensor, norm: nn.Module) -> Tensor:
-        """Split ``[B, N, H * d]`` into heads ``[B, H, N, d]``.
+        """Split queries, keys or values into heads, and apply their norm.
+
+        The families' norms expect different shapes, so each shape on the way from the
+        projection to the heads is the place of one kind of norm. Some families also
+        clip what they project (olmo).
 
         Args:
-            x (Tensor): Queries, keys or values.
-            norm (nn.Module): Theirs, which is applied here unless it is late.
+            x (Tensor): Queries, keys or values, ``[B, N, H * d]``.
+            norm (nn.Module): Their norm, an identity if the family has none. A norm
+                that follows the rotary embedding is left to :meth:`rotated`.
+
+        Returns:
+            Tensor: ``[B, H, N, d]``.
         """
-        form = self.qk_norm
-        is_late = self.norm_after_rotary and norm is not self.v_norm
-        if is_late:
-            form = ''
-        if form == 'all':
+        follows_rotary = self.norm_after_rotary and norm is not self.v_norm
+        norms_here = not follows_rotary
+        if norms_here and self.qk_norm == 'all':  # over the H * d channels
             x = norm(x)
         if self.clip is not None:
             x = x.clamp(-self.clip, self.clip)
-        x = x.unflatten(-1, (-1, self.head_dim))
-        if form == 'head':
+        x = x.unflatten(-1, (-1, self.head_dim))  # [B, N, H, d]
+        if norms_here and self.qk_norm == 'head':
             x = norm(x)
-        x = x.transpose(1, 2)
-        if form == 'split':
+        x = x.transpose(1, 2)  # [B, H, N, d]
+        if norms_here and self.qk_norm == 'split':
             x = norm(x)
         return x
 
     def rotated(
         self, q: Tensor, k: Tensor, queries: Queries, rotary: Tables | None
     ) -> tuple[Tensor, Tensor]:
-        """Return q and k with rotary position embedding, if there is any, and late norms."""
+        """Apply rotary position embedding to queries and keys, and norms that follow it.
+
+        Args:
+            q (Tensor): ``[B, H, Q, d]``.
+            k (Tensor): ``[B, KV, N, d]``.
+            queries: The places of the queries among the N tokens.
+            rotary (tuple[Tensor, Tensor], optional): cos and sin of all tokens,
+                ``[1, N, r]``. None: no rotary embedding.
+
+        Returns:
+            tuple[Tensor, Tensor]: q and k in the same shapes.
+        """
         if rotary is not None and self.uses_rotary:
             cos, sin = rotary
             batch = q.shape[0]
-            of_queries = (
+            query_tables = (
                 take_tokens(cos.expand(batch, -1, -1), queries),
                 take_tokens(sin.expand(batch, -1, -1), queries),
             )
-            q = rotate(q, of_queries, self.turns_pairs)
+            q = rotate(q, query_tables, self.turns_pairs)
             k = rotate(k, rotary, self.turns_pairs)
         if self.norm_after_rotary:
             q = self.q_norm(q)
@@ -157,7 +178,7 @@ class LLMLayer(nn.Module):
         return q, k
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        """Softmax attention.
+        """Compute softmax attention.
 
         Args:
             q (Tensor): ``[B, H, Q, d]``.
@@ -204,12 +225,12 @@ class LLMLayer(nn.Module):
         return weights[..., : k.shape[-2]]
 
     def finish(self, x: Tensor, normed: Tensor, out: Tensor) -> Tensor:
-        """From the heads' outputs on: projection, residuals, norms, MLP.
+        """Run what follows attention: output projection, residuals, norms and MLP.
 
         Args:
             x (Tensor): The layer's input at the queries, ``[B, Q, D]``.
             normed (Tensor): The same after the norm before attention.
-            out (Tensor): What the heads attended to, ``[B, H, Q, d]``.
+            out (Tensor): The heads' outputs, ``[B, H, Q, d]``.
 
         Returns:
             Tensor: ``[B, Q, D]``.
@@ -220,14 +241,14 @@ class LLMLayer(nn.Module):
         branch = self.attention_out_norm(self.o_proj(out))
         attended = self.attention_post_norm(x + branch * self.residual_scale)
 
-        # Side by side, both branches read the layer's input.
+        # Parallel branches both read the layer's input.
         if not self.parallel:
-            read = attended
+            mlp_input = attended
         elif self.shared_norm:
-            read = normed
+            mlp_input = normed
         else:
-            read = x
-        out = self.mlp(self.mlp_norm(read))
+            mlp_input = x
+        out = self.mlp(self.mlp_norm(mlp_input))
         if isinstance(out, tuple):  # a mixture of experts also returns its routing
             out = out[0].view_as(x)
         branch = self.mlp_out_norm(out)
@@ -238,18 +259,25 @@ class LLMLayer(nn.Module):
 
 
 def switch_dropout_off(layer: nn.Module) -> None:
-    """Switch a layer's regularization off: the language model's is not the host's."""
+    """Switch off a layer's dropout and routing noise, in place.
+
+    A block is a layer of a visual encoder, which has a regularization of its own.
+    """
     for module in layer.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-        # Those of starcoder2's MLP and of mixtral's routing.
+        # Attributes of starcoder2's MLP and of mixtral's routing.
         for name in ('residual_dropout', 'jitter_noise'):
             if name in vars(module):
                 setattr(module, name, 0.0)
 
 
 def _score_scale(attention: Any, spec: LayerSpec, head_dim: int) -> float:
-    """Return the factor of the scores."""
+    """Return the number that attention scores are multiplied by before softmax.
+
+    It is the library's own where its attention has one, then the spec's, else ``1 /
+    sqrt(head_dim)``.
+    """
     scale = getattr(attention, 'scaling', spec.scale)
     if scale is None:
         scale = head_dim**-0.5
@@ -257,23 +285,29 @@ def _score_scale(attention: Any, spec: LayerSpec, head_dim: int) -> float:
 
 
 def _names_of_qk_norms(attention: Any, spec: LayerSpec) -> tuple[str, str]:
-    """Return what the norms of queries and keys are called; '' where there are none."""
-    first, _ = spec.qk_norms
-    # Some families build them only if the config says so.
-    if spec.qk_norm and hasattr(attention, first):
+    """Return the names of the norms of queries and keys in an attention module.
+
+    Both are '' without such norms, which some families build only if the config asks
+    for them.
+    """
+    q_norm, _ = spec.qk_norms
+    if spec.qk_norm and hasattr(attention, q_norm):
         return spec.qk_norms
     return '', ''
 
 
 def _part_or_identity(owner: nn.Module, path: str | None) -> Any:
-    """Return a submodule, or an identity where there is no path to one."""
+    """Return the submodule at a path; an identity if the path is None or ''."""
     if not path:
         return nn.Identity()
     return attrgetter(path)(owner)
 
 
 def _tensor_as_module(owner: nn.Module, name: str) -> nn.Module | None:
-    """Return a module that holds one tensor of another, so that it can be frozen."""
+    """Move a tensor attribute into a module of its own, so that it can be frozen.
+
+    None if the owner has no such attribute.
+    """
     tensor = getattr(owner, name, None)
     if tensor is None:
         return None
@@ -281,14 +315,14 @@ def _tensor_as_module(owner: nn.Module, name: str) -> nn.Module | None:
 
 
 def _form_of_norm(norm: nn.Module, width: int) -> NormForm | None:
-    """Return what a norm computes; None where there is none."""
-    if isinstance(norm, nn.Identity):  # modernbert's first layer has such a norm
+    """Return what the norm before attention computes; None if it is an identity."""
+    if isinstance(norm, nn.Identity):  # also in modernbert's own first layer
         return None
     return form_of(norm, width)
 
 
 def _join(parts: list[nn.Module]) -> nn.Module:
-    """Return the modules of an MLP as one."""
+    """Join the modules of an MLP, which run one after another, into one module."""
     if len(parts) == 1:
         return parts[0]
     return nn.Sequential(*parts)

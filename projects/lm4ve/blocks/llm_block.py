@@ -28,7 +28,7 @@ from lm4ve.blocks.eight_bits import EIGHT_BITS, quantize_products
 from lm4ve.blocks.freezing import TRAINABLE, freeze_final_norm, freeze_layer
 from lm4ve.blocks.frozen import Frozen, count_parameters, frozen_tensors
 from lm4ve.blocks.host_family import check_host_block
-from lm4ve.blocks.host_layer import HostLayer, HostRotary
+from lm4ve.blocks.host_layer import HostRotary
 from lm4ve.blocks.language_model import LanguageModel
 from lm4ve.blocks.layer import LLMLayer
 from lm4ve.blocks.low_rank import (
@@ -116,7 +116,7 @@ class LLMBlock(ProvenanceMixin):
             checkpoints and unsupported models.
     """
 
-    layers: Any  # nn.ModuleList of LLMLayer, or of HostLayer
+    layers: Any  # nn.ModuleList of LLMLayer, or of HostLayer (families without a spec)
 
     def __init__(
         self,
@@ -177,7 +177,11 @@ class LLMBlock(ProvenanceMixin):
 
     # ------------------------------------------------------------- building
     def _find_window(self, model: LanguageModel, index: int) -> Window | None:
-        """Return the window of a layer, if it applies to this block."""
+        """Return the window of a layer; None without one, and where it does not apply.
+
+        The window of a causal model applies only to a causal block. That of a model
+        which is bidirectional itself always does.
+        """
         window = model.window(index)
         if window is None:
             return None
@@ -188,40 +192,74 @@ class LLMBlock(ProvenanceMixin):
     def _build_rotary(
         self, model: LanguageModel, rotary: bool | str
     ) -> RotaryTables | HostRotary:
-        """Build what makes the rotary tables of the layers."""
+        """Build what computes the rotary tables of the layers.
+
+        It is the library's own where the library's own layers run.
+        """
         if model.host is None:
             return RotaryTables(model, rotary)
         return model.host.rotary_tables(rotary, self.layer_indices)
 
     def _build_layers(self, model: LanguageModel) -> tuple[nn.ModuleList, str]:
-        """Build the layers; return them and the fingerprint of their weights."""
+        """Build the layers, and freeze what does not train.
+
+        Random weights and random orders of weights are drawn with the block's seed.
+
+        Returns:
+            tuple[nn.ModuleList, str]: The layers, and the fingerprint of their weights
+            before these are rounded to 8 bits.
+        """
         layers = nn.ModuleList()
         with seeded_cpu_generator(self.seed), Fingerprint() as fingerprint:
             for index in self.layer_indices:
-                own = model.build_layer(
-                    index, self.dtype, self.pretrained, fingerprint.add
-                )
-                layer: nn.Module
-                if model.host is None:
-                    layer = LLMLayer(own, model.spec, model.config)
-                else:
-                    layer = model.host.build_layer(own, index, self.trainable)
-                layers.append(layer)
+                layers.append(self._build_layer(model, index, fingerprint))
+        # Some weights come without gradients. Freezing switches those off that do not
+        # train.
         layers.requires_grad_(True)
         for layer in layers:
-            if self.eight_bits is not None:
+            if self.eight_bits is not None:  # 'int8' or 'float8'
                 quantize_products(layer, self.eight_bits)
             freeze_layer(layer, self.trainable)
+        # The digest is complete since the context above has ended.
         return layers, fingerprint.digest
 
+    def _build_layer(
+        self, model: LanguageModel, index: int, fingerprint: Fingerprint
+    ) -> nn.Module:
+        """Build one layer with its weights, and add these to the fingerprint.
+
+        Args:
+            model (LanguageModel): The language model.
+            index (int): Which of its layers.
+            fingerprint (Fingerprint): It gets every weight of the layer.
+
+        Returns:
+            nn.Module: An :class:`LLMLayer`, or a
+            :class:`lm4ve.blocks.host_layer.HostLayer` for families without a spec.
+        """
+        library_layer = model.build_layer(
+            index, self.dtype, self.pretrained, fingerprint.add
+        )
+        if model.host is not None:
+            return model.host.build_layer(library_layer, index, self.trainable)
+        return LLMLayer(library_layer, model.spec, model.config)
+
     def _add_lora(self, layers: nn.Module, fields: dict[str, Any]) -> dict[str, Any]:
-        """Add adapters to layers; return what a checkpoint records of them."""
+        """Add LoRA to the layers; return what a checkpoint records of it.
+
+        Args:
+            layers (nn.Module): The block's layers, changed in place.
+            fields (dict): The block's argument ``lora``.
+        """
         from lm4ve.blocks.adapters import add_lora  # needs peft
 
         return add_lora(layers, fields, 'block.lora', _LORA_TARGETS, self.seed)
 
     def _build_final_norm(self, model: LanguageModel) -> nn.Module | None:
-        """Build the norm after the last layer; None where the family has none."""
+        """Build the norm after the last layer, frozen unless it trains.
+
+        None where the family has no such norm.
+        """
         norm = model.final_norm(self.dtype)
         if norm is None:
             return None
@@ -235,10 +273,15 @@ class LLMBlock(ProvenanceMixin):
         window: bool,
         rotary: bool | str,
     ) -> BlockRecord:
-        """Return what a checkpoint says of the block.
+        """Return what a checkpoint records of the block.
 
-        Fields that have no effect on these layers are recorded as such, so that
-        checkpoints which differ in them alone fit.
+        A field without an effect on these layers is recorded as None or False, so that
+        a checkpoint of a block which differs in that field alone can be loaded.
+
+        Args:
+            model (LanguageModel): The language model.
+            fingerprint (str): The fingerprint of its layers' weights.
+            dtype, window, rotary: The block's arguments.
         """
         recorded_seed = None
         if self.pretrained is not True:
@@ -267,6 +310,7 @@ class LLMBlock(ProvenanceMixin):
         )
 
     def _log(self, dtype: str) -> None:
+        """Log which layers the block has, and how many parameters are frozen."""
         trained, frozen = count_parameters(self)
         print_log(
             f"LLMBlock: layers {self.layer_indices} of '{self.source['source']}' "
@@ -290,7 +334,10 @@ class LLMBlock(ProvenanceMixin):
             self._restore_trained_parts()
 
     def _restore_trained_parts(self) -> None:
-        """Build the block once more, and take over its weights."""
+        """Load the weights that the parts had when the block was built.
+
+        The layers are built once more, from the same source and with the same seed.
+        """
         model = LanguageModel(self.checkpoint, self.arch)
         layers, _ = self._build_layers(model)
         self.layers.load_state_dict(layers.state_dict())
@@ -335,10 +382,12 @@ class LLMBlock(ProvenanceMixin):
                 f'LLMBlock takes [B, N, {self.embed_dims}], got {list(x.shape)}.'
             )
         check_inputs(x, padding_mask, queries)
-        self._follow(x.device)
-        real = mask_of_padding(padding_mask)
+        self._move_frozen_weights(x.device)
+        not_padding = mask_of_padding(padding_mask)
         with torch.autocast(x.device.type, enabled=False):
-            out = self._run_layers(x.to(self.dtype), 0, real, queries)
+            out = self._run_layers(
+                x.to(self.dtype), first=0, not_padding=not_padding, queries=queries
+            )
         return out.to(x.dtype)
 
     def run(
@@ -349,13 +398,20 @@ class LLMBlock(ProvenanceMixin):
         mapper: Tensor | Factors,
         method: str,
     ) -> Tensor:
-        """Run a mapper and the block, using that the block's input has rank C.
+        """Run a linear mapper and the block after it, with fewer operations.
+
+        The result is that of ``block(mapper(x))``. The mapper's outputs have rank C, so
+        the first layer computes its keys and values from the C channels before the
+        mapper: 'fold' multiplies the weights of mapper and projections beforehand, and
+        'absorb' applies the weights to the queries instead of to all keys and values
+        (``lm4ve/blocks/low_rank``). The layers after the first run as in
+        :meth:`forward`.
 
         Args:
             x (Tensor): Tokens before the mapper, ``[B, N, C]``.
             padding_mask, queries: See :meth:`forward`.
-            mapper (Tensor | Factors): The mapper's weight ``[D, C]``, or it and the
-                first layer's projections as factors.
+            mapper (Tensor | Factors): The mapper's weight ``[D, C]``; or it and the
+                first layer's projections as factors, which ``lm4ve.fuse`` stores.
             method (str): 'fold' or 'absorb', from :meth:`choose_low_rank`.
 
         Returns:
@@ -365,70 +421,109 @@ class LLMBlock(ProvenanceMixin):
             UserError: See :meth:`forward`.
         """
         check_inputs(x, padding_mask, queries)
-        self._follow(x.device)
-        real = mask_of_padding(padding_mask)
-        layer = self.layers[0]
+        self._move_frozen_weights(x.device)
+        not_padding = mask_of_padding(padding_mask)
+        first_layer = self.layers[0]
         with torch.autocast(x.device.type, enabled=False):
-            mask, wanted, rotary = self._layer_inputs(0, x, real, queries)
-            if isinstance(mapper, Tensor):
-                mapper = factorize(layer, mapper, self.dtype)
-            hidden = run_layer(layer, x, mask, wanted, rotary, mapper, method)
-            out = self._run_layers(hidden, 1, real, queries)
+            factors = mapper
+            if isinstance(factors, Tensor):
+                factors = factorize(first_layer, factors, self.dtype)
+            mask, layer_queries, rotary = self._layer_inputs(0, x, not_padding, queries)
+            hidden = run_layer(
+                first_layer,
+                x,
+                mask=mask,
+                queries=layer_queries,
+                rotary=rotary,
+                factors=factors,
+                method=method,
+            )
+            out = self._run_layers(
+                hidden, first=1, not_padding=not_padding, queries=queries
+            )
         return out.to(x.dtype)
 
     def _run_layers(
-        self, hidden: Tensor, first: int, real: Tensor | None, queries: Queries
+        self, hidden: Tensor, first: int, not_padding: Tensor | None, queries: Queries
     ) -> Tensor:
-        """Run the layers from one on, and the final norm: ``[B, N, D] -> [B, Q, D]``."""
+        """Run the layers from number ``first`` on, then the final norm.
+
+        Args:
+            hidden (Tensor): The input of layer ``first``, ``[B, N, D]``. ``[B, Q, D]``
+                if no layer is left, so that only the norm acts.
+            first (int): The place in the block of the first layer that runs.
+            not_padding (Tensor, optional): See :func:`mask_of_padding`.
+            queries: The tokens that the block computes.
+
+        Returns:
+            Tensor: ``[B, Q, D]``.
+        """
         for i in range(first, len(self.layers)):
-            mask, wanted, rotary = self._layer_inputs(i, hidden, real, queries)
-            hidden = self.layers[i](hidden, mask, wanted, rotary)
+            mask, layer_queries, rotary = self._layer_inputs(
+                i, hidden, not_padding, queries
+            )
+            hidden = self.layers[i](hidden, mask, layer_queries, rotary)
         if self.final_norm is not None:
             hidden = self.final_norm(hidden)
         return hidden
 
     def _layer_inputs(
-        self, i: int, x: Tensor, real: Tensor | None, queries: Queries
+        self, i: int, x: Tensor, not_padding: Tensor | None, queries: Queries
     ) -> tuple[Tensor | None, Queries, Any]:
-        """Return what a layer gets beside its input: mask, queries and rotary tables.
-
-        The tables are in the layer's own form.
+        """Return the arguments of a layer beside its input tokens.
 
         Args:
-            i (int): Its place in the block.
-            x (Tensor): All tokens, ``[B, N, ...]``.
-            real (Tensor, optional): See :func:`mask_of_padding`.
+            i (int): The layer's place in the block.
+            x (Tensor): All tokens, ``[B, N, ...]``, for their number and device.
+            not_padding (Tensor, optional): See :func:`mask_of_padding`.
             queries: The tokens that the block computes.
+
+        Returns:
+            tuple: The attention mask, the queries that the layer computes, and its
+            rotary tables in the form that its class takes; each may be None.
         """
-        is_last = i == len(self.layers) - 1
-        wanted = queries if is_last else None
+        # Every layer before the last computes all tokens, which the next one reads.
+        layer_queries = None
+        if i == len(self.layers) - 1:
+            layer_queries = queries
+        mask_queries = layer_queries
+        if self.layers[i].computes_all_tokens:
+            mask_queries = None  # a row of the mask for every token
         window = None
         if self.source['window']:  # the record of an older checkpoint switches it off
             window = self.windows[i]
-        rows = wanted
-        if isinstance(self.layers[i], HostLayer):
-            rows = None  # it computes all tokens, and takes those that are wanted
-        mask = self.masks(x, real, rows, window, self.training)
+        mask = self.masks(x, not_padding, mask_queries, window, self.training)
         rotary = None
         if self.rotary_tables is not None:
             index = self.layer_indices[i]
             rotary = self.rotary_tables(index, x.shape[1], x.device)
-        return mask, wanted, rotary
+        return mask, layer_queries, rotary
 
-    def _follow(self, device: torch.device) -> None:
-        """Move frozen weights: ``.to()`` does so, but FSDP moves only parameters."""
+    def _move_frozen_weights(self, device: torch.device) -> None:
+        """Move frozen weights to the device of the tokens.
+
+        ``.to()`` moves them too, but FSDP and DataParallel move only parameters.
+        """
         for module in self.modules():
             if isinstance(module, Frozen):
                 module.follow(device)
 
     # ------------------------------------------------------------- low rank
     @property
+    def supports_low_rank(self) -> bool:
+        """Whether 'fold' can compute the first layer, which needs a layer spec for it.
+
+        The library's own layer of a family without a spec runs as a whole.
+        """
+        return not self.layers[0].computes_all_tokens
+
+    @property
     def may_absorb(self) -> bool:
         """Whether 'absorb' computes the same as the first layer's attention."""
         layer = self.layers[0]
-        turns = self.rotary_tables is not None and layer.uses_rotary
+        has_rotary = self.rotary_tables is not None and layer.uses_rotary
         has_soft_mask = self.soft_mask is not None
-        return can_absorb(layer, turns, has_soft_mask)
+        return can_absorb(layer, has_rotary, has_soft_mask)
 
     def can_fold(self, mapper: nn.Module) -> bool:
         """Return whether mapper, norm and projections compute what their classes define.
@@ -441,35 +536,35 @@ class LLMBlock(ProvenanceMixin):
     def choose_low_rank(
         self, mapper: nn.Module, x: Tensor, queries: Queries, low_rank: str
     ) -> str:
-        """Return how the rank of a batch is used: 'fold', 'absorb', or 'off' for not at all.
+        """Choose how the rank C of the block's input is used for a batch.
 
         Args:
-            mapper (nn.Module): The mapper; 'off' unless :meth:`can_fold`.
+            mapper (nn.Module): The mapper before the block. Unless :meth:`can_fold`,
+                the answer is 'off'.
             x (Tensor): Tokens before the mapper, ``[B, N, C]``.
             queries: See :meth:`forward`.
-            low_rank (str): 'auto' for the method with the fewest operations, which is
-                written to the log once; others are returned.
+            low_rank (str): The neck's field: 'off', 'fold' or 'absorb' for that method,
+                'auto' for the one with the fewest operations. What 'auto' chooses is
+                logged once.
 
-        Raises:
-            UserError: A method is asked for by name, and the family has no spec.
+        Returns:
+            str: 'fold' or 'absorb', for :meth:`run`; or 'off': mapper and block have to
+            be called as modules.
         """
-        if isinstance(self.layers[0], HostLayer):
-            require(
-                low_rank in ('auto', 'off'),
-                f"neck.low_rank='{low_rank}': '{self.source['model_type']}' has no "
-                'layer spec, and its own layer runs as a whole. Fix: '
-                "neck.low_rank='auto'.",
-            )
-            return 'off'
         if low_rank == 'off' or not self.can_fold(mapper):
             return 'off'
         if low_rank != 'auto':
             return low_rank
-        if x.shape[-1] >= self.embed_dims:
+        is_low_rank = x.shape[-1] < self.embed_dims
+        if not is_low_rank:
             return 'off'
-        # Only of the last layer a part of the tokens is wanted.
-        wanted = queries if len(self.layers) == 1 else None
-        return self.cheapest_method(self.layers[0], x, wanted, self.may_absorb)
+        # A layer before the last computes all tokens.
+        first_layer_queries = None
+        if len(self.layers) == 1:
+            first_layer_queries = queries
+        return self.cheapest_method(
+            self.layers[0], x, first_layer_queries, self.may_absorb
+        )
 
 
 def _check_training(trainable: str, dtype: str, lora: Any) -> None:

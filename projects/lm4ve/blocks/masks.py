@@ -1,8 +1,8 @@
 """The attention masks of a block: causal, causal suffix, window, soft, and padding.
 
 The paper's block has none: each token attends to all tokens that are not padding. A
-mask is bool ``[B or 1, 1, Q or 1, N]``, True where a query may look; None lets all look
-everywhere. A soft mask has factors of the attention weights instead.
+mask is bool ``[B or 1, 1, Q or 1, N]``, True where a query may look; None lets every
+query look everywhere. A soft mask has factors of the attention weights instead.
 """
 
 from collections.abc import Mapping
@@ -35,7 +35,8 @@ class AttentionMasks:
 
     Args:
         causal (bool | dict): The field of :class:`lm4ve.blocks.LLMBlock`.
-        causal_suffix (int): Only the last so many tokens are causal.
+        causal_suffix (int): How many of the last tokens are causal, while those before
+            them see one another.
 
     Attributes:
         soft (SoftMask | None): What closes a causal mask in the course of training.
@@ -66,7 +67,7 @@ class AttentionMasks:
     def __call__(
         self,
         x: Tensor,
-        real: Tensor | None,
+        not_padding: Tensor | None,
         queries: Queries,
         window: Window | None,
         training: bool,
@@ -74,56 +75,87 @@ class AttentionMasks:
         """Build the mask of a layer.
 
         Args:
-            x (Tensor): The tokens, ``[B, N, D]``.
-            real (Tensor, optional): The mask of :func:`mask_of_padding`.
+            x (Tensor): All tokens, ``[B, N, D]``, for their number and device.
+            not_padding (Tensor, optional): The mask of :func:`mask_of_padding`.
             queries: The tokens that the layer computes.
-            window (Window, optional): The layer's.
-            training (bool): Whether a soft mask is open.
+            window (Window, optional): The layer's window.
+            training (bool): Whether the block is in training mode, in which a soft mask
+                is open.
 
         Returns:
-            Tensor | None: See the top of this file.
+            Tensor | None: Bool ``[B or 1, 1, Q or 1, N]``, True where a query may look;
+            None: every query looks everywhere. Of a soft mask factors in float.
         """
         if not self.causal and not self.causal_suffix and window is None:
-            return real
-        seen = self._visible(x, queries, window)
+            return not_padding
+        visible = self._visible_by_position(x, queries, window)
         if self.soft is not None:
-            return self.soft(seen, real, training)
-        if real is None:
-            return seen
-        return seen & real
+            return self.soft(visible, not_padding, training)
+        if not_padding is None:
+            return visible
+        return visible & not_padding
 
-    def _visible(self, x: Tensor, queries: Queries, window: Window | None) -> Tensor:
-        """Return which tokens queries see, padding included: bool ``[B or 1, 1, Q, N]``."""
+    def _visible_by_position(
+        self, x: Tensor, queries: Queries, window: Window | None
+    ) -> Tensor:
+        """Return which tokens each query may see by their positions, whether padding or not.
+
+        Args:
+            x (Tensor): All tokens, ``[B, N, D]``.
+            queries: The tokens that the layer computes.
+            window (Window, optional): The layer's window.
+
+        Returns:
+            Tensor: Bool ``[1, 1, Q, N]``; ``[B, 1, Q, N]`` if ``queries`` are indices.
+        """
         count = x.shape[1]
-        prefix = 0 if self.causal else count - self.causal_suffix
-        keys = torch.arange(count, device=x.device)
-        places = places_of(queries, keys)
-        visible = (places >= keys) | (keys < prefix)
+        # The tokens that every query sees: those before a causal suffix. A block that
+        # is not causal at all has an empty suffix.
+        prefix_length = count - self.causal_suffix
+        if self.causal:
+            prefix_length = 0
+        key_positions = torch.arange(count, device=x.device)
+        positions = positions_of(queries, key_positions)  # [B or 1, 1, Q, 1]
+        is_earlier_or_same = positions >= key_positions
+        visible = is_earlier_or_same | (key_positions < prefix_length)
         if window is None:
             return visible
         if window.chunked:
-            return visible & (places // window.width == keys // window.width)
-        return visible & ((places - keys).abs() < window.width)
+            chunks = positions // window.width
+            return visible & (chunks == key_positions // window.width)
+        distance = (positions - key_positions).abs()
+        return visible & (distance < window.width)
 
 
-def places_of(queries: Queries, keys: Tensor) -> Tensor:
-    """Return the places of queries among the tokens, ``[B or 1, 1, Q, 1]``.
+def positions_of(queries: Queries, all_positions: Tensor) -> Tensor:
+    """Return the positions of queries, shaped to compare each of them with every key.
 
     Args:
-        queries: See :data:`lm4ve.blocks.tokens.Queries`.
-        keys (Tensor): The places of all tokens, ``[N]``.
+        queries: Which tokens are queries: None (all), a slice over N, or indices ``[B,
+            Q]``.
+        all_positions (Tensor): The positions of all tokens, ``[N]``.
+
+    Returns:
+        Tensor: ``[B, 1, Q, 1]`` if ``queries`` are indices, else ``[1, 1, Q, 1]``.
     """
     if queries is None:
-        places = keys[None]
+        positions = all_positions[None]
     elif isinstance(queries, slice):
-        places = keys[queries][None]
+        positions = all_positions[queries][None]
     else:
-        places = queries
-    return places[:, None, :, None]
+        positions = queries
+    return positions[:, None, :, None]
 
 
 def mask_of_padding(padding_mask: Tensor | None) -> Tensor | None:
-    """Turn a padding mask, bool ``[B, N]``, into an attention mask ``[B, 1, 1, N]``."""
+    """Turn a padding mask into an attention mask by which no query sees padding.
+
+    Args:
+        padding_mask (Tensor, optional): Bool ``[B, N]``, True = padding.
+
+    Returns:
+        Tensor | None: Bool ``[B, 1, 1, N]``, True = no padding; None without a mask.
+    """
     if padding_mask is None:
         return None
     return ~padding_mask[:, None, None, :]
@@ -152,19 +184,24 @@ class SoftMask:
         check('block.causal.soft', self.end, kind=(int, float), above=0, most=1)
         self.progress: float | None = None
 
-    def __call__(self, seen: Tensor, real: Tensor | None, training: bool) -> Tensor:
-        """Return the factors.
+    def __call__(
+        self, visible: Tensor, not_padding: Tensor | None, training: bool
+    ) -> Tensor:
+        """Return the factors that attention weights are multiplied by after softmax.
 
         Args:
-            seen (Tensor): Bool, broadcastable to ``[B, H, Q, N]``, of the causal mask.
-            real (Tensor, optional): Must be None: with padding, what softmax sums is
-                unclear.
-            training (bool): Else the mask is closed.
+            visible (Tensor): The causal mask, bool, broadcastable to ``[B, H, Q, N]``.
+            not_padding (Tensor, optional): Must be None: how a soft mask and padding
+                would share one softmax is not defined.
+            training (bool): In evaluation the mask is closed.
+
+        Returns:
+            Tensor: 1 where ``visible``, else a factor between 0 and 1; in its shape.
 
         Raises:
             UserError: There is padding, or a training step without progress.
         """
-        if real is not None:
+        if not_padding is not None:
             raise UserError(
                 'block.causal=dict(soft=...) takes no padding. Fix: block.causal=True.'
             )
@@ -173,15 +210,15 @@ class SoftMask:
                 'block.causal=dict(soft=...) needs lm4ve.NeckProgressHook in '
                 'custom_hooks, or neck.set_progress(step / steps) before each step.'
             )
-        return seen + ~seen * self._factor(training)
+        return visible + ~visible * self._factor(training)
 
     def _factor(self, training: bool) -> float:
-        """Return the factor of later tokens' weights."""
+        """Return the factor of later tokens' weights, from 1 (open) to 0 (closed)."""
         if not training or self.progress is None:
             return 0.0
         return max(0.0, 1 - self.progress / self.end)
 
 
 def _end_of(soft: float) -> float:
-    """Return the only field of ``causal``."""
+    """Return the only field of ``causal``; it gives :func:`build_from` the field's name."""
     return soft

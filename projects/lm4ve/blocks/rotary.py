@@ -13,6 +13,9 @@ from lm4ve.errors import check, require
 
 #: cos and sin, each ``[1, N, r]`` with a column for each channel that turns.
 Tables = tuple[Tensor, Tensor]
+#: A base for the module of a layer without rotary embedding, which is built, but whose
+#: tables no layer applies.
+_BASE_WITHOUT_USE = 1.0
 
 
 def rotate(x: Tensor, tables: Tables, pairs: bool = False) -> Tensor:
@@ -22,7 +25,11 @@ def rotate(x: Tensor, tables: Tables, pairs: bool = False) -> Tensor:
         x (Tensor): ``[B, H, N, d]``.
         tables (tuple[Tensor, Tensor]): cos and sin, each ``[B or 1, N, r]`` with even
             ``r <= d``.
-        pairs (bool): Neighboring channels turn together, not those of two halves.
+        pairs (bool): Channel 2i turns with channel 2i + 1. If False, channel i turns
+            with channel i + r / 2.
+
+    Returns:
+        Tensor: ``[B, H, N, d]``; channels from r on stay as they are.
     """
     cos, sin = tables
     cos = cos[:, None].to(x.dtype)
@@ -42,46 +49,54 @@ def rotate(x: Tensor, tables: Tables, pairs: bool = False) -> Tensor:
     return torch.cat((turned, rest), dim=-1)
 
 
-# ------------------------------------- what a family's module returns, as cos and sin
-# Channel i turns with i + r / 2.
-def _halves(made: Any) -> Tables:
-    cos, sin = made
+# ------------------------- what a family's rotary module returns -> cos and sin [1, N, r]
+# Forms of families in which channel i turns with channel i + r / 2.
+def _halves(output: Any) -> Tables:
+    """Read (cos, sin) of r channels each, the second half as the first."""
+    cos, sin = output
     return cos, sin
 
 
-def _half_width(made: Any) -> Tables:
-    cos, sin = made
+def _half_width(output: Any) -> Tables:
+    """Read (cos, sin) of r / 2 channels each, which serve for both halves."""
+    cos, sin = output
     return cos.repeat(1, 1, 2), sin.repeat(1, 1, 2)
 
 
-def _backwards(made: Any) -> Tables:
-    cos, sin = made
+def _backwards(output: Any) -> Tables:
+    """Read (cos, sin) of a family that turns the other way (nanochat)."""
+    cos, sin = output
     return cos, -sin
 
 
-# Channel 2i turns with 2i + 1.
-def _pairs(made: Any) -> Tables:
-    cos, sin = made
+# Forms of families in which channel 2i turns with channel 2i + 1.
+def _pairs(output: Any) -> Tables:
+    """Read (cos, sin) whose two halves are equal, with a column for each pair in both."""
+    cos, sin = output
     first_cos, _ = cos.chunk(2, dim=-1)
     first_sin, _ = sin.chunk(2, dim=-1)
     return _each_twice(first_cos, first_sin)
 
 
-def _interleaved(made: Any) -> Tables:
-    cos, sin = made
+def _interleaved(output: Any) -> Tables:
+    """Read (cos, sin) in which each column stands twice, one beside the other."""
+    cos, sin = output
     return cos, sin
 
 
-def _sine_first(made: Any) -> Tables:
-    sin, cos = made
+def _sine_first(output: Any) -> Tables:
+    """Read (sin, cos) with a column for each pair of channels."""
+    sin, cos = output
     return _each_twice(cos, sin)
 
 
-def _complex(made: Any) -> Tables:
-    return _each_twice(made.real, made.imag)
+def _complex(output: Any) -> Tables:
+    """Read ``cos + i sin`` with a column for each pair of channels."""
+    return _each_twice(output.real, output.imag)
 
 
 def _each_twice(cos: Tensor, sin: Tensor) -> Tables:
+    """Repeat each column for both channels of a pair: ``[1, N, r / 2] -> [1, N, r]``."""
     return cos.repeat_interleave(2, dim=-1), sin.repeat_interleave(2, dim=-1)
 
 
@@ -121,17 +136,17 @@ class RotaryTables:
             f"block.rotary: '{self.model_type}' has no rotary positions. "
             'Fix: block.rotary=False.',
         )
-        self.modules_by_layer = _modules_of_layers(type(embedding), model)
+        self.modules_by_layer = _build_modules_by_layer(type(embedding), model)
         # A real copy of the skeleton's, on the CPU and in fp32.
         self.module: Any = type(embedding)(model.config)
-        self.layer_types = _types_of_layers(self.module, model)
+        self.layer_types = _find_layer_types(self.module, model)
         self.form = model.spec.rotary  # a name, since a function has no pickle
         self.reach: int | None = None
         if model.spec.reach is not None:
             self.reach = model.spec.reach(model.config)
         # A dict where layers differ.
         rope_types = str(getattr(self.module, 'rope_type', ''))
-        #: Whether a call writes into the module what follows from the number of tokens.
+        #: Whether a call changes the module, by the number of tokens.
         self.depends_on_length = 'dynamic' in rope_types or 'longrope' in rope_types
 
     def __call__(self, layer: int, length: int, device: torch.device) -> Tables:
@@ -147,28 +162,46 @@ class RotaryTables:
         return cos.to(device), sin.to(device)
 
     def _check_length(self, length: int) -> None:
-        """Refuse lengths at which the family scales scores, which no layer here does."""
+        """Refuse lengths at which the family scales scores, which no layer here does.
+
+        Args:
+            length (int): The number of tokens.
+
+        Raises:
+            UserError: It exceeds the ``reach`` of the family's spec.
+        """
         if not self.reach:
             return
         field = f"the number of tokens with block.rotary=True of '{self.model_type}'"
         check(field, length, most=self.reach)
 
     def _own_tables(self, layer: int, length: int) -> Tables:
-        """Return the language model's own tables."""
+        """Return the language model's own tables for a layer, each ``[1, length, r]``."""
         module = self.module
         if self.modules_by_layer:
             module = self.modules_by_layer[layer]
         if self.depends_on_length:
-            # Otherwise tables would depend on the lengths of earlier calls.
+            # Otherwise the tables would depend on the lengths of earlier calls.
             module = copy.deepcopy(module)
-        inputs: list[Any] = [torch.zeros(1), torch.arange(length)[None]]
+        like = torch.zeros(1)  # of which the module reads device and dtype
+        positions = torch.arange(length)[None]
+        arguments: list[Any] = [like, positions]
         if self.layer_types:
-            inputs.append(self.layer_types[layer])
+            arguments.append(self.layer_types[layer])
+        read_form = FORMS[self.form]
         with torch.no_grad():
-            return FORMS[self.form](module(*inputs))
+            return read_form(module(*arguments))
 
     def _one_frequency(self, like: Tensor) -> Tables:
-        """Return tables of one radian a token for all channels of ``[1, N, r]``."""
+        """Return tables that turn every channel by one radian a token.
+
+        Args:
+            like (Tensor): ``[1, N, r]``, whose shape the tables get.
+
+        Returns:
+            tuple[Tensor, Tensor]: cos and sin; for 'llm4seg' sin and cos, as the code
+            of that paper swaps them.
+        """
         angles = torch.arange(like.shape[1])[None, :, None].float()
         cos = angles.cos().expand_as(like)
         sin = angles.sin().expand_as(like)
@@ -177,19 +210,36 @@ class RotaryTables:
         return cos, sin
 
 
-def _modules_of_layers(kind: Any, model: LanguageModel) -> list[Any]:
-    """Build a module for each layer where their bases differ (granite_swa); else none."""
+def _build_modules_by_layer(module_class: Any, model: LanguageModel) -> list[Any]:
+    """Build a rotary module for each layer, where the config gives each its own base.
+
+    Only granite_swa's config does. A base of 0 marks a layer without rotary embedding.
+    Its module is built with another base, since 0 gives no finite angles, and its
+    tables are not applied: :attr:`LLMLayer.uses_rotary` of that layer is False.
+
+    Args:
+        module_class (type): The class of the library's rotary module.
+        model (LanguageModel): The language model.
+
+    Returns:
+        list[nn.Module]: A module for each layer of the model; empty where all layers
+        share one.
+    """
     modules = []
     for base in getattr(model.config, 'layer_rope_theta', ()):
         config = copy.deepcopy(model.config)
-        # Zero means that the layer turns nothing.
-        config.rope_parameters['rope_theta'] = base or 1.0
-        modules.append(kind(config))
+        if not base:
+            base = _BASE_WITHOUT_USE
+        config.rope_parameters['rope_theta'] = base
+        modules.append(module_class(config))
     return modules
 
 
-def _types_of_layers(module: Any, model: LanguageModel) -> list[str] | None:
-    """Return the layers' types where the module takes one; else None."""
+def _find_layer_types(module: Any, model: LanguageModel) -> list[str] | None:
+    """Return the type of each layer, where the rotary module makes tables by type.
+
+    None where its tables are the same for all layers.
+    """
     if 'layer_type' not in inspect.signature(module.forward).parameters:
         return None
     types: list[str] = model.config.layer_types

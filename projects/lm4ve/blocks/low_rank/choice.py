@@ -31,10 +31,12 @@ class CheapestMethod:
             layer (LLMLayer): The block's first layer.
             x (Tensor): Tokens before the mapper, ``[B, N, C]``.
             queries: The tokens that this layer computes.
-            may_absorb (bool): Whether the layer allows to absorb.
+            may_absorb (bool): Whether 'absorb' computes the layer's attention, see
+                :func:`can_absorb`.
         """
         costs = count_macs(layer, x, queries)
-        # A compiler has symbols for these numbers, and `min` with a key takes none.
+        # Compared one by one: `min` with a key does not take the symbols that a
+        # compiler has for these numbers.
         method = 'off'
         if costs['fold'] < costs[method]:
             method = 'fold'
@@ -45,6 +47,13 @@ class CheapestMethod:
         return method
 
     def _log_once(self, method: str, costs: dict[str, int], x: Tensor) -> None:
+        """Log a method with the operations of all, when it is chosen for the first time.
+
+        Args:
+            method (str): The method.
+            costs (dict[str, int]): Multiply-accumulates by method.
+            x (Tensor): Tokens before the mapper, for their shape.
+        """
         if method in self.logged:
             return
         self.logged.add(method)
@@ -67,13 +76,16 @@ def count_macs(layer: LLMLayer, x: Tensor, queries: Queries) -> dict[str, int]:
     Args:
         layer (LLMLayer): The block's first layer.
         x (Tensor): Tokens before the mapper, ``[B, N, C]``.
-        queries: The tokens that are read.
+        queries: The tokens that this layer computes.
+
+    Returns:
+        dict[str, int]: The numbers for 'off', 'fold' and 'absorb'.
     """
     batch, n, c = x.shape
     if torch.compiler.is_compiling():
         # The compiler has a symbol for the batch, and would bind its code to it.
         batch = _COMPILED_BATCH
-    read = _count_read(queries, n)
+    read = count_queries(queries, n)
     q_dim, d = unwrap(layer.q_proj).weight.shape
     kv_dim = unwrap(layer.k_proj).weight.shape[0]
     heads = q_dim // layer.head_dim
@@ -119,8 +131,8 @@ def count_macs(layer: LLMLayer, x: Tensor, queries: Queries) -> dict[str, int]:
     )
 
 
-def _count_read(queries: Queries, n: int) -> int:
-    """Return how many of n tokens are read."""
+def count_queries(queries: Queries, n: int) -> int:
+    """Return how many of n tokens the queries select."""
     if queries is None:
         return n
     if isinstance(queries, Tensor):

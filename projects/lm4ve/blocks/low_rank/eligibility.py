@@ -45,15 +45,19 @@ def can_fold(block: Any, block_kind: type[nn.Module], mapper: nn.Module) -> bool
     return mapper.bias is None
 
 
-def can_absorb(layer: nn.Module, turns: bool, has_soft_mask: bool) -> bool:
-    """Return whether absorbing computes the same as a layer's attention.
+def can_absorb(layer: nn.Module, has_rotary: bool, has_soft_mask: bool) -> bool:
+    """Return whether 'absorb' computes the same as a layer's attention.
+
+    Its keys and values must be linear functions of the tokens, and softmax the last
+    step before the values.
 
     Args:
-        layer (nn.Module): The block's first layer. The library's own never allows it.
-        turns (bool): Whether its queries and keys get rotary embedding.
+        layer (nn.Module): The block's first layer. The answer for the library's own
+            layer is no, since its parts are not known.
+        has_rotary (bool): Whether its queries and keys get rotary embedding.
         has_soft_mask (bool): Whether weights are multiplied by factors after softmax.
     """
-    if turns or has_soft_mask or not isinstance(layer, LLMLayer):
+    if has_rotary or has_soft_mask or not isinstance(layer, LLMLayer):
         return False
     if layer.clip is not None or layer.sinks is not None:
         return False
@@ -70,12 +74,12 @@ def is_plain(part: nn.Module, kind: type[nn.Module]) -> bool:
         part (nn.Module): The module, which may be frozen.
         kind (type): Its class.
     """
-    own = part
+    module = part
     if type(part) is Frozen:
         if _is_changed(part):
             return False
-        own = part.wrapped
-    return type(own) is kind and not _is_changed(own)
+        module = part.wrapped
+    return type(module) is kind and not _is_changed(module)
 
 
 def _is_changed(module: nn.Module) -> bool:

@@ -10,20 +10,21 @@ from lm4ve.blocks.layer import LLMLayer
 from lm4ve.blocks.low_rank.products import Matrix, fold
 from lm4ve.blocks.norms import affine_of
 
-#: What is added to the diagonal of ``W'W``, in parts of its mean: above the rounding of
-#: its type, so that dependent columns have a decomposition too; of fp64 far below that
-#: of fp32.
+#: What is added to the diagonal of ``W'W``, as a part of its mean, by the type of the
+#: product. It exceeds the type's rounding, so that dependent columns have a
+#: decomposition too. For fp64 it is far below the rounding of fp32.
 _SHIFT = {torch.float64: 1e-14, torch.float32: 1e-6}
 
 
 class Part(NamedTuple):
-    """A projection of the normed tokens.
+    """The projection to queries, keys or values: ``matrix @ after @ tokens + constant``.
 
     Attributes:
-        matrix (Tensor): ``[rows, D]``, or ``[rows, C]`` where ``after`` is None.
-        after (Matrix | None): ``[D, C]``, from tokens to what the projection reads;
-            None if ``lm4ve.fuse`` has folded it into ``matrix``.
-        constant (Tensor | None): What is added, ``[rows]``.
+        matrix (Tensor): The projection's weight ``[rows, D]``. If ``lm4ve.fuse`` has
+            multiplied it by ``after`` already, ``[rows, C]``.
+        after (Matrix | None): The mapper and the norm's gain, ``[D, C]``; None if they
+            are in ``matrix``.
+        constant (Tensor | None): The biases of norm and projection, ``[rows]``.
     """
 
     matrix: Tensor
@@ -31,7 +32,7 @@ class Part(NamedTuple):
     constant: Tensor | None
 
     def fold(self) -> Tensor:
-        """Return the matrix ``[rows, C]`` that takes tokens to the projection."""
+        """Return the product ``matrix @ after``, ``[rows, C]``."""
         if self.after is None:
             return self.matrix
         return fold(self.matrix, self.after)
@@ -60,44 +61,58 @@ class Factors(NamedTuple):
 
 
 def factorize(layer: LLMLayer, weight: Tensor, dtype: torch.dtype) -> Factors:
-    """Write a layer's projections of ``norm(W x)`` as factors; gradients flow to all weights.
+    """Write the projections of ``norm(W x)`` as factors, for the first layer of a block.
+
+    Gradients flow to the mapper, the norm and the projections, as far as they train.
 
     Args:
         layer (LLMLayer): The block's first layer.
         weight (Tensor): The mapper W, ``[D, C]``.
-        dtype (torch.dtype): The block's.
+        dtype (torch.dtype): The block's dtype, in which the factors of the projections
+            are. Mapper and root are at least in fp32.
     """
     projections = {
         'q': unwrap(layer.q_proj),
         'k': unwrap(layer.k_proj),
         'v': unwrap(layer.v_proj),
     }
-    trains = _trains(weight, layer.attention_norm, *projections.values())
+    trains = _any_trains(weight, layer.attention_norm, *projections.values())
     wide = torch.promote_types(dtype, torch.float32)
     mapper = weight.to(wide)
     gain = None
     bias = None
     mean = None
     eps = None
+    is_centered = False
     if layer.norm_form is not None:
-        _, centered, eps = layer.norm_form
+        _, is_centered, eps = layer.norm_form
         like = torch.empty(len(weight), dtype=dtype, device=weight.device)
         gain, bias = affine_of(layer.attention_norm, eps, like)
-        if centered:
-            mean = mapper.mean(dim=0)
-            mapper = mapper - mean
-    frame, root = decompose(weight.to(wide), mean is not None, dtype)
-    whole = Matrix(frame, mapper if trains else None)
-    normed = _apply_gain(whole, gain).to(dtype)
+    if is_centered:
+        mean = mapper.mean(dim=0)
+        mapper = mapper - mean
+    frame, root = decompose(weight.to(wide), is_centered, dtype)
+    original = None
+    if trains:
+        original = mapper
+    mapper_matrix = Matrix(frame, original)
+    mapper_and_gain = _apply_gain(mapper_matrix, gain).to(dtype)
     parts = {}
     for name, linear in projections.items():
-        constant = _constant(linear, bias, dtype)
-        parts[name] = Part(linear.weight, normed, constant)
-    return Factors(root, whole, mean, eps, dtype, parts)
+        constant = _constant_of(linear, bias, dtype)
+        parts[name] = Part(linear.weight, mapper_and_gain, constant)
+    return Factors(
+        root=root,
+        mapper=mapper_matrix,
+        mean=mean,
+        eps=eps,
+        dtype=dtype,
+        parts=parts,
+    )
 
 
-def _trains(weight: Tensor, *modules: nn.Module) -> bool:
-    """Return whether a weight or a parameter of some modules will get a gradient."""
+def _any_trains(weight: Tensor, *modules: nn.Module) -> bool:
+    """Return whether the weight or any parameter of the modules will get a gradient."""
     if not torch.is_grad_enabled():
         return False
     if weight.requires_grad:
@@ -109,42 +124,59 @@ def _trains(weight: Tensor, *modules: nn.Module) -> bool:
 
 
 def _apply_gain(mapper: Matrix, gain: Tensor | None) -> Matrix:
-    """Return ``diag(g) W``."""
+    """Multiply the rows of the mapper W by the norm's gain g: ``diag(g) W``.
+
+    The gain gets its gradient through the original matrix alone.
+    """
     if gain is None:
         return mapper
     column = gain.to(mapper.frame.dtype)[:, None]
-    own = mapper.own
-    if own is not None:
-        own = column * own
-    return Matrix(column.detach() * mapper.frame, own)
+    original = mapper.original
+    if original is not None:
+        original = column * original
+    return Matrix(column.detach() * mapper.frame, original)
 
 
-def _constant(linear: Any, bias: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """Return what a projection adds: its own bias, and its product with the norm's."""
-    own: Tensor | None = linear.bias
+def _constant_of(
+    linear: Any, norm_bias: Tensor | None, dtype: torch.dtype
+) -> Tensor | None:
+    """Return what a projection adds to every token, ``[rows]``; None: nothing.
+
+    That is its bias, and its weight times the bias of the norm before it.
+
+    Args:
+        linear (nn.Linear): The projection.
+        norm_bias (Tensor, optional): ``[D]``.
+        dtype (torch.dtype): The block's dtype.
+    """
+    bias: Tensor | None = linear.bias
+    if norm_bias is None:
+        return bias
+    projected: Tensor = linear.weight @ norm_bias.to(dtype)
     if bias is None:
-        return own
-    added: Tensor = linear.weight @ bias.to(dtype)
-    if own is None:
-        return added
-    return added + own
+        return projected
+    return projected + bias
 
 
 @torch.no_grad()
 def decompose(
     mapper: Tensor, centered: bool, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Decompose a mapper ``[D, C]`` into its frame ``[D, C]`` and its root ``[C, C]``.
+    """Decompose a mapper ``W = Q R`` into its frame Q and its root R.
 
-    By Cholesky's decomposition of ``W'W`` in fp64, which for mappers of fp32 is as
-    accurate as Householder's QR in fp32 and takes a tenth of its time. Nothing of it
-    waits for a GPU. Columns may depend on each other, or be zero.
+    It takes Cholesky's decomposition of ``W'W`` in fp64, which for mappers of fp32 is
+    as accurate as Householder's QR in fp32, in a tenth of its time. No step waits for a
+    GPU. Columns may depend on each other, or be zero.
 
     Args:
-        mapper (Tensor): In fp32 or fp64.
+        mapper (Tensor): W, ``[D, C]``, in fp32 or fp64.
         centered (bool): Subtract the mean of each column before.
-        dtype (torch.dtype): The block's, for 16 bits of which the frame need not be as
-            exact.
+        dtype (torch.dtype): The block's dtype. For 16 bits the frame is solved for in
+            fp32, since it is rounded afterwards.
+
+    Returns:
+        tuple[Tensor, Tensor]: The frame ``[D, C]``, whose columns are orthonormal, and
+        the upper triangular root ``[C, C]``, in the mapper's dtype.
     """
     exact = mapper
     if mapper.device.type != 'mps':  # Apple's GPUs have no fp64
@@ -159,7 +191,8 @@ def decompose(
     root = torch.linalg.cholesky_ex(gram, upper=True).L.to(mapper.dtype)
     if dtype.itemsize < mapper.dtype.itemsize:
         exact = exact.to(mapper.dtype)
-    # For the root as it is rounded, so that this rounding cancels out.
+    # The frame is solved for with the rounded root, so that their product is W in spite
+    # of that rounding.
     frame = torch.linalg.solve_triangular(
         root.to(exact.dtype), exact, upper=True, left=False
     )

@@ -26,24 +26,28 @@ def run_layer(
     factors: Factors,
     method: str,
 ) -> Tensor:
-    """Run a layer on ``W x`` without computing what the queries do not need.
+    """Run the first layer of a block on ``mapper(x)``, from the tokens before the mapper.
+
+    Mapper and norm run as modules for the queries alone; keys and values come from the
+    factors.
 
     Args:
         layer (LLMLayer): The block's first layer.
-        x (Tensor): ``[B, N, C]``.
-        mask, queries, rotary: As in :meth:`LLMLayer.forward`.
+        x (Tensor): Tokens before the mapper, ``[B, N, C]``.
+        mask, queries, rotary: See :meth:`LLMLayer.forward`.
         factors (Factors): The mapper, the norm and the projections.
         method (str): 'fold' or 'absorb'.
 
     Returns:
-        Tensor: ``[B, Q, D]``, equal to ``layer(F.linear(x, weight), ...)``.
+        Tensor: ``[B, Q, D]``, equal to ``layer(mapper(x), mask, queries, rotary)``.
     """
     x = x.to(factors.root.dtype)
     tokens = to_coordinates(x, factors)
-    hidden = map_tokens(x, tokens, queries, factors)
+    hidden = map_queries(x, tokens, queries, factors)
     scaled = scale_by_norm(tokens, factors)
     normed = hidden
-    # Where all tokens are folded, only a gate or an MLP that shares the norm reads it.
+    # If every token is a query, queries are projected by the factors too, and the
+    # normed tokens are only for a gate or for an MLP that shares the norm.
     if queries is not None or layer.needs_normed:
         normed = layer.attention_norm(hidden)
     q = project_queries(layer, scaled, normed, queries, factors.parts['q'])
@@ -60,33 +64,45 @@ def run_layer(
 
 
 def to_coordinates(x: Tensor, factors: Factors) -> Tokens:
-    """Return tokens ``[B, N, C]`` in the mapper's frame."""
-    own = None
-    if factors.mapper.own is not None:
-        own = x.detach()
-    return Tokens(F.linear(x, factors.root), own)
+    """Compute the coordinates of tokens ``[B, N, C]`` in the mapper's frame.
+
+    The tokens themselves are kept if a matrix trains.
+    """
+    original = None
+    if factors.mapper.original is not None:
+        original = x.detach()
+    return Tokens(F.linear(x, factors.root), original)
 
 
-def map_tokens(x: Tensor, tokens: Tokens, queries: Queries, factors: Factors) -> Tensor:
-    """Return what the mapper makes of the queries, ``[B, Q, D]``: the layer's input.
+def map_queries(
+    x: Tensor, tokens: Tokens, queries: Queries, factors: Factors
+) -> Tensor:
+    """Run the mapper for the queries alone: ``mapper(x)`` at the queries.
 
     Args:
-        x (Tensor): ``[B, N, C]``.
-        tokens (Tokens): The same in the mapper's frame.
-        queries: The tokens that are read.
+        x (Tensor): All tokens, ``[B, N, C]``.
+        tokens (Tokens): The same with their coordinates.
+        queries: Which of them are computed.
         factors (Factors): The mapper.
+
+    Returns:
+        Tensor: ``[B, Q, D]``, in the block's dtype: the layer's input at the queries.
     """
     dtype = factors.dtype
-    read = tokens.take(queries).to(dtype)
-    hidden = project(read, projection_of(factors.mapper.to(dtype)))
+    query_tokens = tokens.take(queries).to(dtype)
+    hidden = project(query_tokens, projection_of(factors.mapper.to(dtype)))
     if factors.mean is None:
         return hidden
+    # The columns of the factored mapper are centered, so their mean is added back.
     offset = take_tokens(x, queries) @ factors.mean
     return hidden + offset[..., None].to(dtype)
 
 
 def scale_by_norm(tokens: Tokens, factors: Factors) -> Tokens:
-    """Return tokens times the norm's scale of each, in the block's dtype."""
+    """Multiply each token by the scale ``1 / sqrt(|W x|^2 / D + eps)`` of the norm.
+
+    Without a norm before attention the scale is 1. The result is in the block's dtype.
+    """
     if factors.eps is not None:
         width = len(factors.mapper.frame)
         mean_square = squared_norm(tokens, factors.mapper) / width
@@ -97,9 +113,19 @@ def scale_by_norm(tokens: Tokens, factors: Factors) -> Tokens:
 def project_queries(
     layer: LLMLayer, scaled: Tokens, normed: Tensor, queries: Queries, part: Part
 ) -> Tensor:
-    """Return the queries by head, ``[B, H, Q, d]``.
+    """Compute the queries of attention by head.
 
-    They are folded where all tokens are read, or where ``lm4ve.fuse`` has folded them.
+    Args:
+        layer (LLMLayer): The layer.
+        scaled (Tokens): Tokens times the norm's scale, ``[B, N, C]``.
+        normed (Tensor): The layer's normed input at the queries, ``[B, Q, D]``. It is
+            projected if only some tokens are queries; the product of the weights, which
+            'fold' computes, would not pay.
+        queries: Which tokens are queries.
+        part (Part): The projection's factors.
+
+    Returns:
+        Tensor: ``[B, H, Q, d]``.
     """
     is_fused = part.after is None
     if queries is None or is_fused:
@@ -110,7 +136,7 @@ def project_queries(
 
 
 def project_part(scaled: Tokens, part: Part) -> Tensor:
-    """Return the folded projection of tokens, ``[B, N, rows]``."""
+    """Project tokens ``[B, N, C]`` by a folded matrix: ``[B, N, rows]``."""
     return project(scaled, part.fold(), part.constant)
 
 
@@ -122,13 +148,17 @@ def absorb(
     values: Part,
     mask: Tensor | None,
 ) -> Tensor:
-    """Attention with the projections moved to the queries' side.
+    """Compute attention without keys and values.
+
+    The key projection is applied to the queries, which are then compared with the
+    tokens; and the tokens are averaged by the attention weights before the value
+    projection is applied to the average.
 
     Args:
-        layer (LLMLayer): The layer that the projections are of.
+        layer (LLMLayer): The block's first layer.
         q (Tensor): ``[B, H, Q, d]``.
         scaled (Tokens): Tokens times the norm's scale, ``[B, N, C]``.
-        keys, values (Part): Their projections.
+        keys, values (Part): The projections to keys and to values.
         mask (Tensor, optional): Bool, broadcastable to ``[B, H, Q, N]``.
 
     Returns:
@@ -144,11 +174,23 @@ def absorb(
 def _weights(
     layer: LLMLayer, q: Tensor, scaled: Tokens, keys: Part, mask: Tensor | None
 ) -> Tensor:
-    """Return the attention weights ``[B, H, Q, N]`` of scaled queries, by KV head."""
+    """Compute the attention weights after softmax.
+
+    Args:
+        layer (LLMLayer): The block's first layer.
+        q (Tensor): Queries times the layer's factor of scores, ``[B, KV, H / KV, Q,
+            d]``.
+        scaled (Tokens): Tokens times the norm's scale, ``[B, N, C]``.
+        keys (Part): The projection to keys.
+        mask (Tensor, optional): Bool, broadcastable to ``[B, H, Q, N]``.
+
+    Returns:
+        Tensor: ``[B, H, Q, N]``, in the dtype of ``q``.
+    """
     batch, kv_heads, group, queries, head_dim = q.shape
     matrix = keys.matrix.unflatten(0, (kv_heads, -1))
-    moved = torch.einsum('bkgqd,kdc->bkgqc', q, matrix)
-    scores = score(moved.flatten(1, 3), keys.after, scaled).float()
+    projected = torch.einsum('bkgqd,kdc->bkgqc', q, matrix)
+    scores = score(projected.flatten(1, 3), keys.after, scaled).float()
     heads = kv_heads * group
     scores = scores.view(batch, heads, queries, -1)
     if keys.constant is not None and _key_constant_counts(layer, keys.constant):
@@ -163,10 +205,11 @@ def _weights(
 
 
 def _key_constant_counts(layer: LLMLayer, constant: Tensor) -> bool:
-    """Return whether a constant of the keys must be added to the scores.
+    """Return whether the constant of the key projection must be added to the scores.
 
-    Without a cap it is the same for every key, and softmax drops it; but a trained bias
-    must not stay unused, or DDP stops.
+    It adds the same number to all scores of a query, which softmax ignores unless the
+    scores are capped. A bias that trains is added all the same, since DDP requires that
+    every parameter gets a gradient.
     """
     return layer.softcap is not None or constant.requires_grad
 
@@ -174,22 +217,25 @@ def _key_constant_counts(layer: LLMLayer, constant: Tensor) -> bool:
 def _pool_values(
     weights: Tensor, scaled: Tokens, values: Part, kv_heads: int
 ) -> Tensor:
-    """Return the heads' outputs ``[B, H, Q, d]``.
+    """Average tokens by the attention weights, then apply the value projection.
 
     Args:
         weights (Tensor): The attention weights, ``[B, H, Q, N]``.
-        scaled (Tokens): ``[B, N, C]``.
-        values (Part): The projection.
-        kv_heads (int): Heads of keys and values.
+        scaled (Tokens): Tokens times the norm's scale, ``[B, N, C]``.
+        values (Part): The projection to values.
+        kv_heads (int): The number of heads of keys and values.
+
+    Returns:
+        Tensor: The heads' outputs, ``[B, H, Q, d]``.
     """
     batch, _, queries, _ = weights.shape
     weights = weights.flatten(1, 2)
     pooled = weights @ scaled.coordinates
     if values.after is not None:
-        own = scaled.own
-        if own is not None:
-            own = (weights.to(own.dtype) @ own).detach()
-        pooled = project(Tokens(pooled, own), projection_of(values.after))
+        original = scaled.original
+        if original is not None:
+            original = (weights.to(original.dtype) @ original).detach()
+        pooled = project(Tokens(pooled, original), projection_of(values.after))
     pooled = pooled.view(batch, kv_heads, -1, queries, pooled.shape[-1])
     matrix = values.matrix.unflatten(0, (kv_heads, -1))
     out = torch.einsum('bkgqc,kdc->bkgqd', pooled, matrix)
