@@ -167,13 +167,13 @@ class NeckFields:
     def check_block(self, block: nn.Module) -> None:
         """Check that the fields go with a block.
 
+        Args:
+            block (nn.Module): The neck's block, of any class.
+
         Raises:
             UserError: They do not.
         """
-        if not getattr(block, 'may_absorb', True):
-            forms = 'block.rotary=True, a soft mask, norms of keys, clipping or sinks'
-            field = f'neck.low_rank with {forms}'
-            check(field, self.low_rank, choices=('auto', 'fold', 'off'))
+        self._check_low_rank(block)
         causal_suffix = getattr(block, 'causal_suffix', 0)
         if self.queries is not None and causal_suffix:
             _check_suffix(self.queries, causal_suffix)
@@ -183,9 +183,32 @@ class NeckFields:
                 'nor rotary. Fix: block.causal=True or block.rotary=True.'
             )
 
+    def _check_low_rank(self, block: nn.Module) -> None:
+        """Check that a block can compute its first layer by the method of ``low_rank``.
+
+        A block of another class has no such methods, and runs as a module.
+        """
+        if not getattr(block, 'supports_low_rank', True):
+            source: Any = block.source
+            require(
+                self.low_rank in ('auto', 'off'),
+                f"neck.low_rank='{self.low_rank}': '{source['model_type']}' has no "
+                'layer spec, and its own layer runs as a whole. Fix: '
+                "neck.low_rank='auto'.",
+            )
+        if not getattr(block, 'may_absorb', True):
+            causes = 'block.rotary=True, a soft mask, norms of keys, clipping or sinks'
+            field = f'neck.low_rank with {causes}'
+            check(field, self.low_rank, choices=('auto', 'fold', 'off'))
+
 
 def _check_suffix(queries: QueryFields, causal_suffix: int) -> None:
-    """Check that the queries are the block's causal suffix."""
+    """Check that the tokens of the block's causal suffix are the neck's queries.
+
+    Args:
+        queries (QueryFields): The neck's field ``queries``.
+        causal_suffix (int): How many last tokens of the block are causal, at least 1.
+    """
     require(
         causal_suffix == queries.count,
         f"block.causal_suffix={causal_suffix} with neck.out_type='query' must be the "
@@ -199,5 +222,6 @@ def _check_suffix(queries: QueryFields, causal_suffix: int) -> None:
 
 
 def _depends_on_order(block: Any) -> bool:
+    """Return whether a block's outputs change with the order of its tokens."""
     source = getattr(block, 'source', {})
     return bool(source.get('causal') or source.get('rotary') or source.get('window'))
