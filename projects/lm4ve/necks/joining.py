@@ -24,7 +24,13 @@ _AFTER_MEAN = ('fc_norm', 'ln2')
 
 
 def join(model: Any) -> None:
-    """Let a host's neck start from the final norm of its encoder's weights.
+    """Let the norm of a host's neck start from the final norm of its encoder.
+
+    The encoder before a neck is built without that norm. Its values come from the
+    encoder itself, if that was built with the norm and has kept what was removed; and
+    from every checkpoint of a plain encoder that is loaded later, into the model or
+    into its backbone alone. Nothing happens to a model without such a neck, or whose
+    neck has no norm.
 
     Args:
         model (nn.Module): A host's model with ``backbone`` and perhaps ``neck``.
@@ -32,23 +38,40 @@ def join(model: Any) -> None:
     Raises:
         UserError: The neck reads a class token, and the encoder has none.
     """
-    neck = _find_neck(model)[1]
+    _, neck = _find_neck(model)
     if neck is None:
         return
     if neck.reads_class_token:
         _check_class_token(model.backbone)
     if neck.norm is None:
         return
-    # An encoder that was built with its norm may keep what was removed.
-    removed = vars(model.backbone).get('removed_norm', {})
-    if removed.keys() == neck.norm.state_dict().keys():
-        neck.norm.load_state_dict(removed)
-    for part in (model, model.backbone):
-        part.register_load_state_dict_pre_hook(partial(_load_norm, model))
+    _copy_removed_norm(model.backbone, neck.norm)
+    # Checkpoints are loaded into the whole model (load_from), or by the backbone itself
+    # (init_cfg=dict(type='Pretrained')).
+    load_norm = partial(_load_norm, model)
+    model.register_load_state_dict_pre_hook(load_norm)
+    model.backbone.register_load_state_dict_pre_hook(load_norm)
+
+
+def _copy_removed_norm(backbone: nn.Module, norm: nn.Module) -> None:
+    """Load the norm that was removed from an encoder into the neck's norm.
+
+    Few encoders have kept one, in an attribute that is not part of the module
+    (``lm4ve/tasks/image/models/backbones.py``). A norm of another class, which has
+    other tensors, is left out: the neck's config decides about the class.
+    """
+    removed = vars(backbone).get('removed_norm', {})
+    if removed.keys() == norm.state_dict().keys():
+        norm.load_state_dict(removed)
 
 
 def _find_neck(model: nn.Module) -> tuple[str, Any]:
-    """Return the name and the neck that a model has as ``neck``; '' and None without one."""
+    """Find the neck of a host's model: its attribute ``neck``, or a part of that.
+
+    Returns:
+        tuple[str, LLMBlockNeck | None]: The neck's name in the model, and the neck; ''
+        and None if there is none.
+    """
     for name, module in model.named_modules():
         if name.startswith('neck') and isinstance(module, LLMBlockNeck):
             return name, module
@@ -59,7 +82,7 @@ def _check_class_token(backbone: nn.Module) -> None:
     """Check that an encoder has a class token.
 
     Raises:
-        UserError: No parameter is named so.
+        UserError: No parameter has the name of one.
     """
     for name, _ in backbone.named_parameters():
         if _CLASS_TOKEN.search(name):
@@ -73,34 +96,39 @@ def _check_class_token(backbone: nn.Module) -> None:
 def _load_norm(
     model: Any, module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any
 ) -> None:
-    """Move a plain encoder's final norm to the neck: a hook before ``load_state_dict``.
+    """Move a plain encoder's final norm to the neck, before ``load_state_dict`` acts.
+
+    torch calls it for each of the two modules that have it as a hook.
 
     Args:
         model (nn.Module): The model, whose neck has a norm.
-        module (nn.Module): What is loaded: the model, or its backbone.
+        module (nn.Module): The module that is loaded: the model, or its backbone.
         state (dict): The tensors that are loaded; changed in place.
-        prefix (str): The module's name in the state, with a dot.
+        prefix (str): The module's name in the state with a dot, '' if it is loaded by
+            itself.
     """
-    name, neck = _find_neck(model)
-    own = f'{prefix}{name}.norm.'
-    if f'{own}weight' in state:
-        return
+    neck_name, neck = _find_neck(model)
+    norm_prefix = f'{prefix}{neck_name}.norm.'
+    if f'{norm_prefix}weight' in state:
+        return  # a checkpoint of a model with a neck
     loads_model = module is model
     if prefix and not loads_model:
         # The backbone is loaded as a part of the model, which has moved the norm.
         return
-    backbone = f'{prefix}backbone.' if loads_model else prefix
+    backbone_prefix = prefix
+    if loads_model:
+        backbone_prefix = f'{prefix}backbone.'
     norm = neck.norm.state_dict()
-    candidates = _find_norms(state, backbone, model.backbone, norm)
+    candidates = _find_norms(state, backbone_prefix, model.backbone, norm)
     chosen = _choose_norm(candidates, neck)
     if chosen is not None:
-        for leaf, tensor in norm.items():
-            loaded = state.pop(f'{chosen}.{leaf}')
+        for name, tensor in norm.items():
+            loaded = state.pop(f'{chosen}.{name}')
             if loads_model:
-                state[own + leaf] = loaded
-            else:
+                state[norm_prefix + name] = loaded
+            else:  # the neck's norm is not among what is loaded
                 tensor.copy_(loaded)
-    _log_loading(f'{name}.norm', chosen, module, state, prefix)
+    _log_loading(f'{neck_name}.norm', chosen, module, state, prefix)
 
 
 def _find_norms(
@@ -130,21 +158,35 @@ def _find_norms(
 
 
 def _fits(state: Mapping[str, Tensor], name: str, norm: Mapping[str, Tensor]) -> bool:
-    """Whether a state has a norm's tensors under a name, in the same shapes."""
-    for leaf, tensor in norm.items():
-        loaded = state.get(f'{name}.{leaf}')
+    """Return whether a state has a norm called ``name`` with the tensors of ``norm``.
+
+    Their names and shapes are compared.
+    """
+    for tensor_name, tensor in norm.items():
+        loaded = state.get(f'{name}.{tensor_name}')
         if getattr(loaded, 'shape', None) != tensor.shape:
             return False
     return True
 
 
 def _choose_norm(candidates: list[str], neck: LLMBlockNeck) -> str | None:
-    """Choose the norm that stands where the neck's does: after a mean over tokens, or not."""
+    """Choose the norm of a checkpoint that the neck's norm starts from.
+
+    Hosts call a norm after the mean over tokens by other names than one before it. One
+    is chosen that acts where the neck's acts, and of several the last by name.
+
+    Args:
+        candidates (list[str]): Names of norms.
+        neck (LLMBlockNeck): The neck.
+
+    Returns:
+        str | None: The name; None if there are no candidates.
+    """
     is_after_mean = neck.out_type == 'avg_featmap' and not neck.norm_first
 
     def rank(name: str) -> tuple[bool, str]:
-        fits = name.endswith(_AFTER_MEAN) == is_after_mean
-        return fits, name
+        acts_there = name.endswith(_AFTER_MEAN) == is_after_mean
+        return acts_there, name
 
     return max(candidates, key=rank, default=None)
 
@@ -156,14 +198,28 @@ def _log_loading(
     state: Mapping[str, Tensor],
     prefix: str,
 ) -> None:
-    """Log where a neck's norm comes from, and what else does not fit."""
+    """Log which values a neck's norm starts from, and which tensors have no counterpart.
+
+    It is a warning if no norm was found in what is loaded.
+
+    Args:
+        norm (str): The norm's name in the model.
+        chosen (str, optional): The name that its values had in what is loaded; None: it
+            keeps its initial values.
+        module (nn.Module): The module that is loaded.
+        state (Mapping): The tensors that are loaded.
+        prefix (str): The module's name in them, with a dot.
+    """
+    start = 'its initial values, since the checkpoint has no such norm'
+    level = logging.WARNING
+    if chosen is not None:
+        start = f"the checkpoint's {chosen}"
+        level = logging.INFO
     names = {prefix + key for key in module.state_dict()}
     missing = sorted(names - state.keys())
     unknown = sorted(state.keys() - names)
-    start = chosen or 'its initial values'
     text = (
-        f'{norm} starts from {start} of {len(state)} tensors. '
-        f'Missing: {listing(missing)}. Unknown: {listing(unknown)}.'
+        f'{norm} starts from {start}. Of {len(state)} tensors that are loaded, missing: '
+        f'{listing(missing) or "none"}. Unknown: {listing(unknown) or "none"}.'
     )
-    level = logging.INFO if chosen else logging.WARNING
     print_log(text, logger='current', level=level)

@@ -44,7 +44,7 @@ def to_tokens(
     grid = [x.shape[i] for i in grid_dims]
 
     def restore(out: Tensor) -> Tensor:
-        # Of a sequence there may be fewer tokens than came in.
+        # Only a map has a grid to restore; of a sequence some tokens may be left out.
         if len(grid) > 1:
             out = out.unflatten(1, grid)
         inverse = [order.index(i) for i in range(len(order))]
@@ -54,25 +54,38 @@ def to_tokens(
 
 
 def _fits(x: Tensor, layout: str, channels: int) -> bool:
-    """Whether features have a layout's dimensions, and as many channels."""
+    """Return whether features have a layout's dimensions, and ``channels`` channels."""
     return len(layout) == x.dim() and x.shape[layout.index('C')] == channels
 
 
 def _explain_mismatch(
     x: Tensor, channels: int, layout: str | None, letters: str
 ) -> str:
-    """Return the message for features that are not laid out as expected."""
-    advice = ''
+    """Write the message for features that do not have the expected layout or channels.
+
+    It suggests each common layout in which they would have ``channels`` channels, and
+    the number of channels that they have in the expected layout.
+
+    Args:
+        x (Tensor): The features.
+        channels (int): The neck's field ``in_channels``.
+        layout (str, optional): The neck's field ``layout``.
+        letters (str): The expected layout, which is a default if the field is None; ''
+            if there is no default for so many dimensions.
+    """
+    suggestions = []
     for name in COMMON:
         if _fits(x, name, channels):
-            advice += f"layout='{name}' if those are the channels, or "
-    given: object = 'another number of'
+            suggestions.append(f"layout='{name}' if those are the channels")
     if len(letters) == x.dim():
-        given = x.shape[letters.index('C')]
+        own_channels = x.shape[letters.index('C')]
+        suggestions.append(f'in_channels={own_channels}')
+    if not suggestions:
+        suggestions.append(f'a layout with a letter for each of {x.dim()} dimensions')
     return (
         f'in_channels={channels} and layout={layout!r} (by default BNC, BCHW or BCTHW) '
         f'of the neck, but the encoder gives {list(x.shape)}. Fix: set '
-        f"{advice}in_channels={given}; in configs also the backbone's out_type='raw'."
+        f"{' or '.join(suggestions)}; in configs also the backbone's out_type='raw'."
     )
 
 
@@ -80,7 +93,8 @@ def check_layout(layout: str) -> None:
     """Check that a layout has a letter for each dimension.
 
     Raises:
-        UserError: It has not, or lacks B or C.
+        UserError: Something in it is no letter, a letter stands twice, or B or C or a
+            letter of tokens is missing.
     """
     letters = set(layout)
     is_word = layout.isalpha() and len(letters) == len(layout)

@@ -27,6 +27,8 @@ from lm4ve.necks.record import write_records
 _FIRST = re.compile(r'(^|[._])(cls|class|dist[a-z]*|reg[a-z]*)_(tokens?|embedding)$')
 
 
+# A function with the name of a class: configs build it by ``type='LLMBlockInsert'``, and
+# what it returns is the backbone, not a wrapper.
 @MODELS.register_module()  # type: ignore[untyped-decorator]
 def LLMBlockInsert(
     backbone: dict[str, Any] | nn.Module,
@@ -37,7 +39,7 @@ def LLMBlockInsert(
     share_block: bool = False,
     mask: Mapping[str, str] | None = None,
 ) -> nn.Module:
-    """Build a backbone in which named submodules' outputs or inputs go through a neck.
+    """Build a backbone, and send the output or input of named submodules through a neck.
 
     Args:
         backbone (dict | nn.Module): The encoder.
@@ -83,66 +85,93 @@ def LLMBlockInsert(
         _check_inserted(encoder, built)
         if isinstance(built, LLMBlockNeck):
             built.record.place = _describe_place(place, index, mask)
+    # Again, since the place is part of what a checkpoint records of a neck.
     write_records([built for built in necks if isinstance(built, LLMBlockNeck)])
 
     is_single = has_one_place(after, before)
     hooks = _build_hooks(encoder, places, index, mask, is_single)
-    inserted = necks[0] if is_single else ModuleList(necks)
+    inserted: Any = ModuleList(necks)
+    if is_single:
+        inserted = necks[0]
     encoder.llm_neck = inserted.train(encoder.training)
     for hook, place in zip(hooks, places, strict=True):
         hook.attach(place.at_input)
         if not place.at_input:
+            # output_hidden_states of transformers records the neck's output then.
             capture_afterwards(place.module)
     forget_compiled_code()
     return encoder
 
 
 def _build_necks(
-    encoder: nn.Module, places: Sequence[Place], given: Any, share_block: bool
+    encoder: nn.Module, places: Sequence[Place], neck: Any, share_block: bool
 ) -> list[Any]:
     """Build a neck for each place.
 
     Args:
         encoder (nn.Module): The encoder.
         places (Sequence[Place]): Its places.
-        given: A neck or its config for all places, or a sequence with one for each.
+        neck: A neck or its config for all places, or a sequence with one for each.
         share_block (bool): Let all necks have the first one's block.
 
     Raises:
-        UserError: There are more or fewer than places, or with ``share_block`` they
-            name several blocks.
+        UserError: There are more or fewer necks than places, or with ``share_block``
+            they name several blocks.
     """
-    if isinstance(given, (Sequence, nn.ModuleList)):
-        given = list(given)
+    if isinstance(neck, (Sequence, nn.ModuleList)):
+        configs = list(neck)
     else:
-        given = [given] * len(places)
+        configs = [neck] * len(places)
     require(
-        len(given) == len(places),
-        f'backbone.neck: {len(given)} necks for {len(places)} places. Fix: one for '
+        len(configs) == len(places),
+        f'backbone.neck: {len(configs)} necks for {len(places)} places. Fix: one for '
         'all of them, or one for each.',
     )
-    if not share_block:
-        return [
-            _build_neck(encoder, place, one)
-            for place, one in zip(places, given, strict=True)
-        ]
-    for one in given:
-        check('backbone.neck', one, kind=dict)
-        if one.get('block') != given[0].get('block'):
-            raise UserError('backbone.neck: with share_block all necks name one block.')
-    first = _build_neck(encoder, places[0], given[0])
-    necks = [first]
-    for place, one in zip(places[1:], given[1:], strict=True):
-        necks.append(_build_neck(encoder, place, {**one, 'block': first.block}))
+    if share_block:
+        return _build_necks_of_one_block(encoder, places, configs)
+    necks = []
+    for place, config in zip(places, configs, strict=True):
+        necks.append(_build_neck(encoder, place, config))
     return necks
 
 
-def _build_neck(encoder: nn.Module, place: Place, given: Any) -> Any:
-    """Return a neck that is given as a module, or build it from its config."""
-    if isinstance(given, nn.Module):
-        return given
-    check('backbone.neck', given, kind=dict)
-    cfg = {**default_fields(encoder, place.name), **given}
+def _build_necks_of_one_block(
+    encoder: nn.Module, places: Sequence[Place], configs: Sequence[Any]
+) -> list[Any]:
+    """Build a neck for each place, all with the block of the first one.
+
+    Args:
+        encoder (nn.Module): The encoder.
+        places (Sequence[Place]): Its places.
+        configs (Sequence[dict]): The config of each neck.
+
+    Raises:
+        UserError: The configs name several blocks, or one of them is no config.
+    """
+    for config in configs:
+        check('backbone.neck', config, kind=dict)
+        if config.get('block') != configs[0].get('block'):
+            raise UserError('backbone.neck: with share_block all necks name one block.')
+    first = _build_neck(encoder, places[0], configs[0])
+    necks = [first]
+    for place, config in zip(places[1:], configs[1:], strict=True):
+        shared = {**config, 'block': first.block}
+        necks.append(_build_neck(encoder, place, shared))
+    return necks
+
+
+def _build_neck(encoder: nn.Module, place: Place, config: Any) -> Any:
+    """Build the neck of a place.
+
+    Args:
+        encoder (nn.Module): The encoder.
+        place (Place): The place, from which defaults of the neck's fields follow.
+        config (dict | nn.Module): The neck's config; or a neck, which is returned.
+    """
+    if isinstance(config, nn.Module):
+        return config
+    check('backbone.neck', config, kind=dict)
+    cfg = {**default_fields(encoder, place.name), **config}
     if str(cfg.get('type')).rpartition('.')[2] == 'LLMBlockNeck':
         # In mmaction2's scope the name means one of its own.
         cfg['type'] = LLMBlockNeck
@@ -209,10 +238,11 @@ def _build_hooks(
 
 
 def forget_compiled_code() -> None:
-    """Let models that were compiled and have run be compiled anew, with later hooks.
+    """Drop all code that ``torch.compile`` has made, so that it is compiled anew.
 
-    What ``torch.compile`` has made of a model does not look at its hooks again, so that
-    a block would have no effect. Nothing happens where nothing was compiled.
+    Compiled code does not look for hooks that were added later, so that a neck in a
+    model which has run compiled would have no effect. Nothing happens if nothing was
+    compiled.
     """
     if 'torch._dynamo' in sys.modules:
         torch.compiler.reset()

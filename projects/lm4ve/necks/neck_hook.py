@@ -6,7 +6,7 @@ padding mask may be found (``host_masks.py``).
 
 import copy
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -62,8 +62,10 @@ class ThroughNeck:
     Attributes:
         key: Distinguishes the calls that this hook has noted from those of other hooks.
         signature (Signature): The signature of the place.
-        around (dict[str, Signature]): Those of the modules around it that may be given
-            a mask, the encoder's ('') first.
+        encoder_signature (Signature): The signature of the encoder.
+        between (dict[str, Signature]): The signatures of the modules between the
+            encoder and the place, by name. Containers, which are never called, are left
+            out.
         reads_around (bool): Whether padding was ever found in a call around the place,
             not in its own.
     """
@@ -84,24 +86,27 @@ class ThroughNeck:
         self.key = object()
         self.reads_around = False
         place = encoder.get_submodule(after)
-        around = {name: encoder.get_submodule(name) for name in _names_around(after)}
+        between = _modules_between(encoder, after)
         self.known_layout = known_layout
-        if known_layout is None and _are_batch_first([*around.values(), place]):
+        is_batch_first = _is_batch_first([encoder, *between.values(), place])
+        if known_layout is None and is_batch_first:
             self.known_layout = 'BNC'
         called = {}
-        for name, module in around.items():
+        for name, module in between.items():
             is_container = type(module).forward is nn.Module.forward
             if not is_container:
                 called[name] = module
-        given = check_mask(mask, [*called.values(), place])
-        self.signature = signature_of(place, given)
-        self.around = {
-            name: signature_of(module, given) for name, module in called.items()
-        }
+        user_masks = check_mask(mask, [encoder, *called.values(), place])
+        self.signature = signature_of(place, user_masks)
+        self.encoder_signature = signature_of(encoder, user_masks)
+        self.between = {}
+        for name, module in called.items():
+            self.between[name] = signature_of(module, user_masks)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> 'ThroughNeck':
         hook = copy.copy(self)
-        # Of a module alone that is copied (by peft), the encoder stays the same.
+        # If only a module of the encoder is copied (by peft), the encoder is not in the
+        # memo, and the copy belongs to the same one.
         if id(self.encoder) in memo:
             hook.encoder = memo[id(self.encoder)]
             hook.key = object()
@@ -115,9 +120,8 @@ class ThroughNeck:
         """
         self.encoder.register_forward_pre_hook(self.enter, with_kwargs=True)
         self.encoder.register_forward_hook(self.leave, always_call=True)
-        for name, signature in self.around.items():
-            is_encoder = name == ''
-            if is_encoder or not signature.may_get_mask:
+        for name, signature in self.between.items():
+            if not signature.may_get_mask:
                 continue
             around = Around(self, signature)
             module = self.encoder.get_submodule(name)
@@ -133,20 +137,30 @@ class ThroughNeck:
     def enter(
         self, encoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        """Before the encoder runs: note its call, and check that the hook is in place."""
+        """Note a call of the encoder, and check that the hook is still in place.
+
+        torch calls it before the encoder runs.
+        """
         if getattr(encoder, '_is_replica', False):
             self._replicate(encoder)
         elif not torch.compiler.is_compiling():
             check_place(self)
-        signature = self.around['']
-        open_call(Call(self.key, signature, signature.bind(args, kwargs)))
+        arguments = self.encoder_signature.bind(args, kwargs)
+        open_call(Call(self.key, self.encoder_signature, arguments))
 
     def leave(self, encoder: Any, args: Any, output: Any) -> None:
-        """After the encoder has run, or has raised: forget its call."""
-        close_call(self.key, self.around[''])
+        """Forget the call of the encoder, after it has returned or raised."""
+        close_call(self.key, self.encoder_signature)
 
     def _replicate(self, encoder: nn.Module) -> None:
-        """Give a replica of DataParallel a hook of its own, which finds its neck there."""
+        """Put a copy of this hook on a replica of the encoder, whose neck it looks up.
+
+        A replica of DataParallel shares the hooks of its original, whose neck is on
+        another device.
+
+        Args:
+            encoder (nn.Module): The replica.
+        """
         hook = copy.copy(self)
         hook.encoder = encoder
         for module in encoder.modules():
@@ -159,7 +173,11 @@ class ThroughNeck:
     def replace_input(
         self, module: nn.Module, args: Any, kwargs: dict[str, Any]
     ) -> Any:
-        """Before the module runs: replace an argument."""
+        """Send an argument of the place through the neck; torch calls it before the place.
+
+        Returns:
+            tuple: The positional arguments and those by name, one of them replaced.
+        """
         if isinstance(self.index, str):
             return args, self._replace(module, kwargs, args, kwargs)
         return self._replace(module, args, args, kwargs), kwargs
@@ -167,7 +185,7 @@ class ThroughNeck:
     def __call__(
         self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any
     ) -> Any:
-        """After the module has run: replace its output."""
+        """Send the place's output through the neck; torch calls it after the place."""
         return self._replace(module, output, args, kwargs)
 
     def _replace(
@@ -177,9 +195,9 @@ class ThroughNeck:
 
         Args:
             module (nn.Module): The place.
-            values: Its output, or its arguments.
-            args (tuple): The arguments of its call.
-            kwargs (dict): Those by name.
+            values: What has the features: its output, or its arguments.
+            args (tuple): The positional arguments of its call.
+            kwargs (dict): Its arguments by name.
 
         Returns:
             ``values``, with the features replaced.
@@ -196,7 +214,7 @@ class ThroughNeck:
                 f'{_describe_entries(values)}. Fix: the index (of a dict the key) of '
                 'the entry that the encoder uses.'
             )
-        # A copy: what the module keeps of its output stays as it is.
+        # A copy, since the module may keep its output.
         entries: Any = list(values)
         if isinstance(values, Mapping):
             entries = copy.copy(values)
@@ -206,7 +224,15 @@ class ThroughNeck:
         return entries
 
     def _run(self, x: Tensor, call: Call) -> Any:
-        """Run the neck on the features of a call of the place."""
+        """Run the neck on features, without their padding.
+
+        Args:
+            x (Tensor): The features in the neck's layout, or nested ``[B, *, C]``.
+            call (Call): The call of the place that they belong to.
+
+        Returns:
+            Tensor: The neck's output, in the layout of ``x``.
+        """
         neck = self.encoder.llm_neck
         if self.number is not None:
             neck = neck[self.number]
@@ -230,14 +256,15 @@ class ThroughNeck:
                 laid out otherwise.
         """
         calls = [call, *running_calls(self.key)]
+        outermost = calls[-1]
         named_layout = getattr(neck, 'layout', None)
         layout = named_layout or DEFAULTS.get(x.dim(), '')
         is_sequence = x.dim() == 3 and len(layout) == 3
         if is_sequence and neck.guard and not torch.jit.is_tracing():
-            self._check_layout(x, layout, calls[-1], is_named=bool(named_layout))
+            self._check_layout(x, layout, outermost, is_named=bool(named_layout))
         mask = host_masks.find_mask(calls)
         if mask is None:
-            self._refuse_lost_mask(calls)
+            self._refuse_lost_mask(outermost)
             return None
         if mask.name is None:
             return None
@@ -248,17 +275,27 @@ class ThroughNeck:
         extra = getattr(neck, 'num_extra_tokens', 0)
         return host_masks.padding_of(mask.call, mask.name, x, layout, extra)
 
-    def _refuse_lost_mask(self, calls: list[Call]) -> None:
-        """Refuse a recomputation in the backward pass that lacks the calls around it.
+    def _refuse_lost_mask(self, outermost: Call) -> None:
+        """Refuse to run the place in a backward pass if its padding mask is out of reach.
+
+        Gradient checkpointing runs a module again in the backward pass, without the
+        modules around it. If one of those was given the padding mask, the block would
+        attend to padding in the second run.
+
+        Args:
+            outermost (Call): The outermost call that runs now. In a forward pass, and
+                in the second run of the whole encoder, it is the encoder's.
 
         Raises:
-            UserError: One of them gave the mask in the forward pass.
+            UserError: Earlier calls had a mask around the place, the encoder's call is
+                missing, and a backward pass is running.
         """
-        is_whole = calls[-1].signature is self.around['']
-        if not self.reads_around or is_whole or torch.compiler.is_compiling():
+        encoder_is_running = outermost.signature is self.encoder_signature
+        if not self.reads_around or encoder_is_running:
             return
-        is_backward = torch._C._current_graph_task_id() != -1
-        if is_backward:
+        if torch.compiler.is_compiling():
+            return
+        if _is_in_backward_pass():
             raise UserError(
                 f"'{self.after}' is recomputed in the backward pass (gradient "
                 'checkpointing), out of reach of the padding mask of the forward pass. '
@@ -267,33 +304,41 @@ class ThroughNeck:
             )
 
     def _check_layout(
-        self, x: Tensor, layout: str, outer: Call, is_named: bool
+        self, x: Tensor, layout: str, outermost: Call, is_named: bool
     ) -> None:
         """Refuse sequence-first features that would be read as batch-first, and the reverse.
 
         Args:
             x (Tensor): Features with three dimensions.
             layout (str): The neck's layout.
-            outer (Call): The outermost call.
+            outermost (Call): The outermost call that runs now; only the encoder's shows
+                the number of samples.
             is_named (bool): Whether the user has named the layout.
 
         Raises:
             UserError: The dimension of samples has another size than the encoder's
                 input, and another dimension has that size.
         """
-        if layout == self.known_layout or outer.signature is not self.around['']:
+        if layout == self.known_layout:
             return
-        samples = _samples_of(outer)
-        batch = layout.index('B')
-        tokens = 3 - batch - layout.index('C')
-        if samples is None or x.shape[batch] == samples or x.shape[tokens] != samples:
+        if outermost.signature is not self.encoder_signature:
+            return
+        samples = _count_samples(outermost)
+        if samples is None:
+            return
+        batch_dim = layout.index('B')
+        channel_dim = layout.index('C')
+        token_dim = 3 - batch_dim - channel_dim  # the dimensions are 0, 1 and 2
+        fits = x.shape[batch_dim] == samples
+        fits_the_other_way = x.shape[token_dim] == samples
+        if fits or not fits_the_other_way:
             return
         # Frames and windows are folded into samples: a multiple of them.
-        if is_named and x.shape[batch] % samples == 0:
+        if is_named and x.shape[batch_dim] % samples == 0:
             return
         raise UserError(
             f"after='{self.after}' gives {list(x.shape)} of {samples} samples, which "
-            f"layout={layout!r} has in dimension {batch}. Fix: another layout (CLIP's "
+            f"layout={layout!r} has in dimension {batch_dim}. Fix: another layout (CLIP's "
             "is 'NBC'), or layout='BNC' if frames or windows are folded into the "
             'samples.'
         )
@@ -314,23 +359,26 @@ class Around:
     def enter(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        """Before the module runs: note its call."""
-        given = self.signature.bind(args, kwargs)
-        open_call(Call(self.hook.key, self.signature, given))
+        """Note a call of the module; torch calls it before the module runs."""
+        arguments = self.signature.bind(args, kwargs)
+        open_call(Call(self.hook.key, self.signature, arguments))
 
     def leave(self, module: nn.Module, args: Any, output: Any) -> None:
-        """After the module has run, or has raised: forget its call."""
+        """Forget a call of the module, after it has returned or raised."""
         close_call(self.hook.key, self.signature)
 
 
 def _exchange_hook(module: nn.Module, attribute: str, old: Any, new: Any) -> None:
-    """Put a hook in the place of another, in a dict of a module's own.
+    """Replace a hook of a replica by another, and leave the original module as it is.
+
+    A replica shares its dicts of hooks with the original, so it gets a dict of its own.
 
     Args:
-        module (nn.Module): A replica, which shares its dicts with the original.
-        attribute (str): The dict's name.
-        old (Callable): The hook that is replaced, if the module has it.
-        new (Callable): The other one.
+        module (nn.Module): The replica of a module, which may lack the hook.
+        attribute (str): The name of the dict, '_forward_hooks' or
+            '_forward_pre_hooks'.
+        old (Callable): The hook that is replaced.
+        new (Callable): The hook that stands in its place, in the same order.
     """
     hooks = getattr(module, attribute)
     if not any(hook == old for hook in hooks.values()):
@@ -342,7 +390,7 @@ def _exchange_hook(module: nn.Module, attribute: str, old: Any, new: Any) -> Non
 
 
 def _entry_of(values: Any, index: int | str) -> Any:
-    """Return an entry of a sequence or of a dict; None without one."""
+    """Return an entry of a sequence or a dict; None if there is no such entry."""
     try:
         if isinstance(values, Mapping):
             return values.get(index)
@@ -352,28 +400,53 @@ def _entry_of(values: Any, index: int | str) -> Any:
 
 
 def _describe_entries(values: Any) -> dict[Any, Any]:
-    """Return the shapes of the tensors in a sequence or in a dict, else their types."""
-    named = values.items() if isinstance(values, Mapping) else enumerate(values)
-    described = {}
-    for name, value in named:
+    """Describe the entries of a sequence or a dict for a message.
+
+    Returns:
+        dict: Index or key -> the entry's shape, or the name of its type if it has none.
+    """
+    if isinstance(values, Mapping):
+        entries = dict(values)
+    else:
+        entries = dict(enumerate(values))
+    described: dict[Any, Any] = {}
+    for name, value in entries.items():
         shape = list(getattr(value, 'shape', ()))
-        described[name] = shape if shape else type(value).__name__
+        if shape:
+            described[name] = shape
+        else:
+            described[name] = type(value).__name__
     return described
 
 
-def _samples_of(call: Call) -> int | None:
-    """Return how many samples the encoder was called with, by its first tensor."""
+def _is_in_backward_pass() -> bool:
+    """Return whether autograd is running a backward pass in this thread.
+
+    torch has no public function for it; -1 is its number of "no graph".
+    """
+    return torch._C._current_graph_task_id() != -1
+
+
+def _count_samples(call: Call) -> int | None:
+    """Return the number of samples in a call of the encoder.
+
+    It is the size of the first argument that is a tensor with several dimensions; None
+    if no argument is.
+    """
     for value in call.given.values():
         if isinstance(value, Tensor) and value.dim() > 1:
             return value.shape[0]
     return None
 
 
-def _are_batch_first(modules: list[nn.Module]) -> bool:
-    """Whether a place is within a library in which samples come first.
+def _is_batch_first(modules: list[nn.Module]) -> bool:
+    """Return whether a place is inside a model of a library whose features are batch-first.
+
+    The innermost module decides that is not one of torch's own.
 
     Args:
-        modules (list[nn.Module]): The place, after the modules around it.
+        modules (list[nn.Module]): The encoder, the modules in it around the place, and
+            the place.
     """
     for module in reversed(modules):
         path = type(module).__module__
@@ -384,11 +457,20 @@ def _are_batch_first(modules: list[nn.Module]) -> bool:
     return False
 
 
-def _names_around(name: str) -> Iterator[str]:
-    """Return the names of the modules around one, the encoder's ('') first."""
-    parts = name.split('.')
-    for i in range(len(parts)):
-        yield '.'.join(parts[:i])
+def _modules_between(encoder: nn.Module, place: str) -> dict[str, nn.Module]:
+    """Return the modules between an encoder and a place in it, by name, from outside in.
+
+    Args:
+        encoder (nn.Module): The encoder, which is not returned.
+        place (str): The place's name in it, for example 'encoder.layers.5'. Its modules
+            are 'encoder' and 'encoder.layers'.
+    """
+    parts = place.split('.')
+    modules = {}
+    for depth in range(1, len(parts)):
+        name = '.'.join(parts[:depth])
+        modules[name] = encoder.get_submodule(name)
+    return modules
 
 
 def check_place(hook: ThroughNeck) -> None:
@@ -398,14 +480,14 @@ def check_place(hook: ThroughNeck) -> None:
         UserError: Its place was deleted or replaced, or got an adapter.
     """
     name = hook.after
-    found = _find(hook.encoder, name)
-    if found is None:
+    current_name = _find_place(hook.encoder, name)
+    if current_name is None:
         raise UserError(
             f"'{name}' was replaced by another module, or removed, after it got its "
             'block, which does not run. Fix: convert the model (SyncBatchNorm, '
             'quantization, pruning), then wrap it.'
         )
-    if found.rpartition('.')[2] == 'base_layer':
+    if current_name.rpartition('.')[2] == 'base_layer':
         raise UserError(
             f"'{name}' has got an adapter (peft), which acts after the block, but "
             'before it once merged. Fix: leave it out of target_modules '
@@ -413,22 +495,29 @@ def check_place(hook: ThroughNeck) -> None:
         )
 
 
-def _find(encoder: nn.Module, name: str) -> str | None:
-    """Find the submodule that has the hook of a place: its name now, or None."""
+def _find_place(encoder: nn.Module, name: str) -> str | None:
+    """Return the current name of the submodule that has the hook of a place.
+
+    Wrappers and adapters can have renamed it. None: no submodule has the hook.
+
+    Args:
+        encoder (nn.Module): The encoder.
+        name (str): The name that the place had when its hook was added.
+    """
     try:
         place = encoder.get_submodule(name)
     except AttributeError:  # renamed, or a wrapper around what holds it
         place = None
     if place is not None and _has_hook(place, name):
         return name
-    for now, module in encoder.named_modules():
+    for current_name, module in encoder.named_modules():
         if _has_hook(module, name):
-            return str(now)
+            return str(current_name)
     return None
 
 
 def _has_hook(module: nn.Module, name: str) -> bool:
-    """Whether the hook that a place was given is on a module."""
+    """Return whether a module has the hook of the place ``name``, at output or input."""
     for hook in module._forward_hooks.values():
         if isinstance(hook, ThroughNeck) and hook.after == name:
             return True

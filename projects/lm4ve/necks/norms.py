@@ -49,16 +49,24 @@ def build_norm(cfg: dict[str, Any] | None, channels: int) -> nn.Module | None:
 
 
 def normalize(x: Tensor, norm: nn.Module | None) -> Tensor:
-    """Apply a norm to the channels of ``[B, Q, C]`` or ``[B, C]``."""
+    """Apply a norm to the channels of tokens.
+
+    Args:
+        x (Tensor): ``[B, Q, C]`` or ``[B, C]``.
+        norm (nn.Module, optional): A norm over C channels; None: nothing is done. Batch
+            and group norms expect the channels in dimension 1, ``[B, C, Q]``.
+
+    Returns:
+        Tensor: In the shape of ``x``.
+    """
     if norm is None:
         return x
-    reads_last_dim = isinstance(norm, (nn.LayerNorm, nn.RMSNorm))
-    if x.dim() == 2 or reads_last_dim:
-        out: Tensor = norm(x)
-        return out
-    channels_first = norm(x.mT)
-    tokens: Tensor = channels_first.mT
-    return tokens
+    takes_channels_last = isinstance(norm, (nn.LayerNorm, nn.RMSNorm))
+    if x.dim() == 2 or takes_channels_last:
+        normed: Tensor = norm(x)
+    else:
+        normed = norm(x.mT).mT
+    return normed
 
 
 def refuse_norm_of_padding(norm: nn.Module | None) -> None:

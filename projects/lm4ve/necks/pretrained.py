@@ -72,7 +72,7 @@ def save_pretrained(model: nn.Module, folder: str | Path) -> None:
     kept = {}
     for name, tensor in state.items():
         if name not in frozen:
-            kept[name] = _whole(tensor).to('cpu', copy=True).contiguous()
+            kept[name] = _gather(tensor).to('cpu', copy=True).contiguous()
     is_split = any(isinstance(tensor, DTensor) for tensor in state.values())
     if is_split and get_rank() != 0:
         return
@@ -250,17 +250,20 @@ def _frozen_names(model: nn.Module) -> set[str]:
     return names
 
 
-def _whole(tensor: Tensor) -> Tensor:
-    """Return a tensor in one piece: of one that FSDP2 has split, each process has a part."""
-    tensor = tensor.detach()
-    if isinstance(tensor, DTensor):
-        whole: Tensor = tensor.full_tensor()
-        return whole
-    return tensor
+def _gather(tensor: Tensor) -> Tensor:
+    """Return all values of a tensor, detached, also if FSDP2 has split it over processes.
+
+    Of a split tensor it gathers the parts of all processes, so every process has to
+    call it.
+    """
+    gathered: Tensor = tensor.detach()
+    if isinstance(gathered, DTensor):
+        gathered = gathered.full_tensor()
+    return gathered
 
 
 def _fingerprint(state: Mapping[str, Tensor], names: Iterable[str]) -> str:
-    return fingerprint((name, _whole(state[name]).cpu()) for name in sorted(names))
+    return fingerprint((name, _gather(state[name]).cpu()) for name in sorted(names))
 
 
 def _check_encoder(

@@ -106,17 +106,33 @@ class NeckUsage:
             self.hooks.append(self._watch_gradient(name, parameter))
 
     def _trained_mappers(self) -> dict[str, Any]:
-        """Return the parameters of the mappers that train, by their names."""
+        """Return the neck's parameters that should get a gradient in a training step.
+
+        Those are the parameters of its mappers, as far as they train.
+
+        Returns:
+            dict[str, Parameter | DTensor]: Parameters by their names in the neck.
+        """
         trained = {}
         for name, parameter in self.neck.named_parameters():
-            # Not FSDP1's flat parameters, which get no gradient of their own.
-            is_plain = type(parameter) in (nn.Parameter, DTensor)
-            if name.startswith('mapper_') and parameter.requires_grad and is_plain:
+            # Of FSDP2's parameters the type is DTensor. FSDP1 has flat parameters of a
+            # class of its own, which get no gradient of a single mapper.
+            has_own_gradient = type(parameter) in (nn.Parameter, DTensor)
+            is_of_mapper = name.startswith('mapper_')
+            if is_of_mapper and parameter.requires_grad and has_own_gradient:
                 trained[name] = parameter
         return trained
 
     def _watch_gradient(self, name: str, parameter: Any) -> Any:
-        """Note the gradient of a parameter once it comes; return the hook."""
+        """Add a hook that takes a parameter off the list ``unreached`` at its gradient.
+
+        Args:
+            name (str): The parameter's name in the neck.
+            parameter (Parameter | DTensor): The parameter.
+
+        Returns:
+            RemovableHandle: The hook, to be removed.
+        """
         register = parameter.register_hook
         if isinstance(parameter, DTensor):
             # FSDP2 computes with other tensors than its parameters, and hands these a
@@ -127,12 +143,17 @@ class NeckUsage:
     def _before(
         self, neck: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
+        """Note the operation that made the features, before the neck's first run."""
         if self.ran or not torch.is_grad_enabled():
             return
-        feats = args[0] if args else next(iter(kwargs.values()))
+        if args:
+            feats = args[0]
+        else:
+            feats = next(iter(kwargs.values()))
         self.made_by = self.neck.pick(feats).grad_fn
 
     def _after(self, neck: nn.Module, args: Any, output: Any) -> None:
+        """Note that the neck has run, and watch the gradient of its output."""
         self.ran = True
         out = self.neck.pick_output(output)
         if torch.is_grad_enabled() and out.requires_grad:
@@ -140,10 +161,15 @@ class NeckUsage:
             out.register_hook(self._note_gradient)
 
     def _note_gradient(self, gradient: Tensor) -> None:
-        self.reached = True  # also by a gradient of zeros
+        """Note that the output got a gradient, if only of zeros."""
+        self.reached = True
 
     def defect(self) -> str:
-        """Return what is wrong after an iteration, or nothing."""
+        """Describe what an iteration has shown to be wrong with the use of the neck.
+
+        Returns:
+            str: A sentence; '' if nothing is wrong.
+        """
         if not self.ran:
             return f'{self.name} was built and did not run: nothing calls it.'
         if self.trains and not self.differentiable:
@@ -163,7 +189,7 @@ class NeckUsage:
 
 
 def is_compiled(model: nn.Module) -> bool:
-    """Whether a part of a model runs in compiled code, which leaves no trace in Python."""
+    """Return whether a part of a model runs in compiled code, in which hooks do not run."""
     for module in model.modules():
         if module._compiled_call_impl or type(module).__name__ == 'OptimizedModule':
             return True

@@ -48,6 +48,8 @@ _DEPTHS = (
     'num_decoder_layers',
 )
 _EXPERTS = ('num_experts', 'num_local_experts', 'n_routed_experts', 'moe_num_experts')
+#: More layers or experts than any model has.
+_MOST_ENTRIES = 10_000
 
 
 def layer_spec(config: PretrainedConfig) -> LayerSpec:
@@ -116,19 +118,23 @@ def check_supported(config: dict[str, Any]) -> None:
 
 
 def _check_fields(fields: dict[str, Any], kind: str) -> None:
-    """Refuse sizes that no model has, and quantized weights.
+    """Refuse a config with absurdly many layers or experts, or with quantized weights.
+
+    transformers builds a list with an entry for each, and a damaged file could ask for
+    billions. It refuses other types, and numbers that are too small, itself.
 
     Args:
         fields (dict): A config, or the part of it that concerns text.
-        kind (str): Its ``model_type``.
+        kind (str): Its ``model_type``, for messages.
 
     Raises:
-        UnsupportedModelError, UserError: See :func:`check_supported`.
+        UserError: There are more than :data:`_MOST_ENTRIES` layers or experts.
+        UnsupportedModelError: The weights are quantized.
     """
     for name in (*_DEPTHS, *_EXPERTS):
-        size = fields.get(name)
-        if isinstance(size, int):  # transformers refuses other types
-            check(f'{name} of config.json', size, most=10_000)
+        count = fields.get(name)
+        if isinstance(count, int):
+            check(f'{name} of config.json', count, most=_MOST_ENTRIES)
     if fields.get('quantization_config'):
         raise UnsupportedModelError(
             f"model_type '{kind}' with quantization_config. Fix: the unquantized "

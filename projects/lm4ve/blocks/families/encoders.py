@@ -55,13 +55,22 @@ _T5 = LayerSpec(
 
 
 def _albert_place(config: PretrainedConfig, index: int) -> str:
-    """Layers of a group share one layer's weights."""
+    """Return the path of a layer's weights, which all layers of its group share.
+
+    Layers are distributed evenly over the groups, in order.
+    """
     layers_in_group = config.num_hidden_layers / config.num_hidden_groups
     group = int(index / layers_in_group)
     return f'albert_layer_groups.{group}.albert_layers.0'
 
 
 def _albert_refuse(config: PretrainedConfig, index: int) -> str:
+    """Return the reason why a layer cannot be used; '' if it can (``LayerSpec.refuse``).
+
+    With ``inner_group_num`` above 1 each entry of the model's list of layers runs
+    several layers in a row, and none of them has an index. That concerns every layer,
+    so ``index`` is not read.
+    """
     count = config.inner_group_num
     if count == 1:
         return ''

@@ -85,28 +85,49 @@ class DrawTokens(Part):
         self.follows_progress = len(fields.fractions) > 1
 
     def before(self, request: Request, step: Step) -> Request:
-        """Draw tokens, in training and unless an observer looks at all of them."""
+        """Draw the tokens that a training step computes: ``drawn`` of the request.
+
+        Nothing is drawn in evaluation, and while an observer looks at all tokens.
+
+        Raises:
+            UserError: A training step needs the progress of training, which was not
+                set; or the host would not get the tokens that it reads.
+        """
+        # Raises in any training step without progress, also in one that is observed.
         progress = self.progress_in(step)
         if not step.training or step.observed:
             return request
         if self.keeps_extra:
-            self._refuse_certain_tokens(request)
+            self._check_host_reads_any_tokens(request)
         fraction = self.fields.at(progress)
         drawn = draw_tokens(request.tokens, request.padding_mask, self.extra, fraction)
         if drawn is not None and self.keeps_extra:
-            kept = torch.arange(self.extra, device=drawn.device)
-            drawn = torch.cat([kept.expand(len(drawn), -1), drawn], dim=1)
+            drawn = self._prepend_extra_tokens(drawn)
         return request._replace(drawn=drawn)
 
-    def _refuse_certain_tokens(self, request: Request) -> None:
-        """Refuse to draw for a host that needs certain tokens.
+    def _prepend_extra_tokens(self, drawn: Tensor) -> Tensor:
+        """Put the indices of class and register tokens before those of drawn tokens.
+
+        Args:
+            drawn (Tensor): int64 ``[B, k]``.
+
+        Returns:
+            Tensor: int64 ``[B, extra + k]``.
+        """
+        batch = len(drawn)
+        extra_tokens = torch.arange(self.extra, device=drawn.device)
+        return torch.cat([extra_tokens.expand(batch, -1), drawn], dim=1)
+
+    def _check_host_reads_any_tokens(self, request: Request) -> None:
+        """Check that the host of a neck with out_type='raw' can do with any tokens.
 
         Raises:
-            UserError: It asks for some, or reads a map, or gives a mask of all.
+            UserError: It asks for certain ones, reads a map, or has a padding mask for
+                all of them.
         """
-        is_asked = request.queries is not None
-        is_padded = request.padding_mask is not None
-        if is_asked or is_padded or request.is_map:
+        asks_for_tokens = request.queries is not None
+        has_mask = request.padding_mask is not None
+        if asks_for_tokens or has_mask or request.is_map:
             raise UserError(
                 'neck.train_queries gives fewer tokens back, and this host reads '
                 "certain ones or a map. Fix: out_type='avg_featmap', or no "
@@ -134,15 +155,18 @@ def draw_tokens(
         Tensor | None: Indices into N, int64 ``[B, k]``; None: all of them.
     """
     n = x.shape[1] - extra
+    # In floating point 0.07 * 100 is a little above 7, which must not become 8.
     k = max(1, math.ceil(fraction * n - 1e-9))
     if k >= n:
         return None
-    start = torch.arange(k, device=x.device)
-    places = (start + torch.rand(x.shape[0], k, device=x.device)) / k
+    # A random point of each of k stretches of [0, 1).
+    stretch = torch.arange(k, device=x.device)
+    points = (stretch + torch.rand(x.shape[0], k, device=x.device)) / k
     if padding_mask is None:
-        return extra + (places * n).long().clamp_(max=n - 1)
-    padded = padding_mask[:, extra:]
-    count = (~padded).sum(dim=1, keepdim=True)
-    nth = torch.minimum((places * count).long(), (count - 1).clamp_(min=0))
-    kept_first = padded.to(torch.uint8).argsort(dim=1, stable=True)
-    return extra + kept_first.gather(1, nth)
+        return extra + (points * n).long().clamp_(max=n - 1)
+    # The points are scaled to the tokens that are not padding, which are sorted first.
+    is_padding = padding_mask[:, extra:]
+    count = (~is_padding).sum(dim=1, keepdim=True)
+    ranks = torch.minimum((points * count).long(), (count - 1).clamp_(min=0))
+    by_padding = is_padding.to(torch.uint8).argsort(dim=1, stable=True)
+    return extra + by_padding.gather(1, ranks)
