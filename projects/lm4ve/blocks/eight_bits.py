@@ -92,6 +92,8 @@ def _integer_product(
 
 
 class _Product(torch.autograd.Function):
+    """``x @ weight'`` with a weight of 8-bit codes and a scale for each row."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
         ctx.save_for_backward(codes, scale)

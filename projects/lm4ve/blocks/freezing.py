@@ -15,6 +15,7 @@ from lm4ve.blocks.frozen import Frozen
 DTYPES = ('float32', 'bfloat16', 'float16', 'int8', 'float8')
 
 
+# Which parts of a layer are frozen, by their names: `Training.freezes`.
 def _every_part(name: str) -> bool:
     return True
 
@@ -98,6 +99,7 @@ def freeze_final_norm(norm: nn.Module, trainable: str) -> nn.Module:
 
 
 def _freeze(name: str, part: nn.Module, training: Training) -> nn.Module:
+    """Return a part of a layer frozen: as a whole, but layer by layer under adapters."""
     if training.has_adapters and name == 'mlp':
         return freeze_leaves(part)
     return Frozen(part)
@@ -120,7 +122,7 @@ def freeze_leaves(part: nn.Module) -> nn.Module:
 
 
 def _holds_tensor(part: nn.Module) -> bool:
-    """Return whether a module holds a parameter beside modules within."""
+    """Return whether a module within this one has both parameters and submodules."""
     for module in part.modules():
         has_own = any(True for _ in module.parameters(recurse=False))
         if has_own and not _is_leaf(module):
@@ -129,7 +131,7 @@ def _holds_tensor(part: nn.Module) -> bool:
 
 
 def _is_leaf(module: nn.Module) -> bool:
-    """Return whether a module has parameters and no modules within."""
+    """Return whether a module has parameters and no submodules."""
     has_children = any(True for _ in module.children())
     has_parameters = any(True for _ in module.parameters())
     return has_parameters and not has_children

@@ -81,7 +81,10 @@ class HostFamily:
         self._known_arguments: dict[int, dict[str, Any] | None] = {}
 
     def spec(self) -> LayerSpec:
-        """Return a spec of all but the parts of a layer."""
+        """Return a spec that says where layers and final norm are.
+
+        It leaves the parts of a layer at their defaults, since none of them is read.
+        """
         return LayerSpec(
             reads=RARE_FIELDS,
             experts=True,
@@ -178,22 +181,30 @@ class HostFamily:
         return ''
 
     def _find_rotary_modules(self) -> list[nn.Module]:
-        """Return what makes rotary tables outside of the layers."""
-        found = []
+        """Return the modules outside of the layers that make rotary tables."""
+        modules = []
         for path, module in self.model.named_modules():
             is_rotary = type(module).__name__.endswith('RotaryEmbedding')
-            if is_rotary and not path.startswith(f'{self.layers}.'):
-                found.append(module)
-        return found
+            is_in_layer = path.startswith(f'{self.layers}.')
+            if is_rotary and not is_in_layer:
+                modules.append(module)
+        return modules
 
     def _build_rotary(self, module: nn.Module) -> HostRotary:
-        """Build a rotary module anew, on the CPU."""
-        kind: Any = type(module)
+        """Build a rotary module anew, on the CPU.
+
+        Args:
+            module (nn.Module): The model's own, on the meta device.
+
+        Raises:
+            UnsupportedModelError: It cannot be built from the config.
+        """
+        module_class: Any = type(module)
         layer_types = None
-        if 'layer_type' in inspect.signature(kind.forward).parameters:
+        if 'layer_type' in inspect.signature(module_class.forward).parameters:
             layer_types = getattr(self.config, 'layer_types', None)
         try:
-            return HostRotary(kind(self.config), layer_types)
+            return HostRotary(module_class(self.config), layer_types)
         except Exception as e:  # of many kinds
             reason = f'its rotary module cannot be built ({_one_line(e)})'
             raise unsupported(self.kind, reason) from e
@@ -346,9 +357,11 @@ def _record_arguments(
     found: dict[str, Any] = {}
 
     def hand_on(hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Stand in for the ``forward`` of an earlier layer."""
         return hidden
 
     def record(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        """Note the arguments of the layer that is looked for, and end the model's run."""
         signature = inspect.signature(module.forward)
         for name, value in signature.bind(*args, **kwargs).arguments.items():
             parameter = signature.parameters[name]
@@ -397,6 +410,7 @@ def _norms_after(parent: nn.Module, path: str) -> list[str]:
 
 
 def _is_norm(module: nn.Module) -> bool:
+    """Return whether a module is a norm, by the name of its class."""
     has_parts = any(True for _ in module.children())
     return type(module).__name__.endswith('Norm') and not has_parts
 
@@ -418,5 +432,6 @@ def _is_window(name: str, value: object) -> bool:
 
 
 def _one_line(error: Exception) -> str:
+    """Write an error of foreign code as one line for a message."""
     text = ' '.join(str(error).split())
     return f'{type(error).__name__}: {text}'

@@ -348,6 +348,7 @@ class LLMBlock(ProvenanceMixin):
             self.final_norm.load_state_dict(norm.state_dict())
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move or cast the block; torch calls it for ``.to()``, ``.half()`` and the like."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         # The whole model may have been cast: compute in the type of its weights.
         weights = [*frozen_tensors(self).values(), *self.parameters()]

@@ -224,12 +224,18 @@ class ProvenanceMixin(nn.Module):
     def _save_to_state_dict(
         self, state: dict[str, Any], prefix: str, keep_vars: bool
     ) -> None:
+        """Write the module's own tensors and the record into a state."""
         super()._save_to_state_dict(state, prefix, keep_vars)
         state[prefix + SOURCE_KEY] = encode_source(self.source)
 
     def _load_from_state_dict(
         self, state: dict[str, Any], prefix: str, *others: Any
     ) -> None:
+        """Compare the record of a state with this block's, then load the tensors that train.
+
+        Raises:
+            CheckpointError: See :meth:`_load_record`.
+        """
         record = take_record(self, state, prefix, SOURCE_KEY)
         embedded = _take_embedded(state, prefix)
         if record is not None:

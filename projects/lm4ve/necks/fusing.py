@@ -119,7 +119,7 @@ class FusedBlock(nn.Module):
         return out + F.linear(take_tokens(x, queries), weight.to(x.dtype))
 
     def _factors(self) -> Factors:
-        """Return what was folded, as the block's low-rank computation reads it."""
+        """Return the folded weights in the form that :meth:`LLMBlock.run` takes."""
         layer: Any = self.block.layers[0]
         kept = layer.folded.wrapped
         wide = torch.promote_types(self.block.dtype, torch.float32)
@@ -140,10 +140,10 @@ class FusedBlock(nn.Module):
         )
 
     def _method(self, queries: Queries) -> str:
-        """Return 'absorb' where few tokens are computed, else 'fold'.
+        """Choose 'absorb' if few tokens are computed, else 'fold'.
 
-        Those are the class token, or certain ones. To count them would bind a trace to
-        the sizes.
+        Few are the class token, or any that are given as indices. They are not counted,
+        since a traced model would be bound to the sizes.
         """
         reads_few = isinstance(queries, Tensor) or queries == slice(0, 1)
         has_one_layer = len(self.block.layers) == 1

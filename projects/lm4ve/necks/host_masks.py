@@ -76,7 +76,13 @@ def find_mask(calls: list[Call]) -> MaskArgument | None:
 
 
 def _one_of(call: Call, candidates: list[str]) -> str | None:
-    """Return the one argument that is given and marks padding, if there is one.
+    """Return the only argument among candidates that has a value and marks padding.
+
+    None if there is none.
+
+    Args:
+        call (Call): The call.
+        candidates (list[str]): Names of arguments.
 
     Raises:
         UserError: There are two.
@@ -180,7 +186,15 @@ def _padding_of_tokens(mask: Tensor, reading: str) -> Tensor | None:
 
 
 def _hides(mask: Tensor, reading: str) -> Tensor:
-    """Return where a mask hides, as bool of its shape."""
+    """Return where a mask marks padding, or a pair that is not attended to.
+
+    Args:
+        mask (Tensor): In any shape.
+        reading (str): 'padding', 'keep' or 'additive'.
+
+    Returns:
+        Tensor: Bool, in the shape of the mask.
+    """
     if reading == mask_names.KEEP:
         return mask == 0
     if mask.is_floating_point():

@@ -16,7 +16,7 @@ _ADVICE = (
 
 
 def advice_for(name: str) -> str:
-    """Return how a user says what an argument means."""
+    """Return the advice of a message: how to declare what the argument ``name`` means."""
     return _ADVICE.format(name=name)
 
 
@@ -122,41 +122,47 @@ class Signature:
             )
 
     def reading(self, name: str, value: Any) -> str:
-        """Return how an argument reads, one of ``mask_names.READINGS``.
+        """Return how the value of an argument reads, one of ``mask_names.READINGS``.
 
         Args:
             name (str): The argument, which has a row.
-            value: What was given.
+            value: Its value in a call.
 
         Raises:
             UserError: It is no tensor, or of a shape that the table does not have.
         """
         row = self.rows[name]
         is_tensor = isinstance(value, Tensor)
-        reading = ''
+        reading = None
         if mask_names.ANY in row:
             reading = row[mask_names.ANY]
         elif is_tensor:
-            reading = row.get(value.dim(), '')
+            reading = row.get(value.dim())
         if reading == mask_names.IGNORE:
             return reading
-        if not reading or not is_tensor or self._is_sum(name, value, reading):
+        if reading is None or not is_tensor or self._is_sum(name, value, reading):
             shape = getattr(value, 'shape', None)
-            found = type(value).__name__ if shape is None else list(shape)
+            description: object = type(value).__name__
+            if shape is not None:
+                description = list(shape)
             raise UserError(
-                f"{self.kind} is given '{name}' {found}, which lm4ve cannot read. "
+                f"{self.kind} is given '{name}' {description}, which lm4ve cannot read. "
                 + advice_for(name)
             )
         return reading
 
     def _is_sum(self, name: str, value: Tensor, reading: str) -> bool:
-        """Whether the user says that 1 is kept of what is added to scores."""
+        """Return whether a mask declared as 'keep' looks like one that is added to scores.
+
+        That is a mask of pairs in floating point, of which 'keep' would read every 0 as
+        padding. Only what the user declared at ``mask=`` is suspected.
+        """
         is_pairs = value.dim() > mask_names.TOKENS and reading == mask_names.KEEP
         return name in self.own and is_pairs and value.is_floating_point()
 
 
 def _marks_padding(row: Mapping[int, str]) -> bool:
-    """Whether an argument marks padding, in one of its shapes."""
+    """Return whether an argument with this row marks padding, in one of its shapes."""
     return any(
         reading not in (mask_names.IGNORE, mask_names.PACKED)
         for reading in row.values()
@@ -208,7 +214,7 @@ def _exceptions_of(module: nn.Module) -> dict[str, dict[int, str]]:
 def check_mask(
     mask: Mapping[str, str] | None, modules: Sequence[nn.Module]
 ) -> dict[str, str]:
-    """Check what a user says of a host's masks.
+    """Check the argument ``mask``, by which a user declares how a host's masks read.
 
     Args:
         mask (Mapping, optional): Name of an argument -> how it reads.

@@ -44,6 +44,7 @@ def to_tokens(
     grid = [x.shape[i] for i in grid_dims]
 
     def restore(out: Tensor) -> Tensor:
+        """Bring ``[B, Q, C]`` back to the layout of ``x``."""
         # Only a map has a grid to restore; of a sequence some tokens may be left out.
         if len(grid) > 1:
             out = out.unflatten(1, grid)

@@ -83,7 +83,17 @@ def low_rank_path(
 
 
 def choose_method(tokens: Tensor, queries: Queries, parts: PathParts) -> str:
-    """Return 'fold', 'absorb' or 'off'; the block chooses, if it can do more than one."""
+    """Choose how the rank of the block's input is used, which the block decides.
+
+    Args:
+        tokens (Tensor): ``[B, N, C]``.
+        queries: Which of them are computed.
+        parts (PathParts): The modules, and the neck's field ``low_rank``.
+
+    Returns:
+        str: 'fold', 'absorb' or 'off'. It is 'off' for a block of another class, which
+        has no method ``choose_low_rank``.
+    """
     choose = getattr(parts.block, 'choose_low_rank', None)
     if choose is None:
         return 'off'

@@ -34,7 +34,10 @@ class Place(NamedTuple):
 
 
 def has_one_place(after: Any, before: Any) -> bool:
-    """Whether a single name is given, so that there is one neck and no list."""
+    """Return whether ``after`` or ``before`` is a single name, and the other is None.
+
+    Then the encoder gets one neck; otherwise a list of necks, if only of one.
+    """
     if after is None:
         return isinstance(before, str)
     return isinstance(after, str) and before is None
@@ -69,6 +72,7 @@ def find_places(
 
 
 def _as_list(names: str | Sequence[str] | None) -> list[str]:
+    """Return the names of an argument that may be one name, several or None."""
     if names is None:
         return []
     if isinstance(names, str):

@@ -263,6 +263,7 @@ def _gather(tensor: Tensor) -> Tensor:
 
 
 def _fingerprint(state: Mapping[str, Tensor], names: Iterable[str]) -> str:
+    """Return the fingerprint of some tensors of a state, in the order of their names."""
     return fingerprint((name, _gather(state[name]).cpu()) for name in sorted(names))
 
 
@@ -299,6 +300,7 @@ def _check_encoder(
 
 
 def _without_neck(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of a wrapped model's state that are the encoder's."""
     return {name: v for name, v in state.items() if not name.startswith(_NECK)}
 
 

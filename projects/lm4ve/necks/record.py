@@ -133,6 +133,7 @@ def write_records(necks: Sequence[Any]) -> None:
 
 
 def _write_own_record(neck: Any) -> None:
+    """Let a neck's state dict have its record under ``neck_settings``, from now on."""
     if NECK_KEY in neck._buffers:
         return
     declare_record(neck, NECK_KEY)
@@ -142,6 +143,10 @@ def _write_own_record(neck: Any) -> None:
 def _save_settings(
     neck: Any, state: dict[str, Any], prefix: str, metadata: Any
 ) -> None:
+    """Write a neck's settings, as they are now, into its state dict.
+
+    torch calls it after it has collected the tensors; ``metadata`` is not read.
+    """
     state[prefix + NECK_KEY] = encode_source(neck.settings())
 
 

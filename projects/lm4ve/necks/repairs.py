@@ -19,5 +19,6 @@ def load_plain_encoders(host: Any) -> None:
 
 
 def _init(init: Callable[..., None], model: Any, args: Any, kwargs: Any) -> None:
+    """Build a host's model, then let its neck take over the encoder's final norm."""
     init(*args, **kwargs)
     join(model)

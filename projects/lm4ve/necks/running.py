@@ -42,7 +42,19 @@ class RunsPath(BaseModule):  # type: ignore[misc]
     def run(
         self, tokens: Tensor, padding_mask: Tensor | None, queries: Queries
     ) -> Tensor:
-        """Run the path ``[B, N, C] -> [B, Q, C]``; see :func:`paper_path`."""
+        """Run the path: mapper, block, mapper and residuals.
+
+        It is compiled or recomputed if the fields say so. While the path is observed,
+        all tokens are computed by modules.
+
+        Args:
+            tokens (Tensor): ``[B, N, C]``.
+            padding_mask (Tensor, optional): Bool ``[B, N]``, True = padding.
+            queries: The tokens to compute.
+
+        Returns:
+            Tensor: ``[B, Q, C]``.
+        """
         if self._observed:
             every_token = paper_path(tokens, padding_mask, None, self.path_parts())
             return take_tokens(every_token, queries)
@@ -75,9 +87,11 @@ class RunsPath(BaseModule):  # type: ignore[misc]
     def _compute(
         self, tokens: Tensor, padding_mask: Tensor | None, queries: Queries
     ) -> Tensor:
+        """Run the path with the fewest operations; the arguments are those of :meth:`run`."""
         return low_rank_path(tokens, padding_mask, queries, self.path_parts())
 
     def _compile(self, options: dict[str, Any]) -> Callable[..., Tensor]:
+        """Return :meth:`_compute` compiled, which is done at the first call."""
         if self._compiled is None:
             self._compiled = torch.compile(self._compute, **options)
         return self._compiled

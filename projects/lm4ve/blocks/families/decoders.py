@@ -118,29 +118,41 @@ _BIOGPT = LayerSpec(
 
 
 def _gpt_neox(config: PretrainedConfig) -> LayerSpec:
+    """Return the spec of GPT-NeoX, whose branches are parallel if the config says so."""
     fused = replace(_FUSED, attention='attention', final_norm='final_layer_norm')
     return replace(fused, parallel=config.use_parallel_residual)
 
 
 def _stablelm(config: PretrainedConfig) -> LayerSpec:
-    kind = _SHARED_NORM if config.use_parallel_residual else LLAMA
-    return replace(kind, qk_norm='split', qk_norms=_LAYERNORMS)
+    """Return the spec of StableLM: parallel branches with one norm, or LLaMA's layer."""
+    layout = LLAMA
+    if config.use_parallel_residual:
+        layout = _SHARED_NORM
+    return replace(layout, qk_norm='split', qk_norms=_LAYERNORMS)
 
 
 def _gpt_bigcode(config: PretrainedConfig) -> LayerSpec:
+    """Return the spec of GPTBigCode.
+
+    With one key for all queries its rows are those of GPT-2, else head after head.
+    """
     if config.multi_query:
         return _GPT2
     return replace(_GPT2, split=rows_grouped)
 
 
 def _opt(config: PretrainedConfig) -> LayerSpec:
+    """Return the spec of OPT, with norms before the branches or after the residual sums.
+
+    opt-350m alone has the latter, and no final norm.
+    """
     if config.do_layer_norm_before:
         norms = {
             'attention_norm': 'self_attn_layer_norm',
             'mlp_norm': 'final_layer_norm',
         }
         final_norm = 'decoder.final_layer_norm'
-    else:  # opt-350m alone
+    else:
         norms = {
             'attention_post_norm': 'self_attn_layer_norm',
             'mlp_post_norm': 'final_layer_norm',
@@ -152,6 +164,11 @@ def _opt(config: PretrainedConfig) -> LayerSpec:
 
 
 def _falcon(config: PretrainedConfig) -> LayerSpec:
+    """Return the spec of Falcon: sequential branches, or parallel with one or two norms.
+
+    Raises:
+        UnsupportedModelError: The config has alibi.
+    """
     if config.alibi:
         raise UnsupportedModelError(
             'falcon with alibi=True adds a position bias to the attention scores. '
@@ -172,18 +189,22 @@ def _falcon(config: PretrainedConfig) -> LayerSpec:
 
 
 def _where_it_slides(attention: Any) -> bool:
+    """Return whether a layer has rotary embedding: in cohere2 only those with a window."""
     return attention.sliding_window is not None
 
 
 def _exaone4_rotary(attention: Any) -> bool:
+    """Return whether a layer has rotary embedding: in models with a window only those with it."""
     return attention.sliding_window is None or attention.is_sliding
 
 
 def _granite_swa_rotary(attention: Any) -> bool:
+    """Return whether a layer has rotary embedding: its base in the config is 0 if not."""
     return bool(attention.config.layer_rope_theta[attention.layer_idx])
 
 
 def _ministral3_reach(config: PretrainedConfig) -> int:
+    """Return the length up to which scores are not scaled by position (``LayerSpec.reach``)."""
     return int(config.rope_parameters['original_max_position_embeddings'])
 
 

@@ -12,9 +12,16 @@ from transformers import PretrainedConfig
 from lm4ve.blocks.families.decoders import GEMMA2, LLAMA, QWEN3
 from lm4ve.blocks.families.spec import Family, LayerSpec
 
+#: More tokens than any model reads.
+_ANY_LENGTH = 10**9
+
 
 def _without_attention(config: PretrainedConfig, index: int) -> str:
-    """Refuse layers that ``layer_types`` does not call full attention."""
+    """Return the reason why a layer without softmax attention cannot be used.
+
+    '' if it can (``LayerSpec.refuse``), because ``layer_types`` calls it full attention.
+    The reason names the nearest layer that can.
+    """
     types = config.layer_types
     kind = types[index]
     if kind == 'full_attention':
@@ -28,6 +35,7 @@ def _without_attention(config: PretrainedConfig, index: int) -> str:
 
 
 def _gemma4_refuse(config: PretrainedConfig, index: int) -> str:
+    """Return the reason why a layer of Gemma 4 cannot be used; '' if it can."""
     if config.hidden_size_per_layer_input:
         return (
             "it takes an embedding of each token's id (hidden_size_per_layer_input), which image "
@@ -41,8 +49,9 @@ def _gemma4_refuse(config: PretrainedConfig, index: int) -> str:
 
 
 def _llama4_reach(config: PretrainedConfig) -> int:
+    """Return the length up to which scores are not scaled by position (``LayerSpec.reach``)."""
     if not config.attn_temperature_tuning:
-        return 10**9
+        return _ANY_LENGTH
     return int(config.floor_scale) - 1
 
 

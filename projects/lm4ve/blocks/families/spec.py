@@ -33,6 +33,7 @@ Rows = tuple[Tensor, Tensor, Tensor]
 
 
 def _llama_norms() -> dict[str, str]:
+    """Return the names of LLaMA's norms, which many families share."""
     return {
         'attention_norm': 'input_layernorm',
         'mlp_norm': 'post_attention_layernorm',
@@ -40,6 +41,7 @@ def _llama_norms() -> dict[str, str]:
 
 
 def _uses_rotary(attention: Any) -> bool:
+    """Return whether an attention has rotary embedding; most have no attribute for it."""
     return bool(getattr(attention, 'use_rope', True))
 
 
@@ -123,7 +125,7 @@ Family = LayerSpec | Callable[[PretrainedConfig], LayerSpec]
 def rows_concatenated(
     config: PretrainedConfig, heads: int, kv_heads: int, head_dim: int
 ) -> Rows:
-    """All queries, then all keys, then all values."""
+    """Return the rows of a projection with all queries first, then all keys, then all values."""
     q = heads * head_dim
     kv = kv_heads * head_dim
     rows = torch.arange(q + 2 * kv)
@@ -133,7 +135,7 @@ def rows_concatenated(
 def rows_grouped(
     config: PretrainedConfig, heads: int, kv_heads: int, head_dim: int
 ) -> Rows:
-    """For each KV head: its queries, its key, its value."""
+    """Return the rows of a projection by KV head, each with its queries, its key, its value."""
     group = heads // kv_heads
     rows = torch.arange((heads + 2 * kv_heads) * head_dim)
     rows = rows.view(kv_heads, group + 2, head_dim)
@@ -146,7 +148,10 @@ def rows_grouped(
 def rows_of_four_shards(
     config: PretrainedConfig, heads: int, kv_heads: int, head_dim: int
 ) -> Rows:
-    """For each of the four shards that CodeGen was trained on: queries, values, keys."""
+    """Return the rows of CodeGen's projection, which it was trained on in four shards.
+
+    Each shard has its queries, then its values, then its keys.
+    """
     rows = torch.arange(3 * heads * head_dim).view(4, 3, -1)
     q, v, k = rows.unbind(dim=1)
     return q.reshape(-1), k.reshape(-1), v.reshape(-1)

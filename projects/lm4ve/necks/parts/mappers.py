@@ -61,6 +61,12 @@ class Mappers:
         return skip
 
     def _build(self, width_in: int, width_out: int, between: int) -> nn.Module:
+        """Build a mapper ``width_in -> width_out`` of one or two linear layers.
+
+        Args:
+            width_in, width_out (int): Channels of its input and output.
+            between (int): Channels between two layers.
+        """
         layers: list[nn.Module] = []
         if self.depth == 1:
             layers.append(nn.Linear(width_in, width_out, self.bias))
