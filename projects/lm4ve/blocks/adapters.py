@@ -180,14 +180,27 @@ def _match_targets(
 
 
 def _matches(target: str, name: str) -> bool:
-    """Return whether a target is a layer's name, or one or more whole parts of it."""
+    """Return whether a target selects a linear layer.
+
+    It does if it is the layer's name, one or several whole parts of the name, or
+    'all-linear'.
+
+    Args:
+        target (str): For example 'mlp' or 'mlp.fc1'.
+        name (str): The layer's name, for example 'layers.0.mlp.fc1'.
+    """
     if target == 'all-linear':
         return True
     return f'.{target}.' in f'.{name}.'
 
 
 def _peft_config(options: LoRA, chosen: list[str]) -> LoraConfig:
-    """Return ``peft``'s config of adapters on some layers."""
+    """Write the options of LoRA as a config of ``peft``.
+
+    Args:
+        options (LoRA): Rank, alpha, dropout and bias.
+        chosen (list[str]): The names of the linear layers that get an adapter.
+    """
     # peft's annotations are narrower than what it takes.
     alpha: Any = options.resolved_alpha
     bias: Any = options.bias
@@ -203,7 +216,14 @@ def _peft_config(options: LoRA, chosen: list[str]) -> LoraConfig:
 
 
 def _inject(root: nn.Module, config: LoraConfig) -> None:
-    """Let ``peft`` put its layers into a module."""
+    """Let ``peft`` replace the linear layers of a module by layers with an adapter.
+
+    torch's CPU generator is left as it is.
+
+    Args:
+        root (nn.Module): It is changed in place.
+        config (LoraConfig): It names the layers.
+    """
     holder = nn.Module()
     holder.root = root
     holder.device = nn.Parameter(torch.empty(0))  # peft looks for a parameter

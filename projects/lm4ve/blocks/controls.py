@@ -80,7 +80,13 @@ class AttentionBlock(nn.Module):
 
 
 def nearest_head_dims(parameters: int, embed_dims: int, num_heads: int) -> int:
-    """Return the width of a head with which a block has nearest to so many parameters."""
+    """Return the width of a head by which an ``AttentionBlock`` comes nearest to a size.
+
+    Args:
+        parameters (int): The wanted number of parameters.
+        embed_dims (int): The block's width D.
+        num_heads (int): Its heads.
+    """
     # A channel of every head is a row of q, k and v with its bias, and a column of the
     # output.
     per_channel = num_heads * (4 * embed_dims + 3)

@@ -28,7 +28,16 @@ _LEAST_ROWS = 17
 
 
 def quantize_rows(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Write ``[R, C]`` as codes ``[R, C]`` times scales ``[R, 1]`` in fp32."""
+    """Round each row of a matrix to codes of 8 bits.
+
+    Args:
+        x (Tensor): ``[R, C]``.
+        dtype (torch.dtype): The type of the codes.
+
+    Returns:
+        tuple[Tensor, Tensor]: Codes ``[R, C]`` and scales ``[R, 1]`` in fp32, whose
+        product is near to ``x``.
+    """
     x = x.float()
     scale = x.abs().amax(dim=-1, keepdim=True) / _largest(dtype)
     # Clamped last: a denormal scale may be flushed to zero, and a row of zeros would be
@@ -64,7 +73,10 @@ def _product(x: Tensor, codes: Tensor, columns: Tensor | None) -> Tensor:
 def _float_product(
     x_codes: Tensor, rows: Tensor, codes: Tensor, columns: Tensor | None
 ) -> Tensor:
-    """Return the product of float8 codes, times both scales."""
+    """Multiply float8 codes; the arguments but ``rows`` are those of :func:`_product`.
+
+    ``rows`` are the scales of the rows of ``x``, ``[R, 1]``.
+    """
     if columns is None:
         columns = torch.ones(codes.shape[1], device=codes.device)
     if codes.stride(0) != 1:  # the product needs contiguous columns
@@ -78,7 +90,10 @@ def _float_product(
 def _integer_product(
     x_codes: Tensor, rows: Tensor, codes: Tensor, columns: Tensor | None
 ) -> Tensor:
-    """Return the product of int8 codes, times both scales."""
+    """Multiply int8 codes; the arguments but ``rows`` are those of :func:`_product`.
+
+    ``rows`` are the scales of the rows of ``x``, ``[R, 1]``.
+    """
     count = len(x_codes)
     missing = 0
     if x_codes.is_cuda:
@@ -167,7 +182,13 @@ def quantize_products(layer: Any, kind: str) -> None:
 
 
 def _quantize_child(parent: nn.Module, name: str, kind: str) -> None:
-    """Put an 8-bit layer into the place of a child, if it is linear and of such widths."""
+    """Replace a child by an 8-bit layer, if it is linear with widths of multiples of 16.
+
+    Args:
+        parent (nn.Module): It is changed in place.
+        name (str): The child's name.
+        kind (str): A key of :data:`EIGHT_BITS`.
+    """
     part = getattr(parent, name)
     if isinstance(part, Conv1D):
         part = linear_of(part.weight.t().contiguous(), part.bias)

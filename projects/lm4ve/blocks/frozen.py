@@ -81,7 +81,7 @@ def _router_bias_to_parameter(part: nn.Module) -> None:
 
 
 def values(**tensors: Tensor) -> nn.Module:
-    """Return a module that holds tensors as parameters, so that they can be frozen."""
+    """Build a module that holds tensors as parameters, so that they can be frozen."""
     module = nn.Module()
     for name, tensor in tensors.items():
         module.register_parameter(name, nn.Parameter(tensor.detach()))
@@ -89,7 +89,7 @@ def values(**tensors: Tensor) -> nn.Module:
 
 
 def linear_of(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    """Return a linear layer with the given values, which are not copied."""
+    """Build a linear layer from a weight ``[O, I]`` and a bias ``[O]``, without a copy."""
     rows, columns = weight.shape
     linear = nn.Linear(columns, rows, bias=bias is not None, device='meta')
     linear.weight = nn.Parameter(weight.detach())

@@ -287,7 +287,7 @@ class HostFamily:
         return HostLayer(layer, index, self.rotary)
 
     def _name(self, index: int) -> str:
-        """Describe a layer for an error: its number, its type, and what else there is."""
+        """Describe a layer for a message: its number, its type, and the types of others."""
         types = getattr(self.config, 'layer_types', None)
         if not types:
             return str(index)
@@ -425,7 +425,12 @@ def _turn_buffers_into_parameters(layer: nn.Module) -> None:
 
 
 def _is_window(name: str, value: object) -> bool:
-    """Return whether a field of a config is a number of tokens that a token sees."""
+    """Return whether a field of a config says how many tokens a token sees.
+
+    Args:
+        name (str): The field's name, in which a word for windows must occur.
+        value: Its value; only a whole number other than 0 counts.
+    """
     if not isinstance(value, int) or isinstance(value, bool) or value == 0:
         return False
     return _OF_WINDOWS.search(name) is not None

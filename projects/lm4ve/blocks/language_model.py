@@ -174,7 +174,7 @@ class LanguageModel:
         return layer
 
     def _empty_layer(self, index: int) -> nn.Module:
-        """Build a layer on the meta device."""
+        """Build a layer on the meta device, with the family's own class."""
         if self.host is not None:
             return self.host.empty_layer(index)
         kind = self._layer_class()
@@ -207,7 +207,16 @@ class LanguageModel:
         files: Checkpoint,
         on_weight: OnWeight,
     ) -> None:
-        """Give a layer its weights of the checkpoint."""
+        """Load the weights of a layer from the checkpoint, one tensor at a time.
+
+        Args:
+            layer (nn.Module): The layer on the meta device; it gets the tensors.
+            index (int): Which layer.
+            dtype (torch.dtype): Type to hold the weights in.
+            shuffles (bool): Bring the elements of each matrix into a random order.
+            files (Checkpoint): The checkpoint.
+            on_weight (callable): See :meth:`build_layer`.
+        """
         shapes = {}
         for name, tensor in layer.state_dict().items():
             shapes[name] = tuple(tensor.shape)
@@ -232,7 +241,13 @@ class LanguageModel:
     def _fill_randomly(
         self, layer: nn.Module, dtype: torch.dtype, on_weight: OnWeight
     ) -> None:
-        """Give a layer the family's random weights."""
+        """Give a layer on the meta device the family's random weights.
+
+        Args:
+            layer (nn.Module): The layer; it is changed in place.
+            dtype (torch.dtype): Type to hold the weights in.
+            on_weight (callable): See :meth:`build_layer`.
+        """
         self._initialize(layer)
         state = layer.state_dict()
         exact = {}
@@ -243,9 +258,10 @@ class LanguageModel:
         layer.to(dtype).load_state_dict(exact, strict=False, assign=True)
 
     def _stays_exact(self, name: str) -> bool:
-        """Return whether a weight stays in fp32, as what routes tokens to experts.
+        """Return whether a weight stays in fp32, whatever the block's dtype is.
 
-        Rounded to 16 bits, it would choose others.
+        Biases of routers do: rounded to 16 bits, they would choose other experts. So do
+        the weights that the library's model keeps in fp32.
         """
         parts = ['e_score_correction_bias', 'expert_bias']
         parts.extend(self.skeleton._keep_in_fp32_modules_strict or ())
@@ -282,13 +298,22 @@ class LanguageModel:
 
     # ------------------------------------------------------------------ windows
     def window(self, index: int) -> Window | None:
-        """Return what a layer sees beside the causal mask, as ``transformers``' model masks it."""
+        """Return the window of a layer, as the library's model masks it.
+
+        Args:
+            index (int): Which layer.
+
+        Returns:
+            Window | None: None: its tokens see all tokens, or all earlier ones.
+        """
         config = self.config
         kind = self._attention_kind(index)
         if kind == 'local':  # gpt_neo's, whose mask is its own
-            return Window(config.window_size, False, False)
+            width = config.window_size
+            return Window(width, chunked=False, both_ways=False)
         if kind == 'chunked_attention':
-            return Window(config.attention_chunk_size, True, False)
+            width = config.attention_chunk_size
+            return Window(width, chunked=True, both_ways=False)
         width = getattr(config, 'sliding_window', None)
         if kind != 'sliding_attention' or not width:
             return None
@@ -298,11 +323,11 @@ class LanguageModel:
             return None  # a field that this family's model does not read
         is_causal = getattr(config, 'is_causal', True)
         if not is_causal or 'create_causal_mask' not in functions:
-            return Window(width + 1, False, True)
+            return Window(width + 1, chunked=False, both_ways=True)
         both_ways = False
         if '_bidirectional_window_overlay' in functions:  # gemma3's
             both_ways = bool(config.use_bidirectional_attention)
-        return Window(width, False, both_ways)
+        return Window(width, chunked=False, both_ways=both_ways)
 
     def _attention_kind(self, index: int) -> str:
         """Return what the config calls the attention of a layer."""
@@ -315,14 +340,20 @@ class LanguageModel:
 
 
 def _drop_unread_fields(config: PretrainedConfig, spec: LayerSpec) -> None:
-    """Remove rare fields from a config whose family does not read them."""
+    """Remove the fields in ``RARE_FIELDS`` from a config whose family ignores them.
+
+    Otherwise the fields, which have no effect in the library, would have one here.
+    """
     for name in RARE_FIELDS:
         if name not in spec.reads:
             vars(config).pop(name, None)
 
 
 def _build_skeleton(config: PretrainedConfig) -> Any:
-    """Build ``transformers``' model with one layer on the meta device."""
+    """Build ``transformers``' model with one layer on the meta device.
+
+    Its config has the number and the types of all layers again afterwards.
+    """
     changes: dict[str, Any] = dict(num_hidden_layers=1)
     layer_types = getattr(config, 'layer_types', None)
     if layer_types:

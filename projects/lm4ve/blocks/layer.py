@@ -210,7 +210,17 @@ class LLMLayer(nn.Module):
         return weights @ v
 
     def _weights(self, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
-        """Return the attention weights after softmax, ``[B, H, Q, N]`` in fp32."""
+        """Compute attention weights step by step, for scores with a cap or with sinks.
+
+        Args:
+            q (Tensor): ``[B, H, Q, d]``.
+            k (Tensor): ``[B, H, N, d]``.
+            mask (Tensor, optional): Bool, broadcastable to ``[B, H, Q, N]``.
+
+        Returns:
+            Tensor: ``[B, H, Q, N]`` in fp32. With sinks a query's weights sum to less
+            than 1.
+        """
         scores = q @ k.transpose(-2, -1) * self.scale
         if self.softcap is not None:
             scores = torch.tanh(scores / self.softcap) * self.softcap

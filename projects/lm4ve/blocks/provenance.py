@@ -129,7 +129,13 @@ def decode_source(record: Tensor, key: str = SOURCE_KEY) -> dict[str, Any]:
 
 
 def _find_defect(source: Any, field_types: Mapping[str, Any]) -> str:
-    """Describe what is wrong with a record, or return nothing."""
+    """Describe what is wrong with a record, as the rest of a sentence; '' if nothing.
+
+    Args:
+        source: The record as it was read.
+        field_types (Mapping): The fields that it must have -> their types. A neck's
+            record has none of these.
+    """
     if not isinstance(source, dict) or not source:
         return f'it is {brief(source)}, expected its fields'
     for name, kind in field_types.items():
@@ -290,7 +296,7 @@ class ProvenanceMixin(nn.Module):
         )
 
     def _follow_old_record(self, source: dict[str, Any]) -> None:
-        """Switch windows off for a checkpoint that was made before there were any."""
+        """Switch windows off for a checkpoint that was made before blocks had windows."""
         if 'window' in source or not self.source['window']:
             return
         self.source['window'] = False
@@ -315,7 +321,15 @@ class ProvenanceMixin(nn.Module):
 
 
 def _take_embedded(state: dict[str, Any], prefix: str) -> dict[str, Tensor]:
-    """Take the frozen tensors of a self-contained release out of a state."""
+    """Remove the frozen tensors of a self-contained release from a state, and return them.
+
+    Args:
+        state (dict): Changed in place.
+        prefix (str): The block's name in it, with a dot.
+
+    Returns:
+        dict[str, Tensor]: The tensors by their names in the block.
+    """
     start = prefix + EMBEDDED_PREFIX
     embedded = {}
     for key in list(state):

@@ -48,7 +48,12 @@ def fuse(model: nn.Module) -> nn.Module:
 
 
 def _fuse_neck(neck: LLMBlockNeck) -> None:
-    """Fold a neck's mapper into its block, unless something acts on them."""
+    """Replace a neck's mapper and block by a :class:`FusedBlock`, in place.
+
+    Adapters are merged first. A neck stays as it is if its weights do not determine
+    what mapper and block compute, or if a gate acts between the block and an inner
+    residual.
+    """
     if any(hasattr(module, 'lora_A') for module in neck.modules()):
         from lm4ve.blocks.adapters import merge_adapters
 
@@ -61,7 +66,11 @@ def _fuse_neck(neck: LLMBlockNeck) -> None:
     if not neck.block.can_fold(neck.mapper_in):
         return
     neck.block = FusedBlock(neck.block, neck.mapper_in.weight, inner)
-    neck.residual = 'outer' if has_outer_residual(neck.residual) else 'none'
+    # The inner residual is part of the fused block.
+    if has_outer_residual(neck.residual):
+        neck.residual = 'outer'
+    else:
+        neck.residual = 'none'
     neck.mapper_in = nn.Identity()
 
 

@@ -340,7 +340,11 @@ class LLMBlockNeck(NeckInterface, RunsPath):
         return [getattr(self, name) for name in self._part_names]
 
     def _adapt_mappers(self, fields: dict[str, Any]) -> None:
-        """Put LoRA on the mappers."""
+        """Freeze the mappers' weights, put LoRA on the mappers, and record it.
+
+        Args:
+            fields (dict): The neck's argument ``lora``.
+        """
         from lm4ve.necks.parts.lora import adapt_mappers
 
         mapper_in, mapper_out, record = adapt_mappers(

@@ -152,7 +152,11 @@ def default_fields(encoder: nn.Module, place: str) -> dict[str, Any]:
 
 
 def _has_tokens_first(encoder: nn.Module, place: str) -> bool:
-    """Whether a module of torch around a place, or a part of it, has tokens first."""
+    """Return whether features at a place have tokens before samples, ``[N, B, C]``.
+
+    They do if the place is in a sequence module of torch, or is one, that was built
+    without ``batch_first``.
+    """
     for name, module in encoder.named_modules():
         is_around = name == '' or f'{place}.'.startswith(f'{name}.')
         if not is_around or not isinstance(module, _SEQUENCES):

@@ -42,7 +42,9 @@ class FeatureReader:
         self.keep_others = keep_others
 
     def pick(self, feats: Tensor | Sequence[Tensor]) -> Tensor:
-        """Return the entry that is read.
+        """Return the features that the neck uses: entry :attr:`index` of a sequence.
+
+        A tensor is returned as it is.
 
         Raises:
             UserError: The sequence has no entry :attr:`index`.

@@ -35,7 +35,7 @@ class Readout:
     reads_class_token: bool = False
 
     def check_request(self, queries: Queries, is_map: bool) -> None:
-        """Refuse what the host cannot ask for.
+        """Refuse queries or a kind of features that the readout cannot serve.
 
         Args:
             queries: The tokens that the host asks for; None if it does not.
@@ -51,14 +51,16 @@ class Readout:
         lacks_token = is_map and needs_token
         if not (is_refused or lacks_token):
             return
-        features = 'a map' if is_map else 'tokens'
+        features = 'tokens'
+        if is_map:
+            features = 'a map'
         raise UserError(
             f"neck.out_type='{self.out_type}', num_extra_tokens={self.extra} and "
             f'queries={queries} do not go with {features}: queries need raw tokens.'
         )
 
     def norms_padding(self, queries: Queries) -> bool:
-        """Whether the norm is applied to every token, padding too."""
+        """Return whether the norm is applied to every token, padding included."""
         return False
 
     def select(self, queries: Queries) -> Queries:
@@ -94,11 +96,11 @@ class RawTokens(Readout):
     takes_queries = True
 
     def norms_padding(self, queries: Queries) -> bool:
-        """Whether the host reads all tokens."""
+        """Return whether the host reads all tokens, each of which is normalized."""
         return queries is None
 
     def after(self, out: Tensor, read_mask: Tensor | None, norm: Norm) -> Tensor:
-        """Normalize each token."""
+        """Normalize each token: ``[B, Q, C]``."""
         return norm(out)
 
 
@@ -113,7 +115,7 @@ class ClassToken(Readout):
         return slice(0, 1)
 
     def after(self, out: Tensor, read_mask: Tensor | None, norm: Norm) -> Tensor:
-        """Normalize the only token."""
+        """Normalize the class token, which alone was computed: ``[B, 1, C] -> [B, C]``."""
         return norm(out)[:, 0]
 
 
@@ -133,7 +135,7 @@ class MeanOfTokens(Readout):
         self.norm_first = norm_first
 
     def norms_padding(self, queries: Queries) -> bool:
-        """Whether each token is normalized."""
+        """Return whether each token is normalized before the mean is taken."""
         return self.norm_first and queries is None
 
     def select(self, queries: Queries) -> Queries:
@@ -143,7 +145,7 @@ class MeanOfTokens(Readout):
         return slice(self.extra, None)
 
     def after(self, out: Tensor, read_mask: Tensor | None, norm: Norm) -> Tensor:
-        """Average the tokens, before or after the norm."""
+        """Average the tokens that are not padding, before or after the norm: ``[B, C]``."""
         if self.norm_first:
             return mean_of_tokens(norm(out), read_mask, self.extra)
         return norm(mean_of_tokens(out, read_mask, self.extra))

@@ -295,7 +295,15 @@ def _run(model: nn.Module, batch: Any, training: bool) -> None:
 
 
 def _forward(model: Any, batch: Any) -> Any:
-    """Return a model's output; of one of MMEngine's, the loss."""
+    """Run a model on a batch.
+
+    Args:
+        model (nn.Module): Any model.
+        batch: See :func:`check`.
+
+    Returns:
+        The model's output; for a model of MMEngine the sum of its losses.
+    """
     if isinstance(model, BaseModel):
         data = model.data_preprocessor(batch, True)
         losses = model._run_forward(data, mode='loss')
@@ -309,7 +317,7 @@ def _forward(model: Any, batch: Any) -> Any:
 
 @contextmanager
 def _restored(model: nn.Module) -> Iterator[None]:
-    """Set a model's gradients, buffers and modes back at the end of this context."""
+    """Restore a model's gradients, buffers and modes at the end of this context."""
     gradients = [(p, p.grad) for p in model.parameters()]
     buffers = [(b, b.clone()) for b in model.buffers()]
     modes = [(m, m.training) for m in model.modules()]
@@ -326,7 +334,7 @@ def _restored(model: nn.Module) -> Iterator[None]:
 
 
 def comes_from_norm(node: Any) -> bool:
-    """Whether a norm made features, and no other operation came after it.
+    """Return whether features come from a norm without another computation after it.
 
     The block's place is before an encoder's final norm, which the neck then applies.
     Names of that norm differ in every encoder; the operations between it and the neck
@@ -348,7 +356,10 @@ def comes_from_norm(node: Any) -> bool:
 
 
 def _first_input(node: Any) -> Any:
-    """Return the operation that made the first differentiable input of another."""
+    """Return the operation that made the first differentiable input of an operation.
+
+    None if it has no such input. Both are nodes of autograd (``grad_fn``).
+    """
     for previous, _ in node.next_functions:
         if previous is not None:
             return previous

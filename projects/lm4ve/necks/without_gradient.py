@@ -42,7 +42,19 @@ def expect_gradient(neck: nn.Module) -> None:
 
 
 def _inspect(optimizer: Optimizer, args: Any, kwargs: dict[str, Any]) -> None:
-    """Look at the necks whose mappers an optimizer has; torch calls it before each step."""
+    """Check that the mappers which an optimizer is about to train have gradients.
+
+    torch calls it before each step of any optimizer. A neck is checked once.
+
+    Args:
+        optimizer (Optimizer): The optimizer.
+        args (tuple): The arguments of its step; the second may be a closure.
+        kwargs (dict): Those by name.
+
+    Raises:
+        UserError: A neck ran under ``torch.no_grad()``, and none of its mappers'
+            parameters has a gradient.
+    """
     if not _waiting:
         return
     closure = kwargs.get('closure')
@@ -74,10 +86,10 @@ def _trained_mappers(neck: nn.Module) -> list[nn.Parameter]:
 
 
 def _has_any(optimizer: Optimizer, parameters: list[nn.Parameter]) -> bool:
-    """Whether an optimizer has one of some parameters."""
-    wanted = {id(parameter) for parameter in parameters}
+    """Return whether an optimizer trains at least one of some parameters."""
+    ids = {id(parameter) for parameter in parameters}
     for group in optimizer.param_groups:
         for parameter in group['params']:
-            if id(parameter) in wanted:
+            if id(parameter) in ids:
                 return True
     return False

@@ -139,7 +139,10 @@ def build_necks(
 
 
 def _block_config(block: Any) -> dict[str, Any] | None:
-    """Return the config of a block; None of one that is given as a module."""
+    """Return the config of a block that is given as :func:`wrap` takes it.
+
+    None for a block that is given as a module, which has no config.
+    """
     if isinstance(block, nn.Module):
         return None
     if block is None or isinstance(block, str):
@@ -194,7 +197,11 @@ def insert(
 
 
 def _reference(model: nn.Module, place: nn.Module) -> Tensor:
-    """Return a tensor whose device and dtype the mappers get."""
+    """Return a tensor whose device and dtype the mappers at a place get.
+
+    It is the first floating-point tensor of the place, else of the model; without any a
+    tensor on the CPU in torch's default dtype.
+    """
     for tensor in (*place.parameters(), *place.buffers(), *model.parameters()):
         if tensor.is_floating_point():
             return tensor

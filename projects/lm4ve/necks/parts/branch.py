@@ -42,7 +42,11 @@ class TrainBranch:
         check('neck.branch.weight', self.weight, kind=number, above=-math.inf, most=1e6)
 
     def at(self, progress: float) -> float:
-        """Return the weight at some progress of training in [0, 1]."""
+        """Return the branch's weight when a part ``progress`` of training is over.
+
+        Args:
+            progress (float): In [0, 1].
+        """
         if progress >= self.end:
             return 0.0
         passed = progress / self.end
@@ -80,12 +84,20 @@ class Branch(Part):
         self.fields = fields
 
     def before(self, request: Request, step: Step) -> Request:
-        """Change nothing, but refuse a training step of unknown progress."""
+        """Return the request as it is, but refuse a training step of unknown progress.
+
+        Raises:
+            UserError: See :meth:`Part.progress_in`.
+        """
         self.progress_in(step)
         return request
 
     def around(self, run: Run, step: Step, request: Request) -> Computed:
-        """Run the path as a branch, or leave it out where its weight is zero."""
+        """Add the path's output times the branch's weight to the tokens that went in.
+
+        The path is not run if the weight is zero, as in evaluation and late in
+        training, unless an observer looks at its modules.
+        """
         weight = 0.0
         if step.training:
             weight = self.fields.at(self.progress_in(step))
@@ -101,10 +113,13 @@ class Branch(Part):
         record.branch = 'left out in evaluation'
 
     def _leave_out(self, step: Step, request: Request) -> Computed:
-        """Return the tokens as they came in."""
+        """Return the tokens that the host reads as they came in.
+
+        In a training step the parameters of the path have part in them, with the factor
+        zero, since DDP waits for a gradient of every parameter.
+        """
         tokens = take_tokens(request.tokens, request.queries)
         if step.training:
-            # DDP waits for a gradient of every parameter.
             trained = [p for p in step.parameters() if p.requires_grad]
             tokens = tokens + 0 * sum(p.sum() for p in trained)
         return Computed(tokens, request.read_mask)

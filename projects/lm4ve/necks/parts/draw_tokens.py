@@ -48,7 +48,7 @@ class TrainQueries:
         return (self.fraction,)
 
     def at(self, progress: float) -> float:
-        """Return the fraction at some progress of training in [0, 1]."""
+        """Return the fraction when a part ``progress`` of training, in [0, 1], is over."""
         first = self.fractions[0]
         last = self.fractions[-1]
         return first + (last - first) * progress

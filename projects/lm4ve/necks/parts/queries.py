@@ -93,7 +93,7 @@ class QueryTokens(nn.Module, Part):
             self.tokens = nn.Parameter(start)
 
     def before(self, request: Request, step: Step) -> Request:
-        """Put the queries after the tokens, and compute these alone."""
+        """Append the queries to the tokens, and let the block compute only the queries."""
         tokens, padding_mask = self(request.tokens, request.padding_mask)
         queries = self._places_after(request.tokens)
         return request._replace(
@@ -107,7 +107,7 @@ class QueryTokens(nn.Module, Part):
     def forward(
         self, tokens: Tensor, padding_mask: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Add K queries.
+        """Append K queries to the tokens: learned ones, the mean, the maximum.
 
         Args:
             tokens (Tensor): ``[B, N, C]``.
@@ -137,7 +137,13 @@ class QueryTokens(nn.Module, Part):
         return longer, self._extend_mask(padding_mask, tokens)
 
     def _places_after(self, tokens: Tensor) -> Queries:
-        """Return the places of the queries after ``[B, N, C]``, the class token's first."""
+        """Return which tokens the block computes after the queries have been appended.
+
+        Those are the queries, and before them the class token if the fields ask for it.
+
+        Args:
+            tokens (Tensor): ``[B, N, C]``, before the queries were appended.
+        """
         batch, n, _ = tokens.shape
         if not self.fields.cls_token:
             return slice(n, None)
@@ -147,7 +153,18 @@ class QueryTokens(nn.Module, Part):
     def _extend_mask(
         self, padding_mask: Tensor | None, tokens: Tensor
     ) -> Tensor | None:
-        """Extend a padding mask to the queries, which are hidden unless they are keys."""
+        """Extend a padding mask by K entries for the queries.
+
+        Unless the queries are keys too, they are marked as padding, so that no token
+        attends to them.
+
+        Args:
+            padding_mask (Tensor, optional): Bool ``[B, N]``.
+            tokens (Tensor): ``[B, N, C]``, before the queries were appended.
+
+        Returns:
+            Tensor | None: Bool ``[B, N + K]``; None if nothing is padded or hidden.
+        """
         batch, n, _ = tokens.shape
         if padding_mask is None:
             if self.fields.keys:

@@ -19,7 +19,10 @@ class TokenShuffle(Part):
         self.extra = extra
 
     def before(self, request: Request, step: Step) -> Request:
-        """Change the order of tokens and padding, and ask for the tokens' new places."""
+        """Shuffle tokens and padding mask, and set the queries to the tokens' new places.
+
+        So the block's outputs come in the order of the encoder's tokens.
+        """
         tokens = request.tokens
         order = self.draw(tokens, step.training)
         padding_mask = request.padding_mask
