@@ -105,19 +105,23 @@ class HostFamily:
             files, convert=partial(convert_to_library, model=self.model)
         )
 
-    def build_layer(self, own: nn.Module, index: int, trainable: str) -> HostLayer:
+    def build_layer(
+        self, library_layer: nn.Module, index: int, trainable: str
+    ) -> HostLayer:
         """Return the library's layer as one of a block.
 
         Args:
-            own (nn.Module): The layer with its weights.
+            library_layer (nn.Module): The layer with its weights.
             index (int): Which one it is.
             trainable (str): The field of :class:`lm4ve.blocks.LLMBlock`.
         """
         if trainable == 'none':
-            _turn_buffers_into_parameters(own)
-        given = self.model_arguments(index) or {}
-        uses_rotary = given.get('position_embeddings') is not None
-        return HostLayer(own, index, self.rotary, uses_rotary)
+            _turn_buffers_into_parameters(library_layer)
+        arguments = self.model_arguments(index)
+        uses_rotary = False
+        if arguments is not None:
+            uses_rotary = arguments.get('position_embeddings') is not None
+        return HostLayer(library_layer, index, self.rotary, uses_rotary)
 
     def rotary_tables(self, rotary: bool | str, indices: Sequence[int]) -> HostRotary:
         """Return what makes the layers' tables, for a block that keeps rotary embedding.
@@ -263,8 +267,10 @@ class HostFamily:
         Raises:
             UnsupportedModelError: No block can be made of it, with the reason.
         """
-        given = self.model_arguments(index) or {}
-        reason = find_unusable_parts(self.empty_layer(index), given)
+        arguments = self.model_arguments(index)
+        if arguments is None:
+            arguments = {}
+        reason = find_unusable_parts(self.empty_layer(index), arguments)
         if not reason:
             try:
                 reason = find_defect(self._build_trial(index), self.config.hidden_size)

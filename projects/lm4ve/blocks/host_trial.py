@@ -43,19 +43,20 @@ _LEAST_EFFECT = 1e-5
 _MOST_VALUES = 2**22
 
 
-def find_unusable_parts(layer: nn.Module, given: dict[str, Any]) -> str:
-    """Describe what a layer takes or holds that a block has no values for.
+def find_unusable_parts(layer: nn.Module, model_arguments: dict[str, Any]) -> str:
+    """Describe the arguments and buffers of a layer that a block has no values for.
 
     Args:
         layer (nn.Module): The library's layer.
-        given (dict): What its model gives it by name, as far as that is known.
+        model_arguments (dict): What its model calls it with, by name, as far as that is
+            known.
 
     Returns:
         str: The rest of a sentence about the layer; '' if there is nothing.
     """
-    tokens, *others = inspect.signature(layer.forward).parameters.values()
-    taken = [p.name for p in others if p.kind is not p.VAR_KEYWORD]
-    for name, value in given.items():
+    tokens, *parameters = inspect.signature(layer.forward).parameters.values()
+    taken = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
+    for name, value in model_arguments.items():
         if value is not None:
             taken.append(name)
     known = {tokens.name, *GIVEN_ARGUMENTS, *_LEFT_OUT}
@@ -87,14 +88,15 @@ def fill_with_noise(layer: nn.Module) -> None:
 
 
 def _draw(shape: torch.Size, generator: torch.Generator) -> Tensor:
-    """Draw values by which a product's output is about half as large as its input.
+    """Draw the values of a parameter.
 
-    The rows of a large matrix overlap in memory, each a few values behind the one
-    before, so that it takes next to none.
+    A matrix makes its output about half as large as its input, so that softmax chooses
+    no single token. The rows of a large matrix overlap in memory, each a few values
+    behind the one before, so that it takes next to no memory.
     """
-    if len(shape) < 2:  # gains and biases
+    is_gain_or_bias = len(shape) < 2
+    if is_gain_or_bias:
         return torch.randn(shape, generator=generator) * 0.3 + 1
-    # Small enough that softmax chooses no single token.
     scale = 0.5 / math.sqrt(shape[-1])
     if shape.numel() <= _MOST_VALUES:
         return torch.randn(shape, generator=generator) * scale
@@ -118,36 +120,22 @@ def find_defect(layer: HostLayer, width: int) -> str:
         str: The rest of a sentence about the layer; '' if nothing is wrong with it.
     """
     generator = torch.Generator().manual_seed(1)
-    count = TRIED_TOKENS
-    half = count // 2
-    x = torch.randn(count, width, generator=generator)
-    others = torch.randn(count, width, generator=generator)
-    order = torch.randperm(count, generator=generator)
-    other_half = torch.cat((x[:half], others[half:]))
-    open_mask = torch.ones(count, count, dtype=torch.bool)
-    causal_mask = open_mask.tril()
-    padding_mask = (torch.arange(count) < half).expand(count, count)
-    trials = {
-        'plain': (x, open_mask),
-        'permuted': (x[order], open_mask),
-        'other first': (torch.cat((others[:1], x[1:])), open_mask),
-        'other last': (torch.cat((x[:-1], others[-1:])), open_mask),
-        'padded': (x, padding_mask),
-        'other padding': (other_half, padding_mask),
-        'causal': (x, causal_mask),
-        'other end': (other_half, causal_mask),
-    }
+    half = TRIED_TOKENS // 2
+    x = torch.randn(TRIED_TOKENS, width, generator=generator)
+    others = torch.randn(TRIED_TOKENS, width, generator=generator)
+    order = torch.randperm(TRIED_TOKENS, generator=generator)
+    trials = _build_trials(x, others, order)
     # One batch, so that samples that mix, and experts that take a limited number of
     # tokens, are found too.
     tokens = torch.stack([tokens for tokens, _ in trials.values()])
     masks = torch.stack([mask for _, mask in trials.values()])
-    made: Any = layer(tokens, masks[:, None])
-    if not isinstance(made, Tensor) or made.shape != tokens.shape:
+    outputs: Any = layer(tokens, masks[:, None])
+    if not isinstance(outputs, Tensor) or outputs.shape != tokens.shape:
         return 'does not return a vector for each token'
-    if not made.isfinite().all():
+    if not outputs.isfinite().all():
         return 'returns values that are not finite'
 
-    out = dict(zip(trials, made, strict=True))
+    out = dict(zip(trials, outputs, strict=True))
     plain = out['plain']
     if not _equal(out['permuted'], plain[order]):
         return 'depends on the order of the tokens'
@@ -162,6 +150,37 @@ def find_defect(layer: HostLayer, width: int) -> str:
     if not _equal(out['causal'][-1], plain[-1]):
         return 'does not let the last token read all others through a causal mask'
     return ''
+
+
+def _build_trials(
+    x: Tensor, others: Tensor, order: Tensor
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Build samples whose outputs show how a layer treats positions and masks.
+
+    Args:
+        x (Tensor): Random tokens, ``[N, D]``.
+        others (Tensor): Other random tokens, ``[N, D]``.
+        order (Tensor): A random order, int64 ``[N]``.
+
+    Returns:
+        dict: Name of a sample -> its tokens ``[N, D]``, and its mask, bool ``[N, N]``.
+    """
+    count = len(x)
+    half = count // 2
+    other_second_half = torch.cat((x[:half], others[half:]))
+    open_mask = torch.ones(count, count, dtype=torch.bool)
+    causal_mask = open_mask.tril()
+    padding_mask = (torch.arange(count) < half).expand(count, count)
+    return {
+        'plain': (x, open_mask),
+        'permuted': (x[order], open_mask),
+        'other first': (torch.cat((others[:1], x[1:])), open_mask),
+        'other last': (torch.cat((x[:-1], others[-1:])), open_mask),
+        'padded': (x, padding_mask),
+        'other padding': (other_second_half, padding_mask),
+        'causal': (x, causal_mask),
+        'other end': (other_second_half, causal_mask),
+    }
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:

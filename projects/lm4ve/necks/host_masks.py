@@ -143,12 +143,9 @@ def padding_of(call: Call, name: str, x: Tensor, layout: str, extra: int) -> Ten
         if letter not in 'BC':
             grid.append(size)
     tokens = math.prod(grid)
-    reading = call.signature.reading(name, value)
-    if reading == mask_names.PIXELS:
-        padding = _padding_of_pixels(value, grid)
-    else:
-        padding = _padding_of_tokens(value, reading)
+    padding = _read_padding(call, name, grid)
     if padding is not None:
+        # A mask may have one row for all samples, and leave out the extra tokens.
         if padding.shape[0] == 1 and samples > 1:
             padding = padding.expand(samples, -1)
         if extra and padding.shape[1] + extra == tokens:
@@ -162,6 +159,25 @@ def padding_of(call: Call, name: str, x: Tensor, layout: str, extra: int) -> Ten
             f"front, or mask=dict({name}='ignore') if nothing is padded."
         )
     return padding.to(x.device)
+
+
+def _read_padding(call: Call, name: str, grid: list[int]) -> Tensor | None:
+    """Read an argument as padding, whatever number of samples and tokens it has.
+
+    Args:
+        call (Call): The call that has the argument.
+        name (str): The argument's name.
+        grid (list[int]): The size of the map at the place, for masks of pixels.
+
+    Returns:
+        Tensor | None: Bool ``[B or 1, N]``, True = padding; None: a shape that is no
+        mask of tokens.
+    """
+    value = call.given[name]
+    reading = call.signature.reading(name, value)
+    if reading == mask_names.PIXELS:
+        return _padding_of_pixels(value, grid)
+    return _padding_of_tokens(value, reading)
 
 
 def _padding_of_tokens(mask: Tensor, reading: str) -> Tensor | None:

@@ -26,11 +26,11 @@ class Signature:
     Args:
         kind (str): The name of the module's class, for messages.
         positional (Sequence[str]): Names of positional arguments, in order.
-        names (Set[str]): Names of all arguments that have one.
+        names (Set[str]): Names of all arguments but ``*args`` and ``**kwargs``.
         takes_others (bool): Whether there is a ``**kwargs``.
         rows (Mapping): Name of an argument -> number of dimensions -> reading, as in
             ``mask_names.MASKS``.
-        own (Sequence[str]): Names among them that the user has given at ``mask=``.
+        own (Sequence[str]): Names in ``rows`` that the user has declared at ``mask=``.
     """
 
     def __init__(

@@ -205,8 +205,15 @@ def _check_inserted(encoder: nn.Module, neck: Any) -> None:
 def _describe_place(
     place: Place, index: int | str, mask: Mapping[str, str] | None
 ) -> str:
-    """Describe a place as a checkpoint records it."""
-    where = 'before' if place.at_input else 'after'
+    """Describe a place as a checkpoint records it, by the user's arguments.
+
+    Args:
+        place (Place): The place.
+        index, mask: See :func:`LLMBlockInsert`.
+    """
+    where = 'after'
+    if place.at_input:
+        where = 'before'
     text = f"{where}='{place.name}', index={index!r}"
     if mask:
         text += f', mask={dict(mask)!r}'
@@ -220,17 +227,28 @@ def _build_hooks(
     mask: Mapping[str, str] | None,
     is_single: bool,
 ) -> list[ThroughNeck]:
-    """Build a hook for each place; see :func:`LLMBlockInsert` for the arguments."""
+    """Build the hook of each place, without adding it.
+
+    Args:
+        encoder (nn.Module): The encoder.
+        places (Sequence[Place]): Its places.
+        index, mask: See :func:`LLMBlockInsert`.
+        is_single (bool): Whether the encoder has one neck. Else it has a list of necks,
+            and each hook a number in it.
+    """
     names = {module: name for name, module in encoder.named_modules()}
     hooks = []
     for number, place in enumerate(places):
         layout = default_fields(encoder, place.name).get('layout')
+        number_in_list: int | None = number
+        if is_single:
+            number_in_list = None
         hook = ThroughNeck(
             encoder,
-            names[place.module],
-            index,
-            layout,
-            number=None if is_single else number,
+            after=names[place.module],
+            index=index,
+            known_layout=layout,
+            number=number_in_list,
             mask=mask,
         )
         hooks.append(hook)

@@ -59,15 +59,19 @@ def save_pretrained(model: nn.Module, folder: str | Path) -> None:
         )
     state = _tensors_of(wrapped)
     frozen = _frozen_names(wrapped)
-    necks = wrapped.llm_neck
-    first = necks[0] if isinstance(necks, nn.ModuleList) else necks
+    first_neck = wrapped.llm_neck
+    if isinstance(first_neck, nn.ModuleList):
+        first_neck = first_neck[0]
+    frozen_fingerprint = None
+    if frozen:
+        frozen_fingerprint = _fingerprint(state, frozen)
     config = dict(
         format=FORMAT,
         lm4ve=__version__,
         model=_class_name(wrapped),
         **wrapped.llm_inserted,
-        record=getattr(first.block, 'source', None),
-        frozen_encoder=_fingerprint(state, frozen) if frozen else None,
+        record=getattr(first_neck.block, 'source', None),
+        frozen_encoder=frozen_fingerprint,
     )
     kept = {}
     for name, tensor in state.items():
@@ -120,8 +124,10 @@ def from_pretrained(
     else:
         arguments = {name: config[name] for name in _ARGUMENTS if name in config}
         necks = _build_necks(model, arguments, block, config['block'], folder)
-        is_single = has_one_place(config['after'], config.get('before'))
-        _load_neck(necks[0] if is_single else nn.ModuleList(necks), saved)
+        built: nn.Module = nn.ModuleList(necks)
+        if has_one_place(config['after'], config.get('before')):
+            built = necks[0]
+        _load_neck(built, saved)
         insert(model, necks, arguments)
     model.load_state_dict(saved, strict=False)
     return model
