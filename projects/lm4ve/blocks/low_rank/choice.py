@@ -1,5 +1,7 @@
 """Which way of using the low rank costs the fewest operations for a batch."""
 
+from typing import NamedTuple
+
 import torch
 from mmengine.logging import print_log
 from torch import Tensor
@@ -65,13 +67,49 @@ class CheapestMethod:
         )
 
 
-def count_macs(layer: LLMLayer, x: Tensor, queries: Queries) -> dict[str, int]:
-    """Count multiply-accumulates, up to the heads' outputs, by method.
+class _Sizes(NamedTuple):
+    """The sizes that the costs depend on.
 
-    The mapper, its decomposition, projections and attention; the output
-    projection and the MLP are the same for all. Where gradients are recorded, the
-    backward pass is counted too: a product is done twice in all where one factor is
-    frozen (forward, gradient of the other factor), three times where none is.
+    Attributes:
+        batch (int): B.
+        tokens (int): N.
+        computed (int): Q, the number of queries of a sample.
+        channels (int): C, before the mapper.
+        width (int): D, after it.
+        q_rows (int): Rows of the query projection.
+        kv_rows (int): Rows of the key and of the value projection, each.
+        heads (int): Heads of the queries.
+    """
+
+    batch: int
+    tokens: int
+    computed: int
+    channels: int
+    width: int
+    q_rows: int
+    kv_rows: int
+    heads: int
+
+
+class _Cost(NamedTuple):
+    """Multiply-accumulates of a forward pass.
+
+    Attributes:
+        frozen (int): Of products with a frozen factor.
+        free (int): Of products of two factors that get gradients.
+    """
+
+    frozen: int
+    free: int
+
+
+def count_macs(layer: LLMLayer, x: Tensor, queries: Queries) -> dict[str, int]:
+    """Count the multiply-accumulates of each method, up to the heads' outputs.
+
+    That is the mapper, its decomposition, the projections and attention; the output
+    projection and the MLP are the same for all methods. If gradients are recorded, the
+    backward pass is counted too: a product with a frozen factor is done twice in all
+    (forward, gradient of the other factor), any other three times.
 
     Args:
         layer (LLMLayer): The block's first layer.
@@ -81,54 +119,112 @@ def count_macs(layer: LLMLayer, x: Tensor, queries: Queries) -> dict[str, int]:
     Returns:
         dict[str, int]: The numbers for 'off', 'fold' and 'absorb'.
     """
-    batch, n, c = x.shape
+    sizes = _sizes_of(layer, x, queries)
+    off = _cost_of_modules(sizes)
+    fold = _cost_of_fold(sizes)
+    absorb = _cost_of_absorb(sizes)
+    if not torch.is_grad_enabled():
+        return dict(
+            off=off.frozen + off.free,
+            fold=fold.frozen + fold.free,
+            absorb=absorb.frozen + absorb.free,
+        )
+    # 'absorb' also averages the tokens as they came, for the gradients of the matrices
+    # of keys and values.
+    averages = 2 * _macs_of_average(sizes)
+    return dict(
+        off=2 * off.frozen + 3 * off.free,
+        fold=2 * fold.frozen + 3 * fold.free,
+        absorb=2 * absorb.frozen + 3 * absorb.free + averages,
+    )
+
+
+def _sizes_of(layer: LLMLayer, x: Tensor, queries: Queries) -> _Sizes:
+    """Return the sizes of a layer and of a batch; the arguments are :func:`count_macs`'."""
+    batch, tokens, channels = x.shape
     if torch.compiler.is_compiling():
         # The compiler has a symbol for the batch, and would bind its code to it.
         batch = _COMPILED_BATCH
-    read = count_queries(queries, n)
-    q_dim, d = unwrap(layer.q_proj).weight.shape
-    kv_dim = unwrap(layer.k_proj).weight.shape[0]
-    heads = q_dim // layer.head_dim
-
-    # What several methods do.
-    attention = 2 * batch * read * n * q_dim
-    map_read = batch * read * c * d
-    project_queries = batch * read * d * q_dim
-    decompose = c * c * d
-    coordinates = batch * n * c * c
-
-    # Products with a frozen factor, and products without one. The mapper counts as
-    # frozen in its decomposition, whose gradient comes from the products after it.
-    off_frozen = batch * n * d * 2 * kv_dim + project_queries
-    off_free = batch * n * c * d + attention
-
-    rows = 2 * kv_dim
-    fold_frozen = decompose
-    if read == n:  # every token is a query: the query's projection is folded too
-        rows = rows + q_dim
-    else:
-        fold_frozen = fold_frozen + project_queries
-    fold_frozen = fold_frozen + rows * d * c
-    fold_free = coordinates + map_read + batch * n * c * rows + attention
-
-    pool = batch * read * heads * n * c
-    absorb_frozen = decompose + project_queries + 2 * batch * read * q_dim * d
-    move = 2 * batch * read * heads * c * d
-    absorb_free = coordinates + map_read + move + 2 * pool
-
-    if not torch.is_grad_enabled():
-        return dict(
-            off=off_frozen + off_free,
-            fold=fold_frozen + fold_free,
-            absorb=absorb_frozen + absorb_free,
-        )
-    # Absorbing pools the tokens as they came, too, for the gradients of keys' and
-    # values' matrices.
-    return dict(
-        off=2 * off_frozen + 3 * off_free,
-        fold=2 * fold_frozen + 3 * fold_free,
-        absorb=2 * absorb_frozen + 3 * absorb_free + 2 * pool,
+    q_rows, width = unwrap(layer.q_proj).weight.shape
+    return _Sizes(
+        batch=batch,
+        tokens=tokens,
+        computed=count_queries(queries, tokens),
+        channels=channels,
+        width=width,
+        q_rows=q_rows,
+        kv_rows=unwrap(layer.k_proj).weight.shape[0],
+        heads=q_rows // layer.head_dim,
     )
+
+
+def _cost_of_modules(s: _Sizes) -> _Cost:
+    """Count what mapper, projections and attention take as modules ('off')."""
+    keys_and_values = s.batch * s.tokens * s.width * 2 * s.kv_rows
+    mapper = s.batch * s.tokens * s.channels * s.width
+    return _Cost(
+        frozen=keys_and_values + _macs_of_query_projection(s),
+        free=mapper + _macs_of_attention(s),
+    )
+
+
+def _cost_of_fold(s: _Sizes) -> _Cost:
+    """Count what 'fold' takes: products of weights, then projections of C channels."""
+    folded_rows = 2 * s.kv_rows
+    frozen = _macs_of_decomposition(s)
+    if s.computed == s.tokens:  # the query projection is folded too
+        folded_rows = folded_rows + s.q_rows
+    else:
+        frozen = frozen + _macs_of_query_projection(s)
+    products_of_weights = folded_rows * s.width * s.channels
+    projections = s.batch * s.tokens * s.channels * folded_rows
+    return _Cost(
+        frozen=frozen + products_of_weights,
+        free=_macs_of_mapped_queries(s) + projections + _macs_of_attention(s),
+    )
+
+
+def _cost_of_absorb(s: _Sizes) -> _Cost:
+    """Count what 'absorb' takes: the weights act on queries and on averages of tokens."""
+    key_and_value_weights = 2 * s.batch * s.computed * s.q_rows * s.width
+    mapper = 2 * s.batch * s.computed * s.heads * s.channels * s.width
+    scores_and_averages = 2 * _macs_of_average(s)
+    return _Cost(
+        frozen=_macs_of_decomposition(s)
+        + _macs_of_query_projection(s)
+        + key_and_value_weights,
+        free=_macs_of_mapped_queries(s) + mapper + scores_and_averages,
+    )
+
+
+def _macs_of_attention(s: _Sizes) -> int:
+    """Count scores and weighted values of attention over keys and values."""
+    return 2 * s.batch * s.computed * s.tokens * s.q_rows
+
+
+def _macs_of_query_projection(s: _Sizes) -> int:
+    """Count the projection of the queries from D channels."""
+    return s.batch * s.computed * s.width * s.q_rows
+
+
+def _macs_of_decomposition(s: _Sizes) -> int:
+    """Count the decomposition of the mapper, which counts as a frozen product.
+
+    Its gradient comes from the products after it.
+    """
+    return s.channels * s.channels * s.width
+
+
+def _macs_of_mapped_queries(s: _Sizes) -> int:
+    """Count the coordinates of all tokens, and the mapper at the queries."""
+    coordinates = s.batch * s.tokens * s.channels * s.channels
+    mapper = s.batch * s.computed * s.channels * s.width
+    return coordinates + mapper
+
+
+def _macs_of_average(s: _Sizes) -> int:
+    """Count one weighted average of the tokens' C channels for each head and query."""
+    return s.batch * s.computed * s.heads * s.tokens * s.channels
 
 
 def count_queries(queries: Queries, n: int) -> int:
