@@ -19,6 +19,9 @@ from lm4ve.blocks.frozen import Frozen
 def accept_frozen_layers(
     complete: Callable[..., None], config: Any, args: Any, kwargs: Any
 ) -> None:
-    """Complete a config, with the layer for frozen projections."""
+    """Run ``LoraConfig.__post_init__``, then register our layer for frozen projections.
+
+    wrapt calls it in the place of that method, with the method as ``complete``.
+    """
     complete(*args, **kwargs)
     config._register_custom_module({Frozen: adapters.LoRALinear})

@@ -93,11 +93,18 @@ class NeckFields:
         """
         averages = self.out_type == 'avg_featmap'
         reads_extra = averages or self.queries is not None or self.shuffle_tokens
+        # A field without an effect is None, so that it is not compared.
+        num_extra_tokens = None
+        if reads_extra:
+            num_extra_tokens = self.num_extra_tokens
+        norm_first = None
+        if averages:
+            norm_first = self.norm_first
         record = NeckRecord(
             residual=self.residual,
             layout=describe_layout(self.layout),
-            num_extra_tokens=self.num_extra_tokens if reads_extra else None,
-            norm_first=self.norm_first if averages else None,
+            num_extra_tokens=num_extra_tokens,
+            norm_first=norm_first,
             index=self.index,
             keep_others=self.keep_others,
             branch='none',

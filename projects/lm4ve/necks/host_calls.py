@@ -24,14 +24,15 @@ class Call(NamedTuple):
 
 
 def open_call(call: Call) -> None:
-    """Note a call that begins."""
+    """Note a call that begins, as the innermost one of this thread."""
     _calls().append(call)
 
 
 def close_call(key: Any, signature: Signature) -> None:
     """Forget a call that has ended.
 
-    There may be none, if another hook raised before ours.
+    If another hook raised before the call was noted, there is none to forget, and the
+    innermost one belongs to another module.
 
     Args:
         key: The key of the hook that noted it.

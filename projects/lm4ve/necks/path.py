@@ -112,7 +112,12 @@ def has_outer_residual(residual: str) -> bool:
 
 
 def apply_gate(branch: Tensor, gate: Tensor | None) -> Tensor:
-    """Multiply a branch by the gate, if there is one."""
+    """Multiply the branch beside a residual by the gate.
+
+    Args:
+        branch (Tensor): ``[B, Q, C]`` or ``[B, Q, D]``.
+        gate (Tensor, optional): A scalar ``[1]``; None: the branch stays as it is.
+    """
     if gate is None:
         return branch
     return branch * gate.to(branch.dtype)

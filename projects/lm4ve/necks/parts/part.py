@@ -97,15 +97,38 @@ class Part:
     progress: float | None = None
 
     def before(self, request: Request, step: Step) -> Request:
-        """Return a request for other tokens, another order, or other queries."""
+        """Change what is computed, before the path runs.
+
+        Args:
+            request (Request): The neck's request, as the parts before this one have
+                left it.
+            step (Step): The forward pass.
+
+        Returns:
+            Request: For example one with other tokens, another order of them, or other
+            queries. By default ``request``.
+        """
         return request
 
     def around(self, run: Run, step: Step, request: Request) -> Computed:
-        """Run the path, and do what has to be done before or after, or instead."""
+        """Run the path, or do something before, after or instead.
+
+        Args:
+            run (Callable): Runs the path, with the parts before this one around it.
+            step (Step): The forward pass.
+            request (Request): What is computed, as all parts have left it.
+
+        Returns:
+            Computed: The computed tokens. By default those of ``run``.
+        """
         return run(request)
 
     def add_to(self, record: NeckRecord) -> None:
-        """Write into the checkpoint's record what its tensors do not show."""
+        """Write the part's settings into the checkpoint's record, which no tensor shows.
+
+        Args:
+            record (NeckRecord): The neck's record; changed in place.
+        """
 
     def progress_in(self, step: Step) -> float:
         """Return how far training has come, 0 where that makes no difference.
