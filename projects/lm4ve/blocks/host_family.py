@@ -238,25 +238,36 @@ class HostFamily:
             UserError: A field of the config limits how far a token sees, and nothing
                 here reads it.
         """
-        functions = vars(sys.modules[type(self.model).__module__])
-        if not causal and 'create_causal_mask' in functions:
+        model_file = vars(sys.modules[type(self.model).__module__])
+        model_is_causal = 'create_causal_mask' in model_file
+        if model_is_causal and not causal:
             return
-        unknown = []
-        types = getattr(self.config, 'layer_types', None)
-        if types:
-            for index in indices:
-                if types[index] not in _KNOWN_TYPES:
-                    unknown.append(f'layer_types[{index}]={types[index]!r}')
-        else:
-            for name, value in vars(self.config).items():
-                if _is_window(name, value) and name != _KNOWN_WINDOW:
-                    unknown.append(name)
+        unknown = self._find_unknown_windows(indices)
         if unknown:
             raise UserError(
                 f"block.window=True: '{self.kind}' has no layer spec, and how "
                 f'{listing(unknown)} limits attention is not known. Fix: '
                 'block.window=False.'
             )
+
+    def _find_unknown_windows(self, indices: Sequence[int]) -> list[str]:
+        """Return the config's fields for windows that ``LanguageModel.window`` does not read.
+
+        Args:
+            indices (Sequence[int]): The layers whose types count, where the config
+                names types.
+        """
+        unknown = []
+        types = getattr(self.config, 'layer_types', None)
+        if types:
+            for index in indices:
+                if types[index] not in _KNOWN_TYPES:
+                    unknown.append(f'layer_types[{index}]={types[index]!r}')
+            return unknown
+        for name, value in vars(self.config).items():
+            if _is_window(name, value) and name != _KNOWN_WINDOW:
+                unknown.append(name)
+        return unknown
 
     def check_layer(self, index: int) -> None:
         """Try a layer with random weights and random tokens.
@@ -360,7 +371,7 @@ def _record_arguments(
         dict | None: Values by argument, the tokens among them; None if the model does
         not run there.
     """
-    found: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
 
     def hand_on(hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Stand in for the ``forward`` of an earlier layer."""
@@ -372,9 +383,9 @@ def _record_arguments(
         for name, value in signature.bind(*args, **kwargs).arguments.items():
             parameter = signature.parameters[name]
             if parameter.kind is parameter.VAR_KEYWORD:
-                found.update(value)
+                arguments.update(value)
             else:
-                found[name] = value
+                arguments[name] = value
         raise _Reached
 
     for layer in layers[:index]:
@@ -391,9 +402,9 @@ def _record_arguments(
         try:
             model(**{name: value})
         except _Reached:
-            return found
+            return arguments
         except Exception:  # of many kinds: it is foreign code without values
-            found.clear()
+            arguments.clear()
     return None
 
 

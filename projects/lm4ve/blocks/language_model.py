@@ -78,19 +78,13 @@ class LanguageModel:
         field = f"model_type (the family's name in transformers) of {origin}"
         check(field, family, kind=str)
         check_supported(fields)
+        self.host: HostFamily | None = None
         try:
             self.config: Any = build_foreign_config(fields, origin).get_text_config()
-            self.host: HostFamily | None = None
             if self.config.model_type in {*FAMILIES, *REFUSED}:
-                self.spec = layer_spec(self.config)
-                _drop_unread_fields(self.config, self.spec)
-                self.skeleton: Any = _build_skeleton(self.config)
+                self._use_spec()
             else:
-                self.host = HostFamily(self.config)
-                self.spec = self.host.spec()
-                self.skeleton = self.host.model
-                if self.files is not None:
-                    self.files = self.host.convert(self.files)
+                self._use_own_layers()
         except UserError:
             raise
         except Exception as e:  # of many kinds, none of which names the file
@@ -98,6 +92,28 @@ class LanguageModel:
                 f"{origin} is not that of a valid '{family}' model "
                 f'({type(e).__name__}: {" ".join(str(e).split())}).'
             ) from e
+
+    def _use_spec(self) -> None:
+        """Set what describes the layers of a family that has a spec.
+
+        Raises:
+            UnsupportedModelError: The family is refused.
+        """
+        self.spec = layer_spec(self.config)
+        _drop_unread_fields(self.config, self.spec)
+        self.skeleton: Any = _build_skeleton(self.config)
+
+    def _use_own_layers(self) -> None:
+        """Set what describes the layers of a family without a spec, the library's own.
+
+        Raises:
+            UnsupportedModelError: The library's model cannot be used.
+        """
+        self.host = HostFamily(self.config)
+        self.spec = self.host.spec()
+        self.skeleton = self.host.model
+        if self.files is not None:
+            self.files = self.host.convert(self.files)
 
     def resolve_layers(self, layers: Sequence[int]) -> list[int]:
         """Turn negative layer indices into positive ones.

@@ -81,23 +81,52 @@ def _as_list(names: str | Sequence[str] | None) -> list[str]:
 
 
 def find_place(encoder: nn.Module, name: str, at_input: bool = False) -> nn.Module:
-    """Find the submodule of a name, in an encoder that has no block yet.
+    """Find the submodule that gets the hook for a place, in an encoder without a block.
 
-    Of a sequence it is the last module, which runs also where a host calls one after
-    the other (timm's gradient checkpointing); the first for its input.
+    For an ``nn.Sequential`` it is the last module in it, or the first one for its
+    input: hosts may call these one by one, and never the sequence itself (timm's
+    gradient checkpointing).
+
+    Args:
+        encoder (nn.Module): The encoder.
+        name (str): The submodule's name in it.
+        at_input (bool): Whether the submodule's input is meant, not its output.
+
+    Raises:
+        UserError: There is no such submodule, it is a container that is never called,
+            or the encoder has a block already.
+    """
+    _check_encoder(encoder)
+    place = _find_named(encoder, name, at_input)
+    modules = [m for _, m in encoder.named_modules(remove_duplicate=False)]
+    end = -1
+    if at_input:
+        end = 0
+    while type(place).forward is nn.Sequential.forward and len(place) > 0:
+        is_used_elsewhere = modules.count(place[end]) > 1
+        if is_used_elsewhere:
+            break
+        place = place[end]
+    found: nn.Module = place
+    return found
+
+
+def _find_named(encoder: nn.Module, name: str, at_input: bool) -> Any:
+    """Return the submodule of a name.
 
     Args:
         encoder (nn.Module): The encoder.
         name (str): The name.
-        at_input (bool): Whether the submodule's input is meant.
+        at_input (bool): Whether the user gave it as ``before``, for messages.
 
     Raises:
-        UserError: There is none, it only holds others, or the encoder has a block.
+        UserError: There is none, or it is a container that is never called.
     """
-    _check_encoder(encoder)
     modules = {n: m for n, m in encoder.named_modules() if n}
-    place: Any = modules.get(name)
-    argument = 'before' if at_input else 'after'
+    place = modules.get(name)
+    argument = 'after'
+    if at_input:
+        argument = 'before'
     kind = type(encoder).__name__
     if place is None:
         close = did_you_mean(name, modules)
@@ -111,15 +140,7 @@ def find_place(encoder: nn.Module, name: str, at_input: bool = False) -> nn.Modu
             f"{argument}='{name}' is only a container, which is never called, of "
             f'{kind}. Fix: name one of {closest(name, children or modules)}.'
         )
-    end = 0 if at_input else -1
-    every = [m for _, m in encoder.named_modules(remove_duplicate=False)]
-    while type(place).forward is nn.Sequential.forward and len(place) > 0:
-        is_used_elsewhere = every.count(place[end]) > 1
-        if is_used_elsewhere:
-            break
-        place = place[end]
-    found: nn.Module = place
-    return found
+    return place
 
 
 def _check_encoder(encoder: nn.Module) -> None:

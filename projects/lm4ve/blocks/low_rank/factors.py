@@ -76,26 +76,26 @@ def factorize(layer: LLMLayer, weight: Tensor, dtype: torch.dtype) -> Factors:
         'k': unwrap(layer.k_proj),
         'v': unwrap(layer.v_proj),
     }
-    trains = _any_trains(weight, layer.attention_norm, *projections.values())
     wide = torch.promote_types(dtype, torch.float32)
-    mapper = weight.to(wide)
+    original = weight.to(wide)
+    frame, root = decompose(original, _centers(layer), dtype)
+
+    # The norm before the projections: gain, bias, epsilon, and what it subtracts.
     gain = None
     bias = None
-    mean = None
     eps = None
-    is_centered = False
     if layer.norm_form is not None:
-        _, is_centered, eps = layer.norm_form
+        eps = layer.norm_form.eps
         like = torch.empty(len(weight), dtype=dtype, device=weight.device)
         gain, bias = affine_of(layer.attention_norm, eps, like)
-    if is_centered:
-        mean = mapper.mean(dim=0)
-        mapper = mapper - mean
-    frame, root = decompose(weight.to(wide), is_centered, dtype)
-    original = None
-    if trains:
-        original = mapper
-    mapper_matrix = Matrix(frame, original)
+    mean = None
+    if _centers(layer):
+        mean = original.mean(dim=0)
+        original = original - mean
+
+    mapper_matrix = Matrix(frame, None)
+    if _any_trains(weight, layer.attention_norm, *projections.values()):
+        mapper_matrix = Matrix(frame, original)
     mapper_and_gain = _apply_gain(mapper_matrix, gain).to(dtype)
     parts = {}
     for name, linear in projections.items():
@@ -109,6 +109,11 @@ def factorize(layer: LLMLayer, weight: Tensor, dtype: torch.dtype) -> Factors:
         dtype=dtype,
         parts=parts,
     )
+
+
+def _centers(layer: LLMLayer) -> bool:
+    """Return whether the norm before attention subtracts the mean over channels."""
+    return layer.norm_form is not None and layer.norm_form.centered
 
 
 def _any_trains(weight: Tensor, *modules: nn.Module) -> bool:
