@@ -248,6 +248,12 @@ class ThroughNeck:
     def _find_padding(self, neck: Any, x: Tensor, call: Call) -> Tensor | None:
         """Find the padding among the features of a call of the place.
 
+        Args:
+            neck (nn.Module): The neck that reads them.
+            x (Tensor): The features.
+            call (Call): The call. Its arguments, and those of the calls around it, are
+                searched for a mask.
+
         Returns:
             Tensor | None: Bool ``[B, N]``, True = padding; None: nothing is padded.
 
