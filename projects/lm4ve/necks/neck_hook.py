@@ -263,13 +263,13 @@ class ThroughNeck:
         """
         calls = [call, *running_calls(self.key)]
         outermost = calls[-1]
-        layout = getattr(neck, 'layout', None)
-        is_named = bool(layout)
-        if not is_named:
-            layout = DEFAULTS.get(x.dim(), '')
+        named_layout = getattr(neck, 'layout', None)
+        layout = DEFAULTS.get(x.dim(), '')
+        if named_layout:
+            layout = named_layout
         is_sequence = x.dim() == 3 and len(layout) == 3
         if is_sequence and neck.guard and not torch.jit.is_tracing():
-            self._check_layout(x, layout, outermost, is_named)
+            self._check_layout(x, layout, outermost, is_named=bool(named_layout))
         mask = host_masks.find_mask(calls)
         if mask is None:
             self._refuse_lost_mask(outermost)
