@@ -26,17 +26,18 @@ def run_converter(
     layer: int = -1,
     **flags: dict[str, Any],
 ) -> None:
-    """Convert one file as a command line says, and print what was written.
+    """Run a tool that converts a published checkpoint, and print what it wrote.
 
     Args:
         argv (Sequence[str], optional): The command line. Default: the process's.
-        description (str): The tool's docstring.
-        convert (Callable): A task's function of the state, the language model, the
-            layers, ``origin`` (the file's name in messages) and the values of
-            ``flags``.
-        layer (int): The layer of the language model that released blocks are.
-        **flags: Name of a further argument of ``convert`` -> options of its flag, as of
-            ``ArgumentParser.add_argument``. ``ema`` chooses the moving average instead.
+        description (str): The tool's docstring, for ``--help``.
+        convert (Callable): Returns the converted state. It is called with the published
+            state, the language model and its layers, and by keyword with ``origin`` (the
+            file's name for messages) and the values of ``flags``.
+        layer (int): The layer of the language model that released blocks were made of.
+        **flags: Name of a further argument of ``convert`` -> options of its flag, as for
+            ``ArgumentParser.add_argument``. The flag ``ema`` is not passed on: it makes
+            the moving average of the weights the published state.
 
     Raises:
         UserError: The result would overwrite the source; what ``convert`` raises.
@@ -57,9 +58,10 @@ def run_converter(
     )
     size = write_checkpoint(converted, meta, args.dst)
     if args.llm is not None:
-        left = sum(BLOCK_PREFIX in name for name in state)
+        left_out = sum(BLOCK_PREFIX in name for name in state)
         print(
-            f"The block, layer {args.layer} of '{args.llm}', is left out ({left} tensors)."
+            f"The block, layer {args.layer} of '{args.llm}', is left out "
+            f'({left_out} tensors).'
         )
     print(f'{args.dst}: {len(converted)} tensors, {size / 1e6:.1f} MB')
 

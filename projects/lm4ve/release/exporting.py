@@ -1,4 +1,4 @@
-"""From a config and a checkpoint to a file that was compared with the model."""
+"""Exports a model to a file that is checked against the model before it is kept."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,13 +24,14 @@ from lm4ve.version import __version__
 
 #: Format -> the ending of its files.
 FORMATS = {'onnx': '.onnx', 'torch-export': '.pt2', 'safetensors': '.safetensors'}
+#: Format -> the functions that write and load its files.
 _WRITERS = {
     'onnx': (formats.write_onnx, formats.load_onnx),
     'torch-export': (formats.write_torch_export, formats.load_torch_export),
 }
-#: Samples of the example that is traced.
+#: The batch size of the example that is traced.
 _EXAMPLE = 2
-#: Sizes of the batches that are compared.
+#: The batch sizes at which a file is compared with the model.
 _CHECKED = (1, 3)
 
 
@@ -41,9 +42,9 @@ class Written(NamedTuple):
         path (Path): The file.
         size (int): Its bytes.
         metadata (dict): Its description, see :func:`metadata_of`.
-        difference (float): From the model: the largest one of an output, by that
-            output's largest value where that is above 1. 0 for safetensors, which are
-            compared bit by bit.
+        difference (float): How far the file's outputs are from the model's, see
+            :func:`largest_difference`. 0 for safetensors, whose tensors are compared bit
+            by bit.
     """
 
     path: Path
@@ -63,16 +64,22 @@ def export_model(
     with_block: bool = False,
     allow_partial: bool = False,
 ) -> Written:
-    """Export a model of any task.
+    """Export a model of any task to a file, and check the file.
+
+    A traced format ('onnx', 'torch-export') is run as its users will run it, and its
+    outputs are compared with the model's; safetensors are read again and compared bit
+    by bit. Unless the check passes, no file is left.
 
     Args:
         cfg (Config): See :func:`lm4ve.runner.config.read_config`.
         checkpoint (str): Its checkpoint, or 'none' for untrained weights.
         format (str): A key of :data:`FORMATS`.
         path (str | Path): The file to write.
-        overwrite (bool): It may exist.
-        tolerance (float): A file that differs from the model by more is not kept.
-        with_block (bool): safetensors hold the frozen block's weights too.
+        overwrite (bool): Replace the file if it exists.
+        tolerance (float): The largest difference from the model, see
+            :func:`largest_difference`, with which a traced file is kept.
+        with_block (bool): safetensors also hold the weights of frozen blocks. Traced
+            formats always hold them.
         allow_partial (bool): Load what fits of a checkpoint of another model.
 
     Raises:
@@ -93,8 +100,8 @@ def export_model(
             difference = 0.0
             _write_weights(model, beside, metadata, with_block)
         else:
-            function = _trace_and_write(export, model, cfg, format, beside, metadata)
-            difference = _compare(function, export, model, cfg, tolerance)
+            run_file = _trace_and_write(export, model, cfg, format, beside, metadata)
+            difference = _compare(run_file, export, model, cfg, tolerance)
     return Written(path, path.stat().st_size, metadata, difference)
 
 
@@ -106,7 +113,16 @@ def _trace_and_write(
     path: Path,
     metadata: dict,
 ) -> formats.Run:
-    """Write a file; return what it computes. The metadata gets the inputs and outputs."""
+    """Trace a model, write the file, and return a function that runs the written file.
+
+    Args:
+        export (TaskExport): The task's hooks.
+        model (nn.Module): The model; a copy of it is fused.
+        cfg (Config): Its config.
+        format (str): 'onnx' or 'torch-export'.
+        path (Path): The file to write.
+        metadata (dict): The model's description; 'inputs' and 'outputs' are added.
+    """
     write, load = _WRITERS[format]
     model = fuse(model)
     tensors = export.tensors(model, collate(cfg, export.samples(cfg, _EXAMPLE)))
@@ -130,21 +146,32 @@ def _compare(
     cfg: Config,
     tolerance: float,
 ) -> float:
-    """Compare a file with the model at batch sizes that the trace has not seen.
+    """Compare a file's outputs with the model's at batch sizes that the trace has not seen.
+
+    Args:
+        run (Callable): Runs the file.
+        export (TaskExport): The task's hooks.
+        model (nn.Module): The model.
+        cfg (Config): Its config.
+        tolerance (float): The largest difference that is accepted.
+
+    Returns:
+        float: The largest difference of all batch sizes; see
+        :func:`largest_difference`.
 
     Raises:
-        UserError: They differ by more than the tolerance.
+        UserError: A difference is larger than the tolerance, or not finite.
     """
     samples = export.samples(cfg, max(_CHECKED))
     largest = 0.0
     for count in _CHECKED:
         tensors = export.tensors(model, collate(cfg, samples[:count]))
         with torch.no_grad():
-            # A batch of its own, since models change the one that they get.
+            # A new batch, since models change the one that they get.
             batch = collate(cfg, samples[:count])
             expected = as_tuple(export.expected(model, batch))
         difference = largest_difference(expected, run(tensors))
-        is_close = difference <= tolerance  # not of NaN
+        is_close = difference <= tolerance  # False for NaN
         if not is_close:
             raise UserError(
                 f'The exported file differs from the model by {difference:.2g} at a batch of '
@@ -154,12 +181,24 @@ def _compare(
     return largest
 
 
-def largest_difference(expected: Sequence[Tensor], got: Sequence[Tensor]) -> float:
-    """Return how far outputs are apart, relative to values above 1; NaN if one is not finite."""
-    if [t.shape for t in expected] != [t.shape for t in got]:
+def largest_difference(expected: Sequence[Tensor], actual: Sequence[Tensor]) -> float:
+    """Return the largest difference of outputs, relative to the output's largest value.
+
+    Each output has its own scale: the largest absolute value that is expected of it, or
+    1 if that is smaller. So small outputs are compared absolutely.
+
+    Args:
+        expected, actual (Sequence[Tensor]): The outputs, in the same order; none is
+            empty.
+
+    Returns:
+        float: ``inf`` if the number or the shapes of outputs differ; NaN if a value is
+        not finite, even where both have it.
+    """
+    if [t.shape for t in expected] != [t.shape for t in actual]:
         return float('inf')
     largest = 0.0
-    for a, b in zip(expected, got, strict=True):
+    for a, b in zip(expected, actual, strict=True):
         if not a.isfinite().all() or not b.isfinite().all():
             return float('nan')
         difference = (a.double() - b.double()).abs().max()
@@ -171,19 +210,25 @@ def largest_difference(expected: Sequence[Tensor], got: Sequence[Tensor]) -> flo
 def _write_weights(
     model: nn.Module, path: Path, metadata: dict, with_block: bool
 ) -> None:
-    """Write a model's state, and look whether it comes back as it was.
+    """Write a model's state as safetensors, and compare the file's tensors bit by bit.
+
+    Args:
+        model (nn.Module): The model.
+        path (Path): The file to write.
+        metadata (dict): The model's description.
+        with_block (bool): Also write the weights of frozen blocks.
 
     Raises:
-        UserError: It does not.
+        UserError: A tensor that is read again differs from the one that was written.
     """
     state = trained_state(model)
     if with_block:
         frozen, _ = frozen_state(model)
         state.update(frozen)
     formats.write_safetensors(state, path, metadata)
-    again = read_safetensors(path)['state_dict']
-    is_whole = state.keys() == again.keys()
-    if not is_whole or not all(torch.equal(state[k], again[k]) for k in state):
+    stored = read_safetensors(path)['state_dict']
+    is_whole = state.keys() == stored.keys()
+    if not is_whole or not all(torch.equal(state[k], stored[k]) for k in state):
         raise UserError(f"'{path}' does not hold what was written.")
 
 
@@ -219,16 +264,30 @@ def describe_tensors(
     tensors: Sequence[Tensor],
     axes: Sequence[Mapping[int, str]],
 ) -> list[dict[str, Any]]:
-    """Describe inputs or outputs: name, type, shape (a word where it varies), meaning."""
-    described = []
-    for i, (name, meaning) in enumerate(meanings.items()):
-        shape = [axes[i].get(dim, size) for dim, size in enumerate(tensors[i].shape)]
-        described.append(
-            dict(
-                name=name,
-                dtype=str(tensors[i].dtype).removeprefix('torch.'),
-                shape=shape,
-                meaning=meaning,
-            )
+    """Describe the inputs or the outputs of an export in plain data.
+
+    Args:
+        meanings (Mapping[str, str]): Name -> meaning, in the order of the tensors.
+        tensors (Sequence[Tensor]): An example of each.
+        axes (Sequence[Mapping[int, str]]): Dimension -> name, for those of each tensor
+            that vary.
+
+    Returns:
+        list[dict]: Name, dtype, shape and meaning of each tensor; the shape has names
+        in place of sizes that vary, as in ``['batch', 3, 224, 224]``.
+    """
+    descriptions = []
+    for (name, meaning), tensor, varying in zip(
+        meanings.items(), tensors, axes, strict=True
+    ):
+        shape: list[int | str] = list(tensor.shape)
+        for dim, size_name in varying.items():
+            shape[dim] = size_name
+        description = dict(
+            name=name,
+            dtype=str(tensor.dtype).removeprefix('torch.'),
+            shape=shape,
+            meaning=meaning,
         )
-    return described
+        descriptions.append(description)
+    return descriptions

@@ -26,8 +26,16 @@ def write_torch_export(
     inputs: Sequence[str],
     outputs: Sequence[str],
 ) -> None:
-    """Write what ``torch.export.load`` reads, with the metadata as an extra file."""
-    # Of a path torch wants an ending that a temporary file lacks.
+    """Write a file for ``torch.export.load``, with the metadata in it as an extra file.
+
+    Args:
+        program (ExportedProgram): The traced model.
+        path (Path): The file to write.
+        metadata (dict): The model's description, plain data.
+        inputs, outputs (Sequence[str]): Not used, but part of every writer's signature:
+            this format names them in the metadata alone.
+    """
+    # Into memory first, since torch refuses a path that does not end in '.pt2'.
     buffer = io.BytesIO()
     text = json.dumps(metadata, allow_nan=False)
     torch.export.save(program, buffer, extra_files={f'{KEY}.json': text})
@@ -35,17 +43,31 @@ def write_torch_export(
 
 
 def load_torch_export(path: Path) -> Run:
-    """Load a file of :func:`write_torch_export`."""
+    """Load a file of :func:`write_torch_export`, and return a function that runs it.
+
+    Raises:
+        ValueError: The file holds no metadata, or damaged ones.
+    """
     extra = {f'{KEY}.json': ''}
+    # From memory, since torch refuses a path that does not end in '.pt2'.
     content = io.BytesIO(path.read_bytes())
     module = torch.export.load(content, extra_files=extra).module()
-    json.loads(extra[f'{KEY}.json'])
+    _check_metadata(extra[f'{KEY}.json'])
 
     def run(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
         with torch.no_grad():
             return tuple(module(*tensors))
 
     return run
+
+
+def _check_metadata(text: str) -> None:
+    """Check that the metadata of a file can be read.
+
+    Raises:
+        ValueError: The text is no JSON.
+    """
+    json.loads(text)
 
 
 def write_onnx(
@@ -55,7 +77,18 @@ def write_onnx(
     inputs: Sequence[str],
     outputs: Sequence[str],
 ) -> None:
-    """Write an ONNX file; torch's exporter names an operator that ONNX lacks."""
+    """Write an ONNX file, with the metadata among its properties.
+
+    Args:
+        program (ExportedProgram): The traced model.
+        path (Path): The file to write.
+        metadata (dict): The model's description, plain data. The shapes in its 'inputs'
+            name the dimensions.
+        inputs, outputs (Sequence[str]): The names of the tensors.
+
+    Raises:
+        Exception: ONNX lacks an operator of the model; torch's exporter names it.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         made: Any = torch.onnx.export(
@@ -75,8 +108,15 @@ def write_onnx(
 
 
 def _name_dimensions(graph: Any, shapes: Sequence[Sequence[int | str]]) -> None:
-    """Give a graph's dimensions the names of its inputs' shapes for the trace's symbols."""
+    """Rename the varying dimensions of a graph: 's0' of the trace becomes 'batch'.
+
+    Args:
+        graph (GraphProto): The ONNX graph; it is changed, outputs and inner values too.
+        shapes (Sequence[Sequence[int | str]]): The shape of each input, with a name for
+            each varying dimension.
+    """
     names = {}
+    # Metadata may describe no inputs; their dimensions keep the trace's names.
     for value, shape in zip(graph.input, shapes, strict=False):
         for dim, size in zip(_dimensions_of(value), shape, strict=True):
             if dim.dim_param and isinstance(size, str):
@@ -88,16 +128,16 @@ def _name_dimensions(graph: Any, shapes: Sequence[Sequence[int | str]]) -> None:
 
 
 def _dimensions_of(value: Any) -> Any:
-    """Return the dimensions of an input, an output or a value of an ONNX graph."""
+    """Return the dimensions of an input, an output or an inner value of an ONNX graph."""
     return value.type.tensor_type.shape.dim
 
 
 def load_onnx(path: Path) -> Run:
-    """Load an ONNX file by onnxruntime, on the CPU."""
+    """Load an ONNX file, and return a function that runs it by onnxruntime on the CPU."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 3  # errors only
     options.intra_op_num_threads = torch.get_num_threads()
     session = ort.InferenceSession(
         str(path), options, providers=['CPUExecutionProvider']
@@ -113,9 +153,16 @@ def load_onnx(path: Path) -> Run:
 
 
 def write_safetensors(state: dict[str, Tensor], path: Path, metadata: dict) -> None:
-    """Write tensors by name, each with a storage of its own."""
-    own = {}
+    """Write tensors by name, with the metadata in the file's header.
+
+    Args:
+        state (dict[str, Tensor]): Tensors by name; some may share memory.
+        path (Path): The file to write.
+        metadata (dict): The model's description, plain data.
+    """
+    copies = {}
     for name, tensor in state.items():
-        own[name] = tensor.detach().cpu().clone().contiguous()
+        # safetensors refuses tensors that share memory.
+        copies[name] = tensor.detach().cpu().clone().contiguous()
     text = json.dumps(metadata, allow_nan=False)
-    save_file(own, path, metadata={'format': 'pt', KEY: text})
+    save_file(copies, path, metadata={'format': 'pt', KEY: text})

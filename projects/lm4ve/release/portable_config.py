@@ -30,10 +30,10 @@ def portable_arch(config: PretrainedConfig) -> dict:
     """
     fields = layer_fields(config)
     plain = json.loads(json.dumps(fields, allow_nan=False))
-    again = layer_fields(LanguageModel(None, plain).config)
+    fields_of_plain = layer_fields(LanguageModel(None, plain).config)
     lost = []
-    for name in fields.keys() | again.keys():
-        if json.dumps(fields.get(name)) != json.dumps(again.get(name)):
+    for name in fields.keys() | fields_of_plain.keys():
+        if json.dumps(fields.get(name)) != json.dumps(fields_of_plain.get(name)):
             lost.append(name)
     if lost:
         raise UserError(
@@ -67,8 +67,8 @@ def release_config(cfg: Config) -> Config:
             _make_independent(node, scoped)
     for name in ('work_dir', 'launcher'):
         fields.pop(name, None)
-    # Variables that the model was assembled from, now without a use; they name the
-    # language model's folder.
+    # Variables at the top that the model's block was inherited from have no use any more,
+    # and name the language model's folder.
     fields = {name: value for name, value in fields.items() if not _is_block(value)}
     fields.update(load_from=None, resume=False)
     _import_lm4ve(fields)
@@ -76,21 +76,35 @@ def release_config(cfg: Config) -> Config:
 
 
 def _make_independent(node: dict, registry: Registry) -> None:
-    """Let a dict of the model name no file that may not be there.
+    """Change a dict of a model's config so that it names no file.
+
+    - The config of a block describes its language model instead.
+    - A class that reads files when it is built has a class method ``portable``, which
+      returns the fields that hold what it reads.
+    - Pre-trained weights are removed, since the release's own replace them.
 
     Args:
-        node (dict): Is changed.
+        node (dict): A dict of the config, which need not describe a module. It is
+            changed; dicts inside it are not.
         registry (Registry): Finds the class that its type names.
     """
     if _is_block(node):
-        _make_portable(node)
-    # A class that reads files when it is built describes what it read.
-    kind = node.get('type')
-    if isinstance(kind, str):
-        kind = registry.get(kind)
-    if kind is not None and hasattr(kind, 'portable'):
-        node.update(kind.portable(node))
-    _without_pretrained(node)
+        _describe_language_model(node)
+    built_class = _class_of(node, registry)
+    if built_class is not None and hasattr(built_class, 'portable'):
+        node.update(built_class.portable(node))
+    _remove_pretrained(node)
+
+
+def _class_of(node: dict, registry: Registry) -> type | None:
+    """Return the class that a dict of a config is built to.
+
+    It is None for a dict without a type, and for a type that the registry lacks.
+    """
+    named = node.get('type')
+    if isinstance(named, str):
+        return registry.get(named)
+    return named
 
 
 def _import_lm4ve(fields: dict) -> None:
@@ -116,25 +130,36 @@ def _is_block(node: object) -> bool:
     """Return whether plain data are the config of an :class:`LLMBlock`."""
     if not isinstance(node, dict):
         return False
-    # With a scope ('mmengine.LLMBlock') or as a class's full name, too.
+    # The type may have a scope ('mmengine.LLMBlock') or be a class's full name.
     name = str(node.get('type')).rpartition('.')[2]
     return name == LLMBlock.__name__
 
 
-def _make_portable(block: dict) -> None:
-    """Describe the language model of a block's config instead of naming its files."""
+def _describe_language_model(block: dict) -> None:
+    """Replace the checkpoint in a block's config by the configuration of its language model.
+
+    The config is changed. A block that is built of it has random weights, which a
+    release's own replace.
+
+    Raises:
+        CheckpointError: The language model cannot be found.
+        UserError: See :func:`portable_arch`.
+    """
     model = LanguageModel(block.get('checkpoint'), block.get('arch'))
     block.update(
         checkpoint=None,
         pretrained=False,
-        # Without negative indices, which would hide which layer it is.
+        # Counted from 0: a negative index does not show which layer it is.
         layers=tuple(model.resolve_layers(block.get('layers', (-1,)))),
         arch=portable_arch(model.config),
     )
 
 
-def _without_pretrained(node: dict) -> None:
-    """Take out weights that a release replaces, and that may not be there."""
+def _remove_pretrained(node: dict) -> None:
+    """Remove the pre-trained weights that a dict of a config names, in place.
+
+    A release's own weights replace them, and their files may not exist elsewhere.
+    """
     for key in ('pretrained', 'checkpoint'):
         if isinstance(node.get(key), str):
             node[key] = None

@@ -33,7 +33,7 @@ class Release(NamedTuple):
 
     Attributes:
         config, checkpoint (Path): The two files.
-        kept (int): Frozen tensors that 16 bits would have changed.
+        kept (int): How many frozen tensors stay in fp32, since 16 bits would change them.
     """
 
     config: Path
@@ -96,10 +96,10 @@ def make_release(
 
 
 def _check_folder(folder: Path) -> None:
-    """Refuse a folder of a release that is a file or has the name of one.
+    """Refuse a path for a release's folder that is a file, or ends as a file's name.
 
     Raises:
-        UserError: It is, or it has.
+        UserError: The message names the folder and what is wrong.
     """
     if folder.is_dir():
         return
@@ -116,7 +116,11 @@ def _check_folder(folder: Path) -> None:
 
 
 def _load(cfg: Config, checkpoint: str | Path) -> tuple[nn.Module, dict]:
-    """Build a config's model with its checkpoint, for evaluation."""
+    """Build a config's model in evaluation mode with a checkpoint.
+
+    Returns:
+        tuple[nn.Module, dict]: The model, and the whole content of the checkpoint.
+    """
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         model, content = build_model(cfg, checkpoint)
     model.eval()
@@ -124,21 +128,28 @@ def _load(cfg: Config, checkpoint: str | Path) -> tuple[nn.Module, dict]:
 
 
 def _check_release(model: nn.Module, config: Path, checkpoint: Path) -> None:
-    """Load the written files and compare every tensor with the model's.
+    """Load the written files as a user would, and compare every tensor with the model's.
+
+    The records of blocks are left out: the model's says where its frozen weights come
+    from, the release's that it embeds them.
+
+    Args:
+        model (nn.Module): The model that was released.
+        config, checkpoint (Path): The written files.
 
     Raises:
         UserError: A block of the release still needs its language model.
-        CheckpointError: A tensor differs.
+        CheckpointError: A tensor is missing or differs.
     """
-    again, _ = _load(read_checked_config(config, set_scope=False), checkpoint)
-    blocks = [module for module in again.modules() if isinstance(module, LLMBlock)]
+    loaded_model, _ = _load(read_checked_config(config, set_scope=False), checkpoint)
+    blocks = [m for m in loaded_model.modules() if isinstance(m, LLMBlock)]
     if any(block.checkpoint is not None for block in blocks):
         raise UserError(
             'A block is built by code, so the release still needs its language model. '
             "Fix: give it in the config (block=dict(type='LLMBlock', ...))."
         )
     written = {**model.state_dict(), **frozen_tensors(model)}
-    loaded = {**again.state_dict(), **frozen_tensors(again)}
+    loaded = {**loaded_model.state_dict(), **frozen_tensors(loaded_model)}
     different = []
     for name in sorted(written.keys() | loaded.keys()):
         if name.endswith(SOURCE_KEY):

@@ -11,13 +11,18 @@ from lm4ve.llm.fingerprint import fingerprint, smallest_exact_dtype
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:
-    """Return a model's state for another machine: records without folders of this one."""
+    """Return a model's state for use on another machine.
+
+    It is the state dict with other records of its blocks: a record names the language
+    model without its folder, and has the fingerprint of the block's frozen tensors as
+    'embedded', by which they are checked when they are loaded.
+    """
     state = model.state_dict()
     for name in state:
-        owner, _, key = name.rpartition('.')
+        block, _, key = name.rpartition('.')
         if key != SOURCE_KEY:
             continue
-        frozen = frozen_tensors(model.get_submodule(owner))
+        frozen = frozen_tensors(model.get_submodule(block))
         record = without_folder(decode_source(state[name]))
         record['embedded'] = fingerprint(sorted(frozen.items()))
         state[name] = encode_source(record)
@@ -25,15 +30,15 @@ def trained_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def frozen_state(model: nn.Module, half: bool = False) -> tuple[dict[str, Tensor], int]:
-    """Collect the frozen tensors of all blocks, by their names in the file.
+    """Collect the frozen tensors of all blocks, by their names in a state dict.
 
     Args:
         model (nn.Module): The model.
-        half (bool): Store fp32 tensors in 16 bits where that loses nothing.
+        half (bool): Convert fp32 tensors to 16 bits where no value changes.
 
     Returns:
-        tuple[dict[str, Tensor], int]: The tensors, and how many 16 bits would have
-        changed.
+        tuple[dict[str, Tensor], int]: The tensors, and how many stay in fp32 although
+        ``half`` is set, since 16 bits would change them.
     """
     state = {}
     kept = 0
@@ -51,9 +56,10 @@ def frozen_state(model: nn.Module, half: bool = False) -> tuple[dict[str, Tensor
 
 
 def without_folder(source: dict) -> dict:
-    """Reduce the place in a block's record to the name of its folder or file.
+    """Return a copy of a block's record in which a path is reduced to its last part.
 
-    Where the language model lay on one machine is of no use elsewhere.
+    The place of the language model on this machine is of no use elsewhere, and private.
+    A hub id stays as it is.
     """
     record = dict(source)
     path = Path(source['source']).expanduser()

@@ -15,36 +15,43 @@ Program = torch.export.ExportedProgram
 
 @contextmanager
 def traceable(model: nn.Module) -> Iterator[None]:
-    """Make a model's layers run as plain code, and its necks uncompiled."""
-    # torch's layers have one kernel of their own for inference, which no format has.
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    options = {}
+    """Switch off inside the context what a trace cannot follow, and restore it afterwards.
+
+    That is torch's fused kernel for transformer layers in inference, an operator that
+    no export format has, and the compilation of necks.
+    """
+    fast_path_enabled = torch.backends.mha.get_fastpath_enabled()
+    options_of_necks = {}
     for module in model.modules():
         if isinstance(module, LLMBlockNeck):
-            options[module] = module.compile_options
+            options_of_necks[module] = module.compile_options
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        for neck in options:
+        for neck in options_of_necks:
             neck.compile_options = None
         yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
-        for neck, before in options.items():
-            neck.compile_options = before
+        torch.backends.mha.set_fastpath_enabled(fast_path_enabled)
+        for neck, options in options_of_necks.items():
+            neck.compile_options = options
 
 
 def varying_axes(
     tensors: Sequence[Tensor], axes: Sequence[Mapping[int, str]]
 ) -> list[dict[int, str]]:
-    """Leave out dimensions of size 1, which a trace takes for constants.
+    """Return the varying dimensions without those of size 1, which a trace keeps constant.
 
-    A forecast of the focal agents alone has one query a scene, and stays so.
+    For example, a forecast of the focal agents alone always has one query a scene.
+
+    Args:
+        tensors (Sequence[Tensor]): An example of each tensor.
+        axes (Sequence[Mapping[int, str]]): Dimension -> name, for each tensor.
     """
-    kept = []
-    for tensor, varying in zip(tensors, axes, strict=True):
-        own = {i: name for i, name in varying.items() if tensor.shape[i] > 1}
-        kept.append(own)
-    return kept
+    axes_to_trace = []
+    for tensor, names in zip(tensors, axes, strict=True):
+        varying = {i: name for i, name in names.items() if tensor.shape[i] > 1}
+        axes_to_trace.append(varying)
+    return axes_to_trace
 
 
 def trace(
@@ -53,15 +60,15 @@ def trace(
     axes: Sequence[Mapping[int, str]],
     limits: Mapping[str, int] | None = None,
 ) -> Program:
-    """Trace a function of tensors.
+    """Trace a module, so that named dimensions may have any size.
 
     Args:
-        function (nn.Module): Its ``forward`` is one of ``*tensors``, as that of
+        function (nn.Module): Its ``forward`` takes ``*tensors``, as that of
             :class:`lm4ve.tasks.base.export.Exported`.
-        tensors (Sequence[Tensor]): An example, of two samples or more.
-        axes (Sequence[Mapping[int, str]]): The dimensions of each that vary, with
-            names.
-        limits (Mapping[str, int], optional): The largest size of a name.
+        tensors (Sequence[Tensor]): An example of its inputs, of two samples or more.
+        axes (Sequence[Mapping[int, str]]): For each input, the dimensions that vary ->
+            their names. Dimensions of one name have one size.
+        limits (Mapping[str, int], optional): Name -> the largest size of the dimension.
     """
     if limits is None:
         limits = {}
@@ -86,24 +93,34 @@ def output_axes(
 ) -> list[dict[int, str]]:
     """Return the dimensions of each output that vary, named as those of the inputs.
 
+    A trace has a symbol such as 's0' for each varying size. An output's size that is a
+    symbol of an input gets that input's name; one that is computed of symbols, such as
+    '2*s0', is named by this text.
+
     Args:
-        program (ExportedProgram): A trace.
-        axes (Sequence[Mapping[int, str]]): What it was made with.
+        program (ExportedProgram): A trace of :func:`trace`. Each of its outputs is
+            computed from the inputs.
+        axes (Sequence[Mapping[int, str]]): The ``axes`` that the trace was made with.
+
+    Returns:
+        list[dict[int, str]]: For each output, dimension -> name.
     """
     shapes = {}
     for node in program.graph.nodes:
         shapes[node.name] = getattr(node.meta.get('val'), 'shape', ())
     signature = program.graph_signature
-    # The trace's symbol of a size -> its name.
-    names = {}
+    # By text, since equal symbols of torch need not be one object.
+    name_of_symbol = {}
     for tensor, varying in zip(signature.user_inputs, axes, strict=True):
         for i, name in varying.items():
-            names[str(shapes[tensor][i])] = name
-    found = []
+            symbol = str(shapes[tensor][i])
+            name_of_symbol[symbol] = name
+    axes_of_outputs = []
     for tensor in signature.user_outputs:
         varying_sizes = {}
         for i, size in enumerate(shapes[tensor]):
             if not isinstance(size, int):
-                varying_sizes[i] = names.get(str(size), str(size))
-        found.append(varying_sizes)
-    return found
+                symbol = str(size)
+                varying_sizes[i] = name_of_symbol.get(symbol, symbol)
+        axes_of_outputs.append(varying_sizes)
+    return axes_of_outputs
