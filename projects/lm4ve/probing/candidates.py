@@ -40,31 +40,31 @@ _WIDTHS = range(ATTENTION_HEADS, 1 << 24, ATTENTION_HEADS)
 def list_blocks(
     checkpoint: str, layers: Sequence[int], formal: Mapping[str, str], dtype: str
 ) -> list[HeadSpec]:
-    """Return the heads with layers of a language model's shape, the frozen ones first.
+    """Return the heads that have a language model's layer: frozen, with LoRA, random, formal.
 
     Args:
-        checkpoint (str): As :class:`lm4ve.blocks.LLMBlock` takes it.
-        layers (Sequence[int]): One frozen head each; LoRA is in the last, whose shape
-            the random one has.
-        formal (Mapping[str, str]): Name -> folder of weights pre-trained on a formal
-            language.
-        dtype (str): Of the block.
+        checkpoint (str): The language model, as :class:`lm4ve.blocks.LLMBlock` takes it.
+        layers (Sequence[int]): Layers of it. Each gives a frozen head; the head with
+            LoRA and the random one have the last.
+        formal (Mapping[str, str]): Name -> folder of weights that were pre-trained on a
+            formal language.
+        dtype (str): The type of the blocks' weights.
     """
-    own = dict(checkpoint=checkpoint, dtype=dtype)
+    shared = dict(checkpoint=checkpoint, dtype=dtype)
     heads = []
     for layer in dict.fromkeys(layers):
         suffix = f' (layer {layer})' if len(layers) > 1 else ''
-        block: dict[str, Any] = dict(own, layers=(layer,))
+        block: dict[str, Any] = dict(shared, layers=(layer,))
         words = f'the frozen block{suffix}'
         heads.append(HeadSpec(f'frozen{suffix}', 'frozen', words, block))
-    last: dict[str, Any] = dict(own, layers=layers[-1:])
+    last: dict[str, Any] = dict(shared, layers=layers[-1:])
     lora = dict(last, trainable='lora')
     heads.append(HeadSpec('lora', 'lora', 'the same block with LoRA', lora))
     random = dict(last, pretrained=False)
     heads.append(HeadSpec('random', 'random', 'a frozen random block', random))
     for name, folder in formal.items():
         words = f"a frozen block of '{name}'"
-        block = dict(own, checkpoint=folder)
+        block = dict(shared, checkpoint=folder)
         heads.append(HeadSpec(f'formal ({name})', 'formal', words, block))
     return heads
 
@@ -72,12 +72,13 @@ def list_blocks(
 def list_controls(
     channels: int, tokens: int, width: int, operations: int
 ) -> list[HeadSpec]:
-    """Return the probes and the trained layers.
+    """Return the heads without a language model: two probes, and trained layers of two sizes.
 
     Args:
         channels, tokens (int): C and N of the encoder's tokens.
         width (int): D of the frozen block, whose mappers have 2 C D parameters.
-        operations (int): Of the frozen block with its mappers, for one sample.
+        operations (int): The operations of the frozen block with its mappers, for one
+            sample.
     """
     heads = [
         HeadSpec('linear', 'linear', 'the linear probe'),
@@ -100,6 +101,7 @@ def list_controls(
 
 
 def _count_trainable(pool: nn.Module) -> int:
+    """Return the number of a module's parameters that train."""
     trainable, _ = count_parameters(pool)
     return trainable
 
@@ -117,6 +119,7 @@ def _find_width(
     """
 
     def excess(width: int) -> int:
+        """Return by how much the size at a width is above the target."""
         with torch.device('meta'):
             neck = build_neck(TRAINED_LAYERS[family](width), channels)
             return measure(neck) - target

@@ -64,15 +64,18 @@ class ProbeData:
     def without_damaged(
         self, indices: np.ndarray, defects: Mapping[int, str] | None = None
     ) -> 'ProbeData':
-        """Return the data whose training split lacks damaged pictures; a warning names them.
+        """Return a copy of the data whose training split lacks damaged pictures.
+
+        A warning names them.
 
         Args:
-            indices (np.ndarray): Those pictures.
-            defects (Mapping[int, str], optional): What is wrong with each, where it is
-                known.
+            indices (np.ndarray): The damaged pictures, int ``[k]``.
+            defects (Mapping[int, str], optional): Index -> what is wrong with the
+                picture, where it is known.
 
         Raises:
-            UserError: One is of val or test, or a class has no other training picture.
+            UserError: A damaged picture is of val or test, where it would change the
+                score, or a class has no other training picture.
         """
         scored = np.concatenate([self.splits['val'], self.splits['test']])
         in_scored = self._describe(np.intersect1d(indices, scored), defects)
@@ -102,7 +105,7 @@ class ProbeData:
     def _describe(
         self, indices: np.ndarray, defects: Mapping[int, str] | None
     ) -> list[str]:
-        """Name damaged pictures, and what is wrong with each."""
+        """Return a text for each damaged picture: its file or item, and its defect."""
         described = []
         for index in indices.tolist():
             item = self.items[index]
@@ -164,15 +167,16 @@ def read_data(path: str, *, seed: int = 0, limit: int | None = None) -> ProbeDat
 def _take_share(rows: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
     """Draw about ``limit`` rows: an equal share of each class and split.
 
-    A class keeps enough pictures for all splits that are to be made of it.
+    Where splits are still to be made, a class keeps enough pictures for all of them, so
+    that there may be more rows than ``limit``.
     """
     share = min(limit / len(rows), 1.0)
     has_splits = any(rows['split'])
-    least = 1 if has_splits else FOLDS
+    fewest = 1 if has_splits else FOLDS
     parts = []
     for _, part in rows.groupby(['label', 'split']):
         count = round(share * len(part))
-        count = max(count, min(least, len(part)))
+        count = max(count, min(fewest, len(part)))
         parts.append(part.sample(count, random_state=seed))
     return pd.concat(parts).sort_index()
 
@@ -186,6 +190,7 @@ def _inspect_items(rows: pd.DataFrame) -> None:
 
 
 def _warn_of_transparency(path: str, items: Sequence[Item]) -> None:
+    """Log which pictures of the data at ``path`` have transparent parts, and what happens."""
     names = [file_of(item) for item in items]
     MMLogger.get_current_instance().warning(
         f"'{path}': {len(items)} picture(s) are transparent in part: the color that is "
@@ -195,8 +200,15 @@ def _warn_of_transparency(path: str, items: Sequence[Item]) -> None:
 
 
 def _fingerprint(rows: pd.DataFrame, has_transparent: bool) -> str:
+    """Return hex digits that identify data by contents, labels and splits.
+
+    Args:
+        rows (pd.DataFrame): With the columns 'digest', 'label' and 'split'.
+        has_transparent (bool): Whether a picture has transparent parts.
+    """
     facts = rows[['digest', 'label', 'split']].to_json()
     if has_transparent:
-        # Transparency became white before: other tokens of equal files.
+        # An earlier release laid transparent pictures on white. Their tokens in a cache
+        # of that time must not be taken for today's.
         facts += 'transparency dropped'
     return hashlib.sha256(facts.encode()).hexdigest()

@@ -116,14 +116,19 @@ def extract_features(
             _fill(file, encoder, data, total, tokens)
 
     shape = (views, len(data), *file.shape)
-    found = Features(shape, data, fingerprint, folder, encoder.name)
-    damaged = np.flatnonzero(np.isnan(found.tokens[0, :, 0, 0]))
+    features = Features(shape, data, fingerprint, folder, encoder.name)
+    damaged = np.flatnonzero(np.isnan(features.tokens[0, :, 0, 0]))
+    # Only labels and splits are needed from here on; items may hold whole data sets.
     kept = replace(data.without_damaged(damaged), items=())
-    return replace(found, data=kept)
+    return replace(features, data=kept)
 
 
 def _fingerprint(encoder: Encoder, data: ProbeData, views: int, tokens: int) -> str:
-    """Return hex digits that decide whether stored tokens are those that are wanted."""
+    """Return the hex digits that name the tokens of an encoder on data.
+
+    They change with everything that may change a token: the encoder, the contents of
+    the data, the numbers of views and tokens, and the versions of :data:`LIBRARIES`.
+    """
     versions = {package.name: package.version for package in distributions()}
     facts = [encoder.fingerprint, data.fingerprint, views, tokens]
     for library in LIBRARIES:
@@ -150,7 +155,13 @@ class _Inputs:
         self.is_trained[data.splits['train']] = True
 
     def load(self, row: int) -> Any:
-        """Return a row's input, or None if it has none.
+        """Return the input of a row, or None for a row whose tokens stay NaN.
+
+        These are items in no split, damaged pictures, and further views of items that
+        are not trained on.
+
+        Args:
+            row (int): View v of item i is row ``v * len(data) + i``.
 
         Raises:
             UserError: The encoder does not take such data.
@@ -173,10 +184,13 @@ class _Inputs:
         return self.encoder.transform(item)
 
     def first(self, total: int) -> Any:
-        """Return the first input that there is.
+        """Return the input of the first row that has one.
+
+        Args:
+            total (int): The number of rows.
 
         Raises:
-            UserError: There is none.
+            UserError: No row has one.
         """
         for row in range(total):
             loaded = self.load(row)
@@ -186,7 +200,11 @@ class _Inputs:
 
 
 def _cut(picture: Image.Image, view: int, index: int) -> Image.Image:
-    """Return a random part of a picture at its size, the same one for a view and an index."""
+    """Return a random part of a picture, enlarged to the picture's size.
+
+    The part has half to all of the area and the picture's proportions. View and index
+    seed the draw, so that it is the same each time.
+    """
     rng = np.random.default_rng((view, index))
     sides = np.array(picture.size)
     part = np.maximum(sides * np.sqrt(rng.uniform(0.5, 1.0)), 1).astype(int)
@@ -202,7 +220,14 @@ def _cut(picture: Image.Image, view: int, index: int) -> Image.Image:
 def _fill(
     file: TokenFile, encoder: Encoder, data: ProbeData, total: int, limit: int
 ) -> None:
-    """Compute and write the rows that are not on the disk.
+    """Compute the tokens of the rows that a file lacks, and append them.
+
+    Args:
+        file (TokenFile): The file, with the rows of earlier runs.
+        encoder (Encoder): Computes the tokens.
+        data (ProbeData): The data.
+        total (int): The number of rows of the whole file, views times items.
+        limit (int): See :func:`lm4ve.probing.pooling.pool_tokens`.
 
     Raises:
         UserError: See :func:`extract_features`.
@@ -218,6 +243,7 @@ def _fill(
     pool = ThreadPoolExecutor(threads)
     bar = tqdm(total=total, initial=done, desc='features')
     with open(file.folder / TOKENS, 'ab') as tokens, pool, bar:
+        # A batch that was cut off when an earlier run was killed goes.
         tokens.truncate(done * file.row_bytes)
         for start in range(done, total, BATCH):
             rows = range(start, min(start + BATCH, total))
@@ -225,21 +251,23 @@ def _fill(
             batch = np.full((len(rows), *file.shape), np.nan, np.float16)
             present = [i for i, value in enumerate(loaded) if value is not None]
             if present:
-                batch[present] = _encode(encoder, limit, [loaded[i] for i in present])
+                inputs_present = [loaded[i] for i in present]
+                batch[present] = _encode(encoder, limit, inputs_present)
             file.append(tokens, batch)
             bar.update(len(batch))
 
 
 def _shape_of_tokens(encoder: Encoder, example: Any, limit: int) -> list[int]:
-    """Return N and C of an encoder's tokens, which have to be the same each time.
+    """Return N and C of an encoder's tokens, from an example that is encoded twice.
 
     Raises:
-        UserError: They are not, as those of an encoder that draws at random.
+        UserError: The tokens differ by more than 1 % of the largest value: the encoder
+            draws random numbers.
     """
     tokens = _encode(encoder, limit, [example])
     again = _encode(encoder, limit, [example])
-    slack = 0.01 * float(np.abs(tokens).max())
-    if not np.allclose(tokens, again, rtol=0, atol=slack):
+    tolerance = 0.01 * float(np.abs(tokens).max())
+    if not np.allclose(tokens, again, rtol=0, atol=tolerance):
         raise UserError(f"The encoder '{encoder.name}' gives other tokens each time.")
     _, count, channels = tokens.shape
     return [count, channels]
@@ -265,10 +293,16 @@ def _require_room(file: TokenFile, total: int) -> None:
 
 @torch.no_grad()
 def _encode(encoder: Encoder, limit: int, inputs: list[Any]) -> np.ndarray:
-    """Return the tokens of a batch, float16 ``[B, N, C]``.
+    """Return the tokens of a batch, averaged to few, as float16 ``[B, N, C]``.
+
+    Args:
+        encoder (Encoder): The encoder.
+        limit (int): See :func:`lm4ve.probing.pooling.pool_tokens`.
+        inputs (list): Outputs of the encoder's transform: tensors, or a config's
+            samples.
 
     Raises:
-        UserError: There are none, or float16 does not hold them.
+        UserError: The encoder gives no tokens, or values beyond float16's range.
     """
     batch: Any = inputs
     if isinstance(inputs[0], Tensor):
@@ -293,15 +327,15 @@ def _encode(encoder: Encoder, limit: int, inputs: list[Any]) -> np.ndarray:
 
 
 def _check_features(encoder: Encoder, features: Any) -> None:
-    """Refuse an output that is neither tokens nor a map.
+    """Refuse an encoder's output that is neither tokens nor a map.
 
     Raises:
-        UserError: It describes the output.
+        UserError: The message gives the output's shape, or its type if it has none.
     """
     if isinstance(features, Tensor) and features.dim() in (3, 4, 5):
         return
     if hasattr(features, 'shape') and len(features.shape) > 0:
-        found = str(list(features.shape))
+        description = str(list(features.shape))
     else:
-        found = type(features).__name__
-    raise UserError(f"The encoder '{encoder.name}' gives no tokens but {found}.")
+        description = type(features).__name__
+    raise UserError(f"The encoder '{encoder.name}' gives no tokens but {description}.")

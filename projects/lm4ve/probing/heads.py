@@ -85,21 +85,26 @@ class AttentiveMean(nn.Module):
         self.query = nn.Parameter(torch.zeros(heads, channels // heads))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the weighted mean ``[B, C]`` of tokens ``[B, N, C]``."""
         x = x.unflatten(-1, self.query.shape)
         scores = (x * self.query).sum(-1, keepdim=True) / self.query.shape[1] ** 0.5
         return (x * scores.softmax(1)).sum(1).flatten(1)
 
 
 def build_head(head: HeadSpec, channels: int, classes: int, seed: int) -> nn.Sequential:
-    """Build a head: what pools tokens ``[B, N, channels]``, norm and classifier.
+    """Build a head: a module that turns tokens into one vector, a norm and a classifier.
 
     Args:
-        head (HeadSpec): What to build.
-        channels, classes (int): C, and the number of logits.
-        seed (int): Of the initialization; the random block is another one with every
-            seed.
+        head (HeadSpec): The head.
+        channels (int): C of the tokens.
+        classes (int): The number of logits.
+        seed (int): Seeds the initialization, also that of a random block.
+
+    Returns:
+        nn.Sequential: Tokens ``[B, N, C]`` -> logits ``[B, classes]``.
     """
     torch.manual_seed(seed)
+    # An attentive mean that does not train is the plain mean, as the linear probe has.
     is_attentive = head.family == 'attentive'
     pool: nn.Module = AttentiveMean(channels).requires_grad_(is_attentive)
     if head.block:
@@ -113,7 +118,14 @@ def build_head(head: HeadSpec, channels: int, classes: int, seed: int) -> nn.Seq
 
 
 def build_neck(block: nn.Module, channels: int) -> LLMBlockNeck:
-    """Put a block between mappers; the neck averages tokens and leaves out the norm."""
+    """Put a block between two mappers, in a neck that returns the mean token, ``[B, C]``.
+
+    The neck has no norm, since :func:`build_head` adds one.
+
+    Args:
+        block (nn.Module): A language model's block or a layer that trains in its place.
+        channels (int): C of the tokens.
+    """
     # A language model's layer has a residual connection of its own.
     residual = 'inner' if isinstance(block, AttentionBlock) else 'none'
     return LLMBlockNeck(
@@ -124,16 +136,18 @@ def build_neck(block: nn.Module, channels: int) -> LLMBlockNeck:
 def count_operations(
     pool: nn.Module, tokens: int, channels: int, device: str | torch.device
 ) -> int:
-    """Count the floating-point operations for one sample of a batch.
+    """Count the floating-point operations of a head's first module for one sample.
+
+    They are those of a batch of :data:`BATCH`, divided by it.
 
     Args:
-        pool (nn.Module): Takes ``[B, tokens, channels]``.
+        pool (nn.Module): Takes tokens ``[B, N, C]``.
         tokens, channels (int): N and C.
-        device (str): Where it is; 'meta' counts without computing.
+        device (str): The module's device; on 'meta' nothing is computed.
     """
     x = torch.zeros(BATCH, tokens, channels, device=device)
     counter = FlopCounterMode(display=False)
-    # The counter does not know the CPU's fused attention.
+    # Torch counts no operations of the CPU's fused attention.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
         pool(x)
     return counter.get_total_flops() // BATCH

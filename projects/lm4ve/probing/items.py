@@ -27,7 +27,7 @@ class DatasetItem:
     index: int
 
     def info(self) -> dict[str, Any]:
-        """Return what goes into the pipeline."""
+        """Return the sample as the data set gives it to its pipeline."""
         info: dict[str, Any] = self.dataset.get_data_info(self.index)
         return info
 
@@ -52,7 +52,7 @@ def load_item(item: Item) -> Any:
 
 
 def file_of(item: Item) -> str | None:
-    """Return the file of a picture, or None where there is none."""
+    """Return the file or the shard's entry of a picture; None for an item without one."""
     if isinstance(item, Path):
         return str(item) if item.is_file() else None
     path = item.info().get('img_path')
@@ -62,9 +62,9 @@ def file_of(item: Item) -> str | None:
 
 
 def find_damage(item: Item) -> str | None:
-    """Return what is wrong with a picture's file, as far as its two ends show it.
+    """Return what is wrong with a picture's file, or None; only its two ends are read.
 
-    Samples of data sets are checked by their data set.
+    Samples of data sets give None, since their data set checks them.
     """
     if isinstance(item, Path):
         return find_defect(str(item), opencv=False)
@@ -72,24 +72,24 @@ def find_damage(item: Item) -> str | None:
 
 
 def is_transparent(item: Item) -> bool:
-    """Return whether a picture is transparent in part."""
+    """Return whether an item is a picture with transparent parts."""
     path = file_of(item)
     return path is not None and shows_through(path)
 
 
 class ItemHasher:
-    """Hashes all that an item consists of.
+    """Hashes the content of items: of a file, or of all fields of a data set's sample.
 
-    Contents, not sizes and times: a copy or a checkout keeps its features, and an edit
-    within the clock's resolution is seen. 3,000 small files take a second.
+    It reads contents, not sizes and times: a copy or a checkout keeps its features, and
+    an edit within the clock's resolution is noticed. 3,000 small files take a second.
     """
 
     def __init__(self) -> None:
-        # The samples of a data set may lie in one file.
+        # Many samples may lie in one file, which is then read once.
         self._hash_text = functools.cache(_hash_text)
 
     def __call__(self, item: Item) -> str:
-        """Return hex digits."""
+        """Return hex digits that identify an item's content."""
         if isinstance(item, Path):
             if item.is_file():
                 return _sha256(item.read_bytes())
@@ -99,16 +99,17 @@ class ItemHasher:
         return ''.join(self._hash_value(info[field]) for field in fields)
 
     def _hash_value(self, value: Any) -> str:
+        """Hash a field of a sample: an array, a text that may name a file, or plain data."""
         if isinstance(value, np.ndarray):
-            kind = f'{value.dtype}{value.shape}'
-            return _sha256(kind.encode() + value.tobytes())
+            dtype_and_shape = f'{value.dtype}{value.shape}'
+            return _sha256(dtype_and_shape.encode() + value.tobytes())
         if isinstance(value, str):
             return self._hash_text(value)
         return _sha256(repr(value).encode())
 
 
 def _hash_text(value: str) -> str:
-    """Hash the file that a text names, or else the text."""
+    """Hash the content of the file that a text names; a text that names none, itself."""
     if _is_readable(value):
         return _sha256(fileio.get(value))
     return _sha256(repr(value).encode())
@@ -120,4 +121,5 @@ def _is_readable(path: str) -> bool:
 
 
 def _sha256(data: bytes) -> str:
+    """Return the SHA-256 of bytes in hex."""
     return hashlib.sha256(data).hexdigest()

@@ -103,15 +103,19 @@ class Plan:
     seeds: int
 
     def to_json(self) -> dict[str, int]:
-        """Return what a file holds of it."""
+        """Return the plan as plain data, as its file holds it."""
         return asdict(self)
 
 
 def plan_file(features: Features, settings: StudySettings) -> Path:
-    """Return the file of a study's plan, which its features and settings name.
+    """Return the file of a study's plan, named by a hash of its settings.
 
-    Which seeds and which layers do not count: they may be added, and what was trained
-    before is used.
+    Of the layers only their number counts, and seeds do not: a study that gets other
+    layers or more seeds keeps its plan, and uses what was trained before.
+
+    Args:
+        features (Features): The tokens, beside which the plan lies.
+        settings (StudySettings): The settings.
     """
     parts = [
         RECIPE,
@@ -125,13 +129,14 @@ def plan_file(features: Features, settings: StudySettings) -> Path:
     ]
     path = features.folder / f'plan-{digest(parts)}.json'
     if settings.seeds is not None and not path.exists():
-        # The number of seeds of this run is not the default of a later one.
+        # A plan that is made for a given number of seeds gets a file of its own: a later
+        # run without --seeds must not inherit that number.
         return features.folder / f'plan-{digest([*parts, "seeds"])}.json'
     return path
 
 
 def read_plan(path: Path) -> Plan | None:
-    """Return a stored plan, or None where there is none or it is damaged."""
+    """Return a stored plan, or None if there is none or it is damaged; then warn."""
     stored = read_json(path)
     if isinstance(stored, dict) and stored.keys() == {'steps', 'seeds'}:
         steps = stored['steps']
@@ -151,16 +156,18 @@ def make_plan(
     pictures: int,
     spent: float,
 ) -> Plan:
-    """Return the best plan that fits the minutes: many seeds first, then many steps.
+    """Return the plan with the most seeds, and then the most steps, that fits the minutes.
+
+    If the user gave the number of steps, time does not count.
 
     Args:
         settings (StudySettings): Minutes, and perhaps steps and seeds.
-        heads (Sequence[ProfiledHead]): With the seconds of a step.
-        pictures (int): Of the training split.
-        spent (float): Seconds that have passed already.
+        heads (Sequence[ProfiledHead]): The heads, with the seconds of a step each.
+        pictures (int): The number of pictures of the training split.
+        spent (float): Seconds of the minutes that have passed already.
 
     Raises:
-        UserError: None fits.
+        UserError: No plan fits; the message gives the minutes of the shortest.
     """
     plans = list(_possible_plans(settings, pictures))
     for plan in plans:
@@ -179,7 +186,13 @@ def make_plan(
 
 
 def _possible_plans(settings: StudySettings, pictures: int) -> Iterator[Plan]:
-    """Yield plans, the best first."""
+    """Yield plans, the best first: by seeds, then by steps.
+
+    Args:
+        settings (StudySettings): Seeds or steps that are given are the only choice.
+        pictures (int): The number of pictures of the training split, which limits the
+            steps that are useful.
+    """
     steps_of_epoch = math.ceil(pictures / BATCH)
     most = max(_EPOCHS * steps_of_epoch, _FEW_STEPS)
     steps = [count for count in _STEPS if count <= most]
@@ -196,11 +209,18 @@ def _possible_plans(settings: StudySettings, pictures: int) -> Iterator[Plan]:
 def _minutes_of(
     plan: Plan, settings: StudySettings, heads: Sequence[ProfiledHead], spent: float
 ) -> float:
-    """Return the minutes of a plan from nothing, the seconds already spent included."""
+    """Return the minutes of a whole study with a plan, if nothing is stored yet.
+
+    Args:
+        plan (Plan): The plan.
+        settings (StudySettings): The learning rates to try and the number of workers.
+        heads (Sequence[ProfiledHead]): The heads, with the seconds of a step each.
+        spent (float): Seconds that have passed already, which are included.
+    """
     rates = len(settings.rates) if settings.rates else _TRIED_RATES
-    trainings = rates * len(TUNING_SEEDS) + plan.seeds
+    trainings_of_head = rates * len(TUNING_SEEDS) + plan.seeds
     seconds = 0.0  # of one training of each head
     for head in heads:
         seconds += plan.steps * head.step_seconds + head.fixed_seconds
-    seconds *= _SLOWER * trainings / max(settings.workers, 1)
+    seconds *= _SLOWER * trainings_of_head / max(settings.workers, 1)
     return (spent + seconds + _REPORT_SECONDS) / 60

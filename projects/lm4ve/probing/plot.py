@@ -21,10 +21,10 @@ def draw_study(
     """Draw accuracies with a point for each seed, and the differences of one block.
 
     Args:
-        results (StudyResults): Of all heads.
-        comparisons (Sequence[Comparison]): Those of the block.
-        margin (float): In points.
-        title (str): What stands above.
+        results (StudyResults): The results of all heads.
+        comparisons (Sequence[Comparison]): The comparisons of one block.
+        margin (float): The smallest difference that matters, in points.
+        title (str): The title of the figure.
     """
     accuracies = results.accuracies
     block = comparisons[0].block
@@ -54,14 +54,14 @@ def draw_study(
 
 
 def _draw_accuracies(axes: Axes, y: int, values: np.ndarray, color: str) -> None:
-    """Draw a point for each seed, the mean and its interval."""
+    """Draw the accuracies of a head at height ``y``: a point for each seed, mean and interval."""
     axes.plot(values, [y] * len(values), 'o', ms=4, alpha=0.35, c=color)
     axes.plot(confidence_interval(values), [y, y], c=color)
     axes.plot(values.mean(), y, '|', ms=16, mew=2, c=color)
 
 
 def _draw_difference(axes: Axes, y: int, comparison: Comparison) -> None:
-    """Draw a difference and its two intervals."""
+    """Draw a comparison at height ``y``: the difference and its two intervals."""
     color = _VERDICT_COLORS.get(comparison.verdict, _UNDECIDED_COLOR)
     axes.plot(comparison.both, [y, y], lw=7, alpha=0.3, c=color, solid_capstyle='butt')
     axes.plot(comparison.seeds, [y, y], c=color)

@@ -16,11 +16,13 @@ def pool_tokens(
     Args:
         features (Tensor): A map ``[B, C, H, W]``, of clips ``[B, C, T, H, W]``, or
             tokens ``[B, N, C]``.
-        limit (int): A map or grid is averaged to at most s x s places, where s is the
-            root of ``limit``; a sequence (clips, clouds) along its order. 0 keeps all.
-        prefix (int): So many tokens come first and are kept as they are.
-        grid (Sequence[int], optional): Rows and columns of the others, if they have
-            places.
+        limit (int): The most tokens without the prefix; 0 keeps all. A map or grid is
+            averaged to at most s x s places, where s is the root of ``limit`` rounded
+            down; a sequence (clips, clouds) is averaged along its order.
+        prefix (int): The number of class and register tokens, which come first and are
+            kept as they are.
+        grid (Sequence[int], optional): Rows and columns of the other tokens, if they
+            lie in a grid.
 
     Returns:
         Tensor: Tokens ``[B, N', C]``.
@@ -37,7 +39,14 @@ def pool_tokens(
 
 
 def _pool_places(places: Tensor, limit: int, grid: Sequence[int] | None) -> Tensor:
-    """Average ``[B, C, N]`` over neighbours: in a grid if there is one, then in a row."""
+    """Average neighbouring places, to at most ``limit``.
+
+    Args:
+        places (Tensor): ``[B, C, N]``.
+        limit (int): See :func:`pool_tokens`.
+        grid (Sequence[int], optional): Rows and columns. Without them, or if they are
+            not of N places, neighbours are those in the sequence.
+    """
     if limit == 0:
         return places
     if grid and math.prod(grid) == places.shape[2]:

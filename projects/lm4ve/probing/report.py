@@ -40,28 +40,31 @@ _FEW_STEPS = 300
 def write_report(
     study: Study, results: StudyResults, out: Path, rule: str, command: str
 ) -> None:
-    """Write all files, print the table and the sentence.
+    """Write the files of a study's report, and print the table and the sentence.
+
+    The report is about one block: of several layers, the one with the best accuracy in
+    tuning. ``comparisons.csv`` has all of them.
 
     Args:
-        study (Study): What was trained.
-        results (StudyResults): What it gave.
+        study (Study): The study.
+        results (StudyResults): Its results.
         out (Path): The folder.
-        rule, command (str): For the page.
+        rule (str): How verdicts are reached, for the page.
+        command (str): The command line that repeats the study, for the page.
     """
     features = study.features
     margin = study.settings.margin
     comparisons = compare(results.correct, study.blocks, margin)
-    # Of several layers, the report is about the one with the best accuracy in tuning.
     block = max(study.blocks, key=lambda name: max(results.tuning[name].values()))
-    own = [comparison for comparison in comparisons if comparison.block == block]
-    sentence = conclude(own, study.heads, margin)
+    of_block = [comparison for comparison in comparisons if comparison.block == block]
+    sentence = conclude(of_block, study.heads, margin)
     title = f'{features.encoder} on {features.data.name}'
     notes = notes_on(study, results)
-    rows = table_rows(study, results, own)
+    rows = table_rows(study, results, of_block)
     plot = out / 'plot.png'
 
     _write_tables(results, comparisons, out)
-    figure = draw_study(results, own, margin, title)
+    figure = draw_study(results, of_block, margin, title)
     save_figure(figure, plot, dpi=140, metadata=dict(Software=None))
     render_page(
         Path(__file__).with_name('report.html'),
@@ -86,12 +89,13 @@ def write_report(
 
 
 def notes_on(study: Study, results: StudyResults) -> list[str]:
-    """Return what a reader has to know before the numbers."""
+    """Return warnings for the reader: few pictures, short trainings, rates at an edge."""
     features = study.features
     train_pictures = len(features.data.splits['train'])
     test_pictures = len(features.data.splits['test'])
+    channels = features.shape[-1]
     width = study.heads[study.blocks[0]].embed_dims
-    mappers = 2 * features.shape[-1] * width
+    mappers = 2 * channels * width  # their parameters: C to D, and D to C
     steps = study.plan.steps
     notes = []
     if train_pictures < mappers:
@@ -122,13 +126,13 @@ def notes_on(study: Study, results: StudyResults) -> list[str]:
 def table_rows(
     study: Study, results: StudyResults, comparisons: Sequence[Comparison]
 ) -> list[dict[str, str]]:
-    """Return a row of cells by column for each head.
+    """Return the table of a report: a row for each head, column -> cell.
 
     Args:
-        study (Study): What was trained.
-        results (StudyResults): What it gave.
-        comparisons (Sequence[Comparison]): Those of one block, whose differences from
-            the other heads are shown.
+        study (Study): The study.
+        results (StudyResults): Its results.
+        comparisons (Sequence[Comparison]): The comparisons of one block with other
+            heads. A head that it was not compared with has empty cells.
     """
     comparison_with = {comparison.against: comparison for comparison in comparisons}
     block = comparisons[0].block
@@ -175,6 +179,7 @@ def _comparison_cells(comparison: Comparison | None, block: str) -> dict[str, st
 
 
 def _format_difference(interval: tuple[float, float]) -> str:
+    """Return the interval of a difference as text, with signs: '-0.50 to +1.20'."""
     low, high = interval
     return f'{low:+.2f} to {high:+.2f}'
 
@@ -182,7 +187,12 @@ def _format_difference(interval: tuple[float, float]) -> str:
 def _write_tables(
     results: StudyResults, comparisons: Sequence[Comparison], out: Path
 ) -> None:
-    """Write the CSV files: a row for each seed, comparison and rate."""
+    """Write the CSV files of a report.
+
+    ``results.csv`` has a row for each head and seed, ``comparisons.csv`` one for each
+    comparison of a block with another head, and ``tuning.csv`` one for each learning
+    rate, with a column for each head.
+    """
     accuracies = pd.DataFrame(results.accuracies).melt(
         var_name='variant', value_name='accuracy', ignore_index=False
     )
@@ -196,14 +206,19 @@ def _write_tables(
 
 
 def _describe_recipe(study: Study) -> str:
-    """Return how it was trained, in sentences for the page."""
-    features = study.features
+    """Return the paragraph of the page about data and training.
+
+    Its fixed words describe what :class:`lm4ve.probing.training.Trainer` and
+    :class:`Study` do, and are changed with them.
+    """
+    data = study.features.data
     sizes = []
-    for split, indices in features.data.splits.items():
+    for split, indices in data.splits.items():
         sizes.append(f'{len(indices):,} {split}')
+    _, _, tokens, channels = study.features.shape
     return (
-        f'Pictures: {", ".join(sizes)}; {len(features.data.classes)} classes; tokens '
-        f'{features.shape[2:]}, standardized by channel. AdamW, one cycle, '
+        f'Pictures: {", ".join(sizes)}; {len(data.classes)} classes; tokens '
+        f'({tokens}, {channels}), standardized by channel. AdamW, one cycle, '
         f'{study.plan.steps} steps of {BATCH}. The rate is tuned on val with two seeds '
         f'of its own; then {study.plan.seeds} train on train and val. The test pictures '
         'decide nothing.'
@@ -211,23 +226,23 @@ def _describe_recipe(study: Study) -> str:
 
 
 def claim_folder(out: Path, study: Mapping[str, str]) -> None:
-    """Note in a folder whose report it is for.
+    """Record in a folder which study's report it holds; refuse a folder that holds others.
 
     Args:
         out (Path): The folder.
-        study (Mapping[str, str]): The names of encoder, data and block.
+        study (Mapping[str, str]): 'encoder', 'data' and so on -> what the user named.
 
     Raises:
         UserError: It holds the report of another study, or files of another command
             that a report would replace.
     """
-    own = {}
+    identity = {}
     for name, value in study.items():
-        # However a path is written, it is one place.
-        own[name] = os.path.realpath(value) if os.path.exists(value) else value
+        # Relative and absolute paths of one file are the same study.
+        identity[name] = os.path.realpath(value) if os.path.exists(value) else value
     stored = read_json(out / OWNER)
     present = [name for name in FILES if (out / name).exists()]
-    if present and isinstance(stored, dict) and stored != own:
+    if present and isinstance(stored, dict) and stored != identity:
         other = ', '.join(f'{name} {brief(value)}' for name, value in stored.items())
         raise UserError(
             f"--work-dir='{out}' holds the report of another study ({other}). Fix: name another "
@@ -238,4 +253,4 @@ def claim_folder(out: Path, study: Mapping[str, str]) -> None:
             f"--work-dir='{out}' holds {listing(present)} of another command, which the report "
             'would replace. Fix: name another folder.'
         )
-    write_json(own, out / OWNER)
+    write_json(identity, out / OWNER)

@@ -42,7 +42,11 @@ class Job:
     split: str
 
     def path(self, features: Features) -> Path:
-        """Return the file of its result; whatever changes the result changes the name."""
+        """Return the file of the job's result, named by a hash of whatever changes the result.
+
+        Args:
+            features (Features): The tokens to train on.
+        """
         fields = dict(
             identity=self.head.identity,
             rate=self.rate,
@@ -73,7 +77,7 @@ def digest(value: Any) -> str:
 
 
 def write_result(features: Features, job: Job, result: Result) -> None:
-    """Store a result beside the features."""
+    """Store a result beside the features, with the description of its job for a reader."""
     record = dict(
         variant=asdict(job.head),
         rate=job.rate,
@@ -87,15 +91,16 @@ def write_result(features: Features, job: Job, result: Result) -> None:
 
 
 def read_result(features: Features, job: Job, since: float = 0.0) -> Result | None:
-    """Return what a training stored since some time.
+    """Return the stored result of a training, or None if it has to be trained.
 
     Args:
-        features (Features): What was trained on.
+        features (Features): The tokens that were trained on.
         job (Job): The training.
-        since (float): Seconds since the epoch; older files do not count.
+        since (float): Seconds since the epoch; a result that was stored before does not
+            count.
 
     Returns:
-        Result | None: None where it stored nothing, or what it stored is damaged.
+        Result | None: None if the file is missing, older than ``since``, or damaged.
     """
     path = job.path(features)
     stored = read_json(path)
@@ -112,7 +117,15 @@ def read_result(features: Features, job: Job, since: float = 0.0) -> Result | No
 
 
 def _unpack(bits: Any, count: int) -> np.ndarray | None:
-    """Return bool ``[count]`` of hex digits, or None where they are not of so many."""
+    """Unpack bits that :func:`write_result` wrote, to bool ``[count]``.
+
+    Args:
+        bits: The stored value, a string of hex digits if it is not damaged.
+        count (int): The number of pictures.
+
+    Returns:
+        np.ndarray | None: None if it is no hex string, or one of another length.
+    """
     if not isinstance(bits, str):
         return None
     try:

@@ -66,13 +66,17 @@ def list_rows(path: str) -> pd.DataFrame:
 
 # --------------------------------------------------------------------------- folders
 def _rows_of_folder(root: Path) -> pd.DataFrame:
-    """List the pictures of class folders, perhaps below folders of splits."""
+    """List the pictures of a folder of class folders, which may lie in folders of splits.
+
+    Pictures outside of class folders are left out with a warning. A single folder
+    'train' is no split: the splits are still to be made.
+    """
     endings = set()
     for ending, format_name in Image.registered_extensions().items():
         if format_name in Image.OPEN:
             endings.add(ending)
-    found = list_files(root, lambda path: Path(path).suffix.lower() in endings)
-    paths = [Path(path).parts for path in found.files]
+    listed = list_files(root, lambda path: Path(path).suffix.lower() in endings)
+    paths = [Path(path).parts for path in listed.files]
 
     top_folders = {parts[0] for parts in paths if len(parts) > 1}
     splits = {name: SPLIT_NAMES.get(name.lower()) for name in top_folders}
@@ -81,25 +85,28 @@ def _rows_of_folder(root: Path) -> pd.DataFrame:
     rows = []
     for parts in paths:
         if len(parts) <= class_depth + 1:
-            found.leave_out(OUTSIDE, '/'.join(parts))
+            listed.leave_out(OUTSIDE, '/'.join(parts))
             continue
         split: str | None = ''
         if has_splits and len(splits) > 1:
             split = splits[parts[0]]
         rows.append((root.joinpath(*parts), parts[class_depth], split, ''))
-    if found.left_out:
+    if listed.left_out:
         MMLogger.get_current_instance().warning(
-            f"Of the files in '{root}' {found.describe_left_out()}."
+            f"Of the files in '{root}' {listed.describe_left_out()}."
         )
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _are_splits(splits: Mapping[str, str | None], root: Path) -> bool:
-    """Return whether the folders at the top are splits, not classes.
+    """Return whether the top folders are splits; else they are classes.
+
+    They are splits if all have the name of one and 'train' is among them.
 
     Args:
-        splits (Mapping[str, str | None]): Folder -> the split that it is named for.
-        root (Path): Their folder, for the error.
+        splits (Mapping[str, str | None]): Folder -> the split that its name means, or
+            None.
+        root (Path): The folder that they lie in, for the error.
 
     Raises:
         UserError: Some are splits and some are not.
@@ -119,10 +126,12 @@ def _are_splits(splits: Mapping[str, str | None], root: Path) -> bool:
 def _rows_of_csv(path: Path) -> pd.DataFrame:
     """Read the rows of a CSV, whose paths are relative to its folder.
 
+    All lines are read before an error, so that the message names each wrong one.
+
     Raises:
-        UserError: It is no CSV; rows have no path or label, an unknown split, a file
-            that does not exist, or a file that has another label before. The message
-            names the lines.
+        UserError: The path is no CSV or TSV file; or a row has no path or label, an
+            unknown split, a file that does not exist, or a file that another row gives
+            another label.
     """
     if not path.is_file():
         raise UserError(
@@ -132,15 +141,16 @@ def _rows_of_csv(path: Path) -> pd.DataFrame:
     rows: list[tuple[Path, str, str, str]] = []
     lines: list[str] = []
     mistakes: list[str] = []
+    # Real path of a file -> the line and the label of its first row.
     first: dict[str, tuple[str, str]] = {}
     for line, row in read_rows(path, 'DATA'):
         for column in ('path', 'label'):
             check(f"A column of '{path}'", column, choices=row)
         item = path.parent / row['path']
         mistake = _find_mistake(line, row, item)
-        # However a path is written, it is one file.
-        place = os.path.realpath(item)
-        first_line, first_label = first.setdefault(place, (line, row['label']))
+        # One file may be named by several paths.
+        real_path = os.path.realpath(item)
+        first_line, first_label = first.setdefault(real_path, (line, row['label']))
         if mistake is None and first_label != row['label']:
             mistake = (
                 f'{line} gives a file the label {row["label"]!r}, '
@@ -162,12 +172,12 @@ def _rows_of_csv(path: Path) -> pd.DataFrame:
 
 
 def _find_mistake(line: str, row: Mapping[str, str], item: Path) -> str | None:
-    """Return what is wrong with a row, or None.
+    """Return what is wrong with a row of a CSV, for a message, or None.
 
     Args:
-        line (str): Its place in words.
-        row (Mapping[str, str]): Its cells by column.
-        item (Path): The file that it names.
+        line (str): The row's place in words, which the message begins with.
+        row (Mapping[str, str]): Column -> cell.
+        item (Path): The file that the row names.
     """
     if not row['path']:
         return f'{line} is a row without a path'
@@ -183,9 +193,9 @@ def _find_mistake(line: str, row: Mapping[str, str], item: Path) -> str | None:
 
 # -------------------------------------------------------------------------- a config
 def _rows_of_config(cfg: Config) -> pd.DataFrame:
-    """List a config's training and test data.
+    """List the samples of a config's training and test data sets.
 
-    Its validation data are often the test data again, and are not read.
+    Its validation data are not read, since they are often the test data again.
     """
     rows = _rows_of_dataset(trained_dataset(cfg), 'train')
     rows += _rows_of_dataset(tested_dataset(cfg), 'test')
@@ -193,14 +203,21 @@ def _rows_of_config(cfg: Config) -> pd.DataFrame:
 
 
 def _rows_of_dataset(settings: Any, split: str) -> list[tuple[Any, ...]]:
-    """List the samples of a data set, which belong to one split.
+    """List the samples of a data set as rows, which all belong to one split.
+
+    A label is named by the data set's classes, or by its number if there are none.
+
+    Args:
+        settings (ConfigDict): The config of the data set.
+        split (str): The split.
 
     Raises:
-        UserError: A sample has no single label, or one without a name.
+        UserError: A sample has no single label, or a label that is no class.
     """
     dataset = DATASETS.build(settings)
     names = dataset.metainfo.get('classes') or ()
-    if len(set(names)) < len(names):  # as ImageNet's two cranes
+    if len(set(names)) < len(names):
+        # Names are not unique: ImageNet has two cranes.
         names = [f'{name} ({i})' for i, name in enumerate(names)]
     rows = []
     for index in range(len(dataset)):

@@ -19,7 +19,11 @@ FOLDS = 5
 
 
 def assign_splits(rows: pd.DataFrame, name: str, seed: int) -> pd.DataFrame:
-    """Return the rows to use, each with its split.
+    """Return the rows to use, each with its split 'train', 'val' or 'test'.
+
+    Splits that the data have are kept, except that 'val' is the test if there is none.
+    Where 'val' is missing then, a fifth of the training rows becomes it; without any
+    split, all three are drawn.
 
     Args:
         rows (pd.DataFrame): With the columns of :data:`lm4ve.probing.rows.COLUMNS` and
@@ -30,8 +34,9 @@ def assign_splits(rows: pd.DataFrame, name: str, seed: int) -> pd.DataFrame:
     Raises:
         UserError: See :func:`lm4ve.probing.data.read_data`.
     """
-    own_group = rows['group'].where(rows['group'] != '', rows['digest'])
-    groups = _join_groups(own_group, rows['digest'])
+    # A row without a group is in one with the files that equal its own.
+    named_groups = rows['group'].where(rows['group'] != '', rows['digest'])
+    groups = _join_groups(named_groups, rows['digest'])
     given = set(rows['split'])
     if given == {''}:
         return _split_in_three(rows, groups, name, seed)
@@ -60,7 +65,7 @@ def _split_in_three(
 
 
 def _split_off_val(rows: pd.DataFrame, groups: pd.Series, seed: int) -> None:
-    """Move a fifth of the training split to 'val'."""
+    """Move a fifth of the training rows to 'val', in place; groups stay whole."""
     train = rows['split'] == 'train'
     folds = _fold(rows['label'][train], groups[train], seed)
     chosen = groups[folds.index[folds == 0]]
@@ -68,10 +73,10 @@ def _split_off_val(rows: pd.DataFrame, groups: pd.Series, seed: int) -> None:
 
 
 def _check_sides(rows: pd.DataFrame, name: str) -> None:
-    """Look whether given splits share groups or equal files.
+    """Check that the data's own splits share no group, and warn if they share equal files.
 
     Raises:
-        UserError: A group stands in several splits. Equal files only make a warning.
+        UserError: A group stands in several splits.
     """
     shared_groups = _in_several_splits(rows, 'group')
     if shared_groups:
@@ -87,17 +92,22 @@ def _check_sides(rows: pd.DataFrame, name: str) -> None:
 
 
 def _in_several_splits(rows: pd.DataFrame, column: str) -> list[str]:
-    """Return the values of a column that rows of more than one split have."""
+    """Return the values of a column that occur in more than one split, sorted; '' is none."""
     named = rows[rows[column] != '']
     counts = named.groupby(column)['split'].nunique()
     return sorted(counts.index[counts > 1])
 
 
 def _join_groups(groups: pd.Series, digests: pd.Series) -> pd.Series:
-    """Return groups of which those that share an equal file are one.
+    """Join groups that share an equal file, and return the joined group of each row.
 
     Groups and files are the nodes of a graph, and each row is an edge between its
-    group and its file; a connected part is one group.
+    group and its file. Rows of one connected part are one group, named by its first
+    name in the alphabet.
+
+    Args:
+        groups (pd.Series): The group of each row.
+        digests (pd.Series): The hash of each row's file.
     """
     count = len(groups)
     group_nodes = pd.factorize(groups)[0]
@@ -109,7 +119,16 @@ def _join_groups(groups: pd.Series, digests: pd.Series) -> pd.Series:
 
 
 def _fold(labels: pd.Series, groups: pd.Series, seed: int) -> pd.Series:
-    """Return each row's fold, 0 to 4, stratified; -1 in a class of fewer than five groups."""
+    """Divide rows into five folds of about equal shares of each class; groups stay whole.
+
+    Args:
+        labels, groups (pd.Series): The label and the group of each row.
+        seed (int): Decides the folds.
+
+    Returns:
+        pd.Series: The fold of each row, 0 to 4; -1 for classes of fewer than five
+        groups, which cannot be in each fold.
+    """
     folds = pd.Series(-1, index=labels.index)
     groups_of_class = groups.groupby(labels).transform('nunique')
     kept = labels.index[groups_of_class >= FOLDS]

@@ -158,10 +158,14 @@ class Study:
             tuning = {name: self._in_order(tried) for name, tried in tuning.items()}
 
     def _untried_rates(self, accuracies: Mapping[float, float]) -> list[float]:
-        """Return the rates to try next: those given, or the best one's neighbours on the ladder.
+        """Return the learning rates that a head should be trained with next.
+
+        They are the rates that the user gave; without these, the best rate so far and its
+        neighbours on the ladder, at first around :data:`_FIRST_RATE`. Rates that were
+        tried are left out.
 
         Args:
-            accuracies (Mapping[float, float]): Of the rates that were tried.
+            accuracies (Mapping[float, float]): Rate -> accuracy, of those tried.
         """
         rates: Sequence[float] = self.settings.rates
         if not rates:
@@ -173,7 +177,10 @@ class Study:
         return [rate for rate in rates if rate not in accuracies]
 
     def _in_order(self, accuracies: Mapping[float, float]) -> dict[float, float]:
-        """Sort the rates that were tried, since of equal accuracies the first one wins."""
+        """Return tried rates in the order of the user's list or the ladder.
+
+        The order matters since the first of equal accuracies wins.
+        """
         rates = self.settings.rates if self.settings.rates else LADDER
         return {rate: accuracies[rate] for rate in rates if rate in accuracies}
 
@@ -181,7 +188,16 @@ class Study:
     def _results(
         self, pairs: Sequence[HeadRate], seeds: Sequence[int], split: str
     ) -> dict[HeadRate, list[Result]]:
-        """Train what is missing; return the results of each head and rate, by seed."""
+        """Return the results of heads with learning rates; train those not stored yet.
+
+        Args:
+            pairs (Sequence[HeadRate]): Names of heads with a learning rate each.
+            seeds (Sequence[int]): The seeds that each pair is trained with.
+            split (str): The split that is scored, 'val' or 'test'.
+
+        Returns:
+            dict[HeadRate, list[Result]]: The results of each pair, a seed each.
+        """
         jobs: dict[HeadRate, list[Job]] = {}
         missing: list[Job] = []
         for name, rate in pairs:
@@ -196,39 +212,58 @@ class Study:
 
         results: dict[HeadRate, list[Result]] = {}
         for pair, own in jobs.items():
-            results[pair] = [self._read(job) for job in own]
+            results[pair] = [self._read_finished(job) for job in own]
         return results
 
     def _run_jobs(self, jobs: list[Job], title: str) -> None:
-        """Run jobs under a bar; costly ones first, so that no process waits long for another."""
+        """Run jobs with a bar of progress, and wait for all of them.
+
+        Costly ones come first, so that at the end no process works alone for long.
+
+        Args:
+            jobs (list[Job]): The jobs, which are sorted in place.
+            title (str): The bar's title.
+        """
         jobs.sort(key=lambda job: -job.head.operations)
-        done = self.run('run', jobs)
-        for _ in tqdm(done, title, len(jobs), disable=not jobs):
+        finished = self.run('run', jobs)
+        for _ in tqdm(finished, title, len(jobs), disable=not jobs):
             pass
 
-    def _read(self, job: Job) -> Result:
+    def _read_finished(self, job: Job) -> Result:
+        """Return the stored result of a job that was run, now or earlier.
+
+        Raises:
+            UserError: There is none, or it is damaged; the message names the file.
+        """
         result = read_result(self.features, job, self.since)
         if result is None:
-            raise UserError(f"The result in '{job.path(self.features)}' is damaged.")
+            path = job.path(self.features)
+            problem = 'is damaged' if path.exists() else 'is missing'
+            raise UserError(f"The result in '{path}' {problem}.")
         return result
 
 
 def _profile_heads(
     features: Features, settings: StudySettings, run: Run, steps: int
 ) -> dict[str, ProfiledHead]:
-    """Build the heads of the wanted families, by name in the order of tables.
+    """Build and profile the heads of a study's families; see :meth:`Trainer.profile`.
+
+    The size of the controls follows from the first block, so blocks are profiled first.
 
     Args:
         features, settings, run: See :class:`Study`.
-        steps (int): Of each, so many are measured.
+        steps (int): How many steps of each head are timed.
+
+    Returns:
+        dict[str, ProfiledHead]: By name, in the order of tables.
 
     Raises:
         UserError: Two heads compute the same.
     """
 
     def profile(heads: Sequence[HeadSpec]) -> list[ProfiledHead]:
-        wanted = [head for head in heads if head.family in settings.families]
-        return list(run('profile', wanted, [steps] * len(wanted)))
+        chosen = [head for head in heads if head.family in settings.families]
+        return list(run('profile', chosen, [steps] * len(chosen)))
 
     blocks = profile(
         list_blocks(settings.block, settings.layers, settings.formal, settings.dtype)
@@ -239,9 +274,9 @@ def _profile_heads(
     )
     heads = [*blocks, *profile(controls)]
     heads.sort(key=lambda head: FAMILIES.index(head.family))
-    first: dict[str, str] = {}
+    name_of_identity: dict[str, str] = {}
     for head in heads:
-        other = first.setdefault(head.identity, head.name)
-        if other != head.name:
-            raise UserError(f"'{other}' and '{head.name}' are the same. Fix: name one.")
+        first = name_of_identity.setdefault(head.identity, head.name)
+        if first != head.name:
+            raise UserError(f"'{first}' and '{head.name}' are the same. Fix: name one.")
     return {head.name: head for head in heads}

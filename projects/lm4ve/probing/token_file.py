@@ -62,43 +62,55 @@ class TokenFile:
 def open_token_file(folder: Path) -> TokenFile:
     """Open the tokens that are on the disk and whole.
 
-    A damaged record counts nothing, and a damaged batch ends what counts.
+    Args:
+        folder (Path): The folder of the tokens and the record.
+
+    Returns:
+        TokenFile: With the batches up to the first that is damaged or cut; without any
+        if the record is missing or damaged.
     """
     record = read_json(folder / RECORD)
     if not _is_record(record):
         return TokenFile(folder)
-    found = TokenFile(folder, record['shape'])
+    opened = TokenFile(folder, record['shape'])
     with suppress(OSError), open(folder / TOKENS, 'rb') as file:
-        left = file.seek(0, os.SEEK_END)
+        bytes_left = file.seek(0, os.SEEK_END)
         file.seek(0)
         for rows, checksum in record['batches']:
-            size = rows * found.row_bytes
-            left -= size
-            if left < 0:
+            size = rows * opened.row_bytes
+            bytes_left -= size
+            if bytes_left < 0:
                 break
             if zlib.crc32(file.read(size)) != checksum:
                 break
-            found.batches.append([rows, checksum])
-    return found
+            opened.batches.append([rows, checksum])
+    return opened
 
 
 def _is_record(value: Any) -> bool:
-    """Return whether a file's content is a record: a shape and a list of pairs of numbers."""
-    if not isinstance(value, dict) or {'shape', 'batches'} - value.keys():
+    """Return whether a value from a JSON file has the form of a record.
+
+    That is a dict with 'shape', N and C of a row, both at least 1; and 'batches', a list
+    of [rows, checksum], each with at least one row.
+    """
+    if not isinstance(value, dict) or 'shape' not in value or 'batches' not in value:
+        return False
+    if not _is_pair(value['shape'], least=1):
         return False
     batches = value['batches']
-    if not _are_counts(value['shape'], least=1) or not isinstance(batches, list):
+    if not isinstance(batches, list):
         return False
     for batch in batches:
-        if not _are_counts(batch, least=0):
+        if not _is_pair(batch, least=0):
             return False
-        if batch[0] == 0:  # no rows
+        rows, _ = batch
+        if rows == 0:
             return False
     return True
 
 
-def _are_counts(value: Any, least: int) -> bool:
-    """Return whether a value is a list of two integers of at least ``least``."""
+def _is_pair(value: Any, least: int) -> bool:
+    """Return whether a value is a list of exactly two integers of at least ``least``."""
     if not isinstance(value, list) or len(value) != 2:
         return False
     return all(type(number) is int and number >= least for number in value)

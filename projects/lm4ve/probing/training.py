@@ -27,6 +27,8 @@ from lm4ve.probing.heads import (
 from lm4ve.probing.results import DEVICE, Job, Result, digest, write_result
 
 WEIGHT_DECAY = 0.01
+#: The learning rate of the steps that are only timed; it changes no result.
+_TIMED_RATE = 1e-3
 #: At most so many pictures decide the mean and the deviation of each channel.
 _STANDARDIZED_BY = 1024
 
@@ -58,7 +60,13 @@ class Trainer:
     def load(
         self, indices: np.ndarray, views: np.ndarray | int = 0
     ) -> tuple[Tensor, Tensor]:
-        """Return standardized tokens, float32 ``[B, N, C]``, and labels, int64 ``[B]``."""
+        """Return standardized tokens, float32 ``[B, N, C]``, and labels, int64 ``[B]``.
+
+        Args:
+            indices (np.ndarray): The B pictures.
+            views (np.ndarray | int): The view of each picture, or one for all; 0 is the
+                plain one.
+        """
         tokens = torch.from_numpy(self.features.tokens[views, indices]).to(DEVICE)
         labels = torch.from_numpy(self.features.data.labels[indices]).to(DEVICE)
         mean = torch.from_numpy(self.mean).to(DEVICE)
@@ -68,20 +76,26 @@ class Trainer:
     def batches(
         self, splits: Sequence[str], seed: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield batches without end, one permutation of the pictures after another.
+        """Yield batches as :meth:`load` returns them, without end.
 
-        Only the split 'train' has further views.
+        The pictures come in one permutation after another, of which what does not fill a
+        batch is left out. Each picture of the split 'train' is shown in a random view;
+        the others have only the first.
+
+        Args:
+            splits (Sequence[str]): The splits whose pictures are drawn.
+            seed (int): Decides the order and the views.
         """
         generator = np.random.default_rng(seed)
-        own = self.features.data.splits
-        pictures = np.concatenate([own[split] for split in splits])
+        indices_of = self.features.data.splits
+        pictures = np.concatenate([indices_of[split] for split in splits])
         size = min(BATCH, len(pictures))
-        whole = len(pictures) // size * size
+        in_whole_batches = len(pictures) // size * size
         while True:
-            order = generator.permutation(pictures)[:whole]
+            order = generator.permutation(pictures)[:in_whole_batches]
             for indices in order.reshape(-1, size):
                 views = generator.integers(self.features.shape[0], size=size)
-                views[~np.isin(indices, own['train'])] = 0
+                views[~np.isin(indices, indices_of['train'])] = 0
                 yield self.load(indices, views)
 
     # ----------------------------------------------------------------------- training
@@ -105,8 +119,11 @@ class Trainer:
             head (HeadSpec): What to train.
             rate (float): The largest learning rate of the one-cycle schedule.
             seed (int): Decides the initialization and the order.
-            steps (int): Batches.
-            splits (Sequence[str]): Whose pictures are trained on.
+            steps (int): How many batches to train on.
+            splits (Sequence[str]): The splits whose pictures are trained on.
+
+        Returns:
+            nn.Module: The trained head, in training mode.
         """
         model = self.build(head, seed)
         parameters = [p for p in model.parameters() if p.requires_grad]
@@ -121,10 +138,11 @@ class Trainer:
         return model
 
     def run(self, job: Job) -> None:
-        """Train, score, and store which pictures were right."""
+        """Train and score the head of a job, and store which pictures were right."""
         start = time.perf_counter()
         splits = ['train']
-        if job.split == 'test':  # with a tuned rate, also on what it was tuned on
+        if job.split == 'test':
+            # The rate is fixed by now, so that the pictures it was tuned on may train.
             splits.append('val')
         model = self.train(job.head, job.rate, job.seed, job.steps, splits).eval()
         correct = self._score(model, self.features.data.splits[job.split])
@@ -133,39 +151,40 @@ class Trainer:
 
     @torch.no_grad()
     def _score(self, model: nn.Module, indices: np.ndarray) -> np.ndarray:
-        """Return which pictures a head gets right, bool ``[n]``."""
-        size = 4 * BATCH
+        """Return which of n pictures a head classifies right, bool ``[n]``."""
+        size = 4 * BATCH  # no gradients, so larger batches fit
         correct = []
         for part in np.split(indices, range(size, len(indices), size)):
             x, labels = self.load(part)
             scores = model(x)
-            # A training that diverged is right nowhere.
+            # After a training that diverged, scores are not finite: no picture is right.
             is_finite = scores.isfinite().all(1)
             correct.append((scores.argmax(1) == labels) & is_finite)
         return torch.cat(correct).cpu().numpy()
 
     # ---------------------------------------------------------------------- profiling
     def profile(self, head: HeadSpec, steps: int) -> ProfiledHead:
-        """Build a head, count what it costs, and measure some steps.
+        """Build a head, count its parameters and operations, and time some steps of training.
 
         Args:
-            head (HeadSpec): What to build.
-            steps (int): So many are trained and measured; 0 measures none.
+            head (HeadSpec): The head.
+            steps (int): The number of steps to time; 0 times none.
+
+        Returns:
+            ProfiledHead: The head with these numbers, and with an identity that heads
+            share if they compute the same with the same frozen weights.
         """
         start = time.perf_counter()
-        model = self.build(head, 0)
+        model = self.build(head, seed=0)
         build_seconds = time.perf_counter() - start
         step_seconds = 0.0
         if steps > 0:
-            start = time.perf_counter()
-            self.train(head, 1e-3, 0, steps, ['train', 'val'])
-            # It builds the head again.
-            train_seconds = time.perf_counter() - start - build_seconds
-            step_seconds = max(train_seconds / steps, 0.0)
+            step_seconds = self._time_step(head, steps, build_seconds)
 
-        pool: Any = model[0]
+        pool: Any = model[0]  # a neck, or a plain or attentive mean
         block = getattr(pool, 'block', None)
-        # The fingerprint names the weights, wherever they come from.
+        # A block's record has a fingerprint of its weights. So the place they were read
+        # from and the layer's number are left out: equal weights are equal from anywhere.
         source = dict(getattr(block, 'source', {}), source='', layers=0)
         tokens, channels = self.features.shape[2:]
         trainable, _ = count_parameters(model)
@@ -182,3 +201,17 @@ class Trainer:
             step_seconds=step_seconds,
             fixed_seconds=build_seconds,
         )
+
+    def _time_step(self, head: HeadSpec, steps: int, build_seconds: float) -> float:
+        """Return the mean seconds of a training step; the head is built anew and thrown away.
+
+        Args:
+            head (HeadSpec): The head.
+            steps (int): How many steps to time.
+            build_seconds (float): How long building the head takes, which is subtracted.
+        """
+        start = time.perf_counter()
+        self.train(head, _TIMED_RATE, seed=0, steps=steps, splits=['train', 'val'])
+        seconds = time.perf_counter() - start - build_seconds
+        # Building may have been faster this time.
+        return max(seconds / steps, 0.0)

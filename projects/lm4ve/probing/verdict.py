@@ -50,7 +50,7 @@ class Comparison:
 
 
 def points(value: float) -> str:
-    """Return a number of points in words."""
+    """Return a number of points as text with at most one decimal: '1 point', '2.5 points'."""
     text = f'{value:.1f}'.removesuffix('.0')
     return '1 point' if text == '1' else f'{text} points'
 
@@ -70,28 +70,29 @@ def compare(
         list[Comparison]: For each block in turn; Holm's correction is for all of them.
     """
     others = [name for name in correct if name not in blocks]
-    found = []
+    comparisons = []
     gains = []
     for block in blocks:
         for other in others:
-            # Of every seed and picture: 100, 0 or -100 points.
-            gain = correct[block].astype(float) - correct[other].astype(float)
-            gains.append(100.0 * gain)
-            found.append(_test_difference(block, other, gains[-1]))
-    corrected = holm([comparison.p for comparison in found])
+            difference = correct[block].astype(float) - correct[other].astype(float)
+            gain = 100.0 * difference  # 100, 0 or -100 points for a seed and a picture
+            gains.append(gain)
+            comparisons.append(_test_difference(block, other, gain))
+    corrected = holm([comparison.p for comparison in comparisons])
     decided = []
-    for comparison, gain, p in zip(found, gains, corrected, strict=True):
+    for comparison, gain, p in zip(comparisons, gains, corrected, strict=True):
         comparison = replace(comparison, holm=p)
-        decided.append(decide(comparison, gain, margin, len(found)))
+        decided.append(decide(comparison, gain, margin, len(comparisons)))
     return decided
 
 
 def _test_difference(block: str, against: str, gain: np.ndarray) -> Comparison:
-    """Compare two heads, without a verdict.
+    """Compare a block with another head: difference, intervals and p, but no verdict.
 
     Args:
-        block, against (str): Their names.
-        gain (np.ndarray): Points, float64 ``[seeds, test pictures]``.
+        block, against (str): The names of the two heads.
+        gain (np.ndarray): The block's points minus the other's, float64 ``[seeds, test
+            pictures]``.
     """
     errors = _squared_errors(gain)
     by_seeds = _test_mean(gain, errors[:1])
@@ -149,32 +150,47 @@ class _Test(NamedTuple):
 
 
 def _squared_errors(gain: np.ndarray) -> np.ndarray:
-    """Return the squared standard errors of the mean over seeds and over test pictures."""
-    of_seeds = gain.mean(1)
-    of_pictures = gain.mean(0)
+    """Return the two squared standard errors of a mean: over seeds, over test pictures.
+
+    Args:
+        gain (np.ndarray): Points, float64 ``[seeds, test pictures]``.
+
+    Returns:
+        np.ndarray: float64 ``[2]``.
+    """
+    mean_of_seed = gain.mean(1)
+    mean_of_picture = gain.mean(0)
     return np.array(
         [
-            of_seeds.var(ddof=1) / len(of_seeds),
-            of_pictures.var(ddof=1) / len(of_pictures),
+            mean_of_seed.var(ddof=1) / len(mean_of_seed),
+            mean_of_picture.var(ddof=1) / len(mean_of_picture),
         ]
     )
 
 
 def _rounded_error(gain: np.ndarray) -> float:
-    """Return the squared standard error over seeds, if rounding to whole pictures is one more."""
+    """Return the squared standard error over seeds, plus that of rounding to whole pictures.
+
+    The accuracy of a seed is a multiple of one picture's points. Without this term, equal
+    accuracies of few seeds would have no error at all.
+
+    Args:
+        gain (np.ndarray): Points, float64 ``[seeds, test pictures]``.
+    """
     seeds, pictures = gain.shape
     over_seeds, _ = _squared_errors(gain)
+    # The variance of a uniform distribution as wide as one picture, over the seeds.
     rounding = (100 / pictures) ** 2 / 12 / seeds
     return float(over_seeds + rounding)
 
 
 def _test_mean(gain: np.ndarray, errors: np.ndarray) -> _Test:
-    """Test a mean by Student's t, with Satterthwaite's degrees of freedom.
+    """Test whether a mean is zero by Student's t, with Satterthwaite's degrees of freedom.
 
     Args:
-        gain (np.ndarray): Points, ``[seeds, test pictures]``.
-        errors (np.ndarray): Squared standard errors: over seeds, or over seeds and test
-            pictures.
+        gain (np.ndarray): Points, float64 ``[seeds, test pictures]``.
+        errors (np.ndarray): Squared standard errors that count: ``[1]`` over seeds, or
+            ``[2]`` over seeds and over test pictures.
     """
     mean = float(gain.mean())
     if not errors.any():  # Student's t is infinite, or nothing differs

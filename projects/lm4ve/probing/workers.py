@@ -31,32 +31,42 @@ def start_workers(features: Features, processes: int) -> Iterator[Run]:
     """
     if processes == 0:
         trainer = Trainer(features)
-        yield lambda method, *arguments: map(getattr(trainer, method), *arguments)
+
+        def run_here(method: str, *arguments: Iterable[Any]) -> Iterable[Any]:
+            return map(getattr(trainer, method), *arguments)
+
+        yield run_here
         return
-    # Also for the tokens' mean, whose digits depend on it.
+    # Here too: the trainer computes the tokens' mean, whose last digits depend on it.
     torch.set_num_threads(1)
-    # Libraries read it when the server loads them.
+    # Libraries read it when the fork server loads them.
     os.environ['OMP_NUM_THREADS'] = '1'
     trainer = Trainer(features)
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload([__name__])
     with ProcessPoolExecutor(processes, context, _prepare_process) as pool:
+
+        def run_in_pool(method: str, *arguments: Iterable[Any]) -> Iterable[Any]:
+            return pool.map(getattr(trainer, method), *arguments)
+
         try:
-            yield lambda method, *arguments: pool.map(
-                getattr(trainer, method), *arguments
-            )
+            yield run_in_pool
         except BaseException:
-            # Nobody waits for the trainings that run.
+            # The pool would wait for the trainings that run, whose results nobody reads.
             for child in multiprocessing.active_children():
                 child.terminate()
             raise
 
 
 def _prepare_process() -> None:
-    os.setsid()  # Ctrl-C is for the command, which ends its processes
+    """Set up a worker process before its first training."""
+    # A session of its own: the terminal sends Ctrl-C to the command alone, which then
+    # ends its workers.
+    os.setsid()
     end_with_parent()
     torch.set_num_threads(1)
-    # Some gradients of a block are denormal numbers, which are slow.
+    # Some gradients of a block are denormal numbers, with which CPUs are slow.
     torch.set_flush_denormal(True)
-    # Each block logs its weights.
+    # Each block logs as information which weights it reads; a hundred trainings would
+    # fill the screen with it.
     MMLogger.get_instance('lm4ve-try', log_level='WARNING')

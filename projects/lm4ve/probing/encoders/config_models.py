@@ -53,19 +53,21 @@ def load_config_model(
     _return_all_tokens(model.backbone)
 
     parts = dict(preprocessor=model.data_preprocessor, backbone=model.backbone)
-    facts = [cfg.model.to_dict(), pipeline_of(cfg, False)]
+    facts = [cfg.model.to_dict(), pipeline_of(cfg, training=False)]
     return EncoderParts(
         module=FrozenModel(nn.ModuleDict(parts), _BackboneRun(cfg, task.name)),
         transform=_PipelineTransform(cfg, task),
         facts=json.dumps(facts, default=str),
-        # Video models of several views lose the place of their class tokens.
+        # Their number does not depend on the count of tokens, which is not known yet. Of
+        # several views of a video, only the first begins with them; the class tokens of
+        # the others are taken for places.
         prefix=prefix_of(model.backbone, -1),
         kind=task.name,
     )
 
 
 def _return_all_tokens(backbone: Any) -> None:
-    """Set the fields by which hosts' backbones return the class token alone, or the mean."""
+    """Make a backbone return all its tokens, where its config asks for one token or a mean."""
     if hasattr(backbone, 'out_type'):
         backbone.out_type = 'raw'
     if hasattr(backbone, 'return_feat_map'):
@@ -76,8 +78,8 @@ class _BackboneRun:
     """Collates samples, and runs preprocessor and backbone.
 
     Args:
-        cfg (Config): Its ``collate`` joins the samples.
-        kind (str): The task's name.
+        cfg (Config): The config, which says how samples are collated.
+        kind (str): The name of the task: 'image', 'video' or 'pointcloud'.
     """
 
     def __init__(self, cfg: Config, kind: str) -> None:
@@ -85,11 +87,21 @@ class _BackboneRun:
         self.kind = kind
 
     def __call__(self, parts: Any, samples: list[dict[str, Any]]) -> Any:
-        """Return a map or tokens; see :class:`EncoderParts`."""
-        data = parts['preprocessor'](collate(self.cfg, samples), False)
+        """Return the features of a batch of samples.
+
+        Args:
+            parts (nn.ModuleDict): 'preprocessor' and 'backbone'.
+            samples (list[dict]): Outputs of the config's pipeline.
+
+        Returns:
+            Tensor: A map ``[B, C, ...]`` or tokens ``[B, N, C]``.
+        """
+        batch = collate(self.cfg, samples)
+        data = parts['preprocessor'](batch, training=False)
         inputs = data['inputs']
         if self.kind != 'video':
             return self._run_backbone(parts['backbone'], inputs)
+        # mmaction2's inputs are [B, views, ...]; the backbone takes views as samples.
         views = inputs.shape[1]
         output = self._run_backbone(parts['backbone'], inputs.flatten(0, 1))
         if views > 1:
@@ -97,6 +109,11 @@ class _BackboneRun:
         return output
 
     def _run_backbone(self, backbone: Any, inputs: Tensor) -> Any:
+        """Return a backbone's last output: a map ``[B, C, ...]`` or tokens ``[B, N, C]``.
+
+        Backbones return a tuple of stages, which may hold tuples of a map and a class
+        token; the last entry is taken each time.
+        """
         output = backbone(inputs)
         while isinstance(output, (tuple, list)):
             output = output[-1]
@@ -106,24 +123,46 @@ class _BackboneRun:
 
 
 def _join_views(output: Tensor, views: int) -> Tensor:
-    """Let the tokens of several clips or frames of a sample follow each other."""
+    """Concatenate the tokens of all clips or frames of a sample.
+
+    Args:
+        output (Tensor): Tokens ``[B * views, N, C]`` or maps ``[B * views, C, ...]``.
+        views (int): How many rows in a row are of one sample.
+
+    Returns:
+        Tensor: ``[B, views * N, C]``.
+    """
     if output.dim() != 3:
         output = output.flatten(2).transpose(1, 2)
     return output.unflatten(0, (-1, views)).flatten(1, 2)
 
 
 class _PipelineTransform:
-    """Runs a config's test pipeline on a picture, or on a sample of its data set."""
+    """Runs a config's test pipeline on a picture, or on a sample of its data set.
+
+    Args:
+        cfg (Config): The config.
+        task (Task): The config's task.
+    """
 
     def __init__(self, cfg: Config, task: Any) -> None:
         self.cfg = cfg
         self.task = task
 
     def __call__(self, source: Any) -> Any:
-        pipeline = pipeline_of(self.cfg, False)
+        """Return the encoder's input, not collated.
+
+        Args:
+            source (Image.Image | dict): A picture in RGB, or what the config's data set
+                gives its pipeline, which is not changed.
+        """
+        pipeline = pipeline_of(self.cfg, training=False)
         if not isinstance(source, Image.Image):
             return Compose(pipeline)(copy.deepcopy(source))
-        pixels = np.asarray(source)
-        if not holds_rgb(str(tested_dataset(self.cfg).type)):
-            pixels = np.ascontiguousarray(pixels[..., ::-1])
+        pixels = np.asarray(source)  # [H, W, 3]
+        # The pipeline normalizes pixels in the order in which the data set gives them.
+        dataset_type = str(tested_dataset(self.cfg).type)
+        if not holds_rgb(dataset_type):
+            bgr = pixels[..., ::-1]
+            pixels = np.ascontiguousarray(bgr)
         return self.task.analysis.read_input(self.cfg, pixels, pipeline)

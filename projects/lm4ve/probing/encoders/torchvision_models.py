@@ -10,7 +10,7 @@ _POOLINGS = ('avgpool', 'adaptive_avg_pool2d')
 
 
 def load_torchvision(name: str, is_published: bool, size: int | None) -> EncoderParts:
-    """Build a model of torchvision: its features go into its pooling, or are ViT's tokens.
+    """Build a model of torchvision; its features are the input of its pooling, or ViT's tokens.
 
     Args:
         name (str): torchvision's name of it.
@@ -28,9 +28,9 @@ def load_torchvision(name: str, is_published: bool, size: int | None) -> Encoder
         )
         load_strictly(model, content, f"'{name}'")
     if hasattr(model, 'transform_input'):
-        # Of Inception: its weights expect other pixels.
+        # Inception's weights expect pixels that are normalized differently.
         model.transform_input = True
-    # Of the same tensors as the model.
+    # The extractor shares its tensors with the model.
     extractor = create_feature_extractor(model, {_last_node(model): 'features'})
 
     def run(_: Any, pictures: Any) -> Any:
@@ -49,11 +49,11 @@ def load_torchvision(name: str, is_published: bool, size: int | None) -> Encoder
 
 
 def _last_node(model: Any) -> str:
-    """Return the node of a model's graph whose output is pooled."""
+    """Return the name of the node of a model's graph whose output is the features."""
     from torchvision.models.feature_extraction import get_graph_node_names
 
     _, names = get_graph_node_names(model)
     for i, name in enumerate(names):
         if name in _POOLINGS:
             return names[i - 1]
-    return 'encoder.ln'  # of ViT, which has no pooling
+    return 'encoder.ln'  # the last norm of ViT, which has no pooling

@@ -52,21 +52,21 @@ def load_transformers(name: str, is_published: bool, size: int | None) -> Encode
     lacking: list[str] = []
     with offline(origin):
         with torch.device('meta'):
-            kind = type(AutoModel.from_config(config))
+            model_class = type(AutoModel.from_config(config))
         if is_published:
-            model, lacking = _load_weights(kind, config, files)
+            model, lacking = _load_weights(model_class, config, files)
         else:
             model = AutoModel.from_config(config)
         processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
     model.eval()
-    # Of CLIP and its like, the visual half.
+    # Models such as CLIP have a half for texts, which is not needed.
     visual: Any = getattr(model, 'vision_model', model)
 
     transform = _build_transform(processor, size)
     parts = EncoderParts(
         module=_freeze(model, visual, size),
         transform=transform,
-        # Heads are in no tensor's shape, so the configuration counts.
+        # The configuration too: the number of heads, for one, is in no tensor's shape.
         facts=f'{transform!r}{model.config.to_json_string()}',
     )
     require_unread(model, lacking, parts.features_of_noise, f"'{files.name}'")
@@ -80,7 +80,10 @@ def load_transformers(name: str, is_published: bool, size: int | None) -> Encode
 
 
 def _fetch_configurations(name: str) -> Path:
-    """Return the folder of a model's configurations, after a download if it is the hub's.
+    """Return the local folder of a model's configurations, downloaded if it is on the hub.
+
+    Args:
+        name (str): A folder, or an id of the hub.
 
     Raises:
         UserError: There is no such folder, and the hub cannot be read.
@@ -88,18 +91,29 @@ def _fetch_configurations(name: str) -> Path:
     try:
         with naming('ENCODER'):
             source, _ = find_files(name)
-            found = [source.find(file) for file in _CONFIGURATIONS]
+            # All of them, so that each is downloaded.
+            files = [source.find(file) for file in _CONFIGURATIONS]
     except CheckpointError as e:
         raise UserError(f'{e} {WITHOUT_NETWORK}') from e
-    if found[0] is None:
+    config_file = files[0]
+    if config_file is None:
         raise UserError(f"The encoder '{name}' has no config.json of transformers.")
-    return found[0].parent
+    return config_file.parent
 
 
 def _load_weights(
-    kind: type[Any], config: Any, files: Checkpoint
+    model_class: type[Any], config: Any, files: Checkpoint
 ) -> tuple[Any, list[str]]:
-    """Return a model with the weights of its files, and the names of those that they lack.
+    """Build a model with the weights of its files; see :func:`load_pretrained`.
+
+    Args:
+        model_class (type): The model's class.
+        config (PretrainedConfig): Its configuration.
+        files (Checkpoint): Its files.
+
+    Returns:
+        tuple[nn.Module, list[str]]: The model, and the names of the tensors that the
+        files lack.
 
     Raises:
         CheckpointError: Files are missing, damaged or quantized, or have unknown
@@ -110,13 +124,18 @@ def _load_weights(
             f"'{files.name}' is quantized. Fix: use the original weights."
         )
     with naming('ENCODER'):
-        # Copies: a map of a file would change with it.
+        # Copies, since tensors that are mapped from a file change with the file.
         state = {name: read().clone() for name, read in files.weights.items()}
-    return load_pretrained(kind, config, state, f"'{files.name}'")
+    return load_pretrained(model_class, config, state, f"'{files.name}'")
 
 
 def _build_transform(processor: Any, size: int | None) -> Any:
-    """Return a function of a picture that gives the model's input, ``[3, H, W]``."""
+    """Return a transform that turns a picture into the model's input, ``[3, H, W]``.
+
+    Args:
+        processor (BaseImageProcessor): The model's image processor.
+        size (int, optional): Pixels a side. Default: the processor's.
+    """
     sizes = {}
     if size is not None:
         sizes = dict(size=size, crop_size=size)
@@ -125,11 +144,17 @@ def _build_transform(processor: Any, size: int | None) -> Any:
 
 
 def _freeze(model: nn.Module, visual: Any, size: int | None) -> FrozenModel:
-    """Return the module that gives the last hidden states of a model's visual half."""
+    """Wrap a model in a module that returns the last hidden states of its visual part.
+
+    Args:
+        model (nn.Module): The whole model, whose weights are in the fingerprint.
+        visual (nn.Module): The model, or its part for pictures.
+        size (int, optional): Pixels a side, if not the model's own.
+    """
     options = {}
     arguments = inspect.signature(visual.forward).parameters
     if size is not None and 'interpolate_pos_encoding' in arguments:
-        # A model for one size resamples the places of its tokens for another.
+        # The model resamples its position embeddings to another size.
         options['interpolate_pos_encoding'] = True
 
     def run(_: Any, pictures: Any) -> Any:
@@ -139,7 +164,15 @@ def _freeze(model: nn.Module, visual: Any, size: int | None) -> FrozenModel:
 
 
 def _count_prefix(parts: EncoderParts, config: Any) -> int:
-    """Return how many tokens stand before those of the patches."""
+    """Return the number of class and register tokens, which come before the patches.
+
+    It is the number of tokens of a picture minus that of its patches; 0 for maps, and
+    for models whose configuration has no patch size.
+
+    Args:
+        parts (EncoderParts): The encoder.
+        config (PretrainedConfig): The configuration of its visual part.
+    """
     features = parts.features_of_noise()
     patch = getattr(config, 'patch_size', None)
     if features.dim() != 3 or not isinstance(patch, int):
