@@ -80,14 +80,15 @@ def inference(
 
 
 def expand_inputs(inputs: Any, suffixes: Collection[str]) -> list[Any]:
-    """Return inputs with the files of folders and of patterns in place of these, sorted.
+    """Replace folders and patterns among inputs by their files, sorted.
 
-    What has no such files stays as it is: a folder of frames is a video itself, and a
-    name without a file is the inferencer's to refuse.
+    A folder or pattern without such files stays as it is: a folder of frames is a video
+    itself, and the inferencer refuses a name without a file.
 
     Args:
         inputs: One or several files, folders, patterns or arrays.
-        suffixes (Collection[str]): Of the files that count in a folder.
+        suffixes (Collection[str]): The endings of the files that count in a folder, in
+            lower case, such as '.jpg'.
     """
     if isinstance(inputs, (str, Path, np.ndarray)):
         inputs = [inputs]
@@ -104,7 +105,13 @@ def expand_inputs(inputs: Any, suffixes: Collection[str]) -> list[Any]:
 
 
 def _files_of(item: str | Path, suffixes: Collection[str]) -> list[Path]:
-    """Return the files of a folder or a pattern, sorted; none of anything else."""
+    """Return the files that a folder or a pattern stands for, sorted; [] for a file.
+
+    Args:
+        item (str | Path): A path, or a pattern of :mod:`glob`.
+        suffixes (Collection[str]): The endings of the files that count in a folder;
+            hidden ones do not.
+    """
     path = Path(item)
     if path.is_dir():
         files = []

@@ -16,17 +16,18 @@ from lm4ve.zoo import PRETRAINED
 
 
 def loaded(config: str | Path | Config) -> Config:
-    """Return a config: as it is, or :func:`lm4ve.runner.config.read_config`'s."""
+    """Return a config as it is, or read the one that a path or a model's name stands for."""
     if isinstance(config, Config):
         return config
     return read_config(config, set_scope=False)
 
 
 def in_scope_of(config: Config) -> Any:
-    """Return a context in which the types that a config names are found.
+    """Return a context in which the registries find the types that a config names.
 
     Raises:
-        UserError: The config is of a host that is not installed.
+        UserError: The config's default scope is a package that is not installed; the
+            message gives the extra of lm4ve that installs it.
     """
     scope = config.get('default_scope') or 'mmengine'
     if find_spec(scope) is None:
@@ -38,7 +39,10 @@ def in_scope_of(config: Config) -> Any:
 
 
 def _extra_of(scope: str) -> str:
-    """Return the extra of lm4ve that brings a host's package."""
+    """Return the extra of lm4ve that installs the package of a scope.
+
+    Without a task of that scope, the scope itself is returned.
+    """
     for task in all_tasks():
         if f'{scope}.' in task.models[0]:
             return task.extra

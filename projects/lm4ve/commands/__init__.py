@@ -30,16 +30,17 @@ COMMANDS = {
 
 
 def main() -> None:
-    """Run the command that the first word names; exit with 2 if there is none.
+    """Run the command that the first word of the command line names.
 
-    A mistake in the arguments ends it before torch is imported, which takes seconds.
-    With 141, as other tools, it ends when nobody reads its output any more.
+    The process exits with 2 if there is no such command or a flag is wrong, and with
+    141, as other tools, when nobody reads its output any more.
     """
     with exit_when_output_is_closed():
         _run_command()
 
 
 def _run_command() -> None:
+    """Run the command of ``sys.argv``, or print the help or the version."""
     name = '--help'
     if len(sys.argv) > 1:
         name = sys.argv[1]
@@ -59,19 +60,23 @@ def _run_command() -> None:
 
 
 def _print_help() -> None:
+    """Print the commands with a line each."""
     print('usage: lm4ve COMMAND [arguments]\n')
-    for command, does in COMMANDS.items():
-        print(f'  {command:10} {does}')
+    for command, summary in COMMANDS.items():
+        print(f'  {command:10} {summary}')
     print(f"\n'lm4ve COMMAND --help' lists the arguments. This is lm4ve {__version__}.")
 
 
 def _check_flags(name: str) -> None:
-    """End the process for a mistake in the flags, before torch is imported."""
+    """Exit for a mistake in a command's flags before torch is imported, which takes seconds.
+
+    argparse exits by itself. Any other error is left to the command, which parses its
+    flags again and reports the error in a line.
+    """
     from lm4ve.commands.flags import FLAGS, parser_of
 
     if name not in FLAGS:
         return
-    # An exception is of a value; the command raises it again, in `run_tool`.
     with contextlib.suppress(Exception):
         _, unknown = parser_of(name).parse_known_args()
         # A config may register a task, and `visualize` then has the flags of that task.
@@ -80,9 +85,11 @@ def _check_flags(name: str) -> None:
 
 
 def _import_command(name: str) -> Callable[[], None]:
-    """Import a command's module; return its ``main``, which reports errors in a line."""
-    # Among what imports make there is no garbage, and looking for it takes a third of
-    # their time.
+    """Import a command's module; return its ``main``, wrapped to report errors in a line.
+
+    The process exits if a library of the system is missing that an import needs.
+    """
+    # Imports leave no garbage, and looking for some takes a third of their time.
     gc.disable()
     try:
         run: Callable[[], None] = import_module(f'lm4ve.commands.{name}').main
@@ -91,7 +98,8 @@ def _import_command(name: str) -> Callable[[], None]:
 
             run = functools.partial(run_tool, run)
     except ImportError as e:
-        if not str(e).startswith('lib'):  # of the system, such as libGL.so.1
+        is_system_library = str(e).startswith('lib')  # such as libGL.so.1
+        if not is_system_library:
             raise
         fix = 'on Debian or Ubuntu: apt-get install libgl1 libglib2.0-0 (for OpenCV)'
         sys.exit(f'error: {e}. Fix, {fix}')

@@ -20,7 +20,7 @@ from lm4ve.runner.rich_console import Console
 
 
 def select_part(grid: Grid, args: argparse.Namespace) -> Grid:
-    """Return the part of a grid that --seeds and --variants select.
+    """Return a grid with only the seeds and variants of --seeds and --variants.
 
     Raises:
         UserError: The grid has no such seed or variant.
@@ -40,7 +40,7 @@ def select_part(grid: Grid, args: argparse.Namespace) -> Grid:
 
 
 def print_list(grid: Grid, store: Store, console: Console) -> None:
-    """Print every trial that is known, and whether it is done."""
+    """Print the trials, whether each is done, and how many wait for tuned values."""
     tuning = grid.tuning()
     main = grid.main(select_tuned(grid, store))
     for trial in tuning + main:
@@ -56,10 +56,11 @@ def print_list(grid: Grid, store: Store, console: Console) -> None:
 def build_executor(
     grid: Grid, store: Store, args: argparse.Namespace, console: Console
 ) -> Executor:
-    """Return the executor that the flags name.
+    """Return the executor that runs the grid's trials, on this machine or by Slurm.
 
     Raises:
-        UserError: Flags do not go together.
+        UserError: There are too few devices, a flag is of the other executor, or an
+            option of sbatch is not NAME=VALUE.
     """
     shared = (store, args.workers, args.threads, grid.keep_checkpoints, console)
     if args.executor == 'local':
@@ -86,6 +87,7 @@ def build_executor(
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Run the trials that are missing, and report those that are finished."""
     args = parser_of('ablate').parse_args(argv)
     check('--workers', args.workers, least=1)
     whole = load_grid(args.grid)

@@ -19,6 +19,7 @@ from lm4ve.runner.tables import print_table
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Count a training step of the config, print the counts, and compare them with the base."""
     args = parser_of('cost').parse_args(argv)
     gpus = args.gpus or []
     if args.batch is not None:
@@ -65,7 +66,7 @@ def print_cost(cost: StepCost, config: str) -> None:
 
 
 def _describe_bytes(sizes: Mapping[torch.dtype, int]) -> str:
-    """Return the sum of bytes, and those of each dtype."""
+    """Return a number of bytes as text: the sum, and in brackets that of each dtype."""
     parts = []
     for dtype, size in sizes.items():
         if size:
@@ -75,4 +76,5 @@ def _describe_bytes(sizes: Mapping[torch.dtype, int]) -> str:
 
 
 def _gigabytes(size: int) -> str:
+    """Return a number of bytes as text, in GB of 10^9."""
     return f'{size / 1e9:.2f} GB'

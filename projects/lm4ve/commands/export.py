@@ -17,6 +17,7 @@ from lm4ve.runner.config import read_checked_config
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Export a model and print what the file takes and gives."""
     args = parser_of('export').parse_args(argv)
     if args.with_block and args.format != 'safetensors':
         raise UserError(

@@ -35,8 +35,9 @@ _PORT = 29500
 
 
 def rendezvous(env: Mapping[str, str]) -> list[str]:
-    """Return the flags by which torchrun makes the machines find each other.
+    """Return the flags of torchrun by which the machines find each other.
 
+    The arguments come from environment variables, which the module's docstring lists.
     Without restarts and without RDZV_ENDPOINT the machine of NODE_RANK 0 waits at
     MASTER_ADDR for the others, whose ranks are fixed. Otherwise they meet in torchrun's
     c10d rendezvous, again after each restart, which assigns the ranks.
@@ -62,7 +63,7 @@ def rendezvous(env: Mapping[str, str]) -> list[str]:
             settings += f',is_host={rank in (None, "0")}'
         address = env.get('LOCAL_ADDR')
         if not address:
-            # Not this machine's name, which the others may not resolve.
+            # By default torchrun gives this machine's name, which others may not resolve.
             address = _address_towards(endpoint.rpartition(':')[0])
         flags = dict(
             nnodes=nodes,
@@ -77,7 +78,10 @@ def rendezvous(env: Mapping[str, str]) -> list[str]:
 
 
 def _address_towards(host: str) -> str:
-    """Return the address of this machine from which another is reached; nothing is sent."""
+    """Return this machine's IP address on the network that leads to another machine.
+
+    Connecting a datagram socket chooses the network and sends nothing.
+    """
     family, *_, address = socket.getaddrinfo(host, 1, type=socket.SOCK_DGRAM)[0]
     with socket.socket(family, socket.SOCK_DGRAM) as s:
         s.connect(address)
@@ -88,6 +92,7 @@ class Agent(local_elastic_agent.LocalElasticAgent):
     """torchrun's agent, which does not start again after an error that the user must mend."""
 
     def _monitor_workers(self, group: Any) -> Any:
+        """Look after the processes as torchrun does; allow no restart after a user's error."""
         result = super()._monitor_workers(group)
         if result.is_failed():
             codes = [failure.exitcode for failure in result.failures.values()]
@@ -97,7 +102,13 @@ class Agent(local_elastic_agent.LocalElasticAgent):
 
 
 def with_resume(command: str, words: Sequence[str], restarts: bool) -> list[str]:
-    """Return a command's words; a training that may be started again gets ``--resume auto``."""
+    """Add ``--resume auto`` to a training that torchrun may start again, unless it resumes.
+
+    Args:
+        command (str): The command, for example 'train'; others are not changed.
+        words (Sequence[str]): Its command line.
+        restarts (bool): Whether torchrun starts processes again when one dies.
+    """
     is_given = any(word.partition('=')[0] == '--resume' for word in words)
     if command != 'train' or not restarts or is_given:
         return list(words)
@@ -105,6 +116,7 @@ def with_resume(command: str, words: Sequence[str], restarts: bool) -> list[str]
 
 
 def main() -> None:
+    """Run a command by torchrun as the module's docstring describes, and exit as it ends."""
     command, processes, *words = sys.argv[1:]
     env = os.environ
     words = with_resume(command, words, restarts=env.get('MAX_RESTARTS', '0') != '0')
@@ -120,8 +132,8 @@ def main() -> None:
             'pytorch',
         ]
     )
-    # torchrun would keep one store for all starts, with the addresses of the dead in
-    # it.
+    # torchrun would keep one store for all starts, in which the addresses of processes
+    # that died remain.
     env.setdefault('TORCH_DISABLE_SHARE_RDZV_TCP_STORE', '1')
     launcher: Any = api
     launcher.LocalElasticAgent = Agent
@@ -146,9 +158,10 @@ def main() -> None:
 
 
 def _report_errors(folder: Path) -> None:
-    """Print each error once that processes left in a folder.
+    """Print the errors that processes wrote into a folder, each once.
 
-    Those of several processes differ in their tracebacks alone.
+    Several processes report one error with different tracebacks: of these, the last is
+    printed.
     """
     messages = {}
     for path in sorted(folder.glob('*.txt')):

@@ -11,6 +11,7 @@ from lm4ve.zoo import list_models
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Print the names of the models, a line each; exit with 2 for an unknown task."""
     parser = parser_of('list')
     args = parser.parse_args(argv)
     try:

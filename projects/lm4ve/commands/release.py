@@ -11,6 +11,7 @@ from lm4ve.release.release import make_release
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Write a release and print its files."""
     args = parser_of('release').parse_args(argv)
     release = make_release(
         args.config, args.checkpoint, args.out_folder, args.half, args.cfg_options

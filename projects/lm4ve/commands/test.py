@@ -18,7 +18,10 @@ from lm4ve.tasks import task_of_config
 
 
 def use_tta(cfg: Config) -> None:
-    """Wrap the model for test-time augmentation.
+    """Change a config so that the model is tested with augmentation.
+
+    The config's own ``tta_model`` and ``tta_pipeline`` are used; without them, those of
+    its task, for images flips.
 
     Raises:
         UserError: Neither the config nor its task defines an augmentation.
@@ -38,7 +41,7 @@ def use_tta(cfg: Config) -> None:
 
 
 def _with_flips(cfg: Config) -> list:
-    """Return the test pipeline, which packs a picture twice: flipped, and as it is."""
+    """Return the config's test pipeline with an end that packs a picture flipped and as it is."""
     pipeline = deepcopy(cfg.test_dataloader.dataset.pipeline)
     flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
     pack = pipeline[-1]
@@ -47,7 +50,11 @@ def _with_flips(cfg: Config) -> list:
 
 
 def show_predictions(cfg: Config, args: argparse.Namespace) -> None:
-    """Let the config's hook draw predictions, in a window or into a folder.
+    """Switch on the config's hook that draws predictions, in a window or into a folder.
+
+    Args:
+        cfg (Config): The config, which is changed.
+        args (Namespace): The flags of ``lm4ve test``.
 
     Raises:
         UserError: The config has no such hook.
@@ -62,8 +69,7 @@ def show_predictions(cfg: Config, args: argparse.Namespace) -> None:
         wait_time=args.wait_time,
         out_dir=args.show_dir,
     )
-    # mmpretrain writes on the picture itself: small ones are enlarged, or nobody can
-    # read it.
+    # mmpretrain writes into the picture; in small ones, it must be enlarged to be read.
     size = cfg.model.get('backbone', {}).get('img_size', 256)
     is_small = isinstance(size, int) and size <= 128
     if is_small and cfg.get('default_scope') == 'mmpretrain':
@@ -71,6 +77,7 @@ def show_predictions(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Test a checkpoint as the flags say, and print or write the metrics."""
     args = parser_of('test').parse_args(argv)
     if args.out is None and args.out_item is not None:
         raise UserError('--out-item needs --out FILE.')

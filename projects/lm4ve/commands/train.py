@@ -18,6 +18,7 @@ from lm4ve.runner.resume import check_whole, resume_newest
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Train the config's model as the flags say."""
     args = parser_of('train').parse_args(argv)
     cfg = command_line.load_config(args)
     apply_flags(cfg, args)

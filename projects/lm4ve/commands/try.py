@@ -45,7 +45,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         check('the number of --rates', len(set(args.rates)), least=3)
     for name, least in (('seeds', 2), ('steps', 10), ('workers', 0)):
         value = getattr(args, name)
-        # A zero counts as not given.
+        # A zero is allowed: no seeds or steps are the default, no workers this process.
         if value:
             check(f'--{name}', value, least=least)
     check('--margin', args.margin, above=0)
@@ -58,7 +58,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def settings_of(args: argparse.Namespace) -> StudySettings:
-    """Return what the flags ask of a study.
+    """Return the settings of a study by its flags, with defaults for those not given.
 
     Raises:
         UserError: Two folders of --formal have one name.
@@ -83,10 +83,12 @@ def settings_of(args: argparse.Namespace) -> StudySettings:
 
 
 def _read_formal(words: Sequence[str]) -> dict[str, str]:
-    """Return name -> folder of words [NAME=]FOLDER; the folder's own name by default.
+    """Parse the words of --formal, ``[NAME=]FOLDER``, to name -> folder.
+
+    Without a NAME, the folder's own is taken.
 
     Raises:
-        UserError: Two have one name.
+        UserError: Two folders have one name.
     """
     folders = {}
     for word in words:
@@ -100,6 +102,7 @@ def _read_formal(words: Sequence[str]) -> dict[str, str]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Compute features once, run the study on them, and write its report."""
     started = time.monotonic()
     args = parse_args(argv)
     settings = settings_of(args)
@@ -153,7 +156,7 @@ def run_study(
 
 
 def _describe(study: Study) -> str:
-    """Return the numbers that the rule is about."""
+    """Return the numbers of a study that its verdicts depend on, as text."""
     data = study.features.data
     others = len(study.heads) - len(study.blocks)
     return (

@@ -37,7 +37,7 @@ _HEADS = 3
 
 
 def write_sample(sample: Sample, folder: Path, note: str, fps: float) -> PageEntry:
-    """Write a sample's PNG, and of a clip an MP4.
+    """Write a sample's sheet as PNG, and for a clip the sheets of all frames as MP4.
 
     Args:
         sample (Sample): The sample.
@@ -89,6 +89,7 @@ def load_samples(cfg: Config, args: argparse.Namespace) -> list[NamedSample]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Draw a sheet for each input, and write the page with all of them."""
     args, cfg = parse_args(argv)
     points = parse_points(args.points)
     samples = load_samples(cfg, args)
