@@ -38,8 +38,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         allow_partial=args.allow_partial,
     )
     print(f'{written.path}: {written.size / 1e6:.1f} MB')
-    for kind in ('inputs', 'outputs'):
-        for tensor in written.metadata.get(kind, ()):
+    # Safetensors have neither inputs nor outputs.
+    for word in ('input', 'output'):
+        for tensor in written.metadata.get(f'{word}s', ()):
             shape = ', '.join(str(size) for size in tensor['shape'])
-            print(f'  {kind[:-1]:6} {tensor["name"]}: {tensor["dtype"]} [{shape}]')
+            print(f'  {word:6} {tensor["name"]}: {tensor["dtype"]} [{shape}]')
     print(f'Read back and compared: {written.difference:.1e} apart.')

@@ -47,7 +47,8 @@ def rendezvous(env: Mapping[str, str]) -> list[str]:
     rank = env.get('NODE_RANK')
     host = env.get('MASTER_ADDR', '127.0.0.1')
     port = env.get('PORT') or _PORT
-    if 'RDZV_ENDPOINT' not in env and restarts == '0':
+    ranks_are_fixed = 'RDZV_ENDPOINT' not in env and restarts == '0'
+    if ranks_are_fixed:
         flags: dict[str, Any] = dict(
             nnodes=nodes,
             node_rank=rank or 0,
@@ -57,10 +58,13 @@ def rendezvous(env: Mapping[str, str]) -> list[str]:
     else:
         endpoint = env.get('RDZV_ENDPOINT', f'{host}:{port}')
         settings = f'join_timeout={_WAIT},read_timeout={_WAIT}'
-        # Without a NODE_RANK torchrun finds out which machine the endpoint is on.
-        is_known = rank is not None or nodes == '1' or 'RDZV_ENDPOINT' not in env
-        if is_known:
-            settings += f',is_host={rank in (None, "0")}'
+        # The host of the rendezvous is the machine of rank 0, which is the default. Of
+        # several machines that meet at an endpoint without ranks, torchrun finds out
+        # which one the endpoint is on.
+        host_is_known = rank is not None or nodes == '1' or 'RDZV_ENDPOINT' not in env
+        if host_is_known:
+            is_host = rank in (None, '0')
+            settings += f',is_host={is_host}'
         address = env.get('LOCAL_ADDR')
         if not address:
             # By default torchrun gives this machine's name, which others may not resolve.

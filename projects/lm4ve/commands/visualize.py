@@ -75,7 +75,7 @@ def parse_args(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Config]:
 
 
 def load_samples(cfg: Config, args: argparse.Namespace) -> list[NamedSample]:
-    """Read the files and the samples of the test set that flags name.
+    """Read the files and the samples of the test set that the flags name.
 
     Raises:
         UserError: One cannot be read, or there is no such sample.
@@ -101,15 +101,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     checkpoint = args.checkpoint
     if checkpoint in loading.UNTRAINED:
         checkpoint = 'untrained (seed 0)'
-    folder = Path(args.out_dir or f'work_dirs/{name}/activations')
+    folder = Path('work_dirs', name, 'activations')
+    if args.out_dir:
+        folder = Path(args.out_dir)
     folder.mkdir(parents=True, exist_ok=True)
     heads = None if args.all_heads else _HEADS
     entries = []
     for sample in samples:
         batch = loading.collate(cfg, [sample.data])
-        analysis = analyse(model, batch, points, not args.no_attention)
+        analysis = analyse(model, batch, points, attention=not args.no_attention)
         (drawn,) = samples_of(
-            analysis, model, [sample.name], args.measures, classes, heads
+            analysis,
+            model,
+            names=[sample.name],
+            measures=args.measures,
+            classes=classes,
+            heads=heads,
         )
         entry = write_sample(drawn, folder, f'{name}, {checkpoint}', args.fps)
         entries.append(entry)
