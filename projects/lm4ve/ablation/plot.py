@@ -27,11 +27,11 @@ class _Column(NamedTuple):
     """What is drawn of a variant, in the unit of the axis.
 
     Attributes:
-        x (float): Its place on the axis.
+        x (float): Its place on the horizontal axis.
         name (str): Its name.
-        scores (np.ndarray): Of each seed, float64 ``[n]``.
-        mean (float): Over the seeds.
-        below, above (float): How far the 95 % interval reaches from it.
+        scores (np.ndarray): The score of each seed, float64 ``[n]``.
+        mean (float): The mean over the seeds.
+        below, above (float): How far the 95 % interval reaches from the mean.
     """
 
     x: float
@@ -53,7 +53,7 @@ def plot_grid(
     Args:
         grid (Grid): Names, title and metric.
         scores (dict[str, dict[int, float]]): Variant -> seed -> score.
-        summaries (Sequence[Summary]): Of the variants that have scores.
+        summaries (Sequence[Summary]): The summaries of the variants that have scores.
     """
     unit, factor = _unit_of(grid.metric)
     columns = _columns(grid, scores, summaries, factor)
@@ -77,10 +77,10 @@ def plot_grid(
 
 
 def failed_seeds(values: list[np.ndarray]) -> list[np.ndarray]:
-    """Return which scores lie ten typical deviations or more from their variant's median.
+    """Return which seeds failed: those ten typical deviations or more from the median.
 
-    The typical deviation is the median one of all variants, so that a few failures
-    among few seeds do not hide themselves.
+    The median is that of their own variant. The typical deviation is the median of the
+    deviations of all variants, which a few failures among few seeds do not change.
 
     Args:
         values (list[np.ndarray]): The scores of each variant, float64 ``[n]``.

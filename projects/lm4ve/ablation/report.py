@@ -108,7 +108,7 @@ def csv_tables(
     - ``timings.csv``: a row for each trial, of either stage, with the numbers that
       differ from run to run.
     - ``tuning.csv``, only for a grid that tunes: ``results.csv`` of the tuning trials,
-      and ``chosen``, which is 1 for the value that the variant was given and else 0.
+      and ``chosen``, which is 1 for the value that was selected for the variant, else 0.
 
     Args:
         grid (Grid): The grid.

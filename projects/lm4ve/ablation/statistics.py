@@ -79,8 +79,8 @@ def paired_tests(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
     if len(a) < 2:
         return math.nan, math.nan
     difference = np.asarray(a, float) - np.asarray(b, float)
-    # Shares of the same few samples often differ alike, or not at all: rounding is no
-    # difference.
+    # Accuracies on few samples often differ by the same amount, or not at all. Such
+    # differences must not seem to vary by their rounding.
     limit = 1e-6 * np.median(np.abs([a, b]))
     difference[np.abs(difference) <= limit] = 0.0
     if not difference.any():
@@ -127,7 +127,7 @@ def summarize(scores: dict[str, dict[int, float]], reference: str) -> list[Summa
         list[Summary]: The summaries in the order of ``scores``, without variants
         that have no score.
     """
-    found = []
+    summaries = []
     for name, by_seed in scores.items():
         if not by_seed:
             continue
@@ -136,11 +136,11 @@ def summarize(scores: dict[str, dict[int, float]], reference: str) -> list[Summa
         summary = Summary(name, len(values), float(values.mean()), low, high)
         if name != reference:
             summary = _compare(summary, by_seed, scores.get(reference, {}))
-        found.append(summary)
-    holm_t = holm([summary.p_t for summary in found])
-    holm_wilcoxon = holm([summary.p_wilcoxon for summary in found])
+        summaries.append(summary)
+    holm_t = holm([summary.p_t for summary in summaries])
+    holm_wilcoxon = holm([summary.p_wilcoxon for summary in summaries])
     corrected = []
-    for summary, p_t, p_wilcoxon in zip(found, holm_t, holm_wilcoxon, strict=True):
+    for summary, p_t, p_wilcoxon in zip(summaries, holm_t, holm_wilcoxon, strict=True):
         corrected.append(replace(summary, holm_t=p_t, holm_wilcoxon=p_wilcoxon))
     return corrected
 
@@ -148,21 +148,23 @@ def summarize(scores: dict[str, dict[int, float]], reference: str) -> list[Summa
 def _compare(
     summary: Summary, scores: dict[int, float], reference: dict[int, float]
 ) -> Summary:
-    """Add the difference from the reference, over the seeds that both have.
+    """Return a variant's summary with its difference from the reference, paired by seed.
+
+    Only seeds that both have count; without any, the summary stays as it is.
 
     Args:
-        summary (Summary): Of a variant.
-        scores, reference (dict[int, float]): Seed -> score of the variant, and of the
-            reference.
+        summary (Summary): The summary of the variant.
+        scores (dict[int, float]): Seed -> score of the variant.
+        reference (dict[int, float]): Seed -> score of the reference.
     """
     seeds = [seed for seed in scores if seed in reference]
     if not seeds:
         return summary
-    a = [scores[seed] for seed in seeds]
-    b = [reference[seed] for seed in seeds]
-    difference = np.subtract(a, b)
+    own_scores = [scores[seed] for seed in seeds]
+    reference_scores = [reference[seed] for seed in seeds]
+    difference = np.subtract(own_scores, reference_scores)
     low, high = confidence_interval(difference)
-    p_t, p_wilcoxon = paired_tests(a, b)
+    p_t, p_wilcoxon = paired_tests(own_scores, reference_scores)
     return replace(
         summary,
         difference=float(difference.mean()),

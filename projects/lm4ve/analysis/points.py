@@ -24,7 +24,7 @@ class ResolvedPoint(NamedTuple):
     """A point of a model.
 
     Attributes:
-        name (str): As it was given, with ``:input`` if the module's input is meant.
+        name (str): The module's name, with ``:input`` if its input is meant.
         module (nn.Module): The module.
         is_input (bool): Whether its input is meant.
     """

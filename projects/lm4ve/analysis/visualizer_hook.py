@@ -173,7 +173,12 @@ class ActivationVisHook(Hook):
         with _restored_generators():
             analysis = analyse(model, batch, self.points, self.attention)
             samples = samples_of(
-                analysis, model, names, self.measures, classes, self.heads
+                analysis,
+                model,
+                names,
+                measures=self.measures,
+                classes=classes,
+                heads=self.heads,
             )
         note = f'{runner.experiment_name}, {mode}, iteration {runner.iter}'
         for sample in samples:

@@ -174,7 +174,9 @@ class _Inputs:
             item = self.data[index]
         except DamagedPictureError:
             return None
-        if isinstance(item, Image.Image) != (self.encoder.kind == 'image'):
+        is_picture = isinstance(item, Image.Image)
+        takes_pictures = self.encoder.kind == 'image'
+        if is_picture != takes_pictures:
             raise UserError(
                 f"'{self.encoder.name}' takes {self.encoder.kind}s; "
                 f"'{self.data.name}' has others."
@@ -206,11 +208,12 @@ def _cut(picture: Image.Image, view: int, index: int) -> Image.Image:
     seed the draw, so that it is the same each time.
     """
     rng = np.random.default_rng((view, index))
-    sides = np.array(picture.size)
-    part = np.maximum(sides * np.sqrt(rng.uniform(0.5, 1.0)), 1).astype(int)
-    corner = rng.integers(sides - part + 1)
+    size = np.array(picture.size)  # width and height
+    share_of_area = rng.uniform(0.5, 1.0)
+    size_of_part = np.maximum(size * np.sqrt(share_of_area), 1).astype(int)
+    corner = rng.integers(size - size_of_part + 1)
     left, top = corner.tolist()
-    right, bottom = (corner + part).tolist()
+    right, bottom = (corner + size_of_part).tolist()
     return picture.resize(
         picture.size, Image.Resampling.BICUBIC, (left, top, right, bottom)
     )
@@ -313,9 +316,9 @@ def _encode(encoder: Encoder, limit: int, inputs: list[Any]) -> np.ndarray:
     _check_features(encoder, features)
     grid = None
     if encoder.kind == 'image' and features.dim() == 3:
-        picture = inputs[0] if isinstance(inputs[0], Tensor) else inputs[0]['inputs']
         patches = features.shape[1] - encoder.prefix
-        grid = proportional_grid(patches, *picture.shape[-2:])
+        height, width = _size_of(inputs[0])
+        grid = proportional_grid(patches, height, width)
     tokens = pool_tokens(features.float(), limit, encoder.prefix, grid).half()
     if not tokens.isfinite().all():
         largest = float(features.abs().max())
@@ -324,6 +327,14 @@ def _encode(encoder: Encoder, limit: int, inputs: list[Any]) -> np.ndarray:
             'float16 holds 65504.'
         )
     return tokens.cpu().numpy()
+
+
+def _size_of(picture: Any) -> tuple[int, int]:
+    """Return height and width of an encoder's input: a tensor, or a config's sample."""
+    if not isinstance(picture, Tensor):
+        picture = picture['inputs']
+    height, width = picture.shape[-2:]
+    return height, width
 
 
 def _check_features(encoder: Encoder, features: Any) -> None:

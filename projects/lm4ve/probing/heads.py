@@ -35,14 +35,16 @@ TRAINED_LAYERS: dict[str, Callable[[int], nn.Module]] = {
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """One thing to train, which reports call a variant.
+    """A head to train, which reports call a variant.
 
     Attributes:
-        name (str): In tables.
+        name (str): Its name in tables.
         family (str): One of :data:`lm4ve.probing.candidates.FAMILIES`.
-        words (str): In sentences.
-        block (Mapping): Arguments of :class:`lm4ve.blocks.LLMBlock`, if it has one.
-        width (int): The layer that trains in the block's place is as wide.
+        words (str): Its name in sentences.
+        block (Mapping): Arguments of :class:`lm4ve.blocks.LLMBlock`; empty if the head
+            has no block.
+        width (int): The width of the layer that trains in a block's place; 0 if the head
+            has none.
     """
 
     name: str
@@ -54,15 +56,16 @@ class HeadSpec:
 
 @dataclass(frozen=True)
 class ProfiledHead(HeadSpec):
-    """A head that was built once, and what was found then.
+    """A head that was built once, with its size and its cost.
 
     Attributes:
-        identity (str): Hex; of the computation and the frozen weights.
-        embed_dims (int): D of a block; 0 without one.
-        trainable (int): Parameters that train, those of norm and classifier included.
+        identity (str): Hex digits that identify the computation and the frozen weights.
+        embed_dims (int): D of its block; 0 without one.
+        trainable (int): Trained parameters, those of norm and classifier included.
         operations (int): Floating-point operations up to the norm, for one sample.
-        step_seconds, fixed_seconds (float): A step of training and the building take
-            these here; the first is 0 where it was not measured.
+        step_seconds (float): Seconds of a training step on this machine; 0 if it was
+            not measured.
+        fixed_seconds (float): Seconds that building the head takes.
     """
 
     identity: str = ''

@@ -20,14 +20,17 @@ class DamagedPictureError(UserError):
 
 
 def read_picture(path: str | Path) -> Image.Image:
-    """Read a picture of any format of :func:`open_image`, in 8-bit RGB.
+    """Read a picture as 8-bit RGB, with the pixels that the configs read from its file.
 
-    As the configs do: turned upright by its EXIF tag, gray repeated, CMYK converted, 16
-    bits cut to their upper 8, transparency dropped (:func:`decode_pixels`).
+    It is turned upright by its EXIF tag, gray is repeated, CMYK converted, 16 bits are
+    cut to their upper 8, and transparency is dropped (:func:`decode_pixels`).
+
+    Args:
+        path (str | Path): A file, or an entry of a shard.
 
     Raises:
-        DamagedPictureError: It cannot be decoded, or has pixels of 32 bits.
-        OSError: The file cannot be read, which may pass.
+        DamagedPictureError: The content cannot be decoded, or has pixels of 32 bits.
+        OSError: The file cannot be read; another try may succeed.
     """
     data = fileio.get(str(path))
     try:
@@ -41,7 +44,12 @@ def read_picture(path: str | Path) -> Image.Image:
 
 
 def _decode(data: bytes) -> Image.Image:
-    """Decode a file's content; see :func:`read_picture`."""
+    """Decode the content of a picture's file to 8-bit RGB; see :func:`read_picture`.
+
+    Raises:
+        Exception: Whatever Pillow raises for a damaged file; an ``OSError`` for pixels of
+            32 bits.
+    """
     with open_image(io.BytesIO(data)) as file:
         picture = ImageOps.exif_transpose(file)
     if picture.mode.startswith('I;16'):
@@ -50,6 +58,7 @@ def _decode(data: bytes) -> Image.Image:
     if picture.mode in ('I', 'F'):
         raise OSError('pixels of 32 bits')
     if picture.has_transparency_data:
+        # OpenCV drops transparency, as in the configs' pipelines.
         bgr = decode_pixels(data)
         if bgr is not None:
             return Image.fromarray(np.ascontiguousarray(bgr[..., ::-1]))
@@ -70,9 +79,12 @@ def picture_of_array(pixels: np.ndarray, dataset: str) -> Image.Image:
 
 
 def holds_rgb(dataset: str) -> bool:
-    """Return whether a class of data sets gives arrays in RGB.
+    """Return whether a data set's samples hold pixels in RGB; else they are in BGR.
 
-    Of mmpretrain's, only those of CIFAR do.
+    Among mmpretrain's data sets, only those of CIFAR hold RGB.
+
+    Args:
+        dataset (str): The name of the data set's class, perhaps with its module.
     """
     class_name = dataset.rpartition('.')[2]
     return class_name.startswith('CIFAR')

@@ -65,15 +65,18 @@ class StudySettings:
         layers (list[int]): Its layers that are compared.
         formal (dict[str, str]): Name -> weights that were pre-trained on a formal
             language.
-        dtype (str): Of the blocks.
-        families (list[str]): Of :data:`lm4ve.probing.candidates.FAMILIES`.
-        seeds (int, optional): Trainings of each head in the comparison.
-        steps (int, optional): Of each training, whatever they take.
-        minutes (float): For all of it, where ``steps`` is None.
-        rates (list[float]): Learning rates to try; empty: a ladder.
-        margin (float): The smallest difference that matters, points.
-        workers (int): Processes that train; 0: none but this one.
-        resume (bool): Use what was trained before.
+        dtype (str): The type of the blocks' weights, such as 'float32'.
+        families (list[str]): The families of heads that are compared, from
+            :data:`lm4ve.probing.candidates.FAMILIES`.
+        seeds (int, optional): How often each head is trained for the comparison;
+            default: as the minutes allow.
+        steps (int, optional): Batches of each training, however long they take;
+            default: as the minutes allow.
+        minutes (float): The time for the whole study, unless ``steps`` is given.
+        rates (list[float]): Learning rates to try; empty: those of a ladder.
+        margin (float): The smallest difference that matters, in points.
+        workers (int): Processes that train; 0 trains in this process.
+        resume (bool): Use stored results of earlier runs.
     """
 
     block: str

@@ -37,10 +37,10 @@ def assign_splits(rows: pd.DataFrame, name: str, seed: int) -> pd.DataFrame:
     # A row without a group is in one with the files that equal its own.
     named_groups = rows['group'].where(rows['group'] != '', rows['digest'])
     groups = _join_groups(named_groups, rows['digest'])
-    given = set(rows['split'])
-    if given == {''}:
+    own_splits = set(rows['split'])
+    if own_splits == {''}:
         return _split_in_three(rows, groups, name, seed)
-    if 'test' not in given:
+    if 'test' not in own_splits:
         rows['split'] = rows['split'].replace('val', 'test')
     for needed in ('train', 'test'):
         check(f"The splits of '{name}'", needed, choices=set(rows['split']))

@@ -204,11 +204,12 @@ def _test_mean(gain: np.ndarray, errors: np.ndarray) -> _Test:
 
 
 def _numbers_needed(gain: np.ndarray, alpha: float, margin: float) -> dict[str, int]:
-    """Return how many seeds, or test pictures, or of both, would decide.
+    """Return how many seeds or test pictures would decide with a chance of 80 %.
 
-    The mean and the spread are taken to be as they were observed. More seeds can show
-    that the mean is not zero, or that it is within the margin; more pictures only the
-    first. Where neither is enough alone, both have to grow.
+    The true mean and the spread are assumed to be as observed. More seeds can show that
+    the mean is not zero, or that it is within the margin; more pictures only the first.
+    The one that has to grow by the smaller factor is returned; where neither is enough
+    alone, both.
 
     Args:
         gain (np.ndarray): Points, ``[seeds, test pictures]``.
@@ -224,24 +225,28 @@ def _numbers_needed(gain: np.ndarray, alpha: float, margin: float) -> dict[str, 
     significance, power, one_sided, two_sided_power = stats.norm.ppf(
         [1 - alpha / 2, POWER, 1 - ALPHA, (1 + POWER) / 2]
     )
-    # What the squared errors may sum to, if the mean is to be told from zero.
-    most = (effect / (significance + power)) ** 2
-    # By what factor a number has to grow alone, beside the error that the other leaves.
+    # The largest sum of the squared errors with which the mean differs from zero.
+    largest_error = (effect / (significance + power)) ** 2
+    # The factors by which the number of seeds, or of pictures, has to grow if the other
+    # stays: its error, which falls with the number, must fit beside the other's.
     growth = []
     for own, other in zip(errors, errors[::-1], strict=True):
-        room = most - other
+        room = largest_error - other
         growth.append(own / room if room > 0 else math.inf)
-    if margin > effect:  # both one-sided tests have to reject
+    if margin > effect:
+        # Seeds may also show that the mean is within the margin: both one-sided tests
+        # have to reject.
         ratio = (one_sided + two_sided_power) / (margin - effect)
         growth[0] = min(growth[0], _rounded_error(gain) * ratio**2)
-    least = min(growth)
-    factor = least
-    if least == math.inf:
-        factor = errors.sum() / most
+    smallest = min(growth)
+    factor = smallest
+    if smallest == math.inf:
+        # Neither is enough alone: both grow by the same factor.
+        factor = errors.sum() / largest_error
     needed = {}
     names = ('seeds', 'test pictures')
     for name, count, own_growth in zip(names, gain.shape, growth, strict=True):
-        if own_growth == least:
+        if own_growth == smallest:
             # With a term for Student's t (Guenther 1981).
             enough = math.ceil(count * factor + significance**2 / 2)
             needed[name] = max(enough, count + 1)

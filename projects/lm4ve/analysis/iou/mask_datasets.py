@@ -64,6 +64,7 @@ def imagenet_s(root: str | Path, split: str = 'validation') -> Items:
         classes = lists[0].read_text().split()
 
     def foreground(path: Path) -> np.ndarray:
+        """Read a mask: foreground is the class that its folder is named for."""
         red, green, _ = np.asarray(Image.open(path)).astype(int).transpose(2, 0, 1)
         ids = red + 256 * green
         mask = (ids == classes.index(path.parent.name) + 1).astype(np.uint8)
@@ -86,6 +87,7 @@ def folder(root: str | Path, ignored: int | None = None) -> Items:
     """
 
     def foreground(path: Path) -> np.ndarray:
+        """Read a mask: foreground is whatever is above 0."""
         image = Image.open(path)
         values = np.asarray(image)
         if image.mode == 'LA':

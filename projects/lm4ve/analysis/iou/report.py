@@ -53,8 +53,8 @@ class Report:
             attention it is.
         thresholds (list[float]): The thresholds that were tried.
         images (int): The number of images that were scored.
-        fixing_images (int): On so many of them the thresholds were fixed; rows with a
-            fixed threshold are over the others.
+        fixing_images (int): The number of images on which the thresholds were fixed;
+            rows with a fixed threshold are over the others.
         empty (list[str]): The images that were left out, as none of their tokens is
             foreground.
     """
