@@ -23,13 +23,14 @@ class Summary:
 
     Attributes:
         variant (str): Its name.
-        count (int): Seeds with a result.
-        mean (float): Over them.
-        low, high (float): 95 % interval of the mean; NaN with one seed.
-        difference (float): Mean of (variant - reference) over the seeds that both have.
-        difference_low, difference_high (float): Its 95 % interval.
-        p_t, p_wilcoxon (float): Two-sided p values; NaN: no test.
-        holm_t, holm_wilcoxon (float): The same, corrected for the number of
+        count (int): The number of seeds with a result.
+        mean (float): The mean score over these seeds.
+        low, high (float): The 95 % interval of the mean; NaN with one seed.
+        difference (float): The mean of (variant - reference) over the seeds that both
+            have; NaN for the reference, and without such seeds.
+        difference_low, difference_high (float): The 95 % interval of the difference.
+        p_t, p_wilcoxon (float): Two-sided p values; NaN if there is no test.
+        holm_t, holm_wilcoxon (float): The p values, corrected for the number of
             comparisons.
     """
 

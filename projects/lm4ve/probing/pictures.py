@@ -1,4 +1,4 @@
-"""Pictures of a user, read in the way in which the configs read theirs.
+"""Reads a user's pictures as the configs read theirs.
 
 An encoder's features of a picture in another channel order, or with another treatment
 of transparency, are poor in silence.

@@ -1,4 +1,4 @@
-"""What a study leaves: a table, a picture, a page that can be sent, CSV files and the sentence."""
+"""Writes a study's report: a table, a plot, a page that can be sent, CSV files and a sentence."""
 
 import os
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Tokens of many pictures in one file, which a killed run leaves readable.
+"""Stores the tokens of many pictures in one file that stays readable if a run is killed.
 
 A batch is written before the record counts it, so that a kill loses one batch. What the
 record counts is compared with its checksums whenever the file is opened.

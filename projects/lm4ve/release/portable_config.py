@@ -1,4 +1,4 @@
-"""Configs that need no other file: of a language model they hold its own configuration."""
+"""Makes configs that need no other file: they hold the language model's configuration."""
 
 import copy
 import json

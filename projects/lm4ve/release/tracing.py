@@ -1,4 +1,4 @@
-"""Traces a model for every size of a batch."""
+"""Traces a model so that the batch, and other dimensions, may have any size."""
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
