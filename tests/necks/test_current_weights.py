@@ -25,16 +25,27 @@ from tests.helpers.necks.encoder import Encoder, loud
 from tests.helpers.necks.equality import C, assert_same, tokens
 from tests.helpers.necks.foreign import Adapter, hidden, replicate
 
+#: Width of the block.
 D = 32
+#: The tokens that are asked for: the first two of five.
 QUERIES = slice(0, 2)
 
 
-def make(low_rank: str, block=None, family: str = 'gpt2', **options) -> LLMBlockNeck:
+def build_neck(
+    low_rank: str, block=None, family: str = 'gpt2', **options
+) -> LLMBlockNeck:
+    """Build a neck with the same weights every time, large enough that attention varies.
+
+    Args:
+        low_rank (str): How the neck uses the low rank of the block's input.
+        block (nn.Module, optional): Default: a new ``LLMBlock``.
+        family (str): The family of that block.
+        **options: More arguments of that block.
+    """
     torch.manual_seed(0)
-    # Of a size that shows where attention changes.
-    block = block or LLMBlock(
-        arch=dict(FAMILIES[family], initializer_range=0.3), **options
-    )
+    if block is None:
+        arch = dict(FAMILIES[family], initializer_range=0.3)
+        block = LLMBlock(arch=arch, **options)
     return loud(LLMBlockNeck(C, block, low_rank=low_rank))
 
 
@@ -42,10 +53,12 @@ def make(low_rank: str, block=None, family: str = 'gpt2', **options) -> LLMBlock
 
 
 def ramp(_, x):
+    """A forward pre-hook that scales channels by 0.5 to 2."""
     return (x[0] * torch.linspace(0.5, 2, x[0].shape[-1]),)
 
 
 def bias(part):
+    """Give a linear layer another bias."""
     linear = hidden(part)
     linear.bias = nn.Parameter(
         torch.linspace(-1, 1, len(linear.weight)), part is linear
@@ -53,10 +66,13 @@ def bias(part):
 
 
 def weight_norm(part):
+    """Reparametrize a linear layer, and make its rows longer."""
     parametrizations.weight_norm(hidden(part))
     hidden(part).parametrizations.weight.original0.data.mul_(1.5)
 
 
+#: Ways in which other code changes what a part of a neck computes: name -> a function of
+#: the part, which changes it or returns another one for its place.
 INTRUSIONS = dict(
     forward_hook=lambda part: part.register_forward_hook(lambda m, x, out: out * 1.5),
     pre_hook=lambda part: part.register_forward_pre_hook(ramp),
@@ -78,7 +94,7 @@ PAIRS = [(i, p) for i in INTRUSIONS for p in PARTS if (i, p) != NORM]
 @pytest.mark.parametrize('method', ['auto', 'fold', 'absorb'])
 @pytest.mark.parametrize('intrude, name', PAIRS)
 def test_what_acts_on_a_part_counts(intrude, name, method):
-    plain, low = (make(m) for m in ('off', method))
+    plain, low = (build_neck(m) for m in ('off', method))
     before = low(tokens(), queries=QUERIES)
     for neck in (plain, low):
         owner = neck if name == 'mapper_in' else neck.block.layers[0]
@@ -98,7 +114,7 @@ def test_what_acts_on_a_part_counts(intrude, name, method):
 
 @pytest.mark.parametrize('place', ['block', 'block.layers.0'])
 def test_hooks_of_block_and_layer_fire(place):
-    plain, low = (make(m) for m in ('off', 'fold'))
+    plain, low = (build_neck(m) for m in ('off', 'fold'))
     for neck in (plain, low):
         neck.get_submodule(place).register_forward_hook(lambda m, x, out: out * 1.5)
     assert_same((plain, low), tokens(), queries=QUERIES)
@@ -160,7 +176,7 @@ FROM_OUTSIDE = {
 @pytest.mark.parametrize('method', ['auto', 'fold', 'absorb'])
 @pytest.mark.parametrize('name', FROM_OUTSIDE)
 def test_what_acts_on_modules_from_outside_counts(name, method):
-    plain, low = (make(m, family='llama') for m in ('off', method))
+    plain, low = (build_neck(m, family='llama') for m in ('off', method))
     assert_same((plain, low), tokens(), queries=QUERIES)
     with FROM_OUTSIDE[name]():
         assert_same((plain, low), tokens(), queries=QUERIES)
@@ -170,7 +186,7 @@ def test_what_acts_on_modules_from_outside_counts(name, method):
 
 @pytest.mark.parametrize('family', FAMILIES)
 def test_only_what_changes_results_counts(family):
-    neck = make('auto', family=family)
+    neck = build_neck('auto', family=family)
     with torch.device('cpu'), FlopCounterMode(display=False):
         assert neck.block.can_fold(neck.mapper_in)
 
@@ -187,7 +203,7 @@ WRITES = [
 @pytest.mark.parametrize('write', WRITES)
 @torch.no_grad()
 def test_evaluation_uses_the_current_weights(write, method):
-    plain, low = (make(m, trainable='all').eval() for m in ('off', method))
+    plain, low = (build_neck(m, trainable='all').eval() for m in ('off', method))
     before = low(tokens())
     for neck in (plain, low):
         for p in [*neck.parameters(), *frozen_tensors(neck).values()]:
@@ -201,7 +217,7 @@ def test_evaluation_uses_the_current_weights(write, method):
 @pytest.mark.bitwise
 def test_two_necks_share_a_block_in_two_threads(method):
     block = LLMBlock(arch=FAMILIES['gpt2'])
-    pair = [make(method, block).eval() for _ in range(2)]
+    pair = [build_neck(method, block).eval() for _ in range(2)]
     nn.init.normal_(pair[1].mapper_in.weight, std=0.7)
     expected = [neck(tokens(), queries=QUERIES) for neck in pair]
 
@@ -215,7 +231,7 @@ def test_two_necks_share_a_block_in_two_threads(method):
 @pytest.mark.parametrize('trainable', ['none', 'all'])
 @pytest.mark.parametrize('method', ['fold', 'absorb'])
 def test_replicas_of_data_parallel_compute_the_same(method, trainable):
-    neck = make(method, trainable=trainable)
+    neck = build_neck(method, trainable=trainable)
     replica = replicate(neck)
     assert_equal_but_for_rounding(replica(tokens()), neck(tokens()), neck)
     with torch.no_grad():
@@ -230,7 +246,7 @@ def test_replicas_of_data_parallel_compute_the_same(method, trainable):
 @pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning')
 @pytest.mark.parametrize('method', ['fold', 'absorb', 'auto'])
 def test_a_trace_follows_the_weights(method):
-    neck = make(method).eval()
+    neck = build_neck(method).eval()
     traced = torch.jit.trace(neck, tokens(), check_trace=False)
     with torch.no_grad():
         neck.mapper_in.weight.mul_(-0.7)
@@ -263,7 +279,7 @@ def test_a_fused_neck_gives_the_same(family, block):
     mask = torch.zeros(2, 5, dtype=torch.bool)
     mask[0, 3:] = True
     for residual in ('none', 'both'):
-        neck = make('auto', family=family, **block)
+        neck = build_neck('auto', family=family, **block)
         neck.residual = residual
         fused = lm4ve.fuse(neck)
         for queries in (None, slice(0, 1), slice(1, 4), torch.tensor([[0, 2], [1, 0]])):
@@ -272,7 +288,7 @@ def test_a_fused_neck_gives_the_same(family, block):
 
 
 def test_a_fused_model_has_no_projections_left():
-    neck = make('off', trainable='all')
+    neck = build_neck('off', trainable='all')
     before = copy.deepcopy(neck.state_dict())
     fused = lm4ve.fuse(neck)
     assert neck.training and not fused.training
@@ -300,7 +316,7 @@ LOADS = [
 
 @pytest.mark.parametrize('load', LOADS)
 def test_a_fused_model_loads_nothing(load):
-    model = nn.Sequential(make('auto'))
+    model = nn.Sequential(build_neck('auto'))
     with pytest.raises(UserError, match='takes no checkpoint|is a FusedBlock'):
         load(lm4ve.fuse(model), model.state_dict())
 
@@ -310,7 +326,7 @@ def test_several_necks_of_a_model_are_fused():
     control = LLMBlockNeck(C, dict(type='MLPBlock', embed_dims=16))
     inner = lm4ve.wrap(Encoder(), 'stem', dict(arch=FAMILIES['bert']))
     model = nn.Sequential(
-        make('auto', block), make('auto', block), control, inner
+        build_neck('auto', block), build_neck('auto', block), control, inner
     ).eval()
     fused = lm4ve.fuse(model)
     kinds = [type(m.mapper_in) for m in fused.modules() if isinstance(m, LLMBlockNeck)]

@@ -19,17 +19,23 @@ from tests.helpers.necks.foreign import replicate
 # With a mask that says nothing, a host computes the same bits as without it.
 pytestmark = pytest.mark.bitwise
 
-C, N, SHORT = 16, 6, 4  # the second sample has only so many tokens
+#: Channels, and tokens of a sample.
+C = 16
+N = 6
+#: The second sample has only so many tokens; the rest is padding.
+SHORT = 4
+#: bool ``[2, N]``, True where there is a token.
 KEPT = torch.tensor([[True] * N, [True] * SHORT + [False] * (N - SHORT)])
 
 
 def tokens() -> torch.Tensor:
+    """Return the same random tokens of two samples every time, float64 ``[2, N, C]``."""
     return torch.randn(
         2, N, C, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
     )
 
 
-def put(model: nn.Module, after: str, **options) -> nn.Module:
+def wrap_in_float64(model: nn.Module, after: str, **options) -> nn.Module:
     """Wrap a model, in float64 and with mappers whose effect shows."""
     torch.manual_seed(2)
     lm4ve.wrap(model, after, BLOCK, low_rank='off', **options)
@@ -37,7 +43,7 @@ def put(model: nn.Module, after: str, **options) -> nn.Module:
     return model.double()
 
 
-class Told(nn.Module):
+class TakesAnyMask(nn.Module):
     """A host without attention: only the block mixes tokens. It takes any argument."""
 
     def __init__(self) -> None:
@@ -49,12 +55,13 @@ class Told(nn.Module):
         return self.last(self.layer(x))
 
 
-def differs(model: nn.Module, x: torch.Tensor, **masks) -> float:
-    """How far a padded sample is from the same sample alone."""
+def distance_to_unpadded(model: nn.Module, x: torch.Tensor, **masks) -> float:
+    """Return how far outputs of the padded second sample are from those of it alone."""
     alone = model(x[1:, :SHORT])
     return (model(x, **masks)[1:, :SHORT] - alone).abs().max().item()
 
 
+#: Distances of equal outputs, in float64.
 SAME = 1e-12
 
 
@@ -83,22 +90,23 @@ ROWS = [
 @pytest.mark.parametrize('floats', [False, True])
 @pytest.mark.parametrize('name, dims, reading', ROWS)
 def test_every_row_of_the_table_keeps_padding_out(name, dims, reading, floats):
-    model = put(Told(), 'layer')
+    model = wrap_in_float64(TakesAnyMask(), 'layer')
     mask = mask_of(dims, reading, floats)
-    assert differs(model, tokens(), **{name: mask}) < SAME
-    assert differs(model, tokens()) > 0.01
+    assert distance_to_unpadded(model, tokens(), **{name: mask}) < SAME
+    assert distance_to_unpadded(model, tokens()) > 0.01
 
 
 @pytest.mark.parametrize(
     'name', [n for n, row in MASKS.items() if row == {ANY: IGNORE}]
 )
 def test_what_is_no_padding_changes_nothing(name):
-    model, x = put(Told(), 'layer'), tokens()
+    model, x = wrap_in_float64(TakesAnyMask(), 'layer'), tokens()
     assert torch.equal(model(x, **{name: KEPT}), model(x))
 
 
+#: Arguments of a call, and the error.
 REFUSED = [
-    (dict(valid_mask=KEPT), "Told is given 'valid_mask'.*mask=dict"),
+    (dict(valid_mask=KEPT), "TakesAnyMask is given 'valid_mask'.*mask=dict"),
     (dict(masks=[KEPT]), "'masks'"),
     (dict(attention_mask=KEPT[:, :SHORT]), r'\[2, 4\], but .* 2 samples of 6 tokens'),
     (dict(attention_mask=KEPT[:, None]), r"'attention_mask' \[2, 1, 6\].*cannot read"),
@@ -121,17 +129,18 @@ REFUSED = [
 @pytest.mark.parametrize('masks, message', REFUSED)
 def test_a_mask_that_is_not_clear_is_refused(masks, message):
     with pytest.raises(UserError, match=message):
-        put(Told(), 'layer')(tokens(), **masks)
+        wrap_in_float64(TakesAnyMask(), 'layer')(tokens(), **masks)
 
 
 def test_settings_whose_name_has_mask_are_no_masks():
-    model, x = put(Told(), 'layer'), tokens()
+    model, x = wrap_in_float64(TakesAnyMask(), 'layer'), tokens()
     assert torch.equal(
         model(x, mask=True, mask_ratio=0.75, mask_type='block'), model(x)
     )
 
 
 # ------------------------------------------------------------------- what the user says
+#: How a mask is read (``mask=`` of ``wrap``), and a mask of this kind.
 SAID = [
     ('keep', KEPT.long()),
     ('padding', ~KEPT),
@@ -144,33 +153,39 @@ SAID = [
 @pytest.mark.parametrize('reading, mask', SAID)
 @pytest.mark.parametrize('name', ['valid', 'some_mask', 'attention_mask'])
 def test_a_mask_reads_as_the_user_says(name, reading, mask):
-    model = put(Told(), 'layer', mask={name: reading})
-    assert differs(model, tokens(), **{name: mask}) < SAME
+    model = wrap_in_float64(TakesAnyMask(), 'layer', mask={name: reading})
+    assert distance_to_unpadded(model, tokens(), **{name: mask}) < SAME
 
 
 def test_the_user_may_say_that_nothing_is_padded():
-    model = put(Told(), 'layer', mask=dict(seen_mask='ignore', attention_mask='ignore'))
+    model = wrap_in_float64(
+        TakesAnyMask(), 'layer', mask=dict(seen_mask='ignore', attention_mask='ignore')
+    )
     masks = dict(seen_mask=KEPT, attention_mask=KEPT)
     assert torch.equal(model(tokens(), **masks), model(tokens()))
 
 
-class Plain(Told):
+class Plain(TakesAnyMask):
     def forward(self, x, valid=None):
         return self.last(self.layer(x))
 
 
 def test_a_name_or_reading_that_there_is_not_is_refused_at_once():
     with pytest.raises(UserError, match="mask names 'vald'.*Did you mean 'valid'"):
-        put(Plain(), 'layer', mask=dict(vald='keep'))
+        wrap_in_float64(Plain(), 'layer', mask=dict(vald='keep'))
     with pytest.raises(UserError, match='must be one of padding, keep'):
-        put(Plain(), 'layer', mask=dict(valid='kept'))
+        wrap_in_float64(Plain(), 'layer', mask=dict(valid='kept'))
     assert (
-        differs(put(Plain(), 'layer', mask=dict(valid='keep')), tokens(), valid=KEPT)
+        distance_to_unpadded(
+            wrap_in_float64(Plain(), 'layer', mask=dict(valid='keep')),
+            tokens(),
+            valid=KEPT,
+        )
         < SAME
     )
 
 
-class Batch(Told):
+class Batch(TakesAnyMask):
     def forward(self, batch):
         return self.last(self.layer(batch['x']))
 
@@ -179,7 +194,7 @@ class Batch(Told):
     'name, said', [('attention_mask', None), ('valid', dict(valid='keep'))]
 )
 def test_a_mask_within_a_batch_is_found(name, said):
-    model, x = put(Batch(), 'layer', mask=said), tokens()
+    model, x = wrap_in_float64(Batch(), 'layer', mask=said), tokens()
     both = model({'x': x, name: KEPT})
     torch.testing.assert_close(both[1:, :SHORT], model(dict(x=x[1:, :SHORT])))
     with pytest.raises(UserError, match="'my_mask'"):
@@ -188,31 +203,31 @@ def test_a_mask_within_a_batch_is_found(name, said):
 
 def test_several_places_read_one_mask():
     torch.manual_seed(2)
-    model = lm4ve.wrap(Told(), ['layer', 'last'], BLOCK, low_rank='off')
+    model = lm4ve.wrap(TakesAnyMask(), ['layer', 'last'], BLOCK, low_rank='off')
     for neck in model.llm_neck:
         loud(neck)
-    assert differs(model.double(), tokens(), attention_mask=KEPT) < SAME
+    assert distance_to_unpadded(model.double(), tokens(), attention_mask=KEPT) < SAME
 
 
 def test_backbones_of_configs_have_the_same_field():
     neck = dict(type='LLMBlockNeck', in_channels=C, block=BLOCK)
     model = LLMBlockInsert(Plain(), 'layer', neck, mask=dict(valid='keep'))
     loud(model.llm_neck)
-    assert differs(model.double(), tokens(), valid=KEPT) < SAME
+    assert distance_to_unpadded(model.double(), tokens(), valid=KEPT) < SAME
 
 
 def test_what_the_user_says_is_saved_and_loaded(tmp_path):
-    model = put(Plain(), 'layer', mask=dict(valid='keep'))
+    model = wrap_in_float64(Plain(), 'layer', mask=dict(valid='keep'))
     lm4ve.save_pretrained(model, tmp_path)
     loaded = lm4ve.from_pretrained(Plain().double(), tmp_path).double()
     assert torch.equal(loaded(tokens(), KEPT), model(tokens(), KEPT))
     with pytest.raises(UserError, match='^mask=.* of lm4ve.wrap differs from'):
         lm4ve.from_pretrained(
-            put(Plain(), 'layer', mask=dict(valid='padding')), tmp_path
+            wrap_in_float64(Plain(), 'layer', mask=dict(valid='padding')), tmp_path
         )
 
 
-class WithClassToken(Told):
+class WithClassToken(TakesAnyMask):
     """Puts a class token before its tokens, which the mask does not count."""
 
     def forward(self, x, attention_mask=None):
@@ -220,20 +235,20 @@ class WithClassToken(Told):
 
 
 def test_class_tokens_in_front_are_no_padding():
-    model = put(WithClassToken(), 'layer', num_extra_tokens=1)
-    assert differs(model, tokens(), attention_mask=KEPT) < SAME
+    model = wrap_in_float64(WithClassToken(), 'layer', num_extra_tokens=1)
+    assert distance_to_unpadded(model, tokens(), attention_mask=KEPT) < SAME
     with pytest.raises(UserError, match='num_extra_tokens'):
-        put(WithClassToken(), 'layer')(tokens(), attention_mask=KEPT)
+        wrap_in_float64(WithClassToken(), 'layer')(tokens(), attention_mask=KEPT)
 
 
 def test_masks_of_pixels_mark_positions_of_a_map():
-    class Map(Told):
+    class Map(TakesAnyMask):
         def forward(self, x, pixel_mask=None):
             return self.layer(x)
 
     model = Map()
     model.layer = nn.Conv2d(C, C, 4, stride=4, bias=False)
-    put(model, 'layer')
+    wrap_in_float64(model, 'layer')
     x = torch.randn(2, C, 8, 12, dtype=torch.float64)
     kept = torch.ones(2, 8, 12)
     kept[1, :, 7:] = 0  # a part of the second column of patches
@@ -271,7 +286,7 @@ PLACES = ['layers.0', 'layers.1', 'layers.0.linear1', 'layers.1.linear2']
 @pytest.mark.parametrize('mode', ['train', 'eval', 'nested'])
 def test_padding_of_torchs_encoder_stays_out(after, batch_first, mode):
     nested = mode == 'nested'
-    model = put(encoder(batch_first, enable_nested_tensor=nested), after)
+    model = wrap_in_float64(encoder(batch_first, enable_nested_tensor=nested), after)
     model.train(mode == 'train')
     x = tokens() if batch_first else tokens().transpose(0, 1)
     with torch.no_grad():
@@ -292,18 +307,18 @@ def test_masks_by_position_and_at_the_input_are_found():
         lm4ve.wrap(model, block=BLOCK, low_rank='off', **options)
         loud(model.llm_neck)
         model.double()
-        assert differs(model, tokens(), padding=~KEPT) < SAME
+        assert distance_to_unpadded(model, tokens(), padding=~KEPT) < SAME
 
 
 # -------------------------------------------------------------------- ways to be called
 def test_a_call_that_fails_leaves_no_mask_behind():
-    class Fails(Told):
+    class Fails(TakesAnyMask):
         def forward(self, x, attention_mask=None, fails=False):
             if fails:
                 raise RuntimeError
             return super().forward(x)
 
-    model = put(Fails(), 'layer')
+    model = wrap_in_float64(Fails(), 'layer')
     with pytest.raises(RuntimeError):
         model(tokens(), attention_mask=KEPT, fails=True)
     x = tokens()
@@ -311,7 +326,7 @@ def test_a_call_that_fails_leaves_no_mask_behind():
 
 
 def test_threads_have_masks_of_their_own():
-    model, x = put(Told(), 'layer'), tokens()
+    model, x = wrap_in_float64(TakesAnyMask(), 'layer'), tokens()
     masks = [KEPT, KEPT.flip(0), torch.ones_like(KEPT), None]
     expected = [model(x, attention_mask=mask) for mask in masks]
     with ThreadPoolExecutor(4) as pool:
@@ -321,14 +336,14 @@ def test_threads_have_masks_of_their_own():
 
 
 def test_copies_and_replicas_read_their_own_masks():
-    model, x = put(Told(), 'layer').eval(), tokens()
+    model, x = wrap_in_float64(TakesAnyMask(), 'layer').eval(), tokens()
     expected = model(x, attention_mask=KEPT)
     assert torch.equal(copy.deepcopy(model)(x, attention_mask=KEPT), expected)
     torch.testing.assert_close(replicate(model)(x, attention_mask=KEPT), expected)
 
 
 def test_a_compiled_host_reads_masks_in_one_graph():
-    model, x = put(Told(), 'layer'), tokens()
+    model, x = wrap_in_float64(TakesAnyMask(), 'layer'), tokens()
     compiled = torch.compile(copy.deepcopy(model), backend='eager', fullgraph=True)
     for mask in (KEPT, KEPT.flip(0), None):
         torch.testing.assert_close(
@@ -342,7 +357,7 @@ class Checkpointed(nn.Module):
     def __init__(self, reentrant: bool, told: bool) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.layers = nn.ModuleList([Told(), Told()])
+        self.layers = nn.ModuleList([TakesAnyMask(), TakesAnyMask()])
         self.reentrant, self.told, self.recomputes = reentrant, told, True
 
     def forward(self, x, attention_mask=None):
@@ -355,7 +370,7 @@ class Checkpointed(nn.Module):
         return x
 
 
-class Layer(Told):
+class Layer(TakesAnyMask):
     def forward(self, x, attention_mask=None):
         return super().forward(x)
 
@@ -365,7 +380,7 @@ class Layer(Told):
 def test_a_recomputed_place_reads_the_same_mask(reentrant, after):
     model = Checkpointed(reentrant, told=True)
     model.layers = nn.ModuleList([Layer(), Layer()])
-    put(model, after)
+    wrap_in_float64(model, after)
     gradients = []
     for recomputes in (False, True):
         model.recomputes = recomputes
@@ -385,7 +400,7 @@ def test_a_recomputed_place_reads_the_same_mask(reentrant, after):
 )
 def test_checkpointing_of_transformers_keeps_the_mask(after, reentrant):
     sizes = dict(SIZES, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    model = put(text_model('Bert', sizes), after).train()
+    model = wrap_in_float64(text_model('Bert', sizes), after).train()
     ids = torch.randint(5, 38, (2, N), generator=torch.Generator().manual_seed(1))
     gradients = []
     for recomputes in (False, True):
@@ -405,13 +420,13 @@ def test_checkpointing_of_transformers_keeps_the_mask(after, reentrant):
 
 @pytest.mark.parametrize('reentrant', [False, True])
 def test_a_recomputed_place_that_lost_its_mask_is_refused(reentrant):
-    class Silent(Told):
+    class Silent(TakesAnyMask):
         def forward(self, x):
             return super().forward(x)
 
     model = Checkpointed(reentrant, told=False)
     model.layers = nn.ModuleList([Silent(), Silent()])
-    put(model, 'layers.1')
+    wrap_in_float64(model, 'layers.1')
     with pytest.raises(UserError, match='recomputed in the backward pass'):
         model(tokens().requires_grad_(), KEPT).sum().backward()
 
@@ -496,7 +511,7 @@ def test_padding_of_text_models_stays_out(family, sizes, places):
     host = text_model(family, sizes)
     ids = torch.randint(5, 38, (2, N), generator=torch.Generator().manual_seed(1))
     for after in places:
-        model = put(copy.deepcopy(host), after)
+        model = wrap_in_float64(copy.deepcopy(host), after)
         for mask in (KEPT.long(), KEPT.double()):
             both = model(input_ids=ids, attention_mask=mask)[0][1, :SHORT]
             alone = model(input_ids=ids[1:, :SHORT], attention_mask=mask[1:, :SHORT])[
@@ -506,7 +521,7 @@ def test_padding_of_text_models_stays_out(family, sizes, places):
 
 
 def test_padding_on_the_left_stays_out():
-    model = put(text_model('Llama', SIZES), 'layers.1')
+    model = wrap_in_float64(text_model('Llama', SIZES), 'layers.1')
     ids, mask = torch.randint(5, 38, (2, N)), KEPT.flip(1).long()
     places = torch.arange(SHORT)[None]
     both = model(input_ids=ids, attention_mask=mask)[0][1, -SHORT:]
@@ -527,7 +542,9 @@ def test_encoder_and_decoder_have_masks_of_their_own(after):
     from transformers import BartConfig, BartModel
 
     torch.manual_seed(0)
-    model = put(BartModel(BartConfig(**BART, max_position_embeddings=64)).eval(), after)
+    model = wrap_in_float64(
+        BartModel(BartConfig(**BART, max_position_embeddings=64)).eval(), after
+    )
     ids = torch.randint(5, 38, (2, N), generator=torch.Generator().manual_seed(1))
     alone = dict(input_ids=ids[1:, :SHORT], decoder_input_ids=ids[1:])
     both = dict(input_ids=ids, decoder_input_ids=ids, attention_mask=KEPT.long())
@@ -552,7 +569,9 @@ def test_padding_of_sounds_stays_out(family, after):
         **sizes, **convolutions, **positions, **norms
     )
     torch.manual_seed(0)
-    model = put(getattr(transformers, f'{family}Model')(config).eval(), after)
+    model = wrap_in_float64(
+        getattr(transformers, f'{family}Model')(config).eval(), after
+    )
     sounds, mask = (
         torch.randn(2, 64, dtype=torch.float64),
         torch.ones(2, 64, dtype=torch.long),
@@ -577,9 +596,11 @@ def test_padding_of_pictures_and_texts_stays_out(after):
     seen[1, :, 16:] = 0
     if after == 'layernorm':  # which nobody tells of the mask of both
         with pytest.raises(UserError, match='attention_mask and pixel_mask'):
-            put(model, after)(ids, KEPT.long(), pixel_values=pixels, pixel_mask=seen)
+            wrap_in_float64(model, after)(
+                ids, KEPT.long(), pixel_values=pixels, pixel_mask=seen
+            )
         return
-    put(model, after)
+    wrap_in_float64(model, after)
     torch.manual_seed(0)
     both = model(ids, KEPT.long(), pixel_values=pixels, pixel_mask=seen)[0][1, :SHORT]
     alone = model(ids[1:, :SHORT], pixel_values=pixels[1:, :, :, :16])[0][0, :SHORT]

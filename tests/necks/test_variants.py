@@ -1,7 +1,6 @@
 """Fields of the papers that followed, each against a computation written by hand."""
 
 import copy
-from contextlib import nullcontext
 
 import pytest
 import torch
@@ -20,18 +19,26 @@ from tests.helpers.families import FAMILIES, decoder_layers, random_model
 from tests.helpers.necks.encoder import Encoder, batch, step, wrapped
 from tests.helpers.necks.equality import MASK, C, assert_same, tokens
 
+#: A tiny LLaMA whose weights are large enough that attention is not uniform.
 ARCH = dict(FAMILIES['llama'], initializer_range=0.3)
 BLOCK = dict(type='LLMBlock', arch=ARCH)
 
 
-def make(block=(), low_rank='off', **neck) -> LLMBlockNeck:
+def build_neck(block=(), low_rank='off', **options) -> LLMBlockNeck:
+    """Build a neck without a norm whose weights are the same, and large, every time.
+
+    Args:
+        block (dict): Fields of the block that differ from :data:`BLOCK`.
+        low_rank (str): How the neck uses the low rank of the block's input.
+        **options: More fields of the neck.
+    """
     torch.manual_seed(0)
-    neck = {'norm_cfg': None, **neck}
-    made = LLMBlockNeck(C, dict(BLOCK, **dict(block)), low_rank=low_rank, **neck)
-    for name, p in made.named_parameters():
+    options.setdefault('norm_cfg', None)
+    neck = LLMBlockNeck(C, dict(BLOCK, **dict(block)), low_rank=low_rank, **options)
+    for name, parameter in neck.named_parameters():
         if not name.startswith('norm'):
-            nn.init.normal_(p, std=0.4)
-    return made
+            nn.init.normal_(parameter, std=0.4)
+    return neck
 
 
 # -------------------------------------------------------------------------- few queries
@@ -42,7 +49,7 @@ def make(block=(), low_rank='off', **neck) -> LLMBlockNeck:
 @pytest.mark.parametrize('mask', [None, MASK])
 def test_few_queries_read_all_tokens(fields, keys, mask):
     options = dict(fields, keys=keys, cls_token=True, join='concat')
-    neck = make(
+    neck = build_neck(
         out_type='query', queries=options, num_extra_tokens=1, norm_cfg=dict(type='LN')
     )
     x, rows = tokens(), []
@@ -63,31 +70,31 @@ def test_few_queries_read_all_tokens(fields, keys, mask):
 
 @pytest.mark.parametrize('fields', [dict(mean=True), dict(max=True)])
 def test_a_mask_that_leaves_nothing_to_pool_is_refused(fields):
-    neck = make(out_type='query', queries=fields, num_extra_tokens=1)
+    neck = build_neck(out_type='query', queries=fields, num_extra_tokens=1)
     with pytest.raises(UserError, match='every token'):
         neck(tokens(), padding_mask=torch.arange(5).expand(2, -1) > 0)
 
 
 def test_queries_after_padding_have_no_place():
-    neck = make(dict(rotary=True), out_type='query', queries=dict(mean=True))
-    for length in (3, 5):  # a sample that others make longer
-        padding = torch.arange(length)[None] >= 3
-        with (
-            pytest.raises(UserError, match='comes after padding')
-            if length > 3
-            else nullcontext()
-        ):
-            neck(tokens()[:1, :length], padding)
+    neck = build_neck(dict(rotary=True), out_type='query', queries=dict(mean=True))
+    sample = tokens()[:1]
+    no_padding = torch.zeros(1, 3, dtype=torch.bool)
+    neck(sample[:, :3], no_padding)
+    padding = torch.tensor([[False, False, False, True, True]])
+    with pytest.raises(UserError, match='comes after padding'):
+        neck(sample, padding)
 
 
 @pytest.mark.parametrize('low_rank', ['fold', 'absorb', 'auto'])
 def test_few_queries_are_exact_with_low_rank(low_rank):
     fields = dict(out_type='query', queries=dict(learned=2, max=True))
-    assert_same([make(low_rank=m, **fields) for m in ('off', low_rank)], tokens())
+    plain = build_neck(low_rank='off', **fields)
+    short = build_neck(low_rank=low_rank, **fields)
+    assert_same((plain, short), tokens())
     grid = torch.randn(2, C, 2, 3)
-    assert make(**fields)(grid).shape == (2, C)
+    assert build_neck(**fields)(grid).shape == (2, C)
     with pytest.raises(UserError, match='a map'):  # which has no class token
-        make(**fields, num_extra_tokens=1)(grid)
+        build_neck(**fields, num_extra_tokens=1)(grid)
 
 
 def test_causal_suffix_is_a_prefix_mask():
@@ -100,7 +107,7 @@ def test_causal_suffix_is_a_prefix_mask():
 
 @pytest.mark.parametrize('low_rank', ['off', 'fold', 'auto'])
 def test_a_soft_mask_closes_while_the_model_trains(low_rank):
-    neck, x = make(dict(causal=dict(soft=0.5)), low_rank=low_rank), tokens()
+    neck, x = build_neck(dict(causal=dict(soft=0.5)), low_rank=low_rank), tokens()
     layer, hidden = neck.block.layers[0], neck.mapper_in(x)
     normed = layer.attention_norm(hidden)
     projections = (layer.q_proj, layer.k_proj, layer.v_proj)
@@ -126,7 +133,7 @@ def test_a_soft_mask_closes_while_the_model_trains(low_rank):
 
 
 def test_a_soft_mask_is_refused_without_progress_and_with_padding():
-    neck = make(dict(causal=dict(soft=0.5))).train()
+    neck = build_neck(dict(causal=dict(soft=0.5))).train()
     assert neck.follows_progress
     with pytest.raises(UserError, match='NeckProgressHook'):
         neck(tokens())
@@ -137,7 +144,10 @@ def test_a_soft_mask_is_refused_without_progress_and_with_padding():
 @pytest.mark.parametrize('block', [dict(causal=True), dict(causal_suffix=3)])
 def test_learned_queries_stand_last_under_causal_masks(block):
     fields = dict(learned=3, keys=True, join='concat')
-    neck, plain = make(block, out_type='query', queries=fields), LLMBlock(arch=ARCH)
+    neck, plain = (
+        build_neck(block, out_type='query', queries=fields),
+        LLMBlock(arch=ARCH),
+    )
     hidden = neck.mapper_in(
         torch.cat([tokens(), neck.query.tokens.expand(2, -1, -1)], dim=1)
     )
@@ -153,7 +163,7 @@ def test_learned_queries_stand_last_under_causal_masks(block):
 @pytest.mark.parametrize('residual', ['inner', 'outer'])
 @pytest.mark.parametrize('low_rank', ['off', 'fold', 'absorb'])
 def test_gate_scales_the_branch(gate, residual, low_rank):
-    neck, x = make(gate=gate, residual=residual, low_rank=low_rank), tokens()
+    neck, x = build_neck(gate=gate, residual=residual, low_rank=low_rank), tokens()
     factor = 1 if not gate else neck.gate.tanh() if gate == 'tanh' else neck.gate
     hidden = neck.mapper_in(x)
     if residual == 'inner':
@@ -168,7 +178,7 @@ def test_gate_scales_the_branch(gate, residual, low_rank):
 
 def test_mappers_are_what_their_fields_say():
     x = tokens()
-    neck = make(
+    neck = build_neck(
         mapper=dict(bias=True, depth=2, act='ReLU', skip='LeakyReLU'), residual='both'
     )
     (a, _, b, _), (c, _, d, _) = neck.mapper_in, neck.mapper_out
@@ -176,7 +186,7 @@ def test_mappers_are_what_their_fields_say():
     out = F.relu(d(F.gelu(c(neck.block(hidden) + hidden))))
     expected = out + F.leaky_relu(F.linear(x, neck.skip[0].weight, neck.skip[0].bias))
     assert_equal_but_for_rounding(neck(x), expected, neck)
-    pair = [make(mapper=dict(bias=True), low_rank=m) for m in ('off', 'auto')]
+    pair = [build_neck(mapper=dict(bias=True), low_rank=m) for m in ('off', 'auto')]
     assert {'mapper_in.weight', 'mapper_in.bias'} < pair[0].state_dict().keys()
     assert_same(pair, x)
 
@@ -267,7 +277,7 @@ def test_a_checkpoint_of_other_places_is_refused(share):
         with pytest.raises(CheckpointError, match='place'):
             build(**other).load_state_dict(dict(state), strict=False)
     if share:
-        for other in (dict(NECK, block=dict(BLOCK, causal=True)), make()):
+        for other in (dict(NECK, block=dict(BLOCK, causal=True)), build_neck()):
             with pytest.raises(
                 UserError, match='all necks name one block|must be .*dict'
             ):
@@ -320,7 +330,7 @@ def test_permuted_weights_keep_their_values_and_nothing_else(checkpoints):
 
 @pytest.mark.parametrize('training', [True, False])
 def test_shuffled_tokens_change_what_positions_are(training):
-    neck = make(dict(rotary=True), shuffle_tokens=True, num_extra_tokens=1).train(
+    neck = build_neck(dict(rotary=True), shuffle_tokens=True, num_extra_tokens=1).train(
         training
     )
     torch.manual_seed(5)  # in evaluation the order of 5 tokens has the seed 5
@@ -364,7 +374,7 @@ def control(heads: int) -> LLMBlockNeck:
 
 
 def of_queries(extra: int) -> LLMBlockNeck:
-    return make(out_type='query', queries=dict(mean=True), num_extra_tokens=extra)
+    return build_neck(out_type='query', queries=dict(mean=True), num_extra_tokens=extra)
 
 
 @pytest.mark.parametrize(
@@ -372,7 +382,7 @@ def of_queries(extra: int) -> LLMBlockNeck:
     [
         (control(4), control(8), 'num_heads=4'),
         (of_queries(1), of_queries(0), 'num_extra_tokens=1'),
-        (make(mapper=dict(depth=2)), control(4), 'AttentionBlock'),
+        (build_neck(mapper=dict(depth=2)), control(4), 'AttentionBlock'),
     ],
 )
 def test_checkpoints_of_what_no_tensor_shows_are_refused(theirs, mine, text):
@@ -394,11 +404,11 @@ VARIANTS = [
 
 @pytest.mark.parametrize('neck, block', VARIANTS)
 def test_checkpoints_record_variants(neck, block):
-    made = make(block, **neck)
+    made = build_neck(block, **neck)
     state = made.state_dict()
-    make(block, **neck).load_state_dict(dict(state))
+    build_neck(block, **neck).load_state_dict(dict(state))
     kept = {k: v for k, v in neck.items() if k == 'residual'}
-    plain = make({k: v for k, v in block.items() if v is True}, **kept)
+    plain = build_neck({k: v for k, v in block.items() if v is True}, **kept)
     with pytest.raises(CheckpointError, match='was made with'):
         plain.load_state_dict(dict(state), strict=False)
     with pytest.raises(CheckpointError, match='was made with'):
@@ -437,11 +447,11 @@ REFUSED = [
 @pytest.mark.parametrize('neck, block, text', REFUSED)
 def test_fields_that_do_not_go_together_are_refused(neck, block, text):
     with pytest.raises(UserError, match=text):
-        make(block, **neck)
+        build_neck(block, **neck)
 
 
 def test_queries_are_refused_where_an_encoder_goes_on():
-    neck = make(out_type='query', queries=dict(mean=True))
+    neck = build_neck(out_type='query', queries=dict(mean=True))
     with pytest.raises(UserError, match='out_type'):
         LLMBlockInsert(Encoder(), 'blocks.0', neck)
     with pytest.raises(UserError, match='needs a place'):
