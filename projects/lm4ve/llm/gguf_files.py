@@ -86,12 +86,23 @@ def _open(path: Path) -> Any:
         def _get(
             self, offset: int, dtype: Any, count: int = 1, *args: Any, **kwargs: Any
         ) -> Any:
+            """Read numbers of a type at an offset, which must end within the file.
+
+            Raises:
+                ValueError: They would end beyond it.
+            """
             end = offset + int(count) * np.dtype(dtype).itemsize
             if not 0 <= end <= len(self.data):
                 raise ValueError('it is cut off, or a count in it goes beyond its end')
             return super()._get(offset, dtype, count, *args, **kwargs)
 
         def _get_field_parts(self, orig_offs: int, raw_type: int) -> Any:
+            """Read a field's value, or only the size of an array.
+
+            Returns:
+                tuple: As the library's method: size in bytes, parts, indices of the data
+                among the parts, types. An array gets no parts.
+            """
             if raw_type != gguf.GGUFValueType.ARRAY:
                 return super()._get_field_parts(orig_offs, raw_type)
             # An array is the type of its entries, their number, and the entries.

@@ -236,6 +236,11 @@ def _read_to_end(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
 
 
 def _load(path: Path, mmap: bool) -> dict[str, Tensor]:
+    """Load a file and return its named tensors; other entries are left out.
+
+    Raises:
+        CheckpointError: The file is damaged, not safe to load, or holds no dict.
+    """
     with safe_loading(path, whole=not mmap):
         content = load(path, map_location='cpu', mmap=mmap)
     if not isinstance(content, dict):
@@ -250,6 +255,17 @@ def _load(path: Path, mmap: bool) -> dict[str, Tensor]:
 
 
 def _read(path: Path, name: str, sums: set[tuple[int, int]]) -> Tensor:
+    """Read one tensor through a map of the file, and compare its checksum.
+
+    Args:
+        path (Path): The file.
+        name (str): The name of the tensor.
+        sums (set): Size and checksum of each part of the file. Empty: all parts were
+            compared before.
+
+    Raises:
+        CheckpointError: The tensor is gone or damaged.
+    """
     tensor = _load(path, mmap=True).get(name)
     if tensor is None:
         raise CheckpointError(f"{path} changed while it was read: '{name}' is gone.")
