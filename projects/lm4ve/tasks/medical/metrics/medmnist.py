@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from mmengine.evaluator import BaseMetric
 
-from lm4ve.errors import check
+from lm4ve.errors import require
 from lm4ve.registry import METRICS
 
 
@@ -26,7 +26,11 @@ class MedMNISTMetric(BaseMetric):
         is_multi_label = self.dataset_meta['medmnist_task'].startswith('multi-label')
         for sample in data_samples:
             scores = sample['pred_score']
-            check('model.head.num_classes', scores.shape[-1], choices=(num_classes,))
+            require(
+                scores.shape[-1] == num_classes,
+                f'model.head.num_classes={scores.shape[-1]}, but the data set has '
+                f'{num_classes} classes. Fix: num_classes={num_classes}.',
+            )
             truth = sample['gt_score'] if is_multi_label else sample['gt_label']
             self.results.append((truth.cpu().numpy(), scores.double().cpu().numpy()))
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lm4ve.errors import check
+from lm4ve.errors import require
 from lm4ve.registry import MODELS
 from lm4ve.text.preprocessor import TextPreprocessor
 
@@ -67,10 +67,10 @@ class VisionLanguagePreprocessor(TextPreprocessor):
         count = len(samples[0].text)
         texts = []
         for sample in samples:
-            check(
-                'texts of a sample in this batch (all captions: lm4ve.RetrievalValLoop)',
-                len(sample.text),
-                choices=(count,),
+            require(
+                len(sample.text) == count,
+                f'a sample of this batch has {len(sample.text)} texts, the first one '
+                f'{count}. Fix: test all captions with lm4ve.RetrievalValLoop.',
             )
             texts += sample.text
         ids, padding = self.tokenize(texts)
