@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lm4ve.blocks.layer import LLMLayer
 from lm4ve.tasks.base.analysis import Row
 
-#: Names of three projections, where there is not one named 'qkv'.
+#: The names of the three projections of modules that have no common one, named 'qkv'.
 _SPLIT = ('q_proj', 'k_proj', 'v_proj')
 #: Attributes of modules that compute attention from more than queries and keys: windows,
 #: rotary embeddings, attention over channels, pooled tokens, position biases.
@@ -107,14 +107,26 @@ def attention_row(
 
 
 def _project(module: Any, x: Tensor) -> Tensor:
-    """Project tokens ``[B, N, C]`` to queries, keys and values, in this order: ``[B, N, 3 C]``."""
+    """Project tokens to queries, keys and values with an attention module's own weights.
+
+    Args:
+        module (nn.Module): One of :func:`encoder_attentions`. It is torch's
+            ``MultiheadAttention`` with one matrix ``in_proj_weight``, or has three
+            layers ``q_proj``, ``k_proj`` and ``v_proj``, or one layer ``qkv``.
+        x (Tensor): ``[B, N, C]``.
+
+    Returns:
+        Tensor: ``[B, N, 3 C]``: queries, keys and values, in this order.
+    """
     if isinstance(module, nn.MultiheadAttention):
         return F.linear(x, module.in_proj_weight, module.in_proj_bias)
-    if hasattr(module, _SPLIT[0]):
-        return torch.cat([getattr(module, name)(x) for name in _SPLIT], dim=-1)
+    if hasattr(module, 'q_proj'):
+        projected = [getattr(module, name)(x) for name in _SPLIT]
+        return torch.cat(projected, dim=-1)
     bias = module.qkv.bias
     if bias is None and hasattr(module, 'q_bias'):
-        # VideoMAE has biases for queries and values, and none for keys.
+        # VideoMAE keeps the biases of queries and values beside the layer, and has none
+        # for keys.
         k_bias = torch.zeros_like(module.v_bias)
         bias = torch.cat((module.q_bias, k_bias, module.v_bias))
     return F.linear(x, module.qkv.weight, bias)

@@ -6,7 +6,7 @@ places, and attention, from which pictures, scores and pages are made.
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -99,7 +99,8 @@ class _Placing:
         model (nn.Module): The model.
         task (TaskAnalysis): The task's hooks, which place tokens.
         calls (Calls): The recorded inputs and outputs of modules.
-        grids (dict): Number of tokens -> grid, of the maps that went into necks.
+        grids (dict): The grids of the maps that went into necks, by their number of
+            tokens: tokens of the same number are taken to be those of the map.
     """
 
     def __init__(
@@ -142,20 +143,23 @@ class _Placing:
     ) -> Layout | None:
         """Return the layout of a module's tokens, or None where they have no place.
 
+        A point that has the same number of tokens gives its layout, which may come from
+        the grid of a map. Without such a point, the task places the tokens.
+
         Args:
             name (str): The module's name.
             count (int): The number of tokens, prefix included.
-            points (Sequence[Point]): The points that were placed. The layout of one with
-                as many tokens is taken first, since it may come from a map's grid.
+            points (Sequence[Point]): The points whose tokens were placed before.
         """
         for point in points:
-            if point.layout.prefix + point.layout.num_placed == count:
+            count_at_point = point.layout.prefix + point.layout.num_placed
+            if count_at_point == count:
                 return point.layout
-        with suppress(UserError):
-            return self.task.layout_at(
-                name, self.model, self.inputs, count, self.grids.get(count)
-            )
-        return None
+        grid = self.grids.get(count)
+        try:
+            return self.task.layout_at(name, self.model, self.inputs, count, grid)
+        except UserError:
+            return None
 
 
 def _tokens_of(value: Any, label: str) -> tuple[Tensor, tuple[int, ...] | None]:

@@ -21,7 +21,7 @@ from lm4ve.tasks.base.analysis import Layout
 #: Color maps, both perceptually uniform.
 MEASURE_COLORS = 'viridis'
 ATTENTION_COLORS = 'magma'
-#: At most so many rows of attention with a name get a panel, the first ones.
+#: At most so many named rows of attention get a panel, from the first on.
 _MOST_ROWS = 11
 #: Attention that varies by less than this share of its mean is called nearly uniform.
 _NEARLY_UNIFORM = 0.1
@@ -80,8 +80,10 @@ def samples_of(
         names (Sequence[str]): The names of the samples.
         measures (Sequence[str]): Which of 'magnitude', 'frequency' to show.
         classes (Sequence[str], optional): Names of the labels.
-        heads (int, optional): So many attention heads get a panel of their own, the
-            first ones; None: all of them, and of rows with a name all, too.
+        heads (int, optional): How many attention heads get a panel of their own, from
+            the first on; None: all. Attention of named rows, such as the words of a
+            question, has a panel for each row instead: for all with None, else for at
+            most 11.
 
     Returns:
         list[Sample]: The samples. Where a model sees several views of one, the first
@@ -95,17 +97,7 @@ def samples_of(
     splitting = _Splitting(analysis, frames)
     samples = []
     for i, (name, output) in enumerate(zip(names, analysis.outputs, strict=True)):
-        sections = []
-        numbers = []
-        for measure in measures:
-            section, own_numbers = splitting.measure(i, measure)
-            sections.append(section)
-            numbers += own_numbers
-        for label, attention in analysis.attention.items():
-            rows = splitting.rows_of(i, attention.weights, attention.layout)
-            section, number = _attention_section(label, attention, rows, heads)
-            sections.append(section)
-            numbers.append(number)
+        sections, numbers = splitting.sections_of(i, measures, heads)
         facts = task.facts(output, classes)
         samples.append(Sample(name, pictures[i], sections, facts, numbers))
     return samples
@@ -122,6 +114,33 @@ class _Splitting:
     def __init__(self, analysis: Analysis, frames: int) -> None:
         self.analysis = analysis
         self.frames = frames
+
+    def sections_of(
+        self, i: int, measures: Sequence[str], heads: int | None
+    ) -> tuple[list[Section], list[Number]]:
+        """Return a section for each measure and each attention of sample ``i``.
+
+        Args:
+            i (int): The sample's place in the batch.
+            measures (Sequence[str]): Which of 'magnitude', 'frequency' to show.
+            heads (int, optional): See :func:`samples_of`.
+
+        Returns:
+            tuple[list[Section], list[Number]]: The sections, and their numbers: for a
+            measure one for each point, for an attention its entropy.
+        """
+        sections = []
+        numbers = []
+        for measure in measures:
+            section, numbers_of_points = self.measure(i, measure)
+            sections.append(section)
+            numbers.extend(numbers_of_points)
+        for label, attention in self.analysis.attention.items():
+            rows = self.rows_of(i, attention.weights, attention.layout)
+            section, entropy = _attention_section(label, attention, rows, heads)
+            sections.append(section)
+            numbers.append(entropy)
+        return sections, numbers
 
     def rows_of(self, i: int, values: Tensor, layout: Layout) -> slice:
         """Return the rows of a point's or an attention's values that show sample ``i``.
@@ -230,7 +249,7 @@ def _panels_of_heads(weights: Tensor, heads: int | None) -> list[tuple[str, Tens
 
     Args:
         weights (Tensor): ``[rows, H, N]``.
-        heads (int, optional): How many heads get a panel, the first ones; None: all.
+        heads (int, optional): How many heads get a panel, from the first on; None: all.
     """
     count = weights.shape[1]
     panels = [(f'sum of {count} heads', weights.sum(dim=1))]
@@ -247,7 +266,8 @@ def _panels_of_rows(
     Args:
         weights (Tensor): ``[rows, R, N]``.
         titles (Sequence[str]): R names.
-        heads (int, optional): None: all rows; else at most :data:`_MOST_ROWS`.
+        heads (int, optional): None: all rows get a panel. Any number, which counts
+            heads and has no meaning for rows: at most :data:`_MOST_ROWS` get one.
     """
     panels = []
     if len(titles) > 1:  # a single row is its own mean
@@ -259,18 +279,25 @@ def _panels_of_rows(
 
 
 def _mark_uniform(token_map: TokenMap) -> None:
-    """Change the title and the scale of a map whose values are nearly equal.
+    """Mark a map of attention whose weights are nearly equal, by its title and its color scale.
 
-    Its scale begins at zero then: one from the smallest to the largest value would show
-    rounding as a pattern.
+    The scale begins at zero then, where one from the smallest to the largest value would
+    show small differences as a pattern. It ends where it did before. A map whose weights
+    are all zero is not marked. Padding (NaN) does not count.
+
+    Args:
+        token_map (TokenMap): Weights, which are not negative. It is changed in place.
     """
-    low, high = token_map.ends()
-    top = high
+    smallest, largest = token_map.ends()  # without padding
+    mean = np.nanmean(token_map.values)
+    is_nearly_uniform = largest - smallest < _NEARLY_UNIFORM * mean
+    if not is_nearly_uniform:
+        return
+    end_of_scale = largest
     if token_map.limits is not None:
-        _, top = token_map.limits
-    if high - low < _NEARLY_UNIFORM * np.nanmean(token_map.values):
-        token_map.title = f'{token_map.title}, nearly uniform'
-        token_map.limits = (0.0, top)
+        _, end_of_scale = token_map.limits
+    token_map.title = f'{token_map.title}, nearly uniform'
+    token_map.limits = (0.0, end_of_scale)
 
 
 def _entropy(label: str, attention: Attention, weights: Tensor, rows: slice) -> Number:

@@ -16,9 +16,12 @@ from lm4ve.draw.figures import to_image
 from lm4ve.draw.pictures import Picture, TokenMap
 
 DPI = 100
-#: The room for a panel's color bar, inches.
+#: The room for a panel's color bar, inches. On a sheet each panel may have one.
 _BAR = 0.62
-#: At least and at most so many columns of panels stand beside the input's.
+#: The gap between the frames of a strip, of which only the last one has a bar, inches.
+_GAP_OF_STRIP = 0.06
+#: The first column of a sheet holds the input. Beside it is room for at least so many
+#: columns of panels, so that the lines above fit, and a section fills at most so many.
 _FEWEST = 3
 _MOST = 6
 #: At most so many frames of a clip are in a strip, and how wide each is, inches.
@@ -26,6 +29,13 @@ _MOST_FRAMES = 8
 _FRAME = 0.95
 #: Letters of a fact or a note that fit into an inch.
 _LETTERS = 13
+#: Heights in inches: the gap below a row of panels, a line above a panel, a line at the
+#: top of the sheet, a further line of the input's caption, and the note at the bottom.
+_HEIGHT_OF_GAP = 0.1
+_HEIGHT_OF_TITLE = 0.14
+_HEIGHT_OF_LINE = 0.16
+_HEIGHT_OF_CAPTION = 0.12
+_HEIGHT_OF_NOTE = 0.45
 _NOTE = (
     "Colors run from a panel's smallest to its largest value; the numbers at its bar are those "
     'values, not normalized.\nPanels whose values are nearly equal share one scale; that of '
@@ -65,7 +75,7 @@ class _Panel(NamedTuple):
         return 0
 
 
-#: Rows of panels; None: nothing is drawn there.
+#: Rows of panels; None leaves a place empty.
 _Rows = list[list[_Panel | None]]
 
 
@@ -83,14 +93,14 @@ def draw_sheet(sample: Sample, note: str = '', time: int | None = None) -> Figur
     """
     picture = sample.picture
     if not picture.is_clip:
-        return _draw(sample, _panel_grid(sample, 0), picture.side, note)
+        return _draw_rows(sample, _panel_grid(sample, 0), picture.side, _BAR, note)
     if time is not None:
-        return _draw(sample, _panel_grid(sample, time), picture.side, note)
+        return _draw_rows(sample, _panel_grid(sample, time), picture.side, _BAR, note)
     count = min(picture.times, _MOST_FRAMES)
     times = np.linspace(0, picture.times - 1, count).round().astype(int)
     shown = np.unique(times).tolist()
     side = max(_FRAME, 6 / (len(shown) + 1))
-    return _draw(sample, _panel_strip(sample, shown), side, note)
+    return _draw_rows(sample, _panel_strip(sample, shown), side, _GAP_OF_STRIP, note)
 
 
 def animate(sample: Sample, note: str = '') -> np.ndarray:
@@ -187,38 +197,63 @@ def _strip_row(
 
 
 # ---------------------------------------------------------------------------- drawing
-def _draw(sample: Sample, rows: _Rows, side: float, note: str) -> Figure:
-    """Draw panels into a figure, with the sample's name and facts above and notes below.
+def _draw_rows(
+    sample: Sample, rows: _Rows, side: float, gap: float, note: str
+) -> Figure:
+    """Draw rows of panels into a figure.
+
+    Above them are the sample's name, its facts and a note, and below them a text that
+    explains the colors.
 
     Args:
         sample (Sample): The sample.
-        rows (list): The panels.
+        rows (list): Each row's panels from the left; None leaves a place empty. A row
+            may be shorter than others.
         side (float): How wide a panel is, about, in inches.
+        gap (float): The room at the right of a panel, inches.
         note (str): A line below the sample's name.
     """
-    picture = sample.picture
     columns = max(_FEWEST + 1, *[len(row) for row in rows])
-    gap = _BAR if side == picture.side else 0.06
     width = columns * (side + gap) + _BAR
-    letters = int(width * _LETTERS)
-    facts = '   '.join(f'{name}: {value}' for name, value in sample.facts.items())
-    lines = [sample.name, *wrap(facts, letters), *wrap(note, letters)]
-
-    height = len(rows) * (side * picture.aspect + 0.1)
-    height += 0.14 * sum(_lines_above(row) for row in rows)
-    height += 0.16 * len(lines) + 0.12 * picture.caption.count('\n') + 0.45
+    lines = _lines_at_top(sample, note, int(width * _LETTERS))
+    height = _height_of(sample.picture, rows, side, len(lines))
     figure = Figure((width, height), DPI, facecolor='white', layout='constrained')
     style: dict[str, Any] = dict(x=0.01, ha='left', linespacing=1.4, parse_math=False)
     figure.suptitle('\n'.join(lines), fontsize=8.5, **style)
     figure.supxlabel(_NOTE, fontsize=7, **style)
     axes = figure.subplots(len(rows), columns, squeeze=False)
-    for i, row in enumerate(rows):
-        for ax, panel in zip_longest(axes[i], row):
+    for axes_of_row, row in zip(axes, rows, strict=True):
+        # Places after the last panel of a short row are empty, too.
+        for ax, panel in zip_longest(axes_of_row, row):
             if panel is None:
                 ax.remove()
             else:
                 _draw_panel(ax, panel)
     return figure
+
+
+def _lines_at_top(sample: Sample, note: str, letters: int) -> list[str]:
+    """Return a sample's name, its facts and a note, in lines of at most so many letters."""
+    facts = '   '.join(f'{name}: {value}' for name, value in sample.facts.items())
+    return [sample.name, *wrap(facts, letters), *wrap(note, letters)]
+
+
+def _height_of(picture: Picture, rows: _Rows, side: float, lines: int) -> float:
+    """Estimate the height of a figure, in inches.
+
+    Args:
+        picture (Picture): Gives the panels' height by width, and the input's caption.
+        rows (list): The rows of panels.
+        side (float): How wide a panel is, inches.
+        lines (int): The number of lines at the top.
+    """
+    height = len(rows) * (side * picture.aspect + _HEIGHT_OF_GAP)
+    height += _HEIGHT_OF_TITLE * sum(_lines_above(row) for row in rows)
+    further_lines = picture.caption.count('\n')
+    height += (
+        _HEIGHT_OF_LINE * lines + _HEIGHT_OF_CAPTION * further_lines + _HEIGHT_OF_NOTE
+    )
+    return height
 
 
 def _lines_above(row: Sequence[_Panel | None]) -> int:

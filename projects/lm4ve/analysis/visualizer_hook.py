@@ -95,11 +95,23 @@ class ActivationVisHook(Hook):
         self._drawn = 0
 
     def before_run(self, runner) -> None:
-        """Look the points up, so that a typing error does not cost an epoch."""
-        if self.enable and _is_sharded(runner.model):
-            self._stop('one process cannot run a model in shards alone')
-        if self.enable:
-            resolve_points(unwrapped(runner.model), self.points)
+        """Check before the first iteration that activations can be drawn.
+
+        A model in shards turns the hook off, with a warning. For others the points are
+        looked up, so that a misspelt name does not cost an epoch.
+
+        Args:
+            runner (Runner): Gives the model.
+
+        Raises:
+            UserError: A point is no module of the model.
+        """
+        if not self.enable:
+            return
+        if _is_sharded(runner.model):
+            self._turn_off('one process cannot run a model in shards alone')
+            return
+        resolve_points(unwrapped(runner.model), self.points)
 
     def _before_epoch(self, runner, mode: str = 'train') -> None:
         """Count samples anew; MMEngine calls this before training, validation and testing."""
@@ -143,10 +155,10 @@ class ActivationVisHook(Hook):
             self._draw(runner, model, mode, batch, names)
         except UserError as e:
             # No picture is worth a training that ends here.
-            self._stop(str(e))
+            self._turn_off(str(e))
 
-    def _stop(self, reason: str) -> None:
-        """Draw nothing from here on, and log why."""
+    def _turn_off(self, reason: str) -> None:
+        """Set ``enable`` to False, so that nothing more is drawn, and log why."""
         self.enable = False
         message = f'ActivationVisHook draws no activations: {reason}'
         print_log(message, logger='current', level=logging.WARNING)

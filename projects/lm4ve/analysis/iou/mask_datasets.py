@@ -105,36 +105,53 @@ def folder(root: str | Path, ignored: int | None = None) -> Items:
 def _files(
     images: Path, masks: Path, foreground: Callable[[Path], np.ndarray]
 ) -> Items:
-    """List image files with their masks, whose paths differ in folder and suffix alone.
+    """List the images of a folder with their masks; each is read when it is needed.
+
+    A mask has its image's path below the other folder, but for the suffix.
 
     Args:
         images, masks (Path): The two folders, with the same folders inside.
         foreground (Callable): Reads a mask's file, to uint8 ``[H, W]``.
 
+    Returns:
+        list[Callable]: Functions that read an image and its mask, in the order of the
+        images' paths.
+
     Raises:
         UserError: There is no image, or one has no mask.
     """
-
-    def read(path: Path, mask: Path) -> Item:
-        img = mmcv.imread(str(path))  # for pipelines that do not load
-        size = img.shape[:2]
-        sample = dict(img_path=str(path), img=img, img_shape=size, ori_shape=size)
-        return str(path), sample, foreground(mask)
-
     items: Items = []
     files = [path for path in images.rglob('*') if path.suffix.lower() in IMAGES]
-    for path in sorted(files):
-        stem = masks / path.relative_to(images)
-        items.append(partial(read, path, _find_mask(stem, path)))
+    for image in sorted(files):
+        mask = _find_mask(masks / image.relative_to(images), image)
+        items.append(partial(_read_files, image, mask, foreground))
     check(f"the number of images in '{images}'", len(items), least=1)
     return items
 
 
-def _find_mask(stem: Path, image: Path) -> Path:
+def _read_files(
+    image: Path, mask: Path, foreground: Callable[[Path], np.ndarray]
+) -> Item:
+    """Read an image and its mask.
+
+    The sample holds the file's name and its pixels, so that pipelines that load images
+    and pipelines that do not can both begin with it.
+
+    Args:
+        image, mask (Path): The two files.
+        foreground (Callable): Reads a mask's file, to uint8 ``[H, W]``.
+    """
+    img = mmcv.imread(str(image))
+    size = img.shape[:2]
+    sample = dict(img_path=str(image), img=img, img_shape=size, ori_shape=size)
+    return str(image), sample, foreground(mask)
+
+
+def _find_mask(path: Path, image: Path) -> Path:
     """Return the file of an image's mask, in any format of :data:`MASKS`.
 
     Args:
-        stem (Path): The mask's path with any suffix, which is replaced.
+        path (Path): The mask's path, but for its suffix, which is replaced.
         image (Path): The image, for the error.
 
     Raises:
@@ -142,10 +159,10 @@ def _find_mask(stem: Path, image: Path) -> Path:
     """
     for suffix in MASKS:
         for spelling in (suffix, suffix.upper()):
-            mask = stem.with_suffix(spelling)
+            mask = path.with_suffix(spelling)
             if mask.is_file():
                 return mask
-    raise UserError(f"'{image}' has no mask '{stem.with_suffix('.png')}'.")
+    raise UserError(f"'{image}' has no mask '{path.with_suffix('.png')}'.")
 
 
 def samples(dataset: BaseDataset) -> Items:
@@ -167,6 +184,7 @@ def samples(dataset: BaseDataset) -> Items:
     key = keys[0]
 
     def read(i: int) -> Item:
+        """Return the name of sample ``i``, the sample, and its mask."""
         sample = dataset.get_data_info(i)
         mask = (np.asarray(sample[key]) > 0).astype(np.uint8)
         return str(sample.get('img_path', f'sample {i}')), sample, mask
@@ -195,6 +213,7 @@ def follow(
     """
 
     def check_size(size: Sequence[int]) -> None:
+        """Refuse an image whose height and width are not those of the mask."""
         if mask.shape != tuple(size):
             raise UserError(
                 f'{name}: the image has {tuple(size)} pixels, its mask {mask.shape}.'
@@ -251,7 +270,9 @@ def batches(
     skip_empty: bool = False,
     collate: Callable = pseudo_collate,
 ) -> Iterator[tuple[list[str], dict, list[np.ndarray]]]:
-    """Make batches for :func:`lm4ve.analysis.analyse`.
+    """Read images, send them through a pipeline, and yield them in batches.
+
+    All batches are full but for the last one.
 
     Args:
         items (Items): The images with their masks.
@@ -261,24 +282,33 @@ def batches(
         collate (Callable): Makes a batch of a list of samples.
 
     Yields:
-        tuple[list[str], dict, list[np.ndarray]]: Names, the batch, masks.
+        tuple[list[str], dict, list[np.ndarray]]: The images' names; the batch, as
+        :func:`lm4ve.analysis.analyse` takes it; and the masks of its pixels, uint8
+        ``[H, W]`` each.
 
     Raises:
-        UserError: A mask has no foreground.
+        UserError: A mask has no foreground, and ``skip_empty`` is False.
     """
-    batch: list[tuple[str, dict, np.ndarray]] = []
-    for i, read in enumerate(items, 1):
+    names: list[str] = []
+    packed: list[dict] = []
+    masks: list[np.ndarray] = []
+    for read in items:
         name, sample, mask = read()
-        if (mask == 1).any():
-            batch.append((name, *follow(pipeline, name, sample, mask)))
-        elif not skip_empty:
+        has_foreground = (mask == 1).any()
+        if not has_foreground and not skip_empty:
             raise UserError(
                 f'{name}: its mask has no foreground. --skip-empty passes over it.'
             )
-        is_last = i == len(items)
-        if batch and (len(batch) == batch_size or is_last):
-            names = [name for name, _, _ in batch]
-            packed = [sample for _, sample, _ in batch]
-            masks = [mask for _, _, mask in batch]
+        if not has_foreground:
+            continue
+        packed_sample, moved_mask = follow(pipeline, name, sample, mask)
+        names.append(name)
+        packed.append(packed_sample)
+        masks.append(moved_mask)
+        if len(names) == batch_size:
             yield names, collate(packed), masks
-            batch = []
+            names = []
+            packed = []
+            masks = []
+    if names:
+        yield names, collate(packed), masks

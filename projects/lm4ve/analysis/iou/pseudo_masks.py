@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from torch import Tensor
 
-from lm4ve.analysis.activations import Analysis
+from lm4ve.analysis.activations import Analysis, Attention, Point
 from lm4ve.analysis.measures import MEASURES
 from lm4ve.errors import UserError, check
 from lm4ve.tasks.base.analysis import Layout
@@ -29,7 +29,8 @@ AS_IS = 'as is'
 INVERTED = 'inverted'
 SHUFFLED = 'shuffled'
 VARIANTS = (AS_IS, INVERTED, SHUFFLED)
-#: A span of values up to this share of their magnitude is rounding, not structure.
+#: A span of values up to this share of the numbers that they were computed from is
+#: rounding, not structure.
 _FLAT = 1e-6
 #: Shares of an area are sums, which carry rounding of about this size.
 _ROUNDING = 1e-9
@@ -164,23 +165,44 @@ def maps_of(analysis: Analysis) -> list[TokenMaps]:
     maps = []
     for measure in MEASURES:
         for label, point in analysis.points.items():
-            values = _array(point.measure(measure, scaled=False))
-            if measure == 'magnitude':
-                # Distances between tokens round as the norms of tokens do.
-                sizes = _array(point.tokens.double().norm(dim=-1)).mean(-1)
-            else:
-                # The largest norm of phases, each of which is at most pi.
-                channels = point.tokens.shape[-1]
-                sizes = np.full(len(point.tokens), np.pi * np.sqrt(channels))
-            scaled = _scaled(values, sizes)
-            grid = _rows_and_columns(point.layout)
-            maps.append(TokenMaps(measure, label, scaled, grid))
+            maps.append(_maps_of_measure(measure, label, point))
     for label, attention in analysis.attention.items():
-        values = _array(attention.weights).sum(axis=1)
-        scaled = _scaled(values, sizes=values.mean(-1))
-        grid = _rows_and_columns(attention.layout)
-        maps.append(TokenMaps('attention', label, scaled, grid, note=attention.row))
+        maps.append(_maps_of_attention(label, attention))
     return maps
+
+
+def _maps_of_measure(measure: str, label: str, point: Point) -> TokenMaps:
+    """Return the maps of a measure at a point, for all images of a batch.
+
+    Args:
+        measure (str): 'magnitude' or 'frequency'.
+        label (str): The point's label.
+        point (Point): The tokens ``[B, N, C]``, and their places.
+    """
+    values = _array(point.measure(measure, scaled=False))
+    if measure == 'magnitude':
+        # A magnitude is the norm of a difference of tokens: its rounding error grows
+        # with the norm of the tokens, not with the magnitude itself.
+        magnitudes = _array(point.tokens.double().norm(dim=-1)).mean(-1)
+    else:
+        # A frequency is the norm of C angles, each of which is at most pi.
+        channels = point.tokens.shape[-1]
+        magnitudes = np.full(len(point.tokens), np.pi * np.sqrt(channels))
+    scaled = _scale_to_unit(values, magnitudes)
+    return TokenMaps(measure, label, scaled, _rows_and_columns(point.layout))
+
+
+def _maps_of_attention(label: str, attention: Attention) -> TokenMaps:
+    """Return the maps of an attention, its row summed over heads, for all images of a batch.
+
+    Args:
+        label (str): The attention's label.
+        attention (Attention): The row's weights ``[B, H, N]``, and the tokens' places.
+    """
+    values = _array(attention.weights).sum(axis=1)
+    scaled = _scale_to_unit(values, magnitudes=values.mean(-1))
+    grid = _rows_and_columns(attention.layout)
+    return TokenMaps('attention', label, scaled, grid, note=attention.row)
 
 
 def _rows_and_columns(layout: Layout) -> tuple[int, int]:
@@ -194,20 +216,21 @@ def _array(x: Tensor) -> np.ndarray:
     return x.detach().double().cpu().numpy()
 
 
-def _scaled(values: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+def _scale_to_unit(values: np.ndarray, magnitudes: np.ndarray) -> np.ndarray:
     """Scale the values of each image to 0 ... 1 by their minimum and maximum.
 
-    Values that are equal but for rounding become all ones, so that the pseudo-mask of a
-    map without structure is foreground everywhere, as :data:`PRIOR` is.
+    Values that differ by rounding errors alone become all ones, so that the pseudo-mask
+    of a map without structure is foreground everywhere, as :data:`PRIOR` is.
 
     Args:
         values (np.ndarray): float64 ``[B, N]``.
-        sizes (np.ndarray): float64 ``[B]``: of what size the numbers are that the
-            values were computed from. Rounding is measured by it.
+        magnitudes (np.ndarray): float64 ``[B]``, the magnitude of the numbers from which
+            an image's values were computed. A span of values up to :data:`_FLAT` of it
+            counts as rounding.
     """
     low = values.min(-1, keepdims=True)
     span = np.ptp(values, axis=-1)[:, None]
-    is_flat = span <= _FLAT * sizes[:, None]
+    is_flat = span <= _FLAT * magnitudes[:, None]
     divisor = np.where(is_flat, 1.0, span)  # avoids a division by zero
     return np.where(is_flat, 1.0, (values - low) / divisor)
 
