@@ -56,71 +56,110 @@ def _largest(dtype: torch.dtype) -> float:
     return torch.iinfo(dtype).max
 
 
-def _product(x: Tensor, codes: Tensor, columns: Tensor | None) -> Tensor:
-    """Return ``x @ codes`` in fp32, of which the product is in 8 bits.
+def _product(x: Tensor, codes: Tensor, column_scales: Tensor | None) -> Tensor:
+    """Multiply ``x @ (codes * column_scales)`` in 8 bits.
 
     Args:
-        x (Tensor): ``[R, C]``, which is quantized by rows.
-        codes (Tensor): ``[C, O]``.
-        columns (Tensor, optional): Scales of the columns, ``[O]``.
+        x (Tensor): ``[R, C]``; its rows are rounded to codes for the product.
+        codes (Tensor): ``[C, O]``, of 8 bits.
+        column_scales (Tensor, optional): ``[O]``; None: all of them are 1.
+
+    Returns:
+        Tensor: ``[R, O]`` in fp32.
     """
-    x_codes, rows = quantize_rows(x, codes.dtype)
+    x_codes, row_scales = quantize_rows(x, codes.dtype)
     if codes.dtype.is_floating_point:
-        return _float_product(x_codes, rows, codes, columns)
-    return _integer_product(x_codes, rows, codes, columns)
+        return _float_product(x_codes, row_scales, codes, column_scales)
+    return _integer_product(x_codes, row_scales, codes, column_scales)
 
 
 def _float_product(
-    x_codes: Tensor, rows: Tensor, codes: Tensor, columns: Tensor | None
+    x_codes: Tensor, row_scales: Tensor, codes: Tensor, column_scales: Tensor | None
 ) -> Tensor:
-    """Multiply float8 codes; the arguments but ``rows`` are those of :func:`_product`.
+    """Multiply float8 codes: ``(x_codes * row_scales) @ (codes * column_scales)``.
 
-    ``rows`` are the scales of the rows of ``x``, ``[R, 1]``.
+    Args:
+        x_codes (Tensor): ``[R, C]``.
+        row_scales (Tensor): ``[R, 1]``.
+        codes (Tensor): ``[C, O]``.
+        column_scales (Tensor, optional): ``[O]``; None: all of them are 1.
+
+    Returns:
+        Tensor: ``[R, O]`` in fp32.
     """
-    if columns is None:
-        columns = torch.ones(codes.shape[1], device=codes.device)
+    if column_scales is None:
+        column_scales = torch.ones(codes.shape[1], device=codes.device)
     if codes.stride(0) != 1:  # the product needs contiguous columns
         codes = codes.t().contiguous().t()
     out = torch._scaled_mm(
-        x_codes, codes, rows, columns[None].contiguous(), out_dtype=torch.bfloat16
+        x_codes,
+        codes,
+        row_scales,
+        column_scales[None].contiguous(),
+        out_dtype=torch.bfloat16,
     )
     return out.float()
 
 
 def _integer_product(
-    x_codes: Tensor, rows: Tensor, codes: Tensor, columns: Tensor | None
+    x_codes: Tensor, row_scales: Tensor, codes: Tensor, column_scales: Tensor | None
 ) -> Tensor:
-    """Multiply int8 codes; the arguments but ``rows`` are those of :func:`_product`.
+    """Multiply int8 codes: ``(x_codes * row_scales) @ (codes * column_scales)``.
 
-    ``rows`` are the scales of the rows of ``x``, ``[R, 1]``.
+    Args:
+        x_codes (Tensor): ``[R, C]``.
+        row_scales (Tensor): ``[R, 1]``.
+        codes (Tensor): ``[C, O]``.
+        column_scales (Tensor, optional): ``[O]``; None: all of them are 1.
+
+    Returns:
+        Tensor: ``[R, O]`` in fp32.
     """
     count = len(x_codes)
-    missing = 0
+    missing_rows = 0
     if x_codes.is_cuda:
-        missing = max(0, _LEAST_ROWS - count)
-    padded = nn.functional.pad(x_codes, (0, 0, 0, missing))
+        missing_rows = max(0, _LEAST_ROWS - count)
+    padded = nn.functional.pad(x_codes, (0, 0, 0, missing_rows))
     sums = torch._int_mm(padded, codes)[:count]
-    out = sums.float() * rows
-    if columns is None:
+    out = sums.float() * row_scales
+    if column_scales is None:
         return out
-    return out * columns
+    return out * column_scales
 
 
 class _Product(torch.autograd.Function):
-    """``x @ weight'`` with a weight of 8-bit codes and a scale for each row."""
+    """``x @ weight'`` with a frozen weight of 8-bit codes and a scale for each row."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
+        """Return ``x @ (codes * scale)'``, ``[R, O]``, in the type of ``x``.
+
+        Args:
+            ctx: What torch keeps for the backward pass.
+            x (Tensor): ``[R, C]``.
+            codes (Tensor): ``[O, C]``.
+            scale (Tensor): ``[O]``.
+        """
         ctx.save_for_backward(codes, scale)
-        return _product(x, codes.t(), scale).to(x.dtype)
+        return _product(x, codes.t(), column_scales=scale).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = gradients
+        """Return the gradient of ``x``, ``[R, C]``, and None for codes and scale.
+
+        It is ``gradient @ (codes * scale)``. That sum is over output channels, each of
+        which has its own scale, so the scales multiply the gradient beforehand.
+
+        Args:
+            ctx: What :meth:`forward` has saved.
+            *gradients (Tensor): That of the one output, ``[R, O]``; torch passes one
+                for each output.
+        """
+        gradient = gradients[0]
         codes, scale = ctx.saved_tensors
-        # The sum is over output channels, so their scales go to the gradient's side.
-        of_x = _product(gradient.float() * scale, codes, None).to(gradient.dtype)
-        return of_x, None, None
+        scaled_gradient = gradient.float() * scale
+        gradient_of_x = _product(scaled_gradient, codes, column_scales=None)
+        return gradient_of_x.to(gradient.dtype), None, None
 
 
 class EightBitLinear(nn.Module):
@@ -129,6 +168,10 @@ class EightBitLinear(nn.Module):
     Args:
         linear (nn.Linear): Its weight is rounded to codes, its bias kept.
         kind (str): A key of :data:`EIGHT_BITS`.
+
+    Attributes:
+        codes (nn.Parameter): ``[O, C]``, frozen.
+        scale (nn.Parameter): A factor for each row of the codes, ``[O]``, frozen.
     """
 
     codes: Tensor
@@ -142,6 +185,7 @@ class EightBitLinear(nn.Module):
         self.bias: nn.Parameter | None = linear.bias
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map ``[..., C]`` to ``[..., O]``, in the type of ``x``."""
         rows = x.flatten(0, -2)
         out: Tensor = _Product.apply(rows, self.codes, self.scale)  # type: ignore[no-untyped-call]
         out = out.unflatten(0, x.shape[:-1])
@@ -150,7 +194,10 @@ class EightBitLinear(nn.Module):
         return out + self.bias
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        # A cast of the whole model moves these tensors and leaves their types.
+        """Apply what moves or casts a model; codes and scale are moved, never cast.
+
+        torch calls it for ``.to()``, ``.cuda()``, ``.half()`` and so on.
+        """
         codes = self.codes.detach()
         scale = self.scale.detach()
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]

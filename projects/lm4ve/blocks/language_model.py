@@ -346,13 +346,23 @@ class LanguageModel:
         return Window(width, chunked=False, both_ways=both_ways)
 
     def _attention_kind(self, index: int) -> str:
-        """Return what the config calls the attention of a layer."""
+        """Return the config's name for the kind of a layer's attention.
+
+        That is gpt_neo's 'global' or 'local', or in ``transformers``' words for other
+        families 'full_attention', 'sliding_attention' or 'chunked_attention'. A config
+        that lists no kinds has the same attention in all layers. It then slides if the
+        config has a width for it, as mistral's has, so that 'sliding_attention' is
+        returned; without a width :meth:`window` finds no window.
+
+        Args:
+            index (int): Which layer.
+        """
         for field in ('attention_layers', 'layer_types'):
             kinds = getattr(self.config, field, None)
             if kinds:
                 kind: str = kinds[index]
                 return kind
-        return 'sliding_attention'  # of mistral all layers slide
+        return 'sliding_attention'
 
 
 def _drop_unread_fields(config: PretrainedConfig, spec: LayerSpec) -> None:

@@ -124,30 +124,45 @@ class RotaryTables:
 
     Raises:
         UserError: The model has no rotary embedding, or there is no such kind.
+
+    Attributes:
+        model_type (str): The family's name, for messages.
+        module (nn.Module): The library's rotary module, which computes the tables.
+        modules_by_layer (list[nn.Module]): One such module for each layer, where layers
+            differ in their base; empty where all share ``module``.
+        layer_types (list[str] | None): The type of each layer, where the module makes
+            tables by type.
+        form (str): How to read what the module returns, a key of :data:`FORMS`.
+        reach (int | None): The largest number of tokens for which the family leaves its
+            scores unscaled; None: it never scales them by position.
+        depends_on_length (bool): A call with more tokens changes the module, and thus
+            the tables of later calls.
     """
 
     def __init__(self, model: LanguageModel, kind: bool | str) -> None:
         check('block.rotary', kind, choices=(False, True, 'one-frequency', 'llm4seg'))
         self.kind = kind
         self.model_type = model.config.model_type
+        # The model's own module is on the meta device, without values: only its class
+        # is used, to build modules on the CPU and in fp32.
         embedding: Any = getattr(model.skeleton, 'rotary_emb', None)
         require(
             embedding is not None,
             f"block.rotary: '{self.model_type}' has no rotary positions. "
             'Fix: block.rotary=False.',
         )
-        self.modules_by_layer = _build_modules_by_layer(type(embedding), model)
-        # A real copy of the skeleton's, on the CPU and in fp32.
-        self.module: Any = type(embedding)(model.config)
+        module_class: Any = type(embedding)
+        # Empty where all layers share the one module below.
+        self.modules_by_layer = _build_modules_by_layer(module_class, model)
+        self.module: Any = module_class(model.config)
         self.layer_types = _find_layer_types(self.module, model)
-        self.form = model.spec.rotary  # a name, since a function has no pickle
+        # A key of FORMS, not the function itself, which could not be pickled.
+        self.form = model.spec.rotary
+        # With more tokens than this the family scales its scores; None: it never does.
         self.reach: int | None = None
         if model.spec.reach is not None:
             self.reach = model.spec.reach(model.config)
-        # A dict where layers differ.
-        rope_types = str(getattr(self.module, 'rope_type', ''))
-        #: Whether a call changes the module, by the number of tokens.
-        self.depends_on_length = 'dynamic' in rope_types or 'longrope' in rope_types
+        self.depends_on_length = _depends_on_length(self.module)
 
     def __call__(self, layer: int, length: int, device: torch.device) -> Tables:
         """Return cos and sin for a layer, each ``[1, length, r]``.
@@ -162,18 +177,22 @@ class RotaryTables:
         return cos.to(device), sin.to(device)
 
     def _check_length(self, length: int) -> None:
-        """Refuse lengths at which the family scales scores, which no layer here does.
+        """Check that a number of tokens is within :attr:`reach`.
+
+        Beyond it the language model multiplies its attention scores by a factor that
+        depends on the position. The layers of a block do not, so their result would be
+        wrong.
 
         Args:
             length (int): The number of tokens.
 
         Raises:
-            UserError: It exceeds the ``reach`` of the family's spec.
+            UserError: There are more tokens than ``reach``.
         """
         if not self.reach:
             return
-        field = f"the number of tokens with block.rotary=True of '{self.model_type}'"
-        check(field, length, most=self.reach)
+        what = f"the number of tokens with block.rotary=True of '{self.model_type}'"
+        check(what, length, most=self.reach)
 
     def _own_tables(self, layer: int, length: int) -> Tables:
         """Return the language model's own tables for a layer, each ``[1, length, r]``."""
@@ -233,6 +252,16 @@ def _build_modules_by_layer(module_class: Any, model: LanguageModel) -> list[Any
         config.rope_parameters['rope_theta'] = base
         modules.append(module_class(config))
     return modules
+
+
+def _depends_on_length(module: Any) -> bool:
+    """Return whether a call with many tokens changes a rotary module for later calls.
+
+    Modules of the types 'dynamic' and 'longrope' replace their frequencies then.
+    """
+    # The attribute is a dict of types where layers differ, so its text is searched.
+    rope_types = str(getattr(module, 'rope_type', ''))
+    return 'dynamic' in rope_types or 'longrope' in rope_types
 
 
 def _find_layer_types(module: Any, model: LanguageModel) -> list[str] | None:

@@ -172,9 +172,14 @@ def _build_neck(encoder: nn.Module, place: Place, config: Any) -> Any:
         return config
     check('backbone.neck', config, kind=dict)
     cfg = {**default_fields(encoder, place.name), **config}
-    if str(cfg.get('type')).rpartition('.')[2] == 'LLMBlockNeck':
-        # In mmaction2's scope the name means one of its own.
-        cfg['type'] = LLMBlockNeck
+    registered_name = cfg.get('type')
+    # The video task registers another class under this name, for the neck of a whole
+    # recognizer. Inside an encoder the plain neck is meant in every scope, so the class
+    # itself is given.
+    if isinstance(registered_name, str):
+        name_without_scope = registered_name.rpartition('.')[2]
+        if name_without_scope == 'LLMBlockNeck':
+            cfg['type'] = LLMBlockNeck
     return MODELS.build(cfg)
 
 

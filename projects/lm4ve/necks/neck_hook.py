@@ -224,14 +224,16 @@ class ThroughNeck:
         return entries
 
     def _run(self, x: Tensor, call: Call) -> Any:
-        """Run the neck on features, without their padding.
+        """Run the neck on features, with a mask where some of them are padding.
 
         Args:
-            x (Tensor): The features in the neck's layout, or nested ``[B, *, C]``.
-            call (Call): The call of the place that they belong to.
+            x (Tensor): The features in the neck's layout; or a nested tensor of samples
+                of several lengths, ``[B, *, C]``, which the neck reads padded.
+            call (Call): The call of the hooked module that ``x`` comes from. A padding
+                mask is looked for in its arguments and in those of the calls around it.
 
         Returns:
-            Tensor: The neck's output, in the layout of ``x``.
+            Tensor: The neck's output, in the layout of ``x``; nested if ``x`` is.
         """
         neck = self.encoder.llm_neck
         if self.number is not None:
@@ -398,7 +400,10 @@ def _exchange_hook(module: nn.Module, attribute: str, old: Any, new: Any) -> Non
 
 
 def _entry_of(values: Any, index: int | str) -> Any:
-    """Return an entry of a sequence or a dict; None if there is no such entry."""
+    """Return an entry of a sequence or a dict; None if there is no such entry.
+
+    A dict is asked by ``get``, so that one with a default factory gets no new entry.
+    """
     try:
         if isinstance(values, Mapping):
             return values.get(index)

@@ -83,7 +83,10 @@ def low_rank_path(
 
 
 def choose_method(tokens: Tensor, queries: Queries, parts: PathParts) -> str:
-    """Choose how the rank of the block's input is used, which the block decides.
+    """Ask the block how it will save operations in its first layer for these tokens.
+
+    The mapper widens tokens from C to D channels, so the layer's input has rank C only,
+    and its attention can be computed from the C channels.
 
     Args:
         tokens (Tensor): ``[B, N, C]``.
@@ -91,23 +94,26 @@ def choose_method(tokens: Tensor, queries: Queries, parts: PathParts) -> str:
         parts (PathParts): The modules, and the neck's field ``low_rank``.
 
     Returns:
-        str: 'fold', 'absorb' or 'off'. It is 'off' for a block of another class, which
-        has no method ``choose_low_rank``.
+        str: 'fold': mapper and projections are multiplied into one matrix each;
+        'absorb': scores and sums are taken over the tokens themselves, without keys
+        and values; 'off': mapper and block run as modules. A block of another class
+        than ``LLMBlock`` offers no choice: 'off'.
     """
-    choose = getattr(parts.block, 'choose_low_rank', None)
-    if choose is None:
+    if not hasattr(parts.block, 'choose_low_rank'):
         return 'off'
-    method: str = choose(parts.mapper_in, tokens, queries, parts.low_rank)
+    method: str = parts.block.choose_low_rank(
+        parts.mapper_in, tokens, queries, parts.low_rank
+    )
     return method
 
 
 def has_inner_residual(residual: str) -> bool:
-    """Whether the block's input is added to its output."""
+    """Return whether the block's input is added to its output."""
     return residual in ('inner', 'both')
 
 
 def has_outer_residual(residual: str) -> bool:
-    """Whether the neck's input is added to the second mapper's output."""
+    """Return whether the neck's input is added to the second mapper's output."""
     return residual in ('outer', 'both')
 
 

@@ -158,13 +158,17 @@ def _check_encoder(encoder: nn.Module) -> None:
 
 
 def default_fields(encoder: nn.Module, place: str) -> dict[str, Any]:
-    """Return a neck's default arguments at a place.
-
-    It has no norm, and the layout of torch's own modules.
+    """Return the arguments that a neck inside an encoder has unless the user gives others.
 
     Args:
         encoder (nn.Module): The encoder.
-        place (str): The name of the place.
+        place (str): The name of the submodule beside which the neck stands.
+
+    Returns:
+        dict[str, Any]: ``norm_cfg=None``, since the encoder goes on after the neck and
+        norms its features itself. In torch's own transformer and recurrent layers
+        without ``batch_first`` also ``layout='NBC'``; elsewhere the layout is left to
+        the neck.
     """
     fields: dict[str, Any] = dict(norm_cfg=None)
     if _has_tokens_first(encoder, place):

@@ -221,13 +221,17 @@ def _load_neck(neck: nn.Module, saved: Mapping[str, Tensor]) -> None:
 
 
 def _unwrapped(model: Any) -> Any:
-    """Return the model within DistributedDataParallel, ``torch.compile`` and ``peft``."""
+    """Return the model inside all wrappers around it, which may come in any order.
+
+    ``torch.compile`` and ``peft`` are recognized by an attribute: the class of the first
+    is private, and the second may not be installed.
+    """
     while True:
-        if hasattr(model, '_orig_mod'):
+        if hasattr(model, '_orig_mod'):  # of torch.compile
             model = model._orig_mod
         elif isinstance(model, nn.parallel.DistributedDataParallel):
             model = model.module
-        elif hasattr(model, 'get_base_model'):
+        elif hasattr(model, 'get_base_model'):  # of peft
             model = model.get_base_model()
         else:
             return model

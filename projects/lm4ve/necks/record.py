@@ -170,23 +170,28 @@ def check_own_record(neck: Any, state: dict[str, Any], prefix: str) -> None:
 
 
 def check_kind_of_block(neck: Any, state: dict[str, Any], prefix: str) -> None:
-    """Refuse a state of a neck with another kind of block.
+    """Refuse a state that was saved with a frozen block for a neck without, or the reverse.
+
+    A frozen block (``LLMBlock``) leaves a record of its weights in the state; a trained
+    block, such as a control, leaves none. A state without the neck's first mapper is
+    not a neck's own, for example one of adapters alone, and passes.
 
     Args:
         neck (LLMBlockNeck): The neck that loads a state.
-        state (dict): The state. One of adapters alone passes.
+        state (dict): The state.
         prefix (str): The neck's name in the state, with a dot.
 
     Raises:
-        CheckpointError: The state has this neck's weights, but a record of frozen
-            weights where the config has no ``LLMBlock``, or none where it has one.
+        CheckpointError: The state has the record, but the neck's block is no
+            ``LLMBlock``; or the block is one, and the state has no record.
     """
-    mapper = [f'{prefix}mapper_in.{name}' for name in neck.mapper_in.state_dict()]
-    has_mapper = bool(mapper) and all(name in state for name in mapper)
-    if not has_mapper:
+    mapper_keys = [f'{prefix}mapper_in.{name}' for name in neck.mapper_in.state_dict()]
+    is_state_of_neck = bool(mapper_keys) and all(key in state for key in mapper_keys)
+    if not is_state_of_neck:
         return
     key = f'{prefix}block.{SOURCE_KEY}'
     is_recorded = key in state
+    # Of all blocks only LLMBlock has this base class, which writes the record.
     expects_record = isinstance(neck.block, ProvenanceMixin)
     if is_recorded == expects_record:
         return

@@ -151,9 +151,16 @@ def _block_config(block: Any) -> dict[str, Any] | None:
 
 
 def _init_mappers(neck: LLMBlockNeck) -> None:
-    """Initialize a neck's mappers, for which a runner calls ``init_weights()``."""
+    """Initialize the mappers of a new neck, as ``init_weights()`` of MMEngine would.
+
+    A runner calls that method for the whole model, but a wrapped model may never meet a
+    runner. The order is MMEngine's: first the neck's ``init_cfg``, then what a mapper
+    prescribes for itself. Without ``init_cfg`` the mappers keep torch's initial values.
+    """
+    if not neck.init_cfg:
+        return
     for mapper in (neck.mapper_in, neck.mapper_out, neck.skip):
-        if mapper is None or not neck.init_cfg:
+        if mapper is None:
             continue
         initialize(mapper, neck.init_cfg)
         if hasattr(mapper, 'init_weights'):

@@ -131,15 +131,23 @@ def _any_trains(weight: Tensor, *modules: nn.Module) -> bool:
 def _apply_gain(mapper: Matrix, gain: Tensor | None) -> Matrix:
     """Multiply the rows of the mapper W by the norm's gain g: ``diag(g) W``.
 
-    The gain gets its gradient through the original matrix alone.
+    Args:
+        mapper (Matrix): W in two forms, each ``[D, C]``: the orthonormal ``frame`` that
+            products are computed with, and the ``original`` that gradients flow
+            through. The original is None where nothing trains.
+        gain (Tensor, optional): g, ``[D]``; None: the norm has no gain.
+
+    Returns:
+        Matrix: Both forms, multiplied.
     """
     if gain is None:
         return mapper
     column = gain.to(mapper.frame.dtype)[:, None]
-    original = mapper.original
-    if original is not None:
-        original = column * original
-    return Matrix(column.detach() * mapper.frame, original)
+    # The frame never gets a gradient, see Matrix: the gain's flows through the original.
+    frame = column.detach() * mapper.frame
+    if mapper.original is None:
+        return Matrix(frame, None)
+    return Matrix(frame, column * mapper.original)
 
 
 def _constant_of(
