@@ -29,7 +29,8 @@ class Frozen(nn.Module):
         super().__init__()
         for part in module.modules():
             _router_bias_to_parameter(part)
-        # An assignment would register it as a submodule, which is what it must not be.
+        # Set past nn.Module, which would register it as a submodule: its tensors would
+        # be saved, moved and trained like those of any other.
         self.__dict__['wrapped'] = module.requires_grad_(False).eval()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -54,19 +55,29 @@ class Frozen(nn.Module):
             self.__dict__['wrapped'] = deepcopy(self).to(device).wrapped
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Apply what moves or casts a model to the wrapped module too.
+
+        torch calls it for ``.to()``, ``.cuda()`` and so on, and does not see that
+        module.
+        """
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         with torch.no_grad():
             self.wrapped._apply(fn)
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        # The values are shared, the modules are not: casting or moving a copy
-        # must leave the original as it is.
+        """Copy the modules, which share their values with the original.
+
+        Casting or moving a copy thus leaves the original as it is, and a copy costs no
+        memory.
+        """
         for tensor in self.wrapped.parameters():
             memo[id(tensor)] = nn.Parameter(tensor.detach(), requires_grad=False)
         copy = type(self).__new__(type(self))
         memo[id(self)] = copy
-        copy.__dict__.update(deepcopy(self.__dict__, memo))  # with its hooks
+        # __dict__ has the wrapped module and the hooks; deepcopy takes the parameters
+        # from the memo.
+        copy.__dict__.update(deepcopy(self.__dict__, memo))
         return copy
 
     def extra_repr(self) -> str:

@@ -56,6 +56,8 @@ class HostFamily:
         model (PreTrainedModel): The library's model on the meta device, with all its
             layers.
         layers (str): The path of the list of its layers.
+        final_norm (str): The path of the norm after them.
+        rotary_modules (int): How many rotary modules the model has.
         rotary (HostRotary | None): Makes the tables that the layers take.
 
     Raises:

@@ -512,15 +512,19 @@ class LLMBlock(ProvenanceMixin):
     # ------------------------------------------------------------- low rank
     @property
     def supports_low_rank(self) -> bool:
-        """Whether 'fold' can compute the first layer, which needs a layer spec for it.
+        """True if 'fold' can compute the first layer, for which it needs a layer spec.
 
-        The library's own layer of a family without a spec runs as a whole.
+        A family without a spec has the library's own layer, which runs as a whole.
         """
         return not self.layers[0].computes_all_tokens
 
     @property
     def may_absorb(self) -> bool:
-        """Whether 'absorb' computes the same as the first layer's attention."""
+        """True if 'absorb' computes the same as the first layer's attention.
+
+        It then saves keys and values. Rotary embedding and a soft mask rule it out, see
+        ``low_rank/eligibility.py``.
+        """
         layer = self.layers[0]
         has_rotary = self.rotary_tables is not None and layer.uses_rotary
         has_soft_mask = self.soft_mask is not None

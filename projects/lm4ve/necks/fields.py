@@ -60,14 +60,14 @@ class NeckFields:
 
     @property
     def averages_tokens(self) -> bool:
-        """Whether the output is a mean or maximum over tokens, or reads one."""
+        """True if the output is a mean or maximum over tokens, or a query made of one."""
         if self.queries is not None:
             return self.queries.mean or self.queries.max
         return self.out_type == 'avg_featmap'
 
     @property
     def reads_class_token(self) -> bool:
-        """Whether the output is made of the encoder's class token."""
+        """True if the output is the encoder's class token, or a query made of it."""
         if self.queries is not None:
             return self.queries.cls_token
         return self.out_type == 'cls_token'

@@ -49,19 +49,20 @@ class Signature:
         self.rows = rows
         self.own = own
         marking = [name for name in rows if _marks_padding(rows[name])]
+        # A mask that the user has declared comes before those known by their names.
         self._own_masks = [name for name in own if name in marking]
         self._known_masks = [name for name in marking if name not in own]
 
     @property
     def may_get_mask(self) -> bool:
-        """Whether a call of the module may have a mask among its arguments."""
+        """True if a call of the module may have a mask among its arguments."""
         if self.takes_others:
             return True
         return any(name in self.rows or 'mask' in name for name in self.names)
 
     @property
     def may_be_a_batch(self) -> bool:
-        """Whether the module has one argument, which may be a dict of all others."""
+        """True if the module has a single argument, which may be a dict of all inputs."""
         return len(self.names) == 1
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -53,37 +53,40 @@ class NeckInterface:
 
     @property
     def keep_others(self) -> bool:
-        """Whether the other entries of such a sequence are returned too."""
+        """True if all entries of a sequence are returned, not only the one at ``index``."""
         return self.fields.keep_others
 
     @property
     def norm_first(self) -> bool:
-        """Whether a mean over tokens is taken after the norm."""
+        """True if tokens are normed before their mean is taken, not after it."""
         return self.fields.norm_first
 
     @property
     def shuffle_tokens(self) -> bool:
-        """Whether the block reads the tokens in random order."""
+        """True if the block reads the tokens in random order."""
         return self.fields.shuffle_tokens
 
     @property
     def reads_class_token(self) -> bool:
-        """Whether the output is made of the encoder's class token."""
+        """True if the output is the encoder's class token, or a query made of it."""
         return self.fields.reads_class_token
 
     @property
     def averages_tokens(self) -> bool:
-        """Whether the output is a mean or maximum over tokens, or reads one."""
+        """True if the output is a mean or maximum over tokens, or a query made of one."""
         return self.fields.averages_tokens
 
     @property
     def draws_tokens(self) -> bool:
-        """Whether a training step computes some of the tokens only."""
+        """True if a training step computes only some of the tokens, drawn at random."""
         return self.fields.train_queries is not None
 
     @property
     def follows_progress(self) -> bool:
-        """Whether a training step depends on how far training has come."""
+        """True if a training step depends on how far training has come.
+
+        It does with a soft causal mask, and with parts whose strength changes.
+        """
         if getattr(self.block, 'soft_mask', None) is not None:
             return True
         return any(part.follows_progress for part in self.parts)

@@ -104,6 +104,7 @@ class ThroughNeck:
             self.between[name] = signature_of(module, user_masks)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> 'ThroughNeck':
+        """Copy the hook for a copy of its encoder, whose neck the new hook runs."""
         hook = copy.copy(self)
         # If only a module of the encoder is copied (by peft), the encoder is not in the
         # memo, and the copy belongs to the same one.

@@ -26,13 +26,17 @@ class RunsPath(BaseModule):  # type: ignore[misc]
         compile_options (dict, optional): None: do not compile.
     """
 
+    # The compiled path, once it has run; and whether the path is observed, see observe.
+    _compiled: Callable[..., Tensor] | None
+    _observed: bool
+
     def __init__(
         self, with_cp: bool, compile: bool | dict[str, Any], init_cfg: Any
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         self.with_cp = with_cp
         self.compile_options = parse_compile(compile)
-        self._compiled: Callable[..., Tensor] | None = None
+        self._compiled = None
         self._observed = False
 
     def path_parts(self) -> PathParts:
@@ -97,7 +101,10 @@ class RunsPath(BaseModule):  # type: ignore[misc]
         return self._compiled
 
     def __getstate__(self) -> dict[str, Any]:
-        # A compiled method belongs to its module: copies (EMA) compile their own.
+        """Return the state for copies and pickles, without the compiled method.
+
+        That belongs to its module: copies, such as an EMA's, compile their own.
+        """
         state = dict(super().__getstate__())
         state['_compiled'] = None
         return state

@@ -125,7 +125,10 @@ Family = LayerSpec | Callable[[PretrainedConfig], LayerSpec]
 def rows_concatenated(
     config: PretrainedConfig, heads: int, kv_heads: int, head_dim: int
 ) -> Rows:
-    """Return the rows of a projection with all queries first, then all keys, then all values."""
+    """Return the rows of a projection with all queries first, then all keys, then all values.
+
+    ``config`` is not read: all functions of rows have these arguments.
+    """
     q = heads * head_dim
     kv = kv_heads * head_dim
     rows = torch.arange(q + 2 * kv)
@@ -135,7 +138,10 @@ def rows_concatenated(
 def rows_grouped(
     config: PretrainedConfig, heads: int, kv_heads: int, head_dim: int
 ) -> Rows:
-    """Return the rows of a projection by KV head, each with its queries, its key, its value."""
+    """Return the rows of a projection by KV head, each with its queries, its key, its value.
+
+    ``config`` is not read: all functions of rows have these arguments.
+    """
     group = heads // kv_heads
     rows = torch.arange((heads + 2 * kv_heads) * head_dim)
     rows = rows.view(kv_heads, group + 2, head_dim)
@@ -150,7 +156,8 @@ def rows_of_four_shards(
 ) -> Rows:
     """Return the rows of CodeGen's projection, which it was trained on in four shards.
 
-    Each shard has its queries, then its values, then its keys.
+    Each shard has its queries, then its values, then its keys. ``config`` and the number
+    of KV heads are not read: CodeGen has one for each head.
     """
     rows = torch.arange(3 * heads * head_dim).view(4, 3, -1)
     q, v, k = rows.unbind(dim=1)

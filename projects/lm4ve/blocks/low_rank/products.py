@@ -59,7 +59,7 @@ class Tokens(NamedTuple):
         return Tokens(take_tokens(self.coordinates, queries), original)
 
     def scaled(self, scale: Tensor) -> 'Tokens':
-        """Return the tokens times ``scale``, ``[..., 1]``, which each token has its own of."""
+        """Return the tokens, each multiplied by its own factor in ``scale``, ``[..., 1]``."""
         original = self.original
         if original is not None:
             original = original * scale.detach()
@@ -179,11 +179,14 @@ class _Frame(Function):
 
     @staticmethod
     def forward(ctx: Any, original: Tensor, frame: Tensor) -> Tensor:
+        """Return the frame as a new tensor ``[rows, C]``; the original is not read."""
+        # A view, since autograd allows no function to return its input as it is.
         return frame.view_as(frame)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
+        """Pass the gradient of the frame, ``[rows, C]``, on to the original."""
         return gradient, None
 
 
@@ -192,12 +195,14 @@ class _Product(Function):
 
     @staticmethod
     def forward(ctx: Any, left: Tensor, original: Tensor, frame: Tensor) -> Tensor:
+        """Multiply ``[..., D] @ [D, C]``; the original ``[D, C]`` is for the gradients."""
         ctx.save_for_backward(left, original)
         return left @ frame
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
+        """Return the gradients of left and original, each None if it needs none."""
         left, original = ctx.saved_tensors
         left_needs_grad, original_needs_grad, _ = ctx.needs_input_grad
         grad_left = None
@@ -216,12 +221,21 @@ class _Projection(Function):
     def forward(
         ctx: Any, coordinates: Tensor, original: Tensor, matrix: Tensor
     ) -> Tensor:
+        """Return ``[..., rows]`` from coordinates ``[..., C]`` and a matrix ``[rows, C]``.
+
+        The original tokens, ``[..., C]``, are for the matrix's gradient.
+        """
         ctx.save_for_backward(original, matrix)
         return F.linear(coordinates, matrix)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
+        """Return the gradients of coordinates and matrix, each None if it needs none.
+
+        That of the matrix is summed over all tokens, in the type of the originals: of a
+        float16 block they are in fp32, whose range the sum may need.
+        """
         original, matrix = ctx.saved_tensors
         coordinates_need_grad, _, matrix_needs_grad = ctx.needs_input_grad
         grad_coordinates = None
@@ -249,6 +263,17 @@ class _Scores(Function):
         coordinates: Tensor,
         original: Tensor,
     ) -> Tensor:
+        """Return scores ``[B, Q, N]``.
+
+        Args:
+            ctx: What torch keeps for the backward pass.
+            queries (Tensor): ``[B, Q, D]``.
+            matrix (Tensor): The original matrix ``[D, C]``; it only gets a gradient.
+            frame (Tensor): ``[D, C]``.
+            coordinates (Tensor): ``[B, N, C]``.
+            original (Tensor): The original tokens ``[B, N, C]``, for the matrix's
+                gradient.
+        """
         queries_in_frame = _times(queries, frame)
         ctx.save_for_backward(queries, frame, queries_in_frame, coordinates, original)
         return queries_in_frame @ coordinates.mT
@@ -256,6 +281,11 @@ class _Scores(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
+        """Return the gradients of queries, matrix and coordinates, None where not needed.
+
+        That of the matrix is ``queries' @ (gradient @ original)``, summed over the
+        batch.
+        """
         queries, frame, queries_in_frame, coordinates, original = ctx.saved_tensors
         queries_need_grad, matrix_needs_grad, _, coordinates_need_grad, _ = (
             ctx.needs_input_grad
@@ -280,12 +310,27 @@ class _Square(Function):
     def forward(
         ctx: Any, coordinates: Tensor, original: Tensor, mapper: Tensor, frame: Tensor
     ) -> Tensor:
+        """Return the squared norm of each token's coordinates, ``[..., 1]``.
+
+        Args:
+            ctx: What torch keeps for the backward pass.
+            coordinates (Tensor): Tokens in the mapper's frame, ``[..., C]``.
+            original (Tensor): The original tokens ``[..., C]``, for the mapper's
+                gradient.
+            mapper (Tensor): W, ``[D, C]``; it only gets a gradient.
+            frame (Tensor): ``[D, C]``, with orthonormal columns.
+        """
         ctx.save_for_backward(coordinates, original, frame)
         return coordinates.square().sum(dim=-1, keepdim=True)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
+        """Return the gradients of coordinates and mapper.
+
+        With ``W x = frame @ coordinates``, W's gradient is the sum over tokens of
+        ``frame @ (2 g coordinates) x'``.
+        """
         coordinates, original, frame = ctx.saved_tensors
         _, _, mapper_needs_grad, _ = ctx.needs_input_grad
         grad_coordinates = 2 * gradient * coordinates
