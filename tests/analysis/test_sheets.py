@@ -36,7 +36,7 @@ def spike(at: int, rows: int = 1) -> torch.Tensor:
 
 
 def normalized(pixels: np.ndarray) -> torch.Tensor:
-    """As a preprocessor has it: channels first, after mean and deviation."""
+    """Return pixels as a preprocessor does: channels first, less the mean, by the deviation."""
     return ((torch.from_numpy(pixels).float() - MEAN) / STD).movedim(-1, -3)
 
 
@@ -80,9 +80,12 @@ def cells(panel: np.ndarray, rows: int, columns: int) -> np.ndarray:
 
 HIGH = np.array(colormaps['viridis'](1.0)[:3])
 LOW = np.array(colormaps['viridis'](0.0)[:3])
+#: The color of points without a group.
+GREY = np.full(3, 0.58)
 
 
 def has_color(pixels: np.ndarray, color: np.ndarray) -> np.ndarray:
+    """Return which pixels ``[H, W, 3]`` of 0 to 255 nearly have a color of 0 to 1: ``[H, W]``."""
     return np.abs(pixels / 255.0 - color).max(axis=-1) < 0.06
 
 
@@ -175,12 +178,17 @@ def test_the_first_clip_of_a_sample_is_shown():
 def test_a_group_lights_up_where_its_points_are():
     rng = np.random.default_rng(0)
     points = rng.uniform(-1, 1, (300, 3))
-    points[:, 2] = np.where(np.arange(300) < 100, 1.0, -1.0)  # the first are on top
-    # One group of the upper points, two of lower ones, the rest in none.
-    low = np.arange(100, 200) // 2 * 2
-    groups = torch.from_numpy(np.stack([np.arange(100), low, low + 1]))[None]
+    points[:100, 2] = 1.0  # on top
+    points[100:, 2] = -1.0
+    # Groups of 100 indices: one of all upper points; two of lower ones, the points of
+    # even and of odd numbers from 100 to 199, each twice. The rest are in none.
+    upper = np.arange(100)
+    lower_even = np.arange(100, 200) // 2 * 2
+    groups = torch.from_numpy(np.stack([upper, lower_even, lower_even + 1]))[None]
     model = SimpleNamespace(backbone=SimpleNamespace(group=lambda x: (None, groups)))
-    tokens = torch.tensor([9.0, 0.0, 0.0])[None, :, None].expand(1, 3, 6)
+    # A token of 6 channels for each group; the upper group's is the largest.
+    tokens = torch.zeros(1, 3, 6)
+    tokens[:, 0] = 9.0
     inputs = torch.from_numpy(points)[None]
     layout = Layout('pointcloud', 1, (3,))
     analysis = analysis_of('pointcloud', inputs, layout, tokens)
@@ -191,10 +199,11 @@ def test_a_group_lights_up_where_its_points_are():
     low = has_color(panel, LOW)
     assert high.sum() > 200
     assert low.sum() > 200
+    # Clearly above and below the middle of the panel.
     assert rows[high].mean() < 0.4 * len(panel)
     assert rows[low].mean() > 0.6 * len(panel)
     # Points of no group are grey, and smaller.
-    grey = has_color(panel, np.full(3, 0.58))
+    grey = has_color(panel, GREY)
     assert 20 < grey.sum() < low.sum()
 
 

@@ -287,20 +287,32 @@ def test_a_fused_neck_gives_the_same(family, block):
             assert_equal_but_for_rounding(found, expected, neck)
 
 
-def test_a_fused_model_has_no_projections_left():
-    neck = build_neck('off', trainable='all')
+def test_fuse_leaves_the_neck_as_it_was():
+    neck = build_neck(low_rank='off', trainable='all')
     before = copy.deepcopy(neck.state_dict())
-    fused = lm4ve.fuse(neck)
-    assert neck.training and not fused.training
-    assert all(torch.equal(v, before[k]) for k, v in neck.state_dict().items())
+    lm4ve.fuse(neck)
+    assert neck.training
+    for name, tensor in neck.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
+def test_a_fused_neck_projects_from_the_encoder_width_and_trains_nothing():
+    fused = lm4ve.fuse(build_neck(low_rank='off', trainable='all'))
+    assert not fused.training
     (layer,) = fused.block.block.layers
-    for part in (layer.q_proj, layer.k_proj, layer.v_proj):
-        assert part.wrapped.weight.shape == (D, C)
-    assert not any(p.requires_grad for p in fused.parameters())
+    for projection in (layer.q_proj, layer.k_proj, layer.v_proj):
+        # [D, D] before: the mapper from C to D is folded into it.
+        assert projection.wrapped.weight.shape == (D, C)
+    assert not any(parameter.requires_grad for parameter in fused.parameters())
+
+
+def test_a_fused_neck_and_its_copies_keep_the_weights_of_the_moment():
+    neck = build_neck(low_rank='off', trainable='all')
+    fused = lm4ve.fuse(neck)
     with torch.no_grad():
         expected = fused(tokens())
-        for p in [*neck.parameters()]:
-            p.mul_(2)
+        for parameter in neck.parameters():
+            parameter.mul_(2)
         assert_equal_but_for_rounding(fused(tokens()), expected, neck)
     copied = copy.deepcopy(fused)
     assert_equal_but_for_rounding(copied(tokens()), expected, neck)

@@ -27,7 +27,13 @@ CONTROL = dict(type='MLPBlock', embed_dims=16)
 
 
 def split(seed: int, block: dict, freeze: bool = False) -> Encoder:
-    """Wrap an encoder and split it; the seed is that of all its weights."""
+    """Return an encoder with a neck whose weights FSDP2 splits between the two processes.
+
+    Args:
+        seed (int): That of all weights.
+        block (dict): The config of the neck's block.
+        freeze (bool): Train none of the weights of the encoder's own ``blocks``.
+    """
     model = wrapped(block=block)
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
@@ -71,8 +77,12 @@ def save_pretrained_writes_whole_tensors(folder: Path, block: dict) -> None:
             whole = get_model_state_dict(
                 model, options=StateDictOptions(full_state_dict=True)
             )
-            own = {k: v for k, v in whole.items() if k.startswith('blocks')}
-            encoder.load_state_dict(own, strict=False)
+            # The file lacks what is frozen.
+            frozen = {}
+            for name, tensor in whole.items():
+                if name.startswith('blocks'):
+                    frozen[name] = tensor
+            encoder.load_state_dict(frozen, strict=False)
         loaded = lm4ve.from_pretrained(encoder, folder / str(freeze))
         torch.testing.assert_close(loaded(batch()), model(batch()))
 
@@ -86,18 +96,45 @@ def gradients_of(model: nn.Module) -> dict[str, torch.Tensor]:
     return gradients
 
 
-def check_leaves_the_model_as_it_was(folder: Path, block: dict) -> None:
-    model = split(0, block).eval()
+def model_with_gradients(block: dict) -> Encoder:
+    """Return a split model in evaluation mode after a backward pass."""
+    model = split(seed=0, block=block).eval()
     model(batch()).square().sum().backward()
+    return model
+
+
+def check_leaves_the_model_as_it_was(_: Path, block: dict) -> None:
+    model = model_with_gradients(block)
     before = gradients_of(model)
     lm4ve.check(model, batch())
     after = gradients_of(model)
-    assert before and before.keys() == after.keys() and not model.training
-    assert all(torch.equal(before[name], after[name]) for name in before)
-    model.named.register_forward_hook(
-        lambda module, args, out: dict(features=args[0] * 0)
-    )
-    model.pair.register_forward_hook(lambda module, args, out: (out[0].detach(), 0))
+    assert not model.training
+    assert before
+    assert before.keys() == after.keys()
+    for name, gradient in before.items():
+        assert torch.equal(gradient, after[name])
+
+
+def without_gradient(module: nn.Module, args: tuple, out: tuple) -> tuple:
+    """A forward hook of the encoder's ``pair``: detach its features; their number is not read."""
+    features, _ = out
+    return features.detach(), 0
+
+
+def zeros(module: nn.Module, args: tuple, out: dict) -> dict:
+    """A forward hook of the encoder's ``named``: replace its features by zeros."""
+    (features,) = args
+    return dict(features=features * 0)
+
+
+def check_refuses_a_block_that_the_output_does_not_depend_on(
+    _: Path, block: dict
+) -> None:
+    # The gradients of the backward pass before must not count as those of the check.
+    model = model_with_gradients(block)
+    # Both modules come after the neck.
+    model.pair.register_forward_hook(without_gradient)
+    model.named.register_forward_hook(zeros)
     try:
         lm4ve.check(model, batch())
     except UserError as e:
@@ -106,8 +143,12 @@ def check_leaves_the_model_as_it_was(folder: Path, block: dict) -> None:
         raise AssertionError('lm4ve.check passed a block without a part in the output')
 
 
-def ddp_copies_no_record(folder: Path, block: dict) -> None:
-    """Language models may lie in folders whose names differ in length."""
+def ddp_copies_no_record(_: Path, block: dict) -> None:
+    """DistributedDataParallel copies buffers from the first process, but no neck's record.
+
+    Records may differ in length, as the names of the folders of language models do, and
+    a copy would fail.
+    """
     model = wrapped(block=block)
     if dist.get_rank() == 1 and 'arch' in block:
         model.llm_neck.block.source['source'] = 'a name of another length'
@@ -128,6 +169,7 @@ if __name__ == '__main__':
             whole_state_goes_from_the_first_process_to_all,
             save_pretrained_writes_whole_tensors,
             check_leaves_the_model_as_it_was,
+            check_refuses_a_block_that_the_output_does_not_depend_on,
             ddp_copies_no_record,
         ):
             run(folder / kind / run.__name__, block)

@@ -43,27 +43,34 @@ def test_a_volume_that_does_not_fit_is_refused(words, image, label, voxel, tmp_p
         m.LoadVolume(channels=1, num_classes=2)(sample)
 
 
-def test_damaged_files_are_refused(tmp_path):
+def test_a_volume_that_is_cut_off_is_refused(tmp_path):
     path = files.write_volume(tmp_path / 'image.nii.gz', VOXELS)
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(UserError, match='cannot be read as NIfTI'):
-        m.LoadVolume(1, 2)(dict(img_path=path))
+        m.LoadVolume(channels=1, num_classes=2)(dict(img_path=path))
+
+
+def test_a_dataset_json_without_labels_is_refused(tmp_path):
     (tmp_path / 'dataset.json').write_text(json.dumps(dict(training=[])))
     with pytest.raises(UserError, match='no dataset.json'):
         m.Decathlon(str(tmp_path))
+
+
+def test_a_volume_with_a_channel_too_many_is_refused():
+    model = m.VolumeViT(image_size=(8, 8, 4), patch_size=(4, 4, 2))  # of one channel
     with pytest.raises(UserError, match='takes volumes'):
-        m.VolumeViT((8, 8, 4), (4, 4, 2))(torch.zeros(1, 2, 8, 8, 4))
+        model(torch.zeros(1, 2, 8, 8, 4))
 
 
 @pytest.mark.parametrize('ratios', [(0.5, 0.25, 0.25), (0.4, 0.4, 0.2)])
 def test_each_volume_is_in_one_part(ratios, tmp_path):
     files.write_decathlon(tmp_path)
-    splits = 'train', 'val', 'test'
-    parts = [m.Decathlon(str(tmp_path), split, ratios) for split in splits]
-    paths = [
-        part.get_data_info(i)['img_path'] for part in parts for i in range(len(part))
-    ]
-    assert len(paths) == len({*paths}) == 6
+    paths = []
+    for split in ('train', 'val', 'test'):
+        dataset = m.Decathlon(str(tmp_path), split, ratios)
+        for i in range(len(dataset)):
+            paths.append(dataset.get_data_info(i)['img_path'])
+    assert len(paths) == len(set(paths)) == 6
 
 
 @pytest.mark.parametrize('mode', ['loss', 'predict'])
@@ -81,6 +88,7 @@ def test_labels_beyond_the_classes_of_a_model_are_refused(mode):
 
 
 def volume_scores(found, truth):
+    """Return the metrics of a predicted volume ``[H, W, D]``, whose slices are 2 mm apart."""
     metric = m.VolumeMetric()
     sample = dict(pred_seg=found, gt_seg=truth, num_classes=2, spacing=[1.0, 1.0, 2.0])
     metric.process(None, [sample])
@@ -204,10 +212,27 @@ def test_mmsegmentation_segments_a_picture(shrinker, tmp_path):
 
 
 @pytest.mark.parametrize('name', [VOLUME, VIVIT])
-def test_models_of_volumes_are_exported_and_counted(name, shrinker, tmp_path):
-    cfg = shrinker.load(name, tmp_path)
+def test_models_of_volumes_are_exported(name, shrinker, tmp_path):
+    cfg = config_in_float32(shrinker, name, tmp_path)
+    path = tmp_path / 'model.pt2'
+    with in_scope_of(cfg):
+        # It compares what the file computes with the model, and raises if they differ.
+        export_model(cfg, checkpoint='none', format='torch-export', path=path)
+    assert path.is_file()
+
+
+@pytest.mark.parametrize('name', [VOLUME, VIVIT])
+def test_the_cost_of_a_step_grows_with_the_volumes_of_a_batch(name, shrinker, tmp_path):
+    cfg = config_in_float32(shrinker, name, tmp_path)
+    with in_scope_of(cfg):
+        cost_of_one = cost_of_step(cfg, 1)
+        cost_of_two = cost_of_step(cfg, 2)
+    assert cost_of_two.backward > cost_of_one.backward > 0
+
+
+def config_in_float32(shrinker, name, folder):
+    """Load a small config whose block computes in float32, as precisely as an export must."""
+    cfg = shrinker.load(name, folder)
     neck = cfg.model.get('neck') or cfg.model.backbone.neck
     neck.block.dtype = 'float32'
-    with in_scope_of(cfg):
-        export_model(cfg, 'none', 'torch-export', tmp_path / 'model.pt2')
-        assert cost_of_step(cfg, 2).backward > cost_of_step(cfg, 1).backward > 0
+    return cfg

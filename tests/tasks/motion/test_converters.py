@@ -13,24 +13,27 @@ from lm4ve.tasks.motion.converters import convert_mmtransformer
 from tests.helpers.released import attention, linear, norm, tensor
 
 K, C, HIDDEN, STEPS, LANE = 3, 16, 24, 30, 8
-S = 'stacked_transformer.'
+#: What the names of most of the release's weights begin with.
+TRANSFORMER = 'stacked_transformer.'
 
 
 def released_state() -> dict[str, torch.Tensor]:
-    state = {f'{S}hist_tf.src_embed.1.pe': sines(50)}
+    state = {f'{TRANSFORMER}hist_tf.src_embed.1.pe': sines(50)}
     model, x = Released(state), torch.randn(2, K, C)
     model(torch.randn(2, 20, 2), torch.randn(2, 10, 5))
     # What the release never calls.
     model.decode('social_dec', x, x)
-    model.linear(f'{S}prediction_header.dis_emb', x[..., :2], C)
+    model.linear(f'{TRANSFORMER}prediction_header.dis_emb', x[..., :2], C)
     return state
 
 
 def sines(steps):
-    at = torch.arange(steps)[:, None].float()
+    """Return the table of positions ``[steps, C]``: sines and cosines take turns."""
+    positions = torch.arange(steps)[:, None].float()
     rates = torch.exp(torch.arange(0, C, 2).float() * -(math.log(10000.0) / C))
     table = torch.zeros(steps, C)
-    table[:, 0::2], table[:, 1::2] = torch.sin(at * rates), torch.cos(at * rates)
+    table[:, 0::2] = torch.sin(positions * rates)
+    table[:, 1::2] = torch.cos(positions * rates)
     return table
 
 
@@ -39,41 +42,48 @@ class Released:
 
     def __init__(self, state):
         self.state = state
-        self.linear, self.norm = partial(linear, state), partial(norm, state)
+        self.linear = partial(linear, state)
+        self.norm = partial(norm, state)
 
     def mlp(self, name, x, hidden=C, out=C):
+        """Apply a linear layer, a norm, ReLU and a second linear layer."""
         x = F.relu(self.norm(f'{name}.1', self.linear(f'{name}.0', x, hidden)))
         return self.linear(f'{name}.3', x, out)
 
     def attention(self, name, *inputs):
+        """Attend with two heads; the inputs are those of queries, keys and values."""
         projected = (
             self.linear(f'{name}.linears.{i}', x, C) for i, x in enumerate(inputs)
         )
         return self.linear(f'{name}.linears.3', attention(*projected, heads=2), C)
 
     def feed(self, name, x, hidden=HIDDEN):
+        """Apply the feed-forward network of a layer."""
         inner = F.relu(self.linear(f'{name}.w_1', x, hidden))
         return self.linear(f'{name}.w_2', inner, x.shape[-1])
 
     def encode(self, name, x):
-        for at in (f'{S}{name}.layers.{i}' for i in range(2)):
-            y = self.norm(f'{at}.sublayer.0.norm', x)
-            x = x + self.attention(f'{at}.self_attn', y, y, y)
-            x = x + self.feed(
-                f'{at}.feed_forward', self.norm(f'{at}.sublayer.1.norm', x)
-            )
-        return self.norm(f'{S}{name}.norm', x)
+        """Apply the two layers of an encoder, with norms first, and its last norm."""
+        for i in range(2):
+            layer = f'{TRANSFORMER}{name}.layers.{i}'
+            y = self.norm(f'{layer}.sublayer.0.norm', x)
+            x = x + self.attention(f'{layer}.self_attn', y, y, y)
+            y = self.norm(f'{layer}.sublayer.1.norm', x)
+            x = x + self.feed(f'{layer}.feed_forward', y)
+        return self.norm(f'{TRANSFORMER}{name}.norm', x)
 
     def decode(self, name, x, memory):
-        for at in (f'{S}{name}.layers.{i}' for i in range(2)):
-            y = self.norm(f'{at}.sublayer.0.norm', x)
-            x = x + self.attention(f'{at}.self_attn', x, x, y)
-            y = self.norm(f'{at}.sublayer.1.norm', x)
-            x = x + self.attention(f'{at}.src_attn', y, memory, memory)
-            x = x + self.feed(
-                f'{at}.feed_forward', self.norm(f'{at}.sublayer.2.norm', x)
-            )
-        return self.norm(f'{S}{name}.norm', x)
+        """Apply the two layers of a decoder that attends to a memory, and its last norm."""
+        for i in range(2):
+            layer = f'{TRANSFORMER}{name}.layers.{i}'
+            y = self.norm(f'{layer}.sublayer.0.norm', x)
+            # As in the release: queries and keys are not normalized, values are.
+            x = x + self.attention(f'{layer}.self_attn', x, x, y)
+            y = self.norm(f'{layer}.sublayer.1.norm', x)
+            x = x + self.attention(f'{layer}.src_attn', y, memory, memory)
+            y = self.norm(f'{layer}.sublayer.2.norm', x)
+            x = x + self.feed(f'{layer}.feed_forward', y)
+        return self.norm(f'{TRANSFORMER}{name}.norm', x)
 
     def __call__(self, agents, lanes):
         count = len(agents)
@@ -82,30 +92,31 @@ class Released:
         history = torch.cat(
             [agents.diff(dim=1), middles, torch.ones(count, 19, 1)], dim=-1
         )
-        x = self.linear(f'{S}hist_tf.src_embed.0.lut', history, C) * math.sqrt(
-            C
-        ) + sines(19)
-        queries = tensor(self.state, f'{S}query_embed.weight', K, C).expand(
+        x = self.linear(
+            f'{TRANSFORMER}hist_tf.src_embed.0.lut', history, C
+        ) * math.sqrt(C) + sines(19)
+        queries = tensor(self.state, f'{TRANSFORMER}query_embed.weight', K, C).expand(
             count, -1, -1
         )
         x = self.decode('hist_tf.decoder', queries, self.encode('hist_tf.encoder', x))
-        place = self.mlp(f'{S}pos_emb', agents[:, -1], C // 2, C // 2)
+        place = self.mlp(f'{TRANSFORMER}pos_emb', agents[:, -1], C // 2, C // 2)
         x = self.mlp(
-            f'{S}fusion1', torch.cat([place[:, None].expand(-1, K, -1), x], dim=-1)
+            f'{TRANSFORMER}fusion1',
+            torch.cat([place[:, None].expand(-1, K, -1), x], dim=-1),
         )
         y = torch.cat([lanes[:, :-1, :2], lanes[:, 1:, :2], lanes[:, 1:, 2:]], dim=-1)
         for i in range(2):
             at = f'subgraph.layer_seq.lmlp_{i}.mlp'
             y = F.relu(self.norm(f'{at}.1', self.linear(f'{at}.0', y, LANE // 2)))
             y = torch.cat([y, y.amax(1, keepdim=True).expand_as(y)], dim=-1)
-        y = self.linear(f'{S}lane_emb.lut', y.amax(1), C) * math.sqrt(C)
+        y = self.linear(f'{TRANSFORMER}lane_emb.lut', y.amax(1), C) * math.sqrt(C)
         memory = self.encode('lane_enc', y[None])
         x = self.decode('lane_dec', x, memory.expand(count, -1, -1))
-        summary = self.mlp(f'{S}dist_emb', x.flatten(1))
-        social = self.mlp(f'{S}fusion2', torch.cat([place, summary], dim=-1))
+        summary = self.mlp(f'{TRANSFORMER}dist_emb', x.flatten(1))
+        social = self.mlp(f'{TRANSFORMER}fusion2', torch.cat([place, summary], dim=-1))
         social = self.encode('social_enc', social[None])[0]
         x = torch.cat([social[:, None].expand(-1, K, -1), x], dim=-1)
-        head = f'{S}prediction_header'
+        head = f'{TRANSFORMER}prediction_header'
         steps = self.linear(
             f'{head}.reg_mlp.4', self.mlp(f'{head}.reg_mlp', x, 2 * C), 2 * STEPS
         )
