@@ -135,7 +135,16 @@ def documentation() -> np.ndarray:
 def write_text(
     rng: np.random.Generator, shape: tuple[int, int], args: Any
 ) -> Sequences:
-    """Return bytes of the documentation, from random places on."""
+    """Return pieces of the documentation as bytes, each of which begins at a random place.
+
+    Args:
+        rng (np.random.Generator): Draws the places.
+        shape (tuple[int, int]): Sequences and their length.
+        args (argparse.Namespace): Not used; text has no symbols to choose.
+
+    Returns:
+        Sequences: The bytes, and True for each: as all of a text is learned, none is noise.
+    """
     rows, length = shape
     text = documentation()
     starts = rng.integers(len(text) - length, size=(rows, 1))

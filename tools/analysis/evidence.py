@@ -86,13 +86,27 @@ def list_studies(args: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
 
 
 def read_curves(probes: pd.DataFrame, tables: Path, model: str) -> pd.DataFrame:
-    """Return the means by layer: of each measure, and of each study's accuracy, ``[L, 2 + S]``."""
+    """Return how a model's measures and accuracies go with the layer of the block.
+
+    Args:
+        probes (pd.DataFrame): What probe.py has written for the model.
+        tables (Path): Folder of the studies' tables.
+        model (str): The model's name in those of the studies.
+
+    Returns:
+        pd.DataFrame: A row for each layer that was probed and that all studies have; the
+        means of each measure and of each study's accuracy.
+    """
+    # The rows of the model without a block have no layer, so that pandas leaves them out.
     means = probes.groupby('layer')[MEASURES].mean()
     for path in sorted(tables.glob(f'layers_{model}_*/results.csv')):
         table = pd.read_csv(path)
         layer = table['variant'].str.extract(r'layer (\d+)')[0].astype(float)
+        # pandas aligns by the layer: one that the study lacks gets NaN.
         means[path.parent.name] = table.groupby(layer)['accuracy'].mean()
-    return means.dropna(axis='columns', how='all').dropna()
+    # First the studies that share no layer with the probes, then layers with a gap.
+    means = means.dropna(axis='columns', how='all')
+    return means.dropna()
 
 
 def test_probes(
@@ -135,7 +149,13 @@ def test_probes(
 
 
 def run_study(name: str, words: list[str], args: argparse.Namespace) -> bool:
-    """Run a study and copy its tables; return whether it succeeded."""
+    """Run a study and copy its tables to ``<out>/<name>``; return whether it succeeded.
+
+    Args:
+        name (str): The study's; ``<out>`` has no folder of that name yet.
+        words (list[str]): The arguments of ``lm4ve try``.
+        args (argparse.Namespace): With ``work_dir`` and ``out``.
+    """
     report = args.work_dir / name
     places = ['--work-dir', str(report), '--cache', str(args.work_dir / 'features')]
     command = [sys.executable, '-m', 'lm4ve.commands', 'try', *words, *COMMON, *places]
@@ -143,6 +163,8 @@ def run_study(name: str, words: list[str], args: argparse.Namespace) -> bool:
     if subprocess.run(command).returncode:
         return False
     target = args.out / name
+    # The folder gets its name as a whole, since a study whose folder is there is done. What
+    # a killed run has left in a partial one is overwritten.
     partial = target.with_suffix('.partial')
     partial.mkdir(parents=True, exist_ok=True)
     for path in (*report.glob('*.csv'), report / 'sentence.txt'):

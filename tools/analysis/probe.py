@@ -57,14 +57,23 @@ def linear_cka(x: Tensor, y: Tensor) -> float:
 
 
 def mean_cosine(vectors: Iterable[Tensor]) -> float:
-    """Return the mean cosine of all pairs of vectors, in [-1 / (n - 1), 1]."""
+    """Return the mean cosine of all pairs of vectors, in [-1 / (n - 1), 1].
+
+    The sum of n unit vectors, squared, is the sum of the cosines of all n * n ordered
+    pairs. Of these, the n pairs of a vector with itself are 1 each and do not count.
+
+    Args:
+        vectors (Iterable[Tensor]): n vectors of one length, at least two.
+    """
     count = 0
     total = torch.zeros(())
     for vector in vectors:  # only their sum is kept: a model has millions of gradients
         vector = vector.double()
         total = total + vector / vector.norm().clamp_min(1e-300)
         count += 1
-    return float((total @ total - count) / (count * (count - 1)))
+    sum_of_cosines = total @ total - count
+    num_pairs = count * (count - 1)
+    return float(sum_of_cosines / num_pairs)
 
 
 # ---------------------------------------------------------------------------- probing

@@ -33,7 +33,8 @@ NEEDED = [
     'zoo/.mim/configs/lm4ve/vit-demo_minilm_digits.py',
 ]
 DEMO = 'vit-demo_minilm_digits'
-_SDIST = (
+#: Python code that writes the sdist of the folder it runs in to its argument.
+_BUILD_SDIST = (
     'import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])'
 )
 _LINK = re.compile(r'(!?)\[([^\]]*)\]\((?!https?://|#)([^)]+)\)')
@@ -64,15 +65,22 @@ def absolute_links(text: str, repository: str) -> str:
 
 
 def build(out: Path, repository: str, folder: Path) -> Path:
-    """Write the sdist of the last commit and, from it, the wheel; return the wheel."""
+    """Write the sdist of the last commit and, from it, the wheel; return the wheel.
+
+    Args:
+        out (Path): Gets both files; empty so far.
+        repository (str): The address for README's links, or '' to leave their words.
+        folder (Path): Becomes a temporary copy of the commit, beside its archive.
+    """
     run('git', 'archive', '--output', f'{folder}.tar', 'HEAD', cwd=ROOT)
     shutil.unpack_archive(f'{folder}.tar', folder)
     readme = folder / 'README.md'
     readme.write_text(absolute_links(readme.read_text(), repository))
-    run(sys.executable, '-c', _SDIST, out, cwd=folder, stdout=subprocess.DEVNULL)
+    run(sys.executable, '-c', _BUILD_SDIST, out, cwd=folder, stdout=subprocess.DEVNULL)
     (sdist,) = out.glob('*.tar.gz')
-    flags = '--quiet --no-deps --no-build-isolation -w'.split()
-    run(sys.executable, '-m', 'pip', 'wheel', *flags, out, sdist, cwd=out)
+    pip_wheel = [sys.executable, '-m', 'pip', 'wheel']
+    flags = ['--quiet', '--no-deps', '--no-build-isolation']
+    run(*pip_wheel, *flags, '--wheel-dir', out, sdist, cwd=out)
     (wheel,) = out.glob('*.whl')
     return wheel
 

@@ -199,11 +199,19 @@ def read_easy_vqa(args: Any) -> Iterator[Picture]:
 
 
 def _true_words(path: Path) -> dict[int, set[str]]:
-    """Return number of a picture -> the words of its questions and answers that are true of it."""
+    """Return number of a picture -> words of its questions and answers that are true of it.
+
+    easy-VQA asks what is there, as 'what color is the triangle?', where all words and the
+    answer are true, or for one thing, as 'is there a circle?', where they are true if the
+    answer is yes. Other questions, as 'is there not a circle?', are left out.
+
+    Args:
+        path (Path): A JSON file of lists: question, answer, number of the picture.
+    """
     words: dict[int, set[str]] = {}
     for question, answer, index in json.loads(path.read_text('utf-8')):
-        # What is asked for, or denied, need not be there.
-        is_affirmed = answer == 'yes' and ' no' not in question
+        is_denied = ' no' in question  # 'no' or 'not'
+        is_affirmed = answer == 'yes' and not is_denied
         if question.startswith('what') or is_affirmed:
             known = words.setdefault(index, set())
             known.update(re.findall('[a-z]+', question))
