@@ -262,10 +262,15 @@ class _Surfaces(NamedTuple):
 
 
 def _surfaces(solids: Solids) -> _Surfaces:
-    """Return the triangles of all balls, followed by those of all rods."""
+    """Return the triangles of N balls and, after them, of M rods.
+
+    The owners of triangles are numbers of solids: balls have 0 to N - 1, rods N to
+    N + M - 1.
+    """
     shapes = load_open3d().geometry.TriangleMesh
     num_balls = len(solids.centers)
     ball = shapes.create_sphere(1.0, _ball_resolution(num_balls))
+    # Each ball is the same mesh, scaled and moved: [V, 3] becomes [N, V, 3].
     ball_corners = np.asarray(ball.vertices) * solids.radii[:, None, None]
     ball_corners = ball_corners + solids.centers[:, None]
     balls = _join_copies(ball_corners, np.asarray(ball.triangles))
@@ -274,10 +279,13 @@ def _surfaces(solids: Solids) -> _Surfaces:
     unit_rod = np.asarray(cylinder.vertices) + [0, 0, 0.5]
     rod_corners = _place_rods(solids.rods, unit_rod)
     rods = _join_copies(rod_corners, np.asarray(cylinder.triangles))
+    # The rods' indices of corners and numbers of solids come after the balls'.
+    rod_triangles = rods.triangles + len(balls.corners)
+    rod_owners = rods.owners + num_balls
     return _Surfaces(
-        np.concatenate((balls.corners, rods.corners)),
-        np.concatenate((balls.triangles, rods.triangles + len(balls.corners))),
-        np.concatenate((balls.owners, rods.owners + num_balls)),
+        corners=np.concatenate((balls.corners, rods.corners)),
+        triangles=np.concatenate((balls.triangles, rod_triangles)),
+        owners=np.concatenate((balls.owners, rod_owners)),
     )
 
 

@@ -116,12 +116,16 @@ def classes_of(cfg: Config, checkpoint: dict[str, Any]) -> Sequence[str] | None:
 
 
 def _registered(registry: Registry, name: str | type[Any]) -> Any:
-    """Return the class or function that a config's ``type`` names, or is.
+    """Return the class or function that a config's ``type`` stands for.
 
-    ``get`` alone does not search the scope of the config.
+    Args:
+        registry (Registry): Where names are looked up.
+        name (str | type): A registered name, or the class itself.
     """
     if not isinstance(name, str):
         return name
+    # ``registry.get`` alone does not search the scope of the config; None stands for the
+    # scope in use, which is the config's.
     with registry.switch_scope_and_registry(None) as scoped:
         return scoped.get(name)
 

@@ -142,15 +142,16 @@ def convert_medical(
     skip: bool = False,
     unmerged: bool = False,
 ) -> State:
-    """Convert a state of one of the four.
+    """Convert a state of one of the four released models, whichever its names show it to be.
 
     Args:
         state (dict[str, Tensor]): By the released names.
         llm (str, optional): The language model of the block; needed if there is one.
         layer (int | Sequence[int]): The block's layer(s) in it.
         origin (str): Name of the file in messages.
-        skip (bool): Keep the layer beside ViViT's block. Every file has one, but only
-            the mode of training ``llm_out_nn`` uses it.
+        skip (bool): Keep the skip layer, which lies beside ViViT's block. Every file has
+            one, but only the mode of training ``llm_out_nn`` uses it; otherwise it is
+            left out.
         unmerged (bool): MedVisionLlama's mappers do not hold their low-rank update yet.
             Its code saves them in evaluation, where loralib has added it.
 
@@ -172,6 +173,7 @@ def convert_medical(
         )
     if 'position_embed' in state:
         return _convert_medvisionllama(state, llm, layer, origin, unmerged)
+    # CMUNeXt's, or an unknown state: its rules refuse one that lacks their names.
     return _convert_cmunext(state, llm, layer, origin)
 
 

@@ -144,10 +144,12 @@ class TrafficScene(Picture):
 
     def __init__(self, inputs: dict[str, np.ndarray], prediction: dict) -> None:
         valid = inputs['agents_valid'] & ~inputs['agent_padding'][:, None]
-        # The focal agent is the first, and drawn last, on top.
-        self.agents = np.flatnonzero(valid.any(axis=1))[::-1]
+        # The numbers of the agents that were observed, in the order of drawing: the focal
+        # agent, number 0, is the last and on top.
+        self.drawn_agents = np.flatnonzero(valid.any(axis=1))[::-1]
         # The observed positions of each of these agents, [n, 2].
-        self.paths = [inputs['agents'][i][valid[i]] for i in self.agents]
+        self.paths = [inputs['agents'][i][valid[i]] for i in self.drawn_agents]
+        # Padding included.
         self.num_agents = len(valid)
         self.lanes = inputs['lanes']
         self.kept_lanes = np.flatnonzero(~inputs['lane_padding'])
@@ -171,18 +173,26 @@ class TrafficScene(Picture):
     def draw_values(
         self, axes: Any, tokens: TokenMap, colors: str, time: int = 0
     ) -> None:
-        """Color agents and lanes; lanes without a token are thin and white.
+        """Color agents and lanes by the values of their tokens.
 
-        A scene is one picture, so ``time`` is not used.
+        A model may give tokens of agents alone: then lanes are thin and white.
+
+        Args:
+            axes (matplotlib.axes.Axes): Where to draw.
+            tokens (TokenMap): Its values ``[A]`` or ``[A + L]`` are those of all agents,
+                then of all lanes, padding included.
+            colors (str): The name of the color map.
+            time (int): Not used; a scene is one picture.
         """
         style: dict[str, Any] = dict(cmap=colors, norm=tokens.norm())
-        agent_values, lane_values = np.split(tokens.values, [self.num_agents])
+        agent_values = tokens.values[: self.num_agents]
+        lane_values = tokens.values[self.num_agents :]
         self._draw_lanes(axes, lane_values, style)
-        self._draw_agents(axes, agent_values[self.agents], style)
+        self._draw_agents(axes, agent_values[self.drawn_agents], style)
         self._finish(axes, BACKGROUND)
 
     def _draw_lanes(self, axes: Any, values: np.ndarray, style: dict[str, Any]) -> None:
-        """Draw the lanes in the colors of their values ``[L]``, or in white if it is empty."""
+        """Draw the lanes in the colors of their values ``[L]``, or in white for values ``[0]``."""
         lines = list(self.lanes[self.kept_lanes])
         if len(values) == 0:
             lanes = LineCollection(lines, colors='white', linewidths=0.8)
@@ -206,7 +216,7 @@ class TrafficScene(Picture):
         )
         axes.add_collection(paths)
         x, y = np.array([path[-1] for path in self.paths]).T
-        sizes = np.where(self.agents == 0, 70, 30)
+        sizes = np.where(self.drawn_agents == 0, 70, 30)
         axes.scatter(
             x, y, c=values, s=sizes, edgecolors='k', linewidths=0.7, zorder=3, **style
         )

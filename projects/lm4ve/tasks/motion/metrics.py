@@ -88,15 +88,25 @@ def forecast_metrics(
 def _check_forecast(
     predictions: np.ndarray, probabilities: np.ndarray, truth: np.ndarray
 ) -> None:
-    """Raise a ValueError for what :func:`forecast_metrics` does not take."""
+    """Refuse forecasts whose shapes do not fit the truth's, or whose values make no sense.
+
+    Args:
+        predictions (np.ndarray): ``[K, F, 2]``.
+        probabilities (np.ndarray): ``[K]``.
+        truth (np.ndarray): ``[F, 2]``.
+
+    Raises:
+        ValueError: They do not fit, are not finite, or a probability is not in [0, 1].
+    """
     fits = predictions.shape == (len(probabilities), *truth.shape)
+    # A softmax may exceed 1 by rounding.
     in_range = ((probabilities >= 0) & (probabilities <= 1 + 1e-6)).all()
-    if fits and in_range and np.isfinite(predictions).all():
-        return
-    raise ValueError(
-        f'predictions {predictions.shape} and probabilities {probabilities} are not '
-        f'finite [K, {len(truth)}, 2] and [K] from 0 to 1'
-    )
+    is_finite = np.isfinite(predictions).all()
+    if not (fits and in_range and is_finite):
+        raise ValueError(
+            f'predictions {predictions.shape} and probabilities {probabilities} are not '
+            f'finite [K, {len(truth)}, 2] and [K] from 0 to 1'
+        )
 
 
 def _normalized(probabilities: np.ndarray) -> np.ndarray:

@@ -60,8 +60,8 @@ def draw_scene(
 
 def _draw_lanes(axes, scene: Scene) -> None:
     """Draw the center lines of lanes, those of intersections in a color of their own."""
-    intersection = scene.lane_attributes[:, 1] > 0
-    colors = np.where(intersection, _JUNCTION, _LANE)
+    _, in_intersection, _ = scene.lane_attributes.T  # between turn and control
+    colors = [_JUNCTION if inside else _LANE for inside in in_intersection > 0]
     lanes = list(scene.to_local(scene.lanes))
     axes.add_collection(LineCollection(lanes, colors=colors, linewidths=0.8))
 

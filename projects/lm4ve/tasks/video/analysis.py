@@ -57,21 +57,22 @@ class VideoAnalysis(TaskAnalysis):
     ) -> Layout:
         """Find the places of ``count`` tokens of a clip: times, rows and columns.
 
-        Tokens that were a map have its grid. Otherwise the class token, if there is one,
-        comes first. Rows and columns are those of the backbone or, if they do not fit,
-        have the proportions of the input.
+        A module that returned a map ``[B, C, ...]`` has its tokens on the grid of that
+        map. Other tokens begin with the class token, if there is one. Their rows and
+        columns are those of the backbone's ``grid_size`` or, if these do not divide
+        their number, have the proportions of the input; the rest of the number is times.
 
         Args:
             model (nn.Module): The model that they come from.
             inputs (Tensor): ``[..., H, W]``.
             count (int): How many tokens a clip has.
-            grid (tuple[int, ...], optional): The shape of the map that they were.
+            grid (tuple[int, ...], optional): The shape of the map, for tokens of one.
 
         Raises:
             UserError: So many tokens fill no grid.
         """
         if grid is not None:
-            return Layout(self.task.name, 0, grid)
+            return Layout(kind=self.task.name, prefix=0, grid=grid)
         backbone = getattr(model, 'backbone', model)
         prefix = prefix_of(backbone, count)
         num_patches = count - prefix
@@ -81,18 +82,24 @@ class VideoAnalysis(TaskAnalysis):
             height, width = inputs.shape[-2:]
             plane = proportional_grid(num_patches, height, width)
         times = num_patches // math.prod(plane)
-        return Layout(self.task.name, prefix, (times, *plane)).fitting(count)
+        layout = Layout(kind=self.task.name, prefix=prefix, grid=(times, *plane))
+        # It refuses a number of tokens that the grid does not hold.
+        return layout.fitting(count)
 
     def frames_shown(self, inputs: Tensor, layouts: Sequence[Layout]) -> int:
         """Return how many of a frame-wise model's frames are drawn; 0 for a model of clips.
 
+        A neck may join the frames of such a model to clips: then the frames of the first
+        clip are drawn. Otherwise the first :data:`MOST_FRAMES` frames are.
+
         Args:
-            inputs (Tensor): Frames ``[B, V, 3, H, W]``, or clips ``[B, V, 3, T, H, W]``.
-            layouts (Sequence[Layout]): The places of the tokens that are shown. Tokens at
-                several times are those of a neck that joins frames to clips: then the
-                first clip is drawn, and else the first :data:`MOST_FRAMES` frames.
+            inputs (Tensor): Frames ``[B, V, 3, H, W]``, where V counts the frames of all
+                crops and segments, or clips ``[B, V, 3, T, H, W]``.
+            layouts (Sequence[Layout]): The places of the tokens that are shown. Those
+                after such a neck have several times.
         """
-        if inputs.dim() != 5:
+        takes_frames = inputs.dim() == 5
+        if not takes_frames:
             return 0
         frames_a_clip = max(layout.times for layout in layouts)
         if frames_a_clip > 1:

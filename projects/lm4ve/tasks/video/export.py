@@ -73,7 +73,18 @@ class VideoExport(TaskExport):
         return samples
 
     def forward(self, model: Any, *tensors: Tensor) -> Tensor:
-        """Compute the scores ``[B, classes]`` of raw clips, averaged over their views."""
+        """Compute the scores of raw clips, averaged over their views.
+
+        Args:
+            model (nn.Module): A recognizer of mmaction2.
+            *tensors (Tensor): One tensor, clips ``[B, V, 3, T, H, W]`` or frames
+                ``[B, V, 3, H, W]`` of 0 to 255, each of V views. (Other tasks' models
+                take several.)
+
+        Returns:
+            Tensor: ``[B, classes]``, or the scores of each view ``[B, V, classes]`` of a
+            model whose head has ``average_clips=None``.
+        """
         (clips,) = tensors
         clips = _normalized(clips, model.data_preprocessor)
         features, options = model.extract_feat(clips, test_mode=True)

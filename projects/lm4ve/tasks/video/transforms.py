@@ -208,16 +208,28 @@ def _move(clip: np.ndarray, operation: _Operation, box: Box) -> np.ndarray | Non
 
 
 def _apply_by_pillow(clip: np.ndarray, operation: _Operation) -> np.ndarray:
-    """Apply an operation to each frame with the same random numbers."""
+    """Apply an operation to each frame with the same random numbers.
+
+    timm's operations draw some numbers of their own, from Python's and NumPy's global
+    generators. Both are set to the recorded state before each frame, and at the end to
+    what they were, as if nothing had been drawn.
+
+    Args:
+        clip (np.ndarray): uint8 ``[T, H, W, 3]``.
+        operation (_Operation): What timm has drawn.
+
+    Returns:
+        np.ndarray: uint8 ``[T, H, W, 3]``.
+    """
     if operation.function in _BY_PIXEL:
-        # All frames are one tall picture.
+        # These change each pixel by itself: all frames are one tall picture.
         count, height, width, _ = clip.shape
         frames = clip.reshape(1, count * height, width, 3)
     else:
         frames = clip
     python_state, numpy_state = operation.state
-    python_state_after = random.getstate()
-    numpy_state_after = np.random.get_state()
+    python_state_to_restore = random.getstate()
+    numpy_state_to_restore = np.random.get_state()
     changed = []
     for frame in frames:
         random.setstate(python_state)
@@ -226,8 +238,8 @@ def _apply_by_pillow(clip: np.ndarray, operation: _Operation) -> np.ndarray:
             Image.fromarray(frame), *operation.values, **operation.options
         )
         changed.append(np.asarray(picture))
-    random.setstate(python_state_after)
-    np.random.set_state(numpy_state_after)
+    random.setstate(python_state_to_restore)
+    np.random.set_state(numpy_state_to_restore)
     return np.stack(changed).reshape(clip.shape)
 
 

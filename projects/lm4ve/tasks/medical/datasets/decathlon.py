@@ -66,11 +66,13 @@ class Decathlon(BaseDataset):
         parts = partition_dataset(
             pairs, ratios=self.ratios, shuffle=True, seed=self.seed
         )
-        # MONAI rounds the parts' sizes, which may leave volumes over: these are tested.
+        # MONAI rounds the parts' sizes, which may leave volumes over: these join the last
+        # part, the tests'.
         left_over = [pair for pair in pairs if not any(pair in part for part in parts)]
         parts[-1] += left_over
         part = parts[_SPLITS.index(self.split)]
         if self.split == 'train':
+            # A small fraction of a small data set is still a volume to train with.
             num_used = max(1, round(self.fraction * len(part)))
             part = part[:num_used]
         return [dict(img_path=pair['image'], seg_path=pair['label']) for pair in part]

@@ -51,6 +51,8 @@ STRIDE = 15
 PER_WINDOW = 4
 #: Noise of a position, meters.
 NOISE = 0.04
+#: How far the sensors of a vehicle reach, meters.
+SENSOR_RANGE = 60.0
 
 
 @dataclass
@@ -424,14 +426,29 @@ def windows(city: str, seed: int, count: int, steps: int, history: int) -> list[
     return found[:count]
 
 
-def _observe(rng, city: str, tracks: np.ndarray, focal: int, history: int) -> Window:
-    """Simulate the observations of a vehicle near the focal one."""
+def _observe(
+    rng: np.random.Generator, city: str, tracks: np.ndarray, focal: int, history: int
+) -> Window:
+    """Simulate what the sensors of the vehicle nearest to the focal one observe.
+
+    Of the others it sees some late and some with a gap, and whatever it sees, itself
+    included, with noise. The focal vehicle is seen from a third of the history on.
+
+    Args:
+        rng (np.random.Generator): Draws what is hidden, and the noise.
+        city (str): Where they are.
+        tracks (np.ndarray): ``[N, steps, ...]``, x and y first, in meters.
+        focal (int): The number of the vehicle whose future is to forecast.
+        history (int): How many steps come before that future.
+    """
     count, steps = tracks.shape[:2]
     positions = tracks[..., :2]
     distance = np.linalg.norm(positions - positions[focal], axis=-1)
-    _, nearest, *_ = np.argsort(distance[:, history - 1])
-    sensor = int(nearest)
-    valid = np.linalg.norm(positions - positions[sensor], axis=-1) < 60.0
+    # The nearest of all at the end of the history is the focal vehicle itself.
+    by_distance = np.argsort(distance[:, history - 1])
+    sensor = int(by_distance[1])
+    from_sensor = np.linalg.norm(positions - positions[sensor], axis=-1)
+    valid = from_sensor < SENSOR_RANGE
     for n in range(count):
         if n in (focal, sensor):
             continue
@@ -440,12 +457,13 @@ def _observe(rng, city: str, tracks: np.ndarray, focal: int, history: int) -> Wi
         if rng.random() < 0.3:  # hidden behind another for a while
             start = rng.integers(0, steps - 5)
             valid[n, start : start + rng.integers(3, max(steps // 4, 4))] = False
-    if rng.random() < 0.2:
+    if rng.random() < 0.2:  # the focal vehicle, too, may come into view late
         valid[focal, : rng.integers(1, history // 3)] = False
     valid[sensor] = True
+    # A forecast needs its history, even where it is far from the sensors.
     valid[focal, history // 3 :] = True
     seen = np.flatnonzero(valid.any(axis=1))
-    noisy = tracks[seen]
+    noisy = tracks[seen]  # a copy: the simulation's own tracks stay exact
     noisy[..., :2] += rng.normal(0, NOISE, noisy[..., :2].shape)
     focal_row, sensor_row = np.searchsorted(seen, (focal, sensor)).tolist()
     return Window(city, noisy, valid[seen], focal_row, sensor_row)

@@ -163,12 +163,21 @@ class TrafficDataset(MotionDataset):
 
 
 def prepare_traffic(folder: Path, split: str, counts: dict[str, int]) -> None:
-    """Write the files of all splits and the cache of one, unless they are there."""
+    """Write the files of all splits and the cache of one, each unless it is there already.
+
+    Args:
+        folder (Path): Gets the files of Argoverse 1's layout, and the caches.
+        split (str): The split whose cache is written.
+        counts (dict[str, int]): Split -> number of scenes.
+
+    Raises:
+        UserError: The folder holds something else, or scenes of other counts.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f'{folder.name}.lock')):
         recipe = dict(layout='argoverse1', counts=counts)
         write = partial(write_argoverse1, splits=counts)
-        write_once(folder, recipe, 'scenes', write)
+        write_once(folder, recipe, noun='scenes', write=write)
         reader = Argoverse1Reader(folder / split / 'data', folder / 'map_files')
         preprocess_split(reader, _cache_of(folder, split))
 

@@ -22,11 +22,11 @@ _SEGMENT = b'\x18\x53\x80\x67'
 _HEAD = 4096
 
 
-def find_defect(path: str | BinaryIO, decode: bool = False) -> str | None:
+def find_defect(path: str | os.PathLike | BinaryIO, decode: bool = False) -> str | None:
     """Return what is wrong with a video file.
 
     Args:
-        path (str or BinaryIO): A local file, or a stream of its content, which is
+        path (str, PathLike or BinaryIO): A local file, or a stream of its content, which is
             closed at the end. The bytes decide the format, not the name.
         decode (bool): Decode all frames. Otherwise all packets are read and counted,
             and only the first frame is decoded.
@@ -39,9 +39,11 @@ def find_defect(path: str | BinaryIO, decode: bool = False) -> str | None:
     try:
         if isinstance(path, (str, os.PathLike)):
             with open(path, 'rb') as file:
-                return _find_in_file(file, path, decode)
-        with path:
-            return _find_in_file(path, path, decode)
+                # FFmpeg reads a file by its path, which needs no call of Python.
+                return _find_in_file(file, source=path, decode=decode)
+        stream = path
+        with stream:
+            return _find_in_file(stream, source=stream, decode=decode)
     except FileNotFoundError:
         return 'does not exist'
     except (av.FFmpegError, OSError, ValueError) as error:

@@ -130,10 +130,19 @@ class CheckedVideoMixin(IntegrityMixin):
         return find_defect(path, decode)
 
     def find_defect_behind(self, error: Exception, path: str) -> str | None:
-        """Return the defect that made the pipeline fail; a decoder's own error is one."""
+        """Return the video's defect that made the pipeline fail, or None for a bug.
+
+        Some damage is found only as a clip is decoded. An error that decord or PyAV has
+        raised is therefore taken for a defect, too; any other one is the pipeline's own.
+
+        Args:
+            error (Exception): What the pipeline raised.
+            path (str): The video's file.
+        """
         defect = super().find_defect_behind(error, path)
         if defect is not None:
             return defect
+        # The decoders' errors have no type in common: where they were raised is what counts.
         innermost = traceback.extract_tb(error.__traceback__)[-1]
         folders = Path(innermost.filename).parts
         if 'decord' in folders or 'av' in folders:

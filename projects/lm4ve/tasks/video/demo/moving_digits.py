@@ -196,7 +196,7 @@ class MovingDigitsDataset(CheckedVideoDataset):
         split (str): 'train', 'val' or 'test'.
         data_root (str): The folder of the videos and lists, which are written there if
             they are missing (a few seconds).
-        clips (dict[str, int]): Clips of each split.
+        clips (dict[str, int]): Clips of each split, by default :data:`CLIPS`.
         **kwargs: Passed to :class:`CheckedVideoDataset`.
 
     Raises:
@@ -213,6 +213,7 @@ class MovingDigitsDataset(CheckedVideoDataset):
         **kwargs,
     ) -> None:
         check('dataset.split', split, choices=CLIPS)
+        # Only one process writes the videos, unless they are there; the others wait for it.
         if is_main_process():
             write_moving_digits(data_root, clips)
         barrier()
