@@ -33,11 +33,11 @@ class Point:
         Returns:
             Tensor: float64 ``[B, N]``.
         """
-        mask = self.layout.padding_mask
-        values = MEASURES[which](self.tokens, mask)
+        padding_mask = self.layout.padding_mask
+        values = MEASURES[which](self.tokens, padding_mask)
         if not scaled:
             return values
-        return normalize(values, mask)
+        return normalize(values, padding_mask)
 
 
 @dataclass
@@ -46,12 +46,13 @@ class Attention:
 
     Attributes:
         name (str): The module's name.
-        weights (Tensor): ``[B, H, N]`` over the placed tokens; what the prefix gets
-            is left out, so a row sums to at most 1.
+        weights (Tensor): ``[B, H, N]``, for each of H heads the weights of the N placed
+            tokens. The prefix's weights are left out, so a row sums to at most 1.
         row (str): Whose row: 'class token', 'focal agent' or 'mean over tokens'.
         layout (Layout): The tokens' places.
-        titles (list[list[str]], optional): H counts rows with these names instead of
-            heads, over whose heads the mean is taken.
+        titles (list[list[str]], optional): For each sample the names of its rows. With
+            titles, H counts these rows instead of heads: the weights of a row are the
+            mean over its heads.
     """
 
     name: str

@@ -33,8 +33,9 @@ class AttentionSource:
 
     Attributes:
         label (str): Its name on a sheet.
-        modules (list[nn.Module]): Those that may compute it; the last that runs counts.
-        watched (Watched, optional): How its task reads it.
+        modules (list[nn.Module]): The modules that may compute it, for example all blocks
+            of an encoder. The one that runs last is shown.
+        watched (Watched, optional): How the task reads it; None: it is recomputed here.
     """
 
     label: str

@@ -107,7 +107,7 @@ def _checked(tokens: Tensor, padding_mask: Tensor | None) -> Tensor:
 
 
 def _mean(x: Tensor, padding_mask: Tensor | None) -> Tensor:
-    """Return the mean over tokens that are not padding, ``[B, N, C] -> [B, 1, C]``."""
+    """Return the mean over tokens, ``[B, N, C] -> [B, 1, C]``; padding does not count."""
     if padding_mask is None:
         return x.mean(dim=1, keepdim=True)
     is_token = (~padding_mask)[..., None]

@@ -40,11 +40,13 @@ def write_page(
 def render_page(template: Path, path: str | Path, **values: Any) -> None:
     """Write a page from a template that extends this folder's ``page.html``.
 
+    Texts are escaped where the template inserts them. Its filter ``base64`` turns the
+    path of a file into the file's content, which embeds a picture in the page.
+
     Args:
-        template (Path): Jinja escapes what it names; the filter ``base64`` embeds a
-            file.
-        path (str | Path): The HTML file.
-        **values: What the template names.
+        template (Path): A Jinja template, in any folder.
+        path (str | Path): The HTML file to write.
+        **values: The template's variables.
     """
     loader = FileSystemLoader([template.parent, Path(__file__).parent])
     environment = Environment(autoescape=True, loader=loader)

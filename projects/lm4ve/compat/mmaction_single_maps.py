@@ -28,10 +28,17 @@ def accept_one_map(recognizer: Any) -> None:
 def _extract_feat_of_block(
     extract_by_host: Callable[..., tuple], model: Any, args: Any, kwargs: Any
 ) -> tuple:
-    """Call ours of the two functions ``extract_feat`` where the neck is a block, else mmaction2's.
+    """Choose the function that extracts the features of a recognizer, and call it.
 
-    The backbone's own features are always extracted by mmaction2's, which ours calls
-    for them.
+    It is :func:`extract_feat` of this file if the neck is an ``LLMBlockNeck``, else
+    mmaction2's. The features of the backbone alone are always extracted by mmaction2's,
+    which :func:`extract_feat` calls for them.
+
+    Args:
+        extract_by_host (Callable): mmaction2's function, bound to the recognizer.
+        model (Recognizer2D): The recognizer.
+        args, kwargs: The arguments of the call: ``inputs``, ``stage`` ('neck' by
+            default) and others, see :func:`extract_feat`.
     """
     if 'stage' in kwargs:
         stage = kwargs['stage']
@@ -39,6 +46,7 @@ def _extract_feat_of_block(
         stage = args[1]
     else:
         stage = 'neck'
+    # The class is compared by its name: this package does not import the necks.
     has_block = type(getattr(model, 'neck', None)).__name__ == 'LLMBlockNeck'
     if stage == 'backbone' or not has_block:
         return extract_by_host(*args, **kwargs)

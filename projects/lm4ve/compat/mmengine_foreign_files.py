@@ -26,15 +26,24 @@ def delete_own_files_only(checkpoint_hook: Any) -> None:
 def _before_train_with_own_files(
     before_train: Callable[..., None], hook: Any, args: Any, kwargs: Any
 ) -> None:
-    """Run ``CheckpointHook.before_train``, and drop the paths it found of foreign files.
+    """Run ``CheckpointHook.before_train``, and keep it from deleting foreign files later.
 
-    MMEngine's method reads two things from the message hub. The numbers of the kept
-    checkpoints, ``keep_ckpt_ids``, become names of files to delete, so that a value of
-    the file which is no list of integers is dropped before. The paths of the best
-    checkpoints are replaced afterwards, in the hook and in the message hub, by those of
-    this run's files or by None.
+    MMEngine's method reads two things from the message hub, which a resumed file may
+    have filled:
+
+    - ``keep_ckpt_ids``, the numbers of the checkpoints that are kept. They become names
+      of files to delete. A value that is not a list of integers is dropped before the
+      method runs.
+    - The paths of the best checkpoints. After the method has run, each is replaced, in
+      the hook and in the message hub: by the path of the file of this name in the hook's
+      own directory, or by None.
+
+    Args:
+        before_train (Callable): MMEngine's method, bound to the hook.
+        hook (CheckpointHook): The hook.
+        args, kwargs: The arguments of the call: the runner alone, with or without name.
     """
-    runner = kwargs.get('runner') or args[0]
+    runner = kwargs['runner'] if 'runner' in kwargs else args[0]
     info = runner.message_hub.runtime_info
     if 'keep_ckpt_ids' in info and not _is_list_of_ints(info['keep_ckpt_ids']):
         del info['keep_ckpt_ids']

@@ -33,16 +33,18 @@ def import_without_extras(dependency: Any) -> None:
 
 
 def import_layer_of_mmdet(mmdet_models: Any) -> None:
-    """Import mmpretrain's layer for mmdetection, once mmdetection itself is imported.
+    """Give mmpretrain its layer ``ResLayerExtraNorm``, once mmdetection is imported.
 
-    The layer is ``ResLayerExtraNorm``. :func:`import_without_extras` left it out and put
-    an empty module in its place, which is replaced here.
+    The layer derives from one of mmdetection's. :func:`import_without_extras` put an
+    empty module in the place of mmpretrain's module that defines it. Here that module is
+    imported after all, and ``mmpretrain.models.utils`` gets the layer.
 
     mmpretrain 1.2.0 defines the layer only if mmdetection can be imported while
-    mmpretrain is. May go together with :func:`import_without_extras`.
+    mmpretrain is. This function may go when :func:`import_without_extras` goes.
 
     Args:
-        mmdet_models (ModuleType): Not used: ``mmdet.models``, which was imported.
+        mmdet_models (ModuleType): ``mmdet.models``. It is not used: functions that run
+            after an import are called with the imported module.
     """
     layer = sys.modules.get(_MMDET_LAYER)
     # A module that Python imported has a spec.

@@ -67,11 +67,12 @@ def _join(name: str, matrices: Matrices) -> Tensor:
     """Read the matrices of all experts into one tensor ``[experts, rows, columns]``.
 
     Where a tensor holds two matrices of each expert (gate and up), the rows of the second
-    follow those of the first.
+    follow those of the first. Matrices are read one at a time, so that the joined tensor
+    and one of them are in memory, not all of them.
 
     Args:
         name (str): The name of the joined tensor.
-        matrices (Matrices): They read the matrices, by expert and slot.
+        matrices (Matrices): The functions that read the matrices, by expert and slot.
 
     Raises:
         CheckpointError: An expert is missing or differs from the others.
@@ -91,4 +92,5 @@ def _join(name: str, matrices: Matrices) -> Tensor:
         if matrix.shape != first.shape or matrix.dtype != first.dtype:
             raise error
         target.copy_(matrix)
+    # [experts * slots, rows, columns] -> [experts, slots * rows, columns]
     return joined.view(count, -1, *first.shape[1:])

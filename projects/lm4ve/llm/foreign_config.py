@@ -30,7 +30,7 @@ _NOT_OF_A_MODEL = {
 
 @contextmanager
 def offline(origin: str) -> Iterator[None]:
-    """Let every request to the hub within this context fail, even for files in its cache.
+    """Put the hub out of reach within this context: nothing is requested from it.
 
     Args:
         origin (str): The file whose fields are read, for the error.

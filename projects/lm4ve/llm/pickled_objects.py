@@ -177,18 +177,21 @@ class _OneCycle:
 
 
 def _function_of_class(owner: object, name: object, *_: object) -> object:
-    """Take the place of ``builtins.getattr``, for the few functions that MMEngine's files name.
+    """Take the place of ``builtins.getattr`` in a pickle, for a few functions of two classes.
 
-    A pickle asks for a function of a class by its name.
+    A file of MMEngine asks for a function of a class by its name: for the statistics
+    ('min', 'mean', ...) of ``HistoryBuffer``, and for the two shapes of the schedule of
+    ``OneCycleParamScheduler``.
 
     Args:
-        owner: The class.
+        owner: The class, in whose place the loader has :class:`_History` or
+            :class:`_OneCycle`.
         name: The name of the function.
 
     Returns:
-        str or Callable: The name of a statistic of ``HistoryBuffer``, for which
-        :class:`_History` takes its own function; or MMEngine's true function of a
-        schedule, which only computes with numbers.
+        str or Callable: For a statistic its name alone, since :class:`_History` ignores
+        the functions in a file and has those of its class. For a schedule MMEngine's true
+        function, which is called later and only computes with numbers.
 
     Raises:
         UnpicklingError: The function is none of these.

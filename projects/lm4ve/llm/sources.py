@@ -114,7 +114,7 @@ class FileSource:
         # The hub is not reached and the file is not in its cache. This error is an
         # EntryNotFoundError, too, so it comes before that.
         except errors.LocalEntryNotFoundError as e:
-            if self._cache_shows_absence(filename):
+            if self._is_known_to_lack(filename):
                 return None
             raise self._unreadable(e) from e
         except errors.EntryNotFoundError:
@@ -123,13 +123,18 @@ class FileSource:
             raise self._unreadable(e) from e
         return Path(path)
 
-    def _cache_shows_absence(self, filename: str) -> bool:
-        """Return whether the repository, as the hub's cache holds it, does not have a file.
+    def _is_known_to_lack(self, filename: str) -> bool:
+        """Return whether the hub's cache shows that the repository does not have a file.
 
-        For a file that is not in the cache while the hub is not reached. It may be absent
-        from the repository, or only never have been downloaded. The library raises an
-        error if the cache lacks the repository, or lists the file as one of the
-        repository. If it raises none, the repository was cached without the file.
+        This is asked about a file that is not in the cache while the hub is not reached.
+        Either the repository does not have the file, or the file was never downloaded.
+        A request for a snapshot of this one file, from the cache alone, decides between
+        the two: the library raises an error if the cache lacks the repository, or if the
+        cached list of the repository's files has the file. If it raises none, nothing is
+        missing from the snapshot: the repository does not have the file.
+
+        Args:
+            filename (str): The file's name in the repository.
         """
         try:
             huggingface_hub.snapshot_download(

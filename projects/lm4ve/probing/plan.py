@@ -113,8 +113,14 @@ class Plan:
 def plan_file(features: Features, settings: StudySettings) -> Path:
     """Return the file of a study's plan, named by a hash of its settings.
 
-    Of the layers only their number counts, and seeds do not: a study that gets other
-    layers or more seeds keeps its plan, and uses what was trained before.
+    Of the layers only their number counts, and the number of seeds does not: a study
+    that gets other layers or more seeds keeps its plan, and uses what was trained
+    before.
+
+    Settings have two files. The first is written by a run that chose the number of seeds
+    itself, and serves every later run. While it does not exist, runs for which the user
+    gave the number of seeds share the second, which a run without ``--seeds`` never
+    reads: it must not inherit their number.
 
     Args:
         features (Features): The tokens, beside which the plan lies.
@@ -132,8 +138,6 @@ def plan_file(features: Features, settings: StudySettings) -> Path:
     ]
     path = features.folder / f'plan-{digest(parts)}.json'
     if settings.seeds is not None and not path.exists():
-        # A plan that is made for a given number of seeds gets a file of its own: a later
-        # run without --seeds must not inherit that number.
         return features.folder / f'plan-{digest([*parts, "seeds"])}.json'
     return path
 
@@ -161,7 +165,7 @@ def make_plan(
 ) -> Plan:
     """Return the plan with the most seeds, and then the most steps, that fits the minutes.
 
-    If the user gave the number of steps, time does not count.
+    If the user gave the number of steps, the plan may take longer than the minutes.
 
     Args:
         settings (StudySettings): Minutes, and perhaps steps and seeds.
@@ -172,13 +176,13 @@ def make_plan(
     Raises:
         UserError: No plan fits; the message gives the minutes of the shortest.
     """
-    plans = list(_possible_plans(settings, pictures))
-    for plan in plans:
-        if settings.steps is not None:
-            return plan
+    best_first = list(_possible_plans(settings, pictures))
+    if settings.steps is not None:
+        return best_first[0]
+    for plan in best_first:
         if _minutes_of(plan, settings, heads, spent) <= settings.minutes:
             return plan
-    shortest = plans[-1]
+    shortest = best_first[-1]
     needed = math.ceil(_minutes_of(shortest, settings, heads, spent))
     slowest = max(heads, key=lambda head: head.step_seconds)
     raise UserError(

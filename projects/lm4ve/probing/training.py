@@ -29,8 +29,8 @@ from lm4ve.probing.results import DEVICE, Job, Result, digest, write_result
 WEIGHT_DECAY = 0.01
 #: The learning rate of the steps that are only timed; it changes no result.
 _TIMED_RATE = 1e-3
-#: At most so many pictures decide the mean and the deviation of each channel.
-_STANDARDIZED_BY = 1024
+#: The mean and the deviation of each channel are computed from at most so many pictures.
+_PICTURES_TO_STANDARDIZE = 1024
 
 
 class Trainer:
@@ -48,8 +48,10 @@ class Trainer:
     def __init__(self, features: Features) -> None:
         self.features = features
         train = features.data.splits['train']
-        step = len(train) // _STANDARDIZED_BY + 1
-        tokens = torch.from_numpy(features.tokens[0, train[::step]]).float()
+        step = len(train) // _PICTURES_TO_STANDARDIZE + 1
+        plain_view = 0
+        tokens = torch.from_numpy(features.tokens[plain_view, train[::step]]).float()
+        # Both are over pictures and tokens, [C].
         deviation = tokens.std((0, 1))
         least = 0.1 * float(deviation.mean())
         # Arrays, since a trainer on a GPU is sent to other processes.

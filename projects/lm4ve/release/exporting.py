@@ -95,10 +95,12 @@ def export_model(
     model, classes = load_model(cfg, checkpoint, 'cpu', allow_partial)
     export.prepare(model)
     metadata = metadata_of(export, model, cfg, checkpoint, classes)
+    # An error below leaves `path` as it was: the file is written beside it, and replaces
+    # it at the end.
     with replacing(path) as beside:
         if format == 'safetensors':
             difference = 0.0
-            _write_weights(model, beside, metadata, with_block)
+            _write_and_verify_weights(model, beside, metadata, with_block)
         else:
             run_file = _trace_and_write(export, model, cfg, format, beside, metadata)
             difference = _compare(run_file, export, model, cfg, tolerance)
@@ -207,7 +209,7 @@ def largest_difference(expected: Sequence[Tensor], actual: Sequence[Tensor]) -> 
     return largest
 
 
-def _write_weights(
+def _write_and_verify_weights(
     model: nn.Module, path: Path, metadata: dict, with_block: bool
 ) -> None:
     """Write a model's state as safetensors, and compare the file's tensors bit by bit.

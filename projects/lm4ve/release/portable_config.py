@@ -18,7 +18,8 @@ def portable_arch(config: PretrainedConfig) -> dict:
     """Describe a language model's layers in plain data, for ``LLMBlock.arch``.
 
     Args:
-        config (PretrainedConfig): Its (text) config.
+        config (PretrainedConfig): The language model's own config; of a model with
+            several parts, that of its text part.
 
     Returns:
         dict: ``model_type`` and every field that its layers depend on, also
@@ -26,14 +27,18 @@ def portable_arch(config: PretrainedConfig) -> dict:
         of ``transformers``).
 
     Raises:
-        UserError: A field does not survive the way through a config file.
+        UserError: A field has another value once the plain data are read again.
+        ValueError: A number is infinite or NaN, which JSON does not have.
     """
     fields = layer_fields(config)
     plain = json.loads(json.dumps(fields, allow_nan=False))
     fields_of_plain = layer_fields(LanguageModel(None, plain).config)
     lost = []
     for name in fields.keys() | fields_of_plain.keys():
-        if json.dumps(fields.get(name)) != json.dumps(fields_of_plain.get(name)):
+        # A field that is None and one that is missing mean the same.
+        before = json.dumps(fields.get(name))
+        after = json.dumps(fields_of_plain.get(name))
+        if before != after:
             lost.append(name)
     if lost:
         raise UserError(
@@ -71,7 +76,7 @@ def release_config(cfg: Config) -> Config:
     # and name the language model's folder.
     fields = {name: value for name, value in fields.items() if not _is_block(value)}
     fields.update(load_from=None, resume=False)
-    _import_lm4ve(fields)
+    _add_import_of_lm4ve(fields)
     return Config(fields)
 
 
@@ -107,8 +112,11 @@ def _class_of(node: dict, registry: Registry) -> type | None:
     return named
 
 
-def _import_lm4ve(fields: dict) -> None:
-    """Add lm4ve to the modules that a config imports."""
+def _add_import_of_lm4ve(fields: dict) -> None:
+    """Put lm4ve first in the ``custom_imports`` of a config, which is changed.
+
+    A config that has it already names it twice, which imports it once.
+    """
     imports = fields.setdefault('custom_imports', dict(imports=[]))
     names = imports['imports']
     if isinstance(names, str):

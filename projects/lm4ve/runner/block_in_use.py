@@ -13,7 +13,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import nn
 
-from lm4ve.errors import UserError, listing, require
+from lm4ve.errors import UserError, listing
 from lm4ve.necks import LLMBlockNeck
 from lm4ve.necks.usage import ADVICE, NeckUsage, inspect_usage, is_compiled, watch_necks
 from lm4ve.registry import HOOKS
@@ -138,24 +138,53 @@ def _custom_keys(cfg: Any) -> list[str]:
 
 
 def _check_neck_fits(host: Any) -> None:
-    """Check that a host's neck fits its encoder and head.
-
-    Warns where the neck takes a mean over class tokens, too.
+    """Check that a host's neck fits its head and its encoder.
 
     Args:
         host (nn.Module): With ``neck``, and perhaps ``backbone``.
 
     Raises:
-        UserError: The neck would draw from the class tokens, which the head expects
-            first, or gives a vector where segmentation and detection need a map.
+        UserError: See :func:`_check_neck_fits_head` and
+            :func:`_check_neck_fits_encoder`.
+    """
+    _check_neck_fits_head(host)
+    _check_neck_fits_encoder(host)
+
+
+def _check_neck_fits_head(host: Any) -> None:
+    """Check that a host for segmentation or detection gets a map from its neck.
+
+    Args:
+        host (nn.Module): With ``neck``. Such hosts are recognized by the name of their
+            head.
+
+    Raises:
+        UserError: The neck gives a vector.
     """
     neck = host.neck
-    if any(hasattr(host, name) for name in _HEADS_OF_MAPS):
-        require(
-            neck.out_type == 'raw',
+    reads_map = any(hasattr(host, name) for name in _HEADS_OF_MAPS)
+    if reads_map and neck.out_type != 'raw':
+        raise UserError(
             f"model.neck.out_type='{neck.out_type}' gives a vector, but {type(host).__name__} "
-            "reads a map. Fix: model.neck.out_type='raw'.",
+            "reads a map. Fix: model.neck.out_type='raw'."
         )
+
+
+def _check_neck_fits_encoder(host: Any) -> None:
+    """Check that a neck expects as many class and register tokens as its encoder returns.
+
+    They are the encoder's first ``num_extra_tokens`` tokens, and no patches. A neck with
+    another ``num_extra_tokens`` takes some of them for patches. One that averages tokens
+    then averages over them, too, which gets a warning. One that computes only some tokens
+    in a training step may leave them out, which is an error.
+
+    Args:
+        host (nn.Module): With ``neck``, and perhaps ``backbone``.
+
+    Raises:
+        UserError: The neck would draw at random from tokens that are no patches.
+    """
+    neck = host.neck
     encoder = getattr(host, 'backbone', None)
     extra = getattr(encoder, 'num_extra_tokens', 0)
     if not extra or getattr(encoder, 'out_type', 'raw') != 'raw':
@@ -163,11 +192,14 @@ def _check_neck_fits(host: Any) -> None:
     if neck.num_extra_tokens == extra:
         return
     tokens = (
-        f'the first {extra} tokens of {type(encoder).__name__}, which are no patches. Fix: '
-        f'model.neck.num_extra_tokens={extra}'
+        f'the first {extra} tokens of {type(encoder).__name__}, which are no patches'
     )
+    fix = f'Fix: model.neck.num_extra_tokens={extra}'
     if neck.averages_tokens:
-        text = f"model.neck.out_type='{neck.out_type}' pools {tokens}, if that is not meant."
+        text = (
+            f"model.neck.out_type='{neck.out_type}' pools {tokens}. "
+            f'{fix}, if that is not meant.'
+        )
         print_log(text, logger='current', level=logging.WARNING)
     elif neck.draws_tokens:
-        raise UserError(f'model.neck.train_queries draws from {tokens}.')
+        raise UserError(f'model.neck.train_queries draws from {tokens}. {fix}.')

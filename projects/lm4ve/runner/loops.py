@@ -226,7 +226,12 @@ class _ExactLoop(BaseLoop):  # type: ignore[misc]
         super().run_iter(*args)
 
     def begin_pass(self, epoch: int, skip: int) -> None:
-        """Prepare the dataloader for a pass over the data: its order, and its first batch.
+        """Prepare the dataloader for a pass over the data.
+
+        Its samplers shuffle for this epoch, and its next iterator begins with the batch
+        after those that are skipped. Each batch carries a key for its random numbers,
+        which ends with the number of the iteration that trains on it, so that a resumed
+        run transforms its samples as an uninterrupted one.
 
         Args:
             epoch (int): The number by which samplers shuffle.
@@ -238,8 +243,10 @@ class _ExactLoop(BaseLoop):  # type: ignore[misc]
         for sampler in samplers:
             if hasattr(sampler, 'set_epoch'):
                 sampler.set_epoch(epoch)
-        # MMEngine's seed differs by rank if `randomness.diff_rank_seed` is set.
-        batches.begin_at((self.runner.seed, DATA, get_rank()), self._iter, skip)
+        # With `randomness.diff_rank_seed` the seed itself differs by rank, too; without
+        # it, the rank alone gives each process random numbers of its own.
+        key = (self.runner.seed, DATA, get_rank())
+        batches.begin_at(key, number=self._iter, skip=skip)
 
 
 @LOOPS.register_module()

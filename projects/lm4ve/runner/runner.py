@@ -111,7 +111,7 @@ def build_runner(cfg: Config, short_console: bool = False) -> Any:
     _replace_training_loop(cfg)
     _drop_hooks_set_to_none(cfg)
     if runner_type == 'Runner':
-        runner = _build_own_runner(cfg, short_console)
+        runner = _build_runner(cfg, short_console)
     else:
         runner = RUNNERS.get(runner_type).from_cfg(cfg)
         if short_console:
@@ -178,15 +178,22 @@ def _drop_hooks_set_to_none(cfg: Config) -> None:
             del hooks[name]
 
 
-def _build_own_runner(cfg: Config, short_console: bool) -> Runner:
-    """Build :class:`Runner` from a copy of a config, as MMEngine's ``from_cfg`` does for its own.
+def _build_runner(cfg: Config, short_console: bool) -> Runner:
+    """Build this file's :class:`Runner` from a config, in the place of MMEngine's ``from_cfg``.
 
-    The fields that are arguments of MMEngine's runner are passed to it.
+    The config's fields whose names are arguments of MMEngine's runner are passed as
+    these arguments, and the whole config as ``cfg``. Others, such as a config's own
+    variables, are in ``cfg`` alone.
+
+    Args:
+        cfg (Config): With ``model`` and ``work_dir``, which the runner requires. It is
+            not changed.
+        short_console (bool): See :class:`Runner`.
     """
-    fields = copy.deepcopy(cfg)
-    known = inspect.signature(mmengine.runner.Runner).parameters
-    arguments = {name: value for name, value in fields.items() if name in known}
-    return Runner(**arguments, cfg=fields, short_console=short_console)
+    cfg = copy.deepcopy(cfg)
+    parameters = inspect.signature(mmengine.runner.Runner).parameters
+    arguments = {name: value for name, value in cfg.items() if name in parameters}
+    return Runner(**arguments, cfg=cfg, short_console=short_console)
 
 
 def set_strict_loading(cfg: Config, **options: Any) -> None:

@@ -168,8 +168,9 @@ def _kinds_of(parameter: inspect.Parameter, hint: Any) -> frozenset[Any]:
         hint: Its annotation, or None if it has none.
 
     Returns:
-        frozenset: Plain types of Python. Without an annotation, a number as the default
-        stands for numbers, lists and None; any other default for :data:`_ANYTHING`.
+        frozenset: Plain types of Python. Without an annotation, they follow from the
+        default: if it is a number, the parameter accepts numbers, lists, tuples and
+        None; otherwise the result is :data:`_ANYTHING` alone, which accepts any value.
     """
     default = parameter.default
     if hint is not None:

@@ -166,7 +166,13 @@ def _rows_of_map(
 def _curve(
     key: Key, table: np.ndarray, thresholds: Sequence[float]
 ) -> list[dict[str, Any]]:
-    """Return a row of a map at every threshold; ``table`` is IoU ``[images, T]``."""
+    """Return a row for each threshold, which is the same for all images, of one map.
+
+    Args:
+        key (Key): Measure, point and variant.
+        table (np.ndarray): IoU float64 ``[images, T]``.
+        thresholds (Sequence[float]): The T thresholds.
+    """
     rows = []
     for threshold, values in zip(thresholds, table.T, strict=True):
         rows.append(_new_row('curves', key, 'the same for all', threshold, values))

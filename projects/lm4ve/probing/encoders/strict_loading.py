@@ -163,20 +163,25 @@ def refuse_unknown_tensors(names: Collection[str], origin: str) -> None:
 def require_unread(
     model: nn.Module, lacking: Collection[str], features: Callable[[], Any], origin: str
 ) -> None:
-    """Raise an error if features read a tensor without a value; set the others to zero.
+    """Raise an error if features depend on tensors that the loaded file lacks.
+
+    The features of one picture are computed twice, with different noise in these
+    tensors. If they are equal, the features do not read the tensors, and the tensors are
+    set to zero. Integer tensors are left alone: they keep the constructor's value, which
+    is never random.
 
     Args:
-        model (nn.Module): The encoder, on the CPU.
-        lacking (Collection[str]): Names of tensors without a value, each perhaps
-            followed by a blank and a remark. Integers keep the constructor's value,
-            which is never random.
+        model (nn.Module): The encoder, on the CPU. After an error its tensors hold noise.
+        lacking (Collection[str]): The names of the tensors that the file lacks, each
+            perhaps followed by a blank and a remark.
         features (Callable): Returns the features of a picture.
-        origin (str): Where the others come from, for the error.
+        origin (str): Where the tensors that are not lacking come from, for the error.
 
     Raises:
-        CheckpointError: It names the tensors.
+        CheckpointError: Features read one of the tensors. The message names the first of
+            all that the file lacks.
     """
-    tensors = model.state_dict()
+    tensors = model.state_dict()  # shares memory with the model
     unset = []
     for described in lacking:
         name, _, _ = described.partition(' ')

@@ -5,7 +5,8 @@ from typing import Any
 from lm4ve.probing.encoders.encoder import EncoderParts, FrozenModel
 from lm4ve.runner.checkpoint_files import load_strictly
 
-#: What a pooling is called in torchvision's graphs.
+#: The names that torchvision's models give to the pooling before their classifier, and to
+#: no pooling within the network.
 _POOLINGS = ('avgpool', 'adaptive_avg_pool2d')
 
 
@@ -49,11 +50,15 @@ def load_torchvision(name: str, is_published: bool, size: int | None) -> Encoder
 
 
 def _last_node(model: Any) -> str:
-    """Return the name of the node of a model's graph whose output is the features."""
+    """Return the name of the node of a model's graph whose output is the features.
+
+    It is the node before the pooling that precedes the classifier. A model without such
+    a pooling is taken for a vision transformer, whose encoder ends with a norm.
+    """
     from torchvision.models.feature_extraction import get_graph_node_names
 
     _, names = get_graph_node_names(model)
     for i, name in enumerate(names):
         if name in _POOLINGS:
             return names[i - 1]
-    return 'encoder.ln'  # the last norm of ViT, which has no pooling
+    return 'encoder.ln'
