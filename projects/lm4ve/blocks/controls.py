@@ -55,11 +55,11 @@ class AttentionBlock(nn.Module):
             head_dims = embed_dims // num_heads
         self.embed_dims = embed_dims
         self.num_heads = num_heads
-        inner = num_heads * head_dims
-        self.q_proj = nn.Linear(embed_dims, inner)
-        self.k_proj = nn.Linear(embed_dims, inner)
-        self.v_proj = nn.Linear(embed_dims, inner)
-        self.o_proj = nn.Linear(inner, embed_dims)
+        width_of_heads = num_heads * head_dims
+        self.q_proj = nn.Linear(embed_dims, width_of_heads)
+        self.k_proj = nn.Linear(embed_dims, width_of_heads)
+        self.v_proj = nn.Linear(embed_dims, width_of_heads)
+        self.o_proj = nn.Linear(width_of_heads, embed_dims)
 
     def forward(
         self, x: Tensor, padding_mask: Tensor | None = None, queries: Queries = None

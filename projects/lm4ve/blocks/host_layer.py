@@ -56,6 +56,7 @@ class HostLayer(nn.Module):
         self.layer = layer
         self.uses_rotary = uses_rotary
         self.arguments = _accepted_arguments(layer)
+        # What the layer gets where its queries and keys must not turn.
         self.identity: OwnTables | None = None
         if rotary is not None:
             self.identity = rotary.identity(index)
@@ -205,6 +206,7 @@ class HostRotary:
         tables = self._tables(layer, length=1)
         if isinstance(tables, Tensor):  # complex
             return torch.ones_like(tables)
+        # Which of the two is cos differs by family; sin has only zeros.
         largest_entries = [table.abs().max() for table in tables]
         factor = torch.stack(largest_entries).max()
         return tuple(table / factor for table in tables)

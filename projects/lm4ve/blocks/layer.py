@@ -60,7 +60,8 @@ class LLMLayer(nn.Module):
         self.o_proj = projections.out
         self.head_dim = projections.q.out_features // config.num_attention_heads
 
-        # How scores and residuals are computed.
+        # How scores and residuals are computed. The settings of a family are in its
+        # spec, those of a checkpoint in its config or on the library's layer.
         self.qk_norm = spec.qk_norm
         self.norm_after_rotary = spec.norm_after_rotary
         self.turns_pairs = spec.rotary not in HALVES
@@ -68,11 +69,15 @@ class LLMLayer(nn.Module):
         self.scale = _score_scale(attention, spec, self.head_dim)
         self.softcap = config.attn_logit_softcapping if spec.softcap else None
         self.clip = config.clip_qkv if 'clip_qkv' in spec.reads else None
+        # In some families attention and MLP run side by side, in some of these after
+        # the same norm.
         self.parallel = spec.parallel
         self.shared_norm = spec.parallel and 'mlp_norm' not in spec.norms
         self.residual_scale = getattr(layer, 'residual_multiplier', 1.0)
+        # True if more than q, k and v reads the normed input, see finish.
         self.needs_normed = self.shared_norm or self.gate_proj is not None
 
+        # An identity stands for each part that the family lacks.
         q_norm, k_norm = _names_of_qk_norms(attention, spec)
         self.q_norm = _part_or_identity(attention, q_norm)
         self.k_norm = _part_or_identity(attention, k_norm)

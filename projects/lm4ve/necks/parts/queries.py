@@ -153,7 +153,7 @@ class QueryTokens(nn.Module, Part):
     def _extend_mask(
         self, padding_mask: Tensor | None, tokens: Tensor
     ) -> Tensor | None:
-        """Extend a padding mask by K entries for the queries.
+        """Extend a padding mask (True = padding) by K entries for the queries.
 
         Unless the queries are keys too, they are marked as padding, so that no token
         attends to them.
