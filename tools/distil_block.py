@@ -131,6 +131,7 @@ def imitate(
     losses: list[Tensor] = []
 
     def compare(neck: Any, inputs: Any, kwargs: dict[str, Any], output: Any) -> None:
+        """A forward hook: append the imitation's squared error, as a share of the variance."""
         target = tokens_of(neck, output, kwargs)
         imitation = small[neck]
         with torch.enable_grad():
@@ -181,6 +182,7 @@ def measure(model: nn.Module, cfg: Any, checkpoint: str | Path) -> dict[str, flo
 def print_comparison(
     before: dict[str, float], after: dict[str, float], errors: list[float]
 ) -> None:
+    """Print each metric before and after, and the mean error of the last steps of training."""
     for name, value in before.items():
         print(f'{name}: {value:.8g} -> {after[name]:.8g} ({after[name] - value:+.6g})')
     last = errors[-100:]

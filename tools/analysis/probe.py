@@ -190,6 +190,7 @@ def mean_rows(probes: pd.DataFrame) -> list[dict[str, str]]:
 
 
 def _mean_with_interval(values: pd.Series) -> str:
+    """Return the mean of a measure over seeds as text, with its interval if there are several."""
     if values.empty:
         return ''
     mean = f'{values.mean():.4f}'

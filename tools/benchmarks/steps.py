@@ -76,6 +76,7 @@ def trainer(cfg: Config, batch: int, device: str, wrap=lambda model: model):
     called = wrap(model)
 
     def step() -> None:
+        """Train for a step with the same batch every time."""
         optimizer.zero_grad()
         loss, _ = model.parse_losses(
             called(**model.data_preprocessor(data, True), mode='loss')

@@ -60,6 +60,7 @@ def _name_below(path: str, folders: Sequence[str]) -> str:
 
 
 def write(args: argparse.Namespace) -> None:
+    """Write the shards that the command line asks for, and print how much they hold."""
     cfg = read_config(args.config, args.cfg_options)
     task = task_of_config(cfg).name
     check('The task of the config', task, choices=TASKS)

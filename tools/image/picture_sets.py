@@ -79,6 +79,7 @@ def _choose_variants(table: pd.DataFrame, rng: np.random.Generator) -> pd.DataFr
 
 
 def read_openmoji(args: Any) -> Iterator[Picture]:
+    """Yield OpenMoji's emojis, drawn from SVG; variants of a drawing are one group."""
     (root,) = args.source
     from resvg_py import svg_to_bytes
 
@@ -114,6 +115,7 @@ def read_vendors(args: Any) -> Iterator[Picture]:
 
 
 def _vendors_picture(root: Path, vendor: str, row: Any, split: str) -> Picture:
+    """Read a vendor's picture of an emoji, 64 pixels a side, for a split."""
     with Image.open(root / f'img/{vendor}/64/{row.image}') as file:
         image = file.convert('RGBA')
     name = f'{vendor}-{row.image.removesuffix(".png")}'
@@ -122,6 +124,7 @@ def _vendors_picture(root: Path, vendor: str, row: Any, split: str) -> Picture:
 
 # ---------------------------------------------------------------------------- others
 def read_digits(args: Any) -> Iterator[Picture]:
+    """Yield scikit-learn's scans of digits, dark on white, enlarged; each is a group."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()

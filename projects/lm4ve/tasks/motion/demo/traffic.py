@@ -316,6 +316,7 @@ class Simulation:
             self._move(vehicle, acceleration)
 
     def _move(self, vehicle: _Vehicle, acceleration: float) -> None:
+        """Move a vehicle by a step with constant acceleration, onto its next lanes if need be."""
         speed_before = vehicle.speed
         vehicle.speed = max(speed_before + acceleration * STEP, 0.0)
         vehicle.s += (speed_before + vehicle.speed) / 2 * STEP

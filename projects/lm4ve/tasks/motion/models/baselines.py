@@ -93,6 +93,7 @@ class NearestNeighbor:
         self.index = NearestNeighbors(n_neighbors=k).fit(histories)
 
     def __call__(self, scene: Scene) -> Forecast:
+        """Forecast the futures of the k most similar histories, the closer the likelier."""
         history = _local_history(scene)
         (distances,), (neighbors,) = self.index.kneighbors(history[None])
         trajectories = scene.to_world(self.futures[neighbors])

@@ -90,6 +90,11 @@ class SubGraph(nn.Module):
             in_channels = 2 * width
 
     def forward(self, x: Tensor) -> Tensor:
+        """Join the vectors of each polyline, ``[..., V, in_channels]``, to one token.
+
+        Each level appends to every vector the maximum over all; the token is the last
+        level's maximum, ``[..., 2 * channels[-1]]``.
+        """
         for level in self.levels:
             x = level(x)
             maximum = x.amax(dim=-2, keepdim=True)
