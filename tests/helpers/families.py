@@ -27,26 +27,14 @@ from transformers import (
     PreTrainedModel,
 )
 
-from tests.helpers.own_families import OWN_FAMILIES
+from tests.helpers.own_families import GQA, OWN_FAMILIES, SIZES
 
-_SIZES = dict(
-    vocab_size=32,
-    hidden_size=32,
-    intermediate_size=48,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    max_position_embeddings=64,
-    pad_token_id=0,
-    bos_token_id=1,
-    eos_token_id=2,
-)
-_GQA = dict(_SIZES, num_key_value_heads=2)
 # A head width that does not follow from the others, as real ones of gemma.
-_GEMMA = dict(_GQA, head_dim=16)
+_GEMMA = dict(GQA, head_dim=16)
 _GEMMA2 = dict(_GEMMA, query_pre_attn_scalar=24, sliding_window=3, layer_types=None)
 _GEMMA3 = dict(_GEMMA2, sliding_window_pattern=2)
 # Head widths of t5 do not follow from the others either.
-_T5 = dict(_SIZES, d_kv=16, d_ff=48, num_layers=2, num_heads=4)
+_T5 = dict(SIZES, d_kv=16, d_ff=48, num_layers=2, num_heads=4)
 _MOE = dict(_GEMMA, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=24)
 _LLAMA4 = dict(_GEMMA, intermediate_size_mlp=48, num_local_experts=4, moe_layers=[0])
 _GLM4_MOE = dict(_MOE, n_routed_experts=4, first_k_dense_replace=1)
@@ -84,7 +72,7 @@ def _mrope(*section: int) -> dict:
     return dict(rope_parameters=rope)
 
 
-def _of(model_type: str, sizes: dict = _SIZES, **fields) -> dict:
+def _of(model_type: str, sizes: dict = SIZES, **fields) -> dict:
     return dict(sizes, model_type=model_type, **fields)
 
 
@@ -95,44 +83,44 @@ def _each(sizes: dict, names: str) -> dict[str, dict]:
 #: Name of a variant -> config fields of it.
 FAMILIES: dict[str, dict] = {
     'llama': _of('llama', rms_norm_eps=1e-5),
-    'llama-gqa': _of('llama', _GQA, rms_norm_eps=1e-5),
-    'llama-bias': _of('llama', _GQA, attention_bias=True, mlp_bias=True),
+    'llama-gqa': _of('llama', GQA, rms_norm_eps=1e-5),
+    'llama-bias': _of('llama', GQA, attention_bias=True, mlp_bias=True),
     # Decoders of LLaMA's layout, and others with the usual fields.
     **_each(
-        _GQA, 'qwen2 nemotron olmo cohere apertus apertus1p5_text nanochat olmo2 jais2'
+        GQA, 'qwen2 nemotron olmo cohere apertus apertus1p5_text nanochat olmo2 jais2'
     ),
-    **_each(_GQA, 'eurobert'),
+    **_each(GQA, 'eurobert'),
     **_each(
         _GEMMA, 'qwen3 gemma seed_oss internlm3 glm glm4 hunyuan_v1_dense iquestcoder'
     ),
     **{f'{n}-sliding': _of(n, _GEMMA, **_SLIDING_LAST) for n in ('qwen2', 'qwen3')},
-    'phi3': _of('phi3', _GQA, sliding_window=3),
+    'phi3': _of('phi3', GQA, sliding_window=3),
     'cwm': _of('cwm', _GEMMA, **_SLIDING),
-    **_each(dict(_GQA, **_SLIDING), 'olmo3 exaone4 cohere2'),
-    'granite_swa': _of('granite_swa', _GQA, layer_rope_theta=[0, 100.0], **_SLIDING),
-    'mistral': _of('mistral', _GQA, sliding_window=2),
+    **_each(dict(GQA, **_SLIDING), 'olmo3 exaone4 cohere2'),
+    'granite_swa': _of('granite_swa', GQA, layer_rope_theta=[0, 100.0], **_SLIDING),
+    'mistral': _of('mistral', GQA, sliding_window=2),
     'ministral': _of('ministral', _GEMMA, sliding_window=2),
     'ministral3': _of('ministral3', _GEMMA, **_SCALED),
-    **_each(dict(_GQA, **_mrope(1, 2, 1)), 'qwen2_vl_text qwen2_5_vl_text'),
+    **_each(dict(GQA, **_mrope(1, 2, 1)), 'qwen2_vl_text qwen2_5_vl_text'),
     'qwen3_vl_text': _of('qwen3_vl_text', _GEMMA, **_mrope(4, 2, 2)),
-    'arcee': _of('arcee', _GQA, mlp_bias=True),
-    'granite': _of('granite', _GQA, residual_multiplier=0.22, attention_multiplier=0.1),
-    'smollm3': _of('smollm3', _GQA, no_rope_layers=[1, 0], **_SLIDING_LAST),
-    'starcoder2': _of('starcoder2', _GQA, residual_dropout=0.1, sliding_window=2),
-    'olmo-clip': _of('olmo', _GQA, clip_qkv=0.5),
+    'arcee': _of('arcee', GQA, mlp_bias=True),
+    'granite': _of('granite', GQA, residual_multiplier=0.22, attention_multiplier=0.1),
+    'smollm3': _of('smollm3', GQA, no_rope_layers=[1, 0], **_SLIDING_LAST),
+    'starcoder2': _of('starcoder2', GQA, residual_dropout=0.1, sliding_window=2),
+    'olmo-clip': _of('olmo', GQA, clip_qkv=0.5),
     # Rotation of neighbors, norms of queries and keys, norms on outputs.
     'ernie4_5': _of('ernie4_5', _GEMMA, use_bias=True),
-    'helium': _of('helium', _GQA, head_dim=8),
+    'helium': _of('helium', GQA, head_dim=8),
     'gemma2': _of('gemma2', _GEMMA2, **_CAP),
     'gemma3_text': _of('gemma3_text', _GEMMA3, **_CAP),
     'gemma3-both-ways': _of('gemma3_text', _GEMMA3, use_bidirectional_attention=True),
     # Branches side by side.
-    'cohere-qk-norm': _of('cohere', _GQA, use_qk_norm=True),
-    'phi': _of('phi', _GQA, partial_rotary_factor=0.5),
+    'cohere-qk-norm': _of('cohere', GQA, use_qk_norm=True),
+    'phi': _of('phi', GQA, partial_rotary_factor=0.5),
     'phi-qk-norm': _of('phi', partial_rotary_factor=0.5, qk_layernorm=True),
-    'stablelm': _of('stablelm', _GQA, use_qkv_bias=True),
+    'stablelm': _of('stablelm', GQA, use_qkv_bias=True),
     'stablelm-parallel': _of(
-        'stablelm', _GQA, use_parallel_residual=True, qk_layernorm=True
+        'stablelm', GQA, use_parallel_residual=True, qk_layernorm=True
     ),
     'gpt_neox': _of('gpt_neox', rotary_pct=0.5, use_parallel_residual=True),
     'gpt_neox-serial': _of('gpt_neox', use_parallel_residual=False),
@@ -142,14 +130,14 @@ FAMILIES: dict[str, dict] = {
     'falcon-7b': _of('falcon', multi_query=True, alibi=False),
     'falcon-40b': _of('falcon', **_FALCON),
     'falcon-11b': _of('falcon', num_ln_in_parallel_attn=1, **_FALCON),
-    **_each(dict(_SIZES, rotary_dim=4), 'gptj codegen'),
+    **_each(dict(SIZES, rotary_dim=4), 'gptj codegen'),
     # The line of GPT-2, and encoders.
     **_each(
-        _SIZES,
+        SIZES,
         'gpt2 persimmon biogpt bert roberta xlm-roberta camembert ernie megatron-bert',
     ),
     **_each(
-        _SIZES,
+        SIZES,
         'data2vec-text roberta-prelayernorm bert-generation rembert roc_bert layoutlm',
     ),
     'gpt2-scaled': _of('gpt2', scale_attn_by_inverse_layer_idx=True),
@@ -173,7 +161,7 @@ FAMILIES: dict[str, dict] = {
     't5': _of('t5', _T5),
     'mt5': _of('mt5', _T5, feed_forward_proj='gated-gelu'),
     # Mixtures of experts, and layers beside others without attention.
-    'mixtral': _of('mixtral', _GQA, num_local_experts=4, sliding_window=3),
+    'mixtral': _of('mixtral', GQA, num_local_experts=4, sliding_window=3),
     'solar_open': _of('solar_open', _GLM4_MOE),
     'glm4_moe': _of('glm4_moe', _GLM4_MOE, use_qk_norm=True),
     'mellum': _of('mellum', _MOE, **_SLIDING),
@@ -188,8 +176,8 @@ FAMILIES: dict[str, dict] = {
         'llama4_text', _LLAMA4, no_rope_layers=[1, 0], attention_chunk_size=3
     ),
     'qwen3_next': _of('qwen3_next', _MOE, **_NEXT),
-    'qwen3_5_text': _of('qwen3_5_text', _GQA, **_NEXT),
-    'lfm2': _of('lfm2', _GQA, layer_types=['full_attention'] * 2),
+    'qwen3_5_text': _of('qwen3_5_text', GQA, **_NEXT),
+    'lfm2': _of('lfm2', GQA, layer_types=['full_attention'] * 2),
     'gemma4_text': _of('gemma4_text', _GEMMA4),
     'gemma4-keys-as-values': _of('gemma4_text', _GEMMA4, attention_k_eq_v=True),
 }

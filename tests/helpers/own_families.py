@@ -4,7 +4,7 @@ Windows are shorter than the tests' sequences, and the widths of heads do not fo
 other fields where the family lets them differ.
 """
 
-_SIZES = dict(
+SIZES = dict(
     vocab_size=32,
     hidden_size=32,
     intermediate_size=48,
@@ -15,9 +15,9 @@ _SIZES = dict(
     bos_token_id=1,
     eos_token_id=2,
 )
-_GQA = dict(_SIZES, num_key_value_heads=2)
+GQA = dict(SIZES, num_key_value_heads=2)
 _MOE = dict(
-    _GQA,
+    GQA,
     moe_intermediate_size=24,
     num_experts_per_tok=2,
     num_experts=4,
@@ -57,37 +57,37 @@ _FIELDS = {
     'axk1': dict(_LATENT),
     'axk2': dict(_LATENT),
     'bailing_hybrid': dict(_LATENT, **_HYBRID),
-    'bitnet': dict(_GQA),
+    'bitnet': dict(GQA),
     'cohere2_moe': dict(_MOE, head_dim=16, **_SLIDING),
     'cohere_compass_text': dict(
-        _GQA,
+        GQA,
         **_SLIDING,
         rope_parameters=dict.fromkeys(
             _SLIDING['layer_types'], dict(rope_type='default', rope_theta=1e4)
         ),
     ),
-    'ctrl': dict(_SIZES, dff=48),
+    'ctrl': dict(SIZES, dff=48),
     'deepseek_v2': dict(_LATENT, n_shared_experts=1),
     'deepseek_v3': dict(_LATENT, n_shared_experts=1),
     'deepseek_v32': dict(_LATENT),
-    'diffllama': dict(_GQA),
+    'diffllama': dict(GQA),
     'dots1': dict(_GROUPED, head_dim=16, n_shared_experts=1, **_SLIDING),
     'dots3_note_text': dict(_LATENT),
     'ernie4_5_moe': dict(
         _MOE, moe_layer_start_index=1, moe_k=2, moe_num_shared_experts=1
     ),
-    'esm': dict(_SIZES, position_embedding_type='rotary'),
-    'esmc': dict(_SIZES),
-    'exaone': dict(_GQA),
+    'esm': dict(SIZES, position_embedding_type='rotary'),
+    'esmc': dict(SIZES),
+    'exaone': dict(GQA),
     'exaone_moe': dict(_GROUPED, head_dim=16, is_moe_layer=[False, True], **_SLIDING),
     'flex_olmo': dict(_MOE),
     'flint': dict(_MOE),
     'git': dict(
-        _SIZES,
+        SIZES,
         vision_config=_VISION,
     ),
     'glm4_moe_lite': dict(_LATENT),
-    'gpt_neox_japanese': dict(_SIZES),
+    'gpt_neox_japanese': dict(SIZES),
     'granitemoe': dict(_MOE, residual_multiplier=0.22, attention_multiplier=0.1),
     'granitemoe_swa': dict(_MOE, **_SLIDING),
     'granitemoehybrid': dict(
@@ -97,28 +97,28 @@ _FIELDS = {
         shared_intermediate_size=24,
     ),
     'granitemoeshared': dict(_MOE, shared_intermediate_size=24),
-    'gte': dict(_SIZES),
+    'gte': dict(SIZES),
     'hunyuan_v1_moe': dict(_MOE, head_dim=16, moe_topk=[2, 2]),
     'hy_v3': dict(_MOE, head_dim=16),
-    'hyperclovax': dict(_GQA, head_dim=16),
+    'hyperclovax': dict(GQA, head_dim=16),
     'jetmoe': dict(_MOE, kv_channels=16),
-    'jina_embeddings_v3': dict(_SIZES),
+    'jina_embeddings_v3': dict(SIZES),
     'kimi_linear': dict(_LATENT, **_HYBRID),
     'kolibri1': dict(_MOE, head_dim=16, **_SLIDING),
     'laguna': dict(_MOE, head_dim=16, **_SLIDING),
-    'lara_mini': dict(_GQA, head_dim=16, **_HYBRID),
+    'lara_mini': dict(GQA, head_dim=16, **_HYBRID),
     'lfm2_moe': dict(_MOE, layer_types=['conv', 'full_attention'], num_dense_layers=1),
-    'lfm3': dict(_GQA, layer_types=['conv', 'full_attention']),
+    'lfm3': dict(GQA, layer_types=['conv', 'full_attention']),
     'mimo_v2_flash': dict(_MOE, head_dim=16, v_head_dim=12, **_SLIDING),
     'minicpm3': dict(_LATENT),
     'minimax': dict(_MOE, head_dim=16, **_HYBRID),
     'minimax_m3_vl_text': dict(_MOE, head_dim=16),
-    'mobilebert': dict(_SIZES, embedding_size=16, intra_bottleneck_size=16),
-    'modernbert-decoder': dict(_SIZES, **_SLIDING),
-    'nomic_bert': dict(_SIZES),
-    'olmo_hybrid': dict(_GQA, **_HYBRID),
+    'mobilebert': dict(SIZES, embedding_size=16, intra_bottleneck_size=16),
+    'modernbert-decoder': dict(SIZES, **_SLIDING),
+    'nomic_bert': dict(SIZES),
+    'olmo_hybrid': dict(GQA, **_HYBRID),
     'phi4_multimodal': dict(
-        _GQA,
+        GQA,
         sliding_window=3,
         vision_config=dict(_VISION, crop_size=8),
         audio_config=dict(
@@ -135,10 +135,10 @@ _FIELDS = {
     'qwen3_5_moe_text': dict(_MOE, head_dim=16, **_HYBRID),
     'sarvam_mla': dict(_LATENT),
     'sarvam_moe': dict(_GROUPED, head_dim=16),
-    'tapas': dict(_SIZES),
-    'ultrabert': dict(_GQA),
-    'vaultgemma': dict(_GQA, head_dim=16, **_SLIDING),
-    'xlm-roberta-xl': dict(_SIZES),
+    'tapas': dict(SIZES),
+    'ultrabert': dict(GQA),
+    'vaultgemma': dict(GQA, head_dim=16, **_SLIDING),
+    'xlm-roberta-xl': dict(SIZES),
     'youtu': dict(_LATENT),
 }
 

@@ -10,14 +10,14 @@ class BlockRecord:
     """The record of a block. Its fields are written in this order.
 
     Attributes:
-        format (int): Of the record itself.
+        format (int): The version of the record itself.
         source (str): The user's name of the language model.
         model_type (str): Its family.
         layers (list[int]): Which layers, from 0.
         pretrained (bool | str): Whether the weights are the model's, random, or
             'permuted'.
-        fingerprint (str): Of the layers' weights.
-        seed (int | None): Of random or permuted weights.
+        fingerprint (str): The fingerprint of the layers' weights.
+        seed (int | None): The seed of random or permuted weights.
         causal (bool | dict): The field of :class:`lm4ve.blocks.LLMBlock`, as are the
             next two.
         causal_suffix (int): See above.

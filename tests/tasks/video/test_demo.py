@@ -43,19 +43,21 @@ def test_a_clip_has_all_frames_in_their_order(mode):
 
 
 def test_directions_are_those_of_their_names():
+    # Name of a direction -> the axis that it moves along, and the sign of its steps.
+    directions = dict(left=(0, -1), right=(0, 1), up=(1, -1), down=(1, 1))
     angles = np.exp(2j * np.pi * np.arange(md.SIZE) / md.SIZE)
     for frames, label in md.clips('test', 64):
-        name, mass = md.CLASSES[label], frames.sum((1, 2), dtype=float)
+        name = md.CLASSES[label]
+        mass = frames.sum((1, 2), dtype=float)
         # The center of mass on a torus, in pixels.
         sums = np.stack(
             [(frames.sum(axis) * angles).sum(-1) for axis in (1, 2)], axis=-1
         )
         shift = np.angle(sums[1] / sums[0]) / (2 * np.pi) * md.SIZE
-        if name in ('left', 'right', 'up', 'down'):
-            along, sign = dict(left=(0, -1), right=(0, 1), up=(1, -1), down=(1, 1))[
-                name
-            ]
-            assert 1 < sign * shift[along] < 5 and abs(shift[1 - along]) < 0.5
+        if name in directions:
+            along, sign = directions[name]
+            assert 1 < sign * shift[along] < 5
+            assert abs(shift[1 - along]) < 0.5
         elif name in ('growing', 'shrinking'):
             # Of eight frames one or two jumps lead back into the range.
             assert np.median(np.diff(mass)) * (1 if name == 'growing' else -1) > 0
