@@ -43,9 +43,10 @@ TASK = Task(
     input_suffixes=('.ply', '.pcd', '.xyz', '.off', '.obj', '.stl', '.npy', '.txt'),
 )
 
-# Editors and type checkers read these names in __init__.pyi.
+# Editors and type checkers read these names in __init__.pyi. The documentation's parser
+# takes a call here, and warns of an attribute.
 __getattr__ = TASK.attribute
-__all__ = TASK.names
+__all__ = list(TASK.names)
 
 
 def __dir__() -> list[str]:
