@@ -26,7 +26,6 @@ QUICK = 'vit-demo_minilm_digits.py'
 WAITING = {
     'lm4ve/blocks/tokens.py',
     'lm4ve/geometry/point_ops.py',
-    'lm4ve/runner/finite_loss.py',
     'lm4ve/tasks/motion/models/forecaster.py',
     'lm4ve/tasks/rooms/models/heads.py',
     'lm4ve/tasks/rooms/models/language.py',

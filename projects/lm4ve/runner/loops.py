@@ -221,9 +221,16 @@ class _ExactLoop(BaseLoop):  # type: ignore[misc]
 
         Args:
             *args: Passed to the ``run_iter`` of MMEngine's loop.
+
+        Raises:
+            UserError: An earlier loss was not finite, and the step failed after it.
         """
         seed_everything(self.runner.seed, STEP, self._iter)
-        super().run_iter(*args)
+        try:
+            super().run_iter(*args)
+        except Exception:
+            self.runner.call_hook('after_failed_iter')
+            raise
 
     def begin_pass(self, epoch: int, skip: int) -> None:
         """Prepare the dataloader for a pass over the data.
