@@ -141,6 +141,11 @@ DEFECTS = [
         'neck',
     ),
     Defect(
+        'convert_without_reading',
+        'mmpretrain.models.losses.utils:convert_to_one_hot',
+        r'\.item\(\)',
+    ),
+    Defect(
         'load_plain_encoders',
         'mmpretrain.models:ImageClassifier.__init__',
         'state_dict',
@@ -184,6 +189,16 @@ DEFECTS = [
         'accept_one_map',
         'mmaction.models:Recognizer2D.extract_feat',
         r'backbone\.get\(.*each in x',
+    ),
+    Defect(
+        'compare_by_method',
+        'mmaction.evaluation:top_k_accuracy',
+        r'logical_or\.reduce',
+    ),
+    Defect(
+        'plain_rates',
+        'mmcv.cnn.bricks.drop:DropPath.__init__',
+        r'self\.drop_prob = drop_prob',
     ),
     Defect(
         'import_without_operators',

@@ -167,6 +167,17 @@ register(
     'mmpretrain.models.classifiers.timm:TimmClassifier.__init__',
     'lm4ve.compat.mmpretrain_unbuilt_neck:refuse_unbuilt_neck',
 )
+for _module in (
+    'losses.label_smooth_loss',
+    'losses.focal_loss',
+    'losses.asymmetric_loss',
+    'heads.margin_head',
+):
+    register(
+        f'mmpretrain.models.{_module}',
+        f'mmpretrain.models.{_module}:convert_to_one_hot',
+        'lm4ve.compat.mmpretrain_one_hot:convert_without_reading',
+    )
 # ---------------------------------------------------------------------------- mmaction2
 register(
     'mmaction.registry',
@@ -188,7 +199,18 @@ register(
     'mmaction.models.recognizers.recognizer2d:Recognizer2D.extract_feat',
     'lm4ve.compat.mmaction_single_maps:accept_one_map',
 )
+for _module in ('base', 'omni_head', 'rgbpose_head'):
+    register(
+        f'mmaction.models.heads.{_module}',
+        f'mmaction.models.heads.{_module}:top_k_accuracy',
+        'lm4ve.compat.mmaction_accuracy:compare_by_method',
+    )
 # -------------------------------------------------------------------------------- mmcv
+register(
+    'mmcv.cnn.bricks.drop',
+    'mmcv.cnn.bricks.drop:DropPath.__init__',
+    'lm4ve.compat.mmcv_drop_path:plain_rates',
+)
 for _host in ('mmdet', 'mmseg'):
     register(
         _host,
