@@ -24,15 +24,11 @@ QUICK = 'vit-demo_minilm_digits.py'
 #: Files of ours in which a training step waits for the device, or may: one that is not
 #: here is new. Copies to the device that block count only where memory is pinned.
 WAITING = {
-    'lm4ve/blocks/tokens.py',
     'lm4ve/geometry/point_ops.py',
-    'lm4ve/tasks/motion/models/forecaster.py',
     'lm4ve/tasks/rooms/models/heads.py',
     'lm4ve/tasks/rooms/models/language.py',
     'lm4ve/tasks/rooms/models/objects.py',
     'lm4ve/tasks/rooms/models/preprocessor.py',
-    'lm4ve/tasks/vqa/models/heads.py',
-    'lm4ve/text/preprocessor.py',
 }
 
 

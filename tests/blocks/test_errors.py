@@ -104,6 +104,16 @@ def test_a_sample_that_is_all_padding_is_refused():
         LLMBlock(arch=LLAMA)(tokens(), padding_mask=mask)
 
 
+def test_compiled_a_sample_that_is_all_padding_becomes_nan():
+    """Compiled code, and a training on a GPU, cannot ask without a wait."""
+    mask = torch.tensor([[False] * 6, [True] * 6])
+    block = LLMBlock(arch=LLAMA)
+    x = tokens()
+    computed, refused = torch.compile(block, backend='eager')(x, padding_mask=mask)
+    assert refused.isnan().all()
+    torch.testing.assert_close(computed, block(x[:1])[0])
+
+
 QUERIES = [
     0,
     [0, 1],

@@ -112,6 +112,11 @@ DEFECTS = [
         'cache',
     ),
     Defect(
+        'copy_without_waiting',
+        'mmengine.model:BaseDataPreprocessor.__init__',
+        r'non_blocking: Optional\[bool\] = False',
+    ),
+    Defect(
         'import_without_extras',
         'mmpretrain/models/multimodal/blip/language_model.py',
         'apply_chunking_to_forward',

@@ -44,7 +44,7 @@ from lm4ve.blocks.provenance import ProvenanceMixin
 from lm4ve.blocks.record import BlockRecord
 from lm4ve.blocks.rotary import RotaryTables
 from lm4ve.blocks.seeding import seeded_cpu_generator
-from lm4ve.blocks.tokens import Queries, check_inputs
+from lm4ve.blocks.tokens import Queries, check_inputs, refuse_empty_samples
 from lm4ve.errors import UserError, check, require
 from lm4ve.llm.fingerprint import Fingerprint
 
@@ -376,13 +376,15 @@ class LLMBlock(ProvenanceMixin):
             Tensor: ``[B, N, D]`` or ``[B, Q, D]``, in ``x.dtype``.
 
         Raises:
-            UserError: A shape is wrong, or a sample is all padding.
+            UserError: A shape is wrong, or a sample is all padding; see
+                :func:`lm4ve.blocks.tokens.refuse_samples`.
         """
         if x.dim() != 3 or x.shape[-1] != self.embed_dims:
             raise UserError(
                 f'LLMBlock takes [B, N, {self.embed_dims}], got {list(x.shape)}.'
             )
         check_inputs(x, padding_mask, queries)
+        x = refuse_empty_samples(x, padding_mask)
         self._move_frozen_weights(x.device)
         not_padding = mask_of_padding(padding_mask)
         with torch.autocast(x.device.type, enabled=False):
@@ -422,6 +424,7 @@ class LLMBlock(ProvenanceMixin):
             UserError: See :meth:`forward`.
         """
         check_inputs(x, padding_mask, queries)
+        x = refuse_empty_samples(x, padding_mask)
         self._move_frozen_weights(x.device)
         not_padding = mask_of_padding(padding_mask)
         first_layer = self.layers[0]

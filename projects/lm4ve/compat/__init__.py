@@ -146,6 +146,11 @@ register(
     'mmengine.config.config:FormatCode',
     'lm4ve.compat.mmengine_slow_format:format_once',
 )
+register(
+    'mmengine.model',
+    'mmengine.model:BaseDataPreprocessor.cast_data',
+    'lm4ve.compat.mmengine_blocking_copies:copy_without_waiting',
+)
 # --------------------------------------------------------------------------- mmpretrain
 register(
     'mmpretrain.utils.dependency',

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lm4ve.blocks.tokens import check_padding
+from lm4ve.blocks.tokens import refuse_empty_samples
 from lm4ve.errors import UserError
 
 #: Number of dimensions -> the layout where none is given.
@@ -117,12 +117,14 @@ def mean_of_tokens(x: Tensor, padding_mask: Tensor | None, extra: int) -> Tensor
         extra (int): How many tokens stood before those of ``x``, which the mask counts.
 
     Raises:
-        UserError: All tokens of a sample are padding.
+        UserError: All tokens of a sample are padding; see
+            :func:`lm4ve.blocks.tokens.refuse_samples`.
     """
     if padding_mask is None:
         return x.mean(dim=1)
     padded = padding_mask[:, extra:]
-    check_padding(padded)
+    # Where that raises no error, the mean of nothing is 0 / 0, which is NaN.
+    refuse_empty_samples(x, padded)
     padded = padded[..., None]
     # 16 bits hold neither sum nor count.
     wide = torch.promote_types(x.dtype, torch.float32)

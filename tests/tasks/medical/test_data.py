@@ -73,12 +73,14 @@ def test_each_volume_is_in_one_part(ratios, tmp_path):
     assert len(paths) == len(set(paths)) == 6
 
 
+@pytest.mark.parametrize('metainfo', [dict(), dict(highest_label=2)])
 @pytest.mark.parametrize('mode', ['loss', 'predict'])
-def test_labels_beyond_the_classes_of_a_model_are_refused(mode):
+def test_labels_beyond_the_classes_of_a_model_are_refused(mode, metainfo):
     vit = dict(
         type='lm4ve.VolumeViT', image_size=(8, 8, 4), patch_size=(4, 4, 2), depth=1
     )
-    model, sample = m.VolumeSegmentor(vit, num_classes=3), VolumeDataSample()
+    model = m.VolumeSegmentor(vit, num_classes=3)
+    sample = VolumeDataSample(metainfo=metainfo)
     sample.gt_seg = torch.full((8, 8, 4), 2)
     model(torch.zeros(1, 1, 8, 8, 4), [sample], mode)
     with pytest.raises(UserError, match='model.num_classes=2'):

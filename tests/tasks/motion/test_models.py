@@ -125,9 +125,30 @@ def test_every_trained_parameter_gets_a_gradient(model, scenes):
     assert_equal_but_for_rounding(many[:, 0], one[:, 0], model)
 
 
+def without_future(scene):
+    """Return a scene of whose future nothing is known."""
+    valid = scene.valid.copy()
+    valid[:, scene.history_steps :] = False
+    return dataclasses.replace(scene, valid=valid)
+
+
+def test_known_queries_are_agents_with_a_known_future(scenes):
+    inputs = batch([scenes[0], without_future(scenes[1]), *scenes[2:]], decode='all')[
+        'inputs'
+    ]
+    places = []
+    _, num_queries = inputs['queries'].shape
+    for scene, agents in enumerate(inputs['future_valid'].any(dim=-1).tolist()):
+        for agent, is_known in enumerate(agents):
+            if is_known and not inputs['agent_padding'][scene, agent]:
+                places.append(scene * num_queries + agent)
+    assert inputs['query_padding'].any()
+    assert not any(num_queries <= place < 2 * num_queries for place in places)
+    assert inputs['known_queries'].tolist() == places
+
+
 def test_batch_without_truth_has_zero_loss(model, scenes):
-    data = batch(scenes[:2])
-    data['inputs']['future_valid'] &= False
+    data = batch([without_future(scene) for scene in scenes[:2]])
     loss = sum(model(**data, mode='loss').values())
     assert loss.item() == 0
     loss.backward()

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lm4ve.blocks.tokens import Queries, check_padding
+from lm4ve.blocks.tokens import Queries, refuse_empty_samples, refuse_samples
 from lm4ve.errors import UserError, build_from, check
 from lm4ve.necks.layouts import mean_of_tokens
 from lm4ve.necks.parts.part import Part, Request, Step
@@ -120,7 +120,7 @@ class QueryTokens(nn.Module, Part):
             UserError: Padding lies between tokens and queries of a block that counts
                 places, or leaves nothing to average.
         """
-        self._check_places(padding_mask)
+        tokens = self._refuse_gaps(tokens, padding_mask)
         batch = tokens.shape[0]
         patches = tokens[:, self.extra :]
         pieces = [tokens]
@@ -147,8 +147,10 @@ class QueryTokens(nn.Module, Part):
         batch, n, _ = tokens.shape
         if not self.fields.cls_token:
             return slice(n, None)
-        places = [0, *range(n, n + self.fields.count)]
-        return torch.tensor(places, device=tokens.device).expand(batch, -1)
+        # Made on the device: a list would be copied to it, for which the CPU waits.
+        class_token = torch.zeros(1, dtype=torch.int64, device=tokens.device)
+        queries = torch.arange(n, n + self.fields.count, device=tokens.device)
+        return torch.cat([class_token, queries]).expand(batch, -1)
 
     def _extend_mask(
         self, padding_mask: Tensor | None, tokens: Tensor
@@ -174,18 +176,20 @@ class QueryTokens(nn.Module, Part):
         added = padding_mask.new_full((batch, self.fields.count), is_hidden)
         return torch.cat([padding_mask, added], dim=1)
 
-    def _check_places(self, padding_mask: Tensor | None) -> None:
-        """Refuse padding between tokens and queries where the block counts places."""
+    def _refuse_gaps(self, tokens: Tensor, padding_mask: Tensor | None) -> Tensor:
+        """Refuse padding between tokens and queries where the block counts places.
+
+        Returns:
+            Tensor: ``tokens``; see :func:`lm4ve.blocks.tokens.refuse_samples`.
+        """
         if padding_mask is None or not self.is_placed:
-            return
-        if torch.compiler.is_compiling():
-            return
-        if padding_mask[:, -1].any():
-            raise UserError(
-                "neck.out_type='query' comes after padding, and block.rotary or a "
-                'window counts the tokens between. Fix: block.rotary=False and '
-                'window=False, or no padding.'
-            )
+            return tokens
+        reason = (
+            "neck.out_type='query' comes after padding, and block.rotary or a window "
+            'counts the tokens between. Fix: block.rotary=False and window=False, or no '
+            'padding.'
+        )
+        return refuse_samples(tokens, padding_mask[:, -1], reason)
 
 
 def max_of_tokens(x: Tensor, padding_mask: Tensor | None, extra: int) -> Tensor:
@@ -200,11 +204,12 @@ def max_of_tokens(x: Tensor, padding_mask: Tensor | None, extra: int) -> Tensor:
         Tensor: ``[B, C]``.
 
     Raises:
-        UserError: All tokens of a sample are padding.
+        UserError: All tokens of a sample are padding; see
+            :func:`lm4ve.blocks.tokens.refuse_samples`.
     """
     if padding_mask is not None:
         padded = padding_mask[:, extra:]
-        check_padding(padded)
         smallest = torch.finfo(x.dtype).min
         x = x.masked_fill(padded[..., None], smallest)
+        x = refuse_empty_samples(x, padded)
     return x.amax(dim=1)

@@ -6,6 +6,7 @@ position), so that predictions turn and move with the scene.
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from lm4ve.errors import check
@@ -181,8 +182,9 @@ def collate_scenes(samples: list[dict]) -> dict[str, object]:
         ``agents_valid`` ``[B, A, H]``, ``agent_padding`` bool ``[B, A]`` (True =
         padding), ``future``, ``future_valid``, ``lanes`` ``[B, L, 10, 2]``,
         ``lane_attributes`` ``[B, L, 3]``, ``lane_padding`` ``[B, L]``, ``queries``
-        int64 ``[B, Q]``, ``query_padding`` ``[B, Q]``; and ``data_samples``, a
-        list of dicts with the scene's name, pose and truth.
+        int64 ``[B, Q]``, ``query_padding`` ``[B, Q]``, and ``known_queries`` int64
+        ``[K]``, places among the B * Q queries (:func:`find_known_queries`); and
+        ``data_samples``, a list of dicts with the scene's name, pose and truth.
     """
     inputs = {}
     for key in (*PADDING_MASKS, *OTHER_INPUTS):
@@ -191,5 +193,24 @@ def collate_scenes(samples: list[dict]) -> dict[str, object]:
     for key, mask in PADDING_MASKS.items():
         sizes = torch.tensor([len(sample[key]) for sample in samples])
         inputs[mask] = torch.arange(inputs[key].shape[1]) >= sizes[:, None]
+    inputs['known_queries'] = find_known_queries(inputs)
     data_samples = [dict(scene=sample['scene']) for sample in samples]
     return dict(inputs=inputs, data_samples=data_samples)
+
+
+def find_known_queries(inputs: dict[str, Tensor]) -> Tensor:
+    """Find the agents of a batch that are decoded and whose future is known.
+
+    How many there are depends on values. A training step on a GPU would wait for them,
+    so the loader finds them on the CPU.
+
+    Args:
+        inputs (dict[str, Tensor]): ``future_valid``, ``queries`` and ``query_padding``
+            of :func:`collate_scenes`.
+
+    Returns:
+        Tensor: int64 ``[K]``, places among the B * Q queries, scene by scene.
+    """
+    has_future = inputs['future_valid'].any(dim=-1)
+    is_known = has_future.gather(1, inputs['queries']) & ~inputs['query_padding']
+    return is_known.flatten().nonzero().flatten()

@@ -204,9 +204,13 @@ class VolumeSegmentor(BaseModel):
 
     def _check_labels(self, sample: VolumeDataSample) -> None:
         """Refuse labels that are no class: a sigmoid would learn any number."""
-        if 'gt_seg' in sample:
+        if 'gt_seg' not in sample:
+            return
+        highest = sample.get('highest_label')
+        if highest is None:
+            # A sample that PackVolume did not make.
             highest = int(sample.gt_seg.max())
-            check('labels with model.num_classes', highest, most=self.num_classes - 1)
+        check('labels with model.num_classes', highest, most=self.num_classes - 1)
 
     def _predict(
         self, logits: Tensor, data_samples: list[VolumeDataSample] | None

@@ -156,7 +156,10 @@ class PackVolume(BaseTransform):
         metainfo = dict(filename=str(results['img_path']), spacing=_spacing(img))
         sample = VolumeDataSample(metainfo=metainfo)
         if 'seg' in results:
-            sample.gt_seg = results['seg'].as_tensor()[0].round().long()
+            labels = results['seg'].as_tensor()[0].round().long()
+            sample.gt_seg = labels
+            # Read here, on the CPU: the model would wait for a GPU to read its copy.
+            sample.set_metainfo(dict(highest_label=int(labels.max())))
         return dict(inputs=img.as_tensor().float().contiguous(), data_samples=sample)
 
 

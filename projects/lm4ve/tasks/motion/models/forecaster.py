@@ -77,14 +77,17 @@ class MotionForecaster(BaseModel):
         self, trajectories: Tensor, scores: Tensor, inputs: dict[str, Tensor]
     ) -> dict[str, Tensor]:
         """Compute the losses of the agents whose future is known."""
-        future = take_agents(inputs['future'], inputs['queries'])
-        valid = take_agents(inputs['future_valid'], inputs['queries'])
-        known = valid.any(dim=-1) & ~inputs['query_padding']
-        if not known.any():
+        known = inputs['known_queries']
+        if len(known) == 0:
             # A step without any truth: zero, with a path to every parameter.
             return dict(loss=(trajectories.sum() + scores.sum()) * 0.0)
+        future = take_agents(inputs['future'], inputs['queries'])
+        valid = take_agents(inputs['future_valid'], inputs['queries'])
         return self.decoder.loss(
-            trajectories[known], scores[known], future[known], valid[known]
+            trajectories.flatten(0, 1)[known],
+            scores.flatten(0, 1)[known],
+            future.flatten(0, 1)[known],
+            valid.flatten(0, 1)[known],
         )
 
     def _predict(

@@ -86,13 +86,15 @@ class VQAHead(VocabularyHead, BaseModule):
             f'A batch has {len(answers)} lists of gt_answers for {len(logits)} questions. Fix: one '
             'list of answers for each question.',
         )
-        # On the CPU: each access to a GPU's tensor would wait for the GPU.
+        # On the CPU: each access to a GPU's tensor would wait for the GPU, and so would
+        # a copy that blocks.
         targets = torch.zeros(logits.shape)
         for row, answers_of_question in enumerate(answers):
             for answer, score in soft_scores(answers_of_question).items():
                 if answer in self.index:
                     targets[row, self.index[answer]] = score
-        loss = F.binary_cross_entropy_with_logits(logits, targets.to(logits))
+        targets = targets.to(logits, non_blocking=True)
+        loss = F.binary_cross_entropy_with_logits(logits, targets)
         return dict(loss_vqa=loss * len(self.vocabulary))
 
     def predict(self, features: Tensor, data_samples: Samples) -> Samples:
@@ -319,7 +321,7 @@ class _Contrastive(nn.Module):
         rows = torch.arange(len(texts), device=scores.device)
         true = rows * texts.shape[1]  # the columns of the true texts
         # True captions of another sample of the same image are no negatives.
-        same = _same_image(data_samples).to(scores.device)
+        same = _same_image(data_samples).to(scores.device, non_blocking=True)
         hidden = torch.zeros_like(scores, dtype=torch.bool)
         hidden[:, true] = same.fill_diagonal_(False)
         scores = scores.masked_fill(hidden, torch.finfo(scores.dtype).min)

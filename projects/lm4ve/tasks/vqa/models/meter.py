@@ -145,8 +145,9 @@ class METER(BaseModel):
         # All of the image, and the first token of the text.
         read: slice | Tensor = slice(0, count + 1)
         if self.image_pool == 'first':
-            first = torch.tensor([0, count], device=joint.device)
-            read = first.expand(len(joint), 2)
+            # Made on the device: a list would be copied to it, for which the CPU waits.
+            both = torch.arange(0, count + 1, count, device=joint.device)
+            read = both.expand(len(joint), 2)
         out = self.neck(joint, padding_mask=mask, queries=read)
         return out[:, :-1], out[:, -1]
 
