@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from lm4ve.blocks.low_rank import count_macs
 from lm4ve.blocks.tokens import take_tokens
-from lm4ve.cost.step import FORMULAS
+from lm4ve.cost.operations import FORMULAS
 from lm4ve.necks import LLMBlockNeck
 
 

@@ -173,6 +173,12 @@ FLAGS: dict[str, Flags] = {
         '--gpus': dict(
             type=int, nargs='+', help='also the bytes that so many GPUs send in a step'
         ),
+        '--device': dict(
+            metavar='a100|h100|4090|cpu', help='estimate seconds and hours on it'
+        ),
+        '--samples': dict(
+            type=at_least(1), help='entries of the training data, for the hours'
+        ),
     },
     'export': {
         **CONFIG,

@@ -8,30 +8,20 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.registry import OPTIMIZERS
 from torch import Tensor, nn
-from torch.utils.flop_counter import (
-    FlopCounterMode,
-    sdpa_backward_flop_count,
-    sdpa_flop_count,
-)
+from torch.utils.flop_counter import FlopCounterMode
 
 from lm4ve.blocks import count_parameters, frozen_tensors
+from lm4ve.cost.autocast import amp_dtype, autocast_as_on_gpu
 from lm4ve.cost.fake import build_fake, fake_config, fake_tensors
+from lm4ve.cost.operations import FORMULAS, Operation, Recorder, storage_of
+from lm4ve.cost.samples import samples_of_entry
 from lm4ve.tasks import task_of_config
+from lm4ve.tasks.base.batches import trained_dataset
 
-#: How many numbers of a parameter's size an optimizer keeps, by its type.
-STATES = dict(AdamW=2, Adam=2, SGD=1, LAMB=2, Lamb=2)
-_aten = torch.ops.aten
-#: Operators that torch does not count -> formulas for their floating-point operations,
-#: from the shapes of their arguments: attention on CPUs, which costs as much as the
-#: other fused kernels, and the product of 8-bit integers.
-_CPU = _aten._scaled_dot_product_flash_attention_for_cpu
-_CPU_BACKWARD = _aten._scaled_dot_product_flash_attention_for_cpu_backward
-FORMULAS = {
-    _CPU: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
-    _CPU_BACKWARD: lambda g, q, k, v, *_, **__: sdpa_backward_flop_count(g, q, k, v),
-    _aten._int_mm: lambda x, y, *_, **__: 2 * x[0] * x[1] * y[1],
-}
+#: Bytes of the loss scaler's state: its scale and its count of good steps.
+SCALER = 8
 
 
 @dataclass
@@ -39,31 +29,53 @@ class StepCost:
     """The cost of a training step of one process.
 
     Attributes:
-        batch (int): Samples.
+        batch (int): Samples that reach the model.
+        amp (torch.dtype | None): The dtype of autocast; None: there is none.
         trainable, frozen (int): Parameters.
         forward (dict[str, int]): Multiply-accumulates of the forward pass by child of
             the model, and 'all'.
         backward (int): Multiply-accumulates of the backward pass.
         saved (Counter): Bytes that the forward pass keeps for the backward pass, by
-            dtype.
+            dtype, without weights and their casts.
+        casts (int): Bytes of the weights' copies in 16 bits that autocast makes and
+            that are kept for the backward pass.
         weights (Counter): Bytes of parameters, buffers and frozen tensors, by dtype.
         gradients (int): Bytes of the gradients of all trained parameters.
         optimizer (int): Bytes of the optimizer's state.
+        average (int): Bytes of the average of the weights; 0 if no hook keeps one.
         checkpoint (int): Bytes of a checkpoint: weights (without frozen tensors of
             blocks), the optimizer's state and the average of weights, as the config's
             hooks say.
+        memory (dict[str, int]): What takes memory when a step needs most of it ->
+            bytes. They add up to ``peak``.
+        calls (Counter[Operation]): The operators of forward pass, backward pass and
+            update -> how many times each runs.
     """
 
     batch: int
+    amp: torch.dtype | None
     trainable: int
     frozen: int
     forward: dict[str, int]
     backward: int
     saved: Counter[torch.dtype]
+    casts: int
     weights: Counter[torch.dtype]
     gradients: int
     optimizer: int
+    average: int
     checkpoint: int
+    memory: dict[str, int]
+    calls: Counter[Operation]
+
+    @property
+    def peak(self) -> int:
+        """The bytes that a step needs at its peak.
+
+        A GPU's context, what its libraries reserve, and what its allocator loses
+        between tensors come on top.
+        """
+        return sum(self.memory.values())
 
     @property
     def macs(self) -> int:
@@ -84,16 +96,20 @@ class StepCost:
         return {'DDP': 2 * share * self.gradients, 'FSDP': 3 * share * self.gradients}
 
 
-def cost_of_step(cfg: Config, batch: int | None = None) -> StepCost:
+def cost_of_step(
+    cfg: Config, batch: int | None = None, on_cpu: bool = False
+) -> StepCost:
     """Count a training step.
 
-    Where a mapper is folded into the block's projections (``low_rank``), the products
-    of both count.
+    Mixed precision counts as on a GPU (:mod:`lm4ve.cost.autocast`). Where a mapper is
+    folded into the block's projections (``low_rank``), the products of both count.
 
     Args:
         cfg (Config): See :func:`lm4ve.runner.config.read_config`. Its checkpoints need
             not exist.
         batch (int, optional): Samples of one process; default: the config's.
+        on_cpu (bool): Count a training on a CPU, which is in fp32 also where the config
+            asks for mixed precision.
 
     Raises:
         UserError: The config is of no task of the suite.
@@ -104,40 +120,113 @@ def cost_of_step(cfg: Config, batch: int | None = None) -> StepCost:
     if batch is None:
         batch = batch_of(cfg)
     data = task_of_config(cfg).batches.batch(cfg, batch, training=True)
+    amp = None if on_cpu else amp_dtype(cfg)
     with fake_tensors():
         model: Any = build_fake(cfg)
-        data = model.data_preprocessor(data, True)
         with counting(model) as counts:
-            loss, _ = model.parse_losses(model(**data, mode='loss'))
+            loss = _loss_of(model, data, amp)
             counts.end_forward()
             loss.backward()
+            del loss
+            optimizer = _update(cfg, model, counts.recorder)
     trainable, frozen = count_parameters(model)
     weights: Counter[torch.dtype] = Counter()
     for tensor in _tensors_of(model):
         weights[tensor.dtype] += tensor.nbytes
     gradients = sum(p.nbytes for p in model.parameters() if p.requires_grad)
-    optimizer = _numbers_kept(cfg) * gradients
-    return StepCost(
+    average = _average_bytes(cfg, model)
+    cost = StepCost(
         batch=batch,
+        amp=amp,
         trainable=trainable,
         frozen=frozen,
         forward=counts.forward,
         backward=counts.total() - counts.forward['all'],
         saved=counts.saved,
+        casts=counts.casts,
         weights=weights,
         gradients=gradients,
         optimizer=optimizer,
-        checkpoint=_checkpoint_bytes(cfg, model, optimizer),
+        average=average,
+        checkpoint=_checkpoint_bytes(cfg, model, optimizer, average),
+        memory={},
+        calls=counts.recorder.calls,
     )
+    cost.memory = _memory_at_peak(cost, model, counts.recorder)
+    return cost
 
 
 def batch_of(cfg: Config) -> int:
-    """Return the batch size of a config's training, or of its test if it does not train."""
+    """Return how many samples a step of a config's training has, or of its test.
+
+    A data set that gives several samples of an entry, as ``num_repeats`` says, makes a
+    batch so many times larger than the data loader's.
+    """
     for name in ('train_dataloader', 'test_dataloader'):
         loader = cfg.get(name)
         if loader:
-            return loader.get('batch_size', 1)
+            entries: int = loader.get('batch_size', 1)
+            return entries * samples_of_entry(trained_dataset(cfg))
     return 1
+
+
+def _loss_of(model: Any, data: Any, amp: torch.dtype | None) -> Tensor:
+    """Run preprocessor and forward pass as MMEngine does in a training step."""
+    with autocast_as_on_gpu(amp):
+        losses = model(**model.data_preprocessor(data, True), mode='loss')
+    loss: Tensor
+    loss, _ = model.parse_losses(losses)
+    return loss
+
+
+def _update(cfg: Config, model: nn.Module, recorder: Recorder) -> int:
+    """Run the config's optimizer on the model's gradients.
+
+    Returns:
+        int: The bytes of the optimizer's state.
+    """
+    recorder.phase = 'update'
+    wrapper = cfg.get('optim_wrapper') or {}
+    fields = dict(wrapper.get('optimizer') or dict(type='AdamW'))
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters:
+        return 0
+    optimizer = OPTIMIZERS.build(dict(fields, params=parameters))
+    optimizer.step()
+    size = 0
+    for state in optimizer.state.values():
+        for value in state.values():
+            if isinstance(value, Tensor):
+                size += value.nbytes
+    return size
+
+
+def _memory_at_peak(
+    cost: StepCost, model: nn.Module, recorder: Recorder
+) -> dict[str, int]:
+    """Return what takes memory when a step needs most of it -> bytes.
+
+    Args:
+        cost (StepCost): The counts, ``memory`` excepted.
+        model (nn.Module): The model after a step.
+        recorder (Recorder): What it recorded.
+    """
+    gradients = recorder.held_at_peak(
+        p.grad for p in model.parameters() if p.grad is not None
+    )
+    rest = recorder.peak - gradients
+    activations = min(sum(cost.saved.values()), rest)
+    casts = min(cost.casts, rest - activations)
+    return {
+        'weights': sum(cost.weights.values()),
+        'average of the weights': cost.average,
+        "optimizer's state": cost.optimizer,
+        'loss scaler': SCALER if cost.amp is torch.float16 else 0,
+        'gradients': gradients,
+        'activations': activations,
+        "weights in autocast's dtype": casts,
+        'temporary': rest - activations - casts,
+    }
 
 
 @dataclass
@@ -146,13 +235,16 @@ class Counts:
 
     Attributes:
         flops (FlopCounterMode): Counts while the model runs.
+        recorder (Recorder): Records each operator.
         children (dict[str, str]): Child of the model -> its name in these counts.
-        saved, forward: See :class:`StepCost`.
+        saved, casts, forward: See :class:`StepCost`.
     """
 
     flops: FlopCounterMode
+    recorder: Recorder
     children: dict[str, str]
     saved: Counter[torch.dtype] = field(default_factory=Counter)
+    casts: int = 0
     forward: dict[str, int] = field(default_factory=dict)
 
     def total(self) -> int:
@@ -162,7 +254,8 @@ class Counts:
     def end_forward(self) -> None:
         """Store the multiply-accumulates so far in ``forward``: by child, and 'all'.
 
-        Children without any are left out. A multiply-accumulate is two operations.
+        The operators that follow are those of the backward pass. Children without any
+        are left out. A multiply-accumulate is two operations.
         """
         operations_by_module = self.flops.get_flop_counts()
         for name, module in self.children.items():
@@ -171,6 +264,7 @@ class Counts:
             if macs > 0:
                 self.forward[name] = macs
         self.forward['all'] = self.total()
+        self.recorder.phase = 'backward'
 
 
 @contextmanager
@@ -186,21 +280,28 @@ def counting(model: nn.Module) -> Iterator[Counts]:
     """
     class_name = type(model).__name__
     children = {name: f'{class_name}.{name}' for name, _ in model.named_children()}
-    counts = Counts(FlopCounterMode(display=False, custom_mapping=FORMULAS), children)
-    counted = {tensor.untyped_storage()._cdata for tensor in _tensors_of(model)}
+    recorder = Recorder(_tensors_of(model))
+    flops = FlopCounterMode(display=False, custom_mapping=FORMULAS)
+    counts = Counts(flops, recorder, children)
+    counted = set()
 
     def count_saved(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in counted:
-            counted.add(storage._cdata)
-            counts.saved[tensor.dtype] += storage.nbytes()
+        key = storage_of(tensor)
+        if recorder.is_resident(tensor) or key in counted:
+            return tensor
+        counted.add(key)
+        size = tensor.untyped_storage().nbytes()
+        if key in recorder.casts:
+            counts.casts += size
+        else:
+            counts.saved[tensor.dtype] += size
         return tensor
 
     def unpack(tensor: Tensor) -> Tensor:
         return tensor  # it was saved as it is
 
     hooks = torch.autograd.graph.saved_tensors_hooks(count_saved, unpack)
-    with hooks, counts.flops:
+    with hooks, flops, recorder:
         yield counts
 
 
@@ -209,33 +310,34 @@ def _tensors_of(model: nn.Module) -> list[Tensor]:
     return [*model.parameters(), *model.buffers(), *frozen_tensors(model).values()]
 
 
-def _numbers_kept(cfg: Config) -> int:
-    """Return how many numbers the config's optimizer keeps for each trained one.
-
-    An optimizer that :data:`STATES` lacks is taken for one that keeps two, as Adam does.
-    """
-    wrapper = cfg.get('optim_wrapper') or {}
-    optimizer = wrapper.get('optimizer', {}).get('type', 'AdamW')
-    name = optimizer if isinstance(optimizer, str) else optimizer.__name__
-    return STATES.get(name, 2)
-
-
-def _checkpoint_bytes(cfg: Config, model: nn.Module, optimizer: int) -> int:
+def _checkpoint_bytes(
+    cfg: Config, model: nn.Module, optimizer: int, average: int
+) -> int:
     """Return the bytes of a checkpoint, as the config's hooks write it.
 
     Args:
         cfg (Config): The config.
         model (nn.Module): Its model.
-        optimizer (int): Bytes of the optimizer's state.
+        optimizer, average (int): Bytes of the optimizer's state, and of the average of
+            weights.
     """
-    weights = sum(tensor.nbytes for tensor in model.state_dict().values())
-    size = weights
-    if _keeps_average(cfg):
-        size += weights
+    size = _state_bytes(model) + average
     writer = cfg.get('default_hooks', {}).get('checkpoint') or {}
     if writer.get('save_optimizer', True):
         size += optimizer
     return size
+
+
+def _average_bytes(cfg: Config, model: nn.Module) -> int:
+    """Return the bytes of the average of weights; frozen tensors are shared, not copied."""
+    if not _keeps_average(cfg):
+        return 0
+    return _state_bytes(model)
+
+
+def _state_bytes(model: nn.Module) -> int:
+    """Return the bytes of a model's ``state_dict``."""
+    return sum(tensor.nbytes for tensor in model.state_dict().values())
 
 
 def _keeps_average(cfg: Config) -> bool:
