@@ -2,7 +2,7 @@
 # beside the others, in mmdetection's recipe for COCO. Not in the paper.
 _base_ = [
     'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
-    '../_base_/llm/llama-7b.py',
+    '../_base_/llm/llama-7b_auto.py',
     '../_base_/checkpoints.py',
 ]
 

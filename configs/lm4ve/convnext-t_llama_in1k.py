@@ -1,7 +1,7 @@
 # ConvNeXt-T: the block on its last map, then pooling and the final norm.
 _base_ = [
     'mmpretrain::convnext/convnext-tiny_32xb128_in1k.py',
-    '../_base_/llm/llama-7b.py',
+    '../_base_/llm/llama-7b_auto.py',
     '../_base_/image/checked-imagenet.py',
 ]
 

@@ -1,7 +1,7 @@
 # ResNet-50: the block on its last map, before the pooling. There is no final norm.
 _base_ = [
     'mmpretrain::resnet/resnet50_8xb32_in1k.py',
-    '../_base_/llm/llama-7b.py',
+    '../_base_/llm/llama-7b_auto.py',
     '../_base_/image/checked-imagenet.py',
 ]
 

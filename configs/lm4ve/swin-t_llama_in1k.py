@@ -1,7 +1,7 @@
 # Swin-T: the block on its last map, before the final norm (which the neck has).
 _base_ = [
     'mmpretrain::swin_transformer/swin-tiny_16xb64_in1k.py',
-    '../_base_/llm/llama-7b.py',
+    '../_base_/llm/llama-7b_auto.py',
     '../_base_/image/checked-imagenet.py',
 ]
 

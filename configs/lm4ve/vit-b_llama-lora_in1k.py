@@ -21,7 +21,10 @@ _vit = dict(
         prefix='backbone.',
     ),
 )
-model = dict(backbone=dict(_delete_=True, backbone=_vit, **_base_.luvit))
+# This stage has no loss scaler: see _base_/llm/llama-7b_auto.py.
+_neck = dict(_base_.luvit.neck, block=dict(_base_.luvit.neck.block, dtype='auto'))
+_luvit = dict(_base_.luvit, neck=_neck)
+model = dict(backbone=dict(_delete_=True, backbone=_vit, **_luvit))
 train_dataloader = _base_.checked
 val_dataloader = _base_.checked
 test_dataloader = _base_.checked

@@ -16,7 +16,9 @@ model = dict(
             # code.
             mapper=dict(bias=True),
             lora=dict(r=4, alpha=1, bias='lora_only'),
-            block=dict(_base_.llm_block, checkpoint='data/llm/llama-3.1-8b'),
+            block=dict(
+                _base_.llm_block, checkpoint='data/llm/llama-3.1-8b', dtype='auto'
+            ),
         ),
     )
 )

@@ -1,6 +1,6 @@
 # ViViT with LLaMA-7B's last block after its second encoder, residual within the
 # mappers.
-_base_ = ['./vivit_none_fracturemnist3d.py', '../_base_/llm/llama-7b.py']
+_base_ = ['./vivit_none_fracturemnist3d.py', '../_base_/llm/llama-7b_auto.py']
 
 model = dict(
     backbone=dict(out_type='raw'),

@@ -1,7 +1,7 @@
 # VectorNet with LLaMA-7B's last block, frozen, on agent and lane tokens.
 _base_ = [
     './vectornet_argoverse1.py',
-    '../_base_/llm/llama-7b.py',
+    '../_base_/llm/llama-7b_auto.py',
     '../_base_/necks/raw.py',
 ]
 

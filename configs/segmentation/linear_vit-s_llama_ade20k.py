@@ -3,7 +3,7 @@
 # Not in the paper.
 _base_ = [
     'mmseg::segmenter/segmenter_vit-s_fcn_8xb1-160k_ade20k-512x512.py',
-    '../_base_/llm/llama-7b.py',
+    '../_base_/llm/llama-7b_auto.py',
     '../_base_/checkpoints.py',
 ]
 

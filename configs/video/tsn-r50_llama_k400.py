@@ -2,7 +2,7 @@
 # the tokens of a clip's eight frames attend to each other. Not in the paper.
 _base_ = [
     'mmaction::recognition/tsn/tsn_imagenet-pretrained-r50_8xb32-1x1x8-100e_kinetics400-rgb.py',
-    '../_base_/llm/llama-7b.py',
+    '../_base_/llm/llama-7b_auto.py',
     '../_base_/checkpoints.py',
 ]
 

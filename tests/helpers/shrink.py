@@ -222,6 +222,8 @@ class Shrinker:
             elif kind == 'LLMBlock':
                 if node.get('checkpoint') is not None:
                     self.language_model(node['checkpoint'])
+                if node.get('dtype') == 'auto':
+                    node['dtype'] = 'float32'
             elif kind == 'MLPBlock':
                 node['embed_dims'] = LLM_WIDTH
             node = list(node.values())

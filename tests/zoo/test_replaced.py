@@ -21,7 +21,7 @@ CONFIG = dict(
         neck=[
             dict(
                 type='LLMBlockNeck',
-                block=dict(checkpoint='data/llm/llama-7b', layers=(-1,)),
+                block=dict(checkpoint='data/llm/llama-7b', layers=(-1,), dtype='auto'),
             )
         ],
     ),
@@ -52,6 +52,7 @@ SIZES = [
     dict(model__backbone__arch=dict(embed_dims=16, num_layers=2)),
     dict(model__neck__0__in_channels=16, train_dataloader__num_workers=0),
     dict(train_dataloader__dataset__indices=8, work_dir='/tmp/run', launcher='none'),
+    dict(model__neck__0__block__dtype='float32'),
 ]
 
 
@@ -72,6 +73,9 @@ OTHERS = {
     'a new path': dict(train_dataloader__dataset__ann_file='list.txt'),
     'a field that is gone': dict(model__backbone__pretrained=KeyError),
     'another language model': dict(model__neck__0__block__checkpoint='data/llm/tiny'),
+    'another dtype than the machine-independent one': dict(
+        model__neck__0__block__dtype='bfloat16'
+    ),
     'no record of the run': dict(visualizer__vis_backends=[]),
 }
 

@@ -3,7 +3,7 @@
 #   model = _base_.with_block
 # Layers of the fusion end with a norm, and the paper names none after its second
 # mapper: no norm.
-_base_ = ['../llm/llama-7b.py', './raw.py']
+_base_ = ['../llm/llama-7b_auto.py', './raw.py']
 
 with_block = dict(
     neck=dict(**_base_.llm_neck, in_channels=768, norm_cfg=None, block=_base_.llm_block)

@@ -23,6 +23,7 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from lm4ve.blocks.auto_dtype import AUTO, resolve_dtype
 from lm4ve.blocks.config_fields import record_fields
 from lm4ve.blocks.eight_bits import EIGHT_BITS, quantize_products
 from lm4ve.blocks.freezing import TRAINABLE, freeze_final_norm, freeze_layer
@@ -101,7 +102,9 @@ class LLMBlock(ProvenanceMixin):
             that have no such norm (bert, roberta, opt-350m).
         dtype (str): Storage and compute type: 'float32', 'bfloat16' or
             'float16'; experimental are 'int8' and 'float8', with products of 8 bits in
-            bfloat16 otherwise. Autocast is off inside the block.
+            bfloat16 otherwise. 'auto' is bfloat16 where the device computes it, else
+            float32 (:func:`lm4ve.blocks.auto_dtype.resolve_dtype`), and the recorded
+            type once a checkpoint is loaded. Autocast is off inside the block.
         arch (dict, optional): ``model_type`` and config fields, to build a
             random block without a checkpoint.
 
@@ -144,6 +147,9 @@ class LLMBlock(ProvenanceMixin):
             self.pretrained = False
         self.seed = seed
         self.trainable = trainable
+        #: Whether a checkpoint that is loaded decides the dtype.
+        self.has_auto_dtype = dtype == AUTO
+        dtype = resolve_dtype(dtype, TRAINABLE[trainable].dtypes)
         self.dtype = _DTYPES[dtype]
         self.eight_bits = dtype if dtype in EIGHT_BITS else None
         self.causal_suffix = causal_suffix
@@ -164,8 +170,9 @@ class LLMBlock(ProvenanceMixin):
         self.layers, fingerprint = self._build_layers(model)
         #: What a checkpoint records of the adapters.
         self.lora: Any = 'none'
+        self.lora_fields = lora or {}
         if TRAINABLE[trainable].has_adapters:
-            self.lora = self._add_lora(self.layers, lora or {})
+            self.lora = self._add_lora(self.layers)
         self.final_norm: nn.Module | None = None
         if final_norm:
             self.final_norm = self._build_final_norm(model)
@@ -244,16 +251,13 @@ class LLMBlock(ProvenanceMixin):
             return model.host.build_layer(library_layer, index, self.trainable)
         return LLMLayer(library_layer, model.spec, model.config)
 
-    def _add_lora(self, layers: nn.Module, fields: dict[str, Any]) -> dict[str, Any]:
-        """Add LoRA to the layers; return what a checkpoint records of it.
-
-        Args:
-            layers (nn.Module): The block's layers, changed in place.
-            fields (dict): The block's argument ``lora``.
-        """
+    def _add_lora(self, layers: nn.Module) -> dict[str, Any]:
+        """Add LoRA to the layers, in place; return what a checkpoint records of it."""
         from lm4ve.blocks.adapters import add_lora  # needs peft
 
-        return add_lora(layers, fields, 'block.lora', _LORA_TARGETS, self.seed)
+        return add_lora(
+            layers, self.lora_fields, 'block.lora', _LORA_TARGETS, self.seed
+        )
 
     def _build_final_norm(self, model: LanguageModel) -> nn.Module | None:
         """Build the norm after the last layer, frozen unless it trains.
@@ -352,10 +356,41 @@ class LLMBlock(ProvenanceMixin):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         # The whole model may have been cast: compute in the type of its weights.
         weights = [*frozen_tensors(self).values(), *self.parameters()]
+        if weights[0].dtype != self.dtype:
+            self.has_auto_dtype = False  # the cast has decided
         self.dtype = weights[0].dtype
         name = str(self.dtype).removeprefix('torch.')
         self.source['dtype'] = self.eight_bits or name
         return self
+
+    def can_follow(self, dtype: str) -> bool:
+        """Return whether the block takes the dtype that a checkpoint records."""
+        is_plain = dtype in _DTYPES and dtype not in EIGHT_BITS
+        allowed = TRAINABLE[self.trainable].dtypes
+        return self.has_auto_dtype and is_plain and dtype in allowed
+
+    def follow_dtype(self, dtype: str) -> None:
+        """Hold the frozen weights in another type from now on.
+
+        They are read from their source again: a cast would keep the rounding of the type
+        before. Adapters stay as they are, in fp32.
+
+        Args:
+            dtype (str): 'float32', 'bfloat16' or 'float16'.
+        """
+        self.dtype = _DTYPES[dtype]
+        self.source['dtype'] = dtype
+        model = LanguageModel(self.checkpoint, self.arch)
+        layers, _ = self._build_layers(model)
+        if TRAINABLE[self.trainable].has_adapters:
+            self._add_lora(layers)
+        parts: dict[str, nn.Module] = {'layers': layers}
+        norm = self._build_final_norm(model)
+        if norm is not None:
+            parts['final_norm'] = norm
+        weights = frozen_tensors(nn.ModuleDict(parts))
+        for name, tensor in frozen_tensors(self).items():
+            tensor.data = weights[name].to(tensor.device)
 
     # ------------------------------------------------------------ computing
     def forward(
@@ -583,7 +618,7 @@ def _check_training(trainable: str, dtype: str, lora: Any) -> None:
     """
     check('block.trainable', trainable, choices=TRAINABLE)
     field = f"block.dtype with block.trainable='{trainable}'"
-    check(field, dtype, choices=TRAINABLE[trainable].dtypes)
+    check(field, dtype, choices=(*TRAINABLE[trainable].dtypes, AUTO))
     if lora is not None:
         require(
             TRAINABLE[trainable].has_adapters,

@@ -270,10 +270,10 @@ class ProvenanceMixin(nn.Module):
             _check_embedded(embedded, digest)
         self._follow_old_record(source)
         compare_settings(source, self.source)
-        self._warn_of_dtype(source)
+        self._settle_dtype(source)
         if differs:
             with torch.no_grad():
-                for name, tensor in mine.items():
+                for name, tensor in frozen_tensors(self).items():
                     tensor.copy_(embedded[name])
             dtype = self.source['dtype']
             self.source = {**self.source, **source, 'dtype': dtype}
@@ -307,17 +307,32 @@ class ProvenanceMixin(nn.Module):
             level=logging.WARNING,
         )
 
-    def _warn_of_dtype(self, source: dict[str, Any]) -> None:
-        """Warn if the checkpoint was made in another type."""
+    def can_follow(self, dtype: str) -> bool:
+        """Return whether :meth:`follow_dtype` takes this dtype of a record."""
+        return False
+
+    def follow_dtype(self, dtype: str) -> None:
+        """Compute in another dtype from now on."""
+        raise NotImplementedError
+
+    def _settle_dtype(self, source: dict[str, Any]) -> None:
+        """Compute in the type that the checkpoint was made in, or warn that it is another one."""
         dtype = self.source['dtype']
-        if source.get('dtype', dtype) == dtype:
+        recorded = source.get('dtype', dtype)
+        if recorded == dtype:
             return
-        print_log(
-            f"The checkpoint was made with model.neck.block.dtype='{source['dtype']}', "
-            f"the model computes in '{dtype}': results will differ a little.",
-            logger='current',
-            level=logging.WARNING,
-        )
+        if self.can_follow(recorded):
+            self.follow_dtype(recorded)
+            text = (
+                f"model.neck.block.dtype='auto': the block computes in '{recorded}' as in the "
+                f"checkpoint, not in '{dtype}', which this device would get without it."
+            )
+        else:
+            text = (
+                f"The checkpoint was made with model.neck.block.dtype='{recorded}', "
+                f"the model computes in '{dtype}': results will differ a little."
+            )
+        print_log(text, logger='current', level=logging.WARNING)
 
 
 def _take_embedded(state: dict[str, Any], prefix: str) -> dict[str, Tensor]:
