@@ -9,8 +9,8 @@ for ((left = ${RESTARTS:-10}; ; left--)); do
   "$(dirname "$0")/dist_train.sh" "$@" --resume auto
   code=$?
   case $code in
-    # Done; a mistake of the user's, which another start does not mend; Ctrl-C; SIGTERM.
-    0 | 2 | 130 | 143) exit $code ;;
+    # Done; a mistake of the user's, which another start does not mend; Ctrl-C; SIGUSR1, SIGUSR2, SIGTERM.
+    0 | 2 | 130 | 138 | 140 | 143) exit $code ;;
   esac
   if [ "$left" -le 0 ]; then exit $code; fi
   echo "Training ended with exit code $code and is started again; $((left - 1)) more restart(s) left." >&2

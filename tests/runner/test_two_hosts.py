@@ -8,6 +8,8 @@ two machines. Their file system is one, as on a cluster.
 import contextlib
 import os
 import shutil
+import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +19,14 @@ import pytest
 from torch.distributed.elastic.agent.server.api import RunResult, WorkerState
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 
-from lm4ve.commands.launch import Agent, rendezvous, with_resume
+from lm4ve.commands.launch import (
+    Agent,
+    Killed,
+    exit_code_of,
+    find_killed,
+    rendezvous,
+    with_resume,
+)
 from tests.helpers.processes import environment, free_port
 from tests.helpers.runner.recording import config, recorded
 from tests.helpers.tasks import ROOT
@@ -128,13 +137,69 @@ def test_restarted_training_resumes():
     assert with_resume('test', ['c.py', 'x.pth'], restarts=True) == ['c.py', 'x.pth']
 
 
-@pytest.mark.parametrize('code, left', [(1, 3), (-9, 3), (2, 0)])
-def test_user_error_is_not_restarted(monkeypatch, code, left):
+@pytest.mark.parametrize(
+    'code, left', [(1, 3), (-9, 3), (2, 0), (138, 0), (140, 0), (143, 0)]
+)
+def test_neither_user_error_nor_stop_is_restarted(monkeypatch, code, left):
     result = RunResult(WorkerState.FAILED, failures={0: SimpleNamespace(exitcode=code)})
     monkeypatch.setattr(
         LocalElasticAgent, '_monitor_workers', lambda agent, group: result
     )
     agent = Agent.__new__(Agent)
     agent._remaining_restarts = 3
-    assert agent._monitor_workers(None) is result
+    assert agent._monitor_workers(SimpleNamespace(workers=[])) is result
     assert agent._remaining_restarts == left
+
+
+DEATHS = [
+    (signal.SIGKILL, 137, 'SIGKILL (out of memory?)'),
+    (signal.SIGSEGV, 139, 'SIGSEGV'),
+    (signal.SIGTERM, 143, 'SIGTERM'),
+]
+
+
+@pytest.mark.parametrize('number, code, words', DEATHS)
+def test_killed_process_is_named_and_can_still_be_waited_for(number, code, words):
+    alive = subprocess.Popen(['sleep', '60'])
+    dead = subprocess.Popen(['sh', '-c', f'kill -s {int(number)} $$'])
+    failed = subprocess.Popen(['false'])
+    os.waitid(os.P_PID, dead.pid, os.WEXITED | os.WNOWAIT)
+    os.waitid(os.P_PID, failed.pid, os.WEXITED | os.WNOWAIT)
+    workers = []
+    for rank, process in enumerate((alive, dead, failed)):
+        workers.append(SimpleNamespace(id=process.pid, global_rank=rank))
+    try:
+        (killed,) = find_killed(workers)
+    finally:
+        alive.kill()
+        alive.wait()
+    host = socket.gethostname()
+    assert str(killed) == f'rank 1 ({host}, process {dead.pid}) was killed by {words}'
+    assert exit_code_of([-number, 1], [killed]) == code
+    assert dead.wait() == -number
+    assert failed.wait() == 1
+
+
+def test_exit_code_without_a_killed_process_is_the_largest():
+    assert exit_code_of([1, 2, -9], []) == 2
+    assert exit_code_of([143, 143], []) == 143
+    # torchrun's own signals, where nothing else has failed.
+    assert exit_code_of([-15, -9], []) == 137
+    assert exit_code_of([1], [Killed(0, 1, signal.SIGSEGV)]) == 139
+
+
+@pytest.mark.slow
+def test_rank_killed_before_the_group_is_up_is_named(tmp_path):
+    pytest.importorskip('mmpretrain')
+    path = config(tmp_path / 'two', batch=16)
+    module = 'tests.helpers.runner.early_death'
+    path.write_text(
+        f"{path.read_text()}\ncustom_imports['imports'].append('{module}')\n"
+    )
+    env = environment() | dict(LM4VE_TEST_DIE_BY=str(int(signal.SIGKILL)))
+    command = ['bash', str(ROOT / 'tools/dist_train.sh'), str(path), '2']
+    done = subprocess.run(command, env=env, timeout=300, check=False, **ERRORS_ONLY)
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith(f'error: rank 1 ({socket.gethostname()}, process ')
+    assert line.endswith('was killed by SIGKILL (out of memory?)')
+    assert done.returncode == 137

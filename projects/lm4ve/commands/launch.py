@@ -6,30 +6,41 @@
 the environment: NNODES, NODE_RANK, MASTER_ADDR, PORT; or, for torchrun's c10d
 rendezvous, RDZV_ENDPOINT in place of the last two, where NODE_RANK may be left out.
 MAX_RESTARTS is how often the processes of a training are started again when one of them
-dies. An error is printed once, not by every process.
+dies. An error is printed once, not by every process, and the first one first. A process
+that a signal kills, such as SIGKILL where memory runs out, is named. SIGTERM and SIGUSR1
+are passed on to all processes, which save and end.
 """
 
+import contextlib
 import logging
 import os
+import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 from torch.distributed import run as torchrun
 from torch.distributed.elastic.agent.server import local_elastic_agent
-from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.api import (
+    SignalException,
+    _terminate_process_handler,
+)
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher import api
 
-from lm4ve.runner.command_line import ERRORS, TRACEBACK, report, run_tool
+from lm4ve.runner.command_line import ERRORS, STOP, TRACEBACK, report, run_tool
+from lm4ve.runner.stopping import STOPS
 
 #: Seconds that machines wait for the last one, at the start and after a restart.
 _WAIT = 900
-#: What a process exits with after an error that the user must mend.
-_USER_ERROR = 2
+#: Seconds in which processes may end by themselves after one of them was killed.
+_PATIENCE = 5
+#: What a process exits with after an error that the user must mend, and after a signal
+#: that asks it to stop: a new start is of no use.
+_FINAL = (2, *(128 + number for number in STOPS))
 #: torchrun's own default.
 _PORT = 29500
 
@@ -92,17 +103,118 @@ def _address_towards(host: str) -> str:
         return str(s.getsockname()[0])
 
 
+class Killed(NamedTuple):
+    """A process that a signal has ended.
+
+    Attributes:
+        rank (int): Its rank among all processes.
+        pid (int): Its id on this machine.
+        number (int): The signal.
+    """
+
+    rank: int
+    pid: int
+    number: int
+
+    def __str__(self) -> str:
+        name = signal.Signals(self.number).name
+        text = f'rank {self.rank} ({socket.gethostname()}, process {self.pid}) was killed by {name}'
+        if self.number == signal.SIGKILL:
+            text += ' (out of memory?)'
+        return text
+
+
 class Agent(local_elastic_agent.LocalElasticAgent):
-    """torchrun's agent, which does not start again after an error that the user must mend."""
+    """torchrun's agent, which names killed processes and lets all save before they end.
+
+    It does not start again after an error that the user must mend, nor after a signal
+    that asked for the end.
+    """
+
+    #: The processes that were killed last. torchrun builds the agent, and gives it to
+    #: nobody.
+    killed: ClassVar[list[Killed]] = []
+    #: Whether a signal was passed on, so that processes end because of it.
+    is_stopping = False
+
+    def _start_workers(self, group: Any) -> Any:
+        """Start the processes, and pass signals on to them from then on."""
+        pids = super()._start_workers(group)
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, self._pass_on)
+        return pids
+
+    def _pass_on(self, number: int, frame: object) -> None:
+        """Handle a signal: send it to all processes, which save a checkpoint and end.
+
+        torchrun itself would kill those that need more than half a minute for it. It
+        handles a second signal.
+        """
+        self.is_stopping = True
+        for again in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(again, _terminate_process_handler)
+        for worker in self._worker_group.workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker.id, number)
 
     def _monitor_workers(self, group: Any) -> Any:
-        """Look after the processes as torchrun does; allow no restart after a user's error."""
+        """Look after the processes as torchrun does, and print which were killed."""
+        # Looked for first: torchrun kills the others when one has failed.
+        killed = find_killed(group.workers)
+        if killed:
+            # Those that wait for the dead one hear no other signal than SIGKILL.
+            self._shutdown(signal.SIGTERM, _PATIENCE)
         result = super()._monitor_workers(group)
-        if result.is_failed():
-            codes = [failure.exitcode for failure in result.failures.values()]
-            if _USER_ERROR in codes:
-                self._remaining_restarts = 0
+        if not result.is_failed():
+            return result
+        codes = [failure.exitcode for failure in result.failures.values()]
+        if self.is_stopping or any(code in _FINAL for code in codes):
+            self._remaining_restarts = 0
+        if not self.is_stopping:
+            Agent.killed = killed
+            for process in killed:
+                print(f'\nerror: {process}', file=sys.stderr)
         return result
+
+
+def find_killed(workers: Iterable[Any]) -> list[Killed]:
+    """Return those of torchrun's workers that a signal has ended, and that nobody waited for.
+
+    Args:
+        workers (Iterable[Worker]): Children of this process. Each stays one: its status
+            is left for torchrun to read.
+    """
+    killed = []
+    for worker in workers:
+        options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        try:
+            ended = os.waitid(os.P_PID, worker.id, options)
+        except ChildProcessError:
+            continue
+        if ended is not None and ended.si_code in (os.CLD_KILLED, os.CLD_DUMPED):
+            killed.append(Killed(worker.global_rank, worker.id, ended.si_status))
+    return killed
+
+
+def exit_code_of(codes: Sequence[int], killed: Sequence[Killed]) -> int:
+    """Return what the command exits with when processes have failed.
+
+    Args:
+        codes (Sequence[int]): How they ended. A negative number is a signal, which may
+            be torchrun's own.
+        killed (Sequence[Killed]): Those that were killed before torchrun ended the
+            others.
+
+    Returns:
+        int: 128 and the signal's number as in a shell if one was killed, else the
+        largest of the codes.
+    """
+    if killed:
+        return 128 + killed[0].number
+    largest = max(codes)
+    if largest > 0:
+        return largest
+    return 128 - largest
 
 
 def with_resume(command: str, words: Sequence[str], restarts: bool) -> list[str]:
@@ -152,28 +264,41 @@ def main() -> None:
             torchrun.run(args)
             return
         except ChildFailedError as e:
-            code = max(f.exitcode for f in e.failures.values()) or 1
+            codes = [failure.exitcode for failure in e.failures.values()]
+            code = exit_code_of(codes, Agent.killed)
         except SignalException as e:
             sys.exit(128 + int(e.sigval))
         finally:
             del env[ERRORS]  # errors of this process go to the screen
-        _report_errors(Path(folder))
+        _report_errors(Path(folder), only_own=bool(Agent.killed))
     sys.exit(code)
 
 
-def _report_errors(folder: Path) -> None:
-    """Print the errors that processes wrote into a folder, each once.
+def _report_errors(folder: Path, only_own: bool) -> None:
+    """Print the errors that processes wrote into a folder, each once, the first one first.
 
     Several processes report one error with different tracebacks: of these, the last is
     printed.
+
+    Args:
+        folder (Path): A file for each process that reported an error.
+        only_own (bool): Print only errors that the user can mend. Others follow from
+            the death of a process, as a closed connection does.
     """
+    paths = sorted(folder.glob('*.txt'), key=lambda path: path.stat().st_mtime_ns)
     messages = {}
-    for path in sorted(folder.glob('*.txt')):
+    for path in paths:
         message = path.read_text(encoding='utf-8')
-        sentence, _, _ = message.partition(TRACEBACK)
+        sentence, separator, _ = message.partition(TRACEBACK)
+        if separator and only_own:
+            continue
         messages[sentence] = message
     for message in messages.values():
         report(message)
+    stop = folder / STOP
+    # After an error, the signal was torchrun's.
+    if stop.exists() and not messages and not only_own:
+        print(f'\n{stop.read_text(encoding="utf-8")}', file=sys.stderr)
 
 
 if __name__ == '__main__':

@@ -19,6 +19,8 @@ from lm4ve.runner.stopping import handle_signals, signal_behind
 
 #: Environment variable with the folder where the processes of a launcher leave errors.
 ERRORS = 'LM4VE_ERRORS'
+#: The file in that folder of what a process prints when a signal has ended it.
+STOP = 'stop'
 #: Begins the part of an error's line that differs by process.
 TRACEBACK = ' (traceback: '
 
@@ -26,9 +28,10 @@ TRACEBACK = ' (traceback: '
 def run_tool(main: Callable[[], None]) -> None:
     """Run a command; any exception becomes one line on stderr and an exit code.
 
-    The code is 2; 130 after Ctrl-C, 143 after SIGTERM; 141 where nobody reads the
-    output any more; and 1 after an error of one of several processes that the user need
-    not mend, which a launcher may start again. Tracebacks go to the log file.
+    The code is 2; 130 after Ctrl-C, 143 after SIGTERM, 138 after SIGUSR1, 140 after
+    SIGUSR2; 141 where nobody reads the output any more; and 1 after an error of one of
+    several processes that the user need not mend, which a launcher may start again.
+    Tracebacks go to the log file.
 
     Args:
         main (Callable): The command. It takes nothing; what it returns is dropped.
@@ -78,12 +81,20 @@ def _without_traceback(error: UserError) -> str:
 
 
 def _report_stop(number: signal.Signals) -> None:
-    """Print which signal ended a command, and the last checkpoint; the first process only."""
+    """Print which signal ended a command, and the last checkpoint; the first process only.
+
+    A launcher prints it where the signal was not its own.
+    """
     if os.environ.get('RANK', '0') != '0':
         return
     info = MessageHub.get_current_instance().runtime_info
     saved = info.get('last_ckpt', 'nothing')
-    print(f'\nStopped by {number.name}. Saved: {saved} (--resume).', file=sys.stderr)
+    line = f'Stopped by {number.name}. Saved: {saved} (--resume).'
+    folder = os.environ.get(ERRORS)
+    if folder is None:
+        print(f'\n{line}', file=sys.stderr)
+    else:
+        Path(folder, STOP).write_text(line, encoding='utf-8')
 
 
 def _in_one_line(error: BaseException) -> str:

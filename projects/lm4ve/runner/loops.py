@@ -25,7 +25,7 @@ from mmengine.runner.base_loop import BaseLoop
 from lm4ve.errors import UserError, check
 from lm4ve.registry import LOOPS
 from lm4ve.runner.seeding import DATA, PAUSE, STEP, seed_everything
-from lm4ve.runner.stopping import current_signals
+from lm4ve.runner.stopping import current_signals, keep_workers_at_signals
 
 
 def schedules_of(runner: Any) -> list[Any]:
@@ -169,6 +169,8 @@ class _ExactLoop(BaseLoop):  # type: ignore[misc]
         BaseLoop.__init__(self, runner, dataloader)  # builds the dataloader
         _refuse_no_batches(self.dataloader)
         _number_batches(self.dataloader)
+        # Now, since MMEngine's loop over iterations starts workers when it is built.
+        keep_workers_at_signals(self.dataloader)
         super().__init__(runner, self.dataloader, *args, **kwargs)
         self._first_seed = runner.seed
 
@@ -186,7 +188,7 @@ class _ExactLoop(BaseLoop):  # type: ignore[misc]
             sampler.seed = self.runner.seed
         if self._iter >= self._max_iters or self._epoch >= self._max_epochs:
             self._warn_that_nothing_is_left()
-        # From here on SIGTERM ends the run after an iteration; see StopHook.
+        # From here on signals end the run after an iteration; see StopHook.
         current_signals().waits = True
         return super().run()
 

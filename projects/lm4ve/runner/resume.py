@@ -15,13 +15,16 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from lm4ve.errors import CheckpointError, UserError, listing
-from lm4ve.runner.checkpoint_files import read_checkpoint
+from lm4ve.runner.checkpoint_files import meta_of, read_checkpoint
 
 _NAME = re.compile(r'(epoch|iter)_(\d+)\.pth')
 
 
-def check_whole(path: str | Path) -> None:
+def check_whole(path: str | Path) -> int:
     """Read a checkpoint file to its end, and check that a training can continue from it.
+
+    Returns:
+        int: After how many iterations it was written; 0 if it does not say so.
 
     Raises:
         CheckpointError: It does not exist, is damaged, or holds no state of a training.
@@ -32,6 +35,7 @@ def check_whole(path: str | Path) -> None:
             f"Training cannot continue from '{path}', which holds {listing(list(content))}; "
             'begin with its weights by load_from, without --resume.'
         )
+    return int(meta_of(content).get('iter', 0))
 
 
 @dataclass(frozen=True)
@@ -80,14 +84,15 @@ def newest_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str]]:
     elif saved or pointer.is_file():
         notes.append(f"'{pointer}' is missing or damaged, or its file is gone.")
     candidates += [each.path for each in _in_order(saved, Path(target).name)]
+    limit = _iterations_in(Path(target).name)
     for path in candidates:
         try:
             # A folder has shards of a format that is checked where it is loaded.
-            if not path.is_dir():
-                check_whole(path)
+            iterations = 0 if path.is_dir() else check_whole(path)
         except (CheckpointError, OSError) as e:
             notes.append(str(e))
-        else:
+            continue
+        if limit is None or iterations <= limit:
             return path, notes
     if candidates:
         raise UserError(
@@ -139,7 +144,9 @@ def _find_named(folder: Path, target: str, may_be_elsewhere: bool) -> Path | Non
 def _in_order(saved: list[_Saved], name: str) -> list[_Saved]:
     """Return the checkpoints before a named one, the latest first.
 
-    Later ones, and those in another unit, may be of an earlier run and are left out.
+    Later ones may be of an earlier run and are left out. If an iteration is named, which
+    was saved at a signal between two epochs, the checkpoints of epochs follow, the later
+    ones too: only their content tells them apart.
 
     Args:
         saved (list[_Saved]): The checkpoints of a folder.
@@ -149,11 +156,25 @@ def _in_order(saved: list[_Saved], name: str) -> list[_Saved]:
     match = _NAME.fullmatch(name)
     if match is None:
         return sorted(saved, key=lambda each: each.path.stat().st_mtime, reverse=True)
+    unit = match[1]
     earlier = []
+    epochs = []
     for each in saved:
-        if each.unit == match[1] and each.number < int(match[2]):
+        if each.unit == unit and each.number < int(match[2]):
             earlier.append(each)
-    return sorted(earlier, key=lambda each: each.number, reverse=True)
+        elif each.unit == 'epoch' and unit == 'iter':
+            epochs.append(each)
+    earlier.sort(key=lambda each: each.number, reverse=True)
+    epochs.sort(key=lambda each: each.number, reverse=True)
+    return earlier + epochs
+
+
+def _iterations_in(name: str) -> int | None:
+    """Return the number in the file name of an iteration's checkpoint, else None."""
+    match = _NAME.fullmatch(name)
+    if match is None or match[1] != 'iter':
+        return None
+    return int(match[2])
 
 
 def resume_newest(cfg: Config, needed: bool = False) -> None:

@@ -22,7 +22,7 @@ from lm4ve.runner.config.schedules import ENDS
 from lm4ve.runner.console import ConsoleHook, raise_when_closed, shorten
 from lm4ve.runner.loops import schedules_of
 from lm4ve.runner.resume import resume_newest
-from lm4ve.runner.stopping import StopHook
+from lm4ve.runner.stop_hook import StopHook
 
 #: Names of MMEngine's default hooks. Its runner accepts None only under these.
 _MMENGINES_HOOKS = (

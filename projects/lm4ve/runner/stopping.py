@@ -1,28 +1,34 @@
-"""End a command at SIGTERM or Ctrl-C; SIGTERM lets a training finish its iteration.
+"""End a command at a signal: Ctrl-C, SIGTERM, SIGUSR1 or SIGUSR2.
 
-An exception in the middle of an iteration could be caught by what runs there. So while
-a training loop runs, the handler of SIGTERM only notes the signal, and
-:class:`StopHook` raises after the iteration.
+An exception in the middle of an iteration could be caught by what runs there, and would
+lose the iterations since the last checkpoint. So while a training loop runs, the handler
+only notes signals other than Ctrl-C, and :class:`lm4ve.runner.stop_hook.StopHook` saves
+a checkpoint and raises after the iteration. Schedulers send SIGTERM when they preempt a
+job; SIGUSR1 and SIGUSR2 are what they are asked to send before a time limit.
 """
 
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from mmengine.hooks import Hook
-from mmengine.runner import Runner
+#: Signals that end a command; 128 and the number is its exit code.
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+#: Signals that workers of dataloaders ignore, unless their training sends them.
+_IGNORED_BY_WORKERS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class StopSignals:
-    """The handler of SIGTERM and Ctrl-C while a command runs.
+    """The handler of :data:`STOPS` while a command runs.
 
     Attributes:
         asked (int, optional): The number of the signal that came. Its exception may
             have been caught by the code that ran, as by MMEngine's copy of its message
             hub.
-        waits (bool): Whether SIGTERM is only noted here, for :class:`StopHook`.
+        waits (bool): Whether signals other than Ctrl-C are only noted here, for
+            :class:`lm4ve.runner.stop_hook.StopHook`.
     """
 
     def __init__(self) -> None:
@@ -38,29 +44,34 @@ class StopSignals:
             frame (FrameType, optional): Not used: Python passes the interrupted frame.
 
         Raises:
-            KeyboardInterrupt: At Ctrl-C, and at SIGTERM unless it waits. Its argument
+            KeyboardInterrupt: At Ctrl-C, and at others unless they wait. Its argument
                 is the signal's number.
         """
         # A forked worker of a dataloader inherits this handler. It has nothing to save.
-        if os.getpid() != self._process and number == signal.SIGTERM:
+        if os.getpid() != self._process and number != signal.SIGINT:
             os._exit(128 + number)
         self.asked = number
         if number == signal.SIGINT or not self.waits:
             raise KeyboardInterrupt(number)
+        # PyTorch's handler of SIGCHLD would raise an error in the middle of a checkpoint
+        # when workers of a dataloader end, which may have got the same signal.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 @contextlib.contextmanager
 def handle_signals() -> Iterator[None]:
-    """Install :class:`StopSignals` for SIGTERM and Ctrl-C within this context.
+    """Install :class:`StopSignals` for :data:`STOPS` within this context.
 
     Where Ctrl-C is ignored, it stays so.
     """
     handler = StopSignals()
     before: dict[signal.Signals, Any] = {}
-    before[signal.SIGTERM] = signal.signal(signal.SIGTERM, handler)
-    # A shell lets its background jobs ignore Ctrl-C.
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        before[signal.SIGINT] = signal.signal(signal.SIGINT, handler)
+    for number in STOPS:
+        # A shell lets its background jobs ignore Ctrl-C.
+        is_ignored = signal.getsignal(number) is not signal.default_int_handler
+        if number == signal.SIGINT and is_ignored:
+            continue
+        before[number] = signal.signal(number, handler)
     try:
         yield
     finally:
@@ -88,37 +99,53 @@ def signal_behind(error: BaseException) -> signal.Signals | None:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, KeyboardInterrupt):
-            return signal.SIGTERM if signal.SIGTERM in cause.args else signal.SIGINT
+            for number in STOPS:
+                if number in cause.args:
+                    return number
+            return signal.SIGINT
         cause = cause.__cause__ or cause.__context__
     return None
 
 
-class StopHook(Hook):  # type: ignore[misc]
-    """End a run at SIGTERM, after the iteration or the epoch and its checkpoint.
+def keep_workers_at_signals(loader: Any) -> None:
+    """Let the workers of a dataloader outlive the signals that their training heeds.
 
-    So does Ctrl-C if what ran in the iteration has caught its exception.
+    A scheduler signals all processes of a job. A training cannot finish its iteration if
+    its workers end at once.
+
+    Args:
+        loader (DataLoader): Changed in place, before it starts workers.
+    """
+    prepare = loader.worker_init_fn
+    if not isinstance(prepare, _PreparedWorker):
+        loader.worker_init_fn = _PreparedWorker(prepare)
+
+
+class _PreparedWorker:
+    """Prepares a worker of a dataloader: sets how it handles signals.
+
+    Args:
+        prepare (Callable, optional): The dataloader's own function for it.
     """
 
-    priority = 'LOWEST'
+    def __init__(self, prepare: Callable[[int], Any] | None) -> None:
+        self._prepare = prepare
 
-    def after_run(self, runner: Runner) -> None:
-        """Let SIGTERM raise its exception at once again, after the training."""
-        current_signals().waits = False
+    def __call__(self, worker_id: int) -> None:
+        """Let a thread handle signals in place of PyTorch's handler; call the own function."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED_BY_WORKERS)
+        threading.Thread(target=_end_by_parent, daemon=True).start()
+        if self._prepare is not None:
+            self._prepare(worker_id)
 
-    def _after_iter(self, *args: Any, **kwargs: Any) -> None:
-        """End the run after an iteration of training, validation or test."""
-        self._raise_if_asked()
 
-    def _after_epoch(self, *args: Any, **kwargs: Any) -> None:
-        """End the run after an epoch of training, validation or test."""
-        self._raise_if_asked()
+def _end_by_parent() -> None:
+    """End this worker at a SIGTERM of its training, and ignore signals of others.
 
-    def _raise_if_asked(self) -> None:
-        """End the run if a signal came.
-
-        Raises:
-            KeyboardInterrupt: Its argument is the signal's number.
-        """
-        asked = current_signals().asked
-        if asked is not None:
-            raise KeyboardInterrupt(asked)
+    A worker whose training has ended without a word ends by itself.
+    """
+    parent = os.getppid()
+    while True:
+        received = signal.sigwaitinfo(_IGNORED_BY_WORKERS)
+        if received.si_signo == signal.SIGTERM and received.si_pid == parent:
+            os._exit(0)

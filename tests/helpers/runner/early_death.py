@@ -1,0 +1,6 @@
+"""Ends the process of rank 1 by a signal while its config is read: before the group is up."""
+
+import os
+
+if os.environ.get('RANK') == '1' and 'LM4VE_TEST_DIE_BY' in os.environ:
+    os.kill(os.getpid(), int(os.environ['LM4VE_TEST_DIE_BY']))
