@@ -110,6 +110,14 @@ def quick_mmengine():
         yield
 
 
+@pytest.fixture(scope='session', autouse=True)
+def own_cache(tmp_path_factory):
+    """The user's cache is neither read nor written, by processes of a test neither."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('LM4VE_CACHE', str(tmp_path_factory.mktemp('cache')))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(0)

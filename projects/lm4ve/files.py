@@ -28,6 +28,11 @@ _TEMPORARY = re.compile(
 _ABANDONED = 3600
 
 
+def cache_folder() -> Path:
+    """Return ``$LM4VE_CACHE``, or ``~/.cache/lm4ve``: for what can be made again."""
+    return Path(os.environ.get('LM4VE_CACHE', '~/.cache/lm4ve')).expanduser()
+
+
 def leads_outside(name: str, folder: str | Path) -> bool:
     """Return whether a name in a list leads out of the folder it is relative to.
 

@@ -12,33 +12,54 @@ report them. Two arguments decide what happens, wherever data is read:
     - 'refuse' raises an error that names the file, or all files found by the scan.
 
 ``verify``
-    Whether all files are read when the data set is loaded, in threads and by every
+    Whether all files are read when the data set is loaded, in threads, each file by one
     rank: None (default) with ``test_mode`` only, True always, False never, 'decode'
     always, decoding every file to its end. After ``verify=False`` a corrupt file of a
-    test raises an error when it is read.
+    test raises an error when it is read. None does not read again what was whole at an
+    earlier start and has the same size and time of change
+    (:mod:`lm4ve.data.verdicts`).
 
 Data sets get both from :class:`IntegrityMixin`. Tools that convert files one by one
 accept ``on_corrupt`` and use :class:`SkippedFiles`.
 """
 
 import logging
+import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.pool import ThreadPool
 from typing import Any
 
 from mmengine.dataset import BaseDataset
+from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from torch.utils.data import get_worker_info
 
+from lm4ve.data.ranks import gather, own_share
+from lm4ve.data.verdicts import Stamp, WholeFiles, stamp_of
 from lm4ve.errors import UserError, check, listing
+from lm4ve.runner.same_data import pixel_versions
 
 POLICIES = ('skip', 'refuse')
 #: Threads of a scan, which wait for files more than they compute.
 _THREADS = 16
 #: The number of messages about skipped files that are kept.
 EXAMPLES = 10
+
+
+@dataclass
+class Verdicts:
+    """What a scan has found.
+
+    Attributes:
+        corrupt (dict[str, str]): Path -> defect.
+        whole (dict[str, Stamp]): Absolute path -> stamp from before it was read, of the
+            files that were read and are whole.
+    """
+
+    corrupt: dict[str, str] = field(default_factory=dict)
+    whole: dict[str, Stamp] = field(default_factory=dict)
 
 
 class IntegrityMixin(BaseDataset):
@@ -63,6 +84,11 @@ class IntegrityMixin(BaseDataset):
     noun = 'file'
     #: Whether the scan always decodes: for files that decode fast.
     scan_decodes = False
+    #: Whether the ranks share out the scan. Not where one of them loads the data for all.
+    ranks_share_scan = True
+    #: What verdicts are remembered under; None: they are not, since :meth:`find_defect`
+    #: depends on more than the file.
+    remembered_as: str | None = None
 
     def __init__(
         self,
@@ -139,13 +165,71 @@ class IntegrityMixin(BaseDataset):
         return kept
 
     def _scan(self, paths: list[str]) -> None:
-        """Read files in threads, and note the corrupt ones."""
+        """Read files in threads, and note the corrupt ones.
+
+        The ranks share them out, and each of them notes what all have found.
+
+        Raises:
+            UserError: The ranks have different files.
+        """
+        if not self.ranks_share_scan:
+            found = self._read_files(paths)
+            self.corrupt_files |= found.corrupt
+            self._remember(found.whole)
+            return
+        counts = gather(len(paths))
+        if len(set(counts)) > 1:
+            raise UserError(
+                f'{type(self).__name__} has another number of {self.noun}s on each rank '
+                f'({listing(counts)}). Fix: the same data on every machine.'
+            )
+        whole: dict[str, Stamp] = {}
+        for found in gather(self._read_files(own_share(paths))):
+            self.corrupt_files |= found.corrupt
+            whole |= found.whole
+        if is_main_process():
+            self._remember(whole)
+
+    def _read_files(self, paths: list[str]) -> Verdicts:
+        """Read files in threads, but for those that are remembered as whole."""
         decode = self.scan_decodes or self.verify == 'decode'
+        found = Verdicts()
         with ThreadPool(_THREADS) as pool:
-            defects = pool.map(lambda path: self.find_defect(path, decode), paths)
-        for path, defect in zip(paths, defects, strict=True):
+            stamps = dict(zip(paths, pool.map(stamp_of, paths), strict=True))
+            unread = self._not_remembered(stamps)
+            defects = pool.map(lambda path: self.find_defect(path, decode), unread)
+        for path, defect in zip(unread, defects, strict=True):
+            stamp = stamps[path]
             if defect:
-                self.corrupt_files[path] = defect
+                found.corrupt[path] = defect
+            elif stamp is not None:
+                found.whole[os.path.abspath(path)] = stamp
+        return found
+
+    @property
+    def memory(self) -> WholeFiles | None:
+        """What remembers whole files; None where the user wants them read, or it cannot."""
+        if self.remembered_as is None or self.verify is not None:
+            return None
+        versions = sorted(pixel_versions().items())
+        return WholeFiles(f'{self.remembered_as} {self.scan_decodes} {versions}')
+
+    def _not_remembered(self, stamps: Mapping[str, Stamp | None]) -> list[str]:
+        """Return the paths of files that are not remembered as whole, or have changed."""
+        if self.memory is None:
+            return list(stamps)
+        places = {path: os.path.abspath(path) for path in stamps}
+        remembered = self.memory.stamps(places.values())
+        unread = []
+        for path, stamp in stamps.items():
+            if stamp is None or remembered.get(places[path]) != stamp:
+                unread.append(path)
+        return unread
+
+    def _remember(self, whole: Mapping[str, Stamp]) -> None:
+        """Remember whole files, if anything remembers them."""
+        if self.memory is not None:
+            self.memory.add(whole)
 
     def prepare_data(self, idx: int) -> Any:
         """Return the sample after the pipeline; None, for which another is drawn, if corrupt.

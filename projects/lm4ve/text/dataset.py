@@ -2,15 +2,44 @@
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 from mmengine.logging import print_log
 
 from lm4ve.data.integrity import IntegrityMixin
+from lm4ve.data.ranks import in_group, state_read_once
 from lm4ve.errors import UserError, check, listing
 
 
 class TextDataset(IntegrityMixin):
-    """Files with texts about them; :mod:`lm4ve.data.integrity` treats damaged ones."""
+    """Files with texts about them; :mod:`lm4ve.data.integrity` treats damaged ones.
+
+    Lists of texts are large: VQAv2's questions need 3.9 GB while they are read. In a
+    training with several processes one of each machine reads them, and all map the same
+    bytes.
+    """
+
+    ranks_share_scan = False
+
+    def full_init(self) -> None:
+        """Load the list and scan the files, once a machine."""
+        if self._fully_initialized:
+            return
+        if not in_group():
+            super().full_init()
+            return
+        for name, value in state_read_once(self._read_state).items():
+            setattr(self, name, value)
+
+    def _read_state(self) -> dict[str, Any]:
+        """Load the list and scan the files; return what is known then.
+
+        The pipeline is each process's own.
+        """
+        super().full_init()
+        state = dict(vars(self))
+        del state['pipeline']
+        return state
 
     def check_texts(self, texts: Sequence[str], where: str) -> None:
         """Refuse entries that are no texts, or have half of a character, as JSON may.

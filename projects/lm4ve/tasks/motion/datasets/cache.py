@@ -14,6 +14,7 @@ become one file.
 import hashlib
 import json
 import mmap
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -25,6 +26,8 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from lm4ve.data.integrity import SkippedFiles
+from lm4ve.data.ranks import once_a_machine
+from lm4ve.data.verdicts import WholeFiles, stamp_of
 from lm4ve.errors import UserError, brief
 from lm4ve.files import replacing, sole_use
 from lm4ve.registry import DATASETS
@@ -231,9 +234,8 @@ class MotionDataset(Dataset):
         pipeline: Sequence = (),
         indices: int | Sequence[int] | None = None,
     ) -> None:
-        # Hashed once and not in every worker: under two percent of a training's loading
-        # time.
-        self.scenes = SceneCache(cache, verify=True)
+        once_a_machine(lambda: verify_cache(cache))
+        self.scenes = SceneCache(cache)
         if not isinstance(indices, Sequence):
             indices = range(len(self.scenes))[:indices]
         self.indices = indices
@@ -248,6 +250,22 @@ class MotionDataset(Dataset):
 
     def __getitem__(self, i: int) -> dict:
         return self.pipeline(dict(scene=self.scene(i), sample_idx=i))
+
+
+def verify_cache(path: str | Path) -> None:
+    """Hash a cache, unless it was whole before and is unchanged (:mod:`lm4ve.data.verdicts`).
+
+    Raises:
+        UserError: See :class:`SceneCache`.
+    """
+    memory = WholeFiles('motion cache')
+    place = os.path.abspath(path)
+    stamp = stamp_of(place)
+    if stamp is not None and memory.stamps([place]).get(place) == stamp:
+        return
+    SceneCache(path, verify=True)
+    if stamp is not None:
+        memory.add({place: stamp})
 
 
 def preprocess_split(

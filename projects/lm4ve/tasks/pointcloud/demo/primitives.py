@@ -6,7 +6,6 @@ unevenly sampled and noisy. Its bounding box does not give its class away: a ran
 forest on the extents along the axes and principal axes stays below 75 %.
 """
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from scipy.spatial import ConvexHull
 from tqdm import tqdm
 
 from lm4ve.errors import check
+from lm4ve.files import cache_folder
 from lm4ve.geometry.surfaces import PRIMITIVES, sample_primitive
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.pointcloud.datasets.point_clouds import PointCloudDataset
@@ -119,11 +119,6 @@ def make_primitives(per_class: int, num_points: int, seed: int) -> np.ndarray:
     return np.stack(objects)
 
 
-def default_cache() -> Path:
-    """Return the folder ``$LM4VE_CACHE``, or ``~/.cache/lm4ve``."""
-    return Path(os.environ.get('LM4VE_CACHE', '~/.cache/lm4ve')).expanduser()
-
-
 @DATASETS.register_module()
 class PrimitivesDataset(PointCloudDataset):
     """The set of shapes as a data set; made on first use and kept.
@@ -135,7 +130,7 @@ class PrimitivesDataset(PointCloudDataset):
         per_class (int, optional): Objects of each class, before that cut;
             default: 300 to train with, 100 to test with.
         num_points (int): Points of each cloud.
-        cache_dir (str, optional): Default: :func:`default_cache`.
+        cache_dir (str, optional): Default: :func:`lm4ve.files.cache_folder`.
         **kwargs: Passed to :class:`lm4ve.tasks.pointcloud.PointCloudDataset`.
     """
 
@@ -156,7 +151,7 @@ class PrimitivesDataset(PointCloudDataset):
             self.per_class = per_class
         else:
             self.per_class = 100 if split == 'test' else 300
-        self.cache_dir = Path(cache_dir) if cache_dir else default_cache()
+        self.cache_dir = Path(cache_dir) if cache_dir else cache_folder()
         super().__init__(**kwargs)
 
     def load_data_list(self) -> list[dict]:

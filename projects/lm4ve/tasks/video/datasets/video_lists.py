@@ -15,6 +15,7 @@ from mmengine import fileio
 
 from lm4ve.data.integrity import IntegrityMixin
 from lm4ve.data.labels import read_list
+from lm4ve.data.verdicts import KnownFiles
 from lm4ve.errors import UserError, listing
 from lm4ve.files import leads_outside
 from lm4ve.registry import DATASETS
@@ -37,8 +38,9 @@ class CheckedVideoMixin(IntegrityMixin):
         verify (bool or 'decode', optional): Whether all videos are read when the data
             set is loaded. Default: for tests only. True reads the packets of each and
             decodes its first frame, 'decode' decodes all of it, False trusts the list.
-            In training each process does the former for each file the first time that
-            it draws it.
+            In training one process does the former for each file, the first time that
+            any of them draws it; whole files are remembered
+            (:mod:`lm4ve.data.verdicts`).
         *args, **kwargs: Passed to the data set.
 
     Raises:
@@ -51,10 +53,29 @@ class CheckedVideoMixin(IntegrityMixin):
     """
 
     noun = 'video'
+    remembered_as = 'video'
 
     def __init__(self, *args, **kwargs) -> None:
-        self._whole_files: set[str] = set()
+        # The base's constructor reads files already.
+        self._known = KnownFiles([])
         super().__init__(*args, **kwargs)
+
+    def filter_data(self) -> list[dict]:
+        """Filter as other data sets do; note which of the videos left are whole already."""
+        data_list = super().filter_data()
+        if not self._is_local:
+            return data_list
+        paths = list(dict.fromkeys(self.path_of(info) for info in data_list))
+        if self.is_scanned():
+            self._known = KnownFiles(paths)
+            self._known.add_all()
+        else:
+            self._known = KnownFiles(paths, self.memory)
+        return data_list
+
+    def before_pass(self) -> None:
+        """Take over which videos other ranks have found whole."""
+        self._known.exchange()
 
     @property
     def _is_local(self) -> bool:
@@ -118,11 +139,11 @@ class CheckedVideoMixin(IntegrityMixin):
         if not self._is_local:
             return None
         is_trusted = self.test_mode and self.verify is False
-        if not decode and (is_trusted or path in self._whole_files):
+        if not decode and (is_trusted or path in self._known):
             return None
         defect = self.defect_of(path, decode)
         if defect is None:
-            self._whole_files.add(path)
+            self._known.add(path)
         return defect
 
     def defect_of(self, path: str, decode: bool) -> str | None:

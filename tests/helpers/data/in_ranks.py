@@ -1,0 +1,145 @@
+"""What ``tests/data/test_ranks.py`` runs in each of two processes: RANK and a folder.
+
+Each writes what it saw into ``<rank>.json``, by name.
+"""
+
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import torch.distributed as dist
+
+from lm4ve.data import ranks
+from lm4ve.errors import UserError
+from lm4ve.tasks.image import CheckedImageFolder
+from lm4ve.tasks.motion import MotionDataset
+from lm4ve.tasks.video import CheckedVideoDataset
+from lm4ve.tasks.vqa import CaptionFiles, VQAFiles
+from lm4ve.text.dataset import TextDataset
+
+
+def message_of(make) -> str:
+    """Return the message of the error that a call raises."""
+    try:
+        make()
+    except UserError as error:
+        return str(error)
+    return ''
+
+
+def entries_of(data) -> list[dict]:
+    """Return all entries of a data set, with what is drawn for them."""
+    np.random.seed(0)
+    return [data.get_data_info(i) for i in range(len(data))]
+
+
+def images(folder: Path) -> dict:
+    """Each rank reads half of the images; both leave out both damaged ones."""
+    read = Readings(CheckedImageFolder)
+    data = read.make(data_root=str(folder / 'images'), test_mode=True)
+    first = len(read.paths)
+    again = Readings(CheckedImageFolder)
+    again.make(data_root=str(folder / 'images'), test_mode=True)
+    return dict(
+        read=sorted(Path(path).name for path in read.paths),
+        kept=len(data),
+        corrupt=sorted(Path(path).name for path in data.corrupt_files),
+        counts=[first, len(again.paths)],
+    )
+
+
+class Readings:
+    """Builds a data set of a class and notes the files that its check reads.
+
+    Attributes:
+        paths (list[str]): These files.
+    """
+
+    def __init__(self, data_class: type) -> None:
+        self.paths: list[str] = []
+        notes = self.paths
+        lock = threading.Lock()
+
+        class Noted(data_class):
+            def find_defect(self, path: str, decode: bool = False) -> str | None:
+                with lock:
+                    notes.append(path)
+                return super().find_defect(path, decode)
+
+        self._class = Noted
+
+    def make(self, **options):
+        """Build the data set."""
+        return self._class(pipeline=[], **options)
+
+
+def questions(folder: Path) -> dict:
+    """Only one process of the machine reads the texts; both have the same entries."""
+    options = dict(ann_file='questions.jsonl', data_root=str(folder / 'images'))
+    data = VQAFiles(**options, pipeline=[], test_mode=True)
+    captions = CaptionFiles('captions.jsonl', str(folder / 'images'), num_negatives=1)
+    own_bytes = data.data_bytes.flags.owndata
+    return dict(
+        questions=entries_of(data),
+        captions=entries_of(captions),
+        owns_bytes=own_bytes,
+        corrupt=sorted(Path(path).name for path in data.corrupt_files),
+    )
+
+
+class Killed(TextDataset):
+    """A list whose reading needs more memory than there is."""
+
+    def load_data_list(self) -> list[dict]:
+        os.kill(os.getpid(), 9)
+        return []
+
+
+def errors(folder: Path) -> dict:
+    """All ranks raise what happened to the one that works."""
+    options = dict(ann_file='none.jsonl', data_root=str(folder / 'images'))
+    return dict(
+        missing=message_of(lambda: VQAFiles(**options)),
+        killed=message_of(lambda: Killed(pipeline=[])),
+        cache=message_of(lambda: MotionDataset(str(folder / 'damaged.cache'))),
+    )
+
+
+def videos(folder: Path) -> dict:
+    """What a rank has found whole is known to the other in the next pass, and later on."""
+    options = dict(ann_file=str(folder / 'videos.txt'), pipeline=[])
+    data = CheckedVideoDataset(**options)
+    names = [data.path_of(info) for info in entries_of(data)]
+    own = ranks.own_share(names)
+    for path in own:
+        assert data.find_defect(path) is None
+    known = [sum(path in data._known for path in names)]
+    data.before_pass()
+    known.append(sum(path in data._known for path in names))
+    dist.barrier()
+    later = CheckedVideoDataset(**options)
+    known.append(sum(path in later._known for path in names))
+    return dict(known=known)
+
+
+def main() -> None:
+    rank = int(sys.argv[1])
+    folder = Path(sys.argv[2])
+    dist.init_process_group(
+        'gloo', init_method=f'file://{folder}/group', rank=rank, world_size=2
+    )
+    seen = {}
+    for part in (images, questions, errors, videos):
+        seen[part.__name__] = part(folder)
+        dist.barrier()
+    temporary = Path(os.environ['TMPDIR'])
+    seen['left'] = [path.name for path in temporary.glob('lm4ve-*')]
+    Path(folder, f'{rank}.json').write_text(json.dumps(seen))
+    dist.destroy_process_group()
+
+
+if __name__ == '__main__':
+    main()
