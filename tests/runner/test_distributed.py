@@ -1,6 +1,7 @@
 """Two CPU processes train as one does, and again after one is killed: gloo, DDP, the scripts."""
 
 import json
+import shutil
 import subprocess
 import time
 import weakref
@@ -68,11 +69,34 @@ def test_two_processes_equal_one_after_a_kill(tmp_path):
     assert resumed['trained'] == first['trained']
     assert resumed['frozen'] == first['frozen']
 
+    # One process goes on, to the same losses, where two had begun.
+    fewer = config(tmp_path / 'fewer', batch=32)
+    shutil.copytree(two / 'work', tmp_path / 'fewer/work')
+    (tmp_path / 'fewer/work/last_checkpoint').write_text(
+        str(tmp_path / 'fewer/work/iter_3.pth')
+    )
+    run_tool_here('train.py', fewer, '--resume')
+    after = recorded(tmp_path / 'fewer')['losses']
+    assert after == pytest.approx(single['losses'][3:], abs=1e-4)
+
     metrics = two / 'metrics.json'
     flags = '--out', metrics, '--out-item', 'metrics'
     script('dist_test.sh', two / 'config.py', two / 'work/iter_8.pth', 2, *flags)
     (logged,) = logged_accuracies(two / 'work')
     assert json.loads(metrics.read_text())['accuracy/top1'] == pytest.approx(logged)
+
+
+@pytest.mark.slow
+def test_small_batches_of_two_processes_equal_a_large_one(tmp_path):
+    run_tool_here('train.py', config(tmp_path / 'one', batch=32))
+    single = recorded(tmp_path / 'one')['losses']
+    small = config(tmp_path / 'two', batch=8, accumulate=2)
+    script('dist_train.sh', small, 2)
+    losses = recorded(tmp_path / 'two')['losses']
+    # A step of the optimizer is two batches on each process.
+    steps = [(a + b) / 2 for a, b in zip(losses[::2], losses[1::2], strict=True)]
+    assert steps == pytest.approx(single, abs=1e-4)
+    assert len(set(single)) == 8  # it did train
 
 
 @pytest.mark.parametrize('error', [UserError, RuntimeError, KeyboardInterrupt])

@@ -93,16 +93,27 @@ train_dataloader = dict(
     batch_size={batch}, dataset=dict(indices=128, pipeline=[dict(type='PackInputs')]))
 train_cfg = dict(max_epochs=2, val_interval=2)
 param_scheduler = dict(_delete_=True, type='ConstantLR', factor=1., end=1)
+optim_wrapper = dict(accumulative_counts={accumulate})
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=3, max_keep_ckpts=-1))
 work_dir = '{out}/work'
 """
 
 
-def config(out: Path, batch: int, mark: str = '') -> Path:
-    """Write a config of 8 steps in 2 epochs."""
+def config(out: Path, batch: int, mark: str = '', accumulate: int = 1) -> Path:
+    """Write a config of 2 epochs with 128 samples each.
+
+    Args:
+        out (Path): The run's folder, which is made.
+        batch (int): Samples of a batch, on each process.
+        mark (str): See :class:`KillOnceHook`.
+        accumulate (int): How many batches the optimizer steps on.
+    """
     out.mkdir()
     path = out / 'config.py'
-    path.write_text(CONFIG.format(root=ROOT, out=out, batch=batch, mark=mark))
+    text = CONFIG.format(
+        root=ROOT, out=out, batch=batch, mark=mark, accumulate=accumulate
+    )
+    path.write_text(text)
     return path
 
 

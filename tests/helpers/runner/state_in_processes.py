@@ -87,6 +87,33 @@ def save_pretrained_writes_whole_tensors(folder: Path, block: dict) -> None:
         torch.testing.assert_close(loaded(batch()), model(batch()))
 
 
+def training_equals_that_of_one_process(_: Path, block: dict) -> None:
+    """Each process trains on a sample of its own, one process on both."""
+    model = split(0, block)
+    whole = StateDictOptions(full_state_dict=True)
+    single = wrapped(block=block)
+    single.load_state_dict(get_model_state_dict(model, options=whole))
+    rank = dist.get_rank()
+    train(model, batch()[rank : rank + 1])
+    before = [p.detach().clone() for p in single.parameters()]
+    train(single, batch())
+    trained = get_model_state_dict(model, options=whole)
+    for name, parameter in single.named_parameters():
+        torch.testing.assert_close(trained[name], parameter.detach())
+    after = single.parameters()
+    moved = [not torch.equal(a, b) for a, b in zip(before, after, strict=True)]
+    assert any(moved)
+
+
+def train(model: nn.Module, inputs: torch.Tensor) -> None:
+    """Take three steps on the mean of the squared outputs."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(inputs).square().mean().backward()
+        optimizer.step()
+
+
 def gradients_of(model: nn.Module) -> dict[str, torch.Tensor]:
     """Return the whole gradients of a split model."""
     gradients = {}
@@ -167,6 +194,7 @@ if __name__ == '__main__':
         for run in (
             state_goes_through_files,
             whole_state_goes_from_the_first_process_to_all,
+            training_equals_that_of_one_process,
             save_pretrained_writes_whole_tensors,
             check_leaves_the_model_as_it_was,
             check_refuses_a_block_that_the_output_does_not_depend_on,
