@@ -14,10 +14,12 @@ The draws of random numbers are the CPU's, so that a training has the same ones 
 """
 
 import contextlib
-import traceback
+import functools
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any, Self
 
 import torch
@@ -51,6 +53,19 @@ INDEXING = {
 }
 #: Operations that may take tensors of both devices.
 COPIES = {'_copy_from', '_to_copy', 'copy_', 'set_'}
+#: Operations that compute nothing on the device, beside views of a tensor.
+NO_WORK = {
+    '_reshape_alias',
+    '_unsafe_view',
+    'detach',
+    'empty',
+    'empty_like',
+    'empty_strided',
+    'lift_fresh',
+    'new_empty',
+    'new_empty_strided',
+    'set_',
+}
 #: Packages whose lines are worth naming; the innermost one of them asked.
 NAMED = ('lm4ve', 'mmaction', 'mmcv', 'mmengine', 'mmpretrain', 'transformers')
 
@@ -108,14 +123,17 @@ class _Backend:
 
 
 class Waits:
-    """Counts what the device would be waited for.
+    """Counts what the device would be waited for, and what it is asked to compute.
 
     Attributes:
         counts (Counter | None): (kind, file and line) -> how often; None: not counted.
+        launches (int): How many operations the device was given. A GPU starts at least
+            one program for each.
     """
 
     def __init__(self) -> None:
         self.counts: Counter[tuple[str, str]] | None = None
+        self.launches = 0
 
     def note(self, kind: str) -> None:
         """Count one wait of the code that runs."""
@@ -139,13 +157,24 @@ WAITS = Waits()
 
 def asking_line() -> str:
     """Return the innermost line of a named package, as 'lm4ve/necks/neck.py:12'."""
-    for frame in reversed(traceback.extract_stack()):
-        folders = Path(frame.filename).parts
-        for package in NAMED:
-            if package in folders[:-1]:
-                start = len(folders) - 1 - folders[::-1].index(package)
-                return f'{"/".join(folders[start:])}:{frame.lineno}'
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        file = named_file(frame.f_code.co_filename)
+        if file is not None:
+            return f'{file}:{frame.f_lineno}'
+        frame = frame.f_back
     return '?'
+
+
+@functools.cache
+def named_file(path: str) -> str | None:
+    """Return a file of a named package without what is before the package."""
+    folders = Path(path).parts
+    for package in NAMED:
+        if package in folders[:-1]:
+            start = len(folders) - 1 - folders[::-1].index(package)
+            return '/'.join(folders[start:])
+    return None
 
 
 class AccelTensor(torch.Tensor):
@@ -231,6 +260,9 @@ def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         check_devices(operation, args, here)
         note_reads(operation, args)
 
+    is_work = operation not in NO_WORK and not func.is_view
+    if goes_there and is_work:
+        WAITS.launches += 1
     raw_args, raw_kwargs = tree_map(raw_of, (args, kwargs))
     if goes_there and asked is not None:
         raw_kwargs['device'] = torch.device('cpu')

@@ -174,7 +174,8 @@ class RotaryTables:
         cos, sin = self._own_tables(layer, length)
         if isinstance(self.kind, str):
             cos, sin = self._one_frequency(cos)
-        return cos.to(device), sin.to(device)
+        # Without waiting for a GPU to finish what it computes before.
+        return cos.to(device, non_blocking=True), sin.to(device, non_blocking=True)
 
     def _check_length(self, length: int) -> None:
         """Check that a number of tokens is within :attr:`reach`.

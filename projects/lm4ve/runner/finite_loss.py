@@ -96,7 +96,7 @@ class FiniteLossHook(Hook):  # type: ignore[misc]
             StepLosses(runner.iter + 1, runner.epoch + 1, tuple(losses), values)
         )
         is_time = self.every_n_train_iters(runner, self.interval)
-        if is_time or self.is_last_train_iter(runner) or saves_now(runner):
+        if is_time or saves_now(runner):
             self._read_losses()
 
     def after_failed_iter(self, runner: Runner) -> None:
@@ -273,7 +273,8 @@ def saves_now(runner: Runner) -> bool:
     for hook in runner.hooks:
         if not isinstance(hook, CheckpointHook) or hook.by_epoch:
             continue
-        if hook.every_n_train_iters(runner, hook.interval, hook.save_begin):
+        is_last = hook.save_last and hook.is_last_train_iter(runner)
+        if is_last or hook.every_n_train_iters(runner, hook.interval, hook.save_begin):
             return True
     return False
 

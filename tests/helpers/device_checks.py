@@ -1,0 +1,320 @@
+"""Compare parts of lm4ve on the CPU and on the second device; print what differs as JSON.
+
+    python -m tests.helpers.device_checks GROUP [GROUP ...]
+
+A process of its own, since the device stays defined in it. One line a check: ``group``,
+``check``, ``difference`` (the largest relative one of outputs and gradients), and
+``waits`` of the forward and backward pass by kind and line.
+"""
+
+import copy
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+os.environ['HF_HUB_OFFLINE'] = '1'
+
+import torch
+from torch import Tensor, nn
+
+import lm4ve
+from lm4ve.necks import LLMBlockNeck
+from tests.helpers import second_device
+from tests.helpers.families import FAMILIES
+from tests.helpers.models import ARCH, BLOCK
+from tests.helpers.necks.encoder import Encoder, batch, loud
+from tests.helpers.second_device import NAME, WAITS
+
+#: Width of the tokens of the necks below.
+C = 16
+#: What a check is called, a function that builds a module, and its inputs.
+Case = tuple[str, Callable[[], nn.Module], dict[str, Any]]
+
+PADDING = torch.tensor([[False] * 4 + [True] * 2, [False] * 6])
+QUERIES = {
+    'all': None,
+    'first': slice(0, 1),
+    'some': torch.tensor([[0, 3], [4, 2]]),
+}
+FAMILY = {name: dict(type='LLMBlock', arch=FAMILIES[name]) for name in FAMILIES}
+
+
+def tokens(*shape: int) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(shape or (2, 6, C), generator=generator)
+
+
+def necks(block: dict, **options: Any) -> Callable[[], nn.Module]:
+    """Return a function that builds a neck with mappers whose effect shows."""
+
+    def build() -> nn.Module:
+        neck = LLMBlockNeck(C, block, **options)
+        if 'mapper' not in options:
+            loud(neck)
+        return neck
+
+    return build
+
+
+def in_training(build: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
+    """Return a function that builds a neck in the middle of its training."""
+
+    def build_there() -> nn.Module:
+        neck: Any = build()
+        neck.set_progress(0.5)
+        return neck
+
+    return build_there
+
+
+# ------------------------------------------------------------------------- groups
+def paths() -> Iterator[Case]:
+    """Yield how the low rank of the input may be used, for any queries and padding."""
+    for low_rank in ('off', 'fold', 'absorb', 'auto'):
+        for name, queries in QUERIES.items():
+            for padding in (None, PADDING):
+                words = (
+                    f'{low_rank}, {name}{", padding" if padding is not None else ""}'
+                )
+                call = dict(feats=tokens(), padding_mask=padding, queries=queries)
+                yield words, necks(BLOCK, low_rank=low_rank), call
+
+
+def blocks() -> Iterator[Case]:
+    """Yield kinds of blocks and their masks."""
+    call = dict(feats=tokens(), padding_mask=PADDING)
+    options: dict[str, dict] = {
+        'rotary': dict(rotary=True),
+        'one frequency': dict(rotary='one-frequency'),
+        'llm4seg': dict(rotary='llm4seg'),
+        'causal': dict(causal=True),
+        'causal and rotary': dict(causal=True, rotary=True),
+        'causal suffix': dict(causal_suffix=2),
+        'without final norm': dict(final_norm=False),
+        'trained': dict(trainable='all'),
+        'trained norms': dict(trainable='norms'),
+    }
+    for name, option in options.items():
+        yield name, necks(dict(BLOCK, **option)), call
+    soft = dict(BLOCK, causal=dict(soft=0.2))
+    yield 'soft mask', in_training(necks(soft)), dict(feats=tokens())
+    for name in ('gemma2', 'gpt2', 'bert', 'falcon-40b', 't5'):
+        yield name, necks(FAMILY[name]), call
+    for name in ('mistral', 'gemma2'):
+        yield f'window of {name}', necks(dict(FAMILY[name], causal=True)), call
+
+
+def variants() -> Iterator[Case]:
+    """Yield variants of the neck."""
+    whole: dict[str, dict] = {
+        'class token': dict(out_type='cls_token'),
+        'mean': dict(out_type='avg_featmap', num_extra_tokens=1),
+        'recomputed': dict(with_cp=True),
+        'query': dict(out_type='query', queries=dict(max=True)),
+        'gate': dict(residual='outer', gate='tanh'),
+        'mapper': dict(mapper=dict(bias=True, depth=2)),
+        'batch norm': dict(norm_cfg=dict(type='BN')),
+        'group norm': dict(norm_cfg=dict(type='GN', num_groups=4)),
+        'lora on mappers': dict(lora=dict(r=2)),
+    }
+    for name, options in whole.items():
+        yield name, necks(BLOCK, **options), dict(feats=tokens())
+    drawn = necks(BLOCK, train_queries=0.5)
+    yield 'drawn tokens', drawn, dict(feats=tokens())
+    branch = in_training(necks(BLOCK, branch=True))
+    yield 'branch', branch, dict(feats=tokens())
+    shuffled = necks(dict(BLOCK, causal=True), shuffle_tokens=True)
+    yield 'shuffled tokens', shuffled, dict(feats=tokens())
+    yield 'map', necks(BLOCK), dict(feats=tokens(2, C, 3, 2))
+    yield 'clip', necks(BLOCK), dict(feats=tokens(2, C, 2, 3, 2))
+    lora = dict(BLOCK, trainable='lora', lora=dict(r=2, targets='all-linear'))
+    for low_rank in ('off', 'fold', 'absorb'):
+        yield f'lora, {low_rank}', necks(lora, low_rank=low_rank), dict(feats=tokens())
+
+
+def sixteen_bits() -> Iterator[Case]:
+    """Yield blocks whose numbers have fewer bits."""
+    for dtype in ('bfloat16', 'float16', 'int8'):
+        for low_rank in ('off', 'fold', 'absorb'):
+            options = dict(low_rank=low_rank)
+            block = dict(BLOCK, dtype=dtype)
+            yield f'{dtype}, {low_rank}', necks(block, **options), dict(feats=tokens())
+
+
+def hosts() -> Iterator[Case]:
+    """Yield wrapped models of other libraries, and a plain one."""
+    pixels = tokens(2, 3, 16, 16)
+
+    def wrapped(
+        make: Callable[[], nn.Module], after: str, **options: Any
+    ) -> Callable[[], nn.Module]:
+        def build() -> nn.Module:
+            return lm4ve.wrap(make(), after, BLOCK, **options)
+
+        return build
+
+    yield 'timm ViT', wrapped(timm_vit, 'blocks.1'), dict(x=pixels)
+    swin = wrapped(timm_swin, 'layers.1', layout='BHWC')
+    yield 'timm Swin', swin, dict(x=pixels)
+    yield 'torchvision ResNet', wrapped(resnet, 'layer3'), dict(x=pixels)
+    vit = wrapped(transformers_vit, 'vit.layers.1')
+    yield 'transformers ViT', vit, dict(pixel_values=pixels)
+    yield 'mmpretrain ViT', wrapped(mmpretrain_vit, 'layers.1'), dict(x=pixels)
+    encoder = wrapped(torch_encoder, 'layers.1')
+    yield 'nn.TransformerEncoder', encoder, dict(src=tokens())
+    call = dict(src=tokens(), src_key_padding_mask=PADDING)
+    yield 'nn.TransformerEncoder with padding', encoder, call
+    yield 'plain module', wrapped(Encoder, 'blocks.0'), dict(x=batch())
+
+
+def timm_vit() -> nn.Module:
+    from timm.models.vision_transformer import VisionTransformer
+
+    sizes = dict(img_size=16, patch_size=8, embed_dim=16, depth=2, num_heads=2)
+    return VisionTransformer(**sizes, num_classes=3)
+
+
+def timm_swin() -> nn.Module:
+    from timm.models.swin_transformer import SwinTransformer
+
+    sizes = dict(
+        img_size=16, patch_size=2, embed_dim=8, depths=(1, 1), num_heads=(2, 2)
+    )
+    return SwinTransformer(**sizes, window_size=4)
+
+
+def resnet() -> nn.Module:
+    from torchvision.models.resnet import BasicBlock, ResNet
+
+    return ResNet(BasicBlock, [1, 1, 1, 1], num_classes=3)
+
+
+def transformers_vit() -> nn.Module:
+    from transformers import ViTConfig, ViTForImageClassification
+
+    config = ViTConfig(
+        image_size=16,
+        patch_size=8,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=24,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        num_labels=3,
+    )
+    return ViTForImageClassification(config)
+
+
+def mmpretrain_vit() -> nn.Module:
+    from mmpretrain.models.backbones import VisionTransformer
+
+    sizes = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=24)
+    return VisionTransformer(arch=sizes, img_size=16, patch_size=8)
+
+
+def torch_encoder() -> nn.Module:
+    layer = nn.TransformerEncoderLayer(C, 2, 24, dropout=0.0, batch_first=True)
+    return nn.TransformerEncoder(layer, 2)
+
+
+def adapters() -> Iterator[Case]:
+    """Yield models with adapters of peft."""
+    import peft
+
+    def build() -> nn.Module:
+        model = lm4ve.wrap(timm_vit(), 'blocks.1', dict(BLOCK, trainable='all'))
+        options = dict(r=2, init_lora_weights=False, target_modules='all-linear')
+        return peft.get_peft_model(model, peft.LoraConfig(**options))
+
+    yield 'all linear layers', build, dict(x=tokens(2, 3, 16, 16))
+
+
+GROUPS = dict(
+    paths=paths,
+    blocks=blocks,
+    variants=variants,
+    sixteen_bits=sixteen_bits,
+    hosts=hosts,
+    adapters=adapters,
+)
+
+
+# ------------------------------------------------------------------------ running
+def moved(value: Any, device: str) -> Any:
+    """Return a call's argument on a device."""
+    return value.to(device) if isinstance(value, Tensor) else value
+
+
+def results(
+    module: nn.Module, call: dict[str, Any], device: str
+) -> tuple[dict[str, Tensor], list]:
+    """Run a module forward and backward.
+
+    Args:
+        module (nn.Module): On the device.
+        call (dict): Its arguments, on the CPU.
+        device (str): Where to run it.
+
+    Returns:
+        tuple[dict[str, Tensor], list]: The output and the gradients, on the CPU, and
+        the waits.
+    """
+    call = {name: moved(value, device) for name, value in call.items()}
+    torch.manual_seed(0)
+    with WAITS.counting() as waits:
+        out = tensor_of(module(**call))
+    direction = torch.randn(out.shape, generator=torch.Generator().manual_seed(2))
+    product = out * direction.to(out)
+    with WAITS.counting() as waits_of_backward:
+        product.sum().backward()
+    waits += waits_of_backward
+    found = dict(out=out.detach().cpu())
+    for name, parameter in module.named_parameters():
+        assert parameter.device.type == device, name
+        if parameter.grad is not None:
+            found[name] = parameter.grad.cpu()
+    return found, [[*key, count] for key, count in sorted(waits.items())]
+
+
+def tensor_of(out: Any) -> Tensor:
+    """Return the tensor in what a model returns."""
+    if isinstance(out, Tensor):
+        return out
+    if isinstance(out, tuple):
+        return tensor_of(out[-1])
+    return out.logits
+
+
+def compare(build: Callable[[], nn.Module], call: dict[str, Any]) -> tuple[float, list]:
+    """Run a module on both devices; return the largest relative difference and waits."""
+    torch.manual_seed(0)
+    here = build()
+    here.train()
+    there = copy.deepcopy(here)
+    there.to(NAME)
+    expected, _ = results(here, call, 'cpu')
+    found, waits = results(there, call, NAME)
+    assert found.keys() == expected.keys()
+    worst = 0.0
+    for name, value in expected.items():
+        error = (found[name].double() - value.double()).norm()
+        worst = max(worst, float(error / value.double().norm().clamp_min(1e-2)))
+    return worst, waits
+
+
+def main() -> None:
+    second_device.define()
+    torch.set_num_threads(1)
+    with second_device.SecondDevice():
+        for group in sys.argv[1:]:
+            for name, build, call in GROUPS[group]():
+                difference, waits = compare(build, call)
+                line = dict(group=group, check=name, difference=difference, waits=waits)
+                print(json.dumps(line), flush=True)
+
+
+if __name__ == '__main__':
+    main()
