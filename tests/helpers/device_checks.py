@@ -23,7 +23,7 @@ import lm4ve
 from lm4ve.necks import LLMBlockNeck
 from tests.helpers import second_device
 from tests.helpers.families import FAMILIES
-from tests.helpers.models import ARCH, BLOCK
+from tests.helpers.models import BLOCK
 from tests.helpers.necks.encoder import Encoder, batch, loud
 from tests.helpers.second_device import NAME, WAITS
 
