@@ -12,9 +12,13 @@ Where the head pools over all tokens, the step is measured with some of them, to
 `--train-queries 0.5 0.25` are the parts that `LLMBlockNeck(train_queries=...)` draws. A
 last row has few queries in place of all tokens (`out_type='query'`), in evaluation,
 too.
+
+`--compile` measures each step through torch.compile, too: in its rows `first step` is the
+CPU time of the step that compiles, with the compilers that it starts.
 """
 
 import gc
+import os
 from pathlib import Path
 
 import torch
@@ -49,6 +53,8 @@ PAIRS = {
     ),
 }
 
+#: Ends the name of a compiled step.
+COMPILED = ', compiled'
 #: Tasks whose head pools over the block's tokens, so that a step may compute some of
 #: them, and queries of `out_type='query'` that may stand for all.
 POOLED = {
@@ -99,6 +105,14 @@ def configs(
     return plain, other, batch
 
 
+def cpu_seconds_with_children(function) -> float:
+    """Run a function; return the CPU time of this process and of those it waited for."""
+    before = os.times()
+    function()
+    after = os.times()
+    return sum(after[:4]) - sum(before[:4])
+
+
 def main(argv=None) -> None:
     parts = dict(nargs='*', type=float, default=[0.5, 0.25, 0.125])
     flags = {
@@ -107,6 +121,7 @@ def main(argv=None) -> None:
             default='bfloat16', help='of the frozen weights, also int8 or float8'
         ),
         '--batch': dict(type=int, help="samples; default: the task's"),
+        '--compile': dict(action='store_true', help='compiled steps, too'),
         '--train-queries': dict(parts, help='default: 0.5 0.25 0.125'),
     }
     args, rows = parse(argv, __doc__, flags), []
@@ -122,12 +137,22 @@ def main(argv=None) -> None:
             named[f'{task} + LLaMA-7B block, {name}'] = changed
         batch = args.batch or batch
         steps = {name: trainer(cfg, batch, args.device) for name, cfg in named.items()}
+        first_steps = {}
+        if args.compile:
+            for name, cfg in named.items():
+                compiled = trainer(cfg, batch, args.device, torch.compile)
+                steps[name + COMPILED] = compiled
+                first_steps[name + COMPILED] = cpu_seconds_with_children(compiled)
         times = in_rounds(steps, args)
-        for name, own in times.items():
+        for path, own in times.items():
+            name = path.removesuffix(COMPILED)
             dtype = dict(dtype=args.dtype) if name != task else {}
             gmac = cost_of_step(named[name], batch).macs / 1e9
-            row = dict(path=name, batch=batch, **dtype, GMAC=gmac)
-            rows.append(row | step_row(own, times[task]))
+            row = dict(path=path, batch=batch, **dtype, GMAC=gmac)
+            row |= step_row(own, times[task])
+            if path in first_steps:
+                row['first step'] = first_steps[path]
+            rows.append(row)
         del steps, times
         gc.collect()
     title = 'A training step of each task: preprocessor, forward, backward, AdamW'

@@ -149,7 +149,7 @@ def main(argv: list[str] | None = None) -> None:
         rows += rows_of(Path(path).stem, trace)
     print_table('Graphs of a training step', rows)
     if args.out:
-        write_json(args.out, rows)
+        write_json(rows, args.out)
 
 
 if __name__ == '__main__':

@@ -17,6 +17,7 @@ from lm4ve.errors import UserError, listing
 from lm4ve.necks import LLMBlockNeck
 from lm4ve.necks.usage import ADVICE, NeckUsage, inspect_usage, is_compiled, watch_necks
 from lm4ve.registry import HOOKS
+from lm4ve.runner.compiling import TrainingForward
 from lm4ve.runner.finite_loss import losses_of
 
 #: Attributes of models for segmentation and detection, whose heads read a map.
@@ -29,9 +30,9 @@ class NeckHook(Hook):  # type: ignore[misc]
 
     It raises if a neck was not built, did not run, or has no part in the loss.
     Iterations whose loss is exactly zero, as a batch without truth gives it, are passed
-    over. Compiled models are not watched. Before each step it sets the progress of the
-    necks that depend on it: a branch with a falling weight, a growing part of the
-    tokens. Runners that our tools build have it.
+    over. A model whose first step is compiled is not watched. Before each step it sets
+    the progress of the necks that depend on it: a branch with a falling weight, a growing
+    part of the tokens. Runners that our tools build have it.
     """
 
     # Before all other hooks of a step, and those that save.
@@ -57,7 +58,7 @@ class NeckHook(Hook):  # type: ignore[misc]
                 _check_neck_fits(module)
         _warn_of_unused_keys(runner.cfg, model)
         self._following = [neck for neck in necks if neck.follows_progress]
-        if not runner.cfg.get('compile') and not is_compiled(model):
+        if _runs_hooks_at_first(runner):
             self._watched = watch_necks(model)
 
     def before_train_iter(
@@ -88,6 +89,15 @@ class NeckHook(Hook):  # type: ignore[misc]
         watched = self._watched
         self._watched = ()
         inspect_usage(watched)
+
+
+def _runs_hooks_at_first(runner: Runner) -> bool:
+    """Return whether the first step of a training is not compiled."""
+    model = runner.model
+    if isinstance(model._compiled_call_impl, TrainingForward):
+        return True
+    # The FlexibleRunner replaces a method, which the model does not show.
+    return not runner.cfg.get('compile') and not is_compiled(model)
 
 
 def _host_of(model: nn.Module) -> Any:

@@ -15,9 +15,11 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import RUNNERS
 
 from lm4ve.errors import UserError, check
+from lm4ve.necks.running import parse_compile
 from lm4ve.runner.block_in_use import NeckHook
 from lm4ve.runner.checkpoint_hooks import PlainCheckpointHook
 from lm4ve.runner.class_count import ClassCountHook
+from lm4ve.runner.compiling import compile_training
 from lm4ve.runner.config.schedules import ENDS
 from lm4ve.runner.console import ConsoleHook, raise_when_closed, shorten
 from lm4ve.runner.loops import schedules_of
@@ -43,6 +45,9 @@ _EXACT_LOOPS = {
 class Runner(mmengine.runner.Runner):  # type: ignore[misc]
     """MMEngine's ``Runner`` with a short console, which warns of schedules that a resume ignores.
 
+    It compiles a model's forward pass in training, not the whole step
+    (:mod:`.compiling`).
+
     Args:
         *args, **kwargs: MMEngine's.
         short_console (bool): Show warnings and the lines of :class:`ConsoleHook` on the
@@ -60,6 +65,19 @@ class Runner(mmengine.runner.Runner):  # type: ignore[misc]
         if self._short_console:
             shorten(logger)
         return logger
+
+    def _maybe_compile(self, target: str) -> None:
+        """Compile the forward pass of training if the config says so, before its first step.
+
+        Args:
+            target (str): Not used: the method that MMEngine would compile.
+
+        Raises:
+            UserError: See :func:`lm4ve.runner.compiling.check_compile`.
+        """
+        options = parse_compile(self.cfg.get('compile', False))
+        if options is not None:
+            compile_training(self.model, options)
 
     def resume(self, *args: Any, **kwargs: Any) -> None:
         """Resume a training, and warn of schedules of the config that do not apply."""
