@@ -109,7 +109,7 @@ def test_points_far_from_the_origin_keep_their_neighbors():
 
 
 @pytest.mark.parametrize('chunk', [point_ops._CHUNK, 300])
-@pytest.mark.parametrize(('radius', 'num'), [(3.0, 4), (5.0, 40), (0.5, 3)])
+@pytest.mark.parametrize(('radius', 'num'), [(3.0, 4), (5.0, 80), (0.5, 3)])
 def test_balls_hold_the_first_points_within_the_radius(radius, num, chunk, monkeypatch):
     monkeypatch.setattr(point_ops, '_CHUNK', chunk)
     points = clouds(2, 60)
@@ -120,14 +120,34 @@ def test_balls_hold_the_first_points_within_the_radius(radius, num, chunk, monke
     assert torch.equal(found, balls_by_hand(points, centers, radius, num, (60, 60)))
 
 
+@pytest.mark.parametrize('radius', [1.5, 30.0, 1e4])
+def test_balls_of_any_cloud_are_those_of_the_definition(cloud, radius):
+    found = point_ops.ball_query(cloud, cloud[:, ::7], radius, 12)
+    assert torch.equal(found, balls_by_hand(cloud, cloud[:, ::7], radius, 12, (60, 60)))
+
+
+def test_operators_read_no_value():
+    """Tensors of the meta device have none, and a GPU would be waited for to read one."""
+    points = torch.empty(2, 60, 3, device='meta')
+    padding = torch.empty(2, 60, dtype=torch.bool, device='meta')
+    picks = point_ops.farthest_point_sample(points, 9, padding)
+    centers = point_ops.take_points(points, picks)
+    groups = point_ops.ball_query(points, centers, 0.5, 4, padding)
+    assert groups.shape == (2, 9, 4)
+    carried = point_ops.interpolate_features(points, centers, centers)
+    assert carried.shape == points.shape
+
+
 def test_padding_is_in_no_ball_and_is_never_picked():
     points = clouds(2, 60)
     counts = (60, 25)
     padding = torch.arange(60) >= torch.tensor(counts)[:, None]
     # What stands there means nothing.
     points[padding] = torch.nan
-    found = point_ops.ball_query(points, points[:, :9], 4.0, 8, padding)
-    assert torch.equal(found, balls_by_hand(points, points[:, :9], 4.0, 8, counts))
+    far_from_all = torch.full((2, 1, 3), 100.0)
+    centers = torch.cat((points[:, :9], far_from_all), dim=1)
+    found = point_ops.ball_query(points, centers, 4.0, 8, padding)
+    assert torch.equal(found, balls_by_hand(points, centers, 4.0, 8, counts))
     picks = point_ops.farthest_point_sample(points, 20, padding)
     for i, count in enumerate(counts):
         alone = point_ops.farthest_point_sample(points[i : i + 1, :count], 20)

@@ -10,6 +10,7 @@ cloud, while models and data sets need the order in which they were picked.
 Distances are computed in chunks, which bounds the memory.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,13 +52,18 @@ def farthest_point_sample(
     axes = points.permute(2, 0, 1).contiguous()  # [3, B, N]
     nearest = torch.full_like(axes[0], torch.finfo(points.dtype).max)
     picks = [torch.zeros_like(points[:, :1, 0], dtype=torch.int64)]
+    # As few operations a pick as possible, since a GPU spends its time on starting them;
+    # the results go where those of the last pick were, since fresh memory costs a CPU
+    # more than the arithmetic.
+    difference = torch.empty_like(axes)
+    distance = torch.empty_like(nearest)
     for _ in range(1, num):
-        distance = torch.zeros_like(nearest)
-        # One axis after the other, since the loop is bound by memory.
-        for x in axes:
-            difference = x - x.gather(1, picks[-1])
-            distance.addcmul_(difference, difference)
-        nearest = torch.minimum(nearest, distance)
+        last = picks[-1].expand(3, -1, -1)
+        torch.sub(axes, axes.gather(2, last), out=difference)
+        torch.square(difference[0], out=distance)
+        distance.addcmul_(difference[1], difference[1])
+        distance.addcmul_(difference[2], difference[2])
+        torch.minimum(nearest, distance, out=nearest)
         # Of several that are equally far, argmax returns the first.
         picks.append(nearest.argmax(1, keepdim=True))
     return torch.cat(picks, dim=1)
@@ -121,17 +127,23 @@ def ball_query(
     check('num', num, least=1)
     points = points.float()
     centers = centers.float()
-    # Squared in fp32, as mmcv's kernel does.
-    limit = torch.tensor(radius, dtype=torch.float32, device=points.device).square()
-    # Chunks that fit a CPU's cache take a fifth of the time; a GPU waits once a chunk.
-    chunk = _CHUNK if points.is_cuda else _CHUNK // 16
+    # Squared in fp32, as mmcv's kernel does. A number of Python is not copied to the
+    # device, as a tensor would be.
+    limit = float(np.square(np.float32(radius)))
+    is_point = None if padding is None else ~padding[:, None]
+    # Chunks that fit a CPU's cache take a fifth of the time.
+    chunk = _CHUNK // 16 if points.device.type == 'cpu' else _CHUNK
     picks = []
     for part in centers.split(_centers_a_chunk(points, chunk), dim=1):
         inside = squared_distances(part, points) < limit
-        if padding is not None:
-            inside &= ~padding[:, None]
+        if is_point is not None:
+            inside &= is_point
         picks.append(_first_true(inside, num))
-    return torch.cat(picks, dim=1)
+    index = torch.cat(picks, dim=1)
+    nothing = points.shape[1]
+    first = index[..., :1]
+    index = torch.where(index == nothing, first, index)
+    return index.masked_fill(index == nothing, 0)
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
@@ -161,21 +173,14 @@ def _centers_a_chunk(points: Tensor, chunk: int) -> int:
 def _first_true(mask: Tensor, num: int) -> Tensor:
     """Return the indices of the first ``num`` True in each row, ``[B, G, N] -> [B, G, num]``.
 
-    Where there are fewer, the first one fills the rest; where there is none, 0 does.
+    Where there are fewer, N stands for those that are missing.
     """
-    batch, groups, _ = mask.shape
-    device = mask.device
-    # The places of all True, row by row.
-    rows, columns = mask.flatten(0, 1).nonzero(as_tuple=True)
-    counts = mask.sum(dim=-1).flatten()
-    starts = counts.cumsum(0) - counts
-    rank_in_row = torch.arange(len(rows), device=device) - starts[rows]
-    kept = rank_in_row < num
-    index = torch.zeros(batch * groups, num, dtype=torch.int64, device=device)
-    index[rows[kept], rank_in_row[kept]] = columns[kept]
-    is_filled = torch.arange(num, device=device) < counts[:, None]
-    index = torch.where(is_filled, index, index[:, :1])
-    return index.unflatten(0, (batch, groups))
+    # The n-th True is where the count of True reaches n. Unlike with ``nonzero``, no
+    # size depends on values, for which the CPU would wait for a GPU.
+    counts = mask.cumsum(dim=-1, dtype=torch.int32)
+    ranks = torch.arange(1, num + 1, dtype=torch.int32, device=mask.device)
+    ranks = ranks.expand(*mask.shape[:2], -1).contiguous()
+    return torch.searchsorted(counts, ranks)
 
 
 def interpolate_features(targets: Tensor, sources: Tensor, features: Tensor) -> Tensor:
