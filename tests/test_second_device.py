@@ -30,13 +30,7 @@ pytestmark = pytest.mark.skipif(
 QUICK = 'vit-demo_minilm_digits.py'
 #: Files of ours in which a training step waits for the device, or may: one that is not
 #: here is new. Copies to the device that block count only where memory is pinned.
-WAITING = {
-    'lm4ve/geometry/point_ops.py',
-    'lm4ve/tasks/rooms/models/heads.py',
-    'lm4ve/tasks/rooms/models/language.py',
-    'lm4ve/tasks/rooms/models/objects.py',
-    'lm4ve/tasks/rooms/models/preprocessor.py',
-}
+WAITING: set[str] = set()
 
 
 def every_demo() -> list[Any]:

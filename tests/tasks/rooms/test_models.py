@@ -224,6 +224,16 @@ def test_annotations_are_picked_at_the_seeds():
     assert targets.votes_mask.tolist() == [[True, True], [True, False]]
 
 
+def test_scenes_without_boxes_have_a_loss():
+    data = batch()
+    for each in data['data_samples']:
+        each.gt_boxes = each.gt_boxes[:0]
+        each.gt_labels = each.gt_labels[:0]
+    losses = run(build(), data, 'loss')
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    assert losses['loss_semantic'] == 0
+
+
 @pytest.mark.parametrize('targets', ['soft', 'hard'])
 def test_soft_targets_follow_the_count_in_the_corpus(targets):
     head = SceneAnswerHead(

@@ -238,6 +238,8 @@ def test_colors_are_normalized_in_a_copy():
     found = released(data)['inputs']['points']
     expected = (colors - torch.tensor([109.8, 97.2, 83.8])) / 256
     torch.testing.assert_close(found[0, :, 3:6], expected)
+    with pytest.raises(UserError, match='color_mean'):
+        preprocessor(color_mean=(109.8, 97.2))
     torch.testing.assert_close(
         released.restore_colors(found)[0], before[0], rtol=0, atol=0.01
     )

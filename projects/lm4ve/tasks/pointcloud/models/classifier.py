@@ -31,7 +31,7 @@ class PointCloudPreprocessor(BaseDataPreprocessor):
     _is_first = True
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """Move a batch to the model's device, and stack its clouds.
+        """Stack the clouds of a batch, and move them to the model's device.
 
         Args:
             data (dict): ``inputs``, a list of ``[N, 3]`` (or ``[B, N, 3]``), and, unless
@@ -39,16 +39,20 @@ class PointCloudPreprocessor(BaseDataPreprocessor):
             training (bool): Not used.
 
         Returns:
-            dict: ``inputs`` fp32 ``[B, N, 3]``, and ``data_samples``, None without any.
+            dict: ``inputs`` fp32 ``[B, N, 3]``, and copies of ``data_samples`` (None
+            without any), which stay where they are.
         """
-        data = self.cast_data(data)
         inputs = data['inputs']
         if not isinstance(inputs, Tensor):
             inputs = torch.stack(list(inputs))
         if self._is_first:
             self._is_first = False
             _warn_if_not_normalized(inputs)
-        return dict(inputs=inputs.float(), data_samples=data.get('data_samples'))
+        samples = data.get('data_samples')
+        if samples is not None:
+            # Copies, since predictions are added to them.
+            samples = [sample.new() for sample in samples]
+        return dict(inputs=self.cast_data(inputs).float(), data_samples=samples)
 
 
 def _warn_if_not_normalized(points: Tensor) -> None:
@@ -174,12 +178,14 @@ class PointCloudClassifier(BaseModel):
         logits = self.head(tokens)
         if mode == 'loss':
             labels = torch.cat([sample.gt_label for sample in data_samples or ()])
+            labels = labels.to(logits.device, non_blocking=True)
             return dict(loss=self.head.loss(logits, labels))
         if mode == 'predict':
             if not data_samples:
                 data_samples = [PointCloudDataSample() for _ in range(len(logits))]
             predicted = []
-            for sample, sample_logits in zip(data_samples, logits, strict=True):
+            # All of them at once: a metric would wait for a GPU for each sample.
+            for sample, sample_logits in zip(data_samples, logits.cpu(), strict=True):
                 predicted.append(sample.set_prediction(sample_logits))
             return predicted
         return logits

@@ -107,9 +107,8 @@ class SceneAnswerHead(VocabularyHead):
             for answer in sample.gt_answers:
                 if answer in self.index:
                     targets[row, self.index[answer]] = self.scores[answer]
-        loss = F.binary_cross_entropy_with_logits(
-            logits, targets.to(logits), reduction='sum'
-        )
+        targets = targets.to(logits, non_blocking=True)
+        loss = F.binary_cross_entropy_with_logits(logits, targets, reduction='sum')
         return dict(answer=loss / len(logits))
 
     def predict(self, features: Tensor, data_samples: Samples) -> None:
@@ -118,7 +117,8 @@ class SceneAnswerHead(VocabularyHead):
         ``pred_answer``, ``pred_label``, ``pred_scores`` (sigmoid, ``[A]``), and
         ``pred_top_answers``, the ten best ones (list[str], fewer if A is smaller).
         """
-        scores = self(features).sigmoid()
+        # All of them at once: each sample below would wait for a GPU by itself.
+        scores = self(features).sigmoid().cpu()
         best = scores.topk(min(10, len(self.vocabulary))).indices.tolist()
         for sample, row, top in zip(data_samples, scores, best, strict=True):
             sample.set_answer(row, self.vocabulary)
@@ -154,12 +154,14 @@ class PoseHead(nn.Module):
     def loss(self, features: Tensor, data_samples: Samples) -> dict[str, Tensor]:
         """Loss of poses; samples have ``gt_pose`` ``[7]``."""
         found = self(features)
-        poses = torch.stack([sample.gt_pose for sample in data_samples]).to(found)
+        poses = torch.stack([sample.gt_pose for sample in data_samples])
+        poses = poses.to(found, non_blocking=True)
         position = F.mse_loss(found[:, :3], poses[:, :3])
         heading = F.mse_loss(found[:, 3:], poses[:, 3:])
         return dict(pose=position + heading)
 
     def predict(self, features: Tensor, data_samples: Samples) -> None:
         """Add ``pred_pose``, ``[7]``; its quaternion is not of length 1."""
-        for sample, pose in zip(data_samples, self(features), strict=True):
+        poses = self(features).cpu()
+        for sample, pose in zip(data_samples, poses, strict=True):
             sample.pred_pose = pose

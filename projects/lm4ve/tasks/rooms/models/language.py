@@ -80,10 +80,15 @@ class WordVectors:
 
 def padded(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Join ``[L_i, ...]`` to ``[B, L, ...]``, and return bool ``[B, L]``, True = padding."""
-    joined = pad_sequence(list(rows), batch_first=True)
-    lengths = torch.tensor([len(row) for row in rows], device=joined.device)
+    lengths = [len(row) for row in rows]
+    if len(set(lengths)) == 1:
+        # One operation, where padding takes one for each row.
+        joined = torch.stack(list(rows))
+    else:
+        joined = pad_sequence(list(rows), batch_first=True)
+    ends = torch.tensor(lengths).to(joined.device, non_blocking=True)
     places = torch.arange(joined.shape[1], device=joined.device)
-    return joined, places >= lengths[:, None]
+    return joined, places >= ends[:, None]
 
 
 def read_word_vectors(

@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lm4ve.errors import UserError, require
-from lm4ve.geometry.point_ops import squared_distances
+from lm4ve.geometry.point_ops import squared_distances, take_points
 from lm4ve.registry import MODELS
+from lm4ve.tasks.rooms.models.language import padded
 from lm4ve.text.structures import VisionLanguageDataSample
 
 Samples = list[VisionLanguageDataSample]
@@ -230,27 +231,27 @@ def gather_targets(samples: Samples, seed_index: Tensor) -> Targets:
         samples (list[VisionLanguageDataSample]): Each with ``gt_votes`` ``[P, 3]``,
             ``gt_vote_mask`` bool ``[P]``, ``gt_boxes`` ``[M, 6]`` and ``gt_labels``
             int64 ``[M]``.
-        seed_index (Tensor): int64 ``[B, S]``, among a scene's points.
+        seed_index (Tensor): int64 ``[B, S]``, among a scene's points, on the device
+            where the targets are wanted.
     """
-    counts = [len(sample.gt_boxes) for sample in samples]
-    most = max(1, *counts)
-    votes = []
-    votes_mask = []
-    boxes = []
-    labels = []
-    for sample, seeds in zip(samples, seed_index, strict=True):
-        votes.append(sample.gt_votes[seeds].float())
-        votes_mask.append(sample.gt_vote_mask[seeds])
-        missing = most - len(sample.gt_boxes)
-        boxes.append(F.pad(sample.gt_boxes, (0, 0, 0, missing)))
-        labels.append(F.pad(sample.gt_labels, (0, missing)))
-    there = torch.arange(most) < torch.tensor(counts)[:, None]
+    votes, _ = padded([sample.gt_votes for sample in samples])
+    votes_mask, _ = padded([sample.gt_vote_mask for sample in samples])
+    boxes, boxes_padding = padded([sample.gt_boxes for sample in samples])
+    labels, _ = padded([sample.gt_labels for sample in samples])
+    if boxes.shape[1] == 0:
+        # No scene has a box, and the nearest of none is not defined.
+        boxes = F.pad(boxes, (0, 0, 0, 1))
+        labels = F.pad(labels, (0, 1))
+        boxes_padding = F.pad(boxes_padding, (0, 1), value=True)
+    device = seed_index.device
+    votes = votes.to(device, non_blocking=True)
+    votes_mask = votes_mask.to(device, non_blocking=True)
     return Targets(
-        votes=torch.stack(votes),
-        votes_mask=torch.stack(votes_mask),
-        boxes=torch.stack(boxes).float(),
-        labels=torch.stack(labels),
-        there=there.to(seed_index.device),
+        votes=take_points(votes, seed_index).float(),
+        votes_mask=votes_mask.gather(1, seed_index),
+        boxes=boxes.float().to(device, non_blocking=True),
+        labels=labels.to(device, non_blocking=True),
+        there=(~boxes_padding).to(device, non_blocking=True),
     )
 
 
@@ -271,10 +272,12 @@ def detection_losses(
     """
     squared, match = _distances(found.clusters, targets).min(dim=-1)
     distance = (squared + 1e-6).sqrt()
-    positive = (distance < NEAR).float()
-    sure = ((distance < NEAR) | (distance > FAR)).float()
-    weights = torch.tensor(OBJECTNESS_WEIGHTS, device=distance.device)
-    objectness = _cross_entropy(found.objectness, positive.long(), weights)
+    is_near = distance < NEAR
+    positive = is_near.float()
+    sure = (is_near | (distance > FAR)).float()
+    nothing_weight, object_weight = OBJECTNESS_WEIGHTS
+    weights = torch.where(is_near, object_weight, nothing_weight)
+    objectness = weights * _cross_entropy(found.objectness, is_near.long())
     labels = targets.labels.gather(1, match)
     semantic = _cross_entropy(found.semantic_scores, labels)
     return dict(
@@ -330,13 +333,9 @@ def _mean(values: Tensor, weights: Tensor) -> Tensor:
     return (values * weights).sum() / (weights.sum() + 1e-6)
 
 
-def _cross_entropy(
-    logits: Tensor, labels: Tensor, weights: Tensor | None = None
-) -> Tensor:
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Compute the loss of each proposal, ``[B, K]``, from logits ``[B, K, classes]``."""
-    return F.cross_entropy(
-        logits.float().transpose(1, 2), labels, weights, reduction='none'
-    )
+    return F.cross_entropy(logits.float().transpose(1, 2), labels, reduction='none')
 
 
 def _distances(places: Tensor, targets: Targets) -> Tensor:

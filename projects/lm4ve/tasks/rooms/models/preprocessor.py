@@ -79,10 +79,14 @@ class SQA3DPreprocessor(TextPreprocessor):
         self.lower_case = lower_case
         self.use_situation = use_situation
         check('model.data_preprocessor.color_passes', color_passes, choices=(1, 2))
-        self.color_columns = list(color_columns)
+        check(
+            'the length of model.data_preprocessor.color_mean',
+            len(color_mean),
+            least=len(color_columns),
+        )
+        self.color_columns = color_columns
+        self.color_mean = color_mean[: len(color_columns)]
         self.color_passes = color_passes
-        mean = torch.tensor(color_mean[: len(self.color_columns)])
-        self.register_buffer('color_mean', mean, persistent=False)
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Collate a batch.
@@ -93,7 +97,8 @@ class SQA3DPreprocessor(TextPreprocessor):
             training (bool): Not used.
 
         Returns:
-            dict: ``data_samples`` as they came, and ``inputs``:
+            dict: Copies of ``data_samples``, which stay on the CPU (each loss moves
+            what it needs, of all samples at once), and ``inputs``:
 
             - ``points`` float ``[B, P, 3 + F]`` with ``points_padding`` bool ``[B,
               P]``, or None if all clouds are of one size; or ``objects`` ``[B, O, C]``
@@ -102,10 +107,10 @@ class SQA3DPreprocessor(TextPreprocessor):
               ``[B, L, D]`` of vectors, each with ``situation_padding`` and
               ``question_padding``, bool ``[B, L]``.
         """
-        data = self.cast_data(data)
-        samples = data['data_samples']
+        # Copies, since predictions are added to them.
+        samples = [sample.new() for sample in data['data_samples']]
         inputs: dict[str, Tensor | None] = {}
-        for kind, rows in data['inputs'].items():
+        for kind, rows in self.cast_data(data['inputs']).items():
             batch, padding = padded([row.float() for row in rows])
             inputs[kind] = batch
             inputs[f'{kind}_padding'] = padding
@@ -122,9 +127,11 @@ class SQA3DPreprocessor(TextPreprocessor):
 
     def _normalize_colors(self, points: Tensor) -> None:
         """Change the colors of points ``[B, P, 3 + F]`` in place."""
-        for _ in range(self.color_passes):
-            points[..., self.color_columns] -= self.color_mean
-            points[..., self.color_columns] /= 256
+        # A column at a time: a list of columns would be copied to the device.
+        for column, mean in zip(self.color_columns, self.color_mean, strict=True):
+            color = points[..., column]
+            for _ in range(self.color_passes):
+                color.sub_(mean).div_(256)
 
     def read(self, texts: Sequence[str], hidden: bool = False) -> tuple[Tensor, Tensor]:
         """Convert texts to inputs of the text encoder.
@@ -141,7 +148,8 @@ class SQA3DPreprocessor(TextPreprocessor):
             return self._look_up(texts, hidden)
         ids, padding = self.tokenize(texts)
         if hidden:
-            special = torch.tensor(sorted(self._special), device=ids.device)
+            special = torch.tensor(sorted(self._special))
+            special = special.to(ids.device, non_blocking=True)
             is_special = torch.isin(ids, special)
             ids = torch.where(is_special, ids, self.tokenizer.unk_token_id)
         return ids, padding
@@ -162,12 +170,14 @@ class SQA3DPreprocessor(TextPreprocessor):
             rows.append(words)
         vectors, padding = self.vectors(rows)
         device = self._place.device
-        return vectors.to(device), padding.to(device)
+        vectors = vectors.to(device, non_blocking=True)
+        return vectors, padding.to(device, non_blocking=True)
 
     def restore_colors(self, points: Tensor) -> Tensor:
         """Return points ``[B, P, 3 + F]`` with colors from 0 to 255 again."""
         points = points.clone()
-        for _ in range(self.color_passes):
-            points[..., self.color_columns] *= 256
-            points[..., self.color_columns] += self.color_mean
+        for column, mean in zip(self.color_columns, self.color_mean, strict=True):
+            color = points[..., column]
+            for _ in range(self.color_passes):
+                color.mul_(256).add_(mean)
         return points

@@ -314,7 +314,8 @@ class VoteNet(nn.Module):
     def predict(self, objects: Objects, data_samples: Samples) -> None:
         """Add ``pred_boxes``, ``pred_box_scores`` and ``pred_box_labels`` of all proposals."""
         assert objects.detections is not None
-        boxes, scores, labels = self.head.boxes(objects.detections)
+        found = self.head.boxes(objects.detections)
+        boxes, scores, labels = [values.cpu() for values in found]
         for i, sample in enumerate(data_samples):
             sample.pred_boxes = boxes[i]
             sample.pred_box_scores = scores[i]
