@@ -29,6 +29,7 @@ ORDER = [
     'ablation',
     'probing',
     'cost',
+    'dry_run',
     'apis',
     'commands',
     '__main__',

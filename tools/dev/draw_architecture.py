@@ -13,6 +13,7 @@ OUT = ROOT / 'docs/images/architecture.svg'
 #: the lower, and what a row is for.
 ROOMS = [
     ('commands, apis', 'what users call'),
+    ('dry_run', 'checks before a training'),
     ('cost, probing, ablation, release, analysis', 'studies of any model'),
     ('tasks/<task>, tasks, tasks/base', 'data, models, metrics of a task'),
     ('convert, text, draw, geometry, data', 'what several tasks share'),

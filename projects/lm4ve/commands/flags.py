@@ -24,6 +24,9 @@ _RESUME = (
 _SCALE = (
     'scale the learning rate to the actual batch size, by auto_scale_lr.base_batch_size'
 )
+_DRY_RUN = (
+    'check config, weights, data, two steps, memory, disk and time; start no training'
+)
 _TTA = "test-time augmentation by the config's tta_model and tta_pipeline; for images, flips"
 _HALF = 'store frozen fp32 tensors in 16 bits where that loses nothing'
 _SBATCH = (
@@ -111,6 +114,13 @@ FLAGS: dict[str, Flags] = {
         '--no-validate': dict(_YES, help='do not evaluate'),
         '--auto-scale-lr': dict(_YES, help=_SCALE),
         '--no-persistent-workers': dict(_YES, help='end workers after each epoch'),
+        '--dry-run': dict(_YES, help=_DRY_RUN),
+        '--dry-run-batch': dict(
+            type=at_least(1), default=2, help='samples of a step of it; default: 2'
+        ),
+        '--dry-run-device': dict(
+            help='device of its estimates, as of lm4ve cost; default: the one here'
+        ),
     },
     'test': {
         **RUN,

@@ -1,9 +1,13 @@
 """Train a model of any task of the suite.
 
-lm4ve train configs/lm4ve/vit-demo_minilm_digits.py
+    lm4ve train configs/lm4ve/vit-demo_minilm_digits.py
+    lm4ve train CONFIG --dry-run     # check all that the training needs, and start nothing
+
+docs/guides/before_training.md describes the dry run.
 """
 
 import argparse
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,23 +18,42 @@ from lm4ve.commands.flags import parser_of
 from lm4ve.errors import UserError
 from lm4ve.files import sole_use
 from lm4ve.runner import command_line
-from lm4ve.runner.resume import check_whole, resume_newest
+from lm4ve.runner.resume import choose_start
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Train the config's model as the flags say."""
     args = parser_of('train').parse_args(argv)
-    cfg = command_line.load_config(args)
-    apply_flags(cfg, args)
-    command_line.finish_config(cfg, args)
-    if args.resume in ('newest', 'auto'):
-        resume_newest(cfg, needed=args.resume == 'newest')
-    elif cfg.get('resume') and Path(cfg.get('load_from') or '').is_file():
-        check_whole(cfg.load_from)
+    if args.dry_run:
+        # The table needs rich, which an installation without extras may lack.
+        from lm4ve.dry_run import dry_run
+
+        configure = functools.partial(configure_training, args)
+        dry_run(configure, args.resume, args.dry_run_batch, args.dry_run_device)
+        return
+    cfg = configure_training(args)
+    choose_start(cfg, args.resume)
     runner = command_line.build_runner(cfg, short_console=not args.verbose)
     # Two trainings in one folder would replace each other's checkpoints.
     with sole_use(Path(cfg.work_dir) / f'training-{get_rank()}.lock'):
         runner.train()
+
+
+def configure_training(
+    args: argparse.Namespace, for_this_machine: bool = True
+) -> Config:
+    """Return the config of a training, with all flags, checked.
+
+    Args:
+        args (argparse.Namespace): The flags.
+        for_this_machine (bool): Change what needs a GPU if this machine has none.
+
+    Raises:
+        UserError: See :func:`lm4ve.runner.command_line.finish_config`.
+    """
+    cfg = command_line.load_config(args)
+    apply_flags(cfg, args)
+    return command_line.finish_config(cfg, args, for_this_machine)
 
 
 def apply_flags(cfg: Config, args: argparse.Namespace) -> None:

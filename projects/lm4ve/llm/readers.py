@@ -6,6 +6,7 @@ touched in memory, and so double the peak of loading a block.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePath
@@ -39,6 +40,23 @@ def _read(path: Path, name: str) -> Tensor:
     with safe_open(path, framework='pt') as f:
         tensor: Tensor = f.get_tensor(name)
     return tensor
+
+
+def file_of(read: Callable[[], Tensor]) -> str | None:
+    """Return the name of the file that a function of :data:`Tensors` reads, if it says so.
+
+    The functions of :func:`open_file` for safetensors and of :func:`open_index` do;
+    those that join several tensors into one do not.
+    """
+    if not isinstance(read, partial):
+        return None
+    if read.func is _read:
+        path: Path = read.args[0]
+        return path.name
+    owner = getattr(read.func, '__self__', None)
+    if isinstance(owner, Shards):
+        return owner.shard_of[read.args[0]]
+    return None
 
 
 def open_index(source: FileSource, index: Path) -> Tensors:

@@ -49,12 +49,15 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def finish_config(cfg: Config, args: argparse.Namespace) -> Config:
+def finish_config(
+    cfg: Config, args: argparse.Namespace, for_this_machine: bool = True
+) -> Config:
     """Apply ``--cfg-options``, check the config, set defaults of dataloaders and machine.
 
     Args:
         cfg (Config): Changed in place.
         args (argparse.Namespace): Of the flags :data:`RUN`.
+        for_this_machine (bool): Change what needs a GPU if this machine has none.
 
     Returns:
         Config: The same config.
@@ -68,7 +71,8 @@ def finish_config(cfg: Config, args: argparse.Namespace) -> Config:
     for name in DATALOADERS:
         if cfg.get(name):
             _set_defaults_of_loader(cfg, cfg[name], args)
-    adapt_to_cpu(cfg)
+    if for_this_machine:
+        adapt_to_cpu(cfg)
     return cfg
 
 

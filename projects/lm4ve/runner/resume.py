@@ -200,6 +200,25 @@ def resume_newest(cfg: Config, needed: bool = False) -> None:
         _log_choice(path, notes)
 
 
+def choose_start(cfg: Config, resume: str | None) -> None:
+    """Make a config begin or continue as the flag ``--resume`` and its own fields say.
+
+    Args:
+        cfg (Config): Gets ``resume`` and ``load_from``. A path that the flag gives is
+            there already.
+        resume (str, optional): 'newest', 'auto', or a path; None without the flag.
+
+    Raises:
+        UserError: There is no checkpoint to continue from, or it is damaged.
+    """
+    if resume in ('newest', 'auto'):
+        resume_newest(cfg, needed=resume == 'newest')
+    elif cfg.get('resume') and not cfg.get('load_from'):
+        resume_newest(cfg)
+    elif cfg.get('resume') and Path(cfg.load_from).is_file():
+        check_whole(cfg.load_from)
+
+
 def _log_choice(path: Path | None, notes: list[str]) -> None:
     """Log where training starts; a warning if that is not the named checkpoint."""
     if path is None:

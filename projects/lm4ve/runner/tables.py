@@ -1,7 +1,8 @@
 """Tables on the screen."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
+from rich.console import JustifyMethod
 from rich.markup import escape
 from rich.table import Table
 
@@ -17,6 +18,7 @@ def print_table(
     rows: Sequence[Mapping[str, str]],
     caption: str | None = None,
     console: Console | None = None,
+    texts: Collection[str] = (),
 ) -> None:
     """Print rows under the names of the first row's columns, numbers to the right.
 
@@ -25,6 +27,7 @@ def print_table(
         rows (Sequence[Mapping[str, str]]): Cells by column; the first cell is a name.
         caption (str, optional): What stands below.
         console (Console, optional): Where to print. Default: the standard output.
+        texts (Collection[str]): Columns of texts, to the left.
     """
     if console is None:
         console = Console()
@@ -34,7 +37,8 @@ def print_table(
     name, *others = rows[0]
     table.add_column(escape(name))
     for column in others:
-        table.add_column(escape(column), justify='right')
+        justify: JustifyMethod = 'left' if column in texts else 'right'
+        table.add_column(escape(column), justify=justify)
     for row in rows:
         table.add_row(*[escape(cell) for cell in row.values()])
     width = max(console.width, _WIDTH)

@@ -1,0 +1,57 @@
+"""The table of the checks of a dry run, in their order.
+
+A check is a function of a :class:`lm4ve.dry_run.plan.Plan`. It returns a
+:class:`lm4ve.dry_run.finding.Finding`, or raises what the training would raise. To add
+one, write such a function into a file beside this one, and a row below.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lm4ve.dry_run.config import check_config
+from lm4ve.dry_run.data import check_data
+from lm4ve.dry_run.disk import check_disk
+from lm4ve.dry_run.files import check_files
+from lm4ve.dry_run.finding import Finding
+from lm4ve.dry_run.memory import check_memory
+from lm4ve.dry_run.plan import Plan
+from lm4ve.dry_run.processes import check_processes
+from lm4ve.dry_run.resume import check_resume
+from lm4ve.dry_run.schedule import check_schedule
+from lm4ve.dry_run.steps import check_steps
+from lm4ve.dry_run.weights import check_weights
+from lm4ve.dry_run.workers import check_time, check_workers
+
+
+@dataclass(frozen=True)
+class Check:
+    """A row of the table.
+
+    Attributes:
+        name (str): What is checked.
+        find (Callable): Checks it.
+        needs (tuple[str, ...]): The checks without whose results it cannot run.
+        together (bool): Whether the processes wait for one another in it.
+    """
+
+    name: str
+    find: Callable[[Plan], Finding]
+    needs: tuple[str, ...] = ()
+    together: bool = False
+
+
+CHECKS = (
+    Check('config', check_config),
+    Check('processes', check_processes, needs=('config',), together=True),
+    Check('resume', check_resume, needs=('config',)),
+    Check('weights', check_weights, needs=('config',)),
+    Check('data', check_data, needs=('config', 'processes')),
+    Check('files', check_files, needs=('data',)),
+    Check('memory', check_memory, needs=('data',)),
+    # Before anything computes: a process that forks its workers later may block them.
+    Check('workers', check_workers, needs=('data',)),
+    Check('steps', check_steps, needs=('resume', 'weights', 'data'), together=True),
+    Check('disk', check_disk, needs=('steps',)),
+    Check('schedule', check_schedule, needs=('data',)),
+    Check('time', check_time, needs=('workers', 'memory')),
+)

@@ -1,0 +1,55 @@
+"""What a dry run knows: the training that is planned, and what checks have learned of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+
+@dataclass
+class Plan:
+    """A training that is planned.
+
+    A check reads the fields that earlier checks have set; its row in
+    :data:`lm4ve.dry_run.checks.CHECKS` names these checks.
+
+    Attributes:
+        configure (Callable): Returns the config of the training, with all flags; with
+            ``for_this_machine=False`` as for a machine with GPUs.
+        folder (Path): A temporary folder, in the place of the work directory.
+        resume (str | None): The flag ``--resume``.
+        samples (int): The batch size of the steps.
+        device (str | None): The device of the estimates, as ``lm4ve cost`` names it;
+            None: the one that is here.
+        cfg (Config): Set by the check of the config. ``work_dir`` is the training's.
+        local_processes (int): How many processes of the training this machine has. Set
+            by the check of the processes.
+        loaders (dict[str, DataLoader]): By split, 'train' or 'val', as the training
+            would use them, but without workers. Set by the check of the data, as are the next
+            two.
+        class_ends (dict[str, list[int]]): By split, the first and the last sample of
+            each class; empty where samples have no class.
+        iterations (int): How many the training has, of this process.
+        done (int): How many of them the checkpoint has that the training continues
+            from. Set by the check of the resume.
+        checkpoint_bytes (int): The size of one checkpoint. Set by the steps.
+        step_seconds (float): An estimate for one step of the full batch on the device.
+        samples_per_second (float): What the workers of this process give together.
+    """
+
+    configure: Callable[..., Config]
+    folder: Path
+    resume: str | None = None
+    samples: int = 2
+    device: str | None = None
+    cfg: Any = None
+    local_processes: int = 1
+    loaders: dict[str, Any] = field(default_factory=dict)
+    class_ends: dict[str, list[int]] = field(default_factory=dict)
+    iterations: int = 0
+    done: int = 0
+    checkpoint_bytes: int = 0
+    step_seconds: float = 0.0
+    samples_per_second: float = 0.0

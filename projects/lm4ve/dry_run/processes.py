@@ -1,0 +1,35 @@
+"""Checks that all processes of the training meet, and run the same software."""
+
+import socket
+from collections import Counter
+
+import mmengine
+import torch
+from mmengine.dist import all_gather_object, get_world_size, init_dist, is_distributed
+
+from lm4ve.dry_run.finding import Finding
+from lm4ve.dry_run.plan import Plan
+from lm4ve.version import __version__
+
+
+def check_processes(plan: Plan) -> Finding:
+    """Meet the other processes, as MMEngine's runner does, and count the machines."""
+    cfg = plan.cfg
+    if cfg.launcher != 'none' and not is_distributed():
+        init_dist(cfg.launcher, **(cfg.get('env_cfg') or {}).get('dist_cfg', {}))
+    host = socket.gethostname()
+    hosts = Counter(all_gather_object(host))
+    plan.local_processes = hosts[host]
+    machines = []
+    for name, count in hosts.items():
+        machines.append(f'{count} on {name}')
+    versions = {
+        'lm4ve': __version__,
+        'mmengine': mmengine.__version__,
+        'torch': torch.__version__,
+    }
+    device = 'CPU'
+    if torch.cuda.is_available():
+        device = torch.cuda.get_device_name()
+    text = f'{get_world_size()}: {", ".join(machines)}; {device}'
+    return Finding(text, facts={**versions, 'device': device})

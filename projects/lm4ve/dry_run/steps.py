@@ -1,0 +1,211 @@
+"""Trains and validates a few real samples with everything that the config names.
+
+The config's runner trains as it will: it loads weights or resumes, wraps the model for
+several processes, and calls all hooks. Only its dataloaders are cut: each batch keeps
+its first samples, and validation has one batch. After two iterations (distributed
+training complains of parameters without gradients in the second one) it validates,
+saves a checkpoint to nowhere, and stops.
+"""
+
+import contextlib
+import copy
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import wrapt
+from mmengine.config import Config
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.runner import Runner
+
+from lm4ve.dry_run.finding import Finding
+from lm4ve.dry_run.plan import Plan
+from lm4ve.errors import UserError, listing
+from lm4ve.runner.console import ConsoleHook
+from lm4ve.runner.runner import build_runner
+from lm4ve.runner.stopping import current_signals
+
+#: Iterations of training.
+_STEPS = 2
+_BACKEND = 'lm4ve_nowhere'
+
+
+@register_backend(_BACKEND)
+class NowhereBackend(LocalBackend):
+    """MMEngine's local backend, but what is written goes nowhere.
+
+    ``written`` has the sizes in bytes, by the last path of each name.
+    """
+
+    written: dict[str, int] = {}
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        """Note the size of a file instead of writing it."""
+        self.written[Path(filepath).name] = len(obj)
+
+
+class FirstOfBatches(wrapt.ObjectProxy):
+    """A batch sampler whose batches are cut to their first samples.
+
+    There are as many batches as before, so that schedules and resuming count as in the
+    training.
+    """
+
+    # wrapt keeps attributes in this proxy only if their names begin with `_self_`.
+    _self_samples = 1
+
+    def cut_to(self, samples: int) -> None:
+        """Set how many samples of each batch are kept."""
+        self._self_samples = samples
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Yield the first samples of each batch."""
+        for batch in self.__wrapped__:
+            yield list(batch)[: self._self_samples]
+
+
+class StepsDone(Exception):
+    """Ends a training after the steps of a dry run."""
+
+
+class StepsHook(Hook):
+    """Validate and save after the first steps of a training, and end it.
+
+    Attributes:
+        losses (list[float]): Of each step.
+        seconds (float): The time of the last step.
+        metrics (list[str]): The names of what the validation measures.
+    """
+
+    priority = 'LOWEST'
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.seconds = 0.0
+        self.metrics: list[str] = []
+        self._began = 0.0
+
+    def before_train_iter(self, *args: Any, **kwargs: Any) -> None:
+        """Note when a step begins."""
+        self._began = time.perf_counter()
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Any = None,
+    ) -> None:
+        """Note the loss of a step; validate, save and stop after the last one.
+
+        Raises:
+            StepsDone: All steps are done.
+            UserError: The loss is not finite.
+        """
+        self.seconds = time.perf_counter() - self._began
+        loss = float(outputs['loss'].detach())
+        if not math.isfinite(loss):
+            raise UserError(f'The loss of step {len(self.losses) + 1} is {loss}.')
+        self.losses.append(loss)
+        if len(self.losses) < _STEPS and runner.iter + 1 < runner.max_iters:
+            return
+        if runner.val_loop is not None:
+            self.metrics = list(runner.val_loop.run() or {})
+        _save_to_nowhere(runner)
+        raise StepsDone
+
+
+def check_steps(plan: Plan) -> Finding:
+    """Train two steps of a few samples, validate a few, and measure a checkpoint.
+
+    Raises:
+        Exception: What the training would raise.
+    """
+    cfg = copy.deepcopy(plan.cfg)
+    cfg.work_dir = str(plan.folder)
+    _write_nowhere(cfg)
+    runner = build_runner(cfg, short_console=True)
+    runner._hooks = [hook for hook in runner.hooks if not isinstance(hook, ConsoleHook)]
+    _cut_data(runner, plan)
+    steps = StepsHook()
+    runner.register_hook(steps)
+    NowhereBackend.written.clear()
+    try:
+        with contextlib.suppress(StepsDone):
+            runner.train()
+    finally:
+        # The training loop has asked for it; see StopHook.
+        current_signals().waits = False
+    if not steps.losses:
+        return Finding('nothing is left to train')
+    plan.checkpoint_bytes = max(NowhereBackend.written.values(), default=0)
+    losses = ', '.join(f'{loss:.3g}' for loss in steps.losses)
+    text = f'{len(steps.losses)} of {plan.samples} samples: loss {losses}, {steps.seconds:.2f} s'
+    if runner.val_loop is not None:
+        text += f'; 1 of validation: {listing(steps.metrics) or "no metrics"}'
+    return Finding(text)
+
+
+def _write_nowhere(cfg: Config) -> None:
+    """Let no hook and no visualizer of a config write outside of the work directory.
+
+    Args:
+        cfg (Config): Changed in place.
+    """
+    writers = [
+        *(cfg.get('default_hooks') or {}).values(),
+        *(cfg.get('custom_hooks') or ()),
+    ]
+    for hook in writers:
+        if isinstance(hook, dict) and 'CheckpointHook' in str(hook.get('type')):
+            if 'interval' in hook or 'max_keep_ckpts' in hook:
+                hook['out_dir'] = None
+                hook['backend_args'] = dict(backend=_BACKEND)
+    if cfg.get('visualizer'):
+        cfg.visualizer.vis_backends = None
+
+
+def _cut_data(runner: Any, plan: Plan) -> None:
+    """Give a runner the dataloaders that are built already, cut to a few samples.
+
+    Args:
+        runner (Runner): Before it trains.
+        plan (Plan): With the loaders.
+    """
+    runner._train_dataloader = plan.loaders['train']
+    _cut_batches(plan.loaders['train'], plan.samples)
+    if 'val' not in plan.loaders:
+        return
+    loader = plan.loaders['val']
+    # From all over the data, as samples are often sorted by class.
+    count = min(plan.samples, len(loader.dataset))
+    apart = max(1, (len(loader.dataset) - 1) // max(1, count - 1))
+    one_batch = [[index * apart for index in range(count)]]
+    object.__setattr__(loader, 'batch_sampler', one_batch)
+    runner._val_dataloader = loader
+
+
+def _cut_batches(loader: Any, samples: int) -> None:
+    """Cut the batches of a dataloader to their first samples, in place."""
+    first = FirstOfBatches(loader.batch_sampler)
+    first.cut_to(samples)
+    # A dataloader forbids the plain assignment; here only the batches get smaller.
+    object.__setattr__(loader, 'batch_sampler', first)
+
+
+def _save_to_nowhere(runner: Runner) -> None:
+    """Save a checkpoint as the config's hook does, to a backend that only counts bytes."""
+    for hook in runner.hooks:
+        if isinstance(hook, CheckpointHook):
+            runner.save_checkpoint(
+                runner.work_dir,
+                'dry_run.pth',
+                save_optimizer=hook.save_optimizer,
+                save_param_scheduler=hook.save_param_scheduler,
+                by_epoch=hook.by_epoch,
+                backend_args=dict(backend=_BACKEND),
+            )
+            return

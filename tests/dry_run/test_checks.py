@@ -1,0 +1,99 @@
+"""What single checks of a dry run compute."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+from mmengine.config import Config
+
+from lm4ve.dry_run.disk import checkpoints_at_once, count_saved
+from lm4ve.dry_run.files import describe_odds
+from lm4ve.dry_run.finding import Verdict
+from lm4ve.dry_run.plan import Plan
+from lm4ve.dry_run.schedule import check_schedule, follow_rates
+from lm4ve.dry_run.steps import FirstOfBatches
+
+
+def config_with(schedules: list, epochs: int) -> Config:
+    optimizer = dict(type='SGD', lr=0.1)
+    return Config(
+        dict(
+            optim_wrapper=dict(optimizer=optimizer),
+            param_scheduler=schedules,
+            train_cfg=dict(by_epoch=True, max_epochs=epochs),
+        )
+    )
+
+
+def cosine(length: int, begin: int = 0) -> dict:
+    return dict(type='CosineAnnealingLR', T_max=length, begin=begin, by_epoch=True)
+
+
+def warmup(end: int) -> dict:
+    return dict(type='LinearLR', start_factor=0.01, end=end, by_epoch=True)
+
+
+@pytest.mark.parametrize('epoch_length', [7, 5000])
+def test_rates_follow_the_closed_form_of_a_cosine(epoch_length):
+    cfg = config_with([cosine(10)], epochs=10)
+    rates = follow_rates(cfg, 0.1, 10 * epoch_length, epoch_length)
+    assert rates.first == rates.peak == 0.1
+    # The last epoch has the rate after nine of ten.
+    assert rates.last == pytest.approx(0.05 * (1 + math.cos(0.9 * math.pi)))
+
+
+@pytest.mark.parametrize(
+    ('schedules', 'epochs', 'problem'),
+    [
+        ([cosine(10)], 10, ''),
+        ([warmup(2), cosine(8, begin=2)], 10, ''),
+        ([cosine(100)], 10, 'still high at the end'),
+        ([warmup(8), cosine(2, begin=8)], 10, 'warm-up takes more than half'),
+        ([dict(type='MultiStepLR', milestones=[3])], 10, 'stays at its end'),
+        ([], 10, ''),
+    ],
+)
+def test_schedules_of_another_length_are_a_warning(schedules, epochs, problem):
+    plan = Plan(lambda: None, None)
+    plan.cfg = config_with(schedules, epochs)
+    plan.loaders['train'] = range(50)
+    plan.iterations = 50 * epochs
+    finding = check_schedule(plan)
+    assert problem in finding.text
+    assert (finding.verdict is Verdict.WARNING) == bool(problem)
+
+
+@pytest.mark.parametrize('opened', [10, 100, 3000])
+def test_odds_are_those_of_independent_draws(opened):
+    words = describe_odds(opened, 10**6)
+    share = float(words.split()[2].rstrip('%')) / 100
+    seen = 1 - (1 - share) ** opened
+    assert seen == pytest.approx(0.95, abs=0.01)
+    assert describe_odds(7, 7) == 'all of them'
+
+
+@pytest.mark.parametrize(
+    ('writer', 'saved', 'at_once'),
+    [
+        (dict(interval=10, max_keep_ckpts=2), 10, 3),
+        (dict(interval=10), 10, 10),
+        (dict(interval=30, max_keep_ckpts=3), 4, 4),
+        (dict(interval=30, max_keep_ckpts=1, save_best='acc'), 4, 3),
+        (dict(interval=1, by_epoch=False, max_keep_ckpts=5), 700, 6),
+        (dict(interval=1000, max_keep_ckpts=5), 1, 1),
+        (dict(interval=-1, save_last=False), 0, 0),
+    ],
+)
+def test_checkpoints_are_counted_as_the_hook_writes_them(writer, saved, at_once):
+    assert count_saved(writer, iterations=700, epoch_length=7) == saved
+    assert checkpoints_at_once(writer, saved) == at_once
+
+
+def test_cut_batches_are_as_many_as_whole_ones():
+    batches = SimpleNamespace(batch_size=4)
+    whole = [[0, 1, 2, 3], [4, 5, 6, 7], [8]]
+    cut = FirstOfBatches(whole)
+    cut.cut_to(2)
+    assert list(cut) == [[0, 1], [4, 5], [8]]
+    assert len(cut) == len(whole)
+    assert FirstOfBatches(batches).batch_size == 4

@@ -1,0 +1,270 @@
+"""`lm4ve train --dry-run` finds what a training would fail of, and writes nothing."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from lm4ve.commands.train import main
+from lm4ve.errors import UserError
+from lm4ve.files import sole_use
+from tests.helpers.processes import environment
+from tests.helpers.tasks import CONFIGS, ROOT
+
+pytest.importorskip('mmpretrain')
+PLAIN = CONFIGS / 'lm4ve/vit-demo_none_digits.py'
+MINILM = CONFIGS / 'lm4ve/vit-demo_minilm_digits.py'
+#: Of every task, one that makes its own data.
+DEMOS = [
+    'lm4ve/vit-demo_minilm_digits.py',
+    'medical/cmunext-demo_minilm_ultrasound.py',
+    'motion/vectornet-demo_minilm_sim.py',
+    'pointcloud/pointbert-demo_minilm_primitives.py',
+    'rooms/sqa3d-demo_minilm_rooms.py',
+    'video/videomae-demo_minilm_moving-digits.py',
+    'vqa/meter-demo_minilm_easy-vqa.py',
+]
+ROWS = [
+    'config',
+    'processes',
+    'resume',
+    'weights',
+    'data',
+    'files',
+    'memory',
+    'workers',
+    'steps',
+    'disk',
+    'schedule',
+    'time',
+]
+FOLDERS_CONFIG = """
+_base_ = {base!r}
+pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(8, 8)),
+    dict(type='PackInputs'),
+]
+data = dict(
+    _delete_=True, type='lm4ve.CheckedImageFolder', pipeline=pipeline,
+)
+train_dataloader = dict(batch_size=4, dataset=dict(**data, data_root={train!r}))
+val_dataloader = dict(dataset=dict(**data, data_root={val!r}, test_mode=True))
+"""
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """``run(config, *flags)`` makes a dry run in an empty folder.
+
+    It returns the verdict of each row, and the error's text or ''.
+    """
+    (tmp_path / 'here').mkdir()
+    monkeypatch.chdir(tmp_path / 'here')
+    monkeypatch.setattr('lm4ve.dry_run.workers._SECONDS', 0.2)
+
+    def dry_run(config, *flags):
+        error = ''
+        try:
+            main([str(config), '--dry-run', *map(str, flags)])
+        except UserError as e:
+            error = str(e)
+        return verdicts_in(capsys.readouterr().out), error
+
+    return dry_run
+
+
+def verdicts_in(output: str) -> dict[str, str]:
+    """Return the verdict of each row of the table that a dry run prints."""
+    verdicts = {}
+    for line in output.splitlines():
+        cells = [cell.strip() for cell in line.split('│')]
+        if len(cells) == 5 and cells[1]:
+            verdicts[cells[1]] = cells[2]
+    return verdicts
+
+
+@pytest.fixture
+def images(tmp_path):
+    """``images.write()`` writes a config whose data are folders of ten classes."""
+    draw = np.random.default_rng(0)
+
+    def write(classes=10):
+        for split in ('train', 'val'):
+            for label in range(classes):
+                folder = tmp_path / split / f'{label:02}'
+                folder.mkdir(parents=True)
+                for number in range(3):
+                    pixels = draw.integers(0, 255, (20, 20, 3), np.uint8)
+                    cv2.imwrite(str(folder / f'{number}.jpg'), pixels)
+        config = tmp_path / 'folders.py'
+        text = FOLDERS_CONFIG.format(
+            base=str(PLAIN), train=str(tmp_path / 'train'), val=str(tmp_path / 'val')
+        )
+        config.write_text(text)
+        return config
+
+    return SimpleNamespace(write=write, folder=tmp_path)
+
+
+def mark(config: str):
+    """Return a parameter that has the marker ``walk``, but for the images."""
+    marks = () if config.startswith('lm4ve/') else pytest.mark.walk
+    return pytest.param(config, id=config, marks=marks)
+
+
+@pytest.mark.parametrize('config', [mark(config) for config in DEMOS])
+def test_the_demo_of_every_task_passes(run, config):
+    verdicts, error = run(CONFIGS / config)
+    assert error == ''
+    assert list(verdicts) == ROWS
+    assert set(verdicts.values()) <= {'ok', 'warning'}
+
+
+def test_sound_folders_pass_and_nothing_is_written(run, images):
+    config = images.write()
+    before = sorted(images.folder.rglob('*'))
+    _, error = run(config)
+    assert error == ''
+    assert sorted(images.folder.rglob('*')) == before
+
+
+def cut_an_image(folder: Path) -> None:
+    path = folder / 'train/03/2.jpg'
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def empty_an_image(folder: Path) -> None:
+    (folder / 'val/09/0.jpg').write_bytes(b'')
+
+
+def drop_a_class(folder: Path) -> None:
+    shutil.rmtree(folder / 'val/00')
+
+
+@pytest.mark.parametrize(
+    ('damage', 'check', 'message'),
+    [
+        (cut_an_image, 'files', r"The image '.*train/03/2.jpg' .*Fix: fetch it"),
+        (empty_an_image, 'files', r"The image '.*val/09/0.jpg' .*Fix: fetch it"),
+        (drop_a_class, 'steps', r"label 0 is '01', and the model learned it as '00'"),
+    ],
+)
+def test_damaged_data_are_named_and_the_rest_is_checked(
+    run, images, damage, check, message
+):
+    config = images.write()
+    damage(images.folder)
+    verdicts, error = run(config)
+    assert re.match(f'{check}: .*{message}', error)
+    assert verdicts[check] == 'failed'
+    assert verdicts['schedule'] == 'ok'
+
+
+def test_more_classes_than_the_head_has_fail(run, images):
+    verdicts, error = run(images.write(classes=11))
+    assert re.match('steps: model.head.num_classes=10 is below the 11 classes', error)
+    assert verdicts['disk'] == 'not checked'
+
+
+def test_a_head_for_more_classes_is_a_warning(run, images):
+    verdicts, error = run(images.write(classes=9))
+    assert error == ''
+    assert verdicts['data'] == 'warning'
+
+
+def test_a_missing_layer_fails_and_what_builds_on_it_is_left_out(run):
+    verdicts, error = run(MINILM, '--cfg-options', 'model.neck.block.layers=(6,)')
+    assert re.match('weights: a layer of block.layers .*has 6', error)
+    assert verdicts['steps'] == 'not checked'
+    assert verdicts['files'] == 'ok'
+
+
+def test_an_unknown_field_fails_and_nothing_else_is_checked(run):
+    verdicts, error = run(PLAIN, '--cfg-options', 'train_cfg.max_epoch=3')
+    assert error.startswith('config: train_cfg.max_epoch is not a known field')
+    assert {*verdicts.values()} == {'failed', 'not checked'}
+
+
+def test_a_full_disk_fails(run, monkeypatch):
+    usage = SimpleNamespace(total=10**6, used=10**6, free=1000)
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage)
+    _, error = run(PLAIN)
+    assert re.match("disk: work_dir: checkpoints in '.*' need .* Fix: free some", error)
+
+
+def test_a_score_that_is_not_measured_fails_before_the_first_epoch(run):
+    _, error = run(PLAIN, '--cfg-options', 'default_hooks.checkpoint.save_best=mAP')
+    assert error.startswith("steps: checkpoint.save_best='mAP' must be one of")
+
+
+def test_a_training_is_not_disturbed_and_would_be_continued(run, tmp_path):
+    short = [
+        '--cfg-options',
+        'train_cfg.max_epochs=2',
+        'train_dataloader.dataset.indices=64',
+        'val_dataloader.dataset.indices=32',
+        'default_hooks.checkpoint.interval=1',
+    ]
+    folder = tmp_path / 'run'
+    main([str(PLAIN), '--work-dir', str(folder), *short])
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob('*')}
+
+    verdicts, error = run(PLAIN, '--work-dir', folder, *short)
+    assert error == ''
+    assert verdicts['resume'] == 'warning'  # it would replace checkpoints
+    verdicts, error = run(PLAIN, '--work-dir', folder, '--resume', *short)
+    assert error == ''
+    assert verdicts['resume'] == 'ok'
+    with sole_use(folder / 'training-0.lock'):
+        _, error = run(PLAIN, '--work-dir', folder, *short)
+    assert error.startswith('resume: Another run works here')
+    after = {path: path.stat().st_mtime_ns for path in folder.rglob('*')}
+    after.pop(folder / 'training-0.lock')
+    before.pop(folder / 'training-0.lock')
+    assert after == before
+
+
+HOOK = """
+import os
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+@HOOKS.register_module()
+class FailsInRank1(Hook):
+    def before_train_iter(self, *args, **kwargs):
+        if os.environ['RANK'] == '1':
+            raise ValueError('this machine is broken')
+"""
+
+
+def test_one_table_names_the_rank_that_fails_while_others_wait_for_it(tmp_path):
+    (tmp_path / 'fails_in_rank_1.py').write_text(HOOK)
+    config = tmp_path / 'config.py'
+    config.write_text(
+        f'_base_ = {str(PLAIN)!r}\n'
+        "custom_imports = dict(imports=['lm4ve', 'fails_in_rank_1'])\n"
+        "custom_hooks = [dict(type='FailsInRank1')]\n"
+    )
+    env = environment()
+    env['PYTHONPATH'] += f'{os.pathsep}{tmp_path}'
+    done = subprocess.run(
+        ['bash', ROOT / 'tools/dist_train.sh', config, '2', '--dry-run'],
+        env=env,
+        cwd=tmp_path,
+        text=True,
+        capture_output=True,
+        timeout=900,
+    )
+    assert done.returncode == 2, done.stderr
+    verdicts = verdicts_in(done.stdout)
+    assert verdicts['steps'] == 'failed'
+    assert done.stdout.count('dry run') == 1
+    assert re.search(r'error: steps: rank 1 \(.*\): ValueError: this mac', done.stderr)
+    assert not (tmp_path / 'work_dirs').exists()
