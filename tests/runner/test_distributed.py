@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import time
 import weakref
@@ -15,7 +16,7 @@ from lm4ve.runner.command_line import run_tool
 from tests.helpers.processes import environment
 from tests.helpers.runner.recording import config, recorded
 from tests.helpers.tasks import ROOT
-from tests.helpers.tools import ERRORS_ONLY, run_tool_here
+from tests.helpers.tools import ERRORS_ONLY, run_command, run_tool_here
 
 pytest.importorskip('mmpretrain')
 
@@ -97,6 +98,32 @@ def test_small_batches_of_two_processes_equal_a_large_one(tmp_path):
     steps = [(a + b) / 2 for a, b in zip(losses[::2], losses[1::2], strict=True)]
     assert steps == pytest.approx(single, abs=1e-4)
     assert len(set(single)) == 8  # it did train
+
+
+@pytest.mark.slow
+def test_signal_to_one_process_stops_both_after_one_iteration(tmp_path):
+    whole = config(tmp_path / 'whole', batch=16, epochs=8)
+    script('dist_train.sh', whole, 2)
+
+    mark = str(tmp_path / 'stopped-mark')
+    path = config(
+        tmp_path / 'stopped', batch=16, mark=mark, number=signal.SIGUSR1, epochs=8
+    )
+    command = ['bash', ROOT / 'tools/dist_train.sh', path, '2']
+    done = run_command(*command, env=environment(), timeout=300)
+    assert done.returncode == 138, done.stderr
+    saved = Path((path.parent / 'work/last_checkpoint').read_text())
+    line = done.stderr.strip().splitlines()[-1]
+    assert line == f'Stopped by SIGUSR1. Saved: {saved} (--resume).'
+    # Iterations after the fifth, when the signal came, were done by both.
+    number = int(saved.stem.removeprefix('iter_'))
+    assert 5 < number < 32
+
+    script('dist_train.sh', path, 2, '--resume', 'auto')
+    resumed = recorded(path.parent)
+    assert len(resumed['losses']) == 32 - number
+    assert resumed['trained'] == recorded(whole.parent)['trained']
+    assert resumed['trained'] == recorded(path.parent, 1)['trained']
 
 
 @pytest.mark.parametrize('error', [UserError, RuntimeError, KeyboardInterrupt])

@@ -58,27 +58,35 @@ def hash_of(tensors: dict) -> str:
 
 @HOOKS.register_module()
 class KillOnceHook(Hook):
-    """Kill one rank after a step, as a failing machine would, but only once.
+    """Send one rank a signal after a step, as a failing machine would, but only once.
 
     Args:
         mark (str): The file that says it was done, with the time; '' for never.
         rank (int): Which process.
         after (int): The number of the step.
+        number (int): The signal.
     """
 
     priority = 'LOWEST'
 
-    def __init__(self, mark: str, rank: int, after: int) -> None:
+    def __init__(
+        self, mark: str, rank: int, after: int, number: int = signal.SIGKILL
+    ) -> None:
         self.mark = mark
         self.rank = rank
         self.after = after
+        self.number = number
+        self.is_sent = False
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if self.is_sent:
+            time.sleep(0.2)  # so that the training has not ended before it is heard
         if not self.mark or Path(self.mark).exists():
             return
         if get_rank() == self.rank and runner.iter + 1 == self.after:
             Path(self.mark).write_text(str(time.time()))
-            os.kill(os.getpid(), signal.SIGKILL)
+            self.is_sent = True
+            os.kill(os.getpid(), self.number)
 
 
 CONFIG = """
@@ -86,12 +94,12 @@ _base_ = '{root}/configs/lm4ve/vit-demo_minilm_digits.py'
 custom_imports = dict(imports=['lm4ve', 'tests.helpers.runner.recording'])
 custom_hooks = [
     dict(type='RecordHook', out='{out}'),
-    dict(type='KillOnceHook', mark='{mark}', rank=1, after=5),
+    dict(type='KillOnceHook', mark='{mark}', rank=1, after=5, number={number}),
 ]
 # No augmentation: its random numbers differ by process.
 train_dataloader = dict(
     batch_size={batch}, dataset=dict(indices=128, pipeline=[dict(type='PackInputs')]))
-train_cfg = dict(max_epochs=2, val_interval=2)
+train_cfg = dict(max_epochs={epochs}, val_interval=2)
 param_scheduler = dict(_delete_=True, type='ConstantLR', factor=1., end=1)
 optim_wrapper = dict(accumulative_counts={accumulate})
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=3, max_keep_ckpts=-1))
@@ -99,19 +107,34 @@ work_dir = '{out}/work'
 """
 
 
-def config(out: Path, batch: int, mark: str = '', accumulate: int = 1) -> Path:
-    """Write a config of 2 epochs with 128 samples each.
+def config(
+    out: Path,
+    batch: int,
+    mark: str = '',
+    number: int = signal.SIGKILL,
+    epochs: int = 2,
+    accumulate: int = 1,
+) -> Path:
+    """Write a config of epochs with 128 samples each.
 
     Args:
         out (Path): The run's folder, which is made.
         batch (int): Samples of a batch, on each process.
         mark (str): See :class:`KillOnceHook`.
+        number (int): Its signal.
+        epochs (int): How many.
         accumulate (int): How many batches the optimizer steps on.
     """
     out.mkdir()
     path = out / 'config.py'
     text = CONFIG.format(
-        root=ROOT, out=out, batch=batch, mark=mark, accumulate=accumulate
+        root=ROOT,
+        out=out,
+        batch=batch,
+        mark=mark,
+        number=int(number),
+        epochs=epochs,
+        accumulate=accumulate,
     )
     path.write_text(text)
     return path
