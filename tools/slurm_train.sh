@@ -10,8 +10,10 @@ GPUS_PER_NODE=${GPUS_PER_NODE:-8}
 gres=()
 [ "$GPUS_PER_NODE" -gt 0 ] && gres=("--gres=gpu:$GPUS_PER_NODE")
 NTASKS_PER_NODE=${NTASKS_PER_NODE:-$((GPUS_PER_NODE > 0 ? GPUS_PER_NODE : 1))}
+# MMEngine's own port is one for all jobs of a node.
+export MASTER_PORT=${MASTER_PORT:-$((10000 + RANDOM % 20000))}
 # shellcheck disable=SC2086  # SRUN_ARGS is a list of flags
 srun -p "$1" --job-name="$2" "${gres[@]}" \
   --ntasks="$GPUS" --ntasks-per-node="$NTASKS_PER_NODE" \
   --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
-  python -u "$(dirname "$0")/train.py" "$3" --work-dir="$4" --launcher=slurm "${@:5}"
+  python -m lm4ve.commands.slurm_task train "$3" --work-dir="$4" --launcher=slurm "${@:5}"

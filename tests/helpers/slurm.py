@@ -2,18 +2,22 @@
 
 import contextlib
 import os
+import re
 import select
 import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from unittest.mock import patch
 
 from tests.helpers.processes import free_port
 
 DAEMONS = ('munged', 'slurmctld', 'slurmd')
+#: Of the node; more than there may be, so that jobs of several tests run at a time.
+CPUS = 8
 #: A requeued job waits until its credentials have expired, which is 120 seconds by
 #: default.
 CONFIG = """\
@@ -34,8 +38,13 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SchedulerParameters=batch_sched_delay=0,sched_interval=1
 KillWait=2
-NodeName={host} NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
-PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+SlurmdParameters=config_overrides
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
+PartitionName=debug Nodes=ALL Default=YES PriorityTier=2 PreemptMode=OFF
+PartitionName=scavenger Nodes=ALL PriorityTier=1 GraceTime=60
+PartitionName=urgent Nodes=ALL PriorityTier=3
 """
 
 
@@ -92,6 +101,7 @@ def _write_settings(folder: Path) -> None:
         host=socket.gethostname().partition('.')[0],
         controller_port=free_port(),
         node_port=free_port(),
+        cpus=CPUS,
     )
     (folder / 'slurm.conf').write_text(config)
     (folder / 'cgroup.conf').write_text('CgroupPlugin=disabled\n')
@@ -115,3 +125,33 @@ def _end(pid: int) -> None:
     if not select.select([ended], [], [], 10)[0]:
         os.kill(pid, signal.SIGKILL)
     os.close(ended)
+
+
+def submit(script: Path, *options: str, log: Path, words: Sequence[object] = ()) -> str:
+    """Submit a job that writes to a log; return its id.
+
+    Args:
+        script (Path): The batch script.
+        *options (str): Of ``sbatch``.
+        log (Path): What the job prints.
+        words (Sequence): The script's command line.
+    """
+    command = ['sbatch', '--parsable', f'--output={log}', *options, script, *words]
+    text = subprocess.check_output([str(word) for word in command], text=True)
+    return text.strip()
+
+
+def show(job: str, field: str) -> str:
+    """Return a field of a job, as ``scontrol show job`` names it."""
+    text = subprocess.check_output(['scontrol', 'show', 'job', job], text=True)
+    match = re.search(rf'\b{field}=(\S*)', text)
+    assert match is not None, text
+    return match[1]
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 300) -> None:
+    """Wait until something is so, and fail if that takes too long."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.5)

@@ -19,9 +19,9 @@ import pytest
 from torch.distributed.elastic.agent.server.api import RunResult, WorkerState
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 
+from lm4ve.commands.killed import Killed
 from lm4ve.commands.launch import (
     Agent,
-    Killed,
     exit_code_of,
     find_killed,
     rendezvous,

@@ -1,6 +1,7 @@
-"""Grids and trainings on a real Slurm of one node."""
+"""Grids and trainings on a real Slurm of one node: disturbed, they end as undisturbed ones."""
 
 import contextlib
+import functools
 import json
 import os
 import subprocess
@@ -14,9 +15,18 @@ from lm4ve.ablation import slurm
 from tests.helpers.ablation.command import results, run, when_a_trial_hangs
 from tests.helpers.ablation.toy import GRID, HANG, write_grid
 from tests.helpers.processes import environment
-from tests.helpers.slurm import reason_against, running
+from tests.helpers.slurm import (
+    CPUS,
+    reason_against,
+    running,
+    show,
+    submit,
+    wait_until,
+)
+from tests.helpers.slurm_training import EPOCHS, write_config
 from tests.helpers.tasks import ROOT
 from tests.helpers.tools import run_command
+from tools.dev.check_resume import is_same, state_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 pytest.importorskip('submitit')
@@ -118,3 +128,100 @@ def test_the_shell_scripts_train_and_test(tmp_path, cluster):
     assert (tmp_path / 'epoch_1.pth').exists()
     printed = run_script('slurm_test.sh', tmp_path / 'epoch_1.pth')
     assert 'accuracy/top1' in printed
+
+
+#: Trainings -> options of their jobs. The last two are left alone.
+JOBS = {
+    # The signal comes 20 to 80 seconds after the start: Slurm looks twice a minute.
+    'limited': ['--ntasks=2', '--time=3', '--signal=B:USR1@100'],
+    'preempted': ['--partition=scavenger'],
+    'requeued': [],
+    'cancelled': [],
+    'whole-2': ['--ntasks=2'],
+    'whole-1': [],
+}
+
+
+@pytest.fixture(scope='module')
+def disturbed(cluster, tmp_path_factory):
+    """Trainings by ``slurm_batch.sh`` that were disturbed: name -> folder and job.
+
+    All run at a time, and end before the tests begin.
+    """
+    base = tmp_path_factory.mktemp('disturbed')
+    script = ROOT / 'tools/slurm_batch.sh'
+    folders = {}
+    jobs = {}
+    with patch.dict(os.environ, environment(real=True)):
+        for name, options in JOBS.items():
+            folder = base / name
+            mark = '' if name.startswith('whole') else str(base / f'{name}-mark')
+            path = write_config(folder, mark)
+            folders[name] = folder
+            words = [path, folder / 'work']
+            jobs[name] = submit(script, *options, log=folder / 'log', words=words)
+        for name in ('preempted', 'requeued', 'cancelled'):
+            wait_until((base / f'{name}-mark').exists)
+        subprocess.run(['scancel', jobs['cancelled']], check=True)
+        subprocess.run(['scontrol', 'requeue', jobs['requeued']], check=True)
+        short = base / 'short.sh'
+        short.write_text('#!/bin/sh\n')
+        submit(short, '--partition=urgent', f'--ntasks={CPUS}', log=base / 'urgent')
+        for job in jobs.values():
+            wait_until(functools.partial(has_ended, job))
+    return {name: (folders[name], jobs[name]) for name in JOBS}
+
+
+def has_ended(job: str) -> bool:
+    return show(job, 'JobState') in ('COMPLETED', 'FAILED', 'CANCELLED', 'TIMEOUT')
+
+
+@pytest.mark.parametrize(
+    'name, signal_name, whole',
+    [
+        ('limited', 'SIGUSR1', 'whole-2'),
+        ('preempted', 'SIGTERM', 'whole-1'),
+        ('requeued', 'SIGTERM', 'whole-1'),
+    ],
+)
+def test_disturbed_job_comes_back_and_ends_as_an_undisturbed_one(
+    disturbed, name, signal_name, whole
+):
+    folder, job = disturbed[name]
+    log = (folder / 'log').read_text()
+    assert show(job, 'JobState') == 'COMPLETED', log
+    assert int(show(job, 'Restarts')) >= 1
+    assert f'Stopped by {signal_name}. Saved: {folder}/work/iter_' in log
+    last = f'work/epoch_{EPOCHS}.pth'
+    undisturbed, _ = disturbed[whole]
+    assert is_same(state_of(folder / last), state_of(undisturbed / last))
+    # The checkpoint of the signal is gone.
+    assert [path.name for path in folder.glob('work/*.pth')] == [Path(last).name]
+
+
+def test_cancelled_job_does_not_come_back(disturbed):
+    folder, job = disturbed['cancelled']
+    assert show(job, 'JobState') == 'CANCELLED'
+    assert show(job, 'Restarts') == '0'
+    assert not (folder / 'work' / f'epoch_{EPOCHS}.pth').exists()
+
+
+def test_killed_task_is_named(cluster, tmp_path):
+    path = write_config(tmp_path / 'killed')
+    module = 'tests.helpers.runner.early_death'
+    path.write_text(
+        f"{path.read_text()}\ncustom_imports['imports'].append('{module}')\n"
+    )
+    env = environment(real=True) | dict(
+        LM4VE_TEST_DIE_BY='9',
+        GPUS='2',
+        GPUS_PER_NODE='0',
+        NTASKS_PER_NODE='2',
+        CPUS_PER_TASK='1',
+    )
+    script = ROOT / 'tools/slurm_train.sh'
+    command = ['bash', script, 'debug', 'killed', path, tmp_path / 'work']
+    done = run_command(*command, env=env, timeout=300)
+    assert done.returncode == 137
+    assert 'error: rank 1 (' in done.stderr
+    assert ') was killed by SIGKILL (out of memory?)' in done.stderr

@@ -1,12 +1,13 @@
 """Runs trials as jobs of a Slurm cluster, through submitit.
 
 Trials become arrays of jobs. The cluster queues them, limits how many run at a time,
-and requeues what it preempts; a requeued trial begins anew. The command itself only
-waits: it can be stopped and started again while jobs run, and finds them by the file
-beside each trial.
+and requeues what it preempts or what reaches its time limit; a requeued trial continues
+from its last checkpoint. The command itself only waits: it can be stopped and started
+again while jobs run, and finds them by the file beside each trial.
 """
 
 import getpass
+import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -27,13 +28,15 @@ INTERVAL = 5.0
 #: Seconds that a shared file system may need to show the result of a job that has
 #: ended.
 DELAY = 10.0
+#: Seconds that a job waits at most for its end after SIGTERM.
+_UNTIL_ENDED = 600
 
 
 @dataclass
 class TrialJob(Checkpointable):
     """The work of a job; submitit pickles it into the work folder and calls it there.
 
-    A preempted job begins anew.
+    A job that is called again continues the trial.
 
     Attributes:
         threads (int): CPU threads.
@@ -49,7 +52,26 @@ class TrialJob(Checkpointable):
         if self.distributed:
             TorchDistributedEnvironment().export(overwrite=True)
             launcher = 'pytorch'
-        run_logged(spec, self.threads, launcher)
+        try:
+            run_logged(spec, self.threads, launcher)
+        except SystemExit as end:
+            _let_requeue(end)
+            raise
+
+
+def _let_requeue(end: SystemExit) -> None:
+    """Let the cluster start a job again whose trial a signal has stopped.
+
+    Args:
+        end (SystemExit): What the trial ended with.
+    """
+    if end.code == 128 + signal.SIGUSR2:
+        # Sent before the time limit or at preemption. The trial is saved; now submitit's
+        # own handler requeues the job and ends it.
+        signal.raise_signal(signal.SIGUSR2)
+    elif end.code == 128 + signal.SIGTERM:
+        # Slurm ends or requeues the job. One that ends before that would count as failed.
+        time.sleep(_UNTIL_ENDED)
 
 
 @dataclass
@@ -122,7 +144,8 @@ class SlurmJobs(Executor):
         specs = []
         for trial in trials:
             folder = self.store.clear(trial).resolve()
-            specs.append(write_spec(trial, folder, self.keep_checkpoints))
+            size = self.store.world_size
+            specs.append(write_spec(trial, folder, self.keep_checkpoints, size))
         work = TrialJob(self.threads, distributed=self.store.world_size > 1)
         jobs = [job.job_id for job in self.executor.map_array(work, specs)]
         for trial, job in zip(trials, jobs, strict=True):

@@ -3,6 +3,7 @@
     <work dir>/lock                         held while the command runs
     <work dir>/trials/<id>/result.json      exists: done; missing: to be done
     <work dir>/trials/<id>/log.txt          what the trial printed
+    <work dir>/trials/<id>/run/             its training; a checkpoint until it is done
     <work dir>/trials/<id>.lock             held while the trial runs
     <work dir>/<grid name>/results.csv      and tables, plot, timings
 
@@ -60,7 +61,7 @@ class Store:
         return result
 
     def clear(self, trial: Trial) -> Path:
-        """Empty a trial's folder, or make it.
+        """Empty a trial's folder but for an unfinished training, or make it.
 
         Raises:
             UserError: A trial of an earlier command still writes there, or nothing can
@@ -70,8 +71,8 @@ class Store:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with trial_lock(folder, ORPHANS):
-                shutil.rmtree(folder, ignore_errors=True)
-                folder.mkdir()
+                self._delete_all_but_training(trial)
+                folder.mkdir(exist_ok=True)
         except Timeout as e:
             raise UserError(
                 f"A trial of an earlier command still writes in '{folder}'."
@@ -79,6 +80,22 @@ class Store:
         except OSError as e:
             raise UserError(f"'{folder}' cannot be written: {e.strerror or e}.") from e
         return folder
+
+    def _delete_all_but_training(self, trial: Trial) -> None:
+        """Delete what is in a trial's folder, but for a training that may continue.
+
+        With another number of processes it may not: that changes the batch.
+        """
+        folder = self.folder(trial)
+        spec = read_json(folder / 'spec.json')
+        is_same = isinstance(spec, dict) and spec.get('world_size') == self.world_size
+        for path in folder.glob('*'):
+            if path.name == 'run' and is_same:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
     @contextmanager
     def lock(self) -> Iterator[None]:

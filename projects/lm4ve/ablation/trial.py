@@ -1,5 +1,7 @@
 """One trial in a process of its own: train, test the last epoch, write the result.
 
+A trial that was stopped or killed continues from its last checkpoint.
+
     python -m lm4ve.ablation.trial SPEC.json --launcher pytorch
 
 The executor writes the specification. The config is built and adapted as ``lm4ve
@@ -24,6 +26,8 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dist import get_rank, get_world_size
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
 
 import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.ablation.grid import Trial
@@ -33,10 +37,18 @@ from lm4ve.blocks import count_parameters
 from lm4ve.errors import UserError
 from lm4ve.files import write_json
 from lm4ve.runner.command_line import build_runner, finish_config, load_config, run_tool
+from lm4ve.runner.resume import resume_newest
 from lm4ve.runner.same_data import pixel_versions
 
+#: Below a trial's folder, that of its training.
+RUN = 'run'
+#: The entry of a checkpoint with the seconds that a trial has taken so far.
+_SECONDS = 'lm4ve_trial_seconds'
 
-def write_spec(trial: Trial, folder: Path, keep_checkpoints: bool) -> Path:
+
+def write_spec(
+    trial: Trial, folder: Path, keep_checkpoints: bool, world_size: int = 1
+) -> Path:
     """Write the specification that a trial's process reads; return the file."""
     spec = dict(
         id=trial.id,
@@ -44,6 +56,7 @@ def write_spec(trial: Trial, folder: Path, keep_checkpoints: bool) -> Path:
         # As Python, since JSON would make lists of tuples.
         options=repr(trial.options),
         keep_checkpoints=keep_checkpoints,
+        world_size=world_size,
     )
     file = folder / 'spec.json'
     write_json(spec, file)
@@ -54,7 +67,8 @@ def trial_config(spec: dict, work_dir: Path, launcher: str = 'none') -> Config:
     """Build the config that a trial trains, from its specification.
 
     It is the config of ``lm4ve train`` with the trial's overrides, but without
-    validation and, unless the specification keeps them, without checkpoints.
+    validation. It saves as often as the config says, keeps one checkpoint, and continues
+    from it.
 
     Args:
         spec (dict): The specification, as :func:`write_spec` wrote it.
@@ -83,15 +97,52 @@ def trial_config(spec: dict, work_dir: Path, launcher: str = 'none') -> Config:
     cfg.val_cfg = None
     cfg.val_dataloader = None
     cfg.val_evaluator = None
-    cfg.resume = False
     hooks = cfg.setdefault('default_hooks', {})
-    if not spec['keep_checkpoints']:
-        hooks['checkpoint'] = None
-    elif hooks.get('checkpoint'):
-        hooks['checkpoint'].update(interval=-1, save_last=True, save_best=None)
+    hooks['checkpoint'] = _checkpoint_hook(hooks.get('checkpoint', {}))
     if cfg.get('visualizer') is not None:
         cfg.visualizer.vis_backends = [dict(type='LocalVisBackend')]
+    resume_newest(cfg)
     return cfg
+
+
+def _checkpoint_hook(own: dict | None) -> dict:
+    """Return the config of the hook that saves a trial as often as a config's hook does.
+
+    Args:
+        own (dict, optional): The config's hook. None: the trial is saved at signals only.
+    """
+    if own is None:
+        own = dict(interval=-1, save_last=False)
+    return dict(
+        type='lm4ve.AtomicCheckpointHook',
+        by_epoch=own.get('by_epoch', True),
+        interval=own.get('interval', 1),
+        save_last=own.get('save_last', True),
+        max_keep_ckpts=1,
+    )
+
+
+class TimingHook(Hook):  # type: ignore[misc]
+    """Count the seconds of a trial over all of its starts, as far as they were saved."""
+
+    def __init__(self) -> None:
+        self._before = 0.0
+        self._start = time.time()
+
+    @property
+    def seconds(self) -> float:
+        """How many seconds the trial has taken."""
+        return self._before + time.time() - self._start
+
+    def before_save_checkpoint(
+        self, runner: Runner, checkpoint: dict[str, Any]
+    ) -> None:
+        """Store the seconds so far."""
+        checkpoint[_SECONDS] = self.seconds
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Go on counting from those of the earlier starts."""
+        self._before = checkpoint.get(_SECONDS, 0.0)
 
 
 def train_and_test(spec: dict, folder: Path, launcher: str = 'none') -> dict:
@@ -106,8 +157,9 @@ def train_and_test(spec: dict, folder: Path, launcher: str = 'none') -> dict:
         dict: The content of ``result.json``: the metrics, the number of trainable and
         frozen parameters, the median seconds of a training step, and the circumstances.
     """
-    start = time.time()
-    runner = build_runner(trial_config(spec, folder / 'run', launcher))
+    timing = TimingHook()
+    runner = build_runner(trial_config(spec, folder / RUN, launcher))
+    runner.register_hook(timing)
     trainable, frozen = count_parameters(runner.model)
     runner.train()
     step_seconds = runner.message_hub.get_scalar('train/time').data[0]
@@ -120,7 +172,7 @@ def train_and_test(spec: dict, folder: Path, launcher: str = 'none') -> dict:
         trainable=trainable,
         frozen=frozen,
         step_seconds=median(float(seconds) for seconds in step_seconds),
-        wall_seconds=time.time() - start,
+        wall_seconds=timing.seconds,
         world_size=get_world_size(),
         threads=torch.get_num_threads(),
         pixel_versions=pixel_versions(),
@@ -156,15 +208,25 @@ def run_trial(spec: Path, launcher: str = 'none') -> None:
         if (folder / 'result.json').exists():
             print(f'{folder} has a result already.')
             return
-        result = train_and_test(json.loads(spec.read_text()), folder, launcher)
-        if get_rank() == 0:
-            write_json(result, folder / 'result.json')
+        content = json.loads(spec.read_text())
+        result = train_and_test(content, folder, launcher)
+        if get_rank() != 0:
+            return
+        write_json(result, folder / 'result.json')
+        if not content['keep_checkpoints']:
+            _delete_checkpoints(folder / RUN)
+
+
+def _delete_checkpoints(folder: Path) -> None:
+    """Delete the checkpoints of a training, which nothing continues from any more."""
+    for path in (*folder.glob('*.pth'), folder / 'last_checkpoint'):
+        path.unlink(missing_ok=True)
 
 
 def run_logged(spec: Path, threads: int, launcher: str = 'none') -> None:
     """Run a trial as if this process were its command.
 
-    The first process of a trial sends what it prints to ``log.txt`` beside the
+    The first process of a trial appends what it prints to ``log.txt`` beside the
     specification. An error ends the process, with a message that a user can mend.
 
     Args:
@@ -173,7 +235,7 @@ def run_logged(spec: Path, threads: int, launcher: str = 'none') -> None:
         launcher (str): See :func:`run_trial`.
     """
     if _is_first(launcher):
-        with open(spec.with_name('log.txt'), 'wb') as log:
+        with open(spec.with_name('log.txt'), 'ab') as log:
             os.dup2(log.fileno(), 1)  # stdout, also of libraries in C
             os.dup2(log.fileno(), 2)  # stderr
     torch.set_num_threads(threads)

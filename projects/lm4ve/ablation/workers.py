@@ -202,16 +202,17 @@ class Workers(Executor):
             _stop(running)
 
     def _start(self, trial: Trial, worker: int) -> BaseProcess:
-        """Start the process of a trial, with an empty folder of its own.
+        """Start the process of a trial, which has a folder of its own.
 
         Args:
             trial (Trial): The trial.
             worker (int): The worker's number, from 0, which decides the devices.
         """
-        spec = write_spec(trial, self.store.clear(trial), self.keep_checkpoints)
+        size = self.store.world_size
+        folder = self.store.clear(trial)
+        spec = write_spec(trial, folder, self.keep_checkpoints, size)
         # The whole environment, since the server keeps that of its own start.
         env = dict(os.environ)
-        size = self.store.world_size
         if self.gpus:
             own = self.gpus[worker * size : (worker + 1) * size]
             env['CUDA_VISIBLE_DEVICES'] = ','.join(own)

@@ -20,7 +20,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from torch.distributed import run as torchrun
 from torch.distributed.elastic.agent.server import local_elastic_agent
@@ -31,6 +31,7 @@ from torch.distributed.elastic.multiprocessing.api import (
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher import api
 
+from lm4ve.commands.killed import Killed
 from lm4ve.runner.command_line import ERRORS, STOP, TRACEBACK, report, run_tool
 from lm4ve.runner.stopping import STOPS
 
@@ -101,27 +102,6 @@ def _address_towards(host: str) -> str:
     with socket.socket(family, socket.SOCK_DGRAM) as s:
         s.connect(address)
         return str(s.getsockname()[0])
-
-
-class Killed(NamedTuple):
-    """A process that a signal has ended.
-
-    Attributes:
-        rank (int): Its rank among all processes.
-        pid (int): Its id on this machine.
-        number (int): The signal.
-    """
-
-    rank: int
-    pid: int
-    number: int
-
-    def __str__(self) -> str:
-        name = signal.Signals(self.number).name
-        text = f'rank {self.rank} ({socket.gethostname()}, process {self.pid}) was killed by {name}'
-        if self.number == signal.SIGKILL:
-            text += ' (out of memory?)'
-        return text
 
 
 class Agent(local_elastic_agent.LocalElasticAgent):

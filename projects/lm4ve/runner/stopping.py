@@ -11,11 +11,14 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 #: Signals that end a command; 128 and the number is its exit code.
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+#: Seconds within which the same signal counts once: a scheduler and a parent may both send it.
+_SAME = 1.0
 #: Signals that workers of dataloaders ignore, unless their training sends them.
 _IGNORED_BY_WORKERS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -34,6 +37,7 @@ class StopSignals:
     def __init__(self) -> None:
         self.asked: int | None = None
         self.waits = False
+        self._asked_at = 0.0
         self._process = os.getpid()
 
     def __call__(self, number: int, frame: object) -> None:
@@ -50,7 +54,12 @@ class StopSignals:
         # A forked worker of a dataloader inherits this handler. It has nothing to save.
         if os.getpid() != self._process and number != signal.SIGINT:
             os._exit(128 + number)
+        now = time.monotonic()
+        is_repeated = self.asked == number and now - self._asked_at < _SAME
+        if is_repeated and number != signal.SIGINT:
+            return
         self.asked = number
+        self._asked_at = now
         if number == signal.SIGINT or not self.waits:
             raise KeyboardInterrupt(number)
         # PyTorch's handler of SIGCHLD would raise an error in the middle of a checkpoint

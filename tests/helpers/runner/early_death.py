@@ -2,5 +2,6 @@
 
 import os
 
-if os.environ.get('RANK') == '1' and 'LM4VE_TEST_DIE_BY' in os.environ:
+RANK = os.environ.get('RANK', os.environ.get('SLURM_PROCID'))
+if RANK == '1' and 'LM4VE_TEST_DIE_BY' in os.environ:
     os.kill(os.getpid(), int(os.environ['LM4VE_TEST_DIE_BY']))
