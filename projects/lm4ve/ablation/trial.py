@@ -122,7 +122,7 @@ def _checkpoint_hook(own: dict | None) -> dict:
     )
 
 
-class TimingHook(Hook):  # type: ignore[misc]
+class TimingHook(Hook):
     """Count the seconds of a trial over all of its starts, as far as they were saved."""
 
     def __init__(self) -> None:
