@@ -112,6 +112,11 @@ DEFECTS = [
         'cache',
     ),
     Defect(
+        'collect_by_group',
+        'mmengine.dist.dist:collect_results_cpu',
+        r'\.dist_test',
+    ),
+    Defect(
         'copy_without_waiting',
         'mmengine.model:BaseDataPreprocessor.__init__',
         r'non_blocking: Optional\[bool\] = False',

@@ -147,6 +147,11 @@ register(
     'lm4ve.compat.mmengine_slow_format:format_once',
 )
 register(
+    'mmengine.evaluator',
+    'mmengine.dist.dist:collect_results_cpu',
+    'lm4ve.compat.mmengine_results_in_files:collect_by_group',
+)
+register(
     'mmengine.model',
     'mmengine.model:BaseDataPreprocessor.cast_data',
     'lm4ve.compat.mmengine_blocking_copies:copy_without_waiting',
