@@ -263,6 +263,22 @@ def test_coarse_scores_choose_the_fused_pairs(folder, exact, tmp_path):
     assert found[~fused].max() < found[fused].min()
 
 
+def test_processes_send_texts_instead_of_tokens(folder, tmp_path, monkeypatch):
+    sent = []
+
+    def gather(data):
+        sent.append(data)
+        return [data]
+
+    monkeypatch.setattr('lm4ve.tasks.vqa.loops.all_gather_object', gather)
+    validate(folder, tmp_path)
+    images, _ = sent
+    assert [len(image.texts) for image in images] == [*CAPTIONS]
+    for image in images:
+        assert image.tokens is None
+        assert image.captions == []
+
+
 @pytest.mark.slow
 def test_two_processes_score_as_one(folder, exact, tmp_path):
     module = 'tests.helpers.vqa.retrieval_run'

@@ -3,12 +3,14 @@
 MMEngine's loops give one batch at a time to the model and the metrics; a recall needs
 the scores of pairs across all batches. The encoders run once an image and once a
 caption; a pair then costs its fusion only. Tokens wait in the memory of the host. A
-process holds the tokens of its own images and of all captions, and scores its images
-with all captions.
+process encodes its own images and all captions, and scores its images with all
+captions.
 """
 
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -31,15 +33,20 @@ class EncodedImage:
 
     Attributes:
         key (tuple): The same in all processes; its order is that of the data set.
+        batch (int): The number of its batch in its process.
         tokens (Tensor, optional): ``[N, C]``; None for an image of another process.
-        captions (list[Tensor]): Tokens ``[L, C]`` of each caption, without padding.
+        texts (list[str]): The captions.
+        captions (list[Tensor]): Tokens ``[L, C]`` of each caption, without padding; []
+            before :func:`add_captions`.
         embedding (Tensor, optional): ``[1, E]``, for coarse scores.
         caption_embeddings (Tensor, optional): ``[S, E]``.
     """
 
     key: tuple
+    batch: int
     tokens: Tensor | None
-    captions: list[Tensor]
+    texts: list[str]
+    captions: list[Tensor] = field(default_factory=list)
     embedding: Tensor | None = None
     caption_embeddings: Tensor | None = None
 
@@ -65,7 +72,7 @@ def score_all_pairs(
         dict: The same in every process, in the order of the data set: ``scores`` fp32
         ``[I, T]``, and ``image_of_caption`` int64 ``[T]``.
     """
-    images, owners = _gather_images(encoded)
+    images, owners = _gather_images(model, encoded, pairs_per_batch)
     captions = []
     image_of_caption = []
     for number, image in enumerate(images):
@@ -91,17 +98,31 @@ def score_all_pairs(
 
 
 def _gather_images(
-    encoded: Sequence[EncodedImage],
+    model: nn.Module, encoded: Sequence[EncodedImage], size: int
 ) -> tuple[list[EncodedImage], list[int]]:
-    """Gather the images of all processes, without their tokens.
+    """Gather the images of all processes, with their captions and without their own tokens.
+
+    Processes send each other texts and encode them once more. The tokens of COCO's
+    captions are 3 GB, which NCCL would gather in the memory of each GPU.
 
     Returns:
         tuple[list[EncodedImage], list[int]]: The images in the order of the data set,
         and the process that scores each, the first of those that have it.
     """
-    without_tokens = [replace(image, tokens=None) for image in encoded]
+    to_send = []
+    for image in encoded:
+        to_send.append(
+            replace(image, tokens=None, captions=[], caption_embeddings=None)
+        )
     by_key: dict[tuple, tuple[EncodedImage, int]] = {}
-    for rank, images in enumerate(all_gather_object(without_tokens)):
+    for rank, sent in enumerate(all_gather_object(to_send)):
+        images = sent
+        if rank == get_rank():
+            images = encoded
+        else:
+            # In the batches of their process, for the same bits.
+            for _, batch in itertools.groupby(images, attrgetter('batch')):
+                add_captions(model, list(batch), size)
         for image in images:
             by_key.setdefault(image.key, (image, rank))
     gathered = []
@@ -128,6 +149,27 @@ def _best_pairs(cheap: Tensor, k: int) -> Tensor:
         best = cheap.topk(count, dim=dim).indices
         chosen.scatter_(dim, best, True)
     return chosen
+
+
+def add_captions(model: Any, images: Sequence[EncodedImage], size: int) -> None:
+    """Encode the captions of a batch of images, ``size`` at a time, and set their tokens.
+
+    Images that have an embedding get those of their captions, too.
+    """
+    texts = []
+    for image in images:
+        texts += image.texts
+    captions = encode_captions(model, texts, size)
+    device = next(model.parameters()).device
+    start = 0
+    for image in images:
+        end = start + len(image.texts)
+        image.captions = captions[start:end]
+        start = end
+        if image.embedding is not None:
+            first = torch.stack([caption[0] for caption in image.captions])
+            embeddings = model.head.embed('text', first.to(device))
+            image.caption_embeddings = embeddings.cpu()
 
 
 def encode_captions(model: Any, texts: Sequence[str], size: int) -> list[Tensor]:
@@ -173,21 +215,26 @@ def score_chosen(
     for columns in tqdm(groups, 'scoring pairs', disable=hidden):
         texts = pad_sequence([captions[i] for i in columns], batch_first=True)
         padding = torch.arange(texts.shape[1]) >= lengths[columns, None]
-        padding = padding.to(device)
-        texts = texts.to(device)
-        for pairs in chosen[:, columns].nonzero().split(size):
-            if len(pairs) == 0:
-                continue
+        padding = padding.to(device, non_blocking=True)
+        texts = texts.to(device, non_blocking=True)
+        all_pairs = chosen[:, columns].nonzero()
+        if len(all_pairs) == 0:
+            continue
+        # They stay on the device, so that it is waited for once for all pairs.
+        computed = []
+        for pairs in all_pairs.split(size):
             image_rows, text_rows = pairs.unbind(dim=1)
             different, image_of_pair = image_rows.unique(return_inverse=True)
-            tokens = torch.stack([images[i] for i in different]).to(device)
-            text_of_pair = text_rows.to(device)
+            tokens = torch.stack([images[i] for i in different])
+            tokens = tokens.to(device, non_blocking=True)
+            image_of_pair = image_of_pair.to(device, non_blocking=True)
+            text_of_pair = text_rows.to(device, non_blocking=True)
             pair_scores = model.score_pairs(
-                tokens[image_of_pair.to(device)],
-                texts[text_of_pair],
-                padding[text_of_pair],
+                tokens[image_of_pair], texts[text_of_pair], padding[text_of_pair]
             )
-            scores[image_rows, columns[text_rows]] = pair_scores.float().cpu()
+            computed.append(pair_scores.float())
+        image_rows, text_rows = all_pairs.unbind(dim=1)
+        scores[image_rows, columns[text_rows]] = torch.cat(computed).cpu()
     return scores
 
 
@@ -242,7 +289,7 @@ class _RetrievalLoop:
         )
         model = innermost(self.runner.model)
         with autocast(enabled=self.fp16):
-            self._encoded += self._encode(model, data_batch['inputs'], samples)
+            self._encoded += self._encode(model, data_batch['inputs'], samples, idx)
             if idx + 1 == len(self.dataloader):
                 scores = score_all_pairs(
                     model, self._encoded, self.pairs_per_batch, **self.coarse
@@ -257,47 +304,41 @@ class _RetrievalLoop:
         )
 
     def _encode(
-        self, model: Any, inputs: Any, samples: list[VisionLanguageDataSample]
+        self,
+        model: Any,
+        inputs: Any,
+        samples: list[VisionLanguageDataSample],
+        batch: int,
     ) -> list[EncodedImage]:
         """Encode the images of a batch and their captions."""
         images = model.encode_images(model.data_preprocessor.normalize(inputs))
-        texts = []
-        for sample in samples:
-            texts += sample.text
-        # As many captions at a time as pairs: an image may have hundreds.
-        all_captions = encode_captions(model, texts, self.pairs_per_batch)
         encoded = []
-        start = 0
-        for sample, tokens in zip(samples, images, strict=True):
-            end = start + len(sample.text)
+        for sample, tokens in zip(samples, images.cpu(), strict=True):
+            # A copy, so that the tensor of the batch is freed.
             image = EncodedImage(
                 key=(sample.sample_idx, sample.img_path),
-                tokens=tokens.clone().cpu(),
-                captions=all_captions[start:end],
+                batch=batch,
+                tokens=tokens.clone(),
+                texts=list(sample.text),
             )
-            start = end
-            if self.coarse:
-                self._embed(model, tokens, image)
             encoded.append(image)
+        if self.coarse:
+            for image, tokens in zip(encoded, images, strict=True):
+                embedding = model.head.embed('image', model.image_token(tokens[None]))
+                image.embedding = embedding.cpu()
+        # As many captions at a time as pairs: an image may have hundreds.
+        add_captions(model, encoded, self.pairs_per_batch)
         return encoded
-
-    def _embed(self, model: Any, tokens: Tensor, image: EncodedImage) -> None:
-        """Add the embeddings of an image and its captions."""
-        first = torch.stack([caption[0] for caption in image.captions])
-        captions = model.head.embed('text', first.to(tokens.device))
-        embedding = model.head.embed('image', model.image_token(tokens[None]))
-        image.embedding = embedding.cpu()
-        image.caption_embeddings = captions.cpu()
 
 
 @LOOPS.register_module()
 class RetrievalValLoop(_RetrievalLoop, ValLoop):
     """Validation of retrieval: all pairs of images and captions.
 
-    Each image and each caption is encoded once, split over the processes; each process
-    scores its images with all captions. Tokens wait in the host's memory: a process
-    holds those of all captions (for COCO's 25,000 with up to 40 tokens of 768 channels
-    about 3 GB in fp32, half of it with ``fp16``) and of its own images.
+    A process encodes its images and all captions, and scores its images with all
+    captions. Tokens wait in the host's memory: a process holds those of all captions
+    (for COCO's 25,000 with up to 40 tokens of 768 channels about 3 GB in fp32, half of
+    it with ``fp16``) and of its own images. Processes send each other texts and scores.
 
     Args:
         runner, dataloader, evaluator: As for MMEngine's ``ValLoop``. The data set is in
