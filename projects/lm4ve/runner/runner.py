@@ -12,6 +12,7 @@ from typing import Any
 
 import mmengine.runner
 from mmengine.config import Config, ConfigDict
+from mmengine.evaluator import Evaluator
 from mmengine.registry import RUNNERS
 
 from lm4ve.errors import UserError, check
@@ -22,6 +23,7 @@ from lm4ve.runner.class_count import ClassCountHook
 from lm4ve.runner.compiling import compile_training
 from lm4ve.runner.config.schedules import ENDS
 from lm4ve.runner.console import ConsoleHook, raise_when_closed, shorten
+from lm4ve.runner.evaluation import BatchEvaluator
 from lm4ve.runner.loops import schedules_of
 from lm4ve.runner.resume import resume_newest
 from lm4ve.runner.stop_hook import StopHook
@@ -78,6 +80,13 @@ class Runner(mmengine.runner.Runner):  # type: ignore[misc]
         options = parse_compile(self.cfg.get('compile', False))
         if options is not None:
             compile_training(self.model, options)
+
+    def build_evaluator(self, evaluator: Any) -> Evaluator:
+        """Build MMEngine's evaluator, which waits once a batch for a GPU; or a user's own."""
+        built = super().build_evaluator(evaluator)
+        if type(built) is Evaluator:
+            return BatchEvaluator(built.metrics)
+        return built
 
     def resume(self, *args: Any, **kwargs: Any) -> None:
         """Resume a training, and warn of schedules of the config that do not apply."""

@@ -7,7 +7,7 @@ make other pixels. Each of them changes a score without an error.
 
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from itertools import zip_longest
 from typing import Any
@@ -172,14 +172,13 @@ class SameDataHook(Hook):  # type: ignore[misc]
         """
         if not isinstance(outputs, (list, tuple)):
             return
+        samples = [sample for sample in outputs if hasattr(sample, 'get')]
+        _check_labels(samples)
         head = getattr(innermost(runner.model), 'head', None)
         vocabulary = getattr(head, 'index', ())
-        for sample in outputs:
-            if not hasattr(sample, 'get'):
-                continue
-            _check_label(sample)
-            if not vocabulary:
-                continue
+        if not vocabulary:
+            return
+        for sample in samples:
             for answer in sample.get('gt_answers') or ():
                 self._answers_seen = True
                 if answer in vocabulary:
@@ -218,28 +217,33 @@ def _classes_of(loader: Any) -> object:
     return metainfo.get('classes')
 
 
-def _check_label(sample: Any) -> None:
-    """Check that the labels of an evaluated sample are below the number of its scores.
+def _check_labels(samples: Sequence[Any]) -> None:
+    """Check that the labels of evaluated samples are below the number of their scores.
 
-    A sample without labels or scores passes.
+    A sample without labels or scores passes. A GPU is waited for once, not once a
+    sample.
 
     Args:
-        sample (DataElement): With ``gt_label``, and ``pred_score`` (mmpretrain's name)
-            or ``pred_scores``.
+        samples (Sequence): A batch. Each may have ``gt_label``, and ``pred_score``
+            (mmpretrain's name) or ``pred_scores``.
 
     Raises:
         UserError: A label is none of the model's.
     """
-    scores = sample.get('pred_score')
-    if scores is None:
-        scores = sample.get('pred_scores')
-    label = sample.get('gt_label')
-    if scores is None or len(scores) == 0:
-        return
-    if not isinstance(label, torch.Tensor) or label.numel() == 0:
-        return
-    for bound in label.aminmax():
-        check('gt_label', int(bound), least=0, most=len(scores) - 1)
+    labels_by_count: dict[int, list[torch.Tensor]] = {}
+    for sample in samples:
+        scores = sample.get('pred_score')
+        if scores is None:
+            scores = sample.get('pred_scores')
+        label = sample.get('gt_label')
+        if scores is None or len(scores) == 0:
+            continue
+        if isinstance(label, torch.Tensor) and label.numel() > 0:
+            labels_by_count.setdefault(len(scores), []).append(label.flatten())
+    for count, labels in labels_by_count.items():
+        bounds = torch.stack(torch.cat(labels).aminmax())
+        for bound in bounds.tolist():
+            check('gt_label', int(bound), least=0, most=count - 1)
 
 
 def innermost(model: Any) -> Any:

@@ -94,18 +94,19 @@ class MotionForecaster(BaseModel):
         self, trajectories: Tensor, scores: Tensor, data_samples: list[dict]
     ) -> list[dict]:
         """Add the focal agent's forecast to each sample, the most probable line first."""
-        # The focal agent is the first; softmax in fp32 also under autocast.
-        focal_trajectories = trajectories[:, 0].float()
-        focal_probabilities = scores[:, 0].float().softmax(dim=-1)
+        # The focal agent is the first; softmax in fp32 also under autocast. What is left
+        # is little, and done on the CPU: for each scene a GPU would be waited for.
+        focal_trajectories = trajectories[:, 0].float().cpu()
+        focal_probabilities = scores[:, 0].float().softmax(dim=-1).cpu()
         results = []
         for i, sample in enumerate(data_samples):
             lines, probabilities = self.decoder.select(
                 focal_trajectories[i], focal_probabilities[i]
             )
             order = torch.argsort(probabilities, descending=True, stable=True)
-            lines = lines[order].cpu().numpy()
+            lines = lines[order].numpy()
             forecast = dict(
-                probabilities=probabilities[order].cpu().numpy(),
+                probabilities=probabilities[order].numpy(),
                 trajectories=sample['scene'].to_world(lines),
             )
             results.append(sample | forecast)

@@ -104,7 +104,8 @@ class VQAHead(VocabularyHead, BaseModule):
             UserError: There are several questions a sample, which is for training.
         """
         check('questions of a test sample', features.shape[1], most=1)
-        rows = self(features[:, 0]).sigmoid()
+        # On the CPU, where the best answer is looked up.
+        rows = self(features[:, 0]).sigmoid().cpu()
         answered = []
         for sample, scores in zip(data_samples, rows, strict=True):
             answered.append(sample.set_answer(scores, self.vocabulary))

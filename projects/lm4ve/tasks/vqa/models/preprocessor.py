@@ -92,8 +92,8 @@ class VisionLanguagePreprocessor(TextPreprocessor):
             Tensor: float ``[B, 3, H, W]`` on the model's device.
         """
         if not isinstance(images, Tensor):
-            images = torch.stack([image.to(self.mean.device) for image in images])
-        images = images.to(self.mean.device)
+            images = torch.stack(list(images))
+        images = images.to(self.mean.device, non_blocking=True)
         if self.to_rgb:
             images = images.flip(1)
         return (images.float() - self.mean) / self.std
