@@ -4,6 +4,7 @@
     lm4ve cost CONFIG --base CONFIG --batch 32    # and the ratio of operations to another config
     lm4ve cost CONFIG --gpus 8 64 512             # and the bytes that each GPU sends in a step
     lm4ve cost CONFIG --device a100 --gpus 4      # and an estimate of seconds and GPU hours
+    lm4ve cost CONFIG --device cpu --measure      # and beside it what steps take on a core
 
 docs/guides/cost.md describes how it counts and what it assumes.
 """
@@ -15,9 +16,11 @@ import torch
 from mmengine.config import Config
 
 from lm4ve.commands.flags import parser_of
-from lm4ve.cost import TrainingEstimate, device_of, estimate_training
+from lm4ve.cost import DEVICES, TrainingEstimate, device_of, estimate_training
+from lm4ve.cost.measure import measure_step
+from lm4ve.cost.samples import Length
 from lm4ve.cost.step import StepCost, cost_of_step
-from lm4ve.errors import check
+from lm4ve.errors import check, require
 from lm4ve.runner.config import read_checked_config
 from lm4ve.runner.tables import print_table
 
@@ -30,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         check('--batch', args.batch, least=1)
     for count in gpus:
         check('--gpus', count, least=1)
+    check_device(args)
     cfg = read_checked_config(args.config, args.cfg_options)
     on_cpu = args.device == 'cpu'
     cost = cost_of_step(cfg, args.batch, on_cpu)
@@ -45,6 +49,25 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f'{count} GPUs, each GPU sends in a step: {", ".join(sent)}')
     if args.device is not None:
         print_estimates(cfg, cost, args)
+
+
+def check_device(args: argparse.Namespace) -> None:
+    """Refuse flags of an estimate that do not go together, before anything is counted.
+
+    Raises:
+        UserError: It names the flag.
+    """
+    if args.device is not None:
+        check('--device', args.device, choices=DEVICES)
+    if args.samples is not None:
+        require(args.device is not None, '--samples needs --device.')
+    if args.measure:
+        require(args.device == 'cpu', '--measure needs --device cpu.')
+    if args.device == 'cpu':
+        require(
+            args.gpus in (None, [1]),
+            '--gpus does not apply to --device cpu, which is one core.',
+        )
 
 
 def print_cost(cost: StepCost, config: str) -> None:
@@ -107,9 +130,19 @@ def print_estimates(cfg: Config, cost: StepCost, args: argparse.Namespace) -> No
             cfg, device, gpus, args.batch, args.samples, cost=cost
         )
         rows.append(_row_of(estimate))
-    length = estimate.length
-    caption = f'{length.samples:,} samples an epoch: {length.source}'
+    caption = _describe_length(estimate.length)
     print_table(f'Estimate, not measured, on {device.title}', rows, caption)
+    if args.measure:
+        measured = measure_step(cfg, args.batch)
+        ratio = estimate.step_seconds / measured
+        print(f'a step measured: {measured:.4f} s; the estimate is {ratio:.2f} of it')
+
+
+def _describe_length(length: Length) -> str:
+    """Return where the number of steps is from, as text."""
+    if length.samples is None:
+        return 'steps: max_iters of the config'
+    return f'steps: an epoch has {length.samples:,} samples ({length.source})'
 
 
 def _row_of(estimate: TrainingEstimate) -> dict[str, str]:

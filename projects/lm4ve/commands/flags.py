@@ -189,6 +189,10 @@ FLAGS: dict[str, Flags] = {
         '--samples': dict(
             type=at_least(1), help='entries of the training data, for the hours'
         ),
+        '--measure': dict(
+            _YES,
+            help='with --device cpu: also train some steps on one core, and compare',
+        ),
     },
     'export': {
         **CONFIG,

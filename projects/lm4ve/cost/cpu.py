@@ -1,47 +1,127 @@
-"""Measures how fast one core of this machine multiplies, moves and dispatches.
+"""Measures how long one core of this machine takes for each operator.
 
-Everything is timed by the CPU time of the process, on one thread, so that other
-processes disturb it little.
+Two small networks, a narrow and a wide one, train for a few steps under a recorder that
+times each operator. Their CPU time on one thread counts, so that other processes disturb
+it little.
 """
 
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-#: Rounds of each measurement; their median counts.
-ROUNDS = 5
+from lm4ve.cost.operations import Operation, Recorder
+
+#: Steps of each network: the median of each operator's counts.
+ROUNDS = 3
+#: Samples, tokens and channels of the narrow and of the wide network. (Sizes of a demo,
+#: and of a ViT-S.)
+SIZES = ((16, 17, 64), (4, 197, 384))
+#: An operator with less work, in bytes or products, is measured by its call alone.
+LEAST_WORK = 200_000
+#: The operators that stand for those that the networks do not have.
+PRODUCT = 'mm'
+OTHER = 'add'
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The seconds of an operator by its work.
+
+    Attributes:
+        work (list[float]): Multiply-accumulates of products, bytes moved of others;
+            ascending.
+        seconds (list[float]): Of one call with that work.
+    """
+
+    work: list[float]
+    seconds: list[float]
+
+    def at(self, work: float) -> float:
+        """Return the seconds for some work.
+
+        Between two measurements both are interpolated on logarithmic scales; outside
+        of them, seconds grow with the work.
+        """
+        if work <= self.work[0]:
+            return self.seconds[0] * work / self.work[0]
+        if work >= self.work[-1]:
+            return self.seconds[-1] * work / self.work[-1]
+        at = np.interp(np.log(work), np.log(self.work), np.log(self.seconds))
+        return float(np.exp(at))
 
 
 @dataclass(frozen=True)
 class CpuRates:
-    """The speed of one core; see :class:`lm4ve.cost.devices.Device`."""
+    """The speed of one core.
 
-    macs: dict[torch.dtype, float]
-    bandwidth: float
+    Attributes:
+        curves (Mapping[str, Curve]): Operator -> seconds by work, in fp32.
+        times_fp32 (Mapping[torch.dtype, float]): Dtype of products -> how many times
+            as long as in fp32 they take.
+        call (float): The least seconds of an operator.
+        memory (int): Bytes of the machine's memory.
+    """
+
+    curves: Mapping[str, Curve]
+    times_fp32: Mapping[torch.dtype, float]
     call: float
     memory: int
-    slower: dict[str, float]
+
+    def seconds_of(self, operation: Operation) -> float:
+        """Return the seconds of one call of an operator."""
+        work = work_of(operation)
+        curve = self.curves.get(operation.name)
+        if curve is None:
+            curve = self.curves[PRODUCT if operation.macs > 0 else OTHER]
+        seconds = curve.at(work)
+        if operation.macs > 0 and operation.dtype is not None:
+            seconds *= self.times_fp32.get(operation.dtype, 1.0)
+        return max(seconds, self.call)
+
+
+def work_of(operation: Operation) -> int:
+    """Return what an operator's seconds grow with: products if it has them, else bytes."""
+    return operation.macs or operation.moved
 
 
 def measure_cpu() -> CpuRates:
-    """Measure one core of this machine, in about a second."""
-    with one_thread(), torch.no_grad():
-        return CpuRates(
-            macs={
-                dtype: _macs_of(dtype)
-                for dtype in (torch.float32, torch.bfloat16, torch.float16)
-            },
-            bandwidth=_bandwidth(),
-            call=_seconds_of_call(),
-            memory=os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES'),
-            slower=_slower_operators(),
-        )
+    """Measure one core of this machine, in about a second of its time."""
+    with one_thread(), torch.random.fork_rng(devices=()):
+        samples = [_timed_training(*size) for size in SIZES]
+        times_fp32 = _times_fp32()
+    narrow = samples[0]
+    return CpuRates(
+        curves=_curves(samples),
+        times_fp32=times_fp32,
+        call=min(seconds for _, seconds in narrow.values()),
+        memory=os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES'),
+    )
+
+
+def _curves(samples: list[dict[str, tuple[float, float]]]) -> dict[str, Curve]:
+    """Return the curves of operators through the points of several networks.
+
+    Operators that had little to do are left out.
+
+    Args:
+        samples (list[dict]): For each network, operator -> work and seconds.
+    """
+    curves = {}
+    for name in sorted({name for sample in samples for name in sample}):
+        points = sorted(sample[name] for sample in samples if name in sample)
+        if points[-1][0] >= LEAST_WORK:
+            curves[name] = Curve([p[0] for p in points], [p[1] for p in points])
+    return curves
 
 
 @contextmanager
@@ -55,52 +135,128 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def cpu_seconds(function: Callable[[], object], rounds: int = ROUNDS) -> float:
-    """Return the median CPU seconds of a function over rounds, after one to warm up."""
-    function()
-    seconds = []
-    for _ in range(rounds):
-        start = time.process_time()
-        function()
-        seconds.append(time.process_time() - start)
-    return statistics.median(seconds)
+class _Timer(Recorder):
+    """A recorder that times each operator.
+
+    Attributes:
+        seconds (dict): Operation -> CPU seconds of each call.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(resident=())
+        self.seconds: dict[Operation, list[float]] = defaultdict(list)
+        self._last = 0.0
+
+    def run(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run an operator and keep its seconds until it is recorded."""
+        start = time.thread_time()
+        out = func(*args, **kwargs)
+        self._last = time.thread_time() - start
+        return out
+
+    def record(self, operation: Operation) -> None:
+        """Keep an operator's seconds."""
+        self.seconds[operation].append(self._last)
 
 
-def _macs_of(dtype: torch.dtype) -> float:
-    """Return the multiply-accumulates a second of a linear layer of a small transformer."""
-    rows, width, inner = 512, 384, 768
-    tokens = torch.randn(rows, width, dtype=dtype)
-    weight = torch.randn(inner, width, dtype=dtype)
-    return rows * width * inner / cpu_seconds(lambda: F.linear(tokens, weight))
+class _Network(nn.Module):
+    """The layers of visual encoders, of each kind one.
+
+    Args:
+        tokens (int): Tokens of a sample.
+        width (int): Their channels.
+    """
+
+    def __init__(self, tokens: int, width: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, width, 3, stride=2, padding=1)
+        self.norm_of_map = nn.BatchNorm2d(width)
+        self.class_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.position = nn.Parameter(torch.zeros(1, tokens, width))
+        self.norm = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width, bias=False)
+        self.rise = nn.Linear(width, 4 * width)
+        self.fall = nn.Linear(4 * width, width)
+        self.head = nn.Linear(width, 10)
+
+    def forward(self, images: Tensor, tokens: Tensor) -> Tensor:
+        """Return a loss.
+
+        Args:
+            images (Tensor): ``[B, 3, S, S]``.
+            tokens (Tensor): ``[B, N, C]``.
+        """
+        features = F.relu(self.norm_of_map(self.convolution(images)))
+        features = F.max_pool2d(features, 2).flatten(2).amax(-1)
+        batch, count, width = tokens.shape
+        class_token = self.class_token.expand(batch, -1, -1)
+        x = torch.cat([class_token, tokens[:, 1:]], dim=1) + self.position
+        qkv = self.qkv(self.norm(x)).reshape(batch, count, 3, -1, 32)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+        x = x + F.dropout(self.out(attended.reshape(batch, count, width)), 0.1)
+        x = x + self.fall(F.gelu(self.rise(self.norm(x))))
+        scores = torch.bmm(x, x.transpose(1, 2)).softmax(-1)
+        x = torch.bmm(scores, x)
+        nearest = scores.topk(8, dim=-1).indices[:, 0]
+        near = x[torch.arange(batch)[:, None], nearest].mean(1)
+        classes = torch.zeros(batch, dtype=torch.int64)
+        return F.cross_entropy(self.head(x[:, 0] + near + features), classes)
 
 
-def _bandwidth() -> float:
-    """Return the bytes a second of an addition of two tensors that no cache holds."""
-    one = torch.randn(4_000_000)
-    two = torch.randn(4_000_000)
-    out = torch.empty(4_000_000)
-    return 3 * one.nbytes / cpu_seconds(lambda: torch.add(one, two, out=out))
+def _timed_training(
+    batch: int, tokens: int, width: int
+) -> dict[str, tuple[float, float]]:
+    """Train a network for some steps.
+
+    Args:
+        batch, tokens, width (int): Samples, their tokens, and channels.
+
+    Returns:
+        dict: Operator -> mean work and mean CPU seconds of its calls.
+    """
+    network = _Network(tokens, width)
+    optimizer = torch.optim.AdamW(network.parameters())
+    images = torch.randn(batch, 3, 56, 56)
+    inputs = torch.randn(batch, tokens, width)
+    timer = _Timer()
+    for number in range(1 + ROUNDS):
+        if number == 1:
+            timer.seconds.clear()  # the first step warms up
+        with timer:
+            optimizer.zero_grad()
+            network(images, inputs).backward()
+            optimizer.step()
+    return _means(timer.seconds)
 
 
-def _seconds_of_call() -> float:
-    """Return the seconds of an operator on a tensor of a few numbers."""
-    tensor = torch.randn(8)
-    calls = 500
+def _means(
+    seconds_of: Mapping[Operation, list[float]],
+) -> dict[str, tuple[float, float]]:
+    """Return operator -> mean work and mean seconds of a call; medians over the calls."""
+    works: dict[str, list[int]] = defaultdict(list)
+    seconds: dict[str, list[float]] = defaultdict(list)
+    for operation, measured in seconds_of.items():
+        calls = len(measured)
+        works[operation.name] += [work_of(operation)] * calls
+        seconds[operation.name] += [statistics.median(measured)] * calls
+    means = {}
+    for name, work in works.items():
+        means[name] = (statistics.fmean(work), statistics.fmean(seconds[name]))
+    return means
 
-    def run() -> None:
-        for _ in range(calls):
-            tensor.mul_(1.0)
 
-    return cpu_seconds(run) / calls
-
-
-def _slower_operators() -> dict[str, float]:
-    """Return operator -> numbers a second, for those that compute more than they move."""
-    count = 300_000
-    tensor = torch.randn(count)
-    functions: dict[str, Callable[[], object]] = {
-        'gelu': lambda: F.gelu(tensor),
-        'bernoulli_': lambda: torch.empty(count).bernoulli_(0.5),
-        'sort': lambda: tensor.sort(),
-    }
-    return {name: count / cpu_seconds(run) for name, run in functions.items()}
+def _times_fp32() -> dict[torch.dtype, float]:
+    """Return dtype -> how many times as long as in fp32 a linear layer takes."""
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        tokens = torch.randn(256, 384, dtype=dtype)
+        weight = torch.randn(384, 384, dtype=dtype)
+        rounds = []
+        for _ in range(1 + ROUNDS):
+            start = time.thread_time()
+            F.linear(tokens, weight)
+            rounds.append(time.thread_time() - start)
+        seconds[dtype] = statistics.median(rounds[1:])
+    return {dtype: each / seconds[torch.float32] for dtype, each in seconds.items()}

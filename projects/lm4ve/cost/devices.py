@@ -6,52 +6,118 @@ measured (:mod:`lm4ve.cost.cpu`).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
-from lm4ve.cost.cpu import measure_cpu
+from lm4ve.cost.cpu import OTHER, CpuRates, measure_cpu
+from lm4ve.cost.operations import Operation
 from lm4ve.errors import check
 
 
-@dataclass(frozen=True)
-class Device:
-    """The speed of a device.
+class Device(Protocol):
+    """The speed and the memory of a device.
 
     Attributes:
         name (str): Its name for ``--device``.
         title (str): Its full name.
-        macs (Mapping[torch.dtype, float]): Multiply-accumulates a second of dense
-            products, by dtype. Products in other dtypes run as fast as in fp32.
-        share_of_macs (float): The share of them that products of usual sizes reach.
-        bandwidth (float): Bytes a second between processor and memory.
-        share_of_bandwidth (float): The share of it that elementwise kernels reach.
-        call (float): The least seconds of an operator: a kernel's launch on a GPU, the
-            dispatch on a CPU.
-        calls_of_update (bool): Whether the optimizer pays ``call`` for each parameter;
-            on GPUs torch updates all of them in a few kernels.
+        bandwidth (float): Bytes a second that elementwise operators move.
         link (float): Bytes a second that a device sends to the next one in a ring; 0
             if there is none.
         memory (int): Bytes of its memory.
         reserved (int): Bytes of it that context and libraries take.
-        measured (bool): Whether its figures were measured on the spot.
-        slower (Mapping[str, float]): Name of an operator -> how many numbers of its
-            result it computes in a second, where bytes do not bound it.
+    """
+
+    name: str
+    title: str
+    link: float
+    memory: int
+    reserved: int
+
+    @property
+    def bandwidth(self) -> float:
+        """Bytes a second that elementwise operators move."""
+        ...
+
+    def seconds_of(self, operation: Operation) -> float:
+        """Return the seconds of one call of an operator."""
+        ...
+
+
+@dataclass
+class Gpu:
+    """A GPU by its data sheet; see :class:`Device`.
+
+    An operator takes as long as the slowest of its products, its bytes and its call (a
+    roofline: Williams, Waterman and Patterson, Communications of the ACM 52, 2009).
+
+    Attributes:
+        name, title, link, memory, reserved: See :class:`Device`.
+        macs (Mapping[torch.dtype, float]): Multiply-accumulates a second of dense
+            products, by dtype. Products in other dtypes run as fast as in fp32.
+        peak_bandwidth (float): Bytes a second between processor and memory.
+        share_of_macs (float): The share of ``macs`` that products of usual sizes reach.
+        share_of_bandwidth (float): The share of it that elementwise kernels reach.
+        call (float): The least seconds of an operator, which are those of the launch of
+            its kernel. The update has few kernels, as torch updates many parameters by
+            one, and pays none.
     """
 
     name: str
     title: str
     macs: Mapping[torch.dtype, float]
-    share_of_macs: float
-    bandwidth: float
-    share_of_bandwidth: float
-    call: float
-    calls_of_update: bool
+    peak_bandwidth: float
     link: float
     memory: int
-    reserved: int
-    measured: bool = False
-    slower: Mapping[str, float] = field(default_factory=dict)
+    reserved: int = int(1e9)
+    share_of_macs: float = 0.6
+    share_of_bandwidth: float = 0.8
+    call: float = 6e-6
+
+    @property
+    def bandwidth(self) -> float:
+        """Bytes a second that elementwise operators move."""
+        return self.peak_bandwidth * self.share_of_bandwidth
+
+    def seconds_of(self, operation: Operation) -> float:
+        """Return the seconds of one call of an operator."""
+        seconds = operation.moved / self.bandwidth
+        if operation.macs > 0:
+            peak = self.macs[torch.float32]
+            if operation.dtype is not None:
+                peak = self.macs.get(operation.dtype, peak)
+            seconds = max(seconds, operation.macs / (peak * self.share_of_macs))
+        if operation.phase == 'update':
+            return seconds
+        return max(seconds, self.call)
+
+
+class Cpu:
+    """One core of this machine; see :class:`Device`.
+
+    Args:
+        rates (CpuRates): What was measured.
+    """
+
+    name = 'cpu'
+    title = 'one core of this CPU'
+    link = 0.0
+    reserved = 0
+
+    def __init__(self, rates: CpuRates) -> None:
+        self.rates = rates
+        self.memory = rates.memory
+
+    @property
+    def bandwidth(self) -> float:
+        """Bytes a second that elementwise operators move."""
+        curve = self.rates.curves[OTHER]
+        return curve.work[-1] / curve.seconds[-1]
+
+    def seconds_of(self, operation: Operation) -> float:
+        """Return the seconds of one call of an operator."""
+        return self.rates.seconds_of(operation)
 
 
 def _gpu(
@@ -64,18 +130,18 @@ def _gpu(
     bandwidth: float,
     link: float,
     memory: float,
-) -> Device:
+) -> Gpu:
     """Return a GPU by the figures of its data sheet.
 
     Args:
-        name, title (str): See :class:`Device`.
+        name, title (str): See :class:`Gpu`.
         fp32, half, int8 (float): Tera-operations a second without sparsity, two for a
             multiply-accumulate: fp32 without TF32, 16 bits with fp32 accumulation, and
             int8.
         bandwidth, link, memory (float): GB a second of memory and of a link in one
             direction, and GB of memory.
     """
-    return Device(
+    return Gpu(
         name=name,
         title=title,
         macs={
@@ -84,14 +150,9 @@ def _gpu(
             torch.bfloat16: half / 2 * 1e12,
             torch.int8: int8 / 2 * 1e12,
         },
-        share_of_macs=0.6,
-        bandwidth=bandwidth * 1e9,
-        share_of_bandwidth=0.8,
-        call=6e-6,
-        calls_of_update=False,
+        peak_bandwidth=bandwidth * 1e9,
         link=link * 1e9,
         memory=int(memory * 1e9),
-        reserved=int(1e9),
     )
 
 
@@ -137,7 +198,7 @@ DEVICES = (*GPUS, 'cpu')
 
 
 def device_of(name: str) -> Device:
-    """Return a device by its name; the CPU is measured first, which takes a second.
+    """Return a device by its name; the CPU is measured first, which takes some seconds.
 
     Args:
         name (str): One of :data:`DEVICES`.
@@ -148,19 +209,4 @@ def device_of(name: str) -> Device:
     check('device', name, choices=DEVICES)
     if name in GPUS:
         return GPUS[name]
-    rates = measure_cpu()
-    return Device(
-        name='cpu',
-        title='one core of this CPU',
-        macs=rates.macs,
-        share_of_macs=1.0,
-        bandwidth=rates.bandwidth,
-        share_of_bandwidth=1.0,
-        call=rates.call,
-        calls_of_update=True,
-        link=0.0,
-        memory=rates.memory,
-        reserved=0,
-        measured=True,
-        slower=rates.slower,
-    )
+    return Cpu(measure_cpu())

@@ -1,7 +1,6 @@
 """Estimates the seconds of a training step and the hours of a training on a device.
 
-An operator takes as long as the slowest of its products, its bytes and its call (a
-roofline: Williams, Waterman and Patterson, Commun. ACM 52, 2009). Input pipelines,
+A device says how long each operator takes (:mod:`lm4ve.cost.devices`). Input pipelines,
 validation, checkpoints and anything outside torch's operators are not counted.
 """
 
@@ -11,7 +10,6 @@ import torch
 from mmengine.config import Config
 
 from lm4ve.cost.devices import Device, device_of
-from lm4ve.cost.operations import Operation
 from lm4ve.cost.samples import Length, length_of_training
 from lm4ve.cost.step import StepCost, cost_of_step
 from lm4ve.errors import check
@@ -145,13 +143,12 @@ def seconds_of_step(
     """
     seconds = dict(forward=0.0, backward=0.0, update=0.0)
     for operation, times in cost.calls.items():
-        seconds[operation.phase] += times * seconds_of(operation, device)
-    bytes_a_second = device.bandwidth * device.share_of_bandwidth
+        seconds[operation.phase] += times * device.seconds_of(operation)
     # The average reads both copies and writes one.
-    seconds['update'] += 3 * cost.average / bytes_a_second
+    seconds['update'] += 3 * cost.average / device.bandwidth
     if cost.amp is torch.float16:
         # The scaler reads gradients and writes them.
-        seconds['update'] += 2 * cost.gradients / bytes_a_second
+        seconds['update'] += 2 * cost.gradients / device.bandwidth
     sending = 0.0
     if gpus > 1 and device.link > 0:
         sending = cost.bytes_sent(gpus)['DDP'] / device.link
@@ -161,19 +158,3 @@ def seconds_of_step(
         update=seconds['update'] / steps_of_update,
         sending=sending / steps_of_update,
     )
-
-
-def seconds_of(operation: Operation, device: Device) -> float:
-    """Estimate the seconds of one call of an operator."""
-    slowest = operation.moved / (device.bandwidth * device.share_of_bandwidth)
-    if operation.macs > 0:
-        fp32 = device.macs[torch.float32]
-        peak = fp32
-        if operation.dtype is not None:
-            peak = device.macs.get(operation.dtype, fp32)
-        slowest = max(slowest, operation.macs / (peak * device.share_of_macs))
-    if operation.name in device.slower:
-        slowest = max(slowest, operation.elements / device.slower[operation.name])
-    if operation.phase == 'update' and not device.calls_of_update:
-        return slowest
-    return max(slowest, device.call)

@@ -10,11 +10,12 @@ from copy import deepcopy
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from lm4ve.cost.shapes import shape_of
@@ -133,6 +134,19 @@ def _apply(
     return module
 
 
+_to_numpy = Tensor.numpy
+
+
+def _numpy(tensor: Tensor, *args: Any, **kwargs: Any) -> np.ndarray:
+    """Return zeros as the values of a fake tensor; of any other, what torch returns.
+
+    mmaction2's heads compute the training's accuracy with NumPy.
+    """
+    if isinstance(tensor, FakeTensor):
+        return np.zeros(tuple(tensor.shape))
+    return _to_numpy(tensor, *args, **kwargs)
+
+
 @contextmanager
 def fake_tensors() -> Iterator[None]:
     """Make every tensor that is created inside the context a fake one."""
@@ -143,6 +157,7 @@ def fake_tensors() -> Iterator[None]:
     )
     with (
         patch.object(nn.Module, '_apply', _apply),
+        patch.object(Tensor, 'numpy', _numpy),
         without_draws,
         FakeTensorMode(allow_non_fake_inputs=True),
         AssumedValues(),
@@ -181,6 +196,24 @@ def _drop_checkpoints(node: Any) -> None:
         children = node
     for child in children:
         _drop_checkpoints(child)
+
+
+def resolve_auto_dtypes(node: Any) -> None:
+    """Set the dtype of blocks that leave it to the device to that of a GPU, bfloat16.
+
+    Args:
+        node: The model's config or a value in it; it is changed, with everything below
+            it.
+    """
+    children: Sequence[Any] = ()
+    if isinstance(node, ConfigDict):
+        if node.get('type') == 'LLMBlock' and node.get('dtype') == 'auto':
+            node.dtype = 'bfloat16'
+        children = list(node.values())
+    elif isinstance(node, (list, tuple)):
+        children = node
+    for child in children:
+        resolve_auto_dtypes(child)
 
 
 def build_fake(cfg: Config) -> nn.Module:

@@ -113,16 +113,24 @@ class Recorder(TorchDispatchMode):
         """
         if kwargs is None:
             kwargs = {}
-        out = func(*args, **kwargs)
+        out = self.run(func, args, kwargs)
         results = _tensors_in(out)
         self._time += 1
         if results and not _is_free(func):
-            self.calls[self._describe(func, args, kwargs, out)] += 1
+            self.record(self._describe(func, args, kwargs, out))
         for tensor in results:
             self._hold(tensor)
         if func.overloadpacket is _aten._to_copy and self.is_resident(args[0]):
             self.casts.add(storage_of(out))
         return out
+
+    def run(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run an operator and return its result."""
+        return func(*args, **kwargs)
+
+    def record(self, operation: Operation) -> None:
+        """Record an operator that ran."""
+        self.calls[operation] += 1
 
     def is_resident(self, tensor: Tensor) -> bool:
         """Return whether a tensor's memory is that of a resident one."""

@@ -14,7 +14,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lm4ve.blocks import count_parameters, frozen_tensors
 from lm4ve.cost.autocast import amp_dtype, autocast_as_on_gpu
-from lm4ve.cost.fake import build_fake, fake_config, fake_tensors
+from lm4ve.cost.fake import (
+    build_fake,
+    fake_config,
+    fake_tensors,
+    resolve_auto_dtypes,
+)
 from lm4ve.cost.operations import FORMULAS, Operation, Recorder, storage_of
 from lm4ve.cost.samples import samples_of_entry
 from lm4ve.tasks import task_of_config
@@ -120,11 +125,14 @@ def cost_of_step(
     if batch is None:
         batch = batch_of(cfg)
     data = task_of_config(cfg).batches.batch(cfg, batch, training=True)
-    amp = None if on_cpu else amp_dtype(cfg)
+    amp = None
+    if not on_cpu:
+        amp = amp_dtype(cfg)
+        resolve_auto_dtypes(cfg.model)
     with fake_tensors():
         model: Any = build_fake(cfg)
         with counting(model) as counts:
-            loss = _loss_of(model, data, amp)
+            loss = loss_of(model, data, amp)
             counts.end_forward()
             loss.backward()
             del loss
@@ -170,13 +178,27 @@ def batch_of(cfg: Config) -> int:
     return 1
 
 
-def _loss_of(model: Any, data: Any, amp: torch.dtype | None) -> Tensor:
-    """Run preprocessor and forward pass as MMEngine does in a training step."""
+def loss_of(model: Any, data: Any, amp: torch.dtype | None = None) -> Tensor:
+    """Run preprocessor and forward pass as MMEngine does in a training step.
+
+    Args:
+        model (BaseModel): The model.
+        data: A batch, before the preprocessor.
+        amp (torch.dtype, optional): The dtype of autocast; None: without it.
+    """
     with autocast_as_on_gpu(amp):
         losses = model(**model.data_preprocessor(data, True), mode='loss')
     loss: Tensor
     loss, _ = model.parse_losses(losses)
     return loss
+
+
+def optimizer_of(cfg: Config, model: nn.Module) -> Any:
+    """Return the config's optimizer for a model, with one rate for all parameters."""
+    wrapper = cfg.get('optim_wrapper') or {}
+    fields = dict(wrapper.get('optimizer') or dict(type='AdamW'))
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return OPTIMIZERS.build(dict(fields, params=parameters))
 
 
 def _update(cfg: Config, model: nn.Module, recorder: Recorder) -> int:
@@ -186,12 +208,7 @@ def _update(cfg: Config, model: nn.Module, recorder: Recorder) -> int:
         int: The bytes of the optimizer's state.
     """
     recorder.phase = 'update'
-    wrapper = cfg.get('optim_wrapper') or {}
-    fields = dict(wrapper.get('optimizer') or dict(type='AdamW'))
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    if not parameters:
-        return 0
-    optimizer = OPTIMIZERS.build(dict(fields, params=parameters))
+    optimizer = optimizer_of(cfg, model)
     optimizer.step()
     size = 0
     for state in optimizer.state.values():
