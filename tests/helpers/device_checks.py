@@ -8,23 +8,35 @@ A process of its own, since the device stays defined in it. One line a check: ``
 """
 
 import copy
+import functools
 import json
+import math
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 os.environ['HF_HUB_OFFLINE'] = '1'
 
+import cv2
+import numpy as np
+import pytest
 import torch
+from mmengine.model import ExponentialMovingAverage
 from torch import Tensor, nn
 
 import lm4ve
 from lm4ve.necks import LLMBlockNeck
+from lm4ve.probing import training
+from lm4ve.probing.data import ProbeData
+from lm4ve.probing.features import Features
+from lm4ve.probing.heads import HeadSpec
 from tests.helpers import second_device
 from tests.helpers.families import FAMILIES
-from tests.helpers.models import BLOCK
-from tests.helpers.necks.encoder import Encoder, batch, loud
+from tests.helpers.models import ARCH, BLOCK
+from tests.helpers.necks.encoder import Encoder, batch, loud, step
 from tests.helpers.second_device import NAME, WAITS
 
 #: Width of the tokens of the necks below.
@@ -232,6 +244,103 @@ def adapters() -> Iterator[Case]:
     yield 'all linear layers', build, dict(x=tokens(2, 3, 16, 16))
 
 
+# --------------------------------------------------- groups of other things than modules
+def tools() -> Iterator[tuple[str, Callable[[str], dict[str, Tensor]]]]:
+    """Yield functions that run something on a device and return its results."""
+    yield 'fused neck', fused
+    yield 'average of weights', averaged
+    yield 'head of a study', studied
+    for name, file in (
+        ('vit-demo_none_digits', 'picture.png'),
+        ('pointbert-demo_none_primitives', 'cloud.npy'),
+    ):
+        yield f'inference of {name}', functools.partial(inferred, name, file)
+
+
+def mixed_precision() -> Iterator[tuple[str, Callable[[str], dict[str, Tensor]]]]:
+    """Yield trainings with autocast and a scaler that skips a step."""
+    for dtype in (torch.bfloat16, torch.float16):
+        yield str(dtype), functools.partial(scaled, dtype)
+
+
+def scaled(dtype: torch.dtype, device: str) -> dict[str, Tensor]:
+    """Train three steps with autocast and a scaler, the second of which overflows."""
+    model = lm4ve.wrap(Encoder(), 'blocks.0', BLOCK).to(device)
+    optimizer = torch.optim.SGD(
+        [p for p in model.parameters() if p.requires_grad], lr=0.1
+    )
+    scaler = torch.amp.GradScaler(device, init_scale=8.0)
+    for factor in (1.0, math.inf, 1.0):
+        with torch.autocast(device, dtype):
+            out = model(batch().to(device))
+        assert out.dtype == dtype
+        scaler.scale(factor * out.float().square().mean()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+    assert scaler.get_scale() == 4.0
+    return dict(model.named_parameters())
+
+
+def fused(device: str) -> dict[str, Tensor]:
+    """Compute with a neck that is fused on the device."""
+    neck = necks(BLOCK, out_type='cls_token')().to(device)
+    with torch.no_grad():
+        return dict(out=lm4ve.fuse(neck)(tokens().to(device)))
+
+
+def averaged(device: str) -> dict[str, Tensor]:
+    """Train three steps, and average the weights as an EMA does."""
+    model = lm4ve.wrap(Encoder(), 'blocks.0', BLOCK).to(device)
+    average = ExponentialMovingAverage(model, momentum=0.1)
+    for _ in range(3):
+        step(model, batch().to(device))
+        average.update_parameters(model)
+    return average.state_dict()
+
+
+def studied(device: str) -> dict[str, Tensor]:
+    """Train a head of ``lm4ve try`` for three steps on made-up tokens."""
+    rng = np.random.default_rng(0)
+    shape = (1, 40, 6, C)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        stored = np.memmap(path / 'tokens.f16', np.float16, 'w+', shape=shape)
+        stored[:] = rng.normal(size=shape)
+        train, val, test = np.split(np.arange(40), [20, 30])
+        data = ProbeData(
+            name='data',
+            labels=rng.integers(2, size=40),
+            splits=dict(train=train, val=val, test=test),
+            classes=('a', 'b'),
+            fingerprint='',
+            items=(),
+        )
+        features = Features(shape, data, '', path, '<encoder>')
+        head = HeadSpec('frozen', 'frozen', '', dict(arch=ARCH))
+        with pytest.MonkeyPatch.context() as patch:
+            # What a command finds when it starts: a GPU, or the CPU.
+            patch.setattr(training, 'DEVICE', device)
+            trainer = training.Trainer(features)
+            model = trainer.train(head, 1e-3, seed=0, steps=3, splits=['train'])
+            scores = trainer._score(model.eval(), test)
+    return dict(model.named_parameters(), scores=torch.from_numpy(scores))
+
+
+def inferred(name: str, file: str, device: str) -> dict[str, Tensor]:
+    """Predict for a file, as ``lm4ve.apis`` does for its user."""
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder, file))
+        if file.endswith('.npy'):
+            np.save(path, rng.normal(size=(1100, 3)))
+        else:
+            cv2.imwrite(path, rng.integers(0, 255, (8, 8, 3), np.uint8))
+        torch.manual_seed(0)
+        (found,) = lm4ve.apis.inference(name, None, path, device=device)
+    return dict(scores=torch.as_tensor(found['pred_scores']))
+
+
 GROUPS = dict(
     paths=paths,
     blocks=blocks,
@@ -239,7 +348,11 @@ GROUPS = dict(
     sixteen_bits=sixteen_bits,
     hosts=hosts,
     adapters=adapters,
+    tools=tools,
+    mixed_precision=mixed_precision,
 )
+#: Groups that yield functions of a device; the others yield modules.
+OF_FUNCTIONS = ('tools', 'mixed_precision')
 
 
 # ------------------------------------------------------------------------ running
@@ -288,7 +401,9 @@ def tensor_of(out: Any) -> Tensor:
     return out.logits
 
 
-def compare(build: Callable[[], nn.Module], call: dict[str, Any]) -> tuple[float, list]:
+def compare_modules(
+    build: Callable[[], nn.Module], call: dict[str, Any]
+) -> tuple[float, list]:
     """Run a module on both devices; return the largest relative difference and waits."""
     torch.manual_seed(0)
     here = build()
@@ -297,12 +412,27 @@ def compare(build: Callable[[], nn.Module], call: dict[str, Any]) -> tuple[float
     there.to(NAME)
     expected, _ = results(here, call, 'cpu')
     found, waits = results(there, call, NAME)
+    return largest_difference(found, expected), waits
+
+
+def compare_runs(run: Callable[[str], dict[str, Tensor]]) -> tuple[float, list]:
+    """Run a function on both devices; return the largest relative difference."""
+    both = []
+    for device in ('cpu', NAME):
+        torch.manual_seed(0)
+        both.append({name: value.detach().cpu() for name, value in run(device).items()})
+    expected, found = both
+    return largest_difference(found, expected), []
+
+
+def largest_difference(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
+    """Return the largest relative difference between tensors of the same names."""
     assert found.keys() == expected.keys()
     worst = 0.0
     for name, value in expected.items():
         error = (found[name].double() - value.double()).norm()
         worst = max(worst, float(error / value.double().norm().clamp_min(1e-2)))
-    return worst, waits
+    return worst
 
 
 def main() -> None:
@@ -310,8 +440,11 @@ def main() -> None:
     torch.set_num_threads(1)
     with second_device.SecondDevice():
         for group in sys.argv[1:]:
-            for name, build, call in GROUPS[group]():
-                difference, waits = compare(build, call)
+            for name, *check in GROUPS[group]():
+                if group in OF_FUNCTIONS:
+                    difference, waits = compare_runs(*check)
+                else:
+                    difference, waits = compare_modules(*check)
                 line = dict(group=group, check=name, difference=difference, waits=waits)
                 print(json.dumps(line), flush=True)
 

@@ -66,6 +66,20 @@ NO_WORK = {
     'new_empty_strided',
     'set_',
 }
+#: Operations that autocast runs in 16 bits.
+LOWERED = (
+    'addmm',
+    'baddbmm',
+    'bmm',
+    'conv1d',
+    'conv2d',
+    'conv3d',
+    'linear',
+    'matmul',
+    'mm',
+    'scaled_dot_product_attention',
+)
+AUTOCAST = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)
 #: Packages whose lines are worth naming; the innermost one of them asked.
 NAMED = ('lm4ve', 'mmaction', 'mmcv', 'mmengine', 'mmpretrain', 'transformers')
 
@@ -404,6 +418,33 @@ def _stay_on_cpu(storage: Any, location: str) -> Any:
     return None
 
 
+def lowered(operation: Any) -> Callable[..., Any]:
+    """Return an operation that autocast runs in its 16 bits."""
+
+    def cast(x: Any) -> Any:
+        is_tensor = isinstance(x, torch.Tensor)
+        if is_tensor and x.dtype in (torch.float32, torch.float16, torch.bfloat16):
+            return x.to(torch.get_autocast_dtype(NAME))
+        return x
+
+    def run_lowered(*args: Any, **kwargs: Any) -> Any:
+        with torch._C._ExcludeDispatchKeyGuard(AUTOCAST):
+            return operation(*map(cast, args), **kwargs)
+
+    return run_lowered
+
+
+def define_autocast() -> None:
+    """Let ``torch.autocast('accel')`` run products in 16 bits, as on a GPU."""
+    others = torch.library.Library('_', 'IMPL')
+    others.fallback(torch.library.fallthrough_kernel, 'AutocastPrivateUse1')
+    library = torch.library.Library('aten', 'IMPL')
+    for name in LOWERED:
+        operation = getattr(torch.ops.aten, name)
+        library.impl(name, lowered(operation), 'AutocastPrivateUse1')
+    LIBRARIES.extend([others, library])
+
+
 def define() -> None:
     """Define the device in this process, once."""
     if torch._C._get_privateuse1_backend_name() == NAME:
@@ -415,6 +456,7 @@ def define() -> None:
     library.impl('empty_strided', _empty_strided, 'PrivateUse1')
     library.impl('_copy_from', _copy_from, 'PrivateUse1')
     LIBRARIES.append(library)
+    define_autocast()
     # Below those of torch itself, the first of which that answers is taken.
     torch.serialization.register_package(5, lambda storage: None, _stay_on_cpu)
 

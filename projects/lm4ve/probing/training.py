@@ -69,10 +69,10 @@ class Trainer:
             views (np.ndarray | int): The view of each picture, or one for all; 0 is the
                 plain one.
         """
-        tokens = torch.from_numpy(self.features.tokens[views, indices]).to(DEVICE)
-        labels = torch.from_numpy(self.features.data.labels[indices]).to(DEVICE)
-        mean = torch.from_numpy(self.mean).to(DEVICE)
-        deviation = torch.from_numpy(self.deviation).to(DEVICE)
+        tokens = _on_device(self.features.tokens[views, indices])
+        labels = _on_device(self.features.data.labels[indices])
+        mean = _on_device(self.mean)
+        deviation = _on_device(self.deviation)
         return (tokens.float() - mean) / (deviation + 1e-6), labels
 
     def batches(
@@ -217,3 +217,8 @@ class Trainer:
         seconds = time.perf_counter() - start - build_seconds
         # Building may have been faster this time.
         return max(seconds / steps, 0.0)
+
+
+def _on_device(values: np.ndarray) -> Tensor:
+    """Return an array on the device, without waiting for what it computes before."""
+    return torch.from_numpy(values).to(DEVICE, non_blocking=True)
