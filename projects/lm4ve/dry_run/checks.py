@@ -47,7 +47,7 @@ CHECKS = (
     Check('weights', check_weights, needs=('config',)),
     Check('data', check_data, needs=('config', 'processes')),
     Check('files', check_files, needs=('data',)),
-    Check('memory', check_memory, needs=('data',)),
+    Check('memory', check_memory, needs=('weights', 'data')),
     # Before anything computes: a process that forks its workers later may block them.
     Check('workers', check_workers, needs=('data',)),
     Check('steps', check_steps, needs=('resume', 'weights', 'data'), together=True),
