@@ -4,6 +4,7 @@ import errno
 import json
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -19,10 +20,11 @@ from lm4ve.ablation import store as stores
 from lm4ve.ablation.trial import run_trial, write_spec
 from lm4ve.ablation.workers import Workers
 from lm4ve.errors import UserError
+from lm4ve.runner.command_line import run_tool
 from lm4ve.runner.same_data import pixel_versions
 from tests.helpers import quick_python
 from tests.helpers.ablation.command import TOOL, results, run, when_a_trial_hangs
-from tests.helpers.ablation.toy import GRID, HANG, TUNE, write_grid
+from tests.helpers.ablation.toy import GRID, HANG, TUNE, ToyModel, write_grid
 from tests.helpers.tasks import ROOT
 
 
@@ -184,6 +186,43 @@ def test_a_running_trial_is_neither_cleared_nor_run_twice(
     run_trial(write_spec(trial, folder, False))
     assert 'has a result already' in capsys.readouterr().out
     assert (folder / 'result.json').read_text() == '{}'
+
+
+def test_stopped_trial_continues_to_an_undisturbed_trials_result(tmp_path, monkeypatch):
+    trial = load_grid(write_grid(tmp_path)).main({})[0]
+    whole = Store(tmp_path / 'whole')
+    run_trial(write_spec(trial, whole.clear(trial), False))
+    store = Store(tmp_path / 'stopped')
+    folder = store.clear(trial)
+    # Eight iterations in all; stopped in the sixth, after the first epoch's checkpoint.
+    steps = []
+
+    def stop(model, *args, **kwargs):
+        steps.append(1)
+        if len(steps) == 6:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return train_step(model, *args, **kwargs)
+
+    train_step = ToyModel.train_step
+    monkeypatch.setattr(ToyModel, 'train_step', stop)
+    spec = write_spec(trial, folder, False)
+    with pytest.raises(SystemExit) as end:
+        run_tool(lambda: run_trial(spec))
+    assert end.value.code == 138
+    assert (folder / 'run/iter_6.pth').exists()
+    assert store.result(trial) is None
+    # The command clears the folder, but for the training.
+    run_trial(write_spec(trial, store.clear(trial), False))
+    assert len(steps) == 8
+    result = store.result(trial)
+    expected = whole.result(trial)
+    assert result['metrics'] == expected['metrics']
+    assert not list(folder.rglob('*.pth'))
+
+    # Another number of processes makes other batches.
+    (folder / 'run/iter_6.pth').touch()
+    assert list(store.clear(trial).rglob('*.pth'))
+    assert not list(Store(store.work_dir, 2).clear(trial).iterdir())
 
 
 def complete_result(trial) -> dict:

@@ -1,4 +1,7 @@
-"""A training that runs for minutes at its first start in a Slurm job, and else for a moment."""
+"""A training that runs for minutes at its first start in a Slurm job, and else for a moment.
+
+So a test can disturb the first start, whenever Slurm gets to it.
+"""
 
 import os
 import time
@@ -22,7 +25,8 @@ class SlowFirstStartHook(Hook):
         self.mark = mark
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        if not self.mark or 'SLURM_RESTART_COUNT' in os.environ:
+        is_first_start = 'SLURM_RESTART_COUNT' not in os.environ
+        if not self.mark or 'SLURM_JOB_ID' not in os.environ or not is_first_start:
             return
         if runner.iter == 2:
             Path(self.mark).touch()

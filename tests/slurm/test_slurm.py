@@ -109,6 +109,43 @@ def test_a_stopped_command_finds_its_requeued_jobs_again(
     assert jobs_of(out) == jobs
 
 
+#: Two trials of 80 steps.
+LONG_GRID = f"""{GRID}common = {{
+    'custom_imports.imports': ['tests.helpers.slurm_training'],
+    'custom_hooks': [dict(type='SlowFirstStartHook', mark='MARK')],
+    'train_cfg.max_epochs': 20,
+    'default_hooks.checkpoint.interval': 9}}
+"""
+
+
+def test_disturbed_trials_of_an_array_continue_to_a_local_grids_results(
+    tmp_path, on_slurm
+):
+    """One task of the array is requeued, the other one gets submitit's signal."""
+    mark = tmp_path / 'training'
+    grid = write_grid(tmp_path, LONG_GRID.replace('MARK', str(mark)))
+    out = tmp_path / 'out'
+    only = ['--variants', 'two']
+    disturb = (
+        f'until [ -e {mark} ]; do sleep .1; done; '
+        'set -- $(squeue -h -r -t R -o %i); until [ $# = 2 ]; do '
+        'sleep .5; set -- $(squeue -h -r -t R -o %i); done; '
+        'sleep 20; scontrol requeue $1; scancel --signal=USR2 $2'
+    )
+    with subprocess.Popen(['bash', '-c', disturb]):
+        assert on_slurm(grid, out, *only) == 0
+    logs = [path.read_text() for path in out.glob('trials/*/log.txt')]
+    assert len(logs) == 2
+    for number in ('SIGTERM', 'SIGUSR2'):
+        (log,) = [log for log in logs if f'Stopped by {number}. Saved: ' in log]
+        assert 'Training continues from' in log
+    assert not list(out.rglob('*.pth'))
+    assert run(grid, tmp_path / 'local', '--workers', 2, *only) == 0
+    (on_cluster,) = out.glob('*/results.csv')
+    (local,) = (tmp_path / 'local').glob('*/results.csv')
+    assert on_cluster.read_bytes() == local.read_bytes()
+
+
 def test_the_shell_scripts_train_and_test(tmp_path, cluster):
     pytest.importorskip('mmpretrain')
     env = environment(real=True) | dict(
