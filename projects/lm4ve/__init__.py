@@ -26,6 +26,7 @@ _REGISTERS = {
         'PlainCheckpointHook',
         'WholeCheckpointHook',
     ),
+    'lm4ve.runner.autocast': ('AutocastOptimWrapper',),
     'lm4ve.runner.finite_loss': ('FiniteLossHook',),
     'lm4ve.runner.block_in_use': ('BlockInUseHook', 'NeckProgressHook'),
     'lm4ve.blocks.controls': ('AttentionBlock',),

@@ -191,6 +191,11 @@ DEFECTS = [
         'not return_feat_map',
     ),
     Defect(
+        'widen_bfloat16_scores',
+        'mmaction.models.heads:BaseHead.loss_by_feat',
+        r'cls_scores\.detach\(\)\.cpu\(\)\.numpy\(\)',
+    ),
+    Defect(
         'build_recognizers',
         'mmaction.models:BaseRecognizer.__init__',
         "'ActionDataPreprocessor'",

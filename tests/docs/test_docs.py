@@ -88,7 +88,8 @@ def _is_registered(name: str) -> bool:
     import mmpretrain.registry
 
     registries = [mmengine.registry.VISBACKENDS]
-    for kind in ('MODELS', 'DATASETS', 'HOOKS', 'TRANSFORMS', 'METRICS', 'VISUALIZERS'):
+    kinds = ('MODELS', 'DATASETS', 'HOOKS', 'TRANSFORMS', 'METRICS', 'VISUALIZERS')
+    for kind in (*kinds, 'OPTIM_WRAPPERS'):
         for package in (lm4ve, mmpretrain, mmaction, mmengine):
             registries.append(getattr(package.registry, kind))
     return any(registry.get(name) for registry in registries)

@@ -17,6 +17,9 @@ from lm4ve.runner.flags import (
 from lm4ve.tasks import all_tasks
 
 _YES = dict(action='store_true')
+#: What ``--amp`` without a type is: MMEngine's ``AmpOptimWrapper``, and fp32 without a GPU.
+PLAIN_AMP = True
+_AMP = 'mixed precision in bf16 or fp16, on any device; without a value, fp16 on a GPU only'
 _RESUME = (
     'a checkpoint to resume from; without a value, the newest whole one in the work '
     "directory; 'auto': that one, or the beginning if there is none"
@@ -110,6 +113,7 @@ FLAGS: dict[str, Flags] = {
     'list': {'--task': dict(help='only those of it, for example image')},
     'train': {
         **RUN,
+        '--amp': dict(nargs='?', const=PLAIN_AMP, choices=['bf16', 'fp16'], help=_AMP),
         '--resume': dict(nargs='?', const='newest', help=_RESUME),
         '--no-validate': dict(_YES, help='do not evaluate'),
         '--auto-scale-lr': dict(_YES, help=_SCALE),

@@ -14,10 +14,11 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.dist import get_rank
 
-from lm4ve.commands.flags import parser_of
+from lm4ve.commands.flags import PLAIN_AMP, parser_of
 from lm4ve.errors import UserError
 from lm4ve.files import sole_use
 from lm4ve.runner import command_line
+from lm4ve.runner.autocast import use_autocast
 from lm4ve.runner.resume import choose_start
 
 
@@ -66,9 +67,11 @@ def apply_flags(cfg: Config, args: argparse.Namespace) -> None:
         cfg.val_cfg = None
         cfg.val_dataloader = None
         cfg.val_evaluator = None
-    if args.amp:
+    if args.amp is PLAIN_AMP:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    elif args.amp is not None:
+        use_autocast(cfg, args.amp)
     if args.resume not in (None, 'newest', 'auto'):
         cfg.resume = True
         cfg.load_from = args.resume

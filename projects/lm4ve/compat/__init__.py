@@ -200,6 +200,11 @@ register(
     'lm4ve.compat.mmaction_unused_norm:drop_unused_norm',
 )
 register(
+    'mmaction.models.heads.base',
+    'mmaction.models.heads.base:BaseHead.loss_by_feat',
+    'lm4ve.compat.mmaction_bfloat16_scores:widen_bfloat16_scores',
+)
+register(
     'mmaction.models.recognizers.base',
     'mmaction.models.recognizers.base:BaseRecognizer.__init__',
     'lm4ve.compat.mmaction_unbuilt_parts:build_recognizers',

@@ -36,12 +36,17 @@ IN_FULL_PRECISION = (
 )
 
 
+#: Wrapper of an optimizer -> the dtype of its autocast where its config names none.
+DEFAULT_DTYPES = {'AmpOptimWrapper': 'float16', 'AutocastOptimWrapper': 'bfloat16'}
+
+
 def amp_dtype(cfg: Config) -> torch.dtype | None:
     """Return the dtype in which a config's training runs autocast; None: it does not."""
     wrapper = cfg.get('optim_wrapper') or {}
-    if str(wrapper.get('type')).rpartition('.')[2] != 'AmpOptimWrapper':
+    kind = str(wrapper.get('type')).rpartition('.')[2]
+    if kind not in DEFAULT_DTYPES:
         return None
-    dtype: torch.dtype = getattr(torch, wrapper.get('dtype') or 'float16')
+    dtype: torch.dtype = getattr(torch, wrapper.get('dtype') or DEFAULT_DTYPES[kind])
     return dtype
 
 

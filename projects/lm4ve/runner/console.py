@@ -31,7 +31,7 @@ FOREIGN = (
     '"FileClient" will be deprecated|"HardDiskBackend" is|Failed to search registry'
 )
 #: Marks a record of a logger for :func:`is_shown`.
-_SHOWN = dict(for_console=True)
+SHOWN = dict(for_console=True)
 #: How many of the last steps a loss within an epoch is averaged over.
 _WINDOW = 20
 
@@ -143,7 +143,7 @@ class ConsoleHook(Hook):  # type: ignore[misc]
             'log': runner.logger.log_file or 'none',
         }
         text = '\n'.join(f'{title:12} {value}' for title, value in rows.items())
-        runner.logger.info(text, extra=_SHOWN)
+        runner.logger.info(text, extra=SHOWN)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, *args: Any, **kwargs: Any
@@ -253,7 +253,7 @@ class ConsoleHook(Hook):  # type: ignore[misc]
         """Print a line by the runner's logger, and note when, for the next heartbeat."""
         self._close_bar()
         self._printed_at = time.monotonic()
-        runner.logger.info(text, extra=_SHOWN)
+        runner.logger.info(text, extra=SHOWN)
 
 
 def _describe_model(runner: Runner) -> str:

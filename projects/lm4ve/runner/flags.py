@@ -4,7 +4,9 @@ A flag is a row of a table: its names, and what ``ArgumentParser.add_argument`` 
 """
 
 import argparse
-from collections.abc import Callable, Mapping
+import itertools
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from lm4ve.runner.cfg_options import OptionsAction
@@ -81,9 +83,39 @@ def at_least(bound: Number) -> Callable[[str], Number]:
     return read
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose flags with an optional choice leave other words to what follows.
+
+    argparse would take the config in ``--amp CONFIG`` for the flag's value.
+    """
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse a command line, by default the process's, as argparse does."""
+        words = sys.argv[1:] if args is None else args
+        return super().parse_known_args(self._bare_flags_last(words), namespace)
+
+    def _bare_flags_last(self, words: Sequence[str]) -> list[str]:
+        """Return the words, with each such flag that has no choice after it at the end."""
+        kept = []
+        bare = []
+        for word, following in itertools.zip_longest(words, words[1:]):
+            if self._is_bare(word, following):
+                bare.append(word)
+            else:
+                kept.append(word)
+        return kept + bare
+
+    def _is_bare(self, word: str, following: str | None) -> bool:
+        """Return whether a word is a flag with an optional choice, and the next one no choice."""
+        action = self._option_string_actions.get(word)
+        if action is None or action.nargs != '?' or not action.choices:
+            return False
+        return following not in action.choices
+
+
 def build_parser(description: str | None, flags: Flags) -> argparse.ArgumentParser:
     """Return a parser of a table's flags; the lines of the description are kept."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     for names, options in flags.items():

@@ -14,6 +14,7 @@ import mmengine.runner
 from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import Evaluator
 from mmengine.registry import RUNNERS
+from torch import nn
 
 from lm4ve.errors import UserError, check
 from lm4ve.necks.running import parse_compile
@@ -25,6 +26,7 @@ from lm4ve.runner.config.schedules import ENDS
 from lm4ve.runner.console import ConsoleHook, raise_when_closed, shorten
 from lm4ve.runner.evaluation import BatchEvaluator
 from lm4ve.runner.loops import schedules_of
+from lm4ve.runner.precision import PrecisionHook, put_channels_last, set_tf32
 from lm4ve.runner.resume import resume_newest
 from lm4ve.runner.stop_hook import StopHook
 
@@ -59,6 +61,18 @@ class Runner(mmengine.runner.Runner):  # type: ignore[misc]
     def __init__(self, *args: Any, short_console: bool = False, **kwargs: Any) -> None:
         self._short_console = short_console
         super().__init__(*args, **kwargs)
+
+    def setup_env(self, env_cfg: dict[str, Any]) -> None:
+        """Set up what MMEngine does, and where fp32 may be computed in TF32."""
+        super().setup_env(env_cfg)
+        set_tf32(env_cfg.get('tf32'))
+
+    def build_model(self, *args: Any, **kwargs: Any) -> nn.Module:
+        """Build the model, with the channels last if the config says so."""
+        model: nn.Module = super().build_model(*args, **kwargs)
+        if self.cfg.get('channels_last'):
+            put_channels_last(model)
+        return model
 
     def build_logger(self, *args: Any, **kwargs: Any) -> logging.Logger:
         """Build MMEngine's logger."""
@@ -140,6 +154,7 @@ def build_runner(cfg: Config, short_console: bool = False) -> Any:
     if runner_type == 'Runner':
         runner = _build_runner(cfg, short_console)
     else:
+        _refuse_fields_of_our_runner(cfg, runner_type)
         runner = RUNNERS.get(runner_type).from_cfg(cfg)
         if short_console:
             shorten(runner.logger)
@@ -147,7 +162,13 @@ def build_runner(cfg: Config, short_console: bool = False) -> Any:
         runner.register_hook(ConsoleHook())
     # PlainCheckpointHook has to run after all other hooks that change a checkpoint, so it
     # is registered last.
-    for hook_class in (NeckHook, StopHook, ClassCountHook, PlainCheckpointHook):
+    for hook_class in (
+        NeckHook,
+        StopHook,
+        ClassCountHook,
+        PrecisionHook,
+        PlainCheckpointHook,
+    ):
         if not any(isinstance(hook, hook_class) for hook in runner.hooks):
             runner.register_hook(hook_class())
     return runner
@@ -170,6 +191,24 @@ def _check_load_from(cfg: Config, runner_type: str) -> None:
         raise UserError(
             f"load_from='{path}' is a folder. Fix: name a checkpoint in it."
         )
+
+
+def _refuse_fields_of_our_runner(cfg: Config, runner_type: str) -> None:
+    """Refuse fields of the precision that another runner would ignore.
+
+    Raises:
+        UserError: It names the first one.
+    """
+    fields = {
+        'channels_last': cfg.get('channels_last'),
+        'env_cfg.tf32': (cfg.get('env_cfg') or {}).get('tf32'),
+    }
+    for name, value in fields.items():
+        if value:
+            raise UserError(
+                f"{name}={value}: runner_type='{runner_type}' does not read it. Fix: leave it "
+                "out, or runner_type='Runner'."
+            )
 
 
 def _replace_training_loop(cfg: Config) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from mmengine.config import Config
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
-from lm4ve.errors import UserError, brief
+from lm4ve.errors import UserError, brief, check
 from lm4ve.runner.config.classes import classes_named
 from lm4ve.runner.config.fields import (
     FIELDS,
@@ -23,6 +23,7 @@ from lm4ve.runner.config.fields import (
     READ_BEFORE_BUILDING,
     READERS,
     Readers,
+    dict_at,
     refuse_unknown,
     variables_of,
 )
@@ -55,6 +56,7 @@ def check_config(cfg: Config) -> None:
         if name in FIELDS:
             _check_is_dict(name, cfg[name])
             _check_node(cfg, cfg[name], name, scope)
+    _check_precision(cfg)
     check_lengths(cfg)
     check_schedules(cfg)
     refuse_rates_without_effect(cfg)
@@ -74,6 +76,17 @@ def _check_names(cfg: Config) -> None:
         close = get_close_matches(name, candidates, 1, 0.82)
         if close and not name.startswith(close[0]):
             refuse_unknown(cfg, '', {name} - variables_of(cfg), FIELDS)
+
+
+def _check_precision(cfg: Config) -> None:
+    """Check the fields of the precision that our runner reads.
+
+    Raises:
+        UserError: One is neither True nor False.
+    """
+    check('channels_last', cfg.get('channels_last', False), kind=bool)
+    tf32 = dict_at(cfg, 'env_cfg').get('tf32')
+    check('env_cfg.tf32', tf32, kind=(bool, type(None)))
 
 
 def _check_is_dict(name: str, value: Any) -> None:

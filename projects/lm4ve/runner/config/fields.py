@@ -31,6 +31,7 @@ FIELDS = {
     *inspect.signature(FlexibleRunner).parameters,
     'activation_checkpointing',
     'allow_new',
+    'channels_last',
     'compile',
     'custom_imports',
     'efficient_conv_bn_eval',
@@ -95,7 +96,9 @@ _LOADER = Readers((DataLoader,), frozenset({'num_batch_per_epoch'}))
 READERS: dict[str, Readers] = {
     'auto_scale_lr': Readers(keys=frozenset({'enable', 'base_batch_size'})),
     'env_cfg': Readers(
-        keys=frozenset({'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'})
+        keys=frozenset(
+            {'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit', 'tf32'}
+        )
     ),
     'env_cfg.mp_cfg': Readers((set_multi_processing,)),
     'log_processor': Readers((LogProcessor,)),
