@@ -77,9 +77,27 @@ RUNS = {
         'dtype',
         [None, 'float16', 'float32', 'float16', 'float32', 'float16'],
     ),
+    'precision': (
+        '--tasks cloud --batch 2 --variants block-bf16 amp-bf16 tf32 channels-last '
+        'fused-adamw',
+        'precision',
+        ['fp32', 'block-bf16', 'amp-bf16', 'channels-last', 'fused-adamw'],
+    ),
     # Behind 'load', whose server of forks has imported what both need.
     'weak_scaling': ('--task motion --batch 1', 'batch', [1, 2]),
 }
+
+
+def test_gradients_of_16_bits_are_near_those_of_fp32(measured):
+    rows = measured('gradients', '--tasks motion --batch 2')
+    assert len(rows) == 3 * 3
+    for row in rows:
+        is_exact = row['block'] == 'float32'
+        assert (row['gradient error'] == 0) == is_exact
+        if row['loss times'] == 1:
+            assert float(row['cosine']) > 0.99
+        else:
+            assert float(row['cosine']) > 0
 
 
 #: Benchmark -> packages that it needs beside the core's.

@@ -4,9 +4,10 @@
 
 It runs the tests marked `cuda` (paths of the block, a step of every task, mixed
 precision, DDP on nccl and FSDP, with two ranks where there are two GPUs) and the
-benchmarks of the block, of training steps with a block in 16 and 8 bits, and of the
-input pipelines, which say how many cores the GPU needs. What has no time left is not
-begun, and the JSON says so. The table that it prints belongs into docs/results/gpu.md.
+benchmarks of the block, of training steps with a block in 16 and 8 bits and in every
+precision that a config can have, and of the input pipelines, which say how many cores
+the GPU needs. What has no time left is not begun, and the JSON says so. The table that
+it prints belongs into docs/results/gpu.md.
 """
 
 import json
@@ -29,6 +30,7 @@ BUDGET = 520.0
 _BENCHMARKS = {
     'block': 'block.py --device cuda --dtypes float32 bfloat16',
     'train_step': 'steps.py --device cuda --tasks image --batch 256',
+    'precision': 'precision.py --device cuda --repeats 3',
     'int8': 'steps.py --device cuda --tasks image --batch 256 --dtype int8',
     'float8': 'steps.py --device cuda --tasks image --batch 256 --dtype float8',
     'loader': 'loader.py --device cpu --tasks image video',
