@@ -5,10 +5,12 @@ import subprocess
 
 import pytest
 
+from tests.helpers import quick_python
+from tests.helpers.metrics_in_processes import DEMOS
 from tests.helpers.processes import environment
 from tests.helpers.runner.recording import config
 from tests.helpers.tasks import ROOT
-from tests.helpers.tools import ERRORS_ONLY, run_tool_here
+from tests.helpers.tools import ERRORS_ONLY, run_command, run_tool_here
 
 pytest.importorskip('mmpretrain')
 
@@ -39,3 +41,22 @@ def test_machines_in_different_folders_evaluate_as_one(tmp_path):
     two = json.loads((tmp_path / 'two.json').read_text())
     assert two['accuracy/top1'] == pytest.approx(one['accuracy/top1'])
     assert not list(tmp_path.glob('machine*/*'))
+
+
+@pytest.mark.walk
+@pytest.mark.parametrize('task', DEMOS)
+def test_metrics_of_uneven_data_equal_one_process(task, tmp_path):
+    python = [str(quick_python.folder() / 'python'), '-m']
+    measure = ['tests.helpers.metrics_in_processes', task, str(tmp_path)]
+    env = environment()
+    launch = ['torch.distributed.run', '--nproc_per_node=2']
+    launch += [f'--master_port={env["PORT"]}', '-m']
+    for words in ([], launch):
+        command = [*python, *words, *measure]
+        done = run_command(*command, cwd=ROOT, env=env, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+    alone = json.loads((tmp_path / 'none.json').read_text())
+    together = json.loads((tmp_path / 'pytorch.json').read_text())
+    assert alone['size'] == together['size']
+    assert alone['size'] % 2 == 1
+    assert together['metrics'] == pytest.approx(alone['metrics'], rel=1e-4, abs=1e-4)
