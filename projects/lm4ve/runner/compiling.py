@@ -70,9 +70,14 @@ def check_compile(options: Mapping[str, Any]) -> None:
         check('compile', name, choices=known)
     backend = options.get('backend', 'inductor')
     if isinstance(backend, str):
-        check('compile.backend', backend, choices=torch.compiler.list_backends(()))
+        check('compile.backend', backend, choices=_backends())
     if backend == 'inductor' and not torch.cuda.is_available():
         _check_compiler()
+
+
+def _backends() -> list[str]:
+    """Return the names of backends that users know; torch lists some for its tests, too."""
+    return [*torch.compiler.list_backends(), 'aot_eager', 'eager']
 
 
 def _check_compiler() -> None:

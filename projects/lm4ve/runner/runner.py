@@ -94,6 +94,9 @@ class Runner(mmengine.runner.Runner):  # type: ignore[misc]
         options = parse_compile(self.cfg.get('compile', False))
         if options is not None:
             compile_training(self.model, options)
+            self.logger.info(
+                'The second training step compiles the model, and is slow.'
+            )
 
     def build_evaluator(self, evaluator: Any) -> Evaluator:
         """Build MMEngine's evaluator, which waits once a batch for a GPU; or a user's own."""
