@@ -9,7 +9,8 @@ for ((left = ${RESTARTS:-10}; ; left--)); do
   "$(dirname "$0")/dist_train.sh" "$@" --resume auto
   code=$?
   case $code in
-    # Done; a mistake of the user's, which another start does not mend; Ctrl-C; SIGUSR1, SIGUSR2, SIGTERM.
+    # Done; a mistake of the user's, which another start does not mend; Ctrl-C; SIGUSR1, SIGUSR2
+    # and SIGTERM.
     0 | 2 | 130 | 138 | 140 | 143) exit $code ;;
   esac
   if [ "$left" -le 0 ]; then exit $code; fi

@@ -10,9 +10,11 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
+from torch.utils.data import DataLoader
 
 from lm4ve.runner.command_line import build_runner, run_tool
 from lm4ve.runner.resume import check_whole, newest_checkpoint
+from lm4ve.runner.stopping import keep_workers_at_signals
 from tests.helpers.runner.random_run import EPOCHS, STEPS, config
 from tests.helpers.runner.toy import Score
 from tools.dev.check_resume import is_same, state_of
@@ -188,3 +190,22 @@ def test_killed_while_saving_at_a_signal_keeps_the_checkpoint_before(
     monkeypatch.undo()
     assert newest_checkpoint(tmp_path) == (tmp_path / 'iter_2.pth', [])
     check_whole(tmp_path / 'iter_2.pth')
+
+
+def test_worker_outlives_signals_that_its_training_did_not_send():
+    others = set(multiprocessing.active_children())
+    loader = DataLoader(range(20), num_workers=1)
+    keep_workers_at_signals(loader)
+    batches = iter(loader)
+    next(batches)
+    (worker,) = set(multiprocessing.active_children()) - others
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        subprocess.run(['kill', '-s', str(int(number)), str(worker.pid)], check=True)
+    assert len(list(batches)) == 19
+
+    batches = iter(loader)
+    next(batches)
+    (worker,) = set(multiprocessing.active_children()) - others
+    worker.terminate()
+    worker.join(30)
+    assert worker.exitcode == 0
