@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from mmengine.dist import all_gather_object
+from mmengine.dist import all_gather_object, barrier
 from mmengine.hooks import Hook
 from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
@@ -57,21 +57,15 @@ def put_channels_last(model: nn.Module) -> None:
 class PrecisionHook(Hook):  # type: ignore[misc]
     """Log in which precision a training computes, after a checkpoint was loaded.
 
-    It warns of a float16 block without a loss scaler, and stops a training whose
-    processes compute their blocks in different types.
+    It warns of a float16 block without a loss scaler.
     """
 
     # After the lines at the start of the console, which the hook before it prints.
     priority = 'LOWEST'
 
     def before_train(self, runner: Runner) -> None:
-        """Compare the processes, and log the precision.
-
-        Raises:
-            UserError: Blocks have another dtype in another process.
-        """
+        """Log the precision."""
         dtypes = _block_dtypes(runner.model)
-        _refuse_other_dtypes(dtypes)
         text = describe_precision(runner)
         runner.logger.info(f'{"precision":12} {text}', extra=SHOWN)
         scales = any(_scales_loss(wrapper) for wrapper in _wrappers(runner))
@@ -160,17 +154,23 @@ def _block_dtypes(model: nn.Module) -> list[str]:
     return sorted(found)
 
 
-def _refuse_other_dtypes(dtypes: list[str]) -> None:
+def refuse_other_dtypes(model: nn.Module) -> None:
     """Refuse blocks that have another type in another process.
 
-    With dtype='auto' it follows from the GPUs that a process sees.
+    With dtype='auto' it follows from the GPUs that a process sees. MMEngine broadcasts
+    the model later, with the records of its blocks, and gloo ends a process in which
+    these have another length.
+
+    Args:
+        model (nn.Module): The model as every process has built it.
 
     Raises:
         UserError: It names two processes.
     """
-    everyone: list[Any] = all_gather_object(dtypes)
+    everyone: list[Any] = all_gather_object(_block_dtypes(model))
     for rank, other in enumerate(everyone):
         if other != everyone[0]:
+            barrier()  # a process that ends now would break the others' gathering
             raise UserError(
                 f'model.neck.block.dtype is {everyone[0]} in process 0 and {other} in process '
                 f"{rank}: 'auto' follows from a machine's GPUs. Fix: name the dtype, for "

@@ -26,7 +26,12 @@ from lm4ve.runner.config.schedules import ENDS
 from lm4ve.runner.console import ConsoleHook, raise_when_closed, shorten
 from lm4ve.runner.evaluation import BatchEvaluator
 from lm4ve.runner.loops import schedules_of
-from lm4ve.runner.precision import PrecisionHook, put_channels_last, set_tf32
+from lm4ve.runner.precision import (
+    PrecisionHook,
+    put_channels_last,
+    refuse_other_dtypes,
+    set_tf32,
+)
 from lm4ve.runner.resume import resume_newest
 from lm4ve.runner.stop_hook import StopHook
 
@@ -68,10 +73,15 @@ class Runner(mmengine.runner.Runner):  # type: ignore[misc]
         set_tf32(env_cfg.get('tf32'))
 
     def build_model(self, *args: Any, **kwargs: Any) -> nn.Module:
-        """Build the model, with the channels last if the config says so."""
+        """Build the model, with the channels last if the config says so.
+
+        Raises:
+            UserError: See :func:`lm4ve.runner.precision.refuse_other_dtypes`.
+        """
         model: nn.Module = super().build_model(*args, **kwargs)
         if self.cfg.get('channels_last'):
             put_channels_last(model)
+        refuse_other_dtypes(model)
         return model
 
     def build_logger(self, *args: Any, **kwargs: Any) -> logging.Logger:
