@@ -81,7 +81,17 @@ LOWERED = (
 )
 AUTOCAST = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)
 #: Packages whose lines are worth naming; the innermost one of them asked.
-NAMED = ('lm4ve', 'mmaction', 'mmcv', 'mmengine', 'mmpretrain', 'transformers')
+NAMED = (
+    'lm4ve',
+    'mmaction',
+    'mmcv',
+    'mmdet',
+    'mmengine',
+    'mmpretrain',
+    'mmseg',
+    'timm',
+    'transformers',
+)
 
 
 class _Backend:
