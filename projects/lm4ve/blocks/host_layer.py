@@ -44,6 +44,8 @@ class HostLayer(nn.Module):
     """
 
     computes_all_tokens = True
+    #: ``block.kv_heads`` has no effect here, and is refused.
+    shares_kv_heads = False
 
     def __init__(
         self,

@@ -15,6 +15,7 @@ from transformers import PretrainedConfig
 
 from lm4ve.blocks.families.spec import HALVES, LayerSpec
 from lm4ve.blocks.frozen import unwrap, values
+from lm4ve.blocks.kv_heads import GROUPED, TILED, shares_kv_heads, tile
 from lm4ve.blocks.norms import NormForm, form_of
 from lm4ve.blocks.projections import split_projections
 from lm4ve.blocks.rotary import Tables, rotate
@@ -32,6 +33,7 @@ class LLMLayer(nn.Module):
         layer (nn.Module): ``transformers``' layer with its weights.
         spec (LayerSpec): What its parts are called.
         config (PretrainedConfig): The (text) config it was built from.
+        kv_heads (str): 'grouped' or 'tiled', see :mod:`lm4ve.blocks.kv_heads`.
 
     Attributes:
         computes_all_tokens (bool): Whether all tokens are computed, whatever the
@@ -39,6 +41,8 @@ class LLMLayer(nn.Module):
         norm_form (NormForm | None): What the norm before attention computes; None
             where there is none.
         needs_normed (bool): Whether :meth:`finish` reads the input after that norm.
+        shares_kv_heads (bool): Whether several query heads read one head of keys and
+            values, but not all of them the same one.
     """
 
     computes_all_tokens = False
@@ -48,11 +52,20 @@ class LLMLayer(nn.Module):
     k_proj: Any
     v_proj: Any
 
-    def __init__(self, layer: Any, spec: LayerSpec, config: PretrainedConfig) -> None:
+    def __init__(
+        self,
+        layer: Any,
+        spec: LayerSpec,
+        config: PretrainedConfig,
+        kv_heads: str = GROUPED,
+    ) -> None:
         super().__init__()
         switch_dropout_off(layer)
         attention = attrgetter(spec.attention)(layer)
         projections = split_projections(attention, spec, config)
+        self.shares_kv_heads = shares_kv_heads(projections, config)
+        if kv_heads == TILED and self.shares_kv_heads:
+            projections = tile(projections, attention, spec, config)
         self.q_proj = projections.q
         self.k_proj = projections.k
         self.v_proj = projections.v

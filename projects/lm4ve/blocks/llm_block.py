@@ -30,6 +30,7 @@ from lm4ve.blocks.freezing import TRAINABLE, freeze_final_norm, freeze_layer
 from lm4ve.blocks.frozen import Frozen, count_parameters, frozen_tensors
 from lm4ve.blocks.host_family import check_host_block
 from lm4ve.blocks.host_layer import HostRotary
+from lm4ve.blocks.kv_heads import GROUPED, TILED
 from lm4ve.blocks.language_model import LanguageModel
 from lm4ve.blocks.layer import LLMLayer
 from lm4ve.blocks.low_rank import (
@@ -107,6 +108,9 @@ class LLMBlock(ProvenanceMixin):
             type once a checkpoint is loaded. Autocast is off inside the block.
         arch (dict, optional): ``model_type`` and config fields, to build a
             random block without a checkpoint.
+        kv_heads (str): Which head of keys and values a query head reads where several
+            share one: 'grouped', the language model's own, or 'tiled', as the code of
+            MedVisionLlama does (:mod:`lm4ve.blocks.kv_heads`).
 
     Attributes:
         embed_dims (int): D, the language model's width.
@@ -136,10 +140,12 @@ class LLMBlock(ProvenanceMixin):
         arch: dict[str, Any] | None = None,
         lora: dict[str, Any] | None = None,
         causal_suffix: int = 0,
+        kv_heads: str = GROUPED,
     ) -> None:
         super().__init__()
         _check_training(trainable, dtype, lora)
         _check_pretrained(pretrained, checkpoint)
+        check('block.kv_heads', kv_heads, choices=(GROUPED, TILED))
         self.checkpoint = checkpoint
         self.arch = arch
         self.pretrained = pretrained
@@ -153,6 +159,7 @@ class LLMBlock(ProvenanceMixin):
         self.dtype = _DTYPES[dtype]
         self.eight_bits = dtype if dtype in EIGHT_BITS else None
         self.causal_suffix = causal_suffix
+        self.kv_heads = kv_heads
         self.masks = AttentionMasks(causal, causal_suffix)
         self.soft_mask = self.masks.soft
 
@@ -161,6 +168,11 @@ class LLMBlock(ProvenanceMixin):
         self.layer_indices = model.resolve_layers(layers)
         if model.host is not None:
             check_host_block(trainable, dtype, self.soft_mask is not None)
+            require(
+                kv_heads == GROUPED,
+                f"block.kv_heads='{kv_heads}' is not for {model.config.model_type}, whose layers "
+                f"run as the library has them. Fix: block.kv_heads='{GROUPED}'.",
+            )
             if window:
                 model.host.check_windows(self.layer_indices, bool(causal))
         self.windows = [self._find_window(model, i) for i in self.layer_indices]
@@ -249,7 +261,7 @@ class LLMBlock(ProvenanceMixin):
         )
         if model.host is not None:
             return model.host.build_layer(library_layer, index, self.trainable)
-        return LLMLayer(library_layer, model.spec, model.config)
+        return LLMLayer(library_layer, model.spec, model.config, self.kv_heads)
 
     def _add_lora(self, layers: nn.Module) -> dict[str, Any]:
         """Add LoRA to the layers, in place; return what a checkpoint records of it."""
@@ -297,6 +309,9 @@ class LLMBlock(ProvenanceMixin):
         if rotary and any(layer.uses_rotary for layer in self.layers):
             recorded_rotary = rotary
         uses_rotary = recorded_rotary is not False
+        recorded_kv_heads = GROUPED
+        if any(layer.shares_kv_heads for layer in self.layers):
+            recorded_kv_heads = self.kv_heads
         return BlockRecord(
             source=model.name,
             model_type=model.config.model_type,
@@ -309,6 +324,7 @@ class LLMBlock(ProvenanceMixin):
             window=recorded_window,
             rotary=recorded_rotary,
             final_norm=self.final_norm is not None,
+            kv_heads=recorded_kv_heads,
             config=record_fields(model.config, self.layer_indices, uses_rotary),
             **self.masks.record(),
         )

@@ -18,6 +18,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from lm4ve.blocks.frozen import frozen_tensors
+from lm4ve.blocks.kv_heads import GROUPED
 from lm4ve.blocks.record import (
     FIELD_TYPES,
     OPTIONAL_FIELDS,
@@ -56,8 +57,12 @@ SETTINGS = dict(
     gate='model.neck.gate',
     shuffle_tokens='model.neck.shuffle_tokens',
     heads='model.neck.block.num_heads',
+    kv_heads='model.neck.block.kv_heads',
     place="LLMBlockInsert's place",
 )
+
+#: Settings that a record has only where they are not this.
+UNWRITTEN = dict(kv_heads=GROUPED)
 
 
 def declare_record(module: nn.Module, key: str) -> None:
@@ -166,8 +171,8 @@ def compare_settings(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> None
             language model's config.
     """
     for name, field in SETTINGS.items():
-        their_value = theirs.get(name)
-        my_value = mine.get(name)
+        their_value = theirs.get(name, UNWRITTEN.get(name))
+        my_value = mine.get(name, UNWRITTEN.get(name))
         # None, a setting without effect, equals any.
         if their_value is not None and my_value is not None:
             _check_equal(field, their_value, my_value)
@@ -407,4 +412,7 @@ def accept_records(model: nn.Module, state: dict[str, Any]) -> None:
             record = decode_source(state[key], key)
         kept = {k: v for k, v in record.items() if k not in SETTINGS}
         kept['window'] = block.source['window']
+        for setting in UNWRITTEN:
+            if setting in block.source:
+                kept[setting] = block.source[setting]
         state[key] = encode_source(kept)

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lm4ve.blocks.kv_heads import GROUPED
+
 
 @dataclass(frozen=True, kw_only=True)
 class BlockRecord:
@@ -28,6 +30,8 @@ class BlockRecord:
         rotary (bool | str): The field; False where no layer has rotary embedding.
         final_norm (bool): Whether there is a norm after the last layer.
         config (dict): The fields of the language model's config that affect the layers.
+        kv_heads (str): The field; 'grouped' where no heads share keys and values. That
+            is not written, and a record without it means it.
     """
 
     format: int = 1
@@ -45,10 +49,14 @@ class BlockRecord:
     rotary: bool | str
     final_norm: bool
     config: dict[str, Any]
+    kv_heads: str = GROUPED
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain data. A neck adds its settings to them."""
-        return dict(vars(self))
+        fields = dict(vars(self))
+        if self.kv_heads == GROUPED:
+            del fields['kv_heads']
+        return fields
 
 
 #: Fields that say which weights a block has -> their types, in a checkpoint's record.

@@ -51,6 +51,7 @@ def convert_state(
     llm: str | None,
     layer: int | Sequence[int],
     origin: str,
+    kv_heads: str = 'grouped',
 ) -> dict[str, Tensor]:
     """Convert a foreign model with or without a block to tensors by our names.
 
@@ -66,6 +67,7 @@ def convert_state(
             block.
         layer (int | Sequence[int]): The block's layer(s) in it.
         origin (str): Name of the file in messages.
+        kv_heads (str): How the released code shares heads of keys and values.
 
     Returns:
         dict[str, Tensor]: The tensors by our names, floating point ones in fp32. With a
@@ -93,12 +95,17 @@ def convert_state(
     for name, tensor in rename(around_block, rules, origin).items():
         converted[name] = tensor.float() if tensor.is_floating_point() else tensor
     if llm is not None:
-        converted[f'neck.block.{SOURCE_KEY}'] = compare_block(state, llm, layer)
+        converted[f'neck.block.{SOURCE_KEY}'] = compare_block(
+            state, llm, layer, kv_heads
+        )
     return converted
 
 
 def compare_block(
-    state: dict[str, Tensor], llm: str, layer: int | Sequence[int]
+    state: dict[str, Tensor],
+    llm: str,
+    layer: int | Sequence[int],
+    kv_heads: str = 'grouped',
 ) -> Tensor:
     """Check that a foreign checkpoint's block is a layer of a language model.
 
@@ -110,6 +117,8 @@ def compare_block(
             Hugging Face folder, a weight file or a hub id.
         layer (int | Sequence[int]): The layer(s) of it that the block claims
             to be, in order.
+        kv_heads (str): How the released code shares heads of keys and values, for the
+            record.
 
     Returns:
         Tensor: uint8, the record that ``LLMBlock`` keeps in a checkpoint under
@@ -153,7 +162,9 @@ def compare_block(
             f"'{worst}' differs from layers {block.source['layers']} of '{llm}': the largest "
             f'difference is {differences[worst]:.3g}. Fix: --llm, --layer.'
         )
-    return block.state_dict()[SOURCE_KEY]
+    # What was compared above has the order of the language model.
+    recorded = LLMBlock(checkpoint=llm, layers=layers, kv_heads=kv_heads)
+    return recorded.state_dict()[SOURCE_KEY]
 
 
 def _check_names(state: dict[str, Tensor], expected: Iterable[str]) -> None:

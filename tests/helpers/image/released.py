@@ -40,9 +40,10 @@ def blocks() -> dict:
     return state
 
 
-def write_llm(folder: Path, seed: int = 0) -> tuple[str, list[dict]]:
+def write_llm(folder: Path, seed: int = 0, **sizes) -> tuple[str, list[dict]]:
     """Write a language model in fp16 as Meta does; return the folder and its three layers."""
-    write_meta(folder, seed=seed, dtype=torch.float16, sizes=dict(num_hidden_layers=3))
+    sizes['num_hidden_layers'] = 3
+    write_meta(folder, seed=seed, dtype=torch.float16, sizes=sizes)
     state = torch.load(folder / 'consolidated.00.pth', weights_only=True)
     layers = [{}, {}, {}]
     for name, weight in state.items():
@@ -95,7 +96,9 @@ def llama_layer(state, at, x):
     q = linear(state, f'{at}.attention.wq', h, bias=False)
     k = linear(state, f'{at}.attention.wk', h, bias=False)
     v = linear(state, f'{at}.attention.wv', h, bias=False)
-    h = attention(q, k, v, LLM_HEADS)
+    # MedVisionLlama repeats the few heads of keys and values as a whole.
+    repeats = q.shape[-1] // k.shape[-1]
+    h = attention(q, k.repeat(1, 1, repeats), v.repeat(1, 1, repeats), LLM_HEADS)
     x = x + linear(state, f'{at}.attention.wo', h, bias=False)
     h = rms(x, state[f'{at}.ffn_norm.weight'])
     gate = linear(state, f'{at}.feed_forward.w1', h, bias=False)

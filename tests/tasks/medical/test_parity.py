@@ -79,12 +79,16 @@ def test_llm4seg_gives_the_released_logits(family, tmp_path):
         convert_medical(theirs.state_dict(), llm, layer=0)
 
 
-def test_medvisionllama_gives_the_released_logits(meta):
+@pytest.mark.parametrize('kv_heads', [4, 2, 1])
+def test_medvisionllama_gives_the_released_logits(kv_heads, tmp_path):
+    """Of four heads; with two of keys and values, they are shared as only that code does."""
+    llm, layers = llama.write_llm(tmp_path / 'llama', num_key_value_heads=kv_heads)
+    block = llama.llama_state(layers[-1:], plain=dict)
     sizes = dict(
         image_size=r.SIZE, patch_size=r.PATCH, embed_dims=r.WIDTH, depth=r.DEPTH
     )
     vit, x = dict(type='lm4ve.VolumeViT', **sizes), torch.randn(2, 1, *r.SIZE)
-    theirs, (llm, block) = r.randomized(r.MedVisionLlama()), meta
+    theirs = r.randomized(r.MedVisionLlama())
     assert_same(dict(type='lm4ve.VolumeSegmentor', backbone=vit), theirs, x)
 
     state = theirs.state_dict()
@@ -107,10 +111,16 @@ def test_medvisionllama_gives_the_released_logits(meta):
         @ block['llama_dim_mapper2.weight'].mT
     )
     lora = dict(lora=dict(r=4, alpha=1, bias='lora_only'), mapper=dict(bias=True))
+    lora['block'] = dict(type='LLMBlock', checkpoint=llm, kv_heads='tiled')
     neck = neck_of(llm, r.WIDTH, residual='inner', **lora)
     backbone = dict(type='LLMBlockInsert', after='embed', backbone=vit, neck=neck)
     cfg = dict(type='lm4ve.VolumeSegmentor', backbone=backbone)
     assert_same(cfg, theirs, x, state=state, llm=llm)
+    if kv_heads != 2:
+        return
+    lora['block'].pop('kv_heads')
+    with pytest.raises(CheckpointError, match=r"block.kv_heads='tiled'.*'grouped'"):
+        assert_same(cfg, theirs, x, state=state, llm=llm)
 
 
 MAPPERS = ('mapper1', 'mapper2', 'dim_mapper')

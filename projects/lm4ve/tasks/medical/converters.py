@@ -231,6 +231,7 @@ def _convert_medvisionllama(
         llm=llm,
         layer=layer,
         origin=origin,
+        kv_heads='tiled',
     )
     # Here the neck with the block is inside the backbone, not beside it.
     record = converted.pop(f'neck.block.{SOURCE_KEY}', None)
