@@ -63,6 +63,11 @@ FLAGS: dict[str, dict[str, Any]] = {
     'medical': dict(
         skip=_switch('a ViViT of the mode llm_out_nn'),
         unmerged=_switch('a MedVisionLlama that was saved in training mode'),
+        input_scale=dict(
+            type=float,
+            default=1 / 255,
+            help="factor of CMUNeXt's pixels; default: 1/255, as LLM4Seg trains",
+        ),
     ),
     'vqa': dict(
         task=dict(

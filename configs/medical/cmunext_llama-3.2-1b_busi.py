@@ -1,6 +1,7 @@
 # LLM4Seg (arXiv 2506.18034): layer 14 of Llama 3.2 1B in the bottleneck of CMUNeXt.
-# Tokens see all others and have no positions, as in the paper that began it; what the
-# released code does instead is in cmunext_llama-3.2-1b-released_busi.py.
+# It does not follow the released code: tokens see all others and have no positions, as in
+# the paper that began it, pixels are normalized once, and the last epoch counts. What the
+# code does is in cmunext_llama-3.2-1b-released_busi.py.
 _base_ = ['./cmunext_none_busi.py', '../_base_/llm/llama-3.2-1b.py']
 
 model = dict(

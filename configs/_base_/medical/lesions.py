@@ -7,8 +7,13 @@ train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
     dict(type='lm4ve.BinaryMask'),
-    # A quarter turn, then a mirror image.
-    dict(type='RandomRotFlip', rotate_prob=0.0, flip_prob=0.5),
+    # As LLM4Seg's code: a turn in half of the pictures, then a mirror image in half.
+    dict(type='lm4ve.RandomRotate90', prob=0.5),
+    dict(
+        type='RandomFlip',
+        prob=[1 / 6, 1 / 6, 1 / 6],
+        direction=['horizontal', 'vertical', 'diagonal'],
+    ),
     dict(type='Resize', scale=(256, 256), keep_ratio=False),
     dict(type='PackSegInputs'),
 ]

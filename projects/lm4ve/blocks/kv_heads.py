@@ -30,13 +30,15 @@ def shares_kv_heads(projections: Projections, config: PretrainedConfig) -> bool:
     Otherwise 'grouped' and 'tiled' are the same.
     """
     kv_heads = _count_kv_heads(projections, config)
-    return 1 < kv_heads < config.num_attention_heads
+    heads: int = config.num_attention_heads
+    return 1 < kv_heads < heads
 
 
 def _count_kv_heads(projections: Projections, config: PretrainedConfig) -> int:
     """Return how many heads of keys and values an attention has."""
     head_dim = projections.q.out_features // config.num_attention_heads
-    return projections.k.out_features // head_dim
+    kv_heads: int = projections.k.out_features // head_dim
+    return kv_heads
 
 
 def tile(
@@ -82,4 +84,5 @@ def tile(
 def _rows(tensor: Tensor, order: Tensor) -> Tensor:
     """Return the rows of a tensor ``[H * d, ...]``, head by head in another order."""
     by_head = tensor.detach().unflatten(0, (len(order), -1))
-    return by_head[order].flatten(0, 1)
+    reordered: Tensor = by_head[order].flatten(0, 1)
+    return reordered

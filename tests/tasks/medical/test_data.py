@@ -1,22 +1,27 @@
 """Files that do not fit are refused, metrics agree with counts by hand, and models are used."""
 
 import json
+import math
+from collections import Counter
 
 import numpy as np
 import pytest
 import torch
+from mmcv.transforms import RandomFlip
 
 import lm4ve
 from lm4ve.apis.models import in_scope_of
 from lm4ve.cost.step import cost_of_step
 from lm4ve.errors import UserError
 from lm4ve.release.exporting import export_model
+from lm4ve.runner.config import read_config
 from lm4ve.tasks import medical as m
 from lm4ve.tasks.base.inference import FileInferencer
 from lm4ve.tasks.medical.structures import VolumeDataSample
 from tests.helpers.closeness import assert_equal_but_for_rounding
 from tests.helpers.hosts import write_picture
 from tests.helpers.medical import files
+from tests.helpers.tasks import FOLDERS
 
 VOXELS = np.zeros((6, 5, 4), np.float32)
 SAME = (1.0, 1.0, 2.0)
@@ -117,6 +122,40 @@ def test_white_pixels_are_the_lesion_and_other_masks_refused():
         assert read(dict(gt_seg_map=mask))['gt_seg_map'].tolist() == expected
     with pytest.raises(UserError, match='values up to 3'):
         read(dict(gt_seg_map=np.uint8([[0, 3]]), seg_map_path='a.png'))
+
+
+def test_pictures_turn_as_often_as_in_llm4segs_code():
+    """RandomRotate90 and Flip of albumentations, each in half of the pictures."""
+    cfg = read_config(FOLDERS['medical'] / 'cmunext_none_busi.py')
+    steps = cfg.train_dataloader.dataset.pipeline
+    turn, mirror = (
+        s for s in steps if s.type in ('lm4ve.RandomRotate90', 'RandomFlip')
+    )
+    pipeline = [m.RandomRotate90(turn.prob)]
+    pipeline.append(RandomFlip(prob=mirror.prob, direction=mirror.direction))
+    picture = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    names = {}
+    for flipped, name in ((picture, 'turned'), (picture[:, ::-1], 'mirrored')):
+        for quarters in range(4):
+            pixels = np.rot90(flipped, quarters)
+            names[pixels.tobytes()] = f'{name} {90 * quarters}'
+    expected = {'turned 0': 1 / 3, 'turned 180': 1 / 6}
+    expected |= {'turned 90': 1 / 12, 'turned 270': 1 / 12}
+    expected |= {'mirrored 0': 1 / 8, 'mirrored 180': 1 / 8}
+    expected |= {'mirrored 90': 1 / 24, 'mirrored 270': 1 / 24}
+    counts = Counter()
+    draws = 6000
+    np.random.seed(0)
+    for _ in range(draws):
+        mask = picture[..., 0]
+        results = dict(img=picture, gt_seg_map=mask, seg_fields=['gt_seg_map'])
+        for transform in pipeline:
+            results = transform(results)
+        counts[names[results['img'].tobytes()]] += 1
+        assert (results['img'][..., 0] == results['gt_seg_map']).all()
+    for name, share in expected.items():
+        deviation = math.sqrt(draws * share * (1 - share))
+        assert abs(counts[name] - draws * share) < 5 * deviation, name
 
 
 def test_medmnist_executes_nothing_and_refuses_damage(tmp_path):

@@ -1,16 +1,21 @@
 """The models of the follow-ups give the released outputs after conversion."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS, DefaultScope
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
 
 from lm4ve.errors import CheckpointError
+from lm4ve.runner.config import read_config
 from lm4ve.tasks.medical.converters import convert_medical
 from tests.helpers.closeness import assert_equal_but_for_rounding
 from tests.helpers.families import random_model, write_huggingface
 from tests.helpers.image import released as llama
 from tests.helpers.medical import released as r
+from tests.helpers.tasks import FOLDERS
 
 
 def assert_same(cfg, theirs, x, scope='mmengine', state=None, **options):
@@ -19,7 +24,11 @@ def assert_same(cfg, theirs, x, scope='mmengine', state=None, **options):
         model = MODELS.build(cfg)
     converted = convert_medical(state or theirs.state_dict(), **options)
     model.load_state_dict(converted, strict=True)
-    assert_equal_but_for_rounding(model.eval()(x), theirs(x), model)
+    expected = theirs(x)
+    if scope == 'mmseg':
+        # Between its data set and its network, LLM4Seg's code divides by 255.
+        expected = theirs(x / 255)
+    assert_equal_but_for_rounding(model.eval()(x), expected, model)
     return model
 
 
@@ -56,6 +65,38 @@ def test_cmunext_gives_the_released_logits_and_loss():
     expected = 0.5 * F.binary_cross_entropy(p, t) + 1 - dice.mean()
     loss = sum(loss(logits, truth) for loss in model.decode_head.loss_decode)
     torch.testing.assert_close(loss, expected)
+
+
+def test_released_config_gives_the_network_the_released_pixels():
+    """``Normalize()`` of albumentations on BGR, then one more division by 255."""
+    cfg = read_config(FOLDERS['medical'] / 'cmunext_llama-3.2-1b-released_busi.py')
+    preprocessor = MODELS.build(cfg.model.data_preprocessor)
+    picture = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
+    data = dict(
+        inputs=[torch.from_numpy(picture).permute(2, 0, 1)],
+        data_samples=[
+            SegDataSample(gt_sem_seg=PixelData(data=torch.zeros(1, 256, 256)))
+        ],
+    )
+    ours = preprocessor(data, training=True)['inputs'][0]
+    ours = ours.permute(1, 2, 0).double() * cfg.model.backbone.backbone.input_scale
+    mean = np.array([0.485, 0.456, 0.406])
+    std = np.array([0.229, 0.224, 0.225])
+    theirs = (picture / 255 - mean) / std / 255
+    np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-5, atol=1e-8)
+
+
+def test_a_checkpoint_decides_the_factor_of_its_pixels():
+    sizes = dict(CMUNEXT, dims=(4,) * 5)
+    made = MODELS.build(dict(sizes, input_scale=1 / 255))
+    plain = MODELS.build(sizes)
+    plain.load_state_dict(made.state_dict())
+    assert plain.input_scale.item() == pytest.approx(1 / 255)
+    # One of before there was a factor.
+    older = made.state_dict()
+    del older['input_scale']
+    plain.load_state_dict(older)
+    assert plain.input_scale.item() == 1
 
 
 @pytest.mark.parametrize('family', ['llama', 'qwen2'])

@@ -18,7 +18,7 @@ TASK = Task(
         'models.cmunext': ('BinaryDiceLoss', 'CMUNeXt', 'CMUNeXtHead'),
         'models.vivit': ('ViViT',),
         'models.volume_vit': ('VolumeSegmentor', 'VolumeViT'),
-        'transforms.lesions': ('BinaryMask',),
+        'transforms.lesions': ('BinaryMask', 'RandomRotate90'),
         'transforms.volumes': ('LoadVolume', 'MonaiTransform', 'PackVolume'),
     },
     input_noun='a volume',

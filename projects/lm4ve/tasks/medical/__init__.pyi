@@ -12,6 +12,7 @@ from lm4ve.tasks.medical.models.vivit import ViViT as ViViT
 from lm4ve.tasks.medical.models.volume_vit import VolumeSegmentor as VolumeSegmentor
 from lm4ve.tasks.medical.models.volume_vit import VolumeViT as VolumeViT
 from lm4ve.tasks.medical.transforms.lesions import BinaryMask as BinaryMask
+from lm4ve.tasks.medical.transforms.lesions import RandomRotate90 as RandomRotate90
 from lm4ve.tasks.medical.transforms.volumes import LoadVolume as LoadVolume
 from lm4ve.tasks.medical.transforms.volumes import MonaiTransform as MonaiTransform
 from lm4ve.tasks.medical.transforms.volumes import PackVolume as PackVolume

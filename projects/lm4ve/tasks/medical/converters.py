@@ -6,6 +6,7 @@ paper's own ViT, which ``tools/convert_checkpoint.py image`` converts.
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from lm4ve.blocks import LLMBlock, frozen_tensors
@@ -141,6 +142,7 @@ def convert_medical(
     origin: str = 'The checkpoint',
     skip: bool = False,
     unmerged: bool = False,
+    input_scale: float = 1 / 255,
 ) -> State:
     """Convert a state of one of the four released models, whichever its names show it to be.
 
@@ -154,6 +156,8 @@ def convert_medical(
             left out.
         unmerged (bool): MedVisionLlama's mappers do not hold their low-rank update yet.
             Its code saves them in evaluation, where loralib has added it.
+        input_scale (float): The factor of CMUNeXt's pixels that the checkpoint was
+            trained with; by default that of LLM4Seg's code.
 
     Raises:
         UserError, CheckpointError: See
@@ -174,7 +178,9 @@ def convert_medical(
     if 'position_embed' in state:
         return _convert_medvisionllama(state, llm, layer, origin, unmerged)
     # CMUNeXt's, or an unknown state: its rules refuse one that lacks their names.
-    return _convert_cmunext(state, llm, layer, origin)
+    converted = _convert_cmunext(state, llm, layer, origin)
+    converted['backbone.input_scale'] = torch.tensor(input_scale)
+    return converted
 
 
 def _without(state: State, prefix: str) -> State:
@@ -315,7 +321,8 @@ def _compare_layer(
     if differing:
         raise CheckpointError(
             f"{origin}: {listing(sorted(differing))} differ from layers {layers} of '{llm}'. "
-            'Fix: --llm, --layer.'
+            "Fix: --llm, --layer. LLM4Seg's code takes layer 14 whatever its own --layer says "
+            '(CMUNeXt.py:172).'
         )
     return block.state_dict()[SOURCE_KEY]
 

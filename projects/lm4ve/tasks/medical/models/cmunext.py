@@ -7,6 +7,7 @@ stay what they are.
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -83,9 +84,18 @@ class CMUNeXt(BaseModule):
         dims (Sequence[int]): Channels of the five maps.
         depths (Sequence[int]): Layers of each stage.
         kernels (Sequence[int]): Side of the depthwise kernels of each stage.
+        input_scale (float): A factor of the pixels. 1 / 255 is what LLM4Seg's code
+            comes to, which divides normalized pixels by 255 once more
+            (``dataloader/dataset.py:48``).
         init_cfg (dict, optional): Passed to MMEngine's ``BaseModule``. Default:
             PyTorch's own initialization, as in the released code.
+
+    Attributes:
+        input_scale (Tensor): The factor. It is part of a checkpoint, whose batch norms
+            fit no other one, and the checkpoint's replaces the config's.
     """
+
+    input_scale: Tensor
 
     def __init__(
         self,
@@ -93,9 +103,11 @@ class CMUNeXt(BaseModule):
         dims: Sequence[int] = (16, 32, 128, 160, 256),
         depths: Sequence[int] = (1, 1, 1, 3, 1),
         kernels: Sequence[int] = (3, 3, 7, 7, 7),
+        input_scale: float = 1.0,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
+        self.register_buffer('input_scale', torch.tensor(float(input_scale)))
         self.stem = nn.Sequential(*_conv_norm_relu(in_channels, dims[0]))
         #: The names of the stages' attributes, in order.
         self.stages = []
@@ -113,12 +125,19 @@ class CMUNeXt(BaseModule):
 
         H and W are multiples of 16.
         """
-        maps = [self.encoder1(self.stem(x))]
+        maps = [self.encoder1(self.stem(x * self.input_scale))]
         for name in self.stages[1:]:
             encoder = getattr(self, name)
             half = F.max_pool2d(maps[-1], 2)
             maps.append(encoder(half))
         return tuple(maps)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *others: Any
+    ) -> None:
+        """Load a state; one of before there was a factor had the factor 1."""
+        state_dict.setdefault(f'{prefix}input_scale', torch.tensor(1.0))
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
 
 @MODELS.register_module()

@@ -1,10 +1,37 @@
-"""Masks of one lesion, as the public sets of ultrasound and endoscopy store them."""
+"""Masks of one lesion as the public sets store them, and turns of pictures with them."""
 
 import numpy as np
 from mmcv.transforms import BaseTransform
 
-from lm4ve.errors import UserError
+from lm4ve.errors import UserError, check
 from lm4ve.registry import TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class RandomRotate90(BaseTransform):
+    """Turn a picture and its mask by 0, 90, 180 or 270 degrees, each as likely.
+
+    albumentations' transform of that name, which LLM4Seg's code uses. It comes after
+    ``LoadAnnotations``.
+
+    Args:
+        prob (float): How often it turns at all, also by 0 degrees.
+    """
+
+    def __init__(self, prob: float = 0.5) -> None:
+        check('RandomRotate90.prob', prob, least=0, most=1)
+        self.prob = prob
+
+    def transform(self, results: dict) -> dict:
+        """Turn ``img`` and every map that ``seg_fields`` names."""
+        if np.random.random() >= self.prob:
+            return results
+        quarters = np.random.randint(4)
+        for field in ('img', *results.get('seg_fields', ())):
+            turned = np.rot90(results[field], quarters)
+            results[field] = np.ascontiguousarray(turned)
+        results['img_shape'] = results['img'].shape[:2]
+        return results
 
 
 @TRANSFORMS.register_module()
