@@ -33,7 +33,7 @@ from mmengine.visualization import Visualizer
 from PIL import Image
 
 from lm4ve.commands import visualize
-from lm4ve.release.exporting import export_model
+from lm4ve.release.exporting import FORMATS, export_model
 from lm4ve.runner.command_line import build_runner
 from lm4ve.runner.config import read_config
 from lm4ve.runner.resume import resume_newest
@@ -41,9 +41,10 @@ from tests.helpers import second_device
 from tests.helpers.second_device import WAITS
 from tests.helpers.shrink import Shrinker, shrinker_of
 
-#: Tasks that are not drawn and exported: models of hosts, which the commands do not
-#: take, and of rooms, which are not traced.
-ONLY_TRAINED = ('medical', 'rooms')
+#: Tasks whose models are hosts', which commands do not draw and export.
+ONLY_TRAINED = ('medical',)
+#: Tasks whose models are not traced.
+ONLY_WEIGHTS = ('rooms',)
 
 
 class StepWatch(Hook):
@@ -174,9 +175,11 @@ def drawn_and_exported(shrinker: Shrinker, name: str, work_dir: Path) -> dict[st
         (sheet,) = out.glob('*.png')
         with Image.open(sheet) as picture:
             pictures.append(np.asarray(picture.convert('RGB'), np.float64))
-    written = export_model(
-        read_config(config), checkpoint, 'torch-export', work_dir / 'model.pt2'
-    )
+    form = 'torch-export'
+    if shrinker.task in ONLY_WEIGHTS:
+        form = 'safetensors'
+    path = work_dir / f'model{FORMATS[form]}'
+    written = export_model(read_config(config), checkpoint, form, path)
     return dict(
         drawn=float(np.abs(pictures[0] - pictures[1]).mean()),
         exported=written.difference,
