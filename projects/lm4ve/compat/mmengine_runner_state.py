@@ -1,6 +1,7 @@
-"""Read private attributes of MMEngine's Runner: whether it resumes, and from which file."""
+"""Private attributes of MMEngine's Runner: whether it resumes, from which file, its loaders."""
 
 from mmengine.runner import BaseLoop, Runner
+from torch.utils.data import DataLoader
 
 
 def starts_training(runner: Runner) -> bool:
@@ -22,3 +23,17 @@ def source_of(runner: Runner) -> str:
         caller has loaded.
     """
     return runner._load_from or 'given'
+
+
+def give_loader(runner: Runner, mode: str, loader: DataLoader) -> None:
+    """Let a runner that has built no loop yet use a dataloader that is built already.
+
+    The Runner's constructor takes dataloaders, but copies them with the config, and
+    there is no other public way.
+
+    Args:
+        runner (Runner): Changed in place.
+        mode (str): 'train', 'val' or 'test'.
+        loader (DataLoader): The dataloader.
+    """
+    setattr(runner, f'_{mode}_dataloader', loader)

@@ -21,6 +21,7 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 
+from lm4ve.compat.mmengine_runner_state import give_loader
 from lm4ve.dry_run.finding import Finding
 from lm4ve.dry_run.plan import Plan
 from lm4ve.errors import UserError, listing
@@ -128,7 +129,7 @@ def check_steps(plan: Plan) -> Finding:
     cfg.work_dir = str(plan.folder)
     _write_nowhere(cfg)
     runner = build_runner(cfg, short_console=True)
-    runner._hooks = [hook for hook in runner.hooks if not isinstance(hook, ConsoleHook)]
+    runner.hooks[:] = [h for h in runner.hooks if not isinstance(h, ConsoleHook)]
     _cut_data(runner, plan)
     steps = StepsHook()
     runner.register_hook(steps)
@@ -175,7 +176,7 @@ def _cut_data(runner: Any, plan: Plan) -> None:
         runner (Runner): Before it trains.
         plan (Plan): With the loaders.
     """
-    runner._train_dataloader = plan.loaders['train']
+    give_loader(runner, 'train', plan.loaders['train'])
     _cut_batches(plan.loaders['train'], plan.samples)
     if 'val' not in plan.loaders:
         return
@@ -185,7 +186,7 @@ def _cut_data(runner: Any, plan: Plan) -> None:
     apart = max(1, (len(loader.dataset) - 1) // max(1, count - 1))
     one_batch = [[index * apart for index in range(count)]]
     object.__setattr__(loader, 'batch_sampler', one_batch)
-    runner._val_dataloader = loader
+    give_loader(runner, 'val', loader)
 
 
 def _cut_batches(loader: Any, samples: int) -> None:
