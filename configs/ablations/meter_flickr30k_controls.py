@@ -12,3 +12,29 @@ variants = {
     'trained random': dict(config='../vqa/meter_llama-randinit-trained_flickr30k.py'),
     'MLP': dict(config='../vqa/meter_mlp_flickr30k.py'),
 }
+
+published = dict(
+    source='arXiv 2310.12973, image retrieval, one training each',
+    scores={
+        'none': {
+            'retrieval/text_to_image/R@1': 49.66,
+            'retrieval/text_to_image/R@5': 80.86,
+            'retrieval/text_to_image/R@10': 89.48,
+        },
+        'frozen pre-trained': {
+            'retrieval/text_to_image/R@1': 50.22,
+            'retrieval/text_to_image/R@5': 82.26,
+            'retrieval/text_to_image/R@10': 90.08,
+        },
+        'trained random': {
+            'retrieval/text_to_image/R@1': 49.8,
+            'retrieval/text_to_image/R@5': 81.62,
+            'retrieval/text_to_image/R@10': 89.72,
+        },
+        'MLP': {
+            'retrieval/text_to_image/R@1': 49.48,
+            'retrieval/text_to_image/R@5': 81.12,
+            'retrieval/text_to_image/R@10': 89.58,
+        },
+    },
+)

@@ -13,3 +13,21 @@ variants = {
     'trained random': dict(config='../vqa/meter_llama-randinit-trained_vqav2.py'),
     'MLP': dict(config='../vqa/meter_mlp_vqav2.py'),
 }
+
+published = dict(
+    source='arXiv 2310.12973, on test-dev, one training each',
+    scores={
+        'none': {
+            'vqa/overall': 69.6,
+            'vqa/yes-no': 85.08,
+            'vqa/number': 47.82,
+            'vqa/other': 61.37,
+        },
+        'frozen pre-trained': {
+            'vqa/overall': 70.23,
+            'vqa/yes-no': 85.7,
+            'vqa/number': 48.98,
+            'vqa/other': 61.89,
+        },
+    },
+)

@@ -17,3 +17,19 @@ variants = {
     ),
     'MLP': dict(config='../motion/vectornet_mlp_argoverse1.py'),
 }
+
+published = dict(
+    source='arXiv 2310.12973, one training each',
+    scores={
+        'none': {
+            'motion/minADE@6': 0.77,
+            'motion/minFDE@6': 1.23,
+            'motion/MR@6': 0.132,
+        },
+        'frozen pre-trained': {
+            'motion/minADE@6': 0.76,
+            'motion/minFDE@6': 1.2,
+            'motion/MR@6': 0.127,
+        },
+    },
+)

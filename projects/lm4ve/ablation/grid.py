@@ -43,6 +43,27 @@ class Tune:
 
 
 @dataclass(frozen=True)
+class Published:
+    """Scores that somebody has published, beside which a report puts those of the grid.
+
+    Attributes:
+        source (str): Where they come from, and how they were measured.
+        scores (dict): Variant -> metric as the test reports it -> score, in its unit.
+    """
+
+    source: str
+    scores: dict[str, dict[str, float]]
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics of all scores, in the order in which they are named first."""
+        names: dict[str, None] = {}
+        for scores in self.scores.values():
+            names.update(dict.fromkeys(scores))
+        return list(names)
+
+
+@dataclass(frozen=True)
 class Trial:
     """One training with one test.
 
@@ -88,6 +109,7 @@ class Grid:
     tune: Tune | None = None
     xlabel: str | None = None
     keep_checkpoints: bool = False
+    published: Published | None = None
 
     @property
     def is_sweep(self) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lm4ve.ablation.grid import Grid, Tune, Variant
+from lm4ve.ablation.grid import Grid, Published, Tune, Variant
 from lm4ve.ablation.identity import fresh_config
 from lm4ve.errors import UserError, build_from, check, require
 from lm4ve.runner.config import check_config, merge_options, read_config
@@ -118,13 +118,37 @@ def _build(fields: dict[str, Any], folder: Path) -> Grid:
     fields['seeds'] = _parse_seeds(fields.get('seeds', 0), 'seeds')
     if fields.get('tune') is not None:
         fields['tune'] = build_from(_build_tune, fields['tune'], 'tune')
+    if fields.get('published') is not None:
+        fields['published'] = build_from(Published, fields['published'], 'published')
     grid = build_from(
         Grid, fields, '', variants=tuple(variants), title=fields.get('name')
     )
     names = [variant.name for variant in variants]
     check('reference', grid.reference, choices=names)
     check('greater_is_better', grid.greater_is_better, kind=bool)
+    if grid.published is not None:
+        _check_published(grid.published, names)
     return grid
+
+
+def _check_published(published: Published, variants: Sequence[str]) -> None:
+    """Check that published scores are numbers of the grid's variants.
+
+    Args:
+        published (Published): The scores.
+        variants (Sequence[str]): The names of the grid's variants.
+
+    Raises:
+        UserError: A variant is none of the grid's, or a score is no number.
+    """
+    check('published.source', published.source, kind=str)
+    check('published.scores', published.scores, kind=dict)
+    for name, scores in published.scores.items():
+        check('published.scores', name, choices=variants)
+        field = f"published.scores['{name}']"
+        check(field, scores, kind=dict)
+        for metric, score in scores.items():
+            check(f"{field}['{metric}']", score, kind=(int, float))
 
 
 def _build_variant(name: str, settings: Any, base: Any, folder: Path) -> Variant:

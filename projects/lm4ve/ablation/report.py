@@ -1,17 +1,18 @@
 """A grid's results: CSV files, a table on the screen and in Markdown, and a plot."""
 
 import math
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import pandas as pd
 
 from lm4ve.ablation.cells import format_interval, format_number, format_p_value
-from lm4ve.ablation.grid import Grid, Trial
+from lm4ve.ablation.grid import Grid, Published, Trial
 from lm4ve.ablation.plot import plot_grid
 from lm4ve.ablation.statistics import Summary, summarize
 from lm4ve.ablation.store import Store, metric_of
 from lm4ve.draw.figures import save_figure
+from lm4ve.errors import check
 from lm4ve.files import write_text
 from lm4ve.runner.rich_console import Console
 from lm4ve.runner.tables import print_table
@@ -94,6 +95,11 @@ def report_grid(
         figure = plot_grid(grid, scores, list(summaries.values()))
         metadata = dict(Software=None)
         save_figure(figure, folder / 'plot.png', dpi=140, metadata=metadata)
+    if grid.published is not None:
+        own_rows = published_rows(grid.published, results)
+        own_caption = f'Published: {grid.published.source}. Here: mean over seeds.'
+        print_table(f'{grid.title}: published', own_rows, own_caption, console)
+        write_text(_markdown(own_rows, own_caption), folder / 'published.md')
     console.print(f'Results: {folder}', highlight=False)
 
 
@@ -225,6 +231,45 @@ def _row_not_run(grid: Grid, name: str) -> Row:
     if grid.tune is not None:
         row['tuned'] = 'not run'
     return row
+
+
+def published_rows(
+    published: Published, results: dict[str, list[dict[str, Any]]]
+) -> list[Row]:
+    """Return a row for each variant with a published score: for each metric, both scores.
+
+    Args:
+        published (Published): The published scores.
+        results (dict): Variant -> the results of its finished main trials.
+
+    Raises:
+        UserError: A result lacks a metric of the published scores.
+    """
+    rows = []
+    for variant, scores in published.scores.items():
+        row = {'variant': variant, 'n': str(len(results[variant]))}
+        for metric in published.metrics:
+            row[f'{metric} published'] = '-'
+            if metric in scores:
+                row[f'{metric} published'] = f'{scores[metric]:g}'
+            row[f'{metric} here'] = _mean_of(metric, results[variant])
+        rows.append(row)
+    return rows
+
+
+def _mean_of(metric: str, results: list[dict[str, Any]]) -> str:
+    """Return the mean of a metric over results, or 'not run'.
+
+    Raises:
+        UserError: A result lacks the metric.
+    """
+    if not results:
+        return 'not run'
+    scores = []
+    for result in results:
+        check('published.scores', metric, choices=sorted(result['metrics']))
+        scores.append(result['metrics'][metric])
+    return format_number(mean(scores))
 
 
 def _title(grid: Grid, variant: str) -> str:

@@ -1,0 +1,34 @@
+# The paper's second motion model on Argoverse 1: the controls.
+_base_ = './_base_/paper_controls.py'
+
+name = 'mmtransformer_argoverse1_controls'
+title = 'Argoverse 1 (validation), mmTransformer: controls'
+base = '../motion/mmtransformer_argoverse1.py'
+metric = 'motion/minFDE@6'
+greater_is_better = False
+
+_folder = '../motion/mmtransformer_'
+variants = {
+    'frozen pre-trained': dict(config=_folder + 'llama_argoverse1.py'),
+    'frozen random': dict(config=_folder + 'llama-randinit-frozen_argoverse1.py'),
+    'trained random': dict(config=_folder + 'llama-randinit-trained_argoverse1.py'),
+    'MLP': dict(config=_folder + 'mlp_argoverse1.py'),
+}
+
+published = dict(
+    source='arXiv 2310.12973, one training each',
+    scores={
+        'none': {'motion/minADE@6': 0.72, 'motion/minFDE@6': 1.1, 'motion/MR@6': 0.107},
+        'frozen pre-trained': {
+            'motion/minADE@6': 0.71,
+            'motion/minFDE@6': 1.08,
+            'motion/MR@6': 0.105,
+        },
+        'trained random': {
+            'motion/minADE@6': 0.74,
+            'motion/minFDE@6': 1.15,
+            'motion/MR@6': 0.115,
+        },
+        'MLP': {'motion/minADE@6': 0.74, 'motion/minFDE@6': 1.16, 'motion/MR@6': 0.118},
+    },
+)

@@ -1,0 +1,20 @@
+# The paper's point-cloud model on ModelNet40 with 4,096 points a cloud.
+name = 'pointbert_modelnet40-4k_paper'
+title = 'ModelNet40, 4k points, Point-BERT: the paper'
+base = '../pointcloud/pointbert_modelnet40-4k.py'
+metric = 'accuracy/overall'
+seeds = 3
+reference = 'LLaMA'
+
+variants = {
+    'none': dict(),
+    'LLaMA': dict(config='../pointcloud/pointbert_llama_modelnet40-4k.py'),
+}
+
+published = dict(
+    source='arXiv 2310.12973, one training each',
+    scores={
+        'none': {'accuracy/overall': 92.91},
+        'LLaMA': {'accuracy/overall': 92.82},
+    },
+)

@@ -1,0 +1,27 @@
+# The paper's point-cloud model on ScanObjectNN's objects with background: the controls.
+_base_ = './_base_/paper_controls.py'
+
+name = 'pointbert_scanobjectnn-bg_controls'
+title = 'ScanObjectNN (OBJ-BG), Point-BERT: controls'
+base = '../pointcloud/pointbert_scanobjectnn-bg.py'
+metric = 'accuracy/overall'
+
+_folder = '../pointcloud/pointbert_'
+variants = {
+    'frozen pre-trained': dict(config=_folder + 'llama_scanobjectnn-bg.py'),
+    'frozen random': dict(config=_folder + 'llama-randinit-frozen_scanobjectnn-bg.py'),
+    'trained random': dict(
+        config=_folder + 'llama-randinit-trained_scanobjectnn-bg.py'
+    ),
+    'MLP': dict(config=_folder + 'mlp_scanobjectnn-bg.py'),
+}
+
+published = dict(
+    source='arXiv 2310.12973, OBJ-BG, one training each',
+    scores={
+        'none': {'accuracy/overall': 87.4},
+        'frozen pre-trained': {'accuracy/overall': 88.0},
+        'trained random': {'accuracy/overall': 87.2},
+        'MLP': {'accuracy/overall': 86.5},
+    },
+)
