@@ -25,9 +25,10 @@ test: $(STAMP)
 	$(PYTEST) -m "not slurm and not walk" $(ARGS)
 
 # Every config under configs/, built by the project's own code, trained and tested for a step;
-# other tests that take a minute.
+# other tests that take a minute. Some files are most of it, so each test goes to the next
+# process that is free.
 test-walk: $(STAMP)
-	$(PYTEST) -m walk $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m walk $(ARGS)
 
 # The folders that compare numbers, with products rounded as on other CPUs, once a seed.
 SEEDS ?= 1 2 3
