@@ -65,6 +65,12 @@ def test_a_memory_that_cannot_be_written_is_no_error(files, tmp_path, monkeypatc
     assert WholeFiles('test 1').stamps(files) == {}
 
 
+def test_names_that_are_no_unicode_are_read_again(files):
+    name = os.fsdecode(b'/data/caf\xe9.png')
+    WholeFiles('test').add({name: (1, 2)})
+    assert WholeFiles('test').stamps([name]) == {}
+
+
 def test_what_is_found_whole_is_remembered_after_the_exchange(files):
     known = KnownFiles(files, WholeFiles('test 1'))
     known.add(files[1])

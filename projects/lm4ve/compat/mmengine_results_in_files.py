@@ -66,6 +66,8 @@ def gather_results(results: list[Any], size: int) -> list[Any] | None:
             part += piece
     if not is_main_process():
         return None
-    in_turns = chain.from_iterable(zip_longest(*parts))
-    ordered = [result for result in in_turns if result is not None]
+    # A result may be None itself.
+    missing = object()
+    in_turns = chain.from_iterable(zip_longest(*parts, fillvalue=missing))
+    ordered = [result for result in in_turns if result is not missing]
     return ordered[:size]

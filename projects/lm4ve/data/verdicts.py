@@ -161,7 +161,8 @@ def _tolerating_damage() -> Iterator[None]:
     """Log, and go on after, whatever is wrong with the data base."""
     try:
         yield
-    except (OSError, sqlite3.Error) as error:
+    # Names of files that are no Unicode are a ValueError.
+    except (OSError, ValueError, sqlite3.Error) as error:
         print_log(
             f"'{_path()}' remembers nothing ({error}); files are read again.",
             'current',

@@ -138,7 +138,9 @@ def _check_wrapper(cfg: Config, wrapper: Any, amp: str) -> None:
 def _use_float16_blocks(node: Any) -> None:
     """Set the dtype of blocks from 'auto' to float16, in a part of a config and below it."""
     if isinstance(node, ConfigDict):
-        if node.get('type') == 'LLMBlock' and node.get('dtype') == AUTO:
+        # The name may have a scope, as 'lm4ve.LLMBlock'.
+        name = str(node.get('type')).rpartition('.')[2]
+        if name == 'LLMBlock' and node.get('dtype') == AUTO:
             node.dtype = 'float16'
         node = list(node.values())
     if isinstance(node, (list, tuple)):

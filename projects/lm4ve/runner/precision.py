@@ -1,7 +1,7 @@
 """The precision of a run: what the fields of its config set, and the line of its log.
 
-`env_cfg.tf32` and `channels_last` are read by our runner. Mixed precision is a wrapper of
-the optimizer (:mod:`.autocast`), `env_cfg.cudnn_benchmark` and `compile` are MMEngine's,
+`env_cfg.tf32`, `channels_last` and `compile` are read by our runner. Mixed precision is a
+wrapper of the optimizer (:mod:`.autocast`), `env_cfg.cudnn_benchmark` is MMEngine's,
 `optimizer.fused` is torch's, and the dtype of a frozen block is the block's.
 """
 

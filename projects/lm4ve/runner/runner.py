@@ -212,16 +212,17 @@ def _refuse_fields_of_our_runner(cfg: Config, runner_type: str) -> None:
     Raises:
         UserError: It names the first one.
     """
-    fields = {
-        'channels_last': cfg.get('channels_last'),
-        'env_cfg.tf32': (cfg.get('env_cfg') or {}).get('tf32'),
-    }
+    fields = {}
+    if cfg.get('channels_last'):
+        fields['channels_last'] = True
+    tf32 = (cfg.get('env_cfg') or {}).get('tf32')
+    if tf32 is not None:
+        fields['env_cfg.tf32'] = tf32
     for name, value in fields.items():
-        if value:
-            raise UserError(
-                f"{name}={value}: runner_type='{runner_type}' does not read it. Fix: leave it "
-                "out, or runner_type='Runner'."
-            )
+        raise UserError(
+            f"{name}={value}: runner_type='{runner_type}' does not read it. Fix: leave it out, "
+            "or runner_type='Runner'."
+        )
 
 
 def _replace_training_loop(cfg: Config) -> None:

@@ -135,8 +135,9 @@ class CMUNeXt(BaseModule):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *others: Any
     ) -> None:
-        """Load a state; one of before there was a factor had the factor 1."""
-        state_dict.setdefault(f'{prefix}input_scale', torch.tensor(1.0))
+        """Load a state; a whole one of before there was a factor had the factor 1."""
+        if f'{prefix}stem.0.weight' in state_dict:
+            state_dict.setdefault(f'{prefix}input_scale', torch.tensor(1.0))
         super()._load_from_state_dict(state_dict, prefix, *others)
 
 
