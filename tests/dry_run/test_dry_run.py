@@ -231,26 +231,48 @@ def test_a_training_is_not_disturbed_and_would_be_continued(run, tmp_path):
     assert after == before
 
 
-HOOK = """
+FAILING_PARTS = """
 import os
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
+from lm4ve.data.ranks import gather
+from lm4ve.registry import DATASETS
+from lm4ve.tasks.image import DigitsDataset
+
+def fail_in_rank_1():
+    if os.environ['RANK'] == '1':
+        raise ValueError('this machine is broken')
 
 @HOOKS.register_module()
-class FailsInRank1(Hook):
+class FailingHook(Hook):
     def before_train_iter(self, *args, **kwargs):
-        if os.environ['RANK'] == '1':
-            raise ValueError('this machine is broken')
+        fail_in_rank_1()
+
+@DATASETS.register_module()
+class FailingDigits(DigitsDataset):
+    def load_data_list(self):
+        fail_in_rank_1()
+        gather('found')
+        return super().load_data_list()
 """
 
 
-def test_one_table_names_the_rank_that_fails_while_others_wait_for_it(tmp_path):
-    (tmp_path / 'fails_in_rank_1.py').write_text(HOOK)
+@pytest.mark.parametrize(
+    ('check', 'fields'),
+    [
+        ('steps', "custom_hooks = [dict(type='FailingHook')]"),
+        ('data', "train_dataloader = dict(dataset=dict(type='lm4ve.FailingDigits'))"),
+    ],
+)
+def test_one_table_names_the_rank_that_fails_while_others_wait_for_it(
+    tmp_path, check, fields
+):
+    (tmp_path / 'failing_parts.py').write_text(FAILING_PARTS)
     config = tmp_path / 'config.py'
     config.write_text(
         f'_base_ = {str(PLAIN)!r}\n'
-        "custom_imports = dict(imports=['lm4ve', 'fails_in_rank_1'])\n"
-        "custom_hooks = [dict(type='FailsInRank1')]\n"
+        "custom_imports = dict(imports=['lm4ve', 'failing_parts'])\n"
+        f'{fields}\n'
     )
     env = environment()
     env['PYTHONPATH'] += f'{os.pathsep}{tmp_path}'
@@ -264,7 +286,9 @@ def test_one_table_names_the_rank_that_fails_while_others_wait_for_it(tmp_path):
     )
     assert done.returncode == 2, done.stderr
     verdicts = verdicts_in(done.stdout)
-    assert verdicts['steps'] == 'failed'
+    assert verdicts[check] == 'failed'
     assert done.stdout.count('dry run') == 1
-    assert re.search(r'error: steps: rank 1 \(.*\): ValueError: this mac', done.stderr)
+    assert re.search(
+        rf'error: {check}: rank 1 \(.*\): .*ValueError: this mac', done.stderr
+    )
     assert not (tmp_path / 'work_dirs').exists()

@@ -59,7 +59,7 @@ class Outcome:
 
     Attributes:
         result: What it returned.
-        error (str, optional): The message of the :class:`UserError` that it raised.
+        error (str, optional): The message of the error that it raised.
     """
 
     result: Any = None
@@ -83,16 +83,27 @@ def once_a_machine(work: Callable[[], T]) -> T:
         work (Callable): Without arguments; its result is small and can be pickled.
 
     Raises:
-        UserError: The work raised it, on any machine. Every rank raises the same one.
+        UserError: The work raised an error on any machine. Every rank raises the same
+            one.
+        Exception: The work of this rank raised it. The other ranks raise a
+            :class:`UserError` with its type and message.
     """
     if not in_group():
         return work()
     machines = gather(socket.gethostname())
     leader = machines.index(socket.gethostname())
     outcome = Outcome()
+    own_error: Exception | None = None
     if leader == get_rank():
-        outcome = outcome_of(work)
+        try:
+            outcome = outcome_of(work)
+        except Exception as error:
+            # The other ranks wait for word of it.
+            own_error = error
+            outcome = Outcome(error=f'{type(error).__name__}: {error}')
     outcomes = gather(outcome)
+    if own_error is not None:
+        raise own_error
     for each in outcomes:
         if each.error is not None:
             raise UserError(each.error)

@@ -45,7 +45,8 @@ CHECKS = (
     Check('processes', check_processes, needs=('config',), together=True),
     Check('resume', check_resume, needs=('config',)),
     Check('weights', check_weights, needs=('config',)),
-    Check('data', check_data, needs=('config', 'processes')),
+    # Data sets share out their files over the processes while they are built.
+    Check('data', check_data, needs=('config', 'processes'), together=True),
     Check('files', check_files, needs=('data',)),
     Check('memory', check_memory, needs=('weights', 'data')),
     # Before anything computes: a process that forks its workers later may block them.

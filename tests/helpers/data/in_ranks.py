@@ -21,13 +21,18 @@ from lm4ve.tasks.vqa import CaptionFiles, VQAFiles
 from lm4ve.text.dataset import TextDataset
 
 
-def message_of(make) -> str:
+def message_of(make, kind: type[Exception] = UserError) -> str:
     """Return the message of the error that a call raises."""
     try:
         make()
-    except UserError as error:
+    except kind as error:
         return str(error)
     return ''
+
+
+def fail_to_read() -> None:
+    """Raise what a worn-out disk does."""
+    raise OSError('disk is worn out')
 
 
 def entries_of(data) -> list[dict]:
@@ -101,7 +106,9 @@ class Killed(TextDataset):
 def errors(folder: Path) -> dict:
     """All ranks raise what happened to the one that works."""
     options = dict(ann_file='none.jsonl', data_root=str(folder / 'images'))
+    kind = OSError if dist.get_rank() == 0 else UserError
     return dict(
+        broken=message_of(lambda: ranks.once_a_machine(fail_to_read), kind),
         missing=message_of(lambda: VQAFiles(**options)),
         killed=message_of(lambda: Killed(pipeline=[])),
         cache=message_of(lambda: MotionDataset(str(folder / 'damaged.cache'))),
