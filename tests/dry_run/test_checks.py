@@ -6,9 +6,11 @@ from types import SimpleNamespace
 import pytest
 from mmengine.config import Config
 
-from lm4ve.dry_run.disk import checkpoints_at_once, count_saved
+from lm4ve.cost.devices import GPUS
+from lm4ve.dry_run.disk import bytes_freed, checkpoints_at_once, count_saved
 from lm4ve.dry_run.files import describe_odds
 from lm4ve.dry_run.finding import Verdict
+from lm4ve.dry_run.memory import find_device, title_and_memory
 from lm4ve.dry_run.plan import Plan
 from lm4ve.dry_run.schedule import check_schedule, follow_rates
 from lm4ve.dry_run.steps import FirstOfBatches
@@ -87,6 +89,41 @@ def test_odds_are_those_of_independent_draws(opened):
 def test_checkpoints_are_counted_as_the_hook_writes_them(writer, saved, at_once):
     assert count_saved(writer, iterations=700, epoch_length=7) == saved
     assert checkpoints_at_once(writer, saved) == at_once
+
+
+@pytest.mark.parametrize(
+    ('done', 'kept_steps', 'max_kept', 'freed'),
+    [
+        (0, [], -1, 90 + 100),  # epochs 1 and 2 of three
+        (0, [], 1, 90),
+        (14, [1, 2], 2, 90 + 100),
+        (14, [1, 2], 4, 0),  # two new ones are added before the third one deletes
+        (14, [], -1, 0),
+        (14, [8, 9], 2, 0),  # deleted already
+    ],
+)
+def test_only_files_that_the_training_replaces_make_room(
+    tmp_path, done, kept_steps, max_kept, freed
+):
+    for name, size in (('epoch_1', 90), ('epoch_2', 300), ('best_acc_epoch_1', 80)):
+        (tmp_path / f'{name}.pth').write_bytes(bytes(size))
+    plan = Plan(lambda: None, None, done=done, kept_steps=kept_steps)
+    plan.cfg = Config(dict(work_dir=str(tmp_path)))
+    plan.checkpoint_bytes = 100
+    writer = dict(interval=1, max_keep_ckpts=max_kept)
+    assert bytes_freed(plan, writer, saved=3) == freed
+
+
+def test_a_gpu_that_is_here_has_no_more_memory_than_it_says(monkeypatch):
+    title = 'NVIDIA A100-SXM4-40GB'
+    monkeypatch.setattr('torch.cuda.is_available', lambda: True)
+    monkeypatch.setattr('torch.cuda.get_device_name', lambda: title)
+    monkeypatch.setattr('torch.cuda.mem_get_info', lambda: (0, 42 * 10**9))
+    here = Plan(lambda: None, None)
+    planned = Plan(lambda: None, None, device='a100')
+    gpu = GPUS[find_device()]
+    assert title_and_memory(gpu, here) == (title, 42 * 10**9)
+    assert title_and_memory(gpu, planned) == (gpu.title, 80 * 10**9)
 
 
 def test_cut_batches_are_as_many_as_whole_ones():

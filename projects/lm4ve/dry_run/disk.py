@@ -33,8 +33,7 @@ def check_disk(plan: Plan) -> Finding:
     saved = count_saved(writer, plan.iterations - plan.done, len(plan.loaders['train']))
     kept = checkpoints_at_once(writer, saved)
     folder = checkpoint_folder(plan.cfg, writer)
-    existing = [path.stat().st_size for path in folder.glob('*.pth')]
-    needed = max(0, kept * plan.checkpoint_bytes - sum(existing))
+    needed = kept * plan.checkpoint_bytes - bytes_freed(plan, writer, saved)
     place = _nearest_existing(folder)
     free = shutil.disk_usage(place).free
     size = f'{kept} of {_size(plan.checkpoint_bytes)} at once'
@@ -80,14 +79,51 @@ def checkpoints_at_once(writer: Mapping[str, Any], saved: int) -> int:
         writer (Mapping): The config of the checkpoint hook.
         saved (int): How many are written in all, without the best ones.
     """
-    kept = writer.get('max_keep_ckpts', -1)
-    at_once = saved
-    if kept > 0:
-        at_once = min(saved, kept + 1)
     best = writer.get('save_best') or []
     if isinstance(best, str):
         best = [best]
-    return at_once + len(best)
+    return _regular_at_once(writer, saved) + len(best)
+
+
+def _regular_at_once(writer: Mapping[str, Any], saved: int) -> int:
+    """Return :func:`checkpoints_at_once` without the best ones."""
+    kept = writer.get('max_keep_ckpts', -1)
+    if kept > 0:
+        return min(saved, kept + 1)
+    return saved
+
+
+def bytes_freed(plan: Plan, writer: Mapping[str, Any], saved: int) -> int:
+    """Return the bytes of earlier checkpoints that make room for the new ones in time.
+
+    These are gone before the largest number of new ones exists: they have the names of
+    new ones, or are deleted because of ``max_keep_ckpts``. A file counts no more than a
+    new one, since a larger one may go later than its room is needed.
+
+    Args:
+        plan (Plan): Of the training.
+        writer (Mapping): The config of the checkpoint hook.
+        saved (int): How many are written in all, without the best ones.
+    """
+    # The last one is written before what it replaces is gone.
+    before_last = max(0, _regular_at_once(writer, saved) - 1)
+    if plan.done:
+        room = writer.get('max_keep_ckpts', -1) - len(plan.kept_steps)
+        steps = plan.kept_steps[: max(0, before_last - room)]
+    elif writer.get('save_begin'):
+        steps = []  # some of the first are not written
+    else:
+        interval = writer.get('interval', -1)
+        steps = [interval * number for number in range(1, before_last + 1)]
+    unit = 'epoch' if writer.get('by_epoch', True) else 'iter'
+    template = writer.get('filename_tmpl') or f'{unit}_{{}}.pth'
+    folder = checkpoint_folder(plan.cfg, writer)
+    freed = 0
+    for step in steps:
+        path = folder / template.format(step)
+        if path.is_file():
+            freed += min(path.stat().st_size, plan.checkpoint_bytes)
+    return freed
 
 
 def checkpoint_folder(cfg: Config, writer: Mapping[str, Any]) -> Path:

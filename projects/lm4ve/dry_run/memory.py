@@ -6,7 +6,7 @@ import torch
 from mmengine.dist import get_world_size
 
 from lm4ve.cost import cost_of_step, device_of, estimate_training
-from lm4ve.cost.devices import GPUS
+from lm4ve.cost.devices import GPUS, Device
 from lm4ve.dry_run.finding import Finding, Verdict
 from lm4ve.dry_run.plan import Plan
 from lm4ve.errors import UserError
@@ -38,13 +38,11 @@ def check_memory(plan: Plan) -> Finding:
         samples=len(plan.loaders['train'].dataset),
     )
     plan.step_seconds = estimate.step_seconds
-    memory = device.memory
-    if device.name == 'cpu':
-        memory //= plan.local_processes
-    _refuse_too_much(estimate.peak, memory, device.title)
+    title, memory = title_and_memory(device, plan)
+    _refuse_too_much(estimate.peak, memory, title)
     return Finding(
         f'{_size(estimate.peak)} and {estimate.step_seconds:.3g} s a step of '
-        f'{plan.cfg.train_dataloader.batch_size} on {device.title} with {_size(memory)} '
+        f'{plan.cfg.train_dataloader.batch_size} on {title} with {_size(memory)} '
         '(estimate)'
     )
 
@@ -58,6 +56,20 @@ def find_device() -> str | None:
         if name in title:
             return name
     return None
+
+
+def title_and_memory(device: Device, plan: Plan) -> tuple[str, int]:
+    """Return the full name of a device, and the bytes that a process has of its memory.
+
+    Of a GPU that is here the bytes are asked for: the table has one GPU of each name, and
+    there are smaller ones and slices of them.
+    """
+    if device.name == 'cpu':
+        return device.title, device.memory // plan.local_processes
+    if plan.device is not None:
+        return device.title, device.memory
+    _, found = torch.cuda.mem_get_info()
+    return torch.cuda.get_device_name(), min(device.memory, found)
 
 
 def _compare_with_gpu(plan: Plan) -> Finding:

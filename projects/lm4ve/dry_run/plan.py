@@ -35,6 +35,9 @@ class Plan:
         done (int): How many of them the checkpoint has that the training continues
             from. Set by the check of the resume.
         checkpoint_bytes (int): The size of one checkpoint. Set by the steps.
+        kept_steps (list[int]): The epochs or iterations of earlier checkpoints that the
+            continued training deletes as it writes new ones, oldest first. Set by the
+            steps.
         step_seconds (float): An estimate for one step of the full batch on the device.
         samples_per_second (float): What the workers of this process give together.
     """
@@ -51,5 +54,6 @@ class Plan:
     iterations: int = 0
     done: int = 0
     checkpoint_bytes: int = 0
+    kept_steps: list[int] = field(default_factory=list)
     step_seconds: float = 0.0
     samples_per_second: float = 0.0

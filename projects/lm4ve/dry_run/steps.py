@@ -79,6 +79,7 @@ class StepsHook(Hook):
         losses (list[float]): Of each step.
         seconds (float): The time of the last step.
         metrics (list[str]): The names of what the validation measures.
+        kept_steps (list[int]): See :class:`lm4ve.dry_run.plan.Plan`.
     """
 
     priority = 'LOWEST'
@@ -87,7 +88,15 @@ class StepsHook(Hook):
         self.losses: list[float] = []
         self.seconds = 0.0
         self.metrics: list[str] = []
+        self.kept_steps: list[int] = []
         self._began = 0.0
+
+    def before_train(self, runner: Runner) -> None:
+        """Note which checkpoints the config's hook would delete later."""
+        for hook in runner.hooks:
+            if isinstance(hook, CheckpointHook):
+                self.kept_steps = list(getattr(hook, 'keep_ckpt_ids', ()))
+                return
 
     def before_train_iter(self, *args: Any, **kwargs: Any) -> None:
         """Note when a step begins."""
@@ -142,6 +151,7 @@ def check_steps(plan: Plan) -> Finding:
         current_signals().waits = False
     if not steps.losses:
         return Finding('nothing is left to train')
+    plan.kept_steps = steps.kept_steps
     plan.checkpoint_bytes = max(NowhereBackend.written.values(), default=0)
     losses = ', '.join(f'{loss:.3g}' for loss in steps.losses)
     text = f'{len(steps.losses)} of {plan.samples} samples: loss {losses}, {steps.seconds:.2f} s'

@@ -22,7 +22,7 @@ def check_workers(plan: Plan) -> Finding:
     workers = int(fields.get('num_workers', 0))
     rate = measure_worker(plan.loaders['train'], fields)
     # More workers than cores share them.
-    cores = max(1, len(os.sched_getaffinity(0)) // plan.local_processes)
+    cores = max(1, count_cores() // plan.local_processes)
     useful = max(1, min(workers, cores))
     plan.samples_per_second = rate * useful
     text = f'{rate:,.0f} samples a second of a worker'
@@ -39,6 +39,13 @@ def check_workers(plan: Plan) -> Finding:
         needed = round(wanted / rate + 0.5)
         problem = f'The device waits for data: {needed} workers and cores would do.'
     return warning_if(problem, text)
+
+
+def count_cores() -> int:
+    """Return how many cores this process may use; macOS tells only how many there are."""
+    if hasattr(os, 'sched_getaffinity'):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def measure_worker(loader: Any, fields: Any) -> float:
