@@ -4,16 +4,18 @@ import math
 from types import SimpleNamespace
 
 import pytest
+import torch
 from mmengine.config import Config
 
 from lm4ve.cost.devices import GPUS
-from lm4ve.dry_run.disk import bytes_freed, checkpoints_at_once, count_saved
+from lm4ve.dry_run.disk import bytes_freed, check_disk, checkpoints_at_once, count_saved
 from lm4ve.dry_run.files import describe_odds
 from lm4ve.dry_run.finding import Verdict
 from lm4ve.dry_run.memory import find_device, title_and_memory
 from lm4ve.dry_run.plan import Plan
 from lm4ve.dry_run.schedule import check_schedule, follow_rates
-from lm4ve.dry_run.steps import FirstOfBatches
+from lm4ve.dry_run.steps import FirstOfBatches, StepsHook, describe_losses
+from lm4ve.errors import UserError
 
 
 def config_with(schedules: list, epochs: int) -> Config:
@@ -124,6 +126,23 @@ def test_a_gpu_that_is_here_has_no_more_memory_than_it_says(monkeypatch):
     gpu = GPUS[find_device()]
     assert title_and_memory(gpu, here) == (title, 42 * 10**9)
     assert title_and_memory(gpu, planned) == (gpu.title, 80 * 10**9)
+
+
+def test_losses_of_other_names_are_noted_and_checked():
+    hook = StepsHook()
+    runner = SimpleNamespace(iter=0, max_iters=10)
+    hook.after_train_iter(runner, 0, outputs=dict(loss_a=torch.ones(2), loss_b=2.0))
+    assert describe_losses(hook.losses) == 'loss_a 1; loss_b 2'
+    with pytest.raises(UserError, match='loss_b of step 2 is nan'):
+        hook.after_train_iter(runner, 1, outputs=dict(loss_b=math.nan))
+
+
+def test_a_checkpoint_of_unknown_size_is_a_warning():
+    plan = Plan(lambda: None, None, iterations=10)
+    plan.cfg = Config(dict(default_hooks=dict(checkpoint=dict(interval=1))))
+    assert check_disk(plan).verdict is Verdict.WARNING
+    plan.done = 10  # nothing is left to train
+    assert check_disk(plan).verdict is Verdict.OK
 
 
 def test_cut_batches_are_as_many_as_whole_ones():

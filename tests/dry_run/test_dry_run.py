@@ -199,6 +199,19 @@ def test_a_full_disk_fails(run, monkeypatch):
     assert re.match("disk: work_dir: checkpoints in '.*' need .* Fix: free some", error)
 
 
+def test_the_checkpoint_of_a_flexible_runner_is_measured(run, tmp_path, monkeypatch):
+    config = tmp_path / 'flexible.py'
+    config.write_text(
+        f'_base_ = {str(PLAIN)!r}\n'
+        "runner_type = 'FlexibleRunner'\n"
+        "strategy = dict(type='SingleDeviceStrategy')\n"
+    )
+    usage = SimpleNamespace(total=10**6, used=10**6, free=1000)
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage)
+    _, error = run(config)
+    assert re.match("disk: work_dir: checkpoints in '.*' need .* Fix: free some", error)
+
+
 def test_a_score_that_is_not_measured_fails_before_the_first_epoch(run):
     _, error = run(PLAIN, '--cfg-options', 'default_hooks.checkpoint.save_best=mAP')
     assert error.startswith("steps: checkpoint.save_best='mAP' must be one of")

@@ -9,7 +9,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 
-from lm4ve.dry_run.finding import Finding, warning_if
+from lm4ve.dry_run.finding import Finding, Verdict, warning_if
 from lm4ve.dry_run.plan import Plan
 from lm4ve.errors import UserError
 
@@ -26,8 +26,10 @@ def check_disk(plan: Plan) -> Finding:
     if not is_main_process():
         return Finding('the first process writes the checkpoints')
     writer = (plan.cfg.get('default_hooks') or {}).get('checkpoint')
-    if not writer or plan.checkpoint_bytes == 0:
+    if not writer or plan.done >= plan.iterations:
         return Finding('no checkpoints are written')
+    if plan.checkpoint_bytes == 0:
+        return Finding('the size of a checkpoint is not known', Verdict.WARNING)
     if writer.get('backend_args'):
         return Finding(f'backend_args={writer.backend_args} were not asked for room')
     saved = count_saved(writer, plan.iterations - plan.done, len(plan.loaders['train']))

@@ -11,7 +11,7 @@ import contextlib
 import copy
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,15 @@ from lm4ve.dry_run.finding import Finding
 from lm4ve.dry_run.plan import Plan
 from lm4ve.errors import UserError, listing
 from lm4ve.runner.console import ConsoleHook
+from lm4ve.runner.finite_loss import losses_of
 from lm4ve.runner.runner import build_runner
 from lm4ve.runner.stopping import current_signals
 
 #: Iterations of training.
 _STEPS = 2
 _BACKEND = 'lm4ve_nowhere'
+#: The file of the checkpoint that is measured.
+_CHECKPOINT = 'dry_run.pth'
 
 
 @register_backend(_BACKEND)
@@ -76,7 +79,8 @@ class StepsHook(Hook):
     """Validate and save after the first steps of a training, and end it.
 
     Attributes:
-        losses (list[float]): Of each step.
+        num_steps (int): How many steps are done.
+        losses (dict[str, list[float]]): By name, of each step.
         seconds (float): The time of the last step.
         metrics (list[str]): The names of what the validation measures.
         kept_steps (list[int]): See :class:`lm4ve.dry_run.plan.Plan`.
@@ -85,7 +89,8 @@ class StepsHook(Hook):
     priority = 'LOWEST'
 
     def __init__(self) -> None:
-        self.losses: list[float] = []
+        self.num_steps = 0
+        self.losses: dict[str, list[float]] = {}
         self.seconds = 0.0
         self.metrics: list[str] = []
         self.kept_steps: list[int] = []
@@ -116,11 +121,13 @@ class StepsHook(Hook):
             UserError: The loss is not finite.
         """
         self.seconds = time.perf_counter() - self._began
-        loss = float(outputs['loss'].detach())
-        if not math.isfinite(loss):
-            raise UserError(f'The loss of step {len(self.losses) + 1} is {loss}.')
-        self.losses.append(loss)
-        if len(self.losses) < _STEPS and runner.iter + 1 < runner.max_iters:
+        self.num_steps += 1
+        for name, tensor in losses_of(outputs).items():
+            loss = float(tensor.detach().mean())
+            if not math.isfinite(loss):
+                raise UserError(f'The {name} of step {self.num_steps} is {loss}.')
+            self.losses.setdefault(name, []).append(loss)
+        if self.num_steps < _STEPS and runner.iter + 1 < runner.max_iters:
             return
         if runner.val_loop is not None:
             self.metrics = list(runner.val_loop.run() or {})
@@ -149,15 +156,37 @@ def check_steps(plan: Plan) -> Finding:
     finally:
         # The training loop has asked for it; see StopHook.
         current_signals().waits = False
-    if not steps.losses:
+    if steps.num_steps == 0:
         return Finding('nothing is left to train')
     plan.kept_steps = steps.kept_steps
     plan.checkpoint_bytes = max(NowhereBackend.written.values(), default=0)
-    losses = ', '.join(f'{loss:.3g}' for loss in steps.losses)
-    text = f'{len(steps.losses)} of {plan.samples} samples: loss {losses}, {steps.seconds:.2f} s'
+    if plan.checkpoint_bytes == 0:
+        # A FlexibleRunner writes past the backend.
+        plan.checkpoint_bytes = _bytes_under(plan.folder / _CHECKPOINT)
+    losses = describe_losses(steps.losses)
+    text = (
+        f'{steps.num_steps} of {plan.samples} samples: {losses}, {steps.seconds:.2f} s'
+    )
     if runner.val_loop is not None:
         text += f'; 1 of validation: {listing(steps.metrics) or "no metrics"}'
     return Finding(text)
+
+
+def describe_losses(losses: Mapping[str, Sequence[float]]) -> str:
+    """Return the losses of each step as text; the sum, which is 'loss', alone if there is one."""
+    if 'loss' in losses:
+        losses = {'loss': losses['loss']}
+    parts = []
+    for name, values in losses.items():
+        parts.append(f'{name} {", ".join(f"{value:.3g}" for value in values)}')
+    return '; '.join(parts) or 'no losses'
+
+
+def _bytes_under(path: Path) -> int:
+    """Return the size of a file, or of all files of a folder; 0 if there is none."""
+    if path.is_file():
+        return path.stat().st_size
+    return sum(file.stat().st_size for file in path.rglob('*') if file.is_file())
 
 
 def _write_nowhere(cfg: Config) -> None:
@@ -213,7 +242,7 @@ def _save_to_nowhere(runner: Runner) -> None:
         if isinstance(hook, CheckpointHook):
             runner.save_checkpoint(
                 runner.work_dir,
-                'dry_run.pth',
+                _CHECKPOINT,
                 save_optimizer=hook.save_optimizer,
                 save_param_scheduler=hook.save_param_scheduler,
                 by_epoch=hook.by_epoch,
