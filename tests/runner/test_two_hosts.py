@@ -138,16 +138,42 @@ def test_restarted_training_resumes():
 
 
 @pytest.mark.parametrize(
-    'code, left', [(1, 3), (-9, 3), (2, 0), (138, 0), (140, 0), (143, 0)]
+    'end, left',
+    [
+        ('exit 1', 3),
+        ('kill -9 $$', 3),
+        ('exit 2', 0),
+        ('exit 138', 0),
+        ('exit 140', 0),
+        ('exit 143', 0),
+    ],
 )
-def test_neither_user_error_nor_stop_is_restarted(monkeypatch, code, left):
-    result = RunResult(WorkerState.FAILED, failures={0: SimpleNamespace(exitcode=code)})
-    monkeypatch.setattr(
-        LocalElasticAgent, '_monitor_workers', lambda agent, group: result
-    )
+def test_neither_user_error_nor_stop_is_restarted(monkeypatch, end, left):
+    # Of the two, the second ends in 143 because torchrun then sends it SIGTERM.
+    first = subprocess.Popen(['sh', '-c', end])
+    os.waitid(os.P_PID, first.pid, os.WEXITED | os.WNOWAIT)
+    script = "trap 'kill $!; exit 143' TERM; sleep 60 & echo; wait"
+    survivor = subprocess.Popen(['sh', '-c', script], stdout=subprocess.PIPE)
+    survivor.stdout.readline()
+    processes = (first, survivor)
+
+    def monitor(agent, group):
+        survivor.terminate()
+        failures = {}
+        for rank, process in enumerate(processes):
+            failures[rank] = SimpleNamespace(exitcode=process.wait())
+        return RunResult(WorkerState.FAILED, failures=failures)
+
+    monkeypatch.setattr(LocalElasticAgent, '_monitor_workers', monitor)
+    monkeypatch.setattr(LocalElasticAgent, '_shutdown', lambda agent, *args: None)
+    monkeypatch.setattr(Agent, 'killed', [])
+    workers = []
+    for rank, process in enumerate(processes):
+        workers.append(SimpleNamespace(id=process.pid, global_rank=rank))
     agent = Agent.__new__(Agent)
     agent._remaining_restarts = 3
-    assert agent._monitor_workers(SimpleNamespace(workers=[])) is result
+    agent._monitor_workers(SimpleNamespace(workers=workers))
+    assert survivor.returncode == 143
     assert agent._remaining_restarts == left
 
 

@@ -42,6 +42,8 @@ _PATIENCE = 5
 #: What a process exits with after an error that the user must mend, and after a signal
 #: that asks it to stop: a new start is of no use.
 _FINAL = (2, *(128 + number for number in STOPS))
+#: What a process exits with after SIGTERM, which torchrun sends to all once one has failed.
+_TERMINATED = 128 + signal.SIGTERM
 #: torchrun's own default.
 _PORT = 29500
 
@@ -141,13 +143,17 @@ class Agent(local_elastic_agent.LocalElasticAgent):
         """Look after the processes as torchrun does, and print which were killed."""
         # Looked for first: torchrun kills the others when one has failed.
         killed = find_killed(group.workers)
+        codes = find_exit_codes(group.workers)
         if killed:
             # Those that wait for the dead one hear no other signal than SIGKILL.
             self._shutdown(signal.SIGTERM, _PATIENCE)
         result = super()._monitor_workers(group)
         if not result.is_failed():
             return result
-        codes = [failure.exitcode for failure in result.failures.values()]
+        for failure in result.failures.values():
+            # Those that ended since may have done so because of the SIGTERM sent here.
+            if failure.exitcode != _TERMINATED:
+                codes.append(failure.exitcode)
         if self.is_stopping or any(code in _FINAL for code in codes):
             self._remaining_restarts = 0
         if not self.is_stopping:
@@ -166,14 +172,37 @@ def find_killed(workers: Iterable[Any]) -> list[Killed]:
     """
     killed = []
     for worker in workers:
-        options = os.WEXITED | os.WNOHANG | os.WNOWAIT
-        try:
-            ended = os.waitid(os.P_PID, worker.id, options)
-        except ChildProcessError:
-            continue
+        ended = _look_at(worker)
         if ended is not None and ended.si_code in (os.CLD_KILLED, os.CLD_DUMPED):
             killed.append(Killed(worker.global_rank, worker.id, ended.si_status))
     return killed
+
+
+def find_exit_codes(workers: Iterable[Any]) -> list[int]:
+    """Return the exit codes of torchrun's workers that ended by themselves, as yet unwaited for.
+
+    Args:
+        workers (Iterable[Worker]): See :func:`find_killed`.
+    """
+    codes = []
+    for worker in workers:
+        ended = _look_at(worker)
+        if ended is not None and ended.si_code == os.CLD_EXITED:
+            codes.append(ended.si_status)
+    return codes
+
+
+def _look_at(worker: Any) -> Any:
+    """Return how a child of this process has ended, and leave its status to be read again.
+
+    Returns:
+        waitid_result | None: None if it runs, or if its status was read already.
+    """
+    options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    try:
+        return os.waitid(os.P_PID, worker.id, options)
+    except ChildProcessError:
+        return None
 
 
 def exit_code_of(codes: Sequence[int], killed: Sequence[Killed]) -> int:
