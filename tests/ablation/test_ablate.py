@@ -13,14 +13,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from mmengine.config import Config
 from scipy import stats
 
 from lm4ve.ablation import Store, load_grid
 from lm4ve.ablation import store as stores
-from lm4ve.ablation.trial import run_trial, write_spec
+from lm4ve.ablation.trial import TimingHook, run_trial, write_spec
 from lm4ve.ablation.workers import Workers
 from lm4ve.errors import UserError
-from lm4ve.runner.command_line import run_tool
+from lm4ve.runner.command_line import build_runner, run_tool
 from lm4ve.runner.same_data import pixel_versions
 from tests.helpers import quick_python
 from tests.helpers.ablation.command import TOOL, results, run, when_a_trial_hangs
@@ -222,7 +223,42 @@ def test_stopped_trial_continues_to_an_undisturbed_trials_result(tmp_path, monke
     # Another number of processes makes other batches.
     (folder / 'run/iter_6.pth').touch()
     assert list(store.clear(trial).rglob('*.pth'))
+    # The command may have been killed before it wrote the specification.
+    assert list(store.clear(trial).rglob('*.pth'))
     assert not list(Store(store.work_dir, 2).clear(trial).iterdir())
+
+
+def test_a_training_on_other_pixels_does_not_continue(tmp_path):
+    trial = load_grid(write_grid(tmp_path)).main({})[0]
+    store = Store(tmp_path / 'out')
+    spec = write_spec(trial, store.clear(trial), False)
+    (spec.parent / 'run').mkdir()
+    assert (store.clear(trial) / 'run').exists()
+    content = json.loads(spec.read_text())
+    content['pixel_versions']['pillow'] = '0.1'
+    spec.write_text(json.dumps(content))
+    assert not list(store.clear(trial).iterdir())
+
+
+@pytest.mark.parametrize('resume', [True, False])
+def test_only_a_resumed_trial_counts_the_seconds_of_its_checkpoint(tmp_path, resume):
+    path = write_grid(tmp_path).with_name('config.py')
+    cfg = Config.fromfile(path)
+    cfg.work_dir = str(tmp_path / 'run')
+    cfg.train_cfg.max_epochs = 1
+    timing = TimingHook()
+    timing._before = 1000.0
+    runner = build_runner(cfg)
+    runner.register_hook(timing)
+    runner.train()
+    cfg.load_from = str(tmp_path / 'run/epoch_1.pth')
+    cfg.resume = resume
+    cfg.train_cfg.max_epochs = 2
+    timing = TimingHook()
+    runner = build_runner(cfg)
+    runner.register_hook(timing)
+    runner.train()
+    assert (timing.seconds > 1000) == resume
 
 
 def complete_result(trial) -> dict:

@@ -2,6 +2,7 @@
 
     <work dir>/lock                         held while the command runs
     <work dir>/trials/<id>/result.json      exists: done; missing: to be done
+    <work dir>/trials/<id>/spec.json        what the trial is, and with which libraries
     <work dir>/trials/<id>/log.txt          what the trial printed
     <work dir>/trials/<id>/run/             its training; a checkpoint until it is done
     <work dir>/trials/<id>.lock             held while the trial runs
@@ -23,6 +24,7 @@ from filelock import FileLock, Timeout
 from lm4ve.ablation.grid import Grid, Trial
 from lm4ve.errors import UserError, check
 from lm4ve.files import read_json, require_writable, sole_use
+from lm4ve.runner.same_data import VERSIONS, changed_versions
 
 #: Fields of a result that are numbers.
 _NUMBERS = ('trainable', 'frozen', 'step_seconds', 'wall_seconds', 'world_size')
@@ -84,18 +86,31 @@ class Store:
     def _delete_all_but_training(self, trial: Trial) -> None:
         """Delete what is in a trial's folder, but for a training that may continue.
 
-        With another number of processes it may not: that changes the batch.
+        The training's specification stays beside it until a new one replaces it: without
+        it, a later command could not tell that the training may continue.
         """
         folder = self.folder(trial)
-        spec = read_json(folder / 'spec.json')
-        is_same = isinstance(spec, dict) and spec.get('world_size') == self.world_size
+        kept: tuple[str, ...] = ()
+        if self._may_continue(read_json(folder / 'spec.json')):
+            kept = ('run', 'spec.json')
         for path in folder.glob('*'):
-            if path.name == 'run' and is_same:
+            if path.name in kept:
                 continue
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
+
+    def _may_continue(self, spec: Any) -> bool:
+        """Return whether the training of a specification from a file may continue here.
+
+        With another number of processes it may not, which changes the batch; nor with
+        other versions of the libraries that make pixels. The versions of this package
+        and of PyTorch are part of a trial's id.
+        """
+        if not isinstance(spec, dict) or spec.get('world_size') != self.world_size:
+            return False
+        return not changed_versions(spec.get(VERSIONS))
 
     @contextmanager
     def lock(self) -> Iterator[None]:

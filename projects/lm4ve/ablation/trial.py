@@ -34,6 +34,7 @@ from lm4ve.ablation.grid import Trial
 from lm4ve.ablation.identity import identity
 from lm4ve.ablation.store import trial_lock
 from lm4ve.blocks import count_parameters
+from lm4ve.compat.mmengine_runner_state import starts_training
 from lm4ve.errors import UserError
 from lm4ve.files import write_json
 from lm4ve.runner.command_line import build_runner, finish_config, load_config, run_tool
@@ -57,6 +58,7 @@ def write_spec(
         options=repr(trial.options),
         keep_checkpoints=keep_checkpoints,
         world_size=world_size,
+        pixel_versions=pixel_versions(),
     )
     file = folder / 'spec.json'
     write_json(spec, file)
@@ -141,8 +143,12 @@ class TimingHook(Hook):
         checkpoint[_SECONDS] = self.seconds
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Go on counting from those of the earlier starts."""
-        self._before = checkpoint.get(_SECONDS, 0.0)
+        """Go on counting from those of the earlier starts.
+
+        Another trial's checkpoint, from which this one begins, has seconds of its own.
+        """
+        if not starts_training(runner):
+            self._before = checkpoint.get(_SECONDS, 0.0)
 
 
 def train_and_test(spec: dict, folder: Path, launcher: str = 'none') -> dict:
