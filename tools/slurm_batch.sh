@@ -12,11 +12,13 @@ job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
 job=${job:-$SLURM_JOB_ID}
 signalled=
 timer=
+training=
 
 # The limit is near: the training saves and stops. The job comes back even if it does not.
 stop() {
   signalled=yes
-  kill -USR1 "$training"
+  # A training that has only just begun has nothing to save.
+  if [ -n "$training" ]; then kill -USR1 "$training"; fi
   (sleep "${SAVE_SECONDS:-100}"; scontrol requeue "$job") &
   timer=$!
 }
