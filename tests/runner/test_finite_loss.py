@@ -180,21 +180,34 @@ def test_an_error_after_a_bad_loss_is_explained_by_it(tmp_path):
     assert isinstance(caught.value.__context__, ValueError)
 
 
-def test_processes_stop_together_where_one_has_a_bad_loss(tmp_path):
-    script = ROOT / 'tests/helpers/runner/losses_in_processes.py'
+def outputs_of_two(script: str, folder: Path) -> list[str]:
+    """Run a helper in two processes; return what each printed."""
     jobs = []
     for rank in (0, 1):
         job = subprocess.Popen(
-            ['python', script, str(rank), tmp_path],
+            ['python', ROOT / 'tests/helpers/runner' / script, str(rank), folder],
             env=environment(),
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
         jobs.append(job)
+    outputs = []
     for job in jobs:
         stdout, stderr = job.communicate(timeout=300)
         assert job.returncode == 0, stderr[-2000:]
+        outputs.append(stdout)
+    return outputs
+
+
+def test_processes_stop_together_where_one_has_a_bad_loss(tmp_path):
+    for stdout in outputs_of_two('losses_in_processes.py', tmp_path):
         # Read before the checkpoint of the fourth iteration.
         assert stdout.startswith('4 loss (rank 1), loss_scripted (rank 1) of'), stdout
+    assert not saved(tmp_path / 'work')
+
+
+def test_a_signal_saves_no_bad_loss_of_another_process(tmp_path):
+    for stdout in outputs_of_two('stopped_losses_in_processes.py', tmp_path):
+        assert 'loss_scripted (rank 1) of iteration 3' in stdout, stdout
     assert not saved(tmp_path / 'work')

@@ -75,6 +75,18 @@ def train(folder: Path, stop: dict | None = None, **changes) -> int:
     return 0
 
 
+def validation() -> dict:
+    """Return a config's fields for a validation after each epoch."""
+    data = dict(
+        dataset=dict(type='Augmented'),
+        batch_size=4,
+        num_workers=0,
+        sampler=dict(type='DefaultSampler', shuffle=False),
+    )
+    score = dict(type=Score, values=[1.0] * EPOCHS)
+    return dict(val_dataloader=data, val_cfg=dict(), val_evaluator=[score])
+
+
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob('*.pth'))
 
@@ -141,21 +153,29 @@ def test_stop_right_after_a_regular_checkpoint_saves_nothing_again(tmp_path):
 
 
 def test_stop_in_a_validation_saves_weights_and_not_their_average(tmp_path):
-    score = dict(type=Score, values=[1.0] * EPOCHS)
-    data = dict(
-        dataset=dict(type='Augmented'),
-        batch_size=4,
-        num_workers=0,
-        sampler=dict(type='DefaultSampler', shuffle=False),
-    )
-    validation = dict(val_dataloader=data, val_cfg=dict(), val_evaluator=[score])
-    assert train(tmp_path / 'whole', **validation) == 0
+    assert train(tmp_path / 'whole', **validation()) == 0
     stop = dict(number=int(signal.SIGTERM), val=2)
     stopped = tmp_path / 'stopped'
-    assert train(stopped, stop, **validation) == 143
+    assert train(stopped, stop, **validation()) == 143
     assert names(stopped) == [f'iter_{STEPS}.pth']
-    assert train(stopped, **validation) == 0
+    assert train(stopped, **validation()) == 0
     assert_equal_ends(stopped, tmp_path / 'whole')
+
+
+def test_flexible_runner_saves_after_the_validation(tmp_path):
+    flexible = dict(
+        runner_type='FlexibleRunner',
+        strategy=dict(type='SingleDeviceStrategy'),
+        env_cfg=dict(),
+        **validation(),
+    )
+    stop = dict(number=int(signal.SIGTERM), val=2)
+    assert train(tmp_path, stop, **flexible) == 143
+    saved = tmp_path / f'iter_{STEPS + 1}.pth'
+    assert newest_checkpoint(tmp_path) == (saved, [])
+    assert check_whole(saved) == STEPS + 1
+    assert train(tmp_path, **flexible) == 0
+    assert names(tmp_path) == [f'epoch_{EPOCHS}.pth']
 
 
 def test_damaged_checkpoint_of_a_signal_falls_back_to_an_epoch(tmp_path):
@@ -170,6 +190,7 @@ def test_damaged_checkpoint_of_a_signal_falls_back_to_an_epoch(tmp_path):
     path, notes = newest_checkpoint(tmp_path)
     assert path == tmp_path / 'epoch_2.pth'
     assert damaged.name in notes[0]
+    assert f"epoch_3.pth' is of iteration {3 * STEPS}" in notes[1]
 
 
 def test_killed_while_saving_at_a_signal_keeps_the_checkpoint_before(
@@ -190,6 +211,26 @@ def test_killed_while_saving_at_a_signal_keeps_the_checkpoint_before(
     monkeypatch.undo()
     assert newest_checkpoint(tmp_path) == (tmp_path / 'iter_2.pth', [])
     check_whole(tmp_path / 'iter_2.pth')
+
+
+def test_worker_ends_where_the_sender_of_a_signal_is_unknown(monkeypatch):
+    """As on macOS."""
+    monkeypatch.delattr(signal, 'sigwaitinfo')
+    others = set(multiprocessing.active_children())
+    loader = DataLoader(range(20), num_workers=1)
+    keep_workers_at_signals(loader)
+    batches = iter(loader)
+    next(batches)
+    (worker,) = set(multiprocessing.active_children()) - others
+    os.kill(worker.pid, signal.SIGUSR1)
+    assert len(list(batches)) == 19
+
+    batches = iter(loader)
+    next(batches)
+    (worker,) = set(multiprocessing.active_children()) - others
+    worker.terminate()
+    worker.join(30)
+    assert worker.exitcode == 0
 
 
 def test_worker_outlives_signals_that_its_training_did_not_send():

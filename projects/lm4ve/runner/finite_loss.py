@@ -97,7 +97,7 @@ class FiniteLossHook(Hook):  # type: ignore[misc]
         )
         is_time = self.every_n_train_iters(runner, self.interval)
         if is_time or saves_now(runner):
-            self._read_losses()
+            self.read_losses()
 
     def after_failed_iter(self, runner: Runner) -> None:
         """Look for a bad loss before the iteration that has raised an error.
@@ -117,7 +117,7 @@ class FiniteLossHook(Hook):  # type: ignore[misc]
         Raises:
             UserError: See :meth:`after_train_iter`.
         """
-        self._read_losses()
+        self.read_losses()
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Read the losses before weights are evaluated that should not be.
@@ -125,7 +125,7 @@ class FiniteLossHook(Hook):  # type: ignore[misc]
         Raises:
             UserError: See :meth:`after_train_iter`.
         """
-        self._read_losses()
+        self.read_losses()
 
     def before_save_checkpoint(
         self, runner: Runner, checkpoint: dict[str, Any]
@@ -151,10 +151,10 @@ class FiniteLossHook(Hook):  # type: ignore[misc]
                 'learning rate and --resume; default_hooks.finite_loss.tolerate=-1 saves them.'
             )
 
-    def _read_losses(self) -> None:
+    def read_losses(self) -> None:
         """Read the losses of all iterations since the last read, of all processes.
 
-        Every process has kept those of the same iterations.
+        All processes call this, and each has kept those of the same iterations.
 
         Raises:
             UserError: See :meth:`after_train_iter`.

@@ -94,6 +94,9 @@ def newest_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str]]:
             continue
         if limit is None or iterations <= limit:
             return path, notes
+        notes.append(
+            f"'{path}' is of iteration {iterations}, after '{Path(target).name}': left out."
+        )
     if candidates:
         raise UserError(
             f"No checkpoint in work_dir='{folder}' is whole: {listing(notes)}"

@@ -77,6 +77,11 @@ class StopAgreement:
                 return True
         return self._last is not None and done >= self._last
 
+    @property
+    def is_decided(self) -> bool:
+        """Whether all processes answered, so that they stop after the same iteration."""
+        return self._decided.is_set()
+
     def tell_saved(self) -> None:
         """Let the other processes end: the checkpoint is written, or could not be."""
         with _store_may_be_gone():

@@ -15,6 +15,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 
 from lm4ve.files import write_text
+from lm4ve.runner.finite_loss import FiniteLossHook
 from lm4ve.runner.stop_agreement import StopAgreement
 from lm4ve.runner.stopping import current_signals, keep_workers_at_signals
 
@@ -28,7 +29,9 @@ class StopHook(Hook):  # type: ignore[misc]
     So does Ctrl-C if what ran in the iteration has caught its exception. Several
     processes end after the same iteration (:mod:`.stop_agreement`), whichever of them
     got the signal. In a validation, the checkpoint is written at once; one process then
-    ends, whereas several finish it first.
+    ends, whereas several finish it first. MMEngine's FlexibleRunner saves in all
+    processes together, and notes one iteration more than is done: it finishes a
+    validation, and saves after the next iteration of the training.
     """
 
     priority = 'LOWEST'
@@ -105,6 +108,8 @@ class StopHook(Hook):  # type: ignore[misc]
             asked = self._agreement.asked
         if asked is None:
             return
+        if signals.waits and not isinstance(runner, Runner):
+            return
         if signals.waits and not self._saved_in_validation:
             self._saved_in_validation = True
             self._save_in_validation(runner)
@@ -154,6 +159,8 @@ class StopHook(Hook):  # type: ignore[misc]
     def _save_together(self, runner: Runner, done: int) -> None:
         """Save the checkpoint of several processes; none ends before it is written."""
         assert self._agreement is not None
+        if self._agreement.is_decided:
+            _read_losses(runner)
         try:
             self._save(runner, done)
         finally:
@@ -181,6 +188,17 @@ def _has_acted(runner: Runner) -> bool:
     if isinstance(wrapper, OptimWrapper):
         return bool(wrapper.should_update())
     return True
+
+
+def _read_losses(runner: Runner) -> None:
+    """Read the losses of all processes before a checkpoint is written, by the first one.
+
+    Raises:
+        UserError: One of them is not finite.
+    """
+    for hook in runner.hooks:
+        if isinstance(hook, FiniteLossHook):
+            hook.read_losses()
 
 
 def save_at_signal(runner: Runner, done: int) -> None:

@@ -155,6 +155,16 @@ def _end_by_parent() -> None:
     """
     parent = os.getppid()
     while True:
-        received = signal.sigwaitinfo(_IGNORED_BY_WORKERS)
-        if received.si_signo == signal.SIGTERM and received.si_pid == parent:
+        if _wait_for_end(parent):
             os._exit(0)
+
+
+def _wait_for_end(parent: int) -> bool:
+    """Wait for a signal, and return whether it is a SIGTERM of the parent.
+
+    macOS does not tell who sent a signal: there, any SIGTERM counts.
+    """
+    if not hasattr(signal, 'sigwaitinfo'):
+        return signal.sigwait(_IGNORED_BY_WORKERS) == signal.SIGTERM
+    received = signal.sigwaitinfo(_IGNORED_BY_WORKERS)
+    return received.si_signo == signal.SIGTERM and received.si_pid == parent
