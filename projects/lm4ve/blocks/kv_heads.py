@@ -50,7 +50,7 @@ def tile(
     """Bring query heads into the order in which 'tiled' reads keys and values by groups.
 
     Args:
-        projections (Projections): Of the attention, in the language model's order.
+        projections (Projections): The attention's, in the language model's order.
         attention (nn.Module): The library's attention that they are of.
         spec (LayerSpec): The family's.
         config (PretrainedConfig): The (text) config it was built from.

@@ -48,7 +48,7 @@ def gather_results(results: list[Any], size: int) -> list[Any] | None:
     """Gather the results of all processes. All of them have to call it.
 
     Args:
-        results (list): Those of this process.
+        results (list): The results of this process.
         size (int): How many samples there are. A sampler repeats some at the end, so
             that all processes have equally many; these are left out.
 

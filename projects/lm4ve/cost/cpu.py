@@ -40,7 +40,7 @@ class Curve:
     Attributes:
         work (list[float]): Multiply-accumulates of products, bytes moved of others;
             ascending.
-        seconds (list[float]): Of one call with that work.
+        seconds (list[float]): How long one call with that work takes.
     """
 
     work: list[float]
@@ -116,11 +116,18 @@ def _curves(samples: list[dict[str, tuple[float, float]]]) -> dict[str, Curve]:
     Args:
         samples (list[dict]): For each network, operator -> work and seconds.
     """
+    points_of: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for sample in samples:
+        for name, point in sample.items():
+            points_of[name].append(point)
     curves = {}
-    for name in sorted({name for sample in samples for name in sample}):
-        points = sorted(sample[name] for sample in samples if name in sample)
-        if points[-1][0] >= LEAST_WORK:
-            curves[name] = Curve([p[0] for p in points], [p[1] for p in points])
+    for name in sorted(points_of):
+        points = sorted(points_of[name])
+        works = [work for work, _ in points]
+        seconds = [time for _, time in points]
+        most_work = works[-1]
+        if most_work >= LEAST_WORK:
+            curves[name] = Curve(works, seconds)
     return curves
 
 

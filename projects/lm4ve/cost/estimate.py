@@ -20,7 +20,7 @@ class StepSeconds:
     """The estimated seconds of a training step.
 
     Attributes:
-        forward, backward (float): Of these passes; the data's preprocessor is part of
+        forward, backward (float): What these passes take; the data's preprocessor is part of
             the forward pass.
         update (float): Of optimizer, loss scaler and average of weights.
         sending (float): Of the gradients' exchange among all GPUs.

@@ -214,12 +214,19 @@ def choose_start(cfg: Config, resume: str | None) -> None:
     Raises:
         UserError: There is no checkpoint to continue from, or it is damaged.
     """
-    if resume in ('newest', 'auto'):
-        resume_newest(cfg, needed=resume == 'newest')
-    elif cfg.get('resume') and not cfg.get('load_from'):
+    if resume == 'newest':
+        resume_newest(cfg, needed=True)
+        return
+    if resume == 'auto':
         resume_newest(cfg)
-    elif cfg.get('resume') and Path(cfg.load_from).is_file():
-        check_whole(cfg.load_from)
+        return
+    if not cfg.get('resume'):
+        return
+    path = cfg.get('load_from')
+    if not path:
+        resume_newest(cfg)
+    elif Path(path).is_file():
+        check_whole(path)
 
 
 def _log_choice(path: Path | None, notes: list[str]) -> None:

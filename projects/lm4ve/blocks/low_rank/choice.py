@@ -95,8 +95,8 @@ class _Cost(NamedTuple):
     """Multiply-accumulates of a forward pass.
 
     Attributes:
-        frozen (int): Of products with a frozen factor.
-        free (int): Of products of two factors that get gradients.
+        frozen (int): The multiply-accumulates of products with a frozen factor.
+        free (int): The same of products of two factors that get gradients.
     """
 
     frozen: int
