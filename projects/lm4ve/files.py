@@ -12,18 +12,23 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing.pool import ThreadPool
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
 from lm4ve.errors import UserError
 
+T = TypeVar('T')
+R = TypeVar('R')
 # The names that `replacing` gives to files that are not whole yet.
 _TEMPORARY = re.compile(
     r'\..+\.(?P<host>[^/]+)-(?P<process>\d+)-[0-9a-f]{8}\.tmp(\.[^.]*)?'
 )
+# Threads that wait for files more than they compute.
+_THREADS = 16
 # Seconds after which a file of another machine is taken for abandoned.
 _ABANDONED = 3600
 
@@ -31,6 +36,17 @@ _ABANDONED = 3600
 def cache_folder() -> Path:
     """Return ``$LM4VE_CACHE``, or ``~/.cache/lm4ve``: for what can be made again."""
     return Path(os.environ.get('LM4VE_CACHE', '~/.cache/lm4ve')).expanduser()
+
+
+def map_in_threads(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """Return a function's results, in order; for work that waits for files.
+
+    Args:
+        function (Callable): Called in several threads at once.
+        items (Iterable): One argument each.
+    """
+    with ThreadPool(_THREADS) as pool:
+        return pool.map(function, items)
 
 
 def leads_outside(name: str, folder: str | Path) -> bool:

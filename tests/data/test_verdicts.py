@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from lm4ve.data.verdicts import KnownFiles, WholeFiles, stamp_of
+from lm4ve.data.verdicts import KnownFiles, WholeFiles, stamp_of, stamps_of
 from lm4ve.files import cache_folder
 
 
@@ -25,15 +25,16 @@ def remember(paths, check='test 1'):
 
 def test_only_what_was_added_is_remembered(files):
     remember(files[:2])
-    stamps = WholeFiles('test 1').stamps(files)
-    assert stamps == {path: stamp_of(path) for path in files[:2]}
-    assert WholeFiles('test 2').stamps(files) == {}
+    stamps = stamps_of(files)
+    assert WholeFiles('test 1').unchanged(stamps) == set(files[:2])
+    assert WholeFiles('test 2').unchanged(stamps) == set()
 
 
 def test_more_files_than_fit_one_question_are_remembered(files):
-    names = [f'/data/{i}' for i in range(1200)]
-    WholeFiles('test').add(dict.fromkeys(names, (1, 2)))
-    assert WholeFiles('test').stamps([*names, '/data/none']).keys() == set(names)
+    stamps = {f'/data/{i}': (1, i) for i in range(1200)}
+    WholeFiles('test').add(stamps)
+    others = {'/data/none': (1, 2), '/data/gone': None}
+    assert WholeFiles('test').unchanged(stamps | others) == set(stamps)
 
 
 @pytest.mark.parametrize('change', ['content', 'time', 'removed'])
@@ -54,7 +55,7 @@ def test_a_changed_file_is_not_known(change, files):
 def test_a_damaged_memory_remembers_nothing(damage, files):
     remember(files)
     (cache_folder() / 'whole_files.sqlite').write_bytes(damage)
-    assert WholeFiles('test 1').stamps(files) == {}
+    assert WholeFiles('test 1').unchanged(stamps_of(files)) == set()
     remember(files)
 
 
@@ -62,13 +63,13 @@ def test_a_memory_that_cannot_be_written_is_no_error(files, tmp_path, monkeypatc
     (tmp_path / 'file').write_text('')
     monkeypatch.setenv('LM4VE_CACHE', str(tmp_path / 'file'))
     remember(files)
-    assert WholeFiles('test 1').stamps(files) == {}
+    assert WholeFiles('test 1').unchanged(stamps_of(files)) == set()
 
 
 def test_names_that_are_no_unicode_are_read_again(files):
     name = os.fsdecode(b'/data/caf\xe9.png')
     WholeFiles('test').add({name: (1, 2)})
-    assert WholeFiles('test').stamps([name]) == {}
+    assert WholeFiles('test').unchanged({name: (1, 2)}) == set()
 
 
 def test_what_is_found_whole_is_remembered_after_the_exchange(files):

@@ -10,7 +10,6 @@ See docs/guides/try.md.
 
 import argparse
 import inspect
-import os
 import re
 import shlex
 import sys
@@ -32,6 +31,7 @@ from lm4ve.probing.results import DEVICE
 from lm4ve.probing.study import Study
 from lm4ve.probing.verdict import decide
 from lm4ve.probing.workers import start_workers
+from lm4ve.runner.cores import count_cores
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -65,7 +65,7 @@ def settings_of(args: argparse.Namespace) -> StudySettings:
     """
     workers = args.workers
     if workers is None:
-        workers = 1 if DEVICE == 'cuda' else len(os.sched_getaffinity(0))
+        workers = 1 if DEVICE == 'cuda' else count_cores()
     return StudySettings(
         block=args.block,
         layers=args.layers,

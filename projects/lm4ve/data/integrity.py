@@ -24,11 +24,9 @@ accept ``on_corrupt`` and use :class:`SkippedFiles`.
 """
 
 import logging
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from multiprocessing.pool import ThreadPool
 from typing import Any
 
 from mmengine.dataset import BaseDataset
@@ -37,13 +35,12 @@ from mmengine.logging import print_log
 from torch.utils.data import get_worker_info
 
 from lm4ve.data.ranks import gather, own_share
-from lm4ve.data.verdicts import Stamp, WholeFiles, stamp_of
+from lm4ve.data.verdicts import Stamp, WholeFiles, stamps_of
 from lm4ve.errors import UserError, check, listing
+from lm4ve.files import map_in_threads
 from lm4ve.runner.same_data import pixel_versions
 
 POLICIES = ('skip', 'refuse')
-#: Threads of a scan, which wait for files more than they compute.
-_THREADS = 16
 #: The number of messages about skipped files that are kept.
 EXAMPLES = 10
 
@@ -54,8 +51,8 @@ class Verdicts:
 
     Attributes:
         corrupt (dict[str, str]): Path -> defect.
-        whole (dict[str, Stamp]): Absolute path -> stamp from before it was read, of the
-            files that were read and are whole.
+        whole (dict[str, Stamp]): Path -> stamp from before it was read, of the files that
+            were read and are whole.
     """
 
     corrupt: dict[str, str] = field(default_factory=dict)
@@ -193,17 +190,19 @@ class IntegrityMixin(BaseDataset):
     def _read_files(self, paths: list[str]) -> Verdicts:
         """Read files in threads, but for those that are remembered as whole."""
         decode = self.scan_decodes or self.verify == 'decode'
+        stamps = stamps_of(paths)
+        remembered: set[str] = set()
+        if self.memory is not None:
+            remembered = self.memory.unchanged(stamps)
+        unread = [path for path in paths if path not in remembered]
+        defects = map_in_threads(lambda path: self.find_defect(path, decode), unread)
         found = Verdicts()
-        with ThreadPool(_THREADS) as pool:
-            stamps = dict(zip(paths, pool.map(stamp_of, paths), strict=True))
-            unread = self._not_remembered(stamps)
-            defects = pool.map(lambda path: self.find_defect(path, decode), unread)
         for path, defect in zip(unread, defects, strict=True):
             stamp = stamps[path]
             if defect:
                 found.corrupt[path] = defect
             elif stamp is not None:
-                found.whole[os.path.abspath(path)] = stamp
+                found.whole[path] = stamp
         return found
 
     @property
@@ -213,18 +212,6 @@ class IntegrityMixin(BaseDataset):
             return None
         versions = sorted(pixel_versions().items())
         return WholeFiles(f'{self.remembered_as} {self.scan_decodes} {versions}')
-
-    def _not_remembered(self, stamps: Mapping[str, Stamp | None]) -> list[str]:
-        """Return the paths of files that are not remembered as whole, or have changed."""
-        if self.memory is None:
-            return list(stamps)
-        places = {path: os.path.abspath(path) for path in stamps}
-        remembered = self.memory.stamps(places.values())
-        unread = []
-        for path, stamp in stamps.items():
-            if stamp is None or remembered.get(places[path]) != stamp:
-                unread.append(path)
-        return unread
 
     def _remember(self, whole: Mapping[str, Stamp]) -> None:
         """Remember whole files, if anything remembers them."""

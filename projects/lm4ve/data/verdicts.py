@@ -9,8 +9,7 @@ import contextlib
 import logging
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
-from multiprocessing.pool import ThreadPool
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +18,10 @@ from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 
 from lm4ve.data.ranks import gather, own_share
-from lm4ve.files import cache_folder
+from lm4ve.files import cache_folder, map_in_threads
 
 #: A file's size in bytes, and its time of change in nanoseconds.
 Stamp = tuple[int, int]
-#: Threads that ask for stamps, which wait for the disk more than they compute.
-_THREADS = 16
 #: SQLite's limit on the number of values in a question was 999 for long.
 _AT_ONCE = 500
 #: Seconds to wait for another run that writes.
@@ -40,6 +37,11 @@ def stamp_of(path: str) -> Stamp | None:
     return status.st_size, status.st_mtime_ns
 
 
+def stamps_of(paths: Sequence[str]) -> dict[str, Stamp | None]:
+    """Return the stamps of files, by path; see :func:`stamp_of`."""
+    return dict(zip(paths, map_in_threads(stamp_of, paths), strict=True))
+
+
 class WholeFiles:
     """The files that a check has found whole, in a small data base that runs share.
 
@@ -53,35 +55,38 @@ class WholeFiles:
     def __init__(self, check: str) -> None:
         self.check = check
 
-    def stamps(self, paths: Iterable[str]) -> dict[str, Stamp]:
-        """Return the stamps of those files that were whole when they were read last.
+    def unchanged(self, stamps: Mapping[str, Stamp | None]) -> set[str]:
+        """Return the paths of files that were whole when they had these stamps.
 
         Args:
-            paths (Iterable[str]): Absolute paths.
+            stamps (Mapping): Path -> the file's present stamp.
         """
-        stamps: dict[str, Stamp] = {}
-        paths = list(paths)
+        path_at = {os.path.abspath(path): path for path in stamps}
+        places = list(path_at)
+        unchanged = set()
         with _tolerating_damage(), _connection() as connection:
-            for start in range(0, len(paths), _AT_ONCE):
-                some = paths[start : start + _AT_ONCE]
+            for start in range(0, len(places), _AT_ONCE):
+                some = places[start : start + _AT_ONCE]
                 marks = ','.join('?' * len(some))
                 rows = connection.execute(
                     f'SELECT path, size, time FROM whole WHERE "check" = ? AND path IN ({marks})',
                     [self.check, *some],
                 )
-                for path, size, time in rows:
-                    stamps[path] = (size, time)
-        return stamps
+                for place, size, time in rows:
+                    path = path_at[place]
+                    if stamps[path] == (size, time):
+                        unchanged.add(path)
+        return unchanged
 
     def add(self, stamps: Mapping[str, Stamp]) -> None:
         """Remember that files with these stamps are whole.
 
         Args:
-            stamps (dict): Absolute path -> the stamp before the file was read.
+            stamps (Mapping): Path -> the stamp before the file was read.
         """
         rows = []
         for path, (size, time) in stamps.items():
-            rows.append((self.check, path, size, time))
+            rows.append((self.check, os.path.abspath(path), size, time))
         with _tolerating_damage(), _connection() as connection:
             connection.executemany('REPLACE INTO whole VALUES (?, ?, ?, ?)', rows)
 
@@ -112,15 +117,12 @@ class KnownFiles:
 
     def _recall(self, memory: WholeFiles, paths: list[str]) -> None:
         """Take over what the memory has of some files, if they are unchanged."""
-        with ThreadPool(_THREADS) as pool:
-            stamps = pool.map(stamp_of, paths)
-        remembered = memory.stamps(os.path.abspath(path) for path in paths)
-        for path, stamp in zip(paths, stamps, strict=True):
-            if stamp is None:
-                continue
-            self._stamps[path] = stamp
-            if remembered.get(os.path.abspath(path)) == stamp:
-                self.add(path)
+        stamps = stamps_of(paths)
+        for path, stamp in stamps.items():
+            if stamp is not None:
+                self._stamps[path] = stamp
+        for path in memory.unchanged(stamps):
+            self.add(path)
 
     def add(self, path: str) -> None:
         """Note that a file is whole, for all workers of this process; others are ignored."""
@@ -147,7 +149,7 @@ class KnownFiles:
         for path, stamp in self._stamps.items():
             row = self._row_of[path]
             if self._flags[row] and not self._remembered[row]:
-                new[os.path.abspath(path)] = stamp
+                new[path] = stamp
         self._remembered.copy_(self._flags)
         everybody: dict[str, Stamp] = {}
         for some in gather(new):

@@ -1,6 +1,5 @@
 """Checks whether the workers of the dataloader keep up, and estimates the time to the end."""
 
-import os
 import time
 from datetime import timedelta
 from typing import Any
@@ -9,6 +8,7 @@ from torch.utils.data import DataLoader, RandomSampler
 
 from lm4ve.dry_run.finding import Finding, warning_if
 from lm4ve.dry_run.plan import Plan
+from lm4ve.runner.cores import count_cores
 
 #: Seconds for which the loader is measured.
 _SECONDS = 6.0
@@ -39,13 +39,6 @@ def check_workers(plan: Plan) -> Finding:
         needed = round(wanted / rate + 0.5)
         problem = f'The device waits for data: {needed} workers and cores would do.'
     return warning_if(problem, text)
-
-
-def count_cores() -> int:
-    """Return how many cores this process may use; macOS tells only how many there are."""
-    if hasattr(os, 'sched_getaffinity'):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def measure_worker(loader: Any, fields: Any) -> float:

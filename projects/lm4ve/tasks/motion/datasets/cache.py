@@ -14,7 +14,6 @@ become one file.
 import hashlib
 import json
 import mmap
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -259,13 +258,13 @@ def verify_cache(path: str | Path) -> None:
         UserError: See :class:`SceneCache`.
     """
     memory = WholeFiles('motion cache')
-    place = os.path.abspath(path)
-    stamp = stamp_of(place)
-    if stamp is not None and memory.stamps([place]).get(place) == stamp:
+    name = str(path)
+    stamp = stamp_of(name)
+    if name in memory.unchanged({name: stamp}):
         return
     SceneCache(path, verify=True)
     if stamp is not None:
-        memory.add({place: stamp})
+        memory.add({name: stamp})
 
 
 def preprocess_split(

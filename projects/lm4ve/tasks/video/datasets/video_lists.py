@@ -7,7 +7,6 @@ training hours into an epoch, in a worker, often without its name.
 import os.path as osp
 import traceback
 from collections.abc import Sequence
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 from mmaction.datasets import RepeatAugDataset, VideoDataset
@@ -17,11 +16,9 @@ from lm4ve.data.integrity import IntegrityMixin
 from lm4ve.data.labels import read_list
 from lm4ve.data.verdicts import KnownFiles
 from lm4ve.errors import UserError, listing
-from lm4ve.files import leads_outside
+from lm4ve.files import leads_outside, map_in_threads
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.video.datasets.video_files import find_defect
-
-_THREADS = 16
 
 
 class CheckedVideoMixin(IntegrityMixin):
@@ -114,8 +111,7 @@ class CheckedVideoMixin(IntegrityMixin):
 
     def _refuse_missing(self, paths: Sequence[str], lines: Sequence[int]) -> None:
         """Refuse a list with files that do not exist, each of which stands in a line."""
-        with ThreadPool(_THREADS) as pool:
-            exist = pool.map(osp.isfile, paths)
+        exist = map_in_threads(osp.isfile, paths)
         missing = []
         for path, line, is_there in zip(paths, lines, exist, strict=True):
             if not is_there:
