@@ -1,0 +1,128 @@
+"""The page of recipes says what the configs give, and quotes what the releases say."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from lm4ve.errors import UserError
+from tests.helpers.tasks import ROOT
+
+for package in ('mmpretrain', 'mmaction'):
+    pytest.importorskip(package)
+
+#: A folder of clones of the released code; without it their quotes are not compared.
+RELEASED = os.environ.get('LM4VE_RELEASED')
+CONFIG = 'configs/lm4ve/vit-s_llama_in1k.py'
+
+
+@pytest.fixture(scope='module')
+def recipes():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / 'tools/dev'))
+        import recipes
+
+        yield recipes
+
+
+@pytest.fixture(scope='module')
+def values(recipes):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / 'tools/dev'))
+        import recipe_values
+
+        yield recipe_values
+
+
+def names() -> list[str]:
+    return sorted(path.stem for path in (ROOT / 'docs/results/recipes').glob('*.toml'))
+
+
+@pytest.mark.parametrize('name', names())
+def test_the_page_has_what_the_configs_give(recipes, name):
+    table = recipes.table_of(recipes.read_section(name))
+    assert table in recipes.PAGE.read_text(), 'python tools/dev/recipes.py'
+
+
+def test_the_page_has_every_section_once(recipes):
+    text = recipes.PAGE.read_text()
+    titles = [section.title for section in recipes.read_sections()]
+    assert len(titles) == len(names())
+    for title in titles:
+        assert text.count(f'\n## {title}\n') == 1
+
+
+@pytest.mark.parametrize(
+    'field, value, row',
+    [
+        ('optim_wrapper.optimizer.lr', 2e-3, 'mappers: rate, decay'),
+        ('model.backbone.drop_path_rate', 0.2, 'drop path, dropout'),
+        ('model.neck.block.layers', [15], 'layer of LLaMA-7B; its final norm'),
+        ('param_scheduler.1.eta_min', 0.0, 'schedule, its floor'),
+    ],
+)
+def test_a_changed_config_contradicts_its_row(recipes, monkeypatch, field, value, row):
+    section = recipes.read_section('images')
+    (changed,) = [each for each in section.rows if each.what == row]
+    recipes.our_value(section, changed)
+    recipe = recipes.Recipe(CONFIG, {field: value})
+    monkeypatch.setattr(recipes, 'recipe_of', lambda config: recipe)
+    with pytest.raises(UserError, match='why'):
+        recipes.our_value(section, changed)
+
+
+def test_a_path_finds_defaults_and_refuses_what_is_not_there(values):
+    recipe = values.Recipe(CONFIG)
+    pipeline = 'train_dataloader.dataset.pipeline'
+    assert values.read(recipe, f'{pipeline}[RandomFlip].prob') == 0.5
+    assert values.read(recipe, 'model.neck.low_rank') == 'auto'  # its class's default
+    assert values.read(recipe, 'default_hooks.early_stopping?') is None
+    for path in (f'{pipeline}[Rotate].angle', 'optim_wrapper.optimizer.rate'):
+        with pytest.raises(UserError, match='nothing at'):
+            values.read(recipe, path)
+
+
+def test_numbers_are_written_as_people_write_them(values):
+    written = [values.text_of(value) for value in (5e-4, 0.05, 1e-3, 0.0, 1024, 1 / 3)]
+    assert written == ['5e-4', '0.05', '1e-3', '0', '1024', '0.333333']
+
+
+def released_code(folder: Path, text: str) -> str:
+    """Commit a file to a repository 'owner/name', and return the commit."""
+    repository = folder / 'owner+name'
+    repository.mkdir()
+    (repository / 'train.py').write_text(text)
+    git = ['git', '-C', str(repository), '-c', 'user.name=a', '-c', 'user.email=a@b.c']
+    for words in (['init', '-q'], ['add', '.'], ['commit', '-q', '-m', 'Train']):
+        subprocess.run([*git, *words], check=True)
+    done = subprocess.run([*git, 'rev-parse', 'HEAD'], capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def test_a_quote_that_does_not_stand_at_its_line_is_named(recipes, tmp_path):
+    commit = released_code(tmp_path, 'rate = 1e-3\ndecay = 0.05\n')
+    (tmp_path / 'toy.toml').write_text(
+        f"""
+        title = 'Toy'
+        config = '{CONFIG}'
+        [releases.toy]
+        repository = 'owner/name'
+        commit = '{commit}'
+        [[row]]
+        what = 'rate, decay'
+        released = '1e-3, 0.05'
+        ours = '{{optim_wrapper.optimizer.lr}}, {{optim_wrapper.optimizer.weight_decay}}'
+        at = ['train.py:1 rate = 1e-3', 'train.py:1 decay = 0.05', 'the paper, 4.1']
+        """
+    )
+    section = recipes.read_section('toy', tmp_path)
+    (wrong,) = recipes.wrong_quotes(section, tmp_path)
+    assert "train.py:1 is 'rate = 1e-3', not 'decay = 0.05'" in wrong
+
+
+@pytest.mark.skipif(RELEASED is None, reason='LM4VE_RELEASED names no released code')
+@pytest.mark.parametrize('name', names())
+def test_every_quote_stands_at_its_line(recipes, name):
+    section = recipes.read_section(name)
+    assert list(recipes.wrong_quotes(section, Path(RELEASED))) == []

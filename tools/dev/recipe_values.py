@@ -1,0 +1,468 @@
+"""Read what a config resolves to, for the page that lays it beside released recipes.
+
+A value is named in one of two ways. A path leads through the resolved config::
+
+    optim_wrapper.optimizer.lr
+    train_dataloader.dataset.pipeline[SamplePoints:1].num
+
+``[Type]`` is the first entry of a list with that type, ``[Type:1]`` the second. Where a
+dict with a ``type`` lacks a field, the default of that class counts. A ``?`` at the end
+allows that there is nothing, which reads 'none'.
+
+Other values follow from what is built of the config: ``@name`` or ``@name:argument`` calls
+the function of that name in :data:`PROBES`. The model is built at full size and without any
+file, as for ``lm4ve cost``.
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.model import BaseModule
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, init_default_scope
+from torch import Tensor, nn
+
+from lm4ve.cost import length_of_training
+from lm4ve.cost.fake import build_fake, fake_config, fake_tensors
+from lm4ve.cost.shapes import shape_of
+from lm4ve.dry_run.schedule import Rates, follow_rates
+from lm4ve.errors import UserError
+from lm4ve.runner.config import read_config
+from lm4ve.runner.config.classes import classes_named
+from lm4ve.runner.config.schedules import rate_of_optimizer, schedules_in
+
+ROOT = Path(__file__).resolve().parents[2]
+#: Stands for a field that is not there.
+MISSING = object()
+_STEP = re.compile(r'\[(?P<entry>[^\]]+)\]|(?P<field>[^.\[]+)')
+#: Of the initial weights whose deviation is measured.
+_SEED = 0
+
+
+@dataclass
+class Recipe:
+    """A shipped config and what is built of it.
+
+    Attributes:
+        path (str): The config file, from the root of the project.
+        options (dict): Overrides, as ``--cfg-options`` gives them.
+    """
+
+    path: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def cfg(self) -> Config:
+        """The resolved config."""
+        return read_config(ROOT / self.path, dict(self.options))
+
+    @property
+    def scope(self) -> str:
+        """The scope of types without one."""
+        return self.cfg.get('default_scope') or 'mmengine'
+
+    @cached_property
+    def groups(self) -> dict[str, tuple[float, float]]:
+        """The learning rate and the weight decay of each trained parameter, by its name."""
+        init_default_scope(self.scope)
+        # The loss scaler of mixed precision asks for a GPU and changes no group.
+        fields = dict(self.cfg.optim_wrapper, type='OptimWrapper')
+        for name in ('loss_scale', 'dtype', 'use_fp16'):
+            fields.pop(name, None)
+        with fake_tensors():
+            model = build_fake(fake_config(self.cfg))
+            wrapper = build_optim_wrapper(model, Config(fields)._cfg_dict)
+        names = {id(p): name for name, p in model.named_parameters()}
+        groups = {}
+        for group in wrapper.optimizer.param_groups:
+            for parameter in group['params']:
+                if parameter.requires_grad:
+                    name = names[id(parameter)]
+                    groups[name] = (group['lr'], group['weight_decay'])
+        return groups
+
+    @cached_property
+    def rates(self) -> Rates:
+        """The learning rates from the first step to the last, of the optimizer's own rate."""
+        cfg = self.cfg
+        length = length_of_training(cfg)
+        epochs = cfg.train_cfg.get('max_epochs')
+        steps_of_epoch = length.steps // epochs if epochs else length.steps
+        return follow_rates(cfg, rate_of_optimizer(cfg), length.steps, steps_of_epoch)
+
+
+# ----------------------------------------------------------------------------------
+# paths
+def value_at(recipe: Recipe, path: str) -> Any:
+    """Return the value at a path of a config.
+
+    Args:
+        recipe (Recipe): It has the config.
+        path (str): See the head of this file.
+
+    Raises:
+        UserError: There is nothing, and the path does not end with '?'.
+    """
+    is_optional = path.endswith('?')
+    value: Any = recipe.cfg._cfg_dict
+    scope = recipe.scope
+    for match in _STEP.finditer(path.rstrip('?')):
+        if match['entry'] is not None:
+            value = _entry(value, match['entry'])
+        else:
+            value = _field(value, match['field'], scope)
+        if isinstance(value, Mapping):
+            scope = value.get('_scope_', scope)
+        if value is MISSING and is_optional:
+            return None
+        if value is MISSING:
+            raise UserError(
+                f"{recipe.path}: nothing at '{match[0]}' of '{path}'. "
+                "Fix the path, or end it with '?'."
+            )
+    return value
+
+
+def _entry(value: Any, name: str) -> Any:
+    """Return an entry of a list by its index or its type; see the head of this file.
+
+    A dict is returned if it has the type.
+    """
+    if isinstance(value, Mapping):
+        return value if _kind(value) == name else MISSING
+    if not isinstance(value, (list, tuple)):
+        return MISSING
+    if name.isdigit():
+        return value[int(name)] if int(name) < len(value) else MISSING
+    kind, _, number = name.partition(':')
+    found = [each for each in value if _kind(each) == kind]
+    index = int(number or 0)
+    return found[index] if index < len(found) else MISSING
+
+
+def _kind(value: Any) -> str:
+    """Return the type of a dict without its scope; '' if it has none."""
+    if not isinstance(value, Mapping):
+        return ''
+    kind = value.get('type', '')
+    if not isinstance(kind, str):
+        return str(kind.__name__)
+    return kind.rpartition('.')[2]
+
+
+def _field(value: Any, name: str, scope: str) -> Any:
+    """Return a field of a dict, or the default of the class that its type names."""
+    if not isinstance(value, Mapping):
+        return MISSING
+    if name in value:
+        return value[name]
+    if 'type' not in value:
+        return MISSING
+    kind = value['type']
+    classes = classes_named(kind, name, scope) if isinstance(kind, str) else [kind]
+    for cls in classes:
+        for constructor in _constructors(cls):
+            parameter = inspect.signature(constructor).parameters.get(name)
+            if parameter is not None and parameter.default is not parameter.empty:
+                return parameter.default
+    return MISSING
+
+
+def _constructors(cls: Any) -> Iterator[Callable[..., Any]]:
+    """Yield a function, or the constructors of a class and its parents."""
+    if not inspect.isclass(cls):
+        yield cls
+        return
+    for owner in cls.__mro__:
+        if '__init__' in vars(owner) and owner is not object:
+            yield vars(owner)['__init__']
+
+
+# ----------------------------------------------------------------------------------
+# probes
+def count_groups(recipe: Recipe, _: str) -> int:
+    """Count the different pairs of learning rate and weight decay."""
+    return len(set(recipe.groups.values()))
+
+
+def rate_of(recipe: Recipe, part: str) -> str:
+    """Return the learning rate of the parameters whose name contains ``part``."""
+    return _one_or_range(_of_part(recipe, part, 0))
+
+
+def decay_of(recipe: Recipe, part: str) -> str:
+    """Return the weight decay of the parameters whose name contains ``part``."""
+    return _one_or_range(_of_part(recipe, part, 1))
+
+
+def decayed_vectors(recipe: Recipe, _: str) -> str:
+    """Return 'no' if no bias and no norm decays, else how many of them do."""
+    decayed = 0
+    for name, (_rate, decay) in recipe.groups.items():
+        is_vector = name.endswith('.bias') or 'norm' in name or '.ln' in name
+        if is_vector and decay > 0:
+            decayed += 1
+    return f'{decayed} parameters' if decayed else 'no'
+
+
+def _of_part(recipe: Recipe, part: str, index: int) -> list[float]:
+    found = [pair[index] for name, pair in recipe.groups.items() if part in name]
+    if not found:
+        raise UserError(
+            f"{recipe.path}: no trained parameter has '{part}' in its name."
+        )
+    return found
+
+
+def _one_or_range(values: list[float]) -> str:
+    least, most = min(values), max(values)
+    if least == most:
+        return text_of(least)
+    return f'{text_of(least)} to {text_of(most)}'
+
+
+def first_rate(recipe: Recipe, _: str) -> float:
+    """Return the learning rate of the first step."""
+    return recipe.rates.first
+
+
+def last_rate(recipe: Recipe, _: str) -> float:
+    """Return the learning rate of the last step."""
+    return recipe.rates.last
+
+
+def precision(recipe: Recipe, _: str) -> str:
+    """Return the type of mixed precision, or that there is none."""
+    wrapper = recipe.cfg.optim_wrapper
+    if wrapper.get('type', 'OptimWrapper') != 'AmpOptimWrapper':
+        return 'fp32'
+    dtypes = {None: 'fp16', 'float16': 'fp16', 'bfloat16': 'bf16'}
+    return f'{dtypes[wrapper.get("dtype")]} AMP'
+
+
+def kept_checkpoint(recipe: Recipe, _: str) -> str:
+    """Return which checkpoint a training keeps for its result."""
+    hook = recipe.cfg.default_hooks.checkpoint
+    best = hook.get('save_best')
+    if best is None:
+        return 'the last'
+    return 'the best' if best == 'auto' else f'the best by {best}'
+
+
+def average_decay(recipe: Recipe, _: str) -> str:
+    """Return the decay of the average of the weights, or that there is none."""
+    for hook in recipe.cfg.get('custom_hooks') or []:
+        if _kind(hook).endswith('EMAHook'):
+            return text_of(1 - hook.get('momentum', 0.0002))
+    return 'none'
+
+
+def transforms(recipe: Recipe, path: str) -> str:
+    """Return the types of a list of dicts, in order."""
+    return ', '.join(_kind(each) for each in value_at(recipe, path))
+
+
+def length_of(recipe: Recipe, path: str) -> int:
+    """Return the length of a list."""
+    return len(value_at(recipe, path))
+
+
+def quotient(recipe: Recipe, paths: str) -> float:
+    """Return the quotient of two values, their paths separated by '/'."""
+    above, _, below = paths.partition('/')
+    return float(value_at(recipe, above.strip()) / value_at(recipe, below.strip()))
+
+
+def accumulation(recipe: Recipe, _: str) -> int:
+    """Return how many steps an update adds up."""
+    return recipe.cfg.optim_wrapper.get('accumulative_counts') or 1
+
+
+#: The schedules after a warm-up, in words.
+_SCHEDULES = {
+    'CosineAnnealingLR': 'cosine',
+    'MultiStepLR': 'steps',
+    'OneCycleLR': 'one cycle',
+    'LinearLR': 'linear',
+    'PolyLR': 'polynomial',
+}
+
+
+def schedule(recipe: Recipe, _: str) -> str:
+    """Name the last schedule, which follows the warm-up."""
+    schedules = schedules_in(recipe.cfg)
+    if not schedules:
+        return 'constant'
+    return _SCHEDULES[_kind(schedules[-1][1])]
+
+
+def layers(recipe: Recipe, _: str) -> str:
+    """Return the indices of the block's layers in the language model."""
+    block = _block(recipe)
+    depth = shape_of(block['checkpoint'])['num_hidden_layers']
+    indices = [index % depth for index in block.get('layers', (-1,))]
+    return ', '.join(str(index) for index in indices)
+
+
+def final_norm(recipe: Recipe, _: str) -> str:
+    """Say whether the language model's final norm follows the block."""
+    return 'unit gain' if _block(recipe).get('final_norm', True) else 'none'
+
+
+def _block(recipe: Recipe) -> Any:
+    """Return the fields of the neck's block."""
+    neck = _find_neck(recipe.cfg.model)
+    if neck is None:
+        raise UserError(f'{recipe.path} has no neck with a block.')
+    return neck['block']
+
+
+def std_of(recipe: Recipe, part: str) -> str:
+    """Return the standard deviation of a neck's initial weight, to two digits.
+
+    The neck is built at its real widths and initialized as in a training, by the model's
+    ``init_cfg``, too. A module without weights stands for the block.
+
+    Args:
+        recipe (Recipe): It has the config.
+        part (str): A parameter of the neck.
+    """
+    init_default_scope(recipe.scope)
+    cfg = fake_config(recipe.cfg)
+    neck = _find_neck(cfg.model)
+    if neck is None:
+        raise UserError(f'{recipe.path} has no neck with a block.')
+    # The width of the block, without its weights.
+    with fake_tensors():
+        width = MODELS.build(neck.block).embed_dims
+    neck = dict(neck, type='lm4ve.LLMBlockNeck', block=StandIn(width))
+    torch.manual_seed(_SEED)
+    whole = BaseModule(init_cfg=cfg.model.get('init_cfg'))
+    whole.neck = MODELS.build(neck)
+    whole.init_weights()
+    return f'{_tensor(whole.neck, part).std().item():.2g}'
+
+
+class StandIn(nn.Module):
+    """Stands for a frozen block: it has its width and no weights.
+
+    Args:
+        embed_dims (int): The width.
+    """
+
+    def __init__(self, embed_dims: int) -> None:
+        super().__init__()
+        self.embed_dims = embed_dims
+
+    def forward(
+        self, x: Tensor, padding_mask: Any = None, queries: Any = None
+    ) -> Tensor:
+        """Return the tokens as they are."""
+        return x
+
+
+def _tensor(module: nn.Module, part: str) -> Tensor:
+    for name, parameter in module.named_parameters():
+        if part in name:
+            return parameter.detach()
+    raise UserError(f"No parameter of the neck has '{part}' in its name.")
+
+
+def _find_neck(node: Any) -> Any:
+    """Return the first dict of a config that is a neck with a block, or None."""
+    if isinstance(node, Mapping):
+        if _kind(node) == 'LLMBlockNeck':
+            return node
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for child in node:
+            found = _find_neck(child)
+            if found is not None:
+                return found
+    return None
+
+
+#: What ``@name`` calls.
+PROBES: dict[str, Callable[[Recipe, str], Any]] = {
+    'groups': count_groups,
+    'rate': rate_of,
+    'decay': decay_of,
+    'decayed_vectors': decayed_vectors,
+    'first_rate': first_rate,
+    'last_rate': last_rate,
+    'precision': precision,
+    'checkpoint': kept_checkpoint,
+    'average': average_decay,
+    'transforms': transforms,
+    'length': length_of,
+    'quotient': quotient,
+    'accumulation': accumulation,
+    'schedule': schedule,
+    'layers': layers,
+    'final_norm': final_norm,
+    'std': std_of,
+}
+
+
+# ----------------------------------------------------------------------------------
+# texts
+_PLACE = re.compile(r'\{([^{}]+)\}')
+
+
+def fill(recipe: Recipe, template: str, synonyms: Mapping[str, str]) -> str:
+    """Replace each ``{path}`` or ``{@probe}`` of a template by its value.
+
+    Args:
+        recipe (Recipe): It has the values.
+        template (str): The template.
+        synonyms (Mapping): Values that are written in other words.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        text = text_of(read(recipe, match[1]))
+        return synonyms.get(text, text)
+
+    return _PLACE.sub(value, template)
+
+
+def places_in(template: str) -> list[str]:
+    """Return the paths and probes of a template."""
+    return _PLACE.findall(template)
+
+
+def read(recipe: Recipe, place: str) -> Any:
+    """Return the value of a path or a probe."""
+    if not place.startswith('@'):
+        return value_at(recipe, place)
+    name, _, argument = place[1:].partition(':')
+    if name not in PROBES:
+        raise UserError(f"There is no probe '@{name}'. Known: {', '.join(PROBES)}.")
+    return PROBES[name](recipe, argument)
+
+
+def text_of(value: Any) -> str:
+    """Return a value as the page writes it: numbers with few digits."""
+    if value is None:
+        return 'none'
+    if isinstance(value, bool):
+        return 'yes' if value else 'no'
+    if isinstance(value, float):
+        return _number(value)
+    if isinstance(value, (list, tuple)):
+        return f'({", ".join(text_of(each) for each in value)})'
+    return str(value)
+
+
+def _number(value: float) -> str:
+    """Return a number as people write it: 5e-4 rather than 0.0005, 0.05 as it is."""
+    if value != 0 and abs(value) < 0.01:
+        digits, _, exponent = f'{value:.3e}'.partition('e')
+        return f'{float(digits):g}e{int(exponent)}'
+    return f'{value:.6g}'
