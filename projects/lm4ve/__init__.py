@@ -30,6 +30,7 @@ _REGISTERS = {
     'lm4ve.runner.finite_loss': ('FiniteLossHook',),
     'lm4ve.runner.block_in_use': ('BlockInUseHook', 'NeckProgressHook'),
     'lm4ve.blocks.controls': ('AttentionBlock',),
+    'lm4ve.necks.initializers': ('TorchDefault',),
     'lm4ve.runner.ema': ('KeptEMAHook',),
     'lm4ve.runner.loops': ('EpochLoop', 'IterLoop'),
     'lm4ve.analysis.visualizer_hook': ('ActivationVisHook',),

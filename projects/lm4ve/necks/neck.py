@@ -117,7 +117,10 @@ class LLMBlockNeck(NeckInterface, RunsPath):
         shuffle_tokens (bool): A control: the block reads a sample's tokens in random
             order.
         init_cfg (dict | list, optional): How the mappers, never the block, are
-            initialized.
+            initialized. Default: a truncated normal distribution with a standard
+            deviation of 0.02 and biases of zero, as in the released ViTs;
+            ``dict(type='lm4ve.TorchDefault', layer='Linear')``: as torch makes them, as
+            in the other releases (:class:`lm4ve.necks.initializers.TorchDefault`).
 
     Raises:
         UserError: An argument is not one of those above.
