@@ -1,7 +1,9 @@
 # ModelNet40, 1024 points of 8192 that are stored in farthest-point order.
 train_pipeline = [
     dict(type='lm4ve.NormalizeToUnitSphere'),
-    dict(type='lm4ve.SamplePoints', num=1200, method='first', fill=False),
+    # As released: other farthest points in each epoch. Tests take the stored order.
+    dict(type='lm4ve.ShufflePoints'),
+    dict(type='lm4ve.SamplePoints', num=1200, method='fps', fill=False),
     dict(type='lm4ve.SamplePoints', num=1024, method='random'),
     dict(type='lm4ve.RandomScaleTranslate', scale=(2 / 3, 3 / 2), shift=0.2),
     dict(type='lm4ve.PackPointCloud'),
@@ -42,6 +44,7 @@ test_evaluator = val_evaluator
 # --tta: the mean of ten augmented draws, once.
 tta_model = dict(type='lm4ve.PointCloudVote')
 tta_pipeline = [
-    *train_pipeline[:2],
-    dict(type='lm4ve.RepeatDraws', num=10, transforms=train_pipeline[2:]),
+    dict(type='lm4ve.NormalizeToUnitSphere'),
+    dict(type='lm4ve.SamplePoints', num=1200, method='first', fill=False),
+    dict(type='lm4ve.RepeatDraws', num=10, transforms=train_pipeline[3:]),
 ]

@@ -30,6 +30,10 @@ def farthest_point_sample(
     picked so far is largest, of several the first. So the first n picks are the
     picks for n, and when all points are picked that differ, point 0 repeats.
 
+    The CUDA kernels that released point-cloud models use (``pointnet2_ops``, and
+    PointNet++'s before it) differ in one thing: they never pick a point whose squared
+    distance to the origin is at most 1e-3, unless it is point 0.
+
     Args:
         points (Tensor): ``[B, N, 3]``, finite; computed in fp32.
         num (int): How many, at most N.

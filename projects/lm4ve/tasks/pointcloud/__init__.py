@@ -28,6 +28,7 @@ TASK = Task(
             'RandomScaleTranslate',
             'RepeatDraws',
             'SamplePoints',
+            'ShufflePoints',
         ),
     },
     exports={
