@@ -212,6 +212,11 @@ def decayed_vectors(recipe: Recipe, _: str) -> str:
     return f'{decayed} parameters' if decayed else 'no'
 
 
+def decays(recipe: Recipe, part: str) -> bool:
+    """Return whether all parameters whose name contains ``part`` decay."""
+    return min(_of_part(recipe, part, 1)) > 0
+
+
 def _of_part(recipe: Recipe, part: str, index: int) -> list[float]:
     found = [pair[index] for name, pair in recipe.groups.items() if part in name]
     if not found:
@@ -253,7 +258,7 @@ def kept_checkpoint(recipe: Recipe, _: str) -> str:
     best = hook.get('save_best')
     if best is None:
         return 'the last'
-    return 'the best' if best == 'auto' else f'the best by {best}'
+    return 'the last, and the best' if best == 'auto' else f'the best by {best}'
 
 
 def average_decay(recipe: Recipe, _: str) -> str:
@@ -269,9 +274,15 @@ def transforms(recipe: Recipe, path: str) -> str:
     return ', '.join(_kind(each) for each in value_at(recipe, path))
 
 
-def length_of(recipe: Recipe, path: str) -> int:
-    """Return the length of a list."""
-    return len(value_at(recipe, path))
+def transforms_before(recipe: Recipe, place: str) -> str:
+    """Return the types of a list of dicts before the first of a type: 'path[Type]'."""
+    path, _, kind = place.rstrip(']').rpartition('[')
+    found = []
+    for each in value_at(recipe, path):
+        if _kind(each) == kind:
+            break
+        found.append(_kind(each))
+    return ', '.join(found) or 'none'
 
 
 def quotient(recipe: Recipe, paths: str) -> float:
@@ -301,6 +312,14 @@ def schedule(recipe: Recipe, _: str) -> str:
     if not schedules:
         return 'constant'
     return _SCHEDULES[_kind(schedules[-1][1])]
+
+
+def warmup(recipe: Recipe, _: str) -> str:
+    """Return the end of the first of several schedules, or that there is no warm-up."""
+    schedules = schedules_in(recipe.cfg)
+    if len(schedules) < 2:
+        return 'none'
+    return text_of(schedules[0][1].get('end'))
 
 
 def layers(recipe: Recipe, _: str) -> str:
@@ -350,6 +369,39 @@ def std_of(recipe: Recipe, part: str) -> str:
     return f'{_tensor(whole.neck, part).std().item():.2g}'
 
 
+def transforms_after(recipe: Recipe, place: str) -> str:
+    """Return the types of a list of dicts after the last of a type: 'path[Type]'."""
+    path, _, kind = place.rstrip(']').rpartition('[')
+    found: list[str] = []
+    for each in value_at(recipe, path):
+        found.append(_kind(each))
+        if _kind(each) == kind:
+            found.clear()
+    return ', '.join(found) or 'none'
+
+
+def std_of_part(recipe: Recipe, place: str) -> str:
+    """Return the standard deviation of an initial weight of a part of the model.
+
+    Args:
+        recipe (Recipe): It has the config.
+        place (str): The part's path in the config, and a parameter of it: 'model.head fc'.
+    """
+    path, _, part = place.partition(' ')
+    init_default_scope(recipe.scope)
+    torch.manual_seed(_SEED)
+    module = MODELS.build(value_at(recipe, path))
+    module.init_weights()
+    return f'{_tensor(module, part).std().item():.2g}'
+
+
+def initializer(recipe: Recipe, path: str) -> str:
+    """Return the initializer of a part of the model: its type and distribution."""
+    init_default_scope(recipe.scope)
+    fields = MODELS.build(value_at(recipe, path)).init_cfg
+    return f'{fields["type"]}, {fields.get("distribution", "normal")}'
+
+
 class StandIn(nn.Module):
     """Stands for a frozen block: it has its width and no weights.
 
@@ -372,7 +424,7 @@ def _tensor(module: nn.Module, part: str) -> Tensor:
     for name, parameter in module.named_parameters():
         if part in name:
             return parameter.detach()
-    raise UserError(f"No parameter of the neck has '{part}' in its name.")
+    raise UserError(f"No parameter has '{part}' in its name.")
 
 
 def _find_neck(node: Any) -> Any:
@@ -401,13 +453,18 @@ PROBES: dict[str, Callable[[Recipe, str], Any]] = {
     'checkpoint': kept_checkpoint,
     'average': average_decay,
     'transforms': transforms,
-    'length': length_of,
+    'before': transforms_before,
+    'after': transforms_after,
+    'warmup': warmup,
+    'decays': decays,
     'quotient': quotient,
     'accumulation': accumulation,
     'schedule': schedule,
     'layers': layers,
     'final_norm': final_norm,
     'std': std_of,
+    'std_of': std_of_part,
+    'initializer': initializer,
 }
 
 

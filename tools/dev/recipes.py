@@ -38,7 +38,7 @@ _SOURCE = re.compile(
     r'(?:(?P<release>[\w-]+): )?(?P<path>[^\s:]+):(?P<line>\d+) (?P<quote>.+)'
 )
 #: The files of the sections, in the order of the page.
-SECTIONS = ('images',)
+SECTIONS = ('images', 'video', 'clouds', 'motion')
 
 
 @dataclass(frozen=True)
@@ -243,6 +243,17 @@ def table_of(section: Section) -> str:
     return '\n'.join(lines)
 
 
+def faults_of(section: Section) -> list[str]:
+    """Return what is wrong with the rows of a section; see :func:`our_value`."""
+    faults = []
+    for row in section.rows:
+        try:
+            our_value(section, row)
+        except UserError as e:
+            faults.append(str(e))
+    return faults
+
+
 def _releases(section: Section) -> str:
     """Name the releases with their commits, as links."""
     names = []
@@ -344,6 +355,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for section in sections:
             wrong += wrong_quotes(section, args.released)
         sys.exit('\n'.join(wrong) or 0)
+    faults = []
+    for section in sections:
+        faults += faults_of(section)
+    if faults:
+        sys.exit('\n'.join(faults))
     text = page_text(sections)
     if not args.check:
         PAGE.write_text(text, encoding='utf-8')
