@@ -19,7 +19,7 @@ from lm4ve.probing.candidates import list_controls
 from lm4ve.probing.data import ProbeData
 from lm4ve.probing.features import Features
 from lm4ve.probing.heads import BATCH, HeadSpec, build_head, count_operations
-from lm4ve.probing.plan import Plan
+from lm4ve.probing.plan import Plan, plan_file
 from lm4ve.probing.report import OWNER, claim_folder
 from lm4ve.probing.results import Job, read_result
 from lm4ve.probing.study import Study
@@ -187,6 +187,48 @@ def test_another_layer_reuses_what_is_trained(tmp_path, checkpoint, monkeypatch)
     assert len(new) == 3 * 2 + 3  # of the frozen one
     with pytest.raises(UserError, match='are the same'):
         study(features, checkpoint, '--layers', 1, -1, monkeypatch=monkeypatch)
+
+
+def test_blocks_of_several_layers_and_some_heads_are_compared(tmp_path, checkpoint):
+    flags = '--steps 10 --variants frozen random random-scaled --layers 1 0-1 --heads 1'
+    words = ['e', 'd', '--block', checkpoint, *flags.split()]
+    settings = command.settings_of(command.parse_args(words))
+    with start_workers(make_features(tmp_path), 0) as run:
+        heads = Study.prepare(make_features(tmp_path), settings, run, 0.0).heads
+    names = ['frozen (layer 1)', 'frozen (layers 0-1)', 'random', 'random-scaled']
+    assert [*heads] == names
+    one, both, random, scaled = heads.values()
+    assert both.operations > one.operations
+    assert both.block['layers'] == scaled.block['layers'] == (0, 1)
+    assert both.block['heads'] == random.block['heads'] == (1,)
+    assert scaled.block['pretrained'] == 'scaled'
+    assert len({head.identity for head in heads.values()}) == 4
+
+
+def test_a_plan_for_single_layers_is_not_that_for_a_block_of_several(
+    tmp_path, checkpoint
+):
+    features = make_features(tmp_path)
+    files = []
+    for words in ('0', '1', '0-1'):
+        flags = ['e', 'd', '--block', checkpoint, '--layers', words]
+        settings = command.settings_of(command.parse_args(flags))
+        files.append(plan_file(features, settings))
+    assert files[0] == files[1] != files[2]
+
+
+@pytest.mark.parametrize('word', ['3-', '5-3', 'last', '1.0', '0-1-2'])
+def test_what_is_no_layer_is_refused(word, checkpoint, capsys):
+    with pytest.raises(SystemExit):
+        command.parse_args(['e', 'd', '--block', checkpoint, '--layers', word])
+    assert f"'{word}' is no layer" in capsys.readouterr().err
+
+
+def test_a_default_study_has_no_variant_that_must_be_named(checkpoint):
+    args = command.parse_args(['e', 'd', '--block', checkpoint])
+    assert 'random' in args.variants
+    assert 'random-scaled' not in args.variants
+    assert args.layers == [(-1,)]
 
 
 def test_two_runs_at_once_are_one_too_many(tmp_path, checkpoint, monkeypatch):

@@ -66,10 +66,7 @@ def tile(
         f"block.kv_heads='{TILED}' is not for {config.model_type}, whose gates, norms or sinks "
         f"have an order of heads too. Fix: block.kv_heads='{GROUPED}'.",
     )
-    heads = config.num_attention_heads
-    kv_heads = _count_kv_heads(projections, config)
-    # Head g K + k reads k; for each k its heads follow one another.
-    order = torch.arange(heads).view(-1, kv_heads).t().flatten()
+    order = tiled_order(projections, config)
     q = projections.q
     bias = None
     if q.bias is not None:
@@ -79,6 +76,14 @@ def tile(
         q=linear_of(_rows(q.weight, order), bias),
         out=linear_of(columns, projections.out.bias),
     )
+
+
+def tiled_order(projections: Projections, config: PretrainedConfig) -> Tensor:
+    """Return the language model's numbers of the query heads after :func:`tile`, ``[H]``."""
+    kv_heads = _count_kv_heads(projections, config)
+    # Head g K + k reads k; for each k its heads follow one another.
+    numbers = torch.arange(config.num_attention_heads)
+    return numbers.view(-1, kv_heads).t().flatten()
 
 
 def _rows(tensor: Tensor, order: Tensor) -> Tensor:

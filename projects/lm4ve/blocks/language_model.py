@@ -7,7 +7,7 @@ get their weights from ``lm4ve.llm``, one tensor at a time.
 import copy
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -22,6 +22,8 @@ from lm4ve.blocks.host_family import HostFamily
 from lm4ve.blocks.masks import Window
 from lm4ve.blocks.norms import affine_of, form_of
 from lm4ve.blocks.permuted import permuted
+from lm4ve.blocks.projections import fused_parts
+from lm4ve.blocks.scaled import draw_like, is_drawn, scale_scores
 from lm4ve.errors import CheckpointError, UnsupportedModelError, UserError, check
 from lm4ve.llm.checkpoint import Checkpoint, open_checkpoint
 from lm4ve.llm.foreign_config import build_foreign_config
@@ -171,7 +173,8 @@ class LanguageModel:
             index (int): Which layer, from 0.
             dtype (torch.dtype): Type to hold the weights in.
             pretrained (bool | str): Whether the weights are the checkpoint's;
-                'permuted' brings those of each matrix into a random order.
+                'permuted' brings those of each matrix into a random order, 'scaled'
+                draws random ones at the scale of each projection's.
             on_weight (callable): Called with each weight as it was stored, for the
                 fingerprint.
 
@@ -182,11 +185,16 @@ class LanguageModel:
             CheckpointError: See :meth:`lm4ve.llm.checkpoint.Checkpoint.read_layer`.
         """
         layer = self._empty_layer(index)
-        if pretrained and self.files is not None:
+        if pretrained == 'scaled' and self.files is not None:
+            self._initialize(layer)
+            self._scale(layer, index, self.files)
+            self._cast(layer, dtype, on_weight)
+        elif pretrained and self.files is not None:
             shuffles = pretrained == 'permuted'
             self._fill(layer, index, dtype, shuffles, self.files, on_weight)
         else:
-            self._fill_randomly(layer, dtype, on_weight)
+            self._initialize(layer)
+            self._cast(layer, dtype, on_weight)
         return layer
 
     def _empty_layer(self, index: int) -> nn.Module:
@@ -233,14 +241,8 @@ class LanguageModel:
             files (Checkpoint): The checkpoint.
             on_weight (callable): See :meth:`build_layer`.
         """
-        shapes = {}
-        for name, tensor in layer.state_dict().items():
-            shapes[name] = tuple(tensor.shape)
-        place = str(index)
-        if self.spec.place is not None:
-            place = self.spec.place(self.config, index)
         state = {}
-        for name, weight in files.read_layer(place, shapes):
+        for name, weight in self._read_layer(layer, index, files):
             if shuffles:
                 weight = permuted(weight, f'{index}.{name}')
             held_dtype = torch.float32 if self._stays_exact(name) else dtype
@@ -254,17 +256,50 @@ class LanguageModel:
             on_weight(name, held if is_exact else weight)
         layer.load_state_dict(state, strict=True, assign=True)
 
-    def _fill_randomly(
-        self, layer: nn.Module, dtype: torch.dtype, on_weight: OnWeight
-    ) -> None:
-        """Give a layer on the meta device the family's random weights.
+    def _read_layer(
+        self, layer: nn.Module, index: int, files: Checkpoint
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Yield the names and stored weights of a layer, one at a time.
+
+        Args:
+            layer (nn.Module): The layer, for the names and shapes of its tensors.
+            index (int): Which layer.
+            files (Checkpoint): The checkpoint.
+        """
+        shapes = {}
+        for name, tensor in layer.state_dict().items():
+            shapes[name] = tuple(tensor.shape)
+        place = str(index)
+        if self.spec.place is not None:
+            place = self.spec.place(self.config, index)
+        yield from files.read_layer(place, shapes)
+
+    def _scale(self, layer: nn.Module, index: int, files: Checkpoint) -> None:
+        """Draw a layer's projections anew, at the scale of the checkpoint's.
+
+        Args:
+            layer (nn.Module): The layer with the family's random weights; it is changed
+                in place.
+            index (int): Which layer.
+            files (Checkpoint): The checkpoint.
+        """
+        parts = fused_parts(layer, self.spec, self.config)
+        drawn = {}
+        for name, weight in self._read_layer(layer, index, files):
+            if is_drawn(name, weight):
+                drawn[name] = draw_like(weight, f'{index}.{name}', parts.get(name, ()))
+        layer.load_state_dict(drawn, strict=False, assign=True)
+        if self.spec.qk_norm == 'head':
+            scale_scores(attrgetter(self.spec.attention)(layer), self.spec.qk_norms[0])
+
+    def _cast(self, layer: nn.Module, dtype: torch.dtype, on_weight: OnWeight) -> None:
+        """Cast a layer of random weights, which are shown in fp32 before.
 
         Args:
             layer (nn.Module): The layer; it is changed in place.
             dtype (torch.dtype): Type to hold the weights in.
             on_weight (callable): See :meth:`build_layer`.
         """
-        self._initialize(layer)
         state = layer.state_dict()
         exact = {}
         for name, weight in sorted(state.items()):

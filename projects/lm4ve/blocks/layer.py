@@ -5,6 +5,7 @@ token. The parts are theirs; the lines that join them are ours, so that a layer
 can be bidirectional, without rotary, and compute only the tokens that are read.
 """
 
+from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -15,7 +16,13 @@ from transformers import PretrainedConfig
 
 from lm4ve.blocks.families.spec import HALVES, LayerSpec
 from lm4ve.blocks.frozen import unwrap, values
-from lm4ve.blocks.kv_heads import GROUPED, TILED, shares_kv_heads, tile
+from lm4ve.blocks.kept_heads import (
+    has_weights_of_heads,
+    keep_heads,
+    repeat_for_readers,
+    take_heads,
+)
+from lm4ve.blocks.kv_heads import GROUPED, TILED, shares_kv_heads, tile, tiled_order
 from lm4ve.blocks.norms import NormForm, form_of
 from lm4ve.blocks.projections import split_projections
 from lm4ve.blocks.rotary import Tables, rotate
@@ -34,6 +41,8 @@ class LLMLayer(nn.Module):
         spec (LayerSpec): What its parts are called.
         config (PretrainedConfig): The (text) config it was built from.
         kv_heads (str): 'grouped' or 'tiled', see :mod:`lm4ve.blocks.kv_heads`.
+        heads (Sequence[int], optional): The query heads that are kept, in ascending
+            order, see :mod:`lm4ve.blocks.kept_heads`. None keeps all.
 
     Attributes:
         computes_all_tokens (bool): Whether all tokens are computed, whatever the
@@ -43,6 +52,10 @@ class LLMLayer(nn.Module):
         needs_normed (bool): Whether :meth:`finish` reads the input after that norm.
         shares_kv_heads (bool): Whether several query heads read one head of keys and
             values, but not all of them the same one.
+        taken_heads (list[int] | None): The kept query heads, where all of them are
+            projected and normed.
+        readers (list[int] | None): How many queries read each head of keys and values;
+            None where each is read by equally many.
     """
 
     computes_all_tokens = False
@@ -58,20 +71,36 @@ class LLMLayer(nn.Module):
         spec: LayerSpec,
         config: PretrainedConfig,
         kv_heads: str = GROUPED,
+        heads: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         switch_dropout_off(layer)
         attention = attrgetter(spec.attention)(layer)
         projections = split_projections(attention, spec, config)
+        self.head_dim = projections.q.out_features // config.num_attention_heads
+        q_norm, k_norm = _names_of_qk_norms(attention, spec)
+        numbers = list(range(config.num_attention_heads))
         self.shares_kv_heads = shares_kv_heads(projections, config)
         if kv_heads == TILED and self.shares_kv_heads:
+            numbers = tiled_order(projections, config).tolist()
             projections = tile(projections, attention, spec, config)
+        kept = numbers
+        if heads is not None:
+            kept = [place for place, number in enumerate(numbers) if number in heads]
+        self.taken_heads: list[int] | None = None
+        self.readers: list[int] | None = None
+        if len(kept) < len(numbers):
+            norm = _part_or_identity(attention, q_norm)
+            if has_weights_of_heads(norm, spec.qk_norm):
+                self.taken_heads = kept
+            projections, self.readers = keep_heads(
+                projections, kept, len(numbers), self.taken_heads is not None
+            )
         self.q_proj = projections.q
         self.k_proj = projections.k
         self.v_proj = projections.v
         self.gate_proj = projections.gate
         self.o_proj = projections.out
-        self.head_dim = projections.q.out_features // config.num_attention_heads
 
         # How scores and residuals are computed. The settings of a family are in its
         # spec, those of a checkpoint in its config or on the library's layer.
@@ -91,11 +120,12 @@ class LLMLayer(nn.Module):
         self.needs_normed = self.shared_norm or self.gate_proj is not None
 
         # An identity stands for each part that the family lacks.
-        q_norm, k_norm = _names_of_qk_norms(attention, spec)
         self.q_norm = _part_or_identity(attention, q_norm)
         self.k_norm = _part_or_identity(attention, k_norm)
         self.v_norm = _part_or_identity(attention, spec.v_norm)
         self.sinks = _tensor_as_module(attention, 'sinks')
+        if self.sinks is not None and len(kept) < len(numbers):
+            self.sinks = values(weight=attention.sinks[kept])
         self.layer_scale = _tensor_as_module(layer, 'layer_scalar')
         norms = spec.norms
         self.attention_norm = _part_or_identity(layer, norms.get('attention_norm'))
@@ -130,12 +160,23 @@ class LLMLayer(nn.Module):
             Tensor: ``[B, Q, D]``.
         """
         normed = self.attention_norm(x)
-        q = self.heads(self.q_proj(take_tokens(normed, queries)), self.q_norm)
+        q = self.query_heads(self.q_proj(take_tokens(normed, queries)))
         k = self.heads(self.k_proj(normed), self.k_norm)
         v = self.heads(self.v_proj(normed), self.v_norm)
         q, k = self.rotated(q, k, queries, rotary)
         out = self.attend(q, k, v, mask)
         return self.finish(take_tokens(x, queries), take_tokens(normed, queries), out)
+
+    def query_heads(self, x: Tensor) -> Tensor:
+        """Split queries ``[B, Q, H * d]`` into heads, norm them, and take the kept ones.
+
+        Returns:
+            Tensor: ``[B, H, Q, d]``, of the kept heads.
+        """
+        q = self.heads(x, self.q_norm)
+        if self.taken_heads is None:
+            return q
+        return take_heads(q, self.taken_heads)
 
     def heads(self, x: Tensor, norm: nn.Module) -> Tensor:
         """Split queries, keys or values into heads, and apply their norm.
@@ -200,13 +241,17 @@ class LLMLayer(nn.Module):
 
         Args:
             q (Tensor): ``[B, H, Q, d]``.
-            k, v (Tensor): ``[B, KV, N, d]`` where KV divides H.
+            k, v (Tensor): ``[B, KV, N, d]``, where KV divides H if there are no
+                ``readers``.
             mask (Tensor, optional): Broadcastable to ``[B, H, Q, N]``. Bool, True where
                 a query may look; else factors of the weights after softmax.
 
         Returns:
             Tensor: ``[B, H, Q, d]``.
         """
+        if self.readers is not None:
+            k = repeat_for_readers(k, self.readers)
+            v = repeat_for_readers(v, self.readers)
         groups = q.shape[1] // k.shape[1]
         if groups > 1:
             k = k.repeat_interleave(groups, dim=1)

@@ -30,6 +30,7 @@ from lm4ve.blocks.freezing import TRAINABLE, freeze_final_norm, freeze_layer
 from lm4ve.blocks.frozen import Frozen, count_parameters, frozen_tensors
 from lm4ve.blocks.host_family import check_host_block
 from lm4ve.blocks.host_layer import HostRotary
+from lm4ve.blocks.kept_heads import ALL, resolve_heads
 from lm4ve.blocks.kv_heads import GROUPED, TILED
 from lm4ve.blocks.language_model import LanguageModel
 from lm4ve.blocks.layer import LLMLayer
@@ -59,7 +60,12 @@ _DTYPES = {
     'float8': torch.bfloat16,
 }
 #: The field ``pretrained`` -> the log's word.
-_ORIGINS = {True: 'pre-trained', False: 'random', 'permuted': 'permuted'}
+_ORIGINS = {
+    True: 'pre-trained',
+    False: 'random',
+    'permuted': 'permuted',
+    'scaled': 'random at the pre-trained scale',
+}
 #: Parts of a layer that LoRA adapts by default.
 _LORA_TARGETS = ('q_proj', 'v_proj')
 
@@ -76,7 +82,9 @@ class LLMBlock(ProvenanceMixin):
             from the end. Defaults to the last one.
         pretrained (bool | str): False gives the same shape with the family's random
             initialization: the control. 'permuted' keeps the weights, each matrix's in
-            a random order: the same statistics without structure. Defaults to True.
+            a random order: the same statistics without structure. 'scaled' draws random
+            weights with the standard deviation of each projection
+            (:mod:`lm4ve.blocks.scaled`). Defaults to True.
         seed (int): Seed of initialization and order, which are drawn on the CPU with a
             generator of their own, so that every rank and every resume gets the same
             weights.
@@ -111,6 +119,10 @@ class LLMBlock(ProvenanceMixin):
         kv_heads (str): Which head of keys and values a query head reads where several
             share one: 'grouped', the language model's own, or 'tiled', as the code of
             MedVisionLlama does (:mod:`lm4ve.blocks.kv_heads`).
+        heads (Sequence, optional): The query heads to keep, from 0: the outputs of all
+            others are zero (:mod:`lm4ve.blocks.kept_heads`). ``[2, 28]`` keeps these
+            two of every layer, ``[[28], None]`` one of the first layer and all of the
+            second. None keeps all.
 
     Attributes:
         embed_dims (int): D, the language model's width.
@@ -141,6 +153,7 @@ class LLMBlock(ProvenanceMixin):
         lora: dict[str, Any] | None = None,
         causal_suffix: int = 0,
         kv_heads: str = GROUPED,
+        heads: Sequence[int] | Sequence[Sequence[int] | None] | None = None,
     ) -> None:
         super().__init__()
         _check_training(trainable, dtype, lora)
@@ -173,8 +186,17 @@ class LLMBlock(ProvenanceMixin):
                 f"block.kv_heads='{kv_heads}' is not for {model.config.model_type}, whose layers "
                 f"run as the library has them. Fix: block.kv_heads='{GROUPED}'.",
             )
+            require(
+                heads is None,
+                f'block.heads={heads!r} is not for {model.config.model_type}, whose layers run as '
+                'the library has them. Fix: leave block.heads out.',
+            )
             if window:
                 model.host.check_windows(self.layer_indices, bool(causal))
+        self.kept_heads = None
+        if heads is not None:
+            count = model.config.num_attention_heads
+            self.kept_heads = resolve_heads(heads, count, len(self.layer_indices))
         self.windows = [self._find_window(model, i) for i in self.layer_indices]
         self.rotary_tables: RotaryTables | HostRotary | None = None
         if rotary:
@@ -261,7 +283,10 @@ class LLMBlock(ProvenanceMixin):
         )
         if model.host is not None:
             return model.host.build_layer(library_layer, index, self.trainable)
-        return LLMLayer(library_layer, model.spec, model.config, self.kv_heads)
+        heads = None
+        if self.kept_heads is not None:
+            heads = self.kept_heads[self.layer_indices.index(index)]
+        return LLMLayer(library_layer, model.spec, model.config, self.kv_heads, heads)
 
     def _add_lora(self, layers: nn.Module) -> dict[str, Any]:
         """Add LoRA to the layers, in place; return what a checkpoint records of it."""
@@ -325,6 +350,7 @@ class LLMBlock(ProvenanceMixin):
             rotary=recorded_rotary,
             final_norm=self.final_norm is not None,
             kv_heads=recorded_kv_heads,
+            kept_heads=self.kept_heads or ALL,
             config=record_fields(model.config, self.layer_indices, uses_rotary),
             **self.masks.record(),
         )
@@ -647,10 +673,10 @@ def _check_pretrained(pretrained: bool | str, checkpoint: str | None) -> None:
     """Check where the weights come from.
 
     Raises:
-        UserError: There is no such origin, or no weights to permute.
+        UserError: There is no such origin, or no weights to permute or to measure.
     """
     check('block.pretrained', pretrained, choices=_ORIGINS)
-    if pretrained == 'permuted' and checkpoint is None:
+    if isinstance(pretrained, str) and checkpoint is None:
         raise UserError(
-            "block.pretrained='permuted' needs weights. Fix: block.checkpoint."
+            f"block.pretrained='{pretrained}' needs weights. Fix: block.checkpoint."
         )

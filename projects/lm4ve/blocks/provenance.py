@@ -18,6 +18,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from lm4ve.blocks.frozen import frozen_tensors
+from lm4ve.blocks.kept_heads import ALL
 from lm4ve.blocks.kv_heads import GROUPED
 from lm4ve.blocks.record import (
     FIELD_TYPES,
@@ -58,11 +59,12 @@ SETTINGS = dict(
     shuffle_tokens='model.neck.shuffle_tokens',
     heads='model.neck.block.num_heads',
     kv_heads='model.neck.block.kv_heads',
+    kept_heads='model.neck.block.heads',
     place="LLMBlockInsert's place",
 )
 
 #: Settings that a record has only where they are not this.
-UNWRITTEN = dict(kv_heads=GROUPED)
+UNWRITTEN = dict(kv_heads=GROUPED, kept_heads=ALL)
 
 
 def declare_record(module: nn.Module, key: str) -> None:

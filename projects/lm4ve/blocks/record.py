@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lm4ve.blocks.kept_heads import ALL
 from lm4ve.blocks.kv_heads import GROUPED
 
 
@@ -16,10 +17,10 @@ class BlockRecord:
         source (str): The user's name of the language model.
         model_type (str): Its family.
         layers (list[int]): Which layers, from 0.
-        pretrained (bool | str): Whether the weights are the model's, random, or
-            'permuted'.
+        pretrained (bool | str): Whether the weights are the model's, random, 'permuted'
+            or 'scaled'.
         fingerprint (str): The fingerprint of the layers' weights.
-        seed (int | None): The seed of random or permuted weights.
+        seed (int | None): The seed of all but the model's own weights.
         causal (bool | dict): The field of :class:`lm4ve.blocks.LLMBlock`, as are the
             next two.
         causal_suffix (int): See above.
@@ -32,6 +33,8 @@ class BlockRecord:
         config (dict): The fields of the language model's config that affect the layers.
         kv_heads (str): The field; 'grouped' where no heads share keys and values. That
             is not written, and a record without it means it.
+        kept_heads (list[list[int]] | str): The query heads that each layer keeps;
+            'all', which is not written either.
     """
 
     format: int = 1
@@ -50,12 +53,15 @@ class BlockRecord:
     final_norm: bool
     config: dict[str, Any]
     kv_heads: str = GROUPED
+    kept_heads: list[list[int]] | str = ALL
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain data. A neck adds its settings to them."""
         fields = dict(vars(self))
         if self.kv_heads == GROUPED:
             del fields['kv_heads']
+        if self.kept_heads == ALL:
+            del fields['kept_heads']
         return fields
 
 
@@ -84,7 +90,7 @@ def describe(record: Mapping[str, Any]) -> str:
     if record['pretrained'] is True:
         origin = 'pre-trained'
     elif record['pretrained']:
-        origin = f'permuted with seed {record["seed"]}'
+        origin = f'{record["pretrained"]} with seed {record["seed"]}'
     else:
         origin = f'random with seed {record["seed"]}'
     return (

@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import re
 from pathlib import Path
 
 from lm4ve.runner.flags import (
@@ -45,10 +46,36 @@ _VARIANTS = (
     'frozen',
     'lora',
     'random',
+    'random-scaled',
     'formal',
     'attention',
     'mlp',
 )
+#: Variants that are compared only where they are named.
+_ON_REQUEST = ('random-scaled',)
+_DEFAULT_VARIANTS = [name for name in _VARIANTS if name not in _ON_REQUEST]
+
+
+def _read_layers(word: str) -> tuple[int, ...]:
+    """Return the layers of a block that a word of ``--layers`` names.
+
+    Raises:
+        argparse.ArgumentTypeError: It is no number, and no range such as 24-29.
+    """
+    ends = re.fullmatch(r'(\d+)-(\d+)', word)
+    if ends is not None:
+        layers = tuple(range(int(ends[1]), int(ends[2]) + 1))
+    elif re.fullmatch(r'-?\d+', word):
+        layers = (int(word),)
+    else:
+        layers = ()
+    if not layers:
+        raise argparse.ArgumentTypeError(
+            f"'{word}' is no layer, such as 15 or -1, and no range of layers, such as 24-29."
+        )
+    return layers
+
+
 #: Command -> its flags.
 FLAGS: dict[str, Flags] = {
     'try': {
@@ -60,11 +87,24 @@ FLAGS: dict[str, Flags] = {
             required=True, metavar='CHECKPOINT', help='package:NAME, folder or hub id'
         ),
         '--layers': dict(
-            type=int, nargs='+', default=[-1], help='each in turn; default: the last'
+            type=_read_layers,
+            nargs='+',
+            default=[(-1,)],
+            metavar='LAYER',
+            help='each in turn, 24-29 as one block; default: the last',
+        ),
+        '--heads': dict(
+            type=at_least(0),
+            nargs='+',
+            metavar='HEAD',
+            help='query heads of each layer that the blocks keep; default: all',
         ),
         '--formal': dict(nargs='+', default=[], metavar='[NAME=]FOLDER', help=_FORMAL),
         '--variants': dict(
-            nargs='+', default=[*_VARIANTS], choices=_VARIANTS, help='default: all'
+            nargs='+',
+            default=_DEFAULT_VARIANTS,
+            choices=_VARIANTS,
+            help='default: all but random-scaled',
         ),
         '--seeds': dict(type=int, help='default: 8; 6 to 4 where the minutes are few'),
         '--minutes': dict(

@@ -2,6 +2,7 @@
 
     lm4ve try timm/vit_small_patch14_dinov2 photos/ --block package:all-MiniLM-L6-v2
     lm4ve try package:efficientnet-lite0 photos.csv --block /models/llama-7b --layers 0 15 31
+    lm4ve try package:efficientnet-lite0 photos --block /models/gemma-4-31b --layers 24-29 26
 
 DATA is a folder with a folder of pictures for each class, a CSV file, or a config.
 Started again, also with other layers or more seeds, it uses what was trained before.
@@ -22,6 +23,7 @@ from mmengine.logging import MessageHub, MMLogger
 from lm4ve.commands.flags import parser_of
 from lm4ve.errors import UserError, check
 from lm4ve.files import require_writable, sole_use
+from lm4ve.probing.candidates import words_of_layers
 from lm4ve.probing.data import read_data
 from lm4ve.probing.encoders import load_encoder
 from lm4ve.probing.features import Features, extract_features
@@ -69,6 +71,7 @@ def settings_of(args: argparse.Namespace) -> StudySettings:
     return StudySettings(
         block=args.block,
         layers=args.layers,
+        heads=args.heads,
         formal=_read_formal(args.formal),
         dtype=args.dtype,
         families=args.variants,
@@ -128,9 +131,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 def default_name(args: argparse.Namespace) -> str:
     """Return the name of the folder of a report, by what is compared."""
     parts = [args.encoder, args.data, args.block]
-    if args.layers != [-1]:
+    if args.layers != [(-1,)]:
         parts.append('layers')
-        parts += [str(layer) for layer in args.layers]
+        parts += [words_of_layers(layers) for layers in args.layers]
+    if args.heads:
+        parts.append('heads')
+        parts += [str(head) for head in args.heads]
     name = re.sub(r'[^\w.-]+', '-', '-'.join(parts))
     return name.strip('-')
 

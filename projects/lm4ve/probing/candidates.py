@@ -29,6 +29,7 @@ FAMILIES = (
     'frozen',
     'lora',
     'random',
+    'random-scaled',
     'formal',
     'attention',
     'mlp',
@@ -38,35 +39,56 @@ _WIDTHS = range(ATTENTION_HEADS, 1 << 24, ATTENTION_HEADS)
 
 
 def list_blocks(
-    checkpoint: str, layers: Sequence[int], formal: Mapping[str, str], dtype: str
+    checkpoint: str,
+    layers: Sequence[Sequence[int]],
+    kept_heads: Sequence[int] | None,
+    formal: Mapping[str, str],
+    dtype: str,
 ) -> list[HeadSpec]:
-    """Return the heads that have a language model's layer: frozen, with LoRA, random, formal.
+    """Return the heads that have layers of a language model: frozen, with LoRA, random, formal.
 
     Args:
         checkpoint (str): The language model, as :class:`lm4ve.blocks.LLMBlock` takes it.
-        layers (Sequence[int]): Layers of it. Each gives a frozen head; the head with
-            LoRA and the random one have the last.
+        layers (Sequence[Sequence[int]]): The layers of a block each. Each block gives a
+            frozen head; the head with LoRA and the random ones have the last.
+        kept_heads (Sequence[int], optional): The query heads that every block keeps;
+            None: all.
         formal (Mapping[str, str]): Name -> folder of weights that were pre-trained on a
             formal language.
         dtype (str): The type of the blocks' weights.
     """
-    shared = dict(checkpoint=checkpoint, dtype=dtype)
+    shared: dict[str, Any] = dict(checkpoint=checkpoint, dtype=dtype)
+    if kept_heads is not None:
+        shared['heads'] = tuple(kept_heads)
     heads = []
-    for layer in dict.fromkeys(layers):
-        suffix = f' (layer {layer})' if len(layers) > 1 else ''
-        block: dict[str, Any] = dict(shared, layers=(layer,))
+    for own in dict.fromkeys(tuple(group) for group in layers):
+        suffix = ''
+        if len(layers) > 1:
+            noun = 'layer' if len(own) == 1 else 'layers'
+            suffix = f' ({noun} {words_of_layers(own)})'
+        block: dict[str, Any] = dict(shared, layers=own)
         words = f'the frozen block{suffix}'
         heads.append(HeadSpec(f'frozen{suffix}', 'frozen', words, block))
-    last: dict[str, Any] = dict(shared, layers=layers[-1:])
+    last: dict[str, Any] = dict(shared, layers=tuple(layers[-1]))
     lora = dict(last, trainable='lora')
     heads.append(HeadSpec('lora', 'lora', 'the same block with LoRA', lora))
     random = dict(last, pretrained=False)
     heads.append(HeadSpec('random', 'random', 'a frozen random block', random))
+    scaled = dict(last, pretrained='scaled')
+    words = 'a frozen random block at the pre-trained scale'
+    heads.append(HeadSpec('random-scaled', 'random-scaled', words, scaled))
     for name, folder in formal.items():
         words = f"a frozen block of '{name}'"
         block = dict(shared, checkpoint=folder)
         heads.append(HeadSpec(f'formal ({name})', 'formal', words, block))
     return heads
+
+
+def words_of_layers(layers: Sequence[int]) -> str:
+    """Return the name of a block's consecutive layers, such as '24-29', or of its one layer."""
+    if len(layers) == 1:
+        return str(layers[0])
+    return f'{layers[0]}-{layers[-1]}'
 
 
 def list_controls(

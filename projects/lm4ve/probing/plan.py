@@ -62,7 +62,9 @@ class StudySettings:
 
     Attributes:
         block (str): The language model's checkpoint.
-        layers (list[int]): Its layers that are compared.
+        layers (list[tuple[int, ...]]): Its layers that are compared: those of one block
+            each.
+        heads (list[int], optional): The query heads that the blocks keep; None: all.
         formal (dict[str, str]): Name -> weights that were pre-trained on a formal
             language.
         dtype (str): The type of the blocks' weights, such as 'float32'.
@@ -80,7 +82,8 @@ class StudySettings:
     """
 
     block: str
-    layers: list[int]
+    layers: list[tuple[int, ...]]
+    heads: list[int] | None
     formal: dict[str, str]
     dtype: str
     families: list[str]
@@ -113,9 +116,9 @@ class Plan:
 def plan_file(features: Features, settings: StudySettings) -> Path:
     """Return the file of a study's plan, named by a hash of its settings.
 
-    Of the layers only their number counts, and the number of seeds does not: a study
-    that gets other layers or more seeds keeps its plan, and uses what was trained
-    before.
+    Of the layers only their numbers count, and the number of seeds and the heads do not:
+    a study that gets other layers or more seeds keeps its plan, and uses what was
+    trained before.
 
     Settings have two files. The first is written by a run that chose the number of seeds
     itself, and serves every later run. While it does not exist, runs for which the user
@@ -136,6 +139,9 @@ def plan_file(features: Features, settings: StudySettings) -> Path:
         settings.dtype,
         settings.families,
     ]
+    depths = [len(layers) for layers in settings.layers]
+    if max(depths) > 1:
+        parts.append(depths)
     path = features.folder / f'plan-{digest(parts)}.json'
     if settings.seeds is not None and not path.exists():
         return features.folder / f'plan-{digest([*parts, "seeds"])}.json'

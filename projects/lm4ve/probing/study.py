@@ -266,7 +266,13 @@ def _profile_heads(
         return list(run('profile', chosen, [steps] * len(chosen)))
 
     blocks = profile(
-        list_blocks(settings.block, settings.layers, settings.formal, settings.dtype)
+        list_blocks(
+            settings.block,
+            settings.layers,
+            settings.heads,
+            settings.formal,
+            settings.dtype,
+        )
     )
     tokens, channels = features.shape[-2:]
     controls = list_controls(

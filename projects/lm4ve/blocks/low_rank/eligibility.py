@@ -48,8 +48,8 @@ def can_fold(block: Any, block_kind: type[nn.Module], mapper: nn.Module) -> bool
 def can_absorb(layer: nn.Module, has_rotary: bool, has_soft_mask: bool) -> bool:
     """Return whether 'absorb' computes the same as a layer's attention.
 
-    Its keys and values must be linear functions of the tokens, and softmax the last
-    step before the values.
+    Its keys and values must be linear functions of the tokens, softmax the last step
+    before the values, and each head of keys and values read by equally many queries.
 
     Args:
         layer (nn.Module): The block's first layer. The answer for the library's own
@@ -60,6 +60,8 @@ def can_absorb(layer: nn.Module, has_rotary: bool, has_soft_mask: bool) -> bool:
     if has_rotary or has_soft_mask or not isinstance(layer, LLMLayer):
         return False
     if layer.clip is not None or layer.sinks is not None:
+        return False
+    if layer.readers is not None:
         return False
     return is_plain(layer.k_norm, nn.Identity) and is_plain(layer.v_norm, nn.Identity)
 

@@ -1,0 +1,189 @@
+"""``heads``: a block without some of its heads equals one whose outputs of these are zero."""
+
+import random
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import lm4ve
+from lm4ve.blocks import LLMBlock
+from lm4ve.blocks.frozen import unwrap
+from lm4ve.blocks.provenance import SOURCE_KEY, decode_source
+from lm4ve.errors import CheckpointError, UserError
+from lm4ve.necks import LLMBlockNeck
+from lm4ve.release.states import frozen_state, trained_state
+from tests.helpers.closeness import assert_equal_but_for_rounding
+from tests.helpers.families import FAMILIES, write_huggingface
+
+HEADS = 4
+# Those that differ in how heads are projected, normed, grouped, gated or capped.
+LAYOUTS = (
+    'llama llama-gqa llama-bias phi3 gpt2 gpt_bigcode gpt_bigcode-heads gpt_neox codegen '
+    'falcon-7b falcon-40b opt opt-350m bert albert t5 olmo2 olmo-clip cohere-qk-norm '
+    'stablelm-parallel qwen3 hunyuan_v1_dense nanochat gemma2 gemma3_text gemma4_text '
+    'gemma4-keys-as-values modernbert qwen3_5_text gpt_oss minimax_m2'
+).split()
+ROTARY = 'llama llama-gqa phi3 codegen falcon-40b olmo2 qwen3 gemma3_text gemma4_text'
+
+
+def zero_other_heads(block: LLMBlock, kept: list[list[int]]) -> LLMBlock:
+    """Set the columns of the output projections to zero that are of no kept head."""
+    for layer, heads in zip(block.layers, kept, strict=True):
+        columns = unwrap(layer.o_proj).weight.detach().unflatten(1, (HEADS, -1))
+        for head in set(range(HEADS)) - set(heads):
+            columns[:, head] = 0
+    return block
+
+
+def rows_of(projection) -> int:
+    return unwrap(projection).weight.shape[0]
+
+
+@pytest.mark.parametrize('family', LAYOUTS)
+def test_the_outputs_of_other_heads_are_zero(family, checkpoints):
+    rng = random.Random(family)
+    path = checkpoints(family)
+    kept = [sorted(rng.sample(range(HEADS), rng.randint(1, HEADS))) for _ in range(2)]
+    options = dict(layers=[0, 1], causal=rng.random() < 0.5)
+    options['rotary'] = family in ROTARY.split()
+    block = LLMBlock(path, heads=kept, **options)
+    expected = zero_other_heads(LLMBlock(path, **options), kept)
+    x = torch.randn(2, 6, block.embed_dims, generator=torch.Generator().manual_seed(0))
+    padding_mask = torch.arange(6) >= torch.tensor([[6], [4]])
+    if 'num_local_experts' in FAMILIES[family]:  # whose products are not for fp64
+        assert_equal_but_for_rounding(
+            block(x, padding_mask)[0], expected(x, padding_mask)[0], block
+        )
+        return
+    x, block, expected = x.double(), block.double(), expected.double()
+    for queries in (None, slice(1, 3)):
+        found = block(x, padding_mask, queries)
+        torch.testing.assert_close(
+            found[0], expected(x, padding_mask, queries)[0], rtol=1e-7, atol=1e-9
+        )
+
+
+def test_what_nobody_reads_is_not_computed(checkpoints):
+    layer = LLMBlock(checkpoints('llama-gqa'), heads=[0, 1]).layers[0]
+    head_dim = layer.head_dim
+    # Both read the first of two heads of keys and values.
+    assert rows_of(layer.q_proj) == 2 * head_dim
+    assert rows_of(layer.k_proj) == rows_of(layer.v_proj) == head_dim
+    assert unwrap(layer.o_proj).in_features == 2 * head_dim
+
+
+def test_heads_have_the_language_models_numbers_where_keys_are_tiled(tmp_path):
+    """Tiling reorders query heads: here their columns are zero in the file itself."""
+    sizes = dict(num_attention_heads=HEADS, num_key_value_heads=2)
+    folder = write_huggingface(tmp_path / 'llm', 'llama', **sizes)
+    kept = [0, 1, 2]
+    block = LLMBlock(str(folder), heads=kept, kv_heads='tiled').double()
+    file = folder / 'model.safetensors'
+    state = load_file(file)
+    for name in state:
+        if name.endswith('o_proj.weight'):
+            state[name].unflatten(1, (HEADS, -1))[:, 3] = 0
+    save_file(state, file, metadata={'format': 'pt'})
+    expected = LLMBlock(str(folder), kv_heads='tiled').double()
+    x = torch.randn(2, 5, 32, dtype=torch.float64)
+    torch.testing.assert_close(block(x), expected(x))
+
+
+@pytest.mark.parametrize('heads', [[1], [0, 2], [0, 1, 3]], ids=str)
+@pytest.mark.parametrize('low_rank', ['fold', 'absorb'])
+def test_low_rank_and_fusing_read_the_kept_heads(heads, low_rank, checkpoints):
+    path = checkpoints('llama-gqa')
+    necks = []
+    for method in ('off', low_rank):
+        block = dict(type='LLMBlock', checkpoint=path, heads=heads)
+        torch.manual_seed(0)
+        options = dict(out_type='cls_token', low_rank=method)
+        if heads == [0, 1, 3] and method == 'absorb':  # two share keys, one does not
+            with pytest.raises(UserError, match=r'block\.heads'):
+                LLMBlockNeck(8, block, **options)
+            return
+        necks.append(LLMBlockNeck(8, block, **options).double().eval())
+    x = torch.randn(2, 6, 8, dtype=torch.float64)
+    expected = necks[0](x)
+    torch.testing.assert_close(necks[1](x), expected, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(lm4ve.fuse(necks[1])(x), expected, rtol=1e-6, atol=1e-7)
+
+
+def test_no_training_brings_a_head_back(checkpoints):
+    path = checkpoints('llama-gqa')
+    lora = dict(targets='all-linear', r=2)
+    block = LLMBlock(path, heads=[2], trainable='lora', lora=lora)
+    attention = block.layers[0]
+    assert attention.o_proj.lora_A['default'].in_features == attention.head_dim
+    assert attention.q_proj.lora_B['default'].out_features == attention.head_dim
+
+    trained = LLMBlock(path, heads=[2], trainable='all')
+    whole = zero_other_heads(LLMBlock(path, trainable='all'), [[2]])
+    x = torch.randn(2, 5, 32, dtype=torch.float64)
+    for block in (trained, whole):
+        block.double()(x).square().sum().backward()
+    rows = slice(2 * attention.head_dim, 3 * attention.head_dim)
+    expected = whole.layers[0].q_proj.weight.grad[rows]
+    torch.testing.assert_close(trained.layers[0].q_proj.weight.grad, expected)
+    columns = whole.layers[0].o_proj.weight.grad[:, rows]
+    torch.testing.assert_close(trained.layers[0].o_proj.weight.grad, columns)
+
+    before = trained.layers[0].q_proj.weight.detach().clone()
+    torch.nn.init.zeros_(trained.layers[0].q_proj.weight)
+    trained.init_weights()
+    assert torch.equal(trained.layers[0].q_proj.weight, before.float())
+
+
+def test_a_checkpoint_of_other_heads_is_refused(checkpoints):
+    path = checkpoints('llama-gqa')
+    whole = LLMBlock(path).state_dict()
+    assert 'kept_heads' not in decode_source(whole[SOURCE_KEY])
+    # All of them, in any order, are no choice.
+    LLMBlock(path, heads=[3, 2, 1, 0]).load_state_dict(whole)
+    kept = LLMBlock(path, heads=[3, 1]).state_dict()
+    assert decode_source(kept[SOURCE_KEY])['kept_heads'] == [[1, 3]]
+    LLMBlock(path, heads=[1, 3]).load_state_dict(kept)
+    for heads, state in ((None, kept), ([1], kept), ([1], whole)):
+        with pytest.raises(CheckpointError, match=r'model\.neck\.block\.heads'):
+            LLMBlock(path, heads=heads).load_state_dict(state)
+
+
+def test_a_release_holds_the_kept_heads_alone(checkpoints):
+    block = LLMBlock(checkpoints('llama-gqa'), heads=[1])
+    frozen, _ = frozen_state(block)
+    state = {**trained_state(block), **frozen}
+    arch = dict(FAMILIES['llama-gqa'])
+    loaded = LLMBlock(arch=arch, heads=[1])
+    loaded.load_state_dict(state)
+    x = torch.randn(2, 5, 32)
+    assert torch.equal(loaded(x), block(x))
+    with pytest.raises(CheckpointError):
+        LLMBlock(arch=arch).load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ('heads', 'words'),
+    [
+        ([4], r'block\.heads \(a layer has 4\)=4'),
+        ([-1], r'block\.heads \(a layer has 4\)=-1'),
+        ([1, 1], 'names a head twice'),
+        ([], 'keeps no head'),
+        ([[0], []], 'keeps no head'),
+        ([[0]], r'1 lists for 2 layer'),
+        ([0, [1]], r'The heads of a layer'),
+        (['0', '1'], r'The heads of a layer'),
+        ([True], r'A head of block\.heads'),
+        (0, r'block\.heads=0'),
+        ([0.0, 1], 'The heads of a layer'),
+    ],
+    ids=str,
+)
+def test_heads_that_cannot_be_kept_are_refused(heads, words, checkpoints):
+    with pytest.raises(UserError, match=words):
+        LLMBlock(checkpoints('llama'), layers=[0, 1], heads=heads)
+
+
+def test_a_family_without_a_spec_is_refused(checkpoints):
+    with pytest.raises(UserError, match=r'block\.heads=\[0\] is not for bitnet'):
+        LLMBlock(checkpoints('bitnet'), heads=[0])
