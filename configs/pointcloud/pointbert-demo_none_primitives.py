@@ -18,8 +18,7 @@ model = dict(
         encoder_channels=(32, 64, 96),
         mlp_ratio=2.0,
         drop_path_rate=0.0,
-        # PyTorch's own: a deviation of .02 is too small for so narrow a model.
-        init_cfg=None,
+        token_std=0.02,
     ),
     neck=None,
     head=dict(
@@ -29,6 +28,5 @@ model = dict(
         hidden=(128,),
         dropout=0.2,
         label_smoothing=0.1,
-        init_cfg=None,
     ),
 )

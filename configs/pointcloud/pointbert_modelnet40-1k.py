@@ -6,4 +6,4 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-model = dict(head=dict(num_classes=40))
+model = dict(head=dict(num_classes=40, label_smoothing=0.2 * 40 / 39))

@@ -6,4 +6,7 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-model = dict(backbone=dict(num_groups=256), head=dict(num_classes=40))
+model = dict(
+    backbone=dict(num_groups=256),
+    head=dict(num_classes=40, label_smoothing=0.2 * 40 / 39),
+)

@@ -5,11 +5,13 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.config import Config
 from mmengine.registry import MODELS
 
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.tasks import pointcloud as pc
 from tests.helpers.pointcloud.tiny import TINY, build
+from tests.helpers.tasks import CONFIGS
 
 
 def samples(*labels):
@@ -35,6 +37,19 @@ def test_loss_is_smoothed_cross_entropy(kind):
     target = 0.8 * F.one_hot(torch.tensor([4, 1]), 5) + 0.2 / 5
     expected = -(target * logits.log_softmax(-1)).sum(-1).mean()
     torch.testing.assert_close(loss, expected)
+
+
+@pytest.mark.parametrize('name', ['scanobjectnn-bg', 'modelnet40-1k', 'modelnet40-8k'])
+def test_smoothing_of_the_papers_configs_is_the_released_formula(name):
+    head_cfg = Config.fromfile(CONFIGS / f'pointcloud/pointbert_{name}.py').model.head
+    head = MODELS.build(head_cfg)
+    classes = head_cfg.num_classes
+    logits = torch.randn(6, classes, dtype=torch.float64)
+    labels = torch.arange(6) * 2
+    truth = F.one_hot(labels, classes).double()
+    target = 0.8 * truth + 0.2 / (classes - 1) * (1 - truth)
+    expected = -(target * logits.log_softmax(-1)).sum(-1).mean()
+    torch.testing.assert_close(head.loss(logits, labels), expected)
 
 
 def test_vote_is_the_mean_of_logits():

@@ -78,8 +78,11 @@ class PointClsHead(BaseModule):
             in Point-MAE.
         norm (bool): Batch norm after each hidden layer, as in Point-MAE.
         dropout (float): After each hidden layer.
-        label_smoothing (float): Label smoothing of the cross-entropy.
-        init_cfg (dict, optional): Passed to MMEngine's ``BaseModule``.
+        label_smoothing (float): E of the cross-entropy's targets, ``1 - E + E / n`` for the
+            true one of n classes and ``E / n`` for each other. Point-BERT's code has ``1 -
+            e`` and ``e / (n - 1)``, which is ``E = e * n / (n - 1)``.
+        init_cfg (dict, optional): Passed to MMEngine's ``BaseModule``. None leaves the
+            layers as torch makes them, as Point-BERT's release does.
     """
 
     def __init__(
@@ -90,7 +93,7 @@ class PointClsHead(BaseModule):
         norm: bool = False,
         dropout: float = 0.5,
         label_smoothing: float = 0.2,
-        init_cfg: dict | None = dict(type='TruncNormal', layer='Linear', std=0.02),
+        init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         layers: list[nn.Module] = []

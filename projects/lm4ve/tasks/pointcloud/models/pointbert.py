@@ -23,7 +23,8 @@ from lm4ve.geometry.point_ops import (
 )
 from lm4ve.registry import MODELS
 
-_INIT = [
+#: How Point-MAE's encoder starts.
+_TRUNCATED_NORMAL = [
     dict(type='TruncNormal', layer=['Linear', 'Conv1d'], std=0.02),
     dict(type='Constant', layer='LayerNorm', val=1.0, bias=0.0),
 ]
@@ -116,7 +117,14 @@ class PointBERT(BaseModule):
             this at the last.
         mlp_ratio (float): Width of a block's MLP by C.
         final_norm (bool): Apply the final norm. False where a neck applies it.
-        init_cfg (list, optional): Passed to MMEngine's ``BaseModule``.
+        token_std (float, optional): Standard deviation of the truncated normal
+            distribution that the class token and its position start from. None is
+            Point-BERT's fine-tuning: a class token of zeros, and a position from a normal
+            distribution of deviation 1.
+        init_cfg (list, optional): Passed to MMEngine's ``BaseModule``. None leaves the
+            layers as torch makes them, as Point-BERT's fine-tuning does.
+
+    A pre-trained encoder replaces all initial values.
     """
 
     #: The class token, which is no group and comes first.
@@ -134,10 +142,12 @@ class PointBERT(BaseModule):
         drop_path_rate: float = 0.1,
         mlp_ratio: float = 4.0,
         final_norm: bool = True,
-        init_cfg: Sequence[dict] | None = _INIT,
+        token_std: float | None = None,
+        init_cfg: Sequence[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         self.embed_dims = embed_dims
+        self.token_std = token_std
         self.num_groups = num_groups
         self.group_size = group_size
         self.encoder = GroupEncoder(encoder_dims, encoder_channels)
@@ -162,10 +172,14 @@ class PointBERT(BaseModule):
         self.norm = nn.LayerNorm(embed_dims) if final_norm else None
 
     def init_weights(self) -> None:
-        """Initialize by ``init_cfg``, and the class token and its position as Point-BERT does."""
+        """Initialize by ``init_cfg``, and the class token and its position by ``token_std``."""
         super().init_weights()
-        trunc_normal_(self.cls_token, std=0.02)
-        trunc_normal_(self.cls_pos, std=0.02)
+        if self.token_std is None:
+            nn.init.zeros_(self.cls_token)
+            nn.init.normal_(self.cls_pos)
+        else:
+            trunc_normal_(self.cls_token, std=self.token_std)
+            trunc_normal_(self.cls_pos, std=self.token_std)
 
     def group(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Cut clouds into groups.
@@ -212,8 +226,23 @@ class PointMAE(PointBERT):
 
     Args:
         embed_dims (int): C; a group's vector has this width too.
+        token_std (float, optional): See :class:`PointBERT`. Point-MAE's pre-training has
+            no class token, so a fine-tuning begins with this initial value.
+        init_cfg (list, optional): Passed to MMEngine's ``BaseModule``.
         **kwargs: Passed to :class:`PointBERT`.
     """
 
-    def __init__(self, embed_dims: int = 384, **kwargs) -> None:
-        super().__init__(embed_dims, encoder_dims=embed_dims, **kwargs)
+    def __init__(
+        self,
+        embed_dims: int = 384,
+        token_std: float | None = 0.02,
+        init_cfg: Sequence[dict] | None = _TRUNCATED_NORMAL,
+        **kwargs,
+    ) -> None:
+        super().__init__(
+            embed_dims,
+            encoder_dims=embed_dims,
+            token_std=token_std,
+            init_cfg=init_cfg,
+            **kwargs,
+        )
