@@ -90,6 +90,8 @@ FAMILIES: dict[str, dict] = {
         GQA, 'qwen2 nemotron olmo cohere apertus apertus1p5_text nanochat olmo2 jais2'
     ),
     **_each(GQA, 'eurobert'),
+    'PanguEmbedded': _of('PanguEmbedded', GQA, bias=True, rope_theta=4e6),
+    'PanguEmbedded-without-bias': _of('PanguEmbedded', GQA, bias=False),
     **_each(
         _GEMMA, 'qwen3 gemma seed_oss internlm3 glm glm4 hunyuan_v1_dense iquestcoder'
     ),
@@ -190,7 +192,11 @@ def config_of(variant: str, **changes):
     """Return ``transformers``' config of a variant, or of a family without a spec."""
     fields = FAMILIES[variant] if variant in FAMILIES else OWN_FAMILIES[variant]
     fields = dict(fields, **changes)
-    return AutoConfig.for_model(fields.pop('model_type'), **fields)
+    family = fields.pop('model_type')
+    if family == 'PanguEmbedded':  # which the library lacks: its LLaMA, with biases
+        fields['attention_bias'] = fields.pop('bias')
+        family = 'llama'
+    return AutoConfig.for_model(family, **fields)
 
 
 def random_model(variant: str, seed: int = 0, **changes) -> PreTrainedModel:
@@ -285,12 +291,33 @@ def write_huggingface(
     """
     folder.mkdir(parents=True, exist_ok=True)
     model = random_model(family, seed, **more)
+    _write_model(folder, model, layout, dtype, rename, extra)
+    if family in FAMILIES and FAMILIES[family]['model_type'] == 'PanguEmbedded':
+        _write_released_config(folder / 'config.json')
+    return folder
+
+
+def _write_released_config(file: Path) -> None:
+    """Write LLaMA's configuration as openPangu is released, by its own names."""
+    fields = json.loads(file.read_text())
+    released = dict(
+        architectures=['PanguEmbeddedForCausalLM'],
+        auto_map={'AutoConfig': 'configuration_openpangu_dense.PanguEmbeddedConfig'},
+        model_type='PanguEmbedded',
+        bias=fields.pop('attention_bias'),
+        rope_theta=fields.pop('rope_parameters')['rope_theta'],
+    )
+    file.write_text(json.dumps(fields | released))
+
+
+def _write_model(folder, model, layout, dtype, rename, extra) -> None:
+    """Write the files of :func:`write_huggingface`."""
     if layout == 'safetensors' and rename is str and not extra:
         # A copy, since a dtype is for the whole model.
         copy = type(model)(model.config)
         copy.load_state_dict(model.state_dict())
         copy.to(dtype).save_pretrained(folder)
-        return folder
+        return
     model.config.save_pretrained(folder)
     state = {
         rename(name): tensor.to(dtype, copy=True).contiguous()
@@ -304,7 +331,6 @@ def write_huggingface(
         _write_shards(state, folder / name)
     else:
         _write_state(state, folder / name, zipped=layout != 'legacy-bin')
-    return folder
 
 
 def _write_state(state: dict[str, Tensor], file: Path, zipped: bool = True) -> None:

@@ -12,7 +12,7 @@ from lm4ve.runner.flags import CONFIG, PARTIAL
 from lm4ve.tasks import require_task
 from lm4ve.tasks.base.building import build_model
 from lm4ve.tasks.motion.models.baselines import constant_velocity
-from lm4ve.tasks.motion.transforms import collate_scenes
+from lm4ve.tasks.motion.transforms.scenes import collate_scenes
 from lm4ve.tasks.motion.visualization import scene_grid
 
 

@@ -26,7 +26,7 @@ from lm4ve.blocks.projections import fused_parts
 from lm4ve.blocks.scaled import draw_like, is_drawn, scale_scores
 from lm4ve.errors import CheckpointError, UnsupportedModelError, UserError, check
 from lm4ve.llm.checkpoint import Checkpoint, open_checkpoint
-from lm4ve.llm.foreign_config import build_foreign_config
+from lm4ve.llm.foreign_config import FOREIGN_FAMILIES, build_foreign_config
 
 #: What is called with the name and the values of each weight as it was stored.
 OnWeight = Callable[[str, Tensor], None]
@@ -410,6 +410,17 @@ def _drop_unread_fields(config: PretrainedConfig, spec: LayerSpec) -> None:
             vars(config).pop(name, None)
 
 
+def _build_model(auto: Any, config: PretrainedConfig) -> Any:
+    """Build the library's model of a config.
+
+    A family that the library lacks has the model of the one whose config its own extends.
+    """
+    if config.model_type not in FOREIGN_FAMILIES:
+        return auto.from_config(config)
+    (of_library,) = type(config).__bases__
+    return auto._model_mapping[of_library]._from_config(config)
+
+
 def _build_skeleton(config: PretrainedConfig) -> Any:
     """Build ``transformers``' model with one layer on the meta device.
 
@@ -427,7 +438,7 @@ def _build_skeleton(config: PretrainedConfig) -> Any:
     if short.is_encoder_decoder:
         auto = AutoModelForTextEncoding  # the encoder alone
     with torch.device('meta'):
-        skeleton = auto.from_config(short)
+        skeleton = _build_model(auto, short)
     for name in changes:
         setattr(skeleton.config, name, getattr(config, name))
     return skeleton

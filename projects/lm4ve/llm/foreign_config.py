@@ -16,7 +16,11 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 from transformers import AutoConfig, PretrainedConfig
 
 from lm4ve.errors import CheckpointError, UserError
+from lm4ve.llm.pangu import PANGU_EMBEDDED, PanguEmbeddedConfig
 
+#: ``model_type`` of families that ``transformers`` lacks, and whose layers are those of
+#: one that it has -> the class of their configurations, a subclass of that one's.
+FOREIGN_FAMILIES = {PANGU_EMBEDDED: PanguEmbeddedConfig}
 #: Fields that name code, kernels, weight files or replaced modules, and no property of
 #: a model.
 _NOT_OF_A_MODEL = {
@@ -89,7 +93,11 @@ def build_foreign_config(fields: Mapping[str, Any], origin: str) -> PretrainedCo
             # transformers writes infinity, which JSON does not have, as a dict.
             plain = PretrainedConfig._decode_special_floats(without_code(fields))
             plain.pop('model_type', None)
-            config: PretrainedConfig = AutoConfig.for_model(model_type, **plain)
+            config: PretrainedConfig
+            if model_type in FOREIGN_FAMILIES:
+                config = FOREIGN_FAMILIES[model_type](**plain)
+            else:
+                config = AutoConfig.for_model(model_type, **plain)
     except UserError:
         raise
     except Exception as e:  # any class of error, and the file is not named

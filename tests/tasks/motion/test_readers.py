@@ -22,7 +22,7 @@ from lm4ve.tasks.motion.datasets.argoverse import read_city_map, read_map
 from lm4ve.tasks.motion.datasets.cache import preprocess_split
 from lm4ve.tasks.motion.demo.traffic import build_city
 from lm4ve.tasks.motion.structures import SceneError, heading_of, resample
-from lm4ve.tasks.motion.transforms import FlipScene, VectorizeScene
+from lm4ve.tasks.motion.transforms.scenes import FlipScene, VectorizeScene
 
 
 def step(table):

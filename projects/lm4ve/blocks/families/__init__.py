@@ -24,6 +24,7 @@ from lm4ve.blocks.families.refused import REFUSED
 from lm4ve.blocks.families.spec import Family, LayerSpec
 from lm4ve.blocks.families.wrappers import WRAPPERS
 from lm4ve.errors import UnsupportedModelError, check
+from lm4ve.llm.foreign_config import FOREIGN_FAMILIES
 
 __all__ = [
     'FAMILIES',
@@ -113,7 +114,7 @@ def check_supported(config: dict[str, Any]) -> None:
     for family in (kind, text.get('model_type', kind)):
         if family in REFUSED:
             raise unsupported(family, '')
-    if kind not in CONFIG_MAPPING_NAMES:
+    if kind not in CONFIG_MAPPING_NAMES and kind not in FOREIGN_FAMILIES:
         raise unsupported(kind, f'transformers {transformers_version} does not have it')
 
 

@@ -229,6 +229,7 @@ DECODERS: dict[str, Family] = {
     'jais2': LLAMA,
     'iquestcoder': LLAMA,
     'eurobert': LLAMA,
+    'PanguEmbedded': LLAMA,
     'olmo': replace(LLAMA, reads=('clip_qkv',)),
     'granite_swa': replace(
         LLAMA, uses_rotary=_granite_swa_rotary, reads=('layer_rope_theta',)

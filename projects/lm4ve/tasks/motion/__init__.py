@@ -1,4 +1,4 @@
-"""Motion forecasting: Argoverse 1 and 2, VectorNet, mmTransformer, metrics."""
+"""Motion forecasting: Argoverse 1 and 2, VectorNet, mmTransformer, RealMotion, metrics."""
 
 from lm4ve.tasks.base.task import Task
 
@@ -7,15 +7,30 @@ TASK = Task(
     title='motion forecasting',
     package=__name__,
     extra='motion',
-    models=('lm4ve.tasks.motion.models.forecaster.MotionForecaster',),
+    models=(
+        'lm4ve.tasks.motion.models.forecaster.MotionForecaster',
+        'lm4ve.tasks.motion.models.stream_forecaster.StreamForecaster',
+    ),
     registers={
         'datasets.cache': ('MotionDataset',),
         'demo.traffic_files': ('TrafficDataset',),
         'metrics': ('MotionMetric',),
         'models.forecaster': ('MotionForecaster',),
         'models.mmtransformer': ('MMTransformer', 'ProposalDecoder'),
+        'models.realmotion': ('RealMotion', 'RealMotionDecoder'),
+        'models.stream_forecaster': ('StreamForecaster',),
         'models.vectornet': ('TrajectoryDecoder', 'VectorNet'),
-        'transforms': ('FlipScene', 'MaskHistory', 'VectorizeScene', 'collate_scenes'),
+        'transforms.sub_scenes': (
+            'EstimateMotion',
+            'VectorizeSubScenes',
+            'collate_sub_scenes',
+        ),
+        'transforms.scenes': (
+            'FlipScene',
+            'MaskHistory',
+            'VectorizeScene',
+            'collate_scenes',
+        ),
         'visualization': ('MotionVisualizationHook', 'MotionVisualizer'),
     },
     exports={

@@ -133,7 +133,7 @@ class TrafficScene(Picture):
 
     Args:
         inputs (dict[str, np.ndarray]): A sample of the batch of
-            :func:`lm4ve.tasks.motion.transforms.collate_scenes`.
+            :func:`lm4ve.tasks.motion.transforms.scenes.collate_scenes`.
         prediction (dict): The model's output for the sample: if it is a forecaster's,
             with ``scene``, ``trajectories`` and ``probabilities``, as in
             :func:`lm4ve.tasks.motion.visualization.draw_scene`.

@@ -16,6 +16,11 @@ from lm4ve.errors import UserError
 STEP = 0.1
 #: Points of a lane's center line.
 LANE_POINTS = 10
+#: The same in a detailed scene (RealMotion).
+DETAILED_LANE_POINTS = 20
+#: Kinds of agents: vehicle, pedestrian, two-wheeler, static object (RealMotion).
+NUM_KINDS = 4
+STATIC = 3
 #: Steps of the window that gives an agent's heading (mmTransformer).
 HEADING_STEPS = 7
 #: Meters that this window spans at least.
@@ -35,6 +40,22 @@ class SceneError(UserError):
 
 
 @dataclass
+class AgentMotion:
+    """What a scene may know of its A agents beside their positions.
+
+    Attributes:
+        headings (np.ndarray): float32 ``[A, T]``, radians from the city's x axis; 0
+            where not valid.
+        speeds (np.ndarray): float32 ``[A, T]``, m/s; 0 where not valid.
+        kinds (np.ndarray): int8 ``[A]``, below :data:`NUM_KINDS`.
+    """
+
+    headings: np.ndarray
+    speeds: np.ndarray
+    kinds: np.ndarray
+
+
+@dataclass
 class Scene:
     """One traffic scene of A agents, T steps and L lanes.
 
@@ -49,7 +70,7 @@ class Scene:
         history_steps (int): H; steps H to T are the future (all invalid in test
             sets).
         lanes (np.ndarray): float64 ``[L, 10, 2]``, center lines in the direction
-            of travel.
+            of travel; 20 points where the scene is detailed.
         lane_attributes (np.ndarray): float32 ``[L, 3]``: turn (-1 left, 1 right),
             intersection and traffic control (0 or 1).
         map_range (float): Lanes are complete within this distance (meters) of
@@ -57,6 +78,7 @@ class Scene:
         origin (np.ndarray): float64 ``[2]``, the focal agent's last observed
             position.
         heading (float): Its direction there, radians from the city's x axis.
+        motion (AgentMotion, optional): What detailed scenes have beside.
     """
 
     scene_id: str
@@ -71,6 +93,7 @@ class Scene:
     map_range: float
     origin: np.ndarray = _COMPUTED
     heading: float = _COMPUTED
+    motion: AgentMotion | None = None
 
     def __post_init__(self) -> None:
         if self.origin is None:

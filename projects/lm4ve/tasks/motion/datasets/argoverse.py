@@ -20,8 +20,11 @@ from pyarrow import parquet
 
 from lm4ve.errors import UserError, brief
 from lm4ve.tasks.motion.structures import (
+    DETAILED_LANE_POINTS,
     HEADING_METERS,
     LANE_POINTS,
+    STATIC,
+    AgentMotion,
     Scene,
     SceneError,
     resample,
@@ -44,12 +47,14 @@ class ArgoverseReader:
         pattern (str): Glob of the sequences below the folder.
         history_steps, future_steps (int): Steps of a sequence.
         lane_margin (float): Half the width of a lane beside its center line, meters.
+        detailed (bool): Whether scenes have :class:`AgentMotion`, and more points a lane.
     """
 
     pattern: str
     history_steps: int
     future_steps: int
     lane_margin = 0.0
+    detailed = False
 
     def __init__(self, data_dir: str | Path, map_range: float = 142.0) -> None:
         self.data_dir = Path(data_dir)
@@ -118,6 +123,7 @@ class ArgoverseReader:
 
         lanes, attributes = lane_map
         near = self._is_near(positions[focal, self.history_steps - 1], lanes)
+        motion = self._read_motion(table, observed, shape)
         scene = Scene(
             track_ids=[str(name) for name in names],
             positions=positions,
@@ -127,12 +133,31 @@ class ArgoverseReader:
             map_range=self.map_range,
             lanes=lanes[near],
             lane_attributes=attributes[near],
+            motion=motion,
             **fields,
         )
         for numbers in (positions, scene.lanes, scene.heading):
             if not np.isfinite(numbers).all():
                 raise SceneError('not finite')
         return scene
+
+    def _read_motion(
+        self,
+        table: pd.DataFrame,
+        observed: tuple[np.ndarray, np.ndarray],
+        shape: tuple[int, int],
+    ) -> AgentMotion | None:
+        """Return what the table knows of agents beside their positions.
+
+        Args:
+            table (pd.DataFrame): What :meth:`_parse` returns.
+            observed (tuple[np.ndarray, np.ndarray]): Agent and step of each row.
+            shape (tuple[int, int]): A and T.
+
+        Returns:
+            AgentMotion | None: None: nothing.
+        """
+        return None
 
     def _is_near(self, origin: np.ndarray, lanes: np.ndarray) -> np.ndarray:
         """Return which lanes reach into the square around the origin, bool ``[L]``."""
@@ -289,14 +314,33 @@ _PARQUET_COLUMNS = (
     'position_y',  # 310.8
     'heading',  # 1.57
 )
+#: What detailed scenes need, too.
+_DETAILED_COLUMNS = (
+    'object_type',  # 'vehicle'
+    'velocity_x',  # 8.1
+    'velocity_y',  # 0.2
+)
+#: RealMotion's kind of each type of object (``OBJECT_TYPE_MAP_COMBINED``).
+_KINDS = dict(
+    vehicle=0,
+    bus=0,
+    pedestrian=1,
+    motorcyclist=2,
+    cyclist=2,
+    static=STATIC,
+    background=STATIC,
+    construction=STATIC,
+    riderless_bicycle=STATIC,
+    unknown=STATIC,
+)
 
 
-def read_map(path: str | Path) -> LaneMap:
+def read_map(path: str | Path, lane_points: int = LANE_POINTS) -> LaneMap:
     """Read a scenario's map, ``log_map_archive_<id>.json``.
 
-    The center line is the mean of the two boundaries, each resampled to 10
-    points by arc length; the file has neither turn directions nor traffic
-    control.
+    The center line is the mean of the two boundaries, each resampled to
+    ``lane_points`` points by arc length; the file has neither turn directions nor
+    traffic control.
     """
     # {"lane_segments": {"<id>": {
     #   "left_lane_boundary": [{"x": 1.0, "y": 2.0, "z": 0.0}, ...],
@@ -306,54 +350,95 @@ def read_map(path: str | Path) -> LaneMap:
     for segment in json.loads(Path(path).read_text())['lane_segments'].values():
         left = segment['left_lane_boundary']
         right = segment['right_lane_boundary']
-        lines.append(center_line(left, right))
+        lines.append(center_line(left, right, lane_points))
         attributes.append((0.0, bool(segment['is_intersection']), 0.0))
     # The shapes hold for a map without lanes, too.
-    lanes = np.array(lines).reshape(-1, LANE_POINTS, 2)
+    lanes = np.array(lines).reshape(-1, lane_points, 2)
     return lanes, np.array(attributes, dtype=np.float32).reshape(-1, 3)
 
 
-def center_line(left: list[dict], right: list[dict]) -> np.ndarray:
-    """Return the line in the middle of two boundaries, ``[10, 2]`` meters.
+def center_line(
+    left: list[dict], right: list[dict], count: int = LANE_POINTS
+) -> np.ndarray:
+    """Return the line in the middle of two boundaries, ``[count, 2]`` meters.
 
-    Each is resampled to 10 points at equal distances along it; the line is their mean.
+    Each is resampled to so many points at equal distances along it; the line is their
+    mean.
 
     Args:
         left, right (list[dict]): Points with x, y and perhaps z, in one direction. z
             counts for the distances, as in av2-api, and is dropped then.
+        count (int): Points of the line.
     """
     lines = []
     for side in (left, right):
         points = np.array([[p['x'], p['y'], p.get('z', 0.0)] for p in side])
-        lines.append(resample(points))
+        lines.append(resample(points, count))
     return np.mean(lines, axis=0)[:, :2]
 
 
 class Argoverse2Reader(ArgoverseReader):
-    """Read scenarios of one split: the folders in ``data_dir``."""
+    """Read scenarios of one split: the folders in ``data_dir``.
+
+    Args:
+        data_dir (str | Path): Folder of the split.
+        map_range (float): See :class:`ArgoverseReader`. 213 covers any square of
+            +-150 m.
+        detailed (bool): Keep agents' headings, speeds and kinds, and 20 points of a
+            lane, as RealMotion needs them.
+    """
 
     pattern = '*/scenario_*.parquet'
     history_steps = 50
     future_steps = 60
 
+    def __init__(
+        self, data_dir: str | Path, map_range: float = 142.0, detailed: bool = False
+    ) -> None:
+        super().__init__(data_dir, map_range)
+        self.detailed = detailed
+
     def _parse(self, path: Path) -> tuple[pd.DataFrame, LaneMap, dict]:
         """Read a Parquet file and the map beside it; the file names its focal agent."""
         # One file: `read_table` would treat folders named `x=y` as partitions.
-        columns = parquet.ParquetFile(path).read().select(_PARQUET_COLUMNS)
+        names: tuple[str, ...] = _PARQUET_COLUMNS
+        lane_points = LANE_POINTS
+        if self.detailed:
+            names = (*_PARQUET_COLUMNS, *_DETAILED_COLUMNS)
+            lane_points = DETAILED_LANE_POINTS
+        columns = parquet.ParquetFile(path).read().select(names)
         table = columns.to_pandas(ignore_metadata=True)
         if table['timestep'].min() < 0:
             raise SceneError('other time steps')
         first = table.loc[0]
         scene_id = str(first['scenario_id'])
         city = str(first['city'])
-        names = dict(timestep='step', position_x='x', position_y='y')
-        table = table.rename(columns=names)
+        renamed = dict(timestep='step', position_x='x', position_y='y')
+        table = table.rename(columns=renamed)
         table['track'] = table['track_id'].astype(str)
         table['is_focal'] = table['track'] == str(first['focal_track_id'])
         history = table[table['is_focal'] & (table['step'] < self.history_steps)]
         heading = _standing_heading(history.sort_values('step'))
-        lanes = read_map(path.parent / f'log_map_archive_{scene_id}.json')
+        lanes = read_map(path.parent / f'log_map_archive_{scene_id}.json', lane_points)
         return table, lanes, dict(scene_id=scene_id, city=city, heading=heading)
+
+    def _read_motion(
+        self,
+        table: pd.DataFrame,
+        observed: tuple[np.ndarray, np.ndarray],
+        shape: tuple[int, int],
+    ) -> AgentMotion | None:
+        """Return headings, speeds and kinds of a detailed scene."""
+        if not self.detailed:
+            return None
+        headings = np.zeros(shape, np.float32)
+        headings[observed] = table['heading']
+        speeds = np.zeros(shape, np.float32)
+        speeds[observed] = np.hypot(table['velocity_x'], table['velocity_y'])
+        kinds = np.zeros(shape[0], np.int8)
+        agents, _ = observed
+        kinds[agents] = table['object_type'].map(_KINDS)
+        return AgentMotion(headings, speeds, kinds)
 
 
 def _standing_heading(history: pd.DataFrame) -> float | None:

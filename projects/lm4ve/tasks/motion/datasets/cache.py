@@ -31,7 +31,7 @@ from lm4ve.errors import UserError, brief
 from lm4ve.files import replacing, sole_use
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.motion.datasets.argoverse import ArgoverseReader
-from lm4ve.tasks.motion.structures import Scene, SceneError
+from lm4ve.tasks.motion.structures import AgentMotion, Scene, SceneError
 
 MAGIC = b'lm4veMC1'
 #: Lengths and offsets are of this type.
@@ -48,6 +48,8 @@ _PLAIN = (
     'map_range',
     'heading',
 )
+#: Fields of :class:`lm4ve.tasks.motion.structures.AgentMotion`.
+_MOTION = ('headings', 'speeds', 'kinds')
 
 
 def _record_type(head: dict) -> np.dtype:
@@ -55,7 +57,7 @@ def _record_type(head: dict) -> np.dtype:
     agents = len(head['track_ids'])
     steps = head['steps']
     lanes = head['lanes']
-    fields = [
+    fields: list[tuple] = [
         ('positions', '<f4', (agents, steps, 2)),
         ('lanes', '<f4', (lanes, head['points'], 2)),
         ('valid', '?', (agents, steps)),
@@ -63,6 +65,10 @@ def _record_type(head: dict) -> np.dtype:
         ('turns', 'i1', (lanes,)),  # an index into _TURNS
         ('flags', '?', (2, lanes)),  # intersection, traffic control
     ]
+    if head.get('detailed'):
+        fields.append(('headings', '<f4', (agents, steps)))
+        fields.append(('speeds', '<f4', (agents, steps)))
+        fields.append(('kinds', 'i1', (agents,)))
     return np.dtype(fields)
 
 
@@ -73,6 +79,8 @@ def pack(scene: Scene) -> bytes:
     head['points'] = scene.lanes.shape[1]
     head['steps'] = scene.valid.shape[1]
     head['origin'] = scene.origin.tolist()
+    if scene.motion is not None:
+        head['detailed'] = True
 
     arrays = np.zeros((), _record_type(head))
     local = scene.positions - scene.origin
@@ -81,6 +89,9 @@ def pack(scene: Scene) -> bytes:
     arrays['valid'] = scene.valid
     arrays['turns'] = -scene.lane_attributes[:, 0] % 3  # 0, -1, 1 become 0, 1, 2
     arrays['flags'] = scene.lane_attributes[:, 1:].T
+    if scene.motion is not None:
+        for name in _MOTION:
+            arrays[name] = getattr(scene.motion, name)
 
     text = json.dumps(head).encode()
     return _long(len(text)) + text + arrays.tobytes()
@@ -98,6 +109,9 @@ def unpack(record: bytes) -> Scene:
     positions = arrays['positions'].astype(np.float64) + origin
     intersection, control = arrays['flags']
     attributes = [_TURNS[arrays['turns']], intersection, control]
+    motion = None
+    if head.get('detailed'):
+        motion = AgentMotion(**{name: arrays[name] for name in _MOTION})
     return Scene(
         **{name: head[name] for name in _PLAIN},
         positions=np.where(valid[..., None], positions, 0.0),
@@ -105,6 +119,7 @@ def unpack(record: bytes) -> Scene:
         lanes=arrays['lanes'] + origin,
         lane_attributes=np.stack(attributes, axis=-1).astype(np.float32),
         origin=origin,
+        motion=motion,
     )
 
 
@@ -391,6 +406,8 @@ def _records_of(caches: list[SceneCache]) -> Iterator[bytes]:
 def _source(reader: ArgoverseReader, files: list[Path]) -> str:
     """Hash the names and sizes of the files, and the reader's range."""
     text = f'{type(reader).__name__} {reader.map_range}'
+    if reader.detailed:
+        text += ' detailed'
     for file in files:
         text += f'{file.name} {file.stat().st_size}\n'
     return hashlib.sha256(text.encode()).hexdigest()

@@ -12,7 +12,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from lm4ve.errors import check
 from lm4ve.tasks.motion.structures import STEP, Scene
-from lm4ve.tasks.motion.transforms import fill_gaps
+from lm4ve.tasks.motion.transforms.scenes import fill_gaps
 
 #: Trajectories ``[K, F, 2]`` in city coordinates and probabilities ``[K]``.
 Forecast = tuple[np.ndarray, np.ndarray]

@@ -45,7 +45,7 @@ class MotionForecaster(BaseModel):
         data_samples: list[dict] | None = None,
         mode: str = 'tensor',
     ) -> tuple | dict[str, Tensor] | list:
-        """Run on a batch of :func:`lm4ve.tasks.motion.transforms.collate_scenes`.
+        """Run on a batch of :func:`lm4ve.tasks.motion.transforms.scenes.collate_scenes`.
 
         Args:
             inputs (dict[str, Tensor]): As described there.

@@ -4,6 +4,8 @@ All is in the focal agent's frame (x ahead, y left, origin at its last observed
 position), so that predictions turn and move with the scene.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -186,16 +188,31 @@ def collate_scenes(samples: list[dict]) -> dict[str, object]:
         ``[K]``, places among the B * Q queries (:func:`find_known_queries`); and
         ``data_samples``, a list of dicts with the scene's name, pose and truth.
     """
+    inputs = pad_arrays(samples, OTHER_INPUTS)
+    data_samples = [dict(scene=sample['scene']) for sample in samples]
+    return dict(inputs=inputs, data_samples=data_samples)
+
+
+def pad_arrays(samples: list[dict], others: Sequence[str]) -> dict[str, Tensor]:
+    """Pad the arrays of samples to one batch of tensors.
+
+    Args:
+        samples (list[dict]): Each with the keys of :data:`PADDING_MASKS` and ``others``.
+        others (Sequence[str]): What is padded alike, and has no mask of its own.
+
+    Returns:
+        dict[str, Tensor]: The keys, the padding masks, and ``known_queries``
+        (:func:`find_known_queries`).
+    """
     inputs = {}
-    for key in (*PADDING_MASKS, *OTHER_INPUTS):
+    for key in (*PADDING_MASKS, *others):
         tensors = [torch.as_tensor(sample[key]) for sample in samples]
         inputs[key] = pad_sequence(tensors, batch_first=True)
     for key, mask in PADDING_MASKS.items():
         sizes = torch.tensor([len(sample[key]) for sample in samples])
         inputs[mask] = torch.arange(inputs[key].shape[1]) >= sizes[:, None]
     inputs['known_queries'] = find_known_queries(inputs)
-    data_samples = [dict(scene=sample['scene']) for sample in samples]
-    return dict(inputs=inputs, data_samples=data_samples)
+    return inputs
 
 
 def find_known_queries(inputs: dict[str, Tensor]) -> Tensor:

@@ -1,0 +1,241 @@
+"""RealMotion and PanguMotion equal their released code (tools/dev/released/realmotion.py)."""
+
+import json
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from lm4ve.blocks import LLMBlock
+from lm4ve.registry import MODELS
+from lm4ve.tasks.motion import (
+    Argoverse2Reader,
+    SceneCache,
+    VectorizeSubScenes,
+    collate_sub_scenes,
+    preprocess_split,
+)
+from tests.helpers.motion import realmotion as given
+from tests.helpers.tasks import ROOT
+from tools.dev.released.seeding import gradient_marks, seeded_weights
+
+STORED = ROOT / 'tests/data/released/realmotion.npz'
+LOSSES = dict(loss_reg='reg_loss', loss_cls='cls_loss', loss_others='others_reg_loss')
+
+
+@cache
+def stored(part: str) -> dict[str, np.ndarray]:
+    """Return what the released code gave, by the names behind ``part/``."""
+    found = {}
+    with np.load(STORED) as arrays:
+        for name in arrays.files:
+            if name.startswith(f'{part}/'):
+                found[name.removeprefix(f'{part}/')] = arrays[name]
+    return found
+
+
+def text_of(array: np.ndarray):
+    return json.loads(bytes(array).decode())
+
+
+def released_weights(part: str) -> dict[str, np.ndarray]:
+    return seeded_weights(text_of(stored(part)['shapes']))
+
+
+#: Sums of thousands of products in float64; with a block, whose norms compute in float32
+#: also then, some hundred roundings of that.
+EXACT = dict(rtol=1e-9, atol=1e-9)
+WITH_BLOCK = dict(rtol=1e-5, atol=1e-5)
+
+
+def close(found, expected, bound: dict, name: str = '') -> None:
+    """Compare numbers of order 1."""
+    if torch.is_tensor(found):
+        found = found.detach().numpy()
+    np.testing.assert_allclose(found, expected, err_msg=name, **bound)
+
+
+def write_openpangu(folder: Path, weights: dict[str, np.ndarray], prefix: str) -> str:
+    """Write a small openPangu as it is released, with the last layer of given weights."""
+    config = dict(
+        given.LLM,
+        architectures=['PanguEmbeddedForCausalLM'],
+        auto_map={'AutoConfig': 'configuration_openpangu_dense.PanguEmbeddedConfig'},
+        rope_theta=4000000.0,
+    )
+    (folder / 'config.json').write_text(json.dumps(config))
+    state = {}
+    for name, weight in weights.items():
+        if name.startswith(prefix):
+            place = name.removeprefix(prefix)
+            state[f'model.layers.1.{place}'] = torch.from_numpy(weight).float()
+    save_file(state, folder / 'model.safetensors', metadata=dict(format='pt'))
+    return str(folder)
+
+
+def tensors(inputs: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    """Return the batch of a sub-scene as the model gets it."""
+    batch = {name: torch.from_numpy(np.array(array)) for name, array in inputs.items()}
+    batch['queries'] = torch.zeros(2, 1, dtype=torch.int64)
+    batch['known_queries'] = torch.arange(2)
+    return batch
+
+
+def build(part: str, folder: Path, **encoder) -> torch.nn.Module:
+    """Build a forecaster with the released weights, without dropout, in float64."""
+    weights = released_weights(part)
+    neck = None
+    if part == 'pangu':
+        llm = write_openpangu(folder, weights, 'pangu.layers.0.')
+        block = dict(type='LLMBlock', checkpoint=llm)
+        norm = dict(type='LN', eps=1e-5)
+        neck = dict(type='LLMBlockNeck', in_channels=128, block=block, norm_cfg=norm)
+    model = MODELS.build(
+        dict(
+            type='lm4ve.StreamForecaster',
+            encoder=dict(
+                type='lm4ve.RealMotion', dropout=0.0, drop_path=0.0, **encoder
+            ),
+            neck=neck,
+            decoder=dict(
+                type='lm4ve.RealMotionDecoder',
+                in_channels=128,
+                future_steps=given.FUTURE,
+            ),
+        )
+    ).double()
+    own = {n: torch.from_numpy(w) for n, w in given.own_state(weights).items()}
+    assert {n for n, _ in model.named_parameters()} <= set(own)
+    model.load_state_dict(model.state_dict() | own)
+    return model.train()
+
+
+CASES = {
+    'pangu': (dict(), given.sub_scenes(), WITH_BLOCK),
+    'independent': (
+        dict(stream=False, windows=(3, 3, 5), attention_bias=True),
+        given.sub_scenes()[-1:],
+        EXACT,
+    ),
+}
+
+
+@pytest.mark.parametrize('part', CASES)
+def test_outputs_losses_and_gradients_are_the_released_ones(part, tmp_path):
+    encoder, sub_scenes, bound = CASES[part]
+    model = build(part, tmp_path, **encoder)
+    *earlier, last = [tensors(sub_scene) for sub_scene in sub_scenes]
+    outputs = []
+    model.decoder.register_forward_hook(lambda *call: outputs.append(call[-1]))
+    losses = model(dict(last, earlier=earlier), mode='loss')
+    expected = stored(part)
+    for step, (trajectories, scores) in enumerate(outputs):
+        close(trajectories[:, 0], expected[f'{step}/y_hat'], bound)
+        close(scores[:, 0], expected[f'{step}/pi'], bound)
+        for name, released in LOSSES.items():
+            loss = losses[f'step{step}.{name}']
+            close(loss, expected[f'{step}/{released}'], bound)
+    assert len(outputs) == len(sub_scenes)
+    sum(losses.values()).backward()
+    found = released_gradients(model, expected['gradient_names'])
+    marks = gradient_marks(found)
+    for name, pair in zip(sorted(marks), expected['gradients'], strict=True):
+        close(marks[name], pair, bound, name)
+
+
+def released_gradients(model, names) -> dict[str, np.ndarray]:
+    """Return gradients by the released names."""
+    parameters = dict(model.named_parameters())
+    found = {}
+    for name in names:
+        joined = name
+        for letter in 'qkv':
+            joined = joined.replace(f'.{letter}_proj.', '.in_proj_')
+        gradient = parameters[given.own_name(joined)].grad
+        if joined != name:
+            gradient = gradient.chunk(3)['qkv'.index(name.split('_proj')[0][-1])]
+        if name == 'lane_type_embed':
+            gradient = gradient[None, None]
+        found[name] = gradient.numpy()
+    return found
+
+
+def test_block_is_the_released_last_layer_and_norm_of_openpangu(tmp_path):
+    weights = released_weights('block')
+    block = LLMBlock(write_openpangu(tmp_path, weights, 'layers.0.')).double()
+    x, padding = given.block_inputs()
+    tokens = torch.from_numpy(x).requires_grad_()
+    padding = torch.from_numpy(padding)
+    out = block(tokens, padding)
+    expected = stored('block')['out'][~padding.numpy()]
+    close(out[~padding], expected, WITH_BLOCK)
+    out[~padding].square().sum().backward()
+    close(tokens.grad, stored('block')['gradient'], WITH_BLOCK)
+
+
+# --------------------------------------------------------------------------------- data
+@pytest.fixture(scope='module')
+def scenarios(tmp_path_factory):
+    """The folder with the scenarios that the released code has read."""
+    root = tmp_path_factory.mktemp('argoverse2')
+    given.write_scenarios(root)
+    return root
+
+
+@pytest.fixture(scope='module')
+def detailed(scenarios, tmp_path_factory):
+    """Both scenes, as a detailed cache gives them."""
+    cache_file = tmp_path_factory.mktemp('cache') / 'train.cache'
+    reader = Argoverse2Reader(scenarios, map_range=213.0, detailed=True)
+    preprocess_split(reader, cache_file)
+    return list(SceneCache(cache_file))
+
+
+def test_sub_scenes_are_those_of_the_released_data_set(detailed):
+    samples = [VectorizeSubScenes()(dict(scene=scene)) for scene in detailed]
+    batch = collate_sub_scenes(samples)['inputs']
+    expected = stored('data')
+    # The release holds city coordinates, and with them all others, in float32.
+    largest = max(np.abs(expected[f'{step}/origin']).max() for step in range(3))
+    slack = dict(rtol=0, atol=float(16 * largest * np.finfo(np.float32).eps))
+    for step, inputs in enumerate([*batch['earlier'], batch]):
+        found = {n: t.numpy() for n, t in inputs.items() if torch.is_tensor(t)}
+        released = {
+            n.removeprefix(f'{step}/'): array
+            for n, array in expected.items()
+            if n.startswith(f'{step}/')
+        }
+        valid = released['x_valid_mask']
+        np.testing.assert_array_equal(found['agents_valid'], valid)
+        np.testing.assert_array_equal(
+            found['agent_padding'], ~released['x_key_valid_mask']
+        )
+        np.testing.assert_array_equal(
+            found['lane_padding'], ~released['lane_key_valid_mask']
+        )
+        np.testing.assert_array_equal(found['lanes_valid'], released['lane_valid_mask'])
+        np.testing.assert_array_equal(found['agent_kinds'], released['x_attr'][..., 2])
+        np.testing.assert_array_equal(found['future_valid'], released['target_mask'])
+        pairs = [
+            (found['agents'][valid], released['x_positions'][valid]),
+            (found['agent_speeds'], released['x_velocity']),
+            (found['agents'][:, :, -1], released['x_centers']),
+            (found['pose'][:, 0], released['timestamp']),
+            (found['pose'][:, 1], released['theta']),
+        ]
+        points = found['lanes_valid'][..., None]
+        pairs.append((np.where(points, found['lanes'], 0), released['lane_positions']))
+        middles = found['lanes'][:, :, 9:11].mean(axis=2)
+        pairs.append((middles, released['lane_centers']))
+        future = found['future'] - found['agents'][:, :, -1:]
+        known = found['future_valid']
+        pairs.append((future[known], released['target'][known]))
+        turned = found['agent_headings'] - released['x_angles'][:, :, -1]
+        pairs.append((np.sin(turned / 2), 0))
+        for ours, theirs in pairs:
+            np.testing.assert_allclose(ours, theirs, **slack)
+    assert expected['2/target_mask'].shape[1] > 3
+    assert not expected['0/x_key_valid_mask'].all()
