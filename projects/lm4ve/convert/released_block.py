@@ -19,6 +19,8 @@ from lm4ve.llm.meta_layout import rotary_rows_to_huggingface
 
 #: How names of the block begin in the authors' code, for every task.
 BLOCK_PREFIX = 'llama.'
+#: The same in the code of others: MedVisionLlama's and LLM4Seg's.
+_OTHER_PREFIXES = ('llm.', 'llm4seg.llm.')
 
 #: Meta's name in a layer -> the name in a layer of LLMBlock.
 _LAYER_NAMES = {
@@ -99,6 +101,11 @@ def convert_state(
             state, llm, layer, kv_heads
         )
     return converted
+
+
+def is_of_block(name: str) -> bool:
+    """Return whether a released name is that of a tensor of the block itself."""
+    return name.startswith((BLOCK_PREFIX, *_OTHER_PREFIXES))
 
 
 def compare_block(

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lm4ve.convert.released_block import BLOCK_PREFIX
+from lm4ve.convert.released_block import is_of_block
 from lm4ve.errors import UserError
 from lm4ve.runner.checkpoint_files import (
     read_checkpoint,
@@ -57,11 +57,11 @@ def run_converter(
         weights='model_ema' if ema else 'model',
     )
     size = write_checkpoint(converted, meta, args.dst)
-    if args.llm is not None:
-        left_out = sum(BLOCK_PREFIX in name for name in state)
+    of_block = [name for name in state if is_of_block(name)]
+    if of_block:
         print(
             f"The block, layer {args.layer} of '{args.llm}', is left out "
-            f'({left_out} tensors).'
+            f'({len(of_block)} tensors).'
         )
     print(f'{args.dst}: {len(converted)} tensors, {size / 1e6:.1f} MB')
 

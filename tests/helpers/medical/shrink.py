@@ -1,12 +1,18 @@
 """What :mod:`tests.helpers.shrink` makes small in a medical config."""
 
 from functools import partial
+from pathlib import Path
 
+import torch
 from mmengine.config import ConfigDict
+from mmengine.registry import MODELS, DefaultScope
 
+from lm4ve.blocks.provenance import SOURCE_KEY
+from lm4ve.runner.config import read_config
 from tests.helpers import shrink
 from tests.helpers.image.shrink import Shrinker as ImageShrinker
 from tests.helpers.medical import files
+from tests.helpers.tasks import FOLDERS
 
 DIMS = [4, 6, 8, 10, 16]
 VOLUME = (16, 16, 8)
@@ -60,6 +66,18 @@ class Shrinker(shrink.Shrinker):
             width = ImageShrinker._backbone(backbone, False)
         model.head.in_channels = width
         return width
+
+    def train_before(self, path: Path) -> None:
+        """Write the weights that a released recipe starts from, as a converter does."""
+        config = 'vit-s_llama-inner-released_retinamnist.py'
+        model_cfg = read_config(FOLDERS['medical'] / config).model
+        self._block(model_cfg, self.model(model_cfg))
+        with DefaultScope.overwrite_default_scope('mmpretrain'):
+            model = MODELS.build(model_cfg)
+        state = model.state_dict()
+        # A converter knows the block's layer, but no residual around it.
+        state[f'neck.block.{SOURCE_KEY}'] = model.neck.block.state_dict()[SOURCE_KEY]
+        torch.save(dict(state_dict=state), path)
 
     def data(self, loader: ConfigDict, split: str) -> None:
         dataset = loader.dataset

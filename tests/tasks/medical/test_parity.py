@@ -16,6 +16,7 @@ from tests.helpers.families import random_model, write_huggingface
 from tests.helpers.image import released as llama
 from tests.helpers.medical import released as r
 from tests.helpers.tasks import FOLDERS
+from tests.helpers.tools import convert_here
 
 
 def assert_same(cfg, theirs, x, scope='mmengine', state=None, **options):
@@ -100,7 +101,7 @@ def test_a_checkpoint_decides_the_factor_of_its_pixels():
 
 
 @pytest.mark.parametrize('family', ['llama', 'qwen2'])
-def test_llm4seg_gives_the_released_logits(family, tmp_path):
+def test_llm4seg_gives_the_released_logits(family, tmp_path, capsys):
     llm, theirs = (
         str(write_huggingface(tmp_path / 'llm', family)),
         r.randomized(r.CMUNeXt()),
@@ -118,6 +119,9 @@ def test_llm4seg_gives_the_released_logits(family, tmp_path):
     )
     with pytest.raises(CheckpointError, match='differ from layers'):
         convert_medical(theirs.state_dict(), llm, layer=0)
+    convert_here('medical', tmp_path, theirs.state_dict(), '--llm', llm)
+    of_block = len(theirs.llm4seg.llm.state_dict())
+    assert f'is left out ({of_block} tensors)' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('kv_heads', [4, 2, 1])
