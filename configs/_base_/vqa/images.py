@@ -1,6 +1,6 @@
 # What becomes of pixels in METER's fine-tuning: the shorter side is resized bicubically
 # and the middle is cut out. In training two of fourteen operations come first
-# (RandAugment, level 9 of 30; its shifts are 30 pixels of an image that is 640 wide).
+# (RandAugment, level 9 of 30; its shifts are 30 pixels of the picture as it is stored).
 # One override changes the size of images and model alike:
 #   --cfg-options image_size=384
 image_size = 224
@@ -43,8 +43,8 @@ train_pipeline = [
             dict(type='mmpretrain.Sharpness', **_colored),
             dict(type='mmpretrain.Shear', magnitude_range=(0, 0.3), **_across),
             dict(type='mmpretrain.Shear', magnitude_range=(0, 0.3), **_down),
-            dict(type='mmpretrain.Translate', magnitude=30 / 640, **_across),
-            dict(type='mmpretrain.Translate', magnitude=30 / 640, **_down),
+            dict(type='lm4ve.TranslateByPixels', magnitude_range=(0, 100), **_across),
+            dict(type='lm4ve.TranslateByPixels', magnitude_range=(0, 100), **_down),
         ],
     ),
     *test_pipeline[1:],

@@ -8,12 +8,41 @@ timm's.
 
 import torch
 import torch.nn.functional as F
+from PIL import Image, ImageEnhance, ImageOps
 
 from tests.helpers.released import attention, linear, norm, tensor
 
 #: Of every attention; no tensor tells it.
 HEADS = 2
 PAD = 1
+#: The operations of its augmentation in their order, with the values at levels 0 and 30.
+OPERATIONS = {
+    'AutoContrast': (0, 1),
+    'Equalize': (0, 1),
+    'Rotate': (0, 30),
+    'Posterize': (0, 4),
+    'Solarize': (0, 256),
+    'SolarizeAdd': (0, 110),
+    'Color': (0.1, 1.9),
+    'Contrast': (0.1, 1.9),
+    'Brightness': (0.1, 1.9),
+    'Sharpness': (0.1, 1.9),
+    'ShearX': (0, 0.3),
+    'ShearY': (0, 0.3),
+    'TranslateXabs': (0, 100),
+    'TranslateYabs': (0, 100),
+}
+#: Those that take a direction at random.
+SIGNED = ('Rotate', 'ShearX', 'ShearY', 'TranslateXabs', 'TranslateYabs')
+#: Where OpenCV and Pillow round otherwise: the largest difference of a pixel, and the
+#: share of pixels that differ. Pillow puts the grid of a shear half a pixel lower.
+ROUNDING = {
+    'Rotate': (255, 0.02),
+    'Color': (1, 1.0),
+    'Sharpness': (3, 0.05),
+    'ShearX': (255, 0.1),
+    'ShearY': (255, 0.1),
+}
 
 
 def random_state(head: str) -> dict:
@@ -84,6 +113,40 @@ def rank_scores(state: dict, pooled: torch.Tensor) -> torch.Tensor:
     if 'rank_output.weight' in state:
         return linear(state, 'rank_output', pooled)[..., 0]
     return matching_logits(state, pooled)[..., 1]
+
+
+def augmented(picture: Image.Image, name: str, sign: int) -> Image.Image:
+    """Apply one operation of METER's augmentation at level 9 of 30.
+
+    Args:
+        picture (Image): RGB.
+        name (str): Of :data:`OPERATIONS`.
+        sign (int): 1 or -1, for those that have a direction.
+    """
+    least, most = OPERATIONS[name]
+    value = 9 / 30 * (most - least) + least
+    moved = sign * value
+    grids = {
+        'ShearX': (1, moved, 0, 0, 1, 0),
+        'ShearY': (1, 0, 0, moved, 1, 0),
+        'TranslateXabs': (1, 0, moved, 0, 1, 0),
+        'TranslateYabs': (1, 0, 0, 0, 1, moved),
+    }
+    if name in grids:
+        affine = Image.Transform.AFFINE
+        return picture.transform(picture.size, affine, grids[name])
+    if name == 'Rotate':
+        return picture.rotate(moved)
+    if name == 'SolarizeAdd':
+        brighter = picture.point(lambda pixel: min(int(pixel + value), 255))
+        return ImageOps.solarize(brighter, 128)
+    if name == 'Posterize':
+        return ImageOps.posterize(picture, max(1, int(value)))
+    if name == 'Solarize':
+        return ImageOps.solarize(picture, value)
+    if name in ('AutoContrast', 'Equalize'):
+        return getattr(ImageOps, name.lower())(picture)
+    return getattr(ImageEnhance, name)(picture).enhance(value)
 
 
 def _clip(state, image):

@@ -10,17 +10,16 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose
-from PIL import Image, ImageOps
+from PIL import Image
 from torchvision import transforms
 
 from lm4ve.errors import UserError
 from lm4ve.tasks import vqa
 from lm4ve.tasks.vqa.datasets.vqa import draw_questions, group_by_image
 from lm4ve.tasks.vqa.demo.easy_vqa import EasyVQA
-from lm4ve.tasks.vqa.transforms import SolarizeAdd
 from tests.helpers.hostile import edit
 from tests.helpers.tasks import CONFIGS
-from tests.helpers.vqa import files
+from tests.helpers.vqa import files, released
 
 QUESTIONS = 'vqav2/v2_OpenEnded_mscoco_{}_questions.json'
 TRAIN, ANNOTATIONS = (
@@ -216,19 +215,37 @@ def test_packing_keeps_pixels_and_texts():
         pack(dict(img=np.zeros((2, 4, 4), np.uint8), img_path='a.png'))
 
 
-def test_augmentation_solarizes_as_meter_does():
-    """It adds to all pixels, then inverts those from 128 on."""
+def augmentation() -> list:
+    """Return the operations of the shipped RandAugment."""
     cfg = Config.fromfile(CONFIGS / '_base_/vqa/images.py')
-    steps = Compose(cfg.train_pipeline).transforms[1].transforms
-    (solarize,) = [t for t in steps if isinstance(t, SolarizeAdd)]
-    pixels = np.arange(768, dtype=np.uint8).reshape(16, 16, 3)
-    added = Image.fromarray(
-        np.minimum(pixels + 33.0, 255).astype(np.uint8)
-    )  # level 9 of 30
-    found = solarize(dict(img=pixels))['img']
-    assert (
-        np.array_equal(found, ImageOps.solarize(added, 128)) and found.dtype == np.uint8
-    )
+    return Compose(cfg.train_pipeline).transforms[1].transforms
+
+
+def test_there_are_as_many_operations_as_in_meter():
+    assert len(augmentation()) == len(released.OPERATIONS)
+
+
+@pytest.mark.parametrize('direction', [-1, 1])
+@pytest.mark.parametrize('number', range(14), ids=list(released.OPERATIONS))
+def test_augmentation_is_meters(number, direction):
+    """Each operation, at its level and in both directions, as METER's formula has it."""
+    name = list(released.OPERATIONS)[number]
+    rng = np.random.default_rng(number)
+    noise = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    picture = Image.fromarray(noise).resize((160, 120), Image.Resampling.BICUBIC)
+    operation = augmentation()[number]
+    assert operation.prob == 1
+    if name in released.SIGNED:
+        assert operation.random_negative_prob == 0.5
+        operation.random_negative_prob = float(direction < 0)
+    pixels = np.ascontiguousarray(np.asarray(picture)[..., ::-1])
+    found = operation(dict(img=pixels))['img'][..., ::-1]
+    # OpenCV moves a picture where Pillow moves the grid on it.
+    expected = np.asarray(released.augmented(picture, name, -direction))
+    difference = np.abs(found.astype(int) - expected)
+    most, share = released.ROUNDING.get(name, (0, 0.0))
+    assert difference.max() <= most
+    assert (difference > 0).any(axis=-1).mean() <= share
 
 
 @pytest.mark.parametrize('size', [(400, 300), (301, 437), (224, 224), (90, 100)])

@@ -28,7 +28,7 @@ TASK = Task(
         'models.meter': ('METER',),
         'models.preprocessor': ('VisionLanguagePreprocessor',),
         'optim': ('METEROptimWrapperConstructor',),
-        'transforms': ('PackVisionLanguage', 'SolarizeAdd'),
+        'transforms': ('PackVisionLanguage', 'SolarizeAdd', 'TranslateByPixels'),
         'visualization': (
             'VisionLanguageVisualizationHook',
             'VisionLanguageVisualizer',

@@ -41,6 +41,7 @@ from lm4ve.tasks.vqa.optim import (
 )
 from lm4ve.tasks.vqa.transforms import PackVisionLanguage as PackVisionLanguage
 from lm4ve.tasks.vqa.transforms import SolarizeAdd as SolarizeAdd
+from lm4ve.tasks.vqa.transforms import TranslateByPixels as TranslateByPixels
 from lm4ve.tasks.vqa.visualization import (
     VisionLanguageVisualizationHook as VisionLanguageVisualizationHook,
 )

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
+import mmcv
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
 from mmpretrain.datasets.transforms import SolarizeAdd as HostSolarizeAdd
+from mmpretrain.datasets.transforms import Translate
 
 from lm4ve.errors import require
 from lm4ve.registry import TRANSFORMS
@@ -42,6 +44,30 @@ class SolarizeAdd(HostSolarizeAdd):
             magnitude = self.random_magnitude()
         added = np.minimum(results['img'] + float(magnitude), 255).astype(np.uint8)
         results['img'] = np.where(added < self.thr, added, 255 - added)
+        return results
+
+
+@TRANSFORMS.register_module()
+class TranslateByPixels(Translate):
+    """METER's shift: by pixels of the picture as it is, whatever its size.
+
+    mmpretrain's ``Translate`` shifts by a share of the picture's width or height.
+    Takes its arguments; ``magnitude`` and ``magnitude_range`` are in pixels.
+    """
+
+    def transform(self, results: dict) -> dict:
+        if self.random_disable():
+            return results
+        offset = self.magnitude
+        if offset is None:
+            offset = self.random_magnitude()
+        results['img'] = mmcv.imtranslate(
+            results['img'],
+            self.random_negative(offset),
+            direction=self.direction,
+            border_value=self.pad_val,
+            interpolation=self.interpolation,
+        )
         return results
 
 
