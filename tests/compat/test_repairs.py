@@ -90,6 +90,12 @@ DEFECTS = [
         r"load_or_resume\(.*'before_run'",
     ),
     Defect(
+        'average_after_updates',
+        'mmengine.hooks:EMAHook.after_train_iter',
+        'update_parameters',
+        'should_update',
+    ),
+    Defect(
         'delete_own_files_only',
         'mmengine.hooks:CheckpointHook.before_train',
         r"get_info\(\s*'best_ckpt'",

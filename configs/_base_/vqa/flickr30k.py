@@ -6,7 +6,7 @@
 _base_ = './images.py'
 
 train_dataloader = dict(
-    batch_size=32,  # images, each with 16 captions; on 16 GPUs: METER's 512
+    batch_size=32,  # images, each with 16 captions
     num_workers=8,
     dataset=dict(
         type='lm4ve.KarpathyRetrieval',

@@ -1,6 +1,7 @@
-# METER's fine-tuning for ten epochs: AdamW at 5e-6 and batch 512 over all GPUs, the
-# heads 50 times as fast (VQAv2; retrieval sets 5), the fusion 5 times and, for the
-# mappers around a block, 10 times; a tenth of warm-up, then a straight line to zero.
+# METER's fine-tuning for ten epochs: AdamW at 5e-6 and batch 512, the heads 50 times as
+# fast (VQAv2; retrieval sets 5), the fusion 5 times and, for the mappers around a block,
+# 10 times; a tenth of warm-up, then a straight line to zero. As in METER, an update adds
+# up the gradients of as many iterations as make up 512 samples on all GPUs.
 # METER trains in 32 bits; --amp is ours. The fork that the blocks' paper followed
 # (github.com/bfshi/AbSViT, 224 pixels) differs:
 #   --cfg-options optim_wrapper.optimizer.lr=1e-5
@@ -10,6 +11,7 @@ optim_wrapper = dict(
     constructor='lm4ve.METEROptimWrapperConstructor',
     optimizer=dict(type='AdamW', lr=5e-6, betas=(0.9, 0.98), weight_decay=0.01),
     paramwise_cfg=dict(head=50, cross_modal=5, neck=10),
+    accumulative_counts='auto',
 )
 param_scheduler = [
     dict(

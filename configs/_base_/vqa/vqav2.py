@@ -4,7 +4,7 @@
 _base_ = './images.py'
 
 train_dataloader = dict(
-    batch_size=128,  # on 4 GPUs: METER's 512
+    batch_size=128,
     num_workers=8,
     dataset=dict(
         type='lm4ve.VQAv2',

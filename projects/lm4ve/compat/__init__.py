@@ -137,6 +137,11 @@ register(
     'lm4ve.compat.mmengine_late_average:average_before_loading',
 )
 register(
+    'mmengine.hooks',
+    'mmengine.hooks:EMAHook.after_train_iter',
+    'lm4ve.compat.mmengine_average_of_updates:average_after_updates',
+)
+register(
     'mmengine.runner',
     'mmengine.hooks:CheckpointHook.before_train',
     'lm4ve.compat.mmengine_foreign_files:delete_own_files_only',

@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 
 from lm4ve.errors import UserError, check
+from lm4ve.runner.accumulation import iterations_of_update
 
 #: A data set's type, what is in its fields, and entries of it when complete. A field
 #: fits if it has the value, or if it is text that contains it.
@@ -80,17 +81,16 @@ def length_of_training(
         )
     if samples is not None:
         check('samples', samples, least=1)
-    wrapper = cfg.get('optim_wrapper') or {}
-    steps_of_update = wrapper.get('accumulative_counts') or 1
+    if batch is None:
+        entries = loader.get('batch_size', 1)
+    else:
+        entries = max(1, batch // samples_of_entry(loader.dataset))
+    steps_of_update = iterations_of_update(cfg, entries, gpus)
     if loop.get('max_iters') is not None:
         return Length(samples, 'max_iters', loop.max_iters, steps_of_update)
     source = 'as given'
     if samples is None:
         samples, source = _size_of_data(cfg)
-    if batch is None:
-        entries = loader.get('batch_size', 1)
-    else:
-        entries = max(1, batch // samples_of_entry(loader.dataset))
     share = math.ceil(samples / gpus)
     if loader.get('drop_last'):
         steps_of_epoch = max(1, share // entries)

@@ -12,6 +12,7 @@ from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 
 from lm4ve.dry_run.finding import Finding, warning_if
 from lm4ve.dry_run.plan import Plan
+from lm4ve.runner.accumulation import check_batch, describe_update
 from lm4ve.runner.config.schedules import rate_of_optimizer, schedules_in
 
 #: Steps of an epoch that stand for all, where schedules count in epochs.
@@ -38,21 +39,39 @@ class Rates:
 
 
 def check_schedule(plan: Plan) -> Finding:
-    """Follow the learning rate to the end; warn of a schedule of another length."""
+    """Follow the learning rate to the end; warn of a schedule of another length.
+
+    Raises:
+        UserError: Iterations do not make up the batch that the rate is for.
+    """
     cfg = plan.cfg
     rate = rate_of_optimizer(cfg)
     if not isinstance(rate, (int, float)):
         return Finding('several optimizers or no rate: not followed')
     schedules = schedules_in(cfg)
     rate *= scale_of_rate(cfg)
+    update = _check_update(cfg)
     if not schedules:
-        return Finding(f'learning rate {rate:.3g} throughout')
+        return Finding(f'learning rate {rate:.3g} throughout{update}')
     rates = follow_rates(cfg, rate, plan.iterations, len(plan.loaders['train']))
     text = (
         f'learning rate {rates.first:.2g}, peak {rates.peak:.2g} after '
-        f'{rates.peak_at:.0%}, at the end {rates.last:.2g}'
+        f'{rates.peak_at:.0%}, at the end {rates.last:.2g}{update}'
     )
     return warning_if(_find_problem(rates), text)
+
+
+def _check_update(cfg: Config) -> str:
+    """Return what an update adds up, to be appended to a text; '' if it is one iteration.
+
+    Raises:
+        UserError: See :func:`lm4ve.runner.accumulation.check_batch`.
+    """
+    processes = get_world_size()
+    check_batch(cfg, processes)
+    batch = cfg.train_dataloader.get('batch_size', 1)
+    update = describe_update(cfg, batch, processes)
+    return f'; {update}' if update else ''
 
 
 def scale_of_rate(cfg: Config) -> float:

@@ -144,6 +144,7 @@ def check_steps(plan: Plan) -> Finding:
     cfg = copy.deepcopy(plan.cfg)
     cfg.work_dir = str(plan.folder)
     _write_nowhere(cfg)
+    _update_in_each_step(cfg)
     runner = build_runner(cfg, short_console=True)
     runner.hooks[:] = [h for h in runner.hooks if not isinstance(h, ConsoleHook)]
     _cut_data(runner, plan)
@@ -206,6 +207,20 @@ def _write_nowhere(cfg: Config) -> None:
                 hook['backend_args'] = dict(backend=_BACKEND)
     if cfg.get('visualizer'):
         cfg.visualizer.vis_backends = None
+
+
+def _update_in_each_step(cfg: Config) -> None:
+    """Let each step be an update of one optimizer, also where gradients would be added up.
+
+    In two steps the optimizer might not act at all: the checkpoint would lack its state,
+    and processes would not exchange gradients.
+
+    Args:
+        cfg (Config): Changed in place.
+    """
+    wrapper = cfg.get('optim_wrapper')
+    if isinstance(wrapper, Mapping) and 'accumulative_counts' in wrapper:
+        cfg.optim_wrapper.accumulative_counts = 1
 
 
 def _cut_data(runner: Any, plan: Plan) -> None:

@@ -24,6 +24,7 @@ from mmengine.runner.base_loop import BaseLoop
 
 from lm4ve.errors import UserError, check
 from lm4ve.registry import LOOPS
+from lm4ve.runner.accumulation import end_epochs_with_updates
 from lm4ve.runner.seeding import DATA, PAUSE, STEP, seed_everything
 from lm4ve.runner.stopping import current_signals, keep_workers_at_signals
 
@@ -278,6 +279,7 @@ class EpochLoop(_ExactLoop, EpochBasedTrainLoop):  # type: ignore[misc]
         skip = self._batches_done()
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
+        end_epochs_with_updates(self.runner, skip, len(self.dataloader))
         self.begin_pass(self._epoch, skip)
         for index, data in enumerate(self.dataloader, skip):
             self.run_iter(index, data)

@@ -7,6 +7,7 @@ strict (:mod:`.checkpoint_hooks`) and the console short (:mod:`.console`).
 import copy
 import inspect
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,12 @@ from torch import nn
 
 from lm4ve.errors import UserError, check
 from lm4ve.necks.running import parse_compile
+from lm4ve.runner.accumulation import (
+    check_batch,
+    describe_update,
+    is_auto,
+    iterations_of_update,
+)
 from lm4ve.runner.block_in_use import NeckHook
 from lm4ve.runner.checkpoint_hooks import PlainCheckpointHook
 from lm4ve.runner.class_count import ClassCountHook
@@ -83,6 +90,27 @@ class Runner(mmengine.runner.Runner):  # type: ignore[misc]
             put_channels_last(model)
         refuse_other_dtypes(model)
         return model
+
+    def train(self) -> nn.Module:
+        """Train as MMEngine does, after a check of the batch size.
+
+        Raises:
+            UserError: See :func:`lm4ve.runner.accumulation.check_batch`.
+        """
+        check_batch(self.cfg, self.world_size)
+        model: nn.Module = super().train()
+        return model
+
+    def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
+        """Build MMEngine's wrapper, with the number of iterations that 'auto' stands for."""
+        if isinstance(optim_wrapper, Mapping) and is_auto(self.cfg):
+            batch = self.cfg.train_dataloader.get('batch_size', 1)
+            processes = self.world_size
+            counts = iterations_of_update(self.cfg, batch, processes)
+            optim_wrapper = ConfigDict(optim_wrapper, accumulative_counts=counts)
+            update = describe_update(self.cfg, batch, processes)
+            self.logger.info(update or 'Each iteration is an update.')
+        return super().build_optim_wrapper(optim_wrapper)
 
     def build_logger(self, *args: Any, **kwargs: Any) -> logging.Logger:
         """Build MMEngine's logger."""
@@ -207,17 +235,19 @@ def _check_load_from(cfg: Config, runner_type: str) -> None:
 
 
 def _refuse_fields_of_our_runner(cfg: Config, runner_type: str) -> None:
-    """Refuse fields of the precision that another runner would ignore.
+    """Refuse fields that only our runner reads.
 
     Raises:
         UserError: It names the first one.
     """
-    fields = {}
+    fields: dict[str, Any] = {}
     if cfg.get('channels_last'):
         fields['channels_last'] = True
     tf32 = (cfg.get('env_cfg') or {}).get('tf32')
     if tf32 is not None:
         fields['env_cfg.tf32'] = tf32
+    if is_auto(cfg):
+        fields['optim_wrapper.accumulative_counts'] = 'auto'
     for name, value in fields.items():
         raise UserError(
             f"{name}={value}: runner_type='{runner_type}' does not read it. Fix: leave it out, "

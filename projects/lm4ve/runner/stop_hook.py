@@ -11,9 +11,9 @@ from typing import Any
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook, EMAHook, Hook
-from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 
+from lm4ve.compat.mmengine_average_of_updates import has_acted
 from lm4ve.files import write_text
 from lm4ve.runner.finite_loss import FiniteLossHook
 from lm4ve.runner.stop_agreement import StopAgreement
@@ -65,7 +65,10 @@ class StopHook(Hook):  # type: ignore[misc]
         data_batch: Any = None,
         outputs: Any = None,
     ) -> None:
-        """Save and end the run after an iteration if a signal came.
+        """Save and end the run after an update if a signal came.
+
+        Between the iterations of an accumulation each process has gradients of its own,
+        which the checkpoint of several processes lacks.
 
         Raises:
             KeyboardInterrupt: Its argument is the signal's number.
@@ -75,10 +78,10 @@ class StopHook(Hook):  # type: ignore[misc]
         self._note_regular(runner, done)
         if self._agreement is None:
             asked = current_signals().asked
-            if asked is not None and _has_acted(runner):
+            if asked is not None and has_acted(runner):
                 self._save(runner, done)
                 raise KeyboardInterrupt(asked)
-        elif self._agreement.stops_after(done) and _has_acted(runner):
+        elif self._agreement.stops_after(done) and has_acted(runner):
             self._save_together(runner, done)
             raise KeyboardInterrupt(self._agreement.asked)
 
@@ -176,18 +179,6 @@ class StopHook(Hook):  # type: ignore[misc]
         self._save(runner, runner.iter)
         for hook in averages:
             hook.before_val_epoch(runner)
-
-
-def _has_acted(runner: Runner) -> bool:
-    """Return whether the optimizer has acted after the last iteration.
-
-    Between the iterations of an accumulation each process has gradients of its own,
-    which the checkpoint of several processes lacks.
-    """
-    wrapper = runner.optim_wrapper
-    if isinstance(wrapper, OptimWrapper):
-        return bool(wrapper.should_update())
-    return True
 
 
 def _read_losses(runner: Runner) -> None:

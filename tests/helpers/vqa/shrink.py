@@ -70,6 +70,9 @@ class Shrinker(shrink.Shrinker):
 
     def shrink(self, cfg, epochs=1):
         super().shrink(cfg, epochs)
+        if cfg.get('auto_scale_lr') is not None:
+            # An iteration is an update, as with METER's batch on one GPU.
+            cfg.auto_scale_lr.base_batch_size = cfg.train_dataloader.batch_size
         answers = cfg.model.head.type == 'lm4ve.VQAHead'
         self.metric = 'vqa/overall' if answers else 'retrieval/mean'
 

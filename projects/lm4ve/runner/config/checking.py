@@ -22,6 +22,7 @@ from lm4ve.runner.config.fields import (
     PARAMWISE,
     READ_BEFORE_BUILDING,
     READERS,
+    WORDS,
     Readers,
     dict_at,
     refuse_unknown,
@@ -174,7 +175,8 @@ def _check_values(
     permitted = cfg.get('allow_new') or ()
     for key, value in node.items():
         field = f'{path}.{key}'
-        if field in permitted:
+        is_word = field in WORDS and value == WORDS[field]
+        if field in permitted or is_word:
             continue
         # For each reader: the type that it expects instead, or None if the value will do.
         expected = []

@@ -24,6 +24,7 @@ from mmengine.utils.dl_utils import set_multi_processing
 from torch.utils.data import DataLoader
 
 from lm4ve.errors import UserError, did_you_mean, listing
+from lm4ve.runner.accumulation import AUTO
 
 #: Top-level fields that MMEngine's runners and the commands read.
 FIELDS = {
@@ -44,6 +45,8 @@ FIELDS = {
     'tta_model',
     'tta_pipeline',
 }
+#: Path of a number -> a word that our runner reads in its place.
+WORDS = {'optim_wrapper.accumulative_counts': AUTO}
 #: Top-level fields that are dicts and may not be None.
 NEEDED_DICTS = {'env_cfg', 'model'}
 #: Top-level fields that are dicts or None.
