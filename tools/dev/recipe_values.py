@@ -74,12 +74,11 @@ class Recipe:
         init_default_scope(self.scope)
         # The loss scaler of mixed precision asks for a GPU and changes no group.
         fields = dict(self.cfg.optim_wrapper, type='OptimWrapper')
-        for name in ('loss_scale', 'dtype', 'use_fp16'):
+        for name in ('loss_scale', 'dtype', 'use_fp16', 'accumulative_counts'):
             fields.pop(name, None)
         with fake_tensors():
-            model = build_fake(fake_config(self.cfg))
-            wrapper = build_optim_wrapper(model, Config(fields)._cfg_dict)
-        names = {id(p): name for name, p in model.named_parameters()}
+            wrapper = build_optim_wrapper(self.model, Config(fields)._cfg_dict)
+        names = {id(p): name for name, p in self.model.named_parameters()}
         groups = {}
         for group in wrapper.optimizer.param_groups:
             for parameter in group['params']:
@@ -87,6 +86,13 @@ class Recipe:
                     name = names[id(parameter)]
                     groups[name] = (group['lr'], group['weight_decay'])
         return groups
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The model at full size, its tensors without values."""
+        init_default_scope(self.scope)
+        with fake_tensors():
+            return build_fake(fake_config(self.cfg))
 
     @cached_property
     def rates(self) -> Rates:
@@ -267,6 +273,15 @@ def average_decay(recipe: Recipe, _: str) -> str:
         if _kind(hook).endswith('EMAHook'):
             return text_of(1 - hook.get('momentum', 0.0002))
     return 'none'
+
+
+def momentum_of_batch_norm(recipe: Recipe, _: str) -> str:
+    """Return the momentum of the model's batch norms."""
+    momenta = []
+    for module in recipe.model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            momenta.append(module.momentum)
+    return _one_or_range(momenta)
 
 
 def transforms(recipe: Recipe, path: str) -> str:
@@ -452,6 +467,7 @@ PROBES: dict[str, Callable[[Recipe, str], Any]] = {
     'precision': precision,
     'checkpoint': kept_checkpoint,
     'average': average_decay,
+    'momentum_of_batch_norm': momentum_of_batch_norm,
     'transforms': transforms,
     'before': transforms_before,
     'after': transforms_after,

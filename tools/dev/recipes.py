@@ -38,7 +38,7 @@ _SOURCE = re.compile(
     r'(?:(?P<release>[\w-]+): )?(?P<path>[^\s:]+):(?P<line>\d+) (?P<quote>.+)'
 )
 #: The files of the sections, in the order of the page.
-SECTIONS = ('images', 'video', 'clouds', 'motion')
+SECTIONS = ('images', 'video', 'clouds', 'motion', 'vqa', 'retrieval', 'sqa3d')
 
 
 @dataclass(frozen=True)
@@ -344,6 +344,14 @@ def _find_repository(name: str, checkouts: Path) -> Path:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    try:
+        run(arguments)
+    except UserError as e:
+        sys.exit(str(e))
+
+
+def run(arguments: Sequence[str] | None = None) -> None:
+    """Do what the command line asks for; exit with what is wrong."""
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('--check', action='store_true', help='write nothing')
     parser.add_argument('--released', type=Path, help='a folder of released code')
