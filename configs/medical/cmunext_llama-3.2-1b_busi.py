@@ -2,7 +2,11 @@
 # It does not follow the released code: tokens see all others and have no positions, as in
 # the paper that began it, pixels are normalized once, and the last epoch counts. What the
 # code does is in cmunext_llama-3.2-1b-released_busi.py.
-_base_ = ['./cmunext_none_busi.py', '../_base_/llm/llama-3.2-1b.py']
+_base_ = [
+    './cmunext_none_busi.py',
+    '../_base_/llm/llama-3.2-1b.py',
+    '../_base_/necks/mapper_init.py',
+]
 
 model = dict(
     backbone=dict(
@@ -14,6 +18,7 @@ model = dict(
             type='LLMBlockNeck',
             in_channels=256,
             mapper=dict(bias=True),
+            init_cfg=_base_.mapper_init,
             block=dict(
                 _base_.llm_block, layers=(14,), final_norm=False, dtype='float32'
             ),

@@ -1,6 +1,10 @@
 # MedVisionLlama (arXiv 2410.02458): the last block of Llama 3.1 8B before the layers of
 # the ViT, on the embedded patches, residual within the mappers.
-_base_ = ['./vit3d_none_brain-tumour.py', '../_base_/llm/llama-3-8b.py']
+_base_ = [
+    './vit3d_none_brain-tumour.py',
+    '../_base_/llm/llama-3-8b.py',
+    '../_base_/necks/mapper_init.py',
+]
 
 model = dict(
     backbone=dict(
@@ -16,8 +20,9 @@ model = dict(
             # code.
             mapper=dict(bias=True),
             lora=dict(r=4, alpha=1, bias='lora_only'),
+            init_cfg=_base_.mapper_init,
             block=dict(
-                _base_.llm_block, checkpoint='data/llm/llama-3.1-8b', dtype='auto'
+                _base_.llm_block, checkpoint='data/llm/llama-3.1-8b', dtype='float32'
             ),
         ),
     )

@@ -7,6 +7,7 @@ _base_ = [
     '../_base_/video/runtime.py',
     '../_base_/llm/llama-7b_layer15.py',
     '../_base_/necks/avg_featmap.py',
+    '../_base_/necks/mapper_init.py',
 ]
 
 model = dict(
@@ -14,7 +15,12 @@ model = dict(
         return_feat_map=True,
         init_cfg=dict(checkpoint='data/pretrained/videomae-s_k400-1600e.pth'),
     ),
-    neck=dict(**_base_.llm_neck, in_channels=384, block=_base_.llm_block),
+    neck=dict(
+        **_base_.llm_neck,
+        in_channels=384,
+        block=_base_.llm_block,
+        init_cfg=_base_.mapper_init,
+    ),
     cls_head=dict(num_classes=400),
     data_preprocessor=dict(
         blending=dict(

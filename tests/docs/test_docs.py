@@ -89,7 +89,7 @@ def _is_registered(name: str) -> bool:
 
     registries = [mmengine.registry.VISBACKENDS]
     kinds = ('MODELS', 'DATASETS', 'HOOKS', 'TRANSFORMS', 'METRICS', 'VISUALIZERS')
-    for kind in (*kinds, 'OPTIM_WRAPPERS'):
+    for kind in (*kinds, 'OPTIM_WRAPPERS', 'WEIGHT_INITIALIZERS'):
         for package in (lm4ve, mmpretrain, mmaction, mmengine):
             registries.append(getattr(package.registry, kind))
     return any(registry.get(name) for registry in registries)
