@@ -258,6 +258,24 @@ def test_test_pixels_are_those_of_meter(size, tmp_path):
     assert np.array_equal(found.numpy()[::-1].transpose(1, 2, 0), np.asarray(expected))
 
 
+@pytest.mark.parametrize('names', [('SolarizeAdd', 'TranslateYabs'), ('Equalize',) * 2])
+def test_training_pixels_are_those_of_meter(names, tmp_path, monkeypatch):
+    """Two operations on the picture as it is stored, then the pixels of a test."""
+    picture = Image.open(files.write_image(tmp_path / 'a.png', size=(400, 300)))
+    steps = Compose(Config.fromfile(CONFIGS / '_base_/vqa/images.py').train_pipeline)
+    augment = steps.transforms[1]
+    numbers = [list(released.OPERATIONS).index(name) for name in names]
+    monkeypatch.setattr(augment, 'random_policy_indices', lambda: numbers)
+    for number in numbers:
+        augment.transforms[number].random_negative_prob = 0.0
+    found = steps(dict(img_path=str(tmp_path / 'a.png')))['inputs']
+    for name in names:
+        picture = released.augmented(picture, name, -1)
+    resize = transforms.Resize(224, transforms.InterpolationMode.BICUBIC)
+    expected = transforms.CenterCrop(224)(resize(picture))
+    assert np.array_equal(found.numpy()[::-1].transpose(1, 2, 0), np.asarray(expected))
+
+
 @pytest.fixture
 def flickr(tmp_path):
     return files.write_flickr30k(tmp_path / 'flickr30k')
