@@ -243,11 +243,14 @@ def main() -> None:
     task, *names = words
     second_device.define()
     torch.set_num_threads(1)
-    shrinker = shrinker_of(task, Path(tempfile.mkdtemp()))
-    with pytest.MonkeyPatch.context() as patch, second_device.SecondDevice():
-        shrinker.enter(patch)
-        for name in names:
-            print(json.dumps(run(shrinker, name)), flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        # Work folders hold checkpoints of some hundred MB, and are made below it.
+        tempfile.tempdir = folder
+        shrinker = shrinker_of(task, Path(tempfile.mkdtemp()))
+        with pytest.MonkeyPatch.context() as patch, second_device.SecondDevice():
+            shrinker.enter(patch)
+            for name in names:
+                print(json.dumps(run(shrinker, name)), flush=True)
 
 
 if __name__ == '__main__':
