@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lm4ve.convert.key_rules import Rules, rename
 from tools.dev.released.seeding import gradient_marks, seeded_weights
 
 FOLDER = Path(__file__).parents[1] / 'data/released'
@@ -80,3 +81,24 @@ def marks_of(model: nn.Module, names: dict[str, str]) -> np.ndarray:
         gradients[released_name] = parameters[name].grad.numpy()
     marks = gradient_marks(gradients)
     return np.stack([marks[name] for name in sorted(marks)])
+
+
+def our_names(released_names: np.ndarray, rules: Rules) -> dict[str, str]:
+    """Return our name of each of some parameters, by its released one."""
+    any_part = Rules(renames=rules.renames, dropped=rules.dropped)
+    ours = {}
+    for name in released_names.tolist():
+        (ours[name],) = rename({name: torch.zeros(0)}, any_part)
+    return ours
+
+
+def assert_equal_rows(found, expected: np.ndarray, bound: float) -> None:
+    """Each row, or all of a vector, has an error below ``bound`` of its length.
+
+    A row of a billionth of the longest one is zero but for rounding.
+    """
+    found, expected = np.atleast_1d(found), np.atleast_1d(expected)
+    errors = np.linalg.norm(found - expected, axis=-1)
+    lengths = np.linalg.norm(expected, axis=-1)
+    lengths = np.maximum(lengths, 1e-9 * lengths.max())
+    assert (errors <= bound * lengths).all(), (errors / lengths).max()

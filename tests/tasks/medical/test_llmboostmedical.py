@@ -14,14 +14,15 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS, PARAM_SCHEDULERS, DefaultScope
 from mmpretrain.structures import DataSample
 
-from lm4ve.convert.key_rules import rename
 from lm4ve.runner.config import read_config
 from lm4ve.tasks.image.converters import VIT_LLAMA_RULES, VIT_RULES, convert_vit
 from lm4ve.tasks.medical import HighestLossStopHook, LateScheduleHook, WideHeadMetric
 from lm4ve.tasks.medical.converters import VIVIT_RULES, convert_medical
 from tests.helpers.closeness import rounding_bound
 from tests.helpers.stored_results import (
+    assert_equal_rows,
     marks_of,
+    our_names,
     read_stored,
     released_state,
     write_llama,
@@ -47,31 +48,11 @@ def build(model_cfg):
         return MODELS.build(model_cfg).double().train()
 
 
-def our_names(released_names, rules):
-    """Return our name of each parameter, by its released one."""
-    ours = {}
-    for name in released_names.tolist():
-        (ours[name],) = rename({name: torch.zeros(0)}, without_required(rules))
-    return ours
-
-
-def without_required(rules):
-    return type(rules)(renames=rules.renames, dropped=rules.dropped)
-
-
 def bound_of(mode):
     """A model without a block computes in float64; the block's norms are of float32."""
     if mode == 'plain':
         return 1e-7
     return rounding_bound(torch.float32, [DIM, DIM, DIM])
-
-
-def assert_equal(found, expected, bound):
-    """Each row, or all of a vector, has an error below ``bound`` of its length."""
-    found, expected = np.atleast_1d(found), np.atleast_1d(expected)
-    errors = np.linalg.norm(found - expected, axis=-1)
-    lengths = np.linalg.norm(expected, axis=-1)
-    assert (errors <= bound * lengths).all()
 
 
 def samples(labels):
@@ -103,7 +84,7 @@ def test_vit_gives_released_logits_mixup_loss_and_gradients(
     model = build(model_cfg)
     model.load_state_dict(convert_vit(state, llm), strict=True)
     x = random_input(2, 3, 32, 32)
-    assert_equal(model(x).detach()[:, :8], STORED[f'{name}.clean_logits'], bound)
+    assert_equal_rows(model(x).detach()[:, :8], STORED[f'{name}.clean_logits'], bound)
     # Of two pictures, each is the other's partner; the factor is the stored one.
     monkeypatch.setattr(np.random, 'beta', lambda *_: float(STORED['vit.lam']))
     monkeypatch.setattr(torch, 'randperm', lambda _: torch.tensor([1, 0]))
@@ -111,9 +92,9 @@ def test_vit_gives_released_logits_mixup_loss_and_gradients(
     data = model.data_preprocessor(data, training=True)
     loss = model(**data, mode='loss')['loss']
     loss.backward()
-    assert_equal(loss.detach(), STORED[f'{name}.loss'], bound)
+    assert_equal_rows(loss.detach(), STORED[f'{name}.loss'], bound)
     names = our_names(STORED[f'{name}.gradient_names'], rules)
-    assert_equal(marks_of(model, names), STORED[f'{name}.gradients'], bound)
+    assert_equal_rows(marks_of(model, names), STORED[f'{name}.gradients'], bound)
     assert len(names) == len([*model.parameters()])
 
 
@@ -148,12 +129,12 @@ def test_vivit_gives_released_logits_loss_and_gradients(mode, tmp_path):
     converted = convert_medical(state, llm, skip=mode == 'skip')
     model.load_state_dict(converted, strict=True)
     x = random_input(2, 3, 4, 8, 8)
-    assert_equal(model(x).detach(), STORED[f'{name}.logits'], bound)
+    assert_equal_rows(model(x).detach(), STORED[f'{name}.logits'], bound)
     loss = model(x, samples([2, 1]), mode='loss')['loss']
     loss.backward()
-    assert_equal(loss.detach(), STORED[f'{name}.loss'], bound)
+    assert_equal_rows(loss.detach(), STORED[f'{name}.loss'], bound)
     names = our_names(STORED[f'{name}.gradient_names'], VIVIT_RULES)
-    assert_equal(marks_of(model, names), STORED[f'{name}.gradients'], bound)
+    assert_equal_rows(marks_of(model, names), STORED[f'{name}.gradients'], bound)
     assert len(names) == len([*model.parameters()])
 
 
