@@ -153,6 +153,15 @@ FLAGS: dict[str, Flags] = {
     'list': {'--task': dict(help='only those of it, for example image')},
     'train': {
         **RUN,
+        '--epochs': dict(
+            type=at_least(1), help='of the training; its schedules move in proportion'
+        ),
+        '--lr': dict(
+            type=float, help="the optimizer's rate; the lowest one moves in proportion"
+        ),
+        '--batch-size': dict(
+            type=at_least(1), help='samples of a process in a step; the rate stays'
+        ),
         '--amp': dict(nargs='?', const=PLAIN_AMP, choices=['bf16', 'fp16'], help=_AMP),
         '--resume': dict(nargs='?', const='newest', help=_RESUME),
         '--no-validate': dict(_YES, help='do not evaluate'),

@@ -2,6 +2,7 @@
 
     lm4ve train configs/lm4ve/vit-demo_minilm_digits.py
     lm4ve train CONFIG --dry-run     # check all that the training needs, and start nothing
+    lm4ve train CONFIG --epochs 30 --lr 3e-4 --batch-size 64
 
 docs/guides/before_training.md describes the dry run.
 """
@@ -19,6 +20,7 @@ from lm4ve.errors import UserError
 from lm4ve.files import sole_use
 from lm4ve.runner import command_line
 from lm4ve.runner.autocast import use_autocast
+from lm4ve.runner.config.lengths import set_batch_size, set_epochs, set_rate
 from lm4ve.runner.resume import choose_start
 
 
@@ -63,6 +65,12 @@ def apply_flags(cfg: Config, args: argparse.Namespace) -> None:
     Raises:
         UserError: The config lacks what a flag needs.
     """
+    if args.epochs is not None:
+        set_epochs(cfg, args.epochs)
+    if args.lr is not None:
+        set_rate(cfg, args.lr)
+    if args.batch_size is not None:
+        set_batch_size(cfg, args.batch_size)
     if args.no_validate:
         cfg.val_cfg = None
         cfg.val_dataloader = None
