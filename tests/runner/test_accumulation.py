@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from mmengine.runner import Runner
 
 from lm4ve.cost import length_of_training
 from lm4ve.dry_run.plan import Plan
 from lm4ve.dry_run.schedule import check_schedule
+from lm4ve.dry_run.steps import check_steps
 from lm4ve.errors import UserError
 from lm4ve.runner.accumulation import check_batch, iterations_of_update
 from lm4ve.runner.config import check_config
@@ -102,6 +104,18 @@ def test_the_number_is_logged(tmp_path):
     train(config(2, recipe=8, work_dir=tmp_path))
     (log,) = tmp_path.glob('*/*.log')
     assert 'an update adds up 4 iterations: 8 samples' in log.read_text()
+
+
+def test_dry_run_measures_the_checkpoint_of_an_update(tmp_path):
+    """In its two steps nothing would be updated, and the optimizer have no state yet."""
+    sizes = []
+    for recipe in (2, 8):
+        cfg = config(2, recipe, work_dir=tmp_path / str(recipe))
+        plan = Plan(configure=lambda: cfg, folder=tmp_path / 'folder', cfg=cfg)
+        plan.loaders = dict(train=Runner.build_dataloader(cfg.train_dataloader, seed=0))
+        check_steps(plan)
+        sizes.append(plan.checkpoint_bytes)
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.01)
 
 
 def test_dry_run_says_what_an_update_is(tmp_path):

@@ -91,7 +91,7 @@ def test_two_processes_equal_one_after_a_kill(tmp_path):
 def test_small_batches_of_two_processes_equal_a_large_one(tmp_path):
     run_tool_here('train.py', config(tmp_path / 'one', batch=32))
     single = recorded(tmp_path / 'one')['losses']
-    small = config(tmp_path / 'two', batch=8, accumulate=2)
+    small = config(tmp_path / 'two', batch=8, accumulate='auto')
     script('dist_train.sh', small, 2)
     losses = recorded(tmp_path / 'two')['losses']
     # A step of the optimizer is two batches on each process.

@@ -109,7 +109,9 @@ class Runner(mmengine.runner.Runner):  # type: ignore[misc]
             counts = iterations_of_update(self.cfg, batch, processes)
             optim_wrapper = ConfigDict(optim_wrapper, accumulative_counts=counts)
             update = describe_update(self.cfg, batch, processes)
-            self.logger.info(update or 'Each iteration is an update.')
+            self.logger.info(
+                f"accumulative_counts='auto': {update or 'each iteration is an update'}."
+            )
         return super().build_optim_wrapper(optim_wrapper)
 
     def build_logger(self, *args: Any, **kwargs: Any) -> logging.Logger:

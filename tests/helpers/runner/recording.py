@@ -101,7 +101,8 @@ train_dataloader = dict(
     batch_size={batch}, dataset=dict(indices=128, pipeline=[dict(type='PackInputs')]))
 train_cfg = dict(max_epochs={epochs}, val_interval=2)
 param_scheduler = dict(_delete_=True, type='ConstantLR', factor=1., end=1)
-optim_wrapper = dict(accumulative_counts={accumulate})
+optim_wrapper = dict(accumulative_counts={accumulate!r})
+auto_scale_lr = dict(base_batch_size=32)
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=3, max_keep_ckpts=-1))
 work_dir = '{out}/work'
 """
@@ -113,7 +114,7 @@ def config(
     mark: str = '',
     number: int = signal.SIGKILL,
     epochs: int = 2,
-    accumulate: int = 1,
+    accumulate: int | str = 1,
 ) -> Path:
     """Write a config of epochs with 128 samples each.
 
@@ -123,7 +124,8 @@ def config(
         mark (str): See :class:`KillOnceHook`.
         number (int): Its signal.
         epochs (int): How many.
-        accumulate (int): How many batches the optimizer steps on.
+        accumulate (int | str): How many batches the optimizer steps on; 'auto': as many
+            as have 32 samples.
     """
     out.mkdir()
     path = out / 'config.py'
