@@ -1,0 +1,59 @@
+"""What the released Point-BERT was given (tools/dev/released/pointbert.py), for the tests too."""
+
+from typing import Any
+
+import numpy as np
+
+#: Of NumPy's global generator when the training on one cloud begins; and its epochs.
+SEED = 0
+EPOCHS = 30
+#: ``PointTransformer_hardest.yaml`` of the release.
+REAL: dict[str, Any] = dict(
+    trans_dim=384,
+    depth=12,
+    drop_path_rate=0.1,
+    cls_dim=40,
+    num_heads=6,
+    group_size=32,
+    num_group=64,
+    encoder_dims=256,
+)
+#: LLaMA in the words of the release: the second of two layers is used.
+LLAMA: dict[str, Any] = dict(
+    dim=32,
+    multiple_of=16,
+    n_heads=4,
+    n_layers=2,
+    first_layer=1,
+    norm_eps=1e-6,
+    vocab_size=-1,
+)
+SMALL: dict[str, Any] = dict(
+    trans_dim=24,
+    depth=2,
+    drop_path_rate=0.1,
+    cls_dim=40,
+    num_heads=3,
+    group_size=8,
+    num_group=12,
+    encoder_dims=16,
+    use_llama=True,
+    llama_path='',
+    llama_cfg=LLAMA,
+)
+#: Of the two clouds that the networks get. The release has 40 outputs for 15 classes.
+LABELS = [3, 14]
+
+
+def cloud() -> np.ndarray:
+    """A ball without its middle, float32 ``[2048, 3]``: no point lies near the origin."""
+    rng = np.random.default_rng(5)
+    points = rng.normal(size=(2048, 3))
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    radii = rng.uniform(0.3, 1.0, size=(2048, 1))
+    return (points * radii).astype(np.float32)
+
+
+def points() -> np.ndarray:
+    """The inputs of the networks, float64 ``[2, 256, 3]``; again none near the origin."""
+    return np.stack([cloud()[:256], 0.8 * cloud()[256:512]]).astype(np.float64)
