@@ -111,7 +111,7 @@ def test_dry_run_measures_the_checkpoint_of_an_update(tmp_path):
     sizes = []
     for recipe in (2, 8):
         cfg = config(2, recipe, work_dir=tmp_path / str(recipe))
-        plan = Plan(configure=lambda: cfg, folder=tmp_path / 'folder', cfg=cfg)
+        plan = Plan(configure=cfg.copy, folder=tmp_path / 'folder', cfg=cfg)
         plan.loaders = dict(train=Runner.build_dataloader(cfg.train_dataloader, seed=0))
         check_steps(plan)
         sizes.append(plan.checkpoint_bytes)
@@ -120,7 +120,7 @@ def test_dry_run_measures_the_checkpoint_of_an_update(tmp_path):
 
 def test_dry_run_says_what_an_update_is(tmp_path):
     cfg = config(2, recipe=8)
-    plan = Plan(configure=lambda: cfg, folder=tmp_path, cfg=cfg)
+    plan = Plan(configure=cfg.copy, folder=tmp_path, cfg=cfg)
     assert check_schedule(plan).text.endswith(
         '; an update adds up 4 iterations: 8 samples'
     )
