@@ -1,5 +1,7 @@
 # MedVisionLlama (arXiv 2410.02458): the last block of Llama 3.1 8B before the layers of
-# the ViT, on the embedded patches, residual within the mappers.
+# the ViT, on the embedded patches, residual within the mappers. Loss, data and schedule
+# are those of vit3d_none_brain-tumour.py, which do not follow the released code; what that
+# does is in vit3d_llama-3.1-8b-released_brain-tumour.py.
 _base_ = [
     './vit3d_none_brain-tumour.py',
     '../_base_/llm/llama-3-8b.py',

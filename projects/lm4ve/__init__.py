@@ -28,6 +28,7 @@ _REGISTERS = {
     ),
     'lm4ve.runner.autocast': ('AutocastOptimWrapper',),
     'lm4ve.runner.finite_loss': ('FiniteLossHook',),
+    'lm4ve.runner.training_loss': ('TrainingLossHook',),
     'lm4ve.runner.block_in_use': ('BlockInUseHook', 'NeckProgressHook'),
     'lm4ve.blocks.controls': ('AttentionBlock',),
     'lm4ve.necks.initializers': ('TorchDefault',),

@@ -17,7 +17,11 @@ from tests.helpers.tasks import FOLDERS
 DIMS = [4, 6, 8, 10, 16]
 VOLUME = (16, 16, 8)
 #: Transform -> its smaller size.
-SIZES = dict(Resized=dict(spatial_size=VOLUME), Resize=dict(scale=(32, 32)))
+SIZES = {
+    'Resized': dict(spatial_size=VOLUME),
+    'Resize': dict(scale=(32, 32)),
+    'lm4ve.ZoomVolume': dict(size=VOLUME),
+}
 #: How configs' names begin -> a scalar that validation logs.
 METRICS = {
     'cmunext': 'lesion/Dice',
@@ -80,8 +84,12 @@ class Shrinker(shrink.Shrinker):
         torch.save(dict(state_dict=state), path)
 
     def data(self, loader: ConfigDict, split: str) -> None:
-        dataset = loader.dataset
         loader.batch_size = 2 if split == 'train' else 1
+        parts = loader.dataset.get('datasets', [loader.dataset])
+        for dataset in parts:
+            self._dataset(loader, dataset)
+
+    def _dataset(self, loader: ConfigDict, dataset: ConfigDict) -> None:
         if 'flag' in dataset:
             loader.batch_size = 64
             classes = dict(retinamnist=5, fracturemnist3d=3)[dataset.flag]

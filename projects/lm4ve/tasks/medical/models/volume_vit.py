@@ -5,34 +5,16 @@ after it: that is ``LLMBlockInsert(after='embed')`` around the backbone. A linea
 turns each token into the voxels of its patch.
 """
 
-import inspect
 import math
 from collections.abc import Sequence
 
-import monai.losses
 import torch
 from mmengine.model import BaseModel, BaseModule
 from torch import Tensor, nn
 
-from lm4ve.errors import UserError, build_from, check, require
+from lm4ve.errors import UserError, check, require
 from lm4ve.registry import MODELS
 from lm4ve.tasks.medical.structures import VolumeDataSample
-
-
-def _build_loss(fields: dict) -> nn.Module:
-    """Build a loss of MONAI from its class's ``name`` and its arguments.
-
-    Raises:
-        UserError: There is no such loss, or it has no such argument.
-    """
-    options = dict(fields)
-    loss_name = options.pop('name', None)
-    class_names = []
-    for name, value in vars(monai.losses).items():
-        if inspect.isclass(value):
-            class_names.append(name)
-    check('model.loss.name', loss_name, choices=class_names)
-    return build_from(getattr(monai.losses, loss_name), options, 'model.loss')
 
 
 class Layer(nn.Module):
@@ -141,9 +123,10 @@ class VolumeSegmentor(BaseModel):
             one.
         num_classes (int): Classes with the background. Two of them are one channel and
             a sigmoid.
-        loss (dict): ``name`` of a loss of ``monai.losses`` and its arguments; it takes
-            logits. Default: soft Dice and cross-entropy, smoothed by one and over the
-            batch as a whole.
+        loss (dict): ``name`` of a loss of ``monai.losses`` and its arguments, or the
+            ``type`` of another loss, such as :class:`lm4ve.tasks.medical.DiceBCELoss`.
+            Default: soft Dice and cross-entropy, smoothed by one and over the batch as
+            a whole.
         data_preprocessor (dict, optional): Default: MMEngine's, which moves and casts.
         **kwargs: Passed to MMEngine's ``BaseModel``.
     """
@@ -166,11 +149,8 @@ class VolumeSegmentor(BaseModel):
         logits_a_patch = channels * math.prod(self.backbone.patch_size)
         embed_dims = self.backbone.pos_embed.shape[-1]
         self.head = nn.Linear(embed_dims, logits_a_patch)
-        if self.is_binary:
-            options = dict(sigmoid=True)
-        else:
-            options = dict(softmax=True, to_onehot_y=True)
-        self.loss = _build_loss({**options, **loss})
+        defaults = dict(type='lm4ve.MonaiLoss', num_classes=num_classes)
+        self.loss = MODELS.build({**defaults, **loss})
 
     def forward(
         self, inputs: Tensor | list[Tensor], data_samples=None, mode: str = 'tensor'
