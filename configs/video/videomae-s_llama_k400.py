@@ -25,8 +25,8 @@ model = dict(
     data_preprocessor=dict(
         blending=dict(
             augments=[
-                dict(type='MixupBlending', alpha=0.8, num_classes=400),
-                dict(type='CutmixBlending', alpha=1.0, num_classes=400),
+                dict(type='lm4ve.ReversedMixup', alpha=0.8, num_classes=400),
+                dict(type='lm4ve.ReversedCutmix', alpha=1.0, num_classes=400),
             ]
         )
     ),

@@ -7,7 +7,14 @@ train_pipeline = [
     dict(type='DecordDecode'),
     dict(type='lm4ve.ClipRandAugment', crop=dict(type='RandomResizedCrop')),
     dict(type='Resize', scale=(224, 224), keep_ratio=False),
-    dict(type='RandomErasing', erase_prob=0.25, mode='rand'),
+    # Noise that has a deviation of 1 after normalization.
+    dict(
+        type='RandomErasing',
+        erase_prob=0.25,
+        mode='rand',
+        fill_color=(123.675, 116.28, 103.53),
+        fill_std=(58.395, 57.12, 57.375),
+    ),
     dict(type='FormatShape', input_format='NCTHW'),
     dict(type='PackActionInputs'),
 ]

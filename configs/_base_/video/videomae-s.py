@@ -34,8 +34,8 @@ model = dict(
         blending=dict(
             type='RandomBatchAugment',
             augments=[
-                dict(type='MixupBlending', alpha=0.8, num_classes=174),
-                dict(type='CutmixBlending', alpha=1.0, num_classes=174),
+                dict(type='lm4ve.ReversedMixup', alpha=0.8, num_classes=174),
+                dict(type='lm4ve.ReversedCutmix', alpha=1.0, num_classes=174),
             ],
         ),
         format_shape='NCTHW',

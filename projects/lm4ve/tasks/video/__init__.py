@@ -13,6 +13,7 @@ TASK = Task(
         'datasets.video_lists': ('CheckedRepeatAugDataset', 'CheckedVideoDataset'),
         'demo.moving_digits': ('MovingDigitsDataset',),
         'models.backbones': ('RawSwinTransformer3D',),
+        'models.blending': ('ReversedCutmix', 'ReversedMixup'),
         'models.recognizer': ('Recognizer2D',),
         'transforms': ('ClipRandAugment',),
     },

@@ -15,6 +15,8 @@ from lm4ve.tasks.video.demo.moving_digits import (
 from lm4ve.tasks.video.models.backbones import (
     RawSwinTransformer3D as RawSwinTransformer3D,
 )
+from lm4ve.tasks.video.models.blending import ReversedCutmix as ReversedCutmix
+from lm4ve.tasks.video.models.blending import ReversedMixup as ReversedMixup
 from lm4ve.tasks.video.models.recognizer import Recognizer2D as Recognizer2D
 from lm4ve.tasks.video.transforms import ClipRandAugment as ClipRandAugment
 
