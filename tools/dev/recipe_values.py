@@ -284,9 +284,23 @@ def momentum_of_batch_norm(recipe: Recipe, _: str) -> str:
     return _one_or_range(momenta)
 
 
+def built(recipe: Recipe, path: str) -> Any:
+    """Return an attribute of the built model: 'text_encoder.lstm.num_layers'."""
+    value: Any = recipe.model
+    for name in path.split('.'):
+        value = value[int(name)] if name.isdigit() else getattr(value, name)
+    return value
+
+
 def transforms(recipe: Recipe, path: str) -> str:
     """Return the types of a list of dicts, in order."""
     return ', '.join(_kind(each) for each in value_at(recipe, path))
+
+
+def number_of(recipe: Recipe, place: str) -> int:
+    """Count the entries of a list that have a type: 'path[Type]'."""
+    path, _, kind = place.rstrip(']').rpartition('[')
+    return sum(_kind(each) == kind for each in value_at(recipe, path))
 
 
 def transforms_before(recipe: Recipe, place: str) -> str:
@@ -468,7 +482,9 @@ PROBES: dict[str, Callable[[Recipe, str], Any]] = {
     'checkpoint': kept_checkpoint,
     'average': average_decay,
     'momentum_of_batch_norm': momentum_of_batch_norm,
+    'built': built,
     'transforms': transforms,
+    'number': number_of,
     'before': transforms_before,
     'after': transforms_after,
     'warmup': warmup,
