@@ -383,17 +383,12 @@ def std_of(recipe: Recipe, part: str) -> str:
         part (str): A parameter of the neck.
     """
     init_default_scope(recipe.scope)
-    cfg = fake_config(recipe.cfg)
-    neck = _find_neck(cfg.model)
-    if neck is None:
-        raise UserError(f'{recipe.path} has no neck with a block.')
-    # The width of the block, without its weights.
-    with fake_tensors():
-        width = MODELS.build(neck.block).embed_dims
-    neck = dict(neck, type='lm4ve.LLMBlockNeck', block=StandIn(width))
+    block = _block(recipe)
+    width = shape_of(block['checkpoint'])['hidden_size']
+    fields = dict(_find_neck(recipe.cfg.model), block=StandIn(width))
     torch.manual_seed(_SEED)
-    whole = BaseModule(init_cfg=cfg.model.get('init_cfg'))
-    whole.neck = MODELS.build(neck)
+    whole = BaseModule(init_cfg=recipe.cfg.model.get('init_cfg'))
+    whole.neck = MODELS.build(fields)
     whole.init_weights()
     return f'{_tensor(whole.neck, part).std().item():.2g}'
 

@@ -38,7 +38,18 @@ _SOURCE = re.compile(
     r'(?:(?P<release>[\w-]+): )?(?P<path>[^\s:]+):(?P<line>\d+) (?P<quote>.+)'
 )
 #: The files of the sections, in the order of the page.
-SECTIONS = ('images', 'video', 'clouds', 'motion', 'vqa', 'retrieval', 'sqa3d')
+SECTIONS = (
+    'images',
+    'video',
+    'clouds',
+    'motion',
+    'vqa',
+    'retrieval',
+    'sqa3d',
+    'llm4seg',
+    'llmboostmedical-2d',
+    'llmboostmedical-3d',
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +60,8 @@ class Release:
         repository (str): 'owner/name' at GitHub.
         commit (str): Its full name; '' where it is not known.
         root (str): The folder that the section's files lie in, with a final '/'.
-        checked (bool): Whether its quotes can be compared with its files.
+        checked (bool): Whether its files can be had. Otherwise quotes are descriptions, and
+            nothing compares them.
     """
 
     repository: str
@@ -259,7 +271,7 @@ def _releases(section: Section) -> str:
     names = []
     for release in section.releases.values():
         if not release.checked:
-            names.append(f'{release.repository} (quotes not compared by a test)')
+            names.append(f'{release.repository}, described, since it cannot be had')
             continue
         address = f'https://github.com/{release.repository}/tree/{release.commit}'
         names.append(f'[{release.repository}]({address}) at `{release.commit[:8]}`')
@@ -272,9 +284,10 @@ def _source(section: Section, source: Source) -> str:
         return source.text
     release = section.releases[source.release]
     place = f'{Path(source.file).name}:{source.line}'
-    if release.checked:
-        place = f'[{place}]({release.link(source.file, source.line)})'
-    return f'{place} `{source.quote}`'
+    if not release.checked:
+        return f'{release.repository} {place}: {source.quote}'
+    link = release.link(source.file, source.line)
+    return f'[{place}]({link}) `{source.quote}`'
 
 
 def _cell(text: str) -> str:
