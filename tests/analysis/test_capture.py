@@ -245,3 +245,18 @@ def test_attention_behind_a_soft_mask_is_what_the_layer_uses():
     assert (mean[0, 0] > 0).all()
     row = llm_attention_row(layer, x, mask, None, 3)
     assert (row[0, 0] > 0).tolist() == [True, True, True, True, False]
+
+
+# Heads of which two share keys and two others do not, and such of wide norms.
+@pytest.mark.parametrize('family', ['llama-gqa', 'olmo2'])
+@pytest.mark.parametrize('heads', [[0, 1, 3], [2]], ids=str)
+def test_attention_of_kept_heads_is_theirs_in_the_whole_block(
+    family, heads, checkpoints
+):
+    x = torch.randn(2, 5, 32)
+    whole, kept = (
+        LLMBlock(checkpoints(family), heads=own).layers[0] for own in (None, heads)
+    )
+    expected = llm_attention_row(whole, x, None, None, 2)[:, heads]
+    found = llm_attention_row(kept, x, None, None, 2)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

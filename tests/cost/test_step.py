@@ -51,6 +51,18 @@ def test_a_block_of_llama_is_frozen_and_its_mappers_train(vit):
     assert other.checkpoint == pytest.approx(16 * other.trainable, rel=1e-3)
 
 
+def test_heads_that_are_left_out_cost_nothing(demo):
+    """Nor does a step need the weights by which a control is scaled."""
+    cfg = read_config(DEMO)
+    cfg.model.neck.block.update(heads=[0, 1, 2], pretrained='scaled')
+    few = cost_of_step(cfg, 2)
+    # MiniLM's 12 heads of 32 channels: four projections with biases, but for that of
+    # the output, which has all of its biases.
+    assert demo.frozen - few.frozen == 4 * 384 * 9 * 32 + 3 * 9 * 32
+    assert few.trainable == demo.trainable
+    assert few.macs < demo.macs
+
+
 def test_operations_are_those_of_the_formulas(vit):
     """docs/results/performance.md: 442 GMAC of ViT-S, 27.5 of the neck at batch 32."""
     plain, other = vit

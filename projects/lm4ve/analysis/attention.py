@@ -156,11 +156,10 @@ def llm_attention_row(
     """
     with torch.autocast(x.device.type, enabled=False):
         normed = layer.attention_norm(x)
-        q = layer.heads(layer.q_proj(normed), layer.q_norm)
+        q = layer.query_heads(layer.q_proj(normed))
         k = layer.heads(layer.k_proj(normed), layer.k_norm)
         q, k = layer.rotated(q, k, None, rotary)
-    # Grouped-query attention: several heads of queries share one of keys.
-    k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
+    k = layer.repeat_for_queries(k, q.shape[1])
     if row is not None:
         q, mask = _take_row(q, mask, row)
     scores = q.float() @ k.float().transpose(-2, -1) * layer.scale

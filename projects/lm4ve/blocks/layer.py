@@ -249,13 +249,8 @@ class LLMLayer(nn.Module):
         Returns:
             Tensor: ``[B, H, Q, d]``.
         """
-        if self.readers is not None:
-            k = repeat_for_readers(k, self.readers)
-            v = repeat_for_readers(v, self.readers)
-        groups = q.shape[1] // k.shape[1]
-        if groups > 1:
-            k = k.repeat_interleave(groups, dim=1)
-            v = v.repeat_interleave(groups, dim=1)
+        k = self.repeat_for_queries(k, q.shape[1])
+        v = self.repeat_for_queries(v, q.shape[1])
         factors = None
         if mask is not None and mask.is_floating_point():
             factors = mask
@@ -271,6 +266,23 @@ class LLMLayer(nn.Module):
         if factors is not None:
             weights = weights * factors.to(v.dtype)
         return weights @ v
+
+    def repeat_for_queries(self, x: Tensor, heads: int) -> Tensor:
+        """Repeat keys or values ``[B, KV, N, d]`` for the query heads that share them.
+
+        Args:
+            x (Tensor): Keys or values.
+            heads (int): H, the number of query heads.
+
+        Returns:
+            Tensor: ``[B, H, N, d]``.
+        """
+        if self.readers is not None:
+            return repeat_for_readers(x, self.readers)
+        group = heads // x.shape[1]
+        if group == 1:
+            return x
+        return x.repeat_interleave(group, dim=1)
 
     def _weights(self, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
         """Compute attention weights step by step, for scores with a cap or with sinks.

@@ -191,6 +191,10 @@ def _drop_checkpoints(node: Any) -> None:
         field = SHAPED.get(class_name)
         if field is not None and isinstance(node.get('checkpoint'), str):
             node[field] = ConfigDict(shape_of(node.pop('checkpoint')))
+            if isinstance(node.get('pretrained'), str):
+                node['pretrained'] = (
+                    False  # there are no weights to permute or to scale
+                )
         children = list(node.values())
     elif isinstance(node, (list, tuple)):
         children = node
