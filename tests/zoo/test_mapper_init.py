@@ -3,9 +3,9 @@
 What the codes do (repository, file:line, commit):
 
 - ziqipang/LM4VisualEncoding e34e919, images: timm's initialization reaches the mappers,
-  a truncated normal distribution of 0.02 (image_classification/models/vit_llama.py:102,
-  110, 175). LLMBoostMedical's pictures are the same (ZhixinLai/LLMBoostMedical f34c6fb,
-  2D_classification/models/vit_llama.py:98-112, 199).
+  a truncated normal distribution of 0.02 (image_classification/models/vit_llama.py:97,
+  109, 175). LLMBoostMedical's pictures are the same (ZhixinLai/LLMBoostMedical f34c6fb,
+  2D_classification/models/vit_llama.py:98, 112, 199).
 - Video: made after ``self.apply(self._init_weights)``
   (video_understanding/modeling_finetune_llama.py:235-242), so torch's own values.
 - Clouds: nothing initializes them (pointcloud_classification/models/Point_BERT.py:159).
@@ -13,8 +13,12 @@ What the codes do (repository, file:line, commit):
 - LLM4Seg: nothing does, nor in MedVisionLlama, whose adapters lie on such mappers
   (AS-Lab/Marthi-et-al-2025-MedVisionLlama 1b951b5, src/models/medvisionllama.py:65).
 
-Motion, VQA and rooms were never released; ``docs/guides/configs.md`` says what they
-have, and why.
+- PanguMotion: its initialization leaves out what has the language model's name, as the
+  mappers do (QuanhaoR/RealMotionPanGu c384929, realmotion/model/realmotion_pangu.py:64,
+  100-105).
+
+The paper's motion, VQA and rooms were never released; ``docs/guides/configs.md`` says
+what they have, and why.
 """
 
 import pytest
@@ -41,6 +45,7 @@ LEFT_TO_TORCH = (
     'pointmae',
     'vectornet_',
     'mmtransformer_',
+    'realmotion_',
     'meter_',
     'sqa3d_',
     'vivit_',
