@@ -49,6 +49,7 @@ SECTIONS = (
     'llm4seg',
     'llmboostmedical-2d',
     'llmboostmedical-3d',
+    'medvisionllama',
 )
 
 
