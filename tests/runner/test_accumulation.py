@@ -23,7 +23,7 @@ FIELD = 'optim_wrapper.accumulative_counts'
 def test_recipes_batch_is_made_up_of_iterations(batch, processes, expected):
     cfg = config(batch=batch, recipe=512)
     check_batch(cfg, processes)
-    assert iterations_of_update(cfg, batch, processes) == expected
+    assert iterations_of_update(cfg, processes) == expected
     assert length_of_training(cfg, processes, samples=8).steps_of_update == expected
 
 
@@ -46,7 +46,7 @@ def test_batch_that_does_not_divide_the_recipes_is_refused(batch, processes, fix
     # The learning rate may follow the batch instead.
     cfg.auto_scale_lr.enable = True
     check_batch(cfg, processes)
-    assert iterations_of_update(cfg, batch, processes) == 1
+    assert iterations_of_update(cfg, processes) == 1
 
 
 def test_training_is_refused_before_its_data_are_built(tmp_path):

@@ -85,7 +85,7 @@ def length_of_training(
         entries = loader.get('batch_size', 1)
     else:
         entries = max(1, batch // samples_of_entry(loader.dataset))
-    steps_of_update = iterations_of_update(cfg, entries, gpus)
+    steps_of_update = iterations_of_update(cfg, gpus, entries)
     if loop.get('max_iters') is not None:
         return Length(samples, 'max_iters', loop.max_iters, steps_of_update)
     source = 'as given'

@@ -69,8 +69,7 @@ def _check_update(cfg: Config) -> str:
     """
     processes = get_world_size()
     check_batch(cfg, processes)
-    batch = cfg.train_dataloader.get('batch_size', 1)
-    update = describe_update(cfg, batch, processes)
+    update = describe_update(cfg, processes)
     return f'; {update}' if update else ''
 
 

@@ -26,13 +26,14 @@ def is_auto(cfg: Config) -> bool:
     return isinstance(wrapper, Mapping) and wrapper.get('accumulative_counts') == AUTO
 
 
-def iterations_of_update(cfg: Config, batch: int, processes: int) -> int:
+def iterations_of_update(cfg: Config, processes: int, batch: int | None = None) -> int:
     """Return how many iterations' gradients are added up for one update.
 
     Args:
         cfg (Config): The config.
-        batch (int): Samples of one process in an iteration.
         processes (int): How many train together.
+        batch (int, optional): Samples of one process in an iteration; default: the
+            config's.
 
     Raises:
         UserError: The config leaves it to the batch of its recipe and does not name it.
@@ -42,6 +43,8 @@ def iterations_of_update(cfg: Config, batch: int, processes: int) -> int:
         return int(wrapper.get('accumulative_counts') or 1)
     if _scales_rate(cfg):
         return 1
+    if batch is None:
+        batch = _batch_of_process(cfg)
     return max(1, _recipe_batch(cfg) // (batch * processes))
 
 
@@ -58,7 +61,7 @@ def check_batch(cfg: Config, processes: int) -> None:
     if not is_auto(cfg) or _scales_rate(cfg):
         return
     recipe = _recipe_batch(cfg)
-    batch = cfg.train_dataloader.get('batch_size', 1)
+    batch = _batch_of_process(cfg)
     check('train_dataloader.batch_size', batch, kind=int, least=1)
     if recipe % (batch * processes) == 0:
         return
@@ -73,12 +76,12 @@ def check_batch(cfg: Config, processes: int) -> None:
     )
 
 
-def describe_update(cfg: Config, batch: int, processes: int) -> str:
+def describe_update(cfg: Config, processes: int) -> str:
     """Return what an update adds up, as text; '' if each iteration is an update."""
-    iterations = iterations_of_update(cfg, batch, processes)
+    iterations = iterations_of_update(cfg, processes)
     if iterations == 1:
         return ''
-    whole = iterations * batch * processes
+    whole = iterations * _batch_of_process(cfg) * processes
     return f'an update adds up {iterations} iterations: {whole} samples'
 
 
@@ -103,6 +106,13 @@ def end_epochs_with_updates(runner: Any, done: int, length: int) -> None:
 def _scales_rate(cfg: Config) -> bool:
     """Return whether the learning rate follows the batch."""
     return bool((cfg.get('auto_scale_lr') or {}).get('enable'))
+
+
+def _batch_of_process(cfg: Config) -> int:
+    """Return the samples of one process in an iteration, 1 where a config does not say."""
+    loader = cfg.get('train_dataloader') or {}
+    batch: int = loader.get('batch_size', 1)
+    return batch
 
 
 def _recipe_batch(cfg: Config) -> int:

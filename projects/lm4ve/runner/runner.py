@@ -104,11 +104,9 @@ class Runner(mmengine.runner.Runner):  # type: ignore[misc]
     def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
         """Build MMEngine's wrapper, with the number of iterations that 'auto' stands for."""
         if isinstance(optim_wrapper, Mapping) and is_auto(self.cfg):
-            batch = self.cfg.train_dataloader.get('batch_size', 1)
-            processes = self.world_size
-            counts = iterations_of_update(self.cfg, batch, processes)
+            counts = iterations_of_update(self.cfg, self.world_size)
             optim_wrapper = ConfigDict(optim_wrapper, accumulative_counts=counts)
-            update = describe_update(self.cfg, batch, processes)
+            update = describe_update(self.cfg, self.world_size)
             self.logger.info(
                 f"accumulative_counts='auto': {update or 'each iteration is an update'}."
             )
