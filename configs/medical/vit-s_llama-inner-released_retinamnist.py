@@ -35,10 +35,11 @@ load_from = 'data/pretrained/vit-s_llama_in1k.pth'
 # 400 in its README only the last 100 are trained, at the tail of the cosine: from 2.7e-5
 # to 1e-5. The first of them has 1e-6, the warm-up's, and the others lag by one epoch.
 # With a file of weights alone all 400 are trained:
-#   --cfg-options custom_hooks.1.epochs=0 train_cfg.max_epochs=400
+#   --cfg-options param_scheduler.0.skipped=0 train_cfg.max_epochs=400
 param_scheduler = [
     dict(
-        type='CosineAnnealingLR',
+        type='lm4ve.LateCosineAnnealingLR',
+        skipped=299,
         eta_min=1e-5,
         T_max=400,
         by_epoch=True,
@@ -46,11 +47,10 @@ param_scheduler = [
         end=400,
     ),
 ]
+# A training ends where the test loss is the highest of 101 epochs (main.py:648): never
+# within 100.
 custom_hooks = [
     *_base_.custom_hooks,
-    dict(type='lm4ve.LateScheduleHook', epochs=299),
-    # A training ends where the test loss is the highest of 101 epochs (main.py:648):
-    # never within 100.
     dict(type='lm4ve.HighestLossStopHook', monitor='medmnist/loss', patience=100),
 ]
 train_cfg = dict(max_epochs=100, val_interval=1)

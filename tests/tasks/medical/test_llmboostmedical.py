@@ -16,7 +16,7 @@ from mmpretrain.structures import DataSample
 
 from lm4ve.runner.config import read_config
 from lm4ve.tasks.image.converters import VIT_LLAMA_RULES, VIT_RULES, convert_vit
-from lm4ve.tasks.medical import HighestLossStopHook, LateScheduleHook, WideHeadMetric
+from lm4ve.tasks.medical import HighestLossStopHook, WideHeadMetric
 from lm4ve.tasks.medical.converters import VIVIT_RULES, convert_medical
 from tests.helpers.closeness import rounding_bound
 from tests.helpers.stored_results import (
@@ -210,14 +210,10 @@ def test_training_ends_where_the_released_one_does():
 
 def test_schedule_begins_at_the_released_rates():
     cfg = released_config()
-    hook_cfg = cfg.custom_hooks[1]
-    assert hook_cfg.type == 'lm4ve.LateScheduleHook'
     optimizer = torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), lr=1.25e-4)
     scheduler = PARAM_SCHEDULERS.build(
         dict(cfg.param_scheduler[0]), default_args=dict(optimizer=optimizer)
     )
-    runner = SimpleNamespace(iter=0, param_schedulers=[scheduler])
-    LateScheduleHook(hook_cfg.epochs).before_train(runner)
     rates = []
     for _ in range(cfg.train_cfg.max_epochs):
         rates.append(optimizer.param_groups[0]['lr'])

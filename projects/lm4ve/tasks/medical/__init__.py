@@ -20,7 +20,7 @@ TASK = Task(
         'models.vivit': ('ViViT',),
         'models.volume_losses': ('DiceBCELoss', 'MonaiLoss'),
         'models.volume_vit': ('VolumeSegmentor', 'VolumeViT'),
-        'optim': ('HighestLossStopHook', 'LateScheduleHook'),
+        'optim': ('HighestLossStopHook', 'LateCosineAnnealingLR'),
         'transforms.jpeg': ('JPEGCopy',),
         'transforms.lesions': ('BinaryMask', 'RandomRotate90'),
         'transforms.released_volumes': (

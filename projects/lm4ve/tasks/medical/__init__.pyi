@@ -15,7 +15,7 @@ from lm4ve.tasks.medical.models.volume_losses import MonaiLoss as MonaiLoss
 from lm4ve.tasks.medical.models.volume_vit import VolumeSegmentor as VolumeSegmentor
 from lm4ve.tasks.medical.models.volume_vit import VolumeViT as VolumeViT
 from lm4ve.tasks.medical.optim import HighestLossStopHook as HighestLossStopHook
-from lm4ve.tasks.medical.optim import LateScheduleHook as LateScheduleHook
+from lm4ve.tasks.medical.optim import LateCosineAnnealingLR as LateCosineAnnealingLR
 from lm4ve.tasks.medical.transforms.jpeg import JPEGCopy as JPEGCopy
 from lm4ve.tasks.medical.transforms.lesions import BinaryMask as BinaryMask
 from lm4ve.tasks.medical.transforms.lesions import RandomRotate90 as RandomRotate90

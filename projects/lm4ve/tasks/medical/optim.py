@@ -1,38 +1,37 @@
 """Where LLMBoostMedical's training begins in its schedule, and when it ends."""
 
 import warnings
+from typing import Any
 
 from mmengine.hooks import Hook
+from mmengine.optim import CosineAnnealingLR
 from mmengine.runner import Runner
 
 from lm4ve.errors import UserError, listing
-from lm4ve.registry import HOOKS
+from lm4ve.registry import HOOKS, PARAM_SCHEDULERS
 
 
-@HOOKS.register_module()
-class LateScheduleHook(Hook):
-    """Begin a training with the rates that a schedule has after some epochs.
+@PARAM_SCHEDULERS.register_module()
+class LateCosineAnnealingLR(CosineAnnealingLR):
+    """A cosine schedule without its first part.
 
     LLMBoostMedical's code counts its epochs from that of the checkpoint it starts with
     (``2D_classification/main.py:452``), and its rates with them.
 
     Args:
-        epochs (int): How many epochs of the schedule are left out; 0 for none.
+        optimizer: Optimizer or wrapper.
+        skipped (int): How many epochs, or steps, of the cosine are left out.
+        **kwargs: Passed to MMEngine's ``CosineAnnealingLR``. ``T_max`` and ``end``
+            count the epochs that are left out, too.
     """
 
-    def __init__(self, epochs: int) -> None:
-        self.epochs = epochs
-
-    def before_train(self, runner: Runner) -> None:
-        """Step all schedules; those of a resumed training have been stepped already."""
-        if runner.iter > 0:
-            return
+    def __init__(self, optimizer: Any, skipped: int, **kwargs: Any) -> None:
+        super().__init__(optimizer, **kwargs)
         with warnings.catch_warnings():
             # Of steps before the optimizer's first one, which are meant here.
             warnings.simplefilter('ignore', UserWarning)
-            for scheduler in runner.param_schedulers:
-                for _ in range(self.epochs):
-                    scheduler.step()
+            for _ in range(skipped):
+                self.step()
 
 
 @HOOKS.register_module()
