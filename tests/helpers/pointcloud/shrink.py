@@ -1,5 +1,6 @@
 """What :mod:`tests.helpers.shrink` makes small in a point-cloud config."""
 
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -47,7 +48,10 @@ class Shrinker(shrink.Shrinker):
             write = (
                 clouds.write_modelnet40_text if text else clouds.write_modelnet40_meshes
             )
-            write(self.folder / dataset.data_root)
+            root = self.folder / dataset.data_root
+            # The text of a config before this one would hide the meshes.
+            shutil.rmtree(root, ignore_errors=True)
+            write(root)
             dataset.update(num_points=POINTS, num_samples=100)
             loader.batch_size = 2
         else:
