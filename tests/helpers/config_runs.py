@@ -67,7 +67,7 @@ def train_and_resume(shrinker: Shrinker, name: str, work_dir: Path) -> Runner:
     runner = build_runner(shrinker.load(name, work_dir))
     runner.register_hook(WeightsOfFiles(shrinker.weights))
     has_block = any(isinstance(m, LLMBlock) for m in runner.model.modules())
-    words = ('llama', 'minilm', 'smollm2', 'randinit', 'qwen')
+    words = ('llama', 'minilm', 'smollm2', 'randinit', 'qwen', 'pangu')
     assert has_block == any(word in name for word in words)
     train(runner)
     assert f'val/{shrinker.metric}' in runner.message_hub.log_scalars

@@ -12,7 +12,6 @@ What the codes do (repository, file:line, commit):
 - LLMBoostMedical's volumes: nothing does (3D_classification/models/vivit_llama.py:164).
 - LLM4Seg: nothing does, nor in MedVisionLlama, whose adapters lie on such mappers
   (AS-Lab/Marthi-et-al-2025-MedVisionLlama 1b951b5, src/models/medvisionllama.py:65).
-
 - PanguMotion: its initialization leaves out what has the language model's name, as the
   mappers do (QuanhaoR/RealMotionPanGu c384929, realmotion/model/realmotion_pangu.py:64,
   100-105).
@@ -45,7 +44,7 @@ LEFT_TO_TORCH = (
     'pointmae',
     'vectornet_',
     'mmtransformer_',
-    'realmotion_',
+    'realmotion',
     'meter_',
     'sqa3d_',
     'vivit_',

@@ -31,6 +31,10 @@ class Shrinker(shrink.Shrinker):
             model.encoder.channels = (4, 8)
             model.decoder.in_channels = WIDTH
             return WIDTH
+        if model.encoder.type == 'lm4ve.RealMotion':
+            model.encoder.update(channels=WIDTH, num_layers=1, num_heads=2)
+            model.decoder.in_channels = WIDTH
+            return WIDTH
         model.encoder.update(channels=WIDTH, feedforward=24)
         model.decoder.update(channels=WIDTH, feedforward=24)
         if model.decoder.get('regions'):
@@ -47,10 +51,13 @@ class Shrinker(shrink.Shrinker):
 
     def _preprocess(self, cache: Path) -> None:
         """Preprocess a split by its real reader."""
-        name, split = cache.parent.name, cache.stem
+        name = cache.parent.name
+        split = cache.stem.removesuffix('_detailed')
         write = dict(argoverse1=write_argoverse1, argoverse2=write_argoverse2)[name]
         root = self.provide(f'raw/{name}', lambda path: write(path, SCENES))
         reader = Argoverse2Reader(root / split)
+        if cache.stem.endswith('_detailed'):
+            reader = Argoverse2Reader(root / split, map_range=213.0, detailed=True)
         if name == 'argoverse1':
             reader = Argoverse1Reader(root / split / 'data', root / 'map_files')
         preprocess_split(reader, cache)

@@ -1,23 +1,30 @@
 """RealMotion and PanguMotion equal their released code (tools/dev/released/realmotion.py)."""
 
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import PARAM_SCHEDULERS
 from safetensors.torch import save_file
 
 from lm4ve.blocks import LLMBlock
+from lm4ve.errors import UserError
 from lm4ve.registry import MODELS
+from lm4ve.runner.config import read_config
 from lm4ve.tasks.motion import (
     Argoverse2Reader,
+    EstimateMotion,
     SceneCache,
     VectorizeSubScenes,
     collate_sub_scenes,
     preprocess_split,
 )
+from lm4ve.tasks.motion.models.agent_embedding import neighborhood
 from tests.helpers.motion import realmotion as given
 from tests.helpers.tasks import ROOT
 from tools.dev.released.seeding import gradient_marks, seeded_weights
@@ -239,3 +246,104 @@ def test_sub_scenes_are_those_of_the_released_data_set(detailed):
             np.testing.assert_allclose(ours, theirs, **slack)
     assert expected['2/target_mask'].shape[1] > 3
     assert not expected['0/x_key_valid_mask'].all()
+
+
+def test_scenes_without_motion_are_refused_by_a_message_that_says_what_to_do(scenarios):
+    reader = Argoverse2Reader(scenarios, map_range=213.0)
+    scene = reader.read(reader.files()[0])
+    with pytest.raises(UserError, match='preprocess.py --detailed'):
+        VectorizeSubScenes()(dict(scene=scene))
+    detailed = EstimateMotion()(dict(scene=scene))['scene']
+    assert len(VectorizeSubScenes()(dict(scene=detailed))['sub_scenes']) == 3
+
+
+def test_sub_scenes_reach_no_further_than_the_map(detailed):
+    with pytest.raises(UserError, match='map_range'):
+        VectorizeSubScenes(radius=151.0)(dict(scene=detailed[0]))
+    with pytest.raises(UserError, match='length of the history'):
+        VectorizeSubScenes(ends=(30, 40))(dict(scene=detailed[0]))
+
+
+def test_forecasts_of_the_last_sub_scene_return_to_the_city(detailed):
+    for scene in detailed:
+        results = VectorizeSubScenes()(dict(scene=scene))
+        last = results['sub_scenes'][-1]
+        future, valid = scene.future
+        back = results['scene'].to_world(last['future'][0])
+        np.testing.assert_allclose(back[valid], future[valid], atol=1e-3)
+
+
+def test_estimated_motion_is_that_of_the_files_and_knows_no_future(detailed):
+    scene = detailed[0]
+    estimated = EstimateMotion()(dict(scene=scene))['scene'].motion
+    last = scene.history_steps - 1
+    fast = scene.valid[:, last - 5 : last + 1].all(axis=1)
+    fast &= scene.motion.speeds[:, last] > 2
+    assert fast.sum() > 2
+    speeds = estimated.speeds[fast, last]
+    np.testing.assert_allclose(speeds, scene.motion.speeds[fast, last], rtol=0.05)
+    turned = estimated.headings[fast, last] - scene.motion.headings[fast, last]
+    assert np.abs(np.sin(turned)).max() < 0.1
+
+    other = replace(scene, positions=scene.positions.copy())
+    other.positions[:, scene.history_steps :] += 50.0
+    moved = EstimateMotion()(dict(scene=other))['scene'].motion
+    history = slice(scene.history_steps)
+    for name in ('headings', 'speeds'):
+        before = getattr(estimated, name)[:, history]
+        np.testing.assert_array_equal(getattr(moved, name)[:, history], before)
+
+
+# ------------------------------------------------------------------------------- recipe
+def test_groups_and_rates_are_the_released_ones():
+    cfg = read_config(ROOT / 'configs/motion/realmotion_pangu_argoverse2.py')
+    cfg.model.neck.block = dict(type='LLMBlock', arch=given.LLM)
+    model = MODELS.build(cfg.model)
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    names = {id(p): name for name, p in model.named_parameters()}
+    undecayed = set()
+    for group in wrapper.param_groups:
+        assert group['weight_decay'] in (0, 1e-2)
+        if group['weight_decay'] == 0:
+            undecayed |= {names[id(p)] for p in group['params']}
+    released = text_of(stored('pangu')['undecayed'])
+    assert undecayed == {given.own_name(name) for name in released}
+
+    rates = []
+    schedules = [
+        PARAM_SCHEDULERS.build(dict(s, optimizer=wrapper)) for s in cfg.param_scheduler
+    ]
+    for _ in range(cfg.train_cfg.max_epochs):
+        rates.append(wrapper.param_groups[0]['lr'])
+        for schedule in schedules:
+            schedule.step()
+    np.testing.assert_allclose(rates, stored('pangu')['rates'], rtol=1e-9)
+
+
+def test_neighborhood_moves_inside_at_both_ends():
+    seen = neighborhood(5, 3, torch.device('cpu')).int().tolist()
+    assert seen == [
+        [1, 1, 1, 0, 0],
+        [1, 1, 1, 0, 0],
+        [0, 1, 1, 1, 0],
+        [0, 0, 1, 1, 1],
+        [0, 0, 1, 1, 1],
+    ]
+    assert neighborhood(2, 5, torch.device('cpu')).all()
+
+
+def test_initial_weights_are_drawn_as_released():
+    torch.manual_seed(0)
+    encoder = MODELS.build(dict(type='lm4ve.RealMotion'))
+    encoder.init_weights()
+    # Xavier-uniform of a square matrix: bound sqrt(6 / (2 C)).
+    (weights, *_) = encoder.layers[0].attention.in_proj_weight.chunk(3)
+    bound = (3 / 128) ** 0.5
+    assert 0.99 * bound < weights.abs().max() <= bound
+    assert encoder.kinds.std().item() == pytest.approx(0.02, rel=0.2)
+    # Behind the release's initialization: torch's default, uniform within 1 / sqrt(C).
+    linear = encoder.interaction.layers[0].mlp[0]
+    assert 0.99 / 128**0.5 < linear.weight.abs().max() <= 1 / 128**0.5
+    assert linear.bias.abs().max() > 0
+    assert encoder.interaction.pose_norm.gain.bias.min() == 1
+    assert not encoder.interaction.pose_norm.gain.weight.any()

@@ -11,7 +11,13 @@ from lm4ve.tasks.motion.datasets.argoverse import (
     Argoverse2Reader,
     ArgoverseReader,
 )
-from lm4ve.tasks.motion.structures import LANE_POINTS, Scene
+from lm4ve.tasks.motion.structures import (
+    DETAILED_LANE_POINTS,
+    LANE_POINTS,
+    STEP,
+    AgentMotion,
+    Scene,
+)
 
 #: A scene of Argoverse, rounded: agents and lanes that a model sees.
 AGENTS = 32
@@ -29,8 +35,14 @@ class MotionBatches(TaskBatches):
             model['decoder']['regions'] = 'fan'
 
     def sample(self, cfg: Config, training: bool) -> dict:
-        scene = made_up_scene(cfg.model.decoder.future_steps)
-        return Compose(pipeline_of(cfg, training))(dict(scene=scene))
+        pipeline = pipeline_of(cfg, training)
+        types = [step['type'] for step in pipeline]
+        # Sub-scenes need a detailed scene, unless its motion is estimated.
+        detailed = (
+            'lm4ve.VectorizeSubScenes' in types and 'lm4ve.EstimateMotion' not in types
+        )
+        scene = made_up_scene(cfg.model.decoder.future_steps, detailed)
+        return Compose(pipeline)(dict(scene=scene))
 
 
 def parallel_lines(along: np.ndarray, count: int) -> np.ndarray:
@@ -39,12 +51,21 @@ def parallel_lines(along: np.ndarray, count: int) -> np.ndarray:
     return np.stack(np.broadcast_arrays(along, across), axis=-1)
 
 
-def made_up_scene(future_steps: int) -> Scene:
+def made_up_scene(future_steps: int, detailed: bool = False) -> Scene:
     """Return agents side by side, on parallel lanes; the past is as in either Argoverse set."""
     reader: type[ArgoverseReader] = Argoverse1Reader
     if future_steps > Argoverse1Reader.future_steps:
         reader = Argoverse2Reader
     steps = reader.history_steps + future_steps
+    motion = None
+    lane_points = LANE_POINTS
+    if detailed:
+        lane_points = DETAILED_LANE_POINTS
+        motion = AgentMotion(
+            headings=np.zeros((AGENTS, steps), np.float32),
+            speeds=np.full((AGENTS, steps), 0.5 / STEP, np.float32),
+            kinds=np.zeros(AGENTS, np.int8),
+        )
     return Scene(
         scene_id='made up',
         city='PIT',
@@ -53,9 +74,10 @@ def made_up_scene(future_steps: int) -> Scene:
         valid=np.ones((AGENTS, steps), dtype=bool),
         focal=0,
         history_steps=reader.history_steps,
-        lanes=parallel_lines(np.linspace(-20, 20, LANE_POINTS), LANES),
+        lanes=parallel_lines(np.linspace(-20, 20, lane_points), LANES),
         lane_attributes=np.zeros((LANES, 3), dtype=np.float32),
         map_range=1000.0,
+        motion=motion,
     )
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lm4ve.errors import require
 from lm4ve.tasks.base.export import TaskExport
 from lm4ve.tasks.motion import TASK
 
@@ -34,6 +35,11 @@ class MotionExport(TaskExport):
     }
 
     def tensors(self, model: nn.Module, data: Any) -> tuple[Tensor, ...]:
+        require(
+            'earlier' not in data['inputs'],
+            'A model of sub-scenes (RealMotion) cannot be exported: its inputs are a list of them. '
+            'Fix: export a model of whole scenes, such as VectorNet.',
+        )
         return tuple(data['inputs'][name] for name in self.inputs)
 
     def forward(self, model: nn.Module, *tensors: Tensor) -> tuple[Tensor, ...]:

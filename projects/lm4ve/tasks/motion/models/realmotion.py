@@ -72,22 +72,22 @@ class LaneEmbedding(nn.Module):
     """A small PointNet: lanes ``[N, P, 3]`` to tokens ``[N, C]``.
 
     Every point gets features, then the features of all points together, and a token is
-    their maximum.
+    their maximum. The release has fixed widths, which are these at 128 channels.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.points = nn.Sequential(
-            nn.Conv1d(3, 128, 1),
-            nn.BatchNorm1d(128),
+            nn.Conv1d(3, channels, 1),
+            nn.BatchNorm1d(channels),
             nn.ReLU(inplace=True),
-            nn.Conv1d(128, 256, 1),
+            nn.Conv1d(channels, 2 * channels, 1),
         )
         self.lanes = nn.Sequential(
-            nn.Conv1d(512, 256, 1),
-            nn.BatchNorm1d(256),
+            nn.Conv1d(4 * channels, 2 * channels, 1),
+            nn.BatchNorm1d(2 * channels),
             nn.ReLU(inplace=True),
-            nn.Conv1d(256, channels, 1),
+            nn.Conv1d(2 * channels, channels, 1),
         )
 
     def forward(self, points: Tensor) -> Tensor:
@@ -389,15 +389,19 @@ def init_linear(module: nn.Module) -> None:
 
 
 def init_attention(module: nn.Module) -> None:
-    """Draw queries, keys and values of each attention as matrices of their own.
+    """Draw queries, keys and values of each attention as PanguMotion, as three matrices.
 
-    That is wider than torch's own draw by sqrt(2), which takes them as one matrix.
+    That is wider than torch's own draw by sqrt(2), which takes them as one matrix, and
+    which RealMotion, with its biases, keeps.
     """
     for part in module.modules():
-        if isinstance(part, nn.MultiheadAttention):
-            for weight in part.in_proj_weight.chunk(3):
-                nn.init.xavier_uniform_(weight)
-            nn.init.xavier_uniform_(part.out_proj.weight)
+        if not isinstance(part, nn.MultiheadAttention):
+            continue
+        if part.in_proj_bias is not None:
+            continue
+        for weight in part.in_proj_weight.chunk(3):
+            nn.init.xavier_uniform_(weight)
+        nn.init.xavier_uniform_(part.out_proj.weight)
 
 
 @MODELS.register_module()
