@@ -209,12 +209,12 @@ def decay_of(recipe: Recipe, part: str) -> str:
 
 
 def decayed_vectors(recipe: Recipe, _: str) -> str:
-    """Return 'no' if no bias and no norm decays, else how many of them do."""
+    """Return 'no' if no vector decays (biases, gains of norms), else how many do."""
     decayed = 0
-    for name, (_rate, decay) in recipe.groups.items():
-        is_vector = name.endswith('.bias') or 'norm' in name or '.ln' in name
-        if is_vector and decay > 0:
-            decayed += 1
+    for name, parameter in recipe.model.named_parameters():
+        if parameter.ndim <= 1 and name in recipe.groups:
+            _rate, decay = recipe.groups[name]
+            decayed += decay > 0
     return f'{decayed} parameters' if decayed else 'no'
 
 

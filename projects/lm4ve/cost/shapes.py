@@ -62,6 +62,9 @@ SHAPES: dict[str, dict[str, Any]] = {
     'qwen2.5-7b': _llama(
         3584, 18944, 28, 28, num_key_value_heads=4, model_type='qwen2'
     ),
+    'openpangu-embedded-1b': _llama(
+        1536, 6144, 12, 26, num_key_value_heads=6, model_type='PanguEmbedded', bias=True
+    ),
     'smollm2-135m': _llama(576, 1536, 9, 30, num_key_value_heads=3),
     'opt-125m': _opt(768, 12, 12),
     'opt-350m': _opt(1024, 16, 24, word_embed_proj_dim=512, do_layer_norm_before=False),
