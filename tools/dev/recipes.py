@@ -50,6 +50,7 @@ SECTIONS = (
     'llmboostmedical-2d',
     'llmboostmedical-3d',
     'medvisionllama',
+    'luvit',
 )
 
 
