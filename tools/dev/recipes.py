@@ -51,6 +51,7 @@ SECTIONS = (
     'llmboostmedical-3d',
     'medvisionllama',
     'luvit',
+    'pangumotion',
 )
 
 
