@@ -36,7 +36,7 @@ def set_epochs(cfg: Config, epochs: int) -> None:
     Raises:
         UserError: The config counts iterations, or has schedules of several optimizers.
     """
-    before = dict_at(cfg, 'train_cfg').get('max_epochs')
+    before: Any = dict_at(cfg, 'train_cfg').get('max_epochs')
     if not is_number(before):
         raise UserError(
             '--epochs: this config has no train_cfg.max_epochs; it counts iterations. '
@@ -85,7 +85,7 @@ def _length(schedule: Any) -> int | None:
     end = schedule.get('end')
     if not is_number(end):
         return None
-    return end - schedule.get('begin', 0)
+    return int(end - schedule.get('begin', 0))
 
 
 def _is_empty(schedule: Any) -> bool:
@@ -96,13 +96,12 @@ def _is_empty(schedule: Any) -> bool:
 def _shorten_intervals(cfg: Config, epochs: int) -> None:
     """Let the intervals of validation and checkpoints be no longer than the training."""
     for name in ('val_interval', 'val_begin'):
-        interval = cfg.train_cfg.get(name)
+        interval: Any = cfg.train_cfg.get(name)
         if is_number(interval):
             cfg.train_cfg[name] = min(interval, epochs)
     hook = dict_at(cfg, 'default_hooks').get('checkpoint')
     if isinstance(hook, dict) and hook.get('by_epoch', True):
-        interval = hook.get('interval')
-        # MMEngine's -1 is: never.
+        interval = hook.get('interval')  # -1 is: never
         if is_number(interval):
             hook['interval'] = min(interval, epochs)
 
@@ -148,10 +147,9 @@ def set_batch_size(cfg: Config, size: int) -> None:
     Raises:
         UserError: The training's data loader makes batches of its own.
     """
-    loader = dict_at(cfg, 'train_dataloader')
-    if 'batch_size' not in loader:
+    if 'batch_size' not in dict_at(cfg, 'train_dataloader'):
         raise UserError(
             '--batch-size: train_dataloader has no batch_size; its batch_sampler decides. '
             'Fix: set the size there.'
         )
-    loader['batch_size'] = size
+    cfg.train_dataloader.batch_size = size
