@@ -119,7 +119,7 @@ def ends(cfg: Config) -> list[int]:
     for schedule in list_of(cfg.get('param_scheduler')):
         end = schedule.get('end', schedule.get('total_steps', schedule.get('T_max')))
         if end is not None and schedule.get('by_epoch', True):
-            found.append(end)
+            found.append(end - schedule.get('skipped', 0))
     return found
 
 

@@ -20,7 +20,7 @@ from lm4ve.runner.config.schedules import (
 #: Fields of a schedule that count its epochs or iterations from the training's start.
 _MOMENTS = ('begin', 'end')
 #: Those that count from the schedule's own start.
-_LENGTHS = ('T_max', 'total_steps', 'step_size')
+_LENGTHS = ('T_max', 'total_steps', 'step_size', 'skipped')
 
 
 def set_epochs(cfg: Config, epochs: int) -> None:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lm4ve.errors import build_from, check
+from lm4ve.errors import build_from, check, require
 from lm4ve.registry import MODELS
 
 
@@ -62,7 +62,11 @@ class DiceBCELoss(nn.Module):
         self, num_classes: int, threshold: float | None = None, smooth: float = 1.0
     ) -> None:
         super().__init__()
-        check('model.num_classes with DiceBCELoss', num_classes, choices=(2,))
+        require(
+            num_classes == 2,
+            f'model.num_classes={num_classes}: DiceBCELoss has one output, for one structure '
+            'and the background. Fix: model.num_classes=2, or another loss.',
+        )
         check('model.loss.threshold', threshold, kind=(int, float, type(None)))
         self.threshold = threshold
         self.smooth = smooth
