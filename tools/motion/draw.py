@@ -6,13 +6,12 @@ python tools/motion/draw.py CONFIG grid.png --checkpoint CHECKPOINT --scenes 6
 import torch
 
 from lm4ve.draw.figures import save_figure
-from lm4ve.registry import DATASETS
+from lm4ve.registry import DATASETS, FUNCTIONS
 from lm4ve.runner.command_line import build_parser, read_config, run_tool
 from lm4ve.runner.flags import CONFIG, PARTIAL
 from lm4ve.tasks import require_task
 from lm4ve.tasks.base.building import build_model
 from lm4ve.tasks.motion.models.baselines import constant_velocity
-from lm4ve.tasks.motion.transforms.scenes import collate_scenes
 from lm4ve.tasks.motion.visualization import scene_grid
 
 
@@ -31,8 +30,9 @@ def main(argv: list[str] | None = None) -> None:
     rows = range(0, len(dataset), args.every)[: args.scenes]
     if args.checkpoint:
         model = build_model(cfg, args.checkpoint, args.allow_partial)[0].eval()
+        collate = FUNCTIONS.get(cfg.test_dataloader.collate_fn.type)
         with torch.no_grad():
-            samples = model.test_step(collate_scenes([dataset[i] for i in rows]))
+            samples = model.test_step(collate([dataset[i] for i in rows]))
     else:
         found = [
             (scene, *constant_velocity(scene)) for scene in map(dataset.scene, rows)
