@@ -15,6 +15,7 @@ for package in ('mmpretrain', 'mmaction'):
 #: A folder of clones of the released code; without it their quotes are not compared.
 RELEASED = os.environ.get('LM4VE_RELEASED')
 CONFIG = 'configs/lm4ve/vit-s_llama_in1k.py'
+TORCHS_INIT = dict(type='lm4ve.TorchDefault', layer='Linear')
 
 
 @pytest.fixture(scope='module')
@@ -58,6 +59,7 @@ def test_the_page_has_every_section_once(recipes):
     [
         ('optim_wrapper.optimizer.lr', 2e-3, 'mappers: rate, decay'),
         ('model.backbone.drop_path_rate', 0.2, 'drop path, dropout'),
+        ('model.neck.init_cfg', TORCHS_INIT, 'initial mappers: deviation in, out'),
         ('model.neck.block.layers', [15], 'layer of LLaMA-7B; its final norm'),
         ('param_scheduler.1.eta_min', 0.0, 'schedule, its floor'),
     ],

@@ -292,11 +292,6 @@ def built(recipe: Recipe, path: str) -> Any:
     return value
 
 
-def transforms(recipe: Recipe, path: str) -> str:
-    """Return the types of a list of dicts, in order."""
-    return ', '.join(_kind(each) for each in value_at(recipe, path))
-
-
 def number_of(recipe: Recipe, place: str) -> int:
     """Count the entries of a list that have a type: 'path[Type]'."""
     path, _, kind = place.rstrip(']').rpartition('[')
@@ -478,7 +473,6 @@ PROBES: dict[str, Callable[[Recipe, str], Any]] = {
     'average': average_decay,
     'momentum_of_batch_norm': momentum_of_batch_norm,
     'built': built,
-    'transforms': transforms,
     'number': number_of,
     'before': transforms_before,
     'after': transforms_after,
