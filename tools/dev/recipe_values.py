@@ -381,10 +381,11 @@ def std_of(recipe: Recipe, part: str) -> str:
     block = _block(recipe)
     width = shape_of(block['checkpoint'])['hidden_size']
     fields = dict(_find_neck(recipe.cfg.model), block=StandIn(width))
-    torch.manual_seed(_SEED)
     whole = BaseModule(init_cfg=recipe.cfg.model.get('init_cfg'))
-    whole.neck = MODELS.build(fields)
-    whole.init_weights()
+    with torch.random.fork_rng():
+        torch.manual_seed(_SEED)
+        whole.neck = MODELS.build(fields)
+        whole.init_weights()
     return f'{_tensor(whole.neck, part).std().item():.2g}'
 
 
@@ -408,9 +409,10 @@ def std_of_part(recipe: Recipe, place: str) -> str:
     """
     path, _, part = place.partition(' ')
     init_default_scope(recipe.scope)
-    torch.manual_seed(_SEED)
-    module = MODELS.build(value_at(recipe, path))
-    module.init_weights()
+    with torch.random.fork_rng():
+        torch.manual_seed(_SEED)
+        module = MODELS.build(value_at(recipe, path))
+        module.init_weights()
     return f'{_tensor(module, part).std().item():.2g}'
 
 
