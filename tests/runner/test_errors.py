@@ -280,6 +280,26 @@ def test_training_prints_short_start_and_epoch_lines(tmp_path, capsys):
     assert last.startswith('test  accuracy/top1 ') and len(start) <= 5
 
 
+def test_console_says_why_a_training_ends_early_and_what_is_best(tmp_path, capsys):
+    stopping = dict(
+        type='EarlyStoppingHook',
+        monitor='accuracy/top1',
+        rule='greater',
+        min_delta=100,
+        patience=1,
+    )
+    options = f'custom_hooks=[{stopping}]', 'train_cfg.val_interval=1'
+    best = 'default_hooks.checkpoint.save_best=accuracy/top1'
+    few = 'train_dataloader.dataset.indices=64'
+    words = '--work-dir', tmp_path, '--epochs', 5, '--cfg-options', *options, best, few
+    run_tool_here('train.py', DEMO, *words)
+    lines = capsys.readouterr().out.strip().splitlines()
+    (why,) = [line for line in lines if 'did not improve' in line]
+    assert lines.index(why) > len(lines) - 4
+    assert lines[-1].split()[0] == 'best'
+    assert Path(lines[-1].split()[1]).is_file()
+
+
 def test_console_shows_warnings_without_framework_noise(capsys):
     logger = MMLogger('test_console')
     shorten(logger)

@@ -30,6 +30,8 @@ WIDTH = 120
 FOREIGN = (
     '"FileClient" will be deprecated|"HardDiskBackend" is|Failed to search registry'
 )
+#: The module of MMEngine that says why a training ends early.
+SAYS_WHY = 'early_stopping_hook'
 #: Marks a record of a logger for :func:`is_shown`.
 SHOWN = dict(for_console=True)
 #: How many of the last steps a loss within an epoch is averaged over.
@@ -44,7 +46,7 @@ def is_shown(record: logging.LogRecord) -> bool:
     """
     record.prefix = ''
     if record.levelno < logging.WARNING:
-        return getattr(record, 'for_console', False)
+        return getattr(record, 'for_console', False) or record.module == SAYS_WHY
     record.prefix = f'{record.levelname.lower()}: '
     return not re.search(FOREIGN, record.getMessage())
 
@@ -244,10 +246,11 @@ class ConsoleHook(Hook):  # type: ignore[misc]
         self._print(runner, _with_numbers('test', metrics))
 
     def after_train(self, runner: Runner) -> None:
-        """Print where the last checkpoint is."""
-        saved = runner.message_hub.runtime_info.get('last_ckpt')
-        if saved is not None:
-            self._print(runner, f'saved        {saved}')
+        """Print where the last and the best checkpoint are."""
+        for title, key in (('saved', 'last_ckpt'), ('best', 'best_ckpt')):
+            path = runner.message_hub.runtime_info.get(key)
+            if path is not None:
+                self._print(runner, f'{title:12} {path}')
 
     def _print(self, runner: Runner, text: str) -> None:
         """Print a line by the runner's logger, and note when, for the next heartbeat."""

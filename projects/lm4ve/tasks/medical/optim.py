@@ -9,6 +9,7 @@ from mmengine.runner import Runner
 
 from lm4ve.errors import UserError, listing
 from lm4ve.registry import HOOKS, PARAM_SCHEDULERS
+from lm4ve.runner.console import SHOWN
 
 
 @PARAM_SCHEDULERS.register_module()
@@ -72,6 +73,7 @@ class HighestLossStopHook(Hook):
         if max(earlier) <= last:
             runner.logger.info(
                 f'{self.monitor}={last:.4f} is the highest of {self.patience + 1} '
-                'validations: the training ends.'
+                'validations: the training ends.',
+                extra=SHOWN,
             )
             runner.train_loop.stop_training = True
