@@ -34,8 +34,8 @@ load_from = 'data/pretrained/vit-s_llama_in1k.pth'
 # Its epochs count on from that checkpoint's (main.py:452). After 300 on ImageNet, of the
 # 400 in its README only the last 100 are trained, at the tail of the cosine: from 2.7e-5
 # to 1e-5. The first of them has 1e-6, the warm-up's, and the others lag by one epoch.
-# With a file of weights alone all 400 are trained:
-#   --cfg-options param_scheduler.0.skipped=0 train_cfg.max_epochs=400
+# With a file of weights alone it trains all 400, after 5 epochs of warm-up, as the
+# schedule of vit-s_llama-inner_retinamnist.py does.
 param_scheduler = [
     dict(
         type='lm4ve.LateCosineAnnealingLR',

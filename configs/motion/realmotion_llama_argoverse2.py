@@ -1,7 +1,7 @@
 # PanguMotion: LLaMA-7B's last block, frozen, on the tokens of each sub-scene.
 _base_ = [
     './realmotion_argoverse2.py',
-    '../_base_/llm/llama-7b_auto.py',
+    '../_base_/llm/llama-7b_float32.py',
     '../_base_/necks/raw.py',
     '../_base_/necks/mapper_init.py',
 ]

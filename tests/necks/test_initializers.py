@@ -6,7 +6,9 @@ from mmengine.model import BaseModule
 from torch import nn
 
 import lm4ve
+from lm4ve.errors import UserError
 from lm4ve.necks import LLMBlockNeck
+from lm4ve.necks.initializers import TorchDefault
 from tests.helpers.necks.initial_values import (
     TORCH_DEFAULT,
     TRUNCATED_NORMAL,
@@ -79,3 +81,8 @@ def test_log_says_who_initialized_the_mappers(capfd):
     build_neck(init_cfg=TORCH_DEFAULT).init_weights()
     log = ''.join(capfd.readouterr())
     assert log.count('TorchDefault: reset_parameters of torch') == 2
+
+
+def test_a_class_that_torch_lacks_is_refused():
+    with pytest.raises(UserError, match="init_cfg.layer='Linaer'"):
+        TorchDefault(layer='Linaer')

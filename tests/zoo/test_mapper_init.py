@@ -36,7 +36,7 @@ from tests.helpers.shrink import shrinker_of
 from tests.helpers.tasks import FOLDERS
 
 #: How the names of configs begin whose mappers start as torch makes them. The others
-#: are images, hosts that the paper lacks, and demos.
+#: are images, hosts that the paper lacks, and demos but those of clouds and RealMotion.
 LEFT_TO_TORCH = (
     'videomae-s_',
     'videomae-b_',

@@ -21,6 +21,7 @@ from lm4ve.tasks.motion import (
     SceneCache,
     preprocess_split,
 )
+from lm4ve.tasks.motion.transforms.sub_scenes import DETAILED_RANGE
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -51,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     map_range = args.map_range
     if map_range is None:
-        map_range = 213.0 if args.detailed else 142.0
+        map_range = DETAILED_RANGE if args.detailed else 142.0
     if args.dataset == 'argoverse1':
         if args.map_dir is None:
             raise UserError('Argoverse 1 needs --map-dir MAP_FILES.')

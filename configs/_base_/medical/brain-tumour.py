@@ -16,7 +16,7 @@ prepare = [
         mode=('trilinear', 'nearest'),
     ),
 ]
-# Five degrees, and a tenth of brightness and contrast, in a third of the volumes each.
+# Five degrees, and a tenth of brightness, in a third of the volumes each.
 train_pipeline = [
     load,
     *prepare,

@@ -8,6 +8,7 @@ makes them.
 from mmengine.model.weight_init import BaseInit, update_init_info
 from torch import nn
 
+from lm4ve.errors import require
 from lm4ve.registry import WEIGHT_INITIALIZERS
 
 
@@ -21,11 +22,20 @@ class TorchDefault(BaseInit):  # type: ignore[misc]
     drawn.
 
     Args:
-        layer (str | list[str]): The classes of the layers, by name.
+        layer (str | list[str]): The classes of the layers, by their names in ``torch.nn``.
+
+    Raises:
+        UserError: torch has no such layer with initial values of its own.
     """
 
     def __init__(self, layer: str | list[str]) -> None:
         super().__init__(layer=layer)
+        for name in self.layer:
+            require(
+                hasattr(getattr(nn, name, None), 'reset_parameters'),
+                f"init_cfg.layer='{name}': torch.nn has no such layer with initial values. "
+                "Fix: 'Linear', for example.",
+            )
 
     def __call__(self, module: nn.Module) -> None:
         """Initialize the layers within a module."""

@@ -17,6 +17,7 @@ from lm4ve.errors import UserError
 from lm4ve.registry import MODELS
 from lm4ve.runner.config import read_config
 from lm4ve.tasks.motion import (
+    TASK,
     Argoverse2Reader,
     EstimateMotion,
     SceneCache,
@@ -24,6 +25,7 @@ from lm4ve.tasks.motion import (
     collate_sub_scenes,
     preprocess_split,
 )
+from lm4ve.tasks.motion.analysis import MotionAnalysis
 from lm4ve.tasks.motion.models.agent_embedding import neighborhood
 from tests.helpers.motion import realmotion as given
 from tests.helpers.tasks import ROOT
@@ -255,6 +257,17 @@ def test_scenes_without_motion_are_refused_by_a_message_that_says_what_to_do(sce
         VectorizeSubScenes()(dict(scene=scene))
     detailed = EstimateMotion()(dict(scene=scene))['scene']
     assert len(VectorizeSubScenes()(dict(scene=detailed))['sub_scenes']) == 3
+
+
+def test_a_file_is_read_in_the_detail_that_the_config_needs(scenarios, detailed):
+    cfg = read_config(ROOT / 'configs/motion/realmotion_argoverse2.py')
+    file = Argoverse2Reader(scenarios).files()[0]
+    pipeline = cfg.test_dataloader.dataset.pipeline
+    found = MotionAnalysis(TASK).read_input(cfg, file, pipeline)
+    cached = VectorizeSubScenes()(dict(scene=detailed[0]))
+    np.testing.assert_allclose(
+        found['sub_scenes'][-1]['lanes'], cached['sub_scenes'][-1]['lanes'], atol=1e-3
+    )
 
 
 def test_sub_scenes_reach_no_further_than_the_map(detailed):

@@ -19,6 +19,7 @@ from lm4ve.tasks.base.analysis import Layout, Row, TaskAnalysis
 from lm4ve.tasks.motion import TASK
 from lm4ve.tasks.motion.datasets.argoverse import Argoverse1Reader, Argoverse2Reader
 from lm4ve.tasks.motion.metrics import forecast_metrics
+from lm4ve.tasks.motion.transforms.sub_scenes import DETAILED_RANGE, needs_detail
 from lm4ve.tasks.motion.visualization import draw_scene
 
 
@@ -38,7 +39,10 @@ class MotionAnalysis(TaskAnalysis):
                 maps = _find_map_files(path)
             scene = Argoverse1Reader(path.parent, maps).read(path)
         else:
-            scene = Argoverse2Reader(path.parent.parent).read(path)
+            reader = Argoverse2Reader(path.parent.parent)
+            if needs_detail(pipeline):
+                reader = Argoverse2Reader(path.parent.parent, DETAILED_RANGE, True)
+            scene = reader.read(path)
         future, _ = scene.future
         steps = len(future)
         forecast_steps = cfg.model.decoder.get('future_steps', steps)

@@ -18,6 +18,7 @@ from lm4ve.tasks.motion.structures import (
     AgentMotion,
     Scene,
 )
+from lm4ve.tasks.motion.transforms.sub_scenes import needs_detail
 
 #: A scene of Argoverse, rounded: agents and lanes that a model sees.
 AGENTS = 32
@@ -36,11 +37,7 @@ class MotionBatches(TaskBatches):
 
     def sample(self, cfg: Config, training: bool) -> dict:
         pipeline = pipeline_of(cfg, training)
-        types = [step['type'] for step in pipeline]
-        # Sub-scenes need a detailed scene, unless its motion is estimated.
-        detailed = (
-            'lm4ve.VectorizeSubScenes' in types and 'lm4ve.EstimateMotion' not in types
-        )
+        detailed = needs_detail(pipeline)
         scene = made_up_scene(cfg.model.decoder.future_steps, detailed)
         return Compose(pipeline)(dict(scene=scene))
 

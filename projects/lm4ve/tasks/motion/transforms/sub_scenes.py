@@ -30,9 +30,21 @@ _OTHER_INPUTS = (
     'future_valid',
     'lanes_valid',
 )
+#: Meters around a focal agent in which a file's lanes are read, so that they fill a square
+#: of +- 150 m, turned in any way.
+DETAILED_RANGE = 213.0
 #: Steps over which an agent's motion is estimated, and the way that counts as motion.
 _WINDOW = 5
 _MOVING_METERS = 0.5
+
+
+def needs_detail(pipeline: Sequence[dict]) -> bool:
+    """Return whether a pipeline takes detailed scenes alone.
+
+    Sub-scenes need headings, speeds and kinds of agents, unless these are estimated.
+    """
+    types = [step['type'] for step in pipeline]
+    return 'lm4ve.VectorizeSubScenes' in types and 'lm4ve.EstimateMotion' not in types
 
 
 @TRANSFORMS.register_module()
@@ -248,7 +260,7 @@ def collate_sub_scenes(samples: list[dict]) -> dict[str, object]:
         dict: ``inputs``, a dict of the last sub-scene's tensors: its arrays with a
         first dimension B, ``agent_padding`` bool ``[B, A]`` (True = padding),
         ``lane_padding`` ``[B, L]``, ``query_padding`` ``[B, 1]``, ``known_queries``
-        int64 ``[K]`` (:func:`lm4ve.tasks.motion.transforms.find_known_queries`); and
+        int64 ``[K]`` (:func:`lm4ve.tasks.motion.transforms.scenes.find_known_queries`);
         ``earlier``, a list of such dicts for the sub-scenes before; and
         ``data_samples``, a list of dicts with ``scene``.
     """
