@@ -15,13 +15,12 @@ os.environ.setdefault('HF_HUB_OFFLINE', '1')
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 import torch  # noqa: E402
-from mmengine.logging import MessageHub, MMLogger  # noqa: E402
 from mmengine.registry import DefaultScope  # noqa: E402
-from mmengine.visualization import Visualizer  # noqa: E402
 
 import lm4ve  # noqa: E402, F401  (registers its types, in every test)
 from tests.helpers.families import write_huggingface  # noqa: E402
 from tests.helpers.quick_mmengine import quicken  # noqa: E402
+from tests.helpers.remembered_runs import forget_runs  # noqa: E402
 from tests.helpers.rounding import Rounding  # noqa: E402
 from tests.helpers.shrink import shrinker_of  # noqa: E402
 
@@ -128,13 +127,9 @@ def seed():
 def nothing_left_over_from_a_run():
     """A Runner sets MMEngine's default scope for good; not beyond its test.
 
-    A command sets ``LOCAL_RANK``, which other trainers take for a launcher's. A logger
-    and a visualizer outlive their run too, under a name made of the second in which it
-    began: a second run in that second would write into the files of the first.
+    A command sets ``LOCAL_RANK``, which other trainers take for a launcher's.
     """
-    visualizers = [Visualizer, *Visualizer.__subclasses__()]
-    for remembered in [DefaultScope, MessageHub, MMLogger, *visualizers]:
-        remembered._instance_dict.clear()
+    forget_runs()
     os.environ.pop('LOCAL_RANK', None)
     yield
     DefaultScope._instance_dict.clear()

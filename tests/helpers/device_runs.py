@@ -26,10 +26,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.hooks import Hook
-from mmengine.logging import MessageHub, MMLogger
-from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
-from mmengine.visualization import Visualizer
 from PIL import Image
 
 from lm4ve.commands import visualize
@@ -38,6 +35,7 @@ from lm4ve.runner.command_line import build_runner
 from lm4ve.runner.config import read_config
 from lm4ve.runner.resume import resume_newest
 from tests.helpers import second_device
+from tests.helpers.remembered_runs import forget_runs
 from tests.helpers.second_device import WAITS
 from tests.helpers.shrink import Shrinker, shrinker_of
 
@@ -200,13 +198,6 @@ def steady_steps(optimizer: dict[str, Any]) -> None:
     """
     if optimizer['type'].startswith('Adam'):
         optimizer['eps'] = 1e-3
-
-
-def forget_runs() -> None:
-    """Forget the loggers, hubs and visualizers of earlier runs in this process."""
-    kept = (DefaultScope, MessageHub, MMLogger, Visualizer)
-    for manager in (*kept, *Visualizer.__subclasses__()):
-        manager._instance_dict.clear()
 
 
 def compare(shrinker: Shrinker, name: str) -> dict[str, Any]:

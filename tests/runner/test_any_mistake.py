@@ -13,14 +13,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from mmengine.logging import MessageHub, MMLogger
-from mmengine.registry import DefaultScope
-from mmengine.visualization import Visualizer
 
 from lm4ve.commands.train import main
 from lm4ve.runner.cfg_options import parse_option
 from lm4ve.runner.command_line import run_tool
 from lm4ve.runner.config import read_config
+from tests.helpers.remembered_runs import forget_runs
 from tests.helpers.tasks import CONFIGS
 
 pytest.importorskip('mmpretrain')
@@ -81,10 +79,7 @@ def mistakes_of(name: str) -> list[str]:
 
 def train(words: list[str], monkeypatch) -> tuple[int, str]:
     """Run the command in this process; return its exit code and what it prints of an error."""
-    singletons = [DefaultScope, MessageHub, MMLogger, Visualizer]
-    singletons += Visualizer.__subclasses__()
-    for cls in singletons:
-        cls._instance_dict.clear()
+    forget_runs()
     monkeypatch.setattr(sys, 'argv', ['lm4ve train', *words])
     errors = io.StringIO()
     with contextlib.redirect_stderr(errors):
