@@ -122,6 +122,7 @@ def test_a_trained_block_starts_from_scaled_weights(checkpoints):
     assert_equal_but_for_rounding(block(x), frozen(x), frozen)
 
 
+@pytest.mark.bitwise
 def test_a_release_computes_the_same(checkpoints):
     """It has no checkpoint to scale by: its own factor of scores must be in the weights."""
     block = LLMBlock(checkpoints('gemma4_text'), pretrained='scaled')
