@@ -180,7 +180,8 @@ def drawn_and_exported(shrinker: Shrinker, name: str, work_dir: Path) -> dict[st
         with Image.open(sheet) as picture:
             pictures.append(np.asarray(picture.convert('RGB'), np.float64))
     form = 'torch-export'
-    if shrinker.task in ONLY_WEIGHTS:
+    # A scene's sub-scenes are a list, which no exported program takes.
+    if shrinker.task in ONLY_WEIGHTS or name.startswith('realmotion'):
         form = 'safetensors'
     path = work_dir / f'model{FORMATS[form]}'
     written = export_model(read_config(config), checkpoint, form, path)
