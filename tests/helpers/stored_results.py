@@ -1,6 +1,7 @@
 """What released code gave on seeded weights, as ``tools/dev/released`` stored it."""
 
 import json
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,21 @@ def read_stored(name: str) -> dict[str, np.ndarray]:
     """Return the arrays of ``tests/data/released/NAME.npz``."""
     with np.load(FOLDER / f'{name}.npz', allow_pickle=False) as file:
         return dict(file)
+
+
+@cache
+def read_part(name: str, part: str) -> dict[str, np.ndarray]:
+    """Return the arrays of ``NAME.npz`` whose names begin with ``part/``, by the rest."""
+    found = {}
+    for key, array in read_stored(name).items():
+        if key.startswith(f'{part}/'):
+            found[key.removeprefix(f'{part}/')] = array
+    return found
+
+
+def text_of(array: np.ndarray):
+    """Return what is stored as JSON in an array of bytes."""
+    return json.loads(bytes(array).decode())
 
 
 def released_state(shapes: np.ndarray) -> dict[str, Tensor]:

@@ -117,9 +117,12 @@ def ends(cfg: Config) -> list[int]:
     """Return the epochs with which schedules end."""
     found = []
     for schedule in list_of(cfg.get('param_scheduler')):
-        end = schedule.get('end', schedule.get('total_steps', schedule.get('T_max')))
-        if end is not None and schedule.get('by_epoch', True):
-            found.append(end - schedule.get('skipped', 0))
+        if not schedule.get('by_epoch', True):
+            continue
+        for key in ('end', 'total_steps', 'T_max'):
+            if key in schedule:
+                found.append(schedule[key] - schedule.get('skipped', 0))
+                break
     return found
 
 

@@ -16,7 +16,7 @@ file, as for ``lm4ve cost``.
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -142,15 +142,23 @@ def _entry(value: Any, name: str) -> Any:
     A dict is returned if it has the type.
     """
     if isinstance(value, Mapping):
-        return value if _kind(value) == name else MISSING
+        if _kind(value) == name:
+            return value
+        return MISSING
     if not isinstance(value, (list, tuple)):
         return MISSING
     if name.isdigit():
-        return value[int(name)] if int(name) < len(value) else MISSING
+        return _element(value, int(name))
     kind, _, number = name.partition(':')
-    found = [each for each in value if _kind(each) == kind]
-    index = int(number or 0)
-    return found[index] if index < len(found) else MISSING
+    of_this_kind = [each for each in value if _kind(each) == kind]
+    return _element(of_this_kind, int(number or 0))
+
+
+def _element(values: Sequence[Any], index: int) -> Any:
+    """Return an element of a list, or MISSING behind its end."""
+    if index < len(values):
+        return values[index]
+    return MISSING
 
 
 def _kind(value: Any) -> str:

@@ -192,11 +192,14 @@ def _read_source(text: str, releases: dict[str, Release], file: str) -> Source:
     if text.startswith('the paper'):
         return Source(text=text)
     match = _SOURCE.fullmatch(text)
-    key = match['release'] if match and match['release'] else next(iter(releases))
-    if match is None or key not in releases:
+    if match is None:
         raise UserError(f"{file}: '{text}' is not '[release:] path:line quote'.")
+    key = match['release'] or next(iter(releases))
+    if key not in releases:
+        raise UserError(f"{file}: '{text}' names no release of the file.")
     path = releases[key].root + match['path']
-    return Source('', key, path, int(match['line']), match['quote'])
+    line = int(match['line'])
+    return Source('', key, path, line, match['quote'])
 
 
 def read_sections() -> list[Section]:

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -28,30 +27,15 @@ from lm4ve.tasks.motion import (
 from lm4ve.tasks.motion.analysis import MotionAnalysis
 from lm4ve.tasks.motion.models.agent_embedding import neighborhood
 from tests.helpers.motion import realmotion as given
+from tests.helpers.stored_results import read_part, text_of
 from tests.helpers.tasks import ROOT
 from tools.dev.released.seeding import gradient_marks, seeded_weights
 
-STORED = ROOT / 'tests/data/released/realmotion.npz'
 LOSSES = dict(loss_reg='reg_loss', loss_cls='cls_loss', loss_others='others_reg_loss')
 
 
-@cache
-def stored(part: str) -> dict[str, np.ndarray]:
-    """Return what the released code gave, by the names behind ``part/``."""
-    found = {}
-    with np.load(STORED) as arrays:
-        for name in arrays.files:
-            if name.startswith(f'{part}/'):
-                found[name.removeprefix(f'{part}/')] = arrays[name]
-    return found
-
-
-def text_of(array: np.ndarray):
-    return json.loads(bytes(array).decode())
-
-
 def released_weights(part: str) -> dict[str, np.ndarray]:
-    return seeded_weights(text_of(stored(part)['shapes']))
+    return seeded_weights(text_of(read_part('realmotion', part)['shapes']))
 
 
 #: Sums of thousands of products in float64; with a block, whose norms compute in float32
@@ -140,7 +124,7 @@ def test_outputs_losses_and_gradients_are_the_released_ones(part, tmp_path):
     outputs = []
     model.decoder.register_forward_hook(lambda *call: outputs.append(call[-1]))
     losses = model(dict(last, earlier=earlier), mode='loss')
-    expected = stored(part)
+    expected = read_part('realmotion', part)
     for step, (trajectories, scores) in enumerate(outputs):
         close(trajectories[:, 0], expected[f'{step}/y_hat'], bound)
         close(scores[:, 0], expected[f'{step}/pi'], bound)
@@ -179,10 +163,10 @@ def test_block_is_the_released_last_layer_and_norm_of_openpangu(tmp_path):
     tokens = torch.from_numpy(x).requires_grad_()
     padding = torch.from_numpy(padding)
     out = block(tokens, padding)
-    expected = stored('block')['out'][~padding.numpy()]
+    expected = read_part('realmotion', 'block')['out'][~padding.numpy()]
     close(out[~padding], expected, WITH_BLOCK)
     out[~padding].square().sum().backward()
-    close(tokens.grad, stored('block')['gradient'], WITH_BLOCK)
+    close(tokens.grad, read_part('realmotion', 'block')['gradient'], WITH_BLOCK)
 
 
 # --------------------------------------------------------------------------------- data
@@ -206,7 +190,7 @@ def detailed(scenarios, tmp_path_factory):
 def test_sub_scenes_are_those_of_the_released_data_set(detailed):
     samples = [VectorizeSubScenes()(dict(scene=scene)) for scene in detailed]
     batch = collate_sub_scenes(samples)['inputs']
-    expected = stored('data')
+    expected = read_part('realmotion', 'data')
     # The release holds city coordinates, and with them all others, in float32.
     largest = max(np.abs(expected[f'{step}/origin']).max() for step in range(3))
     slack = dict(rtol=0, atol=float(16 * largest * np.finfo(np.float32).eps))
@@ -319,7 +303,7 @@ def test_groups_and_rates_are_the_released_ones():
         assert group['weight_decay'] in (0, 1e-2)
         if group['weight_decay'] == 0:
             undecayed |= {names[id(p)] for p in group['params']}
-    released = text_of(stored('pangu')['undecayed'])
+    released = text_of(read_part('realmotion', 'pangu')['undecayed'])
     assert undecayed == {given.own_name(name) for name in released}
 
     rates = []
@@ -330,7 +314,9 @@ def test_groups_and_rates_are_the_released_ones():
         rates.append(wrapper.param_groups[0]['lr'])
         for schedule in schedules:
             schedule.step()
-    np.testing.assert_allclose(rates, stored('pangu')['rates'], rtol=1e-9)
+    np.testing.assert_allclose(
+        rates, read_part('realmotion', 'pangu')['rates'], rtol=1e-9
+    )
 
 
 def test_neighborhood_moves_inside_at_both_ends():

@@ -2,7 +2,6 @@
 
 import json
 import math
-from functools import cache
 from pathlib import Path
 
 import h5py
@@ -17,29 +16,14 @@ from torch import Tensor, nn
 from lm4ve.tasks.pointcloud import PointCloudDataSample, RandomScaleTranslate
 from lm4ve.tasks.pointcloud.converters import convert_pointbert
 from tests.helpers.pointcloud import given
-from tests.helpers.tasks import CONFIGS, ROOT
+from tests.helpers.stored_results import read_part, text_of
+from tests.helpers.tasks import CONFIGS
 from tools.dev.released.seeding import gradient_marks, seeded_weights
 
-STORED = ROOT / 'tests/data/released/pointbert.npz'
 CONFIG = CONFIGS / 'pointcloud/pointbert_scanobjectnn-hardest.py'
 #: Sums of thousands of products in float64; with a block, whose norms compute in float32
 #: also then, some hundred roundings of that.
 BOUNDS = dict(plain=1e-9, llama=1e-5)
-
-
-@cache
-def stored(part: str) -> dict[str, np.ndarray]:
-    """Return what the released code gave, by the names behind ``part/``."""
-    found = {}
-    with np.load(STORED) as arrays:
-        for name in arrays.files:
-            if name.startswith(f'{part}/'):
-                found[name.removeprefix(f'{part}/')] = arrays[name]
-    return found
-
-
-def text_of(array: np.ndarray):
-    return json.loads(bytes(array).decode())
 
 
 def scan(folder: Path, split: str) -> tuple[dict, list]:
@@ -75,7 +59,7 @@ def test_training_takes_the_same_points_as_the_release_in_30_epochs(tmp_path):
                 epochs.append(indices(results['points']))
             results = transform(results)
         inputs.append(results['inputs'])
-    released = stored('train')
+    released = read_part('pointbert', 'train')
     assert epochs[:2] == released['picks'].tolist()
     # The release scales and shifts in float32, we round once at the end.
     np.testing.assert_allclose(inputs[0], released['input'], atol=3e-7, rtol=0)
@@ -92,7 +76,10 @@ def test_testing_takes_the_same_points_as_the_release(tmp_path):
     results, transforms = scan(tmp_path, 'test')
     for transform in transforms:
         results = transform(results)
-    assert indices(results['inputs'].numpy()) == stored('test')['picks'].tolist()
+    assert (
+        indices(results['inputs'].numpy())
+        == read_part('pointbert', 'test')['picks'].tolist()
+    )
 
 
 def write_llama(folder: Path, weights: dict[str, np.ndarray]) -> str:
@@ -114,7 +101,7 @@ def write_llama(folder: Path, weights: dict[str, np.ndarray]) -> str:
 
 def build(part: str, folder: Path) -> nn.Module:
     """Build our model of a part in float64, with the seeded weights of the release."""
-    weights = seeded_weights(text_of(stored(part)['shapes']))
+    weights = seeded_weights(text_of(read_part('pointbert', part)['shapes']))
     sizes = dict(plain=given.REAL, llama=given.SMALL)[part]
     width = sizes['trans_dim']
     llm = None
@@ -174,7 +161,7 @@ def test_network_losses_and_gradients_are_the_released_ones(part, tmp_path):
             found.detach().numpy(), released[name], atol=bound, rtol=bound, err_msg=name
         )
 
-    released = stored(part)
+    released = read_part('pointbert', part)
     model = build(part, tmp_path)
     points = torch.from_numpy(given.points())
     close(model.eval()(points), 'test_logits')
@@ -204,8 +191,8 @@ def test_every_parameter_starts_as_wide_as_in_the_release():
     parameters = {released_name(name): p for name, p in model.named_parameters()}
     expected = dict(
         zip(
-            text_of(stored('start')['names']),
-            stored('start')['deviations'].tolist(),
+            text_of(read_part('pointbert', 'start')['names']),
+            read_part('pointbert', 'start')['deviations'].tolist(),
             strict=True,
         )
     )

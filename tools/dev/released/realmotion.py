@@ -139,11 +139,14 @@ def add(stored: dict[str, np.ndarray], part: str, arrays: dict[str, Any]) -> Non
 def seed_weights(model: nn.Module) -> dict[str, np.ndarray]:
     """Give a model its seeded weights; return the shapes by which they are drawn."""
     state = model.state_dict()
-    drawn = {n: t.shape for n, t in state.items() if t.is_floating_point()}
-    for name, weight in seeded_weights(drawn).items():
+    shapes = {}
+    for name, tensor in state.items():
+        if tensor.is_floating_point():
+            shapes[name] = list(tensor.shape)
+    for name, weight in seeded_weights(shapes).items():
         state[name].copy_(torch.from_numpy(weight))
-    shapes = json.dumps({name: list(shape) for name, shape in drawn.items()})
-    return dict(shapes=np.frombuffer(shapes.encode(), np.uint8))
+    text = json.dumps(shapes).encode()
+    return dict(shapes=np.frombuffer(text, np.uint8))
 
 
 def without_dropout(model: nn.Module) -> nn.Module:

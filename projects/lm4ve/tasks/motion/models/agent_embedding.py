@@ -11,30 +11,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-
-class DropPath(nn.Module):
-    """Leave a branch out for a random part of the samples (stochastic depth).
-
-    The others' outputs are divided by their part, so that the mean stays. In evaluation
-    nothing is left out.
-
-    Args:
-        rate (float): The part of the samples.
-    """
-
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = rate
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[B, ...]`` to the same shape."""
-        if not self.training or self.rate == 0:
-            return x
-        kept = 1 - self.rate
-        shape = (len(x), *[1] * (x.dim() - 1))
-        mask = x.new_empty(shape).bernoulli_(kept)
-        return x * mask / kept
+from torchvision.ops import StochasticDepth
 
 
 def build_mlp(channels: int, ratio: int, dropout: float) -> nn.Sequential:
@@ -58,7 +35,7 @@ def neighborhood(length: int, window: int, device: torch.device) -> Tensor:
     Args:
         length (int): T.
         window (int): How many steps are seen, an odd number; all if there are fewer.
-        device (torch.device): Of the result.
+        device (torch.device): Where the result lies.
     """
     steps = torch.arange(length, device=device)
     last_start = max(length - window, 0)
@@ -73,7 +50,7 @@ class StepAttention(nn.Module):
     Args:
         channels, num_heads (int): Sizes.
         window (int, optional): See :func:`neighborhood`. None: all steps are seen.
-        dropout (float): Of the attention weights and of the output.
+        dropout (float): The rate at which attention weights and outputs are dropped.
     """
 
     def __init__(
@@ -115,7 +92,7 @@ class StepLayer(nn.Module):
         self.attention = StepAttention(channels, num_heads, window, dropout)
         self.norm2 = nn.LayerNorm(channels)
         self.mlp = build_mlp(channels, 3, dropout)
-        self.drop_path = DropPath(drop_path)
+        self.drop_path = StochasticDepth(drop_path, 'row')
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, T, C]`` to the same shape."""
@@ -146,8 +123,8 @@ class AgentEmbedding(nn.Module):
         channels (int): Channels of the finest level; a token has four times as many.
         windows (Sequence[int], optional): The steps that each level sees, as in
             RealMotion (:func:`neighborhood`). None: all, as in PanguMotion.
-        dropout (float): Of attention and MLPs.
-        drop_path (float): Of the last layer; the first one has 0.
+        dropout (float): The rate in attention and MLPs.
+        drop_path (float): The rate of the last layer; the first one has 0.
     """
 
     #: Layers and heads of the three levels.

@@ -18,11 +18,11 @@ import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
 
 from lm4ve.registry import MODELS
 from lm4ve.tasks.motion.models.agent_embedding import (
     AgentEmbedding,
-    DropPath,
     build_mlp,
 )
 from lm4ve.tasks.motion.models.losses import masked_smooth_l1
@@ -123,7 +123,7 @@ class SceneLayer(nn.Module):
         )
         self.norm2 = nn.LayerNorm(channels)
         self.mlp = build_mlp(channels, 4, dropout)
-        self.drop_path = DropPath(drop_path)
+        self.drop_path = StochasticDepth(drop_path, 'row')
 
     def forward(
         self, x: Tensor, padding_mask: Tensor, others: Tensor | None = None
@@ -226,8 +226,8 @@ class RealMotion(BaseModule):
             RealMotion has (3, 3, 5). None: all, as in PanguMotion.
         attention_bias (bool): Biases of the attention among tokens: RealMotion has them,
             PanguMotion has none.
-        dropout (float): Of all layers.
-        drop_path (float): Of the last layer; the first one has 0.
+        dropout (float): The rate in all layers.
+        drop_path (float): The rate of the last layer; the first one has 0.
     """
 
     def __init__(
@@ -284,8 +284,8 @@ class RealMotion(BaseModule):
         :func:`lm4ve.tasks.motion.transforms.sub_scenes.collate_sub_scenes`.
 
         Args:
-            inputs (dict[str, Tensor]): As described there.
-            memory (SceneMemory, optional): Of the sub-scene before.
+            inputs (dict[str, Tensor]): A sub-scene as it is described there.
+            memory (SceneMemory, optional): What the sub-scene before has left.
 
         Returns:
             dict[str, Tensor]: ``tokens`` ``[B, A + L, C]`` and ``padding_mask``.
