@@ -157,7 +157,7 @@ def llm_attention_row(
     with torch.autocast(x.device.type, enabled=False):
         normed = layer.attention_norm(x)
         q = layer.query_heads(layer.q_proj(normed))
-        k = layer.heads(layer.k_proj(normed), layer.k_norm)
+        k = layer.split_heads(layer.k_proj(normed), layer.k_norm)
         q, k = layer.rotated(q, k, None, rotary)
     k = layer.repeat_for_queries(k, q.shape[1])
     if row is not None:

@@ -41,7 +41,7 @@ class LLMLayer(nn.Module):
         spec (LayerSpec): What its parts are called.
         config (PretrainedConfig): The (text) config it was built from.
         kv_heads (str): 'grouped' or 'tiled', see :mod:`lm4ve.blocks.kv_heads`.
-        heads (Sequence[int], optional): The query heads that are kept, in ascending
+        kept_heads (Sequence[int], optional): The query heads that are kept, in ascending
             order, see :mod:`lm4ve.blocks.kept_heads`. None keeps all.
 
     Attributes:
@@ -71,7 +71,7 @@ class LLMLayer(nn.Module):
         spec: LayerSpec,
         config: PretrainedConfig,
         kv_heads: str = GROUPED,
-        heads: Sequence[int] | None = None,
+        kept_heads: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         switch_dropout_off(layer)
@@ -85,8 +85,8 @@ class LLMLayer(nn.Module):
             numbers = tiled_order(projections, config).tolist()
             projections = tile(projections, attention, spec, config)
         kept = numbers
-        if heads is not None:
-            kept = [place for place, number in enumerate(numbers) if number in heads]
+        if kept_heads is not None:
+            kept = [i for i, number in enumerate(numbers) if number in kept_heads]
         self.taken_heads: list[int] | None = None
         self.readers: list[int] | None = None
         if len(kept) < len(numbers):
@@ -161,8 +161,8 @@ class LLMLayer(nn.Module):
         """
         normed = self.attention_norm(x)
         q = self.query_heads(self.q_proj(take_tokens(normed, queries)))
-        k = self.heads(self.k_proj(normed), self.k_norm)
-        v = self.heads(self.v_proj(normed), self.v_norm)
+        k = self.split_heads(self.k_proj(normed), self.k_norm)
+        v = self.split_heads(self.v_proj(normed), self.v_norm)
         q, k = self.rotated(q, k, queries, rotary)
         out = self.attend(q, k, v, mask)
         return self.finish(take_tokens(x, queries), take_tokens(normed, queries), out)
@@ -173,12 +173,12 @@ class LLMLayer(nn.Module):
         Returns:
             Tensor: ``[B, H, Q, d]``, of the kept heads.
         """
-        q = self.heads(x, self.q_norm)
+        q = self.split_heads(x, self.q_norm)
         if self.taken_heads is None:
             return q
         return take_heads(q, self.taken_heads)
 
-    def heads(self, x: Tensor, norm: nn.Module) -> Tensor:
+    def split_heads(self, x: Tensor, norm: nn.Module) -> Tensor:
         """Split queries, keys or values into heads, and apply their norm.
 
         The families' norms expect different shapes, so each shape on the way from the

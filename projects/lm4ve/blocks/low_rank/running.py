@@ -56,8 +56,8 @@ def run_layer(
     if method == 'absorb':
         out = absorb(layer, q, scaled, keys, values, mask)
     else:
-        k = layer.heads(project_part(scaled, keys), layer.k_norm)
-        v = layer.heads(project_part(scaled, values), layer.v_norm)
+        k = layer.split_heads(project_part(scaled, keys), layer.k_norm)
+        v = layer.split_heads(project_part(scaled, values), layer.v_norm)
         q, k = layer.rotated(q, k, queries, rotary)
         out = layer.attend(q, k, v, mask)
     return layer.finish(hidden, normed, out)
