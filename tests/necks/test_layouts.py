@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
+from torch.utils.flop_counter import FlopCounterMode
 
 from lm4ve.blocks import LLMBlock, MLPBlock
 from lm4ve.errors import UserError
@@ -251,3 +252,76 @@ def test_a_combination_equals_its_parts_or_is_refused(seed):
     for a, b in zip(*found, strict=True):
         a, b = (torch.zeros(1) if t is None else t for t in (a, b))  # a bias of keys
         assert (a - b).norm() <= 1e-4 * b.norm().clamp_min(1)
+
+
+# ------------------------------------------------------------- mean before the mapper
+@pytest.mark.parametrize('residual', ['none', 'inner'])
+@pytest.mark.parametrize('extra', [0, 2])
+@pytest.mark.parametrize('is_padded', [False, True])
+@pytest.mark.parametrize('low_rank', ['off', 'fold'])
+def test_the_mean_before_the_mapper_is_that_of_its_outputs(
+    residual, extra, is_padded, low_rank
+):
+    torch.manual_seed(0)
+    block = dict(type='LLMBlock', arch=FAMILIES['llama'])
+    neck = LLMBlockNeck(
+        C,
+        block,
+        residual=residual,
+        out_type='avg_featmap',
+        num_extra_tokens=extra,
+        low_rank=low_rank,
+    ).double()
+    torch.nn.init.normal_(neck.mapper_out.weight)
+    x = torch.randn(2, 7, C, dtype=torch.float64)
+    padding_mask = None
+    kept = torch.ones(2, 7, dtype=torch.bool)
+    if is_padded:
+        padding_mask = torch.zeros(2, 7, dtype=torch.bool)
+        padding_mask[0, 5:] = True
+        kept = ~padding_mask
+
+    hidden = neck.mapper_in(x)
+    out = neck.block(hidden, padding_mask=padding_mask)
+    if residual == 'inner':
+        out = out + hidden
+    mapped = neck.mapper_out(out)
+    expected = []
+    for sample, own in zip(mapped[:, extra:], kept[:, extra:], strict=True):
+        expected.append(sample[own].mean(0))
+    # The block keeps some of its steps, such as softmax, in fp32.
+    torch.testing.assert_close(
+        neck(x, padding_mask), neck.norm(torch.stack(expected)), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_the_second_mapper_computes_one_token_where_that_is_exact():
+    block = dict(type='LLMBlock', arch=FAMILIES['llama'])
+    x = torch.randn(2, 7, C)
+    operations = {}
+    for name, options in dict(
+        plain={},
+        norm_first=dict(norm_first=True),
+        outer=dict(residual='outer'),
+        activated=dict(mapper=dict(act='GELU')),
+        bias=dict(mapper=dict(bias=True)),
+    ).items():
+        neck = LLMBlockNeck(C, block, out_type='avg_featmap', low_rank='off', **options)
+        with FlopCounterMode(display=False) as counter:
+            neck(x)
+        operations[name] = counter.get_total_flops()
+    saved = 2 * (2 * 7 - 2) * C * D
+    assert operations['plain'] == operations['bias']
+    for name in ('norm_first', 'outer', 'activated'):
+        assert operations[name] == operations['plain'] + saved
+
+
+def test_a_hook_of_the_second_mapper_sees_every_token():
+    block = dict(type='LLMBlock', arch=FAMILIES['llama'])
+    neck = LLMBlockNeck(C, block, out_type='avg_featmap')
+    x = torch.randn(2, 7, C)
+    plain = neck(x)
+    seen = []
+    neck.mapper_out.register_forward_hook(lambda module, args, out: seen.append(out))
+    torch.testing.assert_close(neck(x), plain)
+    assert seen[0].shape == (2, 7, C)

@@ -26,6 +26,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from lm4ve.blocks.low_rank.eligibility import acts_on_modules, is_plain
 from lm4ve.blocks.tokens import Queries
 from lm4ve.errors import UserError
 from lm4ve.necks.fields import NeckFields
@@ -38,7 +39,7 @@ from lm4ve.necks.parts.mappers import parse_mapper
 from lm4ve.necks.parts.part import Computed, Part, Request, Step
 from lm4ve.necks.parts.queries import QueryTokens, parse_queries
 from lm4ve.necks.parts.shuffle import TokenShuffle
-from lm4ve.necks.path import PathParts
+from lm4ve.necks.path import PathParts, has_outer_residual
 from lm4ve.necks.reader import FeatureReader, Features
 from lm4ve.necks.readout import build_readout
 from lm4ve.necks.record import (
@@ -268,6 +269,8 @@ class LLMBlockNeck(NeckInterface, RunsPath):
         out = self.run(request.tokens, request.padding_mask, request.computed)
         if request.drawn is not None:
             return Computed(out, None)  # padding is never drawn
+        if self._averages_before_mapper():
+            return Computed(out, None)  # of each sample one mean
         return Computed(out, request.read_mask)
 
     def path_parts(self) -> PathParts:
@@ -280,7 +283,24 @@ class LLMBlockNeck(NeckInterface, RunsPath):
             skip=self.skip,
             gate=open_gate(self.gate, self.fields.gate_form),
             low_rank=self.low_rank,
+            averages=self._averages_before_mapper(),
         )
+
+    def _averages_before_mapper(self) -> bool:
+        """Return whether the mean over tokens may be taken before the second mapper.
+
+        A linear mapper of the mean is the mean of the mapped tokens. That does not hold
+        if the norm or an outer residual comes before the mean, or if something else
+        acts on the mapper. Who observes the path expects all tokens.
+        """
+        fields = self.fields
+        if fields.out_type != 'avg_featmap' or fields.norm_first or self._observed:
+            return False
+        # Parts change which tokens the readout averages, or what stands beside them.
+        if self.parts or has_outer_residual(self.residual):
+            return False
+        is_watched = acts_on_modules((nn.Linear,))
+        return is_plain(self.mapper_out, nn.Linear) and not is_watched
 
     def normalize(self, x: Tensor) -> Tensor:
         """Apply the norm to the channels of ``[B, Q, C]`` or ``[B, C]``."""

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from lm4ve.blocks.tokens import Queries, take_tokens
+from lm4ve.necks.layouts import mean_of_tokens
 
 
 class PathParts(NamedTuple):
@@ -27,6 +28,9 @@ class PathParts(NamedTuple):
         gate (Tensor, optional): A scalar ``[1]`` that multiplies the branch beside a
             residual.
         low_rank (str): 'auto', 'fold', 'absorb' or 'off'.
+        averages (bool): Whether the second mapper gets the mean of the tokens instead
+            of each. That is exact where nothing but a linear mapper stands before the
+            mean, and saves the mapper for all tokens but one.
     """
 
     mapper_in: Any
@@ -36,6 +40,7 @@ class PathParts(NamedTuple):
     skip: nn.Module | None
     gate: Tensor | None
     low_rank: str
+    averages: bool = False
 
 
 def paper_path(
@@ -51,13 +56,15 @@ def paper_path(
         parts (PathParts): The modules.
 
     Returns:
-        Tensor: ``[B, Q, C]``.
+        Tensor: ``[B, Q, C]``; where it averages, ``[B, 1, C]``.
     """
     hidden = parts.mapper_in(tokens)
     out = parts.block(hidden, padding_mask=padding_mask, queries=queries)
     if has_inner_residual(parts.residual):
         kept = take_tokens(hidden, queries)
         out = kept + apply_gate(out, parts.gate)
+    if parts.averages:
+        out = average(out, padding_mask, queries)
     out = parts.mapper_out(out)
     return add_outer_residual(out, tokens, queries, parts)
 
@@ -78,6 +85,8 @@ def low_rank_path(
     if has_inner_residual(parts.residual):
         kept = parts.mapper_in(take_tokens(tokens, queries))
         out = kept + apply_gate(out, parts.gate)
+    if parts.averages:
+        out = average(out, padding_mask, queries)
     out = parts.mapper_out(out)
     return add_outer_residual(out, tokens, queries, parts)
 
@@ -105,6 +114,19 @@ def choose_method(tokens: Tensor, queries: Queries, parts: PathParts) -> str:
         parts.mapper_in, tokens, queries, parts.low_rank
     )
     return method
+
+
+def average(out: Tensor, padding_mask: Tensor | None, queries: Queries) -> Tensor:
+    """Average the block's output over the tokens that are not padding: ``[B, 1, D]``.
+
+    Args:
+        out (Tensor): ``[B, Q, D]``.
+        padding_mask (Tensor, optional): Bool ``[B, N]``, True = padding.
+        queries (slice, optional): The tokens that were computed: from the first that is
+            no class or register token on, or all.
+    """
+    left_out = queries.start if isinstance(queries, slice) else 0
+    return mean_of_tokens(out, padding_mask, left_out).unsqueeze(1)
 
 
 def has_inner_residual(residual: str) -> bool:
