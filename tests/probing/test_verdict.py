@@ -100,7 +100,7 @@ def test_needed_seeds_give_the_power():
     frozen = np.stack([np.arange(10_000) < 200 + 100 * s for s in (-2, 0, 2)])
     (one,) = compare({'frozen': frozen, 'linear': base}, ['frozen'], 1.0)
     assert one.verdict == 'few seeds'
-    needed = int(one.words.split()[-2])
+    needed = one.seeds_needed
     draws = rng.normal(one.difference, 2.0, (4000, needed))
     assert np.mean(stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.05) == pytest.approx(
         0.8, abs=0.04

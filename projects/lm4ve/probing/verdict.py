@@ -36,6 +36,8 @@ class Comparison:
         verdict (str): 'better', 'worse', 'equal', 'few seeds', 'few test pictures' or
             'few seeds and test pictures'.
         words (str): The same for tables, with the margin or the number that is needed.
+        seeds_needed, pictures_needed (int): The numbers that would decide; 0 for one
+            that need not grow, or where there is a verdict already.
     """
 
     block: str
@@ -47,6 +49,8 @@ class Comparison:
     holm: float = math.nan
     verdict: str = ''
     words: str = ''
+    seeds_needed: int = 0
+    pictures_needed: int = 0
 
 
 def points(value: float) -> str:
@@ -138,7 +142,13 @@ def decide(
     verdict = f'few {" and ".join(needed)}'
     numbers = ' and '.join(f'{number:,}' for number in needed.values())
     words = f'too {verdict} to tell: {numbers} needed'
-    return replace(c, verdict=verdict, words=words)
+    return replace(
+        c,
+        verdict=verdict,
+        words=words,
+        seeds_needed=needed.get('seeds', 0),
+        pictures_needed=needed.get('test pictures', 0),
+    )
 
 
 class _Test(NamedTuple):

@@ -19,6 +19,7 @@ def print_table(
     caption: str | None = None,
     console: Console | None = None,
     texts: Collection[str] = (),
+    width: int | None = None,
 ) -> None:
     """Print rows under the names of the first row's columns, numbers to the right.
 
@@ -28,6 +29,8 @@ def print_table(
         caption (str, optional): What stands below.
         console (Console, optional): Where to print. Default: the standard output.
         texts (Collection[str]): Columns of texts, to the left.
+        width (int, optional): Columns of text that the table keeps to, by wrapping long
+            cells. Default: the console's, or more where that is narrow.
     """
     if console is None:
         console = Console()
@@ -41,5 +44,6 @@ def print_table(
         table.add_column(escape(column), justify=justify)
     for row in rows:
         table.add_row(*[escape(cell) for cell in row.values()])
-    width = max(console.width, _WIDTH)
+    if width is None:
+        width = max(console.width, _WIDTH)
     Console(file=console.file, width=width).print(table)
