@@ -88,7 +88,7 @@ def test_links_back_and_up_add_nothing(tmp_path):
     found = list_files(root, is_wanted)
     assert found.files == ['a/0.png', 'b/1.png'] and found.folders == {'a', 'b'}
     assert found.describe_left_out() == (
-        '4 are links to what is read already, or to a folder above (a/above, a/up, b/again.png '
+        '4 links to what is read already, or to a folder above (a/above, a/up, b/again.png '
         'and 1 more)'
     )
 
@@ -104,6 +104,4 @@ def test_links_out_of_the_folder_are_followed_and_dead_ones_kept(tmp_path):
     found = list_files(root, is_wanted)
     # The policy for damaged files names the last two.
     assert by_folder(found) == {'a': ['a/0.png'], 'b': ['b/1.png', 'b/2.png']}
-    assert (
-        '1 stand outside of the folders of classes (3.png)' in found.describe_left_out()
-    )
+    assert '1 outside of the folders of classes (3.png)' in found.describe_left_out()

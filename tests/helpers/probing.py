@@ -16,3 +16,11 @@ def write_folder(root, **splits):
                 noise = rng.integers(256, size=(9, 12, 3), dtype=np.uint8)
                 Image.fromarray(noise).save(folder / f'{i}.png')
     return root
+
+
+def break_tables(path):
+    """Damage a JPEG's Huffman table: its header and both of its ends stay whole."""
+    data = bytearray(path.read_bytes())
+    table = data.index(b'\xff\xc4')
+    data[table + 5 : table + 25] = b'\xff' * 20
+    path.write_bytes(data)

@@ -196,8 +196,8 @@ def test_folders_are_read_once_and_left_out_files_are_named(tmp_path, monkeypatc
         (tmp_path / name).touch()
     shutil.copy(tmp_path / 'a/0.png', tmp_path / 'top.png')
     assert read_data(str(tmp_path)).fingerprint == whole.fingerprint
-    assert '2 have another ending (a/notes, a/x.pdfx)' in said[-1]
-    assert '(c); 1 stand outside of the folders of classes (top.png)' in said[-1]
+    assert '1 without an ending, 1 .pdfx (a/notes, a/x.pdfx)' in said[-1]
+    assert '(c); 1 outside of the folders of classes (top.png)' in said[-1]
 
 
 def test_rare_classes_and_damaged_training_pictures_are_left_out(tmp_path, monkeypatch):
@@ -213,7 +213,7 @@ def test_rare_classes_and_damaged_training_pictures_are_left_out(tmp_path, monke
     data = read_data(str(tmp_path / 'split'))
     assert counts(data)[0] == [9, 10]
     assert counts(data)[1:] == counts(whole)[1:]
-    assert f'1 damaged picture(s) left out: {path} cannot be decoded' in said[-1]
+    assert f'left out: 1 damaged picture(s): {path} cannot be decoded' in said[-1]
     assert data.fingerprint != whole.fingerprint
 
 

@@ -7,6 +7,7 @@ import signal
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from lm4ve.errors import UserError
@@ -15,7 +16,7 @@ from lm4ve.probing.encoders import Encoder
 from lm4ve.probing.features import extract_features
 from lm4ve.probing.pooling import pool_tokens
 from lm4ve.probing.token_file import RECORD, TOKENS
-from tests.helpers.probing import write_folder
+from tests.helpers.probing import break_tables, write_folder
 
 
 def to_tensor(picture):
@@ -152,20 +153,43 @@ def test_outputs_that_are_no_features_are_refused(output, match, data, tmp_path)
         extract(Small(1, output), data, tmp_path)
 
 
+def write_broken(path):
+    """Write a JPEG whose damage shows only when it is decoded."""
+    Image.new('RGB', (12, 9)).save(path)
+    break_tables(path)
+    return path
+
+
 def test_pictures_found_damaged_later_leave_their_split(tmp_path):
     classes = dict(a=5, b=6)
     folder = write_folder(tmp_path / 'data', train=classes, val=classes, test=classes)
-    path = folder / 'train/b/2.png'
-    raw = bytearray(path.read_bytes())
-    raw[60:80] = bytes(20)  # both ends of the file are whole
-    path.write_bytes(raw)
+    path = write_broken(folder / 'train/b/2.jpg')
     data = read_data(str(folder))
     kept = extract(Small(), data, tmp_path).data.splits
     (lost,) = set(data.splits['train']) - set(kept['train'])
     assert data.items[lost] == path
-    (folder / 'test/a/0.png').write_bytes(raw)
-    with pytest.raises(UserError, match='damaged picture.s. in val or test: .*a/0.png'):
+    write_broken(folder / 'val/a/2.jpg')
+    write_broken(folder / 'test/a/2.jpg')
+    with pytest.raises(
+        UserError, match='2 damaged picture.s. in val or test: .*val/a.*test/a/2.jpg'
+    ):
         extract(Small(), read_data(str(folder)), tmp_path)
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_pictures_found_damaged_later_leave_drawn_splits(seed, tmp_path):
+    folder = write_folder(tmp_path / 'data', _=dict(a=15, b=15))
+    broken = [write_broken(folder / f'a/broken{i}.jpg') for i in range(4)]
+    for number, path in enumerate(broken):
+        # Other contents, which may lie in several splits.
+        with path.open('ab') as file:
+            file.write(bytes([number]) + b'\xff\xd9')
+    data = read_data(str(folder), seed=seed)
+    kept = extract(Small(), data, tmp_path).data.splits
+    before = np.concatenate([*data.splits.values()])
+    after = np.concatenate([*kept.values()])
+    lost = set(before.tolist()) - set(after.tolist())
+    assert {data.items[index] for index in lost} == set(broken)
 
 
 def test_pooling_is_by_place_and_keeps_class_tokens():

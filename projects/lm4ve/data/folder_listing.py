@@ -8,7 +8,8 @@ programs. Whatever else is left out is counted and named.
 
 import logging
 import os
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
@@ -17,9 +18,9 @@ from mmengine.logging import print_log
 from lm4ve.errors import UserError, listing
 
 #: Why a file is left out.
-OTHER_ENDING = 'have another ending'
-READ_ALREADY = 'are links to what is read already, or to a folder above'
-OUTSIDE = 'stand outside of the folders of classes'
+OTHER_ENDING = 'with another ending'
+READ_ALREADY = 'links to what is read already, or to a folder above'
+OUTSIDE = 'outside of the folders of classes'
 
 # A file or folder on a disk, whatever its name: device and number.
 _Identity = tuple[int, int]
@@ -48,11 +49,22 @@ class FolderListing:
 
     def describe_left_out(self) -> str:
         """Return what was left out and why, with the first names; empty: nothing was."""
-        parts = [
-            f'{len(names)} {reason} ({listing(sorted(names), 3)})'
-            for reason, names in self.left_out.items()
-        ]
+        parts = []
+        for reason, names in self.left_out.items():
+            counted = f'{len(names)} {reason}'
+            if reason == OTHER_ENDING:
+                counted = count_endings(names)
+            parts.append(f'{counted} ({listing(sorted(names), 3)})')
         return '; '.join(parts)
+
+
+def count_endings(paths: Iterable[str]) -> str:
+    """Return how many files have each ending, as '4 .HEIC, 2 without an ending'."""
+    endings = Counter(PurePath(path).suffix for path in paths)
+    parts = []
+    for ending, count in endings.most_common():
+        parts.append(f'{count} {ending or "without an ending"}')
+    return listing(parts)
 
 
 def list_files(root: str | Path, is_wanted: Callable[[str], bool]) -> FolderListing:
@@ -220,5 +232,5 @@ def warn_left_out(found: FolderListing, root: str | Path, origin: str) -> None:
     """
     if not found.left_out:
         return
-    text = f"{origin}: of the files in '{root}' {found.describe_left_out()}."
+    text = f"{origin}: left out of '{root}': {found.describe_left_out()}."
     print_log(text, logger='current', level=logging.WARNING)

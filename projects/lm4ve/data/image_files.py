@@ -151,6 +151,8 @@ def _decode(data: bytes, opencv: bool) -> str | None:
         data (bytes): The file's content.
         opencv (bool): OpenCV has to read it too. It reads every sound JPEG and PNG.
     """
+    if not data:
+        return 'is empty'
     try:
         image = open_image(io.BytesIO(data))
         if image.format == 'JPEG':

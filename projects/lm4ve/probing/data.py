@@ -14,6 +14,7 @@ import pandas as pd
 from mmengine.logging import MMLogger
 
 from lm4ve.errors import UserError, check, listing
+from lm4ve.probing.duplicates import warn_of_two_labels
 from lm4ve.probing.items import (
     Item,
     ItemHasher,
@@ -21,12 +22,15 @@ from lm4ve.probing.items import (
     find_damage,
     is_transparent,
     load_item,
+    name_of,
 )
 from lm4ve.probing.rows import list_rows
-from lm4ve.probing.splits import FOLDS, assign_splits
+from lm4ve.probing.splits import FOLDS, assign_splits, drawn_splits
 
 #: Split -> the least number of pictures; a spread over the test needs two.
 _LEAST = {'train': 1, 'val': 1, 'test': 2}
+#: Damaged pictures that a message names.
+_LISTED = 20
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,8 @@ class ProbeData:
         classes (tuple[str, ...]): The names of the labels.
         fingerprint (str): Hex; of the files' contents, labels and splits.
         items (Sequence[Item]): Files, or samples of data sets.
+        drawn (frozenset[str]): The splits that were drawn here. Damaged pictures are left
+            out of them, and of 'train'; in the others they are an error.
     """
 
     name: str
@@ -49,6 +55,7 @@ class ProbeData:
     classes: tuple[str, ...]
     fingerprint: str
     items: Sequence[Item]
+    drawn: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -61,59 +68,35 @@ class ProbeData:
         """
         return load_item(self.items[index])
 
-    def without_damaged(
-        self, indices: np.ndarray, defects: Mapping[int, str] | None = None
-    ) -> 'ProbeData':
-        """Return a copy of the data whose training split lacks damaged pictures.
+    def without_damaged(self, indices: np.ndarray) -> 'ProbeData':
+        """Return a copy of the data whose splits lack pictures that cannot be decoded.
 
         A warning names them.
 
         Args:
             indices (np.ndarray): The damaged pictures, int ``[k]``.
-            defects (Mapping[int, str], optional): Index -> what is wrong with the
-                picture, where it is known.
 
         Raises:
-            UserError: A damaged picture is of val or test, where it would change the
-                score, or a class has no other training picture.
+            UserError: A damaged picture is in the user's own val or test, or a class or a
+                split has no other picture.
         """
-        scored = np.concatenate([self.splits['val'], self.splits['test']])
-        in_scored = self._describe(np.intersect1d(indices, scored), defects)
-        if in_scored:
-            raise UserError(
-                f"'{self.name}': {len(in_scored)} damaged picture(s) in val or test: "
-                f'{listing(in_scored)}. Fix: repair or remove them.'
-            )
-        in_train = np.intersect1d(indices, self.splits['train'])
-        left_out = self._describe(in_train, defects)
-        if left_out:
-            MMLogger.get_current_instance().warning(
-                f"'{self.name}': {len(left_out)} damaged picture(s) left out: "
-                f'{listing(left_out)}.'
-            )
-        train = np.setdiff1d(self.splits['train'], indices)
-        trained = set(self.labels[train].tolist())
-        untrained = [
-            name for label, name in enumerate(self.classes) if label not in trained
-        ]
-        if untrained:
-            raise UserError(
-                f"'{self.name}': classes without a training picture: {listing(untrained)}."
-            )
-        return replace(self, splits={**self.splits, 'train': train})
+        splits = {}
+        refused: list[int] = []
+        left_out: list[int] = []
+        for split, own in self.splits.items():
+            splits[split] = np.setdiff1d(own, indices)
+            damaged = np.intersect1d(own, indices).tolist()
+            if split in self.drawn or split == 'train':
+                left_out += damaged
+            else:
+                refused += damaged
+        _report_damage(self.name, self._describe(refused), self._describe(left_out))
+        _check_splits(self.name, self.labels, splits, self.classes)
+        return replace(self, splits=splits)
 
-    def _describe(
-        self, indices: np.ndarray, defects: Mapping[int, str] | None
-    ) -> list[str]:
-        """Return a text for each damaged picture: its file or item, and its defect."""
-        described = []
-        for index in indices.tolist():
-            item = self.items[index]
-            defect = 'cannot be decoded'
-            if defects is not None and index in defects:
-                defect = defects[index]
-            described.append(f'{file_of(item) or item} {defect}')
-        return described
+    def _describe(self, indices: Sequence[int]) -> list[str]:
+        """Return a text for each picture that cannot be decoded."""
+        return [f'{name_of(self.items[i])} cannot be decoded' for i in indices]
 
 
 def read_data(path: str, *, seed: int = 0, limit: int | None = None) -> ProbeData:
@@ -131,37 +114,36 @@ def read_data(path: str, *, seed: int = 0, limit: int | None = None) -> ProbeDat
             split.
 
     Returns:
-        ProbeData: Damaged pictures of the training split are left out, and, where the
-        splits are made here, classes of fewer than five pictures. Warnings name both.
+        ProbeData: Damaged pictures are left out, and, where the splits are made here,
+        classes of fewer than five pictures. Warnings name both.
 
     Raises:
         UserError: There are no labelled pictures or fewer than two classes, a picture
-            of val or test is damaged, a group or a class stands on the wrong side.
+            of the user's own val or test is damaged, or all of a class are, or a group or
+            a class stands on the wrong side.
     """
     rows = list_rows(path)
     if limit is not None:
         check('--limit', limit, least=1)
         rows = _take_share(rows, limit, seed)
     _inspect_items(rows)
+    rows = _leave_out_damaged(rows, path)
+    warn_of_two_labels(rows, path)
+    drawn = drawn_splits(set(rows['split']))
     rows = assign_splits(rows.reset_index(drop=True), path, seed)
     rows = rows.reset_index(drop=True)
 
     labels, classes = pd.factorize(rows['label'], sort=True)
     check(f"The number of classes in '{path}'", len(classes), least=2)
-    splits = {}
-    for split, least in _LEAST.items():
-        splits[split] = np.flatnonzero(rows['split'] == split)
-        field = f"The number of pictures for {split} in '{path}'"
-        check(field, len(splits[split]), least=least)
+    splits = {name: np.flatnonzero(rows['split'] == name) for name in _LEAST}
+    _check_splits(path, labels, splits, classes)
 
     transparent = rows['item'][rows['is_transparent']].tolist()
     if transparent:
         _warn_of_transparency(path, transparent)
     fingerprint = _fingerprint(rows, has_transparent=bool(transparent))
     items = rows['item'].tolist()
-    data = ProbeData(path, labels, splits, tuple(classes), fingerprint, items)
-    defects = rows['defect'].dropna().to_dict()
-    return data.without_damaged(np.array(list(defects), int), defects)
+    return ProbeData(path, labels, splits, tuple(classes), fingerprint, items, drawn)
 
 
 def _take_share(rows: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
@@ -187,6 +169,89 @@ def _inspect_items(rows: pd.DataFrame) -> None:
         rows['digest'] = list(pool.map(ItemHasher(), rows['item']))
         rows['defect'] = list(pool.map(find_damage, rows['item']))
         rows['is_transparent'] = list(pool.map(is_transparent, rows['item']))
+
+
+def _leave_out_damaged(rows: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Return the rows of sound pictures; a warning names the damaged ones.
+
+    This comes before splits are drawn, so that it does not depend on their luck.
+
+    Raises:
+        UserError: A damaged picture is in the user's own val or test, or all pictures of
+            a class are damaged.
+    """
+    is_damaged = rows['defect'].notna()
+    is_scored = rows['split'].isin(['val', 'test'])
+    refused = _describe_damage(rows[is_damaged & is_scored])
+    left_out = _describe_damage(rows[is_damaged & ~is_scored])
+    _report_damage(name, refused, left_out)
+    sound = rows[~is_damaged]
+    lost = sorted(set(rows['label']) - set(sound['label']))
+    if lost:
+        raise UserError(
+            f"'{name}': all pictures of a class are damaged: {listing(lost)}. Fix: repair "
+            'them, or remove the class.'
+        )
+    return sound
+
+
+def _describe_damage(rows: pd.DataFrame) -> list[str]:
+    """Return a text for each row of a damaged picture: its file, and its defect."""
+    return [
+        f'{name_of(item)} {defect}'
+        for item, defect in zip(rows['item'], rows['defect'], strict=True)
+    ]
+
+
+def _report_damage(name: str, refused: Sequence[str], left_out: Sequence[str]) -> None:
+    """Refuse damaged pictures that would change the user's test, and log the others.
+
+    Args:
+        name (str): What the user called the data.
+        refused (Sequence[str]): Descriptions of damaged pictures in the user's own val or
+            test.
+        left_out (Sequence[str]): Descriptions of the other ones.
+
+    Raises:
+        UserError: There are refused ones.
+    """
+    if refused:
+        raise UserError(
+            f"'{name}': {len(refused)} damaged picture(s) in val or test: "
+            f'{listing(refused, _LISTED)}. Fix: repair or remove them.'
+        )
+    if left_out:
+        MMLogger.get_current_instance().warning(
+            f"'{name}': left out: {len(left_out)} damaged picture(s): "
+            f'{listing(left_out, _LISTED)}.'
+        )
+
+
+def _check_splits(
+    name: str, labels: np.ndarray, splits: Mapping[str, np.ndarray], classes: Sequence
+) -> None:
+    """Check that each split has enough pictures, and each class one to train on.
+
+    Args:
+        name (str): What the user called the data.
+        labels (np.ndarray): int64 ``[n]``.
+        splits (Mapping[str, np.ndarray]): Split -> indices.
+        classes (Sequence[str]): The names of the labels.
+
+    Raises:
+        UserError: A split has too few pictures, or classes have none in train.
+    """
+    for split, least in _LEAST.items():
+        field = f"The number of pictures for {split} in '{name}'"
+        check(field, len(splits[split]), least=least)
+    trained = set(labels[splits['train']].tolist())
+    untrained = [
+        class_name for label, class_name in enumerate(classes) if label not in trained
+    ]
+    if untrained:
+        raise UserError(
+            f"'{name}': classes without a training picture: {listing(untrained)}."
+        )
 
 
 def _warn_of_transparency(path: str, items: Sequence[Item]) -> None:

@@ -9,9 +9,13 @@ from typing import Any
 import numpy as np
 from mmengine import fileio
 
-from lm4ve.data.image_files import find_defect, shows_through
+from lm4ve.data.image_files import shows_through
 from lm4ve.data.shards import PREFIX
-from lm4ve.probing.pictures import picture_of_array, read_picture
+from lm4ve.probing.pictures import (
+    find_damage_in_file,
+    picture_of_array,
+    read_picture,
+)
 
 
 @dataclass(frozen=True)
@@ -61,13 +65,23 @@ def file_of(item: Item) -> str | None:
     return None
 
 
+def name_of(item: Item) -> str:
+    """Return how a message names an item: by its file, or by its place in a data set."""
+    path = file_of(item)
+    if path is not None:
+        return path
+    if isinstance(item, DatasetItem):
+        return f'sample {item.index} of {type(item.dataset).__name__}'
+    return str(item)
+
+
 def find_damage(item: Item) -> str | None:
-    """Return what is wrong with a picture's file, or None; only its two ends are read.
+    """Return why a picture's file cannot be read, without decoding most, or None.
 
     Samples of data sets give None, since their data set checks them.
     """
     if isinstance(item, Path):
-        return find_defect(str(item), opencv=False)
+        return find_damage_in_file(str(item))
     return None
 
 

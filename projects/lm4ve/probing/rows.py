@@ -5,7 +5,7 @@ A row has an *item* (:mod:`lm4ve.probing.items`), a *label*, a *split* ('train',
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,12 @@ from mmengine.logging import MMLogger
 from mmengine.registry import DATASETS
 from PIL import Image
 
-from lm4ve.data.folder_listing import OUTSIDE, list_files
+from lm4ve.data.folder_listing import (
+    OTHER_ENDING,
+    OUTSIDE,
+    count_endings,
+    list_files,
+)
 from lm4ve.data.labels import first_places, refuse_lookalikes
 from lm4ve.errors import UserError, check, listing
 from lm4ve.probing.items import DatasetItem
@@ -26,6 +31,8 @@ from lm4ve.tasks.base.batches import trained_dataset
 from lm4ve.text.annotation_files import read_rows
 
 COLUMNS = ('item', 'label', 'split', 'group')
+#: Why a folder is left out.
+_EMPTY = 'folder(s) without files'
 #: What folders and CSV files call a split, in lower case -> its name here.
 SPLIT_NAMES = {
     'train': 'train',
@@ -68,7 +75,8 @@ def list_rows(path: str) -> pd.DataFrame:
 def _rows_of_folder(root: Path) -> pd.DataFrame:
     """List the pictures of a folder of class folders, which may lie in folders of splits.
 
-    Pictures outside of class folders are left out with a warning. A single folder
+    Pictures outside of class folders are left out with a warning, which counts files of
+    other endings too. A single folder
     'train' is no split: the splits are still to be made.
     """
     endings = set()
@@ -91,11 +99,55 @@ def _rows_of_folder(root: Path) -> pd.DataFrame:
         if has_splits and len(splits) > 1:
             split = splits[parts[0]]
         rows.append((root.joinpath(*parts), parts[class_depth], split, ''))
+    unread = [Path(path).parts for path in listed.left_out.get(OTHER_ENDING, [])]
+    _refuse_lost_classes(root, paths, unread, class_depth)
+    folders_with_files = {parts[0] for parts in paths + unread}
+    for folder in sorted(listed.folders - folders_with_files):
+        listed.leave_out(_EMPTY, folder)
     if listed.left_out:
         MMLogger.get_current_instance().warning(
-            f"Of the files in '{root}' {listed.describe_left_out()}."
+            f"'{root}': left out: {listed.describe_left_out()}."
         )
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _refuse_lost_classes(
+    root: Path,
+    read: Sequence[tuple[str, ...]],
+    unread: Sequence[tuple[str, ...]],
+    class_depth: int,
+) -> None:
+    """Refuse a class folder that has files, but none with a picture's ending.
+
+    The other classes alone would answer another question than the user's.
+
+    Args:
+        root (Path): The folder of the data.
+        read, unread (Sequence[tuple[str, ...]]): The parts of the paths of pictures, and
+            of files with another ending.
+        class_depth (int): The number of folders above those of the classes.
+
+    Raises:
+        UserError: It names the folders, and the endings of their files.
+    """
+    parts_of_class = class_depth + 1
+    classes_read = {parts[:parts_of_class] for parts in read}
+    lost: dict[str, list[str]] = {}
+    for parts in unread:
+        if len(parts) <= parts_of_class:
+            continue  # beside the folders of classes
+        if class_depth and parts[0].lower() not in SPLIT_NAMES:
+            continue  # beside the folders of splits
+        if parts[:parts_of_class] not in classes_read:
+            folder = '/'.join(parts[:parts_of_class])
+            lost.setdefault(folder, []).append(parts[-1])
+    if not lost:
+        return
+    described = [f'{folder} ({count_endings(names)})' for folder, names in lost.items()]
+    raise UserError(
+        f"'{root}' has classes without a picture that can be read: {listing(described)}. "
+        'Fix: convert their files to JPEG or PNG, or move the folders away.'
+    )
 
 
 def _are_splits(splits: Mapping[str, str | None], root: Path) -> bool:

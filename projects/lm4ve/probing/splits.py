@@ -4,6 +4,8 @@ A file that stands on both sides of a split makes a score too high. So files of 
 content count as one where splits are made here.
 """
 
+from collections.abc import Set
+
 import numpy as np
 import pandas as pd
 from mmengine.logging import MMLogger
@@ -12,6 +14,7 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
 
 from lm4ve.errors import UserError, check, listing
+from lm4ve.probing.duplicates import warn_of_shared_files
 
 #: A fifth of the data is for tests, a fifth for choosing the rate, the rest for
 #: training.
@@ -50,6 +53,20 @@ def assign_splits(rows: pd.DataFrame, name: str, seed: int) -> pd.DataFrame:
     return rows
 
 
+def drawn_splits(own_splits: Set[str]) -> frozenset[str]:
+    """Return the splits that :func:`assign_splits` draws, given those that the data have.
+
+    Args:
+        own_splits (Set[str]): The values of the rows' column 'split'.
+    """
+    if own_splits == {''}:
+        return frozenset({'train', 'val', 'test'})
+    if {'val', 'test'} <= own_splits:
+        return frozenset()
+    # The data's 'test', or 'val' in its place, is the test; 'val' is drawn from 'train'.
+    return frozenset({'val'})
+
+
 def _split_in_three(
     rows: pd.DataFrame, groups: pd.Series, name: str, seed: int
 ) -> pd.DataFrame:
@@ -78,24 +95,14 @@ def _check_sides(rows: pd.DataFrame, name: str) -> None:
     Raises:
         UserError: A group stands in several splits.
     """
-    shared_groups = _in_several_splits(rows, 'group')
+    named = rows[rows['group'] != '']
+    splits_of_group = named.groupby('group')['split'].nunique()
+    shared_groups = sorted(splits_of_group.index[splits_of_group > 1])
     if shared_groups:
         raise UserError(
             f"'{name}': groups in several splits: {listing(shared_groups)}."
         )
-    shared_files = _in_several_splits(rows, 'digest')
-    if shared_files:
-        MMLogger.get_current_instance().warning(
-            f"'{name}': {len(shared_files)} equal pictures in several splits; scores are "
-            'too high.'
-        )
-
-
-def _in_several_splits(rows: pd.DataFrame, column: str) -> list[str]:
-    """Return the values of a column that occur in more than one split, sorted; '' is none."""
-    named = rows[rows[column] != '']
-    counts = named.groupby(column)['split'].nunique()
-    return sorted(counts.index[counts > 1])
+    warn_of_shared_files(rows, name)
 
 
 def _join_groups(groups: pd.Series, digests: pd.Series) -> pd.Series:
