@@ -179,7 +179,10 @@ FLAGS: dict[str, Flags] = {
         **RUN,
         'checkpoint': dict(help=CHECKPOINT),
         **PARTIAL,
-        '--out': dict(help='file for the results'),
+        '--out': dict(
+            help='file for the results: predictions as .csv, a row a sample, or .pkl, all '
+            'that the model returns; metrics as .json'
+        ),
         '--out-item': dict(
             choices=['metrics', 'pred'], help='what --out holds; default: predictions'
         ),

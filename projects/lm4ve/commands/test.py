@@ -6,14 +6,19 @@ lm4ve test CONFIG CHECKPOINT
 import argparse
 from collections.abc import Sequence
 from copy import deepcopy
+from pathlib import Path
+from typing import Any
 
 import mmengine
 from mmengine.config import Config, ConfigDict
-from mmengine.evaluator import DumpResults
+from mmengine.evaluator import BaseMetric, DumpResults, Evaluator
+from torch import Tensor
 
 from lm4ve.commands.flags import parser_of
 from lm4ve.errors import UserError
+from lm4ve.files import require_writable
 from lm4ve.runner import command_line
+from lm4ve.runner.prediction_table import PredictionTable
 from lm4ve.tasks import task_of_config
 
 
@@ -81,6 +86,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser_of('test').parse_args(argv)
     if args.out is None and args.out_item is not None:
         raise UserError('--out-item needs --out FILE.')
+    if args.out is not None:
+        require_writable(Path(args.out).parent, '--out')
     cfg = command_line.load_config(args)
     command_line.evaluate_checkpoint(cfg, args.checkpoint, args.allow_partial)
     if args.amp:
@@ -93,7 +100,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     runner = command_line.build_runner(cfg, short_console=not args.verbose)
     writes_metrics = args.out_item == 'metrics'
     if args.out and not writes_metrics:
-        runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
+        _write_predictions(runner.test_evaluator, args.out)
     metrics = runner.test()
     if args.out and writes_metrics:
-        mmengine.dump(metrics, args.out)
+        mmengine.dump(_without_tensors(metrics), args.out)
+
+
+def _write_predictions(evaluator: Evaluator, out: str) -> None:
+    """Let an evaluator write the predictions of its test to a file of this name."""
+    writer: BaseMetric
+    if out.endswith('.csv'):
+        writer = PredictionTable(out)
+    else:
+        writer = DumpResults(out_file_path=out)
+    # The evaluator has given the classes' names to its other metrics already.
+    writer.dataset_meta = evaluator.dataset_meta
+    evaluator.metrics.append(writer)
+
+
+def _without_tensors(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Return metrics with lists in the place of tensors, which JSON does not have."""
+    plain = {}
+    for name, value in metrics.items():
+        plain[name] = value.tolist() if isinstance(value, Tensor) else value
+    return plain

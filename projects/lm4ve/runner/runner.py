@@ -33,6 +33,7 @@ from lm4ve.runner.config.schedules import ENDS
 from lm4ve.runner.console import ConsoleHook, raise_when_closed, shorten
 from lm4ve.runner.evaluation import BatchEvaluator
 from lm4ve.runner.loops import schedules_of
+from lm4ve.runner.per_class import PerClassHook
 from lm4ve.runner.precision import (
     PrecisionHook,
     put_channels_last,
@@ -208,6 +209,7 @@ def build_runner(cfg: Config, short_console: bool = False) -> Any:
         StopHook,
         ClassCountHook,
         PrecisionHook,
+        PerClassHook,
         PlainCheckpointHook,
     ):
         if not any(isinstance(hook, hook_class) for hook in runner.hooks):

@@ -1,0 +1,103 @@
+"""Predictions of a classifier as a CSV file, a row for each sample: ``lm4ve test --out``.
+
+MMEngine's ``DumpResults`` writes a pickle, which needs Python and the hosts to be read.
+"""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import MMLogger
+from torch import Tensor
+
+from lm4ve.errors import UserError
+from lm4ve.files import replacing
+from lm4ve.runner.console import SHOWN
+
+#: Fields of a sample that hold its file's path: of mmpretrain, of mmaction2.
+_PATHS = ('img_path', 'filename')
+COLUMNS = ('path', 'label', 'prediction', 'score')
+
+
+class PredictionTable(BaseMetric):  # type: ignore[misc]
+    """Write the path, label, prediction and score of each sample to a CSV file.
+
+    Labels and predictions are names of classes where the data has names, else numbers.
+    The score is that of the prediction, in general its probability.
+
+    Args:
+        path (str | Path): Of the file. An older file is replaced when the test ends.
+
+    Raises:
+        UserError: A sample has no path or no predicted label.
+    """
+
+    # MMEngine warns of metrics without a prefix; this one has no values to name.
+    default_prefix = 'predictions'
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__()
+        self.path = Path(path)
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
+        """Keep the row of each sample."""
+        for sample in data_samples:
+            self.results.append(self._row_of(sample))
+
+    def _row_of(self, sample: dict[str, Any]) -> list[Any]:
+        """Return a sample's values of :data:`COLUMNS`."""
+        prediction = _label_of(sample, 'pred_label')
+        if prediction is None:
+            raise UserError(
+                f"--out='{self.path}': this model predicts no label. Fix: a name that ends "
+                'with .pkl.'
+            )
+        label = _label_of(sample, 'gt_label')
+        score = ''
+        if 'pred_score' in sample:
+            score = f'{float(sample["pred_score"][prediction]):.6f}'
+        return [
+            self._path_of(sample),
+            '' if label is None else self._name_of(label),
+            self._name_of(prediction),
+            score,
+        ]
+
+    def _path_of(self, sample: dict[str, Any]) -> str:
+        """Return the path of a sample's file."""
+        for field in _PATHS:
+            if field in sample:
+                return str(sample[field])
+        raise UserError(
+            f"--out='{self.path}': the samples have no path. Fix: a data set of files, with "
+            f'{" or ".join(_PATHS)} among the meta_keys of the transform that packs; or a '
+            'name that ends with .pkl.'
+        )
+
+    def _name_of(self, label: int) -> str:
+        """Return the name of a class, or its number if it has none."""
+        names = (self.dataset_meta or {}).get('classes') or ()
+        if label < len(names):
+            return str(names[label])
+        return str(label)
+
+    def compute_metrics(self, results: list[list[Any]]) -> dict[str, Any]:
+        """Write the file. There are no metrics."""
+        with replacing(self.path) as whole:
+            with open(whole, 'w', newline='', encoding='utf-8') as file:
+                writer = csv.writer(file)
+                writer.writerow(COLUMNS)
+                writer.writerows(results)
+        logger = MMLogger.get_current_instance()
+        logger.info(f'{"predictions":12} {self.path}', extra=SHOWN)
+        return {}
+
+
+def _label_of(sample: dict[str, Any], field: str) -> int | None:
+    """Return a sample's label, or None if it has none."""
+    label = sample.get(field)
+    if isinstance(label, Tensor) and label.numel() == 1:
+        return int(label)
+    return None

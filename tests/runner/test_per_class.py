@@ -1,0 +1,154 @@
+"""A test prints and draws the results of each class, and writes predictions as a CSV file."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from lm4ve.errors import UserError
+from lm4ve.runner.console import WIDTH
+from lm4ve.runner.per_class import class_table, columns_of, find_matrix, matrix_table
+from lm4ve.runner.prediction_table import PredictionTable
+from tests.helpers.image import images
+from tests.helpers.tools import run_tool_here
+
+pytest.importorskip('mmpretrain')
+
+CLASSES = ['ant', 'bee', 'cat']
+#: A classifier of three classes of pictures that is not trained.
+CONFIG = """\
+_base_ = 'lm4ve::lm4ve/vit-demo_none_digits.py'
+
+model = dict(head=dict(num_classes=3))
+test_dataloader = dict(
+    batch_size=4,
+    dataset=dict(
+        _delete_=True,
+        type='lm4ve.CheckedImageFolder',
+        data_root='{root}',
+        metainfo=dict(classes={classes}),
+        test_mode=True,
+        pipeline=[dict(type='LoadImageFromFile'), *_base_.test_pipeline]))
+test_evaluator = [dict(type='Accuracy'), dict(type='ConfusionMatrix')]
+"""
+
+
+@pytest.fixture
+def tested(tmp_path):
+    """Return the arguments of ``lm4ve test`` for an untrained classifier, but for flags."""
+    from mmengine.config import Config
+    from mmpretrain.registry import MODELS
+
+    images.fill(tmp_path / 'photos', CLASSES, 4)
+    config = tmp_path / 'own.py'
+    config.write_text(CONFIG.format(root=tmp_path / 'photos', classes=CLASSES))
+    model = MODELS.build(Config.fromfile(config).model)
+    checkpoint = tmp_path / 'untrained.pth'
+    torch.save(dict(state_dict=model.state_dict()), checkpoint)
+    return config, checkpoint, '--work-dir', tmp_path / 'runs'
+
+
+def rows_of(text: str) -> list[list[str]]:
+    """Return the cells of a table on the console, without its frame."""
+    rows = []
+    for line in text.splitlines():
+        if line.startswith('│'):
+            rows.append([cell.strip() for cell in line.strip('│').split('│')])
+    return rows
+
+
+def test_test_prints_each_class_and_writes_every_prediction(tested, tmp_path, capsys):
+    out = tmp_path / 'predictions.csv'
+    run_tool_here('test.py', *tested, '--out', out)
+    text = capsys.readouterr().out
+    with open(out, newline='') as file:
+        predictions = list(csv.DictReader(file))
+
+    paths = sorted(str(path) for path in (tmp_path / 'photos').glob('*/*'))
+    assert sorted(row['path'] for row in predictions) == paths
+    counts = np.zeros((3, 3), int)
+    for row in predictions:
+        assert row['label'] in row['path']
+        assert 1 / 3 <= float(row['score']) <= 1
+        counts[CLASSES.index(row['label']), CLASSES.index(row['prediction'])] += 1
+
+    rows = rows_of(text)
+    assert [row[0] for row in rows[:3]] == CLASSES
+    assert [float(row[2]) for row in rows[:3]] == [
+        25.0 * counts[i, i] for i in range(3)
+    ]
+    shown = [[0 if cell == '.' else int(cell) for cell in row[1:]] for row in rows[3:]]
+    assert shown == counts.tolist()
+    (picture,) = (tmp_path / 'runs').glob('*/confusion_matrix.png')
+    assert f'picture      {picture}' in text
+
+
+def test_metrics_with_a_matrix_are_written_as_json(tested, tmp_path):
+    out = tmp_path / 'metrics.json'
+    run_tool_here('test.py', *tested, '--out', out, '--out-item', 'metrics')
+    metrics = json.loads(out.read_text())
+    assert np.sum(metrics['confusion_matrix/result']) == 12
+
+
+def test_recall_and_precision_are_those_of_the_hosts_metric():
+    from mmpretrain.evaluation import ConfusionMatrix, SingleLabelMetric
+
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(5, (200,), generator=generator)
+    predictions = torch.randint(5, (200,), generator=generator)
+    matrix = ConfusionMatrix.calculate(predictions, labels, num_classes=5)
+    columns = columns_of({}, find_matrix({'confusion_matrix/result': matrix}))
+    precision, recall, _, support = SingleLabelMetric.calculate(
+        predictions, labels, average=None, num_classes=5
+    )
+    # The host computes in float32.
+    np.testing.assert_allclose(columns['recall'], recall, rtol=1e-6)
+    np.testing.assert_allclose(columns['precision'], precision, rtol=1e-6)
+    assert columns['samples'] == support.tolist()
+
+
+def test_lists_of_a_metric_become_columns():
+    metrics = {'single-label/f1-score_classwise': [50.0, 25.0], 'accuracy/top1': 40.0}
+    columns = columns_of(metrics, None)
+    rows = rows_of(class_table(['ant', 'bee'], columns))
+    assert rows == [['ant', '50.00'], ['bee', '25.00']]
+
+
+def test_a_class_without_samples_has_no_recall():
+    columns = columns_of({}, np.array([[2, 1], [0, 0]]))
+    rows = rows_of(class_table(['ant', 'bee'], columns))
+    assert rows == [['ant', '3', '66.67', '100.00'], ['bee', '0', '-', '0.00']]
+
+
+@pytest.mark.parametrize('count', [2, 12, 20, 60, 300])
+def test_tables_of_any_number_of_classes_fit_the_console(count):
+    rng = np.random.default_rng(0)
+    matrix = rng.integers(0, 1000, (count, count))
+    names = [f'a class with a rather long name, {i}' for i in range(count)]
+    tables = [matrix_table(names, matrix), class_table(names, columns_of({}, matrix))]
+    for table in tables:
+        lines = table.splitlines()
+        assert max(len(line) for line in lines) <= WIDTH
+        assert len(lines) < 70
+
+
+def test_of_many_classes_the_weakest_and_the_largest_confusions_are_shown():
+    matrix = np.diag([10] * 200)
+    matrix[7, 9] = 5
+    matrix[3, 1] = 30
+    names = [f'n{i}' for i in range(200)]
+    weakest = rows_of(class_table(names, columns_of({}, matrix)))
+    assert [row[0] for row in weakest[:2]] == ['n3', 'n7']
+    confusions = rows_of(matrix_table(names, matrix))
+    assert confusions == [['n3', 'n1', '30', '75.0'], ['n7', 'n9', '5', '33.3']]
+
+
+def test_samples_without_a_path_are_refused(tmp_path):
+    table = PredictionTable(tmp_path / 'predictions.csv')
+    sample = dict(pred_label=torch.tensor([1]), pred_score=torch.tensor([0.2, 0.8]))
+    with pytest.raises(UserError, match='the samples have no path.*img_path'):
+        table.process(None, [sample])
+    with pytest.raises(UserError, match='predicts no label.*[.]pkl'):
+        table.process(None, [dict(img_path='a.png')])
