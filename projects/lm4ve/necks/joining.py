@@ -87,9 +87,9 @@ def _check_class_token(backbone: nn.Module) -> None:
     for name, _ in backbone.named_parameters():
         if _CLASS_TOKEN.search(name):
             return
-    kind = type(backbone).__name__
     raise UserError(
-        f'The neck reads a class token: {kind} has none. Fix: another out_type.'
+        f'model.neck reads a class token, but {type(backbone).__name__} has none. Fix: '
+        "out_type='avg_featmap' (docs/guides/backbones.md has the fields of each backbone)."
     )
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import wrapt
 
+from lm4ve.necks.head_fit import check_head
 from lm4ve.necks.joining import join
 
 
@@ -19,6 +20,7 @@ def load_plain_encoders(host: Any) -> None:
 
 
 def _init(init: Callable[..., None], model: Any, args: Any, kwargs: Any) -> None:
-    """Build a host's model, then let its neck take over the encoder's final norm."""
+    """Build a host's model, check its head, and let its neck take over the final norm."""
     init(*args, **kwargs)
     join(model)
+    check_head(model)

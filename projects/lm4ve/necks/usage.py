@@ -231,9 +231,9 @@ def inspect_usage(necks: Sequence[NeckUsage]) -> None:
         if usage.neck.norm is not None and comes_from_norm(usage.made_by):
             text = (
                 f'The input of {usage.name} is already normalized, and the neck has a '
-                "norm too. Fix: turn the encoder's final norm off "
-                '(model.backbone.final_norm=False; docs/guides/backbones.md), or set '
-                'norm_cfg=None.'
+                "norm too. Fix: turn the encoder's final norm off by its fields "
+                '(docs/guides/backbones.md), such as model.backbone.final_norm=False, or set '
+                f'{usage.name}.norm_cfg=None.'
             )
             print_log(text, logger='current', level=logging.WARNING)
         defect = usage.defect()

@@ -12,6 +12,7 @@ from mmpretrain.models import backbones as host_backbones  # noqa: E402
 from mmpretrain.registry import MODELS as HOST_MODELS  # noqa: E402
 from mmpretrain.structures import DataSample  # noqa: E402
 
+from lm4ve.errors import UserError  # noqa: E402
 from tests.helpers import backbones as walk  # noqa: E402
 from tools.dev.write_tables import IMAGE, IMAGE_REFUSED  # noqa: E402
 
@@ -55,6 +56,34 @@ def test_every_entry_trains_with_the_block_before_the_final_norm(entry, small):
     walk.check_a_step(
         entry, model, images, [DataSample().set_gt_label(i) for i in range(2)]
     )
+
+
+#: Entries whose neck gives one vector or one map, which the usual head or a pooling reads.
+READ_ALONE = [e for e in IMAGE if not e.insert and 'keep_others' not in e.neck]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('entry', READ_ALONE, ids=lambda e: e.type)
+def test_what_a_head_cannot_read_is_refused_when_a_model_is_built(entry, small):
+    _, sizes, images = small
+    encoder = walk.build_encoder(entry, HOST, sizes)
+    encoder, neck, width = walk.with_block(entry, encoder, (images,))
+    pooling = dict(type='GlobalAveragePooling')
+    vector = dict(neck, out_type='avg_featmap')
+    tokens_or_map = dict(neck, out_type='raw', norm_first=False)
+
+    def refuse(necks: list[dict], in_channels: int, fix: str) -> None:
+        head = dict(type='LinearClsHead', num_classes=3, in_channels=in_channels)
+        host = dict(type='ImageClassifier', backbone=encoder, neck=necks, head=head)
+        with DefaultScope.overwrite_default_scope(HOST):
+            with pytest.raises(UserError, match=fix) as error:
+                MODELS.build(host)
+        assert '\n' not in str(error.value)
+
+    refuse([tokens_or_map], width, "Fix: model.neck.0.out_type='avg_featmap'")
+    refuse([vector, pooling], width, 'Fix: leave GlobalAveragePooling out')
+    refuse([vector], width + 1, f'Fix: model.head.in_channels={width}')
+    refuse([tokens_or_map, pooling], width + 1, f'model.head.in_channels={width}')
 
 
 @pytest.mark.slow
