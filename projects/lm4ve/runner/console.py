@@ -152,17 +152,27 @@ class ConsoleHook(Hook):  # type: ignore[misc]
     ) -> None:
         """Move the progress bar on by a step; without a bar, print a line once a minute.
 
-        There is no bar where the output is no terminal.
+        There is no bar where the output is no terminal. The last step has a line in any
+        case, but none has two.
         """
         loop = runner.train_loop
         if isinstance(loop, EpochBasedTrainLoop):
             self._advance(batch_idx, len(loop.dataloader))
         else:
             self._advance(runner.iter, loop.max_iters)
+        if self._line_follows(runner, batch_idx):
+            return
         is_due = time.monotonic() - self._printed_at > HEARTBEAT
-        if self._bar.disable and is_due:
+        if self.is_last_train_iter(runner) or (self._bar.disable and is_due):
             line = _progress(runner, window=_WINDOW, done=runner.iter + 1)
             self._print(runner, line)
+
+    def _line_follows(self, runner: Runner, batch_idx: int) -> bool:
+        """Return whether the line of an epoch or of a validation follows this step at once."""
+        loop = runner.train_loop
+        if isinstance(loop, EpochBasedTrainLoop):
+            return bool(self.end_of_epoch(loop.dataloader, batch_idx))
+        return self._validates_now(runner)
 
     def after_val_iter(
         self, runner: Runner, batch_idx: int, *args: Any, **kwargs: Any
@@ -216,14 +226,18 @@ class ConsoleHook(Hook):  # type: ignore[misc]
         self._epoch_began = time.monotonic()
 
     def _validates_now(self, runner: Runner) -> bool:
-        """Return whether a validation follows the epoch that has just ended."""
+        """Return whether a validation follows the epoch, or the step, that has just ended."""
         loop = runner.train_loop
-        epoch = runner.epoch + 1
-        if runner.val_loop is None or epoch < loop.val_begin:
+        # Runner and loop count after their hooks.
+        if isinstance(loop, EpochBasedTrainLoop):
+            done = runner.epoch + 1
+            is_last = self.is_last_train_epoch(runner)
+        else:
+            done = runner.iter + 1
+            is_last = self.is_last_train_iter(runner)
+        if runner.val_loop is None or done < loop.val_begin:
             return False
-        if epoch % loop.val_interval == 0:
-            return True
-        return bool(self.is_last_train_epoch(runner))
+        return bool(is_last or done % loop.val_interval == 0)
 
     def after_val_epoch(
         self, runner: Runner, metrics: dict[str, Any] | None = None
