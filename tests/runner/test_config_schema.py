@@ -295,3 +295,14 @@ def test_configs_are_found_by_name():
     expected = demo().to_dict()
     for name in (DEMO.stem, 'lm4ve::lm4ve/vit-demo_none_digits.py'):
         assert read_config(name, set_scope=False).to_dict() == expected
+
+
+def test_delete_mark_without_a_field_to_delete_has_no_effect(tmp_path):
+    (tmp_path / 'base.py').write_text("model = dict(type='A', b=dict(type='B', c=1))")
+    (tmp_path / 'own.py').write_text(
+        "_base_ = './base.py'\n"
+        'model = dict(b=dict(_delete_=True, d=dict(_delete_=True, e=[dict(_delete_=True)])),'
+        ' f=dict(_delete_=True, g=1))'
+    )
+    cfg = read_config(tmp_path / 'own.py', set_scope=False)
+    assert cfg.to_dict()['model'] == dict(type='A', b=dict(d=dict(e=[{}])), f=dict(g=1))

@@ -22,6 +22,8 @@ from lm4ve.runner.finite_loss import losses_of
 
 #: Attributes of models for segmentation and detection, whose heads read a map.
 _HEADS_OF_MAPS = ('decode_head', 'bbox_head', 'rpn_head')
+#: Keys for Swin that mmpretrain's recipes of every transformer have.
+_KEYS_FOR_SWIN = ('.absolute_pos_embed', '.relative_position_bias_table')
 
 
 @HOOKS.register_module(name=['BlockInUseHook', 'NeckProgressHook'])
@@ -123,7 +125,8 @@ def _refuse_unbuilt_neck(cfg: Any, model: nn.Module, built: int) -> None:
 def _warn_of_unused_keys(cfg: Any, model: nn.Module) -> None:
     """Warn of keys of ``custom_keys`` that match no parameter.
 
-    A part that the model can have but does not (``neck=None``) is no mistake.
+    A part that the model can have but does not (``neck=None``) is no mistake, nor are keys
+    that mmpretrain gives every transformer.
     """
     names = []
     for name, _ in model.named_parameters():
@@ -132,7 +135,7 @@ def _warn_of_unused_keys(cfg: Any, model: nn.Module) -> None:
     unused = []
     for key in _custom_keys(cfg):
         part = key.partition('.')[0]
-        is_used = any(key in name for name in names)
+        is_used = key in _KEYS_FOR_SWIN or any(key in name for name in names)
         if not is_used and not hasattr(host, part):
             unused.append(key)
     if unused:

@@ -1,5 +1,6 @@
 """Read config files; a missing or wrong one raises an error that names the file."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,31 @@ def read_config(
         cfg = Config.fromfile(path)
     except Exception as e:
         raise UserError(f"The config '{path}' cannot be read: {_describe(e)}") from e
+    _drop_delete_marks(cfg._cfg_dict)
     if options:
         merge_options(cfg, options)
     if set_scope:
         init_default_scope(cfg.get('default_scope') or 'mmengine')
     return cfg
+
+
+def _drop_delete_marks(node: Any) -> None:
+    """Remove ``_delete_`` where it had no effect, since the base has no such field.
+
+    MMEngine removes it only where there is something to delete, and would pass it to the
+    class that is built.
+
+    Args:
+        node: A value of the config; it is changed, with everything below it.
+    """
+    children: Sequence[Any] = ()
+    if isinstance(node, dict):
+        node.pop('_delete_', None)
+        children = list(node.values())
+    elif isinstance(node, (list, tuple)):
+        children = node
+    for child in children:
+        _drop_delete_marks(child)
 
 
 def _describe(error: Exception) -> str:
