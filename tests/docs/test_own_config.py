@@ -9,7 +9,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from mmengine.registry import DATASETS
 
+from lm4ve.necks.usage import comes_from_norm, watch_necks
+from lm4ve.runner.config import read_checked_config
+from lm4ve.tasks.base.building import build_model, collate
 from tests.helpers import quick_python
 from tests.helpers.code_blocks import blocks_of
 from tests.helpers.image import images
@@ -37,6 +41,39 @@ def config_of(page: str) -> str:
     code = code.replace('/path/to/llama-7b', 'package:all-MiniLM-L6-v2')
     code = code.replace("'float16'", "'float32'")
     return f"_base_ = './host.py'\n{code}"
+
+
+#: The configs of the page with a base of mmpretrain that has other weights than a ViT.
+MAPS = ('swin.py', 'resnet.py')
+
+
+def block_with(word: str) -> str:
+    """Return the only Python block of the page that has a word."""
+    (code,) = [
+        block.code
+        for block in blocks_of('docs/get_started/your_own_config.md')
+        if block.language == 'python' and word in block.code
+    ]
+    return code
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', MAPS)
+def test_config_of_another_backbone_trains_as_it_stands_on_own_pictures(tmp_path, name):
+    for split in ('train', 'val'):
+        images.fill(tmp_path / 'photos' / split, ('cat', 'dog'))
+    pictures = block_with("data_root='photos'").replace('photos', f'{tmp_path}/photos')
+    (tmp_path / name).write_text(block_with(f'# {name}') + pictures)
+    cfg = read_checked_config(tmp_path / name)
+    model, _ = build_model(cfg)
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    batch = collate(cfg, [dataset[0], dataset[-1]])
+    (watched,) = watch_necks(model)
+    losses = model(**model.data_preprocessor(batch, True), mode='loss')
+    losses['loss'].backward()
+    assert watched.defect() == ''
+    assert not comes_from_norm(watched.made_by)
+    assert model.head.fc.out_features == 2
 
 
 @pytest.mark.slow
