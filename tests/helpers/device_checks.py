@@ -322,9 +322,10 @@ def studied(device: str) -> dict[str, Tensor]:
             # What a command finds when it starts: a GPU, or the CPU.
             patch.setattr(training, 'DEVICE', device)
             trainer = training.Trainer(features)
-            model = trainer.train(head, 1e-3, seed=0, steps=3, splits=['train'])
-            scores = trainer._score(model.eval(), test)
-    return dict(model.named_parameters(), scores=torch.from_numpy(scores))
+            pictures = data.splits['train']
+            model = trainer.train(head, 1e-3, 0, 3, pictures, 'float32')
+            predicted = trainer.predict(model, test, head.reads, 'float32')
+    return dict(model.named_parameters(), predicted=torch.from_numpy(predicted))
 
 
 def inferred(name: str, file: str, device: str) -> dict[str, Tensor]:

@@ -1,12 +1,16 @@
 """Studies on tokens made here: what they find, and that a kill loses no digit."""
 
+import io
 import itertools
 import json
 import math
-import time
+import re
+from dataclasses import replace
 from importlib import import_module
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from filelock import FileLock
@@ -15,14 +19,22 @@ from transformers import LlamaConfig, LlamaModel
 from lm4ve.blocks import count_parameters
 from lm4ve.errors import UserError
 from lm4ve.files import sole_use
-from lm4ve.probing.candidates import list_controls
+from lm4ve.probing import precision
+from lm4ve.probing.candidates import list_controls, list_probes
 from lm4ve.probing.data import ProbeData
 from lm4ve.probing.features import Features
-from lm4ve.probing.heads import BATCH, HeadSpec, build_head, count_operations
-from lm4ve.probing.plan import Plan, plan_file
+from lm4ve.probing.heads import (
+    BATCH,
+    HeadSpec,
+    ProfiledHead,
+    build_head,
+    count_operations,
+)
+from lm4ve.probing.plan import Plan, Spent, make_plan, plan_file
+from lm4ve.probing.profiling import TokenShape, profile_head
 from lm4ve.probing.report import OWNER, claim_folder
 from lm4ve.probing.results import Job, read_result
-from lm4ve.probing.study import Study
+from lm4ve.probing.study import prepare_study
 from lm4ve.probing.training import Trainer
 from lm4ve.probing.workers import start_workers
 
@@ -71,11 +83,51 @@ def make_features(folder, labels=None, count=900, views=1) -> Features:
     return Features(shape, data, 'f00d', folder, '<encoder>')
 
 
+class Extracted:
+    """Stands for an encoder that has run: its tokens are there."""
+
+    def __init__(self, features):
+        self.features = features
+        self.folder = features.folder
+        self.data = features.data
+        self.encoder = SimpleNamespace(prefix=features.prefix)
+        self.rows = len(features.data)
+
+    def start(self):
+        return features_shape(self.features), 0.0
+
+    def finish(self):
+        return self.features
+
+
+def features_shape(features) -> list[int]:
+    """Return N and C."""
+    return list(features.shape[2:])
+
+
+def shape_of(features) -> TokenShape:
+    """Return what heads for these tokens are built for."""
+    pictures = len(features.data.splits['train'])
+    classes = len(features.data.classes)
+    return TokenShape(TOKENS, CHANNELS, features.prefix, classes, pictures)
+
+
+def prepare(features, words):
+    """Prepare the study that the words of a command line ask for."""
+    settings = command.settings_of(command.parse_args(words))
+    settings = replace(settings, dtype='float32')
+    folder = features.folder
+    with start_workers(0) as run:
+        return prepare_study(settings, shape_of(features), folder, Spent(0.0), run)
+
+
 def study(features, checkpoint, *words, monkeypatch):
     """Run the command on features; return its sentence and results."""
     for name in ('load_encoder', 'read_data'):
         monkeypatch.setattr(command, name, lambda *a, **k: None)
-    monkeypatch.setattr(command, 'extract_features', lambda *a, **k: features)
+    monkeypatch.setattr(
+        command, 'FeatureExtraction', lambda *a, **k: Extracted(features)
+    )
     out = features.folder / 'out'
     flags = (
         '--variants linear frozen random --rates 3e-3 1e-2 3e-2 --steps 20 --seeds 3 '
@@ -152,13 +204,13 @@ def test_a_stopped_study_resumes_to_the_digit(tmp_path, checkpoint, monkeypatch)
     changed = [path for path in done if path.stat().st_mtime_ns != times[path]]
     assert changed == [done[3]]
     # More seeds train only what is new; --no-resume trains all.
-    assert len(calls) == 3 * (3 * 2 + 3) - 19
+    assert len(calls) == 3 * (3 + 2 + 3) - 19
     calls.clear()
     study(features, checkpoint, '--seeds', 4, monkeypatch=monkeypatch)
     assert [job.seed for job in calls] == [3, 3, 3]
     calls.clear()
     assert study(features, checkpoint, '--no-resume', monkeypatch=monkeypatch) == whole
-    assert len(calls) == 3 * (3 * 2 + 3)
+    assert len(calls) == 3 * (3 + 2 + 3)
 
 
 def test_seeds_of_a_trial_are_not_those_of_a_later_run(tmp_path, checkpoint):
@@ -167,9 +219,7 @@ def test_seeds_of_a_trial_are_not_those_of_a_later_run(tmp_path, checkpoint):
     flags = '--steps 10 --variants frozen lora'
     common = ['e', 'd', '--block', checkpoint, *flags.split()]
     for words in (['--seeds', '2'], ['--seeds', '3'], []):
-        with start_workers(features, 0) as run:
-            settings = command.settings_of(command.parse_args([*common, *words]))
-            made = Study.prepare(features, settings, run, 0.0)
+        made = prepare(features, [*common, *words])
         planned.append(made.plan.seeds)
     assert planned == [2, 3, 8]
     frozen, lora = made.heads.values()
@@ -184,7 +234,7 @@ def test_another_layer_reuses_what_is_trained(tmp_path, checkpoint, monkeypatch)
     study(features, checkpoint, '--layers', 0, monkeypatch=monkeypatch)
     new = {*(tmp_path / 'trainings').iterdir()} - before
     # A random layer is the same in every place.
-    assert len(new) == 3 * 2 + 3  # of the frozen one
+    assert len(new) == 3 + 2 + 3  # of the frozen one
     with pytest.raises(UserError, match='are the same'):
         study(features, checkpoint, '--layers', 1, -1, monkeypatch=monkeypatch)
 
@@ -192,9 +242,7 @@ def test_another_layer_reuses_what_is_trained(tmp_path, checkpoint, monkeypatch)
 def test_blocks_of_several_layers_and_some_heads_are_compared(tmp_path, checkpoint):
     flags = '--steps 10 --variants frozen random random-scaled --layers 1 0-1 --heads 1'
     words = ['e', 'd', '--block', checkpoint, *flags.split()]
-    settings = command.settings_of(command.parse_args(words))
-    with start_workers(make_features(tmp_path), 0) as run:
-        heads = Study.prepare(make_features(tmp_path), settings, run, 0.0).heads
+    heads = prepare(make_features(tmp_path), words).heads
     names = ['frozen (layer 1)', 'frozen (layers 0-1)', 'random', 'random-scaled']
     assert [*heads] == names
     one, both, random, scaled = heads.values()
@@ -213,7 +261,7 @@ def test_a_plan_for_single_layers_is_not_that_for_a_block_of_several(
     for words in ('0', '1', '0-1'):
         flags = ['e', 'd', '--block', checkpoint, '--layers', words]
         settings = command.settings_of(command.parse_args(flags))
-        files.append(plan_file(features, settings))
+        files.append(plan_file(features.folder, settings))
     assert files[0] == files[1] != files[2]
 
 
@@ -226,8 +274,9 @@ def test_what_is_no_layer_is_refused(word, checkpoint, capsys):
 
 def test_a_default_study_has_no_variant_that_must_be_named(checkpoint):
     args = command.parse_args(['e', 'd', '--block', checkpoint])
-    assert 'random' in args.variants
-    assert 'random-scaled' not in args.variants
+    families = command.settings_of(args).families
+    assert 'random' in families
+    assert 'random-scaled' not in families
     assert args.layers == [(-1,)]
 
 
@@ -241,17 +290,21 @@ def test_two_runs_at_once_are_one_too_many(tmp_path, checkpoint, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    'content', ['[' * 100_000, '{"steps": "10", "seeds": 8}', '\udcff']
+    'content',
+    [
+        '[' * 100_000,
+        '{"steps": "10", "seeds": 8, "dropped": []}',
+        '{"steps": 10, "seeds": 8, "dropped": ["linear"]}',
+        '\udcff',
+    ],
 )
 def test_a_damaged_plan_is_made_anew(content, tmp_path, checkpoint):
     features = make_features(tmp_path)
     flags = '--steps 10 --variants frozen linear'
     words = ['e', 'd', '--block', checkpoint, *flags.split()]
-    settings = command.settings_of(command.parse_args(words))
     plans = []
     for _ in range(2):
-        with start_workers(features, 0) as run:
-            plans.append(Study.prepare(features, settings, run, 0.0).plan)
+        plans.append(prepare(features, words).plan)
         (path,) = tmp_path.glob('plan-*.json')
         path.write_bytes(content.encode(errors='surrogateescape'))
     assert plans[0] == plans[1] == Plan(steps=10, seeds=8)
@@ -260,7 +313,7 @@ def test_a_damaged_plan_is_made_anew(content, tmp_path, checkpoint):
 def test_damaged_results_do_not_count(tmp_path):
     features = make_features(tmp_path)
     trainer = Trainer(features)
-    linear = trainer.profile(HeadSpec('linear', 'linear', 'the linear probe'), steps=0)
+    linear = profile_head(list_probes(0)[0], shape_of(features), 0, 'float32')
     job = Job(linear, 1e-2, 0, 10, 'test')
     trainer.run(job)
     path = job.path(features)
@@ -268,7 +321,8 @@ def test_damaged_results_do_not_count(tmp_path):
     assert read_result(features, job) is not None
     texts = ['', '[' * 100_000, '[]', '5', '\udcff', path.read_text()[:40]]
     fields = dict(
-        correct=['zz', '', 'ff' * 999, 1, None], seconds=['1', None, -1, math.nan]
+        predicted=['zz', '', 'ff' * 999, 'feffffff' * 450, '07000000' * 450, 1, None],
+        seconds=['1', None, -1, math.nan],
     )
     for field, values in fields.items():
         texts += [json.dumps(whole | {field: value}) for value in values]
@@ -323,14 +377,35 @@ def test_a_folder_keeps_the_report_of_its_study(tmp_path):
     claim_folder(tmp_path, study)
 
 
-def test_minutes_that_do_not_suffice_are_named(tmp_path, checkpoint, monkeypatch):
-    args = command.parse_args(
-        ['e', 'd', '--block', checkpoint, '--minutes', '0.3', '--workers', '0']
-    )
-    settings = command.settings_of(args)
+def test_minutes_that_do_not_suffice_are_named(tmp_path, checkpoint):
+    words = ['e', 'd', '--block', checkpoint, '--variants', 'linear', 'frozen']
     features = make_features(tmp_path)
-    with pytest.raises(UserError, match='needs? about [1-9].*--minutes'):
-        command.run_study(features, settings, time.monotonic() - 60, tmp_path)
+    settings = command.settings_of(command.parse_args([*words, '--minutes', '2']))
+    settings = replace(settings, dtype='float32')
+    spent = Spent(before=5.0, features=400.0, rows=900)
+    with start_workers(0) as run:
+        with pytest.raises(
+            UserError, match='encoder needs about 6.7.*--limit'
+        ) as error:
+            prepare_study(settings, shape_of(features), tmp_path, spent, run)
+    fix = re.search(r'--minutes (\d+), --limit (\d+)', str(error.value))
+    assert 7 <= int(fix[1]) <= 9
+    assert 30 < int(fix[2]) < 270
+    assert not [*tmp_path.glob('plan-*')]
+
+
+def test_costly_variants_are_left_out_where_the_minutes_are_few():
+    words = ['e', 'd', '--block', 'x', '--minutes', '10', '--workers', '1']
+    settings = command.settings_of(command.parse_args(words))
+    heads = []
+    for family in ('linear', 'frozen', 'random', 'attention', 'mlp', 'lora'):
+        seconds = 0.01 if family == 'linear' else 0.25
+        heads.append(ProfiledHead(family, family, family, step_seconds=seconds))
+    plan = make_plan(settings, heads, 900, Spent(0.0))
+    assert plan.dropped == ('lora', 'mlp')
+    named = replace(settings, may_drop=False)
+    with pytest.raises(UserError, match='--minutes 10 is too few'):
+        make_plan(named, heads, 900, Spent(0.0))
 
 
 def test_the_page_escapes_names(tmp_path, checkpoint, monkeypatch):
@@ -360,11 +435,13 @@ def test_only_pictures_to_train_have_views(tmp_path):
     features = make_features(tmp_path, views=2)
     trainer = Trainer(features)
     seen = set()
-    for x, _ in itertools.islice(trainer.batches(('train', 'val'), 0), 40):
+    pictures = trainer.pictures(['train', 'val'], 0, 0)
+    for x, _ in itertools.islice(trainer.batches(pictures, 0), 40):
         assert x.shape == (BATCH, TOKENS, CHANNELS)
         seen |= {*(x.flatten(1).amax(1) > 100).tolist()}
     assert seen == {False, True}
-    for x, _ in itertools.islice(trainer.batches(('val',), 0), 4):
+    val = features.data.splits['val']
+    for x, _ in itertools.islice(trainer.batches(val, 0), 4):
         assert x.max() < 100
 
 
@@ -372,11 +449,130 @@ def test_only_pictures_to_train_have_views(tmp_path):
 def test_processes_train_what_one_does(tmp_path, checkpoint):
     features = make_features(tmp_path)
     head = HeadSpec('frozen', 'frozen', '', dict(checkpoint=checkpoint))
-    profiled = Trainer(features).profile(head, steps=0)
+    profiled = profile_head(head, shape_of(features), 0, 'float32')
+    trainer = Trainer(features)
     jobs = [Job(profiled, 1e-2, seed, 20, 'test') for seed in range(3)]
     found = []
     for processes in (0, 2):
-        with start_workers(features, processes) as run:
-            assert len([*run('run', jobs)]) == 3
-        found.append([read_result(features, job).correct for job in jobs])
+        with start_workers(processes) as run:
+            assert len([*run(trainer.run, jobs)]) == 3
+        found.append([read_result(features, job).predicted for job in jobs])
+        for job in jobs:
+            job.path(features).unlink()
     assert np.array_equal(*found)
+
+
+# ------------------------------------------------------------ precision, shots, blocks
+def test_the_type_of_products_is_chosen_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(precision, 'multiplies_bfloat16', lambda: True)
+    assert precision.choose_dtype('auto', tmp_path) == 'bfloat16'
+    # On another machine, with the same tokens.
+    monkeypatch.setattr(precision, 'multiplies_bfloat16', lambda: False)
+    assert precision.choose_dtype('auto', tmp_path) == 'bfloat16'
+    assert precision.choose_dtype('float32', tmp_path) == 'float32'
+    (tmp_path / precision.RECORD).write_text('{"dtype": "int4"}')
+    assert precision.choose_dtype('auto', tmp_path) == 'float32'
+
+
+def test_types_of_products_share_no_result(tmp_path):
+    features = make_features(tmp_path)
+    head = profile_head(list_probes(0)[0], shape_of(features), 0, 'float32')
+    jobs = [Job(head, 1e-2, 0, 10, 'test', dtype) for dtype in precision.DTYPES]
+    assert len({job.path(features) for job in jobs}) == 2
+
+
+def test_a_head_gives_the_same_in_both_types_up_to_rounding(tmp_path, checkpoint):
+    features = make_features(tmp_path, lambda x: x[:, 0, 0] > 0)
+    trainer = Trainer(features)
+    head = HeadSpec('frozen', 'frozen', '', dict(checkpoint=checkpoint))
+    pictures = trainer.pictures(['train'], 0, 0)
+    test = features.data.splits['test']
+    predicted = []
+    for dtype in precision.DTYPES:
+        block = dict(checkpoint=checkpoint, dtype=dtype)
+        own = replace(head, block=block)
+        model = trainer.train(own, 1e-2, 0, 60, pictures, dtype)
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+        predicted.append(trainer.predict(model, test, 'tokens', dtype))
+    assert np.mean(predicted[0] == predicted[1]) > 0.9
+
+
+def test_shots_are_so_many_of_each_class_and_drawn_by_the_seed(tmp_path):
+    features = make_features(tmp_path)
+    trainer = Trainer(features)
+    labels = features.data.labels
+    drawn = [trainer.pictures(['train'], 5, seed) for seed in (0, 0, 1)]
+    for pictures in drawn:
+        assert np.bincount(labels[pictures]).tolist() == [5, 5]
+        assert set(pictures) <= set(features.data.splits['train'])
+    assert np.array_equal(drawn[0], drawn[1])
+    assert not np.array_equal(drawn[0], drawn[2])
+    job = Job(ProfiledHead('x', 'linear', '', shots=5), 1e-2, 0, 10, 'test')
+    assert job.trained_splits == ['train']
+    everything = trainer.pictures(['train'], 10_000, 0)
+    assert sorted(everything) == sorted(features.data.splits['train'])
+
+
+def test_few_shots_are_compared_among_themselves(tmp_path, checkpoint, monkeypatch):
+    features = make_features(tmp_path, lambda x: x[:, 0, 0] > 0)
+    words = '--variants linear knn logreg frozen --shots 2 all --seeds 2'.split()
+    sentence, results = study(features, checkpoint, *words, monkeypatch=monkeypatch)
+    table = pd.read_csv(io.BytesIO(results))
+    seeds = table.groupby('variant')['seed'].count().to_dict()
+    # Nearest neighbours of all pictures are the same with every seed.
+    assert seeds['knn'] == seeds['logreg'] == 1
+    assert seeds['knn (2 shots)'] == seeds['logreg (2 shots)'] == 2
+    pairs = pd.read_csv(tmp_path / 'out/comparisons.csv')
+    assert len(pairs) == 6
+    for block, other in zip(pairs['block'], pairs['against'], strict=True):
+        assert ('shots' in block) == ('shots' in other)
+    means = table.groupby('variant')['accuracy'].mean()
+    assert means['linear'] > means['linear (2 shots)']
+
+
+def test_of_several_linear_probes_the_best_on_val_is_compared(
+    tmp_path, checkpoint, monkeypatch
+):
+    # Everything is in the second token, which is that of a place.
+    features = make_features(tmp_path, lambda x: x[:, 1, 0] > 0)
+    features = replace(features, prefix=1)
+    words = '--variants linear frozen --seeds 2'.split()
+    study(features, checkpoint, *words, monkeypatch=monkeypatch)
+    pairs = pd.read_csv(tmp_path / 'out/comparisons.csv')
+    (against,) = pairs['against']
+    assert against in ('linear (mean)', 'linear (both)')
+    results = pd.read_csv(tmp_path / 'out/results.csv')
+    means = results.groupby('variant')['accuracy'].mean()
+    assert means['linear (class)'] < means['linear (mean)'] - 3
+
+
+def test_blocks_of_two_models_are_corrected_at_once(tmp_path, checkpoint):
+    words = ['e', 'd', '--block', f'one={checkpoint}', f'two={checkpoint}']
+    flags = '--steps 10 --variants frozen random linear'.split()
+    with pytest.raises(UserError, match="'frozen .one.' and 'frozen .two.' are the"):
+        prepare(make_features(tmp_path), [*words, *flags])
+    other = str(tmp_path / 'other')
+    model = LlamaModel.from_pretrained(checkpoint)
+    model.layers[1].mlp.up_proj.weight.data.mul_(2)
+    model.save_pretrained(other)
+    words[-1] = f'two={other}'
+    heads = prepare(make_features(tmp_path), [*words, *flags]).heads
+    # Random blocks of one shape are one.
+    assert [*heads] == ['linear', 'frozen (one)', 'frozen (two)', 'random (one)']
+
+
+def test_an_unknown_block_is_refused_before_anything_is_read(tmp_path, monkeypatch):
+    def never(*args, **kwargs):
+        raise AssertionError('something was read')
+
+    monkeypatch.setattr(command, 'load_encoder', never)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match='no-such-model'):
+        command.main(['encoder', 'data', '--block', str(tmp_path / 'no-such-model')])
+
+
+def test_a_preliminary_answer_comes_once(tmp_path, checkpoint, monkeypatch, capsys):
+    module = import_module('lm4ve.probing.study')
+    monkeypatch.setattr(module, '_PRELIMINARY_SECONDS', 0.0)
+    study(make_features(tmp_path), checkpoint, monkeypatch=monkeypatch)
+    assert capsys.readouterr().out.count('Preliminary') == 1

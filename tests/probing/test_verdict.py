@@ -8,7 +8,7 @@ from scipy import stats
 
 from lm4ve.probing.heads import HeadSpec
 from lm4ve.probing.sentence import conclude
-from lm4ve.probing.verdict import compare
+from lm4ve.probing.verdict import chance_to_decide, compare, gain_of
 
 CONTROLS = ('linear', 'random', 'mlp')
 HEADS = {
@@ -21,6 +21,13 @@ HEADS = {
 def quick_correction(monkeypatch):
     """statsmodels collects garbage in every correction, for a quarter of a second."""
     monkeypatch.setattr(gc, 'collect', lambda *args: 0)
+
+
+def compare_all(correct, blocks, margin):
+    """Compare each block with everything that is no block."""
+    others = [name for name in correct if name not in blocks]
+    pairs = [(block, other) for block in blocks for other in others]
+    return compare(correct, pairs, margin)
 
 
 def simulate(rng, gain: float):
@@ -44,7 +51,7 @@ def rate(verdicts, gain: float) -> float:
     rng = np.random.default_rng(0)
     hits = 0
     for _ in range(200):
-        comparisons = compare(simulate(rng, gain), ['frozen'], 1.0)
+        comparisons = compare_all(simulate(rng, gain), ['frozen'], 1.0)
         if any(comparison.verdict in verdicts for comparison in comparisons):
             hits += 1
     return hits / 200
@@ -68,7 +75,7 @@ def test_a_gain_of_the_margin_is_rarely_called_equal():
         )  # points, that 10,000 pictures can show
         base = np.arange(10_000) < 5_000
         frozen = np.stack([np.arange(10_000) < 5_000 + round(100 * s) for s in seeds])
-        one = compare(
+        one = compare_all(
             {'frozen': frozen, 'linear': np.stack([base] * 8)}, ['frozen'], 1.0
         )
         equal += one[0].verdict == 'equal'
@@ -77,7 +84,7 @@ def test_a_gain_of_the_margin_is_rarely_called_equal():
 
 def test_numbers_are_scipys():
     correct = simulate(np.random.default_rng(1), 5)
-    found = compare(correct, ['frozen'], 1.0)
+    found = compare_all(correct, ['frozen'], 1.0)
     for one, name in zip(found, CONTROLS, strict=True):
         gain = 100.0 * correct['frozen'] - 100.0 * correct[name]
         over_seeds, over_pictures = (
@@ -98,7 +105,7 @@ def test_needed_seeds_give_the_power():
     rng = np.random.default_rng(2)
     base = np.zeros((3, 10_000), bool)
     frozen = np.stack([np.arange(10_000) < 200 + 100 * s for s in (-2, 0, 2)])
-    (one,) = compare({'frozen': frozen, 'linear': base}, ['frozen'], 1.0)
+    (one,) = compare_all({'frozen': frozen, 'linear': base}, ['frozen'], 1.0)
     assert one.verdict == 'few seeds'
     needed = one.seeds_needed
     draws = rng.normal(one.difference, 2.0, (4000, needed))
@@ -112,7 +119,7 @@ def test_needed_seeds_give_the_power():
 )
 def test_equal_trainings_do_not_differ_unless_few(seeds, pictures, verdict):
     same = np.ones((seeds, pictures), bool)
-    (one,) = compare({'frozen': same, 'linear': same}, ['frozen'], 1.0)
+    (one,) = compare_all({'frozen': same, 'linear': same}, ['frozen'], 1.0)
     assert one.verdict == verdict and one.seeds == one.both == (0, 0)
 
 
@@ -135,7 +142,58 @@ def test_the_sentence_says_what_follows(linear, random, formal, meaning):
 
     gains = dict(frozen=0, linear=linear, random=random, formal=formal)
     correct = {name: training(gain) for name, gain in gains.items() if gain is not None}
-    text = conclude(compare(correct, ['frozen'], 1.0), HEADS, 1.0)
+    text = conclude(compare_all(correct, ['frozen'], 1.0), HEADS, 1.0)
     assert meaning in text
     if linear > 0:
         assert 'better than the linear by 9 points (95 %: 7.2 to 10.8)' in text
+
+
+# --------------------------------------------------------------------------- futility
+def simulate_pictures(effect, pictures, seeds, noise, seed):
+    """Return gains of seeds and pictures: most equal, some differ by picture and seed."""
+    rng = np.random.default_rng(seed)
+    share = 0.5 * (noise + effect / 100)
+    tendency = rng.choice([-1, 0, 1], pictures, p=[noise - share, 1 - noise, share])
+    flips = rng.random((seeds, pictures)) < 0.3
+    return 100.0 * np.where(flips, 0, tendency)
+
+
+def test_what_few_pictures_cannot_decide_gets_no_more_seeds():
+    gain = simulate_pictures(effect=3.0, pictures=60, seeds=4, noise=0.2, seed=3)
+    gain += 2.0  # beyond the margin, but within what 60 pictures vary
+    assert chance_to_decide(gain, 8, margin=1.0) < 0.1
+
+
+def test_a_clear_gain_and_equality_stay_worth_their_seeds():
+    clear = simulate_pictures(effect=18.0, pictures=1000, seeds=4, noise=0.2, seed=0)
+    assert chance_to_decide(clear, 8, margin=1.0) > 0.9
+    same = simulate_pictures(effect=0.0, pictures=5000, seeds=4, noise=0.04, seed=0)
+    assert chance_to_decide(same, 8, margin=1.0) > 0.5
+
+
+@pytest.mark.parametrize('seed', range(8))
+def test_a_stop_costs_few_verdicts(seed):
+    """Of random comparisons, those that are given up would seldom have been decided."""
+    rng = np.random.default_rng(seed)
+    lost = 0
+    stopped = 0
+    for trial in range(40):
+        effect = rng.uniform(-4, 4)
+        gain = simulate_pictures(
+            effect, int(rng.integers(50, 1500)), 8, 0.15, 40 * seed + trial
+        )
+        correct = dict(block=gain >= 100, other=gain <= -100)
+        (whole,) = compare(correct, [('block', 'other')], 1.0)
+        if chance_to_decide(gain[:4], 8, 1.0) < 0.1:
+            stopped += 1
+            lost += whole.verdict in ('better', 'worse', 'equal')
+    assert lost <= max(1, 0.2 * stopped)
+
+
+def test_a_variant_without_seeds_stands_beside_every_seed():
+    block = np.array([[1, 1, 0], [1, 0, 0]], bool)
+    other = np.array([[1, 0, 0]], bool)
+    gain = gain_of(block, other)
+    assert gain.tolist() == [[0, 100, 0], [0, 0, 0]]
+    more = np.array([[1, 1, 1], [0, 0, 0], [1, 1, 1]], bool)
+    assert gain_of(block, more).shape == (2, 3)

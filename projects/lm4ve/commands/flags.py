@@ -42,6 +42,8 @@ _AGAIN = 'use what was trained before (default), or train all again'
 _FORMATS = ('onnx', 'torch-export', 'safetensors')
 _VARIANTS = (
     'linear',
+    'logreg',
+    'knn',
     'attentive',
     'frozen',
     'lora',
@@ -53,7 +55,7 @@ _VARIANTS = (
 )
 #: Variants that are compared only where they are named.
 _ON_REQUEST = ('random-scaled',)
-_DEFAULT_VARIANTS = [name for name in _VARIANTS if name not in _ON_REQUEST]
+DEFAULT_VARIANTS = [name for name in _VARIANTS if name not in _ON_REQUEST]
 
 
 def _read_layers(word: str) -> tuple[int, ...]:
@@ -76,6 +78,19 @@ def _read_layers(word: str) -> tuple[int, ...]:
     return layers
 
 
+def _read_shots(word: str) -> int:
+    """Return the number of pictures of each class that a word of ``--shots`` names; 0: all.
+
+    Raises:
+        argparse.ArgumentTypeError: It is neither a number from 1 on nor 'all'.
+    """
+    if word == 'all':
+        return 0
+    if re.fullmatch(r'[1-9]\d*', word):
+        return int(word)
+    raise argparse.ArgumentTypeError(f"'{word}' is no number of pictures, nor 'all'.")
+
+
 #: Command -> its flags.
 FLAGS: dict[str, Flags] = {
     'try': {
@@ -84,7 +99,10 @@ FLAGS: dict[str, Flags] = {
         ),
         'data': dict(help='a folder of class folders, a CSV file or a config'),
         '--block': dict(
-            required=True, metavar='CHECKPOINT', help='package:NAME, folder or hub id'
+            required=True,
+            nargs='+',
+            metavar='[NAME=]CHECKPOINT',
+            help='package:NAME, folder or hub id; several are compared at once',
         ),
         '--layers': dict(
             type=_read_layers,
@@ -102,9 +120,15 @@ FLAGS: dict[str, Flags] = {
         '--formal': dict(nargs='+', default=[], metavar='[NAME=]FOLDER', help=_FORMAL),
         '--variants': dict(
             nargs='+',
-            default=_DEFAULT_VARIANTS,
             choices=_VARIANTS,
-            help='default: all but random-scaled',
+            help='default: all but random-scaled, as far as the minutes allow',
+        ),
+        '--shots': dict(
+            type=_read_shots,
+            nargs='+',
+            default=[0],
+            metavar='N',
+            help="pictures of each class to train on, or 'all'; default: all",
         ),
         '--seeds': dict(type=int, help='default: 8; 6 to 4 where the minutes are few'),
         '--minutes': dict(
@@ -130,7 +154,9 @@ FLAGS: dict[str, Flags] = {
             help='of a picture to train: itself, and cuts of it',
         ),
         '--dtype': dict(
-            choices=['float32', 'bfloat16'], default='float32', help="the block's"
+            choices=['auto', 'float32', 'bfloat16'],
+            default='auto',
+            help='of all products; default: the faster one of the machine',
         ),
         '--encoder-checkpoint': dict(help='weights of an encoder that a config names'),
         '--size': dict(

@@ -11,26 +11,31 @@ See docs/guides/try.md.
 
 import argparse
 import inspect
+import os
 import re
 import shlex
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mmengine.logging import MessageHub, MMLogger
 
-from lm4ve.commands.flags import parser_of
+from lm4ve.blocks import LLMBlock
+from lm4ve.commands.flags import DEFAULT_VARIANTS, parser_of
 from lm4ve.errors import UserError, check
 from lm4ve.files import require_writable, sole_use
 from lm4ve.probing.candidates import words_of_layers
 from lm4ve.probing.data import read_data
 from lm4ve.probing.encoders import load_encoder
-from lm4ve.probing.features import Features, extract_features
-from lm4ve.probing.plan import StudySettings
+from lm4ve.probing.features import FeatureExtraction
+from lm4ve.probing.plan import Spent, StudySettings
+from lm4ve.probing.precision import DTYPES, choose_dtype
+from lm4ve.probing.profiling import TokenShape
 from lm4ve.probing.report import claim_folder, write_report
-from lm4ve.probing.results import DEVICE
-from lm4ve.probing.study import Study
+from lm4ve.probing.results import DEVICE, RECIPE
+from lm4ve.probing.study import Prepared, Study, blocks_of, prepare_study
 from lm4ve.probing.verdict import decide
 from lm4ve.probing.workers import start_workers
 from lm4ve.runner.cores import count_cores
@@ -54,8 +59,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     check('--minutes', args.minutes, above=0)
     for rate in args.rates:
         check('--rates', rate, above=0)
-    if 'frozen' not in args.variants or len(set(args.variants)) < 2:
-        raise UserError("--variants needs 'frozen', and one to compare it with.")
+    if args.variants is not None:
+        if 'frozen' not in args.variants or len(set(args.variants)) < 2:
+            raise UserError("--variants needs 'frozen', and one to compare it with.")
     return args
 
 
@@ -63,18 +69,23 @@ def settings_of(args: argparse.Namespace) -> StudySettings:
     """Return the settings of a study by its flags, with defaults for those not given.
 
     Raises:
-        UserError: Two folders of --formal have one name.
+        UserError: Two folders of --formal, or two models of --block, have one name.
     """
     workers = args.workers
     if workers is None:
         workers = 1 if DEVICE == 'cuda' else count_cores()
+    families = args.variants
+    if families is None:
+        families = DEFAULT_VARIANTS
     return StudySettings(
-        block=args.block,
+        blocks=_read_named(args.block, '--block'),
         layers=args.layers,
         heads=args.heads,
-        formal=_read_formal(args.formal),
+        formal=_read_named(args.formal, '--formal'),
         dtype=args.dtype,
-        families=args.variants,
+        families=families,
+        may_drop=args.variants is None,
+        shots=args.shots,
         seeds=args.seeds or None,
         steps=args.steps or None,
         minutes=args.minutes,
@@ -85,23 +96,27 @@ def settings_of(args: argparse.Namespace) -> StudySettings:
     )
 
 
-def _read_formal(words: Sequence[str]) -> dict[str, str]:
-    """Parse the words of --formal, ``[NAME=]FOLDER``, to name -> folder.
+def _read_named(words: Sequence[str], flag: str) -> dict[str, str]:
+    """Parse ``[NAME=]CHECKPOINT`` words to name -> checkpoint.
 
-    Without a NAME, the folder's own is taken.
+    Without a NAME, the last part of the folder or hub id is taken.
+
+    Args:
+        words (Sequence[str]): The words after the flag.
+        flag (str): The flag, for the error.
 
     Raises:
-        UserError: Two folders have one name.
+        UserError: Two have one name.
     """
-    folders = {}
+    named = {}
     for word in words:
-        name, separator, folder = word.partition('=')
+        name, separator, checkpoint = word.partition('=')
         if not separator:
-            name = Path(word).name
-            folder = word
-        folders[name] = folder
-    check('the number of names in --formal', len(folders), least=len(words))
-    return folders
+            name = Path(word.rpartition(':')[2]).name
+            checkpoint = word
+        named[name] = checkpoint
+    check(f'the number of names in {flag}', len(named), least=len(words))
+    return named
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -118,22 +133,42 @@ def main(argv: Sequence[str] | None = None) -> None:
     require_writable(args.cache, '--cache')
     require_writable(out, '--work-dir')
     with sole_use(out / '.lock'):
-        claim_folder(out, dict(encoder=args.encoder, data=args.data, block=args.block))
+        blocks = ' '.join(args.block)
+        claim_folder(out, dict(encoder=args.encoder, data=args.data, block=blocks))
+        require_blocks(settings)
         encoder = load_encoder(args.encoder, args.encoder_checkpoint, args.size)
         data = read_data(args.data, limit=args.limit)
         # A stopped command prints this path as what it saved.
         MessageHub.get_instance('lm4ve-try').update_info('last_ckpt', str(args.cache))
-        features = extract_features(encoder, data, args.cache, args.views, args.tokens)
-        with sole_use(features.folder / 'study.lock'):
-            run_study(features, settings, started, out)
+        extraction = FeatureExtraction(
+            encoder, data, args.cache, args.views, args.tokens
+        )
+        with sole_use(extraction.folder / 'study.lock'):
+            run_study(extraction, settings, started, out)
+
+
+def require_blocks(settings: StudySettings) -> None:
+    """Build each block of a study once, so that a wrong one is named at once.
+
+    Raises:
+        UserError: A language model, or one of its layers or heads, does not exist.
+    """
+    # Any type serves here.
+    with_dtype = replace(settings, dtype=DTYPES[0])
+    for head in blocks_of(with_dtype):
+        if head.family in ('frozen', 'formal'):
+            LLMBlock(**head.block)
 
 
 def default_name(args: argparse.Namespace) -> str:
     """Return the name of the folder of a report, by what is compared."""
-    parts = [args.encoder, args.data, args.block]
+    parts = [args.encoder, args.data, *args.block]
     if args.layers != [(-1,)]:
         parts.append('layers')
         parts += [words_of_layers(layers) for layers in args.layers]
+    if args.shots != [0]:
+        parts.append('shots')
+        parts += ['all' if count == 0 else str(count) for count in args.shots]
     if args.heads:
         parts.append('heads')
         parts += [str(head) for head in args.heads]
@@ -142,18 +177,35 @@ def default_name(args: argparse.Namespace) -> str:
 
 
 def run_study(
-    features: Features, settings: StudySettings, started: float, out: Path
+    extraction: FeatureExtraction, settings: StudySettings, started: float, out: Path
 ) -> None:
-    """Run a study and write its report into a folder.
+    """Plan a study, compute its features, train, and write the report into a folder.
 
     Args:
-        features (Features): The tokens.
+        extraction (FeatureExtraction): Runs the encoder.
         settings (StudySettings): What the user asks for.
         started (float): ``time.monotonic()`` when the minutes began.
         out (Path): The folder.
     """
-    with start_workers(features, settings.workers) as run:
-        study = Study.prepare(features, settings, run, started)
+    dtype = choose_dtype(settings.dtype, extraction.folder)
+    settings = replace(settings, dtype=dtype)
+    with start_workers(settings.workers) as run:
+        (tokens, channels), seconds = extraction.start()
+        data = extraction.data
+        shape = TokenShape(
+            tokens=tokens,
+            channels=channels,
+            prefix=extraction.encoder.prefix,
+            classes=len(data.classes),
+            pictures=len(data.splits['train']),
+        )
+        # On a busy machine more has passed than was worked.
+        passed = min(time.monotonic() - started, time.process_time())
+        spent = Spent(passed, seconds, extraction.rows)
+        prepared = prepare_study(settings, shape, extraction.folder, spent, run)
+        _print_plan(prepared, settings, seconds)
+        features = extraction.finish()
+        study = Study(features, settings, prepared, run, started)
         rule = f'{inspect.getdoc(decide)}\n\nHere: {_describe(study)}'
         print(f'{rule}\n')
         results = study.train()
@@ -161,14 +213,44 @@ def run_study(
     write_report(study, results, out, rule, command)
 
 
+def _print_plan(prepared: Prepared, settings: StudySettings, seconds: float) -> None:
+    """Print what will be done and what is left out, before it takes time.
+
+    Args:
+        prepared (Prepared): Heads and plan.
+        settings (StudySettings): The precision and the minutes.
+        seconds (float): How long the encoder will take on free cores.
+    """
+    plan = prepared.plan
+    print(
+        f'Plan: about {seconds / 60:.1f} minutes for the encoder; then '
+        f'{len(prepared.heads)} variants, {plan.seeds} seeds of {plan.steps} steps, '
+        f'products in {settings.dtype}.',
+        flush=True,
+    )
+    if plan.dropped:
+        print(
+            f'Left out, since --minutes {settings.minutes:g} is too few for them: '
+            f'{", ".join(plan.dropped)}.',
+            flush=True,
+        )
+    load = os.getloadavg()[0]
+    if load > count_cores() / 2 + 1:
+        print(
+            f'Other processes use the cores (load {load:.1f} of {count_cores()}): this will '
+            'take longer.',
+            flush=True,
+        )
+
+
 def _describe(study: Study) -> str:
     """Return the numbers of a study that its verdicts depend on, as text."""
     data = study.features.data
-    others = len(study.heads) - len(study.blocks)
     return (
         f'{study.plan.steps} steps, {study.plan.seeds} seeds, margin '
         f'{study.settings.margin:g}, {len(data.splits["test"]):,} test pictures of '
-        f'{len(data.classes)} classes, {len(study.blocks) * others} comparison(s).'
+        f'{len(data.classes)} classes, products in {study.settings.dtype}, recipe '
+        f'{RECIPE}.'
     )
 
 

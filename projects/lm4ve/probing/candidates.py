@@ -1,6 +1,7 @@
 """Which heads a study compares: frozen blocks, and what could explain their gain.
 
-A frozen block helps only in comparison: with no block, with random weights of the same
+A frozen block helps only in comparison: with no block (probes, and classifiers that
+everybody knows), with random weights of the same
 shape, with weights from a formal language, and with trained layers in its place. The
 trained layers come in two sizes: as many trainable parameters as the two mappers, and
 as many operations as the frozen block. Either could explain a gain alone.
@@ -25,6 +26,8 @@ from lm4ve.probing.heads import (
 #: Names that ``--variants`` takes.
 FAMILIES = (
     'linear',
+    'logreg',
+    'knn',
     'attentive',
     'frozen',
     'lora',
@@ -34,12 +37,21 @@ FAMILIES = (
     'attention',
     'mlp',
 )
+#: Families that are left out where not even the shortest plan fits the minutes, in this
+#: order: what answers the question least for its time comes first.
+DROPPED_FIRST = ('lora', 'mlp', 'attention')
+#: What a linear probe reads -> its name in sentences.
+_WORDS_OF_READS = {
+    'class': 'class token',
+    'mean': 'mean of the other tokens',
+    'both': 'class token and mean',
+}
 #: Widths that are tried for a trained layer.
 _WIDTHS = range(ATTENTION_HEADS, 1 << 24, ATTENTION_HEADS)
 
 
 def list_blocks(
-    checkpoint: str,
+    blocks: Mapping[str, str],
     layers: Sequence[Sequence[int]],
     kept_heads: Sequence[int] | None,
     formal: Mapping[str, str],
@@ -48,39 +60,65 @@ def list_blocks(
     """Return the heads that have layers of a language model: frozen, with LoRA, random, formal.
 
     Args:
-        checkpoint (str): The language model, as :class:`lm4ve.blocks.LLMBlock` takes it.
+        blocks (Mapping[str, str]): Name -> a language model, as
+            :class:`lm4ve.blocks.LLMBlock` takes it.
         layers (Sequence[Sequence[int]]): The layers of a block each. Each block gives a
-            frozen head; the head with LoRA and the random ones have the last.
+            frozen head; the head with LoRA and the random ones of a language model have
+            the last.
         kept_heads (Sequence[int], optional): The query heads that every block keeps;
             None: all.
         formal (Mapping[str, str]): Name -> folder of weights that were pre-trained on a
             formal language.
         dtype (str): The type of the blocks' weights.
     """
-    shared: dict[str, Any] = dict(checkpoint=checkpoint, dtype=dtype)
+    shared: dict[str, Any] = dict(dtype=dtype)
     if kept_heads is not None:
         shared['heads'] = tuple(kept_heads)
     heads = []
-    for own in dict.fromkeys(tuple(group) for group in layers):
-        suffix = ''
-        if len(layers) > 1:
-            noun = 'layer' if len(own) == 1 else 'layers'
-            suffix = f' ({noun} {words_of_layers(own)})'
-        block: dict[str, Any] = dict(shared, layers=own)
-        words = f'the frozen block{suffix}'
-        heads.append(HeadSpec(f'frozen{suffix}', 'frozen', words, block))
-    last: dict[str, Any] = dict(shared, layers=tuple(layers[-1]))
-    lora = dict(last, trainable='lora')
-    heads.append(HeadSpec('lora', 'lora', 'the same block with LoRA', lora))
-    random = dict(last, pretrained=False)
-    heads.append(HeadSpec('random', 'random', 'a frozen random block', random))
-    scaled = dict(last, pretrained='scaled')
-    words = 'a frozen random block at the pre-trained scale'
-    heads.append(HeadSpec('random-scaled', 'random-scaled', words, scaled))
+    for model, checkpoint in blocks.items():
+        of_model = dict(shared, checkpoint=checkpoint)
+        name = model if len(blocks) > 1 else ''
+        heads += _list_blocks_of_model(name, of_model, layers)
     for name, folder in formal.items():
         words = f"a frozen block of '{name}'"
         block = dict(shared, checkpoint=folder)
         heads.append(HeadSpec(f'formal ({name})', 'formal', words, block))
+    return heads
+
+
+def _list_blocks_of_model(
+    model: str, shared: Mapping[str, Any], layers: Sequence[Sequence[int]]
+) -> list[HeadSpec]:
+    """Return the heads of one language model; see :func:`list_blocks`.
+
+    Args:
+        model (str): Its name where there are several, else ''.
+        shared (Mapping): The arguments of all its blocks.
+        layers (Sequence[Sequence[int]]): The layers of a block each.
+    """
+    heads = []
+    for own in dict.fromkeys(tuple(group) for group in layers):
+        parts = [model] if model else []
+        if len(layers) > 1:
+            noun = 'layer' if len(own) == 1 else 'layers'
+            parts.append(f'{noun} {words_of_layers(own)}')
+        suffix = f' ({", ".join(parts)})' if parts else ''
+        block: dict[str, Any] = dict(shared, layers=own)
+        words = f'the frozen block{suffix}'
+        heads.append(HeadSpec(f'frozen{suffix}', 'frozen', words, block))
+    suffix = f' ({model})' if model else ''
+    last: dict[str, Any] = dict(shared, layers=tuple(layers[-1]))
+    for family, changes, words in (
+        ('lora', dict(trainable='lora'), 'the same block with LoRA'),
+        ('random', dict(pretrained=False), 'a frozen random block'),
+        (
+            'random-scaled',
+            dict(pretrained='scaled'),
+            'a frozen random block at the pre-trained scale',
+        ),
+    ):
+        block = dict(last, **changes)
+        heads.append(HeadSpec(f'{family}{suffix}', family, f'{words}{suffix}', block))
     return heads
 
 
@@ -91,10 +129,36 @@ def words_of_layers(layers: Sequence[int]) -> str:
     return f'{layers[0]}-{layers[-1]}'
 
 
+def list_probes(prefix: int) -> list[HeadSpec]:
+    """Return the heads without any layer: linear and attentive probes, and fitted baselines.
+
+    Args:
+        prefix (int): The encoder's class and register tokens. With one, the linear probe
+            comes in three forms, of which the best on val is compared.
+    """
+    if prefix == 0:
+        linear = [HeadSpec('linear', 'linear', 'the linear probe', reads='mean')]
+        vector = 'mean'
+        neighbours = 'mean'
+    else:
+        linear = []
+        for reads in ('class', 'mean', 'both'):
+            words = f'the linear probe ({_WORDS_OF_READS[reads]})'
+            linear.append(HeadSpec(f'linear ({reads})', 'linear', words, reads=reads))
+        vector = 'both'
+        neighbours = 'class'
+    return [
+        *linear,
+        HeadSpec('attentive', 'attentive', 'the attentive probe'),
+        HeadSpec('logreg', 'logreg', 'logistic regression', reads=vector),
+        HeadSpec('knn', 'knn', '20 nearest neighbours', reads=neighbours),
+    ]
+
+
 def list_controls(
     channels: int, tokens: int, width: int, operations: int
 ) -> list[HeadSpec]:
-    """Return the heads without a language model: two probes, and trained layers of two sizes.
+    """Return the trained layers of two sizes that could take the block's place.
 
     Args:
         channels, tokens (int): C and N of the encoder's tokens.
@@ -102,10 +166,7 @@ def list_controls(
         operations (int): The operations of the frozen block with its mappers, for one
             sample.
     """
-    heads = [
-        HeadSpec('linear', 'linear', 'the linear probe'),
-        HeadSpec('attentive', 'attentive', 'the attentive probe'),
-    ]
+    heads = []
 
     def count_pool(pool: nn.Module) -> int:
         return count_operations(pool, tokens, channels, 'meta')

@@ -22,11 +22,13 @@ from tqdm import tqdm
 
 from lm4ve.errors import UserError, check
 from lm4ve.files import require_writable, sole_use
+from lm4ve.probing.clock import FreeClock
 from lm4ve.probing.data import ProbeData
 from lm4ve.probing.encoders import Encoder
 from lm4ve.probing.pictures import DamagedPictureError
 from lm4ve.probing.pooling import pool_tokens
 from lm4ve.probing.token_file import TOKENS, TokenFile, open_token_file
+from lm4ve.runner.cores import count_cores
 from lm4ve.runner.devices import find_device
 from lm4ve.tasks.base.analysis import proportional_grid
 
@@ -59,6 +61,7 @@ class Features:
         fingerprint (str): Hex; of encoder, data, views, tokens and the libraries.
         folder (Path): Where they lie. Studies store their trainings in it.
         encoder (str): How a report names it.
+        prefix (int): How many class and register tokens come first.
     """
 
     shape: tuple[int, ...]
@@ -66,6 +69,7 @@ class Features:
     fingerprint: str
     folder: Path
     encoder: str
+    prefix: int = 0
 
     @property
     def tokens(self) -> np.ndarray:
@@ -78,10 +82,8 @@ class Features:
         return np.memmap(self.folder / TOKENS, np.float16, 'r', shape=self.shape)
 
 
-def extract_features(
-    encoder: Encoder, data: ProbeData, cache: Path, views: int = 1, tokens: int = 16
-) -> Features:
-    """Run a frozen encoder once over data, on a GPU if there is one.
+class FeatureExtraction:
+    """Runs a frozen encoder once over data, on a GPU if there is one.
 
     What an earlier run computed is used, also where it was killed.
 
@@ -95,32 +97,98 @@ def extract_features(
             :func:`lm4ve.probing.pooling.pool_tokens`.
 
     Raises:
-        UserError: The encoder does not take such data or gives no tokens, values are
-            not finite or exceed float16's range, a picture of val or test is damaged,
-            or the disk is full.
+        UserError: The encoder does not take so many views or tokens, or the folder
+            cannot be written to.
     """
-    encoder.module.to(find_device(None))
-    check('--tokens', tokens, least=0)
-    most_views = None if encoder.kind == 'image' else 1
-    check('--views', views, least=1, most=most_views)
 
-    fingerprint = _fingerprint(encoder, data, views, tokens)
-    folder = Path(cache) / fingerprint[:16]
-    require_writable(folder, '--cache')
-    with sole_use(folder / 'lock'):
-        file = open_token_file(folder)
-        total = views * len(data)
-        if file.rows > total:  # no record of these data
-            file = TokenFile(folder)
-        if file.rows < total:
-            _fill(file, encoder, data, total, tokens)
+    def __init__(
+        self,
+        encoder: Encoder,
+        data: ProbeData,
+        cache: Path,
+        views: int = 1,
+        tokens: int = 16,
+    ) -> None:
+        encoder.module.to(find_device(None))
+        check('--tokens', tokens, least=0)
+        most_views = None if encoder.kind == 'image' else 1
+        check('--views', views, least=1, most=most_views)
+        self.encoder = encoder
+        self.data = data
+        self.views = views
+        self.limit = tokens
+        self.fingerprint = _fingerprint(encoder, data, views, tokens)
+        self.folder = Path(cache) / self.fingerprint[:16]
+        require_writable(self.folder, '--cache')
 
-    shape = (views, len(data), *file.shape)
-    features = Features(shape, data, fingerprint, folder, encoder.name)
-    damaged = np.flatnonzero(np.isnan(features.tokens[0, :, 0, 0]))
-    # Only labels and splits are needed from here on; items may hold whole data sets.
-    kept = replace(data.without_damaged(damaged), items=())
-    return replace(features, data=kept)
+    @property
+    def rows(self) -> int:
+        """How many rows of tokens there are in the end, one for each view and item."""
+        return self.views * len(self.data)
+
+    def start(self) -> tuple[list[int], float]:
+        """Compute the first batch of what is missing.
+
+        Returns:
+            tuple: N and C of a row, and the seconds that the rest will take on free
+            cores.
+
+        Raises:
+            UserError: See :meth:`finish`.
+        """
+        with sole_use(self.folder / 'lock'):
+            file = self._open()
+            missing = self.rows - file.rows
+            if missing == 0:
+                return file.shape, 0.0
+            batch = min(BATCH, missing)
+            seconds = self._fill(file, file.rows + batch)
+            return file.shape, seconds / batch * (missing - batch)
+
+    def finish(self) -> Features:
+        """Compute what is missing, and return the features.
+
+        Raises:
+            UserError: The encoder does not take such data or gives no tokens, values
+                are not finite or exceed float16's range, a picture of val or test is
+                damaged, or the disk is full.
+        """
+        with sole_use(self.folder / 'lock'):
+            file = self._open()
+            if file.rows < self.rows:
+                self._fill(file, self.rows)
+        shape = (self.views, len(self.data), *file.shape)
+        features = Features(
+            shape,
+            self.data,
+            self.fingerprint,
+            self.folder,
+            self.encoder.name,
+            self.encoder.prefix,
+        )
+        damaged = np.flatnonzero(np.isnan(features.tokens[0, :, 0, 0]))
+        # Only labels and splits are needed from here on; items may hold whole data sets.
+        kept = replace(self.data.without_damaged(damaged), items=())
+        return replace(features, data=kept)
+
+    def _open(self) -> TokenFile:
+        """Open the tokens that are there."""
+        file = open_token_file(self.folder)
+        if file.rows > self.rows:  # no record of these data
+            return TokenFile(self.folder)
+        return file
+
+    def _fill(self, file: TokenFile, rows: int) -> float:
+        """Compute rows until there are so many; return the seconds on free cores."""
+        inputs = _Inputs(self.encoder, self.data)
+        return _fill(file, inputs, rows, self.rows, self.limit)
+
+
+def extract_features(
+    encoder: Encoder, data: ProbeData, cache: Path, views: int = 1, tokens: int = 16
+) -> Features:
+    """Run a frozen encoder once over data; see :class:`FeatureExtraction`."""
+    return FeatureExtraction(encoder, data, cache, views, tokens).finish()
 
 
 def _fingerprint(encoder: Encoder, data: ProbeData, views: int, tokens: int) -> str:
@@ -221,21 +289,24 @@ def _cut(picture: Image.Image, view: int, index: int) -> Image.Image:
 
 # ---------------------------------------------------------------------------- tokens
 def _fill(
-    file: TokenFile, encoder: Encoder, data: ProbeData, total: int, limit: int
-) -> None:
+    file: TokenFile, inputs: _Inputs, until: int, total: int, limit: int
+) -> float:
     """Compute the tokens of the rows that a file lacks, and append them.
 
     Args:
         file (TokenFile): The file, with the rows of earlier runs.
-        encoder (Encoder): Computes the tokens.
-        data (ProbeData): The data.
+        inputs (_Inputs): The inputs of all rows, and the encoder.
+        until (int): How many rows the file has afterwards.
         total (int): The number of rows of the whole file, views times items.
         limit (int): See :func:`lm4ve.probing.pooling.pool_tokens`.
 
+    Returns:
+        float: The seconds that these rows take on free cores.
+
     Raises:
-        UserError: See :func:`extract_features`.
+        UserError: See :meth:`FeatureExtraction.finish`.
     """
-    inputs = _Inputs(encoder, data)
+    encoder = inputs.encoder
     first = inputs.first(total)
     file.shape = _shape_of_tokens(encoder, first, limit)
     done = file.rows
@@ -245,11 +316,12 @@ def _fill(
     threads = None if isinstance(first, Tensor) else 1
     pool = ThreadPoolExecutor(threads)
     bar = tqdm(total=total, initial=done, desc='features')
+    clock = FreeClock(count_cores())
     with open(file.folder / TOKENS, 'ab') as tokens, pool, bar:
         # A batch that was cut off when an earlier run was killed goes.
         tokens.truncate(done * file.row_bytes)
-        for start in range(done, total, BATCH):
-            rows = range(start, min(start + BATCH, total))
+        for start in range(done, until, BATCH):
+            rows = range(start, min(start + BATCH, until))
             loaded = list(pool.map(inputs.load, rows))
             batch = np.full((len(rows), *file.shape), np.nan, np.float16)
             present = [i for i, value in enumerate(loaded) if value is not None]
@@ -258,6 +330,7 @@ def _fill(
                 batch[present] = _encode(encoder, limit, inputs_present)
             file.append(tokens, batch)
             bar.update(len(batch))
+    return clock.seconds()
 
 
 def _shape_of_tokens(encoder: Encoder, example: Any, limit: int) -> list[int]:

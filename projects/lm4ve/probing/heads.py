@@ -3,6 +3,8 @@
 All heads have the same final norm and classifier::
 
     tokens [B, N, C] -> (mapper -> block -> mapper) -> mean -> LayerNorm -> Linear -> logits
+
+A probe reads the class token, the mean of the others, or both, as a single token.
 """
 
 import math
@@ -19,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lm4ve.blocks import LLMBlock, MLPBlock
 from lm4ve.blocks.controls import AttentionBlock
 from lm4ve.necks import LLMBlockNeck
+from lm4ve.probing.pooling import width_of
 
 #: Samples of a step; operations are counted for as many, since folding depends on their
 #: number.
@@ -26,6 +29,8 @@ BATCH = 64
 #: Attention heads of the probe and of the trained layer, whose width is a multiple of
 #: it.
 ATTENTION_HEADS = 8
+#: Families that scikit-learn fits (:mod:`lm4ve.probing.baselines`).
+FITTED_FAMILIES = ('logreg', 'knn')
 #: Family -> the layer that trains in the place of a language model's.
 TRAINED_LAYERS: dict[str, Callable[[int], nn.Module]] = {
     'attention': AttentionBlock,
@@ -45,6 +50,9 @@ class HeadSpec:
             has no block.
         width (int): The width of the layer that trains in a block's place; 0 if the head
             has none.
+        reads (str): What it gets of an encoder's tokens, see
+            :func:`lm4ve.probing.pooling.read_tokens`.
+        shots (int): Pictures of each class that it trains on; 0: all.
     """
 
     name: str
@@ -52,6 +60,13 @@ class HeadSpec:
     words: str
     block: Mapping[str, Any] = field(default_factory=dict)
     width: int = 0
+    reads: str = 'tokens'
+    shots: int = 0
+
+    @property
+    def is_fitted(self) -> bool:
+        """True for a classifier of scikit-learn, which has neither steps nor seeds."""
+        return self.family in FITTED_FAMILIES
 
 
 @dataclass(frozen=True)
@@ -63,9 +78,9 @@ class ProfiledHead(HeadSpec):
         embed_dims (int): D of its block; 0 without one.
         trainable (int): Trained parameters, those of norm and classifier included.
         operations (int): Floating-point operations up to the norm, for one sample.
-        step_seconds (float): Seconds of a training step on this machine; 0 if it was
-            not measured.
-        fixed_seconds (float): Seconds that building the head takes.
+        step_seconds (float): Seconds of a training step on a core, or a GPU, of this
+            machine; 0 if it was not measured.
+        fixed_seconds (float): Seconds that building the head takes, or fitting it.
     """
 
     identity: str = ''
@@ -107,6 +122,7 @@ def build_head(head: HeadSpec, channels: int, classes: int, seed: int) -> nn.Seq
         nn.Sequential: Tokens ``[B, N, C]`` -> logits ``[B, classes]``.
     """
     torch.manual_seed(seed)
+    channels = width_of(head.reads, channels)
     # An attentive mean that does not train is the plain mean, as the linear probe has.
     is_attentive = head.family == 'attentive'
     pool: nn.Module = AttentiveMean(channels).requires_grad_(is_attentive)

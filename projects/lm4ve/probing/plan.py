@@ -1,26 +1,29 @@
 """How long a study trains: the numbers of steps and seeds that fit the minutes.
 
-The clock decides once, before the first training: the plan that fits ``--minutes`` is
-stored beside the features. Whatever is trained later follows the stored plan, so that a
-study that was killed, or gets more seeds or another layer, uses all that was trained
-before.
+The measured time of a step decides once, before the encoder has seen the data: the plan
+that fits ``--minutes`` is stored beside the features. What a busy machine measures is
+the same, since :mod:`lm4ve.probing.clock` counts the work and not the waiting. Whatever
+is trained later follows the stored plan, so that a study that was killed, or gets more
+seeds or another layer, uses all that was trained before.
 """
 
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from mmengine.logging import print_log
 
 from lm4ve.errors import UserError
 from lm4ve.files import read_json
-from lm4ve.probing.features import Features
+from lm4ve.probing.candidates import DROPPED_FIRST
 from lm4ve.probing.heads import BATCH, ProfiledHead
 from lm4ve.probing.results import RECIPE, digest
+from lm4ve.probing.tuning import FINALISTS, ladder_of
 
-#: Seeds of tuning; those of the comparison count from 0.
+#: Seeds of tuning: of all values, and of the best; those of the comparison count from 0.
 TUNING_SEEDS = (1000, 1001)
 #: Steps that are measured before a plan is made.
 MEASURED_STEPS = 6
@@ -48,8 +51,8 @@ _SEEDS = (8, 6, 5, 4)
 #: Most passes over the pictures that a plan spends time on, unless they are very few.
 _EPOCHS = 60
 _FEW_STEPS = 300
-#: Of the ladder of learning rates four are tried, sometimes five.
-_TRIED_RATES = 4.5
+#: Of the ladder of learning rates four are tried, sometimes five; then two again.
+_TRAININGS_OF_TUNING = 6.5
 #: Seconds for the report.
 _REPORT_SECONDS = 15.0
 #: How much slower a step is among many than those that were measured.
@@ -61,15 +64,20 @@ class StudySettings:
     """What a user asks of a study: flags of ``lm4ve try``.
 
     Attributes:
-        block (str): The language model's checkpoint.
-        layers (list[tuple[int, ...]]): Its layers that are compared: those of one block
-            each.
+        blocks (dict[str, str]): Name -> the checkpoint of a language model.
+        layers (list[tuple[int, ...]]): Their layers that are compared: those of one
+            block each.
         heads (list[int], optional): The query heads that the blocks keep; None: all.
         formal (dict[str, str]): Name -> weights that were pre-trained on a formal
             language.
-        dtype (str): The type of the blocks' weights, such as 'float32'.
+        dtype (str): The type of all products and of the blocks' weights, 'float32' or
+            'bfloat16'; 'auto': see :func:`lm4ve.probing.precision.choose_dtype`.
         families (list[str]): The families of heads that are compared, from
             :data:`lm4ve.probing.candidates.FAMILIES`.
+        may_drop (bool): Whether a plan may leave families out; not those that the user
+            named.
+        shots (list[int]): Pictures of each class to train on, each in a comparison of
+            its own; 0: all.
         seeds (int, optional): How often each head is trained for the comparison;
             default: as the minutes allow.
         steps (int, optional): Batches of each training, however long they take;
@@ -81,12 +89,14 @@ class StudySettings:
         resume (bool): Use stored results of earlier runs.
     """
 
-    block: str
+    blocks: dict[str, str]
     layers: list[tuple[int, ...]]
     heads: list[int] | None
     formal: dict[str, str]
     dtype: str
     families: list[str]
+    may_drop: bool
+    shots: list[int]
     seeds: int | None
     steps: int | None
     minutes: float
@@ -103,17 +113,35 @@ class Plan:
     Attributes:
         steps (int): Batches of each training.
         seeds (int): Trainings of each head in the comparison.
+        dropped (tuple[str, ...]): Families that are left out, since the minutes are too
+            few for them.
     """
 
     steps: int
     seeds: int
+    dropped: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, int]:
+    def to_json(self) -> dict[str, Any]:
         """Return the plan as plain data, as its file holds it."""
-        return asdict(self)
+        return dict(steps=self.steps, seeds=self.seeds, dropped=list(self.dropped))
 
 
-def plan_file(features: Features, settings: StudySettings) -> Path:
+@dataclass(frozen=True)
+class Spent:
+    """What a study takes beside its trainings, in seconds on free cores.
+
+    Attributes:
+        before (float): What has passed already.
+        features (float): What the encoder will still take.
+        rows (int): How many pictures and views of them that is.
+    """
+
+    before: float
+    features: float = 0.0
+    rows: int = 0
+
+
+def plan_file(folder: Path, settings: StudySettings) -> Path:
     """Return the file of a study's plan, named by a hash of its settings.
 
     Of the layers only their numbers count, and the number of seeds and the heads do not:
@@ -126,58 +154,70 @@ def plan_file(features: Features, settings: StudySettings) -> Path:
     reads: it must not inherit their number.
 
     Args:
-        features (Features): The tokens, beside which the plan lies.
+        folder (Path): Where the tokens lie, and the plan beside them.
         settings (StudySettings): The settings.
     """
     parts = [
         RECIPE,
         len(settings.layers),
         sorted(settings.formal),
-        settings.block,
+        settings.blocks,
         settings.minutes,
         settings.steps,
         settings.dtype,
         settings.families,
+        settings.may_drop,
+        settings.shots,
     ]
     depths = [len(layers) for layers in settings.layers]
     if max(depths) > 1:
         parts.append(depths)
-    path = features.folder / f'plan-{digest(parts)}.json'
+    path = folder / f'plan-{digest(parts)}.json'
     if settings.seeds is not None and not path.exists():
-        return features.folder / f'plan-{digest([*parts, "seeds"])}.json'
+        return folder / f'plan-{digest([*parts, "seeds"])}.json'
     return path
 
 
 def read_plan(path: Path) -> Plan | None:
     """Return a stored plan, or None if there is none or it is damaged; then warn."""
-    stored = read_json(path)
-    if isinstance(stored, dict) and stored.keys() == {'steps', 'seeds'}:
-        steps = stored['steps']
-        seeds = stored['seeds']
-        are_numbers = type(steps) is int and type(seeds) is int
-        if are_numbers and steps >= 1 and seeds >= 2:
-            return Plan(steps, seeds)
+    plan = _parse_plan(read_json(path))
+    if plan is not None:
+        return plan
     if path.exists():
         text = f"'{path}' is damaged: the study is planned anew."
         print_log(text, logger='current', level=logging.WARNING)
     return None
 
 
+def _parse_plan(stored: Any) -> Plan | None:
+    """Return the plan that :meth:`Plan.to_json` gave, or None if the value is none."""
+    if not isinstance(stored, dict) or stored.keys() != {'steps', 'seeds', 'dropped'}:
+        return None
+    steps = stored['steps']
+    seeds = stored['seeds']
+    dropped = stored['dropped']
+    are_numbers = type(steps) is int and type(seeds) is int
+    if not are_numbers or steps < 1 or seeds < 2 or not isinstance(dropped, list):
+        return None
+    if not set(dropped) <= set(DROPPED_FIRST):
+        return None
+    return Plan(steps, seeds, tuple(dropped))
+
+
 def make_plan(
-    settings: StudySettings,
-    heads: Sequence[ProfiledHead],
-    pictures: int,
-    spent: float,
+    settings: StudySettings, heads: Sequence[ProfiledHead], pictures: int, spent: Spent
 ) -> Plan:
     """Return the plan with the most seeds, and then the most steps, that fits the minutes.
 
-    If the user gave the number of steps, the plan may take longer than the minutes.
+    If not even the shortest fits, families are left out in the order of
+    :data:`lm4ve.probing.candidates.DROPPED_FIRST`, unless the user named them. If the
+    user gave the number of steps, the plan may take longer than the minutes.
 
     Args:
         settings (StudySettings): Minutes, and perhaps steps and seeds.
         heads (Sequence[ProfiledHead]): The heads, with the seconds of a step each.
         pictures (int): The number of pictures of the training split.
-        spent (float): Seconds of the minutes that have passed already.
+        spent (Spent): What else takes time.
 
     Raises:
         UserError: No plan fits; the message gives the minutes of the shortest.
@@ -185,16 +225,52 @@ def make_plan(
     best_first = list(_possible_plans(settings, pictures))
     if settings.steps is not None:
         return best_first[0]
-    for plan in best_first:
-        if _minutes_of(plan, settings, heads, spent) <= settings.minutes:
-            return plan
-    shortest = best_first[-1]
+    for dropped in _possible_drops(settings):
+        kept = [head for head in heads if head.family not in dropped]
+        for plan in best_first:
+            if _minutes_of(plan, settings, kept, spent) <= settings.minutes:
+                return replace(plan, dropped=dropped)
+    raise UserError(_explain(best_first[-1], settings, heads, spent))
+
+
+def _possible_drops(settings: StudySettings) -> Iterator[tuple[str, ...]]:
+    """Yield the families that a plan may leave out: none, then one more each time."""
+    yield ()
+    if not settings.may_drop:
+        return
+    for count in range(1, len(DROPPED_FIRST) + 1):
+        yield DROPPED_FIRST[:count]
+
+
+def _explain(
+    shortest: Plan,
+    settings: StudySettings,
+    heads: Sequence[ProfiledHead],
+    spent: Spent,
+) -> str:
+    """Return the message where no plan fits: what is needed, and what would fit.
+
+    Args:
+        shortest (Plan): The shortest plan.
+        settings, heads, spent: See :func:`make_plan`.
+    """
     needed = math.ceil(_minutes_of(shortest, settings, heads, spent))
+    fixes = [f'--minutes {needed}']
+    without_features = replace(spent, features=0.0)
+    others = _minutes_of(shortest, settings, heads, without_features)
+    if spent.features > 0 and others < settings.minutes:
+        room = 60 * (settings.minutes - others)
+        pictures = int(spent.rows * room / spent.features)
+        fixes.append(f'--limit {pictures}')
     slowest = max(heads, key=lambda head: head.step_seconds)
-    raise UserError(
-        f'--minutes {settings.minutes:g} is too few: {shortest.seeds} seeds of {shortest.steps} '
-        f'steps need about {needed}. Fix: --minutes {needed}, fewer --tokens, or leave '
-        f"variants out (--variants); the slowest is '{slowest.name}'."
+    fixes.append(
+        'fewer --tokens, or leave variants out (--variants); the slowest is '
+        f"'{slowest.name}'"
+    )
+    return (
+        f'--minutes {settings.minutes:g} is too few: the encoder needs about '
+        f'{spent.features / 60:.1f} on free cores, and with {shortest.seeds} seeds of '
+        f'{shortest.steps} steps the study needs about {needed}. Fix: {", ".join(fixes)}.'
     )
 
 
@@ -220,7 +296,7 @@ def _possible_plans(settings: StudySettings, pictures: int) -> Iterator[Plan]:
 
 
 def _minutes_of(
-    plan: Plan, settings: StudySettings, heads: Sequence[ProfiledHead], spent: float
+    plan: Plan, settings: StudySettings, heads: Sequence[ProfiledHead], spent: Spent
 ) -> float:
     """Return the minutes of a whole study with a plan, if nothing is stored yet.
 
@@ -228,12 +304,24 @@ def _minutes_of(
         plan (Plan): The plan.
         settings (StudySettings): The learning rates to try and the number of workers.
         heads (Sequence[ProfiledHead]): The heads, with the seconds of a step each.
-        spent (float): Seconds that have passed already, which are included.
+        spent (Spent): What else takes time, which is included.
     """
-    rates = len(settings.rates) if settings.rates else _TRIED_RATES
-    trainings_of_head = rates * len(TUNING_SEEDS) + plan.seeds
-    seconds = 0.0  # of one training of each head
+    seconds = 0.0
     for head in heads:
-        seconds += plan.steps * head.step_seconds + head.fixed_seconds
-    seconds *= _SLOWER * trainings_of_head / max(settings.workers, 1)
-    return (spent + seconds + _REPORT_SECONDS) / 60
+        seconds += _seconds_of(head, plan, settings)
+    seconds *= _SLOWER / max(settings.workers, 1)
+    return (spent.before + spent.features + seconds + _REPORT_SECONDS) / 60
+
+
+def _seconds_of(head: ProfiledHead, plan: Plan, settings: StudySettings) -> float:
+    """Return the seconds in which a core trains a head for a plan, tuning included."""
+    if head.is_fitted:
+        # It has one seed, unless the pictures are drawn anew with each.
+        return (len(ladder_of(head.family, ())) + 1) * head.fixed_seconds
+    trainings: float = _TRAININGS_OF_TUNING
+    if settings.rates:
+        trainings = len(settings.rates) + FINALISTS
+    trainings += plan.seeds
+    training = plan.steps * head.step_seconds + head.fixed_seconds
+    profiling = MEASURED_STEPS * head.step_seconds + head.fixed_seconds
+    return trainings * training + profiling

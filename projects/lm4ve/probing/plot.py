@@ -27,7 +27,8 @@ def draw_study(
         title (str): The title of the figure.
     """
     accuracies = results.accuracies
-    block = comparisons[0].block
+    blocks = [comparison.block for comparison in comparisons]
+    block = blocks[0] if len(set(blocks)) == 1 else 'frozen'
     places = {name: place for place, name in enumerate(accuracies)}
     size = (10, 1.6 + 0.36 * len(accuracies))
     figure = Figure(figsize=size, layout='constrained')
@@ -35,7 +36,7 @@ def draw_study(
     right.axvspan(-margin, margin, color='0.9', label=f'at most {points(margin)}')
     right.axvline(0, color='0.5', lw=0.8)
     for name, values in accuracies.items():
-        color = 'C1' if name == block else 'C0'
+        color = 'C1' if name in blocks else 'C0'
         _draw_accuracies(left, places[name], values, color)
     for comparison in comparisons:
         _draw_difference(right, places[comparison.against], comparison)
@@ -56,7 +57,8 @@ def draw_study(
 def _draw_accuracies(axes: Axes, y: int, values: np.ndarray, color: str) -> None:
     """Draw the accuracies of a head at height ``y``: a point for each seed, mean and interval."""
     axes.plot(values, [y] * len(values), 'o', ms=4, alpha=0.35, c=color)
-    axes.plot(confidence_interval(values), [y, y], c=color)
+    if len(values) > 1:
+        axes.plot(confidence_interval(values), [y, y], c=color)
     axes.plot(values.mean(), y, '|', ms=16, mew=2, c=color)
 
 

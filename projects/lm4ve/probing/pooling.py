@@ -56,3 +56,34 @@ def _pool_places(places: Tensor, limit: int, grid: Sequence[int] | None) -> Tens
     if places.shape[2] > limit:
         places = F.adaptive_avg_pool1d(places, limit)
     return places
+
+
+def read_tokens(tokens: Tensor, reads: str, prefix: int) -> Tensor:
+    """Return what a head reads of an encoder's tokens.
+
+    Args:
+        tokens (Tensor): ``[B, N, C]``.
+        reads (str): 'tokens': all of them. As a single token: 'class', the first one;
+            'mean', that of the tokens of places; 'both', these two joined, which is what
+            DINOv2's linear probe reads (arXiv 2304.07193).
+        prefix (int): The number of class and register tokens, which come first.
+
+    Returns:
+        Tensor: ``[B, N, C]``, ``[B, 1, C]`` or ``[B, 1, 2 C]``.
+    """
+    if reads == 'tokens':
+        return tokens
+    class_token = tokens[:, :1]
+    mean = tokens[:, prefix:].mean(1, keepdim=True)
+    if reads == 'class':
+        return class_token
+    if reads == 'mean':
+        return mean
+    return torch.cat((class_token, mean), dim=2)
+
+
+def width_of(reads: str, channels: int) -> int:
+    """Return the channels of what :func:`read_tokens` returns for tokens of C channels."""
+    if reads == 'both':
+        return 2 * channels
+    return channels

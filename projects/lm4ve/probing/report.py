@@ -14,8 +14,10 @@ from lm4ve.errors import UserError, brief, listing
 from lm4ve.files import read_json, write_json, write_text
 from lm4ve.probing.heads import BATCH
 from lm4ve.probing.plot import draw_study
+from lm4ve.probing.results import RECIPE
 from lm4ve.probing.sentence import conclude
 from lm4ve.probing.study import Study, StudyResults
+from lm4ve.probing.tuning import WORDS
 from lm4ve.probing.verdict import Comparison, compare, points
 from lm4ve.runner.rich_console import Console
 from lm4ve.runner.tables import print_table
@@ -54,17 +56,23 @@ def write_report(
     """
     features = study.features
     margin = study.settings.margin
-    comparisons = compare(results.correct, study.blocks, margin)
-    block = max(study.blocks, key=lambda name: max(results.tuning[name].values()))
-    of_block = [comparison for comparison in comparisons if comparison.block == block]
-    sentence = conclude(of_block, study.heads, margin)
+    comparisons = compare(results.correct, results.pairs, margin)
+    of_blocks = []
+    sentences = []
+    for block in best_blocks(study, results):
+        of_block = [
+            comparison for comparison in comparisons if comparison.block == block
+        ]
+        of_blocks += of_block
+        sentences.append(conclude(of_block, study.heads, margin))
+    sentence = '\n'.join(sentences)
     title = f'{features.encoder} on {features.data.name}'
     notes = notes_on(study, results)
-    rows = table_rows(study, results, of_block)
+    rows = table_rows(study, results, of_blocks)
     plot = out / 'plot.png'
 
     _write_tables(results, comparisons, out)
-    figure = draw_study(results, of_block, margin, title)
+    figure = draw_study(results, of_blocks, margin, title)
     save_figure(figure, plot, dpi=140, metadata=dict(Software=None))
     render_page(
         Path(__file__).with_name('report.html'),
@@ -86,6 +94,20 @@ def write_report(
     lines += [f'\n{sentence}\n', f'Report: {out}']
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def best_blocks(study: Study, results: StudyResults) -> list[str]:
+    """Return the block that the report is about, one for each number of shots.
+
+    It is the one with the best accuracy in tuning.
+    """
+    best: dict[int, str] = {}
+    for name in study.blocks:
+        shots = study.heads[name].shots
+        first = best.setdefault(shots, name)
+        if results.tuned_accuracy(name) > results.tuned_accuracy(first):
+            best[shots] = name
+    return list(best.values())
 
 
 def notes_on(study: Study, results: StudyResults) -> list[str]:
@@ -112,12 +134,12 @@ def notes_on(study: Study, results: StudyResults) -> list[str]:
             'the answer.'
         )
     edges = []
-    for name, rate in results.rates.items():
+    for name, value in results.tuned.items():
         if results.is_edge(name):
-            edges.append(f"'{name}' ({rate:g})")
+            edges.append(f"'{name}' ({value:g})")
     if edges:
         notes.append(
-            'The best rate is the smallest or largest that was tried: '
+            'The best value is the smallest or largest that was tried: '
             f'{", ".join(edges)}.'
         )
     return notes
@@ -135,23 +157,29 @@ def table_rows(
             heads. A head that it was not compared with has empty cells.
     """
     comparison_with = {comparison.against: comparison for comparison in comparisons}
-    block = comparisons[0].block
+    blocks = list(dict.fromkeys(comparison.block for comparison in comparisons))
+    block = blocks[0] if len(blocks) == 1 else 'frozen'
     rows = []
     for name, head in study.heads.items():
         accuracies = results.accuracies[name]
-        low, high = confidence_interval(accuracies)
-        rate = f'{results.rates[name]:g}'
+        interval = ''
+        if len(accuracies) > 1:
+            low, high = confidence_interval(accuracies)
+            interval = f'{low:.2f} to {high:.2f}'
+        word = WORDS.get(head.family, 'rate')
+        tuned = f'{word} {results.tuned[name]:g}'
         if results.is_edge(name):
-            rate += ' (edge)'
+            tuned += ' (edge)'
         row = {
             'variant': name,
             'accuracy': f'{accuracies.mean():.2f}',
-            '95 % interval': f'{low:.2f} to {high:.2f}',
+            '95 % interval': interval,
+            'recall': f'{results.recalls[name].mean():.2f}',
         }
         row.update(_comparison_cells(comparison_with.get(name), block))
         row['trainable'] = f'{head.trainable:,}'
         row['MFLOP'] = format_number(head.operations / 1e6)
-        row['rate'] = rate
+        row['tuned'] = tuned
         row['seconds'] = format_number(results.seconds[name])
         rows.append(row)
     return rows
@@ -193,13 +221,15 @@ def _write_tables(
     comparison of a block with another head, and ``tuning.csv`` one for each learning
     rate, with a column for each head.
     """
-    accuracies = pd.DataFrame(results.accuracies).melt(
-        var_name='variant', value_name='accuracy', ignore_index=False
-    )
+    rows = []
+    for name, accuracies in results.accuracies.items():
+        for seed, accuracy in enumerate(accuracies):
+            recall = results.recalls[name][seed]
+            rows.append(dict(seed=seed, variant=name, accuracy=accuracy, recall=recall))
     tables = {
-        'results.csv': accuracies.reset_index(names='seed'),
+        'results.csv': pd.DataFrame(rows),
         'comparisons.csv': pd.DataFrame([vars(c) for c in comparisons]),
-        'tuning.csv': pd.DataFrame(results.tuning).rename_axis('rate').reset_index(),
+        'tuning.csv': pd.DataFrame(results.tuning).rename_axis('value').reset_index(),
     }
     for name, table in tables.items():
         write_text(table.to_csv(index=False), out / name)
@@ -219,9 +249,10 @@ def _describe_recipe(study: Study) -> str:
     return (
         f'Pictures: {", ".join(sizes)}; {len(data.classes)} classes; tokens '
         f'({tokens}, {channels}), standardized by channel. AdamW, one cycle, '
-        f'{study.plan.steps} steps of {BATCH}. The rate is tuned on val with two seeds '
-        f'of its own; then {study.plan.seeds} train on train and val. The test pictures '
-        'decide nothing.'
+        f'{study.plan.steps} steps of {BATCH}, products in {study.settings.dtype} '
+        f'(recipe {RECIPE}). The rate is tuned on val with a seed of its own, the two '
+        f'best with a second; then up to {study.plan.seeds} train on train and val, '
+        'few shots on train. The test pictures decide nothing.'
     )
 
 

@@ -1,4 +1,4 @@
-"""The stored result of a training: which pictures were right, a bit for each.
+"""The stored result of a training: the class that it gave each picture.
 
 A result is a file beside the features, whose name hashes whatever changes the result.
 """
@@ -18,9 +18,12 @@ from lm4ve.probing.features import Features
 from lm4ve.probing.heads import ProfiledHead
 
 #: Part of every result's key: another number for another recipe.
-RECIPE = 3
+RECIPE = 4
 #: Where heads are trained.
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
+
+#: A label in a file.
+_STORED = np.dtype('<i4')
 
 
 @dataclass(frozen=True)
@@ -29,17 +32,32 @@ class Job:
 
     Attributes:
         head (ProfiledHead): What is trained; its name does not change the result.
-        rate (float): The largest learning rate of the one-cycle schedule.
-        seed (int): Decides the initialization, the order and a random block.
+        tuned (float): The largest learning rate of the one-cycle schedule; C of
+            'logreg', k of 'knn'.
+        seed (int): Decides the initialization, the order, a random block and the
+            pictures of few shots.
         steps (int): Batches.
-        split (str): What is scored: 'val' while rates are tuned, 'test' at the end.
+        split (str): What is scored: 'val' while values are tuned, 'test' at the end.
+        dtype (str): The type of the products, 'float32' or 'bfloat16'.
     """
 
     head: ProfiledHead
-    rate: float
+    tuned: float
     seed: int
     steps: int
     split: str
+    dtype: str = 'float32'
+
+    @property
+    def trained_splits(self) -> list[str]:
+        """The splits whose pictures are trained on.
+
+        The tuned value is fixed by the time of the test, so that the pictures which
+        tuned it may train. Few shots are drawn from the pictures to train alone.
+        """
+        if self.split == 'test' and self.head.shots == 0:
+            return ['train', 'val']
+        return ['train']
 
     def path(self, features: Features) -> Path:
         """Return the file of the job's result, named by a hash of whatever changes the result.
@@ -49,10 +67,13 @@ class Job:
         """
         fields = dict(
             identity=self.head.identity,
-            rate=self.rate,
+            reads=self.head.reads,
+            shots=self.head.shots,
+            tuned=self.tuned,
             seed=self.seed,
             steps=self.steps,
             split=self.split,
+            dtype=self.dtype,
         )
         key = digest([RECIPE, features.fingerprint, torch.__version__, DEVICE, fields])
         return features.folder / 'trainings' / f'{key}.json'
@@ -62,11 +83,12 @@ class Result(NamedTuple):
     """What a training gave.
 
     Attributes:
-        correct (np.ndarray): Which pictures were right, bool ``[n]``.
+        predicted (np.ndarray): The label of each of n pictures, int64 ``[n]``; -1 where
+            a training diverged, so that its scores are not finite.
         seconds (float): How long it took.
     """
 
-    correct: np.ndarray
+    predicted: np.ndarray
     seconds: float
 
 
@@ -80,11 +102,12 @@ def write_result(features: Features, job: Job, result: Result) -> None:
     """Store a result beside the features, with the description of its job for a reader."""
     record = dict(
         variant=asdict(job.head),
-        rate=job.rate,
+        tuned=job.tuned,
         seed=job.seed,
         steps=job.steps,
         split=job.split,
-        correct=np.packbits(result.correct).tobytes().hex(),
+        dtype=job.dtype,
+        predicted=result.predicted.astype(_STORED).tobytes().hex(),
         seconds=result.seconds,
     )
     write_json(record, job.path(features))
@@ -109,29 +132,27 @@ def read_result(features: Features, job: Job, since: float = 0.0) -> Result | No
     seconds: Any = stored.get('seconds')
     if type(seconds) not in (int, float) or not 0 <= seconds < math.inf:
         return None
+    predicted = _unpack(stored.get('predicted'))
     pictures = len(features.data.splits[job.split])
-    correct = _unpack(stored.get('correct'), pictures)
-    if correct is None:
+    if predicted is None or len(predicted) != pictures:
         return None
-    return Result(correct, float(seconds))
+    if predicted.min() < -1 or predicted.max() >= len(features.data.classes):
+        return None
+    return Result(predicted, float(seconds))
 
 
-def _unpack(bits: Any, count: int) -> np.ndarray | None:
-    """Unpack bits that :func:`write_result` wrote, to bool ``[count]``.
+def _unpack(digits: Any) -> np.ndarray | None:
+    """Unpack labels that :func:`write_result` wrote, to int64 ``[n]``.
 
     Args:
-        bits: The stored value, a string of hex digits if it is not damaged.
-        count (int): The number of pictures.
+        digits: The stored value, a string of hex digits if it is not damaged.
 
     Returns:
-        np.ndarray | None: None if it is no hex string, or one of another length.
+        np.ndarray | None: None if it is no hex string of whole labels.
     """
-    if not isinstance(bits, str):
+    if not isinstance(digits, str):
         return None
     try:
-        packed = np.frombuffer(bytes.fromhex(bits), np.uint8)
+        return np.frombuffer(bytes.fromhex(digits), _STORED).astype(np.int64)
     except ValueError:
         return None
-    if len(packed) != math.ceil(count / 8):
-        return None
-    return np.unpackbits(packed).astype(bool)[:count]

@@ -1,8 +1,14 @@
-"""A study: it tunes the learning rate of every head, then trains the seeds that are compared."""
+"""A study: it tunes every head, then trains the seeds that are compared.
+
+profile   build each head once, time a step, make or read the plan
+tune      learning rate, C or k of each head, on val
+train     half of the seeds; then the rest, where it can still decide something
+"""
 
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -10,30 +16,42 @@ from tqdm import tqdm
 
 from lm4ve.errors import UserError
 from lm4ve.files import write_json
-from lm4ve.probing.candidates import FAMILIES, list_blocks, list_controls
+from lm4ve.probing.candidates import (
+    FAMILIES,
+    list_blocks,
+    list_controls,
+    list_probes,
+)
 from lm4ve.probing.features import Features
 from lm4ve.probing.heads import HeadSpec, ProfiledHead
 from lm4ve.probing.plan import (
     MEASURED_STEPS,
     TUNING_SEEDS,
     Plan,
+    Spent,
     StudySettings,
     make_plan,
     plan_file,
     read_plan,
 )
+from lm4ve.probing.profiling import TokenShape, profile_head
 from lm4ve.probing.results import Job, Result, read_result
+from lm4ve.probing.training import Trainer
+from lm4ve.probing.tuning import best_of, finalists, ladder_of, untried_values
+from lm4ve.probing.verdict import chance_to_decide, gain_of
 from lm4ve.probing.workers import Run
 
-#: Learning rates. Tuning begins with the middle three and goes on where the best one
-#: is at the end of what was tried.
-LADDER = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
-_FIRST_RATE = LADDER[3]
+#: Below this chance to decide anything, no more seeds are trained.
+_FUTILE = 0.1
+#: Fewest seeds before a comparison is given up.
+_LEAST_SEEDS = 4
+#: After so many seconds a preliminary answer is printed.
+_PRELIMINARY_SECONDS = 120.0
 
-#: Head -> rate -> mean accuracy on 'val', per cent.
+#: Head -> value -> mean accuracy on 'val', per cent.
 Tuning = dict[str, dict[float, float]]
-#: A head's name and a learning rate.
-HeadRate = tuple[str, float]
+#: A head's name and a learning rate, C or k.
+HeadValue = tuple[str, float]
 
 
 @dataclass(frozen=True)
@@ -41,83 +59,118 @@ class StudyResults:
     """What all trainings of a study gave, by the heads' names.
 
     Attributes:
-        tuning (dict[str, dict[float, float]]): Rate -> mean accuracy on 'val', per
-            cent.
-        rates (dict[str, float]): The best ones.
-        correct (dict[str, np.ndarray]): What was right, bool ``[seeds, test
-            pictures]``.
+        tuning (dict[str, dict[float, float]]): Value -> mean accuracy on 'val', per
+            cent: of two seeds for the two best, of one for the others.
+        tuned (dict[str, float]): The best values.
+        predicted (dict[str, np.ndarray]): The labels given, int64 ``[seeds, test
+            pictures]``; -1 where a training diverged. Heads may have other numbers of
+            seeds.
+        correct (dict[str, np.ndarray]): What was right, bool of the same shape.
         accuracies (dict[str, np.ndarray]): In per cent, float64 ``[seeds]``.
+        recalls (dict[str, np.ndarray]): The mean of the classes' recalls, in per cent,
+            float64 ``[seeds]``.
         seconds (dict[str, float]): Median of a training.
+        pairs (list[tuple[str, str]]): The block and the other head of each comparison.
     """
 
     tuning: Tuning
-    rates: dict[str, float]
+    tuned: dict[str, float]
+    predicted: dict[str, np.ndarray]
     correct: dict[str, np.ndarray]
     accuracies: dict[str, np.ndarray]
+    recalls: dict[str, np.ndarray]
     seconds: dict[str, float]
+    pairs: list[tuple[str, str]]
 
     def is_edge(self, name: str) -> bool:
-        """Return whether a head's best rate is the smallest or largest that was tried."""
+        """Return whether a head's best value is the smallest or largest that was tried."""
         tried = self.tuning[name]
-        return self.rates[name] in (min(tried), max(tried))
+        if len(tried) == 1:
+            return False
+        return self.tuned[name] in (min(tried), max(tried))
+
+    def tuned_accuracy(self, name: str) -> float:
+        """Return a head's accuracy on 'val' with its best value, in per cent."""
+        return self.tuning[name][self.tuned[name]]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is known of a study before the encoder has seen the data.
+
+    Attributes:
+        heads (dict[str, ProfiledHead]): By name, in the order of tables.
+        plan (Plan): Steps and seeds.
+        since (float): Results that were stored before this time do not count, in
+            seconds since the epoch.
+    """
+
+    heads: dict[str, ProfiledHead]
+    plan: Plan
+    since: float
+
+
+def prepare_study(
+    settings: StudySettings, shape: TokenShape, folder: Path, spent: Spent, run: Run
+) -> Prepared:
+    """Build every head once, and read or make the plan.
+
+    Args:
+        settings (StudySettings): What the user asks for; ``dtype`` is no 'auto'.
+        shape (TokenShape): What heads are built for.
+        folder (Path): Where the tokens lie, and the plan beside them.
+        spent (Spent): What takes time beside the trainings.
+        run (Run): Builds and times the heads.
+
+    Raises:
+        UserError: Two heads are the same, or no plan fits the minutes.
+    """
+    since = 0.0 if settings.resume else time.time()
+    file = plan_file(folder, settings)
+    plan = read_plan(file) if settings.resume else None
+    is_measured = plan is None and settings.steps is None
+    steps = MEASURED_STEPS if is_measured else 0
+    heads = _profile_heads(settings, shape, steps, run)
+    if plan is None:
+        plan = make_plan(settings, list(heads.values()), shape.pictures, spent)
+        write_json(plan.to_json(), file)
+    if settings.seeds is not None:
+        plan = replace(plan, seeds=settings.seeds)
+    kept = {}
+    for name, head in heads.items():
+        if head.family not in plan.dropped:
+            kept[name] = head
+    return Prepared(kept, plan, since)
 
 
 class Study:
-    """Trains what a study needs and is not stored yet; :meth:`prepare` makes one.
+    """Trains what a study needs and is not stored yet.
 
     Args:
         features (Features): The tokens; results are stored beside them.
         settings (StudySettings): What the user asks for.
+        prepared (Prepared): Heads and plan, of :func:`prepare_study`.
         run (Run): Trains.
-        heads (Mapping[str, ProfiledHead]): By name, in the order of tables.
-        plan (Plan): Steps and seeds.
-        since (float): Results that were stored before this time do not count, in
-            seconds since the epoch.
+        started (float): ``time.monotonic()`` when the minutes began.
     """
 
     def __init__(
         self,
         features: Features,
         settings: StudySettings,
+        prepared: Prepared,
         run: Run,
-        heads: Mapping[str, ProfiledHead],
-        plan: Plan,
-        since: float,
+        started: float,
     ) -> None:
         self.features = features
         self.settings = settings
+        self.heads = prepared.heads
+        self.plan = prepared.plan
+        self.since = prepared.since
         self.run = run
-        self.heads = heads
-        self.plan = plan
-        self.since = since
-
-    @classmethod
-    def prepare(
-        cls, features: Features, settings: StudySettings, run: Run, started: float
-    ) -> 'Study':
-        """Build every head once, and read or make the plan.
-
-        Args:
-            features, settings, run: See the class.
-            started (float): ``time.monotonic()`` when the minutes began.
-
-        Raises:
-            UserError: Two heads are the same, or no plan fits the minutes.
-        """
-        since = 0.0 if settings.resume else time.time()
-        file = plan_file(features, settings)
-        plan = read_plan(file) if settings.resume else None
-        is_measured = plan is None and settings.steps is None
-        steps = MEASURED_STEPS if is_measured else 0
-        heads = _profile_heads(features, settings, run, steps)
-        if plan is None:
-            spent = time.monotonic() - started
-            pictures = len(features.data.splits['train'])
-            plan = make_plan(settings, list(heads.values()), pictures, spent)
-            write_json(plan.to_json(), file)
-        if settings.seeds is not None:
-            plan = replace(plan, seeds=settings.seeds)
-        return cls(features, settings, run, heads, plan, since)
+        self.started = started
+        self._trainer = Trainer(features)
+        self._has_answered = False
 
     @property
     def blocks(self) -> list[str]:
@@ -125,92 +178,214 @@ class Study:
         return [name for name, head in self.heads.items() if head.family == 'frozen']
 
     def train(self) -> StudyResults:
-        """Tune the rates on 'val', then train every seed with the best ones."""
-        tuning = self._tune()
-        rates = {}
-        for name, accuracies in tuning.items():
-            rates[name] = max(accuracies, key=accuracies.__getitem__)
-        seeds = range(self.plan.seeds)
-        results_of = self._results(list(rates.items()), seeds, 'test')
+        """Tune every head on 'val', then train every seed with the best values."""
+        tuning, tuned = self._tune()
+        pairs = self._pair(tuning, tuned)
+        predicted, seconds = self._train_seeds(tuned, pairs)
+        test = self.features.data.splits['test']
+        labels = self.features.data.labels[test]
         correct = {}
-        seconds = {}
-        for (name, _), results in results_of.items():
-            correct[name] = np.stack([result.correct for result in results])
-            seconds[name] = median(result.seconds for result in results)
-        accuracies_of = {name: 100 * right.mean(1) for name, right in correct.items()}
-        return StudyResults(tuning, rates, correct, accuracies_of, seconds)
+        accuracies = {}
+        recalls = {}
+        for name, own in predicted.items():
+            correct[name] = own == labels
+            accuracies[name] = 100 * correct[name].mean(1)
+            recalls[name] = mean_recall(correct[name], labels)
+        return StudyResults(
+            tuning, tuned, predicted, correct, accuracies, recalls, seconds, pairs
+        )
 
     # ------------------------------------------------------------------------- tuning
-    def _tune(self) -> Tuning:
-        """Try rates until the best one of each head has neighbours or ends the ladder."""
+    def _tune(self) -> tuple[Tuning, dict[str, float]]:
+        """Try values until the best of each head has neighbours or ends its ladder.
+
+        Returns:
+            tuple: The accuracies of all that was tried, and the best values.
+        """
         tuning: Tuning = {name: {} for name in self.heads}
+        first_seed = TUNING_SEEDS[:1]
         while True:
-            untried = []
-            for name, accuracies in tuning.items():
-                for rate in self._untried_rates(accuracies):
-                    untried.append((name, rate))
+            untried = self._untried(tuning)
             if not untried:
-                return tuning
-            results_of = self._results(untried, TUNING_SEEDS, 'val')
-            for (name, rate), results in results_of.items():
-                correct = np.mean([result.correct for result in results])
-                tuning[name][rate] = 100 * float(correct)
-            tuning = {name: self._in_order(tried) for name, tried in tuning.items()}
+                break
+            for (name, value), accuracy in self._validate(untried, first_seed).items():
+                tuning[name][value] = accuracy
+            self._answer_early(tuning)
 
-    def _untried_rates(self, accuracies: Mapping[float, float]) -> list[float]:
-        """Return the learning rates that a head should be trained with next.
+        best_two = []
+        for name, accuracies in tuning.items():
+            # With one value there is nothing to decide.
+            if len(accuracies) > 1:
+                for value in finalists(accuracies, self._ladder(name)):
+                    best_two.append((name, value))
+        means = self._validate(best_two, TUNING_SEEDS)
+        finals: Tuning = {}
+        for (name, value), accuracy in means.items():
+            tuning[name][value] = accuracy
+            finals.setdefault(name, {})[value] = accuracy
+        tuned = {}
+        for name, accuracies in tuning.items():
+            tuned[name] = best_of(finals.get(name, accuracies), self._ladder(name))
+        ordered = {}
+        for name, accuracies in tuning.items():
+            ordered[name] = {value: accuracies[value] for value in sorted(accuracies)}
+        return ordered, tuned
 
-        They are the rates that the user gave; without these, the best rate so far and its
-        neighbours on the ladder, at first around :data:`_FIRST_RATE`. Rates that were
-        tried are left out.
+    def _untried(self, tuning: Tuning) -> list[HeadValue]:
+        """Return what is to be tried next of every head."""
+        untried = []
+        for name, accuracies in tuning.items():
+            family = self.heads[name].family
+            for value in untried_values(family, self.settings.rates, accuracies):
+                untried.append((name, value))
+        return untried
+
+    def _ladder(self, name: str) -> Sequence[float]:
+        """Return the values that a head may have."""
+        return ladder_of(self.heads[name].family, self.settings.rates)
+
+    def _validate(
+        self, pairs: Sequence[HeadValue], seeds: Sequence[int]
+    ) -> dict[HeadValue, float]:
+        """Train heads and return their mean accuracies on 'val', in per cent.
 
         Args:
-            accuracies (Mapping[float, float]): Rate -> accuracy, of those tried.
+            pairs (Sequence[HeadValue]): Names of heads with a value each.
+            seeds (Sequence[int]): Seeds of tuning; a fitted head needs no second one.
         """
-        rates: Sequence[float] = self.settings.rates
-        if not rates:
-            best = _FIRST_RATE
-            if accuracies:
-                best = max(accuracies, key=accuracies.__getitem__)
-            place = LADDER.index(best)
-            rates = LADDER[max(place - 1, 0) : place + 2]
-        return [rate for rate in rates if rate not in accuracies]
+        val = self.features.data.splits['val']
+        labels = self.features.data.labels[val]
+        accuracies = {}
+        for pair, results in self._results(pairs, seeds, 'val').items():
+            correct = [result.predicted == labels for result in results]
+            accuracies[pair] = 100 * float(np.mean(correct))
+        return accuracies
 
-    def _in_order(self, accuracies: Mapping[float, float]) -> dict[float, float]:
-        """Return tried rates in the order of the user's list or the ladder.
+    def _answer_early(self, tuning: Tuning) -> None:
+        """Print what tuning shows so far, once, as soon as two minutes have passed."""
+        passed = time.monotonic() - self.started
+        if self._has_answered or passed < _PRELIMINARY_SECONDS:
+            return
+        self._has_answered = True
+        best = []
+        for name, accuracies in tuning.items():
+            best.append(f'{name} {max(accuracies.values()):.1f}')
+        print(
+            'Preliminary, one seed on the val pictures, which decide nothing (top-1 in '
+            f'%): {", ".join(best)}.',
+            flush=True,
+        )
 
-        The order matters since the first of equal accuracies wins.
+    # -------------------------------------------------------------------- comparisons
+    def _pair(
+        self, tuning: Tuning, tuned: Mapping[str, float]
+    ) -> list[tuple[str, str]]:
+        """Return the comparisons: each block with each other head of as many shots.
+
+        Of several linear probes only the one that is best on val is compared.
         """
-        rates = self.settings.rates if self.settings.rates else LADDER
-        return {rate: accuracies[rate] for rate in rates if rate in accuracies}
+        pairs = []
+        for block in self.blocks:
+            shots = self.heads[block].shots
+            probes = {}
+            others = []
+            for name, head in self.heads.items():
+                if head.shots != shots or head.family == 'frozen':
+                    continue
+                others.append(name)
+                if head.family == 'linear':
+                    probes[name] = tuning[name][tuned[name]]
+            if probes:
+                best = max(probes, key=probes.__getitem__)
+                others = [name for name in others if name not in probes or name == best]
+            for other in others:
+                pairs.append((block, other))
+        return pairs
+
+    def _train_seeds(
+        self, tuned: Mapping[str, float], pairs: Sequence[tuple[str, str]]
+    ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+        """Train the seeds that are compared: half of them, then what can still decide.
+
+        Args:
+            tuned (Mapping[str, float]): The best value of each head.
+            pairs (Sequence): The comparisons.
+
+        Returns:
+            tuple: The labels given by each head, int64 ``[seeds, test pictures]``, and
+            the median seconds of its trainings.
+        """
+        first = max(_LEAST_SEEDS, self.plan.seeds // 2)
+        first = min(first, self.plan.seeds)
+        results = self._results(list(tuned.items()), range(first), 'test')
+        if first < self.plan.seeds:
+            undecided = self._undecided(results, tuned, pairs)
+            more = [(name, tuned[name]) for name in undecided]
+            results |= self._results(more, range(self.plan.seeds), 'test')
+        predicted = {}
+        seconds = {}
+        for (name, _), own in results.items():
+            predicted[name] = np.stack([result.predicted for result in own])
+            seconds[name] = median(result.seconds for result in own)
+        return predicted, seconds
+
+    def _undecided(
+        self,
+        results: Mapping[HeadValue, Sequence[Result]],
+        tuned: Mapping[str, float],
+        pairs: Sequence[tuple[str, str]],
+    ) -> list[str]:
+        """Return the heads whose comparisons more seeds can decide, in the order of tables.
+
+        Heads without a comparison, such as a linear probe that is not the best on val,
+        get no more seeds either.
+        """
+        test = self.features.data.splits['test']
+        labels = self.features.data.labels[test]
+        correct = {}
+        for name, value in tuned.items():
+            own = results[name, value]
+            correct[name] = np.stack([result.predicted == labels for result in own])
+        kept: set[str] = set()
+        for block, other in pairs:
+            gain = gain_of(correct[block], correct[other])
+            chance = chance_to_decide(gain, self.plan.seeds, self.settings.margin)
+            if chance >= _FUTILE:
+                kept.update((block, other))
+        return [name for name in self.heads if name in kept]
 
     # ---------------------------------------------------------------------- trainings
     def _results(
-        self, pairs: Sequence[HeadRate], seeds: Sequence[int], split: str
-    ) -> dict[HeadRate, list[Result]]:
-        """Return the results of heads with learning rates; train those not stored yet.
+        self, pairs: Sequence[HeadValue], seeds: Sequence[int], split: str
+    ) -> dict[HeadValue, list[Result]]:
+        """Return the results of heads with a value each; train those not stored yet.
 
         Args:
-            pairs (Sequence[HeadRate]): Names of heads with a learning rate each.
-            seeds (Sequence[int]): The seeds that each pair is trained with.
+            pairs (Sequence[HeadValue]): Names of heads with a value each.
+            seeds (Sequence[int]): The seeds that each pair is trained with. A head that
+                depends on no seed has the first alone.
             split (str): The split that is scored, 'val' or 'test'.
 
         Returns:
-            dict[HeadRate, list[Result]]: The results of each pair, a seed each.
+            dict[HeadValue, list[Result]]: The results of each pair, a seed each.
         """
-        jobs: dict[HeadRate, list[Job]] = {}
+        jobs: dict[HeadValue, list[Job]] = {}
         missing: list[Job] = []
-        for name, rate in pairs:
+        for name, value in pairs:
+            head = self.heads[name]
+            # Few shots are drawn by the seed.
+            is_fixed = head.is_fitted and head.shots == 0
             own = []
-            for seed in seeds:
-                job = Job(self.heads[name], rate, seed, self.plan.steps, split)
+            for seed in seeds[:1] if is_fixed else seeds:
+                steps = 0 if head.is_fitted else self.plan.steps
+                job = Job(head, value, seed, steps, split, self.settings.dtype)
                 own.append(job)
                 if read_result(self.features, job, self.since) is None:
                     missing.append(job)
-            jobs[name, rate] = own
+            jobs[name, value] = own
         self._run_jobs(missing, 'tuning' if split == 'val' else 'training')
 
-        results: dict[HeadRate, list[Result]] = {}
+        results: dict[HeadValue, list[Result]] = {}
         for pair, own in jobs.items():
             results[pair] = [self._read_finished(job) for job in own]
         return results
@@ -224,8 +399,8 @@ class Study:
             jobs (list[Job]): The jobs, which are sorted in place.
             title (str): The bar's title.
         """
-        jobs.sort(key=lambda job: -job.head.operations)
-        finished = self.run('run', jobs)
+        jobs.sort(key=lambda job: (-job.head.fixed_seconds, -job.head.operations))
+        finished = self.run(self._trainer.run, jobs)
         for _ in tqdm(finished, title, len(jobs), disable=not jobs):
             pass
 
@@ -243,15 +418,29 @@ class Study:
         return result
 
 
+def mean_recall(correct: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the mean of the classes' recalls with each seed, in per cent, ``[seeds]``.
+
+    Args:
+        correct (np.ndarray): Bool ``[seeds, n]``.
+        labels (np.ndarray): int64 ``[n]``; classes without a picture do not count.
+    """
+    recalls = []
+    for label in np.unique(labels):
+        recalls.append(correct[:, labels == label].mean(1))
+    mean: np.ndarray = 100 * np.mean(recalls, axis=0)
+    return mean
+
+
 def _profile_heads(
-    features: Features, settings: StudySettings, run: Run, steps: int
+    settings: StudySettings, shape: TokenShape, steps: int, run: Run
 ) -> dict[str, ProfiledHead]:
-    """Build and profile the heads of a study's families; see :meth:`Trainer.profile`.
+    """Build and profile the heads of a study's families; see :func:`profile_head`.
 
     The size of the controls follows from the first block, so blocks are profiled first.
 
     Args:
-        features, settings, run: See :class:`Study`.
+        settings, shape, run: See :func:`prepare_study`.
         steps (int): How many steps of each head are timed.
 
     Returns:
@@ -263,26 +452,66 @@ def _profile_heads(
 
     def profile(heads: Sequence[HeadSpec]) -> list[ProfiledHead]:
         chosen = [head for head in heads if head.family in settings.families]
-        return list(run('profile', chosen, [steps] * len(chosen)))
+        count = len(chosen)
+        shared = [[shape] * count, [steps] * count, [settings.dtype] * count]
+        return list(run(profile_head, chosen, *shared))
 
-    blocks = profile(
-        list_blocks(
-            settings.block,
-            settings.layers,
-            settings.heads,
-            settings.formal,
-            settings.dtype,
-        )
-    )
-    tokens, channels = features.shape[-2:]
+    blocks = profile(blocks_of(settings))
     controls = list_controls(
-        channels, tokens, width=blocks[0].embed_dims, operations=blocks[0].operations
+        shape.channels,
+        shape.tokens,
+        width=blocks[0].embed_dims,
+        operations=blocks[0].operations,
     )
-    heads = [*blocks, *profile(controls)]
+    heads = [*blocks, *profile(list_probes(shape.prefix)), *profile(controls)]
     heads.sort(key=lambda head: FAMILIES.index(head.family))
-    name_of_identity: dict[str, str] = {}
+    return _with_shots(_without_twins(heads), settings.shots)
+
+
+def blocks_of(settings: StudySettings) -> list[HeadSpec]:
+    """Return the heads of a study that have layers of a language model."""
+    return list_blocks(
+        settings.blocks,
+        settings.layers,
+        settings.heads,
+        settings.formal,
+        settings.dtype,
+    )
+
+
+def _without_twins(heads: Sequence[ProfiledHead]) -> list[ProfiledHead]:
+    """Return heads that compute different things.
+
+    Random blocks of two language models of one shape are the same; the first stays.
+
+    Raises:
+        UserError: Two others are the same.
+    """
+    first_of: dict[str, ProfiledHead] = {}
     for head in heads:
-        first = name_of_identity.setdefault(head.identity, head.name)
-        if first != head.name:
-            raise UserError(f"'{first}' and '{head.name}' are the same. Fix: name one.")
-    return {head.name: head for head in heads}
+        first = first_of.setdefault(head.identity, head)
+        if first is not head and head.family != 'random':
+            raise UserError(
+                f"'{first.name}' and '{head.name}' are the same. Fix: name one."
+            )
+    return list(first_of.values())
+
+
+def _with_shots(
+    heads: Sequence[ProfiledHead], shots: Sequence[int]
+) -> dict[str, ProfiledHead]:
+    """Return the heads by name, once for each number of pictures that they train on.
+
+    Args:
+        heads (Sequence[ProfiledHead]): The heads.
+        shots (Sequence[int]): Pictures of each class; 0: all, which names do not say.
+    """
+    named = {}
+    for count in shots:
+        for head in heads:
+            name = head.name
+            if count > 0:
+                noun = 'shot' if count == 1 else 'shots'
+                name = f'{name} ({count} {noun})'
+            named[name] = replace(head, name=name, shots=count)
+    return named

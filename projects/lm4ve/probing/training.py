@@ -8,29 +8,26 @@ a study that was killed ends with the same numbers.
 import itertools
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lm4ve.blocks import count_parameters
+from lm4ve.probing.baselines import fit_baseline
 from lm4ve.probing.features import Features
-from lm4ve.probing.heads import (
-    BATCH,
-    HeadSpec,
-    ProfiledHead,
-    build_head,
-    count_operations,
-)
-from lm4ve.probing.results import DEVICE, Job, Result, digest, write_result
+from lm4ve.probing.heads import BATCH, HeadSpec, build_head
+from lm4ve.probing.pooling import read_tokens
+from lm4ve.probing.results import DEVICE, Job, Result, write_result
 
 WEIGHT_DECAY = 0.01
-#: The learning rate of the steps that are only timed; it changes no result.
-_TIMED_RATE = 1e-3
 #: The mean and the deviation of each channel are computed from at most so many pictures.
 _PICTURES_TO_STANDARDIZE = 1024
+#: Up to so many tokens a CPU computes attention step by step: torch's fused backward
+#: pass in bfloat16 takes two to four times as long for 16 to 197 tokens.
+_FEW_TOKENS = 256
 
 
 class Trainer:
@@ -50,17 +47,17 @@ class Trainer:
         train = features.data.splits['train']
         step = len(train) // _PICTURES_TO_STANDARDIZE + 1
         plain_view = 0
-        tokens = torch.from_numpy(features.tokens[plain_view, train[::step]]).float()
-        # Both are over pictures and tokens, [C].
-        deviation = tokens.std((0, 1))
-        least = 0.1 * float(deviation.mean())
+        mean, deviation = _mean_and_deviation(
+            features.tokens[plain_view], train[::step]
+        )
+        least = 0.1 * deviation.mean()
         # Arrays, since a trainer on a GPU is sent to other processes.
-        self.mean = tokens.mean((0, 1)).numpy()
-        self.deviation = deviation.clamp(min=least).numpy()
+        self.mean = mean.astype(np.float32)
+        self.deviation = np.maximum(deviation, least).astype(np.float32)
 
     # ------------------------------------------------------------------------ batches
     def load(
-        self, indices: np.ndarray, views: np.ndarray | int = 0
+        self, indices: np.ndarray, views: np.ndarray | int = 0, reads: str = 'tokens'
     ) -> tuple[Tensor, Tensor]:
         """Return standardized tokens, float32 ``[B, N, C]``, and labels, int64 ``[B]``.
 
@@ -68,15 +65,38 @@ class Trainer:
             indices (np.ndarray): The B pictures.
             views (np.ndarray | int): The view of each picture, or one for all; 0 is the
                 plain one.
+            reads (str): What a head reads of the tokens, see
+                :func:`lm4ve.probing.pooling.read_tokens`.
         """
-        tokens = _on_device(self.features.tokens[views, indices])
+        tokens = _on_device(self.features.tokens[views, indices]).float()
         labels = _on_device(self.features.data.labels[indices])
         mean = _on_device(self.mean)
         deviation = _on_device(self.deviation)
-        return (tokens.float() - mean) / (deviation + 1e-6), labels
+        tokens.sub_(mean).div_(deviation + 1e-6)
+        return read_tokens(tokens, reads, self.features.prefix), labels
+
+    def pictures(self, splits: Sequence[str], shots: int, seed: int) -> np.ndarray:
+        """Return the indices of the pictures to train on, int64 ``[n]``.
+
+        Args:
+            splits (Sequence[str]): The splits that they come from.
+            shots (int): So many of each class, or all that there are; 0: all pictures.
+            seed (int): Decides which ones, if they are few.
+        """
+        indices_of = self.features.data.splits
+        pictures = np.concatenate([indices_of[split] for split in splits])
+        if shots == 0:
+            return pictures
+        drawn = np.random.default_rng(seed).permutation(pictures)
+        labels = self.features.data.labels[drawn]
+        chosen = []
+        for label in np.unique(labels):
+            of_class = drawn[labels == label]
+            chosen.append(of_class[:shots])
+        return np.concatenate(chosen)
 
     def batches(
-        self, splits: Sequence[str], seed: int
+        self, pictures: np.ndarray, seed: int, reads: str = 'tokens'
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield batches as :meth:`load` returns them, without end.
 
@@ -85,22 +105,38 @@ class Trainer:
         the others have only the first.
 
         Args:
-            splits (Sequence[str]): The splits whose pictures are drawn.
+            pictures (np.ndarray): The indices of the pictures.
             seed (int): Decides the order and the views.
+            reads (str): See :meth:`load`.
         """
         generator = np.random.default_rng(seed)
-        indices_of = self.features.data.splits
-        pictures = np.concatenate([indices_of[split] for split in splits])
+        train = self.features.data.splits['train']
         size = min(BATCH, len(pictures))
         in_whole_batches = len(pictures) // size * size
         while True:
             order = generator.permutation(pictures)[:in_whole_batches]
             for indices in order.reshape(-1, size):
                 views = generator.integers(self.features.shape[0], size=size)
-                views[~np.isin(indices, indices_of['train'])] = 0
-                yield self.load(indices, views)
+                views[~np.isin(indices, train)] = 0
+                yield self.load(indices, views, reads)
 
     # ----------------------------------------------------------------------- training
+    def run(self, job: Job) -> None:
+        """Train and score the head of a job, and store what it gave each picture."""
+        start = time.perf_counter()
+        scored = self.features.data.splits[job.split]
+        pictures = self.pictures(job.trained_splits, job.head.shots, job.seed)
+        if job.head.is_fitted:
+            predicted = self._fit(job, pictures, scored)
+        else:
+            head = job.head
+            model = self.train(
+                head, job.tuned, job.seed, job.steps, pictures, job.dtype
+            )
+            predicted = self.predict(model, scored, head.reads, job.dtype)
+        seconds = time.perf_counter() - start
+        write_result(self.features, job, Result(predicted, seconds))
+
     def build(self, head: HeadSpec, seed: int) -> nn.Sequential:
         """Build a head for these tokens and classes; see :func:`build_head`."""
         channels = self.features.shape[-1]
@@ -113,8 +149,9 @@ class Trainer:
         rate: float,
         seed: int,
         steps: int,
-        splits: Sequence[str],
-    ) -> nn.Module:
+        pictures: np.ndarray,
+        dtype: str,
+    ) -> nn.Sequential:
         """Train a head.
 
         Args:
@@ -122,101 +159,141 @@ class Trainer:
             rate (float): The largest learning rate of the one-cycle schedule.
             seed (int): Decides the initialization and the order.
             steps (int): How many batches to train on.
-            splits (Sequence[str]): The splits whose pictures are trained on.
+            pictures (np.ndarray): The indices of the pictures to train on.
+            dtype (str): The type of the products, 'float32' or 'bfloat16'.
 
         Returns:
-            nn.Module: The trained head, in training mode.
+            nn.Sequential: The trained head, in evaluation mode.
         """
         model = self.build(head, seed)
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(parameters, rate, weight_decay=WEIGHT_DECAY)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps)
-        batches = self.batches(splits, seed)
-        for x, labels in itertools.islice(batches, steps):
-            optimizer.zero_grad()
-            F.cross_entropy(model(x), labels).backward()
-            optimizer.step()
-            schedule.step()
-        return model
+        batches = self.batches(pictures, seed, head.reads)
+        train_head(model, rate, steps, batches, dtype)
+        return model.eval()
 
-    def run(self, job: Job) -> None:
-        """Train and score the head of a job, and store which pictures were right."""
-        start = time.perf_counter()
-        splits = ['train']
-        if job.split == 'test':
-            # The rate is fixed by now, so that the pictures it was tuned on may train.
-            splits.append('val')
-        model = self.train(job.head, job.rate, job.seed, job.steps, splits).eval()
-        correct = self._score(model, self.features.data.splits[job.split])
-        seconds = time.perf_counter() - start
-        write_result(self.features, job, Result(correct, seconds))
+    def _fit(self, job: Job, pictures: np.ndarray, scored: np.ndarray) -> np.ndarray:
+        """Fit a classifier of scikit-learn; return the labels that it gives, int64 ``[n]``.
+
+        Args:
+            job (Job): Its head is a fitted one.
+            pictures (np.ndarray): The pictures to train on.
+            scored (np.ndarray): The n pictures to classify.
+        """
+        x, labels = self._vectors(pictures, job.head.reads)
+        model = fit_baseline(job.head.family, job.tuned, x, labels)
+        to_classify, _ = self._vectors(scored, job.head.reads)
+        predicted: np.ndarray = model.predict(to_classify)
+        return predicted
+
+    def _vectors(
+        self, indices: np.ndarray, reads: str
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return a vector of each of n pictures, float32 ``[n, C]``, and labels ``[n]``."""
+        vectors = []
+        labels = []
+        for part in _parts(indices):
+            x, own_labels = self.load(part, reads=reads)
+            vectors.append(x.mean(1).cpu().numpy())
+            labels.append(own_labels.cpu().numpy())
+        return np.concatenate(vectors), np.concatenate(labels)
 
     @torch.no_grad()
-    def _score(self, model: nn.Module, indices: np.ndarray) -> np.ndarray:
-        """Return which of n pictures a head classifies right, bool ``[n]``."""
-        size = 4 * BATCH  # no gradients, so larger batches fit
-        correct = []
-        for part in np.split(indices, range(size, len(indices), size)):
-            x, labels = self.load(part)
-            scores = model(x)
-            # After a training that diverged, scores are not finite: no picture is right.
+    def predict(
+        self, model: nn.Sequential, indices: np.ndarray, reads: str, dtype: str
+    ) -> np.ndarray:
+        """Return the labels that a head gives n pictures, int64 ``[n]``; -1: not finite.
+
+        Args:
+            model (nn.Sequential): What :meth:`train` returns.
+            indices (np.ndarray): The n pictures.
+            reads (str): See :meth:`load`.
+            dtype (str): The type of the products.
+        """
+        predicted = []
+        for part in _parts(indices):
+            x, _ = self.load(part, reads=reads)
+            scores = compute_scores(model, x, dtype)
             is_finite = scores.isfinite().all(1)
-            correct.append((scores.argmax(1) == labels) & is_finite)
-        return torch.cat(correct).cpu().numpy()
+            predicted.append(torch.where(is_finite, scores.argmax(1), -1))
+        return torch.cat(predicted).cpu().numpy()
 
-    # ---------------------------------------------------------------------- profiling
-    def profile(self, head: HeadSpec, steps: int) -> ProfiledHead:
-        """Build a head, count its parameters and operations, and time some steps of training.
 
-        Args:
-            head (HeadSpec): The head.
-            steps (int): The number of steps to time; 0 times none.
+def train_head(
+    model: nn.Sequential,
+    rate: float,
+    steps: int,
+    batches: Iterator[tuple[Tensor, Tensor]],
+    dtype: str,
+) -> None:
+    """Train a head by AdamW with a one-cycle schedule, in place.
 
-        Returns:
-            ProfiledHead: The head with these numbers, and with an identity that heads
-            share if they compute the same with the same frozen weights.
-        """
-        start = time.perf_counter()
-        model = self.build(head, seed=0)
-        build_seconds = time.perf_counter() - start
-        step_seconds = 0.0
-        if steps > 0:
-            step_seconds = self._time_step(head, steps, build_seconds)
+    Args:
+        model (nn.Module): What :func:`build_head` returns.
+        rate (float): The largest learning rate.
+        steps (int): How many batches to train on.
+        batches (Iterator): Tokens and labels, see :meth:`Trainer.load`.
+        dtype (str): The type of the products.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, rate, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps)
+    for x, labels in itertools.islice(batches, steps):
+        optimizer.zero_grad()
+        F.cross_entropy(compute_scores(model, x, dtype), labels).backward()
+        optimizer.step()
+        schedule.step()
 
-        pool: Any = model[0]  # a neck, or a plain or attentive mean
-        block = getattr(pool, 'block', None)
-        # A block's record has a fingerprint of its weights. So the place they were read
-        # from and the layer's number are left out: equal weights are equal from anywhere.
-        source = dict(getattr(block, 'source', {}), source='', layers=0)
-        tokens, channels = self.features.shape[2:]
-        trainable, _ = count_parameters(model)
-        return ProfiledHead(
-            name=head.name,
-            family=head.family,
-            words=head.words,
-            block=head.block,
-            width=head.width,
-            identity=digest([head.family, head.width, source]),
-            embed_dims=getattr(block, 'embed_dims', 0),
-            trainable=trainable,
-            operations=count_operations(pool, tokens, channels, DEVICE),
-            step_seconds=step_seconds,
-            fixed_seconds=build_seconds,
-        )
 
-    def _time_step(self, head: HeadSpec, steps: int, build_seconds: float) -> float:
-        """Return the mean seconds of a training step; the head is built anew and thrown away.
+def compute_scores(model: nn.Sequential, x: Tensor, dtype: str) -> Tensor:
+    """Return a head's logits in float32, ``[B, classes]``.
 
-        Args:
-            head (HeadSpec): The head.
-            steps (int): How many steps to time.
-            build_seconds (float): How long building the head takes, which is subtracted.
-        """
-        start = time.perf_counter()
-        self.train(head, _TIMED_RATE, seed=0, steps=steps, splits=['train', 'val'])
-        seconds = time.perf_counter() - start - build_seconds
-        # Building may have been faster this time.
-        return max(seconds / steps, 0.0)
+    The norm and the classifier are computed in float32, since they cost nothing.
+
+    Args:
+        model (nn.Module): What :func:`build_head` returns.
+        x (Tensor): Tokens, float32 ``[B, N, C]``.
+        dtype (str): The type of the products before them.
+    """
+    pool, norm, classifier = model
+    with _attention_of(x), torch.autocast(DEVICE, torch.bfloat16, dtype == 'bfloat16'):
+        pooled = pool(x)
+    scores: Tensor = classifier(norm(pooled.float()))
+    return scores
+
+
+def _mean_and_deviation(
+    tokens: np.ndarray, indices: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return each channel's mean and standard deviation over pictures and tokens, ``[C]``.
+
+    Sums in float64 depend neither on the number of threads nor on the order.
+
+    Args:
+        tokens (np.ndarray): float16 ``[n, N, C]``.
+        indices (np.ndarray): The pictures that count.
+    """
+    total = np.zeros(tokens.shape[2])
+    squares = np.zeros(tokens.shape[2])
+    for part in _parts(indices):
+        values = tokens[part].astype(np.float64)
+        total += values.sum((0, 1))
+        squares += (values * values).sum((0, 1))
+    count = len(indices) * tokens.shape[1]
+    mean = total / count
+    variance = (squares - count * mean * mean) / max(count - 1, 1)
+    return mean, np.sqrt(np.maximum(variance, 0.0))
+
+
+def _attention_of(x: Tensor) -> AbstractContextManager[None]:
+    """Return the context in which attention over tokens ``[B, N, C]`` is fast."""
+    if DEVICE == 'cpu' and x.shape[1] <= _FEW_TOKENS:
+        return sdpa_kernel(SDPBackend.MATH)
+    return nullcontext()
+
+
+def _parts(indices: np.ndarray) -> list[np.ndarray]:
+    """Split indices into larger batches than those of training: no gradients, more room."""
+    size = 4 * BATCH
+    return np.split(indices, range(size, len(indices), size))
 
 
 def _on_device(values: np.ndarray) -> Tensor:

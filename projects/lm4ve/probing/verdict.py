@@ -60,34 +60,86 @@ def points(value: float) -> str:
 
 
 def compare(
-    correct: Mapping[str, np.ndarray], blocks: Sequence[str], margin: float
+    correct: Mapping[str, np.ndarray],
+    pairs: Sequence[tuple[str, str]],
+    margin: float,
 ) -> list[Comparison]:
-    """Compare every block with every variant that is none of the blocks.
+    """Compare frozen blocks with other variants.
 
     Args:
         correct (Mapping[str, np.ndarray]): Variant -> bool ``[seeds, test pictures]``,
-            which pictures were right; the same seeds and pictures in the same order.
-        blocks (Sequence[str]): Names of the frozen blocks.
+            which pictures were right; the same pictures in the same order.
+        pairs (Sequence): The names of a block and of another variant each.
         margin (float): In points.
 
     Returns:
-        list[Comparison]: For each block in turn; Holm's correction is for all of them.
+        list[Comparison]: One of each pair; Holm's correction is for all of them.
     """
-    others = [name for name in correct if name not in blocks]
     comparisons = []
     gains = []
-    for block in blocks:
-        for other in others:
-            difference = correct[block].astype(float) - correct[other].astype(float)
-            gain = 100.0 * difference  # 100, 0 or -100 points for a seed and a picture
-            gains.append(gain)
-            comparisons.append(_test_difference(block, other, gain))
+    for block, other in pairs:
+        gain = gain_of(correct[block], correct[other])
+        gains.append(gain)
+        comparisons.append(_test_difference(block, other, gain))
     corrected = holm([comparison.p for comparison in comparisons])
     decided = []
     for comparison, gain, p in zip(comparisons, gains, corrected, strict=True):
         comparison = replace(comparison, holm=p)
         decided.append(decide(comparison, gain, margin, len(comparisons)))
     return decided
+
+
+def gain_of(block: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return the points that a block gains with each seed and picture: 100, 0 or -100.
+
+    Seeds are paired. A variant without seeds has one row, which stands beside each of
+    the block's. Of other numbers of seeds the first ones count, which both have.
+
+    Args:
+        block, other (np.ndarray): Bool ``[seeds, test pictures]``.
+
+    Returns:
+        np.ndarray: float64 ``[seeds, test pictures]``.
+    """
+    if len(other) == 1:
+        other = np.broadcast_to(other, block.shape)
+    seeds = min(len(block), len(other))
+    return 100.0 * (block[:seeds].astype(float) - other[:seeds].astype(float))
+
+
+def chance_to_decide(gain: np.ndarray, seeds: int, margin: float) -> float:
+    """Return the chance that more seeds decide a comparison, if it stays as it is.
+
+    What is not better, worse or equal by then would need other test pictures. Mean and
+    spread are taken as observed; Holm's correction is left out, so that the chance is
+    too high rather than too low. To stop for this reason alone finds no difference that
+    is none (stochastic curtailment: Lan, Simon and Halperin, Sequential Analysis 1982).
+
+    Args:
+        gain (np.ndarray): Points, float64 ``[seeds so far, test pictures]``.
+        seeds (int): How many there would be in the end.
+        margin (float): In points.
+    """
+    so_far, pictures = gain.shape
+    effect = abs(float(gain.mean()))
+    variance_of_seeds = gain.mean(1).var(ddof=1)
+    # The spread over pictures holds that of the seeds, which shrinks with their number.
+    noise = gain.var(0, ddof=1).mean() / so_far
+    variance_of_pictures = max(gain.mean(0).var(ddof=1) - noise, 0.0)
+    noise_at_end = noise * so_far / seeds
+    over_seeds = variance_of_seeds / seeds
+    over_pictures = (variance_of_pictures + noise_at_end) / pictures
+
+    # How far the mean may still move.
+    movement = math.sqrt(variance_of_seeds * (1 / so_far - 1 / seeds))
+    movement = max(movement, 100 / pictures / seeds)
+    critical_t = stats.t.ppf(1 - ALPHA, seeds - 1)
+    significant = stats.norm.ppf(1 - ALPHA / 2) * math.sqrt(over_seeds + over_pictures)
+    rounding = (100 / pictures) ** 2 / 12 / seeds
+    within_margin = margin - critical_t * math.sqrt(over_seeds + rounding)
+    differs = stats.norm.sf((significant - effect) / movement)
+    equals = stats.norm.cdf((within_margin - effect) / movement)
+    return float(min(differs + equals, 1.0))
 
 
 def _test_difference(block: str, against: str, gain: np.ndarray) -> Comparison:
@@ -128,7 +180,10 @@ def decide(
       with a chance of 80 % for one of the two above, if mean and spread are as
       observed.
 
-    Of several layers, the sentence is about the one with the best accuracy in tuning.
+    Of several linear probes the one that is best on val is compared. After half of the
+    seeds a comparison that the rest would decide with a chance below 10 % gets no more
+    of them; such a stop finds no difference that is none. Of several layers, the
+    sentence is about the one with the best accuracy in tuning.
     """
     critical_t = stats.t.ppf(1 - ALPHA, len(gain) - 1)
     half_width = math.sqrt(_rounded_error(gain)) * critical_t

@@ -11,51 +11,54 @@ import torch
 from mmengine.logging import MMLogger
 
 from lm4ve.ablation.trial import end_with_parent
-from lm4ve.probing.features import Features
-from lm4ve.probing.training import Trainer
 
-#: Calls a method of :class:`Trainer` for each argument, and yields the results in order.
+#: Calls a function for each argument, as ``map``, and yields the results in order.
 Run = Callable[..., Iterable[Any]]
 
 
 @contextmanager
-def start_workers(features: Features, processes: int) -> Iterator[Run]:
-    """Start processes that train; they end with this one.
+def start_workers(processes: int) -> Iterator[Run]:
+    """Start processes that build and train heads; they end with this one.
 
     Args:
-        features (Features): The tokens.
-        processes (int): 0: train in this process.
+        processes (int): 0: work in this process.
 
     Yields:
-        Run: ``run(method, *arguments)`` yields the results in order, as ``map``.
+        Run: ``run(function, *arguments)`` yields the results in order.
     """
     if processes == 0:
-        trainer = Trainer(features)
-
-        def run_here(method: str, *arguments: Iterable[Any]) -> Iterable[Any]:
-            return map(getattr(trainer, method), *arguments)
-
-        yield run_here
+        yield map
         return
-    # Here too: the trainer computes the tokens' mean, whose last digits depend on it.
-    torch.set_num_threads(1)
-    # Libraries read it when the fork server loads them.
-    os.environ['OMP_NUM_THREADS'] = '1'
-    trainer = Trainer(features)
     context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload(['lm4ve.probing.training'])
     with ProcessPoolExecutor(processes, context, _prepare_process) as pool:
-
-        def run_in_pool(method: str, *arguments: Iterable[Any]) -> Iterable[Any]:
-            return pool.map(getattr(trainer, method), *arguments)
-
+        with _one_thread_for_libraries():
+            # The first call starts the processes.
+            pool.submit(int).result()
         try:
-            yield run_in_pool
+            yield pool.map
         except BaseException:
             # The pool would wait for the trainings that run, whose results nobody reads.
             for child in multiprocessing.active_children():
                 child.terminate()
             raise
+
+
+@contextmanager
+def _one_thread_for_libraries() -> Iterator[None]:
+    """Let processes that start in this context use one thread each.
+
+    Libraries read the variable when the fork server loads them. This process keeps its
+    threads, with which the encoder runs.
+    """
+    name = 'OMP_NUM_THREADS'
+    before = os.environ.get(name)
+    os.environ[name] = '1'
+    yield
+    if before is None:
+        del os.environ[name]
+    else:
+        os.environ[name] = before
 
 
 def _prepare_process() -> None:

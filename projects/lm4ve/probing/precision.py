@@ -1,0 +1,43 @@
+"""The type in which heads are multiplied: chosen once for a set of tokens, then kept.
+
+Products in bfloat16 of weights in float32 take half the time where a processor computes
+them, and more time where it only imitates them. Trainings in different types are
+different trainings, so a cache of tokens records the type of its first study. Later
+ones use it, on whatever machine.
+"""
+
+from pathlib import Path
+
+import torch
+
+from lm4ve.files import read_json, write_json
+
+#: Names that ``--dtype`` takes beside 'auto'.
+DTYPES = ('float32', 'bfloat16')
+RECORD = 'precision.json'
+
+
+def choose_dtype(wish: str, folder: Path) -> str:
+    """Return the type of products in all trainings of a study, and record it.
+
+    Args:
+        wish (str): 'float32' or 'bfloat16'; 'auto': the recorded type, or the faster one
+            of this machine.
+        folder (Path): Where the tokens lie.
+    """
+    if wish != 'auto':
+        return wish
+    record = read_json(folder / RECORD)
+    if isinstance(record, dict) and record.get('dtype') in DTYPES:
+        return str(record['dtype'])
+    dtype = 'bfloat16' if multiplies_bfloat16() else 'float32'
+    write_json(dict(dtype=dtype), folder / RECORD)
+    return dtype
+
+
+def multiplies_bfloat16() -> bool:
+    """Return whether the GPU, or without one the CPU, has units for bfloat16."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    has_units: bool = torch.cpu._is_avx512_bf16_supported()
+    return has_units or torch.cpu._is_amx_tile_supported()
