@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     cfg.test_evaluator.submission = args.out
     if args.cache:
         cfg.test_dataloader.dataset.cache = args.cache
-    cli.build_runner(cli.finish_config(cfg, args)).test()
+    cli.build_runner(cli.finish_config(cfg, args, trains=False)).test()
     print(f'written: {args.out}')
 
 

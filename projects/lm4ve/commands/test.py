@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg.test_cfg.fp16 = True
     if args.show or args.show_dir is not None:
         show_predictions(cfg, args)
-    command_line.finish_config(cfg, args)
+    command_line.finish_config(cfg, args, trains=False)
     if args.tta:
         use_tta(cfg)  # last, so that --cfg-options reach the model and not its wrapper
     runner = command_line.build_runner(cfg, short_console=not args.verbose)

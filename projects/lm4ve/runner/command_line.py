@@ -50,7 +50,10 @@ def load_config(args: argparse.Namespace) -> Config:
 
 
 def finish_config(
-    cfg: Config, args: argparse.Namespace, for_this_machine: bool = True
+    cfg: Config,
+    args: argparse.Namespace,
+    for_this_machine: bool = True,
+    trains: bool = True,
 ) -> Config:
     """Apply ``--cfg-options``, check the config, set defaults of dataloaders and machine.
 
@@ -58,6 +61,7 @@ def finish_config(
         cfg (Config): Changed in place.
         args (argparse.Namespace): Of the flags :data:`RUN`.
         for_this_machine (bool): Change what needs a GPU if this machine has none.
+        trains (bool): Whether the run trains; else it tests.
 
     Returns:
         Config: The same config.
@@ -72,7 +76,7 @@ def finish_config(
         if cfg.get(name):
             _set_defaults_of_loader(cfg, cfg[name], args)
     if for_this_machine:
-        adapt_to_cpu(cfg)
+        adapt_to_cpu(cfg, trains)
     return cfg
 
 

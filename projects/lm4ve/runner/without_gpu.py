@@ -1,5 +1,6 @@
 """Let a config that was written for GPUs run without one."""
 
+import logging
 import os
 import subprocess
 from typing import Any
@@ -9,27 +10,50 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
 
-def adapt_to_cpu(cfg: Config) -> None:
+def adapt_to_cpu(cfg: Config, trains: bool = True) -> None:
     """Change fields of a config that need a GPU, if there is none.
 
     Mixed precision becomes fp32, and the processes of a launcher communicate by gloo.
 
     Args:
         cfg (Config): Changed in place; its ``launcher`` must be set.
+        trains (bool): Whether the run trains; else it tests. For the message.
     """
     if torch.cuda.is_available():
         return
-    wrapper: Any = cfg.get('optim_wrapper') or {}
-    if wrapper.get('type') == 'AmpOptimWrapper':
-        print_log(
-            'No GPU: training in fp32, without AmpOptimWrapper.', 'current', level=30
-        )
-        wrapper.type = 'OptimWrapper'
-        for key in ('loss_scale', 'dtype', 'use_fsdp'):
-            wrapper.pop(key, None)
+    left_out = [*_leave_out_wrapper(cfg), *_leave_out_fp16(cfg)]
+    if left_out:
+        doing = 'training' if trains else 'testing'
+        text = f'No GPU: {doing} in fp32, without {" and ".join(left_out)}.'
+        print_log(text, logger='current', level=logging.WARNING)
     if cfg.launcher != 'none':
         _join_group(cfg)
         _wrap_without_device(cfg)
+
+
+def _leave_out_wrapper(cfg: Config) -> list[str]:
+    """Replace MMEngine's wrapper for mixed precision; return its name if it was there."""
+    wrapper: Any = cfg.get('optim_wrapper') or {}
+    if wrapper.get('type') != 'AmpOptimWrapper':
+        return []
+    wrapper.type = 'OptimWrapper'
+    for key in ('loss_scale', 'dtype', 'use_fsdp'):
+        wrapper.pop(key, None)
+    return ['AmpOptimWrapper']
+
+
+def _leave_out_fp16(cfg: Config) -> list[str]:
+    """Switch off fp16 in validation and test; return the fields that had switched it on.
+
+    MMEngine would compute in bfloat16 on a CPU, and give other scores without a word.
+    """
+    fields = []
+    for name in ('val_cfg', 'test_cfg'):
+        loop: Any = cfg.get(name) or {}
+        if loop.get('fp16'):
+            loop.fp16 = False
+            fields.append(f'{name}.fp16')
+    return fields
 
 
 def _join_group(cfg: Config) -> None:
