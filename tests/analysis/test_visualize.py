@@ -28,6 +28,7 @@ from lm4ve.errors import UserError  # noqa: E402
 from lm4ve.runner.command_line import build_runner  # noqa: E402
 from lm4ve.runner.config import read_config  # noqa: E402
 from tests.helpers.html import Links  # noqa: E402
+from tests.helpers.logs import record_logs  # noqa: E402
 from tests.helpers.models import neck  # noqa: E402
 from tests.helpers.pointcloud.clouds import cloud  # noqa: E402
 from tests.helpers.shrink import shrinker_of  # noqa: E402
@@ -101,6 +102,27 @@ def test_files_and_indices_become_sheets_and_a_page(digits, tmp_path, capsys):
     few = Image.open(tmp_path / 'my_cat.png').height
     every = Image.open(tmp_path / 'all/my_cat.png').height
     assert every > 1.2 * few
+
+
+def test_folder_becomes_a_sheet_for_each_whole_picture(digits, tmp_path, monkeypatch):
+    config, checkpoint, picture = digits
+    content = picture.read_bytes()
+    inner = tmp_path / 'my photos' / 'Größe'
+    inner.mkdir(parents=True)
+    files = [inner / 'ein Bäumchen.png', inner / 'a.png', inner.parent / 'a.png']
+    files.append(inner.parent / '0_a.png')
+    for file in files:
+        file.write_bytes(content)
+    (inner / 'cut.png').write_bytes(content[:99])
+    warnings = record_logs(monkeypatch, 'lm4ve.tasks.base.inputs')
+    out = tmp_path / 'out'
+    main([str(config), str(checkpoint), str(inner.parent), '--out-dir', str(out)])
+    assert len(list(out.glob('*.png'))) == len(files)
+    (warning,) = warnings
+    assert '1 of 5 files' in warning and f'{inner}/cut.png' in warning
+    text = (out / 'index.html').read_text()
+    for file in files:
+        assert str(file) in text
 
 
 def test_a_file_and_its_test_sample_are_equal(digits, tmp_path):

@@ -17,6 +17,7 @@ from lm4ve.tasks.base.building import build_model, collate, samples_of_files
 from lm4ve.tasks.base.inference import FileInferencer
 from tests.helpers.closeness import assert_equal_but_for_rounding
 from tests.helpers.families import write_huggingface
+from tests.helpers.logs import record_logs
 from tests.helpers.pointcloud.clouds import cloud, write_cloud
 from tests.helpers.tasks import FOLDERS, configs_of
 from tests.helpers.tiny_runs import PLACE, enlarged, write_runs
@@ -73,6 +74,38 @@ def test_every_task_predicts_for_files(task, name, tmp_path):
     pictures = [path for path in (tmp_path / 'out').iterdir() if path.stat().st_size]
     assert len(pictures) == 3
     assert {path.suffix for path in pictures} <= {'.png', '.mp4'}
+
+
+@pytest.mark.parametrize('task, name', DEMOS.items())
+def test_damaged_files_of_a_folder_are_skipped_and_named(
+    task, name, tmp_path, monkeypatch
+):
+    pytest.importorskip({'image': 'mmpretrain', 'video': 'mmaction'}.get(task, 'torch'))
+    files = write_inputs(task, tmp_path)
+    folder = files[0].parent
+    content = files[0].read_bytes()
+    damaged = dict(empty=b'', text=b'hello', cut=content[: len(content) // 2])
+    for stem, data in damaged.items():
+        (folder / f'{stem}{files[0].suffix}').write_bytes(data)
+    (folder / 'photo.HEIC').write_bytes(b'....ftypheic')
+    warnings = record_logs(
+        monkeypatch, 'lm4ve.tasks.base.inputs', 'lm4ve.data.folder_listing'
+    )
+    found = lm4ve.apis.inference(name, None, folder, batch_size=2, device='cpu')
+    assert [result['path'] for result in found] == [str(file) for file in files]
+    (left_out,) = [text for text in warnings if 'left out' in text]
+    assert 'photo.HEIC' in left_out
+    (skipped,) = [text for text in warnings if 'Skipped' in text]
+    assert skipped.startswith('Skipped: 3 of 6 files cannot be read: ')
+    for stem in damaged:
+        file = folder / f'{stem}{files[0].suffix}'
+        assert str(file) in skipped
+        with pytest.raises(UserError, match=file.name):
+            lm4ve.apis.inference(name, None, [files[0], file], device='cpu')
+    for file in files:
+        file.unlink()
+    with pytest.raises(UserError, match='3 of 3 files cannot be read'):
+        lm4ve.apis.inference(name, None, folder, device='cpu')
 
 
 def test_list_models_lists_every_config():

@@ -1,12 +1,9 @@
 """One function that applies a trained model of any task to a user's files."""
 
-import glob
 import pkgutil
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from mmengine.config import Config
 
 from lm4ve.apis.models import in_scope_of, loaded
@@ -31,7 +28,7 @@ def inference(
     The task's inferencer does it, by default
     :class:`lm4ve.tasks.base.inference.FileInferencer`. A folder stands for all files
     of the task's kinds in it, at any depth, and a pattern such as ``'photos/**/*.jpg'``
-    for its files.
+    for its files. Damaged ones among these are skipped, with a warning that names them.
 
     Args:
         config (str | Path | Config): The config of the training: a file, a config, or a
@@ -52,14 +49,15 @@ def inference(
             (Argoverse 1).
 
     Returns:
-        list[dict]: The prediction for each input, as plain data: ``pred_label``,
+        list[dict]: For each input that was read its path (``path``; ``img_path`` and
+        ``room`` of questions) and the prediction as plain data: ``pred_label``,
         ``pred_score``, ``pred_scores`` and ``pred_class`` of a classifier;
         ``trajectories`` and ``probabilities`` of a forecaster; ``pred_answer`` and
         ``answers`` to a question; ``captions`` or ``images`` ranked for a caption.
 
     Raises:
-        UserError: An input is missing, unreadable, or of another task, or the task has
-            no such option.
+        UserError: An input that is named itself is missing, unreadable, or of another
+            task, no file of a folder can be read, or the task has no such option.
         CheckpointError: The checkpoint is missing, damaged, unsafe, or of another
             model.
     """
@@ -75,50 +73,4 @@ def inference(
             allow_partial=allow_partial,
             show_progress=progress,
         )
-        files = expand_inputs(inputs, task.input_suffixes)
-        return run(files, batch_size=batch_size, show=show, out_dir=out_dir, **options)
-
-
-def expand_inputs(inputs: Any, suffixes: Collection[str]) -> list[Any]:
-    """Replace folders and patterns among inputs by their files, sorted.
-
-    A folder or pattern without such files stays as it is: a folder of frames is a video
-    itself, and the inferencer refuses a name without a file.
-
-    Args:
-        inputs: One or several files, folders, patterns or arrays.
-        suffixes (Collection[str]): The endings of the files that count in a folder, in
-            lower case, such as '.jpg'.
-    """
-    if isinstance(inputs, (str, Path, np.ndarray)):
-        inputs = [inputs]
-    expanded: list[Any] = []
-    for item in inputs:
-        files: list[Path] = []
-        if not isinstance(item, np.ndarray):
-            files = _files_of(item, suffixes)
-        if files:
-            expanded += files
-        else:
-            expanded.append(item)
-    return expanded
-
-
-def _files_of(item: str | Path, suffixes: Collection[str]) -> list[Path]:
-    """Return the files that a folder or a pattern stands for, sorted; [] for a file.
-
-    Args:
-        item (str | Path): A path, or a pattern of :mod:`glob`.
-        suffixes (Collection[str]): The endings of the files that count in a folder;
-            hidden ones do not.
-    """
-    path = Path(item)
-    if path.is_dir():
-        files = []
-        for file in path.rglob('[!.]*'):
-            if file.suffix.lower() in suffixes:
-                files.append(file)
-        return sorted(files)
-    if path.exists():
-        return []
-    return sorted(Path(file) for file in glob.glob(str(item), recursive=True))
+        return run(inputs, batch_size=batch_size, show=show, out_dir=out_dir, **options)

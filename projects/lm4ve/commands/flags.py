@@ -222,7 +222,7 @@ FLAGS: dict[str, Flags] = {
     },
     'visualize': {
         **INSPECT,
-        'input': dict(nargs='*', help='files'),
+        'input': dict(nargs='*', help='files, folders or patterns of such'),
         '--indices': dict(
             nargs='+',
             type=at_least(0),

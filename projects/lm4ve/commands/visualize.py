@@ -1,11 +1,13 @@
 """Draw activations and attention of a checkpoint, a sheet a sample and one page.
 
     lm4ve visualize CONFIG CHECKPOINT cat.jpg dog.png
+    lm4ve visualize CONFIG CHECKPOINT photos/
     lm4ve visualize CONFIG CHECKPOINT --indices 0 1 2
 
 INPUT are files of the config's task: images; videos or folders of frames; point
 clouds and meshes; rooms (.npy, .ply); scenes (Argoverse 1's .csv, Argoverse 2's
-.parquet). --indices are samples of its test set. docs/guides/activations.md describes
+.parquet). A folder stands for all such files in it, at any depth; damaged ones are
+skipped and named. --indices are samples of its test set. docs/guides/activations.md describes
 what is shown.
 """
 
@@ -118,6 +120,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             classes=classes,
             heads=heads,
         )
+        if sample.path is not None:
+            drawn.facts['file'] = sample.path
         entry = write_sample(drawn, folder, f'{name}, {checkpoint}', args.fps)
         entries.append(entry)
         print(entry.sheet)

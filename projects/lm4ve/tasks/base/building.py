@@ -6,6 +6,7 @@ equals one of a test.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,11 +19,12 @@ from mmengine.registry import DATASETS, FUNCTIONS, MODELS, Registry
 from torch import nn
 
 from lm4ve.draw.file_names import safe_name
-from lm4ve.errors import UserError, check
+from lm4ve.errors import check
 from lm4ve.necks.fusing import fuse
 from lm4ve.runner import checkpoint_files
 from lm4ve.runner.devices import find_device
 from lm4ve.tasks.base.analysis import tested_dataset
+from lm4ve.tasks.base.inputs import Input, Inputs, find_inputs
 from lm4ve.tasks.base.task import Task, task_of_config
 from lm4ve.zoo import find_checkpoint
 
@@ -132,10 +134,11 @@ def _registered(registry: Registry, name: str | type[Any]) -> Any:
 
 # ------------------------------------------------------------------ samples and batches
 class NamedSample(NamedTuple):
-    """The name of a sample, and what the pipeline made of it."""
+    """The name of a sample, what the pipeline made of it, and its file if it is of one."""
 
     name: str
     data: dict[str, Any]
+    path: str | None = None
 
 
 def collate(cfg: Config, samples: Sequence[dict[str, Any]]) -> Any:
@@ -156,77 +159,71 @@ def collate(cfg: Config, samples: Sequence[dict[str, Any]]) -> Any:
     return function(list(samples), **options)
 
 
-#: A file, or an array for a task that reads arrays.
-Input = str | Path | np.ndarray
-
-
 def samples_of_files(
-    cfg: Config, inputs: Sequence[Input], **options: Any
+    cfg: Config, inputs: Input | Sequence[Input], **options: Any
 ) -> list[NamedSample]:
     """Read files as the config's task needs them, all at once; see :func:`each_sample`."""
-    return list(each_sample(cfg, inputs, **options))
+    task = task_of_config(cfg)
+    return list(each_sample(cfg, find_inputs(inputs, task), **options))
 
 
-def each_sample(
-    cfg: Config, inputs: Sequence[Input], **options: Any
-) -> Iterator[NamedSample]:
-    """Check all files, then yield them one by one through the config's test pipeline.
+def each_sample(cfg: Config, inputs: Inputs, **options: Any) -> Iterator[NamedSample]:
+    """Yield files or arrays one by one through the config's test pipeline.
 
     Args:
         cfg (Config): See :func:`lm4ve.runner.config.read_config`.
-        inputs (Sequence[str | Path | np.ndarray]): Files of the kinds that the task
-            declares, or images as arrays.
+        inputs (Inputs): From :func:`lm4ve.tasks.base.inputs.find_inputs`. Damaged files
+            that were found in a folder or by a pattern are skipped.
         **options: Some of :attr:`lm4ve.tasks.Task.input_options`, for example
             ``map_dir``; None counts as not given.
 
     Raises:
-        UserError: A file is missing or of another kind, or the task has no such option.
+        UserError: A file cannot be read, or the task has no such option.
     """
     task = task_of_config(cfg)
-    sources: list[Path | np.ndarray] = []
-    for given_input in inputs:
-        if isinstance(given_input, np.ndarray):
-            sources.append(given_input)
-        else:
-            path = Path(given_input)
-            _check_file(path, task)
-            sources.append(path)
     given_options = {}
     for option, value in options.items():
         if value is None:
             continue
         check(f'An option of {task.input_noun}', option, choices=task.input_options)
         given_options[option] = value
-    return _read_each(cfg, task, sources, given_options)
+    return _read_each(cfg, task, inputs, given_options)
 
 
 def _read_each(
-    cfg: Config,
-    task: Task,
-    sources: Sequence[Path | np.ndarray],
-    options: dict[str, Any],
+    cfg: Config, task: Task, inputs: Inputs, options: dict[str, Any]
 ) -> Iterator[NamedSample]:
-    """Send checked files or arrays through the test pipeline, one by one.
+    """Send files or arrays through the test pipeline, one by one.
 
     Args:
         cfg (Config): Has the pipeline.
         task (Task): Its analysis reads the sources.
-        sources (Sequence[Path | np.ndarray]): Files or arrays.
+        inputs (Inputs): The files or arrays.
         options (dict): Those of the task's ``input_options`` that were given.
     """
     pipeline = tested_dataset(cfg).pipeline
-    for name, source in zip(_names_of(sources), sources, strict=True):
+
+    def read(source: Path | np.ndarray) -> dict[str, Any]:
         # read_input may change transforms, for an array that needs no reading for
         # example: each source has copies, so that the next one is not affected.
         transforms = [dict(transform) for transform in pipeline]
-        data = task.analysis.read_input(cfg, source, transforms, **options)
-        yield NamedSample(name, data)
+        data: dict[str, Any] = task.analysis.read_input(
+            cfg, source, transforms, **options
+        )
+        return data
+
+    names = _names_of(inputs.sources)
+    for place, data in inputs.read_each(read):
+        source = inputs.sources[place]
+        path = str(source) if isinstance(source, Path) else None
+        yield NamedSample(names[place], data, path)
 
 
 def _names_of(sources: Sequence[Path | np.ndarray]) -> list[str]:
     """Return a name for each source: its file's without ending, or 'array'.
 
     Where sources share a name, as files of several folders may, their number comes first.
+    No two names are equal, so that no picture takes another's place.
     """
     stems = []
     for source in sources:
@@ -234,29 +231,16 @@ def _names_of(sources: Sequence[Path | np.ndarray]) -> list[str]:
             stems.append(safe_name(source.stem))
         else:
             stems.append('array')
+    # Some file systems take capitals for small letters.
+    counts = Counter(stem.casefold() for stem in stems)
     names = []
+    numbered_names = []
     for number, stem in enumerate(stems):
-        if stems.count(stem) > 1:
-            names.append(f'{number}_{stem}')
-        else:
-            names.append(stem)
+        numbered_name = f'{number}_{stem}'
+        numbered_names.append(numbered_name)
+        is_shared = counts[stem.casefold()] > 1
+        names.append(numbered_name if is_shared else stem)
+    if len({name.casefold() for name in names}) < len(names):
+        # A file is called as if it had a number.
+        return numbered_names
     return names
-
-
-def _check_file(path: Path, task: Task) -> None:
-    """Refuse a path that does not exist, or whose ending the task does not read.
-
-    A folder needs no ending where the task takes folders.
-
-    Raises:
-        UserError: The message names the path, the task's input and its endings.
-    """
-    if not path.exists():
-        raise UserError(f"'{path}' does not exist.")
-    if path.is_dir() and task.takes_folders:
-        return
-    # check continues this beginning of its message: "...; its ending='.gif' must be ...".
-    ending_of_path = (
-        f"'{path}' does not fit: the config takes {task.input_noun}; its ending"
-    )
-    check(ending_of_path, path.suffix.lower(), choices=task.input_suffixes)

@@ -22,7 +22,8 @@ from lm4ve.draw.visualizer import PredictionVisualizer
 from lm4ve.errors import check
 from lm4ve.runner.config import read_config
 from lm4ve.tasks.base.analysis import TaskAnalysis
-from lm4ve.tasks.base.building import Input, collate, each_sample, inference_model
+from lm4ve.tasks.base.building import collate, each_sample, inference_model
+from lm4ve.tasks.base.inputs import Input, find_inputs
 from lm4ve.tasks.base.task import require_task, task_of_config
 
 
@@ -145,7 +146,9 @@ class FileInferencer(TaskInferencer):
 
         Args:
             inputs (str | Path | np.ndarray | Sequence): Files of the kinds that the
-                task declares, or images as uint8 ``[H, W, 3]``, BGR.
+                task declares, folders or patterns of such, or images as uint8 ``[H, W,
+                3]``, BGR. Damaged files of folders and patterns are skipped, with a
+                warning that names them.
             batch_size (int): Files per batch.
             show (bool): Show pictures in a window, each for ``wait_time`` seconds.
             wait_time (float): Seconds.
@@ -153,30 +156,31 @@ class FileInferencer(TaskInferencer):
             **options: The task's ``input_options``.
 
         Returns:
-            list[dict]: For each file its ``name`` and the plain data of
+            list[dict]: For each file that was read its ``name``, its ``path`` (None for
+            an array) and the plain data of
             :meth:`lm4ve.tasks.base.analysis.TaskAnalysis.result`.
 
         Raises:
-            UserError: A file is missing, unreadable, or of another task.
+            UserError: A file that is named itself is missing, unreadable, or of another
+                task, or no file can be read.
         """
-        if isinstance(inputs, (str, Path, np.ndarray)):
-            files: list[Input] = [inputs]
-        else:
-            files = list(inputs)
         check('batch_size', batch_size, least=1)
-        analysis = task_of_config(self.cfg).analysis
-        samples = each_sample(self.cfg, files, **options)
+        task = task_of_config(self.cfg)
+        found = find_inputs(inputs, task)
+        samples = each_sample(self.cfg, found, **options)
         batches = self._get_chunk_data(samples, batch_size)
+        count = math.ceil(len(found.sources) / batch_size)
         results = []
-        for batch in self._with_progress(batches, math.ceil(len(files) / batch_size)):
+        for batch in self._with_progress(batches, count):
             names = [sample.name for sample in batch]
             collated = collate(self.cfg, [sample.data for sample in batch])
-            data = analysis.runnable(collated)
+            data = task.analysis.runnable(collated)
             outputs = self.model.test_step(data)
-            for name, output in zip(names, outputs, strict=True):
-                results.append(dict(name=name, **analysis.result(output, self.classes)))
+            for sample, output in zip(batch, outputs, strict=True):
+                result = task.analysis.result(output, self.classes)
+                results.append(dict(name=sample.name, path=sample.path, **result))
             if show or out_dir is not None:
-                drawn = self._draw(analysis, data, outputs, names)
+                drawn = self._draw(task.analysis, data, outputs, names)
                 self._present(drawn, names, show, wait_time, out_dir)
         return results
 

@@ -12,6 +12,7 @@ from lm4ve.draw.figures import to_image
 from lm4ve.registry import TRANSFORMS
 from lm4ve.tasks.base.analysis import tested_dataset
 from lm4ve.tasks.base.answering import AnsweringInferencer, name_of
+from lm4ve.tasks.base.inputs import find_inputs
 from lm4ve.tasks.rooms import TASK
 from lm4ve.tasks.rooms.datasets.scene_files import RoomFile
 from lm4ve.tasks.rooms.visualization import draw_sample
@@ -73,7 +74,8 @@ class RoomInferencer(AnsweringInferencer):
             rooms (str | Path | np.ndarray | Sequence): For a model that reads points, a
                 colored .ply, or numbers ``[V, 6 or 9]`` (x, y, z in meters, z up; red,
                 green, blue from 0 to 255; normals), as an array or as .npy
-                (``_aligned_vert.npy``). For one that reads stored objects, ``[O, C]``.
+                (``_aligned_vert.npy``). For one that reads stored objects, ``[O, C]``. Of
+                folders and patterns, damaged files are skipped with a warning.
             situation (str | Sequence[str]): What the asker does and sees, one for each
                 question.
             question (str | Sequence[str]): The questions. A single room, situation or
@@ -89,14 +91,22 @@ class RoomInferencer(AnsweringInferencer):
             ValueError, OSError, EOFError: A room cannot be read, a text is empty, or
                 the numbers of rooms and texts differ.
         """
-        if isinstance(rooms, (str, Path, np.ndarray)):
-            rooms = [rooms]
         rows: dict[str, list[Any]] = dict(
-            room=list(rooms),
+            room=self._list_rooms(rooms),
             situation=list_texts(situation, 'situation'),
             question=list_texts(question, 'question'),
         )
         return self.ask(rows, **kwargs)
+
+    def _list_rooms(
+        self, rooms: RoomFile | Sequence[RoomFile]
+    ) -> list[Path | np.ndarray]:
+        """Return rooms, those of folders and patterns without damaged ones."""
+        found = find_inputs(rooms, TASK)
+        if not found.found:
+            return found.sources  # the pipeline reads them
+        read = found.read_each(self.pipeline.loader.read_room)
+        return [found.sources[place] for place, _ in read]
 
     def draw(self, entry: dict, sample: Any) -> np.ndarray:
         """Draw a room with a question and its best answers."""

@@ -25,20 +25,18 @@ class VideoInferencer(FileInferencer):
         """Classify; see :meth:`lm4ve.tasks.base.inference.FileInferencer.__call__`.
 
         Args:
-            inputs (str | Path | Sequence[str | Path]): Videos.
+            inputs (str | Path | Sequence[str | Path]): Videos, or folders or patterns of
+                such.
             out_dir (str | Path, optional): Write each video here with its likeliest
                 classes.
             batch_size, show, wait_time, **options: Passed on.
         """
-        if isinstance(inputs, (str, Path)):
-            files = [inputs]
-        else:
-            files = list(inputs)
-        results = super().__call__(files, batch_size, show, wait_time, **options)
+        results = super().__call__(inputs, batch_size, show, wait_time, **options)
         if out_dir is None:
             return results
-        for number, (file, result) in enumerate(zip(files, results, strict=True)):
+        for number, result in enumerate(results):
             ranking = rank(result['pred_scores'], self.classes)
-            out = Path(out_dir) / f'{number:05d}_{Path(file).stem}.mp4'
-            write_annotated(file, ranking, out)
+            video = Path(result['path'])
+            out = Path(out_dir) / f'{number:05d}_{video.stem}.mp4'
+            write_annotated(video, ranking, out)
         return results

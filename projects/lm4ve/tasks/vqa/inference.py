@@ -19,6 +19,7 @@ from lm4ve.errors import check, require
 from lm4ve.tasks.base.analysis import tested_dataset
 from lm4ve.tasks.base.answering import AnsweringInferencer, name_of
 from lm4ve.tasks.base.inference import TaskInferencer
+from lm4ve.tasks.base.inputs import find_inputs
 from lm4ve.tasks.vqa import TASK
 from lm4ve.tasks.vqa.loops import encode_captions, score_chosen
 from lm4ve.tasks.vqa.visualization import INDEPENDENT, draw_images, draw_ranking
@@ -31,32 +32,16 @@ def list_images(images: Image | Sequence[Image]) -> list[Image]:
     """Return images, those of a folder by their names, after all were looked at.
 
     Args:
-        images (str | Path | np.ndarray | Sequence): Files, a folder, arrays uint8 ``[H,
-            W, 3]`` (BGR), or a list of files and arrays.
+        images (str | Path | np.ndarray | Sequence): Files, folders or patterns of such,
+            or arrays uint8 ``[H, W, 3]`` (BGR). Damaged files of folders and patterns
+            are left out, with a warning that names them.
 
     Raises:
-        UserError: There is none, or one cannot be read.
+        UserError: There is none, or one that is named itself cannot be read.
     """
-    found: list[Image]
-    if isinstance(images, (str, Path)) and Path(images).is_dir():
-        found = _images_in(Path(images))
-    elif isinstance(images, (str, Path, np.ndarray)):
-        found = [images]
-    else:
-        found = list(images)
-    check(f'images ({", ".join(TASK.input_suffixes)}) of {images}', len(found), least=1)
-    for image in found:
-        _check_image(image)
-    return found
-
-
-def _images_in(folder: Path) -> list[Image]:
-    """Return the images of a folder, by their names."""
-    paths = []
-    for path in folder.iterdir():
-        if path.suffix.lower() in TASK.input_suffixes:
-            paths.append(path)
-    return sorted(paths)
+    found = find_inputs(images, TASK)
+    check('the number of images', len(found.sources), least=1)
+    return [found.sources[place] for place, _ in found.read_each(_check_image)]
 
 
 def _check_image(image: Image) -> None:
