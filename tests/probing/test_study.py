@@ -464,10 +464,10 @@ def test_processes_train_what_one_does(tmp_path, checkpoint):
 
 # ------------------------------------------------------------ precision, shots, blocks
 def test_the_type_of_products_is_chosen_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(precision, 'multiplies_bfloat16', lambda: True)
+    monkeypatch.setattr(precision, 'computes_bfloat16', lambda device: True)
     assert precision.choose_dtype('auto', tmp_path) == 'bfloat16'
     # On another machine, with the same tokens.
-    monkeypatch.setattr(precision, 'multiplies_bfloat16', lambda: False)
+    monkeypatch.setattr(precision, 'computes_bfloat16', lambda device: False)
     assert precision.choose_dtype('auto', tmp_path) == 'bfloat16'
     assert precision.choose_dtype('float32', tmp_path) == 'float32'
     (tmp_path / precision.RECORD).write_text('{"dtype": "int4"}')

@@ -8,9 +8,9 @@ ones use it, on whatever machine.
 
 from pathlib import Path
 
-import torch
-
+from lm4ve.blocks.auto_dtype import computes_bfloat16
 from lm4ve.files import read_json, write_json
+from lm4ve.probing.results import DEVICE
 
 #: Names that ``--dtype`` takes beside 'auto'.
 DTYPES = ('float32', 'bfloat16')
@@ -30,14 +30,6 @@ def choose_dtype(wish: str, folder: Path) -> str:
     record = read_json(folder / RECORD)
     if isinstance(record, dict) and record.get('dtype') in DTYPES:
         return str(record['dtype'])
-    dtype = 'bfloat16' if multiplies_bfloat16() else 'float32'
+    dtype = 'bfloat16' if computes_bfloat16(DEVICE) else 'float32'
     write_json(dict(dtype=dtype), folder / RECORD)
     return dtype
-
-
-def multiplies_bfloat16() -> bool:
-    """Return whether the GPU, or without one the CPU, has units for bfloat16."""
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    has_units: bool = torch.cpu._is_avx512_bf16_supported()
-    return has_units or torch.cpu._is_amx_tile_supported()
