@@ -94,6 +94,56 @@ def test_page_opens_whole_and_fits_a_phone(path, page):
     assert width == 390
 
 
+@pytest.mark.parametrize('path', PAGES)
+def test_code_and_tables_fit_their_column(path, page):
+    page.set_viewport_size(dict(width=1280, height=900))
+    page.goto(SITE + path)
+    assert too_wide(page, 'pre, pre > code, .md-typeset__scrollwrap') == []
+    page.set_viewport_size(dict(width=400, height=900))
+    assert too_wide(page, '.language-bash code, .language-python code') == []
+
+
+def too_wide(page, selector):
+    """Return the texts of the elements whose content is cut, or has to be moved sideways."""
+    return page.evaluate(
+        """selector => [...document.querySelectorAll(selector)]
+        .filter(element => element.scrollWidth > element.clientWidth + 1)
+        .map(element => element.innerText)""",
+        selector,
+    )
+
+
+def test_lines_that_wrap_are_copied_whole(page):
+    page.goto(SITE + 'get_started/your_own_data/')
+    code = page.locator('.language-python pre').first
+    page.evaluate(
+        """document.addEventListener('copy', () => {
+            window.copied = document.getSelection().toString()
+        })"""
+    )
+    code.locator('button').first.click()
+    page.wait_for_function('window.copied')
+    copied = page.evaluate('window.copied')
+    assert copied.strip() == code.locator('code').text_content().strip()
+
+
+@pytest.mark.parametrize(
+    'query, path',
+    [
+        ('own images', 'get_started/your_own_data/'),
+        ('notebook', 'get_started/install/'),
+    ],
+)
+def test_search_shows_the_page_that_explains_first(query, path, page):
+    page.set_viewport_size(dict(width=1280, height=800))
+    page.goto(SITE)
+    page.locator('[data-md-component=search-query]').first.click()
+    page.keyboard.type(query)
+    first = page.locator('.md-search-result__link').first
+    address = re.compile(re.escape(SITE + path))
+    sync_api.expect(first).to_have_attribute('href', address, timeout=20000)
+
+
 def test_search_leads_to_a_page_with_the_word(page):
     page.set_viewport_size(dict(width=1280, height=800))
     page.goto(SITE)
