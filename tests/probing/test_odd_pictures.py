@@ -84,6 +84,18 @@ def test_luck_does_not_decide_what_damage_means(tmp_path):
         assert sizes == dict(train=12, val=4, test=4)
 
 
+@pytest.mark.parametrize('seed', range(5))
+def test_a_limit_counts_sound_pictures(seed, tmp_path):
+    write_folder(tmp_path, _=dict(cat=30, dog=30))
+    sound = read_data(str(tmp_path), seed=seed, limit=10)
+    for number in range(10):
+        (tmp_path / f'dog/{number}.png').write_bytes(b'')
+    data = read_data(str(tmp_path), seed=seed, limit=10)
+    assert np.bincount(data.labels).tolist() == [5, 5]
+    # The other class is drawn as before.
+    assert data.items[:5] == sound.items[:5]
+
+
 def test_files_without_use_are_counted_by_their_endings(tmp_path, said):
     write_folder(tmp_path, _=dict(cat=5, dog=5))
     for name in ('1.HEIC', '2.HEIC', '3.HEIC', '4.HEIC', 'a', 'b'):

@@ -159,8 +159,24 @@ def _take_share(rows: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
     for _, part in rows.groupby(['label', 'split']):
         count = round(share * len(part))
         count = max(count, min(fewest, len(part)))
-        parts.append(part.sample(count, random_state=seed))
+        shuffled = part.sample(len(part), random_state=seed)
+        parts.append(_first_sound(shuffled, count))
     return pd.concat(parts).sort_index()
+
+
+def _first_sound(rows: pd.DataFrame, count: int) -> pd.DataFrame:
+    """Return the first rows, until ``count`` sound pictures are among them.
+
+    So a class of which few pictures are drawn is not lost to damage. The damaged ones come
+    along, to be reported.
+    """
+    sound = 0
+    for place, item in enumerate(rows['item']):
+        if sound == count:
+            return rows[:place]
+        if find_damage(item) is None:
+            sound += 1
+    return rows
 
 
 def _inspect_items(rows: pd.DataFrame) -> None:
