@@ -6,15 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lm4ve.probing.heads import HeadSpec
-from lm4ve.probing.sentence import conclude
 from lm4ve.probing.verdict import chance_to_decide, compare, gain_of
 
 CONTROLS = ('linear', 'random', 'mlp')
-HEADS = {
-    name: HeadSpec(name, name, f'the {name}')
-    for name in ('frozen', 'linear', 'random', 'formal')
-}
 
 
 @pytest.fixture(autouse=True)
@@ -121,31 +115,6 @@ def test_equal_trainings_do_not_differ_unless_few(seeds, pictures, verdict):
     same = np.ones((seeds, pictures), bool)
     (one,) = compare_all({'frozen': same, 'linear': same}, ['frozen'], 1.0)
     assert one.verdict == verdict and one.seeds == one.both == (0, 0)
-
-
-@pytest.mark.parametrize(
-    'linear, random, formal, meaning',
-    [
-        (0, 0, 0, 'does not help'),
-        (-9, 0, 0, 'does not help'),
-        (9, 0, 9, 'but not by its pre-training'),
-        (9, 9, 0, 'it is not the language'),
-        (9, 9, 9, 'more than that on a formal language'),
-        (9, 9, None, 'whether it is the language is open'),
-    ],
-)
-def test_the_sentence_says_what_follows(linear, random, formal, meaning):
-    def training(points):
-        right = np.zeros((4, 1000), bool)
-        right[:, : 500 - 10 * points] = True
-        return right
-
-    gains = dict(frozen=0, linear=linear, random=random, formal=formal)
-    correct = {name: training(gain) for name, gain in gains.items() if gain is not None}
-    text = conclude(compare_all(correct, ['frozen'], 1.0), HEADS, 1.0)
-    assert meaning in text
-    if linear > 0:
-        assert 'better than the linear by 9 points (95 %: 7.2 to 10.8)' in text
 
 
 # --------------------------------------------------------------------------- futility

@@ -210,7 +210,7 @@ def run_study(
         print(f'{rule}\n')
         results = study.train()
     command = shlex.join(['lm4ve', 'try', *sys.argv[1:]])
-    write_report(study, results, out, rule, command)
+    write_report(study, results, out, rule, command, data)
 
 
 def _print_plan(prepared: Prepared, settings: StudySettings, seconds: float) -> None:

@@ -1,70 +1,123 @@
 """The plot of a study: accuracies, and differences of a block from the other heads."""
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from lm4ve.ablation.statistics import confidence_interval
+from lm4ve.probing.sections import Section
 from lm4ve.probing.study import StudyResults
 from lm4ve.probing.verdict import Comparison, points
 
 #: Verdict -> matplotlib's color of a difference; of others it is gray.
-_VERDICT_COLORS = {'better': 'C2', 'worse': 'C3', 'equal': 'C0'}
+_VERDICT_COLORS = {'better': 'C2', 'worse': 'C3', 'equal': 'C4'}
 _UNDECIDED_COLOR = '0.4'
+_MARGIN_COLOR = '0.9'
+#: Letters of a head's name on one line.
+_NAME_WIDTH = 26
+#: Room above the first row and below the last, in rows.
+_ROOM = 0.6
 
 
 def draw_study(
-    results: StudyResults, comparisons: Sequence[Comparison], margin: float, title: str
+    sections: Sequence[Section], results: StudyResults, margin: float, title: str
 ) -> Figure:
-    """Draw accuracies with a point for each seed, and the differences of one block.
+    """Draw accuracies with a point for each seed, and the differences of each block.
+
+    Intervals end at 0 and 100 %.
 
     Args:
+        sections (Sequence[Section]): A row of two plots each.
         results (StudyResults): The results of all heads.
-        comparisons (Sequence[Comparison]): The comparisons of one block.
         margin (float): The smallest difference that matters, in points.
         title (str): The title of the figure.
     """
-    accuracies = results.accuracies
-    blocks = [comparison.block for comparison in comparisons]
-    block = blocks[0] if len(set(blocks)) == 1 else 'frozen'
-    places = {name: place for place, name in enumerate(accuracies)}
-    size = (10, 1.6 + 0.36 * len(accuracies))
-    figure = Figure(figsize=size, layout='constrained')
-    left, right = figure.subplots(1, 2, sharey=True)
-    right.axvspan(-margin, margin, color='0.9', label=f'at most {points(margin)}')
-    right.axvline(0, color='0.5', lw=0.8)
-    for name, values in accuracies.items():
-        color = 'C1' if name in blocks else 'C0'
-        _draw_accuracies(left, places[name], values, color)
-    for comparison in comparisons:
-        _draw_difference(right, places[comparison.against], comparison)
-
-    left.set_yticks(range(len(accuracies)), list(accuracies))
-    left.invert_yaxis()
-    left.set_xlabel('test accuracy [%]: seeds, mean, 95 % interval', fontsize=9)
-    right.set_xlabel(
-        f"'{block}' minus the variant [points], 95 % intervals:\n"
-        'over seeds (thin), over seeds and pictures (wide)',
-        fontsize=9,
+    rows = [len(section.names) for section in sections]
+    height = 0.7 + sum(1.4 + 0.36 * count for count in rows)
+    figure = Figure(figsize=(10, height), layout='constrained')
+    axes = figure.subplots(
+        len(sections), 2, sharex='col', sharey='row', squeeze=False, height_ratios=rows
     )
-    right.legend(fontsize=8)
+    for section, (left, right) in zip(sections, axes, strict=True):
+        _draw_section(left, right, section, results, margin)
+    _end_at_100(axes[-1, 0])
+    axes[-1, 0].set_xlabel('test accuracy [%]: seeds, mean, 95 % interval', fontsize=9)
+    # Below the axes, where it covers nothing.
+    figure.legend(
+        handles=_legend_handles(margin),
+        loc='outside lower center',
+        ncols=5,
+        fontsize=8,
+        frameon=False,
+    )
     figure.suptitle(title, fontsize=11, parse_math=False)
     return figure
 
 
+def _draw_section(
+    left: Axes, right: Axes, section: Section, results: StudyResults, margin: float
+) -> None:
+    """Draw a section: accuracies on the left, differences on the right, a row for each head."""
+    places = {name: place for place, name in enumerate(section.names)}
+    right.axvspan(-margin, margin, color=_MARGIN_COLOR)
+    right.axvline(0, color='0.5', lw=0.8)
+    for name, place in places.items():
+        color = 'C1' if name == section.block else 'C0'
+        _draw_accuracies(left, place, results.accuracies[name], color)
+    for comparison in section.comparisons:
+        _draw_difference(right, places[comparison.against], comparison)
+    left.set_yticks(
+        range(len(places)),
+        [textwrap.fill(name, _NAME_WIDTH) for name in places],
+        parse_math=False,  # a dollar sign is no formula
+    )
+    left.set_ylim(len(places) - 1 + _ROOM, -_ROOM)
+    right.set_xlabel(
+        f"'{section.block}' minus the variant [points], 95 % intervals:\n"
+        'over seeds (thin), over seeds and pictures (wide)',
+        fontsize=9,
+        parse_math=False,
+    )
+
+
 def _draw_accuracies(axes: Axes, y: int, values: np.ndarray, color: str) -> None:
     """Draw the accuracies of a head at height ``y``: a point for each seed, mean and interval."""
+    interval = np.clip(confidence_interval(values), 0, 100)
     axes.plot(values, [y] * len(values), 'o', ms=4, alpha=0.35, c=color)
-    if len(values) > 1:
-        axes.plot(confidence_interval(values), [y, y], c=color)
+    axes.plot(interval, [y, y], c=color)
     axes.plot(values.mean(), y, '|', ms=16, mew=2, c=color)
 
 
 def _draw_difference(axes: Axes, y: int, comparison: Comparison) -> None:
     """Draw a comparison at height ``y``: the difference and its two intervals."""
     color = _VERDICT_COLORS.get(comparison.verdict, _UNDECIDED_COLOR)
-    axes.plot(comparison.both, [y, y], lw=7, alpha=0.3, c=color, solid_capstyle='butt')
-    axes.plot(comparison.seeds, [y, y], c=color)
+    seeds = np.clip(comparison.seeds, -100, 100)
+    both = np.clip(comparison.both, -100, 100)
+    axes.plot(both, [y, y], lw=7, alpha=0.3, c=color, solid_capstyle='butt')
+    axes.plot(seeds, [y, y], c=color)
     axes.plot(comparison.difference, y, 'o', ms=6, c=color)
+
+
+def _end_at_100(axes: Axes) -> None:
+    """Cut the x-axis of accuracies just outside of 0 and 100 %, so that no mark is beyond."""
+    low, high = axes.get_xlim()
+    low = max(low, -3)
+    room = 0.04 * (100 - low)
+    axes.set_xlim(low, min(high, 100 + room))
+
+
+def _legend_handles(margin: float) -> list[Artist]:
+    """Return what the legend explains: the margin, and the colors of verdicts."""
+    within = f'within {points(margin)}'
+    handles: list[Artist] = [Patch(color=_MARGIN_COLOR, label=f'±{points(margin)}')]
+    colors = [*_VERDICT_COLORS.values(), _UNDECIDED_COLOR]
+    labels = ['better', 'worse', within, 'open']
+    for color, label in zip(colors, labels, strict=True):
+        handles.append(Line2D([], [], marker='o', c=color, label=label))
+    return handles

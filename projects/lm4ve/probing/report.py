@@ -6,18 +6,30 @@ from pathlib import Path
 
 import pandas as pd
 
-from lm4ve.ablation.cells import format_number, format_p_value
-from lm4ve.ablation.statistics import confidence_interval
 from lm4ve.analysis.pages import render_page
 from lm4ve.draw.figures import save_figure
 from lm4ve.errors import UserError, brief, listing
 from lm4ve.files import read_json, write_json, write_text
+from lm4ve.probing.data import ProbeData
+from lm4ve.probing.examples import choose_examples, has_pictures
 from lm4ve.probing.heads import BATCH
 from lm4ve.probing.plot import draw_study
 from lm4ve.probing.results import RECIPE
-from lm4ve.probing.sentence import conclude
+from lm4ve.probing.sections import (
+    Section,
+    list_sections,
+    section_with_most_pictures,
+)
+from lm4ve.probing.sentence import short_name
 from lm4ve.probing.study import Study, StudyResults
-from lm4ve.probing.tuning import WORDS
+from lm4ve.probing.table import (
+    Row,
+    class_rows,
+    confusion_rows,
+    cost_rows,
+    narrow_rows,
+    result_rows,
+)
 from lm4ve.probing.verdict import Comparison, compare, points
 from lm4ve.runner.rich_console import Console
 from lm4ve.runner.tables import print_table
@@ -31,18 +43,34 @@ FILES = (
     'results.csv',
     'comparisons.csv',
     'tuning.csv',
+    'classes.csv',
+    'confusions.csv',
     'plot.png',
     'sentence.txt',
 )
 #: Fewer test pictures, or steps, get a note.
 _FEW_PICTURES = 300
 _FEW_STEPS = 300
+#: Rows of the page's tables; the CSV files have all.
+_MOST_CLASSES = 20
+_MOST_CONFUSIONS = 10
+#: Columns of a terminal that the table of results needs.
+_TABLE_WIDTH = 115
+_TABLE_WORDS = (
+    'Accuracy and recall (mean over classes) in per cent of the test pictures, differences in '
+    'points, ± half of the 95 % interval: over seeds; of differences over seeds and pictures.'
+)
 
 
 def write_report(
-    study: Study, results: StudyResults, out: Path, rule: str, command: str
+    study: Study,
+    results: StudyResults,
+    out: Path,
+    rule: str,
+    command: str,
+    data: ProbeData | None,
 ) -> None:
-    """Write the files of a study's report, and print the table and the sentence.
+    """Write the files of a study's report, and print the answer, the table and the notes.
 
     The report is about one block: of several layers, the one with the best accuracy in
     tuning. ``comparisons.csv`` has all of them.
@@ -53,61 +81,85 @@ def write_report(
         out (Path): The folder.
         rule (str): How verdicts are reached, for the page.
         command (str): The command line that repeats the study, for the page.
+        data (ProbeData, optional): The data with their items. The page shows some of
+            them if they are pictures.
     """
-    features = study.features
     margin = study.settings.margin
     comparisons = compare(results.correct, results.pairs, margin)
-    of_blocks = []
-    sentences = []
-    for block in best_blocks(study, results):
-        of_block = [
-            comparison for comparison in comparisons if comparison.block == block
-        ]
-        of_blocks += of_block
-        sentences.append(conclude(of_block, study.heads, margin))
-    sentence = '\n'.join(sentences)
-    title = f'{features.encoder} on {features.data.name}'
+    sections = list_sections(study, results, comparisons)
+    title = f'{short_name(study.features.encoder)} on {short_name(study.features.data.name)}'
+    tables = []
+    for section in sections:
+        own = section.comparisons
+        tables.append(result_rows(section.names, results, own, margin))
     notes = notes_on(study, results)
-    rows = table_rows(study, results, of_blocks)
+    shown = section_with_most_pictures(sections)
+    pair = (shown.block, shown.reference)
+    classes = class_rows(study, results, pair)
+    confusions = confusion_rows(study, results, pair)
+    examples = []
+    if data is not None and has_pictures(data):
+        examples = choose_examples(data, results, pair)
     plot = out / 'plot.png'
 
-    _write_tables(results, comparisons, out)
-    figure = draw_study(results, of_blocks, margin, title)
+    _write_tables(results, comparisons, classes, confusions, out)
+    figure = draw_study(sections, results, margin, title)
     save_figure(figure, plot, dpi=140, metadata=dict(Software=None))
     render_page(
         Path(__file__).with_name('report.html'),
         out / PAGE,
         title=title,
-        sentence=sentence,
-        recipe=_describe_recipe(study),
-        rule=rule,
-        command=command,
-        notes=notes,
-        rows=rows,
+        sections=sections,
+        tables=tables,
         picture=plot,
+        classes=classes[:_MOST_CLASSES],
+        class_count=len(classes),
+        confusions=confusions[:_MOST_CONFUSIONS],
+        confusion_count=len(confusions),
+        test_count=len(study.features.data.splits['test']),
+        pair=pair,
+        examples=examples,
+        notes=notes,
+        rule=rule,
+        costs=cost_rows(study, results),
+        recipe=_describe_recipe(study),
+        command=command,
     )
-    write_text(f'{sentence}\n', out / 'sentence.txt')
+    sentences = []
+    for section in sections:
+        sentences += [section.answer, section.details]
+    write_text('\n'.join([*sentences, '']), out / 'sentence.txt')
+    _print_report(sections, tables, notes, out)
 
+
+def _print_report(
+    sections: Sequence[Section],
+    tables: Sequence[list[Row]],
+    notes: Sequence[str],
+    out: Path,
+) -> None:
+    """Print the answers, the tables, the lines below them, and where the report is."""
     console = Console()
-    print_table(title, rows, console=console)
-    lines = [f'Note: {note}' for note in notes]
-    lines += [f'\n{sentence}\n', f'Report: {out}']
-    for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
+    def print_line(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-def best_blocks(study: Study, results: StudyResults) -> list[str]:
-    """Return the block that the report is about, one for each number of shots.
-
-    It is the one with the best accuracy in tuning.
-    """
-    best: dict[int, str] = {}
-    for name in study.blocks:
-        shots = study.heads[name].shots
-        first = best.setdefault(shots, name)
-        if results.tuned_accuracy(name) > results.tuned_accuracy(first):
-            best[shots] = name
-    return list(best.values())
+    print_line('')
+    for section in sections:
+        print_line(f'{section.answer}\n')
+    width = None
+    if console.is_terminal:  # a file has room
+        width = console.width
+    for section, rows in zip(sections, tables, strict=True):
+        if width is not None and width < _TABLE_WIDTH:
+            rows = narrow_rows(rows)
+        print_table(section.title, rows, console=console, width=width)
+    print_line(_TABLE_WORDS)
+    for section in sections:
+        print_line(section.details)
+    for note in notes:
+        print_line(f'Note: {note}')
+    print_line(f'Report: {out / PAGE}')
 
 
 def notes_on(study: Study, results: StudyResults) -> list[str]:
@@ -133,6 +185,15 @@ def notes_on(study: Study, results: StudyResults) -> list[str]:
             f'Trainings are short ({steps} steps): longer ones (--minutes) may change '
             'the answer.'
         )
+    without_score = []
+    for name, predicted in results.predicted.items():
+        if (predicted < 0).any():
+            without_score.append(f"'{name}'")
+    if without_score:
+        notes.append(
+            'Scores were not finite, and their pictures count as wrong, in trainings of '
+            f'{", ".join(without_score)}.'
+        )
     edges = []
     for name, value in results.tuned.items():
         if results.is_edge(name):
@@ -145,91 +206,32 @@ def notes_on(study: Study, results: StudyResults) -> list[str]:
     return notes
 
 
-def table_rows(
-    study: Study, results: StudyResults, comparisons: Sequence[Comparison]
-) -> list[dict[str, str]]:
-    """Return the table of a report: a row for each head, column -> cell.
-
-    Args:
-        study (Study): The study.
-        results (StudyResults): Its results.
-        comparisons (Sequence[Comparison]): The comparisons of one block with other
-            heads. A head that it was not compared with has empty cells.
-    """
-    comparison_with = {comparison.against: comparison for comparison in comparisons}
-    blocks = list(dict.fromkeys(comparison.block for comparison in comparisons))
-    block = blocks[0] if len(blocks) == 1 else 'frozen'
-    rows = []
-    for name, head in study.heads.items():
-        accuracies = results.accuracies[name]
-        interval = ''
-        if len(accuracies) > 1:
-            low, high = confidence_interval(accuracies)
-            interval = f'{low:.2f} to {high:.2f}'
-        word = WORDS.get(head.family, 'rate')
-        tuned = f'{word} {results.tuned[name]:g}'
-        if results.is_edge(name):
-            tuned += ' (edge)'
-        row = {
-            'variant': name,
-            'accuracy': f'{accuracies.mean():.2f}',
-            '95 % interval': interval,
-            'recall': f'{results.recalls[name].mean():.2f}',
-        }
-        row.update(_comparison_cells(comparison_with.get(name), block))
-        row['trainable'] = f'{head.trainable:,}'
-        row['MFLOP'] = format_number(head.operations / 1e6)
-        row['tuned'] = tuned
-        row['seconds'] = format_number(results.seconds[name])
-        rows.append(row)
-    return rows
-
-
-def _comparison_cells(comparison: Comparison | None, block: str) -> dict[str, str]:
-    """Return the cells of a comparison with the block; empty ones where there is none."""
-    columns = (
-        'difference',
-        'over seeds',
-        'over both',
-        "Holm's p",
-        f"'{block}' is",
-    )
-    if comparison is None:
-        return dict.fromkeys(columns, '')
-    cells = (
-        f'{comparison.difference:+.2f}',
-        _format_difference(comparison.seeds),
-        _format_difference(comparison.both),
-        format_p_value(comparison.holm),
-        comparison.words,
-    )
-    return dict(zip(columns, cells, strict=True))
-
-
-def _format_difference(interval: tuple[float, float]) -> str:
-    """Return the interval of a difference as text, with signs: '-0.50 to +1.20'."""
-    low, high = interval
-    return f'{low:+.2f} to {high:+.2f}'
-
-
 def _write_tables(
-    results: StudyResults, comparisons: Sequence[Comparison], out: Path
+    results: StudyResults,
+    comparisons: Sequence[Comparison],
+    classes: list[Row],
+    confusions: list[Row],
+    out: Path,
 ) -> None:
     """Write the CSV files of a report.
 
     ``results.csv`` has a row for each head and seed, ``comparisons.csv`` one for each
     comparison of a block with another head, and ``tuning.csv`` one for each learning
-    rate, with a column for each head.
+    rate, with a column for each head. ``classes.csv`` and ``confusions.csv`` are about
+    the block and the linear probe.
     """
-    rows = []
+    trainings = []
     for name, accuracies in results.accuracies.items():
-        for seed, accuracy in enumerate(accuracies):
-            recall = results.recalls[name][seed]
-            rows.append(dict(seed=seed, variant=name, accuracy=accuracy, recall=recall))
+        pairs = zip(accuracies, results.recalls[name], strict=True)
+        for seed, (accuracy, recall) in enumerate(pairs):
+            trainings.append((seed, name, accuracy, recall))
+    columns = ['seed', 'variant', 'accuracy', 'recall']
     tables = {
-        'results.csv': pd.DataFrame(rows),
+        'results.csv': pd.DataFrame(trainings, columns=columns),
         'comparisons.csv': pd.DataFrame([vars(c) for c in comparisons]),
         'tuning.csv': pd.DataFrame(results.tuning).rename_axis('value').reset_index(),
+        'classes.csv': pd.DataFrame(classes),
+        'confusions.csv': pd.DataFrame(confusions),
     }
     for name, table in tables.items():
         write_text(table.to_csv(index=False), out / name)
@@ -265,10 +267,16 @@ def claim_folder(out: Path, study: Mapping[str, str]) -> None:
 
     Raises:
         UserError: It holds the report of another study, or files of another command
-            that a report would replace.
+            that a report would replace; or a name is no text, which no report can hold.
     """
     identity = {}
     for name, value in study.items():
+        try:
+            value.encode()
+        except UnicodeEncodeError as e:
+            raise UserError(
+                f'The name of the {name}, {ascii(value)}, is not in UTF-8. Fix: rename it.'
+            ) from e
         # Relative and absolute paths of one file are the same study.
         identity[name] = os.path.realpath(value) if os.path.exists(value) else value
     stored = read_json(out / OWNER)

@@ -1,7 +1,13 @@
-"""The sentence that a study ends with, for a reader who has not seen the numbers."""
+"""What a study shows, in words: one sentence with the answer, one with every comparison.
 
+The reader of the answer has seen neither the numbers nor the flags of the command.
+"""
+
+import os
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
+from lm4ve.probing.candidates import words_of_layers
 from lm4ve.probing.heads import HeadSpec
 from lm4ve.probing.verdict import Comparison, points
 
@@ -14,19 +20,85 @@ _ORDER = (
     'few test pictures',
     'few seeds and test pictures',
 )
+#: Families of heads without a layer; a block helps if it is better than each of them.
+_PROBES = ('linear', 'logreg', 'knn')
 #: Families of heads that train a layer, or an attentive probe, in the block's place.
 _TRAINED = ('attentive', 'attention', 'mlp')
+
+
+class Subject(NamedTuple):
+    """What an answer is about.
+
+    Attributes:
+        block (str): The block, as in 'layer 5 of llama-7b'.
+        encoder (str): The encoder's short name.
+        data (str): The short name of the data, with the shots if they are few.
+        seeds (Mapping[str, int]): Head -> how often it was trained.
+        test_pictures (int): How many pictures decide.
+    """
+
+    block: str
+    encoder: str
+    data: str
+    seeds: Mapping[str, int]
+    test_pictures: int
+
+
+def answer(
+    comparisons: Sequence[Comparison],
+    heads: Mapping[str, HeadSpec],
+    subject: Subject,
+    margin: float,
+) -> str:
+    """Return whether a block helps, in one sentence that begins with Yes, No or Open.
+
+    As in 'Open: 73 test pictures cannot show whether the last layer of llama-7b helps
+    efficientnet-lite0 on photos (+1 point against the linear probe); about 4,000
+    would.' Of several probes without a block, the one that is hardest to beat decides.
+
+    Args:
+        comparisons (Sequence[Comparison]): The comparisons of one block with the other
+            heads.
+        heads (Mapping[str, HeadSpec]): Name -> head, of all that are compared.
+        subject (Subject): What the sentence names.
+        margin (float): The smallest difference that matters, in points.
+    """
+    block, encoder, data, _, _ = subject
+    with_probes = []
+    for comparison in comparisons:
+        if heads[comparison.against].family in _PROBES:
+            with_probes.append(comparison)
+    if not with_probes:
+        return (
+            f'Open: nothing shows whether {block} helps {encoder} on {data} without a '
+            'linear probe to compare it with.'
+        )
+    # From the smallest gain on.
+    with_probes.sort(key=lambda comparison: comparison.difference)
+    for comparison in with_probes:
+        if comparison.verdict in ('equal', 'worse'):
+            relation = _relation(comparison.verdict, margin)
+            other = _describe(comparison, heads[comparison.against])
+            return (
+                f'No: {block} does not help {encoder} on {data}; it {relation} {other}.'
+            )
+    for comparison in with_probes:
+        if comparison.verdict != 'better':
+            return _say_open(comparison, heads[comparison.against], subject)
+    smallest_gain = with_probes[0]
+    other = _describe(smallest_gain, heads[smallest_gain.against])
+    cause = _cause(comparisons, heads)
+    return f'Yes: {block} helps {encoder} on {data}; it is better than {other}{cause}.'
 
 
 def conclude(
     comparisons: Sequence[Comparison], heads: Mapping[str, HeadSpec], margin: float
 ) -> str:
-    """Return what a study shows about a block, in two sentences.
+    """Return how a block compares with each other head, in a sentence.
 
-    The first names the other heads, grouped by verdict in the order of :data:`_ORDER`,
-    as in 'On this data the frozen block is better than the linear probe by 2 points (95
-    %: 1.0 to 3.0); it needs more seeds to be told from a frozen random block.' The
-    second draws the conclusion: 'Whether it helps is open.'
+    It names the other heads grouped by verdict, in the order of :data:`_ORDER`, as in
+    'On this data the frozen block is better than the linear probe by 2 points (95 %:
+    1.0 to 3.0); it needs more seeds to be told from a frozen random block.'
 
     Args:
         comparisons (Sequence[Comparison]): The comparisons of one block with the other
@@ -42,11 +114,98 @@ def conclude(
                 others.append(_describe(comparison, heads[comparison.against]))
         if others:
             clauses.append(f'{_relation(verdict, margin)} {_join(others)}')
-    block = heads[comparisons[0].block].words
+    block = heads[comparisons[0].block]
+    place = 'On this data'
+    if block.shots:
+        place = f'With {words_of_shots(block.shots)}'
     result = '; it '.join(clauses)
-    families = [heads[comparison.against].family for comparison in comparisons]
-    verdicts = [comparison.verdict for comparison in comparisons]
-    return f'On this data {block} {result}. {_meaning(families, verdicts)}'
+    return f'{place} {block.words} {result}.'
+
+
+def words_of_shots(shots: int) -> str:
+    """Return a number of shots in words: '5 pictures of each class'."""
+    noun = 'picture' if shots == 1 else 'pictures'
+    return f'{shots} {noun} of each class'
+
+
+def name_block(head: HeadSpec) -> str:
+    """Return the name of a frozen block: 'layer 5 of llama-7b', 'the last layer of gpt2'.
+
+    Args:
+        head (HeadSpec): A head with a block of a language model.
+    """
+    model = short_name(str(head.block['checkpoint']))
+    layers = head.block['layers']
+    if tuple(layers) == (-1,):
+        words = f'the last layer of {model}'
+    elif len(layers) == 1:
+        words = f'layer {layers[0]} of {model}'
+    else:
+        words = f'layers {words_of_layers(layers)} of {model}'
+    kept = head.block.get('heads')
+    if kept is None:
+        return words
+    noun = 'head' if len(kept) == 1 else 'heads'
+    return f'{words} with {noun} {_join([str(one) for one in kept])}'
+
+
+def short_name(source: str) -> str:
+    """Return the part of a path or an id that a reader knows it by.
+
+    It is the last part; of a table or a config also the folder: 'package:gpt2' and
+    '/models/gpt2' are 'gpt2', 'data/digits/pictures.csv' is 'digits/pictures.csv'.
+    """
+    path = os.path.abspath(source.rpartition(':')[2])
+    folder, name = os.path.split(path)
+    if name.endswith(('.csv', '.py')):
+        return f'{os.path.basename(folder)}/{name}'
+    return name
+
+
+def _say_open(comparison: Comparison, other: HeadSpec, subject: Subject) -> str:
+    """Return the sentence for a comparison without a verdict: what is too few, and what would do.
+
+    Args:
+        comparison (Comparison): The comparison with the decisive probe.
+        other (HeadSpec): That probe.
+        subject (Subject): What the sentence names.
+    """
+    present = []
+    needed = []
+    if comparison.seeds_needed:
+        present.append(f'{_paired_seeds(comparison, subject.seeds)} seeds')
+        needed.append(f'{_round(comparison.seeds_needed)} seeds')
+    if comparison.pictures_needed:
+        present.append(f'{subject.test_pictures:,} test pictures')
+        needed.append(f'{_round(comparison.pictures_needed)} test pictures')
+    if len(needed) == 1:
+        needed = [needed[0].split()[0]]  # the noun stands before it already
+    sign = '+' if comparison.difference >= 0 else '-'
+    difference = sign + points(abs(comparison.difference))
+    return (
+        f'Open: {_join(present)} cannot show whether {subject.block} helps '
+        f'{subject.encoder} on {subject.data} ({difference} against {other.words}); '
+        f'about {_join(needed)} would.'
+    )
+
+
+def _paired_seeds(comparison: Comparison, seeds: Mapping[str, int]) -> int:
+    """Return how many seeds a comparison has, as :func:`lm4ve.probing.verdict.gain_of` pairs them.
+
+    Args:
+        comparison (Comparison): The comparison.
+        seeds (Mapping[str, int]): Head -> how often it was trained.
+    """
+    of_block = seeds[comparison.block]
+    of_other = seeds[comparison.against]
+    if of_other == 1:  # it depends on no seed, and stands beside each of the block's
+        return of_block
+    return min(of_block, of_other)
+
+
+def _round(number: int) -> str:
+    """Return a number with two significant digits: '4,000' of 4,014."""
+    return f'{int(float(f"{number:.1e}")):,}'
 
 
 def _describe(comparison: Comparison, other: HeadSpec) -> str:
@@ -77,48 +236,44 @@ def _relation(verdict: str, margin: float) -> str:
     return f'needs more {few} to be told from'
 
 
-def _meaning(families: Sequence[str], verdicts: Sequence[str]) -> str:
-    """Return the conclusion of the comparisons as a sentence.
+def _cause(comparisons: Sequence[Comparison], heads: Mapping[str, HeadSpec]) -> str:
+    """Return why a block helps, as far as the comparisons show it, as a clause.
 
     A family counts as beaten if the block is better than each of its heads, and as not
     beaten if the block is equal to or worse than one of them; else it is undecided.
 
     Args:
-        families (Sequence[str]): The family of each head that the block was compared
-            with.
-        verdicts (Sequence[str]): The verdict of each comparison.
+        comparisons (Sequence[Comparison]): The comparisons of the block.
+        heads (Mapping[str, HeadSpec]): Name -> head.
     """
-    beaten = set(families)
+    beaten = {heads[comparison.against].family for comparison in comparisons}
     not_beaten = set()
-    for family, verdict in zip(families, verdicts, strict=True):
-        if verdict != 'better':
+    for comparison in comparisons:
+        family = heads[comparison.against].family
+        if comparison.verdict != 'better':
             beaten.discard(family)
-        if verdict in ('equal', 'worse'):
+        if comparison.verdict in ('equal', 'worse'):
             not_beaten.add(family)
 
-    if 'linear' in not_beaten:
-        return 'So it does not help here.'
-    if 'linear' not in beaten:
-        return 'Whether it helps is open.'
-    meaning = _cause(beaten, not_beaten)
+    clause = _pretraining_clause(beaten, not_beaten)
     if not_beaten.intersection(_TRAINED):
-        return f'So {meaning}, and a trained control does at least as well.'
-    return f'So {meaning}.'
+        clause += '; a trained control does at least as well'
+    return clause
 
 
-def _cause(beaten: set[str], not_beaten: set[str]) -> str:
-    """Return why a block helps, as far as the comparisons show it.
+def _pretraining_clause(beaten: set[str], not_beaten: set[str]) -> str:
+    """Return whether the gain comes from pre-training, and from language.
 
     Args:
         beaten (set[str]): Families of which the block is better than each head.
         not_beaten (set[str]): Families with a head that is equal to it, or better.
     """
     if 'random' in not_beaten:
-        return 'it helps, but not by its pre-training'
+        return ', but not by its pre-training'
     if 'random' not in beaten:
-        return 'it helps; whether by its pre-training is open'
+        return '; whether by its pre-training is open'
     if 'formal' in not_beaten:
-        return 'its pre-training helps, but it is not the language'
+        return '; its pre-training helps, but it is not the language'
     if 'formal' in beaten:
-        return 'its pre-training helps, more than that on a formal language'
-    return 'its pre-training helps; whether it is the language is open'
+        return '; its pre-training helps, more than that on a formal language'
+    return '; its pre-training helps; whether it is the language is open'

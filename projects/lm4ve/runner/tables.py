@@ -38,7 +38,7 @@ def print_table(
     if caption is not None:
         table.caption = escape(caption)
     name, *others = rows[0]
-    table.add_column(escape(name))
+    table.add_column(escape(name), overflow='fold')  # a name is not cut
     for column in others:
         justify: JustifyMethod = 'left' if column in texts else 'right'
         table.add_column(escape(column), justify=justify)
