@@ -22,6 +22,7 @@ if CHROMIUM is None and 'CI' not in os.environ:  # in CI, Playwright fails then
 SITE = 'http://site.test/'
 PAGES = [
     '',
+    'get_started/install/',
     'get_started/first_run/',
     'get_started/your_own_data/',
     'notebooks/first_steps/',
@@ -161,6 +162,7 @@ def test_reference_has_links_for_roles_and_one_row_of_returns(folder):
     for file in folder.rglob('*.html'):
         text = file.read_text()
         assert not role.search(text), file
+        assert not re.search(r' [^<>]*::</p>', text), file
         tables_of_returns += re.findall(r'Returns:.*?</table>', text, re.S)
     assert tables_of_returns
     for table in tables_of_returns:

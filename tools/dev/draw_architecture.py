@@ -30,14 +30,19 @@ GREY = '#e9e9e9'
 WHITE = '#ffffff'
 GREEN = '#dff0d8'
 
-_HEAD = """\
-<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1010 760" \
+#: The upper edge of the first room, and the distance to the next one's.
+TOP = 50
+STEP = 69
+HEIGHT = TOP + STEP * len(ROOMS)
+
+_HEAD = f"""\
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1010 {HEIGHT}" \
 font-family="sans-serif" font-size="14" role="img" aria-label="Left: the rooms of \
 lm4ve, each of which imports only rooms below it. Right: the path of a picture through \
 a training step, and where additions go.">
 <defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" \
 markerHeight="7" orient="auto"><path d="M0 0 8 4 0 8z" fill="#666"/></marker></defs>
-<rect width="1010" height="760" fill="#fff"/>"""
+<rect width="1010" height="{HEIGHT}" fill="#fff"/>"""
 
 
 def box(x: int, y: int, width: int, height: int, fill: str) -> str:
@@ -72,7 +77,7 @@ def title(x: int, words: str) -> str:
 def draw_rooms() -> list[str]:
     """Draw the rooms as a stack; an arrow beside it points the way of imports."""
     parts = [title(50, 'Rooms import only rooms below them')]
-    y = 50
+    y = TOP
     for names, purpose in ROOMS:
         fill = GREY
         if names in ('runner', 'necks', 'blocks', 'llm'):
@@ -80,7 +85,7 @@ def draw_rooms() -> list[str]:
         parts.append(box(50, y, 330, 56, fill))
         parts.append(text(215, y + 24, names))
         parts.append(small(215, y + 44, purpose))
-        y += 69
+        y += STEP
     parts.append(arrow(28, 60, 28, y - 25))
     parts.append(
         '<text x="20" y="390" transform="rotate(-90 20 390)" text-anchor="middle" '

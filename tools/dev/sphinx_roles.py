@@ -1,7 +1,7 @@
 """Sphinx roles in docstrings become links on the site: an extension of Griffe (mkdocs.yml).
 
-Docstrings follow OpenMMLab's convention, ``:class:`Name```. MkDocs would print that as
-it stands.
+Docstrings follow OpenMMLab's convention, ``:class:`Name```, and a sentence before an
+example ends with two colons. MkDocs would print both as they stand.
 """
 
 import re
@@ -9,6 +9,10 @@ import re
 import griffe
 
 ROLE = re.compile(r':(?:py:)?(?:class|func|meth|mod|attr|data|obj|exc):`(~?)([^`<]+)`')
+
+#: The end of a sentence before an example. "Example::" stays: with one colon, it would be
+#: the title of a section.
+COLONS = re.compile(r'^(?! *[A-Z]\w*::$)(.*)::$', re.MULTILINE)
 
 
 def link_roles(text: str, thing: griffe.Object) -> str:
@@ -44,7 +48,8 @@ class SphinxRoles(griffe.Extension):
         while waiting:
             thing = waiting.pop()
             if thing.docstring:
-                thing.docstring.value = link_roles(thing.docstring.value, thing)
+                text = COLONS.sub(r'\1:', thing.docstring.value)
+                thing.docstring.value = link_roles(text, thing)
             for member in thing.members.values():
                 if not member.is_alias:
                     waiting.append(member)
