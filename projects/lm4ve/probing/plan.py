@@ -256,8 +256,14 @@ def _explain(
     """
     needed = math.ceil(_minutes_of(shortest, settings, heads, spent))
     fixes = [f'--minutes {needed}']
-    without_features = replace(spent, features=0.0)
-    others = _minutes_of(shortest, settings, heads, without_features)
+    least = ''
+    if settings.may_drop:
+        heads = [head for head in heads if head.family not in DROPPED_FIRST]
+        fewer = math.ceil(_minutes_of(shortest, settings, heads, spent))
+        least = f', or {fewer} without {", ".join(DROPPED_FIRST)}'
+        fixes.append(f'--minutes {fewer}')
+    without_encoder = replace(spent, features=0.0)
+    others = _minutes_of(shortest, settings, heads, without_encoder)
     if spent.features > 0 and others < settings.minutes:
         room = 60 * (settings.minutes - others)
         pictures = int(spent.rows * room / spent.features)
@@ -270,7 +276,8 @@ def _explain(
     return (
         f'--minutes {settings.minutes:g} is too few: the encoder needs about '
         f'{spent.features / 60:.1f} on free cores, and with {shortest.seeds} seeds of '
-        f'{shortest.steps} steps the study needs about {needed}. Fix: {", ".join(fixes)}.'
+        f'{shortest.steps} steps the study needs about {needed}{least}. Fix: '
+        f'{", ".join(fixes)}.'
     )
 
 
