@@ -30,7 +30,7 @@ from lm4ve.probing.heads import (
     build_head,
     count_operations,
 )
-from lm4ve.probing.plan import Plan, Spent, make_plan, plan_file
+from lm4ve.probing.plan import Plan, Spent, find_plan, make_plan, write_plan
 from lm4ve.probing.profiling import TokenShape, profile_head
 from lm4ve.probing.report import OWNER, claim_folder
 from lm4ve.probing.results import Job, read_result
@@ -94,7 +94,7 @@ class Extracted:
         self.rows = len(features.data)
 
     def start(self):
-        return features_shape(self.features), 0.0
+        return features_shape(self.features), 0.0, 0.0
 
     def finish(self):
         return self.features
@@ -184,7 +184,7 @@ def test_a_stopped_study_resumes_to_the_digit(tmp_path, checkpoint, monkeypatch)
         if len(calls) == 20:
             raise KeyboardInterrupt
         calls.append(job)
-        run(self, job)
+        return run(self, job)
 
     monkeypatch.setattr(Trainer, 'run', stopped)
     with pytest.raises(KeyboardInterrupt):
@@ -197,7 +197,7 @@ def test_a_stopped_study_resumes_to_the_digit(tmp_path, checkpoint, monkeypatch)
 
     def counted(self, job):
         calls.append(job)
-        run(self, job)
+        return run(self, job)
 
     monkeypatch.setattr(Trainer, 'run', counted)
     assert study(features, checkpoint, monkeypatch=monkeypatch) == whole
@@ -253,16 +253,45 @@ def test_blocks_of_several_layers_and_some_heads_are_compared(tmp_path, checkpoi
     assert len({head.identity for head in heads.values()}) == 4
 
 
-def test_a_plan_for_single_layers_is_not_that_for_a_block_of_several(
-    tmp_path, checkpoint
-):
+@pytest.mark.parametrize(
+    'words, is_shared',
+    [
+        (['--layers', '1'], True),
+        (['--layers', '0-1'], False),
+        (['--minutes', '11'], False),
+        (['--rates', '1e-3', '3e-3', '1e-2'], False),
+        (['--shots', '5'], False),
+        (['--seeds', '3'], True),
+        (['--workers', '7'], True),
+    ],
+)
+def test_a_plan_serves_studies_that_cost_the_same(words, is_shared, tmp_path):
+    common = ['e', 'd', '--block', 'x']
+    plan = Plan(steps=10, seeds=8, dropped=('lora',))
+    write_plan(plan, tmp_path, command.settings_of(command.parse_args(common)))
+    settings = command.settings_of(command.parse_args([*common, *words]))
+    found = find_plan(tmp_path, settings)
+    assert found == (plan if is_shared else None)
+
+
+def test_a_given_number_of_seeds_leaves_the_plan_of_others_alone(tmp_path, checkpoint):
     features = make_features(tmp_path)
-    files = []
-    for words in ('0', '1', '0-1'):
-        flags = ['e', 'd', '--block', checkpoint, '--layers', words]
-        settings = command.settings_of(command.parse_args(flags))
-        files.append(plan_file(features.folder, settings))
-    assert files[0] == files[1] != files[2]
+    words = ['e', 'd', '--block', checkpoint, '--steps', '10']
+    words += ['--variants', 'linear', 'frozen']
+    assert prepare(features, words).plan.seeds == 8
+    # Planned anew, but not for the others.
+    more = [*words, '--seeds', '16', '--no-resume']
+    assert prepare(features, more).plan.seeds == 16
+    assert prepare(features, words).plan.seeds == 8
+
+
+def test_the_plan_of_a_busy_machine_is_not_stored(tmp_path, checkpoint, monkeypatch):
+    module = import_module('lm4ve.probing.study')
+    words = ['e', 'd', '--block', checkpoint, '--variants', 'linear', 'frozen']
+    for is_busy in (True, False):
+        monkeypatch.setattr(module, 'is_busy', lambda answer=is_busy: answer)
+        assert prepare(make_features(tmp_path), words).plan.seeds == 8
+        assert bool([*tmp_path.glob('plan-*')]) != is_busy
 
 
 @pytest.mark.parametrize('word', ['3-', '5-3', 'last', '1.0', '0-1-2'])
@@ -382,7 +411,7 @@ def test_minutes_that_do_not_suffice_are_named(tmp_path, checkpoint):
     features = make_features(tmp_path)
     settings = command.settings_of(command.parse_args([*words, '--minutes', '2']))
     settings = replace(settings, dtype='float32')
-    spent = Spent(before=5.0, features=400.0, rows=900)
+    spent = Spent(before=5.0, encoder=400.0, encoder_of_picture=400 / 900)
     with start_workers(0) as run:
         with pytest.raises(
             UserError, match='encoder needs about 6.7.*--limit'
@@ -469,7 +498,8 @@ def test_the_type_of_products_is_chosen_once(tmp_path, monkeypatch):
     # On another machine, with the same tokens.
     monkeypatch.setattr(precision, 'computes_bfloat16', lambda device: False)
     assert precision.choose_dtype('auto', tmp_path) == 'bfloat16'
-    assert precision.choose_dtype('float32', tmp_path) == 'float32'
+    with pytest.raises(UserError, match='--dtype float32: .* are in bfloat16'):
+        precision.choose_dtype('float32', tmp_path)
     (tmp_path / precision.RECORD).write_text('{"dtype": "int4"}')
     assert precision.choose_dtype('auto', tmp_path) == 'float32'
 
@@ -548,7 +578,7 @@ def test_of_several_linear_probes_the_best_on_val_is_compared(
 
 def test_blocks_of_two_models_are_corrected_at_once(tmp_path, checkpoint):
     words = ['e', 'd', '--block', f'one={checkpoint}', f'two={checkpoint}']
-    flags = '--steps 10 --variants frozen random linear'.split()
+    flags = '--steps 10 --variants frozen random linear mlp'.split()
     with pytest.raises(UserError, match="'frozen .one.' and 'frozen .two.' are the"):
         prepare(make_features(tmp_path), [*words, *flags])
     other = str(tmp_path / 'other')
@@ -557,8 +587,62 @@ def test_blocks_of_two_models_are_corrected_at_once(tmp_path, checkpoint):
     model.save_pretrained(other)
     words[-1] = f'two={other}'
     heads = prepare(make_features(tmp_path), [*words, *flags]).heads
-    # Random blocks of one shape are one.
-    assert [*heads] == ['linear', 'frozen (one)', 'frozen (two)', 'random (one)']
+    # Random blocks of one shape are one, and so are the controls.
+    assert [*heads] == [
+        'linear',
+        'frozen (one)',
+        'frozen (two)',
+        'random (one)',
+        'mlp (parameters)',
+        'mlp (operations)',
+    ]
+    assert heads['random (one)'].models == ('one', 'two')
+
+
+def test_blocks_of_two_models_have_their_own_controls(
+    tmp_path, checkpoint, monkeypatch
+):
+    sizes = dict(
+        hidden_size=32, intermediate_size=16, num_attention_heads=2, vocab_size=8
+    )
+    other = str(tmp_path / 'wide')
+    LlamaModel(LlamaConfig(**sizes, num_hidden_layers=1)).save_pretrained(other)
+    features = make_features(tmp_path / 'features')
+    words = ['--block', f'wide={other}', f'small={checkpoint}', '--seeds', 2]
+    words += ['--variants', 'linear', 'frozen', 'random', 'mlp']
+    study(features, checkpoint, *words, monkeypatch=monkeypatch)
+    table = pd.read_csv(features.folder / 'out/comparisons.csv')
+    pairs = {*zip(table['block'], table['against'], strict=True)}
+    expected = {('frozen (small)', 'frozen (wide)')}
+    for model in ('small', 'wide'):
+        own = ['linear', f'random ({model})']
+        own += [f'mlp ({size}) ({model})' for size in ('parameters', 'operations')]
+        expected |= {(f'frozen ({model})', other) for other in own}
+    assert pairs == expected
+    assert table['holm'].ge(table['p']).all()
+
+
+def test_comparisons_that_no_seed_decides_stop_after_half(
+    tmp_path, checkpoint, monkeypatch
+):
+    features = make_features(tmp_path, count=120)
+    module = import_module('lm4ve.probing.study')
+
+    def chance(gain, seeds, margin):
+        assert seeds == 8
+        return 0.0 if gain.any() else 1.0
+
+    monkeypatch.setattr(module, 'chance_to_decide', chance)
+    words = '--variants linear frozen --seeds 8'.split()
+    _, results = study(features, checkpoint, *words, monkeypatch=monkeypatch)
+    seeds = pd.read_csv(io.BytesIO(results)).groupby('variant')['seed'].count()
+    assert seeds.to_dict() == {'frozen': 4, 'linear': 4}
+
+
+def test_more_shots_than_a_class_has_are_refused(tmp_path, checkpoint, monkeypatch):
+    features = make_features(tmp_path, count=120)
+    with pytest.raises(UserError, match='has [0-9]+ pictures to train on.*=100'):
+        study(features, checkpoint, '--shots', 100, monkeypatch=monkeypatch)
 
 
 def test_an_unknown_block_is_refused_before_anything_is_read(tmp_path, monkeypatch):

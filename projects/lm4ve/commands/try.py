@@ -11,7 +11,6 @@ See docs/guides/try.md.
 
 import argparse
 import inspect
-import os
 import re
 import shlex
 import sys
@@ -20,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from mmengine.logging import MessageHub, MMLogger
 
 from lm4ve.blocks import LLMBlock
@@ -27,7 +27,8 @@ from lm4ve.commands.flags import DEFAULT_VARIANTS, parser_of
 from lm4ve.errors import UserError, check
 from lm4ve.files import require_writable, sole_use
 from lm4ve.probing.candidates import words_of_layers
-from lm4ve.probing.data import read_data
+from lm4ve.probing.clock import is_busy
+from lm4ve.probing.data import ProbeData, read_data
 from lm4ve.probing.encoders import load_encoder
 from lm4ve.probing.features import FeatureExtraction
 from lm4ve.probing.plan import Spent, StudySettings
@@ -156,7 +157,8 @@ def require_blocks(settings: StudySettings) -> None:
     # Any type serves here.
     with_dtype = replace(settings, dtype=DTYPES[0])
     for head in blocks_of(with_dtype):
-        if head.family in ('frozen', 'formal'):
+        is_wanted = head.family in settings.families
+        if is_wanted and head.family in ('frozen', 'formal'):
             LLMBlock(**head.block)
 
 
@@ -176,6 +178,22 @@ def default_name(args: argparse.Namespace) -> str:
     return name.strip('-')
 
 
+def require_shots(shots: Sequence[int], data: ProbeData) -> None:
+    """Refuse more shots than the smallest class has pictures to train on.
+
+    Raises:
+        UserError: It names the class.
+    """
+    labels = data.labels[data.splits['train']]
+    counts = np.bincount(labels, minlength=len(data.classes))
+    smallest = int(counts.argmin())
+    check(
+        f"--shots ('{data.classes[smallest]}' has {counts[smallest]} pictures to train on)",
+        max(shots),
+        most=int(counts[smallest]),
+    )
+
+
 def run_study(
     extraction: FeatureExtraction, settings: StudySettings, started: float, out: Path
 ) -> None:
@@ -187,10 +205,11 @@ def run_study(
         started (float): ``time.monotonic()`` when the minutes began.
         out (Path): The folder.
     """
+    require_shots(settings.shots, extraction.data)
     dtype = choose_dtype(settings.dtype, extraction.folder)
     settings = replace(settings, dtype=dtype)
     with start_workers(settings.workers) as run:
-        (tokens, channels), seconds = extraction.start()
+        (tokens, channels), seconds, seconds_of_picture = extraction.start()
         data = extraction.data
         shape = TokenShape(
             tokens=tokens,
@@ -201,7 +220,7 @@ def run_study(
         )
         # On a busy machine more has passed than was worked.
         passed = min(time.monotonic() - started, time.process_time())
-        spent = Spent(passed, seconds, extraction.rows)
+        spent = Spent(passed, seconds, seconds_of_picture)
         prepared = prepare_study(settings, shape, extraction.folder, spent, run)
         _print_plan(prepared, settings, seconds)
         features = extraction.finish()
@@ -234,13 +253,8 @@ def _print_plan(prepared: Prepared, settings: StudySettings, seconds: float) -> 
             f'{", ".join(plan.dropped)}.',
             flush=True,
         )
-    load = os.getloadavg()[0]
-    if load > count_cores() / 2 + 1:
-        print(
-            f'Other processes use the cores (load {load:.1f} of {count_cores()}): this will '
-            'take longer.',
-            flush=True,
-        )
+    if is_busy():
+        print('Other processes use the cores: this will take longer.', flush=True)
 
 
 def _describe(study: Study) -> str:

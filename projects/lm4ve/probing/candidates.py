@@ -96,6 +96,7 @@ def _list_blocks_of_model(
         shared (Mapping): The arguments of all its blocks.
         layers (Sequence[Sequence[int]]): The layers of a block each.
     """
+    models = (model,) if model else ()
     heads = []
     for own in dict.fromkeys(tuple(group) for group in layers):
         parts = [model] if model else []
@@ -105,7 +106,7 @@ def _list_blocks_of_model(
         suffix = f' ({", ".join(parts)})' if parts else ''
         block: dict[str, Any] = dict(shared, layers=own)
         words = f'the frozen block{suffix}'
-        heads.append(HeadSpec(f'frozen{suffix}', 'frozen', words, block))
+        heads.append(HeadSpec(f'frozen{suffix}', 'frozen', words, block, models=models))
     suffix = f' ({model})' if model else ''
     last: dict[str, Any] = dict(shared, layers=tuple(layers[-1]))
     for family, changes, words in (
@@ -118,7 +119,9 @@ def _list_blocks_of_model(
         ),
     ):
         block = dict(last, **changes)
-        heads.append(HeadSpec(f'{family}{suffix}', family, f'{words}{suffix}', block))
+        name = f'{family}{suffix}'
+        words = f'{words}{suffix}'
+        heads.append(HeadSpec(name, family, words, block, models=models))
     return heads
 
 
@@ -156,17 +159,24 @@ def list_probes(prefix: int) -> list[HeadSpec]:
 
 
 def list_controls(
-    channels: int, tokens: int, width: int, operations: int
+    channels: int,
+    tokens: int,
+    width: int,
+    operations: int,
+    models: tuple[str, ...] = (),
 ) -> list[HeadSpec]:
-    """Return the trained layers of two sizes that could take the block's place.
+    """Return the trained layers of two sizes that could take a block's place.
 
     Args:
         channels, tokens (int): C and N of the encoder's tokens.
         width (int): D of the frozen block, whose mappers have 2 C D parameters.
         operations (int): The operations of the frozen block with its mappers, for one
             sample.
+        models (tuple[str, ...]): The language models whose blocks have this size; empty:
+            all.
     """
     heads = []
+    suffix = f' ({", ".join(models)})' if models else ''
 
     def count_pool(pool: nn.Module) -> int:
         return count_operations(pool, tokens, channels, 'meta')
@@ -178,8 +188,9 @@ def list_controls(
     for family, noun in (('attention', 'attention layer'), ('mlp', 'MLP')):
         for size, (measure, target) in targets.items():
             own_width = _find_width(family, channels, measure, target)
-            words = f'a trained {noun} with as many {size}'
-            heads.append(HeadSpec(f'{family} ({size})', family, words, width=own_width))
+            name = f'{family} ({size}){suffix}'
+            words = f'a trained {noun} with as many {size}{suffix}'
+            heads.append(HeadSpec(name, family, words, width=own_width, models=models))
     return heads
 
 

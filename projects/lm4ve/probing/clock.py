@@ -5,9 +5,12 @@ machine would get another plan than a free one, and a study that goes on there w
 train everything again.
 """
 
+import os
 import time
 
 import torch
+
+from lm4ve.runner.cores import count_cores
 
 _HAS_GPU = torch.cuda.is_available()
 
@@ -40,3 +43,12 @@ class FreeClock:
             torch.cuda.synchronize()
             return time.perf_counter()
         return time.process_time()
+
+
+def is_busy() -> bool:
+    """Return whether others use the cores: more processes wanted them than half of them.
+
+    This process itself counts as one. It is the mean over the last minute.
+    """
+    load, _, _ = os.getloadavg()
+    return load > count_cores() / 2 + 1

@@ -126,12 +126,12 @@ class FeatureExtraction:
         """How many rows of tokens there are in the end, one for each view and item."""
         return self.views * len(self.data)
 
-    def start(self) -> tuple[list[int], float]:
+    def start(self) -> tuple[list[int], float, float]:
         """Compute the first batch of what is missing.
 
         Returns:
-            tuple: N and C of a row, and the seconds that the rest will take on free
-            cores.
+            tuple: N and C of a row, and the seconds that the encoder will take on free
+            cores: for the rest, and for a picture with its views.
 
         Raises:
             UserError: See :meth:`finish`.
@@ -140,10 +140,11 @@ class FeatureExtraction:
             file = self._open()
             missing = self.rows - file.rows
             if missing == 0:
-                return file.shape, 0.0
+                return file.shape, 0.0, 0.0
             batch = min(BATCH, missing)
-            seconds = self._fill(file, file.rows + batch)
-            return file.shape, seconds / batch * (missing - batch)
+            seconds_of_row = self._fill(file, file.rows + batch) / batch
+            rest = seconds_of_row * (missing - batch)
+            return file.shape, rest, seconds_of_row * self.views
 
     def finish(self) -> Features:
         """Compute what is missing, and return the features.

@@ -4,7 +4,7 @@ All heads have the same final norm and classifier::
 
     tokens [B, N, C] -> (mapper -> block -> mapper) -> mean -> LayerNorm -> Linear -> logits
 
-A probe reads the class token, the mean of the others, or both, as a single token.
+A linear probe reads the class token, the mean of the others, or both, as one token.
 """
 
 import math
@@ -53,6 +53,8 @@ class HeadSpec:
         reads (str): What it gets of an encoder's tokens, see
             :func:`lm4ve.probing.pooling.read_tokens`.
         shots (int): Pictures of each class that it trains on; 0: all.
+        models (tuple[str, ...]): The language models whose blocks it is compared with,
+            or whose block it has; empty: all.
     """
 
     name: str
@@ -62,6 +64,7 @@ class HeadSpec:
     width: int = 0
     reads: str = 'tokens'
     shots: int = 0
+    models: tuple[str, ...] = ()
 
     @property
     def is_fitted(self) -> bool:

@@ -17,10 +17,10 @@ from typing import Any
 from mmengine.logging import print_log
 
 from lm4ve.errors import UserError
-from lm4ve.files import read_json
+from lm4ve.files import read_json, write_json
 from lm4ve.probing.candidates import DROPPED_FIRST
 from lm4ve.probing.heads import BATCH, ProfiledHead
-from lm4ve.probing.results import RECIPE, digest
+from lm4ve.probing.results import DEVICE, RECIPE, digest
 from lm4ve.probing.tuning import FINALISTS, ladder_of
 
 #: Seeds of tuning: of all values, and of the best; those of the comparison count from 0.
@@ -132,61 +132,75 @@ class Spent:
 
     Attributes:
         before (float): What has passed already.
-        features (float): What the encoder will still take.
-        rows (int): How many pictures and views of them that is.
+        encoder (float): What the encoder will still take.
+        encoder_of_picture (float): What it takes for a picture with its views.
     """
 
     before: float
-    features: float = 0.0
-    rows: int = 0
+    encoder: float = 0.0
+    encoder_of_picture: float = 0.0
 
 
-def plan_file(folder: Path, settings: StudySettings) -> Path:
-    """Return the file of a study's plan, named by a hash of its settings.
+def find_plan(folder: Path, settings: StudySettings) -> Plan | None:
+    """Return the stored plan of a study, or None if it has to be made.
 
-    Of the layers only their numbers count, and the number of seeds and the heads do not:
-    a study that gets other layers or more seeds keeps its plan, and uses what was
-    trained before.
-
-    Settings have two files. The first is written by a run that chose the number of seeds
-    itself, and serves every later run. While it does not exist, runs for which the user
-    gave the number of seeds share the second, which a run without ``--seeds`` never
-    reads: it must not inherit their number.
+    A plan for which the number of seeds was free serves every later run. One that was
+    made for a given number serves only runs for which a number is given: others must
+    not inherit it.
 
     Args:
-        folder (Path): Where the tokens lie, and the plan beside them.
+        folder (Path): Where the tokens lie, and plans beside them.
         settings (StudySettings): The settings.
+    """
+    plan = _read_plan(_plan_file(folder, settings, has_seeds=False))
+    if plan is None and settings.seeds is not None:
+        plan = _read_plan(_plan_file(folder, settings, has_seeds=True))
+    return plan
+
+
+def write_plan(plan: Plan, folder: Path, settings: StudySettings) -> None:
+    """Store the plan of a study, for :func:`find_plan`."""
+    has_seeds = settings.seeds is not None
+    write_json(plan.to_json(), _plan_file(folder, settings, has_seeds))
+
+
+def _plan_file(folder: Path, settings: StudySettings, has_seeds: bool) -> Path:
+    """Return the file of a plan, named by a hash of what it depends on.
+
+    Of the layers only their numbers count, and neither the number of seeds nor that of
+    workers does, nor the heads: a study that gets other layers, more seeds or more
+    cores keeps its plan, and uses what was trained before.
+
+    Args:
+        folder (Path): Where the tokens lie.
+        settings (StudySettings): The settings.
+        has_seeds (bool): Whether the user gave the number of seeds.
     """
     parts = [
         RECIPE,
-        len(settings.layers),
+        DEVICE,
+        has_seeds,
+        [len(layers) for layers in settings.layers],
         sorted(settings.formal),
-        settings.blocks,
+        sorted(settings.blocks.values()),
         settings.minutes,
         settings.steps,
+        settings.rates,
         settings.dtype,
-        settings.families,
+        sorted(settings.families),
         settings.may_drop,
-        settings.shots,
+        sorted(settings.shots),
     ]
-    depths = [len(layers) for layers in settings.layers]
-    if max(depths) > 1:
-        parts.append(depths)
-    path = folder / f'plan-{digest(parts)}.json'
-    if settings.seeds is not None and not path.exists():
-        return folder / f'plan-{digest([*parts, "seeds"])}.json'
-    return path
+    return folder / f'plan-{digest(parts)}.json'
 
 
-def read_plan(path: Path) -> Plan | None:
+def _read_plan(path: Path) -> Plan | None:
     """Return a stored plan, or None if there is none or it is damaged; then warn."""
     plan = _parse_plan(read_json(path))
-    if plan is not None:
-        return plan
-    if path.exists():
+    if plan is None and path.exists():
         text = f"'{path}' is damaged: the study is planned anew."
         print_log(text, logger='current', level=logging.WARNING)
-    return None
+    return plan
 
 
 def _parse_plan(stored: Any) -> Plan | None:
@@ -262,11 +276,11 @@ def _explain(
         fewer = math.ceil(_minutes_of(shortest, settings, heads, spent))
         least = f', or {fewer} without {", ".join(DROPPED_FIRST)}'
         fixes.append(f'--minutes {fewer}')
-    without_encoder = replace(spent, features=0.0)
+    without_encoder = replace(spent, encoder=0.0)
     others = _minutes_of(shortest, settings, heads, without_encoder)
-    if spent.features > 0 and others < settings.minutes:
+    if spent.encoder > 0 and others < settings.minutes:
         room = 60 * (settings.minutes - others)
-        pictures = int(spent.rows * room / spent.features)
+        pictures = int(room / spent.encoder_of_picture)
         fixes.append(f'--limit {pictures}')
     slowest = max(heads, key=lambda head: head.step_seconds)
     fixes.append(
@@ -275,7 +289,7 @@ def _explain(
     )
     return (
         f'--minutes {settings.minutes:g} is too few: the encoder needs about '
-        f'{spent.features / 60:.1f} on free cores, and with {shortest.seeds} seeds of '
+        f'{spent.encoder / 60:.1f} on free cores, and with {shortest.seeds} seeds of '
         f'{shortest.steps} steps the study needs about {needed}{least}. Fix: '
         f'{", ".join(fixes)}.'
     )
@@ -317,7 +331,7 @@ def _minutes_of(
     for head in heads:
         seconds += _seconds_of(head, plan, settings)
     seconds *= _SLOWER / max(settings.workers, 1)
-    return (spent.before + spent.features + seconds + _REPORT_SECONDS) / 60
+    return (spent.before + spent.encoder + seconds + _REPORT_SECONDS) / 60
 
 
 def _seconds_of(head: ProfiledHead, plan: Plan, settings: StudySettings) -> float:

@@ -1,6 +1,6 @@
 """The type in which heads are multiplied: chosen once for a set of tokens, then kept.
 
-Products in bfloat16 of weights in float32 take half the time where a processor computes
+Products in bfloat16, of trained weights in float32, take half the time where a processor computes
 them, and more time where it only imitates them. Trainings in different types are
 different trainings, so a cache of tokens records the type of its first study. Later
 ones use it, on whatever machine.
@@ -9,6 +9,7 @@ ones use it, on whatever machine.
 from pathlib import Path
 
 from lm4ve.blocks.auto_dtype import computes_bfloat16
+from lm4ve.errors import UserError
 from lm4ve.files import read_json, write_json
 from lm4ve.probing.results import DEVICE
 
@@ -24,12 +25,21 @@ def choose_dtype(wish: str, folder: Path) -> str:
         wish (str): 'float32' or 'bfloat16'; 'auto': the recorded type, or the faster one
             of this machine.
         folder (Path): Where the tokens lie.
+
+    Raises:
+        UserError: The trainings beside these tokens have another type than the wish.
     """
-    if wish != 'auto':
-        return wish
     record = read_json(folder / RECORD)
     if isinstance(record, dict) and record.get('dtype') in DTYPES:
-        return str(record['dtype'])
-    dtype = 'bfloat16' if computes_bfloat16(DEVICE) else 'float32'
+        recorded = str(record['dtype'])
+        if wish not in ('auto', recorded):
+            raise UserError(
+                f'--dtype {wish}: the trainings in {folder} are in {recorded}. Fix: '
+                f'--dtype {recorded}, or another --cache.'
+            )
+        return recorded
+    dtype = wish
+    if wish == 'auto':
+        dtype = 'bfloat16' if computes_bfloat16(DEVICE) else 'float32'
     write_json(dict(dtype=dtype), folder / RECORD)
     return dtype

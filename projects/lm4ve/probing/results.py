@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import sklearn
 import torch
 
 from lm4ve.files import read_json, write_json
@@ -75,7 +76,8 @@ class Job:
             split=self.split,
             dtype=self.dtype,
         )
-        key = digest([RECIPE, features.fingerprint, torch.__version__, DEVICE, fields])
+        library = sklearn.__version__ if self.head.is_fitted else torch.__version__
+        key = digest([RECIPE, features.fingerprint, library, DEVICE, fields])
         return features.folder / 'trainings' / f'{key}.json'
 
 

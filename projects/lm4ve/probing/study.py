@@ -8,6 +8,7 @@ train     half of the seeds; then the rest, where it can still decide something
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -15,13 +16,13 @@ import numpy as np
 from tqdm import tqdm
 
 from lm4ve.errors import UserError
-from lm4ve.files import write_json
 from lm4ve.probing.candidates import (
     FAMILIES,
     list_blocks,
     list_controls,
     list_probes,
 )
+from lm4ve.probing.clock import is_busy
 from lm4ve.probing.features import Features
 from lm4ve.probing.heads import HeadSpec, ProfiledHead
 from lm4ve.probing.plan import (
@@ -30,9 +31,9 @@ from lm4ve.probing.plan import (
     Plan,
     Spent,
     StudySettings,
+    find_plan,
     make_plan,
-    plan_file,
-    read_plan,
+    write_plan,
 )
 from lm4ve.probing.profiling import TokenShape, profile_head
 from lm4ve.probing.results import Job, Result, read_result
@@ -126,14 +127,16 @@ def prepare_study(
         UserError: Two heads are the same, or no plan fits the minutes.
     """
     since = 0.0 if settings.resume else time.time()
-    file = plan_file(folder, settings)
-    plan = read_plan(file) if settings.resume else None
+    plan = find_plan(folder, settings) if settings.resume else None
     is_measured = plan is None and settings.steps is None
     steps = MEASURED_STEPS if is_measured else 0
     heads = _profile_heads(settings, shape, steps, run)
     if plan is None:
         plan = make_plan(settings, list(heads.values()), shape.pictures, spent)
-        write_json(plan.to_json(), file)
+        if is_measured and is_busy():
+            print('This plan was measured on busy cores; it is not stored.', flush=True)
+        else:
+            write_plan(plan, folder, settings)
     if settings.seeds is not None:
         plan = replace(plan, seeds=settings.seeds)
     kept = {}
@@ -171,6 +174,7 @@ class Study:
         self.started = started
         self._trainer = Trainer(features)
         self._has_answered = False
+        self._best_so_far: dict[str, float] = {}
 
     @property
     def blocks(self) -> list[str]:
@@ -197,39 +201,37 @@ class Study:
 
     # ------------------------------------------------------------------------- tuning
     def _tune(self) -> tuple[Tuning, dict[str, float]]:
-        """Try values until the best of each head has neighbours or ends its ladder.
+        """Search with one seed; let the two best values of each head decide with two.
 
         Returns:
             tuple: The accuracies of all that was tried, and the best values.
         """
+        searched = self._search()
+        pairs = []
+        for name, accuracies in searched.items():
+            for value in finalists(accuracies, self._ladder(name)):
+                pairs.append((name, value))
+        finals: Tuning = {name: {} for name in self.heads}
+        for (name, value), accuracy in self._validate(pairs, TUNING_SEEDS).items():
+            finals[name][value] = accuracy
+        tuning = {}
+        tuned = {}
+        for name, accuracies in searched.items():
+            merged = accuracies | finals[name]
+            tuning[name] = {value: merged[value] for value in sorted(merged)}
+            tuned[name] = best_of(finals[name], self._ladder(name))
+        return tuning, tuned
+
+    def _search(self) -> Tuning:
+        """Try values until the best of each head has neighbours or ends its ladder."""
         tuning: Tuning = {name: {} for name in self.heads}
         first_seed = TUNING_SEEDS[:1]
         while True:
             untried = self._untried(tuning)
             if not untried:
-                break
+                return tuning
             for (name, value), accuracy in self._validate(untried, first_seed).items():
                 tuning[name][value] = accuracy
-            self._answer_early(tuning)
-
-        best_two = []
-        for name, accuracies in tuning.items():
-            # With one value there is nothing to decide.
-            if len(accuracies) > 1:
-                for value in finalists(accuracies, self._ladder(name)):
-                    best_two.append((name, value))
-        means = self._validate(best_two, TUNING_SEEDS)
-        finals: Tuning = {}
-        for (name, value), accuracy in means.items():
-            tuning[name][value] = accuracy
-            finals.setdefault(name, {})[value] = accuracy
-        tuned = {}
-        for name, accuracies in tuning.items():
-            tuned[name] = best_of(finals.get(name, accuracies), self._ladder(name))
-        ordered = {}
-        for name, accuracies in tuning.items():
-            ordered[name] = {value: accuracies[value] for value in sorted(accuracies)}
-        return ordered, tuned
 
     def _untried(self, tuning: Tuning) -> list[HeadValue]:
         """Return what is to be tried next of every head."""
@@ -261,18 +263,28 @@ class Study:
             accuracies[pair] = 100 * float(np.mean(correct))
         return accuracies
 
-    def _answer_early(self, tuning: Tuning) -> None:
-        """Print what tuning shows so far, once, as soon as two minutes have passed."""
+    def _answer_early(self, job: Job) -> None:
+        """Note a job that has finished; once, after two minutes, print what val shows.
+
+        Args:
+            job (Job): One of tuning, or else it is of no concern here.
+        """
+        if job.split != 'val' or self._has_answered:
+            return
+        result = self._read_finished(job)
+        val = self.features.data.splits['val']
+        labels = self.features.data.labels[val]
+        accuracy = 100 * float((result.predicted == labels).mean())
+        name = job.head.name
+        self._best_so_far[name] = max(self._best_so_far.get(name, 0.0), accuracy)
         passed = time.monotonic() - self.started
-        if self._has_answered or passed < _PRELIMINARY_SECONDS:
+        if passed < _PRELIMINARY_SECONDS or len(self._best_so_far) < len(self.heads):
             return
         self._has_answered = True
-        best = []
-        for name, accuracies in tuning.items():
-            best.append(f'{name} {max(accuracies.values()):.1f}')
+        best = [f'{name} {self._best_so_far[name]:.1f}' for name in self.heads]
         print(
-            'Preliminary, one seed on the val pictures, which decide nothing (top-1 in '
-            f'%): {", ".join(best)}.',
+            '\nPreliminary: the best so far on the val pictures, in % of top-1, which '
+            f'decides nothing: {", ".join(best)}.',
             flush=True,
         )
 
@@ -280,20 +292,17 @@ class Study:
     def _pair(
         self, tuning: Tuning, tuned: Mapping[str, float]
     ) -> list[tuple[str, str]]:
-        """Return the comparisons: each block with each other head of as many shots.
+        """Return the comparisons: each block with the other heads that answer for it.
 
         Of several linear probes only the one that is best on val is compared.
         """
         pairs = []
         for block in self.blocks:
-            shots = self.heads[block].shots
             probes = {}
             others = []
-            for name, head in self.heads.items():
-                if head.shots != shots or head.family == 'frozen':
-                    continue
+            for name in self._rivals(block):
                 others.append(name)
-                if head.family == 'linear':
+                if self.heads[name].family == 'linear':
                     probes[name] = tuning[name][tuned[name]]
             if probes:
                 best = max(probes, key=probes.__getitem__)
@@ -301,6 +310,29 @@ class Study:
             for other in others:
                 pairs.append((block, other))
         return pairs
+
+    def _rivals(self, block: str) -> list[str]:
+        """Return the heads that a block is compared with.
+
+        They have as many shots, and belong to its language model or to all. Blocks of
+        two language models are compared once; several layers of one are not.
+
+        Args:
+            block (str): The name of a frozen block.
+        """
+        own = self.heads[block]
+        rivals = []
+        for name, head in self.heads.items():
+            if head.shots != own.shots:
+                continue
+            if head.family == 'frozen':
+                # The names' order decides which of two blocks is compared with the other.
+                is_rival = head.models != own.models and block < name
+            else:
+                is_rival = not head.models or set(own.models) <= set(head.models)
+            if is_rival:
+                rivals.append(name)
+        return rivals
 
     def _train_seeds(
         self, tuned: Mapping[str, float], pairs: Sequence[tuple[str, str]]
@@ -375,8 +407,9 @@ class Study:
             head = self.heads[name]
             # Few shots are drawn by the seed.
             is_fixed = head.is_fitted and head.shots == 0
+            own_seeds = seeds[:1] if is_fixed else seeds
             own = []
-            for seed in seeds[:1] if is_fixed else seeds:
+            for seed in own_seeds:
                 steps = 0 if head.is_fitted else self.plan.steps
                 job = Job(head, value, seed, steps, split, self.settings.dtype)
                 own.append(job)
@@ -399,10 +432,10 @@ class Study:
             jobs (list[Job]): The jobs, which are sorted in place.
             title (str): The bar's title.
         """
-        jobs.sort(key=lambda job: (-job.head.fixed_seconds, -job.head.operations))
+        jobs.sort(key=lambda job: -job.steps * job.head.operations)
         finished = self.run(self._trainer.run, jobs)
-        for _ in tqdm(finished, title, len(jobs), disable=not jobs):
-            pass
+        for job in tqdm(finished, title, len(jobs), disable=not jobs):
+            self._answer_early(job)
 
     def _read_finished(self, job: Job) -> Result:
         """Return the stored result of a job that was run, now or earlier.
@@ -450,22 +483,47 @@ def _profile_heads(
         UserError: Two heads compute the same.
     """
 
+    build = partial(profile_head, shape=shape, steps=steps, dtype=settings.dtype)
+
     def profile(heads: Sequence[HeadSpec]) -> list[ProfiledHead]:
         chosen = [head for head in heads if head.family in settings.families]
-        count = len(chosen)
-        shared = [[shape] * count, [steps] * count, [settings.dtype] * count]
-        return list(run(profile_head, chosen, *shared))
+        return list(run(build, chosen))
 
     blocks = profile(blocks_of(settings))
-    controls = list_controls(
-        shape.channels,
-        shape.tokens,
-        width=blocks[0].embed_dims,
-        operations=blocks[0].operations,
-    )
-    heads = [*blocks, *profile(list_probes(shape.prefix)), *profile(controls)]
+    heads = [*blocks, *profile(list_probes(shape.prefix))]
+    for controls in _controls_of(blocks, shape):
+        heads += profile(controls)
     heads.sort(key=lambda head: FAMILIES.index(head.family))
     return _with_shots(_without_twins(heads), settings.shots)
+
+
+def _controls_of(
+    blocks: Sequence[ProfiledHead], shape: TokenShape
+) -> list[list[HeadSpec]]:
+    """Return the trained controls of each size that the blocks of the study have.
+
+    The first block of a language model gives its size. Models of one size share their
+    controls.
+
+    Args:
+        blocks (Sequence[ProfiledHead]): The frozen blocks, and others.
+        shape (TokenShape): What heads are built for.
+    """
+    first_of: dict[tuple[str, ...], ProfiledHead] = {}
+    for block in blocks:
+        if block.family == 'frozen':
+            first_of.setdefault(block.models, block)
+    models_of: dict[tuple[int, int], tuple[str, ...]] = {}
+    for models, block in first_of.items():
+        size = (block.embed_dims, block.operations)
+        models_of[size] = models_of.get(size, ()) + models
+    controls = []
+    for (width, operations), models in models_of.items():
+        own = models if len(models_of) > 1 else ()
+        controls.append(
+            list_controls(shape.channels, shape.tokens, width, operations, own)
+        )
+    return controls
 
 
 def blocks_of(settings: StudySettings) -> list[HeadSpec]:
@@ -490,10 +548,14 @@ def _without_twins(heads: Sequence[ProfiledHead]) -> list[ProfiledHead]:
     first_of: dict[str, ProfiledHead] = {}
     for head in heads:
         first = first_of.setdefault(head.identity, head)
-        if first is not head and head.family != 'random':
+        if first is head:
+            continue
+        if head.family != 'random':
             raise UserError(
                 f"'{first.name}' and '{head.name}' are the same. Fix: name one."
             )
+        shared = replace(first, models=first.models + head.models)
+        first_of[head.identity] = shared
     return list(first_of.values())
 
 

@@ -121,8 +121,12 @@ class Trainer:
                 yield self.load(indices, views, reads)
 
     # ----------------------------------------------------------------------- training
-    def run(self, job: Job) -> None:
-        """Train and score the head of a job, and store what it gave each picture."""
+    def run(self, job: Job) -> Job:
+        """Train and score the head of a job, and store what it gave each picture.
+
+        Returns:
+            Job: The job, for who waits for several.
+        """
         start = time.perf_counter()
         scored = self.features.data.splits[job.split]
         pictures = self.pictures(job.trained_splits, job.head.shots, job.seed)
@@ -136,6 +140,7 @@ class Trainer:
             predicted = self.predict(model, scored, head.reads, job.dtype)
         seconds = time.perf_counter() - start
         write_result(self.features, job, Result(predicted, seconds))
+        return job
 
     def build(self, head: HeadSpec, seed: int) -> nn.Sequential:
         """Build a head for these tokens and classes; see :func:`build_head`."""
@@ -227,7 +232,7 @@ def train_head(
     """Train a head by AdamW with a one-cycle schedule, in place.
 
     Args:
-        model (nn.Module): What :func:`build_head` returns.
+        model (nn.Sequential): What :func:`build_head` returns.
         rate (float): The largest learning rate.
         steps (int): How many batches to train on.
         batches (Iterator): Tokens and labels, see :meth:`Trainer.load`.
@@ -249,7 +254,7 @@ def compute_scores(model: nn.Sequential, x: Tensor, dtype: str) -> Tensor:
     The norm and the classifier are computed in float32, since they cost nothing.
 
     Args:
-        model (nn.Module): What :func:`build_head` returns.
+        model (nn.Sequential): What :func:`build_head` returns.
         x (Tensor): Tokens, float32 ``[B, N, C]``.
         dtype (str): The type of the products before them.
     """

@@ -110,10 +110,11 @@ def gain_of(block: np.ndarray, other: np.ndarray) -> np.ndarray:
 def chance_to_decide(gain: np.ndarray, seeds: int, margin: float) -> float:
     """Return the chance that more seeds decide a comparison, if it stays as it is.
 
-    What is not better, worse or equal by then would need other test pictures. Mean and
-    spread are taken as observed; Holm's correction is left out, so that the chance is
-    too high rather than too low. To stop for this reason alone finds no difference that
-    is none (stochastic curtailment: Lan, Simon and Halperin, Sequential Analysis 1982).
+    What is not better, worse or equal by then would need other test pictures. The spread
+    is taken as observed, and the mean may move as far as the spread of seeds lets it.
+    Holm's correction is left out, so that the chance is too high rather than too low. To
+    stop for this reason alone finds no difference that is none (stochastic curtailment:
+    Lan, Simon and Halperin, Sequential Analysis 1982).
 
     Args:
         gain (np.ndarray): Points, float64 ``[seeds so far, test pictures]``.
@@ -181,9 +182,9 @@ def decide(
       observed.
 
     Of several linear probes the one that is best on val is compared. After half of the
-    seeds a comparison that the rest would decide with a chance below 10 % gets no more
-    of them; such a stop finds no difference that is none. Of several layers, the
-    sentence is about the one with the best accuracy in tuning.
+    seeds, at least four, a comparison that the rest would decide with a chance below
+    10 % gets no more of them; such a stop finds no difference that is none. Of several
+    layers, the sentence is about the one with the best accuracy in tuning.
     """
     critical_t = stats.t.ppf(1 - ALPHA, len(gain) - 1)
     half_width = math.sqrt(_rounded_error(gain)) * critical_t
