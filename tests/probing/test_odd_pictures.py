@@ -10,6 +10,8 @@ from lm4ve.probing.data import read_data
 from lm4ve.probing.pictures import find_damage_in_file, read_picture
 from tests.helpers.probing import break_tables, write_folder
 
+#: How a picture of a phone begins.
+HEIC = b'\0\0\0\x18ftypheic\0\0\0\0mif1heic'
 rng = np.random.default_rng(0)
 
 
@@ -45,10 +47,11 @@ def write_damaged(folder):
     whole.unlink()
     (folder / 'empty.jpg').touch()
     (folder / 'text.jpg').write_text('Dear diary')
+    (folder / 'phone.jpg').write_bytes(HEIC)
     (folder / 'cut.jpg').write_bytes(data[: len(data) // 2])
     Image.fromarray(noise(8, 9).astype(np.float32)).save(folder / 'float.tif')
     (folder / 'gone.png').symlink_to('nowhere.png')
-    return ['cut.jpg', 'empty.jpg', 'float.tif', 'gone.png', 'text.jpg']
+    return ['cut.jpg', 'empty.jpg', 'float.tif', 'gone.png', 'phone.jpg', 'text.jpg']
 
 
 def test_odd_pictures_count_and_damaged_ones_are_listed_once(tmp_path, said):
@@ -61,7 +64,7 @@ def test_odd_pictures_count_and_damaged_ones_are_listed_once(tmp_path, said):
 
     said.clear()
     names = write_damaged(tmp_path / 'dog')
-    (tmp_path / 'dog/1.HEIC').write_bytes(b'\0\0\0\x18ftypheic')
+    (tmp_path / 'dog/1.HEIC').write_bytes(HEIC)
     (tmp_path / 'dog/up').symlink_to('..')
     data = read_data(str(tmp_path))
     assert data.items == sound.items
@@ -70,8 +73,9 @@ def test_odd_pictures_count_and_damaged_ones_are_listed_once(tmp_path, said):
     (damage,) = [text for text in said if 'damaged' in text]
     assert f'left out: {len(names)} damaged picture(s): ' in damage
     assert all(name in damage for name in names)
+    assert 'phone.jpg is a HEIC image' in damage
     assert 'empty.jpg is empty' in damage and 'float.tif has pixels of 32' in damage
-    (other,) = [text for text in said if 'HEIC' in text]
+    (other,) = [text for text in said if '.HEIC' in text]
     assert 'left out: 1 .HEIC (dog/1.HEIC); 1 links' in other
 
 
@@ -136,9 +140,9 @@ def test_damage_in_a_users_own_test_is_refused_with_all_names(tmp_path, said):
     write_folder(tmp_path, train=two, test=two)
     write_damaged(tmp_path / 'train/dog')
     assert read_data(str(tmp_path)).drawn == {'val'}
-    assert 'left out: 5 damaged picture(s)' in said[-1]
+    assert 'left out: 6 damaged picture(s)' in said[-1]
     names = write_damaged(tmp_path / 'test/cat')
-    with pytest.raises(UserError, match=r'5 damaged picture\(s\) in val or test') as e:
+    with pytest.raises(UserError, match=r'6 damaged picture\(s\) in val or test') as e:
         read_data(str(tmp_path))
     assert all(f'test/cat/{name}' in str(e.value) for name in names)
 

@@ -23,6 +23,8 @@ _JPEG = b'\xff\xd8\xff'
 #: end marker cannot occur, so a file cut anywhere does not end with it.
 _ENDS = {_JPEG: b'\xff\xd9', b'\x89PNG\r\n\x1a\n': b'IEND\xaeB`\x82'}
 _LENGTH = 8
+#: How files of phones go on after four bytes, also where they are called ``.jpg``.
+_HEIC = (b'ftypheic', b'ftypheix', b'ftypmif1')
 #: Each block of 64 pixels of a JPEG has at least a bit, so that a byte holds at most
 #: 512. The size in a damaged header would be decoded for minutes.
 _JPEG_PIXELS = 1024
@@ -169,6 +171,8 @@ def _decode(data: bytes, opencv: bool) -> str | None:
             if decode_pixels(data) is None:
                 return 'cannot be decoded by OpenCV'
     except UnidentifiedImageError:
+        if data[4:12] in _HEIC:
+            return 'is a HEIC image, which is not read: convert it to JPEG'
         return 'is not an image'
     except Image.DecompressionBombError:
         # A large image is not a broken one.
