@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from lm4ve.probing.heads import HeadSpec
-from lm4ve.probing.sentence import Subject, answer, conclude, name_block, short_name
+from lm4ve.probing.sentence import (
+    Subject,
+    answer,
+    conclude,
+    name_block,
+    name_data,
+    short_name,
+)
 from lm4ve.probing.verdict import Comparison, compare
 
 HEADS = {
@@ -129,9 +136,15 @@ def test_a_block_is_named_by_its_layers_and_model(layers, heads, name):
         ('timm/vit_small_patch14_dinov2', 'vit_small_patch14_dinov2'),
         ('photos/', 'photos'),
         ('data/digits/pictures.csv', 'digits/pictures.csv'),
-        ('config:pointcloud/x.py', 'pointcloud/x.py'),
+        ('config:pointcloud/x.py', 'x'),
         ('/models/llama-3.2-1b', 'llama-3.2-1b'),
     ],
 )
 def test_a_source_is_known_by_its_last_part(source, name):
     assert short_name(source) == name
+
+
+def test_data_of_the_encoders_config_are_its_own():
+    config = 'configs/pointcloud/x.py'
+    assert name_data(f'config:{config}', config) == 'its own data'
+    assert name_data('photos/', config) == 'photos'

@@ -20,7 +20,7 @@ from lm4ve.probing.sections import (
     list_sections,
     section_with_most_pictures,
 )
-from lm4ve.probing.sentence import short_name
+from lm4ve.probing.sentence import name_data, short_name
 from lm4ve.probing.study import Study, StudyResults
 from lm4ve.probing.table import (
     Row,
@@ -87,7 +87,9 @@ def write_report(
     margin = study.settings.margin
     comparisons = compare(results.correct, results.pairs, margin)
     sections = list_sections(study, results, comparisons)
-    title = f'{short_name(study.features.encoder)} on {short_name(study.features.data.name)}'
+    features = study.features
+    data_name = name_data(features.data.name, features.encoder)
+    title = f'{short_name(features.encoder)} on {data_name}'
     tables = []
     for section in sections:
         own = section.comparisons
@@ -116,7 +118,7 @@ def write_report(
         class_count=len(classes),
         confusions=confusions[:_MOST_CONFUSIONS],
         confusion_count=len(confusions),
-        test_count=len(study.features.data.splits['test']),
+        test_count=len(features.data.splits['test']),
         pair=pair,
         examples=examples,
         notes=notes,

@@ -13,6 +13,7 @@ from lm4ve.probing.sentence import (
     answer,
     conclude,
     name_block,
+    name_data,
     short_name,
     words_of_shots,
 )
@@ -25,7 +26,7 @@ class Section:
     """What a report says about one block.
 
     Attributes:
-        title (str): Encoder and data, with the shots if they are few.
+        title (str): Encoder, data and block.
         block (str): The name of the block's head.
         shots (int): Pictures of each class that its heads train on; 0: all.
         reference (str): The head whose mistakes are shown beside the block's: the
@@ -101,18 +102,19 @@ def _make_section(
         is_other_model = head.family == 'frozen' and name not in blocks
         if head.shots == shots and not is_other_model:
             names.append(name)
-    data = short_name(features.data.name)
+    encoder = short_name(features.encoder)
+    data = name_data(features.data.name, features.encoder)
     if shots:
         data += f' with {words_of_shots(shots)}'
     subject = Subject(
         block=name_block(study.heads[block]),
-        encoder=short_name(features.encoder),
+        encoder=encoder,
         data=data,
         seeds={name: len(results.accuracies[name]) for name in names},
         test_pictures=len(features.data.splits['test']),
     )
     return Section(
-        title=f'{subject.encoder} on {subject.data}',
+        title=f'{encoder} on {data}: {subject.block}',
         block=block,
         shots=shots,
         reference=_choose_reference(comparisons, study.heads),

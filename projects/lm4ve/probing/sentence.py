@@ -152,13 +152,26 @@ def name_block(head: HeadSpec) -> str:
 def short_name(source: str) -> str:
     """Return the part of a path or an id that a reader knows it by.
 
-    It is the last part; of a table or a config also the folder: 'package:gpt2' and
-    '/models/gpt2' are 'gpt2', 'data/digits/pictures.csv' is 'digits/pictures.csv'.
+    It is the last part, of a table with its folder: 'package:gpt2' and '/models/gpt2' are
+    'gpt2', 'data/digits/pictures.csv' is 'digits/pictures.csv'. A config has no ending.
     """
     path = os.path.abspath(source.rpartition(':')[2])
     folder, name = os.path.split(path)
-    if name.endswith(('.csv', '.py')):
+    if name.endswith('.csv'):
         return f'{os.path.basename(folder)}/{name}'
+    return name.removesuffix('.py')
+
+
+def name_data(source: str, encoder: str) -> str:
+    """Return the short name of data; 'its own data' where encoder and data are one config.
+
+    Args:
+        source (str): What the user named.
+        encoder (str): The encoder that it named.
+    """
+    name = short_name(source)
+    if name == short_name(encoder):
+        return 'its own data'
     return name
 
 
