@@ -74,7 +74,7 @@ WRONG = [
         dict(LINEAR, in_channels=1000),
         [],
         VECTORS[0],
-        'model.head.in_channels=1000, but model.neck gives 16 .*Fix: .*in_channels=16',
+        'model.neck.in_channels=16 and model.head.in_channels=1000 differ. Fix: set both',
     ),
 ]
 

@@ -141,8 +141,8 @@ def _check_width(found: _NeckInHost, readers: Sequence[Any]) -> None:
     if width == channels or not _kinds_read(readers, width):
         return
     raise UserError(
-        f'model.head.in_channels={width}, but {found.name} gives {channels} channels. '
-        f'Fix: model.head.in_channels={channels}.'
+        f'{found.name}.in_channels={channels} and model.head.in_channels={width} differ. '
+        "Fix: set both to the width of the backbone's features."
     )
 
 

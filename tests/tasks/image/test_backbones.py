@@ -82,8 +82,8 @@ def test_what_a_head_cannot_read_is_refused_when_a_model_is_built(entry, small):
 
     refuse([tokens_or_map], width, "Fix: model.neck.0.out_type='avg_featmap'")
     refuse([vector, pooling], width, 'Fix: leave GlobalAveragePooling out')
-    refuse([vector], width + 1, f'Fix: model.head.in_channels={width}')
-    refuse([tokens_or_map, pooling], width + 1, f'model.head.in_channels={width}')
+    refuse([vector], width + 1, f'model.head.in_channels={width + 1} differ. Fix: set')
+    refuse([tokens_or_map, pooling], width + 1, f'neck.0.in_channels={width} and')
 
 
 @pytest.mark.slow
