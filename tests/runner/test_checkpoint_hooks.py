@@ -11,13 +11,16 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
+from mmengine.model import BaseModel
 from mmengine.runner import Runner
 
 from lm4ve.blocks import frozen_tensors
 from lm4ve.blocks.provenance import SOURCE_KEY
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.runner.checkpoint_hooks import PlainCheckpointHook
+from tests.helpers.runner import toy
 from tests.helpers.runner.toy_neck import STEPS_PER_EPOCH, Toy, make_runner
 
 
@@ -199,3 +202,48 @@ def test_what_has_no_plain_form_is_saved_as_text_and_named(monkeypatch):
     assert checkpoint == dict(meta=dict(when='2026-01-02'))
     (warning,) = warnings
     assert 'meta.when of the checkpoint is a date' in warning
+
+
+class Line(BaseModel):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = torch.nn.Linear(2, 1)
+
+    def forward(self, inputs, data_samples=None, mode='loss'):
+        return dict(loss=self.fc(torch.stack(list(inputs))).sum())
+
+
+class StopsAfter(Hook):
+    """Ends a training after an epoch, as ``EarlyStoppingHook`` does."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        # MMEngine asks for it after the epoch.
+        runner.train_loop.stop_training = runner.epoch + 1 == self.epoch
+
+
+@pytest.mark.parametrize('by_epoch', [True, False])
+@pytest.mark.parametrize('interval', [1, 2, 3, 10])
+def test_end_of_a_training_that_stopped_early_is_saved_once(
+    tmp_path, by_epoch, interval
+):
+    every = interval if by_epoch else interval * STEPS_PER_EPOCH
+    saving = dict(type='lm4ve.AtomicCheckpointHook', interval=every, by_epoch=by_epoch)
+    data = [dict(inputs=torch.ones(2)) for _ in range(STEPS_PER_EPOCH)]
+    runner = toy.make_runner(
+        tmp_path,
+        Line(),
+        data,
+        batch_size=1,
+        train_cfg=dict(by_epoch=True, max_epochs=9),
+        default_hooks=dict(checkpoint=saving),
+        custom_hooks=[StopsAfter(4), PlainCheckpointHook()],
+    )
+    runner.train()
+    done = 4 * STEPS_PER_EPOCH
+    saved = [load(file)['meta']['iter'] for file in tmp_path.glob('*.pth')]
+    assert saved.count(done) == 1
+    last = Path((tmp_path / 'last_checkpoint').read_text())
+    assert load(last)['meta']['iter'] == done

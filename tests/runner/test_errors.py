@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from filelock import FileLock
 from mmengine.config import Config
 from mmengine.hooks import Hook
@@ -56,7 +57,7 @@ OWN_ERROR = [
         'model.neck.block.checkpoint=./llama',
         "block.checkpoint='./llama' does not exist",
     ),
-    ('model.neck.in_channels=32', 'Fix: set in_channels=64'),
+    ('model.neck.in_channels=32', 'model.head.in_channels=64 differ. Fix: set both'),
     (
         'model.head.num_classes=3',
         'model.head.num_classes=3 is below the 10 classes of .* Fix: ',
@@ -217,7 +218,9 @@ def test_error_of_several_processes_is_printed_once(tmp_path):
     words = 'bash', ROOT / 'tools/dist_train.sh', DEMO, 2, *options
     done = run_command(*words, env=environment())
     assert done.returncode == 2
-    assert done.stderr.strip().splitlines()[-1].startswith('error: in_channels=32')
+    assert (
+        done.stderr.strip().splitlines()[-1].startswith('error: model.neck.in_channels')
+    )
     assert done.stderr.count('in_channels=32 and') == 1
     assert 'Traceback' not in done.stderr
 
@@ -295,7 +298,14 @@ def test_console_says_why_a_training_ends_early_and_what_is_best(tmp_path, capsy
     run_tool_here('train.py', DEMO, *words)
     lines = capsys.readouterr().out.strip().splitlines()
     (why,) = [line for line in lines if 'did not improve' in line]
-    assert lines.index(why) > len(lines) - 4
+    # Behind the line of the epoch whose score it is about, before the checkpoints.
+    assert lines[lines.index(why) - 1].startswith('epoch 2/5  loss')
+    assert [line.split()[0] for line in lines[lines.index(why) + 1 :]] == [
+        'saved',
+        'best',
+    ]
+    saved = lines[-2].split()[1]
+    assert torch.load(saved, weights_only=True)['meta']['epoch'] == 2
     assert lines[-1].split()[0] == 'best'
     assert Path(lines[-1].split()[1]).is_file()
 

@@ -28,6 +28,7 @@ from lm4ve.registry import HOOKS
 from lm4ve.runner.checkpoint_files import load_strictly, select_state
 from lm4ve.runner.plain_data import restore_histories, to_plain
 from lm4ve.runner.same_data import SameDataHook, innermost
+from lm4ve.runner.stop_hook import save_at_signal
 
 Checkpoint = dict[str, Any]
 _GRADIENTS = 'lm4ve_gradients'
@@ -110,6 +111,20 @@ class AtomicCheckpointHook(SavesBeforeDeleting):
             if parameter.grad is not None:
                 gradients[name] = parameter.grad
         checkpoint[_GRADIENTS] = gradients
+
+    def after_train(self, runner: Runner) -> None:
+        """Save the end of a training that has stopped early, which lies between two intervals.
+
+        MMEngine saves at intervals and at the planned end, so that with its
+        ``EarlyStoppingHook`` the last epochs, or all of them, would be lost.
+        """
+        done = runner.epoch if self.by_epoch else runner.iter
+        regular = self.filename_tmpl.format(done)
+        is_saved = Path(self.last_ckpt or '').name == regular
+        stopped = getattr(runner.train_loop, 'stop_training', False)
+        if stopped and self.save_last and not is_saved:
+            save_at_signal(runner, runner.iter)
+        super().after_train(runner)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: Checkpoint) -> None:
         """Keep the gradients of a loaded checkpoint until :meth:`before_train` restores them."""

@@ -87,8 +87,9 @@ class ConsoleHook(Hook):  # type: ignore[misc]
     in the middle of an epoch when the last one is a minute old.
     """
 
-    # After the hooks that measure times, log scalars and save checkpoints.
-    priority = 'LOWEST'
+    # After the hooks that measure times, log scalars and save checkpoints ('VERY_LOW', 90),
+    # and before the one that says why a training ends early ('LOWEST', 100).
+    priority = 95
 
     def __init__(self) -> None:
         self._trains = False
