@@ -168,6 +168,9 @@ def notes_on(study: Study, results: StudyResults) -> list[str]:
     """Return warnings for the reader: few pictures, short trainings, rates at an edge."""
     features = study.features
     train_pictures = len(features.data.splits['train'])
+    shots = max(study.settings.shots)
+    if shots > 0:
+        train_pictures = shots * len(features.data.classes)
     test_pictures = len(features.data.splits['test'])
     channels = features.shape[-1]
     width = study.heads[study.blocks[0]].embed_dims
@@ -256,7 +259,9 @@ def _describe_recipe(study: Study) -> str:
         f'{study.plan.steps} steps of {BATCH}, products in {study.settings.dtype} '
         f'(recipe {RECIPE}). The rate is tuned on val with a seed of its own, the two '
         f'best with a second; then up to {study.plan.seeds} train on train and val, '
-        'few shots on train. The test pictures decide nothing.'
+        'few shots on train, with rates tuned on the whole of val. The test pictures '
+        'choose nothing; after half of the seeds they may end a comparison without a '
+        'verdict.'
     )
 
 

@@ -66,7 +66,7 @@ def list_sections(
     for blocks in blocks_of.values():
         best = max(blocks, key=results.tuned_accuracy)
         own = [comparison for comparison in comparisons if comparison.block == best]
-        sections.append(_make_section(study, results, best, blocks, own))
+        sections.append(_make_section(study, results, best, own))
     return sections
 
 
@@ -82,7 +82,6 @@ def _make_section(
     study: Study,
     results: StudyResults,
     block: str,
-    blocks: Sequence[str],
     comparisons: list[Comparison],
 ) -> Section:
     """Return the section about one block.
@@ -91,16 +90,17 @@ def _make_section(
         study (Study): The study.
         results (StudyResults): Its results.
         block (str): The name of the block's head.
-        blocks (Sequence[str]): The names of all blocks of its language model and shots.
         comparisons (list[Comparison]): Those of the block.
     """
     features = study.features
     margin = study.settings.margin
     shots = study.heads[block].shots
+    model = set(study.heads[block].models)
+    compared = {comparison.against for comparison in comparisons}
     names = []
     for name, head in study.heads.items():
-        is_other_model = head.family == 'frozen' and name not in blocks
-        if head.shots == shots and not is_other_model:
+        is_of_model = not head.models or model <= set(head.models)
+        if head.shots == shots and (is_of_model or name in compared):
             names.append(name)
     encoder = short_name(features.encoder)
     data = name_data(features.data.name, features.encoder)
