@@ -27,6 +27,11 @@ SHORT = 'param_scheduler=[] train_cfg.max_epochs=1 default_hooks.checkpoint.inte
 #: Config -> inputs of its model, and what keeps its training short.
 RUNS = {
     'photos.py': ("'data/photos/val/cat'", 'train_dataloader.batch_size=3'),
+    'photos_resnet.py': (
+        "'data/photos/val/cat'",
+        'train_dataloader.batch_size=3 model.backbone.pretrained=False',
+    ),
+    'photos_vit.py': ("'data/photos/val/cat'", 'train_dataloader.batch_size=3'),
     'clips.py': (
         "'data/clips/*.mp4'",
         'train_dataloader.batch_size=2 model.backbone.depth=1',

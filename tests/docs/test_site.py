@@ -133,6 +133,9 @@ def test_lines_that_wrap_are_copied_whole(page):
     [
         ('own images', 'get_started/your_own_data/'),
         ('notebook', 'get_started/install/'),
+        ('early stopping', 'guides/wishes/'),
+        ('confusion', 'guides/wishes/'),
+        ('class weights', 'guides/wishes/'),
     ],
 )
 def test_search_shows_the_page_that_explains_first(query, path, page):

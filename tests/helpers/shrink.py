@@ -16,7 +16,7 @@ import copy
 import importlib
 import shutil
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
@@ -28,7 +28,7 @@ from mmengine.config import Config
 from mmengine.runner.checkpoint import get_torchvision_models
 
 from lm4ve.errors import CheckpointError
-from lm4ve.llm.sources import locate_packaged
+from lm4ve.llm.sources import PACKAGED_MODELS, locate_packaged
 from lm4ve.runner.command_line import build_runner, finish_config
 from lm4ve.runner.config import read_config
 from tests.helpers import hub
@@ -37,7 +37,7 @@ from tests.helpers.replaced import differences
 from tests.helpers.tasks import FOLDERS
 
 #: Smaller sizes of images, by the sizes that the configs have.
-IMAGE_SIZES = {224: 32, 256: 36}
+IMAGE_SIZES = {160: 64, 182: 72, 224: 32, 256: 36}
 #: The width of the tiny language models.
 LLM_WIDTH = 32
 #: The name of a language model, without its organization -> its family and number of
@@ -198,10 +198,7 @@ class Shrinker:
         Real files in packages stay as they are.
         """
         if checkpoint.startswith('package:'):
-            try:
-                locate_packaged(checkpoint.partition(':')[2])
-            except CheckpointError as e:
-                pytest.skip(str(e))
+            require_package(checkpoint, PACKAGED_MODELS)
             return
         family, depth = LLMS[Path(checkpoint).name]
         layout = 'bin' if family.startswith('opt') else 'sharded-safetensors'
@@ -251,6 +248,14 @@ class Shrinker:
             )
             if s.get('begin', 0) > 0:  # warm-up must end before training does
                 s.begin = 0
+
+
+def require_package(name: str, models: Mapping[str, tuple[str, str, str]]) -> None:
+    """Skip the test where the package of ``package:<name>`` is not installed."""
+    try:
+        locate_packaged(name.removeprefix('package:'), models)
+    except CheckpointError as e:
+        pytest.skip(str(e))
 
 
 @contextlib.contextmanager

@@ -29,6 +29,7 @@ WIDTH = 120
 #: Warnings of MMEngine about itself.
 FOREIGN = (
     '"FileClient" will be deprecated|"HardDiskBackend" is|Failed to search registry'
+    '|is skipped since its requires_grad=False'
 )
 #: The module of MMEngine that says why a training ends early.
 SAYS_WHY = 'early_stopping_hook'

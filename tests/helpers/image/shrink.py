@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mmengine.config import ConfigDict
 
+from lm4ve.convert.packaged_encoders import PACKAGED_ENCODERS
 from lm4ve.tasks.image.datasets.synsets import class_indices
 from tests.helpers import shrink
 from tests.helpers.image.images import fill
@@ -57,6 +58,10 @@ class Shrinker(shrink.Shrinker):
         if kind == 'RawConvNeXt':
             backbone.arch = dict(depths=[1, 1, 1, 1], channels=[4, 8, 12, 16])
             return 16
+        if kind == 'PackagedEncoder':
+            # A real file, in full, as the language models of packages are.
+            shrink.require_package(backbone.encoder, PACKAGED_ENCODERS)
+            return 1280
         raise AssertionError(f'teach tests/helpers/image/shrink.py to shrink {kind}')
 
     def data(self, loader: ConfigDict, split: str) -> None:
@@ -66,6 +71,12 @@ class Shrinker(shrink.Shrinker):
             if 'variants' in dataset:
                 dataset.variants = 1
             loader.batch_size = 8
+            return
+        if dataset.data_root == 'data/photos':
+            # Batch norms of a few values would magnify rounding.
+            loader.batch_size = 16
+            self.provide(dataset.data_root, _write_photos)
+            shrink.shrink_images(dataset.pipeline)
             return
         loader.batch_size = 64 if split == 'train' else 4
         if dataset.type not in ('lm4ve.ImageNetC', 'lm4ve.ImageNetVariant'):
@@ -85,6 +96,12 @@ def _write_imagenet(root: Path) -> None:
     """Write a folder in ImageNet's layout, with an image a class."""
     for split in ('train', 'val'):
         fill(root / split, class_indices('sketch'), 1)
+
+
+def _write_photos(root: Path) -> None:
+    """Write the classes that the configs for folders name."""
+    for split in ('train', 'val'):
+        fill(root / split, ['cat', 'dog'], 16)
 
 
 def _write_variant(variant: str, root: Path) -> None:

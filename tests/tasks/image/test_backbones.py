@@ -12,8 +12,11 @@ from mmpretrain.models import backbones as host_backbones  # noqa: E402
 from mmpretrain.registry import MODELS as HOST_MODELS  # noqa: E402
 from mmpretrain.structures import DataSample  # noqa: E402
 
+from lm4ve.convert.packaged_encoders import PACKAGED_ENCODERS  # noqa: E402
 from lm4ve.errors import UserError  # noqa: E402
+from lm4ve.probing.encoders import load_encoder  # noqa: E402
 from tests.helpers import backbones as walk  # noqa: E402
+from tests.helpers.shrink import require_package  # noqa: E402
 from tools.dev.write_tables import IMAGE, IMAGE_REFUSED  # noqa: E402
 
 #: The scope in which MMEngine looks names up.
@@ -103,3 +106,24 @@ def test_a_refused_backbone_fails_with_the_error_of_its_entry(refused):
 
 def test_every_backbone_of_the_host_is_in_a_table():
     walk.check_listed(HOST_MODELS, host_backbones, [*IMAGE, *IMAGE_REFUSED])
+
+
+def test_packaged_encoder_starts_with_the_features_of_lm4ve_try():
+    """The backbone's maps are the features that ``lm4ve try`` computes of the same weights."""
+    require_package('package:efficientnet-lite0', PACKAGED_ENCODERS)
+    node = dict(type='lm4ve.PackagedEncoder', encoder='package:efficientnet-lite0')
+    with DefaultScope.overwrite_default_scope(HOST):
+        backbone = MODELS.build(node)
+    backbone.init_weights()
+    backbone.eval()
+    pictures = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        (own,) = backbone(pictures)
+        expected = load_encoder('package:efficientnet-lite0').module(pictures)
+    torch.testing.assert_close(own, expected, rtol=0, atol=0)
+
+
+def test_unknown_packaged_encoder_is_named():
+    node = dict(type='lm4ve.PackagedEncoder', encoder='package:resnet')
+    with pytest.raises(UserError, match='backbone.encoder=package.*efficientnet-lite0'):
+        MODELS.build(node)

@@ -16,6 +16,7 @@ TASK = Task(
         'demo.textured_digits': ('TexturedDigits',),
         'metrics': ('CorruptionAccuracy', 'SubsetAccuracy'),
         'models.backbones': ('RawConvNeXt', 'WithoutNorms'),
+        'models.packaged': ('PackagedEncoder',),
     },
     exports={'datasets.folders': ('CheckedImageMixin',)},
     input_noun='an image',

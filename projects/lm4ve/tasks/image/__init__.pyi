@@ -13,5 +13,6 @@ from lm4ve.tasks.image.metrics import CorruptionAccuracy as CorruptionAccuracy
 from lm4ve.tasks.image.metrics import SubsetAccuracy as SubsetAccuracy
 from lm4ve.tasks.image.models.backbones import RawConvNeXt as RawConvNeXt
 from lm4ve.tasks.image.models.backbones import WithoutNorms as WithoutNorms
+from lm4ve.tasks.image.models.packaged import PackagedEncoder as PackagedEncoder
 
 TASK: Task
