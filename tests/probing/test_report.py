@@ -27,19 +27,19 @@ from lm4ve.probing.verdict import compare
 
 command = import_module('lm4ve.commands.try')  # a statement cannot name it
 TEST = 120
-#: Name -> family. The longest names that the command gives.
-HEADS = {
-    'linear': 'linear',
-    'attentive': 'attentive',
-    'frozen': 'frozen',
-    'lora': 'lora',
-    'random': 'random',
-    'formal (a-language-of-$brackets$-and-copies)': 'formal',
-    'attention (parameters)': 'attention',
-    'attention (operations)': 'attention',
-    'mlp (parameters)': 'mlp',
-    'mlp (operations)': 'mlp',
-}
+#: The heads of a study, with the longest names that the command gives.
+HEADS = (
+    'linear',
+    'attentive',
+    'frozen',
+    'lora',
+    'random',
+    'formal (a-language-of-$brackets$-and-copies)',
+    'attention (parameters)',
+    'attention (operations)',
+    'mlp (parameters)',
+    'mlp (operations)',
+)
 
 
 @pytest.fixture
@@ -76,25 +76,25 @@ def predict(data, accuracy: float, seeds: int = 4, seed: int = 0) -> np.ndarray:
     return np.where(is_right, labels, others)
 
 
-def make_study(data, folder, predicted) -> tuple[Study, StudyResults]:
-    """A study whose trainings gave these predictions."""
+def make_study(data, folder, predicted, pairs=None) -> tuple[Study, StudyResults]:
+    """A study whose trainings gave these predictions; by default, of one block."""
+    if pairs is None:
+        pairs = [('frozen', name) for name in predicted if name != 'frozen']
     words = ['e', 'd', '--block', '/models/llama-7b', '--steps', '20']
     settings = command.settings_of(command.parse_args(words))
     block = dict(checkpoint='/models/llama-7b', layers=(-1,))
     heads = {}
     for name in predicted:
-        family = HEADS[name]
-        heads[name] = ProfiledHead(
-            name,
-            family,
-            f'the {name}',
-            block if family == 'frozen' else {},
-            embed_dims=8,
-        )
+        family, _, rest = name.partition(' ')
+        heads[name] = ProfiledHead(name, family, f'the {name}', embed_dims=8)
+        if family == 'frozen':
+            heads[name] = replace(heads[name], block=block)
+        if rest in ('(a)', '(b)'):
+            heads[name] = replace(heads[name], models=(rest,))
     shape = (1, len(data), 2, 4)
     np.zeros(shape, np.float16).tofile(folder / 'tokens.f16')
     features = Features(shape, data, 'f00d', folder, 'package:lite0')
-    seeds = len(predicted['frozen'])
+    seeds = len(predicted['linear'])
     prepared = Prepared(heads, Plan(20, seeds), 0.0)
     study = Study(features, settings, prepared, None, 0.0)
     labels = data.labels[data.splits['test']]
@@ -106,7 +106,7 @@ def make_study(data, folder, predicted) -> tuple[Study, StudyResults]:
     results = StudyResults(
         tuning={name: {1e-3: 50.0, 3e-3: 60.0, 1e-2: 55.0} for name in heads},
         tuned=dict.fromkeys(heads, 3e-3),
-        pairs=[('frozen', name) for name in heads if name != 'frozen'],
+        pairs=pairs,
         correct=correct,
         predicted=predicted,
         accuracies={name: 100 * values.mean(1) for name, values in correct.items()},
@@ -167,6 +167,28 @@ def test_the_table_fits_a_terminal(columns, data, tmp_path, monkeypatch, capsys)
     letters = ''.join(cells).replace(' ', '')
     for name in HEADS:
         assert name.replace(' ', '') in letters
+
+
+def test_each_model_has_a_table_with_what_its_block_was_compared_with(data, tmp_path):
+    predicted = {}
+    names = ('linear', 'frozen (a)', 'frozen (b)', 'random (a)', 'random (b)')
+    for seed, name in enumerate(names):
+        predicted[name] = predict(data, 0.8, seed=seed)
+    pairs = [
+        ('frozen (a)', 'linear'),
+        ('frozen (a)', 'frozen (b)'),
+        ('frozen (a)', 'random (a)'),
+        ('frozen (b)', 'linear'),
+        ('frozen (b)', 'random (b)'),
+    ]
+    study, results = make_study(data, tmp_path, predicted, pairs)
+    comparisons = compare(results.correct, pairs, 1.0)
+    of_a, of_b = list_sections(study, results, comparisons)
+    assert of_a.names == ['linear', 'frozen (a)', 'frozen (b)', 'random (a)']
+    assert of_b.names == ['linear', 'frozen (b)', 'random (b)']
+    write_report(study, results, tmp_path, '', '', data)
+    sentences = (tmp_path / 'sentence.txt').read_text().splitlines()
+    assert len(sentences) == 4
 
 
 @pytest.mark.parametrize('accuracy', [0.0, 0.02, 0.98, 1.0])

@@ -57,11 +57,10 @@ def list_sections(
         results (StudyResults): Its results.
         comparisons (Sequence[Comparison]): All comparisons of all blocks.
     """
-    blocks_of: dict[tuple[int, str], list[str]] = {}
+    blocks_of: dict[tuple[int, tuple[str, ...]], list[str]] = {}
     for name in study.blocks:
         head = study.heads[name]
-        key = (head.shots, str(head.block['checkpoint']))
-        blocks_of.setdefault(key, []).append(name)
+        blocks_of.setdefault((head.shots, head.models), []).append(name)
     sections = []
     for blocks in blocks_of.values():
         best = max(blocks, key=results.tuned_accuracy)
