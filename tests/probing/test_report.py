@@ -169,6 +169,13 @@ def test_the_table_fits_a_terminal(columns, data, tmp_path, monkeypatch, capsys)
         assert name.replace(' ', '') in letters
 
 
+@pytest.mark.parametrize('variants', ['frozen', 'linear random', 'frozen formal'])
+def test_a_study_without_a_comparison_is_refused_first(variants):
+    words = ['e', 'd', '--block', 'x', '--variants', *variants.split()]
+    with pytest.raises(UserError, match="needs 'frozen', and one to compare it with"):
+        command.parse_args(words)
+
+
 def test_each_model_has_a_table_with_what_its_block_was_compared_with(data, tmp_path):
     predicted = {}
     names = ('linear', 'frozen (a)', 'frozen (b)', 'random (a)', 'random (b)')

@@ -61,8 +61,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     for rate in args.rates:
         check('--rates', rate, above=0)
     if args.variants is not None:
-        if 'frozen' not in args.variants or len(set(args.variants)) < 2:
-            raise UserError("--variants needs 'frozen', and one to compare it with.")
+        others = {*args.variants} - {'frozen'}
+        if not args.formal:
+            others.discard('formal')
+        if 'frozen' not in args.variants or not others:
+            raise UserError(
+                "--variants needs 'frozen', and one to compare it with ('formal' only with "
+                '--formal).'
+            )
     return args
 
 

@@ -65,7 +65,8 @@ def list_sections(
     for blocks in blocks_of.values():
         best = max(blocks, key=results.tuned_accuracy)
         own = [comparison for comparison in comparisons if comparison.block == best]
-        sections.append(_make_section(study, results, best, own))
+        if own:  # of two models, the first may be all that there is to compare with
+            sections.append(_make_section(study, results, best, own))
     return sections
 
 
