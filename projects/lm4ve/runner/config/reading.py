@@ -9,6 +9,7 @@ from mmengine.registry import init_default_scope
 
 from lm4ve.errors import UserError, did_you_mean
 from lm4ve.runner.config.checking import check_config
+from lm4ve.runner.config.fields import FIELDS
 from lm4ve.runner.config.overrides import merge_options
 from lm4ve.zoo import all_models, find_config
 
@@ -40,7 +41,10 @@ def read_config(
         cfg = Config.fromfile(path)
     except Exception as e:
         raise UserError(f"The config '{path}' cannot be read: {_describe(e)}") from e
-    _drop_delete_marks(cfg._cfg_dict)
+    for name in cfg:
+        # Variables of a config's files keep it: they may stand in for a field.
+        if name in FIELDS:
+            _drop_delete_marks(cfg[name])
     if options:
         merge_options(cfg, options)
     if set_scope:
