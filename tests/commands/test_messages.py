@@ -22,6 +22,16 @@ MISTAKES = [
         '{demo} {tmp}/other.pth',
         "The checkpoint '.*other.pth' does not exist",
     ),
+    (
+        'test.py',
+        '{demo} {tmp}/epoch_1.pth --out p.csv --out-item metrics',
+        "--out='p.csv': its ending.*[.]json",
+    ),
+    (
+        'test.py',
+        '{demo} {tmp}/epoch_1.pth --out p.txt',
+        "--out='p.txt': its ending.*[.]csv",
+    ),
     ('test.py', '{demo} {tmp}/epoch_1.pth --interval 0', '--interval: 0 is below 1'),
     (
         'test.py',

@@ -15,11 +15,16 @@ from mmengine.evaluator import BaseMetric, DumpResults, Evaluator
 from torch import Tensor
 
 from lm4ve.commands.flags import parser_of
-from lm4ve.errors import UserError
+from lm4ve.errors import UserError, check
 from lm4ve.files import require_writable
 from lm4ve.runner import command_line
 from lm4ve.runner.prediction_table import PredictionTable
 from lm4ve.tasks import task_of_config
+
+#: Endings of files for predictions: of our table, of MMEngine's pickle.
+_PREDICTIONS_ENDINGS = ('.csv', '.pkl', '.pickle')
+#: Those of files for metrics, which MMEngine writes.
+_METRICS_ENDINGS = ('.json', '.yaml', '.yml', '.pkl', '.pickle')
 
 
 def use_tta(cfg: Config) -> None:
@@ -84,10 +89,7 @@ def show_predictions(cfg: Config, args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Test a checkpoint as the flags say, and print or write the metrics."""
     args = parser_of('test').parse_args(argv)
-    if args.out is None and args.out_item is not None:
-        raise UserError('--out-item needs --out FILE.')
-    if args.out is not None:
-        require_writable(Path(args.out).parent, '--out')
+    _check_out(args.out, args.out_item)
     cfg = command_line.load_config(args)
     command_line.evaluate_checkpoint(cfg, args.checkpoint, args.allow_partial)
     if args.amp:
@@ -104,6 +106,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     metrics = runner.test()
     if args.out and writes_metrics:
         mmengine.dump(_without_tensors(metrics), args.out)
+
+
+def _check_out(out: str | None, item: str | None) -> None:
+    """Check the file for the results before the test takes its time.
+
+    Args:
+        out (str, optional): The flag ``--out``.
+        item (str, optional): The flag ``--out-item``. Default: predictions.
+
+    Raises:
+        UserError: The file cannot be written, or its name has no ending for its content.
+    """
+    if out is None:
+        if item is not None:
+            raise UserError('--out-item needs --out FILE.')
+        return
+    endings = _METRICS_ENDINGS if item == 'metrics' else _PREDICTIONS_ENDINGS
+    check(f"--out='{out}': its ending", Path(out).suffix, choices=endings)
+    require_writable(Path(out).parent, '--out')
 
 
 def _write_predictions(evaluator: Evaluator, out: str) -> None:
