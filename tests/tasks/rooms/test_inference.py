@@ -15,6 +15,7 @@ from lm4ve.apis import inference
 from lm4ve.runner.config import read_config
 from lm4ve.tasks.rooms import RoomInferencer
 from tests.helpers.closeness import assert_equal_but_for_rounding
+from tests.helpers.logs import record_logs
 from tests.helpers.rooms import tiny
 from tests.helpers.rooms.scans import write_ply
 from tests.helpers.rooms.scenes import write_sqa3d
@@ -130,6 +131,17 @@ def test_files_arrays_and_meshes_of_one_room_give_the_same(made, tmp_path):
     assert alone == pytest.approx([alone[0]] * 3, abs=1e-4)
     inferencer([array, places[0]], SITUATION, QUESTION, batch_size=2, out_dir=tmp_path)
     assert {p.name for p in tmp_path.glob('*.png')} == {'00000.png', '00001_array.png'}
+
+
+def test_damaged_rooms_of_a_folder_are_skipped_and_named(made, tmp_path, monkeypatch):
+    warnings = record_logs(monkeypatch, 'lm4ve.tasks.base.inputs')
+    good = tmp_path / 'good.npy'
+    good.write_bytes(room_of(made, 'points').read_bytes())
+    (tmp_path / 'cut.npy').write_bytes(good.read_bytes()[:-9])
+    (result,) = asker(made, 'points')(tmp_path, SITUATION, QUESTION)
+    assert result['room'] == str(good)
+    (warning,) = warnings
+    assert '1 of 2 files' in warning and 'cut.npy' in warning
 
 
 def test_invalid_rooms_and_texts_are_refused(made, tmp_path):

@@ -14,6 +14,7 @@ from lm4ve.errors import UserError
 from lm4ve.runner.config import read_config
 from lm4ve.tasks import vqa
 from lm4ve.text.structures import VisionLanguageDataSample
+from tests.helpers.logs import record_logs
 from tests.helpers.models import call_of
 from tests.helpers.tools import run_tool_here
 from tests.helpers.vqa.files import write_image
@@ -128,6 +129,19 @@ def test_unusable_inputs_and_models_are_refused(made, tmp_path, monkeypatch):
     ):
         with pytest.raises(UserError):
             kind(made / f'{name}.py', made / f'{name}.pth', device='cpu')
+
+
+def test_damaged_images_of_a_folder_are_skipped_and_named(made, tmp_path, monkeypatch):
+    warnings = record_logs(monkeypatch, 'lm4ve.tasks.base.inputs')
+    good = write_image(tmp_path / 'photos/inner/0.png', seed=0, size=(32, 32))
+    cut = tmp_path / 'photos/cut.png'
+    cut.write_bytes(good.read_bytes()[:60])
+    (result,) = inferencer(made, 'vqa')(tmp_path / 'photos', QUESTION)
+    assert result['img_path'] == str(good)
+    (warning,) = warnings
+    assert f"1 of 2 files cannot be read: '{cut}'" in warning
+    with pytest.raises(UserError, match='cut.png'):
+        inferencer(made, 'vqa')([good, cut], QUESTION)
 
 
 def test_demo_prints_results_and_draws(made, tmp_path, capsys):

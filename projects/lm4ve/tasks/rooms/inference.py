@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 
 from lm4ve.draw.figures import to_image
+from lm4ve.errors import UserError, first_line
 from lm4ve.registry import TRANSFORMS
 from lm4ve.tasks.base.analysis import tested_dataset
 from lm4ve.tasks.base.answering import AnsweringInferencer, name_of
@@ -105,8 +106,21 @@ class RoomInferencer(AnsweringInferencer):
         found = find_inputs(rooms, TASK)
         if not found.found:
             return found.sources  # the pipeline reads them
-        read = found.read_each(self.pipeline.loader.read_room)
-        return [found.sources[place] for place, _ in read]
+        return [found.sources[place] for place, _ in found.read_each(self._read_room)]
+
+    def _read_room(self, room: RoomFile) -> dict:
+        """Read a room.
+
+        Raises:
+            UserError: It is damaged, in whatever words.
+        """
+        try:
+            content: dict = self.pipeline.loader.read_room(room)
+        except (ValueError, LookupError, OSError) as error:
+            raise UserError(
+                f"The room '{name_of(room)}' cannot be read: {first_line(error)}"
+            ) from error
+        return content
 
     def draw(self, entry: dict, sample: Any) -> np.ndarray:
         """Draw a room with a question and its best answers."""
