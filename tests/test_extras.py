@@ -205,4 +205,4 @@ def test_a_study_needs_its_extra_only(tmp_path):
     code = 'import importlib\nmodule = importlib.import_module("lm4ve.commands.try")\n'
     code += f'module.main({command.split()})\n'
     run_alone(('try',), '-c', code, folder=tmp_path)
-    assert '<td>lora' in next(tmp_path.rglob('report.html')).read_text()
+    assert '>lora</td>' in next(tmp_path.rglob('report.html')).read_text()
