@@ -1,5 +1,8 @@
 """Damaged and odd pictures of a user: what is left out, what is refused, and in which words."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 from mmengine.logging import MMLogger
@@ -202,3 +205,12 @@ def test_damage_that_only_decoding_finds_passes_here(tmp_path):
     assert find_damage_in_file(str(path)) is None
     with pytest.raises(UserError, match='cannot be decoded'):
         read_picture(path)
+
+
+def test_a_class_whose_name_is_no_text_is_named(tmp_path):
+    for name in (b'a\xff', b'b'):
+        folder = os.fsencode(tmp_path) + b'/' + name
+        os.mkdir(folder)
+        Image.new('RGB', (8, 8)).save(Path(os.fsdecode(folder), 'x.png'))
+    with pytest.raises(UserError, match=r"the class 'a\\udcff' is not named in UTF-8"):
+        read_data(str(tmp_path))

@@ -168,9 +168,8 @@ def notes_on(study: Study, results: StudyResults) -> list[str]:
     """Return warnings for the reader: few pictures, short trainings, rates at an edge."""
     features = study.features
     train_pictures = len(features.data.splits['train'])
-    shots = max(study.settings.shots)
-    if shots > 0:
-        train_pictures = shots * len(features.data.classes)
+    if 0 not in study.settings.shots:
+        train_pictures = max(study.settings.shots) * len(features.data.classes)
     test_pictures = len(features.data.splits['test'])
     channels = features.shape[-1]
     width = study.heads[study.blocks[0]].embed_dims
