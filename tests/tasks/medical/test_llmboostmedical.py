@@ -231,6 +231,7 @@ def test_released_parameters_decay():
         embed_dims=24, num_layers=2, num_heads=3, feedforward_channels=96
     )
     model_cfg.neck.in_channels = 24
+    model_cfg.head.in_channels = 24
     arch = dict(model_type='llama', hidden_size=DIM, intermediate_size=96)
     arch.update(num_attention_heads=4)
     model_cfg.neck.block = dict(type='LLMBlock', arch=arch)
