@@ -123,8 +123,6 @@ def read_data(path: str, *, seed: int = 0, limit: int | None = None) -> ProbeDat
             a class stands on the wrong side.
     """
     rows = list_rows(path)
-    for label in rows['label'].unique():
-        _require_text(label, path)
     if limit is not None:
         check('--limit', limit, least=1)
         rows = _take_share(rows, limit, seed)
@@ -146,20 +144,6 @@ def read_data(path: str, *, seed: int = 0, limit: int | None = None) -> ProbeDat
     fingerprint = _fingerprint(rows, has_transparent=bool(transparent))
     items = rows['item'].tolist()
     return ProbeData(path, labels, splits, tuple(classes), fingerprint, items, drawn)
-
-
-def _require_text(label: str, path: str) -> None:
-    """Refuse the name of a class that no report can hold.
-
-    Raises:
-        UserError: It has bytes that are not UTF-8, as names of folders may.
-    """
-    try:
-        label.encode()
-    except UnicodeEncodeError as e:
-        raise UserError(
-            f"'{path}': the class {ascii(label)} is not named in UTF-8. Fix: rename it."
-        ) from e
 
 
 def _take_share(rows: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:

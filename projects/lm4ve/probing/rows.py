@@ -76,8 +76,8 @@ def _rows_of_folder(root: Path) -> pd.DataFrame:
     """List the pictures of a folder of class folders, which may lie in folders of splits.
 
     Pictures outside of class folders are left out with a warning, which counts files of
-    other endings too. A single folder
-    'train' is no split: the splits are still to be made.
+    other endings too. A single folder 'train' is no split: the splits are still to be
+    made.
     """
     endings = set()
     for ending, format_name in Image.registered_extensions().items():
@@ -98,7 +98,9 @@ def _rows_of_folder(root: Path) -> pd.DataFrame:
         split: str | None = ''
         if has_splits and len(splits) > 1:
             split = splits[parts[0]]
-        rows.append((root.joinpath(*parts), parts[class_depth], split, ''))
+        label = parts[class_depth]
+        _require_text(label, root)
+        rows.append((root.joinpath(*parts), label, split, ''))
     unread = [Path(path).parts for path in listed.left_out.get(OTHER_ENDING, [])]
     _refuse_lost_classes(root, paths, unread, class_depth)
     folders_with_files = {parts[0] for parts in paths + unread}
@@ -109,6 +111,20 @@ def _rows_of_folder(root: Path) -> pd.DataFrame:
             f"'{root}': left out: {listed.describe_left_out()}."
         )
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _require_text(label: str, root: Path) -> None:
+    """Refuse the name of a class that no report can hold.
+
+    Raises:
+        UserError: It has bytes that are not UTF-8, as names of folders may.
+    """
+    try:
+        label.encode()
+    except UnicodeEncodeError as e:
+        raise UserError(
+            f"'{root}': the class {ascii(label)} is not named in UTF-8. Fix: rename it."
+        ) from e
 
 
 def _refuse_lost_classes(
