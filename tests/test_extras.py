@@ -193,6 +193,24 @@ def test_a_command_needs_its_extras_only(extras, tmp_path):
     assert list(tmp_path.glob(written))
 
 
+EXPORT = """
+from lm4ve.commands.export import main
+from lm4ve.errors import UserError
+try:
+    main(['no_config.py', 'no_checkpoint.pth', '--format', 'onnx'])
+except UserError as e:
+    print(e)
+"""
+
+
+def test_an_export_names_its_extra_before_anything_is_read(tmp_path):
+    output = run_alone((), '-c', EXPORT, folder=tmp_path)
+    assert output.strip() == (
+        '--format onnx needs packages that are not installed: onnx, onnxscript, '
+        'onnxruntime. Fix, in the clone: pip install -e ".[export]"'
+    )
+
+
 @pytest.mark.slow
 def test_a_study_needs_its_extra_only(tmp_path):
     fill(tmp_path / 'photos', ('cat', 'dog'), 10)

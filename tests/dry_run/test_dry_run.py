@@ -217,6 +217,18 @@ def test_a_score_that_is_not_measured_fails_before_the_first_epoch(run):
     assert error.startswith("steps: checkpoint.save_best='mAP' must be one of")
 
 
+def test_a_monitor_that_is_not_measured_fails_before_the_first_epoch(run):
+    stop = "custom_hooks=[dict(type='EarlyStoppingHook',monitor={!r})]"
+    verdicts, error = run(PLAIN, '--cfg-options', stop.format('accuracy'))
+    assert verdicts['steps'] == 'failed'
+    assert error == (
+        "steps: EarlyStoppingHook.monitor='accuracy' must be one of accuracy/top1. "
+        "Did you mean 'accuracy/top1'?"
+    )
+    verdicts, error = run(PLAIN, '--cfg-options', stop.format('accuracy/top1'))
+    assert (verdicts['steps'], error) == ('ok', '')
+
+
 def test_a_training_is_not_disturbed_and_would_be_continued(run, tmp_path):
     short = [
         '--cfg-options',

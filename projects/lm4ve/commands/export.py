@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lm4ve.commands.flags import parser_of
 from lm4ve.errors import UserError
-from lm4ve.release.exporting import FORMATS, export_model
+from lm4ve.release.exporting import FORMATS, check_packages, export_model
 from lm4ve.runner.config import read_checked_config
 
 
@@ -23,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(
             f'--with-block is for safetensors; {args.format} holds the block.'
         )
+    check_packages(args.format)
     out = args.out
     if out is None:
         name = Path(args.config).stem

@@ -24,7 +24,7 @@ from mmengine.runner import Runner
 from lm4ve.compat.mmengine_runner_state import give_loader
 from lm4ve.dry_run.finding import Finding
 from lm4ve.dry_run.plan import Plan
-from lm4ve.errors import UserError, listing
+from lm4ve.errors import UserError, check, listing
 from lm4ve.runner.console import ConsoleHook
 from lm4ve.runner.finite_loss import losses_of
 from lm4ve.runner.runner import build_runner
@@ -118,7 +118,8 @@ class StepsHook(Hook):
 
         Raises:
             StepsDone: All steps are done.
-            UserError: The loss is not finite.
+            UserError: The loss is not finite, or a hook goes by a score that the
+                validation does not have.
         """
         self.seconds = time.perf_counter() - self._began
         self.num_steps += 1
@@ -131,8 +132,29 @@ class StepsHook(Hook):
             return
         if runner.val_loop is not None:
             self.metrics = list(runner.val_loop.run() or {})
+            _check_monitors(runner.hooks, self.metrics)
         _save_to_nowhere(runner)
         raise StepsDone
+
+
+def _check_monitors(hooks: Sequence[Hook], metrics: Sequence[str]) -> None:
+    """Check that the validation has the scores that hooks go by.
+
+    MMEngine's ``EarlyStoppingHook`` only warns otherwise, and never stops a training.
+
+    Args:
+        hooks (Sequence[Hook]): Those that act on a validation and have a ``monitor``
+            are checked.
+        metrics (Sequence[str]): The names of the scores.
+
+    Raises:
+        UserError: A monitor is none of them.
+    """
+    for hook in hooks:
+        monitor = getattr(hook, 'monitor', None)
+        reads_scores = 'after_val_epoch' in hook.get_triggered_stages()
+        if isinstance(monitor, str) and reads_scores:
+            check(f'{type(hook).__name__}.monitor', monitor, choices=metrics)
 
 
 def check_steps(plan: Plan) -> Finding:

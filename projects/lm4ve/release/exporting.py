@@ -1,6 +1,7 @@
 """Exports a model to a file that is checked against the model before it is kept."""
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,8 @@ from lm4ve.version import __version__
 
 #: Format -> the ending of its files.
 FORMATS = {'onnx': '.onnx', 'torch-export': '.pt2', 'safetensors': '.safetensors'}
+#: Format -> the packages of the extra `export` that it needs.
+_PACKAGES = {'onnx': ('onnx', 'onnxscript', 'onnxruntime')}
 #: Format -> the functions that write and load its files.
 _WRITERS = {
     'onnx': (formats.write_onnx, formats.load_onnx),
@@ -51,6 +54,23 @@ class Written(NamedTuple):
     size: int
     metadata: dict[str, Any]
     difference: float
+
+
+def check_packages(format: str) -> None:
+    """Check that the packages that write and run a format's files are installed.
+
+    Args:
+        format (str): A key of :data:`FORMATS`.
+
+    Raises:
+        UserError: Some are not; the message names them, and the extra that has them.
+    """
+    missing = [name for name in _PACKAGES.get(format, ()) if find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f'--format {format} needs packages that are not installed: '
+            f'{", ".join(missing)}. Fix, in the clone: pip install -e ".[export]"'
+        )
 
 
 def export_model(
