@@ -62,7 +62,8 @@ def block_with(word: str) -> str:
 def test_config_of_another_backbone_trains_as_it_stands_on_own_pictures(tmp_path, name):
     for split in ('train', 'val'):
         images.fill(tmp_path / 'photos' / split, ('cat', 'dog'))
-    pictures = block_with("data_root='photos'").replace('photos', f'{tmp_path}/photos')
+    pictures = block_with("data_root='data/photos'")
+    pictures = pictures.replace('data/photos', f'{tmp_path}/photos')
     (tmp_path / name).write_text(block_with(f'# {name}') + pictures)
     cfg = read_checked_config(tmp_path / name)
     model, _ = build_model(cfg)

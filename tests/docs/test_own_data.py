@@ -17,7 +17,9 @@ from tests.helpers.vqa.files import write_csv, write_image
 
 PAGE = 'docs/get_started/your_own_data.md'
 BLOCKS = blocks_of(PAGE)
-CONFIGS = {b.code.split()[1]: b.code for b in BLOCKS if b.language == 'python'}
+PYTHON = [b.code for b in BLOCKS if b.language == 'python']
+#: A config begins with its name.
+CONFIGS = {code.split()[1]: code for code in PYTHON if code.startswith('# ')}
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 #: Read the data in this process.
 OPTIONS = ' '.join(f'{x}.num_workers=0 {x}.persistent_workers=False' for x in LOADERS)
@@ -114,3 +116,18 @@ def test_config_trains_tests_and_predicts(name, folder):
     env = {**os.environ, 'PATH': quick_python.path()}
     done = run_command('bash', '-eu', '-c', script, cwd=folder, env=env, timeout=480)
     assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-1000:]
+
+
+def test_a_folder_of_classes_is_split_into_train_and_val(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'photos').mkdir()
+    (tmp_path / 'photos/notes.txt').touch()
+    images.fill(tmp_path / 'photos', ('cat', 'dog'))
+    before = {path.name for path in Path('photos/cat').iterdir()}
+    (code,) = [code for code in PYTHON if not code.startswith('# ')]
+    exec(compile(code, PAGE, 'exec'), {})
+    for name in ('cat', 'dog'):
+        train = {path.name for path in Path('data/photos/train', name).iterdir()}
+        val = {path.name for path in Path('data/photos/val', name).iterdir()}
+        assert train and val and not train & val
+    assert {path.name for path in Path('photos/cat').iterdir()} == before

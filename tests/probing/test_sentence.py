@@ -26,6 +26,7 @@ SUBJECT = Subject(
     data='photos',
     seeds=dict(frozen=6, linear=8, logreg=1),
     test_pictures=200,
+    accuracies=dict(frozen=70.0, linear=70.0, logreg=70.0),
 )
 
 
@@ -148,3 +149,22 @@ def test_data_of_the_encoders_config_are_its_own():
     config = 'configs/pointcloud/x.py'
     assert name_data(f'config:{config}', config) == 'its own data'
     assert name_data('photos/', config) == 'photos'
+
+
+def test_where_a_probe_is_right_everywhere_there_is_no_room_for_a_block():
+    linear = np.ones((6, 40), bool)
+    frozen = linear.copy()
+    frozen[0, :2] = False
+    frozen[3, 5] = False
+    comparisons = compare(
+        dict(frozen=frozen, linear=linear), [('frozen', 'linear')], 1.0
+    )
+    heads = {
+        name: HeadSpec(name, name, f'the {name} probe') for name in ('frozen', 'linear')
+    }
+    for accuracy, start in (
+        (99.5, 'No: layer 5 of gpt2 has no room'),
+        (98.0, 'Open: '),
+    ):
+        subject = SUBJECT._replace(accuracies=dict(linear=accuracy), test_pictures=40)
+        assert answer(comparisons, heads, subject, 1.0).startswith(start)

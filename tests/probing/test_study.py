@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import re
+import time
 from dataclasses import replace
 from importlib import import_module
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ from lm4ve.errors import UserError
 from lm4ve.files import sole_use
 from lm4ve.probing import precision
 from lm4ve.probing.candidates import list_controls, list_probes
+from lm4ve.probing.clock import FreeClock
 from lm4ve.probing.data import ProbeData
 from lm4ve.probing.features import Features
 from lm4ve.probing.heads import (
@@ -30,7 +32,14 @@ from lm4ve.probing.heads import (
     build_head,
     count_operations,
 )
-from lm4ve.probing.plan import Plan, Spent, find_plan, make_plan, write_plan
+from lm4ve.probing.plan import (
+    Plan,
+    Spent,
+    find_plan,
+    is_busy,
+    make_plan,
+    write_plan,
+)
 from lm4ve.probing.profiling import TokenShape, profile_head
 from lm4ve.probing.report import OWNER, claim_folder
 from lm4ve.probing.results import Job, read_result
@@ -288,10 +297,22 @@ def test_a_given_number_of_seeds_leaves_the_plan_of_others_alone(tmp_path, check
 def test_the_plan_of_a_busy_machine_is_not_stored(tmp_path, checkpoint, monkeypatch):
     module = import_module('lm4ve.probing.study')
     words = ['e', 'd', '--block', checkpoint, '--variants', 'linear', 'frozen']
-    for is_busy in (True, False):
-        monkeypatch.setattr(module, 'is_busy', lambda answer=is_busy: answer)
+    for answer in (True, False):
+        monkeypatch.setattr(module, 'is_busy', lambda heads, answer=answer: answer)
         assert prepare(make_features(tmp_path), words).plan.seeds == 8
-        assert bool([*tmp_path.glob('plan-*')]) != is_busy
+        assert bool([*tmp_path.glob('plan-*')]) != answer
+
+
+def test_heads_that_wait_for_their_cores_tell_that_others_use_them():
+    free = ProfiledHead('a', 'linear', '', step_seconds=0.1, waiting=1.02)
+    kept_waiting = ProfiledHead('b', 'frozen', '', step_seconds=0.1, waiting=2.0)
+    untimed = ProfiledHead('c', 'knn', '')
+    assert not is_busy([free, untimed])
+    assert not is_busy([untimed])
+    assert is_busy([free, kept_waiting])
+    clock = FreeClock()
+    time.sleep(0.05)
+    assert clock.waiting() > 2 or torch.cuda.is_available()
 
 
 @pytest.mark.parametrize('word', ['3-', '5-3', 'last', '1.0', '0-1-2'])

@@ -27,7 +27,6 @@ from lm4ve.commands.flags import DEFAULT_VARIANTS, parser_of
 from lm4ve.errors import UserError, check
 from lm4ve.files import require_writable, sole_use
 from lm4ve.probing.candidates import words_of_layers
-from lm4ve.probing.clock import is_busy
 from lm4ve.probing.data import ProbeData, read_data
 from lm4ve.probing.encoders import load_encoder
 from lm4ve.probing.features import FeatureExtraction
@@ -259,8 +258,6 @@ def _print_plan(prepared: Prepared, settings: StudySettings, seconds: float) -> 
             f'{", ".join(plan.dropped)}.',
             flush=True,
         )
-    if is_busy():
-        print('Other processes use the cores: this will take longer.', flush=True)
 
 
 def _describe(study: Study) -> str:

@@ -5,6 +5,7 @@ the model is built: a mistake is found before data are loaded, and not by torch'
 about matrices in the first step.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -121,12 +122,28 @@ def _gives_scores(readers: Sequence[Any], feats: Tensor) -> bool:
     """Return whether modules, one after the other, make scores ``[B, classes]`` of features."""
     out: Any = (feats,)
     try:
-        for reader in readers:
-            out = reader(out)
+        with _silent_fake_tensors():
+            for reader in readers:
+                out = reader(out)
     except Exception:
         # Libraries raise anything about a shape that does not fit.
         return False
     return isinstance(out, Tensor) and out.dim() == 2 and len(out) == len(feats)
+
+
+@contextmanager
+def _silent_fake_tensors() -> Iterator[None]:
+    """Let torch log no traceback of a shape that does not fit.
+
+    A dry run builds the model of fake tensors, which log before they raise.
+    """
+    logger = logging.getLogger('torch._subclasses.fake_tensor')
+    before = logger.disabled
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def _check_width(found: _NeckInHost, readers: Sequence[Any]) -> None:

@@ -5,12 +5,9 @@ machine would get another plan than a free one, and a study that goes on there w
 train everything again.
 """
 
-import os
 import time
 
 import torch
-
-from lm4ve.runner.cores import count_cores
 
 _HAS_GPU = torch.cuda.is_available()
 
@@ -28,10 +25,20 @@ class FreeClock:
     def __init__(self, cores: int = 1) -> None:
         self.cores = cores
         self._start = self._now()
+        self._start_on_wall = time.perf_counter()
 
     def seconds(self) -> float:
         """Return the seconds since the clock was made."""
         return (self._now() - self._start) / self._sharers()
+
+    def waiting(self) -> float:
+        """Return the seconds on the wall for each second of work since the clock was made.
+
+        More than one means that the process waited, as it does for cores that others
+        use.
+        """
+        on_wall = time.perf_counter() - self._start_on_wall
+        return on_wall / max(self.seconds(), 1e-9)
 
     def _sharers(self) -> int:
         """Return by how many the measured seconds are shared."""
@@ -43,12 +50,3 @@ class FreeClock:
             torch.cuda.synchronize()
             return time.perf_counter()
         return time.process_time()
-
-
-def is_busy() -> bool:
-    """Return whether others use the cores: more processes wanted them than half of them.
-
-    This process itself counts as one. It is the mean over the last minute.
-    """
-    load, _, _ = os.getloadavg()
-    return load > count_cores() / 2 + 1

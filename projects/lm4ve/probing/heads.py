@@ -83,6 +83,7 @@ class ProfiledHead(HeadSpec):
         operations (int): Floating-point operations up to the norm, for one sample.
         step_seconds (float): Seconds of a training step on a core, or a GPU, of this
             machine; 0 if it was not measured.
+        waiting (float): Seconds on the wall for each of these seconds.
         fixed_seconds (float): Seconds that building the head takes, or fitting it.
     """
 
@@ -91,6 +92,7 @@ class ProfiledHead(HeadSpec):
     trainable: int = 0
     operations: int = 0
     step_seconds: float = 0.0
+    waiting: float = 1.0
     fixed_seconds: float = 0.0
 
 

@@ -55,6 +55,8 @@ _FEW_STEPS = 300
 _TRAININGS_OF_TUNING = 6.5
 #: Seconds for the report.
 _REPORT_SECONDS = 15.0
+#: A process that waits longer than this for a second of work shares its core.
+_BUSY = 1.3
 #: How much slower a step is among many than those that were measured.
 _SLOWER = 1.2
 
@@ -245,6 +247,17 @@ def make_plan(
             if _minutes_of(plan, settings, kept, spent) <= settings.minutes:
                 return replace(plan, dropped=dropped)
     raise UserError(_explain(best_first[-1], settings, heads, spent))
+
+
+def is_busy(heads: Sequence[ProfiledHead]) -> bool:
+    """Return whether others used the cores while the heads were timed.
+
+    Args:
+        heads (Sequence[ProfiledHead]): The heads; those that were not timed waited for
+            nothing.
+    """
+    on_wall = sum(head.waiting * head.step_seconds for head in heads)
+    return on_wall > _BUSY * sum(head.step_seconds for head in heads)
 
 
 def _possible_drops(settings: StudySettings) -> Iterator[tuple[str, ...]]:

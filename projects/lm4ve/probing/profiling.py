@@ -74,12 +74,14 @@ def profile_head(
     model = build_head(head, shape.channels, shape.classes, seed=0).to(DEVICE)
     build_seconds = clock.seconds()
     step_seconds = 0.0
+    waiting = 1.0
     if steps > 0:
         # The first steps choose kernels and allocate memory.
         train_head(model, _TIMED_RATE, _STEPS_TO_WARM_UP, _noise(head, shape), dtype)
         clock = FreeClock()
         train_head(model, _TIMED_RATE, steps, _noise(head, shape), dtype)
         step_seconds = clock.seconds() / steps
+        waiting = clock.waiting()
 
     pool: Any = model[0]  # a neck, or a plain or attentive mean
     block = getattr(pool, 'block', None)
@@ -96,6 +98,7 @@ def profile_head(
         trainable=trainable,
         operations=count_operations(pool, tokens, width, DEVICE),
         step_seconds=step_seconds,
+        waiting=waiting,
         fixed_seconds=build_seconds,
     )
 

@@ -204,8 +204,8 @@ def notes_on(study: Study, results: StudyResults) -> list[str]:
             edges.append(f"'{name}' ({value:g})")
     if edges:
         notes.append(
-            'The best value is the smallest or largest that was tried: '
-            f'{", ".join(edges)}.'
+            'The best learning rate (of logreg: C) is the smallest or largest that was '
+            f'tried: {", ".join(edges)}. --rates tries others.'
         )
     return notes
 

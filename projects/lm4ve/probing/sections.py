@@ -112,6 +112,7 @@ def _make_section(
         data=data,
         seeds={name: len(results.accuracies[name]) for name in names},
         test_pictures=len(features.data.splits['test']),
+        accuracies={name: float(results.accuracies[name].mean()) for name in names},
     )
     return Section(
         title=f'{encoder} on {data}: {subject.block}',

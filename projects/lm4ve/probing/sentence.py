@@ -35,6 +35,7 @@ class Subject(NamedTuple):
         data (str): The short name of the data, with the shots if they are few.
         seeds (Mapping[str, int]): Head -> how often it was trained.
         test_pictures (int): How many pictures decide.
+        accuracies (Mapping[str, float]): Head -> its mean accuracy, in per cent.
     """
 
     block: str
@@ -42,6 +43,7 @@ class Subject(NamedTuple):
     data: str
     seeds: Mapping[str, int]
     test_pictures: int
+    accuracies: Mapping[str, float]
 
 
 def answer(
@@ -63,7 +65,9 @@ def answer(
         subject (Subject): What the sentence names.
         margin (float): The smallest difference that matters, in points.
     """
-    block, encoder, data, _, _ = subject
+    block = subject.block
+    encoder = subject.encoder
+    data = subject.data
     with_probes = []
     for comparison in comparisons:
         if heads[comparison.against].family in _PROBES:
@@ -83,8 +87,17 @@ def answer(
                 f'No: {block} does not help {encoder} on {data}; it {relation} {other}.'
             )
     for comparison in with_probes:
-        if comparison.verdict != 'better':
-            return _say_open(comparison, heads[comparison.against], subject)
+        if comparison.verdict == 'better':
+            continue
+        best = subject.accuracies[comparison.against]
+        if best + margin > 100:
+            other = heads[comparison.against].words
+            return (
+                f'No: {block} has no room to help {encoder} on {data}; with {other} alone '
+                f'{best:.1f} % of the test pictures are right, so nothing gains '
+                f'{points(margin)}.'
+            )
+        return _say_open(comparison, heads[comparison.against], subject)
     smallest_gain = with_probes[0]
     other = _describe(smallest_gain, heads[smallest_gain.against])
     cause = _cause(comparisons, heads)

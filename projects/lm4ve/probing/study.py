@@ -22,7 +22,6 @@ from lm4ve.probing.candidates import (
     list_controls,
     list_probes,
 )
-from lm4ve.probing.clock import is_busy
 from lm4ve.probing.features import Features
 from lm4ve.probing.heads import HeadSpec, ProfiledHead
 from lm4ve.probing.plan import (
@@ -32,6 +31,7 @@ from lm4ve.probing.plan import (
     Spent,
     StudySettings,
     find_plan,
+    is_busy,
     make_plan,
     write_plan,
 )
@@ -133,8 +133,12 @@ def prepare_study(
     heads = _profile_heads(settings, shape, steps, run)
     if plan is None:
         plan = make_plan(settings, list(heads.values()), shape.pictures, spent)
-        if is_measured and is_busy():
-            print('This plan was measured on busy cores; it is not stored.', flush=True)
+        if is_busy(list(heads.values())):
+            print(
+                'Other processes use the cores: the study will take longer than planned, and '
+                'this plan is not stored.',
+                flush=True,
+            )
         else:
             write_plan(plan, folder, settings)
     if settings.seeds is not None:
