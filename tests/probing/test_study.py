@@ -100,7 +100,6 @@ class Extracted:
         self.folder = features.folder
         self.data = features.data
         self.encoder = SimpleNamespace(prefix=features.prefix)
-        self.rows = len(features.data)
 
     def start(self):
         return features_shape(self.features), 0.0, 0.0

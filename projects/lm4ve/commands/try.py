@@ -175,7 +175,9 @@ def default_name(args: argparse.Namespace) -> str:
         parts += [words_of_layers(layers) for layers in args.layers]
     if args.shots != [0]:
         parts.append('shots')
-        parts += ['all' if count == 0 else str(count) for count in args.shots]
+        for count in args.shots:
+            word = 'all' if count == 0 else str(count)
+            parts.append(word)
     if args.heads:
         parts.append('heads')
         parts += [str(head) for head in args.heads]

@@ -311,6 +311,8 @@ def _fill(
     first = inputs.first(total)
     file.shape = _shape_of_tokens(encoder, first, limit)
     done = file.rows
+    if done == 0:
+        _print_size(file, total)
     _require_room(file, total)
 
     # Transforms of pictures run in threads; a config's pipeline may not be safe in them.
@@ -350,18 +352,23 @@ def _shape_of_tokens(encoder: Encoder, example: Any, limit: int) -> list[int]:
     return [count, channels]
 
 
+def _print_size(file: TokenFile, total: int) -> None:
+    """Print how many tokens are computed, and what they take on the disk."""
+    size = total * file.row_bytes / 1e6
+    print(
+        f'Features: {total} x {file.shape} in float16; {size:.0f} MB for {file.folder}.',
+        flush=True,
+    )
+
+
 def _require_room(file: TokenFile, total: int) -> None:
-    """Print what will be written, and refuse a disk that is too full for it.
+    """Refuse a disk that is too full for the rows that a file lacks.
 
     Raises:
         UserError: There is not enough room.
     """
     needed = (total - file.rows) * file.row_bytes / 1e6
     free = shutil.disk_usage(file.folder).free / 1e6
-    print(
-        f'Features: {total} x {file.shape} in float16; {needed:.0f} MB for {file.folder}.',
-        flush=True,
-    )
     if free < needed:
         raise UserError(
             f"'{file.folder}' has {free:.0f} MB free, {needed:.0f} MB are needed."

@@ -47,13 +47,16 @@ def untried_values(
         accuracies (Mapping[float, float]): Value -> accuracy, of those tried.
     """
     ladder = ladder_of(family, rates)
-    if rates and family not in LADDERS:
-        return [rate for rate in ladder if rate not in accuracies]
-    place = len(ladder) // 2
-    if accuracies:
-        place = ladder.index(best_of(accuracies, ladder))
-    near = ladder[max(place - 1, 0) : place + 2]
-    return [value for value in near if value not in accuracies]
+    has_own_ladder = family in LADDERS
+    if rates and not has_own_ladder:
+        wanted = ladder
+    else:
+        center = len(ladder) // 2
+        if accuracies:
+            center = ladder.index(best_of(accuracies, ladder))
+        first = max(center - 1, 0)
+        wanted = ladder[first : center + 2]
+    return [value for value in wanted if value not in accuracies]
 
 
 def best_of(accuracies: Mapping[float, float], ladder: Sequence[float]) -> float:
