@@ -48,7 +48,7 @@ def list_studies(args: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
     for name, path in pictures.items():
         yield f'lite0_{name}', [*LITE, path, *main, *formal, *every]
 
-    yield from list_second_studies(pictures)
+    yield from list_second_studies(pictures, str(args.encoders / 'dinov2-small'))
 
     families = ['--variants', 'linear', 'frozen', 'random', 'formal', 'attention']
     config = str(ROOT / 'configs/ablations/_base_/vit_glyphs.py')
@@ -88,11 +88,14 @@ def list_studies(args: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
             yield f'layers_{model}_{name}', words
 
 
-def list_second_studies(pictures: dict[str, str]) -> Iterator[tuple[str, list[str]]]:
+def list_second_studies(
+    pictures: dict[str, str], dinov2: str
+) -> Iterator[tuple[str, list[str]]]:
     """Yield the studies of the second protocol: known baselines, and few shots.
 
     Args:
         pictures (dict[str, str]): A set's name -> its file.
+        dinov2 (str): The folder that ``tools/analysis/dinov2_small.py`` writes.
     """
     common = [
         '--block',
@@ -111,8 +114,9 @@ def list_second_studies(pictures: dict[str, str]) -> Iterator[tuple[str, list[st
     for name in ('openmoji', 'glyphs', 'digits'):
         path = pictures[name]
         yield f'recipe4_lite0_{name}_5-shots', [*LITE, path, *few, '--shots', '5']
-        words = [*LITE2, path, *few, '--shots', '5', 'all']
-        yield f'recipe4_lite2_{name}', words
+        both = [*few, '--shots', '5', 'all']
+        yield f'recipe4_lite2_{name}', [*LITE2, path, *both]
+        yield f'recipe4_dinov2_{name}', [dinov2, path, *both]
 
 
 def read_curves(probes: pd.DataFrame, tables: Path, model: str) -> pd.DataFrame:
