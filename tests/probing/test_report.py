@@ -7,6 +7,7 @@ from importlib import import_module
 import numpy as np
 import pandas as pd
 import pytest
+from mmengine.logging import MMLogger
 from PIL import Image
 from sklearn.metrics import confusion_matrix, recall_score
 
@@ -16,6 +17,7 @@ from lm4ve.probing.data import ProbeData
 from lm4ve.probing.examples import MOST, choose_examples, has_pictures
 from lm4ve.probing.features import Features
 from lm4ve.probing.heads import ProfiledHead
+from lm4ve.probing.heard_warnings import hear_warnings
 from lm4ve.probing.items import DatasetItem
 from lm4ve.probing.mistakes import class_recalls, list_confusions, only_right_in
 from lm4ve.probing.plan import Plan
@@ -119,7 +121,10 @@ def make_study(data, folder, predicted, pairs=None) -> tuple[Study, StudyResults
 def write(data, folder, predicted):
     """Write a report; return its page."""
     study, results = make_study(data, folder, predicted)
-    write_report(study, results, folder, '<the rule>', 'lm4ve try', data)
+    with hear_warnings(MMLogger.get_instance('test-report')) as warnings:
+        for _ in range(2):
+            MMLogger.get_instance('test-report').warning('left out: <x.heic>')
+    write_report(study, results, folder, '<the rule>', 'lm4ve try', data, warnings)
     return (folder / 'report.html').read_text()
 
 
@@ -140,6 +145,11 @@ def test_the_page_gives_the_answer_first_and_the_statistics_last(data, tmp_path)
     answer = (tmp_path / 'sentence.txt').read_text().splitlines()[0]
     words = 'whether the last layer of llama-7b helps lite0 on <i> '
     assert answer.startswith('Open: ') and words in answer
+
+
+def test_the_page_repeats_each_warning_once(data, tmp_path):
+    page = write(data, tmp_path, predictions_of_all(data))
+    assert page.count('left out: &lt;x.heic&gt;') == 1
 
 
 def test_names_of_classes_are_shown_as_they_are(data, tmp_path):

@@ -108,6 +108,29 @@ def test_needed_seeds_give_the_power():
     )
 
 
+def test_no_absurd_number_is_asked_for_where_two_sensible_ones_do():
+    rng = np.random.default_rng(3)
+    quantiles = stats.norm.ppf([0.975, 0.8]).sum()
+    asked_for_one, asked_for_both = 0, 0
+    for _ in range(300):
+        right = rng.random((6, 60)) < rng.uniform(0.6, 0.8, 60)
+        frozen = rng.random((6, 60)) < rng.uniform(0.6, 0.9, 60)
+        (one,) = compare_all({'frozen': frozen, 'linear': right}, ['frozen'], 1.0)
+        if not one.verdict.startswith('few') or one.difference == 0:
+            continue
+        gain = 100.0 * (frozen.astype(float) - right)
+        error = sum(gain.mean(axis).var(ddof=1) / (60, 6)[axis] for axis in (0, 1))
+        of_both = error * (quantiles / one.difference) ** 2
+        of_seeds, of_pictures = one.seeds_needed / 6, one.pictures_needed / 60
+        if of_seeds and of_pictures:
+            asked_for_both += 1
+            assert of_seeds == pytest.approx(max(of_both, 1) + 2 / 6, abs=0.5)
+        elif max(of_seeds, of_pictures) > 11:  # a tenfold, and the term for Student's t
+            asked_for_one += 1
+            assert of_both > max(of_seeds, of_pictures) - 1
+    assert asked_for_one and asked_for_both
+
+
 @pytest.mark.parametrize(
     'seeds, pictures, verdict', [(4, 500, 'equal'), (2, 8, 'few seeds')]
 )

@@ -25,11 +25,12 @@ from mmengine.logging import MessageHub, MMLogger
 from lm4ve.blocks import LLMBlock
 from lm4ve.commands.flags import DEFAULT_VARIANTS, parser_of
 from lm4ve.errors import UserError, check
-from lm4ve.files import require_writable, sole_use
+from lm4ve.files import require_writable, sole_use, write_text
 from lm4ve.probing.candidates import words_of_layers
 from lm4ve.probing.data import ProbeData, read_data
 from lm4ve.probing.encoders import load_encoder
 from lm4ve.probing.features import FeatureExtraction
+from lm4ve.probing.heard_warnings import hear_warnings
 from lm4ve.probing.plan import Spent, StudySettings
 from lm4ve.probing.precision import DTYPES, choose_dtype
 from lm4ve.probing.profiling import TokenShape
@@ -130,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     started = time.monotonic()
     args = parse_args(argv)
     settings = settings_of(args)
-    MMLogger.get_instance('lm4ve-try', log_level='WARNING')
+    logger = MMLogger.get_instance('lm4ve-try', log_level='WARNING')
     out = args.work_dir
     if out is None:
         out = Path('work_dirs/try', default_name(args))
@@ -138,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # written.
     require_writable(args.cache, '--cache')
     require_writable(out, '--work-dir')
-    with sole_use(out / '.lock'):
+    with sole_use(out / '.lock'), hear_warnings(logger) as warnings:
         blocks = ' '.join(args.block)
         claim_folder(out, dict(encoder=args.encoder, data=args.data, block=blocks))
         require_blocks(settings)
@@ -150,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             encoder, data, args.cache, args.views, args.tokens
         )
         with sole_use(extraction.folder / 'study.lock'):
-            run_study(extraction, settings, started, out)
+            run_study(extraction, settings, started, out, warnings)
 
 
 def require_blocks(settings: StudySettings) -> None:
@@ -202,7 +203,11 @@ def require_shots(shots: Sequence[int], data: ProbeData) -> None:
 
 
 def run_study(
-    extraction: FeatureExtraction, settings: StudySettings, started: float, out: Path
+    extraction: FeatureExtraction,
+    settings: StudySettings,
+    started: float,
+    out: Path,
+    warnings: Sequence[str],
 ) -> None:
     """Plan a study, compute its features, train, and write the report into a folder.
 
@@ -211,6 +216,7 @@ def run_study(
         settings (StudySettings): What the user asks for.
         started (float): ``time.monotonic()`` when the minutes began.
         out (Path): The folder.
+        warnings (Sequence[str]): What is warned of; it grows until the report.
     """
     require_shots(settings.shots, extraction.data)
     dtype = choose_dtype(settings.dtype, extraction.folder)
@@ -232,11 +238,13 @@ def run_study(
         _print_plan(prepared, settings, seconds)
         features = extraction.finish()
         study = Study(features, settings, prepared, run, started)
-        rule = f'{inspect.getdoc(decide)}\n\nHere: {_describe(study)}'
-        print(f'{rule}\n')
+        numbers = _describe(study)
+        rule = f'{inspect.getdoc(decide)}\n\nHere: {numbers}'
+        write_text(f'{rule}\n', out / 'rule.txt')
+        print(f'Verdicts by the rule in {out / "rule.txt"}, fixed now: {numbers}\n')
         results = study.train()
     command = shlex.join(['lm4ve', 'try', *sys.argv[1:]])
-    write_report(study, results, out, rule, command, data)
+    write_report(study, results, out, rule, command, data, warnings)
 
 
 def _print_plan(prepared: Prepared, settings: StudySettings, seconds: float) -> None:

@@ -46,6 +46,7 @@ FILES = (
     'classes.csv',
     'confusions.csv',
     'plot.png',
+    'rule.txt',
     'sentence.txt',
 )
 #: Fewer test pictures, or steps, get a note.
@@ -69,6 +70,7 @@ def write_report(
     rule: str,
     command: str,
     data: ProbeData | None,
+    warnings: Sequence[str] = (),
 ) -> None:
     """Write the files of a study's report, and print the answer, the table and the notes.
 
@@ -83,6 +85,7 @@ def write_report(
         command (str): The command line that repeats the study, for the page.
         data (ProbeData, optional): The data with their items. The page shows some of
             them if they are pictures.
+        warnings (Sequence[str]): What was warned of before, for the page.
     """
     margin = study.settings.margin
     comparisons = compare(results.correct, results.pairs, margin)
@@ -122,6 +125,7 @@ def write_report(
         pair=pair,
         examples=examples,
         notes=notes,
+        warnings=warnings,
         rule=rule,
         costs=cost_rows(study, results),
         recipe=_describe_recipe(study),

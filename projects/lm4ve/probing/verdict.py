@@ -1,4 +1,4 @@
-"""The rule that turns trainings into one sentence; it is printed before the first training.
+"""The rule that turns trainings into one sentence; it is written before the first training.
 
 Two things vary: the seed of a training, and which pictures happen to be the test. A
 gain counts only if it stands out from both at once: of two tests, one for each, the
@@ -19,6 +19,9 @@ from lm4ve.ablation.statistics import holm
 
 ALPHA = 0.05
 POWER = 0.8
+#: Of seeds or test pictures alone no more than so many times as many are asked for, if
+#: fewer of both would do.
+_MOST_GROWTH = 10
 
 
 @dataclass(frozen=True)
@@ -274,8 +277,8 @@ def _numbers_needed(gain: np.ndarray, alpha: float, margin: float) -> dict[str, 
 
     The true mean and the spread are assumed to be as observed. More seeds can show that
     the mean is not zero, or that it is within the margin; more pictures only the first.
-    The one that has to grow by the smaller factor is returned; where neither is enough
-    alone, both.
+    The one that has to grow by the smaller factor is returned; where that factor is large
+    and less of both would do, both.
 
     Args:
         gain (np.ndarray): Points, ``[seeds, test pictures]``.
@@ -286,34 +289,46 @@ def _numbers_needed(gain: np.ndarray, alpha: float, margin: float) -> dict[str, 
         dict[str, int]: 'seeds', 'test pictures' or both -> the number.
     """
     effect = abs(float(gain.mean()))
-    errors = _squared_errors(gain)
+    over_seeds, over_pictures = _squared_errors(gain)
     # Quantiles of the normal distribution.
     significance, power, one_sided, two_sided_power = stats.norm.ppf(
         [1 - alpha / 2, POWER, 1 - ALPHA, (1 + POWER) / 2]
     )
     # The largest sum of the squared errors with which the mean differs from zero.
     largest_error = (effect / (significance + power)) ** 2
-    # The factors by which the number of seeds, or of pictures, has to grow if the other
-    # stays: its error, which falls with the number, must fit beside the other's.
-    growth = []
-    for own, other in zip(errors, errors[::-1], strict=True):
-        room = largest_error - other
-        growth.append(own / room if room > 0 else math.inf)
+    # The error of what grows must fit beside that of what stays.
+    of_seeds = _growth(over_seeds, largest_error - over_pictures)
+    of_pictures = _growth(over_pictures, largest_error - over_seeds)
+    of_both = _growth(over_seeds + over_pictures, largest_error)
     if margin > effect:
         # Seeds may also show that the mean is within the margin: both one-sided tests
         # have to reject.
-        ratio = (one_sided + two_sided_power) / (margin - effect)
-        growth[0] = min(growth[0], _rounded_error(gain) * ratio**2)
-    smallest = min(growth)
-    factor = smallest
-    if smallest == math.inf:
-        # Neither is enough alone: both grow by the same factor.
-        factor = errors.sum() / largest_error
+        error_within_margin = ((margin - effect) / (one_sided + two_sided_power)) ** 2
+        within_margin = _growth(_rounded_error(gain), error_within_margin)
+        of_seeds = min(of_seeds, within_margin)
+
+    growth = {'seeds': of_seeds}
+    if of_pictures < of_seeds:
+        growth = {'test pictures': of_pictures}
+    smallest = min(of_seeds, of_pictures)
+    if smallest > _MOST_GROWTH and of_both < smallest:
+        growth = {'seeds': of_both, 'test pictures': of_both}
+    present = dict(zip(('seeds', 'test pictures'), gain.shape, strict=True))
     needed = {}
-    names = ('seeds', 'test pictures')
-    for name, count, own_growth in zip(names, gain.shape, growth, strict=True):
-        if own_growth == smallest:
-            # With a term for Student's t (Guenther 1981).
-            enough = math.ceil(count * factor + significance**2 / 2)
-            needed[name] = max(enough, count + 1)
+    for name, factor in growth.items():
+        # With a term for Student's t (Guenther 1981).
+        enough = math.ceil(present[name] * factor + significance**2 / 2)
+        needed[name] = max(enough, present[name] + 1)
     return needed
+
+
+def _growth(error: float, room: float) -> float:
+    """Return the factor by which a number has to grow until its squared error fits.
+
+    Args:
+        error (float): The squared error, which falls as the number grows.
+        room (float): What it may be; if nothing, no number is large enough.
+    """
+    if room <= 0:
+        return math.inf
+    return float(error / room)
