@@ -67,6 +67,22 @@ def test_schedules_of_another_length_are_a_warning(schedules, epochs, problem):
     assert (finding.verdict is Verdict.WARNING) == bool(problem)
 
 
+@pytest.mark.parametrize(
+    ('lowest', 'is_raised'),
+    [(dict(eta_min=1e-5), True), (dict(eta_min_ratio=0.1), False)],
+)
+def test_a_schedule_that_trains_what_is_kept_is_a_warning(lowest, is_raised):
+    plan = Plan(lambda: None, None)
+    plan.cfg = config_with([{**cosine(10), **lowest}], epochs=10)
+    keys = {'backbone': dict(lr_mult=0.0), 'head': dict(lr_mult=0.1)}
+    plan.cfg.optim_wrapper.paramwise_cfg = dict(custom_keys=keys)
+    plan.loaders['train'] = range(50)
+    plan.iterations = 500
+    finding = check_schedule(plan)
+    assert ("The rate of 'backbone' is 0 by lr_mult" in finding.text) == is_raised
+    assert (finding.verdict is Verdict.WARNING) == is_raised
+
+
 @pytest.mark.parametrize('opened', [10, 100, 3000])
 def test_odds_are_those_of_independent_draws(opened):
     words = describe_odds(opened, 10**6)

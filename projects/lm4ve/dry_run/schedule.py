@@ -39,7 +39,9 @@ class Rates:
 
 
 def check_schedule(plan: Plan) -> Finding:
-    """Follow the learning rate to the end; warn of a schedule of another length.
+    """Follow the learning rate to the end; warn of a schedule that cannot be meant.
+
+    That is one of another length, or one that trains what ``lr_mult=0`` shall keep.
 
     Raises:
         UserError: Iterations do not make up the batch that the rate is for.
@@ -53,12 +55,29 @@ def check_schedule(plan: Plan) -> Finding:
     update = _check_update(cfg)
     if not schedules:
         return Finding(f'learning rate {rate:.3g} throughout{update}')
-    rates = follow_rates(cfg, rate, plan.iterations, len(plan.loaders['train']))
+    length = len(plan.loaders['train'])
+    rates = follow_rates(cfg, rate, plan.iterations, length)
     text = (
         f'learning rate {rates.first:.2g}, peak {rates.peak:.2g} after '
         f'{rates.peak_at:.0%}, at the end {rates.last:.2g}{update}'
     )
-    return warning_if(_find_problem(rates), text)
+    problem = _find_problem(rates)
+    kept = _parts_kept(cfg)
+    if kept:
+        rate_of_kept = follow_rates(cfg, 0.0, plan.iterations, length).peak
+        if rate_of_kept > 0:
+            problem = (
+                f"The rate of '{kept[0]}' is 0 by lr_mult, but param_scheduler raises it "
+                f'to {rate_of_kept:.2g}. Fix: eta_min_ratio in place of eta_min.'
+            )
+    return warning_if(problem, text)
+
+
+def _parts_kept(cfg: Config) -> list[str]:
+    """Return the keys of parameters whose learning rate is 0 by ``lr_mult``."""
+    fields = cfg.optim_wrapper.get('paramwise_cfg') or {}
+    keys = fields.get('custom_keys') or {}
+    return [key for key, value in keys.items() if value.get('lr_mult', 1) == 0]
 
 
 def _check_update(cfg: Config) -> str:
