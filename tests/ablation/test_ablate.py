@@ -25,7 +25,14 @@ from lm4ve.runner.command_line import build_runner, run_tool
 from lm4ve.runner.same_data import pixel_versions
 from tests.helpers import quick_python
 from tests.helpers.ablation.command import TOOL, results, run, when_a_trial_hangs
-from tests.helpers.ablation.toy import GRID, HANG, TUNE, ToyModel, write_grid
+from tests.helpers.ablation.toy import (
+    GRID,
+    HANG,
+    TELL_GPUS,
+    TUNE,
+    ToyModel,
+    write_grid,
+)
 from tests.helpers.tasks import ROOT
 
 
@@ -338,6 +345,19 @@ def test_a_resumed_grid_warns_of_other_pixel_libraries(tmp_path, capsys):
     path.write_text(json.dumps(result))
     assert executor.run([trial], str) == []
     assert 'pillow 0.1' in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_trial_starts_with_its_gpu(tmp_path, monkeypatch):
+    """Torch reads the variable when it is imported, so that a fork's would be too late."""
+    monkeypatch.setenv('PYTHONPATH', str(ROOT))
+    monkeypatch.setenv(TELL_GPUS, '1')
+    words = ['--seeds', 0, '--gpus', '4,5', '--workers', 2]
+    assert run(write_grid(tmp_path), tmp_path / 'out', *words) == 0
+    told = set()
+    for log in (tmp_path / 'out').glob('trials/*/log.txt'):
+        told |= {line for line in log.read_text().splitlines() if 'CUDA_VIS' in line}
+    assert told == {"['CUDA_VISIBLE_DEVICES=4']", "['CUDA_VISIBLE_DEVICES=5']"}
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from transformers import LlamaConfig, LlamaModel
 from lm4ve.blocks import count_parameters
 from lm4ve.errors import UserError
 from lm4ve.files import sole_use
-from lm4ve.probing import precision
+from lm4ve.probing import precision, workers
 from lm4ve.probing.candidates import list_controls, list_probes
 from lm4ve.probing.clock import FreeClock
 from lm4ve.probing.data import ProbeData
@@ -495,20 +495,29 @@ def test_only_pictures_to_train_have_views(tmp_path):
 
 
 @pytest.mark.slow
-def test_processes_train_what_one_does(tmp_path, checkpoint):
+def test_processes_train_what_one_does(tmp_path, checkpoint, monkeypatch):
     features = make_features(tmp_path)
     head = HeadSpec('frozen', 'frozen', '', dict(checkpoint=checkpoint))
     profiled = profile_head(head, shape_of(features), 0, 'float32')
     trainer = Trainer(features)
     jobs = [Job(profiled, 1e-2, seed, 20, 'test') for seed in range(3)]
     found = []
-    for processes in (0, 2):
+    for processes, device in ((0, 'cpu'), (2, 'cpu'), (1, 'cuda')):
+        # For the choice alone of how they start: they compute on what they find.
+        found_device = torch.device(device)
+        monkeypatch.setattr(workers, 'find_device', lambda name, to=found_device: to)
         with start_workers(processes) as run:
             assert len([*run(trainer.run, jobs)]) == 3
         found.append([read_result(features, job).predicted for job in jobs])
         for job in jobs:
             job.path(features).unlink()
-    assert np.array_equal(*found)
+    assert np.array_equal(found[0], found[1])
+    assert np.array_equal(found[0], found[2])
+
+
+def test_a_process_with_a_gpu_is_not_forked():
+    assert workers._start_method(torch.device('cuda')).get_start_method() == 'spawn'
+    assert workers._start_method(torch.device('cpu')).get_start_method() == 'forkserver'
 
 
 # ------------------------------------------------------------ precision, shots, blocks

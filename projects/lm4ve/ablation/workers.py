@@ -2,6 +2,10 @@
 
 A small trial trains for a dozen seconds, and importing everything takes five. So one
 process imports once and forks into trials (the standard library's fork server).
+
+With GPUs a trial is a command of its own. Torch and MMEngine ask for GPUs when they are
+imported; after that torch refuses CUDA in a forked process, and ``CUDA_VISIBLE_DEVICES``
+comes too late.
 """
 
 import contextlib
@@ -18,6 +22,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from rich.console import Console
 from rich.progress import track
 
@@ -175,12 +180,19 @@ class Workers(Executor):
 
     gpus: Sequence[str] = ()
 
+    @property
+    def has_gpu(self) -> bool:
+        """Return whether trials may use a GPU."""
+        return bool(self.gpus) or torch.cuda.is_available()
+
     def _run(self, todo: list[Trial]) -> Ended:
         """Run trials, each in a process that starts when a worker is free."""
         # The libraries read these when the fork server loads them.
         for name in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'):
             os.environ[name] = str(self.threads)
-        _FORKS.set_forkserver_preload(['lm4ve.ablation.trial', *_host_modules(todo)])
+        if not self.has_gpu:
+            modules = ['lm4ve.ablation.trial', *_host_modules(todo)]
+            _FORKS.set_forkserver_preload(modules)
         queue = list(todo)
         free = list(range(self.count))
         running: dict[BaseProcess, tuple[Trial, int]] = {}
@@ -216,7 +228,11 @@ class Workers(Executor):
         if self.gpus:
             own = self.gpus[worker * size : (worker + 1) * size]
             env['CUDA_VISIBLE_DEVICES'] = ','.join(own)
-        process = _FORKS.Process(target=_forked, args=(spec, env, self.threads, size))
+        if self.has_gpu or size > 1:
+            target, arguments = _run_command, (spec, env, size)
+        else:
+            target, arguments = _run_here, (spec, env, self.threads)
+        process = _FORKS.Process(target=target, args=arguments)
         process.start()
         return process
 
@@ -237,38 +253,47 @@ def _host_modules(trials: Iterable[Trial]) -> list[str]:
     return modules
 
 
-def _forked(spec: Path, env: dict[str, str], threads: int, processes: int) -> None:
-    """Run a trial in this process of the fork server, or by torchrun in several.
+def _run_here(spec: Path, env: dict[str, str], threads: int) -> None:
+    """Run a trial in this process of the fork server.
+
+    Args:
+        spec (Path): The trial's specification.
+        env (dict[str, str]): The environment of the command.
+        threads (int): CPU threads of torch.
+    """
+    _leave_terminal()
+    os.environ.update(env)
+    run_logged(spec, threads)
+
+
+def _run_command(spec: Path, env: dict[str, str], processes: int) -> None:
+    """Run a trial as a command, by torchrun if it has several processes, and wait for it.
 
     Args:
         spec (Path): The trial's specification.
         env (dict[str, str]): The environment of the command, and the trial's devices.
-        threads (int): CPU threads of each process.
         processes (int): Processes of the trial.
     """
-    # A session of its own: the terminal sends Ctrl-C to the command alone, which then
-    # ends its trials.
+    _leave_terminal()
+    command = [sys.executable, '-m']
+    if processes > 1:
+        command += ['torch.distributed.run', '--standalone']
+        command += [f'--nproc-per-node={processes}', '-m']
+    command += ['lm4ve.ablation.trial', str(spec)]
+    if processes > 1:
+        command += ['--launcher', 'pytorch']
+    with open(spec.with_name('log.txt'), 'wb') as log:
+        code = subprocess.call(command, stdout=log, stderr=subprocess.STDOUT, env=env)
+    sys.exit(code)
+
+
+def _leave_terminal() -> None:
+    """Give this process a session of its own, which ends with the command.
+
+    The terminal sends Ctrl-C to the command alone, which then ends its trials.
+    """
     os.setsid()
     end_with_parent()
-    os.environ.update(env)
-    if processes == 1:
-        run_logged(spec, threads)
-        return
-    command = [
-        sys.executable,
-        '-m',
-        'torch.distributed.run',
-        '--standalone',
-        f'--nproc-per-node={processes}',
-        '-m',
-        'lm4ve.ablation.trial',
-        str(spec),
-        '--launcher',
-        'pytorch',
-    ]
-    with open(spec.with_name('log.txt'), 'wb') as log:
-        code = subprocess.call(command, stdout=log, stderr=subprocess.STDOUT)
-    sys.exit(code)
 
 
 def _stop(processes: Iterable[BaseProcess]) -> None:

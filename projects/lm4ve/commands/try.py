@@ -35,11 +35,12 @@ from lm4ve.probing.plan import Spent, StudySettings
 from lm4ve.probing.precision import DTYPES, choose_dtype
 from lm4ve.probing.profiling import TokenShape
 from lm4ve.probing.report import claim_folder, write_report
-from lm4ve.probing.results import DEVICE, RECIPE
+from lm4ve.probing.results import RECIPE
 from lm4ve.probing.study import Prepared, Study, blocks_of, prepare_study
 from lm4ve.probing.verdict import decide
 from lm4ve.probing.workers import start_workers
 from lm4ve.runner.cores import count_cores
+from lm4ve.runner.devices import find_device
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -80,7 +81,8 @@ def settings_of(args: argparse.Namespace) -> StudySettings:
     """
     workers = args.workers
     if workers is None:
-        workers = 1 if DEVICE == 'cuda' else count_cores()
+        has_gpu = find_device(None).type != 'cpu'
+        workers = 1 if has_gpu else count_cores()
     families = args.variants
     if families is None:
         families = DEFAULT_VARIANTS

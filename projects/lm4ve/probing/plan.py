@@ -1,10 +1,11 @@
 """How long a study trains: the numbers of steps and seeds that fit the minutes.
 
 The measured time of a step decides once, before the encoder has seen the data: the plan
-that fits ``--minutes`` is stored beside the features. What a busy machine measures is
-the same, since :mod:`lm4ve.probing.clock` counts the work and not the waiting. Whatever
-is trained later follows the stored plan, so that a study that was killed, or gets more
-seeds or another layer, uses all that was trained before.
+that fits ``--minutes`` is stored beside the features. :mod:`lm4ve.probing.clock` counts
+the work and not the waiting. Still, work takes longer where others use the cores and the
+memory, so that a busy machine's plan serves one run and is not stored. Whatever is
+trained later follows the stored plan, so that a study that was killed, or gets more seeds
+or another layer, uses all that was trained before.
 """
 
 import logging
@@ -20,8 +21,9 @@ from lm4ve.errors import UserError
 from lm4ve.files import read_json, write_json
 from lm4ve.probing.candidates import DROPPED_FIRST
 from lm4ve.probing.heads import BATCH, ProfiledHead
-from lm4ve.probing.results import DEVICE, RECIPE, digest
+from lm4ve.probing.results import RECIPE, digest
 from lm4ve.probing.tuning import FINALISTS, ladder_of
+from lm4ve.runner.devices import find_device
 
 #: Seeds of tuning: of all values, and of the best; those of the comparison count from 0.
 TUNING_SEEDS = (1000, 1001)
@@ -169,9 +171,9 @@ def write_plan(plan: Plan, folder: Path, settings: StudySettings) -> None:
 def _plan_file(folder: Path, settings: StudySettings, has_seeds: bool) -> Path:
     """Return the file of a plan, named by a hash of what it depends on.
 
-    Of the layers only their numbers count, and neither the number of seeds nor that of
-    workers does, nor the heads: a study that gets other layers, more seeds or more
-    cores keeps its plan, and uses what was trained before.
+    Of the layers only their numbers count. The number of seeds, that of workers and the
+    query heads that blocks keep do not count: a study that gets other layers, more seeds
+    or more cores keeps its plan, and uses what was trained before.
 
     Args:
         folder (Path): Where the tokens lie.
@@ -180,7 +182,7 @@ def _plan_file(folder: Path, settings: StudySettings, has_seeds: bool) -> Path:
     """
     parts = [
         RECIPE,
-        DEVICE,
+        find_device(None).type,
         has_seeds,
         [len(layers) for layers in settings.layers],
         sorted(settings.formal),
@@ -294,7 +296,8 @@ def _explain(
     if spent.encoder > 0 and others < settings.minutes:
         room = 60 * (settings.minutes - others)
         pictures = int(room / spent.encoder_of_picture)
-        fixes.append(f'--limit {pictures}')
+        if pictures > 0:
+            fixes.append(f'--limit {pictures}')
     slowest = max(heads, key=lambda head: head.step_seconds)
     fixes.append(
         'fewer --tokens, or leave variants out (--variants); the slowest is '

@@ -11,7 +11,7 @@ from pathlib import Path
 from lm4ve.blocks.auto_dtype import computes_bfloat16
 from lm4ve.errors import UserError
 from lm4ve.files import read_json, write_json
-from lm4ve.probing.results import DEVICE
+from lm4ve.runner.devices import find_device
 
 #: Names that ``--dtype`` takes beside 'auto'.
 DTYPES = ('float32', 'bfloat16')
@@ -40,6 +40,7 @@ def choose_dtype(wish: str, folder: Path) -> str:
         return recorded
     dtype = wish
     if wish == 'auto':
-        dtype = 'bfloat16' if computes_bfloat16(DEVICE) else 'float32'
+        device = find_device(None).type
+        dtype = 'bfloat16' if computes_bfloat16(device) else 'float32'
     write_json(dict(dtype=dtype), folder / RECORD)
     return dtype

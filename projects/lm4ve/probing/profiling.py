@@ -21,8 +21,9 @@ from lm4ve.probing.heads import (
     count_operations,
 )
 from lm4ve.probing.pooling import read_tokens, width_of
-from lm4ve.probing.results import DEVICE, digest
+from lm4ve.probing.results import digest
 from lm4ve.probing.training import train_head
+from lm4ve.runner.devices import find_device
 
 #: The learning rate of the steps that are only timed; it changes no result.
 _TIMED_RATE = 1e-3
@@ -69,9 +70,10 @@ def profile_head(
     """
     if head.is_fitted:
         return _profile_fitted_head(head, shape)
-    torch.zeros(1, device=DEVICE)  # what a device does once is no part of a head
+    device = find_device(None)
+    torch.zeros(1, device=device)  # what a device does once is no part of a head
     clock = FreeClock()
-    model = build_head(head, shape.channels, shape.classes, seed=0).to(DEVICE)
+    model = build_head(head, shape.channels, shape.classes, seed=0).to(device)
     build_seconds = clock.seconds()
     step_seconds = 0.0
     waiting = 1.0
@@ -96,7 +98,7 @@ def profile_head(
         identity=digest([head.family, head.reads, head.width, source]),
         embed_dims=getattr(block, 'embed_dims', 0),
         trainable=trainable,
-        operations=count_operations(pool, tokens, width, DEVICE),
+        operations=count_operations(pool, tokens, width, device),
         step_seconds=step_seconds,
         waiting=waiting,
         fixed_seconds=build_seconds,
@@ -130,7 +132,8 @@ def _noise(head: HeadSpec, shape: TokenShape) -> Iterator[tuple[Tensor, Tensor]]
         shape (TokenShape): The shape.
     """
     stored = torch.randn(BATCH, shape.tokens, shape.channels).half()
-    labels = torch.randint(shape.classes, (BATCH,), device=DEVICE)
+    device = find_device(None)
+    labels = torch.randint(shape.classes, (BATCH,), device=device)
     while True:
-        tokens = stored.clone().to(DEVICE).float().sub_(0.0).div_(1.0)
+        tokens = stored.clone().to(device).float().sub_(0.0).div_(1.0)
         yield read_tokens(tokens, head.reads, shape.prefix), labels

@@ -17,12 +17,10 @@ import torch
 from lm4ve.files import read_json, write_json
 from lm4ve.probing.features import Features
 from lm4ve.probing.heads import ProfiledHead
+from lm4ve.runner.devices import find_device
 
 #: Part of every result's key: another number for another recipe.
 RECIPE = 4
-#: Where heads are trained.
-DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
-
 #: A label in a file.
 _STORED = np.dtype('<i4')
 
@@ -77,7 +75,8 @@ class Job:
             dtype=self.dtype,
         )
         library = sklearn.__version__ if self.head.is_fitted else torch.__version__
-        key = digest([RECIPE, features.fingerprint, library, DEVICE, fields])
+        device = find_device(None).type
+        key = digest([RECIPE, features.fingerprint, library, device, fields])
         return features.folder / 'trainings' / f'{key}.json'
 
 

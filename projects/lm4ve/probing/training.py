@@ -6,6 +6,7 @@ a study that was killed ends with the same numbers.
 """
 
 import itertools
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -20,7 +21,8 @@ from lm4ve.probing.baselines import fit_baseline
 from lm4ve.probing.features import Features
 from lm4ve.probing.heads import BATCH, HeadSpec, build_head
 from lm4ve.probing.pooling import read_tokens
-from lm4ve.probing.results import DEVICE, Job, Result, write_result
+from lm4ve.probing.results import Job, Result, write_result
+from lm4ve.runner.devices import find_device
 
 WEIGHT_DECAY = 0.01
 #: The mean and the deviation of each channel are computed from at most so many pictures.
@@ -33,8 +35,8 @@ _FEW_TOKENS = 256
 class Trainer:
     """Trains heads on the tokens of one encoder and data set.
 
-    Tokens are standardized for each channel by (at most 1,024 of) the pictures to
-    train. A ReLU channel can be zero on all training pictures but not on test pictures;
+    Tokens are standardized for each channel by the pictures to train, at most 1,024 of
+    them. A ReLU channel can be zero on all training pictures but not on test pictures;
     dividing by its near-zero deviation would swamp the rest. So deviations are at least
     10 % of their mean.
 
@@ -45,15 +47,15 @@ class Trainer:
     def __init__(self, features: Features) -> None:
         self.features = features
         train = features.data.splits['train']
-        step = len(train) // _PICTURES_TO_STANDARDIZE + 1
+        step = math.ceil(len(train) / _PICTURES_TO_STANDARDIZE)
         plain_view = 0
         mean, deviation = _mean_and_deviation(
             features.tokens[plain_view], train[::step]
         )
         least = 0.1 * deviation.mean()
-        # Arrays, since a trainer on a GPU is sent to other processes.
-        self.mean = mean.astype(np.float32)
-        self.deviation = np.maximum(deviation, least).astype(np.float32)
+        # On the CPU, since the trainer is sent to the processes that train.
+        self.mean = torch.from_numpy(mean).float()
+        self.deviation = torch.from_numpy(np.maximum(deviation, least)).float()
 
     # ------------------------------------------------------------------------ batches
     def load(
@@ -68,11 +70,13 @@ class Trainer:
             reads (str): What a head reads of the tokens, see
                 :func:`lm4ve.probing.pooling.read_tokens`.
         """
-        tokens = _on_device(self.features.tokens[views, indices]).float()
-        labels = _on_device(self.features.data.labels[indices])
-        mean = _on_device(self.mean)
-        deviation = _on_device(self.deviation)
-        tokens.sub_(mean).div_(deviation + 1e-6)
+        device = find_device(None)
+        tokens = _move(self.features.tokens[views, indices], device).float()
+        labels = _move(self.features.data.labels[indices], device)
+        # They move with the first batch of a process, and stay.
+        self.mean = self.mean.to(device)
+        self.deviation = self.deviation.to(device)
+        tokens.sub_(self.mean).div_(self.deviation + 1e-6)
         return read_tokens(tokens, reads, self.features.prefix), labels
 
     def pictures(self, splits: Sequence[str], shots: int, seed: int) -> np.ndarray:
@@ -117,7 +121,8 @@ class Trainer:
             order = generator.permutation(pictures)[:in_whole_batches]
             for indices in order.reshape(-1, size):
                 views = generator.integers(self.features.shape[0], size=size)
-                views[~np.isin(indices, train)] = 0
+                if self.features.shape[0] > 1:
+                    views[~np.isin(indices, train)] = 0
                 yield self.load(indices, views, reads)
 
     # ----------------------------------------------------------------------- training
@@ -146,7 +151,7 @@ class Trainer:
         """Build a head for these tokens and classes; see :func:`build_head`."""
         channels = self.features.shape[-1]
         classes = len(self.features.data.classes)
-        return build_head(head, channels, classes, seed).to(DEVICE)
+        return build_head(head, channels, classes, seed).to(find_device(None))
 
     def train(
         self,
@@ -259,7 +264,8 @@ def compute_scores(model: nn.Sequential, x: Tensor, dtype: str) -> Tensor:
         dtype (str): The type of the products before them.
     """
     pool, norm, classifier = model
-    with _attention_of(x), torch.autocast(DEVICE, torch.bfloat16, dtype == 'bfloat16'):
+    precision = torch.autocast(x.device.type, torch.bfloat16, dtype == 'bfloat16')
+    with _attention_of(x), precision:
         pooled = pool(x)
     scores: Tensor = classifier(norm(pooled.float()))
     return scores
@@ -290,7 +296,7 @@ def _mean_and_deviation(
 
 def _attention_of(x: Tensor) -> AbstractContextManager[None]:
     """Return the context in which attention over tokens ``[B, N, C]`` is fast."""
-    if DEVICE == 'cpu' and x.shape[1] <= _FEW_TOKENS:
+    if x.device.type == 'cpu' and x.shape[1] <= _FEW_TOKENS:
         return sdpa_kernel(SDPBackend.MATH)
     return nullcontext()
 
@@ -301,6 +307,10 @@ def _parts(indices: np.ndarray) -> list[np.ndarray]:
     return np.split(indices, range(size, len(indices), size))
 
 
-def _on_device(values: np.ndarray) -> Tensor:
-    """Return an array on the device, without waiting for what it computes before."""
-    return torch.from_numpy(values).to(DEVICE, non_blocking=True)
+def _move(values: np.ndarray, device: torch.device) -> Tensor:
+    """Return an array on a device, without waiting for what that computes before."""
+    tensor = torch.from_numpy(values)
+    if device.type == 'cpu':
+        return tensor
+    # From other memory a copy may wait.
+    return tensor.pin_memory().to(device, non_blocking=True)

@@ -14,6 +14,8 @@ from lm4ve.registry import DATASETS, METRICS, MODELS
 #: Environment variable: a file. Where it is, training hangs, after it has said so by
 #: a file beside.
 HANG = 'LM4VE_TEST_HANG'
+#: Environment variable: if set, a model prints the GPUs that its process was started with.
+TELL_GPUS = 'LM4VE_TEST_TELL_GPUS'
 
 
 @DATASETS.register_module(force=True)
@@ -41,6 +43,9 @@ class ToyModel(BaseModel):
         self, width: int = 2, frozen: bool = False, fail: bool = False
     ) -> None:
         super().__init__()
+        if TELL_GPUS in os.environ:
+            started_with = Path('/proc/self/environ').read_text().split('\0')
+            print([name for name in started_with if name.startswith('CUDA_VISIBLE')])
         self.fail = fail
         self.first = torch.nn.Linear(1, width)
         self.second = torch.nn.Linear(width, 1).requires_grad_(not frozen)
