@@ -8,6 +8,7 @@ error as ``type(e)(message)``.
 import inspect
 from collections.abc import Callable, Collection, Iterable, Sequence
 from difflib import SequenceMatcher, get_close_matches
+from numbers import Real
 from typing import Any, TypeVar
 
 Built = TypeVar('Built')
@@ -54,7 +55,9 @@ def check(
     kinds = _kinds_of(kind)
     is_of_kind = _is_of_kind(value, kinds)
     is_within = True
-    if isinstance(value, (int, float)):
+    # NumPy's numbers are Real, but most of them neither int nor float.
+    is_number = isinstance(value, Real)
+    if is_number:
         # Written so that NaN, which compares as false, is refused.
         is_within = (
             (above is None or value > above)

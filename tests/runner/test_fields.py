@@ -5,12 +5,13 @@ import functools
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 from mmengine.registry import MODELS as ROOT
 
 import lm4ve
 from lm4ve.blocks import LLMBlock
-from lm4ve.errors import UserError, build_from, require
+from lm4ve.errors import UserError, build_from, check, require
 from lm4ve.necks import LLMBlockNeck
 from lm4ve.registry import MODELS
 
@@ -131,6 +132,22 @@ WRONG = [
 def test_wrong_fields_are_one_sentence(fields, words):
     with pytest.raises(UserError, match=words):
         build_from(Fields, fields, 'f')
+
+
+@pytest.mark.parametrize(
+    'number', [int, float, np.int8, np.int64, np.float16, np.float32, np.float64]
+)
+def test_bounds_hold_for_numbers_of_python_and_numpy(number):
+    check('x', number(2), above=1, least=2, most=2)
+    for bound in (dict(above=2), dict(least=3), dict(most=1)):
+        with pytest.raises(UserError, match='^x=.*2.* must be a'):
+            check('x', number(2), **bound)
+
+
+@pytest.mark.parametrize('number', [float, np.float16, np.float32])
+def test_nan_is_within_no_bounds(number):
+    with pytest.raises(UserError, match='must be at least 0'):
+        check('x', number('nan'), least=0)
 
 
 def test_require_raises_its_sentence():
