@@ -1,6 +1,8 @@
 """Labels and splits of folders, tables and configs, and how pictures are read."""
 
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import mmcv
 import numpy as np
@@ -8,7 +10,9 @@ import pandas as pd
 import pytest
 from mmcv.transforms import LoadImageFromFile
 from mmengine.config import Config
+from mmengine.dataset import BaseDataset
 from mmengine.logging import MMLogger
+from mmengine.registry import DATASETS
 from PIL import Image
 
 from lm4ve.errors import UserError
@@ -125,16 +129,49 @@ def test_bad_data_is_refused_by_name(tmp_path):
         'new': 'without a training picture: c',
         'bad': r'1 damaged picture\(s\) in val or test: .*b/3.png',
         'd.csv': 'groups in several splits: g',
-        'e.csv': "'label' must be one of path, labels.* Did you mean 'labels'",
+        'e.csv': "has no column 'label', only path, labels, .*Fix: call it 'label' in",
         'f.csv': 'line 3 is a row without a label',
         'one/a': 'needs them in folders of classes',
         'dead': '9.png does not exist, or is no file',
-        'more': 'beside those that are: extra',
+        'more': r'no split \(extra\) beside those of splits \(test, train\)[.] Fix: move',
         'none': 'does not exist: neither a folder, nor a CSV',
     }
     for name, match in cases.items():
         with pytest.raises(UserError, match=match):
             read_data(str(tmp_path / name))
+
+
+TWO = dict(cat=10, dog=10)
+
+
+@pytest.mark.parametrize(
+    'folders, words',
+    [
+        (dict(Train=TWO, extra=dict(x=9)), 'no split .extra. beside .*splits .Train.'),
+        (dict(train=TWO, _=dict(unlabeled=9)), 'no split .unlabeled. beside'),
+        (dict(valid=TWO, extra=dict(x=9)), 'no split .extra. beside .*splits .valid.'),
+        (dict(val=TWO, test=TWO), "has no split 'train', only test, val[.] Fix: add"),
+        (dict(test=TWO), "has no split 'train', only test"),
+    ],
+)
+def test_folders_of_splits_are_never_taken_for_classes(folders, words, tmp_path):
+    with pytest.raises(UserError, match=words):
+        read_data(str(write_folder(tmp_path, **folders)))
+
+
+def test_a_class_may_have_the_name_of_a_split(tmp_path):
+    data = read_data(str(write_folder(tmp_path, _=dict(train=5, bus=5))))
+    assert data.classes == ('bus', 'train')
+
+
+@pytest.mark.parametrize('splits', [['_'], ['train', 'test']])
+@pytest.mark.parametrize(
+    'names', [('caf\u00e9', 'cafe\u0301'), ('cat', 'cat '), ('7', '07')], ids=ascii
+)
+def test_folders_whose_names_look_alike_are_refused(names, splits, tmp_path):
+    write_folder(tmp_path, **dict.fromkeys(splits, dict.fromkeys(names, 5)))
+    with pytest.raises(UserError, match=r'look alike: .*/0.png\) and .*/0.png\)'):
+        read_data(str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -176,6 +213,33 @@ def test_a_row_of_no_split_is_refused(split, tmp_path):
         read_data(str(tmp_path / 'd.csv'))
 
 
+def test_splits_of_a_table_may_be_in_upper_case_as_those_of_folders(tmp_path):
+    write_folder(tmp_path, _=dict(a=6, b=6))
+    lines = ['path,label,split']
+    for label in 'ab':
+        for i, split in enumerate(['Train', 'train', 'VAL', 'Test', 'testing', 'Dev']):
+            lines.append(f'{label}/{i}.png,{label},{split}')
+    (tmp_path / 'd.csv').write_text('\n'.join([*lines, '']))
+    assert counts(read_data(str(tmp_path / 'd.csv'))) == [[2, 2], [2, 2], [2, 2]]
+
+
+@pytest.mark.parametrize(
+    'splits, missing, found',
+    [(['val', 'test'], 'train', 'test, val'), (['train', 'train'], 'test', 'train')],
+)
+def test_a_table_without_a_split_is_refused_with_the_fix(
+    splits, missing, found, tmp_path
+):
+    write_folder(tmp_path, _=dict(a=2))
+    first, second = splits
+    (tmp_path / 'd.csv').write_text(
+        f'path,label,split\na/0.png,x,{first}\na/1.png,y,{second}\n'
+    )
+    words = f"d.csv' has no split '{missing}', only {found}. Fix: add its pictures; or"
+    with pytest.raises(UserError, match=words):
+        read_data(str(tmp_path / 'd.csv'))
+
+
 def test_a_byte_order_mark_is_no_part_of_a_table(tmp_path):
     write_folder(tmp_path, _=dict(a=5, b=5))
     lines = ['path,label']
@@ -205,7 +269,7 @@ def test_rare_classes_and_damaged_training_pictures_are_left_out(tmp_path, monke
     monkeypatch.setattr(MMLogger, 'warning', lambda self, text: said.append(text))
     whole = read_data(str(write_folder(tmp_path / 'rare', _=dict(a=10, b=10, rare=4))))
     assert whole.classes == ('a', 'b')
-    assert said.pop().endswith('fewer than 5 pictures: rare.')
+    assert said.pop().endswith('fewer than 5 different pictures: rare.')
     parts = dict(train=dict(a=10, b=10), val=dict(a=2, b=2), test=dict(a=2, b=2))
     whole = read_data(str(write_folder(tmp_path / 'split', **parts)))
     path = whole.items[whole.splits['train'][0]]
@@ -215,6 +279,109 @@ def test_rare_classes_and_damaged_training_pictures_are_left_out(tmp_path, monke
     assert counts(data)[1:] == counts(whole)[1:]
     assert f'left out: 1 damaged picture(s): {path} cannot be decoded' in said[-1]
     assert data.fingerprint != whole.fingerprint
+
+
+def test_classes_of_few_groups_are_left_out_and_named_so(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(MMLogger, 'warning', lambda self, text: said.append(text))
+    write_folder(tmp_path, _=dict(a=20, b=20, rare=20))
+    rows = []
+    for label, groups in (('a', 10), ('b', 10), ('rare', 4)):
+        for i in range(20):
+            rows.append((f'{label}/{i}.png', label, f'{label}{i % groups}'))
+    table = pd.DataFrame(rows, columns=['path', 'label', 'group'])
+    table.to_csv(tmp_path / 'd.csv', index=False)
+    assert read_data(str(tmp_path / 'd.csv')).classes == ('a', 'b')
+    assert said[-1].endswith('left out, since of fewer than 5 groups: rare.')
+
+
+def write_idx(path, values):
+    """Write uint8 values in the format of MNIST."""
+    header = [8 << 8 | values.ndim, *values.shape]
+    content = b''.join(number.to_bytes(4, 'big') for number in header)
+    path.write_bytes(content + values.astype(np.uint8).tobytes())
+
+
+@pytest.mark.parametrize(
+    'name, classes',
+    [('MNIST', ('3 - three', '5 - five')), ('FashionMNIST', ('Dress', 'Sandal'))],
+)
+def test_data_of_mnist_are_read_by_a_config(name, classes, tmp_path):
+    pytest.importorskip('mmpretrain')
+    labels = np.repeat([3, 5], 10)
+    for split in ('train', 't10k'):
+        pixels = rng.integers(256, size=(len(labels), 28, 28))
+        write_idx(tmp_path / f'{split}-images-idx3-ubyte', pixels)
+        write_idx(tmp_path / f'{split}-labels-idx1-ubyte', labels)
+    path = tmp_path / 'digits.py'
+    dataset = f"type='{name}', data_root='{tmp_path}', download=False, pipeline=[]"
+    path.write_text(f"""\
+default_scope = 'mmpretrain'
+train_dataloader = dict(dataset=dict({dataset}, split='train'))
+test_dataloader = dict(dataset=dict({dataset}, split='test'))
+""")
+    data = read_data(f'config:{path}')
+    assert counts(data) == [[8, 8], [2, 2], [10, 10]]
+    assert data.classes == classes
+
+
+@DATASETS.register_module()
+class OpenFile(BaseDataset):
+    """Reads its samples from one open file, as a data set in one process may do.
+
+    Args:
+        path (str): Of the file, which has a byte for each sample.
+        labels (list[int]): A label for each sample.
+    """
+
+    METAINFO = dict(classes=('a', 'b'))
+
+    def __init__(self, path, labels, **kwargs):
+        self.file = open(path, 'rb')
+        self.labels = labels
+        super().__init__(**kwargs)
+
+    def load_data_list(self):
+        return [dict(label=np.int64(label)) for label in self.labels]
+
+    def get_data_info(self, idx):
+        info = super().get_data_info(idx)
+        self.file.seek(idx)
+        time.sleep(0.001)  # another thread may run
+        (value,) = self.file.read(1)
+        return dict(info, img=np.full((2, 2, 3), value, np.uint8))
+
+
+def write_config(folder, train_labels, test_labels):
+    """Write a config of :class:`OpenFile`; return its path."""
+    loaders = []
+    for split, labels in (('train', train_labels), ('test', test_labels)):
+        file = folder / split
+        file.write_bytes(bytes(range(len(labels))))
+        dataset = f"type='OpenFile', path='{file}', labels={labels}"
+        loaders.append(f'{split}_dataloader = dict(dataset=dict({dataset}))')
+    path = folder / 'own.py'
+    path.write_text('\n'.join([*loaders, '']))
+    return path
+
+
+def test_threads_do_not_read_a_data_set_at_once(tmp_path):
+    labels = [0, 1] * 20
+    path = write_config(tmp_path, labels, labels)
+    data = read_data(str(path))
+    assert read_data(str(path)).fingerprint == data.fingerprint
+    with ThreadPoolExecutor(4) as pool:
+        pictures = list(pool.map(data.__getitem__, range(len(data))))
+    values = [picture.getpixel((0, 0))[0] for picture in pictures]
+    assert values == [item.index for item in data.items]
+
+
+@pytest.mark.parametrize('label', [-1, 2])
+def test_a_label_that_is_no_class_is_refused(label, tmp_path):
+    path = write_config(tmp_path, [0, 1] * 5, [0, label])
+    words = f'sample 1 of OpenFile={label} must be at least 0 and at most 1'
+    with pytest.raises(UserError, match=words):
+        read_data(str(path))
 
 
 def test_pictures_are_read_as_configs_read_them(tmp_path):

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,10 @@ from lm4ve.probing.pictures import (
     read_picture,
 )
 
+#: Held while a data set gives a sample. Loaders read data sets in processes, so that one
+#: may keep an open file and its place in it: two threads would get each other's samples.
+_ONE_THREAD = threading.Lock()
+
 
 @dataclass(frozen=True)
 class DatasetItem:
@@ -31,8 +36,9 @@ class DatasetItem:
     index: int
 
     def info(self) -> dict[str, Any]:
-        """Return the sample as the data set gives it to its pipeline."""
-        info: dict[str, Any] = self.dataset.get_data_info(self.index)
+        """Return the sample as the data set gives it to its pipeline; may run in any thread."""
+        with _ONE_THREAD:
+            info: dict[str, Any] = self.dataset.get_data_info(self.index)
         return info
 
 

@@ -4,12 +4,12 @@ A row has an *item* (:mod:`lm4ve.probing.items`), a *label*, a *split* ('train',
 'test', or '' where splits are still to be made) and a *group* ('' for none).
 """
 
+import operator
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from mmengine.config import Config
 from mmengine.logging import MMLogger
@@ -44,6 +44,11 @@ SPLIT_NAMES = {
     'test': 'test',
     'testing': 'test',
 }
+
+
+def split_of(word: str) -> str | None:
+    """Return the split that a folder or a cell of a CSV means, or None if it means none."""
+    return SPLIT_NAMES.get(word.lower())
 
 
 def list_rows(path: str) -> pd.DataFrame:
@@ -86,17 +91,16 @@ def _rows_of_folder(root: Path) -> pd.DataFrame:
     listed = list_files(root, lambda path: Path(path).suffix.lower() in endings)
     paths = [Path(path).parts for path in listed.files]
 
-    top_folders = {parts[0] for parts in paths if len(parts) > 1}
-    splits = {name: SPLIT_NAMES.get(name.lower()) for name in top_folders}
-    has_splits = _are_splits(splits, root)
-    class_depth = 1 if has_splits else 0
+    splits = _find_splits(paths, root)
+    class_depth = 1 if splits else 0
+    has_only_train = set(splits.values()) == {'train'}
     rows = []
     for parts in paths:
         if len(parts) <= class_depth + 1:
             listed.leave_out(OUTSIDE, '/'.join(parts))
             continue
-        split: str | None = ''
-        if has_splits and len(splits) > 1:
+        split = ''
+        if splits and not has_only_train:
             split = splits[parts[0]]
         label = parts[class_depth]
         _require_text(label, root)
@@ -110,7 +114,13 @@ def _rows_of_folder(root: Path) -> pd.DataFrame:
         MMLogger.get_current_instance().warning(
             f"'{root}': left out: {listed.describe_left_out()}."
         )
-    return pd.DataFrame(rows, columns=COLUMNS)
+    table = pd.DataFrame(rows, columns=COLUMNS)
+
+    def describe(index: int) -> str:
+        return str(table['item'][index].relative_to(root))
+
+    refuse_lookalikes(first_places(table['label'], describe), str(root))
+    return table
 
 
 def _require_text(label: str, root: Path) -> None:
@@ -152,7 +162,7 @@ def _refuse_lost_classes(
     for parts in unread:
         if len(parts) <= parts_of_class:
             continue  # beside the folders of classes
-        if class_depth and parts[0].lower() not in SPLIT_NAMES:
+        if class_depth and split_of(parts[0]) is None:
             continue  # beside the folders of splits
         if parts[:parts_of_class] not in classes_read:
             folder = '/'.join(parts[:parts_of_class])
@@ -166,28 +176,41 @@ def _refuse_lost_classes(
     )
 
 
-def _are_splits(splits: Mapping[str, str | None], root: Path) -> bool:
-    """Return whether the top folders are splits; else they are classes.
+def _find_splits(paths: Sequence[tuple[str, ...]], root: Path) -> dict[str, str]:
+    """Return the splits that the top folders are: folder -> split; empty if they are classes.
 
-    They are splits if all have the name of one and 'train' is among them.
+    They are splits if all have the name of one. A single folder with such a name may be
+    a class: the pictures of trains lie in 'train'. Then they lie directly in it.
 
     Args:
-        splits (Mapping[str, str | None]): Folder -> the split that its name means, or
-            None.
-        root (Path): The folder that they lie in, for the error.
+        paths (Sequence[tuple[str, ...]]): The parts of the pictures' paths below the root.
+        root (Path): The folder of the data, for the error.
 
     Raises:
-        UserError: Some are splits and some are not.
+        UserError: Some folders are splits and some are not.
     """
-    known = set(splits.values()) - {None}
-    others = sorted(name for name, split in splits.items() if split is None)
-    if 'train' not in known:
-        return False
-    if others and len(known) > 1:  # 'train' alone may be a class
+    splits: dict[str, str] = {}
+    others = set()
+    has_classes = False
+    for parts in paths:
+        if len(parts) == 1:
+            continue  # beside the folders
+        split = split_of(parts[0])
+        if split is None:
+            others.add(parts[0])
+            continue
+        splits[parts[0]] = split
+        if len(parts) > 2:
+            has_classes = True
+    if splits and others and (has_classes or len(splits) > 1):
         raise UserError(
-            f"'{root}' has folders that are no split beside those that are: {listing(others)}."
+            f"'{root}' has folders that are no split ({listing(sorted(others))}) beside those "
+            f'of splits ({listing(sorted(splits))}). Fix: move the former away; or, if all are '
+            'classes, rename the latter.'
         )
-    return not others
+    if others:
+        return {}
+    return splits
 
 
 # ----------------------------------------------------------------------------- a CSV
@@ -206,14 +229,14 @@ def _rows_of_csv(path: Path) -> pd.DataFrame:
             f"'{path}' does not exist: neither a folder, nor a CSV, nor config:NAME."
         )
     check(f"The ending of '{path}'", path.suffix.lower(), choices=('.csv', '.tsv'))
-    rows: list[tuple[Path, str, str, str]] = []
+    rows: list[tuple[Path, str, str | None, str]] = []
     lines: list[str] = []
     mistakes: list[str] = []
     # Real path of a file -> the line and the label of its first row.
     first: dict[str, tuple[str, str]] = {}
     for line, row in read_rows(path, 'DATA'):
         for column in ('path', 'label'):
-            check(f"A column of '{path}'", column, choices=row)
+            _require_column(column, row, path)
         item = path.parent / row['path']
         mistake = _find_mistake(line, row, item)
         # One file may be named by several paths.
@@ -227,9 +250,9 @@ def _rows_of_csv(path: Path) -> pd.DataFrame:
         if mistake is not None:
             mistakes.append(mistake)
             continue
-        split = ''
+        split: str | None = ''
         if 'split' in row:
-            split = SPLIT_NAMES[row['split']]
+            split = split_of(row['split'])
         rows.append((item, row['label'], split, row.get('group', '')))
         lines.append(line)
     if mistakes:
@@ -237,6 +260,24 @@ def _rows_of_csv(path: Path) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=COLUMNS)
     refuse_lookalikes(first_places(table['label'], lines.__getitem__), str(path))
     return table
+
+
+def _require_column(column: str, row: Mapping[str, str], path: Path) -> None:
+    """Refuse a CSV without a column.
+
+    Args:
+        column (str): The column.
+        row (Mapping[str, str]): Column -> cell, of any of its rows.
+        path (Path): The CSV, for the error.
+
+    Raises:
+        UserError: It names the columns that are there.
+    """
+    if column not in row:
+        raise UserError(
+            f"'{path}' has no column '{column}', only {listing(list(row), 10)}. "
+            f"Fix: call it '{column}' in the first line."
+        )
 
 
 def _find_mistake(line: str, row: Mapping[str, str], item: Path) -> str | None:
@@ -251,7 +292,7 @@ def _find_mistake(line: str, row: Mapping[str, str], item: Path) -> str | None:
         return f'{line} is a row without a path'
     if not row['label']:
         return f'{line} is a row without a label'
-    if 'split' in row and row['split'] not in SPLIT_NAMES:
+    if 'split' in row and split_of(row['split']) is None:
         names = ', '.join(SPLIT_NAMES)
         return f"{line}: the split '{row['split']}' is none of {names}"
     if not item.is_file():
@@ -289,10 +330,7 @@ def _rows_of_dataset(settings: Any, split: str) -> list[tuple[Any, ...]]:
         names = [f'{name} ({i})' for i, name in enumerate(names)]
     rows = []
     for index in range(len(dataset)):
-        info = dataset.get_data_info(index)
-        label = info.get('gt_label', info.get('label'))
-        if not isinstance(label, (int, np.integer)):
-            raise UserError(f'{settings.type} gives no single label: {label!r}.')
+        label = _label_of(dataset.get_data_info(index), settings.type)
         field = f'The label of sample {index} of {settings.type}'
         if names:
             check(field, label, least=0, most=len(names) - 1)
@@ -302,3 +340,21 @@ def _rows_of_dataset(settings: Any, split: str) -> list[tuple[Any, ...]]:
             name = str(label)
         rows.append((DatasetItem(dataset, index), name, split, ''))
     return rows
+
+
+def _label_of(info: Mapping[str, Any], dataset: str) -> int:
+    """Return the label of a data set's sample.
+
+    Args:
+        info (Mapping): The sample. Its label may be an integer of Python, NumPy or torch,
+            also as an array without dimensions: mmpretrain's MNIST has such.
+        dataset (str): The name of the data set's class, for the error.
+
+    Raises:
+        UserError: It has none, or several.
+    """
+    label = info.get('gt_label', info.get('label'))
+    try:
+        return operator.index(label)
+    except TypeError as e:
+        raise UserError(f'{dataset} gives no single label: {label!r}.') from e

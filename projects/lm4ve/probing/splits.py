@@ -13,7 +13,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
 
-from lm4ve.errors import UserError, check, listing
+from lm4ve.errors import UserError, listing
 from lm4ve.probing.duplicates import warn_of_shared_files
 
 #: A fifth of the data is for tests, a fifth for choosing the rate, the rest for
@@ -46,7 +46,11 @@ def assign_splits(rows: pd.DataFrame, name: str, seed: int) -> pd.DataFrame:
     if 'test' not in own_splits:
         rows['split'] = rows['split'].replace('val', 'test')
     for needed in ('train', 'test'):
-        check(f"The splits of '{name}'", needed, choices=set(rows['split']))
+        if needed not in set(rows['split']):
+            raise UserError(
+                f"'{name}' has no split '{needed}', only {listing(sorted(own_splits))}. Fix: "
+                'add its pictures; or name no splits, and all are drawn.'
+            )
     _check_sides(rows, name)
     if 'val' not in set(rows['split']):
         _split_off_val(rows, groups, seed)
@@ -75,8 +79,10 @@ def _split_in_three(
     rows['split'] = folds.map({0: 'test', 1: 'val'}).fillna('train')
     rare = sorted(set(rows['label'][folds < 0]))
     if rare:
+        has_groups = any(rows['group'] != '')
+        what = 'groups' if has_groups else 'different pictures'
         MMLogger.get_current_instance().warning(
-            f"'{name}': left out, since of fewer than {FOLDS} pictures: {listing(rare)}."
+            f"'{name}': left out, since of fewer than {FOLDS} {what}: {listing(rare)}."
         )
     return rows[folds >= 0]
 
