@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,19 +14,21 @@ from sklearn.metrics import confusion_matrix, recall_score
 
 from lm4ve.draw.figures import to_image
 from lm4ve.errors import UserError
-from lm4ve.probing.data import ProbeData
+from lm4ve.probing.data import ProbeData, read_data
 from lm4ve.probing.examples import MOST, choose_examples, has_pictures
 from lm4ve.probing.features import Features
 from lm4ve.probing.heads import ProfiledHead
 from lm4ve.probing.heard_warnings import hear_warnings
 from lm4ve.probing.items import DatasetItem
 from lm4ve.probing.mistakes import class_recalls, list_confusions, only_right_in
+from lm4ve.probing.pictures import DamagedPictureError
 from lm4ve.probing.plan import Plan
 from lm4ve.probing.plot import draw_study
 from lm4ve.probing.report import claim_folder, write_report
 from lm4ve.probing.sections import list_sections
 from lm4ve.probing.study import Prepared, Study, StudyResults
 from lm4ve.probing.verdict import compare
+from tests.helpers.probing import break_tables
 
 command = import_module('lm4ve.commands.try')  # a statement cannot name it
 TEST = 120
@@ -307,6 +310,33 @@ def test_a_dozen_pictures_are_shown_with_what_heads_say(data, tmp_path):
     assert (
         only_linear.shown[0].predictions[0] == 'frozen: no finite score (4 of 4 seeds)'
     )
+
+
+def test_examples_leave_out_a_test_picture_that_only_decoding_finds_broken(tmp_path):
+    folder = tmp_path / 'photos'
+    for label in 'abcd':
+        (folder / label).mkdir(parents=True)
+        for i in range(10):
+            noise = np.random.default_rng(i).integers(256, size=(8, 8, 3))
+            picture = Image.fromarray(noise.astype(np.uint8))
+            picture.save(folder / f'{label}/{i}.jpg')
+    data = read_data(str(folder))
+    index = data.splits['test'][1]
+    break_tables(data.items[index])
+    with pytest.raises(DamagedPictureError):
+        data[index]
+
+    kept = data.without_damaged(np.array([index]))
+    labels = kept.labels[kept.splits['test']]
+    predicted = dict(linear=3 - labels[None], frozen=labels[None])
+    _, results = make_study(kept, tmp_path, predicted)
+    only_frozen, only_linear = choose_examples(kept, results, ('frozen', 'linear'))
+    assert (only_frozen.count, only_linear.count) == (7, 0)
+    shown = [example.path for example in only_frozen.shown]
+    assert shown == [str(kept.items[i]) for i in kept.splits['test']]
+    for example in only_frozen.shown:
+        assert example.source.startswith('data:image/jpeg;base64,')
+        assert example.label == Path(example.path).parent.name
 
 
 def test_a_path_that_is_no_text_is_shown(data, tmp_path):

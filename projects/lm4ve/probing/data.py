@@ -32,6 +32,9 @@ _LEAST = {'train': 1, 'val': 1, 'test': 2}
 #: Damaged pictures that a message names.
 _LISTED = 20
 
+#: A picture that cannot be read, and its defect in words that follow its name.
+DamagedItem = tuple[Item, str]
+
 
 @dataclass(frozen=True)
 class ProbeData:
@@ -81,22 +84,20 @@ class ProbeData:
                 split has no other picture.
         """
         splits = {}
-        refused: list[int] = []
-        left_out: list[int] = []
+        refused: list[DamagedItem] = []
+        left_out: list[DamagedItem] = []
         for split, own in self.splits.items():
             splits[split] = np.setdiff1d(own, indices)
-            damaged = np.intersect1d(own, indices).tolist()
+            damaged = []
+            for index in np.intersect1d(own, indices).tolist():
+                damaged.append((self.items[index], 'cannot be decoded'))
             if split in self.drawn or split == 'train':
                 left_out += damaged
             else:
                 refused += damaged
-        _report_damage(self.name, self._describe(refused), self._describe(left_out))
+        _report_damage(self.name, refused, left_out)
         _check_splits(self.name, self.labels, splits, self.classes)
         return replace(self, splits=splits)
-
-    def _describe(self, indices: Sequence[int]) -> list[str]:
-        """Return a text for each picture that cannot be decoded."""
-        return [f'{name_of(self.items[i])} cannot be decoded' for i in indices]
 
 
 def read_data(path: str, *, seed: int = 0, limit: int | None = None) -> ProbeData:
@@ -115,7 +116,7 @@ def read_data(path: str, *, seed: int = 0, limit: int | None = None) -> ProbeDat
 
     Returns:
         ProbeData: Damaged pictures are left out, and, where the splits are made here,
-        classes of fewer than five pictures. Warnings name both.
+        classes of fewer than five different pictures or groups. Warnings name both.
 
     Raises:
         UserError: There are no labelled pictures or fewer than two classes, a picture
@@ -198,9 +199,11 @@ def _leave_out_damaged(rows: pd.DataFrame, name: str) -> pd.DataFrame:
     """
     is_damaged = rows['defect'].notna()
     is_scored = rows['split'].isin(['val', 'test'])
-    refused = _describe_damage(rows[is_damaged & is_scored])
-    left_out = _describe_damage(rows[is_damaged & ~is_scored])
-    _report_damage(name, refused, left_out)
+    _report_damage(
+        name,
+        refused=_damaged_items(rows[is_damaged & is_scored]),
+        left_out=_damaged_items(rows[is_damaged & ~is_scored]),
+    )
     sound = rows[~is_damaged]
     lost = sorted(set(rows['label']) - set(sound['label']))
     if lost:
@@ -211,22 +214,20 @@ def _leave_out_damaged(rows: pd.DataFrame, name: str) -> pd.DataFrame:
     return sound
 
 
-def _describe_damage(rows: pd.DataFrame) -> list[str]:
-    """Return a text for each row of a damaged picture: its file, and its defect."""
-    return [
-        f'{name_of(item)} {defect}'
-        for item, defect in zip(rows['item'], rows['defect'], strict=True)
-    ]
+def _damaged_items(rows: pd.DataFrame) -> list[DamagedItem]:
+    """Return the item and the defect of each row."""
+    return list(zip(rows['item'], rows['defect'], strict=True))
 
 
-def _report_damage(name: str, refused: Sequence[str], left_out: Sequence[str]) -> None:
+def _report_damage(
+    name: str, refused: Sequence[DamagedItem], left_out: Sequence[DamagedItem]
+) -> None:
     """Refuse damaged pictures that would change the user's test, and log the others.
 
     Args:
         name (str): What the user called the data.
-        refused (Sequence[str]): Descriptions of damaged pictures in the user's own val or
-            test.
-        left_out (Sequence[str]): Descriptions of the other ones.
+        refused (Sequence[DamagedItem]): Damaged pictures in the user's own val or test.
+        left_out (Sequence[DamagedItem]): The other ones.
 
     Raises:
         UserError: There are refused ones.
@@ -234,13 +235,18 @@ def _report_damage(name: str, refused: Sequence[str], left_out: Sequence[str]) -
     if refused:
         raise UserError(
             f"'{name}': {len(refused)} damaged picture(s) in val or test: "
-            f'{listing(refused, _LISTED)}. Fix: repair or remove them.'
+            f'{_describe_damage(refused)}. Fix: repair or remove them.'
         )
     if left_out:
         MMLogger.get_current_instance().warning(
             f"'{name}': left out: {len(left_out)} damaged picture(s): "
-            f'{listing(left_out, _LISTED)}.'
+            f'{_describe_damage(left_out)}.'
         )
+
+
+def _describe_damage(damaged: Sequence[DamagedItem]) -> str:
+    """Return the first damaged pictures with their defects, and how many more there are."""
+    return listing([f'{name_of(item)} {defect}' for item, defect in damaged], _LISTED)
 
 
 def _check_splits(

@@ -44,8 +44,8 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Examples:
-    """Pictures that one head alone gets right.
+class OneSided:
+    """Test pictures that one of two heads alone gets right, and some of them as examples.
 
     Attributes:
         right (str): The head that is right in most seeds.
@@ -73,11 +73,12 @@ def has_pictures(data: ProbeData) -> bool:
 
 def choose_examples(
     pictures: ProbeData, results: StudyResults, names: Sequence[str]
-) -> list[Examples]:
+) -> list[OneSided]:
     """Return the pictures that only the first head gets right, and those of only the second.
 
     Args:
-        pictures (ProbeData): The data with its items, which are pictures.
+        pictures (ProbeData): The data with its items, which are pictures. Its splits are
+            those of the features: pictures that could not be decoded are in none.
         results (StudyResults): The results of all heads.
         names (Sequence[str]): Two heads.
     """
@@ -95,16 +96,16 @@ def choose_examples(
     shown_of_first = of_first[:room_of_first]
     shown_of_second = of_second[: MOST - len(shown_of_first)]
 
-    examples = []
+    groups = []
     for right, wrong, found, shown in (
         (first, second, of_first, shown_of_first),
         (second, first, of_second, shown_of_second),
     ):
-        own = [
+        examples = [
             _make_example(pictures, results, names, place) for place in shown.tolist()
         ]
-        examples.append(Examples(right, wrong, len(found), own))
-    return examples
+        groups.append(OneSided(right, wrong, len(found), examples))
+    return groups
 
 
 def _make_example(
