@@ -1,7 +1,9 @@
-"""Folders of pictures, one a class, as ``tools/analysis/probe.py`` reads them."""
+"""What tests of ``lm4ve try`` share: folders of pictures, one a class, and features."""
 
 import numpy as np
 from PIL import Image
+
+from lm4ve.probing.features import FeatureExtraction
 
 rng = np.random.default_rng(0)
 
@@ -16,6 +18,11 @@ def write_folder(root, **splits):
                 noise = rng.integers(256, size=(9, 12, 3), dtype=np.uint8)
                 Image.fromarray(noise).save(folder / f'{i}.png')
     return root
+
+
+def compute_features(encoder, data, cache, **options):
+    """Run an encoder over data; options are those of ``FeatureExtraction``."""
+    return FeatureExtraction(encoder, data, cache, **options).finish()
 
 
 def break_tables(path):

@@ -36,10 +36,12 @@ def test_probes_read_class_token_and_mean_of_places(reads, prefix):
 
 
 def test_an_encoder_without_a_class_token_has_one_linear_probe():
-    names = [head.name for head in list_probes(0)]
+    names = [head.name for head in list_probes(has_class_token=False)]
     assert names == ['linear', 'attentive', 'logreg', 'knn']
-    assert {head.reads for head in list_probes(0)} == {'mean', 'tokens'}
-    with_class = [head.name for head in list_probes(1) if head.family == 'linear']
+    reads = {head.reads for head in list_probes(has_class_token=False)}
+    assert reads == {'mean', 'tokens'}
+    probes = list_probes(has_class_token=True)
+    with_class = [head.name for head in probes if head.family == 'linear']
     assert with_class == ['linear (class)', 'linear (mean)', 'linear (both)']
 
 

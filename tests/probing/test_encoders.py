@@ -9,12 +9,21 @@ import torch
 from PIL import Image
 from skimage import data as photographs
 from torchvision.models import resnet18
-from transformers import ViTConfig, ViTImageProcessor, ViTModel
+from transformers import (
+    Dinov2Config,
+    Dinov2Model,
+    Dinov2WithRegistersConfig,
+    Dinov2WithRegistersModel,
+    ViTConfig,
+    ViTImageProcessor,
+    ViTModel,
+)
 
 from lm4ve.errors import UserError
 from lm4ve.probing.data import read_data
 from lm4ve.probing.encoders import load_encoder
-from lm4ve.probing.features import extract_features
+from lm4ve.probing.pooling import read_tokens
+from tests.helpers.probing import compute_features, write_folder
 from tests.helpers.tasks import FOLDERS
 
 #: ImageNet's classes of tabby, tiger and Egyptian cats, and of espresso.
@@ -97,6 +106,83 @@ def test_torchvision_encoders_end_before_the_pooling(cat, tmp_path):
     assert torch.allclose(model.fc(maps.mean((2, 3))), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    'name, prefix, has_class_token',
+    [
+        ('timm/vit_tiny_patch16_224', 1, True),
+        ('timm/deit_tiny_distilled_patch16_224', 2, True),
+        ('timm/vit_small_patch14_reg4_dinov2', 5, True),
+        ('timm/vit_wee_patch16_reg1_gap_256', 1, False),
+        ('timm/naflexvit_base_patch16_gap', 4, False),
+        ('timm/resnet18', 0, False),
+        ('vit-demo_none_digits', 1, True),
+    ],
+)
+def test_registers_alone_are_no_class_token(name, prefix, has_class_token):
+    encoder = load_encoder(name, 'none')
+    assert encoder.prefix == prefix
+    assert encoder.has_class_token == has_class_token
+
+
+@pytest.mark.parametrize(
+    'model_class, config_class, more',
+    [
+        (Dinov2Model, Dinov2Config, {}),
+        (
+            Dinov2WithRegistersModel,
+            Dinov2WithRegistersConfig,
+            dict(num_register_tokens=3),
+        ),
+    ],
+)
+def test_probes_read_the_class_token_of_dinov2(
+    model_class, config_class, more, tmp_path
+):
+    sizes = dict(image_size=28, patch_size=14, hidden_size=32, mlp_ratio=2)
+    config = config_class(**sizes, **more, num_hidden_layers=2, num_attention_heads=2)
+    torch.manual_seed(0)
+    model = model_class(config).eval()
+    model.save_pretrained(tmp_path / 'encoder')
+    size = dict(height=28, width=28)
+    processor = ViTImageProcessor(size=size)
+    processor.save_pretrained(tmp_path / 'encoder')
+    data = read_data(str(write_folder(tmp_path / 'data', _=dict(a=5, b=5))))
+    encoder = load_encoder(str(tmp_path / 'encoder'))
+    assert encoder.has_class_token
+    found = compute_features(encoder, data, tmp_path / 'cache')
+    tokens = torch.from_numpy(np.array(found.tokens[0])).float()
+    read = read_tokens(tokens, 'class', found.prefix)[:, 0]
+    places = read_tokens(tokens, 'mean', found.prefix)[:, 0]
+    pictures = processor([data[i] for i in range(len(data))], return_tensors='pt')
+    with torch.no_grad():
+        outputs = model(**pictures)
+    # The pooler of DINOv2 is its class token. Features are stored in float16.
+    torch.testing.assert_close(read, outputs.pooler_output, rtol=1e-3, atol=2e-3)
+    patches = outputs.last_hidden_state[:, -4:]
+    torch.testing.assert_close(places, patches.mean(1), rtol=1e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'vit-demo_none_digits',
+        'timm/vit_tiny_patch16_224',
+        'torchvision/resnet18',
+        'torchvision/swin_v2_t',  # it has buffers outside of torch's own layers
+    ],
+)
+def test_encoders_compute_where_they_are_moved(name, cat):
+    encoder = load_encoder(name, 'none')
+    picture = encoder.transform(cat)
+    batch = [picture]  # of a config: its preprocessor moves samples
+    if isinstance(picture, torch.Tensor):
+        batch = picture[None].to('meta')
+    # On 'meta', as on a GPU, no operation takes tensors of the CPU beside others.
+    encoder.module.to('meta')
+    with torch.no_grad():
+        assert encoder.module(batch).device.type == 'meta'
+
+
 def test_inception_gets_the_pixels_of_its_weights():
     assert load_encoder('torchvision/googlenet', 'none').module.model.transform_input
 
@@ -125,7 +211,7 @@ def test_configs_give_data_and_encoders(
     base = f'_base_ = {str(FOLDERS[task] / name) + ".py"!r}'
     Path('config.py').write_text('\n'.join([base, *loaders]))
     data = read_data('config.py', limit=150)
-    found = extract_features(
+    found = compute_features(
         load_encoder('config.py', 'none'), data, tmp_path, tokens=16
     )
     assert (
@@ -133,7 +219,7 @@ def test_configs_give_data_and_encoders(
     )
     if task != 'image':
         with pytest.raises(UserError, match="takes images; 'config.py' has others"):
-            extract_features(load_encoder('timm/resnet18', 'none'), data, tmp_path)
+            compute_features(load_encoder('timm/resnet18', 'none'), data, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,10 @@ class Extracted:
         self.features = features
         self.folder = features.folder
         self.data = features.data
-        self.encoder = SimpleNamespace(prefix=features.prefix)
+        has_class_token = features.prefix > 0
+        self.encoder = SimpleNamespace(
+            prefix=features.prefix, has_class_token=has_class_token
+        )
 
     def start(self):
         return features_shape(self.features), 0.0, 0.0
@@ -117,7 +120,8 @@ def shape_of(features) -> TokenShape:
     """Return what heads for these tokens are built for."""
     pictures = len(features.data.splits['train'])
     classes = len(features.data.classes)
-    return TokenShape(TOKENS, CHANNELS, features.prefix, classes, pictures)
+    prefix = features.prefix
+    return TokenShape(TOKENS, CHANNELS, prefix, prefix > 0, classes, pictures)
 
 
 def prepare(features, words):
@@ -362,7 +366,9 @@ def test_a_damaged_plan_is_made_anew(content, tmp_path, checkpoint):
 def test_damaged_results_do_not_count(tmp_path):
     features = make_features(tmp_path)
     trainer = Trainer(features)
-    linear = profile_head(list_probes(0)[0], shape_of(features), 0, 'float32')
+    linear = profile_head(
+        list_probes(has_class_token=False)[0], shape_of(features), 0, 'float32'
+    )
     job = Job(linear, 1e-2, 0, 10, 'test')
     trainer.run(job)
     path = job.path(features)
@@ -535,7 +541,9 @@ def test_the_type_of_products_is_chosen_once(tmp_path, monkeypatch):
 
 def test_types_of_products_share_no_result(tmp_path):
     features = make_features(tmp_path)
-    head = profile_head(list_probes(0)[0], shape_of(features), 0, 'float32')
+    head = profile_head(
+        list_probes(has_class_token=False)[0], shape_of(features), 0, 'float32'
+    )
     jobs = [Job(head, 1e-2, 0, 10, 'test', dtype) for dtype in precision.DTYPES]
     assert len({job.path(features) for job in jobs}) == 2
 

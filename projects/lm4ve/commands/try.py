@@ -230,6 +230,7 @@ def run_study(
             tokens=tokens,
             channels=channels,
             prefix=extraction.encoder.prefix,
+            has_class_token=extraction.encoder.has_class_token,
             classes=len(data.classes),
             pictures=len(data.splits['train']),
         )

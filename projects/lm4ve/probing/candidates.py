@@ -132,14 +132,14 @@ def words_of_layers(layers: Sequence[int]) -> str:
     return f'{layers[0]}-{layers[-1]}'
 
 
-def list_probes(prefix: int) -> list[HeadSpec]:
+def list_probes(has_class_token: bool) -> list[HeadSpec]:
     """Return the heads without any layer: linear and attentive probes, and fitted baselines.
 
     Args:
-        prefix (int): The encoder's class and register tokens. With one, the linear probe
+        has_class_token (bool): Whether the encoder has one. With it, the linear probe
             comes in three forms, of which the best on val is compared.
     """
-    if prefix == 0:
+    if not has_class_token:
         linear = [HeadSpec('linear', 'linear', 'the linear probe', reads='mean')]
         vector = 'mean'
         neighbours = 'mean'

@@ -42,6 +42,7 @@ class TokenShape:
     Attributes:
         tokens, channels (int): N and C of an encoder's output.
         prefix (int): How many class and register tokens come first.
+        has_class_token (bool): Whether the first of them is a class token.
         classes (int): The number of labels.
         pictures (int): How many pictures are trained on.
     """
@@ -49,6 +50,7 @@ class TokenShape:
     tokens: int
     channels: int
     prefix: int
+    has_class_token: bool
     classes: int
     pictures: int
 

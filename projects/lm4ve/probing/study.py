@@ -494,7 +494,7 @@ def _profile_heads(
         return list(run(build, chosen))
 
     blocks = profile(blocks_of(settings))
-    heads = [*blocks, *profile(list_probes(shape.prefix))]
+    heads = [*blocks, *profile(list_probes(shape.has_class_token))]
     for controls in _controls_of(blocks, shape):
         heads += profile(controls)
     heads.sort(key=lambda head: FAMILIES.index(head.family))

@@ -97,7 +97,11 @@ class _BackboneRun:
             Tensor: A map ``[B, C, ...]`` or tokens ``[B, N, C]``.
         """
         batch = collate(self.cfg, samples)
-        data = parts['preprocessor'](batch, training=False)
+        # MMEngine's preprocessors copy samples to the device of their own last `.to()`,
+        # which the `.to()` of a parent does not call.
+        device = next(parts['backbone'].parameters()).device
+        preprocessor = parts['preprocessor'].to(device)
+        data = preprocessor(batch, training=False)
         inputs = data['inputs']
         if self.kind != 'video':
             return self._run_backbone(parts['backbone'], inputs)

@@ -57,6 +57,8 @@ class Encoder:
         transform (Callable): See :class:`EncoderParts`.
         fingerprint (str): Hex; of the weights, the architecture and the transform.
         prefix (int): The number of class and register tokens, which come first.
+        has_class_token (bool): Whether the first of them is a class token; all others
+            are taken for registers.
         kind (str): What it encodes: 'image', 'video' or 'pointcloud'.
     """
 
@@ -65,7 +67,22 @@ class Encoder:
     transform: Callable[[Any], Any]
     fingerprint: str
     prefix: int = 0
+    has_class_token: bool = False
     kind: str = 'image'
+
+
+def has_class_token(model: nn.Module) -> bool:
+    """Return whether a model learns a class token, by the names of its parameters.
+
+    Most models call it ``cls_token``, torchvision's ``class_token``, and CLIP and its
+    like ``class_embedding``. Registers may come without it, as in timm's
+    ``vit_*_reg4_gap_*``.
+    """
+    for path, _ in model.named_parameters():
+        _, _, name = path.rpartition('.')
+        if name.startswith(('cls_', 'class_')):
+            return True
+    return False
 
 
 class FrozenModel(nn.Module):

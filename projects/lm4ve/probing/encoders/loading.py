@@ -10,7 +10,12 @@ from lm4ve.analysis.loading import UNTRAINED
 from lm4ve.errors import UserError
 from lm4ve.llm.fingerprint import fingerprint
 from lm4ve.probing.encoders.config_models import load_config_model
-from lm4ve.probing.encoders.encoder import WITHOUT_NETWORK, Encoder, EncoderParts
+from lm4ve.probing.encoders.encoder import (
+    WITHOUT_NETWORK,
+    Encoder,
+    EncoderParts,
+    has_class_token,
+)
 from lm4ve.probing.encoders.strict_loading import load_encoder_state
 from lm4ve.probing.encoders.timm_models import load_packaged, load_timm
 from lm4ve.probing.encoders.torchvision_models import load_torchvision
@@ -74,6 +79,7 @@ def load_encoder(
         transform=parts.transform,
         fingerprint=hashlib.sha256(facts.encode()).hexdigest(),
         prefix=parts.prefix,
+        has_class_token=parts.prefix > 0 and has_class_token(module),
         kind=parts.kind,
     )
 

@@ -31,10 +31,12 @@ def load_torchvision(name: str, is_published: bool, size: int | None) -> Encoder
     if hasattr(model, 'transform_input'):
         # Inception's weights expect pixels that are normalized differently.
         model.transform_input = True
-    # The extractor shares its tensors with the model.
+    # The extractor shares its parameters with the model, and has buffers of its own.
     extractor = create_feature_extractor(model, {_last_node(model): 'features'})
 
     def run(_: Any, pictures: Any) -> Any:
+        # It is no part of the module, whose move leaves these buffers where they are.
+        extractor.to(pictures.device)
         return extractor(pictures)['features']
 
     sizes = {}
