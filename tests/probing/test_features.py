@@ -13,10 +13,9 @@ from torch import nn
 from lm4ve.errors import UserError
 from lm4ve.probing.data import read_data
 from lm4ve.probing.encoders import Encoder
-from lm4ve.probing.features import extract_features
 from lm4ve.probing.pooling import pool_tokens
 from lm4ve.probing.token_file import RECORD, TOKENS
-from tests.helpers.probing import break_tables, write_folder
+from tests.helpers.probing import break_tables, compute_features, write_folder
 
 
 def to_tensor(picture):
@@ -43,7 +42,7 @@ class Small(nn.Module):
 
 def extract(module, data, cache, **options):
     encoder = Encoder('small', module, to_tensor, 'ab')
-    return extract_features(encoder, data, cache, **options)
+    return compute_features(encoder, data, cache, **options)
 
 
 @pytest.fixture(scope='module', autouse=True)

@@ -533,7 +533,7 @@ def test_the_type_of_products_is_chosen_once(tmp_path, monkeypatch):
     # On another machine, with the same tokens.
     monkeypatch.setattr(precision, 'computes_bfloat16', lambda device: False)
     assert precision.choose_dtype('auto', tmp_path) == 'bfloat16'
-    with pytest.raises(UserError, match='--dtype float32: .* are in bfloat16'):
+    with pytest.raises(UserError, match='--dtype float32: .* chose bfloat16'):
         precision.choose_dtype('float32', tmp_path)
     (tmp_path / precision.RECORD).write_text('{"dtype": "int4"}')
     assert precision.choose_dtype('auto', tmp_path) == 'float32'

@@ -1,15 +1,17 @@
 """Measures how long work takes on a machine that has nothing else to do.
 
 Plans follow from what is measured. If they followed from the clock on the wall, a busy
-machine would get another plan than a free one, and a study that goes on there would
-train everything again.
+machine would get a much shorter plan than a free one. The seconds that are counted here
+leave out the waiting for a core, but not that others' use of caches and memory slows
+the work itself. So they are close to those of a free machine, but not the same: a plan
+that was measured on a busy one is not stored (:func:`lm4ve.probing.plan.is_busy`).
 """
 
 import time
 
 import torch
 
-_HAS_GPU = torch.cuda.is_available()
+from lm4ve.runner.devices import find_device
 
 
 class FreeClock:
@@ -24,6 +26,7 @@ class FreeClock:
 
     def __init__(self, cores: int = 1) -> None:
         self.cores = cores
+        self._has_gpu = find_device(None).type == 'cuda'
         self._start = self._now()
         self._start_on_wall = time.perf_counter()
 
@@ -42,11 +45,11 @@ class FreeClock:
 
     def _sharers(self) -> int:
         """Return by how many the measured seconds are shared."""
-        return 1 if _HAS_GPU else self.cores
+        return 1 if self._has_gpu else self.cores
 
     def _now(self) -> float:
         """Return the time from which seconds are counted."""
-        if _HAS_GPU:
+        if self._has_gpu:
             torch.cuda.synchronize()
             return time.perf_counter()
         return time.process_time()

@@ -8,7 +8,9 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import distributions
 from pathlib import Path
@@ -17,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from lm4ve.errors import UserError, check
@@ -88,7 +90,7 @@ class FeatureExtraction:
     What an earlier run computed is used, also where it was killed.
 
     Args:
-        encoder (Encoder): Is not changed.
+        encoder (Encoder): Is moved to the GPU while it computes, and then to the CPU.
         data (ProbeData): The data.
         cache (Path): Where features lie, each in a folder named by its fingerprint.
         views (int): V. From the second on, a picture of the training split is cut at
@@ -109,40 +111,40 @@ class FeatureExtraction:
         views: int = 1,
         tokens: int = 16,
     ) -> None:
-        encoder.module.to(find_device(None))
         check('--tokens', tokens, least=0)
         most_views = None if encoder.kind == 'image' else 1
         check('--views', views, least=1, most=most_views)
         self.encoder = encoder
         self.data = data
         self.views = views
-        self.limit = tokens
+        self.most_tokens = tokens
         self.fingerprint = _fingerprint(encoder, data, views, tokens)
         self.folder = Path(cache) / self.fingerprint[:16]
         require_writable(self.folder, '--cache')
 
     @property
-    def rows(self) -> int:
-        """How many rows of tokens there are in the end, one for each view and item."""
+    def token_rows(self) -> int:
+        """How many token rows there are in the end, one for each view and item."""
         return self.views * len(self.data)
 
     def start(self) -> tuple[list[int], float, float]:
         """Compute the first batch of what is missing.
 
         Returns:
-            tuple: N and C of a row, and the seconds that the encoder will take on free
-            cores: for the rest, and for a picture with its views.
+            tuple: N and C, and the seconds that the encoder will take on free cores: for
+            the rest, and for a picture with its views.
 
         Raises:
             UserError: See :meth:`finish`.
         """
         with sole_use(self.folder / 'lock'):
             file = self._open()
-            missing = self.rows - file.rows
+            missing = self.token_rows - file.token_rows
             if missing == 0:
                 return file.shape, 0.0, 0.0
             batch = min(BATCH, missing)
-            seconds_of_row = self._fill(file, file.rows + batch) / batch
+            seconds = self._compute(file, file.token_rows + batch)
+            seconds_of_row = seconds / batch
             rest = seconds_of_row * (missing - batch)
             return file.shape, rest, seconds_of_row * self.views
 
@@ -156,8 +158,8 @@ class FeatureExtraction:
         """
         with sole_use(self.folder / 'lock'):
             file = self._open()
-            if file.rows < self.rows:
-                self._fill(file, self.rows)
+            if file.token_rows < self.token_rows:
+                self._compute(file, self.token_rows)
         shape = (self.views, len(self.data), *file.shape)
         features = Features(
             shape,
@@ -175,21 +177,31 @@ class FeatureExtraction:
     def _open(self) -> TokenFile:
         """Open the tokens that are there."""
         file = open_token_file(self.folder)
-        if file.rows > self.rows:  # no record of these data
+        if file.token_rows > self.token_rows:  # no record of these data
             return TokenFile(self.folder)
         return file
 
-    def _fill(self, file: TokenFile, rows: int) -> float:
-        """Compute rows until there are so many; return the seconds on free cores."""
+    def _compute(self, file: TokenFile, until: int) -> float:
+        """Compute token rows until there are so many; return the seconds on free cores."""
         inputs = _Inputs(self.encoder, self.data)
-        return _fill(file, inputs, rows, self.rows, self.limit)
+        with _on_device(self.encoder.module):
+            return _append_tokens(
+                file, inputs, until, self.token_rows, self.most_tokens
+            )
 
 
-def extract_features(
-    encoder: Encoder, data: ProbeData, cache: Path, views: int = 1, tokens: int = 16
-) -> Features:
-    """Run a frozen encoder once over data; see :class:`FeatureExtraction`."""
-    return FeatureExtraction(encoder, data, cache, views, tokens).finish()
+@contextmanager
+def _on_device(module: nn.Module) -> Iterator[None]:
+    """Keep a module on the GPU, if there is one, inside this context; then on the CPU.
+
+    Heads train in other processes, which get the memory that it leaves.
+    """
+    module.to(find_device(None))
+    try:
+        yield
+    finally:
+        module.to('cpu')
+        torch.cuda.empty_cache()  # without a GPU it does nothing
 
 
 def _fingerprint(encoder: Encoder, data: ProbeData, views: int, tokens: int) -> str:
@@ -207,7 +219,7 @@ def _fingerprint(encoder: Encoder, data: ProbeData, views: int, tokens: int) -> 
 
 # ---------------------------------------------------------------------------- inputs
 class _Inputs:
-    """The inputs of an encoder by row: all items in the first view, then in the second, ...
+    """The inputs of an encoder by token row: all items in the first view, then in the second, ...
 
     Args:
         encoder (Encoder): Its transform makes them.
@@ -224,7 +236,7 @@ class _Inputs:
         self.is_trained[data.splits['train']] = True
 
     def load(self, row: int) -> Any:
-        """Return the input of a row, or None for a row whose tokens stay NaN.
+        """Return the input of a token row, or None if its tokens stay NaN.
 
         These are items in no split, damaged pictures, and further views of items that
         are not trained on.
@@ -255,13 +267,13 @@ class _Inputs:
         return self.encoder.transform(item)
 
     def first(self, total: int) -> Any:
-        """Return the input of the first row that has one.
+        """Return the first input that there is.
 
         Args:
-            total (int): The number of rows.
+            total (int): The number of token rows.
 
         Raises:
-            UserError: No row has one.
+            UserError: There is none.
         """
         for row in range(total):
             loaded = self.load(row)
@@ -289,28 +301,28 @@ def _cut(picture: Image.Image, view: int, index: int) -> Image.Image:
 
 
 # ---------------------------------------------------------------------------- tokens
-def _fill(
-    file: TokenFile, inputs: _Inputs, until: int, total: int, limit: int
+def _append_tokens(
+    file: TokenFile, inputs: _Inputs, until: int, total: int, most_tokens: int
 ) -> float:
-    """Compute the tokens of the rows that a file lacks, and append them.
+    """Compute token rows that a file lacks, and append them.
 
     Args:
-        file (TokenFile): The file, with the rows of earlier runs.
-        inputs (_Inputs): The inputs of all rows, and the encoder.
-        until (int): How many rows the file has afterwards.
-        total (int): The number of rows of the whole file, views times items.
-        limit (int): See :func:`lm4ve.probing.pooling.pool_tokens`.
+        file (TokenFile): The file, with the token rows of earlier runs.
+        inputs (_Inputs): The inputs of all token rows, and the encoder.
+        until (int): How many token rows the file has afterwards.
+        total (int): The number of token rows of the whole file, views times items.
+        most_tokens (int): See :func:`lm4ve.probing.pooling.pool_tokens`.
 
     Returns:
-        float: The seconds that these rows take on free cores.
+        float: The seconds that these token rows take on free cores.
 
     Raises:
         UserError: See :meth:`FeatureExtraction.finish`.
     """
     encoder = inputs.encoder
     first = inputs.first(total)
-    file.shape = _shape_of_tokens(encoder, first, limit)
-    done = file.rows
+    file.shape = _shape_of_tokens(encoder, first, most_tokens)
+    done = file.token_rows
     if done == 0:
         _print_size(file, total)
     _require_room(file, total)
@@ -322,7 +334,7 @@ def _fill(
     clock = FreeClock(count_cores())
     with open(file.folder / TOKENS, 'ab') as tokens, pool, bar:
         # A batch that was cut off when an earlier run was killed goes.
-        tokens.truncate(done * file.row_bytes)
+        tokens.truncate(done * file.token_row_bytes)
         for start in range(done, until, BATCH):
             rows = range(start, min(start + BATCH, until))
             loaded = list(pool.map(inputs.load, rows))
@@ -330,21 +342,21 @@ def _fill(
             present = [i for i, value in enumerate(loaded) if value is not None]
             if present:
                 inputs_present = [loaded[i] for i in present]
-                batch[present] = _encode(encoder, limit, inputs_present)
+                batch[present] = _encode(encoder, most_tokens, inputs_present)
             file.append(tokens, batch)
             bar.update(len(batch))
     return clock.seconds()
 
 
-def _shape_of_tokens(encoder: Encoder, example: Any, limit: int) -> list[int]:
+def _shape_of_tokens(encoder: Encoder, example: Any, most_tokens: int) -> list[int]:
     """Return N and C of an encoder's tokens, from an example that is encoded twice.
 
     Raises:
         UserError: The tokens differ by more than 1 % of the largest value: the encoder
             draws random numbers.
     """
-    tokens = _encode(encoder, limit, [example])
-    again = _encode(encoder, limit, [example])
+    tokens = _encode(encoder, most_tokens, [example])
+    again = _encode(encoder, most_tokens, [example])
     tolerance = 0.01 * float(np.abs(tokens).max())
     if not np.allclose(tokens, again, rtol=0, atol=tolerance):
         raise UserError(f"The encoder '{encoder.name}' gives other tokens each time.")
@@ -354,7 +366,7 @@ def _shape_of_tokens(encoder: Encoder, example: Any, limit: int) -> list[int]:
 
 def _print_size(file: TokenFile, total: int) -> None:
     """Print how many tokens are computed, and what they take on the disk."""
-    size = total * file.row_bytes / 1e6
+    size = total * file.token_row_bytes / 1e6
     print(
         f'Features: {total} x {file.shape} in float16; {size:.0f} MB for {file.folder}.',
         flush=True,
@@ -362,12 +374,12 @@ def _print_size(file: TokenFile, total: int) -> None:
 
 
 def _require_room(file: TokenFile, total: int) -> None:
-    """Refuse a disk that is too full for the rows that a file lacks.
+    """Refuse a disk that is too full for the token rows that a file lacks.
 
     Raises:
         UserError: There is not enough room.
     """
-    needed = (total - file.rows) * file.row_bytes / 1e6
+    needed = (total - file.token_rows) * file.token_row_bytes / 1e6
     free = shutil.disk_usage(file.folder).free / 1e6
     if free < needed:
         raise UserError(
@@ -376,12 +388,12 @@ def _require_room(file: TokenFile, total: int) -> None:
 
 
 @torch.no_grad()
-def _encode(encoder: Encoder, limit: int, inputs: list[Any]) -> np.ndarray:
+def _encode(encoder: Encoder, most_tokens: int, inputs: list[Any]) -> np.ndarray:
     """Return the tokens of a batch, averaged to few, as float16 ``[B, N, C]``.
 
     Args:
         encoder (Encoder): The encoder.
-        limit (int): See :func:`lm4ve.probing.pooling.pool_tokens`.
+        most_tokens (int): See :func:`lm4ve.probing.pooling.pool_tokens`.
         inputs (list): Outputs of the encoder's transform: tensors, or a config's
             samples.
 
@@ -400,7 +412,7 @@ def _encode(encoder: Encoder, limit: int, inputs: list[Any]) -> np.ndarray:
         patches = features.shape[1] - encoder.prefix
         height, width = _size_of(inputs[0])
         grid = proportional_grid(patches, height, width)
-    tokens = pool_tokens(features.float(), limit, encoder.prefix, grid).half()
+    tokens = pool_tokens(features.float(), most_tokens, encoder.prefix, grid).half()
     if not tokens.isfinite().all():
         largest = float(features.abs().max())
         raise UserError(

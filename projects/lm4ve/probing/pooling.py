@@ -9,16 +9,19 @@ from torch import Tensor
 
 
 def pool_tokens(
-    features: Tensor, limit: int, prefix: int = 0, grid: Sequence[int] | None = None
+    features: Tensor,
+    most_tokens: int,
+    prefix: int = 0,
+    grid: Sequence[int] | None = None,
 ) -> Tensor:
     """Average an encoder's output to few tokens.
 
     Args:
         features (Tensor): A map ``[B, C, H, W]``, of clips ``[B, C, T, H, W]``, or
             tokens ``[B, N, C]``.
-        limit (int): The most tokens without the prefix; 0 keeps all. A map or grid is
-            averaged to at most s x s places, where s is the root of ``limit`` rounded
-            down; a sequence (clips, clouds) is averaged along its order.
+        most_tokens (int): The most tokens without the prefix; 0 keeps all. A map or grid
+            is averaged to at most s x s places, where s is the root of ``most_tokens``
+            rounded down; a sequence (clips, clouds) is averaged along its order.
         prefix (int): The number of class and register tokens, which come first and are
             kept as they are.
         grid (Sequence[int], optional): Rows and columns of the other tokens, if they
@@ -30,31 +33,33 @@ def pool_tokens(
     if features.dim() == 3:
         first = features[:, :prefix]
         others = features[:, prefix:].transpose(1, 2)
-        pooled = _pool_places(others, limit, grid)
+        pooled = _pool_places(others, most_tokens, grid)
         return torch.cat((first, pooled.transpose(1, 2)), dim=1)
     # Maps have no class token.
     grid = features.shape[2:] if features.dim() == 4 else None
-    pooled = _pool_places(features.flatten(2), limit, grid)
+    pooled = _pool_places(features.flatten(2), most_tokens, grid)
     return pooled.transpose(1, 2).contiguous()
 
 
-def _pool_places(places: Tensor, limit: int, grid: Sequence[int] | None) -> Tensor:
-    """Average neighbouring places, to at most ``limit``.
+def _pool_places(
+    places: Tensor, most_tokens: int, grid: Sequence[int] | None
+) -> Tensor:
+    """Average neighbouring places, to at most ``most_tokens``.
 
     Args:
         places (Tensor): ``[B, C, N]``.
-        limit (int): See :func:`pool_tokens`.
+        most_tokens (int): See :func:`pool_tokens`.
         grid (Sequence[int], optional): Rows and columns. Without them, or if they are
             not of N places, neighbours are those in the sequence.
     """
-    if limit == 0:
+    if most_tokens == 0:
         return places
     if grid and math.prod(grid) == places.shape[2]:
-        side = math.isqrt(limit)
+        side = math.isqrt(most_tokens)
         sides = (min(side, grid[0]), min(side, grid[1]))
         places = F.adaptive_avg_pool2d(places.unflatten(2, grid), sides).flatten(2)
-    if places.shape[2] > limit:
-        places = F.adaptive_avg_pool1d(places, limit)
+    if places.shape[2] > most_tokens:
+        places = F.adaptive_avg_pool1d(places, most_tokens)
     return places
 
 

@@ -27,15 +27,17 @@ def choose_dtype(wish: str, folder: Path) -> str:
         folder (Path): Where the tokens lie.
 
     Raises:
-        UserError: The trainings beside these tokens have another type than the wish.
+        UserError: The first study of these tokens has recorded another type than the
+            wish.
     """
     record = read_json(folder / RECORD)
     if isinstance(record, dict) and record.get('dtype') in DTYPES:
         recorded = str(record['dtype'])
         if wish not in ('auto', recorded):
             raise UserError(
-                f'--dtype {wish}: the trainings in {folder} are in {recorded}. Fix: '
-                f'--dtype {recorded}, or another --cache.'
+                f'--dtype {wish}: the first study of the tokens in {folder} chose '
+                f'{recorded}, which all others keep. Fix: --dtype {recorded}, or another '
+                '--cache.'
             )
         return recorded
     dtype = wish

@@ -22,12 +22,14 @@ RECORD = 'progress.json'
 
 @dataclass
 class TokenFile:
-    """The tokens of rows in float16, one batch after the other.
+    """Token rows in float16, one batch after the other.
+
+    A token row holds the N x C values of one input of the encoder.
 
     Attributes:
         folder (Path): Holds the tokens and the record.
-        shape (list[int]): N and C of a row; empty before anything is written.
-        batches (list[list[int]]): Rows and checksum of each batch that is whole.
+        shape (list[int]): N and C; empty before anything is written.
+        batches (list[list[int]]): Token rows and checksum of each batch that is whole.
     """
 
     folder: Path
@@ -35,13 +37,13 @@ class TokenFile:
     batches: list[list[int]] = field(default_factory=list)
 
     @property
-    def rows(self) -> int:
-        """How many rows are whole."""
+    def token_rows(self) -> int:
+        """How many token rows are whole."""
         return sum(rows for rows, _ in self.batches)
 
     @property
-    def row_bytes(self) -> int:
-        """The bytes of a row."""
+    def token_row_bytes(self) -> int:
+        """The bytes of a token row."""
         return 2 * math.prod(self.shape)
 
     def append(self, file: BinaryIO, batch: np.ndarray) -> None:
@@ -77,7 +79,7 @@ def open_token_file(folder: Path) -> TokenFile:
         bytes_left = file.seek(0, os.SEEK_END)
         file.seek(0)
         for rows, checksum in record['batches']:
-            size = rows * opened.row_bytes
+            size = rows * opened.token_row_bytes
             bytes_left -= size
             if bytes_left < 0:
                 break
@@ -90,8 +92,8 @@ def open_token_file(folder: Path) -> TokenFile:
 def _is_record(value: Any) -> bool:
     """Return whether a value from a JSON file has the form of a record.
 
-    That is a dict with 'shape', N and C of a row, both at least 1; and 'batches', a list
-    of [rows, checksum], each with at least one row.
+    That is a dict with 'shape', N and C, both at least 1; and 'batches', a list of [token
+    rows, checksum], each with at least one token row.
     """
     if not isinstance(value, dict) or 'shape' not in value or 'batches' not in value:
         return False
