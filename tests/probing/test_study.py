@@ -8,6 +8,7 @@ import re
 import time
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,7 +22,7 @@ from lm4ve.blocks import count_parameters
 from lm4ve.errors import UserError
 from lm4ve.files import sole_use
 from lm4ve.probing import precision, workers
-from lm4ve.probing.candidates import list_controls, list_probes
+from lm4ve.probing.candidates import list_controls, list_probes, sizes_of
 from lm4ve.probing.clock import FreeClock
 from lm4ve.probing.data import ProbeData
 from lm4ve.probing.features import Features
@@ -255,14 +256,16 @@ def test_blocks_of_several_layers_and_some_heads_are_compared(tmp_path, checkpoi
     flags = '--steps 10 --variants frozen random random-scaled --layers 1 0-1 --heads 1'
     words = ['e', 'd', '--block', checkpoint, *flags.split()]
     heads = prepare(make_features(tmp_path), words).heads
-    names = ['frozen (layer 1)', 'frozen (layers 0-1)', 'random', 'random-scaled']
-    assert [*heads] == names
-    one, both, random, scaled = heads.values()
+    families = ('frozen (layer 1)', 'frozen (layers 0-1)')
+    families += ('random (1 layer)', 'random (2 layers)')
+    families += ('random-scaled (1 layer)', 'random-scaled (2 layers)')
+    assert [*heads] == [*families]
+    one, both, random, _, _, scaled = heads.values()
     assert both.operations > one.operations
     assert both.block['layers'] == scaled.block['layers'] == (0, 1)
     assert both.block['heads'] == random.block['heads'] == (1,)
     assert scaled.block['pretrained'] == 'scaled'
-    assert len({head.identity for head in heads.values()}) == 4
+    assert len({head.identity for head in heads.values()}) == 6
 
 
 @pytest.mark.parametrize(
@@ -432,6 +435,48 @@ def test_a_folder_keeps_the_report_of_its_study(tmp_path):
     claim_folder(tmp_path, study)
 
 
+@pytest.mark.parametrize(
+    'flags',
+    [
+        ['--encoder-checkpoint', 'a.pth'],
+        ['--size', '96'],
+        ['--limit', '500'],
+        ['--formal', 'work_dirs/dyck'],
+    ],
+)
+def test_another_study_has_another_report(flags):
+    words = ['e', 'd', '--block', 'x']
+    plain = command.parse_args(words)
+    other = command.parse_args([*words, *flags])
+    assert command.default_name(plain) != command.default_name(other)
+    assert command.identity_of(plain) != command.identity_of(other)
+
+
+def test_names_of_blocks_are_told_apart():
+    words = ['e', 'd', '--block']
+    flags = ['/runs/lr=0.1/model', 'second=/runs/lr=0.2/model', '.']
+    settings = command.settings_of(command.parse_args([*words, *flags]))
+    assert settings.blocks == {
+        'model': '/runs/lr=0.1/model',
+        'second': '/runs/lr=0.2/model',
+        Path.cwd().name: '.',
+    }
+    with pytest.raises(UserError, match="'/a/model' and '/b/model' are both called"):
+        command.settings_of(command.parse_args([*words, '/a/model', '/b/model']))
+
+
+def test_a_rate_that_is_named_twice_counts_once():
+    words = 'e d --block x --rates 1e-3 1e-3 1e-2 1e-1'.split()
+    settings = command.settings_of(command.parse_args(words))
+    assert settings.rates == [1e-3, 1e-2, 1e-1]
+
+
+def test_a_formal_block_that_no_variant_compares_is_refused():
+    words = 'e d --block x --formal dyck --variants linear frozen'.split()
+    with pytest.raises(UserError, match='--formal names a block'):
+        command.parse_args(words)
+
+
 def test_minutes_that_do_not_suffice_are_named(tmp_path, checkpoint):
     words = ['e', 'd', '--block', checkpoint, '--variants', 'linear', 'frozen']
     features = make_features(tmp_path)
@@ -474,16 +519,34 @@ def test_the_page_escapes_names(tmp_path, checkpoint, monkeypatch):
 
 def test_controls_have_the_size_they_are_named_for():
     operations, channels, tokens, width = 9_000_000, 192, 16, 384
-    for control in list_controls(channels, tokens, width, operations):
-        if control.width:
-            head = build_head(control, channels, 10, 0)
-            if control.name.endswith('(parameters)'):
-                size, _ = count_parameters(head[0])
-                target = 2 * channels * width
-            else:
-                size = count_operations(head[0], tokens, channels, 'cpu')
-                target = operations
-            assert size == pytest.approx(target, rel=0.06), control.name
+    block = ProfiledHead('x', 'frozen', '', embed_dims=width, operations=operations)
+    controls = list_controls(channels, tokens, sizes_of([block], channels))
+    assert len(controls) == 4
+    for control in controls:
+        head = build_head(control, channels, 10, 0)
+        if control.name.endswith('(parameters)'):
+            size, _ = count_parameters(head[0])
+            target = 2 * channels * width
+        else:
+            size = count_operations(head[0], tokens, channels, 'cpu')
+            target = operations
+        assert size == pytest.approx(target, rel=0.06), control.name
+
+
+def test_models_of_one_width_share_the_control_of_parameters():
+    blocks = []
+    for model, operations in (('llama', 9_000_000), ('mistral', 12_000_000)):
+        block = ProfiledHead(model, 'frozen', '', embed_dims=384, operations=operations)
+        blocks.append(replace(block, models=(model,)))
+    names = [control.name for control in list_controls(192, 16, sizes_of(blocks, 192))]
+    assert names == [
+        'attention (parameters)',
+        'attention (operations) (llama)',
+        'attention (operations) (mistral)',
+        'mlp (parameters)',
+        'mlp (operations) (llama)',
+        'mlp (operations) (mistral)',
+    ]
 
 
 def test_only_pictures_to_train_have_views(tmp_path):
@@ -656,7 +719,31 @@ def test_blocks_of_two_models_have_their_own_controls(
         own += [f'mlp ({size}) ({model})' for size in ('parameters', 'operations')]
         expected |= {(f'frozen ({model})', other) for other in own}
     assert pairs == expected
-    assert table['holm'].ge(table['p']).all()
+    assert table['corrected_p'].ge(table['p']).all()
+
+
+def test_a_block_is_compared_with_controls_of_as_many_layers(
+    tmp_path, checkpoint, monkeypatch
+):
+    features = make_features(tmp_path)
+    words = (
+        '--layers 0-1 0 1 --seeds 2 --variants linear frozen lora random mlp'.split()
+    )
+    study(features, checkpoint, *words, monkeypatch=monkeypatch)
+    table = pd.read_csv(tmp_path / 'out/comparisons.csv')
+    pairs = {*zip(table['block'], table['against'], strict=True)}
+    expected = set()
+    for block, depth, last in (
+        ('layers 0-1', '2 layers', 'layers 0-1'),
+        ('layer 0', '1 layer', 'layer 1'),
+        ('layer 1', '1 layer', 'layer 1'),
+    ):
+        others = ['linear', f'random ({depth})', f'lora ({last})']
+        others += ['mlp (parameters)', f'mlp (operations) ({depth})']
+        expected |= {(f'frozen ({block})', other) for other in others}
+    assert pairs == expected
+    text = (tmp_path / 'out/sentence.txt').read_text()
+    assert 'the same block' not in text and ' with LoRA' in text
 
 
 def test_comparisons_that_no_seed_decides_stop_after_half(

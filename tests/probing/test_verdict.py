@@ -84,7 +84,9 @@ def test_numbers_are_scipys():
         over_seeds, over_pictures = (
             stats.ttest_1samp(gain.mean(axis), 0) for axis in (1, 0)
         )
-        assert one.seeds == pytest.approx(over_seeds.confidence_interval(0.95))
+        assert one.interval_over_seeds == pytest.approx(
+            over_seeds.confidence_interval(0.95)
+        )
         f, g = (
             over_seeds.statistic**2,
             over_pictures.statistic**2,
@@ -92,7 +94,7 @@ def test_numbers_are_scipys():
         freedom = (f + g) ** 2 / (f**2 / over_pictures.df + g**2 / over_seeds.df)
         p = stats.f.sf(f * g / (f + g), 1, freedom)
         assert one.p == pytest.approx(max(p, over_seeds.pvalue))
-        assert (np.prod(one.both) > 0) == (one.p < 0.05)
+        assert (np.prod(one.interval_over_both) > 0) == (one.p < 0.05)
 
 
 def test_needed_seeds_give_the_power():
@@ -131,13 +133,23 @@ def test_no_absurd_number_is_asked_for_where_two_sensible_ones_do():
     assert asked_for_one and asked_for_both
 
 
+@pytest.mark.parametrize('margin, text', [(0.25, '0.25 points'), (1, '1 point')])
+def test_a_margin_is_named_as_it_was_tested(margin, text):
+    same = np.ones((8, 5000), bool)
+    (one,) = compare_all({'frozen': same, 'linear': same}, ['frozen'], margin)
+    assert one.words == f'no difference larger than {text}'
+
+
 @pytest.mark.parametrize(
     'seeds, pictures, verdict', [(4, 500, 'equal'), (2, 8, 'few seeds')]
 )
 def test_equal_trainings_do_not_differ_unless_few(seeds, pictures, verdict):
     same = np.ones((seeds, pictures), bool)
     (one,) = compare_all({'frozen': same, 'linear': same}, ['frozen'], 1.0)
-    assert one.verdict == verdict and one.seeds == one.both == (0, 0)
+    assert (
+        one.verdict == verdict
+        and one.interval_over_seeds == one.interval_over_both == (0, 0)
+    )
 
 
 # --------------------------------------------------------------------------- futility

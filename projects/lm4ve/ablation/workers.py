@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -228,11 +229,10 @@ class Workers(Executor):
         if self.gpus:
             own = self.gpus[worker * size : (worker + 1) * size]
             env['CUDA_VISIBLE_DEVICES'] = ','.join(own)
+        run = partial(_run_here, spec, env, self.threads)
         if self.has_gpu or size > 1:
-            target, arguments = _run_command, (spec, env, size)
-        else:
-            target, arguments = _run_here, (spec, env, self.threads)
-        process = _FORKS.Process(target=target, args=arguments)
+            run = partial(_run_command, spec, env, size)
+        process = _FORKS.Process(target=run)
         process.start()
         return process
 

@@ -10,7 +10,7 @@ See docs/guides/try.md.
 """
 
 import argparse
-import inspect
+import os
 import re
 import shlex
 import sys
@@ -37,7 +37,7 @@ from lm4ve.probing.profiling import TokenShape
 from lm4ve.probing.report import claim_folder, write_report
 from lm4ve.probing.results import RECIPE
 from lm4ve.probing.study import Prepared, Study, blocks_of, prepare_study
-from lm4ve.probing.verdict import decide
+from lm4ve.probing.verdict import RULE
 from lm4ve.probing.workers import start_workers
 from lm4ve.runner.cores import count_cores
 from lm4ve.runner.devices import find_device
@@ -62,15 +62,29 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     for rate in args.rates:
         check('--rates', rate, above=0)
     if args.variants is not None:
-        others = {*args.variants} - {'frozen'}
-        if not args.formal:
-            others.discard('formal')
-        if 'frozen' not in args.variants or not others:
-            raise UserError(
-                "--variants needs 'frozen', and one to compare it with ('formal' only with "
-                '--formal).'
-            )
+        _check_variants(args.variants, has_formal=bool(args.formal))
     return args
+
+
+def _check_variants(variants: Sequence[str], has_formal: bool) -> None:
+    """Refuse variants that compare nothing, or leave out what another flag names.
+
+    Raises:
+        UserError: It names the flag.
+    """
+    others = {*variants} - {'frozen'}
+    if not has_formal:
+        others.discard('formal')
+    elif 'formal' not in others:
+        raise UserError(
+            "--formal names a block, but --variants leaves 'formal' out. Fix: add it, or "
+            'leave --formal out.'
+        )
+    if 'frozen' not in variants or not others:
+        raise UserError(
+            "--variants needs 'frozen', and one to compare it with ('formal' only with "
+            '--formal).'
+        )
 
 
 def settings_of(args: argparse.Namespace) -> StudySettings:
@@ -98,7 +112,7 @@ def settings_of(args: argparse.Namespace) -> StudySettings:
         seeds=args.seeds or None,
         steps=args.steps or None,
         minutes=args.minutes,
-        rates=args.rates,
+        rates=list(dict.fromkeys(args.rates)),
         margin=args.margin,
         workers=workers,
         resume=args.resume,
@@ -108,7 +122,8 @@ def settings_of(args: argparse.Namespace) -> StudySettings:
 def _read_named(words: Sequence[str], flag: str) -> dict[str, str]:
     """Parse ``[NAME=]CHECKPOINT`` words to name -> checkpoint.
 
-    Without a NAME, the last part of the folder or hub id is taken.
+    Without a NAME, the last part of the folder or hub id is taken. A NAME has no slash,
+    so that a folder may be called 'lr=0.1/model'.
 
     Args:
         words (Sequence[str]): The words after the flag.
@@ -117,14 +132,18 @@ def _read_named(words: Sequence[str], flag: str) -> dict[str, str]:
     Raises:
         UserError: Two have one name.
     """
-    named = {}
+    named: dict[str, str] = {}
     for word in words:
         name, separator, checkpoint = word.partition('=')
-        if not separator:
-            name = Path(word.rpartition(':')[2]).name
+        if not separator or not name or '/' in name:
+            name = os.path.basename(os.path.abspath(word.rpartition(':')[2]))
             checkpoint = word
+        if name in named:
+            raise UserError(
+                f"{flag}: '{named[name]}' and '{checkpoint}' are both called '{name}'. "
+                'Fix: NAME=CHECKPOINT gives one of them another name.'
+            )
         named[name] = checkpoint
-    check(f'the number of names in {flag}', len(named), least=len(words))
     return named
 
 
@@ -142,8 +161,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     require_writable(args.cache, '--cache')
     require_writable(out, '--work-dir')
     with sole_use(out / '.lock'), hear_warnings(logger) as warnings:
-        blocks = ' '.join(args.block)
-        claim_folder(out, dict(encoder=args.encoder, data=args.data, block=blocks))
+        claim_folder(out, identity_of(args))
         require_blocks(settings)
         encoder = load_encoder(args.encoder, args.encoder_checkpoint, args.size)
         data = read_data(args.data, limit=args.limit)
@@ -170,9 +188,31 @@ def require_blocks(settings: StudySettings) -> None:
             LLMBlock(**head.block)
 
 
+def identity_of(args: argparse.Namespace) -> dict[str, str]:
+    """Return what decides which study a report is of: flag -> what the user named."""
+    identity = dict(encoder=args.encoder, data=args.data, block=' '.join(args.block))
+    if args.encoder_checkpoint is not None:
+        identity['encoder checkpoint'] = str(args.encoder_checkpoint)
+    if args.size is not None:
+        identity['size'] = str(args.size)
+    if args.limit is not None:
+        identity['limit'] = str(args.limit)
+    if args.formal:
+        identity['formal'] = ' '.join(args.formal)
+    return identity
+
+
 def default_name(args: argparse.Namespace) -> str:
     """Return the name of the folder of a report, by what is compared."""
     parts = [args.encoder, args.data, *args.block]
+    if args.encoder_checkpoint is not None:
+        parts += ['checkpoint', Path(args.encoder_checkpoint).stem]
+    if args.size is not None:
+        parts += ['size', str(args.size)]
+    if args.limit is not None:
+        parts += ['limit', str(args.limit)]
+    if args.formal:
+        parts += ['formal', *args.formal]
     if args.layers != [(-1,)]:
         parts.append('layers')
         parts += [words_of_layers(layers) for layers in args.layers]
@@ -234,15 +274,19 @@ def run_study(
             classes=len(data.classes),
             pictures=len(data.splits['train']),
         )
-        # On a busy machine more has passed than was worked.
-        passed = min(time.monotonic() - started, time.process_time())
-        spent = Spent(passed, seconds, seconds_of_picture)
+        # What else the cores did meanwhile does not count: on a free machine less would
+        # have passed.
+        worked = min(time.monotonic() - started, time.process_time())
+        spent = Spent(worked, seconds, seconds_of_picture)
         prepared = prepare_study(settings, shape, extraction.folder, spent, run)
         _print_plan(prepared, settings, seconds)
         features = extraction.finish()
+        # Damage that only the encoder's reading finds is gone by now.
+        data = replace(data, splits=features.data.splits)
+        require_shots(settings.shots, data)
         study = Study(features, settings, prepared, run, started)
         numbers = _describe(study)
-        rule = f'{inspect.getdoc(decide)}\n\nHere: {numbers}'
+        rule = f'{RULE}\n\nHere: {numbers}'
         write_text(f'{rule}\n', out / 'rule.txt')
         print(f'Verdicts by the rule in {out / "rule.txt"}, fixed now: {numbers}\n')
         results = study.train()

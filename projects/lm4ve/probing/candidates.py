@@ -8,8 +8,9 @@ as many operations as the frozen block. Either could explain a gain alone.
 """
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -19,6 +20,7 @@ from lm4ve.probing.heads import (
     ATTENTION_HEADS,
     TRAINED_LAYERS,
     HeadSpec,
+    ProfiledHead,
     build_neck,
     count_operations,
 )
@@ -63,8 +65,8 @@ def list_blocks(
         blocks (Mapping[str, str]): Name -> a language model, as
             :class:`lm4ve.blocks.LLMBlock` takes it.
         layers (Sequence[Sequence[int]]): The layers of a block each. Each block gives a
-            frozen head; the head with LoRA and the random ones of a language model have
-            the last.
+            frozen head. Of the blocks with as many layers, the last gives a head with
+            LoRA and random ones, with which all of them are compared.
         kept_heads (Sequence[int], optional): The query heads that every block keeps;
             None: all.
         formal (Mapping[str, str]): Name -> folder of weights that were pre-trained on a
@@ -96,33 +98,85 @@ def _list_blocks_of_model(
         shared (Mapping): The arguments of all its blocks.
         layers (Sequence[Sequence[int]]): The layers of a block each.
     """
-    models = (model,) if model else ()
+    groups = list(dict.fromkeys(tuple(group) for group in layers))
+    last_of_depth = {len(group): group for group in groups}
     heads = []
-    for own in dict.fromkeys(tuple(group) for group in layers):
-        parts = [model] if model else []
-        if len(layers) > 1:
-            noun = 'layer' if len(own) == 1 else 'layers'
-            parts.append(f'{noun} {words_of_layers(own)}')
-        suffix = f' ({", ".join(parts)})' if parts else ''
-        block: dict[str, Any] = dict(shared, layers=own)
-        words = f'the frozen block{suffix}'
-        heads.append(HeadSpec(f'frozen{suffix}', 'frozen', words, block, models=models))
-    suffix = f' ({model})' if model else ''
-    last: dict[str, Any] = dict(shared, layers=tuple(layers[-1]))
-    for family, changes, words in (
-        ('lora', dict(trainable='lora'), 'the same block with LoRA'),
-        ('random', dict(pretrained=False), 'a frozen random block'),
-        (
-            'random-scaled',
-            dict(pretrained='scaled'),
-            'a frozen random block at the pre-trained scale',
-        ),
-    ):
-        block = dict(last, **changes)
-        name = f'{family}{suffix}'
-        words = f'{words}{suffix}'
-        heads.append(HeadSpec(name, family, words, block, models=models))
+    for group in groups:
+        name = _name_layers(group) if len(groups) > 1 else ''
+        heads.append(
+            _block_head('frozen', 'the frozen block', model, name, shared, group)
+        )
+    for depth, group in last_of_depth.items():
+        words = 'the same block with LoRA'
+        name = ''
+        if len(groups) > 1:
+            words = f'{_name_layers(group)} with LoRA'
+            name = _name_layers(group)
+        with_lora = dict(shared, trainable='lora')
+        heads.append(_block_head('lora', words, model, name, with_lora, group))
+
+        # Random layers are the same at any place of the language model.
+        name = name_depth(depth) if len(last_of_depth) > 1 else ''
+        for family, pretrained, words in (
+            ('random', False, 'a frozen random block'),
+            (
+                'random-scaled',
+                'scaled',
+                'a frozen random block at the pre-trained scale',
+            ),
+        ):
+            random = dict(shared, pretrained=pretrained)
+            heads.append(_block_head(family, words, model, name, random, group))
     return heads
+
+
+def _block_head(
+    family: str,
+    words: str,
+    model: str,
+    name: str,
+    arguments: Mapping[str, Any],
+    layers: tuple[int, ...],
+) -> HeadSpec:
+    """Return a head with a block of a language model.
+
+    Args:
+        family (str): Its family, which its name begins with.
+        words (str): What it is, for sentences.
+        model (str): The model's name where there are several, else ''.
+        name (str): What tells it from others of its family and model; '' if nothing does.
+        arguments (Mapping): The block's, without the layers.
+        layers (tuple[int, ...]): The block's.
+    """
+    suffix = _in_brackets(model, name)
+    block = dict(arguments, layers=layers)
+    models = (model,) if model else ()
+    return HeadSpec(
+        f'{family}{suffix}',
+        family,
+        f'{words}{suffix}',
+        block,
+        models=models,
+        depth=len(layers),
+    )
+
+
+def _in_brackets(*names: str) -> str:
+    """Return the names that are there in brackets, after a space: ' (llama, layer 5)'."""
+    present = [name for name in names if name]
+    return f' ({", ".join(present)})' if present else ''
+
+
+def _name_layers(layers: Sequence[int]) -> str:
+    """Return the name of a block by its layers, such as 'layer 5' or 'layers 24-29'."""
+    noun = 'layer' if len(layers) == 1 else 'layers'
+    return f'{noun} {words_of_layers(layers)}'
+
+
+def name_depth(depth: int) -> str:
+    """Return a number of layers in words: '1 layer', '6 layers'."""
+    noun = 'layer' if depth == 1 else 'layers'
+    return f'{depth} {noun}'
 
 
 def words_of_layers(layers: Sequence[int]) -> str:
@@ -154,43 +208,90 @@ def list_probes(has_class_token: bool) -> list[HeadSpec]:
         *linear,
         HeadSpec('attentive', 'attentive', 'the attentive probe'),
         HeadSpec('logreg', 'logreg', 'logistic regression', reads=vector),
-        HeadSpec('knn', 'knn', '20 nearest neighbours', reads=neighbours),
+        HeadSpec('knn', 'knn', 'nearest neighbours', reads=neighbours),
     ]
 
 
+class ControlSize(NamedTuple):
+    """A size that a trained layer shares with frozen blocks, to take their place.
+
+    Attributes:
+        kind (str): 'parameters': trainable ones, of which the blocks' mappers have as
+            many; or 'operations', those of the blocks with their mappers for one sample.
+        target (int): The number.
+        models (tuple[str, ...]): The language models whose blocks have this size; empty:
+            all.
+        depth (int): The number of layers of these blocks; 0: any.
+    """
+
+    kind: str
+    target: int
+    models: tuple[str, ...] = ()
+    depth: int = 0
+
+
+def sizes_of(blocks: Sequence[ProfiledHead], channels: int) -> list[ControlSize]:
+    """Return the sizes that the controls of a study have.
+
+    The first block of a language model with so many layers gives its size. Models of one
+    size share their controls.
+
+    Args:
+        blocks (Sequence[ProfiledHead]): The frozen blocks, and others.
+        channels (int): C of the encoder's tokens.
+    """
+    first_of: dict[tuple[tuple[str, ...], int], ProfiledHead] = {}
+    for block in blocks:
+        if block.family == 'frozen':
+            first_of.setdefault((block.models, block.depth), block)
+    # Kind, number and depth -> the models.
+    models_of: dict[tuple[str, int, int], list[str]] = {}
+    for (models, depth), block in first_of.items():
+        of_mappers = 2 * channels * block.embed_dims
+        models_of.setdefault(('parameters', of_mappers, 0), []).extend(models)
+        models_of.setdefault(('operations', block.operations, depth), []).extend(models)
+
+    # A control says only what tells it from others.
+    depths = {depth for _, depth in first_of}
+    groups = Counter((kind, depth) for kind, _, depth in models_of)
+    sizes = []
+    for (kind, target, depth), models_of_size in models_of.items():
+        own_models: tuple[str, ...] = ()
+        if groups[kind, depth] > 1:
+            own_models = tuple(dict.fromkeys(models_of_size))
+        own_depth = depth if len(depths) > 1 else 0
+        sizes.append(ControlSize(kind, target, own_models, own_depth))
+    return sizes
+
+
 def list_controls(
-    channels: int,
-    tokens: int,
-    width: int,
-    operations: int,
-    models: tuple[str, ...] = (),
+    channels: int, tokens: int, sizes: Sequence[ControlSize]
 ) -> list[HeadSpec]:
-    """Return the trained layers of two sizes that could take a block's place.
+    """Return the trained layers that could take a block's place.
 
     Args:
         channels, tokens (int): C and N of the encoder's tokens.
-        width (int): D of the frozen block, whose mappers have 2 C D parameters.
-        operations (int): The operations of the frozen block with its mappers, for one
-            sample.
-        models (tuple[str, ...]): The language models whose blocks have this size; empty:
-            all.
+        sizes (Sequence[ControlSize]): Each gives a layer of every family.
     """
     heads = []
-    suffix = f' ({", ".join(models)})' if models else ''
 
     def count_pool(pool: nn.Module) -> int:
         return count_operations(pool, tokens, channels, 'meta')
 
-    targets = {
-        'parameters': (_count_trainable, 2 * channels * width),
-        'operations': (count_pool, operations),
-    }
+    measures = {'parameters': _count_trainable, 'operations': count_pool}
     for family, noun in (('attention', 'attention layer'), ('mlp', 'MLP')):
-        for size, (measure, target) in targets.items():
-            own_width = _find_width(family, channels, measure, target)
-            name = f'{family} ({size}){suffix}'
-            words = f'a trained {noun} with as many {size}{suffix}'
-            heads.append(HeadSpec(name, family, words, width=own_width, models=models))
+        for size in sizes:
+            depth = name_depth(size.depth) if size.depth else ''
+            suffix = _in_brackets(*size.models, depth)
+            head = HeadSpec(
+                f'{family} ({size.kind}){suffix}',
+                family,
+                f'a trained {noun} with as many {size.kind}{suffix}',
+                width=_find_width(family, channels, measures[size.kind], size.target),
+                models=size.models,
+                depth=size.depth,
+            )
+            heads.append(head)
     return heads
 
 

@@ -55,6 +55,8 @@ class HeadSpec:
         shots (int): Pictures of each class that it trains on; 0: all.
         models (tuple[str, ...]): The language models whose blocks it is compared with,
             or whose block it has; empty: all.
+        depth (int): The number of layers of the blocks that it is compared with, or of
+            its own; 0: any.
     """
 
     name: str
@@ -65,10 +67,11 @@ class HeadSpec:
     reads: str = 'tokens'
     shots: int = 0
     models: tuple[str, ...] = ()
+    depth: int = 0
 
     @property
     def is_fitted(self) -> bool:
-        """True for a classifier of scikit-learn, which has neither steps nor seeds."""
+        """True for a classifier of scikit-learn, which is not trained in steps."""
         return self.family in FITTED_FAMILIES
 
 

@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from lm4ve.ablation.statistics import confidence_interval
 from lm4ve.probing.sections import Section
 from lm4ve.probing.study import StudyResults
-from lm4ve.probing.verdict import Comparison, points
+from lm4ve.probing.verdict import Comparison, points_of_margin
 
 #: Verdict -> matplotlib's color of a difference; of others it is gray.
 _VERDICT_COLORS = {'better': 'C2', 'worse': 'C3', 'equal': 'C4'}
@@ -97,8 +97,8 @@ def _draw_accuracies(axes: Axes, y: int, values: np.ndarray, color: str) -> None
 def _draw_difference(axes: Axes, y: int, comparison: Comparison) -> None:
     """Draw a comparison at height ``y``: the difference and its two intervals."""
     color = _VERDICT_COLORS.get(comparison.verdict, _UNDECIDED_COLOR)
-    seeds = np.clip(comparison.seeds, -100, 100)
-    both = np.clip(comparison.both, -100, 100)
+    seeds = np.clip(comparison.interval_over_seeds, -100, 100)
+    both = np.clip(comparison.interval_over_both, -100, 100)
     axes.plot(both, [y, y], lw=7, alpha=0.3, c=color, solid_capstyle='butt')
     axes.plot(seeds, [y, y], c=color)
     axes.plot(comparison.difference, y, 'o', ms=6, c=color)
@@ -114,8 +114,10 @@ def _end_at_100(axes: Axes) -> None:
 
 def _legend_handles(margin: float) -> list[Artist]:
     """Return what the legend explains: the margin, and the colors of verdicts."""
-    within = f'within {points(margin)}'
-    handles: list[Artist] = [Patch(color=_MARGIN_COLOR, label=f'±{points(margin)}')]
+    within = f'within {points_of_margin(margin)}'
+    handles: list[Artist] = [
+        Patch(color=_MARGIN_COLOR, label=f'±{points_of_margin(margin)}')
+    ]
     colors = [*_VERDICT_COLORS.values(), _UNDECIDED_COLOR]
     labels = ['better', 'worse', within, 'open']
     for color, label in zip(colors, labels, strict=True):

@@ -46,7 +46,6 @@ FILES = (
     'classes.csv',
     'confusions.csv',
     'plot.png',
-    'rule.txt',
     'sentence.txt',
 )
 #: Fewer test pictures, or steps, get a note.
@@ -171,7 +170,8 @@ def _print_report(
 def notes_on(study: Study, results: StudyResults) -> list[str]:
     """Return warnings for the reader: few pictures, short trainings, rates at an edge."""
     features = study.features
-    train_pictures = len(features.data.splits['train'])
+    splits = features.data.splits
+    train_pictures = len(splits['train']) + len(splits['val'])
     if 0 not in study.settings.shots:
         train_pictures = max(study.settings.shots) * len(features.data.classes)
     test_pictures = len(features.data.splits['test'])

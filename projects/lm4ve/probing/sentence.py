@@ -3,13 +3,14 @@
 The reader of the answer has seen neither the numbers nor the flags of the command.
 """
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from lm4ve.probing.candidates import words_of_layers
 from lm4ve.probing.heads import HeadSpec
-from lm4ve.probing.verdict import Comparison, points
+from lm4ve.probing.verdict import Comparison, points, points_of_margin
 
 #: Verdicts in the order in which the sentence names them.
 _ORDER = (
@@ -20,7 +21,8 @@ _ORDER = (
     'few test pictures',
     'few seeds and test pictures',
 )
-#: Families of heads without a layer; a block helps if it is better than each of them.
+#: Families of heads with nothing between tokens and classifier; a block helps if it is
+#: better than each of them.
 _PROBES = ('linear', 'logreg', 'knn')
 #: Families of heads that train a layer, or an attentive probe, in the block's place.
 _TRAINED = ('attentive', 'attention', 'mlp')
@@ -55,7 +57,7 @@ def answer(
     """Return whether a block helps, in one sentence that begins with Yes, No or Open.
 
     As in 'Open: 73 test pictures cannot show whether the last layer of llama-7b helps
-    efficientnet-lite0 on photos (+1 point against the linear probe); about 4,000
+    efficientnet-lite0 on photos (+1 point against the linear probe); about 4,100
     would.' Of several probes without a block, the one that is hardest to beat decides.
 
     Args:
@@ -95,7 +97,7 @@ def answer(
             return (
                 f'No: {block} has no room to help {encoder} on {data}; with {other} alone '
                 f'{best:.1f} % of the test pictures are right, so nothing gains '
-                f'{points(margin)}.'
+                f'{points_of_margin(margin)}.'
             )
         return _say_open(comparison, heads[comparison.against], subject)
     smallest_gain = with_probes[0]
@@ -200,10 +202,10 @@ def _say_open(comparison: Comparison, other: HeadSpec, subject: Subject) -> str:
     needed = []
     if comparison.seeds_needed:
         present.append(f'{_paired_seeds(comparison, subject.seeds)} seeds')
-        needed.append(f'{_round(comparison.seeds_needed)} seeds')
+        needed.append(f'{_round_up(comparison.seeds_needed)} seeds')
     if comparison.pictures_needed:
         present.append(f'{subject.test_pictures:,} test pictures')
-        needed.append(f'{_round(comparison.pictures_needed)} test pictures')
+        needed.append(f'{_round_up(comparison.pictures_needed)} test pictures')
     if len(needed) == 1:
         needed = [needed[0].split()[0]]  # the noun stands before it already
     sign = '+' if comparison.difference >= 0 else '-'
@@ -229,16 +231,17 @@ def _paired_seeds(comparison: Comparison, seeds: Mapping[str, int]) -> int:
     return min(of_block, of_other)
 
 
-def _round(number: int) -> str:
-    """Return a number with two significant digits: '4,000' of 4,014."""
-    return f'{int(float(f"{number:.1e}")):,}'
+def _round_up(number: int) -> str:
+    """Return the next number with two significant digits: '4,100' of 4,014."""
+    unit = 10 ** max(len(str(number)) - 2, 0)
+    return f'{math.ceil(number / unit) * unit:,}'
 
 
 def _describe(comparison: Comparison, other: HeadSpec) -> str:
     """Return the other head's name in words, with the difference if one head is better."""
     if comparison.verdict not in ('better', 'worse'):
         return other.words
-    low, high = sorted(abs(end) for end in comparison.both)
+    low, high = sorted(abs(end) for end in comparison.interval_over_both)
     difference = points(abs(comparison.difference))
     return f'{other.words} by {difference} (95 %: {low:.1f} to {high:.1f})'
 
@@ -255,9 +258,8 @@ def _relation(verdict: str, margin: float) -> str:
     if verdict in ('better', 'worse'):
         return f'is {verdict} than'
     if verdict == 'equal':
-        return (
-            f'does not differ by more than {points(margin)} on these test pictures from'
-        )
+        most = points_of_margin(margin)
+        return f'does not differ by more than {most} on these test pictures from'
     few = verdict.removeprefix('few ')
     return f'needs more {few} to be told from'
 

@@ -21,6 +21,7 @@ from lm4ve.probing.candidates import (
     list_blocks,
     list_controls,
     list_probes,
+    sizes_of,
 )
 from lm4ve.probing.features import Features
 from lm4ve.probing.heads import HeadSpec, ProfiledHead
@@ -48,6 +49,9 @@ _FUTILE = 0.1
 _LEAST_SEEDS = 4
 #: After so many seconds a preliminary answer is printed.
 _PRELIMINARY_SECONDS = 120.0
+
+#: Families whose heads may answer for the blocks of several language models.
+_SHARED_FAMILIES = ('random', 'random-scaled', 'attention', 'mlp')
 
 #: Head -> value -> mean accuracy on 'val', per cent.
 Tuning = dict[str, dict[float, float]]
@@ -318,8 +322,8 @@ class Study:
     def _rivals(self, block: str) -> list[str]:
         """Return the heads that a block is compared with.
 
-        They have as many shots, and belong to its language model or to all. Blocks of
-        two language models are compared once; several layers of one are not.
+        They have as many shots and layers, and belong to its language model or to all.
+        Blocks of two language models are compared once; several layers of one are not.
 
         Args:
             block (str): The name of a frozen block.
@@ -327,7 +331,8 @@ class Study:
         own = self.heads[block]
         rivals = []
         for name, head in self.heads.items():
-            if head.shots != own.shots:
+            has_its_depth = head.depth in (0, own.depth)
+            if head.shots != own.shots or not has_its_depth:
                 continue
             if head.family == 'frozen':
                 # The names' order decides which of two blocks is compared with the other.
@@ -427,17 +432,19 @@ class Study:
             results[pair] = [self._read_finished(job) for job in own]
         return results
 
-    def _run_jobs(self, jobs: list[Job], title: str) -> None:
+    def _run_jobs(self, jobs: Sequence[Job], title: str) -> None:
         """Run jobs with a bar of progress, and wait for all of them.
 
         Costly ones come first, so that at the end no process works alone for long.
 
         Args:
-            jobs (list[Job]): The jobs, which are sorted in place.
+            jobs (Sequence[Job]): The jobs.
             title (str): The bar's title.
         """
-        jobs.sort(key=lambda job: -job.steps * job.head.operations)
-        finished = self.run(self._trainer.run, jobs)
+        costly_first = sorted(
+            jobs, key=lambda job: job.steps * job.head.operations, reverse=True
+        )
+        finished = self.run(self._trainer.run, costly_first)
         for job in tqdm(finished, title, len(jobs), disable=not jobs):
             self._answer_early(job)
 
@@ -474,7 +481,7 @@ def _profile_heads(
 ) -> dict[str, ProfiledHead]:
     """Build and profile the heads of a study's families; see :func:`profile_head`.
 
-    The size of the controls follows from the first block, so blocks are profiled first.
+    The size of the controls follows from that of blocks, so these are profiled first.
 
     Args:
         settings, shape, run: See :func:`prepare_study`.
@@ -495,39 +502,10 @@ def _profile_heads(
 
     blocks = profile(blocks_of(settings))
     heads = [*blocks, *profile(list_probes(shape.has_class_token))]
-    for controls in _controls_of(blocks, shape):
-        heads += profile(controls)
+    sizes = sizes_of(blocks, shape.channels)
+    heads += profile(list_controls(shape.channels, shape.tokens, sizes))
     heads.sort(key=lambda head: FAMILIES.index(head.family))
     return _with_shots(_without_twins(heads), settings.shots)
-
-
-def _controls_of(
-    blocks: Sequence[ProfiledHead], shape: TokenShape
-) -> list[list[HeadSpec]]:
-    """Return the trained controls of each size that the blocks of the study have.
-
-    The first block of a language model gives its size. Models of one size share their
-    controls.
-
-    Args:
-        blocks (Sequence[ProfiledHead]): The frozen blocks, and others.
-        shape (TokenShape): What heads are built for.
-    """
-    first_of: dict[tuple[str, ...], ProfiledHead] = {}
-    for block in blocks:
-        if block.family == 'frozen':
-            first_of.setdefault(block.models, block)
-    models_of: dict[tuple[int, int], tuple[str, ...]] = {}
-    for models, block in first_of.items():
-        size = (block.embed_dims, block.operations)
-        models_of[size] = models_of.get(size, ()) + models
-    controls = []
-    for (width, operations), models in models_of.items():
-        own = models if len(models_of) > 1 else ()
-        controls.append(
-            list_controls(shape.channels, shape.tokens, width, operations, own)
-        )
-    return controls
 
 
 def blocks_of(settings: StudySettings) -> list[HeadSpec]:
@@ -544,7 +522,8 @@ def blocks_of(settings: StudySettings) -> list[HeadSpec]:
 def _without_twins(heads: Sequence[ProfiledHead]) -> list[ProfiledHead]:
     """Return heads that compute different things.
 
-    Random blocks of two language models of one shape are the same; the first stays.
+    Random blocks of two language models of one shape are the same, and so are trained
+    layers that fit blocks of almost one size; the first stays, for both.
 
     Raises:
         UserError: Two others are the same.
@@ -554,11 +533,12 @@ def _without_twins(heads: Sequence[ProfiledHead]) -> list[ProfiledHead]:
         first = first_of.setdefault(head.identity, head)
         if first is head:
             continue
-        if head.family != 'random':
+        if head.family not in _SHARED_FAMILIES:
             raise UserError(
                 f"'{first.name}' and '{head.name}' are the same. Fix: name one."
             )
-        shared = replace(first, models=first.models + head.models)
+        depth = first.depth if first.depth == head.depth else 0
+        shared = replace(first, models=first.models + head.models, depth=depth)
         first_of[head.identity] = shared
     return list(first_of.values())
 

@@ -9,7 +9,7 @@ from lm4ve.ablation.statistics import confidence_interval
 from lm4ve.probing.mistakes import class_recalls, list_confusions
 from lm4ve.probing.study import Study, StudyResults
 from lm4ve.probing.tuning import WORDS
-from lm4ve.probing.verdict import Comparison, points
+from lm4ve.probing.verdict import Comparison, points_of_margin
 
 #: Cells by column; all rows of a table have the same columns.
 Row = dict[str, str]
@@ -91,12 +91,12 @@ def half_width(accuracies: np.ndarray) -> float:
 
 def _comparison_cells(comparison: Comparison, margin: float) -> Row:
     """Return the cells of a row that compare the block with the row's head."""
-    low, high = comparison.both
-    low_of_seeds, high_of_seeds = comparison.seeds
+    low, high = comparison.interval_over_both
+    low_of_seeds, high_of_seeds = comparison.interval_over_seeds
     return {
         'difference': _format_mean(comparison.difference, (high - low) / 2, sign='+'),
         'over seeds': f'± {(high_of_seeds - low_of_seeds) / 2:.1f}',
-        "Holm's p": format_p_value(comparison.holm),
+        "Holm's p": format_p_value(comparison.corrected_p),
         f"'{comparison.block}' is": _brief_verdict(comparison, margin),
     }
 
@@ -119,7 +119,7 @@ def _brief_verdict(comparison: Comparison, margin: float) -> str:
     if comparison.verdict in ('better', 'worse'):
         return comparison.verdict
     if comparison.verdict == 'equal':
-        return f'within {points(margin)}'
+        return f'within {points_of_margin(margin)}'
     needed = []
     if comparison.seeds_needed:
         needed.append(f'{comparison.seeds_needed:,} seeds')

@@ -22,6 +22,24 @@ POWER = 0.8
 #: Of seeds or test pictures alone no more than so many times as many are asked for, if
 #: fewer of both would do.
 _MOST_GROWTH = 10
+#: What :func:`decide` does, in the words that a study writes before it trains.
+RULE = """\
+The verdict on a frozen block and another variant, whose seeds are paired:
+
+- no difference larger than the margin, on these test pictures: the 90 % interval
+  over seeds, each of them rounded to whole pictures, lies within the margin, so
+  that two one-sided t-tests reject that it is larger;
+- better, or worse: else, if p < 0.05, where p is the larger one of a paired t-test
+  over seeds and of min F' over seeds and test pictures (Clark, J. Verbal Learn.
+  Verbal Behav. 1973), both two-sided, corrected by Holm for all comparisons;
+- too few seeds, or test pictures, to tell: else. The number that is given is enough
+  with a chance of 80 % for one of the two above, if mean and spread are as
+  observed.
+
+Of several linear probes the one that is best on val is compared. After half of the
+seeds, at least four, a comparison that the rest would decide with a chance below
+10 % gets no more of them; such a stop finds no difference that is none. Of several
+layers, the sentence is about the one with the best accuracy in tuning."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +49,12 @@ class Comparison:
     Attributes:
         block, against (str): Variants' names.
         difference (float): Mean accuracy of the block minus that of the other.
-        seeds (tuple[float, float]): Its 95 % interval over seeds, on these test
-            pictures.
-        both (tuple[float, float]): Over seeds and test pictures, and not within the one
-            before.
-        p, holm (float): The larger p of these two, two-sided; the second corrected.
+        interval_over_seeds (tuple[float, float]): Its 95 % interval over seeds, on these
+            test pictures.
+        interval_over_both (tuple[float, float]): Over seeds and test pictures, and not
+            within the one before.
+        p, corrected_p (float): The larger p of these two, two-sided; the second by
+            Holm's correction.
         verdict (str): 'better', 'worse', 'equal', 'few seeds', 'few test pictures' or
             'few seeds and test pictures'.
         words (str): The same for tables, with the margin or the number that is needed.
@@ -46,10 +65,10 @@ class Comparison:
     block: str
     against: str
     difference: float
-    seeds: tuple[float, float]
-    both: tuple[float, float]
+    interval_over_seeds: tuple[float, float]
+    interval_over_both: tuple[float, float]
     p: float
-    holm: float = math.nan
+    corrected_p: float = math.nan
     verdict: str = ''
     words: str = ''
     seeds_needed: int = 0
@@ -58,8 +77,17 @@ class Comparison:
 
 def points(value: float) -> str:
     """Return a number of points as text with at most one decimal: '1 point', '2.5 points'."""
-    text = f'{value:.1f}'.removesuffix('.0')
-    return '1 point' if text == '1' else f'{text} points'
+    return _with_noun(f'{value:.1f}'.removesuffix('.0'))
+
+
+def points_of_margin(margin: float) -> str:
+    """Return a margin as text with all its digits: a rounded one was not tested."""
+    return _with_noun(f'{margin:.10g}')
+
+
+def _with_noun(number: str) -> str:
+    """Return a number of points with its noun."""
+    return '1 point' if number == '1' else f'{number} points'
 
 
 def compare(
@@ -87,7 +115,7 @@ def compare(
     corrected = holm([comparison.p for comparison in comparisons])
     decided = []
     for comparison, gain, p in zip(comparisons, gains, corrected, strict=True):
-        comparison = replace(comparison, holm=p)
+        comparison = replace(comparison, corrected_p=p)
         decided.append(decide(comparison, gain, margin, len(comparisons)))
     return decided
 
@@ -163,46 +191,37 @@ def _test_difference(block: str, against: str, gain: np.ndarray) -> Comparison:
         block=block,
         against=against,
         difference=float(gain.mean()),
-        seeds=(by_seeds.low, by_seeds.high),
-        both=(low, high),
+        interval_over_seeds=(by_seeds.low, by_seeds.high),
+        interval_over_both=(low, high),
         p=max(by_seeds.p, by_both.p),
     )
 
 
 def decide(
-    c: Comparison, gain: np.ndarray, margin: float, comparisons: int
+    comparison: Comparison, gain: np.ndarray, margin: float, comparisons: int
 ) -> Comparison:
-    """The verdict on a frozen block and another variant, whose seeds are paired:
+    """Return a comparison with its verdict, by :data:`RULE`.
 
-    - no difference larger than the margin, on these test pictures: the 90 % interval
-      over seeds, each of them rounded to whole pictures, lies within the margin, so
-      that two one-sided t-tests reject that it is larger;
-    - better, or worse: else, if p < 0.05, where p is the larger one of a paired t-test
-      over seeds and of min F' over seeds and test pictures (Clark, J. Verbal Learn.
-      Verbal Behav. 1973), both two-sided, corrected by Holm for all comparisons;
-    - too few seeds, or test pictures, to tell: else. The number that is given is enough
-      with a chance of 80 % for one of the two above, if mean and spread are as
-      observed.
-
-    Of several linear probes the one that is best on val is compared. After half of the
-    seeds, at least four, a comparison that the rest would decide with a chance below
-    10 % gets no more of them; such a stop finds no difference that is none. Of several
-    layers, the sentence is about the one with the best accuracy in tuning.
+    Args:
+        comparison (Comparison): Difference, intervals and p values.
+        gain (np.ndarray): Points, float64 ``[seeds, test pictures]``.
+        margin (float): In points.
+        comparisons (int): How many Holm's correction is for.
     """
     critical_t = stats.t.ppf(1 - ALPHA, len(gain) - 1)
     half_width = math.sqrt(_rounded_error(gain)) * critical_t
-    if abs(c.difference) + half_width < margin:
-        words = f'no difference larger than {points(margin)}'
-        return replace(c, verdict='equal', words=words)
-    if c.holm < ALPHA:
-        verdict = 'better' if c.difference > 0 else 'worse'
-        return replace(c, verdict=verdict, words=verdict)
+    if abs(comparison.difference) + half_width < margin:
+        words = f'no difference larger than {points_of_margin(margin)}'
+        return replace(comparison, verdict='equal', words=words)
+    if comparison.corrected_p < ALPHA:
+        verdict = 'better' if comparison.difference > 0 else 'worse'
+        return replace(comparison, verdict=verdict, words=verdict)
     needed = _numbers_needed(gain, ALPHA / comparisons, margin)
     verdict = f'few {" and ".join(needed)}'
     numbers = ' and '.join(f'{number:,}' for number in needed.values())
     words = f'too {verdict} to tell: {numbers} needed'
     return replace(
-        c,
+        comparison,
         verdict=verdict,
         words=words,
         seeds_needed=needed.get('seeds', 0),
