@@ -2,11 +2,13 @@
 
 A file that is named itself has to be whole, or its error ends the call. A folder or a
 pattern stands for whatever it holds: files of other kinds are left out, damaged ones are
-skipped, and warnings name them.
+skipped, and warnings name them. Of these files each real one is read once, also where
+folders and patterns overlap or it is named itself.
 """
 
 import glob
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,18 +40,25 @@ class Inputs:
     Attributes:
         sources (list[Path | np.ndarray]): Files, folders that are one input, and arrays,
             in the order in which they were named; those of a folder sorted.
-        found (set[Path]): The files among them that a folder or a pattern gave.
+        found (set[Path]): The files among them that a folder or a pattern gave, and that
+            are not named themselves.
+        known (set[str]): The real paths of what is named itself, and of what was found.
         skipped (dict[Path, str]): Files that :meth:`read_each` has skipped, and why.
     """
 
     sources: list[Path | np.ndarray] = field(default_factory=list)
     found: set[Path] = field(default_factory=set)
+    known: set[str] = field(default_factory=set)
     skipped: dict[Path, str] = field(default_factory=dict)
 
     def add_found(self, files: Sequence[Path]) -> None:
-        """Add the files of a folder or of a pattern."""
-        self.sources += files
-        self.found.update(files)
+        """Add the files of a folder or of a pattern, but for those that are known."""
+        for file in files:
+            real_path = os.path.realpath(file)
+            if real_path not in self.known:
+                self.known.add(real_path)
+                self.sources.append(file)
+                self.found.add(file)
 
     def read_each(
         self, read: Callable[[Path | np.ndarray], Read]
@@ -110,6 +119,9 @@ def find_inputs(inputs: Input | Sequence[Input], task: Task) -> Inputs:
         inputs = [inputs]
     found = Inputs()
     for item in inputs:
+        if not isinstance(item, np.ndarray) and Path(item).exists():
+            found.known.add(os.path.realpath(item))
+    for item in inputs:
         if isinstance(item, np.ndarray):
             found.sources.append(item)
             continue
@@ -149,25 +161,35 @@ def _add_pattern(found: Inputs, pattern: str, task: Task) -> None:
     """Add the files that a pattern of :mod:`glob` stands for, sorted.
 
     Raises:
-        UserError: There is none.
+        UserError: There is none; the message says what the pattern stands for instead.
     """
     files = []
+    folders = []
     others = FolderListing()
     for name in sorted(glob.glob(pattern, recursive=True)):
         path = Path(name)
         is_input = path.is_dir() and task.takes_folders
         if is_input or (_has_ending(path, task) and not path.is_dir()):
             files.append(path)
-        elif not path.is_dir():
+        elif path.is_dir():
+            folders.append(name)
+        else:
             others.leave_out(OTHER_ENDING, name)
-    if not files:
-        require(others.left_out, f"'{pattern}' does not exist.")
+    if files:
+        warn_left_out(others, pattern, 'inputs')
+        found.add_found(files)
+        return
+    if others.left_out:
         raise UserError(
             f"'{pattern}' stands for no file for the config, which takes {task.input_noun}: "
             f'{others.describe_left_out()}.'
         )
-    warn_left_out(others, pattern, 'inputs')
-    found.add_found(files)
+    if folders:
+        raise UserError(
+            f"'{pattern}' stands for folders only: {listing(folders)}. Fix: name a folder, "
+            'which stands for all files in it.'
+        )
+    raise UserError(f"'{pattern}' does not exist.")
 
 
 def _has_ending(path: Path, task: Task) -> bool:
