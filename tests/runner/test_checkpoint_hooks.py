@@ -230,7 +230,12 @@ def test_end_of_a_training_that_stopped_early_is_saved_once(
     tmp_path, by_epoch, interval
 ):
     every = interval if by_epoch else interval * STEPS_PER_EPOCH
-    saving = dict(type='lm4ve.AtomicCheckpointHook', interval=every, by_epoch=by_epoch)
+    saving = dict(
+        type='lm4ve.AtomicCheckpointHook',
+        interval=every,
+        by_epoch=by_epoch,
+        published_keys=['meta', 'state_dict'],
+    )
     data = [dict(inputs=torch.ones(2)) for _ in range(STEPS_PER_EPOCH)]
     runner = toy.make_runner(
         tmp_path,
@@ -243,7 +248,12 @@ def test_end_of_a_training_that_stopped_early_is_saved_once(
     )
     runner.train()
     done = 4 * STEPS_PER_EPOCH
-    saved = [load(file)['meta']['iter'] for file in tmp_path.glob('*.pth')]
+    (published,) = tmp_path.glob('*-*.pth')
+    regular = set(tmp_path.glob('*.pth')) - {published}
+    saved = [load(file)['meta']['iter'] for file in regular]
     assert saved.count(done) == 1
+    content = load(published)
+    assert content['meta']['iter'] == done
+    assert sorted(content) == ['meta', 'state_dict']
     last = Path((tmp_path / 'last_checkpoint').read_text())
     assert load(last)['meta']['iter'] == done

@@ -113,18 +113,25 @@ class AtomicCheckpointHook(SavesBeforeDeleting):
         checkpoint[_GRADIENTS] = gradients
 
     def after_train(self, runner: Runner) -> None:
-        """Save the end of a training that has stopped early, which lies between two intervals.
+        """Save the end of a training that has stopped early, then publish.
 
         MMEngine saves at intervals and at the planned end, so that with its
         ``EarlyStoppingHook`` the last epochs, or all of them, would be lost.
         """
-        done = runner.epoch if self.by_epoch else runner.iter
-        regular = self.filename_tmpl.format(done)
-        is_saved = Path(self.last_ckpt or '').name == regular
-        stopped = getattr(runner.train_loop, 'stop_training', False)
-        if stopped and self.save_last and not is_saved:
+        has_stopped_early = getattr(runner.train_loop, 'stop_training', False)
+        if has_stopped_early and self.save_last and not self._has_saved_end(runner):
             save_at_signal(runner, runner.iter)
+            # MMEngine publishes this checkpoint.
+            self.last_ckpt = runner.message_hub.get_info('last_ckpt')
         super().after_train(runner)
+
+    def _has_saved_end(self, runner: Runner) -> bool:
+        """Return whether the last regular checkpoint holds all that was trained."""
+        if self.last_ckpt is None:
+            return False
+        done = runner.epoch if self.by_epoch else runner.iter
+        name_of_end: str = self.filename_tmpl.format(done)
+        return Path(self.last_ckpt).name == name_of_end
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: Checkpoint) -> None:
         """Keep the gradients of a loaded checkpoint until :meth:`before_train` restores them."""
