@@ -2,6 +2,7 @@
 
 import csv
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from lm4ve.errors import UserError
 from lm4ve.runner.console import WIDTH
 from lm4ve.runner.per_class import class_table, columns_of, find_matrix, matrix_table
-from lm4ve.runner.prediction_table import PredictionTable
+from lm4ve.runner.prediction_table import PredictionTable, require_one_label
 from tests.helpers.image import images
 from tests.helpers.tools import run_tool_here
 
@@ -116,6 +117,32 @@ def test_lists_of_a_metric_become_columns():
     assert rows == [['ant', '50.00'], ['bee', '25.00']]
 
 
+def test_lists_with_one_name_are_told_apart_by_their_metrics():
+    metrics = {
+        'a/f1-score_classwise': [1.0, 2.0],
+        'b/f1-score_classwise': [3.0, 4.0],
+        'x/b/top1_classwise': [5.0, 6.0],
+        'y/b/top1_classwise': [7.0, 8.0],
+        'b/recall_classwise': [9.0, 10.0],
+        'f1_classwise': [11.0, 12.0],
+        'a/f1_classwise': [13.0, 14.0],
+    }
+    columns = columns_of(metrics, None)
+    assert columns == {
+        'a/f1-score': [1.0, 2.0],
+        'b/f1-score': [3.0, 4.0],
+        'x/b/top1': [5.0, 6.0],
+        'y/b/top1': [7.0, 8.0],
+        'recall': [9.0, 10.0],
+        'f1': [11.0, 12.0],
+        'a/f1': [13.0, 14.0],
+    }
+    # The matrix gives recall in the same unit.
+    with_matrix = columns_of(metrics, np.eye(2, dtype=int))
+    assert with_matrix['recall'] == [100.0, 100.0]
+    assert len(with_matrix) == len(columns) + 2
+
+
 def test_a_class_without_samples_has_no_recall():
     columns = columns_of({}, np.array([[2, 1], [0, 0]]))
     rows = rows_of(class_table(['ant', 'bee'], columns))
@@ -143,6 +170,79 @@ def test_of_many_classes_the_weakest_and_the_largest_confusions_are_shown():
     assert [row[0] for row in weakest[:2]] == ['n3', 'n7']
     confusions = rows_of(matrix_table(names, matrix))
     assert confusions == [['n3', 'n1', '30', '75.0'], ['n7', 'n9', '5', '33.3']]
+
+
+MULTI_LABEL = """\
+_base_ = 'own.py'
+model = dict(head=dict(
+    _delete_=True, type='MultiLabelLinearClsHead', num_classes=3, in_channels=64, topk=1))
+test_dataloader = dict(dataset=dict(
+    _delete_=True, type='MultiLabelDataset', ann_file='{labels}', test_mode=True,
+    pipeline=[dict(type='LoadImageFromFile'), *_base_.test_pipeline]))
+test_evaluator = [dict(_delete_=True, type='MultiLabelMetric', topk=1)]
+"""
+
+
+def test_a_table_of_samples_with_several_labels_is_refused_first(
+    tested, tmp_path, monkeypatch
+):
+    paths = sorted(str(path) for path in (tmp_path / 'photos').glob('*/*'))
+    entries = [dict(img_path=path, gt_label=[0]) for path in paths]
+    entries[-1]['gt_label'] = [0, 2]
+    labels = dict(metainfo=dict(classes=CLASSES), data_list=entries)
+    (tmp_path / 'labels.json').write_text(json.dumps(labels))
+    config = tmp_path / 'several.py'
+    config.write_text(MULTI_LABEL.format(labels=tmp_path / 'labels.json'))
+    _, checkpoint, *flags = tested
+    out = tmp_path / 'predictions.csv'
+
+    def test(self):
+        raise AssertionError('the test has begun')
+
+    monkeypatch.setattr('mmengine.runner.TestLoop.run', test)
+    with pytest.raises(UserError, match='samples of MultiLabelDataset have several'):
+        run_tool_here(
+            'test.py', config, checkpoint, *flags, '--out', out, '--allow-partial'
+        )
+
+
+@pytest.mark.parametrize(
+    'labels, has_several',
+    [
+        (dict(gt_label=3), False),
+        (dict(gt_label=np.array(3)), False),
+        (dict(gt_label=[3]), True),
+        (dict(gt_score=np.array([0, 1])), True),
+        (dict(), False),
+    ],
+    ids=str,
+)
+def test_the_first_sample_shows_whether_a_table_has_room(labels, has_several):
+    class Samples(list):
+        get_data_info = list.__getitem__
+
+    samples = Samples([dict(img_path='a.png', **labels)])
+    raises = pytest.raises(UserError, match="'p.csv'.* Samples have several labels")
+    with raises if has_several else nullcontext():
+        require_one_label(samples, 'p.csv')
+
+
+def test_a_path_that_is_no_text_is_written(tmp_path):
+    path = tmp_path / 'predictions.csv'
+    table = PredictionTable(path)
+    for name in ('caf\udce9.png', 'café.png', 'b.png'):
+        table.process(None, [dict(img_path=name, pred_label=torch.tensor([1]))])
+    table.evaluate(3)
+    with open(path, newline='', encoding='utf-8') as file:
+        names = [row['path'] for row in csv.DictReader(file)]
+    assert names == [r'caf\udce9.png', 'café.png', 'b.png']
+
+
+def test_a_sample_with_several_predicted_labels_is_refused(tmp_path):
+    table = PredictionTable(tmp_path / 'predictions.csv')
+    sample = dict(img_path='a.png', pred_label=torch.tensor([0, 2]))
+    with pytest.raises(UserError, match='predicts no label, or several.*[.]pkl'):
+        table.process(None, [sample])
 
 
 def test_samples_without_a_path_are_refused(tmp_path):

@@ -18,7 +18,7 @@ from lm4ve.commands.flags import parser_of
 from lm4ve.errors import UserError, check
 from lm4ve.files import require_writable
 from lm4ve.runner import command_line
-from lm4ve.runner.prediction_table import PredictionTable
+from lm4ve.runner.prediction_table import PredictionTable, require_one_label
 from lm4ve.tasks import task_of_config
 
 #: Endings of files for predictions: of our table, of MMEngine's pickle.
@@ -102,6 +102,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     runner = command_line.build_runner(cfg, short_console=not args.verbose)
     writes_metrics = args.out_item == 'metrics'
     if args.out and not writes_metrics:
+        if args.out.endswith('.csv'):
+            require_one_label(runner.test_dataloader.dataset, args.out)
         _write_predictions(runner.test_evaluator, args.out)
     metrics = runner.test()
     if args.out and writes_metrics:

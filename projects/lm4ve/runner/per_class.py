@@ -6,7 +6,7 @@ Metrics of mmpretrain and mmaction2 compute both: ``ConfusionMatrix``, and
 """
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +82,14 @@ def columns_of(
     Args:
         metrics (dict): Of the test.
         matrix (np.ndarray, optional): The confusion matrix ``[C, C]``. It gives the
-            number of samples, recall and precision, in percent.
+            number of samples, recall and precision, in percent. A single metric with
+            such a list has the same numbers, and is left out.
 
     Returns:
-        dict[str, list[float]]: Empty if the metrics have nothing about classes. NaN
-        stands for the recall of a class without samples, and for the precision of one
-        that was never predicted.
+        dict[str, list[float]]: Named by the last part of the metric's name, or by more
+        of it where metrics share that part, as 'a/f1-score' and 'b/f1-score'. Empty if
+        the metrics have nothing about classes. NaN stands for the recall of a class
+        without samples, and for the precision of one that was never predicted.
     """
     columns: dict[str, list[float]] = {}
     if matrix is not None:
@@ -95,11 +97,31 @@ def columns_of(
         columns['samples'] = matrix.sum(axis=1).tolist()
         columns['recall'] = _percent(right, matrix.sum(axis=1))
         columns['precision'] = _percent(right, matrix.sum(axis=0))
+    lists = {}
     for name, values in metrics.items():
         if name.endswith(_CLASSWISE):
-            column = name.rpartition('/')[2].removesuffix(_CLASSWISE)
-            columns.setdefault(column, list(values))
+            lists[name.removesuffix(_CLASSWISE)] = list(values)
+    for name, values in lists.items():
+        column = _shorten(name, lists)
+        if column not in columns:
+            columns[column] = values
     return columns
+
+
+def _shorten(name: str, names: Collection[str]) -> str:
+    """Return the shortest end of a metric's name that is the end of no other one.
+
+    Args:
+        name (str): Parts with slashes between them, as in 'single-label/f1-score'.
+        names (Collection[str]): All names.
+    """
+    parts = name.split('/')
+    for count in range(1, len(parts)):
+        end = '/'.join(parts[-count:])
+        others = [other for other in names if other == end or other.endswith(f'/{end}')]
+        if others == [name]:
+            return end
+    return name
 
 
 def _percent(parts: np.ndarray, wholes: np.ndarray) -> list[float]:
@@ -231,11 +253,15 @@ def _render(title: str, rows: list[dict[str, str]], texts: Sequence[str] = ()) -
 
 def _class_names(runner: Runner, count: int) -> list[str]:
     """Return the names of so many classes; those without a name have their number."""
-    meta = getattr(runner.test_dataloader.dataset, 'metainfo', None) or {}
-    known = list(meta.get('classes') or ())
-    names = [str(name) for name in known[:count]]
-    for number in range(len(names), count):
-        names.append(str(number))
+    dataset = runner.test_dataloader.dataset
+    meta = getattr(dataset, 'metainfo', None)
+    known: Sequence[Any] = ()
+    if meta and meta.get('classes'):
+        known = meta['classes']
+    names = []
+    for number in range(count):
+        name = known[number] if number < len(known) else number
+        names.append(str(name))
     return names
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from torch import Tensor
@@ -25,13 +26,14 @@ class PredictionTable(BaseMetric):  # type: ignore[misc]
     """Write the path, label, prediction and score of each sample to a CSV file.
 
     Labels and predictions are names of classes where the data has names, else numbers.
-    The score is that of the prediction, in general its probability.
+    The score is that of the prediction, in general its probability. The file is UTF-8:
+    bytes of a path that are not become ``\\udcXX``, with the byte's hex digits XX.
 
     Args:
         path (str | Path): Of the file. An older file is replaced when the test ends.
 
     Raises:
-        UserError: A sample has no path or no predicted label.
+        UserError: A sample has no path, or not exactly one predicted label.
     """
 
     # MMEngine warns of metrics without a prefix; this one has no values to name.
@@ -51,8 +53,8 @@ class PredictionTable(BaseMetric):  # type: ignore[misc]
         prediction = _label_of(sample, 'pred_label')
         if prediction is None:
             raise UserError(
-                f"--out='{self.path}': this model predicts no label. Fix: a name that ends "
-                'with .pkl.'
+                f"--out='{self.path}': this model predicts no label, or several. Fix: a name "
+                'that ends with .pkl.'
             )
         label = _label_of(sample, 'gt_label')
         score = ''
@@ -86,7 +88,11 @@ class PredictionTable(BaseMetric):  # type: ignore[misc]
     def compute_metrics(self, results: list[list[Any]]) -> dict[str, Any]:
         """Write the file. There are no metrics."""
         with replacing(self.path) as whole:
-            with open(whole, 'w', newline='', encoding='utf-8') as file:
+            # A byte that is no UTF-8 would end the test without a file; kept as it is, it
+            # would make the whole file unreadable to other programs.
+            with open(
+                whole, 'w', newline='', encoding='utf-8', errors='backslashreplace'
+            ) as file:
                 writer = csv.writer(file)
                 writer.writerow(COLUMNS)
                 writer.writerows(results)
@@ -95,8 +101,32 @@ class PredictionTable(BaseMetric):  # type: ignore[misc]
         return {}
 
 
+def require_one_label(dataset: Any, path: str | Path) -> None:
+    """Refuse data of several labels a sample before a test, which the first sample shows.
+
+    A model of such data predicts exactly one label for some samples. So it would be
+    noticed late, or not at all.
+
+    Args:
+        dataset: The data set of the test.
+        path (str | Path): The value of ``--out``, for the error.
+
+    Raises:
+        UserError: A sample has several labels.
+    """
+    if not hasattr(dataset, 'get_data_info') or len(dataset) == 0:
+        return
+    sample = dataset.get_data_info(0)
+    # Labels are a list of numbers, or a 0 or 1 for each class.
+    if np.ndim(sample.get('gt_label', 0)) > 0 or 'gt_score' in sample:
+        raise UserError(
+            f"--out='{path}': samples of {type(dataset).__name__} have several labels, for "
+            'which a table has no room. Fix: a name that ends with .pkl.'
+        )
+
+
 def _label_of(sample: dict[str, Any], field: str) -> int | None:
-    """Return a sample's label, or None if it has none."""
+    """Return a sample's label, or None if it has none, or several."""
     label = sample.get(field)
     if isinstance(label, Tensor) and label.numel() == 1:
         return int(label)
