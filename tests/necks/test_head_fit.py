@@ -18,6 +18,8 @@ VIT = dict(LINEAR, type='VisionTransformerClsHead')
 HIDDEN = dict(LINEAR, type='StackedLinearClsHead', mid_channels=[8], dropout_rate=0.5)
 #: It reads a map.
 CSRA = dict(LINEAR, type='CSRAClsHead', num_heads=1, lam=0.1)
+#: A neck that gives what it gets.
+NOTHING = dict(type='torch.nn.Identity')
 #: It returns a dict.
 TASKS = dict(type='MultiTaskHead', task_heads=dict(a=LINEAR))
 
@@ -70,6 +72,12 @@ WRONG = [
     (HIDDEN, [], {}, 'StackedLinearClsHead reads a vector'),
     (CSRA, [], VECTORS[1], "CSRAClsHead reads a map.*Fix: model.neck.out_type='raw'"),
     (LINEAR, [POOLING], VECTORS[0], 'Fix: leave GlobalAveragePooling out, or model'),
+    (
+        CSRA,
+        [NOTHING],
+        VECTORS[0],
+        "but Identity and CSRAClsHead after it read a map .*Fix: model.neck.0.out_type='r",
+    ),
     (
         dict(LINEAR, in_channels=1000),
         [],

@@ -232,7 +232,10 @@ def test_configs_give_data_and_encoders(
         ('timm/vit_tinny', "timm has no model 'vit_tinny'"),
         ('transformers/google/vit-base-patch16-224', 'Without a network'),
         ('torchvision/resnet19', 'Unknown model resnet19'),
-        ('package:resnet', 'ENCODER=package.* must be one of efficientnet-lite0'),
+        (
+            'package:resnet',
+            "ENCODER='package:resnet' must be one of package:efficientnet-lite0",
+        ),
         ('vit-demo_none_digits', 'Fix: --encoder-checkpoint'),
         ('vit-demo_none_digit', "Did you mean 'vit-demo_none_digits'"),
     ],

@@ -47,7 +47,8 @@ def architecture_of(name: str, field: str) -> str:
     Raises:
         UserError: The name is unknown.
     """
-    check(f'{field}=package', name, choices=ARCHITECTURES)
+    known = [f'package:{encoder}' for encoder in ARCHITECTURES]
+    check(field, f'package:{name}', choices=known)
     return ARCHITECTURES[name]
 
 

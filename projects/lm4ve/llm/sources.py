@@ -186,7 +186,8 @@ def locate_packaged(
             recorded hash.
         UserError: The name is unknown.
     """
-    check(f'{field}=package', name, choices=models)
+    known = [f'package:{model}' for model in models]
+    check(field, f'package:{name}', choices=known)
     install, file, sha256 = models[name]
     dist = install.split()[-1].partition('==')[0]
     try:

@@ -164,21 +164,31 @@ def _check_width(found: _NeckInHost, readers: Sequence[Any]) -> None:
 
 
 def _refuse_vector(found: _NeckInHost, readers: Sequence[Any]) -> None:
-    """Refuse a neck that gives a vector to a module that reads a map or tokens.
+    """Refuse a neck that gives a vector to modules that read a map or tokens.
+
+    Args:
+        found (_NeckInHost): The neck.
+        readers (Sequence[nn.Module]): The necks after it, and the head.
 
     Raises:
-        UserError: Always. It names the module after the neck.
+        UserError: Always. It names the necks between if the head alone would read a
+            vector; else the head too.
     """
-    what = f"{found.name}.out_type='{found.neck.out_type}' gives a vector, but "
-    if not found.followers:
-        raise UserError(
-            f'{what}{_class_of(readers[-1])} reads a map or tokens. Fix: '
-            f"{found.name}.out_type='raw'."
-        )
-    names = ', '.join(_class_of(part) for part in found.followers)
+    head = readers[-1]
+    with _evaluating([head]), torch.no_grad():
+        head_reads_vector = 'vector' in _kinds_read([head], found.neck.in_channels)
+    fix = f"{found.name}.out_type='raw'"
+    followers = ', '.join(_class_of(part) for part in found.followers)
+    if followers and head_reads_vector:
+        readers_of_map = f'{followers} after it reads'
+        fix = f'leave {followers} out, or {fix}'
+    elif followers:
+        readers_of_map = f'{followers} and {_class_of(head)} after it read'
+    else:
+        readers_of_map = f'{_class_of(head)} reads'
     raise UserError(
-        f'{what}{names} after it reads a map. Fix: leave {names} out, or '
-        f"{found.name}.out_type='raw'."
+        f"{found.name}.out_type='{found.neck.out_type}' gives a vector, but "
+        f'{readers_of_map} a map or tokens. Fix: {fix}.'
     )
 
 

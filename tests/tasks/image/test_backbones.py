@@ -125,5 +125,7 @@ def test_packaged_encoder_starts_with_the_features_of_lm4ve_try():
 
 def test_unknown_packaged_encoder_is_named():
     node = dict(type='lm4ve.PackagedEncoder', encoder='package:resnet')
-    with pytest.raises(UserError, match='backbone.encoder=package.*efficientnet-lite0'):
+    with pytest.raises(
+        UserError, match="encoder='package:resnet' .* package:efficient"
+    ):
         MODELS.build(node)
