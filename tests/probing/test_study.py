@@ -19,10 +19,11 @@ from filelock import FileLock
 from transformers import LlamaConfig, LlamaModel
 
 from lm4ve.blocks import count_parameters
+from lm4ve.commands.flags import parser_of
 from lm4ve.errors import UserError
 from lm4ve.files import sole_use
 from lm4ve.probing import precision, workers
-from lm4ve.probing.candidates import list_controls, list_probes, sizes_of
+from lm4ve.probing.candidates import FAMILIES, list_controls, list_probes, sizes_of
 from lm4ve.probing.clock import FreeClock
 from lm4ve.probing.data import ProbeData
 from lm4ve.probing.features import Features
@@ -463,6 +464,16 @@ def test_names_of_blocks_are_told_apart():
     }
     with pytest.raises(UserError, match="'/a/model' and '/b/model' are both called"):
         command.settings_of(command.parse_args([*words, '/a/model', '/b/model']))
+
+
+def test_the_flag_takes_every_family():
+    """The flags are apart from what imports torch."""
+    (action,) = [
+        action
+        for action in parser_of('try')._actions
+        if '--variants' in action.option_strings
+    ]
+    assert sorted(action.choices) == sorted(FAMILIES)
 
 
 def test_a_rate_that_is_named_twice_counts_once():

@@ -103,7 +103,7 @@ def settings_of(args: argparse.Namespace) -> StudySettings:
     return StudySettings(
         blocks=_read_named(args.block, '--block'),
         layers=args.layers,
-        heads=args.heads,
+        kept_heads=args.heads,
         formal=_read_named(args.formal, '--formal'),
         dtype=args.dtype,
         families=families,

@@ -165,7 +165,8 @@ def count_operations(
 ) -> int:
     """Count the floating-point operations of a head's first module for one sample.
 
-    They are those of a batch of :data:`BATCH`, divided by it.
+    They are those of the forward pass of a training's batch, divided by :data:`BATCH`. A
+    neck may order its products otherwise where no gradients are recorded.
 
     Args:
         pool (nn.Module): Takes tokens ``[B, N, C]``.
@@ -175,6 +176,6 @@ def count_operations(
     x = torch.zeros(BATCH, tokens, channels, device=device)
     counter = FlopCounterMode(display=False)
     # Torch counts no operations of the CPU's fused attention.
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), counter:
         pool(x)
     return counter.get_total_flops() // BATCH

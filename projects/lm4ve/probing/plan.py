@@ -50,17 +50,18 @@ _STEPS = (
 )
 #: Numbers of seeds that a plan may have where none is given; best first.
 _SEEDS = (8, 6, 5, 4)
-#: Most passes over the pictures that a plan spends time on, unless they are very few.
+#: Most passes over the pictures that a plan spends time on.
 _EPOCHS = 60
-_FEW_STEPS = 300
+#: So many steps it may spend in any case: few pictures are few steps a pass.
+_ALWAYS_POSSIBLE = 300
 #: Of the ladder of learning rates four are tried, sometimes five; then two again.
 _TRAININGS_OF_TUNING = 6.5
 #: Seconds for the report.
 _REPORT_SECONDS = 15.0
 #: A process that waits longer than this for a second of work shares its core.
-_BUSY = 1.3
+_BUSY_WAITING = 1.3
 #: How much slower a step is among many than those that were measured.
-_SLOWER = 1.2
+_SLOWDOWN = 1.2
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class StudySettings:
         blocks (dict[str, str]): Name -> the checkpoint of a language model.
         layers (list[tuple[int, ...]]): Their layers that are compared: those of one
             block each.
-        heads (list[int], optional): The query heads that the blocks keep; None: all.
+        kept_heads (list[int], optional): The query heads that the blocks keep; None: all.
         formal (dict[str, str]): Name -> weights that were pre-trained on a formal
             language.
         dtype (str): The type of all products and of the blocks' weights, 'float32' or
@@ -95,7 +96,7 @@ class StudySettings:
 
     blocks: dict[str, str]
     layers: list[tuple[int, ...]]
-    heads: list[int] | None
+    kept_heads: list[int] | None
     formal: dict[str, str]
     dtype: str
     families: list[str]
@@ -259,7 +260,7 @@ def is_busy(heads: Sequence[ProfiledHead]) -> bool:
             nothing.
     """
     on_wall = sum(head.waiting * head.step_seconds for head in heads)
-    return on_wall > _BUSY * sum(head.step_seconds for head in heads)
+    return on_wall > _BUSY_WAITING * sum(head.step_seconds for head in heads)
 
 
 def _possible_drops(settings: StudySettings) -> Iterator[tuple[str, ...]]:
@@ -320,7 +321,7 @@ def _possible_plans(settings: StudySettings, pictures: int) -> Iterator[Plan]:
             steps that are useful.
     """
     steps_of_epoch = math.ceil(pictures / BATCH)
-    most = max(_EPOCHS * steps_of_epoch, _FEW_STEPS)
+    most = max(_EPOCHS * steps_of_epoch, _ALWAYS_POSSIBLE)
     steps = [count for count in _STEPS if count <= most]
     if settings.steps is not None:
         steps = [settings.steps]
@@ -346,7 +347,7 @@ def _minutes_of(
     seconds = 0.0
     for head in heads:
         seconds += _seconds_of(head, plan, settings)
-    seconds *= _SLOWER / max(settings.workers, 1)
+    seconds *= _SLOWDOWN / max(settings.workers, 1)
     return (spent.before + spent.encoder + seconds + _REPORT_SECONDS) / 60
 
 

@@ -6,6 +6,8 @@ A result is a file beside the features, whose name hashes whatever changes the r
 import hashlib
 import json
 import math
+import os
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -120,8 +122,8 @@ def read_result(features: Features, job: Job, since: float = 0.0) -> Result | No
     Args:
         features (Features): The tokens that were trained on.
         job (Job): The training.
-        since (float): Seconds since the epoch; a result that was stored before does not
-            count.
+        since (float): A time of :func:`time_of_disk`; a result that was stored before
+            does not count.
 
     Returns:
         Result | None: None if the file is missing, older than ``since``, or damaged.
@@ -140,6 +142,16 @@ def read_result(features: Features, job: Job, since: float = 0.0) -> Result | No
     if predicted.min() < -1 or predicted.max() >= len(features.data.classes):
         return None
     return Result(predicted, float(seconds))
+
+
+def time_of_disk(folder: Path) -> float:
+    """Return the time by the clock that dates a folder's files, in seconds since the epoch.
+
+    A share's server may have another clock than this machine.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder) as file:
+        return os.stat(file.name).st_mtime
 
 
 def _unpack(digits: Any) -> np.ndarray | None:

@@ -37,7 +37,7 @@ from lm4ve.probing.plan import (
     write_plan,
 )
 from lm4ve.probing.profiling import TokenShape, profile_head
-from lm4ve.probing.results import Job, Result, read_result
+from lm4ve.probing.results import Job, Result, read_result, time_of_disk
 from lm4ve.probing.training import Trainer
 from lm4ve.probing.tuning import best_of, finalists, ladder_of, untried_values
 from lm4ve.probing.verdict import chance_to_decide, gain_of
@@ -130,7 +130,7 @@ def prepare_study(
     Raises:
         UserError: Two heads are the same, or no plan fits the minutes.
     """
-    since = 0.0 if settings.resume else time.time()
+    since = 0.0 if settings.resume else time_of_disk(folder)
     plan = find_plan(folder, settings) if settings.resume else None
     is_measured = plan is None and settings.steps is None
     steps = MEASURED_STEPS if is_measured else 0
@@ -513,7 +513,7 @@ def blocks_of(settings: StudySettings) -> list[HeadSpec]:
     return list_blocks(
         settings.blocks,
         settings.layers,
-        settings.heads,
+        settings.kept_heads,
         settings.formal,
         settings.dtype,
     )
