@@ -1,4 +1,4 @@
-"""What only a GPU shows: equal results, mixed precision, DDP on nccl and FSDP.
+"""What only a GPU shows: equal results, mixed precision, DDP on nccl, FSDP, `lm4ve try`.
 
 `make gpu-check` runs these; without a GPU they are skipped.
 """
@@ -6,11 +6,15 @@
 import os
 import subprocess
 
+import numpy as np
 import pytest
 import torch
 
+from lm4ve.probing.data import read_data
+from lm4ve.probing.encoders import load_encoder
 from lm4ve.runner.command_line import build_runner
 from tests.helpers import models
+from tests.helpers.probing import compute_features, run_try, write_folder
 from tests.helpers.processes import environment
 from tests.helpers.shrink import shrinker_of
 from tests.helpers.tasks import ROOT
@@ -99,3 +103,30 @@ def test_two_gpus_train_on_nccl(tmp_path):
     )
     subprocess.run(command.split(), cwd=ROOT, env=environment(real=True), check=True)
     assert (tmp_path / 'epoch_1.pth').exists()
+
+
+@pytest.mark.parametrize(
+    'name', ['vit-demo_none_digits', 'timm/resnet18', 'torchvision/swin_v2_t']
+)
+def test_features_are_those_of_the_cpu(name, tmp_path, monkeypatch):
+    data = read_data(str(write_folder(tmp_path / 'data', _=dict(a=5, b=5))))
+    encoder = load_encoder(name, 'none')
+    found = compute_features(encoder, data, tmp_path / 'gpu').tokens.astype(np.float64)
+    for parameter in encoder.module.parameters():
+        assert parameter.device.type == 'cpu'
+    monkeypatch.setattr(
+        'lm4ve.probing.features.find_device', lambda _: torch.device('cpu')
+    )
+    expected = compute_features(encoder, data, tmp_path / 'cpu').tokens
+    expected = expected.astype(np.float64)
+    # Convolutions round their inputs to the 10 bits of TF32.
+    difference = np.linalg.norm(found - expected) / np.linalg.norm(expected)
+    assert difference < 1e-2
+
+
+@pytest.mark.parametrize(
+    'encoder', ['vit-demo_none_digits', 'timm/vit_tiny_patch16_224']
+)
+def test_try_runs_with_its_default_workers(encoder, tmp_path):
+    results = run_try(encoder, tmp_path)
+    assert {'linear (class)', 'knn', 'frozen'} <= {*results['variant']}

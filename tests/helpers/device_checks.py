@@ -29,14 +29,17 @@ from torch import Tensor, nn
 
 import lm4ve
 from lm4ve.necks import LLMBlockNeck
+from lm4ve.probing import features as extraction
 from lm4ve.probing import training
-from lm4ve.probing.data import ProbeData
+from lm4ve.probing.data import ProbeData, read_data
+from lm4ve.probing.encoders import load_encoder
 from lm4ve.probing.features import Features
 from lm4ve.probing.heads import HeadSpec
 from tests.helpers import second_device
 from tests.helpers.families import FAMILIES
 from tests.helpers.models import ARCH, BLOCK
 from tests.helpers.necks.encoder import Encoder, batch, loud, step
+from tests.helpers.probing import compute_features, write_folder
 from tests.helpers.second_device import NAME, WAITS
 
 #: Width of the tokens of the necks below.
@@ -257,6 +260,18 @@ def tools() -> Iterator[tuple[str, Callable[[str], dict[str, Tensor]]]]:
         yield f'inference of {name}', functools.partial(inferred, name, file)
 
 
+def encoders() -> Iterator[tuple[str, Callable[[str], dict[str, Tensor]]]]:
+    """Yield encoders of ``lm4ve try``, of which each library moves in its own way."""
+    with tempfile.TemporaryDirectory() as folder:
+        data = read_data(str(write_folder(Path(folder), _=dict(a=5, b=5))))
+        for name, size in (
+            ('vit-demo_none_digits', None),
+            ('timm/vit_tiny_patch16_224', 32),
+            ('torchvision/swin_v2_t', 64),
+        ):
+            yield name, functools.partial(encoded, name, size, data)
+
+
 def mixed_precision() -> Iterator[tuple[str, Callable[[str], dict[str, Tensor]]]]:
     """Yield trainings with autocast and a scaler that skips a step."""
     for dtype in (torch.bfloat16, torch.float16):
@@ -320,12 +335,26 @@ def studied(device: str) -> dict[str, Tensor]:
         head = HeadSpec('frozen', 'frozen', '', dict(arch=ARCH))
         with pytest.MonkeyPatch.context() as patch:
             # What a command finds when it starts: a GPU, or the CPU.
-            patch.setattr(training, 'DEVICE', device)
+            patch.setattr(training, 'find_device', lambda _: torch.device(device))
             trainer = training.Trainer(features)
             pictures = data.splits['train']
             model = trainer.train(head, 1e-3, 0, 3, pictures, 'float32')
             predicted = trainer.predict(model, test, head.reads, 'float32')
     return dict(model.named_parameters(), predicted=torch.from_numpy(predicted))
+
+
+def encoded(
+    name: str, size: int | None, data: ProbeData, device: str
+) -> dict[str, Tensor]:
+    """Compute an encoder's features of pictures, as ``lm4ve try`` does."""
+    encoder = load_encoder(name, 'none', size)
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(extraction, 'find_device', lambda _: torch.device(device))
+        found = compute_features(encoder, data, Path(folder))
+        tokens = np.array(found.tokens)
+    for tensor in encoder.module.state_dict().values():
+        assert tensor.device.type == 'cpu'
+    return dict(tokens=torch.from_numpy(tokens))
 
 
 def inferred(name: str, file: str, device: str) -> dict[str, Tensor]:
@@ -350,10 +379,11 @@ GROUPS = dict(
     hosts=hosts,
     adapters=adapters,
     tools=tools,
+    encoders=encoders,
     mixed_precision=mixed_precision,
 )
 #: Groups that yield functions of a device; the others yield modules.
-OF_FUNCTIONS = ('tools', 'mixed_precision')
+OF_FUNCTIONS = ('tools', 'encoders', 'mixed_precision')
 
 
 # ------------------------------------------------------------------------ running

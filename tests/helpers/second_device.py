@@ -268,8 +268,10 @@ class SecondDevice(TorchDispatchMode):
 def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """Run an operation as the device would: note its waits, compute on the CPU."""
     operation = func._schema.name.removeprefix('aten::')
-    if operation == '_pin_memory' or operation == 'is_pinned':
+    if operation == 'is_pinned':
         return False
+    if operation == '_pin_memory':
+        return args[0]  # of the CPU's memory, all is as good
     tensors = [t for t in tree_iter((args, kwargs)) if isinstance(t, torch.Tensor)]
     there = [t for t in tensors if isinstance(t, AccelTensor)]
     here = [t for t in tensors if not isinstance(t, AccelTensor)]

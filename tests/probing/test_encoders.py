@@ -23,7 +23,7 @@ from lm4ve.errors import UserError
 from lm4ve.probing.data import read_data
 from lm4ve.probing.encoders import load_encoder
 from lm4ve.probing.pooling import read_tokens
-from tests.helpers.probing import compute_features, write_folder
+from tests.helpers.probing import compute_features, run_try, write_folder
 from tests.helpers.tasks import FOLDERS
 
 #: ImageNet's classes of tabby, tiger and Egyptian cats, and of espresso.
@@ -220,6 +220,16 @@ def test_configs_give_data_and_encoders(
     if task != 'image':
         with pytest.raises(UserError, match="takes images; 'config.py' has others"):
             compute_features(load_encoder('timm/resnet18', 'none'), data, tmp_path)
+
+
+# On a GPU `tests/test_cuda.py` runs the same.
+@pytest.mark.walk
+@pytest.mark.parametrize(
+    'encoder', ['vit-demo_none_digits', 'timm/vit_tiny_patch16_224']
+)
+def test_try_runs_with_its_default_workers(encoder, tmp_path):
+    results = run_try(encoder, tmp_path)
+    assert {'linear (class)', 'knn', 'frozen'} <= {*results['variant']}
 
 
 @pytest.mark.parametrize(

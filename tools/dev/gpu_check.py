@@ -3,11 +3,12 @@
     python tools/dev/gpu_check.py --out gpu_check.json
 
 It runs the tests marked `cuda` (paths of the block, a step of every task, mixed
-precision, DDP on nccl and FSDP, with two ranks where there are two GPUs) and the
-benchmarks of the block, of training steps with a block in 16 and 8 bits and in every
-precision that a config can have, and of the input pipelines, which say how many cores
-the GPU needs. What has no time left is not begun, and the JSON says so. The table that
-it prints belongs into docs/results/gpu.md.
+precision, DDP on nccl and FSDP, with two ranks where there are two GPUs, `lm4ve try`
+with encoders of a config and of timm) and the benchmarks of the block, of training
+steps with a block in 16 and 8 bits and in every precision that a config can have, and
+of the input pipelines, which say how many cores the GPU needs. What has no time left
+is not begun, and the JSON says so. The table that it prints belongs into
+docs/results/gpu.md.
 """
 
 import json
