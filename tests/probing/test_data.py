@@ -95,17 +95,22 @@ def test_a_limit_leaves_small_classes_and_names_to_all(tmp_path):
     assert np.bincount(read_data(str(tmp_path), limit=20).labels).tolist() == [5, 5, 17]
 
 
+@pytest.mark.parametrize('is_wrapped', [False, True])
 @pytest.mark.parametrize('name, order', [('CIFAR10', 1), ('Other', -1)])
-def test_arrays_of_data_sets_become_rgb(name, order):
+def test_arrays_of_data_sets_become_rgb(name, order, is_wrapped):
     color = rng.integers(256, size=(4, 5, 3), dtype=np.uint8)
-    assert np.array_equal(picture_of(name, color), color[..., ::order])
+    assert np.array_equal(picture_of(name, color, is_wrapped), color[..., ::order])
     gray = color[..., 0]
-    assert np.array_equal(picture_of(name, gray), np.stack([gray] * 3, -1))
+    gray_rgb = np.stack([gray] * 3, -1)
+    assert np.array_equal(picture_of(name, gray, is_wrapped), gray_rgb)
 
 
-def picture_of(name, pixels):
+def picture_of(name, pixels, is_wrapped):
     """Return the picture that a data set of a class's name gives for an array."""
-    dataset = type(name, (), dict(get_data_info=lambda self, i: dict(img=pixels)))()
+    fields = dict(get_data_info=lambda self, i: dict(img=pixels))
+    dataset = type(name, (), fields)()
+    if is_wrapped:
+        dataset = type('Wrapper', (), dict(fields, dataset=dataset))()
     items = [DatasetItem(dataset, 0)]
     return ProbeData('', np.zeros(1), {}, (), '', items)[0]
 
@@ -302,17 +307,21 @@ def write_idx(path, values):
     path.write_bytes(content + values.astype(np.uint8).tobytes())
 
 
+def write_mnist(folder, labels):
+    """Write pictures of noise with these labels for the training and for the test."""
+    for split in ('train', 't10k'):
+        pixels = rng.integers(256, size=(len(labels), 28, 28))
+        write_idx(folder / f'{split}-images-idx3-ubyte', pixels)
+        write_idx(folder / f'{split}-labels-idx1-ubyte', labels)
+
+
 @pytest.mark.parametrize(
     'name, classes',
     [('MNIST', ('3 - three', '5 - five')), ('FashionMNIST', ('Dress', 'Sandal'))],
 )
 def test_data_of_mnist_are_read_by_a_config(name, classes, tmp_path):
     pytest.importorskip('mmpretrain')
-    labels = np.repeat([3, 5], 10)
-    for split in ('train', 't10k'):
-        pixels = rng.integers(256, size=(len(labels), 28, 28))
-        write_idx(tmp_path / f'{split}-images-idx3-ubyte', pixels)
-        write_idx(tmp_path / f'{split}-labels-idx1-ubyte', labels)
+    write_mnist(tmp_path, np.repeat([3, 5], 10))
     path = tmp_path / 'digits.py'
     dataset = f"type='{name}', data_root='{tmp_path}', download=False, pipeline=[]"
     path.write_text(f"""\
@@ -374,6 +383,36 @@ def test_threads_do_not_read_a_data_set_at_once(tmp_path):
         pictures = list(pool.map(data.__getitem__, range(len(data))))
     values = [picture.getpixel((0, 0))[0] for picture in pictures]
     assert values == [item.index for item in data.items]
+
+
+def test_data_sets_in_one_are_all_read_and_repeated_ones_once(tmp_path):
+    (tmp_path / 'pixels').write_bytes(bytes(range(20)))
+    (tmp_path / 'others').write_bytes(bytes(range(100, 120)))
+    (tmp_path / 'own.py').write_text(f"""\
+first = dict(type='OpenFile', path='{tmp_path / 'pixels'}', labels=[0, 1] * 10)
+second = dict(type='OpenFile', path='{tmp_path / 'others'}', labels=[0, 1] * 10)
+repeated = dict(type='RepeatDataset', times=3, dataset=second)
+both = dict(type='ConcatDataset', datasets=[first, repeated])
+train_dataloader = dict(dataset=both)
+test_dataloader = dict(dataset=both)
+""")
+    data = read_data(str(tmp_path / 'own.py'))
+    assert counts(data) == [[16, 16], [4, 4], [20, 20]]
+
+
+def test_folds_of_a_data_set_are_kept_apart(tmp_path):
+    pytest.importorskip('mmpretrain')
+    write_mnist(tmp_path, np.repeat([3, 5], 10))
+    (tmp_path / 'folds.py').write_text(f"""\
+default_scope = 'mmpretrain'
+whole = dict(type='MNIST', data_root='{tmp_path}', download=False, pipeline=[])
+folds = dict(type='KFoldDataset', num_splits=4, seed=0, dataset=whole)
+train_dataloader = dict(dataset=dict(folds, test_mode=False))
+test_dataloader = dict(dataset=dict(folds, test_mode=True))
+""")
+    data = read_data(str(tmp_path / 'folds.py'))
+    assert [len(data.splits[name]) for name in ('train', 'val', 'test')] == [12, 3, 5]
+    assert len({data[i].tobytes() for i in range(len(data))}) == 20
 
 
 @pytest.mark.parametrize('label', [-1, 2])

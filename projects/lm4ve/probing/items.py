@@ -55,10 +55,17 @@ def load_item(item: Item) -> Any:
         return read_picture(item)
     info = item.info()
     if 'img' in info:
-        return picture_of_array(info['img'], type(item.dataset).__name__)
+        return picture_of_array(info['img'], _innermost_class(item.dataset))
     if 'img_path' in info:
         return read_picture(info['img_path'])
     return info
+
+
+def _innermost_class(dataset: Any) -> str:
+    """Return the name of a data set's class; of a wrapper, that of the data set in it."""
+    while hasattr(dataset, 'dataset'):
+        dataset = dataset.dataset
+    return type(dataset).__name__
 
 
 def file_of(item: Item) -> str | None:

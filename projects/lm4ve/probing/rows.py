@@ -26,11 +26,12 @@ from lm4ve.data.labels import first_places, refuse_lookalikes
 from lm4ve.errors import UserError, check, listing
 from lm4ve.probing.items import DatasetItem
 from lm4ve.runner.config import read_config
-from lm4ve.tasks.base.analysis import tested_dataset
-from lm4ve.tasks.base.batches import trained_dataset
+from lm4ve.tasks.base.analysis import tested_loader
 from lm4ve.text.annotation_files import read_rows
 
 COLUMNS = ('item', 'label', 'split', 'group')
+#: Data sets that give samples of another one several times.
+_REPEATING = ('RepeatDataset', 'ClassBalancedDataset')
 #: Why a folder is left out.
 _EMPTY = 'folder(s) without files'
 #: What folders and CSV files call a split, in lower case -> its name here.
@@ -306,9 +307,33 @@ def _rows_of_config(cfg: Config) -> pd.DataFrame:
 
     Its validation data are not read, since they are often the test data again.
     """
-    rows = _rows_of_dataset(trained_dataset(cfg), 'train')
-    rows += _rows_of_dataset(tested_dataset(cfg), 'test')
+    tested = tested_loader(cfg)
+    trained = cfg.get('train_dataloader') or tested
+    rows = []
+    for loader, split in ((trained, 'train'), (tested, 'test')):
+        for settings in _single_datasets(loader.dataset):
+            rows += _rows_of_dataset(settings, split)
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _single_datasets(settings: Any) -> list[Any]:
+    """Return the data sets that a config's data set consists of.
+
+    Several in one are listed, and what repeats samples is left out. Other wrappers stay,
+    since they choose among samples, as mmpretrain's ``KFoldDataset`` does.
+
+    Args:
+        settings (ConfigDict): The config of the data set.
+    """
+    name = str(settings.type).rpartition('.')[2]
+    if name in _REPEATING:
+        return _single_datasets(settings.dataset)
+    if name != 'ConcatDataset':
+        return [settings]
+    parts = []
+    for part in settings.datasets:
+        parts += _single_datasets(part)
+    return parts
 
 
 def _rows_of_dataset(settings: Any, split: str) -> list[tuple[Any, ...]]:
