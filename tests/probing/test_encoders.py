@@ -114,6 +114,8 @@ def test_torchvision_encoders_end_before_the_pooling(cat, tmp_path):
         ('timm/vit_small_patch14_reg4_dinov2', 5, True),
         ('timm/vit_wee_patch16_reg1_gap_256', 1, False),
         ('timm/naflexvit_base_patch16_gap', 4, False),
+        ('timm/coat_lite_tiny', 1, True),
+        ('timm/volo_d1_224', 1, True),
         ('timm/resnet18', 0, False),
         ('vit-demo_none_digits', 1, True),
     ],

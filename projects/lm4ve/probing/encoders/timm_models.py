@@ -9,6 +9,9 @@ from lm4ve.convert.packaged_encoders import architecture_of, load_weights
 from lm4ve.errors import UserError
 from lm4ve.probing.encoders.encoder import EncoderParts, FrozenModel
 
+#: Models whose first token is a class token that timm does not count.
+_UNCOUNTED_CLASS_TOKEN = ('CoaT', 'VOLO')
+
 
 def load_timm(name: str, is_published: bool, size: int | None) -> EncoderParts:
     """Build a model of timm, whose features are those of ``forward_features``.
@@ -34,11 +37,17 @@ def load_timm(name: str, is_published: bool, size: int | None) -> EncoderParts:
         model = build()  # convolutions have no such argument, and take any size
     settings = resolve_data_config({'img_size': size}, model=model)
     transform = create_transform(**settings)
+    facts = f'{name}{transform!r}'
+    prefix = getattr(model, 'num_prefix_tokens', 0)
+    if type(model).__name__ in _UNCOUNTED_CLASS_TOKEN:
+        prefix = 1
+        # Other features than those that were stored while it counted as a place.
+        facts += 'class token'
     return EncoderParts(
         module=FrozenModel(model, _forward_features),
         transform=transform,
-        facts=f'{name}{transform!r}',
-        prefix=getattr(model, 'num_prefix_tokens', 0),
+        facts=facts,
+        prefix=prefix,
     )
 
 
