@@ -347,8 +347,15 @@ def _minutes_of(
     seconds = 0.0
     for head in heads:
         seconds += _seconds_of(head, plan, settings)
-    seconds *= _SLOWDOWN / max(settings.workers, 1)
+    seconds *= _SLOWDOWN / _count_trainers(settings.workers)
     return (spent.before + spent.encoder + seconds + _REPORT_SECONDS) / 60
+
+
+def _count_trainers(workers: int) -> int:
+    """Return how many heads train at a time: one for each process, but one for a GPU."""
+    if find_device(None).type != 'cpu':
+        return 1
+    return max(workers, 1)
 
 
 def _seconds_of(head: ProfiledHead, plan: Plan, settings: StudySettings) -> float:
