@@ -2,6 +2,7 @@
 
 import os
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -25,3 +26,30 @@ def environment(real: bool = False) -> dict:
         'OMP_NUM_THREADS': '1',
         'PORT': str(free_port()),
     }
+
+
+def outputs_of_two(script: str, folder: Path, *words: str) -> list[str]:
+    """Run a helper in two processes; return what each printed.
+
+    Args:
+        script (str): In ``tests/helpers/runner``.
+        folder (Path): Its second argument, after the rank.
+        *words (str): Further arguments.
+    """
+    path = ROOT / 'tests/helpers/runner' / script
+    jobs = []
+    for rank in (0, 1):
+        job = subprocess.Popen(
+            ['python', path, str(rank), folder, *words],
+            env=environment(),
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        jobs.append(job)
+    outputs = []
+    for job in jobs:
+        stdout, stderr = job.communicate(timeout=300)
+        assert job.returncode == 0, stderr[-2000:]
+        outputs.append(stdout)
+    return outputs

@@ -2,7 +2,6 @@
 
 import math
 import random
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,9 +10,8 @@ import torch
 from mmengine.hooks import Hook
 
 from lm4ve.errors import UserError
-from tests.helpers.processes import environment
+from tests.helpers.processes import outputs_of_two
 from tests.helpers.runner.scripted import Scripted, scripted_runner, validation
-from tests.helpers.tasks import ROOT
 
 NAN = math.nan
 INF = math.inf
@@ -178,26 +176,6 @@ def test_an_error_after_a_bad_loss_is_explained_by_it(tmp_path):
     with pytest.raises(UserError, match='iteration 2 .epoch 1. is nan') as caught:
         scripted_runner(tmp_path, model, save=100).train()
     assert isinstance(caught.value.__context__, ValueError)
-
-
-def outputs_of_two(script: str, folder: Path) -> list[str]:
-    """Run a helper in two processes; return what each printed."""
-    jobs = []
-    for rank in (0, 1):
-        job = subprocess.Popen(
-            ['python', ROOT / 'tests/helpers/runner' / script, str(rank), folder],
-            env=environment(),
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        jobs.append(job)
-    outputs = []
-    for job in jobs:
-        stdout, stderr = job.communicate(timeout=300)
-        assert job.returncode == 0, stderr[-2000:]
-        outputs.append(stdout)
-    return outputs
 
 
 def test_processes_stop_together_where_one_has_a_bad_loss(tmp_path):

@@ -41,6 +41,7 @@ from lm4ve.runner.precision import (
     set_tf32,
 )
 from lm4ve.runner.resume import resume_newest
+from lm4ve.runner.running_statistics import RunningStatisticsHook
 from lm4ve.runner.stop_hook import StopHook
 
 #: Names of MMEngine's default hooks. Its runner accepts None only under these.
@@ -210,6 +211,7 @@ def build_runner(cfg: Config, short_console: bool = False) -> Any:
         ClassCountHook,
         PrecisionHook,
         PerClassHook,
+        RunningStatisticsHook,
         PlainCheckpointHook,
     ):
         if not any(isinstance(hook, hook_class) for hook in runner.hooks):

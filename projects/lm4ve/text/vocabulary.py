@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from lm4ve.blocks.provenance import declare_record, take_record
 from lm4ve.errors import CheckpointError
 
 FINGERPRINT = 'vocabulary_fingerprint'
@@ -44,7 +45,15 @@ class VocabularyHead(nn.Module):
         """Set the answers, in the order of the logits."""
         self.vocabulary = list(answers)
         self.index = {answer: index for index, answer in enumerate(self.vocabulary)}
-        self.register_buffer(FINGERPRINT, vocabulary_digest(self.vocabulary))
+        # Not a buffer with the fingerprint in it: hooks take means of buffers.
+        declare_record(self, FINGERPRINT)
+
+    def _save_to_state_dict(
+        self, state_dict: dict, prefix: str, keep_vars: bool
+    ) -> None:
+        """Write the head's own tensors and the fingerprint into a state."""
+        super()._save_to_state_dict(state_dict, prefix, keep_vars)
+        state_dict[prefix + FINGERPRINT] = vocabulary_digest(self.vocabulary)
 
     def _load_from_state_dict(
         self, state_dict: dict, prefix: str, *others: object
@@ -54,7 +63,7 @@ class VocabularyHead(nn.Module):
         Raises:
             CheckpointError: The answers differ.
         """
-        fingerprint = state_dict.get(prefix + FINGERPRINT)
+        fingerprint = take_record(self, state_dict, prefix, FINGERPRINT)
         # Of the last layer: a number for each answer.
         bias = state_dict.get(f'{prefix}layers.3.bias')
         if not self._is_own(fingerprint) or not self._has_own_size(bias):
@@ -69,10 +78,10 @@ class VocabularyHead(nn.Module):
         """Return whether a stored fingerprint, if there is one, is that of this vocabulary."""
         if fingerprint is None:
             return True
-        own = getattr(self, FINGERPRINT)
+        own = vocabulary_digest(self.vocabulary)
         if fingerprint.dtype != own.dtype:
             return False
-        return torch.equal(fingerprint.cpu(), own.cpu())
+        return torch.equal(fingerprint.cpu(), own)
 
     def _has_own_size(self, bias: Tensor | None) -> bool:
         """Return whether the last layer's stored bias, if there is one, is of as many answers."""
