@@ -42,6 +42,58 @@ def test_a_norm_over_tokens_takes_no_padding(cfg):
     make(norm_cfg=cfg, out_type='avg_featmap').eval()(torch.randn(1, 3, C), padding)
 
 
+class Wrapper(torch.nn.Module):
+    """As peft, FSDP and ``torch.compile`` put one around a module."""
+
+    def __init__(self, module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x):
+        return self.module(x)
+
+
+@pytest.mark.parametrize('cfg', [dict(type='LN'), *(cfg for cfg, _ in NORMS)])
+def test_a_wrapped_norm_acts_on_the_same_channels(cfg):
+    x = torch.randn(2, C, C)  # as many tokens as channels
+    padding = torch.zeros(2, C, dtype=torch.bool)
+    neck = make(norm_cfg=cfg)
+    wrapped = make(norm_cfg=cfg)
+    wrapped.norm = Wrapper(wrapped.norm)
+    torch.testing.assert_close(wrapped(x), neck(x))
+    if cfg['type'] in ('BN1d', 'GN'):
+        with pytest.raises(UserError, match='would count padding in'):
+            wrapped(x, padding)
+    else:
+        wrapped(x, padding)
+
+
+ASSIGNED = [torch.nn.BatchNorm1d(C), torch.nn.GroupNorm(3, C), torch.nn.LayerNorm(C)]
+
+
+@pytest.mark.parametrize('cfg', [None, dict(type='LN'), dict(type='BN')])
+@pytest.mark.parametrize('norm', ASSIGNED)
+def test_an_assigned_norm_of_torch_acts_on_channels(norm, cfg):
+    x = torch.randn(2, C, C)
+    tokens = make(norm_cfg=None)(x)
+    neck = make(norm_cfg=cfg)
+    neck.norm = norm
+    if isinstance(norm, torch.nn.LayerNorm):
+        expected = norm(tokens)
+    else:
+        expected = norm(tokens.mT).mT
+    torch.testing.assert_close(neck(x), expected)
+
+
+def test_an_assigned_norm_of_another_class_reads_channels_last():
+    x = torch.randn(2, C, C)
+    norm = Wrapper(torch.nn.LayerNorm(C))
+    neck = make(norm_cfg=None)
+    tokens = neck(x)
+    neck.norm = norm
+    torch.testing.assert_close(neck(x), norm(tokens))
+
+
 def test_class_token_computes_one_query_only_in_the_last_layer():
     neck = make(out_type='cls_token', block=dict(BLOCK, layers=(0, 1)))
     sizes = []

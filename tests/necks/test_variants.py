@@ -434,6 +434,9 @@ REFUSED = [
         dict(causal_suffix=2),
         'causal_suffix',
     ),
+    (dict(branch=''), {}, 'neck.branch'),
+    (dict(compile='inductor'), {}, 'neck.compile'),
+    (dict(layout=''), {}, 'neck.layout'),
     (dict(mapper=dict(skip='ReLU')), {}, 'residual with neck.mapper.skip'),
     (dict(shuffle_tokens=True), {}, 'no effect'),
     ({}, dict(rotary='swapped'), "rotary='swapped'"),
@@ -442,6 +445,17 @@ REFUSED = [
     ({}, dict(causal=dict(soft=2.0)), 'causal.soft'),
     ({}, dict(causal=dict(sift=0.2)), 'block.causal.sift is not a known field'),
 ]
+
+
+def test_an_empty_dict_asks_for_a_part_with_its_defaults():
+    with_branch = build_neck(branch=True)
+    assert build_neck(branch={}).settings() == with_branch.settings()
+    assert build_neck(branch={}).branch.fields == with_branch.branch.fields
+    assert build_neck(branch=False).settings() == build_neck().settings()
+    assert build_neck(compile={}).compile_options == {}
+    assert build_neck(compile=False).compile_options is None
+    assert build_neck(mapper={}).fields.mapper is not None
+    assert build_neck(lora={}).settings()['mapper_lora'] != 'none'
 
 
 @pytest.mark.parametrize('neck, block, text', REFUSED)

@@ -49,7 +49,7 @@ class NeckFields:
         check('neck.residual', self.residual, choices=RESIDUALS)
         check('neck.out_type', self.out_type, choices=OUT_TYPES)
         check('neck.low_rank', self.low_rank, choices=LOW_RANKS)
-        if self.layout:
+        if self.layout is not None:
             check_layout(self.layout)
         check('neck.num_extra_tokens', self.num_extra_tokens, kind=int, least=0)
         check('neck.gate', self.gate, choices=FORMS)

@@ -31,7 +31,12 @@ from lm4ve.blocks.tokens import Queries
 from lm4ve.errors import UserError
 from lm4ve.necks.fields import NeckFields
 from lm4ve.necks.interface import NeckInterface
-from lm4ve.necks.norms import build_norm, normalize, refuse_norm_of_padding
+from lm4ve.necks.norms import (
+    build_norm,
+    is_over_tokens,
+    normalize,
+    refuse_norm_of_padding,
+)
 from lm4ve.necks.parts.branch import Branch, parse_branch
 from lm4ve.necks.parts.draw_tokens import DrawTokens, parse_train_queries
 from lm4ve.necks.parts.gate import build_gate, open_gate
@@ -189,6 +194,8 @@ class LLMBlockNeck(NeckInterface, RunsPath):
         self.mapper_in = nn.Linear(in_channels, width, bias=False)
         self.mapper_out = nn.Linear(width, in_channels, bias=False)
         self.norm = build_norm(norm_cfg, in_channels)
+        # Others may wrap the norm, and then its class no longer shows this.
+        self._built_norm_is_over_tokens = is_over_tokens(self.norm)
         self.record = self.fields.to_record(self.block, self.norm)
 
         # What later papers add to these, or put in their place.
@@ -304,7 +311,11 @@ class LLMBlockNeck(NeckInterface, RunsPath):
 
     def normalize(self, x: Tensor) -> Tensor:
         """Apply the norm to the channels of ``[B, Q, C]`` or ``[B, C]``."""
-        return normalize(x, self.norm)
+        return normalize(x, self.norm, self._norm_is_over_tokens())
+
+    def _norm_is_over_tokens(self) -> bool:
+        """Return whether the norm's statistics are over tokens, not over a token's channels."""
+        return is_over_tokens(self.norm, self._built_norm_is_over_tokens)
 
     def _check_call(
         self, features: Features, padding_mask: Tensor | None, queries: Queries
@@ -318,7 +329,7 @@ class LLMBlockNeck(NeckInterface, RunsPath):
             expect_gradient(self)
         self._check_extra_tokens(features.tokens.shape[1])
         if padding_mask is not None and self.readout.norms_padding(queries):
-            refuse_norm_of_padding(self.norm)
+            refuse_norm_of_padding(self.norm, self._norm_is_over_tokens())
         self.readout.check_request(queries, features.is_map)
 
     def _check_extra_tokens(self, count: int) -> None:

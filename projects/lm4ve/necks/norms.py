@@ -4,7 +4,7 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _NormBase
 
 from lm4ve.errors import UserError, build_from, check
 
@@ -48,34 +48,54 @@ def build_norm(cfg: dict[str, Any] | None, channels: int) -> nn.Module | None:
     return norm.requires_grad_(trainable)
 
 
-def normalize(x: Tensor, norm: nn.Module | None) -> Tensor:
+def is_over_tokens(norm: nn.Module | None, as_built: bool = False) -> bool:
+    """Return whether a norm takes its statistics over tokens.
+
+    Such a norm expects the channels in dimension 1. All others normalize each token,
+    and expect the channels in the last dimension.
+
+    Args:
+        norm (nn.Module, optional): The norm as it is now. peft, ``torch.compile`` and
+            FSDP put a wrapper in its place, whose class does not show what it wraps.
+        as_built (bool): The answer for modules that are none of torch's norms: what
+            this function returned for the norm that the neck was built with.
+    """
+    # All batch and instance norms have this base class.
+    if isinstance(norm, (nn.GroupNorm, _NormBase)):
+        return True
+    if isinstance(norm, (nn.LayerNorm, nn.RMSNorm)):
+        return False
+    return as_built
+
+
+def normalize(x: Tensor, norm: nn.Module | None, over_tokens: bool) -> Tensor:
     """Apply a norm to the channels of tokens.
 
     Args:
         x (Tensor): ``[B, Q, C]`` or ``[B, C]``.
-        norm (nn.Module, optional): A norm over C channels; None: nothing is done. Batch
-            and group norms expect the channels in dimension 1, ``[B, C, Q]``.
+        norm (nn.Module, optional): A norm over C channels; None: nothing is done.
+        over_tokens (bool): Whether it expects ``[B, C, Q]``, see
+            :func:`is_over_tokens`.
 
     Returns:
         Tensor: In the shape of ``x``.
     """
     if norm is None:
         return x
-    takes_channels_last = isinstance(norm, (nn.LayerNorm, nn.RMSNorm))
-    if x.dim() == 2 or takes_channels_last:
-        normed: Tensor = norm(x)
+    if x.dim() == 3 and over_tokens:
+        normed: Tensor = norm(x.mT).mT
     else:
-        normed = norm(x.mT).mT
+        normed = norm(x)
     return normed
 
 
-def refuse_norm_of_padding(norm: nn.Module | None) -> None:
+def refuse_norm_of_padding(norm: nn.Module | None, over_tokens: bool) -> None:
     """Refuse a norm whose statistics are over tokens, some of which are padding.
 
     Raises:
-        UserError: It is a group or batch norm.
+        UserError: They are over tokens; see :func:`is_over_tokens`.
     """
-    if isinstance(norm, (nn.GroupNorm, _BatchNorm)):
+    if over_tokens:
         kind = type(norm).__name__
         raise UserError(
             f'neck.norm_cfg: {kind} would count padding in. Fix: LN or RMSNorm.'

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from lm4ve.blocks.tokens import Queries, take_tokens
+from lm4ve.errors import check
 from lm4ve.necks.path import PathParts, low_rank_path, paper_path
 
 
@@ -110,10 +111,15 @@ class RunsPath(BaseModule):  # type: ignore[misc]
         return state
 
 
-def parse_compile(compile: bool | dict[str, Any]) -> dict[str, Any] | None:
-    """Return the options of ``torch.compile``; None: do not compile."""
-    if not compile:
+def parse_compile(compile: bool | dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return the options of ``torch.compile``; None: do not compile.
+
+    Raises:
+        UserError: The field ``compile`` is neither a bool nor a dict.
+    """
+    if compile is None or compile is False:
         return None
+    check('neck.compile', compile, kind=(bool, dict))
     if compile is True:
         return {}
     return compile

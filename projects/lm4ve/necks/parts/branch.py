@@ -63,7 +63,7 @@ def parse_branch(branch: Any) -> TrainBranch | None:
     Raises:
         UserError: It is neither a bool nor a dict, or a field has no such value.
     """
-    if not branch:
+    if branch is None or branch is False:
         return None
     check('neck.branch', branch, kind=(bool, dict))
     if branch is True:
