@@ -155,6 +155,33 @@ def test_no_more_digits_are_lost_than_on_the_plain_path(
     assert not worse
 
 
+@pytest.mark.parametrize('method', BOTH)
+@pytest.mark.parametrize('rank', [1, 3, 190, 384])
+def test_wide_mappers_of_any_rank(rank, method):
+    """Rounding grows with the size: small mappers do not show what a decomposition lacks."""
+    channels, width = 384, 512
+    arch = dict(
+        model_type='llama',
+        hidden_size=width,
+        intermediate_size=64,
+        num_attention_heads=8,
+    )
+    generator = torch.Generator().manual_seed(rank)
+    left = torch.randn(width, rank, generator=generator)
+    right = torch.randn(rank, channels, generator=generator)
+    x = torch.randn(2, 9, channels, generator=generator)
+    outputs = []
+    for low_rank in ('off', method):
+        torch.manual_seed(0)
+        block = dict(type='LLMBlock', arch=arch)
+        neck = LLMBlockNeck(channels, block, low_rank=low_rank).eval()
+        with torch.no_grad():
+            neck.mapper_in.weight.copy_(0.02 * left @ right)
+            outputs.append(neck(x, queries=FIRST).double())
+    expected, found = outputs
+    assert (found - expected).norm() / expected.norm() < 1e-5
+
+
 @pytest.mark.parametrize('family', SOME)
 @pytest.mark.parametrize('channels', [D, 48])
 @pytest.mark.parametrize('method', BOTH)
@@ -174,6 +201,16 @@ def test_tokens_of_zeros_stay_finite(method, checkpoints):
     x = tokens()
     x[:, 1] = 0
     assert_same(necks(checkpoints('llama'), method), x, queries=slice(0, 1))
+
+
+@pytest.mark.parametrize('method', ['off', *BOTH])
+@pytest.mark.parametrize('out_type', ['cls_token', 'avg_featmap', 'raw'])
+def test_an_empty_batch_has_an_empty_result(out_type, method, checkpoints):
+    block = dict(type='LLMBlock', checkpoint=checkpoints('llama-gqa'))
+    neck = LLMBlockNeck(C, block, low_rank=method, out_type=out_type).eval()
+    expected = neck(tokens()[:1]).shape[1:]
+    for model in (neck, lm4ve.fuse(neck)):
+        assert model(tokens()[:0]).shape == (0, *expected)
 
 
 @pytest.mark.slow

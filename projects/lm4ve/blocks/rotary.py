@@ -203,7 +203,8 @@ class RotaryTables:
         if self.depends_on_length:
             # Otherwise the tables would depend on the lengths of earlier calls.
             module = copy.deepcopy(module)
-        like = torch.zeros(1)  # of which the module reads device and dtype
+        # Of it the module reads device and dtype, also where 16 bits are the default.
+        like = torch.zeros(1, dtype=torch.float32)
         positions = torch.arange(length)[None]
         arguments: list[Any] = [like, positions]
         if self.layer_types:

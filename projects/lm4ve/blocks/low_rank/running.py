@@ -187,12 +187,13 @@ def _weights(
     Returns:
         Tensor: ``[B, H, Q, N]``, in the dtype of ``q``.
     """
-    batch, kv_heads, group, queries, head_dim = q.shape
+    _, kv_heads, group, queries, head_dim = q.shape
     matrix = keys.matrix.unflatten(0, (kv_heads, -1))
     projected = torch.einsum('bkgqd,kdc->bkgqc', q, matrix)
     scores = score(projected.flatten(1, 3), keys.after, scaled).float()
     heads = kv_heads * group
-    scores = scores.view(batch, heads, queries, -1)
+    # All sizes are named: an empty batch would leave one open.
+    scores = scores.unflatten(1, (heads, queries))
     if keys.constant is not None and _key_constant_counts(layer, keys.constant):
         constant = keys.constant.view(kv_heads, 1, 1, head_dim)
         added = (q * constant).sum(-1, keepdim=True)  # the same for each key
@@ -228,7 +229,7 @@ def _pool_values(
     Returns:
         Tensor: The heads' outputs, ``[B, H, Q, d]``.
     """
-    batch, _, queries, _ = weights.shape
+    _, heads, queries, _ = weights.shape
     weights = weights.flatten(1, 2)
     pooled = weights @ scaled.coordinates
     if values.after is not None:
@@ -236,7 +237,7 @@ def _pool_values(
         if original is not None:
             original = (weights.to(original.dtype) @ original).detach()
         pooled = project(Tokens(pooled, original), projection_of(values.after))
-    pooled = pooled.view(batch, kv_heads, -1, queries, pooled.shape[-1])
+    pooled = pooled.unflatten(1, (kv_heads, heads // kv_heads, queries))
     matrix = values.matrix.unflatten(0, (kv_heads, -1))
     out = torch.einsum('bkgqc,kdc->bkgqd', pooled, matrix)
     if values.constant is not None:

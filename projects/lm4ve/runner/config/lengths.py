@@ -5,9 +5,12 @@ equal to it. These change a recipe as a whole: ``--epochs 30`` of a recipe of 30
 20 of warm-up warms up for 2.
 """
 
+import logging
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 
 from lm4ve.errors import UserError, check
 from lm4ve.runner.config.fields import dict_at, is_number
@@ -15,19 +18,26 @@ from lm4ve.runner.config.schedules import (
     find_one_cycle,
     rate_of_optimizer,
     schedules_in,
+    sets_rates,
 )
 
 #: Fields of a schedule that count its epochs or iterations from the training's start.
 _MOMENTS = ('begin', 'end')
-#: Those that count from the schedule's own start.
-_LENGTHS = ('T_max', 'total_steps', 'step_size', 'skipped')
+#: Those that count them from the schedule's own start.
+_LENGTHS = ('T_max', 'total_steps')
+#: Fields of MMEngine's hooks that count epochs or iterations from the training's start.
+_MOMENTS_OF_HOOKS = ('save_begin', 'begin_epoch', 'begin_iter')
+#: The lowest rate of a schedule.
+_LOWEST = ('eta_min', 'min_value')
 
 
 def set_epochs(cfg: Config, epochs: int) -> None:
     """Train for other epochs; warm-up, milestones and ends of schedules move in proportion.
 
-    A warm-up that would be shorter than half an epoch is left out. What happens every
-    so many epochs happens at least after the last.
+    So do the first epochs of validation, checkpoints and averages (EMA). A warm-up that
+    would be shorter than half an epoch is left out. What happens every so many epochs
+    happens at least after the last. Epochs of other hooks stay, and a warning names
+    them.
 
     Args:
         cfg (Config): Changed in place.
@@ -52,53 +62,117 @@ def set_epochs(cfg: Config, epochs: int) -> None:
     for _, schedule in schedules_in(cfg):
         _stretch(schedule, ratio)
     if isinstance(schedules, list):
-        cfg.param_scheduler = [s for s in schedules if not _is_empty(s)]
+        cfg.param_scheduler = [s for s in schedules if not _is_empty(s, epochs)]
     cfg.train_cfg.max_epochs = epochs
+    _move_validation(cfg, ratio, epochs)
+    _move_hooks(cfg, ratio)
     _shorten_intervals(cfg, epochs)
 
 
 def _stretch(schedule: Any, ratio: float) -> None:
     """Move a schedule's begin, end, milestones and length by a factor, in place.
 
-    Neighbors stay neighbors, since equal moments are rounded alike; a length that spanned
-    the schedule still does.
+    All moments are rounded as counted from the training's start: what met before still
+    does, such as the end of a warm-up and the begin of a cosine, or its end and that of
+    the training.
     """
-    length_before = _length(schedule)
+    begin_before = _begin(schedule)
     for key in _MOMENTS:
         if is_number(schedule.get(key)):
             schedule[key] = round(schedule[key] * ratio)
+    begin = _begin(schedule)
     for key in _LENGTHS:
-        value = schedule.get(key)
-        if not is_number(value):
-            continue
-        if value == length_before:
-            schedule[key] = _length(schedule)
-        else:
-            schedule[key] = max(round(value * ratio), 1)
+        if is_number(schedule.get(key)):
+            end = round((begin_before + schedule[key]) * ratio)
+            schedule[key] = max(end - begin, 1)
+    if is_number(schedule.get('step_size')):
+        schedule['step_size'] = max(round(schedule['step_size'] * ratio), 1)
     if 'milestones' in schedule:
         # Milestones that fall together still lower the rate as often.
-        schedule['milestones'] = [round(m * ratio) for m in schedule['milestones']]
+        milestones = []
+        for milestone in schedule['milestones']:
+            milestones.append(round((begin_before + milestone) * ratio) - begin)
+        schedule['milestones'] = milestones
+    if 'periods' in schedule:
+        schedule['periods'] = _stretch_periods(schedule['periods'], ratio)
 
 
-def _length(schedule: Any) -> int | None:
-    """Return how many epochs or iterations a schedule spans, or None if that is open."""
-    end = schedule.get('end')
-    if not is_number(end):
-        return None
-    return int(end - schedule.get('begin', 0))
+def _stretch_periods(periods: Any, ratio: float) -> list[int]:
+    """Return the lengths of a schedule's periods, so that they end in proportion."""
+    stretched = []
+    end_before = 0
+    end = 0
+    for period in periods:
+        end_before += period
+        length = max(round(end_before * ratio) - end, 1)
+        stretched.append(length)
+        end += length
+    return stretched
 
 
-def _is_empty(schedule: Any) -> bool:
-    """Whether a schedule ends where it begins."""
-    return _length(schedule) == 0
+def _begin(schedule: Any) -> int:
+    """Return the epoch or iteration after which a schedule begins."""
+    begin: Any = schedule.get('begin')
+    if not is_number(begin):
+        return 0
+    return int(begin)
+
+
+def _is_empty(schedule: Any, epochs: int) -> bool:
+    """Whether a schedule ends where it begins, or begins where the training ends."""
+    begin = _begin(schedule)
+    if schedule.get('end') == begin:
+        return True
+    return bool(schedule.get('by_epoch', True)) and begin >= epochs
+
+
+def _move_validation(cfg: Config, ratio: float, epochs: int) -> None:
+    """Move the epochs from which on validation takes place, or has another interval."""
+    begin: Any = cfg.train_cfg.get('val_begin')
+    if is_number(begin):
+        cfg.train_cfg.val_begin = max(round(begin * ratio), 1)
+    intervals: Any = cfg.train_cfg.get('dynamic_intervals')
+    if intervals:
+        moved = []
+        for moment, interval in intervals:
+            moved.append((round(moment * ratio), min(interval, epochs)))
+        cfg.train_cfg.dynamic_intervals = moved
+
+
+def _move_hooks(cfg: Config, ratio: float) -> None:
+    """Move the epochs of MMEngine's hooks, and warn of those that other hooks count."""
+    others = []
+    for path, hook in _hooks_in(cfg):
+        for key in _MOMENTS_OF_HOOKS:
+            if is_number(hook.get(key)):
+                hook[key] = round(hook[key] * ratio)
+        for key, value in hook.items():
+            counts_epochs = 'epoch' in key and key not in _MOMENTS_OF_HOOKS
+            if counts_epochs and is_number(value):
+                others.append(f'{path}.{key}={value}')
+    if others:
+        print_log(
+            f'--epochs does not change {", ".join(others)}; --cfg-options does.',
+            logger='current',
+            level=logging.WARNING,
+        )
+
+
+def _hooks_in(cfg: Config) -> Iterator[tuple[str, Any]]:
+    """Yield the path and the dict of each hook of a config."""
+    for name, hook in dict_at(cfg, 'default_hooks').items():
+        if isinstance(hook, Mapping):
+            yield f'default_hooks.{name}', hook
+    for index, hook in enumerate(cfg.get('custom_hooks') or ()):
+        if isinstance(hook, Mapping):
+            yield f'custom_hooks.{index}', hook
 
 
 def _shorten_intervals(cfg: Config, epochs: int) -> None:
     """Let the intervals of validation and checkpoints be no longer than the training."""
-    for name in ('val_interval', 'val_begin'):
-        interval: Any = cfg.train_cfg.get(name)
-        if is_number(interval):
-            cfg.train_cfg[name] = min(interval, epochs)
+    interval: Any = cfg.train_cfg.get('val_interval')
+    if is_number(interval):
+        cfg.train_cfg.val_interval = min(interval, epochs)
     hook = dict_at(cfg, 'default_hooks').get('checkpoint')
     if isinstance(hook, dict) and hook.get('by_epoch', True):
         interval = hook.get('interval')  # -1 is: never
@@ -132,13 +206,18 @@ def set_rate(cfg: Config, rate: float) -> None:
     if one_cycle is None or rate_of_optimizer(cfg) is not None:
         cfg.optim_wrapper.optimizer.lr = rate
     for _, schedule in schedules_in(cfg):
-        lowest = schedule.get('eta_min')
-        if is_number(lowest):
-            schedule['eta_min'] = lowest * rate / before
+        if not sets_rates(schedule):
+            continue
+        for key in _LOWEST:
+            lowest = schedule.get(key)
+            if is_number(lowest):
+                schedule[key] = lowest * rate / before
 
 
 def set_batch_size(cfg: Config, size: int) -> None:
-    """Train with other batches of each process; the rate stays.
+    """Train with other batches of each process.
+
+    The rate stays, unless the config has ``auto_scale_lr.enable=True``.
 
     Args:
         cfg (Config): Changed in place.

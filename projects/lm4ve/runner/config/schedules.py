@@ -35,6 +35,16 @@ def schedules_in(cfg: Config) -> list[tuple[str, Any]]:
     return schedules
 
 
+def sets_rates(schedule: Mapping[str, Any]) -> bool:
+    """Return whether a schedule sets learning rates, not a momentum or another parameter.
+
+    MMEngine's schedules of a momentum are named for it; its general ones, such as
+    ``CosineAnnealingParamScheduler``, have the parameter as a field.
+    """
+    name = str(schedule.get('type'))
+    return not name.endswith('Momentum') and schedule.get('param_name', 'lr') == 'lr'
+
+
 def find_one_cycle(cfg: Config) -> Any:
     """Return the first one-cycle schedule that begins with the training, or None.
 
@@ -42,7 +52,8 @@ def find_one_cycle(cfg: Config) -> Any:
     """
     for _, schedule in schedules_in(cfg):
         name = str(schedule.get('type')).rpartition('.')[2]
-        if name in _ONE_CYCLE and not schedule.get('begin'):
+        is_one_cycle = name in _ONE_CYCLE and sets_rates(schedule)
+        if is_one_cycle and not schedule.get('begin'):
             return schedule
     return None
 
