@@ -3,6 +3,7 @@
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 
 from lm4ve.commands.flags import parser_of
 from lm4ve.commands.train import configure_training
@@ -38,6 +39,51 @@ def test_schedules_move_in_proportion():
     assert cfg.train_cfg.max_epochs == 30
 
 
+def test_a_schedule_without_an_end_still_meets_that_of_the_training():
+    warm = dict(type='LinearLR', begin=0, end=10)
+    cfg = training(300, warm, dict(type='CosineAnnealingLR', begin=10, T_max=290))
+    set_epochs(cfg, 45)
+    warm, cosine = cfg.param_scheduler
+    assert (warm.end, cosine.begin, cosine.T_max) == (2, 2, 43)
+
+
+def test_what_begins_later_than_the_training_moves_too():
+    cfg = training(100)
+    cfg.train_cfg.update(val_begin=50, dynamic_intervals=[(80, 1)])
+    cfg.default_hooks = dict(checkpoint=dict(interval=20, save_begin=40))
+    cfg.custom_hooks = [dict(type='EMAHook', begin_epoch=60)]
+    set_epochs(cfg, 10)
+    assert cfg.train_cfg.val_begin == 5
+    assert cfg.train_cfg.dynamic_intervals == [(8, 1)]
+    assert cfg.default_hooks.checkpoint == dict(interval=10, save_begin=4)
+    assert cfg.custom_hooks[0].begin_epoch == 6
+
+
+def test_epochs_of_other_hooks_are_named():
+    cfg = training(100)
+    hook = dict(type='AskFirstHook', epochs=10)
+    cfg.custom_hooks = [dict(hook), dict(type='Other', by_epoch=True)]
+    logger = MMLogger.get_instance('epochs_of_other_hooks')
+    with pytest.MonkeyPatch.context() as patch:
+        lines = []
+        patch.setattr(
+            logger, 'handle', lambda record: lines.append(record.getMessage())
+        )
+        set_epochs(cfg, 10)
+    assert cfg.custom_hooks[0] == hook
+    assert lines == [
+        '--epochs does not change custom_hooks.0.epochs=10; --cfg-options does.'
+    ]
+
+
+def test_periods_and_steps_move():
+    restarts = dict(type='CosineRestartLR', periods=[5, 5, 10], eta_min=0)
+    cfg = training(20, restarts, dict(type='StepLR', step_size=4))
+    set_epochs(cfg, 10)
+    assert cfg.param_scheduler[0].periods == [2, 3, 5]
+    assert cfg.param_scheduler[1].step_size == 2
+
+
 def test_a_warm_up_below_half_an_epoch_is_left_out():
     cfg = warm_cosine()
     set_epochs(cfg, 6)
@@ -69,6 +115,21 @@ def test_the_lowest_rate_moves_with_the_rate():
     assert cfg.param_scheduler[1].eta_min == pytest.approx(1e-6)
 
 
+@pytest.mark.parametrize(
+    'schedule',
+    [
+        dict(type='CosineAnnealingMomentum', eta_min=0.85),
+        dict(type='CosineAnnealingParamScheduler', param_name='betas', eta_min=0.85),
+        dict(type='OneCycleParamScheduler', param_name='momentum', eta_max=0.95),
+    ],
+)
+def test_a_momentum_is_no_rate(schedule):
+    cfg = training(100, schedule)
+    set_rate(cfg, 2e-3)
+    assert cfg.param_scheduler == [schedule]
+    assert cfg.optim_wrapper.optimizer.lr == 2e-3
+
+
 def test_a_one_cycle_gets_the_rate_as_its_peak():
     cycle = dict(type='OneCycleLR', eta_max=3e-3, total_steps=100)
     cfg = training(100, cycle, rate=3e-3)
@@ -95,7 +156,7 @@ def test_what_a_config_does_not_have_is_refused_in_one_line():
         set_batch_size(own_batches, 4)
 
 
-@pytest.mark.parametrize('epochs', [1, 13])
+@pytest.mark.parametrize('epochs', [1, 45])
 @pytest.mark.parametrize('task', FOLDERS)
 def test_every_recipe_ends_with_its_last_epoch(task, epochs):
     """Its schedules do as well: those that spanned the whole training still do."""
@@ -119,10 +180,13 @@ def ends(cfg: Config) -> list[int]:
     for schedule in list_of(cfg.get('param_scheduler')):
         if not schedule.get('by_epoch', True):
             continue
-        for key in ('end', 'total_steps', 'T_max'):
-            if key in schedule:
-                found.append(schedule[key] - schedule.get('skipped', 0))
-                break
+        begin = schedule.get('begin', 0)
+        if 'end' in schedule:
+            found.append(schedule.end - schedule.get('skipped', 0))
+        elif 'total_steps' in schedule:
+            found.append(begin + schedule.total_steps)
+        elif 'T_max' in schedule:
+            found.append(begin + schedule.T_max)
     return found
 
 

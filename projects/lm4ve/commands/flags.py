@@ -26,7 +26,8 @@ _RESUME = (
     "directory; 'auto': that one, or the beginning if there is none"
 )
 _SCALE = (
-    'scale the learning rate to the actual batch size, by auto_scale_lr.base_batch_size'
+    'scale the learning rate by processes x batch_size / auto_scale_lr.base_batch_size; a '
+    'number of accumulative_counts does not count'
 )
 _DRY_RUN = (
     'check config, weights, data, two steps, memory, disk and time; start no training'
@@ -186,7 +187,8 @@ FLAGS: dict[str, Flags] = {
             type=float, help="the optimizer's rate; the lowest one moves in proportion"
         ),
         '--batch-size': dict(
-            type=at_least(1), help='samples of a process in a step; the rate stays'
+            type=at_least(1),
+            help='samples of a process in a step; the rate stays, unless auto_scale_lr is enabled',
         ),
         '--amp': dict(nargs='?', const=PLAIN_AMP, choices=['bf16', 'fp16'], help=_AMP),
         '--resume': dict(nargs='?', const='newest', help=_RESUME),

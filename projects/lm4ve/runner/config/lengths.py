@@ -25,6 +25,8 @@ from lm4ve.runner.config.schedules import (
 _MOMENTS = ('begin', 'end')
 #: Those that count them from the schedule's own start.
 _LENGTHS = ('T_max', 'total_steps')
+#: Those that count epochs or iterations from no moment.
+_COUNTS = ('step_size', 'skipped')
 #: Fields of MMEngine's hooks that count epochs or iterations from the training's start.
 _MOMENTS_OF_HOOKS = ('save_begin', 'begin_epoch', 'begin_iter')
 #: The lowest rate of a schedule.
@@ -85,8 +87,9 @@ def _stretch(schedule: Any, ratio: float) -> None:
         if is_number(schedule.get(key)):
             end = round((begin_before + schedule[key]) * ratio)
             schedule[key] = max(end - begin, 1)
-    if is_number(schedule.get('step_size')):
-        schedule['step_size'] = max(round(schedule['step_size'] * ratio), 1)
+    for key in _COUNTS:
+        if is_number(schedule.get(key)):
+            schedule[key] = max(round(schedule[key] * ratio), 1)
     if 'milestones' in schedule:
         # Milestones that fall together still lower the rate as often.
         milestones = []
@@ -147,8 +150,8 @@ def _move_hooks(cfg: Config, ratio: float) -> None:
             if is_number(hook.get(key)):
                 hook[key] = round(hook[key] * ratio)
         for key, value in hook.items():
-            counts_epochs = 'epoch' in key and key not in _MOMENTS_OF_HOOKS
-            if counts_epochs and is_number(value):
+            is_count = is_number(value) and not isinstance(value, bool)
+            if is_count and 'epoch' in key and key not in _MOMENTS_OF_HOOKS:
                 others.append(f'{path}.{key}={value}')
     if others:
         print_log(
