@@ -21,7 +21,7 @@ from lm4ve.errors import UserError, check, listing, require
 from lm4ve.necks.neck import LLMBlockNeck
 from lm4ve.necks.neck_hook import ThroughNeck
 from lm4ve.necks.places import Place, default_fields, find_places, has_one_place
-from lm4ve.necks.record import write_records
+from lm4ve.necks.record import write_record
 
 #: Names of parameters that are tokens before the patches.
 _FIRST = re.compile(r'(^|[._])(cls|class|dist[a-z]*|reg[a-z]*)_(tokens?|embedding)$')
@@ -85,8 +85,7 @@ def LLMBlockInsert(
         _check_inserted(encoder, built)
         if isinstance(built, LLMBlockNeck):
             built.record.place = _describe_place(place, index, mask)
-    # Again, since the place is part of what a checkpoint records of a neck.
-    write_records([built for built in necks if isinstance(built, LLMBlockNeck)])
+            write_record(built)
 
     is_single = has_one_place(after, before)
     hooks = _build_hooks(encoder, places, index, mask, is_single)

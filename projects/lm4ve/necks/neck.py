@@ -50,7 +50,6 @@ from lm4ve.necks.readout import build_readout
 from lm4ve.necks.record import (
     check_kind_of_block,
     check_own_record,
-    describe_norm,
     write_record,
 )
 from lm4ve.necks.running import RunsPath
@@ -394,11 +393,8 @@ class LLMBlockNeck(NeckInterface, RunsPath):
 
         A setting without effect is None, which equals any.
         """
-        # Others replace norms (SyncBN) and the residual (lm4ve.fuse).
-        record = replace(
-            self.record, residual=self.residual, norm=describe_norm(self.norm)
-        )
-        return record.to_dict()
+        # lm4ve.fuse replaces the residual.
+        return replace(self.record, residual=self.residual).to_dict()
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *others: Any

@@ -1,23 +1,27 @@
 """What a checkpoint records of a neck, who writes it, and how it is compared.
 
 Settings that no tensor shows, but the results depend on, are the fields of
-:class:`NeckRecord`. The neck fills it when it is built, each of its parts adds its own
-fields (``Part.add_to``), and ``LLMBlockInsert`` adds the place.
+:class:`NeckRecord`. The neck fills it when it is built (``NeckFields.to_record``), each
+of its parts adds its own fields (``Part.add_to``), and ``LLMBlockInsert`` adds the
+place. After each of these steps :func:`write_record` is called, which puts the record
+where state dicts have it.
 
-A state dict has the record in one of two places:
+That is one of two places:
 
-- in the block's own record, ``neck.block.llm_source``, where the block has one (an
-  ``LLMBlock``): :func:`write_records` copies the fields into ``block.source``, which
-  the block writes and compares (``lm4ve/blocks/provenance.py``);
-- in ``neck.neck_settings``, where the block has no record, or serves several necks, so
-  that its record has no room for the settings of each. The neck writes and compares it.
+- the block's own record, ``neck.block.llm_source``, where the block has one (an
+  ``LLMBlock``): the fields are copied into ``block.source``, which the block writes and
+  compares (``lm4ve/blocks/provenance.py``);
+- ``neck.neck_settings``, where the block has no record, or serves several necks, so
+  that its record has no room for the settings of each. The neck writes it whenever a
+  state dict is made (:func:`_save_settings`), and compares it
+  (:func:`check_own_record`).
 
 A new field of a neck also has a row in ``SETTINGS`` of ``lm4ve/blocks/provenance.py``,
 which names it in messages; a record with a field that is not there is refused.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import weakref
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from torch import nn
@@ -87,6 +91,9 @@ class NeckRecord:
         return fields
 
 
+_FIELDS = [field.name for field in fields(NeckRecord)]
+
+
 def describe_layout(layout: str | None) -> str:
     """Describe a layout; one that is the default of its dimensions equals none."""
     if layout is None or layout in DEFAULTS.values():
@@ -103,33 +110,32 @@ def describe_norm(norm: nn.Module | None) -> str:
     return f'{name}(eps={eps})'
 
 
+#: Blocks with a record of their own -> the necks that were built on each.
+_necks_of: 'weakref.WeakKeyDictionary[nn.Module, weakref.WeakSet[nn.Module]]' = (
+    weakref.WeakKeyDictionary()
+)
+
+
 def write_record(neck: Any) -> None:
     """Let a neck's state dict have its record: in the block's, or else in its own.
 
     Args:
-        neck (LLMBlockNeck): If it writes its own record already, it goes on to do so.
+        neck (LLMBlockNeck): A neck whose record is new or has changed. If its block
+            serves other necks too, all of them write their own records from now on.
     """
-    if NECK_KEY in neck._buffers:
-        return
-    if isinstance(neck.block, ProvenanceMixin):
-        neck.block.source.update(neck.settings())
-    else:
+    if not isinstance(neck.block, ProvenanceMixin):
         _write_own_record(neck)
-
-
-def write_records(necks: Sequence[Any]) -> None:
-    """Let the state dict of an encoder have the records of all its necks.
-
-    Args:
-        necks (Sequence[LLMBlockNeck]): Where some share a block, each writes its own.
-    """
-    blocks = {id(neck.block) for neck in necks}
-    is_shared = len(blocks) < len(necks)
-    for neck in necks:
-        if is_shared:
-            _write_own_record(neck)
-        else:
-            write_record(neck)
+        return
+    necks = _necks_of.setdefault(neck.block, weakref.WeakSet())
+    necks.add(neck)
+    # A copy of a neck that shared its block goes on to write its own.
+    if len(necks) == 1 and NECK_KEY not in neck._buffers:
+        neck.block.source.update(neck.settings())
+        return
+    for sharing in necks:
+        _write_own_record(sharing)
+    for name in _FIELDS:
+        neck.block.source.pop(name, None)
 
 
 def _write_own_record(neck: Any) -> None:
@@ -151,7 +157,7 @@ def _save_settings(
 
 
 def check_own_record(neck: Any, state: dict[str, Any], prefix: str) -> None:
-    """Compare the record that a neck has written by itself, if there is one.
+    """Compare the record of a neck in a state with the neck that writes its own.
 
     Args:
         neck (LLMBlockNeck): The neck that loads a state.
@@ -164,9 +170,42 @@ def check_own_record(neck: Any, state: dict[str, Any], prefix: str) -> None:
     record = take_record(neck, state, prefix, NECK_KEY)
     if record is not None:
         theirs = decode_source(record, prefix + NECK_KEY)
-        compare_settings(theirs, neck.settings())
-    elif NECK_KEY in neck._buffers:  # older checkpoints lack it
+        _compare(theirs, neck)
+    elif NECK_KEY in neck._buffers:
         state[prefix + NECK_KEY] = neck._buffers[NECK_KEY]
+        _compare_with_record_of_block(neck, state, prefix)
+
+
+def _compare_with_record_of_block(
+    neck: Any, state: dict[str, Any], prefix: str
+) -> None:
+    """Compare the settings that a neck with a block of its own has left in the block's record.
+
+    The arguments and the error are those of :func:`check_own_record`. Nothing is
+    compared where the state has no such record, as older ones of a control.
+    """
+    key = f'{prefix}block.{SOURCE_KEY}'
+    if key not in state:
+        return
+    source = decode_source(state[key], key)
+    theirs = {name: source[name] for name in _FIELDS if name in source}
+    _compare(theirs, neck)
+
+
+def _compare(theirs: dict[str, Any], neck: Any) -> None:
+    """Refuse the record of a neck that had other settings.
+
+    Raises:
+        CheckpointError: A setting differs.
+    """
+    mine = neck.settings()
+    for record in (theirs, mine):
+        # Older records name the norm that sync_bn had put there. Both kinds of batch
+        # norm have the same weights, and the same results in evaluation.
+        if 'norm' in record:
+            norm = str(record['norm'])
+            record['norm'] = norm.replace('SyncBatchNorm', 'BatchNorm1d')
+    compare_settings(theirs, mine)
 
 
 def check_kind_of_block(neck: Any, state: dict[str, Any], prefix: str) -> None:

@@ -16,7 +16,6 @@ from lm4ve.errors import UserError
 from lm4ve.necks.llm_block_insert import LLMBlockInsert
 from lm4ve.necks.neck import LLMBlockNeck
 from lm4ve.necks.places import default_fields, find_places, has_one_place
-from lm4ve.necks.record import write_records
 
 #: Attributes with the number of a layer's output channels.
 _WIDTHS = (
@@ -134,7 +133,6 @@ def build_necks(
         else:
             block_or_config = arguments['block']
         necks.append(LLMBlockNeck(block=block_or_config, **options))
-    write_records(necks)
     return necks
 
 
