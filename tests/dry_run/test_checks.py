@@ -1,6 +1,7 @@
 """What single checks of a dry run compute."""
 
 import math
+import multiprocessing
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +14,7 @@ from lm4ve.dry_run.files import describe_odds
 from lm4ve.dry_run.finding import Verdict
 from lm4ve.dry_run.memory import find_device, title_and_memory
 from lm4ve.dry_run.plan import Plan
+from lm4ve.dry_run.processes import check_processes
 from lm4ve.dry_run.schedule import check_schedule, follow_rates
 from lm4ve.dry_run.steps import FirstOfBatches, StepsHook, describe_losses
 from lm4ve.errors import UserError
@@ -169,3 +171,24 @@ def test_cut_batches_are_as_many_as_whole_ones():
     assert list(cut) == [[0, 1], [4, 5], [8]]
     assert len(cut) == len(whole)
     assert FirstOfBatches(batches).batch_size == 4
+
+
+def test_workers_start_as_in_the_training(monkeypatch, tmp_path):
+    """MMEngine's own start of several processes, which selects a GPU, sets what is not set."""
+    methods = []
+
+    def init_dist(launcher, **options):
+        methods.append(multiprocessing.get_start_method(allow_none=True))
+
+    monkeypatch.setattr('lm4ve.dry_run.processes.init_dist', init_dist)
+    for name in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'):
+        monkeypatch.setenv(name, '1')
+    before = multiprocessing.get_start_method(allow_none=True)
+    plan = Plan(lambda: None, tmp_path)
+    plan.cfg = Config(dict(launcher='pytorch', env_cfg=dict(mp_cfg=dict())))
+    try:
+        multiprocessing.set_start_method(None, force=True)
+        check_processes(plan)
+    finally:
+        multiprocessing.set_start_method(before, force=True)
+    assert methods == ['fork']

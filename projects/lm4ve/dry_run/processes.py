@@ -6,6 +6,7 @@ from collections import Counter
 import mmengine
 import torch
 from mmengine.dist import all_gather_object, get_world_size, init_dist, is_distributed
+from mmengine.utils.dl_utils import set_multi_processing
 
 from lm4ve.dry_run.finding import Finding
 from lm4ve.dry_run.plan import Plan
@@ -15,8 +16,12 @@ from lm4ve.version import __version__
 def check_processes(plan: Plan) -> Finding:
     """Meet the other processes, as MMEngine's runner does, and count the machines."""
     cfg = plan.cfg
-    if cfg.launcher != 'none' and not is_distributed():
-        init_dist(cfg.launcher, **(cfg.get('env_cfg') or {}).get('dist_cfg', {}))
+    environment = cfg.get('env_cfg') or {}
+    is_launched = cfg.launcher != 'none'
+    # Before `init_dist`, which lets workers be spawned where nothing is set.
+    set_multi_processing(**environment.get('mp_cfg', {}), distributed=is_launched)
+    if is_launched and not is_distributed():
+        init_dist(cfg.launcher, **environment.get('dist_cfg', {}))
     host = socket.gethostname()
     hosts = Counter(all_gather_object(host))
     plan.local_processes = hosts[host]

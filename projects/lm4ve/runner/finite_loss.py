@@ -2,8 +2,10 @@
 
 MMEngine trains on with weights that are NaN and overwrites good checkpoints with them.
 
-A GPU computes a loss long after Python has asked for it, and reading the value waits for
-it. So losses are kept where they are, and those of many iterations are read together.
+All processes have to stop together, so they exchange what they find. Losses are kept where
+they are, and those of many iterations are read and exchanged at once. A GPU is waited for
+in every iteration all the same: MMEngine's ``RuntimeInfoHook`` reads the losses for the log,
+and its optimizer wrapper the norm of the gradients that it clips.
 """
 
 import math
