@@ -17,7 +17,9 @@ from lm4ve.ablation.plot import failed_seeds
 
 def test_degenerate_pairs():
     assert paired_tests([1.0, 2.0], [1.0, 2.0]) == (1.0, 1.0)
-    assert paired_tests([1.0, 2.0, 3.0], [0.0, 1.0, 2.0])[0] == 0.0
+    # A sample more with each seed says nothing of the spread.
+    p_t, p_wilcoxon = paired_tests([1.0, 2.0, 3.0], [0.0, 1.0, 2.0])
+    assert math.isnan(p_t) and p_wilcoxon == 0.25
     # Rounding is no difference: two are left.
     _, p_wilcoxon = paired_tests([0.1 + 0.2, 5.0, 6.0], [0.3, 4.0, 5.0])
     assert p_wilcoxon == 0.5

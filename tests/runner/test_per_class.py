@@ -7,6 +7,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
+from mmengine.model import BaseModel
 
 from lm4ve.errors import UserError
 from lm4ve.runner.console import WIDTH
@@ -236,6 +237,38 @@ def test_a_path_that_is_no_text_is_written(tmp_path):
     with open(path, newline='', encoding='utf-8') as file:
         names = [row['path'] for row in csv.DictReader(file)]
     assert names == [r'caf\udce9.png', 'café.png', 'b.png']
+
+
+class Unused(BaseModel):
+    """Stands where the views' model stands, which merging does not call."""
+
+    def forward(self, inputs):
+        return inputs
+
+
+@pytest.mark.parametrize(
+    'merge', ['lm4ve.AverageViews', 'mmpretrain.AverageClsScoreTTA']
+)
+def test_averaged_views_give_the_label_of_their_average(merge, tmp_path):
+    from mmengine.registry import MODELS
+    from mmpretrain.structures import DataSample
+
+    views = []
+    for scores in ([0.6, 0.4], [0.1, 0.9]):
+        scores = torch.tensor(scores)
+        sample = DataSample(metainfo=dict(img_path='a.png'))
+        views.append(sample.set_pred_score(scores).set_pred_label(scores.argmax(-1)))
+    model = MODELS.build(dict(type=merge, module=Unused()))
+    (merged,) = model.merge_preds([views])
+    path = tmp_path / 'predictions.csv'
+    table = PredictionTable(path)
+    table.process(None, [merged.to_dict()])
+    table.evaluate(1)
+    with open(path, newline='', encoding='utf-8') as file:
+        (row,) = csv.DictReader(file)
+    assert row['prediction'] == '1' and float(row['score']) == pytest.approx(0.65)
+    if merge == 'lm4ve.AverageViews':
+        assert merged.pred_label.item() == 1
 
 
 def test_a_sample_with_several_predicted_labels_is_refused(tmp_path):

@@ -74,8 +74,9 @@ def paired_tests(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
         a, b (Sequence[float]): Scores of the same seeds, in the same order.
 
     Returns:
-        tuple[float, float]: NaN for fewer than two pairs. Where all differences
-        are zero, both are 1.
+        tuple[float, float]: NaN for fewer than two pairs. Where all differences are
+        zero, both are 1. Where they are equal and not zero, the first is NaN: they have
+        no spread to compare with, as those of few seeds on few samples often have.
     """
     if len(a) < 2:
         return math.nan, math.nan
@@ -87,7 +88,7 @@ def paired_tests(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
     if not difference.any():
         return 1.0, 1.0
     if np.ptp(difference) == 0:
-        p_t = 0.0  # a constant difference has no spread: t is infinite
+        p_t = math.nan
     else:
         with np.errstate(divide='ignore'):
             p_t = float(stats.ttest_rel(a, b).pvalue)

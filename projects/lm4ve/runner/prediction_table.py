@@ -51,6 +51,9 @@ class PredictionTable(BaseMetric):  # type: ignore[misc]
     def _row_of(self, sample: dict[str, Any]) -> list[Any]:
         """Return a sample's values of :data:`COLUMNS`."""
         prediction = _label_of(sample, 'pred_label')
+        if prediction is not None and 'pred_score' in sample:
+            # Averaged views may still have the label of the first one (mmpretrain).
+            prediction = int(sample['pred_score'].argmax())
         if prediction is None:
             raise UserError(
                 f"--out='{self.path}': this model predicts no label, or several. Fix: a name "

@@ -17,10 +17,11 @@ TASK = Task(
         'metrics': ('CorruptionAccuracy', 'SubsetAccuracy'),
         'models.backbones': ('RawConvNeXt', 'WithoutNorms'),
         'models.packaged': ('PackagedEncoder',),
+        'models.views': ('AverageViews',),
     },
     exports={'datasets.folders': ('CheckedImageMixin',)},
     input_noun='an image',
-    tta_model='mmpretrain.AverageClsScoreTTA',
+    tta_model='lm4ve.AverageViews',
     input_suffixes=(
         '.jpg',
         '.jpeg',

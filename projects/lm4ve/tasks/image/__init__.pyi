@@ -14,5 +14,6 @@ from lm4ve.tasks.image.metrics import SubsetAccuracy as SubsetAccuracy
 from lm4ve.tasks.image.models.backbones import RawConvNeXt as RawConvNeXt
 from lm4ve.tasks.image.models.backbones import WithoutNorms as WithoutNorms
 from lm4ve.tasks.image.models.packaged import PackagedEncoder as PackagedEncoder
+from lm4ve.tasks.image.models.views import AverageViews as AverageViews
 
 TASK: Task
