@@ -29,16 +29,22 @@ def environment(real: bool = False) -> dict:
 
 
 def outputs_of_two(script: str, folder: Path, *words: str) -> list[str]:
-    """Run a helper in two processes; return what each printed.
+    """Run a helper in two processes; return what each printed: see :func:`outputs_of`."""
+    return outputs_of(2, script, folder, *words)
+
+
+def outputs_of(count: int, script: str, folder: Path, *words: str) -> list[str]:
+    """Run a helper in several processes; return what each printed.
 
     Args:
+        count (int): How many processes.
         script (str): In ``tests/helpers/runner``.
         folder (Path): Its second argument, after the rank.
         *words (str): Further arguments.
     """
     path = ROOT / 'tests/helpers/runner' / script
     jobs = []
-    for rank in (0, 1):
+    for rank in range(count):
         job = subprocess.Popen(
             ['python', path, str(rank), folder, *words],
             env=environment(),

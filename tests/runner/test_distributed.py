@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from lm4ve.errors import UserError
 from lm4ve.runner.command_line import run_tool
 from tests.helpers.processes import environment
 from tests.helpers.runner.recording import config, recorded
@@ -126,8 +125,7 @@ def test_signal_to_one_process_stops_both_after_one_iteration(tmp_path):
     assert resumed['trained'] == recorded(path.parent, 1)['trained']
 
 
-@pytest.mark.parametrize('error', [UserError, RuntimeError, KeyboardInterrupt])
-def test_model_is_freed_before_process_group(monkeypatch, error):
+def test_model_is_freed_before_process_group(monkeypatch):
     """Else threads of gloo run on while the interpreter ends, which may abort it."""
     models = []
     alive = []
@@ -142,8 +140,30 @@ def test_model_is_freed_before_process_group(monkeypatch, error):
         model = torch.nn.Linear(1, 1)
         model.itself = [model]  # a cycle, as runners and hooks are
         models.append(weakref.ref(model))
-        raise error('x')
 
-    with pytest.raises(SystemExit):
-        run_tool(main)
+    run_tool(main)
     assert alive == [None]
+
+
+ENDS = [
+    ('error', 1, 'MemoryError: CUDA out of memory (traceback: '),
+    ('user', 2, 'error: The disk is full.'),
+    ('signal', 143, 'Stopped by SIGTERM. Saved: nothing (--resume).'),
+    ('exit', 141, ''),
+]
+
+
+@pytest.mark.parametrize('how, code, words', ENDS)
+def test_failed_process_ends_without_waiting_for_its_group(tmp_path, how, code, words):
+    # Its worker has its outputs too: they are read until both have ended.
+    done = run_command(
+        'python',
+        ROOT / 'tests/helpers/runner/failing_in_group.py',
+        tmp_path,
+        how,
+        env=environment(),
+        timeout=60,
+    )
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert done.stdout == '1048576\n'

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from lm4ve.runner.command_line import build_runner, run_tool
 from lm4ve.runner.resume import check_whole, newest_checkpoint
 from lm4ve.runner.stopping import keep_workers_at_signals
+from tests.helpers.processes import outputs_of
 from tests.helpers.runner.random_run import EPOCHS, STEPS, config
 from tests.helpers.runner.toy import Score
 from tools.dev.check_resume import is_same, state_of
@@ -211,6 +212,12 @@ def test_killed_while_saving_at_a_signal_keeps_the_checkpoint_before(
     monkeypatch.undo()
     assert newest_checkpoint(tmp_path) == (tmp_path / 'iter_2.pth', [])
     check_whole(tmp_path / 'iter_2.pth')
+
+
+def test_processes_agree_on_whether_they_stop_together(tmp_path):
+    # Else only some of them would wait for the others' losses, for ever.
+    first, second, third = outputs_of(3, 'stopping_in_processes.py', tmp_path)
+    assert first == second == third == 'False\n'
 
 
 def test_worker_ends_where_the_sender_of_a_signal_is_unknown(monkeypatch):

@@ -25,8 +25,10 @@ from lm4ve.commands.launch import (
     exit_code_of,
     find_killed,
     rendezvous,
+    report_errors,
     with_resume,
 )
+from lm4ve.runner.stopping import STOP_SIGNALS
 from tests.helpers.processes import environment, free_port
 from tests.helpers.runner.recording import config, recorded
 from tests.helpers.tasks import ROOT
@@ -212,6 +214,65 @@ def test_exit_code_without_a_killed_process_is_the_largest():
     # torchrun's own signals, where nothing else has failed.
     assert exit_code_of([-15, -9], []) == 137
     assert exit_code_of([1], [Killed(0, 1, signal.SIGSEGV)]) == 139
+
+
+def test_exit_code_is_that_of_the_process_that_failed():
+    # The others got SIGTERM of torchrun.
+    assert exit_code_of([1, 143, 143], []) == 1
+    assert exit_code_of([2, 143], []) == 2
+    # nccl aborts a process that waits for one with an error that the user must mend.
+    assert exit_code_of([2, -6], [Killed(0, 1, signal.SIGABRT)]) == 2
+
+
+#: What processes that failed report: of themselves, and where another one has ended.
+OWN = 'train: OutOfMemoryError: CUDA out of memory (traceback: a.log)'
+USER = "data_root='a' does not exist."
+LOST = 'train: RuntimeError: [gloo/transport/tcp/pair.cc:553] Connection (traceback: b)'
+REPORTS = [
+    ([OWN], signal.SIGABRT, [OWN]),
+    ([USER, LOST], signal.SIGABRT, [USER]),
+    ([LOST], signal.SIGKILL, []),
+    ([LOST, OWN], None, [OWN]),
+    ([LOST], None, [LOST]),
+]
+
+
+@pytest.mark.parametrize('messages, number, expected', REPORTS)
+def test_error_of_the_process_that_failed_is_printed(
+    tmp_path, capsys, messages, number, expected
+):
+    for rank, message in enumerate(messages):
+        (tmp_path / f'{rank}.txt').write_text(message)
+    killed = []
+    if number is not None:
+        killed.append(Killed(7, 1, number))
+    report_errors(tmp_path, killed)
+    lines = capsys.readouterr().err.split('\n')
+    assert [line for line in lines if line] == [f'error: {text}' for text in expected]
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
+def test_signal_is_passed_on_to_all_processes(monkeypatch, number):
+    workers = []
+    processes = []
+    for rank in range(2):
+        process = subprocess.Popen(['sleep', '60'])
+        processes.append(process)
+        workers.append(SimpleNamespace(id=process.pid, global_rank=rank))
+    group = SimpleNamespace(workers=workers)
+    monkeypatch.setattr(LocalElasticAgent, '_start_workers', lambda agent, group: {})
+    agent = Agent.__new__(Agent)
+    agent._worker_group = group
+    before = {each: signal.getsignal(each) for each in STOP_SIGNALS}
+    try:
+        agent._start_workers(group)
+        os.kill(os.getpid(), number)
+        assert [process.wait(30) for process in processes] == [-number, -number]
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+        for process in processes:
+            process.kill()
 
 
 @pytest.mark.slow

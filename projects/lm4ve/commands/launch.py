@@ -7,8 +7,8 @@ the environment: NNODES, NODE_RANK, MASTER_ADDR, PORT; or, for torchrun's c10d
 rendezvous, RDZV_ENDPOINT in place of the last two, where NODE_RANK may be left out.
 MAX_RESTARTS is how often the processes of a training are started again when one of them
 dies. An error is printed once, not by every process, and the first one first. A process
-that a signal kills, such as SIGKILL where memory runs out, is named. SIGTERM and SIGUSR1
-are passed on to all processes, which save and end.
+that a signal kills, such as SIGKILL where memory runs out, is named. SIGTERM, SIGUSR1
+and SIGUSR2 are passed on to all processes, which save and end.
 """
 
 import contextlib
@@ -32,18 +32,30 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher import api
 
 from lm4ve.commands.killed import Killed
-from lm4ve.runner.command_line import ERRORS, STOP, TRACEBACK, report, run_tool
-from lm4ve.runner.stopping import STOPS
+from lm4ve.runner.command_line import ERRORS, STOP_FILE, TRACEBACK, report, run_tool
+from lm4ve.runner.stopping import STOP_SIGNALS
 
 #: Seconds that machines wait for the last one, at the start and after a restart.
 _WAIT = 900
 #: Seconds in which processes may end by themselves after one of them was killed.
 _PATIENCE = 5
-#: What a process exits with after an error that the user must mend, and after a signal
-#: that asks it to stop: a new start is of no use.
-_FINAL = (2, *(128 + number for number in STOPS))
+#: What a process exits with after an error that the user must mend.
+_USER_ERROR = 2
+#: What a process exits with after such an error, or a signal that asks it to stop: a new
+#: start is of no use.
+_FINAL = (_USER_ERROR, *(128 + number for number in STOP_SIGNALS))
+#: Signals at which all processes save and end. Ctrl-C reaches them from the terminal.
+_PASSED_ON = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 #: What a process exits with after SIGTERM, which torchrun sends to all once one has failed.
 _TERMINATED = 128 + signal.SIGTERM
+#: What the errors of gloo, of the store and of nccl say where another process has ended.
+_LOST_CONNECTION = (
+    'gloo/transport/tcp/pair.cc',
+    'DistNetworkError: Failed to recv',
+    'DistNetworkError: Connection reset by peer',
+    'DistNetworkError: Broken pipe',
+    'remote process exiting prematurely',
+)
 #: torchrun's own default.
 _PORT = 29500
 
@@ -122,7 +134,7 @@ class Agent(local_elastic_agent.LocalElasticAgent):
     def _start_workers(self, group: Any) -> Any:
         """Start the processes, and pass signals on to them from then on."""
         pids = super()._start_workers(group)
-        for number in (signal.SIGTERM, signal.SIGUSR1):
+        for number in _PASSED_ON:
             signal.signal(number, self._pass_on)
         return pids
 
@@ -133,7 +145,7 @@ class Agent(local_elastic_agent.LocalElasticAgent):
         handles a second signal.
         """
         self.is_stopping = True
-        for again in (signal.SIGTERM, signal.SIGUSR1):
+        for again in _PASSED_ON:
             signal.signal(again, _terminate_process_handler)
         for worker in self._worker_group.workers:
             with contextlib.suppress(ProcessLookupError):
@@ -215,11 +227,17 @@ def exit_code_of(codes: Sequence[int], killed: Sequence[Killed]) -> int:
             others.
 
     Returns:
-        int: 128 and the signal's number as in a shell if one was killed, else the
-        largest of the codes.
+        int: 2 if the user must mend an error of one; else 128 and the signal's number as
+        in a shell if one was killed; else the largest code of those that torchrun did
+        not end.
     """
+    if _USER_ERROR in codes:
+        return _USER_ERROR
     if killed:
         return 128 + killed[0].number
+    own = [code for code in codes if code > 0 and code != _TERMINATED]
+    if own:
+        return max(own)
     largest = max(codes)
     if largest > 0:
         return largest
@@ -279,34 +297,40 @@ def main() -> None:
             sys.exit(128 + int(e.sigval))
         finally:
             del env[ERRORS]  # errors of this process go to the screen
-        _report_errors(Path(folder), only_own=bool(Agent.killed))
+        report_errors(Path(folder), Agent.killed)
     sys.exit(code)
 
 
-def _report_errors(folder: Path, only_own: bool) -> None:
+def report_errors(folder: Path, killed: Sequence[Killed]) -> None:
     """Print the errors that processes wrote into a folder, each once, the first one first.
 
     Several processes report one error with different tracebacks: of these, the last is
-    printed.
+    printed. A lost connection follows from the end of another process, and is printed
+    only where nothing else says why the command has failed.
 
     Args:
         folder (Path): A file for each process that reported an error.
-        only_own (bool): Print only errors that the user can mend. Others follow from
-            the death of a process, as a closed connection does.
+        killed (Sequence[Killed]): The processes that were killed, which are printed
+            already.
     """
     paths = sorted(folder.glob('*.txt'), key=lambda path: path.stat().st_mtime_ns)
-    messages = {}
+    causes = {}
+    consequences = {}
     for path in paths:
         message = path.read_text(encoding='utf-8')
-        sentence, separator, _ = message.partition(TRACEBACK)
-        if separator and only_own:
-            continue
-        messages[sentence] = message
+        sentence = message.partition(TRACEBACK)[0]
+        if any(words in sentence for words in _LOST_CONNECTION):
+            consequences[sentence] = message
+        else:
+            causes[sentence] = message
+    messages = causes
+    if not causes and not killed:
+        messages = consequences
     for message in messages.values():
         report(message)
-    stop = folder / STOP
+    stop = folder / STOP_FILE
     # After an error, the signal was torchrun's.
-    if stop.exists() and not messages and not only_own:
+    if stop.exists() and not messages and not killed:
         print(f'\n{stop.read_text(encoding="utf-8")}', file=sys.stderr)
 
 

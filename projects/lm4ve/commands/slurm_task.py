@@ -12,7 +12,7 @@ import subprocess
 import sys
 
 from lm4ve.commands.killed import Killed
-from lm4ve.runner.stopping import STOPS
+from lm4ve.runner.stopping import STOP_SIGNALS
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
         passed_on.append(number)
         process.send_signal(number)
 
-    for number in STOPS:
+    for number in STOP_SIGNALS:
         signal.signal(number, pass_on)
     code = process.wait()
     if code >= 0:

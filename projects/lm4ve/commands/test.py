@@ -16,9 +16,10 @@ from torch import Tensor
 
 from lm4ve.commands.flags import parser_of
 from lm4ve.errors import UserError, check
-from lm4ve.files import require_writable
+from lm4ve.files import replacing, require_writable
 from lm4ve.runner import command_line
 from lm4ve.runner.prediction_table import PredictionTable, require_one_label
+from lm4ve.runner.process_rank import is_first_process
 from lm4ve.tasks import task_of_config
 
 #: Endings of files for predictions: of our table, of MMEngine's pickle.
@@ -106,8 +107,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             require_one_label(runner.test_dataloader.dataset, args.out)
         _write_predictions(runner.test_evaluator, args.out)
     metrics = runner.test()
-    if args.out and writes_metrics:
-        mmengine.dump(_without_tensors(metrics), args.out)
+    if args.out and writes_metrics and is_first_process():
+        with replacing(args.out) as beside:
+            mmengine.dump(_without_tensors(metrics), str(beside))
 
 
 def _check_out(out: str | None, item: str | None) -> None:

@@ -28,7 +28,7 @@ from lm4ve.registry import HOOKS
 from lm4ve.runner.checkpoint_files import load_strictly, select_state
 from lm4ve.runner.plain_data import restore_histories, to_plain
 from lm4ve.runner.same_data import SameDataHook, innermost
-from lm4ve.runner.stop_hook import save_at_signal
+from lm4ve.runner.stop_hook import save_iteration
 
 Checkpoint = dict[str, Any]
 _GRADIENTS = 'lm4ve_gradients'
@@ -120,7 +120,7 @@ class AtomicCheckpointHook(SavesBeforeDeleting):
         """
         has_stopped_early = getattr(runner.train_loop, 'stop_training', False)
         if has_stopped_early and self.save_last and not self._has_saved_end(runner):
-            save_at_signal(runner, runner.iter)
+            save_iteration(runner, runner.iter)
             # MMEngine publishes this checkpoint.
             self.last_ckpt = runner.message_hub.get_info('last_ckpt')
         super().after_train(runner)

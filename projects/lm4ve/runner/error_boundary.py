@@ -1,6 +1,9 @@
 """The one place where an exception becomes a line on stderr and an exit code."""
 
+import contextlib
 import gc
+import logging
+import multiprocessing
 import os
 import signal
 import sys
@@ -8,6 +11,7 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from mmengine.logging import MessageHub, MMLogger
@@ -15,12 +19,13 @@ from mmengine.logging import MessageHub, MMLogger
 from lm4ve.errors import UserError
 from lm4ve.runner.building import find_built_field
 from lm4ve.runner.pipes import exit_when_output_is_closed
+from lm4ve.runner.process_rank import is_first_process, process_rank
 from lm4ve.runner.stopping import handle_signals, signal_behind
 
 #: Environment variable with the folder where the processes of a launcher leave errors.
 ERRORS = 'LM4VE_ERRORS'
-#: The file in that folder of what a process prints when a signal has ended it.
-STOP = 'stop'
+#: The file in that folder with the line to print when a signal has ended the command.
+STOP_FILE = 'stop'
 #: Begins the part of an error's line that differs by process.
 TRACEBACK = ' (traceback: '
 
@@ -31,7 +36,8 @@ def run_tool(main: Callable[[], None]) -> None:
     The code is 2; 130 after Ctrl-C, 143 after SIGTERM, 138 after SIGUSR1, 140 after
     SIGUSR2; 141 where nobody reads the output any more; and 1 after an error of one of
     several processes that the user need not mend, which a launcher may start again.
-    Tracebacks go to the log file.
+    Tracebacks go to the log file. Of several processes, one that fails ends at once: the
+    others learn of an error only by the end of its process.
 
     Args:
         main (Callable): The command. It takes nothing; what it returns is dropped.
@@ -46,9 +52,12 @@ def run_tool(main: Callable[[], None]) -> None:
                     main()
             except (Exception, KeyboardInterrupt) as e:
                 sys.exit(_report_error(e))
-    finally:
-        if torch.distributed.is_initialized():
-            _leave_group()
+    except SystemExit as e:
+        if torch.distributed.is_initialized() and isinstance(e.code, int):
+            _end_now(e.code)
+        raise
+    if torch.distributed.is_initialized():
+        _leave_group()
 
 
 def _report_error(error: BaseException) -> int:
@@ -64,7 +73,9 @@ def _report_error(error: BaseException) -> int:
         report(_without_traceback(error))
         return 2
     report(_in_one_line(error))
-    if torch.distributed.is_initialized():
+    # Before the processes have met, one may be killed, too, and others lose it.
+    is_lost = isinstance(error, torch.distributed.DistError)
+    if is_lost or torch.distributed.is_initialized():
         return 1
     return 2
 
@@ -85,7 +96,7 @@ def _report_stop(number: signal.Signals) -> None:
 
     A launcher prints it where the signal was not its own.
     """
-    if os.environ.get('RANK', '0') != '0':
+    if not is_first_process():
         return
     info = MessageHub.get_current_instance().runtime_info
     saved = info.get('last_ckpt', 'nothing')
@@ -94,7 +105,7 @@ def _report_stop(number: signal.Signals) -> None:
     if folder is None:
         print(f'\n{line}', file=sys.stderr)
     else:
-        Path(folder, STOP).write_text(line, encoding='utf-8')
+        Path(folder, STOP_FILE).write_text(line, encoding='utf-8')
 
 
 def _in_one_line(error: BaseException) -> str:
@@ -126,8 +137,8 @@ def report(message: str) -> None:
     if folder is None:
         print(f'\nerror: {message}', file=sys.stderr)
         return
-    rank = os.environ.get('RANK', '0')
-    Path(folder, f'{rank}.txt').write_text(message, encoding='utf-8')
+    path = Path(folder, f'{process_rank()}.txt')
+    path.write_text(message, encoding='utf-8')
 
 
 def _leave_group() -> None:
@@ -137,13 +148,23 @@ def _leave_group() -> None:
     of gloo are still running then, and now and then the process is aborted: "terminate
     called without an active exception" (PyTorch issue 190489).
     """
-    error: BaseException | None = sys.exception()
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        for frame, _ in traceback.walk_tb(error.__traceback__):
-            # Code that read a frame's variables has left a copy of them in the frame.
-            # Reading them again, now that they are cleared, empties the copy.
-            _ = frame.f_locals
-        error = error.__cause__ or error.__context__
     gc.collect()
     torch.distributed.destroy_process_group()
+
+
+def _end_now(code: int) -> NoReturn:
+    """End this process after a failure, and its children, without leaving the group.
+
+    On nccl, leaving the group first finishes what was begun together with processes
+    that wait for this one: it may never return, and no launcher sees a process that does
+    not end. The interpreter's own end would abort gloo's threads (:func:`_leave_group`).
+    """
+    # PyTorch's handler raises an error when a worker of a dataloader ends.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for child in multiprocessing.active_children():
+        child.terminate()
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)

@@ -16,6 +16,7 @@ from mmengine.logging import print_log
 
 from lm4ve.errors import CheckpointError, UserError, listing
 from lm4ve.runner.checkpoint_files import meta_of, read_checkpoint
+from lm4ve.runner.process_rank import is_first_process
 
 _NAME = re.compile(r'(epoch|iter)_(\d+)\.pth')
 
@@ -199,7 +200,7 @@ def resume_newest(cfg: Config, needed: bool = False) -> None:
     cfg.resume = path is not None
     if path is not None:
         cfg.load_from = str(path)
-    if os.environ.get('RANK', '0') == '0':
+    if is_first_process():
         _log_choice(path, notes)
 
 

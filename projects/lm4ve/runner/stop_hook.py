@@ -32,6 +32,11 @@ class StopHook(Hook):  # type: ignore[misc]
     ends, whereas several finish it first. MMEngine's FlexibleRunner saves in all
     processes together, and notes one iteration more than is done: it finishes a
     validation, and saves after the next iteration of the training.
+
+    ``after_train_iter`` calls :meth:`_save_if_new` in one process and
+    :meth:`_save_with_others` in several, ``after_val_iter`` calls
+    :meth:`_save_unaveraged`; all three end in :func:`save_iteration`, which writes the
+    file, and which :class:`lm4ve.AtomicCheckpointHook` calls after an early stop.
     """
 
     priority = 'LOWEST'
@@ -79,10 +84,10 @@ class StopHook(Hook):  # type: ignore[misc]
         if self._agreement is None:
             asked = current_signals().asked
             if asked is not None and has_acted(runner):
-                self._save(runner, done)
+                self._save_if_new(runner, done)
                 raise KeyboardInterrupt(asked)
         elif self._agreement.stops_after(done) and has_acted(runner):
-            self._save_together(runner, done)
+            self._save_with_others(runner, done)
             raise KeyboardInterrupt(self._agreement.asked)
 
     def after_train_epoch(self, runner: Runner) -> None:
@@ -115,7 +120,7 @@ class StopHook(Hook):  # type: ignore[misc]
             return
         if signals.waits and not self._saved_in_validation:
             self._saved_in_validation = True
-            self._save_in_validation(runner)
+            self._save_unaveraged(runner)
         if self._agreement is None:
             raise KeyboardInterrupt(asked)
 
@@ -154,29 +159,29 @@ class StopHook(Hook):  # type: ignore[misc]
             regular = Path(hook.last_ckpt).name
             _delete(hook, [name for name in outdated if name != regular])
 
-    def _save(self, runner: Runner, done: int) -> None:
+    def _save_if_new(self, runner: Runner, done: int) -> None:
         """Save a checkpoint, unless a regular one of this iteration was just written."""
         if done != self._regular_at:
-            save_at_signal(runner, done)
+            save_iteration(runner, done)
 
-    def _save_together(self, runner: Runner, done: int) -> None:
+    def _save_with_others(self, runner: Runner, done: int) -> None:
         """Save the checkpoint of several processes; none ends before it is written."""
         assert self._agreement is not None
         if self._agreement.is_decided:
             _read_losses(runner)
         try:
-            self._save(runner, done)
+            self._save_if_new(runner, done)
         finally:
             if is_main_process():
                 self._agreement.tell_saved()
         self._agreement.wait_until_saved()
 
-    def _save_in_validation(self, runner: Runner) -> None:
+    def _save_unaveraged(self, runner: Runner) -> None:
         """Save the state of a training during its validation, which may be of an average."""
         averages = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
         for hook in averages:
             hook.after_val_epoch(runner)
-        self._save(runner, runner.iter)
+        self._save_if_new(runner, runner.iter)
         for hook in averages:
             hook.before_val_epoch(runner)
 
@@ -192,7 +197,7 @@ def _read_losses(runner: Runner) -> None:
             hook.read_losses()
 
 
-def save_at_signal(runner: Runner, done: int) -> None:
+def save_iteration(runner: Runner, done: int) -> None:
     """Save a checkpoint ``iter_N.pth``, and delete older ones beyond ``max_keep_ckpts``.
 
     Nothing is saved where the run has no hook that saves.

@@ -16,15 +16,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 #: Signals that end a command; 128 and the number is its exit code.
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 #: Seconds within which the same signal counts once: a scheduler and a parent may both send it.
 _SAME = 1.0
 #: Signals that workers of dataloaders ignore, unless their training sends them.
 _IGNORED_BY_WORKERS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
-class StopSignals:
-    """The handler of :data:`STOPS` while a command runs.
+class SignalHandler:
+    """The handler of :data:`STOP_SIGNALS` while a command runs.
 
     Attributes:
         asked (int, optional): The number of the signal that came. Its exception may
@@ -69,13 +69,13 @@ class StopSignals:
 
 @contextlib.contextmanager
 def handle_signals() -> Iterator[None]:
-    """Install :class:`StopSignals` for :data:`STOPS` within this context.
+    """Install :class:`SignalHandler` for :data:`STOP_SIGNALS` within this context.
 
     Where Ctrl-C is ignored, it stays so.
     """
-    handler = StopSignals()
+    handler = SignalHandler()
     before: dict[signal.Signals, Any] = {}
-    for number in STOPS:
+    for number in STOP_SIGNALS:
         # A shell lets its background jobs ignore Ctrl-C.
         is_ignored = signal.getsignal(number) is not signal.default_int_handler
         if number == signal.SIGINT and is_ignored:
@@ -88,15 +88,15 @@ def handle_signals() -> Iterator[None]:
             signal.signal(number, handler_before)
 
 
-def current_signals() -> StopSignals:
-    """Return the installed :class:`StopSignals`, or a new one that no signal reaches.
+def current_signals() -> SignalHandler:
+    """Return the installed :class:`SignalHandler`, or a new one that no signal reaches.
 
     None is installed where no command of ours runs, as in a notebook.
     """
     handler = signal.getsignal(signal.SIGTERM)
-    if isinstance(handler, StopSignals):
+    if isinstance(handler, SignalHandler):
         return handler
-    return StopSignals()
+    return SignalHandler()
 
 
 def signal_behind(error: BaseException) -> signal.Signals | None:
@@ -108,7 +108,7 @@ def signal_behind(error: BaseException) -> signal.Signals | None:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, KeyboardInterrupt):
-            for number in STOPS:
+            for number in STOP_SIGNALS:
                 if number in cause.args:
                     return number
             return signal.SIGINT
