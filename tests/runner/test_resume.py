@@ -92,13 +92,15 @@ def test_iteration_loop_resumes_bit_equal(tmp_path, sampler, workers):
     assert_equal_runs(tmp_path, 13)
 
 
-def test_resume_restores_random_seed_and_sample_order(tmp_path):
-    whole = train(tmp_path, interval=1, randomness=dict(seed=None))
+@pytest.mark.parametrize('differs', [False, True])
+def test_resume_restores_random_seed_and_sample_order(differs, tmp_path):
+    randomness = dict(seed=None, diff_rank_seed=differs)
+    whole = train(tmp_path, interval=1, randomness=randomness)
     order = READ[-4 * STEPS * EPOCHS :]
     last = STEPS * EPOCHS
     (tmp_path / f'iter_{last}.pth').unlink()
     READ.clear()
-    cfg = config(tmp_path / 'again', randomness=dict(seed=None), resume=True)
+    cfg = config(tmp_path / 'again', randomness=randomness, resume=True)
     cfg.load_from = str(tmp_path / f'iter_{last - 2}.pth')
     again = build_runner(cfg)
     again.train()
@@ -123,15 +125,6 @@ def warnings_of(cfg: Config) -> list[str]:
     return warnings
 
 
-def test_changed_epoch_length_restarts_epoch_with_warning(tmp_path):
-    train(tmp_path, kill=8, interval=1)
-    cfg = config(tmp_path, resume=True)
-    cfg.train_dataloader.update(batch_size=2, drop_last=True)
-    (warning,) = warnings_of(cfg)
-    assert 'ended at iteration 8, outside epoch 2' in warning
-    assert '9 iterations now' in warning
-
-
 @pytest.mark.parametrize(
     'field, by_epoch', [('max_epochs', True), ('max_iters', False)]
 )
@@ -151,6 +144,33 @@ def test_ignored_new_schedule_warns(tmp_path):
     cfg.param_scheduler[1].T_max = 9
     (warning,) = warnings_of(cfg)
     assert "T_max=9 does not apply: the checkpoint's schedule has 3" in warning
+
+
+@pytest.mark.parametrize('has_schedule', [True, False])
+@pytest.mark.parametrize('key, value', [('lr', 4e-2), ('weight_decay', 0.3)])
+def test_another_rate_than_the_checkpoints_is_refused(
+    key, value, has_schedule, tmp_path
+):
+    """MMEngine goes on with the checkpoint's, and ignores that of the config."""
+    changes = {} if has_schedule else dict(param_scheduler=None)
+    train(tmp_path, kill=3, interval=1, **changes)
+    cfg = config(tmp_path, resume=True, **changes)
+    cfg.optim_wrapper.optimizer[key] = value
+    with pytest.raises(UserError, match=f'{key} is {value}, .* had 0.01.* Fix: that'):
+        build_runner(cfg).train()
+
+
+def test_scaled_rate_is_refused_where_the_checkpoint_was_not_scaled(tmp_path):
+    scaling = dict(enable=True, base_batch_size=4)
+    train(tmp_path, kill=3, interval=1, auto_scale_lr=scaling)
+    cfg = config(tmp_path, auto_scale_lr=scaling, resume=True, kill=4)
+    with pytest.raises(Killed):  # as before
+        build_runner(cfg).train()
+    cfg.auto_scale_lr.base_batch_size = 1
+    with pytest.raises(
+        UserError, match='lr is 0.04, scaled by --auto-scale-lr, .* had 0.01'
+    ):
+        build_runner(cfg).train()
 
 
 def test_training_beyond_a_schedule_is_refused(tmp_path):

@@ -23,7 +23,8 @@ PLAIN_AMP = True
 _AMP = 'mixed precision in bf16 or fp16, on any device; without a value, fp16 on a GPU only'
 _RESUME = (
     'a checkpoint to resume from; without a value, the newest whole one in the work '
-    "directory; 'auto': that one, or the beginning if there is none"
+    "directory; 'auto': that one, or the beginning if there is none; with the learning rate "
+    'and weight decay of the checkpoint: others are refused'
 )
 _SCALE = (
     'scale the learning rate by processes x batch_size / auto_scale_lr.base_batch_size; a '

@@ -1,5 +1,6 @@
-"""Private attributes of MMEngine's Runner: whether it resumes, from which file, its loaders."""
+"""Private attributes of MMEngine's Runner: what it resumes from, its seed, its loaders."""
 
+from mmengine.dist import get_rank
 from mmengine.runner import BaseLoop, Runner
 from torch.utils.data import DataLoader
 
@@ -23,6 +24,22 @@ def source_of(runner: Runner) -> str:
         caller has loaded.
     """
     return runner._load_from or 'given'
+
+
+def resumed_from(runner: Runner) -> str | None:
+    """Return the path of the checkpoint that a training continues from, or None."""
+    if not runner._resume:
+        return None
+    path: str | None = runner._load_from
+    return path
+
+
+def seed_of_all_ranks(runner: Runner) -> int:
+    """Return the seed of a run, to which ``randomness.diff_rank_seed`` adds the rank."""
+    seed: int = runner.seed
+    if runner._randomness_cfg.get('diff_rank_seed', False):
+        seed -= get_rank()
+    return seed
 
 
 def give_loader(runner: Runner, mode: str, loader: DataLoader) -> None:

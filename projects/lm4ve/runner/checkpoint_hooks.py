@@ -31,7 +31,8 @@ from lm4ve.runner.same_data import SameDataHook, innermost
 from lm4ve.runner.stop_hook import save_iteration
 
 Checkpoint = dict[str, Any]
-_GRADIENTS = 'lm4ve_gradients'
+#: The key of accumulated gradients in a checkpoint.
+GRADIENTS = 'lm4ve_gradients'
 
 
 @register_backend('lm4ve_atomic')
@@ -110,7 +111,7 @@ class AtomicCheckpointHook(SavesBeforeDeleting):
         for name, parameter in runner.model.named_parameters():
             if parameter.grad is not None:
                 gradients[name] = parameter.grad
-        checkpoint[_GRADIENTS] = gradients
+        checkpoint[GRADIENTS] = gradients
 
     def after_train(self, runner: Runner) -> None:
         """Save the end of a training that has stopped early, then publish.
@@ -135,7 +136,7 @@ class AtomicCheckpointHook(SavesBeforeDeleting):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: Checkpoint) -> None:
         """Keep the gradients of a loaded checkpoint until :meth:`before_train` restores them."""
-        self._gradients = checkpoint.get(_GRADIENTS, {})
+        self._gradients = checkpoint.get(GRADIENTS, {})
 
 
 @HOOKS.register_module()

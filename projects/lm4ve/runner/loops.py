@@ -6,13 +6,14 @@ random numbers after a resume are others than without. States of generators cann
 saved for that: each worker of a dataloader has three of its own, runs ahead of
 training, and is gone with the process. So nothing is saved. Every batch of data and
 every step is given fresh seeds for Python, numpy and torch (CUDA too), drawn from the
-run's seed and the number of the iteration. They are the same after any resume, on every
-rank, and with any number of workers.
+run's seed, the number of the iteration, and the rank: processes augment and drop out
+independently of each other. They are the same after any resume on as many processes,
+and with any number of workers.
 """
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,9 +23,12 @@ from mmengine.dist import get_rank, get_world_size
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmengine.runner.base_loop import BaseLoop
 
+from lm4ve.compat.mmengine_runner_state import seed_of_all_ranks
 from lm4ve.errors import UserError, check
 from lm4ve.registry import LOOPS
 from lm4ve.runner.accumulation import end_epochs_with_updates
+from lm4ve.runner.epoch_length import EpochLengthHook
+from lm4ve.runner.resume import refuse_other_checkpoints
 from lm4ve.runner.seeding import DATA, PAUSE, STEP, seed_everything
 from lm4ve.runner.stopping import current_signals, keep_workers_at_signals
 
@@ -158,6 +162,22 @@ def _refuse_no_batches(loader: Any) -> None:
     )
 
 
+def _has_seed_of_run(dataloader: Any, sampler: Any, seed: int) -> bool:
+    """Return whether a sampler has been given the seed of the run, or one that was drawn.
+
+    Args:
+        dataloader (dict | DataLoader): The config of the dataloader, which may give the
+            sampler a seed of its own; or a dataloader that is built already.
+        sampler (Sampler): Of the dataloader.
+        seed (int): The seed of the run.
+    """
+    if not hasattr(sampler, 'seed'):
+        return False
+    if isinstance(dataloader, Mapping):
+        return 'seed' not in dataloader['sampler']
+    return bool(sampler.seed == seed)
+
+
 class _ExactLoop(BaseLoop):  # type: ignore[misc]
     """Base of both loops: numbers the batches, and seeds the reading of data and each step."""
 
@@ -173,20 +193,26 @@ class _ExactLoop(BaseLoop):  # type: ignore[misc]
         # Now, since MMEngine's loop over iterations starts workers when it is built.
         keep_workers_at_signals(self.dataloader)
         super().__init__(runner, self.dataloader, *args, **kwargs)
-        self._first_seed = runner.seed
+        #: The sampler that shuffles by the seed of the run, or None.
+        self._sampler: Any = None
+        sampler = getattr(self.dataloader.batch_sampler, 'sampler', None)
+        if _has_seed_of_run(dataloader, sampler, runner.seed):
+            self._sampler = sampler
 
     def run(self) -> Any:
         """Train from the iteration that the runner has resumed, or from the first.
 
         Raises:
-            UserError: A schedule cannot go on until the end.
+            UserError: Processes have loaded different checkpoints, or a schedule cannot
+                go on until the end.
         """
+        refuse_other_checkpoints(self.runner)
         self._check_schedules()
-        # Without a seed in the config, the sampler has one drawn for this process.
-        # Resuming restores the runner's seed; the sampler has to shuffle by the same.
-        sampler: Any = getattr(self.dataloader.batch_sampler, 'sampler', None)
-        if getattr(sampler, 'seed', None) == self._first_seed:
-            sampler.seed = self.runner.seed
+        # MMEngine gives the sampler the seed that the runner had when the loop was built, or
+        # with `randomness.diff_rank_seed` one that is drawn and lost. Resuming restores the
+        # runner's.
+        if self._sampler is not None:
+            self._sampler.seed = seed_of_all_ranks(self.runner)
         if self._iter >= self._max_iters or self._epoch >= self._max_epochs:
             self._warn_that_nothing_is_left()
         # From here on signals end the run after an iteration; see StopHook.
@@ -220,7 +246,10 @@ class _ExactLoop(BaseLoop):  # type: ignore[misc]
         )
 
     def run_iter(self, *args: Any) -> None:
-        """Train one step, after seeding all generators by the number of the iteration.
+        """Train one step, after seeding all generators by the iteration and the rank.
+
+        So each process has dropout and mixup of its own. Nothing in a step may rely on
+        numbers that all processes draw alike.
 
         Args:
             *args: Passed to the ``run_iter`` of MMEngine's loop.
@@ -228,7 +257,10 @@ class _ExactLoop(BaseLoop):  # type: ignore[misc]
         Raises:
             UserError: An earlier loss was not finite, and the step failed after it.
         """
-        seed_everything(self.runner.seed, STEP, self._iter)
+        key = (self.runner.seed, STEP, self._iter)
+        if get_rank() > 0:  # the first process draws what a single one does
+            key = (*key, get_rank())
+        seed_everything(*key)
         try:
             super().run_iter(*args)
         except Exception:
@@ -267,12 +299,14 @@ class EpochLoop(_ExactLoop, EpochBasedTrainLoop):  # type: ignore[misc]
     """``EpochBasedTrainLoop`` that resumes where the checkpoint was written.
 
     Takes MMEngine's arguments. Batches of the epoch that were trained on are skipped
-    without reading them. Hooks get the true ``batch_idx``.
+    without reading them. Hooks get the true ``batch_idx``. If epochs have another length
+    than in the checkpoint, iterations are counted anew (:mod:`.epoch_length`).
     """
 
-    #: How many iterations more were done before this epoch than its number times its
-    #: present length: other than 0 if the length of epochs has changed.
-    _surplus = 0
+    def __init__(self, runner: Any, *args: Any, **kwargs: Any) -> None:
+        """Construct the loop, and let checkpoints say how long its epochs are."""
+        super().__init__(runner, *args, **kwargs)
+        runner.register_hook(EpochLengthHook(len(self.dataloader)))
 
     def run_epoch(self) -> None:
         """Train one epoch, or what is left of it."""
@@ -291,22 +325,10 @@ class EpochLoop(_ExactLoop, EpochBasedTrainLoop):  # type: ignore[misc]
     def _batches_done(self) -> int:
         """Return how many batches of this epoch were trained on before the run was resumed.
 
-        This is the number of all iterations less those of the finished epochs. If it is
-        not possible in an epoch of the present length, because the length has changed
-        since the checkpoint, a warning is logged and the epoch begins at its first batch
-        (0).
+        This is the number of all iterations less those of the finished epochs, all of
+        which have the present length: see :mod:`.epoch_length`.
         """
-        length = len(self.dataloader)
-        done: int = self._iter - self._epoch * length - self._surplus
-        if 0 <= done <= length:
-            return done
-        self.runner.logger.warning(
-            f'The checkpoint ended at iteration {self._iter}, outside epoch {self._epoch + 1}, '
-            f'which has {length} iterations now (other batch size, data or number of '
-            'processes?). This epoch begins with its first batch.'
-        )
-        self._surplus = done
-        return 0
+        return int(self._iter - self._epoch * len(self.dataloader))
 
 
 class _ResumedBatches:

@@ -68,7 +68,7 @@ class PrecisionHook(Hook):  # type: ignore[misc]
         dtypes = _block_dtypes(runner.model)
         text = describe_precision(runner)
         runner.logger.info(f'{"precision":12} {text}', extra=SHOWN)
-        scales = any(_scales_loss(wrapper) for wrapper in _wrappers(runner))
+        scales = any(_scales_loss(wrapper) for wrapper in optim_wrappers(runner))
         if 'float16' in dtypes and not scales:
             runner.logger.log(
                 logging.WARNING,
@@ -86,7 +86,7 @@ def describe_precision(runner: Runner) -> str:
         runner (Runner): Its model and its optimizer are built.
     """
     parts = []
-    for wrapper in _wrappers(runner):
+    for wrapper in optim_wrappers(runner):
         parts.append(_trunk_precision(runner.model, wrapper))
     dtypes = _block_dtypes(runner.model)
     if dtypes:
@@ -95,7 +95,7 @@ def describe_precision(runner: Runner) -> str:
         parts.append('channels_last')
     if torch.backends.cudnn.benchmark:
         parts.append('cudnn_benchmark')
-    for wrapper in _wrappers(runner):
+    for wrapper in optim_wrappers(runner):
         if any(group.get('fused') for group in wrapper.optimizer.param_groups):
             parts.append(f'fused {type(wrapper.optimizer).__name__}')
     if runner.cfg.get('compile'):
@@ -103,7 +103,7 @@ def describe_precision(runner: Runner) -> str:
     return '; '.join(dict.fromkeys(parts))  # of several optimizers each part once
 
 
-def _wrappers(runner: Runner) -> Iterator[OptimWrapper]:
+def optim_wrappers(runner: Runner) -> Iterator[OptimWrapper]:
     """Yield the wrappers of a runner's optimizers, of which there may be several."""
     if isinstance(runner.optim_wrapper, OptimWrapperDict):
         yield from runner.optim_wrapper.values()

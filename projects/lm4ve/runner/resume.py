@@ -10,10 +10,13 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
+from mmengine.dist import all_gather_object, barrier
 from mmengine.logging import print_log
 
+from lm4ve.compat.mmengine_runner_state import resumed_from
 from lm4ve.errors import CheckpointError, UserError, listing
 from lm4ve.runner.checkpoint_files import meta_of, read_checkpoint
 from lm4ve.runner.process_rank import is_first_process
@@ -228,6 +231,38 @@ def choose_start(cfg: Config, resume: str | None) -> None:
         resume_newest(cfg)
     elif Path(path).is_file():
         check_whole(path)
+
+
+def refuse_other_checkpoints(runner: Any) -> None:
+    """Refuse processes that have not all loaded the checkpoint that the first one has.
+
+    Each looks for it by itself, and a machine may lack the work directory of the others,
+    or see an older state of it. Their weights would differ from then on: MMEngine makes
+    them equal before it loads a checkpoint.
+
+    Args:
+        runner (Runner): After it has loaded the checkpoint. All processes have to call
+            this together.
+
+    Raises:
+        UserError: It names two processes.
+    """
+    everyone: list[Any] = all_gather_object(_describe_start(runner))
+    for rank, other in enumerate(everyone):
+        if other != everyone[0]:
+            barrier()  # a process that ends now would break the others' gathering
+            raise UserError(
+                f'resume: process 0 {everyone[0]}, and process {rank} {other}. Fix: a work_dir '
+                'that all machines share; or --resume CHECKPOINT on each.'
+            )
+
+
+def _describe_start(runner: Any) -> str:
+    """Describe from where a runner trains; machines may have the file at other paths."""
+    path = resumed_from(runner)
+    if path is None:
+        return 'begins anew'
+    return f"continues from '{Path(path).name}' (iteration {runner.iter})"
 
 
 def _log_choice(path: Path | None, notes: list[str]) -> None:

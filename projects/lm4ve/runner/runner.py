@@ -7,6 +7,7 @@ strict (:mod:`.checkpoint_hooks`) and the console short (:mod:`.console`).
 import copy
 import inspect
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from lm4ve.runner.loops import schedules_of
 from lm4ve.runner.per_class import PerClassHook
 from lm4ve.runner.precision import (
     PrecisionHook,
+    optim_wrappers,
     put_channels_last,
     refuse_other_dtypes,
     set_tf32,
@@ -53,6 +55,8 @@ _MMENGINES_HOOKS = (
     'param_scheduler',
     'checkpoint',
 )
+#: The number of a group of parameters, and 'lr' or 'weight_decay'.
+_Rate = tuple[int, str]
 #: MMEngine's loop -> ours, which resumes exactly.
 _EXACT_LOOPS = {
     'EpochBasedTrainLoop': 'lm4ve.EpochLoop',
@@ -146,12 +150,44 @@ class Runner(mmengine.runner.Runner):  # type: ignore[misc]
         return built
 
     def resume(self, *args: Any, **kwargs: Any) -> None:
-        """Resume a training, and warn of schedules of the config that do not apply."""
+        """Resume a training, and warn of schedules of the config that do not apply.
+
+        Raises:
+            UserError: The config has another learning rate or weight decay than the
+                checkpoint.
+        """
         schedules = schedules_of(self)
         built = [dict(schedule.state_dict()) for schedule in schedules]
+        rates = initial_rates(self)
         super().resume(*args, **kwargs)
+        self._refuse_other_rates(rates, initial_rates(self))
         for before, schedule in zip(built, schedules, strict=True):
             self._warn_of_other_end(before, schedule.state_dict())
+
+    def _refuse_other_rates(
+        self, built: Mapping[_Rate, float], resumed: Mapping[_Rate, float]
+    ) -> None:
+        """Refuse the first rate of the config that is not the checkpoint's.
+
+        The optimizer's state and the schedules hold rates that follow from it, and
+        MMEngine goes on with these.
+
+        Raises:
+            UserError: It names both values.
+        """
+        for rate, value in built.items():
+            before = resumed.get(rate, value)
+            if math.isclose(value, before, rel_tol=1e-6):
+                continue
+            _, name = rate
+            origin = ''
+            if name == 'lr' and (self.auto_scale_lr or {}).get('enable'):
+                origin = ', scaled by --auto-scale-lr'
+            raise UserError(
+                f"resume: the config's {name} is {value:.6g}{origin}, and the training "
+                f'of the checkpoint had {before:.6g}, which it would keep. Fix: that value; or '
+                'load_from=CHECKPOINT without --resume, which begins with its weights alone.'
+            )
 
     def _warn_of_other_end(
         self, built: dict[str, Any], resumed: dict[str, Any]
@@ -164,6 +200,26 @@ class Runner(mmengine.runner.Runner):  # type: ignore[misc]
                     f'schedule has {resumed.get(key)}. Use load_from without --resume to change it.'
                 )
                 return
+
+
+def initial_rates(runner: Any) -> dict[_Rate, float]:
+    """Return the learning rate and weight decay of each group of a runner's parameters.
+
+    They are those of the beginning, before schedules have changed them.
+
+    Args:
+        runner (Runner): Its optimizers are built.
+    """
+    groups: list[dict[str, Any]] = []
+    for wrapper in optim_wrappers(runner):
+        groups += wrapper.optimizer.param_groups
+    rates = {}
+    for index, group in enumerate(groups):
+        for name in ('lr', 'weight_decay'):
+            value = group.get(f'initial_{name}', group.get(name))
+            if value is not None:
+                rates[index, name] = float(value)
+    return rates
 
 
 def build_runner(cfg: Config, short_console: bool = False) -> Any:
