@@ -21,6 +21,7 @@ from lm4ve.errors import UserError
 from lm4ve.necks import LLMBlockNeck
 from tests.helpers.closeness import assert_equal_but_for_rounding
 from tests.helpers.families import FAMILIES
+from tests.helpers.necks import tiny
 from tests.helpers.necks.encoder import Encoder, loud
 from tests.helpers.necks.equality import C, assert_same, tokens
 from tests.helpers.necks.foreign import Adapter, hidden, replicate
@@ -344,3 +345,32 @@ def test_several_necks_of_a_model_are_fused():
     kinds = [type(m.mapper_in) for m in fused.modules() if isinstance(m, LLMBlockNeck)]
     assert sorted(map(str, kinds)) == sorted(map(str, [nn.Identity] * 3 + [nn.Linear]))
     assert_equal_but_for_rounding(fused(tokens()), model(tokens()), model)
+
+
+class Lending(nn.Module):
+    """A wrapper that lends its module's attributes, as FSDP1's does; it counts its calls."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self.calls = 0
+
+    def __getattr__(self, name: str):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.module, name)
+
+    def forward(self, *args, **kwargs):
+        self.calls += 1
+        return self.module(*args, **kwargs)
+
+
+@pytest.mark.parametrize('method', ['fold', 'absorb'])
+def test_a_wrapped_block_runs_by_its_wrapper(method):
+    neck = tiny.make(low_rank=method)
+    x = torch.randn(2, 5, tiny.C)
+    expected = neck(x)
+    neck.block = Lending(neck.block)
+    torch.testing.assert_close(neck(x), expected)
+    assert neck.block.calls == 1

@@ -354,6 +354,17 @@ def test_necks_that_wait_for_a_step_do_not_disturb_each_other():
         train_a_step(FrozenByHand(lm4ve.wrap(Stack(), 'layers.1', BLOCK)))
 
 
+def test_a_process_without_a_part_of_the_mappers_needs_no_gradient():
+    model = lm4ve.wrap(Stack(), 'layers.1', BLOCK)
+    with torch.no_grad():
+        model(X)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    # As FSDP1 leaves them where they lie in another process's shard.
+    for mapper in (model.llm_neck.mapper_in, model.llm_neck.mapper_out):
+        mapper.weight.data = torch.empty(0)
+    optimizer.step()
+
+
 @pytest.mark.parametrize('reentrant', [False, True])
 def test_a_look_without_gradients_and_a_recomputation_are_no_mistakes(reentrant):
     model = lm4ve.wrap(Stack(), 'layers.1', BLOCK)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from lm4ve.blocks.llm_block import LLMBlock
 from lm4ve.blocks.tokens import Queries, take_tokens
 from lm4ve.necks.layouts import mean_of_tokens
 
@@ -108,7 +109,9 @@ def choose_method(tokens: Tensor, queries: Queries, parts: PathParts) -> str:
         and values; 'off': mapper and block run as modules. A block of another class
         than ``LLMBlock`` offers no choice: 'off'.
     """
-    if not hasattr(parts.block, 'choose_low_rank'):
+    # A wrapper, such as FSDP1's, lends its block's methods, but only its own call
+    # gathers the block's weights.
+    if not isinstance(parts.block, LLMBlock):
         return 'off'
     method: str = parts.block.choose_low_rank(
         parts.mapper_in, tokens, queries, parts.low_rank

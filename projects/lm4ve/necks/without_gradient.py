@@ -77,10 +77,13 @@ def _inspect(optimizer: Optimizer, args: Any, kwargs: dict[str, Any]) -> None:
 
 
 def _trained_mappers(neck: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters of a neck's mappers that train."""
+    """Return the parameters of a neck's mappers that train in this process."""
     trained = []
     for name, parameter in neck.named_parameters():
-        if name.startswith('mapper_') and parameter.requires_grad:
+        # With FSDP1, a parameter of another process's shard is empty here, and gets no
+        # gradient.
+        is_here = parameter.numel() > 0
+        if name.startswith('mapper_') and parameter.requires_grad and is_here:
             trained.append(parameter)
     return trained
 
