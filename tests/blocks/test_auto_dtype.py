@@ -125,6 +125,29 @@ def test_embedded_weights_of_a_release_take_the_recorded_dtype(monkeypatch):
 
 
 @pytest.mark.bitwise
+@pytest.mark.parametrize('first', PLAIN)
+def test_the_first_checkpoint_decides_and_later_ones_keep_the_weights(
+    first, monkeypatch
+):
+    """The weights that a release brought along cannot be read from `arch` again."""
+    use_dtype(monkeypatch, 'bfloat16')
+    trained = random_block(dtype=first, seed=5)
+    block = random_block(dtype='auto', seed=6)
+    block.load_state_dict(trained.state_dict() | trained.frozen_state())
+    expected = trained(tokens())
+    assert torch.equal(block(tokens()), expected)
+    texts = record_logs(monkeypatch, 'lm4ve.blocks.provenance')
+    for later in PLAIN:
+        same = random_block(dtype=later, seed=5)
+        texts.clear()
+        block.load_state_dict(same.state_dict() | same.frozen_state())
+        assert block.source['dtype'] == first
+        assert torch.equal(block(tokens()), expected)
+        warned = 'results will differ' in ''.join(texts)
+        assert warned == (later != first)
+
+
+@pytest.mark.bitwise
 def test_a_copy_keeps_its_dtype_until_it_loads(monkeypatch):
     """An average of weights is a deep copy, whose frozen tensors are shared."""
     trained = random_block(dtype='bfloat16')

@@ -1,5 +1,7 @@
 """Each family's layer equals ``transformers``' own, however it is used, or is refused."""
 
+import math
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -270,6 +272,29 @@ def test_layers_run_in_the_given_order(checkpoints):
         block = LLMBlock(path, layers=layers, final_norm=False)
         assert torch.equal(block(x), expected)
         assert block.source['layers'] == [i % 2 for i in layers]
+
+
+#: Variants whose attention weights are computed step by step -> whether a soft mask is
+#: the reason.
+STEP_BY_STEP = [('llama', True), ('gpt_oss', False)]
+
+
+@pytest.mark.parametrize('variant, is_soft', STEP_BY_STEP)
+def test_scores_that_are_too_large_before_their_scale_stay_finite(variant, is_soft):
+    """The fused attention, which other blocks have, scales them in fp32."""
+    layer = LLMBlock(arch=FAMILIES[variant], dtype='float16').layers[0]
+    generator = torch.Generator().manual_seed(0)
+    shape = (3, 2, 4, 6, layer.head_dim)
+    q, k, v = torch.randn(shape, generator=generator).sign().double()
+    most = torch.finfo(torch.float16).max
+    k = q = q * 2 ** math.ceil(math.log2(most / layer.head_dim) / 2)
+    largest = (q @ k.transpose(-2, -1)).max()
+    assert largest > most > layer.scale * largest
+    factors = torch.ones(6, 6).double() if is_soft else None
+    out = layer.attend(q.half(), k.half(), v.half(), factors)
+    expected = layer.attend(q, k, v, factors)
+    eps = torch.finfo(torch.float16).eps
+    assert (out.double() - expected).abs().max() <= 6 * eps
 
 
 @pytest.mark.parametrize('variant', ['llama', 'gemma2', 'gpt2', 'bert'])

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
@@ -188,6 +189,34 @@ def test_gradients_are_those_of_the_output(kind):
     torch.testing.assert_close(
         (gradient * direction).sum(), expected, rtol=2e-2, atol=2e-2
     )
+
+
+class CopiesToDevice(TorchDispatchMode):
+    """Notes of each copy from the CPU to the meta device whether it blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocking: list[bool] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        is_copy = func._overloadpacket is torch.ops.aten._to_copy
+        if is_copy and out.is_meta and not args[0].is_meta:
+            self.blocking.append(not kwargs.get('non_blocking', False))
+        return out
+
+
+@pytest.mark.parametrize('rotary', [False, True])
+def test_tables_reach_a_device_without_waiting_for_it(rotary):
+    device = torch.device('meta')
+    block = LLMBlock(arch=OWN_FAMILIES['exaone'], layers=(1,), rotary=True).to(device)
+    x = tokens().to(device)
+    tables = None
+    with CopiesToDevice() as copies:
+        if rotary:
+            tables = block.rotary_tables(1, 6, device)
+        block.layers[0](x, rotary=tables)
+    assert copies.blocking and not any(copies.blocking)
 
 
 # ------------------------------------------------------------------------ spec'd ones

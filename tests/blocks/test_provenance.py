@@ -9,6 +9,7 @@ from mmengine.runner import load_checkpoint, save_checkpoint
 from mmengine.runner.checkpoint import get_state_dict
 from torch import nn
 
+import lm4ve
 from lm4ve.blocks import LLMBlock, MLPBlock, provenance
 from lm4ve.blocks.language_model import LanguageModel
 from lm4ve.blocks.provenance import SOURCE_KEY
@@ -180,16 +181,48 @@ def test_a_fully_trained_block_takes_any_record(checkpoints):
 def test_embedded_weights_need_no_language_model(checkpoints, trainable, tmp_path):
     host = host_of(checkpoints('llama'), trainable=trainable)
     other = host_of(arch=FAMILIES['llama'], trainable=trainable)
-    twin = copy.deepcopy(other)
     file = str(tmp_path / 'release.pth')
     torch.save(dict(state_dict=embedded(host)), file)
     load_checkpoint(other, file, strict=True)
     assert torch.equal(other(tokens()), host(tokens()))
     assert other.block.source == host.block.source
-    if trainable == 'none':  # an EMA copy shares the values
-        assert torch.equal(twin.block(tokens()), host.block(tokens()))
     # And what is saved of it is accepted where the language model is there.
     host.load_state_dict(other.state_dict(), strict=True)
+
+
+@pytest.mark.bitwise
+def test_a_release_that_a_copy_loads_leaves_the_original(checkpoints):
+    state = embedded(host_of(checkpoints('llama')))
+    original = host_of(arch=FAMILIES['llama'])
+    expected = original(tokens())
+    record = copy.deepcopy(original.block.source)
+    copied = copy.deepcopy(original)
+    copied.load_state_dict(state)
+    assert not torch.equal(copied(tokens()), expected)
+    assert torch.equal(original(tokens()), expected)
+    assert original.block.source == record
+
+
+@pytest.mark.bitwise
+def test_a_block_does_not_change_with_the_release_that_it_has_loaded(checkpoints):
+    state = embedded(host_of(checkpoints('llama')))
+    host = host_of(arch=FAMILIES['llama'])
+    host.load_state_dict(state)
+    expected = host(tokens())
+    for tensor in state.values():
+        tensor.zero_()
+    assert torch.equal(host(tokens()), expected)
+
+
+@pytest.mark.bitwise
+def test_a_fused_model_keeps_its_weights_when_the_original_loads_a_release(checkpoints):
+    release = LLMBlockNeck(8, LLMBlock(checkpoints('llama')), norm_cfg=None)
+    original = LLMBlockNeck(8, LLMBlock(arch=FAMILIES['llama']), norm_cfg=None)
+    fused = lm4ve.fuse(original)
+    x = torch.randn(2, 5, 8)
+    expected = fused(x)
+    original.load_state_dict(embedded(release))
+    assert torch.equal(fused(x), expected)
 
 
 @pytest.mark.parametrize('by', ['arch', 'checkpoint'])

@@ -188,6 +188,32 @@ def test_peft_merges_and_unmerges_without_touching_copies():
     assert torch.equal(untouched(tokens()), expected)
 
 
+@pytest.mark.parametrize('while_merged', ['nothing', 'second adapter', 'cast', 'copy'])
+def test_unmerging_gives_the_frozen_weights_back_to_the_bit(while_merged):
+    """What a sum in 16 bits has rounded away no difference brings back."""
+    config = peft.LoraConfig(r=2, target_modules=['q_proj', 'k_proj', 'o_proj'])
+    model = peft.get_peft_model(build_neck(dtype='bfloat16'), config)
+    model.add_adapter('second', config)
+    fill_adapters(model)
+    expected = copy.deepcopy(model)
+
+    model.merge_adapter(['default'])
+    merged = frozen_tensors(model)
+    changed = [n for n, w in frozen_tensors(expected).items() if (w != merged[n]).any()]
+    assert len(changed) == 6  # three in each of two layers
+    if while_merged == 'second adapter':
+        model.merge_adapter(['second'])
+    if while_merged == 'cast':
+        model.half()
+        expected.half()
+    if while_merged == 'copy':
+        model = copy.deepcopy(model)
+    model.unmerge_adapter()
+    torch.testing.assert_close(
+        frozen_tensors(model), frozen_tensors(expected), rtol=0, atol=0
+    )
+
+
 @pytest.mark.parametrize('bias', ['all', 'lora_only'])
 def test_peft_trains_no_frozen_bias(bias):
     arch = dict(FAMILIES['llama-bias'])

@@ -70,9 +70,12 @@ class LoRALinear(_Linear):
 
     Attributes:
         seed (int): Seed of A's initial values; B is zero at first.
+        unmerged_base (Frozen | None): A frozen layer as it was before updates were
+            merged into it; None while none are.
     """
 
     seed = 0
+    unmerged_base: Frozen | None = None
 
     lora_A: Any
     lora_B: Any
@@ -91,17 +94,33 @@ class LoRALinear(_Linear):
     def merge(
         self, safe_merge: bool = True, adapter_names: list[str] | None = None
     ) -> None:
-        """Add the update to the weight; never in place, since copies share frozen values."""
+        """Add the update to the weight; never in place, since copies share frozen values.
+
+        A frozen layer is merged into a copy, and kept until :meth:`unmerge`.
+        """
         if isinstance(self.base_layer, Frozen):
+            if not self.merged:
+                # Past nn.Module, in whose tree there is the merged copy alone.
+                self.__dict__['unmerged_base'] = self.base_layer
             # gemma4's values may share theirs with its keys.
             self.base_layer = copy.deepcopy(self.base_layer)
         super().merge(True, adapter_names)
 
     def unmerge(self) -> None:
-        """Subtract the update from the weight; never in place, since copies share it."""
+        """Subtract the update from the weight, or give a frozen layer back as it was.
+
+        The difference would not be the frozen weight again: the sum was rounded.
+        """
+        # Never in place, since copies of a merged layer share its values.
         for tensor in self.get_base_layer().parameters():
             tensor.data = tensor.data.clone()
         super().unmerge()
+        if self.unmerged_base is not None:
+            merged = self.get_base_layer().weight
+            base = copy.deepcopy(self.unmerged_base)
+            # The model may have been moved or cast since.
+            self.base_layer = base.to(merged.device, merged.dtype)
+            self.__dict__['unmerged_base'] = None
 
     def init_weights(self) -> None:
         """Initialize A and B as ``peft`` does; hosts have initialized them as any Linear."""

@@ -16,7 +16,10 @@ from torch import Tensor, nn
 
 
 class Frozen(nn.Module):
-    """Wraps a module whose tensors are read-only, unsaved and shared by copies.
+    """Wraps a module whose tensors do not train and are not saved, and whose values copies share.
+
+    Whoever changes a value must give the tensor new data, as casts and loading do.
+    Written in place it would change in all copies.
 
     Args:
         module (nn.Module): Any module without persistent state of its own
@@ -91,7 +94,7 @@ def _router_bias_to_parameter(part: nn.Module) -> None:
         part.e_score_correction_bias = nn.Parameter(bias)
 
 
-def values(**tensors: Tensor) -> nn.Module:
+def module_of(**tensors: Tensor) -> nn.Module:
     """Build a module that holds tensors as parameters, so that they can be frozen."""
     module = nn.Module()
     for name, tensor in tensors.items():

@@ -159,13 +159,14 @@ def _repeat(tables: OwnTables | None, length: int) -> OwnTables | None:
 def _place(tables: OwnTables | None, x: Tensor) -> OwnTables | None:
     """Move tables to the device of the tokens ``x``; None stays None.
 
-    cos and sin are also cast to the dtype of ``x``. Complex tables keep theirs.
+    cos and sin are also cast to the dtype of ``x``. Complex tables keep theirs. Nothing
+    waits for a GPU to finish what it computes before.
     """
     if tables is None:
         return None
     if isinstance(tables, Tensor):
-        return tables.to(x.device)
-    return tuple(table.to(x) for table in tables)
+        return tables.to(x.device, non_blocking=True)
+    return tuple(table.to(x, non_blocking=True) for table in tables)
 
 
 class HostRotary:
@@ -186,9 +187,10 @@ class HostRotary:
     def __call__(self, layer: int, length: int, device: torch.device) -> OwnTables:
         """Return the tables of the positions from 0 to ``length - 1`` for a layer."""
         tables = self._tables(layer, length)
+        # Without waiting for a GPU to finish what it computes before.
         if isinstance(tables, Tensor):
-            return tables.to(device)
-        return tuple(table.to(device) for table in tables)
+            return tables.to(device, non_blocking=True)
+        return tuple(table.to(device, non_blocking=True) for table in tables)
 
     def identity(self, layer: int) -> OwnTables:
         """Return tables of one token by which no channel turns.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from lm4ve.blocks.families.spec import HALVES, LayerSpec
-from lm4ve.blocks.frozen import unwrap, values
+from lm4ve.blocks.frozen import module_of, unwrap
 from lm4ve.blocks.kept_heads import (
     has_weights_of_heads,
     keep_heads,
@@ -125,7 +125,7 @@ class LLMLayer(nn.Module):
         self.v_norm = _part_or_identity(attention, spec.v_norm)
         self.sinks = _tensor_as_module(attention, 'sinks')
         if self.sinks is not None and len(kept) < len(numbers):
-            self.sinks = values(weight=attention.sinks[kept])
+            self.sinks = module_of(weight=attention.sinks[kept])
         self.layer_scale = _tensor_as_module(layer, 'layer_scalar')
         norms = spec.norms
         self.attention_norm = _part_or_identity(layer, norms.get('attention_norm'))
@@ -296,7 +296,8 @@ class LLMLayer(nn.Module):
             Tensor: ``[B, H, Q, N]`` in fp32. With sinks a query's weights sum to less
             than 1.
         """
-        scores = q @ k.transpose(-2, -1) * self.scale
+        # Before the product: unscaled scores could leave float16's range.
+        scores = (q * self.scale) @ k.transpose(-2, -1)
         if self.softcap is not None:
             scores = torch.tanh(scores / self.softcap) * self.softcap
         if mask is not None:
@@ -396,7 +397,7 @@ def _tensor_as_module(owner: nn.Module, name: str) -> nn.Module | None:
     tensor = getattr(owner, name, None)
     if tensor is None:
         return None
-    return values(weight=tensor)
+    return module_of(weight=tensor)
 
 
 def _form_of_norm(norm: nn.Module, width: int) -> NormForm | None:

@@ -113,7 +113,7 @@ class LLMBlock(ProvenanceMixin):
             'float16'; experimental are 'int8' and 'float8', with products of 8 bits in
             bfloat16 otherwise. 'auto' is bfloat16 where the device computes it, else
             float32 (:func:`lm4ve.blocks.auto_dtype.resolve_dtype`), and the recorded
-            type once a checkpoint is loaded. Autocast is off inside the block.
+            type once a first checkpoint is loaded. Autocast is off inside the block.
         arch (dict, optional): ``model_type`` and config fields, to build a
             random block without a checkpoint.
         kv_heads (str): Which head of keys and values a query head reads where several
@@ -166,7 +166,6 @@ class LLMBlock(ProvenanceMixin):
             self.pretrained = False
         self.seed = seed
         self.trainable = trainable
-        #: Whether a checkpoint that is loaded decides the dtype.
         self.has_auto_dtype = dtype == AUTO
         dtype = resolve_dtype(dtype, TRAINABLE[trainable].dtypes)
         self.dtype = _DTYPES[dtype]
@@ -466,7 +465,10 @@ class LLMBlock(ProvenanceMixin):
         not_padding = mask_of_padding(padding_mask)
         with torch.autocast(x.device.type, enabled=False):
             out = self._run_layers(
-                x.to(self.dtype), first=0, not_padding=not_padding, queries=queries
+                x.to(self._compute_dtype()),
+                first=0,
+                not_padding=not_padding,
+                queries=queries,
             )
         return out.to(x.dtype)
 
@@ -508,7 +510,7 @@ class LLMBlock(ProvenanceMixin):
         with torch.autocast(x.device.type, enabled=False):
             factors = mapper
             if isinstance(factors, Tensor):
-                factors = factorize(first_layer, factors, self.dtype)
+                factors = factorize(first_layer, factors, self._compute_dtype())
             mask, layer_queries, rotary = self._layer_inputs(0, x, not_padding, queries)
             hidden = run_layer(
                 first_layer,
@@ -523,6 +525,21 @@ class LLMBlock(ProvenanceMixin):
                 hidden, first=1, not_padding=not_padding, queries=queries
             )
         return out.to(x.dtype)
+
+    def _compute_dtype(self) -> torch.dtype:
+        """Return the type that the layers compute in: that of their weights.
+
+        FSDP's mixed precision casts weights that train for the time of a step, behind
+        the back of :meth:`_apply`. Frozen weights are out of its reach.
+        """
+        if self.trainable != 'all':
+            return self.dtype
+        for module in self.layers.modules():
+            # Not among the parameters, of which FSDP takes it for that time.
+            weight = getattr(module, 'weight', None)
+            if isinstance(weight, Tensor):
+                return weight.dtype
+        return self.dtype
 
     def _run_layers(
         self, hidden: Tensor, first: int, not_padding: Tensor | None, queries: Queries
@@ -637,6 +654,8 @@ class LLMBlock(ProvenanceMixin):
             be called as modules.
         """
         if low_rank == 'off' or not self.can_fold(mapper):
+            return 'off'
+        if low_rank == 'absorb' and not self.may_absorb:
             return 'off'
         if low_rank != 'auto':
             return low_rank

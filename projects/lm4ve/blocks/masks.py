@@ -80,7 +80,7 @@ class AttentionMasks:
             queries: The tokens that the layer computes.
             window (Window, optional): The layer's window.
             training (bool): Whether the block is in training mode, in which a soft mask
-                is open.
+                is as open as its progress says. In evaluation it is closed.
 
         Returns:
             Tensor | None: Bool ``[B or 1, 1, Q or 1, N]``, True where a query may look;

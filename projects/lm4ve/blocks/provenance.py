@@ -218,10 +218,14 @@ class ProvenanceMixin(nn.Module):
             :data:`SETTINGS`.
         checkpoint (str | None): None lets a self-contained release file bring
             the frozen weights along.
+        has_auto_dtype (bool): Whether the first checkpoint that is loaded decides the
+            dtype. Later ones do not: they would read weights from their source that a
+            release may have replaced.
     """
 
     source: dict[str, Any]
     checkpoint: str | None
+    has_auto_dtype = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -279,9 +283,9 @@ class ProvenanceMixin(nn.Module):
         compare_settings(source, self.source)
         self._settle_dtype(source)
         if differs:
-            with torch.no_grad():
-                for name, tensor in frozen_tensors(self).items():
-                    tensor.copy_(embedded[name])
+            for name, tensor in frozen_tensors(self).items():
+                # A new tensor: copies and fused models share the values of this one.
+                tensor.data = embedded[name].detach().to(tensor, copy=True)
             dtype = self.source['dtype']
             self.source = {**self.source, **source, 'dtype': dtype}
 
@@ -326,9 +330,11 @@ class ProvenanceMixin(nn.Module):
         """Compute in the type that the checkpoint was made in, or warn that it is another one."""
         dtype = self.source['dtype']
         recorded = source.get('dtype', dtype)
+        follows = self.can_follow(recorded)
+        self.has_auto_dtype = False  # this checkpoint has decided
         if recorded == dtype:
             return
-        if self.can_follow(recorded):
+        if follows:
             self.follow_dtype(recorded)
             text = (
                 f"model.neck.block.dtype='auto': the block computes in '{recorded}' as in the "

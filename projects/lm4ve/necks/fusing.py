@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lm4ve.blocks import Frozen, LLMBlock
-from lm4ve.blocks.frozen import linear_of, values
+from lm4ve.blocks.frozen import linear_of, module_of
 from lm4ve.blocks.low_rank import Factors, Matrix, Part, factorize
 from lm4ve.blocks.tokens import Queries, take_tokens
 from lm4ve.errors import UserError
@@ -101,7 +101,7 @@ class FusedBlock(nn.Module):
             kept['mean'] = factors.mean
         if residual:  # which the neck computes in the mapper's own type
             kept['residual'] = weight.clone()
-        layer.folded = Frozen(values(**kept))
+        layer.folded = Frozen(module_of(**kept))
         self.eps = factors.eps
         if not layer.needs_normed:
             layer.attention_norm = nn.Identity()

@@ -16,6 +16,7 @@ def build_neck(
     block_lora: dict | None = None,
     arch: dict = ARCH,
     mapper_lora: dict | None = None,
+    dtype: str = 'float32',
     **options,
 ) -> LLMBlockNeck:
     """Build a neck of two layers with the same weights every time.
@@ -27,10 +28,11 @@ def build_neck(
         block_lora (dict, optional): Fields of the adapters inside the block.
         arch (dict): Sizes of the language model.
         mapper_lora (dict, optional): Fields of the adapters on the two mappers.
+        dtype (str): The block's type.
         **options: More fields of the neck.
     """
     torch.manual_seed(0)
-    block = dict(type='LLMBlock', arch=arch, layers=(0, 1))
+    block = dict(type='LLMBlock', arch=arch, layers=(0, 1), dtype=dtype)
     if block_lora is not None:
         block.update(trainable='lora', lora=block_lora)
     neck = LLMBlockNeck(
