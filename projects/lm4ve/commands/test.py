@@ -11,6 +11,7 @@ from typing import Any
 
 import mmengine
 from mmengine.config import Config, ConfigDict
+from mmengine.dist import is_main_process
 from mmengine.evaluator import BaseMetric, DumpResults, Evaluator
 from torch import Tensor
 
@@ -19,7 +20,6 @@ from lm4ve.errors import UserError, check
 from lm4ve.files import replacing, require_writable
 from lm4ve.runner import command_line
 from lm4ve.runner.prediction_table import PredictionTable, require_one_label
-from lm4ve.runner.process_rank import is_first_process
 from lm4ve.tasks import task_of_config
 
 #: Endings of files for predictions: of our table, of MMEngine's pickle.
@@ -107,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             require_one_label(runner.test_dataloader.dataset, args.out)
         _write_predictions(runner.test_evaluator, args.out)
     metrics = runner.test()
-    if args.out and writes_metrics and is_first_process():
+    if args.out and writes_metrics and is_main_process():
         with replacing(args.out) as beside:
             mmengine.dump(_without_tensors(metrics), str(beside))
 

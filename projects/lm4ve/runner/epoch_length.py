@@ -102,4 +102,5 @@ def _length_before(meta: dict[str, Any], source: str) -> int | None:
 
 def _may_have(length: int, meta: dict[str, Any]) -> bool:
     """Return whether the numbers of a checkpoint permit epochs of a length."""
-    return 0 <= meta['iter'] - meta['epoch'] * length <= length
+    done = int(meta['iter']) - int(meta['epoch']) * length
+    return 0 <= done <= length

@@ -257,9 +257,9 @@ class _ExactLoop(BaseLoop):  # type: ignore[misc]
         Raises:
             UserError: An earlier loss was not finite, and the step failed after it.
         """
-        key = (self.runner.seed, STEP, self._iter)
+        key = [self.runner.seed, STEP, self._iter]
         if get_rank() > 0:  # the first process draws what a single one does
-            key = (*key, get_rank())
+            key.append(get_rank())
         seed_everything(*key)
         try:
             super().run_iter(*args)
