@@ -22,6 +22,7 @@ def restored_flags():
     """torch's flags are the process's: what a run sets is undone."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = (matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark)
+    cudnn.benchmark = False  # a config of another test may have set it
     yield
     matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before
 
