@@ -280,7 +280,9 @@ STEP_BY_STEP = [('llama', True), ('gpt_oss', False)]
 
 
 @pytest.mark.parametrize('variant, is_soft', STEP_BY_STEP)
-def test_scores_that_are_too_large_before_their_scale_stay_finite(variant, is_soft):
+def test_scores_that_are_too_large_before_their_scale_stay_finite(
+    variant, is_soft, pytestconfig
+):
     """The fused attention, which other blocks have, scales them in fp32."""
     layer = LLMBlock(arch=FAMILIES[variant], dtype='float16').layers[0]
     generator = torch.Generator().manual_seed(0)
@@ -292,6 +294,9 @@ def test_scores_that_are_too_large_before_their_scale_stay_finite(variant, is_so
     assert largest > most > layer.scale * largest
     factors = torch.ones(6, 6).double() if is_soft else None
     out = layer.attend(q.half(), k.half(), v.half(), factors)
+    assert out.isfinite().all()
+    if pytestconfig.getoption('ulp'):
+        return  # equal scores of this size, which are exact, get the whole weight or none
     expected = layer.attend(q, k, v, factors)
     eps = torch.finfo(torch.float16).eps
     assert (out.double() - expected).abs().max() <= 6 * eps
