@@ -47,7 +47,7 @@ def outputs_of(count: int, script: str, folder: Path, *words: str) -> list[str]:
     for rank in range(count):
         job = subprocess.Popen(
             ['python', path, str(rank), folder, *words],
-            env=environment(),
+            env=environment() | dict(LOCAL_RANK=str(rank)),
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -43,7 +43,7 @@ def test_a_norm_over_tokens_takes_no_padding(cfg):
 
 
 class Wrapper(torch.nn.Module):
-    """As peft, FSDP and ``torch.compile`` put one around a module."""
+    """Stands around a module, as wrappers of peft, FSDP and ``torch.compile`` do."""
 
     def __init__(self, module) -> None:
         super().__init__()

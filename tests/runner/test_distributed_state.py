@@ -1,7 +1,6 @@
 """torch's own tools for states save and load a model with a block: DCP, FSDP2, DDP, averages."""
 
 import copy
-import subprocess
 
 import pytest
 import torch
@@ -18,9 +17,8 @@ from lm4ve.blocks.provenance import NECK_KEY, SOURCE_KEY
 from lm4ve.errors import CheckpointError
 from tests.helpers.models import BLOCK
 from tests.helpers.necks.encoder import Encoder, batch, loud, wrapped
-from tests.helpers.processes import environment
+from tests.helpers.processes import outputs_of_two
 from tests.helpers.runner.state_in_processes import CONTROL
-from tests.helpers.tasks import ROOT
 
 # A state that was saved and loaded computes the same bits.
 pytestmark = pytest.mark.bitwise
@@ -111,19 +109,4 @@ def test_copies_of_a_model_have_records_of_their_own():
 
 
 def test_two_processes_split_save_load_and_check(tmp_path):
-    script = ROOT / 'tests/helpers/runner/state_in_processes.py'
-    jobs = []
-    for rank in (0, 1):
-        job = subprocess.Popen(
-            ['python', script, str(rank), tmp_path],
-            env=environment(),
-            text=True,
-            stderr=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-        )
-        jobs.append(job)
-    ends = []
-    for job in jobs:
-        _, stderr = job.communicate(timeout=300)
-        ends.append(stderr[-2000:])
-    assert [job.returncode for job in jobs] == [0, 0], '\n'.join(ends)
+    outputs_of_two('state_in_processes.py', tmp_path)

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from torch import nn
 
 from lm4ve.errors import UserError
-from lm4ve.runner import precision
+from lm4ve.runner import precision, process_rank
 from lm4ve.runner.config import check_config
 from lm4ve.runner.precision import PrecisionHook, describe_precision, put_channels_last
 from lm4ve.runner.runner import Runner, build_runner
@@ -221,6 +221,6 @@ def test_float16_block_without_a_scaler_gets_a_warning(amp, tmp_path, caplog):
 def test_processes_with_other_types_are_refused(tmp_path, monkeypatch):
     """Ranks on machines with other GPUs; the answer of the others stands in for them."""
     others = [['float32'], ['bfloat16']]
-    monkeypatch.setattr(precision, 'all_gather_object', lambda mine: others)
+    monkeypatch.setattr(process_rank, 'all_gather_object', lambda mine: others)
     with pytest.raises(UserError, match="process 1: 'auto' follows from a machine's"):
         runner_of(tmp_path)

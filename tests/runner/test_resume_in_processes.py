@@ -2,17 +2,15 @@
 
 import json
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config
 
 from lm4ve.runner.command_line import build_runner
-from tests.helpers.processes import environment
+from tests.helpers.processes import outputs_of_two
 from tests.helpers.runner import accumulating, random_run
 from tests.helpers.runner.resumed_in_processes import DrawHook
-from tests.helpers.tasks import ROOT
 
 #: Iterations of an epoch of 19 samples in batches of 4 on each of two processes.
 STEPS = 3
@@ -27,23 +25,9 @@ def write(folder: Path, name: str, cfg: Config, **fields) -> None:
 
 def train_both(folder: Path, name: str) -> list[dict]:
     """Train a config of the folder in two processes; return what each has found."""
-    script = ROOT / 'tests/helpers/runner/resumed_in_processes.py'
-    jobs = []
-    for rank in (0, 1):
-        words = ['python', script, str(rank), folder, name]
-        job = subprocess.Popen(
-            words,
-            env=environment() | dict(LOCAL_RANK=str(rank)),
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        jobs.append(job)
     results = []
-    for job in jobs:
-        stdout, stderr = job.communicate(timeout=300)
-        assert job.returncode == 0, stderr[-3000:]
-        found = stdout.rpartition('found:')[2]
+    for output in outputs_of_two('resumed_in_processes.py', folder, name):
+        found = output.rpartition('found:')[2]
         results.append(json.loads(found))
     return results
 

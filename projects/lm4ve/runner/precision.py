@@ -7,10 +7,8 @@ wrapper of the optimizer (:mod:`.autocast`), `env_cfg.cudnn_benchmark` is MMEngi
 
 import logging
 from collections.abc import Iterator
-from typing import Any
 
 import torch
-from mmengine.dist import all_gather_object, barrier
 from mmengine.hooks import Hook
 from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
@@ -19,6 +17,7 @@ from torch import nn
 from lm4ve.blocks import LLMBlock
 from lm4ve.errors import UserError
 from lm4ve.runner.console import SHOWN
+from lm4ve.runner.process_rank import find_difference
 
 #: The number of dimensions of a convolution's weight -> the layout with channels last.
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -167,12 +166,11 @@ def refuse_other_dtypes(model: nn.Module) -> None:
     Raises:
         UserError: It names two processes.
     """
-    everyone: list[Any] = all_gather_object(_block_dtypes(model))
-    for rank, other in enumerate(everyone):
-        if other != everyone[0]:
-            barrier()  # a process that ends now would break the others' gathering
-            raise UserError(
-                f'model.neck.block.dtype is {everyone[0]} in process 0 and {other} in process '
-                f"{rank}: 'auto' follows from a machine's GPUs. Fix: name the dtype, for "
-                'example float32.'
-            )
+    difference = find_difference(_block_dtypes(model))
+    if difference is None:
+        return
+    first, rank, other = difference
+    raise UserError(
+        f'model.neck.block.dtype is {first} in process 0 and {other} in process {rank}: '
+        "'auto' follows from a machine's GPUs. Fix: name the dtype, for example float32."
+    )

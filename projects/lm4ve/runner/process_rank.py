@@ -1,8 +1,10 @@
-"""Which process of a job this is, also before its processes have met."""
+"""Which process of a job this is, and whether all processes agree."""
 
 import os
+from typing import Any
 
 import torch
+from mmengine.dist import all_gather_object, barrier
 
 
 def process_rank() -> int:
@@ -25,3 +27,24 @@ def process_rank() -> int:
 def is_first_process() -> bool:
     """Return whether this is the process that prints and writes for the whole job."""
     return process_rank() == 0
+
+
+def find_difference(value: Any) -> tuple[Any, int, Any] | None:
+    """Compare a value of all processes, which have to call this together.
+
+    Before it returns a difference it waits for the others: a process that ends at once
+    would break their gathering.
+
+    Args:
+        value: Is sent to the others by pickle.
+
+    Returns:
+        tuple | None: The first process's value, and the rank and the value of the first
+        process that has another; None if all are equal.
+    """
+    everyone: list[Any] = all_gather_object(value)
+    for rank, other in enumerate(everyone):
+        if other != everyone[0]:
+            barrier()
+            return everyone[0], rank, other
+    return None

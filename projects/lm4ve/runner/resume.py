@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.dist import all_gather_object, barrier
 from mmengine.logging import print_log
 
 from lm4ve.compat.mmengine_runner_state import resumed_from
 from lm4ve.errors import CheckpointError, UserError, listing
 from lm4ve.runner.checkpoint_files import meta_of, read_checkpoint
-from lm4ve.runner.process_rank import is_first_process
+from lm4ve.runner.process_rank import find_difference, is_first_process
 
 _NAME = re.compile(r'(epoch|iter)_(\d+)\.pth')
 
@@ -247,14 +246,14 @@ def refuse_other_checkpoints(runner: Any) -> None:
     Raises:
         UserError: It names two processes.
     """
-    everyone: list[Any] = all_gather_object(_describe_start(runner))
-    for rank, other in enumerate(everyone):
-        if other != everyone[0]:
-            barrier()  # a process that ends now would break the others' gathering
-            raise UserError(
-                f'resume: process 0 {everyone[0]}, and process {rank} {other}. Fix: a work_dir '
-                'that all machines share; or --resume CHECKPOINT on each.'
-            )
+    difference = find_difference(_describe_start(runner))
+    if difference is None:
+        return
+    first, rank, other = difference
+    raise UserError(
+        f'resume: process 0 {first}, and process {rank} {other}. Fix: a work_dir that all '
+        'machines share; or --resume CHECKPOINT on each.'
+    )
 
 
 def _describe_start(runner: Any) -> str:
