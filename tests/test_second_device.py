@@ -18,6 +18,7 @@ import pytest
 import torch
 from packaging.version import Version
 
+from tests.helpers.second_device import asking_line
 from tests.helpers.tasks import FOLDERS, ROOT, configs_of
 
 #: A device can be written in Python since this version of torch.
@@ -72,6 +73,19 @@ def test_part_on_the_second_device_equals_the_cpu(groups):
     wrong = [result for result in results if not result['difference'] < bound(result)]
     assert not wrong
     assert set().union(*map(our_files, results)) <= WAITING
+
+
+@pytest.mark.parametrize(
+    ('package', 'line'),
+    [('tests.helpers', '?'), ('lm4ve.necks', 'lm4ve/necks/any.py:1')],
+)
+def test_line_is_of_the_package_of_its_module_whatever_the_clone_is_called(
+    package, line
+):
+    scope = {'__package__': package, 'asking_line': asking_line}
+    path = '/clones/lm4ve/projects/mmengine/any.py'
+    exec(compile('line = asking_line()', path, 'exec'), scope)
+    assert scope['line'] == line
 
 
 def bound(result: dict[str, Any]) -> float:

@@ -14,7 +14,6 @@ The draws of random numbers are the CPU's, so that a training has the same ones 
 """
 
 import contextlib
-import functools
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -183,22 +182,24 @@ def asking_line() -> str:
     """Return the innermost line of a named package, as 'lm4ve/necks/neck.py:12'."""
     frame: FrameType | None = sys._getframe()
     while frame is not None:
-        file = named_file(frame.f_code.co_filename)
+        file = named_file(frame)
         if file is not None:
             return f'{file}:{frame.f_lineno}'
         frame = frame.f_back
     return '?'
 
 
-@functools.cache
-def named_file(path: str) -> str | None:
-    """Return a file of a named package without what is before the package."""
-    folders = Path(path).parts
-    for package in NAMED:
-        if package in folders[:-1]:
-            start = len(folders) - 1 - folders[::-1].index(package)
-            return '/'.join(folders[start:])
-    return None
+def named_file(frame: FrameType) -> str | None:
+    """Return the file of a frame without what is before its package, if it is a named one.
+
+    The frame's module says which package it belongs to. Its path does not: a clone may
+    lie in a folder that is called as a package.
+    """
+    package = frame.f_globals.get('__package__') or ''
+    if package.partition('.')[0] not in NAMED:
+        return None
+    folder = package.replace('.', '/')
+    return f'{folder}/{Path(frame.f_code.co_filename).name}'
 
 
 class AccelTensor(torch.Tensor):

@@ -14,6 +14,7 @@ data, which models of other libraries need.
 """
 
 import argparse
+import sysconfig
 import warnings
 from collections import Counter
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from torch import nn
 
+import lm4ve
 from lm4ve.cost.fake import build_fake, fake_config
 from lm4ve.files import write_json
 from lm4ve.runner.command_line import build_runner, finish_config
@@ -40,7 +42,11 @@ FLAGS = {
     '--out': dict(type=Path, help='write the rows as JSON'),
 }
 #: Folders that installed packages and ours lie in.
-_ROOTS = ('site-packages', 'dist-packages', 'projects')
+_ROOTS = (
+    Path(sysconfig.get_path('purelib')),
+    Path(sysconfig.get_path('platlib')),
+    Path(lm4ve.__file__).parents[1],
+)
 
 
 @dataclass(frozen=True)
@@ -115,12 +121,11 @@ def trace_step(model: nn.Module, data: Any) -> Trace:
 
 def place_of(frame: Any) -> str:
     """Return a frame's file and line below its package's root: 'mmcv/ops/nms.py:12'."""
-    folders = Path(frame.filename).parts
+    file = Path(frame.filename)
     for root in _ROOTS:
-        if root in folders:
-            start = folders.index(root) + 1
-            return f'{"/".join(folders[start:])}:{frame.lineno}'
-    return f'{frame.filename}:{frame.lineno}'
+        if file.is_relative_to(root):
+            return f'{file.relative_to(root)}:{frame.lineno}'
+    return f'{file}:{frame.lineno}'
 
 
 def rows_of(name: str, trace: Trace) -> list[dict[str, str]]:
