@@ -14,6 +14,7 @@ import pytest
 os.environ.setdefault('HF_HUB_OFFLINE', '1')
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
+import lm4ve.commands  # noqa: E402, F401, I001  (before torch, whose threads read what this sets)
 import torch  # noqa: E402
 from mmengine.registry import DefaultScope  # noqa: E402
 

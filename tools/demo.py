@@ -9,6 +9,7 @@ import statistics
 import time
 from pathlib import Path
 
+import lm4ve.commands  # noqa: F401  (before torch, whose threads read what this sets)
 from lm4ve.blocks import count_parameters
 from lm4ve.runner import command_line as cli
 from lm4ve.runner.tables import print_table

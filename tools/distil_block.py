@@ -18,6 +18,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+# Before torch, whose threads read what this sets.
+import lm4ve.commands  # noqa: F401  # isort: skip
+
 import torch
 from mmengine.runner import Runner, set_random_seed
 from torch import Tensor, nn

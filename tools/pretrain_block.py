@@ -31,6 +31,9 @@ from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any, NamedTuple
 
+# Before torch, whose threads read what this sets.
+import lm4ve.commands  # noqa: F401  # isort: skip
+
 import numpy as np
 import torch
 import torch.nn.functional as F

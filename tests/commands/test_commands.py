@@ -59,6 +59,51 @@ def test_help_and_mistakes_need_no_torch():
     )
 
 
+#: Prints how long OpenMP's threads spin when a program imports torch, and ends it there.
+AT_IMPORT_OF_TORCH = """
+import os, runpy, sys
+from importlib.abc import MetaPathFinder
+
+class Ends(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == 'torch':
+            print(os.environ.get('GOMP_SPINCOUNT'))
+            sys.exit()
+
+sys.meta_path.insert(0, Ends())
+kind, name = sys.argv[1:3]
+sys.argv = [name]
+if kind == 'module':
+    sys.argv += ['train', 'config.py']
+    runpy.run_module(name, run_name='__main__', alter_sys=True)
+else:
+    runpy.run_path(name, run_name='__main__')
+"""
+#: Programs that train.
+TRAINING = (
+    ('module', 'lm4ve'),
+    ('module', 'lm4ve.commands'),
+    ('tool', 'tools/demo.py'),
+    ('tool', 'tools/distil_block.py'),
+    ('tool', 'tools/pretrain_block.py'),
+    ('tool', 'tools/train.py'),
+    ('tool', 'tools/analysis/ablate.py'),
+    ('tool', 'tools/analysis/probe.py'),
+)
+
+
+@pytest.mark.parametrize(('kind', 'name'), TRAINING)
+@pytest.mark.parametrize('own', [None, '30'])
+def test_program_that_trains_limits_spinning_unless_the_user_has(
+    kind, name, own, monkeypatch
+):
+    monkeypatch.delenv('GOMP_SPINCOUNT', raising=False)
+    if own is not None:
+        monkeypatch.setenv('GOMP_SPINCOUNT', own)
+    done = run_command(sys.executable, '-c', AT_IMPORT_OF_TORCH, kind, name, cwd=ROOT)
+    assert done.stdout.strip() == (own or '1000'), done.stderr
+
+
 def test_module_runs_as_the_command_does():
     done = run_command(sys.executable, '-m', 'lm4ve', '--version', check=True)
     assert done.stdout.strip() == __version__

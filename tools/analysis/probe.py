@@ -19,6 +19,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+# Before torch, whose threads read what this sets.
+import lm4ve.commands  # noqa: F401  # isort: skip
+
 import numpy as np
 import pandas as pd
 import torch

@@ -2,11 +2,14 @@
 
 A wheel installs it, so that it runs without a clone of the repository:
 ``lm4ve train lm4ve::pointcloud/pointbert-demo_minilm_primitives.py``.
+
+Importing it sets ``GOMP_SPINCOUNT``, so a program that trains imports it before torch.
 """
 
 import contextlib
 import functools
 import gc
+import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -14,6 +17,12 @@ from importlib import import_module
 from lm4ve.errors import did_you_mean
 from lm4ve.runner.pipes import exit_when_output_is_closed
 from lm4ve.version import __version__
+
+# At the end of each operation, OpenMP's threads wait for one another in a loop that keeps
+# their cores busy. Where other processes need these cores, the thread that all wait for
+# does not get one, and a training takes ten times as long. After this many rounds of the
+# loop a thread sleeps. The library reads the variable when torch loads it.
+os.environ.setdefault('GOMP_SPINCOUNT', '1000')
 
 #: Name of a command -> what it does. Each is a module of this folder with a ``main``.
 COMMANDS = {
