@@ -312,6 +312,26 @@ class Store:
         return json.loads(lzma.decompress(self.listings.read_bytes()))
 
 
+class ConfigStore:
+    """The stored fields of files that are read here and not trained, by a name each."""
+
+    def __init__(self) -> None:
+        self.path = FOLDER / 'resolved.listings.json.xz'
+
+    def read(self) -> dict[str, list[str]]:
+        """Return the lines of all files, as :func:`flat_lines` yields them."""
+        if not self.path.exists():
+            return {}
+        return json.loads(lzma.decompress(self.path.read_bytes()))
+
+    def write(self, name: str, lines: list[str]) -> None:
+        """Store the lines of a file, beside those of the others."""
+        listings = self.read()
+        listings[name] = lines
+        text = json.dumps(listings, sort_keys=True)
+        self.path.write_bytes(lzma.compress(text.encode()))
+
+
 def differences(found: Results, stored: Results, bounds: Bounds) -> list[str]:
     """Return what a config gives that differs from what is stored, a line each."""
     if found.products == stored.products:

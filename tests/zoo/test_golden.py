@@ -7,11 +7,23 @@ before you commit it.
 A few configs run in ``make test``; all of them have the marker ``walk``.
 """
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
-from tests.helpers.golden import Store, differences, measure
+from lm4ve.ablation.grid_files import load_grid
+from lm4ve.runner.config import read_config
+from tests.helpers.golden import (
+    ConfigStore,
+    Store,
+    differences,
+    differing_lines,
+    flat_lines,
+    measure,
+)
 from tests.helpers.shrink import shrinker_of
-from tests.helpers.tasks import FOLDERS, configs_of
+from tests.helpers.tasks import CONFIGS, FOLDERS, configs_of
 
 #: MMEngine's FSDP needs an accelerator to run.
 FSDP = 'vit-b_llama_fsdp_in1k.py'
@@ -69,3 +81,46 @@ def test_config_gives_its_stored_results(
 @pytest.mark.parametrize('task', FOLDERS)
 def test_results_of_every_config_of_a_task_are_stored(task):
     assert Store(task).names() == trained_configs(task)
+
+
+def read_only() -> list:
+    """Return the files that are read here and run elsewhere, if at all, with their ids.
+
+    They are the config that needs an accelerator, those that test what others train, and
+    the grids, of which each variant is a config.
+    """
+    paths = [FOLDERS['image'] / FSDP]
+    paths += sorted((FOLDERS['image'] / 'robustness').glob('*.py'))
+    paths += sorted((CONFIGS / 'ablations').glob('*.py'))
+    found = []
+    for path in paths:
+        marks = () if path.name == FSDP else pytest.mark.walk
+        name = path.relative_to(CONFIGS).as_posix()
+        found.append(pytest.param(path, id=name, marks=marks))
+    return found
+
+
+@pytest.mark.parametrize('path', read_only())
+def test_file_has_its_stored_fields(path, request):
+    name = path.relative_to(CONFIGS).as_posix()
+    found = list(lines_of(path))
+    store = ConfigStore()
+    if request.config.option.write_golden:
+        store.write(name, found)
+        return
+    assert not list(differing_lines(name, found, store.read()[name]))
+
+
+def lines_of(path: Path) -> Iterator[str]:
+    """Yield the fields of a config; of a grid those of each variant's first training."""
+    if path.parent.name != 'ablations':
+        yield from flat_lines(read_config(path, set_scope=False).to_dict())
+        return
+    grid = load_grid(path)
+    for variant in grid.variants:
+        value = None
+        if grid.tune:
+            value = grid.tune.values[0]
+        trial = grid.trial(variant, 'main', grid.seeds[0], value)
+        cfg = read_config(trial.config, trial.options, set_scope=False)
+        yield from flat_lines(cfg.to_dict(), variant.name)
