@@ -7,6 +7,7 @@ renamed.
 
 import contextlib
 import json
+import math
 import os
 import re
 import secrets
@@ -14,6 +15,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.pool import ThreadPool
+from numbers import Integral, Real
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
@@ -29,6 +31,10 @@ _TEMPORARY = re.compile(
 )
 # Threads that wait for files more than they compute.
 _THREADS = 16
+# What begins a formula in a spreadsheet: https://owasp.org/www-community/attacks/CSV_Injection
+_FORMULA_STARTS = tuple('=+-@\t\r\n＝＋－＠')
+# What ends a cell or a row in some program, in some language, unless it is in quotes.
+_SEPARATORS = frozenset(',;\t\r\n"')
 # Seconds after which a file of another machine is taken for abandoned.
 _ABANDONED = 3600
 
@@ -119,6 +125,56 @@ def write_text(text: str, path: str | Path) -> None:
 def write_json(value: Any, path: str | Path) -> None:
     """Write plain data as indented JSON, with :func:`write_atomically`."""
     write_text(json.dumps(value, indent=1), path)
+
+
+def write_csv(
+    columns: Iterable[Any],
+    rows: Iterable[Iterable[Any]],
+    path: str | Path,
+    digits: int | None = None,
+) -> None:
+    """Write a table as CSV, with :func:`write_atomically`.
+
+    Files and classes may have any names, and a spreadsheet runs text such as
+    ``=cmd|...`` as a formula. So such text gets an apostrophe in front, which
+    spreadsheets do not show. Numbers stay as they are, negative ones too.
+
+    Text is UTF-8: bytes of a path that are not become ``\\udcXX``, with the byte's hex
+    digits XX.
+
+    Args:
+        columns (Iterable): The names of the columns.
+        rows (Iterable[Iterable]): The cells of each row. None and NaN become empty; what
+            is no number is written as its ``str``.
+        path (str | Path): The file.
+        digits (int, optional): Of floats, after the point. Default: as many as identify
+            the number.
+    """
+    lines = []
+    for row in [columns, *rows]:
+        cells = [_csv_cell(value, digits) for value in row]
+        lines.append(','.join(cells) + '\n')
+    # A byte that is no UTF-8 would make the whole file unreadable to other programs.
+    data = ''.join(lines).encode('utf-8', errors='backslashreplace')
+    write_atomically(data, path)
+
+
+def _csv_cell(value: Any, digits: int | None) -> str:
+    """Return a value as a cell of a CSV file; see :func:`write_csv`."""
+    if value is None:
+        return ''
+    if isinstance(value, Real) and not isinstance(value, Integral):
+        if math.isnan(value):
+            return ''
+        return str(value) if digits is None else f'{value:.{digits}f}'
+    text = str(value)
+    if not isinstance(value, Integral) and text.startswith(_FORMULA_STARTS):
+        text = f"'{text}"
+    # Python's csv leaves semicolons bare, and in 3.11 a lone carriage return.
+    if not _SEPARATORS.isdisjoint(text):
+        text = text.replace('"', '""')
+        return f'"{text}"'
+    return text
 
 
 def read_json(path: str | Path) -> Any:

@@ -26,6 +26,7 @@ import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
 from lm4ve.errors import UserError
+from lm4ve.files import write_csv
 from lm4ve.runner.command_line import build_parser, run_tool
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -237,7 +238,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.probes:
         table = test_probes(args.probes, args.out)
-        table.to_csv(args.out / 'probes.csv', index=False)
+        rows = table.itertuples(index=False, name=None)
+        write_csv(table.columns, rows, args.out / 'probes.csv')
         print(table.to_string(index=False))
         return
     studies = dict(list_studies(args))

@@ -36,6 +36,7 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
 from lm4ve.errors import UserError, check
+from lm4ve.files import write_csv
 from lm4ve.runner.command_line import build_parser, run_tool
 
 
@@ -280,7 +281,8 @@ def write_set(args: Any) -> pd.DataFrame:
     for i in table.index:
         _write_picture(pictures[i].image, args.out / table.loc[i, 'path'])
     listed = table[['path', 'label', 'split', 'group']]
-    listed.to_csv(args.out / 'pictures.csv', index=False)
+    rows = listed.itertuples(index=False, name=None)
+    write_csv(listed.columns, rows, args.out / 'pictures.csv')
     numbers = table['label'].astype('category').cat.codes.astype(str)
     entries = table['path'] + ' ' + numbers
     for split, lines in entries.groupby(table['split']):

@@ -13,7 +13,7 @@ from lm4ve.ablation.statistics import Summary, summarize
 from lm4ve.ablation.store import Store, metric_of
 from lm4ve.draw.figures import save_figure
 from lm4ve.errors import check
-from lm4ve.files import write_text
+from lm4ve.files import write_csv, write_text
 from lm4ve.runner.rich_console import Console
 from lm4ve.runner.tables import print_table
 
@@ -72,7 +72,8 @@ def report_grid(
     for name, frame in csv_tables(grid, done, selected).items():
         # After an edit of the grid no trial may be done; then the old file stays.
         if not frame.empty:
-            write_text(frame.to_csv(index=False), folder / name)
+            rows = frame.itertuples(index=False, name=None)
+            write_csv(frame.columns, rows, folder / name)
 
     results: dict[str, list[dict[str, Any]]] = {v.name: [] for v in grid.variants}
     scores: Scores = {v.name: {} for v in grid.variants}

@@ -9,7 +9,7 @@ import pandas as pd
 from lm4ve.analysis.pages import render_page
 from lm4ve.draw.figures import save_figure
 from lm4ve.errors import UserError, brief, listing
-from lm4ve.files import read_json, write_json, write_text
+from lm4ve.files import read_json, write_csv, write_json, write_text
 from lm4ve.probing.data import ProbeData
 from lm4ve.probing.examples import choose_examples, has_pictures
 from lm4ve.probing.heads import BATCH
@@ -242,7 +242,8 @@ def _write_tables(
         'confusions.csv': pd.DataFrame(confusions),
     }
     for name, table in tables.items():
-        write_text(table.to_csv(index=False), out / name)
+        rows = table.itertuples(index=False, name=None)
+        write_csv(table.columns, rows, out / name)
 
 
 def _describe_recipe(study: Study) -> str:

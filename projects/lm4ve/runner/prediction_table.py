@@ -3,7 +3,6 @@
 MMEngine's ``DumpResults`` writes a pickle, which needs Python and the hosts to be read.
 """
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from mmengine.logging import MMLogger
 from torch import Tensor
 
 from lm4ve.errors import UserError
-from lm4ve.files import replacing
+from lm4ve.files import write_csv
 from lm4ve.runner.console import SHOWN
 
 #: Fields of a sample that hold its file's path: of mmpretrain, of mmaction2.
@@ -26,8 +25,8 @@ class PredictionTable(BaseMetric):  # type: ignore[misc]
     """Write the path, label, prediction and score of each sample to a CSV file.
 
     Labels and predictions are names of classes where the data has names, else numbers.
-    The score is that of the prediction, in general its probability. The file is UTF-8:
-    bytes of a path that are not become ``\\udcXX``, with the byte's hex digits XX.
+    The score is that of the prediction, in general its probability.
+    :func:`lm4ve.files.write_csv` says what becomes of names that a spreadsheet would run.
 
     Args:
         path (str | Path): Of the file. An older file is replaced when the test ends.
@@ -60,12 +59,12 @@ class PredictionTable(BaseMetric):  # type: ignore[misc]
                 'that ends with .pkl.'
             )
         label = _label_of(sample, 'gt_label')
-        score = ''
+        score = None
         if 'pred_score' in sample:
-            score = f'{float(sample["pred_score"][prediction]):.6f}'
+            score = float(sample['pred_score'][prediction])
         return [
             self._path_of(sample),
-            '' if label is None else self._name_of(label),
+            None if label is None else self._name_of(label),
             self._name_of(prediction),
             score,
         ]
@@ -90,15 +89,7 @@ class PredictionTable(BaseMetric):  # type: ignore[misc]
 
     def compute_metrics(self, results: list[list[Any]]) -> dict[str, Any]:
         """Write the file. There are no metrics."""
-        with replacing(self.path) as whole:
-            # A byte that is no UTF-8 would end the test without a file; kept as it is, it
-            # would make the whole file unreadable to other programs.
-            with open(
-                whole, 'w', newline='', encoding='utf-8', errors='backslashreplace'
-            ) as file:
-                writer = csv.writer(file)
-                writer.writerow(COLUMNS)
-                writer.writerows(results)
+        write_csv(COLUMNS, results, self.path, digits=6)
         logger = MMLogger.get_current_instance()
         logger.info(f'{"predictions":12} {self.path}', extra=SHOWN)
         return {}

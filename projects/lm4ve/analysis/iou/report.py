@@ -23,7 +23,7 @@ from lm4ve.analysis.iou.pseudo_masks import (
     Key,
     Scores,
 )
-from lm4ve.files import write_json, write_text
+from lm4ve.files import write_csv, write_json
 
 #: Ways to choose the threshold.
 BEST_PER_IMAGE = 'best per image'
@@ -261,7 +261,8 @@ def save_report(report: Report, path: Path, about: dict[str, Any]) -> None:
     for table, rows in plain.groupby('table', sort=False):
         content[table] = rows.drop(columns='table').to_dict('records')
     write_json(content, path)
-    write_text(report.frame.to_csv(index=False), path.with_suffix('.csv'))
+    rows = report.frame.itertuples(index=False, name=None)
+    write_csv(report.frame.columns, rows, path.with_suffix('.csv'))
 
 
 def tables(report: Report, title: str) -> list[tuple[str, pd.DataFrame]]:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from lm4ve.data.generated import write_once
 from lm4ve.errors import check, require
+from lm4ve.files import write_csv
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.motion.datasets.argoverse import (
     TAGS,
@@ -69,7 +70,8 @@ def write_argoverse1(root: str | Path, splits: dict[str, int]) -> None:
                 window.valid[:, Argoverse1Reader.history_steps :] = False
             table = argoverse1_table(window)
             path = folder / f'{number}.csv'
-            table.to_csv(path, index=False, float_format='%.6f')
+            rows = table.itertuples(index=False, name=None)
+            write_csv(table.columns, rows, path, digits=6)
 
 
 def argoverse1_table(window: Window) -> pd.DataFrame:
