@@ -55,7 +55,7 @@ def analysis_of(kind, inputs, layout, tokens, attention=None, samples=1):
 def drawn(analysis, model=MODEL, **options):
     """Return the samples of an analysis, ready to be drawn."""
     names = [f's{i}' for i in range(len(analysis.outputs))]
-    return samples_of(analysis, model, names, **options)
+    return samples_of(analysis, model, names, None, **options)
 
 
 def panels(figure) -> list:

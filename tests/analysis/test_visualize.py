@@ -336,7 +336,11 @@ def one_batch(runner, hook, mode: str = 'val', model=None) -> list:
     )
     model = runner.model if model is None else model
     stub = SimpleNamespace(
-        model=model, visualizer=visualizer, iter=5, experiment_name='a'
+        model=model,
+        cfg=runner.cfg,
+        visualizer=visualizer,
+        iter=5,
+        experiment_name='a',
     )
     hook.before_run(stub)
     getattr(hook, f'before_{mode}_epoch')(stub)

@@ -14,14 +14,15 @@ from lm4ve.errors import UserError, check
 from lm4ve.runner import command_line as cli
 from lm4ve.runner.flags import PARTIAL, RUN
 from lm4ve.tasks import require_task
-from lm4ve.tasks.motion.metrics import CONVENTIONS
+from lm4ve.tasks.motion.metrics import CONVENTIONS, find_metric
 
 
 def check_test_set(cfg: Config, out: str) -> None:
     """Refuse forecasts that no server accepts, before the test runs.
 
     Raises:
-        UserError: The test set is simulated, or the file's suffix is another format's.
+        UserError: The test set is simulated, the test has no metric of forecasts, or the
+            file's suffix is another format's.
     """
     require_task(cfg, 'motion')
     kind = cfg.test_dataloader.dataset.type
@@ -30,7 +31,12 @@ def check_test_set(cfg: Config, out: str) -> None:
             f"test_dataloader.dataset.type='{kind}' is simulated: no server accepts its "
             'forecasts. Fix: name a config of Argoverse 1 or 2.'
         )
-    suffix, _ = CONVENTIONS[cfg.test_evaluator.get('convention', 'argoverse1')]
+    metric = find_metric(cfg.test_evaluator)
+    if metric is None:
+        raise UserError(
+            'test_evaluator has no lm4ve.MotionMetric, which writes the file.'
+        )
+    suffix, _ = CONVENTIONS[metric.convention]
     check(f"The suffix of '{out}'", Path(out).suffix, choices=(suffix,))
 
 

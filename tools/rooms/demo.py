@@ -20,6 +20,7 @@ from lm4ve.runner.command_line import build_parser, read_config, run_tool
 from lm4ve.runner.flags import PARTIAL
 from lm4ve.runner.tables import print_table
 from lm4ve.tasks import require_task
+from lm4ve.tasks.base.analysis import tested_evaluator
 from lm4ve.tasks.rooms import RoomInferencer
 
 
@@ -47,7 +48,9 @@ def main(argv: list[str] | None = None) -> None:
     if args.no_sheet:
         return
     analysis = analyse(inferencer.model, collate(cfg, [sample.data]))
-    (drawn,) = samples_of(analysis, inferencer.model, [sample.name], heads=3)
+    (drawn,) = samples_of(
+        analysis, inferencer.model, [sample.name], tested_evaluator(cfg), heads=3
+    )
     path = folder / f'{sample.name}_activations.png'
     save_figure(draw_sheet(drawn, f'{name}, {args.checkpoint}'), path)
     print(f'activations: {path}')

@@ -23,6 +23,7 @@ from lm4ve.runner.command_line import build_parser, read_config, run_tool
 from lm4ve.runner.flags import PARTIAL
 from lm4ve.runner.tables import print_table
 from lm4ve.tasks import require_task
+from lm4ve.tasks.base.analysis import tested_evaluator
 from lm4ve.tasks.vqa import RetrievalInferencer, VQAInferencer
 
 
@@ -121,7 +122,9 @@ def write_sheet(
 ) -> None:
     """Draw the activations of the image's tokens and of the words."""
     analysis = analyse(model, collate(cfg, [sample.data]))
-    (drawn,) = samples_of(analysis, model, [sample.name], heads=3)
+    (drawn,) = samples_of(
+        analysis, model, [sample.name], tested_evaluator(cfg), heads=3
+    )
     path = folder / f'{sample.name}_activations.png'
     save_figure(draw_sheet(drawn, title), path)
     print(f'activations: {path}')

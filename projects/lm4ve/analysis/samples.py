@@ -6,7 +6,7 @@ Pictures and tables are made of the same samples, so that a picture and its page
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -53,7 +53,7 @@ class Sample:
         name (str): Its name.
         picture (Picture): Draws input and tokens.
         sections (list[Section]): Magnitude, frequency, attention.
-        facts (dict[str, str]): The prediction, and the truth if known.
+        facts (dict[str, str]): The prediction, the truth if known, and the score.
         numbers (list[Number]): The numbers of the sections, unscaled.
     """
 
@@ -68,6 +68,7 @@ def samples_of(
     analysis: Analysis,
     model: nn.Module,
     names: Sequence[str],
+    evaluator: Any,
     measures: Sequence[str] = tuple(MEASURES),
     classes: Sequence[str] | None = None,
     heads: int | None = None,
@@ -78,6 +79,8 @@ def samples_of(
         analysis (Analysis): The batch's analysis.
         model (nn.Module): The model that was analysed, for the task's pictures.
         names (Sequence[str]): The names of the samples.
+        evaluator (dict | list, optional): The config's settings of its metrics, for the
+            score of a prediction (:func:`lm4ve.tasks.base.analysis.tested_evaluator`).
         measures (Sequence[str]): Which of 'magnitude', 'frequency' to show.
         classes (Sequence[str], optional): Names of the labels.
         heads (int, optional): How many attention heads get a panel of their own, from
@@ -98,7 +101,7 @@ def samples_of(
     samples = []
     for i, (name, output) in enumerate(zip(names, analysis.outputs, strict=True)):
         sections, numbers = splitting.sections_of(i, measures, heads)
-        facts = task.facts(output, classes)
+        facts = {**task.facts(output, classes), **task.score(output, evaluator)}
         samples.append(Sample(name, pictures[i], sections, facts, numbers))
     return samples
 

@@ -169,7 +169,7 @@ class ActivationVisHook(Hook):
         """Run the model once more on some samples, and add their sheets to the visualizer.
 
         Args:
-            runner (Runner): Gives the visualizer, and names the step.
+            runner (Runner): Gives the visualizer and the config, and names the step.
             model (nn.Module): The model without the wrapper of distributed training.
             mode (str): 'val' or 'test'.
             batch (dict): The samples.
@@ -188,6 +188,7 @@ class ActivationVisHook(Hook):
                 analysis,
                 model,
                 names,
+                runner.cfg.get(f'{mode}_evaluator'),
                 measures=self.measures,
                 classes=classes,
                 heads=self.heads,

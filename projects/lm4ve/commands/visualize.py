@@ -33,6 +33,7 @@ from lm4ve.draw.figures import to_image
 from lm4ve.errors import UserError, check
 from lm4ve.runner.config import read_checked_config
 from lm4ve.tasks import all_tasks
+from lm4ve.tasks.base.analysis import tested_evaluator
 
 #: Heads with a panel of their own, unless all have one.
 _HEADS = 3
@@ -116,6 +117,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             analysis,
             model,
             names=[sample.name],
+            evaluator=tested_evaluator(cfg),
             measures=args.measures,
             classes=classes,
             heads=heads,

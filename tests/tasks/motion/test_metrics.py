@@ -1,19 +1,32 @@
 """Metrics against a plain computation and ``av2``; files for the servers, and their tools."""
 
+import ast
 import dataclasses
 import math
+from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 from mmengine.config import Config
 
+import lm4ve
+from lm4ve.analysis import analyse
+from lm4ve.analysis.samples import samples_of
+from lm4ve.analysis.sheets import draw_sheet
+from lm4ve.analysis.visualizer_hook import ActivationVisHook
 from lm4ve.errors import UserError
 from lm4ve.registry import MODELS
+from lm4ve.tasks import motion
+from lm4ve.tasks.base.building import collate, each_sample
+from lm4ve.tasks.base.inference import FileInferencer
+from lm4ve.tasks.base.inputs import find_inputs
 from lm4ve.tasks.motion import MotionMetric, SceneCache, forecast_metrics
-from lm4ve.tasks.motion.metrics import write_submission
+from lm4ve.tasks.motion.metrics import CONVENTIONS, write_submission
 from tests.helpers.tasks import CONFIGS
 from tests.helpers.tools import run_tool_here
 
@@ -45,7 +58,7 @@ def test_equals_a_plain_computation(convention):
                 chance / total if total else 1 / len(kept),
             )
         fde = errors[best][-1]
-        found = forecast_metrics(lines, p, truth, valid, k, convention)
+        found = forecast_metrics(lines, p, truth, valid, k, convention=convention)
         assert list(found) == ['minADE', 'minFDE', 'MR', 'brier-minFDE']
         expected = [ade, fde, fde > 2.0, fde + (1 - chance) ** 2]
         np.testing.assert_allclose(list(found.values()), expected, atol=1e-12)
@@ -81,7 +94,7 @@ def test_invalid_forecasts_are_refused(change):
         predictions=np.zeros((2, 2, 2)), truth=TRUTH, probabilities=np.array([0.5, 0.5])
     )
     with pytest.raises((ValueError, IndexError)):
-        forecast_metrics(**{**fields, **change})
+        forecast_metrics(**{**fields, **change}, convention='argoverse1')
 
 
 def sample(scene, shift):
@@ -96,7 +109,7 @@ def test_metric_is_mean_over_scenes_with_a_future(scenes):
     hidden = scenes[0].valid.copy()
     hidden[:, scenes[0].history_steps :] = False
     blind = dataclasses.replace(scenes[0], valid=hidden)
-    metric = MotionMetric(k=(1, 6))
+    metric = MotionMetric('argoverse1', k=(1, 6))
     shifts = zip(
         (blind, *scenes[:2]), ([0.0, 0.0], [1.0, 0.0], [0.0, 4.0]), strict=True
     )
@@ -110,6 +123,119 @@ def test_metric_is_mean_over_scenes_with_a_future(scenes):
     metric.process(None, [sample(blind, 0.0)])
     with pytest.raises(UserError, match='No scene has a known future'):
         metric.evaluate(1)
+
+
+def random_forecasts(scenes, count):
+    """Return predictions of a model for scenes in turn, as its ``test_step`` does."""
+    rng = np.random.default_rng(0)
+    predictions = []
+    for i in range(count):
+        scene = scenes[i % len(scenes)]
+        future, _ = scene.future
+        lines = future + rng.normal(0, 3, (6, *future.shape)).cumsum(axis=1)
+        p = rng.dirichlet(np.ones(6))
+        predictions.append(dict(scene=scene, trajectories=lines, probabilities=p))
+    return predictions
+
+
+@pytest.mark.parametrize('convention', CONVENTIONS)
+@pytest.mark.parametrize('form', ['dict', 'list', 'metrics'])
+def test_a_picture_has_the_numbers_of_the_configs_metric(scenes, convention, form):
+    settings = dict(type='lm4ve.MotionMetric', convention=convention, k=(1, 6))
+    forms = dict(
+        dict=settings,
+        list=[settings],
+        metrics=dict(metrics=[settings]),
+    )
+    metric = MotionMetric(convention, k=(1, 6))
+    for prediction in random_forecasts(scenes, 40):
+        metric.process(None, [prediction])
+        found = metric.evaluate(1)
+        ade = found['motion/minADE@6']
+        fde = found['motion/minFDE@6']
+        expected = f'minADE@6 {ade:.2f} m, minFDE@6 {fde:.2f} m'
+        score = motion.TASK.analysis.score(prediction, forms[form])
+        assert score == {'against the truth': expected}
+
+
+def test_a_picture_without_a_metric_or_a_future_has_no_numbers(scenes):
+    (prediction,) = random_forecasts(scenes, 1)
+    score = motion.TASK.analysis.score
+    assert score(prediction, None) == {}
+    assert score(prediction, [dict(type='DumpResults', out_file_path='a.pkl')]) == {}
+    hidden = scenes[0].valid.copy()
+    hidden[:, scenes[0].history_steps :] = False
+    blind = dict(prediction, scene=dataclasses.replace(scenes[0], valid=hidden))
+    settings = dict(type='lm4ve.MotionMetric', convention='argoverse2')
+    assert score(blind, settings) == {}
+    assert score(dict(scene=scenes[0]), settings) == {}
+
+
+@pytest.mark.parametrize('convention', CONVENTIONS)
+def test_all_pictures_of_a_file_are_scored_by_the_config(
+    convention, argoverse1, tmp_path, monkeypatch
+):
+    """Inference, sheets and the hook write the metric's numbers; the weights are random."""
+    cfg = Config.fromfile(CONFIGS / 'motion/vectornet_argoverse1.py')
+    # In the validation's pictures that of its own evaluator counts.
+    cfg.val_evaluator.convention = 'argoverse1'
+    cfg.test_evaluator = dict(type='lm4ve.MotionMetric', convention=convention)
+    inferencer = FileInferencer(cfg, device='cpu')
+    file = argoverse1 / 'train/data/1.csv'
+    (sample,) = each_sample(cfg, find_inputs(file, motion.TASK))
+    batch = collate(cfg, [sample.data])
+    metric = MotionMetric(convention)
+    predictions = inferencer.model.test_step(batch)
+    metric.process(None, predictions)
+    found = metric.evaluate(1)
+    expected = f'minADE@6 {found["motion/minADE@6"]:.2f} m'
+
+    texts = []
+    suptitle = Figure.suptitle
+
+    def noted(self, text, **style):
+        texts.append(text)
+        return suptitle(self, text, **style)
+
+    monkeypatch.setattr(Figure, 'suptitle', noted)
+    inferencer(file, out_dir=tmp_path / 'pictures')
+    (drawn,) = samples_of(
+        analyse(inferencer.model, batch), inferencer.model, ['a'], cfg.test_evaluator
+    )
+    draw_sheet(drawn)
+    visualizer = SimpleNamespace(dataset_meta=None, add_image=lambda *_, **__: None)
+    runner = SimpleNamespace(
+        model=inferencer.model,
+        cfg=cfg,
+        visualizer=visualizer,
+        iter=0,
+        experiment_name='a',
+    )
+    hook = ActivationVisHook(enable=True)
+    hook.after_test_iter(runner, 0, batch, predictions)
+    assert len(texts) == 3
+    for text in texts:
+        assert expected in ' '.join(text.split())
+
+
+def test_no_convention_is_a_default():
+    """A function without a convention would score some data set by another's."""
+    package = Path(lm4ve.__file__).parent
+    with_default = []
+    for path in package.rglob('*.py'):
+        for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+            if isinstance(node, ast.FunctionDef):
+                signature = node.args
+                positional = signature.posonlyargs + signature.args
+                optional = positional[len(positional) - len(signature.defaults) :]
+                for argument, default in zip(
+                    signature.kwonlyargs, signature.kw_defaults, strict=True
+                ):
+                    if default is not None:
+                        optional.append(argument)
+                if 'convention' in [argument.arg for argument in optional]:
+                    with_default.append(f'{path.name}: {node.name}')
+    assert not with_default
 
 
 def forecast(steps, scene_id='17'):

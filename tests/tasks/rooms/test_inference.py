@@ -189,7 +189,7 @@ def test_activations_are_of_objects_and_words(name, made):
     weights = seen.attention['pooling of objects'].weights
     torch.testing.assert_close(weights.sum(dim=-1), torch.ones(1, 1))
     assert (weights[0, 0, padding[0]] < 1e-6).all()
-    (sample,) = samples_of(seen, model, [given.name], heads=1)
+    (sample,) = samples_of(seen, model, [given.name], None, heads=1)
     assert (
         sample.facts['situation'] == SITUATION and sample.facts['question'] == QUESTION
     )

@@ -232,7 +232,7 @@ def test_the_first_caption_of_an_image_is_shown(made):
         seen.points['after'].tokens, alone.points['after'].tokens
     )
     assert [len(s.text) for s in data['data_samples']] == [3, 2]
-    sheets = samples_of(seen, model, ['a', 'b'])
+    sheets = samples_of(seen, model, ['a', 'b'], None)
     assert sheets[0].picture.words[1:3] == ['what', 'color']
     assert sheets[0].facts['caption'] == LONG
 

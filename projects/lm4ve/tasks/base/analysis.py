@@ -238,6 +238,19 @@ class TaskAnalysis:
             facts['truth'] = ', '.join(names)
         return facts
 
+    def score(self, output: Any, evaluator: Any) -> dict[str, str]:
+        """Say how good a prediction of a sample is, by the metric of the config.
+
+        By default nothing is said. A task that says a number asks the metric that tests
+        ask, so that a picture and a test agree.
+
+        Args:
+            output (Any): The prediction.
+            evaluator (dict | list, optional): The config's ``test_evaluator``, or the
+                ``val_evaluator`` for a sample of the validation.
+        """
+        return {}
+
     def result(self, output: Any, classes: Sequence[str] | None) -> dict[str, Any]:
         """Return a prediction as plain data, in the words of the hosts' inferencers.
 
@@ -282,6 +295,14 @@ def tested_loader(cfg: Config) -> Any:
         loader = cfg.get('val_dataloader')
     check('test_dataloader', loader, kind=dict)
     return loader
+
+
+def tested_evaluator(cfg: Config) -> Any:
+    """Return the settings of a config's test evaluator (else validation's), or None."""
+    evaluator = cfg.get('test_evaluator')
+    if not evaluator:
+        evaluator = cfg.get('val_evaluator')
+    return evaluator
 
 
 def tested_dataset(cfg: Config) -> Any:

@@ -21,7 +21,7 @@ from lm4ve.draw.figures import save_picture, to_image
 from lm4ve.draw.visualizer import PredictionVisualizer
 from lm4ve.errors import check
 from lm4ve.runner.config import read_config
-from lm4ve.tasks.base.analysis import TaskAnalysis
+from lm4ve.tasks.base.analysis import TaskAnalysis, tested_evaluator
 from lm4ve.tasks.base.building import collate, each_sample, inference_model
 from lm4ve.tasks.base.inputs import Input, find_inputs
 from lm4ve.tasks.base.task import require_task, task_of_config
@@ -201,8 +201,10 @@ class FileInferencer(TaskInferencer):
         pictures = analysis.pictures(self.model, inputs, outputs, 0)
         drawn = []
         for picture, name, output in zip(pictures, names, outputs, strict=True):
+            facts = analysis.facts(output, self.classes)
+            facts.update(analysis.score(output, tested_evaluator(self.cfg)))
             lines = [name]
-            for fact, value in analysis.facts(output, self.classes).items():
+            for fact, value in facts.items():
                 lines.append(f'{fact}: {value}')
             figure = Figure(figsize=(4.5, 5.0), dpi=110, layout='constrained')
             picture.draw_input(figure.subplots())

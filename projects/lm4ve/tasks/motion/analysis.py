@@ -18,7 +18,7 @@ from lm4ve.errors import UserError, require
 from lm4ve.tasks.base.analysis import Layout, Row, TaskAnalysis
 from lm4ve.tasks.motion import TASK
 from lm4ve.tasks.motion.datasets.argoverse import Argoverse1Reader, Argoverse2Reader
-from lm4ve.tasks.motion.metrics import forecast_metrics
+from lm4ve.tasks.motion.metrics import find_metric
 from lm4ve.tasks.motion.transforms.sub_scenes import DETAILED_RANGE, needs_detail
 from lm4ve.tasks.motion.visualization import draw_scene
 
@@ -93,22 +93,28 @@ class MotionAnalysis(TaskAnalysis):
         return scenes
 
     def facts(self, output: dict, classes: Sequence[str] | None) -> dict[str, str]:
-        """Return the number of forecasts, and their errors where the future is known."""
+        """Return the number of forecasts, and the probability of the likeliest."""
         if 'trajectories' not in output:
             return {}
-        lines = output['trajectories']
-        probabilities = output['probabilities']
-        likeliest = np.max(probabilities)
-        facts = {
-            'prediction': f'{len(lines)} trajectories, the likeliest at {likeliest:.1%}'
-        }
-        future, valid = output['scene'].future
-        if valid.any():
-            metrics = forecast_metrics(lines, probabilities, future, valid)
-            facts['against the truth'] = (
-                f'minADE {metrics["minADE"]:.2f} m, minFDE {metrics["minFDE"]:.2f} m'
-            )
-        return facts
+        count = len(output['trajectories'])
+        likeliest = np.max(output['probabilities'])
+        return {'prediction': f'{count} trajectories, the likeliest at {likeliest:.1%}'}
+
+    def score(self, output: dict, evaluator: Any) -> dict[str, str]:
+        """Return the errors of the forecasts by the config's :class:`MotionMetric`.
+
+        They are those of its largest k, and only where the future is known.
+        """
+        metric = find_metric(evaluator)
+        if metric is None or 'trajectories' not in output:
+            return {}
+        scores = metric.score(output)
+        if not scores:
+            return {}
+        k = max(metric.k)
+        ade = scores[f'minADE@{k}']
+        fde = scores[f'minFDE@{k}']
+        return {'against the truth': f'minADE@{k} {ade:.2f} m, minFDE@{k} {fde:.2f} m'}
 
     def result(self, output: dict, classes: Sequence[str] | None) -> dict[str, Any]:
         """Return ``trajectories`` ``[K, F, 2]`` in city coordinates, the likeliest first, and

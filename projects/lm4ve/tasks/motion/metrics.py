@@ -10,12 +10,13 @@ Argoverse 1's server reads HDF5 (argoverse-api, ``competition_util.py``): one da
 Argoverse 2's reads parquet (av2-api, ``eval/submission.py``): one row a trajectory.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from mmengine.evaluator import BaseMetric
+from mmengine.evaluator import BaseMetric, Evaluator
 
 from lm4ve.errors import UserError, check, require
 from lm4ve.files import replacing
@@ -38,7 +39,8 @@ def forecast_metrics(
     truth: np.ndarray,
     valid: np.ndarray | None = None,
     k: int = 6,
-    convention: str = 'argoverse1',
+    *,
+    convention: str,
 ) -> dict[str, float]:
     """Compute the metrics of one agent.
 
@@ -206,7 +208,7 @@ class MotionMetric(BaseMetric):
 
     def __init__(
         self,
-        convention: str = 'argoverse1',
+        convention: str,
         k: Sequence[int] = (1, 6),
         submission: str | None = None,
         **kwargs,
@@ -221,15 +223,22 @@ class MotionMetric(BaseMetric):
         """Score a batch; keep a few numbers a scene."""
         for sample in data_samples:
             scene = sample['scene']
-            result = dict(scene_id=scene.scene_id, scores=self._score(sample))
+            result = dict(scene_id=scene.scene_id, scores=self.score(sample))
             if self.submission is not None:
                 result['trajectories'] = sample['trajectories']
                 result['probabilities'] = sample['probabilities']
                 result['track_id'] = scene.track_ids[scene.focal]
             self.results.append(result)
 
-    def _score(self, sample: dict) -> dict[str, float]:
-        """Return the metrics of a sample; none if its future is not known."""
+    def score(self, sample: dict) -> dict[str, float]:
+        """Return the metrics of a sample; none if its future is not known.
+
+        Args:
+            sample (dict): ``scene``, ``trajectories`` and ``probabilities``.
+
+        Returns:
+            dict[str, float]: ``<metric>@<k>``, without the prefix.
+        """
         future, valid = sample['scene'].future
         scores: dict[str, float] = {}
         if not valid.any():
@@ -241,7 +250,7 @@ class MotionMetric(BaseMetric):
                 future,
                 valid,
                 k,
-                self.convention,
+                convention=self.convention,
             )
             for name, value in metrics.items():
                 scores[f'{name}@{k}'] = value
@@ -262,3 +271,23 @@ class MotionMetric(BaseMetric):
                 metrics[name] = float(np.mean([scores[name] for scores in scored]))
         metrics['scenes'] = len(scored)
         return metrics
+
+
+def find_metric(evaluator: Any) -> MotionMetric | None:
+    """Build the metrics of a config's evaluator, and return the first of forecasts.
+
+    Args:
+        evaluator (dict | list, optional): ``test_evaluator`` or ``val_evaluator`` of a
+            config.
+
+    Returns:
+        MotionMetric | None: None if there is none, or no evaluator.
+    """
+    if not evaluator:
+        return None
+    if isinstance(evaluator, Mapping):
+        evaluator = evaluator.get('metrics', evaluator)
+    for metric in Evaluator(evaluator).metrics:
+        if isinstance(metric, MotionMetric):
+            return metric
+    return None
