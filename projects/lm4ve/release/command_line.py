@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lm4ve.convert.released_block import is_of_block
+from lm4ve.convert.released_block import is_of_block, with_block_of
 from lm4ve.errors import UserError
 from lm4ve.runner.checkpoint_files import (
     read_checkpoint,
@@ -36,8 +36,9 @@ def run_converter(
             file's name for messages) and the values of ``flags``.
         layer (int): The layer of the language model that released blocks were made of.
         **flags: Name of a further argument of ``convert`` -> options of its flag, as for
-            ``ArgumentParser.add_argument``. The flag ``ema`` is not passed on: it makes
-            the moving average of the weights the published state.
+            ``ArgumentParser.add_argument``. The flag ``ema`` is not passed on: with it the
+            published state is the moving average of the weights, but for the block, which
+            is the model's.
 
     Raises:
         UserError: The result would overwrite the source; what ``convert`` raises.
@@ -49,7 +50,10 @@ def run_converter(
     arguments = {name: getattr(args, name) for name in flags}
     ema = arguments.pop('ema', False)
     origin = f"'{args.src}'"
-    state = select_state(read_checkpoint(args.src), ema, origin)
+    content = read_checkpoint(args.src)
+    state = select_state(content, ema, origin)
+    if ema and any(is_of_block(name) for name in state):
+        state = with_block_of(select_state(content, origin=origin), state, origin)
     converted = convert(state, args.llm, args.layer, origin=origin, **arguments)
     meta = dict(
         lm4ve_version=__version__,

@@ -62,6 +62,8 @@ def test_plain_vit_gives_the_released_logits(convert):
     assert_same_logits(build(), convert(r.released(state)), state)
     averaged = convert(r.released(state, model_ema=average), '--ema')
     assert_same_logits(build(), averaged, average)
+    averaged = convert(dict(model_ema=average), '--ema')
+    assert_same_logits(build(), averaged, average)
     # Before PyTorch 1.6 files were no zip, and cannot be memory-mapped.
     wrapped = dict(state_dict={f'module.{k}': v for k, v in state.items()})
     converted = convert(wrapped, _use_new_zipfile_serialization=False)
@@ -87,6 +89,70 @@ def test_vit_llama_gives_the_released_logits(chosen, half, llm, convert, capsys)
     assert 'left out (' in capsys.readouterr().out
     # The block is not stored: no tensor has the language model's hidden width.
     assert not any(r.HIDDEN in t.shape for t in stored.values())
+
+
+def averaged(state, steps=30, decay=0.99996):
+    """Return an average as timm keeps it: other trained tensors, a block that has drifted.
+
+    timm averages frozen tensors, too. Each step rounds, so they drift from what they are
+    averages of.
+    """
+    average = {}
+    for name, tensor in state.items():
+        start = tensor if name.startswith('llama.') else torch.randn_like(tensor)
+        average[name] = start.clone()
+        for _ in range(steps):
+            average[name] = decay * average[name] + (1 - decay) * tensor
+    return average
+
+
+def test_an_average_is_converted_although_its_block_has_drifted(llm, convert):
+    llm, layers = llm
+    state = r.llama_state([layers[-1]])
+    average = averaged(state)
+    block = [name for name in state if name.startswith('llama.')]
+    assert any(not torch.equal(average[name], state[name]) for name in block)
+
+    stored = convert(r.released(state, model_ema=average), '--llm', llm, '--ema')
+    # The trained tensors are the average's, to the bit, and the block is the model's.
+    exact = average | {name: state[name] for name in block}
+    expected = convert(r.released(exact), '--llm', llm)
+    assert stored.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(stored[name], tensor), name
+    assert_same_logits(build(llm), stored, exact)
+    # Without the flag the weights are the model's.
+    raw = convert(r.released(state, model_ema=average), '--llm', llm)
+    assert not torch.equal(
+        raw['neck.mapper_in.weight'], stored['neck.mapper_in.weight']
+    )
+
+
+@pytest.mark.parametrize('prefix', ['', 'module.'])
+def test_the_block_of_an_average_is_that_of_the_model(prefix, llm, convert):
+    llm, layers = llm
+    state = r.llama_state([layers[-1]])
+    other = r.llama_state([layers[0]])
+    block = [name for name in state if name.startswith('llama.layers.')]
+    key = 'llama.layers.0.feed_forward.w3.weight'
+    average = averaged(state)
+    without = {name: average[name] for name in average if name not in block}
+    of_another = average | {name: other[name] for name in block}
+    cases = [
+        (of_another, other, 'differs from layers'),
+        (average, other, 'model_ema.* no average of'),
+        (of_another, state, 'model_ema.* no average of'),
+        (average | {key: average[key] * torch.nan}, state, f'{key}.*model_ema'),
+        (average | {key: average[key][:1]}, state, f'{key}.*model_ema'),
+        (without, state, 'model_ema lacks.*llama.layers'),
+        (average | {key: average[key] * 1.02}, state, f'{key}.*model_ema'),
+        (average, state | {'llama.extra': torch.zeros(1)}, 'model_ema lacks.*extra'),
+        (average | {'llama.extra': torch.zeros(1)}, state, 'unknown.*extra'),
+    ]
+    for mean, model, message in cases:
+        renamed = {f'{prefix}{name}': tensor for name, tensor in model.items()}
+        with pytest.raises(UserError, match=message):
+            convert(r.released(renamed, model_ema=mean), '--llm', llm, '--ema')
 
 
 #: A weight, a change of it in the state, and what the message has (None: the weight's
