@@ -1,18 +1,16 @@
-"""Meshes and clouds in files (.off, .obj, .stl, .ply), which open3d reads after a check.
+"""Meshes and clouds in files (.off, .obj, .stl, .ply), as meshes of open3d.
 
 open3d returns what is left of a cut file, reads foreign memory where a face refers to a
 vertex that does not exist, and its reader of .obj files opens the other files that they
-name. So:
+name. Its readers of text round coordinates to fp32, which has steps of 0.25 at 4,000,000.
+So:
 
-- A .ply or a binary .stl file is compared with the counts of its header, and then read.
-- Of a text mesh, open3d reads a plain copy in the format .off, in which all faces have
-  been checked. In this way the headers of ModelNet40 (``OFF490 518 0``) are readable,
-  too, and coordinates of .obj files keep their digits, which open3d's own reader rounds
-  to fp32.
-- What has been read is counted again.
+- A .ply or a binary .stl file is compared with the counts of its header. Then open3d
+  reads it, and what it has read is counted again.
+- A text is parsed here (:mod:`lm4ve.geometry.mesh_formats`), with the headers of
+  ModelNet40 (``OFF490 518 0``), too. open3d's mesh is made of the parsed numbers.
 """
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +20,7 @@ import numpy as np
 from lm4ve.geometry.mesh_formats import MeshText, parse_obj, parse_off, parse_stl
 from lm4ve.geometry.open3d_library import load_open3d
 from lm4ve.geometry.ply_check import check_ply
+from lm4ve.geometry.polygons import cut_polygons
 
 if TYPE_CHECKING:
     from open3d.geometry import TriangleMesh
@@ -41,8 +40,8 @@ def read_mesh(path: str | Path) -> 'TriangleMesh':
         path (str | Path): A file ending in .off, .obj, .stl or .ply.
 
     Returns:
-        TriangleMesh: Its vertices and triangles. A .ply file that holds a cloud gives
-        vertices alone.
+        TriangleMesh: Its vertices, float64 with all digits of the file, and triangles. A
+        .ply file that holds a cloud gives vertices alone.
 
     Raises:
         ValueError, LookupError, OverflowError, MemoryError, OSError: The file is cut or
@@ -58,7 +57,7 @@ def read_mesh(path: str | Path) -> 'TriangleMesh':
         num_facets = (len(data) - _STL_HEADER) // _STL_FACET
         return _read_checked(path, num_corners=np.full(num_facets, 3))
     parse = _PARSERS[suffix]
-    return _read_plain_copy(parse(data))
+    return _build_mesh(parse(data))
 
 
 def read_colored_points(path: str | Path) -> np.ndarray:
@@ -107,8 +106,7 @@ def _read_checked(
     Raises:
         ValueError: Faces or vertices are missing, or a face has too many corners.
     """
-    if len(num_corners) > 0 and num_corners.max() > _MOST_CORNERS:
-        raise ValueError(f'a face has more than {_MOST_CORNERS} corners')
+    _check_most_corners(num_corners)
     mesh = load_open3d().io.read_triangle_mesh(str(path))
     # A face of fewer than three corners becomes a triangle without area.
     expected = int(np.maximum(num_corners - 2, 1).sum())
@@ -124,21 +122,32 @@ def _read_checked(
     return mesh
 
 
-def _read_plain_copy(mesh: MeshText) -> 'TriangleMesh':
-    """Check a mesh, write it as a plain .off file, and let open3d read that."""
+def _check_most_corners(num_corners: np.ndarray) -> None:
+    """Refuse a face with so many corners that to cut it into triangles takes minutes.
+
+    Args:
+        num_corners (np.ndarray): int64 ``[F]``, the corners of each face.
+    """
+    if len(num_corners) > 0 and num_corners.max() > _MOST_CORNERS:
+        raise ValueError(f'a face has more than {_MOST_CORNERS} corners')
+
+
+def _build_mesh(mesh: MeshText) -> 'TriangleMesh':
+    """Check a parsed mesh and make open3d's of it, with the same float64 numbers."""
     points = _read_coordinates(mesh.vertices)
     kept_faces = []
     for face in mesh.faces:
         if face and (min(face) < 0 or max(face) >= len(points)):
             raise ValueError('a face refers to a vertex that does not exist')
-        # open3d cannot cut a polygon that has no area.
+        # A polygon that has no area cannot be cut.
         if _has_area(face, points):
             kept_faces.append(face)
-    num_corners = np.array([len(face) for face in kept_faces], np.int64)
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder, 'mesh.off')
-        _write_off(copy, points, kept_faces)
-        return _read_checked(copy, num_corners, len(points))
+    _check_most_corners(np.array([len(face) for face in kept_faces], np.int64))
+    triangles = cut_polygons(kept_faces, points)
+    open3d = load_open3d()
+    return open3d.geometry.TriangleMesh(
+        open3d.utility.Vector3dVector(points), open3d.utility.Vector3iVector(triangles)
+    )
 
 
 def _read_coordinates(vertices: Sequence[str]) -> np.ndarray:
@@ -146,10 +155,13 @@ def _read_coordinates(vertices: Sequence[str]) -> np.ndarray:
     if not vertices or not all(line.strip() for line in vertices):
         raise ValueError('it has no vertices, or one without coordinates')
     try:
-        return np.loadtxt(vertices, usecols=(0, 1, 2), comments=None, ndmin=2)
+        points = np.loadtxt(vertices, usecols=(0, 1, 2), comments=None, ndmin=2)
     except ValueError:
         # NumPy's message shows a part of the file.
         raise ValueError('a vertex has not three numbers') from None
+    if not np.isfinite(points).all():
+        raise ValueError('a vertex is NaN or infinite: not finite')
+    return points
 
 
 def _has_area(face: Sequence[int], points: np.ndarray) -> bool:
@@ -161,14 +173,3 @@ def _has_area(face: Sequence[int], points: np.ndarray) -> bool:
     normal = np.cross(corners, next_corners).sum(axis=0)
     largest_square = np.square(corners).max()
     return bool(np.abs(normal).max() > 1e-12 * largest_square)
-
-
-def _write_off(path: Path, points: np.ndarray, faces: Sequence[Sequence[int]]) -> None:
-    """Write points with all their digits, and faces."""
-    lines = ['OFF', f'{len(points)} {len(faces)} 0']
-    for x, y, z in points.tolist():
-        lines.append(f'{x!r} {y!r} {z!r}')
-    for face in faces:
-        corners = ' '.join(str(corner) for corner in face)
-        lines.append(f'{len(face)} {corners}')
-    path.write_text('\n'.join(lines) + '\n')
