@@ -33,6 +33,7 @@ from lm4ve.runner.config.schedules import (
     check_schedules,
     refuse_rates_without_effect,
 )
+from lm4ve.runner.config.unused_blocks import refuse_unused_blocks
 from lm4ve.runner.signatures import signature_of, wanted_type
 
 _DEFAULT_CONSTRUCTOR = 'DefaultOptimWrapperConstructor'
@@ -57,6 +58,7 @@ def check_config(cfg: Config) -> None:
         if name in FIELDS:
             _check_is_dict(name, cfg[name])
             _check_node(cfg, cfg[name], name, scope)
+    refuse_unused_blocks(cfg)
     _check_precision(cfg)
     check_lengths(cfg)
     check_schedules(cfg)

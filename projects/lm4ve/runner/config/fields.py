@@ -173,14 +173,39 @@ def variables_of(cfg: Config) -> set[str]:
         cfg (Config): The config. Its ``text`` has the files, each after a line with its
             path.
     """
-    text = cfg.text or ''
     # `_base_.name` and `_base_['name']` read a name of another file.
-    used = set(re.findall(r"""_base_(?:\.|\[['"])(\w+)""", text))
-    parts = re.split(r'(?m)^(\S+\.(?:py|json|ya?ml))$', text)
+    used = set(re.findall(r"""_base_(?:\.|\[['"])(\w+)""", cfg.text or ''))
+    for path, code in _python_files(cfg):
+        used |= _names_in(path, code)
+    return used & set(cfg) - FIELDS
+
+
+def find_definition(cfg: Config, name: str) -> str | None:
+    """Return the path of the last file of a config that assigns a top-level name, or None.
+
+    Args:
+        cfg (Config): See :func:`variables_of`.
+        name (str): The name.
+    """
+    found = None
+    for path, code in _python_files(cfg):
+        for statement in ast.parse(code).body:
+            if not isinstance(statement, ast.Assign):
+                continue
+            for target in statement.targets:
+                if isinstance(target, ast.Name) and target.id == name:
+                    found = path
+    return found
+
+
+def _python_files(cfg: Config) -> list[tuple[str, str]]:
+    """Return path and code of each Python file of a config, those it inherits from first."""
+    parts = re.split(r'(?m)^(\S+\.(?:py|json|ya?ml))$', cfg.text or '')
+    files = []
     for path, code in zip(parts[1::2], parts[2::2], strict=True):
         if path.endswith('.py'):
-            used |= _names_in(path, code)
-    return used & set(cfg) - FIELDS
+            files.append((path, code))
+    return files
 
 
 def _names_in(path: str, code: str) -> set[str]:
