@@ -135,7 +135,7 @@ def _hold_a_point(
     is_inside &= _turn(c, a, points) >= 0
     for corner in (a, b, c):
         is_inside &= (points != corner).any(axis=-1)
-    return is_inside.any(axis=1)
+    return np.asarray(is_inside.any(axis=1))
 
 
 def _turn(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
