@@ -117,7 +117,9 @@ def main(argv: Sequence[str] | None = None) -> Report:
         check('--thresholds', threshold, least=0, most=0.999999)
     cfg = read_config(args.config, args.cfg_options)
     items, pipeline = open_data(cfg, args)
-    model, _ = load_model(cfg, args.checkpoint, args.device, args.allow_partial)
+    model, _ = load_model(
+        cfg, args.checkpoint, args.device, args.allow_partial, args.strict_config
+    )
     found = batches(
         items, pipeline, args.batch_size, args.skip_empty, partial(collate, cfg)
     )

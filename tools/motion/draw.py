@@ -8,7 +8,7 @@ import torch
 from lm4ve.draw.figures import save_figure
 from lm4ve.registry import DATASETS, FUNCTIONS
 from lm4ve.runner.command_line import build_parser, read_config, run_tool
-from lm4ve.runner.flags import CONFIG, PARTIAL
+from lm4ve.runner.flags import CONFIG, EVALUATE
 from lm4ve.tasks import require_task
 from lm4ve.tasks.base.building import build_model
 from lm4ve.tasks.motion.models.baselines import constant_velocity
@@ -16,7 +16,7 @@ from lm4ve.tasks.motion.visualization import scene_grid
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = build_parser(__doc__, {**CONFIG, **PARTIAL})
+    parser = build_parser(__doc__, {**CONFIG, **EVALUATE})
     parser.add_argument('out', help='PNG')
     parser.add_argument('--checkpoint', help='default: constant velocity')
     parser.add_argument('--scenes', type=int, default=6)
@@ -29,7 +29,9 @@ def main(argv: list[str] | None = None) -> None:
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     rows = range(0, len(dataset), args.every)[: args.scenes]
     if args.checkpoint:
-        model = build_model(cfg, args.checkpoint, args.allow_partial)[0].eval()
+        model = build_model(
+            cfg, args.checkpoint, args.allow_partial, args.strict_config
+        )[0].eval()
         collate = FUNCTIONS.get(cfg.test_dataloader.collate_fn.type)
         with torch.no_grad():
             samples = model.test_step(collate([dataset[i] for i in rows]))

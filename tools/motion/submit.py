@@ -12,7 +12,7 @@ from mmengine.registry import init_default_scope
 
 from lm4ve.errors import UserError, check
 from lm4ve.runner import command_line as cli
-from lm4ve.runner.flags import PARTIAL, RUN
+from lm4ve.runner.flags import EVALUATE, RUN
 from lm4ve.tasks import require_task
 from lm4ve.tasks.motion.metrics import CONVENTIONS, find_metric
 
@@ -42,7 +42,7 @@ def check_test_set(cfg: Config, out: str) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Test the checkpoint; the metric writes the forecasts to the submission file."""
-    parser = cli.build_parser(__doc__, {**RUN, **PARTIAL})
+    parser = cli.build_parser(__doc__, {**RUN, **EVALUATE})
     parser.add_argument('checkpoint')
     parser.add_argument('out', help='.h5 for Argoverse 1, .parquet for 2')
     parser.add_argument('--cache', help='of the test set; default: as configured')
@@ -51,7 +51,9 @@ def main(argv: list[str] | None = None) -> None:
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     check_test_set(cfg, args.out)
     # Only changes the config; the Runner below loads the checkpoint.
-    cli.evaluate_checkpoint(cfg, args.checkpoint, args.allow_partial)
+    cli.evaluate_checkpoint(
+        cfg, args.checkpoint, args.allow_partial, args.strict_config
+    )
     cfg.test_evaluator.submission = args.out
     if args.cache:
         cfg.test_dataloader.dataset.cache = args.cache

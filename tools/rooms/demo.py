@@ -17,7 +17,7 @@ from lm4ve.analysis.sheets import draw_sheet
 from lm4ve.draw.figures import save_figure
 from lm4ve.runner.cfg_options import OptionsAction
 from lm4ve.runner.command_line import build_parser, read_config, run_tool
-from lm4ve.runner.flags import PARTIAL
+from lm4ve.runner.flags import EVALUATE
 from lm4ve.runner.tables import print_table
 from lm4ve.tasks import require_task
 from lm4ve.tasks.base.analysis import tested_evaluator
@@ -34,7 +34,13 @@ def main(argv: list[str] | None = None) -> None:
     (sample,) = samples_of_files(
         cfg, [args.room], situation=args.situation, question=args.question
     )
-    inferencer = RoomInferencer(cfg, args.checkpoint, args.device, args.allow_partial)
+    inferencer = RoomInferencer(
+        cfg,
+        args.checkpoint,
+        args.device,
+        args.allow_partial,
+        strict_config=args.strict_config,
+    )
     (result,) = inferencer(
         args.room, args.situation, args.question, topk=args.topk, out_dir=folder
     )
@@ -57,7 +63,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = build_parser(__doc__, PARTIAL)
+    parser = build_parser(__doc__, EVALUATE)
     add = parser.add_argument
     add('room', help='a room (.npy, .ply)')
     add('question', help='the question')

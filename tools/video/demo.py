@@ -10,13 +10,13 @@ arrays, folders of frames).
 from pathlib import Path
 
 from lm4ve.runner.command_line import build_parser, read_config, run_tool
-from lm4ve.runner.flags import PARTIAL
+from lm4ve.runner.flags import EVALUATE
 from lm4ve.tasks.video.inference import VideoInferencer
 from lm4ve.tasks.video.visualization import rank, write_annotated
 
 
 def main(argv: list[str] | None = None) -> None:
-    add = (parser := build_parser(__doc__, PARTIAL)).add_argument
+    add = (parser := build_parser(__doc__, EVALUATE)).add_argument
     add('video', help='the video to classify')
     add('config', help='config that the model was trained with')
     add('checkpoint', help='its checkpoint')
@@ -31,7 +31,13 @@ def main(argv: list[str] | None = None) -> None:
     if args.classes:
         names = Path(args.classes).read_text(encoding='utf-8').splitlines()
     cfg = read_config(args.config)
-    inferencer = VideoInferencer(cfg, args.checkpoint, args.device, args.allow_partial)
+    inferencer = VideoInferencer(
+        cfg,
+        args.checkpoint,
+        args.device,
+        args.allow_partial,
+        strict_config=args.strict_config,
+    )
     (result,) = inferencer(args.video)
     ranking = rank(result['pred_scores'], names or inferencer.classes, args.topk)
     for name, score in ranking:

@@ -20,7 +20,7 @@ from lm4ve.analysis.sheets import draw_sheet
 from lm4ve.draw.figures import save_figure
 from lm4ve.runner.cfg_options import OptionsAction
 from lm4ve.runner.command_line import build_parser, read_config, run_tool
-from lm4ve.runner.flags import PARTIAL
+from lm4ve.runner.flags import EVALUATE
 from lm4ve.runner.tables import print_table
 from lm4ve.tasks import require_task
 from lm4ve.tasks.base.analysis import tested_evaluator
@@ -41,7 +41,13 @@ def main(argv: list[str] | None = None) -> None:
     elif not is_folder:
         (sample,) = samples_of_files(cfg, [args.image], caption=args.text)
     inferencer_class = VQAInferencer if answers_questions else RetrievalInferencer
-    inferencer = inferencer_class(cfg, args.checkpoint, args.device, args.allow_partial)
+    inferencer = inferencer_class(
+        cfg,
+        args.checkpoint,
+        args.device,
+        args.allow_partial,
+        strict_config=args.strict_config,
+    )
     if answers_questions:
         print_answers(inferencer, args, folder)
     elif is_folder:
@@ -55,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = build_parser(__doc__, PARTIAL)
+    parser = build_parser(__doc__, EVALUATE)
     add = parser.add_argument
     add('image', help='an image; with a config of retrieval also a folder')
     add('text', help='the question; with a config of retrieval one or more captions')

@@ -37,7 +37,11 @@ UNTRAINED = ('none', '-')
 
 # ------------------------------------------------------------------------- model
 def load_model(
-    cfg: Config, checkpoint: str, device: str | None = None, allow_partial: bool = False
+    cfg: Config,
+    checkpoint: str,
+    device: str | None = None,
+    allow_partial: bool = False,
+    strict_config: bool = False,
 ) -> tuple[nn.Module, Sequence[str] | None]:
     """Build a config's model and load a checkpoint, without executing code of it.
 
@@ -47,6 +51,8 @@ def load_model(
             with seed 0 would begin with.
         device (str, optional): Default: a GPU if there is one.
         allow_partial (bool): Load what fits of a checkpoint of another model.
+        strict_config (bool): Raise an error, not a warning, if the checkpoint was trained
+            with another model or preprocessing, or does not say so.
 
     Returns:
         tuple[nn.Module, Sequence[str] | None]: The model in evaluation mode, and the
@@ -62,7 +68,7 @@ def load_model(
         model, content = build_model(cfg, None, allow_partial)
         model.init_weights()
     else:
-        model, content = build_model(cfg, checkpoint, allow_partial)
+        model, content = build_model(cfg, checkpoint, allow_partial, strict_config)
     return model.to(found_device).eval(), classes_of(cfg, content)
 
 

@@ -21,6 +21,7 @@ def inference(
     device: str | None = None,
     progress: bool = False,
     allow_partial: bool = False,
+    strict_config: bool = False,
     **options: Any,
 ) -> list[dict[str, Any]]:
     """Predict for images, videos, point clouds, traffic scenes, or images with texts.
@@ -44,6 +45,8 @@ def inference(
         device (str, optional): Default: a GPU if there is one.
         progress (bool): Show a bar.
         allow_partial (bool): Load what fits of a checkpoint of another model.
+        strict_config (bool): Raise an error, not a warning, if the checkpoint was trained
+            with another model or preprocessing, or does not say so.
         **options: Inputs of a task beside its files: ``question=`` or ``caption=`` (VQA
             and retrieval), ``question=`` and ``situation=`` (rooms), ``map_dir=``
             (Argoverse 1).
@@ -71,6 +74,7 @@ def inference(
             checkpoint,
             device=device,
             allow_partial=allow_partial,
+            strict_config=strict_config,
             show_progress=progress,
         )
         return run(inputs, batch_size=batch_size, show=show, out_dir=out_dir, **options)

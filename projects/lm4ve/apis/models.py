@@ -54,6 +54,7 @@ def get_model(
     pretrained: bool | str | Path = False,
     device: str | None = None,
     allow_partial: bool = False,
+    strict_config: bool = False,
     **fields: Any,
 ) -> nn.Module:
     """Build the model of a config, of any task.
@@ -65,6 +66,8 @@ def get_model(
             the weights that come with lm4ve, which its demos have.
         device (str, optional): Where to put the model. Default: the CPU.
         allow_partial (bool): Load what fits of a checkpoint of another model.
+        strict_config (bool): Raise an error, not a warning, if the checkpoint was trained
+            with another model or preprocessing, or does not say so.
         **fields: Override fields of ``model``, for example
             ``neck=dict(block=dict(checkpoint='/path/to/llama-7b'))``.
 
@@ -84,5 +87,5 @@ def get_model(
     elif pretrained:
         checkpoint = pretrained
     with in_scope_of(cfg):
-        model, _ = build_model(cfg, checkpoint, allow_partial)
+        model, _ = build_model(cfg, checkpoint, allow_partial, strict_config)
     return model.to(device or 'cpu').eval()

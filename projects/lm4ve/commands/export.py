@@ -37,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         tolerance=args.tolerance,
         with_block=args.with_block,
         allow_partial=args.allow_partial,
+        strict_config=args.strict_config,
     )
     print(f'{written.path}: {written.size / 1e6:.1f} MB')
     # Safetensors have neither inputs nor outputs.

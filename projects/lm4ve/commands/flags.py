@@ -8,9 +8,10 @@ from pathlib import Path
 from lm4ve.runner.flags import (
     CHECKPOINT,
     CONFIG,
+    EVALUATE,
     INSPECT,
-    PARTIAL,
     RUN,
+    STRICT,
     Flags,
     at_least,
     build_parser,
@@ -193,6 +194,7 @@ FLAGS: dict[str, Flags] = {
         ),
         '--amp': dict(nargs='?', const=PLAIN_AMP, choices=['bf16', 'fp16'], help=_AMP),
         '--resume': dict(nargs='?', const='newest', help=_RESUME),
+        **STRICT,
         '--no-validate': dict(_YES, help='do not evaluate'),
         '--auto-scale-lr': dict(_YES, help=_SCALE),
         '--no-persistent-workers': dict(_YES, help='end workers after each epoch'),
@@ -207,7 +209,7 @@ FLAGS: dict[str, Flags] = {
     'test': {
         **RUN,
         'checkpoint': dict(help=CHECKPOINT),
-        **PARTIAL,
+        **EVALUATE,
         '--out': dict(
             help='file for the results: predictions as .csv, a row a sample, or .pkl, all '
             'that the model returns; metrics as .json'
@@ -291,7 +293,7 @@ FLAGS: dict[str, Flags] = {
             type=at_least(0.0), default=1e-4, help='refuse a file that differs by more'
         ),
         '--with-block': dict(_YES, help="safetensors: the frozen block's weights too"),
-        **PARTIAL,
+        **EVALUATE,
     },
     'release': {
         **CONFIG,

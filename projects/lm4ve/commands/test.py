@@ -92,7 +92,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser_of('test').parse_args(argv)
     _check_out(args.out, args.out_item)
     cfg = command_line.load_config(args)
-    command_line.evaluate_checkpoint(cfg, args.checkpoint, args.allow_partial)
+    command_line.evaluate_checkpoint(
+        cfg, args.checkpoint, args.allow_partial, args.strict_config
+    )
     if args.amp:
         cfg.test_cfg.fp16 = True
     if args.show or args.show_dir is not None:

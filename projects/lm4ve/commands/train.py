@@ -22,6 +22,7 @@ from lm4ve.runner import command_line
 from lm4ve.runner.autocast import use_autocast
 from lm4ve.runner.config.lengths import set_batch_size, set_epochs, set_rate
 from lm4ve.runner.resume import choose_start
+from lm4ve.runner.runner import set_strict_loading
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -83,6 +84,15 @@ def apply_flags(cfg: Config, args: argparse.Namespace) -> None:
     if args.resume not in (None, 'newest', 'auto'):
         cfg.resume = True
         cfg.load_from = args.resume
+    if args.strict_config:
+        if not cfg.get('resume') and args.resume is None:
+            raise UserError(
+                '--strict-config needs --resume, whose checkpoint it checks.'
+            )
+        hooks = cfg.get('default_hooks') or {}
+        options = dict(hooks.get('whole_checkpoint') or {}, strict_config=True)
+        options.pop('type', None)
+        set_strict_loading(cfg, **options)
     if args.auto_scale_lr:
         if cfg.get('auto_scale_lr') is None:
             raise UserError(

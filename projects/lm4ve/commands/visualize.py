@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     points = parse_points(args.points)
     samples = load_samples(cfg, args)
     model, classes = loading.load_model(
-        cfg, args.checkpoint, args.device, args.allow_partial
+        cfg, args.checkpoint, args.device, args.allow_partial, args.strict_config
     )
     resolve_points(model, points)
     name = Path(args.config).stem

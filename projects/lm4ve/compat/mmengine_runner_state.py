@@ -26,6 +26,20 @@ def source_of(runner: Runner) -> str:
     return runner._load_from or 'given'
 
 
+def use_of_checkpoint(runner: Runner) -> str:
+    """Return what a runner loads its checkpoint for: 'resume', 'val' or 'test'.
+
+    As for :func:`starts_training`, there is no public way to ask it.
+    """
+    if isinstance(runner._train_loop, BaseLoop):
+        return 'resume'
+    # A runner that tests and validates has loaded its checkpoint for the first of them.
+    validates = isinstance(runner._val_loop, BaseLoop)
+    if validates and not isinstance(runner._test_loop, BaseLoop):
+        return 'val'
+    return 'test'
+
+
 def resumed_from(runner: Runner) -> str | None:
     """Return the path of the checkpoint that a training continues from, or None."""
     if not runner._resume:

@@ -83,6 +83,7 @@ def export_model(
     tolerance: float = 1e-4,
     with_block: bool = False,
     allow_partial: bool = False,
+    strict_config: bool = False,
 ) -> Written:
     """Export a model of any task to a file, and check the file.
 
@@ -101,6 +102,8 @@ def export_model(
         with_block (bool): safetensors also hold the weights of frozen blocks. Traced
             formats always hold them.
         allow_partial (bool): Load what fits of a checkpoint of another model.
+        strict_config (bool): Raise an error, not a warning, if the checkpoint was trained
+            with another model or preprocessing, or does not say so.
 
     Raises:
         UserError: The path exists, or the file differs from the model.
@@ -112,7 +115,7 @@ def export_model(
             f"'{path}' exists. Fix: --overwrite, or another file with --out."
         )
     export = task_of_config(cfg).export
-    model, classes = load_model(cfg, checkpoint, 'cpu', allow_partial)
+    model, classes = load_model(cfg, checkpoint, 'cpu', allow_partial, strict_config)
     export.prepare(model)
     metadata = metadata_of(export, model, cfg, checkpoint, classes)
     # An error below leaves `path` as it was: the file is written beside it, and replaces

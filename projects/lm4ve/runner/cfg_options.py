@@ -16,6 +16,7 @@ from typing import Any
 from mmengine.config import DictAction
 
 from lm4ve.errors import UserError, brief
+from lm4ve.runner.literals import value_of
 
 #: Begins a value with a dict, perhaps in lists.
 _DICT = re.compile(r"""[\s\[('"]*(dict\s*\(|\{\s*\}|\{.*:)""", re.DOTALL)
@@ -75,48 +76,17 @@ def _from_python(text: str) -> Any:
     """Return the value of a Python expression that is written in an option, without running it.
 
     Raises:
-        ValueError: See :func:`_value_of`.
+        ValueError: It has anything but literals, calls of ``dict`` and bare words in it.
     """
-    return _value_of(ast.parse(text, mode='eval').body)
+    return value_of(ast.parse(text, mode='eval').body, _bare_word)
 
 
-def _value_of(node: ast.expr) -> Any:
-    """Return the value of an expression of literals, calls of ``dict`` and bare words.
+def _bare_word(node: ast.expr) -> Any:
+    """Return a word without quotation marks, such as lm4ve.LLMBlockNeck, as a text.
 
     Raises:
-        ValueError: It has anything else in it.
+        ValueError: The expression is anything else, and no number.
     """
-    if isinstance(node, ast.List):
-        return [_value_of(item) for item in node.elts]
-    if isinstance(node, ast.Tuple):
-        return tuple(_value_of(item) for item in node.elts)
-    if isinstance(node, ast.Dict):
-        return _from_braces(node)
-    if isinstance(node, ast.Call):
-        return _from_call(node)
-    # A word without quotation marks, such as lm4ve.LLMBlockNeck.
     if isinstance(node, (ast.Name, ast.Attribute)):
         return ast.unparse(node)
     return ast.literal_eval(node)
-
-
-def _from_braces(node: ast.Dict) -> dict[Any, Any]:
-    """Return a dict that is written with braces."""
-    fields = {}
-    for key, value in zip(node.keys, node.values, strict=True):
-        if key is None:
-            raise ValueError('** is not read.')
-        fields[_value_of(key)] = _value_of(value)
-    return fields
-
-
-def _from_call(node: ast.Call) -> dict[str, Any]:
-    """Return a dict that is written as ``dict(name=value)``."""
-    if not isinstance(node.func, ast.Name) or node.func.id != 'dict' or node.args:
-        raise ValueError('Only dict(name=value) can be called.')
-    fields = {}
-    for keyword in node.keywords:
-        if keyword.arg is None:
-            raise ValueError('** is not read.')
-        fields[keyword.arg] = _value_of(keyword.value)
-    return fields

@@ -20,7 +20,11 @@ from mmengine.runner import Runner
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from lm4ve.blocks.provenance import accept_records
-from lm4ve.compat.mmengine_runner_state import source_of, starts_training
+from lm4ve.compat.mmengine_runner_state import (
+    source_of,
+    starts_training,
+    use_of_checkpoint,
+)
 from lm4ve.compat.mmengine_save_order import SavesBeforeDeleting
 from lm4ve.files import clear_left_behind, write_atomically
 from lm4ve.llm.finite import check_finite
@@ -29,6 +33,7 @@ from lm4ve.runner.checkpoint_files import load_strictly, select_state
 from lm4ve.runner.plain_data import restore_histories, to_plain
 from lm4ve.runner.same_data import SameDataHook, innermost
 from lm4ve.runner.stop_hook import save_iteration
+from lm4ve.runner.trained_config import Use, compare_with_training
 
 Checkpoint = dict[str, Any]
 #: The key of accumulated gradients in a checkpoint.
@@ -172,28 +177,39 @@ class WholeCheckpointHook(SameDataHook):
 
     Args:
         allow_partial (bool): Load what fits and log the rest, as MMEngine does.
+        strict_config (bool): Refuse a checkpoint that was trained with another model or
+            preprocessing than the runner's config has. By default a warning lists what
+            differs.
     """
 
     # After the hooks that change the state, such as EMA's.
     priority = 'LOWEST'
 
-    def __init__(self, allow_partial: bool = False) -> None:
+    def __init__(
+        self, allow_partial: bool = False, strict_config: bool = False
+    ) -> None:
         super().__init__()
         self.allow_partial = allow_partial
+        self.strict_config = strict_config
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: Checkpoint) -> None:
-        """Check the checkpoint's tensors against the model by loading them strictly.
+        """Compare the config of the training; check the tensors by loading them strictly.
 
         MMEngine loads the same state once more afterwards.
 
         Raises:
             UserError: The file holds no state of a model.
             CheckpointError: Tensors are missing, unknown, of another shape or not
-                finite.
+                finite; or the model was trained otherwise, with ``strict_config``.
         """
         super().after_load_checkpoint(runner, checkpoint)
         model = innermost(runner.model)
         origin = f"The checkpoint '{source_of(runner)}'"
+        if not starts_training(runner):
+            use = Use(use_of_checkpoint(runner))
+            compare_with_training(
+                checkpoint, runner.cfg, origin, use, self.strict_config
+            )
         state = checkpoint.get('state_dict', checkpoint)
         is_split = any(isinstance(m, FullyShardedDataParallel) for m in model.modules())
         may_be_partial = starts_training(runner) or is_split

@@ -101,7 +101,9 @@ def _set_defaults_of_loader(
         loader.persistent_workers = False
 
 
-def evaluate_checkpoint(cfg: Config, checkpoint: str, allow_partial: bool) -> None:
+def evaluate_checkpoint(
+    cfg: Config, checkpoint: str, allow_partial: bool, strict_config: bool = False
+) -> None:
     """Make a config's runner evaluate a checkpoint, all of it unless ``allow_partial``.
 
     Args:
@@ -109,7 +111,8 @@ def evaluate_checkpoint(cfg: Config, checkpoint: str, allow_partial: bool) -> No
         checkpoint (str): A file, or ``'pretrained'`` for the weights that come with the
             config.
         allow_partial (bool): Load what fits and log the rest.
+        strict_config (bool): Refuse a checkpoint that was trained otherwise.
     """
     cfg.load_from = str(find_checkpoint(checkpoint, cfg.filename))
     cfg.resume = False
-    set_strict_loading(cfg, allow_partial=allow_partial)
+    set_strict_loading(cfg, allow_partial=allow_partial, strict_config=strict_config)

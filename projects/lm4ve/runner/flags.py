@@ -43,8 +43,17 @@ CHECKPOINT = (
     "a checkpoint of that config, or 'pretrained': the one that comes with lm4ve"
 )
 _PARTIAL = "load what fits where the checkpoint is not of the config's model; the rest is untrained"
+_STRICT = (
+    'refuse a checkpoint whose training had another model or preprocessing than the config; '
+    'default: a warning lists what differs'
+)
+#: Of commands that load a checkpoint with its training's config in it.
+STRICT: Flags = {'--strict-config': dict(action='store_true', help=_STRICT)}
 #: Of commands that evaluate a checkpoint.
-PARTIAL: Flags = {'--allow-partial': dict(action='store_true', help=_PARTIAL)}
+EVALUATE: Flags = {
+    '--allow-partial': dict(action='store_true', help=_PARTIAL),
+    **STRICT,
+}
 _POINTS = "where to look; ':input' after a module's name for what goes into it"
 #: Of what looks into a model.
 INSPECT: Flags = {
@@ -56,7 +65,7 @@ INSPECT: Flags = {
         metavar='LABEL=MODULE',
         help=f'{_POINTS}; default: around the block',
     ),
-    **PARTIAL,
+    **EVALUATE,
     '--out-dir': dict(help='default: a folder in work_dirs/<config>'),
     '--device': dict(help='default: a GPU if there is one'),
 }

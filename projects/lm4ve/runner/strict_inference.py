@@ -14,6 +14,7 @@ import wrapt
 from torch import nn
 
 from lm4ve.runner.checkpoint_files import load_strictly, select_state
+from lm4ve.runner.trained_config import Use, compare_with_training
 
 
 def infer_from_whole_checkpoints(inferencer: Any) -> None:
@@ -84,7 +85,7 @@ def check_checkpoint(
 ) -> None:
     """Refuse a checkpoint that does not fit a model of ours.
 
-    ``allow_partial`` of the config's ``WholeCheckpointHook`` is obeyed.
+    ``allow_partial`` and ``strict_config`` of the config's ``WholeCheckpointHook`` are obeyed.
 
     Args:
         model (nn.Module): The model, into which the checkpoint was loaded.
@@ -93,15 +94,20 @@ def check_checkpoint(
         origin (str): The checkpoint's name in the error.
 
     Raises:
-        CheckpointError: Tensors are missing, unknown or of another shape.
+        CheckpointError: Tensors are missing, unknown or of another shape; or the model was
+            trained otherwise, with ``strict_config``.
     """
     if not cfg:
         cfg = {}
+    if not _is_ours(model, cfg):
+        return
     hooks = cfg.get('default_hooks') or {}
     strict_hook = hooks.get('whole_checkpoint') or {}
-    if strict_hook.get('allow_partial') or not _is_ours(model, cfg):
-        return
-    load_strictly(model, select_state(checkpoint, origin=origin), origin)
+    if cfg:
+        strict = bool(strict_hook.get('strict_config'))
+        compare_with_training(checkpoint, cfg, origin, Use.INFERENCE, strict)
+    if not strict_hook.get('allow_partial'):
+        load_strictly(model, select_state(checkpoint, origin=origin), origin)
 
 
 def _is_ours(model: nn.Module, cfg: Mapping[str, Any]) -> bool:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lm4ve.draw.file_names import numbered
 from lm4ve.draw.pictures import Picture
 from lm4ve.errors import UserError, check
+from lm4ve.runner.trained_config import innermost_dataset
 from lm4ve.tasks.base.task import Task
 
 #: Which query of an attention to show: its index, an index for each sample (int64
@@ -307,11 +308,7 @@ def tested_evaluator(cfg: Config) -> Any:
 
 def tested_dataset(cfg: Config) -> Any:
     """Return the settings of a config's test data set (else validation's)."""
-    dataset = tested_loader(cfg).dataset
-    # A wrapper, such as one that repeats a data set, has no pipeline of its own.
-    while 'pipeline' not in dataset and 'dataset' in dataset:
-        dataset = dataset.dataset
-    return dataset
+    return innermost_dataset(tested_loader(cfg).dataset)
 
 
 def prefix_of(backbone: nn.Module, count: int) -> int:

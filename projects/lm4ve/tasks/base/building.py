@@ -23,6 +23,7 @@ from lm4ve.errors import check
 from lm4ve.necks.fusing import fuse
 from lm4ve.runner import checkpoint_files
 from lm4ve.runner.devices import find_device
+from lm4ve.runner.trained_config import Use, compare_with_training
 from lm4ve.tasks.base.analysis import tested_dataset
 from lm4ve.tasks.base.inputs import Input, Inputs, find_inputs
 from lm4ve.tasks.base.task import Task, task_of_config
@@ -30,7 +31,10 @@ from lm4ve.zoo import find_checkpoint
 
 
 def build_model(
-    cfg: Config, checkpoint: str | Path | None = None, allow_partial: bool = False
+    cfg: Config,
+    checkpoint: str | Path | None = None,
+    allow_partial: bool = False,
+    strict_config: bool = False,
 ) -> tuple[Any, dict[str, Any]]:
     """Build a model, on the CPU and in training mode.
 
@@ -39,13 +43,16 @@ def build_model(
         checkpoint (str | Path, optional): Default: nothing is loaded. 'pretrained': the
             weights that come with the config (:func:`lm4ve.zoo.find_checkpoint`).
         allow_partial (bool): Load what fits of a checkpoint of another model.
+        strict_config (bool): Raise an error, not a warning, if the checkpoint was trained
+            with another model or preprocessing, or does not say so.
 
     Returns:
         tuple[nn.Module, dict]: The model and the checkpoint's content, empty without
         one.
 
     Raises:
-        CheckpointError: The file is missing, damaged, unsafe, or of another model.
+        CheckpointError: The file is missing, damaged, unsafe, or of another model, or with
+            ``strict_config`` was trained otherwise.
     """
     settings = cfg.model
     if cfg.get('data_preprocessor') is not None:
@@ -55,8 +62,9 @@ def build_model(
         return MODELS.build(settings), {}
     # Reading comes first: a damaged file is found before a large model is built.
     content = checkpoint_files.read_checkpoint(checkpoint)
-    model = MODELS.build(settings)
     origin = f"'{checkpoint}'"
+    compare_with_training(content, cfg, origin, Use.INFERENCE, strict_config)
+    model = MODELS.build(settings)
     state = checkpoint_files.select_state(content, origin=origin)
     if allow_partial:
         checkpoint_files.load_partly(model, state, origin)
@@ -66,7 +74,11 @@ def build_model(
 
 
 def inference_model(
-    cfg: Config, checkpoint: str | Path | None, device: str | None, allow_partial: bool
+    cfg: Config,
+    checkpoint: str | Path | None,
+    device: str | None,
+    allow_partial: bool,
+    strict_config: bool = False,
 ) -> tuple[nn.Module, Sequence[str] | None]:
     """Build a fused model for inference (:func:`lm4ve.fuse`).
 
@@ -77,13 +89,15 @@ def inference_model(
         checkpoint (str | Path, optional): See :func:`build_model`.
         device (str, optional): Default: a GPU if there is one.
         allow_partial (bool): Load what fits of a checkpoint of another model.
+        strict_config (bool): Raise an error, not a warning, if the checkpoint was trained
+            with another model or preprocessing, or does not say so.
 
     Returns:
         tuple[nn.Module, Sequence[str] | None]: The model on its device in evaluation
         mode, and its classes (:func:`classes_of`).
     """
     found_device = find_device(device)
-    model, content = build_model(cfg, checkpoint, allow_partial)
+    model, content = build_model(cfg, checkpoint, allow_partial, strict_config)
     if checkpoint is None:
         print_log(
             'No checkpoint: the model is untrained, and its results are meaningless.',

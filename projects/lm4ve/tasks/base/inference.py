@@ -37,6 +37,8 @@ class TaskInferencer(BaseInferencer):
         device (str, optional): Default: a GPU if there is one.
         allow_partial (bool): Load what fits of a checkpoint of another model.
         show_progress (bool): Show a bar.
+        strict_config (bool): Raise an error, not a warning, if the checkpoint was trained
+            with another model or preprocessing, or does not say so.
 
     Raises:
         UserError: The config is of another task, or there is no such device.
@@ -56,12 +58,14 @@ class TaskInferencer(BaseInferencer):
         device: str | None = None,
         allow_partial: bool = False,
         show_progress: bool = False,
+        strict_config: bool = False,
     ) -> None:
         if not isinstance(config, Config):
             config = read_config(config)
         if self.task:
             require_task(config, self.task)
         self.allow_partial = allow_partial
+        self.strict_config = strict_config
         # MMEngine's constructor builds model and pipeline from the registries of this scope.
         scope = config.get('default_scope') or 'mmengine'
         super().__init__(
@@ -75,7 +79,9 @@ class TaskInferencer(BaseInferencer):
         self, cfg: Config, weights: str | Path | None, device: str
     ) -> nn.Module:
         """Build the model for MMEngine's constructor, and keep its classes."""
-        model, self.classes = inference_model(cfg, weights, device, self.allow_partial)
+        model, self.classes = inference_model(
+            cfg, weights, device, self.allow_partial, self.strict_config
+        )
         self.check_model(model)
         return model
 

@@ -52,7 +52,7 @@ class RoomInferencer(AnsweringInferencer):
         inferencer('scene0000_00_aligned_vert.npy', 'I am facing the bed.', 'What is behind me?')
 
     Its arguments are those of every inferencer: ``config``, ``checkpoint``, ``device``,
-    ``allow_partial`` and ``show_progress``.
+    ``allow_partial``, ``show_progress`` and ``strict_config``.
     """
 
     task = TASK.name

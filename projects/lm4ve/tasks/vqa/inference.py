@@ -107,7 +107,7 @@ class VQAInferencer(_ImageInferencer, AnsweringInferencer):
         inferencer('kitchen.jpg', 'How many cups are there?')[0]['pred_answer']
 
     Takes what every inferencer here takes: ``config``, ``checkpoint``, ``device``,
-    ``allow_partial`` and ``show_progress``.
+    ``allow_partial``, ``show_progress`` and ``strict_config``.
     """
 
     asks = True
@@ -159,7 +159,7 @@ class RetrievalInferencer(_ImageInferencer):
         inferencer('beach.jpg', ['two dogs', 'a cat'], rank='captions')[0]['captions']
 
     Takes what every inferencer here takes: ``config``, ``checkpoint``, ``device``,
-    ``allow_partial`` and ``show_progress``.
+    ``allow_partial``, ``show_progress`` and ``strict_config``.
     """
 
     asks = False
