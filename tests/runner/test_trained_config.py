@@ -1,6 +1,7 @@
 """A checkpoint's training is compared with the config that uses the checkpoint."""
 
 import copy
+import json
 import random
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -19,7 +20,9 @@ from lm4ve.runner.trained_config import (
     compare,
     compare_with_training,
     differences,
+    portable_parts,
 )
+from tests.helpers.logs import record_logs
 from tests.helpers.quick_mmengine import formatter
 from tests.helpers.tasks import CONFIG_FILES
 
@@ -94,7 +97,7 @@ def test_config_differs_in_nothing_from_its_stored_text(path):
     trained = stored_config(dict(cfg=text_of(cfg)))
     for use in Use:
         found = compare(trained, plain_config(cfg), use)
-        assert found.is_empty, str(found)
+        assert found.is_empty, found.in_lines(path.name)
 
 
 SAME = {
@@ -422,7 +425,7 @@ HOSTILE: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize('hostile', HOSTILE)
-def test_hostile_config_is_refused_when_strict_and_named_otherwise(hostile, caplog):
+def test_hostile_config_is_refused_when_strict_and_named_otherwise(hostile):
     checkpoint = dict(meta=dict(cfg=HOSTILE[hostile]()))
     now = dict(model=dict(type='A', width=4))
     compare_with_training(checkpoint, now, 'The file', Use.TEST)
@@ -451,11 +454,27 @@ def test_numbers_without_a_literal_are_read():
 @pytest.fixture
 def said(monkeypatch) -> list[str]:
     """What the log gets."""
-    lines: list[str] = []
+    lines = record_logs(monkeypatch, 'lm4ve.runner.trained_config')
     logger = MMLogger.get_current_instance()
-    for level in ('info', 'warning'):
-        monkeypatch.setattr(logger, level, lambda text, **_: lines.append(text))
+    monkeypatch.setattr(logger, 'info', lambda text, **_: lines.append(text))
     return lines
+
+
+def test_export_keeps_what_a_test_compares():
+    cfg = demo()
+    cfg.model.backbone.layer_cfgs = {'3': {4: 5}, 'act': float('inf')}
+    cfg.test_dataloader.dataset.pipeline[0].file = '/home/somebody/list.txt'
+    dataset = cfg.test_dataloader.dataset
+    cfg.test_dataloader.dataset = dict(type='RepeatDataset', times=2, dataset=dataset)
+    parts = portable_parts(dict(meta=dict(cfg=text_of(cfg))))
+    text = json.dumps(parts)
+    assert 'somebody' not in text
+    stored = stored_config(dict(cfg=json.loads(text)))
+    for use in (Use.TEST, Use.INFERENCE):
+        assert compare(stored, plain_config(cfg), use).is_empty
+    dataset.split = 'train'
+    assert len(differences(stored, plain_config(cfg))) == 1
+    assert portable_parts(dict(meta={})) is None
 
 
 def test_all_differences_are_in_one_warning_of_few_lines(said):

@@ -5,6 +5,7 @@ before a model is built.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -43,6 +44,27 @@ def load_model(
     allow_partial: bool = False,
     strict_config: bool = False,
 ) -> tuple[nn.Module, Sequence[str] | None]:
+    """Build a config's model and load a checkpoint; also return the names of its classes.
+
+    The arguments and the errors are those of :func:`load_with_content`.
+
+    Returns:
+        tuple[nn.Module, Sequence[str] | None]: The model in evaluation mode, and the
+        names of its classes if known.
+    """
+    model, content = load_with_content(
+        cfg, checkpoint, device, allow_partial, strict_config
+    )
+    return model, classes_of(cfg, content)
+
+
+def load_with_content(
+    cfg: Config,
+    checkpoint: str,
+    device: str | None = None,
+    allow_partial: bool = False,
+    strict_config: bool = False,
+) -> tuple[nn.Module, dict[str, Any]]:
     """Build a config's model and load a checkpoint, without executing code of it.
 
     Args:
@@ -55,8 +77,8 @@ def load_model(
             with another model or preprocessing, or does not say so.
 
     Returns:
-        tuple[nn.Module, Sequence[str] | None]: The model in evaluation mode, and the
-        names of its classes if known.
+        tuple[nn.Module, dict]: The model in evaluation mode, and the checkpoint's content,
+        which is empty without one.
 
     Raises:
         CheckpointError: The file is missing, damaged, unsafe, or of another model.
@@ -69,7 +91,7 @@ def load_model(
         model.init_weights()
     else:
         model, content = build_model(cfg, checkpoint, allow_partial, strict_config)
-    return model.to(found_device).eval(), classes_of(cfg, content)
+    return model.to(found_device).eval(), content
 
 
 # ----------------------------------------------------------------------- samples

@@ -302,10 +302,13 @@ def read_safetensors(path: str | Path) -> dict[str, Any]:
             meta = json.loads(texts.get('lm4ve', '{}'))
             names = file.keys()
             state: dict[str, Tensor] = {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, OSError, ValueError) as e:
+    except (SafetensorError, OSError, ValueError, RecursionError) as e:
         raise _damaged(Path(path), e) from e
     fields: dict[str, Any] = {}
     if isinstance(meta, dict) and meta.get('classes') is not None:
         fields['dataset_meta'] = dict(classes=meta['classes'])
+    if isinstance(meta, dict) and meta.get('cfg') is not None:
+        # Of the training, under the name that it has in MMEngine's checkpoints.
+        fields['cfg'] = meta['cfg']
     fields['lm4ve'] = meta
     return dict(meta=fields, state_dict=state)

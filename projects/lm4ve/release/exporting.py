@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from lm4ve.analysis.loading import load_model
+from lm4ve.analysis.loading import load_with_content
 from lm4ve.blocks.provenance import ProvenanceMixin
 from lm4ve.errors import UserError
 from lm4ve.files import replacing
@@ -18,8 +18,9 @@ from lm4ve.necks.fusing import fuse
 from lm4ve.release import formats
 from lm4ve.release.states import frozen_state, trained_state, without_folder
 from lm4ve.release.tracing import output_axes, trace, traceable, varying_axes
+from lm4ve.runner.trained_config import portable_parts
 from lm4ve.tasks import task_of_config
-from lm4ve.tasks.base.building import collate
+from lm4ve.tasks.base.building import classes_of, collate
 from lm4ve.tasks.base.export import Exported, TaskExport, as_tuple
 from lm4ve.version import __version__
 
@@ -115,7 +116,10 @@ def export_model(
             f"'{path}' exists. Fix: --overwrite, or another file with --out."
         )
     export = task_of_config(cfg).export
-    model, classes = load_model(cfg, checkpoint, 'cpu', allow_partial, strict_config)
+    model, content = load_with_content(
+        cfg, checkpoint, 'cpu', allow_partial, strict_config
+    )
+    classes = classes_of(cfg, content)
     export.prepare(model)
     metadata = metadata_of(export, model, cfg, checkpoint, classes)
     # An error below leaves `path` as it was: the file is written beside it, and replaces
@@ -123,6 +127,8 @@ def export_model(
     with replacing(path) as beside:
         if format == 'safetensors':
             difference = 0.0
+            # By it, whoever loads the file is told what the training had otherwise.
+            metadata['cfg'] = portable_parts(content)
             _write_and_verify_weights(model, beside, metadata, with_block)
         else:
             run_file = _trace_and_write(export, model, cfg, format, beside, metadata)

@@ -9,6 +9,7 @@ refuses it.
 
 import difflib
 import itertools
+import logging
 import math
 import os
 import re
@@ -18,7 +19,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from mmengine.logging import MMLogger
+from mmengine.logging import MMLogger, print_log
 
 from lm4ve.errors import CheckpointError, UserError, brief, listing
 from lm4ve.runner.checkpoint_files import meta_of
@@ -49,7 +50,7 @@ _MOST_LINES = 20
 #: How many characters of a value a message shows.
 _WIDTH = 60
 #: The value of a field that a dict does not have.
-ABSENT = Unreadable('left out')
+ABSENT = object()
 #: Endings of files with weights and no settings.
 _WEIGHT_FILES = ('.bin', '.ckpt', '.npz', '.pt', '.pth', '.safetensors')
 
@@ -136,34 +137,35 @@ class Comparison:
         """Whether all was compared, and nothing differs."""
         return not (self.differences or self.not_compared or self.reason)
 
-    def __str__(self) -> str:
-        """Describe it in lines that follow the name of the checkpoint."""
+    def in_lines(self, origin: str) -> str:
+        """Describe it, a line a field, for the checkpoint of a name."""
         if self.reason:
-            return f'{self.reason}: model and preprocessing were not compared.'
-        lines = []
-        if self.differences:
-            lines.append('was trained otherwise:')
+            return f'{origin} {self.reason}: model and preprocessing were not compared.'
+        if not self.differences:
+            return f'{origin}: not compared with its training: {self._names()}'
+        lines = [f'{origin} was trained otherwise:']
         lines += [f'  {each}' for each in self.differences[:_MOST_LINES]]
         left_out = len(self.differences) - _MOST_LINES
         if left_out > 0:
             lines.append(f'  and {left_out} more fields')
         if self.not_compared:
-            lines.append(f'not compared: {listing(self._names(), 10)}')
+            lines.append(f'  not compared: {self._names()}')
         return '\n'.join(lines)
 
-    def in_a_line(self) -> str:
-        """Describe it in one line that follows the name of the checkpoint."""
+    def in_a_line(self, origin: str) -> str:
+        """Describe it in one line, for the checkpoint of a name."""
         if self.reason:
-            return f'{self.reason}, so that nothing was compared'
+            return f'{origin} {self.reason}, so that nothing was compared'
         parts = []
         if self.differences:
             parts.append(f'was trained otherwise: {listing(self.differences)}')
         if self.not_compared:
-            parts.append(f'not compared: {listing(self._names())}')
-        return '; '.join(parts)
+            parts.append(f'is not compared with its training: {self._names()}')
+        return f'{origin} {"; it ".join(parts)}'
 
-    def _names(self) -> list[str]:
-        return [brief(name, 200) for name in self.not_compared]
+    def _names(self) -> str:
+        names = [brief(name, 200) for name in self.not_compared]
+        return listing(names, 10)
 
 
 def differences(
@@ -292,6 +294,48 @@ def _kept(dataset: Any, with_split: bool) -> Any:
     return kept
 
 
+def portable_parts(checkpoint: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what an export stores of the config in a checkpoint: what a test compares.
+
+    Returns:
+        dict: For JSON. Paths are reduced to their last part, since folders of this
+        machine are of no use elsewhere, and private.
+        None: The checkpoint has no config that can be read.
+    """
+    trained = stored_config(meta_of(checkpoint))
+    if not isinstance(trained, Mapping):
+        return None
+    parts: dict[str, Any] = dict(default_scope=_scope_in(trained))
+    for section in ('model', 'data_preprocessor'):
+        part = _part(trained, section)
+        if part is not ABSENT:
+            parts[section] = _portable(part)
+    for section in ('val_dataloader', 'test_dataloader'):
+        dataset = _field_of(_part(trained, section), 'dataset')
+        if isinstance(dataset, Mapping):
+            kept = _kept(dataset, with_split=True)
+            kept['type'] = innermost_dataset(dataset).get('type')
+            parts[section] = dict(dataset=_portable(kept))
+    return parts
+
+
+def _portable(value: Any) -> Any:
+    """Return a value for JSON, without folders and without what has no effect."""
+    if isinstance(value, Mapping):
+        kept = {}
+        for key, item in value.items():
+            if key not in WITHOUT_EFFECT or key == '_scope_':
+                kept[str(key)] = _portable(item)
+        return kept
+    if isinstance(value, (list, tuple)):
+        return [_portable(item) for item in value]
+    if isinstance(value, (str, Unreadable)):
+        return _name_in_folder(_text_of(value))
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    return repr(value)
+
+
 class _Walk:
     """Walks through two configs at once, and collects what differs.
 
@@ -323,6 +367,8 @@ class _Walk:
         if not isinstance(before, Mapping) or not isinstance(after, Mapping):
             self.found.not_compared.append(name)
             return
+        before = innermost_dataset(before)
+        after = innermost_dataset(after)
         is_same_data = self._is_same_type(before, after, self.scopes)
         with_split = self.scores and is_same_data
         self.compare(name, _kept(before, with_split), _kept(after, with_split))
@@ -365,6 +411,9 @@ class _Walk:
         scopes: Scopes,
     ) -> None:
         """Compare two dicts field by field, or as a whole if they are of two classes."""
+        # An export has the numbers of keys as texts.
+        trained = {str(key): value for key, value in trained.items()}
+        now = {str(key): value for key, value in now.items()}
         scopes = (
             trained.get('_scope_', scopes[0]),
             now.get('_scope_', scopes[1]),
@@ -376,7 +425,7 @@ class _Walk:
             if not self._is_same_type(trained, now, scopes):
                 self._add(path, trained, now)
                 return
-        for key in sorted({*trained, *now} - {'type'}, key=str):
+        for key in sorted({*trained, *now} - {'type'}):
             if self._is_compared(path, key, now):
                 before = trained.get(key, ABSENT)
                 after = now.get(key, ABSENT)
@@ -387,21 +436,21 @@ class _Walk:
                 self._compare_field(path, key, before, after, scopes)
 
     def _compare_field(
-        self, path: str, key: Any, trained: Any, now: Any, scopes: Scopes
+        self, path: str, key: str, trained: Any, now: Any, scopes: Scopes
     ) -> None:
         """Compare the values of a field of two dicts."""
         field_path = f'{path}.{key}'
         if key in SOURCES and not (_names_model(trained) and _names_model(now)):
             # Where the initial weights were, which the checkpoint's have replaced.
             return
-        if is_loss(str(key)) and not self.resumes:
+        if is_loss(key) and not self.resumes:
             self.compare(
                 f'{field_path}.use_sigmoid', _uses_sigmoid(trained), _uses_sigmoid(now)
             )
             return
         self.compare(field_path, trained, now, scopes)
 
-    def _is_compared(self, path: str, key: Any, now: Mapping[Any, Any]) -> bool:
+    def _is_compared(self, path: str, key: str, now: Mapping[Any, Any]) -> bool:
         """Return whether a field of a dict at a path is compared."""
         recorded = RECORDED.get(_bare(now.get('type')))
         if recorded is not None:
@@ -416,7 +465,7 @@ class _Walk:
             return key not in OF_SCHEDULE
         if self.resumes or section not in ('model', 'data_preprocessor'):
             return True
-        return not acts_in_training_only(str(key))
+        return not acts_in_training_only(key)
 
     def _is_same_type(
         self, trained: Mapping[Any, Any], now: Mapping[Any, Any], scopes: Scopes
@@ -475,13 +524,19 @@ def _are_equal(trained: Any, now: Any) -> bool:
         if len(trained) != len(now):
             return False
         return all(itertools.starmap(_are_equal, zip(trained, now, strict=True)))
-    if isinstance(trained, str) and isinstance(now, str):
-        return trained == now or _name_in_folder(trained) == _name_in_folder(now)
+    if isinstance(trained, (str, Unreadable)) and isinstance(now, (str, Unreadable)):
+        # An export has the text of what is no data.
+        before = _name_in_folder(_text_of(trained))
+        return before == _name_in_folder(_text_of(now))
     if isinstance(trained, float) and isinstance(now, float):
         return trained == now or (math.isnan(trained) and math.isnan(now))
     if ABSENT in (trained, now):
         return trained in (ABSENT, None) and now in (ABSENT, None)
     return bool(trained == now)
+
+
+def _text_of(value: str | Unreadable) -> str:
+    return value.text if isinstance(value, Unreadable) else value
 
 
 def _name_in_folder(text: str) -> str:
@@ -509,7 +564,7 @@ def _uses_sigmoid(loss: Any) -> bool:
 def _is_unknown(trained: Any, now: Any) -> bool:
     """Return whether one of two values is unknown: no data, or in a file that is not read."""
     for value, other in ((trained, now), (now, trained)):
-        if isinstance(value, Unreadable) and value is not ABSENT:
+        if isinstance(value, Unreadable):
             return True
         is_file = isinstance(value, str) and bool(Path(value).suffix)
         if is_file and isinstance(other, (Mapping, list, tuple)):
@@ -517,13 +572,13 @@ def _is_unknown(trained: Any, now: Any) -> bool:
     return False
 
 
-def _default_of(node: Mapping[Any, Any], key: Any, scope: Any) -> Any:
+def _default_of(node: Mapping[Any, Any], key: str, scope: Any) -> Any:
     """Return the default of a field of the class that a dict names, or :data:`ABSENT`.
 
     Args:
         node (Mapping): A dict of the config that is used now, whose classes are imported
             for it anyway. Never one of a checkpoint, which could name any module.
-        key: The field.
+        key (str): The field.
         scope (str): Where the type is looked up.
     """
     name = node.get('type')
@@ -534,7 +589,7 @@ def _default_of(node: Mapping[Any, Any], key: Any, scope: Any) -> Any:
     except UserError:  # misspelt; building it is an error
         return ABSENT
     for each in classes:
-        default = default_of(each, str(key))
+        default = default_of(each, key)
         if default is not NO_DEFAULT:
             return plain_value(default)
     return ABSENT
@@ -594,6 +649,8 @@ def as_code(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         items = ', '.join(as_code(item) for item in value)
         return f'[{items}]' if isinstance(value, list) else f'({items})'
+    if value is ABSENT:
+        return 'left out'
     if isinstance(value, Unreadable):
         return brief(value.text)
     try:
@@ -652,14 +709,14 @@ def compare_with_training(
     found = compare_with(checkpoint, cfg, use)
     if strict and not found.is_empty:
         raise CheckpointError(
-            f'{origin} {found.in_a_line()}. Fix: the config and the options of its training; or '
+            f'{found.in_a_line(origin)}. Fix: the config and the options of its training; or '
             'leave out --strict-config (strict_config=True).'
         )
-    logger = MMLogger.get_current_instance()
     if found.differences:
-        logger.warning(f'{origin} {found}')
+        text = found.in_lines(origin)
+        print_log(text, logger='current', level=logging.WARNING)
     elif not found.is_empty:
-        logger.info(f'{origin} {found}', extra=SHOWN)
+        MMLogger.get_current_instance().info(found.in_lines(origin), extra=SHOWN)
 
 
 def compare_with(
