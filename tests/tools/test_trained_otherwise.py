@@ -35,9 +35,8 @@ OTHER = {
 
 @pytest.fixture(autouse=True)
 def warnings(tmp_path, monkeypatch) -> list[str]:
-    """What is warned of, in an empty folder with a picture and two configs."""
+    """What is warned of, in a folder with two configs."""
     monkeypatch.chdir(tmp_path)
-    np.save('unused.npy', np.zeros(1))
     base = f"_base_ = '{find_config(DEMO)}'\n"
     Path('same.py').write_text(base)
     Path('other.py').write_text(base + '\n'.join(OTHER.values()))
@@ -51,9 +50,8 @@ def weights() -> str:
 def runner_of(config: str, strict: bool) -> Runner:
     """A Runner that somebody builds from a config with the hook."""
     cfg = read_config(config)
-    cfg.default_hooks.whole = dict(
-        type='lm4ve.WholeCheckpointHook', strict_config=strict
-    )
+    hook = dict(type='lm4ve.WholeCheckpointHook', strict_config=strict)
+    cfg.default_hooks.whole_checkpoint = hook
     name = Path.cwd().name + config
     cfg.update(work_dir='work', load_from=weights(), experiment_name=name)
     return Runner.from_cfg(cfg)
@@ -92,9 +90,8 @@ def host_api(config: str, strict: bool) -> None:
     from mmpretrain import get_model
 
     cfg = read_config(config)
-    cfg.default_hooks.whole_checkpoint = dict(
-        type='lm4ve.WholeCheckpointHook', strict_config=strict
-    )
+    hook = dict(type='lm4ve.WholeCheckpointHook', strict_config=strict)
+    cfg.default_hooks.whole_checkpoint = hook
     get_model(cfg, pretrained=weights())
 
 

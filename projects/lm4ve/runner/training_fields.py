@@ -64,7 +64,7 @@ SOURCES = {'checkpoint', 'pretrained'}
 #: (``lm4ve/necks/record.py``, ``lm4ve/blocks/provenance.py``).
 RECORDED: dict[str, tuple[set[str], set[str]]] = {
     'LLMBlockNeck': ({'block'}, {'block', 'train_queries'}),
-    'LLMBlock': ({'dtype'}, {'dtype'}),
+    'LLMBlock': (set(), set()),
 }
 #: Classes that compute the same in evaluation, from the same weights.
 SAME_IN_EVALUATION = {'SyncBN': 'BN', 'MMSyncBN': 'BN', 'naiveSyncBN': 'BN'}
