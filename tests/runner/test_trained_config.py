@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import MMLogger
 
@@ -405,6 +406,13 @@ def endless() -> dict[str, Any]:
     return dict(model=value)
 
 
+def deep() -> dict[str, Any]:
+    value: Any = 1
+    for _ in range(400):
+        value = dict(type='A', width=value)
+    return dict(model=value)
+
+
 HOSTILE: dict[str, Callable[[], Any]] = {
     'no Python': lambda: 'model = dict(',
     'a null byte': lambda: 'model = "\0"',
@@ -417,8 +425,14 @@ HOSTILE: dict[str, Callable[[], Any]] = {
     'a huge number': lambda: 'model = dict(type="A", width=0x' + 'f' * 100_000 + ')',
     'a number': lambda: 3,
     'a list': lambda: [3],
+    'tensors': lambda: torch.ones(3),
+    'a dict of tensors': lambda: dict(model=dict(type='A', width=torch.ones(3))),
     'billions of values': billions,
     'a list that holds itself': endless,
+    'deep dicts': deep,
+    'deep calls': lambda: 'model = ' + 'dict(a=' * 150 + '1' + ')' * 150,
+    'a key of many digits': lambda: dict(model={'9' * 9000: 1}),
+    'a set': lambda: 'model = dict(type="A", width={1, 2})',
     'keys of other types': lambda: {1: 2, 'model': {(1, 2): 3, 4: 5, None: 6}},
     'control characters': lambda: 'model = dict(type="A", width="\\x1b[2J\\n")',
 }

@@ -18,6 +18,8 @@ LONGEST_TEXT = 1_000_000
 #: A config of more values is not read. A pickle of some bytes can stand for billions, as
 #: it may hold the same list again and again.
 MOST_VALUES = 300_000
+#: A config whose dicts and lists are nested more deeply is not read.
+DEEPEST = 50
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Unreadable:
 
 
 class _TooLargeError(Exception):
-    """There are more values than :data:`MOST_VALUES`."""
+    """A config exceeds :data:`LONGEST_TEXT`, :data:`MOST_VALUES` or :data:`DEEPEST`."""
 
 
 def stored_config(meta: Mapping[str, Any]) -> dict[str, Any] | Unreadable | None:
@@ -48,20 +50,24 @@ def stored_config(meta: Mapping[str, Any]) -> dict[str, Any] | Unreadable | None
         None: The checkpoint has none.
     """
     stored = meta.get('cfg')
-    if not stored:  # a runner that was built without a config writes an empty text
+    if stored is None or (isinstance(stored, str) and not stored):
+        # MMEngine writes an empty text for a runner that was built without a config.
         return None
     try:
         if isinstance(stored, str):
-            return _from_text(stored)
-        if isinstance(stored, Mapping):
-            return _from_dict(stored)
+            fields: Any = _from_text(stored)
+        elif isinstance(stored, Mapping):
+            fields = stored
+        else:
+            return Unreadable(f'a {type(stored).__name__}')
+        _check_size(fields, iter(range(MOST_VALUES)), DEEPEST)
+        return plain_config(fields)
     except (SyntaxError, ValueError, TypeError) as e:
         return Unreadable(f'no Python data: {e}')
     except (RecursionError, MemoryError):
         return Unreadable('nested too deeply')
     except _TooLargeError:
         return Unreadable('too large')
-    return Unreadable(f'a {type(stored).__name__}')
 
 
 def _from_text(text: str) -> dict[str, Any]:
@@ -93,24 +99,18 @@ def _unreadable(node: ast.expr) -> Unreadable:
     return Unreadable(ast.unparse(node))
 
 
-def _from_dict(fields: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return the fields of a config that a file holds as a dict.
+def _check_size(value: Any, left: Iterator[int], depth: int) -> None:
+    """Refuse a value with too many values in it, or too deep ones.
+
+    Args:
+        value: The value.
+        left (Iterator[int]): Has an item for each value that may still come.
+        depth (int): How many dicts and lists may still be within each other.
 
     Raises:
-        _TooLargeError: It has more than :data:`MOST_VALUES` values.
-        RecursionError: It is nested too deeply, or holds itself.
+        _TooLargeError: It is too large, or holds itself.
     """
-    _count(fields, iter(range(MOST_VALUES)))
-    return plain_config(fields)
-
-
-def _count(value: Any, left: Iterator[int]) -> None:
-    """Take a number for each value within a value.
-
-    Raises:
-        _TooLargeError: None is left.
-    """
-    if next(left, None) is None:
+    if next(left, None) is None or depth == 0:
         raise _TooLargeError
     children: Iterable[Any] = ()
     if isinstance(value, Mapping):
@@ -118,7 +118,7 @@ def _count(value: Any, left: Iterator[int]) -> None:
     elif isinstance(value, (list, tuple)):
         children = value
     for child in children:
-        _count(child, left)
+        _check_size(child, left, depth - 1)
 
 
 def plain_config(cfg: Mapping[Any, Any]) -> dict[str, Any]:
@@ -136,6 +136,8 @@ def plain_value(value: Any) -> Any:
     A class or a function, which configs may have as a ``type``, becomes its name with its
     module. Another object becomes an :class:`Unreadable`.
     """
+    if isinstance(value, Unreadable):
+        return value
     if isinstance(value, Mapping):
         return {key: plain_value(item) for key, item in value.items()}
     if isinstance(value, list):

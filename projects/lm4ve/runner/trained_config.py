@@ -227,11 +227,13 @@ def _in_order(found: Iterable[Difference]) -> list[Difference]:
     return kept
 
 
-def _place_of(difference: Difference) -> list[tuple[int, int | str]]:
+def _place_of(difference: Difference) -> list[tuple[int, str]]:
     """Return by what differences are sorted: numbers in a field come in their order."""
-    place: list[tuple[int, int | str]] = []
+    place = []
     for part in difference.field.split('.'):
-        place.append((0, int(part)) if part.isdecimal() else (1, part))
+        # Of two numbers, the one with fewer digits comes first.
+        digits = len(part) if part.isdecimal() else 0
+        place.append((digits, part))
     return place
 
 
