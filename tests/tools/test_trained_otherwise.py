@@ -156,9 +156,9 @@ def test_resumed_training_lists_what_acts_in_training(warnings):
     assert lines == [
         'data_preprocessor.std: trained with [95.9, 95.9, 95.9], now [50, 50, 50]',
         'model.head.loss.label_smooth_val: trained with 0.1, now 0.5',
-        'optim_wrapper.clip_grad: trained without it, now dict(max_norm=3.0)',
-        'optim_wrapper.optimizer.betas: trained with (0.9, 0.999), now (0.5, 0.9), '
-        'which does not apply',
+        "optim_wrapper.clip_grad: trained without it, now {'max_norm': 3.0}",
+        'optim_wrapper.optimizer.betas: trained without it, now [0.5, 0.9], '
+        'which does not apply: the optimizer keeps its state',
     ]
 
 

@@ -22,8 +22,6 @@ from torch import nn
 _NUMBERS = {int, float, bool}
 #: The types of all values in a config.
 _PLAIN = _NUMBERS | {str, dict, list, tuple, type(None)}
-#: What :func:`default_of` returns where there is no default.
-NO_DEFAULT = object()
 #: Stands for a type that is none of these, for which no value is refused.
 _ANYTHING = object()
 #: The types of a parameter in words, in the order of a message.
@@ -86,25 +84,6 @@ def signature_of(target: Any) -> Signature:
         if not _only_passes_on_keywords(constructor):
             return Signature(parameters, is_open=True)
     return Signature(parameters, is_open=False)
-
-
-def default_of(target: Any, name: str) -> Any:
-    """Return the default of an argument of a class or function, or :data:`NO_DEFAULT`.
-
-    Of a class, the first constructor that names the argument counts, from the class up.
-    """
-    functions = [target]
-    if inspect.isclass(target):
-        functions = [constructor for _, constructor in _constructors(target)]
-    for function in functions:
-        try:
-            parameters = inspect.signature(function).parameters
-        except (TypeError, ValueError):  # written in C
-            return NO_DEFAULT
-        if name in parameters:
-            default = parameters[name].default
-            return NO_DEFAULT if default is inspect.Parameter.empty else default
-    return NO_DEFAULT
 
 
 def _constructors(cls: type) -> Iterator[tuple[type, Callable[..., Any]]]:

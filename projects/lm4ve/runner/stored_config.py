@@ -1,4 +1,4 @@
-"""Read the config that a checkpoint stores, as data, and reduce a config to what is compared.
+"""Read the config that a checkpoint stores, as data.
 
 MMEngine stores a config as the text of a Python file (``meta['cfg']``). Its own reader
 (``Config.fromstring``) runs that text. Here only literals are read: a text from a file
@@ -7,19 +7,11 @@ that somebody else wrote executes nothing.
 
 import ast
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from lm4ve.runner.literals import value_of
-
-#: Longer texts are not parsed: a megabyte takes some hundred megabytes of memory.
-LONGEST_TEXT = 1_000_000
-#: A config of more values is not read. A pickle of some bytes can stand for billions, as
-#: it may hold the same list again and again.
-MOST_VALUES = 300_000
-#: A config whose dicts and lists are nested more deeply is not read.
-DEEPEST = 50
 
 
 @dataclass(frozen=True)
@@ -32,9 +24,10 @@ class Unreadable:
 
     text: str
 
+    def __str__(self) -> str:
+        return self.text
 
-class _TooLargeError(Exception):
-    """A config exceeds :data:`LONGEST_TEXT`, :data:`MOST_VALUES` or :data:`DEEPEST`."""
+    __repr__ = __str__
 
 
 def stored_config(meta: Mapping[str, Any]) -> dict[str, Any] | Unreadable | None:
@@ -55,19 +48,14 @@ def stored_config(meta: Mapping[str, Any]) -> dict[str, Any] | Unreadable | None
         return None
     try:
         if isinstance(stored, str):
-            fields: Any = _from_text(stored)
-        elif isinstance(stored, Mapping):
-            fields = stored
-        else:
-            return Unreadable(f'a {type(stored).__name__}')
-        _check_size(fields, iter(range(MOST_VALUES)), DEEPEST)
-        return plain_config(fields)
+            return _from_text(stored)
+        if isinstance(stored, Mapping):
+            return plain_config(stored)
     except (SyntaxError, ValueError, TypeError) as e:
         return Unreadable(f'no Python data: {e}')
     except (RecursionError, MemoryError):
         return Unreadable('nested too deeply')
-    except _TooLargeError:
-        return Unreadable('too large')
+    return Unreadable(f'a {type(stored).__name__}')
 
 
 def _from_text(text: str) -> dict[str, Any]:
@@ -78,10 +66,7 @@ def _from_text(text: str) -> dict[str, Any]:
     Raises:
         SyntaxError, ValueError: It is no Python.
         TypeError: A key of a dict has no hash.
-        _TooLargeError: It is too long.
     """
-    if len(text) > LONGEST_TEXT:
-        raise _TooLargeError
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # of the text, such as an unknown escape
         tree = ast.parse(text)
@@ -99,28 +84,6 @@ def _unreadable(node: ast.expr) -> Unreadable:
     return Unreadable(ast.unparse(node))
 
 
-def _check_size(value: Any, left: Iterator[int], depth: int) -> None:
-    """Refuse a value with too many values in it, or too deep ones.
-
-    Args:
-        value: The value.
-        left (Iterator[int]): Has an item for each value that may still come.
-        depth (int): How many dicts and lists may still be within each other.
-
-    Raises:
-        _TooLargeError: It is too large, or holds itself.
-    """
-    if next(left, None) is None or depth == 0:
-        raise _TooLargeError
-    children: Iterable[Any] = ()
-    if isinstance(value, Mapping):
-        children = value.values()
-    elif isinstance(value, (list, tuple)):
-        children = value
-    for child in children:
-        _check_size(child, left, depth - 1)
-
-
 def plain_config(cfg: Mapping[Any, Any]) -> dict[str, Any]:
     """Return a config as plain data: dicts, lists, tuples, numbers, texts.
 
@@ -136,8 +99,6 @@ def plain_value(value: Any) -> Any:
     A class or a function, which configs may have as a ``type``, becomes its name with its
     module. Another object becomes an :class:`Unreadable`.
     """
-    if isinstance(value, Unreadable):
-        return value
     if isinstance(value, Mapping):
         return {key: plain_value(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -59,32 +59,14 @@ _DROPPING = re.compile(
 _LOSS = re.compile(r'loss(es)?(_\w+)?|\w+_loss')
 #: Fields that name where weights come from.
 SOURCES = {'checkpoint', 'pretrained'}
-#: Class -> its fields that are compared: when it evaluates, and when its training goes on.
-#: The others are in the record in its state, which refuses other ones
-#: (``lm4ve/necks/record.py``, ``lm4ve/blocks/provenance.py``).
-RECORDED: dict[str, tuple[set[str], set[str]]] = {
-    'LLMBlockNeck': ({'block'}, {'block', 'train_queries'}),
-    'LLMBlock': (set(), set()),
-}
+#: Class -> its fields that are compared. The others are in the record in its state, which
+#: refuses other ones (``lm4ve/necks/record.py``, ``lm4ve/blocks/provenance.py``).
+RECORDED: dict[str, set[str]] = {'LLMBlockNeck': {'block'}, 'LLMBlock': set()}
 #: Classes that compute the same in evaluation, from the same weights.
 SAME_IN_EVALUATION = {'SyncBN': 'BN', 'MMSyncBN': 'BN', 'naiveSyncBN': 'BN'}
 #: Fields of an optimizer that a resumed training refuses (:mod:`.runner`), and the size
 #: of its batch.
 OF_OPTIMIZER = {'accumulative_counts', 'lr', 'weight_decay'}
-#: Fields of schedules that follow the length of a training. The runner warns of other
-#: ends by the checkpoint's state.
-OF_SCHEDULE = {
-    'T_max',
-    'begin',
-    'by_epoch',
-    'convert_to_iter_based',
-    'end',
-    'eta_max',
-    'milestones',
-    'skipped',
-    'step_size',
-    'total_steps',
-}
 
 
 def is_loss(field: str) -> bool:
