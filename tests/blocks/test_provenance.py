@@ -130,7 +130,7 @@ def test_a_damaged_record_is_named(checkpoints, record):
 
 WRONG_FIELDS = [
     (dict(shadow=True), 'unknown field.*shadow'),
-    (dict(format=99), 'format=99, expected 1'),
+    (dict(format=99), 'format=99, expected one of 1, 2'),
     (dict(dtype='garbage'), "dtype='garbage' is none of"),
     (dict(config=5), 'config=5 has another type'),
     (dict(layers='1'), 'layers=.*another type'),

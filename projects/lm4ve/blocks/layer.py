@@ -16,13 +16,14 @@ from transformers import PretrainedConfig
 
 from lm4ve.blocks.families.spec import HALVES, LayerSpec
 from lm4ve.blocks.frozen import module_of, unwrap
-from lm4ve.blocks.kept_heads import (
+from lm4ve.blocks.heads import (
+    GROUPED,
+    TILED,
+    count_kv_heads,
     has_weights_of_heads,
     keep_heads,
-    repeat_for_readers,
     take_heads,
 )
-from lm4ve.blocks.kv_heads import GROUPED, TILED, shares_kv_heads, tile, tiled_order
 from lm4ve.blocks.norms import NormForm, form_of
 from lm4ve.blocks.projections import split_projections
 from lm4ve.blocks.rotary import Tables, rotate
@@ -40,9 +41,9 @@ class LLMLayer(nn.Module):
         layer (nn.Module): ``transformers``' layer with its weights.
         spec (LayerSpec): What its parts are called.
         config (PretrainedConfig): The (text) config it was built from.
-        kv_heads (str): 'grouped' or 'tiled', see :mod:`lm4ve.blocks.kv_heads`.
+        kv_heads (str): 'grouped' or 'tiled', see :mod:`lm4ve.blocks.heads`.
         kept_heads (Sequence[int], optional): The query heads that are kept, in ascending
-            order, see :mod:`lm4ve.blocks.kept_heads`. None keeps all.
+            order, see :mod:`lm4ve.blocks.heads`. None keeps all.
 
     Attributes:
         computes_all_tokens (bool): Whether all tokens are computed, whatever the
@@ -54,8 +55,11 @@ class LLMLayer(nn.Module):
             values, but not all of them the same one.
         taken_heads (list[int] | None): The kept query heads, where all of them are
             projected and normed.
-        readers (list[int] | None): How many queries read each head of keys and values;
-            None where each is read by equally many.
+        tiled (bool): Whether the heads of keys and values are repeated as a whole for
+            the queries. Otherwise each is repeated for neighbors, unless there are
+            ``kv_sources``.
+        kv_sources (list[int] | None): The head of keys and values that each kept query
+            head reads, where the kept ones are not shared evenly by neighbors.
     """
 
     computes_all_tokens = False
@@ -79,22 +83,23 @@ class LLMLayer(nn.Module):
         projections = split_projections(attention, spec, config)
         self.head_dim = projections.q.out_features // config.num_attention_heads
         q_norm, k_norm = _names_of_qk_norms(attention, spec)
-        numbers = list(range(config.num_attention_heads))
-        self.shares_kv_heads = shares_kv_heads(projections, config)
-        if kv_heads == TILED and self.shares_kv_heads:
-            numbers = tiled_order(projections, config).tolist()
-            projections = tile(projections, attention, spec, config)
-        kept = numbers
+        heads = config.num_attention_heads
+        self.shares_kv_heads = 1 < count_kv_heads(projections, heads) < heads
+        tiled = kv_heads == TILED and self.shares_kv_heads
+        kept = list(range(heads))
         if kept_heads is not None:
-            kept = [i for i, number in enumerate(numbers) if number in kept_heads]
+            kept = list(kept_heads)
+        keeps_all = len(kept) == heads
+        self.tiled = tiled and keeps_all
         self.taken_heads: list[int] | None = None
-        self.readers: list[int] | None = None
-        if len(kept) < len(numbers):
+        self.kv_sources: list[int] | None = None
+        if not keeps_all:
             norm = _part_or_identity(attention, q_norm)
             if has_weights_of_heads(norm, spec.qk_norm):
                 self.taken_heads = kept
-            projections, self.readers = keep_heads(
-                projections, kept, len(numbers), self.taken_heads is not None
+            keeps_inputs = self.taken_heads is not None
+            projections, self.kv_sources = keep_heads(
+                projections, kept, heads, tiled, keeps_inputs
             )
         self.q_proj = projections.q
         self.k_proj = projections.k
@@ -124,7 +129,7 @@ class LLMLayer(nn.Module):
         self.k_norm = _part_or_identity(attention, k_norm)
         self.v_norm = _part_or_identity(attention, spec.v_norm)
         self.sinks = _tensor_as_module(attention, 'sinks')
-        if self.sinks is not None and len(kept) < len(numbers):
+        if self.sinks is not None and not keeps_all:
             self.sinks = module_of(weight=attention.sinks[kept])
         self.layer_scale = _tensor_as_module(layer, 'layer_scalar')
         norms = spec.norms
@@ -242,7 +247,7 @@ class LLMLayer(nn.Module):
         Args:
             q (Tensor): ``[B, H, Q, d]``.
             k, v (Tensor): ``[B, KV, N, d]``, where KV divides H if there are no
-                ``readers``.
+                ``kv_sources``.
             mask (Tensor, optional): Broadcastable to ``[B, H, Q, N]``. Bool, True where
                 a query may look; else factors of the weights after softmax.
 
@@ -277,11 +282,13 @@ class LLMLayer(nn.Module):
         Returns:
             Tensor: ``[B, H, N, d]``.
         """
-        if self.readers is not None:
-            return repeat_for_readers(x, self.readers)
+        if self.kv_sources is not None:
+            return take_heads(x, self.kv_sources)
         group = heads // x.shape[1]
         if group == 1:
             return x
+        if self.tiled:
+            return x.repeat(1, group, 1, 1)
         return x.repeat_interleave(group, dim=1)
 
     def _weights(self, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:

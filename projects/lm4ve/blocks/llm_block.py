@@ -28,10 +28,9 @@ from lm4ve.blocks.config_fields import record_fields
 from lm4ve.blocks.eight_bits import EIGHT_BITS, quantize_products
 from lm4ve.blocks.freezing import TRAINABLE, freeze_final_norm, freeze_layer
 from lm4ve.blocks.frozen import Frozen, count_parameters, frozen_tensors
+from lm4ve.blocks.heads import ALL, GROUPED, TILED, resolve_heads
 from lm4ve.blocks.host_family import check_host_block
 from lm4ve.blocks.host_layer import HostRotary
-from lm4ve.blocks.kept_heads import ALL, resolve_heads
-from lm4ve.blocks.kv_heads import GROUPED, TILED
 from lm4ve.blocks.language_model import LanguageModel
 from lm4ve.blocks.layer import LLMLayer
 from lm4ve.blocks.low_rank import (
@@ -44,7 +43,7 @@ from lm4ve.blocks.low_rank import (
 )
 from lm4ve.blocks.masks import AttentionMasks, Window, mask_of_padding
 from lm4ve.blocks.provenance import ProvenanceMixin
-from lm4ve.blocks.record import BlockRecord
+from lm4ve.blocks.record import ORDERED_HEADS, BlockRecord
 from lm4ve.blocks.rotary import RotaryTables
 from lm4ve.blocks.seeding import seeded_cpu_generator
 from lm4ve.blocks.tokens import Queries, check_inputs, refuse_empty_samples
@@ -118,9 +117,9 @@ class LLMBlock(ProvenanceMixin):
             random block without a checkpoint.
         kv_heads (str): Which head of keys and values a query head reads where several
             share one: 'grouped', the language model's own, or 'tiled', as the code of
-            MedVisionLlama does (:mod:`lm4ve.blocks.kv_heads`).
+            MedVisionLlama does (:mod:`lm4ve.blocks.heads`).
         heads (Sequence, optional): The query heads to keep, from 0: the outputs of all
-            others are zero (:mod:`lm4ve.blocks.kept_heads`). ``[2, 28]`` keeps these
+            others are zero (:mod:`lm4ve.blocks.heads`). ``[2, 28]`` keeps these
             two of every layer, ``[[28], None]`` one of the first layer and all of the
             second. None keeps all.
 
@@ -336,7 +335,11 @@ class LLMBlock(ProvenanceMixin):
         recorded_kv_heads = GROUPED
         if any(layer.shares_kv_heads for layer in self.layers):
             recorded_kv_heads = self.kv_heads
+        record_format = 1
+        if recorded_kv_heads == TILED and self.trainable != 'none':
+            record_format = ORDERED_HEADS
         return BlockRecord(
+            format=record_format,
             source=model.name,
             model_type=model.config.model_type,
             layers=self.layer_indices,

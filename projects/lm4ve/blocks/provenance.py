@@ -10,7 +10,7 @@ logs what does not fit.
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -18,11 +18,12 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from lm4ve.blocks.frozen import frozen_tensors
-from lm4ve.blocks.kept_heads import ALL
-from lm4ve.blocks.kv_heads import GROUPED
+from lm4ve.blocks.heads import ALL, GROUPED, TILED
 from lm4ve.blocks.record import (
     FIELD_TYPES,
+    FORMATS,
     OPTIONAL_FIELDS,
+    ORDERED_HEADS,
     RECORDED_DTYPES,
     describe,
 )
@@ -154,8 +155,8 @@ def _find_defect(source: Any, field_types: Mapping[str, Any]) -> str:
     unknown = source.keys() - field_types.keys() - SETTINGS.keys()
     if unknown:
         return f'it has the unknown field(s) {listing(sorted(unknown))}'
-    if source.get('format', 1) != 1:
-        return f'its format={source["format"]}, expected 1'
+    if source.get('format', 1) not in FORMATS:
+        return f'its format={source["format"]}, expected one of {listing(FORMATS)}'
     if source.get('dtype', 'float32') not in RECORDED_DTYPES:
         known = ', '.join(RECORDED_DTYPES)
         return f'its dtype={source["dtype"]!r} is none of {known}'
@@ -257,6 +258,8 @@ class ProvenanceMixin(nn.Module):
         embedded = _take_embedded(state, prefix)
         if record is not None:
             source = decode_source(record, prefix + SOURCE_KEY)
+            stored = [key for key in state if key.startswith(prefix)]
+            _check_order_of_heads(source, stored)
             self._load_record(source, embedded)
         super()._load_from_state_dict(state, prefix, *others)
 
@@ -276,6 +279,7 @@ class ProvenanceMixin(nn.Module):
         differs = bool(mine) and source['fingerprint'] != self.source['fingerprint']
         if differs:
             self._check_may_replace(source, embedded)
+            _check_order_of_heads(source, embedded)
             _check_same_shapes(mine, embedded)
         if embedded and digest:
             _check_embedded(embedded, digest)
@@ -366,6 +370,28 @@ def _take_embedded(state: dict[str, Any], prefix: str) -> dict[str, Tensor]:
     return embedded
 
 
+def _check_order_of_heads(source: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Refuse weights of tiled heads that are in another order than the language model's.
+
+    Args:
+        source (Mapping): The record of a block.
+        names (Iterable[str]): The names of the block's tensors that a file holds.
+
+    Raises:
+        CheckpointError: The file is of a version that moved query heads.
+    """
+    is_ordered = source['format'] >= ORDERED_HEADS
+    if is_ordered or source.get('kv_heads') != TILED:
+        return
+    moved = [name for name in names if '.q_proj.' in name or '.o_proj.' in name]
+    if moved:
+        raise CheckpointError(
+            f"The checkpoint's {listing(moved)} were made with block.kv_heads='{TILED}' by an "
+            'lm4ve that moved query heads, and this one does not. Fix: train again, or make '
+            'the release again.'
+        )
+
+
 def _check_same_shapes(
     mine: Mapping[str, Tensor], embedded: Mapping[str, Tensor]
 ) -> None:
@@ -418,7 +444,10 @@ def accept_records(model: nn.Module, state: dict[str, Any]) -> None:
         record = block.source
         if key in state:
             record = decode_source(state[key], key)
+            prefix = key.removesuffix(SOURCE_KEY)
+            _check_order_of_heads(record, [n for n in state if n.startswith(prefix)])
         kept = {k: v for k, v in record.items() if k not in SETTINGS}
+        kept['format'] = block.source['format']
         kept['window'] = block.source['window']
         for setting in UNWRITTEN:
             if setting in block.source:

@@ -4,8 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lm4ve.blocks.kept_heads import ALL
-from lm4ve.blocks.kv_heads import GROUPED
+from lm4ve.blocks.heads import ALL, GROUPED
+
+#: The format of records beside weights of tiled heads in the language model's order. In
+#: files of format 1 query heads had been moved, so that those of a group were neighbors.
+ORDERED_HEADS = 2
+FORMATS = (1, ORDERED_HEADS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,7 +17,8 @@ class BlockRecord:
     """The record of a block. Its fields are written in this order.
 
     Attributes:
-        format (int): The version of the record itself.
+        format (int): The version of the record itself: :data:`ORDERED_HEADS` where a file
+            holds weights of tiled heads, else 1.
         source (str): The user's name of the language model.
         model_type (str): Its family.
         layers (list[int]): Which layers, from 0.

@@ -205,8 +205,8 @@ class NeckFields:
             )
         if not getattr(block, 'may_absorb', True):
             causes = (
-                'block.rotary=True, a soft mask, norms of keys, clipping, sinks or block.heads '
-                'of which more share some keys than others'
+                "block.rotary=True, block.kv_heads='tiled', a soft mask, norms of keys, "
+                'clipping, sinks or block.heads of which more share some keys than others'
             )
             field = f'neck.low_rank with {causes}'
             check(field, self.low_rank, choices=('auto', 'fold', 'off'))

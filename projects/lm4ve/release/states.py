@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from lm4ve.blocks import LLMBlock, frozen_tensors
+from lm4ve.blocks.heads import TILED
 from lm4ve.blocks.provenance import SOURCE_KEY, decode_source, encode_source
+from lm4ve.blocks.record import ORDERED_HEADS
 from lm4ve.llm.fingerprint import fingerprint, smallest_exact_dtype
 
 
@@ -25,6 +27,8 @@ def trained_state(model: nn.Module) -> dict[str, Tensor]:
         frozen = frozen_tensors(model.get_submodule(block))
         record = without_folder(decode_source(state[name]))
         record['embedded'] = fingerprint(sorted(frozen.items()))
+        if record.get('kv_heads') == TILED:
+            record['format'] = ORDERED_HEADS
         state[name] = encode_source(record)
     return state
 

@@ -49,7 +49,8 @@ def can_absorb(layer: nn.Module, has_rotary: bool, has_soft_mask: bool) -> bool:
     """Return whether 'absorb' computes the same as a layer's attention.
 
     Its keys and values must be linear functions of the tokens, softmax the last step
-    before the values, and each head of keys and values read by equally many queries.
+    before the values, and each head of keys and values read by equally many queries
+    that are neighbors.
 
     Args:
         layer (nn.Module): The block's first layer. The answer for the library's own
@@ -61,7 +62,7 @@ def can_absorb(layer: nn.Module, has_rotary: bool, has_soft_mask: bool) -> bool:
         return False
     if layer.clip is not None or layer.sinks is not None:
         return False
-    if layer.readers is not None:
+    if layer.tiled or layer.kv_sources is not None:
         return False
     return is_plain(layer.k_norm, nn.Identity) and is_plain(layer.v_norm, nn.Identity)
 

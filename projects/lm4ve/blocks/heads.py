@@ -1,10 +1,15 @@
-"""A block that keeps some query heads of its language model, ``heads=[28]``.
+"""Which query heads a layer has, and which head of keys and values each of them reads.
 
-The outputs of all other heads are zero, as where heads are ablated (Borrowed Geometry,
-arXiv 2605.00333). They are not computed: their rows of the query projection, their
-columns of the output projection, and heads of keys and values that no query reads are
-left out of the layer. So no gradient or adapter brings them back, and whatever reads a
-layer's weights is right by construction.
+Of H query heads and K heads of keys and values, LLaMA's head j reads head j // (H / K):
+those that share one are neighbors (``kv_heads='grouped'``). MedVisionLlama's code (arXiv
+2410.02458, ``src/llm/llama.py``) repeats the K heads as a whole, so that head j reads
+head j % K ('tiled'): another computation with the same weights.
+
+A block may keep some query heads, ``heads=[28]``. The outputs of all others are zero, as
+where heads are ablated (Borrowed Geometry, arXiv 2605.00333). They are not computed:
+their rows of the query projection, their columns of the output projection, and heads of
+keys and values that no query reads are left out of the layer. So no gradient or adapter
+brings them back, and whatever reads a layer's weights is right by construction.
 
 In a few families the norms of queries and keys have weights for all heads together or
 one by one (olmo2, cohere, stablelm). There queries and keys are projected and normed as
@@ -21,6 +26,9 @@ from lm4ve.blocks.frozen import linear_of
 from lm4ve.blocks.projections import Projections, select_rows
 from lm4ve.errors import UserError, check, require
 
+#: The choices of ``block.kv_heads``.
+GROUPED = 'grouped'
+TILED = 'tiled'
 #: What the record of a block has where every head is kept.
 ALL = 'all'
 
@@ -96,28 +104,36 @@ def has_weights_of_heads(norm: nn.Module, qk_norm: str) -> bool:
     return True
 
 
+def count_kv_heads(projections: Projections, heads: int) -> int:
+    """Return how many heads of keys and values an attention with ``heads`` queries has."""
+    head_dim = projections.q.out_features // heads
+    return projections.k.out_features // head_dim
+
+
 def keep_heads(
-    projections: Projections, kept: Sequence[int], heads: int, keeps_inputs: bool
+    projections: Projections,
+    kept: Sequence[int],
+    heads: int,
+    tiled: bool,
+    keeps_inputs: bool,
 ) -> tuple[Projections, list[int] | None]:
     """Cut an attention's projections down to the query heads that are kept.
 
     Args:
-        projections (Projections): The attention's. Query heads that share a head of
-            keys and values are neighbors.
-        kept (Sequence[int]): The places of these heads among all, in ascending order.
+        projections (Projections): The attention's.
+        kept (Sequence[int]): The numbers of these heads, in ascending order.
         heads (int): The number of all.
+        tiled (bool): Whether the heads of keys and values are repeated as a whole.
         keeps_inputs (bool): Leave the projections to queries, keys and values whole.
 
     Returns:
-        tuple[Projections, list[int] | None]: The projections, and for each head of keys
-        and values in them how many kept queries read it; None if that is the same
-        number for all.
+        tuple[Projections, list[int] | None]: The projections, and for each kept query
+        the head of keys and values in them that it reads; None if equally many
+        neighbors share each of these heads, in their order.
     """
     head_dim = projections.q.out_features // heads
-    readers = [0] * (projections.k.out_features // head_dim)
-    group = heads // len(readers)
-    for place in kept:
-        readers[place // group] += 1
+    kv_heads = count_kv_heads(projections, heads)
+    sources = [_source_of(head, heads, kv_heads, tiled) for head in kept]
 
     rows = _rows_of_heads(kept, head_dim)
     out = projections.out
@@ -127,24 +143,44 @@ def keep_heads(
         gate = select_rows(gate, rows)
     projections = projections._replace(out=linear_of(columns, out.bias), gate=gate)
     if keeps_inputs:
-        return projections, _unless_equal(readers)
+        return projections, _unless_grouped(sources, kv_heads)
 
-    read = [place for place, count in enumerate(readers) if count > 0]
+    read = sorted(set(sources))
     kv_rows = _rows_of_heads(read, head_dim)
     k = select_rows(projections.k, kv_rows)
     v = k  # where values are keys
     if projections.v is not projections.k:
         v = select_rows(projections.v, kv_rows)
     q = select_rows(projections.q, rows)
-    readers = [readers[place] for place in read]
-    return projections._replace(q=q, k=k, v=v), _unless_equal(readers)
+    sources = [read.index(source) for source in sources]
+    projections = projections._replace(q=q, k=k, v=v)
+    return projections, _unless_grouped(sources, len(read))
 
 
-def _unless_equal(numbers: list[int]) -> list[int] | None:
-    """Return the numbers, or None if they are all the same."""
-    if len(set(numbers)) == 1:
+def _source_of(head: int, heads: int, kv_heads: int, tiled: bool) -> int:
+    """Return which head of keys and values a query head reads.
+
+    Args:
+        head (int): The number of the query head.
+        heads (int): How many query heads there are.
+        kv_heads (int): How many heads of keys and values.
+        tiled (bool): Whether these are repeated as a whole.
+    """
+    if tiled:
+        return head % kv_heads
+    group = heads // kv_heads
+    return head // group
+
+
+def _unless_grouped(sources: list[int], kv_heads: int) -> list[int] | None:
+    """Return the sources, or None if equally many neighbors read each head in turn."""
+    group = len(sources) // kv_heads
+    grouped = []
+    for source in range(kv_heads):
+        grouped.extend([source] * group)
+    if sources == grouped:
         return None
-    return numbers
+    return sources
 
 
 def _rows_of_heads(heads: Sequence[int], head_dim: int) -> Tensor:
@@ -154,21 +190,8 @@ def _rows_of_heads(heads: Sequence[int], head_dim: int) -> Tensor:
 
 
 def take_heads(x: Tensor, heads: Sequence[int]) -> Tensor:
-    """Return some heads of ``[B, H, N, d]``, by slices, which wait for no device."""
-    return torch.cat([x[:, head : head + 1] for head in heads], dim=1)
+    """Return some heads of ``[B, H, N, d]``, by slices, which wait for no device.
 
-
-def repeat_for_readers(x: Tensor, readers: Sequence[int]) -> Tensor:
-    """Repeat each head of keys or values as often as queries read it.
-
-    Args:
-        x (Tensor): ``[B, KV, N, d]``.
-        readers (Sequence[int]): How many queries read each of the KV heads.
-
-    Returns:
-        Tensor: ``[B, H, N, d]``, with H the sum of the readers.
+    A head may be taken several times.
     """
-    repeated = []
-    for head, count in enumerate(readers):
-        repeated.append(x[:, head : head + 1].expand(-1, count, -1, -1))
-    return torch.cat(repeated, dim=1)
+    return torch.cat([x[:, head : head + 1] for head in heads], dim=1)
