@@ -16,12 +16,14 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from lm4ve.blocks import FAMILIES as SPECS
-from lm4ve.blocks import LLMBlock, frozen_tensors
+from lm4ve.blocks import LLMBlock, frozen_tensors, language_model
 from lm4ve.blocks.families import OWN_LAYERS, REFUSED, WRAPPERS
 from lm4ve.blocks.host_family import HostFamily
 from lm4ve.blocks.host_layer import HostLayer
+from lm4ve.blocks.host_run import behaves_like_norm
 from lm4ve.blocks.host_trial import find_defect
 from lm4ve.errors import CheckpointError, UnsupportedModelError, UserError
+from lm4ve.llm.foreign_config import FOREIGN_FAMILIES as FOREIGN
 from lm4ve.necks import LLMBlockNeck
 from tests.helpers.closeness import assert_equal_but_for_rounding
 from tests.helpers.families import (
@@ -142,7 +144,7 @@ def test_a_block_from_disk_equals_the_layer_in_its_whole_model(
 @pytest.mark.parametrize('kind', OWN_FAMILIES)
 def test_a_final_norm_is_the_last_module_of_its_model(kind):
     block = LLMBlock(arch=OWN_FAMILIES[kind], layers=(1,))
-    path = HostFamily(config_of(kind)).spec().final_norm
+    path = HostFamily(config_of(kind)).find_final_norm()
     assert (block.final_norm is None) == (path == '')
     if not path:
         return
@@ -159,6 +161,145 @@ def test_a_final_norm_is_the_last_module_of_its_model(kind):
     for hook in hooks:
         hook.remove()
     assert calls == ['layer', 'norm']
+
+
+@pytest.mark.parametrize('kind', OWN_FAMILIES)
+def test_no_norm_means_that_the_model_returns_what_its_last_layer_does(kind):
+    if HostFamily(config_of(kind)).find_final_norm():
+        return
+    model = random_model(kind)
+    _, expected, _ = whole_model_call(model, 1, 4)
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(3, 32, (1, 4), generator=generator)
+    assert torch.equal(model(input_ids=ids)[0], expected)
+
+
+@pytest.mark.parametrize('kind', OWN_FAMILIES)
+def test_a_config_without_cache_has_the_same_rotary_embedding(kind):
+    """Of 59 families 44 were refused with ``"use_cache": false`` in their config.json."""
+    answers = []
+    for use_cache in (True, False):
+        fields = dict(OWN_FAMILIES[kind], use_cache=use_cache)
+        try:
+            block = LLMBlock(arch=fields, layers=(1,), rotary=True)
+        except UserError as error:
+            answers.append(str(error))
+        else:
+            answers.append(block.source['rotary'])
+    assert answers[0] == answers[1]
+    assert 'not seen' not in str(answers[0])
+
+
+def test_a_deep_layer_whose_model_reads_tuples_gets_its_rotary_tables():
+    """Its layers return tuples, of which a stand-in's tensor lost a dimension each time."""
+    fields = dict(OWN_FAMILIES['gpt_neox_japanese'], num_hidden_layers=6)
+    block = LLMBlock(arch=fields, layers=(5,), rotary=True)
+    assert block.source['rotary'] is True
+    assert block.final_norm is not None
+
+
+# ------------------------------------------------------------------ what is not seen
+def replace_forward(monkeypatch, kind: str, forward) -> None:
+    """Let a family's model run ``forward`` in the place of its own."""
+    model = random_model(kind)
+    monkeypatch.setattr(type(model), 'forward', forward)
+
+
+@pytest.mark.parametrize('kind', ['exaone', 'gte'])
+def test_norms_of_a_model_that_does_not_run_are_neither_taken_nor_left_out(
+    kind, monkeypatch
+):
+    def forward(self, *args, **kwargs):
+        raise RuntimeError('Tensor.item() cannot be called on meta tensors')
+
+    replace_forward(monkeypatch, kind, forward)
+    fields = OWN_FAMILIES[kind]
+    with pytest.raises(UserError, match=r"'.*orm.* is not seen \(RuntimeError: Tensor"):
+        LLMBlock(arch=fields)
+    block = LLMBlock(arch=fields, final_norm=False)
+    assert block.source['final_norm'] is False
+    with pytest.raises(UserError, match='rotary tables is not seen .RuntimeError'):
+        LLMBlock(arch=fields, final_norm=False, rotary=True)
+
+
+def test_a_model_that_fails_in_another_way_is_refused_by_name(monkeypatch):
+    def forward(self, *args, **kwargs):
+        raise KeyError('weights_of_experts')
+
+    replace_forward(monkeypatch, 'exaone', forward)
+    message = "'exaone' .*its model does not run .KeyError: 'weights_of_experts'"
+    with pytest.raises(UnsupportedModelError, match=message):
+        LLMBlock(arch=OWN_FAMILIES['exaone'])
+
+
+def test_a_norm_that_is_no_module_is_not_left_out(monkeypatch):
+    model = random_model('gte')
+    own = type(model).forward
+
+    def forward(self, *args, **kwargs):
+        output = own(self, *args, **kwargs)
+        hidden = output.last_hidden_state
+        output.last_hidden_state = nn.functional.layer_norm(hidden, hidden.shape[-1:])
+        return output
+
+    LLMBlock(arch=OWN_FAMILIES['gte'])  # which has no final norm
+    replace_forward(monkeypatch, 'gte', forward)
+    with pytest.raises(UserError, match='block.final_norm=True.*is no module'):
+        LLMBlock(arch=OWN_FAMILIES['gte'])
+    LLMBlock(arch=OWN_FAMILIES['gte'], final_norm=False)
+
+
+class GainLessOne(nn.Module):
+    """A norm as some families have it, with another name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.zeros(WIDTH))
+
+    def forward(self, x):
+        x = x * (x.square().mean(dim=-1, keepdim=True) + 1e-3).rsqrt()
+        return x * (1 + self.scale)
+
+
+class Holder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.LayerNorm(WIDTH)
+
+    def forward(self, x):
+        return self.inner(x)
+
+
+NORMS = [
+    nn.LayerNorm(WIDTH),
+    nn.LayerNorm(WIDTH, elementwise_affine=False),
+    nn.RMSNorm(WIDTH),
+    GainLessOne(),
+    Holder(),
+]
+OTHER_MODULES = [
+    nn.Identity(),
+    nn.Dropout(),
+    nn.Tanh(),
+    nn.Sigmoid(),
+    nn.GELU(),
+    nn.Softmax(dim=-1),
+    nn.Hardtanh(),
+    nn.Linear(WIDTH, WIDTH),
+    nn.Embedding(4, WIDTH),
+    nn.BatchNorm1d(8),
+    nn.LayerNorm((8, WIDTH)),
+    nn.LayerNorm(WIDTH // 2),
+    nn.ModuleList([nn.LayerNorm(WIDTH)]),
+]
+
+
+@pytest.mark.parametrize('device', ['cpu', 'meta'])
+def test_a_norm_is_known_by_what_it_computes(device):
+    for module in NORMS:
+        assert behaves_like_norm(copy.deepcopy(module).to(device), WIDTH), module
+    for module in OTHER_MODULES:
+        assert not behaves_like_norm(copy.deepcopy(module).to(device), WIDTH), module
 
 
 @pytest.mark.parametrize('kind', OWN_FAMILIES)
@@ -257,6 +398,23 @@ def test_own_layers_of_families_with_a_spec_equal_ours(checkpoints, variant):
             if causal:
                 mask = torch.ones(6, 6, dtype=torch.bool).tril()[None, None]
             assert_equal_but_for_rounding(host(x, mask), block(x), block)
+
+
+@pytest.mark.parametrize('variant', FAMILIES)
+def test_blocks_of_own_layers_equal_ours_with_their_final_norm(
+    checkpoints, variant, monkeypatch
+):
+    """As where nemotron lost a norm by the name of its class, and opt by its place."""
+    if variant in NOT_BY_THEIR_OWN or FAMILIES[variant]['model_type'] in FOREIGN:
+        return
+    path = checkpoints(variant)
+    ours = LLMBlock(path, window=False)
+    monkeypatch.setattr(language_model, 'FAMILIES', {})
+    own = LLMBlock(path, window=False)
+    assert isinstance(own.layers[0], HostLayer)
+    assert (own.final_norm is None) == (ours.final_norm is None)
+    x = tokens()
+    assert_equal_but_for_rounding(own(x), ours(x), ours)
 
 
 # ---------------------------------------------------------------- what is found out

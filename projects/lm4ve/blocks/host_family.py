@@ -10,16 +10,22 @@ import inspect
 import re
 import sys
 from collections.abc import Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import AutoModel, AutoModelForTextEncoding, PretrainedConfig
 
 from lm4ve.blocks.families import LayerSpec, unsupported
 from lm4ve.blocks.families.spec import RARE_FIELDS
 from lm4ve.blocks.host_layer import HostLayer, HostRotary
+from lm4ve.blocks.host_run import (
+    ModelRun,
+    behaves_like_norm,
+    modules_outside,
+    run_without_values,
+)
 from lm4ve.blocks.host_trial import (
     TRIED_WINDOW,
     fill_with_noise,
@@ -56,13 +62,12 @@ class HostFamily:
         model (PreTrainedModel): The library's model on the meta device, with all its
             layers.
         layers (str): The path of the list of its layers.
-        final_norm (str): The path of the norm after them.
         rotary_modules (int): How many rotary modules the model has.
         rotary (HostRotary | None): Makes the tables that the layers take.
 
     Raises:
-        UnsupportedModelError: The library cannot build the model, or its layers or
-            their final norm cannot be found for certain.
+        UnsupportedModelError: The library cannot build the model, or its layers cannot
+            be found for certain.
     """
 
     def __init__(self, config: PretrainedConfig) -> None:
@@ -74,24 +79,40 @@ class HostFamily:
             reason = f'transformers cannot build its model ({_one_line(e)})'
             raise unsupported(self.kind, reason) from e
         self.layers = self._find_layers()
-        self.final_norm = self._find_final_norm()
         modules = self._find_rotary_modules()
         self.rotary_modules = len(modules)
         self.rotary: HostRotary | None = None
         if modules:
             self.rotary = self._build_rotary(modules[0])
-        self._known_arguments: dict[int, dict[str, Any] | None] = {}
+
+    @cached_property
+    def run(self) -> ModelRun:
+        """What the library's model does around its layers.
+
+        Raises:
+            UnsupportedModelError: It fails in an unexpected way.
+        """
+        model = _build_on_meta(self.config)
+        is_encoder = bool(self.config.is_encoder_decoder)
+        try:
+            return run_without_values(model, self.layers, is_encoder)
+        except (
+            Exception
+        ) as e:  # of kinds that no model of the library is known to raise
+            reason = f'its model does not run ({_one_line(e)})'
+            raise unsupported(self.kind, reason) from e
 
     def spec(self) -> LayerSpec:
-        """Return a spec that says where layers and final norm are.
+        """Return a spec that says where the layers are.
 
-        It leaves the parts of a layer at their defaults, since none of them is read.
+        It leaves the parts of a layer at their defaults, since none of them is read. The
+        final norm is looked for by :meth:`find_final_norm`.
         """
         return LayerSpec(
             reads=RARE_FIELDS,
             experts=True,
             layers=self.layers,
-            final_norm=self.final_norm,
+            final_norm='',
         )
 
     # ------------------------------------------------------------------- for a block
@@ -143,13 +164,57 @@ class HostFamily:
         elif self.rotary is None:
             reason = 'its model makes no rotary tables outside of its layers'
         elif any(self.model_arguments(index) is None for index in indices):
-            reason = 'which layers get rotary tables cannot be seen'
+            reason = f'which layers get rotary tables is not seen ({self.run.failure})'
         if reason or self.rotary is None:
             raise UserError(
                 f"block.rotary={rotary!r}: '{self.kind}' has no layer spec, and "
                 f'{reason}. Fix: block.rotary=False.'
             )
         return self.rotary
+
+    def find_final_norm(self) -> str:
+        """Return the path of the norm that the model applies after its layers, '' if none.
+
+        It is known by what it does in a run of the model: it is called after the last
+        layer, and it behaves like a norm.
+
+        Raises:
+            UserError: It is not seen whether there is one, or there are several.
+        """
+        run = self.run
+        if run.failure:
+            outside = [path for path, _ in modules_outside(self.model, self.layers)]
+            norms = self._norms_among(outside)
+            if not norms:
+                return ''
+            reason = f'which of {listing(norms)} follows its layers is not seen ({run.failure})'
+            raise self._final_norm_error(reason)
+        norms = self._norms_among(run.after)
+        if len(norms) > 1:
+            raise self._final_norm_error(
+                f'several norms follow its layers: {listing(norms)}'
+            )
+        if norms:
+            return norms[0]
+        if not run.after and not run.hands_on:
+            raise self._final_norm_error('what follows its layers is no module')
+        return ''
+
+    def _norms_among(self, paths: Sequence[str]) -> list[str]:
+        """Return the paths of modules that behave like norms, and lie within no other."""
+        norms = []
+        for path in dict.fromkeys(paths):
+            module = self.model.get_submodule(path)
+            if behaves_like_norm(module, self.config.hidden_size):
+                norms.append(path)
+        return _outermost(norms)
+
+    def _final_norm_error(self, reason: str) -> UserError:
+        """Return the error for a final norm that is not known for certain."""
+        return UserError(
+            f"block.final_norm=True: '{self.kind}' has no layer spec, and {reason}. Fix: "
+            'block.final_norm=False.'
+        )
 
     # ------------------------------------------------------------ what the model has
     def _find_layers(self) -> str:
@@ -167,24 +232,6 @@ class HostFamily:
             reason = f'its model has not exactly one list of {count} modules ({found})'
             raise unsupported(self.kind, reason)
         return paths[0]
-
-    def _find_final_norm(self) -> str:
-        """Return the path of the norm that is defined after the layers, '' if none is.
-
-        It stands beside the list of layers, or beside the module that holds the list.
-        """
-        norms = _norms_after(self.model, self.layers)
-        holder_path, _, list_name = self.layers.rpartition('.')
-        if holder_path:
-            holder = self.model.get_submodule(holder_path)
-            for name in _norms_after(holder, list_name):
-                norms.append(f'{holder_path}.{name}')
-        if len(norms) > 1:
-            reason = f'several norms follow its layers: {listing(norms)}'
-            raise unsupported(self.kind, reason)
-        if norms:
-            return norms[0]
-        return ''
 
     def _find_rotary_modules(self) -> list[nn.Module]:
         """Return the modules outside of the layers that make rotary tables."""
@@ -218,13 +265,9 @@ class HostFamily:
     def model_arguments(self, index: int) -> dict[str, Any] | None:
         """Return what the library's model gives a layer beside the tokens, by name.
 
-        None if the model does not run on the meta device.
+        None if the model does not come to this layer without values.
         """
-        if index not in self._known_arguments:
-            model = _build_on_meta(self.config)
-            stack: Any = model.get_submodule(self.layers)
-            self._known_arguments[index] = _record_arguments(model, stack, index)
-        return self._known_arguments[index]
+        return self.run.arguments.get(index)
 
     # ---------------------------------------------------------------------- refusals
     def check_windows(self, indices: Sequence[int], causal: bool) -> None:
@@ -354,84 +397,13 @@ def _build_on_meta(config: PretrainedConfig) -> 'PreTrainedModel':
     return model
 
 
-class _Reached(Exception):
-    """The layer was called whose arguments are looked for."""
-
-
-def _record_arguments(
-    model: 'PreTrainedModel', layers: nn.ModuleList, index: int
-) -> dict[str, Any] | None:
-    """Run a model on the meta device up to a layer, and return what that is called with.
-
-    Args:
-        model (PreTrainedModel): It is changed: layers before this one hand on their
-            input.
-        layers (nn.ModuleList): Its layers.
-        index (int): The layer.
-
-    Returns:
-        dict | None: Values by argument, the tokens among them; None if the model does
-        not run there.
-    """
-    arguments: dict[str, Any] = {}
-
-    def hand_on(hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Stand in for the ``forward`` of an earlier layer."""
-        return hidden
-
-    def record(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        """Note the arguments of the layer that is looked for, and end the model's run."""
-        signature = inspect.signature(module.forward)
-        for name, value in signature.bind(*args, **kwargs).arguments.items():
-            parameter = signature.parameters[name]
-            if parameter.kind is parameter.VAR_KEYWORD:
-                arguments.update(value)
-            else:
-                arguments[name] = value
-        raise _Reached
-
-    for layer in layers[:index]:
-        layer.forward = hand_on
-    layers[index].register_forward_pre_hook(record, with_kwargs=True)
-    embedding: Any = model.get_input_embeddings()
-    width = embedding.weight.shape[1]
-    inputs = dict(
-        inputs_embeds=torch.zeros(1, 2, width, device='meta'),
-        input_ids=torch.zeros(1, 2, dtype=torch.long, device='meta'),
-    )
-    model.eval()
-    for name, value in inputs.items():  # some models take only one of them
-        try:
-            model(**{name: value})
-        except _Reached:
-            return arguments
-        except Exception:  # of many kinds: it is foreign code without values
-            arguments.clear()
-    return None
-
-
-def _norms_after(parent: nn.Module, path: str) -> list[str]:
-    """Return the names of norms among a module's children that follow another one.
-
-    Args:
-        parent (nn.Module): The module.
-        path (str): Where the other one is, which may be within a child.
-    """
-    child, _, _ = path.partition('.')
-    norms = []
-    is_after = False
-    for name, module in parent.named_children():
-        if is_after and _is_norm(module):
-            norms.append(name)
-        if name == child:
-            is_after = True
-    return norms
-
-
-def _is_norm(module: nn.Module) -> bool:
-    """Return whether a module is a norm, by the name of its class."""
-    has_parts = any(True for _ in module.children())
-    return type(module).__name__.endswith('Norm') and not has_parts
+def _outermost(paths: Sequence[str]) -> list[str]:
+    """Return the paths of modules that lie within none of the others."""
+    outermost = []
+    for path in paths:
+        if not any(path.startswith(f'{other}.') for other in paths):
+            outermost.append(path)
+    return outermost
 
 
 def _turn_buffers_into_parameters(layer: nn.Module) -> None:

@@ -325,10 +325,16 @@ class LanguageModel:
 
         Returns:
             nn.Module | None: None where the family has no such norm.
+
+        Raises:
+            UserError: The family has no spec, and it cannot be seen whether it has one.
         """
-        if not self.spec.final_norm:
+        path = self.spec.final_norm
+        if self.host is not None:
+            path = self.host.find_final_norm()
+        if not path:
             return None
-        norm = self._initialize(attrgetter(self.spec.final_norm)(self.skeleton))
+        norm = self._initialize(attrgetter(path)(self.skeleton))
         width = self.config.hidden_size
         eps = form_of(norm, width).eps
         gain, _ = affine_of(norm, eps, torch.ones(1, width))

@@ -7,6 +7,7 @@ section 3). A block builds its parts, and runs them in a loop:
     layer.py            one of them as a layer of a visual encoder
     host_layer.py       the library's own layer as one, for families without a spec
     host_family.py      where their layers are, and whether they serve
+    host_run.py         what their model does around its layers
     masks.py            which tokens a layer attends to
     rotary.py           the tables of its rotary embedding
     freezing.py         what trains
