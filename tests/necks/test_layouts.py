@@ -29,7 +29,9 @@ def test_norms_act_on_channels_in_every_layout(cfg, norm):
     x = torch.randn(2, C, 3, 4)
     expected = norm(make(norm_cfg=None)(x).flatten(2))
     torch.testing.assert_close(make(norm_cfg=cfg)(x).flatten(2), expected)
-    torch.testing.assert_close(make(norm_cfg=cfg)(x.flatten(2).mT), expected.mT)
+    tokens = x.flatten(2).mT
+    neck = make(norm_cfg=cfg, layout='BNC')
+    torch.testing.assert_close(neck(tokens), expected.mT)
 
 
 @pytest.mark.parametrize('cfg', [cfg for cfg, _ in NORMS[:2]])
@@ -57,8 +59,8 @@ class Wrapper(torch.nn.Module):
 def test_a_wrapped_norm_acts_on_the_same_channels(cfg):
     x = torch.randn(2, C, C)  # as many tokens as channels
     padding = torch.zeros(2, C, dtype=torch.bool)
-    neck = make(norm_cfg=cfg)
-    wrapped = make(norm_cfg=cfg)
+    neck = make(norm_cfg=cfg, layout='BNC')
+    wrapped = make(norm_cfg=cfg, layout='BNC')
     wrapped.norm = Wrapper(wrapped.norm)
     torch.testing.assert_close(wrapped(x), neck(x))
     if cfg['type'] in ('BN1d', 'GN'):
@@ -75,8 +77,8 @@ ASSIGNED = [torch.nn.BatchNorm1d(C), torch.nn.GroupNorm(3, C), torch.nn.LayerNor
 @pytest.mark.parametrize('norm', ASSIGNED)
 def test_an_assigned_norm_of_torch_acts_on_channels(norm, cfg):
     x = torch.randn(2, C, C)
-    tokens = make(norm_cfg=None)(x)
-    neck = make(norm_cfg=cfg)
+    tokens = make(norm_cfg=None, layout='BNC')(x)
+    neck = make(norm_cfg=cfg, layout='BNC')
     neck.norm = norm
     if isinstance(norm, torch.nn.LayerNorm):
         expected = norm(tokens)
@@ -88,7 +90,7 @@ def test_an_assigned_norm_of_torch_acts_on_channels(norm, cfg):
 def test_an_assigned_norm_of_another_class_reads_channels_last():
     x = torch.randn(2, C, C)
     norm = Wrapper(torch.nn.LayerNorm(C))
-    neck = make(norm_cfg=None)
+    neck = make(norm_cfg=None, layout='BNC')
     tokens = neck(x)
     neck.norm = norm
     torch.testing.assert_close(neck(x), norm(tokens))

@@ -349,6 +349,41 @@ def test_shuffled_tokens_change_what_positions_are(training):
     assert_equal_but_for_rounding(some[0, 0], found[0, 2], neck)
 
 
+ORDERS = [
+    dict(),
+    dict(causal=True),
+    dict(causal_suffix=1),
+    dict(causal_suffix=2),
+    dict(rotary=True),
+]
+
+
+@pytest.mark.parametrize('block', ORDERS, ids=str)
+def test_tokens_are_shuffled_wherever_their_order_matters(block):
+    x = tokens()
+    plain = build_neck(block).eval()
+    order = torch.tensor([4, 2, 0, 1, 3])
+    matters = (plain(x[:, order]) - plain(x)[:, order]).abs().max() > 1e-3
+    if not matters:
+        with pytest.raises(UserError, match='no effect'):
+            build_neck(block, shuffle_tokens=True)
+        return
+    shuffled = build_neck(block, shuffle_tokens=True).train()
+    torch.manual_seed(0)
+    effects = [(shuffled(x) - plain(x)).abs().max() for _ in range(4)]
+    assert max(effects) > 1e-3
+
+
+def test_queries_as_the_causal_suffix_do_not_see_the_order_of_tokens():
+    fields = dict(out_type='query', queries=dict(learned=2, keys=True))
+    neck = build_neck(dict(causal_suffix=2), **fields).eval()
+    x = tokens()
+    order = torch.tensor([4, 2, 0, 1, 3])
+    assert_equal_but_for_rounding(neck(x[:, order]), neck(x), neck)
+    with pytest.raises(UserError, match='no effect'):
+        build_neck(dict(causal_suffix=2), shuffle_tokens=True, **fields)
+
+
 # ---------------------------------------------------------------------- LLM4Seg's forms
 def test_llm4seg_is_causal_with_swapped_rotary_of_one_frequency(checkpoints):
     options = dict(layers=(1,), causal=True, final_norm=False)

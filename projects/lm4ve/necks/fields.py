@@ -184,10 +184,13 @@ class NeckFields:
         causal_suffix = getattr(block, 'causal_suffix', 0)
         if self.queries is not None and causal_suffix:
             _check_suffix(self.queries, causal_suffix)
-        if self.shuffle_tokens and not _depends_on_order(block):
+        # With out_type='query' the suffix is the queries, which are not shuffled.
+        has_suffix = causal_suffix > 0 and self.queries is None
+        depends_on_order = has_suffix or _depends_on_order(block)
+        if self.shuffle_tokens and not depends_on_order:
             raise UserError(
-                'neck.shuffle_tokens=True has no effect: the block is neither causal '
-                'nor rotary. Fix: block.causal=True or block.rotary=True.'
+                'neck.shuffle_tokens=True has no effect: the order of the tokens changes '
+                'nothing in the block. Fix: block.causal=True or block.rotary=True.'
             )
 
     def _check_low_rank(self, block: nn.Module) -> None:
@@ -232,6 +235,6 @@ def _check_suffix(queries: QueryFields, causal_suffix: int) -> None:
 
 
 def _depends_on_order(block: Any) -> bool:
-    """Return whether a block's outputs change with the order of its tokens."""
+    """Return whether a block's outputs change with the order of any of its tokens."""
     source = getattr(block, 'source', {})
     return bool(source.get('causal') or source.get('rotary') or source.get('window'))

@@ -105,6 +105,13 @@ class NeckInterface:
         if soft_mask is not None:
             soft_mask.progress = progress
 
+    def expect_tokens(self) -> None:
+        """Take features of three dimensions for tokens ``[B, N, C]``, whatever their sizes.
+
+        A host that makes such features says so; a layout that the user names counts more.
+        """
+        self.reader.known_dims.add(3)
+
     def pick(self, feats: Tensor | Sequence[Tensor]) -> Tensor:
         """Return the features that go through the neck; see :class:`FeatureReader`."""
         return self.reader.pick(feats)

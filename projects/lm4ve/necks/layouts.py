@@ -14,7 +14,7 @@ from lm4ve.errors import UserError
 
 #: Number of dimensions -> the layout where none is given.
 DEFAULTS = {3: 'BNC', 4: 'BCHW', 5: 'BCTHW'}
-#: Layouts that messages suggest.
+#: Layouts that encoders have, and messages suggest.
 COMMON = ('BNC', 'BCN', 'BCHW', 'BHWC', 'BCTHW', 'BTHWC', 'BTCHW')
 
 
@@ -57,6 +57,37 @@ def to_tokens(
 def _fits(x: Tensor, layout: str, channels: int) -> bool:
     """Return whether features have a layout's dimensions, and ``channels`` channels."""
     return len(layout) == x.dim() and x.shape[layout.index('C')] == channels
+
+
+def is_exported() -> bool:
+    """Return whether a program is made of the model, for features of other sizes too.
+
+    Then the sizes of the example say nothing, and a comparison of them would be part of
+    the program. (``torch.compile`` makes another program for other sizes.)
+    """
+    return torch.jit.is_tracing() or torch.compiler.is_exporting()
+
+
+def refuse_ambiguous(x: Tensor, channels: int) -> None:
+    """Refuse features of no named layout that also fit another one than the default.
+
+    Args:
+        x (Tensor): They fit the default of their number of dimensions.
+        channels (int): How many channels are expected.
+
+    Raises:
+        UserError: Several common layouts have ``channels`` channels, as BCHW and BHWC
+            of a map that is as wide as it has channels.
+    """
+    fitting = [name for name in COMMON if _fits(x, name, channels)]
+    if len(fitting) < 2:
+        return
+    choices = ' or '.join(f"layout='{name}'" for name in fitting)
+    raise UserError(
+        f'neck.layout is not set, and the first features, {list(x.shape)} with '
+        f'in_channels={channels}, may be laid out as {" or ".join(fitting)}. Fix: '
+        f'{choices} of the neck.'
+    )
 
 
 def _explain_mismatch(

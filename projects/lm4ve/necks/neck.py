@@ -94,7 +94,8 @@ class LLMBlockNeck(NeckInterface, RunsPath):
         layout (str, optional): What the dimensions of the features are, a letter for
             each: B samples, C channels, any others tokens. Default: 'BNC', 'BCHW' or
             'BCTHW' by their number. Other encoders return 'BCN', 'BHWC' or, within
-            CLIP's transformers, 'NBC'.
+            CLIP's transformers, 'NBC'. It is asked for where the first features fit
+            several.
         num_extra_tokens (int): How many class and register tokens come first, which
             'avg_featmap' leaves out of its mean (as MAE, BEiT and EVA-02 do).
         index (int): Which entry of a sequence of features the neck takes.

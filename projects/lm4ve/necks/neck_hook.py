@@ -17,7 +17,7 @@ from lm4ve.necks import host_masks
 from lm4ve.necks.host_calls import Call, close_call, open_call, running_calls
 from lm4ve.necks.host_signature import Signature, check_mask, signature_of
 from lm4ve.necks.interface import features_of
-from lm4ve.necks.layouts import DEFAULTS
+from lm4ve.necks.layouts import DEFAULTS, is_exported
 
 #: Libraries whose modules have samples first, and those parts of them that may not.
 _SAMPLES_FIRST = ('transformers.models.', 'timm.')
@@ -68,6 +68,8 @@ class ThroughNeck:
             out.
         reads_around (bool): Whether padding was ever found in a call around the place,
             not in its own.
+        seen_layouts (set[str]): The layouts that earlier features have shown to be the
+            place's. Copies of the hook for replicas share it.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class ThroughNeck:
         self.number = number
         self.key = object()
         self.reads_around = False
+        self.seen_layouts: set[str] = set()
         place = encoder.get_submodule(after)
         between = _modules_between(encoder, after)
         self.known_layout = known_layout
@@ -328,7 +331,8 @@ class ThroughNeck:
 
         Raises:
             UserError: The dimension of samples has another size than the encoder's
-                input, and another dimension has that size.
+                input, and another dimension has that size. Or both have that size, no
+                layout is named, and no earlier features have shown which one it is.
         """
         if layout == self.known_layout:
             return
@@ -341,8 +345,24 @@ class ThroughNeck:
         channel_dim = layout.index('C')
         token_dim = 3 - batch_dim - channel_dim  # the dimensions are 0, 1 and 2
         fits = x.shape[batch_dim] == samples
+        if fits and is_exported():
+            return
         fits_the_other_way = x.shape[token_dim] == samples
-        if fits or not fits_the_other_way:
+        if fits and fits_the_other_way:
+            # Of one sample with one token both layouts are the same.
+            is_known = is_named or layout in self.seen_layouts or samples == 1
+            if is_known:
+                return
+            raise UserError(
+                f"after='{self.after}' gives {list(x.shape)} of {samples} samples, and "
+                'the first features do not show whether samples or tokens come first. '
+                "Fix: layout='BNC' or layout='NBC' (as in CLIP's own transformer) of the "
+                'neck.'
+            )
+        if fits:
+            self.seen_layouts.add(layout)
+            return
+        if not fits_the_other_way:
             return
         # Frames and windows are folded into samples: a multiple of them.
         if is_named and x.shape[batch_dim] % samples == 0:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from lm4ve.errors import check
-from lm4ve.necks.layouts import to_tokens
+from lm4ve.necks.layouts import is_exported, refuse_ambiguous, to_tokens
 
 
 class Features(NamedTuple):
@@ -31,6 +31,11 @@ class FeatureReader:
         layout (str, optional): A letter for each dimension. None: by their number.
         index (int): Which entry of a sequence is read.
         keep_others (bool): Return the whole sequence, with that entry replaced.
+
+    Attributes:
+        known_dims (set[int]): The numbers of dimensions whose default layout is known to
+            be that of the features, since earlier features fitted no other, or the host
+            said so. A later batch may be as long as it is wide.
     """
 
     def __init__(
@@ -40,6 +45,7 @@ class FeatureReader:
         self.layout = layout
         self.index = index
         self.keep_others = keep_others
+        self.known_dims: set[int] = set()
 
     def pick(self, feats: Tensor | Sequence[Tensor]) -> Tensor:
         """Return the features that the neck uses: entry :attr:`index` of a sequence.
@@ -63,10 +69,15 @@ class FeatureReader:
             feats (Tensor | Sequence[Tensor]): In :attr:`layout`, or a sequence of such.
 
         Raises:
-            UserError: Another width or number of dimensions, or no such entry.
+            UserError: Another width or number of dimensions, no such entry, or no named
+                layout of features that fit several.
         """
         x = self.pick(feats)
         tokens, restore = to_tokens(x, self.channels, self.layout)
+        is_known = self.layout is not None or x.dim() in self.known_dims
+        if not is_known and not is_exported():
+            refuse_ambiguous(x, self.channels)
+            self.known_dims.add(x.dim())
         return Features(tokens, is_map=x.dim() > 3, restore=restore)
 
     def write(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lm4ve.blocks.tokens import take_tokens
 from lm4ve.registry import MODELS
+from lm4ve.tasks.base.token_neck import build_token_neck
 from lm4ve.tasks.motion.models.losses import take_agents
 
 
@@ -36,7 +37,7 @@ class MotionForecaster(BaseModel):
     ) -> None:
         super().__init__(**kwargs)
         self.encoder = MODELS.build(encoder)
-        self.neck = None if neck is None else MODELS.build(neck)
+        self.neck = build_token_neck(neck)
         self.decoder = MODELS.build(decoder)
 
     def forward(

@@ -17,6 +17,7 @@ from lm4ve.errors import CheckpointError, listing
 from lm4ve.llm.finite import check_finite
 from lm4ve.registry import MODELS
 from lm4ve.runner.checkpoint_files import read_state
+from lm4ve.tasks.base.token_neck import build_token_neck
 from lm4ve.tasks.pointcloud.structures import PointCloudDataSample
 
 
@@ -153,7 +154,7 @@ class PointCloudClassifier(BaseModel):
         )
         self.checkpoint = checkpoint
         self.backbone = MODELS.build(backbone)
-        self.neck = None if neck is None else MODELS.build(neck)
+        self.neck = build_token_neck(neck)
         self.head = MODELS.build(head)
 
     def init_weights(self) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from lm4ve.errors import build_from, check, require
 from lm4ve.registry import MODELS
+from lm4ve.tasks.base.token_neck import build_token_neck
 from lm4ve.tasks.rooms.models.fusion import AttentionPool
 from lm4ve.tasks.rooms.models.objects import Objects, Samples
 from lm4ve.tasks.rooms.models.preprocessor import TEXTS
@@ -87,7 +88,7 @@ class SQA3D(BaseModel):
         channels = self.fusion.embed_dims
         self.object_transform = nn.Linear(self.object_encoder.embed_dims, channels)
         self.text_transform = nn.Linear(self.text_encoder.embed_dims, channels)
-        self.neck = None if neck is None else MODELS.build(neck)
+        self.neck = build_token_neck(neck)
         build_pool = functools.partial(AttentionPool, channels)
         self.pools = nn.ModuleDict()
         for name in STREAMS:

@@ -5,7 +5,6 @@ section 4.5 and figure H). Source of the model: METER, arXiv 2111.02387.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from mmengine.model import BaseModel
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from lm4ve.errors import check, require
 from lm4ve.registry import MODELS
+from lm4ve.tasks.base.token_neck import build_token_neck
 from lm4ve.tasks.vqa.models.fusion import init_as_bert
 from lm4ve.text.preprocessor import check_tokenizer
 from lm4ve.text.structures import VisionLanguageDataSample
@@ -88,7 +88,7 @@ class METER(BaseModel):
             self.text_pooler,
         ]
         init_as_bert(nn.ModuleList(own_parts))
-        self.neck: Any = None if neck is None else MODELS.build(neck)
+        self.neck = build_token_neck(neck)
         self.head = MODELS.build(head)
         check_parts(self)
 
