@@ -152,6 +152,12 @@ def test_a_named_layout_asks_for_nothing():
         placed(tokens_first, layout)(square)
 
 
+def test_an_encoder_that_says_it_gives_tokens_asks_for_nothing():
+    encoder = Encoder(tokens_first=False)
+    encoder.gives_tokens = True
+    LLMBlockInsert(encoder, 'layer', NECK)(torch.randn(16, 16, 16))
+
+
 def test_a_host_of_a_known_library_asks_for_nothing():
     from transformers import ViTConfig, ViTModel
 

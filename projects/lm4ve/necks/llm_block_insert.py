@@ -86,6 +86,8 @@ def LLMBlockInsert(
         if isinstance(built, LLMBlockNeck):
             built.record.place = _describe_place(place, index, mask)
             write_record(built)
+            if _gives_tokens(encoder):
+                built.expect_tokens()
 
     is_single = has_one_place(after, before)
     hooks = _build_hooks(encoder, places, index, mask, is_single)
@@ -100,6 +102,14 @@ def LLMBlockInsert(
             capture_afterwards(place.module)
     forget_compiled_code()
     return encoder
+
+
+def _gives_tokens(encoder: nn.Module) -> bool:
+    """Return whether all features in an encoder are tokens ``[B, N, C]``, as it says itself.
+
+    It says so by ``gives_tokens = True``.
+    """
+    return bool(getattr(encoder, 'gives_tokens', False))
 
 
 def _build_necks(
@@ -244,6 +254,8 @@ def _build_hooks(
     hooks = []
     for number, place in enumerate(places):
         layout = default_fields(encoder, place.name).get('layout')
+        if _gives_tokens(encoder):
+            layout = 'BNC'
         number_in_list: int | None = number
         if is_single:
             number_in_list = None
