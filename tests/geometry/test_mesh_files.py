@@ -6,7 +6,6 @@ from plyfile import PlyData, PlyElement
 
 from lm4ve.errors import UserError
 from lm4ve.geometry.mesh_files import read_mesh
-from lm4ve.geometry.open3d_library import load_open3d
 from lm4ve.geometry.polygons import cut_polygons
 from lm4ve.geometry.surfaces import create_primitive
 from lm4ve.tasks.pointcloud.datasets.readers import read_points
@@ -126,7 +125,6 @@ def test_triangles_of_a_polygon_are_a_partition_of_it(seed):
     normal = np.cross(turn[0], turn[1])
     for place in (0, FAR):
         triangles = cut_polygons([[*range(count)]], points + place)
-        assert len(triangles) == count - 2
         along_normal = areas(points, triangles) @ normal
         assert (along_normal * np.sign(area) >= -1e-9).all()
         assert along_normal.sum() == pytest.approx(area, abs=1e-9)
@@ -145,18 +143,6 @@ def test_polygons_of_all_sizes_stay_in_their_order():
     together = cut_polygons(faces, points)
     alone = [cut_polygons([face], points) for face in faces]
     assert np.array_equal(together, np.concatenate(alone))
-
-
-@pytest.mark.parametrize('seed', range(10))
-def test_polygons_are_cut_as_open3d_cuts_them(seed, tmp_path):
-    """In the plane of x and y, and not too deep stars: of others it may get the sense wrong."""
-    rng = np.random.default_rng(seed)
-    count = int(rng.integers(4, 30))
-    points = np.c_[star(rng, count, least=0.7), np.zeros(count)]
-    path = write(tmp_path / 'a.ply', points, [[*range(count)]])
-    theirs = load_open3d().io.read_triangle_mesh(str(path))
-    ours = cut_polygons([[*range(count)]], points)
-    assert np.array_equal(ours, np.asarray(theirs.triangles))
 
 
 #: Polygons in the plane, with corners on an edge, a hole with its bridge, a U.
@@ -198,8 +184,8 @@ def test_walls_are_sampled_without_the_gap_of_a_u(tmp_path):
     assert not ((x > 1.001) & (x < 1.999) & (z > 1.001)).any()
 
 
-def test_a_polygon_that_cannot_be_cut_is_refused(tmp_path):
-    corners = [(1, 2, 0), (2, 2, 0), (2, 0, 0), (1, 2, 0), (1, 1, 0)]
-    path = write(tmp_path / 'a.off', np.array(corners, float), [[0, 1, 2, 3, 4]])
+def test_a_polygon_that_crosses_itself_is_refused(tmp_path):
+    corners = np.array([(0, 0, 0), (3, 3, 0), (3, 0, 0), (0, 1, 0)], float)
+    path = write(tmp_path / 'a.off', corners, [[0, 1, 2, 3]])
     with pytest.raises(UserError, match='a.off.*triangles'):
         read_points(path)

@@ -106,7 +106,8 @@ def _read_checked(
     Raises:
         ValueError: Faces or vertices are missing, or a face has too many corners.
     """
-    _check_most_corners(num_corners)
+    if len(num_corners) > 0 and num_corners.max() > _MOST_CORNERS:
+        raise ValueError(f'a face has more than {_MOST_CORNERS} corners')
     mesh = load_open3d().io.read_triangle_mesh(str(path))
     # A face of fewer than three corners becomes a triangle without area.
     expected = int(np.maximum(num_corners - 2, 1).sum())
@@ -122,16 +123,6 @@ def _read_checked(
     return mesh
 
 
-def _check_most_corners(num_corners: np.ndarray) -> None:
-    """Refuse a face with so many corners that to cut it into triangles takes minutes.
-
-    Args:
-        num_corners (np.ndarray): int64 ``[F]``, the corners of each face.
-    """
-    if len(num_corners) > 0 and num_corners.max() > _MOST_CORNERS:
-        raise ValueError(f'a face has more than {_MOST_CORNERS} corners')
-
-
 def _build_mesh(mesh: MeshText) -> 'TriangleMesh':
     """Check a parsed mesh and make open3d's of it, with the same float64 numbers."""
     points = _read_coordinates(mesh.vertices)
@@ -142,7 +133,6 @@ def _build_mesh(mesh: MeshText) -> 'TriangleMesh':
         # A polygon that has no area cannot be cut.
         if _has_area(face, points):
             kept_faces.append(face)
-    _check_most_corners(np.array([len(face) for face in kept_faces], np.int64))
     triangles = cut_polygons(kept_faces, points)
     open3d = load_open3d()
     return open3d.geometry.TriangleMesh(

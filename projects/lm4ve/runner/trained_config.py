@@ -305,7 +305,7 @@ def _reduced(value: Any, resumes: bool) -> Any:
     if not isinstance(value, Mapping):
         return value
     recorded = RECORDED.get(_bare(value.get('type')))
-    kept = {}
+    kept: dict[str, Any] = {}
     for name, item in value.items():
         name = str(name)
         if item is None or name in WITHOUT_EFFECT:
