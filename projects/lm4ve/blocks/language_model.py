@@ -27,6 +27,7 @@ from lm4ve.blocks.scaled import draw_like, is_drawn, scale_scores
 from lm4ve.errors import CheckpointError, UnsupportedModelError, UserError, check
 from lm4ve.llm.checkpoint import Checkpoint, open_checkpoint
 from lm4ve.llm.foreign_config import FOREIGN_FAMILIES, build_foreign_config
+from lm4ve.llm.sources import FileSource
 
 #: What is called with the name and the values of each weight as it was stored.
 OnWeight = Callable[[str, Tensor], None]
@@ -38,7 +39,8 @@ class LanguageModel:
     Only the configuration is read here; weights are read when a layer is built.
 
     Args:
-        checkpoint (str, optional): See :func:`lm4ve.llm.sources.find_files`.
+        checkpoint (str | FileSource, optional): See
+            :func:`lm4ve.llm.sources.find_files`.
         arch (dict, optional): Config fields with ``model_type``, used when
             there is no checkpoint.
 
@@ -59,7 +61,9 @@ class LanguageModel:
         UserError: Neither or both of ``checkpoint`` and ``arch`` are given.
     """
 
-    def __init__(self, checkpoint: str | None, arch: dict[str, Any] | None) -> None:
+    def __init__(
+        self, checkpoint: str | FileSource | None, arch: dict[str, Any] | None
+    ) -> None:
         if (arch is None) == (checkpoint is None):
             raise UserError(
                 f'block.checkpoint={checkpoint!r} and block.arch={arch!r}: give '

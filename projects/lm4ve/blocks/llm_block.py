@@ -50,6 +50,7 @@ from lm4ve.blocks.seeding import seeded_cpu_generator
 from lm4ve.blocks.tokens import Queries, check_inputs, refuse_empty_samples
 from lm4ve.errors import UserError, check, require
 from lm4ve.llm.fingerprint import Fingerprint
+from lm4ve.llm.sources import FileSource
 
 #: The field ``dtype`` -> the type of weights that are stored as they are.
 _DTYPES = {
@@ -75,9 +76,9 @@ class LLMBlock(ProvenanceMixin):
     """Layers of a language model as a visual encoder layer.
 
     Args:
-        checkpoint (str, optional): A local folder or file in Hugging Face,
-            Meta or GGUF format, ``package:<name>``, or a hub id ``org/name[@rev]``.
-            None needs ``arch``.
+        checkpoint (str | FileSource, optional): A local folder or file in Hugging Face,
+            Meta or GGUF format, ``package:<name>``, or a hub id ``org/name[@rev]``; or
+            a :class:`lm4ve.llm.sources.FileSource`. None needs ``arch``.
         layers (Sequence[int]): Which layers, in this order; negative counts
             from the end. Defaults to the last one.
         pretrained (bool | str): False gives the same shape with the family's random
@@ -139,7 +140,7 @@ class LLMBlock(ProvenanceMixin):
 
     def __init__(
         self,
-        checkpoint: str | None = None,
+        checkpoint: str | FileSource | None = None,
         layers: Sequence[int] = (-1,),
         pretrained: bool | str = True,
         seed: int = 0,
@@ -692,7 +693,9 @@ def _check_training(trainable: str, dtype: str, lora: Any) -> None:
         )
 
 
-def _check_pretrained(pretrained: bool | str, checkpoint: str | None) -> None:
+def _check_pretrained(
+    pretrained: bool | str, checkpoint: str | FileSource | None
+) -> None:
     """Check where the weights come from.
 
     Raises:

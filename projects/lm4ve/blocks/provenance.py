@@ -29,6 +29,7 @@ from lm4ve.blocks.record import (
 )
 from lm4ve.errors import CheckpointError, brief, listing
 from lm4ve.llm.fingerprint import fingerprint
+from lm4ve.llm.sources import FileSource
 
 #: Key of the record in a block's state dict.
 SOURCE_KEY = 'llm_source'
@@ -192,20 +193,20 @@ def _check_equal(field: str, theirs: Any, mine: Any) -> None:
     Raises:
         CheckpointError: It names the field and both values.
     """
-    if not _agree(theirs, mine):
+    if not agree(theirs, mine):
         raise CheckpointError(
             f'The checkpoint was made with {field}={theirs!r}, the config has '
             f"{mine!r}. Fix: set the checkpoint's value."
         )
 
 
-def _agree(a: Any, b: Any) -> bool:
+def agree(a: Any, b: Any) -> bool:
     """Return whether two values are equal; of dicts only the keys that both have are compared.
 
     Numbers may differ by the rounding of GGUF, which stores them in 32 bits.
     """
     if isinstance(a, dict) and isinstance(b, dict):
-        return all(_agree(a[key], b[key]) for key in a if key in b)
+        return all(agree(a[key], b[key]) for key in a if key in b)
     if isinstance(a, (int, float)) and isinstance(b, (int, float)):
         return math.isclose(a, b, rel_tol=1e-6)
     return bool(a == b)
@@ -217,7 +218,7 @@ class ProvenanceMixin(nn.Module):
     Attributes:
         source (dict): The record: name, layers, fingerprint, ..., ``dtype`` and
             :data:`SETTINGS`.
-        checkpoint (str | None): None lets a self-contained release file bring
+        checkpoint (str | FileSource | None): None lets a self-contained release file bring
             the frozen weights along.
         has_auto_dtype (bool): Whether the first checkpoint that is loaded decides the
             dtype. Later ones do not: they would read weights from their source that a
@@ -225,7 +226,7 @@ class ProvenanceMixin(nn.Module):
     """
 
     source: dict[str, Any]
-    checkpoint: str | None
+    checkpoint: str | FileSource | None
     has_auto_dtype = False
 
     def __init__(self) -> None:

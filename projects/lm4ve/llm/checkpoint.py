@@ -34,7 +34,7 @@ from lm4ve.llm.finite import check_finite
 from lm4ve.llm.gguf_files import open_gguf
 from lm4ve.llm.meta_layout import open_meta
 from lm4ve.llm.readers import open_huggingface
-from lm4ve.llm.sources import FileSource, Tensors, find_files
+from lm4ve.llm.sources import CONFIG_FILES, FileSource, Tensors, find_files
 
 # Names of LayerNorm's parameters in BERT checkpoints that were converted from
 # TensorFlow.
@@ -48,8 +48,6 @@ _IGNORED = re.compile(
 )
 # Integers and 8-bit floats need scales, which are not read.
 _TYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-#: A folder of weights has one of these two: Hugging Face's or Meta's.
-_CONFIG_FILES = ('config.json', 'params.json')
 
 
 @dataclass
@@ -238,11 +236,11 @@ def read_config_file(path: Path) -> dict[str, Any]:
     return config
 
 
-def open_checkpoint(checkpoint: str) -> Checkpoint:
+def open_checkpoint(checkpoint: str | FileSource) -> Checkpoint:
     """Find a checkpoint's files and read its configuration.
 
     Args:
-        checkpoint (str): See :func:`lm4ve.llm.sources.find_files`.
+        checkpoint (str | FileSource): See :func:`lm4ve.llm.sources.find_files`.
 
     Raises:
         CheckpointError: There is no such checkpoint, it has no configuration, or its
@@ -289,8 +287,12 @@ def _find_gguf(source: FileSource, weight_file: str | None) -> Path | None:
             return source.folder / weight_file
         return None
     names = _file_names(source)
-    files = [name for name in names if name.endswith('.gguf')]
-    if not files or any(name in names for name in _CONFIG_FILES):
+    files = []
+    for name in names:
+        # To open a pipe would wait for somebody who writes into it.
+        if name.endswith('.gguf') and (source.folder / name).is_file():
+            files.append(name)
+    if not files or any(name in names for name in CONFIG_FILES):
         return None
     if len(files) > 1:
         raise CheckpointError(

@@ -36,6 +36,8 @@ PACKAGED_MODELS = {
     ),
 }
 _WEIGHT_FILES = ('.safetensors', '.bin', '.pth', '.pt', '.gguf', '.index.json')
+#: A folder of weights has one of these two: Hugging Face's or Meta's.
+CONFIG_FILES = ('config.json', 'params.json')
 _HUB_ID = re.compile(r'[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?')
 
 
@@ -204,12 +206,13 @@ def locate_packaged(
     return weights
 
 
-def find_files(checkpoint: str) -> tuple[FileSource, str | None]:
+def find_files(checkpoint: str | FileSource) -> tuple[FileSource, str | None]:
     """Find where the files of a ``checkpoint`` argument are. Nothing is downloaded yet.
 
     Args:
-        checkpoint (str): A local folder, a local weight file (GGUF too), a
-            ``package:<name>``, or a hub id ``org/name[@revision]``.
+        checkpoint (str | FileSource): A local folder, a local weight file (GGUF too), a
+            ``package:<name>``, or a hub id ``org/name[@revision]``; or the source, if
+            it is known.
 
     Returns:
         tuple[FileSource, str | None]: The source, and the one weight file the
@@ -218,6 +221,8 @@ def find_files(checkpoint: str) -> tuple[FileSource, str | None]:
     Raises:
         CheckpointError: The text is neither an existing path nor a hub id.
     """
+    if isinstance(checkpoint, FileSource):
+        return checkpoint, None
     text = str(checkpoint)
     scheme, _, packaged = text.partition(':')
     if scheme == 'package':
@@ -236,3 +241,28 @@ def find_files(checkpoint: str) -> tuple[FileSource, str | None]:
         f"block.checkpoint='{text}' does not exist or is no folder, no weight file "
         f'({", ".join(_WEIGHT_FILES)}), no package:<name> and no hub id (org/name).'
     )
+
+
+def find_cached(hub_id: str) -> FileSource | None:
+    """Find the files of a hub repository that were downloaded before.
+
+    Nothing is asked of the hub, then or later: a source with a folder reads that. (Not
+    ``local_files_only`` of the hub's library, which sends a request of its own.)
+
+    Args:
+        hub_id (str): ``org/name`` or ``org/name@revision``.
+
+    Returns:
+        FileSource | None: The source, named by its hub id; None if the hub's cache does
+        not have it.
+    """
+    source = FileSource(hub_id)
+    for filename in CONFIG_FILES:
+        path = huggingface_hub.try_to_load_from_cache(
+            source.repository, filename, revision=source.revision
+        )
+        if isinstance(
+            path, str
+        ):  # it may also know that the repository has no such file
+            return FileSource(hub_id, Path(path).parent)
+    return None

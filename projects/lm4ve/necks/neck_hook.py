@@ -399,6 +399,17 @@ class Around:
         close_call(self.hook.key, self.signature)
 
 
+def remove_hooks(encoder: nn.Module) -> None:
+    """Remove the hooks of all places of an encoder, which computes without its necks then."""
+    for module in encoder.modules():
+        for hooks in (module._forward_hooks, module._forward_pre_hooks):
+            for key, hook in list(hooks.items()):
+                # A hook is a `ThroughNeck`, or a method of one or of an `Around`.
+                owner = getattr(hook, '__self__', hook)
+                if isinstance(owner, (ThroughNeck, Around)):
+                    del hooks[key]
+
+
 def _exchange_hook(module: nn.Module, attribute: str, old: Any, new: Any) -> None:
     """Replace a hook of a replica by another, and leave the original module as it is.
 

@@ -5,13 +5,14 @@ neither the language model nor the frozen rest of the encoder is in it. A folder
 was made around other weights is refused before anything of the model is changed.
 """
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.dist import get_rank
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
@@ -21,21 +22,28 @@ from lm4ve.errors import CheckpointError, UserError, listing, require
 from lm4ve.files import write_atomically, write_json
 from lm4ve.llm.fingerprint import fingerprint
 from lm4ve.llm.finite import check_finite
+from lm4ve.necks.encoder_example import Example
+from lm4ve.necks.folder_config import (
+    CONFIG_FILE,
+    FORMAT,
+    FolderConfig,
+    describe_arguments,
+    parse_config,
+    read_config,
+)
+from lm4ve.necks.host_settings import check_settings, settings_of
 from lm4ve.necks.neck import LLMBlockNeck
 from lm4ve.necks.places import find_places, has_one_place
-from lm4ve.necks.wrapping import build_necks, insert
+from lm4ve.necks.saved_block import SavedLanguageModel, block_of
+from lm4ve.necks.wrapping import block_config, build_necks, insert
 from lm4ve.version import __version__
 
 WEIGHTS_FILE = 'lm4ve_model.safetensors'
-CONFIG_FILE = 'lm4ve_config.json'
-FORMAT = 1
-#: The arguments of :func:`lm4ve.wrap` that a folder has, beside the block.
-_ARGUMENTS = ('after', 'index', 'before', 'share_block', 'neck', 'mask')
 #: Name of the neck in the model that has it.
 _NECK = 'llm_neck.'
 
 
-def save_pretrained(model: nn.Module, folder: str | Path) -> None:
+def save_pretrained(model: nn.Module, folder: str | Path, example: Any = None) -> None:
     """Write what was trained of a wrapped model.
 
     That is the neck, every parameter with ``requires_grad`` and every buffer, as
@@ -44,13 +52,25 @@ def save_pretrained(model: nn.Module, folder: str | Path) -> None:
     split the model, every process has to call this function, and the one of rank 0
     writes.
 
+    What no weight shows of the encoder (heads, activation, epsilon) is written as its
+    library says it: the ``config`` of a model of ``transformers``, the architecture in
+    ``pretrained_cfg`` of a timm model. A module of torch says nothing, and timm's card
+    nothing of arguments that were overridden: only ``example`` shows these.
+
     Args:
         model (nn.Module): The result of :func:`wrap`; also within
             DistributedDataParallel, ``torch.compile`` or ``peft``.
         folder (str | Path): It is made if it is not there.
+        example (Tensor | Sequence | Mapping, optional): An input of the model, as its
+            ``forward`` takes it: a tensor, or a tuple or dict of tensors. It is written
+            with the encoder's output for it, without the block, in evaluation and in
+            fp32 on the CPU, and :func:`from_pretrained` compares. A copy of the encoder
+            computes it, so the model stays as it is. Both together have at most 1 MiB:
+            one picture of 224 x 224 pixels has 600 kB, half of that in float16.
 
     Raises:
-        UserError: The model was not wrapped, or the folder cannot be written.
+        UserError: The model was not wrapped, the folder cannot be written, or the
+            encoder does not run on ``example``.
     """
     wrapped: Any = _unwrapped(model)
     if not hasattr(wrapped, 'llm_inserted'):
@@ -69,14 +89,18 @@ def save_pretrained(model: nn.Module, folder: str | Path) -> None:
         format=FORMAT,
         lm4ve=__version__,
         model=_class_name(wrapped),
-        **wrapped.llm_inserted,
+        **describe_arguments(wrapped.llm_inserted, Path(folder)),
         record=getattr(first_neck.block, 'source', None),
         frozen_encoder=frozen_fingerprint,
+        host=settings_of(wrapped),
     )
+    parse_config(config)  # what cannot be read is not written
     kept = {}
     for name, tensor in state.items():
         if name not in frozen:
             kept[name] = _gather(tensor).to('cpu', copy=True).contiguous()
+    if example is not None:
+        kept.update(Example.of(wrapped, example).tensors())
     is_split = any(isinstance(tensor, DTensor) for tensor in state.values())
     if is_split and get_rank() != 0:
         return
@@ -88,15 +112,23 @@ def from_pretrained(
     model: nn.Module,
     folder: str | Path,
     block: str | Mapping[str, Any] | nn.Module | None = None,
+    download: bool = False,
 ) -> nn.Module:
     """Put the block and what was trained around it into a model, without executing code.
+
+    The folder may be a stranger's. It names a block of lm4ve and its settings; nothing
+    that it names is imported or built. The language model is read from the folder, or
+    from where it was, if it is on this machine and has the recorded fingerprint.
 
     Args:
         model (nn.Module): The encoder that was wrapped, made anew: with the same frozen
             weights, if some were frozen. It may be wrapped already.
         folder (str | Path): A folder of :func:`save_pretrained`.
         block (str | dict | nn.Module, optional): As for :func:`wrap`: where the
-            language model lies now, which still has to be the same one.
+            language model lies now, which still has to be the same one. A block of your
+            own has to be given.
+        download (bool): Let the language model be downloaded if the folder names a hub
+            id.
 
     Returns:
         nn.Module: ``model``, changed in place, in the mode that it was in.
@@ -105,27 +137,27 @@ def from_pretrained(
         CheckpointError: The folder is of another format, or was made with another
             language model, other settings, another encoder or other frozen weights of
             it. The model is as it was then.
+        UserError: The folder cannot name the block, or its language model is not on
+            this machine.
     """
     model = _unwrapped(model)
     folder = Path(folder)
-    config = json.loads((folder / CONFIG_FILE).read_text(encoding='utf-8'))
-    require(
-        config['format'] == FORMAT,
-        f"'{folder}' has format {config['format']}, and this version of lm4ve reads "
-        f'format {FORMAT}. Fix: a newer lm4ve.',
-    )
-    saved = load_file(folder / WEIGHTS_FILE)
+    config = read_config(folder)
+    saved = _read_weights(folder)
+    example = Example.take(saved)
     check_finite(saved, f"'{folder / WEIGHTS_FILE}'", dict(model.named_buffers()))
     _check_encoder(model, saved, config)
+    check_settings(model, config.host)
+    if example is not None:
+        example.check(model, _without_neck(saved))
     if hasattr(model, 'llm_inserted'):
-        _check_arguments(model, config, folder)
+        _check_arguments(model, config.arguments, folder)
         inserted: Any = model.llm_neck
         _load_neck(inserted, saved)
     else:
-        arguments = {name: config[name] for name in _ARGUMENTS if name in config}
-        necks = _build_necks(model, arguments, block, config['block'], folder)
+        necks, arguments = _build_necks(model, config, block, folder, download)
         built: nn.Module = nn.ModuleList(necks)
-        if has_one_place(config['after'], config.get('before')):
+        if has_one_place(arguments['after'], arguments.get('before')):
             built = necks[0]
         _load_neck(built, saved)
         insert(model, necks, arguments)
@@ -133,32 +165,53 @@ def from_pretrained(
     return model
 
 
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    """Read the tensors of a folder.
+
+    Raises:
+        CheckpointError: The file is missing or damaged.
+    """
+    path = folder / WEIGHTS_FILE
+    # Not a pipe or a device, which would have no end.
+    if not path.is_file():
+        raise CheckpointError(f"'{path}' is missing. Fix: copy the whole folder.")
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (SafetensorError, OSError, ValueError) as e:
+        raise CheckpointError(f"'{path}' is damaged: {e}. Fix: copy it again.") from e
+    return tensors
+
+
 def _build_necks(
     model: nn.Module,
-    arguments: dict[str, Any],
+    config: FolderConfig,
     block: str | Mapping[str, Any] | nn.Module | None,
-    saved_block: Any,
     folder: Path,
-) -> Sequence[LLMBlockNeck]:
+    download: bool,
+) -> tuple[Sequence[LLMBlockNeck], dict[str, Any]]:
     """Build the necks that a folder describes.
 
     Args:
         model (nn.Module): The encoder; it stays as it is.
-        arguments (dict): See :func:`lm4ve.necks.wrapping.build_necks`.
-        block: See :func:`from_pretrained`.
-        saved_block (dict, optional): The block's config in the folder; None if it was
-            given as a module.
-        folder (Path): The folder, for messages.
+        config (FolderConfig): What the folder says.
+        block, folder, download: See :func:`from_pretrained`.
+
+    Returns:
+        tuple: The necks, and the arguments of :func:`lm4ve.necks.wrapping.insert`.
 
     Raises:
         UserError: The block is unknown, or a place has an adapter.
     """
+    arguments = dict(config.arguments)
+    next_block: Callable[[], Any]
     if block is None:
-        block = saved_block
-    if block is None:
-        raise UserError(
-            f"The block of '{folder}' was given as a module. Fix: give block=."
-        )
+        named = block_of(config, folder)
+        language_model = SavedLanguageModel(named, config.fingerprint, folder, download)
+        arguments['block'] = language_model.fields()
+        next_block = language_model.build_block
+    else:
+        arguments['block'] = block_config(block)
+        next_block = partial(_given, arguments['block'] or block)
     for place in find_places(model, arguments['after'], arguments.get('before')):
         if hasattr(place.module, 'base_layer'):  # of peft
             raise UserError(
@@ -166,11 +219,21 @@ def _build_necks(
                 'block. Fix: lm4ve.wrap before or after get_peft_model, as it was, '
                 'then from_pretrained.'
             )
-    return build_necks(model, arguments, block)
+    return build_necks(model, arguments, next_block), arguments
 
 
-def _check_arguments(model: Any, config: Mapping[str, Any], folder: Path) -> None:
+def _given(block: Any) -> Any:
+    """Return the block, or its config, that a caller has given for every neck."""
+    return block
+
+
+def _check_arguments(model: Any, arguments: Mapping[str, Any], folder: Path) -> None:
     """Check that a model was wrapped as the one of a folder.
+
+    Args:
+        model (nn.Module): The model.
+        arguments (Mapping): The arguments in the folder.
+        folder (Path): The folder, for the message.
 
     Raises:
         UserError: It was wrapped with other arguments.
@@ -180,8 +243,8 @@ def _check_arguments(model: Any, config: Mapping[str, Any], folder: Path) -> Non
         if isinstance(value, tuple):  # which JSON has not
             value = list(value)
         require(
-            value == config.get(name),
-            f'{name}={value!r} of lm4ve.wrap differs from {config.get(name)!r} of '
+            value == arguments.get(name),
+            f'{name}={value!r} of lm4ve.wrap differs from {arguments.get(name)!r} of '
             f"'{folder}'. Fix: the same, or a model that is not wrapped.",
         )
 
@@ -278,14 +341,14 @@ def _fingerprint(state: Mapping[str, Tensor], names: Iterable[str]) -> str:
 
 
 def _check_encoder(
-    model: nn.Module, saved: Mapping[str, Tensor], config: Mapping[str, Any]
+    model: nn.Module, saved: Mapping[str, Tensor], config: FolderConfig
 ) -> None:
     """Compare an encoder with the one that a folder was made with.
 
     Args:
         model (nn.Module): The encoder.
         saved (Mapping): The tensors of the folder.
-        config (Mapping): The JSON file of the folder.
+        config (FolderConfig): What the folder says.
 
     Raises:
         CheckpointError: Its tensors have other names or shapes, or what is frozen of it
@@ -294,7 +357,7 @@ def _check_encoder(
     own = _without_neck(_tensors_of(model))
     trained = _without_neck(saved)
     rest = [name for name in own if name not in trained]
-    frozen = config['frozen_encoder']
+    frozen = config.frozen_encoder
     wrong = _differences(trained, own)
     if not wrong:
         if frozen is None:
@@ -304,7 +367,7 @@ def _check_encoder(
             wrong = [f'the frozen weights of {names}, which must be there before']
     if wrong:
         raise CheckpointError(
-            f'The folder was made with another model ({config["model"]}) than this '
+            f'The folder was made with another model ({config.model}) than this '
             f'{type(model).__name__}: they differ in {listing(wrong, 3)}.'
         )
 

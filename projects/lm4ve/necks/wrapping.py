@@ -4,7 +4,7 @@
 library without configs has: a model, a name and a checkpoint.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -88,14 +88,19 @@ def wrap(
         arguments.update(before=before, share_block=share_block, neck=options)
     if mask is not None:
         arguments['mask'] = dict(mask)
-    necks = build_necks(model, arguments, block)
+    arguments['block'] = block_config(block)
+
+    def given_block() -> Any:
+        return arguments['block'] or block
+
+    necks = build_necks(model, arguments, given_block)
     for built in necks:
         _init_mappers(built)
     return insert(model, necks, arguments)
 
 
 def build_necks(
-    model: nn.Module, arguments: dict[str, Any], block: Any
+    model: nn.Module, arguments: dict[str, Any], next_block: Callable[[], Any]
 ) -> Sequence[LLMBlockNeck]:
     """Build the necks for places of a model, which stays as it is.
 
@@ -103,9 +108,9 @@ def build_necks(
         model (nn.Module): The model.
         arguments (dict): ``after`` and ``index`` of :func:`wrap`, ``neck`` (a neck's
             arguments but the block, or a list for several), and perhaps ``before`` and
-            ``share_block``. The block's config is added as ``block``; None if a module
-            was given.
-        block: See :func:`wrap`.
+            ``share_block``.
+        next_block (Callable): Called for each neck, or once if they share a block;
+            returns the block, or its config.
 
     Returns:
         Sequence[LLMBlockNeck]: A neck for each place.
@@ -119,7 +124,6 @@ def build_necks(
         raise UserError(
             "A model on the device 'meta' cannot be wrapped. Fix: to_empty() first."
         )
-    arguments['block'] = _block_config(block)
     fields = arguments['neck']
     if not isinstance(fields, list):
         fields = [fields]
@@ -127,19 +131,18 @@ def build_necks(
     necks: list[LLMBlockNeck] = []
     for options in fields:
         if necks and shares_block:
-            block_or_config = necks[0].block
-        elif arguments['block'] is None:
-            block_or_config = block
+            block = necks[0].block
         else:
-            block_or_config = arguments['block']
-        necks.append(LLMBlockNeck(block=block_or_config, **options))
+            block = next_block()
+        necks.append(LLMBlockNeck(block=block, **options))
     return necks
 
 
-def _block_config(block: Any) -> dict[str, Any] | None:
-    """Return the config of a block that is given as :func:`wrap` takes it.
+def block_config(block: Any) -> dict[str, Any] | None:
+    """Return the config of a block that a caller gives as :func:`wrap` takes it.
 
-    None for a block that is given as a module, which has no config.
+    It may have any registered ``type``, so it never comes from a file. None for a block
+    that is given as a module, which has no config.
     """
     if isinstance(block, nn.Module):
         return None
@@ -175,7 +178,8 @@ def insert(
     Args:
         model (nn.Module): The model; it is changed in place.
         necks (Sequence[LLMBlockNeck]): Those of :func:`build_necks`.
-        arguments (dict): See there.
+        arguments (dict): See there; also ``mask``, and ``block`` with the block's config
+            (None if a module was given), as :func:`lm4ve.save_pretrained` writes them.
     """
     after = arguments['after']
     before = arguments.get('before')
