@@ -196,6 +196,15 @@ def test_a_running_trial_is_neither_cleared_nor_run_twice(
     assert (folder / 'result.json').read_text() == '{}'
 
 
+def test_a_specification_in_another_trials_folder_is_not_run(tmp_path):
+    trial = load_grid(write_grid(tmp_path)).main({})[0]
+    other = Store(tmp_path).clear(trial).with_name('0123456789abcdef')
+    other.mkdir()
+    with pytest.raises(UserError, match='of another trial'):
+        run_trial(write_spec(trial, other, False))
+    assert not (other / 'run').exists()
+
+
 def test_stopped_trial_continues_to_an_undisturbed_trials_result(tmp_path, monkeypatch):
     trial = load_grid(write_grid(tmp_path)).main({})[0]
     whole = Store(tmp_path / 'whole')

@@ -35,7 +35,7 @@ from lm4ve.ablation.identity import identity
 from lm4ve.ablation.store import trial_lock
 from lm4ve.blocks import count_parameters
 from lm4ve.compat.mmengine_runner_state import starts_training
-from lm4ve.errors import UserError
+from lm4ve.errors import UserError, require
 from lm4ve.files import write_json
 from lm4ve.runner.command_line import build_runner, finish_config, load_config, run_tool
 from lm4ve.runner.resume import resume_newest
@@ -215,6 +215,12 @@ def run_trial(spec: Path, launcher: str = 'none') -> None:
             print(f'{folder} has a result already.')
             return
         content = json.loads(spec.read_text())
+        # The folder's name is a hash of config and overrides, so that it, not the file,
+        # says what is built.
+        require(
+            content['id'] == folder.name,
+            f"'{spec}' is of another trial than its folder. Fix: lm4ve ablate.",
+        )
         result = train_and_test(content, folder, launcher)
         if get_rank() != 0:
             return

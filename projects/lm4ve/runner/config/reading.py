@@ -7,7 +7,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from lm4ve.errors import UserError, did_you_mean
+from lm4ve.errors import UserError, did_you_mean, require
 from lm4ve.runner.config.checking import check_config
 from lm4ve.runner.config.fields import FIELDS
 from lm4ve.runner.config.overrides import merge_options
@@ -37,6 +37,11 @@ def read_config(
     if not path.is_file():
         advice = did_you_mean(str(path), all_models()) or ' See: lm4ve list.'
         raise UserError(f"The config '{path}' does not exist.{advice}")
+    # MMEngine also takes JSON and YAML, in which nobody expects code to be run.
+    require(
+        path.suffix == '.py',
+        f"The config '{path}' is no Python file. Fix: write it as .py.",
+    )
     try:
         cfg = Config.fromfile(path)
     except Exception as e:
