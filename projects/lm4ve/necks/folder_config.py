@@ -90,7 +90,7 @@ _COMPILE = {
 #: The blocks that a file may name.
 BLOCKS: dict[str, type[nn.Module]] = {'LLMBlock': LLMBlock, 'MLPBlock': MLPBlock}
 #: Their fields -> the types of their values. The block parses the values.
-_BLOCK_FIELDS = {
+_BLOCK_FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
     'LLMBlock': {
         'checkpoint': (str, NoneType),
         'layers': (list,),
@@ -349,7 +349,7 @@ def describe_arguments(arguments: Mapping[str, Any], folder: Path) -> dict[str, 
     else:
         described['neck'] = [_describe_neck(options) for options in neck]
     described['block'] = _describe_block(arguments['block'], folder)
-    plain: dict[str, Any] = _to_plain('lm4ve.wrap', described)
+    plain: dict[str, Any] = _to_plain('wrap', described)
     return plain
 
 

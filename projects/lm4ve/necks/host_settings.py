@@ -100,7 +100,7 @@ def _is_within(name: str, outer: str) -> bool:
 
 def _own_settings(module: Any) -> dict[str, Any]:
     """Return the settings that a module keeps itself; empty if it keeps none."""
-    config = getattr(module, 'config', None)
+    config: Any = getattr(module, 'config', None)
     if hasattr(config, 'to_dict'):
         return _acting(_plain(config.to_dict()))
     card = getattr(module, 'pretrained_cfg', None)
