@@ -1,5 +1,6 @@
 """What a folder of ``save_pretrained`` may name: no code, no download, no file elsewhere."""
 
+import importlib.metadata
 import json
 import os
 import socket
@@ -272,7 +273,6 @@ def test_files_outside_that_are_not_the_recorded_ones_show_nothing(saved, tmp_pa
         '~nobody-of-this-name/llama',
         'a' * 5000,
         'null\0byte',
-        'package:of-nobody',
     ]
     said = set()
     for place in places:
@@ -280,6 +280,17 @@ def test_files_outside_that_are_not_the_recorded_ones_show_nothing(saved, tmp_pa
         said.add(message.partition('names the language model')[0])
         said.add(message.partition(', which is ')[2])
     assert len(said) == 2, said
+
+
+def test_a_package_that_is_missing_is_named_with_the_command(saved, monkeypatch):
+    def missing(name: str) -> None:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, 'distribution', missing)
+    assert 'pip install' in refused(saved, 'package:all-MiniLM-L6-v2')
+    with pytest.raises(UserError, match="'package:of-nobody' must be one of"):
+        rename(saved, 'package:of-nobody')
+        lm4ve.from_pretrained(Encoder(), saved)
 
 
 def test_files_outside_are_taken_by_their_fingerprint(saved, llama, tmp_path):

@@ -5,11 +5,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import lm4ve
-from lm4ve.errors import CheckpointError, UserError
+from lm4ve.errors import UserError
 from lm4ve.necks.pretrained import WEIGHTS_FILE
 from tests.helpers.models import BLOCK
 from tests.helpers.necks.encoder import Encoder, batch, wrapped
@@ -91,7 +91,7 @@ def refused(make: Callable[..., nn.Module], options, folder, message: str) -> No
     """Load into a differing encoder and expect one message, and nothing changed."""
     model = make(**options)
     before = copy.deepcopy(model.state_dict())
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(UserError, match=message):
         lm4ve.from_pretrained(model, folder)
     assert not hasattr(model, 'llm_neck')
     torch.testing.assert_close(dict(model.state_dict()), dict(before), rtol=0, atol=0)
@@ -172,6 +172,29 @@ def test_arguments_are_given_as_the_model_takes_them(place, tmp_path):
     lm4ve.save_pretrained(model, tmp_path, example=example)
     lm4ve.from_pretrained(Attending(), tmp_path)
     refused(Attending, dict(heads=4), tmp_path, 'another encoder')
+
+
+def test_an_encoder_with_compiled_parts_is_compared(tmp_path):
+    x = batch().repeat(1, 1, 2)
+
+    def make(**options) -> nn.Module:
+        model = Attending(**options)
+        model.compile(backend='inductor')
+        return model
+
+    lm4ve.save_pretrained(lm4ve.wrap(make(), 'layer', BLOCK), tmp_path, example=x)
+    lm4ve.from_pretrained(make(), tmp_path)
+    refused(make, dict(heads=4), tmp_path, 'another encoder')
+
+
+def test_a_folder_cannot_have_an_example_of_any_size(tmp_path):
+    x = batch().repeat(1, 1, 2)
+    model = lm4ve.wrap(Attending(), 'layer', BLOCK)
+    lm4ve.save_pretrained(model, tmp_path, example=x)
+    tensors = load_file(tmp_path / WEIGHTS_FILE)
+    tensors['lm4ve_example.input.0'] = torch.zeros(5000, 5, 16)
+    save_file(tensors, tmp_path / WEIGHTS_FILE)
+    refused(Attending, {}, tmp_path, 'at most 1,048,576')
 
 
 def test_wrappers_around_the_model_make_no_difference(tmp_path):

@@ -5,6 +5,7 @@ from. Compared is the encoder alone, without its blocks, since their frozen weig
 settings are compared by their record.
 """
 
+import contextlib
 import copy
 import math
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 from lm4ve.blocks.seeding import seeded_cpu_generator
 from lm4ve.errors import CheckpointError, UserError, first_line, require
 from lm4ve.necks.neck_hook import remove_hooks
+from lm4ve.necks.usage import is_compiled
 
 #: Bytes that an input and its output may have together.
 _LARGEST = 1 << 20
@@ -40,6 +42,15 @@ class Example:
     inputs: dict[str, Tensor]
     outputs: list[Tensor]
 
+    def __post_init__(self) -> None:
+        size = sum(tensor.nbytes for tensor in self.inputs.values())
+        size_of_output = sum(tensor.nbytes for tensor in self.outputs)
+        require(
+            size + size_of_output <= _LARGEST,
+            f'example= has {size:,} bytes and its output {size_of_output:,}, together '
+            f'at most {_LARGEST:,}. Fix: one sample, a smaller one, or .half().',
+        )
+
     @classmethod
     def of(cls, model: nn.Module, inputs: Any) -> 'Example':
         """Run an encoder on an input.
@@ -56,6 +67,8 @@ class Example:
         named = _named(inputs)
         try:
             outputs = run_alone(model, named)
+        except UserError:
+            raise
         except Exception as e:  # of any library
             raise UserError(
                 f'example=: {type(model).__name__} without its block does not run on '
@@ -65,12 +78,6 @@ class Example:
             outputs and all(bool(output.isfinite().all()) for output in outputs),
             f'example=: {type(model).__name__} returns no finite numbers for it. Fix: '
             'another input.',
-        )
-        sizes = [sum(t.nbytes for t in part) for part in (named.values(), outputs)]
-        require(
-            sum(sizes) <= _LARGEST,
-            f'example= has {sizes[0]:,} bytes and its output {sizes[1]:,}, together at '
-            f'most {_LARGEST:,}. Fix: one sample, a smaller one, or .half().',
         )
         return cls(named, outputs)
 
@@ -171,6 +178,7 @@ def run_alone(
         torch.no_grad(),
         torch.autocast('cpu', enabled=False),
         seeded_cpu_generator(0),
+        _without_compiling(model),
     ):
         output = encoder(*arguments, **by_name)
     found = []
@@ -178,6 +186,16 @@ def run_alone(
         if isinstance(value, Tensor) and value.is_floating_point():
             found.append(_in_fp32(value).contiguous())
     return found
+
+
+def _without_compiling(model: nn.Module) -> contextlib.AbstractContextManager[Any]:
+    """Return a context in which parts of a model that are compiled run as they are."""
+    if is_compiled(model):
+        stance: contextlib.AbstractContextManager[Any] = torch.compiler.set_stance(
+            'force_eager'
+        )
+        return stance
+    return contextlib.nullcontext()
 
 
 def _copy_alone(model: nn.Module) -> nn.Module:

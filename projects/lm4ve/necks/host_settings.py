@@ -19,7 +19,6 @@ from lm4ve.errors import CheckpointError, brief
 #: comes from, in which type and how it runs, what its labels are called, and what is
 #: returned beside.
 _WITHOUT_EFFECT = {
-    '_name_or_path',
     'name_or_path',
     'transformers_version',
     'dtype',
@@ -121,7 +120,8 @@ def _acting(fields: Mapping[str, Any]) -> dict[str, Any]:
     acting = {}
     for name, value in fields.items():
         acts_in_training = any(part in name for part in _TRAINING)
-        if name in _WITHOUT_EFFECT or acts_in_training:
+        is_private = name.startswith('_')
+        if name in _WITHOUT_EFFECT or acts_in_training or is_private:
             continue
         acting[name] = _acting(value) if isinstance(value, Mapping) else value
     return acting

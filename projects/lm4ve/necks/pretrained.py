@@ -96,11 +96,11 @@ def save_pretrained(model: nn.Module, folder: str | Path, example: Any = None) -
     )
     parse_config(config)  # what cannot be read is not written
     kept = {}
+    if example is not None:
+        kept.update(Example.of(wrapped, example).tensors())
     for name, tensor in state.items():
         if name not in frozen:
             kept[name] = _gather(tensor).to('cpu', copy=True).contiguous()
-    if example is not None:
-        kept.update(Example.of(wrapped, example).tensors())
     is_split = any(isinstance(tensor, DTensor) for tensor in state.values())
     if is_split and get_rank() != 0:
         return

@@ -45,7 +45,8 @@ class SavedLanguageModel:
     Attributes:
         name (str | None): What finds it from now on: a path, a hub id, or a package's
             name. None for a block without one.
-        is_inside (bool): Whether its files are in the folder.
+        is_foreign (bool): Whether its files are of this machine, neither of the folder,
+            nor of a package that lm4ve lists, nor downloaded by the caller's wish.
 
     Raises:
         CheckpointError: It is not on this machine.
@@ -58,9 +59,12 @@ class SavedLanguageModel:
         self.fingerprint = fingerprint
         self.folder = folder
         self.name = block.checkpoint
-        self.is_inside = False
+        self.is_foreign = False
         self._source: str | FileSource | None = None
         if self.name is None:
+            return
+        if self.name.startswith('package:'):
+            self._source = self.name
             return
         try:
             self._locate(self.name, download)
@@ -76,20 +80,21 @@ class SavedLanguageModel:
         """
         inside = (self.folder / name).resolve()
         if inside.exists() and inside.is_relative_to(self.folder.resolve()):
-            self.is_inside = True
             self.name = str(inside)
             self._source = self.name
             return
         source, _ = find_files(name)
         is_on_hub = source.folder is None
-        if is_on_hub and not download:
+        if is_on_hub and download:
+            self._source = name
+            return
+        self.is_foreign = True
+        if is_on_hub:
             self._source = find_cached(name)
             require(self._source, 'The cache of the hub does not have it.')
-            return
-        is_of_package = name.startswith('package:')
-        if not is_on_hub and not is_of_package:
+        else:
             self.name = str(Path(name).expanduser().absolute())
-        self._source = self.name
+            self._source = self.name
 
     def fields(self) -> dict[str, Any]:
         """Return the config of the block, as :func:`lm4ve.wrap` would get it."""
@@ -105,18 +110,20 @@ class SavedLanguageModel:
             CheckpointError: Its language model cannot be read, or is not the recorded
                 one.
         """
-        if self._source is None or self.is_inside:
-            return self.block.build(self._source)
         try:
             built: Any = self.block.build(self._source)
         except (UserError, OSError):
-            raise self._not_there() from None
+            if self.is_foreign:
+                raise self._not_there() from None
+            raise
+        if self._source is None:
+            return built
         if built.source['fingerprint'] != self.fingerprint:
             raise self._not_there()
         return built
 
     def _not_there(self) -> CheckpointError:
-        """Return the error for all that can be wrong with files outside the folder."""
+        """Return the error for all that can be wrong with foreign files."""
         return CheckpointError(
             f"'{self.folder / CONFIG_FILE}' names the language model "
             f"'{brief(self.block.checkpoint)}', which is not on this machine, or is "
