@@ -26,6 +26,14 @@ class UnsupportedModelError(UserError):
     """A language model whose layers cannot serve as a visual encoder layer here."""
 
 
+class StorageError(Exception):
+    """Storage did not give a file, of whose content nothing is known.
+
+    It may pass by itself, so that the commands exit with 1 and a launcher tries again. It
+    is no ``OSError``: readers take many of these for damage of the file.
+    """
+
+
 def check(
     field: str,
     value: Any,

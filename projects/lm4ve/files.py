@@ -1,4 +1,8 @@
-"""Write result files: whole or not at all.
+"""Read files, and write result files: whole or not at all.
+
+What a file holds is one thing, and what storage gives of it another: a file that is
+missing or damaged stays so, but a server that does not answer (EIO, ESTALE, EACCES) says
+nothing about the file. Such an error is a :class:`lm4ve.errors.StorageError`.
 
 A full disk or a killed job must not leave half of a file under a name that
 somebody trusts. So every file is written beside its name, synced to disk, and
@@ -6,22 +10,25 @@ renamed.
 """
 
 import contextlib
+import errno
 import json
 import math
 import os
 import re
 import secrets
 import socket
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.pool import ThreadPool
 from numbers import Integral, Real
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
+from urllib.error import HTTPError, URLError
 
 from filelock import FileLock, Timeout
 
-from lm4ve.errors import UserError
+from lm4ve.errors import StorageError, UserError
 
 T = TypeVar('T')
 R = TypeVar('R')
@@ -37,6 +44,12 @@ _FORMULA_STARTS = tuple('=+-@\t\r\n＝＋－＠')
 _SEPARATORS = frozenset(',;\t\r\n"')
 # Seconds after which a file of another machine is taken for abandoned.
 _ABANDONED = 3600
+#: The errors of the system that say that a file is not there.
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+#: The same of a server.
+_NOT_THERE_BY_HTTP = (404, 410)
+#: Bytes that are read at a time.
+_CHUNK = 1 << 20
 
 
 def cache_folder() -> Path:
@@ -53,6 +66,105 @@ def map_in_threads(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
     """
     with ThreadPool(_THREADS) as pool:
         return pool.map(function, items)
+
+
+def is_storage_error(error: BaseException) -> bool:
+    """Return whether an error is of the storage, and neither of a file nor "not there".
+
+    Decoders raise an ``OSError`` for damage, too: without the system's number (Pillow,
+    h5py), or with a number of their own (PyAV).
+    """
+    if isinstance(error, StorageError):
+        return True
+    if isinstance(error, HTTPError):
+        return error.code not in _NOT_THERE_BY_HTTP
+    if isinstance(error, (URLError, ConnectionError, TimeoutError)):
+        return True
+    is_of_ffmpeg = type(error).__module__.partition('.')[0] == 'av'
+    if not isinstance(error, OSError) or is_of_ffmpeg:
+        return False
+    return error.errno is not None and error.errno not in _NOT_THERE
+
+
+def storage_error_behind(error: BaseException) -> BaseException | None:
+    """Return the error of the storage that is an error, or that led to it; or None."""
+    cause: BaseException | None = error
+    while cause is not None and not is_storage_error(cause):
+        if cause.__suppress_context__:
+            cause = cause.__cause__
+        else:
+            cause = cause.__context__
+    return cause
+
+
+def describe_storage_error(error: BaseException) -> str:
+    """Return what the system says of an error, in words that follow a file's name."""
+    if isinstance(error, OSError) and error.strerror:
+        name = errno.errorcode.get(error.errno or 0, 'unknown')
+        return f'is not given by its storage ({name}: {error.strerror})'
+    return f'is not given by its storage ({error})'
+
+
+@contextlib.contextmanager
+def naming_storage_errors(path: str | Path) -> Iterator[None]:
+    """Raise a :class:`StorageError` that names a file where its storage fails inside.
+
+    Errors that an error of the storage has led to count as well. Others pass.
+
+    Args:
+        path (str | Path): The file that is read inside.
+
+    Raises:
+        StorageError: See :func:`is_storage_error`.
+    """
+    try:
+        yield
+    except StorageError:
+        raise
+    except Exception as error:
+        cause = storage_error_behind(error)
+        if cause is None:
+            raise
+        if isinstance(cause, StorageError):
+            raise cause from error
+        raise StorageError(
+            f"'{path}' {describe_storage_error(cause)}. This says nothing about the file. "
+            'Fix: mend the disk, the mount or the permissions, and start again.'
+        ) from error
+
+
+def is_file(path: str | Path) -> bool:
+    """Return whether a regular file is there; links are followed.
+
+    ``os.path.isfile`` also returns False where nobody knows.
+
+    Raises:
+        StorageError: Storage does not say whether it is there.
+    """
+    with naming_storage_errors(path):
+        try:
+            status = os.stat(path)
+        # A name with a null byte is a ValueError.
+        except (OSError, ValueError) as error:
+            if is_storage_error(error):
+                raise
+            return False
+    return stat.S_ISREG(status.st_mode)
+
+
+def require_given(path: str | Path) -> None:
+    """Read a file to its end, if it is there, to see that storage gives all of it.
+
+    Libraries that open a file by themselves do not always say why they failed.
+
+    Raises:
+        StorageError: Storage does not give it.
+    """
+    if not is_file(path):
+        return
+    with naming_storage_errors(path), open(path, 'rb') as file:
+        while file.read(_CHUNK):
+            pass
 
 
 def leads_outside(name: str, folder: str | Path) -> bool:

@@ -118,8 +118,8 @@ def test_the_table_compares_variants_seed_by_seed(whole):
     one, two = rows['toy/error'].to_numpy().reshape(2, 2)
     lines = (whole / 'toy/table.md').read_text().splitlines()
     cells = [cell.strip() for cell in lines[2].split('|')[1:-1]]
-    name, count, mean, _, difference, _, p_t, *_ = cells
-    assert (name, count) == ('one', '2')
+    name, count, samples, mean, _, difference, _, p_t, *_ = cells
+    assert (name, count, samples) == ('one', '2', '32 of 32')
     assert float(mean) == pytest.approx(np.mean(one), rel=1e-3)
     assert float(difference) == pytest.approx(np.mean(one - two), rel=1e-3)
     assert float(p_t) == pytest.approx(stats.ttest_rel(one, two).pvalue, abs=6e-4)
@@ -282,6 +282,8 @@ def complete_result(trial) -> dict:
     return dict(
         id=trial.id,
         metrics=dict(a=1),
+        scored=20,
+        total=20,
         trainable=1,
         frozen=0,
         step_seconds=0.1,
@@ -328,6 +330,7 @@ def test_only_a_complete_result_of_its_own_counts(tmp_path):
         dict(whole, metrics=1),
         dict(whole, metrics=dict(a='1')),
         dict(whole, wall_seconds='1'),
+        dict(whole, scored=None),
         dict(id=trial.id),
         [],
     ]

@@ -13,6 +13,10 @@ from lm4ve.ablation import (
     summarize,
 )
 from lm4ve.ablation.plot import failed_seeds
+from lm4ve.runner.scored_data import SampleCounts
+
+#: No sample is left out.
+WHOLE = SampleCounts(20, 20)
 
 
 def test_degenerate_pairs():
@@ -50,7 +54,8 @@ def test_summaries_pair_by_seed_and_leave_the_reference_untested():
     for seed in (4, 3, 1, 9):
         other[seed] = base.get(seed, 0) + float(rng.normal(1))
     scores = {'a': base, 'b': other, 'c': {0: 1.0}, 'd': {}}
-    reference, first, second = summarize(scores, 'a')
+    counts = {name: dict.fromkeys(own, WHOLE) for name, own in scores.items()}
+    reference, first, second = summarize(scores, 'a', counts)
     assert reference.mean == pytest.approx(np.mean(list(base.values())))
     assert math.isnan(reference.p_t)
     assert math.isnan(reference.holm_t)
@@ -66,6 +71,18 @@ def test_summaries_pair_by_seed_and_leave_the_reference_untested():
     assert first.holm_t == first.p_t
     assert first.holm_wilcoxon == first.p_wilcoxon
     assert math.isnan(second.holm_t)
+
+
+def test_scores_over_other_numbers_of_samples_are_not_paired():
+    scores = {'a': {0: 1.0, 1: 2.0, 2: 3.0}, 'b': {0: 2.0, 1: 2.5, 2: 9.0}}
+    counts = {name: dict.fromkeys(own, WHOLE) for name, own in scores.items()}
+    counts['b'][2] = SampleCounts(12, 20)
+    _, second = summarize(scores, 'a', counts)
+    assert second.count == 3
+    assert second.difference == 0.75
+    counts['b'] = dict.fromkeys(scores['b'], SampleCounts(12, 20))
+    _, second = summarize(scores, 'a', counts)
+    assert math.isnan(second.difference)
 
 
 def test_failed_seeds_are_far_from_their_variant_not_from_others():

@@ -70,20 +70,22 @@ DEPTHS = [
 
 @pytest.mark.parametrize('verify, test_mode, kept', DEPTHS)
 def test_verify_selects_the_depth_of_the_scan(verify, test_mode, kept, write, log):
-    data = Notes(write('a', 'bad', 'deep'), verify=verify, test_mode=test_mode)
+    options = dict(verify=verify, test_mode=test_mode, on_corrupt='skip')
+    data = Notes(write('a', 'bad', 'deep'), **options)
     texts = [Path(data.get_data_info(i)['path']).read_text() for i in range(len(data))]
     assert texts == kept
     assert data.num_corrupt == 3 - len(kept)
 
 
-def test_refuse_names_all_corrupt_files_of_a_test(write):
+@pytest.mark.parametrize('on_corrupt', [None, 'refuse'])
+def test_all_corrupt_files_of_a_test_are_named(on_corrupt, write):
     with pytest.raises(UserError, match="2 of 3 notes are corrupt.*0.txt' is bad.*2"):
-        Notes(write('bad', 'a', 'bad'), test_mode=True, on_corrupt='refuse')
+        Notes(write('bad', 'a', 'bad'), test_mode=True, on_corrupt=on_corrupt)
 
 
 def test_unscanned_corrupt_test_file_is_an_error(write, log):
     paths = write('deep', 'bad')
     with pytest.raises(UserError, match="0.txt' is bad inside.*verify='decode'"):
-        Notes(paths, test_mode=True)[0]
+        Notes(paths, test_mode=True, on_corrupt='skip')[0]
     with pytest.raises(UserError, match="1.txt' is bad.*verify="):
         Notes(paths, test_mode=True, verify=False)[1]

@@ -9,12 +9,13 @@ import pandas as pd
 from lm4ve.ablation.cells import format_interval, format_number, format_p_value
 from lm4ve.ablation.grid import Grid, Published, Trial
 from lm4ve.ablation.plot import plot_grid
-from lm4ve.ablation.statistics import Summary, summarize
-from lm4ve.ablation.store import Store, metric_of
+from lm4ve.ablation.statistics import Summary, paired_seeds, summarize
+from lm4ve.ablation.store import Store, counts_of, metric_of
 from lm4ve.draw.figures import save_figure
 from lm4ve.errors import check
 from lm4ve.files import write_csv, write_text
 from lm4ve.runner.rich_console import Console
+from lm4ve.runner.scored_data import SampleCounts
 from lm4ve.runner.tables import print_table
 
 #: Fields of a result that differ from run to run.
@@ -24,6 +25,7 @@ _TIMINGS = ('step_seconds', 'wall_seconds', 'threads', 'device')
 _COLUMNS = (
     'variant',
     'n',
+    'samples',
     'mean',
     '95 % interval',
     'difference',
@@ -41,6 +43,8 @@ _COLUMNS = (
 Done = list[tuple[Trial, dict[str, Any]]]
 #: Variant -> seed -> score.
 Scores = dict[str, dict[int, float]]
+#: Variant -> seed -> the number of samples of its score.
+Counts = dict[str, dict[int, SampleCounts]]
 Row = dict[str, str]
 
 
@@ -77,11 +81,13 @@ def report_grid(
 
     results: dict[str, list[dict[str, Any]]] = {v.name: [] for v in grid.variants}
     scores: Scores = {v.name: {} for v in grid.variants}
+    counts: Counts = {v.name: {} for v in grid.variants}
     for trial, result in done:
         if trial.stage == 'main':
             results[trial.variant].append(result)
             scores[trial.variant][trial.seed] = metric_of(grid, result)
-    summaries = {s.variant: s for s in summarize(scores, grid.reference)}
+            counts[trial.variant][trial.seed] = counts_of(result)
+    summaries = {s.variant: s for s in summarize(scores, grid.reference, counts)}
 
     rows = []
     for name, own in results.items():
@@ -89,7 +95,7 @@ def report_grid(
             rows.append(_row(grid, summaries[name], own, selected))
         else:
             rows.append(_row_not_run(grid, name))
-    caption = _caption(grid, scores, list(summaries.values()))
+    caption = _caption(grid, scores, list(summaries.values())) + _unpaired(grid, counts)
     print_table(grid.title, rows, caption, console)
     if summaries:
         write_text(_markdown(rows, caption), folder / 'table.md')
@@ -110,8 +116,8 @@ def csv_tables(
 ) -> dict[str, pd.DataFrame]:
     """Return the grid's CSV files as data frames, by file name.
 
-    - ``results.csv``: a row for each main trial: variant, seed, metrics and numbers of
-      parameters. Config and seed determine its content.
+    - ``results.csv``: a row for each main trial: variant, seed, metrics, and numbers of
+      samples and parameters. Config and seed determine its content.
     - ``timings.csv``: a row for each trial, of either stage, with the numbers that
       differ from run to run.
     - ``tuning.csv``, only for a grid that tunes: ``results.csv`` of the tuning trials,
@@ -134,6 +140,8 @@ def csv_tables(
             x=x_of[trial.variant],
             value=trial.value,
             seed=trial.seed,
+            scored=result['scored'],
+            total=result['total'],
             trainable=result['trainable'],
             frozen=result['frozen'],
             trial=trial.id,
@@ -170,7 +178,8 @@ def _result_columns(grid: Grid, done: Done) -> list[str]:
         columns.append('x')
     if grid.tune is not None:
         columns.append('value')
-    return [*columns, 'seed', *sorted(metrics), 'trainable', 'frozen', 'trial']
+    numbers = ['scored', 'total', 'trainable', 'frozen']
+    return [*columns, 'seed', *sorted(metrics), *numbers, 'trial']
 
 
 def _frame(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
@@ -202,6 +211,7 @@ def _row(
     row = {
         'variant': _title(grid, summary.variant),
         'n': str(summary.count),
+        'samples': _describe_counts(results),
         'mean': format_number(summary.mean),
         '95 % interval': format_interval(summary.low, summary.high),
         'difference': format_number(summary.difference, sign='+'),
@@ -222,6 +232,13 @@ def _row(
         if value in (grid.tune.values[0], grid.tune.values[-1]):
             row['tuned'] += ' (edge)'
     return row
+
+
+def _describe_counts(results: list[dict[str, Any]]) -> str:
+    """Return the numbers of samples of a variant's scores: one, or several where they differ."""
+    different = {counts_of(result): None for result in results}
+    cells = [f'{counts.scored:,} of {counts.total:,}' for counts in different]
+    return ', '.join(cells)
 
 
 def _row_not_run(grid: Grid, name: str) -> Row:
@@ -299,6 +316,19 @@ def _caption(grid: Grid, scores: Scores, summaries: list[Summary]) -> str:
     if missing:
         caption += f' Unfinished: {missing} trials are missing.'
     return caption
+
+
+def _unpaired(grid: Grid, counts: Counts) -> str:
+    """Return the sentence on scores that are not paired, since their samples differ, or ''."""
+    reference = counts[grid.reference]
+    number = 0
+    for name, own in counts.items():
+        if name != grid.reference:
+            shared = own.keys() & reference.keys()
+            number += len(shared) - len(paired_seeds(own, reference))
+    if not number:
+        return ''
+    return f" Not paired: {number} score(s), over another number of samples than the reference's."
 
 
 def _markdown(rows: list[Row], caption: str) -> str:

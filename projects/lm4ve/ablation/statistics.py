@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import stats
 
+from lm4ve.runner.scored_data import SampleCounts
+
 CONFIDENCE = 0.95
 
 
@@ -27,7 +29,7 @@ class Summary:
         mean (float): The mean score over these seeds.
         low, high (float): The 95 % interval of the mean; NaN with one seed.
         difference (float): The mean of (variant - reference) over the seeds that both
-            have; NaN for the reference, and without such seeds.
+            have, over as many samples; NaN for the reference, and without such seeds.
         difference_low, difference_high (float): The 95 % interval of the difference.
         p_t, p_wilcoxon (float): Two-sided p values; NaN if there is no test.
         holm_t, holm_wilcoxon (float): The p values, corrected for the number of
@@ -118,12 +120,18 @@ def holm(p: Sequence[float]) -> list[float]:
     return corrected.tolist()
 
 
-def summarize(scores: dict[str, dict[int, float]], reference: str) -> list[Summary]:
+def summarize(
+    scores: dict[str, dict[int, float]],
+    reference: str,
+    counts: dict[str, dict[int, SampleCounts]],
+) -> list[Summary]:
     """Summarize the scores of variants over seeds.
 
     Args:
         scores (dict[str, dict[int, float]]): Variant -> seed -> score.
         reference (str): The variant that the others are compared with.
+        counts (dict): Variant -> seed -> the number of samples of a score. Scores over
+            different numbers are not paired.
 
     Returns:
         list[Summary]: The summaries in the order of ``scores``, without variants
@@ -137,7 +145,8 @@ def summarize(scores: dict[str, dict[int, float]], reference: str) -> list[Summa
         low, high = confidence_interval(values)
         summary = Summary(name, len(values), float(values.mean()), low, high)
         if name != reference:
-            summary = _compare(summary, by_seed, scores.get(reference, {}))
+            paired = paired_seeds(counts[name], counts.get(reference, {}))
+            summary = _compare(summary, by_seed, scores.get(reference, {}), paired)
         summaries.append(summary)
     holm_t = holm([summary.p_t for summary in summaries])
     holm_wilcoxon = holm([summary.p_wilcoxon for summary in summaries])
@@ -147,19 +156,34 @@ def summarize(scores: dict[str, dict[int, float]], reference: str) -> list[Summa
     return corrected
 
 
+def paired_seeds(
+    counts: dict[int, SampleCounts], reference: dict[int, SampleCounts]
+) -> list[int]:
+    """Return the seeds that a variant and the reference have, over as many samples.
+
+    Args:
+        counts (dict): Seed -> the number of samples of the variant's score.
+        reference (dict): The same of the reference.
+    """
+    return [seed for seed in counts if counts[seed] == reference.get(seed)]
+
+
 def _compare(
-    summary: Summary, scores: dict[int, float], reference: dict[int, float]
+    summary: Summary,
+    scores: dict[int, float],
+    reference: dict[int, float],
+    seeds: list[int],
 ) -> Summary:
     """Return a variant's summary with its difference from the reference, paired by seed.
 
-    Only seeds that both have count; without any, the summary stays as it is.
+    Without seeds the summary stays as it is.
 
     Args:
         summary (Summary): The summary of the variant.
         scores (dict[int, float]): Seed -> score of the variant.
         reference (dict[int, float]): Seed -> score of the reference.
+        seeds (list[int]): Those whose scores are paired.
     """
-    seeds = [seed for seed in scores if seed in reference]
     if not seeds:
         return summary
     own_scores = [scores[seed] for seed in seeds]

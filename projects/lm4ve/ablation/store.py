@@ -22,12 +22,21 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from lm4ve.ablation.grid import Grid, Trial
-from lm4ve.errors import UserError, check
+from lm4ve.errors import UserError, check, listing, require
 from lm4ve.files import read_json, require_writable, sole_use
 from lm4ve.runner.same_data import VERSIONS, changed_versions
+from lm4ve.runner.scored_data import SampleCounts
 
 #: Fields of a result that are numbers.
-_NUMBERS = ('trainable', 'frozen', 'step_seconds', 'wall_seconds', 'world_size')
+_NUMBERS = (
+    'scored',
+    'total',
+    'trainable',
+    'frozen',
+    'step_seconds',
+    'wall_seconds',
+    'world_size',
+)
 #: Seconds that a trial of a killed command may need to end.
 ORPHANS = 30.0
 
@@ -159,7 +168,8 @@ def select_tuned(grid: Grid, store: Store) -> dict[str, Any]:
     is not finite counts as the worst; of equal ones the first in the grid wins.
 
     Raises:
-        UserError: A result lacks the grid's metric.
+        UserError: A result lacks the grid's metric, or values of a variant were scored on
+            different numbers of samples.
     """
     if grid.tune is None:
         return {}
@@ -172,11 +182,19 @@ def select_tuned(grid: Grid, store: Store) -> dict[str, Any]:
     selected = {}
     for variant in grid.variants:
         score_of = {}
+        counts = set()
         for value in grid.tune.values:
             results = finished[variant.name, value]
+            counts.update(counts_of(result) for result in results)
             if len(results) == len(grid.tune.seeds):
                 score_of[value] = _score(grid, results)
         is_complete = len(score_of) == len(grid.tune.values)
+        numbers = listing(sorted(str(count) for count in counts))
+        require(
+            len(counts) <= 1,
+            f"tune: trials of '{variant.name}' are over {numbers}, and are not compared. "
+            f"Fix: mend the data, remove '{store.work_dir}', and run it again.",
+        )
         if is_complete:
             selected[variant.name] = max(score_of, key=score_of.__getitem__)
     return selected
@@ -192,6 +210,11 @@ def _score(grid: Grid, results: list[dict]) -> float:
     if not math.isfinite(mean):
         return -math.inf
     return mean
+
+
+def counts_of(result: dict) -> SampleCounts:
+    """Return how many samples the metrics of a result are over, and of how many."""
+    return SampleCounts(result['scored'], result['total'])
 
 
 def metric_of(grid: Grid, result: dict) -> float:

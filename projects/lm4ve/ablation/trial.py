@@ -40,6 +40,7 @@ from lm4ve.files import write_json
 from lm4ve.runner.command_line import build_runner, finish_config, load_config, run_tool
 from lm4ve.runner.resume import resume_newest
 from lm4ve.runner.same_data import pixel_versions
+from lm4ve.runner.scored_data import SCORED_KEY, TOTAL_KEY, count_samples
 
 #: Below a trial's folder, that of its training.
 RUN = 'run'
@@ -124,6 +125,15 @@ def _checkpoint_hook(own: dict | None) -> dict:
     )
 
 
+class TestDataHook(Hook):
+    """Build the data of the test before the first step, which finds what is damaged in it."""
+
+    def before_train(self, runner: Runner) -> None:
+        """Build the loop of the test; the runner keeps it."""
+        # The property builds it.
+        _ = runner.test_loop
+
+
 class TimingHook(Hook):
     """Count the seconds of a trial over all of its starts, as far as they were saved."""
 
@@ -160,21 +170,30 @@ def train_and_test(spec: dict, folder: Path, launcher: str = 'none') -> dict:
         launcher (str): See :func:`run_trial`.
 
     Returns:
-        dict: The content of ``result.json``: the metrics, the number of trainable and
-        frozen parameters, the median seconds of a training step, and the circumstances.
+        dict: The content of ``result.json``: the metrics, the number of samples that they
+        are over and of those that there would be without damage, the number of trainable
+        and frozen parameters, the median seconds of a training step, and the
+        circumstances.
     """
     timing = TimingHook()
     runner = build_runner(trial_config(spec, folder / RUN, launcher))
     runner.register_hook(timing)
+    runner.register_hook(TestDataHook())
     trainable, frozen = count_parameters(runner.model)
     runner.train()
     step_seconds = runner.message_hub.get_scalar('train/time').data[0]
     device = 'CPU'
     if torch.cuda.is_available():
         device = torch.cuda.get_device_name()
+    metrics = _numbers_of(runner.test())
+    counts = count_samples(runner.test_dataloader.dataset)
+    for key in (SCORED_KEY, TOTAL_KEY):
+        metrics.pop(key, None)
     return dict(
         id=spec['id'],
-        metrics=_numbers_of(runner.test()),
+        metrics=metrics,
+        scored=counts.scored,
+        total=counts.total,
         trainable=trainable,
         frozen=frozen,
         step_seconds=median(float(seconds) for seconds in step_seconds),

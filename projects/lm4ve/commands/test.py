@@ -20,6 +20,7 @@ from lm4ve.errors import UserError, check
 from lm4ve.files import replacing, require_writable
 from lm4ve.runner import command_line
 from lm4ve.runner.prediction_table import PredictionTable, require_one_label
+from lm4ve.runner.scored_data import count_samples
 from lm4ve.tasks import task_of_config
 
 #: Endings of files for predictions: of our table, of MMEngine's pickle.
@@ -110,6 +111,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         _write_predictions(runner.test_evaluator, args.out)
     metrics = runner.test()
     if args.out and writes_metrics and is_main_process():
+        counts = count_samples(runner.test_dataloader.dataset)
+        if counts is not None:
+            metrics = {**metrics, **counts.as_metrics()}
         with replacing(args.out) as beside:
             mmengine.dump(_without_tensors(metrics), str(beside))
 

@@ -15,7 +15,8 @@ from pathlib import Path, PurePath
 
 from mmengine.logging import print_log
 
-from lm4ve.errors import UserError, listing
+from lm4ve.errors import StorageError, UserError, listing
+from lm4ve.files import is_storage_error
 
 #: Why a file is left out.
 OTHER_ENDING = 'with another ending'
@@ -75,7 +76,8 @@ def list_files(root: str | Path, is_wanted: Callable[[str], bool]) -> FolderList
         is_wanted (Callable): Decides by a file's relative path.
 
     Raises:
-        UserError: A folder cannot be read.
+        UserError: A folder is not there.
+        StorageError: Storage does not give one.
     """
     walk = _Walk(str(root), is_wanted)
     walk.run()
@@ -155,7 +157,8 @@ class _Walk:
             folder (str): Its path below the root; '' for the root itself.
 
         Raises:
-            UserError: A folder cannot be read.
+            UserError: A folder is not there.
+        StorageError: Storage does not give one.
         """
         device, entries = self._open_folder(folder)
         if folder and len(PurePath(folder).parts) == 1:
@@ -188,9 +191,10 @@ class _Walk:
             with os.scandir(where) as entries:
                 visible = [entry for entry in entries if not entry.name.startswith('.')]
         except OSError as error:
-            raise UserError(
-                f"The folder '{where}' cannot be read: {error.strerror}."
-            ) from error
+            message = f"The folder '{where}' cannot be read: {error.strerror}."
+            if is_storage_error(error):
+                raise StorageError(message) from error
+            raise UserError(message) from error
         self.read.add((status.st_dev, status.st_ino))
         return status.st_dev, sorted(visible, key=lambda entry: entry.name)
 

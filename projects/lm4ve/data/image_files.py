@@ -6,7 +6,6 @@ this check.
 """
 
 import io
-import os
 from typing import Any
 
 import cv2
@@ -17,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from lm4ve.data.integrity import IntegrityMixin
 from lm4ve.errors import UserError
+from lm4ve.files import is_file, is_storage_error
 
 _JPEG = b'\xff\xd8\xff'
 #: The first and the last bytes of a JPEG and of a PNG. Inside a JPEG's pixel data the
@@ -104,6 +104,9 @@ def find_defect(
         str or None: The defect, worded to follow the file's name, or None. Flipped
         bits inside the pixel data are not found: the decoder accepts them.
 
+    Raises:
+        OSError, StorageError: Storage does not give the file.
+
     Measured on one CPU core with a 500 x 375 JPEG of 38 kB: about 10 microseconds
     without and 250 with ``decode``, where a full decode takes 415 (remote backends: the
     time of one more download).
@@ -114,13 +117,15 @@ def find_defect(
         )
         if isinstance(backend, LocalBackend):
             # Reading a pipe or a device may never end.
-            if not os.path.isfile(path):
+            if not is_file(path):
                 return 'does not exist, or is no file'
             if not decode and _has_markers(path):
                 return None
         data = backend.get(path)
-    except (OSError, ValueError) as e:
-        return f'cannot be read ({e})'
+    except (OSError, ValueError) as error:
+        if is_storage_error(error):
+            raise
+        return f'cannot be read ({error})'
     if not decode and _are_markers(data, data[-_LENGTH:]):
         return None
     return _decode(data, opencv)

@@ -1,31 +1,41 @@
-"""One policy for corrupt files, for every task.
+"""One rule for damaged files, for every task.
 
 Real data sets have empty, truncated and mislabeled files, and decoders do not always
-report them. Two arguments decide what happens, wherever data is read:
+report them. Training replaces a damaged sample; what is scored is never replaced, since a
+metric would then be over other samples than it says.
 
-``on_corrupt``
-    - 'skip' continues without the corrupt file. In training another random sample takes
-      its place, and a warning names each such file once; more than ``max_refetch``
-      (1000) corrupt draws for a sample are an error. In a test nothing is replaced: the
-      data set is scanned when it is loaded, corrupt files are left out, counted and
-      logged, and metrics are over the samples that remain.
-    - 'refuse' raises an error that names the file, or all files found by the scan.
+==============  =================================  ======================================
+``on_corrupt``  training                           validation and test (``test_mode``)
+==============  =================================  ======================================
+None (default)  another random sample takes its    an error that names the files, before
+                place, and a warning names each    the first step
+                file once
+'skip'          the same                           they are left out, and every metric
+                                                   says "n of m samples"
+'refuse'        an error that names the file       the same as None
+==============  =================================  ======================================
 
-``verify``
-    Whether all files are read when the data set is loaded, in threads, each file by one
-    rank: None (default) with ``test_mode`` only, True always, False never, 'decode'
-    always, decoding every file to its end. After ``verify=False`` a corrupt file of a
-    test raises an error when it is read. None does not read again what was whole at an
-    earlier start and has the same size and time of change
-    (:mod:`lm4ve.data.verdicts`).
+More than ``max_refetch`` (1000) damaged draws for one sample are an error, too.
 
-Data sets get both from :class:`IntegrityMixin`. Tools that convert files one by one
-accept ``on_corrupt`` and use :class:`SkippedFiles`.
+``verify`` says whether all files are read when the data set is loaded, in threads, each
+file by one rank: None (default) in what is scored only, True always, False never,
+'decode' always, decoding every file to its end. Damaged files that this finds in a
+training set are left out at once. After ``verify=False`` a damaged file of a test is an
+error when it is read. None does not read again what was whole at an earlier start and has
+the same size and time of change (:mod:`lm4ve.data.verdicts`).
+
+A file that is not there is damaged. What storage does not give (EIO, EACCES, ESTALE) is
+not: nothing is known of the file. This is a :class:`lm4ve.errors.StorageError` in
+training, too, with which the commands exit with 1, so that a restarted job tries again.
+
+Data sets get all of this from :class:`IntegrityMixin`. The runner sets ``test_mode`` in
+whatever it scores (:mod:`lm4ve.runner.scored_data`). Tools that convert files one by one
+accept ``on_corrupt='skip'`` or ``'refuse'`` and use :class:`SkippedFiles`.
 """
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,11 +46,14 @@ from torch.utils.data import get_worker_info
 
 from lm4ve.data.ranks import gather, own_share
 from lm4ve.data.verdicts import Stamp, WholeFiles, stamps_of
-from lm4ve.errors import UserError, check, listing
-from lm4ve.files import map_in_threads
+from lm4ve.errors import StorageError, UserError, check, listing
+from lm4ve.files import map_in_threads, naming_storage_errors, require_given
 from lm4ve.runner.same_data import pixel_versions
 
+#: What tools do with a damaged file.
 POLICIES = ('skip', 'refuse')
+#: The number of files that an error names.
+NAMED = 20
 #: The number of messages about skipped files that are kept.
 EXAMPLES = 10
 
@@ -53,28 +66,33 @@ class Verdicts:
         corrupt (dict[str, str]): Path -> defect.
         whole (dict[str, Stamp]): Path -> stamp from before it was read, of the files that
             were read and are whole.
+        not_given (list[str]): What the storage said of files that it did not give.
     """
 
     corrupt: dict[str, str] = field(default_factory=dict)
     whole: dict[str, Stamp] = field(default_factory=dict)
+    not_given: list[str] = field(default_factory=list)
 
 
 class IntegrityMixin(BaseDataset):
-    """Applies the policy to a data set with one file per sample.
+    """Applies the rule to a data set with one file per sample, or a few.
 
     Inherit from it before the data set that it extends. A task implements :attr:`noun`,
     :meth:`path_of` and :meth:`find_defect`.
 
     Args:
-        on_corrupt (str): 'skip' or 'refuse'; see :mod:`lm4ve.data.integrity`.
+        on_corrupt (str, optional): None, 'skip' or 'refuse'; see
+            :mod:`lm4ve.data.integrity`.
         verify (bool or 'decode', optional): See there.
         *args, **kwargs: Passed to the data set.
 
     Raises:
-        UserError: A corrupt file was refused, or all files are corrupt.
+        UserError: A damaged file was refused, or all files are damaged.
+        StorageError: Storage did not give a file.
 
     ``corrupt_files`` (path -> defect) has the files that *this process* found. Each
     worker of a data loader counts and logs its own, which never reach the main process.
+    ``num_left_out`` is the number of samples that are not in the data set because of them.
     """
 
     #: What messages call a sample's file.
@@ -90,25 +108,42 @@ class IntegrityMixin(BaseDataset):
     def __init__(
         self,
         *args: Any,
-        on_corrupt: str = 'skip',
+        on_corrupt: str | None = None,
         verify: bool | str | None = None,
         **kwargs: Any,
     ) -> None:
-        check('dataset.on_corrupt', on_corrupt, choices=POLICIES)
+        check('dataset.on_corrupt', on_corrupt, choices=(None, *POLICIES))
         check('dataset.verify', verify, choices=(None, True, False, 'decode'))
         self.on_corrupt = on_corrupt
         self.verify = verify
         self.corrupt_files: dict[str, str] = {}
+        self.num_left_out = 0
         super().__init__(*args, **kwargs)
 
     def path_of(self, info: dict[str, Any]) -> str:
-        """Return the file of an entry of the data list."""
+        """Return the file of an entry of the data list, or another name of the sample."""
         raise NotImplementedError
+
+    def path_at(self, idx: int) -> str:
+        """Return the file of sample ``idx``."""
+        return self.path_of(self.get_data_info(idx))
+
+    def files_of_libraries(self, path: str) -> list[str]:
+        """Return the files of a sample that libraries open by themselves.
+
+        Not every library says why it failed, so these are read once more before they
+        count as damaged.
+
+        Args:
+            path (str): From :meth:`path_of`.
+        """
+        return []
 
     def find_defect(self, path: str, decode: bool = False) -> str | None:
         """Return what is wrong with a file, in words that follow its name, or None.
 
-        Called in threads, and in training for every sample that is drawn.
+        Called in threads, and in training for every sample that is drawn. It may raise
+        whatever the storage raises (:func:`lm4ve.files.is_storage_error`).
 
         Args:
             path (str): From :meth:`path_of`.
@@ -119,13 +154,33 @@ class IntegrityMixin(BaseDataset):
 
     def find_defect_behind(self, error: Exception, path: str) -> str | None:
         """Return the defect of a file that made the pipeline fail, or None for a bug."""
-        return self.find_defect(path, decode=True)
+        return self.look_at(path, decode=True)
+
+    def look_at(self, path: str, decode: bool = False) -> str | None:
+        """Return what :meth:`find_defect` does, of a file that storage gives.
+
+        Raises:
+            StorageError: Storage does not give it.
+        """
+        with naming_storage_errors(path):
+            defect = self.find_defect(path, decode)
+        if defect is not None:
+            for file in self.files_of_libraries(path):
+                require_given(file)
+        return defect
 
     def is_scanned(self) -> bool:
         """Return whether all files are read when the data set is loaded."""
         if self.verify is None:
             return bool(self.test_mode)
         return bool(self.verify)
+
+    @property
+    def refuses(self) -> bool:
+        """Whether a damaged sample is an error."""
+        if self.on_corrupt == 'refuse':
+            return True
+        return bool(self.test_mode) and self.on_corrupt is None
 
     @property
     def num_corrupt(self) -> int:
@@ -152,14 +207,63 @@ class IntegrityMixin(BaseDataset):
             if self.path_of(info) not in self.corrupt_files:
                 kept.append(info)
         defects = [f"'{path}' {defect}" for path, defect in self.corrupt_files.items()]
-        message = (
-            f'{summary}; metrics are over the other {len(kept)} samples: '
-            f'{listing(defects, 20)}.'
-        )
-        if self.on_corrupt == 'refuse' or not kept:
-            raise UserError(f'{message} Fix: fetch the data again.')
-        _warn(message)
+        summary = f'{summary}: {listing(defects, NAMED)}'
+        remaining = f'{len(kept)} of {len(data_list)} samples'
+        if not kept:
+            raise UserError(f'{summary}. None is left. Fix: fetch the data again.')
+        if self.refuses:
+            raise UserError(
+                f'{summary}. Fix: fetch them again, or {self._advice(remaining)}.'
+            )
+        self.num_left_out += len(data_list) - len(kept)
+        use = 'metrics are over' if self.test_mode else 'training draws from'
+        _warn(f'{summary}; {use} {remaining}.')
         return kept
+
+    def _advice(self, remaining: str) -> str:
+        """Return what a user may do about damage, in words that follow 'Fix: ...'."""
+        if self.test_mode:
+            return f"dataset.on_corrupt='skip', which scores {remaining}"
+        return "dataset.on_corrupt='skip', which replaces them in training"
+
+    def leave_out(
+        self,
+        what: str,
+        names: Sequence[object],
+        total: int,
+        count: int | None = None,
+        samples: int | None = None,
+    ) -> None:
+        """Warn of entries that are left out, or raise an error, by the rule.
+
+        For damage of another kind than that of a file, such as a question without words.
+
+        Args:
+            what (str): What is wrong with them, for example 'have an empty question'.
+            names (Sequence): What names each of them, or the first ones.
+            total (int): How many entries there were.
+            count (int, optional): How many have it. Default: those that are named.
+            samples (int, optional): How many samples are left out for it. Default: so
+                many as have it.
+
+        Raises:
+            UserError: They are refused.
+        """
+        if count is None:
+            count = len(names)
+        if samples is None:
+            samples = count
+        if count == 0:
+            return
+        summary = (
+            f'{type(self).__name__}: {count} of {total} entries {what}: '
+            f'{listing(names, NAMED)}'
+        )
+        if self.refuses:
+            advice = self._advice(f'{total - samples} of {total} samples')
+            raise UserError(f'{summary}. Fix: mend them, or {advice}.')
+        self.num_left_out += samples
+        _warn(f'{summary}. They are left out.')
 
     def _scan(self, paths: list[str]) -> None:
         """Read files in threads, and note the corrupt ones.
@@ -168,24 +272,32 @@ class IntegrityMixin(BaseDataset):
 
         Raises:
             UserError: The ranks have different files.
+            StorageError: Storage does not give some of them.
         """
-        if not self.ranks_share_scan:
-            found = self._read_files(paths)
-            self.corrupt_files |= found.corrupt
-            self._remember(found.whole)
-            return
-        counts = gather(len(paths))
-        if len(set(counts)) > 1:
-            raise UserError(
-                f'{type(self).__name__} has another number of {self.noun}s on each rank '
-                f'({listing(counts)}). Fix: the same data on every machine.'
-            )
+        if self.ranks_share_scan:
+            counts = gather(len(paths))
+            if len(set(counts)) > 1:
+                raise UserError(
+                    f'{type(self).__name__} has another number of {self.noun}s on each rank '
+                    f'({listing(counts)}). Fix: the same data on every machine.'
+                )
+            # All ranks learn of every error, so that none waits for another.
+            parts = gather(self._read_files(own_share(paths)))
+        else:
+            parts = [self._read_files(paths)]
         whole: dict[str, Stamp] = {}
-        for found in gather(self._read_files(own_share(paths))):
+        not_given: list[str] = []
+        for found in parts:
             self.corrupt_files |= found.corrupt
             whole |= found.whole
-        if is_main_process():
+            not_given += found.not_given
+        if not self.ranks_share_scan or is_main_process():
             self._remember(whole)
+        if not_given:
+            raise StorageError(
+                f'{type(self).__name__}: {len(not_given)} of {len(paths)} {self.noun}s were not '
+                f'given by the storage: {listing(not_given, NAMED)}'
+            )
 
     def _read_files(self, paths: list[str]) -> Verdicts:
         """Read files in threads, but for those that are remembered as whole."""
@@ -195,12 +307,21 @@ class IntegrityMixin(BaseDataset):
         if self.memory is not None:
             remembered = self.memory.unchanged(stamps)
         unread = [path for path in paths if path not in remembered]
-        defects = map_in_threads(lambda path: self.find_defect(path, decode), unread)
+
+        def judge(path: str) -> str | StorageError | None:
+            """Return the file's defect, or the storage's error, or None."""
+            try:
+                return self.look_at(path, decode)
+            except StorageError as error:
+                return error
+
         found = Verdicts()
-        for path, defect in zip(unread, defects, strict=True):
+        for path, verdict in zip(unread, map_in_threads(judge, unread), strict=True):
             stamp = stamps[path]
-            if defect:
-                found.corrupt[path] = defect
+            if isinstance(verdict, StorageError):
+                found.not_given.append(str(verdict))
+            elif verdict:
+                found.corrupt[path] = verdict
             elif stamp is not None:
                 found.whole[path] = stamp
         return found
@@ -223,21 +344,25 @@ class IntegrityMixin(BaseDataset):
 
         Raises:
             UserError: The file is corrupt and refused, or part of a test.
+            StorageError: Storage does not give the file.
         """
-        path = self.path_of(self.get_data_info(idx))
-        defect = self.find_defect(path)
+        path = self.path_at(idx)
+        defect = self.look_at(path)
         if defect is None:
             try:
-                return super().prepare_data(idx)
+                with naming_storage_errors(path):
+                    return super().prepare_data(idx)
+            except StorageError:
+                raise
             except Exception as error:
                 # Either the file is corrupt or a transform has a bug.
                 defect = self.find_defect_behind(error, path)
                 if defect is None:
                     raise
-        if self.on_corrupt == 'refuse' or self.test_mode:
+        if self.refuses or self.test_mode:
             raise UserError(
-                f"The {self.noun} '{path}' {defect}. Fix: fetch it again; in training "
-                "dataset.on_corrupt='skip' replaces it, and dataset.verify='decode' leaves it out."
+                f"The {self.noun} '{path}' {defect}. Fix: fetch it again; "
+                "dataset.verify='decode' finds all that are damaged when the data set is loaded."
             )
         if path not in self.corrupt_files:
             self.corrupt_files[path] = defect

@@ -21,7 +21,8 @@ from typing import Any, TypeVar
 from mmengine.dist import all_gather_object, get_rank, get_world_size
 from torch.utils.data import get_worker_info
 
-from lm4ve.errors import UserError
+from lm4ve.errors import StorageError, UserError
+from lm4ve.files import storage_error_behind
 
 T = TypeVar('T')
 #: The lengths at the beginning of a shared file have so many bytes each.
@@ -60,18 +61,38 @@ class Outcome:
     Attributes:
         result: What it returned.
         error (str, optional): The message of the error that it raised.
+        is_of_storage (bool): Whether that was a :class:`StorageError`; else it was one
+            that the user must mend.
     """
 
     result: Any = None
     error: str | None = None
+    is_of_storage: bool = False
+
+    def raise_error(self) -> None:
+        """Raise the error of the work, if there was one.
+
+        Raises:
+            UserError, StorageError: It has the same message.
+        """
+        if self.error is None:
+            return
+        if self.is_of_storage:
+            raise StorageError(self.error)
+        raise UserError(self.error)
 
 
 def outcome_of(work: Callable[[], Any]) -> Outcome:
-    """Do some work; a :class:`UserError` becomes part of the outcome."""
+    """Do some work; an error of the user or of the storage becomes part of the outcome."""
     try:
         return Outcome(result=work())
     except UserError as error:
         return Outcome(error=str(error))
+    except Exception as error:
+        cause = storage_error_behind(error)
+        if cause is None:
+            raise
+        return Outcome(error=str(cause), is_of_storage=True)
 
 
 def once_a_machine(work: Callable[[], T]) -> T:
@@ -83,8 +104,8 @@ def once_a_machine(work: Callable[[], T]) -> T:
         work (Callable): Without arguments; its result is small and can be pickled.
 
     Raises:
-        UserError: The work raised an error on any machine. Every rank raises the same
-            one.
+        UserError, StorageError: The work raised an error on any machine. Every rank
+            raises the same one.
         Exception: The work of this rank raised it. The other ranks raise a
             :class:`UserError` with its type and message.
     """
@@ -105,8 +126,7 @@ def once_a_machine(work: Callable[[], T]) -> T:
     if own_error is not None:
         raise own_error
     for each in outcomes:
-        if each.error is not None:
-            raise UserError(each.error)
+        each.raise_error()
     result: T = outcomes[leader].result
     return result
 
@@ -128,6 +148,7 @@ def state_read_once(read: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
 
     Raises:
         UserError: Reading raised it, or its process was killed.
+        StorageError: Reading raised it.
     """
     folders: list[str] = []
 
@@ -153,6 +174,7 @@ def _run_aside(work: Callable[[], None]) -> None:
 
     Raises:
         UserError: The work raised it, or its process was killed.
+        StorageError: The work raised it.
         RuntimeError: The work raised anything else; the copy has printed it.
     """
     context = multiprocessing.get_context('fork')
@@ -171,8 +193,7 @@ def _run_aside(work: Callable[[], None]) -> None:
     process.join()
     if outcome is None:
         raise _end_of(process.exitcode)
-    if outcome.error is not None:
-        raise UserError(outcome.error)
+    outcome.raise_error()
 
 
 def _end_of(exit_code: int | None) -> Exception:

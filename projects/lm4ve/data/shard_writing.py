@@ -84,7 +84,8 @@ def write_shards(
         for shard in shards:
             skipped.merge(shard.pop('skipped'), shard.pop('examples'))
         skipped.warn('write shards', len(entries))
-        write_text(json.dumps(dict(shards=shards)), index)
+        left_out = dict(count=skipped.counts.total(), examples=skipped.examples)
+        write_text(json.dumps(dict(shards=shards, left_out=left_out)), index)
     return shards
 
 

@@ -27,6 +27,7 @@ from mmengine.fileio import FileClient, register_backend
 from mmengine.fileio.backends import BaseStorageBackend
 
 from lm4ve.errors import UserError, listing
+from lm4ve.files import is_file
 
 #: How addresses begin, before ``://``.
 PREFIX = 'shard'
@@ -88,7 +89,7 @@ def read_samples(index: str | Path) -> list[tuple[str, Any]]:
     wrong_labels = []
     for shard in shards:
         path = Path(index).with_name(shard['name'])
-        if not path.is_file() or path.stat().st_size != shard['bytes']:
+        if not is_file(path) or path.stat().st_size != shard['bytes']:
             damaged_shards.append(path.name)
         for name, offset, size, label in shard['samples']:
             address = f'{PREFIX}://{quote(str(path))}?{offset}+{size}?{quote(name)}'
@@ -105,6 +106,13 @@ def read_samples(index: str | Path) -> list[tuple[str, Any]]:
             f'{listing(damaged_shards)}. Fix: write or copy them again.'
         )
     return samples
+
+
+def read_left_out(index: str | Path) -> tuple[int, list[str]]:
+    """Return how many damaged files are not in the shards of an index, and messages of a few."""
+    # Indices of earlier versions do not say.
+    left_out = json.loads(Path(index).read_bytes()).get('left_out', {})
+    return left_out.get('count', 0), left_out.get('examples', [])
 
 
 def _are_classes(label: Any) -> bool:

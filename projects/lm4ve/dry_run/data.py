@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
@@ -14,6 +14,7 @@ from lm4ve.data.integrity import IntegrityMixin
 from lm4ve.dry_run.finding import Finding, warning_if
 from lm4ve.dry_run.plan import Plan
 from lm4ve.errors import listing
+from lm4ve.runner.scored_data import SCORED, datasets_within, set_test_mode
 
 SPLITS = ('train', 'val')
 #: Seconds after which the labels of a data set are not counted any further.
@@ -27,13 +28,16 @@ _HEADS = ('head', 'cls_head', 'decode_head')
 def check_data(plan: Plan) -> Finding:
     """Build the data of training and validation, and count samples and classes.
 
-    The files are not scanned here: see :mod:`lm4ve.dry_run.files`.
+    All files of the validation are read, as the training does before its first step. Of
+    those of the training, :mod:`lm4ve.dry_run.files` reads some.
 
     Raises:
         UserError: A data set refuses its files, folders or lists.
+        StorageError: Storage does not give a file.
     """
     cfg = plan.cfg
     init_default_scope(cfg.get('default_scope') or 'mmengine')
+    set_test_mode(cfg)
     parts = []
     problems = []
     facts: dict[str, object] = {}
@@ -57,7 +61,9 @@ def check_data(plan: Plan) -> Finding:
 
 
 def build_loader(cfg: Config, split: str) -> Any:
-    """Build a dataloader as the training does, but without workers and without a scan of all files.
+    """Build a dataloader as the training does, but without workers.
+
+    Data that is not scored is not scanned either.
 
     Args:
         cfg (Config): It is not changed.
@@ -67,7 +73,8 @@ def build_loader(cfg: Config, split: str) -> Any:
     fields.num_workers = 0
     fields.persistent_workers = False
     fields.pop('prefetch_factor', None)
-    _switch_scans_off(fields)
+    if split not in SCORED:
+        _switch_scans_off(fields)
     # A seed that is given needs no agreement with other processes.
     return Runner.build_dataloader(fields, seed=0)
 
@@ -86,18 +93,6 @@ def _switch_scans_off(node: Any) -> None:
         children = node
     for child in children:
         _switch_scans_off(child)
-
-
-def datasets_within(dataset: Any) -> Iterator[Any]:
-    """Yield the data sets that read samples themselves, within wrappers and joined ones."""
-    joined = getattr(dataset, 'datasets', None)
-    if isinstance(joined, (list, tuple)):
-        for part in joined:
-            yield from datasets_within(part)
-    elif not isinstance(dataset, BaseDataset) and hasattr(dataset, 'dataset'):
-        yield from datasets_within(dataset.dataset)
-    else:
-        yield dataset
 
 
 class LabelCounts:

@@ -18,6 +18,12 @@ from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from tqdm import tqdm
 
 from lm4ve.blocks import count_parameters
+from lm4ve.runner.scored_data import (
+    SCORED_KEY,
+    TOTAL_KEY,
+    SampleCounts,
+    count_samples,
+)
 from lm4ve.version import __version__
 
 #: Seconds after which a long epoch shows where it is, in a file.
@@ -251,7 +257,8 @@ class ConsoleHook(Hook):  # type: ignore[misc]
             line = _progress(runner, window=_WINDOW, done=runner.iter)
         else:
             line = 'validation'
-        self._print(runner, _with_numbers(line, metrics))
+        counts = count_samples(runner.val_dataloader.dataset)
+        self._print(runner, _with_numbers(line, metrics, counts))
         self._waiting_line = ''
         self._epoch_began = time.monotonic()
 
@@ -259,7 +266,8 @@ class ConsoleHook(Hook):  # type: ignore[misc]
         self, runner: Runner, metrics: dict[str, Any] | None = None
     ) -> None:
         """Print the scores of a test."""
-        self._print(runner, _with_numbers('test', metrics))
+        counts = count_samples(runner.test_dataloader.dataset)
+        self._print(runner, _with_numbers('test', metrics, counts))
 
     def after_train(self, runner: Runner) -> None:
         """Print where the last and the best checkpoint are."""
@@ -339,19 +347,27 @@ def _progress(runner: Runner, window: int, done: int) -> str:
     return text
 
 
-def _with_numbers(line: str, metrics: dict[str, Any] | None) -> str:
+def _with_numbers(
+    line: str, metrics: dict[str, Any] | None, counts: SampleCounts | None
+) -> str:
     """Append the scalar metrics to a line, and wrap it at :data:`WIDTH` columns.
 
     Args:
         line (str): The beginning of the line.
         metrics (dict, optional): Values by name; those that are no scalars are left out.
+        counts (SampleCounts, optional): Of the samples that the metrics are over, which
+            follow at the end.
     """
     words = [line]
     for name, value in (metrics or {}).items():
+        if name in (SCORED_KEY, TOTAL_KEY):
+            continue
         is_scalar = isinstance(value, (int, float)) or getattr(value, 'ndim', None) == 0
         if is_scalar:
             # No line ends between a name and its number.
             words.append(f'{name}\xa0{float(value):.4f}')
+    if counts is not None:
+        words.append(str(counts).replace(' ', '\xa0'))
     text = textwrap.fill(
         '  '.join(words),
         WIDTH,

@@ -16,7 +16,8 @@ from typing import NoReturn
 import torch
 from mmengine.logging import MessageHub, MMLogger
 
-from lm4ve.errors import UserError
+from lm4ve.errors import StorageError, UserError
+from lm4ve.files import is_storage_error
 from lm4ve.runner.building import find_built_field
 from lm4ve.runner.pipes import exit_when_output_is_closed
 from lm4ve.runner.process_rank import is_first_process, process_rank
@@ -34,8 +35,9 @@ def run_tool(main: Callable[[], None]) -> None:
     """Run a command; any exception becomes one line on stderr and an exit code.
 
     The code is 2; 130 after Ctrl-C, 143 after SIGTERM, 138 after SIGUSR1, 140 after
-    SIGUSR2; 141 where nobody reads the output any more; and 1 after an error of one of
-    several processes that the user need not mend, which a launcher may start again.
+    SIGUSR2; 141 where nobody reads the output any more; and 1 where another start may
+    help: storage did not give a file, or one of several processes had an error that the
+    user need not mend.
     Tracebacks go to the log file. Of several processes, one that fails ends at once: the
     others learn of an error only by the end of its process.
 
@@ -72,7 +74,12 @@ def _report_error(error: BaseException) -> int:
     if isinstance(error, UserError):
         report(_without_traceback(error))
         return 2
+    if isinstance(error, StorageError):
+        report(_without_traceback(error))
+        return 1
     report(_in_one_line(error))
+    if is_storage_error(error):
+        return 1
     # Before the processes have met, one may be killed, too, and others lose it.
     is_lost = isinstance(error, torch.distributed.DistError)
     if is_lost or torch.distributed.is_initialized():
@@ -80,7 +87,7 @@ def _report_error(error: BaseException) -> int:
     return 2
 
 
-def _without_traceback(error: UserError) -> str:
+def _without_traceback(error: UserError | StorageError) -> str:
     """Return an error's message alone.
 
     A dataloader raises a worker's error anew, with the worker's traceback before the

@@ -44,6 +44,7 @@ from lm4ve.runner.precision import (
 )
 from lm4ve.runner.resume import resume_newest
 from lm4ve.runner.running_statistics import RunningStatisticsHook
+from lm4ve.runner.scored_data import SampleCountHook, set_test_mode
 from lm4ve.runner.stop_hook import StopHook
 
 #: Names of MMEngine's default hooks. Its runner accepts None only under these.
@@ -238,8 +239,9 @@ def build_runner(cfg: Config, short_console: bool = False) -> Any:
         Runner: Ready to train, validate or test.
 
     Raises:
-        UserError: ``load_from`` does not exist, ``runner_type`` is unknown, or all
-            checkpoints to resume from are damaged.
+        UserError: ``load_from`` does not exist, ``runner_type`` is unknown, all
+            checkpoints to resume from are damaged, or a data set that is scored has
+            ``test_mode=False``.
     """
     runner_type = cfg.get('runner_type', 'Runner')
     check('runner_type', runner_type, choices=RUNNERS.module_dict)
@@ -250,6 +252,7 @@ def build_runner(cfg: Config, short_console: bool = False) -> Any:
         _load_strictly_by_default(cfg)
     _replace_training_loop(cfg)
     _drop_hooks_set_to_none(cfg)
+    scored = set_test_mode(cfg)
     if runner_type == 'Runner':
         runner = _build_runner(cfg, short_console)
     else:
@@ -257,11 +260,14 @@ def build_runner(cfg: Config, short_console: bool = False) -> Any:
         runner = RUNNERS.get(runner_type).from_cfg(cfg)
         if short_console:
             shorten(runner.logger)
+    for field in scored:
+        runner.logger.info(f'{field}.test_mode=True, since it is scored.')
     if short_console:
         runner.register_hook(ConsoleHook())
     # PlainCheckpointHook has to run after all other hooks that change a checkpoint, so it
     # is registered last.
     for hook_class in (
+        SampleCountHook,
         NeckHook,
         StopHook,
         ClassCountHook,

@@ -1,14 +1,11 @@
 """The entries of data sets of texts: which are left out, and that something is left."""
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
-from mmengine.logging import print_log
-
 from lm4ve.data.integrity import IntegrityMixin
 from lm4ve.data.ranks import in_group, state_read_once
-from lm4ve.errors import UserError, check, listing
+from lm4ve.errors import UserError, check
 
 
 class TextDataset(IntegrityMixin):
@@ -57,28 +54,6 @@ class TextDataset(IntegrityMixin):
             raise UserError(
                 f'{where}: not a text that can be written as UTF-8 ({e}).'
             ) from e
-
-    def leave_out(self, what: str, entries: Sequence[object], total: int) -> None:
-        """Warn of entries that were left out, if any were; with 'refuse', raise.
-
-        Args:
-            what (str): What is wrong with them, for example 'have an empty question'.
-            entries (Sequence): What names each of them.
-            total (int): How many entries there were.
-
-        Raises:
-            UserError: ``on_corrupt='refuse'``.
-        """
-        summary = f'{type(self).__name__}: {len(entries)} of {total} entries {what}'
-        if self.on_corrupt == 'refuse':
-            name = (
-                f'{summary} ({listing(entries)}; '
-                "dataset.on_corrupt='skip' leaves them out)"
-            )
-            check(name, len(entries), most=0)
-        elif entries:
-            text = f'{summary}, and are left out: {listing(entries)}.'
-            print_log(text, logger='current', level=logging.WARNING)
 
     def refuse_nothing(self, entries: Sequence[object]) -> None:
         """Refuse a data set without an entry.

@@ -44,10 +44,11 @@ def entries_of(data) -> list[dict]:
 def images(folder: Path) -> dict:
     """Each rank reads half of the images; both leave out both damaged ones."""
     read = Readings(CheckedImageFolder)
-    data = read.make(data_root=str(folder / 'images'), test_mode=True)
+    options = dict(data_root=str(folder / 'images'), test_mode=True, on_corrupt='skip')
+    data = read.make(**options)
     first = len(read.paths)
     again = Readings(CheckedImageFolder)
-    again.make(data_root=str(folder / 'images'), test_mode=True)
+    again.make(**options)
     return dict(
         read=sorted(Path(path).name for path in read.paths),
         kept=len(data),
@@ -84,7 +85,7 @@ class Readings:
 def questions(folder: Path) -> dict:
     """Only one process of the machine reads the texts; both have the same entries."""
     options = dict(ann_file='questions.jsonl', data_root=str(folder / 'images'))
-    data = VQAFiles(**options, pipeline=[], test_mode=True)
+    data = VQAFiles(**options, pipeline=[], test_mode=True, on_corrupt='skip')
     captions = CaptionFiles('captions.jsonl', str(folder / 'images'), num_negatives=1)
     own_bytes = data.data_bytes.flags.owndata
     return dict(

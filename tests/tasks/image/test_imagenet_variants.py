@@ -79,7 +79,10 @@ def test_class_order_is_mmpretrains():
 @pytest.mark.parametrize('variant', ['a', 'r'])
 def test_labels_are_indices_among_1000_classes(variant, data):
     wnids = class_indices(variant)
-    dataset = ImageNetVariant(variant, data_root=str(data / f'imagenet-{variant}'))
+    root = str(data / f'imagenet-{variant}')
+    with pytest.raises(UserError, match='1 of 201 images are corrupt.*zero.jpg'):
+        ImageNetVariant(variant, data_root=root)
+    dataset = ImageNetVariant(variant, data_root=root, on_corrupt='skip')
     assert len(dataset) == 200 and dataset.num_corrupt == 1
     assert dataset.get_gt_labels().tolist() == timm_indices(variant)
     for i in (0, 77, 199):
@@ -217,6 +220,7 @@ def test_config_tests_a_model(variant, count, evaluator, data, tmp_path):
     tested = cfg.test_dataloader.dataset
     shrink_images(tested.pipeline)
     tested.data_root = str(data / Path(tested.data_root).name)
+    tested.on_corrupt = 'skip'
     if variant == 'c':
         tested.update(corruptions=['fog'], severities=[1, 2])
     cfg.optim_wrapper.update(type='OptimWrapper', loss_scale=None)
@@ -232,6 +236,9 @@ def test_config_tests_a_model(variant, count, evaluator, data, tmp_path):
     dataset = runner.test_loop.dataloader.dataset
     assert len(dataset) == count
     assert dataset.num_corrupt == (variant in 'ar')
+    if variant in 'ar':
+        numbers = metrics['samples/scored'], metrics['samples/total']
+        assert numbers == (200, 201)
     assert type(runner.test_evaluator.metrics[0]).__name__ == evaluator
     expected = 100 / (200 if variant in 'ar' else 1000)
     assert metrics['accuracy/top1'] == pytest.approx(expected)

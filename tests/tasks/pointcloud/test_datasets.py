@@ -105,14 +105,38 @@ def test_a_folder_of_every_format(tmp_path):
         )  # the same every time
 
 
-def test_nonfinite_points_are_dropped_or_refused(tmp_path):
+def test_cloud_with_points_that_are_not_finite_is_damaged(tmp_path):
     points = c.cloud(10)
     points[[3, 7], [1, 0]] = np.nan, np.inf
     c.write_cloud(tmp_path / 'train/x/a.npy', points)
-    kept = pc.PointCloudFolder(str(tmp_path))[0]['points']
-    assert np.array_equal(kept, np.delete(points, (3, 7), axis=0))
+    c.write_cloud(tmp_path / 'train/x/b.npy', c.cloud(10))
+    data = pc.PointCloudFolder(str(tmp_path))
+    assert np.array_equal(data[0]['points'], c.cloud(10))
     with pytest.raises(UserError, match='a.npy.*2 of 10 points'):
-        pc.PointCloudFolder(str(tmp_path), on_corrupt='refuse')[0]
+        pc.PointCloudFolder(str(tmp_path), test_mode=True)
+
+
+def test_points_that_a_sensor_did_not_see_are_no_points_of_a_pcd(tmp_path):
+    points = c.cloud(10)
+    points[[3, 7]] = np.nan
+    c.write_cloud(tmp_path / 'train/x/a.pcd', points)
+    (sample,) = pc.PointCloudFolder(str(tmp_path), test_mode=True)
+    assert np.array_equal(sample['points'], np.delete(points, (3, 7), axis=0))
+
+
+def test_modelnet40_replaces_a_shape_that_was_damaged_when_the_cache_was_made(tmp_path):
+    c.write_modelnet40_text(tmp_path)
+    (first, *_) = sorted(tmp_path.glob('airplane/*.txt'))
+    whole = first.read_bytes()
+    first.write_bytes(b'0' * len(whole))
+    for _ in range(2):  # makes the cache, and reads it
+        data = pc.ModelNet40(str(tmp_path), num_points=20)
+        assert np.isfinite([sample['points'] for sample in data]).all()
+        with pytest.raises(UserError, match=f"1 of 4 clouds are corrupt: '{first}"):
+            pc.ModelNet40(str(tmp_path), num_points=20, test_mode=True)
+    first.write_bytes(whole)
+    with pytest.raises(UserError, match='was damaged when .* Fix: remove them'):
+        pc.ModelNet40(str(tmp_path), num_points=20)
 
 
 @pytest.mark.parametrize(

@@ -246,7 +246,7 @@ def copied(root, tmp_path):
 
 @pytest.fixture
 def lines(monkeypatch):
-    modules = ('lm4ve.data.integrity', 'lm4ve.text.dataset')
+    modules = ('lm4ve.data.integrity',)
     return record_logs(monkeypatch, *modules)
 
 
@@ -284,7 +284,10 @@ def test_damaged_scene_is_refused_or_left_out(kind, copied, lines):
     load = dict(type='lm4ve.LoadObjects') if end == 'objects' else LOAD
     with pytest.raises(UserError, match=FIRST):
         dataset(copied, load=load, on_corrupt='refuse')[0]
-    tested = dataset(copied, load=load, test_mode=True)
+    with pytest.raises(UserError, match=f'1 of 2 scenes are corrupt.*{FIRST}'):
+        dataset(copied, load=load, test_mode=True)
+    tested = dataset(copied, load=load, test_mode=True, on_corrupt='skip')
+    assert tested.num_left_out == 3
     assert {tested[i]['data_samples'].scene_id for i in range(len(tested))} == {SECOND}
     assert sum('1 of 2 scenes are corrupt' in line for line in lines) == 1
 
@@ -301,7 +304,7 @@ def test_questions_about_missing_scenes_are_counted(end, copied, lines):
         '3 of 6 entries are about scenes that lack files' in line and file.name in line
     )
     with pytest.raises(UserError, match=file.name):
-        dataset(copied, on_corrupt='refuse')
+        dataset(copied, test_mode=True)
 
 
 def w_first(listed):

@@ -53,7 +53,7 @@ def test_whole_videos_have_none(videos):
     assert {
         find_defect(str(p), decode) for p in videos[1] for decode in (False, True)
     } == {None}
-    assert find_defect('/nowhere.mp4') == 'does not exist'
+    assert 'does not exist' in find_defect('/nowhere.mp4')
 
 
 @pytest.mark.parametrize('live', [False, True])
@@ -100,7 +100,9 @@ def test_corrupt_videos_are_replaced_or_left_out(type, decoder, videos, tmp_path
             assert clip['inputs'].shape == (1, 3, 4, 40, 44)
             assert clip['data_samples'].gt_label.item() >= len(broken)
     assert set(data.corrupt_files) == {str(p) for p in broken.values()}
-    tested = dataset(ann_file, decoder, test_mode=True)
+    with pytest.raises(UserError, match='6 of 9 videos are corrupt'):
+        dataset(ann_file, decoder, test_mode=True)
+    tested = dataset(ann_file, decoder, test_mode=True, on_corrupt='skip')
     labels = [tested[i]['data_samples'].gt_label.item() for i in range(len(tested))]
     assert labels == [6, 7, 8] and tested.num_corrupt == 6
 
@@ -123,8 +125,19 @@ WRONG_LINES = [
     ('1.mp4 -100', 'line 2 has the label -100'),
     ('./0.mp4 1', 'line 2 gives .* the label 1, line 1 the label 0'),
     (f'0.mp4 {10**19}', 'line 2 is no path and label'),
-    ('gone.mp4 1', 'gone.mp4. does not exist'),
 ]
+
+
+def test_missing_video_is_damaged_and_a_missing_folder_refused(videos, tmp_path):
+    names = [videos[1][0].name, 'gone.mp4']
+    (tmp_path / 'list.txt').write_text(''.join(f'{name} 0\n' for name in names))
+    prefix = dict(video=str(videos[1][0].parent))
+    data = dataset(str(tmp_path / 'list.txt'), data_prefix=prefix)
+    assert len(data) == 2 and data[1]
+    with pytest.raises(UserError, match='gone.mp4. does not exist'):
+        dataset(str(tmp_path / 'list.txt'), data_prefix=prefix, test_mode=True)
+    with pytest.raises(UserError, match='all its other videos do not exist'):
+        dataset(str(tmp_path / 'list.txt'), data_prefix=dict(video=str(tmp_path)))
 
 
 @pytest.mark.parametrize('line, match', WRONG_LINES)

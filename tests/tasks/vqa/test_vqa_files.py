@@ -308,15 +308,12 @@ def test_equal_and_empty_captions_do_not_count(flickr):
         content['images'][1]['sentences'] = []
 
     edit(flickr / 'dataset_flickr30k.json', empty)
-    assert [len(d['text']) for d in flickr30k(flickr, test_mode=True)] == [
-        3,
-        5,
-        5,
-        5,
-        5,
-    ]
-    with pytest.raises(UserError):
-        flickr30k(flickr, on_corrupt='refuse')
+    for options in (dict(on_corrupt='refuse'), dict(test_mode=True)):
+        with pytest.raises(UserError, match='image 0, image 1'):
+            flickr30k(flickr, **options)
+    data = flickr30k(flickr, test_mode=True, on_corrupt='skip')
+    assert [len(d['text']) for d in data] == [3, 5, 5, 5, 5]
+    assert data.num_left_out == 1
 
 
 def with_shared_texts(content):
@@ -399,7 +396,9 @@ def test_own_captions_are_grouped_by_image(name, tmp_path):
 
 def test_corrupt_images_are_left_out(flickr):
     (flickr / 'flickr30k-images/1010.jpg').write_bytes(b'no image')
-    data = flickr30k(flickr, 'test')
+    with pytest.raises(UserError, match='1 of 3 images are corrupt.*1010.jpg'):
+        flickr30k(flickr, 'test')
+    data = flickr30k(flickr, 'test', on_corrupt='skip')
     assert [d['image_id'] for d in data] == [9, 11] and data.num_corrupt == 1
 
 

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from lm4ve.draw.figures import BACKGROUND, without_ticks
 from lm4ve.draw.pictures import Picture, TokenMap
 from lm4ve.draw.solids import Solids, draw_solids, view_axes
+from lm4ve.errors import require
 from lm4ve.tasks.base.analysis import Layout, TaskAnalysis, tested_dataset
 from lm4ve.tasks.pointcloud import TASK
-from lm4ve.tasks.pointcloud.datasets.readers import drop_nonfinite, read_points
+from lm4ve.tasks.pointcloud.datasets.readers import find_nonfinite, read_points
 
 
 class PointCloudAnalysis(TaskAnalysis):
@@ -23,7 +24,11 @@ class PointCloudAnalysis(TaskAnalysis):
     def read_input(
         self, cfg: Config, path: Path, pipeline: list[dict], **options: Any
     ) -> dict:
-        """Read a file's points, and send those that are finite through the test pipeline."""
+        """Read a file's points, and send them through the test pipeline.
+
+        Raises:
+            UserError: The file is damaged, or a point is not finite.
+        """
         for transform in pipeline:
             is_sampling = transform['type'].endswith('SamplePoints')
             # Data sets store farthest points first, or in random order; files do not.
@@ -32,7 +37,9 @@ class PointCloudAnalysis(TaskAnalysis):
         if tested_dataset(cfg).type.endswith('PrimitivesDataset'):
             # Its objects are of that size already.
             pipeline = [dict(type='lm4ve.NormalizeToUnitSphere'), *pipeline]
-        points = drop_nonfinite(read_points(path), f"'{path}'")
+        points = read_points(path)
+        defect = find_nonfinite(points)
+        require(defect is None, f"The cloud '{path}' {defect}. Fix: remove them.")
         np.random.seed(0)
         return Compose(pipeline)(dict(points=points, path=str(path), sample_idx=0))
 

@@ -3,7 +3,6 @@
 Randomness is numpy's global generator, which the suite seeds for every batch.
 """
 
-import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from mmcv.transforms import BaseTransform
 from scipy.spatial.transform import Rotation
 
+from lm4ve.files import is_file, storage_error_behind
 from lm4ve.registry import TRANSFORMS
 from lm4ve.tasks.rooms.datasets.scannet import classes_of
 from lm4ve.tasks.rooms.datasets.scene_files import (
@@ -60,16 +60,22 @@ class SceneLoader(BaseTransform):
         Args:
             results (dict): ``scene_path``, ``scan_file`` and ``object_path``.
             decode (bool): Read the files; without, they only have to exist.
+
+        Raises:
+            Exception: Storage does not give a file; see
+                :func:`lm4ve.files.storage_error_behind`.
         """
         for file in self.files(results):
-            if not os.path.isfile(file):
+            if not is_file(file):
                 return f"lacks '{file}'"
         if not decode:
             return None
         try:
             self.transform(dict(results))
-        except Exception as e:  # a damaged file makes numpy raise almost anything
-            return f'cannot be read ({type(e).__name__}: {e})'
+        except Exception as error:  # a damaged file makes numpy raise almost anything
+            if storage_error_behind(error) is not None:
+                raise
+            return f'cannot be read ({type(error).__name__}: {error})'
         return None
 
 

@@ -25,10 +25,10 @@ class CheckedImageMixin(ImageFilesMixin):
     """Checks for data sets derived from mmpretrain's ``CustomDataset``.
 
     Args:
-        on_corrupt (str): Policy for an image that is empty, truncated, unreadable or no
-            image at all: 'skip' or 'refuse', see :mod:`lm4ve.data.integrity`.
+        on_corrupt (str, optional): What becomes of an image that is empty, truncated,
+            unreadable or no image at all: see :mod:`lm4ve.data.integrity`.
         verify (bool, optional): Whether all images are decoded when the data set is
-            loaded (about 0.25 ms per image and core). Default: for tests only.
+            loaded (about 0.25 ms per image and core). Default: where they are scored.
         *args, **kwargs: Passed to the data set.
 
     Raises:
@@ -201,7 +201,4 @@ class CheckedImageNet(CheckedImageMixin, ImageNet):
 
 @DATASETS.register_module()
 class CheckedImageFolder(CheckedImageMixin, CustomDataset):
-    """mmpretrain's ``CustomDataset`` with the checks of :class:`CheckedImageMixin`.
-
-    Set ``test_mode=True`` for data that is evaluated on.
-    """
+    """mmpretrain's ``CustomDataset`` with the checks of :class:`CheckedImageMixin`."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from mmpretrain.datasets import BaseDataset
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 
-from lm4ve.data.shards import read_samples
+from lm4ve.data.shards import read_left_out, read_samples
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.image.datasets.folders import CheckedImageMixin
 
@@ -24,7 +24,8 @@ class ImageNetShards(CheckedImageMixin, BaseDataset):
     Args:
         data_root (str): The folder; local.
         split (str): The name of the index. 'val' and 'test' set ``test_mode``.
-        on_corrupt, verify: See :class:`lm4ve.tasks.image.CheckedImageMixin`.
+        on_corrupt, verify: See :class:`lm4ve.tasks.image.CheckedImageMixin`. Files that
+            the tool has left out count as damaged samples.
         **kwargs: Passed to mmpretrain's ``BaseDataset``; ``classes`` or ``metainfo``
             for other classes than ImageNet's.
 
@@ -41,5 +42,10 @@ class ImageNetShards(CheckedImageMixin, BaseDataset):
 
     def load_data_list(self) -> list[dict]:
         """Return address and label of each sample."""
-        samples = read_samples(Path(self.data_root, f'{self.split}.index.json'))
+        index = Path(self.data_root, f'{self.split}.index.json')
+        samples = read_samples(index)
+        count, examples = read_left_out(index)
+        self.leave_out(
+            'are not in the shards', examples, len(samples) + count, count=count
+        )
         return [dict(img_path=address, gt_label=label) for address, label in samples]

@@ -4,17 +4,19 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.dataset import BaseDataset
 from monai.data import load_decathlon_datalist, partition_dataset
 
+from lm4ve.data.integrity import IntegrityMixin
 from lm4ve.errors import UserError, check
+from lm4ve.files import naming_storage_errors
 from lm4ve.registry import DATASETS
+from lm4ve.tasks.medical.datasets.volume_files import find_defect
 
 _SPLITS = ('train', 'val', 'test')
 
 
 @DATASETS.register_module()
-class Decathlon(BaseDataset):
+class Decathlon(IntegrityMixin):
     """A task of MSD: a folder with ``dataset.json``, ``imagesTr`` and ``labelsTr``.
 
     The labels of its test set are not public, so that the labeled volumes are divided
@@ -28,11 +30,16 @@ class Decathlon(BaseDataset):
         seed (int): Of the division.
         fraction (float): The part of the training volumes that is used, as in the
             paper's experiments with 10 and 30 %. The first volumes of the division are.
+        on_corrupt, verify: See :class:`lm4ve.data.integrity.IntegrityMixin`. A volume is
+            damaged if its image or its label is.
         **kwargs: Passed to :class:`mmengine.dataset.BaseDataset`.
 
     Raises:
-        UserError: ``dataset.json`` is missing or damaged.
+        UserError: ``dataset.json`` is missing or damaged, or volumes were refused.
     """
+
+    noun = 'volume'
+    scan_decodes = True
 
     def __init__(
         self,
@@ -52,6 +59,8 @@ class Decathlon(BaseDataset):
         self.seed = seed
         #: The part of the training volumes that is used.
         self.fraction = fraction
+        #: Image -> the file of its label.
+        self._label_of: dict[str, str] = {}
         self.file = Path(data_root) / 'dataset.json'
         metainfo = dict(classes=_read_classes(self.file))
         super().__init__(data_root=data_root, metainfo=metainfo, **kwargs)
@@ -75,13 +84,37 @@ class Decathlon(BaseDataset):
             # A small fraction of a small data set is still a volume to train with.
             num_used = max(1, round(self.fraction * len(part)))
             part = part[:num_used]
-        return [dict(img_path=pair['image'], seg_path=pair['label']) for pair in part]
+        data_list = []
+        for pair in part:
+            self._label_of[pair['image']] = pair['label']
+            data_list.append(dict(img_path=pair['image'], seg_path=pair['label']))
+        return data_list
+
+    def path_of(self, info: dict) -> str:
+        """Return the image of an entry."""
+        return info['img_path']
+
+    def files_of_libraries(self, path: str) -> list[str]:
+        """Return the image and its label, which nibabel opens."""
+        return [path, self._label_of[path]]
+
+    def find_defect(self, path: str, decode: bool = False) -> str | None:
+        """Return what is wrong with an image or its label, or None."""
+        defect = find_defect(path, decode)
+        if defect is not None:
+            return defect
+        label = self._label_of[path]
+        defect = find_defect(label, decode)
+        if defect is not None:
+            return f"has the label '{label}', which {defect}"
+        return None
 
 
 def _read_classes(file: Path) -> tuple[str, ...]:
     """Return the names of the classes by their numbers, of a task's ``dataset.json``."""
     try:
-        labels = json.loads(file.read_text())['labels']
+        with naming_storage_errors(file):
+            labels = json.loads(file.read_text())['labels']
         # In a few tasks the numbers, which are text, are not sorted.
         return tuple(labels[number] for number in sorted(labels, key=int))
     except (OSError, ValueError, LookupError, TypeError) as error:

@@ -5,9 +5,10 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from mmengine.dataset import BaseDataset
 
+from lm4ve.data.integrity import IntegrityMixin
 from lm4ve.errors import UserError, check
+from lm4ve.files import naming_storage_errors
 from lm4ve.registry import DATASETS
 
 _SPLITS = ('train', 'val', 'test')
@@ -23,7 +24,7 @@ _READ_ERRORS = (
 
 
 @DATASETS.register_module()
-class MedMNIST(BaseDataset):
+class MedMNIST(IntegrityMixin):
     """A set of MedMNIST v2 (2D or 3D), read without executing anything of the file.
 
     Each sample gives the pipeline ``img``, uint8 ``[H, W, 3]`` in BGR of a picture and
@@ -35,12 +36,17 @@ class MedMNIST(BaseDataset):
         flag (str): The set, such as 'retinamnist' or 'fracturemnist3d'.
         split (str): 'train', 'val' or 'test'.
         size (int): Pixels a side: 28, or what the set has beside it.
+        on_corrupt, verify: Accepted as by all data sets. All samples are in one file,
+            which is read whole and checked by its checksums: none is damaged alone.
         **kwargs: Passed to :class:`mmengine.dataset.BaseDataset`.
 
     Raises:
         UserError: There is no such set; the file is missing, cut, or of pickled arrays;
             or its arrays are not this set's.
+        StorageError: Storage does not give the file.
     """
+
+    noun = 'image'
 
     def __init__(
         self, data_root: str, flag: str, split: str = 'train', size: int = 28, **kwargs
@@ -79,7 +85,10 @@ class MedMNIST(BaseDataset):
     def _read(self) -> tuple[np.ndarray, np.ndarray]:
         """Read images ``[N, side, side, ...]`` and labels ``[N, labels]``."""
         try:
-            with np.load(self.file, allow_pickle=False) as arrays:
+            with (
+                naming_storage_errors(self.file),
+                np.load(self.file, allow_pickle=False) as arrays,
+            ):
                 images = arrays[f'{self.split}_images']
                 labels = arrays[f'{self.split}_labels']
         except _READ_ERRORS as error:
@@ -106,6 +115,22 @@ class MedMNIST(BaseDataset):
             raise UserError(
                 f"'{self.file}' has the label {labels.max()}, but {num_classes} classes are known."
             )
+
+    def path_of(self, info: dict) -> str:
+        """Return the file, with the number of an entry's image in it."""
+        return f'{self.file} (image {info["row"]})'
+
+    def path_at(self, idx: int) -> str:
+        """Return the file and the number of sample ``idx`` in it, without its pixels."""
+        return self.path_of(super().get_data_info(idx))
+
+    def is_scanned(self) -> bool:
+        """Return False: the file was read whole."""
+        return False
+
+    def find_defect(self, path: str, decode: bool = False) -> str | None:
+        """Return None: the file was whole when it was read."""
+        return None
 
     def get_data_info(self, idx: int) -> dict:
         """Return entry ``idx`` with its picture ``[H, W, 3]`` or volume ``[3, D, H, W]``."""

@@ -20,15 +20,13 @@ from pathlib import Path
 
 import numpy as np
 from joblib import Parallel, delayed
-from mmengine.dataset import Compose
-from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from lm4ve.data.integrity import SkippedFiles
+from lm4ve.data.integrity import IntegrityMixin, SkippedFiles
 from lm4ve.data.ranks import once_a_machine
 from lm4ve.data.verdicts import WholeFiles, stamp_of
-from lm4ve.errors import UserError, brief
-from lm4ve.files import replacing, sole_use
+from lm4ve.errors import StorageError, UserError, brief
+from lm4ve.files import naming_storage_errors, replacing, sole_use
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.motion.datasets.argoverse import ArgoverseReader
 from lm4ve.tasks.motion.structures import AgentMotion, Scene, SceneError
@@ -174,12 +172,16 @@ class SceneCache:
     Raises:
         UserError: The file is missing, was not finished, or is not what its footer
             describes.
+        StorageError: Storage does not give it.
     """
 
     def __init__(self, path: str | Path, verify: bool = False) -> None:
         self.path = Path(path)
         try:
-            self._open(verify)
+            with naming_storage_errors(path):
+                self._open(verify)
+        except StorageError:
+            raise
         except Exception as e:  # whatever mmap, numpy and json make of such a file
             raise UserError(
                 f"'{path}' cannot be used ({brief(e, 100)}). "
@@ -226,7 +228,7 @@ class SceneCache:
 
 
 @DATASETS.register_module()
-class MotionDataset(Dataset):
+class MotionDataset(IntegrityMixin):
     """Scenes of a cache that ``tools/motion/preprocess.py`` has written.
 
     Args:
@@ -234,36 +236,78 @@ class MotionDataset(Dataset):
         pipeline (Sequence[dict]): Transforms of ``dict(scene=Scene)``.
         indices (int | Sequence[int], optional): The first so many scenes, or
             these.
+        on_corrupt (str, optional): What becomes of the files that preprocessing could
+            not make a scene of, and has left out: see :mod:`lm4ve.data.integrity`.
+        verify (bool, optional): Whether the whole cache is hashed when it is opened.
+            Default: unless it was whole before and is unchanged.
+        **kwargs: Passed to MMEngine's ``BaseDataset``.
 
     Raises:
-        UserError: See :class:`lm4ve.tasks.motion.datasets.cache.SceneCache`.
+        UserError: See :class:`lm4ve.tasks.motion.datasets.cache.SceneCache`; files that
+            were left out are refused.
+        StorageError: Storage does not give the cache.
     """
 
-    #: Read by MMEngine's loops.
-    metainfo: dict = {}
+    noun = 'scene'
 
     def __init__(
         self,
         cache: str,
         pipeline: Sequence = (),
         indices: int | Sequence[int] | None = None,
+        **kwargs,
     ) -> None:
-        once_a_machine(lambda: verify_cache(cache))
-        self.scenes = SceneCache(cache)
-        if not isinstance(indices, Sequence):
-            indices = range(len(self.scenes))[:indices]
-        self.indices = indices
-        self.pipeline = Compose(pipeline)
+        self.cache = cache
+        super().__init__(pipeline=list(pipeline), indices=indices, **kwargs)
 
-    def __len__(self) -> int:
-        return len(self.indices)
+    def load_data_list(self) -> list[dict]:
+        """Check and open the cache; return the row of each scene."""
+        if self.verify is None:
+            once_a_machine(lambda: verify_cache(self.cache))
+        elif self.verify:
+            once_a_machine(lambda: _hash_cache(self.cache))
+        self.scenes = SceneCache(self.cache)
+        skipped = sum(self.scenes.footer.get('skipped', {}).values())
+        self.leave_out(
+            'could not become a scene',
+            self.scenes.footer.get('examples', ()),
+            total=len(self.scenes) + skipped,
+            count=skipped,
+        )
+        return [dict(row=row) for row in range(len(self.scenes))]
+
+    def path_of(self, info: dict) -> str:
+        """Return the cache, with the number of an entry's scene in it."""
+        return f'{self.cache} (scene {info["row"]})'
+
+    def path_at(self, idx: int) -> str:
+        """Return the cache and the number of sample ``idx`` in it, without reading it."""
+        return self.path_of(super().get_data_info(idx))
+
+    def is_scanned(self) -> bool:
+        """Return False: the cache was checked when it was opened."""
+        return False
+
+    def find_defect(self, path: str, decode: bool = False) -> str | None:
+        """Return None: the cache was whole when it was opened."""
+        return None
 
     def scene(self, i: int) -> Scene:
         """The :class:`lm4ve.tasks.motion.structures.Scene` ``i``."""
-        return self.scenes[self.indices[i]]
+        return self.scenes[super().get_data_info(i)['row']]
 
-    def __getitem__(self, i: int) -> dict:
-        return self.pipeline(dict(scene=self.scene(i), sample_idx=i))
+    def get_data_info(self, idx: int) -> dict:
+        """Return what the pipeline gets: the scene, and the number of the sample."""
+        return dict(scene=self.scene(idx), sample_idx=idx)
+
+
+def _hash_cache(path: str | Path) -> None:
+    """Hash a cache.
+
+    Raises:
+        UserError: See :class:`SceneCache`.
+    """
+    SceneCache(path, verify=True)
 
 
 def verify_cache(path: str | Path) -> None:
@@ -277,7 +321,7 @@ def verify_cache(path: str | Path) -> None:
     stamp = stamp_of(name)
     if name in memory.unchanged({name: stamp}):
         return
-    SceneCache(path, verify=True)
+    _hash_cache(path)
     if stamp is not None:
         memory.add({name: stamp})
 

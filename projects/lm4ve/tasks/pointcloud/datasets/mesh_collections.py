@@ -10,11 +10,12 @@ from typing import NamedTuple
 import numpy as np
 
 from lm4ve.errors import UserError, check, listing
+from lm4ve.files import is_file
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.pointcloud.datasets.point_clouds import PointCloudDataset, seed_of
 from lm4ve.tasks.pointcloud.datasets.readers import (
     cached_array,
-    drop_nonfinite,
+    find_nonfinite,
     read_points,
 )
 from lm4ve.tasks.pointcloud.transforms import farthest_points
@@ -92,8 +93,8 @@ class ModelNet40(PointCloudDataset):
         **kwargs: Passed to :class:`PointCloudDataset`.
 
     Raises:
-        UserError: Neither layout is there, or a listed file is missing or
-            damaged, or has fewer points than ``num_points``.
+        UserError: Neither layout is there, or a shape has fewer points than
+            ``num_points``.
     """
 
     METAINFO = dict(classes=_MODELNET40)
@@ -127,8 +128,8 @@ class ModelNet40(PointCloudDataset):
         # The clouds depend on these, and on the files' names and sizes.
         key = [f'version 1, {self.num_points} of {self.num_samples}']
         for path, _ in files:
-            key.append(f'{path.relative_to(root)} {path.stat().st_size}')
-        self._clouds = cached_array(
+            key.append(f'{path.relative_to(root)} {_size_of(path)}')
+        clouds = cached_array(
             self.cache_dir or root / 'lm4ve_cache',
             f'modelnet40_{self.split}_{self.num_points}',
             '\n'.join(key),
@@ -137,7 +138,27 @@ class ModelNet40(PointCloudDataset):
         data_list = []
         for row, (path, label) in enumerate(files):
             data_list.append(dict(path=str(path), row=row, gt_label=label))
+        self.hold(clouds, data_list)
         return data_list
+
+    def find_defect_of_row(self, points: np.ndarray, info: dict) -> str | None:
+        """Return what is wrong with the file of a cloud that could not be read, or None.
+
+        Raises:
+            UserError: The file was mended, and has the size that it had before.
+        """
+        # Such a cloud is NaN throughout.
+        if np.isfinite(points[0]).all():
+            return None
+        try:
+            self._read_shape(Path(info['path']))
+        except UserError as error:
+            return f'is damaged ({error.__cause__ or error})'
+        folder = self.cache_dir or Path(self.data_root, 'lm4ve_cache')
+        raise UserError(
+            f"'{info['path']}' was damaged when the files in '{folder}' were made. "
+            'Fix: remove them.'
+        )
 
     def _listed(self, root: Path) -> list[tuple[Path, int]]:
         """Return the files of the text release with their labels; empty without its list."""
@@ -166,14 +187,33 @@ class ModelNet40(PointCloudDataset):
         return files
 
     def _build(self, files: list[tuple[Path, int]]) -> np.ndarray:
-        """Read all shapes, float32 ``[M, num_points, 3]``, farthest points first."""
+        """Read all shapes, float32 ``[M, num_points, 3]``, farthest points first.
+
+        The row of a damaged one is NaN.
+        """
         clouds = np.empty((len(files), self.num_points, 3), dtype=np.float32)
         for cloud, (path, _) in zip(clouds, files, strict=True):
-            points = read_points(path, self.num_samples, seed_of(path.name))
-            points = drop_nonfinite(points, f"'{path}'", self.on_corrupt)
+            try:
+                points = self._read_shape(path)
+            except UserError:
+                # The scan and the sample's reading find it.
+                cloud[:] = np.nan
+                continue
             check('dataset.num_points', self.num_points, most=len(points))
             cloud[:] = farthest_points(points, self.num_points)
         return clouds
+
+    def _read_shape(self, path: Path) -> np.ndarray:
+        """Read a shape, float32 ``[N, 3]``.
+
+        Raises:
+            UserError: It is damaged.
+        """
+        points = read_points(path, self.num_samples, seed_of(path.name))
+        defect = find_nonfinite(points)
+        if defect is not None:
+            raise UserError(f"'{path}' {defect}.")
+        return points
 
 
 @DATASETS.register_module()
@@ -245,6 +285,13 @@ class ShapeNet(PointCloudDataset):
                 names = list_file.read_text(encoding='utf-8').replace('/', '-').split()
                 return [_parse_model(name.removesuffix('.npy')) for name in names]
         return None
+
+
+def _size_of(path: Path) -> int:
+    """Return a file's size in bytes; 0 of a file that is not there."""
+    if not is_file(path):
+        return 0
+    return path.stat().st_size
 
 
 class _Model(NamedTuple):

@@ -36,7 +36,8 @@ def read_pcd(path: str | Path) -> np.ndarray:
         path (str | Path): Text, binary or compressed.
 
     Returns:
-        np.ndarray: ``[N, 3]``, in the type in which they are stored.
+        np.ndarray: ``[N, 3]``, in the type in which they are stored. Without NaN, by
+            which the format marks what a sensor did not see.
 
     Raises:
         ValueError: The file is cut or damaged, or has no fields x, y and z.
@@ -49,7 +50,8 @@ def read_pcd(path: str | Path) -> np.ndarray:
     points = cloud.point['positions'].numpy()
     if len(points) != num_points:
         raise ValueError(f'{len(points):,} of its {num_points:,} points can be read')
-    return points
+    is_seen = ~np.isnan(points).any(axis=1)
+    return points[is_seen]
 
 
 def check_pcd(data: bytes) -> int:
@@ -132,7 +134,7 @@ def _check_text(body: bytes, num_points: int, num_words: int) -> None:
 
 
 def _is_number(word: str) -> bool:
-    """Return whether a word is a number; NaN and infinity count, drop_nonfinite treats them."""
+    """Return whether a word is a number; NaN and infinity count."""
     try:
         float(word)
     except ValueError:

@@ -11,61 +11,122 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmengine.dataset import BaseDataset
 
 from lm4ve.data.folder_listing import by_folder, list_files, warn_left_out
+from lm4ve.data.integrity import IntegrityMixin
 from lm4ve.data.labels import refuse_lookalikes
 from lm4ve.errors import UserError, check
+from lm4ve.files import require_given
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.pointcloud.datasets.readers import (
     EXTENSIONS,
     coordinates,
-    drop_nonfinite,
+    find_nonfinite,
     read_points,
 )
 
 #: Coordinates never compress better than this.
 _COMPRESSION = 100
+#: Points that a check draws on a mesh.
+_FEW = 16
 
 
-class PointCloudDataset(BaseDataset):
-    """Base of these data sets: checks each cloud before the pipeline.
+class PointCloudDataset(IntegrityMixin):
+    """Base of these data sets. :mod:`lm4ve.data.integrity` treats damaged clouds.
+
+    A cloud is damaged if its file cannot be read to its end, or if a point of it has NaN
+    or infinite coordinates.
 
     Args:
-        on_corrupt (str): What becomes of points with NaN or infinite coordinates:
-            'skip' leaves them out, 'refuse' raises.
-        **kwargs: Passed to :class:`mmengine.dataset.BaseDataset`.
+        *args: Passed to :class:`mmengine.dataset.BaseDataset`.
+        on_corrupt, verify: See :class:`lm4ve.data.integrity.IntegrityMixin`.
+        **kwargs: Passed on as well.
     """
 
+    noun = 'cloud'
+    scan_decodes = True
+    remembered_as = 'cloud'
     #: Points to draw on a mesh.
     num_samples = 10000
     #: ``[M, N, 3]``, where a data set holds its clouds in one array.
-    _clouds: np.ndarray
+    _clouds: np.ndarray | None = None
 
-    def __init__(self, *args, on_corrupt: str = 'skip', **kwargs) -> None:
-        check('dataset.on_corrupt', on_corrupt, choices=('skip', 'refuse'))
-        self.on_corrupt = on_corrupt
+    def __init__(self, *args, **kwargs) -> None:
+        #: Name of each damaged cloud of the array -> its defect.
+        self._row_defects: dict[str, str] = {}
         super().__init__(*args, **kwargs)
+
+    def hold(self, clouds: np.ndarray, data_list: list[dict]) -> None:
+        """Keep clouds in one array, and note those that are damaged.
+
+        Args:
+            clouds (np.ndarray): ``[M, N, 3]``.
+            data_list (list[dict]): Entries with a ``row`` of it.
+        """
+        self._clouds = clouds
+        for info in data_list:
+            defect = self.find_defect_of_row(clouds[info['row']], info)
+            if defect is not None:
+                self._row_defects[self.path_of(info)] = defect
+
+    def find_defect_of_row(self, points: np.ndarray, info: dict) -> str | None:
+        """Return what is wrong with a cloud ``[N, 3]`` of the array, or None."""
+        return find_nonfinite(points)
+
+    def path_of(self, info: dict) -> str:
+        """Return the file of an entry, with the number of a cloud in the array."""
+        if 'row' in info:
+            return f'{info["path"]} (cloud {info["row"]})'
+        return info['path']
+
+    def path_at(self, idx: int) -> str:
+        """Return the file of sample ``idx``, without reading it."""
+        return self.path_of(super().get_data_info(idx))
+
+    def files_of_libraries(self, path: str) -> list[str]:
+        """Return the file, which open3d opens by itself."""
+        if self._clouds is not None:
+            return []
+        return [path]
+
+    def find_defect(self, path: str, decode: bool = False) -> str | None:
+        """Return what is wrong with a cloud, or None.
+
+        Without ``decode`` nothing is read: reading the sample finds all of it.
+        """
+        if self._clouds is not None:
+            return self._row_defects.get(path)
+        if not decode:
+            return None
+        try:
+            points = read_points(path, _FEW)
+        except UserError as error:
+            return f'is damaged ({error.__cause__ or error})'
+        return find_nonfinite(points)
 
     def read(self, info: dict) -> np.ndarray:
         """Return the points of an entry of ``load_data_list``, ``[N, 3]``.
 
         An entry names the ``row`` of the array, or the ``path`` of a file.
         """
-        if 'row' in info:
+        if self._clouds is not None:
             return self._clouds[info['row']]
         # The path below data_root: a data set that was moved gives the same samples.
         seed = seed_of(os.path.relpath(info['path'], self.data_root or '.'))
         return read_points(info['path'], self.num_samples, seed)
 
     def get_data_info(self, idx: int) -> dict:
-        """Return an entry with its ``points``."""
+        """Return an entry with its ``points``.
+
+        Raises:
+            UserError: The cloud is damaged.
+        """
         info = super().get_data_info(idx)
-        origin = f"'{info['path']}'"
-        if 'row' in info:
-            origin += f' (cloud {info["row"]})'
         points = np.array(self.read(info), dtype=np.float32)
-        info['points'] = drop_nonfinite(points, origin, self.on_corrupt)
+        defect = find_nonfinite(points)
+        if defect is not None:
+            raise UserError(f"The cloud '{self.path_of(info)}' {defect}.")
+        info['points'] = points
         return info
 
 
@@ -132,10 +193,11 @@ class ScanObjectNN(PointCloudDataset):
         part = 'training' if self.split == 'train' else 'test'
         folder = Path(self.data_root, f'main_split{folder_ending}')
         path = folder / f'{part}_objectdataset{file_ending}.h5'
-        self._clouds, labels = read_h5(path)
+        clouds, labels = read_h5(path)
         data_list = []
         for row, label in enumerate(labels):
             data_list.append(dict(path=str(path), row=row, gt_label=int(label)))
+        self.hold(clouds, data_list)
         return data_list
 
 
@@ -144,10 +206,13 @@ def read_h5(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
     Raises:
         UserError: It is missing, damaged, or has other keys or shapes.
+        StorageError: Storage does not give it.
     """
     # Only this format needs it.
     import h5py
 
+    # HDF5 does not always say why it failed.
+    require_given(path)
     try:
         with h5py.File(path, 'r') as file:
             data = _stored(file, 'data')

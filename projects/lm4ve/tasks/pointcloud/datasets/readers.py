@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lm4ve.errors import UserError, check
-from lm4ve.files import replacing
+from lm4ve.errors import StorageError, UserError, check
+from lm4ve.files import is_file, naming_storage_errors, replacing
 from lm4ve.geometry.mesh_files import read_mesh
 from lm4ve.geometry.open3d_library import load_open3d
 from lm4ve.geometry.surfaces import sample_surface
@@ -40,6 +40,7 @@ def read_points(
     Raises:
         UserError: The file is missing, empty, damaged, of an unknown kind, or a mesh
             without area.
+        StorageError: Storage does not give the file.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -49,12 +50,14 @@ def read_points(
         load_open3d()
     try:
         # Reading a pipe or a device may never end.
-        if not path.is_file():
+        if not is_file(path):
             raise ValueError('it is no file')
         # Numbers beyond float32 become infinite without NumPy's warnings. They are points
-        # that are not finite, which drop_nonfinite leaves out or refuses.
-        with np.errstate(all='ignore'):
+        # that are not finite, which count as damage.
+        with np.errstate(all='ignore'), naming_storage_errors(path):
             return as_float32(_read(path, suffix, num_samples, seed))
+    except StorageError:
+        raise
     except Exception as error:
         # A damaged file makes the readers raise errors of any kind, also MemoryError where
         # it promises billions of points.
@@ -181,30 +184,19 @@ _ARRAYS: dict[str, Callable[[Path], np.ndarray]] = {
 }
 
 
-def drop_nonfinite(
-    points: np.ndarray, origin: str, on_corrupt: str = 'skip'
-) -> np.ndarray:
-    """Remove points with NaN or infinite coordinates.
+def find_nonfinite(points: np.ndarray) -> str | None:
+    """Return how many points have NaN or infinite coordinates, or None if none has.
 
     Args:
         points (np.ndarray): ``[N, 3]``.
-        origin (str): Name of the cloud in messages.
-        on_corrupt (str): 'skip', or 'refuse' to raise.
 
     Returns:
-        np.ndarray: ``[M, 3]``, M > 0.
-
-    Raises:
-        UserError: None is finite, or one is not and ``on_corrupt='refuse'``.
+        str or None: In words that follow the cloud's name.
     """
-    is_finite = np.isfinite(points).all(axis=1)
-    num_bad = int((~is_finite).sum())
-    is_refused = num_bad > 0 and on_corrupt == 'refuse'
-    if num_bad == len(points) or is_refused:
-        raise UserError(
-            f'{origin}: {num_bad} of {len(points)} points are NaN or infinite.'
-        )
-    return points[is_finite]
+    num_bad = int((~np.isfinite(points).all(axis=1)).sum())
+    if num_bad == 0:
+        return None
+    return f'has {num_bad} of {len(points)} points that are NaN or infinite'
 
 
 def cached_array(

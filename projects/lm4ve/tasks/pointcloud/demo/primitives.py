@@ -161,17 +161,18 @@ class PrimitivesDataset(PointCloudDataset):
         seed = _SEEDS[made_as]
         name = f'primitives_{made_as}'
         key = f'version {VERSION}, {made_as}, {self.per_class}, {self.num_points}, 0'
-        self._clouds = cached_array(
+        clouds = cached_array(
             self.cache_dir,
             name,
             key,
             build=lambda: make_primitives(self.per_class, self.num_points, seed),
         )
         data_list = []
-        for row in range(len(self._clouds)):
+        for row in range(len(clouds)):
             if self._is_of_split(row):
                 label = row // self.per_class
                 data_list.append(dict(path=name, row=row, gt_label=label))
+        self.hold(clouds, data_list)
         return data_list
 
     def _is_of_split(self, row: int) -> bool:

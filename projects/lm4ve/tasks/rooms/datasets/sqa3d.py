@@ -56,8 +56,8 @@ class SQA3DDataset(TextDataset):
     (situation and question), ``question_id``, ``question_type``, ``gt_answers``
     (list[str]), ``position`` and ``rotation``.
 
-    Questions with an empty text, and those about missing scenes, are left out and
-    counted, or refused with ``on_corrupt='refuse'``.
+    Questions with an empty text, and those about missing scenes, count as damage, too:
+    training leaves them out.
 
     Raises:
         UserError: A file is missing, damaged or of another kind; question ids occur
@@ -155,7 +155,7 @@ class SQA3DDataset(TextDataset):
         for entry in data_list:
             scene = entry['scene_id']
             if scene not in defects:
-                defects[scene] = self.loader.find_defect(entry, decode=False)
+                defects[scene] = self.look_at(self.path_of(entry))
             defect = defects[scene]
             if defect is None:
                 kept.append(entry)
@@ -176,6 +176,12 @@ class SQA3DDataset(TextDataset):
     def path_of(self, info: dict) -> str:
         """Return the path of an entry's scene, without an ending."""
         return info['scene_path']
+
+    def files_of_libraries(self, path: str) -> list[str]:
+        """Return the files of a scene."""
+        if self.loader is None:
+            return []
+        return self.loader.files(self.paths_of(Path(path).name))
 
     def find_defect(self, path: str, decode: bool = False) -> str | None:
         """Return a description of a defect in the files of a scene, or None."""

@@ -4,8 +4,9 @@ import io
 
 from mmengine import fileio
 
-from lm4ve.data.shards import BACKEND, read_samples
+from lm4ve.data.shards import BACKEND, read_left_out, read_samples
 from lm4ve.errors import check
+from lm4ve.files import is_storage_error
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.video.datasets.video_files import find_defect
 from lm4ve.tasks.video.datasets.video_lists import (
@@ -44,17 +45,27 @@ class VideoShardsMixin(CheckedVideoMixin):
             check('io_backend of the decoder', backend, choices=('disk', BACKEND))
             decoder.io_backend = BACKEND
         samples = read_samples(self.ann_file)
+        count, examples = read_left_out(self.ann_file)
+        self.leave_out(
+            'are not in the shards', examples, len(samples) + count, count=count
+        )
         return [dict(filename=address, label=label) for address, label in samples]
 
     def path_of(self, info: dict) -> str:
         """Return the address of an entry."""
         return info['filename']
 
+    def files_of_libraries(self, path: str) -> list[str]:
+        """Return none: samples are read by :mod:`lm4ve.data.shards`."""
+        return []
+
     def defect_of(self, path: str, decode: bool) -> str | None:
         """Return what is wrong with a sample, or None."""
         try:
             data = fileio.get(path)
         except (OSError, ValueError) as error:
+            if is_storage_error(error):
+                raise
             return f'cannot be read ({error})'
         return find_defect(io.BytesIO(data), decode)
 

@@ -13,6 +13,8 @@ from typing import Any, BinaryIO
 import av
 import numpy as np
 
+from lm4ve.files import is_file, is_storage_error
+
 #: FFmpeg's formats whose frames lie in other files.
 _PLAYLISTS = ('concat', 'hls', 'dash', 'imf', 'sdp', 'rtsp')
 #: The first bytes of a Matroska (WebM) file and of its one segment.
@@ -35,18 +37,24 @@ def find_defect(path: str | os.PathLike | BinaryIO, decode: bool = False) -> str
         str or None: The defect, worded to follow the file's name, or None. Damage
         inside the pictures is found by decoding only, and not all of it: decoders
         conceal what they can.
+
+    Raises:
+        OSError, StorageError: Storage does not give the file, as far as it is not FFmpeg
+            that reads it.
     """
     try:
         if isinstance(path, (str, os.PathLike)):
+            if not is_file(path):
+                return 'does not exist, or is no file'
             with open(path, 'rb') as file:
                 # FFmpeg reads a file by its path, which needs no call of Python.
                 return _find_in_file(file, source=path, decode=decode)
         stream = path
         with stream:
             return _find_in_file(stream, source=stream, decode=decode)
-    except FileNotFoundError:
-        return 'does not exist'
     except (av.FFmpegError, OSError, ValueError) as error:
+        if is_storage_error(error):
+            raise
         return f'cannot be read ({error})'
 
 

@@ -15,8 +15,8 @@ from mmengine import fileio
 from lm4ve.data.integrity import IntegrityMixin
 from lm4ve.data.labels import read_list
 from lm4ve.data.verdicts import KnownFiles
-from lm4ve.errors import UserError, listing
-from lm4ve.files import leads_outside, map_in_threads
+from lm4ve.errors import UserError, require
+from lm4ve.files import is_file, leads_outside, map_in_threads
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.video.datasets.video_files import find_defect
 
@@ -29,11 +29,11 @@ class CheckedVideoMixin(IntegrityMixin):
     that folder; without it the list may hold absolute paths.
 
     Args:
-        on_corrupt (str): Policy for a video that is empty, truncated, without a video
-            stream or with a single frame: 'skip' or 'refuse', see
+        on_corrupt (str, optional): What becomes of a video that is empty, truncated,
+            without a video stream or with a single frame: see
             :mod:`lm4ve.data.integrity`.
         verify (bool or 'decode', optional): Whether all videos are read when the data
-            set is loaded. Default: for tests only. True reads the packets of each and
+            set is loaded. Default: where they are scored. True reads the packets of each and
             decodes its first frame, 'decode' decodes all of it, False trusts the list.
             In training one process does the former for each file, the first time that
             any of them draws it; whole files are remembered
@@ -42,8 +42,8 @@ class CheckedVideoMixin(IntegrityMixin):
 
     Raises:
         UserError: The list is cut or malformed, has negative labels or two labels for a
-            video; files of it do not exist, or lie outside of ``data_prefix.video``; a
-            corrupt video was refused; all videos are corrupt.
+            video; none of its files exists, or one lies outside of
+            ``data_prefix.video``; a corrupt video was refused; all videos are corrupt.
 
     Files on remote storage (``io_backend`` of the pipeline's first transform) are not
     checked.
@@ -99,8 +99,7 @@ class CheckedVideoMixin(IntegrityMixin):
             path = osp.join(prefix, entry.name)
             data_list.append(dict(filename=path, label=entry.label))
         if self._is_local:
-            paths = [self.path_of(info) for info in data_list]
-            self._refuse_missing(paths, [entry.line for entry in entries])
+            self._refuse_other_folder([self.path_of(info) for info in data_list])
         return data_list
 
     def _leads_outside(self, name: str) -> bool:
@@ -109,22 +108,23 @@ class CheckedVideoMixin(IntegrityMixin):
         # Without a folder, a list may hold any path.
         return bool(prefix) and leads_outside(name, prefix)
 
-    def _refuse_missing(self, paths: Sequence[str], lines: Sequence[int]) -> None:
-        """Refuse a list with files that do not exist, each of which stands in a line."""
-        exist = map_in_threads(osp.isfile, paths)
-        missing = []
-        for path, line, is_there in zip(paths, lines, exist, strict=True):
-            if not is_there:
-                missing.append(f"line {line}: '{path}' does not exist")
-        if missing:
-            raise UserError(
-                f"dataset.ann_file='{self.ann_file}' cannot be used: {listing(missing)}."
-            )
+    def _refuse_other_folder(self, paths: Sequence[str]) -> None:
+        """Refuse a list none of whose files is there; some that are missing are damaged."""
+        if any(map_in_threads(is_file, paths)):
+            return
+        raise UserError(
+            f"dataset.ann_file='{self.ann_file}': '{paths[0]}' and all its other videos do not "
+            'exist. Fix: dataset.data_prefix.'
+        )
 
     def path_of(self, info: dict) -> str:
         """Return the file of an entry, as mmaction2's DecordInit opens it."""
         path = info['filename']
         return path if osp.splitext(path)[1] else f'{path}.mp4'
+
+    def files_of_libraries(self, path: str) -> list[str]:
+        """Return the file, which FFmpeg and decord open by its path."""
+        return [path]
 
     def is_scanned(self) -> bool:
         """Return whether all files are read when the list is loaded."""
@@ -169,10 +169,7 @@ class CheckedVideoMixin(IntegrityMixin):
 
 @DATASETS.register_module()
 class CheckedVideoDataset(CheckedVideoMixin, VideoDataset):
-    """mmaction2's ``VideoDataset`` with the checks of :class:`CheckedVideoMixin`.
-
-    Set ``test_mode=True`` for data that is evaluated on.
-    """
+    """mmaction2's ``VideoDataset`` with the checks of :class:`CheckedVideoMixin`."""
 
 
 @DATASETS.register_module()
@@ -190,4 +187,14 @@ class CheckedRepeatAugDataset(CheckedVideoMixin, RepeatAugDataset):
         sample_once (bool): The same frames for all of them.
         on_corrupt, verify: See :class:`CheckedVideoMixin`.
         **kwargs: Passed to mmaction2's ``VideoDataset``.
+
+    Raises:
+        UserError: It is to be scored.
     """
+
+    def __init__(self, *args, test_mode: bool = False, **kwargs) -> None:
+        require(
+            not test_mode,
+            f'{type(self).__name__} only trains. Fix: lm4ve.CheckedVideoDataset to score videos.',
+        )
+        super().__init__(*args, **kwargs)

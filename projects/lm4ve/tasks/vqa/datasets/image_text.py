@@ -1,6 +1,5 @@
 """Images with texts about them: where the images are, and that they are there."""
 
-import os.path as osp
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +8,7 @@ from mmengine import fileio
 
 from lm4ve.data.image_files import ImageFilesMixin
 from lm4ve.errors import require
-from lm4ve.files import leads_outside
+from lm4ve.files import is_file, leads_outside
 from lm4ve.text.dataset import TextDataset
 
 #: The number of images that are looked for before a training begins.
@@ -28,8 +27,8 @@ class ImageTextDataset(ImageFilesMixin, TextDataset):
         test_mode (bool): For data that is evaluated on: images are checked when the
             data set is loaded, and entries are not replaced by others.
         on_corrupt, verify: See :class:`lm4ve.data.integrity.IntegrityMixin`. An
-            image with several texts is read once in the scan. With 'refuse' empty texts
-            are refused too.
+            image with several texts is read once in the scan. Empty texts count as
+            damage, too.
         **kwargs: Passed to MMEngine's ``BaseDataset``.
     """
 
@@ -72,7 +71,7 @@ class ImageTextDataset(ImageFilesMixin, TextDataset):
             return
         first = list(dict.fromkeys(paths))[:_LOOKED_FOR]
         require(
-            any(osp.isfile(path) for path in first),
+            any(is_file(path) for path in first),
             f"'{paths[0]}' and the next images do not exist. Fix: dataset.data_root and "
             'dataset.data_prefix.',
         )

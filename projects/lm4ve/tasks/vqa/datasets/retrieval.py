@@ -157,7 +157,12 @@ class CaptionDataset(ImageTextDataset):
                         caption_ids=list(unique.values()),
                     )
                     entries.append(entry)
-        self.leave_out('have an empty caption or none', empty, total)
+        self.leave_out(
+            'have an empty caption or none',
+            empty,
+            total,
+            samples=total - len(entries),
+        )
         return entries
 
     def get_data_info(self, idx: int) -> dict:
