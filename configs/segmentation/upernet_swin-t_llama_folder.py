@@ -15,7 +15,7 @@ test_pipeline[2] = dict(type='LoadAnnotations')
 def _part(split, pipeline):
     return dict(
         _delete_=True,
-        type='BaseSegDataset',
+        type='lm4ve.CheckedSegDataset',
         data_root=data_root,
         metainfo=metainfo,
         img_suffix='.jpg',

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from lm4ve.errors import UserError
-from lm4ve.files import replacing, write_json
+from lm4ve.files import replacing, storage_error_behind, write_json
 from lm4ve.runner.command_line import build_parser, run_tool
 from lm4ve.tasks.rooms.datasets.scannet import NO_OBJECTS
 from lm4ve.tasks.rooms.datasets.scene_files import read_alignment, read_points
@@ -99,6 +99,8 @@ def prepare_scan(
             return 'done_before', ''
         arrays = arrays_of(folder, ids, max_points)
     except (ValueError, LookupError, OSError) as e:
+        if storage_error_behind(e) is not None:
+            raise
         if on_corrupt == 'refuse':
             raise UserError(f"The scan '{folder}' cannot be prepared: {e!r}") from e
         return 'skipped', f'{folder.name}: {e!r}'

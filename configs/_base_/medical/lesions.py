@@ -25,7 +25,7 @@ test_pipeline = [
     dict(type='PackSegInputs'),
 ]
 dataset = dict(
-    type='BaseSegDataset',
+    type='lm4ve.CheckedSegDataset',
     data_root=data_root,
     metainfo=metainfo,
     img_suffix='.png',

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 
 from lm4ve.data.image_files import decode_pixels, find_defect, open_image
 from lm4ve.errors import UserError
+from lm4ve.files import is_storage_error
 
 #: Pillow's modes of 32 bits a pixel and channel, which have no agreed range of values.
 _MODES_OF_32_BITS = ('I', 'F')
@@ -81,6 +82,9 @@ def find_damage_in_file(path: str) -> str | None:
     Returns:
         str or None: The defect, worded to follow the file's name, or None.
 
+    Raises:
+        OSError, StorageError: Storage does not give the file.
+
     Measured on one CPU core at 500 x 375: 0.07 ms a JPEG, which takes 0.9 ms to decode;
     0.23 ms a PNG, which takes 5.9 ms.
     """
@@ -94,6 +98,8 @@ def find_damage_in_file(path: str) -> str | None:
     except MemoryError:
         raise
     except Exception as e:  # Pillow's decoders raise anything
+        if is_storage_error(e):
+            raise
         return f'cannot be decoded ({e})'
     if mode in _MODES_OF_32_BITS:
         return 'has pixels of 32 bits'

@@ -202,6 +202,19 @@ def decathlon(root: Path) -> Sample:
     return Sample(config, root / 'labelsTr/0.nii.gz')
 
 
+def masks(root: Path) -> Sample:
+    medical.write_lesions(root, 'busi')
+    config = dict(
+        data_root=str(root),
+        img_suffix='.png',
+        seg_map_suffix='.png',
+        data_prefix=dict(img_path='images', seg_map_path='masks/0'),
+        metainfo=dict(classes=('background', 'lesion')),
+        pipeline=LOAD_IMAGE,
+    )
+    return Sample(config, root / 'masks/0/benign (0).png')
+
+
 #: Class -> a function that writes a data set below a folder.
 FILES: dict[str, Callable[[Path], Sample]] = dict(
     CheckedImageFolder=_images,
@@ -223,6 +236,7 @@ FILES: dict[str, Callable[[Path], Sample]] = dict(
     ShapeNet=shapenet,
     ModelNet40=modelnet40,
     Decathlon=decathlon,
+    CheckedSegDataset=masks,
 )
 
 

@@ -96,7 +96,7 @@ class Shrinker(shrink.Shrinker):
             write = partial(files.write_medmnist, flag=dataset.flag, classes=classes)
             file = f'{dataset.data_root}/{dataset.flag}.npz'
             self.provide(file, lambda path: write(path.parent))
-        elif dataset.type == 'BaseSegDataset':
+        elif dataset.type == 'lm4ve.CheckedSegDataset':
             name = dataset.ann_file.partition('_')[0]
             self.provide(dataset.data_root, partial(files.write_lesions, name=name))
         elif dataset.type == 'lm4ve.Decathlon':

@@ -10,6 +10,7 @@ TASK = Task(
     models=('lm4ve.tasks.medical.models.volume_vit.VolumeSegmentor',),
     registers={
         'datasets.decathlon': ('Decathlon',),
+        'datasets.masks': ('CheckedSegDataset',),
         'datasets.medmnist': ('MedMNIST',),
         'demo.ultrasound': ('UltrasoundDemo',),
         'metrics.lesions': ('LesionIoU',),

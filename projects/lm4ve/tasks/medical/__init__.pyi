@@ -1,5 +1,6 @@
 from lm4ve.tasks.base.task import Task as Task
 from lm4ve.tasks.medical.datasets.decathlon import Decathlon as Decathlon
+from lm4ve.tasks.medical.datasets.masks import CheckedSegDataset as CheckedSegDataset
 from lm4ve.tasks.medical.datasets.medmnist import MedMNIST as MedMNIST
 from lm4ve.tasks.medical.demo.ultrasound import UltrasoundDemo as UltrasoundDemo
 from lm4ve.tasks.medical.metrics.lesions import LesionIoU as LesionIoU

@@ -464,12 +464,14 @@ def _write_chunk(
 
     Raises:
         UserError: With ``on_corrupt='refuse'``, a file cannot become a scene.
+        StorageError: Storage does not give a file.
     """
     records = []
     skipped = SkippedFiles(on_corrupt)
     for file in files:
         try:
-            records.append(pack(reader.read(file)))
+            with naming_storage_errors(file):
+                records.append(pack(reader.read(file)))
         except SceneError as e:
             skipped.add(e.kind, e)
     write_cache(chunk, records, skipped=skipped.counts, examples=skipped.examples)
