@@ -26,6 +26,10 @@ class UnsupportedModelError(UserError):
     """A language model whose layers cannot serve as a visual encoder layer here."""
 
 
+class DamagedFilesError(UserError):
+    """Files of a data set are damaged, of which none may be replaced or left out."""
+
+
 class StorageError(Exception):
     """Storage did not give a file, of whose content nothing is known.
 

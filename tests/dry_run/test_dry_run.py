@@ -151,8 +151,7 @@ def drop_a_class(folder: Path) -> None:
 @pytest.mark.parametrize(
     ('damage', 'check', 'message'),
     [
-        (cut_an_image, 'files', r"The image '.*train/03/2.jpg' .*Fix: fetch it"),
-        (empty_an_image, 'files', r"The image '.*val/09/0.jpg' .*Fix: fetch it"),
+        (empty_an_image, 'files', r".* corrupt: '.*val/09/0.jpg' .*Fix: fetch them"),
         (drop_a_class, 'steps', r"label 0 is '01', and the model learned it as '00'"),
     ],
 )
@@ -165,6 +164,18 @@ def test_damaged_data_are_named_and_the_rest_is_checked(
     assert re.match(f'{check}: .*{message}', error)
     assert verdicts[check] == 'failed'
     assert verdicts['schedule'] == 'ok'
+
+
+def test_damage_that_training_replaces_is_a_warning(run, images):
+    config = images.write()
+    cut_an_image(images.folder)
+    verdicts, error = run(config)
+    assert error == ''
+    assert verdicts['files'] == 'warning'
+    refuse = "train_dataloader.dataset.on_corrupt='refuse'"
+    verdicts, error = run(config, '--cfg-options', refuse)
+    assert re.match("files: The image '.*train/03/2.jpg' .*Fix: fetch it", error)
+    assert verdicts['files'] == 'failed'
 
 
 def test_more_classes_than_the_head_has_fail(run, images):

@@ -46,7 +46,13 @@ from torch.utils.data import get_worker_info
 
 from lm4ve.data.ranks import gather, own_share
 from lm4ve.data.verdicts import Stamp, WholeFiles, stamps_of
-from lm4ve.errors import StorageError, UserError, check, listing
+from lm4ve.errors import (
+    DamagedFilesError,
+    StorageError,
+    UserError,
+    check,
+    listing,
+)
 from lm4ve.files import map_in_threads, naming_storage_errors, require_given
 from lm4ve.runner.same_data import pixel_versions
 
@@ -87,7 +93,7 @@ class IntegrityMixin(BaseDataset):
         *args, **kwargs: Passed to the data set.
 
     Raises:
-        UserError: A damaged file was refused, or all files are damaged.
+        DamagedFilesError: A damaged file was refused, or all files are damaged.
         StorageError: Storage did not give a file.
 
     ``corrupt_files`` (path -> defect) has the files that *this process* found. Each
@@ -210,9 +216,11 @@ class IntegrityMixin(BaseDataset):
         summary = f'{summary}: {listing(defects, NAMED)}'
         remaining = f'{len(kept)} of {len(data_list)} samples'
         if not kept:
-            raise UserError(f'{summary}. None is left. Fix: fetch the data again.')
+            raise DamagedFilesError(
+                f'{summary}. None is left. Fix: fetch the data again.'
+            )
         if self.refuses:
-            raise UserError(
+            raise DamagedFilesError(
                 f'{summary}. Fix: fetch them again, or {self._advice(remaining)}.'
             )
         self.num_left_out += len(data_list) - len(kept)

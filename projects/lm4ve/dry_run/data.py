@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from lm4ve.data.integrity import IntegrityMixin
 from lm4ve.dry_run.finding import Finding, warning_if
 from lm4ve.dry_run.plan import Plan
-from lm4ve.errors import listing
+from lm4ve.errors import DamagedFilesError, listing
 from lm4ve.runner.scored_data import SCORED, datasets_within, set_test_mode
 
 SPLITS = ('train', 'val')
@@ -28,8 +28,8 @@ _HEADS = ('head', 'cls_head', 'decode_head')
 def check_data(plan: Plan) -> Finding:
     """Build the data of training and validation, and count samples and classes.
 
-    All files of the validation are read, as the training does before its first step. Of
-    those of the training, :mod:`lm4ve.dry_run.files` reads some.
+    All files of the validation are read, as the training does before its first step;
+    :mod:`lm4ve.dry_run.files` says what is damaged, and reads some of the training's.
 
     Raises:
         UserError: A data set refuses its files, folders or lists.
@@ -44,7 +44,7 @@ def check_data(plan: Plan) -> Finding:
     for split in SPLITS:
         if not cfg.get(f'{split}_dataloader'):
             continue
-        loader = build_loader(cfg, split)
+        loader = _build_loader(plan, split)
         plan.loaders[split] = loader
         counts = count_labels(loader.dataset)
         plan.class_ends[split] = counts.ends
@@ -60,20 +60,32 @@ def check_data(plan: Plan) -> Finding:
     return warning_if(' '.join(problems), '; '.join(parts) or 'none')
 
 
-def build_loader(cfg: Config, split: str) -> Any:
-    """Build a dataloader as the training does, but without workers.
+def _build_loader(plan: Plan, split: str) -> Any:
+    """Build a dataloader; keep the error of damaged files for the check of these."""
+    try:
+        return build_loader(plan.cfg, split, scans=split in SCORED)
+    except DamagedFilesError as error:
+        plan.damage = error
+    # The checks that follow need the data.
+    return build_loader(plan.cfg, split, scans=False)
 
-    Data that is not scored is not scanned either.
+
+def build_loader(cfg: Config, split: str, scans: bool) -> Any:
+    """Build a dataloader as the training does, but without workers.
 
     Args:
         cfg (Config): It is not changed.
         split (str): 'train' or 'val'.
+        scans (bool): Let data sets read all of their files, as far as they do so.
+
+    Raises:
+        DamagedFilesError: Some are damaged, and may not be left out.
     """
     fields = copy.deepcopy(cfg[f'{split}_dataloader'])
     fields.num_workers = 0
     fields.persistent_workers = False
     fields.pop('prefetch_factor', None)
-    if split not in SCORED:
+    if not scans:
         _switch_scans_off(fields)
     # A seed that is given needs no agreement with other processes.
     return Runner.build_dataloader(fields, seed=0)

@@ -44,6 +44,8 @@ def check_files(plan: Plan) -> Finding:
         UserError: One is damaged, and its data set refuses damage.
         StorageError: Storage does not give one.
     """
+    if plan.damage is not None:
+        raise plan.damage
     seed = (plan.cfg.get('randomness') or {}).get('seed') or 0
     parts = []
     problems = []

@@ -7,6 +7,8 @@ from typing import Any
 
 from mmengine.config import Config
 
+from lm4ve.errors import DamagedFilesError
+
 
 @dataclass
 class Plan:
@@ -28,7 +30,9 @@ class Plan:
             by the check of the processes.
         loaders (dict[str, DataLoader]): By split, 'train' or 'val', as the training
             would use them, but without workers. Set by the check of the data, as are the next
-            two.
+            three.
+        damage (DamagedFilesError, optional): The error with which the training would end
+            for damage in what it scores.
         class_ends (dict[str, list[int]]): By split, the first and the last sample of
             each class; empty where samples have no class.
         iterations (int): How many the training has, of this process.
@@ -50,6 +54,7 @@ class Plan:
     cfg: Any = None
     local_processes: int = 1
     loaders: dict[str, Any] = field(default_factory=dict)
+    damage: DamagedFilesError | None = None
     class_ends: dict[str, list[int]] = field(default_factory=dict)
     iterations: int = 0
     done: int = 0
