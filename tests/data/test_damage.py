@@ -22,7 +22,7 @@ from mmengine.registry import init_default_scope
 from lm4ve.data.integrity import IntegrityMixin
 from lm4ve.errors import StorageError, UserError
 from lm4ve.registry import DATASETS, PROVIDERS
-from lm4ve.runner.scored_data import count_samples, set_test_mode
+from lm4ve.runner.scored_data import SampleCounts, count_samples, set_test_mode
 from tests.helpers.data.damaged import FILES, NO_FILES, ONE_FILE, TRAINING_ONLY
 
 MATRIX = list(itertools.product(FILES, ('cut', 'empty', 'missing')))
@@ -142,3 +142,41 @@ def test_one_damaged_file_of_all_samples_is_named_before_training(name, kind, tm
     for test_mode in (False, True):
         with pytest.raises(UserError, match=sample.file.name):
             build(name, sample, test_mode=test_mode)
+
+
+@pytest.mark.parametrize('name', ['ImageNetShards', 'VideoShards', 'MotionDataset'])
+def test_what_a_tool_has_left_out_counts_where_it_is_scored(name, tmp_path):
+    sample = (FILES | ONE_FILE)[name](tmp_path / 'data', damaged=1)
+    data = build(name, sample)
+    with pytest.raises(UserError, match=f'1 of {len(data) + 1} entries'):
+        build_scored(name, sample)
+    scored = build_scored(name, sample, on_corrupt='skip')
+    assert count_samples(scored) == SampleCounts(len(data), len(data) + 1)
+
+
+def test_test_mode_reaches_every_data_set_within_wrappers(tmp_path):
+    part = dict(type='lm4ve.CheckedImageFolder', data_root='x')
+    joined = dict(type='ConcatDataset', datasets=[dict(part), dict(part)])
+    folded = dict(type='KFoldDataset', dataset=dict(part), test_mode=True)
+    repeated = dict(type='RepeatDataset', dataset=joined, times=2)
+    config = Config(
+        dict(
+            default_scope='mmpretrain',
+            train_dataloader=dict(dataset=dict(part)),
+            val_dataloader=dict(dataset=repeated),
+            test_dataloader=dict(dataset=folded),
+        )
+    )
+    fields = set_test_mode(config)
+    assert fields == [
+        'val_dataloader.dataset.dataset.datasets.0',
+        'val_dataloader.dataset.dataset.datasets.1',
+        'test_dataloader.dataset.dataset',
+    ]
+    assert 'test_mode' not in config.train_dataloader.dataset
+    for inner in config.val_dataloader.dataset.dataset.datasets:
+        assert inner.test_mode
+    assert 'test_mode' not in config.val_dataloader.dataset
+    config.val_dataloader.dataset.dataset.datasets[1].test_mode = False
+    with pytest.raises(UserError, match=r'datasets\.1\.test_mode=False'):
+        set_test_mode(config)

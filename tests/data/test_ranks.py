@@ -31,6 +31,15 @@ def write_lines(path, rows):
     path.write_text('\n'.join(json.dumps(row) for row in rows))
 
 
+def write_lost(folder, rng):
+    """Images of which storage does not give one, a link to itself, and questions."""
+    write_images(folder, rng)
+    (folder / 'a/1.png').unlink()
+    (folder / 'a/1.png').symlink_to('1.png')
+    rows = [dict(image=f'a/{i}.png', question='How?', answer='so') for i in (0, 1)]
+    write_lines(folder / 'questions.jsonl', rows)
+
+
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
     """Images, questions and captions about them, and videos."""
@@ -45,6 +54,7 @@ def folder(tmp_path_factory):
     write_lines(folder / 'images/questions.jsonl', questions)
     write_lines(folder / 'images/captions.jsonl', captions)
     (folder / 'damaged.cache').write_bytes(b'no cache')
+    write_lost(folder / 'lost', rng)
     lines = []
     for i in range(4):
         frames = rng.integers(0, 255, (3, 16, 16), np.uint8)
@@ -112,6 +122,9 @@ def test_all_ranks_raise_the_error_of_the_one_that_works(seen):
     assert first.pop('broken') == 'disk is worn out'
     assert second.pop('broken') == 'OSError: disk is worn out'
     assert first == second
+    for kind in ('lost', 'asked'):
+        assert '1 of ' in first[kind]
+        assert "a/1.png' is not given by its storage (ELOOP" in first[kind]
     assert 'none.jsonl' in first['missing']
     assert 'killed by SIGKILL' in first['killed']
     assert 'damaged.cache' in first['cache']

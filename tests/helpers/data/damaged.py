@@ -88,17 +88,28 @@ def image_corruptions(root: Path) -> Sample:
     return _variant(root, class_indices('c'), folder, **fields)
 
 
-def _shards(root: Path, files: list[Path]) -> Sample:
-    """Write the shard of some files; the first one is the sample."""
+def _shards(root: Path, files: list[Path], damaged: int = 0) -> Sample:
+    """Write the shard of some files; the first one that is whole is the sample.
+
+    Args:
+        root (Path): Where to.
+        files (list[Path]): The files.
+        damaged (int): The tool takes so many of them for damaged, and leaves them out.
+    """
     entries = [Entry(str(path), path.name, i % 2) for i, path in enumerate(files)]
-    (shard,) = write_shards(entries, root, 'train', 99, lambda path: None)
+    names = [str(path) for path in files[:damaged]]
+
+    def find_defect(path: str) -> str | None:
+        return 'is bad' if path in names else None
+
+    (shard,) = write_shards(entries, root, 'train', 99, find_defect)
     _, offset, size, _ = shard['samples'][0]
     return Sample({}, root / shard['name'], (offset, size))
 
 
-def image_shards(root: Path) -> Sample:
+def image_shards(root: Path, damaged: int = 0) -> Sample:
     images.fill(root / 'files', CLASSES, 2)
-    sample = _shards(root, sorted((root / 'files').glob('*/*')))
+    sample = _shards(root, sorted((root / 'files').glob('*/*')), damaged)
     sample.config.update(data_root=str(root), classes=CLASSES, pipeline=LOAD_IMAGE)
     return sample
 
@@ -113,8 +124,8 @@ def videos(root: Path) -> Sample:
     return Sample(dict(ann_file=ann_file, pipeline=video_pipeline()), paths[0])
 
 
-def video_shards(root: Path) -> Sample:
-    sample = _shards(root, _videos(root / 'files'))
+def video_shards(root: Path, damaged: int = 0) -> Sample:
+    sample = _shards(root, _videos(root / 'files'), damaged)
     ann_file = str(root / 'train.index.json')
     sample.config.update(ann_file=ann_file, pipeline=video_pipeline())
     return sample
@@ -251,8 +262,10 @@ def medmnist(root: Path) -> Sample:
     return Sample(dict(data_root=str(root), flag='retinamnist'), file)
 
 
-def motion(root: Path) -> Sample:
+def motion(root: Path, damaged: int = 0) -> Sample:
     write_argoverse1(root, dict(train=3))
+    for path in sorted((root / 'train/data').iterdir())[:damaged]:
+        path.write_bytes(b'')
     reader = Argoverse1Reader(root / 'train/data', root / 'map_files')
     preprocess_split(reader, root / 'train.cache')
     return Sample(dict(cache=str(root / 'train.cache')), root / 'train.cache')

@@ -13,7 +13,7 @@ import numpy as np
 import torch.distributed as dist
 
 from lm4ve.data import ranks
-from lm4ve.errors import UserError
+from lm4ve.errors import StorageError, UserError
 from lm4ve.tasks.image import CheckedImageFolder
 from lm4ve.tasks.motion import MotionDataset
 from lm4ve.tasks.video import CheckedVideoDataset
@@ -108,7 +108,12 @@ def errors(folder: Path) -> dict:
     """All ranks raise what happened to the one that works."""
     options = dict(ann_file='none.jsonl', data_root=str(folder / 'images'))
     kind = OSError if dist.get_rank() == 0 else UserError
+    # One file that storage does not give, and that one rank reads.
+    lost = dict(data_root=str(folder / 'lost'), test_mode=True, on_corrupt='skip')
+    asked = dict(ann_file='questions.jsonl', pipeline=[], **lost)
     return dict(
+        lost=message_of(lambda: CheckedImageFolder(**lost), StorageError),
+        asked=message_of(lambda: VQAFiles(**asked), StorageError),
         broken=message_of(lambda: ranks.once_a_machine(fail_to_read), kind),
         missing=message_of(lambda: VQAFiles(**options)),
         killed=message_of(lambda: Killed(pipeline=[])),
