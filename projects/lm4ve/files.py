@@ -106,7 +106,7 @@ def describe_storage_error(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def naming_storage_errors(path: str | Path) -> Iterator[None]:
+def naming_storage_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     """Raise a :class:`StorageError` that names a file where its storage fails inside.
 
     Errors that an error of the storage has led to count as well. Others pass.
@@ -133,7 +133,7 @@ def naming_storage_errors(path: str | Path) -> Iterator[None]:
         ) from error
 
 
-def is_file(path: str | Path) -> bool:
+def is_file(path: str | os.PathLike[str]) -> bool:
     """Return whether a regular file is there; links are followed.
 
     ``os.path.isfile`` also returns False where nobody knows.

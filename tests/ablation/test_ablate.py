@@ -35,6 +35,9 @@ from tests.helpers.ablation.toy import (
 )
 from tests.helpers.tasks import ROOT
 
+#: Trials in processes of their own import the helpers and the library of this tree.
+PATHS = os.pathsep.join((str(ROOT), str(ROOT / 'projects')))
+
 
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory):
@@ -62,7 +65,7 @@ def test_a_killed_grid_resumes_to_equal_tables(tmp_path, whole):
     torn = tmp_path / 'torn'
     hang = tmp_path / 'hang'
     command = [sys.executable, TOOL, grid, '--work-dir', torn, '--workers', '2']
-    env = {**os.environ, 'PYTHONPATH': str(ROOT), HANG: str(hang)}
+    env = {**os.environ, 'PYTHONPATH': PATHS, HANG: str(hang)}
     none = subprocess.DEVNULL
     process = subprocess.Popen(command, env=env, stdout=none, stderr=none)
     # In the main trials, and in the middle of one.
@@ -362,7 +365,7 @@ def test_a_resumed_grid_warns_of_other_pixel_libraries(tmp_path, capsys):
 @pytest.mark.slow
 def test_a_trial_starts_with_its_gpu(tmp_path, monkeypatch):
     """Torch reads the variable when it is imported, so that a fork's would be too late."""
-    monkeypatch.setenv('PYTHONPATH', str(ROOT))
+    monkeypatch.setenv('PYTHONPATH', PATHS)
     monkeypatch.setenv(TELL_GPUS, '1')
     words = ['--seeds', 0, '--gpus', '4,5', '--workers', 2]
     assert run(write_grid(tmp_path), tmp_path / 'out', *words) == 0
@@ -374,7 +377,7 @@ def test_a_trial_starts_with_its_gpu(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_results_of_another_world_size_do_not_count(tmp_path, monkeypatch):
-    monkeypatch.setenv('PYTHONPATH', str(ROOT))
+    monkeypatch.setenv('PYTHONPATH', PATHS)
     monkeypatch.setattr(sys, 'executable', str(quick_python.folder() / 'python'))
     path = write_grid(tmp_path)
     words = ['--variants', 'two', '--seeds', 0, '--gpus', '0,1', '--gpus-per-trial', 2]

@@ -8,8 +8,12 @@ import pytest
 
 pytest.importorskip('mmpretrain')
 
+from lm4ve.ablation.grid import Trial
+from lm4ve.ablation.identity import identity
+from lm4ve.ablation.trial import train_and_test, write_spec
 from lm4ve.commands import test as test_command
 from lm4ve.commands import train
+from lm4ve.errors import UserError
 from lm4ve.runner.command_line import run_tool
 from tests.helpers.tasks import CONFIGS
 
@@ -153,3 +157,24 @@ def test_validation_without_test_mode_cannot_be_asked_for(run):
     code, printed = run(train, '--cfg-options', off)
     assert code == 2
     assert 'val_dataloader.dataset.test_mode=False: damaged samples would' in printed
+
+
+def test_trial_of_a_grid_ends_before_training_or_keeps_both_numbers(data):
+    for number in range(3):
+        cut(data / f'val/b/{number}.jpg')
+    options = {'train_cfg.max_epochs': 1}
+    with pytest.raises(UserError, match='3 of 10 images are corrupt'):
+        train_and_test(spec_of(data, options), data / 'trial')
+    assert not list(data.rglob('*.pth'))
+    options['test_dataloader.dataset.on_corrupt'] = 'skip'
+    result = train_and_test(spec_of(data, options), data / 'other')
+    assert (result['scored'], result['total']) == (7, 10)
+    assert list(result['metrics']) == ['accuracy/top1']
+
+
+def spec_of(folder, options):
+    """Return the specification of a trial, as its process reads it."""
+    config = folder / 'config.py'
+    names = dict(stage='main', variant='one', seed=0, value=None)
+    trial = Trial(id=identity(config, options), config=config, options=options, **names)
+    return json.loads(write_spec(trial, folder, keep_checkpoints=False).read_text())

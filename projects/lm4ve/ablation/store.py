@@ -182,7 +182,7 @@ def select_tuned(grid: Grid, store: Store) -> dict[str, Any]:
     selected = {}
     for variant in grid.variants:
         score_of = {}
-        counts = set()
+        counts: set[SampleCounts] = set()
         for value in grid.tune.values:
             results = finished[variant.name, value]
             counts.update(counts_of(result) for result in results)

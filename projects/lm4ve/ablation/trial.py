@@ -187,6 +187,10 @@ def train_and_test(spec: dict, folder: Path, launcher: str = 'none') -> dict:
         device = torch.cuda.get_device_name()
     metrics = _numbers_of(runner.test())
     counts = count_samples(runner.test_dataloader.dataset)
+    if counts is None:
+        raise UserError(
+            'test_dataloader.dataset has no length, so that nobody knows what its score is over.'
+        )
     for key in (SCORED_KEY, TOTAL_KEY):
         metrics.pop(key, None)
     return dict(

@@ -195,7 +195,7 @@ class ImageFilesMixin(IntegrityMixin):
 
     noun = 'image'
     scan_decodes = True
-    remembered_as = 'image'
+    remembered_as: str | None = 'image'
 
     def path_of(self, info: dict[str, Any]) -> str:
         """Return the image file of an entry."""

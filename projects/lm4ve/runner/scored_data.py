@@ -63,7 +63,7 @@ def _set_in(node: Any, field: str, cfg: Config) -> list[str]:
     Returns:
         list[str]: The fields of the data sets that were changed.
     """
-    if not isinstance(node, Mapping):
+    if not isinstance(node, dict):
         for dataset in datasets_within(node):
             is_forgotten = isinstance(dataset, BaseDataset) and not dataset.test_mode
             require(

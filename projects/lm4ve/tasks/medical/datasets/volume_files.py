@@ -6,6 +6,7 @@ them are numbers, and, of a compressed file, that its checksum fits.
 """
 
 import math
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -47,12 +48,14 @@ def find_defect(path: str, decode: bool = False) -> str | None:
 
 def _read_through(path: str) -> str | None:
     """Read a file to its end, and return what is wrong with its voxels, or None."""
-    image = nibabel.load(path)
-    dtype = image.dataobj.dtype
-    promised = math.prod(image.dataobj.shape) * dtype.itemsize
+    image: Any = nibabel.load(path)
+    # The place and the type of the voxels in the file, of which none is read yet.
+    stored = image.dataobj
+    dtype = stored.dtype
+    promised = math.prod(stored.shape) * dtype.itemsize
     found = 0
     with ImageOpener(path) as file:
-        file.read(image.dataobj.offset)
+        file.read(stored.offset)
         chunk = file.read(_CHUNK)
         while chunk:
             voxels = chunk[: max(0, promised - found)]
