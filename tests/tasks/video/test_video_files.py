@@ -49,6 +49,27 @@ def test_each_defect_is_named(kind, videos):
     assert re.match(DEFECTS[kind], find_defect(str(videos[0][kind])))
 
 
+def raised_by(library: str, path: str) -> Exception:
+    """Return an error whose innermost frame is in a module of a library."""
+    try:
+        exec(compile('1 / 0', path, 'exec'), {'__name__': f'{library}.module'})
+    except ZeroDivisionError as error:
+        return error
+
+
+@pytest.mark.parametrize(
+    'library, is_defect', [('decord', True), ('av', True), ('mmaction', False)]
+)
+def test_error_is_of_the_library_that_raised_it_wherever_that_lies(
+    library, is_defect, videos, tmp_path
+):
+    whole = str(videos[1][0])
+    data = dataset(write_list(tmp_path / 'list.txt', [whole]))
+    error = raised_by(library, '/home/av/decord/transforms.py')
+    defect = data.find_defect_behind(error, whole)
+    assert (defect is not None) == is_defect
+
+
 def test_whole_videos_have_none(videos):
     assert {
         find_defect(str(p), decode) for p in videos[1] for decode in (False, True)

@@ -7,7 +7,6 @@ training hours into an epoch, in a worker, often without its name.
 import os.path as osp
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
 
 from mmaction.datasets import RepeatAugDataset, VideoDataset
 from mmengine import fileio
@@ -159,10 +158,11 @@ class CheckedVideoMixin(IntegrityMixin):
         defect = super().find_defect_behind(error, path)
         if defect is not None:
             return defect
-        # The decoders' errors have no type in common: where they were raised is what counts.
-        innermost = traceback.extract_tb(error.__traceback__)[-1]
-        folders = Path(innermost.filename).parts
-        if 'decord' in folders or 'av' in folders:
+        # The decoders' errors have no type in common: which library raised one is what
+        # counts.
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        library, _, _ = frames[-1].f_globals['__name__'].partition('.')
+        if library in ('decord', 'av'):
             return f'cannot be decoded ({error})'
         return None
 
