@@ -52,6 +52,8 @@ def test_numbers_stay_numbers(tmp_path):
     assert read_cells(tmp_path / 't.csv')[1] == [
         *('-1', '-0.1', '-1e-07', '-3', 'True', '', '', '-inf')
     ]
+    files.write_csv('ab', [['-1', '-0.5e3']], tmp_path / 't.csv')
+    assert read_cells(tmp_path / 't.csv')[1] == ['-1', '-0.5e3']
     files.write_csv('ab', [[-1, -0.1]], tmp_path / 't.csv', digits=3)
     assert read_cells(tmp_path / 't.csv')[1] == ['-1', '-0.100']
 

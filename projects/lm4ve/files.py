@@ -44,8 +44,8 @@ _FORMULA_STARTS = tuple('=+-@\t\r\n＝＋－＠')
 _SEPARATORS = frozenset(',;\t\r\n"')
 # Seconds after which a file of another machine is taken for abandoned.
 _ABANDONED = 3600
-#: The errors of the system that say that a file is not there.
-_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+#: The errors of the system that say that no file is there.
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 #: The same of a server.
 _NOT_THERE_BY_HTTP = (404, 410)
 #: Bytes that are read at a time.
@@ -280,13 +280,22 @@ def _csv_cell(value: Any, digits: int | None) -> str:
             return ''
         return str(value) if digits is None else f'{value:.{digits}f}'
     text = str(value)
-    if not isinstance(value, Integral) and text.startswith(_FORMULA_STARTS):
+    if text.startswith(_FORMULA_STARTS) and not _is_number(text):
         text = f"'{text}"
     # Python's csv leaves semicolons bare, and in 3.11 a lone carriage return.
     if not _SEPARATORS.isdisjoint(text):
         text = text.replace('"', '""')
         return f'"{text}"'
     return text
+
+
+def _is_number(text: str) -> bool:
+    """Return whether a text is a number, such as the answer '-1' to a question."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def read_json(path: str | Path) -> Any:

@@ -157,7 +157,7 @@ def test_what_a_tool_has_left_out_counts_where_it_is_scored(name, tmp_path):
 def test_test_mode_reaches_every_data_set_within_wrappers(tmp_path):
     part = dict(type='lm4ve.CheckedImageFolder', data_root='x')
     joined = dict(type='ConcatDataset', datasets=[dict(part), dict(part)])
-    folded = dict(type='KFoldDataset', dataset=dict(part), test_mode=True)
+    folded = dict(type='KFoldDataset', dataset=dict(part))
     repeated = dict(type='RepeatDataset', dataset=joined, times=2)
     config = Config(
         dict(
@@ -171,12 +171,15 @@ def test_test_mode_reaches_every_data_set_within_wrappers(tmp_path):
     assert fields == [
         'val_dataloader.dataset.dataset.datasets.0',
         'val_dataloader.dataset.dataset.datasets.1',
+        'test_dataloader.dataset',
         'test_dataloader.dataset.dataset',
     ]
+    assert config.test_dataloader.dataset.test_mode
     assert 'test_mode' not in config.train_dataloader.dataset
     for inner in config.val_dataloader.dataset.dataset.datasets:
         assert inner.test_mode
     assert 'test_mode' not in config.val_dataloader.dataset
-    config.val_dataloader.dataset.dataset.datasets[1].test_mode = False
-    with pytest.raises(UserError, match=r'datasets\.1\.test_mode=False'):
-        set_test_mode(config)
+    for value in (False, 0):
+        config.val_dataloader.dataset.dataset.datasets[1].test_mode = value
+        with pytest.raises(UserError, match=rf'datasets\.1\.test_mode={value}'):
+            set_test_mode(config)

@@ -171,3 +171,46 @@ def test_a_host_of_a_known_library_asks_for_nothing():
         model, 'layers.0' if hasattr(model, 'layers') else 'encoder.layer.0', MLP
     )
     model(torch.randn(5, 3, 16, 16))  # of four patches and a class token
+
+
+class Maps(nn.Module):
+    """Gives maps as a ResNet does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(16)
+
+    def forward(self, x):
+        return self.norm(x)
+
+
+def test_maps_of_batch_norms_have_channels_first():
+    square = torch.randn(2, 16, 16, 16)
+    LLMBlockInsert(Maps(), 'norm', NECK)(square)
+    swin = Maps()
+    swin.output_fmt = 'NHWC'  # as timm's Swin Transformers say
+    LLMBlockInsert(swin, 'norm', NECK)
+    with pytest.raises(UserError, match="layout='BCHW' or layout='BHWC'"):
+        swin(square)
+
+
+def test_a_compiled_neck_is_compiled_once():
+    torch._dynamo.reset()
+    graphs = []
+
+    def backend(graph, example_inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    for model, x in (
+        (neck_of(), torch.randn(2, 3, CHANNELS)),
+        (placed(tokens_first=False), torch.randn(2, 3, 16)),
+    ):
+        graphs.clear()
+        compiled = torch.compile(model, backend=backend)
+        compiled(x)
+        count = len(graphs)
+        compiled(x)
+        compiled(x)
+        assert count > 0
+        assert len(graphs) == count

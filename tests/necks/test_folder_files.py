@@ -1,6 +1,7 @@
 """What a folder of ``save_pretrained`` may name: no code, no download, no file elsewhere."""
 
 import importlib.metadata
+import inspect
 import json
 import os
 import socket
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 import lm4ve
 from lm4ve.blocks import LLMBlock
 from lm4ve.errors import CheckpointError, UserError
+from lm4ve.necks import LLMBlockNeck, folder_config
 from lm4ve.necks.pretrained import CONFIG_FILE, WEIGHTS_FILE
 from tests.helpers import hub
 from tests.helpers.families import write_huggingface
@@ -366,3 +368,20 @@ def test_a_file_of_the_folder_that_is_a_pipe_is_not_waited_for(saved):
             lm4ve.from_pretrained(Encoder(), saved)
         (saved / file).unlink()
         (saved / file).write_bytes(content)
+
+
+def test_a_link_in_the_folder_leads_to_the_recorded_files(saved, tmp_path):
+    """The cache of the hub holds links to files elsewhere."""
+    blob = write_huggingface(tmp_path / 'blobs', 'llama', num_hidden_layers=2)
+    (saved / 'lm').symlink_to(blob)
+    rename(saved, 'lm')
+    lm4ve.from_pretrained(Encoder(), saved)
+
+
+def test_every_argument_of_neck_and_block_has_a_type_in_the_tables():
+    neck = inspect.signature(LLMBlockNeck).parameters
+    assert neck.keys() - folder_config._NECK_FIELDS.keys() == {'block', 'init_cfg'}
+    assert not folder_config._NECK_FIELDS.keys() - neck.keys()
+    for name, block in folder_config.BLOCKS.items():
+        arguments = inspect.signature(block).parameters
+        assert arguments.keys() == folder_config._BLOCK_FIELDS[name].keys()

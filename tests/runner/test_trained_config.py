@@ -111,7 +111,6 @@ SAME = {
     'a scope that is written': ('model.type', 'mmpretrain.ImageClassifier'),
     'a tuple': ('data_preprocessor.mean', (77.9, 77.9, 77.9)),
     'a number of another type': ('model.head.num_classes', 10.0),
-    'None for nothing': ('model.train_cfg', None),
 }
 
 
@@ -139,6 +138,41 @@ def test_wrapper_of_data_is_no_difference():
     dataset.pipeline[0].scale = 4
     (found,) = differences(plain_config(demo()), plain_config(now))
     assert found.field == 'test_dataloader.dataset.pipeline.0.scale'
+
+
+def test_none_is_a_value():
+    """The default of a field may be another one."""
+    (found,) = changed('model.head.act_cfg', None)
+    assert str(found) == 'model.head.act_cfg: trained without it, now None'
+
+
+def test_other_fold_is_a_difference():
+    def folds(fold: int) -> dict[str, Any]:
+        cfg = plain_config(demo())
+        dataset = cfg['test_dataloader']['dataset']
+        wrapper = dict(type='KFoldDataset', fold=fold, num_splits=5, dataset=dataset)
+        cfg['test_dataloader'] = dict(dataset=wrapper)
+        return cfg
+
+    assert differences(folds(0), folds(0)) == []
+    assert fields_of(differences(folds(0), folds(1))) == [
+        'test_dataloader.dataset.fold'
+    ]
+
+
+def test_joined_data_with_the_same_transforms_are_no_difference():
+    now = demo()
+    dataset = now.test_dataloader.dataset
+    joined = dict(type='ConcatDataset', datasets=[dataset, dataset])
+    now.test_dataloader.dataset = ConfigDict(joined)
+    assert differences(plain_config(demo()), plain_config(now)) == []
+
+
+def test_augmented_test_is_no_difference():
+    now = demo()
+    now.model = dict(type='AverageClsScoreTTA', module=now.model)
+    now.test_dataloader.dataset.pipeline = [dict(type='TestTimeAug')]
+    assert not compare(plain_config(demo()), plain_config(now)).lines
 
 
 def test_other_data_may_have_other_splits():
@@ -280,8 +314,11 @@ def test_any_change_of_model_preprocessing_and_transforms_is_found(seed, use):
     for part in (now['model'], now['data_preprocessor'], now['test_dataloader']):
         places += leaves_of(part)
     holder, key = draw.choice([place for place in places if counts(*place, use)])
-    if draw.random() < 0.5 or key == 'type':
+    kind = draw.random()
+    if kind < 0.4 or key == 'type':
         holder[key] = another(holder[key])
+    elif kind < 0.6:
+        holder[key] = None
     else:
         del holder[key]
     assert len(differences(trained, now, use)) == 1
@@ -408,6 +445,8 @@ HOSTILE: dict[str, Callable[[], Any]] = {
     'a list that holds itself': endless,
     'deep dicts': deep,
     'deep calls': lambda: 'model = ' + 'dict(a=' * 150 + '1' + ')' * 150,
+    'a number of many digits as a key': lambda: 'model = {0x' + 'f' * 20_000 + ': 1}',
+    'long': lambda: 'model = "' + 'a' * 2_000_000 + '"',
     'a key of many digits': lambda: dict(model={'9' * 9000: 1}),
     'a set': lambda: 'model = dict(type="A", width={1, 2})',
     'keys of other types': lambda: {1: 2, 'model': {(1, 2): 3, 4: 5, None: 6}},

@@ -5,7 +5,6 @@ open3d makes meshes of triangles alone, and cuts polygons only in its readers of
 
 from collections.abc import Sequence
 
-import mapbox_earcut
 import numpy as np
 
 #: How far the areas of triangles may miss their polygon's, relative to it.
@@ -44,7 +43,11 @@ def _cut(corners: np.ndarray) -> np.ndarray:
 
     Raises:
         ValueError: The triangles do not have its area.
+        ModuleNotFoundError: mapbox_earcut of the extra ``pointcloud`` is missing.
     """
+    # Few meshes have polygons.
+    import mapbox_earcut
+
     corners = corners - corners[0]
     normal = np.cross(corners, np.roll(corners, -1, axis=0)).sum(axis=0)
     # Of the three coordinates, the one along which it is the flattest is left out.

@@ -87,7 +87,9 @@ def LLMBlockInsert(
             built.record.place = _describe_place(place, index, mask)
             write_record(built)
             if _gives_tokens(encoder):
-                built.expect_tokens()
+                built.expect(3)
+            if _gives_maps(encoder, place.module):
+                built.expect(4)
 
     is_single = has_one_place(after, before)
     hooks = _build_hooks(encoder, places, index, mask, is_single)
@@ -110,6 +112,17 @@ def _gives_tokens(encoder: nn.Module) -> bool:
     It says so by ``gives_tokens = True``.
     """
     return bool(getattr(encoder, 'gives_tokens', False))
+
+
+def _gives_maps(encoder: nn.Module, place: nn.Module) -> bool:
+    """Return whether features of four dimensions at a place are maps ``[B, C, H, W]``.
+
+    They are where batch norms are: these take channels first. timm's models say by
+    ``output_fmt`` if theirs come last all the same.
+    """
+    if getattr(encoder, 'output_fmt', 'NCHW') != 'NCHW':
+        return False
+    return any(isinstance(module, nn.BatchNorm2d) for module in place.modules())
 
 
 def _build_necks(

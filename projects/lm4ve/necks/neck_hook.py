@@ -20,7 +20,11 @@ from lm4ve.necks.interface import features_of
 from lm4ve.necks.layouts import DEFAULTS, is_exported
 
 #: Libraries whose modules have samples first, and those parts of them that may not.
-_SAMPLES_FIRST = ('transformers.models.', 'timm.')
+_SAMPLES_FIRST = (
+    'transformers.models.',
+    'timm.',
+    'torchvision.models.vision_transformer',
+)
 _TOKENS_FIRST = (
     'bridgetower',
     'clipseg',
@@ -345,7 +349,9 @@ class ThroughNeck:
         channel_dim = layout.index('C')
         token_dim = 3 - batch_dim - channel_dim  # the dimensions are 0, 1 and 2
         fits = x.shape[batch_dim] == samples
-        if fits and is_exported():
+        # A compiled program keeps nothing of what features show, and its last batch may
+        # have as many samples as tokens.
+        if fits and (is_exported() or torch.compiler.is_compiling()):
             return
         fits_the_other_way = x.shape[token_dim] == samples
         if fits and fits_the_other_way:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from lm4ve.errors import check
@@ -77,7 +78,9 @@ class FeatureReader:
         is_known = self.layout is not None or x.dim() in self.known_dims
         if not is_known and not is_exported():
             refuse_ambiguous(x, self.channels)
-            self.known_dims.add(x.dim())
+            # torch.compile would make its program once more, for what is known then.
+            if not torch.compiler.is_compiling():
+                self.known_dims.add(x.dim())
         return Features(tokens, is_map=x.dim() > 3, restore=restore)
 
     def write(

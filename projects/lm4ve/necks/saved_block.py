@@ -78,9 +78,13 @@ class SavedLanguageModel:
             UserError, OSError, RuntimeError, ValueError: There are none, or the name is
                 none of a file.
         """
-        inside = (self.folder / name).resolve()
-        if inside.exists() and inside.is_relative_to(self.folder.resolve()):
-            self.name = str(inside)
+        inside = self.folder / name
+        is_below = not Path(name).is_absolute() and '..' not in Path(name).parts
+        if is_below and inside.exists():
+            # Files in a folder of the hub's cache are links out of it.
+            is_link_outside = not inside.resolve().is_relative_to(self.folder.resolve())
+            self.is_foreign = is_link_outside
+            self.name = str(inside.absolute())
             self._source = self.name
             return
         source, _ = find_files(name)

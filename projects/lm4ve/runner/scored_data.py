@@ -1,11 +1,12 @@
 """What is scored: every sample of it once, or a number that says which part.
 
 MMEngine's data sets replace a sample without pixels by a random one, unless their field
-``test_mode`` is on. Forgotten in a validation set, the metric is over other samples than
-it says. So the field is not the user's to remember: it is set here in all data sets that
-are scored.
+``test_mode`` is on; mmpretrain's ``KFoldDataset`` takes its training part. Forgotten in a
+validation set, the metric is over other samples than it says. So the field is not the
+user's to remember: it is set here in all data sets that are scored.
 """
 
+import inspect
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -73,12 +74,11 @@ def _set_in(node: Any, field: str, cfg: Config) -> list[str]:
             )
         return []
     changed = []
-    if _is_base_dataset(node.get('type'), cfg):
-        is_off = node.get('test_mode') is False
+    if _has_test_mode(node.get('type'), cfg):
         require(
-            not is_off,
-            f'{field}.test_mode=False: damaged samples would be replaced at random, and the metric '
-            'be over others than it says. Fix: leave it out.',
+            node.get('test_mode', True),
+            f'{field}.test_mode={node.get("test_mode")!r}: the metric would be over other '
+            'samples than it says. Fix: leave it out.',
         )
         if 'test_mode' not in node:
             node['test_mode'] = True
@@ -95,13 +95,21 @@ def _set_in(node: Any, field: str, cfg: Config) -> list[str]:
     return changed
 
 
-def _is_base_dataset(data_class: Any, cfg: Config) -> bool:
-    """Return whether a ``type`` of a config is one of MMEngine's ``BaseDataset``."""
+def _has_test_mode(data_class: Any, cfg: Config) -> bool:
+    """Return whether a ``type`` of a config takes ``test_mode``.
+
+    That is any ``BaseDataset`` of MMEngine, and mmpretrain's ``KFoldDataset``, which takes
+    its training part without it.
+    """
     if isinstance(data_class, str):
         scope = cfg.get('default_scope') or 'mmengine'
         with DATASETS.switch_scope_and_registry(scope) as registry:
             data_class = registry.get(data_class)
-    return isinstance(data_class, type) and issubclass(data_class, BaseDataset)
+    if not isinstance(data_class, type):
+        return False
+    if issubclass(data_class, BaseDataset):
+        return True
+    return 'test_mode' in inspect.signature(data_class).parameters
 
 
 def datasets_within(dataset: Any) -> Iterator[Any]:

@@ -13,6 +13,9 @@ from typing import Any
 
 from lm4ve.runner.literals import value_of
 
+#: Characters of a config that is read; ours have up to 30,000.
+LONGEST_TEXT = 1_000_000
+
 
 @dataclass(frozen=True)
 class Unreadable:
@@ -48,7 +51,7 @@ def stored_config(meta: Mapping[str, Any]) -> dict[str, Any] | Unreadable | None
         return None
     try:
         if isinstance(stored, str):
-            return _from_text(stored)
+            return plain_config(_from_text(stored))
         if isinstance(stored, Mapping):
             return plain_config(stored)
     except (SyntaxError, ValueError, TypeError) as e:
@@ -67,6 +70,8 @@ def _from_text(text: str) -> dict[str, Any]:
         SyntaxError, ValueError: It is no Python.
         TypeError: A key of a dict has no hash.
     """
+    if len(text) > LONGEST_TEXT:
+        raise ValueError(f'it has more than {LONGEST_TEXT:,} characters')
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # of the text, such as an unknown escape
         tree = ast.parse(text)
@@ -99,8 +104,10 @@ def plain_value(value: Any) -> Any:
     A class or a function, which configs may have as a ``type``, becomes its name with its
     module. Another object becomes an :class:`Unreadable`.
     """
+    if isinstance(value, Unreadable):
+        return value
     if isinstance(value, Mapping):
-        return {key: plain_value(item) for key, item in value.items()}
+        return {str(key): plain_value(item) for key, item in value.items()}
     if isinstance(value, list):
         return [plain_value(item) for item in value]
     if isinstance(value, tuple):

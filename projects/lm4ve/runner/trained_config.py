@@ -39,6 +39,10 @@ _MOST_LINES = 20
 ABSENT = Unreadable('left out')
 #: Endings of files with weights, which have no settings.
 _WEIGHT_FILES = ('.bin', '.ckpt', '.npz', '.pt', '.pth', '.safetensors')
+#: The fields of the data that a checkpoint is scored on.
+_TESTED = ('test_dataloader', 'val_dataloader')
+#: The fields of a data set, or of a wrapper around one, that say which part of it is read.
+_OF_SPLIT = ('split', 'fold', 'num_splits', 'seed')
 #: Where the settings of an optimizer begin. They are in the checkpoint's state, too.
 _OPTIMIZER = 'optim_wrapper.optimizer.'
 
@@ -157,8 +161,8 @@ def compare(
 ) -> Comparison:
     """Compare the config of a training with the one that uses its checkpoint.
 
-    Folders of paths are no difference, nor are a list and a tuple, 1 and 1.0, a type with
-    and without its scope, or None and a field that is left out.
+    Folders of paths are no difference, nor are a list and a tuple, 1 and 1.0, or a type
+    with and without its scope.
 
     Args:
         trained (Mapping): Plain data (:mod:`.stored_config`). Nothing is built of it.
@@ -167,6 +171,11 @@ def compare(
     """
     before = parts_that_count(trained, use)
     after = parts_that_count(now, use)
+    if _has_augmented_test(now):
+        # Its transforms are others by design.
+        for section in _TESTED:
+            before.pop(section, None)
+            after.pop(section, None)
     found = Comparison()
     for section in sorted({*before, *after}):
         if section not in before or section not in after:
@@ -237,6 +246,12 @@ def innermost_dataset(dataset: Any) -> Any:
     return dataset
 
 
+def _has_augmented_test(cfg: Mapping[str, Any]) -> bool:
+    """Return whether a config tests by test-time augmentation (``lm4ve test --tta``)."""
+    model = cfg.get('model')
+    return isinstance(model, Mapping) and isinstance(model.get('module'), Mapping)
+
+
 def _trained_model(cfg: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a config's model.
 
@@ -261,19 +276,25 @@ def _data_that_counts(loader: Any, has_split: bool) -> dict[str, Any]:
 
 def _dataset_that_counts(dataset: Mapping[str, Any], has_split: bool) -> dict[str, Any]:
     """Reduce the settings of a data set; see :func:`_data_that_counts`."""
-    dataset = innermost_dataset(dataset)
-    names = ['pipeline']
-    if has_split:
-        names += ['type', 'split']
     kept: dict[str, Any] = {}
-    for name in names:
-        if name in dataset:
-            # Transforms act in the same way whether a model trains.
-            kept[name] = _reduced(dataset[name], resumes=True)
-    parts = dataset.get('datasets')
-    if isinstance(parts, (list, tuple)):
-        inner = [part for part in parts if isinstance(part, Mapping)]
-        kept['datasets'] = [_dataset_that_counts(part, False) for part in inner]
+    innermost = innermost_dataset(dataset)
+    while has_split:
+        kept.update({name: dataset[name] for name in _OF_SPLIT if name in dataset})
+        if dataset is innermost:
+            kept['type'] = _bare(innermost.get('type'))
+            break
+        dataset = dataset['dataset']
+    if 'pipeline' in innermost:
+        # Transforms act in the same way whether a model trains.
+        kept['pipeline'] = _reduced(innermost['pipeline'], resumes=True)
+    joined = innermost.get('datasets')
+    if isinstance(joined, (list, tuple)):
+        inner = [part for part in joined if isinstance(part, Mapping)]
+        parts = [_dataset_that_counts(part, False) for part in inner]
+        if all(part == parts[0] for part in parts):
+            kept.update(*parts[:1])
+        else:
+            kept['datasets'] = parts
     return kept
 
 
@@ -294,7 +315,7 @@ def _optimizer_that_counts(wrapper: Any) -> dict[str, Any]:
 def _reduced(value: Any, resumes: bool) -> Any:
     """Return a value of a config in one notation, without fields that have no effect.
 
-    Tuples become lists, types lose their scopes, and fields that are None are left out.
+    Tuples become lists, and types lose their scopes.
 
     Args:
         value: Plain data.
@@ -307,15 +328,14 @@ def _reduced(value: Any, resumes: bool) -> Any:
     recorded = RECORDED.get(_bare(value.get('type')))
     kept: dict[str, Any] = {}
     for name, item in value.items():
-        name = str(name)
-        if item is None or name in WITHOUT_EFFECT:
+        if name in WITHOUT_EFFECT:
             continue
         if name == 'type':
             kept[name] = _bare(item)
         elif recorded is not None:
             if name in recorded:
                 kept[name] = _reduced(item, resumes)
-        elif name in SOURCES and _is_weight_file(item):
+        elif name in SOURCES and (item is None or _is_weight_file(item)):
             continue
         elif resumes:
             kept[name] = _reduced(item, resumes)

@@ -7,9 +7,10 @@ compared.
 import re
 
 #: Fields that change no number: initial weights, which the checkpoint's replace; memory;
-#: how files are read.
+#: how files are read; what is reported beside.
 WITHOUT_EFFECT = {
     '_scope_',
+    'algorithm_keys',
     'backend_args',
     'cal_acc',
     'collect_device',
@@ -22,10 +23,13 @@ WITHOUT_EFFECT = {
     'init_values',
     'io_backend',
     'layer_scale_init_value',
+    'max_testing_views',
+    'meta_keys',
     'non_blocking',
     'num_threads',
     'pretrained2d',
     'rel_pos_zero_init',
+    'topk',
     'torchvision_pretrain',
     'use_checkpoint',
     'with_cp',
