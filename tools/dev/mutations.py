@@ -30,6 +30,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
@@ -180,13 +181,13 @@ class Session:
         checkout (Path): The tree.
         work (Path): Where recordings and outputs are kept.
         jobs (int): How many processes run tests.
-        seconds (float): See :data:`SECONDS`.
     """
 
-    def __init__(self, checkout: Path, work: Path, jobs: int, seconds: float) -> None:
+    def __init__(self, checkout: Path, work: Path, jobs: int) -> None:
         self.checkout = checkout
         self.work = work
-        self.seconds = seconds
+        #: Tests that fail without a mutation.
+        self.left_out: set[str] = set()
         self.sources = read_sources(checkout / 'projects/lm4ve')
         import_libraries()
         context = multiprocessing.get_context('fork')
@@ -220,10 +221,18 @@ class Session:
             self._pool.submit(_record, self.checkout, self.work, name, marks)
             for name in names
         ]
-        return Recording([job.result() for job in jobs])
+        recording = Recording([job.result() for job in jobs])
+        self.left_out.update(recording.failed)
+        return recording
 
-    def verdicts(self, room: str, rows: list[dict]):
-        """Yield each row with its verdict, as it comes."""
+    def verdicts(self, room: str, rows: list[dict], seconds: float) -> Iterator[dict]:
+        """Yield each row with its verdict, as it comes.
+
+        Args:
+            room (str): Of which.
+            rows (list[dict]): The mutations.
+            seconds (float): See :data:`SECONDS`.
+        """
         quick = self.recording(room, QUICK)
         slow = None
         jobs = []
@@ -236,20 +245,22 @@ class Session:
                 continue
             there = place.mutation
             recording = quick
-            tests = quick.select(there.file, there.function, self.seconds)
+            tests = quick.select(there.file, there.function, seconds)
             if not tests:
                 slow = slow or self.recording(room, SLOW)
                 recording = slow
-                tests = slow.select(there.file, there.function, self.seconds)
+                tests = slow.select(there.file, there.function, seconds)
             if not tests:
                 yield row | dict(verdict='not covered', killed_by='', tests=0)
                 continue
             mutated = mutate(self.sources[there.file], place)
-            seconds = {test: recording.seconds[test] for test in tests}
-            arguments = (self.work, row, there.file, mutated, tests, seconds)
+            of_tests = {test: recording.seconds[test] for test in tests}
+            arguments = (self.work, row, there.file, mutated, tests, of_tests)
             jobs.append(self._pool.submit(_run, *arguments))
         for job in concurrent.futures.as_completed(jobs):
-            yield job.result()
+            ran, unfit = job.result()
+            self.left_out.update(unfit)
+            yield ran
 
 
 _tree: Tree
@@ -267,7 +278,7 @@ def _record(checkout: Path, work: Path, folder: str, marks: str) -> dict:
     kept = work / f'{name}.json'
     if not kept.exists():
         print(f'{folder} is recorded', flush=True)
-        content = record(checkout, folder, marks, work / f'{name}.txt')
+        content = record(checkout, [folder], marks, work / f'{name}.txt')
         new = kept.with_suffix('.new')
         new.write_text(json.dumps(content), encoding='utf-8')
         new.replace(kept)
@@ -281,33 +292,44 @@ def _run(
     mutated: bytes,
     tests: list[str],
     seconds: dict[str, float],
-) -> dict:
-    """Run a mutation; return its row with the verdict."""
+) -> tuple[dict, list[str]]:
+    """Run a mutation.
+
+    Args:
+        work (Path): Gets what the tests print.
+        row (dict): The mutation.
+        file (str): Which file has another content.
+        mutated (bytes): Which.
+        tests (list[str]): The ids of the tests, in their order.
+        seconds (dict[str, float]): How long each was recorded to take.
+
+    Returns:
+        tuple: The row with the verdict, and the tests that failed, but fail without
+        the mutation too.
+    """
+    left = tests
     unfit: list[str] = []
-    while True:
-        left = [test for test in tests if test not in unfit]
+    while left:
         files = list(dict.fromkeys(test.partition('::')[0] for test in left))
-        if not left:
-            return row | dict(verdict='not covered', killed_by='', tests=0)
         _tree.restore()
         _tree.replace(file, mutated)
         output = work / f'{row["id"]}.txt'
         outcome = run_tests(_tree, files, left, seconds, ('-x',), output)
         _tree.restore()
+        count = len(outcome.tests)
         if outcome.how == 'passed':
-            count = len(outcome.tests)
-            return row | dict(verdict='survived', killed_by='', tests=count)
+            survived = dict(verdict='survived', killed_by='', tests=count)
+            return row | survived, unfit
         is_test = outcome.failed in seconds
         if not is_test or _passes_unmutated(work, outcome.failed, seconds):
-            break
+            killer = outcome.failed
+            if outcome.how != 'failed':
+                killer = f'{outcome.how}: {killer}'
+            caught = dict(verdict='caught', killed_by=killer, tests=count)
+            return row | caught, unfit
         unfit.append(outcome.failed)
-    killer = outcome.failed
-    if outcome.how != 'failed':
-        killer = f'{outcome.how}: {killer}'
-    count = len(outcome.tests)
-    if outcome.how in ('timeout', 'crash') and is_test:
-        count += 1
-    return row | dict(verdict='caught', killed_by=killer, tests=count)
+        left = [test for test in left if test != outcome.failed]
+    return row | dict(verdict='not covered', killed_by='', tests=0), unfit
 
 
 def _passes_unmutated(work: Path, test: str, seconds: dict[str, float]) -> bool:
@@ -323,7 +345,13 @@ def _passes_unmutated(work: Path, test: str, seconds: dict[str, float]) -> bool:
     return json.loads(kept.read_text(encoding='utf-8'))[1] == 'passed'
 
 
-def run_rooms(session: Session, rooms: list[str], stored: Path, results: Path) -> None:
+def run_rooms(
+    session: Session,
+    rooms: list[str],
+    stored: Path,
+    results: Path,
+    seconds: float | None,
+) -> None:
     """Run what has no verdict yet, and write each verdict as it comes.
 
     Args:
@@ -331,6 +359,7 @@ def run_rooms(session: Session, rooms: list[str], stored: Path, results: Path) -
         rooms (list[str]): Which.
         stored (Path): The folder of the lists.
         results (Path): The folder of the lists with verdicts; may be the same.
+        seconds (float, optional): See :data:`SECONDS`; None: as stored.
     """
     for room in rooms:
         if results == stored or (results / f'{room}.json').exists():
@@ -340,24 +369,19 @@ def run_rooms(session: Session, rooms: list[str], stored: Path, results: Path) -
             for row in content['mutations']:
                 for name in ('verdict', 'killed_by', 'tests', 'note'):
                     row.pop(name, None)
-        content['seconds'] = session.seconds
+        content['seconds'] = seconds or content.get('seconds', SECONDS)
         rows = {row['id']: row for row in content['mutations']}
         left = [row for row in rows.values() if 'verdict' not in row]
         if not left:
             continue
-        for row in session.verdicts(room, left):
+        session.left_out = set(content.get('left_out', []))
+        for row in session.verdicts(room, left, content['seconds']):
             rows[row['id']] = row
+            content['left_out'] = sorted(session.left_out)
             content['mutations'] = list(rows.values())
             write_room(results, room, content)
             now = time.strftime('%H:%M:%S')
-            print(
-                now,
-                row['id'],
-                row['verdict'],
-                row['tests'],
-                row['killed_by'],
-                flush=True,
-            )
+            print(now, row['id'], row['verdict'], row['killed_by'], flush=True)
 
 
 def compare(before: list[dict], now: list[dict]) -> tuple[dict[str, list[str]], bool]:
@@ -367,21 +391,24 @@ def compare(before: list[dict], now: list[dict]) -> tuple[dict[str, list[str]], 
         tuple: Title -> a line for each mutation; whether one survives that was caught.
     """
     new = {row['id']: row for row in now}
-    lines: dict[str, list[str]] = dict.fromkeys(
-        ('caught before, not caught now', 'gone', 'newly caught')
-    )
-    for title in lines:
-        lines[title] = []
+    lost: list[str] = []
+    gone: list[str] = []
+    won: list[str] = []
     for row in before:
         was_caught = row['verdict'] == 'caught'
         verdict = new[row['id']]['verdict']
         if verdict == 'gone':
-            lines['gone'].append(f'{describe(row)}: {new[row["id"]]["note"]}')
+            gone.append(f'{describe(row)}: {new[row["id"]]["note"]}')
         elif was_caught and verdict != 'caught':
-            lines['caught before, not caught now'].append(f'{describe(row)}: {verdict}')
+            lost.append(f'{describe(row)}: {verdict}')
         elif not was_caught and verdict == 'caught':
-            lines['newly caught'].append(describe(row))
-    return lines, bool(lines['caught before, not caught now'])
+            won.append(describe(row))
+    lines = {
+        'caught before, not caught now': lost,
+        'gone': gone,
+        'newly caught': won,
+    }
+    return lines, bool(lost)
 
 
 def describe(row: dict) -> str:
@@ -428,7 +455,7 @@ def main(argv: list[str] | None = None) -> int:
     what.add_argument('--table', action='store_true')
     add('--rooms', nargs='+', choices=list(ROOMS), default=list(ROOMS), metavar='ROOM')
     add('--count', type=int, default=MUTATIONS_OF_ROOM, help='drawn for each room')
-    add('--seconds', type=float, default=SECONDS, help='CPU seconds of tests, at most')
+    add('--seconds', type=float, help='CPU seconds of the tests of a mutation, at most')
     add('--jobs', type=int, default=1, help='mutations at the same time')
     add('--work', type=Path, help='recordings and outputs (default: by the tree)')
     add('--checkout', type=Path, default=Path(__file__).resolve().parents[2])
@@ -446,9 +473,9 @@ def main(argv: list[str] | None = None) -> int:
     print(f'recordings and outputs: {work}', flush=True)
     results = work / 'results' if args.compare else stored
     os.nice(10)
-    session = Session(args.checkout, work, args.jobs, args.seconds)
+    session = Session(args.checkout, work, args.jobs)
     try:
-        run_rooms(session, args.rooms, stored, results)
+        run_rooms(session, args.rooms, stored, results, args.seconds)
     finally:
         session.close()
     if not args.compare:

@@ -11,16 +11,24 @@ import importlib.util
 import marshal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from mutating.plugin import RUNNING
 from mutating.running import Outcome, Tree, run_tests
 from mutating.sources import FUNCTIONS
 
-#: A module that marked functions call. Each process writes a file of its own.
+#: A module that marked functions call. Each process writes a file of its own. What
+#: torch.compile traces is not recorded: the graph would break in every function.
 _MODULE = """\
 import os
+import sys
 
 _seen = set()
+
+
+def is_traced():
+    torch = sys.modules.get('torch')
+    return torch is not None and torch.compiler.is_compiling()
 
 
 def enter(number):
@@ -31,6 +39,8 @@ def enter(number):
             file.write(f'{{number}} {{key[0]}}\\n')
 """
 _NAME = 'lm4ve_entered'
+_IMPORT = f'from {_NAME} import enter as _lm4ve_enter, is_traced as _lm4ve_is_traced'
+_MARK = 'if not _lm4ve_is_traced(): _lm4ve_enter({number})'
 #: A compiled file that is used whatever the source's time is (PEP 552).
 _UNCHECKED = (1).to_bytes(4, 'little') + bytes(8)
 
@@ -58,6 +68,9 @@ def mark_functions(projects: Path, folder: Path) -> list[Function]:
         for name, node in _functions_of(tree, ''):
             _mark(node, len(functions))
             functions.append((file, name))
+        if tree.body:
+            # ``from __future__`` comes first.
+            _insert(tree, _IMPORT, after=(ast.ImportFrom,))
         code = compile(tree, str(path), 'exec', dont_inherit=True)
         compiled = Path(importlib.util.cache_from_source(str(path)))
         compiled.parent.mkdir(exist_ok=True)
@@ -77,23 +90,37 @@ def _functions_of(node: ast.AST, scope: str) -> Iterator[tuple[str, ast.AST]]:
             yield from _functions_of(child, scope)
 
 
-def _mark(node, number: int) -> None:
-    """Let a function begin with a call, after its docstring."""
-    call = ast.parse(f'__import__({_NAME!r}).enter({number})').body[0]
-    has_docstring = ast.get_docstring(node, clean=False) is not None
-    at = 1 if has_docstring else 0
-    first = node.body[0]
-    for part in ast.walk(call):
-        ast.copy_location(part, first)
-    node.body.insert(at, call)
+def _mark(node: ast.AST, number: int) -> None:
+    """Let a function begin with a call."""
+    _insert(node, _MARK.format(number=number), after=())
 
 
-def record(checkout: Path, folder: str, marks: str, output: Path) -> dict:
-    """Run the tests of a folder in a marked copy of the tree.
+def _insert(node: Any, text: str, after: tuple[type[ast.stmt], ...]) -> None:
+    """Insert a statement after the docstring of a module or function, on the same line.
+
+    Args:
+        node (Any): The module or function.
+        text (str): The statement.
+        after (tuple): Further types of statements that stay before it.
+    """
+    statement = ast.parse(text).body[0]
+    at = 0
+    if ast.get_docstring(node, clean=False) is not None:
+        at = 1
+    while at < len(node.body) and isinstance(node.body[at], after):
+        at += 1
+    beside = node.body[min(at, len(node.body) - 1)]
+    for part in ast.walk(statement):
+        ast.copy_location(part, beside)
+    node.body.insert(at, statement)
+
+
+def record(checkout: Path, paths: list[str], marks: str, output: Path) -> dict:
+    """Run the tests of some folders in a marked copy of the tree.
 
     Args:
         checkout (Path): Whose tree is copied.
-        folder (str): Of tests, or a file of them.
+        paths (list[str]): Folders or files of tests, below the checkout.
         marks (str): Which tests, as pytest's ``-m``.
         output (Path): Gets what the tests print; a log lies beside it.
 
@@ -108,15 +135,18 @@ def record(checkout: Path, folder: str, marks: str, output: Path) -> dict:
     functions = mark_functions(tree.root / 'projects', entered)
     tests: dict[str, dict] = {}
     fixtures: dict[str, dict] = {}
-    left = None
-    while left != []:
-        outcome = run_tests(tree, [folder], left, {}, ('-m', marks), output)
+    outcome = run_tests(tree, paths, None, {}, ('-m', marks), output)
+    every = outcome.collected
+    while True:
         _add(outcome, tests, fixtures)
         if outcome.how not in ('crash', 'timeout'):
             break
         # One test ended the process; the others run in another one.
         tests[outcome.failed] = dict(cpu=0.0, wall=0.0, passed=False, fixtures=[])
-        left = [test for test in outcome.collected if test not in tests]
+        left = [test for test in every if test not in tests]
+        if not left:
+            break
+        outcome = run_tests(tree, paths, left, {}, ('-m', marks), output)
     entries = _read_entries(entered)
     tree.remove()
     repeat_failed(checkout, tests, output.with_name(f'{output.stem}-failed.txt'))

@@ -295,8 +295,8 @@ def _outcome(lines: list[dict], status: int, hung: bool) -> Outcome:
             outcome.failed = line['test']
             outcome.how = 'uncollected'
     code = os.waitstatus_to_exitcode(status)
-    if outcome.failed or code == 0:
-        return outcome
-    outcome.failed = running or 'collection'
-    outcome.how = 'timeout' if hung else 'crash'
+    was_cut_off = running != '' or (code != 0 and not outcome.failed)
+    if was_cut_off:
+        outcome.failed = running or 'collection'
+        outcome.how = 'timeout' if hung else 'crash'
     return outcome
