@@ -125,6 +125,20 @@ def test_a_mutation_is_found_again_or_said_to_be_gone(sources, files, found):
         assert place == found
 
 
+def test_the_statement_that_a_mutation_makes_is_told(sources):
+    lines = []
+    for place in sources.find_places('toy.py', TOY):
+        lines.append(sources.mutated_line(TOY, place))
+    assert lines[:5] == [
+        'def limit(values: list[1], least: int=4, *, strict: bool=True) -> int:',
+        'def limit(values: list[1], least: int=3, *, strict: bool=False) -> int:',
+        'out = 1',
+        'if not not value:',
+        'if True:',
+    ]
+    assert lines[7:9] == ['pass', 'out -= value * 7']
+
+
 def test_equal_mutations_of_a_function_are_told_apart(sources):
     source = b'def f(x):\n    y = x + 1\n    y = x + 1\n    return y\n'
     places = sources.find_places('a.py', source)
@@ -245,7 +259,8 @@ def stored(mutations, sources, checkout):
         fields = mutations.asdict(place.mutation)
         for name, change in OF_LIBRARY.items():
             if (fields['before'], fields['after']) == change:
-                rows.append(dict(id=name, **fields))
+                becomes = sources.mutated_line(LIBRARY.encode(), place)
+                rows.append(dict(id=name, **fields, becomes=becomes))
     folder = checkout / mutations.STORED
     mutations.write_room(folder, 'blocks', dict(room='blocks', mutations=rows))
 

@@ -37,7 +37,15 @@ from pathlib import Path
 
 from mutating.recording import record
 from mutating.running import Tree, files_of, import_libraries, run_tests
-from mutating.sources import Mutation, draw, locate, mutate, read_sources
+from mutating.sources import (
+    Mutation,
+    Place,
+    draw,
+    locate,
+    mutate,
+    mutated_line,
+    read_sources,
+)
 
 STORED = 'docs/results/mutations'
 #: Room -> its files below ``projects/lm4ve``, and the folders of its tests.
@@ -158,7 +166,11 @@ def draw_rooms(checkout: Path, rooms: list[str], count: int, seed: int) -> None:
         rows = []
         drawn = draw(sources, is_in_room, count, f'{seed} {room}')
         for number, mutation in enumerate(drawn):
-            rows.append(dict(id=f'{room}-{number:02}', **asdict(mutation)))
+            row = dict(id=f'{room}-{number:02}', **asdict(mutation))
+            place = locate(mutation, sources)
+            assert isinstance(place, Place)
+            row['becomes'] = mutated_line(sources[mutation.file], place)
+            rows.append(row)
         head = dict(room=room, seed=seed, commit=commit.stdout.decode().strip())
         write_room(checkout / STORED, room, dict(**head, mutations=rows))
 
@@ -412,8 +424,8 @@ def compare(before: list[dict], now: list[dict]) -> tuple[dict[str, list[str]], 
 
 
 def describe(row: dict) -> str:
-    where = f'{row["id"]} {row["file"]} {row["function"]}'
-    return f'{where}: {row["before"]} -> {row["after"]} in `{row["line"]}`'
+    change = f'`{row["line"]}` -> `{row["becomes"]}`'
+    return f'{row["id"]} {row["file"]} {row["function"]}: {change}'
 
 
 def table(contents: list[dict]) -> str:

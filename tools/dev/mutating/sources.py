@@ -100,9 +100,7 @@ class _Finder(ast.NodeVisitor):
         self._line = ''
         self._last: ast.stmt | None = None
         self._seen: dict[Mutation, int] = {}
-        self._starts = [0]
-        for line in source.splitlines(keepends=True):
-            self._starts.append(self._starts[-1] + len(line))
+        self._starts = _starts_of_lines(source)
 
     def visit(self, node: ast.AST) -> None:
         if isinstance(node, ast.stmt):
@@ -237,6 +235,13 @@ class _Finder(ast.NodeVisitor):
         self.places.append(place)
 
 
+def _starts_of_lines(source: bytes) -> list[int]:
+    starts = [0]
+    for line in source.splitlines(keepends=True):
+        starts.append(starts[-1] + len(line))
+    return starts
+
+
 def _head(node: ast.stmt) -> str:
     """Return a statement as text, a compound one without its body."""
     if not hasattr(node, 'body'):
@@ -284,6 +289,22 @@ def mutate(source: bytes, place: Place) -> bytes:
     mutated = source[: place.start] + after + source[place.stop :]
     compile(mutated, place.mutation.file, 'exec', dont_inherit=True)
     return mutated
+
+
+def mutated_line(source: bytes, place: Place) -> str:
+    """Return what :attr:`Mutation.line` becomes."""
+    mutated = mutate(source, place)
+    starts = _starts_of_lines(mutated)
+    innermost = None
+    first = -1
+    for node in ast.walk(ast.parse(mutated)):
+        if isinstance(node, ast.stmt):
+            start = starts[node.lineno - 1] + node.col_offset
+            if first < start <= place.start:
+                first = start
+                innermost = node
+    assert innermost is not None
+    return _head(innermost)
 
 
 def read_sources(package: Path) -> dict[str, bytes]:
