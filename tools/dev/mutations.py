@@ -245,34 +245,42 @@ class Session:
             rows (list[dict]): The mutations.
             seconds (float): See :data:`SECONDS`.
         """
-        quick = self.recording(room, QUICK)
-        slow = None
-        jobs = []
+        left = []
         for row in rows:
-            place = locate(
-                Mutation(**{name: row[name] for name in FIELDS}), self.sources
-            )
+            stored = Mutation(**{name: row[name] for name in FIELDS})
+            place = locate(stored, self.sources)
             if isinstance(place, str):
                 yield row | dict(verdict='gone', killed_by='', tests=0, note=place)
-                continue
-            there = place.mutation
-            recording = quick
-            tests = quick.select(there.file, there.function, seconds)
-            if not tests:
-                slow = slow or self.recording(room, SLOW)
-                recording = slow
-                tests = slow.select(there.file, there.function, seconds)
-            if not tests:
-                yield row | dict(verdict='not covered', killed_by='', tests=0)
-                continue
-            mutated = mutate(self.sources[there.file], place)
-            of_tests = {test: recording.seconds[test] for test in tests}
-            arguments = (self.work, row, there.file, mutated, tests, of_tests)
-            jobs.append(self._pool.submit(_run, *arguments))
-        for job in concurrent.futures.as_completed(jobs):
-            ran, unfit = job.result()
-            self.left_out.update(unfit)
-            yield ran
+            else:
+                left.append((row, place))
+        for marks in (QUICK, SLOW):
+            if not left:
+                return
+            recording = self.recording(room, marks)
+            jobs = []
+            uncovered = []
+            for row, place in left:
+                there = place.mutation
+                tests = recording.select(there.file, there.function, seconds)
+                if tests:
+                    jobs.append(self._submit(row, place, tests, recording))
+                else:
+                    uncovered.append((row, place))
+            for job in concurrent.futures.as_completed(jobs):
+                ran, unfit = job.result()
+                self.left_out.update(unfit)
+                yield ran
+            left = uncovered
+        for row, _ in left:
+            yield row | dict(verdict='not covered', killed_by='', tests=0)
+
+    def _submit(
+        self, row: dict, place: Place, tests: list[str], recording: Recording
+    ) -> concurrent.futures.Future:
+        file = place.mutation.file
+        mutated = mutate(self.sources[file], place)
+        seconds = {test: recording.seconds[test] for test in tests}
+        return self._pool.submit(_run, self.work, row, file, mutated, tests, seconds)
 
 
 _tree: Tree
