@@ -27,6 +27,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -36,7 +37,13 @@ from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 from mutating.recording import record
-from mutating.running import Tree, files_of, import_libraries, run_tests
+from mutating.running import (
+    Tree,
+    end_with_parent,
+    files_of,
+    import_libraries,
+    run_tests,
+)
 from mutating.sources import (
     Mutation,
     Place,
@@ -288,6 +295,7 @@ _tree: Tree
 
 def _take_tree(trees: list[Tree], numbers: SimpleQueue) -> None:
     global _tree
+    end_with_parent()
     _tree = trees[numbers.get()]
 
 
@@ -493,6 +501,8 @@ def main(argv: list[str] | None = None) -> int:
     print(f'recordings and outputs: {work}', flush=True)
     results = work / 'results' if args.compare else stored
     os.nice(10)
+    # As an interrupt by the keyboard: the copies of the tree are removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     session = Session(args.checkout, work, args.jobs)
     try:
         run_rooms(session, args.rooms, stored, results, args.seconds)

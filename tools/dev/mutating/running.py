@@ -43,15 +43,18 @@ LIBRARIES = (
     'torchvision',
     'transformers.models.bert.modeling_bert',
 )
-#: Bytes of address space; torch alone maps some gigabytes.
-MEMORY = 24 * 2**30
+#: Bytes of address space; torch alone maps some gigabytes. Bytes of one file.
+MEMORY = 12 * 2**30
+FILE = 4 * 2**30
 #: Seconds that collecting the tests may take, with the import of lm4ve.
 COLLECTION = 900
 #: A test may take this many times as long as recorded, and so many seconds more: it is
 #: killed because it hangs, never because the machine is busy.
 TIMES = 10
 MORE = 90
-PR_SET_CHILD_SUBREAPER = 36
+#: Of ``prctl``: a process ends with its parent; what its children leave becomes its own.
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 def import_libraries() -> None:
@@ -173,7 +176,7 @@ def run_tests(
     """
     log = output.with_suffix('.jsonl')
     log.unlink(missing_ok=True)
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     pid = os.fork()
     if pid == 0:
         _become_tests(tree, files, tests, options, output, log)
@@ -194,11 +197,13 @@ def _become_tests(
     """Be a process that runs tests; never returns."""
     code = 70
     try:
+        end_with_parent()
         os.setsid()
         with output.open('wb') as stream:
             for number in (1, 2):
                 os.dup2(stream.fileno(), number)
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (FILE, FILE))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         temporary = tree.folder / 't'
         temporary.mkdir(exist_ok=True)
@@ -221,6 +226,11 @@ def _become_tests(
         sys.stdout.flush()
     finally:
         os._exit(code)
+
+
+def end_with_parent() -> None:
+    """Let this process be killed when the one that started it ends."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def _is_of(path: str, folder: Path) -> bool:
