@@ -470,6 +470,20 @@ def _line(name: str, counts: collections.Counter[str], columns: tuple[str, ...])
     return '| ' + ' | '.join(cells) + ' |'
 
 
+def survivors(contents: list[dict]) -> str:
+    """Return a list in Markdown of what no test caught, without the equivalent ones."""
+    lines = []
+    for content in contents:
+        for row in content['mutations']:
+            is_equivalent = row.get('note', '').startswith('equivalent')
+            if row.get('verdict') in ('survived', 'not covered') and not is_equivalent:
+                note = f'; {row["note"]}' if row.get('note') else ''
+                where = f'{row["id"]}, `{row["file"]}`, `{row["function"]}`'
+                change = f'`{row["line"]}` becomes `{row["becomes"]}`'
+                lines.append(f'- {where}: {change} ({row["verdict"]}{note})')
+    return '\n'.join(lines)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Do what the flags say; return 1 if a mutation survives that was caught before."""
     parser = argparse.ArgumentParser(
@@ -493,7 +507,8 @@ def main(argv: list[str] | None = None) -> int:
         draw_rooms(args.checkout, args.rooms, args.count, args.draw)
         return 0
     if args.table:
-        print(table([read_room(stored, room) for room in args.rooms]))
+        contents = [read_room(stored, room) for room in args.rooms]
+        print(table(contents), survivors(contents), sep='\n\n')
         return 0
     by_tree = args.checkout / 'work_dirs/mutations' / name_of_tree(args.checkout)
     work = args.work or by_tree
