@@ -38,6 +38,7 @@ from pathlib import Path
 
 from mutating.recording import record
 from mutating.running import (
+    Outcome,
     Tree,
     end_with_parent,
     files_of,
@@ -335,29 +336,48 @@ def _run(
         tuple: The row with the verdict, and the tests that failed, but fail without
         the mutation too.
     """
-    left = tests
     unfit: list[str] = []
+    left = tests
+    count = 0
     while left:
-        files = list(dict.fromkeys(test.partition('::')[0] for test in left))
-        _tree.restore()
-        _tree.replace(file, mutated)
-        output = work / f'{row["id"]}.txt'
-        outcome = run_tests(_tree, files, left, seconds, ('-x',), output)
-        _tree.restore()
-        count = len(outcome.tests)
+        outcome = _run_mutated(work / f'{row["id"]}.txt', file, mutated, left, seconds)
+        count += len(outcome.tests)
         if outcome.how == 'passed':
-            survived = dict(verdict='survived', killed_by='', tests=count)
-            return row | survived, unfit
-        is_test = outcome.failed in seconds
-        if not is_test or _passes_unmutated(work, outcome.failed, seconds):
-            killer = outcome.failed
+            break
+        failed = outcome.failed
+        is_test = failed in seconds
+        is_unfit = is_test and not _passes_unmutated(work, failed, seconds)
+        is_alone = not is_test or failed == left[0]
+        if not is_unfit and not is_alone:
+            # It may fail because of the tests before it.
+            output = work / f'{row["id"]}-alone.txt'
+            is_alone = (
+                _run_mutated(output, file, mutated, [failed], seconds).how != 'passed'
+            )
+        if not is_unfit and is_alone:
+            killer = failed
             if outcome.how != 'failed':
-                killer = f'{outcome.how}: {killer}'
-            caught = dict(verdict='caught', killed_by=killer, tests=count)
-            return row | caught, unfit
-        unfit.append(outcome.failed)
-        left = [test for test in left if test != outcome.failed]
-    return row | dict(verdict='not covered', killed_by='', tests=0), unfit
+                killer = f'{outcome.how}: {failed}'
+            return row | dict(verdict='caught', killed_by=killer, tests=count), unfit
+        if is_unfit:
+            unfit.append(failed)
+        if outcome.how == 'failed':
+            count -= 1
+        left = left[left.index(failed) + 1 :]
+    verdict = 'survived' if count > 0 else 'not covered'
+    return row | dict(verdict=verdict, killed_by='', tests=max(count, 0)), unfit
+
+
+def _run_mutated(
+    output: Path, file: str, mutated: bytes, tests: list[str], seconds: dict[str, float]
+) -> Outcome:
+    """Run tests, up to the first that fails, on a tree in which one file is mutated."""
+    files = list(dict.fromkeys(test.partition('::')[0] for test in tests))
+    _tree.restore()
+    _tree.replace(file, mutated)
+    outcome = run_tests(_tree, files, tests, seconds, ('-x',), output)
+    _tree.restore()
+    return outcome
 
 
 def _passes_unmutated(work: Path, test: str, seconds: dict[str, float]) -> bool:

@@ -139,7 +139,7 @@ def record(checkout: Path, paths: list[str], marks: str, output: Path) -> dict:
     every = outcome.collected
     while True:
         _add(outcome, tests, fixtures)
-        if outcome.how not in ('crash', 'timeout'):
+        if outcome.how not in ('crash', 'memory', 'timeout'):
             break
         # One test ended the process; the others run in another one.
         tests[outcome.failed] = dict(cpu=0.0, wall=0.0, passed=False, fixtures=[])

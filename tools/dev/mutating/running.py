@@ -43,8 +43,10 @@ LIBRARIES = (
     'torchvision',
     'transformers.models.bert.modeling_bert',
 )
-#: Bytes of address space; torch alone maps some gigabytes. Bytes of one file.
-MEMORY = 12 * 2**30
+#: Bytes of memory that the processes of a run may use. Address space says nothing: every
+#: file of weights that is mapped adds to it.
+MEMORY = 8 * 2**30
+#: Bytes of one file that they write.
 FILE = 4 * 2**30
 #: Seconds that collecting the tests may take, with the import of lm4ve.
 COLLECTION = 900
@@ -82,7 +84,8 @@ class Outcome:
         failed (str): The test that failed, or that ran when the process died; the file
             that could not be collected; '' if all passed.
         collected (list[str]): The ids of all tests, if they were not given.
-        how (str): ``passed``, ``failed``, ``uncollected``, ``crash`` or ``timeout``.
+        how (str): ``passed``, ``failed``, ``uncollected``, ``crash``, ``memory`` or
+            ``timeout``.
     """
 
     tests: list[dict] = field(default_factory=list)
@@ -180,10 +183,10 @@ def run_tests(
     pid = os.fork()
     if pid == 0:
         _become_tests(tree, files, tests, options, output, log)
-    status, hung = _wait(pid, log, seconds)
+    status, reason = _wait(pid, log, seconds)
     _kill_the_rest()
     shutil.rmtree(tree.folder / 't', ignore_errors=True)
-    return _outcome(read_log(log), status, hung)
+    return _outcome(read_log(log), status, reason)
 
 
 def _become_tests(
@@ -202,7 +205,6 @@ def _become_tests(
         with output.open('wb') as stream:
             for number in (1, 2):
                 os.dup2(stream.fileno(), number)
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         resource.setrlimit(resource.RLIMIT_FSIZE, (FILE, FILE))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         temporary = tree.folder / 't'
@@ -239,24 +241,46 @@ def _is_of(path: str, folder: Path) -> bool:
     return resolved.is_relative_to(folder) and 'site-packages' not in resolved.parts
 
 
-def _wait(pid: int, log: Path, seconds: dict[str, float]) -> tuple[int, bool]:
-    """Wait for a process, or kill it if one test hangs; return its status and whether."""
+def _wait(pid: int, log: Path, seconds: dict[str, float]) -> tuple[int, str]:
+    """Wait for a process, or kill it if a test hangs or uses too much memory.
+
+    Returns:
+        tuple: Its status, and why it was killed: '', ``timeout`` or ``memory``.
+    """
     size = -1
     since = time.monotonic()
+    measured = since
     limit: float = COLLECTION
     while True:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
-            return status, False
+            return status, ''
         now = time.monotonic()
         if log.exists() and log.stat().st_size != size:
             size = log.stat().st_size
             since = now
             limit = _limit(read_log(log), seconds)
+        reason = ''
         if now - since > limit:
+            reason = 'timeout'
+        if now - measured > 1:
+            measured = now
+            if _memory_of(pid) > MEMORY:
+                reason = 'memory'
+        if reason:
             os.killpg(pid, signal.SIGKILL)
-            return os.waitpid(pid, 0)[1], True
+            return os.waitpid(pid, 0)[1], reason
         time.sleep(0.05)
+
+
+def _memory_of(pid: int) -> int:
+    """Return the bytes of memory of a process and of all that it started."""
+    total = 0
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        for one in (process, *process.children(recursive=True)):
+            total += one.memory_info().rss
+    return total
 
 
 def read_log(path: Path) -> list[dict]:
@@ -284,7 +308,7 @@ def _kill_the_rest() -> None:
     psutil.wait_procs(left, timeout=10)
 
 
-def _outcome(lines: list[dict], status: int, hung: bool) -> Outcome:
+def _outcome(lines: list[dict], status: int, reason: str) -> Outcome:
     outcome = Outcome()
     running = ''
     for line in lines:
@@ -308,5 +332,5 @@ def _outcome(lines: list[dict], status: int, hung: bool) -> Outcome:
     was_cut_off = running != '' or (code != 0 and not outcome.failed)
     if was_cut_off:
         outcome.failed = running or 'collection'
-        outcome.how = 'timeout' if hung else 'crash'
+        outcome.how = reason or 'crash'
     return outcome
