@@ -317,3 +317,20 @@ def test_a_run_that_was_interrupted_goes_on(mutations, checkout, stored, command
     assert ran.returncode == 0, ran.stderr
     assert stored()['loop'] == rows['loop']
     assert stored()['uncovered']['verdict'] == 'not covered'
+
+
+def test_every_stored_mutation_has_a_verdict_and_the_page_counts_them(mutations):
+    folder = ROOT / mutations.STORED
+    contents = [mutations.read_room(folder, room) for room in mutations.ROOMS]
+    assert sum(len(content['mutations']) for content in contents) == 150
+    for content in contents:
+        for row in content['mutations']:
+            assert row['verdict'] in ('caught', 'survived', 'not covered')
+            assert bool(row['killed_by']) == (row['verdict'] == 'caught')
+            if row['verdict'] == 'survived':
+                assert row['tests'] > 0
+            if row['verdict'] == 'not covered':
+                assert row['tests'] == 0
+    page = (ROOT / 'docs/results/mutations.md').read_text(encoding='utf-8')
+    assert mutations.table(contents) in page
+    assert mutations.survivors(contents) in page
