@@ -156,7 +156,7 @@ def test_validation_without_test_mode_cannot_be_asked_for(run):
     off = 'val_dataloader.dataset.test_mode=False'
     code, printed = run(train, '--cfg-options', off)
     assert code == 2
-    assert 'val_dataloader.dataset.test_mode=False: damaged samples would' in printed
+    assert 'val_dataloader.dataset.test_mode=False: the metric would' in printed
 
 
 def test_trial_of_a_grid_ends_before_training_or_keeps_both_numbers(data):

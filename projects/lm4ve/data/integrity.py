@@ -160,9 +160,9 @@ class IntegrityMixin(BaseDataset):
 
     def find_defect_behind(self, error: Exception, path: str) -> str | None:
         """Return the defect of a file that made the pipeline fail, or None for a bug."""
-        return self.look_at(path, decode=True)
+        return self.find_defect_if_given(path, decode=True)
 
-    def look_at(self, path: str, decode: bool = False) -> str | None:
+    def find_defect_if_given(self, path: str, decode: bool = False) -> str | None:
         """Return what :meth:`find_defect` does, of a file that storage gives.
 
         Raises:
@@ -319,7 +319,7 @@ class IntegrityMixin(BaseDataset):
         def judge(path: str) -> str | StorageError | None:
             """Return the file's defect, or the storage's error, or None."""
             try:
-                return self.look_at(path, decode)
+                return self.find_defect_if_given(path, decode)
             except StorageError as error:
                 return error
 
@@ -355,7 +355,7 @@ class IntegrityMixin(BaseDataset):
             StorageError: Storage does not give the file.
         """
         path = self.path_at(idx)
-        defect = self.look_at(path)
+        defect = self.find_defect_if_given(path)
         if defect is None:
             try:
                 with naming_storage_errors(path):

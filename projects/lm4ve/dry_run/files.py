@@ -105,7 +105,7 @@ def _open_files(
 
     def find_defect(index: int) -> str | None:
         path = dataset.path_at(index)
-        defect = dataset.look_at(path, decode=True)
+        defect = dataset.find_defect_if_given(path, decode=True)
         if defect is None:
             return None
         return f"The {dataset.noun} '{path}' {defect}"

@@ -155,7 +155,7 @@ class SQA3DDataset(TextDataset):
         for entry in data_list:
             scene = entry['scene_id']
             if scene not in defects:
-                defects[scene] = self.look_at(self.path_of(entry))
+                defects[scene] = self.find_defect_if_given(self.path_of(entry))
             defect = defects[scene]
             if defect is None:
                 kept.append(entry)
