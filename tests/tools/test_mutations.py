@@ -163,14 +163,20 @@ def count_down(number):
     while number > 0:
         number -= 1
     return number
+
+
+def enter(lock, is_free):
+    if is_free:
+        lock.acquire()
 """
 TESTS = """\
 import subprocess
 import sys
+import threading
 
 import pytest
 
-from lm4ve.blocks.toy import at_most, count_down
+from lm4ve.blocks.toy import at_most, count_down, enter
 
 
 @pytest.fixture(scope='module')
@@ -192,6 +198,12 @@ def test_limit_in_a_process():
     assert subprocess.run([sys.executable, '-c', code]).returncode == 0
 
 
+def test_enter():
+    lock = threading.Lock()
+    lock.acquire()
+    enter(lock, False)
+
+
 def test_that_fails_anyway():
     assert at_most(1, 1) == 2
 """
@@ -203,6 +215,7 @@ import mutations
 from mutating import running
 running.LIBRARIES = ()
 running.MORE = 1
+running.TIMES = 2
 sys.exit(mutations.main({words!r}))
 """
 
@@ -248,6 +261,7 @@ OF_LIBRARY = {
     'uncovered': ('value + 1', 'value - 1'),
     'loop': ('number -= 1', 'number += 1'),
     'end': ('0', '1'),
+    'deadlock': ('is_free', 'True'),
 }
 
 
@@ -271,6 +285,7 @@ def stored(mutations, sources, checkout):
     return read
 
 
+@pytest.mark.slow
 def test_mutations_are_run_and_compared_with_a_later_tree(checkout, stored, command):
     ran = command('--run')
     assert ran.returncode == 0, ran.stderr
@@ -283,12 +298,14 @@ def test_mutations_are_run_and_compared_with_a_later_tree(checkout, stored, comm
         'uncovered': 'not covered',
         'loop': 'caught',
         'end': 'caught',
+        'deadlock': 'caught',
     }
     file = 'tests/blocks/test_toy.py'
     assert rows['turned']['killed_by'].startswith(f'{file}::test_')
     # The test that fails without a mutation is not among them.
     assert rows['equivalent']['tests'] == 2
     assert rows['loop']['killed_by'] == f'timeout: {file}::test_count'
+    assert rows['deadlock']['killed_by'] == f'timeout: {file}::test_enter'
     library = checkout / 'projects/lm4ve/blocks/toy.py'
     assert library.read_text() == LIBRARY
 

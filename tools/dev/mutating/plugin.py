@@ -14,9 +14,9 @@ import pytest
 RUNNING = 'LM4VE_MUTATIONS_RUNNING'
 
 
-def cpu_seconds() -> float:
-    """Return the CPU time of this process and of all that it started."""
-    process = psutil.Process()
+def cpu_seconds(pid: int | None = None) -> float:
+    """Return the CPU time of a process, or of this one, and of all that it started."""
+    process = psutil.Process(pid)
     total = 0.0
     for one in (process, *process.children(recursive=True)):
         try:

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from mutating.plugin import Plugin
+from mutating.plugin import Plugin, cpu_seconds
 
 #: What imports by itself; mmpretrain's models need a repair of lm4ve first.
 LIBRARIES = (
@@ -49,9 +49,10 @@ MEMORY = 8 * 2**30
 #: Bytes of one file that they write.
 FILE = 4 * 2**30
 #: Seconds that collecting the tests may take, with the import of lm4ve.
-COLLECTION = 900
-#: A test may take this many times as long as recorded, and so many seconds more: it is
-#: killed because it hangs, never because the machine is busy.
+COLLECTION = 300
+#: A test may take this many times as long as recorded, and so many seconds more, of CPU
+#: time or of waiting while none of its processes wants to compute: it is killed because it
+#: hangs, never because the machine is busy.
 TIMES = 10
 MORE = 90
 #: Of ``prctl``: a process ends with its parent; what its children leave becomes its own.
@@ -247,40 +248,72 @@ def _wait(pid: int, log: Path, seconds: dict[str, float]) -> tuple[int, str]:
     Returns:
         tuple: Its status, and why it was killed: '', ``timeout`` or ``memory``.
     """
+    watch = _Watch(pid)
     size = -1
-    since = time.monotonic()
-    measured = since
     limit: float = COLLECTION
     while True:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
             return status, ''
-        now = time.monotonic()
         if log.exists() and log.stat().st_size != size:
             size = log.stat().st_size
-            since = now
             limit = _limit(read_log(log), seconds)
+            watch.start_anew()
+        watch.look()
         reason = ''
-        if now - since > limit:
+        if max(watch.computed, watch.waited) > limit:
             reason = 'timeout'
-        if now - measured > 1:
-            measured = now
-            if _memory_of(pid) > MEMORY:
-                reason = 'memory'
+        if watch.memory > MEMORY:
+            reason = 'memory'
         if reason:
             os.killpg(pid, signal.SIGKILL)
             return os.waitpid(pid, 0)[1], reason
         time.sleep(0.05)
 
 
-def _memory_of(pid: int) -> int:
-    """Return the bytes of memory of a process and of all that it started."""
-    total = 0
-    with contextlib.suppress(psutil.Error):
-        process = psutil.Process(pid)
-        for one in (process, *process.children(recursive=True)):
-            total += one.memory_info().rss
-    return total
+class _Watch:
+    """What a process and all that it started have used since the present test began.
+
+    Args:
+        pid (int): The process.
+
+    Attributes:
+        computed (float): CPU time in seconds.
+        waited (float): Seconds in which none of them wanted to compute, so that another
+            load of the machine is no matter.
+        memory (int): Bytes, at the last look.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._seen = time.monotonic()
+        self._begin = 0.0
+        self.computed = 0.0
+        self.waited = 0.0
+        self.memory = 0
+
+    def start_anew(self) -> None:
+        """Forget the test before."""
+        with contextlib.suppress(psutil.Error):
+            self._begin = cpu_seconds(self._pid)
+        self.computed = 0.0
+        self.waited = 0.0
+
+    def look(self) -> None:
+        """Look at the processes, once in a second."""
+        now = time.monotonic()
+        passed = now - self._seen
+        if passed < 1:
+            return
+        self._seen = now
+        with contextlib.suppress(psutil.Error):
+            self.computed = cpu_seconds(self._pid) - self._begin
+            process = psutil.Process(self._pid)
+            processes = [process, *process.children(recursive=True)]
+            self.memory = sum(one.memory_info().rss for one in processes)
+            states = {one.status() for one in processes}
+            if not states & {psutil.STATUS_RUNNING, psutil.STATUS_DISK_SLEEP}:
+                self.waited += passed
 
 
 def read_log(path: Path) -> list[dict]:
