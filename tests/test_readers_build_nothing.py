@@ -77,6 +77,7 @@ READERS = {
     'recipe': ['data/generated.py:write_once'],
     'shard index': [
         'data/shards.py:read_samples',
+        'data/shards.py:read_left_out',
         'data/shard_writing.py:verify_shards',
     ],
     'trial': [
@@ -112,7 +113,7 @@ OWN_FILES = {
     'data/shard_writing.py:_write_shard': 'a part of the index it goes on to write',
     'release/formats.py:_check_metadata': 'parses, and drops what it parsed',
     'compat/mmengine_pickles.py:_TorchWithSafeLoad.load': 'calls torch_files.load',
-    'runner/cfg_options.py:_value_of': 'the command line, which the user types',
+    'runner/cfg_options.py:_bare_word': 'the command line, which the user types',
     'tasks/motion/datasets/cache.py:unpack': 'numbers of a cache, by name',
     'tasks/motion/datasets/cache.py:SceneCache._open': 'offsets of a cache, by name',
     'tasks/vqa/demo/easy_vqa.py:EasyVQA.load_questions': 'of a package, by its hash',
@@ -274,14 +275,14 @@ def recipe(folder: Path) -> Sample:
 
 def shard_index(folder: Path) -> Sample:
     from lm4ve.data.shard_writing import verify_shards
-    from lm4ve.data.shards import read_samples
+    from lm4ve.data.shards import read_left_out, read_samples
 
     path = folder / 'train.index.json'
     (folder / 'a.tar').write_bytes(b'')
     shard = dict(name='a.tar', sha256='0', size=0, samples=[dict(key='0', label=0)])
 
     def read() -> None:
-        for reader in (verify_shards, read_samples):
+        for reader in (verify_shards, read_samples, read_left_out):
             with contextlib.suppress(Exception):
                 reader(path)
 

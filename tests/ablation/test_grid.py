@@ -155,7 +155,8 @@ def test_file_that_is_no_grid_is_named(name, text, tmp_path):
     path = tmp_path / name
     if text is not None:
         path.write_text(text)
-    with pytest.raises(UserError, match=rf'{name}.* (does not exist|cannot be read)'):
+    defects = 'does not exist|cannot be read|is no Python file'
+    with pytest.raises(UserError, match=rf'{name}.* ({defects})'):
         load_grid(path)
 
 

@@ -5,6 +5,7 @@ from mmengine.model import BaseModel
 from torch import nn
 
 from lm4ve.registry import MODELS
+from lm4ve.tasks.base.token_neck import build_token_neck
 
 
 @MODELS.register_module()
@@ -18,7 +19,7 @@ class WaveClassifier(BaseModel):
     def __init__(self, neck: dict) -> None:
         super().__init__()
         self.encoder = nn.Sequential(nn.Linear(4, 8), nn.GELU())
-        self.neck = MODELS.build(neck)
+        self.neck = build_token_neck(neck)
         self.head = nn.Linear(8, 2)
 
     def forward(self, inputs, label=None, mode='tensor', **_):
