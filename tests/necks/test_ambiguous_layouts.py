@@ -20,13 +20,13 @@ MLP = dict(type='MLPBlock', embed_dims=8)
 
 def neck_of(layout: str | None = None) -> LLMBlockNeck:
     torch.manual_seed(0)
-    return LLMBlockNeck(CHANNELS, MLP, layout=layout).eval()
+    return LLMBlockNeck(CHANNELS, MLP, layout=layout).double().eval()
 
 
 def features_in(layout: str, draw: random.Random) -> torch.Tensor:
     """Draw features of small sizes, which often equal one another."""
     sizes = [CHANNELS if letter == 'C' else draw.randint(1, 5) for letter in layout]
-    return torch.randn(sizes)
+    return torch.randn(sizes, dtype=torch.float64)
 
 
 @pytest.mark.parametrize('layout', COMMON)
@@ -60,11 +60,11 @@ AMBIGUOUS = [
 
 @pytest.mark.parametrize('shape, message', AMBIGUOUS)
 def test_the_first_features_ask_for_a_layout_and_later_ones_do_not(shape, message):
-    x = torch.randn(shape)
+    x = torch.randn(shape, dtype=torch.float64)
     neck = neck_of()
     with pytest.raises(UserError, match=message):
         neck(x)
-    unambiguous = torch.randn(2, 4, *[3] * (len(shape) - 2))
+    unambiguous = torch.randn(2, 4, *[3] * (len(shape) - 2), dtype=torch.float64)
     if len(shape) == 3:
         unambiguous = unambiguous.mT
     neck(unambiguous)
@@ -76,14 +76,14 @@ def test_the_first_features_ask_for_a_layout_and_later_ones_do_not(shape, messag
     for other, text in AMBIGUOUS:
         if len(other) != len(shape):
             with pytest.raises(UserError, match=text):
-                neck(torch.randn(other))
+                neck(torch.randn(other, dtype=torch.float64))
 
 
 def test_a_contradiction_is_an_error_at_any_time():
     neck = neck_of()
-    neck(torch.randn(2, 4, 3, 3))
+    neck(torch.randn(2, 4, 3, 3, dtype=torch.float64))
     with pytest.raises(UserError, match="layout='BHWC'"):
-        neck(torch.randn(2, 3, 3, 4))
+        neck(torch.randn(2, 3, 3, 4, dtype=torch.float64))
 
 
 def test_models_of_ours_make_tokens_whatever_their_number():
@@ -203,7 +203,7 @@ def test_a_compiled_neck_is_compiled_once():
         return graph.forward
 
     for model, x in (
-        (neck_of(), torch.randn(2, 3, CHANNELS)),
+        (neck_of(), torch.randn(2, 3, CHANNELS, dtype=torch.float64)),
         (placed(tokens_first=False), torch.randn(2, 3, 16)),
     ):
         graphs.clear()
