@@ -163,6 +163,7 @@ def test_a_final_norm_is_the_last_module_of_its_model(kind):
     assert calls == ['layer', 'norm']
 
 
+@pytest.mark.bitwise
 @pytest.mark.parametrize('kind', OWN_FAMILIES)
 def test_no_norm_means_that_the_model_returns_what_its_last_layer_does(kind):
     if HostFamily(config_of(kind)).find_final_norm():
