@@ -177,7 +177,7 @@ def test_no_norm_means_that_the_model_returns_what_its_last_layer_does(kind):
 
 @pytest.mark.parametrize('kind', OWN_FAMILIES)
 def test_a_config_without_cache_has_the_same_rotary_embedding(kind):
-    """Of 59 families 44 were refused with ``"use_cache": false`` in their config.json."""
+    """44 of 59 families were refused with ``"use_cache": false`` in their config.json."""
     answers = []
     for use_cache in (True, False):
         fields = dict(OWN_FAMILIES[kind], use_cache=use_cache)
@@ -405,7 +405,7 @@ def test_own_layers_of_families_with_a_spec_equal_ours(checkpoints, variant):
 def test_blocks_of_own_layers_equal_ours_with_their_final_norm(
     checkpoints, variant, monkeypatch
 ):
-    """As where nemotron lost a norm by the name of its class, and opt by its place."""
+    """Nemotron lost its norm by the name of its class, and opt lost its by its place."""
     if variant in NOT_BY_THEIR_OWN or FAMILIES[variant]['model_type'] in FOREIGN:
         return
     path = checkpoints(variant)

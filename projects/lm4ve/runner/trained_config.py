@@ -387,9 +387,11 @@ def _drop_split_of_other_data(trained: dict[str, Any], now: dict[str, Any]) -> N
     before = trained['dataset']
     after = now['dataset']
     is_same = before.pop('type', None) == after.pop('type', None)
-    if not is_same:
-        before.pop('split', None)
-        after.pop('split', None)
+    if is_same:
+        return
+    for name in _OF_SPLIT:
+        before.pop(name, None)
+        after.pop(name, None)
 
 
 def _differences(path: str, trained: Any, now: Any) -> Iterator[Difference]:
@@ -398,20 +400,28 @@ def _differences(path: str, trained: Any, now: Any) -> Iterator[Difference]:
     Lists of another length differ as a whole.
     """
     if isinstance(trained, dict) and isinstance(now, dict):
-        for name in sorted({*trained, *now}):
-            before = trained.get(name, ABSENT)
-            after = now.get(name, ABSENT)
-            # A class may follow from another field. What initial weights were read from
-            # says nothing of those that a checkpoint has.
-            may_be_left_out = name == 'type' or name in SOURCES
-            if may_be_left_out and (before is ABSENT or after is ABSENT):
-                continue
-            yield from _differences(f'{path}.{name}', before, after)
+        yield from _differences_of_dicts(path, trained, now)
     elif _has_parts(trained) and _has_parts(now) and len(trained) == len(now):
         for index, (before, after) in enumerate(zip(trained, now, strict=True)):
             yield from _differences(f'{path}.{index}', before, after)
     elif not _are_equal(trained, now):
         yield Difference(path, trained, now)
+
+
+def _differences_of_dicts(
+    path: str, trained: dict[str, Any], now: dict[str, Any]
+) -> Iterator[Difference]:
+    """Yield the fields in which two reduced dicts differ."""
+    for name in sorted({*trained, *now}):
+        before = trained.get(name, ABSENT)
+        after = now.get(name, ABSENT)
+        is_left_out = before is ABSENT or after is ABSENT
+        # A class may follow from another field. What initial weights were read from says
+        # nothing of those that a checkpoint has.
+        may_be_left_out = name == 'type' or name in SOURCES
+        if is_left_out and may_be_left_out:
+            continue
+        yield from _differences(f'{path}.{name}', before, after)
 
 
 def _has_parts(value: Any) -> bool:
