@@ -1,76 +1,149 @@
-"""The tools serve a task of another project: one folder and one row of the table."""
+"""The page "Add a task", from an empty folder to every command: a task of another project."""
 
-import json
+import csv
+import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from PIL import Image
 
 import lm4ve.apis
 from lm4ve.errors import UserError
 from lm4ve.tasks import TASKS, all_tasks, get_task, register_task
+from tests.helpers import quick_python
 from tests.helpers.closeness import assert_equal_but_for_rounding
-from tests.helpers.tasks import ROOT
-from tests.helpers.tools import run_tool_here
+from tests.helpers.code_blocks import blocks_of
+from tests.helpers.tools import run_command, run_tool_here
 
-TOY = ROOT / 'tests/helpers/toy_task'
-
-
-@pytest.fixture(autouse=True)
-def no_row_left_over():
-    """The config's imports add the row, which other tests must not see."""
-    if 'tests.helpers.toy_task' in sys.modules:  # imported once, by the first test
-        register_task('toy', 'tests.helpers.toy_task')
-    yield
-    TASKS.pop('toy', None)
+pytestmark = pytest.mark.slow
+BLOCKS = blocks_of('docs/extend/add_a_task.md')
+CHECKPOINT = 'work_dirs/waves/epoch_20.pth'
 
 
 @pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('toy')
-    run_tool_here('train.py', TOY / 'config.py', '--work-dir', folder)
-    return folder / 'epoch_10.pth'
+def stranger(tmp_path_factory):
+    """The page's folder after all of its commands, and what they printed."""
+    folder = tmp_path_factory.mktemp('stranger')
+    commands = []
+    for block in BLOCKS:
+        if block.language == 'bash':
+            commands += block.commands
+        elif block.code.startswith('# '):
+            file = folder / block.code.split()[1]
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(block.code)
+    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PATH': quick_python.path()}
+    script = '\n'.join(commands)
+    done = run_command('bash', '-eu', '-c', script, cwd=folder, env=env, timeout=480)
+    assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-1000:]
+    return folder, done.stdout
 
 
-def test_toy_task_trains_and_tests(checkpoint, tmp_path):
-    out = tmp_path / 'metrics.json'
-    args = (TOY / 'config.py', checkpoint, '--work-dir', tmp_path)
-    run_tool_here('test.py', *args, '--out', out, '--out-item', 'metrics')
-    assert json.loads(out.read_text())['wave/accuracy'] > 0.9
+@pytest.fixture
+def folder(stranger, monkeypatch):
+    """The page's folder as the working one, whose task other tests do not see."""
+    folder, _ = stranger
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    if 'my_task' in sys.modules:  # imported once, by the first test
+        register_task('waves', 'my_task')
+    yield folder
+    TASKS.pop('waves', None)
 
 
-def test_toy_task_is_visualized(checkpoint, tmp_path, monkeypatch, fails):
-    # As in a new process: the config's imports add the row.
-    monkeypatch.delitem(sys.modules, 'tests.helpers.toy_task', raising=False)
-    TASKS.pop('toy', None)
-    np.savetxt(tmp_path / 'mine.wave', np.sin(6.28 * 8 * np.arange(32) / 32))
-    args = (TOY / 'config.py', checkpoint, tmp_path / 'mine.wave', '--indices', 1)
-    options = ('--gain', 2, '--device', 'cpu', '--out-dir', tmp_path)
-    run_tool_here('analysis/visualize_activations.py', *args, *options)
-    assert np.asarray(Image.open(tmp_path / 'mine.png').convert('L')).std() > 20
-    page = (tmp_path / 'index.html').read_text()
-    assert 'prediction: <b>fast' in page and 'test_00001' in page
-    (tmp_path / 'cat.png').touch()
-    said = fails('analysis/visualize_activations.py', *args[:2], tmp_path / 'cat.png')
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with open(path, newline='') as file:
+        return list(csv.DictReader(file))
+
+
+def test_model_of_the_page_learns_and_its_predictions_are_a_table(stranger):
+    folder, printed = stranger
+    rows = rows_of(folder / 'waves.csv')
+    files = sorted(str(path) for path in (folder / 'data/waves/test').iterdir())
+    assert [str(folder / row['path']) for row in rows] == files
+    right = sum(row['label'] == row['prediction'] for row in rows)
+    assert right > 0.9 * len(rows)
+    assert f'wave/accuracy {right / len(rows):.4f}' in printed
+
+
+def test_numbers_that_a_model_predicts_are_a_table(stranger):
+    folder, printed = stranger
+    rows = rows_of(folder / 'speed.csv')
+    assert [*rows[0]] == ['path', 'target', 'prediction']
+    errors = []
+    for row in rows:
+        assert row['target'] == str(float(Path(row['path']).stem))
+        errors.append(abs(float(row['target']) - float(row['prediction'])))
+    assert f'wave/error {np.mean(errors):.4f}' in printed
+    page = (folder / 'work_dirs/speed/activations/index.html').read_text()
+    prediction = float(rows[0]['prediction'])
+    assert f'prediction: <b>{prediction:.4g}<' in page
+
+
+def test_sheets_show_files_and_samples_of_the_task(stranger):
+    folder, _ = stranger
+    seen = sorted((folder / 'seen').glob('*.png'))
+    assert [sheet.stem for sheet in seen] == ['6.808', '6.857', '6.881']
+    assert np.asarray(Image.open(seen[0]).convert('L')).std() > 20
+    assert 'prediction: <b>fast' in (folder / 'seen/index.html').read_text()
+    page = (folder / 'work_dirs/waves/activations/index.html').read_text()
+    assert 'truth: <b>slow' in page and 'test_00001' in page
+
+
+def test_file_of_another_kind_is_refused(folder, fails):
+    Path('cat.png').touch()
+    said = fails('analysis/visualize_activations.py', 'waves.py', CHECKPOINT, 'cat.png')
     assert "cat.png' does not fit: the config takes a wave" in said
 
 
-def test_task_name_is_unique():
-    register_task('toy', 'tests.helpers.toy_task')
-    assert get_task('toy') in all_tasks()
-    with pytest.raises(
-        UserError, match="task 'toy' is 'tests.helpers.toy_task' already"
-    ):
-        register_task('toy', 'another')
+def test_data_without_a_pipeline_show_samples_and_refuse_files(folder, fails):
+    Path('bare.py').write_text("""
+_base_ = './waves.py'
+custom_imports = dict(imports=['lm4ve', 'my_task', 'loaded'])
+test_dataloader = dict(
+    dataset=dict(_delete_=True, type='lm4ve.LoadedWaves', data_root='data/waves/test'))
+""")
+    Path('loaded.py').write_text("""
+from lm4ve.registry import DATASETS
+from my_task.datasets import Waves
+from my_task.transforms import LoadWave
+
+@DATASETS.register_module()
+class LoadedWaves(Waves):
+    def load_data_list(self):
+        return [LoadWave()(sample) for sample in super().load_data_list()[:2]]
+""")
+    tool = 'analysis/visualize_activations.py'
+    run_tool_here(tool, 'bare.py', CHECKPOINT, '--indices', 1, '--out-dir', 'bare')
+    assert [*Path('bare').glob('test_00001*.png')]
+    (file, *_) = Path('data/waves/test').iterdir()
+    said = fails(tool, 'bare.py', CHECKPOINT, file)
+    assert said == (
+        "test_dataloader.dataset (type='lm4ve.LoadedWaves') has no pipeline, through which files "
+        'go. Fix: pipeline=[...] with its transforms, or pipeline=[] for none.\n'
+    )
 
 
-def test_toy_task_is_exported(checkpoint, tmp_path):
-    out = tmp_path / 'wave.pt2'
-    args = (TOY / 'config.py', checkpoint, '--format', 'torch-export', '--out', out)
-    run_tool_here('export.py', *args)
+def test_inference_returns_the_number_of_a_regression(folder):
+    (row, *_) = rows_of(folder / 'speed.csv')
+    checkpoint = CHECKPOINT.replace('waves', 'speed')
+    (result,) = lm4ve.apis.inference('speed.py', checkpoint, row['path'])
+    assert f'{result["pred_value"]:.3f}' == f'{float(row["prediction"]):.3f}'
+
+
+def test_task_name_is_unique(folder):
+    Config.fromfile('waves.py')
+    assert get_task('waves') in all_tasks()
+    with pytest.raises(UserError, match="task 'waves' is 'my_task' already"):
+        register_task('waves', 'another')
+
+
+def test_exported_program_computes_what_the_model_does(folder):
     waves = torch.randn(5, 32)
-    program = torch.export.load(out).module()
-    model = lm4ve.apis.get_model(TOY / 'config.py', checkpoint)
+    program = torch.export.load('work_dirs/waves/waves.pt2').module()
+    model = lm4ve.apis.get_model('waves.py', CHECKPOINT)
     assert_equal_but_for_rounding(program(waves)[0], model(waves), model)

@@ -65,10 +65,10 @@ def parse_args(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Config]:
     Raises:
         UserError: There are no inputs, or a flag has a value that it cannot have.
     """
-    args, unknown = parser_of('visualize').parse_known_args(argv)
+    args, _ = parser_of('visualize').parse_known_args(argv)
     cfg = read_checked_config(args.config, args.cfg_options)
-    if unknown:  # perhaps a flag of the task that reading the config has registered
-        args = parser_of('visualize').parse_args(argv)
+    # Reading the config may have registered a task, which has flags of its own.
+    args = parser_of('visualize').parse_args(argv)
     if not args.input and not args.indices:
         raise UserError(
             'There are no inputs. Give files, or --indices of the test set.'

@@ -223,7 +223,7 @@ class TaskAnalysis:
         """Describe a model's prediction of a sample, and the truth.
 
         By default: the predicted class, its score, and the true class, where there are
-        any.
+        any; of a regression the predicted number, and the true one.
         """
         facts: dict[str, str] = {}
         label = _field(output, 'pred_label')
@@ -237,6 +237,10 @@ class TaskAnalysis:
         if isinstance(truth, Tensor) and truth.numel() > 0 and (truth >= 0).all():
             names = [_class_name(i, classes) for i in truth.flatten().tolist()]
             facts['truth'] = ', '.join(names)
+        for name, field in (('prediction', 'pred_value'), ('truth', 'gt_value')):
+            number = _field(output, field)
+            if isinstance(number, Tensor) and number.numel() == 1:
+                facts[name] = f'{number.item():.4g}'
         return facts
 
     def score(self, output: Any, evaluator: Any) -> dict[str, str]:
@@ -256,8 +260,11 @@ class TaskAnalysis:
         """Return a prediction as plain data, in the words of the hosts' inferencers.
 
         By default: ``pred_label``, ``pred_score`` (0 to 1), ``pred_scores`` and, if
-        classes are known, ``pred_class``.
+        classes are known, ``pred_class``. Of a regression: ``pred_value``.
         """
+        number = _field(output, 'pred_value')
+        if number is not None:
+            return dict(pred_value=number.item())
         label = int(output.get('pred_label'))
         result: dict[str, Any] = dict(pred_label=label)
         scores = _scores_of(output)
@@ -309,6 +316,22 @@ def tested_evaluator(cfg: Config) -> Any:
 def tested_dataset(cfg: Config) -> Any:
     """Return the settings of a config's test data set (else validation's)."""
     return innermost_dataset(tested_loader(cfg).dataset)
+
+
+def tested_pipeline(cfg: Config) -> list[dict]:
+    """Return the transforms of a config's test data set, through which files go.
+
+    Raises:
+        UserError: The data set has no ``pipeline``.
+    """
+    dataset = tested_dataset(cfg)
+    if 'pipeline' not in dataset:
+        raise UserError(
+            f"test_dataloader.dataset (type='{dataset.type}') has no pipeline, through which "
+            'files go. Fix: pipeline=[...] with its transforms, or pipeline=[] for none.'
+        )
+    pipeline: list[dict] = dataset.pipeline
+    return pipeline
 
 
 def prefix_of(backbone: nn.Module, count: int) -> int:

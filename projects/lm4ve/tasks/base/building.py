@@ -24,7 +24,7 @@ from lm4ve.necks.fusing import fuse
 from lm4ve.runner import checkpoint_files
 from lm4ve.runner.devices import find_device
 from lm4ve.runner.trained_config import Use, compare_with_training
-from lm4ve.tasks.base.analysis import tested_dataset
+from lm4ve.tasks.base.analysis import tested_dataset, tested_pipeline
 from lm4ve.tasks.base.inputs import Input, Inputs, find_inputs
 from lm4ve.tasks.base.task import Task, task_of_config
 from lm4ve.zoo import find_checkpoint
@@ -215,7 +215,9 @@ def _read_each(
         inputs (Inputs): The files or arrays.
         options (dict): Those of the task's ``input_options`` that were given.
     """
-    pipeline = tested_dataset(cfg).pipeline
+    if not inputs.sources:
+        return
+    pipeline = tested_pipeline(cfg)
 
     def read(source: Path | np.ndarray) -> dict[str, Any]:
         # read_input may change transforms, for an array that needs no reading for

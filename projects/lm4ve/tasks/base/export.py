@@ -17,7 +17,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 from torch import Tensor, nn
 
-from lm4ve.tasks.base.analysis import tested_dataset, tested_loader
+from lm4ve.tasks.base.analysis import tested_loader, tested_pipeline
 from lm4ve.tasks.base.task import Task
 
 
@@ -173,7 +173,7 @@ def array_samples(
         pipeline (Sequence[dict], optional): The transforms; default: the test's.
     """
     if pipeline is None:
-        pipeline = tested_dataset(cfg).pipeline
+        pipeline = tested_pipeline(cfg)
     if not options:
         options = [{}] * len(contents)
     samples: list[dict] = []

@@ -9,7 +9,7 @@ from mmcv.transforms import Compose
 from mmengine.config import Config
 
 from lm4ve.errors import UserError
-from lm4ve.tasks.base.analysis import tested_dataset
+from lm4ve.tasks.base.analysis import tested_pipeline
 from lm4ve.tasks.base.export import TaskExport
 from lm4ve.tasks.medical import TASK
 
@@ -30,7 +30,7 @@ class MedicalExport(TaskExport):
         self, cfg: Config, count: int, pipeline: list[dict] | None = None
     ) -> list[dict]:
         """Return volumes of noise that went through a pipeline (default: the test's)."""
-        transforms = [dict(t) for t in pipeline or tested_dataset(cfg).pipeline]
+        transforms = [dict(t) for t in pipeline or tested_pipeline(cfg)]
         shape = (count, 32, 32, 32, _channels_of(transforms))
         noise = np.random.default_rng(0).random(shape, np.float32)
         transform = Compose(transforms)

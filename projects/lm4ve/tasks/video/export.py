@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from torch import Tensor
 
-from lm4ve.tasks.base.analysis import tested_dataset
+from lm4ve.tasks.base.analysis import tested_pipeline
 from lm4ve.tasks.base.export import TaskExport, made_up_pictures
 from lm4ve.tasks.video import TASK
 
@@ -45,7 +45,7 @@ class VideoExport(TaskExport):
         A pipeline without resizing and crops takes videos of one size, the backbone's.
         Where that is not known, the samples are the data set's.
         """
-        pipeline = pipeline or tested_dataset(cfg).pipeline
+        pipeline = pipeline or tested_pipeline(cfg)
         fits_any_size = any(
             'Resize' in transform['type'] or 'Crop' in transform['type']
             for transform in pipeline

@@ -16,7 +16,7 @@ from lm4ve.draw.figures import to_image
 from lm4ve.draw.file_names import file_name
 from lm4ve.draw.rankings import SHOWN, Ranking, best
 from lm4ve.errors import check, require
-from lm4ve.tasks.base.analysis import tested_dataset
+from lm4ve.tasks.base.analysis import tested_pipeline
 from lm4ve.tasks.base.answering import AnsweringInferencer, name_of
 from lm4ve.tasks.base.inference import TaskInferencer
 from lm4ve.tasks.base.inputs import find_inputs
@@ -83,7 +83,7 @@ class _ImageInferencer(TaskInferencer):
         """Return the config's test pipeline, for entries with a file or an array."""
         loading = []
         others = []
-        for step in tested_dataset(cfg).pipeline:
+        for step in tested_pipeline(cfg):
             if 'LoadImage' in step['type']:
                 loading.append(step)
             else:
