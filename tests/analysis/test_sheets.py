@@ -271,6 +271,11 @@ def test_numbers_are_those_of_the_tokens(image):
 
 
 # --------------------------------------------------------------------------- page
+def test_a_sheet_says_what_to_look_for(image):
+    (sample,) = drawn(image[1])
+    said = draw_sheet(sample).get_supxlabel()
+    assert said.startswith('To look for: do tokens that matter')
+    assert "the paper's hypothesis" in said
 
 
 def test_a_page_fetches_nothing_and_escapes_names(image, tmp_path):

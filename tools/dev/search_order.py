@@ -11,7 +11,7 @@ BOOSTS = {
     'get_started': 2.0,
     'guides/wishes.md': 4.0,
     'results': 0.5,
-    'reference': 0.5,
+    'reference': 0.01,
 }
 
 
