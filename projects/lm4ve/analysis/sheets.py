@@ -37,8 +37,9 @@ _HEIGHT_OF_LINE = 0.16
 _HEIGHT_OF_CAPTION = 0.12
 _HEIGHT_OF_NOTE = 0.7
 _NOTE = (
-    'To look for: do tokens that matter (the object, not its background) stand out more after the block than before '
-    "it?\nThis is the paper's hypothesis. One sheet decides nothing: see many, and those of a random block.\n"
+    'To look for: do tokens that matter (the object, not its background) stand out more after the '
+    "block than before it?\nThis is the paper's hypothesis. One sheet decides nothing: see many, "
+    'and those of a random block.\n'
     "Colors run from a panel's smallest to its largest value; the numbers at its bar are those "
     'values, not normalized.\nPanels whose values are nearly equal share one scale; that of '
     'nearly uniform attention begins at zero.'
