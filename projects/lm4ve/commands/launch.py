@@ -32,6 +32,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher import api
 
 from lm4ve.commands.killed import Killed
+from lm4ve.commands.train import require_for_processes
 from lm4ve.runner.command_line import ERRORS, STOP_FILE, TRACEBACK, report, run_tool
 from lm4ve.runner.stopping import STOP_SIGNALS
 
@@ -262,6 +263,10 @@ def main() -> None:
     """Run a command by torchrun as the module's docstring describes, and exit as it ends."""
     command, processes, *words = sys.argv[1:]
     env = os.environ
+    # Of several machines the others would wait for one that does not come.
+    is_alone = env.get('NNODES', '1') == '1'
+    if command == 'train' and is_alone and processes.isdecimal():
+        require_for_processes(words, int(processes))
     words = with_resume(command, words, restarts=env.get('MAX_RESTARTS', '0') != '0')
     args = torchrun.parse_args(
         [

@@ -21,6 +21,7 @@ from lm4ve.files import sole_use
 from lm4ve.runner import command_line
 from lm4ve.runner.autocast import use_autocast
 from lm4ve.runner.config.lengths import set_batch_size, set_epochs, set_rate
+from lm4ve.runner.missing import require_all
 from lm4ve.runner.resume import choose_start
 from lm4ve.runner.runner import set_strict_loading
 
@@ -36,11 +37,29 @@ def main(argv: Sequence[str] | None = None) -> None:
         dry_run(configure, args.resume, args.dry_run_batch, args.dry_run_device)
         return
     cfg = configure_training(args)
+    require_all(cfg)
     choose_start(cfg, args.resume)
     runner = command_line.build_runner(cfg, short_console=not args.verbose)
     # Two trainings in one folder would replace each other's checkpoints.
     with sole_use(Path(cfg.work_dir) / f'training-{get_rank()}.lock'):
         runner.train()
+
+
+def require_for_processes(argv: Sequence[str], processes: int) -> None:
+    """Refuse a training for whose processes something is missing, before they start.
+
+    A dry run says so in its table.
+
+    Args:
+        argv (Sequence[str]): The command line.
+        processes (int): How many it shall have on this machine.
+
+    Raises:
+        UserError: See :func:`lm4ve.runner.missing.require_all`.
+    """
+    args = parser_of('train').parse_args(argv)
+    if not args.dry_run:
+        require_all(configure_training(args, for_this_machine=False), processes)
 
 
 def configure_training(

@@ -103,6 +103,8 @@ class IntegrityMixin(BaseDataset):
 
     #: What messages call a sample's file.
     noun = 'file'
+    #: Whether the data set makes its files where they are missing, as demos do.
+    makes_files = False
     #: Whether the scan always decodes: for files that decode fast.
     scan_decodes = False
     #: Whether the ranks share out the scan. Not where one of them loads the data for all.

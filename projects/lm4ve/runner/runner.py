@@ -34,6 +34,7 @@ from lm4ve.runner.config.schedules import ENDS
 from lm4ve.runner.console import ConsoleHook, raise_when_closed, shorten
 from lm4ve.runner.evaluation import BatchEvaluator
 from lm4ve.runner.loops import schedules_of
+from lm4ve.runner.missing import missing_start
 from lm4ve.runner.per_class import PerClassHook
 from lm4ve.runner.precision import (
     PrecisionHook,
@@ -289,11 +290,11 @@ def _check_load_from(cfg: Config, runner_type: str) -> None:
     Raises:
         UserError: It does not exist, or is a folder for ``Runner``.
     """
+    for missing in missing_start(cfg):
+        raise UserError(str(missing))
     path = cfg.get('load_from')
     if not path or '://' in str(path):
         return
-    if not Path(path).exists():
-        raise UserError(f"load_from='{path}' does not exist.")
     if runner_type == 'Runner' and Path(path).is_dir():
         raise UserError(
             f"load_from='{path}' is a folder. Fix: name a checkpoint in it."

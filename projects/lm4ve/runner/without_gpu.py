@@ -9,6 +9,8 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
+from lm4ve.runner.process_rank import is_first_process
+
 
 def adapt_to_cpu(cfg: Config, trains: bool = True) -> None:
     """Change fields of a config that need a GPU, if there is none.
@@ -22,7 +24,7 @@ def adapt_to_cpu(cfg: Config, trains: bool = True) -> None:
     if torch.cuda.is_available():
         return
     left_out = [*_leave_out_wrapper(cfg), *_leave_out_fp16(cfg)]
-    if left_out:
+    if left_out and is_first_process():
         doing = 'training' if trains else 'testing'
         text = f'No GPU: {doing} in fp32, without {" and ".join(left_out)}.'
         print_log(text, logger='current', level=logging.WARNING)

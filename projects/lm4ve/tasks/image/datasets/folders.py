@@ -5,7 +5,9 @@ mmpretrain only warns of a class folder without images, stops at the first corru
 decoder returns it.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from mmengine import fileio
 from mmengine.fileio import LocalBackend
@@ -19,6 +21,7 @@ from lm4ve.data.labels import read_list, refuse_lookalikes, refuse_other_order
 from lm4ve.errors import UserError, listing
 from lm4ve.files import leads_outside
 from lm4ve.registry import DATASETS
+from lm4ve.runner.missing import Missing, missing_in
 
 
 class CheckedImageMixin(ImageFilesMixin):
@@ -148,8 +151,7 @@ class CheckedImageMixin(ImageFilesMixin):
             return
         if len(self.CLASSES) != len(folders):
             raise UserError(
-                f"dataset.classes has {len(self.CLASSES)} names, but '{self.img_prefix}' has "
-                f'{len(folders)} folders: {listing(folders)}.'
+                f'dataset.classes{_describe_others(self.CLASSES, folders, self.img_prefix)}.'
             )
         refuse_other_order(self.CLASSES, folders, self.img_prefix)
         renamed = []
@@ -160,6 +162,52 @@ class CheckedImageMixin(ImageFilesMixin):
             print_log(
                 f"Classes of '{self.img_prefix}': {listing(renamed)}.", logger='current'
             )
+
+
+def _describe_others(
+    names: Sequence[str], folders: Sequence[str], root: str
+) -> str:
+    """Say that names of classes are not as many as folders, in words that follow their field."""
+    return (
+        f" has {len(names)} names, but '{root}' has {len(folders)} folders: "
+        f'{listing(folders)}'
+    )
+
+
+def _find_missing(
+    data_class: Any, node: Mapping[str, Any], field: str
+) -> list[Missing]:
+    """Return the folders that a data set of class folders needs and that are not there.
+
+    Args:
+        data_class (type): The data set's.
+        node (Mapping): Its config.
+        field (str): The field of the config.
+    """
+    found = missing_in(data_class, node, field)
+    names = (node.get('metainfo') or data_class.METAINFO).get('classes')
+    if found or node.get('ann_file') or node.get('backend_args') or not names:
+        return found
+    prefix = node.get('data_prefix') or ''
+    if isinstance(prefix, Mapping):
+        prefix = prefix.get('img_path') or ''
+    root = Path(node.get('data_root') or '', prefix)
+    if not _is_local(str(root)) or not root.is_dir():
+        return found
+    folders = []
+    for path in sorted(root.iterdir()):
+        if path.is_dir() and not path.name.startswith('.'):
+            folders.append(path.name)
+    if len(folders) == len(names):
+        return found
+    return [
+        Missing(
+            (f'{field}.metainfo.classes',),
+            _describe_others(names, folders, str(root)),
+            'a folder for each class; or classes of your own as in '
+            'configs/_base_/image/folder.py',
+        )
+    ]
 
 
 def _is_local(root: str) -> bool:
@@ -185,7 +233,10 @@ def refuse_empty(root: str, folders: Collection[str]) -> None:
 
 @DATASETS.register_module()
 class CheckedImageNet(CheckedImageMixin, ImageNet):
-    """mmpretrain's ImageNet with the checks of :class:`CheckedImageMixin`.
+    """mmpretrain's ImageNet with the checks of :class:`CheckedImageMixin`::
+
+        <data_root>/<split>/<wnid>/*.JPEG
+
 
     Args:
         data_root, split, data_prefix, ann_file, metainfo: Passed to mmpretrain's
@@ -194,11 +245,32 @@ class CheckedImageNet(CheckedImageMixin, ImageNet):
         **kwargs: Passed to ``CustomDataset``.
     """
 
+    layout = 'train/<wnid>/*.JPEG and val/<wnid>/*.JPEG'
+
     def __init__(self, data_root: str = '', split: str = '', **kwargs) -> None:
         kwargs.setdefault('test_mode', split in ('val', 'test'))
         super().__init__(data_root=data_root, split=split, **kwargs)
+
+    @classmethod
+    def find_missing(cls, node: Mapping[str, Any], field: str) -> list[Missing]:
+        """See :func:`lm4ve.runner.missing.find_missing`; a split is a folder."""
+        split = node.get('split')
+        if not split:
+            return _find_missing(cls, node, field)
+        fields = dict(node)
+        fields['data_prefix'] = node.get('data_prefix') or split
+        # mmpretrain reads this list if it is there.
+        annotations = f'meta/{split}.txt'
+        if Path(node.get('data_root') or '', annotations).exists():
+            fields.setdefault('ann_file', annotations)
+        return _find_missing(cls, fields, field)
 
 
 @DATASETS.register_module()
 class CheckedImageFolder(CheckedImageMixin, CustomDataset):
     """mmpretrain's ``CustomDataset`` with the checks of :class:`CheckedImageMixin`."""
+
+    @classmethod
+    def find_missing(cls, node: Mapping[str, Any], field: str) -> list[Missing]:
+        """See :func:`lm4ve.runner.missing.find_missing`."""
+        return _find_missing(cls, node, field)

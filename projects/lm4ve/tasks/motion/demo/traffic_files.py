@@ -135,6 +135,8 @@ class TrafficDataset(MotionDataset):
         UserError: A field is wrong, or ``root`` holds something else.
     """
 
+    makes_files = True
+
     def __init__(
         self,
         split: str,

@@ -506,6 +506,7 @@ class Rooms(SQA3DDataset):
     """
 
     METAINFO = dict(classes=NAMES)
+    makes_files = True
 
     def __init__(
         self,

@@ -1,6 +1,8 @@
 """Videos in shards: the samples of mmaction2's lists, in few large files."""
 
 import io
+from collections.abc import Mapping
+from typing import Any
 
 from mmengine import fileio
 
@@ -8,6 +10,7 @@ from lm4ve.data.shards import BACKEND, read_left_out, read_samples
 from lm4ve.errors import check
 from lm4ve.files import is_storage_error
 from lm4ve.registry import DATASETS
+from lm4ve.runner.missing import Missing, missing_in
 from lm4ve.tasks.video.datasets.video_files import find_defect
 from lm4ve.tasks.video.datasets.video_lists import (
     CheckedRepeatAugDataset,
@@ -36,6 +39,11 @@ class VideoShardsMixin(CheckedVideoMixin):
     """
 
     _is_local = True
+
+    @classmethod
+    def find_missing(cls, node: Mapping[str, Any], field: str) -> list[Missing]:
+        """Return that the index is missing, in a list; ``data_prefix`` is not used."""
+        return missing_in(cls, {**node, 'data_prefix': None}, field)
 
     def load_data_list(self) -> list[dict]:
         """Return address and label of each sample."""

@@ -204,6 +204,7 @@ class MovingDigitsDataset(CheckedVideoDataset):
     """
 
     METAINFO = dict(classes=CLASSES)
+    makes_files = True
 
     def __init__(
         self,

@@ -336,6 +336,7 @@ class _Written(ImageTextDataset):
     """
 
     _kind = ''
+    makes_files = True
 
     def __init__(
         self,
