@@ -199,11 +199,9 @@ FLAGS: dict[str, Flags] = {
         '--auto-scale-lr': dict(_YES, help=_SCALE),
         '--no-persistent-workers': dict(_YES, help='end workers after each epoch'),
         '--dry-run': dict(_YES, help=_DRY_RUN),
-        '--dry-run-batch': dict(
-            type=at_least(1), default=2, help='samples of a step of it; default: 2'
-        ),
         '--dry-run-device': dict(
-            help='device of its estimates, as of lm4ve cost; default: the one here'
+            metavar='a100|h100|4090',
+            help='plan for this GPU, by an estimate; default: time a step here',
         ),
     },
     'test': {

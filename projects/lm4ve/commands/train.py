@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         from lm4ve.dry_run import dry_run
 
         configure = functools.partial(configure_training, args)
-        dry_run(configure, args.resume, args.dry_run_batch, args.dry_run_device)
+        dry_run(configure, args.resume, args.dry_run_device)
         return
     cfg = configure_training(args)
     require_all(cfg)

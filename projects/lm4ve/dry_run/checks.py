@@ -11,16 +11,18 @@ from dataclasses import dataclass
 from lm4ve.dry_run.config import check_config
 from lm4ve.dry_run.data import check_data
 from lm4ve.dry_run.disk import check_disk
+from lm4ve.dry_run.duration import check_time
 from lm4ve.dry_run.files import check_files
 from lm4ve.dry_run.finding import Finding
 from lm4ve.dry_run.memory import check_memory
+from lm4ve.dry_run.missing import check_missing
 from lm4ve.dry_run.plan import Plan
 from lm4ve.dry_run.processes import check_processes
 from lm4ve.dry_run.resume import check_resume
 from lm4ve.dry_run.schedule import check_schedule
 from lm4ve.dry_run.steps import check_steps
 from lm4ve.dry_run.weights import check_weights
-from lm4ve.dry_run.workers import check_time, check_workers
+from lm4ve.dry_run.workers import check_workers
 
 
 @dataclass(frozen=True)
@@ -43,16 +45,17 @@ class Check:
 CHECKS = (
     Check('config', check_config),
     Check('processes', check_processes, needs=('config',), together=True),
+    Check('missing', check_missing, needs=('processes',)),
     Check('resume', check_resume, needs=('config',)),
-    Check('weights', check_weights, needs=('config',)),
+    Check('weights', check_weights, needs=('missing',)),
     # Data sets share out their files over the processes while they are built.
-    Check('data', check_data, needs=('config', 'processes'), together=True),
+    Check('data', check_data, needs=('missing',), together=True),
     Check('files', check_files, needs=('data',)),
     Check('memory', check_memory, needs=('weights', 'data')),
     # Before anything computes: a process that forks its workers later may block them.
     Check('workers', check_workers, needs=('data',)),
+    Check('schedule', check_schedule, needs=('data',)),
     Check('steps', check_steps, needs=('resume', 'weights', 'data'), together=True),
     Check('disk', check_disk, needs=('steps',)),
-    Check('schedule', check_schedule, needs=('data',)),
-    Check('time', check_time, needs=('workers', 'memory')),
+    Check('time', check_time, needs=('workers', 'steps')),
 )

@@ -1,12 +1,14 @@
 """Checks the data: how many samples, how many classes, and whether labels and head agree."""
 
 import copy
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import BaseDataset
+from mmengine.dist import get_world_size
 from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import Runner
 
@@ -14,6 +16,7 @@ from lm4ve.data.integrity import IntegrityMixin
 from lm4ve.dry_run.finding import Finding, warning_if
 from lm4ve.dry_run.plan import Plan
 from lm4ve.errors import DamagedFilesError, listing
+from lm4ve.runner.loops import refuse_no_batches
 from lm4ve.runner.scored_data import SCORED, datasets_within, set_test_mode
 
 SPLITS = ('train', 'val')
@@ -56,7 +59,10 @@ def check_data(plan: Plan) -> Finding:
             problems += _too_large_heads(cfg, split, len(classes))
             problems += counts.missing(split, classes)
     if 'train' in plan.loaders:
-        plan.iterations = count_iterations(cfg, len(plan.loaders['train']))
+        loader = plan.loaders['train']
+        refuse_no_batches(loader)
+        problems += _too_large_batch(cfg, len(loader.dataset))
+        plan.iterations = count_iterations(cfg, len(loader))
     return warning_if(' '.join(problems), '; '.join(parts) or 'none')
 
 
@@ -192,6 +198,23 @@ def _too_large_heads(cfg: Config, split: str, classes: int) -> list[str]:
         if isinstance(count, int) and count > classes:
             return [f'model.{name}.num_classes={count}, but {split} has {classes}.']
     return []
+
+
+def _too_large_batch(cfg: Config, samples: int) -> list[str]:
+    """Return a sentence, in a list, if no batch has as many samples as the config says.
+
+    Args:
+        cfg (Config): The config.
+        samples (int): Of the training data, all processes together.
+    """
+    wanted = cfg.train_dataloader.get('batch_size', 1)
+    each = math.ceil(samples / get_world_size())
+    if wanted <= each:
+        return []
+    return [
+        f'train_dataloader.batch_size={wanted} is more than the {each} samples of a process: '
+        f'batches are smaller than the learning rate is for. Fix: a batch_size of at most {each}.'
+    ]
 
 
 def count_iterations(cfg: Config, epoch_length: int) -> int:

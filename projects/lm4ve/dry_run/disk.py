@@ -1,4 +1,4 @@
-"""Checks that the disk has room for all checkpoints to come."""
+"""Checks that checkpoints can be written, and that the disk has room for all to come."""
 
 import math
 import shutil
@@ -12,19 +12,22 @@ from mmengine.dist import is_main_process
 from lm4ve.dry_run.finding import Finding, Verdict, warning_if
 from lm4ve.dry_run.plan import Plan
 from lm4ve.errors import UserError
+from lm4ve.files import require_writable
 
 
 def check_disk(plan: Plan) -> Finding:
-    """Compare the free disk with the checkpoints that the training will keep.
+    """Write into the work directory, and compare its free disk with the checkpoints to come.
 
     A new checkpoint is written before an old one is deleted, so that one more than are
     kept must fit. Quotas of a user are not seen.
 
     Raises:
-        UserError: They do not fit.
+        UserError: Nothing can be written there, or they do not fit.
     """
     if not is_main_process():
         return Finding('the first process writes the checkpoints')
+    # Nothing stays of what is written.
+    require_writable(_nearest_existing(Path(plan.cfg.work_dir)), 'work_dir')
     writer = (plan.cfg.get('default_hooks') or {}).get('checkpoint')
     if not writer or plan.done >= plan.iterations:
         return Finding('no checkpoints are written')

@@ -47,13 +47,13 @@ def warning_if(problem: str, text: str) -> Finding:
 
 
 def describe_failure(error: Exception) -> str:
-    """Return what went wrong in a check in one line.
+    """Return what went wrong in a check.
 
-    The message of an error that the user can mend says all. For any other one the
-    traceback is kept in a temporary file, which the line names.
+    The message of an error that the user can mend says all. Any other one becomes a
+    line, which names a temporary file with the traceback.
     """
     if isinstance(error, UserError):
-        return ' '.join(str(error).split())
+        return str(error).strip()
     with tempfile.NamedTemporaryFile(
         'w', prefix='lm4ve-error-', suffix='.log', delete=False
     ) as log:

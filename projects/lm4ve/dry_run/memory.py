@@ -1,20 +1,20 @@
-"""Estimates the memory and the time of a step of the full batch on the device."""
+"""Counts the memory of a step of the full batch; for another GPU estimates its time, too."""
 
-from typing import Any
+import os
 
 import torch
 from mmengine.dist import get_world_size
 
-from lm4ve.cost import cost_of_step, device_of, estimate_training
-from lm4ve.cost.devices import GPUS, Device
+from lm4ve.cost import cost_of_step, estimate_training
+from lm4ve.cost.devices import GPUS
 from lm4ve.dry_run.finding import Finding, Verdict
 from lm4ve.dry_run.plan import Plan
-from lm4ve.errors import UserError
+from lm4ve.errors import UserError, check
 from lm4ve.tasks import task_of_config
 
 
 def check_memory(plan: Plan) -> Finding:
-    """Estimate memory and time of a step of the config's batch by :mod:`lm4ve.cost`.
+    """Compare what a step of the config's batch needs with what the device has.
 
     Raises:
         UserError: The device has less memory, or is unknown.
@@ -22,70 +22,55 @@ def check_memory(plan: Plan) -> Finding:
     try:
         task_of_config(plan.cfg)
     except UserError:
-        return Finding('no estimate: the model is of no task', Verdict.WARNING)
-    name = plan.device or find_device()
-    if name is None:
-        return _compare_with_gpu(plan)
-    device = device_of(name)
-    cfg = plan.cfg
-    if name != 'cpu':
-        # Planned on a machine without a GPU, mixed precision is switched off in `plan.cfg`.
-        cfg = plan.configure(for_this_machine=False)
+        return Finding('not counted: the model is of no task', Verdict.WARNING)
+    if plan.device is not None:
+        return _plan_for(plan.device, plan)
+    on_cpu = not torch.cuda.is_available()
+    needed = cost_of_step(plan.cfg, on_cpu=on_cpu).peak
+    title, memory = title_and_memory(plan.local_processes)
+    _refuse_too_much(needed, memory, title)
+    batch = plan.cfg.train_dataloader.batch_size
+    return Finding(
+        f'{_size(needed)} (counted) for a step of {batch} on {title} with {_size(memory)}'
+    )
+
+
+def _plan_for(name: str, plan: Plan) -> Finding:
+    """Estimate memory and time of a step on a GPU that is not here.
+
+    Raises:
+        UserError: It has less memory, or is unknown.
+    """
+    check('--dry-run-device', name, choices=GPUS)
+    gpu = GPUS[name]
+    # Planned on a machine without a GPU, mixed precision is switched off in `plan.cfg`.
     estimate = estimate_training(
-        cfg,
-        device,
+        plan.configure(for_this_machine=False),
+        gpu,
         gpus=get_world_size(),
         samples=len(plan.loaders['train'].dataset),
     )
     plan.step_seconds = estimate.step_seconds
-    title, memory = title_and_memory(device, plan)
-    _refuse_too_much(estimate.peak, memory, title)
+    _refuse_too_much(estimate.peak, gpu.memory, gpu.title)
     return Finding(
         f'{_size(estimate.peak)} and {estimate.step_seconds:.3g} s a step of '
-        f'{plan.cfg.train_dataloader.batch_size} on {title} with {_size(memory)} '
-        '(estimate)'
+        f'{plan.cfg.train_dataloader.batch_size} on {gpu.title} with '
+        f'{_size(gpu.memory)} (estimate)'
     )
 
 
-def find_device() -> str | None:
-    """Return the name that :mod:`lm4ve.cost` has for this machine's device, or None."""
-    if not torch.cuda.is_available():
-        return 'cpu'
-    title = torch.cuda.get_device_name().lower()
-    for name in GPUS:
-        if name in title:
-            return name
-    return None
+def title_and_memory(processes: int) -> tuple[str, int]:
+    """Return the name of the device that is here, and the bytes that a process has of it.
 
-
-def title_and_memory(device: Device, plan: Plan) -> tuple[str, int]:
-    """Return the full name of a device, and the bytes that a process has of its memory.
-
-    Of a GPU that is here the bytes are asked for: the table has one GPU of each name, and
-    there are smaller ones and slices of them.
+    Args:
+        processes (int): Of the training, on this machine. They share its memory, and
+            have a GPU each.
     """
-    if device.name == 'cpu':
-        return device.title, device.memory // plan.local_processes
-    if plan.device is not None:
-        return device.title, device.memory
-    _, found = torch.cuda.mem_get_info()
-    return torch.cuda.get_device_name(), min(device.memory, found)
-
-
-def _compare_with_gpu(plan: Plan) -> Finding:
-    """Compare the memory of a step with that of a GPU whose speed is not known.
-
-    Raises:
-        UserError: It has less.
-    """
-    cost: Any = cost_of_step(plan.cfg)
-    title = torch.cuda.get_device_name()
-    _, memory = torch.cuda.mem_get_info()
-    _refuse_too_much(cost.peak, memory, title)
-    return Finding(
-        f'{_size(cost.peak)} on {title} with {_size(memory)} (estimate); its speed is not '
-        'known: --dry-run-device'
-    )
+    if torch.cuda.is_available():
+        _, memory = torch.cuda.mem_get_info()
+        return torch.cuda.get_device_name(), memory
+    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    return 'the CPU', memory // processes
 
 
 def _refuse_too_much(needed: int, memory: int, title: str) -> None:
@@ -101,7 +86,7 @@ def _refuse_too_much(needed: int, memory: int, title: str) -> None:
     """
     if needed > memory:
         raise UserError(
-            f'train_dataloader.batch_size: a step needs {_size(needed)} (estimate), and {title} '
+            f'train_dataloader.batch_size: a step needs {_size(needed)} (counted), and {title} '
             f'has {_size(memory)}. Fix: a smaller batch.'
         )
 

@@ -22,9 +22,8 @@ class Plan:
             ``for_this_machine=False`` as for a machine with GPUs.
         folder (Path): A temporary folder, in the place of the work directory.
         resume (str | None): The flag ``--resume``.
-        samples (int): The batch size of the steps.
-        device (str | None): The device of the estimates, as ``lm4ve cost`` names it;
-            None: the one that is here.
+        device (str | None): A GPU that the training is planned for, as ``lm4ve cost``
+            names it: its time and memory are estimated. None: it runs on what is here.
         cfg (Config): Set by the check of the config. ``work_dir`` is the training's.
         local_processes (int): How many processes of the training this machine has. Set
             by the check of the processes.
@@ -42,14 +41,16 @@ class Plan:
         kept_steps (list[int]): The epochs or iterations of earlier checkpoints that the
             continued training deletes as it writes new ones, oldest first. Set by the
             steps.
-        step_seconds (float): An estimate for one step of the full batch on the device.
+        peak (float): How many times the learning rate of the first step the highest one
+            is; 0: not known. Set by the check of the schedule.
+        step_seconds (float): Of a step of the full batch on the device; 0: not known.
+        samples_of_worker (float): What one worker gives a second.
         samples_per_second (float): What the workers of this process give together.
     """
 
     configure: Callable[..., Config]
     folder: Path
     resume: str | None = None
-    samples: int = 2
     device: str | None = None
     cfg: Any = None
     local_processes: int = 1
@@ -60,5 +61,7 @@ class Plan:
     done: int = 0
     checkpoint_bytes: int = 0
     kept_steps: list[int] = field(default_factory=list)
+    peak: float = 0.0
     step_seconds: float = 0.0
+    samples_of_worker: float = 0.0
     samples_per_second: float = 0.0

@@ -33,7 +33,6 @@ class Row:
 def dry_run(
     configure: Callable[..., Config],
     resume: str | None = None,
-    samples: int = 2,
     device: str | None = None,
 ) -> None:
     """Check all that a training needs, and print a table; the training is not started.
@@ -43,16 +42,14 @@ def dry_run(
     Args:
         configure (Callable): See :class:`lm4ve.dry_run.plan.Plan`.
         resume (str, optional): The flag ``--resume``.
-        samples (int): The batch size of the steps.
-        device (str, optional): The device of the estimates; default: the one that is
-            here.
+        device (str, optional): See :class:`lm4ve.dry_run.plan.Plan`.
 
     Raises:
         UserError: A check has failed. The message is that of the first one.
     """
     shorten(MMLogger.get_current_instance())
     with tempfile.TemporaryDirectory(prefix='lm4ve-dry-run-') as folder:
-        plan = Plan(configure, Path(folder), resume, samples, device)
+        plan = Plan(configure, Path(folder), resume, device)
         rows = _run_checks(plan)
     _print(rows)
     failure = _describe_first_failure(rows)

@@ -54,9 +54,12 @@ def check_schedule(plan: Plan) -> Finding:
     rate *= scale_of_rate(cfg)
     update = _check_update(cfg)
     if not schedules:
+        plan.peak = 1.0
         return Finding(f'learning rate {rate:.3g} throughout{update}')
     length = len(plan.loaders['train'])
     rates = follow_rates(cfg, rate, plan.iterations, length)
+    if rates.first > 0:
+        plan.peak = rates.peak / rates.first
     text = (
         f'learning rate {rates.first:.2g}, peak {rates.peak:.2g} after '
         f'{rates.peak_at:.0%}, at the end {rates.last:.2g}{update}'

@@ -1,10 +1,11 @@
-"""Trains and validates a few real samples with everything that the config names.
+"""Trains and validates real samples with everything that the config names, and times a step.
 
 The config's runner trains as it will: it loads weights or resumes, wraps the model for
-several processes, and calls all hooks. Only its dataloaders are cut: each batch keeps
-its first samples, and validation has one batch. After two iterations (distributed
-training complains of parameters without gradients in the second one) it validates,
-saves a checkpoint to nowhere, and stops.
+several processes, and calls all hooks. The batches are the config's, but for a GPU that
+is not here, where each keeps its first samples. Validation has one small batch. After
+two iterations (the first one warms up; distributed training complains of parameters
+without gradients in the second one) it validates, saves a checkpoint to nowhere, takes
+some steps at the highest learning rate, and stops.
 """
 
 import contextlib
@@ -15,6 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import mmengine.runner
+import torch
 import wrapt
 from mmengine.config import Config
 from mmengine.fileio import LocalBackend, register_backend
@@ -22,7 +25,8 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 
 from lm4ve.compat.mmengine_runner_state import give_loader
-from lm4ve.dry_run.finding import Finding
+from lm4ve.dry_run.finding import Finding, warning_if
+from lm4ve.dry_run.peak import find_explosion, groups_of, train_at
 from lm4ve.dry_run.plan import Plan
 from lm4ve.errors import UserError, check, listing
 from lm4ve.runner.console import ConsoleHook
@@ -30,8 +34,10 @@ from lm4ve.runner.finite_loss import losses_of
 from lm4ve.runner.runner import build_runner
 from lm4ve.runner.stopping import current_signals
 
-#: Iterations of training.
+#: Iterations of training, of which the last one is timed.
 _STEPS = 2
+#: Samples of a batch of validation, and of training for a GPU that is not here.
+_SAMPLES = 2
 _BACKEND = 'lm4ve_nowhere'
 #: The file of the checkpoint that is measured.
 _CHECKPOINT = 'dry_run.pth'
@@ -84,20 +90,31 @@ class StepsHook(Hook):
         seconds (float): The time of the last step.
         metrics (list[str]): The names of what the validation measures.
         kept_steps (list[int]): See :class:`lm4ve.dry_run.plan.Plan`.
+        losses_at_peak (list[float]): See :func:`lm4ve.dry_run.peak.train_at`.
+
+    Args:
+        peak (float): How many times the learning rate of the first step the highest one
+            is; 0: no steps are taken at it.
     """
 
     priority = 'LOWEST'
 
-    def __init__(self) -> None:
+    def __init__(self, peak: float = 0.0) -> None:
         self.num_steps = 0
         self.losses: dict[str, list[float]] = {}
         self.seconds = 0.0
         self.metrics: list[str] = []
         self.kept_steps: list[int] = []
+        self.losses_at_peak: list[float] = []
+        self._peak = peak
+        self._peak_rates: list[float] = []
         self._began = 0.0
 
     def before_train(self, runner: Runner) -> None:
-        """Note which checkpoints the config's hook would delete later."""
+        """Note the highest learning rates, and which checkpoints would be deleted later."""
+        if self._peak > 0:
+            for group in groups_of(runner):
+                self._peak_rates.append(group['lr'] * self._peak)
         for hook in runner.hooks:
             if isinstance(hook, CheckpointHook):
                 self.kept_steps = list(getattr(hook, 'keep_ckpt_ids', ()))
@@ -105,7 +122,7 @@ class StepsHook(Hook):
 
     def before_train_iter(self, *args: Any, **kwargs: Any) -> None:
         """Note when a step begins."""
-        self._began = time.perf_counter()
+        self._began = _now()
 
     def after_train_iter(
         self,
@@ -121,19 +138,25 @@ class StepsHook(Hook):
             UserError: The loss is not finite, or a hook goes by a score that the
                 validation does not have.
         """
-        self.seconds = time.perf_counter() - self._began
+        self.seconds = _now() - self._began
         self.num_steps += 1
         for name, tensor in losses_of(outputs).items():
             loss = float(tensor.detach().mean())
             if not math.isfinite(loss):
                 raise UserError(f'The {name} of step {self.num_steps} is {loss}.')
             self.losses.setdefault(name, []).append(loss)
-        if self.num_steps < _STEPS and runner.iter + 1 < runner.max_iters:
+        steps = _STEPS
+        if runner.cfg.get('compile'):
+            steps += 1  # the second one compiles
+        if self.num_steps < steps and runner.iter + 1 < runner.max_iters:
             return
         if runner.val_loop is not None:
             self.metrics = list(runner.val_loop.run() or {})
             _check_monitors(runner.hooks, self.metrics)
         _save_to_nowhere(runner)
+        if self._peak_rates:
+            # Last of all, since it may spoil the model.
+            self.losses_at_peak = train_at(self._peak_rates, runner, data_batch)
         raise StepsDone
 
 
@@ -158,9 +181,10 @@ def _check_monitors(hooks: Sequence[Hook], metrics: Sequence[str]) -> None:
 
 
 def check_steps(plan: Plan) -> Finding:
-    """Train two steps of a few samples, validate a few, and measure a checkpoint.
+    """Train two steps, validate a few samples, measure a checkpoint, and try the highest rate.
 
     Raises:
+        UserError: A step does not fit into the GPU's memory.
         Exception: What the training would raise.
     """
     cfg = copy.deepcopy(plan.cfg)
@@ -170,12 +194,20 @@ def check_steps(plan: Plan) -> Finding:
     runner = build_runner(cfg, short_console=True)
     runner.hooks[:] = [h for h in runner.hooks if not isinstance(h, ConsoleHook)]
     _cut_data(runner, plan)
-    steps = StepsHook()
+    # A training that is continued has had this rate, and would refuse another one.
+    can_try_peak = plan.done == 0 and isinstance(runner, mmengine.runner.Runner)
+    steps = StepsHook(plan.peak if can_try_peak else 0.0)
     runner.register_hook(steps)
     NowhereBackend.written.clear()
     try:
         with contextlib.suppress(StepsDone):
             runner.train()
+    except torch.OutOfMemoryError as e:
+        raise UserError(
+            f'train_dataloader.batch_size={cfg.train_dataloader.batch_size}: a step does not fit '
+            f'into the memory of {torch.cuda.get_device_name()}. Fix: a smaller batch, and '
+            'optim_wrapper.accumulative_counts for the same update.'
+        ) from e
     finally:
         # The training loop has asked for it; see StopHook.
         current_signals().waits = False
@@ -186,13 +218,19 @@ def check_steps(plan: Plan) -> Finding:
     if plan.checkpoint_bytes == 0:
         # A FlexibleRunner writes past the backend.
         plan.checkpoint_bytes = _bytes_under(plan.folder / _CHECKPOINT)
-    losses = describe_losses(steps.losses)
+    batch = _SAMPLES
+    if plan.device is None:
+        plan.step_seconds = steps.seconds
+        batch = cfg.train_dataloader.batch_size
     text = (
-        f'{steps.num_steps} of {plan.samples} samples: {losses}, {steps.seconds:.2f} s'
+        f'{steps.num_steps} of {batch} samples: {describe_losses(steps.losses)}, the last in '
+        f'{steps.seconds:.3g} s'
     )
+    if torch.cuda.is_available():
+        text += f' with {torch.cuda.max_memory_allocated() / 1e9:.2f} GB'
     if runner.val_loop is not None:
         text += f'; 1 of validation: {listing(steps.metrics) or "no metrics"}'
-    return Finding(text)
+    return warning_if(find_explosion(steps.losses, steps.losses_at_peak), text)
 
 
 def describe_losses(losses: Mapping[str, Sequence[float]]) -> str:
@@ -203,6 +241,13 @@ def describe_losses(losses: Mapping[str, Sequence[float]]) -> str:
     for name, values in losses.items():
         parts.append(f'{name} {", ".join(f"{value:.3g}" for value in values)}')
     return '; '.join(parts) or 'no losses'
+
+
+def _now() -> float:
+    """Return a clock's seconds, once a GPU has done all that it was told to."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def _bytes_under(path: Path) -> int:
@@ -246,19 +291,22 @@ def _update_in_each_step(cfg: Config) -> None:
 
 
 def _cut_data(runner: Any, plan: Plan) -> None:
-    """Give a runner the dataloaders that are built already, cut to a few samples.
+    """Give a runner the dataloaders that are built already, with one small batch of validation.
+
+    Batches of training are cut to a few samples if the training is for another GPU.
 
     Args:
         runner (Runner): Before it trains.
         plan (Plan): With the loaders.
     """
     give_loader(runner, 'train', plan.loaders['train'])
-    _cut_batches(plan.loaders['train'], plan.samples)
+    if plan.device is not None:
+        _cut_batches(plan.loaders['train'], _SAMPLES)
     if 'val' not in plan.loaders:
         return
     loader = plan.loaders['val']
     # From all over the data, as samples are often sorted by class.
-    count = min(plan.samples, len(loader.dataset))
+    count = min(_SAMPLES, len(loader.dataset))
     apart = max(1, (len(loader.dataset) - 1) // max(1, count - 1))
     one_batch = [[index * apart for index in range(count)]]
     object.__setattr__(loader, 'batch_sampler', one_batch)

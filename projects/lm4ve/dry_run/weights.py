@@ -1,7 +1,6 @@
 """Checks the weights that the training starts from: which file, and which layers of it."""
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.registry import MODELS, init_default_scope
@@ -10,44 +9,33 @@ from lm4ve.blocks.language_model import LanguageModel
 from lm4ve.blocks.record import describe
 from lm4ve.dry_run.finding import Finding
 from lm4ve.dry_run.plan import Plan
-from lm4ve.errors import CheckpointError, listing
+from lm4ve.errors import listing
 from lm4ve.llm.readers import file_of
+from lm4ve.runner.missing import dicts_in
 
 
 def check_weights(plan: Plan) -> Finding:
-    """Read the layers of every block, and find the other files of weights.
+    """Read the layers of every block, and name the other files of weights.
 
     Raises:
-        UserError: A layer or a file is missing or damaged.
+        UserError: A layer is missing or damaged.
     """
     cfg = plan.cfg
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     parts = []
     fingerprints = []
-    for node in _dicts_in(cfg.model):
+    for _, node in dicts_in(cfg.model, 'model'):
         name = str(node.get('type')).rpartition('.')[2]
         if name == 'LLMBlock':
             block = MODELS.build(node)
             fingerprints.append(block.source['fingerprint'])
             parts.append(describe(block.source) + _origin(node, block.source['layers']))
         elif name == 'Pretrained':
-            parts.append(_find_file(node['checkpoint'], 'init_cfg.checkpoint'))
+            parts.append(f"init_cfg.checkpoint '{node['checkpoint']}'")
     if cfg.get('load_from'):
-        parts.append(_find_file(cfg.load_from, 'load_from'))
+        parts.append(f"load_from '{cfg.load_from}'")
     text = '; '.join(parts) or 'no block, and no weights from files'
     return Finding(text, facts={'fingerprints of blocks': tuple(fingerprints)})
-
-
-def _dicts_in(node: Any) -> Iterator[Mapping[str, Any]]:
-    """Yield every dict of a config's part, the outer ones before the inner ones."""
-    children: Any = ()
-    if isinstance(node, Mapping):
-        yield node
-        children = node.values()
-    elif isinstance(node, (list, tuple)):
-        children = node
-    for child in children:
-        yield from _dicts_in(child)
 
 
 def _origin(block: Mapping[str, Any], layers: list[int]) -> str:
@@ -73,15 +61,3 @@ def _origin(block: Mapping[str, Any], layers: list[int]) -> str:
         return ''
     return f' from {listing(names, 3)}'
 
-
-def _find_file(path: str, field: str) -> str:
-    """Return a file of weights for the table; it must exist unless it has an address.
-
-    Raises:
-        CheckpointError: There is no such file.
-    """
-    if '://' in path:
-        return f'{field} {path} (fetched by the step)'
-    if not Path(path).exists():
-        raise CheckpointError(f"{field}='{path}' does not exist.")
-    return f"{field} '{path}'"

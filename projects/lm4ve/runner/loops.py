@@ -132,7 +132,7 @@ def _read_seeded(
     return [dataset[index] for index in indices]
 
 
-def _refuse_no_batches(loader: Any) -> None:
+def refuse_no_batches(loader: Any) -> None:
     """Refuse a dataloader without any batch: MMEngine would end the training in silence.
 
     Raises:
@@ -185,10 +185,10 @@ class _ExactLoop(BaseLoop):  # type: ignore[misc]
         """Build the dataloader and number its batches, then construct MMEngine's loop.
 
         Raises:
-            UserError: See :func:`_refuse_no_batches`.
+            UserError: See :func:`refuse_no_batches`.
         """
         BaseLoop.__init__(self, runner, dataloader)  # builds the dataloader
-        _refuse_no_batches(self.dataloader)
+        refuse_no_batches(self.dataloader)
         _number_batches(self.dataloader)
         # Now, since MMEngine's loop over iterations starts workers when it is built.
         keep_workers_at_signals(self.dataloader)

@@ -18,7 +18,7 @@ from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 
 from lm4ve.errors import UserError
-from lm4ve.llm.sources import find_files
+from lm4ve.llm.sources import find_files, locate_packaged
 from lm4ve.runner.cores import count_cores
 
 #: Fields of models with weights or a tokenizer: a path, an address, a packaged model or
@@ -36,7 +36,7 @@ _FILES = (
 #: The dataloaders of a training.
 _LOADERS = ('train_dataloader', 'val_dataloader')
 #: What to do without a block's language model, and the one to try with.
-_MODEL_FIX = "put the language model's folder there, or for a try another one"
+_MODEL_FIX = "put the language model's folder there, or try a small one"
 _SMALL_MODEL = 'package:all-MiniLM-L6-v2'
 #: What to do without any other file.
 _FILE_FIX = 'put it there, or name another place'
@@ -49,7 +49,7 @@ class Missing:
     Attributes:
         fields (tuple[str, ...]): Those of the config that name it.
         found (str): What is there instead, in words that follow the fields.
-        fix (str): What to do about it.
+        fix (str): What to do about it; '' if ``found`` says so.
         option (str): Another value for the fields, by ``--cfg-options``; '' if there is
             none.
         stops (bool): Whether a training cannot begin without it.
@@ -62,11 +62,13 @@ class Missing:
     stops: bool = True
 
     def __str__(self) -> str:
-        fix = self.fix
+        text = f'{" and ".join(self.fields)}{self.found}'
+        if self.fix:
+            text += f'. Fix: {self.fix}'
         if self.option:
             options = ' '.join(f'{field}={self.option}' for field in self.fields)
-            fix = f'{fix}: --cfg-options {options}'
-        return f'{" and ".join(self.fields)}{self.found}. Fix: {fix}'
+            text += f': --cfg-options {options}'
+        return text
 
 
 def require_all(cfg: Config, processes: int = 1) -> None:
@@ -141,19 +143,35 @@ def _missing_weights(node: Mapping[str, Any], field: str) -> list[Missing]:
         text = node.get(name)
         if not isinstance(text, str) or _is_there(text):
             continue
-        is_block = str(node.get('type')).rpartition('.')[2] == 'LLMBlock'
         place = f'{field}.{name}'
         try:
-            find_files(text)  # of an installed package, or of a hub
-        except UserError as e:
             if text.startswith('package:'):
-                sentence, _, fix = str(e).partition('. Fix: ')
-                found.append(Missing((place,), f'={text}: {sentence}', fix))
-            elif is_block:
-                found.append(Missing((place,), _absent(text), _MODEL_FIX, _SMALL_MODEL))
+                locate_packaged(text.removeprefix('package:'), field=place)
             else:
-                found.append(Missing((place,), _absent(text), _FILE_FIX, 'FILE'))
+                find_files(text)  # of a hub
+        except UserError as e:
+            found.append(_missing_model(node, place, text, str(e)))
     return found
+
+
+def _missing_model(
+    node: Mapping[str, Any], field: str, name: str, error: str
+) -> Missing:
+    """Return that a language model, or other weights, are nowhere to be found.
+
+    Args:
+        node (Mapping): The part of the model that names them.
+        field (str): The field with the name.
+        name (str): The name.
+        error (str): What the search for them says.
+    """
+    if name.startswith('package:'):
+        sentence, _, fix = error.partition('. Fix: ')
+        return Missing((field,), sentence.removeprefix(field), fix)
+    is_block = str(node.get('type')).rpartition('.')[2] == 'LLMBlock'
+    if is_block:
+        return Missing((field,), _absent(name), _MODEL_FIX, _SMALL_MODEL)
+    return Missing((field,), _absent(name), _FILE_FIX, 'FILE')
 
 
 def _missing_files(
@@ -272,7 +290,7 @@ def _missing_devices(processes: int) -> list[Missing]:
         Missing(
             (f'{processes} processes',),
             f' are asked for, but this machine has {there}',
-            f'ask for {gpus or cores}',
+            f'ask for {gpus or cores}, or use a larger machine',
             # Without GPUs they only share the cores.
             stops=gpus > 0,
         )

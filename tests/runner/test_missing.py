@@ -1,0 +1,111 @@
+"""All that a training needs and lacks is said at once, before anything is built."""
+
+import re
+import sys
+
+import pytest
+from mmengine.config import Config
+
+from lm4ve.commands.launch import main as launch
+from lm4ve.commands.train import main as train
+from lm4ve.errors import UserError
+from lm4ve.runner.config import read_config
+from lm4ve.runner.missing import find_missing
+from tests.helpers.tasks import CONFIGS
+
+pytest.importorskip('mmpretrain')
+IMAGENET = CONFIGS / 'lm4ve/vit-s_llama_in1k.py'
+#: One sentence for a folder that two data sets name.
+FOLDER = (
+    'train_dataloader.dataset.data_root and val_dataloader.dataset.data_root='
+    "'data/imagenet' does not exist. Fix: put train/<wnid>/*.JPEG and "
+    'val/<wnid>/*.JPEG there, or name another place: --cfg-options '
+    'train_dataloader.dataset.data_root=FOLDER val_dataloader.dataset.data_root=FOLDER'
+)
+MODEL = (
+    "model.neck.block.checkpoint='data/llm/llama-7b' does not exist. Fix: put the "
+    "language model's folder there, or try a small one: --cfg-options "
+    'model.neck.block.checkpoint=package:all-MiniLM-L6-v2'
+)
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path, monkeypatch):
+    """Let the test run in an empty folder, on a machine of two cores without a GPU."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr('lm4ve.runner.missing.count_cores', lambda: 2)
+    monkeypatch.setattr('torch.cuda.device_count', lambda: 0)
+
+
+def texts(cfg, processes=1) -> list[str]:
+    return [str(each) for each in find_missing(cfg, processes)]
+
+
+def test_launcher_names_all_that_is_missing_before_it_starts_a_process(monkeypatch):
+    def start(args):
+        raise AssertionError('a process was started')
+
+    monkeypatch.setattr('torch.distributed.run.run', start)
+    monkeypatch.setattr(sys, 'argv', ['launch', 'train', '8', str(IMAGENET)])
+    with pytest.raises(UserError) as error:
+        launch()
+    assert str(error.value).splitlines() == [
+        '3 things are missing:',
+        f'  1. {MODEL}',
+        f'  2. {FOLDER}',
+        '  3. 8 processes are asked for, but this machine has 2 cores and no GPU. Fix: ask '
+        'for 2, or use a larger machine',
+    ]
+
+
+def test_train_names_the_same():
+    with pytest.raises(UserError) as error:
+        train([str(IMAGENET)])
+    assert MODEL in str(error.value)
+    assert FOLDER in str(error.value)
+
+
+def test_folders_of_another_number_than_the_classes_are_missing(tmp_path):
+    for split in ('train', 'val'):
+        for name in range(10):
+            (tmp_path / 'data/imagenet' / split / f'n{name}').mkdir(parents=True)
+    cfg = read_config(CONFIGS / 'lm4ve/vit-s_in1k.py')
+    first, second = texts(cfg)
+    assert re.match(
+        "train_dataloader.dataset.*1000 names, but 'data/imagenet/train' has 10", first
+    )
+    assert second.startswith('val_dataloader.dataset')
+
+
+def test_a_list_below_a_folder_that_is_there_is_missing(tmp_path):
+    (tmp_path / 'data/busi/images').mkdir(parents=True)
+    (tmp_path / 'data/busi/masks/0').mkdir(parents=True)
+    cfg = read_config(CONFIGS / 'medical/cmunext_none_busi.py')
+    assert [text.partition('. Fix')[0] for text in texts(cfg)] == [
+        "train_dataloader.dataset.ann_file: 'data/busi/busi_train.txt' does not exist",
+        "val_dataloader.dataset.ann_file: 'data/busi/busi_val.txt' does not exist",
+    ]
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'lm4ve/vit-demo_minilm_digits.py',
+        'motion/vectornet-demo_minilm_sim.py',
+        'rooms/sqa3d-demo_minilm_rooms.py',
+        'video/videomae-demo_minilm_moving-digits.py',
+        'vqa/meter-demo_minilm_digit-scenes.py',
+    ],
+)
+def test_demos_make_their_data(name):
+    assert texts(read_config(CONFIGS / name)) == []
+
+
+def test_more_processes_than_gpus_cannot_begin_and_more_than_cores_can(monkeypatch):
+    cfg = Config(dict(model=dict(type='Any')))
+    (warning,) = find_missing(cfg, 3)
+    assert not warning.stops
+    monkeypatch.setattr('torch.cuda.device_count', lambda: 2)
+    (missing,) = find_missing(cfg, 3)
+    assert missing.stops
+    assert find_missing(cfg, 2) == []
