@@ -8,11 +8,11 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from lm4ve.cost.devices import GPUS
 from lm4ve.dry_run.disk import bytes_freed, check_disk, checkpoints_at_once, count_saved
+from lm4ve.dry_run.duration import check_time
 from lm4ve.dry_run.files import describe_odds
 from lm4ve.dry_run.finding import Verdict
-from lm4ve.dry_run.memory import find_device, title_and_memory
+from lm4ve.dry_run.peak import find_explosion
 from lm4ve.dry_run.plan import Plan
 from lm4ve.dry_run.processes import check_processes
 from lm4ve.dry_run.schedule import check_schedule, follow_rates
@@ -134,16 +134,44 @@ def test_only_files_that_the_training_replaces_make_room(
     assert bytes_freed(plan, writer, saved=3) == freed
 
 
-def test_a_gpu_that_is_here_has_no_more_memory_than_it_says(monkeypatch):
-    title = 'NVIDIA A100-SXM4-40GB'
-    monkeypatch.setattr('torch.cuda.is_available', lambda: True)
-    monkeypatch.setattr('torch.cuda.get_device_name', lambda: title)
-    monkeypatch.setattr('torch.cuda.mem_get_info', lambda: (0, 42 * 10**9))
-    here = Plan(lambda: None, None)
-    planned = Plan(lambda: None, None, device='a100')
-    gpu = GPUS[find_device()]
-    assert title_and_memory(gpu, here) == (title, 42 * 10**9)
-    assert title_and_memory(gpu, planned) == (gpu.title, 80 * 10**9)
+@pytest.mark.parametrize(
+    ('workers', 'seconds', 'problem'),
+    [
+        # Of a batch of 60: 0.5 s to compute, 0.3 s to load.
+        (0, 100 * 0.8, ''),
+        (2, 100 * 0.5, ''),
+        # Two workers that give 60 a second together need 1 s; four would do.
+        (2, 100 * 1.0, '4 workers and cores would do'),
+    ],
+)
+def test_the_time_is_that_of_the_timed_step_and_of_loading(workers, seconds, problem):
+    plan = Plan(lambda: None, None, iterations=120, done=20, step_seconds=0.5)
+    loader = dict(batch_size=60, num_workers=workers)
+    plan.cfg = Config(dict(train_dataloader=loader))
+    plan.samples_of_worker = 30.0
+    plan.samples_per_second = 60.0 if problem else 200.0
+    finding = check_time(plan)
+    assert finding.text.startswith(
+        f'0:0{seconds // 60:.0f}:{seconds % 60:02.0f} for 100'
+    )
+    assert problem in finding.text
+    assert (finding.verdict is Verdict.WARNING) == bool(problem)
+
+
+@pytest.mark.parametrize(
+    ('first', 'at_peak', 'explodes'),
+    [
+        (2.3, [2.3, 22.0, 4.0], False),
+        (2.3, [2.3, 24.0, 4.0], True),
+        (2.3, [2.3, 2.3, math.nan], True),
+        # A trained model begins with almost no loss.
+        (0.01, [0.5, 9.0], False),
+        (-30.0, [200.0], False),
+    ],
+)
+def test_a_loss_explodes_that_is_ten_times_the_first_one(first, at_peak, explodes):
+    losses = dict(loss=[first, 1000.0], loss_part=[0.0, 0.0])
+    assert bool(find_explosion(losses, at_peak)) == explodes
 
 
 def test_losses_of_other_names_are_noted_and_checked():
@@ -155,9 +183,10 @@ def test_losses_of_other_names_are_noted_and_checked():
         hook.after_train_iter(runner, 1, outputs=dict(loss_b=math.nan))
 
 
-def test_a_checkpoint_of_unknown_size_is_a_warning():
+def test_a_checkpoint_of_unknown_size_is_a_warning(tmp_path):
     plan = Plan(lambda: None, None, iterations=10)
-    plan.cfg = Config(dict(default_hooks=dict(checkpoint=dict(interval=1))))
+    hooks = dict(checkpoint=dict(interval=1))
+    plan.cfg = Config(dict(work_dir=str(tmp_path), default_hooks=hooks))
     assert check_disk(plan).verdict is Verdict.WARNING
     plan.done = 10  # nothing is left to train
     assert check_disk(plan).verdict is Verdict.OK

@@ -33,15 +33,16 @@ DEMOS = [
 ROWS = [
     'config',
     'processes',
+    'missing',
     'resume',
     'weights',
     'data',
     'files',
     'memory',
     'workers',
+    'schedule',
     'steps',
     'disk',
-    'schedule',
     'time',
 ]
 FOLDERS_CONFIG = """
@@ -201,6 +202,38 @@ def test_an_unknown_field_fails_and_nothing_else_is_checked(run):
     verdicts, error = run(PLAIN, '--cfg-options', 'train_cfg.max_epoch=3')
     assert error.startswith('config: train_cfg.max_epoch is not a known field')
     assert {*verdicts.values()} == {'failed', 'not checked'}
+
+
+def test_all_that_is_missing_fails_in_one_row(run):
+    verdicts, error = run(CONFIGS / 'lm4ve/vit-s_llama_in1k.py')
+    assert verdicts['missing'] == 'failed'
+    assert verdicts['data'] == verdicts['weights'] == 'not checked'
+    assert error.startswith('missing: 2 things are missing:')
+    assert "data_root='data/imagenet' does not exist" in error
+
+
+@pytest.mark.parametrize('rate', [100, 1e6])
+def test_a_rate_that_the_warm_up_hides_is_a_warning(run, rate):
+    verdicts, error = run(PLAIN, '--lr', rate)
+    assert (verdicts['steps'], error) == ('warning', '')
+
+
+def test_a_batch_of_more_than_all_samples_is_a_warning_or_trains_nothing(run):
+    small = 'train_dataloader.dataset.indices=40'
+    verdicts, error = run(PLAIN, '--cfg-options', small)
+    assert (verdicts['data'], error) == ('warning', '')
+    drop = 'train_dataloader.drop_last=True'
+    _, error = run(PLAIN, '--cfg-options', small, drop)
+    assert error.startswith('data: train_dataloader: nothing would train, since 40')
+
+
+def test_a_work_directory_that_cannot_be_written_to_fails(run, tmp_path):
+    file = tmp_path / 'file'
+    file.touch()
+    for folder in (file, file / 'run'):
+        verdicts, error = run(PLAIN, '--work-dir', folder)
+        assert verdicts['disk'] == 'failed'
+        assert re.match(f"disk: work_dir='{file}' cannot be written to: ", error)
 
 
 def test_a_full_disk_fails(run, monkeypatch):

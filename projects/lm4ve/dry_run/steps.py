@@ -93,13 +93,15 @@ class StepsHook(Hook):
         losses_at_peak (list[float]): See :func:`lm4ve.dry_run.peak.train_at`.
 
     Args:
+        count (int): How many steps to do.
         peak (float): How many times the learning rate of the first step the highest one
             is; 0: no steps are taken at it.
     """
 
     priority = 'LOWEST'
 
-    def __init__(self, peak: float = 0.0) -> None:
+    def __init__(self, count: int = _STEPS, peak: float = 0.0) -> None:
+        self._count = count
         self.num_steps = 0
         self.losses: dict[str, list[float]] = {}
         self.seconds = 0.0
@@ -145,10 +147,7 @@ class StepsHook(Hook):
             if not math.isfinite(loss):
                 raise UserError(f'The {name} of step {self.num_steps} is {loss}.')
             self.losses.setdefault(name, []).append(loss)
-        steps = _STEPS
-        if runner.cfg.get('compile'):
-            steps += 1  # the second one compiles
-        if self.num_steps < steps and runner.iter + 1 < runner.max_iters:
+        if self.num_steps < self._count and runner.iter + 1 < runner.max_iters:
             return
         if runner.val_loop is not None:
             self.metrics = list(runner.val_loop.run() or {})
@@ -194,23 +193,15 @@ def check_steps(plan: Plan) -> Finding:
     runner = build_runner(cfg, short_console=True)
     runner.hooks[:] = [h for h in runner.hooks if not isinstance(h, ConsoleHook)]
     _cut_data(runner, plan)
+    count = _STEPS
+    if cfg.get('compile'):
+        count += 1  # the second one compiles
     # A training that is continued has had this rate, and would refuse another one.
-    can_try_peak = plan.done == 0 and isinstance(runner, mmengine.runner.Runner)
-    steps = StepsHook(plan.peak if can_try_peak else 0.0)
+    tries_peak = plan.done == 0 and isinstance(runner, mmengine.runner.Runner)
+    steps = StepsHook(count, plan.peak if tries_peak else 0.0)
     runner.register_hook(steps)
     NowhereBackend.written.clear()
-    try:
-        with contextlib.suppress(StepsDone):
-            runner.train()
-    except torch.OutOfMemoryError as e:
-        raise UserError(
-            f'train_dataloader.batch_size={cfg.train_dataloader.batch_size}: a step does not fit '
-            f'into the memory of {torch.cuda.get_device_name()}. Fix: a smaller batch, and '
-            'optim_wrapper.accumulative_counts for the same update.'
-        ) from e
-    finally:
-        # The training loop has asked for it; see StopHook.
-        current_signals().waits = False
+    _train(runner)
     if steps.num_steps == 0:
         return Finding('nothing is left to train')
     plan.kept_steps = steps.kept_steps
@@ -218,19 +209,47 @@ def check_steps(plan: Plan) -> Finding:
     if plan.checkpoint_bytes == 0:
         # A FlexibleRunner writes past the backend.
         plan.checkpoint_bytes = _bytes_under(plan.folder / _CHECKPOINT)
-    batch = _SAMPLES
     if plan.device is None:
         plan.step_seconds = steps.seconds
-        batch = cfg.train_dataloader.batch_size
+    text = _describe(steps, plan)
+    return warning_if(find_explosion(steps.losses, steps.losses_at_peak), text)
+
+
+def _train(runner: Any) -> None:
+    """Let a runner train until its :class:`StepsHook` ends it.
+
+    Raises:
+        UserError: A step does not fit into the GPU's memory.
+    """
+    try:
+        with contextlib.suppress(StepsDone):
+            runner.train()
+    except torch.OutOfMemoryError as e:
+        batch = runner.cfg.train_dataloader.batch_size
+        raise UserError(
+            f'train_dataloader.batch_size={batch}: a step does not fit into the memory of '
+            f'{torch.cuda.get_device_name()}. Fix: a smaller batch, and '
+            'optim_wrapper.accumulative_counts for the same update.'
+        ) from e
+    finally:
+        # The training loop has asked for it; see StopHook.
+        current_signals().waits = False
+
+
+def _describe(steps: StepsHook, plan: Plan) -> str:
+    """Return what the steps were and took, for the table."""
+    batch = _SAMPLES
+    if plan.device is None:
+        batch = plan.cfg.train_dataloader.batch_size
     text = (
         f'{steps.num_steps} of {batch} samples: {describe_losses(steps.losses)}, the last in '
         f'{steps.seconds:.3g} s'
     )
     if torch.cuda.is_available():
         text += f' with {torch.cuda.max_memory_allocated() / 1e9:.2f} GB'
-    if runner.val_loop is not None:
+    if 'val' in plan.loaders:
         text += f'; 1 of validation: {listing(steps.metrics) or "no metrics"}'
-    return warning_if(find_explosion(steps.losses, steps.losses_at_peak), text)
+    return text
 
 
 def describe_losses(losses: Mapping[str, Sequence[float]]) -> str:

@@ -60,4 +60,3 @@ def _origin(block: Mapping[str, Any], layers: list[int]) -> str:
     if not names:
         return ''
     return f' from {listing(names, 3)}'
-

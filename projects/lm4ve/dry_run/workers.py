@@ -61,4 +61,3 @@ def measure_worker(loader: Any, fields: Any) -> float:
             break
     elapsed = time.monotonic() - began
     return samples / max(elapsed, 1e-9)
-

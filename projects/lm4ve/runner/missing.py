@@ -222,8 +222,10 @@ def _missing_data(node: Any, field: str, cfg: Config) -> list[Missing]:
     # A data set that knows more than its fields say has a method of its own.
     own = getattr(data_class, 'find_missing', None)
     if own is not None:
-        return found + own(node, field)
-    return found + missing_in(data_class, node, field)
+        found += own(node, field)
+    else:
+        found += missing_in(data_class, node, field)
+    return found
 
 
 def missing_in(data_class: Any, node: Mapping[str, Any], field: str) -> list[Missing]:

@@ -164,9 +164,7 @@ class CheckedImageMixin(ImageFilesMixin):
             )
 
 
-def _describe_others(
-    names: Sequence[str], folders: Sequence[str], root: str
-) -> str:
+def _describe_others(names: Sequence[str], folders: Sequence[str], root: str) -> str:
     """Say that names of classes are not as many as folders, in words that follow their field."""
     return (
         f" has {len(names)} names, but '{root}' has {len(folders)} folders: "
