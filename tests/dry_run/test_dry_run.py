@@ -33,7 +33,7 @@ DEMOS = [
 ROWS = [
     'config',
     'processes',
-    'missing',
+    'inputs',
     'resume',
     'weights',
     'data',
@@ -206,9 +206,9 @@ def test_an_unknown_field_fails_and_nothing_else_is_checked(run):
 
 def test_all_that_is_missing_fails_in_one_row(run):
     verdicts, error = run(CONFIGS / 'lm4ve/vit-s_llama_in1k.py')
-    assert verdicts['missing'] == 'failed'
+    assert verdicts['inputs'] == 'failed'
     assert verdicts['data'] == verdicts['weights'] == 'not checked'
-    assert error.startswith('missing: 2 things are missing:')
+    assert error.startswith('inputs: 2 things are missing:')
     assert "data_root='data/imagenet' does not exist" in error
 
 

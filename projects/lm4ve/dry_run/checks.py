@@ -14,8 +14,8 @@ from lm4ve.dry_run.disk import check_disk
 from lm4ve.dry_run.duration import check_time
 from lm4ve.dry_run.files import check_files
 from lm4ve.dry_run.finding import Finding
+from lm4ve.dry_run.inputs import check_inputs
 from lm4ve.dry_run.memory import check_memory
-from lm4ve.dry_run.missing import check_missing
 from lm4ve.dry_run.plan import Plan
 from lm4ve.dry_run.processes import check_processes
 from lm4ve.dry_run.resume import check_resume
@@ -45,11 +45,11 @@ class Check:
 CHECKS = (
     Check('config', check_config),
     Check('processes', check_processes, needs=('config',), together=True),
-    Check('missing', check_missing, needs=('processes',)),
+    Check('inputs', check_inputs, needs=('processes',)),
     Check('resume', check_resume, needs=('config',)),
-    Check('weights', check_weights, needs=('missing',)),
+    Check('weights', check_weights, needs=('inputs',)),
     # Data sets share out their files over the processes while they are built.
-    Check('data', check_data, needs=('missing',), together=True),
+    Check('data', check_data, needs=('inputs',), together=True),
     Check('files', check_files, needs=('data',)),
     Check('memory', check_memory, needs=('weights', 'data')),
     # Before anything computes: a process that forks its workers later may block them.

@@ -63,8 +63,8 @@ def find_explosion(
     for loss in losses_at_peak:
         if not math.isfinite(loss) or loss > bound:
             return (
-                f'At the highest learning rate the loss goes from {first:.3g} to {loss:.3g} in '
-                f'{_PASSES} steps. Fix: a lower optim_wrapper.optimizer.lr (--lr).'
+                f'At the highest learning rate the loss goes from {first:.3g} to {loss:.3g} '
+                f'within {_PASSES} steps. Fix: a lower optim_wrapper.optimizer.lr (--lr).'
             )
     return ''
 

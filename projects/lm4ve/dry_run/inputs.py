@@ -6,7 +6,7 @@ from lm4ve.errors import UserError
 from lm4ve.runner.missing import describe, find_missing
 
 
-def check_missing(plan: Plan) -> Finding:
+def check_inputs(plan: Plan) -> Finding:
     """Look for all that the training needs, before anything is built.
 
     Raises:
@@ -17,4 +17,4 @@ def check_missing(plan: Plan) -> Finding:
         raise UserError(describe(found))
     if found:
         return Finding(describe(found), Verdict.WARNING)
-    return Finding('nothing')
+    return Finding('all there')
