@@ -1,5 +1,6 @@
 """All that a training needs and lacks is said at once, before anything is built."""
 
+import copy
 import re
 import sys
 
@@ -109,3 +110,22 @@ def test_more_processes_than_gpus_cannot_begin_and_more_than_cores_can(monkeypat
     (missing,) = find_missing(cfg, 3)
     assert missing.stops
     assert find_missing(cfg, 2) == []
+
+
+def test_classes_of_ones_own_and_images_without_labels_need_no_thousand_folders(
+    tmp_path,
+):
+    (tmp_path / 'data/imagenet/train/one').mkdir(parents=True)
+    (tmp_path / 'data/imagenet/train/two').mkdir()
+    cfg = read_config(CONFIGS / 'lm4ve/vit-s_in1k.py')
+    cfg.val_dataloader = None
+    assert len(texts(cfg)) == 1
+    for fields in (
+        dict(classes=['one', 'two']),
+        dict(classes='names.txt'),
+        dict(metainfo=dict(classes=('one', 'two'))),
+        dict(with_label=False),
+    ):
+        own = copy.deepcopy(cfg)
+        own.train_dataloader.dataset.update(fields)
+        assert texts(own) == [], fields

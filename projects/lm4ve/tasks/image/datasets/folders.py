@@ -183,8 +183,12 @@ def _find_missing(
         field (str): The field of the config.
     """
     found = missing_in(data_class, node, field)
-    names = (node.get('metainfo') or data_class.METAINFO).get('classes')
-    if found or node.get('ann_file') or node.get('backend_args') or not names:
+    metainfo = {**data_class.METAINFO, **(node.get('metainfo') or {})}
+    names: Any = node.get('classes') or metainfo.get('classes')
+    has_folders = node.get('with_label', True) and not node.get('ann_file')
+    # They may also be the path of a list.
+    are_known = isinstance(names, (list, tuple)) and not node.get('backend_args')
+    if found or not has_folders or not are_known:
         return found
     prefix = node.get('data_prefix') or ''
     if isinstance(prefix, Mapping):
@@ -235,7 +239,6 @@ class CheckedImageNet(CheckedImageMixin, ImageNet):
 
         <data_root>/<split>/<wnid>/*.JPEG
 
-
     Args:
         data_root, split, data_prefix, ann_file, metainfo: Passed to mmpretrain's
             ``ImageNet``. The splits 'val' and 'test' set ``test_mode``.
@@ -259,8 +262,9 @@ class CheckedImageNet(CheckedImageMixin, ImageNet):
         fields['data_prefix'] = node.get('data_prefix') or split
         # mmpretrain reads this list if it is there.
         annotations = f'meta/{split}.txt'
-        if Path(node.get('data_root') or '', annotations).exists():
-            fields.setdefault('ann_file', annotations)
+        is_there = Path(node.get('data_root') or '', annotations).exists()
+        if is_there and not node.get('ann_file'):
+            fields['ann_file'] = annotations
         return _find_missing(cls, fields, field)
 
 
