@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from mmengine.config import Config
+from mmengine.dataset import BaseDataset
 
 from lm4ve.commands.launch import main as launch
 from lm4ve.commands.train import main as train
@@ -129,3 +130,13 @@ def test_classes_of_ones_own_and_images_without_labels_need_no_thousand_folders(
         own = copy.deepcopy(cfg)
         own.train_dataloader.dataset.update(fields)
         assert texts(own) == [], fields
+
+
+class MakesItsFolder(BaseDataset):
+    """A user's data set, which could write its files when it is built."""
+
+
+def test_nothing_is_said_of_a_users_data_set():
+    dataset = dict(type=MakesItsFolder, data_root='data/not_yet')
+    cfg = Config(dict(train_dataloader=dict(dataset=dataset)))
+    assert texts(cfg) == []

@@ -33,6 +33,8 @@ _FILES = (
     'vocabulary',
     'word_vectors',
 )
+#: The packages whose data sets read what their fields name.
+_LIBRARIES = ('lm4ve', 'mmengine', 'mmpretrain', 'mmaction', 'mmdet', 'mmseg')
 #: The dataloaders of a training.
 _LOADERS = ('train_dataloader', 'val_dataloader')
 #: What to do without a block's language model, and the one to try with.
@@ -232,7 +234,8 @@ def missing_in(data_class: Any, node: Mapping[str, Any], field: str) -> list[Mis
     """Return the files and folders of a data set that its fields name and are not there.
 
     They are those of MMEngine's ``BaseDataset``: ``ann_file`` and ``data_prefix`` lie
-    below ``data_root``. Of data behind another file backend nothing is known.
+    below ``data_root``. Of data behind another file backend nothing is known, nor of a
+    class of the user's, which may make its files.
 
     Args:
         data_class (type): The data set's. With ``makes_files``, or an argument
@@ -240,9 +243,11 @@ def missing_in(data_class: Any, node: Mapping[str, Any], field: str) -> list[Mis
         node (Mapping): The data set's config.
         field (str): Its field.
     """
-    parameters: Any = {}
-    if isinstance(data_class, type):
-        parameters = inspect.signature(data_class).parameters
+    if not isinstance(data_class, type):
+        return []
+    if data_class.__module__.partition('.')[0] not in _LIBRARIES:
+        return []
+    parameters = inspect.signature(data_class).parameters
     makes_files = getattr(data_class, 'makes_files', False) or 'download' in parameters
     if makes_files or node.get('backend_args'):
         return []
