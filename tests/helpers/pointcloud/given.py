@@ -1,5 +1,9 @@
-"""What the released Point-BERT was given (tools/dev/released/pointbert.py), for the tests too."""
+"""What the released Point-BERT was given, for the tests too.
 
+``tools/dev/released/pointbert.py`` and ``cloud_loop.py`` gave it.
+"""
+
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -43,6 +47,11 @@ SMALL: dict[str, Any] = dict(
 )
 #: Of the two clouds that the networks get. The release has 40 outputs for 15 classes.
 LABELS = [3, 14]
+#: Of the training loop: 30 steps.
+LOOP_EPOCHS = 10
+WARMUP_EPOCHS = 2
+STEPS_PER_EPOCH = 3
+BATCH = 4
 
 
 def cloud() -> np.ndarray:
@@ -57,3 +66,14 @@ def cloud() -> np.ndarray:
 def points() -> np.ndarray:
     """The inputs of the networks, float64 ``[2, 256, 3]``; again none near the origin."""
     return np.stack([cloud()[:256], 0.8 * cloud()[256:512]]).astype(np.float64)
+
+
+def batches(count: int) -> Iterator[tuple[np.ndarray, list[int]]]:
+    """The clouds of each step of the loop, float64 ``[4, 128, 3]``, and their labels."""
+    rng = np.random.default_rng(8)
+    for _ in range(count):
+        directions = rng.normal(size=(BATCH, 128, 3))
+        directions /= np.linalg.norm(directions, axis=2, keepdims=True)
+        # No point lies near the origin.
+        radii = rng.uniform(0.3, 1.0, size=(BATCH, 128, 1))
+        yield directions * radii, rng.integers(0, 15, BATCH).tolist()
