@@ -1,8 +1,8 @@
 """Trains by our loop what a released loop has trained (``tools/dev/released``), and compares."""
 
 import argparse
+import tomllib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,9 @@ from torch import Tensor
 
 from lm4ve.convert.key_rules import Rules
 from lm4ve.runner.command_line import build_runner, finish_config
-from tests.helpers.stored_results import assert_equal_rows, our_names, text_of
-from tools.dev.released.loops import copy_tensors, marks_of_changes
+from tests.helpers.stored_results import our_names, text_of
+from tests.helpers.tasks import ROOT
+from tools.dev.released.loops import marks_of_changes
 from tools.dev.released.seeding import seeded_weights
 
 
@@ -121,6 +122,23 @@ def groups_of(runner: Runner) -> list[tuple[str, dict[str, Any]]]:
             if parameter.requires_grad:
                 found.append((names[id(parameter)], group))
     return found
+
+
+def rates_in_row(section: str) -> dict[int, str]:
+    """Return the released rates that a section's row of epochs quotes, by epoch."""
+    path = ROOT / f'docs/results/recipes/{section}.toml'
+    for row in tomllib.loads(path.read_text())['row']:
+        if row['what'].startswith('rates of epochs '):
+            epochs = row['what'].removeprefix('rates of epochs ').split(', ')
+            rates = row['released'].split(', ')
+            return dict(zip(map(int, epochs), rates, strict=True))
+    raise AssertionError(f'{path} has no row of epochs')
+
+
+def assert_rounded(schedule: np.ndarray, rates: Mapping[int, str]) -> None:
+    """Rates, by their epochs, are those of a schedule to two digits."""
+    for epoch, rate in rates.items():
+        assert f'{float(rate):.1e}' == f'{schedule[epoch]:.1e}', epoch
 
 
 def train(

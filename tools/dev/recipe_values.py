@@ -257,6 +257,18 @@ def last_rate(recipe: Recipe, _: str) -> float:
     return recipe.rates.last
 
 
+def rates_of_epochs(recipe: Recipe, epochs: str) -> str:
+    """Return the rates of the first steps of epochs, to two digits: '0, 1, 20'.
+
+    The steps of an epoch are 20 here, which changes a warm-up by steps in the third digit.
+    """
+    rates = []
+    for epoch in epochs.split(', '):
+        rate = recipe.rates.of_epochs[int(epoch)]
+        rates.append(text_of(float(f'{rate:.1e}')))
+    return ', '.join(rates)
+
+
 def precision(recipe: Recipe, _: str) -> str:
     """Return the type of mixed precision, or that there is none."""
     wrapper = recipe.cfg.optim_wrapper
@@ -478,6 +490,7 @@ PROBES: dict[str, Callable[[Recipe, str], Any]] = {
     'decayed_vectors': decayed_vectors,
     'first_rate': first_rate,
     'last_rate': last_rate,
+    'rates_of_epochs': rates_of_epochs,
     'precision': precision,
     'checkpoint': kept_checkpoint,
     'average': average_decay,

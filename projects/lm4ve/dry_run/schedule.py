@@ -29,6 +29,7 @@ class Rates:
         first, peak, last (float): The rates of the first step, the highest, the last.
         peak_at (float): Where the peak is first reached, from 0 to 1.
         flat_from (float): From where on the rate stays as it is, from 0 to 1.
+        of_epochs (list[float]): The rate of the first step of each epoch.
     """
 
     first: float
@@ -36,6 +37,7 @@ class Rates:
     peak_at: float
     last: float
     flat_from: float
+    of_epochs: list[float]
 
 
 def check_schedule(plan: Plan) -> Finding:
@@ -134,7 +136,7 @@ def follow_rates(cfg: Config, rate: float, iterations: int, epoch_length: int) -
         for scheduler in schedulers:
             if not scheduler.by_epoch or step % steps == 0:
                 scheduler.step()
-    return _summarize(values)
+    return _summarize(values, steps)
 
 
 def _build_schedule(
@@ -157,8 +159,8 @@ def _build_schedule(
     )
 
 
-def _summarize(values: list[float]) -> Rates:
-    """Return what matters of the learning rates of all steps."""
+def _summarize(values: list[float], steps: int) -> Rates:
+    """Return what matters of the learning rates of all steps, so many of them an epoch."""
     peak = max(values)
     flat = len(values) - 1
     while flat > 0 and values[flat - 1] == values[-1]:
@@ -169,6 +171,7 @@ def _summarize(values: list[float]) -> Rates:
         peak_at=values.index(peak) / len(values),
         last=values[-1],
         flat_from=flat / len(values),
+        of_epochs=values[::steps],
     )
 
 

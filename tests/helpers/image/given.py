@@ -1,4 +1,7 @@
-"""What the released loop of images was given (tools/dev/released/image_loop.py), for the tests too."""
+"""What the released loop of images was given, for the tests too.
+
+``tools/dev/released/image_loop.py`` gave it.
+"""
 
 from typing import Any
 

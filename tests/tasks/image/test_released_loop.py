@@ -7,11 +7,18 @@ from mmengine.registry import DATASETS
 from mmpretrain.structures import DataSample
 from torch.utils.data import Dataset
 
-from lm4ve.runner.ema import KeptEMAHook
 from lm4ve.runner.config import read_config
+from lm4ve.runner.ema import KeptEMAHook
 from lm4ve.tasks.image.converters import VIT_LLAMA_RULES, convert_vit
 from tests.helpers.image import given
-from tests.helpers.released_loop import GivenRates, ReleasedLoop, loader_of, train
+from tests.helpers.released_loop import (
+    GivenRates,
+    ReleasedLoop,
+    assert_rounded,
+    loader_of,
+    rates_in_row,
+    train,
+)
 from tests.helpers.stored_results import (
     assert_equal_rows,
     read_stored,
@@ -118,3 +125,8 @@ def test_average_of_weights_moves_as_in_the_release(loop, trained):
     (hook,) = [hook for hook in runner.hooks if isinstance(hook, KeptEMAHook)]
     found = loop.changes(copy_tensors(hook.ema_model.module))
     assert_equal_rows(found, STORED['average'], BOUND)
+
+
+def test_recipe_quotes_the_released_rates_of_epochs():
+    # Of the last group, which has the full rate.
+    assert_rounded(STORED['schedule'][:, -1], rates_in_row('images'))

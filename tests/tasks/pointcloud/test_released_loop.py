@@ -10,7 +10,14 @@ from lm4ve.runner.config import read_config
 from lm4ve.tasks.pointcloud import PointCloudDataSample
 from lm4ve.tasks.pointcloud.converters import LLAMA_RULES, convert_pointbert
 from tests.helpers.pointcloud import given
-from tests.helpers.released_loop import GivenRates, ReleasedLoop, loader_of, train
+from tests.helpers.released_loop import (
+    GivenRates,
+    ReleasedLoop,
+    assert_rounded,
+    loader_of,
+    rates_in_row,
+    train,
+)
 from tests.helpers.stored_results import read_stored, write_llama
 from tests.helpers.tasks import CONFIGS
 from tools.dev.released.loops import copy_tensors
@@ -116,3 +123,8 @@ def test_weights_and_statistics_move_as_in_the_release(loop, trained):
     lengths = np.linalg.norm(STORED['weights'], axis=1)
     # A bias in front of a batch norm has no gradient but rounding, and moves by 1e-11.
     assert (errors <= BOUND * lengths + 1e-10).all(), errors / lengths
+
+
+def test_recipe_quotes_the_released_rates_of_epochs():
+    # Of the last group, which has the full rate.
+    assert_rounded(STORED['schedule'][:, -1], rates_in_row('clouds'))

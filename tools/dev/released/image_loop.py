@@ -116,7 +116,9 @@ class Draws:
         np.random.beta = partial(self._draw_beta, np.random.beta)
         np.random.randint = partial(self._draw_centre, np.random.randint)
 
-    def _draw_beta(self, draw: Callable[..., float], alpha: float, beta: float) -> float:
+    def _draw_beta(
+        self, draw: Callable[..., float], alpha: float, beta: float
+    ) -> float:
         value = draw(alpha, beta)
         self.steps.append([0.0, alpha, value])
         return value
