@@ -85,6 +85,31 @@ def test_a_path_finds_defaults_and_refuses_what_is_not_there(values):
             values.read(recipe, path)
 
 
+def test_initial_weights_are_those_of_the_initialized_model(values):
+    # The head's own initializer acts after the model's, which asks for 0.02.
+    own = dict(type='Constant', layer='Linear', val=0, bias=3)
+    recipe = values.Recipe(CONFIG, {'model.head.init_cfg': own})
+    assert values.read(recipe, '@std:head.layers') == '0'
+    assert values.read(recipe, '@bias:head.layers') == '3'
+    assert values.read(recipe, '@std:.attn.') == '0.02'
+
+
+@pytest.mark.parametrize(
+    'place',
+    ['model.init_cfg[TruncNormal].std', 'model.cls_head.init_std', '@built:init_cfg'],
+)
+def test_what_a_config_asks_of_initial_weights_is_no_value(values, place):
+    with pytest.raises(UserError, match='Measure'):
+        values.read(values.Recipe(CONFIG), place)
+
+
+def test_weights_of_a_file_have_no_initial_value(values):
+    recipe = values.Recipe('configs/video/videomae-s_llama_ssv2.py')
+    assert values.read(recipe, '@std:cls_head') == '2e-5'
+    with pytest.raises(UserError, match='read from a file'):
+        values.read(recipe, '@std:backbone')
+
+
 def test_numbers_are_written_as_people_write_them(values):
     written = [values.text_of(value) for value in (5e-4, 0.05, 1e-3, 0.0, 1024, 1 / 3)]
     assert written == ['5e-4', '0.05', '1e-3', '0', '1024', '0.333333']

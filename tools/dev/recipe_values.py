@@ -11,12 +11,16 @@ allows that there is nothing, which reads 'none'.
 
 Other values follow from what is built of the config: ``@name`` or ``@name:argument`` calls
 the function of that name in :data:`PROBES`. The model is built at full size and without any
-file, as for ``lm4ve cost``.
+file, as for ``lm4ve cost``. Initial weights are measured: the whole model is built and
+initialized, and ``@std:ffn`` is the deviation of the weights with 'ffn' in their names. What
+a config asks for, ``init_cfg`` or ``init_std``, is no value of theirs and is refused, since
+modules inside of a model initialize themselves after it.
 """
 
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +28,6 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.model import BaseModule
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
@@ -42,8 +45,25 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Stands for a field that is not there.
 MISSING = object()
 _STEP = re.compile(r'\[(?P<entry>[^\]]+)\]|(?P<field>[^.\[]+)')
-#: Of the initial weights whose deviation is measured.
+#: Of the initial weights that are measured.
 _SEED = 0
+#: Fields that ask for initial weights, which others may replace.
+_WISHES = ('init_cfg', 'init_std')
+
+
+@dataclass(frozen=True)
+class Initial:
+    """An initial parameter.
+
+    Attributes:
+        dims (int): The number of its dimensions; biases and gains of norms have one.
+        std (float): The standard deviation of its values.
+        largest (float): The largest magnitude of its values.
+    """
+
+    dims: int
+    std: float
+    largest: float
 
 
 @dataclass
@@ -93,6 +113,25 @@ class Recipe:
         init_default_scope(self.scope)
         with fake_tensors():
             return build_fake(fake_config(self.cfg))
+
+    @cached_property
+    def initial(self) -> dict[str, Initial]:
+        """The parameters that a training begins with, by name, less those of files.
+
+        The whole model is built at full size and initialized. Modules without weights stand
+        for its blocks.
+        """
+        init_default_scope(self.scope)
+        with torch.random.fork_rng():
+            torch.manual_seed(_SEED)
+            model = MODELS.build(_without_files(self.cfg).model)
+            model.init_weights()
+        of_files = tuple(f'{path}.' for path in _read_from_files(self.cfg.model))
+        measured = {}
+        for name, parameter in model.named_parameters():
+            if not name.startswith(of_files):
+                measured[name] = _measure(parameter.detach().double())
+        return measured
 
     @cached_property
     def rates(self) -> Rates:
@@ -388,25 +427,52 @@ def _block(recipe: Recipe) -> Any:
 
 
 def std_of(recipe: Recipe, part: str) -> str:
-    """Return the standard deviation of a neck's initial weight, to two digits.
-
-    The neck is built at its real widths and initialized as in a training, by the model's
-    ``init_cfg``, too. A module without weights stands for the block.
+    """Return the standard deviation of initial weights, to two digits.
 
     Args:
         recipe (Recipe): It has the config.
-        part (str): A parameter of the neck.
+        part (str): Of the names of the weights: parameters of two or more dimensions.
+
+    Returns:
+        str: A number, or the least and the most where weights differ.
     """
-    init_default_scope(recipe.scope)
-    block = _block(recipe)
-    width = shape_of(block['checkpoint'])['hidden_size']
-    fields = dict(_find_neck(recipe.cfg.model), block=StandIn(width))
-    whole = BaseModule(init_cfg=recipe.cfg.model.get('init_cfg'))
-    with torch.random.fork_rng():
-        torch.manual_seed(_SEED)
-        whole.neck = MODELS.build(fields)
-        whole.init_weights()
-    return f'{_tensor(whole.neck, part).std().item():.2g}'
+    found = _initial_of(recipe, part, lambda initial: initial.dims > 1)
+    stds = [each.std for each in found]
+    if max(stds) <= 1.05 * min(stds):  # as far as draws of one distribution differ
+        stds = [sum(stds) / len(stds)]
+    least, most = two_digits(min(stds)), two_digits(max(stds))
+    return least if least == most else f'{least} to {most}'
+
+
+def bias_of(recipe: Recipe, part: str) -> str:
+    """Return the largest magnitude of initial biases, to two digits.
+
+    Args:
+        recipe (Recipe): It has the config.
+        part (str): Of the names of the biases: parameters of one dimension.
+    """
+    found = _initial_of(recipe, part, lambda initial: initial.dims <= 1)
+    return two_digits(max(each.largest for each in found))
+
+
+def _initial_of(
+    recipe: Recipe, part: str, is_wanted: Callable[[Initial], bool]
+) -> list[Initial]:
+    """Return the initial parameters with ``part`` in their names, of those wanted.
+
+    Raises:
+        UserError: There is none.
+    """
+    found = []
+    for name, initial in recipe.initial.items():
+        if part in name and is_wanted(initial):
+            found.append(initial)
+    if not found:
+        raise UserError(
+            f"{recipe.path}: no such parameter has '{part}' in its name, or its values "
+            'are read from a file.'
+        )
+    return found
 
 
 def transforms_after(recipe: Recipe, place: str) -> str:
@@ -418,29 +484,6 @@ def transforms_after(recipe: Recipe, place: str) -> str:
         if _kind(each) == kind:
             found.clear()
     return ', '.join(found) or 'none'
-
-
-def std_of_part(recipe: Recipe, place: str) -> str:
-    """Return the standard deviation of an initial weight of a part of the model.
-
-    Args:
-        recipe (Recipe): It has the config.
-        place (str): The part's path in the config, and a parameter of it: 'model.head fc'.
-    """
-    path, _, part = place.partition(' ')
-    init_default_scope(recipe.scope)
-    with torch.random.fork_rng():
-        torch.manual_seed(_SEED)
-        module = MODELS.build(value_at(recipe, path))
-        module.init_weights()
-    return f'{_tensor(module, part).std().item():.2g}'
-
-
-def initializer(recipe: Recipe, path: str) -> str:
-    """Return the initializer of a part of the model: its type and distribution."""
-    init_default_scope(recipe.scope)
-    fields = MODELS.build(value_at(recipe, path)).init_cfg
-    return f'{fields["type"]}, {fields.get("distribution", "normal")}'
 
 
 class StandIn(nn.Module):
@@ -461,11 +504,66 @@ class StandIn(nn.Module):
         return x
 
 
-def _tensor(module: nn.Module, part: str) -> Tensor:
-    for name, parameter in module.named_parameters():
-        if part in name:
-            return parameter.detach()
-    raise UserError(f"No parameter has '{part}' in its name.")
+def _measure(x: Tensor) -> Initial:
+    """Measure a parameter."""
+    largest = x.abs().max().item()
+    # torch's truncated normal gives its bound, here 100 deviations, once in 16 million draws.
+    near = (x - x.mean()).abs() <= 10 * x.std(correction=0)
+    return Initial(x.dim(), x[near].std(correction=0).item(), largest)
+
+
+def _without_files(cfg: Config) -> Config:
+    """Return a copy of a config whose model is built and initialized without any file."""
+    cfg = deepcopy(cfg)
+    _stand_in(cfg.model)
+    try:
+        return fake_config(cfg)
+    except UserError:
+        # A model of no task of ours, such as mmsegmentation's, reads no other files.
+        return cfg
+
+
+def _stand_in(node: Any) -> None:
+    """Let modules without weights stand for blocks, and leave other checkpoints out.
+
+    Args:
+        node: The model's config or a value in it; it is changed, with everything below it.
+    """
+    if isinstance(node, (list, tuple)):
+        for child in node:
+            _stand_in(child)
+    if not isinstance(node, dict):
+        return
+    for name, child in node.items():
+        if _kind(child) == 'LLMBlock':
+            shape = child.get('arch') or shape_of(child['checkpoint'])
+            node[name] = StandIn(shape['hidden_size'])
+        elif _kind(child) == 'Pretrained':
+            node[name] = None
+        else:
+            _stand_in(child)
+    if _kind(node) == 'PointCloudClassifier':
+        node['checkpoint'] = None
+
+
+def _read_from_files(node: Any, path: str = '') -> Iterator[str]:
+    """Yield the names of a model's modules that begin with the weights of a file.
+
+    Args:
+        node: The model's config, or a value in it.
+        path (str): The name of its module in the model.
+    """
+    if not isinstance(node, Mapping):
+        return
+    if node.get('checkpoint') and node.get('pretrained', True):
+        # A model's own checkpoint is that of its encoder.
+        yield path or 'backbone'
+    for name, child in node.items():
+        is_of_same_module = name == 'init_cfg' or (
+            name == 'backbone' and _kind(node) == 'LLMBlockInsert'
+        )
+        inner = path if is_of_same_module else f'{path}.{name}'.removeprefix('.')
+        yield from _read_from_files(child, inner)
 
 
 def _find_neck(node: Any) -> Any:
@@ -507,8 +605,7 @@ PROBES: dict[str, Callable[[Recipe, str], Any]] = {
     'layers': layers,
     'final_norm': final_norm,
     'std': std_of,
-    'std_of': std_of_part,
-    'initializer': initializer,
+    'bias': bias_of,
 }
 
 
@@ -539,13 +636,28 @@ def places_in(template: str) -> list[str]:
 
 
 def read(recipe: Recipe, place: str) -> Any:
-    """Return the value of a path or a probe."""
+    """Return the value of a path or a probe.
+
+    Raises:
+        UserError: There is none, or it is what the config asks initial weights to be.
+    """
+    for wish in _WISHES:
+        if wish in place:
+            raise UserError(
+                f"'{place}' is what the config asks for, and modules may initialize "
+                "themselves after it. Measure: '{@std:PART OF A PARAMETER'S NAME}'."
+            )
     if not place.startswith('@'):
         return value_at(recipe, place)
     name, _, argument = place[1:].partition(':')
     if name not in PROBES:
         raise UserError(f"There is no probe '@{name}'. Known: {', '.join(PROBES)}.")
     return PROBES[name](recipe, argument)
+
+
+def two_digits(value: float) -> str:
+    """Return a measured number as the page writes it: 0.009, 2e-5."""
+    return f'{value:.2g}'.replace('e-0', 'e-')
 
 
 def text_of(value: Any) -> str:
