@@ -1,6 +1,7 @@
-# Our checkpoints for a config that inherits a host's own runtime, which has
-# `default_hooks` already: such a config writes
+# Our checkpoints and a seed for a config that inherits a host's own runtime, which has
+# `default_hooks` and may have `randomness` already: such a config writes
 #   default_hooks = _base_.checkpoint_hooks
+#   randomness = _base_.fixed_seed
 custom_imports = dict(imports=['lm4ve'])
 checkpoint_hooks = dict(
     checkpoint=dict(type='lm4ve.AtomicCheckpointHook'),
@@ -9,3 +10,4 @@ checkpoint_hooks = dict(
     finite_loss=dict(type='lm4ve.FiniteLossHook'),
     block_in_use=dict(type='lm4ve.BlockInUseHook'),
 )
+fixed_seed = dict(seed=0)

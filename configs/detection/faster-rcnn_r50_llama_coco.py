@@ -18,3 +18,4 @@ model = dict(
     roi_head=dict(bbox_roi_extractor=dict(roi_layer=dict(use_torchvision=True))),
 )
 default_hooks = _base_.checkpoint_hooks
+randomness = _base_.fixed_seed

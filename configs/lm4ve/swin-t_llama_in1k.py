@@ -21,3 +21,4 @@ train_dataloader = _base_.checked
 val_dataloader = _base_.checked
 test_dataloader = _base_.checked
 default_hooks = _base_.checkpoint_hooks
+randomness = _base_.fixed_seed

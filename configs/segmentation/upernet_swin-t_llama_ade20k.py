@@ -18,3 +18,4 @@ model = dict(
     )
 )
 default_hooks = _base_.checkpoint_hooks
+randomness = _base_.fixed_seed

@@ -20,3 +20,4 @@ train_dataloader = dict(dataset=dict(type='lm4ve.CheckedVideoDataset'))
 val_dataloader = dict(dataset=dict(type='lm4ve.CheckedVideoDataset'))
 test_dataloader = dict(dataset=dict(type='lm4ve.CheckedVideoDataset'))
 default_hooks = _base_.checkpoint_hooks
+randomness = _base_.fixed_seed

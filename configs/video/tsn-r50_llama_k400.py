@@ -31,3 +31,4 @@ test_dataloader = dict(
     dataset=dict(type='lm4ve.CheckedVideoDataset', pipeline=test_pipeline)
 )
 default_hooks = _base_.checkpoint_hooks
+randomness = _base_.fixed_seed

@@ -152,7 +152,9 @@ def test_imagenet_has_its_known_size_where_it_is_missing():
     length = length_of_training(read_config(VIT), gpus=4)
     assert length.samples == 1_281_167
     assert 'not on this machine' in length.source
-    assert length.steps == 300 * 1252
+    # Repeated augmentation: 1,281,024 of them, and no incomplete batch.
+    assert length.steps == 300 * 1251
+    assert length_of_training(read_config(VIT), gpus=8).steps == 300 * 625
 
 
 def test_samples_and_batch_decide_the_steps():

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from mmengine.config import Config
 
+from lm4ve.runner.config import read_config
 from lm4ve.zoo import MIM_FOLDER, find_config
 from tests.helpers.tasks import CONFIGS, FOLDERS, HOSTS, ROOT, configs_of
 
@@ -33,6 +34,17 @@ def test_every_config_is_a_parameter_of_a_test_of_its_task(task):
                     tested.update(mark.args[1])
     # Those below robustness/ test what others train.
     assert {c for c in configs_of(task) if not c.startswith('robustness/')} <= tested
+
+
+@pytest.mark.parametrize('name', [*FOLDERS, *HOSTS])
+def test_every_config_has_a_seed(name):
+    folder = FOLDERS.get(name, CONFIGS / name)
+    seeds = {}
+    for config in configs_of(name):
+        cfg = read_config(folder / config, set_scope=False)
+        seeds[config] = cfg.get('randomness', {}).get('seed')
+    assert seeds
+    assert seeds == dict.fromkeys(seeds, 0)
 
 
 @pytest.mark.parametrize('name', [*FOLDERS, *HOSTS])

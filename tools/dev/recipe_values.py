@@ -56,12 +56,12 @@ class Initial:
     """An initial parameter.
 
     Attributes:
-        dims (int): The number of its dimensions; biases and gains of norms have one.
+        shape (torch.Size): Its sizes; biases and gains of norms have one.
         std (float): The standard deviation of its values.
         largest (float): The largest magnitude of its values.
     """
 
-    dims: int
+    shape: torch.Size
     std: float
     largest: float
 
@@ -127,11 +127,11 @@ class Recipe:
             model = MODELS.build(_without_files(self.cfg).model)
             model.init_weights()
         of_files = tuple(f'{path}.' for path in _read_from_files(self.cfg.model))
-        measured = {}
+        measures = {}
         for name, parameter in model.named_parameters():
             if not name.startswith(of_files):
-                measured[name] = _measure(parameter.detach().double())
-        return measured
+                measures[name] = _measure(parameter.detach().double())
+        return measures
 
     @cached_property
     def rates(self) -> Rates:
@@ -286,6 +286,12 @@ def _one_or_range(values: list[float]) -> str:
     return f'{text_of(least)} to {text_of(most)}'
 
 
+def steps_of_epoch(recipe: Recipe, gpus: str) -> int:
+    """Return the steps of an epoch of the complete data on a number of GPUs."""
+    steps = length_of_training(recipe.cfg, int(gpus)).steps
+    return int(steps // recipe.cfg.train_cfg.max_epochs)
+
+
 def first_rate(recipe: Recipe, _: str) -> float:
     """Return the learning rate of the first step."""
     return recipe.rates.first
@@ -336,8 +342,11 @@ def average_decay(recipe: Recipe, _: str) -> str:
 
 def momentum_of_batch_norm(recipe: Recipe, _: str) -> str:
     """Return the momentum of the model's batch norms."""
-    momenta = []
-    for module in recipe.model.modules():
+    init_default_scope(recipe.scope)
+    with fake_tensors():
+        model = MODELS.build(_without_files(recipe.cfg).model)
+    momenta: list[float] = []
+    for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             momenta.append(module.momentum)
     return _one_or_range(momenta)
@@ -436,11 +445,13 @@ def std_of(recipe: Recipe, part: str) -> str:
     Returns:
         str: A number, or the least and the most where weights differ.
     """
-    found = _initial_of(recipe, part, lambda initial: initial.dims > 1)
+    found = _initial_of(recipe, part, lambda initial: len(initial.shape) > 1)
     stds = [each.std for each in found]
     if max(stds) <= 1.05 * min(stds):  # as far as draws of one distribution differ
         stds = [sum(stds) / len(stds)]
-    least, most = two_digits(min(stds)), two_digits(max(stds))
+    # Of so few draws the second digit is chance.
+    digits = 1 if min(each.shape.numel() for each in found) < 1000 else 2
+    least, most = measured(min(stds), digits), measured(max(stds), digits)
     return least if least == most else f'{least} to {most}'
 
 
@@ -451,8 +462,8 @@ def bias_of(recipe: Recipe, part: str) -> str:
         recipe (Recipe): It has the config.
         part (str): Of the names of the biases: parameters of one dimension.
     """
-    found = _initial_of(recipe, part, lambda initial: initial.dims <= 1)
-    return two_digits(max(each.largest for each in found))
+    found = _initial_of(recipe, part, lambda initial: len(initial.shape) <= 1)
+    return measured(max(each.largest for each in found))
 
 
 def _initial_of(
@@ -509,7 +520,7 @@ def _measure(x: Tensor) -> Initial:
     largest = x.abs().max().item()
     # torch's truncated normal gives its bound, here 100 deviations, once in 16 million draws.
     near = (x - x.mean()).abs() <= 10 * x.std(correction=0)
-    return Initial(x.dim(), x[near].std(correction=0).item(), largest)
+    return Initial(x.shape, x[near].std(correction=0).item(), largest)
 
 
 def _without_files(cfg: Config) -> Config:
@@ -586,6 +597,7 @@ PROBES: dict[str, Callable[[Recipe, str], Any]] = {
     'rate': rate_of,
     'decay': decay_of,
     'decayed_vectors': decayed_vectors,
+    'steps_of_epoch': steps_of_epoch,
     'first_rate': first_rate,
     'last_rate': last_rate,
     'rates_of_epochs': rates_of_epochs,
@@ -655,9 +667,9 @@ def read(recipe: Recipe, place: str) -> Any:
     return PROBES[name](recipe, argument)
 
 
-def two_digits(value: float) -> str:
+def measured(value: float, digits: int = 2) -> str:
     """Return a measured number as the page writes it: 0.009, 2e-5."""
-    return f'{value:.2g}'.replace('e-0', 'e-')
+    return f'{value:.{digits}g}'.replace('e-0', 'e-')
 
 
 def text_of(value: Any) -> str:

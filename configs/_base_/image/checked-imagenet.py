@@ -4,6 +4,7 @@
 #   val_dataloader = _base_.checked
 #   test_dataloader = _base_.checked
 #   default_hooks = _base_.checkpoint_hooks
+#   randomness = _base_.fixed_seed
 _base_ = '../checkpoints.py'
 
 checked = dict(dataset=dict(type='lm4ve.CheckedImageNet'))

@@ -92,6 +92,9 @@ def length_of_training(
     if samples is None:
         samples, source = _size_of_data(cfg)
     share = math.ceil(samples / gpus)
+    multiple = (loader.get('sampler') or {}).get('multiple_of')
+    if multiple is not None:  # lm4ve.ReleasedRepeatAugSampler
+        share = samples // multiple * multiple // gpus
     if loader.get('drop_last'):
         steps_of_epoch = max(1, share // entries)
     else:

@@ -38,7 +38,7 @@ class Shrinker(shrink.Shrinker):
     def _backbone(backbone: ConfigDict, inserted: bool) -> int:
         """Shrink an encoder; return its output width."""
         kind = backbone.type.rpartition('.')[2]
-        if kind in ('VisionTransformer', 'MAEViT'):
+        if kind in ('VisionTransformer', 'ReleasedViT', 'MAEViT'):
             if isinstance(backbone.arch, str):
                 # `layers.5` must stay where it is, or `layers.11` of a base model.
                 depth = 12 if backbone.arch.startswith('b') else 7

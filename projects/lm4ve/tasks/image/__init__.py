@@ -11,11 +11,12 @@ TASK = Task(
     registers={
         'datasets.folders': ('CheckedImageFolder', 'CheckedImageNet'),
         'datasets.imagenet_variants': ('ImageNetC', 'ImageNetVariant'),
+        'datasets.samplers': ('ReleasedRepeatAugSampler',),
         'datasets.shards': ('ImageNetShards',),
         'demo.digits': ('DigitsDataset',),
         'demo.textured_digits': ('TexturedDigits',),
         'metrics': ('CorruptionAccuracy', 'SubsetAccuracy'),
-        'models.backbones': ('RawConvNeXt', 'WithoutNorms'),
+        'models.backbones': ('RawConvNeXt', 'ReleasedViT', 'WithoutNorms'),
         'models.packaged': ('PackagedEncoder',),
         'models.views': ('AverageViews',),
     },

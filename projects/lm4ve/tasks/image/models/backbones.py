@@ -1,11 +1,31 @@
-"""Encoders of mmpretrain without their final norm, so that a block can come before it."""
+"""Encoders of mmpretrain that begin as released, or end without their final norm.
+
+A block comes before the final norm.
+"""
 
 from collections.abc import Sequence
 
-from mmpretrain.models import ConvNeXt
+from mmpretrain.models import ConvNeXt, VisionTransformer
 from torch import nn
 
 from lm4ve.registry import MODELS
+
+
+@MODELS.register_module()
+class ReleasedViT(VisionTransformer):
+    """A ViT whose initial weights are those of DeiT, and of the paper's release.
+
+    They are what the model's ``init_cfg`` says, in all layers. Those of mmpretrain's ViT
+    begin otherwise: after any ``init_cfg``, each draws Xavier weights for its FFN. The
+    class token is close to zero. Takes the arguments of mmpretrain's ``VisionTransformer``.
+    """
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        if self.cls_token is not None:
+            nn.init.normal_(self.cls_token, std=1e-6)
+        for layer in self.layers:
+            layer.is_init = True  # MMEngine skips the layer's own initializer.
 
 
 @MODELS.register_module()
