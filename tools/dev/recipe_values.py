@@ -348,7 +348,7 @@ def momentum_of_batch_norm(recipe: Recipe, _: str) -> str:
     momenta: list[float] = []
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            momenta.append(module.momentum)
+            momenta.append(module.momentum or 0.0)
     return _one_or_range(momenta)
 
 

@@ -11,11 +11,14 @@ from mmengine.registry import MODELS, DefaultScope  # noqa: E402
 from mmpretrain.models import backbones as host_backbones  # noqa: E402
 from mmpretrain.registry import MODELS as HOST_MODELS  # noqa: E402
 from mmpretrain.structures import DataSample  # noqa: E402
+from torch import nn  # noqa: E402
 
 from lm4ve.convert.packaged_encoders import PACKAGED_ENCODERS  # noqa: E402
 from lm4ve.errors import UserError  # noqa: E402
 from lm4ve.probing.encoders import load_encoder  # noqa: E402
+from lm4ve.runner.command_line import build_runner  # noqa: E402
 from tests.helpers import backbones as walk  # noqa: E402
+from tests.helpers.necks.initial_values import assert_normal  # noqa: E402
 from tests.helpers.shrink import require_package  # noqa: E402
 from tools.dev.write_tables import IMAGE, IMAGE_REFUSED  # noqa: E402
 
@@ -39,6 +42,34 @@ def small(entry, monkeypatch):
             monkeypatch.setitem(own, key, own[key] | value if is_part else value)
     images = torch.randn(2, 1 if name == 'LeNet5' else 3, *[SIDES.get(name, 64)] * 2)
     return name, TINY['sizes'].get(name, {}), images
+
+
+RELEASED_VITS = ['vit-s_in1k', 'vit-s_llama_in1k', 'vit-s_llama-middle_in1k']
+
+
+@pytest.mark.parametrize('name', RELEASED_VITS)
+def test_vit_begins_as_released(name, shrinker, tmp_path):
+    model = build_runner(shrinker.load(f'{name}.py', tmp_path)).model
+    model.init_weights()
+    parts = [*model.backbone.layers, model.head]
+    layers = [m for part in parts for m in part.modules() if isinstance(m, nn.Linear)]
+    assert len(layers) == 4 * len(model.backbone.layers) + 1
+    for i, layer in enumerate(layers):
+        assert_normal(str(i), layer.weight, 0.02)
+        assert layer.bias.eq(0).all()
+    assert 0 < model.backbone.cls_token.abs().max() < 1e-5
+    assert_normal('positions', model.backbone.pos_embed, 0.02)
+
+
+def test_released_vit_keeps_the_weights_of_a_file(tmp_path):
+    fields = dict(TINY['sizes']['VisionTransformer'], type='lm4ve.ReleasedViT')
+    first = MODELS.build(fields)
+    torch.save(first.state_dict(), tmp_path / 'vit.pth')
+    file = dict(type='Pretrained', checkpoint=str(tmp_path / 'vit.pth'))
+    second = MODELS.build(dict(fields, init_cfg=file))
+    second.init_weights()
+    for name, value in first.state_dict().items():
+        assert torch.equal(second.state_dict()[name], value), name
 
 
 @pytest.mark.slow
