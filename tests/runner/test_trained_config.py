@@ -108,6 +108,7 @@ def test_config_differs_in_nothing_from_its_stored_text(path):
 
 
 SAME = {
+    'a ViT that begins otherwise': ('model.backbone.type', 'lm4ve.ReleasedViT'),
     'a scope that is written': ('model.type', 'mmpretrain.ImageClassifier'),
     'a tuple': ('data_preprocessor.mean', (77.9, 77.9, 77.9)),
     'a number of another type': ('model.head.num_classes', 10.0),

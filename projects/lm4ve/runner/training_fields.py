@@ -67,7 +67,12 @@ SOURCES = {'checkpoint', 'pretrained'}
 #: refuses other ones (``lm4ve/necks/record.py``, ``lm4ve/blocks/provenance.py``).
 RECORDED: dict[str, set[str]] = {'LLMBlockNeck': {'block'}, 'LLMBlock': set()}
 #: Classes that compute the same in evaluation, from the same weights.
-SAME_IN_EVALUATION = {'SyncBN': 'BN', 'MMSyncBN': 'BN', 'naiveSyncBN': 'BN'}
+SAME_IN_EVALUATION = {
+    'SyncBN': 'BN',
+    'MMSyncBN': 'BN',
+    'naiveSyncBN': 'BN',
+    'ReleasedViT': 'VisionTransformer',
+}
 #: Fields of an optimizer that a resumed training refuses (:mod:`.runner`), and the size
 #: of its batch.
 OF_OPTIMIZER = {'accumulative_counts', 'lr', 'weight_decay'}
