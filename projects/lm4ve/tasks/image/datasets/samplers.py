@@ -30,7 +30,8 @@ class ReleasedRepeatAugSampler(RepeatAugSampler):
         if count < multiple_of:
             raise UserError(
                 f'train_dataloader.sampler.multiple_of={multiple_of}: an epoch would be empty, '
-                f'since there are {count} samples. Fix: train_dataloader.sampler.multiple_of=1.'
+                f'since there are {count} samples. Fix: '
+                'train_dataloader.sampler.multiple_of=1 train_dataloader.drop_last=False.'
             )
         samples_of_epoch = count // multiple_of * multiple_of
         self.num_selected_samples = samples_of_epoch // self.world_size
