@@ -30,6 +30,10 @@ class DamagedFilesError(UserError):
     """Files of a data set are damaged, of which none may be replaced or left out."""
 
 
+class TooLargeError(UserError):
+    """A file is larger than a field allows: neither damaged, nor to be left out."""
+
+
 class StorageError(Exception):
     """Storage did not give a file, of whose content nothing is known.
 

@@ -231,6 +231,11 @@ register(
     'mmcv.cnn.bricks.drop:DropPath.__init__',
     'lm4ve.compat.mmcv_drop_path:plain_rates',
 )
+register(
+    'mmcv.image.io',
+    'mmcv.image.io:imfrombytes',
+    'lm4ve.compat.mmcv_png_notes:decode_without_notes',
+)
 for _host in ('mmdet', 'mmseg'):
     register(
         _host,

@@ -24,6 +24,9 @@ training set are left out at once. After ``verify=False`` a damaged file of a te
 error when it is read. None does not read again what was whole at an earlier start and has
 the same size and time of change (:mod:`lm4ve.data.verdicts`).
 
+A file that is larger than a field allows (``max_pixels`` of images) is not damaged either:
+that is an error in training, too, whatever ``on_corrupt`` is.
+
 A file that is not there is damaged. What storage does not give (EIO, EACCES, ESTALE) is
 not: nothing is known of the file. This is a :class:`lm4ve.errors.StorageError` in
 training, too, with which the commands exit with 1, so that a restarted job tries again.
@@ -49,6 +52,7 @@ from lm4ve.data.verdicts import Stamp, WholeFiles, stamps_of
 from lm4ve.errors import (
     DamagedFilesError,
     StorageError,
+    TooLargeError,
     UserError,
     check,
     listing,
@@ -73,11 +77,13 @@ class Verdicts:
         whole (dict[str, Stamp]): Path -> stamp from before it was read, of the files that
             were read and are whole.
         not_given (list[str]): What the storage said of files that it did not give.
+        too_large (list[str]): The errors of files that are larger than a field allows.
     """
 
     corrupt: dict[str, str] = field(default_factory=dict)
     whole: dict[str, Stamp] = field(default_factory=dict)
     not_given: list[str] = field(default_factory=list)
+    too_large: list[str] = field(default_factory=list)
 
 
 class IntegrityMixin(BaseDataset):
@@ -282,6 +288,7 @@ class IntegrityMixin(BaseDataset):
 
         Raises:
             UserError: The ranks have different files.
+            TooLargeError: Some are larger than a field allows.
             StorageError: Storage does not give some of them.
         """
         if self.ranks_share_scan:
@@ -297,16 +304,23 @@ class IntegrityMixin(BaseDataset):
             parts = [self._read_files(paths)]
         whole: dict[str, Stamp] = {}
         not_given: list[str] = []
+        too_large: list[str] = []
         for found in parts:
             self.corrupt_files |= found.corrupt
             whole |= found.whole
             not_given += found.not_given
+            too_large += found.too_large
         if not self.ranks_share_scan or is_main_process():
             self._remember(whole)
         if not_given:
             raise StorageError(
                 f'{type(self).__name__}: {len(not_given)} of {len(paths)} {self.noun}s were not '
                 f'given by the storage: {listing(not_given, NAMED)}'
+            )
+        if too_large:
+            raise TooLargeError(
+                f'{type(self).__name__}: {len(too_large)} of {len(paths)} {self.noun}s are too '
+                f'large: {listing(too_large, NAMED)}'
             )
 
     def _read_files(self, paths: list[str]) -> Verdicts:
@@ -318,11 +332,11 @@ class IntegrityMixin(BaseDataset):
             remembered = self.memory.unchanged(stamps)
         unread = [path for path in paths if path not in remembered]
 
-        def judge(path: str) -> str | StorageError | None:
-            """Return the file's defect, or the storage's error, or None."""
+        def judge(path: str) -> str | StorageError | TooLargeError | None:
+            """Return the file's defect, or the error that it is, or None."""
             try:
                 return self.find_defect_if_given(path, decode)
-            except StorageError as error:
+            except (StorageError, TooLargeError) as error:
                 return error
 
         found = Verdicts()
@@ -330,6 +344,8 @@ class IntegrityMixin(BaseDataset):
             stamp = stamps[path]
             if isinstance(verdict, StorageError):
                 found.not_given.append(str(verdict))
+            elif isinstance(verdict, TooLargeError):
+                found.too_large.append(str(verdict))
             elif verdict:
                 found.corrupt[path] = verdict
             elif stamp is not None:

@@ -14,7 +14,7 @@ import pandas as pd
 from mmengine.logging import MMLogger
 
 from lm4ve.errors import UserError, check, listing
-from lm4ve.probing.duplicates import warn_of_two_labels
+from lm4ve.probing.duplicates import contents_of, warn_of_two_labels
 from lm4ve.probing.items import (
     Item,
     ItemHasher,
@@ -129,6 +129,7 @@ def read_data(path: str, *, seed: int = 0, limit: int | None = None) -> ProbeDat
         rows = _take_share(rows, limit, seed)
     _inspect_items(rows)
     rows = _leave_out_damaged(rows, path)
+    rows = rows.assign(content=contents_of(rows))
     warn_of_two_labels(rows, path)
     drawn = drawn_splits(set(rows['split']))
     rows = assign_splits(rows.reset_index(drop=True), path, seed)
@@ -142,7 +143,7 @@ def read_data(path: str, *, seed: int = 0, limit: int | None = None) -> ProbeDat
     transparent = rows['item'][rows['is_transparent']].tolist()
     if transparent:
         _warn_of_transparency(path, transparent)
-    fingerprint = _fingerprint(rows, has_transparent=bool(transparent))
+    fingerprint = _fingerprint(rows)
     items = rows['item'].tolist()
     return ProbeData(path, labels, splits, tuple(classes), fingerprint, items, drawn)
 
@@ -286,16 +287,14 @@ def _warn_of_transparency(path: str, items: Sequence[Item]) -> None:
     )
 
 
-def _fingerprint(rows: pd.DataFrame, has_transparent: bool) -> str:
+def _fingerprint(rows: pd.DataFrame) -> str:
     """Return hex digits that identify data by contents, labels and splits.
 
     Args:
         rows (pd.DataFrame): With the columns 'digest', 'label' and 'split'.
-        has_transparent (bool): Whether a picture has transparent parts.
     """
     facts = rows[['digest', 'label', 'split']].to_json()
-    if has_transparent:
-        # An earlier release laid transparent pictures on white. Their tokens in a cache
-        # of that time must not be taken for today's.
-        facts += 'transparency dropped'
+    # Earlier versions decoded pictures by Pillow. Their tokens in a cache must not be
+    # taken for today's.
+    facts += 'decoded by OpenCV'
     return hashlib.sha256(facts.encode()).hexdigest()

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from lm4ve.data.image_files import DamagedPictureError
 from lm4ve.probing.data import ProbeData
 from lm4ve.probing.items import Item, file_of
 from lm4ve.probing.mistakes import most_frequent, only_right_in
-from lm4ve.probing.pictures import DamagedPictureError
 from lm4ve.probing.study import StudyResults
 
 #: Pictures on a page, of both kinds together.

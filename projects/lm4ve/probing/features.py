@@ -22,12 +22,12 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from lm4ve.data.image_files import DamagedPictureError
 from lm4ve.errors import UserError, check
 from lm4ve.files import require_writable, sole_use
 from lm4ve.probing.clock import FreeClock
 from lm4ve.probing.data import ProbeData
 from lm4ve.probing.encoders import Encoder
-from lm4ve.probing.pictures import DamagedPictureError
 from lm4ve.probing.pooling import pool_tokens
 from lm4ve.probing.token_file import TOKENS, TokenFile, open_token_file
 from lm4ve.runner.cores import count_cores

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 from mmengine import fileio
+from PIL import Image
 
-from lm4ve.data.image_files import shows_through
+from lm4ve.data.image_files import DamagedPictureError, shows_through
 from lm4ve.data.shards import PREFIX
+from lm4ve.data.twins import shrink, shrink_pixels
 from lm4ve.probing.pictures import (
     find_damage_in_file,
     picture_of_array,
@@ -102,6 +104,29 @@ def is_transparent(item: Item) -> bool:
     """Return whether an item is a picture with transparent parts."""
     path = file_of(item)
     return path is not None and shows_through(path)
+
+
+def small_version(item: Item) -> np.ndarray | None:
+    """Return the small version of a picture, by which twins are looked for, or None.
+
+    See :func:`lm4ve.data.twins.shrink`. Clips and clouds have none.
+    """
+    path = file_of(item)
+    if path is not None:
+        return shrink(fileio.get(path))
+    pixels = pixels_of(item)
+    return None if pixels is None else shrink_pixels(pixels)
+
+
+def pixels_of(item: Item) -> np.ndarray | None:
+    """Return a picture as uint8 ``[H, W, 3]``, BGR; None for a damaged one, a clip or a cloud."""
+    try:
+        picture = load_item(item)
+    except DamagedPictureError:
+        return None
+    if not isinstance(picture, Image.Image):
+        return None
+    return np.ascontiguousarray(np.asarray(picture)[..., ::-1])
 
 
 class ItemHasher:

@@ -14,7 +14,6 @@ import pandas as pd
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import DATASETS
-from PIL import Image
 
 from lm4ve.data.folder_listing import (
     OTHER_ENDING,
@@ -23,6 +22,7 @@ from lm4ve.data.folder_listing import (
     list_files,
 )
 from lm4ve.data.labels import first_places, refuse_lookalikes
+from lm4ve.data.suffixes import has_image_suffix
 from lm4ve.errors import UserError, check, listing
 from lm4ve.probing.items import DatasetItem
 from lm4ve.runner.config import read_config
@@ -85,11 +85,7 @@ def _rows_of_folder(root: Path) -> pd.DataFrame:
     other endings too. A single folder 'train' is no split: the splits are still to be
     made.
     """
-    endings = set()
-    for ending, format_name in Image.registered_extensions().items():
-        if format_name in Image.OPEN:
-            endings.add(ending)
-    listed = list_files(root, lambda path: Path(path).suffix.lower() in endings)
+    listed = list_files(root, has_image_suffix)
     paths = [Path(path).parts for path in listed.files]
 
     splits = _find_splits(paths, root)

@@ -1,7 +1,7 @@
 """Fixes which items train, which choose the learning rate, and which are the test.
 
-A file that stands on both sides of a split makes a score too high. So files of equal
-content count as one where splits are made here.
+A picture that stands on both sides of a split makes a score too high. So pictures that
+show the same, also in files of other formats, count as one where splits are made here.
 """
 
 from collections.abc import Set
@@ -30,16 +30,16 @@ def assign_splits(rows: pd.DataFrame, name: str, seed: int) -> pd.DataFrame:
 
     Args:
         rows (pd.DataFrame): With the columns of :data:`lm4ve.probing.rows.COLUMNS` and
-            'digest'; its index counts from 0.
+            'content'; its index counts from 0.
         name (str): What the user called the data, for messages.
         seed (int): It decides the splits that are made here.
 
     Raises:
         UserError: See :func:`lm4ve.probing.data.read_data`.
     """
-    # A row without a group is in one with the files that equal its own.
-    named_groups = rows['group'].where(rows['group'] != '', rows['digest'])
-    groups = _join_groups(named_groups, rows['digest'])
+    # A row without a group is in one with the pictures that equal its own.
+    named_groups = rows['group'].where(rows['group'] != '', rows['content'])
+    groups = _join_groups(named_groups, rows['content'])
     own_splits = set(rows['split'])
     if own_splits == {''}:
         return _split_in_three(rows, groups, name, seed)
@@ -96,7 +96,7 @@ def _split_off_val(rows: pd.DataFrame, groups: pd.Series, seed: int) -> None:
 
 
 def _check_sides(rows: pd.DataFrame, name: str) -> None:
-    """Check that the data's own splits share no group, and warn if they share equal files.
+    """Check that the data's own splits share no group, and warn if they share equal pictures.
 
     Raises:
         UserError: A group stands in several splits.
@@ -111,21 +111,21 @@ def _check_sides(rows: pd.DataFrame, name: str) -> None:
     warn_of_shared_files(rows, name)
 
 
-def _join_groups(groups: pd.Series, digests: pd.Series) -> pd.Series:
-    """Join groups that share an equal file, and return the joined group of each row.
+def _join_groups(groups: pd.Series, contents: pd.Series) -> pd.Series:
+    """Join groups that share an equal picture, and return the joined group of each row.
 
-    Groups and files are the nodes of a graph, and each row is an edge between its
-    group and its file. Rows of one connected part are one group, named by its first
+    Groups and pictures are the nodes of a graph, and each row is an edge between its
+    group and its picture. Rows of one connected part are one group, named by its first
     name in the alphabet.
 
     Args:
         groups (pd.Series): The group of each row.
-        digests (pd.Series): The hash of each row's file.
+        contents (pd.Series): What is in each row's picture.
     """
     count = len(groups)
     group_nodes = pd.factorize(groups)[0]
-    file_nodes = pd.factorize(digests)[0] + count
-    edges = (np.ones(count), (group_nodes, file_nodes))
+    picture_nodes = pd.factorize(contents)[0] + count
+    edges = (np.ones(count), (group_nodes, picture_nodes))
     graph = coo_array(edges, shape=(2 * count, 2 * count))
     _, part_of_node = connected_components(graph, directed=False)
     return groups.groupby(part_of_node[group_nodes]).transform('min')

@@ -11,15 +11,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import mmcv
 import numpy as np
 from mmengine.dataset import BaseDataset, pseudo_collate
 from PIL import Image
 
 from lm4ve.analysis.iou.pseudo_masks import IGNORED
+from lm4ve.data.folder_listing import list_files, warn_left_out
+from lm4ve.data.image_files import read_pixels
+from lm4ve.data.suffixes import has_image_suffix
 from lm4ve.errors import UserError, check
 
-IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
+#: The endings of masks: of formats that keep each value.
 MASKS = ('.png', '.bmp', '.tif', '.tiff', '.gif')
 #: Keys under which a data set's sample may carry its mask.
 MASK_KEYS = ('gt_mask', 'gt_seg_map')
@@ -107,7 +109,8 @@ def _files(
 ) -> Items:
     """List the images of a folder with their masks; each is read when it is needed.
 
-    A mask has its image's path below the other folder, but for the suffix.
+    A mask has its image's path below the other folder, but for the suffix. A warning
+    names the files that are no images.
 
     Args:
         images, masks (Path): The two folders, with the same folders inside.
@@ -121,8 +124,10 @@ def _files(
         UserError: There is no image, or one has no mask.
     """
     items: Items = []
-    files = [path for path in images.rglob('*') if path.suffix.lower() in IMAGES]
-    for image in sorted(files):
+    listed = list_files(images, has_image_suffix)
+    warn_left_out(listed, images, 'images')
+    for name in listed.files:
+        image = images / name
         mask = _find_mask(masks / image.relative_to(images), image)
         items.append(partial(_read_files, image, mask, foreground))
     check(f"the number of images in '{images}'", len(items), least=1)
@@ -141,7 +146,7 @@ def _read_files(
         image, mask (Path): The two files.
         foreground (Callable): Reads a mask's file, to uint8 ``[H, W]``.
     """
-    img = mmcv.imread(str(image))
+    img = read_pixels(image)
     size = img.shape[:2]
     sample = dict(img_path=str(image), img=img, img_shape=size, ori_shape=size)
     return str(image), sample, foreground(mask)

@@ -334,6 +334,13 @@ def tested_pipeline(cfg: Config) -> list[dict]:
     return pipeline
 
 
+def tested_field(cfg: Config, name: str, default: Any) -> Any:
+    """Return a field of a config's test data set; ``default`` where none has it."""
+    if not (cfg.get('test_dataloader') or cfg.get('val_dataloader')):
+        return default
+    return tested_dataset(cfg).get(name, default)
+
+
 def prefix_of(backbone: nn.Module, count: int) -> int:
     """Return how many of a backbone's ``count`` tokens come before the patches."""
     grid = getattr(backbone, 'patch_resolution', None)

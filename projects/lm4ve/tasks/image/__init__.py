@@ -1,5 +1,6 @@
 """Image classification on mmpretrain: checked folders, ImageNet variants, the demos."""
 
+from lm4ve.data.suffixes import IMAGE_SUFFIXES
 from lm4ve.tasks.base.task import Task
 
 TASK = Task(
@@ -23,17 +24,7 @@ TASK = Task(
     exports={'datasets.folders': ('CheckedImageMixin',)},
     input_noun='an image',
     tta_model='lm4ve.AverageViews',
-    input_suffixes=(
-        '.jpg',
-        '.jpeg',
-        '.png',
-        '.bmp',
-        '.webp',
-        '.tif',
-        '.tiff',
-        '.ppm',
-        '.pgm',
-    ),
+    input_suffixes=IMAGE_SUFFIXES,
 )
 
 # Editors and type checkers read these names in __init__.pyi. The documentation's parser

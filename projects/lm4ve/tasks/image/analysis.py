@@ -10,10 +10,16 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from torch import Tensor, nn
 
-from lm4ve.data.image_files import find_defect, read_pixels
+from lm4ve.data.image_files import MAX_PIXELS, find_defect, read_pixels
 from lm4ve.draw.pictures import Frames, pixels_of
 from lm4ve.errors import UserError
-from lm4ve.tasks.base.analysis import Layout, TaskAnalysis, prefix_of, proportional_grid
+from lm4ve.tasks.base.analysis import (
+    Layout,
+    TaskAnalysis,
+    prefix_of,
+    proportional_grid,
+    tested_field,
+)
 from lm4ve.tasks.image import TASK
 
 
@@ -29,12 +35,13 @@ class ImageAnalysis(TaskAnalysis):
         if isinstance(path, np.ndarray):
             pixels = path
         else:
-            defect = find_defect(str(path), decode=True)
+            max_pixels = tested_field(cfg, 'max_pixels', MAX_PIXELS)
+            defect = find_defect(str(path), decode=True, max_pixels=max_pixels)
             if defect:
                 raise UserError(f"The image '{path}' {defect}.")
             if has_loader:
                 return Compose(pipeline)(dict(img_path=str(path)))
-            pixels = read_pixels(path)
+            pixels = read_pixels(path, max_pixels)
         if has_loader:
             pipeline = without_loader
         else:

@@ -10,7 +10,9 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from torch import Tensor, nn
 
+from lm4ve.data.folder_listing import OTHER_ENDING, FolderListing, warn_left_out
 from lm4ve.data.image_files import read_pixels
+from lm4ve.data.suffixes import has_image_suffix
 from lm4ve.draw.pictures import Frames, pixels_of
 from lm4ve.errors import UserError
 from lm4ve.tasks.base.analysis import Layout, TaskAnalysis, prefix_of, proportional_grid
@@ -20,7 +22,6 @@ from lm4ve.tasks.video.export import decoded_by
 
 #: At most so many frames of a frame-wise model's crops and segments are shown.
 MOST_FRAMES = 32
-_FRAME_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 
 
 class VideoAnalysis(TaskAnalysis):
@@ -150,16 +151,27 @@ def _with_one_view(pipeline: list[dict], cfg: Config) -> list[dict]:
 
 
 def _read_frames(folder: Path) -> np.ndarray:
-    """Read a folder's images as one RGB array, sorted by number, then by name."""
-    files = [p for p in folder.iterdir() if p.suffix.lower() in _FRAME_SUFFIXES]
+    """Read a folder's images as one RGB array, sorted by number, then by name.
+
+    A warning names what else is in the folder.
+
+    Raises:
+        UserError: There are fewer than two frames, of several sizes, or damaged ones.
+    """
+    files = []
+    others = FolderListing()
+    for path in folder.iterdir():
+        if has_image_suffix(path):
+            files.append(path)
+        elif path.is_file():
+            others.leave_out(OTHER_ENDING, path.name)
+    warn_left_out(others, folder, 'frames')
     # Numbers need no leading zeros: 9 comes before 10.
     files.sort(key=lambda path: (len(path.stem), path.stem))
     frames = [read_pixels(path) for path in files]
     sizes = {frame.shape for frame in frames}
     if len(frames) < 2 or len(sizes) > 1:
-        raise UserError(
-            f"'{folder}' must hold two or more {_FRAME_SUFFIXES} of one size."
-        )
+        raise UserError(f"'{folder}' must hold two or more images of one size.")
     return np.stack(frames)[..., ::-1]
 
 

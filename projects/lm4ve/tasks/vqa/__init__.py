@@ -1,8 +1,7 @@
 """Visual question answering and image-text retrieval with METER: everything that is its own."""
 
+from lm4ve.data.suffixes import IMAGE_SUFFIXES
 from lm4ve.tasks.base.task import Task
-
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
 
 TASK = Task(
     name='vqa',

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from torch import Tensor, nn
 
+from lm4ve.data.image_files import MAX_PIXELS
 from lm4ve.draw.pictures import pixels_of
 from lm4ve.errors import require
 from lm4ve.tasks.base.analysis import (
@@ -20,6 +21,7 @@ from lm4ve.tasks.base.analysis import (
     Watched,
     prefix_of,
     proportional_grid,
+    tested_field,
 )
 from lm4ve.tasks.vqa import TASK
 from lm4ve.tasks.vqa.inference import list_images
@@ -68,7 +70,7 @@ class ImageTextAnalysis(TaskAnalysis):
             f'{" and ".join(given_options)}.',
         )
         texts = [options[option]] if asks else options[option].split('|')
-        (image,) = list_images(path)
+        (image,) = list_images(path, tested_field(cfg, 'max_pixels', MAX_PIXELS))
         entry = dict(
             img_path=str(image),
             text=list_texts(texts, f'--{option}'),

@@ -1,6 +1,7 @@
 """Inferencers in MMEngine's style: answer questions about images, rank images or captions."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,12 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from torch import Tensor, nn
 
-from lm4ve.data.image_files import find_defect, read_pixels
+from lm4ve.data.image_files import MAX_PIXELS, MOST_PIXELS, find_defect, read_pixels
 from lm4ve.draw.figures import to_image
 from lm4ve.draw.file_names import file_name
 from lm4ve.draw.rankings import SHOWN, Ranking, best
 from lm4ve.errors import check, require
-from lm4ve.tasks.base.analysis import tested_pipeline
+from lm4ve.tasks.base.analysis import tested_field, tested_pipeline
 from lm4ve.tasks.base.answering import AnsweringInferencer, name_of
 from lm4ve.tasks.base.inference import TaskInferencer
 from lm4ve.tasks.base.inputs import find_inputs
@@ -28,26 +29,30 @@ from lm4ve.text.words import list_texts
 Image = str | Path | np.ndarray
 
 
-def list_images(images: Image | Sequence[Image]) -> list[Image]:
+def list_images(
+    images: Image | Sequence[Image], max_pixels: int = MAX_PIXELS
+) -> list[Image]:
     """Return images, those of a folder by their names, after all were looked at.
 
     Args:
         images (str | Path | np.ndarray | Sequence): Files, folders or patterns of such,
             or arrays uint8 ``[H, W, 3]`` (BGR). Damaged files of folders and patterns
             are left out, with a warning that names them.
+        max_pixels (int): The most pixels of an image.
 
     Raises:
         UserError: There is none, or one that is named itself cannot be read.
     """
     found = find_inputs(images, TASK)
     check('the number of images', len(found.sources), least=1)
-    return [found.sources[place] for place, _ in found.read_each(_check_image)]
+    check_image = partial(_check_image, max_pixels)
+    return [found.sources[place] for place, _ in found.read_each(check_image)]
 
 
-def _check_image(image: Image) -> None:
+def _check_image(max_pixels: int, image: Image) -> None:
     """Refuse a file that cannot be read, and an array of another kind."""
     if not isinstance(image, np.ndarray):
-        defect = find_defect(str(image), decode=True)
+        defect = find_defect(str(image), decode=True, max_pixels=max_pixels)
         require(defect is None, f"'{image}' cannot be read: {defect}.")
         return
     is_image = image.ndim == 3 and image.shape[-1] == 3 and image.dtype == np.uint8
@@ -58,8 +63,11 @@ def _check_image(image: Image) -> None:
 
 
 def pixels_of_file(image: Image) -> np.ndarray:
-    """Return an image as uint8 ``[H, W, 3]``, RGB."""
-    pixels = image if isinstance(image, np.ndarray) else read_pixels(image)
+    """Return an image of :func:`list_images` as uint8 ``[H, W, 3]``, RGB."""
+    pixels = image
+    if not isinstance(image, np.ndarray):
+        # Its size was looked at when it was listed.
+        pixels = read_pixels(image, MOST_PIXELS)
     return np.ascontiguousarray(pixels[..., ::-1])
 
 
@@ -69,6 +77,11 @@ class _ImageInferencer(TaskInferencer):
     task = TASK.name
     #: Whether it needs a model that answers questions, or one that scores pairs.
     asks: bool
+
+    @property
+    def max_pixels(self) -> int:
+        """The most pixels of an image, by the config's test data set."""
+        return tested_field(self.cfg, 'max_pixels', MAX_PIXELS)
 
     def check_model(self, model: nn.Module) -> None:
         """Refuse a head of the other kind."""
@@ -139,7 +152,7 @@ class VQAInferencer(_ImageInferencer, AnsweringInferencer):
                 many questions as images.
         """
         rows: dict[str, list[Any]] = dict(
-            img_path=list_images(images), question=list_texts(question, 'question')
+            img_path=list_images(images, self.max_pixels), question=list_texts(question, 'question')
         )
         return self.ask(rows, **kwargs)
 
@@ -196,7 +209,7 @@ class RetrievalInferencer(_ImageInferencer):
             UserError: An image cannot be read, or a text is empty.
         """
         check('rank', rank, choices=('images', 'captions'))
-        found = list_images(images)
+        found = list_images(images, self.max_pixels)
         texts = list_texts(caption, 'caption')
         table = self.score(found, texts, batch_size)
         is_shown = show or out_dir is not None

@@ -18,6 +18,7 @@ from mmpretrain.datasets.custom import find_folders, get_samples
 from lm4ve.data.folder_listing import by_folder, list_files, warn_left_out
 from lm4ve.data.image_files import ImageFilesMixin
 from lm4ve.data.labels import read_list, refuse_lookalikes, refuse_other_order
+from lm4ve.data.suffixes import IMAGE_SUFFIXES
 from lm4ve.errors import UserError, listing
 from lm4ve.files import leads_outside
 from lm4ve.registry import DATASETS
@@ -32,6 +33,7 @@ class CheckedImageMixin(ImageFilesMixin):
             unreadable or no image at all: see :mod:`lm4ve.data.integrity`.
         verify (bool, optional): Whether all images are decoded when the data set is
             loaded (about 0.25 ms per image and core). Default: where they are scored.
+        max_pixels (int): See :class:`lm4ve.data.image_files.ImageFilesMixin`.
         *args, **kwargs: Passed to the data set.
 
     Raises:
@@ -242,11 +244,12 @@ class CheckedImageNet(CheckedImageMixin, ImageNet):
     Args:
         data_root, split, data_prefix, ann_file, metainfo: Passed to mmpretrain's
             ``ImageNet``. The splits 'val' and 'test' set ``test_mode``.
-        on_corrupt, verify: See :class:`CheckedImageMixin`.
+        on_corrupt, verify, max_pixels: See :class:`CheckedImageMixin`.
         **kwargs: Passed to ``CustomDataset``.
     """
 
     layout = 'train/<wnid>/*.JPEG and val/<wnid>/*.JPEG'
+    IMG_EXTENSIONS = IMAGE_SUFFIXES
 
     def __init__(self, data_root: str = '', split: str = '', **kwargs) -> None:
         kwargs.setdefault('test_mode', split in ('val', 'test'))
@@ -270,7 +273,18 @@ class CheckedImageNet(CheckedImageMixin, ImageNet):
 
 @DATASETS.register_module()
 class CheckedImageFolder(CheckedImageMixin, CustomDataset):
-    """mmpretrain's ``CustomDataset`` with the checks of :class:`CheckedImageMixin`."""
+    """mmpretrain's ``CustomDataset`` with the checks of :class:`CheckedImageMixin`.
+
+    Args:
+        *args: Passed to ``CustomDataset``.
+        extensions (Sequence[str]): The endings of images.
+        **kwargs: Passed on as well.
+    """
+
+    def __init__(
+        self, *args: Any, extensions: Sequence[str] = IMAGE_SUFFIXES, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, extensions=extensions, **kwargs)
 
     @classmethod
     def find_missing(cls, node: Mapping[str, Any], field: str) -> list[Missing]:

@@ -11,6 +11,7 @@ from mmengine import fileio
 from mmpretrain.datasets import CustomDataset
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 
+from lm4ve.data.suffixes import IMAGE_SUFFIXES
 from lm4ve.errors import UserError, listing
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.image.datasets.folders import CheckedImageMixin, refuse_empty
@@ -77,6 +78,7 @@ class ImageNetVariant(CheckedImageMixin, CustomDataset):
         # SubsetAccuracy reads the subset.
         metainfo = dict(subset=sorted(self.class_indices.values()), **(metainfo or {}))
         kwargs.setdefault('test_mode', True)
+        kwargs.setdefault('extensions', IMAGE_SUFFIXES)
         super().__init__(
             data_root=data_root, data_prefix=data_prefix, metainfo=metainfo, **kwargs
         )
