@@ -222,6 +222,12 @@ DEFECTS = [
         r'self\.drop_prob = drop_prob',
     ),
     Defect(
+        'decode_without_notes',
+        'mmcv.image.io:imfrombytes',
+        r'cv2\.imdecode\(img_np',
+        'iCCP|chunk',
+    ),
+    Defect(
         'import_without_operators',
         'mmcv.utils.ext_loader:load_ext',
         'import_module',

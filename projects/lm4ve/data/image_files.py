@@ -286,9 +286,7 @@ class ImageFilesMixin(IntegrityMixin):
     scan_decodes = True
     remembered_as: str | None = 'image'
 
-    def __init__(
-        self, *args: Any, max_pixels: int = MAX_PIXELS, **kwargs: Any
-    ) -> None:
+    def __init__(self, *args: Any, max_pixels: int = MAX_PIXELS, **kwargs: Any) -> None:
         check('dataset.max_pixels', max_pixels, least=1, most=MOST_PIXELS)
         self.max_pixels = max_pixels
         super().__init__(*args, **kwargs)
@@ -299,9 +297,12 @@ class ImageFilesMixin(IntegrityMixin):
 
     def find_defect(self, path: str, decode: bool = False) -> str | None:
         """Return what is wrong with an image file, or None."""
-        return find_defect(
-            path, decode, self._backend_args, max_pixels=self.max_pixels
-        )
+        return find_defect(path, decode, self._backend_args, max_pixels=self.max_pixels)
+
+    def read_file(self, path: str) -> bytes:
+        """Return the content of an image file, as the pipeline's loader gets it."""
+        content: bytes = fileio.get(path, backend_args=self._backend_args)
+        return content
 
     @property
     def _backend_args(self) -> dict | None:

@@ -21,6 +21,7 @@ from lm4ve.dry_run.processes import check_processes
 from lm4ve.dry_run.resume import check_resume
 from lm4ve.dry_run.schedule import check_schedule
 from lm4ve.dry_run.steps import check_steps
+from lm4ve.dry_run.twins import check_twins
 from lm4ve.dry_run.weights import check_weights
 from lm4ve.dry_run.workers import check_workers
 
@@ -51,6 +52,7 @@ CHECKS = (
     # Data sets share out their files over the processes while they are built.
     Check('data', check_data, needs=('inputs',), together=True),
     Check('files', check_files, needs=('data',)),
+    Check('twins', check_twins, needs=('data',)),
     Check('memory', check_memory, needs=('weights', 'data')),
     # Before anything computes: a process that forks its workers later may block them.
     Check('workers', check_workers, needs=('data',)),

@@ -10,12 +10,12 @@ import numpy as np
 from PIL import Image
 
 from lm4ve.data.image_files import (
-    DamagedPictureError,
     find_defect,
     open_image,
     read_pixels,
 )
 from lm4ve.files import is_storage_error
+
 
 def read_picture(path: str | Path) -> Image.Image:
     """Read a picture as 8-bit RGB, with the pixels that the configs read from its file.

@@ -64,8 +64,9 @@ def _check_image(max_pixels: int, image: Image) -> None:
 
 def pixels_of_file(image: Image) -> np.ndarray:
     """Return an image of :func:`list_images` as uint8 ``[H, W, 3]``, RGB."""
-    pixels = image
-    if not isinstance(image, np.ndarray):
+    if isinstance(image, np.ndarray):
+        pixels = image
+    else:
         # Its size was looked at when it was listed.
         pixels = read_pixels(image, MOST_PIXELS)
     return np.ascontiguousarray(pixels[..., ::-1])
@@ -152,7 +153,8 @@ class VQAInferencer(_ImageInferencer, AnsweringInferencer):
                 many questions as images.
         """
         rows: dict[str, list[Any]] = dict(
-            img_path=list_images(images, self.max_pixels), question=list_texts(question, 'question')
+            img_path=list_images(images, self.max_pixels),
+            question=list_texts(question, 'question'),
         )
         return self.ask(rows, **kwargs)
 
