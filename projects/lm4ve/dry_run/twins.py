@@ -7,7 +7,6 @@ are among it.
 
 import random
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 from typing import Any
@@ -83,8 +82,9 @@ def _draw(plan: Plan) -> tuple[int, list[_Picture]]:
     """Return how many samples have files of pictures, and those that are compared."""
     sources = []
     for split, loader in plan.loaders.items():
-        for dataset in _own_datasets(loader.dataset):
-            sources.append((split, dataset))
+        for dataset in datasets_within(loader.dataset):
+            if isinstance(dataset, ImageFilesMixin):
+                sources.append((split, dataset))
     total = sum(len(dataset) for _, dataset in sources)
     share = min(1.0, _COMPARED / max(1, total))
     draw = random.Random(0)
@@ -98,16 +98,6 @@ def _draw(plan: Plan) -> tuple[int, list[_Picture]]:
             picture = _Picture(dataset, path, split, info.get('gt_label'))
             drawn.setdefault((split, path), picture)
     return total, list(drawn.values())
-
-
-def _own_datasets(dataset: Any) -> Iterator[ImageFilesMixin]:
-    """Yield the data sets of pictures within one, unless a wrapper leaves samples out."""
-    within = list(datasets_within(dataset))
-    if len(dataset) < sum(len(part) for part in within):
-        return  # such as the folds of one data set
-    for part in within:
-        if isinstance(part, ImageFilesMixin):
-            yield part
 
 
 def _shrink_until(
@@ -142,13 +132,13 @@ def _describe(groups: list[list[_Picture]]) -> str:
     sentences = []
     if shared:
         sentences.append(
-            f'{len(shared)} pictures are in train and val, whose score is too high: '
+            f'{len(shared)} picture(s) are in train and val, whose score is too high: '
             f'{listing(shared, _NAMED)}. Fix: remove one of each; '
             'tools/image/split_folder.py keeps them on one side.'
         )
     if contradicting:
         sentences.append(
-            f'{len(contradicting)} pictures have several labels: '
+            f'{len(contradicting)} picture(s) have several labels: '
             f'{listing(contradicting, _NAMED)}. Fix: remove the wrong ones.'
         )
     return ' '.join(sentences)
