@@ -1,6 +1,7 @@
 """The configs of "Your own data" train, test and predict on made-up files of their layouts."""
 
 import os
+import shlex
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from tests.helpers.image import images
 from tests.helpers.motion.argoverse2_files import write_argoverse2
 from tests.helpers.pointcloud.clouds import cloud, write_cloud
 from tests.helpers.rooms.scenes import write_sqa3d
-from tests.helpers.tools import run_command
+from tests.helpers.tools import run_command, run_tool_here
 from tests.helpers.video.videos import write_list, write_noise
 from tests.helpers.vqa.files import write_csv, write_image
 
@@ -104,7 +105,8 @@ def test_config_trains_tests_and_predicts(name, folder):
     run = f'work_dirs/{stem}'
     commands = []
     for block in BLOCKS:
-        if block.language == 'bash' and stem in block.code:
+        is_split = 'split_folder' in block.code
+        if block.language == 'bash' and stem in block.code and not is_split:
             commands.extend(block.commands)
     commands += [
         f'lm4ve train {name} --cfg-options {SHORT} {OPTIONS} {options}',
@@ -120,14 +122,23 @@ def test_config_trains_tests_and_predicts(name, folder):
 
 def test_a_folder_of_classes_is_split_into_train_and_val(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / 'photos').mkdir()
-    (tmp_path / 'photos/notes.txt').touch()
-    images.fill(tmp_path / 'photos', ('cat', 'dog'))
+    images.fill(tmp_path / 'photos', ('cat', 'dog'), count=5)
+    Path('photos/notes.txt').touch()
+    for suffix in ('.jpg', '.webp'):
+        twin = images.encode(seed=99, suffix='.png')
+        Path(f'photos/cat/twin{suffix}').write_bytes(twin)
     before = {path.name for path in Path('photos/cat').iterdir()}
-    (code,) = [code for code in PYTHON if not code.startswith('# ')]
-    exec(compile(code, PAGE, 'exec'), {})
+    (command,) = [
+        command
+        for block in BLOCKS
+        if 'split_folder' in block.code
+        for command in block.commands
+    ]
+    _, tool, *arguments = shlex.split(command, comments=True)
+    run_tool_here(tool.removeprefix('tools/'), *arguments)
     for name in ('cat', 'dog'):
         train = {path.name for path in Path('data/photos/train', name).iterdir()}
         val = {path.name for path in Path('data/photos/val', name).iterdir()}
         assert train and val and not train & val
+        assert len({'twin.jpg', 'twin.webp'} & val) in (0, 2)
     assert {path.name for path in Path('photos/cat').iterdir()} == before

@@ -15,10 +15,9 @@ scanned digits of 8 x 8 pixels as JPEG of quality 90, and none of 75, whose loss
 large as what lies between two digits.
 
 Taken for twins are different pictures that look the same but for noise, such as neighboring
-frames of a film. Pictures of one color are twins where
-they are equal. Among scikit-learn's 1,797 scanned digits there is no
-such pair, at 8, 28 or 256 pixels: small versions of the two that are most alike differ by 30
-of 255, where those of twins may differ by 8.
+frames of a film. Pictures of one color are twins where they are equal. Among scikit-learn's
+1,797 scanned digits there is no such pair, at 8, 28 or 256 pixels: small versions of the two
+that are most alike differ by 30 of 255, where those of twins may differ by 8.
 """
 
 from collections.abc import Callable, Sequence

@@ -45,7 +45,7 @@ class CheckedImageMixin(ImageFilesMixin):
     Local folders are read by :mod:`lm4ve.data.folder_listing`: each real file once,
     nothing hidden; files that are left out are named in a warning.
 
-    The check costs some 10 microseconds per image in training (see
+    The check costs some 40 microseconds per image in training (see
     :func:`lm4ve.data.image_files.find_defect`, also for what it cannot find);
     formats other than JPEG and PNG are decoded three times.
     """
