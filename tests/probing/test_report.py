@@ -12,6 +12,7 @@ from mmengine.logging import MMLogger
 from PIL import Image
 from sklearn.metrics import confusion_matrix, recall_score
 
+from lm4ve.data.image_files import DamagedPictureError
 from lm4ve.draw.figures import to_image
 from lm4ve.errors import UserError
 from lm4ve.probing.data import ProbeData, read_data
@@ -21,7 +22,6 @@ from lm4ve.probing.heads import ProfiledHead
 from lm4ve.probing.heard_warnings import hear_warnings
 from lm4ve.probing.items import DatasetItem
 from lm4ve.probing.mistakes import class_recalls, list_confusions, only_right_in
-from lm4ve.probing.pictures import DamagedPictureError
 from lm4ve.probing.plan import Plan
 from lm4ve.probing.plot import draw_study
 from lm4ve.probing.report import claim_folder, write_report

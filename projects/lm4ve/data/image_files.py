@@ -6,7 +6,6 @@ this check.
 """
 
 import io
-import os
 from typing import Any, BinaryIO
 
 import cv2
@@ -23,7 +22,7 @@ from lm4ve.pixels.png import without_notes
 #: The most pixels that are decoded by default: Pillow's limit. They take 0.5 GB.
 MAX_PIXELS = 178_956_970
 #: The most that ``max_pixels`` may be: OpenCV decodes no more.
-MOST_PIXELS = int(os.environ.get('OPENCV_IO_MAX_IMAGE_PIXELS') or 2**30)
+MOST_PIXELS = 2**30
 _JPEG = b'\xff\xd8\xff'
 #: The first and the last bytes of a JPEG and of a PNG. Inside a JPEG's pixel data the
 #: end marker cannot occur, so a file cut anywhere does not end with it.
@@ -183,11 +182,7 @@ def find_defect(
 
 
 def _has_ends(path: str, max_pixels: int) -> bool:
-    """Return whether a local file begins and ends as a JPEG or PNG; reads nothing else.
-
-    Raises:
-        TooLargeError: It has more pixels than ``max_pixels``.
-    """
+    """Return whether a local file begins and ends as a JPEG or PNG; reads nothing else."""
     with open(path, 'rb') as file:
         head = file.read(_LENGTH)
         size = file.seek(0, io.SEEK_END)
@@ -198,14 +193,10 @@ def _has_ends(path: str, max_pixels: int) -> bool:
 
 
 def _has_header(file: BinaryIO, path: str, max_pixels: int) -> bool:
-    """Return whether a file has an image's header.
-
-    Raises:
-        TooLargeError: It has more pixels than ``max_pixels``.
-    """
+    """Return whether a file has an image's header, with at most ``max_pixels``."""
     try:
         open_image(file, path, max_pixels)
-    except (MemoryError, TooLargeError):
+    except MemoryError:
         raise
     except Exception:
         # Pillow's readers raise anything; decoding says what is wrong.
@@ -253,6 +244,8 @@ def _decode(data: bytes, path: Any, opencv: bool, max_pixels: int) -> str | None
             if decode_pixels(data) is None:
                 return 'cannot be decoded by OpenCV'
     except TooLargeError:
+        if data.startswith(_JPEG) and max_pixels > _JPEG_PIXELS * len(data):
+            return f'is damaged: {len(data)} bytes cannot hold {max_pixels / 1e6:.0f} megapixels'
         # A large image is not a broken one.
         raise
     except UnidentifiedImageError:

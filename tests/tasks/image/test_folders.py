@@ -87,6 +87,12 @@ def test_damaged_size_is_refused_before_decoding(tmp_path):
     size = data.index(b'\xff\xc0') + 5  # height and width, two bytes each
     path = write(tmp_path / 'x.jpg', data[:size] + b'\x20\0\x20\0' + data[size + 4 :])
     assert 'cannot hold 67 megapixels' in find_defect(path, decode=True)
+    # A size above the limit of pixels is damage here, too.
+    path = write(
+        tmp_path / 'x.jpg', data[:size] + b'\xff\xff\xff\xff' + data[size + 4 :]
+    )
+    for decode in (False, True):
+        assert 'cannot hold 179 megapixels' in find_defect(path, decode)
     # As few bytes as JPEG needs for so many pixels.
     blank = cv2.imencode(
         '.jpg', np.zeros((4000, 4000), np.uint8), (cv2.IMWRITE_JPEG_OPTIMIZE, 1)

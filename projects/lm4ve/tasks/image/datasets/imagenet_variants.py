@@ -51,7 +51,7 @@ class ImageNetVariant(CheckedImageMixin, CustomDataset):
         variant (str): 'a', 'r' or 'sketch'.
         data_root (str): The folder of the class folders.
         data_prefix (str): A folder between ('sketch' in ImageNet-Sketch's archive).
-        on_corrupt, verify: See :class:`lm4ve.tasks.image.CheckedImageMixin`.
+        on_corrupt, verify, max_pixels: See :class:`lm4ve.tasks.image.CheckedImageMixin`.
         **kwargs: Passed to mmpretrain's ``CustomDataset``; ``test_mode`` is on.
 
     ``gt_label`` is an index among the 1,000 classes. ``metainfo`` has all their

@@ -24,7 +24,7 @@ class ImageNetShards(CheckedImageMixin, BaseDataset):
     Args:
         data_root (str): The folder; local.
         split (str): The name of the index. 'val' and 'test' set ``test_mode``.
-        on_corrupt, verify: See :class:`lm4ve.tasks.image.CheckedImageMixin`. Files that
+        on_corrupt, verify, max_pixels: See :class:`lm4ve.tasks.image.CheckedImageMixin`. Files that
             the tool has left out count as damaged samples.
         **kwargs: Passed to mmpretrain's ``BaseDataset``; ``classes`` or ``metainfo``
             for other classes than ImageNet's.

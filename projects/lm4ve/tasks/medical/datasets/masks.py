@@ -18,6 +18,7 @@ class CheckedSegDataset(ImageFilesMixin, BaseSegDataset):
 
     Args:
         *args: Passed to ``BaseSegDataset``.
+        max_pixels (int): See :class:`lm4ve.data.image_files.ImageFilesMixin`.
         on_corrupt, verify: See :class:`lm4ve.data.integrity.IntegrityMixin`. A sample is
             damaged if its picture or its mask is.
         **kwargs: Passed on as well.
@@ -49,7 +50,13 @@ class CheckedSegDataset(ImageFilesMixin, BaseSegDataset):
         mask = self._mask_of.get(path)
         if defect is not None or mask is None:
             return defect
-        defect = find_defect(mask, decode, self._backend_args, opencv=False)
+        defect = find_defect(
+            mask,
+            decode,
+            self._backend_args,
+            opencv=False,
+            max_pixels=self.max_pixels,
+        )
         if defect is None:
             return None
         return f"has the mask '{mask}', which {defect}"

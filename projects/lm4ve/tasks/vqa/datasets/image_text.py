@@ -29,6 +29,7 @@ class ImageTextDataset(ImageFilesMixin, TextDataset):
         on_corrupt, verify: See :class:`lm4ve.data.integrity.IntegrityMixin`. An
             image with several texts is read once in the scan. Empty texts count as
             damage, too.
+        max_pixels (int): See :class:`lm4ve.data.image_files.ImageFilesMixin`.
         **kwargs: Passed to MMEngine's ``BaseDataset``.
     """
 
