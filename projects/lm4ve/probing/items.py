@@ -11,7 +11,7 @@ import numpy as np
 from mmengine import fileio
 from PIL import Image
 
-from lm4ve.data.image_files import DamagedPictureError, shows_through
+from lm4ve.data.image_files import MAX_PIXELS, DamagedPictureError, shows_through
 from lm4ve.data.shards import PREFIX
 from lm4ve.data.twins import shrink, shrink_pixels
 from lm4ve.probing.pictures import (
@@ -59,7 +59,8 @@ def load_item(item: Item) -> Any:
     if 'img' in info:
         return picture_of_array(info['img'], _innermost_class(item.dataset))
     if 'img_path' in info:
-        return read_picture(info['img_path'])
+        max_pixels = getattr(item.dataset, 'max_pixels', MAX_PIXELS)
+        return read_picture(info['img_path'], max_pixels)
     return info
 
 

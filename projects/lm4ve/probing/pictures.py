@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from lm4ve.data.image_files import (
+    MAX_PIXELS,
     find_defect,
     open_image,
     read_pixels,
@@ -17,20 +18,21 @@ from lm4ve.data.image_files import (
 from lm4ve.files import is_storage_error
 
 
-def read_picture(path: str | Path) -> Image.Image:
+def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Read a picture as 8-bit RGB, with the pixels that the configs read from its file.
 
     :func:`lm4ve.data.image_files.decode_pixels` decodes it, as everywhere.
 
     Args:
         path (str | Path): A file, or an entry of a shard.
+        max_pixels (int): The most pixels of a picture.
 
     Raises:
         DamagedPictureError: The content cannot be decoded.
-        TooLargeError: It has more pixels than are read.
+        TooLargeError: It has more pixels than ``max_pixels``.
         OSError: The file cannot be read; another try may succeed.
     """
-    bgr = read_pixels(path)
+    bgr = read_pixels(path, max_pixels)
     return Image.fromarray(np.ascontiguousarray(bgr[..., ::-1]))
 
 
