@@ -116,8 +116,10 @@ def test_only_tables_name_modules_above_them():
 
 
 def test_the_table_of_tasks_imports_nothing_of_a_task():
+    # Neither of these imports a task, OpenCV or torchvision.
+    light = {'lm4ve.tasks.base.task', 'lm4ve.data.suffixes'}
     for name in TASKS:
-        assert [*imports(f'lm4ve.tasks.{name}')] == ['lm4ve.tasks.base.task']
+        assert {*imports(f'lm4ve.tasks.{name}')} <= light
 
 
 #: Registering modules lie in these, for every task, each a module or a package.
