@@ -38,6 +38,7 @@ ROWS = [
     'weights',
     'data',
     'files',
+    'twins',
     'memory',
     'workers',
     'schedule',
