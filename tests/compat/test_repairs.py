@@ -96,6 +96,17 @@ DEFECTS = [
         'should_update',
     ),
     Defect(
+        'save_after_updates',
+        'mmengine.hooks:CheckpointHook.after_train_iter',
+        'every_n_train_iters',
+        'should_update',
+    ),
+    Defect(
+        'count_from_an_update',
+        'mmengine.optim:OptimWrapper.initialize_count_status',
+        '_inner_count = init_counts',
+    ),
+    Defect(
         'delete_own_files_only',
         'mmengine.hooks:CheckpointHook.before_train',
         r"get_info\(\s*'best_ckpt'",

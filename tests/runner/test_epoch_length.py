@@ -157,8 +157,9 @@ def test_updates_fit_epochs_after_a_change(epochs, tmp_path):
 
 def test_gradients_of_an_epoch_that_begins_anew_are_left_out(tmp_path):
     cfg = accumulating.config(2, recipe=8, work_dir=tmp_path / 'before')
-    save_each_iteration(cfg)
-    accumulating.train(cfg)
+    cfg.custom_hooks.append(dict(type='SaveWithinUpdateHook', after=18))
+    cfg.custom_hooks.append(dict(type='KillHook', after=18))
+    train(cfg)
     checkpoint = tmp_path / 'before/iter_18.pth'
     assert torch.load(checkpoint, weights_only=True)['lm4ve_gradients']
     weights = []

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from lm4ve.errors import UserError
 from lm4ve.runner.command_line import build_runner
 from lm4ve.runner.console import FOREIGN
+from tests.helpers.runner import accumulating as accumulating  # registers its hooks
 from tests.helpers.runner.random_run import EPOCHS, READ, STEPS, Killed, config
 from tools.dev.check_resume import is_same, state_of
 
@@ -181,10 +182,50 @@ def test_training_beyond_a_schedule_is_refused(tmp_path):
         train(tmp_path, interval=STEPS, param_scheduler=cycle)
 
 
-def test_accumulated_gradients_survive_resume(tmp_path):
-    optim = dict(optimizer=dict(type='AdamW', lr=1e-2), accumulative_counts=4)
-    cut_and_resume(tmp_path, kill=7, optim_wrapper=optim)
+#: Updates of three iterations, and one of two at the end of an epoch of five.
+OF_THREE = dict(optimizer=dict(type='AdamW', lr=1e-2), accumulative_counts=3)
+
+
+def saved_at(folder: Path) -> list[int]:
+    """Return after which iterations the checkpoints of a folder were written."""
+    return sorted(int(path.stem.removeprefix('iter_')) for path in folder.glob('*.pth'))
+
+
+@pytest.mark.parametrize('runner_type', ['Runner', 'FlexibleRunner'])
+@pytest.mark.parametrize('hook', ['lm4ve.AtomicCheckpointHook', 'CheckpointHook'])
+def test_checkpoints_are_written_at_the_end_of_an_update(hook, runner_type, tmp_path):
+    """An interval that ends within one is saved at its end."""
+    saving = dict(checkpoint=dict(type=hook, by_epoch=False, interval=4))
+    options = dict(optim_wrapper=OF_THREE, default_hooks=saving)
+    if runner_type == 'FlexibleRunner':
+        strategy = dict(type='SingleDeviceStrategy')
+        options.update(runner_type=runner_type, strategy=strategy, env_cfg=dict())
+    cut_and_resume(tmp_path, kill=12, **options)
+    assert saved_at(tmp_path / 'cut') == [5, 8, 13, 15]
+    for path in (tmp_path / 'cut').glob('*.pth'):
+        assert 'lm4ve_gradients' not in torch.load(path, weights_only=True)
     assert_equal_runs(tmp_path)
+
+
+def test_file_with_the_gradients_of_an_update_resumes_bit_equal(tmp_path):
+    """As earlier versions wrote it."""
+    average = dict(type='EMAHook', momentum=0.1)
+    old = dict(type='SaveWithinUpdateHook', after=7)
+    options = dict(interval=STEPS, optim_wrapper=OF_THREE)
+    train(tmp_path / 'whole', **options)
+    train(tmp_path / 'cut', kill=7, hooks=[average, old], **options)
+    content = torch.load(tmp_path / 'cut/iter_7.pth', weights_only=True)
+    assert content['lm4ve_gradients']
+    train(tmp_path / 'cut', resume=True, **options)
+    assert_equal_runs(tmp_path)
+
+
+def test_resume_after_a_short_update_does_not_warn(tmp_path):
+    cfg = config(tmp_path, interval=STEPS, optim_wrapper=OF_THREE, kill=6)
+    with pytest.raises(Killed):
+        build_runner(cfg).train()
+    again = config(tmp_path, interval=STEPS, optim_wrapper=OF_THREE, resume=True)
+    assert not [text for text in warnings_of(again) if 'is lost' in text]
 
 
 @pytest.mark.parametrize('hook', [None, 'EMAHook', 'lm4ve.KeptEMAHook'])

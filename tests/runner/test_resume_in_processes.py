@@ -49,6 +49,27 @@ def test_processes_draw_numbers_of_their_own_and_again_after_a_resume(tmp_path):
         assert again['weights'] == once['weights']
 
 
+def test_resume_of_added_up_gradients_equals_an_undisturbed_run(tmp_path):
+    """An update adds up three iterations; the interval ends within the second one."""
+
+    def make(work_dir: str) -> Config:
+        cfg = accumulating.config(2, recipe=12, work_dir=tmp_path / work_dir)
+        cfg.default_hooks.checkpoint.update(by_epoch=False, interval=5)
+        return cfg
+
+    write(tmp_path, 'whole', make('whole'))
+    whole = train_both(tmp_path, 'whole')
+    cut = make('cut')
+    cut.custom_hooks.append(dict(type='KillHook', after=7))
+    write(tmp_path, 'cut', cut)
+    train_both(tmp_path, 'cut')
+    assert [path.name for path in (tmp_path / 'cut').glob('*.pth')] == ['iter_6.pth']
+    write(tmp_path, 'again', make('cut'), start='newest')
+    for once, again in zip(whole, train_both(tmp_path, 'again'), strict=True):
+        assert again['drawn'] == once['drawn'][6:]
+        assert again['weights'] == once['weights']
+
+
 def test_first_process_draws_what_a_single_one_does(tmp_path):
     write(tmp_path, 'two', small(tmp_path, 'two'))
     first, _ = train_both(tmp_path, 'two')

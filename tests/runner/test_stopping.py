@@ -163,6 +163,52 @@ def test_stop_in_a_validation_saves_weights_and_not_their_average(tmp_path):
     assert_equal_ends(stopped, tmp_path / 'whole')
 
 
+#: Updates of three iterations, of which two are left for the last of an epoch of five.
+OF_THREE = dict(optimizer=dict(type='AdamW', lr=1e-2), accumulative_counts=3)
+
+
+@pytest.mark.parametrize('at, saved', [(6, 8), (8, 8), (9, 10)])
+def test_signal_within_an_update_waits_for_its_end(at, saved, tmp_path):
+    options = dict(optim_wrapper=OF_THREE)
+    assert train(tmp_path / 'whole', **options) == 0
+    stopped = tmp_path / 'stopped'
+    stop = dict(number=int(signal.SIGTERM), train=at)
+    assert train(stopped, stop, **options) == 143
+    assert names(stopped) == [f'iter_{saved}.pth']
+    assert train(stopped, **options) == 0
+    assert_equal_ends(stopped, tmp_path / 'whole')
+
+
+def test_loop_by_iterations_validates_and_stops_between_updates(tmp_path):
+    """So that the best checkpoint, and that of a signal, lack no gradients."""
+    saving = dict(
+        type='lm4ve.AtomicCheckpointHook',
+        by_epoch=False,
+        interval=5,
+        save_best='score',
+        rule='greater',
+    )
+    options = dict(
+        loop=dict(by_epoch=False, max_iters=13, val_interval=4),
+        default_hooks=dict(checkpoint=saving),
+        optim_wrapper=OF_THREE,
+        **validation(),
+    )
+    options['val_evaluator'][0]['values'] = [1.0, 2.0, 3.0, 4.0]
+    assert train(tmp_path / 'whole', **options) == 0
+    assert names(tmp_path / 'whole') == [
+        'best_score_iter_13.pth',
+        *(f'iter_{at}.pth' for at in (12, 13, 6, 9)),
+    ]
+    stopped = tmp_path / 'stopped'
+    stop = dict(number=int(signal.SIGTERM), val=2)
+    assert train(stopped, stop, **options) == 143
+    assert names(stopped) == ['iter_6.pth']
+    assert train(stopped, **options) == 0
+    ends = [state_of(tmp_path / f'{name}/iter_13.pth') for name in ('whole', 'stopped')]
+    assert is_same(*ends)
+
+
 def test_flexible_runner_saves_after_the_validation(tmp_path):
     flexible = dict(
         runner_type='FlexibleRunner',

@@ -142,6 +142,16 @@ register(
     'lm4ve.compat.mmengine_average_of_updates:average_after_updates',
 )
 register(
+    'mmengine.hooks',
+    'mmengine.hooks:CheckpointHook.after_train_iter',
+    'lm4ve.compat.mmengine_lost_gradients:save_after_updates',
+)
+register(
+    'mmengine.optim',
+    'mmengine.optim:OptimWrapper.initialize_count_status',
+    'lm4ve.compat.mmengine_lost_gradients:count_from_an_update',
+)
+register(
     'mmengine.runner',
     'mmengine.hooks:CheckpointHook.before_train',
     'lm4ve.compat.mmengine_foreign_files:delete_own_files_only',

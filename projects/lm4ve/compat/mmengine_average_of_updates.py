@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import wrapt
-from mmengine.optim import OptimWrapper, OptimWrapperDict
+
+from lm4ve.compat.mmengine_lost_gradients import ended_update
 
 
 def average_after_updates(hook_class: Any) -> None:
@@ -23,17 +24,5 @@ def _average_after_update(
 ) -> None:
     """Average by MMEngine's ``average`` if the optimizer has just acted."""
     runner = kwargs.get('runner', args[0] if args else None)
-    if has_acted(runner):
+    if ended_update(runner):
         average(*args, **kwargs)
-
-
-def has_acted(runner: Any) -> bool:
-    """Return whether the optimizer has changed the weights after the last iteration.
-
-    It has not between the iterations of an accumulation. Several optimizers, which act
-    as their model says, and those of other frameworks count as having acted.
-    """
-    wrapper = runner.optim_wrapper
-    if not isinstance(wrapper, OptimWrapper) or isinstance(wrapper, OptimWrapperDict):
-        return True
-    return bool(wrapper.should_update())

@@ -11,10 +11,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.optim import OptimWrapper, OptimWrapperDict
 
+from lm4ve.compat.mmengine_lost_gradients import begin_update, counts_of
 from lm4ve.errors import UserError, check
 
+#: What is said before a training whose updates add up gradients.
+SAVES_AT_END = (
+    'A checkpoint is written at its end, also at a signal; if the kill comes first, the '
+    'last one stands.'
+)
 #: The value of ``accumulative_counts`` that stands for a number by the recipe's batch.
 AUTO = 'auto'
 _FIELD = 'optim_wrapper.accumulative_counts'
@@ -85,22 +90,30 @@ def describe_update(cfg: Config, processes: int) -> str:
     return f'an update adds up {iterations} iterations: {whole} samples'
 
 
-def end_epochs_with_updates(runner: Any, done: int, length: int) -> None:
+def end_epochs_with_updates(runner: Any, left: int) -> None:
     """Let the last iterations of an epoch be an update, also if they are fewer.
 
-    MMEngine adds up across epochs. Then a checkpoint at the end of an epoch lies between
-    two updates, and that of several processes lacks their gradients.
+    MMEngine adds up across epochs. Then the weights that are validated and saved at the
+    end of an epoch lack the gradients of its last iterations.
 
     Args:
-        runner (Runner): Before the epoch.
-        done (int): Iterations of this epoch that were done before a resume.
-        length (int): Iterations of an epoch.
+        runner (Runner): Before the epoch, or before what is left of it.
+        left (int): How many iterations are left of the epoch.
+    """
+    if counts_of(runner) > 1:
+        begin_update(runner.optim_wrapper, left)
+
+
+def go_on_within_update(runner: Any, done: int) -> None:
+    """Go on within an update, whose first iterations were done before a resume.
+
+    Args:
+        runner (Runner): Before its first iteration.
+        done (int): Iterations of this epoch, or of a training without epochs, that were
+            done before the resume.
     """
     wrapper = runner.optim_wrapper
-    if not isinstance(wrapper, OptimWrapper) or isinstance(wrapper, OptimWrapperDict):
-        return
-    if length % wrapper._accumulative_counts != 0:
-        wrapper.initialize_count_status(runner.model, done, length)
+    begin_update(wrapper, wrapper._max_counts, added=done % counts_of(runner))
 
 
 def _scales_rate(cfg: Config) -> bool:

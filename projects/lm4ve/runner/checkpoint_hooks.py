@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import get_world_size, is_main_process
+from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import Hook
-from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from lm4ve.blocks.provenance import accept_records
+from lm4ve.compat.mmengine_lost_gradients import counts_of
 from lm4ve.compat.mmengine_runner_state import (
     source_of,
     starts_training,
@@ -29,6 +29,7 @@ from lm4ve.compat.mmengine_save_order import SavesBeforeDeleting
 from lm4ve.files import clear_left_behind, write_atomically
 from lm4ve.llm.finite import check_finite
 from lm4ve.registry import HOOKS
+from lm4ve.runner.accumulation import go_on_within_update
 from lm4ve.runner.checkpoint_files import load_strictly, select_state
 from lm4ve.runner.plain_data import restore_histories, to_plain
 from lm4ve.runner.same_data import SameDataHook, innermost
@@ -36,7 +37,7 @@ from lm4ve.runner.stop_hook import save_iteration
 from lm4ve.runner.trained_config import Use, compare_with_training
 
 Checkpoint = dict[str, Any]
-#: The key of accumulated gradients in a checkpoint.
+#: The key of accumulated gradients in a checkpoint of an earlier version.
 GRADIENTS = 'lm4ve_gradients'
 
 
@@ -66,26 +67,34 @@ class AtomicCheckpointHook(SavesBeforeDeleting):
         self._gradients: dict[str, torch.Tensor] = {}
 
     def before_train(self, runner: Runner) -> None:
-        """Restore accumulated gradients of a resumed run, and prepare the folder.
+        """Prepare the folder.
 
         Local files will be written by the atomic backend, and half-written files of
         killed runs are deleted.
         """
         super().before_train(runner)
-        if runner.iter > 0:
-            self._restore_gradients(runner)
-        self._gradients = {}
         is_local = isinstance(self.file_backend, LocalBackend)
         if is_local and not self.backend_args and not self.file_client_args:
             self.backend_args = dict(backend='lm4ve_atomic')
             if is_main_process():
                 self._clear_left_behind(runner)
 
-    def _restore_gradients(self, runner: Runner) -> None:
-        """Set the gradients that the resumed checkpoint has of the model's parameters."""
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None
+    ) -> None:
+        """Go on within the update in which the resumed checkpoint was written.
+
+        Earlier versions wrote such files, with the gradients of the update's first
+        iterations. Now a checkpoint is written at the end of an update.
+        """
+        gradients = self._gradients
+        self._gradients = {}
+        if not gradients or runner.iter == 0 or counts_of(runner) == 1:
+            return
         for name, parameter in runner.model.named_parameters():
-            if name in self._gradients:
-                parameter.grad = self._gradients[name].to(parameter)
+            if name in gradients:
+                parameter.grad = gradients[name].to(parameter)
+        go_on_within_update(runner, batch_idx)
 
     def _clear_left_behind(self, runner: Runner) -> None:
         """Delete half-written files in the run's folders, and log which."""
@@ -94,29 +103,6 @@ class AtomicCheckpointHook(SavesBeforeDeleting):
                 runner.logger.info(
                     f"Deleted '{path}', which a killed run left half done."
                 )
-
-    def before_save_checkpoint(self, runner: Runner, checkpoint: Checkpoint) -> None:
-        """Store the gradients of a checkpoint in the middle of an accumulation.
-
-        With ``accumulative_counts``, the optimizer acts on the gradients of several
-        iterations. A run that is resumed between them needs those of the first ones.
-        They are not stored with several optimizers, nor with several processes, each of
-        which has gradients of its own.
-        """
-        wrapper = runner.optim_wrapper
-        if not isinstance(wrapper, OptimWrapper):
-            return
-        if isinstance(wrapper, OptimWrapperDict) or get_world_size() > 1:
-            return
-        # True after the last iteration of an accumulation: the optimizer has just acted,
-        # and no gradients are left.
-        if wrapper.should_update():
-            return
-        gradients = {}
-        for name, parameter in runner.model.named_parameters():
-            if parameter.grad is not None:
-                gradients[name] = parameter.grad
-        checkpoint[GRADIENTS] = gradients
 
     def after_train(self, runner: Runner) -> None:
         """Save the end of a training that has stopped early, then publish.
@@ -140,7 +126,7 @@ class AtomicCheckpointHook(SavesBeforeDeleting):
         return Path(self.last_ckpt).name == name_of_end
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: Checkpoint) -> None:
-        """Keep the gradients of a loaded checkpoint until :meth:`before_train` restores them."""
+        """Keep the gradients of a checkpoint until :meth:`before_train_iter` restores them."""
         self._gradients = checkpoint.get(GRADIENTS, {})
 
 

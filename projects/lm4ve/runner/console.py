@@ -18,6 +18,8 @@ from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from tqdm import tqdm
 
 from lm4ve.blocks import count_parameters
+from lm4ve.compat.mmengine_lost_gradients import reaches
+from lm4ve.runner.accumulation import SAVES_AT_END, describe_update
 from lm4ve.runner.scored_data import (
     SCORED_KEY,
     TOTAL_KEY,
@@ -122,6 +124,10 @@ class ConsoleHook(Hook):  # type: ignore[misc]
             data.append(f'{_size_of(runner.val_loop)} to validate')
         trained, frozen = count_parameters(runner.model)
         rows = {'parameters': f'{trained:,} trained, {frozen:,} frozen'}
+        update = describe_update(runner.cfg, runner.world_size)
+        if update:
+            rows['update'] = update.removeprefix('an update ')
+            rows[''] = SAVES_AT_END
         if runner.iter:
             done = f'epoch {runner.epoch}' if by_epoch else f'iteration {runner.iter}'
             rows['resumed'] = f'after {done}'
@@ -240,12 +246,14 @@ class ConsoleHook(Hook):  # type: ignore[misc]
         if isinstance(loop, EpochBasedTrainLoop):
             done = runner.epoch + 1
             is_last = self.is_last_train_epoch(runner)
+            is_due = done % loop.val_interval == 0
         else:
             done = runner.iter + 1
             is_last = self.is_last_train_iter(runner)
+            is_due = reaches(runner, done, loop.val_interval)
         if runner.val_loop is None or done < loop.val_begin:
             return False
-        return bool(is_last or done % loop.val_interval == 0)
+        return bool(is_last or is_due)
 
     def after_val_epoch(
         self, runner: Runner, metrics: dict[str, Any] | None = None

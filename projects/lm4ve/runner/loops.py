@@ -23,6 +23,7 @@ from mmengine.dist import get_rank, get_world_size
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmengine.runner.base_loop import BaseLoop
 
+from lm4ve.compat.mmengine_lost_gradients import ended_update, reaches
 from lm4ve.compat.mmengine_runner_state import seed_of_all_ranks
 from lm4ve.errors import UserError, check
 from lm4ve.registry import LOOPS
@@ -199,8 +200,8 @@ class _ExactLoop(BaseLoop):  # type: ignore[misc]
         if _has_seed_of_run(dataloader, sampler, runner.seed):
             self._sampler = sampler
 
-    def run(self) -> Any:
-        """Train from the iteration that the runner has resumed, or from the first.
+    def begin(self) -> None:
+        """Check what the runner has resumed, and let signals wait for an update.
 
         Raises:
             UserError: Processes have loaded different checkpoints, or a schedule cannot
@@ -215,9 +216,8 @@ class _ExactLoop(BaseLoop):  # type: ignore[misc]
             self._sampler.seed = seed_of_all_ranks(self.runner)
         if self._iter >= self._max_iters or self._epoch >= self._max_epochs:
             self._warn_that_nothing_is_left()
-        # From here on signals end the run after an iteration; see StopHook.
+        # From here on signals end the run after an update; see StopHook.
         current_signals().waits = True
-        return super().run()
 
     def _check_schedules(self) -> None:
         """Check that schedules of a fixed number of steps last until the end.
@@ -308,12 +308,17 @@ class EpochLoop(_ExactLoop, EpochBasedTrainLoop):  # type: ignore[misc]
         super().__init__(runner, *args, **kwargs)
         runner.register_hook(EpochLengthHook(len(self.dataloader)))
 
+    def run(self) -> Any:
+        """Train from the iteration that the runner has resumed, or from the first."""
+        self.begin()
+        return super().run()
+
     def run_epoch(self) -> None:
         """Train one epoch, or what is left of it."""
         skip = self._batches_done()
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
-        end_epochs_with_updates(self.runner, skip, len(self.dataloader))
+        end_epochs_with_updates(self.runner, len(self.dataloader) - skip)
         self.begin_pass(self._epoch, skip)
         for index, data in enumerate(self.dataloader, skip):
             self.run_iter(index, data)
@@ -331,51 +336,47 @@ class EpochLoop(_ExactLoop, EpochBasedTrainLoop):  # type: ignore[misc]
         return int(self._iter - self._epoch * len(self.dataloader))
 
 
-class _ResumedBatches:
-    """An iterator of batches that returns None for each batch before the resumed iteration.
-
-    On a resume, MMEngine's loop over iterations first skips the batches that were
-    trained on: MMEngine 0.10.7 by one ``next`` for each, its forks by ``skip_iter``.
-    Here this reads nothing.
-
-    Args:
-        past (int): The number of iterations that were done.
-        batches (Iterator): The batches from the resumed iteration on.
-    """
-
-    def __init__(self, past: int, batches: Iterator[Any]) -> None:
-        self._past = past
-        self._batches = batches
-
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
-        """Return None while there are past batches to skip, then the next batch."""
-        if self._past > 0:
-            self._past -= 1
-            return None
-        return next(self._batches)
-
-    def skip_iter(self, number: int) -> None:
-        """Skip a number of past batches at once."""
-        self._past -= number
-
-
 @LOOPS.register_module()
 class IterLoop(_ExactLoop, IterBasedTrainLoop):  # type: ignore[misc]
     """``IterBasedTrainLoop`` that resumes without reading data that was trained on.
 
-    Takes MMEngine's arguments.
+    Takes MMEngine's arguments. It validates, and stops early, at the end of an update
+    only, as it saves.
     """
 
     def run(self) -> Any:
         """Train from the iteration that the runner has resumed, or from the first."""
-        self.dataloader_iterator = _ResumedBatches(self._iter, self._endless())
-        # With this switch, a fork of MMEngine does not skip the past batches, to save
-        # time. Here skipping costs nothing and has to happen.
-        self.fast_forward_on_resume = False
-        return super().run()
+        self.begin()
+        runner = self.runner
+        end_epochs_with_updates(runner, self._max_iters - self._iter)
+        runner.call_hook('before_train')
+        # To hooks the whole training is one epoch, as in MMEngine's loop.
+        runner.call_hook('before_train_epoch')
+        self.dataloader_iterator = self._endless()
+        while self._iter < self._max_iters and not self.stop_training:
+            self._train_update()
+            self._decide_current_val_interval()
+            if self._validates_now():
+                runner.val_loop.run()
+        runner.call_hook('after_train_epoch')
+        runner.call_hook('after_train')
+        return runner.model
+
+    def _train_update(self) -> None:
+        """Train the iterations of an update."""
+        is_ended = False
+        while not is_ended:
+            self.runner.model.train()
+            self.run_iter(next(self.dataloader_iterator))
+            is_ended = ended_update(self.runner) > 0
+
+    def _validates_now(self) -> bool:
+        """Return whether a validation follows the update that has just ended."""
+        if self.runner.val_loop is None or self._iter < self.val_begin:
+            return False
+        if self._iter == self._max_iters:
+            return True
+        return reaches(self.runner, self._iter, self.val_interval)
 
     def _endless(self) -> Iterator[Any]:
         """Yield batches from the present iteration on, in one pass over the data after another.

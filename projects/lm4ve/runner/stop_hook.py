@@ -13,7 +13,7 @@ from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook, EMAHook, Hook
 from mmengine.runner import Runner
 
-from lm4ve.compat.mmengine_average_of_updates import has_acted
+from lm4ve.compat.mmengine_lost_gradients import ended_update
 from lm4ve.files import write_text
 from lm4ve.runner.finite_loss import FiniteLossHook
 from lm4ve.runner.stop_agreement import StopAgreement
@@ -72,8 +72,7 @@ class StopHook(Hook):  # type: ignore[misc]
     ) -> None:
         """Save and end the run after an update if a signal came.
 
-        Between the iterations of an accumulation each process has gradients of its own,
-        which the checkpoint of several processes lacks.
+        A signal between the iterations of an update waits for its end.
 
         Raises:
             KeyboardInterrupt: Its argument is the signal's number.
@@ -83,10 +82,10 @@ class StopHook(Hook):  # type: ignore[misc]
         self._note_regular(runner, done)
         if self._agreement is None:
             asked = current_signals().asked
-            if asked is not None and has_acted(runner):
+            if asked is not None and ended_update(runner):
                 self._save_if_new(runner, done)
                 raise KeyboardInterrupt(asked)
-        elif self._agreement.stops_after(done) and has_acted(runner):
+        elif self._agreement.stops_after(done) and ended_update(runner):
             self._save_with_others(runner, done)
             raise KeyboardInterrupt(self._agreement.asked)
 

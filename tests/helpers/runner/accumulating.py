@@ -10,6 +10,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, HOOKS, MODELS
 
 from lm4ve.runner.runner import build_runner
+from lm4ve.runner.stop_hook import save_iteration
 
 #: How many batches of eight samples an epoch has.
 BATCHES = 4
@@ -61,6 +62,31 @@ class WatchHook(Hook):
         if not torch.equal(weights, self._weights):
             self.updates += 1
         self._weights = weights
+
+
+@HOOKS.register_module()
+class SaveWithinUpdateHook(Hook):
+    """Save once within an update, with the gradients so far, as earlier versions did.
+
+    Args:
+        after (int): After which iteration.
+    """
+
+    priority = 'LOWEST'
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if runner.iter + 1 == self.after:
+            save_iteration(runner, self.after)
+
+    def before_save_checkpoint(self, runner, checkpoint):
+        if checkpoint['meta']['iter'] == self.after:
+            gradients = {}
+            for name, parameter in runner.model.named_parameters():
+                gradients[name] = parameter.grad
+            checkpoint['lm4ve_gradients'] = gradients
 
 
 class Trained:
