@@ -7,6 +7,7 @@ import pytest
 from mmengine.config import Config
 
 from lm4ve.errors import UserError
+from lm4ve.registry import PROVIDERS
 from lm4ve.runner.config import check_config, merge_options, read_config
 from tests.helpers.tasks import CONFIGS
 
@@ -60,7 +61,13 @@ def test_parameters_are_no_key_of_gradient_clipping():
 
 TYPES = [
     ('model.backbone', 'VisonTransformer', 'VisionTransformer'),
-    ('default_hooks.checkpoint', 'lm4ve.AtomicCheckpointHok', 'AtomicCheckpointHook'),
+    (
+        'default_hooks.checkpoint',
+        'lm4ve.AtomicCheckpointHok',
+        'lm4ve.AtomicCheckpointHook',
+    ),
+    ('train_cfg', 'EpocLoop', 'lm4ve.EpochLoop'),
+    ('model.backbone', 'mmpretrain.VisonTransformer', 'mmpretrain.VisionTransformer'),
     ('train_dataloader.collate_fn', 'default_colate', 'default_collate'),
 ]
 
@@ -72,6 +79,15 @@ def test_misspelled_type_is_named_with_suggestion(path, name, suggested):
         UserError, match=f"{path}.type='{name}' is not registered.*'{suggested}'"
     ):
         check_config(cfg)
+
+
+def test_our_names_without_their_scope_are_suggested_with_it():
+    assert len(PROVIDERS) > 50
+    for name in PROVIDERS:
+        cfg = Config(dict(default_scope='mmengine', model=dict(type=name)))
+        with pytest.raises(UserError) as error:
+            check_config(cfg)
+        assert f"Did you mean 'lm4ve.{name}'?" in str(error.value)
 
 
 @pytest.mark.parametrize('name', ['optim_wraper', 'optim_wrappr', 'custom_hook'])

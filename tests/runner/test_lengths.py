@@ -59,17 +59,23 @@ def test_what_begins_later_than_the_training_moves_too():
     assert cfg.custom_hooks[0].begin_epoch == 6
 
 
+def lines_of(cfg: Config, epochs: int) -> list[str]:
+    """Set the epochs of a config; return the lines that are logged."""
+    logger = MMLogger.get_instance('lines_of_epochs')
+    lines = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            logger, 'handle', lambda record: lines.append(record.getMessage())
+        )
+        set_epochs(cfg, epochs)
+    return lines
+
+
 def test_epochs_of_other_hooks_are_named():
     cfg = training(100)
     hook = dict(type='AskFirstHook', epochs=10)
     cfg.custom_hooks = [dict(hook), dict(type='Other', by_epoch=True)]
-    logger = MMLogger.get_instance('epochs_of_other_hooks')
-    with pytest.MonkeyPatch.context() as patch:
-        lines = []
-        patch.setattr(
-            logger, 'handle', lambda record: lines.append(record.getMessage())
-        )
-        set_epochs(cfg, 10)
+    lines = lines_of(cfg, 10)
     assert cfg.custom_hooks[0] == hook
     assert lines == [
         '--epochs does not change custom_hooks.0.epochs=10; --cfg-options does.'
@@ -82,6 +88,19 @@ def test_periods_and_steps_move():
     set_epochs(cfg, 10)
     assert cfg.param_scheduler[0].periods == [2, 3, 5]
     assert cfg.param_scheduler[1].step_size == 2
+
+
+def test_length_that_would_be_below_one_is_one_and_named():
+    step = dict(type='StepLR', step_size=3, by_epoch=False)
+    warm = dict(type='LinearLR', begin=0, end=20, by_epoch=False)
+    cfg = training(300, step, warm, dict(type='StepLR', step_size=100))
+    lines = lines_of(cfg, 3)
+    assert [each.get('step_size') for each in cfg.param_scheduler] == [1, None, 1]
+    assert cfg.param_scheduler[1].end == 1
+    first, second = lines
+    assert 'param_scheduler.0.step_size=3 iterations would be 0.03, and is 1.' in first
+    assert 'param_scheduler.1.end=20 iterations would be 0.2, and is 1.' in second
+    assert 'Fix: --cfg-options param_scheduler.1.end=N' in second
 
 
 def test_a_warm_up_below_half_an_epoch_is_left_out():

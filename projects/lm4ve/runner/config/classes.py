@@ -47,7 +47,7 @@ def classes_named(name: str, path: str, scope: str) -> list[Any]:
         with contextlib.suppress(Exception):
             classes = [get_object_from_string(name)]
     if not classes:
-        _refuse_misspelling(bare, f"{path}.type='{name}'", registries)
+        _refuse_misspelling(name, path, registries)
     return classes
 
 
@@ -69,20 +69,27 @@ def _registries_of(scopes: Iterable[str]) -> list[Registry]:
     return registries
 
 
-def _refuse_misspelling(name: str, field: str, registries: Iterable[Registry]) -> None:
+def _refuse_misspelling(name: str, path: str, registries: Iterable[Registry]) -> None:
     """Refuse a name that is not registered, if a similar one is.
 
     Args:
-        name (str): The name without a scope.
-        field (str): The field that has it, with its value, for the error.
-        registries (Iterable[Registry]): They have the registered names.
+        name (str): The name, perhaps with a scope.
+        path (str): The path of the dict that has it as its type.
+        registries (Iterable[Registry]): Of its scope. They and ours have the registered
+            names.
 
     Raises:
-        UserError: It suggests the similar name.
+        UserError: It suggests the similar name, which may be the same in our scope.
     """
-    known = set(ours.PROVIDERS)
+    prefix, _, bare = name.rpartition('.')
+    # Bare name -> how a config has to write it.
+    known = {provided: f'{ours.SCOPE}.{provided}' for provided in ours.PROVIDERS}
     for registry in registries:
-        known |= registry.module_dict.keys()
-    close = get_close_matches(name, known, 1, 0.8)
+        for registered in registry.module_dict:
+            # A name without a scope was looked up where it needs none.
+            known[registered] = f'{prefix}.{registered}' if prefix else registered
+    close = get_close_matches(bare, known, 1, 0.8)
     if close:
-        raise UserError(f"{field} is not registered. Did you mean '{close[0]}'?")
+        raise UserError(
+            f"{path}.type='{name}' is not registered. Did you mean '{known[close[0]]}'?"
+        )

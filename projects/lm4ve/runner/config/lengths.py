@@ -5,6 +5,7 @@ equal to it. These change a recipe as a whole: ``--epochs 30`` of a recipe of 30
 20 of warm-up warms up for 2.
 """
 
+import copy
 import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -37,9 +38,10 @@ def set_epochs(cfg: Config, epochs: int) -> None:
     """Train for other epochs; warm-up, milestones and ends of schedules move in proportion.
 
     So do the first epochs of validation, checkpoints and averages (EMA). A warm-up that
-    would be shorter than half an epoch is left out. What happens every so many epochs
-    happens at least after the last. Epochs of other hooks stay, and a warning names
-    them.
+    would be shorter than half an epoch is left out. What a schedule counts in iterations
+    moves alike. No other length is below one epoch or iteration, and a warning names
+    those that would be. What happens every so many epochs happens at least after the
+    last. Epochs of other hooks stay, and a warning names them.
 
     Args:
         cfg (Config): Changed in place.
@@ -61,8 +63,11 @@ def set_epochs(cfg: Config, epochs: int) -> None:
             'train_cfg.max_epochs and these schedules in the config.'
         )
     ratio = epochs / before
-    for _, schedule in schedules_in(cfg):
-        _stretch(schedule, ratio)
+    for path, schedule in schedules_in(cfg):
+        stretched = copy.deepcopy(schedule)
+        _stretch(stretched, ratio)
+        _warn_of_least_lengths(path, schedule, stretched, ratio)
+        schedule.update(stretched)
     if isinstance(schedules, list):
         cfg.param_scheduler = [s for s in schedules if not _is_empty(s, epochs)]
     cfg.train_cfg.max_epochs = epochs
@@ -79,10 +84,15 @@ def _stretch(schedule: Any, ratio: float) -> None:
     the training.
     """
     begin_before = _begin(schedule)
+    end_before = schedule.get('end')
     for key in _MOMENTS:
         if is_number(schedule.get(key)):
             schedule[key] = round(schedule[key] * ratio)
     begin = _begin(schedule)
+    # One that counts epochs and has none left is left out: see `_is_empty`.
+    counts_iterations = not schedule.get('by_epoch', True)
+    if counts_iterations and is_number(end_before) and end_before > begin_before:
+        schedule['end'] = max(schedule['end'], begin + 1)
     for key in _LENGTHS:
         if is_number(schedule.get(key)):
             end = round((begin_before + schedule[key]) * ratio)
@@ -98,6 +108,32 @@ def _stretch(schedule: Any, ratio: float) -> None:
         schedule['milestones'] = milestones
     if 'periods' in schedule:
         schedule['periods'] = _stretch_periods(schedule['periods'], ratio)
+
+
+def _warn_of_least_lengths(
+    path: str, before: Any, stretched: Any, ratio: float
+) -> None:
+    """Warn of the lengths of a schedule that are 1, since they would be less.
+
+    Args:
+        path (str): Of the schedule in the config.
+        before (dict): The schedule as its recipe has it.
+        stretched (dict): As it is now.
+        ratio (float): Of the present length of the training to that of the recipe.
+    """
+    unit = 'epochs' if before.get('by_epoch', True) else 'iterations'
+    lengths = {key: before.get(key) for key in (*_LENGTHS, *_COUNTS)}
+    if unit == 'iterations' and is_number(before.get('end')):
+        lengths['end'] = before['end'] - _begin(before)
+    for key, length in lengths.items():
+        if not is_number(length) or length <= 0 or length * ratio >= 0.5:
+            continue
+        print_log(
+            f'--epochs: {path}.{key}={before[key]} {unit} would be {length * ratio:.2g}, '
+            f'and is {stretched[key]}. Fix: --cfg-options {path}.{key}=N, if another is meant.',
+            logger='current',
+            level=logging.WARNING,
+        )
 
 
 def _stretch_periods(periods: Any, ratio: float) -> list[int]:
