@@ -6,7 +6,7 @@ error as ``type(e)(message)``.
 """
 
 import inspect
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from difflib import SequenceMatcher, get_close_matches
 from numbers import Real
 from typing import Any, TypeVar
@@ -167,21 +167,9 @@ def build_from(
             one.
     """
     check(field, fields, kind=dict)
-    named = {}
-    takes_any = False
-    for name, parameter in inspect.signature(kind).parameters.items():
-        if parameter.kind is parameter.VAR_KEYWORD:
-            takes_any = True
-        elif parameter.kind is not parameter.VAR_POSITIONAL:
-            named[name] = parameter
-    for name in fields:
-        if name not in named and not takes_any:
-            path = f'{field}.{name}' if field else name
-            known = list(named)
-            advice = did_you_mean(str(name), known) or f' Known: {listing(known, 20)}.'
-            raise UserError(f'{path} is not a known field.{advice}')
+    refuse_unknown(kind, fields, field)
     arguments = {**defaults, **fields}
-    for name, parameter in named.items():
+    for name, parameter in _named_parameters(kind).items():
         if parameter.default is not parameter.empty or name in arguments:
             continue
         if not field:
@@ -190,13 +178,50 @@ def build_from(
     return kind(**arguments)
 
 
+def refuse_unknown(
+    kind: Callable[..., Any], fields: Mapping[str, Any], field: str
+) -> None:
+    """Refuse an entry of a dict that a class or function does not take.
+
+    Args:
+        kind (Callable): See :func:`build_from`.
+        fields (Mapping): See there.
+        field (str): See there.
+
+    Raises:
+        UserError: It names the first such entry, and one that is like it.
+    """
+    parameters = inspect.signature(kind).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    known = list(_named_parameters(kind))
+    for name in fields:
+        if name not in known:
+            path = f'{field}.{name}' if field else name
+            advice = did_you_mean(str(name), known) or f' Known: {listing(known, 20)}.'
+            raise UserError(f'{path} is not a known field.{advice}')
+
+
+def _named_parameters(kind: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Return the parameters of a class or function that an entry of a dict can give."""
+    named = {}
+    for name, parameter in inspect.signature(kind).parameters.items():
+        if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+            named[name] = parameter
+    return named
+
+
 def did_you_mean(word: str, known: Iterable[Any]) -> str:
     """Return ' Did you mean ...?' with up to three known words like a word, or ''."""
     words = [name for name in known if isinstance(name, str)]
-    close = get_close_matches(word, words, 3, 0.6)
-    if not close:
+    return suggest(get_close_matches(word, words, 3, 0.6))
+
+
+def suggest(names: Sequence[str]) -> str:
+    """Return ' Did you mean ...?' with some names, or '' if there are none."""
+    if not names:
         return ''
-    return f' Did you mean {" or ".join(map(repr, close))}?'
+    return f' Did you mean {" or ".join(map(repr, names))}?'
 
 
 def listing(names: Sequence[object], limit: int = 5) -> str:

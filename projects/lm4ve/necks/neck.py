@@ -17,7 +17,7 @@ computes, and run around it. ``fields.py`` refuses fields that do not go togethe
 ``record.py`` is what a checkpoint says, ``interface.py`` what others read of a neck.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from lm4ve.blocks.low_rank.eligibility import acts_on_modules, is_plain
 from lm4ve.blocks.tokens import Queries
-from lm4ve.errors import UserError
+from lm4ve.errors import UserError, refuse_unknown
 from lm4ve.necks.fields import NeckFields
 from lm4ve.necks.interface import NeckInterface
 from lm4ve.necks.norms import (
@@ -188,7 +188,7 @@ class LLMBlockNeck(NeckInterface, RunsPath):
         self.guard = guard
 
         # The paper: mapper, block, mapper, norm.
-        self.block = block if isinstance(block, nn.Module) else MODELS.build(block)
+        self.block = block if isinstance(block, nn.Module) else build_block(block)
         self.fields.check_block(self.block)
         width = self.block.embed_dims
         self.mapper_in = nn.Linear(in_channels, width, bias=False)
@@ -409,6 +409,25 @@ class LLMBlockNeck(NeckInterface, RunsPath):
         check_own_record(self, state_dict, prefix)
         check_kind_of_block(self, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *others)
+
+
+def build_block(config: Mapping[str, Any]) -> Any:
+    """Build a neck's block.
+
+    Args:
+        config (Mapping): Its ``type`` and arguments.
+
+    Raises:
+        UserError: The type does not take an argument.
+    """
+    fields = dict(config)
+    kind = fields.pop('type', None)
+    fields.pop('_scope_', None)
+    if isinstance(kind, str):
+        kind = MODELS.get(kind)
+    if kind is not None:
+        refuse_unknown(kind, fields, 'block')
+    return MODELS.build(config)
 
 
 def build_parts(fields: NeckFields, block: Any) -> dict[str, Part]:

@@ -1,12 +1,15 @@
 """The places of an encoder at which a neck can act: its submodules, by name."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from torch import nn
 
-from lm4ve.errors import UserError, closest, did_you_mean
+from lm4ve.errors import UserError, closest, did_you_mean, suggest
 
+#: A norm of tokens, by the name of its class.
+_NORM = re.compile('LayerNorm|RMSNorm')
 #: Modules of torch whose tokens come before samples unless ``batch_first`` is set.
 _SEQUENCES = (
     nn.TransformerEncoder,
@@ -59,9 +62,9 @@ def find_places(
         UserError: There is none; see :func:`find_place`.
     """
     places = []
-    for name in _as_list(after):
+    for name in as_list(after):
         places.append(Place(find_place(encoder, name), name, at_input=False))
-    for name in _as_list(before):
+    for name in as_list(before):
         module = find_place(encoder, name, at_input=True)
         places.append(Place(module, name, at_input=True))
     if not places:
@@ -71,7 +74,7 @@ def find_places(
     return places
 
 
-def _as_list(names: str | Sequence[str] | None) -> list[str]:
+def as_list(names: str | Sequence[str] | None) -> list[str]:
     """Return the names of an argument that may be one name, several or None."""
     if names is None:
         return []
@@ -129,11 +132,11 @@ def _find_named(encoder: nn.Module, name: str, at_input: bool) -> Any:
         argument = 'before'
     kind = type(encoder).__name__
     if place is None:
-        close = did_you_mean(name, modules)
-        raise UserError(
-            f"{argument}='{name}' is no submodule of {kind}.{close} "
-            f'Fix: name one of {closest(name, modules)}.'
-        )
+        advice = suggest(_of_same_number(name, modules))
+        advice = advice or did_you_mean(name, modules)
+        if not advice:
+            advice = f' Fix: name one of {closest(name, modules, 4)}.'
+        raise UserError(f"{argument}='{name}' is no submodule of {kind}.{advice}")
     if type(place).forward is nn.Module.forward:
         children = [f'{name}.{child}' for child, _ in place.named_children()]
         raise UserError(
@@ -141,6 +144,19 @@ def _find_named(encoder: nn.Module, name: str, at_input: bool) -> Any:
             f'{kind}. Fix: name one of {closest(name, children or modules)}.'
         )
     return place
+
+
+def _of_same_number(name: str, modules: Iterable[str]) -> list[str]:
+    """Return up to three of the outermost modules that are numbered as a name is.
+
+    There are none for a name without a number. Libraries call the same list of layers ``blocks``, ``layers`` or ``encoder.layer``.
+    """
+    number = name.rpartition('.')[2]
+    if not number.isdecimal():
+        return []
+    numbered = [other for other in modules if other.rpartition('.')[2] == number]
+    depth = min((other.count('.') for other in numbered), default=0)
+    return [other for other in numbered if other.count('.') == depth][:3]
 
 
 def _check_encoder(encoder: nn.Module) -> None:
@@ -155,6 +171,24 @@ def _check_encoder(encoder: nn.Module) -> None:
         raise UserError(
             f'A {kind} would run its llm_neck as a last layer. Fix: wrap what holds it.'
         )
+
+
+def find_final_norm(encoder: nn.Module) -> str | None:
+    """Return the name of the norm of tokens after an encoder's last layer, or None.
+
+    It is the first one that follows the last list of layers, and lies in no list itself.
+    """
+    lists = []
+    norm = None
+    for name, module in encoder.named_modules():
+        if any(f'{name}.'.startswith(f'{outer}.') for outer in lists):
+            continue
+        if isinstance(module, (nn.ModuleList, nn.Sequential)) and len(module) > 1:
+            lists.append(name)
+            norm = None
+        elif lists and norm is None and _NORM.search(type(module).__name__):
+            norm = name
+    return norm
 
 
 def default_fields(encoder: nn.Module, place: str) -> dict[str, Any]:

@@ -4,10 +4,12 @@
 library without configs has: a model, a name and a checkpoint.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from mmengine.model import initialize
 from torch import Tensor, nn
 
@@ -15,7 +17,13 @@ from lm4ve.compat.transformers_trainer_names import keep_names
 from lm4ve.errors import UserError
 from lm4ve.necks.llm_block_insert import LLMBlockInsert
 from lm4ve.necks.neck import LLMBlockNeck
-from lm4ve.necks.places import default_fields, find_places, has_one_place
+from lm4ve.necks.places import (
+    as_list,
+    default_fields,
+    find_final_norm,
+    find_places,
+    has_one_place,
+)
 
 #: Attributes with the number of a layer's output channels.
 _WIDTHS = (
@@ -75,6 +83,7 @@ def wrap(
             the device 'meta'.
         TypeError: An argument is none of the neck's.
     """
+    _warn_after_final_norm(model, after)
     options: list[dict[str, Any]] = []
     for place in find_places(model, after, before):
         width = in_channels
@@ -97,6 +106,21 @@ def wrap(
     for built in necks:
         _init_mappers(built)
     return insert(model, necks, arguments)
+
+
+def _warn_after_final_norm(
+    model: nn.Module, after: str | Sequence[str] | None
+) -> None:
+    """Warn if a block is to come after the encoder's final norm; the paper's is before it."""
+    norm = find_final_norm(model)
+    if norm is None or norm not in as_list(after):
+        return
+    print_log(
+        f"after='{norm}' is the final norm of {type(model).__name__}, and nothing norms the "
+        f"output of the block there. Fix: the last layer, or before='{norm}', as in the paper.",
+        logger='current',
+        level=logging.WARNING,
+    )
 
 
 def build_necks(
