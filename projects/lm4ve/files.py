@@ -444,37 +444,3 @@ def decoded(data: bytes, path: str | Path) -> str:
         raise UserError(
             f"'{path}' is not a text in UTF-8: {e.reason} at byte {e.start}."
         ) from e
-
-
-def whole_lines(data: bytes, path: str | Path) -> list[str]:
-    """Split a file of one entry a line; raise an error if its last line may have been cut.
-
-    For lists whose entries end in a number: if a copy ends after the 1 of a 12, only the
-    missing end of the line shows it.
-
-    Args:
-        data (bytes): The file's content.
-        path (str | Path): The file, for the error.
-
-    Returns:
-        list[str]: Its lines without their ends.
-
-    Raises:
-        UserError: It is not UTF-8, or its last line has no end.
-    """
-    text = decoded(data, path)
-    check_end(text, path)
-    return text.splitlines()
-
-
-def check_end(text: str, path: str | Path) -> None:
-    """Raise an error if the last line of a text of one entry a line has no line end.
-
-    Raises:
-        UserError: The last line has none; the message names the file.
-    """
-    text = text.rstrip(' \t')
-    if text and not text.endswith(('\n', '\r')):
-        raise UserError(
-            f"The last line of '{path}' has no end, so the file may be cut."
-        )

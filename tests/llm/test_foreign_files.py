@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from lm4ve.blocks import LLMBlock
 from lm4ve.errors import CheckpointError, UserError
@@ -201,6 +201,49 @@ def test_weights_that_are_no_plain_numbers_are_refused(tmp_path, wrong):
     file = tmp_path / 'pytorch_model.bin'
     change_tensor(file, 'up_proj.weight', NO_PLAIN_NUMBERS[wrong])
     refused(tmp_path, match='up_proj.weight')
+
+
+#: Names of the tensors beside packed weights, by what packs them.
+PACKED = {
+    'gptq': ('qweight', 'qzeros', 'scales', 'g_idx'),
+    'bitsandbytes, 8 bits': ('weight', 'SCB'),
+    'bitsandbytes, 4 bits': ('weight', 'weight.absmax', 'weight.quant_map'),
+    'fp8': ('weight', 'weight_scale_inv'),
+    'mlx': ('weight', 'scales', 'biases'),
+    'compressed-tensors': ('weight_packed', 'weight_scale'),
+}
+
+
+@pytest.mark.parametrize('kind', PACKED)
+def test_quantized_weights_that_no_config_names_are_called_so(tmp_path, kind):
+    families.write_huggingface(tmp_path, 'llama')
+    file = tmp_path / 'model.safetensors'
+    state = {}
+    for name, tensor in load_file(file).items():
+        if not name.endswith('proj.weight'):
+            state[name] = tensor
+            continue
+        for part in PACKED[kind]:
+            state[name.removesuffix('weight') + part] = tensor.clone()
+    save_file(state, file)
+    refused(tmp_path, match='quantized weights.*Fix: the unquantized release')
+
+
+@pytest.mark.parametrize('beside', ['params.json', 'config.json'])
+def test_mistrals_own_layout_is_named_with_the_files_that_are_read(tmp_path, beside):
+    if beside == 'params.json':
+        families.write_meta(tmp_path)
+        without_shards(tmp_path)
+    else:
+        families.write_huggingface(tmp_path, 'mistral')
+        (tmp_path / 'model.safetensors').unlink()
+    weight = torch.zeros(4, 4)
+    file = tmp_path / 'consolidated.safetensors'
+    save_file({'layers.1.attention.wq.weight': weight}, file)
+    fix = r"Mistral's own layout.*Fix: config.json and model\*.safetensors"
+    refused(tmp_path, match=fix)
+    if beside == 'config.json':
+        refused(file, match=fix)
 
 
 # --------------------------------------------------------------------------------- code

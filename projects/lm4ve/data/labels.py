@@ -4,14 +4,18 @@ Lists for training and for tests are checked in the same way. A wrong label woul
 another class for a loss or a metric, or "ignore", and give a wrong number in silence.
 """
 
+import logging
 import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from lm4ve.errors import UserError, listing
-from lm4ve.files import whole_lines
+from mmengine.logging import print_log
+
+from lm4ve.errors import UserError, brief, listing
+from lm4ve.files import decoded
 
 
 @dataclass(frozen=True)
@@ -54,14 +58,16 @@ def read_list(
             its name.
 
     Raises:
-        UserError: The list is cut, is no UTF-8 or names no file; lines have no label, a
+        UserError: The list is no UTF-8 or names no file; lines have no label, a
             negative one or one beyond the classes, lead outside, or give a file two
             labels. The message names the list and the lines.
     """
     entries: list[ListEntry] = []
     mistakes: list[str] = []
     first_entries: dict[str, ListEntry] = {}
-    for number, line in enumerate(whole_lines(data, path), start=1):
+    content = decoded(data, path)
+    warn_of_open_end(content, path)
+    for number, line in enumerate(content.splitlines(), start=1):
         text = line.strip()
         if not text:
             continue
@@ -86,6 +92,22 @@ def read_list(
     if not entries:
         raise UserError(f"dataset.ann_file='{path}' cannot be used: it is empty.")
     return entries
+
+
+def warn_of_open_end(text: str, path: str | Path) -> None:
+    """Warn of a text of one entry a line whose last line has no line end.
+
+    Editors leave it out. But if a copy ends after the 1 of a label 12, nothing else
+    shows it.
+    """
+    text = text.rstrip(' \t')
+    if text and not text.endswith(('\n', '\r')):
+        print_log(
+            f"The last line of '{path}' has no line end: '{brief(text.splitlines()[-1])}'. It is "
+            'read; if the file was cut, copy it again.',
+            logger='current',
+            level=logging.WARNING,
+        )
 
 
 def _find_mistake(

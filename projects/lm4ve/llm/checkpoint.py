@@ -33,7 +33,7 @@ from lm4ve.llm.expert_layout import join_experts
 from lm4ve.llm.finite import check_finite
 from lm4ve.llm.gguf_files import open_gguf
 from lm4ve.llm.meta_layout import open_meta
-from lm4ve.llm.readers import open_huggingface
+from lm4ve.llm.readers import mistral_advice, open_huggingface
 from lm4ve.llm.sources import CONFIG_FILES, FileSource, Tensors, find_files
 
 # Names of LayerNorm's parameters in BERT checkpoints that were converted from
@@ -46,6 +46,13 @@ _IGNORED = re.compile(
     r'.*\.(rotary_emb\..*|rope\.freqs|embed_positions|causal_mask'
     r'|relative_attention_bias\.weight|(attn|attention)\.(masked_)?bias)'
 )
+# Tensors that GPTQ, AWQ, bitsandbytes, MLX and 8-bit floats store beside packed weights.
+_QUANTIZED = re.compile(
+    r'\.(qweight|qzeros|g_idx|SCB|scales|weight_scale|weight_scale_inv|weight_packed'
+    r'|weight\.(absmax|quant_map|quant_state\..*))$'
+)
+# A tensor of a layer, as Mistral's and Meta's own libraries name it.
+_MISTRALS = re.compile(r'^layers\.\d+\.attention\.wq\.weight$')
 # Integers and 8-bit floats need scales, which are not read.
 _TYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
@@ -152,6 +159,7 @@ class Checkpoint:
                 layers[prefix] = layer
         family = self.config['model_type']
         if len(layers) != 1:
+            self._refuse_other_layouts(names)
             firsts = [layer[wanted[0]] for layer in layers.values()]
             places = listing(firsts) or 'nowhere'
             raise CheckpointError(
@@ -163,11 +171,32 @@ class Checkpoint:
         layer = layers[prefix]
         extra = _unread_names(names - set(layer.values()), prefix)
         if extra:
+            self._refuse_other_layouts(names)
             raise CheckpointError(
                 f"'{self.name}' has {listing(extra, 3)}, which a '{family}' of its "
                 'config.json does not have. Fix: copy both from one release.'
             )
         return layer
+
+    def _refuse_other_layouts(self, names: set[str]) -> None:
+        """Refuse quantized weights and Mistral's own names, where a layer was not found.
+
+        Args:
+            names (set[str]): The names of all tensors in the files.
+
+        Raises:
+            CheckpointError: A name shows them.
+        """
+        quantized = sorted(name for name in names if _QUANTIZED.search(name))
+        if quantized:
+            raise CheckpointError(
+                f"'{self.name}' holds quantized weights ({listing(quantized, 2)}), though its "
+                'config.json has no quantization_config. Fix: the unquantized release, or a '
+                'GGUF file of it.'
+            )
+        is_safe = self.name.endswith('.safetensors')
+        if is_safe and any(_MISTRALS.search(name) for name in names):
+            raise CheckpointError(mistral_advice(self.name))
 
 
 def _prefixes(names: set[str], place: str, name: str) -> list[str]:

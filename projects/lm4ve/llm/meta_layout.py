@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lm4ve.errors import CheckpointError, check
+from lm4ve.llm.readers import refuse_mistral
 from lm4ve.llm.sources import FileSource, Tensors
 from lm4ve.llm.torch_files import open_torch
 
@@ -75,6 +76,11 @@ def open_meta(
             f'{path} describes a mixture of experts. Fix: choose a dense model.'
         )
     files = _open_files(source)
+    if not files:
+        refuse_mistral(source)
+        raise CheckpointError(
+            f"'{path}' has no consolidated.00.pth beside it. Fix: download all files again."
+        )
     try:
         config = _config(params, files)
         return config, _join(files, config)

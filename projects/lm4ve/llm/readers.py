@@ -163,8 +163,32 @@ def open_huggingface(source: FileSource, weights: str | None = None) -> Tensors:
             if path.suffix == '.json':
                 return open_index(source, path)
             return open_file(path)
+    refuse_mistral(source)
     raise CheckpointError(
         f"block.checkpoint='{source.name}' has a config but none of "
         f'{", ".join(HF_FILES)}. Fix: copy them beside it; only random weights '
         '(block.pretrained=False, or --encoder-checkpoint none) need no file.'
+    )
+
+
+def refuse_mistral(source: FileSource) -> None:
+    """Refuse a folder whose weights are in Mistral's own layout.
+
+    Mistral's releases hold them twice, for its own library and for transformers.
+
+    Raises:
+        CheckpointError: It holds ``consolidated.safetensors``, or its shards.
+    """
+    if source.folder is None:
+        return
+    if any(source.folder.glob('consolidated*.safetensors')):
+        raise CheckpointError(mistral_advice(source.name))
+
+
+def mistral_advice(name: str) -> str:
+    """Return a message about a checkpoint in Mistral's own layout, by its name."""
+    return (
+        f"block.checkpoint='{name}' has consolidated.safetensors, Mistral's own layout, which is "
+        "not read. Fix: config.json and model*.safetensors of the same release, transformers' "
+        "layout: hf download mistralai/NAME --exclude 'consolidated*'."
     )

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lm4ve.data.labels import warn_of_open_end
 from lm4ve.errors import UserError, check, listing, require
-from lm4ve.files import check_end
 
 #: What code raises that reads a missing or damaged file, or an entry of another type.
 _READ_ERRORS = (
@@ -118,7 +118,7 @@ def _csv_rows(
     text: str, path: str | Path, delimiter: str
 ) -> Iterator[tuple[int, dict]]:
     """Yield the number of the last line and the cells of each row, by column."""
-    check_end(text, path)
+    warn_of_open_end(text, path)
     reader = csv.DictReader(
         io.StringIO(text, newline=''), delimiter=delimiter, strict=True
     )

@@ -43,7 +43,7 @@ def log(tmp_path, monkeypatch):
         with file.open('a') as f:
             f.write(f'{level} {message}\n')
 
-    for module in ('integrity', 'folder_listing'):
+    for module in ('integrity', 'folder_listing', 'labels'):
         monkeypatch.setattr(f'lm4ve.data.{module}.print_log', record)
     return lambda: file.read_text().splitlines() if file.exists() else []
 
@@ -232,15 +232,22 @@ def test_folders_that_look_alike_are_refused(other, tmp_path):
         folder(tmp_path)
 
 
+def test_list_whose_last_line_has_no_end_is_read(root, log):
+    text = f'{CLASSES[0]}/0.JPEG 0\n{CLASSES[1]}/0.JPEG 1'
+    write(root / 'list.txt', text.encode())
+    listed = folder(root, ann_file=str(root / 'list.txt'))
+    assert [listed.get_data_info(i)['gt_label'] for i in range(2)] == [0, 1]
+    (line,) = log()
+    assert f"list.txt' has no line end: '{CLASSES[1]}/0.JPEG 1'" in line
+
+
 def test_list_without_a_folder_holds_absolute_paths(root):
     text = f'{root}/{CLASSES[0]}/0.JPEG 0\n'
     write(root / 'list.txt', text.encode())
     options = dict(ann_file=str(root / 'list.txt'), data_prefix='')
     assert len(folder('', **options)) == 1
-    # Of 12 cut after the 1 no number remains.
     wrong = {
         '': r'list\.txt',
-        text[:-1]: r'list\.txt',
         f'{text}nfs://a/x.jpg 0\n': 'line 2',
     }
     wrong[f'{text}x.jpg {10**20}\n'] = 'line 2'
