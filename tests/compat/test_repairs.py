@@ -107,6 +107,12 @@ DEFECTS = [
         '_inner_count = init_counts',
     ),
     Defect(
+        'scale_base_rate',
+        'mmengine.runner:Runner.scale_lr',
+        r"group\['lr'\] \* ratio",
+        'base_param_settings',
+    ),
+    Defect(
         'delete_own_files_only',
         'mmengine.hooks:CheckpointHook.before_train',
         r"get_info\(\s*'best_ckpt'",

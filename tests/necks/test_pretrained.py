@@ -222,6 +222,9 @@ def test_a_host_keeps_its_layers_depths():
 
 
 WRONG = [
+    (dict(after='layers.1'), r"Did you mean 'blocks.1'\?$"),
+    (dict(after='encoder.layer.1'), r"Did you mean 'blocks.1'\?$"),
+    (dict(after='blocks.0', block=dict(layer=3)), r"^block.layer is not.*'layers'\?$"),
     (
         dict(after='block.1'),
         r"after='block.1' is no submodule of Encoder. Did you mean 'blocks",
@@ -244,6 +247,21 @@ def test_a_wrong_argument_is_one_message_and_changes_nothing(options, message):
     with pytest.raises((UserError, TypeError), match=message):
         lm4ve.wrap(model, **{'block': BLOCK, **options})
     assert set(model.state_dict()) == set(Encoder().state_dict())
+
+
+@pytest.mark.parametrize('place', [dict(after='norm'), dict(before='norm')])
+def test_a_block_after_the_final_norm_is_warned_of(place, monkeypatch):
+    lines = []
+    monkeypatch.setattr(
+        'lm4ve.necks.wrapping.print_log', lambda text, **_: lines.append(text)
+    )
+    lm4ve.wrap(Encoder(), **place, block=BLOCK, in_channels=C)
+    if 'before' in place:
+        assert not lines
+        return
+    (line,) = lines
+    assert "after='norm' is the final norm of Encoder" in line
+    assert "Fix: the last layer, or before='norm'" in line
 
 
 UNFIT = [

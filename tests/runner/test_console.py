@@ -35,7 +35,7 @@ class Model(BaseModel):
         return [dict()]
 
 
-def progress_lines(folder, length: dict, validates: bool) -> list[str]:
+def progress_lines(folder, length: dict, validates: bool, **changes) -> list[str]:
     """Train three steps an epoch; return the console's lines of epochs or iterations."""
     lines = []
 
@@ -63,6 +63,7 @@ def progress_lines(folder, length: dict, validates: bool) -> list[str]:
         log_level='INFO',
         custom_hooks=[console.ConsoleHook()],
         **validation,
+        **changes,
     )
     runner.logger.addHandler(Lines())
     runner.train()
@@ -81,3 +82,21 @@ def test_last_step_has_a_line(tmp_path, length, validates):
     last = progress_lines(tmp_path, length, validates)[-1]
     assert last.startswith(('epoch 2/2  loss', 'iter 6/6  loss'))
     assert ('score' in last) == validates
+
+
+@pytest.mark.parametrize('scales', [False, True])
+def test_rate_of_the_console_is_that_of_the_config(tmp_path, scales):
+    """Not that of the first group of parameters, which ``lr_mult`` makes smaller."""
+    lines = progress_lines(
+        tmp_path,
+        EPOCHS,
+        validates=False,
+        optim_wrapper=dict(
+            optimizer=dict(type='SGD', lr=1e-3),
+            paramwise_cfg=dict(custom_keys={'fc.weight': dict(lr_mult=0.1)}),
+        ),
+        # The batch has one sample.
+        auto_scale_lr=dict(enable=scales, base_batch_size=2),
+    )
+    expected = '5.00e-04' if scales else '1.00e-03'
+    assert [line.partition('lr ')[2].split()[0] for line in lines] == [expected] * 2

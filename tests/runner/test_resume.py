@@ -161,6 +161,18 @@ def test_another_rate_than_the_checkpoints_is_refused(
         build_runner(cfg).train()
 
 
+def test_another_optimizer_than_the_checkpoints_is_refused(tmp_path):
+    """Its state has other values, and a step would end in a KeyError."""
+    train(tmp_path, kill=3, interval=1)
+    cfg = config(tmp_path, resume=True)
+    cfg.optim_wrapper.optimizer = dict(type='SGD', lr=1e-2, momentum=0.9)
+    with pytest.raises(
+        UserError,
+        match="iter_3.pth' has .*optimizer AdamW, .* has SGD. Fix: .*=AdamW; or",
+    ):
+        build_runner(cfg).train()
+
+
 def test_scaled_rate_is_refused_where_the_checkpoint_was_not_scaled(tmp_path):
     scaling = dict(enable=True, base_batch_size=4)
     train(tmp_path, kill=3, interval=1, auto_scale_lr=scaling)

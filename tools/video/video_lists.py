@@ -14,8 +14,9 @@ import json
 import re
 from pathlib import Path, PurePosixPath
 
+from lm4ve.data.labels import lines_of
 from lm4ve.errors import UserError
-from lm4ve.files import whole_lines, write_text
+from lm4ve.files import write_text
 from lm4ve.runner.command_line import build_parser, run_tool
 
 Entries = list[tuple[str, int]]
@@ -50,9 +51,7 @@ def read_ssv2(
     split = Path(split)
     if split.suffix == '.csv':
         samples = [
-            line.split(';', 1)
-            for line in whole_lines(split.read_bytes(), split)
-            if line
+            line.split(';', 1) for line in lines_of(split.read_bytes(), split) if line
         ]
     else:
         samples = [(s['id'], s['template']) for s in json.loads(split.read_bytes())]
@@ -74,9 +73,7 @@ def read_videomae(path: str | Path, root: str = '') -> Entries:
     Raises:
         ValueError: A line has another form, or a path is not below ``root``.
     """
-    rows = [
-        line.rsplit(maxsplit=1) for line in whole_lines(Path(path).read_bytes(), path)
-    ]
+    rows = [line.rsplit(maxsplit=1) for line in lines_of(Path(path).read_bytes(), path)]
     if root:
         rows = [
             (str(PurePosixPath(name).relative_to(root)), label) for name, label in rows

@@ -153,6 +153,11 @@ register(
 )
 register(
     'mmengine.runner',
+    'mmengine.runner:Runner.scale_lr',
+    'lm4ve.compat.mmengine_unscaled_base_rate:scale_base_rate',
+)
+register(
+    'mmengine.runner',
     'mmengine.hooks:CheckpointHook.before_train',
     'lm4ve.compat.mmengine_foreign_files:delete_own_files_only',
 )

@@ -65,9 +65,7 @@ def read_list(
     entries: list[ListEntry] = []
     mistakes: list[str] = []
     first_entries: dict[str, ListEntry] = {}
-    content = decoded(data, path)
-    warn_of_open_end(content, path)
-    for number, line in enumerate(content.splitlines(), start=1):
+    for number, line in enumerate(lines_of(data, path), start=1):
         text = line.strip()
         if not text:
             continue
@@ -92,6 +90,24 @@ def read_list(
     if not entries:
         raise UserError(f"dataset.ann_file='{path}' cannot be used: it is empty.")
     return entries
+
+
+def lines_of(data: bytes, path: str | Path) -> list[str]:
+    """Split a file of one entry a line, and warn if its last line may have been cut.
+
+    Args:
+        data (bytes): The file's content.
+        path (str | Path): The file, for messages.
+
+    Returns:
+        list[str]: Its lines without their ends.
+
+    Raises:
+        UserError: It is not UTF-8.
+    """
+    text = decoded(data, path)
+    warn_of_open_end(text, path)
+    return text.splitlines()
 
 
 def warn_of_open_end(text: str, path: str | Path) -> None:

@@ -62,9 +62,9 @@ def find_places(
         UserError: There is none; see :func:`find_place`.
     """
     places = []
-    for name in as_list(after):
+    for name in _as_list(after):
         places.append(Place(find_place(encoder, name), name, at_input=False))
-    for name in as_list(before):
+    for name in _as_list(before):
         module = find_place(encoder, name, at_input=True)
         places.append(Place(module, name, at_input=True))
     if not places:
@@ -74,7 +74,7 @@ def find_places(
     return places
 
 
-def as_list(names: str | Sequence[str] | None) -> list[str]:
+def _as_list(names: str | Sequence[str] | None) -> list[str]:
     """Return the names of an argument that may be one name, several or None."""
     if names is None:
         return []
@@ -149,7 +149,8 @@ def _find_named(encoder: nn.Module, name: str, at_input: bool) -> Any:
 def _of_same_number(name: str, modules: Iterable[str]) -> list[str]:
     """Return up to three of the outermost modules that are numbered as a name is.
 
-    There are none for a name without a number. Libraries call the same list of layers ``blocks``, ``layers`` or ``encoder.layer``.
+    There are none for a name without a number. Libraries call the same list of layers
+    ``blocks``, ``layers`` or ``encoder.layer``.
     """
     number = name.rpartition('.')[2]
     if not number.isdecimal():
@@ -173,7 +174,17 @@ def _check_encoder(encoder: nn.Module) -> None:
         )
 
 
-def find_final_norm(encoder: nn.Module) -> str | None:
+def final_norm_among(
+    encoder: nn.Module, names: str | Sequence[str] | None
+) -> str | None:
+    """Return the name of an encoder's final norm if it is one of some names, else None."""
+    norm = _find_final_norm(encoder)
+    if norm in _as_list(names):
+        return norm
+    return None
+
+
+def _find_final_norm(encoder: nn.Module) -> str | None:
     """Return the name of the norm of tokens after an encoder's last layer, or None.
 
     It is the first one that follows the last list of layers, and lies in no list itself.

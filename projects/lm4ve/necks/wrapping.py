@@ -18,9 +18,8 @@ from lm4ve.errors import UserError
 from lm4ve.necks.llm_block_insert import LLMBlockInsert
 from lm4ve.necks.neck import LLMBlockNeck
 from lm4ve.necks.places import (
-    as_list,
     default_fields,
-    find_final_norm,
+    final_norm_among,
     find_places,
     has_one_place,
 )
@@ -108,12 +107,10 @@ def wrap(
     return insert(model, necks, arguments)
 
 
-def _warn_after_final_norm(
-    model: nn.Module, after: str | Sequence[str] | None
-) -> None:
+def _warn_after_final_norm(model: nn.Module, after: str | Sequence[str] | None) -> None:
     """Warn if a block is to come after the encoder's final norm; the paper's is before it."""
-    norm = find_final_norm(model)
-    if norm is None or norm not in as_list(after):
+    norm = final_norm_among(model, after)
+    if norm is None:
         return
     print_log(
         f"after='{norm}' is the final norm of {type(model).__name__}, and nothing norms the "

@@ -326,7 +326,8 @@ def _size_of(loop: BaseLoop) -> str:
 def _progress(runner: Runner, window: int, done: int) -> str:
     """Return a line about a training: its epoch or step, loss, learning rate and time left.
 
-    For example 'epoch  3/10  loss 0.6931  lr 1.00e-03  0:12:30 left'.
+    For example 'epoch  3/10  loss 0.6931  lr 1.00e-03  0:12:30 left'. The learning rate is
+    that of the config and its schedules, without the factors of ``paramwise_cfg``.
 
     Args:
         runner (Runner): The runner that trains.
@@ -347,8 +348,11 @@ def _progress(runner: Runner, window: int, done: int) -> str:
     scalars = runner.message_hub.log_scalars
     if 'train/loss' in scalars:
         text += f'  loss {scalars["train/loss"].mean(window):.4f}'
-    if 'train/lr' in scalars:
-        text += f'  lr {scalars["train/lr"].current():.2e}'
+    # Where groups have rates of their own, the first one's is not the config's.
+    for rate in ('train/base_lr', 'train/lr'):
+        if rate in scalars:
+            text += f'  lr {scalars[rate].current():.2e}'
+            break
     eta = runner.message_hub.runtime_info.get('eta')
     if eta is not None:
         text += f'  {timedelta(seconds=max(round(float(eta)), 0))} left'

@@ -19,7 +19,7 @@ from typing import Any
 
 from mmengine.logging import MMLogger, print_log
 
-from lm4ve.errors import CheckpointError, brief, listing
+from lm4ve.errors import CheckpointError, UserError, brief, listing
 from lm4ve.runner.checkpoint_files import meta_of
 from lm4ve.runner.console import SHOWN
 from lm4ve.runner.stored_config import Unreadable, plain_config, stored_config
@@ -132,6 +132,7 @@ def compare_with_training(
             be compared.
 
     Raises:
+        UserError: A training would go on with another optimizer.
         CheckpointError: With ``strict``, a field differs or could not be compared.
     """
     trained = stored_config(meta_of(checkpoint))
@@ -143,6 +144,7 @@ def compare_with_training(
         found = Comparison(not_compared=[f'its config cannot be read, {trained}'])
     if not found.lines:
         return
+    _refuse_other_optimizer(found, origin)
     if strict:
         raise CheckpointError(
             f'{origin} {"; ".join(line.strip() for line in found.lines)}. Fix: the config '
@@ -154,6 +156,21 @@ def compare_with_training(
         print_log(text, logger='current', level=logging.WARNING)
     else:
         MMLogger.get_current_instance().info(text, extra=SHOWN)
+
+
+def _refuse_other_optimizer(found: Comparison, origin: str) -> None:
+    """Refuse another optimizer than that of the training, whose state is of other values.
+
+    Raises:
+        UserError: It names both.
+    """
+    for each in found.differences:
+        if each.field == f'{_OPTIMIZER}type':
+            raise UserError(
+                f'resume: {origin[0].lower()}{origin[1:]} has the state of the optimizer '
+                f'{each.trained}, and the config has {each.now}. Fix: {each.field}={each.trained}; '
+                'or load_from=CHECKPOINT without --resume, which begins with its weights alone.'
+            )
 
 
 def compare(
