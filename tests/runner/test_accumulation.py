@@ -11,6 +11,7 @@ from lm4ve.dry_run.steps import check_steps
 from lm4ve.errors import UserError
 from lm4ve.runner.accumulation import check_batch, iterations_of_update
 from lm4ve.runner.config import check_config
+from lm4ve.runner.runner import build_runner
 from tests.helpers.runner.accumulating import BATCHES, config, train
 
 FIELD = 'optim_wrapper.accumulative_counts'
@@ -104,6 +105,15 @@ def test_the_number_is_logged(tmp_path):
     train(config(2, recipe=8, work_dir=tmp_path))
     (log,) = tmp_path.glob('*/*.log')
     assert 'an update adds up 4 iterations: 8 samples' in log.read_text()
+
+
+def test_console_says_before_the_training_when_checkpoints_are_written(
+    tmp_path, capsys
+):
+    build_runner(config(2, recipe=8, work_dir=tmp_path), short_console=True).train()
+    start, _, _ = capsys.readouterr().out.partition('epoch 1/2')
+    assert 'update       adds up 4 iterations: 8 samples\n' in start
+    assert 'A checkpoint is written at its end, also at a signal; if the kill' in start
 
 
 def test_dry_run_measures_the_checkpoint_of_an_update(tmp_path):

@@ -189,8 +189,8 @@ def _find_final_norm(encoder: nn.Module) -> str | None:
 
     It is the first one that follows the last list of layers, and lies in no list itself.
     """
-    lists = []
-    norm = None
+    lists: list[str] = []
+    norm: str | None = None
     for name, module in encoder.named_modules():
         if any(f'{name}.'.startswith(f'{outer}.') for outer in lists):
             continue
