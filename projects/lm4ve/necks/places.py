@@ -133,9 +133,9 @@ def _find_named(encoder: nn.Module, name: str, at_input: bool) -> Any:
     kind = type(encoder).__name__
     if place is None:
         advice = suggest(_of_same_number(name, modules))
-        advice = advice or did_you_mean(name, modules)
         if not advice:
-            advice = f' Fix: name one of {closest(name, modules, 4)}.'
+            close = did_you_mean(name, modules)
+            advice = f'{close} Fix: name one of {closest(name, modules, 4)}.'
         raise UserError(f"{argument}='{name}' is no submodule of {kind}.{advice}")
     if type(place).forward is nn.Module.forward:
         children = [f'{name}.{child}' for child, _ in place.named_children()]
