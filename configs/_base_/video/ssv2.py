@@ -18,21 +18,24 @@ train_pipeline = [
     dict(type='FormatShape', input_format='NCTHW'),
     dict(type='PackActionInputs'),
 ]
+# The middle frame of each segment. The release draws them, as in training, so that a
+# checkpoint has another score each time.
 val_pipeline = [
     dict(type='DecordInit'),
     dict(type='UniformSample', clip_len=16, test_mode=True),
     dict(type='DecordDecode'),
-    dict(type='Resize', scale=(-1, 224)),
+    dict(type='lm4ve.ResizeShortSide', size=224),
     dict(type='CenterCrop', crop_size=224),
     dict(type='FormatShape', input_format='NCTHW'),
     dict(type='PackActionInputs'),
 ]
+# To the frame and the pixel as VideoMAE's release.
 test_pipeline = [
     dict(type='DecordInit'),
-    dict(type='UniformSample', clip_len=16, num_clips=2, test_mode=True),
+    dict(type='lm4ve.UniformViews', clip_len=16, num_clips=2),
     dict(type='DecordDecode'),
-    dict(type='Resize', scale=(-1, 224)),
-    dict(type='ThreeCrop', crop_size=224),
+    dict(type='lm4ve.ResizeShortSide', size=224),
+    dict(type='lm4ve.ThreeCrop', crop_size=224),
     dict(type='FormatShape', input_format='NCTHW'),
     dict(type='PackActionInputs'),
 ]
@@ -43,6 +46,7 @@ train_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
     collate_fn=dict(type='repeat_pseudo_collate'),
+    drop_last=True,
     dataset=dict(
         type='lm4ve.CheckedRepeatAugDataset',
         num_repeats=2,

@@ -16,6 +16,7 @@ TASK = Task(
         'models.blending': ('ReversedCutmix', 'ReversedMixup'),
         'models.recognizer': ('Recognizer2D',),
         'transforms': ('ClipRandAugment',),
+        'views': ('ResizeShortSide', 'ThreeCrop', 'UniformViews'),
     },
     inferencer='lm4ve.tasks.video.inference.VideoInferencer',
     input_noun='a video',

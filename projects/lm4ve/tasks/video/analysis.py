@@ -143,9 +143,10 @@ def _with_one_view(pipeline: list[dict], cfg: Config) -> list[dict]:
     """
     is_3d = cfg.model.type.endswith('Recognizer3D')
     for transform in pipeline:
-        if transform['type'] in ('ThreeCrop', 'TenCrop'):
+        if transform['type'] in ('ThreeCrop', 'lm4ve.ThreeCrop', 'TenCrop'):
             transform['type'] = 'CenterCrop'
-        if transform['type'] == 'SampleFrames' and is_3d:
+        samples_clips = transform['type'] in ('SampleFrames', 'lm4ve.UniformViews')
+        if samples_clips and is_3d:
             transform['num_clips'] = 1
     return pipeline
 
