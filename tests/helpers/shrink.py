@@ -127,6 +127,7 @@ class Shrinker:
         theirs = self.folder / 'theirs.py'
         theirs.write_text(f'{text}\n')
         cfg = read_config(theirs, options, set_scope=False)
+        _count_epochs(cfg)
         whole = copy.deepcopy(cfg._cfg_dict.to_dict())
         cfg.update(work_dir=str(work_dir), launcher=launcher, log_level='WARNING')
         self.shrink(cfg, epochs)
@@ -248,6 +249,15 @@ class Shrinker:
             )
             if s.get('begin', 0) > 0:  # warm-up must end before training does
                 s.begin = 0
+
+
+def _count_epochs(cfg: Config) -> None:
+    """Let a training that counts iterations count epochs, whose number can be small."""
+    loop = cfg.get('train_cfg') or {}
+    if loop.pop('max_iters', None) is not None:
+        loop.by_epoch = True
+        cfg.log_processor.by_epoch = True
+        cfg.default_hooks.checkpoint.by_epoch = True
 
 
 def require_package(name: str, models: Mapping[str, tuple[str, str, str]]) -> None:

@@ -11,6 +11,7 @@ TASK = Task(
     registers={
         'datasets.sqa3d': ('SQA3DDataset',),
         'demo.rooms': ('Rooms',),
+        'hooks': ('BatchNormMomentumHook',),
         'metrics': ('SQA3DAccuracy',),
         'models.fusion': ('GuidedFusion',),
         'models.heads': ('PoseHead', 'SceneAnswerHead'),
