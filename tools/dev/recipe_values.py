@@ -356,7 +356,12 @@ def built(recipe: Recipe, path: str) -> Any:
     """Return an attribute of the built model: 'text_encoder.lstm.num_layers'."""
     value: Any = recipe.model
     for name in path.split('.'):
-        value = value[int(name)] if name.isdigit() else getattr(value, name)
+        if name.isdigit():
+            value = value[int(name)]
+        elif isinstance(value, Mapping):
+            value = value[name]
+        else:
+            value = getattr(value, name)
     return value
 
 

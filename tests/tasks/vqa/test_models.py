@@ -315,3 +315,9 @@ def test_wrong_learning_rates_are_refused():
         rates(build(), crossmodal=5)
     with pytest.raises(UserError, match='groups of the fusion=0'):
         rates(torch.nn.Linear(2, 2))
+
+
+def test_ranking_begins_as_the_logit_of_a_match(tokenizer):
+    head = build(tokenizer, head=dict(RETRIEVAL, itm=dict(weight=1.0))).head
+    features = torch.randn(3, head.in_channels)
+    torch.testing.assert_close(head(features), head.itm(features)[:, 1])

@@ -183,7 +183,7 @@ class RetrievalHead(BaseModule):
         in_channels (int): 2 C.
         itm (dict, optional): Also a matching loss: ``dict(weight=1.0, frozen=True)``.
             METER runs it with a head that its pre-training left and that does not
-            train.
+            train. The ranking begins with that head's weights of a match.
         contrastive (dict, optional): Also a loss that compares the first tokens of
             images and texts before the fusion, within the batch of a process:
             ``dict(channels=256, weight=1.0, temperature=0.07)``. Its embeddings rank
@@ -212,6 +212,10 @@ class RetrievalHead(BaseModule):
             matching = build_from(_Matching, itm, 'model.head.itm')
             self.itm_weight = matching.weight
             self.itm = MatchingHead(in_channels).requires_grad_(not matching.frozen)
+            # As in METER, ranking begins as the logit of a match.
+            with torch.no_grad():
+                self.rank_output.weight.copy_(self.itm.fc.weight[1:])
+                self.rank_output.bias.copy_(self.itm.fc.bias[1:])
         if contrastive is not None:
             build = functools.partial(_Contrastive, in_channels // 2)
             self.contrastive = build_from(build, contrastive, 'model.head.contrastive')
