@@ -21,7 +21,7 @@ import mmcv  # noqa: E402
 from PIL import Image  # noqa: E402
 from timm.data.auto_augment import rand_augment_transform  # noqa: E402
 
-from lm4ve.tasks.video.transforms import ClipRandAugment  # noqa: E402
+from lm4ve.tasks.video.transforms.rand_augment import ClipRandAugment  # noqa: E402
 from tests.helpers.video.videos import write_noise  # noqa: E402
 
 pytestmark = pytest.mark.skipif(

@@ -11,7 +11,6 @@ TASK = Task(
     registers={
         'datasets.sqa3d': ('SQA3DDataset',),
         'demo.rooms': ('Rooms',),
-        'hooks': ('BatchNormMomentumHook',),
         'metrics': ('SQA3DAccuracy',),
         'models.fusion': ('GuidedFusion',),
         'models.heads': ('PoseHead', 'SceneAnswerHead'),
@@ -20,6 +19,7 @@ TASK = Task(
         'models.preprocessor': ('SQA3DPreprocessor',),
         'models.objects': ('StoredObjects',),
         'models.votenet': ('VoteNet',),
+        'optim': ('BatchNormMomentumHook',),
         'transforms': (
             'AugmentScene',
             'LoadObjects',

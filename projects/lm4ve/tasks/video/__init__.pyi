@@ -18,9 +18,9 @@ from lm4ve.tasks.video.models.backbones import (
 from lm4ve.tasks.video.models.blending import ReversedCutmix as ReversedCutmix
 from lm4ve.tasks.video.models.blending import ReversedMixup as ReversedMixup
 from lm4ve.tasks.video.models.recognizer import Recognizer2D as Recognizer2D
-from lm4ve.tasks.video.transforms import ClipRandAugment as ClipRandAugment
-from lm4ve.tasks.video.views import ResizeShortSide as ResizeShortSide
-from lm4ve.tasks.video.views import ThreeCrop as ThreeCrop
-from lm4ve.tasks.video.views import UniformViews as UniformViews
+from lm4ve.tasks.video.transforms.rand_augment import ClipRandAugment as ClipRandAugment
+from lm4ve.tasks.video.transforms.views import ResizeShortSide as ResizeShortSide
+from lm4ve.tasks.video.transforms.views import ThreeCrop as ThreeCrop
+from lm4ve.tasks.video.transforms.views import UniformViews as UniformViews
 
 TASK: Task

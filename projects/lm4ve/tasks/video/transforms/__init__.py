@@ -1,0 +1,1 @@
+"""Transforms of videos: augmentation, and the views of a test."""
