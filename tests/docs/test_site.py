@@ -145,7 +145,7 @@ ANSWERS = {
     'multi-node': 'get_started/faq/',
     'slurm': 'guides/ablations/',
     'learning rate': 'guides/distributed_training/',
-    'gradient accumulation': 'get_started/faq/',
+    'gradient accumulation': 'guides/distributed_training/',
     'out of memory': 'get_started/faq/',
     'OOM': 'get_started/faq/',
     'num_workers': 'get_started/faq/',

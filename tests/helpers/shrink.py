@@ -252,12 +252,14 @@ class Shrinker:
 
 
 def _count_epochs(cfg: Config) -> None:
-    """Let a training that counts iterations count epochs, whose number can be small."""
+    """Let a training of ours that counts iterations count epochs, whose number can be small."""
     loop = cfg.get('train_cfg') or {}
-    if loop.pop('max_iters', None) is not None:
-        loop.by_epoch = True
-        cfg.log_processor.by_epoch = True
-        cfg.default_hooks.checkpoint.by_epoch = True
+    if loop.get('by_epoch', True):
+        return
+    loop.pop('max_iters')
+    loop.by_epoch = True
+    cfg.log_processor.by_epoch = True
+    cfg.default_hooks.checkpoint.by_epoch = True
 
 
 def require_package(name: str, models: Mapping[str, tuple[str, str, str]]) -> None:

@@ -6,10 +6,12 @@ tensors that a file could hold.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import wrapt
-from mmengine.optim import OptimWrapper, OptimWrapperDict
+
+if TYPE_CHECKING:
+    from mmengine.optim import OptimWrapper
 
 
 def save_after_updates(hook_class: Any) -> None:
@@ -68,7 +70,7 @@ def _initialize(
     initialize(model, 0, max_counts - init_counts)
 
 
-def begin_update(wrapper: OptimWrapper, left: int, added: int = 0) -> None:
+def begin_update(wrapper: 'OptimWrapper', left: int, added: int = 0) -> None:
     """Let an update begin, or go on, with the next iteration.
 
     Args:
@@ -89,6 +91,10 @@ def counts_of(runner: Any) -> int:
     It is 1 with several optimizers, which act as their model says, and with those of
     other frameworks.
     """
+    # Not above: the first import of mmengine.optim applies the repairs of this file, which
+    # has to be complete then.
+    from mmengine.optim import OptimWrapper, OptimWrapperDict
+
     wrapper = runner.optim_wrapper
     if not isinstance(wrapper, OptimWrapper) or isinstance(wrapper, OptimWrapperDict):
         return 1

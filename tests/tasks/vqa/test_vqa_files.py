@@ -125,7 +125,6 @@ BAD_ROWS = [
     ('q.csv', 'image,question\na.png,What?,more\n'),
     ('q.csv', 'image,question\na.png,"What?\n'),
     ('q.csv', 'question_id,image,question\n1,a.png,A?\n1,a.png,B?\n'),
-    ('q.csv', 'image,question,answer\na.png,What?,a d'),
     ('q.jsonl', '{"image": "a.png", "question": 3}\n'),
     ('q.jsonl', '{"image": "a.png", "question": "What?", "answers": [2]}\n'),
     ('q.jsonl', '{"image": "a.png", "question": "\\ud800?"}\n'),
