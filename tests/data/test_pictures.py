@@ -270,6 +270,20 @@ def test_pictures_of_one_color_are_twins_only_if_equal(tmp_path):
     assert groups_of(files) == [0, 1, 2, 1]
 
 
+def test_pictures_that_differ_in_noise_alone_are_read_once_each():
+    rng = np.random.default_rng(0)
+    water = [rng.integers(40, 60, (64, 64, 3), np.uint8) for _ in range(20)]
+    small = [shrink(cv2.imencode('.png', one)[1].tobytes()) for one in water]
+    read = []
+
+    def pixels_of(place):
+        read.append(place)
+        return water[place]
+
+    assert group_twins(small, pixels_of) == list(range(20))
+    assert sorted(read) == list(range(20))
+
+
 def test_twins_stand_on_one_side_of_a_split(tmp_path, warned):
     for label in range(2):
         for number in range(20):
