@@ -79,8 +79,10 @@ def test_a_test_sees_the_released_pixels(size):
     assert torch.equal(clips_of_test(video), expected)
 
 
-def test_frames_smaller_than_a_crop_are_refused():
+# Crops of larger frames would lie on the diagonal, and leave the rest out.
+@pytest.mark.parametrize('size', [(SIZE, 200), (240, 320)])
+def test_frames_of_another_short_side_than_the_crops_are_refused(size):
     crop = TRANSFORMS.build(dict(type='lm4ve.ThreeCrop', crop_size=SIZE))
-    frames = [np.zeros((SIZE, 200, 3), np.uint8)]
+    frames = [np.zeros((*size, 3), np.uint8)]
     with pytest.raises(UserError, match='224'):
         crop.transform(dict(imgs=frames))

@@ -78,21 +78,21 @@ class ThreeCrop(HostThreeCrop):
         """Cut the crops out of ``imgs``: first, middle and last, one after another.
 
         Raises:
-            UserError: Frames are smaller than a crop.
+            UserError: Frames are smaller than a crop, or larger in both directions.
         """
         frames = results['imgs']
         height, width = frames[0].shape[:2]
         crop_width, crop_height = self.crop_size
+        rests = (width - crop_width, height - crop_height)
         require(
-            width >= crop_width and height >= crop_height,
-            f'ThreeCrop: frames of {width} x {height} pixels are smaller than '
+            min(rests) == 0,
+            f'ThreeCrop: the short side of frames of {width} x {height} pixels is not that of '
             f'crop_size={self.crop_size}. Fix: lm4ve.ResizeShortSide before it.',
         )
         crops = []
         boxes = []
         for part in (0, 0.5, 1):
-            left = int(part * (width - crop_width))
-            top = int(part * (height - crop_height))
+            left, top = (int(part * rest) for rest in rests)
             right, bottom = left + crop_width, top + crop_height
             crops += [frame[top:bottom, left:right] for frame in frames]
             boxes += [(left, top, right, bottom)] * len(frames)
