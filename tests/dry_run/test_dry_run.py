@@ -180,6 +180,16 @@ def test_damage_that_training_replaces_is_a_warning(run, images):
     assert verdicts['files'] == 'failed'
 
 
+def test_no_step_is_tried_that_does_not_fit_into_memory(run, monkeypatch):
+    """Without a GPU the system would end the process, and the table with it."""
+    monkeypatch.setattr(
+        'lm4ve.dry_run.memory.title_and_memory', lambda _: ('the CPU', 10**6)
+    )
+    verdicts, error = run(PLAIN)
+    assert re.match('memory: train_dataloader.batch_size: a step needs', error)
+    assert verdicts['steps'] == 'not checked'
+
+
 def test_more_classes_than_the_head_has_fail(run, images):
     verdicts, error = run(images.write(classes=11))
     assert re.match('steps: model.head.num_classes=10 is below the 11 classes', error)

@@ -57,7 +57,8 @@ CHECKS = (
     # Before anything computes: a process that forks its workers later may block them.
     Check('workers', check_workers, needs=('data',)),
     Check('schedule', check_schedule, needs=('data',)),
-    Check('steps', check_steps, needs=('resume', 'weights', 'data'), together=True),
+    # A step that does not fit into a CPU's memory would be killed, and take the table along.
+    Check('steps', check_steps, needs=('resume', 'memory'), together=True),
     Check('disk', check_disk, needs=('steps',)),
     Check('time', check_time, needs=('workers', 'steps')),
 )
