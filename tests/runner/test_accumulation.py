@@ -12,7 +12,7 @@ from lm4ve.errors import UserError
 from lm4ve.runner.accumulation import check_batch, iterations_of_update
 from lm4ve.runner.config import check_config
 from lm4ve.runner.runner import build_runner
-from tests.helpers.runner.accumulating import BATCHES, config, train
+from tests.helpers.runner.accumulating import BATCHES, Curve, config, train
 
 FIELD = 'optim_wrapper.accumulative_counts'
 
@@ -99,6 +99,24 @@ def test_an_epoch_ends_with_an_update(tmp_path):
     for file in tmp_path.glob('epoch_*.pth'):
         saved = torch.load(file, weights_only=True)
         assert not saved.get('lm4ve_gradients')
+
+
+def test_a_model_that_skips_a_gradient_trains_no_longer(tmp_path, monkeypatch):
+    """Its last update has too few iterations to end."""
+    step = Curve.train_step
+    iterations = []
+
+    def skip_first(model, data, optim_wrapper):
+        iterations.append(len(iterations))
+        if len(iterations) > 1:
+            return step(model, data, optim_wrapper)
+        return dict(loss=torch.zeros(()))
+
+    monkeypatch.setattr(Curve, 'train_step', skip_first)
+    cfg = config(2, recipe=6, work_dir=tmp_path)
+    cfg.train_cfg = dict(by_epoch=False, max_iters=6)
+    train(cfg)
+    assert len(iterations) == 6
 
 
 def test_the_number_is_logged(tmp_path):

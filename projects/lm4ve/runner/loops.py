@@ -363,9 +363,10 @@ class IterLoop(_ExactLoop, IterBasedTrainLoop):  # type: ignore[misc]
         return runner.model
 
     def _train_update(self) -> None:
-        """Train the iterations of an update."""
+        """Train the iterations of an update, but none after the last one of the training."""
         is_ended = False
-        while not is_ended:
+        # A model that skips a gradient leaves its last update without an end.
+        while not is_ended and self._iter < self._max_iters:
             self.runner.model.train()
             self.run_iter(next(self.dataloader_iterator))
             is_ended = ended_update(self.runner) > 0
