@@ -33,8 +33,8 @@ DEMOS = [
 ROWS = [
     'config',
     'processes',
-    'inputs',
     'resume',
+    'inputs',
     'weights',
     'data',
     'files',

@@ -5,8 +5,10 @@ import re
 import sys
 
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
+from mmengine.model import BaseModel
 
 from lm4ve.commands.launch import main as launch
 from lm4ve.commands.train import main as train
@@ -136,7 +138,45 @@ class MakesItsFolder(BaseDataset):
     """A user's data set, which could write its files when it is built."""
 
 
-def test_nothing_is_said_of_a_users_data_set():
+class NamesAHubModel(BaseModel):
+    """A user's model, whose library looks names up by itself."""
+
+
+def test_nothing_is_said_of_a_users_data_set_and_model():
     dataset = dict(type=MakesItsFolder, data_root='data/not_yet')
-    cfg = Config(dict(train_dataloader=dict(dataset=dataset)))
+    model = dict(type=NamesAHubModel, checkpoint='resnet50', cache='in memory')
+    text = dict(type=NamesAHubModel, tokenizer='bert-base-uncased')
+    cfg = Config(dict(model=dict(model, text=text)))
+    cfg.train_dataloader = dict(dataset=dataset)
     assert texts(cfg) == []
+
+
+def test_nothing_is_said_of_what_another_backend_reads():
+    backend = dict(backend='petrel', path_mapping={'data/': 's3://bucket/'})
+    metric = dict(type='mmdet.CocoMetric', ann_file='data/val.json')
+    cfg = Config(dict(default_scope='mmdet', val_evaluator=metric))
+    assert len(texts(cfg)) == 1
+    cfg.val_evaluator.backend_args = backend
+    assert texts(cfg) == []
+
+
+def test_a_training_that_goes_on_needs_no_weights_to_begin_with(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr('torch.distributed.run.run', started.append)
+    config = CONFIGS / 'lm4ve/vit-demo_none_digits.py'
+    words = [str(config), '--cfg-options', 'load_from=gone.pth']
+    for flags in ([], ['--resume', 'auto']):
+        monkeypatch.setattr(sys, 'argv', ['launch', 'train', '1', *words, *flags])
+        if flags:
+            launch()
+        else:
+            with pytest.raises(UserError, match="load_from='gone.pth' does not exist"):
+                launch()
+    assert len(started) == 1
+    # In one process the checkpoint is looked for first.
+    state = dict(state_dict={}, meta=dict(epoch=1, iter=5))
+    (tmp_path / 'work').mkdir()
+    torch.save(state, tmp_path / 'work/epoch_1.pth')
+    with pytest.raises(Exception) as error:
+        train([*words, f'work_dir={tmp_path}/work', '--resume', 'auto'])
+    assert 'gone.pth' not in str(error.value)

@@ -37,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         dry_run(configure, args.resume, args.dry_run_device)
         return
     cfg = configure_training(args)
-    require_all(cfg)
     choose_start(cfg, args.resume)
+    require_all(cfg)
     runner = command_line.build_runner(cfg, short_console=not args.verbose)
     # Two trainings in one folder would replace each other's checkpoints.
     with sole_use(Path(cfg.work_dir) / f'training-{get_rank()}.lock'):
@@ -58,8 +58,13 @@ def require_for_processes(argv: Sequence[str], processes: int) -> None:
         UserError: See :func:`lm4ve.runner.missing.require_all`.
     """
     args = parser_of('train').parse_args(argv)
-    if not args.dry_run:
-        require_all(configure_training(args, for_this_machine=False), processes)
+    if args.dry_run:
+        return
+    cfg = configure_training(args, for_this_machine=False)
+    if args.resume in ('newest', 'auto'):
+        # A checkpoint of the run takes its place.
+        cfg.load_from = None
+    require_all(cfg, processes)
 
 
 def configure_training(

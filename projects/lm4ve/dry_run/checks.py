@@ -46,8 +46,9 @@ class Check:
 CHECKS = (
     Check('config', check_config),
     Check('processes', check_processes, needs=('config',), together=True),
-    Check('inputs', check_inputs, needs=('processes',)),
     Check('resume', check_resume, needs=('config',)),
+    # After it, since a checkpoint to continue from takes the place of `load_from`.
+    Check('inputs', check_inputs, needs=('processes',)),
     Check('weights', check_weights, needs=('inputs',)),
     # Data sets share out their files over the processes while they are built.
     Check('data', check_data, needs=('inputs',), together=True),

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.registry import DATASETS
 
 from lm4ve.errors import UserError
 from lm4ve.llm.sources import find_files, locate_packaged
+from lm4ve.runner.config.classes import classes_named
 from lm4ve.runner.cores import count_cores
 
 #: Fields of models with weights or a tokenizer: a path, an address, a packaged model or
@@ -33,7 +33,7 @@ _FILES = (
     'vocabulary',
     'word_vectors',
 )
-#: The packages whose data sets read what their fields name.
+#: The packages whose classes read what their fields name.
 _LIBRARIES = ('lm4ve', 'mmengine', 'mmpretrain', 'mmaction', 'mmdet', 'mmseg')
 #: The dataloaders of a training.
 _LOADERS = ('train_dataloader', 'val_dataloader')
@@ -109,10 +109,12 @@ def find_missing(cfg: Config, processes: int = 1) -> list[Missing]:
     """
     found = []
     for field, node in dicts_in(cfg.get('model'), 'model'):
-        found += _missing_weights(node, field)
-        found += _missing_files(node, field, _FILES)
+        if _is_of_libraries(_class_of(node, field, cfg)):
+            found += _missing_weights(node, field)
+            found += _missing_files(node, field, _FILES)
     for field, node in dicts_in(cfg.get('val_evaluator'), 'val_evaluator'):
-        found += _missing_files(node, field, ('ann_file',))
+        if _is_of_libraries(_class_of(node, field, cfg)):
+            found += _missing_files(node, field, ('ann_file',))
     found += missing_start(cfg)
     for loader in _LOADERS:
         dataset = (cfg.get(loader) or {}).get('dataset')
@@ -136,6 +138,27 @@ def dicts_in(node: Any, field: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
         items = enumerate(node)
     for name, child in items:
         yield from dicts_in(child, f'{field}.{name}')
+
+
+def _class_of(node: Mapping[str, Any], field: str, cfg: Config) -> Any:
+    """Return the class that a dict's type stands for; None without one.
+
+    Args:
+        node (Mapping): Of the config.
+        field (str): Its field.
+        cfg (Config): The whole config, for the scope.
+    """
+    kind = node.get('type')
+    if not isinstance(kind, str):
+        return kind
+    scope = cfg.get('default_scope') or 'mmengine'
+    classes = classes_named(kind, field, scope)
+    return classes[0] if classes else None
+
+
+def _is_of_libraries(kind: Any) -> bool:
+    """Return whether it is known what a class's fields name: a user's may name anything."""
+    return getattr(kind, '__module__', '').partition('.')[0] in _LIBRARIES
 
 
 def _missing_weights(node: Mapping[str, Any], field: str) -> list[Missing]:
@@ -181,11 +204,15 @@ def _missing_files(
 ) -> list[Missing]:
     """Return those files of a dict that are not there.
 
+    Of files behind another backend nothing is known.
+
     Args:
         node (Mapping): Of the config.
         field (str): Its field.
         names (Sequence[str]): Of its fields that may name a file.
     """
+    if node.get('backend_args'):
+        return []
     found = []
     for name in names:
         path = node.get(name)
@@ -216,11 +243,7 @@ def _missing_data(node: Any, field: str, cfg: Config) -> list[Missing]:
     found = _missing_data(node.get('dataset'), f'{field}.dataset', cfg)
     for number, part in enumerate(node.get('datasets') or ()):
         found += _missing_data(part, f'{field}.datasets.{number}', cfg)
-    data_class = node.get('type')
-    if isinstance(data_class, str):
-        scope = cfg.get('default_scope') or 'mmengine'
-        with DATASETS.switch_scope_and_registry(scope) as registry:
-            data_class = registry.get(data_class)
+    data_class = _class_of(node, field, cfg)
     # A data set that knows more than its fields say has a method of its own.
     own = getattr(data_class, 'find_missing', None)
     if own is not None:
@@ -243,9 +266,7 @@ def missing_in(data_class: Any, node: Mapping[str, Any], field: str) -> list[Mis
         node (Mapping): The data set's config.
         field (str): Its field.
     """
-    if not isinstance(data_class, type):
-        return []
-    if data_class.__module__.partition('.')[0] not in _LIBRARIES:
+    if not isinstance(data_class, type) or not _is_of_libraries(data_class):
         return []
     parameters = inspect.signature(data_class).parameters
     makes_files = getattr(data_class, 'makes_files', False) or 'download' in parameters
