@@ -137,10 +137,16 @@ class _GrayVersions:
         if not others:
             return []
         version = self._version_of(place)
-        readable = [o for o in others if self._version_of(o) is not None]
+        readable = []
+        of_others = []
+        for other in others:
+            of_other = self._version_of(other)
+            if of_other is not None:
+                readable.append(other)
+                of_others.append(of_other)
         if version is None or not readable:
             return []
-        versions = np.stack([self._versions[other] for other in readable])
+        versions = np.stack(of_others)
         differences = np.sqrt(np.square(versions - version).mean(1))
         spreads = np.maximum(versions.std(1), version.std())
         bounds = _MOST_SHARE * spreads + _ROUNDING
