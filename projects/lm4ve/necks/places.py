@@ -156,8 +156,11 @@ def _of_same_number(name: str, modules: Iterable[str]) -> list[str]:
     if not number.isdecimal():
         return []
     numbered = [other for other in modules if other.rpartition('.')[2] == number]
-    depth = min((other.count('.') for other in numbered), default=0)
-    return [other for other in numbered if other.count('.') == depth][:3]
+    if not numbered:
+        return []
+    depth = min(other.count('.') for other in numbered)
+    outermost = [other for other in numbered if other.count('.') == depth]
+    return outermost[:3]
 
 
 def _check_encoder(encoder: nn.Module) -> None:
