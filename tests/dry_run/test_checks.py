@@ -11,7 +11,7 @@ from mmengine.config import Config
 from lm4ve.dry_run.disk import bytes_freed, check_disk, checkpoints_at_once, count_saved
 from lm4ve.dry_run.duration import check_time
 from lm4ve.dry_run.files import describe_odds
-from lm4ve.dry_run.finding import Verdict
+from lm4ve.dry_run.finding import Verdict, describe_failure
 from lm4ve.dry_run.peak import find_explosion
 from lm4ve.dry_run.plan import Plan
 from lm4ve.dry_run.processes import check_processes
@@ -200,6 +200,13 @@ def test_cut_batches_are_as_many_as_whole_ones():
     assert list(cut) == [[0, 1], [4, 5], [8]]
     assert len(cut) == len(whole)
     assert FirstOfBatches(batches).batch_size == 4
+
+
+def test_an_error_of_a_loaders_worker_is_its_message():
+    text = (
+        'Caught UserError in worker.\nTraceback:\nlm4ve.errors.UserError: x.png is bad.'
+    )
+    assert describe_failure(UserError(text)) == 'x.png is bad.'
 
 
 def test_workers_start_as_in_the_training(monkeypatch, tmp_path):

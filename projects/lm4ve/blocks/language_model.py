@@ -24,7 +24,13 @@ from lm4ve.blocks.norms import affine_of, form_of
 from lm4ve.blocks.permuted import permuted
 from lm4ve.blocks.projections import fused_parts
 from lm4ve.blocks.scaled import draw_like, is_drawn, scale_scores
-from lm4ve.errors import CheckpointError, UnsupportedModelError, UserError, check
+from lm4ve.errors import (
+    CheckpointError,
+    UnsupportedModelError,
+    UserError,
+    check,
+    require,
+)
 from lm4ve.llm.checkpoint import Checkpoint, open_checkpoint
 from lm4ve.llm.foreign_config import FOREIGN_FAMILIES, build_foreign_config
 from lm4ve.llm.sources import FileSource
@@ -132,8 +138,12 @@ class LanguageModel:
         check('block.layers', layers, kind=(list, tuple, range))
         count = self.config.num_hidden_layers
         for i in layers:
-            field = f"a layer of block.layers ('{self.name}' has {count})"
-            check(field, i, kind=int, least=-count, most=count - 1)
+            check('a layer of block.layers', i, kind=int)
+            require(
+                -count <= i < count,
+                f"block.layers={layers!r}: '{self.name}' has no layer {i}. Fix: numbers from "
+                f'{-count} to {count - 1}.',
+            )
         indices = [i % count for i in layers]
         if not indices or len(set(indices)) != len(indices):
             raise UserError(

@@ -57,7 +57,7 @@ def open_image(file: Any, path: Any, max_pixels: int = MAX_PIXELS) -> Image.Imag
         Image.MAX_IMAGE_PIXELS = max_pixels
     too_large = (
         f"The image '{path}' has more pixels than max_pixels={max_pixels}. Fix: make it "
-        'smaller, or raise dataset.max_pixels in the config.'
+        'smaller or remove it; a config may raise dataset.max_pixels.'
     )
     formats = [name for name in Image.ID if name != 'EPS']
     try:

@@ -8,6 +8,7 @@ from enum import Enum
 
 from lm4ve.errors import UserError, first_line
 from lm4ve.runner.building import find_built_field
+from lm4ve.runner.error_boundary import without_traceback
 
 
 class Verdict(Enum):
@@ -53,7 +54,7 @@ def describe_failure(error: Exception) -> str:
     line, which names a temporary file with the traceback.
     """
     if isinstance(error, UserError):
-        return str(error).strip()
+        return without_traceback(error)
     with tempfile.NamedTemporaryFile(
         'w', prefix='lm4ve-error-', suffix='.log', delete=False
     ) as log:

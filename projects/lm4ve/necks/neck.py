@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from lm4ve.blocks.low_rank.eligibility import acts_on_modules, is_plain
 from lm4ve.blocks.tokens import Queries
-from lm4ve.errors import UserError, refuse_unknown
+from lm4ve.errors import UserError, refuse_unknown, require
 from lm4ve.necks.fields import NeckFields
 from lm4ve.necks.interface import NeckInterface
 from lm4ve.necks.norms import (
@@ -418,10 +418,13 @@ def build_block(config: Mapping[str, Any]) -> Any:
         config (Mapping): Its ``type`` and arguments.
 
     Raises:
-        UserError: The type does not take an argument.
+        UserError: There is no type, or it does not take an argument.
     """
     fields = dict(config)
     kind = fields.pop('type', None)
+    require(
+        kind is not None, "block has no type. Fix: block=dict(type='LLMBlock', ...)."
+    )
     fields.pop('_scope_', None)
     if isinstance(kind, str):
         kind = MODELS.get(kind)

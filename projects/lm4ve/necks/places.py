@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from lm4ve.errors import UserError, closest, did_you_mean, suggest
+from lm4ve.errors import UserError, check, closest, did_you_mean, suggest
 
 #: A norm of tokens, by the name of its class.
 _NORM = re.compile('LayerNorm|RMSNorm')
@@ -62,9 +62,9 @@ def find_places(
         UserError: There is none; see :func:`find_place`.
     """
     places = []
-    for name in _as_list(after):
+    for name in _as_list(after, 'after'):
         places.append(Place(find_place(encoder, name), name, at_input=False))
-    for name in _as_list(before):
+    for name in _as_list(before, 'before'):
         module = find_place(encoder, name, at_input=True)
         places.append(Place(module, name, at_input=True))
     if not places:
@@ -74,10 +74,15 @@ def find_places(
     return places
 
 
-def _as_list(names: str | Sequence[str] | None) -> list[str]:
-    """Return the names of an argument that may be one name, several or None."""
+def _as_list(names: str | Sequence[str] | None, argument: str) -> list[str]:
+    """Return the names of an argument that may be one name, several or None.
+
+    Raises:
+        UserError: It is something else.
+    """
     if names is None:
         return []
+    check(argument, names, kind=(str, list, tuple))
     if isinstance(names, str):
         return [names]
     return list(names)
@@ -182,7 +187,7 @@ def final_norm_among(
 ) -> str | None:
     """Return the name of an encoder's final norm if it is one of some names, else None."""
     norm = _find_final_norm(encoder)
-    if norm in _as_list(names):
+    if norm in _as_list(names, 'after'):
         return norm
     return None
 

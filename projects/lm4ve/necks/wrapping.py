@@ -14,7 +14,7 @@ from mmengine.model import initialize
 from torch import Tensor, nn
 
 from lm4ve.compat.transformers_trainer_names import keep_names
-from lm4ve.errors import UserError
+from lm4ve.errors import UserError, refuse_unknown
 from lm4ve.necks.llm_block_insert import LLMBlockInsert
 from lm4ve.necks.neck import LLMBlockNeck
 from lm4ve.necks.places import (
@@ -79,9 +79,9 @@ def wrap(
 
     Raises:
         UserError: There is no such submodule, the model has a block already or is on
-            the device 'meta'.
-        TypeError: An argument is none of the neck's.
+            the device 'meta', or an argument is none of the neck's.
     """
+    refuse_unknown(LLMBlockNeck, neck, '')
     _warn_after_final_norm(model, after)
     options: list[dict[str, Any]] = []
     for place in find_places(model, after, before):

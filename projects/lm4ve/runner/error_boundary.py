@@ -72,10 +72,10 @@ def _report_error(error: BaseException) -> int:
         _report_stop(number)
         return 128 + number
     if isinstance(error, UserError):
-        report(_without_traceback(error))
+        report(without_traceback(error))
         return 2
     if isinstance(error, StorageError):
-        report(_without_traceback(error))
+        report(without_traceback(error))
         return 1
     report(_in_one_line(error))
     if is_storage_error(error):
@@ -87,7 +87,7 @@ def _report_error(error: BaseException) -> int:
     return 2
 
 
-def _without_traceback(error: UserError | StorageError) -> str:
+def without_traceback(error: UserError | StorageError) -> str:
     """Return an error's message alone.
 
     A dataloader raises a worker's error anew, with the worker's traceback before the

@@ -193,7 +193,8 @@ class FiniteLossHook(Hook):  # type: ignore[misc]
                 raise UserError(
                     f'{", ".join(losses)} of iteration {step.iteration} (epoch {step.epoch}) is '
                     f'{first}: training stopped before it was saved. '
-                    'Lower the learning rate or clip gradients and --resume; '
+                    'Lower the learning rate or clip gradients; --resume auto goes on from the '
+                    'last checkpoint, if there is one; '
                     'default_hooks.finite_loss.tolerate=N permits N in a row.'
                 )
         return in_a_row
