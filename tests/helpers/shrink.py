@@ -296,7 +296,7 @@ def shrinker_of(task: str, folder: Path) -> Shrinker:
 def shrink_images(pipeline: list) -> None:
     """Let the transforms of a pipeline make small images."""
     for transform in pipeline:
-        for key in ('scale', 'crop_size', 'input_size'):
+        for key in ('scale', 'crop_size', 'input_size', 'size'):
             if key in transform:
                 transform[key] = _smaller(transform[key])
 
