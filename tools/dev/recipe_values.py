@@ -452,12 +452,18 @@ def std_of(recipe: Recipe, part: str) -> str:
     """
     found = _initial_of(recipe, part, lambda initial: len(initial.shape) > 1)
     stds = [each.std for each in found]
-    if max(stds) <= 1.05 * min(stds):  # as far as draws of one distribution differ
-        stds = [sum(stds) / len(stds)]
-    # Of so few draws the second digit is chance.
-    digits = 1 if min(each.shape.numel() for each in found) < 1000 else 2
-    least, most = measured(min(stds), digits), measured(max(stds), digits)
-    return least if least == most else f'{least} to {most}'
+    fewest_draws = min(each.shape.numel() for each in found)
+    digits = 2
+    if fewest_draws < 1000:
+        digits = 1  # The second one is chance.
+    is_one_distribution = max(stds) <= 1.05 * min(stds)
+    if is_one_distribution:
+        return measured(sum(stds) / len(stds), digits)
+    least = measured(min(stds), digits)
+    most = measured(max(stds), digits)
+    if least == most:
+        return least
+    return f'{least} to {most}'
 
 
 def bias_of(recipe: Recipe, part: str) -> str:

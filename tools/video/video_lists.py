@@ -48,15 +48,25 @@ def read_ssv2(
         raise UserError(
             f"'{labels}': expected the numbers 0 to {len(numbers) - 1}, each once."
         )
-    split = Path(split)
+    entries = []
+    for identity, text in _read_templates(Path(split)):
+        template = re.sub(r'[\[\]]', '', text.strip())
+        entries.append((f'{identity}.{extension}', numbers[template]))
+    return entries
+
+
+def _read_templates(split: Path) -> list[tuple[str, str]]:
+    """Return the id and the template of each video of a split's file."""
+    samples = []
     if split.suffix == '.csv':
-        samples = [
-            line.split(';', 1) for line in lines_of(split.read_bytes(), split) if line
-        ]
-    else:
-        samples = [(s['id'], s['template']) for s in json.loads(split.read_bytes())]
-    labeled = [(i, numbers[re.sub(r'[\[\]]', '', text.strip())]) for i, text in samples]
-    return [(f'{identity}.{extension}', label) for identity, label in labeled]
+        for line in lines_of(split.read_bytes(), split):
+            if line:
+                identity, template = line.split(';', 1)
+                samples.append((identity, template))
+        return samples
+    for sample in json.loads(split.read_bytes()):
+        samples.append((sample['id'], sample['template']))
+    return samples
 
 
 def read_videomae(path: str | Path, root: str = '') -> Entries:
@@ -73,12 +83,13 @@ def read_videomae(path: str | Path, root: str = '') -> Entries:
     Raises:
         ValueError: A line has another form, or a path is not below ``root``.
     """
-    rows = [line.rsplit(maxsplit=1) for line in lines_of(Path(path).read_bytes(), path)]
-    if root:
-        rows = [
-            (str(PurePosixPath(name).relative_to(root)), label) for name, label in rows
-        ]
-    return [(name.strip(), int(label)) for name, label in rows]
+    entries = []
+    for line in lines_of(Path(path).read_bytes(), path):
+        name, label = line.rsplit(maxsplit=1)
+        if root:
+            name = str(PurePosixPath(name).relative_to(root))
+        entries.append((name.strip(), int(label)))
+    return entries
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -74,7 +74,7 @@ def begin_update(wrapper: 'OptimWrapper', left: int, added: int = 0) -> None:
     """Let an update begin, or go on, with the next iteration.
 
     Args:
-        wrapper (OptimWrapper): Of one optimizer.
+        wrapper (OptimWrapper): It has one optimizer.
         left (int): In how many iterations from now the last update ends, though it may
             have fewer iterations than the others.
         added (int): How many iterations' gradients are added up already.

@@ -25,14 +25,16 @@ def _scale_base_too(
     wrappers = [wrapper]
     if isinstance(wrapper, OptimWrapperDict):
         wrappers = list(wrapper.values())
-    before = [_a_rate(each) for each in wrappers]
+    rates_before = [_highest_rate(each) for each in wrappers]
     scale(*args, **kwargs)
-    for each, rate in zip(wrappers, before, strict=True):
+    for each, rate_before in zip(wrappers, rates_before, strict=True):
         base = each.base_param_settings
-        if base is not None and rate > 0:
-            base['lr'] *= _a_rate(each) / rate
+        if base is None or rate_before == 0:
+            continue
+        factor = _highest_rate(each) / rate_before
+        base['lr'] *= factor
 
 
-def _a_rate(wrapper: Any) -> float:
+def _highest_rate(wrapper: Any) -> float:
     """Return the highest rate of an optimizer's groups: others may be 0."""
     return float(max(group['lr'] for group in wrapper.optimizer.param_groups))

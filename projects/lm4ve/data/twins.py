@@ -79,7 +79,8 @@ def group_twins(
     """Return the group of each picture: the place of the first of those that it is a twin of.
 
     Args:
-        small (Sequence[np.ndarray]): Of :func:`shrink`. None is a picture on its own.
+        small (Sequence[np.ndarray]): What :func:`shrink` returns for each picture. A
+            picture with None is on its own.
         read (Callable): Returns a picture's pixels by its place, uint8 ``[H, W, 3]``; None
             if it cannot be read.
     """
@@ -131,7 +132,7 @@ class _GrayVersions:
         """Return those of other pictures that may be twins of a picture.
 
         Args:
-            place (int): Of the picture.
+            place (int): Where the picture stands in the sequence.
             others (Sequence[int]): Places of the other ones.
         """
         if not others:

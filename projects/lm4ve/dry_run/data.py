@@ -205,7 +205,7 @@ def _too_large_batch(cfg: Config, samples: int) -> list[str]:
 
     Args:
         cfg (Config): The config.
-        samples (int): Of the training data, all processes together.
+        samples (int): How many samples the training data has for all processes.
     """
     wanted = cfg.train_dataloader.get('batch_size', 1)
     each = math.ceil(samples / get_world_size())

@@ -63,7 +63,7 @@ def title_and_memory(processes: int) -> tuple[str, int]:
     """Return the name of the device that is here, and the bytes that a process has of it.
 
     Args:
-        processes (int): Of the training, on this machine. They share its memory, and
+        processes (int): How many the training has on this machine. They share its memory, and
             have a GPU each.
     """
     if torch.cuda.is_available():

@@ -43,7 +43,8 @@ class Plan:
             steps.
         peak (float): How many times the learning rate of the first step the highest one
             is; 0: not known. Set by the check of the schedule.
-        step_seconds (float): Of a step of the full batch on the device; 0: not known.
+        step_seconds (float): What a step of the full batch takes on the device; 0: it is
+            not known.
         samples_of_worker (float): What one worker gives a second.
         samples_per_second (float): What the workers of this process give together.
     """

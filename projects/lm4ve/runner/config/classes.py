@@ -75,7 +75,7 @@ def _refuse_misspelling(name: str, path: str, registries: Iterable[Registry]) ->
     Args:
         name (str): The name, perhaps with a scope.
         path (str): The path of the dict that has it as its type.
-        registries (Iterable[Registry]): Of its scope. They and ours have the registered
+        registries (Iterable[Registry]): Its scope has them. They and ours have the registered
             names.
 
     Raises:

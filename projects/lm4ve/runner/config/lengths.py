@@ -116,7 +116,7 @@ def _warn_of_least_lengths(
     """Warn of the lengths of a schedule that are 1, since they would be less.
 
     Args:
-        path (str): Of the schedule in the config.
+        path (str): Where the schedule stands in the config.
         before (dict): The schedule as its recipe has it.
         stretched (dict): As it is now.
         ratio (float): Of the present length of the training to that of the recipe.

@@ -225,22 +225,17 @@ class TaskAnalysis:
         By default: the predicted class, its score, and the true class, where there are
         any; of a regression the predicted number, and the true one.
         """
+        prediction = _number(output, 'pred_value')
+        if prediction is None:
+            prediction = _predicted_class(output, classes)
+        truth = _number(output, 'gt_value')
+        if truth is None:
+            truth = _true_classes(output, classes)
         facts: dict[str, str] = {}
-        label = _field(output, 'pred_label')
-        if isinstance(label, Tensor) and label.numel() == 1:
-            facts['prediction'] = _class_name(int(label), classes)
-            scores = _scores_of(output)
-            if scores is not None:
-                facts['prediction'] += f' ({100 * float(scores.max()):.1f} %)'
-        truth = _field(output, 'gt_label')
-        # Labels below 0 mean that the class is not known.
-        if isinstance(truth, Tensor) and truth.numel() > 0 and (truth >= 0).all():
-            names = [_class_name(i, classes) for i in truth.flatten().tolist()]
-            facts['truth'] = ', '.join(names)
-        for name, field in (('prediction', 'pred_value'), ('truth', 'gt_value')):
-            number = _field(output, field)
-            if isinstance(number, Tensor) and number.numel() == 1:
-                facts[name] = f'{number.item():.4g}'
+        if prediction is not None:
+            facts['prediction'] = prediction
+        if truth is not None:
+            facts['truth'] = truth
         return facts
 
     def score(self, output: Any, evaluator: Any) -> dict[str, str]:
@@ -369,6 +364,38 @@ def _field(output: Any, name: str) -> Any:
     if not hasattr(output, 'get'):
         return None
     return output.get(name)
+
+
+def _number(output: Any, name: str) -> str | None:
+    """Return a field's number as text, or None if it has none, or several."""
+    number = _field(output, name)
+    if not isinstance(number, Tensor) or number.numel() != 1:
+        return None
+    return f'{number.item():.4g}'
+
+
+def _predicted_class(output: Any, classes: Sequence[str] | None) -> str | None:
+    """Return the name of the predicted class and its score, or None without a class."""
+    label = _field(output, 'pred_label')
+    if not isinstance(label, Tensor) or label.numel() != 1:
+        return None
+    name = _class_name(int(label), classes)
+    scores = _scores_of(output)
+    if scores is None:
+        return name
+    return f'{name} ({100 * float(scores.max()):.1f} %)'
+
+
+def _true_classes(output: Any, classes: Sequence[str] | None) -> str | None:
+    """Return the names of the true classes, or None where they are not known."""
+    labels = _field(output, 'gt_label')
+    if not isinstance(labels, Tensor) or labels.numel() == 0:
+        return None
+    # Labels below 0 mean that the class is not known.
+    if (labels < 0).any():
+        return None
+    names = [_class_name(label, classes) for label in labels.flatten().tolist()]
+    return ', '.join(names)
 
 
 def _class_name(label: int, classes: Sequence[str] | None) -> str:
