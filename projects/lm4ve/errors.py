@@ -195,8 +195,10 @@ def refuse_unknown(
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return
     known = list(_named_parameters(kind))
+    # What replaces an argument that is gone, the constructor itself says.
+    removed = getattr(kind.__init__, 'removed', ())  # type: ignore[misc]
     for name in fields:
-        if name not in known:
+        if name not in known and name not in removed:
             path = f'{field}.{name}' if field else name
             advice = did_you_mean(str(name), known) or f' Known: {listing(known, 20)}.'
             raise UserError(f'{path} is not a known field.{advice}')

@@ -45,6 +45,7 @@ from lm4ve.blocks.low_rank import (
 from lm4ve.blocks.masks import AttentionMasks, Window, mask_of_padding
 from lm4ve.blocks.provenance import ProvenanceMixin
 from lm4ve.blocks.record import ORDERED_HEADS, BlockRecord
+from lm4ve.blocks.removed import refuses_removed
 from lm4ve.blocks.rotary import RotaryTables
 from lm4ve.blocks.seeding import seeded_cpu_generator
 from lm4ve.blocks.tokens import Queries, check_inputs, refuse_empty_samples
@@ -138,6 +139,7 @@ class LLMBlock(ProvenanceMixin):
 
     layers: Any  # nn.ModuleList of LLMLayer, or of HostLayer (families without a spec)
 
+    @refuses_removed('block')
     def __init__(
         self,
         checkpoint: str | FileSource | None = None,

@@ -27,6 +27,7 @@ from lm4ve.blocks.record import (
     RECORDED_DTYPES,
     describe,
 )
+from lm4ve.blocks.removed import refuse_removed_settings
 from lm4ve.errors import CheckpointError, brief, listing
 from lm4ve.llm.fingerprint import fingerprint
 from lm4ve.llm.sources import FileSource
@@ -116,7 +117,7 @@ def decode_source(record: Tensor, key: str = SOURCE_KEY) -> dict[str, Any]:
 
     Raises:
         CheckpointError: The record is damaged, or has fields that this version does not
-            know.
+            know, or no longer has.
     """
     try:
         # [:], since bytes(10**12) would be as long.
@@ -126,6 +127,8 @@ def decode_source(record: Tensor, key: str = SOURCE_KEY) -> dict[str, Any]:
             f"'{key}' of the checkpoint is damaged ({type(e).__name__}: {e}). "
             'Fix: copy it again.'
         ) from e
+    if isinstance(source, dict):
+        refuse_removed_settings(source)
     is_of_neck = key.rpartition('.')[2] == NECK_KEY
     defect = _find_defect(source, {} if is_of_neck else FIELD_TYPES)
     if defect:

@@ -27,6 +27,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from lm4ve.blocks.low_rank.eligibility import acts_on_modules, is_plain
+from lm4ve.blocks.removed import refuses_removed
 from lm4ve.blocks.tokens import Queries
 from lm4ve.errors import UserError, refuse_unknown, require
 from lm4ve.necks.fields import NeckFields
@@ -140,6 +141,7 @@ class LLMBlockNeck(NeckInterface, RunsPath):
     skip: Any
     query: Any
 
+    @refuses_removed('neck')
     def __init__(
         self,
         in_channels: int,

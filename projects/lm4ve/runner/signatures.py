@@ -112,6 +112,9 @@ def _signature_of_function(function: Callable[..., Any]) -> Signature:
             is_open = True
         elif parameter.kind is not parameter.VAR_POSITIONAL and name != 'self':
             parameters[name] = Parameter(_kinds_of(parameter, hints.get(name)))
+    # What replaces an argument that is gone, the constructor itself says.
+    for name in getattr(function, 'removed', ()):
+        parameters[name] = Parameter(frozenset({_ANYTHING}))
     return Signature(parameters, is_open)
 
 
