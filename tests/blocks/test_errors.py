@@ -32,7 +32,7 @@ ARGUMENTS = [
     (dict(arch=LLAMA, trainable='some'), "trainable='some'.*none, norms, all"),
     (dict(arch=LLAMA, dtype='int4'), "='int4'.*float32, bfloat16"),
     (dict(arch=LLAMA, trainable='all', dtype='bfloat16'), 'block.dtype.*float32'),
-    (dict(arch=LLAMA, trainable='all', dtype='int8'), 'block.dtype.*float32'),
+    (dict(arch=LLAMA, trainable='all', dtype='float16'), 'block.dtype.*float32'),
     (dict(arch=LLAMA, layers=(2,)), 'block.layers'),
     (dict(arch=LLAMA, layers=(0, -3)), 'block.layers'),
     (dict(arch=LLAMA, layers=(1, -1)), 'block.layers'),

@@ -8,7 +8,6 @@ from safetensors.torch import load_file, save_file
 
 import lm4ve
 from lm4ve.blocks import LLMBlock
-from lm4ve.blocks.frozen import unwrap
 from lm4ve.blocks.provenance import SOURCE_KEY, decode_source
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.necks import LLMBlockNeck
@@ -31,17 +30,18 @@ NORMS_IN_FP32 = (
 ROTARY = 'llama llama-gqa phi3 codegen falcon-40b olmo2 qwen3 gemma3_text gemma4_text'
 
 
-def zero_other_heads(block: LLMBlock, kept: list[list[int]]) -> LLMBlock:
-    """Set the columns of the output projections to zero that are of no kept head."""
+def without_other_heads(block: LLMBlock, kept: list[list[int]]) -> LLMBlock:
+    """Let hooks zero the outputs of heads before the output projections read them."""
     for layer, heads in zip(block.layers, kept, strict=True):
-        columns = unwrap(layer.o_proj).weight.detach().unflatten(1, (HEADS, -1))
-        for head in set(range(HEADS)) - set(heads):
-            columns[:, head] = 0
+        is_kept = torch.zeros(HEADS, 1)
+        is_kept[list(heads)] = 1
+
+        def zero(_, inputs, is_kept=is_kept):
+            out = inputs[0].unflatten(-1, (HEADS, -1)) * is_kept.to(inputs[0].dtype)
+            return (out.flatten(-2),)
+
+        layer.o_proj.register_forward_pre_hook(zero)
     return block
-
-
-def rows_of(projection) -> int:
-    return unwrap(projection).weight.shape[0]
 
 
 @pytest.mark.parametrize('family', LAYOUTS)
@@ -52,7 +52,7 @@ def test_the_outputs_of_other_heads_are_zero(family, checkpoints):
     options = dict(layers=[0, 1], causal=rng.random() < 0.5)
     options['rotary'] = family in ROTARY.split()
     block = LLMBlock(path, heads=kept, **options)
-    expected = zero_other_heads(LLMBlock(path, **options), kept)
+    expected = without_other_heads(LLMBlock(path, **options), kept)
     x = torch.randn(2, 6, block.embed_dims, generator=torch.Generator().manual_seed(0))
     padding_mask = torch.arange(6) >= torch.tensor([[6], [4]])
     # Products of experts are not for fp64.
@@ -70,18 +70,9 @@ def test_the_outputs_of_other_heads_are_zero(family, checkpoints):
         )
 
 
-def test_what_nobody_reads_is_not_computed(checkpoints):
-    layer = LLMBlock(checkpoints('llama-gqa'), heads=[0, 1]).layers[0]
-    head_dim = layer.head_dim
-    # Both read the first of two heads of keys and values.
-    assert rows_of(layer.q_proj) == 2 * head_dim
-    assert rows_of(layer.k_proj) == rows_of(layer.v_proj) == head_dim
-    assert unwrap(layer.o_proj).in_features == 2 * head_dim
-
-
 @pytest.mark.parametrize('kept', [[1], [0, 1], [0, 2, 3]], ids=str)
 def test_heads_have_the_language_models_numbers_where_keys_are_tiled(kept, tmp_path):
-    """Tiling reorders query heads: here their columns are zero in the file itself."""
+    """Here the columns of the other heads are zero in the file itself."""
     sizes = dict(num_attention_heads=HEADS, num_key_value_heads=2)
     folder = write_huggingface(tmp_path / 'llm', 'llama', **sizes)
     block = LLMBlock(str(folder), heads=kept, kv_heads='tiled').double()
@@ -106,10 +97,6 @@ def test_low_rank_and_fusing_read_the_kept_heads(heads, low_rank, checkpoints):
         block = dict(type='LLMBlock', checkpoint=path, heads=heads)
         torch.manual_seed(0)
         options = dict(out_type='cls_token', low_rank=method)
-        if heads == [0, 1, 3] and method == 'absorb':  # two share keys, one does not
-            with pytest.raises(UserError, match=r'block\.heads'):
-                LLMBlockNeck(8, block, **options)
-            return
         necks.append(LLMBlockNeck(8, block, **options).double().eval())
     x = torch.randn(2, 6, 8, dtype=torch.float64)
     expected = necks[0](x)
@@ -117,29 +104,51 @@ def test_low_rank_and_fusing_read_the_kept_heads(heads, low_rank, checkpoints):
     torch.testing.assert_close(lm4ve.fuse(necks[1])(x), expected, rtol=1e-6, atol=1e-7)
 
 
-def test_no_training_brings_a_head_back(checkpoints):
+TRAINED = [
+    dict(trainable='norms'),
+    dict(trainable='lora'),
+    dict(trainable='lora', lora=dict(targets=['k_proj', 'mlp'], r=2)),
+]
+
+
+@pytest.mark.parametrize('fields', TRAINED, ids=str)
+def test_no_training_brings_a_head_back(fields, checkpoints):
     path = checkpoints('llama-gqa')
-    lora = dict(targets='all-linear', r=2)
-    block = LLMBlock(path, heads=[2], trainable='lora', lora=lora)
-    attention = block.layers[0]
-    assert attention.o_proj.lora_A['default'].in_features == attention.head_dim
-    assert attention.q_proj.lora_B['default'].out_features == attention.head_dim
+    block = LLMBlock(path, heads=[2], **fields)
+    whole = without_other_heads(LLMBlock(path, **fields), [[2]])
+    x = torch.randn(2, 5, 32)
+    weights = torch.randn(2, 5, 32)
+    for each in (block, whole):
+        optimizer = torch.optim.SGD(each.parameters(), lr=1.0)
+        (each(x) * weights).sum().backward()
+        optimizer.step()
+    for name, parameter in whole.named_parameters():
+        torch.testing.assert_close(block.get_parameter(name), parameter)
+    torch.testing.assert_close(block(x), whole(x), rtol=1e-4, atol=1e-5)
 
-    trained = LLMBlock(path, heads=[2], trainable='all')
-    whole = zero_other_heads(LLMBlock(path, trainable='all'), [[2]])
-    x = torch.randn(2, 5, 32, dtype=torch.float64)
-    for block in (trained, whole):
-        block.double()(x).square().sum().backward()
-    rows = slice(2 * attention.head_dim, 3 * attention.head_dim)
-    expected = whole.layers[0].q_proj.weight.grad[rows]
-    torch.testing.assert_close(trained.layers[0].q_proj.weight.grad, expected)
-    columns = whole.layers[0].o_proj.weight.grad[:, rows]
-    torch.testing.assert_close(trained.layers[0].o_proj.weight.grad, columns)
 
-    before = trained.layers[0].q_proj.weight.detach().clone()
-    torch.nn.init.zeros_(trained.layers[0].q_proj.weight)
-    trained.init_weights()
-    assert torch.equal(trained.layers[0].q_proj.weight, before.float())
+REFUSED = [
+    (dict(trainable='all'), "block.heads with block.trainable='all'"),
+    (dict(trainable='lora', lora=dict(targets='all-linear')), 'targets has o_proj'),
+    (dict(trainable='lora', lora=dict(targets=['q_proj', 'o_proj'])), 'has o_proj'),
+]
+
+
+@pytest.mark.parametrize(('fields', 'words'), REFUSED, ids=str)
+def test_an_output_projection_that_trains_is_refused(fields, words, checkpoints):
+    path = checkpoints('llama-gqa')
+    with pytest.raises(UserError, match=words):
+        LLMBlock(path, heads=[2], **fields)
+    LLMBlock(path, heads=[0, 1, 2, 3], **fields)  # nothing is left out
+
+
+def test_weights_are_recorded_as_the_language_models(checkpoints):
+    path = checkpoints('llama-gqa')
+    whole = LLMBlock(path)
+    kept = LLMBlock(path, heads=[1])
+    assert kept.source['fingerprint'] == whole.source['fingerprint']
+    assert kept.source.pop('kept_heads') == [[1]]
+    assert kept.source == whole.source
 
 
 def test_a_checkpoint_of_other_heads_is_refused(checkpoints):
@@ -157,7 +166,7 @@ def test_a_checkpoint_of_other_heads_is_refused(checkpoints):
 
 
 @pytest.mark.bitwise
-def test_a_release_holds_the_kept_heads_alone(checkpoints):
+def test_a_release_keeps_the_heads(checkpoints):
     block = LLMBlock(checkpoints('llama-gqa'), heads=[1])
     frozen, _ = frozen_state(block)
     state = {**trained_state(block), **frozen}

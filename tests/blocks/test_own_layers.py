@@ -609,7 +609,6 @@ FIELDS = [
         "block.trainable='norms' needs a family with a layer spec",
     ),
     (dict(trainable='lora'), "block.trainable='lora' needs a family with a layer spec"),
-    (dict(dtype='int8'), "block.dtype='int8' needs a family with a layer spec"),
     (dict(causal=dict(soft=0.5)), 'soft=.* needs a family with a layer spec'),
     (
         dict(rotary='llm4seg'),

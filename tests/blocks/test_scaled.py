@@ -96,8 +96,6 @@ def test_any_layout_of_files_gives_the_same_weights(checkpoints, tmp_path):
         assert block.source['fingerprint'] == blocks[0].source['fingerprint']
         for name, tensor in frozen_tensors(block).items():
             assert torch.equal(tensor, expected[name]), name
-    small = LLMBlock('package:all-MiniLM-L6-v2', pretrained='scaled', dtype='int8')
-    assert small(torch.randn(1, 4, 384)).isfinite().all()
 
 
 def test_the_record_tells_scaled_weights_from_others(checkpoints):

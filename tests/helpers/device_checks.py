@@ -102,7 +102,6 @@ def blocks() -> Iterator[Case]:
     call = dict(feats=tokens(), padding_mask=PADDING)
     options: dict[str, dict] = {
         'rotary': dict(rotary=True),
-        'one frequency': dict(rotary='one-frequency'),
         'llm4seg': dict(rotary='llm4seg'),
         'causal': dict(causal=True),
         'causal and rotary': dict(causal=True, rotary=True),
@@ -151,7 +150,7 @@ def variants() -> Iterator[Case]:
 
 def sixteen_bits() -> Iterator[Case]:
     """Yield blocks whose numbers have fewer bits."""
-    for dtype in ('bfloat16', 'float16', 'int8'):
+    for dtype in ('bfloat16', 'float16'):
         for low_rank in ('off', 'fold', 'absorb'):
             options = dict(low_rank=low_rank)
             block = dict(BLOCK, dtype=dtype)

@@ -391,14 +391,9 @@ def test_llm4seg_is_causal_with_swapped_rotary_of_one_frequency(checkpoints):
     layer.self_attn.config._attn_implementation = 'sdpa'
     x, n = torch.randn(2, 6, 32), torch.arange(6).view(1, 6, 1).float()
     # As its code calls the layer: no mask, and the sine first.
-    for rotary, tables in (
-        ('llm4seg', (n.sin(), n.cos())),
-        ('one-frequency', (n.cos(), n.sin())),
-    ):
-        block = LLMBlock(checkpoints('llama'), rotary=rotary, **options)
-        assert_equal_but_for_rounding(
-            block(x), layer(x, position_embeddings=tables), block
-        )
+    block = LLMBlock(checkpoints('llama'), rotary='llm4seg', **options)
+    expected = layer(x, position_embeddings=(n.sin(), n.cos()))
+    assert_equal_but_for_rounding(block(x), expected, block)
 
 
 # ----------------------------------------------------------------- records and refusals
@@ -433,7 +428,6 @@ VARIANTS = [
     ({}, dict(causal_suffix=2)),
     ({}, dict(causal=dict(soft=0.2))),
     ({}, dict(rotary='llm4seg')),
-    ({}, dict(rotary='one-frequency')),
 ]
 
 

@@ -117,9 +117,7 @@ def main(argv=None) -> None:
     parts = dict(nargs='*', type=float, default=[0.5, 0.25, 0.125])
     flags = {
         '--tasks': dict(nargs='+', default=list(PAIRS), choices=PAIRS),
-        '--dtype': dict(
-            default='bfloat16', help='of the frozen weights, also int8 or float8'
-        ),
+        '--dtype': dict(default='bfloat16', help='of the frozen weights'),
         '--batch': dict(type=int, help="samples; default: the task's"),
         '--compile': dict(action='store_true', help='compiled steps, too'),
         '--train-queries': dict(parts, help='default: 0.5 0.25 0.125'),

@@ -5,8 +5,8 @@
 It runs the tests marked `cuda` (paths of the block, a step of every task, mixed
 precision, DDP on nccl and FSDP, with two ranks where there are two GPUs, `lm4ve try`
 with encoders of a config and of timm) and the benchmarks of the block, of training
-steps with a block in 16 and 8 bits and in every precision that a config can have, and
-of the input pipelines, which say how many cores the GPU needs. What has no time left
+steps with a block in 16 bits and in every precision that a config can have, and of the
+input pipelines, which say how many cores the GPU needs. What has no time left
 is not begun, and the JSON says so. The table that it prints belongs into
 docs/results/gpu.md.
 """
@@ -32,13 +32,9 @@ _BENCHMARKS = {
     'block': 'block.py --device cuda --dtypes float32 bfloat16',
     'train_step': 'steps.py --device cuda --tasks image --batch 256',
     'precision': 'precision.py --device cuda --repeats 3',
-    'int8': 'steps.py --device cuda --tasks image --batch 256 --dtype int8',
-    'float8': 'steps.py --device cuda --tasks image --batch 256 --dtype float8',
     'loader': 'loader.py --device cpu --tasks image video',
     'steps': 'steps.py --device cuda --repeats 3',
 }
-#: The least compute capability whose tensor cores multiply float8 (Ada).
-_FLOAT8 = (8, 9)
 
 
 def commands(folder: Path) -> dict[str, list[str]]:
@@ -46,8 +42,6 @@ def commands(folder: Path) -> dict[str, list[str]]:
     lines = {'tests': '-m pytest -q -m cuda --durations=0'}
     for name, benchmark in _BENCHMARKS.items():
         lines[name] = f'tools/benchmarks/{benchmark} --out {folder / name}.json'
-    if torch.cuda.is_available() and torch.cuda.get_device_capability() < _FLOAT8:
-        del lines['float8']
     return {name: [sys.executable, *line.split()] for name, line in lines.items()}
 
 

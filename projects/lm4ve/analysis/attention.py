@@ -152,11 +152,12 @@ def llm_attention_row(
         row, padding_mask: See :func:`attention_row`.
 
     Returns:
-        Tensor: fp32 ``[B, H, N]``; each row sums to 1, unless the mask holds factors.
+        Tensor: fp32 ``[B, H, N]``, of the H heads that the block keeps; each row sums to
+        1, unless the mask holds factors.
     """
     with torch.autocast(x.device.type, enabled=False):
         normed = layer.attention_norm(x)
-        q = layer.query_heads(layer.q_proj(normed))
+        q = layer.split_heads(layer.q_proj(normed), layer.q_norm)
         k = layer.split_heads(layer.k_proj(normed), layer.k_norm)
         q, k = layer.rotated(q, k, None, rotary)
     k = layer.repeat_for_queries(k, q.shape[1])
@@ -165,7 +166,7 @@ def llm_attention_row(
     scores = q.float() @ k.float().transpose(-2, -1) * layer.scale
     if layer.softcap is not None:
         scores = torch.tanh(scores / layer.softcap) * layer.softcap
-    weights = _softmax(scores, mask)
+    weights = _softmax(scores, mask)[:, layer.kept_heads]
     return _mean_of_rows(weights, row, padding_mask)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lm4ve.blocks.frozen import Frozen
 
 #: Names of a block's types.
-DTYPES = ('float32', 'bfloat16', 'float16', 'int8', 'float8')
+DTYPES = ('float32', 'bfloat16', 'float16')
 
 
 # Which parts of a layer are frozen, by their names: `Training.freezes`.
@@ -65,7 +65,7 @@ TRAINABLE = {
         freezes_final_norm=False,
     ),
     'lora': Training(
-        dtypes=('float32', 'bfloat16', 'float16'),
+        dtypes=DTYPES,
         freezes=_every_part,
         freezes_final_norm=True,
         has_adapters=True,

@@ -360,11 +360,11 @@ class HostFamily:
         return name
 
 
-def check_host_block(trainable: str, dtype: str, has_soft_mask: bool) -> None:
+def check_host_block(trainable: str, has_soft_mask: bool) -> None:
     """Refuse the fields of a block that need to know the parts of a layer.
 
     Args:
-        trainable, dtype (str): The fields of :class:`lm4ve.blocks.LLMBlock`.
+        trainable (str): The field of :class:`lm4ve.blocks.LLMBlock`.
         has_soft_mask (bool): Whether its causal mask is soft.
 
     Raises:
@@ -377,8 +377,6 @@ def check_host_block(trainable: str, dtype: str, has_soft_mask: bool) -> None:
         raise UserError(
             f"block.trainable='{trainable}' {needs_spec}. Fix: 'none' or 'all'."
         )
-    if dtype in ('int8', 'float8'):
-        raise UserError(f"block.dtype='{dtype}' {needs_spec}. Fix: 'bfloat16'.")
     if has_soft_mask:
         raise UserError(
             f'block.causal=dict(soft=...) {needs_spec}. Fix: block.causal=True.'

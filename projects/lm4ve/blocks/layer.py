@@ -16,14 +16,7 @@ from transformers import PretrainedConfig
 
 from lm4ve.blocks.families.spec import HALVES, LayerSpec
 from lm4ve.blocks.frozen import module_of, unwrap
-from lm4ve.blocks.heads import (
-    GROUPED,
-    TILED,
-    count_kv_heads,
-    has_weights_of_heads,
-    keep_heads,
-    take_heads,
-)
+from lm4ve.blocks.heads import GROUPED, TILED, count_kv_heads, keep_heads
 from lm4ve.blocks.norms import NormForm, form_of
 from lm4ve.blocks.projections import split_projections
 from lm4ve.blocks.rotary import Tables, rotate
@@ -42,8 +35,8 @@ class LLMLayer(nn.Module):
         spec (LayerSpec): What its parts are called.
         config (PretrainedConfig): The (text) config it was built from.
         kv_heads (str): 'grouped' or 'tiled', see :mod:`lm4ve.blocks.heads`.
-        kept_heads (Sequence[int], optional): The query heads that are kept, in ascending
-            order, see :mod:`lm4ve.blocks.heads`. None keeps all.
+        kept_heads (Sequence[int], optional): The query heads that the output projection
+            reads, in ascending order, see :mod:`lm4ve.blocks.heads`. None: all.
 
     Attributes:
         computes_all_tokens (bool): Whether all tokens are computed, whatever the
@@ -53,13 +46,9 @@ class LLMLayer(nn.Module):
         needs_normed (bool): Whether :meth:`finish` reads the input after that norm.
         shares_kv_heads (bool): Whether several query heads read one head of keys and
             values, but not all of them the same one.
-        taken_heads (list[int] | None): The kept query heads, where all of them are
-            projected and normed.
+        kept_heads (list[int]): The query heads that the output projection reads.
         tiled (bool): Whether the heads of keys and values are repeated as a whole for
-            the queries. Otherwise each is repeated for neighbors, unless there are
-            ``kv_sources``.
-        kv_sources (list[int] | None): The head of keys and values that each kept query
-            head reads, where the kept ones are not shared evenly by neighbors.
+            the queries. Otherwise each is repeated for neighbors.
     """
 
     computes_all_tokens = False
@@ -85,27 +74,16 @@ class LLMLayer(nn.Module):
         q_norm, k_norm = _names_of_qk_norms(attention, spec)
         heads = config.num_attention_heads
         self.shares_kv_heads = 1 < count_kv_heads(projections, heads) < heads
-        tiled = kv_heads == TILED and self.shares_kv_heads
-        kept = list(range(heads))
-        if kept_heads is not None:
-            kept = list(kept_heads)
-        keeps_all = len(kept) == heads
-        self.tiled = tiled and keeps_all
-        self.taken_heads: list[int] | None = None
-        self.kv_sources: list[int] | None = None
-        if not keeps_all:
-            norm = _part_or_identity(attention, q_norm)
-            if has_weights_of_heads(norm, spec.qk_norm):
-                self.taken_heads = kept
-            keeps_inputs = self.taken_heads is not None
-            projections, self.kv_sources = keep_heads(
-                projections, kept, heads, tiled, keeps_inputs
-            )
+        self.tiled = kv_heads == TILED and self.shares_kv_heads
         self.q_proj = projections.q
         self.k_proj = projections.k
         self.v_proj = projections.v
         self.gate_proj = projections.gate
         self.o_proj = projections.out
+        self.kept_heads = list(range(heads))
+        if kept_heads is not None:
+            self.kept_heads = list(kept_heads)
+            self.o_proj = keep_heads(projections.out, kept_heads, heads)
 
         # How scores and residuals are computed. The settings of a family are in its
         # spec, those of a checkpoint in its config or on the library's layer.
@@ -129,8 +107,6 @@ class LLMLayer(nn.Module):
         self.k_norm = _part_or_identity(attention, k_norm)
         self.v_norm = _part_or_identity(attention, spec.v_norm)
         self.sinks = _tensor_as_module(attention, 'sinks')
-        if self.sinks is not None and not keeps_all:
-            self.sinks = module_of(weight=attention.sinks[kept])
         self.layer_scale = _tensor_as_module(layer, 'layer_scalar')
         norms = spec.norms
         self.attention_norm = _part_or_identity(layer, norms.get('attention_norm'))
@@ -165,23 +141,12 @@ class LLMLayer(nn.Module):
             Tensor: ``[B, Q, D]``.
         """
         normed = self.attention_norm(x)
-        q = self.query_heads(self.q_proj(take_tokens(normed, queries)))
+        q = self.split_heads(self.q_proj(take_tokens(normed, queries)), self.q_norm)
         k = self.split_heads(self.k_proj(normed), self.k_norm)
         v = self.split_heads(self.v_proj(normed), self.v_norm)
         q, k = self.rotated(q, k, queries, rotary)
         out = self.attend(q, k, v, mask)
         return self.finish(take_tokens(x, queries), take_tokens(normed, queries), out)
-
-    def query_heads(self, x: Tensor) -> Tensor:
-        """Split queries ``[B, Q, H * d]`` into heads, norm them, and take the kept ones.
-
-        Returns:
-            Tensor: ``[B, H, Q, d]``, of the kept heads.
-        """
-        q = self.split_heads(x, self.q_norm)
-        if self.taken_heads is None:
-            return q
-        return take_heads(q, self.taken_heads)
 
     def split_heads(self, x: Tensor, norm: nn.Module) -> Tensor:
         """Split queries, keys or values into heads, and apply their norm.
@@ -246,8 +211,7 @@ class LLMLayer(nn.Module):
 
         Args:
             q (Tensor): ``[B, H, Q, d]``.
-            k, v (Tensor): ``[B, KV, N, d]``, where KV divides H if there are no
-                ``kv_sources``.
+            k, v (Tensor): ``[B, KV, N, d]``, where KV divides H.
             mask (Tensor, optional): Broadcastable to ``[B, H, Q, N]``. Bool, True where
                 a query may look; else factors of the weights after softmax.
 
@@ -282,8 +246,6 @@ class LLMLayer(nn.Module):
         Returns:
             Tensor: ``[B, H, N, d]``.
         """
-        if self.kv_sources is not None:
-            return take_heads(x, self.kv_sources)
         group = heads // x.shape[1]
         if group == 1:
             return x

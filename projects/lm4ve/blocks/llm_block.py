@@ -26,7 +26,6 @@ from torch import Tensor, nn
 
 from lm4ve.blocks.auto_dtype import AUTO, resolve_dtype
 from lm4ve.blocks.config_fields import record_fields
-from lm4ve.blocks.eight_bits import EIGHT_BITS, quantize_products
 from lm4ve.blocks.freezing import TRAINABLE, freeze_final_norm, freeze_layer
 from lm4ve.blocks.frozen import Frozen, count_parameters, frozen_tensors
 from lm4ve.blocks.heads import ALL, GROUPED, TILED, resolve_heads
@@ -53,13 +52,11 @@ from lm4ve.errors import UserError, check, require
 from lm4ve.llm.fingerprint import Fingerprint
 from lm4ve.llm.sources import FileSource
 
-#: The field ``dtype`` -> the type of weights that are stored as they are.
+#: The field ``dtype`` -> the type.
 _DTYPES = {
     'float32': torch.float32,
     'bfloat16': torch.bfloat16,
     'float16': torch.float16,
-    'int8': torch.bfloat16,
-    'float8': torch.bfloat16,
 }
 #: The field ``pretrained`` -> the log's word.
 _ORIGINS = {
@@ -105,26 +102,25 @@ class LLMBlock(ProvenanceMixin):
         window (bool): Keep its sliding or chunked window too, where it has one: with
             ``causal``, and in models that are bidirectional themselves. False: layers
             see all tokens.
-        rotary (bool | str): Keep its rotary position embedding. 'one-frequency' turns
-            all channels by one radian a token; 'llm4seg' does too, with cosine and sine
-            swapped, as the code of LLM4Seg has it.
+        rotary (bool | str): Keep its rotary position embedding. 'llm4seg' turns all
+            channels by one radian a token, with cosine and sine swapped, as the code of
+            LLM4Seg has it.
         final_norm (bool): Apply the model's final norm with unit gain after
             the last layer, as the released code does. It does nothing for families
             that have no such norm (bert, roberta, opt-350m).
-        dtype (str): Storage and compute type: 'float32', 'bfloat16' or
-            'float16'; experimental are 'int8' and 'float8', with products of 8 bits in
-            bfloat16 otherwise. 'auto' is bfloat16 where the device computes it, else
-            float32 (:func:`lm4ve.blocks.auto_dtype.resolve_dtype`), and the recorded
-            type once a first checkpoint is loaded. Autocast is off inside the block.
+        dtype (str): Storage and compute type: 'float32', 'bfloat16' or 'float16'.
+            'auto' is bfloat16 where the device computes it, else float32
+            (:func:`lm4ve.blocks.auto_dtype.resolve_dtype`); a checkpoint of another
+            type causes a warning. Autocast is off inside the block.
         arch (dict, optional): ``model_type`` and config fields, to build a
             random block without a checkpoint.
         kv_heads (str): Which head of keys and values a query head reads where several
             share one: 'grouped', the language model's own, or 'tiled', as the code of
             MedVisionLlama does (:mod:`lm4ve.blocks.heads`).
         heads (Sequence, optional): The query heads to keep, from 0: the outputs of all
-            others are zero (:mod:`lm4ve.blocks.heads`). ``[2, 28]`` keeps these
+            others count as zero (:mod:`lm4ve.blocks.heads`). ``[2, 28]`` keeps these
             two of every layer, ``[[28], None]`` one of the first layer and all of the
-            second. None keeps all.
+            second. None keeps all. The output projection must not train then.
 
     Attributes:
         embed_dims (int): D, the language model's width.
@@ -169,10 +165,8 @@ class LLMBlock(ProvenanceMixin):
             self.pretrained = False
         self.seed = seed
         self.trainable = trainable
-        self.has_auto_dtype = dtype == AUTO
         dtype = resolve_dtype(dtype, TRAINABLE[trainable].dtypes)
         self.dtype = _DTYPES[dtype]
-        self.eight_bits = dtype if dtype in EIGHT_BITS else None
         self.causal_suffix = causal_suffix
         self.kv_heads = kv_heads
         self.masks = AttentionMasks(causal, causal_suffix)
@@ -182,7 +176,7 @@ class LLMBlock(ProvenanceMixin):
         self.embed_dims: int = model.config.hidden_size
         self.layer_indices = model.resolve_layers(layers)
         if model.host is not None:
-            check_host_block(trainable, dtype, self.soft_mask is not None)
+            check_host_block(trainable, self.soft_mask is not None)
             require(
                 kv_heads == GROUPED,
                 f"block.kv_heads='{kv_heads}' is not for {model.config.model_type}, whose layers "
@@ -199,6 +193,7 @@ class LLMBlock(ProvenanceMixin):
         if heads is not None:
             count = model.config.num_attention_heads
             self.kept_heads = resolve_heads(heads, count, len(self.layer_indices))
+            _check_heads_stay(self.kept_heads, trainable)
         self.windows = [self._find_window(model, i) for i in self.layer_indices]
         self.rotary_tables: RotaryTables | HostRotary | None = None
         if rotary:
@@ -209,6 +204,7 @@ class LLMBlock(ProvenanceMixin):
         self.lora_fields = lora or {}
         if TRAINABLE[trainable].has_adapters:
             self.lora = self._add_lora(self.layers)
+            _check_no_adapter_of_heads(self.kept_heads, self.lora['targets'])
         self.final_norm: nn.Module | None = None
         if final_norm:
             self.final_norm = self._build_final_norm(model)
@@ -249,8 +245,8 @@ class LLMBlock(ProvenanceMixin):
         Random weights and random orders of weights are drawn with the block's seed.
 
         Returns:
-            tuple[nn.ModuleList, str]: The layers, and the fingerprint of their weights
-            before these are rounded to 8 bits.
+            tuple[nn.ModuleList, str]: The layers, and the fingerprint of their weights,
+            which are those of all heads.
         """
         layers = nn.ModuleList()
         with seeded_cpu_generator(self.seed), Fingerprint() as fingerprint:
@@ -260,8 +256,6 @@ class LLMBlock(ProvenanceMixin):
         # train.
         layers.requires_grad_(True)
         for layer in layers:
-            if self.eight_bits is not None:  # 'int8' or 'float8'
-                quantize_products(layer, self.eight_bits)
             freeze_layer(layer, self.trainable)
         # The digest is complete since the context above has ended.
         return layers, fingerprint.digest
@@ -404,41 +398,9 @@ class LLMBlock(ProvenanceMixin):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         # The whole model may have been cast: compute in the type of its weights.
         weights = [*frozen_tensors(self).values(), *self.parameters()]
-        if weights[0].dtype != self.dtype:
-            self.has_auto_dtype = False  # the cast has decided
         self.dtype = weights[0].dtype
-        name = str(self.dtype).removeprefix('torch.')
-        self.source['dtype'] = self.eight_bits or name
+        self.source['dtype'] = str(self.dtype).removeprefix('torch.')
         return self
-
-    def can_follow(self, dtype: str) -> bool:
-        """Return whether the block takes the dtype that a checkpoint records."""
-        is_plain = dtype in _DTYPES and dtype not in EIGHT_BITS
-        allowed = TRAINABLE[self.trainable].dtypes
-        return self.has_auto_dtype and is_plain and dtype in allowed
-
-    def follow_dtype(self, dtype: str) -> None:
-        """Hold the frozen weights in another type from now on.
-
-        They are read from their source again: a cast would keep the rounding of the type
-        before. Adapters stay as they are, in fp32.
-
-        Args:
-            dtype (str): 'float32', 'bfloat16' or 'float16'.
-        """
-        self.dtype = _DTYPES[dtype]
-        self.source['dtype'] = dtype
-        model = LanguageModel(self.checkpoint, self.arch)
-        layers, _ = self._build_layers(model)
-        if TRAINABLE[self.trainable].has_adapters:
-            self._add_lora(layers)
-        parts: dict[str, nn.Module] = {'layers': layers}
-        norm = self._build_final_norm(model)
-        if norm is not None:
-            parts['final_norm'] = norm
-        weights = frozen_tensors(nn.ModuleDict(parts))
-        for name, tensor in frozen_tensors(self).items():
-            tensor.data = weights[name].to(tensor.device)
 
     # ------------------------------------------------------------ computing
     def forward(
@@ -708,3 +670,47 @@ def _check_pretrained(
         raise UserError(
             f"block.pretrained='{pretrained}' needs weights. Fix: block.checkpoint."
         )
+
+
+def _check_heads_stay(kept_heads: list[list[int]] | None, trainable: str) -> None:
+    """Check that no training brings back the heads that a block does not keep.
+
+    Args:
+        kept_heads (list[list[int]], optional): The heads that each layer keeps; None:
+            all.
+        trainable (str): The block's field.
+
+    Raises:
+        UserError: The output projections train.
+    """
+    if kept_heads is None or TRAINABLE[trainable].freezes('o_proj'):
+        return
+    raise UserError(
+        f"block.heads with block.trainable='{trainable}': the output projection trains, "
+        "which would bring the other heads back. Fix: block.trainable='none', 'norms' "
+        "or 'lora', or leave block.heads out."
+    )
+
+
+def _check_no_adapter_of_heads(
+    kept_heads: list[list[int]] | None, targets: Sequence[str]
+) -> None:
+    """Check that no adapter reads the heads that a block does not keep.
+
+    Args:
+        kept_heads (list[list[int]], optional): See :func:`_check_heads_stay`.
+        targets (Sequence[str]): The names of the linear layers with an adapter, each
+            after the number of its layer in the block.
+
+    Raises:
+        UserError: One is on an output projection.
+    """
+    if kept_heads is None:
+        return
+    names = [target.partition('.')[2] for target in targets]
+    require(
+        'o_proj' not in names,
+        'block.lora.targets has o_proj with block.heads: an adapter of the output '
+        'projection would bring the other heads back. Fix: targets without it, such as '
+        f'{list(_LORA_TARGETS)}, or leave block.heads out.',
+    )

@@ -223,14 +223,10 @@ class ProvenanceMixin(nn.Module):
             :data:`SETTINGS`.
         checkpoint (str | FileSource | None): None lets a self-contained release file bring
             the frozen weights along.
-        has_auto_dtype (bool): Whether the first checkpoint that is loaded decides the
-            dtype. Later ones do not: they would read weights from their source that a
-            release may have replaced.
     """
 
     source: dict[str, Any]
     checkpoint: str | FileSource | None
-    has_auto_dtype = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -289,7 +285,7 @@ class ProvenanceMixin(nn.Module):
             _check_embedded(embedded, digest)
         self._follow_old_record(source)
         compare_settings(source, self.source)
-        self._settle_dtype(source)
+        self._warn_of_dtype(source)
         if differs:
             for name, tensor in frozen_tensors(self).items():
                 # A new tensor: copies and fused models share the values of this one.
@@ -326,34 +322,18 @@ class ProvenanceMixin(nn.Module):
             level=logging.WARNING,
         )
 
-    def can_follow(self, dtype: str) -> bool:
-        """Return whether :meth:`follow_dtype` takes this dtype of a record."""
-        return False
-
-    def follow_dtype(self, dtype: str) -> None:
-        """Compute in another dtype from now on."""
-        raise NotImplementedError
-
-    def _settle_dtype(self, source: dict[str, Any]) -> None:
-        """Compute in the type that the checkpoint was made in, or warn that it is another one."""
+    def _warn_of_dtype(self, source: Mapping[str, Any]) -> None:
+        """Warn that a checkpoint was made in another type than this model computes in."""
         dtype = self.source['dtype']
         recorded = source.get('dtype', dtype)
-        follows = self.can_follow(recorded)
-        self.has_auto_dtype = False  # this checkpoint has decided
         if recorded == dtype:
             return
-        if follows:
-            self.follow_dtype(recorded)
-            text = (
-                f"model.neck.block.dtype='auto': the block computes in '{recorded}' as in the "
-                f"checkpoint, not in '{dtype}', which this device would get without it."
-            )
-        else:
-            text = (
-                f"The checkpoint was made with model.neck.block.dtype='{recorded}', "
-                f"the model computes in '{dtype}': results will differ a little."
-            )
-        print_log(text, logger='current', level=logging.WARNING)
+        print_log(
+            f"The checkpoint was made with model.neck.block.dtype='{recorded}', "
+            f"the model computes in '{dtype}': results will differ a little.",
+            logger='current',
+            level=logging.WARNING,
+        )
 
 
 def _take_embedded(state: dict[str, Any], prefix: str) -> dict[str, Tensor]:

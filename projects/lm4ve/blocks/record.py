@@ -87,7 +87,7 @@ FIELD_TYPES: dict[str, Any] = {
 #: Those of them that a record may lack: older ones, and the last one most.
 OPTIONAL_FIELDS = ('dtype', 'config', 'embedded')
 #: Types that a block may have, or be cast to.
-RECORDED_DTYPES = ('float64', 'float32', 'bfloat16', 'float16', 'int8', 'float8')
+RECORDED_DTYPES = ('float64', 'float32', 'bfloat16', 'float16')
 
 
 def describe(record: Mapping[str, Any]) -> str:

@@ -13,6 +13,8 @@ from lm4ve.errors import check, require
 
 #: cos and sin, each ``[1, N, r]`` with a column for each channel that turns.
 Tables = tuple[Tensor, Tensor]
+#: The value of the field ``rotary`` that names the tables of another project's code.
+LLM4SEG = 'llm4seg'
 #: A base for the module of a layer without rotary embedding, which is built, but whose
 #: tables no layer applies.
 _BASE_WITHOUT_USE = 1.0
@@ -140,7 +142,7 @@ class RotaryTables:
     """
 
     def __init__(self, model: LanguageModel, kind: bool | str) -> None:
-        check('block.rotary', kind, choices=(False, True, 'one-frequency', 'llm4seg'))
+        check('block.rotary', kind, choices=(False, True, LLM4SEG))
         self.kind = kind
         self.model_type = model.config.model_type
         # The model's own module is on the meta device, without values: only its class
@@ -172,8 +174,8 @@ class RotaryTables:
         """
         self._check_length(length)
         cos, sin = self._own_tables(layer, length)
-        if isinstance(self.kind, str):
-            cos, sin = self._one_frequency(cos)
+        if self.kind == LLM4SEG:
+            cos, sin = _tables_of_llm4seg(like=cos)
         # Without waiting for a GPU to finish what it computes before.
         return cos.to(device, non_blocking=True), sin.to(device, non_blocking=True)
 
@@ -213,22 +215,18 @@ class RotaryTables:
         with torch.no_grad():
             return read_form(module(*arguments))
 
-    def _one_frequency(self, like: Tensor) -> Tables:
-        """Return tables that turn every channel by one radian a token.
 
-        Args:
-            like (Tensor): ``[1, N, r]``, whose shape the tables get.
+def _tables_of_llm4seg(like: Tensor) -> Tables:
+    """Return the tables of LLM4Seg's code, which turn all channels by one radian a token.
 
-        Returns:
-            tuple[Tensor, Tensor]: cos and sin; for 'llm4seg' sin and cos, as the code
-            of that paper swaps them.
-        """
-        angles = torch.arange(like.shape[1])[None, :, None].float()
-        cos = angles.cos().expand_as(like)
-        sin = angles.sin().expand_as(like)
-        if self.kind == 'llm4seg':
-            return sin, cos
-        return cos, sin
+    Args:
+        like (Tensor): ``[1, N, r]``, whose shape the tables get.
+
+    Returns:
+        tuple[Tensor, Tensor]: sin, where others have cos, and cos: that code swaps them.
+    """
+    angles = torch.arange(like.shape[1])[None, :, None].float()
+    return angles.sin().expand_as(like), angles.cos().expand_as(like)
 
 
 def _build_modules_by_layer(module_class: Any, model: LanguageModel) -> list[Any]:

@@ -24,13 +24,12 @@ from torch.utils.flop_counter import (
 _aten = torch.ops.aten
 #: Operators that torch does not count -> formulas for their floating-point operations,
 #: from the shapes of their arguments: attention on CPUs, which costs as much as the
-#: other fused kernels, and the product of 8-bit integers.
+#: other fused kernels.
 _CPU = _aten._scaled_dot_product_flash_attention_for_cpu
 _CPU_BACKWARD = _aten._scaled_dot_product_flash_attention_for_cpu_backward
 FORMULAS = {
     _CPU: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
     _CPU_BACKWARD: lambda g, q, k, v, *_, **__: sdpa_backward_flop_count(g, q, k, v),
-    _aten._int_mm: lambda x, y, *_, **__: 2 * x[0] * x[1] * y[1],
 }
 _ALL_FORMULAS = {
     **flop_registry,

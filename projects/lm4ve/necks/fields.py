@@ -209,7 +209,7 @@ class NeckFields:
         if not getattr(block, 'may_absorb', True):
             causes = (
                 "block.rotary=True, block.kv_heads='tiled', a soft mask, norms of keys, "
-                'clipping, sinks or block.heads of which more share some keys than others'
+                'clipping or sinks'
             )
             field = f'neck.low_rank with {causes}'
             check(field, self.low_rank, choices=('auto', 'fold', 'off'))

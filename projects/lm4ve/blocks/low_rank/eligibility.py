@@ -62,7 +62,7 @@ def can_absorb(layer: nn.Module, has_rotary: bool, has_soft_mask: bool) -> bool:
         return False
     if layer.clip is not None or layer.sinks is not None:
         return False
-    if layer.tiled or layer.kv_sources is not None:
+    if layer.tiled:
         return False
     return is_plain(layer.k_norm, nn.Identity) and is_plain(layer.v_norm, nn.Identity)
 

@@ -132,7 +132,7 @@ def project_queries(
         q = project_part(scaled.take(queries), part)
     else:
         q = layer.q_proj(normed)
-    return layer.query_heads(q)
+    return layer.split_heads(q, layer.q_norm)
 
 
 def project_part(scaled: Tokens, part: Part) -> Tensor:
