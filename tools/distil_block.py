@@ -49,7 +49,6 @@ _LEFT_OUT = (
     'lora',
     'low_rank',
     'shuffle_tokens',
-    'train_queries',
 )
 #: What of a neck's state the small layer has for itself.
 _REPLACED = ('mapper_in.', 'mapper_out.', 'block.', 'gate', NECK_KEY)

@@ -126,7 +126,6 @@ def variants() -> Iterator[Case]:
         'class token': dict(out_type='cls_token'),
         'mean': dict(out_type='avg_featmap', num_extra_tokens=1),
         'recomputed': dict(with_cp=True),
-        'query': dict(out_type='query', queries=dict(max=True)),
         'gate': dict(residual='outer', gate='tanh'),
         'mapper': dict(mapper=dict(bias=True, depth=2)),
         'batch norm': dict(norm_cfg=dict(type='BN')),
@@ -135,8 +134,6 @@ def variants() -> Iterator[Case]:
     }
     for name, options in whole.items():
         yield name, necks(BLOCK, **options), dict(feats=tokens())
-    drawn = necks(BLOCK, train_queries=0.5)
-    yield 'drawn tokens', drawn, dict(feats=tokens())
     branch = in_training(necks(BLOCK, branch=True))
     yield 'branch', branch, dict(feats=tokens())
     shuffled = necks(dict(BLOCK, causal=True), shuffle_tokens=True)

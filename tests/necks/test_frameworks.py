@@ -228,12 +228,6 @@ def test_a_place_that_was_replaced_is_refused():
         nn.SyncBatchNorm.convert_sync_batchnorm(model)(PIXELS)
 
 
-def test_class_tokens_of_an_encoder_are_not_drawn():
-    lm4ve.wrap(timm_vit(), 'blocks.1', BLOCK, train_queries=0.5, num_extra_tokens=1)
-    with pytest.raises(UserError, match='draws from cls_token too.*num_extra_tokens'):
-        lm4ve.wrap(timm_vit(), 'blocks.1', BLOCK, train_queries=0.5)
-
-
 def trainer(folder):
     pytest.importorskip(
         'accelerate', reason='the Trainer of transformers needs accelerate'

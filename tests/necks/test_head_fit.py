@@ -50,7 +50,6 @@ FITTING = [
     (CSRA, [], {}),
     (TASKS, [], {}),
     (None, [], {}),
-    (LINEAR, [], dict(out_type='query', queries=dict(learned=1))),
 ]
 
 

@@ -1,4 +1,4 @@
-"""What a neck does in training only: a branch beside the identity, and a part of the tokens."""
+"""What a neck does in training only: a branch beside the identity."""
 
 import pytest
 import torch
@@ -7,22 +7,13 @@ import torch.nn.functional as F
 from lm4ve.commands.train import main as train
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.necks import LLMBlockNeck
-from lm4ve.necks.parts.draw_tokens import draw_tokens
 from tests.helpers.necks.tiny import C, make
 from tests.helpers.tasks import ROOT
 
 
-def plain(neck, tokens, mask=None):
+def plain(neck, tokens):
     """Mapper, block and mapper of all tokens."""
-    return neck.mapper_out(neck.block(neck.mapper_in(tokens), padding_mask=mask))
-
-
-def draws(x, mask=None, extra=0, fraction=0.5):
-    """The indices that the next forward pass after this seed draws."""
-    torch.manual_seed(3)
-    index = draw_tokens(x, mask, extra, fraction)
-    torch.manual_seed(3)
-    return index
+    return neck.mapper_out(neck.block(neck.mapper_in(tokens)))
 
 
 @pytest.mark.parametrize(
@@ -56,53 +47,9 @@ def test_evaluation_leaves_a_branch_out():
         make().load_state_dict(neck.state_dict())
 
 
-def test_one_token_of_each_stretch_is_drawn_equally_often():
-    drawn = draw_tokens(torch.zeros(6000, 10, C), None, 0, 0.3)
-    assert drawn.shape == (6000, 3)
-    for i, stretch in enumerate(([0, 1, 2, 3], [3, 4, 5, 6], [6, 7, 8, 9])):
-        assert set(drawn[:, i].tolist()) == set(stretch)
-    share = torch.bincount(drawn.flatten(), minlength=10) / 6000
-    torch.testing.assert_close(share, torch.full((10,), 0.3), atol=0.03, rtol=0)
-
-
-@pytest.mark.parametrize('low_rank', ['auto', 'off'])
-def test_drawn_tokens_have_their_values_among_all(low_rank):
-    neck = make(train_queries=0.4, norm_cfg=None, num_extra_tokens=1, low_rank=low_rank)
-    x = torch.randn(2, 6, C)
-    places = torch.cat(
-        [torch.zeros(2, 1).long(), draws(x, extra=1, fraction=0.4)], dim=1
-    )
-    assert places.shape == (2, 1 + 2) and (places[:, 1:] > 0).all()
-    torch.testing.assert_close(
-        neck(x), plain(neck, x).take_along_dim(places[..., None], 1)
-    )
-    with neck.observe():
-        torch.testing.assert_close(neck(x), plain(neck, x))
-    torch.testing.assert_close(neck.eval()(x), plain(neck, x))
-
-
-@pytest.mark.parametrize('branch', [False, True])
-def test_the_mean_is_over_drawn_tokens_without_padding(branch):
-    neck = make(train_queries=0.5, norm_cfg=None, out_type='avg_featmap', branch=branch)
-    neck.set_progress(0.0)
-    x = torch.randn(3, 6, C)
-    mask = torch.zeros(3, 6, dtype=torch.bool)
-    mask[0, 2:] = mask[1, :5] = True
-    drawn = draws(x, mask)
-    assert not mask.gather(1, drawn).any()
-    expected = plain(neck, x, mask=mask) + (x if branch else 0)
-    expected = expected.take_along_dim(drawn[..., None], 1).mean(1)
-    torch.testing.assert_close(neck(x, padding_mask=mask), expected)
-
-
-def test_the_part_grows_with_the_progress_of_training():
-    neck = make(train_queries=dict(fraction=(0.25, 1.0)))
-    x = torch.randn(2, 8, C)
+def test_a_branch_needs_the_progress_of_training():
     with pytest.raises(UserError, match=r'NeckProgressHook.*set_progress'):
-        neck(x)
-    for progress, tokens in ((0.0, 2), (0.5, 5), (1.0, 8)):
-        neck.set_progress(progress)
-        assert neck(x).shape[1] == tokens
+        make(branch=True)(torch.randn(2, 5, C))
 
 
 REFUSED = [
@@ -111,13 +58,6 @@ REFUSED = [
     (dict(branch=dict(weight=float('inf'))), 'neck.branch.weight=inf must be'),
     (dict(branch=dict(schedule='step')), 'neck.branch.schedule'),
     (dict(branch=True, residual='outer'), 'neck.residual with neck.branch'),
-    (dict(train_queries=0), 'fraction=0 must be'),
-    (dict(train_queries=dict(fraction=(0.1, 2))), 'fraction=2 must be'),
-    (dict(train_queries=dict(part=0.1)), 'part'),
-    (
-        dict(train_queries=0.1, out_type='cls_token'),
-        'neck.out_type with neck.train_queries',
-    ),
 ]
 
 
@@ -125,19 +65,6 @@ REFUSED = [
 def test_fields_without_sense_are_refused(fields, message):
     with pytest.raises((UserError, TypeError), match=message):
         make(**fields)
-
-
-HOSTS = [
-    (torch.randn(1, 4, C), dict(queries=slice(0, 1))),
-    (torch.randn(1, C, 2, 2), {}),
-    (torch.randn(1, 4, C), dict(padding_mask=torch.zeros(1, 4, dtype=torch.bool))),
-]
-
-
-@pytest.mark.parametrize('x, options', HOSTS)
-def test_hosts_that_need_certain_tokens_are_refused(x, options):
-    with pytest.raises(UserError, match="fewer tokens back.*out_type='avg_featmap'"):
-        make(train_queries=0.5)(x, **options)
 
 
 def test_our_runners_set_the_progress_of_training(tmp_path, monkeypatch):

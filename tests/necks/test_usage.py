@@ -45,7 +45,6 @@ IN_USE = [
     dict(low_rank='off'),
     dict(frozen=True),
     dict(keep_others=True, index=0),
-    dict(out_type='avg_featmap', train_queries=0.5),
 ]
 
 

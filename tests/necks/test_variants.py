@@ -41,62 +41,7 @@ def build_neck(block=(), low_rank='off', **options) -> LLMBlockNeck:
     return neck
 
 
-# -------------------------------------------------------------------------- few queries
-@pytest.mark.parametrize(
-    'fields', [dict(mean=True), dict(learned=3), dict(max=True, mean=True)]
-)
-@pytest.mark.parametrize('keys', [False, True])
-@pytest.mark.parametrize('mask', [None, MASK])
-def test_few_queries_read_all_tokens(fields, keys, mask):
-    options = dict(fields, keys=keys, cls_token=True, join='concat')
-    neck = build_neck(
-        out_type='query', queries=options, num_extra_tokens=1, norm_cfg=dict(type='LN')
-    )
-    x, rows = tokens(), []
-    for sample, hidden in zip(x, MASK if mask is not None else [None] * 2, strict=True):
-        real = sample if hidden is None else sample[~hidden]
-        added = [*neck.query.tokens] if 'learned' in fields else []
-        added += [real[1:].mean(0)] if 'mean' in fields else []
-        added += [real[1:].max(0).values] if 'max' in fields else []
-        hidden = neck.mapper_in(torch.stack([*real, *added]))[None]
-        seen = torch.tensor([[False] * len(real) + [not keys] * len(added)])
-        out = neck.norm(neck.mapper_out(neck.block(hidden, seen)))[0]
-        rows.append(torch.cat([out[0], *out[len(real) :]]))
-    assert_equal_but_for_rounding(neck(x, padding_mask=mask), torch.stack(rows), neck)
-    neck.query.fields = type(neck.query.fields)(**dict(options, join='mean'))
-    mean = torch.stack(rows).unflatten(1, (-1, C)).mean(1)
-    assert_equal_but_for_rounding(neck(x, padding_mask=mask), mean, neck)
-
-
-@pytest.mark.parametrize('fields', [dict(mean=True), dict(max=True)])
-def test_a_mask_that_leaves_nothing_to_pool_is_refused(fields):
-    neck = build_neck(out_type='query', queries=fields, num_extra_tokens=1)
-    with pytest.raises(UserError, match='every token'):
-        neck(tokens(), padding_mask=torch.arange(5).expand(2, -1) > 0)
-
-
-def test_queries_after_padding_have_no_place():
-    neck = build_neck(dict(rotary=True), out_type='query', queries=dict(mean=True))
-    sample = tokens()[:1]
-    no_padding = torch.zeros(1, 3, dtype=torch.bool)
-    neck(sample[:, :3], no_padding)
-    padding = torch.tensor([[False, False, False, True, True]])
-    with pytest.raises(UserError, match='comes after padding'):
-        neck(sample, padding)
-
-
-@pytest.mark.parametrize('low_rank', ['fold', 'absorb', 'auto'])
-def test_few_queries_are_exact_with_low_rank(low_rank):
-    fields = dict(out_type='query', queries=dict(learned=2, max=True))
-    plain = build_neck(low_rank='off', **fields)
-    short = build_neck(low_rank=low_rank, **fields)
-    assert_same((plain, short), tokens())
-    grid = torch.randn(2, C, 2, 3)
-    assert build_neck(**fields)(grid).shape == (2, C)
-    with pytest.raises(UserError, match='a map'):  # which has no class token
-        build_neck(**fields, num_extra_tokens=1)(grid)
-
-
+# --------------------------------------------------------------------------- causal masks
 def test_causal_suffix_is_a_prefix_mask():
     block, plain = LLMBlock(arch=ARCH, causal_suffix=2), LLMBlock(arch=ARCH)
     x = torch.randn(2, 6, 32)
@@ -139,23 +84,6 @@ def test_a_soft_mask_is_refused_without_progress_and_with_padding():
         neck(tokens())
     with pytest.raises(UserError, match='no padding'):
         neck.eval()(tokens(), padding_mask=torch.arange(5).expand(2, -1) > 3)
-
-
-@pytest.mark.parametrize('block', [dict(causal=True), dict(causal_suffix=3)])
-def test_learned_queries_stand_last_under_causal_masks(block):
-    fields = dict(learned=3, keys=True, join='concat')
-    neck, plain = (
-        build_neck(block, out_type='query', queries=fields),
-        LLMBlock(arch=ARCH),
-    )
-    hidden = neck.mapper_in(
-        torch.cat([tokens(), neck.query.tokens.expand(2, -1, -1)], dim=1)
-    )
-    last = [
-        plain(hidden[:, : i + 1])[:, -1] for i in (5, 6, 7)
-    ]  # each reads those before it
-    expected = neck.mapper_out(torch.stack(last, dim=1)).flatten(1)
-    assert_equal_but_for_rounding(neck(tokens()), expected, neck)
 
 
 # --------------------------------------------------------------------- mappers and gate
@@ -374,16 +302,6 @@ def test_tokens_are_shuffled_wherever_their_order_matters(block):
     assert max(effects) > 1e-3
 
 
-def test_queries_as_the_causal_suffix_do_not_see_the_order_of_tokens():
-    fields = dict(out_type='query', queries=dict(learned=2, keys=True))
-    neck = build_neck(dict(causal_suffix=2), **fields).eval()
-    x = tokens()
-    order = torch.tensor([4, 2, 0, 1, 3])
-    assert_equal_but_for_rounding(neck(x[:, order]), neck(x), neck)
-    with pytest.raises(UserError, match='no effect'):
-        build_neck(dict(causal_suffix=2), shuffle_tokens=True, **fields)
-
-
 # ---------------------------------------------------------------------- LLM4Seg's forms
 def test_llm4seg_is_causal_with_swapped_rotary_of_one_frequency(checkpoints):
     options = dict(layers=(1,), causal=True, final_norm=False)
@@ -403,15 +321,15 @@ def control(heads: int) -> LLMBlockNeck:
     )
 
 
-def of_queries(extra: int) -> LLMBlockNeck:
-    return build_neck(out_type='query', queries=dict(mean=True), num_extra_tokens=extra)
+def averaging(extra: int) -> LLMBlockNeck:
+    return build_neck(out_type='avg_featmap', num_extra_tokens=extra)
 
 
 @pytest.mark.parametrize(
     'theirs, mine, text',
     [
         (control(4), control(8), 'num_heads=4'),
-        (of_queries(1), of_queries(0), 'num_extra_tokens=1'),
+        (averaging(1), averaging(0), 'num_extra_tokens=1'),
         (build_neck(mapper=dict(depth=2)), control(4), 'AttentionBlock'),
     ],
 )
@@ -423,7 +341,7 @@ def test_checkpoints_of_what_no_tensor_shows_are_refused(theirs, mine, text):
 VARIANTS = [
     (dict(mapper=dict(bias=True)), {}),
     (dict(gate=True, residual='inner'), {}),
-    (dict(out_type='query', queries=dict(mean=True)), {}),
+    (dict(out_type='cls_token'), {}),
     (dict(shuffle_tokens=True), dict(causal=True)),
     ({}, dict(causal_suffix=2)),
     ({}, dict(causal=dict(soft=0.2))),
@@ -446,25 +364,8 @@ def test_checkpoints_record_variants(neck, block):
 
 REFUSED = [
     (dict(gate=True), {}, 'neck.residual with neck.gate'),
-    (dict(queries=dict(mean=True)), {}, "neck.queries goes with neck.out_type='query'"),
-    (dict(out_type='query', queries={}), {}, 'names none'),
-    (
-        dict(out_type='query', queries=dict(mean=True, cls_token=True)),
-        {},
-        'num_extra_tokens',
-    ),
-    (
-        dict(out_type='query', queries=dict(mean=True), branch=True),
-        {},
-        'do not go with',
-    ),
-    (
-        dict(out_type='query', queries=dict(learned=1)),
-        dict(causal_suffix=2),
-        'causal_suffix',
-    ),
+    (dict(branch=True, shuffle_tokens=True), dict(causal=True), 'does not go with'),
     (dict(branch=''), {}, 'neck.branch'),
-    (dict(compile='inductor'), {}, 'neck.compile'),
     (dict(layout=''), {}, 'neck.layout'),
     (dict(mapper=dict(skip='ReLU')), {}, 'residual with neck.mapper.skip'),
     (dict(shuffle_tokens=True), {}, 'no effect'),
@@ -481,8 +382,6 @@ def test_an_empty_dict_asks_for_a_part_with_its_defaults():
     assert build_neck(branch={}).settings() == with_branch.settings()
     assert build_neck(branch={}).branch.fields == with_branch.branch.fields
     assert build_neck(branch=False).settings() == build_neck().settings()
-    assert build_neck(compile={}).compile_options == {}
-    assert build_neck(compile=False).compile_options is None
     assert build_neck(mapper={}).fields.mapper is not None
     assert build_neck(lora={}).settings()['mapper_lora'] != 'none'
 
@@ -493,8 +392,8 @@ def test_fields_that_do_not_go_together_are_refused(neck, block, text):
         build_neck(block, **neck)
 
 
-def test_queries_are_refused_where_an_encoder_goes_on():
-    neck = build_neck(out_type='query', queries=dict(mean=True))
+def test_vectors_are_refused_where_an_encoder_goes_on():
+    neck = build_neck(out_type='avg_featmap')
     with pytest.raises(UserError, match='out_type'):
         LLMBlockInsert(Encoder(), 'blocks.0', neck)
     with pytest.raises(UserError, match='needs a place'):

@@ -87,40 +87,22 @@ class WithBackbone(Host):
         return super().forward(self.backbone(inputs))
 
 
-BY_MEAN = dict(out_type='avg_featmap')
-BY_QUERY = dict(out_type='query', queries=dict(max=True))
-
-
-@pytest.mark.parametrize('pools', [BY_MEAN, BY_QUERY], ids=str)
 @pytest.mark.parametrize('extra, count', [(0, 1), (1, 0)])
-def test_a_mean_over_class_tokens_is_a_warning(tmp_path, warnings, extra, count, pools):
-    options = dict(pools, num_extra_tokens=extra)
+def test_a_mean_over_class_tokens_is_a_warning(tmp_path, warnings, extra, count):
+    options = dict(out_type='avg_featmap', num_extra_tokens=extra)
     train(tmp_path, WithBackbone(TokensFirst(16, 16), **options))
     assert len(warnings) == count
     assert all('neck.num_extra_tokens=1' in text for text in warnings)
 
 
-def test_a_host_that_needs_a_map_takes_no_queries(tmp_path):
-    model = Host(**BY_QUERY)
+def test_a_host_that_needs_a_map_takes_no_vector(tmp_path):
+    model = Host(out_type='avg_featmap')
     model.decode_head = torch.nn.Identity()
     with pytest.raises(
         UserError,
-        match="model.neck.out_type='query' gives a vector, but Host reads a map",
+        match="model.neck.out_type='avg_featmap' gives a vector, but Host reads a map",
     ):
         train(tmp_path, model)
-
-
-def test_class_tokens_are_not_drawn(tmp_path):
-    def drawing(extra):
-        return WithBackbone(
-            TokensFirst(16, 16), train_queries=0.5, num_extra_tokens=extra
-        )
-
-    train(tmp_path / 'all', drawing(1))
-    with pytest.raises(
-        UserError, match='draws from the first 1 tokens.*num_extra_tokens=1'
-    ):
-        train(tmp_path / 'mixed', drawing(0))
 
 
 def test_unmatched_custom_keys_are_a_warning(tmp_path, warnings):

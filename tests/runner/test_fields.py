@@ -49,21 +49,9 @@ def segmentor(**fields):
 
 #: Builder, its arguments, and what the message begins with.
 MISSPELT = [
-    (
-        neck,
-        dict(queries=dict(learnd=1), out_type='query'),
-        'neck.queries.learnd',
-        'learned',
-    ),
     (neck, dict(mapper=dict(deph=2)), 'neck.mapper.deph', 'depth'),
     (neck, dict(lora=dict(rr=2)), 'neck.lora.rr', 'r'),
     (neck, dict(branch=dict(scedule='cosine')), 'neck.branch.scedule', 'schedule'),
-    (
-        neck,
-        dict(train_queries=dict(fracton=0.5)),
-        'neck.train_queries.fracton',
-        'fraction',
-    ),
     (neck, dict(norm_cfg=dict(type='LN', epz=1e-6)), 'neck.norm_cfg.epz', 'eps'),
     (
         neck,

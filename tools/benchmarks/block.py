@@ -88,7 +88,8 @@ def make_paths(args, arch: dict, asked: slice) -> dict:
         paths['all tokens', dtype] = neck, 'off', None
         paths['all tokens, fold', dtype] = neck, 'fold', None
         if args.compile:
-            compiled = neck_of(neck.block, compile=True)
+            compiled = neck_of(neck.block)
+            compiled.compile()
             paths['all tokens, fold, compiled', dtype] = compiled, 'fold', None
         paths['queries only', dtype] = neck, 'off', asked
         paths['queries only, fold', dtype] = neck, 'fold', asked

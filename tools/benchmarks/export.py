@@ -38,7 +38,7 @@ def paths_of(function: torch.nn.Module, images: torch.Tensor, compiles: bool) ->
     if compiles:
         paths['torch.compile'] = torch.compile(lambda x: function(*x), dynamic=True)
     with (
-        traceable(function.model),
+        traceable(),
         torch.no_grad(),
         tempfile.TemporaryDirectory() as folder,
     ):

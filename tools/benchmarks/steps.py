@@ -8,11 +8,6 @@ made up (lm4ve/tasks/<task>/batches.py). The steps of a task run one after the o
 round by round, and the ratio is the median over rounds. One task is held in memory at a
 time.
 
-Where the head pools over all tokens, the step is measured with some of them, too:
-`--train-queries 0.5 0.25` are the parts that `LLMBlockNeck(train_queries=...)` draws. A
-last row has few queries in place of all tokens (`out_type='query'`), in evaluation,
-too.
-
 `--compile` measures each step through torch.compile, too: in its rows `first step` is the
 CPU time of the step that compiles, with the compilers that it starts.
 """
@@ -55,12 +50,6 @@ PAIRS = {
 
 #: Ends the name of a compiled step.
 COMPILED = ', compiled'
-#: Tasks whose head pools over the block's tokens, so that a step may compute some of
-#: them, and queries of `out_type='query'` that may stand for all.
-POOLED = {
-    'video': dict(learned=1),
-    'cloud': dict(cls_token=True, max=True, join='concat'),
-}
 
 
 def trainer(cfg: Config, batch: int, device: str, wrap=lambda model: model):
@@ -93,13 +82,10 @@ def trainer(cfg: Config, batch: int, device: str, wrap=lambda model: model):
     return step
 
 
-def configs(
-    task: str, width: int, dtype: str, **neck: object
-) -> tuple[Config, Config, int]:
+def configs(task: str, width: int, dtype: str) -> tuple[Config, Config, int]:
     """Return the config of a task without a block, the one with it, and samples of a batch."""
     *names, batch = PAIRS[task]
     plain, other = (read_config(CONFIGS / name) for name in names)
-    other.model.neck.update(neck)
     block = dict(dtype=dtype, checkpoint=None, arch=llama(width), layers=(-1,))
     other.model.neck.block.update(block)
     return plain, other, batch
@@ -114,25 +100,16 @@ def cpu_seconds_with_children(function) -> float:
 
 
 def main(argv=None) -> None:
-    parts = dict(nargs='*', type=float, default=[0.5, 0.25, 0.125])
     flags = {
         '--tasks': dict(nargs='+', default=list(PAIRS), choices=PAIRS),
         '--dtype': dict(default='bfloat16', help='of the frozen weights'),
         '--batch': dict(type=int, help="samples; default: the task's"),
         '--compile': dict(action='store_true', help='compiled steps, too'),
-        '--train-queries': dict(parts, help='default: 0.5 0.25 0.125'),
     }
     args, rows = parse(argv, __doc__, flags), []
     for task in args.tasks:
         plain, other, batch = configs(task, args.width, args.dtype)
         named = {task: plain, f'{task} + LLaMA-7B block': other}
-        parts = {
-            f'{p:.3g} of the tokens': dict(train_queries=p) for p in args.train_queries
-        }
-        parts['few queries'] = dict(out_type='query', queries=POOLED.get(task))
-        for name, fields in parts.items() if task in POOLED else ():
-            _, changed, _ = configs(task, args.width, args.dtype, **fields)
-            named[f'{task} + LLaMA-7B block, {name}'] = changed
         batch = args.batch or batch
         steps = {name: trainer(cfg, batch, args.device) for name, cfg in named.items()}
         first_steps = {}

@@ -1,7 +1,6 @@
 # The neck of Point-BERT, which has norms of another eps, and the learning rate of its
 # mappers: 2.5e-4, without weight decay, as released. (The paper's text says 5e-5,
-# which is lr_mult=.1.) The class token comes first: train_queries draws from the
-# groups.
+# which is lr_mult=.1.) The class token comes first.
 _base_ = ['../necks/raw.py', '../necks/mapper_init.py']
 
 llm_neck = dict(

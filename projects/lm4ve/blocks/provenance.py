@@ -57,7 +57,6 @@ SETTINGS = dict(
     norm='model.neck.norm_cfg',
     mapper='model.neck.mapper',
     mapper_lora='model.neck.lora',
-    queries='model.neck.queries',
     gate='model.neck.gate',
     shuffle_tokens='model.neck.shuffle_tokens',
     heads='model.neck.block.num_heads',

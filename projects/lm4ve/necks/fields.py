@@ -8,14 +8,12 @@ from torch import nn
 from lm4ve.errors import UserError, check, require
 from lm4ve.necks.layouts import check_layout
 from lm4ve.necks.parts.branch import TrainBranch
-from lm4ve.necks.parts.draw_tokens import TrainQueries
 from lm4ve.necks.parts.gate import FORMS
 from lm4ve.necks.parts.mappers import Mappers
-from lm4ve.necks.parts.queries import QueryFields
 from lm4ve.necks.record import NeckRecord, describe_layout, describe_norm
 
 RESIDUALS = ('none', 'inner', 'outer', 'both')
-OUT_TYPES = ('raw', 'cls_token', 'avg_featmap', 'query')
+OUT_TYPES = ('raw', 'cls_token', 'avg_featmap')
 LOW_RANKS = ('auto', 'absorb', 'fold', 'off')
 
 
@@ -38,9 +36,7 @@ class NeckFields:
     index: int
     keep_others: bool
     norm_first: bool
-    train_queries: TrainQueries | None
     branch: TrainBranch | None
-    queries: QueryFields | None
     mapper: Mappers | None
     gate: bool | str
     shuffle_tokens: bool
@@ -55,22 +51,8 @@ class NeckFields:
         check('neck.gate', self.gate, choices=FORMS)
         check('neck.shuffle_tokens', self.shuffle_tokens, choices=(True, False))
         self._check_residual()
-        self._check_queries()
-        self._check_training()
-
-    @property
-    def averages_tokens(self) -> bool:
-        """True if the output is a mean or maximum over tokens, or a query made of one."""
-        if self.queries is not None:
-            return self.queries.mean or self.queries.max
-        return self.out_type == 'avg_featmap'
-
-    @property
-    def reads_class_token(self) -> bool:
-        """True if the output is the encoder's class token, or a query made of it."""
-        if self.queries is not None:
-            return self.queries.cls_token
-        return self.out_type == 'cls_token'
+        if self.branch is not None and self.shuffle_tokens:
+            raise UserError('neck.branch does not go with shuffle_tokens=True.')
 
     @property
     def leading_tokens(self) -> int:
@@ -92,7 +74,7 @@ class NeckFields:
             norm (nn.Module, optional): The neck's norm.
         """
         averages = self.out_type == 'avg_featmap'
-        reads_extra = averages or self.queries is not None or self.shuffle_tokens
+        reads_extra = averages or self.shuffle_tokens
         # A field without an effect is None, so that it is not compared.
         num_extra_tokens = None
         if reads_extra:
@@ -131,46 +113,6 @@ class NeckFields:
             field = 'neck.residual with neck.mapper.skip'
             check(field, self.residual, choices=('outer', 'both'))
 
-    def _check_queries(self) -> None:
-        """Check that there are queries for 'query' alone, and tokens for them."""
-        if self.out_type != 'query':
-            require(
-                self.queries is None,
-                f"neck.queries goes with neck.out_type='query', not '{self.out_type}'. "
-                'Fix: set that out_type, or leave neck.queries out.',
-            )
-            return
-        if self.queries is None:
-            raise UserError(
-                "neck.queries is missing, which neck.out_type='query' reads. Fix: "
-                'neck.queries=dict(learned=1), or another neck.out_type.'
-            )
-        require(
-            not self.keep_others,
-            "neck.keep_others=True does not go with neck.out_type='query', which has "
-            'no map. Fix: neck.keep_others=False.',
-        )
-        if self.queries.cls_token:
-            field = 'neck.num_extra_tokens with queries.cls_token'
-            check(field, self.num_extra_tokens, kind=int, least=1)
-
-    def _check_training(self) -> None:
-        """Check that what acts in training only goes with the tokens' number and order."""
-        if self.train_queries is not None:
-            # One token is nothing to draw from.
-            field = 'neck.out_type with neck.train_queries'
-            check(field, self.out_type, choices=('raw', 'avg_featmap'))
-        if self.branch is None and self.train_queries is None:
-            return
-        if self.out_type == 'query':
-            raise UserError(
-                "neck.branch and neck.train_queries do not go with out_type='query'."
-            )
-        if self.shuffle_tokens:
-            raise UserError(
-                'neck.branch and neck.train_queries do not go with shuffle_tokens=True.'
-            )
-
     def check_block(self, block: nn.Module) -> None:
         """Check that the fields go with a block.
 
@@ -181,13 +123,7 @@ class NeckFields:
             UserError: They do not.
         """
         self._check_low_rank(block)
-        causal_suffix = getattr(block, 'causal_suffix', 0)
-        if self.queries is not None and causal_suffix:
-            _check_suffix(self.queries, causal_suffix)
-        # With out_type='query' the suffix is the queries, which are not shuffled.
-        has_suffix = causal_suffix > 0 and self.queries is None
-        depends_on_order = has_suffix or _depends_on_order(block)
-        if self.shuffle_tokens and not depends_on_order:
+        if self.shuffle_tokens and not _depends_on_order(block):
             raise UserError(
                 'neck.shuffle_tokens=True has no effect: the order of the tokens changes '
                 'nothing in the block. Fix: block.causal=True or block.rotary=True.'
@@ -215,26 +151,8 @@ class NeckFields:
             check(field, self.low_rank, choices=('auto', 'fold', 'off'))
 
 
-def _check_suffix(queries: QueryFields, causal_suffix: int) -> None:
-    """Check that the tokens of the block's causal suffix are the neck's queries.
-
-    Args:
-        queries (QueryFields): The neck's field ``queries``.
-        causal_suffix (int): How many last tokens of the block are causal, at least 1.
-    """
-    require(
-        causal_suffix == queries.count,
-        f"block.causal_suffix={causal_suffix} with neck.out_type='query' must be the "
-        f'number of queries. Fix: block.causal_suffix={queries.count}.',
-    )
-    require(
-        queries.keys,
-        f'neck.queries.keys=False with block.causal_suffix={causal_suffix}: queries '
-        'that are no keys cannot read each other. Fix: neck.queries.keys=True.',
-    )
-
-
 def _depends_on_order(block: Any) -> bool:
     """Return whether a block's outputs change with the order of any of its tokens."""
     source = getattr(block, 'source', {})
-    return bool(source.get('causal') or source.get('rotary') or source.get('window'))
+    settings = ('causal', 'causal_suffix', 'rotary', 'window')
+    return any(source.get(name) for name in settings)

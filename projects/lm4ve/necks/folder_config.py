@@ -18,6 +18,7 @@ from torch import nn
 
 from lm4ve.blocks.llm_block import LLMBlock
 from lm4ve.blocks.mlp_block import MLPBlock
+from lm4ve.blocks.removed import without_removed
 from lm4ve.errors import CheckpointError, UserError, brief, check, did_you_mean, require
 from lm4ve.llm.sources import FileSource
 
@@ -55,16 +56,13 @@ _NECK_FIELDS = {
     'out_type': (str,),
     'low_rank': (str,),
     'with_cp': (bool,),
-    'compile': (bool, dict, NoneType),
     'layout': (str, NoneType),
     'num_extra_tokens': (int,),
     'index': (int,),
     'keep_others': (bool,),
-    'train_queries': (int, float, dict, NoneType),
     'branch': (bool, dict, NoneType),
     'guard': (bool,),
     'norm_first': (bool,),
-    'queries': (dict, NoneType),
     'mapper': (dict, NoneType),
     'lora': (dict, NoneType),
     'gate': (bool, str),
@@ -73,20 +71,6 @@ _NECK_FIELDS = {
 #: How mappers start. It has acted before they were saved, so a file does not have it, and
 #: that of an older file is passed over.
 _INITIAL = 'init_cfg'
-#: The options of ``torch.compile`` that a file may have -> their values. Others, such as
-#: the path of a compiler, change how a model runs, not what it computes.
-_COMPILE = {
-    'backend': ('inductor', 'eager', 'aot_eager'),
-    'mode': (
-        'default',
-        'reduce-overhead',
-        'max-autotune',
-        'max-autotune-no-cudagraphs',
-    ),
-    'dynamic': (True, False, None),
-    'fullgraph': (True, False),
-}
-
 #: The blocks that a file may name.
 BLOCKS: dict[str, type[nn.Module]] = {'LLMBlock': LLMBlock, 'MLPBlock': MLPBlock}
 #: Their fields -> the types of their values. The block parses the values.
@@ -242,12 +226,7 @@ def _parse_neck(options: Any) -> dict[str, Any]:
     """
     check('neck', options, kind=dict)
     given = {name: value for name, value in options.items() if name != _INITIAL}
-    fields = _parse_fields('neck.', given, _NECK_FIELDS)
-    compile_options = fields.get('compile')
-    if isinstance(compile_options, dict):
-        for name, value in compile_options.items():
-            check('an option of neck.compile', name, choices=_COMPILE)
-            check(f'neck.compile.{name}', value, choices=_COMPILE[name])
+    fields = _parse_fields('neck.', without_removed('neck', given), _NECK_FIELDS)
     # Loaded weights are not initialized.
     fields[_INITIAL] = None
     return fields
@@ -268,7 +247,8 @@ def _parse_block(fields: dict[str, Any] | None) -> SavedBlock | None:
     check('block.type', kind, kind=str)
     if kind not in BLOCKS:
         return SavedBlock(kind, {})
-    return SavedBlock(kind, _parse_fields('block.', arguments, _BLOCK_FIELDS[kind]))
+    given = without_removed('block', arguments)
+    return SavedBlock(kind, _parse_fields('block.', given, _BLOCK_FIELDS[kind]))
 
 
 def _parse_fields(
@@ -355,22 +335,7 @@ def describe_arguments(arguments: Mapping[str, Any], folder: Path) -> dict[str, 
 
 def _describe_neck(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of a neck, without what a file cannot have."""
-    described = {}
-    for name, value in options.items():
-        if name == 'compile' and isinstance(value, Mapping):
-            value = _describe_compile(value)
-        if name != _INITIAL:
-            described[name] = value
-    return described
-
-
-def _describe_compile(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those options of ``torch.compile`` that a file can have."""
-    described = {}
-    for name, value in options.items():
-        if value in _COMPILE.get(name, ()):
-            described[name] = value
-    return described
+    return {name: value for name, value in options.items() if name != _INITIAL}
 
 
 def _describe_block(

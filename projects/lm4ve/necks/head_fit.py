@@ -32,7 +32,7 @@ def check_head(model: Any) -> None:
 
     A head is judged only if it gives scores ``[B, classes]`` for some kind of features,
     as the classification heads of mmpretrain do. Others, and necks that return several
-    maps or concatenated queries, are left to the first step.
+    maps, are left to the first step.
 
     Args:
         model (nn.Module): A host's model, perhaps with ``neck`` and ``head``.
@@ -45,7 +45,7 @@ def check_head(model: Any) -> None:
     if head is None or found is None:
         return
     neck = found.neck
-    if neck.keep_others or neck.out_type == 'query':
+    if neck.keep_others:
         return
     readers = [*found.followers, head]
     with _evaluating(readers), torch.no_grad():

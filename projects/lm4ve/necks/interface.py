@@ -13,8 +13,8 @@ from lm4ve.necks.reader import FeatureReader
 class NeckInterface:
     """Questions about a neck, answered by its fields, its reader and its parts.
 
-    The modules ``block``, ``mapper_in``, ``mapper_out``, ``norm``, ``skip``, ``gate``
-    and ``query`` (None where a neck has none) are read and replaced by their names.
+    The modules ``block``, ``mapper_in``, ``mapper_out``, ``norm``, ``skip`` and ``gate``
+    (None where a neck has none) are read and replaced by their names.
     """
 
     fields: NeckFields
@@ -33,7 +33,7 @@ class NeckInterface:
 
     @property
     def out_type(self) -> str:
-        """'raw', 'cls_token', 'avg_featmap' or 'query'."""
+        """'raw', 'cls_token' or 'avg_featmap'."""
         return self.fields.out_type
 
     @property
@@ -68,18 +68,13 @@ class NeckInterface:
 
     @property
     def reads_class_token(self) -> bool:
-        """True if the output is the encoder's class token, or a query made of it."""
-        return self.fields.reads_class_token
+        """True if the output is the encoder's class token."""
+        return self.fields.out_type == 'cls_token'
 
     @property
     def averages_tokens(self) -> bool:
-        """True if the output is a mean or maximum over tokens, or a query made of one."""
-        return self.fields.averages_tokens
-
-    @property
-    def draws_tokens(self) -> bool:
-        """True if a training step computes only some of the tokens, drawn at random."""
-        return self.fields.train_queries is not None
+        """True if the output is a mean over tokens."""
+        return self.fields.out_type == 'avg_featmap'
 
     @property
     def follows_progress(self) -> bool:

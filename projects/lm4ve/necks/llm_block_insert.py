@@ -6,7 +6,6 @@ class it is: its weights keep their names, ``out_indices`` and layer-wise
 learning rate decay work as before.
 """
 
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,14 +16,11 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from lm4ve.compat.transformers_capture import capture_afterwards
-from lm4ve.errors import UserError, check, listing, require
+from lm4ve.errors import UserError, check, require
 from lm4ve.necks.neck import LLMBlockNeck
 from lm4ve.necks.neck_hook import ThroughNeck
 from lm4ve.necks.places import Place, default_fields, find_places, has_one_place
 from lm4ve.necks.record import write_record
-
-#: Names of parameters that are tokens before the patches.
-_FIRST = re.compile(r'(^|[._])(cls|class|dist[a-z]*|reg[a-z]*)_(tokens?|embedding)$')
 
 
 # A function with the name of a class: configs build it by ``type='LLMBlockInsert'``, and
@@ -82,7 +78,7 @@ def LLMBlockInsert(
     places = find_places(encoder, after, before)
     necks = _build_necks(encoder, places, neck, share_block)
     for place, built in zip(places, necks, strict=True):
-        _check_inserted(encoder, built)
+        _check_inserted(built)
         if isinstance(built, LLMBlockNeck):
             built.record.place = _describe_place(place, index, mask)
             write_record(built)
@@ -205,12 +201,11 @@ def _build_neck(encoder: nn.Module, place: Place, config: Any) -> Any:
     return MODELS.build(cfg)
 
 
-def _check_inserted(encoder: nn.Module, neck: Any) -> None:
+def _check_inserted(neck: Any) -> None:
     """Check that a neck can stand inside an encoder.
 
     Raises:
-        UserError: It does not give all tokens, or draws some of class, distillation and
-            register tokens, which the encoder reads first.
+        UserError: It does not give all tokens.
     """
     out_type = getattr(neck, 'out_type', 'raw')
     require(
@@ -218,15 +213,6 @@ def _check_inserted(encoder: nn.Module, neck: Any) -> None:
         f"backbone.neck.out_type='{out_type}' gives a vector, but the layers after the "
         "neck read all tokens. Fix: backbone.neck.out_type='raw'.",
     )
-    if not isinstance(neck, LLMBlockNeck) or not neck.draws_tokens:
-        return
-    tokens = [name for name, _ in encoder.named_parameters() if _FIRST.search(name)]
-    if tokens and neck.num_extra_tokens == 0:
-        raise UserError(
-            f'backbone.neck.train_queries draws from {listing(tokens)} too, which '
-            f'{type(encoder).__name__} reads first. Fix: num_extra_tokens, their '
-            'number.'
-        )
 
 
 def _describe_place(

@@ -12,7 +12,7 @@ A forward pass has five steps, each in a file of its own:
     readout.py    norm, and class token or mean
     reader.py     tokens -> the layout that they came in
 
-``running.py`` compiles or recomputes the path. Parts (``parts/``) change what it
+``running.py`` runs the path, and recomputes it if asked. Parts (``parts/``) change what it
 computes, and run around it. ``fields.py`` refuses fields that do not go together,
 ``record.py`` is what a checkpoint says, ``interface.py`` what others read of a neck.
 """
@@ -39,11 +39,9 @@ from lm4ve.necks.norms import (
     refuse_norm_of_padding,
 )
 from lm4ve.necks.parts.branch import Branch, parse_branch
-from lm4ve.necks.parts.draw_tokens import DrawTokens, parse_train_queries
 from lm4ve.necks.parts.gate import build_gate, open_gate
 from lm4ve.necks.parts.mappers import parse_mapper
-from lm4ve.necks.parts.part import Computed, Part, Request, Step
-from lm4ve.necks.parts.queries import QueryTokens, parse_queries
+from lm4ve.necks.parts.part import Part, Request, Run, Step
 from lm4ve.necks.parts.shuffle import TokenShuffle
 from lm4ve.necks.path import PathParts, has_outer_residual
 from lm4ve.necks.reader import FeatureReader, Features
@@ -81,7 +79,7 @@ class LLMBlockNeck(NeckInterface, RunsPath):
         out_type (str): 'raw' returns all tokens in the layout of the input;
             'cls_token' returns ``[B, C]``, token 0, and computes only it;
             'avg_featmap' returns ``[B, C]``, the norm of the mean over tokens
-            (VideoMAE's ``fc_norm``); 'query' returns the outputs of few ``queries``.
+            (VideoMAE's ``fc_norm``).
         low_rank (str): How the rank C of the block's input is used to save
             computation (see ``lm4ve/blocks/low_rank``): 'absorb', 'fold',
             'off', or 'auto', which counts the operations for each batch and
@@ -90,8 +88,6 @@ class LLMBlockNeck(NeckInterface, RunsPath):
             quantization), they are called as modules, as with 'off'.
         with_cp (bool): Recompute mappers and block in the backward pass, store no
             activations.
-        compile (bool | dict): Run mappers and block through ``torch.compile``, with
-            these options.
         layout (str, optional): What the dimensions of the features are, a letter for
             each: B samples, C channels, any others tokens. Default: 'BNC', 'BCHW' or
             'BCTHW' by their number. Other encoders return 'BCN', 'BHWC' or, within
@@ -102,18 +98,12 @@ class LLMBlockNeck(NeckInterface, RunsPath):
         index (int): Which entry of a sequence of features the neck takes.
         keep_others (bool): Return a sequence of the same length with that entry
             replaced, for modules that read several maps (FPN, TPN, UPerHead).
-        train_queries (float | dict, optional): The part of the tokens that a training
-            step computes, drawn anew for each sample, where the host pools over all of
-            them; evaluation computes all. A dict has the field ``fraction``: a number,
-            or a pair for the first and the last step.
         branch (bool | dict, optional): Make the block a branch beside the identity in
             training and leave it out in evaluation. A dict has the fields of
             :class:`lm4ve.necks.parts.branch.TrainBranch`.
         guard (bool): Let ``lm4ve.BlockInUseHook`` end a training in whose first
             iteration the block does not run or gets no gradient. False for models that
             skip it in some steps.
-        queries (dict, optional): The tokens that out_type='query' reads: see
-            :class:`lm4ve.necks.parts.queries.QueryFields`.
         mapper (dict, optional): Bias, depth and activations of the mappers: see
             :class:`lm4ve.necks.parts.mappers.Mappers`.
         lora (dict, optional): Freeze the mappers, and train LoRA on them: see
@@ -139,7 +129,6 @@ class LLMBlockNeck(NeckInterface, RunsPath):
     norm: nn.Module | None
     gate: nn.Parameter | None
     skip: Any
-    query: Any
 
     @refuses_removed('neck')
     def __init__(
@@ -151,23 +140,20 @@ class LLMBlockNeck(NeckInterface, RunsPath):
         out_type: str = 'raw',
         low_rank: str = 'auto',
         with_cp: bool = False,
-        compile: bool | dict[str, Any] = False,
         layout: str | None = None,
         num_extra_tokens: int = 0,
         index: int = -1,
         keep_others: bool = False,
-        train_queries: float | dict[str, Any] | None = None,
         branch: bool | dict[str, Any] | None = None,
         guard: bool = True,
         norm_first: bool = False,
         init_cfg: dict[str, Any] | Sequence[dict[str, Any]] | None = _INIT,
-        queries: dict[str, Any] | None = None,
         mapper: dict[str, Any] | None = None,
         lora: dict[str, Any] | None = None,
         gate: bool | str = False,
         shuffle_tokens: bool = False,
     ) -> None:
-        super().__init__(with_cp, compile, init_cfg)
+        super().__init__(with_cp, init_cfg)
         self.fields = NeckFields(
             in_channels=in_channels,
             residual=residual,
@@ -178,9 +164,7 @@ class LLMBlockNeck(NeckInterface, RunsPath):
             index=index,
             keep_others=keep_others,
             norm_first=norm_first,
-            train_queries=parse_train_queries(train_queries),
             branch=parse_branch(branch),
-            queries=parse_queries(queries),
             mapper=parse_mapper(mapper),
             gate=gate,
             shuffle_tokens=shuffle_tokens,
@@ -210,13 +194,12 @@ class LLMBlockNeck(NeckInterface, RunsPath):
         if lora is not None:
             self._adapt_mappers(lora)
         write_record(self)
-        self.query = None
         self._part_names: list[str] = []
-        for name, part in build_parts(self.fields, self.block).items():
+        for name, part in build_parts(self.fields).items():
             self.add_part(name, part)
 
         self.reader = FeatureReader(in_channels, layout, index, keep_others)
-        self.readout = build_readout(self.fields, self.query)
+        self.readout = build_readout(self.fields)
 
     # ------------------------------------------------------------------ forward
     def forward(
@@ -251,36 +234,27 @@ class LLMBlockNeck(NeckInterface, RunsPath):
             tokens=features.tokens,
             padding_mask=padding_mask,
             queries=self.readout.select(queries),
-            is_map=features.is_map,
             read_mask=padding_mask,
         )
-        computed = self._compute_request(request)
-        out = self.readout.after(computed.tokens, computed.read_mask, self.normalize)
+        # A plain neck has no parts. Of several, each sees the request as the one before
+        # it left it, and the last one is the outermost around the path.
+        step = Step(self.training, self._observed, self.parameters)
+        for part in self.parts:
+            request = part.before(request, step)
+        run: Run = self._run_path
+        for part in self.parts:
+            run = partial(part.around, run, step)
+        computed = run(request)
+
+        read_mask = request.read_mask
+        if self._averages_before_mapper():
+            read_mask = None  # of each sample one mean
+        out = self.readout.after(computed, read_mask, self.normalize)
         return self.reader.write(out, features, feats)
 
-    def _compute_request(self, request: Request) -> Computed:
-        """Run the path, changed and enclosed by the variants that the neck has.
-
-        A plain neck has none. Of several, each sees the request as the one before it
-        left it, and the last one is the outermost around the path.
-        """
-        step = Step(self.training, self._observed, self.parameters)
-        parts = self.parts
-        for part in parts:
-            request = part.before(request, step)
-        run = self._run_path
-        for part in parts:
-            run = partial(part.around, run, step)
-        return run(request)
-
-    def _run_path(self, request: Request) -> Computed:
+    def _run_path(self, request: Request) -> Tensor:
         """Run mapper, block and mapper for the tokens that a request names."""
-        out = self.run(request.tokens, request.padding_mask, request.computed)
-        if request.drawn is not None:
-            return Computed(out, None)  # padding is never drawn
-        if self._averages_before_mapper():
-            return Computed(out, None)  # of each sample one mean
-        return Computed(out, request.read_mask)
+        return self.run(request.tokens, request.padding_mask, request.queries)
 
     def path_parts(self) -> PathParts:
         """Return the modules of the path, as they are now."""
@@ -435,26 +409,19 @@ def build_block(config: Mapping[str, Any]) -> Any:
     return MODELS.build(config)
 
 
-def build_parts(fields: NeckFields, block: Any) -> dict[str, Part]:
+def build_parts(fields: NeckFields) -> dict[str, Part]:
     """Build the variants that a neck's fields name.
 
     Args:
         fields (NeckFields): The neck's fields.
-        block (nn.Module): Its block.
 
     Returns:
         dict[str, Part]: The parts by their names in the neck, in the order in which
         they act: a part is run around those before it.
     """
-    extra = fields.num_extra_tokens
     parts: dict[str, Part] = {}
     if fields.shuffle_tokens:
         parts['shuffle'] = TokenShuffle(fields.leading_tokens)
-    if fields.queries is not None:
-        parts['query'] = QueryTokens(fields.queries, fields.in_channels, extra, block)
     if fields.branch is not None:
         parts['branch'] = Branch(fields.branch)
-    if fields.train_queries is not None:
-        keeps_extra = fields.out_type == 'raw'
-        parts['draw'] = DrawTokens(fields.train_queries, extra, keeps_extra)
     return parts

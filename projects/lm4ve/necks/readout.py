@@ -1,4 +1,4 @@
-"""What the host reads of the tokens: all, the class token, their mean, or few queries.
+"""What the host reads of the tokens: all, the class token, or their mean.
 
 A readout acts at two places of a forward pass: :meth:`Readout.select` chooses the
 tokens that the block must compute, :meth:`Readout.after` makes the neck's output of
@@ -13,7 +13,6 @@ from lm4ve.blocks.tokens import Queries
 from lm4ve.errors import UserError
 from lm4ve.necks.fields import NeckFields
 from lm4ve.necks.layouts import mean_of_tokens
-from lm4ve.necks.parts.queries import QueryTokens
 
 #: Normalizes the channels of ``[B, Q, C]`` or ``[B, C]``.
 Norm = Callable[[Tensor], Tensor]
@@ -151,37 +150,8 @@ class MeanOfTokens(Readout):
         return norm(mean_of_tokens(out, read_mask, self.extra))
 
 
-class FewQueries(Readout):
-    """The outputs of the queries, which a part of the neck adds after the tokens.
-
-    Args:
-        tokens (QueryTokens): That part.
-    """
-
-    out_type = 'query'
-
-    def __init__(self, tokens: QueryTokens) -> None:
-        self.tokens = tokens
-        self.extra = tokens.extra
-
-    def after(self, out: Tensor, read_mask: Tensor | None, norm: Norm) -> Tensor:
-        """Join the queries' outputs: ``[B, Q, C] -> [B, C]`` or ``[B, Q * C]``."""
-        out = norm(out)
-        if self.tokens.fields.join == 'mean':
-            return out.mean(dim=1)
-        return out.flatten(1)
-
-
-def build_readout(fields: NeckFields, query_tokens: QueryTokens | None) -> Readout:
-    """Build the readout of a neck.
-
-    Args:
-        fields (NeckFields): The neck's fields.
-        query_tokens (QueryTokens, optional): The part that adds the queries of
-            'query'.
-    """
-    if query_tokens is not None:
-        return FewQueries(query_tokens)
+def build_readout(fields: NeckFields) -> Readout:
+    """Build the readout of a neck."""
     if fields.out_type == 'cls_token':
         return ClassToken()
     if fields.out_type == 'avg_featmap':

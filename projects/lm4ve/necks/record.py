@@ -60,7 +60,6 @@ class NeckRecord:
         heads (int, optional): Attention heads of a block that is a control.
         mapper (str | dict): 'linear', or the fields of ``mapper``.
         mapper_lora (str | dict): 'none', or what was adapted.
-        queries (str | dict): 'none', or the fields of ``queries``.
         gate (str): 'none', 'scalar' or 'tanh'.
         shuffle_tokens (bool): The field.
         place (str, optional): The place of an inserted neck in its encoder.
@@ -78,7 +77,6 @@ class NeckRecord:
     heads: int | None
     mapper: str | dict[str, Any] = 'linear'
     mapper_lora: str | dict[str, Any] = 'none'
-    queries: str | dict[str, Any] = 'none'
     gate: str = 'none'
     shuffle_tokens: bool = False
     place: str | None = None

@@ -159,7 +159,7 @@ def _trace_and_write(
     tensors = export.tensors(model, collate(cfg, export.samples(cfg, _EXAMPLE)))
     axes = varying_axes(tensors, export.all_axes())
     function = Exported(export, model).eval()
-    with traceable(model), torch.no_grad():
+    with traceable(), torch.no_grad():
         outputs = function(*tensors)
         program = trace(function, tensors, axes, export.limits(model))
         metadata['inputs'] = describe_tensors(export.inputs, tensors, axes)

@@ -8,32 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lm4ve.necks import LLMBlockNeck
-
 Program = torch.export.ExportedProgram
 
 
 @contextmanager
-def traceable(model: nn.Module) -> Iterator[None]:
+def traceable() -> Iterator[None]:
     """Switch off inside the context what a trace cannot follow, and restore it afterwards.
 
     That is torch's fused kernel for transformer layers in inference, an operator that
-    no export format has, and the compilation of necks.
+    no export format has.
     """
     fast_path_enabled = torch.backends.mha.get_fastpath_enabled()
-    options_of_necks = {}
-    for module in model.modules():
-        if isinstance(module, LLMBlockNeck):
-            options_of_necks[module] = module.compile_options
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        for neck in options_of_necks:
-            neck.compile_options = None
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path_enabled)
-        for neck, options in options_of_necks.items():
-            neck.compile_options = options
 
 
 def varying_axes(

@@ -33,8 +33,8 @@ class NeckHook(Hook):  # type: ignore[misc]
     It raises if a neck was not built, did not run, or has no part in the loss.
     Iterations whose loss is exactly zero, as a batch without truth gives it, are passed
     over. A model whose first step is compiled is not watched. Before each step it sets
-    the progress of the necks that depend on it: a branch with a falling weight, a growing
-    part of the tokens. Runners that our tools build have it.
+    the progress of the necks that depend on it, such as a branch with a falling weight.
+    Runners that our tools build have it.
     """
 
     # Before all other hooks of a step, and those that save.
@@ -157,11 +157,10 @@ def _check_neck_fits(host: Any) -> None:
         host (nn.Module): With ``neck``, and perhaps ``backbone``.
 
     Raises:
-        UserError: See :func:`_check_neck_fits_head` and
-            :func:`_check_neck_fits_encoder`.
+        UserError: See :func:`_check_neck_fits_head`.
     """
     _check_neck_fits_head(host)
-    _check_neck_fits_encoder(host)
+    _warn_of_averaged_class_tokens(host)
 
 
 def _check_neck_fits_head(host: Any) -> None:
@@ -183,36 +182,26 @@ def _check_neck_fits_head(host: Any) -> None:
         )
 
 
-def _check_neck_fits_encoder(host: Any) -> None:
-    """Check that a neck expects as many class and register tokens as its encoder returns.
+def _warn_of_averaged_class_tokens(host: Any) -> None:
+    """Warn if a neck expects other class and register tokens than its encoder returns.
 
-    They are the encoder's first ``num_extra_tokens`` tokens, and no patches. A neck with
-    another ``num_extra_tokens`` takes some of them for patches. One that averages tokens
-    then averages over them, too, which gets a warning. One that computes only some tokens
-    in a training step may leave them out, which is an error.
+    They are the encoder's first ``num_extra_tokens`` tokens, and no patches. A neck that
+    averages tokens, and has another ``num_extra_tokens``, averages over some of them,
+    too, which gets a warning.
 
     Args:
         host (nn.Module): With ``neck``, and perhaps ``backbone``.
-
-    Raises:
-        UserError: The neck would draw at random from tokens that are no patches.
     """
     neck = host.neck
     encoder = getattr(host, 'backbone', None)
     extra = getattr(encoder, 'num_extra_tokens', 0)
     if not extra or getattr(encoder, 'out_type', 'raw') != 'raw':
         return
-    if neck.num_extra_tokens == extra:
+    if not neck.averages_tokens or neck.num_extra_tokens == extra:
         return
-    tokens = (
-        f'the first {extra} tokens of {type(encoder).__name__}, which are no patches'
+    text = (
+        f"model.neck.out_type='{neck.out_type}' pools the first {extra} tokens of "
+        f'{type(encoder).__name__}, which are no patches. '
+        f'Fix: model.neck.num_extra_tokens={extra}, if that is not meant.'
     )
-    fix = f'Fix: model.neck.num_extra_tokens={extra}'
-    if neck.averages_tokens:
-        text = (
-            f"model.neck.out_type='{neck.out_type}' pools {tokens}. "
-            f'{fix}, if that is not meant.'
-        )
-        print_log(text, logger='current', level=logging.WARNING)
-    elif neck.draws_tokens:
-        raise UserError(f'model.neck.train_queries draws from {tokens}. {fix}.')
+    print_log(text, logger='current', level=logging.WARNING)

@@ -42,6 +42,21 @@ class TrainingForward:
         return self._compiled(*args, **kwargs)
 
 
+def parse_compile(compile: Any) -> dict[str, Any] | None:
+    """Return the options of ``torch.compile`` that a config has; None: do not compile.
+
+    Raises:
+        UserError: The field ``compile`` is neither a bool nor a dict.
+    """
+    if compile is None or compile is False:
+        return None
+    check('compile', compile, kind=(bool, dict))
+    if compile is True:
+        return {}
+    options: dict[str, Any] = compile
+    return options
+
+
 def compile_training(model: nn.Module, options: Mapping[str, Any]) -> None:
     """Compile a model's forward pass in training, when its second step comes.
 

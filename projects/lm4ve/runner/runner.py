@@ -19,7 +19,6 @@ from mmengine.registry import RUNNERS
 from torch import nn
 
 from lm4ve.errors import UserError, check
-from lm4ve.necks.running import parse_compile
 from lm4ve.runner.accumulation import (
     check_batch,
     describe_update,
@@ -29,7 +28,7 @@ from lm4ve.runner.accumulation import (
 from lm4ve.runner.block_in_use import NeckHook
 from lm4ve.runner.checkpoint_hooks import PlainCheckpointHook
 from lm4ve.runner.class_count import ClassCountHook
-from lm4ve.runner.compiling import compile_training
+from lm4ve.runner.compiling import compile_training, parse_compile
 from lm4ve.runner.config.schedules import ENDS
 from lm4ve.runner.console import ConsoleHook, raise_when_closed, shorten
 from lm4ve.runner.evaluation import BatchEvaluator
@@ -135,7 +134,8 @@ class Runner(mmengine.runner.Runner):  # type: ignore[misc]
             target (str): Not used: the method that MMEngine would compile.
 
         Raises:
-            UserError: See :func:`lm4ve.runner.compiling.check_compile`.
+            UserError: See :func:`lm4ve.runner.compiling.parse_compile` and
+                :func:`lm4ve.runner.compiling.check_compile`.
         """
         options = parse_compile(self.cfg.get('compile', False))
         if options is not None:

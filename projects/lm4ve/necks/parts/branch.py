@@ -11,9 +11,11 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from lm4ve.blocks.tokens import take_tokens
 from lm4ve.errors import build_from, check
-from lm4ve.necks.parts.part import Computed, Part, Request, Run, Step
+from lm4ve.necks.parts.part import Part, Request, Run, Step
 from lm4ve.necks.record import NeckRecord
 
 
@@ -92,7 +94,7 @@ class Branch(Part):
         self.progress_in(step)
         return request
 
-    def around(self, run: Run, step: Step, request: Request) -> Computed:
+    def around(self, run: Run, step: Step, request: Request) -> Tensor:
         """Add the path's output times the branch's weight to the tokens that went in.
 
         The path is not run if the weight is zero, as in evaluation and late in
@@ -104,15 +106,14 @@ class Branch(Part):
         # An observer sees the block in an evaluation too, where it has no part.
         if weight == 0 and not step.observed:
             return self._leave_out(step, request)
-        branch = run(request)
-        identity = take_tokens(request.tokens, request.computed)
-        return branch._replace(tokens=identity + branch.tokens * weight)
+        identity = take_tokens(request.tokens, request.queries)
+        return identity + run(request) * weight
 
     def add_to(self, record: NeckRecord) -> None:
         """Record that evaluation runs without the block."""
         record.branch = 'left out in evaluation'
 
-    def _leave_out(self, step: Step, request: Request) -> Computed:
+    def _leave_out(self, step: Step, request: Request) -> Tensor:
         """Return the tokens that the host reads as they came in.
 
         In a training step the parameters of the path have part in them, with the factor
@@ -122,4 +123,4 @@ class Branch(Part):
         if step.training:
             trained = [p for p in step.parameters() if p.requires_grad]
             tokens = tokens + 0 * sum(p.sum() for p in trained)
-        return Computed(tokens, request.read_mask)
+        return tokens

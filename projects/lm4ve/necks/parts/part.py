@@ -29,40 +29,15 @@ class Request(NamedTuple):
         tokens (Tensor): ``[B, N, C]``.
         padding_mask (Tensor, optional): Padding among them, bool ``[B, N]``, True =
             padding.
-        queries: Which of them the host reads: None (all), a slice over N, or indices
+        queries: Which of them are computed: None (all), a slice over N, or indices
             ``[B, Q]``.
-        is_map (bool): Whether the tokens came as a map.
         read_mask (Tensor, optional): Padding in the order of the encoder's tokens,
             whatever order ``tokens`` have; for the readout.
-        drawn (Tensor, optional): Indices ``[B, k]`` of the tokens that a training step
-            computes in the place of ``queries``.
     """
 
     tokens: Tensor
     padding_mask: Tensor | None
     queries: Queries
-    is_map: bool
-    read_mask: Tensor | None
-    drawn: Tensor | None = None
-
-    @property
-    def computed(self) -> Queries:
-        """Which tokens the block computes."""
-        if self.drawn is None:
-            return self.queries
-        return self.drawn
-
-
-class Computed(NamedTuple):
-    """What came of a request.
-
-    Attributes:
-        tokens (Tensor): ``[B, Q, C]``.
-        read_mask (Tensor, optional): See :class:`Request`. None: none of the tokens is
-            padding.
-    """
-
-    tokens: Tensor
     read_mask: Tensor | None
 
 
@@ -81,8 +56,8 @@ class Step(NamedTuple):
     parameters: Callable[[], Iterator[nn.Parameter]]
 
 
-#: Computes a request.
-Run = Callable[[Request], Computed]
+#: Computes the tokens of a request, ``[B, Q, C]``.
+Run = Callable[[Request], Tensor]
 
 
 class Part:
@@ -110,7 +85,7 @@ class Part:
         """
         return request
 
-    def around(self, run: Run, step: Step, request: Request) -> Computed:
+    def around(self, run: Run, step: Step, request: Request) -> Tensor:
         """Run the path, or do something before, after or instead.
 
         Args:
@@ -119,7 +94,7 @@ class Part:
             request (Request): What is computed, as all parts have left it.
 
         Returns:
-            Computed: The computed tokens. By default those of ``run``.
+            Tensor: The computed tokens, ``[B, Q, C]``. By default those of ``run``.
         """
         return run(request)
 
@@ -140,8 +115,7 @@ class Part:
             return self.progress
         if step.training and self.follows_progress:
             raise UserError(
-                'neck.branch and a growing neck.train_queries need '
-                'lm4ve.NeckProgressHook in custom_hooks, or '
+                'neck.branch needs lm4ve.NeckProgressHook in custom_hooks, or '
                 'neck.set_progress(step / steps) before each step.'
             )
         return 0.0

@@ -112,16 +112,10 @@ class PointClsHead(BaseModule):
         self.loss = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Map tokens ``[B, 1 + G, C]`` to logits ``[B, classes]``.
-
-        A neck with ``out_type='query'`` and two joined queries gives ``[B, 2 * C]``
-        instead.
-        """
-        if tokens.dim() > 2:
-            class_token = tokens[:, 0]
-            largest = tokens[:, 1:].amax(dim=1)
-            tokens = torch.cat((class_token, largest), dim=-1)
-        return self.layers(tokens)
+        """Map tokens ``[B, 1 + G, C]`` to logits ``[B, classes]``."""
+        class_token = tokens[:, 0]
+        largest = tokens[:, 1:].amax(dim=1)
+        return self.layers(torch.cat((class_token, largest), dim=-1))
 
 
 @MODELS.register_module()
