@@ -3,10 +3,13 @@
 import pytest
 from mmengine.registry import MODELS
 
+import lm4ve
 from lm4ve.blocks import LLMBlock
 from lm4ve.blocks.provenance import SOURCE_KEY, encode_source
 from lm4ve.errors import CheckpointError, UserError
+from lm4ve.necks import LLMBlockNeck
 from tests.helpers.families import FAMILIES
+from tests.helpers.necks.encoder import Encoder
 
 LLAMA = FAMILIES['llama']
 GONE = [
@@ -23,6 +26,35 @@ def test_a_call_and_a_config_get_one_line(fields, line):
     assert '\n' not in str(error.value)
     with pytest.raises(UserError, match=line):
         MODELS.build(dict(type='LLMBlock', arch=LLAMA, **fields))
+
+
+GONE_OF_NECKS = [
+    (dict(compile=True), r'neck.compile=True .* Fix: compile=True of the config'),
+    (dict(compile={}), r'neck.compile={} '),
+    (dict(train_queries=0.5), 'neck.train_queries=0.5 .* Fix: every step computes all'),
+    (dict(queries=dict(learned=1)), 'neck.queries=.* Fix: .* a part'),
+    (dict(out_type='query'), "neck.out_type='query' .* Fix: .* a part"),
+]
+
+
+@pytest.mark.parametrize(('fields', 'line'), GONE_OF_NECKS, ids=str)
+def test_of_a_neck_a_call_and_a_config_get_one_line(fields, line):
+    block = dict(type='LLMBlock', arch=LLAMA)
+    config = dict(type='LLMBlockNeck', in_channels=8, block=block, **fields)
+    with pytest.raises(UserError, match=line) as error:
+        MODELS.build(config)
+    assert '\n' not in str(error.value)
+    with pytest.raises(UserError, match=line):
+        lm4ve.wrap(Encoder(), 'blocks.0', block, **fields)
+
+
+def test_a_removed_field_that_asks_for_nothing_is_passed_over():
+    block = dict(type='LLMBlock', arch=LLAMA)
+    neck = LLMBlockNeck(8, block, compile=False, train_queries=None, queries=None)
+    state = neck.state_dict()
+    record = {**neck.block.source, 'queries': 'none'}
+    state['block.llm_source'] = encode_source(record)
+    neck.load_state_dict(state)
 
 
 @pytest.mark.parametrize('setting', [dict(dtype='int8'), dict(rotary='one-frequency')])

@@ -160,7 +160,10 @@ WRONG = [
     (dict(neck=dict(in_channels=C, norms=1)), 'neck.norms is unknown'),
     (dict(neck=dict(in_channels=C, block=BLOCK)), 'neck.block is unknown'),
     (dict(neck=dict(in_channels=C, mapper=dict(bias=dict()))), 'neck.mapper'),
-    (dict(neck=dict(in_channels=C, compile=dict(backend='evil'))), 'neck.compile.*since'),
+    (
+        dict(neck=dict(in_channels=C, compile=dict(backend='evil'))),
+        'neck.compile.*since',
+    ),
     (dict(block=dict(type='LLMBlock', archs=1)), "block.archs is unknown.*'arch'"),
     (dict(block=dict(type=['LLMBlock'])), 'block.type'),
     (dict(block=dict(checkpoint='x')), 'block.type'),

@@ -14,6 +14,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 import lm4ve
+from lm4ve.errors import CheckpointError
 from lm4ve.necks import LLMBlockInsert
 from tests.helpers.closeness import rounding_bound_of
 from tests.helpers.families import write_huggingface
@@ -51,7 +52,6 @@ NECKS = {
     'class_token': neck(out_type='cls_token'),
     'mean': neck(out_type='avg_featmap', num_extra_tokens=1),
     'mean_of_normed': neck(out_type='avg_featmap', norm_first=True),
-    'queries': neck(out_type='query', queries=dict(learned=2, mean=True)),
     'gate': neck(residual='inner', gate='tanh'),
     'mapper': neck(
         residual='outer', mapper=dict(bias=True, depth=2, act='GELU', skip='LeakyReLU')
@@ -124,6 +124,13 @@ def test_old_checkpoint_loads_and_gives_its_outputs(name, request):
     model = build(name).eval()
     model.load_state_dict(stored['state_dict'], strict=True)
     assert_close(model(stored['inputs']), stored['outputs'], model)
+
+
+def test_old_checkpoint_with_a_removed_field_is_refused_by_its_name():
+    stored = torch.load(OLD / 'queries.pth', weights_only=True)
+    model = MODELS.build(neck(out_type='cls_token'))
+    with pytest.raises(CheckpointError, match="made with neck.out_type='query'"):
+        model.load_state_dict(stored['state_dict'], strict=False)
 
 
 @torch.no_grad()

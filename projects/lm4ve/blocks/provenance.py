@@ -27,7 +27,7 @@ from lm4ve.blocks.record import (
     RECORDED_DTYPES,
     describe,
 )
-from lm4ve.blocks.removed import refuse_removed_settings
+from lm4ve.blocks.removed import without_removed_settings
 from lm4ve.errors import CheckpointError, brief, listing
 from lm4ve.llm.fingerprint import fingerprint
 from lm4ve.llm.sources import FileSource
@@ -127,7 +127,7 @@ def decode_source(record: Tensor, key: str = SOURCE_KEY) -> dict[str, Any]:
             'Fix: copy it again.'
         ) from e
     if isinstance(source, dict):
-        refuse_removed_settings(source)
+        source = without_removed_settings(source)
     is_of_neck = key.rpartition('.')[2] == NECK_KEY
     defect = _find_defect(source, {} if is_of_neck else FIELD_TYPES)
     if defect:

@@ -31,10 +31,19 @@ class Removed:
     instead: str
 
 
+#: In the place of queries.
+_PART = "neck.out_type='cls_token' and a part (docs/extend/architecture.md)"
+
 REMOVED = (
     Removed('block.dtype', 'int8', '0.1.0', "block.dtype='bfloat16'"),
     Removed('block.dtype', 'float8', '0.1.0', "block.dtype='bfloat16'"),
     Removed('block.rotary', 'one-frequency', '0.1.0', 'block.rotary=True'),
+    Removed(
+        'neck.compile', None, '0.1.0', 'compile=True of the config, or model.compile()'
+    ),
+    Removed('neck.train_queries', None, '0.1.0', 'every step computes all tokens'),
+    Removed('neck.queries', None, '0.1.0', _PART),
+    Removed('neck.out_type', 'query', '0.1.0', _PART),
 )
 
 
@@ -93,22 +102,28 @@ def without_removed(owner: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def refuse_removed_settings(record: Mapping[str, Any]) -> None:
-    """Refuse the record of a checkpoint whose block or neck had what is gone.
+def without_removed_settings(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record of a checkpoint without removed fields that it did not use.
 
     Args:
         record (Mapping): Its settings by the names of their fields.
 
     Raises:
-        CheckpointError: The line names what replaces it.
+        CheckpointError: Its block or neck had what is gone. The line names what replaces
+            it.
     """
+    kept = dict(record)
     for name, value in record.items():
         entry = _find(f'block.{name}', value) or _find(f'neck.{name}', value)
-        if entry is not None and not _asks_for_nothing(value):
+        if entry is None:
+            continue
+        if not _asks_for_nothing(value):
             raise CheckpointError(
                 f'The checkpoint was made with {entry.field}={brief(repr(value))}, which is '
                 f'not in lm4ve since {entry.since}. Fix: train again, with {entry.instead}.'
             )
+        del kept[name]
+    return kept
 
 
 def _asks_for_nothing(value: Any) -> bool:
