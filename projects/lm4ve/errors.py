@@ -196,7 +196,7 @@ def refuse_unknown(
         return
     known = list(_named_parameters(kind))
     # What replaces an argument that is gone, the constructor itself says.
-    removed = getattr(kind.__init__, 'removed', ())  # type: ignore[misc]
+    removed = getattr(kind.__init__, 'removed', ())
     for name in fields:
         if name not in known and name not in removed:
             path = f'{field}.{name}' if field else name
