@@ -53,7 +53,7 @@ READERS = {
         'necks/folder_config.py:read_config',
         'necks/pretrained.py:_read_weights',
     ],
-    'record': ['blocks/provenance.py:decode_source'],
+    'record': ['blocks/record_text.py:decode_json'],
     'weight-index': [
         'llm/readers.py:_read_weight_map',
         'llm/readers.py:open_file',
@@ -177,7 +177,7 @@ def saved_folder(folder: Path) -> Sample:
 
 
 def record(folder: Path) -> Sample:
-    from lm4ve.blocks.provenance import SOURCE_KEY, encode_source
+    from lm4ve.blocks.record_text import KEY, encode_record
     from lm4ve.necks import LLMBlockNeck
     from tests.helpers.models import BLOCK
 
@@ -187,7 +187,7 @@ def record(folder: Path) -> Sample:
 
     def write(content: Any) -> None:
         changed.update(state)
-        changed[f'block.{SOURCE_KEY}'] = encode_source(content)
+        changed[f'block.{KEY}'] = encode_record(content)
 
     return neck.block.source, write, lambda: neck.load_state_dict(dict(changed))
 

@@ -29,7 +29,7 @@ from tqdm import trange
 from lm4ve.analysis.points import necks_of
 from lm4ve.apis.models import in_scope_of
 from lm4ve.blocks import count_parameters
-from lm4ve.blocks.provenance import NECK_KEY
+from lm4ve.blocks.record_text import KEY
 from lm4ve.blocks.tokens import take_tokens
 from lm4ve.errors import UserError, check
 from lm4ve.files import write_json, write_text
@@ -51,7 +51,7 @@ _LEFT_OUT = (
     'shuffle_tokens',
 )
 #: What of a neck's state the small layer has for itself.
-_REPLACED = ('mapper_in.', 'mapper_out.', 'block.', 'gate', NECK_KEY)
+_REPLACED = ('mapper_in.', 'mapper_out.', 'block.', 'gate', KEY)
 
 
 # ---------------------------------------------------------------------------- models

@@ -78,7 +78,7 @@ def test_a_checkpoint_of_another_dtype_causes_a_warning_and_no_change(
     use_dtype(monkeypatch, 'float32')
     block = random_block(dtype=dtype)
     before = block(tokens())
-    texts = record_logs(monkeypatch, 'lm4ve.blocks.provenance')
+    texts = record_logs(monkeypatch, 'lm4ve.blocks.record')
     block.load_state_dict(trained.state_dict())
     assert len(texts) == 1
     assert "made with model.neck.block.dtype='bfloat16'" in texts[0]

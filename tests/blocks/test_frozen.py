@@ -10,7 +10,7 @@ from mmengine.model import ExponentialMovingAverage, initialize
 from torch import nn
 
 from lm4ve.blocks import Frozen, LLMBlock, frozen_tensors
-from lm4ve.blocks.provenance import SOURCE_KEY
+from lm4ve.blocks.record_text import KEY
 from lm4ve.errors import CheckpointError
 from tests.helpers.blocks.inputs import right_padding, tokens
 from tests.helpers.closeness import assert_equal_but_for_rounding
@@ -28,9 +28,9 @@ def block(checkpoints) -> LLMBlock:
 
 def test_the_state_dict_holds_the_source_only(block):
     state = block.state_dict()
-    assert list(state) == [SOURCE_KEY] and state[SOURCE_KEY].dtype == torch.uint8
+    assert list(state) == [KEY] and state[KEY].dtype == torch.uint8
     assert list(block.parameters()) == []
-    assert [buffer.numel() for buffer in block.buffers()] == [0]  # see declare_record
+    assert list(block.buffers()) == []
 
 
 def test_values_are_bit_equal_to_the_files(checkpoints):

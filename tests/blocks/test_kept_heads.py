@@ -8,7 +8,6 @@ from safetensors.torch import load_file, save_file
 
 import lm4ve
 from lm4ve.blocks import LLMBlock
-from lm4ve.blocks.provenance import SOURCE_KEY, decode_source
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.necks import LLMBlockNeck
 from lm4ve.release.states import frozen_state, trained_state
@@ -154,11 +153,11 @@ def test_weights_are_recorded_as_the_language_models(checkpoints):
 def test_a_checkpoint_of_other_heads_is_refused(checkpoints):
     path = checkpoints('llama-gqa')
     whole = LLMBlock(path).state_dict()
-    assert 'kept_heads' not in decode_source(whole[SOURCE_KEY])
+    assert LLMBlock(path).record()['heads'] is None
     # All of them, in any order, are no choice.
     LLMBlock(path, heads=[3, 2, 1, 0]).load_state_dict(whole)
     kept = LLMBlock(path, heads=[3, 1]).state_dict()
-    assert decode_source(kept[SOURCE_KEY])['kept_heads'] == [[1, 3]]
+    assert LLMBlock(path, heads=[3, 1]).record()['heads'] == [[1, 3]]
     LLMBlock(path, heads=[1, 3]).load_state_dict(kept)
     for heads, state in ((None, kept), ([1], kept), ([1], whole)):
         with pytest.raises(CheckpointError, match=r'model\.neck\.block\.heads'):

@@ -11,12 +11,8 @@ from torch import Tensor
 from lm4ve.blocks import LLMBlock
 from lm4ve.blocks.host_family import HostFamily
 from lm4ve.blocks.host_layer import HostLayer
-from lm4ve.blocks.provenance import (
-    SOURCE_KEY,
-    accept_records,
-    decode_source,
-    encode_source,
-)
+from lm4ve.blocks.record import accept_records
+from lm4ve.blocks.record_text import KEY
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.necks import LLMBlockNeck
 from lm4ve.release.states import frozen_state, trained_state
@@ -28,6 +24,7 @@ from tests.helpers.families import (
     random_model,
     write_huggingface,
 )
+from tests.helpers.old_records import old_block_record
 
 HEADS = 8
 KV_HEADS = 2
@@ -183,7 +180,7 @@ def test_a_trained_adapter_acts_on_the_language_models_heads(folders):
     state = {
         name: torch.randn_like(weight)
         for name, weight in tiled.state_dict().items()
-        if name != SOURCE_KEY
+        if name != KEY
     }
     tiled.load_state_dict(state, strict=False)
     expected.load_state_dict(state, strict=False)
@@ -194,9 +191,7 @@ def test_a_trained_adapter_acts_on_the_language_models_heads(folders):
 def test_a_checkpoint_of_the_other_order_is_refused_and_of_none_not(folders):
     shared, expanded = folders
     tiled = LLMBlock(shared, kv_heads='tiled').state_dict()
-    assert decode_source(tiled[SOURCE_KEY])['kv_heads'] == 'tiled'
     grouped = LLMBlock(shared).state_dict()
-    assert 'kv_heads' not in decode_source(grouped[SOURCE_KEY])
     with pytest.raises(CheckpointError, match="block.kv_heads='tiled'"):
         LLMBlock(shared).load_state_dict(tiled)
     with pytest.raises(CheckpointError, match="block.kv_heads='grouped'"):
@@ -208,9 +203,9 @@ def test_a_checkpoint_of_the_other_order_is_refused_and_of_none_not(folders):
 
 def of_moved_heads(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return a state with the record that was written when query heads were moved."""
-    record = decode_source(state[SOURCE_KEY])
-    record['format'] = 1
-    return {**state, SOURCE_KEY: encode_source(record)}
+    moved = {**state, 'llm_source': old_block_record(state)}
+    del moved[KEY]
+    return moved
 
 
 @pytest.mark.parametrize('trainable', ['all', 'lora'])

@@ -529,7 +529,7 @@ def test_only_the_wanted_tokens_are_returned(checkpoints):
 @pytest.mark.bitwise
 def test_frozen_weights_are_kept_as_those_of_other_blocks(checkpoints):
     block = LLMBlock(checkpoints(KIND))
-    assert [*block.state_dict()] == ['llm_source']
+    assert [*block.state_dict()] == ['_extra_state']
     assert [*block.parameters()] == []
     x = tokens()
     copied = copy.deepcopy(block)

@@ -5,11 +5,12 @@ from mmengine.registry import MODELS
 
 import lm4ve
 from lm4ve.blocks import LLMBlock
-from lm4ve.blocks.provenance import SOURCE_KEY, encode_source
+from lm4ve.blocks.record_text import KEY
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.necks import LLMBlockNeck
 from tests.helpers.families import FAMILIES
 from tests.helpers.necks.encoder import Encoder
+from tests.helpers.old_records import old_block_record
 
 LLAMA = FAMILIES['llama']
 GONE = [
@@ -52,15 +53,14 @@ def test_a_removed_field_that_asks_for_nothing_is_passed_over():
     block = dict(type='LLMBlock', arch=LLAMA)
     neck = LLMBlockNeck(8, block, compile=False, train_queries=None, queries=None)
     state = neck.state_dict()
-    record = {**neck.block.source, 'queries': 'none'}
-    state['block.llm_source'] = encode_source(record)
-    neck.load_state_dict(state)
+    record = old_block_record(state, f'block.{KEY}', queries='none')
+    del state[KEY], state[f'block.{KEY}']
+    neck.load_state_dict({**state, 'block.llm_source': record})
 
 
 @pytest.mark.parametrize('setting', [dict(dtype='int8'), dict(rotary='one-frequency')])
 def test_a_checkpoint_gets_one_line(setting):
     block = LLMBlock(arch=LLAMA)
-    state = block.state_dict()
-    state[SOURCE_KEY] = encode_source({**block.source, **setting})
+    state = dict(llm_source=old_block_record(block.state_dict(), **setting))
     with pytest.raises(CheckpointError, match='made with block.* Fix: train again'):
         block.load_state_dict(state)

@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 from safetensors.torch import load_file
 
 from lm4ve.blocks import LLMBlock, frozen_tensors
-from lm4ve.blocks.provenance import SOURCE_KEY
+from lm4ve.blocks.record_text import KEY
 from lm4ve.runner.command_line import build_runner
 from lm4ve.runner.resume import resume_newest
 from tests.helpers.shrink import Shrinker
@@ -75,7 +75,7 @@ def train_and_resume(shrinker: Shrinker, name: str, work_dir: Path) -> Runner:
     state = torch.load(work_dir / 'epoch_1.pth', weights_only=True)['state_dict']
     saved = 0
     for key, value in state.items():
-        if SOURCE_KEY not in key and value.is_floating_point():
+        if KEY not in key and value.is_floating_point():
             saved += value.numel()
     # The block's frozen tensors are no parameters; an encoder that does not train has
     # some.

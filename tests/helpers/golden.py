@@ -26,7 +26,7 @@ from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from lm4ve.blocks.provenance import NECK_KEY, SOURCE_KEY
+from lm4ve.blocks.record_text import KEY
 from lm4ve.runner.command_line import build_runner
 from lm4ve.runner.config import read_config
 from tests.helpers.closeness import (
@@ -216,7 +216,7 @@ def flat_lines(value: Any, place: str = '') -> Iterator[str]:
 
 def is_record(key: str) -> bool:
     """Return whether a key of a state dict holds a record, JSON text as bytes."""
-    return key.rpartition('.')[2] in (SOURCE_KEY, NECK_KEY)
+    return key.rpartition('.')[2] == KEY
 
 
 def shape_of(key: str, tensor: Tensor) -> str:

@@ -115,5 +115,5 @@ def train_and_test(shrinker: HostShrinker, cfg: Config, metric: str) -> None:
     (file,) = Path(runner.work_dir).glob('*_[12].pth')
     state = torch.load(file, weights_only=True)['state_dict']
     of_block = [name for name in state if '.block.' in name]
-    assert of_block == ['backbone.llm_neck.block.llm_source']
+    assert of_block == ['backbone.llm_neck.block._extra_state']
     assert metric in runner.test()

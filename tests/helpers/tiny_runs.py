@@ -71,7 +71,7 @@ def of_another_task(state: dict) -> dict:
 
 def with_an_mlp(state: dict) -> dict:
     norm = torch.ones(len(state['neck.mapper_in.weight']))
-    changed = without('llm_source')(state)
+    changed = without('_extra_state')(state)
     changed['neck.block.norm.weight'] = norm
     changed['neck.block.norm.bias'] = norm
     return changed
@@ -90,8 +90,8 @@ def empty(state: dict) -> dict:
 WRONG = {
     'of another task': (of_another_task, 'neck|encoder|backbone'),
     'without a block': (without('neck.'), 'neck'),
-    'without its record': (without('llm_source'), 'llm_source'),
-    'with an MLP': (with_an_mlp, 'llm_source'),
+    'without its record': (without('_extra_state'), '_extra_state'),
+    'with an MLP': (with_an_mlp, '_extra_state'),
     'without a layer': (without('layers.0.', 'blocks.0.'), 'layers.0|blocks.0'),
     'misshapen': (misshapen, 'mapper_in.weight'),
     'empty': (empty, 'no model state'),

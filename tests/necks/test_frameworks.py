@@ -149,7 +149,7 @@ def test_a_state_with_a_neck_but_not_its_record_is_refused():
     """The record proves which frozen weights the neck was trained with."""
     model = lm4ve.wrap(timm_vit(), 'blocks.1', BLOCK)
     state = dict(model.state_dict())
-    records = [name for name in state if name.endswith('llm_source')]
+    records = [name for name in state if name.endswith('_extra_state')]
     assert records
     for name in records:
         del state[name]
@@ -254,7 +254,12 @@ def test_the_trainer_of_transformers_trains_and_resumes(tmp_path):
     whole.train()
     first = tmp_path / 'whole/checkpoint-1'
     saved = load_file(first / 'model.safetensors')
-    names = ('mapper_in.weight', 'mapper_out.weight', 'block.llm_source')
+    names = (
+        'mapper_in.weight',
+        'mapper_out.weight',
+        '_extra_state',
+        'block._extra_state',
+    )
     assert set(saved) == {*vit().state_dict(), *(f'llm_neck.{n}' for n in names)}
     resumed.train(resume_from_checkpoint=str(first))
     mine, theirs = whole.model.state_dict(), resumed.model.state_dict()

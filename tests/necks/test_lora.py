@@ -106,7 +106,7 @@ def test_a_fresh_adapter_changes_nothing_and_is_all_that_trains(family):
     assert torch.equal(neck(tokens()), plain(tokens()))
     names = [n for n, p in neck.block.named_parameters() if p.requires_grad]
     assert names and names == [
-        n for n in neck.block.state_dict() if 'llm_source' not in n
+        n for n in neck.block.state_dict() if '_extra_state' not in n
     ]
     assert all('lora_' in n for n in names)
     assert not any(t.requires_grad for t in frozen_tensors(neck).values())

@@ -22,7 +22,7 @@ class EverySecondToken(Part):
         return request._replace(queries=places.expand(batch, -1))
 
     def add_to(self, record):
-        record.out_type = 'every second'
+        record['out_type'] = 'every second'
 
 
 class FirstHalf(Part):
@@ -113,7 +113,7 @@ def test_a_checkpoint_records_a_part(block):
     plain = make(block=block)
     neck = copy.deepcopy(plain)
     neck.add_part('every_second', EverySecondToken())
-    assert neck.settings()['out_type'] == 'every second'
+    assert neck.record()['out_type'] == 'every second'
     neck.load_state_dict(neck.state_dict())
     with pytest.raises(CheckpointError, match='model.neck.out_type'):
         plain.load_state_dict(neck.state_dict())

@@ -56,7 +56,8 @@ def test_only_what_was_trained_is_written(tmp_path):
     names = {
         'llm_neck.mapper_in.weight',
         'llm_neck.mapper_out.weight',
-        'llm_neck.block.llm_source',
+        'llm_neck._extra_state',
+        'llm_neck.block._extra_state',
     }
     assert set(load_file(tmp_path / WEIGHTS_FILE)) == names | {
         'head.weight',

@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from lm4ve.blocks import LLMBlock
-from lm4ve.blocks.provenance import NECK_KEY
+from lm4ve.blocks.record_text import KEY
 from lm4ve.errors import CheckpointError
 from lm4ve.necks import LLMBlockNeck
 from tests.helpers.necks.tiny import BLOCK, C
+from tests.helpers.old_records import encode_old
 
 CONTROL = dict(type='MLPBlock', embed_dims=32)
 
@@ -84,17 +85,49 @@ def test_a_record_has_the_norm_of_the_config_whatever_stands_there(block):
     synchronized.load_state_dict(build(type='BN').state_dict())
     compiled = build(type='LN')
     compiled.norm = torch.compile(compiled.norm, backend='eager')
-    assert compiled.settings() == build(type='LN').settings()
+    assert compiled.record() == build(type='LN').record()
     with pytest.raises(CheckpointError, match='norm_cfg'):
         build(type='BN', eps=0.1).load_state_dict(synchronized.state_dict())
 
 
 def test_a_control_of_an_older_version_may_have_recorded_a_synchronized_norm():
-    def build() -> LLMBlockNeck:
-        return LLMBlockNeck(C, CONTROL, norm_cfg=dict(type='BN'))
+    def build(**norm_cfg) -> LLMBlockNeck:
+        return LLMBlockNeck(C, CONTROL, norm_cfg=dict(type='BN', **norm_cfg))
 
-    old = build()
-    old.record.norm = 'SyncBatchNorm(eps=1e-05)'
-    state = old.state_dict()
-    assert NECK_KEY in state
-    build().load_state_dict(state)
+    old = build().state_dict()
+    del old[KEY]
+    old['neck_settings'] = encode_old(dict(norm='SyncBatchNorm(eps=1e-05)'))
+    build().load_state_dict(old)
+    with pytest.raises(CheckpointError, match='norm_cfg'):
+        build(eps=0.1).load_state_dict(old)
+
+
+def test_groups_of_a_norm_are_compared():
+    def build(groups: int) -> LLMBlockNeck:
+        return LLMBlockNeck(C, CONTROL, norm_cfg=dict(type='GN', num_groups=groups))
+
+    build(2).load_state_dict(build(2).state_dict())
+    with pytest.raises(CheckpointError, match='norm_cfg.*num_groups'):
+        build(2).load_state_dict(build(4).state_dict())
+
+
+class OwnBlock(nn.Module):
+    """A block of somebody's own around two of ours, of which no neck need know."""
+
+    embed_dims = 32
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        arch = BLOCK['arch']
+        self.first = LLMBlock(arch=arch)
+        self.second = LLMBlock(arch=arch, seed=seed)
+
+    def forward(self, x, padding_mask=None, queries=None):
+        return self.second(self.first(x, padding_mask), padding_mask, queries)
+
+
+def test_every_block_within_another_module_is_compared():
+    state = LLMBlockNeck(C, OwnBlock(0)).state_dict()
+    LLMBlockNeck(C, OwnBlock(0)).load_state_dict(state)
+    with pytest.raises(CheckpointError, match='other frozen weights'):
+        LLMBlockNeck(C, OwnBlock(1)).load_state_dict(state, strict=False)

@@ -379,11 +379,11 @@ REFUSED = [
 
 def test_an_empty_dict_asks_for_a_part_with_its_defaults():
     with_branch = build_neck(branch=True)
-    assert build_neck(branch={}).settings() == with_branch.settings()
+    assert build_neck(branch={}).record() == with_branch.record()
     assert build_neck(branch={}).branch.fields == with_branch.branch.fields
-    assert build_neck(branch=False).settings() == build_neck().settings()
+    assert build_neck(branch=False).record() == build_neck().record()
     assert build_neck(mapper={}).fields.mapper is not None
-    assert build_neck(lora={}).settings()['mapper_lora'] != 'none'
+    assert build_neck(lora={}).record()['lora'] is not None
 
 
 @pytest.mark.parametrize('neck, block, text', REFUSED)

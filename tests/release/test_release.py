@@ -11,7 +11,7 @@ from mmengine.runner import load_checkpoint
 
 from lm4ve.blocks import LLMBlock, frozen_tensors
 from lm4ve.blocks.language_model import LanguageModel
-from lm4ve.blocks.provenance import SOURCE_KEY
+from lm4ve.blocks.record_text import KEY
 from lm4ve.commands import export
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.release import exporting, formats
@@ -195,7 +195,7 @@ def test_only_what_a_release_needs(tmp_path):
     assert content['meta']['epoch'] == 3
     for place in ('nowhere', str(tmp_path), 'secret-place'):
         assert place not in text
-    record = content['state_dict'][f'neck.block.{SOURCE_KEY}']
+    record = content['state_dict'][f'neck.block.{KEY}']
     assert str(tmp_path) not in bytes(record.tolist()).decode()
     # The original is as it was.
     assert 'secret-place' in (tmp_path / 'small.py').read_text()
@@ -265,7 +265,7 @@ WRONG = {
         [CONFIG, CHECKPOINT, '--out', 'there.safetensors'],
         'exists. Fix: --overwrite',
     ),
-    'another block': ([CONFIG, f'{PLACE}/vit_mlp.pth'], 'llm_source'),
+    'another block': ([CONFIG, f'{PLACE}/vit_mlp.pth'], '_extra_state'),
     'a flag of another format': (
         [CONFIG, CHECKPOINT, '--with-block'],
         'for safetensors',

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from lm4ve.analysis.loading import load_model
-from lm4ve.blocks.provenance import EMBEDDED_PREFIX, SOURCE_KEY
+from lm4ve.blocks.record import EMBEDDED_PREFIX
+from lm4ve.blocks.record_text import KEY
 from lm4ve.commands import export, visualize
 from lm4ve.errors import CheckpointError
 from lm4ve.runner.config import read_config
@@ -122,7 +123,7 @@ def test_weights_come_back_without_code(with_block):
         names = list(file.keys())
         assert json.loads(file.metadata()['lm4ve'])['classes'][0] == '0'
     assert any(EMBEDDED_PREFIX in n for n in names) == with_block
-    assert any(n.endswith(SOURCE_KEY) for n in names)
+    assert any(n.endswith(KEY) for n in names)
     export.main([config, out, '--format', 'safetensors', '--out', 'made/again.safetensors',
                  '--overwrite', *flags])  # fmt: skip
     with safe_open(out, 'pt') as a, safe_open('made/again.safetensors', 'pt') as b:

@@ -17,7 +17,7 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 
 from lm4ve.blocks import frozen_tensors
-from lm4ve.blocks.provenance import SOURCE_KEY
+from lm4ve.blocks.record_text import KEY
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.runner.checkpoint_hooks import PlainCheckpointHook
 from tests.helpers.runner import toy
@@ -55,7 +55,8 @@ def test_checkpoints_and_averages_omit_frozen_weights(tmp_path, update_buffers):
         'neck.mapper_out.weight',
         'neck.norm.weight',
         'neck.norm.bias',
-        f'neck.block.{SOURCE_KEY}',
+        f'neck.{KEY}',
+        f'neck.block.{KEY}',
     }
     assert not any('proj' in name for name in checkpoint['ema_state_dict'])
 

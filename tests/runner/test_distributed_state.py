@@ -13,7 +13,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
 )
 
-from lm4ve.blocks.provenance import NECK_KEY, SOURCE_KEY
+from lm4ve.blocks.record_text import KEY
 from lm4ve.errors import CheckpointError
 from tests.helpers.models import BLOCK
 from tests.helpers.necks.encoder import Encoder, batch, loud, wrapped
@@ -25,10 +25,10 @@ pytestmark = pytest.mark.bitwise
 
 SEVERAL = dict(after=['blocks.0', 'blocks.1'], share_block=True)
 MODELS = {
-    'llm': (dict(block=BLOCK), SOURCE_KEY),
-    'trained': (dict(block=dict(BLOCK, trainable='all')), SOURCE_KEY),
-    'control': (dict(block=CONTROL), NECK_KEY),
-    'shared': (dict(block=BLOCK, **SEVERAL), NECK_KEY),
+    'llm': dict(block=BLOCK),
+    'trained': dict(block=dict(BLOCK, trainable='all')),
+    'control': dict(block=CONTROL),
+    'shared': dict(block=BLOCK, **SEVERAL),
 }
 
 
@@ -45,11 +45,11 @@ def make(options: dict, std: float = 0.4) -> Encoder:
 
 @pytest.mark.parametrize('kind', MODELS)
 def test_distributed_checkpoints_hold_the_record(kind, tmp_path):
-    options, key = MODELS[kind]
+    options = MODELS[kind]
     model = make(options)
     other = make(options, 0.1)
     state = get_model_state_dict(model)
-    records = [state[name] for name in state if name.endswith(key)]
+    records = [state[name] for name in state if name.endswith(KEY)]
     assert records
     for record in records:
         assert record.dtype == torch.uint8 and len(record) > 0
@@ -61,7 +61,7 @@ def test_distributed_checkpoints_hold_the_record(kind, tmp_path):
 
 
 def test_a_distributed_checkpoint_of_other_weights_is_refused(tmp_path):
-    dcp.save(get_model_state_dict(make(MODELS['llm'][0])), checkpoint_id=tmp_path)
+    dcp.save(get_model_state_dict(make(MODELS['llm'])), checkpoint_id=tmp_path)
     other = make(dict(block=dict(BLOCK, seed=1)))
     state = get_model_state_dict(other)
     dcp.load(state, checkpoint_id=tmp_path)
@@ -72,7 +72,7 @@ def test_a_distributed_checkpoint_of_other_weights_is_refused(tmp_path):
 @pytest.mark.parametrize('average', [ExponentialMovingAverage, StochasticWeightAverage])
 @pytest.mark.parametrize('kind', MODELS)
 def test_averages_with_buffers_keep_the_record(kind, average):
-    options, _ = MODELS[kind]
+    options = MODELS[kind]
     model = make(options)
     averaged = average(model, update_buffers=True)
     for _ in range(3):
@@ -86,25 +86,23 @@ def test_averages_with_buffers_keep_the_record(kind, average):
 
 @pytest.mark.parametrize('kind', MODELS)
 def test_mmengine_loads_strictly_and_an_older_state_too(kind, tmp_path):
-    options, key = MODELS[kind]
+    options = MODELS[kind]
     model = make(options)
     path = str(tmp_path / 'model.pth')
     save_checkpoint(dict(state_dict=get_state_dict(model)), path)
     other = make(options, 0.1)
     load_checkpoint(other, path, strict=True)
     assert torch.equal(other(batch()), model(batch()))
-    if key == NECK_KEY:  # which older checkpoints lack
+    if kind == 'control':  # of which the oldest checkpoints have no record
         older = model.state_dict()
-        for name in list(older):
-            if name.endswith(key):
-                del older[name]
+        del older[f'llm_neck.{KEY}']
         make(options, 0.1).load_state_dict(older)
 
 
 def test_copies_of_a_model_have_records_of_their_own():
-    model = make(MODELS['llm'][0])
+    model = make(MODELS['llm'])
     twin = copy.deepcopy(model).bfloat16()
-    key = f'llm_neck.block.{SOURCE_KEY}'
+    key = f'llm_neck.block.{KEY}'
     assert not torch.equal(twin.state_dict()[key], model.state_dict()[key])
 
 

@@ -24,8 +24,6 @@ from lm4ve.errors import UserError, check, require
 #: The choices of ``block.kv_heads``.
 GROUPED = 'grouped'
 TILED = 'tiled'
-#: What the record of a block has where every head is kept.
-ALL = 'all'
 
 
 def resolve_heads(heads: Any, count: int, layers: int) -> list[list[int]] | None:

@@ -12,8 +12,7 @@ section 3). A block builds its parts, and runs them in a loop:
     rotary.py           the tables of its rotary embedding
     freezing.py         what trains
     low_rank/           the first layer together with the mapper before it, for less
-    record.py           what a checkpoint says of all this
-    provenance.py       the check when one is loaded
+    record.py           what a checkpoint says of all this, compared when one is loaded
 """
 
 from collections.abc import Callable, Sequence
@@ -28,7 +27,7 @@ from lm4ve.blocks.auto_dtype import AUTO, resolve_dtype
 from lm4ve.blocks.config_fields import record_fields
 from lm4ve.blocks.freezing import TRAINABLE, freeze_final_norm, freeze_layer
 from lm4ve.blocks.frozen import Frozen, count_parameters, frozen_tensors
-from lm4ve.blocks.heads import ALL, GROUPED, TILED, resolve_heads
+from lm4ve.blocks.heads import GROUPED, TILED, resolve_heads
 from lm4ve.blocks.host_family import check_host_block
 from lm4ve.blocks.host_layer import HostRotary
 from lm4ve.blocks.language_model import LanguageModel
@@ -42,8 +41,7 @@ from lm4ve.blocks.low_rank import (
     run_layer,
 )
 from lm4ve.blocks.masks import AttentionMasks, Window, mask_of_padding
-from lm4ve.blocks.provenance import ProvenanceMixin
-from lm4ve.blocks.record import ORDERED_HEADS, BlockRecord
+from lm4ve.blocks.record import BlockRecord, RecordsFrozenWeights
 from lm4ve.blocks.removed import refuses_removed
 from lm4ve.blocks.rotary import RotaryTables
 from lm4ve.blocks.seeding import seeded_cpu_generator
@@ -70,7 +68,7 @@ _LORA_TARGETS = ('q_proj', 'v_proj')
 
 
 @MODELS.register_module()
-class LLMBlock(ProvenanceMixin):
+class LLMBlock(RecordsFrozenWeights):
     """Layers of a language model as a visual encoder layer.
 
     Args:
@@ -125,7 +123,7 @@ class LLMBlock(ProvenanceMixin):
     Attributes:
         embed_dims (int): D, the language model's width.
         source (dict): The record of the frozen weights, :class:`BlockRecord` as plain
-            data, and the settings of the neck that the block is in.
+            data.
         soft_mask (SoftMask | None): The mask whose progress a neck sets.
 
     Raises:
@@ -194,13 +192,15 @@ class LLMBlock(ProvenanceMixin):
             count = model.config.num_attention_heads
             self.kept_heads = resolve_heads(heads, count, len(self.layer_indices))
             _check_heads_stay(self.kept_heads, trainable)
-        self.windows = [self._find_window(model, i) for i in self.layer_indices]
+        self.windows: list[Window | None] = [None] * len(self.layer_indices)
+        if window:
+            self.windows = [self._find_window(model, i) for i in self.layer_indices]
         self.rotary_tables: RotaryTables | HostRotary | None = None
         if rotary:
             self.rotary_tables = self._build_rotary(model, rotary)
         self.layers, fingerprint = self._build_layers(model)
         #: What a checkpoint records of the adapters.
-        self.lora: Any = 'none'
+        self.lora: dict[str, Any] | None = None
         self.lora_fields = lora or {}
         if TRAINABLE[trainable].has_adapters:
             self.lora = self._add_lora(self.layers)
@@ -324,7 +324,7 @@ class LLMBlock(ProvenanceMixin):
         if self.pretrained is not True:
             recorded_seed = self.seed
         recorded_window = None
-        if any(self.windows):
+        if any(self._find_window(model, i) for i in self.layer_indices):
             recorded_window = window
         recorded_rotary: bool | str = False
         if rotary and any(layer.uses_rotary for layer in self.layers):
@@ -333,11 +333,7 @@ class LLMBlock(ProvenanceMixin):
         recorded_kv_heads = GROUPED
         if any(layer.shares_kv_heads for layer in self.layers):
             recorded_kv_heads = self.kv_heads
-        record_format = 1
-        if recorded_kv_heads == TILED and self.trainable != 'none':
-            record_format = ORDERED_HEADS
         return BlockRecord(
-            format=record_format,
             source=model.name,
             model_type=model.config.model_type,
             layers=self.layer_indices,
@@ -350,7 +346,7 @@ class LLMBlock(ProvenanceMixin):
             rotary=recorded_rotary,
             final_norm=self.final_norm is not None,
             kv_heads=recorded_kv_heads,
-            kept_heads=self.kept_heads or ALL,
+            heads=self.kept_heads,
             config=record_fields(model.config, self.layer_indices, uses_rotary),
             **self.masks.record(),
         )
@@ -556,10 +552,7 @@ class LLMBlock(ProvenanceMixin):
         mask_queries = layer_queries
         if self.layers[i].computes_all_tokens:
             mask_queries = None  # a row of the mask for every token
-        window = None
-        if self.source['window']:  # the record of an older checkpoint switches it off
-            window = self.windows[i]
-        mask = self.masks(x, not_padding, mask_queries, window, self.training)
+        mask = self.masks(x, not_padding, mask_queries, self.windows[i], self.training)
         rotary = None
         if self.rotary_tables is not None:
             index = self.layer_indices[i]

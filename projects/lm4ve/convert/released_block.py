@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from torch import Tensor
 
 from lm4ve.blocks import LLMBlock, frozen_tensors
-from lm4ve.blocks.provenance import SOURCE_KEY
+from lm4ve.blocks.record_text import KEY, encode_record
 from lm4ve.convert.key_rules import Rules, rename
 from lm4ve.errors import CheckpointError, UserError, listing, require
 from lm4ve.llm.meta_layout import rotary_rows_to_huggingface
@@ -100,9 +100,9 @@ def convert_state(
     for name, tensor in rename(around_block, rules, origin).items():
         converted[name] = tensor.float() if tensor.is_floating_point() else tensor
     if llm is not None:
-        converted[f'neck.block.{SOURCE_KEY}'] = compare_block(
-            state, llm, layer, kv_heads
-        )
+        converted[f'neck.block.{KEY}'] = compare_block(state, llm, layer, kv_heads)
+        # Which fields the neck has is not in the file: nothing of it is compared.
+        converted[f'neck.{KEY}'] = encode_record({})
     return converted
 
 
@@ -180,8 +180,7 @@ def compare_block(
             record.
 
     Returns:
-        Tensor: uint8, the record that ``LLMBlock`` keeps in a checkpoint under
-        :data:`lm4ve.blocks.provenance.SOURCE_KEY`.
+        Tensor: uint8, the record that ``LLMBlock`` has in a checkpoint.
 
     Raises:
         CheckpointError: A tensor differs (the message names it and the largest
@@ -223,7 +222,7 @@ def compare_block(
         )
     # What was compared above has the order of the language model.
     recorded = LLMBlock(checkpoint=llm, layers=layers, kv_heads=kv_heads)
-    return recorded.state_dict()[SOURCE_KEY]
+    return recorded.get_extra_state()
 
 
 def _check_names(state: dict[str, Tensor], expected: Iterable[str]) -> None:

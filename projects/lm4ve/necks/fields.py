@@ -6,14 +6,15 @@ from typing import Any
 from torch import nn
 
 from lm4ve.errors import UserError, check, require
-from lm4ve.necks.layouts import check_layout
+from lm4ve.necks.layouts import DEFAULTS, check_layout
 from lm4ve.necks.parts.branch import TrainBranch
 from lm4ve.necks.parts.gate import FORMS
 from lm4ve.necks.parts.mappers import Mappers
-from lm4ve.necks.record import NeckRecord, describe_layout, describe_norm
 
 RESIDUALS = ('none', 'inner', 'outer', 'both')
 OUT_TYPES = ('raw', 'cls_token', 'avg_featmap')
+#: Fields that change no number, or that tensors show: no checkpoint records them.
+UNRECORDED = ('in_channels', 'low_rank')
 LOW_RANKS = ('auto', 'absorb', 'fold', 'off')
 
 
@@ -66,37 +67,25 @@ class NeckFields:
         """'none', 'scalar' or 'tanh'."""
         return FORMS[self.gate]
 
-    def to_record(self, block: nn.Module, norm: nn.Module | None) -> NeckRecord:
-        """Return what a checkpoint records of the fields; parts add theirs.
+    def record(self) -> dict[str, Any]:
+        """Return the fields as a checkpoint records them.
 
-        Args:
-            block (nn.Module): The neck's block.
-            norm (nn.Module, optional): The neck's norm.
+        Those that change no number are left out. Of a branch only its existence counts:
+        its weight acts in training alone.
         """
+        record = asdict(self)
+        for name in UNRECORDED:
+            del record[name]
+        record['branch'] = self.branch is not None
+        record['mapper'] = asdict(self.mapper or Mappers())
+        # The default of a number of dimensions is what it is without a word.
+        if self.layout in DEFAULTS.values():
+            record['layout'] = None
         averages = self.out_type == 'avg_featmap'
-        reads_extra = averages or self.shuffle_tokens
-        # A field without an effect is None, so that it is not compared.
-        num_extra_tokens = None
-        if reads_extra:
-            num_extra_tokens = self.num_extra_tokens
-        norm_first = None
-        if averages:
-            norm_first = self.norm_first
-        record = NeckRecord(
-            residual=self.residual,
-            layout=describe_layout(self.layout),
-            num_extra_tokens=num_extra_tokens,
-            norm_first=norm_first,
-            index=self.index,
-            keep_others=self.keep_others,
-            branch='none',
-            out_type=self.out_type,
-            norm=describe_norm(norm),
-            heads=getattr(block, 'num_heads', None),
-            gate=self.gate_form,
-        )
-        if self.mapper is not None:
-            record.mapper = asdict(self.mapper)
+        if not averages:
+            del record['norm_first']
+        if not averages and not self.shuffle_tokens:
+            del record['num_extra_tokens']
         return record
 
     def _check_residual(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from lm4ve.blocks.provenance import agree
+from lm4ve.blocks.record import agree
 from lm4ve.errors import CheckpointError, brief
 
 #: Fields of a config of ``transformers`` that change no output in evaluation: where it

@@ -20,7 +20,6 @@ from lm4ve.errors import UserError, check, require
 from lm4ve.necks.neck import LLMBlockNeck
 from lm4ve.necks.neck_hook import ThroughNeck
 from lm4ve.necks.places import Place, default_fields, find_places, has_one_place
-from lm4ve.necks.record import write_record
 
 
 # A function with the name of a class: configs build it by ``type='LLMBlockInsert'``, and
@@ -80,8 +79,7 @@ def LLMBlockInsert(
     for place, built in zip(places, necks, strict=True):
         _check_inserted(built)
         if isinstance(built, LLMBlockNeck):
-            built.record.place = _describe_place(place, index, mask)
-            write_record(built)
+            built.place = _describe_place(place, index, mask)
             if _gives_tokens(encoder):
                 built.expect(3)
             if _gives_maps(encoder, place.module):

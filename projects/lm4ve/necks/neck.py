@@ -14,11 +14,10 @@ A forward pass has five steps, each in a file of its own:
 
 ``running.py`` runs the path, and recomputes it if asked. Parts (``parts/``) change what it
 computes, and run around it. ``fields.py`` refuses fields that do not go together,
-``record.py`` is what a checkpoint says, ``interface.py`` what others read of a neck.
+``interface.py`` is what others read of a neck, ``lm4ve/blocks/record.py`` what a checkpoint says.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -27,13 +26,17 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from lm4ve.blocks.low_rank.eligibility import acts_on_modules, is_plain
+from lm4ve.blocks.old_records import upgrade_neck
+from lm4ve.blocks.record import Recorded
+from lm4ve.blocks.record_text import KEY
 from lm4ve.blocks.removed import refuses_removed
 from lm4ve.blocks.tokens import Queries
-from lm4ve.errors import UserError, refuse_unknown, require
+from lm4ve.errors import CheckpointError, UserError, refuse_unknown, require
 from lm4ve.necks.fields import NeckFields
 from lm4ve.necks.interface import NeckInterface
 from lm4ve.necks.norms import (
     build_norm,
+    describe_norm,
     is_over_tokens,
     normalize,
     refuse_norm_of_padding,
@@ -46,11 +49,6 @@ from lm4ve.necks.parts.shuffle import TokenShuffle
 from lm4ve.necks.path import PathParts, has_outer_residual
 from lm4ve.necks.reader import FeatureReader, Features
 from lm4ve.necks.readout import build_readout
-from lm4ve.necks.record import (
-    check_kind_of_block,
-    check_own_record,
-    write_record,
-)
 from lm4ve.necks.running import RunsPath
 from lm4ve.necks.without_gradient import expect_gradient
 
@@ -58,7 +56,7 @@ _INIT = dict(type='TruncNormal', layer='Linear', std=0.02)
 
 
 @MODELS.register_module()
-class LLMBlockNeck(NeckInterface, RunsPath):
+class LLMBlockNeck(NeckInterface, Recorded, RunsPath):
     """``x -> mapper_in: Linear(C, D) -> block -> mapper_out: Linear(D, C) -> norm``.
 
     Args:
@@ -123,6 +121,8 @@ class LLMBlockNeck(NeckInterface, RunsPath):
         UserError: An argument is not one of those above.
     """
 
+    record_prefix = 'model.neck.'
+
     block: Any
     mapper_in: Any
     mapper_out: Any
@@ -182,7 +182,7 @@ class LLMBlockNeck(NeckInterface, RunsPath):
         self.norm = build_norm(norm_cfg, in_channels)
         # Others may wrap the norm, and then its class no longer shows this.
         self._built_norm_is_over_tokens = is_over_tokens(self.norm)
-        self.record = self.fields.to_record(self.block, self.norm)
+        self._built_norm = describe_norm(self.norm)
 
         # What later papers add to these, or put in their place.
         self.gate = build_gate(self.fields.gate_form)
@@ -191,9 +191,11 @@ class LLMBlockNeck(NeckInterface, RunsPath):
             self.mapper_in = self.fields.mapper.build_in(in_channels, width)
             self.mapper_out = self.fields.mapper.build_out(in_channels, width)
             self.skip = self.fields.mapper.build_skip(in_channels)
+        self._mapper_lora: dict[str, Any] | None = None
         if lora is not None:
             self._adapt_mappers(lora)
-        write_record(self)
+        #: Where ``LLMBlockInsert`` has put the neck, for checkpoints.
+        self.place: str | None = None
         self._part_names: list[str] = []
         for name, part in build_parts(self.fields).items():
             self.add_part(name, part)
@@ -331,7 +333,7 @@ class LLMBlockNeck(NeckInterface, RunsPath):
 
     # -------------------------------------------------------------------- parts
     def add_part(self, name: str, part: Part) -> None:
-        """Add a variant after those that the neck has, and record it.
+        """Add a variant after those that the neck has.
 
         Args:
             name (str): The neck's attribute for it, under which a checkpoint has its
@@ -340,8 +342,6 @@ class LLMBlockNeck(NeckInterface, RunsPath):
         """
         setattr(self, name, part)
         self._part_names.append(name)
-        part.add_to(self.record)
-        write_record(self)
 
     @property
     def parts(self) -> list[Part]:
@@ -350,7 +350,7 @@ class LLMBlockNeck(NeckInterface, RunsPath):
         return [getattr(self, name) for name in self._part_names]
 
     def _adapt_mappers(self, fields: dict[str, Any]) -> None:
-        """Freeze the mappers' weights, put LoRA on the mappers, and record it.
+        """Freeze the mappers' weights, and put LoRA on the mappers.
 
         Args:
             fields (dict): The neck's argument ``lora``.
@@ -362,16 +362,28 @@ class LLMBlockNeck(NeckInterface, RunsPath):
         )
         self.mapper_in = mapper_in
         self.mapper_out = mapper_out
-        self.record.mapper_lora = record
+        self._mapper_lora = record
 
     # -------------------------------------------------------------- checkpoints
-    def settings(self) -> dict[str, Any]:
-        """Return the settings that a checkpoint records, beside the neck's tensors.
+    def record(self) -> dict[str, Any]:
+        """Return the settings that a checkpoint records, beside the neck's tensors."""
+        record = self.fields.record()
+        record['residual'] = self.residual  # lm4ve.fuse replaces it
+        # Of the config, whatever norm stands there now.
+        record['norm_cfg'] = self._built_norm
+        record['lora'] = self._mapper_lora
+        heads = getattr(self.block, 'num_heads', None)
+        if heads is not None:  # of a control
+            record['block.num_heads'] = heads
+        if self.place is not None:
+            record['place'] = self.place
+        for part in self.parts:
+            part.add_to(record)
+        return record
 
-        A setting without effect is None, which equals any.
-        """
-        # lm4ve.fuse replaces the residual.
-        return replace(self.record, residual=self.residual).to_dict()
+    def known_fields(self) -> Iterable[str]:
+        """Return the names of the fields that some necks record, and others do not."""
+        return ('num_extra_tokens', 'norm_first', 'block.num_heads', 'place')
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *others: Any
@@ -379,12 +391,62 @@ class LLMBlockNeck(NeckInterface, RunsPath):
         """Load, but refuse the neck of another kind, even where loading is not strict.
 
         Raises:
-            CheckpointError: The state was made with other :meth:`settings`, or with
+            CheckpointError: The state was made with another :meth:`record`, or with
                 another kind of block.
         """
-        check_own_record(self, state_dict, prefix)
-        check_kind_of_block(self, state_dict, prefix)
+        upgrade_neck(state_dict, prefix)
+        self._check_kind_of_block(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *others)
+
+    def accept_record(self, state: dict[str, Any], prefix: str) -> None:
+        """Change a state so that it loads despite other settings or another kind of block.
+
+        Args:
+            state (dict): Changed in place.
+            prefix (str): The neck's name in it, with a dot.
+        """
+        upgrade_neck(state, prefix)
+        super().accept_record(state, prefix)
+        if not self._block_records():
+            state.pop(f'{prefix}block.{KEY}', None)
+
+    def _block_records(self) -> bool:
+        """Return whether the block writes a record, as all with frozen weights do."""
+        return type(self.block).get_extra_state is not nn.Module.get_extra_state
+
+    def _check_kind_of_block(self, state: Mapping[str, Any], prefix: str) -> None:
+        """Refuse a state that was saved with a frozen block for a neck without, or the reverse.
+
+        A state without the first mapper is not a neck's own, for example one of adapters
+        alone, and passes.
+
+        Args:
+            state (dict): The state.
+            prefix (str): The neck's name in it, with a dot.
+
+        Raises:
+            CheckpointError: The state has a record of frozen weights, and the block is
+                of another class; or the block has frozen weights, and the state has no
+                record of them.
+        """
+        mapper_keys = [
+            f'{prefix}mapper_in.{key}' for key in self.mapper_in.state_dict()
+        ]
+        is_state_of_neck = bool(mapper_keys) and all(
+            key in state for key in mapper_keys
+        )
+        if not is_state_of_neck:
+            return
+        key = f'{prefix}block.{KEY}'
+        is_recorded = key in state
+        expects_record = self._block_records()
+        if is_recorded == expects_record:
+            return
+        verb = 'lacks' if expects_record else 'has'
+        raise CheckpointError(
+            f"The checkpoint {verb} '{key}', the record of frozen weights, but "
+            f'model.neck.block of the config is a {type(self.block).__name__}.'
+        )
 
 
 def build_block(config: Mapping[str, Any]) -> Any:

@@ -48,6 +48,22 @@ def build_norm(cfg: dict[str, Any] | None, channels: int) -> nn.Module | None:
     return norm.requires_grad_(trainable)
 
 
+def describe_norm(norm: nn.Module | None) -> dict[str, Any] | None:
+    """Return what a checkpoint records of a norm: what its weights do not show.
+
+    Args:
+        norm (nn.Module, optional): The norm as it was built; None for none.
+    """
+    if norm is None:
+        return None
+    # Both kinds of batch norm have the same weights, and in evaluation the same results.
+    kind = type(norm).__name__.replace('SyncBatchNorm', 'BatchNorm1d')
+    description = dict(type=kind, eps=getattr(norm, 'eps', None))
+    if isinstance(norm, nn.GroupNorm):
+        description['num_groups'] = norm.num_groups
+    return description
+
+
 def is_over_tokens(norm: nn.Module | None, as_built: bool = False) -> bool:
     """Return whether a norm takes its statistics over tokens.
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
+from lm4ve.blocks.old_records import upgrade_neck
 from lm4ve.errors import CheckpointError, UserError, listing, require
 from lm4ve.files import write_atomically, write_json
 from lm4ve.llm.fingerprint import fingerprint
@@ -265,6 +266,9 @@ def _load_neck(neck: nn.Module, saved: Mapping[str, Tensor]) -> None:
     for name, tensor in saved.items():
         if name.startswith(_NECK):
             trained[name.removeprefix(_NECK)] = tensor
+    for name, module in neck.named_modules():
+        if isinstance(module, LLMBlockNeck):
+            upgrade_neck(trained, f'{name}.' if name else '')
     own = neck.state_dict()
     wrong = _differences(trained, own)
     if not wrong:

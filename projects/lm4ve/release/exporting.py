@@ -10,7 +10,7 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from lm4ve.analysis.loading import load_with_content
-from lm4ve.blocks.provenance import ProvenanceMixin
+from lm4ve.blocks import LLMBlock
 from lm4ve.errors import UserError
 from lm4ve.files import replacing
 from lm4ve.llm.torch_files import read_safetensors
@@ -277,8 +277,8 @@ def metadata_of(
     """
     blocks = {}
     for name, module in model.named_modules():
-        if isinstance(module, ProvenanceMixin):
-            blocks[name] = without_folder(module.source)
+        if isinstance(module, LLMBlock):
+            blocks[name] = without_folder(module.record())
     return dict(
         version=__version__,
         task=export.task.name,

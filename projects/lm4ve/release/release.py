@@ -14,7 +14,7 @@ from mmengine.registry import DefaultScope
 from torch import nn
 
 from lm4ve.blocks import LLMBlock, frozen_tensors
-from lm4ve.blocks.provenance import SOURCE_KEY
+from lm4ve.blocks.record_text import KEY
 from lm4ve.errors import CheckpointError, UserError, listing
 from lm4ve.files import write_text
 from lm4ve.release.portable_config import release_config
@@ -152,7 +152,7 @@ def _check_release(model: nn.Module, config: Path, checkpoint: Path) -> None:
     loaded = {**loaded_model.state_dict(), **frozen_tensors(loaded_model)}
     different = []
     for name in sorted(written.keys() | loaded.keys()):
-        if name.endswith(SOURCE_KEY):
+        if name.endswith(KEY):
             continue
         if name not in written or name not in loaded:
             different.append(name)

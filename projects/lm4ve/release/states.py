@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from lm4ve.blocks import LLMBlock, frozen_tensors
-from lm4ve.blocks.heads import TILED
-from lm4ve.blocks.provenance import SOURCE_KEY, decode_source, encode_source
-from lm4ve.blocks.record import ORDERED_HEADS
+from lm4ve.blocks.record import EMBEDDED
+from lm4ve.blocks.record_text import KEY, encode_record
 from lm4ve.llm.fingerprint import fingerprint, smallest_exact_dtype
 
 
@@ -20,16 +19,14 @@ def trained_state(model: nn.Module) -> dict[str, Tensor]:
     'embedded', by which they are checked when they are loaded.
     """
     state = model.state_dict()
-    for name in state:
-        block, _, key = name.rpartition('.')
-        if key != SOURCE_KEY:
+    for path, module in model.named_modules(remove_duplicate=False):
+        if not isinstance(module, LLMBlock):
             continue
-        frozen = frozen_tensors(model.get_submodule(block))
-        record = without_folder(decode_source(state[name]))
-        record['embedded'] = fingerprint(sorted(frozen.items()))
-        if record.get('kv_heads') == TILED:
-            record['format'] = ORDERED_HEADS
-        state[name] = encode_source(record)
+        frozen = frozen_tensors(module)
+        record = without_folder(module.record())
+        record[EMBEDDED] = fingerprint(sorted(frozen.items()))
+        name = f'{path}.{KEY}' if path else KEY
+        state[name] = encode_record(record)
     return state
 
 

@@ -13,7 +13,8 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from lm4ve.blocks.provenance import SOURCE_KEY, accept_records
+from lm4ve.blocks.record import accept_records
+from lm4ve.blocks.record_text import KEY
 from lm4ve.errors import CheckpointError, UserError, first_line, listing
 from lm4ve.files import replacing
 from lm4ve.llm.finite import check_finite
@@ -190,7 +191,8 @@ def load_partly(model: nn.Module, state: dict[str, Tensor], origin: str) -> None
     accept_records(model, state)
     own = model.state_dict()
     for name in own.keys() & state.keys():
-        if not name.endswith(SOURCE_KEY) and state[name].shape != own[name].shape:
+        is_record = name.endswith(KEY)
+        if not is_record and state[name].shape != own[name].shape:
             del state[name]
     missing, unknown = model.load_state_dict(state, strict=False)
     difference = _difference(missing, unknown)

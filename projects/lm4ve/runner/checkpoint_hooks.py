@@ -18,7 +18,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch.distributed.fsdp import FullyShardedDataParallel
 
-from lm4ve.blocks.provenance import accept_records
+from lm4ve.blocks.record import accept_records
 from lm4ve.compat.mmengine_lost_gradients import counts_of
 from lm4ve.compat.mmengine_runner_state import (
     source_of,

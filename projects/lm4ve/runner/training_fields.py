@@ -64,7 +64,7 @@ _LOSS = re.compile(r'loss(es)?(_\w+)?|\w+_loss')
 #: Fields that name where weights come from.
 SOURCES = {'checkpoint', 'pretrained'}
 #: Class -> its fields that are compared. The others are in the record in its state, which
-#: refuses other ones (``lm4ve/necks/record.py``, ``lm4ve/blocks/provenance.py``).
+#: refuses other ones (``lm4ve/blocks/record.py``).
 RECORDED: dict[str, set[str]] = {'LLMBlockNeck': {'block'}, 'LLMBlock': set()}
 #: Classes that compute the same in evaluation, from the same weights.
 SAME_IN_EVALUATION = {

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lm4ve.blocks.provenance import declare_record, take_record
 from lm4ve.errors import CheckpointError
 
 FINGERPRINT = 'vocabulary_fingerprint'
@@ -45,8 +44,10 @@ class VocabularyHead(nn.Module):
         """Set the answers, in the order of the logits."""
         self.vocabulary = list(answers)
         self.index = {answer: index for index, answer in enumerate(self.vocabulary)}
-        # Not a buffer with the fingerprint in it: hooks take means of buffers.
-        declare_record(self, FINGERPRINT)
+        # torch.distributed.checkpoint looks keys up as attributes, so there is a buffer of
+        # this name. It is empty, since hooks take means of buffers; the fingerprint itself
+        # is written when a state dict is made.
+        self.register_buffer(FINGERPRINT, torch.empty(0, dtype=torch.uint8))
 
     def _save_to_state_dict(
         self, state_dict: dict, prefix: str, keep_vars: bool
@@ -63,7 +64,9 @@ class VocabularyHead(nn.Module):
         Raises:
             CheckpointError: The answers differ.
         """
-        fingerprint = take_record(self, state_dict, prefix, FINGERPRINT)
+        fingerprint = state_dict.pop(prefix + FINGERPRINT, None)
+        if fingerprint is not None:
+            state_dict[prefix + FINGERPRINT] = self._buffers[FINGERPRINT]
         # Of the last layer: a number for each answer.
         bias = state_dict.get(f'{prefix}layers.3.bias')
         if not self._is_own(fingerprint) or not self._has_own_size(bias):

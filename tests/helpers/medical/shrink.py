@@ -7,7 +7,7 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.registry import MODELS, DefaultScope
 
-from lm4ve.blocks.provenance import SOURCE_KEY
+from lm4ve.blocks.record_text import KEY, encode_record
 from lm4ve.runner.config import read_config
 from tests.helpers import shrink
 from tests.helpers.image.shrink import Shrinker as ImageShrinker
@@ -80,7 +80,7 @@ class Shrinker(shrink.Shrinker):
             model = MODELS.build(model_cfg)
         state = model.state_dict()
         # A converter knows the block's layer, but no residual around it.
-        state[f'neck.block.{SOURCE_KEY}'] = model.neck.block.state_dict()[SOURCE_KEY]
+        state[f'neck.{KEY}'] = encode_record({})
         torch.save(dict(state_dict=state), path)
 
     def data(self, loader: ConfigDict, split: str) -> None:

@@ -6,7 +6,7 @@ from mmengine.registry import FUNCTIONS, MODELS
 
 pytest.importorskip('mmpretrain')
 from lm4ve.blocks import frozen_tensors  # noqa: E402
-from lm4ve.blocks.provenance import SOURCE_KEY, decode_source  # noqa: E402
+from lm4ve.blocks.record_text import KEY, decode_record  # noqa: E402
 from lm4ve.runner.command_line import build_runner  # noqa: E402
 from tests.helpers.config_runs import train_and_resume  # noqa: E402
 from tests.helpers.tasks import configs_of  # noqa: E402
@@ -23,13 +23,13 @@ TRAINED = sorted(c for c in TRAINED if not c.startswith('robustness/'))
 
 
 def without_dtype(record: torch.Tensor) -> dict:
-    """Return a block's record but for its dtype.
+    """Return a record but for the dtype of a block.
 
     That of the second stage is 'auto' and follows the first stage's; the tests pin it.
     """
-    source = decode_source(record)
-    del source['dtype']
-    return source
+    fields = decode_record(record, 'the record')
+    fields.pop('dtype', None)
+    return fields
 
 
 @pytest.mark.parametrize('name', TRAINED)
@@ -61,7 +61,7 @@ def test_stages_train_and_the_second_starts_from_the_first(name, shrinker, tmp_p
         # All but the last norm, whose place differs.
         assert {k[:3] for k in trained.keys() ^ started.keys()} == {'ln1', 'ln2'}
         for key in trained.keys() & started.keys():
-            if key.endswith(SOURCE_KEY):
+            if key.endswith(KEY):
                 assert without_dtype(trained[key]) == without_dtype(started[key])
             else:
                 assert torch.equal(trained[key], started[key]), key

@@ -16,7 +16,6 @@ from torch import Tensor
 from lm4ve.blocks.tokens import take_tokens
 from lm4ve.errors import build_from, check
 from lm4ve.necks.parts.part import Part, Request, Run, Step
-from lm4ve.necks.record import NeckRecord
 
 
 @dataclass(frozen=True)
@@ -108,10 +107,6 @@ class Branch(Part):
             return self._leave_out(step, request)
         identity = take_tokens(request.tokens, request.queries)
         return identity + run(request) * weight
-
-    def add_to(self, record: NeckRecord) -> None:
-        """Record that evaluation runs without the block."""
-        record.branch = 'left out in evaluation'
 
     def _leave_out(self, step: Step, request: Request) -> Tensor:
         """Return the tokens that the host reads as they came in.

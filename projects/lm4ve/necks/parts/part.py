@@ -13,13 +13,12 @@ A field of the neck names it, and ``build_parts`` adds it; to try one,
 """
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from lm4ve.blocks.tokens import Queries
 from lm4ve.errors import UserError
-from lm4ve.necks.record import NeckRecord
 
 
 class Request(NamedTuple):
@@ -98,11 +97,14 @@ class Part:
         """
         return run(request)
 
-    def add_to(self, record: NeckRecord) -> None:
-        """Write the part's settings into the checkpoint's record, which no tensor shows.
+    def add_to(self, record: dict[str, Any]) -> None:
+        """Add the part's settings, which no tensor shows, to what a checkpoint records.
+
+        A neck without the part refuses a checkpoint with a field that it does not know.
 
         Args:
-            record (NeckRecord): The neck's record; changed in place.
+            record (dict): The neck's record, plain data by the names of fields; changed
+                in place.
         """
 
     def progress_in(self, step: Step) -> float:

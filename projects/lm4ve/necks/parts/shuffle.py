@@ -5,7 +5,6 @@ from torch import Tensor
 
 from lm4ve.blocks.tokens import Queries
 from lm4ve.necks.parts.part import Part, Request, Step
-from lm4ve.necks.record import NeckRecord
 
 
 class TokenShuffle(Part):
@@ -56,10 +55,6 @@ class TokenShuffle(Part):
         first = torch.arange(self.extra, device=device).expand(batch, -1)
         rest = self.extra + keys.argsort(dim=1)
         return torch.cat([first, rest], dim=1)
-
-    def add_to(self, record: NeckRecord) -> None:
-        """Record that the order is random."""
-        record.shuffle_tokens = True
 
 
 def new_places(order: Tensor, queries: Queries) -> Tensor:

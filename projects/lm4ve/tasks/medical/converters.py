@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lm4ve.blocks import LLMBlock, frozen_tensors
-from lm4ve.blocks.provenance import SOURCE_KEY
+from lm4ve.blocks.record_text import KEY, encode_record
 from lm4ve.convert.key_rules import Rules, rename, template_rules
 from lm4ve.convert.released_block import BLOCK_PREFIX, convert_state
 from lm4ve.errors import CheckpointError, UserError, listing
@@ -240,9 +240,10 @@ def _convert_medvisionllama(
         kv_heads='tiled',
     )
     # Here the neck with the block is inside the backbone, not beside it.
-    record = converted.pop(f'neck.block.{SOURCE_KEY}', None)
-    if record is not None:
-        converted[f'backbone.llm_neck.block.{SOURCE_KEY}'] = record
+    for name in (KEY, f'block.{KEY}'):
+        record = converted.pop(f'neck.{name}', None)
+        if record is not None:
+            converted[f'backbone.llm_neck.{name}'] = record
     return converted
 
 
@@ -287,7 +288,8 @@ def _convert_cmunext(
     converted = rename(_without(state, prefix), CMUNEXT_RULES, origin)
     if llm is not None:
         record = _compare_layer(stored_layer, llm, layer, origin)
-        converted[f'backbone.llm_neck.block.{SOURCE_KEY}'] = record
+        converted[f'backbone.llm_neck.block.{KEY}'] = record
+        converted[f'backbone.llm_neck.{KEY}'] = encode_record({})
     return converted
 
 
@@ -324,7 +326,7 @@ def _compare_layer(
             "Fix: --llm, --layer. LLM4Seg's code takes layer 14 whatever its own --layer says "
             '(CMUNeXt.py:172).'
         )
-    return block.state_dict()[SOURCE_KEY]
+    return block.get_extra_state()
 
 
 def _are_equal(expected: Tensor | None, stored: Tensor | None) -> bool:

@@ -10,9 +10,11 @@ from mmengine.runner.checkpoint import get_state_dict
 from torch import nn
 
 import lm4ve
-from lm4ve.blocks import LLMBlock, MLPBlock, provenance
+from lm4ve.blocks import LLMBlock, MLPBlock
 from lm4ve.blocks.language_model import LanguageModel
-from lm4ve.blocks.provenance import SOURCE_KEY
+from lm4ve.blocks.record import accept_records
+from lm4ve.blocks.record_text import KEY as RECORD
+from lm4ve.blocks.record_text import decode_record, encode_record
 from lm4ve.blocks.tokens import take_tokens
 from lm4ve.errors import CheckpointError
 from lm4ve.necks import LLMBlockNeck
@@ -21,8 +23,9 @@ from tests.helpers.blocks.inputs import tokens
 from tests.helpers.blocks.reference import WITH_ROTARY
 from tests.helpers.families import FAMILIES
 from tests.helpers.logs import record_logs
+from tests.helpers.old_records import old_block_record
 
-KEY = f'block.{SOURCE_KEY}'
+KEY = f'block.{RECORD}'
 
 
 def host_of(*args, **kwargs) -> nn.Sequential:
@@ -111,6 +114,8 @@ def as_record(text: bytes) -> torch.Tensor:
 DAMAGED = [
     torch.tensor(10**15),
     torch.tensor(1, dtype=torch.uint8),
+    {'a': 1},
+    7,
     torch.ones(4),
     as_record(b'[' * 100_000),
     as_record(b''),
@@ -124,14 +129,15 @@ DAMAGED = [
 @pytest.mark.parametrize('record', DAMAGED)
 def test_a_damaged_record_is_named(checkpoints, record):
     host = host_of(checkpoints('llama'))
-    with pytest.raises(CheckpointError, match=f'{KEY}.*damaged'):
+    with pytest.raises(CheckpointError, match='_extra_state.*LLMBlock is damaged'):
         host.load_state_dict({**host.state_dict(), KEY: record})
 
 
 WRONG_FIELDS = [
     (dict(shadow=True), 'unknown field.*shadow'),
-    (dict(format=99), 'format=99, expected one of 1, 2'),
-    (dict(dtype='garbage'), "dtype='garbage' is none of"),
+    (dict(format=99), 'format=99, expected 3'),
+    (dict(dtype=5), 'dtype=5 has another type'),
+    (dict(causal='yes'), "causal='?yes'? has another type"),
     (dict(config=5), 'config=5 has another type'),
     (dict(layers='1'), 'layers=.*another type'),
     (dict(fingerprint=None), 'fingerprint=None has another type'),
@@ -142,8 +148,8 @@ WRONG_FIELDS = [
 def test_a_record_with_other_fields_is_refused(checkpoints, changes, message):
     host = host_of(checkpoints('llama'))
     state = host.state_dict()
-    state[KEY] = provenance.encode_source(host.block.source | changes)
-    with pytest.raises(CheckpointError, match=f'{KEY}.*{message}'):
+    state[KEY] = encode_record(host.block.source | changes)
+    with pytest.raises(CheckpointError, match=f'_extra_state.*{message}'):
         host.load_state_dict(state, strict=False)
 
 
@@ -282,7 +288,7 @@ def other_settings() -> list[tuple]:
 
 @pytest.mark.parametrize('kind, field, value', other_settings())
 def test_a_state_of_other_settings_is_refused_by_field(checkpoints, kind, field, value):
-    """An old record, which lacks the setting, loads."""
+    """The record of a version that lacks the setting loads."""
 
     def make(**changes) -> LLMBlockNeck:
         block_options = dict(causal=False, rotary=False, final_norm=False)
@@ -300,16 +306,16 @@ def test_a_state_of_other_settings_is_refused_by_field(checkpoints, kind, field,
 
     state = make().state_dict()
     make(layout='BCHW').load_state_dict(state)  # what it is without a word
-    setting = field.removesuffix('_cfg')
-    name = provenance.SETTINGS[setting]
+    owner = 'model.neck.block' if field in OF_BLOCK else 'model.neck'
+    name = f'{owner}.{field}'
     with pytest.raises(CheckpointError, match=f'made with {name}='):
         make(**{field: value}).load_state_dict(state, strict=False)
 
-    key = provenance.NECK_KEY if kind == 'mlp' else KEY
-    record = provenance.decode_source(state[key], key)
-    for lacking in (setting, 'dtype', 'config'):
+    key = KEY if field in OF_BLOCK else RECORD
+    record = decode_record(state[key], key)
+    for lacking in (field, 'dtype', 'config'):
         record.pop(lacking, None)
-    state[key] = provenance.encode_source(record)
+    state[key] = encode_record(record)
     lacks_norm = field == 'norm_cfg' and value is None
     make(**{field: value}).load_state_dict(state, strict=not lacks_norm)
 
@@ -358,20 +364,15 @@ def test_fields_without_effect_are_not_compared():
 
 @pytest.mark.parametrize('variant, causal', [('mistral', True), ('modernbert', False)])
 @pytest.mark.bitwise
-def test_a_checkpoint_from_before_windows_is_used_without(variant, causal):
+def test_a_checkpoint_from_before_windows_loads_without_them(variant, causal):
     options = dict(arch=FAMILIES[variant], layers=(0,), causal=causal)
     block = LLMBlock(**options)
     without = LLMBlock(**options, window=False)
-    expected = without(tokens())
-    assert not torch.allclose(block(tokens()), expected)
-    with pytest.raises(CheckpointError, match='neck.block.window=False'):
-        block.load_state_dict(without.state_dict())
-    old = dict(without.source)
-    del old['window']
-    del old['config']
-    block.load_state_dict({SOURCE_KEY: provenance.encode_source(old)})
-    assert torch.equal(block(tokens()), expected)
-    assert block.source['window'] is False
+    old = old_block_record(without.state_dict(), window=None, config=None)
+    for record in (without.state_dict(), dict(llm_source=old)):
+        with pytest.raises(CheckpointError, match='neck.block.window=False'):
+            block.load_state_dict(record)
+        without.load_state_dict(record)
 
 
 class Doubling(nn.Module):
@@ -392,10 +393,10 @@ def test_another_residual_around_any_block_is_refused(block):
     for strict in (True, False):
         with pytest.raises(CheckpointError, match=message):
             other.load_state_dict(state, strict=strict)
-    provenance.accept_records(other, state)
+    accept_records(other, state)
     other.load_state_dict(state)
-    state[provenance.NECK_KEY] = torch.zeros(3, dtype=torch.uint8)
-    with pytest.raises(CheckpointError, match='neck_settings.* is damaged'):
+    state[RECORD] = torch.zeros(3, dtype=torch.uint8)
+    with pytest.raises(CheckpointError, match='LLMBlockNeck is damaged'):
         other.load_state_dict(state)
 
 
@@ -406,7 +407,7 @@ def test_settings_that_change_nothing_are_not_compared(checkpoints):
 
 
 def test_another_dtype_is_a_warning(checkpoints, monkeypatch):
-    logged = record_logs(monkeypatch, 'lm4ve.blocks.provenance')
+    logged = record_logs(monkeypatch, 'lm4ve.blocks.record')
     state = LLMBlock(checkpoints('llama')).state_dict()
     LLMBlock(checkpoints('llama'), dtype='bfloat16').load_state_dict(state)
     assert "dtype='float32', the model computes in 'bfloat16'" in logged[-1]
@@ -417,7 +418,9 @@ def test_the_neck_of_another_kind_of_block_is_refused_though_loading_is_not_stri
 ):
     llm = LLMBlockNeck(8, LLMBlock(checkpoints('llama')))
     mlp = LLMBlockNeck(8, MLPBlock(32))
-    with pytest.raises(CheckpointError, match='lacks .*llm_source'):
+    with pytest.raises(CheckpointError, match='lacks .*block._extra_state'):
         llm.load_state_dict(mlp.state_dict(), strict=False)
-    with pytest.raises(CheckpointError, match='has .*llm_source.* is a MLPBlock'):
+    with pytest.raises(
+        CheckpointError, match='has .*block._extra_state.* is a MLPBlock'
+    ):
         mlp.load_state_dict(llm.state_dict(), strict=False)
