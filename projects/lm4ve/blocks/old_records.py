@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lm4ve.blocks.record_text import KEY, decode_json, encode_record
-from lm4ve.blocks.removed import refuse_removed_settings
+from lm4ve.blocks.removed import without_removed_settings
 from lm4ve.errors import CheckpointError, brief, listing
 
 #: The old keys in the states of a block and of a neck.
@@ -36,8 +36,6 @@ _NECK_NAMES = {
     'shuffle_tokens': 'shuffle_tokens',
     'place': 'place',
 }
-#: Fields of a neck that are gone, and say nothing where they were not used.
-_GONE = ('queries',)
 _LINEAR = dict(bias=False, depth=1, act=None, skip=None)
 #: Present name -> old values that are written otherwise now.
 _VALUES: dict[str, dict[Any, Any]] = {
@@ -103,8 +101,7 @@ def _decode_old(stored: Any, key: str) -> dict[str, Any]:
     Raises:
         CheckpointError: It is damaged, of no known version, or has what is gone.
     """
-    fields = decode_json(stored, f"'{key}' of the checkpoint")
-    refuse_removed_settings(fields)
+    fields = without_removed_settings(decode_json(stored, f"'{key}' of the checkpoint"))
     if fields.get('format', 1) not in (1, 2):
         raise CheckpointError(
             f"'{key}' of the checkpoint is damaged: format={brief(repr(fields['format']))}, "
@@ -147,7 +144,7 @@ def _block_fields(old: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a block in an old record, by their present names."""
     present = {}
     for name, value in old.items():
-        if name not in _NECK_NAMES and name not in _GONE:
+        if name not in _NECK_NAMES:
             present[name] = value
     # What older versions did, or did not write where it was the default.
     present.pop('format', None)

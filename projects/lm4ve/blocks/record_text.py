@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lm4ve.blocks.removed import refuse_removed_settings
+from lm4ve.blocks.removed import without_removed_settings
 from lm4ve.errors import CheckpointError, brief
 
 #: torch's name of a module's record in a state dict, after the module's own.
@@ -40,8 +40,7 @@ def decode_record(stored: Any, name: str) -> dict[str, Any]:
             f'{name} is damaged, or of a newer lm4ve: format={brief(repr(found))}, '
             f'expected {FORMAT}. Fix: copy it again, or update lm4ve.'
         )
-    refuse_removed_settings(record)
-    return record
+    return without_removed_settings(record)
 
 
 def decode_json(stored: Any, name: str) -> dict[str, Any]:
