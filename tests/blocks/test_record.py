@@ -153,6 +153,14 @@ def test_a_record_with_other_fields_is_refused(checkpoints, changes, message):
         host.load_state_dict(state, strict=False)
 
 
+def test_a_number_that_no_float_can_hold_is_another_value(checkpoints):
+    host = host_of(checkpoints('llama'))
+    state = host.state_dict()
+    state[KEY] = encode_record(host.block.source | dict(causal_suffix=10**400))
+    with pytest.raises(CheckpointError, match='made with .*causal_suffix=1000'):
+        host.load_state_dict(state)
+
+
 RARE = dict(clip_qkv=0.1, is_causal=False, layer_rope_theta=[1e2, 0.0])
 
 

@@ -108,8 +108,8 @@ def check_equal(field: str, theirs: Any, mine: Any) -> None:
     """
     if not agree(theirs, mine):
         raise CheckpointError(
-            f'The checkpoint was made with {field}={brief(repr(theirs))}, the config has '
-            f"{mine!r}. Fix: set the checkpoint's value."
+            f'The checkpoint was made with {field}={brief(repr(theirs), 200)}, the config '
+            f"has {mine!r}. Fix: set the checkpoint's value."
         )
 
 
@@ -121,7 +121,10 @@ def agree(a: Any, b: Any) -> bool:
     if isinstance(a, dict) and isinstance(b, dict):
         return all(agree(a[key], b[key]) for key in a if key in b)
     if isinstance(a, (int, float)) and isinstance(b, (int, float)):
-        return math.isclose(a, b, rel_tol=1e-6)
+        try:
+            return math.isclose(a, b, rel_tol=1e-6)
+        except OverflowError:  # of an integer that no float can hold
+            return False
     return bool(a == b)
 
 
