@@ -54,7 +54,7 @@ def upgrade_neck(state: dict[str, Any], prefix: str) -> None:
     """Turn the old records of a neck and its block in a state into present ones.
 
     Args:
-        state (dict): Changed in place, unless it has present ones, or is not a neck's own.
+        state (dict): Changed in place, unless it has present ones, or is none of a neck.
         prefix (str): The neck's name in it, with a dot.
 
     Raises:
@@ -70,7 +70,7 @@ def upgrade_neck(state: dict[str, Any], prefix: str) -> None:
         fields.update(_decode_old(stored, prefix + NECK_KEY))
     is_recorded = prefix + KEY in state or f'{prefix}block.{KEY}' in state
     is_of_neck = any(key.startswith(f'{prefix}mapper_in.') for key in state)
-    if is_of_neck and not is_recorded:
+    if not is_recorded and (fields or is_of_neck):
         # The oldest have no record of controls: nothing is compared then.
         state[prefix + KEY] = encode_record(_neck_fields(fields))
     upgrade_block(state, f'{prefix}block.')

@@ -39,9 +39,12 @@ class Recorded(nn.Module):
 
     Attributes:
         record_prefix (str): What stands before the names of fields in messages.
+        known_fields (Iterable[str]): Fields that some modules of the class record, and
+            others do not.
     """
 
     record_prefix = ''
+    known_fields: Iterable[str] = ()
 
     def record(self) -> dict[str, Any]:
         """Return the settings that a state dict records, as plain data.
@@ -49,10 +52,6 @@ class Recorded(nn.Module):
         A setting without an effect is left out, and what one of two records lacks is
         not compared. So a checkpoint may be older than a field.
         """
-        raise NotImplementedError
-
-    def known_fields(self) -> Iterable[str]:
-        """Return the names of all fields that a record may have."""
         raise NotImplementedError
 
     def get_extra_state(self) -> Tensor:
@@ -89,7 +88,7 @@ class Recorded(nn.Module):
             CheckpointError: It names the field and both values.
         """
         mine = self.record()
-        unknown = theirs.keys() - mine.keys() - {*self.known_fields()}
+        unknown = theirs.keys() - mine.keys() - {*self.known_fields}
         if unknown:
             raise CheckpointError(
                 f'{self.record_name} is damaged, or of a newer lm4ve: it has the unknown '
@@ -231,6 +230,7 @@ class RecordsFrozenWeights(Recorded):
     """
 
     record_prefix = 'model.neck.block.'
+    known_fields = (*_TYPES, EMBEDDED)
 
     source: dict[str, Any]
     checkpoint: str | FileSource | None
@@ -238,10 +238,6 @@ class RecordsFrozenWeights(Recorded):
     def record(self) -> dict[str, Any]:
         """Return the block's settings and the origin of its frozen weights."""
         return dict(self.source)
-
-    def known_fields(self) -> Iterable[str]:
-        """Return the names of the fields of :class:`BlockRecord`, and a release's."""
-        return (*_TYPES, EMBEDDED)
 
     def frozen_state(self) -> dict[str, Tensor]:
         """Return the frozen tensors, for a self-contained release file."""

@@ -17,7 +17,7 @@ computes, and run around it. ``fields.py`` refuses fields that do not go togethe
 ``interface.py`` is what others read of a neck, ``lm4ve/blocks/record.py`` what a checkpoint says.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -122,6 +122,7 @@ class LLMBlockNeck(NeckInterface, Recorded, RunsPath):
     """
 
     record_prefix = 'model.neck.'
+    known_fields = ('num_extra_tokens', 'norm_first', 'block.num_heads', 'place')
 
     block: Any
     mapper_in: Any
@@ -380,10 +381,6 @@ class LLMBlockNeck(NeckInterface, Recorded, RunsPath):
         for part in self.parts:
             part.add_to(record)
         return record
-
-    def known_fields(self) -> Iterable[str]:
-        """Return the names of the fields that some necks record, and others do not."""
-        return ('num_extra_tokens', 'norm_first', 'block.num_heads', 'place')
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *others: Any
