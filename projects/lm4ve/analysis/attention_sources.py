@@ -63,7 +63,7 @@ def list_sources(
         necks (Sequence[LLMBlockNeck]): Its necks.
         watched (Sequence[Watched]): The attentions that the task reads itself.
     """
-    in_necks = set()
+    in_necks: set[nn.Module] = set()
     for neck in necks:
         in_necks.update(neck.modules())
     encoder = []
