@@ -152,48 +152,6 @@ def test_a_named_layout_asks_for_nothing():
         placed(tokens_first, layout)(square)
 
 
-def test_an_encoder_that_says_it_gives_tokens_asks_for_nothing():
-    encoder = Encoder(tokens_first=False)
-    encoder.gives_tokens = True
-    LLMBlockInsert(encoder, 'layer', NECK)(torch.randn(16, 16, 16))
-
-
-def test_a_host_of_a_known_library_asks_for_nothing():
-    from transformers import ViTConfig, ViTModel
-
-    import lm4ve
-
-    sizes = dict(
-        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24
-    )
-    model = ViTModel(ViTConfig(**sizes, image_size=16, patch_size=8))
-    lm4ve.wrap(
-        model, 'layers.0' if hasattr(model, 'layers') else 'encoder.layer.0', MLP
-    )
-    model(torch.randn(5, 3, 16, 16))  # of four patches and a class token
-
-
-class Maps(nn.Module):
-    """Gives maps as a ResNet does."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm = nn.BatchNorm2d(16)
-
-    def forward(self, x):
-        return self.norm(x)
-
-
-def test_maps_of_batch_norms_have_channels_first():
-    square = torch.randn(2, 16, 16, 16)
-    LLMBlockInsert(Maps(), 'norm', NECK)(square)
-    swin = Maps()
-    swin.output_fmt = 'NHWC'  # as timm's Swin Transformers say
-    LLMBlockInsert(swin, 'norm', NECK)
-    with pytest.raises(UserError, match="layout='BCHW' or layout='BHWC'"):
-        swin(square)
-
-
 def test_a_compiled_neck_is_compiled_once():
     torch._dynamo.reset()
     graphs = []

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 import lm4ve
 from lm4ve.errors import UserError
 from lm4ve.necks import LLMBlockInsert
-from lm4ve.necks.mask_names import ANY, GRID, IGNORE, KEEP, MASKS, PACKED, PADDING
+from lm4ve.necks.host_masks import MASKS
 from tests.helpers.models import BLOCK
 from tests.helpers.necks.encoder import loud
 from tests.helpers.necks.foreign import replicate
@@ -67,63 +67,100 @@ SAME = 1e-12
 
 # ------------------------------------------------------------------------------------
 # the table
-def mask_of(dims: int, reading: str, floats: bool) -> torch.Tensor:
-    """A mask of two samples, of which the second is padded, as a row of the table has it."""
-    if dims == GRID:
-        return KEPT.view(2, N, 1).long()
-    kept = KEPT if dims == 2 else KEPT[:, None, None].expand(2, 1, N, N)
-    if floats and reading != KEEP:
-        return torch.zeros(kept.shape).masked_fill(~kept, -torch.inf)
-    if floats:
-        return kept.float()
-    return ~kept if reading == PADDING else kept
+def added(kept: torch.Tensor, hidden: float = -torch.inf) -> torch.Tensor:
+    """Return a mask as floats that are added to scores."""
+    return torch.zeros(kept.shape).masked_fill(~kept, hidden)
 
 
+#: ``KEPT`` of pairs, ``[2, 1, N, N]``.
+PAIRS = KEPT[:, None, None].expand(2, 1, N, N)
+#: Masks by the number of their dimensions and by their reading.
+FORMS = {
+    (2, 'padding'): [~KEPT, (~KEPT).long(), added(KEPT)],
+    (2, 'keep'): [KEPT, KEPT.long(), KEPT.float()],
+    (2, 'by values'): [KEPT, KEPT.long(), KEPT.half(), added(KEPT, -10000)],
+    (4, 'by values'): [PAIRS, PAIRS.long(), PAIRS.float(), added(PAIRS)],
+}
 ROWS = [
-    (name, dims, reading)
+    pytest.param(name, mask, id=f'{name}-{dims}-{mask.dtype}')
     for name, row in MASKS.items()
     for dims, reading in row.items()
-    if reading not in (IGNORE, PACKED)
+    for mask in FORMS[dims, reading]
 ]
 
 
-@pytest.mark.parametrize('floats', [False, True])
-@pytest.mark.parametrize('name, dims, reading', ROWS)
-def test_every_row_of_the_table_keeps_padding_out(name, dims, reading, floats):
+@pytest.mark.parametrize('name, mask', ROWS)
+def test_every_row_of_the_table_keeps_padding_out(name, mask):
     model = wrap_in_float64(TakesAnyMask(), 'layer')
-    mask = mask_of(dims, reading, floats)
     assert distance_to_unpadded(model, tokens(), **{name: mask}) < SAME
     assert distance_to_unpadded(model, tokens()) > 0.01
 
 
-@pytest.mark.parametrize(
-    'name', [n for n, row in MASKS.items() if row == {ANY: IGNORE}]
-)
-def test_what_is_no_padding_changes_nothing(name):
+#: A mask of another sequence or of pairs, and the padding that it stands beside.
+BESIDE = [
+    ('memory_key_padding_mask', ~KEPT, 'tgt_key_padding_mask'),
+    ('memory_mask', torch.ones(N, N), 'tgt_key_padding_mask'),
+    ('encoder_attention_mask', KEPT, 'attention_mask'),
+]
+
+
+@pytest.mark.parametrize('name, mask, own', BESIDE)
+def test_the_mask_of_another_sequence_says_nothing_beside_ones_own(name, mask, own):
     model, x = wrap_in_float64(TakesAnyMask(), 'layer'), tokens()
-    assert torch.equal(model(x, **{name: KEPT}), model(x))
+    told = {own: ~KEPT if 'padding' in own else KEPT}
+    assert distance_to_unpadded(model, x, **told, **{name: mask}) < SAME
+    with pytest.raises(UserError, match=f"'{name}'"):
+        model(x, **{name: mask})
+
+
+#: Names that are told, not known.
+UNKNOWN = (
+    'valid_mask pixel_mask patch_attention_mask pixel_attention_mask src_mask attnMask '
+    'lang_attention_mask visual_attention_mask decoder_attention_mask bool_masked_pos '
+    'global_attention_mask is_index_masked head_mask mask_matrix mask_time_indices'
+).split()
+
+
+@pytest.mark.parametrize('name', UNKNOWN)
+def test_a_mask_of_another_name_is_refused_with_the_line_to_write(name):
+    model = wrap_in_float64(TakesAnyMask(), 'layer')
+    message = f"TakesAnyMask is given '{name}'.*lm4ve.wrap.*mask=dict.{name}='keep'"
+    for shape in [(2, N), (2, 2, 3), (2, 1, N, N), (4, N, N), (N, N)]:
+        with pytest.raises(UserError, match=message):
+            model(tokens(), **{name: torch.ones(shape)})
 
 
 #: Arguments of a call, and the error.
 REFUSED = [
-    (dict(valid_mask=KEPT), "TakesAnyMask is given 'valid_mask'.*mask=dict"),
-    (dict(masks=[KEPT]), "'masks'"),
+    (dict(masks=[KEPT]), "'masks' list"),
     (dict(attention_mask=KEPT[:, :SHORT]), r'\[2, 4\], but .* 2 samples of 6 tokens'),
     (dict(attention_mask=KEPT[:, None]), r"'attention_mask' \[2, 1, 6\].*cannot read"),
     (dict(attention_mask={'full_attention': None}), "'attention_mask' dict"),
-    (dict(src_mask=KEPT[:, None].expand(2, N, N)), "'src_mask'.*cannot read"),
+    (dict(attn_mask=KEPT), r"'attn_mask' \[2, 6\].*cannot read"),
     (dict(attention_mask=KEPT, key_padding_mask=~KEPT), 'either could be'),
     (
         dict(attention_mask=KEPT, input_ids=KEPT, pixel_values=KEPT),
         'input_ids and pixel_values',
     ),
-    (
-        dict(lang_attention_mask=KEPT, lang_feats=KEPT, visual_feats=KEPT),
-        'the mask of one of',
-    ),
     (dict(cu_seqlens=torch.tensor([0, 6, 10])), 'packs several samples'),
+    (dict(cu_seq_lens_q=torch.tensor([0, 6, 10])), 'packs several samples'),
     (dict(attention_mask=~KEPT & False), 'every token of a sample'),
 ]
+#: Values that are none of the mask's.
+OTHER_VALUES = [
+    dict(attention_mask=KEPT.long() + KEPT),  # as Longformer's 0, 1 and 2
+    dict(attention_mask=KEPT.float() * 0.5),
+    dict(attention_mask=torch.zeros(2, N)),
+    dict(attention_mask=added(KEPT, -100)),
+    dict(attention_mask=added(KEPT) + KEPT),
+    dict(attention_mask=-KEPT.long()),
+    dict(attention_mask=added(PAIRS) + 0.1),
+    dict(attention_mask=torch.full((2, N), torch.nan)),
+    dict(key_padding_mask=(~KEPT).float()),
+    dict(key_padding_mask=-(~KEPT).long()),
+    dict(patch_valid=added(KEPT)),
+]
+REFUSED += [(masks, 'values are not those of') for masks in OTHER_VALUES]
 
 
 @pytest.mark.parametrize('masks, message', REFUSED)
@@ -155,6 +192,31 @@ SAID = [
 def test_a_mask_reads_as_the_user_says(name, reading, mask):
     model = wrap_in_float64(TakesAnyMask(), 'layer', mask={name: reading})
     assert distance_to_unpadded(model, tokens(), **{name: mask}) < SAME
+
+
+#: What the user says of a mask that reads otherwise.
+MISTOLD = [
+    ('keep', added(KEPT)),
+    ('keep', added(PAIRS)),
+    ('additive', KEPT.float()),
+    ('additive', KEPT.long()),
+    ('padding', KEPT.float()),
+    ('pixels', added(KEPT).view(2, 2, 3)),
+]
+
+
+@pytest.mark.parametrize('reading, mask', MISTOLD)
+def test_a_mask_that_does_not_read_as_the_user_says_is_refused(reading, mask):
+    model = wrap_in_float64(TakesAnyMask(), 'layer', mask=dict(valid=reading))
+    with pytest.raises(UserError, match=f"'valid', whose values.*reads '{reading}'"):
+        model(tokens(), valid=mask)
+
+
+def test_compiled_code_gives_nan_where_values_are_wrong():
+    model = wrap_in_float64(TakesAnyMask(), 'layer')
+    model = torch.compile(model, backend='eager', fullgraph=True)
+    assert model(tokens(), attention_mask=KEPT.long()).isfinite().all()
+    assert model(tokens(), attention_mask=KEPT.long() * 2).isnan().all()
 
 
 def test_the_user_may_say_that_nothing_is_padded():
@@ -199,6 +261,48 @@ def test_a_mask_within_a_batch_is_found(name, said):
     torch.testing.assert_close(both[1:, :SHORT], model(dict(x=x[1:, :SHORT])))
     with pytest.raises(UserError, match="'my_mask'"):
         model(dict(x=x, my_mask=KEPT))
+
+
+class Inputs:
+    """A batch as an object, such as DETR's NestedTensor."""
+
+    def __init__(self, x, **masks) -> None:
+        self.x = x
+        vars(self).update(masks)
+
+
+def test_a_mask_deep_in_a_batch_is_found():
+    class Deep(TakesAnyMask):
+        def forward(self, batch):
+            return self.last(self.layer(batch['video']['x']))
+
+    class Object(TakesAnyMask):
+        def forward(self, batch):
+            return self.last(self.layer(batch.x))
+
+    x = tokens()
+    deep = wrap_in_float64(Deep(), 'layer')
+    alone = deep(dict(video=dict(x=x[1:, :SHORT])))
+    both = deep(dict(video=dict(x=x, attention_mask=KEPT)))
+    torch.testing.assert_close(both[1:, :SHORT], alone)
+    with pytest.raises(UserError, match="'attention_mask' list"):
+        text = dict(attention_mask=KEPT.flip(0))
+        deep(dict(video=dict(x=x, attention_mask=KEPT), text=text))
+    batch = wrap_in_float64(Object(), 'layer')
+    torch.testing.assert_close(batch(Inputs(x, attention_mask=KEPT))[1:, :SHORT], alone)
+    with pytest.raises(UserError, match="'mask'"):
+        batch(Inputs(x, mask=~KEPT))
+
+
+def test_masks_without_a_name_of_their_own_are_refused():
+    class Rest(TakesAnyMask):
+        def forward(self, x, *masks):
+            return self.last(self.layer(x))
+
+    model = wrap_in_float64(Rest(), 'layer')
+    model(tokens())
+    with pytest.raises(UserError, match="'masks' tuple"):
+        model(tokens(), KEPT)
 
 
 def test_several_places_read_one_mask():
@@ -248,7 +352,7 @@ def test_masks_of_pixels_mark_positions_of_a_map():
 
     model = Map()
     model.layer = nn.Conv2d(C, C, 4, stride=4, bias=False)
-    wrap_in_float64(model, 'layer')
+    wrap_in_float64(model, 'layer', mask=dict(pixel_mask='pixels'))
     x = torch.randn(2, C, 8, 12, dtype=torch.float64)
     kept = torch.ones(2, 8, 12)
     kept[1, :, 7:] = 0  # a part of the second column of patches
@@ -295,6 +399,18 @@ def test_padding_of_torchs_encoder_stays_out(after, batch_first, mode):
     both = both if batch_first else both.transpose(0, 1)
     alone = alone if batch_first else alone.transpose(0, 1)
     torch.testing.assert_close(both[1:, :SHORT], alone)
+
+
+def test_masks_of_pairs_of_torch_are_no_padding():
+    pairs = torch.ones(N, N).triu(1).bool()
+    for after in ('layers.0', 'layers.1.linear2', 'layers.0.self_attn'):
+        model, x = wrap_in_float64(encoder(True), after), tokens()
+        both = model(x, mask=pairs, src_key_padding_mask=~KEPT)
+        alone = model(x[1:, :SHORT], mask=pairs[:SHORT, :SHORT])
+        torch.testing.assert_close(both[1:, :SHORT], alone)
+        heads = (pairs | ~KEPT[:, None]).repeat_interleave(2, dim=0)
+        with pytest.raises(UserError, match=r"mask' \[4, 6, 6\]"):
+            model(x, mask=heads)
 
 
 def test_masks_by_position_and_at_the_input_are_found():
@@ -431,6 +547,18 @@ def test_a_recomputed_place_that_lost_its_mask_is_refused(reentrant):
         model(tokens().requires_grad_(), KEPT).sum().backward()
 
 
+@pytest.mark.parametrize('reentrant', [False, True])
+def test_a_recomputed_place_does_not_read_another_mask_than_before(reentrant):
+    model = Checkpointed(reentrant, told=False)
+    model.layers = nn.ModuleList(
+        [Layer(), Layer()]
+    )  # with an argument that is not given
+    model.forward = lambda x, valid: Checkpointed.forward(model, x)
+    wrap_in_float64(model, 'layers.1', mask=dict(valid='keep'))
+    with pytest.raises(UserError, match='recomputed in the backward pass'):
+        model(tokens().requires_grad_(), KEPT).sum().backward()
+
+
 # ---------------------------------------------------------------------------------
 # transformers
 SIZES = dict(
@@ -479,11 +607,6 @@ TEXTS = [
         dict(SIZES, local_attention=4, pad_token_id=0),
         ['layers.1', 'layers.0.mlp'],
     ),
-    (
-        'Longformer',
-        dict(SIZES, attention_window=4),
-        ['encoder.layer.1', 'encoder.layer.0.output'],
-    ),
     ('T5Encoder', T5, ['encoder.block.1', 'encoder.block.0.layer.1']),
     (
         'CLIPText',
@@ -520,6 +643,20 @@ def test_padding_of_text_models_stays_out(family, sizes, places):
             torch.testing.assert_close(both, alone, msg=lambda m: f'{after}: {m}')  # noqa: B023
 
 
+@pytest.mark.parametrize('after', ['encoder.layer.1', 'encoder.layer.0.output'])
+def test_layers_that_read_an_attention_mask_otherwise_are_refused(after):
+    host = text_model('Longformer', dict(SIZES, attention_window=4))
+    ids = torch.randint(5, 38, (2, 8), generator=torch.Generator().manual_seed(1))
+    mask = torch.ones_like(ids)
+    mask[1, SHORT:] = 0
+    with pytest.raises(UserError, match="'is_index_masked'"):
+        wrap_in_float64(copy.deepcopy(host), after)(ids, mask)
+    told = dict(attention_mask='keep', is_index_masked='ignore')
+    model = wrap_in_float64(host, after, mask=told)
+    alone = model(ids[1:, :SHORT], mask[1:, :SHORT])[0]
+    torch.testing.assert_close(model(ids, mask)[0][1:, :SHORT], alone)
+
+
 def test_padding_on_the_left_stays_out():
     model = wrap_in_float64(text_model('Llama', SIZES), 'layers.1')
     ids, mask = torch.randint(5, 38, (2, N)), KEPT.flip(1).long()
@@ -542,8 +679,13 @@ def test_encoder_and_decoder_have_masks_of_their_own(after):
     from transformers import BartConfig, BartModel
 
     torch.manual_seed(0)
+    told = None
+    if after.startswith('encoder'):
+        told = dict(decoder_attention_mask='ignore')
     model = wrap_in_float64(
-        BartModel(BartConfig(**BART, max_position_embeddings=64)).eval(), after
+        BartModel(BartConfig(**BART, max_position_embeddings=64)).eval(),
+        after,
+        mask=told,
     )
     ids = torch.randint(5, 38, (2, N), generator=torch.Generator().manual_seed(1))
     alone = dict(input_ids=ids[1:, :SHORT], decoder_input_ids=ids[1:])
@@ -595,7 +737,7 @@ def test_padding_of_pictures_and_texts_stays_out(after):
     seen = torch.ones(2, 16, 32, dtype=torch.long)
     seen[1, :, 16:] = 0
     if after == 'layernorm':  # which nobody tells of the mask of both
-        with pytest.raises(UserError, match='attention_mask and pixel_mask'):
+        with pytest.raises(UserError, match="'pixel_mask'"):
             wrap_in_float64(model, after)(
                 ids, KEPT.long(), pixel_values=pixels, pixel_mask=seen
             )

@@ -245,7 +245,7 @@ def test_as_many_frames_as_samples_are_no_mistake_where_the_layout_is_named():
         placed('NBC')(x)
 
 
-def test_time_attention_with_as_many_frames_as_samples_runs():
+def test_time_attention_with_as_many_frames_as_samples_asks_for_the_layout():
     from transformers import TimesformerConfig, TimesformerModel
 
     sizes = dict(
@@ -253,9 +253,15 @@ def test_time_attention_with_as_many_frames_as_samples_runs():
     )
     config = TimesformerConfig(**sizes, image_size=16, patch_size=8, num_frames=2)
     for after in ('temporal_attention', 'temporal_attention.attention.qkv'):
-        model = TimesformerModel(config)
-        lm4ve.wrap(model, f'encoder.layer.0.{after}', BLOCK)
-        model(torch.randn(2, 2, 3, 16, 16))
+        place = f'encoder.layer.0.{after}'
+        video = torch.randn(2, 2, 3, 16, 16)
+        with pytest.raises(UserError, match="layout='BNC' if frames"):
+            lm4ve.wrap(TimesformerModel(config), place, BLOCK)(video)
+        lm4ve.wrap(TimesformerModel(config), place, BLOCK, layout='BNC')(video)
+        # Once features have shown it, a batch of any size goes on.
+        model = lm4ve.wrap(TimesformerModel(config), place, BLOCK)
+        model(torch.randn(3, 2, 3, 16, 16))
+        model(video)
 
 
 def test_another_batch_size_through_a_part_of_the_encoder_is_no_mistake():

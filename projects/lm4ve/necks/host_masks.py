@@ -1,265 +1,298 @@
-"""The padding mask of a host, as the block inside of it needs it: bool ``[B, N]``.
+"""Which argument of a host marks the padding among the tokens of a place.
 
-A host passes to its own layers which tokens are padding, by an argument of its forward
-call. A block that a hook puts between them gets none of those arguments, and would
-attend to padding. So the calls of the modules around the block's place are noted while
-they run (``host_calls.py``), and the mask is found in them by its name
-(``host_signature.py``): first among the arguments of the place itself, then of the
-module around it, and so on. The innermost comes first, since what a layer is given has
-the length of what it returns.
+It is found by its name, among the arguments of the place itself, then of the module
+around it, and so on (``host_calls.py``). The innermost comes first, since what a layer
+is given has the length of what it returns. Few names are known, those of :data:`MASKS`.
+An argument of another name is told by ``mask=`` of ``lm4ve.wrap``; one whose name has
+'mask' and that nobody has explained is refused. ``padding.py`` reads its values.
 """
 
-import math
-from typing import NamedTuple
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-import torch
-import torch.nn.functional as F
+from mmengine.logging import print_log
 from torch import Tensor
 
-from lm4ve.errors import UserError
-from lm4ve.necks import mask_names
-from lm4ve.necks.host_calls import Call
-from lm4ve.necks.host_signature import advice_for
+from lm4ve.errors import UserError, check, did_you_mean, listing
+from lm4ve.necks.host_calls import Call, Signature
 
-#: A score with so much added to it has no weight left.
-_NO_WEIGHT = -1000.0
+# How a mask of tokens ``[B, N]`` or of pairs ``[B, Q, N]`` or ``[B, heads, Q, N]`` reads.
+
+#: True is padding, as in torch; floats are added to scores.
+PADDING = 'padding'
+#: 1 is kept and 0 is padding, as in transformers.
+KEEP = 'keep'
+#: Floats are added to scores, -inf is padding; of bools True is kept.
+ADDITIVE = 'additive'
+#: 1 is kept, of masks of pixels or patches ``[B, H, W]``.
+PIXELS = 'pixels'
+#: It does not mark padding among the tokens of the place.
+IGNORE = 'ignore'
+#: What may be named at ``mask=``.
+READINGS = (PADDING, KEEP, ADDITIVE, PIXELS, IGNORE)
+#: By its values: 'keep' if they are bools, or zeros and ones; 'additive' if they are
+#: zeros and very negative.
+BY_VALUES = 'by values'
+
+#: Dimensions of ``[B, N]``.
+_TOKENS = 2
+#: Dimensions of ``[B, heads, Q, N]``.
+_PAIRS = 4
+
+#: Names of arguments that mark padding -> number of dimensions -> reading.
+MASKS: dict[str, dict[int, str]] = {
+    # --- torch.nn
+    'key_padding_mask': {_TOKENS: PADDING},
+    'src_key_padding_mask': {_TOKENS: PADDING},
+    'tgt_key_padding_mask': {_TOKENS: PADDING},
+    # --- transformers
+    'attention_mask': {_TOKENS: BY_VALUES, _PAIRS: BY_VALUES},
+    # --- timm, which makes the second of the first
+    'patch_valid': {_TOKENS: KEEP},
+    'attn_mask': {_PAIRS: BY_VALUES},
+}
+#: Beside one of those, a mask of the sequence that cross-attention reads.
+_OF_ANOTHER_SEQUENCE = (
+    'memory_key_padding_mask',
+    'memory_mask',
+    'encoder_attention_mask',
+)
+#: Beside one of torch's, ``[N, N]``: which pairs of tokens attend to each other.
+_OF_PAIRS = ('mask', 'src_mask', 'tgt_mask', 'attn_mask')
+#: Start of the names by which samples lie one after the other without padding.
+_PACKED = ('cu_seqlens', 'cu_seq_lens')
+#: Arguments that are each a sequence: of a module that reads two, a mask may be of
+#: either.
+_INPUTS = (
+    'input_ids',
+    'decoder_input_ids',
+    'pixel_values',
+    'pixel_values_videos',
+    'input_values',
+    'input_features',
+    'visual_embeds',
+)
+
+_ADVICE = (
+    "Fix: lm4ve.wrap(..., mask=dict({name}='keep')) (1 is kept), 'padding' (True is "
+    "padding), 'additive' (-inf is padding), 'pixels' (of [B, H, W]) or 'ignore' (no "
+    'padding).'
+)
 
 
-class MaskArgument(NamedTuple):
+class Mask(NamedTuple):
     """The argument that marks padding at a place.
 
     Attributes:
         call (Call): The call that has it.
         name (str, optional): Its name. None: the call could have one, but has not, so
             that nothing is padded.
+        reading (str): How it reads.
     """
 
     call: Call
     name: str | None
+    reading: str = IGNORE
 
 
-def find_mask(calls: list[Call]) -> MaskArgument | None:
+def advice_for(name: str) -> str:
+    """Return the advice of a message: how to declare what the argument ``name`` means."""
+    return _ADVICE.format(name=name)
+
+
+def find_mask(calls: Sequence[Call], told: Mapping[str, str]) -> Mask | None:
     """Find the argument that marks padding at a place.
 
     What the user named comes first. Then the innermost call decides that has an
-    argument of the table: without a value there is no padding, whatever stands further
-    out, which may belong to another sequence (a decoder's layer is not padded as its
-    encoder is).
+    argument of :data:`MASKS`, as the host's own layer there reads no other: without a
+    value there is no padding. What stands further out may belong to another sequence (a
+    decoder's layer is not padded as its encoder is).
 
     Args:
-        calls (list[Call]): The place's own call, then those around it, the innermost
-            first.
+        calls (Sequence[Call]): The place's own call, then those around it, the
+            innermost first.
+        told (Mapping): What the user says: name -> one of :data:`READINGS`.
 
     Returns:
-        MaskArgument | None: None: no call has such an argument.
+        Mask | None: None: no call has such an argument.
 
     Raises:
         UserError: A mask is unknown, or it is not clear which one holds.
     """
     for call in calls:
-        call.signature.refuse_unreadable(call.given)
+        _refuse_packed(call, told)
+    marking = [name for name in told if told[name] != IGNORE]
     # An argument of the user's is the host's, whose layers may have another of the same
     # name: the outermost comes first.
     for call in reversed(calls):
-        own = call.signature.masks(call.given, own=True)
-        name = _one_of(call, own)
+        name = _only_given(call, marking)
         if name is not None:
-            return MaskArgument(call, name)
+            return Mask(call, name, told[name])
+    found: Mask | None = None
     for call in calls:
-        known = call.signature.masks(call.given, own=False)
-        name = _one_of(call, known)
-        if name is not None:
-            _refuse_two_inputs(call, name)
-        if known:
-            return MaskArgument(call, name)
-    return None
+        known = [name for name in MASKS if _may_have(call, name) and name not in told]
+        given = _given(call, known)
+        if found is None or not given:
+            _refuse_unknown(call, told)
+        if found is None and known:
+            found = _known_mask(call, known)
+        if given:
+            break
+    return found
 
 
-def _one_of(call: Call, candidates: list[str]) -> str | None:
-    """Return the only argument among candidates that has a value and marks padding.
-
-    None if there is none.
-
-    Args:
-        call (Call): The call.
-        candidates (list[str]): Names of arguments.
+def _known_mask(call: Call, known: Sequence[str]) -> Mask:
+    """Return the mask of a call that has arguments of :data:`MASKS`.
 
     Raises:
-        UserError: There are two.
+        UserError: It has two masks or sequences, or the mask is of another shape.
     """
-    marking = []
-    for name in candidates:
-        value = call.given.get(name)
-        if (
-            value is not None
-            and call.signature.reading(name, value) != mask_names.IGNORE
-        ):
-            marking.append(name)
-    if not marking:
-        return None
-    if len(marking) > 1:
+    name = _only_given(call, known)
+    if name is None:
+        return Mask(call, None)
+    value = call.given[name]
+    reading = None
+    if isinstance(value, Tensor):
+        reading = MASKS[name].get(value.dim())
+    if reading is None:
         raise UserError(
-            f'{call.signature.kind} is given {" and ".join(marking)}, and either could '
-            f'be the mask of the place. {advice_for(marking[0])}'
+            f"{call.signature.kind} is given '{name}' {_describe(value)}, which lm4ve "
+            f'cannot read. {advice_for(name)}'
         )
-    return marking[0]
-
-
-def _refuse_two_inputs(call: Call, name: str) -> None:
-    """Refuse the mask of a module that reads two sequences.
-
-    Raises:
-        UserError: It could be the other one's.
-    """
-    inputs = [n for n in mask_names.INPUTS if call.given.get(n) is not None]
+    inputs = [n for n in _INPUTS if call.given.get(n) is not None]
     if len(inputs) > 1:
         raise UserError(
             f'{call.signature.kind} is given {" and ".join(inputs)}, and {name} is the '
             f'mask of one of them. {advice_for(name)}'
         )
+    return Mask(call, name, reading)
 
 
-def padding_of(call: Call, name: str, x: Tensor, layout: str, extra: int) -> Tensor:
-    """Read a mask as the padding of a place's tokens.
+def _may_have(call: Call, name: str) -> bool:
+    """Return whether a call has an argument, with a value or without."""
+    return name in call.signature.names or name in call.given
 
-    Args:
-        call (Call): The call that has the mask.
-        name (str): The argument's name.
-        x (Tensor): The features at the place, in ``layout``.
-        layout (str): See :class:`lm4ve.necks.LLMBlockNeck`.
-        extra (int): How many class and register tokens come first, which a mask may not
-            count.
 
-    Returns:
-        Tensor: Bool ``[B, N]``, True = padding.
+def _given(call: Call, names: Sequence[str]) -> list[str]:
+    """Return those of some arguments that have a value, and may mark padding."""
+    given = []
+    for name in names:
+        value = call.given.get(name)
+        if value is not None and not _is_of_pairs(call, name, value):
+            given.append(name)
+    return given
+
+
+def _only_given(call: Call, names: Sequence[str]) -> str | None:
+    """Return the only one of some arguments that has a value; None if none has one.
 
     Raises:
-        UserError: It is not of as many samples or tokens as the features.
+        UserError: Two have one.
     """
-    value = call.given[name]
-    samples = x.shape[layout.index('B')]
-    grid = []
-    for size, letter in zip(x.shape, layout, strict=True):
-        if letter not in 'BC':
-            grid.append(size)
-    tokens = math.prod(grid)
-    padding = _read_padding(call, name, grid)
-    if padding is not None:
-        # A mask may have one row for all samples, and leave out the extra tokens.
-        if padding.shape[0] == 1 and samples > 1:
-            padding = padding.expand(samples, -1)
-        if extra and padding.shape[1] + extra == tokens:
-            padding = F.pad(padding, (extra, 0), value=False)
-    if padding is None or list(padding.shape) != [samples, tokens]:
+    given = _given(call, names)
+    if not given:
+        return None
+    if len(given) > 1:
         raise UserError(
-            f"{call.signature.kind} is given '{name}' {list(value.shape)}, but the "
-            f"block's place has {samples} samples of {tokens} tokens "
-            f'({list(x.shape)}): the host leaves tokens out, adds or packs some. Fix: '
-            'a place whose own call has the mask, num_extra_tokens for class tokens in '
-            f"front, or mask=dict({name}='ignore') if nothing is padded."
+            f'{call.signature.kind} is given {" and ".join(given)}, and either could '
+            f'be the mask of the place. {advice_for(given[0])}'
         )
-    return padding.to(x.device)
+    return given[0]
 
 
-def _read_padding(call: Call, name: str, grid: list[int]) -> Tensor | None:
-    """Read an argument as padding, whatever number of samples and tokens it has.
+def _is_of_pairs(call: Call, name: str, value: Any) -> bool:
+    """Return whether an argument is torch's ``[N, N]``, which stands beside its padding."""
+    is_square = isinstance(value, Tensor) and value.dim() == 2
+    if name not in _OF_PAIRS or not is_square:
+        return False
+    return any(n.endswith('key_padding_mask') for n in call.signature.names)
+
+
+def _refuse_packed(call: Call, told: Mapping[str, str]) -> None:
+    """Refuse a call whose samples lie one after the other, which a block would mix.
+
+    Raises:
+        UserError: It has lengths of packed samples.
+    """
+    for name, value in call.given.items():
+        is_packed = str(name).startswith(_PACKED) and value is not None
+        if is_packed and name not in told:
+            raise UserError(
+                f"{call.signature.kind} is given '{name}': it packs several samples into "
+                'one sequence, which a block would mix. Fix: padded batches '
+                '(attn_implementation).'
+            )
+
+
+def _refuse_unknown(call: Call, told: Mapping[str, str]) -> None:
+    """Refuse a call with an argument that may be a mask, and that nobody has explained.
+
+    Raises:
+        UserError: It has one. Settings, such as a rate, are none.
+    """
+    has_own = any(_may_have(call, name) for name in MASKS)
+    for name, value in call.given.items():
+        is_setting = value is None or isinstance(value, (bool, int, float, str))
+        if is_setting or 'mask' not in str(name).lower():
+            continue
+        if name in MASKS or name in told or _is_of_pairs(call, name, value):
+            continue
+        if has_own and name in _OF_ANOTHER_SEQUENCE:
+            continue
+        raise UserError(
+            f"{call.signature.kind} is given '{name}' {_describe(value)}, and lm4ve does "
+            f'not know whether it marks padding. {advice_for(name)}'
+        )
+
+
+def _describe(value: Any) -> object:
+    """Return the shape of a tensor, or the name of another type."""
+    shape = getattr(value, 'shape', None)
+    if shape is None:
+        return type(value).__name__
+    return list(shape)
+
+
+def check_told(
+    mask: Mapping[str, str] | None, signatures: Sequence[Signature]
+) -> dict[str, str]:
+    """Check the argument ``mask``, by which a user declares how a host's masks read.
 
     Args:
-        call (Call): The call that has the argument.
-        name (str): The argument's name.
-        grid (list[int]): The size of the map at the place, for masks of pixels.
+        mask (Mapping, optional): Name of an argument -> how it reads.
+        signatures (Sequence[Signature]): Those of the encoder, of the modules within it
+            around the place, and of the place.
 
     Returns:
-        Tensor | None: Bool ``[B or 1, N]``, True = padding; None: a shape that is no
-        mask of tokens.
+        dict[str, str]: ``mask``, empty without one.
+
+    Raises:
+        UserError: There is no such reading, or no module takes such an argument.
     """
-    value = call.given[name]
-    reading = call.signature.reading(name, value)
-    if reading == mask_names.PIXELS:
-        return _padding_of_pixels(value, grid)
-    return _padding_of_tokens(value, reading)
-
-
-def _padding_of_tokens(mask: Tensor, reading: str) -> Tensor | None:
-    """Read a mask of tokens or of pairs.
-
-    Args:
-        mask (Tensor): ``[B, N]``, ``[B, Q, N]`` or ``[B, heads, Q, N]``.
-        reading (str): 'padding', 'keep' or 'additive'.
-
-    Returns:
-        Tensor | None: Bool ``[B, N]``, True = padding; None: of another shape.
-    """
-    padding = _hides(mask, reading)
-    if padding.dim() == 4:
-        padding = padding.flatten(1, 2)
-    if padding.dim() == 3:
-        # A token is padding if no query reads it.
-        padding = padding.all(dim=1)
-    if padding.dim() != 2:
-        return None
-    return padding
-
-
-def _hides(mask: Tensor, reading: str) -> Tensor:
-    """Return where a mask marks padding, or a pair that is not attended to.
-
-    Args:
-        mask (Tensor): In any shape.
-        reading (str): 'padding', 'keep' or 'additive'.
-
-    Returns:
-        Tensor: Bool, in the shape of the mask.
-    """
-    if reading == mask_names.KEEP:
-        return mask == 0
-    if mask.is_floating_point():
-        # Added to scores, whether the host calls it padding or a sum.
-        return mask < _NO_WEIGHT
-    if reading == mask_names.ADDITIVE:
-        return mask == 0  # of bools True is kept
-    return mask != 0
-
-
-def _padding_of_pixels(mask: Tensor, grid: list[int]) -> Tensor | None:
-    """Read a mask of pixels at a map's positions, as hosts do.
-
-    Args:
-        mask (Tensor): ``[B, H, W]`` or ``[B, 1, H, W]``, 1 is kept.
-        grid (list[int]): The size of the map.
-
-    Returns:
-        Tensor | None: Bool ``[B, N]``, True = padding; None: of another shape.
-    """
-    if mask.dim() == 4 and mask.shape[1] == 1:
-        mask = mask[:, 0]
-    if mask.dim() != 3:
-        return None
-    kept = mask != 0
-    if len(grid) == 2:
-        resized = F.interpolate(kept[:, None].float(), size=grid)
-        kept = resized[:, 0] > 0
-    return ~kept.flatten(1)
-
-
-def pad_nested(x: Tensor) -> tuple[Tensor, Tensor, list[int]]:
-    """Pad a nested tensor, by which torch's own encoder leaves padding out in evaluation.
-
-    Args:
-        x (Tensor): Nested ``[B, *, C]``.
-
-    Returns:
-        tuple[Tensor, Tensor, list[int]]: ``[B, N, C]``, its padding as bool ``[B, N]``,
-        and the samples' lengths.
-    """
-    lengths = [len(sample) for sample in x.unbind()]
-    padded = torch.nested.to_padded_tensor(x, 0.0)
-    counts = torch.tensor(lengths, device=padded.device)
-    places = torch.arange(padded.shape[1], device=padded.device)
-    return padded, places >= counts[:, None], lengths
-
-
-def nest(x: Tensor, lengths: list[int], layout: torch.layout) -> Tensor:
-    """Bring ``[B, N, C]`` back into a nested tensor; see :func:`pad_nested`."""
-    samples = [sample[:n] for sample, n in zip(x, lengths, strict=True)]
-    return torch.nested.as_nested_tensor(samples, layout=layout)
+    if mask is None:
+        return {}
+    check('mask', mask, kind=Mapping)
+    known: set[str] = set()
+    for signature in signatures:
+        known.update(signature.names)
+    # A single argument of the encoder may be a batch of all its inputs.
+    takes_batch = len(signatures[0].names) == 1
+    takes_any = takes_batch or any(s.takes_others for s in signatures)
+    for name, reading in mask.items():
+        check(f'mask[{name!r}]', reading, choices=READINGS)
+        if name in known:
+            continue
+        text = (
+            f"mask names '{name}', which neither the place nor a module around it "
+            f'takes.{did_you_mean(name, sorted(known))} '
+            f'Fix: one of {listing(sorted(known), 12)}'
+        )
+        if not takes_any:
+            raise UserError(f'{text}.')
+        print_log(
+            f'{text}, or a name in the **kwargs or the batch of a call.',
+            logger='current',
+            level=logging.WARNING,
+        )
+    return dict(mask)

@@ -100,16 +100,6 @@ class NeckInterface:
         if soft_mask is not None:
             soft_mask.progress = progress
 
-    def expect(self, dims: int) -> None:
-        """Take features of so many dimensions for the default layout, whatever their sizes.
-
-        A host that makes such features says so; a layout that the user names counts more.
-
-        Args:
-            dims (int): 3 for tokens ``[B, N, C]``, 4 for maps ``[B, C, H, W]``.
-        """
-        self.reader.known_dims.add(dims)
-
     def pick(self, feats: Tensor | Sequence[Tensor]) -> Tensor:
         """Return the features that go through the neck; see :class:`FeatureReader`."""
         return self.reader.pick(feats)

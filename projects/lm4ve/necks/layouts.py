@@ -68,19 +68,28 @@ def is_exported() -> bool:
     return torch.jit.is_tracing() or torch.compiler.is_exporting()
 
 
-def refuse_ambiguous(x: Tensor, channels: int) -> None:
+def refuse_ambiguous(x: Tensor, channels: int, ruled_out: set[str]) -> None:
     """Refuse features of no named layout that also fit another one than the default.
 
     Args:
         x (Tensor): They fit the default of their number of dimensions.
         channels (int): How many channels are expected.
+        ruled_out (set[str]): The layouts that earlier features have ruled out, to which
+            this adds.
 
     Raises:
         UserError: Several common layouts have ``channels`` channels, as BCHW and BHWC
             of a map that is as wide as it has channels.
     """
+    others = [name for name in COMMON if len(name) == x.dim()]
+    others.remove(DEFAULTS[x.dim()])
+    if all(name in ruled_out for name in others):
+        return
     fitting = [name for name in COMMON if _fits(x, name, channels)]
     if len(fitting) < 2:
+        # torch.compile would make its program once more, for what is known then.
+        if not torch.compiler.is_compiling():
+            ruled_out.update(others)
         return
     choices = ' or '.join(f"layout='{name}'" for name in fitting)
     raise UserError(
@@ -88,6 +97,70 @@ def refuse_ambiguous(x: Tensor, channels: int) -> None:
         f'in_channels={channels}, may be laid out as {" or ".join(fitting)}. Fix: '
         f'{choices} of the neck.'
     )
+
+
+def refuse_other_order(
+    x: Tensor, samples: int, named: str | None, ruled_out: set[str], place: str
+) -> None:
+    """Refuse a sequence whose samples are where its layout has tokens.
+
+    Args:
+        x (Tensor): Features in an encoder. Only those of three dimensions are checked.
+        samples (int): How many samples the encoder was given.
+        named (str, optional): The layout that the user has named.
+        ruled_out (set[str]): The layouts that earlier features have ruled out, to which
+            this adds.
+        place (str): The name of the features' module, for messages.
+
+    Raises:
+        UserError: Only the dimension of tokens has the size ``samples``. Or both have,
+            no layout is named, and no earlier features have shown which one it is.
+    """
+    layout = named or DEFAULTS[3]
+    if x.dim() != 3 or len(layout) != 3:
+        return
+    batch_dim = layout.index('B')
+    token_dim = 3 - batch_dim - layout.index('C')  # the dimensions are 0, 1 and 2
+    other = _swapped(layout, batch_dim, token_dim)
+    if named is None and other in ruled_out:
+        return
+    fits = x.shape[batch_dim] == samples
+    # A compiled program keeps nothing of what features show, and its last batch may
+    # have as many samples as tokens.
+    is_program = is_exported() or torch.compiler.is_compiling()
+    if fits and is_program:
+        return
+    fits_the_other_way = x.shape[token_dim] == samples
+    if not fits_the_other_way:
+        if not is_program:
+            ruled_out.add(other)
+        return
+    # Of one sample with one token both layouts are the same.
+    if fits and (named is not None or samples == 1):
+        return
+    if fits:
+        raise UserError(
+            f"after='{place}' gives {list(x.shape)} of {samples} samples, and "
+            'the first features do not show whether samples or tokens come first. '
+            "Fix: layout='BNC' or layout='NBC' (as in CLIP's own transformer) of the "
+            'neck.'
+        )
+    # Frames and windows are folded into samples: a multiple of them.
+    if named is not None and x.shape[batch_dim] % samples == 0:
+        return
+    raise UserError(
+        f"after='{place}' gives {list(x.shape)} of {samples} samples, which "
+        f"layout={layout!r} has in dimension {batch_dim}. Fix: another layout (CLIP's "
+        "is 'NBC'), or layout='BNC' if frames or windows are folded into the "
+        'samples.'
+    )
+
+
+def _swapped(layout: str, first: int, second: int) -> str:
+    """Return a layout with two of its letters exchanged."""
+    letters = list(layout)
+    letters[first], letters[second] = letters[second], letters[first]
+    return ''.join(letters)
 
 
 def _explain_mismatch(

@@ -54,7 +54,7 @@ def LLMBlockInsert(
         share_block (bool): Necks at several places have mappers of their own and one
             block.
         mask (dict, optional): How the host's arguments mark padding, where their names
-            do not show it (``lm4ve/necks/mask_names.py`` lists those that do): name ->
+            do not show it (``lm4ve/necks/host_masks.py`` lists those that do): name ->
             'keep' (1 is kept), 'padding' (True is padding), 'additive' (-inf is
             padding), each of tokens ``[B, N]`` or pairs ``[B, heads, Q, N]``; 'pixels'
             (1 is kept, ``[B, H, W]``); or 'ignore' (it does not mark padding). For
@@ -76,20 +76,46 @@ def LLMBlockInsert(
         encoder = MODELS.build(backbone)
     places = find_places(encoder, after, before)
     necks = _build_necks(encoder, places, neck, share_block)
-    for place, built in zip(places, necks, strict=True):
-        _check_inserted(built)
-        if isinstance(built, LLMBlockNeck):
-            built.place = _describe_place(place, index, mask)
-            if _gives_tokens(encoder):
-                built.expect(3)
-            if _gives_maps(encoder, place.module):
-                built.expect(4)
-
     is_single = has_one_place(after, before)
-    hooks = _build_hooks(encoder, places, index, mask, is_single)
-    inserted: Any = ModuleList(necks)
-    if is_single:
-        inserted = necks[0]
+    attach(encoder, places, necks, index, mask, is_single)
+    return encoder
+
+
+def attach(
+    encoder: nn.Module,
+    places: Sequence[Place],
+    necks: Sequence[Any],
+    index: int | str,
+    mask: Mapping[str, str] | None,
+    is_single: bool,
+) -> None:
+    """Attach a neck to each place of an encoder, as ``llm_neck``.
+
+    Args:
+        encoder (nn.Module): The encoder; it is changed in place.
+        places (Sequence[Place]): Its places.
+        necks (Sequence[nn.Module]): A neck for each place.
+        index, mask: See :func:`LLMBlockInsert`.
+        is_single (bool): Whether the encoder has the only neck itself, not a list.
+
+    Raises:
+        UserError: A neck does not give all tokens, or ``mask`` names what nobody takes.
+    """
+    hooks = []
+    for number, (place, neck) in enumerate(zip(places, necks, strict=True)):
+        _check_inserted(neck)
+        if isinstance(neck, LLMBlockNeck):
+            neck.place = _describe_place(place, index, mask)
+        hook = ThroughNeck(
+            encoder,
+            after=place.path,
+            index=index,
+            certain_layout=default_fields(encoder, place).get('layout'),
+            number=None if is_single else number,
+            mask=mask,
+        )
+        hooks.append(hook)
+    inserted: Any = necks[0] if is_single else ModuleList(necks)
     encoder.llm_neck = inserted.train(encoder.training)
     for hook, place in zip(hooks, places, strict=True):
         hook.attach(place.at_input)
@@ -97,26 +123,6 @@ def LLMBlockInsert(
             # output_hidden_states of transformers records the neck's output then.
             capture_afterwards(place.module)
     forget_compiled_code()
-    return encoder
-
-
-def _gives_tokens(encoder: nn.Module) -> bool:
-    """Return whether all features in an encoder are tokens ``[B, N, C]``, as it says itself.
-
-    It says so by ``gives_tokens = True``.
-    """
-    return bool(getattr(encoder, 'gives_tokens', False))
-
-
-def _gives_maps(encoder: nn.Module, place: nn.Module) -> bool:
-    """Return whether features of four dimensions at a place are maps ``[B, C, H, W]``.
-
-    They are where batch norms are: these take channels first. timm's models say by
-    ``output_fmt`` if theirs come last all the same.
-    """
-    if getattr(encoder, 'output_fmt', 'NCHW') != 'NCHW':
-        return False
-    return any(isinstance(module, nn.BatchNorm2d) for module in place.modules())
 
 
 def _build_necks(
@@ -187,7 +193,7 @@ def _build_neck(encoder: nn.Module, place: Place, config: Any) -> Any:
     if isinstance(config, nn.Module):
         return config
     check('backbone.neck', config, kind=dict)
-    cfg = {**default_fields(encoder, place.name), **config}
+    cfg = {**default_fields(encoder, place), **config}
     registered_name = cfg.get('type')
     # The video task registers another class under this name, for the neck of a whole
     # recognizer. Inside an encoder the plain neck is meant in every scope, so the class
@@ -229,43 +235,6 @@ def _describe_place(
     if mask:
         text += f', mask={dict(mask)!r}'
     return text
-
-
-def _build_hooks(
-    encoder: nn.Module,
-    places: Sequence[Place],
-    index: int | str,
-    mask: Mapping[str, str] | None,
-    is_single: bool,
-) -> list[ThroughNeck]:
-    """Build the hook of each place, without adding it.
-
-    Args:
-        encoder (nn.Module): The encoder.
-        places (Sequence[Place]): Its places.
-        index, mask: See :func:`LLMBlockInsert`.
-        is_single (bool): Whether the encoder has one neck. Else it has a list of necks,
-            and each hook a number in it.
-    """
-    names = {module: name for name, module in encoder.named_modules()}
-    hooks = []
-    for number, place in enumerate(places):
-        layout = default_fields(encoder, place.name).get('layout')
-        if _gives_tokens(encoder):
-            layout = 'BNC'
-        number_in_list: int | None = number
-        if is_single:
-            number_in_list = None
-        hook = ThroughNeck(
-            encoder,
-            after=names[place.module],
-            index=index,
-            known_layout=layout,
-            number=number_in_list,
-            mask=mask,
-        )
-        hooks.append(hook)
-    return hooks
 
 
 def forget_compiled_code() -> None:

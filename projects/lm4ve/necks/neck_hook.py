@@ -1,7 +1,7 @@
 """The hook by which an inserted neck gets a module's output or input.
 
-It stands on the place itself, and notes the calls of the modules around it, where a
-padding mask may be found (``host_masks.py``).
+It stands on the place itself. Others note the calls of the modules around it
+(``host_calls.py``), where a padding mask may be found (``host_masks.py``).
 """
 
 import copy
@@ -13,39 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from lm4ve.errors import UserError
-from lm4ve.necks import host_masks
-from lm4ve.necks.host_calls import Call, close_call, open_call, running_calls
-from lm4ve.necks.host_signature import Signature, check_mask, signature_of
+from lm4ve.necks import padding
+from lm4ve.necks.host_calls import Call, NotedCalls, Signature, running_calls
+from lm4ve.necks.host_masks import check_told, find_mask
 from lm4ve.necks.interface import features_of
-from lm4ve.necks.layouts import DEFAULTS, is_exported
-
-#: Libraries whose modules have samples first, and those parts of them that may not.
-_SAMPLES_FIRST = (
-    'transformers.models.',
-    'timm.',
-    'torchvision.models.vision_transformer',
-)
-_TOKENS_FIRST = (
-    'bridgetower',
-    'clipseg',
-    'conditional_detr',
-    'dab_detr',
-    'edgetam_video',
-    'esmfold',
-    'esmfold2',
-    'fsmt',
-    'led',
-    'longformer',
-    'mask2former',
-    'maskformer',
-    'ml_decoder',
-    'omdet_turbo',
-    'oneformer',
-    'prophetnet',
-    'sam2_video',
-    'sam3_tracker_video',
-    'xlnet',
-)
+from lm4ve.necks.layouts import DEFAULTS, refuse_other_order
 
 
 class ThroughNeck:
@@ -58,22 +30,20 @@ class ThroughNeck:
         encoder (nn.Module): It has the neck as ``llm_neck``.
         after (str): The module's name in the encoder.
         index (int | str): See :func:`lm4ve.necks.LLMBlockInsert`.
-        known_layout (str, optional): The layout of the module's output, where its class
-            shows it.
+        certain_layout (str, optional): The layout that torch's own modules say by
+            ``batch_first``.
         number (int, optional): Which of several necks of the encoder.
         mask (Mapping, optional): See :func:`lm4ve.necks.LLMBlockInsert`.
 
     Attributes:
-        key: Distinguishes the calls that this hook has noted from those of other hooks.
+        key: Distinguishes the calls that are noted for this place from those of others.
+        told (dict): How the user says that masks read, by name.
         signature (Signature): The signature of the place.
-        encoder_signature (Signature): The signature of the encoder.
-        between (dict[str, Signature]): The signatures of the modules between the
-            encoder and the place, by name. Containers, which are never called, are left
-            out.
-        reads_around (bool): Whether padding was ever found in a call around the place,
-            not in its own.
-        seen_layouts (set[str]): The layouts that earlier features have shown to be the
-            place's. Copies of the hook for replicas share it.
+        around (dict[str, Signature]): The signatures of the modules around the place, by
+            name from outside in. The first one, '', is the encoder. Containers, which
+            are never called, are left out.
+        read_from (set[str]): The names of modules around the place whose calls have had
+            its mask. Copies of the hook for replicas share it.
     """
 
     def __init__(
@@ -81,34 +51,20 @@ class ThroughNeck:
         encoder: Any,
         after: str,
         index: int | str,
-        known_layout: str | None,
+        certain_layout: str | None,
         number: int | None = None,
         mask: Mapping[str, str] | None = None,
     ) -> None:
         self.encoder = encoder
         self.after = after
         self.index = index
+        self.certain_layout = certain_layout
         self.number = number
         self.key = object()
-        self.reads_around = False
-        self.seen_layouts: set[str] = set()
-        place = encoder.get_submodule(after)
-        between = _modules_between(encoder, after)
-        self.known_layout = known_layout
-        is_batch_first = _is_batch_first([encoder, *between.values(), place])
-        if known_layout is None and is_batch_first:
-            self.known_layout = 'BNC'
-        called = {}
-        for name, module in between.items():
-            is_container = type(module).forward is nn.Module.forward
-            if not is_container:
-                called[name] = module
-        user_masks = check_mask(mask, [encoder, *called.values(), place])
-        self.signature = signature_of(place, user_masks)
-        self.encoder_signature = signature_of(encoder, user_masks)
-        self.between = {}
-        for name, module in called.items():
-            self.between[name] = signature_of(module, user_masks)
+        self.read_from: set[str] = set()
+        self.signature = Signature.of(encoder.get_submodule(after))
+        self.around = _signatures_around(encoder, after)
+        self.told = check_told(mask, [*self.around.values(), self.signature])
 
     def __deepcopy__(self, memo: dict[int, Any]) -> 'ThroughNeck':
         """Copy the hook for a copy of its encoder, whose neck the new hook runs."""
@@ -126,15 +82,9 @@ class ThroughNeck:
         Args:
             at_input (bool): The place's input goes through the neck, not its output.
         """
-        self.encoder.register_forward_pre_hook(self.enter, with_kwargs=True)
-        self.encoder.register_forward_hook(self.leave, always_call=True)
-        for name, signature in self.between.items():
-            if not signature.may_get_mask:
-                continue
-            around = Around(self, signature)
-            module = self.encoder.get_submodule(name)
-            module.register_forward_pre_hook(around.enter, with_kwargs=True)
-            module.register_forward_hook(around.leave, always_call=True)
+        self.encoder.register_forward_pre_hook(self.check_encoder)
+        for name, signature in self.around.items():
+            NotedCalls(self, name, signature).attach(self.encoder.get_submodule(name))
         place = self.encoder.get_submodule(self.after)
         if at_input:
             place.register_forward_pre_hook(self.replace_input, with_kwargs=True)
@@ -142,23 +92,12 @@ class ThroughNeck:
             place.register_forward_hook(self, with_kwargs=True)
 
     # --------------------------------------------------------- around the encoder
-    def enter(
-        self, encoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
-        """Note a call of the encoder, and check that the hook is still in place.
-
-        torch calls it before the encoder runs.
-        """
+    def check_encoder(self, encoder: Any, args: Any) -> None:
+        """Check that the hook is still in place; torch calls it before the encoder runs."""
         if getattr(encoder, '_is_replica', False):
             self._replicate(encoder)
         elif not torch.compiler.is_compiling():
             check_place(self)
-        arguments = self.encoder_signature.bind(args, kwargs)
-        open_call(Call(self.key, self.encoder_signature, arguments))
-
-    def leave(self, encoder: Any, args: Any, output: Any) -> None:
-        """Forget the call of the encoder, after it has returned or raised."""
-        close_call(self.key, self.encoder_signature)
 
     def _replicate(self, encoder: nn.Module) -> None:
         """Put a copy of this hook on a replica of the encoder, whose neck it looks up.
@@ -210,7 +149,8 @@ class ThroughNeck:
         Returns:
             ``values``, with the features replaced.
         """
-        call = Call(self.key, self.signature, self.signature.bind(args, kwargs))
+        given = self.signature.bind(args, kwargs)
+        call = Call(self.key, self.after, self.signature, given)
         if isinstance(values, Tensor):
             return self._run(values, call)
         # Patch embeddings and Swin's stages return (tokens, grid size).
@@ -247,15 +187,17 @@ class ThroughNeck:
         if self.number is not None:
             neck = neck[self.number]
         if x.is_nested:
-            padded, padding, lengths = host_masks.pad_nested(x)
-            out = features_of(neck(padded, padding_mask=padding))
-            return host_masks.nest(out, lengths, x.layout)
-        padding_mask = self._find_padding(neck, x, call)
+            padded, padding_mask, lengths = padding.pad_nested(x)
+            out = features_of(neck(padded, padding_mask=padding_mask))
+            return padding.nest(out, lengths, x.layout)
+        padding_mask, x = self._find_padding(neck, x, call)
         if padding_mask is None:
             return features_of(neck(x))
         return features_of(neck(x, padding_mask=padding_mask))
 
-    def _find_padding(self, neck: Any, x: Tensor, call: Call) -> Tensor | None:
+    def _find_padding(
+        self, neck: Any, x: Tensor, call: Call
+    ) -> tuple[Tensor | None, Tensor]:
         """Find the padding among the features of a call of the place.
 
         Args:
@@ -265,35 +207,29 @@ class ThroughNeck:
                 searched for a mask.
 
         Returns:
-            Tensor | None: Bool ``[B, N]``, True = padding; None: nothing is padded.
+            tuple[Tensor | None, Tensor]: Bool ``[B, N]``, True = padding (None: nothing is
+            padded), and the features; see :func:`lm4ve.necks.padding.padding_of`.
 
         Raises:
             UserError: A mask is unknown, lost or of another shape, or the features are
                 laid out otherwise.
         """
         calls = [call, *running_calls(self.key)]
-        outermost = calls[-1]
-        named_layout = getattr(neck, 'layout', None)
-        layout = DEFAULTS.get(x.dim(), '')
-        if named_layout:
-            layout = named_layout
-        is_sequence = x.dim() == 3 and len(layout) == 3
-        if is_sequence and neck.guard and not torch.jit.is_tracing():
-            self._check_layout(x, layout, outermost, is_named=bool(named_layout))
-        mask = host_masks.find_mask(calls)
-        if mask is None:
-            self._refuse_lost_mask(outermost)
-            return None
-        if mask.name is None:
-            return None
+        self._check_order(neck, x, calls[-1])
+        layout = getattr(neck, 'layout', None) or DEFAULTS.get(x.dim(), '')
+        mask = find_mask(calls, self.told)
+        if mask is None or mask.name is None:
+            self._refuse_lost_mask(calls)
+            return None, x
         if len(layout) != x.dim():
-            return None  # the neck refuses such features
-        if mask.call is not call and not self.reads_around:
-            self.reads_around = True
+            return None, x  # the neck refuses such features
+        if mask.call is not call and mask.call.name not in self.read_from:
+            self._refuse_lost_mask(calls)
+            self.read_from.add(mask.call.name)
         extra = getattr(neck, 'num_extra_tokens', 0)
-        return host_masks.padding_of(mask.call, mask.name, x, layout, extra)
+        return padding.padding_of(mask, x, layout, extra)
 
-    def _refuse_lost_mask(self, outermost: Call) -> None:
+    def _refuse_lost_mask(self, calls: list[Call]) -> None:
         """Refuse to run the place in a backward pass if its padding mask is out of reach.
 
         Gradient checkpointing runs a module again in the backward pass, without the
@@ -301,108 +237,46 @@ class ThroughNeck:
         attend to padding in the second run.
 
         Args:
-            outermost (Call): The outermost call that runs now. In a forward pass, and
-                in the second run of the whole encoder, it is the encoder's.
+            calls (list[Call]): The calls that run now. In the second run of the whole
+                encoder they are those of the forward pass.
 
         Raises:
-            UserError: Earlier calls had a mask around the place, the encoder's call is
-                missing, and a backward pass is running.
+            UserError: The call of a module that has had the mask is missing, and a
+                backward pass is running.
         """
-        encoder_is_running = outermost.signature is self.encoder_signature
-        if not self.reads_around or encoder_is_running:
-            return
         if torch.compiler.is_compiling():
             return
-        if _is_in_backward_pass():
-            raise UserError(
-                f"'{self.after}' is recomputed in the backward pass (gradient "
-                'checkpointing), out of reach of the padding mask of the forward pass. '
-                'Fix: a place that is itself given the mask, or no checkpointing '
-                'around it (with_cp=True of the neck is fine).'
-            )
+        running = {call.name for call in calls}
+        if self.read_from <= running or not _is_in_backward_pass():
+            return
+        raise UserError(
+            f"'{self.after}' is recomputed in the backward pass (gradient "
+            'checkpointing), out of reach of the padding mask of the forward pass. '
+            'Fix: a place that is itself given the mask, or no checkpointing '
+            'around it (with_cp=True of the neck is fine).'
+        )
 
-    def _check_layout(
-        self, x: Tensor, layout: str, outermost: Call, is_named: bool
-    ) -> None:
+    def _check_order(self, neck: Any, x: Tensor, outermost: Call) -> None:
         """Refuse sequence-first features that would be read as batch-first, and the reverse.
 
         Args:
-            x (Tensor): Features with three dimensions.
-            layout (str): The neck's layout.
+            neck (nn.Module): The neck.
+            x (Tensor): The features.
             outermost (Call): The outermost call that runs now; only the encoder's shows
                 the number of samples.
-            is_named (bool): Whether the user has named the layout.
 
         Raises:
-            UserError: The dimension of samples has another size than the encoder's
-                input, and another dimension has that size. Or both have that size, no
-                layout is named, and no earlier features have shown which one it is.
+            UserError: See :func:`lm4ve.necks.layouts.refuse_other_order`.
         """
-        if layout == self.known_layout:
+        reader = getattr(neck, 'reader', None)
+        if reader is None or not neck.guard or torch.jit.is_tracing():
             return
-        if outermost.signature is not self.encoder_signature:
+        is_certain = reader.layout is not None and reader.layout == self.certain_layout
+        if is_certain or outermost.name != '':
             return
         samples = _count_samples(outermost)
-        if samples is None:
-            return
-        batch_dim = layout.index('B')
-        channel_dim = layout.index('C')
-        token_dim = 3 - batch_dim - channel_dim  # the dimensions are 0, 1 and 2
-        fits = x.shape[batch_dim] == samples
-        # A compiled program keeps nothing of what features show, and its last batch may
-        # have as many samples as tokens.
-        if fits and (is_exported() or torch.compiler.is_compiling()):
-            return
-        fits_the_other_way = x.shape[token_dim] == samples
-        if fits and fits_the_other_way:
-            # Of one sample with one token both layouts are the same.
-            is_known = is_named or layout in self.seen_layouts or samples == 1
-            if is_known:
-                return
-            raise UserError(
-                f"after='{self.after}' gives {list(x.shape)} of {samples} samples, and "
-                'the first features do not show whether samples or tokens come first. '
-                "Fix: layout='BNC' or layout='NBC' (as in CLIP's own transformer) of the "
-                'neck.'
-            )
-        if fits:
-            self.seen_layouts.add(layout)
-            return
-        if not fits_the_other_way:
-            return
-        # Frames and windows are folded into samples: a multiple of them.
-        if is_named and x.shape[batch_dim] % samples == 0:
-            return
-        raise UserError(
-            f"after='{self.after}' gives {list(x.shape)} of {samples} samples, which "
-            f"layout={layout!r} has in dimension {batch_dim}. Fix: another layout (CLIP's "
-            "is 'NBC'), or layout='BNC' if frames or windows are folded into the "
-            'samples.'
-        )
-
-
-class Around:
-    """Notes the calls of a module between the encoder and a hook's place.
-
-    Args:
-        hook (ThroughNeck): The hook.
-        signature (Signature): The signature of the module.
-    """
-
-    def __init__(self, hook: ThroughNeck, signature: Signature) -> None:
-        self.hook = hook
-        self.signature = signature
-
-    def enter(
-        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
-        """Note a call of the module; torch calls it before the module runs."""
-        arguments = self.signature.bind(args, kwargs)
-        open_call(Call(self.hook.key, self.signature, arguments))
-
-    def leave(self, module: nn.Module, args: Any, output: Any) -> None:
-        """Forget a call of the module, after it has returned or raised."""
-        close_call(self.hook.key, self.signature)
+        if samples is not None:
+            refuse_other_order(x, samples, reader.layout, reader.ruled_out, self.after)
 
 
 def remove_hooks(encoder: nn.Module) -> None:
@@ -410,9 +284,9 @@ def remove_hooks(encoder: nn.Module) -> None:
     for module in encoder.modules():
         for hooks in (module._forward_hooks, module._forward_pre_hooks):
             for key, hook in list(hooks.items()):
-                # A hook is a `ThroughNeck`, or a method of one or of an `Around`.
+                # A hook is a `ThroughNeck`, or a method of one or of a `NotedCalls`.
                 owner = getattr(hook, '__self__', hook)
-                if isinstance(owner, (ThroughNeck, Around)):
+                if isinstance(owner, (ThroughNeck, NotedCalls)):
                     del hooks[key]
 
 
@@ -490,38 +364,25 @@ def _count_samples(call: Call) -> int | None:
     return None
 
 
-def _is_batch_first(modules: list[nn.Module]) -> bool:
-    """Return whether a place is inside a model of a library whose features are batch-first.
+def _signatures_around(encoder: nn.Module, place: str) -> dict[str, Signature]:
+    """Return the signatures of the modules around a place, by name from outside in.
 
-    The innermost module decides that is not one of torch's own.
-
-    Args:
-        modules (list[nn.Module]): The encoder, the modules in it around the place, and
-            the place.
-    """
-    for module in reversed(modules):
-        path = type(module).__module__
-        if path.startswith('torch.'):
-            continue
-        has_tokens_first = any(part in _TOKENS_FIRST for part in path.split('.'))
-        return path.startswith(_SAMPLES_FIRST) and not has_tokens_first
-    return False
-
-
-def _modules_between(encoder: nn.Module, place: str) -> dict[str, nn.Module]:
-    """Return the modules between an encoder and a place in it, by name, from outside in.
+    Containers, which are never called, are left out.
 
     Args:
-        encoder (nn.Module): The encoder, which is not returned.
+        encoder (nn.Module): The encoder, whose name is ''.
         place (str): The place's name in it, for example 'encoder.layers.5'. Its modules
-            are 'encoder' and 'encoder.layers'.
+            are '', 'encoder' and 'encoder.layers'.
     """
     parts = place.split('.')
-    modules = {}
-    for depth in range(1, len(parts)):
+    signatures = {}
+    for depth in range(len(parts)):
         name = '.'.join(parts[:depth])
-        modules[name] = encoder.get_submodule(name)
-    return modules
+        module = encoder.get_submodule(name)
+        is_container = type(module).forward is nn.Module.forward
+        if not is_container:
+            signatures[name] = Signature.of(module)
+    return signatures
 
 
 def check_place(hook: ThroughNeck) -> None:

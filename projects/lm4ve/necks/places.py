@@ -26,12 +26,14 @@ class Place(NamedTuple):
 
     Attributes:
         module (nn.Module): The submodule.
-        name (str): Its name as it was given. The submodule may lie within the one of
-            this name, see :func:`find_place`.
+        path (str): Its name in the encoder.
+        name (str): The name that the user gave. The submodule may lie within the one of
+            this name, see :func:`_find_place`.
         at_input (bool): Whether its input goes through the neck, not its output.
     """
 
     module: nn.Module
+    path: str
     name: str
     at_input: bool
 
@@ -59,14 +61,14 @@ def find_places(
         before (str | Sequence[str], optional): Submodules whose input is meant.
 
     Raises:
-        UserError: There is none; see :func:`find_place`.
+        UserError: There is none, a name is no submodule's or that of a container that
+            is never called, or the encoder has a block already.
     """
     places = []
     for name in _as_list(after, 'after'):
-        places.append(Place(find_place(encoder, name), name, at_input=False))
+        places.append(_find_place(encoder, name, at_input=False))
     for name in _as_list(before, 'before'):
-        module = find_place(encoder, name, at_input=True)
-        places.append(Place(module, name, at_input=True))
+        places.append(_find_place(encoder, name, at_input=True))
     if not places:
         raise UserError(
             'A block needs a place. Fix: name a submodule in after= or before=.'
@@ -88,8 +90,8 @@ def _as_list(names: str | Sequence[str] | None, argument: str) -> list[str]:
     return list(names)
 
 
-def find_place(encoder: nn.Module, name: str, at_input: bool = False) -> nn.Module:
-    """Find the submodule that gets the hook for a place, in an encoder without a block.
+def _find_place(encoder: nn.Module, name: str, at_input: bool) -> Place:
+    """Find a place in an encoder without a block.
 
     For an ``nn.Sequential`` it is the last module in it, or the first one for its
     input: hosts may call these one by one, and never the sequence itself (timm's
@@ -101,22 +103,22 @@ def find_place(encoder: nn.Module, name: str, at_input: bool = False) -> nn.Modu
         at_input (bool): Whether the submodule's input is meant, not its output.
 
     Raises:
-        UserError: There is no such submodule, it is a container that is never called,
-            or the encoder has a block already.
+        UserError: See :func:`find_places`.
     """
     _check_encoder(encoder)
-    place = _find_named(encoder, name, at_input)
+    module = _find_named(encoder, name, at_input)
+    path = name
     modules = [m for _, m in encoder.named_modules(remove_duplicate=False)]
     end = -1
     if at_input:
         end = 0
-    while type(place).forward is nn.Sequential.forward and len(place) > 0:
-        is_used_elsewhere = modules.count(place[end]) > 1
+    while type(module).forward is nn.Sequential.forward and len(module) > 0:
+        is_used_elsewhere = modules.count(module[end]) > 1
         if is_used_elsewhere:
             break
-        place = place[end]
-    found: nn.Module = place
-    return found
+        path = f'{path}.{list(module._modules)[end]}'
+        module = module[end]
+    return Place(module, path, name, at_input)
 
 
 def _find_named(encoder: nn.Module, name: str, at_input: bool) -> Any:
@@ -182,13 +184,12 @@ def _check_encoder(encoder: nn.Module) -> None:
         )
 
 
-def final_norm_among(
-    encoder: nn.Module, names: str | Sequence[str] | None
-) -> str | None:
-    """Return the name of an encoder's final norm if it is one of some names, else None."""
+def final_norm_among(encoder: nn.Module, places: Sequence[Place]) -> str | None:
+    """Return the name of an encoder's final norm if its output is a place, else None."""
     norm = _find_final_norm(encoder)
-    if norm in _as_list(names, 'after'):
-        return norm
+    for place in places:
+        if place.name == norm and not place.at_input:
+            return norm
     return None
 
 
@@ -210,12 +211,12 @@ def _find_final_norm(encoder: nn.Module) -> str | None:
     return norm
 
 
-def default_fields(encoder: nn.Module, place: str) -> dict[str, Any]:
+def default_fields(encoder: nn.Module, place: Place) -> dict[str, Any]:
     """Return the arguments that a neck inside an encoder has unless the user gives others.
 
     Args:
         encoder (nn.Module): The encoder.
-        place (str): The name of the submodule beside which the neck stands.
+        place (Place): The place of the neck.
 
     Returns:
         dict[str, Any]: ``norm_cfg=None``, since the encoder goes on after the neck and
@@ -224,7 +225,7 @@ def default_fields(encoder: nn.Module, place: str) -> dict[str, Any]:
         the neck.
     """
     fields: dict[str, Any] = dict(norm_cfg=None)
-    if _has_tokens_first(encoder, place):
+    if _has_tokens_first(encoder, place.name):
         fields['layout'] = 'NBC'
     return fields
 

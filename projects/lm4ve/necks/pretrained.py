@@ -34,7 +34,7 @@ from lm4ve.necks.folder_config import (
 )
 from lm4ve.necks.host_settings import check_settings, settings_of
 from lm4ve.necks.neck import LLMBlockNeck
-from lm4ve.necks.places import find_places, has_one_place
+from lm4ve.necks.places import Place, find_places, has_one_place
 from lm4ve.necks.saved_block import SavedLanguageModel, block_of
 from lm4ve.necks.wrapping import block_config, build_necks, insert
 from lm4ve.version import __version__
@@ -156,12 +156,13 @@ def from_pretrained(
         inserted: Any = model.llm_neck
         _load_neck(inserted, saved)
     else:
-        necks, arguments = _build_necks(model, config, block, folder, download)
+        places = _find_places(model, config.arguments)
+        necks, arguments = _build_necks(model, places, config, block, folder, download)
         built: nn.Module = nn.ModuleList(necks)
         if has_one_place(arguments['after'], arguments.get('before')):
             built = necks[0]
         _load_neck(built, saved)
-        insert(model, necks, arguments)
+        insert(model, places, necks, arguments)
     model.load_state_dict(saved, strict=False)
     return model
 
@@ -183,8 +184,26 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def _find_places(model: nn.Module, arguments: Mapping[str, Any]) -> list[Place]:
+    """Find the places that a folder names.
+
+    Raises:
+        UserError: There is none, or one has an adapter.
+    """
+    places = find_places(model, arguments['after'], arguments.get('before'))
+    for place in places:
+        if hasattr(place.module, 'base_layer'):  # of peft
+            raise UserError(
+                f"'{place.name}' has an adapter, which may come before or after the "
+                'block. Fix: lm4ve.wrap before or after get_peft_model, as it was, '
+                'then from_pretrained.'
+            )
+    return places
+
+
 def _build_necks(
     model: nn.Module,
+    places: Sequence[Place],
     config: FolderConfig,
     block: str | Mapping[str, Any] | nn.Module | None,
     folder: Path,
@@ -194,6 +213,7 @@ def _build_necks(
 
     Args:
         model (nn.Module): The encoder; it stays as it is.
+        places (Sequence[Place]): Its places.
         config (FolderConfig): What the folder says.
         block, folder, download: See :func:`from_pretrained`.
 
@@ -201,7 +221,7 @@ def _build_necks(
         tuple: The necks, and the arguments of :func:`lm4ve.necks.wrapping.insert`.
 
     Raises:
-        UserError: The block is unknown, or a place has an adapter.
+        UserError: The block is unknown.
     """
     arguments = dict(config.arguments)
     next_block: Callable[[], Any]
@@ -213,14 +233,7 @@ def _build_necks(
     else:
         arguments['block'] = block_config(block)
         next_block = partial(_given, arguments['block'] or block)
-    for place in find_places(model, arguments['after'], arguments.get('before')):
-        if hasattr(place.module, 'base_layer'):  # of peft
-            raise UserError(
-                f"'{place.name}' has an adapter, which may come before or after the "
-                'block. Fix: lm4ve.wrap before or after get_peft_model, as it was, '
-                'then from_pretrained.'
-            )
-    return build_necks(model, arguments, next_block), arguments
+    return build_necks(model, places, arguments, next_block), arguments
 
 
 def _given(block: Any) -> Any:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from lm4ve.errors import check
@@ -34,9 +33,9 @@ class FeatureReader:
         keep_others (bool): Return the whole sequence, with that entry replaced.
 
     Attributes:
-        known_dims (set[int]): The numbers of dimensions whose default layout is known to
-            be that of the features, since earlier features fitted no other, or the host
-            said so. A later batch may be as long as it is wide.
+        ruled_out (set[str]): The layouts that the features do not have where none is
+            named, since earlier features did not fit them, or a model of ours said so.
+            A later batch may be as long as it is wide.
     """
 
     def __init__(
@@ -46,7 +45,7 @@ class FeatureReader:
         self.layout = layout
         self.index = index
         self.keep_others = keep_others
-        self.known_dims: set[int] = set()
+        self.ruled_out: set[str] = set()
 
     def pick(self, feats: Tensor | Sequence[Tensor]) -> Tensor:
         """Return the features that the neck uses: entry :attr:`index` of a sequence.
@@ -75,12 +74,8 @@ class FeatureReader:
         """
         x = self.pick(feats)
         tokens, restore = to_tokens(x, self.channels, self.layout)
-        is_known = self.layout is not None or x.dim() in self.known_dims
-        if not is_known and not is_exported():
-            refuse_ambiguous(x, self.channels)
-            # torch.compile would make its program once more, for what is known then.
-            if not torch.compiler.is_compiling():
-                self.known_dims.add(x.dim())
+        if self.layout is None and not is_exported():
+            refuse_ambiguous(x, self.channels, self.ruled_out)
         return Features(tokens, is_map=x.dim() > 3, restore=restore)
 
     def write(

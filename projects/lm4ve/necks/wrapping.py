@@ -1,7 +1,7 @@
 """``lm4ve.wrap``: the neck after a submodule of any model.
 
-:class:`lm4ve.necks.LLMBlockInsert` attaches it; this file starts from what a user of a
-library without configs has: a model, a name and a checkpoint.
+``llm_block_insert.py`` attaches it; this file starts from what a user of a library
+without configs has: a model, a name and a checkpoint.
 """
 
 import logging
@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from lm4ve.compat.transformers_trainer_names import keep_names
 from lm4ve.errors import UserError, refuse_unknown
-from lm4ve.necks.llm_block_insert import LLMBlockInsert
+from lm4ve.necks.llm_block_insert import attach
 from lm4ve.necks.neck import LLMBlockNeck
 from lm4ve.necks.places import (
+    Place,
     default_fields,
     final_norm_among,
     find_places,
@@ -82,13 +83,14 @@ def wrap(
             the device 'meta', or an argument is none of the neck's.
     """
     refuse_unknown(LLMBlockNeck, neck, '')
-    _warn_after_final_norm(model, after)
+    places = find_places(model, after, before)
+    _warn_after_final_norm(model, places)
     options: list[dict[str, Any]] = []
-    for place in find_places(model, after, before):
+    for place in places:
         width = in_channels
         if width is None:
-            width = _width_of(model, place.module, place.name)
-        defaults = default_fields(model, place.name)
+            width = _width_of(model, place)
+        defaults = default_fields(model, place)
         options.append({**defaults, 'in_channels': width, **neck})
     arguments: dict[str, Any] = dict(after=after, index=index, neck=options[0])
     # A single place is recorded as it was before there could be several.
@@ -101,15 +103,15 @@ def wrap(
     def given_block() -> Any:
         return arguments['block'] or block
 
-    necks = build_necks(model, arguments, given_block)
+    necks = build_necks(model, places, arguments, given_block)
     for built in necks:
         _init_mappers(built)
-    return insert(model, necks, arguments)
+    return insert(model, places, necks, arguments)
 
 
-def _warn_after_final_norm(model: nn.Module, after: str | Sequence[str] | None) -> None:
+def _warn_after_final_norm(model: nn.Module, places: Sequence[Place]) -> None:
     """Warn if a block is to come after the encoder's final norm; the paper's is before it."""
-    norm = final_norm_among(model, after)
+    norm = final_norm_among(model, places)
     if norm is None:
         return
     print_log(
@@ -121,15 +123,18 @@ def _warn_after_final_norm(model: nn.Module, after: str | Sequence[str] | None) 
 
 
 def build_necks(
-    model: nn.Module, arguments: dict[str, Any], next_block: Callable[[], Any]
+    model: nn.Module,
+    places: Sequence[Place],
+    arguments: dict[str, Any],
+    next_block: Callable[[], Any],
 ) -> Sequence[LLMBlockNeck]:
     """Build the necks for places of a model, which stays as it is.
 
     Args:
         model (nn.Module): The model.
-        arguments (dict): ``after`` and ``index`` of :func:`wrap`, ``neck`` (a neck's
-            arguments but the block, or a list for several), and perhaps ``before`` and
-            ``share_block``.
+        places (Sequence[Place]): Its places.
+        arguments (dict): ``neck`` (a neck's arguments but the block, or a list for
+            several), and perhaps ``share_block``, see :func:`wrap`.
         next_block (Callable): Called for each neck, or once if they share a block;
             returns the block, or its config.
 
@@ -139,7 +144,6 @@ def build_necks(
     Raises:
         UserError: See :func:`wrap`.
     """
-    places = find_places(model, arguments['after'], arguments.get('before'))
     is_meta = _reference(model, places[0].module).is_meta
     if is_meta or torch.get_default_device().type == 'meta':
         raise UserError(
@@ -190,7 +194,10 @@ def _init_mappers(neck: LLMBlockNeck) -> None:
 
 
 def insert(
-    model: nn.Module, necks: Sequence[LLMBlockNeck], arguments: dict[str, Any]
+    model: nn.Module,
+    places: Sequence[Place],
+    necks: Sequence[LLMBlockNeck],
+    arguments: dict[str, Any],
 ) -> nn.Module:
     """Attach necks to a model.
 
@@ -198,22 +205,16 @@ def insert(
 
     Args:
         model (nn.Module): The model; it is changed in place.
+        places (Sequence[Place]): Its places.
         necks (Sequence[LLMBlockNeck]): Those of :func:`build_necks`.
-        arguments (dict): See there; also ``mask``, and ``block`` with the block's config
-            (None if a module was given), as :func:`lm4ve.save_pretrained` writes them.
+        arguments (dict): The arguments of :func:`wrap` as
+            :func:`lm4ve.save_pretrained` writes them, ``block`` as the block's config
+            (None if a module was given).
     """
-    after = arguments['after']
-    before = arguments.get('before')
-    places = find_places(model, after, before)
     references = [_reference(model, place.module) for place in places]
-    LLMBlockInsert(
-        model,
-        after,
-        list(necks),
-        arguments['index'],
-        before,
-        mask=arguments.get('mask'),
-    )
+    is_single = has_one_place(arguments['after'], arguments.get('before'))
+    mask = arguments.get('mask')
+    attach(model, places, necks, arguments['index'], mask, is_single)
     for neck, reference in zip(necks, references, strict=True):
         neck.to(reference.device)
         for name, part in neck.named_children():
@@ -238,24 +239,23 @@ def _reference(model: nn.Module, place: nn.Module) -> Tensor:
     return torch.empty(0)
 
 
-def _width_of(model: nn.Module, place: nn.Module, name: str) -> int:
-    """Return how many channels the last layer within a module gives.
+def _width_of(model: nn.Module, place: Place) -> int:
+    """Return how many channels the last layer within a place gives.
 
     Args:
         model (nn.Module): The model.
-        place (nn.Module): The place, which may lie within the module of its name.
-        name (str): Its name.
+        place (Place): The place, which may lie within the module of its name.
 
     Raises:
         UserError: No layer within it shows that. Where one before it does, its width is
             named: what comes after it, such as an activation, may change the width.
     """
-    own = _last_width(place)
+    own = _last_width(place.module)
     if own is not None:
         return own[1]
-    kind = type(place).__name__
-    text = f"'{name}' ({kind}) does not show the width of its output."
-    before = _last_width(model.get_submodule(name))
+    kind = type(place.module).__name__
+    text = f"'{place.name}' ({kind}) does not show the width of its output."
+    before = _last_width(model.get_submodule(place.name))
     if before is None:
         raise UserError(f'{text} Fix: give in_channels=, the number of its channels.')
     layer, width = before

@@ -19,5 +19,5 @@ def build_token_neck(config: Any) -> Any:
         return None
     neck = MODELS.build(config)
     if isinstance(neck, LLMBlockNeck):
-        neck.expect(3)
+        neck.reader.ruled_out.add('BCN')
     return neck

@@ -62,9 +62,6 @@ class VolumeViT(BaseModule):
         UserError: The patches do not divide the volume, or another volume comes in.
     """
 
-    #: Features in three dimensions are ``[B, N, C]``, for :class:`LLMBlockInsert`.
-    gives_tokens = True
-
     def __init__(
         self,
         image_size: Sequence[int] = (128, 128, 128),
