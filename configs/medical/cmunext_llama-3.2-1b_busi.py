@@ -17,6 +17,7 @@ model = dict(
         neck=dict(
             type='LLMBlockNeck',
             in_channels=256,
+            layout='BCHW',
             mapper=dict(bias=True),
             init_cfg=_base_.mapper_init,
             block=dict(

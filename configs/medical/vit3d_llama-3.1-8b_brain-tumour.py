@@ -17,6 +17,7 @@ model = dict(
         neck=dict(
             type='LLMBlockNeck',
             in_channels=64,
+            layout='BNC',
             residual='inner',
             # Rank 4 beside random mappers that stay as they are, as in the released
             # code.

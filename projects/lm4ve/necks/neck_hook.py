@@ -187,8 +187,8 @@ class ThroughNeck:
         if self.number is not None:
             neck = neck[self.number]
         if x.is_nested:
-            padded, padding_mask, lengths = padding.pad_nested(x)
-            out = features_of(neck(padded, padding_mask=padding_mask))
+            padded, is_padding, lengths = padding.pad_nested(x)
+            out = features_of(neck(padded, padding_mask=is_padding))
             return padding.nest(out, lengths, x.layout)
         padding_mask, x = self._find_padding(neck, x, call)
         if padding_mask is None:
