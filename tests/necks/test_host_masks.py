@@ -698,6 +698,17 @@ def test_encoder_and_decoder_have_masks_of_their_own(after):
     torch.testing.assert_close(model(**both)[0][1:, :SHORT], model(**alone)[0])
 
 
+@pytest.mark.parametrize('after', ['encoder_attn', 'encoder_attn.q_proj'])
+def test_the_mask_of_cross_attention_is_not_taken_for_ones_own(after):
+    from transformers import BartConfig, BartModel
+
+    model = BartModel(BartConfig(**BART, max_position_embeddings=64))
+    lm4ve.wrap(model, f'decoder.layers.0.{after}', BLOCK)
+    ids = torch.randint(5, 38, (2, N))
+    with pytest.raises(UserError, match='hidden_states and key_value_states'):
+        model(input_ids=ids, decoder_input_ids=ids, attention_mask=KEPT.long())
+
+
 @pytest.mark.parametrize('family', ['Wav2Vec2', 'Hubert', 'WavLM'])
 @pytest.mark.parametrize('after', ['encoder.layers.1', 'encoder.layers.0.feed_forward'])
 def test_padding_of_sounds_stays_out(family, after):

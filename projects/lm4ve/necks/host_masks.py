@@ -62,9 +62,12 @@ _OF_ANOTHER_SEQUENCE = (
 _OF_PAIRS = ('mask', 'src_mask', 'tgt_mask', 'attn_mask')
 #: Start of the names by which samples lie one after the other without padding.
 _PACKED = ('cu_seqlens', 'cu_seq_lens')
-#: Arguments that are each a sequence: of a module that reads two, a mask may be of
-#: either.
+#: Arguments that are each a sequence: of a module that reads two, such as
+#: cross-attention, a mask may be of either.
 _INPUTS = (
+    'hidden_states',
+    'key_value_states',
+    'encoder_hidden_states',
     'input_ids',
     'decoder_input_ids',
     'pixel_values',
@@ -161,6 +164,8 @@ def _known_mask(call: Call, known: Sequence[str]) -> Mask:
             f'cannot read. {advice_for(name)}'
         )
     inputs = [n for n in _INPUTS if call.given.get(n) is not None]
+    if _may_have(call, 'encoder_attention_mask') and 'encoder_hidden_states' in inputs:
+        inputs.remove('encoder_hidden_states')  # which has that mask
     if len(inputs) > 1:
         raise UserError(
             f'{call.signature.kind} is given {" and ".join(inputs)}, and {name} is the '
