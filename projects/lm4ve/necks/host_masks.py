@@ -134,7 +134,7 @@ def find_mask(calls: Sequence[Call], told: Mapping[str, str]) -> Mask | None:
             return Mask(call, name, told[name])
     found: Mask | None = None
     for call in calls:
-        known = [name for name in MASKS if _may_have(call, name) and name not in told]
+        known = [name for name in _known(call) if name not in told]
         given = _given(call, known)
         if found is None or not given:
             _refuse_unknown(call, told)
@@ -164,8 +164,9 @@ def _known_mask(call: Call, known: Sequence[str]) -> Mask:
             f'cannot read. {advice_for(name)}'
         )
     inputs = [n for n in _INPUTS if call.given.get(n) is not None]
-    if _may_have(call, 'encoder_attention_mask') and 'encoder_hidden_states' in inputs:
-        inputs.remove('encoder_hidden_states')  # which has that mask
+    has_mask_of_its_own = 'encoder_attention_mask' in call.signature.names
+    if has_mask_of_its_own and 'encoder_hidden_states' in inputs:
+        inputs.remove('encoder_hidden_states')
     if len(inputs) > 1:
         raise UserError(
             f'{call.signature.kind} is given {" and ".join(inputs)}, and {name} is the '
@@ -174,9 +175,10 @@ def _known_mask(call: Call, known: Sequence[str]) -> Mask:
     return Mask(call, name, reading)
 
 
-def _may_have(call: Call, name: str) -> bool:
-    """Return whether a call has an argument, with a value or without."""
-    return name in call.signature.names or name in call.given
+def _known(call: Call) -> list[str]:
+    """Return the arguments of :data:`MASKS` that a call has, with a value or without."""
+    names = call.signature.names
+    return [name for name in MASKS if name in names or name in call.given]
 
 
 def _given(call: Call, names: Sequence[str]) -> list[str]:
@@ -236,14 +238,13 @@ def _refuse_unknown(call: Call, told: Mapping[str, str]) -> None:
     Raises:
         UserError: It has one. Settings, such as a rate, are none.
     """
-    has_own = any(_may_have(call, name) for name in MASKS)
     for name, value in call.given.items():
         is_setting = value is None or isinstance(value, (bool, int, float, str))
         if is_setting or 'mask' not in str(name).lower():
             continue
         if name in MASKS or name in told or _is_of_pairs(call, name, value):
             continue
-        if has_own and name in _OF_ANOTHER_SEQUENCE:
+        if name in _OF_ANOTHER_SEQUENCE and _known(call):
             continue
         raise UserError(
             f"{call.signature.kind} is given '{name}' {_describe(value)}, and lm4ve does "

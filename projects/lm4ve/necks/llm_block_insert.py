@@ -110,7 +110,7 @@ def attach(
             encoder,
             after=place.path,
             index=index,
-            certain_layout=default_fields(encoder, place).get('layout'),
+            certain_layout=place.layout,
             number=None if is_single else number,
             mask=mask,
         )
@@ -193,7 +193,7 @@ def _build_neck(encoder: nn.Module, place: Place, config: Any) -> Any:
     if isinstance(config, nn.Module):
         return config
     check('backbone.neck', config, kind=dict)
-    cfg = {**default_fields(encoder, place), **config}
+    cfg = {**default_fields(place), **config}
     registered_name = cfg.get('type')
     # The video task registers another class under this name, for the neck of a whole
     # recognizer. Inside an encoder the plain neck is meant in every scope, so the class

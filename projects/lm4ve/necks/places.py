@@ -30,12 +30,15 @@ class Place(NamedTuple):
         name (str): The name that the user gave. The submodule may lie within the one of
             this name, see :func:`_find_place`.
         at_input (bool): Whether its input goes through the neck, not its output.
+        layout (str, optional): 'NBC' in torch's own transformer and recurrent layers
+            without ``batch_first``. Elsewhere the features' layout is not known.
     """
 
     module: nn.Module
     path: str
     name: str
     at_input: bool
+    layout: str | None
 
 
 def has_one_place(after: Any, before: Any) -> bool:
@@ -118,7 +121,10 @@ def _find_place(encoder: nn.Module, name: str, at_input: bool) -> Place:
             break
         path = f'{path}.{list(module._modules)[end]}'
         module = module[end]
-    return Place(module, path, name, at_input)
+    layout = None
+    if _has_tokens_first(encoder, path):
+        layout = 'NBC'
+    return Place(module, path, name, at_input, layout)
 
 
 def _find_named(encoder: nn.Module, name: str, at_input: bool) -> Any:
@@ -211,22 +217,19 @@ def _find_final_norm(encoder: nn.Module) -> str | None:
     return norm
 
 
-def default_fields(encoder: nn.Module, place: Place) -> dict[str, Any]:
+def default_fields(place: Place) -> dict[str, Any]:
     """Return the arguments that a neck inside an encoder has unless the user gives others.
 
     Args:
-        encoder (nn.Module): The encoder.
         place (Place): The place of the neck.
 
     Returns:
         dict[str, Any]: ``norm_cfg=None``, since the encoder goes on after the neck and
-        norms its features itself. In torch's own transformer and recurrent layers
-        without ``batch_first`` also ``layout='NBC'``; elsewhere the layout is left to
-        the neck.
+        norms its features itself; and the layout, where it is known.
     """
     fields: dict[str, Any] = dict(norm_cfg=None)
-    if _has_tokens_first(encoder, place.name):
-        fields['layout'] = 'NBC'
+    if place.layout is not None:
+        fields['layout'] = place.layout
     return fields
 
 

@@ -90,7 +90,7 @@ def wrap(
         width = in_channels
         if width is None:
             width = _width_of(model, place)
-        defaults = default_fields(model, place)
+        defaults = default_fields(place)
         options.append({**defaults, 'in_channels': width, **neck})
     arguments: dict[str, Any] = dict(after=after, index=index, neck=options[0])
     # A single place is recorded as it was before there could be several.
