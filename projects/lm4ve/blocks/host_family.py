@@ -19,7 +19,7 @@ from transformers import AutoModel, AutoModelForTextEncoding, PretrainedConfig
 
 from lm4ve.blocks.families import LayerSpec, unsupported
 from lm4ve.blocks.families.spec import RARE_FIELDS
-from lm4ve.blocks.host_layer import HostLayer, HostRotary
+from lm4ve.blocks.host_layer import HostLayer, HostRotary, use_fused_attention
 from lm4ve.blocks.host_run import (
     ModelRun,
     behaves_like_norm,
@@ -31,6 +31,7 @@ from lm4ve.blocks.host_trial import (
     fill_with_noise,
     find_defect,
     find_unusable_parts,
+    fuses_attention,
 )
 from lm4ve.errors import UserError, listing
 from lm4ve.llm.checkpoint import Checkpoint
@@ -64,6 +65,8 @@ class HostFamily:
         layers (str): The path of the list of its layers.
         rotary_modules (int): How many rotary modules the model has.
         rotary (HostRotary | None): Makes the tables that the layers take.
+        fused_layers (set[int]): The layers that were tried and get torch's fused
+            attention.
 
     Raises:
         UnsupportedModelError: The library cannot build the model, or its layers cannot
@@ -79,6 +82,7 @@ class HostFamily:
             reason = f'transformers cannot build its model ({_one_line(e)})'
             raise unsupported(self.kind, reason) from e
         self.layers = self._find_layers()
+        self.fused_layers: set[int] = set()
         modules = self._find_rotary_modules()
         self.rotary_modules = len(modules)
         self.rotary: HostRotary | None = None
@@ -140,6 +144,8 @@ class HostFamily:
         """
         if trainable == 'none':
             _turn_buffers_into_parameters(library_layer)
+        if index in self.fused_layers:
+            use_fused_attention(library_layer)
         arguments = self.model_arguments(index)
         uses_rotary = False
         if arguments is not None:
@@ -326,14 +332,18 @@ class HostFamily:
         arguments = self.model_arguments(index)
         if arguments is None:
             arguments = {}
+        width = self.config.hidden_size
         reason = find_unusable_parts(self.empty_layer(index), arguments)
         if not reason:
             try:
-                reason = find_defect(self._build_trial(index), self.config.hidden_size)
+                trial = self._build_trial(index)
+                reason = find_defect(trial, width)
             except Exception as e:  # of many kinds: it is foreign code
                 reason = f'cannot run alone ({_one_line(e)})'
         if reason:
             raise unsupported(self.kind, f'its layer {self._name(index)} {reason}')
+        if self.model._supports_sdpa and fuses_attention(trial, width):
+            self.fused_layers.add(index)
 
     def _build_trial(self, index: int) -> HostLayer:
         """Build a layer with random weights, and with windows of a few tokens."""

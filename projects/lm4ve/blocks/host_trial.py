@@ -14,7 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lm4ve.blocks.host_layer import GIVEN_ARGUMENTS, HostLayer
+from lm4ve.blocks.host_layer import (
+    GIVEN_ARGUMENTS,
+    HostLayer,
+    use_fused_attention,
+)
 from lm4ve.errors import listing
 
 #: The number of tokens. Windows of the layer must be shorter: see :data:`TRIED_WINDOW`.
@@ -119,12 +123,8 @@ def find_defect(layer: HostLayer, width: int) -> str:
     Returns:
         str: The rest of a sentence about the layer; '' if nothing is wrong with it.
     """
-    generator = torch.Generator().manual_seed(1)
     half = TRIED_TOKENS // 2
-    x = torch.randn(TRIED_TOKENS, width, generator=generator)
-    others = torch.randn(TRIED_TOKENS, width, generator=generator)
-    order = torch.randperm(TRIED_TOKENS, generator=generator)
-    trials = _build_trials(x, others, order)
+    trials, order = _build_trials(width)
     # One batch, so that samples that mix, and experts that take a limited number of
     # tokens, are found too.
     tokens = torch.stack([tokens for tokens, _ in trials.values()])
@@ -152,26 +152,51 @@ def find_defect(layer: HostLayer, width: int) -> str:
     return ''
 
 
-def _build_trials(
-    x: Tensor, others: Tensor, order: Tensor
-) -> dict[str, tuple[Tensor, Tensor]]:
+@torch.no_grad()
+def fuses_attention(layer: HostLayer, width: int) -> bool:
+    """Return whether torch's fused attention gives what the library's eager one does.
+
+    It does not where scores are capped, or have a bias or a sink that it is not given.
+
+    Args:
+        layer (HostLayer): In fp32, on the CPU, with eager attention. Afterwards it has
+            the fused one.
+        width (int): D.
+    """
+    trials, _ = _build_trials(width)
+    samples = [trials['padded'], trials['causal']]
+    tokens = torch.stack([tokens for tokens, _ in samples])
+    masks = torch.stack([mask for _, mask in samples])
+    eager = layer(tokens, masks[:, None])
+    use_fused_attention(layer.layer)
+    try:
+        fused = layer(tokens, masks[:, None])
+    except Exception:  # of many kinds: it is foreign code
+        return False
+    return _equal(fused, eager)
+
+
+def _build_trials(width: int) -> tuple[dict[str, tuple[Tensor, Tensor]], Tensor]:
     """Build samples whose outputs show how a layer treats positions and masks.
 
     Args:
-        x (Tensor): Random tokens, ``[N, D]``.
-        others (Tensor): Other random tokens, ``[N, D]``.
-        order (Tensor): A random order, int64 ``[N]``.
+        width (int): D.
 
     Returns:
-        dict: Name of a sample -> its tokens ``[N, D]``, and its mask, bool ``[N, N]``.
+        tuple: Name of a sample -> its tokens ``[N, D]``, and its mask, bool ``[N, N]``;
+        and the order of the tokens of 'permuted', int64 ``[N]``.
     """
-    count = len(x)
+    generator = torch.Generator().manual_seed(1)
+    count = TRIED_TOKENS
     half = count // 2
+    x = torch.randn(count, width, generator=generator)
+    others = torch.randn(count, width, generator=generator)
+    order = torch.randperm(count, generator=generator)
     other_second_half = torch.cat((x[:half], others[half:]))
     open_mask = torch.ones(count, count, dtype=torch.bool)
     causal_mask = open_mask.tril()
     padding_mask = (torch.arange(count) < half).expand(count, count)
-    return {
+    trials = {
         'plain': (x, open_mask),
         'permuted': (x[order], open_mask),
         'other first': (torch.cat((others[:1], x[1:])), open_mask),
@@ -181,6 +206,7 @@ def _build_trials(
         'causal': (x, causal_mask),
         'other end': (other_second_half, causal_mask),
     }
+    return trials, order
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:
