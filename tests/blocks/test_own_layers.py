@@ -361,63 +361,6 @@ def test_tables_reach_a_device_without_waiting_for_it(rotary):
     assert copies.blocking and not any(copies.blocking)
 
 
-# ------------------------------------------------------------------------ spec'd ones
-#: Variants with a spec that their own layers cannot run -> the reason.
-NOT_BY_THEIR_OWN = {
-    'albert-shared': 'exactly one list',
-    'gemma4_text': 'shared_kv_states',
-    'gemma4-keys-as-values': 'shared_kv_states',
-    'gpt_neo': 'attention.bias',
-    't5': 'position_bias',
-    'mt5': 'position_bias',
-}
-
-
-@pytest.mark.parametrize('variant', FAMILIES)
-def test_own_layers_of_families_with_a_spec_equal_ours(checkpoints, variant):
-    config = config_of(variant)
-    try:
-        family = HostFamily(config)
-        family.check_layer(0)
-    except UnsupportedModelError as error:
-        assert variant in NOT_BY_THEIR_OWN
-        assert NOT_BY_THEIR_OWN[variant] in str(error)
-        return
-    assert variant not in NOT_BY_THEIR_OWN
-    for index in (0, 1):
-        own = copy.deepcopy(decoder_layers(random_model(variant))[index])
-        host = HostLayer(own, index, family.rotary)
-        for causal in (False, True):
-            block = LLMBlock(
-                checkpoints(variant),
-                layers=(index,),
-                causal=causal,
-                window=False,
-                final_norm=False,
-            )
-            x, mask = tokens(), None
-            if causal:
-                mask = torch.ones(6, 6, dtype=torch.bool).tril()[None, None]
-            assert_equal_but_for_rounding(host(x, mask), block(x), block)
-
-
-@pytest.mark.parametrize('variant', FAMILIES)
-def test_blocks_of_own_layers_equal_ours_with_their_final_norm(
-    checkpoints, variant, monkeypatch
-):
-    """Nemotron lost its norm by the name of its class, and opt lost its by its place."""
-    if variant in NOT_BY_THEIR_OWN or FAMILIES[variant]['model_type'] in FOREIGN:
-        return
-    path = checkpoints(variant)
-    ours = LLMBlock(path, window=False)
-    monkeypatch.setattr(language_model, 'FAMILIES', {})
-    own = LLMBlock(path, window=False)
-    assert isinstance(own.layers[0], HostLayer)
-    assert (own.final_norm is None) == (ours.final_norm is None)
-    x = tokens()
-    assert_equal_but_for_rounding(own(x), ours(x), ours)
-
-
 # ---------------------------------------------------------------- what is found out
 class Attention(nn.Module):
     """A layer that does nothing wrong."""
