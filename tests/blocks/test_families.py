@@ -6,9 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lm4ve.blocks import FAMILIES as SPECS
+from lm4ve.blocks import FAMILIES as ROWS
 from lm4ve.blocks import LLMBlock, frozen_tensors
-from lm4ve.blocks.families import REFUSED, WRAPPERS
 from lm4ve.errors import CheckpointError, UnsupportedModelError, UserError
 from tests.helpers.blocks.inputs import right_padding, tokens
 from tests.helpers.blocks.reference import (
@@ -17,8 +16,15 @@ from tests.helpers.blocks.reference import (
     reference_layer,
 )
 from tests.helpers.closeness import assert_equal_but_for_rounding
-from tests.helpers.families import FAMILIES, random_model, write_huggingface
+from tests.helpers.families import (
+    FAMILIES,
+    decoder_layers,
+    random_model,
+    write_huggingface,
+)
+from tests.helpers.own_families import OWN_FAMILIES
 from tests.helpers.tasks import ROOT
+from tests.helpers.wrappers import WRAPPERS
 from tools.dev import write_tables
 
 
@@ -34,8 +40,9 @@ def ways() -> list[tuple]:
     return found
 
 
-def test_every_spec_has_a_tiny_config():
-    assert {f['model_type'] for f in FAMILIES.values()} == set(SPECS)
+def test_every_family_that_is_not_refused_has_a_tiny_config():
+    supported = {kind for kind, row in ROWS.items() if not row.is_refused}
+    assert {f['model_type'] for f in FAMILIES.values()} | {*OWN_FAMILIES} == supported
 
 
 @pytest.mark.parametrize('variant, causal, rotary, layer', ways())
@@ -111,7 +118,7 @@ def final_norm_of(model):
 @pytest.mark.parametrize('variant', NO_ROTARY)
 def test_rotary_is_refused_where_there_is_none(checkpoints, variant):
     with pytest.raises(
-        UserError, match='block.rotary: .* has no rotary positions. Fix: '
+        UserError, match='block.rotary.* no rotary .*Fix: block.rotary='
     ):
         LLMBlock(checkpoints(variant), rotary=True)
 
@@ -148,7 +155,7 @@ def test_the_guides_have_the_tables_that_are_made():
     """The command finds every page as its tables are, and a change of each would be seen."""
     write_tables.main(['--check'])
     pages = [(ROOT / page).read_text(encoding='utf-8') for page in write_tables.PAGES]
-    assert f'{len(SPECS)} families' in pages[0], 'python tools/dev/write_tables.py'
+    assert 'families and' in pages[0], 'python tools/dev/write_tables.py'
     for table in write_tables.TABLES.values():
         row = table().splitlines()[-1]
         (page,) = [page for page in pages if row in page]
@@ -163,7 +170,7 @@ def test_the_text_part_of_a_wrapper_makes_a_block(wrapper):
     assert block.embed_dims == text['hidden_size']
 
 
-@pytest.mark.parametrize('kind', REFUSED)
+@pytest.mark.parametrize('kind', [kind for kind in ROWS if ROWS[kind].is_refused])
 def test_families_are_refused_with_the_reason(kind):
     with pytest.raises(UnsupportedModelError, match=f"'{kind}' is refused: "):
         LLMBlock(arch=dict(model_type=kind))
@@ -176,15 +183,15 @@ UNUSABLE_LAYERS = [
         'lfm2',
         dict(layer_types=[FULL, 'conv', 'conv'], num_hidden_layers=3),
         -1,
-        "Layer 2 .*'conv'.*nearest layer that has is 0.*Fix: change block.layers",
+        "layer 2 of the type 'conv' .others are of full_attention: block.layers",
     ),
     (
         'qwen3_next',
         dict(layer_types=[LINEAR, FULL, LINEAR], num_hidden_layers=3),
         0,
-        "Layer 0 .*'linear_attention'.*nearest layer that has is 1",
+        "layer 0 of the type 'linear_attention' .others are of full_attention",
     ),
-    ('qwen3_5_text', dict(layer_types=[LINEAR] * 2), 0, 'no layer has'),
+    ('qwen3_5_text', dict(layer_types=[LINEAR] * 2), 0, "type 'linear_attention'"),
     ('gemma4_text', dict(num_kv_shared_layers=1, layer_types=[FULL] * 2), 1, 'own'),
     ('gemma4_text', dict(hidden_size_per_layer_input=8), 0, "token's id"),
     ('albert', dict(inner_group_num=2), 0, 'inner_group_num=2'),
@@ -197,13 +204,13 @@ def test_layers_are_refused_with_the_reason(variant, changes, layer, reason):
         LLMBlock(arch=dict(FAMILIES[variant], **changes), layers=(layer,))
 
 
-def test_positions_that_a_family_scales_by_are_refused():
-    block = LLMBlock(arch=FAMILIES['ministral3'], rotary=True)
-    with pytest.raises(
-        UserError, match='block.rotary=True of .ministral3.=65.*at most 64'
-    ):
-        block(tokens(length=65))
-    LLMBlock(arch=FAMILIES['ministral3'])(tokens(length=65))
+def test_scores_are_scaled_by_position_as_the_family_does():
+    block = LLMBlock(arch=FAMILIES['ministral3'], rotary=True, final_norm=False)
+    own = random_model('ministral3')
+    block.layers[0].layer.load_state_dict(decoder_layers(own)[1].state_dict())
+    x = tokens(length=65)  # one more than are not scaled
+    expected = reference_layer(own, 1, x, rotary=True)
+    assert_equal_but_for_rounding(block(x), expected, block)
 
 
 @pytest.mark.parametrize('variant', ['mixtral', 'qwen3_next'])
@@ -274,17 +281,9 @@ def test_layers_run_in_the_given_order(checkpoints):
         assert block.source['layers'] == [i % 2 for i in layers]
 
 
-#: Variants whose attention weights are computed step by step -> whether a soft mask is
-#: the reason.
-STEP_BY_STEP = [('llama', True), ('gpt_oss', False)]
-
-
-@pytest.mark.parametrize('variant, is_soft', STEP_BY_STEP)
-def test_scores_that_are_too_large_before_their_scale_stay_finite(
-    variant, is_soft, pytestconfig
-):
-    """The fused attention, which other blocks have, scales them in fp32."""
-    layer = LLMBlock(arch=FAMILIES[variant], dtype='float16').layers[0]
+def test_scores_that_are_too_large_before_their_scale_stay_finite(pytestconfig):
+    """A soft mask's weights are computed step by step; the fused attention scales in fp32."""
+    layer = LLMBlock(arch=FAMILIES['llama'], dtype='float16').layers[0]
     generator = torch.Generator().manual_seed(0)
     shape = (3, 2, 4, 6, layer.head_dim)
     q, k, v = torch.randn(shape, generator=generator).sign().double()
@@ -292,7 +291,7 @@ def test_scores_that_are_too_large_before_their_scale_stay_finite(
     k = q = q * 2 ** math.ceil(math.log2(most / layer.head_dim) / 2)
     largest = (q @ k.transpose(-2, -1)).max()
     assert largest > most > layer.scale * largest
-    factors = torch.ones(6, 6).double() if is_soft else None
+    factors = torch.ones(6, 6).double()
     out = layer.attend(q.half(), k.half(), v.half(), factors)
     assert out.isfinite().all()
     if pytestconfig.getoption('ulp'):

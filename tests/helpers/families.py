@@ -3,7 +3,7 @@
 For tests of anything that needs a language model checkpoint:
 
 - :data:`FAMILIES` maps a variant's name to config fields, which are also what
-  ``LLMBlock(arch=...)`` takes;
+  ``LLMBlock(arch=...)`` takes; :data:`FAST` are those of families with a spec;
 - :func:`random_model` builds ``transformers``' own model of a variant;
 - :func:`write_huggingface` and :func:`write_meta` write the same model as a
   checkpoint folder, in every layout that is found in the wild.
@@ -27,6 +27,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from lm4ve.blocks import FAMILIES as ROWS
 from tests.helpers.own_families import GQA, OWN_FAMILIES, SIZES
 
 # A head width that does not follow from the others, as real ones of gemma.
@@ -183,6 +184,13 @@ FAMILIES: dict[str, dict] = {
     'gemma4_text': _of('gemma4_text', _GEMMA4),
     'gemma4-keys-as-values': _of('gemma4_text', _GEMMA4, attention_k_eq_v=True),
 }
+
+#: Variants of families with a spec, which the fast layer runs.
+FAST = [
+    variant
+    for variant, fields in FAMILIES.items()
+    if ROWS[fields['model_type']].spec is not None
+]
 
 #: How the weights of a Hugging Face folder may be laid out.
 LAYOUTS = ('safetensors', 'sharded-safetensors', 'bin', 'sharded-bin', 'legacy-bin')

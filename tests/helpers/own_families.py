@@ -1,4 +1,4 @@
-"""Tiny configs of families that have no spec: ``transformers``' own layers run them.
+"""Tiny configs of families that never had a spec: ``transformers``' own layers run them.
 
 Windows are shorter than the tests' sequences, and the widths of heads do not follow from
 other fields where the family lets them differ.

@@ -164,8 +164,6 @@ def llm_attention_row(
     if row is not None:
         q, mask = _take_row(q, mask, row)
     scores = q.float() @ k.float().transpose(-2, -1) * layer.scale
-    if layer.softcap is not None:
-        scores = torch.tanh(scores / layer.softcap) * layer.softcap
     weights = _softmax(scores, mask)[:, layer.kept_heads]
     return _mean_of_rows(weights, row, padding_mask)
 

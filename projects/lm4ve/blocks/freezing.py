@@ -99,8 +99,11 @@ def freeze_final_norm(norm: nn.Module, trainable: str) -> nn.Module:
 
 
 def _freeze(name: str, part: nn.Module, training: Training) -> nn.Module:
-    """Return a part of a layer frozen: as a whole, but layer by layer under adapters."""
-    if training.has_adapters and name == 'mlp':
+    """Return a part of a layer frozen: as a whole, but layer by layer under adapters.
+
+    'layer' is the library's own layer, whose parts have names of their own.
+    """
+    if training.has_adapters and name in ('mlp', 'layer'):
         return freeze_leaves(part)
     return Frozen(part)
 

@@ -30,8 +30,6 @@ class Frozen(nn.Module):
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        for part in module.modules():
-            _router_bias_to_parameter(part)
         # Set past nn.Module, which would register it as a submodule: its tensors would
         # be saved, moved and trained like those of any other.
         self.__dict__['wrapped'] = module.requires_grad_(False).eval()
@@ -85,13 +83,6 @@ class Frozen(nn.Module):
 
     def extra_repr(self) -> str:
         return repr(self.wrapped)
-
-
-def _router_bias_to_parameter(part: nn.Module) -> None:
-    """Make a router's bias a parameter, which copies share as they do weights."""
-    bias = part._buffers.pop('e_score_correction_bias', None)
-    if bias is not None:
-        part.e_score_correction_bias = nn.Parameter(bias)
 
 
 def module_of(**tensors: Tensor) -> nn.Module:

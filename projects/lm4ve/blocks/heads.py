@@ -18,7 +18,6 @@ import torch
 from torch import nn
 
 from lm4ve.blocks.frozen import linear_of
-from lm4ve.blocks.projections import Projections
 from lm4ve.errors import UserError, check, require
 
 #: The choices of ``block.kv_heads``.
@@ -81,12 +80,6 @@ def _sorted_heads(heads: Any, count: int) -> list[int]:
             f'block.heads={list(heads)} names a head twice. Fix: each once.'
         )
     return sorted(heads)
-
-
-def count_kv_heads(projections: Projections, heads: int) -> int:
-    """Return how many heads of keys and values an attention with ``heads`` queries has."""
-    head_dim = projections.q.out_features // heads
-    return projections.k.out_features // head_dim
 
 
 def keep_heads(projection: nn.Linear, kept: Sequence[int], heads: int) -> nn.Linear:

@@ -8,7 +8,6 @@ import copy
 import dataclasses
 import inspect
 import re
-import sys
 from collections.abc import Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ import torch
 from torch import nn
 from transformers import AutoModel, AutoModelForTextEncoding, PretrainedConfig
 
-from lm4ve.blocks.families import LayerSpec, unsupported
+from lm4ve.blocks.families import FAMILIES, LayerSpec, unsupported
 from lm4ve.blocks.families.spec import RARE_FIELDS
 from lm4ve.blocks.host_layer import HostLayer, HostRotary, use_fused_attention
 from lm4ve.blocks.host_run import (
@@ -65,6 +64,7 @@ class HostFamily:
         layers (str): The path of the list of its layers.
         rotary_modules (int): How many rotary modules the model has.
         rotary (HostRotary | None): Makes the tables that the layers take.
+        row (Family | None): The family's row in the table, if it has one.
         fused_layers (set[int]): The layers that were tried and get torch's fused
             attention.
 
@@ -76,6 +76,7 @@ class HostFamily:
     def __init__(self, config: PretrainedConfig) -> None:
         self.config: Any = config
         self.kind = config.model_type
+        self.row = FAMILIES.get(self.kind)
         try:
             self.model = _build_on_meta(config)
         except Exception as e:  # of many kinds
@@ -114,7 +115,6 @@ class HostFamily:
         """
         return LayerSpec(
             reads=RARE_FIELDS,
-            experts=True,
             layers=self.layers,
             final_norm='',
         )
@@ -142,7 +142,7 @@ class HostFamily:
             index (int): Which one it is.
             trainable (str): The field of :class:`lm4ve.blocks.LLMBlock`.
         """
-        if trainable == 'none':
+        if trainable != 'all':
             _turn_buffers_into_parameters(library_layer)
         if index in self.fused_layers:
             use_fused_attention(library_layer)
@@ -280,6 +280,7 @@ class HostFamily:
         """Refuse layers whose own masks are not known, where they would count.
 
         They count with a causal mask, and in models that are bidirectional themselves.
+        Of a family without a row it is not known which it is.
 
         Args:
             indices (Sequence[int]): The layers.
@@ -289,10 +290,8 @@ class HostFamily:
             UserError: A field of the config limits how far a token sees, and nothing
                 here reads it.
         """
-        model_file = vars(sys.modules[type(self.model).__module__])
-        model_is_causal = 'create_causal_mask' in model_file
-        if model_is_causal and not causal:
-            return
+        if self.row is not None and not causal:
+            return  # the windows of a model that sees both ways stand in the table
         unknown = self._find_unknown_windows(indices)
         if unknown:
             raise UserError(
@@ -310,13 +309,17 @@ class HostFamily:
         """
         unknown = []
         types = getattr(self.config, 'layer_types', None)
+        known_types = _KNOWN_TYPES
+        if self.row is None:
+            known_types = ('attention', 'full_attention')
         if types:
             for index in indices:
-                if types[index] not in _KNOWN_TYPES:
+                if types[index] not in known_types:
                     unknown.append(f'layer_types[{index}]={types[index]!r}')
             return unknown
         for name, value in vars(self.config).items():
-            if _is_window(name, value) and name != _KNOWN_WINDOW:
+            is_known = self.row is not None and name == _KNOWN_WINDOW
+            if _is_window(name, value) and not is_known:
                 unknown.append(name)
         return unknown
 
@@ -383,9 +386,9 @@ def check_host_block(trainable: str, has_soft_mask: bool) -> None:
     needs_spec = (
         'needs a family with a layer spec, which says what the parts of a layer are'
     )
-    if trainable not in ('none', 'all'):
+    if trainable == 'norms':
         raise UserError(
-            f"block.trainable='{trainable}' {needs_spec}. Fix: 'none' or 'all'."
+            f"block.trainable='norms' {needs_spec}. Fix: 'none', 'lora' or 'all'."
         )
     if has_soft_mask:
         raise UserError(

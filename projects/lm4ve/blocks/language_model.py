@@ -6,7 +6,6 @@ get their weights from ``lm4ve.llm``, one tensor at a time.
 
 import copy
 import inspect
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any
@@ -16,13 +15,12 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForTextEncoding, PretrainedConfig
 from transformers.activations import XIELUActivation
 
-from lm4ve.blocks.families import FAMILIES, REFUSED, check_supported, layer_spec
+from lm4ve.blocks.families import FAMILIES, check_supported, layer_spec
 from lm4ve.blocks.families.spec import RARE_FIELDS, LayerSpec
 from lm4ve.blocks.host_family import HostFamily
 from lm4ve.blocks.masks import Window
 from lm4ve.blocks.norms import affine_of, form_of
 from lm4ve.blocks.permuted import permuted
-from lm4ve.blocks.projections import fused_parts
 from lm4ve.blocks.scaled import draw_like, is_drawn, scale_scores
 from lm4ve.errors import (
     CheckpointError,
@@ -54,6 +52,7 @@ class LanguageModel:
         files (Checkpoint | None): The checkpoint, if there is one.
         name (str): The user's name of it.
         config (PretrainedConfig): Its text config.
+        family (Family | None): The family's row in the table, if it has one.
         host (HostFamily | None): What runs the family's own layers, if it has no spec.
         spec (LayerSpec): What the parts of its layers are called.
         skeleton (PreTrainedModel): ``transformers``' model on the meta device, with one
@@ -93,8 +92,10 @@ class LanguageModel:
         self.host: HostFamily | None = None
         try:
             self.config: Any = build_foreign_config(fields, origin).get_text_config()
-            if self.config.model_type in {*FAMILIES, *REFUSED}:
-                self._use_spec()
+            self.family = FAMILIES.get(self.config.model_type)
+            spec = layer_spec(self.config)
+            if spec is not None:
+                self._use_spec(spec)
             else:
                 self._use_own_layers()
         except UserError:
@@ -105,13 +106,9 @@ class LanguageModel:
                 f'({type(e).__name__}: {" ".join(str(e).split())}).'
             ) from e
 
-    def _use_spec(self) -> None:
-        """Set what describes the layers of a family that has a spec.
-
-        Raises:
-            UnsupportedModelError: The family is refused.
-        """
-        self.spec = layer_spec(self.config)
+    def _use_spec(self, spec: LayerSpec) -> None:
+        """Set what describes the layers of a family that has a spec."""
+        self.spec = spec
         _drop_unread_fields(self.config, self.spec)
         self.skeleton: Any = _build_skeleton(self.config)
 
@@ -159,16 +156,16 @@ class LanguageModel:
         Raises:
             UnsupportedModelError: With the family's reason.
         """
-        if self.host is not None:
-            self.host.check_layer(index)
-        if self.spec.refuse is None:
-            return
-        reason = self.spec.refuse(self.config, index)
+        reason = ''
+        if self.family is not None and self.family.refuse is not None:
+            reason = self.family.refuse(self.config, index)
         if reason:
             raise UnsupportedModelError(
                 f"Layer {index} of '{self.name}' ({self.config.model_type}) cannot be "
                 f'a block: {reason}. Fix: change block.layers or block.checkpoint.'
             )
+        if self.host is not None:
+            self.host.check_layer(index)
 
     # ------------------------------------------------------------------- layers
     def build_layer(
@@ -297,14 +294,13 @@ class LanguageModel:
             index (int): Which layer.
             files (Checkpoint): The checkpoint.
         """
-        parts = fused_parts(layer, self.spec, self.config)
         drawn = {}
         for name, weight in self._read_layer(layer, index, files):
             if is_drawn(name, weight):
-                drawn[name] = draw_like(weight, f'{index}.{name}', parts.get(name, ()))
+                drawn[name] = draw_like(weight, f'{index}.{name}')
         layer.load_state_dict(drawn, strict=False, assign=True)
-        if self.spec.qk_norm == 'head':
-            scale_scores(attrgetter(self.spec.attention)(layer), self.spec.qk_norms[0])
+        if self.spec.qk_norm:
+            scale_scores(attrgetter(self.spec.attention)(layer))
 
     def _cast(self, layer: nn.Module, dtype: torch.dtype, on_weight: OnWeight) -> None:
         """Cast a layer of random weights, which are shown in fp32 before.
@@ -385,20 +381,11 @@ class LanguageModel:
         if kind == 'chunked_attention':
             width = config.attention_chunk_size
             return Window(width, chunked=True, both_ways=False)
-        width = getattr(config, 'sliding_window', None)
-        if kind != 'sliding_attention' or not width:
+        if kind != 'sliding_attention' or not getattr(config, 'sliding_window', None):
             return None
-        # How the model masks is seen from the functions that its file imports.
-        functions = vars(sys.modules[type(self.skeleton).__module__])
-        if not any('sliding_window' in name for name in functions):
+        if self.family is None or self.family.window is None:
             return None  # a field that this family's model does not read
-        is_causal = getattr(config, 'is_causal', True)
-        if not is_causal or 'create_causal_mask' not in functions:
-            return Window(width + 1, chunked=False, both_ways=True)
-        both_ways = False
-        if '_bidirectional_window_overlay' in functions:  # gemma3's
-            both_ways = bool(config.use_bidirectional_attention)
-        return Window(width, chunked=False, both_ways=both_ways)
+        return self.family.window(config)
 
     def _attention_kind(self, index: int) -> str:
         """Return the config's name for the kind of a layer's attention.

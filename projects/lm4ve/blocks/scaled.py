@@ -3,8 +3,8 @@
 A family's own initialization has one standard deviation for all matrices, often another
 than the trained weights have (LLaMA: 0.02). Where a random block does worse, the scale
 may be the reason. Here each projection is drawn from a normal distribution that has the
-standard deviation of the pre-trained one. Gains and biases are those of the family's
-initialization.
+standard deviation of the pre-trained one; those that a family stores as one weight share
+one. Gains and biases are those of the family's initialization.
 
 Scores need a factor of ``1 / sqrt(d)`` for heads of d channels, as the random control of
 Borrowed Geometry (arXiv 2605.00333) has it. In most families it is in the code. In
@@ -14,7 +14,6 @@ block with unit gains would attend to hardly more than one token.
 
 import math
 import zlib
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -29,21 +28,19 @@ def is_drawn(name: str, weight: Tensor) -> bool:
     """Return whether a weight is a projection, not a gain or a bias.
 
     Args:
-        name (str): Its name in the layer. Cohere's gains of norms are matrices too.
+        name (str): Its name in the layer. In some families gains of norms are matrices.
         weight (Tensor): It.
     """
     return weight.dim() > 1 and 'norm' not in name
 
 
-def draw_like(weight: Tensor, name: str, parts: Sequence[Any] = ()) -> Tensor:
+def draw_like(weight: Tensor, name: str) -> Tensor:
     """Draw normal values with the standard deviation of a pre-trained weight's.
 
     Args:
         weight (Tensor): The pre-trained weight.
         name (str): The values depend on it and on the seed of torch's global CPU
             generator, not on the order of weights in a file.
-        parts (Sequence): An index of each projection that is fused into the weight;
-            none: it is one projection.
 
     Returns:
         Tensor: In fp32, in the shape of the weight.
@@ -51,11 +48,7 @@ def draw_like(weight: Tensor, name: str, parts: Sequence[Any] = ()) -> Tensor:
     seed = torch.default_generator.initial_seed() + zlib.crc32(name.encode())
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn(weight.shape, generator=generator)
-    if not parts:
-        return drawn * _deviation(weight)
-    for part in parts:
-        drawn[part] *= _deviation(weight[part])
-    return drawn
+    return drawn * _deviation(weight)
 
 
 def _deviation(weight: Tensor) -> float:
@@ -71,20 +64,16 @@ def _deviation(weight: Tensor) -> float:
 
 
 @torch.no_grad()
-def scale_scores(attention: Any, q_norm: str) -> None:
+def scale_scores(attention: Any) -> None:
     """Give scores the factor ``1 / sqrt(d)`` by the gains of the queries' norm, in place.
-
-    A norm without gains leaves the factor to the code, for trained weights as for
-    random ones.
 
     Args:
         attention (nn.Module): The library's, which multiplies scores by ``scaling``.
-        q_norm (str): What the norm of each head's queries is called in it, if it has
-            one. Its gains are the initial ones.
+            The gains of its ``q_norm`` are the initial ones.
     """
-    gains = getattr(getattr(attention, q_norm, None), 'weight', None)
+    gains = attention.q_norm.weight
     factor = attention.head_dim**-0.5 / attention.scaling
-    if gains is None or math.isclose(factor, 1.0):
+    if math.isclose(factor, 1.0):
         return
     # The gains are 1 now, which some families store less one.
     gains += factor - 1.0

@@ -8,7 +8,7 @@ Data goes one way, from a name in a config to the tensors of one layer::
          torch_files.py   those of torch.save, without executing code
          meta_layout.py   Meta's names and rows turned into Hugging Face's
          gguf_files.py    llama.cpp's one file, configuration and weights
-         expert_layout.py experts' matrices joined
+         library_layout.py names and forms of families that run by their own layer
          library_layout.py any family's own names, by transformers' table
       -> Checkpoint       the configuration, and the tensors of a layer, one at a time
       -> lm4ve.blocks     the layer
@@ -29,7 +29,6 @@ import torch
 from torch import Tensor
 
 from lm4ve.errors import CheckpointError, UserError, listing
-from lm4ve.llm.expert_layout import join_experts
 from lm4ve.llm.finite import check_finite
 from lm4ve.llm.gguf_files import open_gguf
 from lm4ve.llm.meta_layout import open_meta
@@ -66,18 +65,21 @@ class Checkpoint:
         config (dict): The content of ``config.json``, not checked yet.
         config_file (Path): Where the configuration was read, for messages.
         open_weights (callable): Opens the weight files.
-        convert (callable): Brings the stored tensors into the form of ``transformers``.
+        convert (callable, optional): Brings the stored tensors into the form of
+            ``transformers``, where a family's files have another.
     """
 
     name: str
     config: dict[str, Any]
     config_file: Path
     open_weights: Callable[[], Tensors]
-    convert: Callable[[Tensors], Tensors] = join_experts
+    convert: Callable[[Tensors], Tensors] | None = None
 
     @cached_property
     def weights(self) -> Tensors:
         """All tensors, as ``transformers`` names and joins them."""
+        if self.convert is None:
+            return self.open_weights()
         return self.convert(self.open_weights())
 
     def read_layer(

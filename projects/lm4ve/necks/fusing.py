@@ -103,8 +103,7 @@ class FusedBlock(nn.Module):
             kept['residual'] = weight.clone()
         layer.folded = Frozen(module_of(**kept))
         self.eps = factors.eps
-        if not layer.needs_normed:
-            layer.attention_norm = nn.Identity()
+        layer.attention_norm = nn.Identity()
 
     def forward(
         self, x: Tensor, padding_mask: Tensor | None = None, queries: Queries = None

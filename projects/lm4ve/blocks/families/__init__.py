@@ -1,13 +1,9 @@
-"""One spec a language model family: which parts of its layer are what.
+"""The families of language models: one table, a row each (``table.py``).
 
-``spec.py`` defines a spec, ``decoders.py``, ``encoders.py`` and ``hybrids.py``
-are the table, ``wrappers.py`` lists models that carry one of these families as their
-text part, and ``refused.py`` gives the reason where a family cannot be had. A family in
-none of them runs by its own layer, if that can be used (``blocks/host_family.py``);
-``own_layers.py`` lists those that do.
+``spec.py`` defines what a row may say of a layer's parts. A family that is in no row runs
+by its own layer, if that can be used (``blocks/host_family.py``).
 
-To add a family: print ``transformers``' layer, name its parts in one of the three, and
-add a tiny config of it to ``tests/helpers/families.py``; the parity tests do the rest.
+To add a family see docs/extend/add_a_family.md.
 """
 
 from typing import Any
@@ -16,29 +12,19 @@ from transformers import PretrainedConfig
 from transformers import __version__ as transformers_version
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-from lm4ve.blocks.families.decoders import DECODERS
-from lm4ve.blocks.families.encoders import ENCODERS
-from lm4ve.blocks.families.hybrids import HYBRIDS
-from lm4ve.blocks.families.own_layers import OWN_LAYERS
-from lm4ve.blocks.families.refused import REFUSED
-from lm4ve.blocks.families.spec import Family, LayerSpec
-from lm4ve.blocks.families.wrappers import WRAPPERS
+from lm4ve.blocks.families.spec import LayerSpec
+from lm4ve.blocks.families.table import FAMILIES, Family
 from lm4ve.errors import UnsupportedModelError, check
 from lm4ve.llm.foreign_config import FOREIGN_FAMILIES
 
 __all__ = [
     'FAMILIES',
-    'OWN_LAYERS',
-    'REFUSED',
-    'WRAPPERS',
+    'Family',
     'LayerSpec',
     'check_supported',
     'layer_spec',
     'unsupported',
 ]
-
-#: ``model_type`` of a config -> its spec, or a function of the config.
-FAMILIES: dict[str, Family] = {**DECODERS, **ENCODERS, **HYBRIDS}
 
 #: Fields with the number of layers, of which transformers makes lists, and of experts.
 _DEPTHS = (
@@ -53,26 +39,23 @@ _EXPERTS = ('num_experts', 'num_local_experts', 'n_routed_experts', 'moe_num_exp
 _MOST_ENTRIES = 10_000
 
 
-def layer_spec(config: PretrainedConfig) -> LayerSpec:
-    """Return the spec of a (text) config's layers.
+def layer_spec(config: PretrainedConfig) -> LayerSpec | None:
+    """Return the spec of a (text) config's layers; None of a family without one.
 
     Raises:
-        UnsupportedModelError: There is none, with the reason where the family
-            is refused on purpose.
+        UnsupportedModelError: The family has a spec, but the config has experts.
     """
     kind = config.model_type
-    if kind not in FAMILIES:
-        raise unsupported(kind, 'nothing here describes it')
-    spec = FAMILIES[kind]
-    if callable(spec):
-        spec = spec(config)
-    has_experts = any(getattr(config, name, None) for name in _EXPERTS)
-    if has_experts and not spec.experts:
-        families = ', '.join(HYBRIDS)
+    row = FAMILIES.get(kind)
+    if row is None or row.spec is None:
+        return None
+    if any(getattr(config, name, None) for name in _EXPERTS):
         raise UnsupportedModelError(
-            f"model_type '{kind}' with experts, which only {families} have."
+            f"model_type '{kind}' with experts, which its layers do not have."
         )
-    return spec
+    if callable(row.spec):
+        return row.spec(config)
+    return row.spec
 
 
 def unsupported(kind: object, reason: str) -> UnsupportedModelError:
@@ -84,12 +67,13 @@ def unsupported(kind: object, reason: str) -> UnsupportedModelError:
             and", for a family that is not refused on purpose.
     """
     why = f'has no layer spec, and {reason}'
-    if kind in REFUSED:
-        why = f'is refused: {REFUSED[kind]}'
-    supported = ', '.join(sorted({*FAMILIES, *OWN_LAYERS, *WRAPPERS}))
+    row = FAMILIES.get(str(kind))
+    if row is not None and row.is_refused:
+        why = f'is {row.reason}'
+    supported = [name for name, row in FAMILIES.items() if not row.is_refused]
     return UnsupportedModelError(
-        f"model_type '{kind}' {why}. Supported: {supported}. To add one: "
-        'lm4ve/blocks/families (docs/extend/add_a_family.md).'
+        f"model_type '{kind}' {why}. Supported: {', '.join(sorted(supported))}. To add "
+        'one: lm4ve/blocks/families (docs/extend/add_a_family.md).'
     )
 
 
@@ -112,7 +96,8 @@ def check_supported(config: dict[str, Any]) -> None:
     _check_fields(config, kind)
     _check_fields(text, kind)
     for family in (kind, text.get('model_type', kind)):
-        if family in REFUSED:
+        row = FAMILIES.get(family)
+        if row is not None and row.is_refused:
             raise unsupported(family, '')
     if kind not in CONFIG_MAPPING_NAMES and kind not in FOREIGN_FAMILIES:
         raise unsupported(kind, f'transformers {transformers_version} does not have it')

@@ -60,8 +60,6 @@ def can_absorb(layer: nn.Module, has_rotary: bool, has_soft_mask: bool) -> bool:
     """
     if has_rotary or has_soft_mask or not isinstance(layer, LLMLayer):
         return False
-    if layer.clip is not None or layer.sinks is not None:
-        return False
     if layer.tiled:
         return False
     return is_plain(layer.k_norm, nn.Identity) and is_plain(layer.v_norm, nn.Identity)

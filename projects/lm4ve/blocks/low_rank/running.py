@@ -46,9 +46,8 @@ def run_layer(
     hidden = map_queries(x, tokens, queries, factors)
     scaled = scale_by_norm(tokens, factors)
     normed = hidden
-    # If every token is a query, queries are projected by the factors too, and the
-    # normed tokens are only for a gate or for an MLP that shares the norm.
-    if queries is not None or layer.needs_normed:
+    # If every token is a query, queries are projected by the factors too.
+    if queries is not None:
         normed = layer.attention_norm(hidden)
     q = project_queries(layer, scaled, normed, queries, factors.parts['q'])
     keys = factors.parts['k']
@@ -60,7 +59,7 @@ def run_layer(
         v = layer.split_heads(project_part(scaled, values), layer.v_norm)
         q, k = layer.rotated(q, k, queries, rotary)
         out = layer.attend(q, k, v, mask)
-    return layer.finish(hidden, normed, out)
+    return layer.finish(hidden, out)
 
 
 def to_coordinates(x: Tensor, factors: Factors) -> Tokens:
@@ -194,25 +193,16 @@ def _weights(
     heads = kv_heads * group
     # All sizes are named: an empty batch would leave one open.
     scores = scores.unflatten(1, (heads, queries))
-    if keys.constant is not None and _key_constant_counts(layer, keys.constant):
+    if keys.constant is not None and keys.constant.requires_grad:
+        # It adds the same number to all scores of a query, which softmax ignores. A bias
+        # that trains is added all the same, since DDP requires that every parameter gets
+        # a gradient.
         constant = keys.constant.view(kv_heads, 1, 1, head_dim)
         added = (q * constant).sum(-1, keepdim=True)  # the same for each key
         scores = scores + added.flatten(1, 2).float()
-    if layer.softcap is not None:
-        scores = torch.tanh(scores / layer.softcap) * layer.softcap
     if mask is not None:
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     return torch.softmax(scores, dim=-1).to(q.dtype)
-
-
-def _key_constant_counts(layer: LLMLayer, constant: Tensor) -> bool:
-    """Return whether the constant of the key projection must be added to the scores.
-
-    It adds the same number to all scores of a query, which softmax ignores unless the
-    scores are capped. A bias that trains is added all the same, since DDP requires that
-    every parameter gets a gradient.
-    """
-    return layer.softcap is not None or constant.requires_grad
 
 
 def _pool_values(

@@ -1,7 +1,6 @@
-"""Models of several modalities, of which the text part's layers are used.
+"""Models of several modalities, of which the text part's layers make a block.
 
-Their config names the text part's family; with another family of the table than the one
-that stands here, they work as well.
+Nothing in the package names them: their config says which family the text part is.
 """
 
 #: ``model_type`` of a wrapper -> the family of its text part, as released first.
