@@ -16,12 +16,7 @@ from tests.helpers.blocks.reference import (
     reference_layer,
 )
 from tests.helpers.closeness import assert_equal_but_for_rounding
-from tests.helpers.families import (
-    FAMILIES,
-    decoder_layers,
-    random_model,
-    write_huggingface,
-)
+from tests.helpers.families import FAMILIES, random_model, write_huggingface
 from tests.helpers.own_families import OWN_FAMILIES
 from tests.helpers.tasks import ROOT
 from tests.helpers.wrappers import WRAPPERS
@@ -32,10 +27,12 @@ def ways() -> list[tuple]:
     """Return ``(variant, causal, rotary, layer)``: bidirectional, and as the model is."""
     found = []
     for variant in FAMILIES:
+        # Of granite_swa, whose model has several rotary modules, no tables can be had.
+        has_rotary = variant in WITH_ROTARY and variant != 'granite_swa'
         for layer in (0, 1):
             found.append((variant, False, False, layer))
-            found.append((variant, True, variant in WITH_ROTARY, layer))
-            if variant in WITH_ROTARY:
+            found.append((variant, True, has_rotary, layer))
+            if has_rotary:
                 found.append((variant, False, True, layer))
     return found
 
@@ -204,12 +201,10 @@ def test_layers_are_refused_with_the_reason(variant, changes, layer, reason):
         LLMBlock(arch=dict(FAMILIES[variant], **changes), layers=(layer,))
 
 
-def test_scores_are_scaled_by_position_as_the_family_does():
-    block = LLMBlock(arch=FAMILIES['ministral3'], rotary=True, final_norm=False)
-    own = random_model('ministral3')
-    block.layers[0].layer.load_state_dict(decoder_layers(own)[1].state_dict())
+def test_scores_are_scaled_by_position_as_the_family_does(checkpoints):
+    block = LLMBlock(checkpoints('ministral3'), rotary=True, final_norm=False)
     x = tokens(length=65)  # one more than are not scaled
-    expected = reference_layer(own, 1, x, rotary=True)
+    expected = reference_layer(random_model('ministral3'), 1, x, rotary=True)
     assert_equal_but_for_rounding(block(x), expected, block)
 
 
@@ -237,7 +232,7 @@ def test_what_chooses_experts_is_not_rounded(tmp_path, variant):
     write_huggingface(tmp_path, variant, extra={name: bias})
     block = LLMBlock(str(tmp_path), dtype='bfloat16')
     random = LLMBlock(str(tmp_path), dtype='bfloat16', pretrained=False)
-    name_in_block = f'layers.0.{name.partition("layers.1.")[2]}'
+    name_in_block = f'layers.0.layer.{name.partition("layers.1.")[2]}'
     assert torch.equal(frozen_tensors(block)[name_in_block], bias)
     assert dtypes_of(random) == dtypes_of(block)
 
@@ -249,7 +244,6 @@ def dtypes_of(block: LLMBlock) -> dict:
 DAMAGES = [
     lambda state, name: state.pop(name),
     lambda state, name: state.update({name: state[name][1:]}),
-    lambda state, name: state.update({name: state[name].half()}),
 ]
 
 

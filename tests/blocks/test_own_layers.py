@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import CONFIG_MAPPING
+from transformers import CONFIG_MAPPING, PretrainedConfig
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
@@ -20,11 +20,12 @@ from lm4ve.blocks import LLMBlock, frozen_tensors
 from lm4ve.blocks.host_family import HostFamily
 from lm4ve.blocks.host_layer import HostLayer
 from lm4ve.blocks.host_run import behaves_like_norm
-from lm4ve.blocks.host_trial import find_defect
+from lm4ve.blocks.host_trial import find_defect, fuses_attention
 from lm4ve.errors import CheckpointError, UnsupportedModelError, UserError
 from lm4ve.necks import LLMBlockNeck
 from tests.helpers.closeness import assert_equal_but_for_rounding
 from tests.helpers.families import (
+    FAMILIES,
     config_of,
     decoder_layers,
     random_model,
@@ -440,6 +441,68 @@ def test_a_layer_without_a_defect_passes():
     assert find_defect(HostLayer(Attention(), 0, None), WIDTH) == ''
 
 
+class LooksUpItsAttention(Attention):
+    """A layer whose fused attention leaves a bias of the scores out, or raises."""
+
+    def __init__(self, fails: bool) -> None:
+        super().__init__()
+        self.fails = fails
+        self.config = PretrainedConfig(attn_implementation='eager')
+
+    def scores(self, x):
+        scores = super().scores(x)
+        if self.config._attn_implementation == 'eager':
+            return 3 * scores.tanh()
+        if self.fails:
+            raise ValueError('`sdpa` attention does not support `softcap`')
+        return scores
+
+
+@pytest.mark.parametrize('fails', [False, True])
+def test_fused_attention_that_gives_something_else_is_found(fails):
+    assert fuses_attention(HostLayer(Attention(), 0, None), WIDTH)
+    assert not fuses_attention(HostLayer(LooksUpItsAttention(fails), 0, None), WIDTH)
+
+
+KINDS_OF_ATTENTION = [
+    'exaone',
+    'gpt2',
+    'gemma3_text',
+    'gemma2',
+    'gpt_oss',
+    'vaultgemma',
+]
+
+
+@pytest.mark.parametrize('kind', KINDS_OF_ATTENTION)
+def test_attention_is_fused_where_the_table_says_so(kind, monkeypatch):
+    """Eager attention of 1,568 tokens takes five times the memory."""
+    calls = []
+    fused = nn.functional.scaled_dot_product_attention
+
+    def note_call(*args, **kwargs):
+        calls.append(kwargs['is_causal'])
+        return fused(*args, **kwargs)
+
+    block = LLMBlock(arch=(OWN_FAMILIES | FAMILIES)[kind])
+    monkeypatch.setattr(nn.functional, 'scaled_dot_product_attention', note_call)
+    block(tokens())
+    assert calls == ([] if 'eager' in ROWS[kind].reason else [False])
+
+
+@pytest.mark.parametrize('kind', ['exaone', 'vaultgemma'])
+def test_left_padding_of_a_causal_block_stays_finite(kind):
+    """The first tokens have nothing to look at, with fused attention and without."""
+    block = LLMBlock(arch=OWN_FAMILIES[kind], layers=(0, 1), causal=True, window=False)
+    padding = torch.zeros(2, 6, dtype=torch.bool)
+    padding[1, :2] = True
+    x = tokens().requires_grad_()
+    out = block(x, padding)
+    assert_equal_but_for_rounding(out[1:, 2:], block(x[1:, 2:]), block)
+    out[~padding].sum().backward()
+    assert x.grad.isfinite().all()
+
+
 @pytest.mark.bitwise
 def test_trying_a_layer_draws_no_global_random_numbers():
     family = HostFamily(config_of('granitemoe'))
@@ -538,6 +601,36 @@ def test_16_bit_blocks_are_close(checkpoints):
     exact = LLMBlock(checkpoints(KIND))
     x = tokens()
     assert_equal_but_for_rounding(block(x), exact(x), block, torch.bfloat16)
+
+
+def test_an_adapter_learns_and_has_dropout():
+    lora = dict(r=2, targets='all-linear', dropout=0.5)
+    block = LLMBlock(arch=OWN_FAMILIES[KIND], trainable='lora', lora=lora)
+    x = tokens()
+    assert torch.equal(block(x), LLMBlock(arch=OWN_FAMILIES[KIND])(x))
+    names = [name for name, _ in block.named_parameters()]
+    assert sorted(block.state_dict()) == sorted([*names, 'llm_source'])
+    assert all('lora_' in name for name in names)
+    with torch.no_grad():
+        for parameter in block.parameters():
+            parameter.fill_(0.1)
+    assert torch.equal(block.eval()(x), block(x))
+    assert not torch.equal(block.train()(x), block(x))
+    block(x).sum().backward()
+    assert all(parameter.grad.any() for parameter in block.parameters())
+
+
+def test_adapters_that_reach_no_linear_layer_are_refused():
+    with pytest.raises(UserError, match='block.lora.targets: adapters reach no linear'):
+        LLMBlock(arch=FAMILIES['gpt2'], trainable='lora')
+
+
+def test_weights_that_were_trained_in_the_fast_layer_are_refused():
+    block = LLMBlock(arch=FAMILIES['gpt2'], trainable='all')
+    state = block.state_dict()
+    state['layers.0.q_proj.weight'] = torch.zeros(32, 32)
+    with pytest.raises(CheckpointError, match="'layers.0.q_proj.weight', trained in a"):
+        block.load_state_dict(state)
 
 
 FIELDS = [

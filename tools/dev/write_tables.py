@@ -3,7 +3,7 @@
     python tools/dev/write_tables.py            # write them
     python tools/dev/write_tables.py --check    # name the pages that differ
 
-Three tables have the families of language models. The others say which
+Two tables have the families of language models. The others say which
 fields let a block into the backbones of mmpretrain and mmaction2: every backbone that a
 host registers is in one of its two tables here. Tests fail while a page and the Python
 table differ; they train a step of each entry at tiny size and check that each refused
@@ -18,13 +18,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lm4ve.blocks.families import FAMILIES, OWN_LAYERS, REFUSED, WRAPPERS
-from lm4ve.blocks.families.decoders import DECODERS
-from lm4ve.blocks.families.encoders import ENCODERS
-from lm4ve.blocks.families.hybrids import HYBRIDS
+from lm4ve.blocks.families import FAMILIES
 from lm4ve.runner.flags import build_parser
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+from tests.helpers.wrappers import WRAPPERS
+
 PAGES = [
     f'docs/guides/{n}.md'
     for n in ('language_models', 'backbones', 'action_recognition')
@@ -361,31 +361,18 @@ def refused_table(refused: Iterable[Refused]) -> str:
 
 
 def families_table() -> str:
-    """Return the Markdown table of families that blocks can be made of."""
-    kinds = [
-        ('decoders', DECODERS),
-        ('encoders', ENCODERS),
-        ('hybrids and mixtures', HYBRIDS),
-    ]
-    rows = [[f'{name} ({len(table)})', _names(table)] for name, table in kinds]
-    wrapped = sorted(_inverse(WRAPPERS).items())
-    inside = '; '.join(f'{_names(wrappers)} ({family})' for family, wrappers in wrapped)
-    title = f'`model_type`: {len(FAMILIES)} families and {len(WRAPPERS)} wrappers'
-    return markdown(
-        ['kind', title], [*rows, [f'text part of ({len(WRAPPERS)})', inside]]
-    )
+    """Return the Markdown table of families: how they run, or why they are refused."""
+    reasons = {kind: row.reason for kind, row in FAMILIES.items()}
+    rows = [[reason, _names(kinds)] for reason, kinds in _inverse(reasons).items()]
+    supported = [row for row in FAMILIES.values() if not row.is_refused]
+    title = f'`model_type` ({len(supported)} families and those that are refused)'
+    return markdown(['how', title], rows)
 
 
-def own_layers_table() -> str:
-    """Return the Markdown table of families that run by their own layers."""
-    title = f'`model_type`: {len(OWN_LAYERS)} families without a spec'
-    return markdown([title], [[_names(OWN_LAYERS)]])
-
-
-def refused_families_table() -> str:
-    """Return the Markdown table of families that are refused by name, with the reason."""
-    rows = [[_names(kinds), reason] for reason, kinds in _inverse(REFUSED).items()]
-    return markdown(['`model_type`', 'why'], rows)
+def wrappers_table() -> str:
+    """Return the Markdown table of models whose text part is one of these families."""
+    rows = [[family, _names(kinds)] for family, kinds in _inverse(WRAPPERS).items()]
+    return markdown(['text part', f'`model_type` of {len(WRAPPERS)} models'], rows)
 
 
 def markdown(titles: list[str], rows: Iterable[Iterable[str]]) -> str:
@@ -431,9 +418,8 @@ def _follower(type: str, **fields: Any) -> str:
 
 #: What stands between the markers of a name.
 TABLES = {
-    'supported families': families_table,
-    'own layers': own_layers_table,
-    'refused families': refused_families_table,
+    'families': families_table,
+    'models around families': wrappers_table,
     'image backbones': partial(works_table, IMAGE, 'mmpretrain'),
     'refused image backbones': partial(refused_table, IMAGE_REFUSED),
     'video backbones': partial(works_table, VIDEO, 'mmaction', 'model and head'),

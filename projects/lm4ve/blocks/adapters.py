@@ -181,6 +181,11 @@ def _match_targets(
     for name, module in root.named_modules():
         if isinstance(unwrap(module), nn.Linear):
             linears.append(name)
+    if not linears:
+        raise UserError(
+            f'{field}: adapters reach no linear layer of this family, whose layers hold tensors '
+            "beside these. Fix: trainable='none' or 'all', or another family."
+        )
     known = listing(linears, 12)
     if isinstance(targets, str):
         targets = [targets]

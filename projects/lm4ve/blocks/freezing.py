@@ -109,35 +109,20 @@ def _freeze(name: str, part: nn.Module, training: Training) -> nn.Module:
 
 
 def freeze_leaves(part: nn.Module) -> nn.Module:
-    """Freeze the layers of an MLP one by one, so that adapters reach them.
+    """Freeze a module's layers one by one, in place, so that adapters reach them.
 
     Returns:
-        nn.Module: The MLP, or a :class:`Frozen` of all of it where it holds a tensor
-        itself (as experts do).
+        nn.Module: The module; or a :class:`Frozen` of all of it where it holds tensors
+        itself, as experts and their routers do.
     """
-    if _is_leaf(part) or _holds_tensor(part):
+    if not any(True for _ in part.children()):
+        has_parameters = any(True for _ in part.parameters())
+        return FrozenLeaf(part) if has_parameters else part
+    if any(True for _ in part.parameters(recurse=False)):
         return Frozen(part)
-    for owner in list(part.modules()):
-        for name, child in list(owner.named_children()):
-            if _is_leaf(child):
-                setattr(owner, name, FrozenLeaf(child))
+    for name, child in list(part.named_children()):
+        setattr(part, name, freeze_leaves(child))
     return part
-
-
-def _holds_tensor(part: nn.Module) -> bool:
-    """Return whether a module within this one has both parameters and submodules."""
-    for module in part.modules():
-        has_own = any(True for _ in module.parameters(recurse=False))
-        if has_own and not _is_leaf(module):
-            return True
-    return False
-
-
-def _is_leaf(module: nn.Module) -> bool:
-    """Return whether a module has parameters and no submodules."""
-    has_children = any(True for _ in module.children())
-    has_parameters = any(True for _ in module.parameters())
-    return has_parameters and not has_children
 
 
 class FrozenLeaf(Frozen):

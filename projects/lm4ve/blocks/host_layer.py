@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from lm4ve.blocks.tokens import Queries, take_tokens
+from lm4ve.errors import CheckpointError
 
 #: What a layer's ``forward`` is given where it takes it.
 GIVEN_ARGUMENTS = ('attention_mask', 'position_embeddings', 'position_ids', 'alibi')
@@ -71,10 +72,32 @@ class HostLayer(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> 'HostLayer':
-        """Set the mode of this module; the library's layer stays in eval mode."""
+        """Set the mode of this module and of adapters; the library's layer stays in eval mode."""
         super().train(mode)
         self.layer.eval()
+        for part in self.layer.modules():
+            if hasattr(part, 'lora_A'):
+                part.train(mode)
         return self
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any
+    ) -> None:
+        """Refuse weights that were trained in the fast layer, whose parts have other names.
+
+        Raises:
+            CheckpointError: There are such weights. Before version 0.1.0 more families
+                had the fast layer.
+        """
+        for name in state_dict:
+            is_own = name.startswith(f'{prefix}layer.')
+            if name.startswith(prefix) and not is_own:
+                raise CheckpointError(
+                    f"The checkpoint has '{name}', trained in a layer that this family no longer "
+                    'has: it runs by its own layer. Fix: train anew, or use the version of '
+                    'lm4ve that wrote it.'
+                )
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(
         self,
