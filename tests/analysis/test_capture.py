@@ -248,7 +248,7 @@ def test_attention_behind_a_soft_mask_is_what_the_layer_uses():
 
 
 # Heads of which two share keys and two others do not, and such of wide norms.
-@pytest.mark.parametrize('family', ['llama-gqa', 'olmo2'])
+@pytest.mark.parametrize('family', ['llama-gqa', 'qwen3'])
 @pytest.mark.parametrize('heads', [[0, 1, 3], [2]], ids=str)
 def test_attention_of_kept_heads_is_theirs_in_the_whole_block(
     family, heads, checkpoints

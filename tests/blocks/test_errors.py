@@ -63,7 +63,7 @@ UNSUPPORTED_MODELS = [
         "'no-such-wrapper' has no layer spec, and transformers .* does not have it",
     ),
     (dict(model_type='bloom'), "'bloom' is refused.*alibi"),
-    (dict(FAMILIES['falcon-rw'], alibi=True), 'falcon.*alibi=True.*Choose'),
+    (dict(FAMILIES['falcon-rw'], alibi=True), 'falcon.*alibi=True.*Fix'),
     (dict(model_type='phi-msft'), 'remote-code.*model_type "phi"'),
     (dict(LLAMA, quantization_config=dict(quant_method='gptq')), 'unquantized'),
     (dict(LLAMA, num_local_experts=4), "'llama' with experts.*mixtral"),

@@ -207,7 +207,7 @@ def test_a_mean_of_many_tokens_stays_in_the_range_of_16_bits():
 
 WIDTH, FLAG = 8, (False, True)
 BLOCKS = dict(
-    variant='llama-gqa mistral gemma2 gpt_neo llama4_text modernbert gpt_oss t5'.split(),
+    variant='llama-gqa mistral gemma2 gpt_neo llama4_text modernbert qwen3 t5'.split(),
     layers=((0,), (1,), (0, 1)),
     **dict(
         causal=FLAG,

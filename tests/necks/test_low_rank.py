@@ -16,7 +16,7 @@ from lm4ve.blocks.low_rank import count_macs
 from lm4ve.errors import UserError
 from lm4ve.necks import LLMBlockNeck
 from tests.helpers.blocks.reference import WITH_ROTARY
-from tests.helpers.families import FAMILIES
+from tests.helpers.families import FAMILIES, FAST
 from tests.helpers.logs import record_logs
 from tests.helpers.models import BLOCK
 from tests.helpers.necks.encoder import loud
@@ -26,7 +26,7 @@ FIRST = slice(0, 1)
 QUERIES = {'first': FIRST, 'some': torch.tensor([[0, 3], [4, 2]]), 'all': None}
 
 
-SOME = ('llama-gqa', 'gpt2', 'gemma2', 'bert')
+SOME = ('llama-gqa', 'gpt_neo', 'opt', 'bert')
 
 
 def necks(checkpoint: str, low_rank: str, neck=(), **block):
@@ -41,8 +41,8 @@ def necks(checkpoint: str, low_rank: str, neck=(), **block):
 
 BOTH = ('fold', 'absorb')
 CASES = [
-    *((v, m, {}) for v in FAMILIES for m in BOTH),
-    *((v, 'fold', dict(rotary=True)) for v in WITH_ROTARY),
+    *((v, m, {}) for v in FAST for m in BOTH),
+    *((v, 'fold', dict(rotary=True)) for v in FAST if v in WITH_ROTARY),
 ]
 
 
@@ -53,7 +53,7 @@ def test_outputs_and_all_gradients_equal_the_plain_path(
     try:
         pair = necks(checkpoints(family), method, **block)
     except UserError as e:
-        # Norms of keys or values, clipped projections, or sinks stand between.
+        # Norms of keys or values stand between.
         assert method == 'absorb' and family not in SOME
         assert re.search('neck.low_rank.*absorb', str(e))
         return

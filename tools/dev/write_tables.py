@@ -21,10 +21,10 @@ from typing import Any
 from lm4ve.blocks.families import FAMILIES
 from lm4ve.runner.flags import build_parser
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.helpers.wrappers import WRAPPERS
 
+ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
     f'docs/guides/{n}.md'
     for n in ('language_models', 'backbones', 'action_recognition')
