@@ -18,7 +18,7 @@ import lm4ve.commands  # noqa: E402, F401, I001  (before torch, whose threads re
 import torch  # noqa: E402
 from mmengine.registry import DefaultScope  # noqa: E402
 
-import lm4ve  # noqa: E402, F401  (registers its types, in every test)
+import lm4ve.openmmlab  # noqa: E402, F401  (types and repairs, in every test)
 from tests.helpers.families import write_huggingface  # noqa: E402
 from tests.helpers.quick_mmengine import quicken  # noqa: E402
 from tests.helpers.remembered_runs import forget_runs  # noqa: E402

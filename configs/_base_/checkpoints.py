@@ -2,7 +2,7 @@
 # `default_hooks` and may have `randomness` already: such a config writes
 #   default_hooks = _base_.checkpoint_hooks
 #   randomness = _base_.fixed_seed
-custom_imports = dict(imports=['lm4ve'])
+custom_imports = dict(imports=['lm4ve.openmmlab'])
 checkpoint_hooks = dict(
     checkpoint=dict(type='lm4ve.AtomicCheckpointHook'),
     plain_checkpoint=dict(type='lm4ve.PlainCheckpointHook'),

@@ -1,7 +1,7 @@
 # What the runtimes of all tasks share; enough for a model on MMEngine alone. A task
 # whose host has a scope, hooks or a visualizer of its own adds them in
 # `_base_/<task>/runtime.py`. No `save_best`: no checkpoint is chosen by a test score.
-custom_imports = dict(imports=['lm4ve'])
+custom_imports = dict(imports=['lm4ve.openmmlab'])
 default_scope = 'mmengine'  # our own types are named with their scope
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),

@@ -5,11 +5,14 @@ MMEngine, mmpretrain and mmaction2 name it by ``type``.
 
 Importing this package is cheap and imports no host: it makes the scope ``lm4ve`` and
 its configs known and waits. Blocks and necks register with MMEngine when a model
-library is imported, everything else when a config first names it.
+library is imported, everything else when a config first names it. Nothing changes for
+models without our classes: other libraries are repaired once there is one
+(:mod:`lm4ve.compat`).
 """
 
 import functools
 import importlib
+import sys
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -18,6 +21,23 @@ import wrapt
 from lm4ve import compat, registry, runner, tasks  # noqa: F401
 from lm4ve.version import __version__  # noqa: F401
 from lm4ve.zoo import MIM_FOLDER
+
+
+
+def _is_named_by_a_config() -> bool:
+    """Return whether ``custom_imports`` of a config is what imports this package."""
+    frame = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_name == 'import_modules_from_strings':
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
+
+
+# Configs from before there was `lm4ve.openmmlab` name the package itself. The repairs have
+# to act before the next name in `custom_imports` imports a host.
+if _is_named_by_a_config():
+    compat.activate()
 
 #: Module -> the classes that it registers and that serve all tasks.
 _REGISTERS = {
@@ -41,11 +61,10 @@ for _module, _names in _REGISTERS.items():
 
 
 #: Module of another library -> our module that is imported right after it, since it
-#: registers classes there or replaces functions of it.
+#: registers classes there.
 _BESIDE = {
     'mmengine.model': 'lm4ve.necks',  # nobody builds a model without having imported this
     'mmaction.models': 'lm4ve.tasks.video.models.neck',  # a neck of mmaction2's own protocol
-    'mmcv.image.geometric': 'lm4ve.pixels.for_mmcv',  # the same pixels in less time
     'peft': 'lm4ve.blocks.peft_configs',  # its LoRA on frozen projections
 }
 

@@ -4,7 +4,8 @@ Blocks and necks are in the root itself, so that every OpenMMLab scope finds
 them under their plain names. Everything else of ours is named with the scope,
 for example ``type='lm4ve.DigitsDataset'``, and cannot collide with a host's.
 
-A look-up imports the one module that registers the wanted name, so that nobody
+A look-up of one of our names lets the repairs of other libraries act (:mod:`lm4ve.compat`)
+and imports the one module that registers the name, so that nobody
 needs the packages of a task that they do not use. The table of these modules is filled
 by :mod:`lm4ve.tasks` for the tasks and by ``lm4ve/__init__.py`` for what serves all of
 them.
@@ -15,6 +16,7 @@ import importlib
 from mmengine import registry as root
 from mmengine.registry import Registry
 
+from lm4ve import compat
 from lm4ve.errors import UserError
 
 SCOPE = 'lm4ve'
@@ -40,6 +42,8 @@ class LazyRegistry(Registry):
             UserError: The name belongs to a task whose packages are missing.
         """
         name = key.removeprefix(f'{SCOPE}.')
+        if name in self.module_dict or name in PROVIDERS:
+            compat.activate()
         if name not in self.module_dict and name in PROVIDERS:
             module, extra = PROVIDERS[name]
             try:

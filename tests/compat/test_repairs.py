@@ -239,6 +239,11 @@ DEFECTS = [
         r'self\.drop_prob = drop_prob',
     ),
     Defect(
+        'resize_by_kernels',
+        'mmcv.image.geometric:imresize',
+        r'pil_image\.resize\(',
+    ),
+    Defect(
         'decode_without_notes',
         'mmcv.image.io:imfrombytes',
         r'cv2\.imdecode\(img_np',
@@ -332,6 +337,7 @@ def test_a_repair_of_what_was_imported_before_runs_at_once():
         patch.setitem(sys.modules, 'a_library', library)
         patch.setitem(sys.modules, 'a_room', room)
         patch.setattr(compat, 'REPAIRS', [])
+        compat.activate()
         compat.register('a_library', 'a_library:defect', 'a_room:mend')
     assert library.defect is False
 
@@ -391,7 +397,7 @@ def test_private_members_of_mmengine_stay_in_compat():
 
 
 SCRIPT = """
-import lm4ve, mmpretrain.models, mmpretrain.datasets
+import lm4ve.openmmlab, mmpretrain.models, mmpretrain.datasets
 from mmpretrain.registry import MODELS
 assert lm4ve.wrap
 MODELS.build(dict(type='VisionTransformer', arch='deit-tiny', img_size=32))
@@ -422,7 +428,7 @@ def test_mmpretrain_imports_beside_pycocotools_and_bitsandbytes(tmp_path, monkey
 def test_imports_are_quiet_and_leave_mmdet_for_who_wants_it():
     pytest.importorskip('mmdet')
     lines = (
-        'import sys, lm4ve, mmpretrain.models, mmpretrain.datasets, pkg_resources',
+        'import sys, lm4ve.openmmlab, mmpretrain.models, mmpretrain.datasets, pkg_resources',
         "assert not {'mmdet', 'sklearn'} & {*sys.modules} and utils.ResLayerExtraNorm is None",
         'import mmdet.models',
         'from mmdet.registry import MODELS',

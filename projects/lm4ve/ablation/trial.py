@@ -29,7 +29,7 @@ from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-import lm4ve  # noqa: F401  (registers before the config is read)
+import lm4ve.openmmlab  # noqa: F401  (before the config is read)
 from lm4ve.ablation.grid import Trial
 from lm4ve.ablation.identity import identity
 from lm4ve.ablation.store import trial_lock

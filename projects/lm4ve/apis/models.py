@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import nn
 
+from lm4ve import compat
 from lm4ve.errors import UserError
 from lm4ve.runner.config import read_config
 from lm4ve.tasks import all_tasks
@@ -17,6 +18,7 @@ from lm4ve.zoo import PRETRAINED
 
 def loaded(config: str | Path | Config) -> Config:
     """Return a config as it is, or read the one that a path or a model's name stands for."""
+    compat.activate()
     if isinstance(config, Config):
         return config
     return read_config(config, set_scope=False)

@@ -2,12 +2,20 @@
 
 There is one file a defect. A repair is a function or a class whose docstring describes
 the defect, the versions that have it, where it is reported upstream, and when it may
-go; a test fails once a repair is no longer needed. A repair is imported and runs right
-after the import of the module that it repairs, so that a run pays only for the
-libraries that it uses.
+go; a test fails once a repair is no longer needed.
+
+``import lm4ve`` changes nothing of a model without our classes, so its repairs wait. :func:`activate` lets all repairs act, once: a repair is imported
+and runs where the module that it repairs is imported, so that a run pays only for the
+libraries that it uses. Who calls it:
+
+- ``lm4ve.openmmlab``, which configs name in ``custom_imports``, and ``lm4ve`` itself where
+  a config names that;
+- whatever reads a config or starts a command (``lm4ve/runner``, ``lm4ve/apis``);
+- the first look-up or building of a class of ours (``lm4ve/registry.py``, necks that get
+  a config).
 
 This room has the repairs that need nothing of the rooms above it. Those rooms register
-theirs with :func:`register`: see ``lm4ve/necks/__init__.py``.
+theirs with :func:`register`: see ``lm4ve/runner/__init__.py``.
 
 Repairs replace names that a library keeps to itself. Another version or a fork may lack
 such a name; then there is nothing to replace, and the repair is passed over
@@ -22,10 +30,9 @@ from typing import Any
 
 import wrapt
 
-# Warnings at the import of mmcv-lite, of an operator that no model here uses, and of
-# MMEngine, of setuptools.
-warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformable')
-warnings.filterwarnings('ignore', 'pkg_resources is deprecated')
+#: Warnings at the import of mmcv-lite, of an operator that no model here uses, and of
+#: MMEngine, of setuptools.
+_WARNINGS = ('Fail to import ``MultiScaleDeformable', 'pkg_resources is deprecated')
 
 
 @dataclass(frozen=True)
@@ -38,30 +45,58 @@ class Repair:
             ``module:name``. The name may have dots, as ``Class.method`` has.
         function (str): The function, as ``module:name``. Its one argument is the module
             or class that holds the target.
+        waits (bool): It acts once :func:`activate` is called. False: it acts from the
+            import of lm4ve on, for it changes nothing of a model without our neck, and
+            acts while the class is built that builds this neck.
     """
 
     trigger: str
     target: str
     function: str
+    waits: bool = True
 
 
 #: All that have been registered, in this order.
 REPAIRS: list[Repair] = []
 
+_is_active = False
 
-def register(trigger: str, target: str, function: str) -> None:
-    """Run a repair after the import of a library's module; at once if it is imported already.
 
+def activate() -> None:
+    """Let all repairs act in this process, also those that are registered later.
+
+    Modules that are imported already are repaired at once, others after their import.
     Repairs of the same module run in the order in which they were registered.
+    """
+    global _is_active
+    if _is_active:
+        return
+    _is_active = True
+    for text in _WARNINGS:
+        warnings.filterwarnings('ignore', text)
+    for repair in REPAIRS:
+        if repair.waits:
+            _apply_after_import(repair)
+
+
+def register(trigger: str, target: str, function: str, waits: bool = True) -> None:
+    """Add a repair to those that :func:`activate` lets act.
 
     Args:
         trigger (str): See :class:`Repair`.
         target (str): See :class:`Repair`.
         function (str): See :class:`Repair`.
+        waits (bool): See :class:`Repair`.
     """
-    repair = Repair(trigger, target, function)
+    repair = Repair(trigger, target, function, waits)
     REPAIRS.append(repair)
-    wrapt.register_post_import_hook(functools.partial(apply, repair), trigger)
+    if _is_active or not waits:
+        _apply_after_import(repair)
+
+
+def _apply_after_import(repair: Repair) -> None:
+    """Run a repair after the import of its library's module; at once if that is imported."""
+    wrapt.register_post_import_hook(functools.partial(apply, repair), repair.trigger)
 
 
 def apply(repair: Repair, imported: object = None) -> None:
@@ -191,11 +226,13 @@ register(
     'mmpretrain.models.classifiers.hugging_face',
     'mmpretrain.models.classifiers.hugging_face:HuggingFaceClassifier.__init__',
     'lm4ve.compat.mmpretrain_unbuilt_neck:refuse_unbuilt_neck',
+    waits=False,
 )
 register(
     'mmpretrain.models.classifiers.timm',
     'mmpretrain.models.classifiers.timm:TimmClassifier.__init__',
     'lm4ve.compat.mmpretrain_unbuilt_neck:refuse_unbuilt_neck',
+    waits=False,
 )
 for _module in (
     'losses.label_smooth_loss',
@@ -241,6 +278,11 @@ for _module in ('base', 'omni_head', 'rgbpose_head'):
         'lm4ve.compat.mmaction_accuracy:compare_by_method',
     )
 # -------------------------------------------------------------------------------- mmcv
+register(
+    'mmcv.image.geometric',
+    'mmcv.image.geometric:imresize',
+    'lm4ve.pixels.for_mmcv:resize_by_kernels',
+)
 register(
     'mmcv.cnn.bricks.drop',
     'mmcv.cnn.bricks.drop:DropPath.__init__',

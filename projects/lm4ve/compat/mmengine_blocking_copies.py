@@ -21,10 +21,13 @@ def copy_without_waiting(preprocessor_class: Any) -> None:
 def _is_non_blocking(preprocessor: Any) -> bool:
     """Return whether copies to the preprocessor's device do not block."""
     if preprocessor.device.type in _BLOCKING:
-        return bool(preprocessor.non_blocking_field)
+        return bool(vars(preprocessor)['_non_blocking'])
     return True
 
 
 def _keep_field(preprocessor: Any, value: bool) -> None:
-    """Keep what the config's field says, which counts on other devices."""
-    preprocessor.non_blocking_field = value
+    """Keep what the config's field says, which counts on other devices.
+
+    It stays where MMEngine keeps it, so that a preprocessor may be older than the repair.
+    """
+    vars(preprocessor)['_non_blocking'] = value

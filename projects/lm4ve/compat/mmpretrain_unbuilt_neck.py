@@ -1,4 +1,4 @@
-"""Refuse a neck in the two classifiers of mmpretrain that would not build it."""
+"""Refuse our neck in the two classifiers of mmpretrain that would not build it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ from lm4ve.errors import UserError
 
 
 def refuse_unbuilt_neck(classifier: Any) -> None:
-    """Let ``HuggingFaceClassifier`` and ``TimmClassifier`` refuse the argument ``neck``.
+    """Let ``HuggingFaceClassifier`` and ``TimmClassifier`` refuse a ``neck`` of ours.
 
     Broken in mmpretrain 1.2.0 (not reported upstream): both pass unknown arguments on.
     ``HuggingFaceClassifier`` passes them to ``AutoConfig.from_pretrained``, which
@@ -23,12 +23,13 @@ def refuse_unbuilt_neck(classifier: Any) -> None:
 def _init_without_neck(
     init: Callable[..., None], model: Any, args: Any, kwargs: Any
 ) -> None:
-    """Construct a classifier by mmpretrain's ``init``, unless its config has a neck.
+    """Construct a classifier by mmpretrain's ``init``, unless its config has our neck.
 
     Raises:
         UserError: It has one.
     """
-    if kwargs.get('neck') is not None:
+    # The type's name, with or without a scope, or the class, also in a list of necks.
+    if 'LLMBlockNeck' in repr(kwargs.get('neck')):
         raise UserError(
             f'model.neck: {type(model).__name__} builds no neck. Fix: lm4ve.wrap.'
         )

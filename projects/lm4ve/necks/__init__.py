@@ -8,11 +8,13 @@ compat.register(
     'mmpretrain.models.classifiers.image',
     'mmpretrain.models.classifiers.image:ImageClassifier.__init__',
     'lm4ve.necks.repairs:load_plain_encoders',
+    waits=False,
 )
 compat.register(
     'mmaction.models.recognizers.base',
     'mmaction.models.recognizers.base:BaseRecognizer.__init__',
     'lm4ve.necks.repairs:load_plain_encoders',
+    waits=False,
 )
 
 __all__ = ['LLMBlockInsert', 'LLMBlockNeck']

@@ -25,6 +25,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from lm4ve import compat
 from lm4ve.blocks.low_rank.eligibility import acts_on_modules, is_plain
 from lm4ve.blocks.old_records import upgrade_neck
 from lm4ve.blocks.record import Recorded
@@ -175,7 +176,11 @@ class LLMBlockNeck(NeckInterface, Recorded, RunsPath):
         self.guard = guard
 
         # The paper: mapper, block, mapper, norm.
-        self.block = block if isinstance(block, nn.Module) else build_block(block)
+        if not isinstance(block, nn.Module):
+            # A config: the model is one of MMEngine's registries. lm4ve.wrap gives a module.
+            compat.activate()
+            block = build_block(block)
+        self.block = block
         self.fields.check_block(self.block)
         width = self.block.embed_dims
         self.mapper_in = nn.Linear(in_channels, width, bias=False)

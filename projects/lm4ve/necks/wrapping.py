@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lm4ve.compat.transformers_trainer_names import keep_names
 from lm4ve.errors import UserError, refuse_unknown
 from lm4ve.necks.llm_block_insert import attach
-from lm4ve.necks.neck import LLMBlockNeck
+from lm4ve.necks.neck import LLMBlockNeck, build_block
 from lm4ve.necks.places import (
     Place,
     default_fields,
@@ -159,6 +159,8 @@ def build_necks(
             block = necks[0].block
         else:
             block = next_block()
+        if not isinstance(block, nn.Module):
+            block = build_block(block)
         necks.append(LLMBlockNeck(block=block, **options))
     return necks
 

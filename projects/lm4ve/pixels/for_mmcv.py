@@ -1,11 +1,9 @@
-"""Let mmcv's ``imresize`` use the compiled kernels where its backend is Pillow.
-
-Importing this module wraps the function. The package imports it right after mmcv's
-module, so that every transform that resizes finds the wrapped one.
-"""
+"""Let mmcv's ``imresize`` use the compiled kernels where its backend is Pillow."""
 
 import inspect
+import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import wrapt
@@ -13,10 +11,24 @@ import wrapt
 from lm4ve.pixels.resample import resize
 
 
-@wrapt.patch_function_wrapper('mmcv.image.geometric', 'imresize')
-def resize_by_kernels(
-    imresize: Callable[..., Any], _: None, args: tuple, kwargs: dict
-) -> Any:
+def resize_by_kernels(geometric: ModuleType) -> None:
+    """Let every transform of mmcv that resizes do so by the kernels.
+
+    Slow in mmcv 2.1.0 (not reported upstream): Pillow takes several times as long for the
+    same pixels. May go once mmcv has a backend with these pixels in the kernels' time.
+
+    Args:
+        geometric (ModuleType): ``mmcv.image.geometric``.
+    """
+    wrapt.wrap_function_wrapper(geometric, 'imresize', _resize)
+    # mmcv may be imported already, and then has the function under these names, too.
+    for name in ('mmcv.image', 'mmcv'):
+        package = sys.modules.get(name)
+        if hasattr(package, 'imresize'):
+            setattr(package, 'imresize', geometric.imresize)  # noqa: B010
+
+
+def _resize(imresize: Callable[..., Any], _: None, args: tuple, kwargs: dict) -> Any:
     """Resize a picture by the kernels if they apply, else by mmcv; the pixels are the same.
 
     Args:

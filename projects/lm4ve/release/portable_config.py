@@ -121,7 +121,7 @@ def _add_import_of_lm4ve(fields: dict) -> None:
     names = imports['imports']
     if isinstance(names, str):
         names = [names]
-    imports['imports'] = ['lm4ve', *names]
+    imports['imports'] = ['lm4ve.openmmlab', *names]
 
 
 def all_dicts(node: object) -> Iterator[dict]:

@@ -1,7 +1,7 @@
 """What happens around a model while it trains: runner, configs, checkpoints, hooks, commands.
 
 Importing this package imports none of its modules: blocks and tasks use the small ones.
-It only registers its repairs of the libraries' inference.
+It only registers its repairs of the libraries' inference, which wait as all others do.
 """
 
 from lm4ve import compat

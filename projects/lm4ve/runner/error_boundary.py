@@ -16,6 +16,7 @@ from typing import NoReturn
 import torch
 from mmengine.logging import MessageHub, MMLogger
 
+from lm4ve import compat
 from lm4ve.errors import StorageError, UserError
 from lm4ve.files import is_storage_error
 from lm4ve.runner.building import find_built_field
@@ -47,6 +48,7 @@ def run_tool(main: Callable[[], None]) -> None:
     Raises:
         SystemExit: With the code, after an error.
     """
+    compat.activate()
     try:
         with handle_signals():
             try:

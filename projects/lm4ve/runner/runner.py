@@ -18,6 +18,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.registry import RUNNERS
 from torch import nn
 
+from lm4ve import compat
 from lm4ve.errors import UserError, check
 from lm4ve.runner.accumulation import (
     check_batch,
@@ -244,6 +245,7 @@ def build_runner(cfg: Config, short_console: bool = False) -> Any:
             checkpoints to resume from are damaged, or a data set that is scored has
             ``test_mode=False``.
     """
+    compat.activate()
     runner_type = cfg.get('runner_type', 'Runner')
     check('runner_type', runner_type, choices=RUNNERS.module_dict)
     _check_load_from(cfg, runner_type)

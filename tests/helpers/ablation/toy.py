@@ -75,7 +75,7 @@ class ToyMetric(BaseMetric):
 
 
 CONFIG = """
-custom_imports = dict(imports=['lm4ve', 'tests.helpers.ablation.toy'])
+custom_imports = dict(imports=['lm4ve.openmmlab', 'tests.helpers.ablation.toy'])
 default_scope = 'lm4ve'
 model = dict(type='ToyModel', width=2)
 def _loader(part):

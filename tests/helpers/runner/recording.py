@@ -91,7 +91,7 @@ class KillOnceHook(Hook):
 
 CONFIG = """
 _base_ = '{root}/configs/lm4ve/vit-demo_minilm_digits.py'
-custom_imports = dict(imports=['lm4ve', 'tests.helpers.runner.recording'])
+custom_imports = dict(imports=['lm4ve.openmmlab', 'tests.helpers.runner.recording'])
 custom_hooks = [
     dict(type='RecordHook', out='{out}'),
     dict(type='KillOnceHook', mark='{mark}', rank=1, after=5, number={number}),

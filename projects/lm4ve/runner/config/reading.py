@@ -7,6 +7,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+from lm4ve import compat
 from lm4ve.errors import UserError, did_you_mean, require
 from lm4ve.runner.config.checking import check_config
 from lm4ve.runner.config.fields import FIELDS
@@ -33,6 +34,7 @@ def read_config(
         UserError: The file does not exist, is no config, has an error, or inherits one
             of a package that is not installed.
     """
+    compat.activate()
     path = find_config(path)
     if not path.is_file():
         advice = did_you_mean(str(path), all_models()) or ' See: lm4ve list.'

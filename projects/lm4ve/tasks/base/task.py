@@ -14,7 +14,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
-from lm4ve import registry
+from lm4ve import compat, registry
 from lm4ve.errors import UserError, listing, require
 
 
@@ -81,6 +81,7 @@ class Task:
         for table in (self.registers, self.exports):
             for module, names in table.items():
                 if name in names:
+                    compat.activate()  # modules of a task may need a host's repairs
                     defined_in = importlib.import_module(f'{self.package}.{module}')
                     return getattr(defined_in, name)
         raise AttributeError(f"module '{self.package}' has no attribute '{name}'")
