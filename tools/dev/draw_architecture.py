@@ -20,9 +20,9 @@ ROOMS = [
     ('runner', 'config, training, checkpoints'),
     ('necks', 'mapper, block, mapper, norm'),
     ('blocks', 'layers of language models'),
-    ('compat, pixels', 'repairs, pixel kernels'),
+    ('registry, openmmlab, compat, pixels', 'scope, repairs, pixel kernels'),
     ('llm', 'files of language models'),
-    ('zoo, registry, files, errors, version', 'small things that all rooms use'),
+    ('zoo, files, errors, version', 'small things that all rooms use'),
 ]
 
 BLUE = '#dbe9f6'
