@@ -23,7 +23,6 @@ from lm4ve.version import __version__  # noqa: F401
 from lm4ve.zoo import MIM_FOLDER
 
 
-
 def _is_named_by_a_config() -> bool:
     """Return whether ``custom_imports`` of a config is what imports this package."""
     frame = sys._getframe()
@@ -49,7 +48,7 @@ _REGISTERS = {
     'lm4ve.runner.autocast': ('AutocastOptimWrapper',),
     'lm4ve.runner.finite_loss': ('FiniteLossHook',),
     'lm4ve.runner.training_loss': ('TrainingLossHook',),
-    'lm4ve.runner.block_in_use': ('BlockInUseHook', 'NeckProgressHook'),
+    'lm4ve.necks.usage': ('BlockInUseHook', 'NeckProgressHook'),
     'lm4ve.blocks.controls': ('AttentionBlock',),
     'lm4ve.necks.initializers': ('TorchDefault',),
     'lm4ve.runner.ema': ('KeptEMAHook',),

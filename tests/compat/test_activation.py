@@ -33,7 +33,9 @@ BLOCK = """
 arch = dict(model_type='llama', hidden_size=8, intermediate_size=8, num_attention_heads=2)
 BLOCK = dict(type='LLMBlock', layers=(0,), arch=dict(arch, num_hidden_layers=1, vocab_size=8))
 """
-WRAP = BLOCK + """
+WRAP = (
+    BLOCK
+    + """
 import lm4ve, torch
 from torch import nn
 
@@ -46,6 +48,7 @@ model(torch.randn(2, 3, 8)).sum().backward()
 lm4ve.save_pretrained(model, 'folder')
 lm4ve.from_pretrained(encoder(), 'folder')
 """
+)
 #: Plain MMEngine, and what of mmpretrain imports beside any package.
 HOSTS = """
 import mmengine.evaluator, mmengine.hooks, mmengine.infer, mmengine.model
@@ -54,7 +57,9 @@ import mmcv.cnn.bricks.drop, mmcv.image, mmpretrain.apis
 """
 
 
-@pytest.mark.parametrize('script', [WRAP + HOSTS, HOSTS + WRAP], ids=['before', 'after'])
+@pytest.mark.parametrize(
+    'script', [WRAP + HOSTS, HOSTS + WRAP], ids=['before', 'after']
+)
 def test_wrapping_repairs_nothing(script, tmp_path):
     pytest.importorskip('mmpretrain')
     acting, waiting = repairs_after(script, tmp_path)

@@ -11,8 +11,8 @@ from torch.utils._pytree import tree_leaves
 from lm4ve.necks import LLMBlockNeck
 from lm4ve.necks.joining import join
 from lm4ve.necks.layouts import DEFAULTS
-from lm4ve.necks.usage import comes_from_norm
 from tests.helpers.models import BLOCK
+from tests.helpers.normed import note_norms
 from tools.dev.write_tables import HOSTS_OWN, Entry, Refused, full_type
 
 
@@ -190,10 +190,7 @@ def pooled(x: torch.Tensor) -> torch.Tensor:
 def check_a_step(entry: Entry, model: torch.nn.Module, *batch) -> None:
     """Assert that all trained weights get a gradient, and that no norm comes before the neck."""
     neck = neck_of(model)
-    normed = []
-    neck.register_forward_pre_hook(
-        lambda m, x: normed.append(comes_from_norm(m.pick(x[0]).grad_fn))
-    )
+    normed = note_norms(neck)
     losses = model(*batch, mode='loss')
     sum(loss for name, loss in losses.items() if 'loss' in name).backward()
     assert normed

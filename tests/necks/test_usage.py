@@ -13,19 +13,12 @@ from torch.utils.checkpoint import checkpoint
 import lm4ve
 from lm4ve.errors import UserError
 from lm4ve.necks import LLMBlockInsert
-from tests.helpers.logs import record_logs
 from tests.helpers.models import BLOCK
 from tests.helpers.necks.foreign import Adapter
 from tests.helpers.necks.host import NECK, Host
 
 #: The input of all models here, ``[3, 5, 16]``.
 X = torch.randn(3, 5, 16, generator=torch.Generator().manual_seed(1))
-
-
-@pytest.fixture
-def logged(monkeypatch):
-    """The texts that the check of a neck's use logs."""
-    return record_logs(monkeypatch, 'lm4ve.necks.usage')
 
 
 @pytest.mark.parametrize(
@@ -68,15 +61,15 @@ def test_a_mapper_without_gradient_is_an_error():
 
 
 class Plain(nn.Module):
-    """A host that is no model of MMEngine; ``last`` and ``after`` come before the neck."""
+    """A host that is no model of MMEngine; ``last`` comes before the neck."""
 
-    def __init__(self, last: nn.Module, after=lambda x: x, **neck) -> None:
+    def __init__(self, last: nn.Module) -> None:
         super().__init__()
-        self.stem, self.last, self.after = nn.Linear(16, 16), last, after
-        self.neck = MODELS.build({**NECK, **neck})
+        self.stem, self.last = nn.Linear(16, 16), last
+        self.neck = MODELS.build(NECK)
 
     def forward(self, x):
-        return [self.neck(self.after(self.last(self.stem(x))))]
+        return [self.neck(self.last(self.stem(x)))]
 
 
 def test_a_model_without_a_neck_is_an_error():
@@ -188,28 +181,6 @@ class Rests(WalksThrough):
 
 def test_a_layer_may_rest_in_the_step_that_is_checked():
     lm4ve.check(LLMBlockInsert(Rests(), 'features.1', NECK), X)
-
-
-# ------------------------------------------------------------------------ normed before
-#: The module before the neck, what happens to its output, and whether that is normed.
-NORMED = [
-    (nn.LayerNorm(16), lambda x: x, True),
-    (nn.LayerNorm(16), lambda x: x.transpose(1, 2).contiguous().transpose(1, 2), True),
-    (nn.GroupNorm(1, 5), lambda x: x, True),
-    (nn.LayerNorm(16), lambda x: x[:, 1:], True),
-    (nn.Linear(16, 16), lambda x: x, False),
-    (nn.LayerNorm(16), lambda x: x.relu(), False),
-]
-
-
-@pytest.mark.parametrize('last, after, warns', NORMED)
-def test_features_out_of_a_norm_are_a_warning(last, after, warns, logged):
-    lm4ve.check(Plain(last, after), X)
-    assert len(logged) == (1 if warns else 0)
-    assert all('norm_cfg=None' in text for text in logged)
-    logged.clear()
-    lm4ve.check(Plain(last, after, norm_cfg=None), X)
-    assert not logged
 
 
 # ----------------------------------------------------------- folded and unequal batches

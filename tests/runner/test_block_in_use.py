@@ -26,8 +26,8 @@ def train(folder: Path, model, optim: dict | None = None, **fields) -> Runner:
 
 @pytest.fixture
 def warnings(monkeypatch):
-    """The warnings of the hook and of what watches the necks."""
-    return record_logs(monkeypatch, 'lm4ve.runner.block_in_use', 'lm4ve.necks.usage')
+    """The warnings of the hook."""
+    return record_logs(monkeypatch, 'lm4ve.necks.usage')
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,10 @@ There is one file a defect. A repair is a function or a class whose docstring de
 the defect, the versions that have it, where it is reported upstream, and when it may
 go; a test fails once a repair is no longer needed.
 
-``import lm4ve`` changes nothing of a model without our classes, so its repairs wait. :func:`activate` lets all repairs act, once: a repair is imported
-and runs where the module that it repairs is imported, so that a run pays only for the
-libraries that it uses. Who calls it:
+``import lm4ve`` changes nothing of a model without our classes, so its repairs wait.
+:func:`activate` lets all of them act, once: a repair is imported and runs where the
+module that it repairs is imported, so that a run pays only for the libraries that it
+uses. Who calls it:
 
 - ``lm4ve.openmmlab``, which configs name in ``custom_imports``, and ``lm4ve`` itself where
   a config names that;

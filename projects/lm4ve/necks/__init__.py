@@ -7,13 +7,13 @@ from lm4ve.necks.neck import LLMBlockNeck
 compat.register(
     'mmpretrain.models.classifiers.image',
     'mmpretrain.models.classifiers.image:ImageClassifier.__init__',
-    'lm4ve.necks.repairs:load_plain_encoders',
+    'lm4ve.necks.joining:load_plain_encoders',
     waits=False,
 )
 compat.register(
     'mmaction.models.recognizers.base',
     'mmaction.models.recognizers.base:BaseRecognizer.__init__',
-    'lm4ve.necks.repairs:load_plain_encoders',
+    'lm4ve.necks.joining:load_plain_encoders',
     waits=False,
 )
 

@@ -20,7 +20,6 @@ from torch.utils._pytree import tree_leaves
 from lm4ve.blocks.seeding import seeded_cpu_generator
 from lm4ve.errors import CheckpointError, UserError, first_line, require
 from lm4ve.necks.neck_hook import remove_hooks
-from lm4ve.necks.usage import is_compiled
 
 #: Bytes that an input and its output may have together.
 _LARGEST = 1 << 20
@@ -190,6 +189,9 @@ def run_alone(
 
 def _without_compiling(model: nn.Module) -> contextlib.AbstractContextManager[Any]:
     """Return a context in which parts of a model that are compiled run as they are."""
+    # Its import takes long, and only an example needs it.
+    from lm4ve.necks.usage import is_compiled
+
     if is_compiled(model):
         stance: contextlib.AbstractContextManager[Any] = torch.compiler.set_stance(
             'force_eager'

@@ -2,15 +2,16 @@
 
 A plain encoder's checkpoint has a final norm, which the encoder before a neck lacks.
 The neck's norm starts from it, by whatever way the weights are loaded: into the model
-or into its backbone. ``lm4ve/necks/repairs.py`` lets hosts call :func:`join`.
+or into its backbone. The hosts' models are repaired to do so when they are built.
 """
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import wrapt
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
@@ -21,6 +22,23 @@ _NORM = re.compile(r'norm|ln|bn', re.IGNORECASE)
 _CLASS_TOKEN = re.compile('cls|class')
 #: Names of the norm that comes after the mean over tokens.
 _AFTER_MEAN = ('fc_norm', 'ln2')
+_TABLE = 'docs/guides/backbones.md has the fields of each backbone'
+
+
+def load_plain_encoders(host: Any) -> None:
+    """A host drops the final norm of a plain encoder's checkpoint.
+
+    True of mmpretrain 1.2.0 and mmaction2 1.2.0 (no upstream issue): the neck takes no
+    part in its host's loading. May go once a host hands the tensors that its backbone
+    lacks to its neck.
+    """
+    wrapt.wrap_function_wrapper(host, '__init__', _init)
+
+
+def _init(init: Callable[..., None], model: Any, args: Any, kwargs: Any) -> None:
+    """Build a host's model, and let its neck take over the final norm."""
+    init(*args, **kwargs)
+    join(model)
 
 
 def join(model: Any) -> None:
@@ -43,6 +61,7 @@ def join(model: Any) -> None:
         return
     if neck.reads_class_token:
         _check_class_token(model.backbone)
+    _watch_scores(getattr(model, 'head', None))
     if neck.norm is None:
         return
     _copy_removed_norm(model.backbone, neck.norm)
@@ -89,7 +108,33 @@ def _check_class_token(backbone: nn.Module) -> None:
             return
     raise UserError(
         f'model.neck reads a class token, but {type(backbone).__name__} has none. Fix: '
-        "out_type='avg_featmap' (docs/guides/backbones.md has the fields of each backbone)."
+        f"out_type='avg_featmap' ({_TABLE})."
+    )
+
+
+def _watch_scores(head: Any) -> None:
+    """Let a head of mmpretrain that classifies refuse to score tokens instead of samples.
+
+    Its losses of smoothed and mixed labels would go on with such scores where a batch
+    has one sample, or as many as there are tokens: they broadcast. Any other mistake
+    between neck and head is an error of torch's about shapes.
+    """
+    if any(base.__name__ == 'ClsHead' for base in type(head).__mro__):
+        head.register_forward_hook(_refuse_scores_of_tokens)
+
+
+def _refuse_scores_of_tokens(head: nn.Module, args: Any, scores: Any) -> None:
+    """Check that a head's scores are ``[B, classes]``; torch calls it after the head.
+
+    Raises:
+        UserError: They are of another shape.
+    """
+    if not isinstance(scores, Tensor) or scores.dim() == 2:
+        return
+    raise UserError(
+        f'{type(head).__name__} gives scores of shape {list(scores.shape)}, not [B, '
+        "classes]. Fix: model.neck.out_type='avg_featmap' or 'cls_token' if the head "
+        f"reads a vector for each sample, 'raw' if it reads tokens ({_TABLE})."
     )
 
 

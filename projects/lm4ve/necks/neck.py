@@ -51,7 +51,6 @@ from lm4ve.necks.path import PathParts, has_outer_residual
 from lm4ve.necks.reader import FeatureReader, Features
 from lm4ve.necks.readout import build_readout
 from lm4ve.necks.running import RunsPath
-from lm4ve.necks.without_gradient import expect_gradient
 
 _INIT = dict(type='TruncNormal', layer='Linear', std=0.02)
 
@@ -310,11 +309,19 @@ class LLMBlockNeck(NeckInterface, Recorded, RunsPath):
         here: the optimizer's first step raises if the mappers have got no gradient.
         """
         if self.training and self.guard and not torch.is_grad_enabled():
-            expect_gradient(self)
+            self._expect_gradient()
         self._check_extra_tokens(features.tokens.shape[1])
         if padding_mask is not None and self.readout.norms_padding(queries):
             refuse_norm_of_padding(self.norm, self._norm_is_over_tokens())
         self.readout.check_request(queries, features.is_map)
+
+    def _expect_gradient(self) -> None:
+        """Let the first step of an optimizer raise if the mappers have got no gradient."""
+        if torch.compiler.is_compiling():
+            return
+        from lm4ve.necks.usage import expect_gradient
+
+        expect_gradient(self)
 
     def _check_extra_tokens(self, count: int) -> None:
         """Refuse more class and register tokens than there are tokens.

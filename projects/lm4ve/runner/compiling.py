@@ -20,12 +20,15 @@ class TrainingForward:
     """What a model is called through: compiled in training steps, otherwise as it is.
 
     The first step is not compiled, so that ``NeckHook`` sees in it what the necks do:
-    compiled code runs no hooks that are removed later.
+    compiled code runs no hooks that are removed later. That hook asks for
+    ``first_step_is_plain``.
 
     Args:
         model (nn.Module): A model of MMEngine, also within a distributed wrapper.
         options (Mapping): Arguments of ``torch.compile``.
     """
+
+    first_step_is_plain = True
 
     def __init__(self, model: nn.Module, options: Mapping[str, Any]) -> None:
         self._plain: Callable[..., Any] = model._call_impl

@@ -20,13 +20,13 @@ from torch import nn
 
 from lm4ve import compat
 from lm4ve.errors import UserError, check
+from lm4ve.necks.usage import NeckHook
 from lm4ve.runner.accumulation import (
     check_batch,
     describe_update,
     is_auto,
     iterations_of_update,
 )
-from lm4ve.runner.block_in_use import NeckHook
 from lm4ve.runner.checkpoint_hooks import PlainCheckpointHook
 from lm4ve.runner.class_count import ClassCountHook
 from lm4ve.runner.compiling import compile_training, parse_compile
