@@ -29,6 +29,7 @@ from pathlib import Path
 
 PRELOADED = (
     *(
+        'lm4ve.openmmlab',
         'lm4ve.blocks',
         'lm4ve.runner.command_line',
         'mmengine.runner',

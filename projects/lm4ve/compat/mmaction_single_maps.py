@@ -46,11 +46,15 @@ def _extract_feat_of_block(
         stage = args[1]
     else:
         stage = 'neck'
-    # The class is compared by its name: this package does not import the necks.
-    has_block = type(getattr(model, 'neck', None)).__name__ == 'LLMBlockNeck'
+    has_block = is_neck_of_ours(getattr(model, 'neck', None))
     if stage == 'backbone' or not has_block:
         return extract_by_host(*args, **kwargs)
     return extract_feat(model, extract_by_host, *args, **kwargs)
+
+
+def is_neck_of_ours(module: Any) -> bool:
+    """Return whether a module is an ``LLMBlockNeck``, by its name: this package imports none."""
+    return any(base.__name__ == 'LLMBlockNeck' for base in type(module).__mro__)
 
 
 def extract_feat(

@@ -7,6 +7,7 @@ import wrapt
 from mmengine.registry import DefaultScope
 from torch import nn
 
+from lm4ve.compat.mmaction_single_maps import is_neck_of_ours
 from lm4ve.errors import UserError
 
 #: Recognizers whose ``extract_feat`` never calls the neck that they build.
@@ -95,7 +96,7 @@ def _refuse_uncalled_neck(model: Any) -> None:
     host = type(model).extract_feat.__qualname__.partition('.')[0]
     if host not in _WITHOUT_NECK or not model.with_neck:
         return
-    if any(type(module).__name__ == 'LLMBlockNeck' for module in model.neck.modules()):
+    if any(is_neck_of_ours(module) for module in model.neck.modules()):
         raise UserError(
             f'model.neck: {host} never calls its neck. Fix: LLMBlockInsert.'
         )

@@ -20,6 +20,7 @@ class NeckInterface:
     fields: NeckFields
     reader: FeatureReader
     block: Any
+    guard: bool
 
     @property
     def parts(self) -> list[Part]:

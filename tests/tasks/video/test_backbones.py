@@ -15,7 +15,7 @@ from mmaction.registry import MODELS as HOST_MODELS  # noqa: E402
 from mmaction.structures import ActionDataSample  # noqa: E402
 from mmengine.registry import MODELS, DefaultScope  # noqa: E402
 
-from lm4ve.tasks.video.models.neck import LLMBlockNeck  # noqa: E402
+from lm4ve.tasks.video.models.neck import RecognizerNeck  # noqa: E402
 from tests.helpers import backbones as walk  # noqa: E402
 from tools.dev.write_tables import VIDEO, VIDEO_REFUSED  # noqa: E402
 
@@ -60,7 +60,7 @@ def test_every_entry_trains_with_the_block(entry, monkeypatch):
     monkeypatch.setattr(ResNet, 'arch_settings', ResNet.arch_settings | SHALLOW)
     encoder = walk.build_encoder(entry, HOST, SIZES.get(entry.type, {}))
     inputs, own = inputs_of(entry.type, entry.model)
-    encoder, neck, width = walk.with_block(entry, encoder, own, LLMBlockNeck)
+    encoder, neck, width = walk.with_block(entry, encoder, own, RecognizerNeck)
     head = dict(type=entry.head, num_classes=3, in_channels=width) | _HEADS.get(
         entry.head, {}
     )

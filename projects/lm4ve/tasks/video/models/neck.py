@@ -1,8 +1,7 @@
-"""The neck in mmaction2's protocol.
+"""The neck in mmaction2's protocol, by the name that it has in every host.
 
-mmaction2 calls ``neck(x, data_samples=...)`` in training and ``neck(x)`` in tests and
-expects ``(features, losses)``. A class of the neck's own name in its registry
-implements that, so that configs use ``type='LLMBlockNeck'`` in every host.
+mmaction2 calls ``neck(x, data_samples=...)`` in training and ``neck(x)`` in tests, and
+expects ``(features, losses)``.
 """
 
 from collections.abc import Sequence
@@ -10,45 +9,27 @@ from collections.abc import Sequence
 from mmaction.registry import MODELS as MMACTION_MODELS
 from torch import Tensor
 
-from lm4ve.necks import LLMBlockNeck as _LLMBlockNeck
+from lm4ve.necks import LLMBlockNeck
 
 
-@MMACTION_MODELS.register_module()
-class LLMBlockNeck(_LLMBlockNeck):
-    """:class:`lm4ve.necks.LLMBlockNeck` for mmaction2's recognizers.
+@MMACTION_MODELS.register_module(name='LLMBlockNeck')
+class RecognizerNeck(LLMBlockNeck):
+    """:class:`lm4ve.necks.LLMBlockNeck` for mmaction2's recognizers, with its arguments.
 
-    The arguments are the same. VideoMAE's ViT returns its map with
-    ``return_feat_map=True``; ``out_type='avg_featmap'`` (mean over tokens, then the
-    norm: VideoMAE's ``fc_norm``) belongs to ``TimeSformerHead``, 'raw' to heads that
-    pool. The weights of a checkpoint's ``backbone.fc_norm`` become those of the neck's
-    norm if it has none of its own.
-
-    Of several maps the host's heads receive the one from the neck; with
+    The heads receive one map, also where the backbone gives several; with
     ``keep_others=True``, for ``SlowFastHead``, all of them.
     """
 
-    # mmaction2 passes other arguments than the other hosts.
     def forward(  # type: ignore[override]
         self, x: Tensor | Sequence[Tensor], data_samples: list | None = None
     ) -> tuple[Tensor | tuple[Tensor, ...], dict]:
-        """Run the neck.
+        """Run the neck; return what it gives, and no further losses.
 
         Args:
-            x (Tensor | Sequence[Tensor]): A clip map ``[B, C, T, H, W]``, a
-                frame map ``[B, C, H, W]`` or tokens ``[B, N, C]``; of a
-                sequence :attr:`index` is used.
-            data_samples (list, optional): Not used; the host passes it in
-                training.
-
-        Returns:
-            tuple[Tensor, dict]: The map in the layout it came in, or ``[B, C]``
-            for 'avg_featmap' and 'cls_token', or all maps with ``keep_others``; and no
-            further losses.
-
-        Raises:
-            UserError: The features have another width or an unknown layout.
+            x (Tensor | Sequence[Tensor]): Features, or a sequence of which
+                :attr:`index` is used.
+            data_samples (list, optional): Not used.
         """
         if not self.keep_others:
             x = self.pick(x)
-        further_losses: dict = {}
-        return super().forward(x), further_losses
+        return super().forward(x), {}
