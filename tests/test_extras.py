@@ -35,7 +35,7 @@ DEMOS = dict(
 
 IMPORT_ALL = """
 import importlib, pkgutil
-import lm4ve
+import lm4ve.openmmlab
 package = importlib.import_module({package!r})
 for module in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):
     importlib.import_module(module.name)

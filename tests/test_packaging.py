@@ -16,7 +16,7 @@ from tests.helpers.tools import run_command
 SCRIPT = """
 import sys
 from pathlib import Path
-import lm4ve
+import lm4ve.openmmlab
 import pytest
 from lm4ve.runner.command_line import build_runner
 from mmpretrain import list_models

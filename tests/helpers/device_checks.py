@@ -27,7 +27,7 @@ import torch
 from mmengine.model import ExponentialMovingAverage
 from torch import Tensor, nn
 
-import lm4ve
+import lm4ve.openmmlab
 from lm4ve.necks import LLMBlockNeck
 from lm4ve.probing import features as extraction
 from lm4ve.probing import training

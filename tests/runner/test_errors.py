@@ -218,9 +218,7 @@ def test_error_of_several_processes_is_printed_once(tmp_path):
     words = 'bash', ROOT / 'tools/dist_train.sh', DEMO, 2, *options
     done = run_command(*words, env=environment())
     assert done.returncode == 2
-    assert (
-        done.stderr.strip().splitlines()[-1].startswith('error: in_channels=32')
-    )
+    assert done.stderr.strip().splitlines()[-1].startswith('error: in_channels=32')
     assert done.stderr.count('in_channels=32 and') == 1
     assert 'Traceback' not in done.stderr
 
