@@ -155,7 +155,7 @@ def build_from(
     Args:
         kind (Callable): The class or function. Entries become its keyword arguments.
         fields (dict): The entries.
-        field (str): The dict's name as the user writes it, for example 'neck.queries';
+        field (str): The dict's name as the user writes it, for example 'neck.branch';
             '' for the top level of a file.
         **defaults: Further arguments, which entries replace.
 

@@ -32,7 +32,7 @@ def test_a_call_and_a_config_get_one_line(fields, line):
 GONE_OF_NECKS = [
     (dict(compile=True), r'neck.compile=True .* Fix: compile=True of the config'),
     (dict(compile={}), r'neck.compile={} '),
-    (dict(train_queries=0.5), 'neck.train_queries=0.5 .* Fix: every step computes all'),
+    (dict(train_queries=0.5), 'neck.train_queries=0.5 .* Fix: leave it out'),
     (dict(queries=dict(learned=1)), 'neck.queries=.* Fix: .* a part'),
     (dict(out_type='query'), "neck.out_type='query' .* Fix: .* a part"),
 ]

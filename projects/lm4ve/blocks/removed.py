@@ -41,7 +41,12 @@ REMOVED = (
     Removed(
         'neck.compile', None, '0.1.0', 'compile=True of the config, or model.compile()'
     ),
-    Removed('neck.train_queries', None, '0.1.0', 'every step computes all tokens'),
+    Removed(
+        'neck.train_queries',
+        None,
+        '0.1.0',
+        'leave it out, every step computes all tokens',
+    ),
     Removed('neck.queries', None, '0.1.0', _PART),
     Removed('neck.out_type', 'query', '0.1.0', _PART),
 )
