@@ -1,19 +1,15 @@
 """A neck computes what its modules compute now: hooks, adapters, threads, replicas, traces."""
 
 import copy
-import functools
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from unittest.mock import patch
 
 import pytest
 import torch
 from torch import nn
 from torch.nn.modules import module as torch_module
 from torch.nn.utils import parametrizations
-from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
-from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 import lm4ve
 from lm4ve.blocks import Frozen, LLMBlock, frozen_tensors
@@ -121,14 +117,6 @@ def test_hooks_of_block_and_layer_fire(place):
     assert_same((plain, low), tokens(), queries=QUERIES)
 
 
-class Halving(TorchFunctionMode):
-    """Halves what every linear layer returns."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        return out / 2 if func is torch.nn.functional.linear else out
-
-
 @contextmanager
 def global_hook(register, *arguments):
     handle = register(*arguments)
@@ -145,16 +133,6 @@ def of_linear(change):
     return hook
 
 
-def patched(kind):
-    forward = kind.forward
-
-    @functools.wraps(forward)
-    def halved(self, x):
-        return forward(self, x) / 2
-
-    return patch.object(kind, 'forward', halved)
-
-
 FROM_OUTSIDE = {
     'a hook of all modules': lambda: global_hook(
         torch_module.register_module_forward_hook,
@@ -168,9 +146,6 @@ FROM_OUTSIDE = {
         torch_module.register_module_full_backward_hook,
         of_linear(lambda values: (values[0][0] / 2,)),
     ),
-    'a patched linear layer': lambda: patched(nn.Linear),
-    'a patched norm': lambda: patched(LlamaRMSNorm),
-    'a mode of functions': Halving,
 }
 
 

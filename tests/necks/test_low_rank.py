@@ -12,12 +12,11 @@ from torch import nn
 from torch._dynamo.testing import CompileCounter
 
 import lm4ve
-from lm4ve.blocks.low_rank import count_macs
+from lm4ve.blocks.low_rank import choose_method
 from lm4ve.errors import UserError
 from lm4ve.necks import LLMBlockNeck
 from tests.helpers.blocks.reference import WITH_ROTARY
 from tests.helpers.families import FAMILIES, FAST
-from tests.helpers.logs import record_logs
 from tests.helpers.models import BLOCK
 from tests.helpers.necks.encoder import loud
 from tests.helpers.necks.equality import MASK, C, D, assert_same, tokens
@@ -78,8 +77,11 @@ def test_16_bits_are_close_to_the_plain_fp32_path(family, method, checkpoints):
     )
 
 
-def hard_cases(seed: int):
-    """Yield a name, a mapper ``[D, C]`` and tokens ``[B, N, C]`` that cost digits."""
+def cancelled_cases(seed: int):
+    """Yield a name, a mapper ``[D, C]`` and tokens ``[B, N, C]`` that cost digits.
+
+    The tokens are large in a direction that the mapper cancels.
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> torch.Tensor:
@@ -87,30 +89,14 @@ def hard_cases(seed: int):
 
     direction = nn.functional.normalize(normal(C), dim=0)
     mapper = 0.4 * normal(D, C)
-    cancelling = mapper - (mapper @ direction)[:, None] * direction
+    mapper = mapper - (mapper @ direction)[:, None] * direction
     some = (torch.arange(9) % 4 == 0)[:, None]
     for size in (10, 100, 1000):
         large = size * direction
-        yield f'{size} in all tokens', cancelling, normal(2, 9, C) + large
-        yield f'{size} in some tokens', cancelling, normal(2, 9, C) + some * large
-        yield (
-            f'{size} in any amount',
-            cancelling,
-            normal(2, 9, C) + normal(2, 9, 1) * large,
-        )
-    yield 'large, not cancelled', mapper, normal(2, 9, C) + 10 * direction
-    left, _, right = torch.linalg.svd(mapper, full_matrices=False)
-    for power in (2, 3, 4):
-        bad = 3 * left @ torch.diag(torch.logspace(0, -power, C)) @ right
-        yield f'condition 1e{power}', bad, normal(2, 9, C)
-        yield (
-            f'condition 1e{power}, weak',
-            bad,
-            normal(2, 9, 2) @ right[-2:] * 10**power,
-        )
-    yield 'rank one', mapper[:, :1] * direction, normal(2, 9, C)
-    yield 'equal columns', mapper[:, [0, 0, 1, 2, 3, 4, 5, 6]], normal(2, 9, C)
-    yield 'zeros', torch.zeros(D, C), normal(2, 9, C)
+        yield f'{size} in all tokens', mapper, normal(2, 9, C) + large
+        yield f'{size} in some tokens', mapper, normal(2, 9, C) + some * large
+        amounts = normal(2, 9, 1)
+        yield f'{size} in any amount', mapper, normal(2, 9, C) + amounts * large
 
 
 def results(neck: LLMBlockNeck, x: torch.Tensor, **kwargs) -> dict[str, torch.Tensor]:
@@ -124,22 +110,21 @@ def results(neck: LLMBlockNeck, x: torch.Tensor, **kwargs) -> dict[str, torch.Te
     return dict(found, out=out.detach().double(), x=x.grad.double())
 
 
-@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 @pytest.mark.parametrize('method', BOTH)
 @pytest.mark.parametrize('family', SOME)
-def test_no_more_digits_are_lost_than_on_the_plain_path(
-    family, method, dtype, checkpoints, pytestconfig
+def test_a_large_direction_that_the_mapper_cancels_costs_no_digits(
+    family, method, checkpoints, pytestconfig
 ):
-    """The median error against float64 is at most three times the plain path's."""
+    """In 16 bits the median error is at most three times the plain path's."""
     if pytestconfig.getoption('ulp'):
         pytest.skip('it measures the rounding that --ulp changes')
-    plain, low = necks(checkpoints(family), method, dtype=dtype)
+    plain, low = necks(checkpoints(family), method, dtype='bfloat16')
     exact = copy.deepcopy(plain).double()
     rounding = torch.finfo(plain.block.dtype).eps
     errors = defaultdict(list)
     for seed in range(7):
         queries = FIRST if seed % 2 else None
-        for case, mapper, x in hard_cases(seed):
+        for case, mapper, x in cancelled_cases(seed):
             for neck in (plain, low, exact):
                 neck.mapper_in.weight.data.copy_(mapper)
             found = [results(neck, x, queries=queries) for neck in (plain, low)]
@@ -225,33 +210,21 @@ def test_compiled_gives_the_same(low_rank, checkpoints):
     assert_same((plain, compiled), tokens(), queries=slice(0, 1))
 
 
-CHEAPEST = [
-    *((FIRST, 8, True, True, 'absorb'), (FIRST, 8, True, False, 'fold')),
-    # A fold costs as in training.
-    *((FIRST, 1, False, True, 'absorb'), (FIRST, 1, False, False, 'off')),
-    *((None, 1, True, True, 'off'), (None, 64, True, True, 'fold')),
-    (None, 64, False, True, 'fold'),
+PAYS = [
+    *((FIRST, 8, True, 'absorb'), (FIRST, 8, False, 'fold')),
+    *((FIRST, 1, True, 'absorb'), (FIRST, 1, False, 'off')),
+    *((slice(0, 6), 8, True, 'absorb'), (slice(0, 7), 8, True, 'fold')),
+    *((None, 1, True, 'off'), (None, 64, True, 'fold')),
 ]
 
 
-@pytest.mark.parametrize('queries, batch, grad, may_absorb, expected', CHEAPEST)
-def test_the_cheapest_method_of_a_batch(queries, batch, grad, may_absorb, expected):
+@pytest.mark.parametrize('queries, batch, may_absorb, expected', PAYS)
+def test_the_method_that_pays_for_a_batch(queries, batch, may_absorb, expected):
     """Build a layer of LLaMA-7B's shape, which takes no memory."""
     linear = nn.Linear(4096, 4096, device='meta')
-    layer = SimpleNamespace(q_proj=linear, k_proj=linear, norm_form=1, head_dim=128)
-    with torch.set_grad_enabled(grad):
-        costs = count_macs(layer, torch.empty(batch, 197, 384, device='meta'), queries)
-    allowed = {m: n for m, n in costs.items() if may_absorb or m != 'absorb'}
-    assert min(allowed, key=allowed.get) == expected
-
-
-def test_auto_logs_once_its_choice(checkpoints, monkeypatch):
-    _, neck = necks(checkpoints('llama'), 'auto')
-    texts = record_logs(monkeypatch, 'lm4ve.blocks.low_rank.choice')
-    for _ in range(3):
-        neck(tokens(), queries=FIRST)
-    (text,) = texts
-    assert all(word in text for word in ("'absorb'", '[2, 5, 8]', 'GMAC'))
+    layer = SimpleNamespace(q_proj=linear, head_dim=128)
+    x = torch.empty(batch, 197, 384, device='meta')
+    assert choose_method(layer, x, queries, may_absorb) == expected
 
 
 @pytest.mark.parametrize('out_type, training', [('cls_token', False), ('raw', True)])

@@ -33,12 +33,13 @@ from lm4ve.blocks.host_layer import HostRotary
 from lm4ve.blocks.language_model import LanguageModel
 from lm4ve.blocks.layer import LLMLayer
 from lm4ve.blocks.low_rank import (
-    CheapestMethod,
     Factors,
     can_absorb,
     can_fold,
+    choose_method,
     factorize,
     run_layer,
+    turn,
 )
 from lm4ve.blocks.masks import AttentionMasks, Window, mask_of_padding
 from lm4ve.blocks.record import BlockRecord, RecordsFrozenWeights
@@ -208,7 +209,6 @@ class LLMBlock(RecordsFrozenWeights):
         self.final_norm: nn.Module | None = None
         if final_norm:
             self.final_norm = self._build_final_norm(model)
-        self.cheapest_method = CheapestMethod()
 
         record = self._describe(model, fingerprint, dtype, window, rotary)
         self.source = record.to_dict()
@@ -458,7 +458,8 @@ class LLMBlock(RecordsFrozenWeights):
             x (Tensor): Tokens before the mapper, ``[B, N, C]``.
             padding_mask, queries: See :meth:`forward`.
             mapper (Tensor | Factors): The mapper's weight ``[D, C]``; or it and the
-                first layer's projections as factors, which ``lm4ve.fuse`` stores.
+                first layer's projections as factors, which ``lm4ve.fuse`` stores. Tokens
+                for them are at least in fp32.
             method (str): 'fold' or 'absorb', from :meth:`choose_low_rank`.
 
         Returns:
@@ -473,13 +474,17 @@ class LLMBlock(RecordsFrozenWeights):
         not_padding = mask_of_padding(padding_mask)
         first_layer = self.layers[0]
         with torch.autocast(x.device.type, enabled=False):
+            tokens = x
             factors = mapper
-            if isinstance(factors, Tensor):
-                factors = factorize(first_layer, factors, self._compute_dtype())
+            if isinstance(mapper, Tensor):
+                dtype = self._compute_dtype()
+                wide = torch.promote_types(dtype, torch.float32)
+                tokens, turned = turn(x.to(wide), mapper.to(wide))
+                factors = factorize(first_layer, turned, dtype)
             mask, layer_queries, rotary = self._layer_inputs(0, x, not_padding, queries)
             hidden = run_layer(
                 first_layer,
-                x,
+                tokens,
                 mask=mask,
                 queries=layer_queries,
                 rotary=rotary,
@@ -582,7 +587,7 @@ class LLMBlock(RecordsFrozenWeights):
         """True if 'absorb' computes the same as the first layer's attention.
 
         It then saves keys and values. Rotary embedding and a soft mask rule it out, see
-        ``low_rank/eligibility.py``.
+        ``low_rank/choice.py``.
         """
         layer = self.layers[0]
         has_rotary = self.rotary_tables is not None and layer.uses_rotary
@@ -593,7 +598,7 @@ class LLMBlock(RecordsFrozenWeights):
         """Return whether mapper, norm and projections compute what their classes define.
 
         Only then do their weights determine the result: no hook, adapter or bias of the
-        mapper, and nothing that acts on modules from outside.
+        mapper.
         """
         return can_fold(self, LLMBlock, mapper)
 
@@ -608,8 +613,7 @@ class LLMBlock(RecordsFrozenWeights):
             x (Tensor): Tokens before the mapper, ``[B, N, C]``.
             queries: See :meth:`forward`.
             low_rank (str): The neck's field: 'off', 'fold' or 'absorb' for that method,
-                'auto' for the one with the fewest operations. What 'auto' chooses is
-                logged once.
+                'auto' for the one that pays.
 
         Returns:
             str: 'fold' or 'absorb', for :meth:`run`; or 'off': mapper and block have to
@@ -628,9 +632,7 @@ class LLMBlock(RecordsFrozenWeights):
         first_layer_queries = None
         if len(self.layers) == 1:
             first_layer_queries = queries
-        return self.cheapest_method(
-            self.layers[0], x, first_layer_queries, self.may_absorb
-        )
+        return choose_method(self.layers[0], x, first_layer_queries, self.may_absorb)
 
 
 def _check_training(trainable: str, dtype: str, lora: Any) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lm4ve.blocks import Frozen, LLMBlock
 from lm4ve.blocks.frozen import linear_of, module_of
-from lm4ve.blocks.low_rank import Factors, Matrix, Part, factorize
+from lm4ve.blocks.low_rank import Factors, Part, factorize
 from lm4ve.blocks.tokens import Queries, take_tokens
 from lm4ve.errors import UserError
 from lm4ve.necks.neck import LLMBlockNeck
@@ -91,14 +91,19 @@ class FusedBlock(nn.Module):
         self.residual = residual
         self.block = copy.deepcopy(block).requires_grad_(False)
         layer: Any = self.block.layers[0]
+        # Coordinates of the tokens in the mapper's own directions: in 16 bits they keep
+        # the digits that the folded weights would lose (``lm4ve/blocks/low_rank``).
+        wide = torch.promote_types(block.dtype, torch.float32)
+        frame, root = torch.linalg.qr(weight.detach().double().cpu())
         with torch.autocast(weight.device.type, enabled=False):
-            factors = factorize(layer, weight, block.dtype)
+            frame = frame.to(weight.device, wide)
+            factors = factorize(layer, frame, block.dtype)
             for name, part in factors.parts.items():
                 folded = linear_of(part.fold(), part.constant)
                 setattr(layer, f'{name}_proj', Frozen(folded))
-        kept = dict(root=factors.root, mapper=factors.mapper.frame)
-        if factors.mean is not None:
-            kept['mean'] = factors.mean
+        kept = dict(root=root.to(weight.device, wide), mapper=factors.mapper)
+        if factors.gram is not None:
+            kept['gram'] = factors.gram
         if residual:  # which the neck computes in the mapper's own type
             kept['residual'] = weight.clone()
         layer.folded = Frozen(module_of(**kept))
@@ -118,32 +123,32 @@ class FusedBlock(nn.Module):
         Returns:
             Tensor: ``[B, Q, D]``.
         """
-        factors = self._factors()
-        out = self.block.run(x, padding_mask, queries, factors, self._method(queries))
+        layer: Any = self.block.layers[0]
+        kept = layer.folded.wrapped
+        with torch.autocast(x.device.type, enabled=False):
+            # Also of a model that was cast to 16 bits.
+            wide = torch.promote_types(kept.root.dtype, torch.float32)
+            coordinates = F.linear(x.to(wide), kept.root.to(wide))
+        method = self._method(queries)
+        out = self.block.run(
+            coordinates, padding_mask, queries, self._factors(), method
+        ).to(x.dtype)
         if not self.residual:
             return out
-        layer: Any = self.block.layers[0]
-        weight = layer.folded.wrapped.residual
-        return out + F.linear(take_tokens(x, queries), weight.to(x.dtype))
+        return out + F.linear(take_tokens(x, queries), kept.residual.to(x.dtype))
 
     def _factors(self) -> Factors:
         """Return the folded weights in the form that :meth:`LLMBlock.run` takes."""
         layer: Any = self.block.layers[0]
         kept = layer.folded.wrapped
-        wide = torch.promote_types(self.block.dtype, torch.float32)
-        mean = getattr(kept, 'mean', None)
-        if mean is not None:
-            mean = mean.to(wide)
         parts = {}
         for name in 'qkv':
             linear = getattr(layer, f'{name}_proj').wrapped
             parts[name] = Part(linear.weight, None, linear.bias)
         return Factors(
-            root=kept.root.to(wide),
-            mapper=Matrix(kept.mapper.to(wide), None),
-            mean=mean,
+            mapper=kept.mapper,
+            gram=getattr(kept, 'gram', None),
             eps=self.eps,
-            dtype=self.block.dtype,
             parts=parts,
         )
 

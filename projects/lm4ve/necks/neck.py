@@ -26,7 +26,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from lm4ve import compat
-from lm4ve.blocks.low_rank.eligibility import acts_on_modules, is_plain
+from lm4ve.blocks.low_rank.choice import are_all_modules_hooked, is_plain
 from lm4ve.blocks.old_records import upgrade_neck
 from lm4ve.blocks.record import Recorded
 from lm4ve.blocks.record_text import KEY
@@ -289,8 +289,7 @@ class LLMBlockNeck(NeckInterface, Recorded, RunsPath):
         # Parts change which tokens the readout averages, or what stands beside them.
         if self.parts or has_outer_residual(self.residual):
             return False
-        is_watched = acts_on_modules((nn.Linear,))
-        return is_plain(self.mapper_out, nn.Linear) and not is_watched
+        return is_plain(self.mapper_out, nn.Linear) and not are_all_modules_hooked()
 
     def normalize(self, x: Tensor) -> Tensor:
         """Apply the norm to the channels of ``[B, Q, C]`` or ``[B, C]``."""

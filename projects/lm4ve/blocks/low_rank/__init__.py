@@ -15,49 +15,33 @@ fold
 absorb
     ``q . k = (A' Wk' q) . xs + q . Wk b``, and values are pooled as ``xs``
     before ``A`` and ``Wv`` act. No key or value is ever computed. For few queries; not
-    with rotary embedding, norms of keys or values, clipped projections or sinks.
+    with rotary embedding, or norms of keys or values.
 
-**Digits.** Tokens can be large in a direction that W cancels, and W can be
-ill-conditioned. Where ``Wk A`` is rounded to 16 bits before it meets the tokens, little
-is left of what remains, and ``|W x|^2 = x' (W'W) x`` loses it in 32 bits. So W is
-decomposed as ``W = Q R``, with orthonormal columns of Q (the *frame*) and a triangular
-R (the *root*), and tokens enter as ``y = R x``, their *coordinates* in that frame: ``h
-= Q y`` and ``|h| = |y|``, where nothing cancels. Coordinates are computed in fp32 with
-autocast off.
-
-**Gradients.** The frame is as good as constant: a small change of W changes it in a way
-that the inverse of R would describe, which may be huge. But the gradient of W is a sum
-of ``g x'`` over tokens, with the tokens before the decomposition. So the products
-compute with frame and coordinates, and take the gradients of matrices from mapper and
-tokens, which give the same product.
+**Digits.** Tokens may share a large direction that W cancels. In 16 bits little would be
+left of what remains, since ``Wk A`` is rounded before it meets the tokens. So the channels
+are turned first: a reflection H makes that direction the first channel, and
+``W x = (W H) (H x)`` is exact. W H is computed in fp32, so its first column is what W
+leaves of the direction, and large numbers meet that column alone.
 
 Both ways hold only if mapper, norm and projections compute what their classes define;
 else the modules are called instead ('off').
 
-    choice.py        fold, absorb or off: operations are counted for each batch
-    eligibility.py   whether the weights alone determine what the modules compute
-    factors.py       the mapper, the norm and the projections as matrices
-    running.py       the layer with one of the two ways
-    products.py      products in the frame, with gradients outside of it
+    choice.py    fold, absorb or off: what is allowed, and what pays
+    factors.py   the mapper, the norm and the projections as matrices
+    running.py   the layer with one of the two ways
 """
 
-from lm4ve.blocks.low_rank.choice import CheapestMethod, count_macs
-from lm4ve.blocks.low_rank.eligibility import can_absorb, can_fold
-from lm4ve.blocks.low_rank.factors import Factors, Part, decompose, factorize
-from lm4ve.blocks.low_rank.products import Matrix, Tokens
-from lm4ve.blocks.low_rank.running import absorb, run_layer
+from lm4ve.blocks.low_rank.choice import can_absorb, can_fold, choose_method
+from lm4ve.blocks.low_rank.factors import Factors, Part, factorize, turn
+from lm4ve.blocks.low_rank.running import run_layer
 
 __all__ = [
-    'CheapestMethod',
     'Factors',
-    'Matrix',
     'Part',
-    'Tokens',
-    'absorb',
     'can_absorb',
     'can_fold',
-    'count_macs',
-    'decompose',
+    'choose_method',
     'factorize',
     'run_layer',
+    'turn',
 ]

@@ -1,12 +1,18 @@
-"""Which way of using the low rank costs the fewest operations for a batch."""
+"""Whether the weights may be used instead of the modules, and which way of it pays.
 
-from typing import NamedTuple
+Folding and absorbing read the weights of the mapper, the norm and the projections, and
+do not call these modules. That is right only if nothing else acts on them: no hook,
+adapter, parametrization or quantization.
+"""
+
+from typing import Any
 
 import torch
-from mmengine.logging import print_log
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
+from torch.utils.module_tracker import ModuleTracker
 
-from lm4ve.blocks.frozen import unwrap
+from lm4ve.blocks.frozen import Frozen, unwrap
 from lm4ve.blocks.layer import LLMLayer
 from lm4ve.blocks.tokens import Queries
 
@@ -14,223 +20,125 @@ from lm4ve.blocks.tokens import Queries
 _COMPILED_BATCH = 32
 
 
-class CheapestMethod:
-    """Chooses the method with the fewest operations, and logs each choice once.
+def choose_method(
+    layer: LLMLayer, x: Tensor, queries: Queries, may_absorb: bool
+) -> str:
+    """Return the method that pays for a batch: 'absorb', 'fold' or 'off'.
 
-    Attributes:
-        logged (set[str]): The methods that stand in the log.
-    """
-
-    def __init__(self) -> None:
-        self.logged: set[str] = set()
-
-    def __call__(
-        self, layer: LLMLayer, x: Tensor, queries: Queries, may_absorb: bool
-    ) -> str:
-        """Return 'off', 'fold' or 'absorb'.
-
-        Args:
-            layer (LLMLayer): The block's first layer.
-            x (Tensor): Tokens before the mapper, ``[B, N, C]``.
-            queries: The tokens that this layer computes.
-            may_absorb (bool): Whether 'absorb' computes the layer's attention, see
-                :func:`can_absorb`.
-        """
-        costs = count_macs(layer, x, queries)
-        # Compared one by one: `min` with a key does not take the symbols that a
-        # compiler has for these numbers.
-        method = 'off'
-        if costs['fold'] < costs[method]:
-            method = 'fold'
-        if may_absorb and costs['absorb'] < costs[method]:
-            method = 'absorb'
-        if not torch.compiler.is_compiling():
-            self._log_once(method, costs, x)
-        return method
-
-    def _log_once(self, method: str, costs: dict[str, int], x: Tensor) -> None:
-        """Log a method with the operations of all, when it is chosen for the first time.
-
-        Args:
-            method (str): The method.
-            costs (dict[str, int]): Multiply-accumulates by method.
-            x (Tensor): Tokens before the mapper, for their shape.
-        """
-        if method in self.logged:
-            return
-        self.logged.add(method)
-        counts = ', '.join(f'{name} {macs / 1e9:.2f}' for name, macs in costs.items())
-        print_log(
-            f"LLMBlock: low_rank='auto' chose '{method}' for {list(x.shape)} "
-            f'(GMAC up to the heads: {counts})',
-            logger='current',
-        )
-
-
-class _Sizes(NamedTuple):
-    """The sizes that the costs depend on.
-
-    Attributes:
-        batch (int): B.
-        tokens (int): N.
-        computed (int): Q, the number of queries of a sample.
-        channels (int): C, before the mapper.
-        width (int): D, after it.
-        q_rows (int): Rows of the query projection.
-        kv_rows (int): Rows of the key and of the value projection, each.
-        heads (int): Heads of the queries.
-    """
-
-    batch: int
-    tokens: int
-    computed: int
-    channels: int
-    width: int
-    q_rows: int
-    kv_rows: int
-    heads: int
-
-
-class _Cost(NamedTuple):
-    """Multiply-accumulates of a forward pass.
-
-    Attributes:
-        frozen (int): The multiply-accumulates of products with a frozen factor.
-        free (int): The same of products of two factors that get gradients.
-    """
-
-    frozen: int
-    free: int
-
-
-def count_macs(layer: LLMLayer, x: Tensor, queries: Queries) -> dict[str, int]:
-    """Count the multiply-accumulates of each method, up to the heads' outputs.
-
-    That is the mapper, its decomposition, the projections and attention; the output
-    projection and the MLP are the same for all methods. If gradients are recorded, the
-    backward pass is counted too: a product with a frozen factor is done twice in all
-    (forward, gradient of the other factor), any other three times.
+    'absorb' maps each query once for each head, where the plain way maps each token. So
+    it pays if there are fewer of those. 'fold' multiplies weights in every forward pass,
+    which pays from about 2 C tokens on: with C = 384 the step of Point-BERT took 4 %
+    less at 520 tokens and 6 % less at 1,040 (docs/results/performance.md).
 
     Args:
         layer (LLMLayer): The block's first layer.
         x (Tensor): Tokens before the mapper, ``[B, N, C]``.
         queries: The tokens that this layer computes.
-
-    Returns:
-        dict[str, int]: The numbers for 'off', 'fold' and 'absorb'.
+        may_absorb (bool): See :func:`can_absorb`.
     """
-    sizes = _sizes_of(layer, x, queries)
-    off = _cost_of_modules(sizes)
-    fold = _cost_of_fold(sizes)
-    absorb = _cost_of_absorb(sizes)
-    if not torch.is_grad_enabled():
-        return dict(
-            off=off.frozen + off.free,
-            fold=fold.frozen + fold.free,
-            absorb=absorb.frozen + absorb.free,
-        )
-    # 'absorb' also averages the tokens as they came, for the gradients of the matrices
-    # of keys and values.
-    averages = 2 * _macs_of_average(sizes)
-    return dict(
-        off=2 * off.frozen + 3 * off.free,
-        fold=2 * fold.frozen + 3 * fold.free,
-        absorb=2 * absorb.frozen + 3 * absorb.free + averages,
-    )
-
-
-def _sizes_of(layer: LLMLayer, x: Tensor, queries: Queries) -> _Sizes:
-    """Return the sizes of a layer and of a batch; the arguments are :func:`count_macs`'."""
     batch, tokens, channels = x.shape
+    heads = unwrap(layer.q_proj).out_features // layer.head_dim
+    if may_absorb and heads * _count_queries(queries, tokens) <= tokens:
+        return 'absorb'
     if torch.compiler.is_compiling():
         # The compiler has a symbol for the batch, and would bind its code to it.
         batch = _COMPILED_BATCH
-    q_rows, width = unwrap(layer.q_proj).weight.shape
-    return _Sizes(
-        batch=batch,
-        tokens=tokens,
-        computed=count_queries(queries, tokens),
-        channels=channels,
-        width=width,
-        q_rows=q_rows,
-        kv_rows=unwrap(layer.k_proj).weight.shape[0],
-        heads=q_rows // layer.head_dim,
-    )
+    if batch * tokens > 2 * channels:
+        return 'fold'
+    return 'off'
 
 
-def _cost_of_modules(s: _Sizes) -> _Cost:
-    """Count what mapper, projections and attention take as modules ('off')."""
-    keys_and_values = s.batch * s.tokens * s.width * 2 * s.kv_rows
-    mapper = s.batch * s.tokens * s.channels * s.width
-    return _Cost(
-        frozen=keys_and_values + _macs_of_query_projection(s),
-        free=mapper + _macs_of_attention(s),
-    )
-
-
-def _cost_of_fold(s: _Sizes) -> _Cost:
-    """Count what 'fold' takes: products of weights, then projections of C channels."""
-    folded_rows = 2 * s.kv_rows
-    frozen = _macs_of_decomposition(s)
-    if s.computed == s.tokens:  # the query projection is folded too
-        folded_rows = folded_rows + s.q_rows
-    else:
-        frozen = frozen + _macs_of_query_projection(s)
-    products_of_weights = folded_rows * s.width * s.channels
-    projections = s.batch * s.tokens * s.channels * folded_rows
-    return _Cost(
-        frozen=frozen + products_of_weights,
-        free=_macs_of_mapped_queries(s) + projections + _macs_of_attention(s),
-    )
-
-
-def _cost_of_absorb(s: _Sizes) -> _Cost:
-    """Count what 'absorb' takes: the weights act on queries and on averages of tokens."""
-    key_and_value_weights = 2 * s.batch * s.computed * s.q_rows * s.width
-    mapper = 2 * s.batch * s.computed * s.heads * s.channels * s.width
-    scores_and_averages = 2 * _macs_of_average(s)
-    return _Cost(
-        frozen=_macs_of_decomposition(s)
-        + _macs_of_query_projection(s)
-        + key_and_value_weights,
-        free=_macs_of_mapped_queries(s) + mapper + scores_and_averages,
-    )
-
-
-def _macs_of_attention(s: _Sizes) -> int:
-    """Count scores and weighted values of attention over keys and values."""
-    return 2 * s.batch * s.computed * s.tokens * s.q_rows
-
-
-def _macs_of_query_projection(s: _Sizes) -> int:
-    """Count the projection of the queries from D channels."""
-    return s.batch * s.computed * s.width * s.q_rows
-
-
-def _macs_of_decomposition(s: _Sizes) -> int:
-    """Count the decomposition of the mapper, which counts as a frozen product.
-
-    Its gradient comes from the products after it.
-    """
-    return s.channels * s.channels * s.width
-
-
-def _macs_of_mapped_queries(s: _Sizes) -> int:
-    """Count the coordinates of all tokens, and the mapper at the queries."""
-    coordinates = s.batch * s.tokens * s.channels * s.channels
-    mapper = s.batch * s.computed * s.channels * s.width
-    return coordinates + mapper
-
-
-def _macs_of_average(s: _Sizes) -> int:
-    """Count one weighted average of the tokens' C channels for each head and query."""
-    return s.batch * s.computed * s.heads * s.tokens * s.channels
-
-
-def count_queries(queries: Queries, n: int) -> int:
+def _count_queries(queries: Queries, n: int) -> int:
     """Return how many of n tokens the queries select."""
     if queries is None:
         return n
     if isinstance(queries, Tensor):
         return queries.shape[1]
     return len(range(n)[queries])
+
+
+def can_fold(block: Any, block_kind: type[nn.Module], mapper: nn.Module) -> bool:
+    """Return whether a block and the mapper before it compute what their classes define.
+
+    Args:
+        block (LLMBlock): The block.
+        block_kind (type): Its class; a subclass may compute something else.
+        mapper (nn.Module): The mapper, which must have no bias either.
+    """
+    layer = block.layers[0]
+    if not is_plain(block, block_kind) or not is_plain(layer, LLMLayer):
+        return False
+    norm_kind: type[nn.Module] = nn.Identity
+    if layer.norm_form is not None:
+        norm_kind = layer.norm_form[0]
+    if not is_plain(layer.attention_norm, norm_kind):
+        return False
+    for projection in (mapper, layer.q_proj, layer.k_proj, layer.v_proj):
+        if not is_plain(projection, nn.Linear):
+            return False
+    return mapper.bias is None and not are_all_modules_hooked()
+
+
+def can_absorb(layer: nn.Module, has_rotary: bool, has_soft_mask: bool) -> bool:
+    """Return whether 'absorb' computes the same as a layer's attention.
+
+    Its keys and values must be linear functions of the tokens, softmax the last step
+    before the values, and each head of keys and values read by equally many queries
+    that are neighbors.
+
+    Args:
+        layer (nn.Module): The block's first layer. The answer for the library's own
+            layer is no, since its parts are not known.
+        has_rotary (bool): Whether its queries and keys get rotary embedding.
+        has_soft_mask (bool): Whether weights are multiplied by factors after softmax.
+    """
+    if has_rotary or has_soft_mask or not isinstance(layer, LLMLayer):
+        return False
+    if layer.tiled:
+        return False
+    return is_plain(layer.k_norm, nn.Identity) and is_plain(layer.v_norm, nn.Identity)
+
+
+def is_plain(part: nn.Module, kind: type[nn.Module]) -> bool:
+    """Return whether a module computes what its class defines from its weights, and no more.
+
+    Adapters, parametrizations and quantization put another class in its place; others
+    add hooks or a ``forward`` of the instance.
+
+    Args:
+        part (nn.Module): The module, which may be frozen.
+        kind (type): Its class.
+    """
+    if type(part) is Frozen and _is_changed(part):
+        return False
+    module = unwrap(part)
+    return type(module) is kind and not _is_changed(module)
+
+
+def _is_changed(module: nn.Module) -> bool:
+    """Return whether an instance has hooks or a ``forward`` of its own."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or 'forward' in vars(module)
+    )
+
+
+# Compiled code is that of the time when it is compiled. (torch's decorator has no
+# types.)
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def are_all_modules_hooked() -> bool:
+    """Return whether a hook of all modules is registered.
+
+    Those by which torch counts operations only keep names, and do not count.
+    """
+    hooks = [
+        *torch_module._global_forward_pre_hooks.values(),
+        *torch_module._global_forward_hooks.values(),
+        *torch_module._global_backward_pre_hooks.values(),
+        *torch_module._global_backward_hooks.values(),
+    ]
+    owners = [getattr(hook, '__self__', None) for hook in hooks]
+    return not all(isinstance(owner, ModuleTracker) for owner in owners)

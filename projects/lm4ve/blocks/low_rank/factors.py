@@ -1,19 +1,14 @@
 """A mapper, the norm after it and the projections of that, written as matrices."""
 
-import math
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor
 
 from lm4ve.blocks.frozen import unwrap
 from lm4ve.blocks.layer import LLMLayer
-from lm4ve.blocks.low_rank.products import Matrix, fold
 from lm4ve.blocks.norms import affine_of
-
-#: The shift of :func:`_shift_of` for Apple's GPUs, which have no fp64, as a part of the mean
-#: of the diagonal. What is surely enough would change the norms of tokens by 0.1 %.
-_SHIFT_OF_FP32 = 1e-6
 
 
 class Part(NamedTuple):
@@ -22,42 +17,66 @@ class Part(NamedTuple):
     Attributes:
         matrix (Tensor): The projection's weight ``[rows, D]``. If ``lm4ve.fuse`` has
             multiplied it by ``after`` already, ``[rows, C]``.
-        after (Matrix | None): The mapper and the norm's gain, ``[D, C]``; None if they
+        after (Tensor | None): The mapper and the norm's gain, ``[D, C]``; None if they
             are in ``matrix``.
         constant (Tensor | None): The biases of norm and projection, ``[rows]``.
     """
 
     matrix: Tensor
-    after: Matrix | None
+    after: Tensor | None
     constant: Tensor | None
 
     def fold(self) -> Tensor:
         """Return the product ``matrix @ after``, ``[rows, C]``."""
         if self.after is None:
             return self.matrix
-        return fold(self.matrix, self.after)
+        return self.matrix @ self.after
 
 
 class Factors(NamedTuple):
     """A mapper W, the norm after it and the projections of that.
 
     Attributes:
-        root (Tensor): R of the decomposition, ``[C, C]``, at least in fp32.
-        mapper (Matrix): W, with centered columns for layer norm, ``[D, C]``, at least
-            in fp32.
-        mean (Tensor | None): The means of W's columns that centering took away,
-            ``[C]``.
-        eps (float | None): The norm's epsilon; None: there is no norm.
-        dtype (torch.dtype): The block's.
+        mapper (Tensor): W, ``[D, C]``, in the block's dtype.
+        gram (Tensor | None): ``W'W``, ``[C, C]``, at least in fp32; for layer norm of the
+            centered W. None: there is no norm.
+        eps (float): The norm's epsilon; 0 without a norm.
         parts (dict[str, Part]): For 'q', 'k' and 'v'.
     """
 
-    root: Tensor
-    mapper: Matrix
-    mean: Tensor | None
-    eps: float | None
-    dtype: torch.dtype
+    mapper: Tensor
+    gram: Tensor | None
+    eps: float
     parts: dict[str, Part]
+
+
+def turn(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Turn the channels before the mapper so that the tokens' mean is along the first.
+
+    Both get the same reflection (Householder's), so their product stays the same. The
+    direction is a constant for the gradients, as any direction would be exact.
+
+    Args:
+        x (Tensor): Tokens ``[B, N, C]``, at least in fp32.
+        weight (Tensor): The mapper W, ``[D, C]``, in the same dtype.
+
+    Returns:
+        tuple[Tensor, Tensor]: Tokens and mapper in the turned channels.
+    """
+    total = x.detach().sum(dim=(0, 1))
+    # NaN in one sample must not reach the others.
+    direction = F.normalize(total.nan_to_num(0, 0, 0), dim=0)
+    first = torch.zeros_like(direction)
+    first[0] = 1
+    # Away from the direction, so that their sum is at least as long as each.
+    first = torch.where(direction[0] < 0, -first, first)
+    normal = F.normalize(direction + first, dim=0)
+    return _reflect(x, normal), _reflect(weight, normal)
+
+
+def _reflect(rows: Tensor, normal: Tensor) -> Tensor:
+    """Reflect vectors ``[..., C]`` at the plane with a unit normal ``[C]``."""
+    return rows - 2 * (rows @ normal)[..., None] * normal
 
 
 def factorize(layer: LLMLayer, weight: Tensor, dtype: torch.dtype) -> Factors:
@@ -67,87 +86,33 @@ def factorize(layer: LLMLayer, weight: Tensor, dtype: torch.dtype) -> Factors:
 
     Args:
         layer (LLMLayer): The block's first layer.
-        weight (Tensor): The mapper W, ``[D, C]``.
-        dtype (torch.dtype): The block's dtype, in which the factors of the projections
-            are. Mapper and root are at least in fp32.
+        weight (Tensor): The mapper W, ``[D, C]``, at least in fp32.
+        dtype (torch.dtype): The block's dtype, in which the factors are.
     """
-    projections = {
-        'q': unwrap(layer.q_proj),
-        'k': unwrap(layer.k_proj),
-        'v': unwrap(layer.v_proj),
-    }
-    wide = torch.promote_types(dtype, torch.float32)
-    original = weight.to(wide)
-    frame, root = decompose(original, _centers(layer), dtype)
-
     # The norm before the projections: gain, bias, epsilon, and what it subtracts.
+    centered = weight
     gain = None
     bias = None
-    eps = None
+    gram = None
+    eps = 0.0
     if layer.norm_form is not None:
+        if layer.norm_form.centered:
+            centered = weight - weight.mean(dim=0)
+        gram = centered.T @ centered
         eps = layer.norm_form.eps
         like = torch.empty(len(weight), dtype=dtype, device=weight.device)
         gain, bias = affine_of(layer.attention_norm, eps, like)
-    mean = None
-    if _centers(layer):
-        mean = original.mean(dim=0)
-        original = original - mean
-
-    mapper_matrix = Matrix(frame, None)
-    if _any_trains(weight, layer.attention_norm, *projections.values()):
-        mapper_matrix = Matrix(frame, original)
-    mapper_and_gain = _apply_gain(mapper_matrix, gain).to(dtype)
+    after = centered
+    if gain is not None:
+        after = gain.to(weight.dtype)[:, None] * centered
+    after = after.to(dtype)
+    projections = dict(q=layer.q_proj, k=layer.k_proj, v=layer.v_proj)
     parts = {}
-    for name, linear in projections.items():
+    for name, projection in projections.items():
+        linear = unwrap(projection)
         constant = _constant_of(linear, bias, dtype)
-        parts[name] = Part(linear.weight, mapper_and_gain, constant)
-    return Factors(
-        root=root,
-        mapper=mapper_matrix,
-        mean=mean,
-        eps=eps,
-        dtype=dtype,
-        parts=parts,
-    )
-
-
-def _centers(layer: LLMLayer) -> bool:
-    """Return whether the norm before attention subtracts the mean over channels."""
-    return layer.norm_form is not None and layer.norm_form.centered
-
-
-def _any_trains(weight: Tensor, *modules: nn.Module) -> bool:
-    """Return whether the weight or any parameter of the modules will get a gradient."""
-    if not torch.is_grad_enabled():
-        return False
-    if weight.requires_grad:
-        return True
-    for module in modules:
-        if any(p.requires_grad for p in module.parameters()):
-            return True
-    return False
-
-
-def _apply_gain(mapper: Matrix, gain: Tensor | None) -> Matrix:
-    """Multiply the rows of the mapper W by the norm's gain g: ``diag(g) W``.
-
-    Args:
-        mapper (Matrix): W in two forms, each ``[D, C]``: the orthonormal ``frame`` that
-            products are computed with, and the ``original`` that gradients flow
-            through. The original is None where nothing trains.
-        gain (Tensor, optional): g, ``[D]``; None: the norm has no gain.
-
-    Returns:
-        Matrix: Both forms, multiplied.
-    """
-    if gain is None:
-        return mapper
-    column = gain.to(mapper.frame.dtype)[:, None]
-    # The frame never gets a gradient, see Matrix: the gain's flows through the original.
-    frame = column.detach() * mapper.frame
-    if mapper.original is None:
-        return Matrix(frame, None)
-    return Matrix(frame, column * mapper.original)
+        parts[name] = Part(linear.weight, after, constant)
+    return Factors(mapper=weight.to(dtype), gram=gram, eps=eps, parts=parts)
 
 
 def _constant_of(
@@ -169,65 +134,3 @@ def _constant_of(
     if bias is None:
         return projected
     return projected + bias
-
-
-def _shift_of(gram: Tensor, rows: int) -> Tensor:
-    """Return what makes ``W'W`` positive definite where W's columns depend on each other.
-
-    It is added to the diagonal, and exceeds the rounding of the product and of Cholesky's
-    decomposition, which both grow with the largest eigenvalue, so at most with the sum of
-    the diagonal (Higham, Accuracy and Stability of Numerical Algorithms, 2002, theorems
-    3.5 and 10.7). Compared with the mean of the diagonal it is 2e-10 for D = 4096 and
-    C = 384, far below the rounding of fp32.
-
-    Args:
-        gram (Tensor): ``W'W``, ``[C, C]``, in fp64 or fp32.
-        rows (int): D.
-    """
-    diagonal = gram.diagonal()
-    tiny = torch.finfo(torch.float32).tiny
-    if gram.dtype == torch.float32:
-        return diagonal.mean() * _SHIFT_OF_FP32 + tiny
-    rounding = torch.finfo(gram.dtype).eps / 2
-    return diagonal.sum() * (rows + len(gram)) * rounding + tiny
-
-
-@torch.no_grad()
-def decompose(
-    mapper: Tensor, centered: bool, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """Decompose a mapper ``W = Q R`` into its frame Q and its root R.
-
-    It takes Cholesky's decomposition of ``W'W`` in fp64, which for mappers of fp32 is
-    as accurate as Householder's QR in fp32, in a tenth of its time. No step waits for a
-    GPU. Columns may depend on each other, or be zero. Should the decomposition fail all
-    the same, it is NaN: nobody reads the outputs of half of one.
-
-    Args:
-        mapper (Tensor): W, ``[D, C]``, in fp32 or fp64.
-        centered (bool): Subtract the mean of each column before.
-        dtype (torch.dtype): The block's dtype. For 16 bits the frame is solved for in
-            fp32, since it is rounded afterwards.
-
-    Returns:
-        tuple[Tensor, Tensor]: The frame ``[D, C]``, whose columns are orthonormal, and
-        the upper triangular root ``[C, C]``, in the mapper's dtype.
-    """
-    exact = mapper
-    if mapper.device.type != 'mps':  # Apple's GPUs have no fp64
-        exact = mapper.double()
-    if centered:
-        exact = exact - exact.mean(dim=0)
-    gram = exact.t() @ exact
-    identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    gram = gram + _shift_of(gram, len(exact)) * identity
-    root, failed = torch.linalg.cholesky_ex(gram, upper=True)
-    root = torch.where(failed == 0, root, math.nan).to(mapper.dtype)
-    if dtype.itemsize < mapper.dtype.itemsize:
-        exact = exact.to(mapper.dtype)
-    # The frame is solved for with the rounded root, so that their product is W in spite
-    # of that rounding.
-    frame = torch.linalg.solve_triangular(
-        root.to(exact.dtype), exact, upper=True, left=False
-    )
-    return frame.to(mapper.dtype, memory_format=torch.contiguous_format), root

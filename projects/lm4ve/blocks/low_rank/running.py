@@ -6,13 +6,6 @@ from torch import Tensor
 
 from lm4ve.blocks.layer import LLMLayer
 from lm4ve.blocks.low_rank.factors import Factors, Part
-from lm4ve.blocks.low_rank.products import (
-    Tokens,
-    project,
-    projection_of,
-    score,
-    squared_norm,
-)
 from lm4ve.blocks.rotary import Tables
 from lm4ve.blocks.tokens import Queries, take_tokens
 
@@ -28,12 +21,12 @@ def run_layer(
 ) -> Tensor:
     """Run the first layer of a block on ``mapper(x)``, from the tokens before the mapper.
 
-    Mapper and norm run as modules for the queries alone; keys and values come from the
+    Mapper and norm are computed for the queries alone; keys and values come from the
     factors.
 
     Args:
         layer (LLMLayer): The block's first layer.
-        x (Tensor): Tokens before the mapper, ``[B, N, C]``.
+        x (Tensor): Tokens before the mapper, ``[B, N, C]``, at least in fp32.
         mask, queries, rotary: See :meth:`LLMLayer.forward`.
         factors (Factors): The mapper, the norm and the projections.
         method (str): 'fold' or 'absorb'.
@@ -41,10 +34,9 @@ def run_layer(
     Returns:
         Tensor: ``[B, Q, D]``, equal to ``layer(mapper(x), mask, queries, rotary)``.
     """
-    x = x.to(factors.root.dtype)
-    tokens = to_coordinates(x, factors)
-    hidden = map_queries(x, tokens, queries, factors)
-    scaled = scale_by_norm(tokens, factors)
+    dtype = factors.mapper.dtype
+    hidden = F.linear(take_tokens(x, queries).to(dtype), factors.mapper)
+    scaled = scale_by_norm(x, factors).to(dtype)
     normed = hidden
     # If every token is a query, queries are projected by the factors too.
     if queries is not None:
@@ -55,68 +47,34 @@ def run_layer(
     if method == 'absorb':
         out = absorb(layer, q, scaled, keys, values, mask)
     else:
-        k = layer.split_heads(project_part(scaled, keys), layer.k_norm)
-        v = layer.split_heads(project_part(scaled, values), layer.v_norm)
+        k = layer.split_heads(_project(scaled, keys), layer.k_norm)
+        v = layer.split_heads(_project(scaled, values), layer.v_norm)
         q, k = layer.rotated(q, k, queries, rotary)
         out = layer.attend(q, k, v, mask)
     return layer.finish(hidden, out)
 
 
-def to_coordinates(x: Tensor, factors: Factors) -> Tokens:
-    """Compute the coordinates of tokens ``[B, N, C]`` in the mapper's frame.
-
-    The tokens themselves are kept if a matrix trains.
-    """
-    original = None
-    if factors.mapper.original is not None:
-        original = x.detach()
-    return Tokens(F.linear(x, factors.root), original)
-
-
-def map_queries(
-    x: Tensor, tokens: Tokens, queries: Queries, factors: Factors
-) -> Tensor:
-    """Run the mapper for the queries alone: ``mapper(x)`` at the queries.
-
-    Args:
-        x (Tensor): All tokens, ``[B, N, C]``.
-        tokens (Tokens): The same with their coordinates.
-        queries: Which of them are computed.
-        factors (Factors): The mapper.
-
-    Returns:
-        Tensor: ``[B, Q, D]``, in the block's dtype: the layer's input at the queries.
-    """
-    dtype = factors.dtype
-    query_tokens = tokens.take(queries).to(dtype)
-    hidden = project(query_tokens, projection_of(factors.mapper.to(dtype)))
-    if factors.mean is None:
-        return hidden
-    # The columns of the factored mapper are centered, so their mean is added back.
-    offset = take_tokens(x, queries) @ factors.mean
-    return hidden + offset[..., None].to(dtype)
-
-
-def scale_by_norm(tokens: Tokens, factors: Factors) -> Tokens:
+def scale_by_norm(x: Tensor, factors: Factors) -> Tensor:
     """Multiply each token by the scale ``1 / sqrt(|W x|^2 / D + eps)`` of the norm.
 
-    Without a norm before attention the scale is 1. The result is in the block's dtype.
+    Without a norm before attention the scale is 1.
     """
-    if factors.eps is not None:
-        width = len(factors.mapper.frame)
-        mean_square = squared_norm(tokens, factors.mapper) / width
-        tokens = tokens.scaled(torch.rsqrt(mean_square + factors.eps))
-    return tokens.to(factors.dtype)
+    if factors.gram is None:
+        return x
+    square = ((x @ factors.gram.to(x.dtype)) * x).sum(dim=-1, keepdim=True)
+    # Rounding could make it negative, where W cancels the whole token.
+    mean_square = square.clamp_min(0) / len(factors.mapper)
+    return x * torch.rsqrt(mean_square + factors.eps)
 
 
 def project_queries(
-    layer: LLMLayer, scaled: Tokens, normed: Tensor, queries: Queries, part: Part
+    layer: LLMLayer, scaled: Tensor, normed: Tensor, queries: Queries, part: Part
 ) -> Tensor:
     """Compute the queries of attention by head.
 
     Args:
         layer (LLMLayer): The layer.
-        scaled (Tokens): Tokens times the norm's scale, ``[B, N, C]``.
+        scaled (Tensor): Tokens times the norm's scale, ``[B, N, C]``.
         normed (Tensor): The layer's normed input at the queries, ``[B, Q, D]``. It is
             projected if only some tokens are queries; the product of the weights, which
             'fold' computes, would not pay.
@@ -128,21 +86,21 @@ def project_queries(
     """
     is_fused = part.after is None
     if queries is None or is_fused:
-        q = project_part(scaled.take(queries), part)
+        q = _project(take_tokens(scaled, queries), part)
     else:
         q = layer.q_proj(normed)
     return layer.split_heads(q, layer.q_norm)
 
 
-def project_part(scaled: Tokens, part: Part) -> Tensor:
+def _project(scaled: Tensor, part: Part) -> Tensor:
     """Project tokens ``[B, N, C]`` by a folded matrix: ``[B, N, rows]``."""
-    return project(scaled, part.fold(), part.constant)
+    return F.linear(scaled, part.fold(), part.constant)
 
 
 def absorb(
     layer: LLMLayer,
     q: Tensor,
-    scaled: Tokens,
+    scaled: Tensor,
     keys: Part,
     values: Part,
     mask: Tensor | None,
@@ -156,7 +114,7 @@ def absorb(
     Args:
         layer (LLMLayer): The block's first layer.
         q (Tensor): ``[B, H, Q, d]``.
-        scaled (Tokens): Tokens times the norm's scale, ``[B, N, C]``.
+        scaled (Tensor): Tokens times the norm's scale, ``[B, N, C]``.
         keys, values (Part): The projections to keys and to values.
         mask (Tensor, optional): Bool, broadcastable to ``[B, H, Q, N]``.
 
@@ -166,20 +124,17 @@ def absorb(
     kv_heads = len(keys.matrix) // q.shape[-1]
     # Before the products: unscaled scores could leave float16's range.
     q = q.unflatten(1, (kv_heads, -1)) * layer.scale  # [B, KV, H / KV, Q, d]
-    weights = _weights(layer, q, scaled, keys, mask)
+    weights = _weights(q, scaled, keys, mask)
     return _pool_values(weights, scaled, values, kv_heads)
 
 
-def _weights(
-    layer: LLMLayer, q: Tensor, scaled: Tokens, keys: Part, mask: Tensor | None
-) -> Tensor:
+def _weights(q: Tensor, scaled: Tensor, keys: Part, mask: Tensor | None) -> Tensor:
     """Compute the attention weights after softmax.
 
     Args:
-        layer (LLMLayer): The block's first layer.
         q (Tensor): Queries times the layer's factor of scores, ``[B, KV, H / KV, Q,
             d]``.
-        scaled (Tokens): Tokens times the norm's scale, ``[B, N, C]``.
+        scaled (Tensor): Tokens times the norm's scale, ``[B, N, C]``.
         keys (Part): The projection to keys.
         mask (Tensor, optional): Bool, broadcastable to ``[B, H, Q, N]``.
 
@@ -188,11 +143,12 @@ def _weights(
     """
     _, kv_heads, group, queries, head_dim = q.shape
     matrix = keys.matrix.unflatten(0, (kv_heads, -1))
-    projected = torch.einsum('bkgqd,kdc->bkgqc', q, matrix)
-    scores = score(projected.flatten(1, 3), keys.after, scaled).float()
-    heads = kv_heads * group
+    projected = torch.einsum('bkgqd,kdc->bkgqc', q, matrix).flatten(1, 3)
+    if keys.after is not None:
+        projected = _times(projected, keys.after)
+    scores = (projected @ scaled.mT).float()
     # All sizes are named: an empty batch would leave one open.
-    scores = scores.unflatten(1, (heads, queries))
+    scores = scores.unflatten(1, (kv_heads * group, queries))
     if keys.constant is not None and keys.constant.requires_grad:
         # It adds the same number to all scores of a query, which softmax ignores. A bias
         # that trains is added all the same, since DDP requires that every parameter gets
@@ -206,13 +162,13 @@ def _weights(
 
 
 def _pool_values(
-    weights: Tensor, scaled: Tokens, values: Part, kv_heads: int
+    weights: Tensor, scaled: Tensor, values: Part, kv_heads: int
 ) -> Tensor:
     """Average tokens by the attention weights, then apply the value projection.
 
     Args:
         weights (Tensor): The attention weights, ``[B, H, Q, N]``.
-        scaled (Tokens): Tokens times the norm's scale, ``[B, N, C]``.
+        scaled (Tensor): Tokens times the norm's scale, ``[B, N, C]``.
         values (Part): The projection to values.
         kv_heads (int): The number of heads of keys and values.
 
@@ -220,16 +176,21 @@ def _pool_values(
         Tensor: The heads' outputs, ``[B, H, Q, d]``.
     """
     _, heads, queries, _ = weights.shape
-    weights = weights.flatten(1, 2)
-    pooled = weights @ scaled.coordinates
+    pooled = weights.flatten(1, 2) @ scaled
     if values.after is not None:
-        original = scaled.original
-        if original is not None:
-            original = (weights.to(original.dtype) @ original).detach()
-        pooled = project(Tokens(pooled, original), projection_of(values.after))
+        pooled = F.linear(pooled, values.after)
     pooled = pooled.unflatten(1, (kv_heads, heads // kv_heads, queries))
     matrix = values.matrix.unflatten(0, (kv_heads, -1))
     out = torch.einsum('bkgqc,kdc->bkgqd', pooled, matrix)
     if values.constant is not None:
         out = out + values.constant.view(kv_heads, 1, 1, -1)
     return out.flatten(1, 2)
+
+
+def _times(x: Tensor, matrix: Tensor) -> Tensor:
+    """Multiply ``[..., m] @ [m, n]`` as one product of two matrices.
+
+    For an ``x`` that is not contiguous, torch would copy the matrix for each entry of
+    the batch.
+    """
+    return (x.flatten(0, -2) @ matrix).unflatten(0, x.shape[:-1])
