@@ -51,10 +51,10 @@ class Factors(NamedTuple):
 
 
 def turn(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Turn the channels before the mapper so that the tokens' mean is along the first.
+    """Turn the channels before the mapper so that tokens are largest along the first.
 
-    Both get the same reflection (Householder's), so their product stays the same. The
-    direction is a constant for the gradients, as any direction would be exact.
+    Both get the same reflection (Householder's), so their product stays the same. It is
+    a constant for the gradients, as any reflection would be exact.
 
     Args:
         x (Tensor): Tokens ``[B, N, C]``, at least in fp32.
@@ -63,15 +63,24 @@ def turn(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         tuple[Tensor, Tensor]: Tokens and mapper in the turned channels.
     """
-    total = x.detach().sum(dim=(0, 1))
-    # NaN in one sample must not reach the others.
-    direction = F.normalize(total.nan_to_num(0, 0, 0), dim=0)
+    direction = _largest_direction(x.detach())
     first = torch.zeros_like(direction)
     first[0] = 1
     # Away from the direction, so that their sum is at least as long as each.
     first = torch.where(direction[0] < 0, -first, first)
     normal = F.normalize(direction + first, dim=0)
     return _reflect(x, normal), _reflect(weight, normal)
+
+
+def _largest_direction(x: Tensor) -> Tensor:
+    """Return about the direction in which tokens ``[B, N, C]`` are largest, ``[C]``.
+
+    That is one step of the power method, from their mean. Zero without tokens.
+    """
+    # NaN in one sample must not reach the others.
+    rows = x.flatten(0, 1).nan_to_num(0, 0, 0)
+    mean = F.normalize(rows.sum(dim=0), dim=0)
+    return F.normalize((rows @ mean) @ rows, dim=0)
 
 
 def _reflect(rows: Tensor, normal: Tensor) -> Tensor:
