@@ -54,9 +54,6 @@ def amp_dtype(cfg: Config) -> torch.dtype | None:
 def autocast_as_on_gpu(dtype: torch.dtype | None) -> Iterator[None]:
     """Run operators on tensors of the CPU in the dtypes of a GPU's autocast.
 
-    A mode of torch's functions would do so, too, but blocks compute otherwise inside
-    one (:func:`lm4ve.blocks.low_rank.eligibility.acts_on_modules`).
-
     Args:
         dtype (torch.dtype, optional): Of products. None: no autocast.
     """

@@ -80,8 +80,8 @@ class LLMBlockNeck(NeckInterface, Recorded, RunsPath):
             (VideoMAE's ``fc_norm``).
         low_rank (str): How the rank C of the block's input is used to save
             computation (see ``lm4ve/blocks/low_rank``): 'absorb', 'fold',
-            'off', or 'auto', which counts the operations for each batch and
-            picks the cheapest. All give the same result. Where something acts on the
+            'off', or 'auto', which picks the one that pays for each batch. All give
+            the same result. Where something acts on the
             mapper, the norm or the projections (an adapter, a hook, a bias, a
             quantization), they are called as modules, as with 'off'.
         with_cp (bool): Recompute mappers and block in the backward pass, store no

@@ -193,4 +193,5 @@ def _times(x: Tensor, matrix: Tensor) -> Tensor:
     For an ``x`` that is not contiguous, torch would copy the matrix for each entry of
     the batch.
     """
-    return (x.flatten(0, -2) @ matrix).unflatten(0, x.shape[:-1])
+    out: Tensor = (x.flatten(0, -2) @ matrix).unflatten(0, x.shape[:-1])
+    return out
