@@ -524,6 +524,7 @@ def test_only_the_wanted_tokens_are_returned(checkpoints):
     picked = torch.tensor([[5, 0], [2, 2]])
     expected = torch.stack([out[0, picked[0]], out[1, picked[1]]])
     assert torch.equal(block(x, queries=picked), expected)
+    assert block(x[:0]).shape == (0, *x.shape[1:])
 
 
 @pytest.mark.bitwise

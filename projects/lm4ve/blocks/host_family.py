@@ -43,13 +43,10 @@ if TYPE_CHECKING:  # its module takes half a second to import
 _OF_WINDOWS = re.compile('window|chunk|local_attention|block_size')
 #: That of them which ``LanguageModel.window`` reads where there are no types of layers.
 _KNOWN_WINDOW = 'sliding_window'
+#: Entries of ``layer_types`` of layers that see all tokens.
+_WITHOUT_WINDOW: tuple[str, ...] = ('attention', 'full_attention')
 #: Entries of ``layer_types`` whose masks ``LanguageModel.window`` knows.
-_KNOWN_TYPES = (
-    'attention',
-    'chunked_attention',
-    'full_attention',
-    'sliding_attention',
-)
+_KNOWN_TYPES = (*_WITHOUT_WINDOW, 'chunked_attention', 'sliding_attention')
 
 
 class HostFamily:
@@ -311,7 +308,7 @@ class HostFamily:
         types = getattr(self.config, 'layer_types', None)
         known_types = _KNOWN_TYPES
         if self.row is None:
-            known_types = ('attention', 'full_attention')
+            known_types = _WITHOUT_WINDOW
         if types:
             for index in indices:
                 if types[index] not in known_types:

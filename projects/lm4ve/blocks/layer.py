@@ -75,8 +75,8 @@ class LLMLayer(nn.Module):
         self.o_proj = attrgetter(spec.out)(attention)
         heads = config.num_attention_heads
         self.head_dim = self.q_proj.out_features // heads
-        kv_heads_count = self.k_proj.out_features // self.head_dim
-        self.shares_kv_heads = 1 < kv_heads_count < heads
+        heads_of_keys = self.k_proj.out_features // self.head_dim
+        self.shares_kv_heads = 1 < heads_of_keys < heads
         self.tiled = kv_heads == TILED and self.shares_kv_heads
         self.kept_heads = list(range(heads))
         if kept_heads is not None:
@@ -140,8 +140,8 @@ class LLMLayer(nn.Module):
         Returns:
             Tensor: ``[B, H, N, d]``.
         """
-        x = x.unflatten(-1, (-1, self.head_dim))  # [B, N, H, d]
-        return norm(x).transpose(1, 2)
+        x = norm(x.unflatten(-1, (-1, self.head_dim)))  # [B, N, H, d]
+        return x.transpose(1, 2)
 
     def rotated(
         self, q: Tensor, k: Tensor, queries: Queries, rotary: Tables | None
