@@ -66,7 +66,10 @@ UNSUPPORTED_MODELS = [
     (dict(FAMILIES['falcon-rw'], alibi=True), 'falcon.*alibi=True.*Fix'),
     (dict(model_type='phi-msft'), 'remote-code.*model_type "phi"'),
     (dict(LLAMA, quantization_config=dict(quant_method='gptq')), 'unquantized'),
-    (dict(LLAMA, num_local_experts=4), "'llama' with experts, which its layers do not have"),
+    (
+        dict(LLAMA, num_local_experts=4),
+        "'llama' with experts, which its layers do not have",
+    ),
 ]
 
 
