@@ -120,8 +120,11 @@ def mark(mask: Tensor, reading: str) -> Marked:
         return Marked(is_low, _any(~is_sum))
     assert reading == BY_VALUES
     is_one = mask == 1
-    keeps = is_one.any() | torch.tensor(not is_float, device=mask.device)
-    is_wrong = torch.where(keeps, ~(is_zero | is_one), ~is_sum).any()
+    is_flag = is_zero | is_one
+    if not is_float:
+        return Marked(is_zero, _any(~is_flag))
+    keeps = is_one.any()
+    is_wrong = torch.where(keeps, ~is_flag, ~is_sum).any()
     if mask.dim() == 2:
         # Zeros alone could be padding alone, or none of it.
         is_wrong = is_wrong | ~(keeps | is_low.any())
