@@ -89,9 +89,12 @@ def padding_of(mask: Mask, x: Tensor, layout: str, extra: int) -> tuple[Tensor, 
             f"mask=dict({name}='ignore') if nothing is padded."
         )
     if marked.is_wrong is not None:
+        meaning = f"a mask that reads '{mask.reading}'"
+        if mask.reading == BY_VALUES:
+            meaning = f'a mask: zeros and ones, or zeros and less than {_NO_WEIGHT:.0f}'
         reason = (
-            f"{kind} is given '{name}', whose values are not those of a mask that reads "
-            f"'{mask.reading}'. {advice_for(name)}"
+            f"{kind} is given '{name}', whose values are not those of {meaning}. "
+            + advice_for(name)
         )
         x = refuse_samples(x, marked.is_wrong.to(x.device), reason)
     return padding.to(x.device), x
