@@ -72,7 +72,7 @@ def test_a_soft_mask_closes_while_the_model_trains(low_rank):
         weights = (q @ k.transpose(-2, -1) * layer.scale).softmax(-1)
         weights = torch.where(later, weights * factor, weights)
         expected = neck.mapper_out(
-            neck.block.final_norm(layer.finish(hidden, normed, weights @ v))
+            neck.block.final_norm(layer.finish(hidden, weights @ v))
         )
         assert_equal_but_for_rounding(neck(x), expected, neck)
 
