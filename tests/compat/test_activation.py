@@ -57,6 +57,7 @@ import mmcv.cnn.bricks.drop, mmcv.image, mmpretrain.apis
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'script', [WRAP + HOSTS, HOSTS + WRAP], ids=['before', 'after']
 )
@@ -74,6 +75,7 @@ runpy.run_path({tool!r}, run_name='__main__')
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('named', ['lm4ve', 'lm4ve.openmmlab'])
 def test_all_repairs_act_where_a_hosts_tool_runs_our_config(named, tmp_path):
     pytest.importorskip('mmpretrain')
@@ -99,6 +101,7 @@ BUILT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('build', BUILT.values(), ids=BUILT)
 def test_repairs_act_once_a_registry_builds_a_class_of_ours(build, tmp_path):
     script = f"""{BLOCK}
