@@ -188,6 +188,16 @@ def test_tokens_of_zeros_stay_finite(method, checkpoints):
     assert_same(necks(checkpoints('llama'), method), x, queries=slice(0, 1))
 
 
+@pytest.mark.parametrize('method', BOTH)
+def test_nan_in_one_sample_does_not_reach_the_others(method, checkpoints):
+    plain, low = necks(checkpoints('llama'), method)
+    x = tokens()
+    x[1] = torch.nan
+    expected, found = plain(x, queries=FIRST), low(x, queries=FIRST)
+    torch.testing.assert_close(found[0], expected[0])
+    assert found[1].isnan().all()
+
+
 @pytest.mark.parametrize('method', ['off', *BOTH])
 @pytest.mark.parametrize('out_type', ['cls_token', 'avg_featmap', 'raw'])
 def test_an_empty_batch_has_an_empty_result(out_type, method, checkpoints):

@@ -132,10 +132,7 @@ class NeckFields:
                 "neck.low_rank='auto'.",
             )
         if not getattr(block, 'may_absorb', True):
-            causes = (
-                "block.rotary=True, block.kv_heads='tiled', a soft mask, norms of keys, "
-                'clipping or sinks'
-            )
+            causes = "block.rotary=True, block.kv_heads='tiled', a soft mask or norms of keys"
             field = f'neck.low_rank with {causes}'
             check(field, self.low_rank, choices=('auto', 'fold', 'off'))
 
