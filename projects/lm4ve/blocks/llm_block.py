@@ -474,9 +474,10 @@ class LLMBlock(RecordsFrozenWeights):
         not_padding = mask_of_padding(padding_mask)
         first_layer = self.layers[0]
         with torch.autocast(x.device.type, enabled=False):
-            tokens = x
-            factors = mapper
-            if isinstance(mapper, Tensor):
+            if isinstance(mapper, Factors):
+                tokens = x
+                factors = mapper
+            else:
                 dtype = self._compute_dtype()
                 wide = torch.promote_types(dtype, torch.float32)
                 tokens, turned = turn(x.to(wide), mapper.to(wide))
