@@ -98,7 +98,7 @@ def test_a_bitwise_test_gets_the_same_bits_again_but_not_those_of_torch(rounding
 
 @pytest.mark.parametrize('method', ['fold', 'absorb'])
 def test_nothing_above_the_kernels_takes_another_path(rounding, method):
-    block = LLMBlock(arch=FAMILIES['gpt2'])
+    block = LLMBlock(arch=FAMILIES['opt'])
     mapper = nn.Linear(8, block.embed_dims, bias=False)
     with rounding.during('a test'):
         chosen = block.choose_low_rank(

@@ -180,7 +180,9 @@ def test_architecture_survives_a_config_file(variant):
     again = LanguageModel(None, read)
     assert portable_arch(again.config) == arch
     assert again.config.model_type == config.model_type
-    LLMBlock(arch=read, rotary=hasattr(again.skeleton, 'rotary_emb'))
+    # Of granite_swa, whose model has several rotary modules, no tables can be had.
+    has_rotary = hasattr(again.skeleton, 'rotary_emb') and variant != 'granite_swa'
+    LLMBlock(arch=read, rotary=has_rotary)
 
 
 def test_only_what_a_release_needs(tmp_path):
