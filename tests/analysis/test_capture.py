@@ -42,15 +42,24 @@ def test_points_are_the_inputs_and_outputs_of_neck_parts(task):
     assert seen.views == (2 if task == 'video' else 1)
 
 
+def hooks_of(model):
+    """Return the keys of the forward hooks of each module."""
+    return [
+        [*module._forward_hooks, *module._forward_pre_hooks]
+        for module in model.modules()
+    ]
+
+
 @pytest.mark.parametrize('task', TASKS)
 def test_capture_changes_neither_predictions_nor_modes(task):
     model, data = build(task)
     model.train()
     model.get_submodule('neck.norm').eval()
     modes = [m.training for m in model.modules()]
+    hooks = hooks_of(model)
     seen = analyse(model, data)
     assert [m.training for m in model.modules()] == modes
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    assert hooks_of(model) == hooks
     with torch.no_grad():
         plain = model.eval().test_step(data)
     names = dict(motion='trajectories', pointcloud='pred_scores')

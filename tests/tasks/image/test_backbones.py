@@ -92,34 +92,6 @@ def test_every_entry_trains_with_the_block_before_the_final_norm(entry, small):
     )
 
 
-#: Entries whose neck gives one vector or one map, which the usual head or a pooling reads.
-READ_ALONE = [e for e in IMAGE if not e.insert and 'keep_others' not in e.neck]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('entry', READ_ALONE, ids=lambda e: e.type)
-def test_what_a_head_cannot_read_is_refused_when_a_model_is_built(entry, small):
-    _, sizes, images = small
-    encoder = walk.build_encoder(entry, HOST, sizes)
-    encoder, neck, width = walk.with_block(entry, encoder, (images,))
-    pooling = dict(type='GlobalAveragePooling')
-    vector = dict(neck, out_type='avg_featmap')
-    tokens_or_map = dict(neck, out_type='raw', norm_first=False)
-
-    def refuse(necks: list[dict], in_channels: int, fix: str) -> None:
-        head = dict(type='LinearClsHead', num_classes=3, in_channels=in_channels)
-        host = dict(type='ImageClassifier', backbone=encoder, neck=necks, head=head)
-        with DefaultScope.overwrite_default_scope(HOST):
-            with pytest.raises(UserError, match=fix) as error:
-                MODELS.build(host)
-        assert '\n' not in str(error.value)
-
-    refuse([tokens_or_map], width, "Fix: model.neck.0.out_type='avg_featmap'")
-    refuse([vector, pooling], width, 'Fix: leave GlobalAveragePooling out')
-    refuse([vector], width + 1, f'model.head.in_channels={width + 1} differ. Fix: set')
-    refuse([tokens_or_map, pooling], width + 1, f'neck.0.in_channels={width} and')
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize('entry', IMAGE, ids=lambda e: e.type)
 def test_around_the_block_every_entry_computes_as_its_host(entry, small):

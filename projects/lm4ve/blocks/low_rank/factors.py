@@ -80,12 +80,13 @@ def _largest_direction(x: Tensor) -> Tensor:
     # NaN in one sample must not reach the others.
     rows = x.flatten(0, 1).nan_to_num(0, 0, 0)
     mean = F.normalize(rows.sum(dim=0), dim=0)
-    return F.normalize((rows @ mean) @ rows, dim=0)
+    return F.normalize(rows.T @ (rows @ mean), dim=0)
 
 
 def _reflect(rows: Tensor, normal: Tensor) -> Tensor:
     """Reflect vectors ``[..., C]`` at the plane with a unit normal ``[C]``."""
-    return rows - 2 * (rows @ normal)[..., None] * normal
+    along = F.linear(rows, normal[None])  # [..., 1]
+    return rows - 2 * along * normal
 
 
 def factorize(layer: LLMLayer, weight: Tensor, dtype: torch.dtype) -> Factors:
