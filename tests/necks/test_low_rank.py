@@ -182,6 +182,21 @@ def test_a_mapper_that_does_not_widen(family, channels, method):
 
 
 @pytest.mark.parametrize('method', BOTH)
+@pytest.mark.parametrize('queries', [FIRST, None])
+def test_tokens_beyond_the_range_of_float16_stay_finite(method, queries, checkpoints):
+    """One kind shares a direction that the mapper cancels; the other has large channels."""
+    plain, low = necks(checkpoints('llama'), method, dtype='float16')
+    shared = tokens() + 3e3
+    for neck in (plain, low):
+        weight = neck.mapper_in.weight.data
+        weight -= weight.mean(dim=1, keepdim=True)
+        weight *= 0.02  # so that what it returns has the range
+    for x in (shared, tokens() * 1e5):
+        expected, found = plain(x, queries=queries), low(x, queries=queries)
+        torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize('method', BOTH)
 def test_tokens_of_zeros_stay_finite(method, checkpoints):
     x = tokens()
     x[:, 1] = 0

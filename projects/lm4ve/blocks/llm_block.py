@@ -38,6 +38,8 @@ from lm4ve.blocks.low_rank import (
     can_fold,
     choose_method,
     factorize,
+    fit_range,
+    is_plain,
     run_layer,
     turn,
 )
@@ -437,12 +439,32 @@ class LLMBlock(RecordsFrozenWeights):
             )
         return out.to(x.dtype)
 
-    def run(
+    def factorize(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Factors]:
+        """Write a linear mapper and the first layer's projections as factors.
+
+        Args:
+            x (Tensor): Tokens before the mapper, ``[B, N, C]``.
+            weight (Tensor): The mapper's weight, ``[D, C]``.
+
+        Returns:
+            tuple[Tensor, Factors]: The tokens ``[B, N, C]`` in other channels, at least
+            in fp32, and the factors for them; both for :meth:`run_low_rank`.
+        """
+        self._move_frozen_weights(x.device)
+        dtype = self._compute_dtype()
+        wide = torch.promote_types(dtype, torch.float32)
+        with torch.autocast(x.device.type, enabled=False):
+            tokens, turned = turn(x.to(wide), weight.to(wide))
+            if dtype == torch.float16:
+                tokens, turned = fit_range(tokens, turned)
+            return tokens, factorize(self.layers[0], turned, dtype)
+
+    def run_low_rank(
         self,
         x: Tensor,
         padding_mask: Tensor | None,
         queries: Queries,
-        mapper: Tensor | Factors,
+        factors: Factors,
         method: str,
     ) -> Tensor:
         """Run a linear mapper and the block after it, with fewer operations.
@@ -455,11 +477,10 @@ class LLMBlock(RecordsFrozenWeights):
         :meth:`forward`.
 
         Args:
-            x (Tensor): Tokens before the mapper, ``[B, N, C]``.
+            x (Tensor): Tokens before the mapper, ``[B, N, C]``, at least in fp32, in
+                the channels of the factors.
             padding_mask, queries: See :meth:`forward`.
-            mapper (Tensor | Factors): The mapper's weight ``[D, C]``; or it and the
-                first layer's projections as factors, which ``lm4ve.fuse`` stores. Tokens
-                for them are at least in fp32.
+            factors (Factors): From :meth:`factorize`, or what ``lm4ve.fuse`` stores.
             method (str): 'fold' or 'absorb', from :meth:`choose_low_rank`.
 
         Returns:
@@ -472,20 +493,11 @@ class LLMBlock(RecordsFrozenWeights):
         x = refuse_empty_samples(x, padding_mask)
         self._move_frozen_weights(x.device)
         not_padding = mask_of_padding(padding_mask)
-        first_layer = self.layers[0]
         with torch.autocast(x.device.type, enabled=False):
-            if isinstance(mapper, Factors):
-                tokens = x
-                factors = mapper
-            else:
-                dtype = self._compute_dtype()
-                wide = torch.promote_types(dtype, torch.float32)
-                tokens, turned = turn(x.to(wide), mapper.to(wide))
-                factors = factorize(first_layer, turned, dtype)
             mask, layer_queries, rotary = self._layer_inputs(0, x, not_padding, queries)
             hidden = run_layer(
-                first_layer,
-                tokens,
+                self.layers[0],
+                x,
                 mask=mask,
                 queries=layer_queries,
                 rotary=rotary,
@@ -601,7 +613,8 @@ class LLMBlock(RecordsFrozenWeights):
         Only then do their weights determine the result: no hook, adapter or bias of the
         mapper.
         """
-        return can_fold(self, LLMBlock, mapper)
+        # A subclass may compute something else.
+        return is_plain(self, LLMBlock) and can_fold(self.layers[0], mapper)
 
     def choose_low_rank(
         self, mapper: nn.Module, x: Tensor, queries: Queries, low_rank: str
@@ -617,7 +630,7 @@ class LLMBlock(RecordsFrozenWeights):
                 'auto' for the one that pays.
 
         Returns:
-            str: 'fold' or 'absorb', for :meth:`run`; or 'off': mapper and block have to
+            str: 'fold' or 'absorb', for :meth:`run_low_rank`; or 'off': mapper and block have to
             be called as modules.
         """
         if low_rank == 'off' or not self.can_fold(mapper):

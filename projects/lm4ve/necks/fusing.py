@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lm4ve.blocks import Frozen, LLMBlock
 from lm4ve.blocks.frozen import linear_of, module_of
-from lm4ve.blocks.low_rank import Factors, Part, factorize
+from lm4ve.blocks.low_rank import Factors, Projection, factorize
 from lm4ve.blocks.tokens import Queries, take_tokens
 from lm4ve.errors import UserError
 from lm4ve.necks.neck import LLMBlockNeck
@@ -98,8 +98,8 @@ class FusedBlock(nn.Module):
         with torch.autocast(weight.device.type, enabled=False):
             frame = frame.to(weight.device, wide)
             factors = factorize(layer, frame, block.dtype)
-            for name, part in factors.parts.items():
-                folded = linear_of(part.fold(), part.constant)
+            for name, projection in factors.projections.items():
+                folded = linear_of(projection.fold(), projection.constant)
                 setattr(layer, f'{name}_proj', Frozen(folded))
         kept = dict(root=root.to(weight.device, wide), mapper=factors.mapper)
         if factors.gram is not None:
@@ -130,7 +130,7 @@ class FusedBlock(nn.Module):
             wide = torch.promote_types(kept.root.dtype, torch.float32)
             coordinates = F.linear(x.to(wide), kept.root.to(wide))
         method = self._method(queries)
-        out = self.block.run(
+        out = self.block.run_low_rank(
             coordinates, padding_mask, queries, self._factors(), method
         ).to(x.dtype)
         if not self.residual:
@@ -138,18 +138,18 @@ class FusedBlock(nn.Module):
         return out + F.linear(take_tokens(x, queries), kept.residual.to(x.dtype))
 
     def _factors(self) -> Factors:
-        """Return the folded weights in the form that :meth:`LLMBlock.run` takes."""
+        """Return the folded weights in the form that :meth:`LLMBlock.run_low_rank` takes."""
         layer: Any = self.block.layers[0]
         kept = layer.folded.wrapped
-        parts = {}
+        projections = {}
         for name in 'qkv':
             linear = getattr(layer, f'{name}_proj').wrapped
-            parts[name] = Part(linear.weight, None, linear.bias)
+            projections[name] = Projection(linear.weight, None, linear.bias)
         return Factors(
             mapper=kept.mapper,
             gram=getattr(kept, 'gram', None),
             eps=self.eps,
-            parts=parts,
+            projections=projections,
         )
 
     def _method(self, queries: Queries) -> str:

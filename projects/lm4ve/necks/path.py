@@ -78,11 +78,17 @@ def low_rank_path(
     See ``lm4ve/blocks/low_rank``. The arguments and the result are those of
     :func:`paper_path`.
     """
-    method = choose_method(tokens, queries, parts)
+    block = parts.block
+    method = 'off'
+    # A block of another class offers no choice. A wrapper, such as FSDP1's, lends its
+    # block's methods, but only its own call gathers the block's weights.
+    if isinstance(block, LLMBlock):
+        method = block.choose_low_rank(parts.mapper_in, tokens, queries, parts.low_rank)
     if method == 'off':
         return paper_path(tokens, padding_mask, queries, parts)
-    weight = parts.mapper_in.weight
-    out = parts.block.run(tokens, padding_mask, queries, weight, method)
+    turned, factors = block.factorize(tokens, parts.mapper_in.weight)
+    out = block.run_low_rank(turned, padding_mask, queries, factors, method)
+    out = out.to(tokens.dtype)
     if has_inner_residual(parts.residual):
         kept = parts.mapper_in(take_tokens(tokens, queries))
         out = kept + apply_gate(out, parts.gate)
@@ -90,33 +96,6 @@ def low_rank_path(
         out = average(out, padding_mask, queries)
     out = parts.mapper_out(out)
     return add_outer_residual(out, tokens, queries, parts)
-
-
-def choose_method(tokens: Tensor, queries: Queries, parts: PathParts) -> str:
-    """Ask the block how it will save operations in its first layer for these tokens.
-
-    The mapper widens tokens from C to D channels, so the layer's input has rank C only,
-    and its attention can be computed from the C channels.
-
-    Args:
-        tokens (Tensor): ``[B, N, C]``.
-        queries: Which of them are computed.
-        parts (PathParts): The modules, and the neck's field ``low_rank``.
-
-    Returns:
-        str: 'fold': mapper and projections are multiplied into one matrix each;
-        'absorb': scores and sums are taken over the tokens themselves, without keys
-        and values; 'off': mapper and block run as modules. A block of another class
-        than ``LLMBlock`` offers no choice: 'off'.
-    """
-    # A wrapper, such as FSDP1's, lends its block's methods, but only its own call
-    # gathers the block's weights.
-    if not isinstance(parts.block, LLMBlock):
-        return 'off'
-    method: str = parts.block.choose_low_rank(
-        parts.mapper_in, tokens, queries, parts.low_rank
-    )
-    return method
 
 
 def average(out: Tensor, padding_mask: Tensor | None, queries: Queries) -> Tensor:

@@ -21,27 +21,36 @@ absorb
 left of what remains, since ``Wk A`` is rounded before it meets the tokens. So the channels
 are turned first: a reflection H makes that direction the first channel, and
 ``W x = (W H) (H x)`` is exact. W H is computed in fp32, so its first column is what W
-leaves of the direction, and large numbers meet that column alone.
+leaves of the direction, and large numbers meet that column alone. Float16 has no range
+for them either, so there they are divided out of the tokens, into that column.
 
 Both ways hold only if mapper, norm and projections compute what their classes define;
 else the modules are called instead ('off').
 
     choice.py    fold, absorb or off: what is allowed, and what pays
     factors.py   the mapper, the norm and the projections as matrices
-    running.py   the layer with one of the two ways
+    attention.py the layer with one of the two ways
 """
 
-from lm4ve.blocks.low_rank.choice import can_absorb, can_fold, choose_method
-from lm4ve.blocks.low_rank.factors import Factors, Part, factorize, turn
-from lm4ve.blocks.low_rank.running import run_layer
+from lm4ve.blocks.low_rank.attention import run_layer
+from lm4ve.blocks.low_rank.choice import can_absorb, can_fold, choose_method, is_plain
+from lm4ve.blocks.low_rank.factors import (
+    Factors,
+    Projection,
+    factorize,
+    fit_range,
+    turn,
+)
 
 __all__ = [
     'Factors',
-    'Part',
+    'Projection',
     'can_absorb',
     'can_fold',
     'choose_method',
     'factorize',
+    'fit_range',
+    'is_plain',
     'run_layer',
     'turn',
 ]

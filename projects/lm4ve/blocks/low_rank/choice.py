@@ -57,16 +57,14 @@ def _count_queries(queries: Queries, n: int) -> int:
     return len(range(n)[queries])
 
 
-def can_fold(block: Any, block_kind: type[nn.Module], mapper: nn.Module) -> bool:
-    """Return whether a block and the mapper before it compute what their classes define.
+def can_fold(layer: Any, mapper: nn.Module) -> bool:
+    """Return whether a layer and the mapper before it compute what their classes define.
 
     Args:
-        block (LLMBlock): The block.
-        block_kind (type): Its class; a subclass may compute something else.
+        layer (nn.Module): The block's first layer.
         mapper (nn.Module): The mapper, which must have no bias either.
     """
-    layer = block.layers[0]
-    if not is_plain(block, block_kind) or not is_plain(layer, LLMLayer):
+    if not is_plain(layer, LLMLayer):
         return False
     norm_kind: type[nn.Module] = nn.Identity
     if layer.norm_form is not None:

@@ -10,8 +10,11 @@ from lm4ve.blocks.frozen import unwrap
 from lm4ve.blocks.layer import LLMLayer
 from lm4ve.blocks.norms import affine_of
 
+#: The largest token before the norm's scale, which may multiply it by a thousand.
+_RANGE = 16.0
 
-class Part(NamedTuple):
+
+class Projection(NamedTuple):
     """The projection to queries, keys or values: ``matrix @ after @ tokens + constant``.
 
     Attributes:
@@ -41,13 +44,13 @@ class Factors(NamedTuple):
         gram (Tensor | None): ``W'W``, ``[C, C]``, at least in fp32; for layer norm of the
             centered W. None: there is no norm.
         eps (float): The norm's epsilon; 0 without a norm.
-        parts (dict[str, Part]): For 'q', 'k' and 'v'.
+        projections (dict[str, Projection]): For 'q', 'k' and 'v'.
     """
 
     mapper: Tensor
     gram: Tensor | None
     eps: float
-    parts: dict[str, Part]
+    projections: dict[str, Projection]
 
 
 def turn(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -89,6 +92,27 @@ def _reflect(rows: Tensor, normal: Tensor) -> Tensor:
     return rows - 2 * along * normal
 
 
+def fit_range(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Divide channels with large values by a power of two, by which the mapper is multiplied.
+
+    In float16 tokens beyond 65,504 would be infinite, before and after the norm's scale.
+
+    Args:
+        x (Tensor): Tokens ``[B, N, C]``, at least in fp32.
+        weight (Tensor): The mapper W, ``[D, C]``, in the same dtype.
+
+    Returns:
+        tuple[Tensor, Tensor]: Tokens up to :data:`_RANGE`, and the mapper with the same product.
+    """
+    # NaN in one sample must not reach the others.
+    peaks = x.detach().nan_to_num(0, 0, 0).abs().amax(dim=1)
+    # Smaller channels stay as they are. An empty batch has this row alone.
+    least = peaks.new_full((1, x.shape[-1]), _RANGE)
+    largest = torch.cat((peaks, least)).amax(dim=0)
+    sizes = torch.exp2(torch.log2(largest / _RANGE).ceil())
+    return x / sizes, weight * sizes
+
+
 def factorize(layer: LLMLayer, weight: Tensor, dtype: torch.dtype) -> Factors:
     """Write the projections of ``norm(W x)`` as factors, for the first layer of a block.
 
@@ -116,13 +140,12 @@ def factorize(layer: LLMLayer, weight: Tensor, dtype: torch.dtype) -> Factors:
     if gain is not None:
         after = gain.to(weight.dtype)[:, None] * centered
     after = after.to(dtype)
-    projections = dict(q=layer.q_proj, k=layer.k_proj, v=layer.v_proj)
-    parts = {}
-    for name, projection in projections.items():
-        linear = unwrap(projection)
+    projections = {}
+    for name in 'qkv':
+        linear = unwrap(getattr(layer, f'{name}_proj'))
         constant = _constant_of(linear, bias, dtype)
-        parts[name] = Part(linear.weight, after, constant)
-    return Factors(mapper=weight.to(dtype), gram=gram, eps=eps, parts=parts)
+        projections[name] = Projection(linear.weight, after, constant)
+    return Factors(weight.to(dtype), gram, eps, projections)
 
 
 def _constant_of(

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lm4ve.blocks.layer import LLMLayer
-from lm4ve.blocks.low_rank.factors import Factors, Part
+from lm4ve.blocks.low_rank.factors import Factors, Projection
 from lm4ve.blocks.rotary import Tables
 from lm4ve.blocks.tokens import Queries, take_tokens
 
@@ -41,9 +41,9 @@ def run_layer(
     # If every token is a query, queries are projected by the factors too.
     if queries is not None:
         normed = layer.attention_norm(hidden)
-    q = project_queries(layer, scaled, normed, queries, factors.parts['q'])
-    keys = factors.parts['k']
-    values = factors.parts['v']
+    q = project_queries(layer, scaled, normed, queries, factors.projections['q'])
+    keys = factors.projections['k']
+    values = factors.projections['v']
     if method == 'absorb':
         out = absorb(layer, q, scaled, keys, values, mask)
     else:
@@ -68,7 +68,11 @@ def scale_by_norm(x: Tensor, factors: Factors) -> Tensor:
 
 
 def project_queries(
-    layer: LLMLayer, scaled: Tensor, normed: Tensor, queries: Queries, part: Part
+    layer: LLMLayer,
+    scaled: Tensor,
+    normed: Tensor,
+    queries: Queries,
+    projection: Projection,
 ) -> Tensor:
     """Compute the queries of attention by head.
 
@@ -79,30 +83,30 @@ def project_queries(
             projected if only some tokens are queries; the product of the weights, which
             'fold' computes, would not pay.
         queries: Which tokens are queries.
-        part (Part): The projection's factors.
+        projection (Projection): Its factors.
 
     Returns:
         Tensor: ``[B, H, Q, d]``.
     """
-    is_fused = part.after is None
+    is_fused = projection.after is None
     if queries is None or is_fused:
-        q = _project(take_tokens(scaled, queries), part)
+        q = _project(take_tokens(scaled, queries), projection)
     else:
         q = layer.q_proj(normed)
     return layer.split_heads(q, layer.q_norm)
 
 
-def _project(scaled: Tensor, part: Part) -> Tensor:
+def _project(scaled: Tensor, projection: Projection) -> Tensor:
     """Project tokens ``[B, N, C]`` by a folded matrix: ``[B, N, rows]``."""
-    return F.linear(scaled, part.fold(), part.constant)
+    return F.linear(scaled, projection.fold(), projection.constant)
 
 
 def absorb(
     layer: LLMLayer,
     q: Tensor,
     scaled: Tensor,
-    keys: Part,
-    values: Part,
+    keys: Projection,
+    values: Projection,
     mask: Tensor | None,
 ) -> Tensor:
     """Compute attention without keys and values.
@@ -115,7 +119,7 @@ def absorb(
         layer (LLMLayer): The block's first layer.
         q (Tensor): ``[B, H, Q, d]``.
         scaled (Tensor): Tokens times the norm's scale, ``[B, N, C]``.
-        keys, values (Part): The projections to keys and to values.
+        keys, values (Projection): The projections to keys and to values.
         mask (Tensor, optional): Bool, broadcastable to ``[B, H, Q, N]``.
 
     Returns:
@@ -128,14 +132,16 @@ def absorb(
     return _pool_values(weights, scaled, values, kv_heads)
 
 
-def _weights(q: Tensor, scaled: Tensor, keys: Part, mask: Tensor | None) -> Tensor:
+def _weights(
+    q: Tensor, scaled: Tensor, keys: Projection, mask: Tensor | None
+) -> Tensor:
     """Compute the attention weights after softmax.
 
     Args:
         q (Tensor): Queries times the layer's factor of scores, ``[B, KV, H / KV, Q,
             d]``.
         scaled (Tensor): Tokens times the norm's scale, ``[B, N, C]``.
-        keys (Part): The projection to keys.
+        keys (Projection): The projection to keys.
         mask (Tensor, optional): Bool, broadcastable to ``[B, H, Q, N]``.
 
     Returns:
@@ -162,14 +168,14 @@ def _weights(q: Tensor, scaled: Tensor, keys: Part, mask: Tensor | None) -> Tens
 
 
 def _pool_values(
-    weights: Tensor, scaled: Tensor, values: Part, kv_heads: int
+    weights: Tensor, scaled: Tensor, values: Projection, kv_heads: int
 ) -> Tensor:
     """Average tokens by the attention weights, then apply the value projection.
 
     Args:
         weights (Tensor): The attention weights, ``[B, H, Q, N]``.
         scaled (Tensor): Tokens times the norm's scale, ``[B, N, C]``.
-        values (Part): The projection to values.
+        values (Projection): The projection to values.
         kv_heads (int): The number of heads of keys and values.
 
     Returns:
