@@ -115,12 +115,13 @@ def freeze_leaves(part: nn.Module) -> nn.Module:
         nn.Module: The module; or a :class:`Frozen` of all of it where it holds tensors
         itself, as experts and their routers do.
     """
-    if not any(True for _ in part.children()):
-        has_parameters = any(True for _ in part.parameters())
-        return FrozenLeaf(part) if has_parameters else part
-    if any(True for _ in part.parameters(recurse=False)):
+    children = list(part.named_children())
+    own_parameters = list(part.parameters(recurse=False))
+    if own_parameters and children:
         return Frozen(part)
-    for name, child in list(part.named_children()):
+    if own_parameters:
+        return FrozenLeaf(part)
+    for name, child in children:
         setattr(part, name, freeze_leaves(child))
     return part
 

@@ -121,7 +121,7 @@ class HostLayer(nn.Module):
         Returns:
             Tensor: ``[B, Q, D]``.
         """
-        if len(x) == 0:
+        if x.shape[0] == 0:
             return take_tokens(x, queries)  # the library's reshapes need a sample
         positions = torch.arange(x.shape[1], device=x.device)[None]
         if rotary is None:

@@ -409,5 +409,6 @@ def _check_same_shapes(
     if names:
         raise CheckpointError(
             'The self-contained checkpoint embeds other tensors than block.arch has: '
-            f'{listing(names)}. Fix: use the config that was released beside it.'
+            f'{listing(names)}. Fix: use the config that was released beside it; or make '
+            'the release again, if an lm4ve from before 0.1.0 made it.'
         )

@@ -9,7 +9,6 @@ Data goes one way, from a name in a config to the tensors of one layer::
          meta_layout.py   Meta's names and rows turned into Hugging Face's
          gguf_files.py    llama.cpp's one file, configuration and weights
          library_layout.py names and forms of families that run by their own layer
-         library_layout.py any family's own names, by transformers' table
       -> Checkpoint       the configuration, and the tensors of a layer, one at a time
       -> lm4ve.blocks     the layer
 
