@@ -126,7 +126,6 @@ def _gpu(
     *,
     fp32: float,
     half: float,
-    int8: float,
     bandwidth: float,
     link: float,
     memory: float,
@@ -135,9 +134,8 @@ def _gpu(
 
     Args:
         name, title (str): See :class:`Gpu`.
-        fp32, half, int8 (float): Tera-operations a second without sparsity, two for a
-            multiply-accumulate: fp32 without TF32, 16 bits with fp32 accumulation, and
-            int8.
+        fp32, half (float): Tera-operations a second without sparsity, two for a
+            multiply-accumulate: fp32 without TF32, and 16 bits with fp32 accumulation.
         bandwidth, link, memory (float): GB a second of memory and of a link in one
             direction, and GB of memory.
     """
@@ -148,7 +146,6 @@ def _gpu(
             torch.float32: fp32 / 2 * 1e12,
             torch.float16: half / 2 * 1e12,
             torch.bfloat16: half / 2 * 1e12,
-            torch.int8: int8 / 2 * 1e12,
         },
         peak_bandwidth=bandwidth * 1e9,
         link=link * 1e9,
@@ -166,7 +163,6 @@ GPUS = {
             'NVIDIA A100 SXM 80 GB',
             fp32=19.5,
             half=312,
-            int8=624,
             bandwidth=2039,
             link=300,
             memory=80,
@@ -176,7 +172,6 @@ GPUS = {
             'NVIDIA H100 SXM 80 GB',
             fp32=67,
             half=989.4,
-            int8=1978.9,
             bandwidth=3350,
             link=450,
             memory=80,
@@ -186,7 +181,6 @@ GPUS = {
             'NVIDIA GeForce RTX 4090',
             fp32=82.6,
             half=165.2,
-            int8=660.6,
             bandwidth=1008,
             link=32,
             memory=24,
