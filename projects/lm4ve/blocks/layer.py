@@ -43,7 +43,6 @@ class LLMLayer(nn.Module):
             where there is none.
         shares_kv_heads (bool): Whether several query heads read one head of keys and
             values, but not all of them the same one.
-        kept_heads (list[int]): The query heads that the output projection reads.
         tiled (bool): Whether the heads of keys and values are repeated as a whole for
             the queries. Otherwise each is repeated for neighbors.
     """
@@ -78,9 +77,7 @@ class LLMLayer(nn.Module):
         heads_of_keys = self.k_proj.out_features // self.head_dim
         self.shares_kv_heads = 1 < heads_of_keys < heads
         self.tiled = kv_heads == TILED and self.shares_kv_heads
-        self.kept_heads = list(range(heads))
         if kept_heads is not None:
-            self.kept_heads = list(kept_heads)
             self.o_proj = keep_heads(self.o_proj, kept_heads, heads)
         self.scale = _score_scale(attention, spec, self.head_dim)
 

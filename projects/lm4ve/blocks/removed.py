@@ -125,7 +125,7 @@ def without_removed_settings(record: Mapping[str, Any]) -> dict[str, Any]:
         if not _asks_for_nothing(value):
             raise CheckpointError(
                 f'The checkpoint was made with {entry.field}={brief(repr(value))}, which is '
-                f'not in lm4ve since {entry.since}. Fix: train again, with {entry.instead}.'
+                f'not in lm4ve since {entry.since}. Fix: train again ({entry.instead}).'
             )
         del kept[name]
     return kept
