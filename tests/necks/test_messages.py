@@ -1,6 +1,7 @@
 """What ``wrap`` says of a place that it cannot take, in one line with the fix."""
 
 import pytest
+import torch
 from torch import nn
 
 import lm4ve
@@ -58,6 +59,14 @@ def test_place_that_cannot_be_taken_is_named_with_the_fix(after, words):
         lm4ve.wrap(Encoder(), after=after, block=dict(type='MLPBlock', embed_dims=8))
     text = str(error.value)
     assert '\n' not in text and len(text) < 400
+
+
+@pytest.mark.parametrize('before, width', [('layers.3.mlp', 8), ('layers.3.mlp.2', 16)])
+def test_width_before_a_place_is_what_its_first_layer_reads(before, width):
+    block = dict(type='MLPBlock', embed_dims=8)
+    model = lm4ve.wrap(Encoder(), before=before, block=block)
+    assert model.llm_neck.in_channels == width
+    model(torch.randn(2, 3, 4))
 
 
 def test_closest_names_come_first_and_numbered_ones_as_a_group():

@@ -240,7 +240,9 @@ WRONG = [
     (dict(after=''), "after='' is no submodule.*stem, blocks"),
     (dict(after='blocks'), r'only a container.*blocks\.\{0\.\.1\}'),
     (dict(after='act'), 'does not show the width.*give in_channels='),
-    (dict(after='blocks.0', out_type='cls_token'), 'neck.out_type'),
+    (dict(after='blocks.0', out_type='cls_token'), "^out_type='cls_token' of a neck"),
+    (dict(after='blocks.0', block=None), '^block=None must be'),
+    (dict(after='blocks.0', block=3), '^block=3 must be'),
     (
         dict(after='blocks.0', block='no/such/folder'),
         "block.checkpoint='no/such/folder'",

@@ -166,6 +166,24 @@ def test_several_places_train_save_and_load(places, share, tmp_path):
         )
 
 
+@pytest.mark.parametrize('share', [False, True])
+def test_a_block_given_as_a_module_is_shared_by_places_if_asked(share):
+    block = LLMBlock(arch=ARCH, trainable='all')
+    model = lm4ve.wrap(Encoder(), ['blocks.0', 'pair'], block, share_block=share)
+    first, second = model.llm_neck
+    assert first.block is block
+    assert (second.block is block) == share
+    x = torch.randn(2, 3, block.embed_dims)
+    assert torch.equal(second.block(x), block(x))
+
+
+def test_any_module_may_be_a_neck():
+    neck = nn.Linear(16, 16)
+    neck.reader = 'of its own'
+    model = LLMBlockInsert(Encoder(), 'blocks.0', neck)
+    assert model(batch()).isfinite().all()
+
+
 PLACES, NECK = (
     ['blocks.0', 'pair'],
     dict(type='LLMBlockNeck', in_channels=16, block=BLOCK),

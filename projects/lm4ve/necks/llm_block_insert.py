@@ -214,8 +214,8 @@ def _check_inserted(neck: Any) -> None:
     out_type = getattr(neck, 'out_type', 'raw')
     require(
         out_type == 'raw',
-        f"backbone.neck.out_type='{out_type}' gives a vector, but the layers after the "
-        "neck read all tokens. Fix: backbone.neck.out_type='raw'.",
+        f"out_type='{out_type}' of a neck within an encoder gives a vector, but the "
+        "layers after it read all tokens. Fix: out_type='raw', the default.",
     )
 
 

@@ -18,6 +18,7 @@ from lm4ve.necks.host_calls import Call, NotedCalls, Signature, running_calls
 from lm4ve.necks.host_masks import check_told, find_mask
 from lm4ve.necks.interface import features_of
 from lm4ve.necks.layouts import DEFAULTS, refuse_other_order
+from lm4ve.necks.reader import FeatureReader
 
 
 class ThroughNeck:
@@ -269,7 +270,10 @@ class ThroughNeck:
             UserError: See :func:`lm4ve.necks.layouts.refuse_other_order`.
         """
         reader = getattr(neck, 'reader', None)
-        if reader is None or not neck.guard or torch.jit.is_tracing():
+        # Any module may be a neck.
+        if not isinstance(reader, FeatureReader) or torch.jit.is_tracing():
+            return
+        if not getattr(neck, 'guard', True):
             return
         is_certain = reader.layout is not None and reader.layout == self.certain_layout
         if is_certain or outermost.name != '':

@@ -4,6 +4,7 @@
 without configs has: a model, a name and a checkpoint.
 """
 
+import copy
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from mmengine.model import initialize
 from torch import Tensor, nn
 
 from lm4ve.compat.transformers_trainer_names import keep_names
-from lm4ve.errors import UserError, refuse_unknown
+from lm4ve.errors import UserError, check, refuse_unknown
 from lm4ve.necks.llm_block_insert import attach
 from lm4ve.necks.neck import LLMBlockNeck, build_block
 from lm4ve.necks.places import (
@@ -25,14 +26,11 @@ from lm4ve.necks.places import (
     has_one_place,
 )
 
-#: Attributes with the number of a layer's output channels.
-_WIDTHS = (
-    'out_features',
-    'out_channels',
-    'num_features',
-    'num_channels',
-    'normalized_shape',
-)
+#: Attributes with the number of channels of a norm, which gives as many as it reads.
+_NORM_WIDTHS = ('num_features', 'num_channels', 'normalized_shape')
+#: Attributes with the number of channels that a layer gives, or that it reads.
+_OUTPUT_WIDTHS = ('out_features', 'out_channels', *_NORM_WIDTHS)
+_INPUT_WIDTHS = ('in_features', 'in_channels', *_NORM_WIDTHS)
 
 
 def wrap(
@@ -60,9 +58,11 @@ def wrap(
             ``layout``. A list of names: a neck at each.
         block (str | dict | nn.Module): The ``checkpoint`` of a
             :class:`lm4ve.blocks.LLMBlock`, all of its arguments, or a module with its
-            interface.
+            interface. Without ``share_block``, each place after the first gets a copy
+            of a module.
         in_channels (int, optional): C. Default: the width of the submodule's last
-            layer; a wrong width raises an error in the first batch.
+            layer, or with ``before`` what its first layer reads; a wrong width raises
+            an error in the first batch.
         index (int | str): Which entry passes through the neck if the submodule returns
             a sequence, or the key if it returns a dict. The others stay.
         before (str | Sequence[str], optional): A submodule whose input goes through the
@@ -161,6 +161,8 @@ def build_necks(
             block = next_block()
         if not isinstance(block, nn.Module):
             block = build_block(block)
+        elif necks and not shares_block:
+            block = copy.deepcopy(block)  # of the module that a caller has given
         necks.append(LLMBlockNeck(block=block, **options))
     return necks
 
@@ -170,10 +172,14 @@ def block_config(block: Any) -> dict[str, Any] | None:
 
     It may have any registered ``type``, so it never comes from a file. None for a block
     that is given as a module, which has no config.
+
+    Raises:
+        UserError: It is none of these.
     """
     if isinstance(block, nn.Module):
         return None
-    if block is None or isinstance(block, str):
+    check('block', block, kind=(str, Mapping, nn.Module))
+    if isinstance(block, str):
         return dict(type='LLMBlock', checkpoint=block)
     return {'type': 'LLMBlock', **block}
 
@@ -242,7 +248,7 @@ def _reference(model: nn.Module, place: nn.Module) -> Tensor:
 
 
 def _width_of(model: nn.Module, place: Place) -> int:
-    """Return how many channels the last layer within a place gives.
+    """Return how many channels the features at a place have.
 
     Args:
         model (nn.Module): The model.
@@ -252,10 +258,18 @@ def _width_of(model: nn.Module, place: Place) -> int:
         UserError: No layer within it shows that. Where one before it does, its width is
             named: what comes after it, such as an activation, may change the width.
     """
+    kind = type(place.module).__name__
+    if place.at_input:
+        read = _first_input_width(place.module)
+        if read is not None:
+            return read
+        raise UserError(
+            f"'{place.name}' ({kind}) does not show the width of its input. Fix: give "
+            'in_channels=, the number of its channels.'
+        )
     own = _last_width(place.module)
     if own is not None:
         return own[1]
-    kind = type(place.module).__name__
     text = f"'{place.name}' ({kind}) does not show the width of its output."
     before = _last_width(model.get_submodule(place.name))
     if before is None:
@@ -267,6 +281,15 @@ def _width_of(model: nn.Module, place: Place) -> int:
     )
 
 
+def _first_input_width(place: nn.Module) -> int | None:
+    """Return how many channels the first layer within a module reads that shows it."""
+    for module in place.modules():
+        width = _read_width(module, _INPUT_WIDTHS)
+        if width is not None:
+            return width
+    return None
+
+
 def _last_width(place: nn.Module) -> tuple[nn.Module, int] | None:
     """Return the last layer within a module that shows how many channels it gives.
 
@@ -274,10 +297,18 @@ def _last_width(place: nn.Module) -> tuple[nn.Module, int] | None:
         tuple[nn.Module, int] | None: The layer, and the number of channels.
     """
     for module in reversed(list(place.modules())):
-        for name in _WIDTHS:
-            width = getattr(module, name, None)
-            if isinstance(width, (tuple, list)) and width:
-                width = width[-1]
-            if isinstance(width, int) and width > 0:
-                return module, width
+        width = _read_width(module, _OUTPUT_WIDTHS)
+        if width is not None:
+            return module, width
+    return None
+
+
+def _read_width(module: nn.Module, names: Sequence[str]) -> int | None:
+    """Return a number of channels that a layer has as one of some attributes, or None."""
+    for name in names:
+        width = getattr(module, name, None)
+        if isinstance(width, (tuple, list)) and width:
+            width = width[-1]
+        if isinstance(width, int) and width > 0:
+            return width
     return None
