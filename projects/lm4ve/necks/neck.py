@@ -248,7 +248,7 @@ class LLMBlockNeck(NeckInterface, Recorded, RunsPath):
         step = Step(self.training, self._observed, self.parameters)
         for part in self.parts:
             request = part.before(request, step)
-        run: Run = self._run_path
+        run: Run = self.run
         for part in self.parts:
             run = partial(part.around, run, step)
         computed = run(request)
@@ -258,10 +258,6 @@ class LLMBlockNeck(NeckInterface, Recorded, RunsPath):
             read_mask = None  # of each sample one mean
         out = self.readout.after(computed, read_mask, self.normalize)
         return self.reader.write(out, features, feats)
-
-    def _run_path(self, request: Request) -> Tensor:
-        """Run mapper, block and mapper for the tokens that a request names."""
-        return self.run(request.tokens, request.padding_mask, request.queries)
 
     def path_parts(self) -> PathParts:
         """Return the modules of the path, as they are now."""

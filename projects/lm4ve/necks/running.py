@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from lm4ve.blocks.tokens import Queries, take_tokens
+from lm4ve.necks.parts.part import Request
 from lm4ve.necks.path import PathParts, low_rank_path, paper_path
 
 
@@ -31,22 +32,20 @@ class RunsPath(BaseModule):  # type: ignore[misc]
         """Return the modules of the path, as they are now."""
         raise NotImplementedError
 
-    def run(
-        self, tokens: Tensor, padding_mask: Tensor | None, queries: Queries
-    ) -> Tensor:
-        """Run the path: mapper, block, mapper and residuals.
+    def run(self, request: Request) -> Tensor:
+        """Run the path for the tokens of a request: mapper, block, mapper and residuals.
 
         The backward pass recomputes it if the field says so. While the path is
         observed, all tokens are computed by modules.
 
         Args:
-            tokens (Tensor): ``[B, N, C]``.
-            padding_mask (Tensor, optional): Bool ``[B, N]``, True = padding.
-            queries: The tokens to compute.
+            request (Request): The tokens ``[B, N, C]``, their padding, and which of them
+                are computed.
 
         Returns:
             Tensor: ``[B, Q, C]``.
         """
+        tokens, padding_mask, queries, _ = request
         if self._observed:
             every_token = paper_path(tokens, padding_mask, None, self.path_parts())
             return take_tokens(every_token, queries)
@@ -75,5 +74,5 @@ class RunsPath(BaseModule):  # type: ignore[misc]
     def _compute(
         self, tokens: Tensor, padding_mask: Tensor | None, queries: Queries
     ) -> Tensor:
-        """Run the path with the fewest operations; the arguments are those of :meth:`run`."""
+        """Run the path with the fewest operations, for what :meth:`run` has of a request."""
         return low_rank_path(tokens, padding_mask, queries, self.path_parts())
