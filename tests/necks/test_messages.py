@@ -69,6 +69,14 @@ def test_width_before_a_place_is_what_its_first_layer_reads(before, width):
     model(torch.randn(2, 3, 4))
 
 
+def test_a_vector_for_each_sample_asks_for_a_place_with_tokens():
+    model = lm4ve.wrap(Encoder(), 'act', dict(type='MLPBlock', embed_dims=8), 8)
+    with pytest.raises(
+        UserError, match=r'gives \[2, 8\]. Fix: a place before its pool'
+    ):
+        model(torch.randn(2, 4))
+
+
 def test_closest_names_come_first_and_numbered_ones_as_a_group():
     """A group counts as one of those shown; "more" counts each name on its own."""
     numbered = ['a.0.b', 'a.0.c', 'a.1.b', 'a.1.c', 'a.2.b', 'a.2.c']

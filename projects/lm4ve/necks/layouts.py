@@ -169,7 +169,8 @@ def _explain_mismatch(
     """Write the message for features that do not have the expected layout or channels.
 
     It suggests each common layout in which they would have ``channels`` channels, and
-    the number of channels that they have in the expected layout.
+    the number of channels that they have in the expected layout. A vector for each
+    sample has no layout.
 
     Args:
         x (Tensor): The features.
@@ -178,6 +179,12 @@ def _explain_mismatch(
         letters (str): The expected layout, which is a default if the field is None; ''
             if there is no default for so many dimensions.
     """
+    if x.dim() < min(DEFAULTS):
+        return (
+            'The neck reads tokens or a map (BNC, BCHW, BCTHW), but the encoder gives '
+            f"{list(x.shape)}. Fix: a place before its pooling; in configs the backbone's "
+            "out_type='raw'."
+        )
     suggestions = []
     for name in COMMON:
         if _fits(x, name, channels):

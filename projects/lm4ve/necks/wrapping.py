@@ -15,7 +15,7 @@ from mmengine.model import initialize
 from torch import Tensor, nn
 
 from lm4ve.compat.transformers_trainer_names import keep_names
-from lm4ve.errors import UserError, check, refuse_unknown
+from lm4ve.errors import UserError, brief, refuse_unknown, require
 from lm4ve.necks.llm_block_insert import attach
 from lm4ve.necks.neck import LLMBlockNeck, build_block
 from lm4ve.necks.places import (
@@ -178,7 +178,11 @@ def block_config(block: Any) -> dict[str, Any] | None:
     """
     if isinstance(block, nn.Module):
         return None
-    check('block', block, kind=(str, Mapping, nn.Module))
+    require(
+        isinstance(block, (str, Mapping)),
+        f'block={brief(repr(block))} must be a checkpoint, a dict of the arguments of '
+        "LLMBlock, or a module. Fix: for example block='package:all-MiniLM-L6-v2'.",
+    )
     if isinstance(block, str):
         return dict(type='LLMBlock', checkpoint=block)
     return {'type': 'LLMBlock', **block}
