@@ -51,23 +51,20 @@ def test_a_block_of_llama_is_frozen_and_its_mappers_train(vit):
     assert other.checkpoint == pytest.approx(16 * other.trainable, rel=1e-3)
 
 
-def test_heads_that_are_left_out_cost_nothing(demo):
-    """Nor does a step need the weights by which a control is scaled."""
+def test_a_step_needs_no_weights_by_which_a_control_is_scaled(demo):
     cfg = read_config(DEMO)
-    cfg.model.neck.block.update(heads=[0, 1, 2], pretrained='scaled')
-    few = cost_of_step(cfg, 2)
-    # MiniLM's 12 heads of 32 channels: four projections with biases, but for that of
-    # the output, which has all of its biases.
-    assert demo.frozen - few.frozen == 4 * 384 * 9 * 32 + 3 * 9 * 32
-    assert few.trainable == demo.trainable
-    assert few.macs < demo.macs
+    cfg.model.neck.block.pretrained = 'scaled'
+    scaled = cost_of_step(cfg, 2)
+    assert scaled.frozen == demo.frozen
+    assert scaled.trainable == demo.trainable
+    assert scaled.macs == demo.macs
 
 
 def test_operations_are_those_of_the_formulas(vit):
-    """docs/results/performance.md: 442 GMAC of ViT-S, 27.5 of the neck at batch 32."""
+    """docs/results/performance.md: 442 GMAC of ViT-S, 28.0 of the neck at batch 32."""
     plain, other = vit
     assert plain.macs == pytest.approx(445.4e9, rel=1e-3)
-    assert other.macs - plain.macs == pytest.approx(27.5e9, rel=2e-3)
+    assert other.macs - plain.macs == pytest.approx(28.0e9, rel=2e-3)
     assert plain.forward['head'] == 32 * 384 * 1000
     assert other.forward['backbone'] == plain.forward['backbone']
 

@@ -346,7 +346,7 @@ class LanguageModel:
             return None
         norm = self._initialize(attrgetter(path)(self.skeleton))
         width = self.config.hidden_size
-        eps = form_of(norm, width).eps
+        eps = form_of(norm).eps
         gain, _ = affine_of(norm, eps, torch.ones(1, width))
         if gain is not None and not torch.allclose(gain.float(), torch.ones(width)):
             # Nemotron's gain is 1 + w, and its w is 1 at first.

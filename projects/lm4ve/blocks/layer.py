@@ -97,7 +97,7 @@ class LLMLayer(nn.Module):
         self.mlp_norm = _part_or_identity(layer, norms.get('mlp_norm'))
         self.mlp_out_norm = _part_or_identity(layer, norms.get('mlp_out_norm'))
         self.mlp_post_norm = _part_or_identity(layer, norms.get('mlp_post_norm'))
-        self.norm_form = _form_of_norm(self.attention_norm, config.hidden_size)
+        self.norm_form = _form_of_norm(self.attention_norm)
         self.mlp = _join([attrgetter(name)(layer) for name in spec.mlp])
 
     def forward(
@@ -264,11 +264,11 @@ def _tensor_as_module(owner: nn.Module, name: str) -> nn.Module | None:
     return module_of(weight=tensor)
 
 
-def _form_of_norm(norm: nn.Module, width: int) -> NormForm | None:
+def _form_of_norm(norm: nn.Module) -> NormForm | None:
     """Return what the norm before attention computes; None if it is an identity."""
     if isinstance(norm, nn.Identity):
         return None
-    return form_of(norm, width)
+    return form_of(norm)
 
 
 def _join(parts: list[nn.Module]) -> nn.Module:

@@ -1,8 +1,8 @@
-"""What a norm computes, found by probing it: families write theirs in many ways.
+"""What a norm computes: the low-rank path (``low_rank/``) needs it as numbers.
 
-Some store their gain less one, some have none, some subtract the mean. The low-rank
-path (``low_rank/``) needs all of it as numbers, and a family that it misread would be
-a wrong block without any error.
+The gain is found by probing, since families write theirs in many ways: some store it
+less one, some have none. A family that was misread would be a wrong block without any
+error.
 """
 
 from typing import Any, NamedTuple
@@ -27,20 +27,15 @@ class NormForm(NamedTuple):
     eps: float
 
 
-@torch.no_grad()
-def form_of(norm: nn.Module, width: int) -> NormForm:
-    """Probe what a norm does to its input.
+def form_of(norm: nn.Module) -> NormForm:
+    """Describe a norm over channels, frozen or not.
 
-    Args:
-        norm (nn.Module): Any norm over the last dimension, frozen or not.
-        width (int): Size of that dimension.
+    Of the norms in families with a layer spec, ``nn.LayerNorm`` alone subtracts the mean.
+    ``tests/blocks/test_both_layers.py`` compares each family with the library's layer.
     """
     module = unwrap(norm)
-    if type(module) is nn.LayerNorm:
-        return NormForm(nn.LayerNorm, True, module.eps)
-    signs = signs_like(next(module.parameters(), torch.zeros(1)), width)
-    centered = torch.allclose(module(signs), module(signs + 1))
-    return NormForm(type(module), centered, _eps_of(module))
+    is_layer_norm = isinstance(module, nn.LayerNorm)
+    return NormForm(type(module), centered=is_layer_norm, eps=_eps_of(module))
 
 
 def _eps_of(norm: Any) -> float:
