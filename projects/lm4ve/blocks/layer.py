@@ -41,6 +41,8 @@ class LLMLayer(nn.Module):
             queries are. Here only the queries are.
         norm_form (NormForm | None): What the norm before attention computes; None
             where there is none.
+        kept_heads (list[int]): The query heads that the output projection reads, for
+            pictures of attention.
         shares_kv_heads (bool): Whether several query heads read one head of keys and
             values, but not all of them the same one.
         tiled (bool): Whether the heads of keys and values are repeated as a whole for
@@ -77,7 +79,9 @@ class LLMLayer(nn.Module):
         heads_of_keys = self.k_proj.out_features // self.head_dim
         self.shares_kv_heads = 1 < heads_of_keys < heads
         self.tiled = kv_heads == TILED and self.shares_kv_heads
+        self.kept_heads = list(range(heads))
         if kept_heads is not None:
+            self.kept_heads = list(kept_heads)
             self.o_proj = keep_heads(self.o_proj, kept_heads, heads)
         self.scale = _score_scale(attention, spec, self.head_dim)
 
