@@ -29,6 +29,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from PIL import Image
 
+import lm4ve.openmmlab  # noqa: F401  (hosts are imported below)
 from lm4ve.commands import visualize
 from lm4ve.release.exporting import FORMATS, export_model
 from lm4ve.runner.command_line import build_runner
