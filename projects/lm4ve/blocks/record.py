@@ -118,7 +118,8 @@ def agree(a: Any, b: Any) -> bool:
     Numbers may differ by the rounding of GGUF, which stores them in 32 bits.
     """
     if isinstance(a, dict) and isinstance(b, dict):
-        return all(agree(a[key], b[key]) for key in a if key in b)
+        shared = a.keys() & b.keys()
+        return all(agree(a[key], b[key]) for key in shared)
     if isinstance(a, (int, float)) and isinstance(b, (int, float)):
         try:
             return math.isclose(a, b, rel_tol=1e-6)

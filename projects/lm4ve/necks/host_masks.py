@@ -267,8 +267,8 @@ def check_told(
 
     Args:
         mask (Mapping, optional): Name of an argument -> how it reads.
-        signatures (Sequence[Signature]): Those of the encoder, of the modules within it
-            around the place, and of the place.
+        signatures (Sequence[Signature]): The signatures of the encoder, of the modules
+            that hold the place, and of the place itself.
 
     Returns:
         dict[str, str]: ``mask``, empty without one.

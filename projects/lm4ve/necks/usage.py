@@ -345,7 +345,7 @@ def _inspect(optimizer: Optimizer, args: Any, kwargs: dict[str, Any]) -> None:
     Args:
         optimizer (Optimizer): The optimizer.
         args (tuple): The arguments of its step; the second may be a closure.
-        kwargs (dict): Those by name.
+        kwargs (dict): The step's arguments that are given by name.
 
     Raises:
         UserError: A neck ran under ``torch.no_grad()``, and none of its mappers'
