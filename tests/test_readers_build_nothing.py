@@ -68,7 +68,6 @@ READERS = {
     'safetensors metadata': ['llm/torch_files.py:read_safetensors'],
     'stores of lm4ve try': [
         'files.py:read_json',
-        'probing/plan.py:_read_plan',
         'probing/precision.py:choose_dtype',
         'probing/report.py:claim_folder',
         'probing/token_file.py:open_token_file',
@@ -227,12 +226,10 @@ def safetensors_metadata(folder: Path) -> Sample:
 
 
 def stores_of_try(folder: Path) -> Sample:
-    from lm4ve.probing import plan, precision, report, token_file
+    from lm4ve.probing import precision, report, token_file
 
-    content = dict(
-        dtype='float32', steps=3, seeds=[0], dropped=[], shape=[1, 2, 3], hashes=[]
-    )
-    files = ['plan.json', precision.RECORD, report.OWNER, token_file.RECORD]
+    content = dict(dtype='float32', shape=[1, 2, 3], hashes=[])
+    files = [precision.RECORD, report.OWNER, token_file.RECORD]
     (folder / report.FILES[0]).write_text('')
 
     def write(changed: Any) -> None:
@@ -241,7 +238,6 @@ def stores_of_try(folder: Path) -> Sample:
 
     def read() -> None:
         readers = [
-            lambda: plan._read_plan(folder / 'plan.json'),
             lambda: precision.choose_dtype('float32', folder),
             lambda: report.claim_folder(folder, dict(encoder='a')),
             lambda: token_file.open_token_file(folder),

@@ -313,7 +313,7 @@ def averaged(device: str) -> dict[str, Tensor]:
 def studied(device: str) -> dict[str, Tensor]:
     """Train a head of ``lm4ve try`` for three steps on made-up tokens."""
     rng = np.random.default_rng(0)
-    shape = (1, 40, 6, C)
+    shape = (40, 6, C)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         stored = np.memmap(path / 'tokens.f16', np.float16, 'w+', shape=shape)

@@ -28,7 +28,7 @@ def write_folder(root, **splits):
 
 def compute_features(encoder, data, cache, **options):
     """Run an encoder over data; options are those of ``FeatureExtraction``."""
-    return FeatureExtraction(encoder, data, cache, **options).finish()
+    return FeatureExtraction(encoder, data, cache, **options).extract()
 
 
 def run_try(encoder, folder):

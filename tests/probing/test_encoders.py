@@ -152,7 +152,7 @@ def test_probes_read_the_class_token_of_dinov2(
     encoder = load_encoder(str(tmp_path / 'encoder'))
     assert encoder.has_class_token
     found = compute_features(encoder, data, tmp_path / 'cache')
-    tokens = torch.from_numpy(np.array(found.tokens[0])).float()
+    tokens = torch.from_numpy(np.array(found.tokens)).float()
     read = read_tokens(tokens, 'class', found.prefix)[:, 0]
     places = read_tokens(tokens, 'mean', found.prefix)[:, 0]
     pictures = processor([data[i] for i in range(len(data))], return_tensors='pt')

@@ -22,11 +22,9 @@ from lm4ve.probing.heads import ProfiledHead
 from lm4ve.probing.heard_warnings import hear_warnings
 from lm4ve.probing.items import DatasetItem
 from lm4ve.probing.mistakes import class_recalls, list_confusions, only_right_in
-from lm4ve.probing.plan import Plan
 from lm4ve.probing.plot import draw_study
 from lm4ve.probing.report import claim_folder, write_report
-from lm4ve.probing.sections import list_sections
-from lm4ve.probing.study import Prepared, Study, StudyResults
+from lm4ve.probing.study import Study, StudyResults
 from lm4ve.probing.verdict import compare
 from tests.helpers.probing import break_tables
 
@@ -37,7 +35,6 @@ HEADS = (
     'linear',
     'attentive',
     'frozen',
-    'lora',
     'random',
     'formal (a-language-of-$brackets$-and-copies)',
     'attention (parameters)',
@@ -81,27 +78,22 @@ def predict(data, accuracy: float, seeds: int = 4, seed: int = 0) -> np.ndarray:
     return np.where(is_right, labels, others)
 
 
-def make_study(data, folder, predicted, pairs=None) -> tuple[Study, StudyResults]:
-    """A study whose trainings gave these predictions; by default, of one block."""
-    if pairs is None:
-        pairs = [('frozen', name) for name in predicted if name != 'frozen']
+def make_study(data, folder, predicted) -> tuple[Study, StudyResults]:
+    """A study whose trainings gave these predictions."""
+    pairs = [('frozen', name) for name in predicted if name != 'frozen']
     words = ['e', 'd', '--block', '/models/llama-7b', '--steps', '20']
     settings = command.settings_of(command.parse_args(words))
     block = dict(checkpoint='/models/llama-7b', layers=(-1,))
     heads = {}
     for name in predicted:
-        family, _, rest = name.partition(' ')
+        family, _, _ = name.partition(' ')
         heads[name] = ProfiledHead(name, family, f'the {name}', embed_dims=8)
         if family == 'frozen':
             heads[name] = replace(heads[name], block=block)
-        if rest in ('(a)', '(b)'):
-            heads[name] = replace(heads[name], models=(rest,))
-    shape = (1, len(data), 2, 4)
+    shape = (len(data), 2, 4)
     np.zeros(shape, np.float16).tofile(folder / 'tokens.f16')
     features = Features(shape, data, 'f00d', folder, 'package:lite0')
-    seeds = len(predicted['linear'])
-    prepared = Prepared(heads, Plan(20, seeds), 0.0)
-    study = Study(features, settings, prepared, None, 0.0)
+    study = Study(features, settings, heads, None)
     labels = data.labels[data.splits['test']]
     correct = {name: values == labels for name, values in predicted.items()}
     recalls = {}
@@ -189,36 +181,14 @@ def test_a_study_without_a_comparison_is_refused_first(variants):
         command.parse_args(words)
 
 
-def test_each_model_has_a_table_with_what_its_block_was_compared_with(data, tmp_path):
-    predicted = {}
-    names = ('linear', 'frozen (a)', 'frozen (b)', 'random (a)', 'random (b)')
-    for seed, name in enumerate(names):
-        predicted[name] = predict(data, 0.8, seed=seed)
-    pairs = [
-        ('frozen (a)', 'linear'),
-        ('frozen (a)', 'frozen (b)'),
-        ('frozen (a)', 'random (a)'),
-        ('frozen (b)', 'linear'),
-        ('frozen (b)', 'random (b)'),
-    ]
-    study, results = make_study(data, tmp_path, predicted, pairs)
-    comparisons = compare(results.correct, pairs, 1.0)
-    of_a, of_b = list_sections(study, results, comparisons)
-    assert of_a.names == ['linear', 'frozen (a)', 'frozen (b)', 'random (a)']
-    assert of_b.names == ['linear', 'frozen (b)', 'random (b)']
-    write_report(study, results, tmp_path, '', '', data)
-    sentences = (tmp_path / 'sentence.txt').read_text().splitlines()
-    assert len(sentences) == 4
-
-
 @pytest.mark.parametrize('accuracy', [0.0, 0.02, 0.98, 1.0])
 def test_the_plot_has_all_rows_inside_and_nothing_beyond_100(accuracy, data, tmp_path):
     predicted = {}
     for seed, name in enumerate(HEADS):
         predicted[name] = predict(data, accuracy, 2, seed)
-    study, results = make_study(data, tmp_path, predicted)
+    _, results = make_study(data, tmp_path, predicted)
     comparisons = compare(results.correct, results.pairs, 1.0)
-    figure = draw_study(list_sections(study, results, comparisons), results, 1.0, '$x')
+    figure = draw_study(comparisons, results, 1.0, '$x')
     to_image(figure)  # lays it out
     left, right = figure.axes
     for line in left.lines:
@@ -234,9 +204,9 @@ def test_the_plot_has_all_rows_inside_and_nothing_beyond_100(accuracy, data, tmp
 
 def test_a_seed_without_scores_is_named(data, tmp_path):
     predicted = predictions_of_all(data)
-    predicted['lora'][2] = -1
+    predicted['random'][2] = -1
     page = write(data, tmp_path, predicted)
-    assert 'count as wrong, in trainings of &#39;lora&#39;.' in page
+    assert 'count as wrong, in trainings of &#39;random&#39;.' in page
 
 
 def test_a_head_with_one_seed_has_no_interval(data, tmp_path):

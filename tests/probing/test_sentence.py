@@ -69,7 +69,7 @@ def test_the_answer_says_what_follows(linear, random, formal, meaning):
     if linear < 0:
         words = 'better than the linear by 9 points (95 %: 7.2 to 10.8)'
         assert words in text
-        assert words in conclude(comparisons, HEADS, 1.0)
+        assert words in conclude(comparisons, HEADS, 0, 1.0)
 
 
 @pytest.mark.parametrize(

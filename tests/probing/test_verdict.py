@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lm4ve.probing.verdict import chance_to_decide, compare, gain_of
+from lm4ve.probing.verdict import compare, gain_of
 
 CONTROLS = ('linear', 'random', 'mlp')
 
@@ -150,48 +150,6 @@ def test_equal_trainings_do_not_differ_unless_few(seeds, pictures, verdict):
         one.verdict == verdict
         and one.interval_over_seeds == one.interval_over_both == (0, 0)
     )
-
-
-# --------------------------------------------------------------------------- futility
-def simulate_pictures(effect, pictures, seeds, noise, seed):
-    """Return gains of seeds and pictures: most equal, some differ by picture and seed."""
-    rng = np.random.default_rng(seed)
-    share = 0.5 * (noise + effect / 100)
-    tendency = rng.choice([-1, 0, 1], pictures, p=[noise - share, 1 - noise, share])
-    flips = rng.random((seeds, pictures)) < 0.3
-    return 100.0 * np.where(flips, 0, tendency)
-
-
-def test_what_few_pictures_cannot_decide_gets_no_more_seeds():
-    gain = simulate_pictures(effect=3.0, pictures=60, seeds=4, noise=0.2, seed=3)
-    gain += 2.0  # beyond the margin, but within what 60 pictures vary
-    assert chance_to_decide(gain, 8, margin=1.0) < 0.1
-
-
-def test_a_clear_gain_and_equality_stay_worth_their_seeds():
-    clear = simulate_pictures(effect=18.0, pictures=1000, seeds=4, noise=0.2, seed=0)
-    assert chance_to_decide(clear, 8, margin=1.0) > 0.9
-    same = simulate_pictures(effect=0.0, pictures=5000, seeds=4, noise=0.04, seed=0)
-    assert chance_to_decide(same, 8, margin=1.0) > 0.5
-
-
-@pytest.mark.parametrize('seed', range(8))
-def test_a_stop_costs_few_verdicts(seed):
-    """Of random comparisons, those that are given up would seldom have been decided."""
-    rng = np.random.default_rng(seed)
-    lost = 0
-    stopped = 0
-    for trial in range(40):
-        effect = rng.uniform(-4, 4)
-        gain = simulate_pictures(
-            effect, int(rng.integers(50, 1500)), 8, 0.15, 40 * seed + trial
-        )
-        correct = dict(block=gain >= 100, other=gain <= -100)
-        (whole,) = compare(correct, [('block', 'other')], 1.0)
-        if chance_to_decide(gain[:4], 8, 1.0) < 0.1:
-            stopped += 1
-            lost += whole.verdict in ('better', 'worse', 'equal')
-    assert lost <= max(1, 0.2 * stopped)
 
 
 def test_a_variant_without_seeds_stands_beside_every_seed():

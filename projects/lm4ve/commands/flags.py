@@ -49,16 +49,11 @@ _VARIANTS = (
     'knn',
     'attentive',
     'frozen',
-    'lora',
     'random',
-    'random-scaled',
     'formal',
     'attention',
     'mlp',
 )
-#: Variants that are compared only where they are named.
-_ON_REQUEST = ('random-scaled',)
-DEFAULT_VARIANTS = [name for name in _VARIANTS if name not in _ON_REQUEST]
 
 
 def _read_layers(word: str) -> tuple[int, ...]:
@@ -103,16 +98,14 @@ FLAGS: dict[str, Flags] = {
         'data': dict(help='a folder of class folders, a CSV file or a config'),
         '--block': dict(
             required=True,
-            nargs='+',
-            metavar='[NAME=]CHECKPOINT',
-            help='package:NAME, folder or hub id; several are compared at once',
+            metavar='CHECKPOINT',
+            help='package:NAME, folder or hub id of a language model',
         ),
         '--layers': dict(
             type=_read_layers,
-            nargs='+',
-            default=[(-1,)],
+            default=(-1,),
             metavar='LAYER',
-            help='each in turn, 24-29 as one block; default: the last',
+            help='that are the block: 5, or 24-29 as one; default: the last',
         ),
         '--heads': dict(
             type=at_least(0),
@@ -124,22 +117,21 @@ FLAGS: dict[str, Flags] = {
         '--variants': dict(
             nargs='+',
             choices=_VARIANTS,
-            help='default: all but random-scaled, as far as the minutes allow',
+            default=_VARIANTS,
+            help='default: all',
         ),
         '--shots': dict(
             type=_read_shots,
-            nargs='+',
-            default=[0],
+            default=0,
             metavar='N',
             help="pictures of each class to train on, or 'all'; default: all",
         ),
-        '--seeds': dict(type=int, help='default: 8; 6 to 4 where the minutes are few'),
-        '--minutes': dict(
-            type=float,
-            default=10.0,
-            help='for all of it on free cores, default: 10; the steps follow',
+        '--seeds': dict(
+            type=at_least(2), default=8, help='trainings of each variant; default: 8'
         ),
-        '--steps': dict(type=int, help='of each training, whatever they take'),
+        '--steps': dict(
+            type=at_least(10), default=120, help='of each training; default: 120'
+        ),
         '--rates': dict(
             type=float, nargs='+', default=[], help='of learning; default: a ladder'
         ),
@@ -150,11 +142,6 @@ FLAGS: dict[str, Flags] = {
             type=at_least(0),
             default=16,
             help='average-pool to so many tokens; 0 keeps all',
-        ),
-        '--views': dict(
-            type=at_least(1),
-            default=1,
-            help='of a picture to train: itself, and cuts of it',
         ),
         '--dtype': dict(
             choices=['auto', 'float32', 'bfloat16'],
@@ -173,7 +160,8 @@ FLAGS: dict[str, Flags] = {
             type=Path, help='of the report; default: named by what is compared'
         ),
         '--workers': dict(
-            type=int, help='processes; default: one for each core, or for a GPU'
+            type=at_least(0),
+            help='processes; default: one for each core, or for a GPU',
         ),
         '--resume': dict(
             action=argparse.BooleanOptionalAction, default=True, help=_AGAIN

@@ -25,12 +25,10 @@ from tqdm import tqdm
 from lm4ve.data.image_files import DamagedPictureError
 from lm4ve.errors import UserError, check
 from lm4ve.files import require_writable, sole_use
-from lm4ve.probing.clock import FreeClock
 from lm4ve.probing.data import ProbeData
 from lm4ve.probing.encoders import Encoder
 from lm4ve.probing.pooling import pool_tokens
 from lm4ve.probing.token_file import TOKENS, TokenFile, open_token_file
-from lm4ve.runner.cores import count_cores
 from lm4ve.runner.devices import find_device
 from lm4ve.tasks.base.analysis import proportional_grid
 
@@ -58,15 +56,15 @@ class Features:
     """An encoder's tokens over labelled data.
 
     Attributes:
-        shape (tuple[int, ...]): V, n, N, C.
+        shape (tuple[int, int, int]): n, N, C.
         data (ProbeData): Labels and splits, without its items.
-        fingerprint (str): Hex; of encoder, data, views, tokens and the libraries.
+        fingerprint (str): Hex; of encoder, data, tokens and the libraries.
         folder (Path): Where they lie. Studies store their trainings in it.
         encoder (str): How a report names it.
         prefix (int): How many class and register tokens come first.
     """
 
-    shape: tuple[int, ...]
+    shape: tuple[int, int, int]
     data: ProbeData
     fingerprint: str
     folder: Path
@@ -75,12 +73,7 @@ class Features:
 
     @property
     def tokens(self) -> np.ndarray:
-        """Map the tokens, float16 ``[V, n, N, C]``.
-
-        View 0 is the plain transform; the others are fixed augmentations. NaN: other
-        views than the first of val and test, and damaged pictures, which are in no
-        split.
-        """
+        """Map the tokens, float16 ``[n, N, C]``; NaN for damaged pictures, in no split."""
         return np.memmap(self.folder / TOKENS, np.float16, 'r', shape=self.shape)
 
 
@@ -93,14 +86,11 @@ class FeatureExtraction:
         encoder (Encoder): Is moved to the GPU while it computes, and then to the CPU.
         data (ProbeData): The data.
         cache (Path): Where features lie, each in a folder named by its fingerprint.
-        views (int): V. From the second on, a picture of the training split is cut at
-            random: half to all of it, never mirrored, since a mirrored digit is none.
         tokens (int): N, at most, without class and register tokens; see
             :func:`lm4ve.probing.pooling.pool_tokens`.
 
     Raises:
-        UserError: The encoder does not take so many views or tokens, or the folder
-            cannot be written to.
+        UserError: The folder cannot be written to.
     """
 
     def __init__(
@@ -108,47 +98,17 @@ class FeatureExtraction:
         encoder: Encoder,
         data: ProbeData,
         cache: Path,
-        views: int = 1,
         tokens: int = 16,
     ) -> None:
         check('--tokens', tokens, least=0)
-        most_views = None if encoder.kind == 'image' else 1
-        check('--views', views, least=1, most=most_views)
         self.encoder = encoder
         self.data = data
-        self.views = views
         self.most_tokens = tokens
-        self.fingerprint = _fingerprint(encoder, data, views, tokens)
+        self.fingerprint = _fingerprint(encoder, data, tokens)
         self.folder = Path(cache) / self.fingerprint[:16]
         require_writable(self.folder, '--cache')
 
-    @property
-    def token_rows(self) -> int:
-        """How many token rows there are in the end, one for each view and item."""
-        return self.views * len(self.data)
-
-    def start(self) -> tuple[list[int], float, float]:
-        """Compute the first batch of what is missing.
-
-        Returns:
-            tuple: N and C, and the seconds that the encoder will take on free cores: for
-            the rest, and for a picture with its views.
-
-        Raises:
-            UserError: See :meth:`finish`.
-        """
-        with sole_use(self.folder / 'lock'):
-            file = self._open()
-            missing = self.token_rows - file.token_rows
-            if missing == 0:
-                return file.shape, 0.0, 0.0
-            batch = min(BATCH, missing)
-            seconds = self._compute(file, file.token_rows + batch)
-            seconds_of_row = seconds / batch
-            rest = seconds_of_row * (missing - batch)
-            return file.shape, rest, seconds_of_row * self.views
-
-    def finish(self) -> Features:
+    def extract(self) -> Features:
         """Compute what is missing, and return the features.
 
         Raises:
@@ -158,18 +118,18 @@ class FeatureExtraction:
         """
         with sole_use(self.folder / 'lock'):
             file = self._open()
-            if file.token_rows < self.token_rows:
-                self._compute(file, self.token_rows)
-        shape = (self.views, len(self.data), *file.shape)
+            if file.token_rows < len(self.data):
+                self._compute(file)
+        tokens, channels = file.shape
         features = Features(
-            shape,
+            (len(self.data), tokens, channels),
             self.data,
             self.fingerprint,
             self.folder,
             self.encoder.name,
             self.encoder.prefix,
         )
-        damaged = np.flatnonzero(np.isnan(features.tokens[0, :, 0, 0]))
+        damaged = np.flatnonzero(np.isnan(features.tokens[:, 0, 0]))
         # Only labels and splits are needed from here on; items may hold whole data sets.
         kept = replace(self.data.without_damaged(damaged), items=())
         return replace(features, data=kept)
@@ -177,17 +137,15 @@ class FeatureExtraction:
     def _open(self) -> TokenFile:
         """Open the tokens that are there."""
         file = open_token_file(self.folder)
-        if file.token_rows > self.token_rows:  # no record of these data
+        if file.token_rows > len(self.data):  # no record of these data
             return TokenFile(self.folder)
         return file
 
-    def _compute(self, file: TokenFile, until: int) -> float:
-        """Compute token rows until there are so many; return the seconds on free cores."""
+    def _compute(self, file: TokenFile) -> None:
+        """Compute the token rows that a file lacks."""
         inputs = _Inputs(self.encoder, self.data)
         with _on_device(self.encoder.module):
-            return _append_tokens(
-                file, inputs, until, self.token_rows, self.most_tokens
-            )
+            _append_tokens(file, inputs, self.most_tokens)
 
 
 @contextmanager
@@ -204,14 +162,14 @@ def _on_device(module: nn.Module) -> Iterator[None]:
         torch.cuda.empty_cache()  # without a GPU it does nothing
 
 
-def _fingerprint(encoder: Encoder, data: ProbeData, views: int, tokens: int) -> str:
+def _fingerprint(encoder: Encoder, data: ProbeData, tokens: int) -> str:
     """Return the hex digits that name the tokens of an encoder on data.
 
     They change with everything that may change a token: the encoder, the contents of
-    the data, the numbers of views and tokens, and the versions of :data:`LIBRARIES`.
+    the data, the number of tokens, and the versions of :data:`LIBRARIES`.
     """
     versions = {package.name: package.version for package in distributions()}
-    facts = [encoder.fingerprint, data.fingerprint, views, tokens]
+    facts = [encoder.fingerprint, data.fingerprint, tokens]
     for library in LIBRARIES:
         facts.append(versions.get(library))
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
@@ -219,7 +177,7 @@ def _fingerprint(encoder: Encoder, data: ProbeData, views: int, tokens: int) -> 
 
 # ---------------------------------------------------------------------------- inputs
 class _Inputs:
-    """The inputs of an encoder by token row: all items in the first view, then in the second, ...
+    """The inputs of an encoder, one for each item.
 
     Args:
         encoder (Encoder): Its transform makes them.
@@ -232,24 +190,16 @@ class _Inputs:
         self.is_used = np.zeros(len(data), bool)
         for indices in data.splits.values():
             self.is_used[indices] = True
-        self.is_trained = np.zeros(len(data), bool)
-        self.is_trained[data.splits['train']] = True
 
-    def load(self, row: int) -> Any:
-        """Return the input of a token row, or None if its tokens stay NaN.
+    def load(self, index: int) -> Any:
+        """Return the input of an item, or None if its tokens stay NaN.
 
-        These are items in no split, damaged pictures, and further views of items that
-        are not trained on.
-
-        Args:
-            row (int): View v of item i is row ``v * len(data) + i``.
+        These are items in no split, and damaged pictures.
 
         Raises:
             UserError: The encoder does not take such data.
         """
-        view, index = divmod(row, len(self.data))
-        has_view = self.is_used if view == 0 else self.is_trained
-        if not has_view[index]:
+        if not self.is_used[index]:
             return None
         try:
             item = self.data[index]
@@ -262,65 +212,36 @@ class _Inputs:
                 f"'{self.encoder.name}' takes {self.encoder.kind}s; "
                 f"'{self.data.name}' has others."
             )
-        if view > 0:
-            item = _cut(item, view, index)
         return self.encoder.transform(item)
 
-    def first(self, total: int) -> Any:
+    def first(self) -> Any:
         """Return the first input that there is.
-
-        Args:
-            total (int): The number of token rows.
 
         Raises:
             UserError: There is none.
         """
-        for row in range(total):
-            loaded = self.load(row)
+        for index in range(len(self.data)):
+            loaded = self.load(index)
             if loaded is not None:
                 return loaded
         raise UserError('All pictures are damaged.')
 
 
-def _cut(picture: Image.Image, view: int, index: int) -> Image.Image:
-    """Return a random part of a picture, enlarged to the picture's size.
-
-    The part has half to all of the area and the picture's proportions. View and index
-    seed the draw, so that it is the same each time.
-    """
-    rng = np.random.default_rng((view, index))
-    size = np.array(picture.size)  # width and height
-    share_of_area = rng.uniform(0.5, 1.0)
-    size_of_part = np.maximum(size * np.sqrt(share_of_area), 1).astype(int)
-    corner = rng.integers(size - size_of_part + 1)
-    left, top = corner.tolist()
-    right, bottom = (corner + size_of_part).tolist()
-    return picture.resize(
-        picture.size, Image.Resampling.BICUBIC, (left, top, right, bottom)
-    )
-
-
 # ---------------------------------------------------------------------------- tokens
-def _append_tokens(
-    file: TokenFile, inputs: _Inputs, until: int, total: int, most_tokens: int
-) -> float:
-    """Compute token rows that a file lacks, and append them.
+def _append_tokens(file: TokenFile, inputs: _Inputs, most_tokens: int) -> None:
+    """Compute the token rows that a file lacks, and append them.
 
     Args:
         file (TokenFile): The file, with the token rows of earlier runs.
         inputs (_Inputs): The inputs of all token rows, and the encoder.
-        until (int): How many token rows the file has afterwards.
-        total (int): The number of token rows of the whole file, views times items.
         most_tokens (int): See :func:`lm4ve.probing.pooling.pool_tokens`.
 
-    Returns:
-        float: The seconds that these token rows take on free cores.
-
     Raises:
-        UserError: See :meth:`FeatureExtraction.finish`.
+        UserError: See :meth:`FeatureExtraction.extract`.
     """
     encoder = inputs.encoder
-    first = inputs.first(total)
+    total = len(inputs.data)
+    first = inputs.first()
     file.shape = _shape_of_tokens(encoder, first, most_tokens)
     done = file.token_rows
     if done == 0:
@@ -331,12 +252,11 @@ def _append_tokens(
     threads = None if isinstance(first, Tensor) else 1
     pool = ThreadPoolExecutor(threads)
     bar = tqdm(total=total, initial=done, desc='features')
-    clock = FreeClock(count_cores())
     with open(file.folder / TOKENS, 'ab') as tokens, pool, bar:
         # A batch that was cut off when an earlier run was killed goes.
         tokens.truncate(done * file.token_row_bytes)
-        for start in range(done, until, BATCH):
-            rows = range(start, min(start + BATCH, until))
+        for start in range(done, total, BATCH):
+            rows = range(start, min(start + BATCH, total))
             loaded = list(pool.map(inputs.load, rows))
             batch = np.full((len(rows), *file.shape), np.nan, np.float16)
             present = [i for i, value in enumerate(loaded) if value is not None]
@@ -345,7 +265,6 @@ def _append_tokens(
                 batch[present] = _encode(encoder, most_tokens, inputs_present)
             file.append(tokens, batch)
             bar.update(len(batch))
-    return clock.seconds()
 
 
 def _shape_of_tokens(encoder: Encoder, example: Any, most_tokens: int) -> list[int]:

@@ -52,11 +52,6 @@ class HeadSpec:
             has none.
         reads (str): What it gets of an encoder's tokens, see
             :func:`lm4ve.probing.pooling.read_tokens`.
-        shots (int): Pictures of each class that it trains on; 0: all.
-        models (tuple[str, ...]): The language models whose blocks it is compared with,
-            or whose block it has; empty: all.
-        depth (int): The number of layers of the blocks that it is compared with, or of
-            its own; 0: any.
     """
 
     name: str
@@ -65,9 +60,6 @@ class HeadSpec:
     block: Mapping[str, Any] = field(default_factory=dict)
     width: int = 0
     reads: str = 'tokens'
-    shots: int = 0
-    models: tuple[str, ...] = ()
-    depth: int = 0
 
     @property
     def is_fitted(self) -> bool:
@@ -84,19 +76,12 @@ class ProfiledHead(HeadSpec):
         embed_dims (int): D of its block; 0 without one.
         trainable (int): Trained parameters, those of norm and classifier included.
         operations (int): Floating-point operations up to the norm, for one sample.
-        step_seconds (float): Seconds of a training step on a core, or a GPU, of this
-            machine; 0 if it was not measured.
-        waiting (float): Seconds on the wall for each of these seconds.
-        fixed_seconds (float): Seconds that building the head takes, or fitting it.
     """
 
     identity: str = ''
     embed_dims: int = 0
     trainable: int = 0
     operations: int = 0
-    step_seconds: float = 0.0
-    waiting: float = 1.0
-    fixed_seconds: float = 0.0
 
 
 class AttentiveMean(nn.Module):

@@ -11,7 +11,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from lm4ve.ablation.statistics import confidence_interval
-from lm4ve.probing.sections import Section
 from lm4ve.probing.study import StudyResults
 from lm4ve.probing.verdict import Comparison, points_of_margin
 
@@ -26,28 +25,36 @@ _ROOM = 0.6
 
 
 def draw_study(
-    sections: Sequence[Section], results: StudyResults, margin: float, title: str
+    comparisons: Sequence[Comparison],
+    results: StudyResults,
+    margin: float,
+    title: str,
 ) -> Figure:
-    """Draw accuracies with a point for each seed, and the differences of each block.
+    """Draw accuracies with a point for each seed, and the differences of the block.
 
-    Intervals end at 0 and 100 %.
+    Accuracies are on the left, differences on the right, a row for each head. Intervals
+    end at 0 and 100 %.
 
     Args:
-        sections (Sequence[Section]): A row of two plots each.
+        comparisons (Sequence[Comparison]): Those of the block, at least one.
         results (StudyResults): The results of all heads.
         margin (float): The smallest difference that matters, in points.
         title (str): The title of the figure.
     """
-    rows = [len(section.names) for section in sections]
-    height = 0.7 + sum(1.4 + 0.36 * count for count in rows)
+    block = comparisons[0].block
+    places = {name: place for place, name in enumerate(results.accuracies)}
+    height = 2.1 + 0.36 * len(places)
     figure = Figure(figsize=(10, height), layout='constrained')
-    axes = figure.subplots(
-        len(sections), 2, sharex='col', sharey='row', squeeze=False, height_ratios=rows
-    )
-    for section, (left, right) in zip(sections, axes, strict=True):
-        _draw_section(left, right, section, results, margin)
-    _end_at_100(axes[-1, 0])
-    axes[-1, 0].set_xlabel('test accuracy [%]: seeds, mean, 95 % interval', fontsize=9)
+    left, right = figure.subplots(1, 2, sharey='row')
+    right.axvspan(-margin, margin, color=_MARGIN_COLOR)
+    right.axvline(0, color='0.5', lw=0.8)
+    for name, place in places.items():
+        color = 'C1' if name == block else 'C0'
+        _draw_accuracies(left, place, results.accuracies[name], color)
+    for comparison in comparisons:
+        _draw_difference(right, places[comparison.against], comparison)
+    _label_axes(left, right, list(places), block)
+    _end_at_100(left)
     # Below the axes, where it covers nothing.
     figure.legend(
         handles=_legend_handles(margin),
@@ -60,26 +67,17 @@ def draw_study(
     return figure
 
 
-def _draw_section(
-    left: Axes, right: Axes, section: Section, results: StudyResults, margin: float
-) -> None:
-    """Draw a section: accuracies on the left, differences on the right, a row for each head."""
-    places = {name: place for place, name in enumerate(section.names)}
-    right.axvspan(-margin, margin, color=_MARGIN_COLOR)
-    right.axvline(0, color='0.5', lw=0.8)
-    for name, place in places.items():
-        color = 'C1' if name == section.block else 'C0'
-        _draw_accuracies(left, place, results.accuracies[name], color)
-    for comparison in section.comparisons:
-        _draw_difference(right, places[comparison.against], comparison)
+def _label_axes(left: Axes, right: Axes, names: Sequence[str], block: str) -> None:
+    """Label the axes: a head's name at each row, and what is measured."""
     left.set_yticks(
-        range(len(places)),
-        [textwrap.fill(name, _NAME_WIDTH) for name in places],
+        range(len(names)),
+        [textwrap.fill(name, _NAME_WIDTH) for name in names],
         parse_math=False,  # a dollar sign is no formula
     )
-    left.set_ylim(len(places) - 1 + _ROOM, -_ROOM)
+    left.set_ylim(len(names) - 1 + _ROOM, -_ROOM)
+    left.set_xlabel('test accuracy [%]: seeds, mean, 95 % interval', fontsize=9)
     right.set_xlabel(
-        f"'{section.block}' minus the variant [points], 95 % intervals:\n"
+        f"'{block}' minus the variant [points], 95 % intervals:\n"
         'over seeds (thin), over seeds and pictures (wide)',
         fontsize=9,
         parse_math=False,

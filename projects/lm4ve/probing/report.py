@@ -10,17 +10,12 @@ from lm4ve.analysis.pages import render_page
 from lm4ve.draw.figures import save_figure
 from lm4ve.errors import UserError, brief, listing
 from lm4ve.files import read_json, write_csv, write_json, write_text
+from lm4ve.probing.answers import Answer, make_answer
 from lm4ve.probing.data import ProbeData
 from lm4ve.probing.examples import choose_examples, has_pictures
 from lm4ve.probing.heads import BATCH
 from lm4ve.probing.plot import draw_study
 from lm4ve.probing.results import RECIPE
-from lm4ve.probing.sections import (
-    Section,
-    list_sections,
-    section_with_most_pictures,
-)
-from lm4ve.probing.sentence import name_data, short_name
 from lm4ve.probing.study import Study, StudyResults
 from lm4ve.probing.table import (
     Row,
@@ -48,9 +43,8 @@ FILES = (
     'plot.png',
     'sentence.txt',
 )
-#: Fewer test pictures, or steps, get a note.
+#: Fewer test pictures get a note.
 _FEW_PICTURES = 300
-_FEW_STEPS = 300
 #: Rows of the page's tables; the CSV files have all.
 _MOST_CLASSES = 20
 _MOST_CONFUSIONS = 10
@@ -73,9 +67,6 @@ def write_report(
 ) -> None:
     """Write the files of a study's report, and print the answer, the table and the notes.
 
-    The report is about one block: of several layers, the one with the best accuracy in
-    tuning. ``comparisons.csv`` has all of them.
-
     Args:
         study (Study): The study.
         results (StudyResults): Its results.
@@ -88,17 +79,11 @@ def write_report(
     """
     margin = study.settings.margin
     comparisons = compare(results.correct, results.pairs, margin)
-    sections = list_sections(study, results, comparisons)
-    features = study.features
-    data_name = name_data(features.data.name, features.encoder)
-    title = f'{short_name(features.encoder)} on {data_name}'
-    tables = []
-    for section in sections:
-        own = section.comparisons
-        tables.append(result_rows(section.names, results, own, margin))
+    found = make_answer(study, results, comparisons)
+    names = list(results.accuracies)
+    table = result_rows(names, results, comparisons, margin)
     notes = notes_on(study, results)
-    shown = section_with_most_pictures(sections)
-    pair = (shown.block, shown.reference)
+    pair = (study.block, found.reference)
     classes = class_rows(study, results, pair)
     confusions = confusion_rows(study, results, pair)
     examples = []
@@ -107,20 +92,20 @@ def write_report(
     plot = out / 'plot.png'
 
     _write_tables(results, comparisons, classes, confusions, out)
-    figure = draw_study(sections, results, margin, title)
+    figure = draw_study(comparisons, results, margin, found.title)
     save_figure(figure, plot, dpi=140, metadata=dict(Software=None))
     render_page(
         Path(__file__).with_name('report.html'),
         out / PAGE,
-        title=title,
-        sections=sections,
-        tables=tables,
+        title=found.title,
+        answer=found,
+        rows=table,
         picture=plot,
         classes=classes[:_MOST_CLASSES],
         class_count=len(classes),
         confusions=confusions[:_MOST_CONFUSIONS],
         confusion_count=len(confusions),
-        test_count=len(features.data.splits['test']),
+        test_count=len(study.features.data.splits['test']),
         pair=pair,
         examples=examples,
         notes=notes,
@@ -130,38 +115,28 @@ def write_report(
         recipe=_describe_recipe(study),
         command=command,
     )
-    sentences = []
-    for section in sections:
-        sentences += [section.answer, section.details]
-    write_text('\n'.join([*sentences, '']), out / 'sentence.txt')
-    _print_report(sections, tables, notes, out)
+    write_text(f'{found.sentence}\n{found.details}\n', out / 'sentence.txt')
+    _print_report(found, table, notes, out)
 
 
 def _print_report(
-    sections: Sequence[Section],
-    tables: Sequence[list[Row]],
-    notes: Sequence[str],
-    out: Path,
+    found: Answer, rows: list[Row], notes: Sequence[str], out: Path
 ) -> None:
-    """Print the answers, the tables, the lines below them, and where the report is."""
+    """Print the answer, the table, the lines below it, and where the report is."""
     console = Console()
 
     def print_line(text: str) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    print_line('')
-    for section in sections:
-        print_line(f'{section.answer}\n')
+    print_line(f'\n{found.sentence}\n')
     width = None
     if console.is_terminal:  # a file has room
         width = console.width
-    for section, rows in zip(sections, tables, strict=True):
-        if width is not None and width < _TABLE_WIDTH:
-            rows = narrow_rows(rows)
-        print_table(section.title, rows, console=console, width=width)
+    if width is not None and width < _TABLE_WIDTH:
+        rows = narrow_rows(rows)
+    print_table(found.title, rows, console=console, width=width)
     print_line(_TABLE_WORDS)
-    for section in sections:
-        print_line(section.details)
+    print_line(found.details)
     for note in notes:
         print_line(f'Note: {note}')
     print_line(f'Report: {out / PAGE}')
@@ -172,13 +147,12 @@ def notes_on(study: Study, results: StudyResults) -> list[str]:
     features = study.features
     splits = features.data.splits
     train_pictures = len(splits['train']) + len(splits['val'])
-    if 0 not in study.settings.shots:
-        train_pictures = max(study.settings.shots) * len(features.data.classes)
+    if study.settings.shots:
+        train_pictures = study.settings.shots * len(features.data.classes)
     test_pictures = len(features.data.splits['test'])
     channels = features.shape[-1]
-    width = study.heads[study.blocks[0]].embed_dims
+    width = study.heads[study.block].embed_dims
     mappers = 2 * channels * width  # their parameters: C to D, and D to C
-    steps = study.plan.steps
     notes = []
     if train_pictures < mappers:
         notes.append(
@@ -188,11 +162,6 @@ def notes_on(study: Study, results: StudyResults) -> list[str]:
     if test_pictures < _FEW_PICTURES:
         worth = points(100 / test_pictures)
         notes.append(f'Of {test_pictures:,} test pictures, one is worth {worth}.')
-    if steps < _FEW_STEPS:
-        notes.append(
-            f'Trainings are short ({steps} steps): longer ones (--minutes) may change '
-            'the answer.'
-        )
     without_score = []
     for name, predicted in results.predicted.items():
         if (predicted < 0).any():
@@ -256,16 +225,15 @@ def _describe_recipe(study: Study) -> str:
     sizes = []
     for split, indices in data.splits.items():
         sizes.append(f'{len(indices):,} {split}')
-    _, _, tokens, channels = study.features.shape
+    _, tokens, channels = study.features.shape
+    settings = study.settings
     return (
         f'Pictures: {", ".join(sizes)}; {len(data.classes)} classes; tokens '
         f'({tokens}, {channels}), standardized by channel. AdamW, one cycle, '
-        f'{study.plan.steps} steps of {BATCH}, products in {study.settings.dtype} '
+        f'{settings.steps} steps of {BATCH}, products in {settings.dtype} '
         f'(recipe {RECIPE}). The rate is tuned on val with a seed of its own, the two '
-        f'best with a second; then up to {study.plan.seeds} train on train and val, '
-        'few shots on train, with rates tuned on the whole of val. The test pictures '
-        'choose nothing; after half of the seeds they may end a comparison without a '
-        'verdict.'
+        f'best with a second; then {settings.seeds} train on train and val, few shots on '
+        'train, with rates tuned on the whole of val. The test pictures choose nothing.'
     )
 
 

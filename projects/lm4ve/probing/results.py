@@ -40,6 +40,7 @@ class Job:
         steps (int): Batches.
         split (str): What is scored: 'val' while values are tuned, 'test' at the end.
         dtype (str): The type of the products, 'float32' or 'bfloat16'.
+        shots (int): Pictures of each class that it trains on; 0: all.
     """
 
     head: ProfiledHead
@@ -48,6 +49,7 @@ class Job:
     steps: int
     split: str
     dtype: str = 'float32'
+    shots: int = 0
 
     @property
     def trained_splits(self) -> list[str]:
@@ -56,7 +58,7 @@ class Job:
         The tuned value is fixed by the time of the test, so that the pictures which
         tuned it may train. Few shots are drawn from the pictures to train alone.
         """
-        if self.split == 'test' and self.head.shots == 0:
+        if self.split == 'test' and self.shots == 0:
             return ['train', 'val']
         return ['train']
 
@@ -69,7 +71,7 @@ class Job:
         fields = dict(
             identity=self.head.identity,
             reads=self.head.reads,
-            shots=self.head.shots,
+            shots=self.shots,
             tuned=self.tuned,
             seed=self.seed,
             steps=self.steps,
@@ -110,6 +112,7 @@ def write_result(features: Features, job: Job, result: Result) -> None:
         steps=job.steps,
         split=job.split,
         dtype=job.dtype,
+        shots=job.shots,
         predicted=result.predicted.astype(_STORED).tobytes().hex(),
         seconds=result.seconds,
     )

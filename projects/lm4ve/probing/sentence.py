@@ -38,6 +38,7 @@ class Subject(NamedTuple):
         seeds (Mapping[str, int]): Head -> how often it was trained.
         test_pictures (int): How many pictures decide.
         accuracies (Mapping[str, float]): Head -> its mean accuracy, in per cent.
+        shots (int): Pictures of each class that train; 0: all.
     """
 
     block: str
@@ -46,6 +47,7 @@ class Subject(NamedTuple):
     seeds: Mapping[str, int]
     test_pictures: int
     accuracies: Mapping[str, float]
+    shots: int = 0
 
 
 def answer(
@@ -107,7 +109,10 @@ def answer(
 
 
 def conclude(
-    comparisons: Sequence[Comparison], heads: Mapping[str, HeadSpec], margin: float
+    comparisons: Sequence[Comparison],
+    heads: Mapping[str, HeadSpec],
+    shots: int,
+    margin: float,
 ) -> str:
     """Return how a block compares with each other head, in a sentence.
 
@@ -119,6 +124,7 @@ def conclude(
         comparisons (Sequence[Comparison]): The comparisons of one block with the other
             heads, at least one.
         heads (Mapping[str, HeadSpec]): Name -> head, of all that are compared.
+        shots (int): Pictures of each class that train; 0: all.
         margin (float): The smallest difference that matters, in points.
     """
     clauses = []
@@ -131,8 +137,8 @@ def conclude(
             clauses.append(f'{_relation(verdict, margin)} {_join(others)}')
     block = heads[comparisons[0].block]
     place = 'On this data'
-    if block.shots:
-        place = f'With {words_of_shots(block.shots)}'
+    if shots:
+        place = f'With {words_of_shots(shots)}'
     result = '; it '.join(clauses)
     return f'{place} {block.words} {result}.'
 

@@ -48,30 +48,23 @@ class Trainer:
         self.features = features
         train = features.data.splits['train']
         step = math.ceil(len(train) / _PICTURES_TO_STANDARDIZE)
-        plain_view = 0
-        mean, deviation = _mean_and_deviation(
-            features.tokens[plain_view], train[::step]
-        )
+        mean, deviation = _mean_and_deviation(features.tokens, train[::step])
         least = 0.1 * deviation.mean()
         # On the CPU, since the trainer is sent to the processes that train.
         self.mean = torch.from_numpy(mean).float()
         self.deviation = torch.from_numpy(np.maximum(deviation, least)).float()
 
     # ------------------------------------------------------------------------ batches
-    def load(
-        self, indices: np.ndarray, views: np.ndarray | int = 0, reads: str = 'tokens'
-    ) -> tuple[Tensor, Tensor]:
+    def load(self, indices: np.ndarray, reads: str = 'tokens') -> tuple[Tensor, Tensor]:
         """Return standardized tokens, float32 ``[B, N, C]``, and labels, int64 ``[B]``.
 
         Args:
             indices (np.ndarray): The B pictures.
-            views (np.ndarray | int): The view of each picture, or one for all; 0 is the
-                plain one.
             reads (str): What a head reads of the tokens, see
                 :func:`lm4ve.probing.pooling.read_tokens`.
         """
         device = find_device(None)
-        tokens = _move(self.features.tokens[views, indices], device).float()
+        tokens = _move(self.features.tokens[indices], device).float()
         labels = _move(self.features.data.labels[indices], device)
         # They move with the first batch of a process, and stay.
         self.mean = self.mean.to(device)
@@ -105,25 +98,20 @@ class Trainer:
         """Yield batches as :meth:`load` returns them, without end.
 
         The pictures come in one permutation after another, of which what does not fill a
-        batch is left out. Each picture of the split 'train' is shown in a random view;
-        the others have only the first.
+        batch is left out.
 
         Args:
             pictures (np.ndarray): The indices of the pictures.
-            seed (int): Decides the order and the views.
+            seed (int): Decides the order.
             reads (str): See :meth:`load`.
         """
         generator = np.random.default_rng(seed)
-        train = self.features.data.splits['train']
         size = min(BATCH, len(pictures))
         in_whole_batches = len(pictures) // size * size
         while True:
             order = generator.permutation(pictures)[:in_whole_batches]
             for indices in order.reshape(-1, size):
-                views = generator.integers(self.features.shape[0], size=size)
-                if self.features.shape[0] > 1:
-                    views[~np.isin(indices, train)] = 0
-                yield self.load(indices, views, reads)
+                yield self.load(indices, reads)
 
     # ----------------------------------------------------------------------- training
     def run(self, job: Job) -> Job:
@@ -134,7 +122,7 @@ class Trainer:
         """
         start = time.perf_counter()
         scored = self.features.data.splits[job.split]
-        pictures = self.pictures(job.trained_splits, job.head.shots, job.seed)
+        pictures = self.pictures(job.trained_splits, job.shots, job.seed)
         if job.head.is_fitted:
             predicted = self._fit(job, pictures, scored)
         else:
@@ -201,7 +189,7 @@ class Trainer:
         vectors = []
         labels = []
         for part in _parts(indices):
-            x, own_labels = self.load(part, reads=reads)
+            x, own_labels = self.load(part, reads)
             vectors.append(x.mean(1).cpu().numpy())
             labels.append(own_labels.cpu().numpy())
         return np.concatenate(vectors), np.concatenate(labels)
@@ -220,7 +208,7 @@ class Trainer:
         """
         predicted = []
         for part in _parts(indices):
-            x, _ = self.load(part, reads=reads)
+            x, _ = self.load(part, reads)
             scores = compute_scores(model, x, dtype)
             is_finite = scores.isfinite().all(1)
             predicted.append(torch.where(is_finite, scores.argmax(1), -1))

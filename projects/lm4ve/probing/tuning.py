@@ -18,6 +18,8 @@ LADDERS: dict[str, Sequence[float]] = {
     'logreg': (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0),
     'knn': (20,),
 }
+#: Seeds of tuning: of all values, and of the best; those of the comparison count from 0.
+TUNING_SEEDS = (1000, 1001)
 #: How many values are trained with the second seed.
 FINALISTS = 2
 

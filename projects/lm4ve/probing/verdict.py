@@ -36,10 +36,7 @@ The verdict on a frozen block and another variant, whose seeds are paired:
   with a chance of 80 % for one of the two above, if mean and spread are as
   observed.
 
-Of several linear probes the one that is best on val is compared. After half of the
-seeds, at least four, a comparison that the rest would decide with a chance below
-10 % gets no more of them; such a stop finds no difference that is none. Of several
-layers, the sentence is about the one with the best accuracy in tuning."""
+Of several linear probes the one that is best on val is compared."""
 
 
 @dataclass(frozen=True)
@@ -136,42 +133,6 @@ def gain_of(block: np.ndarray, other: np.ndarray) -> np.ndarray:
         other = np.broadcast_to(other, block.shape)
     seeds = min(len(block), len(other))
     return 100.0 * (block[:seeds].astype(float) - other[:seeds].astype(float))
-
-
-def chance_to_decide(gain: np.ndarray, seeds: int, margin: float) -> float:
-    """Return the chance that more seeds decide a comparison, if it stays as it is.
-
-    What is not better, worse or equal by then would need other test pictures. The spread
-    is taken as observed, and the mean may move as far as the spread of seeds lets it.
-    Holm's correction is left out, so that the chance is too high rather than too low. To
-    stop for this reason alone finds no difference that is none (stochastic curtailment:
-    Lan, Simon and Halperin, Sequential Analysis 1982).
-
-    Args:
-        gain (np.ndarray): Points, float64 ``[seeds so far, test pictures]``.
-        seeds (int): How many there would be in the end.
-        margin (float): In points.
-    """
-    so_far, pictures = gain.shape
-    effect = abs(float(gain.mean()))
-    variance_of_seeds = gain.mean(1).var(ddof=1)
-    # The spread over pictures holds that of the seeds, which shrinks with their number.
-    noise = gain.var(0, ddof=1).mean() / so_far
-    variance_of_pictures = max(gain.mean(0).var(ddof=1) - noise, 0.0)
-    noise_at_end = noise * so_far / seeds
-    over_seeds = variance_of_seeds / seeds
-    over_pictures = (variance_of_pictures + noise_at_end) / pictures
-
-    # How far the mean may still move.
-    movement = math.sqrt(variance_of_seeds * (1 / so_far - 1 / seeds))
-    movement = max(movement, 100 / pictures / seeds)
-    critical_t = stats.t.ppf(1 - ALPHA, seeds - 1)
-    significant = stats.norm.ppf(1 - ALPHA / 2) * math.sqrt(over_seeds + over_pictures)
-    rounding = (100 / pictures) ** 2 / 12 / seeds
-    within_margin = margin - critical_t * math.sqrt(over_seeds + rounding)
-    differs = stats.norm.sf((significant - effect) / movement)
-    equals = stats.norm.cdf((within_margin - effect) / movement)
-    return float(min(differs + equals, 1.0))
 
 
 def _test_difference(block: str, against: str, gain: np.ndarray) -> Comparison:
