@@ -123,7 +123,7 @@ def iou_images(root):
 
 
 READERS = {
-    'try': lambda root: list_rows(str(root))['item'],
+    'try': lambda root: list_rows(str(root))[0]['item'],
     'CheckedImageFolder': data_set(CheckedImageFolder),
     'CheckedImageNet': data_set(CheckedImageNet),
     'inference': inputs_of('image'),
@@ -141,6 +141,10 @@ def test_readers_take_the_same_files_and_name_the_others(reader, every_ending, w
             expected.append(str(path))
     assert found == sorted(expected)
     assert len(found) == 2 * len(IMAGE_SUFFIXES)
+    if reader == 'try':  # a table names them
+        _, left_out = list_rows(str(every_ending))
+        assert len(left_out) == len(OTHERS)
+        return
     (text,) = warned
     assert all(f'1 {suffix}' in text for suffix in OTHERS)
 

@@ -26,7 +26,7 @@ from lm4ve.commands.flags import parser_of
 from lm4ve.errors import UserError, check
 from lm4ve.files import require_writable, sole_use, write_text
 from lm4ve.probing.candidates import words_of_layers
-from lm4ve.probing.data import ProbeData, read_data
+from lm4ve.probing.data import ProbeData, read_data, write_left_out
 from lm4ve.probing.encoders import load_encoder
 from lm4ve.probing.features import FeatureExtraction
 from lm4ve.probing.heard_warnings import hear_warnings
@@ -151,6 +151,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         require_blocks(settings)
         encoder = load_encoder(args.encoder, args.encoder_checkpoint, args.size)
         data = read_data(args.data, limit=args.limit)
+        write_left_out(data, out / 'left_out.csv')
         # A stopped command prints this path as what it saved.
         MessageHub.get_instance('lm4ve-try').update_info('last_ckpt', str(args.cache))
         extraction = FeatureExtraction(encoder, data, args.cache, args.tokens)

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import pandas as pd
 from mmengine.logging import MMLogger
 
 from lm4ve.errors import UserError, check, listing
+from lm4ve.files import write_csv
 from lm4ve.probing.duplicates import contents_of, warn_of_two_labels
 from lm4ve.probing.items import (
     Item,
@@ -24,7 +26,7 @@ from lm4ve.probing.items import (
     load_item,
     name_of,
 )
-from lm4ve.probing.rows import list_rows
+from lm4ve.probing.rows import LeftOut, list_rows
 from lm4ve.probing.splits import FOLDS, assign_splits, drawn_splits
 
 #: Split -> the least number of pictures; a spread over the test needs two.
@@ -50,6 +52,7 @@ class ProbeData:
         items (Sequence[Item]): Files, or samples of data sets.
         drawn (frozenset[str]): The splits that were drawn here. Damaged pictures are left
             out of them, and of 'train'; in the others they are an error.
+        left_out (tuple[LeftOut, ...]): What is not used, each with the reason.
     """
 
     name: str
@@ -59,6 +62,7 @@ class ProbeData:
     fingerprint: str
     items: Sequence[Item]
     drawn: frozenset[str] = frozenset()
+    left_out: tuple[LeftOut, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -73,8 +77,6 @@ class ProbeData:
 
     def without_damaged(self, indices: np.ndarray) -> 'ProbeData':
         """Return a copy of the data whose splits lack pictures that cannot be decoded.
-
-        A warning names them.
 
         Args:
             indices (np.ndarray): The damaged pictures, int ``[k]``.
@@ -95,9 +97,11 @@ class ProbeData:
                 left_out += damaged
             else:
                 refused += damaged
-        _report_damage(self.name, refused, left_out)
+        _refuse_damage(self.name, refused)
         _check_splits(self.name, self.labels, splits, self.classes)
-        return replace(self, splits=splits)
+        known = dict(self.left_out)
+        known.update(_describe_damage(left_out))
+        return replace(self, splits=splits, left_out=tuple(known.items()))
 
 
 def read_data(path: str, *, seed: int = 0, limit: int | None = None) -> ProbeData:
@@ -116,23 +120,26 @@ def read_data(path: str, *, seed: int = 0, limit: int | None = None) -> ProbeDat
 
     Returns:
         ProbeData: Damaged pictures are left out, and, where the splits are made here,
-        classes of fewer than five different pictures or groups. Warnings name both.
+        classes of fewer than five different pictures or groups.
 
     Raises:
         UserError: There are no labelled pictures or fewer than two classes, a picture
             of the user's own val or test is damaged, or all of a class are, or a group or
             a class stands on the wrong side.
     """
-    rows = list_rows(path)
+    rows, left_out = list_rows(path)
     if limit is not None:
         check('--limit', limit, least=1)
         rows = _take_share(rows, limit, seed)
     _inspect_items(rows)
-    rows = _leave_out_damaged(rows, path)
+    rows, damaged = _leave_out_damaged(rows, path)
+    left_out += _describe_damage(damaged)
     rows = rows.assign(content=contents_of(rows))
     warn_of_two_labels(rows, path)
     drawn = drawn_splits(set(rows['split']))
-    rows = assign_splits(rows.reset_index(drop=True), path, seed)
+    rows = rows.reset_index(drop=True)
+    rows, rare = assign_splits(rows, path, seed)
+    left_out += [(name_of(item), 'of a class with too few pictures') for item in rare]
     rows = rows.reset_index(drop=True)
 
     labels, classes = pd.factorize(rows['label'], sort=True)
@@ -145,7 +152,32 @@ def read_data(path: str, *, seed: int = 0, limit: int | None = None) -> ProbeDat
         _warn_of_transparency(path, transparent)
     fingerprint = _fingerprint(rows)
     items = rows['item'].tolist()
-    return ProbeData(path, labels, splits, tuple(classes), fingerprint, items, drawn)
+    return ProbeData(
+        name=path,
+        labels=labels,
+        splits=splits,
+        classes=tuple(classes),
+        fingerprint=fingerprint,
+        items=items,
+        drawn=drawn,
+        left_out=tuple(left_out),
+    )
+
+
+def write_left_out(data: ProbeData, path: Path) -> None:
+    """Write which files are not used and why, and warn of their number.
+
+    Args:
+        data (ProbeData): The data.
+        path (Path): A CSV; without such files it is removed.
+    """
+    path.unlink(missing_ok=True)
+    if data.left_out:
+        write_csv(('path', 'reason'), data.left_out, path)
+        MMLogger.get_current_instance().warning(
+            f"'{data.name}': {len(data.left_out)} file(s) are not used, for the reasons in "
+            f"'{path}'."
+        )
 
 
 def _take_share(rows: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
@@ -189,8 +221,10 @@ def _inspect_items(rows: pd.DataFrame) -> None:
         rows['is_transparent'] = list(pool.map(is_transparent, rows['item']))
 
 
-def _leave_out_damaged(rows: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Return the rows of sound pictures; a warning names the damaged ones.
+def _leave_out_damaged(
+    rows: pd.DataFrame, name: str
+) -> tuple[pd.DataFrame, list[DamagedItem]]:
+    """Return the rows of sound pictures, and the damaged ones.
 
     This comes before splits are drawn, so that it does not depend on their luck.
 
@@ -200,11 +234,7 @@ def _leave_out_damaged(rows: pd.DataFrame, name: str) -> pd.DataFrame:
     """
     is_damaged = rows['defect'].notna()
     is_scored = rows['split'].isin(['val', 'test'])
-    _report_damage(
-        name,
-        refused=_damaged_items(rows[is_damaged & is_scored]),
-        left_out=_damaged_items(rows[is_damaged & ~is_scored]),
-    )
+    _refuse_damage(name, _damaged_items(rows[is_damaged & is_scored]))
     sound = rows[~is_damaged]
     lost = sorted(set(rows['label']) - set(sound['label']))
     if lost:
@@ -212,7 +242,7 @@ def _leave_out_damaged(rows: pd.DataFrame, name: str) -> pd.DataFrame:
             f"'{name}': all pictures of a class are damaged: {listing(lost)}. Fix: repair "
             'them, or remove the class.'
         )
-    return sound
+    return sound, _damaged_items(rows[is_damaged])
 
 
 def _damaged_items(rows: pd.DataFrame) -> list[DamagedItem]:
@@ -220,34 +250,27 @@ def _damaged_items(rows: pd.DataFrame) -> list[DamagedItem]:
     return list(zip(rows['item'], rows['defect'], strict=True))
 
 
-def _report_damage(
-    name: str, refused: Sequence[DamagedItem], left_out: Sequence[DamagedItem]
-) -> None:
-    """Refuse damaged pictures that would change the user's test, and log the others.
+def _refuse_damage(name: str, damaged: Sequence[DamagedItem]) -> None:
+    """Refuse damaged pictures in the user's own val or test, which would change it.
 
     Args:
         name (str): What the user called the data.
-        refused (Sequence[DamagedItem]): Damaged pictures in the user's own val or test.
-        left_out (Sequence[DamagedItem]): The other ones.
+        damaged (Sequence[DamagedItem]): Those in val or test.
 
     Raises:
-        UserError: There are refused ones.
+        UserError: There are some; it names the first ones.
     """
-    if refused:
+    if damaged:
+        described = [f'{path} {defect}' for path, defect in _describe_damage(damaged)]
         raise UserError(
-            f"'{name}': {len(refused)} damaged picture(s) in val or test: "
-            f'{_describe_damage(refused)}. Fix: repair or remove them.'
-        )
-    if left_out:
-        MMLogger.get_current_instance().warning(
-            f"'{name}': left out: {len(left_out)} damaged picture(s): "
-            f'{_describe_damage(left_out)}.'
+            f"'{name}': {len(damaged)} damaged picture(s) in val or test: "
+            f'{listing(described, _LISTED)}. Fix: repair or remove them.'
         )
 
 
-def _describe_damage(damaged: Sequence[DamagedItem]) -> str:
-    """Return the first damaged pictures with their defects, and how many more there are."""
-    return listing([f'{name_of(item)} {defect}' for item, defect in damaged], _LISTED)
+def _describe_damage(damaged: Sequence[DamagedItem]) -> list[LeftOut]:
+    """Return the names of damaged pictures, each with its defect."""
+    return [(name_of(item), defect) for item, defect in damaged]
 
 
 def _check_splits(

@@ -12,16 +12,9 @@ from typing import Any
 
 import pandas as pd
 from mmengine.config import Config
-from mmengine.logging import MMLogger
 from mmengine.registry import DATASETS
 
-from lm4ve.data.folder_listing import (
-    OTHER_ENDING,
-    OUTSIDE,
-    count_endings,
-    list_files,
-)
-from lm4ve.data.labels import first_places, refuse_lookalikes
+from lm4ve.data.folder_listing import OTHER_ENDING, OUTSIDE, list_files
 from lm4ve.data.suffixes import has_image_suffix
 from lm4ve.errors import UserError, check, listing
 from lm4ve.probing.items import DatasetItem
@@ -32,8 +25,8 @@ from lm4ve.text.annotation_files import read_rows
 COLUMNS = ('item', 'label', 'split', 'group')
 #: Data sets that give samples of another one several times.
 _REPEATING = ('RepeatDataset', 'ClassBalancedDataset')
-#: Why a folder is left out.
-_EMPTY = 'folder(s) without files'
+#: The name of a file that is left out, and the reason.
+LeftOut = tuple[str, str]
 #: What folders and CSV files call a split, in lower case -> its name here.
 SPLIT_NAMES = {
     'train': 'train',
@@ -52,38 +45,42 @@ def split_of(word: str) -> str | None:
     return SPLIT_NAMES.get(word.lower())
 
 
-def list_rows(path: str) -> pd.DataFrame:
+def list_rows(path: str) -> tuple[pd.DataFrame, list[LeftOut]]:
     """List labelled items.
 
     Args:
         path (str): See :func:`lm4ve.probing.data.read_data`.
 
     Returns:
-        pd.DataFrame: The columns are :data:`COLUMNS`.
+        tuple: The rows, whose columns are :data:`COLUMNS`; and the files of a folder that
+        are left out.
 
     Raises:
         UserError: There are none, or a row or a folder is wrong; the message names it.
     """
+    left_out: list[LeftOut] = []
     if path.startswith('config:') or path.endswith('.py'):
         rows = _rows_of_config(read_config(path.removeprefix('config:')))
     elif Path(path).is_dir():
-        rows = _rows_of_folder(Path(path))
+        rows, left_out = _rows_of_folder(Path(path))
     else:
         rows = _rows_of_csv(Path(path))
     if rows.empty:
         raise UserError(
             f"'{path}' has no pictures. A folder needs them in folders of classes."
         )
-    return rows
+    return rows, left_out
 
 
 # --------------------------------------------------------------------------- folders
-def _rows_of_folder(root: Path) -> pd.DataFrame:
+def _rows_of_folder(root: Path) -> tuple[pd.DataFrame, list[LeftOut]]:
     """List the pictures of a folder of class folders, which may lie in folders of splits.
 
-    Pictures outside of class folders are left out with a warning, which counts files of
-    other endings too. A single folder 'train' is no split: the splits are still to be
-    made.
+    Pictures outside of class folders and files of other endings are left out. A single
+    folder 'train' is no split: the splits are still to be made.
+
+    Returns:
+        tuple: The rows, and what is left out.
     """
     listed = list_files(root, has_image_suffix)
     paths = [Path(path).parts for path in listed.files]
@@ -104,20 +101,10 @@ def _rows_of_folder(root: Path) -> pd.DataFrame:
         rows.append((root.joinpath(*parts), label, split, ''))
     unread = [Path(path).parts for path in listed.left_out.get(OTHER_ENDING, [])]
     _refuse_lost_classes(root, paths, unread, class_depth)
-    folders_with_files = {parts[0] for parts in paths + unread}
-    for folder in sorted(listed.folders - folders_with_files):
-        listed.leave_out(_EMPTY, folder)
-    if listed.left_out:
-        MMLogger.get_current_instance().warning(
-            f"'{root}': left out: {listed.describe_left_out()}."
-        )
-    table = pd.DataFrame(rows, columns=COLUMNS)
-
-    def describe(index: int) -> str:
-        return str(table['item'][index].relative_to(root))
-
-    refuse_lookalikes(first_places(table['label'], describe), str(root))
-    return table
+    left_out = []
+    for reason, names in listed.left_out.items():
+        left_out += [(name, reason) for name in names]
+    return pd.DataFrame(rows, columns=COLUMNS), left_out
 
 
 def _require_text(label: str, root: Path) -> None:
@@ -151,26 +138,22 @@ def _refuse_lost_classes(
         class_depth (int): The number of folders above those of the classes.
 
     Raises:
-        UserError: It names the folders, and the endings of their files.
+        UserError: It names the folders.
     """
-    parts_of_class = class_depth + 1
-    classes_read = {parts[:parts_of_class] for parts in read}
-    lost: dict[str, list[str]] = {}
+    depth = class_depth + 1
+    classes_read = {parts[:depth] for parts in read}
+    lost = set()
     for parts in unread:
-        if len(parts) <= parts_of_class:
-            continue  # beside the folders of classes
-        if class_depth and split_of(parts[0]) is None:
-            continue  # beside the folders of splits
-        if parts[:parts_of_class] not in classes_read:
-            folder = '/'.join(parts[:parts_of_class])
-            lost.setdefault(folder, []).append(parts[-1])
-    if not lost:
-        return
-    described = [f'{folder} ({count_endings(names)})' for folder, names in lost.items()]
-    raise UserError(
-        f"'{root}' has classes without a picture that can be read: {listing(described)}. "
-        'Fix: convert their files to JPEG or PNG, or move the folders away.'
-    )
+        is_in_class = len(parts) > depth
+        is_in_split = class_depth == 0 or split_of(parts[0]) is not None
+        if is_in_class and is_in_split and parts[:depth] not in classes_read:
+            lost.add('/'.join(parts[:depth]))
+    if lost:
+        raise UserError(
+            f"'{root}' has classes without a picture that can be read: "
+            f'{listing(sorted(lost))}. Fix: convert their files to JPEG or PNG, or move '
+            'the folders away.'
+        )
 
 
 def _find_splits(paths: Sequence[tuple[str, ...]], root: Path) -> dict[str, str]:
@@ -227,7 +210,6 @@ def _rows_of_csv(path: Path) -> pd.DataFrame:
         )
     check(f"The ending of '{path}'", path.suffix.lower(), choices=('.csv', '.tsv'))
     rows: list[tuple[Path, str, str | None, str]] = []
-    lines: list[str] = []
     mistakes: list[str] = []
     # Real path of a file -> the line and the label of its first row.
     first: dict[str, tuple[str, str]] = {}
@@ -251,12 +233,9 @@ def _rows_of_csv(path: Path) -> pd.DataFrame:
         if 'split' in row:
             split = split_of(row['split'])
         rows.append((item, row['label'], split, row.get('group', '')))
-        lines.append(line)
     if mistakes:
         raise UserError(f"'{path}' cannot be used: {listing(mistakes)}.")
-    table = pd.DataFrame(rows, columns=COLUMNS)
-    refuse_lookalikes(first_places(table['label'], lines.__getitem__), str(path))
-    return table
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _require_column(column: str, row: Mapping[str, str], path: Path) -> None:

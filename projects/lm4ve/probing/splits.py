@@ -5,10 +5,10 @@ show the same, also in files of other formats, count as one where splits are mad
 """
 
 from collections.abc import Set
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from mmengine.logging import MMLogger
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
@@ -21,7 +21,9 @@ from lm4ve.probing.duplicates import warn_of_shared_files
 FOLDS = 5
 
 
-def assign_splits(rows: pd.DataFrame, name: str, seed: int) -> pd.DataFrame:
+def assign_splits(
+    rows: pd.DataFrame, name: str, seed: int
+) -> tuple[pd.DataFrame, list[Any]]:
     """Return the rows to use, each with its split 'train', 'val' or 'test'.
 
     Splits that the data have are kept, except that 'val' is the test if there is none.
@@ -34,6 +36,9 @@ def assign_splits(rows: pd.DataFrame, name: str, seed: int) -> pd.DataFrame:
         name (str): What the user called the data, for messages.
         seed (int): It decides the splits that are made here.
 
+    Returns:
+        tuple: The rows, and the items of classes that are too small for three splits.
+
     Raises:
         UserError: See :func:`lm4ve.probing.data.read_data`.
     """
@@ -42,7 +47,7 @@ def assign_splits(rows: pd.DataFrame, name: str, seed: int) -> pd.DataFrame:
     groups = _join_groups(named_groups, rows['content'])
     own_splits = set(rows['split'])
     if own_splits == {''}:
-        return _split_in_three(rows, groups, name, seed)
+        return _split_in_three(rows, groups, seed)
     if 'test' not in own_splits:
         rows['split'] = rows['split'].replace('val', 'test')
     for needed in ('train', 'test'):
@@ -54,7 +59,7 @@ def assign_splits(rows: pd.DataFrame, name: str, seed: int) -> pd.DataFrame:
     _check_sides(rows, name)
     if 'val' not in set(rows['split']):
         _split_off_val(rows, groups, seed)
-    return rows
+    return rows, []
 
 
 def drawn_splits(own_splits: Set[str]) -> frozenset[str]:
@@ -72,19 +77,13 @@ def drawn_splits(own_splits: Set[str]) -> frozenset[str]:
 
 
 def _split_in_three(
-    rows: pd.DataFrame, groups: pd.Series, name: str, seed: int
-) -> pd.DataFrame:
+    rows: pd.DataFrame, groups: pd.Series, seed: int
+) -> tuple[pd.DataFrame, list[Any]]:
     """Split rows into train, val and test; classes with too few groups are left out."""
     folds = _fold(rows['label'], groups, seed)
     rows['split'] = folds.map({0: 'test', 1: 'val'}).fillna('train')
-    rare = sorted(set(rows['label'][folds < 0]))
-    if rare:
-        has_groups = any(rows['group'] != '')
-        what = 'groups' if has_groups else 'different pictures'
-        MMLogger.get_current_instance().warning(
-            f"'{name}': left out, since of fewer than {FOLDS} {what}: {listing(rare)}."
-        )
-    return rows[folds >= 0]
+    is_kept = folds >= 0
+    return rows[is_kept], rows['item'][~is_kept].tolist()
 
 
 def _split_off_val(rows: pd.DataFrame, groups: pd.Series, seed: int) -> None:

@@ -357,9 +357,6 @@ def profile_heads(
 
     Returns:
         dict[str, ProfiledHead]: By name, in the order of tables.
-
-    Raises:
-        UserError: Two blocks are the same.
     """
     build = partial(profile_head, shape=shape)
 
@@ -371,23 +368,7 @@ def profile_heads(
     heads = [*blocks, *profile(list_probes(shape.has_class_token))]
     heads += profile(list_controls(blocks[0], shape.channels, shape.tokens))
     heads.sort(key=lambda head: FAMILIES.index(head.family))
-    _refuse_equal(blocks)
     return {head.name: head for head in heads}
-
-
-def _refuse_equal(blocks: Sequence[ProfiledHead]) -> None:
-    """Refuse blocks with the same weights.
-
-    Raises:
-        UserError: It names two of them.
-    """
-    first_of: dict[str, ProfiledHead] = {}
-    for block in blocks:
-        first = first_of.setdefault(block.identity, block)
-        if first is not block:
-            raise UserError(
-                f"'{first.name}' and '{block.name}' are the same. Fix: name one."
-            )
 
 
 def blocks_of(settings: StudySettings) -> list[HeadSpec]:

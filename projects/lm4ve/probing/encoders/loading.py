@@ -118,5 +118,5 @@ def _load_of_library(
     if checkpoint is not None and checkpoint not in UNTRAINED:
         model = parts.module.get_submodule('model')
         state = read_state(checkpoint)
-        load_encoder_state(model, state, parts.features_of_noise, f"'{checkpoint}'")
+        load_encoder_state(model, state, f"'{checkpoint}'")
     return parts

@@ -1,13 +1,11 @@
 """Load an encoder's weights so that no feature depends on a number that no file holds.
 
-A file may lack what the features never read, as the pooler of a classifier, and a
-classifier may have been trained on other classes. So names alone do not decide: tensors
-without a value get two sets of random numbers, and the features of a picture have to be
-the same with both.
+A file may lack what comes after the features, as the pooler of a classifier, and a
+classifier may have been trained on other classes. Everything else has to be there.
 """
 
 import inspect
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -16,24 +14,23 @@ from torch import Tensor, nn
 from lm4ve.errors import CheckpointError, listing
 from lm4ve.runner.checkpoint_files import load_strictly
 
+#: First parts of the names of what follows the features: classifiers and poolers.
+AFTER_FEATURES = ('classifier', 'fc', 'head', 'head_dist', 'heads', 'pooler')
+
 
 def load_encoder_state(
-    model: nn.Module,
-    state: Mapping[str, Tensor],
-    features: Callable[[], Any],
-    origin: str,
+    model: nn.Module, state: Mapping[str, Tensor], origin: str
 ) -> None:
     """Load a state into an encoder whose classifier may be missing or of other classes.
 
     Args:
         model (nn.Module): The encoder.
         state (Mapping[str, Tensor]): Tensors by the model's names.
-        features (Callable): Returns the features of a picture.
         origin (str): Where the state comes from, for errors.
 
     Raises:
-        CheckpointError: Tensors are unknown, or missing or of another shape though the
-            features read them; the message names them.
+        CheckpointError: Tensors are unknown, or missing or of another shape before the
+            classifier; the message names them.
     """
     # The model's own tensors, of which those that fit are replaced.
     merged = model.state_dict()
@@ -49,7 +46,7 @@ def load_encoder_state(
                 f'{name} {list(state[name].shape)}, expected {list(own.shape)}'
             )
     load_strictly(model, merged, origin)
-    require_unread(model, lacking, features, origin)
+    require_after_features(model, lacking, origin)
 
 
 def load_pretrained(
@@ -160,60 +157,34 @@ def refuse_unknown_tensors(names: Collection[str], origin: str) -> None:
 
 
 @torch.no_grad()
-def require_unread(
-    model: nn.Module, lacking: Collection[str], features: Callable[[], Any], origin: str
+def require_after_features(
+    model: nn.Module, lacking: Collection[str], origin: str
 ) -> None:
-    """Raise an error if features depend on tensors that the loaded file lacks.
+    """Refuse a file that lacks tensors, unless they belong to what follows the features.
 
-    The features of one picture are computed twice, with different noise in these
-    tensors. If they are equal, the features do not read the tensors, and the tensors are
-    set to zero. Integer tensors are left alone: they keep the constructor's value, which
-    is never random.
+    These are set to zero: random values would give the encoder another fingerprint each
+    time.
 
     Args:
-        model (nn.Module): The encoder, on the CPU. After an error its tensors hold noise.
+        model (nn.Module): The encoder.
         lacking (Collection[str]): The names of the tensors that the file lacks, each
             perhaps followed by a blank and a remark.
-        features (Callable): Returns the features of a picture.
-        origin (str): Where the tensors that are not lacking come from, for the error.
+        origin (str): Where the other tensors come from, for the error.
 
     Raises:
-        CheckpointError: Features read one of the tensors. The message names the first of
-            all that the file lacks.
+        CheckpointError: The message names the first tensors.
     """
     tensors = model.state_dict()  # shares memory with the model
-    unset = []
+    needed = []
     for described in lacking:
         name, _, _ = described.partition(' ')
-        if tensors[name].is_floating_point():
-            unset.append(tensors[name])
-    if not unset:
-        return
-    # Not NaN: torch's fused attention gives zeros for scores of NaN.
-    first = _features_with_noise(unset, 0, features)
-    second = _features_with_noise(unset, 1, features)
-    if not torch.equal(first, second):
+        first, _, _ = name.partition('.')
+        if first in AFTER_FEATURES:
+            tensors[name].zero_()
+        else:
+            needed.append(described)
+    if needed:
         raise CheckpointError(
-            f'{origin} lacks {len(lacking)} tensor(s), and features read them: '
-            f'{listing(list(lacking), 3)}. Fix: take configuration and weights from one release.'
+            f'{origin} lacks {len(needed)} tensor(s) of the encoder: '
+            f'{listing(needed, 3)}. Fix: take configuration and weights from one release.'
         )
-    # Random values would give the encoder another fingerprint each time.
-    for tensor in unset:
-        tensor.zero_()
-
-
-def _features_with_noise(
-    tensors: Iterable[Tensor], seed: int, features: Callable[[], Any]
-) -> Tensor:
-    """Fill tensors of an encoder with normal noise, and return the features then.
-
-    Args:
-        tensors (Iterable[Tensor]): The encoder's tensors; they are changed.
-        seed (int): Decides the noise.
-        features (Callable): Returns the features of a picture.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    for tensor in tensors:
-        tensor.normal_(generator=generator)
-    features_then: Tensor = features()
-    return features_then

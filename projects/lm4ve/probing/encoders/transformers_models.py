@@ -23,7 +23,10 @@ from lm4ve.probing.encoders.encoder import (
     EncoderParts,
     FrozenModel,
 )
-from lm4ve.probing.encoders.strict_loading import load_pretrained, require_unread
+from lm4ve.probing.encoders.strict_loading import (
+    load_pretrained,
+    require_after_features,
+)
 from lm4ve.text.pretrained_encoders import naming
 
 #: What a folder of transformers may hold beside its weights; the first one is needed.
@@ -69,7 +72,7 @@ def load_transformers(name: str, is_published: bool, size: int | None) -> Encode
         # The configuration too: the number of heads, for one, is in no tensor's shape.
         facts=f'{transform!r}{model.config.to_json_string()}',
     )
-    require_unread(model, lacking, parts.features_of_noise, f"'{files.name}'")
+    require_after_features(model, lacking, f"'{files.name}'")
     if hasattr(visual, 'timm_model') or hasattr(visual.config, 'num_detection_tokens'):
         raise UserError(
             f"Tokens of '{name}' have an unknown order. Fix: timm/NAME, if there is."
