@@ -22,9 +22,9 @@ from lm4ve.data.image_files import MAX_PIXELS, decode_pixels, find_defect, read_
 from lm4ve.data.suffixes import IMAGE_SUFFIXES
 from lm4ve.data.twins import group_twins, shrink
 from lm4ve.errors import TooLargeError, UserError
-from lm4ve.probing.data import read_data
-from lm4ve.probing.pictures import read_picture
-from lm4ve.probing.rows import list_rows
+from lm4ve.study.pictures.data import read_data
+from lm4ve.study.pictures.reading import read_picture
+from lm4ve.study.pictures.rows import list_rows
 from lm4ve.tasks import get_task
 from lm4ve.tasks.base.inputs import find_inputs
 from lm4ve.tasks.image import CheckedImageFolder, CheckedImageNet, ImageNetVariant

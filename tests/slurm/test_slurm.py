@@ -11,9 +11,9 @@ from unittest.mock import patch
 
 import pytest
 
-from lm4ve.ablation import slurm
-from tests.helpers.ablation.command import results, run, when_a_trial_hangs
-from tests.helpers.ablation.toy import GRID, HANG, write_grid
+from lm4ve.study import slurm
+from tests.helpers.grids.command import results, run, when_a_trial_hangs
+from tests.helpers.grids.toy import GRID, HANG, write_grid
 from tests.helpers.processes import environment
 from tests.helpers.slurm import (
     CPUS,
@@ -29,7 +29,6 @@ from tests.helpers.tools import run_command
 from tools.dev.check_resume import is_same, state_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
-pytest.importorskip('submitit')
 
 
 @pytest.fixture(scope='module')
@@ -67,8 +66,8 @@ def hang(tmp_path, monkeypatch):
 
 def jobs_of(out: Path) -> dict[Path, str]:
     """Return the Slurm jobs that a grid noted, by the notes' files."""
-    notes = out.glob('trials/*/slurm.json')
-    return {note: json.loads(note.read_text())['job'] for note in notes}
+    notes = out.glob('jobs/*/slurm.json')
+    return {note: json.loads(note.read_text())['task'] for note in notes}
 
 
 def test_a_cancelled_grid_resumes_to_a_local_grids_results(
@@ -93,10 +92,10 @@ def test_a_stopped_command_finds_its_requeued_jobs_again(
 ):
     grid = write_grid(tmp_path, GRID)
     out = tmp_path / 'out'
-    with patch.object(slurm.SlurmJobs, '_wait', side_effect=KeyboardInterrupt):
+    with patch.object(slurm.SlurmPool, '_wait', side_effect=KeyboardInterrupt):
         assert on_slurm(grid, out, '--seeds', 0) == 130
     printed = capsys.readouterr().out
-    assert '2 trials stay in the queue of Slurm' in printed
+    assert '2 jobs stay in the queue of Slurm' in printed
     assert 'scancel ' in printed
     jobs = jobs_of(out)
     requeue = (
@@ -104,7 +103,7 @@ def test_a_stopped_command_finds_its_requeued_jobs_again(
     )
     with when_a_trial_hangs(hang, requeue):
         assert on_slurm(grid, out, '--seeds', 0) == 0
-    assert '2 trials are in the queue of Slurm already' in capsys.readouterr().out
+    assert '2 jobs are in the queue of Slurm already' in capsys.readouterr().out
     assert len(results(out)) == 2
     assert jobs_of(out) == jobs
 
@@ -121,7 +120,7 @@ LONG_GRID = f"""{GRID}common = {{
 def test_disturbed_trials_of_an_array_continue_to_a_local_grids_results(
     tmp_path, on_slurm
 ):
-    """One task of the array is requeued, the other one gets submitit's signal."""
+    """One task of the array is requeued, the other one gets the signal of the time limit."""
     mark = tmp_path / 'training'
     grid = write_grid(tmp_path, LONG_GRID.replace('MARK', str(mark)))
     out = tmp_path / 'out'
@@ -130,13 +129,13 @@ def test_disturbed_trials_of_an_array_continue_to_a_local_grids_results(
         f'until [ -e {mark} ]; do sleep .1; done; '
         'set -- $(squeue -h -r -t R -o %i); until [ $# = 2 ]; do '
         'sleep .5; set -- $(squeue -h -r -t R -o %i); done; '
-        'sleep 20; scontrol requeue $1; scancel --signal=USR2 $2'
+        'sleep 20; scontrol requeue $1; scancel --batch --signal=USR1 $2'
     )
     with subprocess.Popen(['bash', '-c', disturb]):
         assert on_slurm(grid, out, *only) == 0
-    logs = [path.read_text() for path in out.glob('trials/*/log.txt')]
+    logs = [path.read_text() for path in out.glob('jobs/*/log.txt')]
     assert len(logs) == 2
-    for number in ('SIGTERM', 'SIGUSR2'):
+    for number in ('SIGTERM', 'SIGUSR1'):
         (log,) = [log for log in logs if f'Stopped by {number}. Saved: ' in log]
         assert 'Training continues from' in log
     assert not list(out.rglob('*.pth'))

@@ -30,12 +30,12 @@ from mmengine.runner import Runner
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from lm4ve.ablation.statistics import confidence_interval
 from lm4ve.errors import UserError, check
 from lm4ve.files import write_json
 from lm4ve.necks import LLMBlockNeck
 from lm4ve.runner import command_line as cli
 from lm4ve.runner.tables import print_table
+from lm4ve.study.statistics import confidence_interval
 
 MEASURES = ['coherence', 'similarity']
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import pandas as pd
 
 from lm4ve.errors import UserError
-from lm4ve.probing.data import ProbeData, read_data, write_left_out
 from lm4ve.runner.command_line import build_parser, run_tool
+from lm4ve.study.pictures.data import ProbeData, read_data, write_left_out
 
 
 def splits_of(data: ProbeData, with_test: bool) -> pd.Series:

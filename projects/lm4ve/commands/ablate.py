@@ -10,13 +10,22 @@ import argparse
 import dataclasses
 from collections.abc import Sequence
 
-from lm4ve.ablation import Grid, Store, load_grid, select_tuned
-from lm4ve.ablation.report import report_grid
-from lm4ve.ablation.store import metric_of
-from lm4ve.ablation.workers import Executor, Workers
+from lm4ve.commands.engine import build_pool, run_only
 from lm4ve.commands.flags import parser_of
-from lm4ve.errors import UserError, check, require
+from lm4ve.errors import check
 from lm4ve.runner.rich_console import Console
+from lm4ve.study.job import Job
+from lm4ve.study.pool import Failure, Pool, require_success
+from lm4ve.study.progress import Progress
+from lm4ve.study.store import Result, Store
+from lm4ve.study.trainings.grid import Grid
+from lm4ve.study.trainings.grid_files import load_grid
+from lm4ve.study.trainings.report import report_grid
+from lm4ve.study.trainings.scopes import modules_of
+from lm4ve.study.trainings.tuned import metric_of, select_tuned
+
+#: Below the work folder, that of the jobs' results, which grids share.
+JOBS = 'jobs'
 
 
 def select_part(grid: Grid, args: argparse.Namespace) -> Grid:
@@ -39,81 +48,69 @@ def select_part(grid: Grid, args: argparse.Namespace) -> Grid:
     return grid
 
 
-def print_list(grid: Grid, store: Store, console: Console) -> None:
-    """Print the trials, whether each is done, and how many wait for tuned values."""
-    tuning = grid.tuning()
-    main = grid.main(select_tuned(grid, store))
-    for trial in tuning + main:
-        state = 'done' if store.result(trial) else 'to do'
-        console.print(f'{trial.id}  {state:6} {trial}', highlight=False, soft_wrap=True)
-    waiting = len(grid.variants) * len(grid.seeds) - len(main)
+def print_list(grid: Grid, store: Store, processes: int, console: Console) -> None:
+    """Print the jobs, whether each is done, and how many wait for tuned values."""
+    tuning = grid.tuning(processes)
+    tests = grid.tests(select_tuned(grid, store, processes), processes)
+    for job in tuning + tests:
+        state = 'done' if store.result(job) else 'to do'
+        console.print(f'{job.key}  {state:6} {job}', highlight=False, soft_wrap=True)
+    waiting = len(grid.variants) * len(grid.seeds) - len(tests)
     if waiting:
-        console.print(
-            f'and {waiting} main trials, whose tuned values are not known yet'
-        )
+        console.print(f'and {waiting} trainings, whose tuned values are not known yet')
 
 
-def build_executor(
-    grid: Grid, store: Store, args: argparse.Namespace, console: Console
-) -> Executor:
-    """Return the executor that runs the grid's trials, on this machine or by Slurm.
+def expect(grid: Grid, workers: int) -> Progress:
+    """Return the bar of a grid's trainings, which are taken to cost the same."""
+    count = len(grid.seeds)
+    if grid.tune is not None:
+        count += len(grid.tune.values) * len(grid.tune.seeds)
+    names = [variant.name for variant in grid.variants]
+    return Progress(dict.fromkeys(names, 1.0), dict.fromkeys(names, count), workers)
 
-    Raises:
-        UserError: There are too few devices, a flag is of the other executor, or an
-            option of sbatch is not NAME=VALUE.
+
+def run_grid(grid: Grid, pool: Pool, processes: int) -> list[Failure]:
+    """Run the jobs of a grid that have no result yet; return those that failed.
+
+    Args:
+        grid (Grid): The grid.
+        pool (Pool): Runs them.
+        processes (int): How many processes train.
     """
-    shared = (store, args.workers, args.threads, grid.keep_checkpoints, console)
-    if args.executor == 'local':
-        gpus = [name for name in args.gpus.split(',') if name]
-        if gpus or args.gpus_per_trial > 1:
-            needed = args.workers * args.gpus_per_trial
-            check('the number of devices in --gpus', len(gpus), least=needed)
-        return Workers(*shared, gpus)
-    if args.gpus:
-        raise UserError(
-            '--gpus is for this machine. For Slurm: --slurm gpus_per_node=1.'
-        )
-    from lm4ve.ablation.slurm import SlurmJobs
+    progress = expect(grid, pool.workers)
 
-    options = {}
-    for word in args.slurm:
-        name, separator, value = word.partition('=')
-        require(
-            separator,
-            f"--slurm '{word}' is not NAME=VALUE. Fix: for example time=120.",
-        )
-        options[name] = value
-    return SlurmJobs(*shared, options)
+    def describe(result: Result) -> str:
+        score = metric_of(grid, result)
+        return f'{grid.metric} {score:.4f} ({result.seconds:.0f} s)'
+
+    failures = pool.run(grid.tuning(processes), progress, describe)
+    selected = select_tuned(grid, pool.store, processes)
+    failures += pool.run(grid.tests(selected, processes), progress, describe)
+    progress.close()
+    return failures
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the trials that are missing, and report those that are finished."""
+    """Run the trainings that are missing, and report those that are finished."""
     args = parser_of('ablate').parse_args(argv)
     check('--workers', args.workers, least=1)
+    store = Store(args.work_dir / JOBS)
+    if args.only:
+        run_only(store, args.only)
+        return
     whole = load_grid(args.grid)
     grid = select_part(whole, args)
-    store = Store(args.work_dir, args.gpus_per_trial)
+    processes = args.gpus_per_trial
     console = Console()
-
-    def describe(result: dict) -> str:
-        score = metric_of(grid, result)
-        return f'{grid.metric} {score:.4f} ({result["wall_seconds"]:.0f} s)'
-
     if args.list:
-        print_list(grid, store, console)
+        print_list(grid, store, processes, console)
         return
     failures = []
     if not args.report_only:
-        with store.lock():
-            executor = build_executor(grid, store, args, console)
-            failures = executor.run(grid.tuning(), describe)
-            failures += executor.run(grid.main(select_tuned(grid, store)), describe)
-    selected = select_tuned(whole, store)
-    trials = whole.tuning() + whole.main(selected)
-    report_grid(whole, store, trials, selected, console)
-    if failures:
-        lines = [f'  {f.trial}: {f.reason}\n    {f.log}' for f in failures]
-        raise UserError(
-            f'{len(failures)} trial(s) failed; the same command tries them again:\n'
-            + '\n'.join(lines)
-        )
+        with store.lock('--work-dir'):
+            pool = build_pool(store, args, processes, preload=modules_of(grid))
+            failures = run_grid(grid, pool, processes)
+    selected = select_tuned(whole, store, processes)
+    jobs: list[Job] = whole.tuning(processes) + whole.tests(selected, processes)
+    report_grid(whole, store, jobs, selected, args.work_dir / whole.name, console)
+    require_success(failures)

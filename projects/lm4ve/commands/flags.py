@@ -37,11 +37,10 @@ _DRY_RUN = (
 _TTA = "test-time augmentation by the config's tta_model and tta_pipeline; for images, flips"
 _HALF = 'store frozen fp32 tensors in 16 bits where that loses nothing'
 _SBATCH = (
-    'options of sbatch, for example partition=gpu time=120 gpus_per_node=1 (minutes)'
+    'options of sbatch, for example partition=gpu time=120 gpus-per-node=1 (minutes)'
 )
 _MEASURES = ('magnitude', 'frequency')
 _FORMAL = 'weights of a formal language, from tools/pretrain_block.py'
-_AGAIN = 'use what was trained before (default), or train all again'
 _FORMATS = ('onnx', 'torch-export', 'safetensors')
 _VARIANTS = (
     'linear',
@@ -87,6 +86,22 @@ def _read_shots(word: str) -> int:
     if re.fullmatch(r'[1-9]\d*', word):
         return int(word)
     raise argparse.ArgumentTypeError(f"'{word}' is no number of pictures, nor 'all'.")
+
+
+#: Where the jobs of a study run.
+_ENGINE: Flags = {
+    '--threads': dict(type=at_least(1), default=1, help='CPU threads of each'),
+    '--gpus': dict(
+        default='', help='devices to share out among the workers, such as 0,1,2,3'
+    ),
+    '--executor': dict(
+        choices=['local', 'slurm'], default='local', help='this machine, or Slurm'
+    ),
+    '--slurm': dict(nargs='+', default=[], metavar='NAME=VALUE', help=_SBATCH),
+    '--only': dict(
+        nargs='+', metavar='KEY', help='run these jobs here, and report nothing'
+    ),
+}
 
 
 #: Command -> its flags.
@@ -163,9 +178,7 @@ FLAGS: dict[str, Flags] = {
             type=at_least(0),
             help='processes; default: one for each core, or for a GPU',
         ),
-        '--resume': dict(
-            action=argparse.BooleanOptionalAction, default=True, help=_AGAIN
-        ),
+        **_ENGINE,
     },
     'list': {'--task': dict(help='only those of it, for example image')},
     'train': {
@@ -230,22 +243,15 @@ FLAGS: dict[str, Flags] = {
         '--work-dir': dict(
             type=Path, default=Path('work_dirs/ablations'), help='of trials and tables'
         ),
-        '--workers': dict(type=int, default=1, help='trials at a time'),
-        '--threads': dict(type=at_least(1), default=1, help='CPU threads of each'),
-        '--gpus': dict(
-            default='', help='devices to share out among the workers, such as 0,1,2,3'
-        ),
+        '--workers': dict(type=int, default=1, help='trainings at a time'),
+        **_ENGINE,
         '--gpus-per-trial': dict(
-            type=at_least(1), default=1, help='more than one train a trial distributed'
+            type=at_least(1), default=1, help='more than one train distributed'
         ),
-        '--executor': dict(
-            choices=['local', 'slurm'], default='local', help='this machine, or Slurm'
-        ),
-        '--slurm': dict(nargs='+', default=[], metavar='NAME=VALUE', help=_SBATCH),
         '--seeds': dict(type=int, nargs='+', help='only these'),
         '--variants': dict(nargs='+', help='only these'),
-        '--list': dict(_YES, help='print the trials and their states; run nothing'),
-        '--report-only': dict(_YES, help='tables and plot of the finished trials'),
+        '--list': dict(_YES, help='print the jobs and their states; run nothing'),
+        '--report-only': dict(_YES, help='tables and plot of the finished jobs'),
     },
     'cost': {
         **CONFIG,

@@ -22,24 +22,29 @@ import numpy as np
 from mmengine.logging import MessageHub, MMLogger
 
 from lm4ve.blocks import LLMBlock
+from lm4ve.commands.engine import build_pool, run_only
 from lm4ve.commands.flags import parser_of
 from lm4ve.errors import UserError, check
 from lm4ve.files import require_writable, sole_use, write_text
-from lm4ve.probing.candidates import words_of_layers
-from lm4ve.probing.data import ProbeData, read_data, write_left_out
-from lm4ve.probing.encoders import load_encoder
-from lm4ve.probing.features import FeatureExtraction
-from lm4ve.probing.heard_warnings import hear_warnings
-from lm4ve.probing.precision import DTYPES, choose_dtype
-from lm4ve.probing.profiling import TokenShape
-from lm4ve.probing.report import claim_folder, write_report
-from lm4ve.probing.results import RECIPE
-from lm4ve.probing.settings import StudySettings
-from lm4ve.probing.study import Study, blocks_of, profile_heads
-from lm4ve.probing.verdict import RULE
-from lm4ve.probing.workers import start_workers
 from lm4ve.runner.cores import count_cores
 from lm4ve.runner.devices import find_device
+from lm4ve.study.heads.candidates import words_of_layers
+from lm4ve.study.heads.heard_warnings import hear_warnings
+from lm4ve.study.heads.precision import DTYPES, choose_dtype
+from lm4ve.study.heads.profiling import TokenShape
+from lm4ve.study.heads.report import claim_folder, write_report
+from lm4ve.study.heads.settings import StudySettings
+from lm4ve.study.heads.study import Study, blocks_of, profile_heads
+from lm4ve.study.heads.training import RECIPE
+from lm4ve.study.heads.verdict import RULE
+from lm4ve.study.pictures.data import ProbeData, read_data, write_left_out
+from lm4ve.study.pool import Pool
+from lm4ve.study.store import Store
+from lm4ve.study.tokens.encoders import load_encoder
+from lm4ve.study.tokens.features import FeatureExtraction
+
+#: Below the folder of tokens, that of the jobs' results.
+JOBS = 'jobs'
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -85,10 +90,6 @@ def settings_of(args: argparse.Namespace) -> StudySettings:
     Raises:
         UserError: Two folders of --formal have one name.
     """
-    workers = args.workers
-    if workers is None:
-        has_gpu = find_device(None).type != 'cpu'
-        workers = 1 if has_gpu else count_cores()
     return StudySettings(
         block=args.block,
         layers=args.layers,
@@ -101,8 +102,6 @@ def settings_of(args: argparse.Namespace) -> StudySettings:
         steps=args.steps,
         rates=list(dict.fromkeys(args.rates)),
         margin=args.margin,
-        workers=workers,
-        resume=args.resume,
     )
 
 
@@ -137,7 +136,15 @@ def _read_named(words: Sequence[str], flag: str) -> dict[str, str]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Compute features once, run the study on them, and write its report."""
     args = parse_args(argv)
+    if args.only:
+        for store in args.cache.glob(f'*/{JOBS}'):
+            present = [key for key in args.only if (store / key).is_dir()]
+            run_only(Store(store), present)
+        return
     settings = settings_of(args)
+    if args.workers is None:
+        has_gpu = find_device(None).type != 'cpu'
+        args.workers = 1 if has_gpu else count_cores()
     logger = MMLogger.get_instance('lm4ve-try', log_level='WARNING')
     out = args.work_dir
     if out is None:
@@ -155,8 +162,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         # A stopped command prints this path as what it saved.
         MessageHub.get_instance('lm4ve-try').update_info('last_ckpt', str(args.cache))
         extraction = FeatureExtraction(encoder, data, args.cache, args.tokens)
-        with sole_use(extraction.folder / 'study.lock'):
-            run_study(extraction, settings, out, warnings)
+        store = Store(extraction.folder / JOBS)
+        with store.lock('--cache'):
+            pool = build_pool(store, args, preload=['lm4ve.study.heads.training'])
+            run_study(extraction, settings, pool, out, warnings)
 
 
 def require_blocks(settings: StudySettings) -> None:
@@ -228,6 +237,7 @@ def require_shots(shots: int, data: ProbeData) -> None:
 def run_study(
     extraction: FeatureExtraction,
     settings: StudySettings,
+    pool: Pool,
     out: Path,
     warnings: Sequence[str],
 ) -> None:
@@ -236,6 +246,7 @@ def run_study(
     Args:
         extraction (FeatureExtraction): Runs the encoder.
         settings (StudySettings): What the user asks for.
+        pool (Pool): Trains.
         out (Path): The folder.
         warnings (Sequence[str]): What is warned of; it grows until the report.
     """
@@ -253,14 +264,13 @@ def run_study(
         has_class_token=extraction.encoder.has_class_token,
         classes=len(data.classes),
     )
-    with start_workers(settings.workers) as run:
-        heads = profile_heads(settings, shape, run)
-        study = Study(features, settings, heads, run)
-        numbers = _describe(study)
-        rule = f'{RULE}\n\nHere: {numbers}'
-        write_text(f'{rule}\n', out / 'rule.txt')
-        print(f'Verdicts by the rule in {out / "rule.txt"}, fixed now: {numbers}\n')
-        results = study.train()
+    heads = profile_heads(settings, shape)
+    study = Study(features, settings, heads, pool)
+    numbers = _describe(study)
+    rule = f'{RULE}\n\nHere: {numbers}'
+    write_text(f'{rule}\n', out / 'rule.txt')
+    print(f'Verdicts by the rule in {out / "rule.txt"}, fixed now: {numbers}\n')
+    results = study.train()
     command = shlex.join(['lm4ve', 'try', *sys.argv[1:]])
     write_report(study, results, out, rule, command, data, warnings)
 

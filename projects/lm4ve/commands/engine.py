@@ -1,0 +1,62 @@
+"""What ``lm4ve ablate`` and ``lm4ve try`` share: where the jobs of a study run."""
+
+import argparse
+from collections.abc import Sequence
+
+from lm4ve.errors import UserError, check, require
+from lm4ve.study.pool import Pool
+from lm4ve.study.run_job import run_job
+from lm4ve.study.store import Store
+
+
+def build_pool(
+    store: Store,
+    args: argparse.Namespace,
+    per_job: int = 1,
+    preload: Sequence[str] = (),
+) -> Pool:
+    """Return what runs the jobs of a study, on this machine or by Slurm.
+
+    Args:
+        store (Store): Holds their results.
+        args (argparse.Namespace): The flags.
+        per_job (int): Processes of a job.
+        preload (Sequence[str]): Modules that jobs need.
+
+    Raises:
+        UserError: There are too few devices, a flag is of the other executor, or an
+            option of sbatch is not NAME=VALUE.
+    """
+    gpus = [name for name in args.gpus.split(',') if name]
+    shared = (store, args.workers, args.threads, gpus, per_job, preload)
+    if args.executor == 'local':
+        if gpus or per_job > 1:
+            needed = args.workers * per_job
+            check('the number of devices in --gpus', len(gpus), least=needed)
+        return Pool(*shared)
+    if gpus:
+        raise UserError(
+            '--gpus is for this machine. For Slurm: --slurm gpus-per-node=1.'
+        )
+    from lm4ve.study.slurm import SlurmPool
+
+    options = {}
+    for word in args.slurm:
+        name, separator, value = word.partition('=')
+        require(
+            separator,
+            f"--slurm '{word}' is not NAME=VALUE. Fix: for example time=120.",
+        )
+        options[name] = value
+    return SlurmPool(*shared, options)
+
+
+def run_only(store: Store, keys: Sequence[str]) -> None:
+    """Run jobs in this process whose specifications lie in a store.
+
+    Args:
+        store (Store): Holds them.
+        keys (Sequence[str]): Their keys.
+    """
+    for key in keys:
+        run_job(store.folder / key)
