@@ -1,10 +1,46 @@
-"""Interface only, for now: how variants of a study are compared."""
+"""Whether one variant of a study is better than another: one interval, one verdict.
+
+Three things vary and could make an empty difference look real: the seed of a training,
+with the rate that its tuning took; the test pictures; and that pictures come in groups,
+as several of one scene do. The interval counts all of them. It is the only one: it is
+drawn, and the verdict is where it lies.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
+
+ALPHA = 0.05
+POWER = 0.8
+#: From fewer groups no spread is estimated.
+FEWEST_GROUPS = 8
+#: Of seeds or pictures alone no more than so many times as many are asked for, if fewer
+#: of both would do.
+_MOST_GROWTH = 10
+#: Scores of seeds that differ by less than this part of the margin are equal.
+_TIE = 1e-4
+#: What :func:`compare` does, in the words that a study writes before it trains.
+RULE = f"""\
+A variant is compared with another one on the same test pictures, seed by seed. The
+difference is that of the mean accuracies: each picture counts once, also where groups
+differ in size. Its squared standard error is the sum of two, over seeds and over groups
+of pictures (min F': Clark, J. Verbal Learn. Verbal Behav. 1973), with Satterthwaite's
+degrees of freedom (Biometrics Bull. 1946). Each has a least value: over seeds that of
+rounding to one picture, over groups as if one group differed.
+
+All comparisons that were planned share one confidence, which is 95 % after Holm's
+correction (Scand. J. Statist. 1979). The verdict is where the interval lies:
+
+- no difference larger than the margin: within the margin;
+- better, or worse: else, if it excludes zero;
+- open: else. The number of seeds or pictures that is given would decide with a chance
+  of {POWER:.0%}, if mean and spread are as observed. None is given where both variants
+  are at chance level, nor where fewer than {FEWEST_GROUPS} groups cannot tell the
+  spread (groups of different sizes count as fewer)."""
 
 
 @dataclass(frozen=True)
@@ -14,21 +50,23 @@ class Comparison:
     Attributes:
         variant, against (str): Their names.
         difference (float): Mean score of the variant minus that of the other.
-        low, high (float): The one interval: it is judged and drawn. It excludes zero
-            exactly where the verdict is better or worse.
-        confidence (float): Of the interval; more than 0.95 where several comparisons
-            are planned, and the same for all of a study.
-        error, freedom (float): The standard error of the difference and its degrees of
-            freedom, from which interval and p follow.
+        low, high (float): The interval that is judged and drawn; NaN where something is
+            too few to estimate it.
+        confidence (float): Of the interval: 0.95, or more where several comparisons are
+            planned; the same for all of a study.
+        over_seeds, over_groups (float): The standard errors; the second is 0 for scores
+            of whole trainings.
+        freedom (float): The degrees of freedom of both together. Interval and p follow
+            from these three.
         p, corrected_p (float): Two-sided; the second by Holm for all planned ones.
         verdict (str): 'better', 'worse', 'equal' (no difference larger than the margin)
             or 'open'.
         reason (str): Why it is open: 'few seeds', 'few pictures', 'few seeds and
             pictures', 'few groups', 'at chance level' or 'no scores'; else empty.
         needed_seeds, needed_pictures (int): Numbers that would decide with a chance of
-            80 %; 0 for one that need not grow, or is not known.
-        seeds, pictures, groups (int): What the interval counts; `pictures` is 1 for
-            scores of whole trainings, so that only seeds are counted.
+            80 %; 0 for one that need not grow, or that nobody can tell.
+        seeds, pictures, groups (int): What the interval counts. With one picture, the
+            score of a whole training, it counts seeds alone.
     """
 
     variant: str
@@ -37,17 +75,55 @@ class Comparison:
     low: float = math.nan
     high: float = math.nan
     confidence: float = math.nan
-    error: float = math.nan
+    over_seeds: float = math.nan
+    over_groups: float = math.nan
     freedom: float = math.nan
     p: float = math.nan
     corrected_p: float = math.nan
     verdict: str = 'open'
-    reason: str = 'no scores'
+    reason: str = ''
     needed_seeds: int = 0
     needed_pictures: int = 0
     seeds: int = 0
     pictures: int = 0
     groups: int = 0
+
+    @property
+    def error(self) -> float:
+        """The standard error over seeds and groups together."""
+        return math.hypot(self.over_seeds, self.over_groups)
+
+    def interval(self, confidence: float) -> tuple[float, float]:
+        """Return the interval of another confidence."""
+        t = stats.t.ppf((1 + confidence) / 2, self.freedom)
+        return self.difference - t * self.error, self.difference + t * self.error
+
+
+class _Pictures(NamedTuple):
+    """The groups of the test pictures.
+
+    Attributes:
+        group_of_picture (np.ndarray): int ``[pictures]``.
+        shares (np.ndarray): The part of the pictures in each group, ``[groups]``.
+        step (float): The points of one picture, or of the smallest difference.
+    """
+
+    group_of_picture: np.ndarray
+    shares: np.ndarray
+    step: float
+
+    @property
+    def equal_groups(self) -> float:
+        """So many groups of one size would tell as much (Kish, Survey Sampling 1965)."""
+        return float(1 / (self.shares**2).sum())
+
+    @property
+    def shortage(self) -> str:
+        """Says that pictures or groups are too few; else empty."""
+        pictures = len(self.group_of_picture)
+        if pictures == 1 or round(self.equal_groups) >= FEWEST_GROUPS:
+            return ''
+        return 'few pictures' if len(self.shares) == pictures else 'few groups'
 
 
 def compare(
@@ -58,7 +134,7 @@ def compare(
     chance: float | None = None,
     step: float | None = None,
 ) -> list[Comparison]:
-    """Compare variants in pairs, one :class:`Comparison` for each planned pair.
+    """Compare variants in pairs.
 
     Args:
         scores (Mapping[str, np.ndarray]): Variant -> points ``[seeds, pictures]``: 100
@@ -67,12 +143,255 @@ def compare(
             variant with a single row stands beside each seed of the other. Scores of
             whole trainings are ``[seeds, 1]``.
         planned (Sequence): Names of variant and other, of all pairs that were planned
-            before the first score; pairs without scores count for the correction.
+            before the first score. A pair without scores counts for the correction.
         margin (float): The smallest difference that matters, in points.
         groups (np.ndarray | None): The group of each picture, ``[pictures]``; without,
             each picture is a group.
         chance (float | None): Points of guessing, as of the most frequent class.
-        step (float | None): The smallest difference that a seed's score can have, in
-            points; by default that of one picture. Needed for ``[seeds, 1]``.
+        step (float | None): The smallest difference between two scores of one seed, in
+            points; by default 100 / pictures. Scores ``[seeds, 1]`` need it where seeds
+            may agree in each digit, as accuracies on few pictures do.
+
+    Returns:
+        list[Comparison]: One of each planned pair, in the same order.
     """
-    raise NotImplementedError
+    width = max((np.shape(score)[1] for score in scores.values()), default=1)
+    pictures = _group_pictures(width, groups, step)
+    tie = _TIE * margin
+    tested = []
+    for variant, against in planned:
+        comparison = Comparison(variant, against, reason='no scores')
+        if variant in scores and against in scores:
+            gain = np.subtract(scores[variant], scores[against], dtype=float)
+            comparison = _test(comparison, gain, pictures, tie)
+        tested.append(comparison)
+
+    judged = []
+    for comparison in _correct(tested):
+        if comparison.reason:
+            judged.append(comparison)
+            continue
+        pair = (scores[comparison.variant], scores[comparison.against])
+        if chance is not None and not _any_above(chance, pair, pictures, tie):
+            judged.append(replace(comparison, reason='at chance level'))
+            continue
+        judged.append(_judge(comparison, margin))
+    return judged
+
+
+def _group_pictures(
+    count: int, groups: np.ndarray | None, step: float | None
+) -> _Pictures:
+    """Return the groups of so many pictures; arguments as in :func:`compare`."""
+    if groups is None:
+        groups = np.arange(count)
+    _, group_of_picture, sizes = np.unique(
+        groups, return_inverse=True, return_counts=True
+    )
+    if step is None:
+        step = 100 / count if count > 1 else 0.0
+    return _Pictures(group_of_picture, sizes / count, step)
+
+
+def _test(
+    comparison: Comparison, gain: np.ndarray, pictures: _Pictures, tie: float
+) -> Comparison:
+    """Return a comparison with difference, errors and p, or with what is too few for them.
+
+    Args:
+        comparison (Comparison): The names.
+        gain (np.ndarray): Points ``[seeds, pictures]``.
+        pictures (_Pictures): Their groups.
+        tie (float): Seeds that differ by less are equal.
+    """
+    gain = gain[~np.isnan(gain).any(1)]
+    seeds, count = gain.shape
+    if not seeds:
+        return comparison
+    comparison = replace(
+        comparison,
+        difference=float(gain.mean()),
+        seeds=seeds,
+        pictures=count,
+        groups=len(pictures.shares),
+        reason=pictures.shortage,
+    )
+    if comparison.reason:
+        return comparison
+
+    over_seeds = _error_over_seeds(gain, pictures.step, tie)
+    over_groups = _error_over_groups(gain, pictures)
+    error = math.hypot(over_seeds, over_groups)
+    if not error > 0:  # a single seed, or seeds that agree in each digit
+        return replace(comparison, reason='few seeds')
+    # Satterthwaite's
+    parts = over_seeds**4 / (seeds - 1)
+    if over_groups:
+        parts += over_groups**4 / (pictures.equal_groups - 1)
+    freedom = error**4 / parts
+    p = 2 * stats.t.sf(abs(comparison.difference) / error, freedom)
+    return replace(
+        comparison,
+        over_seeds=over_seeds,
+        over_groups=over_groups,
+        freedom=freedom,
+        p=float(p),
+    )
+
+
+def _error_over_seeds(gain: np.ndarray, step: float, tie: float) -> float:
+    """Return the standard error of the mean over seeds; NaN for a single one.
+
+    A seed's score is rounded to whole pictures. Few seeds that agree do not show that
+    nothing varies, so that their variance is at least that of the rounding: of a uniform
+    distribution as wide as a step.
+    """
+    seeds = len(gain)
+    if seeds == 1:
+        return math.nan
+    variance = snap_ties(gain.mean(1), tie).var(ddof=1)
+    return math.sqrt(max(variance, step**2 / 12) / seeds)
+
+
+def _error_over_groups(gain: np.ndarray, pictures: _Pictures) -> float:
+    """Return the standard error of the mean over groups; 0 for scores of whole trainings.
+
+    A group counts by its share of the pictures. Where no picture differs, others may: the
+    error is at least that of one group in which all pictures gain.
+    """
+    if gain.shape[1] == 1:
+        return 0.0
+    deviation = gain.mean(0) - gain.mean()
+    # The part of the mean's deviation that each group brings in.
+    of_group = np.bincount(pictures.group_of_picture, deviation) / gain.shape[1]
+    count = pictures.equal_groups
+    variance = (of_group**2).sum() * count / (count - 1)
+    return math.sqrt(max(variance, (pictures.step * gain.shape[1] / count) ** 2))
+
+
+def snap_ties(values: np.ndarray, tie: float) -> np.ndarray:
+    """Return values of which those that differ by rounding are equal.
+
+    Sorted values with no gap as large as `tie` between them get the smallest one's value.
+
+    Args:
+        values (np.ndarray): ``[n]``.
+        tie (float): Smaller differences are rounding.
+    """
+    order = np.argsort(values)
+    ascending = values[order]
+    is_first = np.diff(ascending, prepend=-np.inf) > tie
+    snapped = np.empty_like(values)
+    snapped[order] = ascending[is_first][np.cumsum(is_first) - 1]
+    return snapped
+
+
+def _correct(tested: Sequence[Comparison]) -> list[Comparison]:
+    """Return comparisons with corrected p and intervals, by Holm for all that were planned.
+
+    Holm tests each of the comparisons that he does not reject at alpha, divided by their
+    number. An interval of that confidence excludes zero in exactly those that he rejects.
+    """
+    from statsmodels.stats.multitest import multipletests  # it takes seconds to import
+
+    if not tested:
+        return []
+    # What has no p could have any.
+    p = [1.0 if math.isnan(one.p) else one.p for one in tested]
+    rejected, corrected, _, _ = multipletests(p, ALPHA, method='holm')
+    confidence = 1 - ALPHA / max(len(p) - rejected.sum(), 1)
+    comparisons = []
+    for comparison, corrected_p in zip(tested, corrected, strict=True):
+        low, high = comparison.interval(confidence)
+        comparisons.append(
+            replace(
+                comparison,
+                low=low,
+                high=high,
+                confidence=float(confidence),
+                corrected_p=float(corrected_p),
+            )
+        )
+    return comparisons
+
+
+def _any_above(
+    chance: float, scores: Sequence[np.ndarray], pictures: _Pictures, tie: float
+) -> bool:
+    """Return whether any variant's mean score is above chance, by one-sided t-tests."""
+    for score in scores:
+        rows = np.asarray(score, float) - chance
+        if len(rows) == 1:  # a variant without seeds
+            rows = np.repeat(rows, 2, axis=0)
+        test = _test(Comparison('', ''), rows, pictures, tie)
+        if test.interval(1 - 2 * ALPHA)[0] > 0:
+            return True
+    return False
+
+
+def _judge(comparison: Comparison, margin: float) -> Comparison:
+    """Return a comparison with the verdict: where its interval lies.
+
+    Args:
+        comparison (Comparison): With its interval.
+        margin (float): In points.
+    """
+    if -margin < comparison.low and comparison.high < margin:
+        return replace(comparison, verdict='equal')
+    if comparison.low > 0:
+        return replace(comparison, verdict='better')
+    if comparison.high < 0:
+        return replace(comparison, verdict='worse')
+    needed = _numbers_needed(comparison, margin)
+    return replace(
+        comparison,
+        reason=f'few {" and ".join(needed)}',
+        needed_seeds=needed.get('seeds', 0),
+        needed_pictures=needed.get('pictures', 0),
+    )
+
+
+def _numbers_needed(comparison: Comparison, margin: float) -> dict[str, int]:
+    """Return how many seeds or pictures would decide with a chance of 80 %.
+
+    Mean and spread are assumed to be as observed, and groups to grow in number, not in
+    size. What has to grow by the smaller factor is returned; where that factor is large
+    and less of both would do, both.
+
+    Args:
+        comparison (Comparison): One whose interval decides nothing.
+        margin (float): In points.
+
+    Returns:
+        dict[str, int]: 'seeds', 'pictures' or both -> the number.
+    """
+    effect = abs(comparison.difference)
+    # Quantiles of the normal distribution. To lie within the margin, both ends have to.
+    width, power, power_of_both = stats.norm.ppf(
+        [(1 + comparison.confidence) / 2, POWER, (1 + POWER) / 2]
+    )
+    # The largest error with which the interval excludes zero, or lies within the margin.
+    enough = max(effect / (width + power), (margin - effect) / (width + power_of_both))
+    over_seeds = comparison.over_seeds**2
+    over_groups = comparison.over_groups**2
+    # The factor by which a number has to grow until its error fits beside the other.
+    of_seeds = _growth(over_seeds, enough**2 - over_groups)
+    of_pictures = _growth(over_groups, enough**2 - over_seeds)
+    of_both = (over_seeds + over_groups) / enough**2
+    growth = {'seeds': of_seeds}
+    if 0 < of_pictures < of_seeds:
+        growth = {'pictures': of_pictures}
+    if min(growth.values()) > _MOST_GROWTH:
+        growth = {'seeds': of_both, 'pictures': of_both}
+    present = {'seeds': comparison.seeds, 'pictures': comparison.pictures}
+    needed = {}
+    for name, factor in growth.items():
+        # With a term for Student's t (Guenther, Am. Stat. 1981).
+        number = math.ceil(present[name] * factor + width**2 / 2)
+        needed[name] = max(number, present[name] + 1)
+    return needed
+
+
+def _growth(error: float, room: float) -> float:
+    """Return the factor by which a number has to grow until its squared error fits."""
+    return error / room if room > 0 else math.inf
